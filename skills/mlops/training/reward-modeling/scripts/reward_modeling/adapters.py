@@ -1,0 +1,231 @@
+"""One row -> one record: the converters that the entries of FORMATS name.
+
+Each gets the row's non-null columns under the names of its format and raises RowError for what it cannot read. It fills
+prompt, answers, labels, margin and weight; the loader adds id, tools, metadata and origin.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from typing import Any
+
+from . import conversations as talk
+from .conversations import RowError, kind_of, short
+from .records import Comparison, Ranking, Solution
+
+Row = dict[str, Any]
+
+PAIR = ("chosen", "rejected")
+A_WINS, B_WINS, TIE = [1.0, 0.0], [0.0, 1.0], [0.0, 0.0]
+WINNERS = {
+    **dict.fromkeys(("a", "model_a", "response_a", "conversation_a"), A_WINS),
+    **dict.fromkeys(("b", "model_b", "response_b", "conversation_b"), B_WINS),
+    **dict.fromkeys(("tie", "tie (bothbad)", "tie (both bad)", "bothbad", "both_bad"), TIE),
+    **{"0": A_WINS, "1": B_WINS},
+}
+
+
+def number(value: Any, column: str) -> float | None:
+    """A finite number, also written as text as CSV does; null and "" are None."""
+    if value is None or value == "":
+        return None
+    try:
+        found = float(value) if isinstance(value, (int, float, str)) else math.nan
+    except ValueError:
+        found = math.nan
+    if not math.isfinite(found):
+        raise RowError(f"`{column}` is {kind_of(value)} ({short(value)}), not a number")
+    return found
+
+
+def numbers(value: Any, column: str, length: int) -> list[float]:
+    """One finite number (or true and false as 1 and 0) for each of `length` completions."""
+    if not isinstance(value, list):
+        raise RowError(f"`{column}` is {kind_of(value)} ({short(value)}), not a list of numbers")
+    if len(value) != length:
+        raise RowError(f"`{column}` has {len(value)} entries for {length} completions")
+    found = [number(item, column) for item in value]
+    if None in found:
+        raise RowError(f"`{column}` holds null")
+    return found
+
+
+def tools(value: Any) -> list[dict] | None:
+    """The tools the model may call, as a list or as that list written in JSON."""
+    if isinstance(value, str) and value.strip():
+        try:
+            value = json.loads(value)
+        except ValueError:
+            raise RowError(f"`tools` is text that is no JSON ({short(value)})") from None
+    if value in (None, "", []):
+        return None
+    if not isinstance(value, list) or not all(isinstance(tool, dict) for tool in value):
+        raise RowError(f"`tools` is {kind_of(value)} ({short(value)}), not a list of objects")
+    return value
+
+
+def _comparison(row: Row, prompt: list, chosen: list, rejected: list) -> Comparison:
+    margin = number(row.get("margin"), "margin")
+    if margin is None:
+        scores = [number(row.get(name), name) for name in ("score_chosen", "score_rejected")]
+        margin = scores[0] - scores[1] if None not in scores else None
+    weight = number(row.get("weight"), "weight")
+    if weight is not None and weight <= 0:
+        raise RowError(f"`weight` is {weight:g}: a pair counts with a weight above 0")
+    return Comparison(prompt, chosen, rejected, margin=margin, weight=1.0 if weight is None else weight)
+
+
+def explicit(row: Row) -> Comparison:
+    prompt = talk.prompt(row["prompt"], row.get("system"))
+    chosen, rejected = (talk.answer(row["chosen"], "chosen"), talk.answer(row["rejected"], "rejected"))
+    if talk.is_whole(chosen) and talk.is_whole(rejected):
+        prompt, chosen, rejected = _without_prompt(row, prompt, chosen, rejected)
+    return _comparison(row, prompt, chosen, rejected)
+
+
+def _without_prompt(row: Row, prompt: list, chosen: list, rejected: list) -> tuple[list, list, list]:
+    """Answers that are whole conversations, as in UltraFeedback: the prompt they repeat is cut off."""
+    if talk.starts_with(chosen, prompt) and talk.starts_with(rejected, prompt):
+        return prompt, chosen[len(prompt) :], rejected[len(prompt) :]
+    if not isinstance(row["prompt"], str):
+        return prompt, chosen, rejected
+    asked = row["prompt"].strip()
+    for name, conversation in (("chosen", chosen), ("rejected", rejected)):
+        if not any(message["content"].strip() == asked for message in conversation[:-1]):
+            raise RowError(f"`{name}` is a whole conversation in which `prompt` does not occur")
+    shared, chosen, rejected = talk.split_shared(chosen, rejected)
+    return talk.with_system(shared, row.get("system")), chosen, rejected
+
+
+def concatenated(row: Row) -> Comparison:
+    answers = []
+    for name in PAIR:
+        if not repeats_prompt(row["prompt"], row[name]):
+            raise RowError(f"`{name}` does not begin with the text of `prompt`")
+        answers.append(talk.answer(row[name][len(row["prompt"]) :].lstrip(), name))
+    return _comparison(row, talk.prompt(row["prompt"].rstrip(), row.get("system")), *answers)
+
+
+def repeats_prompt(prompt: Any, text: Any) -> bool:
+    """Whether a text is the prompt, a blank, and more: "Hello" and "Hello! How are you" are a prompt and an answer."""
+    if not isinstance(prompt, str) or not isinstance(text, str) or not prompt.strip() or not text.startswith(prompt):
+        return False
+    return prompt[-1].isspace() or text[len(prompt) : len(prompt) + 1].isspace()
+
+
+def asked_in(column: str) -> Callable[[Row], Comparison]:
+    """The converter of formats whose user message is the text of one column, after an optional system text."""
+
+    def convert(row: Row) -> Comparison:
+        prompt = talk.prompt(row[column], row.get("system"), column)
+        return _comparison(row, prompt, talk.answer(row["chosen"], "chosen"), talk.answer(row["rejected"], "rejected"))
+
+    return convert
+
+
+def alpaca(row: Row) -> Comparison:
+    parts = [row["instruction"], row.get("input") or ""]
+    if not all(isinstance(part, str) for part in parts):
+        raise RowError("`instruction` and `input` must be text")
+    return asked_in("instruction")(row | {"instruction": "\n".join(part for part in parts if part)})
+
+
+def implicit(row: Row) -> Comparison:
+    prompt, chosen, rejected = talk.split_shared(*(talk.messages(row[name], name) for name in PAIR))
+    return _comparison(row, talk.with_system(prompt, row.get("system")), chosen, rejected)
+
+
+def sharegpt(row: Row) -> Comparison:
+    if "conversations" not in row:
+        return implicit(row)
+    prompt = talk.with_system(talk.messages(row["conversations"], "conversations"), row.get("system"))
+    return _comparison(row, prompt, talk.answer(row["chosen"], "chosen"), talk.answer(row["rejected"], "rejected"))
+
+
+def transcript(row: Row) -> Comparison:
+    if "prompt" not in row:
+        return _comparison(row, *talk.split_shared(*(talk.transcript(row[name], name) for name in PAIR)))
+    prompt = talk.transcript(row["prompt"], "prompt")
+    if prompt[-1] == {"role": "assistant", "content": ""}:  # the prompt ends with "Assistant:", where the answer goes
+        prompt = prompt[:-1]
+    answers = [talk.transcript(row[name], name) if talk.is_transcript(row[name]) else None for name in PAIR]
+    if None not in answers:
+        if not all(talk.starts_with(answer, prompt) for answer in answers):
+            raise RowError("`chosen` and `rejected` are whole transcripts that do not begin with `prompt`")
+        return _comparison(row, prompt, *(answer[len(prompt) :] for answer in answers))
+    stripped = [row[name].strip() if isinstance(row[name], str) else row[name] for name in PAIR]
+    return _comparison(row, prompt, talk.answer(stripped[0], "chosen"), talk.answer(stripped[1], "rejected"))
+
+
+def text(row: Row) -> Comparison:
+    texts = [row[name] for name in PAIR]
+    for name, text in zip(PAIR, texts, strict=True):
+        if not isinstance(text, str):
+            raise RowError(f"`{name}` is {kind_of(text)} ({short(text)}), not text")
+        if talk.is_transcript(text):
+            raise RowError(f"`{name}` is a transcript of `Human:` and `Assistant:` turns among rows that are none")
+    prompt, chosen, rejected = talk.split_text(*texts)
+    return _comparison(row, talk.prompt(prompt), talk.answer(chosen, "chosen"), talk.answer(rejected, "rejected"))
+
+
+def _winner(row: Row) -> list[float] | None:
+    """Scores of answers a and b. The numbers 0 and 1 are a and b; 2 is refused, since the file may count from 1."""
+    winner = row.get("winner")
+    if winner is None or winner == "":
+        return None
+    if isinstance(winner, bool) or str(winner).strip().lower() not in WINNERS:
+        raise RowError(f"`winner` is {short(winner)}: expected model_a, model_b, a, b, tie, 0 (for a) or 1 (for b)")
+    return list(WINNERS[str(winner).strip().lower()])
+
+
+def pairwise(row: Row) -> Ranking:
+    answers = [talk.answer(row[name], name) for name in ("response_a", "response_b")]
+    return Ranking(talk.prompt(row["prompt"], row.get("system")), answers, _winner(row))
+
+
+def arena(row: Row) -> Ranking:
+    conversations = [talk.messages(row[name], name) for name in ("conversation_a", "conversation_b")]
+    prompt, first, second = talk.split_shared(*conversations)
+    return Ranking(prompt, [first, second], _winner(row))
+
+
+def completions(row: Row) -> Ranking:
+    if not isinstance(row["completions"], list) or not row["completions"]:
+        raise RowError(
+            f"`completions` is {kind_of(row['completions'])} ({short(row['completions'])}), not a list of completions"
+        )
+    answers = [talk.answer(item, "completions") for item in row["completions"]]
+    return Ranking(talk.prompt(row["prompt"], row.get("system")), answers)
+
+
+def ranking(row: Row) -> Ranking:
+    ranking = completions(row)
+    scores = numbers(row["scores"], "scores", len(ranking.completions)) if "scores" in row else None
+    return Ranking(ranking.prompt, ranking.completions, scores)
+
+
+def ranks(row: Row) -> Ranking:
+    ranking = completions(row)
+    ranks = numbers(row["ranks"], "ranks", len(ranking.completions)) if "ranks" in row else None
+    return Ranking(ranking.prompt, ranking.completions, ranks and [-rank for rank in ranks])
+
+
+def stepwise(row: Row) -> Solution:
+    steps = row["completions"]
+    if not isinstance(steps, list) or not all(isinstance(step, str) for step in steps):
+        raise RowError(f"`completions` is {short(steps)}, not a list of steps in text")
+    labels = numbers(row["labels"], "labels", len(steps)) if "labels" in row else None
+    return Solution(talk.prompt(row["prompt"], row.get("system")), steps, labels)
+
+
+def completion(row: Row) -> Ranking:
+    return Ranking(talk.prompt(row["prompt"], row.get("system")), [talk.answer(row["completion"], "completion")])
+
+
+def conversation(row: Row) -> Ranking:
+    conversation = talk.messages(row["messages"], "messages")
+    if not conversation or conversation[-1]["role"] != "assistant":
+        raise RowError("`messages` does not end with an assistant message: there is nothing to score")
+    return Ranking(conversation[:-1], [conversation[-1:]])

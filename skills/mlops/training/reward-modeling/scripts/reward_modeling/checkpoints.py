@@ -1,0 +1,560 @@
+"""Load, save and verify a reward model.
+
+A saved reward model is a plain Hugging Face `*ForSequenceClassification` folder with one label,
+`problem_type="regression"` (without it transformers' pipeline and vLLM squash the score), a pad token of its own and
+its chat template. Beside the weights lies `reward_model.json`, the model's card: the fingerprint of its rendering, how
+it was trained, the mean and standard deviation of its rewards, and golden scores of a few fixed conversations.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .console import ModelError, RunError, UsageError, UserError
+from .records import Message
+from .rendering import Renderer, prepare_tokenizer
+
+if TYPE_CHECKING:
+    import torch
+
+CARD = "reward_model.json"
+CARD_VERSION = 1
+STAGING = ".model.partial"
+ADAPTER = "adapter"
+# What a model that is replaced may leave and the new one may not overwrite, though transformers would read it.
+OF_ANOTHER_MODEL = (
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "pytorch_model*.bin*",
+    "chat_template*",
+    "*token*.json",
+)
+
+# Fixed for good: a card written today must be checkable by every later version.
+GOLDEN_CONVERSATIONS: tuple[tuple[Message, ...], ...] = (
+    ({"role": "user", "content": "Name the capital of France."}, {"role": "assistant", "content": "Paris."}),
+    (
+        {"role": "user", "content": "Name the capital of France."},
+        {"role": "assistant", "content": "I would rather talk about boats."},
+    ),
+    (
+        {"role": "user", "content": "What is 6 times 7?"},
+        {"role": "assistant", "content": "42."},
+        {"role": "user", "content": "And 6 times 8? Show the step."},
+        {"role": "assistant", "content": "6 * 8 = 6 * 7 + 6 = 42 + 6 = 48."},
+    ),
+    (
+        {"role": "user", "content": "Say it again."},
+        {"role": "assistant", "content": "again again again again again again again again"},
+    ),
+)
+
+LABELS = {0: "REWARD"}
+"""The one label of a model saved here, in its config."""
+
+# Words in what the hub's client says -> the next thing to try.
+HUB_HINTS = {
+    "gated repo": "accept the terms on the model's page, then log in with `hf auth login`",
+    "couldn't connect": "check the network; what is in the cache loads without it when HF_HUB_OFFLINE=1 is set",
+}
+
+RELOAD_TOLERANCE = 1e-5
+MERGE_TOLERANCE = 1e-4
+
+
+@dataclass
+class Loaded:
+    """A model ready to be trained or asked: in fp32 unless told otherwise, with its renderer's tokenizer.
+
+    head: "new" (drawn at random) or "loaded". card: the content of reward_model.json, or None for a foreign model.
+    """
+
+    model: Any
+    tokenizer: Any
+    head: str
+    notes: list[str]
+    card: dict[str, Any] | None = None
+
+
+# ---- the head -----------------------------------------------------------------------------------------------------
+
+
+def scored_at(model: Any) -> str:
+    """Where this architecture reads the score: a decoder's `score` head at the last token, an encoder's pooled state."""
+    return "last_token" if hasattr(_unwrapped(model), "score") else "pooled"
+
+
+def head_name(model: Any) -> str:
+    """Name of the module that makes the score, as PEFT's `modules_to_save` wants it."""
+    base = _unwrapped(model)
+    name = next((name for name in ("score", "classifier", "classification_head") if hasattr(base, name)), None)
+    if name is None:
+        raise ModelError(
+            f"{type(base).__name__} has no score head this project knows",
+            hint="use an AutoModelForSequenceClassification architecture",
+        )
+    return name
+
+
+def head_projection(model: Any) -> Any:
+    """The last linear layer of the head, with one output."""
+    import torch
+
+    head = getattr(_unwrapped(model), head_name(model))
+    linear = [module for module in head.modules() if isinstance(module, torch.nn.Linear) and module.out_features == 1]
+    return linear[-1]
+
+
+def keep_head_in_float32(model: Any) -> None:
+    """Compute the score in fp32 whatever the rest runs in: bf16 leaves few distinct rewards, and so ties.
+
+    The head's projection is cast to fp32, its input too, and autocast is switched off inside it.
+    """
+    import torch
+
+    projection = head_projection(model).float()
+    plain_forward = projection.forward
+
+    def forward(hidden: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(hidden.device.type, enabled=False):
+            return plain_forward(hidden.float())
+
+    projection.forward = forward
+
+
+def _unwrapped(model: Any) -> Any:
+    """The transformers model inside a PEFT wrapper."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+# ---- loading ------------------------------------------------------------------------------------------------------
+
+
+def load_for_training(path: str, *, chat_template_path: str | None = None, seed: int = 42) -> Loaded:
+    """A model with one score head, in fp32, and a tokenizer that obeys the rendering rules.
+
+    A trained reward head is kept; otherwise a head is drawn from N(0, 1/(d+1)) with this seed (Stiennon et al. 2020,
+    arXiv:2009.01325, appendix B.1). Raises ModelError for a folder that is no model, and for a classifier with several
+    labels, which would lose its head in silence.
+    """
+    import torch
+    from transformers import AutoModelForSequenceClassification, set_seed
+
+    config = _config(path)
+    is_classifier = _architecture(config).endswith("ForSequenceClassification")
+    if is_classifier and config.num_labels != 1:
+        raise ModelError(
+            f"{path} is a classifier with {config.num_labels} labels; a reward model has one",
+            hint="start from the base model it was made of, or from a model with num_labels=1",
+        )
+    tokenizer = _tokenizer(path)
+    notes = prepare_tokenizer(tokenizer, _read_chat_template(chat_template_path))
+    set_seed(seed)
+    with _QuietLoading():
+        model, info = _call_hub(
+            path,
+            lambda: AutoModelForSequenceClassification.from_pretrained(
+                path, num_labels=1, dtype=torch.float32, output_loading_info=True
+            ),
+        )
+    trunk = f"{model.base_model_prefix}."
+    lost = [key for key in info["missing_keys"] if key.startswith(trunk) and ".pooler." not in key]
+    if lost:
+        raise ModelError(f"{path} lacks the weights of {len(lost)} layers, the first is {sorted(lost)[0]}")
+    head_is_new = bool(info["missing_keys"])
+    if head_is_new:
+        projection = head_projection(model)
+        torch.nn.init.normal_(projection.weight, std=(projection.in_features + 1) ** -0.5)
+    if len(tokenizer) > model.get_input_embeddings().num_embeddings:
+        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+        notes.append(f"embeddings: grown to {len(tokenizer)} for the new pad token")
+    _write_contract_into_config(model, tokenizer)
+    return Loaded(model, tokenizer, "new" if head_is_new else "loaded", notes)
+
+
+def load(path: str, *, dtype: str = "float32", device: str | None = None) -> Loaded:
+    """A trained reward model, in eval mode on the best device there is.
+
+    Raises ModelError when the folder is no reward model (another architecture, several labels, a head that was never
+    saved, an adapter without its model), and when it renders text otherwise than it did in training.
+    """
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
+    path, device = str(path), _usable(device or best_device())
+    config = check_reward_model(path)
+    tokenizer, notes = _tokenizer(path), []
+    card = read_card(path, expected=config.id2label == LABELS)
+    with _QuietLoading():
+        model, info = _call_hub(
+            path,
+            lambda: AutoModelForSequenceClassification.from_pretrained(
+                path, dtype=getattr(torch, dtype), output_loading_info=True
+            ),
+        )
+    if info["missing_keys"]:
+        missing = sorted(info["missing_keys"])
+        raise ModelError(
+            f"{path} lacks the weights of {len(missing)} layers ({missing[0]}): its scores would be random",
+            hint="train it with train.py",
+        )
+    if card is None:
+        notes += _adopt_foreign_tokenizer(path, tokenizer, model)
+    tokenizer.padding_side = "right"
+    model.eval().to(device)
+    if dtype != "float32":
+        keep_head_in_float32(model)
+    if card is not None:
+        _check_fingerprint(path, card, Renderer(tokenizer, max_length=None, scored_at=scored_at(model)))
+    return Loaded(model, tokenizer, "loaded", notes, card)
+
+
+def best_device() -> str:
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def _usable(device: str) -> str:
+    """The device, if a tensor can be put there. Raises UsageError otherwise."""
+    import torch
+
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UsageError(
+            f"cannot use --device {device}: {reason}", hint="leave it out to take the best there is"
+        ) from error
+    return device
+
+
+def read_card(path: str, *, expected: bool = False) -> dict[str, Any] | None:
+    """The card of a model folder or hub repository, or None when it has none.
+
+    expected: the model was saved by this project. Then it is a ModelError when neither the hub nor the cache can tell.
+    """
+    folder = Path(path)
+    file = folder / CARD if folder.is_dir() else _call_hub(path, lambda: _card_on_the_hub(path, expected))
+    if file is None or not file.is_file():
+        return None
+    try:
+        card = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ModelError("the model's card is no valid JSON", where=str(file)) from error
+    if not isinstance(card, dict):
+        raise ModelError("the model's card is no JSON object", where=str(file))
+    return card
+
+
+def _card_on_the_hub(path: str, expected: bool) -> Path | None:
+    from huggingface_hub import _CACHED_NO_EXIST, hf_hub_download, try_to_load_from_cache
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    try:
+        return Path(hf_hub_download(path, CARD))
+    except LocalEntryNotFoundError as error:  # no answer from the hub, and no copy here
+        if expected and try_to_load_from_cache(path, CARD) is not _CACHED_NO_EXIST:
+            raise ModelError(
+                f"the {CARD} of {path} is not in the cache, and the hub cannot be asked",
+                hint=f"fetch it once where there is a network: hf download {path} {CARD}",
+            ) from error
+    except EntryNotFoundError:
+        pass
+    return None
+
+
+def check_reward_model(path: str) -> Any:
+    """The configuration at this path. Raises ModelError when it is not that of an outcome reward model; reads no weights."""
+    config = _config(path)
+    architecture = _architecture(config)
+    if architecture.endswith("ForTokenClassification"):
+        raise ModelError(f"{path} is a process reward model ({architecture}): it scores steps, not whole answers")
+    if not architecture.endswith("ForSequenceClassification"):
+        raise ModelError(
+            f"{path} is no reward model: its architecture is {architecture or 'not named'}, without a score head",
+            hint=f"train one: train.py --model_name_or_path {path} --dataset_name PAIRS",
+        )
+    if config.num_labels != 1:
+        raise ModelError(
+            f"{path} has {config.num_labels} labels; a reward model has one",
+            hint="use a model trained with num_labels=1",
+        )
+    return config
+
+
+def _adopt_foreign_tokenizer(path: str, tokenizer: Any, model: Any) -> list[str]:
+    """Run a reward model that came without a card as its author would have: its own pad token, its own pooling."""
+    notes = [f"{path} has no {CARD}: how its text was rendered in training is not known, its own chat template is used"]
+    if not tokenizer.chat_template:
+        notes += prepare_tokenizer(tokenizer)
+    if tokenizer.pad_token is None:
+        # Any token will do behind the mask; the last of the vocabulary is the least likely to end a text.
+        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(len(tokenizer) - 1)
+        notes.append(f"pad token: {tokenizer.pad_token} (it was missing)")
+    if model.config.get_text_config().pad_token_id is None:
+        _write_contract_into_config(model, tokenizer)
+    return notes
+
+
+def _check_fingerprint(path: str, card: dict[str, Any], renderer: Renderer) -> None:
+    from jinja2 import TemplateError
+
+    try:
+        unchanged = renderer.fingerprint == card.get("fingerprint")
+    except TemplateError as error:
+        raise ModelError(f"{path} has a broken chat template: {error}", hint="restore the one saved with it") from error
+    if unchanged:
+        return
+    was, now = card.get("rendering", {}), renderer.contract()
+    changed = [key for key in now if was.get(key) != now[key]]
+    raise ModelError(
+        f"{path} renders text otherwise than it did in training: {', '.join(changed) or 'the fingerprint'} changed, so its scores would mean nothing",
+        where=f"{path}/{CARD}",
+        hint="restore the tokenizer and chat template that were saved with the model, and the transformers version that its card names",
+    )
+
+
+def _write_contract_into_config(model: Any, tokenizer: Any) -> None:
+    config = model.config
+    config.get_text_config().pad_token_id = tokenizer.pad_token_id
+    config.pad_token_id = tokenizer.pad_token_id
+    config.problem_type = "regression"
+    config.id2label, config.label2id = dict(LABELS), {label: number for number, label in LABELS.items()}
+
+
+def _config(path: str) -> Any:
+    from transformers import AutoConfig
+
+    folder = Path(path)
+    if folder.is_dir():
+        if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
+            raise ModelError(
+                f"{path} is a LoRA adapter without its model",
+                hint="give the merged model that train.py writes beside the adapter folder",
+            )
+        if not (folder / "config.json").is_file():
+            raise ModelError(f"{path} is no model folder: it has no config.json")
+    elif folder.exists() or path.startswith((".", "/", "~")) or path.count("/") > 1:
+        raise ModelError(f"there is no model folder {path}")
+    return _call_hub(path, lambda: AutoConfig.from_pretrained(path))
+
+
+def _tokenizer(path: str) -> Any:
+    from transformers import AutoTokenizer
+
+    return _call_hub(path, lambda: AutoTokenizer.from_pretrained(path))
+
+
+def _call_hub(path: str, load_it: Any) -> Any:
+    """Run a `from_pretrained`, turning what it raises for a bad folder or an unknown id into ModelError."""
+    try:
+        return load_it()
+    except UserError:
+        raise
+    except Exception as error:  # tokenizers and safetensors raise classes of their own, derived from Exception only
+        if "No space left" in str(error) or "out of memory" in str(error).lower():
+            raise
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        for words, hint in HUB_HINTS.items():
+            if words in reason:
+                raise ModelError(f"cannot load {path}: {reason}", hint=hint) from error
+        absent = "" if Path(path).exists() else ", and there is no such folder here"
+        raise ModelError(
+            f"cannot load {path}: {reason}{absent}",
+            hint="give a folder with config.json, weights and a tokenizer, or a hub id",
+        ) from error
+
+
+def _architecture(config: Any) -> str:
+    return (config.architectures or [""])[0]
+
+
+def _read_chat_template(path: str | None) -> str | None:
+    """The template in a .jinja file, or that of the tokenizer in a folder or on the hub."""
+    if path is None:
+        return None
+    if path.endswith((".jinja", ".j2")):
+        try:
+            return Path(path).read_text(encoding="utf-8")
+        except OSError as error:
+            raise UsageError(f"cannot read the chat template {path}: {error.strerror}") from error
+    template = _tokenizer(path).chat_template
+    if not template:
+        raise ModelError(
+            f"the tokenizer of {path} has no chat template", hint="name a model that has one, or a .jinja file"
+        )
+    return template
+
+
+class _QuietLoading:
+    """transformers reports a new head as a defect and an unused language-model head as another; both are meant."""
+
+    def __enter__(self) -> None:
+        from transformers.utils import logging
+
+        self.logging, self.verbosity = logging, logging.get_verbosity()
+        logging.set_verbosity_error()
+
+    def __exit__(self, *exc: Any) -> None:
+        self.logging.set_verbosity(self.verbosity)
+
+
+# ---- saving -------------------------------------------------------------------------------------------------------
+
+
+def golden_scores(model: Any, renderer: Renderer) -> list[float]:
+    """Raw rewards of the golden conversations, one forward pass each: no batch, no padding, nothing to go wrong."""
+    import torch
+
+    scores, was_training = [], model.training
+    model.eval()
+    device = next(model.parameters()).device
+    with torch.inference_mode():
+        for messages in GOLDEN_CONVERSATIONS:
+            ids = renderer.tokenizer(renderer.text(messages), add_special_tokens=False)["input_ids"]
+            ids = torch.tensor([ids], device=device)
+            scores.append(model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[0, 0].float().item())
+    model.train(was_training)
+    return scores
+
+
+def save(
+    model: Any, renderer: Renderer, output_dir: str | Path, *, training: dict[str, Any], reward: dict[str, float]
+) -> dict[str, Any]:
+    """Save a reward model, reload it, compare, and only then let it appear in `output_dir`. Returns its card.
+
+    model: in memory; a PEFT model is merged first, its adapter kept in the folder `adapter`.
+    training: any JSON summary. reward: {"mean", "std", "n"} over
+    held-out answers. The files move into place one by one, `config.json` last: a folder that can be loaded is complete.
+    Raises RunError when the reloaded model does not give the golden scores of the one in memory.
+    """
+    output_dir = Path(output_dir)
+    staging = output_dir / STAGING
+    golden, tolerance = golden_scores(model, renderer), RELOAD_TOLERANCE
+    device = next(model.parameters()).device
+    try:
+        shutil.rmtree(staging, ignore_errors=True)
+        staging.mkdir(parents=True)
+        if hasattr(model, "merge_and_unload"):
+            model.save_pretrained(staging / ADAPTER)
+            model, tolerance = model.merge_and_unload(), MERGE_TOLERANCE
+        _write_contract_into_config(model, renderer.tokenizer)
+        model.save_pretrained(staging)
+        renderer.tokenizer.save_pretrained(staging)
+        card = _card(model, renderer, training, reward, golden)
+        (staging / CARD).write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        model.to("cpu")
+        (staging / "README.md").write_text(_readme(card), encoding="utf-8")
+        card["reload_difference"] = _verify(staging, golden, tolerance, str(device))
+        (staging / CARD).write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        _move_into_place(staging, output_dir)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return card
+
+
+def _card(model: Any, renderer: Renderer, training: dict, reward: dict, golden: list[float]) -> dict[str, Any]:
+    import torch
+    import transformers
+
+    rendering = {**renderer.contract(), "max_length": renderer.max_length, "overlong": renderer.overlong}
+    return {
+        "card_version": CARD_VERSION,
+        "kind": "outcome",
+        "fingerprint": renderer.fingerprint,
+        "rendering": rendering,
+        "reward": reward,
+        "golden": [
+            {"messages": list(messages), "score": score}
+            for messages, score in zip(GOLDEN_CONVERSATIONS, golden, strict=True)
+        ],
+        "training": training,
+        "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
+    }
+
+
+def _readme(card: dict[str, Any]) -> str:
+    """The model's page on the hub: what it is and how its raw score is read by other tools."""
+    base = card["training"].get("base_model")
+    front = ["library_name: transformers", "pipeline_tag: text-classification", "tags: [reward-model, bradley-terry]"]
+    if base and not Path(base).exists():
+        front.append(f"base_model: {base}")
+    return "\n".join(["---", *front, "---", "", README_TEXT.format(**card["rendering"])])
+
+
+README_TEXT = """# Reward model
+
+Scores an answer in the context of its conversation: one raw number, higher is better, comparable within a prompt only.
+
+```python
+from transformers import pipeline
+
+pipe = pipeline("text-classification", model="PATH_OR_ID")
+messages = [{{"role": "user", "content": "What is 2 + 2?"}}, {{"role": "assistant", "content": "4."}}]
+text = pipe.tokenizer.apply_chat_template(messages, tokenize=False)
+print(pipe(text, add_special_tokens=False)[0]["score"])
+```
+
+Render with this folder's chat template, add no special tokens, pad on the right, and stop at {max_length} tokens as in
+training. `reward_model.json` holds the fingerprint of that rendering and golden scores to check against.
+"""
+
+
+def _verify(folder: Path, golden: list[float], tolerance: float, device: str) -> float:
+    """The largest difference between the golden scores and those of the model as loaded from `folder`."""
+    loaded = load(str(folder), device=device)
+    again = golden_scores(loaded.model, Renderer(loaded.tokenizer, max_length=None, scored_at=scored_at(loaded.model)))
+    return check_golden(again, golden, tolerance)
+
+
+def check_golden(scores: list[float], golden: list[float], tolerance: float = RELOAD_TOLERANCE) -> float:
+    """The largest difference, relative to scores above 1. Raises RunError when it exceeds the tolerance or is no number."""
+    difference = max(abs(new - old) / max(1.0, abs(old)) for new, old in zip(scores, golden, strict=True))
+    if not difference <= tolerance:
+        raise RunError(
+            f"the saved model scores differently from the one in memory: golden scores differ by {difference:.2e}, more than {tolerance:.0e}"
+        )
+    return difference
+
+
+def _move_into_place(staging: Path, output_dir: Path) -> None:
+    (output_dir / "config.json").unlink(missing_ok=True)
+    shutil.rmtree(output_dir / ADAPTER, ignore_errors=True)
+    for pattern in OF_ANOTHER_MODEL:
+        for file in output_dir.glob(pattern):
+            file.unlink()
+    for file in sorted(staging.iterdir(), key=lambda file: (file.name == "config.json", file.name == CARD)):
+        file.replace(output_dir / file.name)
+
+
+def check_output_dir(output_dir: str | Path, *, overwrite: bool, resuming: bool) -> Path:
+    """The folder, made if need be. Raises UsageError when it holds a model already or cannot be written to."""
+    output_dir = Path(output_dir)
+    if output_dir.exists() and not output_dir.is_dir():
+        raise UsageError(f"{output_dir} is a file, not a folder")
+    holds = [name for name in ("config.json", CARD) if (output_dir / name).exists()] or [
+        file.name for file in output_dir.glob("checkpoint-*")
+    ]
+    if holds and not (overwrite or resuming):
+        raise UsageError(
+            f"{output_dir} already holds a model ({holds[0]})",
+            hint="choose another --output_dir, continue with --resume_from_checkpoint, or add --overwrite_output_dir",
+        )
+    try:
+        output_dir.mkdir(parents=True, exist_ok=True)
+        probe = output_dir / f".write-test-{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UsageError(
+            f"cannot write to {output_dir}: {error.strerror}", hint="choose another --output_dir"
+        ) from error
+    return output_dir

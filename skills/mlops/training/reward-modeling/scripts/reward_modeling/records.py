@@ -1,0 +1,215 @@
+"""Any dataset -> typed records.
+
+    records = load(["pairs.jsonl.gz"])       rows in the order of the file, every format to the same three types
+    pairs = comparisons(records)             rankings taken apart into pairs
+    to_row(pairs[0])                         the canonical JSON form, which `load` reads back to an equal record
+
+The formats are in formats.py, the files and hubs in sources.py.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from itertools import combinations
+from typing import Any
+
+from .console import DataError, UsageError
+
+Message = dict[str, Any]
+"""One chat message: {"role": "system" | "user" | "assistant" | "tool", "content": str, ...}."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a record was read: printed as FILE:ROW, rows counted from 1."""
+
+    file: str
+    row: int
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.row}"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One prompt, a preferred and a rejected completion.
+
+    `margin` is how much better `chosen` is, in the units of the labels, or None. `weight` counts the pair in a mean:
+    the pairs of one ranking share a weight of 1.
+    """
+
+    prompt: list[Message]
+    chosen: list[Message]
+    rejected: list[Message]
+    margin: float | None = None
+    weight: float = 1.0
+    tools: list[dict] | None = None
+    id: str | None = None
+    metadata: dict[str, Any] = field(default_factory=dict)
+    origin: Origin | None = None
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """One prompt and any number of completions; `scores` are the labels, higher is better, or None when unlabelled."""
+
+    prompt: list[Message]
+    completions: list[list[Message]]
+    scores: list[float] | None = None
+    tools: list[dict] | None = None
+    id: str | None = None
+    metadata: dict[str, Any] = field(default_factory=dict)
+    origin: Origin | None = None
+
+
+@dataclass(frozen=True)
+class Solution:
+    """One prompt and an answer in steps; `labels` holds one label a step (1 good, 0 bad, or a probability), or None."""
+
+    prompt: list[Message]
+    steps: list[str]
+    labels: list[float] | None = None
+    id: str | None = None
+    metadata: dict[str, Any] = field(default_factory=dict)
+    origin: Origin | None = None
+
+
+@dataclass(frozen=True)
+class Records:
+    """What was read. `rows` are in input order; `set_aside` counts the rows kept out of them, by reason."""
+
+    rows: list[Comparison | Ranking | Solution]
+    format: str
+    """The formats found, joined by " and " when the sources differ."""
+    columns_used: tuple[str, ...] = ()
+    metadata_columns: tuple[str, ...] = ()
+    set_aside: dict[str, int] = field(default_factory=dict)
+    files: tuple[str, ...] = ()
+
+
+def load(
+    sources: list[str],
+    *,
+    split: str | None = None,
+    config: str | None = None,
+    format: str | None = None,
+    columns: dict[str, str] | None = None,
+    kind: str | None = None,
+) -> Records:
+    """Read files, folders, datasets saved to disk and hub ids, one after the other.
+
+    `columns` maps a name of the format to a column of the file; an empty column drops the name. `kind` "comparison"
+    asks for labelled rows without step labels. "scoring" asks for any rows that hold completions: they come back as
+    Rankings in the order of the file, with their labels as scores where there are any (chosen 1, rejected 0). Ties and
+    rows whose label is null are set aside and counted, except for scoring, where nothing is.
+
+    Raises UsageError for an unknown format or kind, and DataError, with file and row, for what cannot be read.
+    """
+    from .loading import convert  # here, because the formats build the types above
+    from .sources import read
+
+    if kind not in (None, "comparison", "scoring"):
+        raise UsageError(f"unknown kind of records: {kind}")
+    if isinstance(sources, str):
+        sources = [sources]
+    parts = [convert(t, format, columns or {}, kind) for source in sources for t in read(source, split, config)]
+    if not parts:
+        raise UsageError("no dataset was named", hint="give a file, a folder or a hub id")
+    set_aside: dict[str, int] = {}
+    for part in parts:
+        for reason, count in part.set_aside.items():
+            set_aside[reason] = set_aside.get(reason, 0) + count
+    return Records(
+        rows=[row for part in parts for row in part.rows],
+        format=" and ".join(_distinct([part.format] for part in parts)),
+        columns_used=_distinct(part.columns_used for part in parts),
+        metadata_columns=_distinct(part.metadata_columns for part in parts),
+        set_aside=set_aside,
+        files=_distinct(part.files for part in parts),
+    )
+
+
+def _distinct(lists) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name for names in lists for name in names))
+
+
+def comparisons(records: Records) -> list[Comparison]:
+    """Every row as pairs: comparisons as they are, a ranking as all pairs of completions with different scores.
+
+    The pairs of one ranking weigh 1 / (number of its pairs), so that each prompt counts once, as in arXiv:2203.02155
+    Eq. 1; they have no margin. `equal_scores` counts the pairs that made none. Raises DataError for step labels.
+    """
+    pairs = []
+    for row in records.rows:
+        if isinstance(row, Solution):
+            raise steps_refused(str(row.origin))
+        pairs += [row] if isinstance(row, Comparison) else _pairs(row)
+    return pairs
+
+
+def steps_refused(where: str) -> DataError:
+    """The error for stepwise rows where comparisons are needed."""
+    return DataError(
+        "these rows label the steps of one answer: step labels are for process reward models",
+        where=where,
+        hint="give rows with a chosen and a rejected answer, or completions with scores",
+    )
+
+
+def _pairs(ranking: Ranking) -> list[Comparison]:
+    scores = ranking.scores or [0.0] * len(ranking.completions)
+    ordered = [
+        (i, j) if scores[i] > scores[j] else (j, i)
+        for i, j in combinations(range(len(scores)), 2)
+        if scores[i] != scores[j]
+    ]
+    return [
+        Comparison(
+            prompt=ranking.prompt,
+            chosen=ranking.completions[better],
+            rejected=ranking.completions[worse],
+            weight=1 / len(ordered),
+            tools=ranking.tools,
+            id=None if ranking.id is None else f"{ranking.id}:{better}>{worse}",
+            metadata=ranking.metadata,
+            origin=ranking.origin,
+        )
+        for better, worse in ordered
+    ]
+
+
+def equal_scores(records: Records) -> int:
+    """How many pairs of completions in the rankings have equal scores, and so make no comparison."""
+    rankings = [row for row in records.rows if isinstance(row, Ranking)]
+    possible = sum(len(row.completions) * (len(row.completions) - 1) // 2 for row in rankings)
+    return possible - sum(len(_pairs(row)) for row in rankings)
+
+
+def as_comparison(ranking: Ranking) -> Comparison:
+    """A ranking of two answers with different scores -> the comparison it stands for."""
+    better = 0 if ranking.scores[0] > ranking.scores[1] else 1
+    answers = ranking.completions
+    return Comparison(ranking.prompt, answers[better], answers[1 - better])
+
+
+def as_ranking(record: Comparison | Ranking) -> Ranking:
+    """A record to be scored: a comparison becomes a ranking of chosen and rejected with the scores 1 and 0."""
+    if isinstance(record, Ranking):
+        return record
+    return Ranking(record.prompt, [record.chosen, record.rejected], [1.0, 0.0])
+
+
+def to_row(record: Comparison | Ranking | Solution) -> dict[str, Any]:
+    """The canonical form: formats `explicit`, `ranking` (`completions` without scores) and `stepwise`.
+
+    Fields without a value are left out, metadata follow under their own names. `load` reads it back to an equal record.
+    """
+    if isinstance(record, Comparison):
+        row = {"prompt": record.prompt, "chosen": record.chosen, "rejected": record.rejected, "margin": record.margin}
+        row["weight"] = record.weight if record.weight != 1 else None
+    elif isinstance(record, Ranking):
+        row = {"prompt": record.prompt, "completions": record.completions, "scores": record.scores}
+    else:
+        row = {"prompt": record.prompt, "completions": record.steps, "labels": record.labels}
+    row |= {"tools": getattr(record, "tools", None), "id": record.id}
+    return {name: value for name, value in row.items() if value is not None} | record.metadata

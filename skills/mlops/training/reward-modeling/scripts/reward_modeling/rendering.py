@@ -1,0 +1,312 @@
+"""Messages -> token ids and the position that is scored. The one place of the project that tokenises.
+
+A reward depends on every token up to the scored one, so training, scoring, evaluation and reinforcement learning must
+turn the same conversation into the same ids. The rules:
+
+1. The tokenizer's chat template writes the text; where there is none, `DEFAULT_TEMPLATE` is installed and saved.
+2. The text is tokenised without adding special tokens: the template has written them, so BOS cannot appear twice.
+3. No generation prompt. The conversation ends as the template ends it, with a token that says that the answer ended.
+4. Padding is on the right, with a mask, by a token that is neither EOS nor ever last in a conversation: transformers'
+   sequence classifiers pool the right-most token that is not the pad token, so padding with EOS would hide EOS.
+5. A decoder is scored at its last token, an encoder at its pooled one.
+6. What is longer than `max_length` follows one stated policy, and is counted.
+
+`Renderer.fingerprint` names all of this in a few characters; it is saved with a model and compared when one is loaded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .console import DataError, ModelError
+from .records import Message
+
+# "User:" and "Assistant:" on their own lines, and an end token after each answer. The generation prompt is a prefix of
+# the finished conversation, so that a prompt is tokenised alike with and without an answer behind it.
+DEFAULT_TEMPLATE = (
+    "{{ START }}"
+    "{%- for message in messages -%}"
+    "{%- if message['role'] == 'assistant' -%}{{ 'Assistant: ' + message['content'] + END }}"
+    "{%- else -%}{{ message['role'].capitalize() + ': ' + message['content'] + '\\n\\n' }}{%- endif -%}"
+    "{%- if message['role'] == 'assistant' and not loop.last -%}{{ '\\n\\n' }}{%- endif -%}"
+    "{%- endfor -%}"
+    "{%- if add_generation_prompt -%}{{ 'Assistant:' }}{%- endif -%}"
+)
+
+# Tokens that model families set aside for padding, tried before a new one is added to the vocabulary.
+PAD_CANDIDATES = ("<|pad|>", "<pad>", "[PAD]", "<|finetune_right_pad_id|>", "<|fim_pad|>", "<|PAD_TOKEN|>")
+
+# A template that writes today's date makes a score depend on the day. This macro, put before such a template, fixes it.
+FIXED_DATE = "{%- macro strftime_now(format) -%}26 Jul 2024{%- endmacro -%}"
+
+# Rendered once to identify a tokenizer by what it does: several turns, a system prompt, digits, accents, code, blanks.
+PROBES: tuple[tuple[Message, ...], ...] = (
+    ({"role": "user", "content": "What is 17 + 25?"}, {"role": "assistant", "content": "17 + 25 = 42."}),
+    (
+        {"role": "user", "content": "Schreibe  zwei Wörter:\n\tnaïve café 東京"},
+        {"role": "assistant", "content": "Hello, world!"},
+        {"role": "user", "content": "def f(x):\n    return x**2  # squared"},
+        {"role": "assistant", "content": " It squares x. "},
+    ),
+)
+
+SCORED_AT = ("last_token", "pooled")
+OVERLONG = ("drop", "truncate_prompt", "truncate_left", "error")
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """Token ids of one conversation, at most `max_length`. `cut` tokens were removed from its start."""
+
+    ids: list[int]
+    cut: int = 0
+
+
+class Renderer:
+    """Turns conversations into token ids by the rules above.
+
+    tokenizer: with a chat template and a pad token (see `prepare_tokenizer`). max_length: tokens, or None for no limit.
+    overlong: `drop` (no ids), `truncate_prompt` (cut the start of the prompt, keep the answer whole; no ids when the
+    answer alone is too long), `truncate_left` (cut whatever comes first, the answer's start too) or `error`.
+    `counts` says what happened to the conversations rendered so far.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        *,
+        max_length: int | None,
+        overlong: str = "truncate_prompt",
+        scored_at: str = "last_token",
+    ):
+        if overlong not in OVERLONG:
+            raise ValueError(f"overlong is one of {OVERLONG}, not {overlong!r}")
+        if scored_at not in SCORED_AT:
+            raise ValueError(f"scored_at is one of {SCORED_AT}, not {scored_at!r}")
+        self.tokenizer, self.max_length, self.overlong, self.scored_at = tokenizer, max_length, overlong, scored_at
+        self.counts: Counter[str] = Counter()
+        self._fingerprint: str | None = None
+
+    # ---- text -------------------------------------------------------------------------------------------------
+
+    def text(
+        self,
+        messages: Sequence[Message],
+        tools: list[dict] | None = None,
+        *,
+        where: Any = None,
+        prompt_only: bool = False,
+    ) -> str:
+        """The templated conversation. With `prompt_only`, up to where the answer would begin.
+
+        Raises DataError when the template refuses the conversation, ModelError when it has no place for `tools`.
+        """
+        if tools and "tools" not in self.tokenizer.chat_template:
+            raise ModelError(
+                "the data has `tools`, but the chat template of this model has no place for them",
+                where=str(where) if where else None,
+                hint="use a model whose template knows tools, or drop them with --columns tools=",
+            )
+        messages = list(messages)
+        try:
+            return self._apply_template(messages, tools, prompt_only)
+        except _template_errors() as error:
+            folded = _fold_system(messages)
+            if folded is None:
+                raise DataError(
+                    f"the chat template refuses this conversation: {error}", where=str(where) if where else None
+                ) from error
+        try:
+            text = self._apply_template(folded, tools, prompt_only)
+        except _template_errors() as error:
+            raise DataError(
+                f"the chat template refuses this conversation: {error}", where=str(where) if where else None
+            ) from error
+        self.counts["system_prompt_moved_into_user_turn"] += not prompt_only
+        return text
+
+    def _apply_template(self, messages: list[Message], tools: list[dict] | None, prompt_only: bool) -> str:
+        return self.tokenizer.apply_chat_template(
+            messages, tools=tools or None, tokenize=False, add_generation_prompt=prompt_only
+        )
+
+    # ---- ids --------------------------------------------------------------------------------------------------
+
+    def render(
+        self,
+        prompt: Sequence[Message],
+        completion: Sequence[Message],
+        tools: list[dict] | None = None,
+        *,
+        where: Any = None,
+    ) -> Rendered | None:
+        """Ids of one prompt with one completion, or None when the policy leaves it out."""
+        return self.render_all([(prompt, completion, tools, where)])[0]
+
+    def render_all(self, conversations: Sequence[tuple]) -> list[Rendered | None]:
+        """`render` for many (prompt, completion, tools, where), tokenised together. In input order."""
+        if not conversations:
+            return []
+        texts = [
+            self.text([*prompt, *completion], tools, where=where) for prompt, completion, tools, where in conversations
+        ]
+        encoded = self.tokenizer(texts, add_special_tokens=False, return_attention_mask=False)["input_ids"]
+        return [self._fit(ids, conversation) for ids, conversation in zip(encoded, conversations, strict=True)]
+
+    def _fit(self, ids: list[int], conversation: tuple) -> Rendered | None:
+        prompt, _, tools, where = conversation
+        self.counts["rendered"] += 1
+        if self.scored_at == "last_token" and ids and ids[-1] == self.tokenizer.pad_token_id:
+            raise DataError(
+                "the conversation ends with the pad token, which would hide its end from the model",
+                where=str(where) if where else None,
+            )
+        if not ids:
+            raise DataError("the conversation renders to no token at all", where=str(where) if where else None)
+        if self.max_length is None or len(ids) <= self.max_length:
+            return Rendered(ids)
+        self.counts["over_length"] += 1
+        if self.overlong == "error":
+            raise DataError(
+                f"the conversation has {len(ids)} tokens, more than --max_length {self.max_length}",
+                where=str(where) if where else None,
+                hint="raise --max_length, or choose --overlong truncate_prompt or drop",
+            )
+        head = self._leading_special(ids)
+        room = self.max_length - head
+        if self.overlong == "drop" or (
+            self.overlong == "truncate_prompt" and len(ids) - self._answer_start(ids, prompt, tools, where) > room
+        ):
+            self.counts["dropped"] += 1
+            return None
+        self.counts["truncated"] += 1
+        return Rendered(ids[:head] + ids[len(ids) - room :], cut=len(ids) - self.max_length)
+
+    def _leading_special(self, ids: list[int]) -> int:
+        """1 when the conversation opens with BOS or CLS, which a cut must leave in place."""
+        return int(ids[0] in (self.tokenizer.bos_token_id, self.tokenizer.cls_token_id) and ids[0] is not None)
+
+    def _answer_start(self, ids: list[int], prompt: Sequence[Message], tools: list[dict] | None, where: Any) -> int:
+        """How many leading tokens belong to the prompt: those it has in common with the prompt rendered alone."""
+        if not prompt:
+            return 0
+        alone = self.tokenizer(self.text(prompt, tools, where=where, prompt_only=True), add_special_tokens=False)[
+            "input_ids"
+        ]
+        shared = 0
+        while shared < min(len(ids), len(alone)) and ids[shared] == alone[shared]:
+            shared += 1
+        return shared
+
+    # ---- identity ---------------------------------------------------------------------------------------------
+
+    def contract(self) -> dict[str, Any]:
+        """What decides a conversation's ids, in JSON. `max_length` and `overlong` may be changed by the caller, the rest not."""
+        tokenizer = self.tokenizer
+        return {
+            "chat_template_sha256": _sha256(tokenizer.chat_template),
+            "probe_ids_sha256": _sha256(json.dumps(self._probe_ids())),
+            "bos_token_id": tokenizer.bos_token_id,
+            "eos_token_id": tokenizer.eos_token_id,
+            "pad_token_id": tokenizer.pad_token_id,
+            "padding_side": "right",
+            "scored_at": self.scored_at,
+        }
+
+    @property
+    def fingerprint(self) -> str:
+        """Sixteen hex digits that change when any conversation could render to other ids or be scored elsewhere."""
+        if self._fingerprint is None:
+            self._fingerprint = _sha256(json.dumps(self.contract(), sort_keys=True))[:16]
+        return self._fingerprint
+
+    def _probe_ids(self) -> list[list[int]]:
+        return [
+            self.tokenizer(self._apply_template(list(probe), None, False), add_special_tokens=False)["input_ids"]
+            for probe in PROBES
+        ]
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+
+
+def _template_errors() -> tuple[type[Exception], ...]:
+    from jinja2 import TemplateError
+
+    return (TemplateError, TypeError)
+
+
+def _fold_system(messages: list[Message]) -> list[Message] | None:
+    """The conversation with its system prompt put before the first user turn, for templates that know no system role."""
+    if len(messages) < 2 or messages[0]["role"] != "system" or messages[1]["role"] != "user":
+        return None
+    first = {**messages[1], "content": f"{messages[0]['content']}\n\n{messages[1]['content']}"}
+    return [first, *messages[2:]]
+
+
+# ---- making a tokenizer fit for the rules -------------------------------------------------------------------------
+
+
+def prepare_tokenizer(tokenizer: Any, chat_template: str | None = None) -> list[str]:
+    """Give a tokenizer what the rules need: a chat template, an end token, a pad token of its own, a fixed date.
+
+    Changes the tokenizer in place, and returns one sentence for each change. When a pad token had to be added,
+    the vocabulary has grown by one and the model's embeddings must follow (`checkpoints.load_for_training` does that).
+    Raises ModelError when there is neither a chat template nor a token that could end an answer.
+    """
+    notes = []
+    if chat_template:
+        tokenizer.chat_template = chat_template
+        notes.append("chat template: the one given")
+    if not tokenizer.chat_template:
+        tokenizer.chat_template = default_template(tokenizer)
+        notes.append("chat template: the tokenizer has none, so the project's default is used and saved")
+    if "strftime_now" in tokenizer.chat_template and FIXED_DATE not in tokenizer.chat_template:
+        tokenizer.chat_template = FIXED_DATE + tokenizer.chat_template
+        notes.append("chat template: it writes today's date, which is fixed so that a score does not depend on the day")
+    pad = tokenizer.pad_token
+    if pad is None or pad == tokenizer.eos_token:
+        tokenizer.pad_token = _own_pad_token(tokenizer)
+        notes.append(
+            f"pad token: {tokenizer.pad_token} (it was {'missing' if pad is None else 'the same as EOS, which hides EOS from the model'})"
+        )
+    tokenizer.padding_side = "right"
+    return notes
+
+
+def default_template(tokenizer: Any) -> str:
+    """`DEFAULT_TEMPLATE` with this tokenizer's start and end tokens written in.
+
+    Start: CLS, or BOS where the tokenizer itself would put it. End: EOS, or SEP for an encoder.
+    """
+    end = tokenizer.eos_token or tokenizer.sep_token
+    if not end:
+        raise ModelError(
+            "the tokenizer has neither a chat template nor an EOS or SEP token: nothing would tell the model where an answer ends",
+            hint="give a template that ends answers with --chat_template_path, or use a tokenizer with an EOS token",
+        )
+    opening = tokenizer("a", add_special_tokens=True)["input_ids"][0]
+    start = next(
+        (
+            token
+            for token in (tokenizer.cls_token, tokenizer.bos_token)
+            if token and tokenizer.convert_tokens_to_ids(token) == opening
+        ),
+        "",
+    )
+    return DEFAULT_TEMPLATE.replace("START", json.dumps(start)).replace("END", json.dumps(end))
+
+
+def _own_pad_token(tokenizer: Any) -> str:
+    vocabulary = tokenizer.get_vocab()
+    for token in PAD_CANDIDATES:
+        if token in vocabulary and token != tokenizer.eos_token:
+            return token
+    tokenizer.add_special_tokens({"pad_token": PAD_CANDIDATES[0]})
+    return PAD_CANDIDATES[0]

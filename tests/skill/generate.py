@@ -1,0 +1,75 @@
+"""Write the generated parts of the documents: `uv run python tests/skill/generate.py`. A test fails when they differ.
+
+A part stands between `<!-- NAME: begin -->` and `<!-- NAME: end -->`; BLOCKS says what makes it.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import sys
+from pathlib import Path
+
+REPOSITORY = Path(__file__).parents[2]
+SKILL = REPOSITORY / "skills/mlops/training/reward-modeling"
+sys.path.insert(0, str(SKILL / "scripts"))
+
+
+def formats() -> str:
+    """The table of formats, from FORMATS."""
+    from reward_modeling.formats import FORMATS
+
+    lines = ["| format | columns | what it is | a row |", "|---|---|---|---|"]
+    for entry in FORMATS.values():
+        columns = ", ".join(f"`{name}`".replace("|", "` or `") for name in entry.needs)
+        example = json.dumps(entry.example, ensure_ascii=False).replace("|", "\\|")
+        lines.append(f"| `{entry.name}` | {columns} | {entry.description.replace('|', ' or ')} | `{example}` |")
+    return "\n".join(lines)
+
+
+def checks() -> str:
+    """The table of audit checks, from CHECKS."""
+    from reward_modeling.audit import CHECKS
+
+    lines = ["| check | severity | why it matters | what to do |", "|---|---|---|---|"]
+    for check in CHECKS.values():
+        severity = f"{check.severity}, by share" if check.grade else check.severity
+        lines.append(f"| `{check.name}` | {severity} | {check.why} | {check.advice} |")
+    return "\n".join(lines)
+
+
+def files() -> str:
+    """Every script and every module of the package, with the first line of its docstring."""
+    lines = ["| file | what it does |", "|---|---|"]
+    for path in sorted((SKILL / "scripts").rglob("*.py"), key=lambda path: (path.parent != SKILL / "scripts", path)):
+        doc = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "marks the package"
+        lines.append(
+            f"| `{path.relative_to(SKILL).as_posix()}` | {doc.splitlines()[0].rstrip('.').replace('|', ' or ')} |"
+        )
+    return "\n".join(lines)
+
+
+BLOCKS = {"formats": formats, "checks": checks, "files": files}
+
+
+def documents() -> list[Path]:
+    return [*REPOSITORY.glob("*.md"), *SKILL.rglob("*.md")]
+
+
+def generated(text: str) -> str:
+    """The document with its generated parts made anew."""
+
+    def fill(match: re.Match[str]) -> str:
+        return f"<!-- {match[1]}: begin -->\n{BLOCKS[match[1]]()}\n<!-- {match[1]}: end -->"
+
+    return re.sub(r"<!-- (\w+): begin -->\n.*?<!-- \1: end -->", fill, text, flags=re.DOTALL)
+
+
+if __name__ == "__main__":
+    for document in documents():
+        before = document.read_text(encoding="utf-8")
+        after = generated(before)
+        if after != before:
+            document.write_text(after, encoding="utf-8")
+            print(f"wrote {document.relative_to(REPOSITORY)}")

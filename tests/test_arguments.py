@@ -1,0 +1,164 @@
+"""Flags, recipes and trainer fields: what is accepted, and the one line for what is not."""
+
+import importlib
+import subprocess
+import sys
+import time
+
+import pytest
+
+from conftest import SCRIPTS, run_script
+from reward_modeling import arguments as flags
+from reward_modeling.console import UsageError
+
+
+def parser() -> flags.Parser:
+    made = flags.Parser("A script.", prog="script.py")
+    made.add_argument("--learning_rate", type=flags.positive_number)
+    made.add_argument("--steps", type=flags.positive_int, default=7)
+    made.add_argument("--share", type=flags.fraction)
+    made.add_argument("--coefficient", type=flags.non_negative_number)
+    made.add_argument("--prompt")
+    made.add_argument("--names", nargs="+")
+    made.add_argument("--columns", type=flags.parse_columns)
+    flags.add_flag(made, "--overwrite", "replace it")
+    return made
+
+
+def parse(*argv, trainer_fields=False, required=()):
+    return flags.parse(parser(), [str(word) for word in argv], trainer_fields=trainer_fields, required=required)
+
+
+def refused(*argv, **kwargs) -> str:
+    with pytest.raises(UsageError) as caught:
+        parse(*argv, **kwargs)
+    return caught.value.render()
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    """recipe("steps: 3") -> the path of a YAML file with this text."""
+
+    def write(text: str):
+        (tmp_path / "recipe.yaml").write_text(text)
+        return tmp_path / "recipe.yaml"
+
+    return write
+
+
+def test_flags_win_over_the_recipe_and_the_recipe_over_the_defaults(recipe):
+    file = recipe("steps: 3\nlearning_rate: 2e-5\nnames: [a, b]\noverwrite: true\nshare: null\n")
+    args = parse("--config", file, "--learning_rate", "0.5")
+    assert (args.steps, args.learning_rate, args.names, args.overwrite, args.share) == (3, 0.5, ["a", "b"], True, None)
+    assert parse("--config", file, "--overwrite", "false").overwrite is False
+    assert parse("--config", file).learning_rate == 2e-5, "PyYAML reads 2e-5 as a string"
+    assert parse().steps == 7
+
+
+def test_a_recipe_value_that_looks_like_a_flag_is_a_value(recipe):
+    assert parse("--config", recipe("prompt: --help me\n")).prompt == "--help me"
+
+
+def test_trainer_fields_are_passed_on_as_given_and_flags_come_last(recipe):
+    file = recipe("weight_decay: 0.3\nlogging_steps: 5\n")
+    args = parse("--config", file, "--weight_decay", "0.1", trainer_fields=True)
+    assert args.trainer_arguments == ["--weight_decay", "0.3", "--logging_steps", "5", "--weight_decay", "0.1"]
+    assert "unknown flag --weight_decay" in refused("--weight_decay", "0.1"), "scripts without a trainer know no fields"
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--step", "3"], "error: unknown flag --step\n\nhint: did you mean --steps?"),
+        (["--qqq"], "error: unknown flag --qqq\n\nhint: script.py --help lists every flag"),
+        (["stray"], "error: unexpected argument 'stray'\n\nhint: script.py --help lists every flag"),
+        (["--steps", "3.5"], "error: argument --steps: expected a whole number of at least 1, got '3.5'"),
+        (["--steps", "-1"], "error: argument --steps: expected a whole number of at least 1, got '-1'"),
+        (["--steps"], "error: argument --steps: expected one argument"),
+        (["--share", "1"], "error: argument --share: expected a number from 0 to below 1, got '1'"),
+        (["--share", "half"], "error: argument --share: expected a number, got 'half'"),
+        (["--learning_rate", "0"], "error: argument --learning_rate: expected a number above 0, got '0'"),
+        (["--learning_rate", "nan"], "error: argument --learning_rate: expected a finite number, got 'nan'"),
+        (["--coefficient", "-0.1"], "error: argument --coefficient: expected a number of at least 0, got '-0.1'"),
+        (["--overwrite", "perhaps"], "error: argument --overwrite: expected true or false, got 'perhaps'"),
+        (["--columns", "prompt"], "error: argument --columns: expected NAME=COLUMN, got 'prompt'"),
+        (["--config", "/nowhere.yaml"], "error: cannot read the recipe /nowhere.yaml: No such file or directory"),
+    ],
+)
+def test_refused_flags(argv, message):
+    assert refused(*argv).startswith(message)
+
+
+def test_missing_required_flags_are_all_named():
+    text = refused("--steps", "3", required=("prompt", "names"))
+    assert text == "error: --prompt and --names are required\n\nhint: script.py --help shows an example"
+
+
+@pytest.mark.parametrize(
+    ("text", "message", "line"),
+    [
+        ("stepps: 3\n", "error: unknown flag --stepps", ""),
+        ("steps: many\n", "error: argument --steps: expected a whole number of at least 1, got 'many'", ""),
+        ("names: []\n", "error: argument --names: expected at least one argument", ""),
+        ("- steps\n", "error: a recipe is a mapping of flags to values", ""),
+        ("", "error: a recipe is a mapping of flags to values", ""),
+        ("steps: 3\nnames: [a, b\n", "error: the recipe is no valid YAML", ":3"),
+    ],
+)
+def test_a_refused_recipe_is_named(recipe, text, message, line):
+    file = recipe(text)
+    said = refused("--config", file)
+    assert said.splitlines()[:2] == [message, f"  --> {file}{line}"]
+    if "stepps" in text:
+        assert said.endswith("hint: did you mean --steps?")
+
+
+def test_trainer_fields_get_the_types_of_the_trainer_and_only_the_given_ones():
+    from trl import RewardConfig
+
+    words = ["--weight_decay", "0.1", "--logging_steps=5", "--report_to", "none"]
+    parsed = flags.parse_trainer_fields(RewardConfig, words, "train.py")
+    assert parsed == {"weight_decay": 0.1, "logging_steps": 5.0, "report_to": "none"}
+    for words, message in [
+        (["--weight_decay", "abc"], "argument --weight_decay/--weight-decay: invalid float value: 'abc'"),
+        (["--weight_decay", "0.1", "stray"], "unrecognized arguments: stray"),
+    ]:
+        with pytest.raises(UsageError) as caught:
+            flags.parse_trainer_fields(RewardConfig, words, "train.py")
+        assert caught.value.message == message
+
+
+def test_a_misspelt_trainer_field_is_refused_in_under_a_second():
+    start = time.perf_counter()
+    done = run_script("train.py", "--model_name_or_path", "m", "--dataset_name", "d", "--weigth_decay", "0.1")
+    seconds = time.perf_counter() - start
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: unknown flag --weigth_decay\n\nhint: did you mean --weight_decay?\n"
+    assert seconds < 1
+
+
+@pytest.mark.parametrize("script", ["check_data.py", "train.py", "score.py", "evaluate.py"])
+def test_help_goes_to_stdout_and_lists_every_flag(script):
+    done = subprocess.run([sys.executable, SCRIPTS / script, "--help"], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    known = importlib.import_module(script.removesuffix(".py")).parser()._option_string_actions
+    listed = {word.strip(",[]") for word in done.stdout.split()}
+    assert set(known) | {"--config"} <= listed
+
+
+@pytest.mark.parametrize(
+    ("script", "argv", "required"),
+    [
+        ("train.py", [], "--model_name_or_path and --dataset_name and --output_dir are required"),
+        ("train.py", ["--model_name_or_path", "m", "--dataset_name", "d"], "--output_dir is required"),
+        ("score.py", [], "--model_name_or_path is required"),
+        ("score.py", ["--model_name_or_path", "m"], "give either --input, or --prompt with --completions"),
+        ("score.py", ["--model_name_or_path", "m", "--prompt", "p"], "--prompt and --completions belong together"),
+        ("evaluate.py", ["--model_name_or_path", "m"], "--dataset_name is required"),
+        ("check_data.py", [], "no dataset was named"),
+    ],
+)
+def test_what_is_required(script, argv, required):
+    done = run_script(script, *argv)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.splitlines()[0] == f"error: {required}"

@@ -1,0 +1,186 @@
+"""check_data.py from the command line: its JSON, its exit codes, its one clear line for each kind of bad input."""
+
+import ast
+import json
+import subprocess
+import sys
+import time
+import tomllib
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+SCRIPT = REPOSITORY / "scripts" / "check_data.py"
+
+GOOD = [{"prompt": f"question {i}", "chosen": "good", "rejected": "poor", "subset": "a"} for i in range(20)]
+
+
+def run(*arguments, cwd=None):
+    return subprocess.run(
+        [sys.executable, str(SCRIPT), *map(str, arguments)], capture_output=True, text=True, timeout=60, cwd=cwd
+    )
+
+
+def write(path, lines):
+    path.write_text("".join((line if isinstance(line, str) else json.dumps(line)) + "\n" for line in lines))
+    return path
+
+
+def test_clean_data(tmp_path):
+    path, output = write(tmp_path / "a.jsonl", GOOD), tmp_path / "out" / "canonical.jsonl"
+    done = run(path, "--output", output)
+    assert done.returncode == 0
+    assert json.loads(done.stdout) == {
+        "format": "explicit",
+        "files": [str(path)],
+        "rows": 20,
+        "comparisons": 20,
+        "equal_scores": 0,
+        "set_aside": {},
+        "columns_used": ["prompt", "chosen", "rejected"],
+        "metadata_columns": ["subset"],
+        "findings": [],
+        "dropped": 0,
+        "output": str(output),
+        "errors": 0,
+        "warnings": 0,
+    }
+    first = json.loads(output.read_text().splitlines()[0])
+    assert first == {
+        "prompt": [{"role": "user", "content": "question 0"}],
+        "chosen": [{"role": "assistant", "content": "good"}],
+        "rejected": [{"role": "assistant", "content": "poor"}],
+        "subset": "a",
+    }
+    again = json.loads(run("--dataset_name", output).stdout)
+    assert (again["format"], again["rows"], again["findings"]) == ("explicit", 20, [])
+
+
+def test_errors_in_the_data_exit_with_3_and_still_print_the_json(tmp_path):
+    path = write(tmp_path / "a.jsonl", [*GOOD, {"prompt": "p", "chosen": "same", "rejected": "same"}])
+    done = run(path)
+    assert done.returncode == 3
+    result = json.loads(done.stdout)
+    assert (result["errors"], result["findings"][0]["check"], result["findings"][0]["rows"]) == (
+        1,
+        "identical",
+        [f"{path}:21"],
+    )
+    assert "1 of 21 pairs have identical chosen and rejected answers" in done.stderr
+    assert "--drop identical" in done.stderr
+
+
+def test_rows_of_a_finding_are_dropped_and_counted(tmp_path):
+    path = write(tmp_path / "a.jsonl", [*GOOD, {"prompt": "p", "chosen": "same", "rejected": "same"}, GOOD[3]])
+    output = tmp_path / "clean.jsonl"
+    done = run(path, "--drop", "identical", "duplicate", "--output", output)
+    assert done.returncode == 0
+    result = json.loads(done.stdout)
+    assert (result["dropped"], result["errors"], result["warnings"]) == (2, 0, 0)
+    assert len(output.read_text().splitlines()) == 20
+
+
+def test_rankings_stay_rankings_and_their_pairs_are_audited(tmp_path):
+    rows = [
+        {"prompt": "p", "completions": ["x", "", "z"], "scores": [2, 0, 2]},
+        {"prompt": "q", "completions": ["a", "b"], "scores": [0, 1]},
+    ]
+    path, output = write(tmp_path / "a.jsonl", rows), tmp_path / "clean.jsonl"
+    result = json.loads(run(path, "--drop", "empty_answer", "--output", output).stdout)
+    assert (result["comparisons"], result["equal_scores"], result["dropped"]) == (3, 1, 1)
+    (kept,) = map(json.loads, output.read_text().splitlines())
+    assert kept["scores"] == [0.0, 1.0]
+    assert kept["completions"][1] == [{"role": "assistant", "content": "b"}]
+
+
+def test_evaluation_prompts_in_the_data_are_a_warning_that_strict_makes_fatal(tmp_path):
+    train, held_out = write(tmp_path / "a.jsonl", GOOD), write(tmp_path / "b.jsonl", GOOD[:2])
+    done = run(train, "--eval_dataset_name", held_out)
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["findings"][0]["check"] == "train_eval_overlap"
+    strict = run(train, "--eval_dataset_name", held_out, "--strict")
+    assert (strict.returncode, json.loads(strict.stdout)["warnings"]) == (3, 1)
+
+
+def test_step_labels_are_recognised_and_not_audited(tmp_path):
+    done = run(write(tmp_path / "a.jsonl", [{"prompt": "p", "completions": ["one"], "labels": [True]}]))
+    result = json.loads(done.stdout)
+    assert (done.returncode, result["format"], result["rows"], result["comparisons"]) == (0, "stepwise", 1, 0)
+
+
+BAD = {
+    "missing file": (None, "error: no such file or folder: rows.jsonl", 3),
+    "empty file": ([], "error: the file is empty", 3),
+    "broken JSON": ([*GOOD[:16], '{"prompt": "p", "chosen": }'], "rows.jsonl:17", 3),
+    "wrong type": (
+        [{"prompt": "p", "chosen": 1, "rejected": "y"}],
+        "error: `chosen` is a number (1), not text or messages",
+        3,
+    ),
+    "column missing in one row": ([*GOOD, {"prompt": "p", "chosen": "x"}], "error: column `rejected` is missing", 3),
+    "unused context": ([{**GOOD[0], "context": "Be rude."}], "error: column `context` could be part of the input", 3),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_ends_with_one_clear_error(tmp_path, name):
+    lines, message, code = BAD[name]
+    if lines is not None:
+        write(tmp_path / "rows.jsonl", lines)
+    done = run("rows.jsonl", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stderr.count("error: ") == 1
+
+
+USAGE = {
+    "nothing": ([], "no dataset was named"),
+    "abbreviation": (["a.jsonl", "--outp", "x"], "unknown flag --outp"),
+    "unknown check": (["a.jsonl", "--drop", "nothing", "--output", "x"], "invalid choice: 'nothing'"),
+    "drop without output": (
+        ["a.jsonl", "--drop", "identical"],
+        "--drop leaves rows out of --output, which is not given",
+    ),
+    "output exists": (["a.jsonl", "--output", "a.jsonl"], "a.jsonl exists already"),
+    "unknown format": (["a.jsonl", "--format", "implict"], "did you mean implicit?"),
+}
+
+
+@pytest.mark.parametrize("name", USAGE)
+def test_wrong_usage_exits_with_2(tmp_path, name):
+    arguments, message = USAGE[name]
+    write(tmp_path / "a.jsonl", GOOD)
+    done = run(*arguments, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert message in done.stderr
+
+
+def test_formats_are_listed_with_an_example_that_is_read_as_that_format(tmp_path):
+    formats = json.loads(run("--list_formats").stdout)["formats"]
+    entry = next(entry for entry in formats if entry["name"] == "sharegpt")
+    done = run(write(tmp_path / "a.jsonl", [entry["example"]]))
+    assert json.loads(done.stdout)["format"] == "sharegpt"
+
+
+def test_help_is_instant_and_ten_thousand_rows_take_under_three_seconds(tmp_path):
+    def cpu_bound(*arguments):
+        start = time.perf_counter()
+        assert run(*arguments).returncode == 0
+        return time.perf_counter() - start
+
+    # The best of three, since other work may share the machine.
+    assert min(cpu_bound("--help") for _ in range(3)) < 0.5
+    rows = [{"prompt": f"question {i}", "chosen": f"{i} good" * 50, "rejected": "poor" * 100} for i in range(10_000)]
+    path = write(tmp_path / "a.jsonl", rows)
+    assert min(cpu_bound(path, "--output", tmp_path / "o.jsonl", "--overwrite") for _ in range(2)) < 3
+
+
+def test_the_dependencies_in_the_header_are_those_of_the_project():
+    lines = SCRIPT.read_text().splitlines()
+    block = "\n".join(line.removeprefix("#").removeprefix(" ") for line in lines[1 : lines.index("# ///", 1)])
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    header = tomllib.loads(block)
+    assert header == {"requires-python": project["requires-python"], "dependencies": project["dependencies"]}
+    assert ast.get_docstring(ast.parse(SCRIPT.read_text())).count("    check_data.py ") == 2

@@ -1,0 +1,318 @@
+"""train.py as a user runs it: what it learns, what it says, and what is left when it is stopped, killed or misled."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from conftest import QUICK, SCRIPTS, run_main, run_script, toy_pairs, write_jsonl
+
+SHORT = ("--learning_rate", "3e-3", "--max_steps", "3", "--save_strategy", "no", "--per_device_train_batch_size", "8")
+
+
+def train(*arguments):
+    """In this process, on the tiny Qwen2; `told` gives the lines on stderr."""
+    return run_main("train.py", *arguments)
+
+
+def command(model, data, out, *more) -> list[str]:
+    words = ["--model_name_or_path", model, "--dataset_name", data, "--output_dir", out, *more]
+    return [str(word) for word in words]
+
+
+def scores(model: Path, data: Path) -> list[float]:
+    done = run_main("score.py", "--model_name_or_path", model, "--input", data)
+    assert done.returncode == 0, done.stderr
+    return [reward for row in done.json["rows"] for reward in row["rewards"]]
+
+
+def assert_quiet(stderr: str) -> None:
+    """No bars redrawn where there is no terminal, no warnings that the user can do nothing about."""
+    for noise in ("\r", "it/s]", "FutureWarning", "DeprecationWarning", "UserWarning", "Traceback"):
+        assert noise not in stderr
+
+
+# ---- stopped, killed, resumed -------------------------------------------------------------------------------------
+
+
+def stop_after_first_checkpoint(arguments: list[str], out: Path, how: signal.Signals):
+    """Start train.py, send it this signal once checkpoint-10 is complete. Returns (exit code, stdout, stderr)."""
+    process = subprocess.Popen(
+        [sys.executable, SCRIPTS / "train.py", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 240
+    while not (out / "checkpoint-10" / "trainer_state.json").exists():
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    process.send_signal(how)
+    stdout, stderr = process.communicate(timeout=120)
+    return process.returncode, stdout, stderr
+
+
+UNHURRIED = ("--eval_steps", "1", "--save_total_limit", "9")
+"""Changes nothing that is learnt, and leaves time to stop the run between two checkpoints on a busy machine."""
+
+
+@pytest.fixture(scope="module")
+def killed(tiny, toy_file, toy_model, tmp_path_factory) -> Path:
+    """The output folder of the run of `toy_model`, killed in the middle, its newest checkpoint half-written."""
+    out = tmp_path_factory.mktemp("killed") / "out"
+    arguments = command(tiny("qwen2"), toy_file, out, *QUICK, *UNHURRIED)
+    code, stdout, _ = stop_after_first_checkpoint(arguments, out, signal.SIGKILL)
+    assert (code, stdout) == (-signal.SIGKILL, "")
+    assert not (out / "config.json").exists(), "a run that was killed must not look finished"
+    for step in (20, 25):  # whatever came after checkpoint-10 is half-written, if only by this test
+        half = out / f"checkpoint-{step}"
+        if not half.exists():
+            shutil.copytree(out / "checkpoint-10", half)
+        (half / "trainer_state.json").unlink(missing_ok=True)
+    (half / "trainer_state.json").write_text('{"global_step": 2')
+    return out
+
+
+def test_resuming_another_run_is_refused(killed, tiny, toy_file, tmp_path):
+    resume = (*QUICK, *UNHURRIED, "--resume_from_checkpoint")
+    other_rate = train(*command(tiny("qwen2"), toy_file, killed, *resume, "--learning_rate", "2e-3"))
+    assert other_rate.returncode == 5
+    assert "error: cannot resume: learning_rate (0.003 -> 0.002)" in other_rate.stderr.splitlines()
+    assert f"  --> {killed / 'run.json'}" in other_rate.stderr.splitlines()
+    data = write_jsonl(tmp_path / "other.jsonl", toy_pairs(96, seed=1))
+    other_data = train(*command(tiny("qwen2"), data, killed, *resume, "--label_smoothing", "0.1", "--use_peft"))
+    assert other_data.returncode == 5
+    changed = next(line for line in other_data.stderr.splitlines() if line.startswith("error: cannot resume: "))
+    for name in ("data_sha256 (", "label_smoothing (0.0 -> 0.1)", "lora (None -> [16, 32, 0.05, 'all-linear'])"):
+        assert name in changed
+    assert "learning_rate" not in changed
+
+
+def test_a_killed_run_resumes_to_the_scores_of_an_undisturbed_one(killed, tiny, toy_file, toy_model):
+    done = run_script(
+        "train.py", *command(tiny("qwen2"), toy_file, killed, *QUICK, *UNHURRIED, "--resume_from_checkpoint")
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.json["resumed_from"] == str(killed / "checkpoint-10"), "half-written checkpoints are passed over"
+    assert_quiet(done.stderr)
+    assert scores(killed, toy_file) == pytest.approx(scores(toy_model[0], toy_file), abs=1e-6)
+
+
+def test_resuming_from_nothing_is_refused(tiny, toy_file, tmp_path):
+    (tmp_path / "checkpoint-7").mkdir()  # killed before anything was in it
+    done = train(*command(tiny("qwen2"), toy_file, tmp_path, *QUICK, "--resume_from_checkpoint"))
+    assert done.returncode == 2
+    assert f"error: {tmp_path} holds no complete checkpoint to resume from" in done.stderr.splitlines()
+    named = tmp_path / "checkpoint-7"
+    done = train(*command(tiny("qwen2"), toy_file, tmp_path, *QUICK, "--resume_from_checkpoint", named))
+    assert done.returncode == 2
+    assert f"error: {named} is no complete checkpoint" in done.stderr.splitlines()
+
+
+def test_ctrl_c(tiny, toy_file, tmp_path):
+    out = tmp_path / "out"
+    arguments = command(tiny("qwen2"), toy_file, out, *QUICK, "--max_steps", "2000")
+    code, stdout, stderr = stop_after_first_checkpoint(arguments, out, signal.SIGINT)
+    assert (code, stdout) == (130, "")
+    assert stderr.splitlines()[-1] == "interrupted: nothing half-written was kept"
+    assert_quiet(stderr)
+    for folder in out.glob("checkpoint-*"):
+        json.loads((folder / "trainer_state.json").read_text())
+    left = {file.name for file in out.iterdir() if not file.name.startswith("checkpoint-")}
+    assert left <= {"run.json", "README.md"}
+
+
+def test_a_loss_that_is_no_number_ends_the_run_at_its_step(tiny, toy_file, tmp_path):
+    done = train(*command(tiny("qwen2"), toy_file, tmp_path, *SHORT, "--max_steps", "9", "--learning_rate", "1e30"))
+    assert done.returncode == 5
+    assert "error: the loss became nan at step 3" in done.stderr.splitlines(), done.stderr
+    assert [file.name for file in tmp_path.iterdir()] == ["run.json"]
+
+
+def test_a_failed_run_leaves_the_model_it_was_to_replace(tiny, toy_file, toy_model, tmp_path):
+    out = tmp_path / "model"
+    shutil.copytree(toy_model[0], out)
+    arguments = command(tiny("qwen2"), toy_file, out, *SHORT, "--learning_rate", "1e30", "--overwrite_output_dir")
+    assert train(*arguments).returncode == 5
+    assert scores(out, toy_file) == scores(toy_model[0], toy_file)
+
+
+def test_overwriting_leaves_nothing_of_the_model_before(tiny, toy_file, toy_model, tmp_path):
+    out = tmp_path / "model"
+    shutil.copytree(toy_model[0], out)
+    for name in ("model-00001-of-00002.safetensors", "model.safetensors.index.json", "pytorch_model.bin"):
+        (out / name).write_text("of the model before")
+    (out / "adapter").mkdir()
+    (out / "notes.txt").write_text("not of a model")
+    shutil.copytree(out / "checkpoint-25", out / "checkpoint-900")  # a longer run, which could be resumed by mistake
+    done = train(*command(tiny("qwen2"), toy_file, out, *SHORT, "--overwrite_output_dir"))
+    assert done.returncode == 0, done.stderr
+    left = {file.name for file in out.iterdir()}
+    assert {file for file in left if "checkpoint" in file or "0000" in file or "pytorch" in file} == set()
+    assert "adapter" not in left and "notes.txt" in left and "model.safetensors" in left
+    assert scores(out, toy_file) != scores(toy_model[0], toy_file)
+
+
+# ---- what it learns -----------------------------------------------------------------------------------------------
+
+
+def test_the_result_says_what_was_done(toy_model):
+    out, result = toy_model
+    assert result["output_dir"] == str(out) and result["format"] == "explicit" and result["head"] == "new"
+    pairs = result["counts"]["pairs"]
+    assert pairs == result["counts"]["pairs_used"] and 60 < pairs < 84, "about three quarters are for training"
+    evaluation = result["evaluation"]
+    assert evaluation["n_pairs"] == 96 - pairs and evaluation["accuracy"]["value"] > 0.9
+    assert result["training"]["steps"] == 25 and result["reload_difference"] < 1e-5
+    assert result["reward"]["n"] == 2 * evaluation["n_pairs"] and result["reward"]["from"] == "held-out pairs"
+    card = json.loads((out / "reward_model.json").read_text())
+    assert card["fingerprint"] == result["fingerprint"] and card["reward"] == result["reward"]
+
+
+def test_lora_trains_the_head_and_the_merged_model_scores_as_the_adapter_does(tiny, toy_file, tmp_path):
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    from reward_modeling import checkpoints
+    from reward_modeling.rendering import Renderer
+
+    done = train(*command(tiny("qwen2"), toy_file, tmp_path, *SHORT, "--use_peft", "--lora_r", "4"))
+    assert done.returncode == 0, done.stderr
+    fresh = checkpoints.load_for_training(str(tiny("qwen2")), seed=42)
+    before = fresh.model.score.weight.clone()
+    merged = AutoModelForSequenceClassification.from_pretrained(tmp_path)
+    assert not torch.allclose(before, merged.score.weight, atol=1e-5), "the head was not trained"
+    query = "model.layers.0.self_attn.q_proj.weight"
+    assert not torch.equal(fresh.model.get_parameter(query), merged.get_parameter(query)), "the adapter was not merged"
+    renderer = Renderer(AutoTokenizer.from_pretrained(tmp_path), max_length=None)
+    adapted = PeftModel.from_pretrained(fresh.model, tmp_path / "adapter")
+    saved = json.loads((tmp_path / "reward_model.json").read_text())["golden"]
+    assert checkpoints.golden_scores(adapted, renderer) == pytest.approx([row["score"] for row in saved], abs=1e-4)
+    assert checkpoints.golden_scores(merged, renderer) == pytest.approx([row["score"] for row in saved], abs=1e-4)
+
+
+def test_a_trained_head_is_kept(toy_model, toy_file, tmp_path):
+    arguments = command(toy_model[0], toy_file, tmp_path, *SHORT, "--learning_rate", "1e-12")
+    done = train(*arguments)
+    assert done.returncode == 0, done.stderr
+    assert done.json["head"] == "loaded" and "head: loaded" in done.stderr.splitlines()
+    assert scores(tmp_path, toy_file) == pytest.approx(scores(toy_model[0], toy_file), abs=1e-5)
+
+
+def test_other_evaluation_data_every_few_steps(tiny, toy_file, tmp_path):
+    held_out = write_jsonl(tmp_path / "held_out.jsonl", toy_pairs(7, seed=5))
+    more = ("--eval_dataset_name", held_out, "--eval_steps", "2", "--max_steps", "4", "--logging_steps", "1")
+    done = train(*command(tiny("qwen2"), toy_file, tmp_path / "out", *SHORT, *more))
+    assert done.returncode == 0, done.stderr
+    evaluated = [line.split()[1] for line in done.stderr.splitlines() if "eval_loss" in line]
+    assert evaluated == ["2/4", "4/4"]
+    assert done.json["evaluation"]["n_pairs"] == 7 and done.json["counts"]["pairs"] == 96
+    nothing = train(*command(tiny("qwen2"), toy_file, tmp_path / "other", *SHORT, "--eval_steps", "2"))
+    assert nothing.returncode == 2
+    assert "error: --eval_steps needs something to evaluate on" in nothing.stderr.splitlines()
+
+
+def test_dry_run_shows_the_settings_and_writes_nothing(tiny, toy_file, tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("weight_decay: 0.3\nlearning_rate: 1e-3\nlogging_steps: 5\n")
+    more = ("--config", recipe, "--weight_decay", "0.1", "--lr_scheduler_type", "linear", "--dry_run")
+    out = tmp_path / "out"
+    done = train(*command(tiny("qwen2"), toy_file, out, *more))
+    assert done.returncode == 0, done.stderr
+    settings = done.json["settings"]
+    assert done.json["dry_run"] is True and not list(out.iterdir())
+    assert settings["weight_decay"] == 0.1, "the flag wins over the recipe, and reaches the trainer"
+    assert (settings["learning_rate"], settings["logging_steps"]) == (1e-3, 5)
+    assert settings["lr_scheduler_type"] == "linear"
+    assert (settings["per_device_train_batch_size"], settings["num_train_epochs"]) == (8, 2), "defaults for under 1B"
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("--weight_decay", "abc"), "argument --weight_decay/--weight-decay: invalid float value: 'abc'"),
+        (("--pad_token", "<pad>"), "--pad_token is not for this script to pass on"),
+        (("--label_smoothing_factor", "0.1"), "--label_smoothing_factor is not for this script to pass on"),
+        (("--eval_strategy", "steps"), "--eval_strategy needs something to evaluate on"),
+        (("--lr_scheduler_type", "magic"), "argument --lr_scheduler_type/--lr-scheduler-type: invalid choice: 'magic'"),
+    ],
+)
+def test_refused_trainer_fields(more, message, tiny, toy_file, tmp_path):
+    done = train(*command(tiny("qwen2"), toy_file, tmp_path, *more))
+    assert done.returncode == 2
+    first = next(line for line in done.stderr.splitlines() if line.startswith("error:"))
+    assert first.startswith(f"error: {message}")
+
+
+def test_rankings_train_all_their_pairs(tiny, tmp_path):
+    def ranking(pair: dict) -> dict:
+        answers = [pair["chosen"][0]["content"], pair["rejected"][0]["content"], "maybe " * 3, "maybe"]
+        return {"prompt": pair["prompt"][0]["content"], "completions": answers, "scores": [3, 1, 2, 2]}
+
+    data = write_jsonl(tmp_path / "rankings.jsonl", [ranking(pair) for pair in toy_pairs(12)])
+    done = train(*command(tiny("qwen2"), data, tmp_path / "out", *SHORT))
+    assert done.returncode == 0, done.stderr
+    assert done.json["format"] == "ranking"
+    assert done.json["counts"]["pairs_used"] == 12 * 5, "six pairs each, one of them of equal scores"
+    assert "training: 60 pairs in 12 rows, 1 process(es)" in done.stderr.splitlines()
+
+
+def test_margins_change_the_loss_unless_told_otherwise(tiny, tmp_path):
+    data = write_jsonl(tmp_path / "margins.jsonl", [{**pair, "margin": 2.0} for pair in toy_pairs(24)])
+    plain = write_jsonl(tmp_path / "plain.jsonl", toy_pairs(24))
+
+    def loss(file, *more):
+        done = train(*command(tiny("qwen2"), file, tmp_path / "out", *SHORT, "--overwrite_output_dir", *more))
+        assert done.returncode == 0, done.stderr
+        return done.json["training"]["train_loss"]
+
+    without = loss(plain)
+    assert loss(data) > without + 0.3
+    assert loss(data, "--use_margin", "false") == pytest.approx(without, abs=1e-6)
+
+
+def test_rows_with_errors_stop_the_run_or_are_left_out_and_counted(tiny, tmp_path):
+    rows = toy_pairs(48)
+    for i in range(6, 48, 6):
+        rows[i]["rejected"] = rows[i]["chosen"]
+    data = write_jsonl(tmp_path / "rows.jsonl", rows)
+    split = ("--val_set_size", "0.5")  # the audit looks at the held-out half too
+    stopped = train(*command(tiny("qwen2"), data, tmp_path / "out", *SHORT, *split))
+    assert stopped.returncode == 3
+    said = stopped.stderr.splitlines()
+    line = next(i for i, text in enumerate(said) if text.startswith("error:"))
+    assert said[line] == "error: 7 of 48 pairs have identical chosen and rejected answers"
+    assert said[line + 1] == "  --> " + ", ".join(f"{data}:{row}" for row in (7, 13, 19, 25, 31))
+    done = train(*command(tiny("qwen2"), data, tmp_path / "out", *SHORT, *split, "--audit", "drop"))
+    assert done.returncode == 0, done.stderr
+    assert "warning: left out 7 of 48 pairs with errors" in done.stderr.splitlines()
+    assert done.json["left_out"] == 7 and done.json["counts"]["pairs"] + done.json["evaluation"]["n_pairs"] == 41
+    warned = train(*command(tiny("qwen2"), data, tmp_path / "kept", *SHORT, "--audit", "warn"))
+    assert warned.json["left_out"] == 0 and warned.json["counts"]["identical_after_truncation"] == 7
+
+
+# ---- several processes --------------------------------------------------------------------------------------------
+
+
+def test_two_processes_learn_what_one_learns_from_batches_twice_the_size(tiny, tmp_path):
+    # 64 rows fill every batch. Where the last one is not full, accelerate repeats rows, which one process does not.
+    data = write_jsonl(tmp_path / "rows.jsonl", toy_pairs(64))
+    steps = (*SHORT, "--max_steps", "24")
+    one = train(*command(tiny("qwen2"), data, tmp_path / "one", *steps))
+    assert one.returncode == 0, one.stderr
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    more = ("--per_device_train_batch_size", "4", "--use_cpu")
+    arguments = command(tiny("qwen2"), data, tmp_path / "two", *steps, *more)
+    done = subprocess.run([*launch, SCRIPTS / "train.py", *arguments], capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert (result["training"]["world_size"], result["training"]["steps"]) == (2, 24)
+    assert done.stderr.count("head: new\n") == 1, "only the first process speaks"
+    assert scores(tmp_path / "two", data) == pytest.approx(scores(tmp_path / "one", data), abs=1e-4)
