@@ -278,7 +278,8 @@ def test_a_disk_that_fills_up_while_a_checkpoint_is_written(small_disk, tiny, to
     out = small_disk(240) / "out"
     done = run_script("train.py", *base(tiny), "--dataset_name", toy_file, "--output_dir", out, *QUICK)
     told(done, 5, "the disk is full")
-    assert [file.name for file in out.iterdir()] == ["run.json"], "something half-written was left"
+    # TRL writes a README.md before the checkpoint.
+    assert {file.name for file in out.iterdir()} <= {"run.json", "README.md"}, "something half-written was left"
 
 
 @pytest.mark.parametrize("kilobytes", [60, 124])  # in the middle of the weights; after them

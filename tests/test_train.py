@@ -48,14 +48,17 @@ def stop_after_first_checkpoint(arguments: list[str], out: Path, how: signal.Sig
         stderr=subprocess.PIPE,
         text=True,
     )
-    deadline = time.monotonic() + 240
-    while not (out / "checkpoint-10" / "trainer_state.json").exists():
-        assert process.poll() is None, process.stderr.read()
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-    process.send_signal(how)
-    stdout, stderr = process.communicate(timeout=120)
-    return process.returncode, stdout, stderr
+    try:
+        deadline = time.monotonic() + 600
+        while not (out / "checkpoint-10" / "trainer_state.json").exists():
+            assert process.poll() is None, process.stderr.read()
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        process.send_signal(how)
+        stdout, stderr = process.communicate(timeout=300)
+        return process.returncode, stdout, stderr
+    finally:
+        process.kill()
 
 
 UNHURRIED = ("--eval_steps", "1", "--save_total_limit", "9")

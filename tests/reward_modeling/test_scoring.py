@@ -48,7 +48,8 @@ def test_scores_equal_one_at_a_time(family, model_of):
         with torch.no_grad():
             alone.append(model.model(input_ids=ids).logits[0, 0].item())
     assert torch.tensor(alone).std() > 0.05, "a head that gives one score to all would pass any test"
-    for budget in (1, 64, 100_000):
+    assert (model.why_padded() is None) == (family in DECODERS), "the wrong path would be tested below"
+    for budget in (1, 64, 100_000, None):
         model.max_tokens_per_batch = budget
         assert model.score(prompts, answers) == pytest.approx(alone, abs=1e-5)
     order = list(range(24))
@@ -105,6 +106,20 @@ def test_normalise_uses_the_saved_mean_and_std(model_of):
     model.card = None
     with pytest.raises(RunError, match="no reward mean"):
         model.normalise([1.0])
+
+
+@pytest.mark.parametrize("padded", [False, True])
+def test_a_model_that_pads_with_eos_is_scored_where_transformers_scores_it(padded, model_of, monkeypatch):
+    """A foreign model may have been trained so: its score is that of the token before EOS."""
+    model = model_of("llama")
+    eos = model.renderer.tokenizer.eos_token_id
+    monkeypatch.setattr(model.model.config, "pad_token_id", eos)
+    if padded:
+        model._why_padded = "a test says so"
+    rows = [[5, 6, 7, eos], [5, 6, 7, 8, 9, eos, eos], [5, 6]]
+    with torch.no_grad():
+        expected = [model.model(input_ids=torch.tensor([row])).logits[0, 0].item() for row in rows]
+    assert model.score_ids(rows) == pytest.approx(expected, abs=1e-5)
 
 
 def test_a_reward_that_is_no_number_stops_the_run(model_of):

@@ -29,6 +29,7 @@ from __future__ import annotations
 
 from reward_modeling import arguments as flags
 from reward_modeling.console import DataError, UsageError, log, main_guard, warn
+from reward_modeling.rendering import OVERLONG
 
 # Fields of trl.RewardConfig that would be ignored, or would break the rendering contract, and what to do instead.
 NOT_A_CHOICE = {
@@ -63,7 +64,7 @@ def parser() -> flags.Parser:
     )
     group.add_argument(
         "--overlong",
-        choices=flags.OVERLONG,
+        choices=OVERLONG,
         default="truncate_prompt",
         help="what to do with longer ones; always counted (truncate_prompt: cut the start of the prompt, keep the answer)",
     )

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from .console import UsageError, results
+from .rendering import OVERLONG
 
 # Where the fields of trl.RewardConfig are declared, base class first. A test compares this with the real dataclass.
 TRAINER_FIELD_SOURCES = (
@@ -126,14 +127,10 @@ def add_scoring_arguments(parser: argparse.ArgumentParser):
     group.add_argument(
         "--max_tokens_per_batch",
         type=positive_int,
-        default=8192,
         metavar="TOKENS",
-        help="padded tokens in one forward pass (8192)",
+        help="tokens in one forward pass, each shared one counted once (chosen from the data)",
     )
     return group
-
-
-OVERLONG = ("drop", "truncate_prompt", "truncate_left", "error")
 
 
 def positive_int(text: str) -> int:

@@ -86,12 +86,12 @@ class Loaded:
 
 def scored_at(model: Any) -> str:
     """Where this architecture reads the score: a decoder's `score` head at the last token, an encoder's pooled state."""
-    return "last_token" if hasattr(_unwrapped(model), "score") else "pooled"
+    return "last_token" if hasattr(unwrapped(model), "score") else "pooled"
 
 
 def head_name(model: Any) -> str:
     """Name of the module that makes the score, as PEFT's `modules_to_save` wants it."""
-    base = _unwrapped(model)
+    base = unwrapped(model)
     name = next((name for name in ("score", "classifier", "classification_head") if hasattr(base, name)), None)
     if name is None:
         raise ModelError(
@@ -105,7 +105,7 @@ def head_projection(model: Any) -> Any:
     """The last linear layer of the head, with one output."""
     import torch
 
-    head = getattr(_unwrapped(model), head_name(model))
+    head = getattr(unwrapped(model), head_name(model))
     linear = [module for module in head.modules() if isinstance(module, torch.nn.Linear) and module.out_features == 1]
     return linear[-1]
 
@@ -127,7 +127,7 @@ def keep_head_in_float32(model: Any) -> None:
     projection.forward = forward
 
 
-def _unwrapped(model: Any) -> Any:
+def unwrapped(model: Any) -> Any:
     """The transformers model inside a PEFT wrapper."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 

@@ -1,8 +1,29 @@
-"""Rendered rows -> batches for one forward pass each."""
+"""Rendered rows -> batches for one forward pass each, without computing a token twice.
+
+Two ways. `pack` lays many sequences side by side in one flat row in which a shared beginning stands once: a prompt is
+computed once for all its completions, a system prompt once for all prompts, and nothing is padded. It needs attention
+that knows the layout (`attention.py`). `token_budget_batches` makes ordinary padded batches for every other model.
+
+How a row is made: the sequences are sorted as strings of token ids, so that those which begin alike stand together.
+Each then adds only the tokens that it does not share with the one before it: a `Segment`. Its other tokens are a path of
+slices of earlier segments. Sharing is found from token ids, never from text, at any depth and for any mixture of prompts.
+"""
 
 from __future__ import annotations
 
+import sys
+from array import array
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate, pairwise
+
+SHORTEST_SHARED = 8
+"""A shared beginning of fewer tokens is computed again: its own attention call would cost more."""
+ROW_TOKENS = 2048
+ROW_TOKENS_PER_SHARED = 8
+"""A row holds 2048 tokens, or eight times its longest shared beginning: cutting a group computes its prompt again."""
+WINDOW = 8192
+"""Sequences sorted and packed together: the memory that planning takes does not grow with the input."""
 
 
 def token_budget_batches(lengths: Sequence[int], max_tokens: int) -> Iterator[list[int]]:
@@ -18,3 +39,177 @@ def token_budget_batches(lengths: Sequence[int], max_tokens: int) -> Iterator[li
         rows = max(1, max_tokens // max(1, lengths[order[start]]))
         yield order[start : start + rows]
         start += rows
+
+
+@dataclass(frozen=True)
+class Segment:
+    """The tokens that one sequence adds: `size` of them from `start` in the row, the first at position `depth`.
+
+    `path` are the slices (start, size) of the row, in order, that hold its `depth` earlier tokens.
+    """
+
+    start: int
+    size: int
+    depth: int
+    path: tuple[tuple[int, int], ...]
+
+
+@dataclass
+class PackedRow:
+    """One flat row of unique tokens.
+
+    ids, positions: [T]. segments: in the order of the row; a later one refers to earlier ones only. sequences: which
+    input sequences are here; ends: [len(sequences)] place in the row of the last token of each. tokens: how many tokens
+    these sequences have together, shared ones counted each time.
+    """
+
+    ids: list[int] = field(default_factory=list)
+    positions: list[int] = field(default_factory=list)
+    segments: list[Segment] = field(default_factory=list)
+    sequences: list[int] = field(default_factory=list)
+    ends: list[int] = field(default_factory=list)
+    tokens: int = 0
+    _open: list[tuple[int, int]] = field(default_factory=list, repr=False)
+    """Slices of the row that spell the sequence added last."""
+
+    def add(self, index: int, sequence: Sequence[int], shared: int) -> None:
+        """Append a sequence that has its first `shared` tokens in common with the one added before it."""
+        path = _first(self._open, shared)
+        if shared < len(sequence):
+            start = len(self.ids)
+            self.ids.extend(sequence[shared:])
+            self.positions.extend(range(shared, len(sequence)))
+            self.segments.append(Segment(start, len(sequence) - shared, shared, tuple(path)))
+            path = _joined([*path, (start, len(sequence) - shared)])
+        self._open = path
+        self.sequences.append(index)
+        self.ends.append(path[-1][0] + path[-1][1] - 1)
+        self.tokens += len(sequence)
+
+    def pieces(self) -> tuple[list[int], list[list[int]]]:
+        """(sizes, keys): the row cut at every border of a slice, and the pieces that each segment attends to.
+
+        Keys and values are split once by `sizes`; a segment's are the concatenation of its pieces.
+        """
+        borders = {0, len(self.ids)}
+        for segment in self.segments:
+            for start, size in (*segment.path, (segment.start, segment.size)):
+                borders |= {start, start + size}
+        ordered = sorted(borders)
+        number = {border: i for i, border in enumerate(ordered)}
+        keys = [
+            [
+                piece
+                for start, size in (*segment.path, (segment.start, segment.size))
+                for piece in range(number[start], number[start + size])
+            ]
+            for segment in self.segments
+        ]
+        return [end - start for start, end in pairwise(ordered)], keys
+
+
+def pack(
+    sequences: Sequence[Sequence[int]], max_tokens: int | None = None, *, share: bool = True
+) -> Iterator[PackedRow]:
+    """Pack sequences of token ids into rows. Every sequence is in exactly one row; none may be empty.
+
+    max_tokens: unique tokens in a row; None chooses by ROW_TOKENS and the longest shared beginning. A sequence longer
+    than that gets a row of its own. Where a row is full it is cut where the least is shared, so that the completions of a
+    prompt stay together. Time is near-linear in tokens, memory linear in WINDOW sequences.
+    """
+    for start in range(0, len(sequences), WINDOW):
+        window = range(start, min(start + WINDOW, len(sequences)))
+        yield from _pack_window(sequences, window, max_tokens, share)
+
+
+def pack_together(sequences: Sequence[Sequence[int]], *, share: bool = True) -> PackedRow:
+    """All of the sequences in one row: for training, where a batch is one step whatever its size."""
+    order, shared = _sorted_with_shared(sequences, range(len(sequences)), share)
+    row = PackedRow()
+    for index, prefix in zip(order, shared, strict=True):
+        row.add(index, sequences[index], prefix)
+    return row
+
+
+def _pack_window(sequences, window: range, max_tokens: int | None, share: bool) -> Iterator[PackedRow]:
+    order, shared = _sorted_with_shared(sequences, window, share)
+    new = [len(sequences[index]) - prefix for index, prefix in zip(order, shared, strict=True)]
+    first = 0
+    while first < len(order):
+        last = _row_end(first, sequences, order, shared, new, max_tokens)
+        row = PackedRow()
+        for place in range(first, last):
+            row.add(order[place], sequences[order[place]], shared[place] if place > first else 0)
+        yield row
+        first = last
+
+
+def _row_end(first: int, sequences, order: list[int], shared: list[int], new: list[int], max_tokens: int | None) -> int:
+    """Where the row that begins at `first` ends: at the least shared place of its second half once it is full."""
+    tokens, longest = len(sequences[order[first]]), 0
+    counts = [tokens]
+    for place in range(first + 1, len(order)):
+        longest = max(longest, shared[place])
+        limit = max_tokens or max(ROW_TOKENS, ROW_TOKENS_PER_SHARED * longest)
+        if tokens + new[place] > limit:
+            candidates = [i for i in range(first + 1, place + 1) if 2 * counts[i - first - 1] >= limit or i == place]
+            return min(candidates, key=lambda i: (shared[i], -i))
+        tokens += new[place]
+        counts.append(tokens)
+    return len(order)
+
+
+def _sorted_with_shared(sequences, window: Sequence[int], share: bool) -> tuple[list[int], list[int]]:
+    """Indices in the order of their token ids, and how many tokens each shares with the one before it."""
+    if not share:
+        return list(window), [0] * len(window)
+    keys = {index: _sort_key(sequences[index]) for index in window}
+    order = sorted(window, key=keys.__getitem__)
+    shared = [0]
+    for before, index in pairwise(order):
+        prefix = _common_prefix(keys[before], keys[index]) // 4
+        shared.append(prefix if prefix >= SHORTEST_SHARED or prefix == len(sequences[index]) else 0)
+    return order, shared
+
+
+def _sort_key(ids: Sequence[int]) -> bytes:
+    """Four big-endian bytes a token: compared by memcmp, a hundred times faster than a list of Python integers."""
+    words = array("I", ids)
+    if sys.byteorder == "little":
+        words.byteswap()
+    return words.tobytes()
+
+
+def _common_prefix(a: bytes, b: bytes) -> int:
+    """Length of the common beginning, by doubling and bisection on slices, which compare in C."""
+    low, high = 0, min(len(a), len(b))
+    if a[:high] == b[:high]:
+        return high
+    while high - low > 1:
+        middle = (low + high) // 2
+        if a[low:middle] == b[low:middle]:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+def _first(slices: list[tuple[int, int]], length: int) -> list[tuple[int, int]]:
+    """The slices that hold the first `length` tokens."""
+    kept = []
+    for (start, size), end in zip(slices, accumulate(size for _, size in slices), strict=True):
+        if end - size >= length:
+            break
+        kept.append((start, min(size, length - (end - size))))
+    return kept
+
+
+def _joined(slices: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The slices with neighbours in the row made one."""
+    joined: list[tuple[int, int]] = []
+    for start, size in slices:
+        if joined and sum(joined[-1]) == start:
+            joined[-1] = (joined[-1][0], joined[-1][1] + size)
+        else:
+            joined.append((start, size))
+    return joined

@@ -8,20 +8,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from . import checkpoints
 from .console import RunError, UsageError
-from .packing import token_budget_batches
+from .packing import pack, token_budget_batches
 from .records import Message
 from .rendering import Renderer
 
 Text = str | Sequence[Message]
 """A prompt or a completion: a string (one user or assistant turn) or a list of messages."""
 
-DEFAULT_MAX_TOKENS = 8192
+PADDED_TOKENS = 8192
+_NOT_ASKED = object()
 DEFAULT_MAX_LENGTH = 1024
 
 
@@ -47,11 +48,12 @@ class RewardModel:
         renderer: Renderer,
         *,
         card: dict[str, Any] | None = None,
-        max_tokens_per_batch: int = DEFAULT_MAX_TOKENS,
+        max_tokens_per_batch: int | None = None,
     ):
         self.model, self.renderer, self.card = model, renderer, card
         self.max_tokens_per_batch = max_tokens_per_batch
         self.notes: list[str] = []
+        self._why_padded: Any = _NOT_ASKED
 
     @classmethod
     def from_pretrained(
@@ -62,7 +64,7 @@ class RewardModel:
         device: str | None = None,
         max_length: int | None = None,
         overlong: str | None = None,
-        max_tokens_per_batch: int = DEFAULT_MAX_TOKENS,
+        max_tokens_per_batch: int | None = None,
     ) -> RewardModel:
         """Load a reward model from a folder or hub id.
 
@@ -78,7 +80,9 @@ class RewardModel:
             scored_at=checkpoints.scored_at(loaded.model),
         )
         reward_model = cls(loaded.model, renderer, card=loaded.card, max_tokens_per_batch=max_tokens_per_batch)
-        reward_model.notes = loaded.notes
+        padded = reward_model.why_padded()
+        path = "shared beginnings are computed once" if padded is None else f"batches are padded, since {padded}"
+        reward_model.notes = [*loaded.notes, f"scoring: {path}"]
         return reward_model
 
     def score(
@@ -138,10 +142,10 @@ class RewardModel:
 
         scores = torch.empty(len(rows), dtype=torch.float32)
         with torch.inference_mode():
-            for batch in token_budget_batches([len(row) for row in rows], self.max_tokens_per_batch):
-                scores[batch] = self._forward([rows[i] for i in batch]).cpu()
+            for places, rewards in self._batches(rows):
+                scores[places] = rewards.cpu()
                 if progress:
-                    progress(len(batch))
+                    progress(len(places))
         bad = (~torch.isfinite(scores)).nonzero().flatten().tolist()
         if bad:
             raise RunError(
@@ -150,18 +154,58 @@ class RewardModel:
             )
         return scores.tolist()
 
+    def why_padded(self) -> str | None:
+        """Why shared beginnings are computed again for each completion, or None where they are computed once.
+
+        On a GPU the packed path is not used: its attention makes one call a segment, which was only measured on CPUs.
+        """
+        if self._why_padded is _NOT_ASKED:
+            from .sharing import reason_against
+
+            base = checkpoints.unwrapped(self.model)
+            on_cpu = next(base.parameters()).device.type == "cpu"
+            self._why_padded = reason_against(base) if on_cpu else "not measured on this device"
+        return self._why_padded
+
+    def _batches(self, rows: Sequence[list[int]]) -> Iterator[tuple[list[int], Any]]:
+        """(places, fp32 rewards) of batch after batch, packed where the model allows it."""
+        if self.why_padded():
+            for batch in token_budget_batches([len(row) for row in rows], self.max_tokens_per_batch or PADDED_TOKENS):
+                yield batch, self._forward([rows[i] for i in batch])
+            return
+        from .attention import shared_prefix
+        from .sharing import rewards
+
+        base = checkpoints.unwrapped(self.model)
+        with shared_prefix(base):
+            for packed in pack([self._up_to_scored(row) for row in rows], self.max_tokens_per_batch):
+                yield packed.sequences, rewards(base, packed)
+
+    def _up_to_scored(self, row: list[int]) -> list[int]:
+        """The row without trailing pad tokens: a foreign model that pads with EOS is scored before it, as by transformers."""
+        end = len(row)
+        while end > 1 and row[end - 1] == self._pad_token_id:
+            end -= 1
+        return row[:end]
+
     def _forward(self, rows: list[list[int]]) -> Any:
         """[rows] fp32 logits of one right-padded batch."""
         import torch
 
         device = next(self.model.parameters()).device
         width = max(map(len, rows))
-        ids = torch.full((len(rows), width), self.renderer.tokenizer.pad_token_id)
+        ids = torch.full((len(rows), width), self._pad_token_id)
         mask = torch.zeros((len(rows), width), dtype=torch.long)
         for i, row in enumerate(rows):
             ids[i, : len(row)] = torch.tensor(row)
             mask[i, : len(row)] = 1
         return self.model(input_ids=ids.to(device), attention_mask=mask.to(device)).logits[:, 0].float()
+
+    @property
+    def _pad_token_id(self) -> int:
+        """The token by which the model finds the end of a row: its config's, which a foreign tokenizer may not share."""
+        configured = self.model.config.get_text_config().pad_token_id
+        return self.renderer.tokenizer.pad_token_id if configured is None else configured
 
 
 def ranked(scores: Sequence[float | None], completions: Sequence[Text]) -> list[Ranked]:

@@ -1,0 +1,96 @@
+"""Planning: every sequence can be read back from its row, and no shared token is laid out twice."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reward_modeling import packing
+from reward_modeling.packing import PackedRow, Segment, pack, pack_together, token_budget_batches
+from tries import tries
+
+
+def read_back(row: PackedRow) -> dict[int, list[int]]:
+    """The sequences of a row, each spelled by following the path of the segment that holds its end."""
+    found = {}
+    for index, end in zip(row.sequences, row.ends, strict=True):
+        segment = next(s for s in row.segments if s.start <= end < s.start + s.size)
+        spelled = [row.ids[start + i] for start, size in segment.path for i in range(size)]
+        found[index] = spelled + row.ids[segment.start : end + 1]
+    return found
+
+
+@given(tries(), st.one_of(st.none(), st.integers(1, 60)), st.booleans())
+def test_every_sequence_is_in_one_row_and_reads_back(sequences, budget, share):
+    found = {}
+    for row in pack(sequences, budget, share=share):
+        here = read_back(row)
+        assert not set(here) & set(found)
+        found |= here
+        assert len(row.segments) == 1 or budget is None or len(row.ids) <= budget
+    assert [found[i] for i in range(len(sequences))] == sequences
+
+
+@given(tries())
+def test_layout_of_a_row(sequences):
+    row = pack_together(sequences)
+    assert row.tokens == sum(map(len, sequences))
+    for segment in row.segments:
+        assert sum(size for _, size in segment.path) == segment.depth
+        assert row.positions[segment.start : segment.start + segment.size] == list(
+            range(segment.depth, segment.depth + segment.size)
+        )
+        assert all(start + size <= segment.start for start, size in segment.path), "attends to the future"
+    sizes, keys = row.pieces()
+    starts = [sum(sizes[:i]) for i in range(len(sizes))]
+    for segment, pieces in zip(row.segments, keys, strict=True):
+        held = [row.ids[starts[p] + i] for p in pieces for i in range(sizes[p])]
+        path = [row.ids[start + i] for start, size in segment.path for i in range(size)]
+        assert held == path + row.ids[segment.start : segment.start + segment.size]
+    assert sum(sizes) == len(row.ids)
+
+
+@given(tries())
+def test_nothing_shared_is_laid_out_twice(sequences):
+    """The number of tokens is that of the trie, up to beginnings too short to share."""
+    unique = len({tuple(s[:i]) for s in sequences for i in range(1, len(s) + 1)})
+    laid_out = len(pack_together(sequences).ids)
+    assert unique <= laid_out <= unique + (packing.SHORTEST_SHARED - 1) * len(sequences)
+
+
+def test_by_hand():
+    prompt = list(range(100, 110))
+    row = pack_together([[*prompt, 1, 2], [*prompt, 1, 3], [*prompt, 4]])
+    assert row.ids == [*prompt, 1, 2, 3, 4]
+    assert row.segments == [
+        Segment(0, 12, 0, ()),
+        Segment(12, 1, 11, ((0, 11),)),
+        Segment(13, 1, 10, ((0, 10),)),
+    ]
+    assert row.ends == [11, 12, 13] and row.positions[-2:] == [11, 10]
+    assert row.pieces() == ([10, 1, 1, 1, 1], [[0, 1, 2], [0, 1, 3], [0, 4]])
+
+
+def test_a_full_row_is_cut_between_prompts_not_within_one():
+    groups = [[[prompt] * 20 + [i] * 5 for i in range(4)] for prompt in (10, 11, 12)]
+    rows = list(pack([sequence for group in groups for sequence in group], 75))
+    assert [sorted(row.sequences) for row in rows] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
+    assert [len(row.ids) for row in rows] == [40, 40, 40]
+
+
+def test_budget_follows_the_longest_shared_beginning():
+    sequences = [[7] * 1000 + [i] * 100 for i in range(64)]
+    assert [len(row.ids) for row in pack(sequences)] == [1000 + 64 * 100]
+    assert len(list(pack(sequences, 2048))) == 7, "each row computes the prompt again"
+
+
+def test_a_window_bounds_what_is_planned_together(monkeypatch):
+    monkeypatch.setattr(packing, "WINDOW", 3)
+    rows = list(pack([[1] * 10 + [i] for i in range(7)]))
+    assert [len(row.sequences) for row in rows] == [3, 3, 1]
+
+
+@given(st.lists(st.integers(0, 300), max_size=60), st.integers(1, 500))
+def test_padded_batches_hold_every_row_once_within_the_budget(lengths, budget):
+    batches = list(token_budget_batches(lengths, budget))
+    assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
+    for batch in batches:
+        assert len(batch) == 1 or len(batch) * max(lengths[i] for i in batch) <= budget

@@ -1,0 +1,176 @@
+"""Packed rows give the rewards and gradients of one-at-a-time scoring, for models that may use them; others are refused."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+
+from reward_modeling import sharing
+from reward_modeling.attention import Layout, UnsupportedAttentionError, shared_prefix, shared_prefix_attention
+from reward_modeling.packing import pack, pack_together
+from tries import tries
+
+SMALL = {
+    "vocab_size": 64, "hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "head_dim": 16, "max_position_embeddings": 256, "pad_token_id": 0, "num_labels": 1,
+    "bos_token_id": None, "eos_token_id": None,
+}  # fmt: skip
+GOOD = {
+    "qwen2": {},
+    "qwen2 with a window": {"use_sliding_window": True, "sliding_window": 5, "max_window_layers": 1},
+    "qwen3": {},
+    "llama": {},
+    "mistral": {"sliding_window": 5},
+    "gemma2": {"sliding_window": 5, "query_pre_attn_scalar": 16},
+    "gemma3_text": {"sliding_window": 5, "query_pre_attn_scalar": 16},
+    "phi3": {},
+    "gpt2": {},
+    "gpt_neox": {},
+    "olmo2": {},
+    "smollm3": {},
+    "mixtral": {"num_local_experts": 4, "num_experts_per_tok": 2},
+    "qwen3_moe": {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32},
+}
+WRONG = {
+    "falcon": {"num_kv_heads": 4, "new_decoder_architecture": False},
+    "bloom": {},
+    "gpt_oss": {"num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": 5},
+    "qwen3_next": {"num_experts": 4, "num_experts_per_tok": 2, "linear_num_value_heads": 4, "linear_num_key_heads": 2},
+    "jamba": {"num_experts": 2, "attn_layer_period": 2, "attn_layer_offset": 1, "use_mamba_kernels": False},
+}
+
+
+def build(name, fields, dtype=torch.float64, seed=0):
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+
+    family = name.split()[0]
+    sizes = {name: value for name, value in SMALL.items() if (family, name) != ("falcon", "head_dim")}
+    config = AutoConfig.for_model(family, **{**sizes, **fields})
+    config._experts_implementation = "eager"  # the fast paths take no float64
+    config.pad_token_id, config.num_labels = 0, 1
+    torch.manual_seed(seed)
+    model = AutoModelForSequenceClassification.from_config(config).to(dtype).eval()
+    for parameter in model.parameters():
+        if parameter.dim() > 1:
+            torch.nn.init.normal_(parameter, std=parameter.shape[-1] ** -0.5)
+    return model
+
+
+def alone(model, sequences):
+    with torch.no_grad():
+        return torch.stack([model(input_ids=torch.tensor([s])).logits[0, 0] for s in sequences])
+
+
+def packed(model, sequences, **kwargs):
+    found = torch.empty(len(sequences), dtype=next(model.parameters()).dtype)
+    with torch.no_grad(), shared_prefix(model):
+        for row in pack(sequences, **kwargs):
+            found[row.sequences] = sharing.rewards(model, row)
+    return found
+
+
+def groups(seed=0, prompts=3, answers=4):
+    generator = torch.Generator().manual_seed(seed)
+    draw = lambda n: torch.randint(1, 64, (n,), generator=generator).tolist()  # noqa: E731
+    made = []
+    for p in range(prompts):
+        prompt = draw(10 + 3 * p)
+        made += [prompt + draw(1 + 4 * a) for a in range(answers)]
+    return made
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_rewards_are_those_of_one_at_a_time(name):
+    model = build(name, GOOD[name])
+    assert sharing.reason_against(model) is None
+    sequences = groups()
+    expected = alone(model, sequences)
+    assert expected.std() > 0.01
+    assert torch.allclose(packed(model, sequences), expected, atol=1e-6, rtol=0)
+    assert model.config._attn_implementation != "reward_modeling_shared_prefix", "the model is left as it was"
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_models_that_would_be_wrong_are_refused(name):
+    model = build(name, WRONG[name])
+    assert sharing.reason_against(model), f"{name} must not be packed"
+
+
+@pytest.mark.parametrize("name", ["falcon", "bloom", "gpt_oss"])
+def test_the_guard_is_what_stands_between_them_and_wrong_rewards(name, monkeypatch):
+    """Without the guard these models run and are silently wrong, or only our attention's refusal stops them."""
+    model = build(name, WRONG[name])
+    sequences = groups()
+    try:
+        difference = (packed(model, sequences) - alone(model, sequences)).abs().max()
+    except UnsupportedAttentionError:
+        return
+    assert difference > 1e-5
+
+
+@pytest.fixture(scope="module")
+def exact():
+    """A float64 Qwen2 whose norm is float64 too: what is left is only the order of additions."""
+    model = build("qwen2", {})
+
+    class Norm(torch.nn.Module):
+        def __init__(self, old):
+            super().__init__()
+            self.weight, self.epsilon = old.weight, old.variance_epsilon
+
+        def forward(self, x):
+            return self.weight * x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.epsilon)
+
+    for parent in list(model.modules()):
+        for child, module in list(parent.named_children()):
+            if type(module).__name__ == "Qwen2RMSNorm":
+                setattr(parent, child, Norm(module))
+    return model
+
+
+@given(tries())
+@settings(max_examples=40, deadline=None)
+def test_any_trie_gives_the_rewards_of_one_at_a_time(exact, sequences):
+    sequences = [[token + 1 for token in sequence] for sequence in sequences]
+    assert torch.allclose(packed(exact, sequences), alone(exact, sequences), atol=1e-12, rtol=0)
+    assert torch.allclose(packed(exact, sequences, max_tokens=16), alone(exact, sequences), atol=1e-12, rtol=0)
+    assert torch.allclose(packed(exact, sequences, share=False), alone(exact, sequences), atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["qwen2", "gemma2", "gpt2"])
+def test_gradients_are_those_of_one_at_a_time(name):
+    model = build(name, GOOD[name])
+    sequences = groups()
+    weights = torch.linspace(-1, 1, len(sequences), dtype=torch.float64)
+
+    def gradients(loss):
+        model.zero_grad()
+        loss.backward()
+        return [parameter.grad.clone() for parameter in model.parameters() if parameter.grad is not None]
+
+    single = torch.stack([model(input_ids=torch.tensor([s])).logits[0, 0] for s in sequences])
+    expected = gradients((single * weights).sum())
+    row = pack_together(sequences)
+    with shared_prefix(model):
+        found = gradients((sharing.rewards(model, row) * weights[row.sequences]).sum())
+    for mine, theirs in zip(found, expected, strict=True):
+        assert torch.allclose(mine, theirs, atol=1e-6 * (1 + theirs.abs().max().item()), rtol=0)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"s_aux": torch.ones(1)}, {"dropout": 0.1}, {"position_bias": torch.ones(1)}, {"attention_mask": torch.ones(1)}],
+)
+def test_attention_refuses_what_it_does_not_do(arguments):
+    layout = Layout(pack_together([[1, 2, 3]]))
+    mask = arguments.pop("attention_mask", None)
+    qkv = [torch.ones(1, 1, 3, 4)] * 3
+    with pytest.raises(UnsupportedAttentionError):
+        shared_prefix_attention(None, *qkv, mask, layout=layout, **arguments)
+
+
+@pytest.mark.parametrize("family", ["bert", "modernbert"])
+def test_encoders_are_refused(family, tiny):
+    from transformers import AutoModelForSequenceClassification
+
+    model = AutoModelForSequenceClassification.from_pretrained(tiny(family), num_labels=1)
+    assert "last token" in sharing.reason_against(model)
