@@ -154,7 +154,7 @@ def test_a_gated_model_is_refused_with_the_way_to_get_it(hub, tiny):
     done = run_script("score.py", "--model_name_or_path", "someone/gated", *ANSWERS, env=hub.env)
     assert failure(done, 4) == (
         "error: cannot load someone/gated: You are trying to access a gated repo",
-        "hint: accept the terms on the model's page, then log in with `hf auth login` or set HF_TOKEN",
+        "hint: accept the terms on the model's page, then log in with `hf auth login`",
     )
 
 

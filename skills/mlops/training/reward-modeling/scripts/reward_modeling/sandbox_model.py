@@ -47,13 +47,13 @@ class TrainingSettings:
         return self.steps * self.batch_size
 
 
-SFT_DEFAULTS = TrainingSettings(steps=400, batch_size=32, learning_rate=4e-3)
+SFT_DEFAULTS = TrainingSettings(steps=500, batch_size=32, learning_rate=4e-3)
 """Conversations for the decoder."""
 
-REWARD_DEFAULTS = TrainingSettings(steps=450, batch_size=32, learning_rate=2e-3)
+REWARD_DEFAULTS = TrainingSettings(steps=600, batch_size=32, learning_rate=1.5e-3)
 """Pairs for the reward model, started from that decoder, with center_rewards_coefficient 0.01."""
 
-REWARD_QUICK = TrainingSettings(steps=300, batch_size=32, learning_rate=2e-3)
+REWARD_QUICK = TrainingSettings(steps=400, batch_size=32, learning_rate=1.5e-3)
 """The cheapest that still learns which answers are wrong; below some 250 steps that comes and goes with the seed."""
 
 
