@@ -66,7 +66,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("--data", type=Path, default=REPOSITORY.parent / "shared" / "data")
     parser.add_argument("--output_dir", type=Path, default=Path("runs/hh-minilm"))
-    parser.add_argument("--pairs", type=int, help="train on so many pairs only")
+    parser.add_argument("--pairs", type=int, help="use only the first so many pairs of each set")
     args, more = parser.parse_known_args()
 
     import evaluate
@@ -75,20 +75,26 @@ def main() -> None:
     from reward_modeling.console import table, write_whole
     from reward_modeling.records import comparisons, load, to_row
 
-    pairs = comparisons(load([str(args.data / TRAINING)]))[: args.pairs]
-    source = args.data / TRAINING
-    if args.pairs:
-        args.output_dir.parent.mkdir(parents=True, exist_ok=True)
-        source = args.output_dir.with_suffix(".jsonl")
-        write_whole(source, (json.dumps(to_row(pair)) for pair in pairs))
-    command = ["--model_name_or_path", minilm(), "--dataset_name", str(source), "--output_dir", str(args.output_dir)]
+    def first_pairs(name: str) -> tuple[str, list]:
+        """The file and its pairs, or a copy with the first --pairs of them."""
+        source, pairs = args.data / name, comparisons(load([str(args.data / name)]))
+        if args.pairs:
+            pairs = pairs[: args.pairs]
+            source = args.output_dir.parent / f"{args.output_dir.name}-{Path(name).name.removesuffix('.gz')}"
+            source.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(source, (json.dumps(to_row(pair)) for pair in pairs))
+        return str(source), pairs
+
+    source, pairs = first_pairs(TRAINING)
+    command = ["--model_name_or_path", minilm(), "--dataset_name", source, "--output_dir", str(args.output_dir)]
     trained = train.main([*command, *RECIPE, *more])
     rows, results = [], {"train_seconds": trained["training"]["seconds"]}
     for name in EVALUATION:
-        judged = evaluate.main(["--model_name_or_path", str(args.output_dir), "--dataset_name", str(args.data / name)])
+        held_out, held_out_pairs = first_pairs(name)
+        judged = evaluate.main(["--model_name_or_path", str(args.output_dir), "--dataset_name", held_out])
         accuracy, length = judged["accuracy"], judged["length"]
         better = max(length["baseline_longer"]["value"], length["baseline_shorter"]["value"])
-        words = bag_of_words(pairs, comparisons(load([str(args.data / name)])))
+        words = bag_of_words(pairs, held_out_pairs)
         interval = f"{accuracy['value']:.3f} [{accuracy['low']:.3f}, {accuracy['high']:.3f}]"
         rows.append([name, judged["n_pairs"], interval, f"{better:.3f}", f"{words:.3f}"])
         results[name] = {

@@ -107,6 +107,18 @@ def test_a_killed_run_resumes_to_the_scores_of_an_undisturbed_one(killed, tiny, 
     assert scores(killed, toy_file) == pytest.approx(scores(toy_model[0], toy_file), abs=1e-6)
 
 
+def test_a_lora_run_resumes_with_its_dropout(tiny, toy_file, tmp_path):
+    steps = (*SHORT, "--max_steps", "6", "--save_strategy", "steps", "--save_steps", "3", "--use_peft")
+    whole, half = tmp_path / "whole", tmp_path / "half"
+    assert train(*command(tiny("qwen2"), toy_file, whole, *steps)).returncode == 0
+    shutil.copytree(whole / "checkpoint-3", half / "checkpoint-3")
+    shutil.copy(whole / "run.json", half)
+    done = train(*command(tiny("qwen2"), toy_file, half, *steps, "--resume_from_checkpoint"))
+    assert done.returncode == 0, done.stderr
+    assert done.json["resumed_from"] == str(half / "checkpoint-3") and (half / "adapter").is_dir()
+    assert scores(half, toy_file) == pytest.approx(scores(whole, toy_file), abs=1e-6)
+
+
 def test_resuming_from_nothing_is_refused(tiny, toy_file, tmp_path):
     (tmp_path / "checkpoint-7").mkdir()  # killed before anything was in it
     done = train(*command(tiny("qwen2"), toy_file, tmp_path, *QUICK, "--resume_from_checkpoint"))

@@ -231,7 +231,7 @@ def test_text_parts_are_joined_and_images_refused(read):
 
 def test_ids_and_other_columns_are_kept(read):
     records = read({"id": 7, "subset": "math", "prompt": "p", "chosen": "x", "rejected": "y"})
-    assert (records.rows[0].id, records.rows[0].metadata) == ("7", {"subset": "math"})
+    assert (records.rows[0].id, records.rows[0].metadata) == (7, {"subset": "math"})
     assert records.metadata_columns == ("subset",)
     assert records.columns_used == ("prompt", "chosen", "rejected", "id")
 

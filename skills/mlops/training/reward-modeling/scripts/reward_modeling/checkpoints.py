@@ -60,7 +60,7 @@ LABELS = {0: "REWARD"}
 # Words in what the hub's client says -> the next thing to try.
 HUB_HINTS = {
     "gated repo": "accept the terms on the model's page, then log in with `hf auth login`",
-    "couldn't connect": "check the network; what is in the cache loads without it when HF_HUB_OFFLINE=1 is set",
+    "couldn't connect": "there is no folder of that name here, and no network; what is in the cache loads without it when HF_HUB_OFFLINE=1 is set",
 }
 
 RELOAD_TOLERANCE = 1e-5
@@ -363,10 +363,10 @@ def _call_hub(path: str, load_it: Any) -> Any:
         if "No space left" in str(error) or "out of memory" in str(error).lower():
             raise
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        absent = "" if Path(path).exists() else ", and there is no such folder here"
         for words, hint in HUB_HINTS.items():
             if words in reason:
                 raise ModelError(f"cannot load {path}: {reason}", hint=hint) from error
-        absent = "" if Path(path).exists() else ", and there is no such folder here"
         raise ModelError(
             f"cannot load {path}: {reason}{absent}",
             hint="give a folder with config.json, weights and a tokenizer, or a hub id",

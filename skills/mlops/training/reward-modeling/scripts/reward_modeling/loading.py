@@ -73,7 +73,7 @@ def _record(chosen: Format, row: Row, picked: Row, used: Iterable[str], origin: 
     fields: dict[str, Any] = {
         "origin": origin,
         "metadata": {name: value for name, value in row.items() if name not in used},
-        "id": None if picked.get("id") is None else str(picked["id"]),
+        "id": picked.get("id"),
     }
     if not isinstance(record, Solution):
         fields["tools"] = tools(picked.get("tools"))
@@ -220,13 +220,15 @@ def _refuse_lost_input(
             f"column `{name}` could be part of the input, but format `{chosen.name}` does not use it "
             f"({len(lost)} of {len(rows)} rows)",
             where=f"{table.name}:{lost[0]}",
-            hint=f"use it, as in --columns {_asks_in(chosen)}={name}, or leave it out with --columns {name}=",
+            hint=f"{_ways_to_use(chosen, name)}, or leave it out with --columns {name}=",
         )
 
 
-def _asks_in(chosen: Format) -> str:
-    """The column of the format that holds the question, for hints."""
-    return next((names for names in chosen.needs if names in ("prompt", "input", "question", "instruction")), "prompt")
+def _ways_to_use(chosen: Format, name: str) -> str:
+    """How a column that the format does not know can still reach the model, for hints."""
+    if "system" in chosen.columns:
+        return f"read it as the system text with --columns system={name}, or put it into the prompt yourself"
+    return "put it into the prompt yourself"
 
 
 def _already_there(value: Any, record: Record | None) -> bool:

@@ -44,7 +44,7 @@ class Comparison:
     margin: float | None = None
     weight: float = 1.0
     tools: list[dict] | None = None
-    id: str | None = None
+    id: str | int | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
     origin: Origin | None = None
 
@@ -57,7 +57,7 @@ class Ranking:
     completions: list[list[Message]]
     scores: list[float] | None = None
     tools: list[dict] | None = None
-    id: str | None = None
+    id: str | int | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
     origin: Origin | None = None
 
@@ -69,7 +69,7 @@ class Solution:
     prompt: list[Message]
     steps: list[str]
     labels: list[float] | None = None
-    id: str | None = None
+    id: str | int | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
     origin: Origin | None = None
 

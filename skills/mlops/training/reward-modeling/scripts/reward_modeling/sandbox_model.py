@@ -51,10 +51,13 @@ SFT_DEFAULTS = TrainingSettings(steps=500, batch_size=32, learning_rate=4e-3)
 """Conversations for the decoder."""
 
 REWARD_DEFAULTS = TrainingSettings(steps=600, batch_size=32, learning_rate=1.5e-3)
-"""Pairs for the reward model, started from that decoder, with center_rewards_coefficient 0.01."""
+"""Pairs for the reward model, started from that decoder, with center_rewards_coefficient 0.01.
 
-REWARD_QUICK = TrainingSettings(steps=400, batch_size=32, learning_rate=1.5e-3)
-"""The cheapest that still learns which answers are wrong; below some 250 steps that comes and goes with the seed."""
+On three seeds kept for the purpose (30, 31, 32; 2,000 clean held-out pairs without minimal pairs): accuracy 0.914,
+0.930, 0.883; the good answer above one with a given flaw in at least 0.94 of 200 pairs, for each flaw and seed. One
+thread: 14 to 20 CPU seconds for the decoder, 29 to 31 for the reward model. Do not shorten it: after 400 steps two of
+the three seeds had not found out yet what makes an answer wrong (0.76).
+"""
 
 
 def tokenizer() -> PreTrainedTokenizerBase:

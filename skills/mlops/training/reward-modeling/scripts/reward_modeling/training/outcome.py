@@ -110,7 +110,7 @@ def render_comparisons(comparisons: Sequence[Comparison], renderer: Renderer, ch
     if not rows:
         raise DataError(
             f"no pair is left of {len(comparisons)}: {counts['dropped_over_length']} are longer than {renderer.max_length} tokens",
-            hint="raise --max_length, or choose --overlong truncate_prompt or truncate_left",
+            hint="raise --max_length, or choose --overlong truncate_left, which cuts long answers too",
         )
     counts["pairs_used"] = len(kept)
     return Rows(Dataset.from_list(rows), kept, counts)
