@@ -15,6 +15,7 @@ from reward_modeling.records import comparisons, load
 from reward_modeling.rendering import Renderer, prepare_tokenizer
 from reward_modeling.scoring import RewardModel
 from reward_modeling.training import outcome
+from reward_modeling.training.batches import PaddedCollator
 
 MESSAGES = [{"role": "user", "content": "hello world"}, {"role": "assistant", "content": "thank you"}]
 
@@ -134,7 +135,7 @@ def test_09_training_and_scoring_read_the_same_token(tiny):
     model = RewardModel(loaded.model.eval(), Renderer(loaded.tokenizer, max_length=None))
     pair = Comparison(MESSAGES[:1], MESSAGES[1:], [{"role": "assistant", "content": "no"}])
     row = outcome.render_comparisons([pair], model.renderer).dataset[0]
-    batch = outcome.ComparisonCollator(loaded.tokenizer.pad_token_id)([row])
+    batch = PaddedCollator(loaded.tokenizer.pad_token_id)([row])
     with torch.no_grad():
         trained = (
             loaded.model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits[:, 0].tolist()

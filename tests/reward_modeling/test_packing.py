@@ -76,10 +76,16 @@ def test_a_full_row_is_cut_between_prompts_not_within_one():
     assert [len(row.ids) for row in rows] == [40, 40, 40]
 
 
-def test_budget_follows_the_longest_shared_beginning():
-    sequences = [[7] * 1000 + [i] * 100 for i in range(64)]
-    assert [len(row.ids) for row in pack(sequences)] == [1000 + 64 * 100]
-    assert len(list(pack(sequences, 2048))) == 7, "each row computes the prompt again"
+def test_a_large_group_stays_whole_and_small_ones_do_not_grow_rows():
+    large = [[7] * 1000 + [i] * 100 for i in range(64)]
+    assert [len(row.ids) for row in pack(large)] == [1000 + 64 * 100]
+    assert len(list(pack(large, 2048))) == 7, "each row computes the prompt again"
+    endless = [[7] * 1000 + [i % 250, i // 250] * 50 for i in range(1000)]
+    assert max(len(row.ids) for row in pack(endless)) < 8 * 1000 + 1000, "memory is bounded all the same"
+    pairs = [[i] * 300 + [j] * 50 for i in range(20) for j in (30, 31)]
+    rows = list(pack(pairs))
+    assert all(len(row.ids) <= packing.ROW_TOKENS for row in rows)
+    assert sum(len(row.ids) for row in rows) == 20 * 400, "no prompt is computed twice"
 
 
 def test_a_window_bounds_what_is_planned_together(monkeypatch):

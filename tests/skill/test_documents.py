@@ -18,7 +18,7 @@ from generate import SKILL, documents, generated
 ENTRY_POINTS = sorted(path.name for path in SCRIPTS.glob("*.py"))
 FLAG = re.compile(r"(?<![\w-])--([a-z][a-z0-9_]*)")
 # Flags of other programs that the documents mention.
-FOREIGN_FLAGS = {"help", "nproc_per_node", "cpu"}
+FOREIGN_FLAGS = {"help", "nproc_per_node", "cpu", "data"}
 
 # What hermes-agent's skills_guard refuses in a community skill (high or critical), line by line.
 REFUSED = {

@@ -15,6 +15,7 @@ from reward_modeling.console import DataError, RunError
 from reward_modeling.records import Comparison, Origin
 from reward_modeling.rendering import Renderer
 from reward_modeling.training import outcome
+from reward_modeling.training.batches import PaddedCollator, packed_batches
 from reward_modeling.training.splits import split_by_prompt
 
 logging.getLogger("transformers").setLevel(logging.ERROR)
@@ -92,7 +93,7 @@ def test_losses_metrics_and_weights_are_trls_on_plain_pairs(tiny, tmp_path, rend
         trainer.train()
         return trainer
 
-    ours = run(outcome.OutcomeTrainer, rows.dataset, tmp_path / "a", data_collator=outcome.ComparisonCollator(3))
+    ours = run(outcome.OutcomeTrainer, rows.dataset, tmp_path / "a", data_collator=PaddedCollator(3))
     trls = run(RewardTrainer, pairs, tmp_path / "b")
     for mine, theirs in zip(ours.state.log_history[:-1], trls.state.log_history[:-1], strict=True):
         for name in (
@@ -120,7 +121,7 @@ def test_evaluation_metrics_are_means_over_pairs_and_ties_count_half(tmp_path, l
         trainer = outcome.OutcomeTrainer(
             model=loaded.model, args=config(tmp_path, per_device_eval_batch_size=batch), train_dataset=rows.dataset,
             eval_dataset=rows.dataset, processing_class=loaded.tokenizer,
-            data_collator=outcome.ComparisonCollator(3),
+            data_collator=PaddedCollator(3),
         )  # fmt: skip
         return trainer.evaluate()
 
@@ -158,7 +159,7 @@ def test_collator_by_hand():
             "weight": [0.5, 0.5],
         },
     ]
-    batch = outcome.ComparisonCollator(pad_token_id=3)(rows)
+    batch = PaddedCollator(pad_token_id=3)(rows)
     assert batch["input_ids"].tolist() == [[5, 6], [7, 3], [8, 3], [9, 3], [4, 4]]
     assert batch["attention_mask"].tolist() == [[1, 1], [1, 0], [1, 0], [1, 0], [1, 1]]
     assert batch["chosen"].tolist() == [0, 2, 2] and batch["rejected"].tolist() == [1, 3, 4]
@@ -239,3 +240,69 @@ def test_lora_trains_and_saves_the_head(family, tiny, tmp_path):
     again = checkpoints.load(str(tmp_path / "out"))
     assert checkpoints.golden_scores(again.model, renderer) == pytest.approx(trained, abs=1e-5)
     assert card["reload_difference"] < 1e-5
+
+
+def train_once(folder, tmp_path, pairs, *, packed, lora=False, **fields):
+    """(losses, grad norms, parameters, what `packed_batches` yielded) of a short run on these pairs."""
+    loaded = checkpoints.load_for_training(str(folder))
+    renderer = Renderer(loaded.tokenizer, max_length=128)
+    rows = outcome.render_comparisons(pairs, renderer)
+    peft = outcome.lora_config("score", r=4, alpha=8, dropout=0.0, target_modules="all-linear") if lora else None
+    torch.manual_seed(0)
+    trainer = outcome.OutcomeTrainer(
+        model=loaded.model, args=config(tmp_path, remove_unused_columns=False, **fields), train_dataset=rows.dataset,
+        eval_dataset=rows.dataset, processing_class=loaded.tokenizer, data_collator=PaddedCollator(3),
+        peft_config=peft, label_smoothing=0.1,
+    )  # fmt: skip
+    if packed:
+        with packed_batches(trainer, "last_token") as reason:
+            assert reason is None
+            trainer.train()
+            evaluation = trainer.evaluate()
+    else:
+        trainer.train()
+        evaluation = trainer.evaluate()
+    log = [entry for entry in trainer.state.log_history if "loss" in entry]
+    return log, evaluation, [parameter.detach().clone() for parameter in trainer.model.parameters()]
+
+
+@pytest.mark.parametrize(
+    ("family", "options"),
+    [
+        ("qwen2", {}),
+        ("qwen3", {"gradient_checkpointing": True}),
+        ("llama", {"lora": True}),
+        ("llama", {"lora": True, "gradient_checkpointing": True}),
+        ("gemma2", {"gradient_accumulation_steps": 2, "per_device_train_batch_size": 4}),
+    ],
+)
+def test_packed_batches_train_as_padded_ones_do(family, options, tiny, tmp_path):
+    """Pairs, margins, a ranking of three, label smoothing, centering: the same losses, metrics and weights."""
+    from dataclasses import replace
+
+    pairs = [replace(pair, margin=0.1 * (i % 3)) for i, pair in enumerate(toy_comparisons(29))]
+    for row in range(3):
+        pairs += ranking_pairs(["yes please", "no", "thank you"], [2, 1, 3], Origin("r", row))
+    folder = tiny(family)
+    padded = train_once(folder, tmp_path / "a", pairs, packed=False, **options)
+    packed = train_once(folder, tmp_path / "b", pairs, packed=True, **options)
+    for mine, theirs in zip(packed[0], padded[0], strict=True):
+        for name in ("loss", "grad_norm", "accuracy", "margin", "mean_reward", "num_tokens"):
+            assert mine[name] == pytest.approx(theirs[name], rel=1e-4, abs=1e-5), name
+    assert packed[1]["eval_loss"] == pytest.approx(padded[1]["eval_loss"], abs=1e-5)
+    assert packed[1]["eval_margin"] == pytest.approx(padded[1]["eval_margin"], abs=1e-4)
+    for mine, theirs in zip(packed[2], padded[2], strict=True):
+        assert torch.allclose(mine, theirs, atol=2e-5)
+
+
+def test_packed_batches_leave_the_trainer_as_it_was(loaded, renderer, tmp_path):
+    rows = outcome.render_comparisons(toy_comparisons(8), renderer)
+    trainer = outcome.OutcomeTrainer(
+        model=loaded.model, args=config(tmp_path), train_dataset=rows.dataset, processing_class=loaded.tokenizer,
+        data_collator=PaddedCollator(3),
+    )  # fmt: skip
+    before = trainer.data_collator, loaded.model.config._attn_implementation
+    with packed_batches(trainer, "last_token"):
+        assert trainer.data_collator is not before[0]
+    assert (trainer.data_collator, loaded.model.config._attn_implementation) == before
+    assert not loaded.model._forward_hooks and not loaded.model.score._forward_hooks

@@ -98,6 +98,12 @@ def parser() -> flags.Parser:
     flags.add_flag(
         run, "--dry_run", "read, audit and render the data, load the model, show the settings; train nothing"
     )
+    flags.add_flag(
+        run,
+        "--shared_prefix",
+        "compute the beginning that both sides share once, where the model allows it",
+        default=True,
+    )
     loss = parser.add_argument_group("loss")
     loss.add_argument(
         "--center_rewards_coefficient",
@@ -227,6 +233,7 @@ def main(argv: list[str] | None = None) -> dict:
         peft_config=peft_config,
         label_smoothing=args.label_smoothing,
         resume=resume,
+        shared_prefix=args.shared_prefix,
     )
     if config.process_index != 0:
         return None

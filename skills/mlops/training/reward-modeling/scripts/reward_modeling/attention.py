@@ -22,9 +22,18 @@ from .packing import PackedRow
 
 NAME = "reward_modeling_shared_prefix"
 
-# What models pass along and what changes nothing here: positions are in the rotary embedding already.
+# What models pass along and what changes nothing here: positions are in the rotary embedding already, and `ends` is for
+# the hook that reads the scores in training.
 HARMLESS = frozenset(
-    ("position_ids", "cache_position", "use_cache", "output_attentions", "is_causal", "position_embeddings")
+    (
+        "position_ids",
+        "cache_position",
+        "use_cache",
+        "output_attentions",
+        "is_causal",
+        "position_embeddings",
+        "ends",
+    )
 )
 
 

@@ -19,9 +19,10 @@ from itertools import accumulate, pairwise
 
 SHORTEST_SHARED = 8
 """A shared beginning of fewer tokens is computed again: its own attention call would cost more."""
-ROW_TOKENS = 2048
-ROW_TOKENS_PER_SHARED = 8
-"""A row holds 2048 tokens, or eight times its longest shared beginning: cutting a group computes its prompt again."""
+ROW_TOKENS = 1024
+"""Tokens in a row: enough to keep matrix products busy, few enough that activations stay near the processor."""
+RECOMPUTED = 8
+"""A row grows past that while cutting it would compute more than one token in eight again: a large group stays whole."""
 WINDOW = 8192
 """Sequences sorted and packed together: the memory that planning takes does not grow with the input."""
 
@@ -113,8 +114,8 @@ def pack(
 ) -> Iterator[PackedRow]:
     """Pack sequences of token ids into rows. Every sequence is in exactly one row; none may be empty.
 
-    max_tokens: unique tokens in a row; None chooses by ROW_TOKENS and the longest shared beginning. A sequence longer
-    than that gets a row of its own. Where a row is full it is cut where the least is shared, so that the completions of a
+    max_tokens: unique tokens in a row; None chooses (see ROW_TOKENS, RECOMPUTED). A sequence longer than that gets a row
+    of its own. Where a row is full it is cut where the least is shared, so that the completions of a
     prompt stay together. Time is near-linear in tokens, memory linear in WINDOW sequences.
     """
     for start in range(0, len(sequences), WINDOW):
@@ -145,17 +146,18 @@ def _pack_window(sequences, window: range, max_tokens: int | None, share: bool) 
 
 
 def _row_end(first: int, sequences, order: list[int], shared: list[int], new: list[int], max_tokens: int | None) -> int:
-    """Where the row that begins at `first` ends: at the least shared place of its second half once it is full."""
-    tokens, longest = len(sequences[order[first]]), 0
-    counts = [tokens]
+    """Where the row that begins at `first` ends: where the least is shared in its second half, once it is full.
+
+    A row of ROW_TOKENS goes on while a cut would compute again more than one token in RECOMPUTED.
+    """
+    limit = max_tokens or ROW_TOKENS
+    tokens, cut = len(sequences[order[first]]), first + 1
     for place in range(first + 1, len(order)):
-        longest = max(longest, shared[place])
-        limit = max_tokens or max(ROW_TOKENS, ROW_TOKENS_PER_SHARED * longest)
-        if tokens + new[place] > limit:
-            candidates = [i for i in range(first + 1, place + 1) if 2 * counts[i - first - 1] >= limit or i == place]
-            return min(candidates, key=lambda i: (shared[i], -i))
+        if 2 * tokens < limit or shared[place] <= shared[cut]:
+            cut = place
+        if tokens + new[place] > limit and (max_tokens or RECOMPUTED * shared[cut] <= tokens):
+            return cut
         tokens += new[place]
-        counts.append(tokens)
     return len(order)
 
 
