@@ -161,7 +161,7 @@ def main() -> None:
     args = parser.parse_args()
     import torch
 
-    from reward_modeling.console import table
+    from reward_modeling.console import log, table
 
     torch.set_num_threads(1)
     model, results, lines = reward_model(args.layers), {}, []
@@ -178,6 +178,7 @@ def main() -> None:
             results[name]["speedup"][other] = {"median": statistics.median(ratios), "range": [min(ratios), max(ratios)]}
             line.append(f"{statistics.median(ratios):.2f} [{min(ratios):.2f}, {max(ratios):.2f}]")
         lines.append([*line, f"{share:.2f}", f"{ours['error']:.1e}"])
+        log("  ".join(lines[-1]))
     columns = ["shape", *(f"x {name}" for name in list(contenders(model))[:-1]), "limit", "error"]
     table(f"times faster than each way, {args.layers} layers, 1 thread", columns, lines)
     print(json.dumps(results, indent=2))

@@ -100,17 +100,7 @@ def judge_model(path: str, args, pairs):
     from reward_modeling.evaluation.comparisons import judge
     from reward_modeling.scoring import RewardModel
 
-    model = RewardModel.from_pretrained(
-        path,
-        dtype=args.dtype,
-        device=args.device,
-        max_length=args.max_length,
-        overlong=args.overlong,
-        max_tokens_per_batch=args.max_tokens_per_batch,
-    )
-    for note in model.notes:
-        log(note)
-    return judge(model, pairs, subset_column=args.subset_column)
+    return judge(RewardModel.from_arguments(args, path), pairs, subset_column=args.subset_column)
 
 
 def compare_with(args, judgement, pairs) -> dict:

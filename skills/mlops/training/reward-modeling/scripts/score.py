@@ -83,16 +83,7 @@ def main(argv: list[str] | None = None) -> dict:
 
     from reward_modeling.scoring import RewardModel
 
-    model = RewardModel.from_pretrained(
-        args.model_name_or_path,
-        dtype=args.dtype,
-        device=args.device,
-        max_length=args.max_length,
-        overlong=args.overlong,
-        max_tokens_per_batch=args.max_tokens_per_batch,
-    )
-    for note in model.notes:
-        log(note)
+    model = RewardModel.from_arguments(args)
     scores = score_rankings(model, rankings, normalise=args.normalise)
     rows = [result_row(ranking, row_scores, args) for ranking, row_scores in zip(rankings, scores, strict=True)]
     flat = [score for row_scores in scores for score in row_scores]

@@ -16,6 +16,7 @@ from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
+from typing import Any
 
 SHORTEST_SHARED = 8
 """A shared beginning of fewer tokens is computed again: its own attention call would cost more."""
@@ -40,6 +41,19 @@ def token_budget_batches(lengths: Sequence[int], max_tokens: int) -> Iterator[li
         rows = max(1, max_tokens // max(1, lengths[order[start]]))
         yield order[start : start + rows]
         start += rows
+
+
+def right_padded(rows: Sequence[Sequence[int]], pad_token_id: int) -> tuple[Any, Any]:
+    """(ids, mask), both [rows, longest row]: every row from the left, pad tokens behind it, the mask 1 where tokens are."""
+    import torch
+
+    width = max(map(len, rows))
+    ids = torch.full((len(rows), width), pad_token_id)
+    mask = torch.zeros((len(rows), width), dtype=torch.long)
+    for i, row in enumerate(rows):
+        ids[i, : len(row)] = torch.tensor(row)
+        mask[i, : len(row)] = 1
+    return ids, mask
 
 
 @dataclass(frozen=True)

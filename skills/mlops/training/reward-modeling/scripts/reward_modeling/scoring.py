@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import checkpoints
-from .console import RunError, UsageError
-from .packing import pack, token_budget_batches
+from .console import RunError, UsageError, log
+from .packing import pack, right_padded, token_budget_batches
 from .records import Message
 from .rendering import Renderer
 
@@ -84,6 +84,15 @@ class RewardModel:
         path = "shared beginnings are computed once" if padded is None else f"batches are padded, since {padded}"
         reward_model.notes = [*loaded.notes, f"scoring: {path}"]
         return reward_model
+
+    @classmethod
+    def from_arguments(cls, args: Any, path: str | None = None) -> RewardModel:
+        """The reward model that the flags of `arguments.add_scoring_arguments` describe, or another one run in its way."""
+        names = ("dtype", "device", "max_length", "overlong", "max_tokens_per_batch")
+        model = cls.from_pretrained(path or args.model_name_or_path, **{name: getattr(args, name) for name in names})
+        for note in model.notes:
+            log(note)
+        return model
 
     def score(
         self, prompts: Sequence[Text], completions: Sequence[Any], *, tools: Sequence[list[dict] | None] | None = None
@@ -190,15 +199,8 @@ class RewardModel:
 
     def _forward(self, rows: list[list[int]]) -> Any:
         """[rows] fp32 logits of one right-padded batch."""
-        import torch
-
         device = next(self.model.parameters()).device
-        width = max(map(len, rows))
-        ids = torch.full((len(rows), width), self._pad_token_id)
-        mask = torch.zeros((len(rows), width), dtype=torch.long)
-        for i, row in enumerate(rows):
-            ids[i, : len(row)] = torch.tensor(row)
-            mask[i, : len(row)] = 1
+        ids, mask = right_padded(rows, self._pad_token_id)
         return self.model(input_ids=ids.to(device), attention_mask=mask.to(device)).logits[:, 0].float()
 
     @property

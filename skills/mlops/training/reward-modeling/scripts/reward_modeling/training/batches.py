@@ -14,7 +14,7 @@ import torch
 
 from ..checkpoints import unwrapped
 from ..console import log
-from ..packing import pack_together
+from ..packing import pack_together, right_padded
 
 PAIR_FIELDS = ("chosen", "rejected", "margin", "weight")
 
@@ -53,12 +53,7 @@ class PaddedCollator:
 
     def __call__(self, rows: list[dict[str, list]]) -> dict[str, torch.Tensor]:
         sequences, pairs = flattened(rows)
-        width = max(map(len, sequences))
-        ids = torch.full((len(sequences), width), self.pad_token_id)
-        mask = torch.zeros((len(sequences), width), dtype=torch.long)
-        for i, sequence in enumerate(sequences):
-            ids[i, : len(sequence)] = torch.tensor(sequence)
-            mask[i, : len(sequence)] = 1
+        ids, mask = right_padded(sequences, self.pad_token_id)
         return {"input_ids": ids, "attention_mask": mask, **pairs}
 
 

@@ -8,6 +8,7 @@ from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 
 from ..console import console, log
 
+SHOWN_BESIDE_BAR = ("loss", "accuracy", "eval_accuracy")
 SHOWN = ("loss", "eval_loss", "accuracy", "eval_accuracy", "margin", "eval_margin", "learning_rate")
 
 
@@ -47,7 +48,8 @@ class ProgressLog(TrainerCallback):
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
         if not state.is_world_process_zero or not logs:
             return
-        shown = "  ".join(f"{name} {float(logs[name]):.4g}" for name in SHOWN if name in logs)
+        names = SHOWN_BESIDE_BAR if self.bar else SHOWN
+        shown = "  ".join(f"{name} {float(logs[name]):.4g}" for name in names if name in logs)
         if self.bar:
             self.bar.update(self.task, description=shown)
         elif shown:
