@@ -116,3 +116,22 @@ def test_data_without_a_comparison(toy_model, tmp_path):
     assert done.returncode == 3
     lines = done.stderr.splitlines()
     assert lines[lines.index("error: the data holds no comparison") + 1] == f"  --> {data}"
+
+
+def test_only_the_sides_of_this_evaluation_count_as_truncated(tiny):
+    from reward_modeling import checkpoints
+    from reward_modeling.evaluation.comparisons import judge
+    from reward_modeling.records import Comparison
+    from reward_modeling.rendering import Renderer
+    from reward_modeling.scoring import RewardModel
+
+    loaded = checkpoints.load_for_training(str(tiny("qwen2")))
+    model = RewardModel(loaded.model.eval(), Renderer(loaded.tokenizer, max_length=24))
+    prompt = [{"role": "user", "content": "one two three four five six " * 5}]
+    pair = Comparison(prompt, [{"role": "assistant", "content": "yes"}], [{"role": "assistant", "content": "no"}])
+    long = Comparison(prompt, pair.chosen, [{"role": "assistant", "content": "red " * 40}], metadata={"kind": "long"})
+    for _ in range(2):  # the second time counts no more than the first
+        judgement = judge(model, [pair, long])
+        assert judgement.summary["truncated"] == 2 and judgement.summary["not_scored"] == 1
+    rows = judgement.rows()
+    assert rows[1]["reward_rejected"] is None and rows[1]["kind"] == "long" and rows[0]["reward_chosen"] is not None

@@ -331,3 +331,21 @@ def test_two_processes_learn_what_one_learns_from_batches_twice_the_size(tiny, t
     assert (result["training"]["world_size"], result["training"]["steps"]) == (2, 24)
     assert done.stderr.count("head: new\n") == 1, "only the first process speaks"
     assert scores(tmp_path / "two", data) == pytest.approx(scores(tmp_path / "one", data), abs=1e-4)
+
+
+def test_a_finished_run_is_not_resumed_over_its_model(tiny, toy_file, toy_model):
+    """Its newest checkpoint is its end: one step more, at learning rate zero, would only replace the saved model."""
+    out, _ = toy_model
+    before = (out / "model.safetensors").read_bytes()
+    flags = ("--model_name_or_path", tiny("qwen2"), "--dataset_name", toy_file, "--output_dir", out, *QUICK)
+    done = run_main("train.py", *flags, "--resume_from_checkpoint")
+    assert done.returncode == 2
+    assert f"error: the run in {out} is finished: its model was saved after 25 steps" in done.stderr
+    assert f"--model_name_or_path {out} --output_dir NEW" in done.stderr
+    assert (out / "model.safetensors").read_bytes() == before
+
+
+def test_lora_flags_without_lora_are_refused(tiny, toy_file, tmp_path):
+    flags = ("--model_name_or_path", tiny("qwen2"), "--dataset_name", toy_file, "--output_dir", tmp_path / "out")
+    done = run_main("train.py", *flags, "--lora_r", "8")
+    assert done.returncode == 2 and "error: --lora_r does nothing without --use_peft" in done.stderr

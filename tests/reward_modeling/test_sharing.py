@@ -173,4 +173,4 @@ def test_encoders_are_refused(family, tiny):
     from transformers import AutoModelForSequenceClassification
 
     model = AutoModelForSequenceClassification.from_pretrained(tiny(family), num_labels=1)
-    assert "last token" in sharing.reason_against(model)
+    assert "whole text" in sharing.reason_against(model)

@@ -27,7 +27,7 @@ from __future__ import annotations
 import json
 
 from reward_modeling import arguments as flags
-from reward_modeling.console import DataError, check_output_file, log, main_guard, write_whole
+from reward_modeling.console import DataError, check_output_file, finite, log, main_guard, write_whole
 
 
 def parser() -> flags.Parser:
@@ -91,7 +91,7 @@ def main(argv: list[str] | None = None) -> dict:
     if args.compare:
         result["comparison"] = compare_with(args, judgement, pairs)
     if output:
-        write_whole(output, (json.dumps(row, ensure_ascii=False) for row in judgement.rows()))
+        write_whole(output, (json.dumps(finite(row), ensure_ascii=False, default=str) for row in judgement.rows()))
     return result
 
 

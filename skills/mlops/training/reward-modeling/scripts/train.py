@@ -27,6 +27,9 @@ Any other field of trl.RewardConfig is accepted by its own name: --weight_decay 
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 from reward_modeling import arguments as flags
 from reward_modeling.console import DataError, UsageError, log, main_guard, warn
 from reward_modeling.rendering import OVERLONG
@@ -124,13 +127,12 @@ def parser() -> flags.Parser:
         "--use_peft",
         "train a LoRA adapter and the head; merged into the model on saving, kept beside it in OUT/adapter",
     )
-    lora.add_argument("--lora_r", type=flags.positive_int, default=16, metavar="R", help="rank (16)")
-    lora.add_argument("--lora_alpha", type=flags.positive_int, default=32, metavar="A", help="scale (32)")
-    lora.add_argument("--lora_dropout", type=flags.fraction, default=0.05, metavar="P", help="dropout (0.05)")
+    lora.add_argument("--lora_r", type=flags.positive_int, metavar="R", help="rank (16)")
+    lora.add_argument("--lora_alpha", type=flags.positive_int, metavar="A", help="scale (32)")
+    lora.add_argument("--lora_dropout", type=flags.fraction, metavar="P", help="dropout (0.05)")
     lora.add_argument(
         "--lora_target_modules",
         nargs="+",
-        default=["all-linear"],
         metavar="NAME",
         help="layers that get an adapter (all-linear)",
     )
@@ -171,6 +173,13 @@ def main(argv: list[str] | None = None) -> dict:
     )
     from reward_modeling import checkpoints
 
+    lora_flags = [
+        name for name in ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules") if getattr(args, name)
+    ]
+    if lora_flags and not args.use_peft:
+        raise UsageError(
+            f"--{lora_flags[0]} does nothing without --use_peft", hint="add --use_peft for LoRA, or leave it out"
+        )
     if args.eval_steps is not None and not (args.val_set_size or args.eval_dataset_name or args.dataset_test_split):
         raise UsageError("--eval_steps needs something to evaluate on", hint=EVALUATE_ON)
     output_dir = checkpoints.check_output_dir(
@@ -215,12 +224,12 @@ def main(argv: list[str] | None = None) -> dict:
 
     peft_config = None
     if args.use_peft:
-        targets = args.lora_target_modules
+        targets = args.lora_target_modules or ["all-linear"]
         peft_config = outcome.lora_config(
             checkpoints.head_name(loaded.model),
-            r=args.lora_r,
-            alpha=args.lora_alpha,
-            dropout=args.lora_dropout,
+            r=args.lora_r or 16,
+            alpha=args.lora_alpha or 32,
+            dropout=0.05 if args.lora_dropout is None else args.lora_dropout,
             target_modules=targets[0] if targets == ["all-linear"] else targets,
         )
     model, training = outcome.fit(
@@ -303,7 +312,7 @@ def read_data(args) -> dict:
     if not train or (args.val_set_size and not held_out):
         raise DataError(
             f"{len(train)} pairs to train on and {len(held_out)} to evaluate on are too few",
-            hint="lower --val_set_size or add data",
+            hint="change --val_set_size or add data",
         )
     return {
         "train": train,
@@ -402,6 +411,7 @@ def resume_point(args) -> str | None:
                 f"{args.output_dir} holds no complete checkpoint to resume from",
                 hint="start without --resume_from_checkpoint, and set --save_steps below the number of steps",
             )
+        refuse_finished(found, args.output_dir)
         return found
     if not outcome.is_complete_checkpoint(args.resume_from_checkpoint):
         raise UsageError(
@@ -409,6 +419,16 @@ def resume_point(args) -> str | None:
             hint="--resume_from_checkpoint alone takes the newest complete one of --output_dir",
         )
     return args.resume_from_checkpoint
+
+
+def refuse_finished(checkpoint: str, output_dir: str) -> None:
+    """Raises UsageError when the run that wrote this checkpoint has reached its end and saved its model."""
+    state = json.loads((Path(checkpoint) / "trainer_state.json").read_text(encoding="utf-8"))
+    if state["global_step"] >= state["max_steps"] and (Path(output_dir) / "reward_model.json").exists():
+        raise UsageError(
+            f"the run in {output_dir} is finished: its model was saved after {state['global_step']} steps",
+            hint=f"to train it further, start from it: --model_name_or_path {output_dir} --output_dir NEW",
+        )
 
 
 if __name__ == "__main__":

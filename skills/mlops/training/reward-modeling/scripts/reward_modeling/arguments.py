@@ -26,6 +26,9 @@ TRAINER_FIELD_SOURCES = (
 )
 
 
+SKILL_FOLDER = Path(__file__).resolve().parents[2]
+
+
 class Parser(argparse.ArgumentParser):
     """argparse without abbreviations, whose errors are UsageError in the style of every other error."""
 
@@ -244,6 +247,8 @@ def trainer_field_names() -> set[str]:
 def _recipe_arguments(path: Path) -> list[str]:
     import yaml
 
+    if not path.exists() and (SKILL_FOLDER / path).exists():
+        path = SKILL_FOLDER / path  # a recipe named as the documents name it, from any folder
     try:
         recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:

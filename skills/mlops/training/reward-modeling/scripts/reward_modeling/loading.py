@@ -157,15 +157,11 @@ def _missing(entry: Format, row: Row, picked: Row) -> str | None:
 
 
 def _no_format(present: set[str], where: str) -> DataError:
-    def missing(entry: Format) -> list[str]:
-        return [names for names in entry.needs if not any(name in present for name in names.split("|"))]
-
-    nearest = min(FORMATS.values(), key=lambda entry: (len(missing(entry)), entry.name != "explicit"))
-    lacks = missing(nearest)[0].split("|")[0]
     return DataError(
         f"no format has the columns {', '.join(sorted(present)) or '(none)'}",
         where=where,
-        hint=f"name them, as in --columns {lacks}=COLUMN; check_data.py --list_formats shows every format",
+        hint="name them, as in --columns prompt=A,chosen=B,rejected=C (or prompt=A,completions=B to score); "
+        "check_data.py --list_formats shows every format",
     )
 
 

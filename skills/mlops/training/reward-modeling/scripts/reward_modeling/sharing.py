@@ -51,7 +51,7 @@ def reason_against(model: Any) -> str | None:
     """Why this model cannot be run on packed rows, in a few words, or None when it can. Takes about a tenth of a second."""
     config = model.config
     if not hasattr(model, "score") or not hasattr(model, "base_model_prefix"):
-        return "it does not read its score from the last token"
+        return "it reads its score from the whole text, as encoders do"
     foreign = set(getattr(config, "layer_types", None) or ()) - LAYER_TYPES
     if foreign:
         return f"it has layers of the type {', '.join(sorted(foreign))}"

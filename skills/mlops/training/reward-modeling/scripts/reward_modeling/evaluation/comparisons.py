@@ -23,23 +23,26 @@ class Judgement:
     """What a reward model made of labelled comparisons.
 
     pairs: [n] those both of whose sides got a score. chosen, rejected: [n] raw rewards. summary: see `metrics.summarise`.
+    scored: every pair in input order with both rewards, None where the over-length policy left a side out.
     """
 
     pairs: list[Comparison]
     chosen: np.ndarray
     rejected: np.ndarray
     summary: dict[str, Any]
+    scored: list[tuple[Comparison, float | None, float | None]]
 
     def rows(self) -> list[dict[str, Any]]:
-        """One JSON row a pair: where it came from and both rewards."""
+        """One JSON row for each pair of the input: where it came from, its metadata and both rewards."""
         return [
             {
+                **pair.metadata,
                 "id": pair.id,
                 "origin": str(pair.origin) if pair.origin else None,
-                "reward_chosen": float(c),
-                "reward_rejected": float(r),
+                "reward_chosen": chosen,
+                "reward_rejected": rejected,
             }
-            for pair, c, r in zip(self.pairs, self.chosen, self.rejected, strict=True)
+            for pair, chosen, rejected in self.scored
         ]
 
 
@@ -59,6 +62,7 @@ def judge(model: RewardModel, comparisons: Sequence[Comparison], *, subset_colum
                 places[key] = len(conversations)
                 conversations.append((pair.prompt, completion, pair.tools, pair.origin))
             sides.append(places[key])
+    truncated_before = model.renderer.counts["truncated"]
     with progress("scoring", len(conversations)) as advance:
         scores = model.score_conversations(conversations, advance)
     scored = [(pair, scores[c], scores[r]) for pair, c, r in zip(comparisons, sides[::2], sides[1::2], strict=True)]
@@ -80,8 +84,8 @@ def judge(model: RewardModel, comparisons: Sequence[Comparison], *, subset_colum
         weights=[pair.weight for pair in pairs],
     )
     summary["not_scored"] = len(comparisons) - len(kept)
-    summary["truncated"] = model.renderer.counts["truncated"]
-    return Judgement(pairs, chosen, rejected, summary)
+    summary["truncated"] = model.renderer.counts["truncated"] - truncated_before
+    return Judgement(pairs, chosen, rejected, summary, scored)
 
 
 def compare(first: Judgement, second: Judgement) -> dict[str, Any]:

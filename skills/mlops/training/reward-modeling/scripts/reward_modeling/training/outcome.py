@@ -319,7 +319,7 @@ def check_same_run(output_dir: Path, identity: dict[str, Any]) -> None:
         raise RunError(
             f"cannot resume: {', '.join(changed)}",
             where=str(file),
-            hint="repeat the flags of the first run, or start anew in another --output_dir",
+            hint="repeat the flags of the first run; to train its model further, give it as --model_name_or_path with a new --output_dir",
         )
 
 
