@@ -4,13 +4,10 @@ import random
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from conftest import DECODERS, ENCODERS
 from reward_modeling import checkpoints
 from reward_modeling.console import RunError
-from reward_modeling.packing import token_budget_batches
 from reward_modeling.rendering import Renderer
 from reward_modeling.scoring import RewardModel, ranked
 
@@ -56,14 +53,6 @@ def test_scores_equal_one_at_a_time(family, model_of):
     random.Random(1).shuffle(order)
     shuffled = model.score([prompts[i] for i in order], [answers[i] for i in order])
     assert shuffled == pytest.approx([alone[i] for i in order], abs=1e-5)
-
-
-@given(st.lists(st.integers(0, 300), max_size=60), st.integers(1, 500))
-def test_batches_hold_every_row_once_within_the_budget(lengths, budget):
-    batches = list(token_budget_batches(lengths, budget))
-    assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
-    for batch in batches:
-        assert len(batch) == 1 or len(batch) * max(lengths[i] for i in batch) <= budget
 
 
 def test_completions_may_be_one_or_several_in_text_or_messages(model_of):

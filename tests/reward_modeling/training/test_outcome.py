@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conftest import toy_pairs
+from conftest import DECODERS, ENCODERS, toy_pairs
 from reward_modeling import checkpoints
 from reward_modeling.console import DataError, RunError
 from reward_modeling.records import Comparison, Origin
@@ -306,3 +306,23 @@ def test_packed_batches_leave_the_trainer_as_it_was(loaded, renderer, tmp_path):
         assert trainer.data_collator is not before[0]
     assert (trainer.data_collator, loaded.model.config._attn_implementation) == before
     assert not loaded.model._forward_hooks and not loaded.model.score._forward_hooks
+
+
+@pytest.mark.parametrize("family", [*DECODERS, *ENCODERS])
+def test_every_family_trains_saves_reloads_and_scores_alike_alone_and_in_a_batch(family, tiny, tmp_path):
+    from reward_modeling.scoring import RewardModel
+
+    loaded = checkpoints.load_for_training(str(tiny(family)))
+    renderer = Renderer(loaded.tokenizer, max_length=128, scored_at=checkpoints.scored_at(loaded.model))
+    pairs = toy_comparisons()
+    rows = outcome.render_comparisons(pairs, renderer)
+    before = checkpoints.golden_scores(loaded.model, renderer)
+    model, _ = outcome.fit(loaded.model, renderer, rows, config(tmp_path, remove_unused_columns=False), head="new")
+    assert checkpoints.golden_scores(model, renderer) != pytest.approx(before, abs=1e-3), "nothing was learned"
+    in_memory = RewardModel(model.eval(), renderer).score([p.prompt for p in pairs], [p.chosen for p in pairs])
+    checkpoints.save(model, renderer, tmp_path / "out", training={}, reward={})
+    again = RewardModel.from_pretrained(str(tmp_path / "out"))
+    together = again.score([p.prompt for p in pairs], [p.chosen for p in pairs])
+    alone = [again.score([p.prompt], [p.chosen])[0] for p in pairs]
+    assert together == pytest.approx(in_memory, abs=1e-5)
+    assert alone == pytest.approx(together, abs=1e-5)
