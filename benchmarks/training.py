@@ -133,7 +133,7 @@ def main() -> None:
     results, lines = {}, []
     for name in args.shapes:
         trls, ours = contenders(reward_model(args.layers).model, args.gradient_checkpointing)
-        with packed_batches(ours.trainer, "last_token"):
+        with packed_batches(ours.trainer):
             plain, sorted_ = batches(name, args.seed, False), batches(name, args.seed, True)
             difference = gradient_difference(trls, ours, plain[0])
             against = {"TRL as documented": [], "TRL, by length": []}

@@ -255,7 +255,7 @@ def train_once(folder, tmp_path, pairs, *, packed, lora=False, **fields):
         peft_config=peft, label_smoothing=0.1,
     )  # fmt: skip
     if packed:
-        with packed_batches(trainer, "last_token") as reason:
+        with packed_batches(trainer) as reason:
             assert reason is None
             trainer.train()
             evaluation = trainer.evaluate()
@@ -302,7 +302,7 @@ def test_packed_batches_leave_the_trainer_as_it_was(loaded, renderer, tmp_path):
         data_collator=PaddedCollator(3),
     )  # fmt: skip
     before = trainer.data_collator, loaded.model.config._attn_implementation
-    with packed_batches(trainer, "last_token"):
+    with packed_batches(trainer):
         assert trainer.data_collator is not before[0]
     assert (trainer.data_collator, loaded.model.config._attn_implementation) == before
     assert not loaded.model._forward_hooks and not loaded.model.score._forward_hooks

@@ -164,16 +164,11 @@ class RewardModel:
         return scores.tolist()
 
     def why_padded(self) -> str | None:
-        """Why shared beginnings are computed again for each completion, or None where they are computed once.
-
-        On a GPU the packed path is not used: its attention makes one call a segment, which was only measured on CPUs.
-        """
+        """Why shared beginnings are computed again for each completion, or None where they are computed once."""
         if self._why_padded is _NOT_ASKED:
             from .sharing import reason_against
 
-            base = checkpoints.unwrapped(self.model)
-            on_cpu = next(base.parameters()).device.type == "cpu"
-            self._why_padded = reason_against(base) if on_cpu else "not measured on this device"
+            self._why_padded = reason_against(checkpoints.unwrapped(self.model))
         return self._why_padded
 
     def _batches(self, rows: Sequence[list[int]]) -> Iterator[tuple[list[int], Any]]:

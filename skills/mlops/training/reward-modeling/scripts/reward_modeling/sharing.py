@@ -30,10 +30,10 @@ WINDOW = 6
 VOCABULARY = 64
 
 
-def rewards(model: Any, row: PackedRow) -> torch.Tensor:
+def rewards(model: Any, row: PackedRow, layout: Layout | None = None) -> torch.Tensor:
     """[sequences of the row] rewards in fp32 (or float64), in the order of `row.sequences`. Gradients flow.
 
-    Inside a `shared_prefix(model)` block.
+    Inside a `shared_prefix(model)` block. `layout`: of this row, for a caller that reads its count of calls.
     """
     device = next(model.parameters()).device
     body = getattr(model, model.base_model_prefix)
@@ -41,17 +41,22 @@ def rewards(model: Any, row: PackedRow) -> torch.Tensor:
         input_ids=torch.tensor([row.ids], device=device),
         position_ids=torch.tensor([row.positions], device=device),
         use_cache=False,
-        layout=Layout(row),
+        layout=layout or Layout(row),
     ).last_hidden_state
     scores = model.score(hidden[0, row.ends])[:, 0]
     return scores if scores.dtype == torch.float64 else scores.float()
 
 
 def reason_against(model: Any) -> str | None:
-    """Why this model cannot be run on packed rows, in a few words, or None when it can. Takes about a tenth of a second."""
+    """Why this model is not run on packed rows, in a few words, or None when it is. Takes about a tenth of a second.
+
+    Not on a GPU: this attention makes one call a segment and layer, which was only measured on CPUs.
+    """
     config = model.config
     if not hasattr(model, "score") or not hasattr(model, "base_model_prefix"):
         return "it reads its score from the whole text, as encoders do"
+    if next(model.parameters()).device.type != "cpu":
+        return "not measured on this device"
     foreign = set(getattr(config, "layer_types", None) or ()) - LAYER_TYPES
     if foreign:
         return f"it has layers of the type {', '.join(sorted(foreign))}"
@@ -76,24 +81,17 @@ def self_check(model_class: type, config: Any) -> float:
         model = model_class(config).double().eval()
         for parameter in model.parameters():
             if parameter.dim() > 1:
-                torch.nn.init.normal_(parameter, std=0.5 / math.sqrt(parameter.shape[-1]) * 2)
+                torch.nn.init.normal_(parameter, std=1 / math.sqrt(parameter.shape[-1]))
         sequences = _sequences()
     row = pack_together(sequences)
+    layout = Layout(row)
     with torch.no_grad():
         alone = torch.stack([_alone(model, sequence) for sequence in sequences])
+        packed = torch.empty_like(alone)
         with shared_prefix(model):
-            layout = Layout(row)
-            body = getattr(model, model.base_model_prefix)
-            hidden = body(
-                input_ids=torch.tensor([row.ids]),
-                position_ids=torch.tensor([row.positions]),
-                use_cache=False,
-                layout=layout,
-            ).last_hidden_state
+            packed[row.sequences] = rewards(model, row, layout)
     if layout.calls != config.num_hidden_layers:
         raise UnsupportedAttentionError(f"nothing in {config.num_hidden_layers - layout.calls} of its layers")
-    packed = torch.empty_like(alone)
-    packed[row.sequences] = model.score(hidden[0, row.ends])[:, 0].detach()
     return ((packed - alone).abs().max() / alone.std()).item()
 
 

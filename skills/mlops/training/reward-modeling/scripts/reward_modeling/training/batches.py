@@ -85,7 +85,7 @@ class PackedCollator:
 
 
 @contextlib.contextmanager
-def packed_batches(trainer: Any, scored_at: str) -> Iterator[str | None]:
+def packed_batches(trainer: Any) -> Iterator[str | None]:
     """Let a trainer run on packed batches inside the block, where its model allows it. Yields why not, or None.
 
     Two forward hooks do it, so that a distributed wrapper around the model still sees an ordinary forward pass: one keeps
@@ -95,9 +95,8 @@ def packed_batches(trainer: Any, scored_at: str) -> Iterator[str | None]:
     from ..sharing import reason_against
 
     base = unwrapped(trainer.model)
-    on_cpu = next(base.parameters()).device.type == "cpu"
-    reason = reason_against(base) if on_cpu else "not measured on this device"
-    if reason or scored_at != "last_token":
+    reason = reason_against(base)
+    if reason:
         log(f"batches are padded, since {reason}")
         yield reason
         return

@@ -374,7 +374,7 @@ def fit(
 
         keep_head_in_float32(trainer.model)
     log(f"training: {len(rows.pairs)} pairs in {len(rows.dataset)} rows, {arguments.world_size} process(es)")
-    packing = packed_batches(trainer, renderer.scored_at) if shared_prefix else contextlib.nullcontext()
+    packing = packed_batches(trainer) if shared_prefix else contextlib.nullcontext()
     try:
         with packing:
             result = trainer.train(resume_from_checkpoint=resume)
