@@ -1,0 +1,196 @@
+"""The two kinds of reward model: what a saved one is, and the fixed texts whose scores prove that it came through saving.
+
+One frozen entry each in KINDS. `checkpoints` loads, saves and verifies any of them alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from .records import Message
+from .rendering import Renderer
+from .steps import StepRenderer, default_separator
+
+# Fixed for good: a card written today must be checkable by every later version.
+GOLDEN_CONVERSATIONS: tuple[tuple[Message, ...], ...] = (
+    ({"role": "user", "content": "Name the capital of France."}, {"role": "assistant", "content": "Paris."}),
+    (
+        {"role": "user", "content": "Name the capital of France."},
+        {"role": "assistant", "content": "I would rather talk about boats."},
+    ),
+    (
+        {"role": "user", "content": "What is 6 times 7?"},
+        {"role": "assistant", "content": "42."},
+        {"role": "user", "content": "And 6 times 8? Show the step."},
+        {"role": "assistant", "content": "6 * 8 = 6 * 7 + 6 = 42 + 6 = 48."},
+    ),
+    (
+        {"role": "user", "content": "Say it again."},
+        {"role": "assistant", "content": "again again again again again again again again"},
+    ),
+)
+GOLDEN_SOLUTIONS: tuple[dict[str, Any], ...] = (
+    {
+        "prompt": [{"role": "user", "content": "What is 2 + 3 + 4?"}],
+        "steps": ["2 + 3 = 5.", "5 + 4 = 9.", "The answer is 9."],
+    },
+    {
+        "prompt": [{"role": "user", "content": "What is 2 + 3 + 4?"}],
+        "steps": ["2 + 3 = 6.", "6 + 4 = 10.", "The answer is 10."],
+    },
+    {
+        "prompt": [
+            {"role": "user", "content": "Is 7 prime?"},
+            {"role": "assistant", "content": "Yes."},
+            {"role": "user", "content": "And 9?"},
+        ],
+        "steps": ["9 = 3 * 3, so it is not prime."],
+    },
+)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of reward model."""
+
+    name: str
+    called: str
+    """With its article, for messages."""
+    scores: str
+    """What it scores, for messages."""
+    architecture: str
+    """How the names of its classes in transformers end."""
+    labels: dict[int, str]
+    """`id2label` of a model saved here."""
+    problem_type: str | None
+    script: str
+    golden: tuple[dict[str, Any], ...]
+    score_golden: Callable[[Any, Any, dict[str, Any]], float | list[float]]
+    renderer: Callable[[Any, str, dict[str, Any]], Any]
+    """(tokenizer, scored_at, the card's `rendering`) -> its renderer, without a limit of length."""
+    front: tuple[str, ...]
+    """Front matter of its page on the hub."""
+    readme: str
+
+
+def _reward(model: Any, renderer: Renderer, example: dict[str, Any]) -> float:
+    """The raw reward of a golden conversation."""
+    ids = renderer.tokenizer(renderer.text(example["messages"]), add_special_tokens=False)["input_ids"]
+    return _logits(model, ids)[0].float().item()
+
+
+def _step_scores(model: Any, renderer: StepRenderer, example: dict[str, Any]) -> list[float]:
+    """The probability of each step of a golden solution: one forward pass for each row of the renderer."""
+    unlimited = PROCESS.renderer(renderer.tokenizer, renderer.scored_at, renderer.contract())
+    solution = unlimited.render_solution(example["prompt"], example["steps"])
+    scores = []
+    for ids, positions in unlimited.rows(solution):
+        scores += _logits(model, ids)[positions].float().softmax(-1)[:, 1].tolist()
+    return scores
+
+
+def _logits(model: Any, ids: list[int]) -> Any:
+    """The logits of one row alone: no batch, no padding, nothing to go wrong."""
+    import torch
+
+    row = torch.tensor([ids], device=next(model.parameters()).device)
+    return model(input_ids=row, attention_mask=torch.ones_like(row)).logits[0]
+
+
+OUTCOME_README = """# Reward model
+
+Scores an answer in the context of its conversation: one raw number, higher is better, comparable within a prompt only.
+
+```python
+from transformers import pipeline
+
+pipe = pipeline("text-classification", model="PATH_OR_ID")
+messages = [{{"role": "user", "content": "What is 2 + 2?"}}, {{"role": "assistant", "content": "4."}}]
+text = pipe.tokenizer.apply_chat_template(messages, tokenize=False)
+print(pipe(text, add_special_tokens=False)[0]["score"])
+```
+
+Render with this folder's chat template, add no special tokens, pad on the right, and stop at {max_length} tokens as in
+training. `reward_model.json` holds the fingerprint of that rendering and golden scores to check against.
+"""
+
+PROCESS_README = """# Process reward model
+
+Scores each step of a solution: the probability that the step is correct, read at the last token of the separator
+{step_separator!r} behind it.
+
+```python
+import torch
+from transformers import AutoModelForTokenClassification, AutoTokenizer
+
+model = AutoModelForTokenClassification.from_pretrained("PATH_OR_ID").eval()
+tokenizer = AutoTokenizer.from_pretrained("PATH_OR_ID")
+prompt = [{{"role": "user", "content": "What is 2 + 3 + 4?"}}]
+steps = ["2 + 3 = 5.", "5 + 4 = 9."]
+ids = tokenizer(tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True), add_special_tokens=False)["input_ids"]
+for step in steps:
+    ids += tokenizer(step, add_special_tokens=False)["input_ids"] + {separator_ids}
+    print(model(torch.tensor([ids])).logits[0, -1].softmax(-1)[1].item())
+```
+
+A decoder gives the same numbers in one pass over all steps; an encoder reads in both directions and needs a pass for
+each step, as above. Prompt, steps and separator are tokenised one by one, at most {max_length} tokens as in training.
+`reward_model.json` holds the fingerprint of that rendering and golden scores to check against.
+"""
+
+OUTCOME = Kind(
+    name="outcome",
+    called="an outcome reward model",
+    scores="whole answers",
+    architecture="ForSequenceClassification",
+    labels={0: "REWARD"},
+    problem_type="regression",
+    script="train.py",
+    golden=tuple({"messages": list(messages)} for messages in GOLDEN_CONVERSATIONS),
+    score_golden=_reward,
+    renderer=lambda tokenizer, scored_at, rendering: Renderer(tokenizer, max_length=None, scored_at=scored_at),
+    front=("pipeline_tag: text-classification", "tags: [reward-model, bradley-terry]"),
+    readme=OUTCOME_README,
+)
+
+PROCESS = Kind(
+    name="process",
+    called="a process reward model",
+    scores="steps",
+    architecture="ForTokenClassification",
+    labels={0: "INCORRECT", 1: "CORRECT"},
+    problem_type=None,
+    script="train_process.py",
+    golden=GOLDEN_SOLUTIONS,
+    score_golden=_step_scores,
+    renderer=lambda tokenizer, scored_at, rendering: StepRenderer(
+        tokenizer,
+        max_length=None,
+        scored_at=scored_at,
+        step_separator=rendering.get("step_separator") or default_separator(tokenizer),
+    ),
+    front=("pipeline_tag: token-classification", "tags: [reward-model, process-reward-model]"),
+    readme=PROCESS_README,
+)
+
+KINDS = {kind.name: kind for kind in (OUTCOME, PROCESS)}
+
+
+def kind_of_architecture(architecture: str) -> Kind | None:
+    """The kind of reward model that an architecture of this name can be."""
+    return next((kind for kind in KINDS.values() if architecture.endswith(kind.architecture)), None)
+
+
+def golden_scores(model: Any, renderer: Any) -> list[float | list[float]]:
+    """The scores of the golden texts: raw rewards, or for a process reward model the probabilities of the steps."""
+    import torch
+
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    kind, was_training = kind_of_architecture(type(base).__name__), model.training
+    model.eval()
+    with torch.inference_mode():
+        scores = [kind.score_golden(model, renderer, example) for example in kind.golden]
+    model.train(was_training)
+    return scores

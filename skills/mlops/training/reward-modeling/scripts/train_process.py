@@ -1,0 +1,273 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = [
+#     "torch>=2.13,<2.16",
+#     "transformers>=5.23,<5.24",
+#     "trl>=1.16,<1.17",
+#     "datasets>=5.2,<6",
+#     "peft>=0.21,<0.22",
+#     "accelerate>=1.15,<1.16",
+#     "rich>=14,<16",
+#     "pyyaml>=6,<7",
+#     "scipy>=1.14,<2",
+# ]
+# ///
+"""Train a process reward model: after each step of a solution, how likely the step is correct.
+
+    train_process.py --model_name_or_path Qwen/Qwen2.5-3B --dataset_name trl-lib/math_shepherd --output_dir runs/prm
+    train_process.py --model_name_or_path Qwen/Qwen2.5-0.5B --dataset_name steps.jsonl --output_dir runs/mine --val_set_size 0.1
+    train_process.py --model_name_or_path Qwen/Qwen2.5-0.5B --dataset_name steps.jsonl --output_dir runs/mine --dry_run --show_labels 3
+
+Reads   solutions with labelled steps in any stepwise format of references/process.md
+Writes  OUT/ a plain Hugging Face token classifier with reward_model.json beside it, OUT/run.json, OUT/checkpoint-*
+Method  cross-entropy at the last token of the separator behind each step, arXiv:2305.20050, arXiv:2312.08935.
+        The saved model is reloaded and compared before it appears in OUT.
+
+Any other field of transformers.TrainingArguments is accepted by its own name: --weight_decay 0.01 --logging_steps 5
+"""
+
+from __future__ import annotations
+
+from reward_modeling import arguments as flags
+from reward_modeling.console import DataError, listed, log, main_guard, warn
+from reward_modeling.steps import STEPS_OVERLONG
+
+# Fields of TrainingArguments that would be ignored, or would break the loss, and what to do instead.
+NOT_A_CHOICE = {
+    **flags.NOT_A_CHOICE,
+    "label_smoothing_factor": "write probabilities as labels: 0.9 for a step that is correct nine times in ten",
+    "label_names": "leave it out: the labels are made here",
+    "use_liger_kernel": "leave it out: it replaces the loss",
+}
+
+
+def parser() -> flags.Parser:
+    parser = flags.Parser(__doc__, prog="train_process.py")
+    model = flags.add_base_model_arguments(
+        parser, STEPS_OVERLONG, "drop_steps", "leave out the last steps, keep prompt and first steps whole"
+    )
+    model.add_argument(
+        "--step_separator",
+        type=flags.escaped,
+        metavar="TEXT",
+        help=r"stands behind each step; its last token is scored (\n, or the SEP token where \n is no token)",
+    )
+    flags.add_training_data_arguments(parser, held_out="solutions", stepwise=True)
+    run = flags.add_run_arguments(parser)
+    run.add_argument(
+        "--show_labels",
+        type=flags.positive_int,
+        metavar="N",
+        help="decode the first N rows at every labelled token, before training",
+    )
+    loss = parser.add_argument_group("loss")
+    loss.add_argument(
+        "--class_weighting",
+        choices=("none", "balanced"),
+        default="none",
+        help="balanced: incorrect steps weigh as much as correct ones together (none)",
+    )
+    flags.add_flag(loss, "--train_on_last_step_only", "use the last label of each solution alone")
+    loss.add_argument(
+        "--steps_per_solution",
+        type=flags.positive_int,
+        metavar="N",
+        help="use at most N labels of each solution, drawn at random; an encoder computes a row for each (all)",
+    )
+    flags.add_flag(loss, "--disable_dropout", "switch every dropout of the model off", default=True)
+    flags.add_lora_arguments(parser)
+    flags.add_size_arguments(parser, rows="ROWS")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> dict | None:
+    args = flags.parse(
+        parser(),
+        argv,
+        required=("model_name_or_path", "dataset_name", "output_dir"),
+        trainer_fields=(flags.TRAINING_ARGUMENTS,),
+    )
+    from reward_modeling import checkpoints
+    from reward_modeling.kinds import PROCESS
+
+    flags.check_training_arguments(args)
+    output_dir = checkpoints.check_output_dir(
+        args.output_dir, overwrite=args.overwrite_output_dir or args.dry_run, resuming=bool(args.resume_from_checkpoint)
+    )
+    data = read_data(args)
+    fields = trainer_fields(args)
+
+    from reward_modeling.scoring import longest_input
+    from reward_modeling.steps import StepRenderer, default_separator
+    from reward_modeling.training import process, runs
+
+    resume = runs.resume_point(args.resume_from_checkpoint, args.output_dir)
+    loaded = checkpoints.load_for_training(
+        args.model_name_or_path, chat_template_path=args.chat_template_path, seed=args.seed, kind=PROCESS
+    )
+    for note in [f"head: {loaded.head}", *loaded.notes]:
+        log(note)
+    renderer = StepRenderer(
+        loaded.tokenizer,
+        max_length=longest_input(loaded.model, loaded.tokenizer, args.max_length),
+        overlong=args.overlong,
+        scored_at=checkpoints.scored_at(loaded.model),
+        step_separator=args.step_separator or default_separator(loaded.tokenizer),
+    )
+    data = audited(args, data, renderer.step_separator)
+    drawing = {
+        "last_step_only": args.train_on_last_step_only,
+        "steps_per_solution": args.steps_per_solution,
+        "seed": args.seed,
+    }
+    rows = process.render_solutions(data["train"], renderer, **drawing)
+    log(
+        f"rendered: {listed(rows.counts)}; longest allowed {renderer.max_length} tokens, "
+        f"separator {renderer.step_separator!r}, {ROWS_OF[renderer.scored_at]}"
+    )
+    eval_rows = process.render_solutions(data["eval"], renderer) if data["eval"] else None
+    config, reason = trainer_config(args, fields, loaded.model, bool(eval_rows))
+    log(f"settings for {reason}: {listed(runs.config_summary(config, fields))}")
+    result = {
+        "output_dir": str(output_dir),
+        "head": loaded.head,
+        "format": data["format"],
+        "step_separator": renderer.step_separator,
+        "counts": rows.counts,
+        "audit": data["findings"],
+        "set_aside": data["set_aside"],
+        "left_out": data["left_out"],
+    }
+    if args.show_labels:
+        result["labels_shown"] = process.show_labels(rows, loaded.tokenizer, args.show_labels)
+    if args.dry_run:
+        return {**result, "dry_run": True, "settings": runs.config_summary(config, fields)}
+
+    model, training = process.fit(
+        loaded.model,
+        renderer,
+        rows,
+        config,
+        head=loaded.head,
+        eval_rows=eval_rows,
+        peft_config=runs.lora_from_arguments(args, "TOKEN_CLS", checkpoints.head_name(loaded.model)),
+        class_weighting=args.class_weighting,
+        disable_dropout=args.disable_dropout,
+        resume=resume,
+    )
+    if config.process_index != 0:
+        return None
+    from reward_modeling.evaluation.steps import judge
+    from reward_modeling.process import ProcessRewardModel
+
+    scorer = ProcessRewardModel(model.eval(), renderer)
+    judgement = judge(scorer, data["eval"], threshold=0.5) if data["eval"] else None
+    reward = process.step_statistics(scorer, judgement, rows.solutions)
+    training = {
+        **training,
+        "base_model": args.model_name_or_path,
+        "dataset": args.dataset_name,
+        "head": loaded.head,
+        "counts": rows.counts,
+        "loss": {
+            "class_weighting": args.class_weighting,
+            "train_on_last_step_only": args.train_on_last_step_only,
+            "steps_per_solution": args.steps_per_solution,
+        },
+    }
+    card = checkpoints.save(model, renderer, output_dir, training=training, reward=reward)
+    log(f"saved and verified: {output_dir} (golden scores differ by {card['reload_difference']:.1e} after reloading)")
+    training.pop("log")
+    return {
+        **result,
+        "resumed_from": resume,
+        "training": training,
+        "evaluation": judgement and judgement.summary,
+        "reward": reward,
+        "fingerprint": card["fingerprint"],
+        "reload_difference": card["reload_difference"],
+    }
+
+
+ROWS_OF = {
+    "last_token": "all steps of a solution in one row",
+    "prefix": "one row for each step, since the model reads in both directions",
+}
+
+
+def read_data(args) -> dict:
+    """Labelled solutions to train and to evaluate on."""
+    from reward_modeling.records import Solution, load, solutions
+    from reward_modeling.training.splits import split_by_prompt
+
+    reading = {
+        "config": args.dataset_config,
+        "format": args.format,
+        "columns": args.columns,
+        "neutral": args.neutral,
+        "kind": "stepwise",
+    }
+    records = load(args.dataset_name, split=args.dataset_train_split, **reading)
+    train, held_out = solutions(records), []
+    unlabelled = sum(isinstance(row, Solution) for row in records.rows) - len(train)
+    set_aside = records.set_aside | ({"without labels": unlabelled} if unlabelled else {})
+    if args.eval_dataset_name or args.dataset_test_split:
+        held_out = solutions(
+            load(args.eval_dataset_name or args.dataset_name, split=args.dataset_test_split or "test", **reading)
+        )
+    elif args.val_set_size:
+        train, held_out = split_by_prompt(train, args.val_set_size, args.seed)
+        if not train or not held_out:
+            raise DataError(
+                f"{len(train)} solutions to train on and {len(held_out)} to evaluate on are too few",
+                hint="change --val_set_size or add data",
+            )
+    return {"train": train, "eval": held_out, "format": records.format, "set_aside": set_aside}
+
+
+def audited(args, data: dict, separator: str) -> dict:
+    """The data with its findings. Raises DataError on errors in the training data, unless told otherwise."""
+    from reward_modeling.audit import drop, show
+    from reward_modeling.audit_steps import audit_steps
+
+    train = data["train"]
+    findings = audit_steps(train, separator=separator, eval_records=data["eval"] or None)
+    show(findings)
+    errors = [finding for finding in findings if finding.severity == "error"]
+    if errors and args.audit == "stop":
+        worst = errors[0]
+        raise DataError(
+            f"{worst.message} ({separator!r})",
+            where=", ".join(worst.rows),
+            hint=f"{worst.advice}; leave them out with --audit drop",
+        )
+    kept = drop(train, errors) if args.audit == "drop" else train
+    if len(kept) < len(train):
+        warn(f"left out {len(train) - len(kept)} of {len(train)} solutions with errors")
+    if not kept:
+        raise DataError("no solution is left to train on", hint="mend the rows that the audit names")
+    left_out = len(train) - len(kept)
+    return {**data, "train": kept, "left_out": left_out, "findings": [finding.to_dict() for finding in findings]}
+
+
+def trainer_fields(args) -> dict:
+    """The fields of TrainingArguments that were given by their own names. Raises UsageError for a value of a wrong type."""
+    flags.refuse_trainer_fields(args.trainer_arguments, NOT_A_CHOICE)
+    if not args.trainer_arguments:
+        return {}
+    from transformers import TrainingArguments
+
+    return flags.parse_trainer_fields(TrainingArguments, args.trainer_arguments, "train_process.py")
+
+
+def trainer_config(args, fields: dict, model, has_eval: bool):
+    """The TrainingArguments of this run, and the reason for its defaults."""
+    from transformers import TrainingArguments
+
+    from reward_modeling.training.runs import trainer_config
+
+    return trainer_config(TrainingArguments, args, fields, model, has_eval=has_eval)
+
+
+if __name__ == "__main__":
+    main_guard(main)
