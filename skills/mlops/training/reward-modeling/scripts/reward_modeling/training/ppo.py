@@ -1,0 +1,565 @@
+"""Proximal policy optimisation of a language model against a reward: the whole algorithm in this file.
+
+    an update   sample answers -> their rewards, log-probabilities and values -> advantages -> clipped gradient steps
+
+Shapes: B answers of at most N tokens. `live` [B, N] is True where an answer has a token, its end token included. Nothing
+is learned from what lies behind it, and no sum or mean reads it.
+
+Every random choice is drawn from the seed and the number of the update or answer, so a run that is resumed, or shared by
+several processes, makes the choices of an undisturbed one. All processes know all answers, rewards, log-probabilities and
+values of an update; each computes its share of them.
+
+Sources
+    Schulman et al. 2017, "Proximal Policy Optimization Algorithms", arXiv:1707.06347: Eq. 7
+    Schulman et al. 2015, "High-Dimensional Continuous Control Using GAE", arXiv:1506.02438: Eq. 16
+    Ziegler et al. 2019, "Fine-Tuning Language Models from Human Preferences", arXiv:1909.08593: Eq. 2, adaptive KL in 2.2
+    Huang et al. 2024, "The N+ Implementation Details of RLHF with PPO", arXiv:2403.17031: the details in use
+    Schulman 2020, "Approximating KL Divergence", joschu.net/blog/kl-approx.html: k1 and k3
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import json
+import math
+import shutil
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy
+import torch
+
+from ..console import RunError, log, warn, write_whole
+from ..records import Message
+from . import runs
+from .policy import ActorCritic, Policy, Prompt, answer_logits, joined, log_probs_and_entropy, reference_of, sample
+from .progress import RunLog, concerns, first_and_last_tenth
+
+EXPLODED = 10.0
+"""KL in nats per token at which a run is stopped: by then the policy writes what the reference finds impossible."""
+
+# ---- the arithmetic -----------------------------------------------------------------------------------------------
+
+
+def k1(log_p: torch.Tensor, log_q: torch.Tensor) -> torch.Tensor:
+    """log p - log q: unbiased for KL(p||q) under p, and as a penalty in the reward its gradient is that of KL(p||q)."""
+    return log_p - log_q
+
+
+def k3(log_p: torch.Tensor, log_q: torch.Tensor) -> torch.Tensor:
+    """q/p - 1 - log(q/p): unbiased for KL(p||q) under p, never negative, of less variance.
+
+    As a penalty in the reward it pulls weakly: its expected gradient is grad KL(p||q) - grad KL(q||p), which vanishes
+    where p and q are close.
+    """
+    return torch.expm1(log_q - log_p) - (log_q - log_p)
+
+
+KL_ESTIMATORS: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {"k1": k1, "k3": k3}
+
+
+def token_rewards(scores: torch.Tensor, kl: torch.Tensor, live: torch.Tensor, kl_coef: float) -> torch.Tensor:
+    """[B, N]: minus kl_coef times the KL estimate of each token, plus the answer's score [B] at its last token."""
+    rewards = -kl_coef * kl * live
+    rewards[torch.arange(len(scores)), live.sum(1) - 1] += scores
+    return rewards
+
+
+def gae(
+    rewards: torch.Tensor, values: torch.Tensor, live: torch.Tensor, gamma: float, lam: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(advantages, returns), both [B, N]: A_t = sum over l of (gamma lam)^l delta_{t+l}, returns = A + V.
+
+    delta_t = r_t + gamma V_{t+1} - V_t; behind an answer's last token V is 0. arXiv:1506.02438 Eq. 16.
+    """
+    values = values * live
+    following = torch.cat([values[:, 1:], torch.zeros_like(values[:, :1])], 1)
+    deltas = (rewards + gamma * following - values) * live
+    advantages, running = torch.zeros_like(deltas), torch.zeros_like(deltas[:, 0])
+    for t in reversed(range(deltas.shape[1])):
+        running = deltas[:, t] + gamma * lam * running
+        advantages[:, t] = running
+    return advantages, advantages + values
+
+
+def whiten(values: torch.Tensor, live: torch.Tensor, *, shift_mean: bool = True) -> torch.Tensor:
+    """`values` with the standard deviation of the live ones made 1, and their mean 0 unless it is to stay."""
+    mean = values[live].mean()
+    deviation = values[live].std() if live.sum() > 1 else torch.ones(())
+    scaled = (values - mean) / (deviation + 1e-8)
+    return (scaled if shift_mean else scaled + mean) * live
+
+
+def policy_loss(
+    log_probs: torch.Tensor, old: torch.Tensor, advantages: torch.Tensor, cliprange: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(loss, whether the clip took the gradient), per token: -min(r A, clip(r) A). arXiv:1707.06347 Eq. 7."""
+    ratio = torch.exp(log_probs - old)
+    plain, clipped = -advantages * ratio, -advantages * ratio.clamp(1 - cliprange, 1 + cliprange)
+    return torch.maximum(plain, clipped), clipped > plain
+
+
+def value_loss(
+    values: torch.Tensor, old: torch.Tensor, returns: torch.Tensor, cliprange: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(loss, whether the clip took the gradient), per token: the worse of half the squared errors of V and of V clipped
+    to `cliprange` around its old value."""
+    plain = (values - returns) ** 2
+    clipped = (old + (values - old).clamp(-cliprange, cliprange) - returns) ** 2
+    return 0.5 * torch.maximum(plain, clipped), clipped > plain
+
+
+def adapted(kl_coef: float, kl: float, target: float | None) -> float:
+    """The next KL coefficient: 10 % of the relative error, clipped to 20 %, towards the target. arXiv:1909.08593, 2.2."""
+    if target is None:
+        return kl_coef
+    return kl_coef * (1 + 0.1 * min(0.2, max(-0.2, (kl - target) / target)))
+
+
+# ---- settings, prompts, rollouts ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What decides the course of a run. The names are those of the flags, which say what each does."""
+
+    seed: int
+    total_episodes: int
+    per_device_train_batch_size: int
+    gradient_accumulation_steps: int
+    num_mini_batches: int
+    num_ppo_epochs: int
+    learning_rate: float
+    value_learning_rate: float
+    lr_scheduler_type: str
+    warmup_steps: int
+    weight_decay: float
+    max_grad_norm: float
+    response_length: int
+    temperature: float
+    local_rollout_forward_batch_size: int
+    kl_coef: float
+    kl_estimator: str
+    target_kl: float | None
+    max_kl: float | None
+    warn_kl: float
+    cliprange: float
+    cliprange_value: float
+    vf_coef: float
+    gamma: float
+    lam: float
+    whiten_rewards: bool
+    whiten_advantages: bool
+    missing_eos_penalty: float
+
+
+@dataclass
+class Rollout:
+    """One update's answers. answers: B lists of ids; the tensors are [B, N], scores and finished [B], all on the CPU."""
+
+    prompts: list[Prompt]
+    answers: list[list[int]]
+    texts: list[list[Message]]
+    scores: torch.Tensor
+    finished: torch.Tensor
+    live: torch.Tensor
+    log_probs: torch.Tensor
+    reference: torch.Tensor
+    values: torch.Tensor
+
+
+# ---- the run ------------------------------------------------------------------------------------------------------
+
+
+class PPO:
+    """One run. policy: with `actor` around its model (see `policy.actor_critic`). rewards: (prompts, completions, tools)
+    -> floats, as `Rewards` is. accelerator: of accelerate; decides device, precision and processes."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        actor: ActorCritic,
+        rewards: Callable[..., list[float]],
+        prompts: Sequence[Prompt],
+        settings: Settings,
+        accelerator: Any,
+        output_dir: str | Path,
+    ):
+        from transformers import get_scheduler
+
+        self.policy, self.rewards, self.prompts, self.settings = policy, rewards, prompts, settings
+        self.accelerator, self.output_dir = accelerator, Path(output_dir)
+        self.process_index, self.world = accelerator.process_index, accelerator.num_processes
+        self.reference = reference_of(policy)
+        per_process = settings.per_device_train_batch_size * settings.gradient_accumulation_steps
+        self.batch_size = per_process * self.world
+        self.updates = math.ceil(settings.total_episodes / self.batch_size)
+        self.kl_coef, self.done, self.log = settings.kl_coef, 0, RunLog(Path(output_dir) / "log.jsonl")
+        self.seconds: dict[str, float] = defaultdict(float)
+        self.plain = actor
+        own = [p for p in actor.policy.parameters() if p.requires_grad]
+        mine = {id(p) for p in own}
+        value = [p for p in actor.parameters() if p.requires_grad and id(p) not in mine]
+        groups = [
+            {"params": own, "lr": settings.learning_rate},
+            {"params": value, "lr": settings.value_learning_rate},
+        ]
+        self.optimizer = torch.optim.AdamW(groups, eps=1e-5, weight_decay=settings.weight_decay)
+        self.scheduler = get_scheduler(
+            settings.lr_scheduler_type, self.optimizer, settings.warmup_steps, num_training_steps=self.updates
+        )
+        self.actor = accelerator.prepare(actor)
+
+    def run(
+        self, resume: str | None = None, *, save_steps: int, save_total_limit: int, log_every: int, shown: int = 0
+    ) -> dict[str, Any]:
+        """Train to the end, to the KL budget, or to an error. Returns the summary of the run.
+
+        save_steps: updates between checkpoints. log_every: between lines on stderr. shown: in how many of the updates
+        sample completions are logged. Raises RunError, naming the update, for a reward, loss or gradient that is no
+        finite number and for an exploded KL; the checkpoints written before stay.
+        """
+        stopped = None
+        if resume:
+            self.load(Path(resume))
+        self.log.start(self.done, write=self.process_index == 0)
+        for update in range(self.done, self.updates):
+            started = time.perf_counter()
+            with self._naming(update):
+                rollout = self._roll_out(update)
+                entry = self._measure(update, rollout)
+                if self.settings.max_kl is not None and entry["kl"] > self.settings.max_kl:
+                    stopped = f"the KL was {entry['kl']:.2f} nats per answer, over --max_kl {self.settings.max_kl:g}"
+                else:
+                    entry |= self._learn(update, rollout)
+                    self.kl_coef = adapted(self.kl_coef, entry["kl"], self.settings.target_kl)
+                    self.scheduler.step()
+            if shown and update % max(1, self.updates // shown) == 0:
+                entry["samples"] = _samples(rollout)
+            entry["seconds"] = time.perf_counter() - started
+            self.accelerator.log(
+                {name: entry[name] for name in entry if name not in ("step", "samples")}, entry["step"]
+            )
+            self.log.add(entry)
+            if entry["step"] % log_every == 0 or entry["step"] in (1, self.updates):
+                shown_now = "  ".join(f"{name} {entry[name]:.3g}" for name in SHOWN if name in entry)
+                log(f"update {entry['step']}/{self.updates}  {shown_now}")
+            if stopped:
+                log(f"stopped before update {update + 1} of {self.updates}: {stopped}")
+                break
+            self.done = update + 1
+            if self.done % save_steps == 0 and self.done < self.updates:
+                self.save(save_total_limit)
+        return self._summary(stopped)
+
+    @contextlib.contextmanager
+    def _naming(self, update: int) -> Iterator[None]:
+        """Let an error say in which update it happened, and what is left of the run."""
+        try:
+            yield
+        except RunError as error:
+            kept = runs.last_complete_checkpoint(self.output_dir)
+            raise RunError(
+                f"update {update + 1} of {self.updates}: {error.message}",
+                where=kept and f"{kept} is the last good checkpoint",
+                hint=error.hint or "lower --learning_rate, or raise --kl_coef",
+            ) from error
+
+    # ---- what the policy does now ----
+
+    def _roll_out(self, update: int) -> Rollout:
+        settings, policy, first = self.settings, self.policy, update * self.batch_size
+        prompts = [self._prompt(first + row) for row in range(self.batch_size)]
+        mine = range(self.process_index, self.batch_size, self.world)
+        self.plain.eval()
+        with self._timed("sampling"), self.accelerator.autocast():
+            written = sample(
+                policy,
+                [prompts[row].ids for row in mine],
+                max_new_tokens=settings.response_length,
+                temperature=settings.temperature,
+                seed=settings.seed,
+                numbers=[first + row for row in mine],
+                batch_size=settings.local_rollout_forward_batch_size,
+            )
+            answers = self._shared(zip(mine, written, strict=True))
+        texts = [policy.reply(answer) for answer in answers]
+        with self._timed("rewards"):
+            scored = self.rewards(
+                [prompts[row].messages for row in mine],
+                [texts[row] for row in mine],
+                [prompts[row].tools for row in mine],
+            )
+            scores = torch.tensor(self._shared(zip(mine, scored, strict=True)), dtype=torch.float32)
+        if not torch.isfinite(scores).all():
+            raise RunError("a reward is no finite number", hint="look at the reward model with score.py")
+        with self._timed("probabilities"):
+            tokens = self._probabilities(update, prompts, answers)
+        live = _padded([[1.0] * len(answer) for answer in answers]).bool()
+        finished = torch.tensor([policy.finished(answer) for answer in answers])
+        return Rollout(prompts, answers, texts, scores, finished, live, *tokens)
+
+    def _prompt(self, episode: int) -> Prompt:
+        """The prompt of the run's n-th answer: all prompts in a new order in each epoch."""
+        epoch, place = divmod(episode, len(self.prompts))
+        return self.prompts[_order(self.settings.seed, epoch, len(self.prompts))[place]]
+
+    @torch.no_grad()
+    def _probabilities(self, update: int, prompts: list[Prompt], answers: list[list[int]]) -> list[torch.Tensor]:
+        """[log-probabilities by the policy, by the reference, values], each [B, N].
+
+        Computed in the very batches of the first inner epoch, so that the first ratio of new to old is exactly 1.
+        """
+        found = []
+        for _, micro_batches in self._mini_batches(update, 0, answers):
+            for rows in micro_batches:
+                ids, mask, width = self._batch(prompts, answers, rows)
+                log_probs, _, values = self.actor(ids, mask, width)
+                with self.reference() as reference, self.accelerator.autocast():
+                    logits, _ = answer_logits(reference, ids, mask, width)
+                expected, _ = log_probs_and_entropy(logits, ids[:, -width:], self.settings.temperature)
+                for place, row in enumerate(rows):
+                    length = len(answers[row])
+                    found.append((row, [t[place, :length].tolist() for t in (log_probs, expected, values)]))
+        by_row = self._shared(found)
+        return [_padded([tokens[i] for tokens in by_row]) for i in range(3)]
+
+    def _measure(self, update: int, rollout: Rollout) -> dict[str, Any]:
+        """The log entry of a rollout. Raises RunError when the KL has exploded."""
+        live, lengths = rollout.live, rollout.live.sum(1).float()
+        kl = k1(rollout.log_probs, rollout.reference)
+        if not kl.isfinite().all() or kl[live].mean() > EXPLODED:
+            raise RunError(
+                f"the KL exploded to {kl[live].mean().item():.1f} nats per token",
+                hint="lower --learning_rate, raise --kl_coef, or set a budget with --max_kl",
+            )
+        per_answer = kl.sum(1)
+        return {
+            "step": update + 1,
+            "episode": (update + 1) * self.batch_size,
+            "reward": rollout.scores.mean().item(),
+            "reward_std": rollout.scores.std().item() if len(lengths) > 1 else 0.0,
+            **{f"reward/{name}": value for name, value in _parts(self.rewards).items()},
+            "kl": per_answer.mean().item(),
+            "kl_k3": k3(rollout.log_probs, rollout.reference).sum(1).mean().item(),
+            "kl_coef": self.kl_coef,
+            "objective": (rollout.scores - self.kl_coef * per_answer).mean().item(),
+            "length": lengths.mean().item(),
+            "eos_rate": rollout.finished.float().mean().item(),
+            "learning_rate": self.optimizer.param_groups[0]["lr"],
+        }
+
+    # ---- what it learns from that ----
+
+    def targets(self, rollout: Rollout) -> tuple[torch.Tensor, torch.Tensor]:
+        """(advantages, returns), both [B, N]: what the policy and the value function learn from this rollout."""
+        settings, live = self.settings, rollout.live
+        scores = rollout.scores - settings.missing_eos_penalty * (~rollout.finished).float()
+        kl = KL_ESTIMATORS[settings.kl_estimator](rollout.log_probs, rollout.reference)
+        rewards = token_rewards(scores, kl, live, self.kl_coef)
+        if settings.whiten_rewards:
+            rewards = whiten(rewards, live, shift_mean=False)
+        advantages, returns = gae(rewards, rollout.values, live, settings.gamma, settings.lam)
+        return (whiten(advantages, live) if settings.whiten_advantages else advantages), returns
+
+    def _learn(self, update: int, rollout: Rollout) -> dict[str, float]:
+        """The gradient steps of one update; returns their means over tokens for the log."""
+        advantages, returns = self.targets(rollout)
+        sums, first_ratio, tokens_seen = torch.zeros(6, device=self.accelerator.device), None, 0
+        self.plain.train(self.plain.policy.is_activation_checkpointing)
+        with self._timed("learning"):
+            for epoch in range(self.settings.num_ppo_epochs):
+                for tokens, micro_batches in self._mini_batches(update, epoch, rollout.answers):
+                    ratio = 0.0
+                    for place, rows in enumerate(micro_batches):
+                        last = place == len(micro_batches) - 1
+                        with contextlib.nullcontext() if last else self.accelerator.no_sync(self.actor):
+                            found, off = self._backward(rollout, advantages, returns, rows, tokens)
+                        sums, ratio = sums + found, max(ratio, off)
+                    first_ratio = ratio if first_ratio is None else first_ratio
+                    tokens_seen += tokens
+                    self._step()
+        policy, value, clipped, value_clipped, approximate_kl, entropy = (
+            self.accelerator.reduce(sums, "sum") / tokens_seen
+        ).tolist()
+        before = returns - rollout.values
+        spread = returns[rollout.live].var().item()
+        return {
+            "policy_loss": policy,
+            "value_loss": value,
+            "policy_clip_fraction": clipped,
+            "value_clip_fraction": value_clipped,
+            "approx_kl": approximate_kl,
+            "entropy": entropy,
+            "explained_variance": 1 - before[rollout.live].var().item() / spread if spread > 0 else 0.0,
+            "first_ratio_error": first_ratio,
+        }
+
+    def _backward(
+        self, rollout: Rollout, advantages: torch.Tensor, returns: torch.Tensor, rows: list[int], tokens: int
+    ) -> tuple[torch.Tensor, float]:
+        """Add the gradient of one micro-batch. (sums over its tokens for the log, largest |ratio - 1|)."""
+        settings, device = self.settings, self.accelerator.device
+        ids, mask, width = self._batch(rollout.prompts, rollout.answers, rows)
+        log_probs, entropy, values = self.actor(ids, mask, width)
+        live, old, old_values, advantage, target = (
+            tensor[rows, :width].to(device)
+            for tensor in (rollout.live, rollout.log_probs, rollout.values, advantages, returns)
+        )
+        policy, clipped = policy_loss(log_probs, old, advantage, settings.cliprange)
+        value, value_clipped = value_loss(values, old_values, target, settings.cliprange_value)
+        # Summed, and divided by the tokens of the whole mini-batch: however it is cut up, the gradient is the same.
+        loss = ((policy + settings.vf_coef * value) * live).sum() * self.world / tokens
+        if not torch.isfinite(loss):
+            raise RunError(f"the loss became {loss.item()}")
+        self.accelerator.backward(loss)
+        change = (log_probs - old).detach()
+        sums = (policy, value, clipped, value_clipped, 0.5 * change**2, entropy)
+        return torch.stack([(term.detach() * live).sum() for term in sums]), change[live].expm1().abs().max().item()
+
+    def _step(self) -> None:
+        """One optimizer step. Policy and value are clipped apart, so that a large value error does not stall the policy."""
+        for group in self.optimizer.param_groups:
+            if group["params"]:
+                norm = self.accelerator.clip_grad_norm_(group["params"], self.settings.max_grad_norm)
+                if not torch.isfinite(norm):
+                    raise RunError(f"the norm of the gradient became {norm.item()}")
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+    # ---- batches and processes ----
+
+    def _mini_batches(self, update: int, epoch: int, answers: list[list[int]]) -> Iterator[tuple[int, list[list[int]]]]:
+        """For each mini-batch of an inner epoch: (its tokens, this process's rows in micro-batches of like length)."""
+        order = numpy.random.default_rng([self.settings.seed, 2, update, epoch]).permutation(self.batch_size)
+        size = self.settings.per_device_train_batch_size
+        for mini_batch in numpy.array_split(order, self.settings.num_mini_batches):
+            rows = sorted(mini_batch.tolist(), key=lambda row: len(answers[row]))[self.process_index :: self.world]
+            micro_batches = [rows[start : start + size] for start in range(0, len(rows), size)]
+            yield sum(len(answers[row]) for row in mini_batch), micro_batches
+
+    def _batch(
+        self, prompts: list[Prompt], answers: list[list[int]], rows: list[int]
+    ) -> tuple[torch.Tensor, torch.Tensor, int]:
+        pad = self.policy.tokenizer.pad_token_id
+        ids, mask, width = joined([prompts[row].ids for row in rows], [answers[row] for row in rows], pad)
+        return ids.to(self.accelerator.device), mask.to(self.accelerator.device), width
+
+    def _shared(self, mine: Any) -> list[Any]:
+        """(row, value) of every process -> all values in the order of their rows, in every process."""
+        from accelerate.utils import gather_object
+
+        return [value for _, value in sorted(gather_object(list(mine)), key=lambda pair: pair[0])]
+
+    @contextlib.contextmanager
+    def _timed(self, phase: str) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        self.seconds[phase] += time.perf_counter() - started
+
+    # ---- what is left behind ----
+
+    def identify(self, resume: str | None, **more: Any) -> None:
+        """Write down what must be the same for a resumed run to end where the undisturbed one would have.
+
+        Raises RunError when the run to be resumed was another one. One process with twice the batch is the same run as two.
+        """
+        prompts = hashlib.sha256(json.dumps([prompt.ids for prompt in self.prompts]).encode()).hexdigest()[:16]
+        named = asdict(self.settings) | {"batch_size": self.batch_size, "prompts_sha256": prompts} | more
+        identity = {name: str(value) for name, value in named.items() if name not in PER_PROCESS}
+        if resume:
+            runs.check_same_run(self.output_dir, identity)
+        if self.process_index == 0:
+            runs.discard_checkpoints(self.output_dir, only_incomplete=bool(resume))
+            write_whole(self.output_dir / "run.json", [json.dumps(identity, indent=2)])
+
+    def save(self, limit: int) -> None:
+        """Write a checkpoint; it appears complete. Only what is trained is in it. The oldest over `limit` go."""
+        from safetensors.torch import save_file
+
+        if self.process_index == 0:
+            partial = self.output_dir / ".checkpoint.partial"
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+            trained = {name: p.detach().contiguous() for name, p in self.plain.named_parameters() if p.requires_grad}
+            save_file(trained, partial / "actor.safetensors")
+            state = {"optimizer": self.optimizer.state_dict(), "scheduler": self.scheduler.state_dict()}
+            torch.save(state, partial / "optimizer.pt")
+            state = {"global_step": self.done, "max_steps": self.updates, "kl_coef": self.kl_coef}
+            (partial / "trainer_state.json").write_text(json.dumps(state), encoding="utf-8")
+            complete = self.output_dir / f"checkpoint-{self.done}"
+            shutil.rmtree(complete, ignore_errors=True)
+            partial.rename(complete)
+            for old in runs.checkpoints(self.output_dir)[:-limit]:
+                shutil.rmtree(old, ignore_errors=True)
+        self.accelerator.wait_for_everyone()
+
+    def load(self, checkpoint: Path) -> None:
+        """Continue from a checkpoint. Random states need no restoring: they follow from the seed and the update."""
+        from safetensors.torch import load_file
+
+        self.plain.load_state_dict(load_file(checkpoint / "actor.safetensors"), strict=False)
+        state = torch.load(checkpoint / "optimizer.pt", map_location=self.accelerator.device, weights_only=True)
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scheduler.load_state_dict(state["scheduler"])
+        state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+        self.done, self.kl_coef = state["global_step"], state["kl_coef"]
+
+    def _summary(self, stopped: str | None) -> dict[str, Any]:
+        history = self.log.entries
+        ends = first_and_last_tenth(history, ("reward", "kl", "length", "eos_rate"))
+        warnings = concerns(ends["beginning"], ends["end"], self.settings.warn_kl)
+        for warning in warnings:
+            warn(warning)
+        seconds = sum(entry["seconds"] for entry in history)
+        return {
+            "updates": self.done,
+            "episodes": history[-1]["episode"],
+            "stopped": stopped,
+            **ends,
+            "kl_coef": self.kl_coef,
+            "warnings": warnings,
+            "seconds": {**self.seconds, "all": seconds},
+            "samples_per_second": history[-1]["episode"] / max(seconds, 1e-9),
+            "settings": asdict(self.settings) | {"world_size": self.world, "batch_size": self.batch_size},
+        }
+
+
+SHOWN = ("reward", "kl", "entropy", "length", "eos_rate", "explained_variance")
+PANELS = {
+    "reward": ("reward", "objective"),
+    "KL to the reference (nats per answer)": ("kl",),
+    "length of the answers (tokens)": ("length",),
+    "entropy (nats per token)": ("entropy",),
+}
+"""What the picture of a run shows: title -> names in the log."""
+PER_PROCESS = ("per_device_train_batch_size", "gradient_accumulation_steps", "local_rollout_forward_batch_size")
+
+
+@functools.lru_cache(maxsize=2)
+def _order(seed: int, epoch: int, count: int) -> numpy.ndarray:
+    return numpy.random.default_rng([seed, 1, epoch]).permutation(count)
+
+
+def _samples(rollout: Rollout, count: int = 4) -> list[dict[str, Any]]:
+    return [
+        {"prompt": prompt.messages, "completion": text, "reward": score}
+        for prompt, text, score in zip(rollout.prompts[:count], rollout.texts, rollout.scores.tolist(), strict=False)
+    ]
+
+
+def _parts(rewards: Any) -> dict[str, float]:
+    """The mean reward of each model, where there are several."""
+    parts = getattr(rewards, "parts", {})
+    return parts if len(parts) > 1 else {}
+
+
+def _padded(rows: list[list[float]]) -> torch.Tensor:
+    """[B, N], zeros behind each row."""
+    return torch.nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True)
