@@ -32,8 +32,19 @@ def checks() -> str:
     """The table of audit checks, from CHECKS."""
     from reward_modeling.audit import CHECKS
 
+    return table_of(CHECKS)
+
+
+def step_checks() -> str:
+    """The table of the checks of labelled steps, from STEP_CHECKS."""
+    from reward_modeling.audit_steps import STEP_CHECKS
+
+    return table_of(STEP_CHECKS)
+
+
+def table_of(checks: dict) -> str:
     lines = ["| check | severity | why it matters | what to do |", "|---|---|---|---|"]
-    for check in CHECKS.values():
+    for check in checks.values():
         severity = f"{check.severity}, by share" if check.grade else check.severity
         lines.append(f"| `{check.name}` | {severity} | {check.why} | {check.advice} |")
     return "\n".join(lines)
@@ -50,7 +61,7 @@ def files() -> str:
     return "\n".join(lines)
 
 
-BLOCKS = {"formats": formats, "checks": checks, "files": files}
+BLOCKS = {"formats": formats, "checks": checks, "step_checks": step_checks, "files": files}
 
 
 def documents() -> list[Path]:

@@ -1,7 +1,8 @@
 """The documents say what the code does, and survive the loaders that copy and scan them."""
 
 import ast
-import json
+import importlib.util
+import pkgutil
 import re
 import subprocess
 import sys
@@ -10,41 +11,33 @@ import tomllib
 import pytest
 import yaml
 
-from conftest import REPOSITORY, SCRIPTS
+from conftest import REPOSITORY, SCRIPTS, toy_pairs, write_jsonl
 
 sys.path.insert(0, str(REPOSITORY / "tests" / "skill"))
+from copies import tracked
+from counts import FLAG, relative_links, tokens
 from generate import SKILL, documents, generated
 
 ENTRY_POINTS = sorted(path.name for path in SCRIPTS.glob("*.py"))
-FLAG = re.compile(r"(?<![\w-])--([a-z][a-z0-9_]*)")
 # Flags of other programs that the documents mention.
-FOREIGN_FLAGS = {"help", "nproc_per_node", "cpu", "data"}
+FOREIGN_FLAGS = {"help", "nproc_per_node", "cpu"}
 
-# What hermes-agent's skills_guard refuses in a community skill (high or critical), line by line.
-REFUSED = {
-    "environment writes": r"os\.environ\[|os\.environ\.setdefault|os\.getenv",
-    "secrets": r"HF_TOKEN|API_KEY|\.env\b",
-    "table header named env": r"\|\s*env\s*\|",
-    "agent instructions": r"AGENTS\.md|CLAUDE\.md|you are now|do not tell the user",
-    "comments that hide": r"<!--[^>]*(ignore|override|system|secret|hidden)[^>]*-->",
-    "paths upwards": r"\.\./\.\./\.\.",
-    "open to the network": r"0\.0\.0\.0",
-    "context leaks": r"include the (whole|entire) conversation|output .*context",
-    "echo into python": r"echo .*\|\s*python",
-    "root and eval": r"\bsudo\b|(?<![.\w])eval\([\"']",
-    "visible devices": r"CUDA_VISIBLE_DEVICES",
+REMOVED_CLASSES = {
+    "AutoModelForCausalLMWithValueHead": "TRL before 0.12; the migration tables name it",
+    "PPOTrainer": "TRL up to 1.12",
+    "PPOConfig": "TRL up to 1.12",
+    "PRMTrainer": "TRL up to 1.13",
+    "PRMConfig": "TRL up to 1.13",
+    "OnlineDPOTrainer": "TRL",
 }
+"""Names that the documents may mention because the libraries no longer have them."""
 
-
-def skill_files():
-    listed = subprocess.run(
-        ["git", "ls-files", "-co", "--exclude-standard", str(SKILL)],
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return [REPOSITORY / name for name in listed.stdout.splitlines()]
+LIBRARIES = ("torch", "transformers", "trl", "peft", "datasets", "accelerate", "huggingface_hub", "scipy")
+CLASS = re.compile(r"`((?:Auto[A-Z]\w+)|(?:[A-Z]\w+(?:Trainer|Config)))\b")
+DOTTED = re.compile(rf"`((?:{'|'.join(LIBRARIES)})(?:\.[A-Za-z_]\w*)+)")
+MEASURED = re.compile(r"\d\.\d+ (?:\[|\()\d")
+"""A number with its interval: somebody ran something."""
+SOURCE = re.compile(r"benchmarks/\w+\.py|tests/[\w/]+\.py|scripts/\w+\.py|arXiv:\d|\]\(https?:")
 
 
 def flags_of(parser) -> set[str]:
@@ -61,11 +54,13 @@ def parser_of(name: str):
 
 
 def known_flags() -> set[str]:
-    from reward_modeling.arguments import trainer_field_names
+    from reward_modeling.arguments import POLICY_TRAINER_FIELD_SOURCES, trainer_field_names
 
-    known = FOREIGN_FLAGS | trainer_field_names() | {"config"}
+    known = FOREIGN_FLAGS | trainer_field_names() | trainer_field_names(POLICY_TRAINER_FIELD_SOURCES) | {"config"}
     for name in ENTRY_POINTS:
         known |= flags_of(parser_of(name))
+    for benchmark in (REPOSITORY / "benchmarks").glob("*.py"):
+        known |= set(re.findall(r"add_argument\(\s*\"--(\w+)\"", benchmark.read_text(encoding="utf-8")))
     return known
 
 
@@ -88,18 +83,70 @@ def test_every_flag_in_a_scripts_docstring_exists(name):
     assert set(FLAG.findall(doc)) <= known_flags()
 
 
-def test_every_relative_link_and_its_anchor_resolves():
+@pytest.mark.parametrize("document", documents(), ids=lambda path: str(path.relative_to(REPOSITORY)))
+def test_every_relative_link_and_its_anchor_resolves(document):
+    for target in relative_links(document):
+        path, _, anchor = target.partition("#")
+        file = (document.parent / path).resolve() if path else document
+        assert file.exists(), f"{document.name} links to {target}"
+        assert not anchor or anchor in anchors(file), f"{document.name} links to {target}"
+
+
+def anchors(document) -> set[str]:
+    headings = re.findall(r"^#+ (.+)$", document.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_skill_documents_link_to_nothing_outside_the_skill():
+    """Whoever installed the skill has nothing else."""
+    for document in SKILL.rglob("*.md"):
+        for target in relative_links(document):
+            place = (document.parent / target.partition("#")[0]).resolve()
+            assert place.is_relative_to(SKILL), f"{document.name} links to {target}"
+
+
+def test_every_class_of_a_library_that_the_documents_name_exists():
+    import transformers
+    import trl
+
+    there = {*dir(trl), *dir(transformers)}  # without importing what they list
+    named = {name for document in documents() for name in CLASS.findall(document.read_text(encoding="utf-8"))}
+    assert named - there - set(REMOVED_CLASSES) == set()
+    assert there & set(REMOVED_CLASSES) == set(), "they are back: take them off the list, and mend the documents"
+
+
+def test_every_dotted_name_of_a_library_exists():
     for document in documents():
-        for target in re.findall(r"\]\(([^)\s]+)\)", document.read_text(encoding="utf-8")):
-            if "://" in target:
-                continue
-            path, _, anchor = target.partition("#")
-            file = (document.parent / path).resolve() if path else document
-            assert file.exists(), f"{document.name} links to {target}"
-            if anchor:
-                headings = re.findall(r"^#+ (.+)$", file.read_text(encoding="utf-8"), re.MULTILINE)
-                slugs = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
-                assert anchor in slugs, f"{document.name} links to {target}"
+        for name in DOTTED.findall(document.read_text(encoding="utf-8")):
+            assert exists(name), f"{document.name} names {name}"
+
+
+def exists(name: str) -> bool:
+    parent, _, last = name.rpartition(".")
+    try:
+        # Lazily listed names count without their import.
+        return last in dir(importlib.import_module(parent)) or importlib.util.find_spec(name) is not None
+    except ImportError:
+        return exists(parent) and hasattr(pkgutil.resolve_name(parent), last)
+
+
+def tables(document) -> list[tuple[int, int]]:
+    """First and last line of each Markdown table, counted from 0."""
+    lines = document.read_text(encoding="utf-8").splitlines()
+    rows = [number for number, line in enumerate(lines) if line.startswith("|")]
+    starts = [number for number in rows if number - 1 not in rows]
+    ends = [number for number in rows if number + 1 not in rows]
+    return list(zip(starts, ends, strict=True))
+
+
+@pytest.mark.parametrize("document", documents(), ids=lambda path: str(path.relative_to(REPOSITORY)))
+def test_every_table_of_measured_numbers_names_its_source(document):
+    """The command that makes it, the test that holds it, or a publication: in the table or within eight lines of it."""
+    lines = document.read_text(encoding="utf-8").splitlines()
+    for first, last in tables(document):
+        if MEASURED.search("\n".join(lines[first : last + 1])):
+            around = "\n".join(lines[max(0, first - 8) : last + 9])
+            assert SOURCE.search(around), f"{document.name}:{first + 1}: where do these numbers come from?"
 
 
 @pytest.mark.parametrize("name", ENTRY_POINTS)
@@ -126,56 +173,26 @@ def test_pins_lie_within_the_bounds():
         assert pins[requirement.name] in requirement.specifier
 
 
-def frontmatter(path) -> dict:
-    return yaml.safe_load(path.read_text(encoding="utf-8").split("---\n")[1])
-
-
-@pytest.mark.parametrize("path", [REPOSITORY / "SKILL.md", SKILL / "SKILL.md"], ids=["root", "skill"])
-def test_frontmatter_follows_the_agent_skills_specification(path):
-    fields = frontmatter(path)
-    assert set(fields) <= {"name", "description", "license", "compatibility", "metadata", "allowed-tools"}
-    assert fields["name"] == "reward-modeling" == SKILL.name
-    assert 1 <= len(fields["description"]) <= 1024 and not set("<>") & set(fields["description"])
-    assert len(fields.get("compatibility", "")) <= 500
-    assert "reward model" in frontmatter(SKILL / "SKILL.md")["description"][:57].lower(), (
-        "the index of one loader keeps 57 characters"
-    )
-
-
-def test_the_root_document_hides_from_installers():
-    assert frontmatter(REPOSITORY / "SKILL.md")["metadata"]["internal"] is True
-
-
-def test_sizes():
-    files = skill_files()
-    assert len(files) < 50
-    assert sum(path.stat().st_size for path in files) < 1_000_000
-    assert len((SKILL / "SKILL.md").read_text(encoding="utf-8").splitlines()) < 250
+def test_no_document_is_too_long_to_read():
+    document = (SKILL / "SKILL.md").read_text(encoding="utf-8")
+    assert len(document.splitlines()) < 250 and (tokens(document) or 0) < 5000
     for reference in (SKILL / "references").glob("*.md"):
-        assert len(reference.read_text(encoding="utf-8").splitlines()) < 300, reference.name
+        text = reference.read_text(encoding="utf-8")
+        assert len(text.splitlines()) < 300, reference.name
+        headings = re.findall(r"^## (.+)$", text, re.MULTILINE)
+        listed = re.findall(r"^- \[(.+?)\]\(#", text, re.MULTILINE)
+        assert headings == listed, f"the list of contents of {reference.name} is not its headings"
 
 
 def test_every_file_of_the_skill_is_named_in_its_document():
     text = (SKILL / "SKILL.md").read_text(encoding="utf-8")
-    for path in skill_files():
+    for path in tracked(SKILL):
         name = path.relative_to(SKILL).as_posix()
         assert name == "SKILL.md" or f"`{name}`" in text, f"SKILL.md does not name {name}: one loader would not copy it"
 
 
-def test_nothing_that_a_scanner_refuses():
-    for path in skill_files():
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-            for reason, pattern in REFUSED.items():
-                assert not re.search(pattern, line, re.IGNORECASE), f"{path.name}:{number}: {reason}: {line.strip()}"
-
-
 def test_top_level_scripts_is_a_link_to_the_skills_scripts():
     assert (REPOSITORY / "scripts").resolve() == (SKILL / "scripts").resolve()
-
-
-def test_marketplace_names_the_skill():
-    plugin = json.loads((REPOSITORY / ".claude-plugin" / "marketplace.json").read_text(encoding="utf-8"))["plugins"][0]
-    assert [(REPOSITORY / folder).resolve() for folder in plugin["skills"]] == [SKILL.resolve()]
 
 
 @pytest.mark.parametrize("recipe", sorted((SKILL / "assets" / "recipes").glob("*.yaml")), ids=lambda path: path.name)
@@ -192,19 +209,25 @@ def test_every_key_of_a_recipe_is_a_flag(recipe):
     assert "--save_steps" in args.trainer_arguments
 
 
-@pytest.mark.parametrize("name", ENTRY_POINTS)
-def test_help_answers_at_once(name):
-    """In processor time, which a busy machine does not change; on an idle one it is the time on the clock."""
+def processor_time(*command: object) -> float:
+    """Seconds a command computes: on an idle machine its time on the clock, and the same on a busy one."""
     import resource
 
-    def once() -> float:
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        done = subprocess.run([sys.executable, SCRIPTS / name, "--help"], capture_output=True, text=True)
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        assert done.returncode == 0 and done.stdout.startswith("usage:") and not done.stderr
-        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run([sys.executable, *map(str, command)], capture_output=True, text=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert done.returncode == 0 and done.stdout, done.stderr
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
-    assert min(once() for _ in range(3)) < 0.5
+
+@pytest.mark.parametrize("name", ENTRY_POINTS)
+def test_help_answers_at_once(name):
+    assert min(processor_time(SCRIPTS / name, "--help") for _ in range(3)) < 0.5
+
+
+def test_ten_thousand_rows_are_checked_in_three_seconds(tmp_path):
+    rows = write_jsonl(tmp_path / "pairs.jsonl", toy_pairs(10_000))
+    assert min(processor_time(SCRIPTS / "check_data.py", rows) for _ in range(2)) < 3
 
 
 def test_trainer_fields_read_from_source_are_the_real_ones():
