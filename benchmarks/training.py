@@ -24,7 +24,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from scoring import PAD, SHAPES, reward_model
+from scoring import OURS, PAD, SHAPES, allocator_of, reward_model
 
 PAIRS = 8
 BATCHES = 2
@@ -79,7 +79,8 @@ def contenders(model: Any, gradient_checkpointing: bool) -> tuple[Contender, Con
     from trl import RewardConfig, RewardTrainer
 
     from reward_modeling.training.batches import PaddedCollator
-    from reward_modeling.training.outcome import OutcomeTrainer, precision
+    from reward_modeling.training.outcome import OutcomeTrainer
+    from reward_modeling.training.runs import precision
 
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=_no_tokenizer(), pad_token="[PAD]")
     config = RewardConfig(
@@ -109,7 +110,8 @@ def gradient_difference(trls: Contender, ours: Contender, batch: list[dict[str, 
     return max(((a.grad - b.grad).abs().max() / a.grad.abs().max()).item() for a, b in pairs if a.grad is not None)
 
 
-def seconds(contender: Contender, made: list[list[dict[str, Any]]]) -> float:
+def seconds(name: str, contender: Contender, made: list[list[dict[str, Any]]]) -> float:
+    allocator_of(name)
     start = time.process_time()
     for batch in made:
         contender.step(batch)
@@ -138,9 +140,9 @@ def main() -> None:
             difference = gradient_difference(trls, ours, plain[0])
             against = {"TRL as documented": [], "TRL, by length": []}
             for _ in range(args.rounds):
-                mine = seconds(ours, plain)
-                against["TRL as documented"].append(seconds(trls, plain) / mine)
-                against["TRL, by length"].append(seconds(trls, sorted_) / mine * tokens(plain) / tokens(sorted_))
+                mine = seconds(OURS[0], ours, plain)
+                against["TRL as documented"].append(seconds("TRL", trls, plain) / mine)
+                against["TRL, by length"].append(seconds("TRL", trls, sorted_) / mine * tokens(plain) / tokens(sorted_))
         results[name] = {"gradient": difference, "speedup": against}
         medians = [f"{statistics.median(r):.2f} [{min(r):.2f}, {max(r):.2f}]" for r in against.values()]
         lines.append([name, *medians, f"{difference:.1e}"])

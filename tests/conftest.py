@@ -116,6 +116,40 @@ def save_tiny(family: str, folder: Path, *, seed: int = 0, head: int | None = No
     return folder
 
 
+def process_model(family: str, *, seed: int = 0, dtype=None, max_length: int | None = None, **kwargs):
+    """A ProcessRewardModel of a tiny token classifier with random weights."""
+    import torch
+    from transformers import AutoModelForTokenClassification
+
+    from reward_modeling import ProcessRewardModel, checkpoints
+    from reward_modeling.rendering import prepare_tokenizer
+    from reward_modeling.steps import StepRenderer, default_separator
+
+    tokenizer = tiny_tokenizer(family)
+    prepare_tokenizer(tokenizer)
+    config = tiny_config(family, len(tokenizer))
+    config.num_labels = 2
+    torch.manual_seed(seed)
+    model = AutoModelForTokenClassification.from_config(config).to(dtype).eval()
+    renderer = StepRenderer(
+        tokenizer,
+        max_length=max_length,
+        scored_at=checkpoints.scored_at(model),
+        step_separator=default_separator(tokenizer),
+    )
+    return ProcessRewardModel(model, renderer, **kwargs)
+
+
+@pytest.fixture(scope="session")
+def toy_process_model(tmp_path_factory) -> Path:
+    """Folder of a tiny Qwen2 process reward model with random weights."""
+    from reward_modeling import checkpoints
+
+    made, folder = process_model("qwen2", max_length=128), tmp_path_factory.mktemp("toy_process_model") / "model"
+    checkpoints.save(made.model, made.renderer, folder, training={}, reward={"mean": 0.5, "std": 0.1, "n": 1})
+    return folder
+
+
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory):
     """tiny("qwen2") -> folder of a tiny base model; made once a session."""

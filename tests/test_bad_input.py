@@ -19,7 +19,7 @@ from conftest import QUICK, SCRIPTS, run_main, run_script, save_tiny, toy_pairs,
 ASK = {
     "check_data.py": ("--dataset_name",),
     "train.py": ("--model_name_or_path", "unread", "--output_dir", "{tmp}/out", "--dataset_name"),
-    "score.py": ("--model_name_or_path", "unread", "--input"),
+    "score.py": ("--model_name_or_path", "{tmp}/unread", "--input"),
     "evaluate.py": ("--model_name_or_path", "unread", "--dataset_name"),
 }
 
@@ -81,6 +81,8 @@ def told(done, code: int, message: str, where: object = None) -> None:
 def test_bad_data(script, fault, tmp_path):
     make, message, where = FAULTS[fault]
     path = make(tmp_path / "pairs.jsonl")
+    (tmp_path / "unread").mkdir()  # its kind is read, and nothing else of it
+    (tmp_path / "unread" / "config.json").write_text('{"architectures": ["Qwen2ForSequenceClassification"]}')
     arguments = [word.format(tmp=tmp_path) for word in ASK[script]]
     done = run_script(script, *arguments, path)
     told(done, 3, message.format(path=path), where and where.format(path=path))
@@ -131,10 +133,10 @@ def test_folders_that_hold_no_model(script, asked_with, tmp_path):
 
 def test_a_model_with_two_labels(tmp_path, toy_file, asked_with):
     model = save_tiny("qwen2", tmp_path / "two", head=2)
-    told(asked_with("score.py", model), 4, f"{model} has 2 labels; a reward model has one")
-    told(asked_with("evaluate.py", model), 4, f"{model} has 2 labels; a reward model has one")
+    told(asked_with("score.py", model), 4, f"{model} has 2 labels; an outcome reward model has one")
+    told(asked_with("evaluate.py", model), 4, f"{model} has 2 labels; an outcome reward model has one")
     done = train(model, toy_file, tmp_path / "out")
-    told(done, 4, f"{model} is a classifier with 2 labels; a reward model has one")
+    told(done, 4, f"{model} is a classifier with 2 labels; an outcome reward model has one")
 
 
 def test_a_missing_pad_token_is_added_and_said(tmp_path, toy_file, asked_with):
@@ -211,7 +213,9 @@ def test_a_device_that_is_not_there(toy_model, asked_with):
 
 def test_more_tokens_than_the_model_has_positions(tiny, toy_model, toy_file, asked_with, tmp_path):
     message = "--max_length 4096 is more than the 128 tokens the model can read"
-    told(train(tiny("qwen2"), toy_file, tmp_path, "--max_length", "4096"), 2, message)
+    done = train(tiny("qwen2"), toy_file, tmp_path, "--max_length", "4096")
+    told(done, 2, message)
+    assert "hint: give --max_length 128 or less" in done.stderr
     told(asked_with("evaluate.py", toy_model[0], "--max_length", "4096"), 2, message)
 
 

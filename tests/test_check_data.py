@@ -103,10 +103,16 @@ def test_evaluation_prompts_in_the_data_are_a_warning_that_strict_makes_fatal(tm
     assert (strict.returncode, json.loads(strict.stdout)["warnings"]) == (3, 1)
 
 
-def test_step_labels_are_recognised_and_not_audited(tmp_path):
-    done = run(write(tmp_path / "a.jsonl", [{"prompt": "p", "completions": ["one"], "labels": [True]}]))
+def test_step_labels_are_counted_and_audited(tmp_path):
+    row = {"prompt": "p", "completions": ["one", "two\nthree", "four"], "labels": [True, False]}
+    done = run(write(tmp_path / "a.jsonl", [row, row]), "--drop", "duplicate", "--output", tmp_path / "o.jsonl")
     result = json.loads(done.stdout)
-    assert (done.returncode, result["format"], result["rows"], result["comparisons"]) == (0, "stepwise", 1, 0)
+    assert (done.returncode, result["format"], result["solutions"]) == (0, "stepwise", 2)
+    assert (result["steps"], result["labelled_steps"], result["incorrect_steps"]) == (6, 4, 2)
+    found = {finding["check"]: finding["count"] for finding in result["findings"]}
+    assert found == {"duplicate": 1, "wrong_steps": 2, "ends_at_first_error": 2}
+    (kept,) = map(json.loads, (tmp_path / "o.jsonl").read_text().splitlines())
+    assert kept["labels"] == [1.0, 0.0, None]
 
 
 BAD = {

@@ -135,3 +135,127 @@ def test_only_the_sides_of_this_evaluation_count_as_truncated(tiny):
         assert judgement.summary["truncated"] == 2 and judgement.summary["not_scored"] == 1
     rows = judgement.rows()
     assert rows[1]["reward_rejected"] is None and rows[1]["kind"] == "long" and rows[0]["reward_chosen"] is not None
+
+
+# ---- step labels --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def steps_file(tmp_path_factory):
+    """Thirty solutions, every other with an error at its second step; three steps each, or two where labels stop."""
+    rows = [
+        {
+            "prompt": f"{i} apples and two?",
+            "completions": [f"there are {i}", f"two more are {i + 2}", "six"][: 2 + i % 4 // 2],
+            "labels": [True, i % 2 == 0, i % 2 == 0][: 2 + i % 4 // 2],
+            "subject": "red" if i % 3 else "blue",
+        }
+        for i in range(30)
+    ]
+    return write_jsonl(tmp_path_factory.mktemp("steps") / "steps.jsonl", rows)
+
+
+def test_step_figures_agree_with_a_count_over_the_rows(toy_process_model, steps_file, tmp_path):
+    out = tmp_path / "out.jsonl"
+    words = ("--model_name_or_path", toy_process_model, "--dataset_name", steps_file, "--output", out)
+    done = run_script("evaluate.py", *words)
+    assert done.returncode == 0, done.stderr
+    result, rows = done.json, [json.loads(line) for line in out.open()]
+    judged = [
+        (score < row["threshold"], label == 0)
+        for row in rows
+        for score, label in zip(row["step_rewards"], row["labels"], strict=True)
+    ]
+    assert result["n_steps"] == len(judged) and result["wrong_steps"] == sum(wrong for _, wrong in judged) == 22
+    assert result["step_accuracy"]["value"] == pytest.approx(sum(a == b for a, b in judged) / len(judged))
+    found = [row["first_flagged"] == row["first_error"] for row in rows]
+    assert [row["first_error"] for row in rows] == [1 if i % 2 else -1 for i in range(30)]
+    bad, good = sum(found[1::2]) / 15, sum(found[::2]) / 15
+    assert (result["erroneous"]["value"], result["correct"]["value"]) == pytest.approx((bad, good))
+    assert result["processbench_f1"]["value"] == pytest.approx(2 * bad * good / (bad + good) if bad + good else 0)
+    assert result["first_error_accuracy"]["value"] == pytest.approx(sum(found) / 30)
+    assert len({row["threshold"] for row in rows}) == len(result["threshold"]["values"]) == 2
+    assert set(result["subsets"]) == {"blue", "red"}
+    assert result["baselines"]["all_correct"]["step_accuracy"]["value"] == pytest.approx(1 - 22 / len(judged))
+    assert "halves of the prompts" in done.stderr and "baselines" in done.stderr and "Traceback" not in done.stderr
+    given = run_main("evaluate.py", *words[:4], "--threshold", "0.5").json["threshold"]
+    assert given == {"values": [0.5], "chosen_on": "given"}
+    other = run_main("evaluate.py", *words[:4], "--threshold_data", steps_file).json["threshold"]
+    assert other["chosen_on"] == "30 solutions of other data" and len(other["values"]) == 1
+
+
+def test_a_process_model_judges_comparisons_by_its_aggregate(toy_process_model, pairs_file, tmp_path):
+    words = ("--model_name_or_path", toy_process_model, "--dataset_name", pairs_file)
+    done = run_main("evaluate.py", *words, "--aggregate", "prod")
+    assert done.returncode == 0, done.stderr
+    assert done.json["n_pairs"] == 40 and "reward of a solution: prod of its steps" in done.stderr
+
+
+# ---- best of n ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def pools_file(tmp_path_factory):
+    """Twelve prompts with four answers each, the polite one of which is correct."""
+    texts = ["no apples\nA: 1", "thank you\nA: 2", "no\nA: 1", "no basket\nA: 3"]
+    rows = [
+        {"prompt": f"hello {i}", "completions": texts, "correct": [text.startswith("thank") for text in texts]}
+        for i in range(12)
+    ]
+    return write_jsonl(tmp_path_factory.mktemp("pools") / "pools.jsonl", rows)
+
+
+def test_best_of_n_of_an_outcome_model(toy_model, pools_file, tmp_path):
+    out = tmp_path / "out.jsonl"
+    words = ("--model_name_or_path", toy_model[0], "--dataset_name", pools_file, "--best_of_n", "--output", out)
+    done = run_script("evaluate.py", *words)
+    assert done.returncode == 0, done.stderr
+    by_n = {at["n"]: at for at in done.json["curve"]}
+    assert list(by_n) == [1, 4] and done.json["majority_possible"]
+    assert by_n[1]["model"]["value"] == by_n[1]["random"]["value"] == by_n[1]["majority"]["value"] == 0.25
+    assert by_n[4]["model"]["value"] == by_n[4]["oracle"]["value"] == 1.0, "the toy model prefers what is polite"
+    assert by_n[4]["majority"]["value"] == 0.0 and by_n[4]["gain"]["value"] == 0.75
+    assert by_n[4]["model"]["groups"] == 12
+    rows = [json.loads(line) for line in out.open()]
+    assert len(rows) == 12 and all(max(row["rewards"]) == row["rewards"][1] for row in rows)
+    assert "accuracy of the best-scored of n" in done.stderr and done.json["readings"] == []
+    shuffled = [json.loads(line) for line in pools_file.open()]
+    for i, row in enumerate(shuffled):
+        row["correct"] = [place == i % 4 for place in range(4)]
+    blind = write_jsonl(tmp_path / "shuffled.jsonl", shuffled)
+    readings = run_main("evaluate.py", *words[:2], "--dataset_name", blind, "--best_of_n").json["readings"]
+    assert readings[0].startswith("best of 4: 0.250 is not shown to be above random choice (0.250); gain +0.000 [")
+
+
+def test_best_of_n_of_a_process_model(toy_process_model, pools_file):
+    words = ("--model_name_or_path", toy_process_model, "--dataset_name", pools_file, "--best_of_n", "2", "3")
+    done = run_main("evaluate.py", *words, "--aggregate", "last")
+    assert done.returncode == 0, done.stderr
+    assert [at["n"] for at in done.json["curve"]] == [2, 3] and done.json["not_scored"] == 0
+    assert done.json["curve"][1]["model"]["value"] in (0.0, 0.75), (
+        "the same answers everywhere: one is always preferred"
+    )
+
+
+@pytest.mark.parametrize(
+    ("more", "code", "line"),
+    [
+        (("--aggregate", "min"), 2, "error: --aggregate is for process reward models, which score steps"),
+        (("--overlong", "drop_steps"), 2, "error: --overlong drop_steps is for process reward models"),
+        (("--threshold", "0.5"), 2, "error: a threshold is for step labels and a process reward model"),
+        (("--answer_column", "final"), 2, "error: --answer_column does nothing without --best_of_n"),
+        (("--best_of_n", "2", "--compare", "x"), 2, "error: --compare judges two models on pairs"),
+        (("--best_of_n", "9"), 2, "error: --best_of_n 9 is more than the 2 completions of the largest pool"),
+    ],
+)
+def test_flags_that_do_not_go_together(toy_model, pairs_file, more, code, line):
+    done = run_main("evaluate.py", "--model_name_or_path", toy_model[0], "--dataset_name", pairs_file, *more)
+    assert done.returncode == code and line in done.stderr.splitlines()
+
+
+def test_pools_without_correctness(toy_model, tmp_path):
+    data = write_jsonl(tmp_path / "pools.jsonl", [{"prompt": "hello", "completions": ["yes", "no"]}])
+    done = run_main("evaluate.py", "--model_name_or_path", toy_model[0], "--dataset_name", data, "--best_of_n")
+    assert done.returncode == 3
+    lines = done.stderr.splitlines()
+    assert lines[lines.index("error: best-of-n needs to know which completions are correct") + 1] == f"  --> {data}:1"

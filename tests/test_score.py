@@ -37,6 +37,24 @@ def rows_file(tmp_path) -> Path:
     return write_jsonl(tmp_path / "rows.jsonl", ROWS)
 
 
+def test_a_file_that_is_scored_in_slices_gives_the_same_rows(toy_model, tmp_path, monkeypatch):
+    from reward_modeling import packing, records, scoring
+
+    path = write_jsonl(tmp_path / "rows.jsonl", [{**ROWS[i % 3], "id": i} for i in range(11)])
+    whole = score(toy_model[0], "--input", path, "--rank", "--output", tmp_path / "whole.jsonl").json
+    monkeypatch.setattr(records, "SLICE", 4)
+    monkeypatch.setattr(packing, "WINDOW", 5)
+    monkeypatch.setattr(scoring, "WINDOW", 5)
+    sliced = score(toy_model[0], "--input", path, "--rank", "--output", tmp_path / "sliced.jsonl").json
+    assert sliced["reward_mean"] == pytest.approx(whole["reward_mean"], abs=1e-5)
+    assert {**sliced, "output": 0, "reward_mean": 0} == {**whole, "output": 0, "reward_mean": 0}
+    rows = [[json.loads(line) for line in (tmp_path / name).open()] for name in ("whole.jsonl", "sliced.jsonl")]
+    for a, b in zip(*rows, strict=True):
+        assert a.pop("rewards") == pytest.approx(b.pop("rewards"), abs=1e-5)
+        assert a == b
+    assert [row["id"] for row in rows[0]] == list(range(11))
+
+
 def test_rewards_stay_with_their_rows(toy_model, rows_file):
     done = score(toy_model[0], "--input", rows_file)
     assert done.returncode == 0, done.stderr
@@ -156,3 +174,146 @@ def test_input_and_prompt_exclude_each_other(rows_file):
     done = score(Path("unread"), "--input", rows_file, "--rank", "--best_of", "2")
     assert done.returncode == 2
     assert "error: --rank orders all completions, --best_of keeps one: choose one of them" in done.stderr.splitlines()
+
+
+# ---- process reward models ----------------------------------------------------------------------------------------
+
+
+STEPS = ["there are two", "two and two are four", "so four"]
+
+
+def step_rewards_of(model, *solutions):
+    """Each solution alone through Python: the second route."""
+    from reward_modeling import ProcessRewardModel
+
+    process_model = ProcessRewardModel.from_pretrained(str(model))
+    return [process_model.score_steps(["hello"], [steps])[0] for steps in solutions]
+
+
+def test_a_process_model_is_recognised_and_scores_steps(toy_process_model, tmp_path):
+    rows = [
+        {"id": 1, "prompt": "hello", "steps": STEPS, "source": "x"},
+        {"id": 2, "prompt": "hello", "steps": STEPS[:2]},
+    ]
+    done = score(toy_process_model, "--input", write_jsonl(tmp_path / "steps.jsonl", rows))
+    assert done.returncode == 0, done.stderr
+    expected = step_rewards_of(toy_process_model, STEPS, STEPS[:2])
+    assert [row["step_rewards"] for row in done.json["rows"]] == [pytest.approx(one, abs=1e-5) for one in expected]
+    assert [row["reward"] for row in done.json["rows"]] == pytest.approx([min(one) for one in expected], abs=1e-5)
+    assert done.json["rows"][0]["steps"] == STEPS and done.json["rows"][0]["source"] == "x"
+    assert (done.json["steps"], done.json["steps_not_scored"], done.json["aggregate"]) == (5, 0, "min")
+    assert "all steps of a solution in one pass" in done.stderr
+
+
+def test_every_way_to_write_solutions_gives_the_same_rewards(toy_process_model, tmp_path):
+    texts = ["\n".join(STEPS), "\n".join(STEPS[::-1])]
+    expected = [sum(one) / len(one) for one in step_rewards_of(toy_process_model, STEPS, STEPS[::-1])]
+    ways = {
+        "texts": {"prompt": "hello", "completions": texts},
+        "steps": {"prompt": "hello", "completions": [STEPS, STEPS[::-1]]},
+        "correct": {"prompt": "hello", "completions": [STEPS, STEPS[::-1]], "correct": [True, False]},
+    }
+    for name, row in ways.items():
+        path = write_jsonl(tmp_path / f"{name}.jsonl", [row])
+        done = score(toy_process_model, "--input", path, "--aggregate", "mean")
+        assert done.returncode == 0, done.stderr
+        assert done.json["rows"][0]["rewards"] == pytest.approx(expected, abs=1e-5), name
+        assert done.json["rows"][0]["steps"] == [STEPS, STEPS[::-1]]
+    labelled = {"prompt": "hello", "completions": STEPS, "labels": [True, True, False]}
+    done = score(toy_process_model, "--input", write_jsonl(tmp_path / "l.jsonl", [labelled]), "--aggregate", "mean")
+    assert done.json["rows"][0]["reward"] == pytest.approx(expected[0], abs=1e-5)
+    words = ("--prompt", "hello", "--completions", *[text.replace("\n", "##") for text in texts])
+    done = score(toy_process_model, *words, "--aggregate", "mean", "--step_separator", "##")
+    assert done.json["rows"][0]["rewards"] == pytest.approx(expected, abs=1e-5)
+
+
+def test_an_outcome_model_reads_steps_as_one_text(toy_model, tmp_path):
+    rows = [{"prompt": "hello", "completions": [STEPS]}, {"prompt": "hello", "completions": ["\n".join(STEPS)]}]
+    done = score(toy_model[0], "--input", write_jsonl(tmp_path / "rows.jsonl", rows))
+    assert done.json["rows"][0]["reward"] == done.json["rows"][1]["reward"] and "steps" not in done.json["rows"][0]
+
+
+def test_rank_and_best_of_go_by_the_aggregate(toy_process_model, tmp_path):
+    solutions = [STEPS, STEPS[:1], STEPS[::-1]]
+    expected = [one[-1] for one in step_rewards_of(toy_process_model, *solutions)]
+    best = max(range(3), key=expected.__getitem__)
+    path = write_jsonl(tmp_path / "pool.jsonl", [{"prompt": "hello", "completions": solutions}])
+    row = score(toy_process_model, "--input", path, "--aggregate", "last", "--rank").json["rows"][0]
+    assert row["rewards"] == pytest.approx(sorted(expected, reverse=True), abs=1e-5) and row["order"][0] == best
+    assert row["steps"] == [solutions[i] for i in row["order"]]
+    assert [rewards[-1] for rewards in row["step_rewards"]] == row["rewards"]
+    row = score(toy_process_model, "--input", path, "--aggregate", "last", "--best_of", "3").json["rows"][0]
+    assert row["index"] == best and row["steps"] == solutions[best] and row["reward"] == row["step_rewards"][-1]
+
+
+def test_steps_that_do_not_fit_are_null_and_counted(toy_process_model, tmp_path):
+    long = [*STEPS, "one two three four five six " * 30, "so four"]
+    path = write_jsonl(tmp_path / "long.jsonl", [{"prompt": "hello", "steps": long}])
+    done = score(toy_process_model, "--input", path, "--output", tmp_path / "out.jsonl")
+    row = json.loads((tmp_path / "out.jsonl").read_text())
+    expected = step_rewards_of(toy_process_model, STEPS)[0]
+    assert row["step_rewards"] == [*[pytest.approx(value, abs=1e-5) for value in expected], None, None]
+    assert row["reward"] == pytest.approx(min(expected), abs=1e-5)
+    assert (done.json["steps"], done.json["steps_not_scored"], done.json["not_scored"]) == (5, 2, 0)
+
+
+def test_steps_in_the_wrong_column_are_noticed(toy_process_model, tmp_path):
+    path = write_jsonl(tmp_path / "rows.jsonl", [{"prompt": "hello", "completions": STEPS}])
+    done = score(toy_process_model, "--input", path)
+    assert done.json["completions"] == 3 and "warning: no completion has more than one step" in done.stderr
+    done = score(toy_process_model, "--input", path, "--columns", "steps=completions")
+    assert done.json["completions"] == 1 and done.json["steps"] == 3 and "warning" not in done.stderr
+
+
+def test_flags_of_the_other_kind(toy_model, toy_process_model):
+    words = ("--prompt", "hello", "--completions", "one\ntwo")
+    done = score(toy_process_model, *words, "--normalise")
+    assert done.returncode == 2 and "error: --normalise is for outcome reward models" in done.stderr
+    done = score(toy_process_model, *words, "--overlong", "truncate_left")
+    assert done.returncode == 2 and "error: --overlong truncate_left is for outcome reward models" in done.stderr
+    done = score(toy_model[0], *words, "--step_separator", "\\n")
+    assert done.returncode == 2 and "error: --step_separator is for process reward models" in done.stderr
+
+
+def test_best_of_completions_that_a_policy_writes(toy_model, tiny, tmp_path):
+    """A larger N adds completions and keeps the others, so the best reward can only rise; each is score.py's own reward."""
+    words = ("red", "blue", "green one", "world", "apples")
+    file = write_jsonl(tmp_path / "prompts.jsonl", [{"prompt": f"hello {word}", "id": word} for word in words])
+    flags = (
+        "--model_name_or_path",
+        toy_model[0],
+        "--input",
+        file,
+        "--generate_with",
+        tiny("qwen2"),
+        "--max_new_tokens",
+        8,
+    )
+    few, more, again = (run_main("score.py", *flags, "--best_of", n, "--seed", 3).json for n in (2, 6, 6))
+    assert more == again
+    assert (more["prompts"], more["completions"]) == (5, 30)
+    for two, six in zip(few["rows"], more["rows"], strict=True):
+        assert six["id"] == two["id"]
+        assert six["reward"] >= two["reward"]
+        assert six["reward"] > two["reward"] or six["index"] == two["index"]
+    assert any(six["reward"] > two["reward"] for two, six in zip(few["rows"], more["rows"], strict=True))
+    assert 0 <= more["unfinished"] <= 30
+    rows = [{"prompt": row["prompt"], "completion": row["completion"]} for row in more["rows"]]
+    written = write_jsonl(tmp_path / "written.jsonl", rows)
+    given = run_main("score.py", "--model_name_or_path", toy_model[0], "--input", written).json["rows"]
+    assert [row["reward"] for row in given] == pytest.approx([row["reward"] for row in more["rows"]], abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        ((), "--generate_with needs --best_of N"),
+        (("--best_of", 2, "--completions", "no"), "--completions are given, --generate_with writes them"),
+        (("--best_of", 2, "--seed", -1), "--seed is a whole number of at least 0, got -1"),
+        (("--best_of", 2, "--max_new_tokens", 200), "--max_new_tokens 200 leaves no room for a prompt"),
+    ],
+)
+def test_flags_that_do_not_go_with_a_policy(toy_model, tiny, extra, message):
+    names = ("--model_name_or_path", toy_model[0], "--prompt", "hello", "--generate_with", tiny("qwen2"))
+    done = run_main("score.py", *names, *extra)
+    assert (done.returncode, message in done.stderr) == (2, True)

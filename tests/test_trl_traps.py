@@ -14,7 +14,7 @@ from reward_modeling import checkpoints
 from reward_modeling.records import comparisons, load
 from reward_modeling.rendering import Renderer, prepare_tokenizer
 from reward_modeling.scoring import RewardModel
-from reward_modeling.training import outcome
+from reward_modeling.training import outcome, runs
 from reward_modeling.training.batches import PaddedCollator
 
 MESSAGES = [{"role": "user", "content": "hello world"}, {"role": "assistant", "content": "thank you"}]
@@ -39,7 +39,7 @@ def test_01_precision_follows_the_hardware(tmp_path):
 
     with pytest.raises(ValueError, match="bf16"):
         RewardConfig(str(tmp_path))
-    config = RewardConfig(str(tmp_path), **outcome.precision())
+    config = RewardConfig(str(tmp_path), **runs.precision())
     assert not config.bf16 and not config.fp16
 
 

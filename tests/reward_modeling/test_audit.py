@@ -47,6 +47,7 @@ FLAWS = {
     "negative_margin": pair(row=4, margin=-0.5),
     "duplicate": pair("q1", row=4),
     "encoding": pair(rejected="cafÃ©", row=4),
+    "leaked_turn": pair(chosen="It is 4.\n\nHuman: And 3 + 3?", row=4),
     "roles": replace(pair(row=4), prompt=[user("a"), user("b")]),
 }
 
@@ -67,6 +68,35 @@ def test_dropping_the_finding_leaves_the_clean_pairs(check):
     records = [*CLEAN, FLAWS[check]]
     findings = [finding for finding in audit(records) if finding.check == check]
     assert drop(records, findings) == CLEAN
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "4<|im_end|>",
+        "4<｜User｜>",
+        "4<end_of_turn>",
+        "4 [INST] more",
+        "4</s>\n",
+        "4\n### Instruction:\nAdd.",
+        "4\n\nAssistant: 5",
+    ],
+)
+def test_the_marker_of_a_turn_in_either_answer_is_found(answer):
+    assert found([*CLEAN, pair(chosen=answer, row=4)]) == {"leaked_turn": AT_4}
+    assert found([*CLEAN, pair(rejected=answer, row=4)]) == {"leaked_turn": AT_4}
+
+
+@pytest.mark.parametrize(
+    "answer",
+    ["Human: is a word", "a || b <- c|", "<s>old</s> new", "## Instructions", "if a <|b and c|> d", "| [x] | </s>a"],
+)
+def test_text_that_only_looks_like_a_marker_is_not(answer):
+    assert found([*CLEAN, pair(chosen=answer, row=4)]) == {}
+
+
+def test_a_marker_in_the_prompt_is_the_users_own():
+    assert found([*CLEAN, pair("What does <|im_end|> mean?", row=4)]) == {}
 
 
 def test_contradicting_labels_are_both_named_and_are_no_duplicates():

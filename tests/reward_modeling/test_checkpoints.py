@@ -1,12 +1,15 @@
 """A saved model scores as the model in memory did, or the run says so."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
 
-from conftest import DECODERS, ENCODERS, save_tiny
+from conftest import DECODERS, ENCODERS, SCRIPTS, save_tiny
 from reward_modeling import checkpoints
 from reward_modeling.console import ModelError, RunError, UsageError
 from reward_modeling.rendering import Renderer
@@ -200,6 +203,24 @@ def test_output_folder_that_holds_a_model(saved, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match="is a file"):
         checkpoints.check_output_dir(tmp_path / "file", overwrite=False, resuming=False)
+
+
+def test_an_output_folder_into_which_nothing_came_is_gone_when_the_process_leaves(tmp_path):
+    (tmp_path / "runs").mkdir()
+    code = (
+        "import sys; from pathlib import Path; from reward_modeling.checkpoints import check_output_dir\n"
+        "for name in ('runs/dry', 'new/deep/dry', 'runs/kept'):\n"
+        "    check_output_dir(name, overwrite=False, resuming=False)\n"
+        "Path('runs/kept/run.json').touch()"
+    )
+    subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, check=True, env={**os.environ, "PYTHONPATH": str(SCRIPTS)}
+    )
+    assert sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")) == [
+        "runs",
+        "runs/kept",
+        "runs/kept/run.json",
+    ]
 
 
 def test_a_foreign_reward_model_runs_as_its_author_would_run_it(tmp_path):

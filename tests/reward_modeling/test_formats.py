@@ -118,7 +118,9 @@ def test_a_real_shaped_row_is_recognised_and_says_the_same(read, name):
 @pytest.mark.parametrize("name", FORMATS)
 def test_the_example_of_each_format_is_recognised_as_that_format(read, name):
     entry = FORMATS[name]
-    assert read(entry.example, kind=None if entry.labelled else "scoring").format == name
+    unlabelled = "stepwise" if entry.stepwise else "scoring" if entry.answered else "prompts"
+    kind = None if entry.labelled else unlabelled
+    assert read(entry.example, kind=kind).format == name
 
 
 def test_multi_turn_transcripts_share_all_but_the_last_answer(read):
@@ -357,3 +359,121 @@ def test_winner_formats_become_comparisons_with_their_id_and_metadata(read):
     (pair,) = read(row).rows
     assert isinstance(pair, Comparison)
     assert (pair.id, pair.metadata, pair.margin, pair.weight) == ("r", {"judge": "me"}, None, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("row", "format"),
+    [
+        ({"prompt": "Hi"}, "prompt"),
+        ({"question": "Hi", "answer": "unused"}, "prompt"),
+        ({"prompt": "Hi", "completion": "kept as metadata"}, "prompt"),
+        ({"messages": [user("Hi")]}, "open_conversation"),
+        ({"messages": [user("Hi"), assistant("Hello.")]}, "conversation"),
+        ({"prompt": "Hi", "chosen": "Hello.", "rejected": "No."}, "explicit"),
+        ({"prompt": "Hi", "completions": ["2+2=4", "4+2=7"], "labels": [True, False]}, "stepwise"),
+    ],
+)
+def test_prompts_are_read_from_any_format(read, row, format):
+    records = read(row, kind="prompts")
+    assert (records.format, records.rows[0].prompt, records.rows[0].completions) == (format, [user("Hi")], [])
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"prompt": "  "}, "the prompt is empty"),
+        ({"prompt": None}, "`prompt` or `question` or `query` is null"),
+        ({"prompt": [user("Hi"), assistant("Yes")]}, "ends with an assistant message: there is nothing to answer"),
+        ({"prompt": "Hi", "context": "lost"}, "column `context` could be part of the input"),
+    ],
+)
+def test_prompts_that_cannot_be_answered_are_refused(read, row, message):
+    with pytest.raises(DataError, match=message):
+        read(row, kind="prompts")
+
+
+def test_prompts_alone_are_no_comparisons(read):
+    with pytest.raises(DataError, match="no format has the columns prompt"):
+        read({"prompt": "Hi"})
+
+
+# ---- answers in steps ---------------------------------------------------------------------------------------------
+
+
+PRM800K = {
+    "question": {"problem": "2+2?"},
+    "label": {
+        "steps": [
+            {"completions": [{"text": "a", "rating": 1}, {"text": "b", "rating": -1}], "chosen_completion": 0},
+            {"completions": [{"text": "c", "rating": 0}], "chosen_completion": 0},
+            {"completions": [{"text": "d", "rating": 0}], "human_completion": {"text": "e"}, "chosen_completion": None},
+            {"completions": [{"text": "f", "rating": 1}, {"text": "g", "rating": -1}], "chosen_completion": None},
+            {"completions": [{"text": "never reached", "rating": 1}], "chosen_completion": 0},
+        ]
+    },
+}
+SHEPHERD = {"input": "2+2? Step 1: a ки\nStep 2: b ки\n", "label": "2+2? Step 1: a +\nStep 2: b -\n", "task": "GSM8K"}
+
+STEPS = {
+    "booleans": ({"prompt": "2+2?", "completions": ["a", "b"], "labels": [True, False]}, ["a", "b"], [1, 0]),
+    "messages": ({"prompt": Q, "completions": ["a", "b"], "labels": [1, 0]}, ["a", "b"], [1, 0]),
+    "probabilities": ({"prompt": Q, "completions": ["a", "b"], "labels": [0.25, 1]}, ["a", "b"], [0.25, 1]),
+    "up to the first error": ({"prompt": Q, "completions": list("abc"), "labels": [1, 0]}, list("abc"), [1, 0, None]),
+    "not judged": ({"prompt": Q, "completions": list("abc"), "labels": [1, None, 0]}, list("abc"), [1, None, 0]),
+    "math_shepherd": (SHEPHERD, ["Step 1: a", "Step 2: b"], [1, 0]),
+    "processbench": ({"problem": "2+2?", "steps": list("abc"), "label": 1}, list("abc"), [1, 0, None]),
+    "processbench correct": ({"problem": "2+2?", "steps": list("abc"), "label": -1}, list("abc"), [1, 1, 1]),
+}
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_labelled_steps_in_every_writing(read, name):
+    row, steps, labels = STEPS[name]
+    (solution,) = read(row, kind="stepwise").rows
+    assert isinstance(solution, Solution) and solution.prompt == Q
+    assert (solution.steps, solution.labels) == (steps, labels)
+
+
+@pytest.mark.parametrize(("neutral", "label"), [("good", 1.0), ("bad", 0.0), ("ignore", None)])
+def test_a_neutral_rating_is_what_one_says_it_is(read, neutral, label):
+    (solution,) = read(PRM800K, neutral=neutral).rows
+    assert solution.steps == ["a", "c", "e", "g"] and solution.labels == [1.0, label, 1.0, 0.0]
+    (rated,) = read({"prompt": Q, "completions": list("abc"), "ratings": [1, 0, -1]}, neutral=neutral).rows
+    assert rated.labels == [1.0, label, 0.0]
+
+
+BAD_STEPS = {
+    "too few labels": ({"completions": list("abc"), "labels": [1, 1]}, "`labels` has 2 entries for 3 steps"),
+    "too many labels": ({"completions": ["a"], "labels": [1, 0]}, "`labels` has 2 entries for 1 steps"),
+    "empty step": ({"completions": ["a", " "], "labels": [1, 0]}, "step 2 of `completions` is empty"),
+    "mixed labels": ({"completions": ["a", "b"], "labels": [True, 0]}, "`labels` mixes true or false with numbers"),
+    "a word": ({"completions": ["a"], "labels": ["good"]}, "`labels` holds good: expected true or false"),
+    "out of range": ({"completions": ["a"], "labels": [-1]}, "`labels` holds -1: expected true or false, 0 or 1"),
+    "nothing judged": ({"completions": ["a"], "labels": [None]}, "`labels` holds nothing but null"),
+    "no steps": ({"completions": [], "labels": []}, "not a list of steps in text"),
+    "neutral": ({"completions": ["a"], "ratings": [0]}, "say what that means with --neutral"),
+    "rating": ({"completions": ["a"], "ratings": [2]}, "step 1 is rated 2: expected -1, 0 or 1"),
+    "place of the error": ({"steps": ["a"], "label": 1}, "expected the place of the first error among 1 steps, or -1"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_STEPS)
+def test_bad_steps_name_the_row(read, name):
+    row, message = BAD_STEPS[name]
+    with pytest.raises(DataError, match=message) as caught:
+        read({"prompt": Q, **row}, kind="stepwise")
+    assert caught.value.where.endswith("rows.jsonl:1")
+
+
+def test_bad_math_shepherd_rows(read):
+    with pytest.raises(DataError, match="does not repeat step 2 of `input` with \\+ or - behind it"):
+        read({**SHEPHERD, "label": SHEPHERD["label"].replace("-", "?")})
+    with pytest.raises(DataError, match="has no 'Step 1:'"):
+        read({name: text.replace("Step 1", "First") for name, text in SHEPHERD.items()})
+
+
+def test_pairs_have_no_steps_and_steps_no_pairs(read):
+    with pytest.raises(DataError, match="format `explicit`\\) have no steps"):
+        read({"prompt": Q, "chosen": A, "rejected": B}, kind="stepwise")
+    with pytest.raises(DataError, match="process reward models"):
+        read(STEPS["processbench"][0], kind="comparison")

@@ -12,8 +12,19 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from reward_modeling import records as records_module
 from reward_modeling.console import DataError, UsageError
-from reward_modeling.records import Comparison, Ranking, Records, Solution, comparisons, equal_scores, load, to_row
+from reward_modeling.records import (
+    Comparison,
+    Ranking,
+    Records,
+    Solution,
+    comparisons,
+    equal_scores,
+    load,
+    stream,
+    to_row,
+)
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 REAL = REPOSITORY.parent / "shared" / "data"
@@ -210,6 +221,62 @@ def test_row_numbers_are_lines_also_after_blank_lines(tmp_path):
     with pytest.raises(DataError) as caught:
         load([path])
     assert caught.value.where == f"{path}:5"
+
+
+WRITERS = {
+    "rows.jsonl": lambda path, rows: path.write_text("".join(json.dumps(row) + "\n" for row in rows)),
+    "rows.jsonl.gz": lambda path, rows: path.write_bytes(
+        gzip.compress("".join(json.dumps(row) + "\n" for row in rows).encode())
+    ),
+    "rows.json": lambda path, rows: path.write_text(json.dumps(rows)),
+    "rows.parquet": lambda path, rows: _parquet_of(path, rows),
+    "saved": lambda path, rows: _saved_of(path, rows),
+}
+
+
+def _parquet_of(path, rows):
+    import pyarrow
+    import pyarrow.parquet
+
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+
+
+def _saved_of(path, rows):
+    import datasets
+
+    datasets.Dataset.from_list(rows).save_to_disk(path)
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_stream_gives_what_loading_gives_slice_by_slice(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(records_module, "SLICE", 3)
+    rows = [{"id": i, "prompt": f"p{i}", "completions": ["a", f"b{i}"][: 1 + i % 2]} for i in range(10)]
+    WRITERS[name](tmp_path / name, rows)
+    streamed, loaded = stream([str(tmp_path / name)]), load([str(tmp_path / name)], kind="scoring")
+    assert list(streamed) == loaded.rows
+    assert list(streamed) == loaded.rows  # it can be read again
+    assert (streamed.rows, streamed.completions, streamed.format) == (10, 15, loaded.format)
+    assert [row.origin.row for row in streamed] == list(range(1, 11))
+
+
+def test_a_stream_finds_a_bad_row_in_a_later_slice_before_anything_is_done(tmp_path, monkeypatch):
+    monkeypatch.setattr(records_module, "SLICE", 3)
+    rows = [{"prompt": f"p{i}", "completions": ["a"]} for i in range(7)] + [{"prompt": "p", "completions": [3]}]
+    path = tmp_path / "rows.jsonl"
+    WRITERS[path.name](path, rows)
+    with pytest.raises(DataError) as error:
+        stream([str(path)])
+    assert error.value.where == f"{path}:8"
+
+
+def test_a_column_that_is_absent_from_a_later_slice_is_no_error_but_an_unknown_one_is(tmp_path, monkeypatch):
+    monkeypatch.setattr(records_module, "SLICE", 2)
+    rows = [{"q": "p", "completions": ["a"], "note": "x"}] * 2 + [{"q": "p", "completions": ["a"]}] * 2
+    path = tmp_path / "rows.jsonl"
+    WRITERS[path.name](path, rows)
+    assert stream([str(path)], columns={"prompt": "q", "note": ""}).rows == 4
+    with pytest.raises(DataError, match="no column `Q`"):
+        stream([str(path)], columns={"prompt": "Q"})
 
 
 def test_a_missing_file_is_told_with_a_name_that_exists(tmp_path):

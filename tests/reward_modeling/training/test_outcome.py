@@ -14,7 +14,7 @@ from reward_modeling import checkpoints
 from reward_modeling.console import DataError, RunError
 from reward_modeling.records import Comparison, Origin
 from reward_modeling.rendering import Renderer
-from reward_modeling.training import outcome
+from reward_modeling.training import outcome, runs
 from reward_modeling.training.batches import PaddedCollator, packed_batches
 from reward_modeling.training.splits import split_by_prompt
 
@@ -61,7 +61,7 @@ def config(folder, **fields):
         "max_length": None,
         "center_rewards_coefficient": 0.01,
         "disable_tqdm": True,
-        **outcome.precision(),
+        **runs.precision(),
     }
     return RewardConfig(str(folder), **{**base, **fields})
 
@@ -209,7 +209,7 @@ def test_split_takes_about_the_share_asked_for():
     ],
 )
 def test_defaults_follow_the_size(parameters, lora, rate, batch, checkpointing):
-    chosen, reason = outcome.default_arguments(int(parameters), lora)
+    chosen, reason = runs.default_arguments(int(parameters), lora)
     assert chosen["learning_rate"] == pytest.approx(rate)
     assert (chosen["per_device_train_batch_size"], chosen["gradient_checkpointing"]) == (batch, checkpointing)
     assert ("LoRA" in reason) is lora
@@ -217,9 +217,9 @@ def test_defaults_follow_the_size(parameters, lora, rate, batch, checkpointing):
 
 def test_resuming_another_run_is_refused(tmp_path):
     (tmp_path / "run.json").write_text(json.dumps({"learning_rate": "0.1", "seed": "1"}))
-    outcome.check_same_run(tmp_path, {"learning_rate": "0.1", "seed": "1"})
+    runs.check_same_run(tmp_path, {"learning_rate": "0.1", "seed": "1"})
     with pytest.raises(RunError, match=r"learning_rate \(0.1 -> 0.2\)"):
-        outcome.check_same_run(tmp_path, {"learning_rate": "0.2", "seed": "1"})
+        runs.check_same_run(tmp_path, {"learning_rate": "0.2", "seed": "1"})
 
 
 @pytest.mark.parametrize("family", ["qwen2", "bert"])
@@ -228,9 +228,7 @@ def test_lora_trains_and_saves_the_head(family, tiny, tmp_path):
     renderer = Renderer(loaded.tokenizer, max_length=128, scored_at=checkpoints.scored_at(loaded.model))
     before = checkpoints.head_projection(loaded.model).weight.detach().clone()
     rows = outcome.render_comparisons(toy_comparisons(), renderer)
-    lora = outcome.lora_config(
-        checkpoints.head_name(loaded.model), r=4, alpha=8, dropout=0.0, target_modules="all-linear"
-    )
+    lora = runs.lora_config(checkpoints.head_name(loaded.model), r=4, alpha=8, dropout=0.0, target_modules="all-linear")
     model, _ = outcome.fit(
         loaded.model, renderer, rows, config(tmp_path, remove_unused_columns=False), head="new", peft_config=lora
     )
@@ -247,7 +245,7 @@ def train_once(folder, tmp_path, pairs, *, packed, lora=False, **fields):
     loaded = checkpoints.load_for_training(str(folder))
     renderer = Renderer(loaded.tokenizer, max_length=128)
     rows = outcome.render_comparisons(pairs, renderer)
-    peft = outcome.lora_config("score", r=4, alpha=8, dropout=0.0, target_modules="all-linear") if lora else None
+    peft = runs.lora_config("score", r=4, alpha=8, dropout=0.0, target_modules="all-linear") if lora else None
     torch.manual_seed(0)
     trainer = outcome.OutcomeTrainer(
         model=loaded.model, args=config(tmp_path, remove_unused_columns=False, **fields), train_dataset=rows.dataset,

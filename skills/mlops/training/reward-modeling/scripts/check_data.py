@@ -12,7 +12,7 @@
 #     "scipy>=1.14,<2",
 # ]
 # ///
-"""Say which format preference data has, convert it, and list what is wrong with it.
+"""Say which format preference or stepwise data has, convert it, and list what is wrong with it.
 
     check_data.py pairs.jsonl --output canonical.jsonl
     check_data.py train.parquet --eval_dataset_name held_out.jsonl --drop identical duplicate --output clean.jsonl
@@ -28,22 +28,24 @@ import json
 
 from reward_modeling import arguments as flags
 from reward_modeling.audit import CHECKS, Finding, audit, show
+from reward_modeling.audit_steps import STEP_CHECKS, audit_steps
 from reward_modeling.console import DataError, UsageError, check_output_file, emit, log, main_guard, table, write_whole
 from reward_modeling.formats import FORMATS
-from reward_modeling.records import Comparison, Records, Solution, comparisons, equal_scores, load, to_row
+from reward_modeling.records import Comparison, Records, Solution, comparisons, equal_scores, load, solutions, to_row
 
 
 def parser() -> flags.Parser:
     parser = flags.Parser(__doc__, prog="check_data.py")
     parser.add_argument("data", nargs="*", metavar="DATA", help="the same as --dataset_name")
-    data = flags.add_dataset_arguments(parser)
+    data = flags.add_dataset_arguments(parser, stepwise=True)
     data.add_argument(
         "--eval_dataset_name", nargs="+", metavar="DATA", help="evaluation data, whose prompts must not occur in DATA"
     )
     group = parser.add_argument_group("result")
     group.add_argument("--output", metavar="FILE", help="write the rows as canonical JSON Lines")
     flags.add_flag(group, "--overwrite", "replace --output if it exists")
-    droppable = [name for name, check in CHECKS.items() if check.about_rows and not check.needs_tokens]
+    checks = CHECKS | STEP_CHECKS
+    droppable = [name for name, check in checks.items() if check.about_rows and not check.needs_tokens]
     group.add_argument(
         "--drop",
         nargs="+",
@@ -68,12 +70,14 @@ def main(argv: list[str] | None = None) -> dict | None:
     if args.drop and not args.output:
         raise UsageError("--drop leaves rows out of --output, which is not given", hint="add --output clean.jsonl")
     output = check_output_file(args.output, args.overwrite) if args.output else None
-    reading = {"config": args.dataset_config, "format": args.format, "columns": args.columns}
+    reading = {"config": args.dataset_config, "format": args.format, "columns": args.columns, "neutral": args.neutral}
     records = load(sources, split=args.dataset_split, **reading)
-    pairs, held_out = auditable(records), None
+    stepwise = all(isinstance(row, Solution) for row in records.rows)
+    taken_apart, look = (solutions, audit_steps) if stepwise else (comparisons, audit)
+    pairs, held_out = taken_apart(records), None
     if args.eval_dataset_name:
-        held_out = comparisons(load(args.eval_dataset_name, split=args.dataset_split, **reading))
-    findings = audit(pairs, eval_records=held_out)
+        held_out = taken_apart(load(args.eval_dataset_name, split=args.dataset_split, **reading))
+    findings = look(pairs, eval_records=held_out)
     dropped = [finding for finding in findings if finding.check in args.drop]
     rows = without(records, pairs, dropped)
     if output:
@@ -84,7 +88,7 @@ def main(argv: list[str] | None = None) -> dict | None:
         "format": records.format,
         "files": records.files,
         "rows": len(records.rows) + sum(records.set_aside.values()),
-        "comparisons": len(pairs),
+        **({"solutions": len(pairs), **steps_of(pairs)} if stepwise else {"comparisons": len(pairs)}),
         "equal_scores": equal_scores(records),
         "set_aside": records.set_aside,
         "columns_used": records.columns_used,
@@ -98,22 +102,25 @@ def main(argv: list[str] | None = None) -> dict | None:
     return finish(result, args.strict)
 
 
-def auditable(records: Records) -> list[Comparison]:
-    """The pairs to audit; rows with step labels make none."""
-    if any(isinstance(row, Solution) for row in records.rows):
-        log("these rows label the steps of one answer, for process reward models: they are read, not audited")
-        return []
-    return comparisons(records)
+def steps_of(solutions: list[Solution]) -> dict[str, int]:
+    """How many steps there are, how many of them are judged, and how many of these are incorrect."""
+    judged = [label for one in solutions for label in one.labels if label is not None]
+    return {
+        "steps": sum(len(one.steps) for one in solutions),
+        "labelled_steps": len(judged),
+        "incorrect_steps": sum(label < 0.5 for label in judged),
+    }
 
 
-def without(records: Records, pairs: list[Comparison], findings: list[Finding]) -> list:
+def without(records: Records, pairs: list[Comparison] | list[Solution], findings: list[Finding]) -> list:
     """The rows of the data from which none of the findings' pairs came."""
     gone = {pairs[index].origin for finding in findings for index in finding.indices}
     return [row for row in records.rows if row.origin not in gone]
 
 
-def report(records: Records, pairs: list[Comparison], findings: list[Finding], kept: int, output) -> None:
-    log(f"{len(records.rows)} rows of format {records.format} make {len(pairs)} comparisons")
+def report(records: Records, pairs: list, findings: list[Finding], kept: int, output) -> None:
+    made = "solutions" if pairs and isinstance(pairs[0], Solution) else "comparisons"
+    log(f"{len(records.rows)} rows of format {records.format} make {len(pairs)} {made}")
     for reason, count in records.set_aside.items():
         log(f"{count} more rows are set aside: {reason}")
     if records.metadata_columns:
@@ -157,8 +164,12 @@ def list_formats() -> dict:
 
 def list_checks() -> dict:
     names = ("name", "severity", "why", "advice")
-    entries = [{name: getattr(check, name) for name in names} for check in CHECKS.values()]
-    table("checks", list(names), [list(entry.values()) for entry in entries])
+    entries = [
+        {"about": about, **{name: getattr(check, name) for name in names}}
+        for about, checks in (("comparisons", CHECKS), ("solutions in steps", STEP_CHECKS))
+        for check in checks.values()
+    ]
+    table("checks", ["about", *names], [list(entry.values()) for entry in entries])
     return {"checks": entries}
 
 

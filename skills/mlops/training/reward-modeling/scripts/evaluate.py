@@ -12,13 +12,17 @@
 #     "scipy>=1.14,<2",
 # ]
 # ///
-"""Judge a reward model on labelled comparisons: accuracy with its interval, calibration, length bias, subsets.
+"""Judge a reward model: on labelled comparisons, on labelled steps, or by the answers it would choose.
 
     evaluate.py --model_name_or_path runs/mine --dataset_name held_out.jsonl
     evaluate.py --model_name_or_path runs/mine --dataset_name held_out.jsonl --compare runs/other --output pairs.jsonl
+    evaluate.py --model_name_or_path runs/prm --dataset_name steps.jsonl --subset_column subject
+    evaluate.py --model_name_or_path runs/mine --dataset_name pools.jsonl --best_of_n 1 4 16
+    evaluate.py --overoptimization points.jsonl --picture curves.svg
 
-Reads   comparisons and rankings in any format of references/data.md
-Writes  a report on stderr, one JSON object on stdout, the rewards of every pair to --output
+Reads   comparisons and rankings, solutions with step labels for a process reward model, or with --best_of_n completions of
+        known correctness, in any format of references/data.md
+Writes  a report on stderr, one JSON object on stdout, a row with its rewards for each row of the data to --output
 A pair counts 1 when the chosen answer scores higher, 1/2 for a tie. references/evaluation.md says how to read the numbers.
 """
 
@@ -27,40 +31,159 @@ from __future__ import annotations
 import json
 
 from reward_modeling import arguments as flags
-from reward_modeling.console import DataError, check_output_file, finite, log, main_guard, write_whole
+from reward_modeling.console import DataError, UsageError, check_output_file, finite, log, main_guard, write_whole
 
 
 def parser() -> flags.Parser:
     parser = flags.Parser(__doc__, prog="evaluate.py")
     flags.add_scoring_arguments(parser)
-    data = flags.add_dataset_arguments(parser, split_default="test")
+    flags.add_process_arguments(parser)
+    data = flags.add_dataset_arguments(parser, split_default="test", stepwise=True)
     data.add_argument(
         "--subset_column",
         metavar="COLUMN",
-        help="metadata column that names the subsets (subset, category, domain, source, tranche or task)",
+        help="metadata column that names the subsets (subset, category, domain, source, tranche or task; subject)",
     )
     group = parser.add_argument_group("evaluation")
     group.add_argument(
         "--compare", metavar="MODEL", help="a second reward model, judged on the same pairs, with a paired test"
     )
-    group.add_argument("--output", metavar="FILE", help="JSONL file with the rewards of every pair")
+    group.add_argument("--output", metavar="FILE", help="JSONL file with the rewards of every row")
     flags.add_flag(group, "--overwrite", "replace --output if it exists")
+    steps = parser.add_argument_group("step labels")
+    steps.add_argument(
+        "--threshold",
+        type=flags.fraction,
+        metavar="P",
+        help="a step is flagged as wrong under this score (chosen: each half of the prompts from the other half)",
+    )
+    steps.add_argument(
+        "--threshold_data", nargs="+", metavar="DATA", help="other solutions with step labels, to choose it on"
+    )
+    pools = parser.add_argument_group("best of n")
+    pools.add_argument(
+        "--best_of_n",
+        nargs="*",
+        type=flags.positive_int,
+        metavar="N",
+        help="how often the best-scored of N completions is correct, for these N (1 4 16 64 100, up to the pool)",
+    )
+    pools.add_argument(
+        "--answer_column", metavar="COLUMN", help="column with one final answer a completion, for the majority vote"
+    )
+    pools.add_argument(
+        "--answer_pattern",
+        metavar="REGEX",
+        help=r"where a completion states its final answer, as group 1 (\boxed{}, ####, A:, the answer is)",
+    )
+    optimised = parser.add_argument_group("over-optimisation")
+    optimised.add_argument(
+        "--overoptimization",
+        nargs="+",
+        metavar="DATA",
+        help="rows with `kl` (nats) or `n`, `proxy` and `gold`, and `run` where there are several: no model is run",
+    )
+    optimised.add_argument("--picture", metavar="FILE", help="SVG file for the curves")
     return parser
 
 
 def main(argv: list[str] | None = None) -> dict:
-    args = flags.parse(parser(), argv, required=("model_name_or_path", "dataset_name"))
+    args = flags.parse(parser(), argv)
+    if args.overoptimization:
+        return judge_overoptimization(args)
+    flags.check_required(args, ("model_name_or_path", "dataset_name"), "evaluate.py")
+    check_together(args)
     output = check_output_file(args.output, args.overwrite) if args.output else None
     from reward_modeling import checkpoints
-    from reward_modeling.records import comparisons, load
+    from reward_modeling.records import Solution, load
 
-    records = load(
-        args.dataset_name,
-        split=args.dataset_split,
-        config=args.dataset_config,
-        format=args.format,
-        columns=args.columns,
-    )
+    if args.best_of_n is not None:
+        summary, rows, records = judge_best_of_n(args)
+    else:
+        records = load(args.dataset_name, neutral=args.neutral, **reading(args))
+        of_steps = checkpoints.kind_of(args.model_name_or_path) is checkpoints.PROCESS
+        of_steps = of_steps and any(isinstance(row, Solution) for row in records.rows)
+        summary, rows = (judge_steps if of_steps else judge_pairs)(args, records)
+    result = {
+        "model": args.model_name_or_path,
+        "dataset": args.dataset_name,
+        "format": records.format,
+        "set_aside": records.set_aside,
+        **summary,
+        "output": str(output) if output else None,
+    }
+    for sentence in summary["readings"]:
+        log(f"- {sentence}")
+    if output:
+        write_whole(output, (json.dumps(finite(row), ensure_ascii=False, default=str) for row in rows))
+    return result
+
+
+def check_together(args) -> None:
+    """Raises UsageError for flags that do nothing together."""
+    if args.threshold is not None and args.threshold_data:
+        raise UsageError(
+            "--threshold gives the threshold that --threshold_data is there to choose", hint="give one of them"
+        )
+    for name in ("answer_column", "answer_pattern"):
+        if getattr(args, name) and args.best_of_n is None:
+            raise UsageError(f"--{name} does nothing without --best_of_n")
+    if args.answer_column and args.answer_pattern:
+        raise UsageError(
+            "--answer_column and --answer_pattern both say where final answers are", hint="give one of them"
+        )
+    if args.best_of_n is not None and args.compare:
+        raise UsageError("--compare judges two models on pairs", hint="run --best_of_n for each model")
+
+
+def judge_overoptimization(args) -> dict:
+    """Proxy and gold against KL, with the curves of arXiv:2210.10760 fitted to them."""
+    from reward_modeling.drawing import svg_lines
+    from reward_modeling.evaluation import overoptimization
+    from reward_modeling.sources import read
+
+    picture = check_output_file(args.picture, args.overwrite) if args.picture else None
+    rows = [
+        (f"{table.name}:{number}", row)
+        for source in args.overoptimization
+        for table in read(source, args.dataset_split, args.dataset_config)
+        for number, row in zip(table.numbers, table.rows, strict=True)
+    ]
+    studies = overoptimization.read_studies(rows)
+    overoptimization.show(studies)
+    readings = [sentence for study in studies for sentence in overoptimization.verdict(study)]
+    for sentence in readings:
+        log(f"- {sentence}")
+    if picture:
+        write_whole(picture, [svg_lines(overoptimization.picture(studies))])
+    return {
+        "studies": [study.to_dict() for study in studies],
+        "readings": readings,
+        "picture": str(picture) if picture else None,
+    }
+
+
+def reading(args) -> dict:
+    """How the flags want the data read, for `records.load`."""
+    return {
+        "split": args.dataset_split,
+        "config": args.dataset_config,
+        "format": args.format,
+        "columns": args.columns,
+    }
+
+
+def judge_pairs(args, records) -> tuple[dict, list[dict]]:
+    """The summary of labelled comparisons, and a row for each."""
+    from reward_modeling import checkpoints
+    from reward_modeling.evaluation import report
+    from reward_modeling.records import comparisons
+
+    if args.threshold is not None or args.threshold_data:
+        raise UsageError(
+            "a threshold is for step labels and a process reward model",
+            hint="leave out --threshold and --threshold_data",
+        )
     pairs = comparisons(records)
     if not pairs:
         raise DataError(
@@ -68,39 +191,23 @@ def main(argv: list[str] | None = None) -> dict:
             where=", ".join(records.files),
             hint="rows need a preferred and a rejected answer, or scores that differ",
         )
-
-    if args.compare:
-        checkpoints.check_reward_model(args.compare)  # before the first model is run
-
-    from reward_modeling.evaluation import report
-
+    if args.compare:  # before the first model is run
+        of_steps = checkpoints.kind_of(args.compare) is checkpoints.PROCESS
+        (checkpoints.check_process_model if of_steps else checkpoints.check_reward_model)(args.compare)
     judgement = judge_model(args.model_name_or_path, args, pairs)
     report.show(judgement.summary, f"{args.model_name_or_path} on {len(pairs)} comparisons")
-    readings = report.verdict(judgement.summary)
-    for reading in readings:
-        log(f"- {reading}")
-    result = {
-        "model": args.model_name_or_path,
-        "dataset": args.dataset_name,
-        "format": records.format,
-        "set_aside": records.set_aside,
-        **judgement.summary,
-        "readings": readings,
-        "output": str(output) if output else None,
-    }
+    summary = {**judgement.summary, "readings": report.verdict(judgement.summary)}
     if args.compare:
-        result["comparison"] = compare_with(args, judgement, pairs)
-    if output:
-        write_whole(output, (json.dumps(finite(row), ensure_ascii=False, default=str) for row in judgement.rows()))
-    return result
+        summary["comparison"] = compare_with(args, judgement, pairs)
+    return summary, judgement.rows()
 
 
 def judge_model(path: str, args, pairs):
     """One model's judgement of the pairs."""
+    from reward_modeling import process
     from reward_modeling.evaluation.comparisons import judge
-    from reward_modeling.scoring import RewardModel
 
-    return judge(RewardModel.from_arguments(args, path), pairs, subset_column=args.subset_column)
+    return judge(process.from_arguments(args, path), pairs, subset_column=args.subset_column)
 
 
 def compare_with(args, judgement, pairs) -> dict:
@@ -111,6 +218,50 @@ def compare_with(args, judgement, pairs) -> dict:
     comparison = compare(judgement, judge_model(args.compare, args, pairs))
     report.show_comparison(comparison, args.model_name_or_path, args.compare)
     return {"model": args.compare, **comparison}
+
+
+def judge_steps(args, records) -> tuple[dict, list[dict]]:
+    """The summary of solutions with step labels, and a row for each."""
+    from reward_modeling.evaluation import report
+    from reward_modeling.evaluation.steps import judge
+    from reward_modeling.process import ProcessRewardModel
+    from reward_modeling.records import load, solutions
+
+    if args.compare:
+        raise UsageError("--compare judges two models on pairs", hint="evaluate each on the steps by itself")
+    labelled = solutions(records)
+    others = None
+    if args.threshold_data:
+        others = solutions(load(args.threshold_data, neutral=args.neutral, kind="stepwise", **reading(args)))
+    judgement = judge(
+        ProcessRewardModel.from_arguments(args),
+        labelled,
+        threshold=args.threshold,
+        threshold_data=others,
+        subset_column=args.subset_column,
+    )
+    report.show_steps(judgement.summary, args.model_name_or_path)
+    return {**judgement.summary, "readings": report.verdict(judgement.summary, report.STEP_READINGS)}, judgement.rows
+
+
+def judge_best_of_n(args) -> tuple[dict, list[dict], object]:
+    """The summary of completions of known correctness, a row for each prompt, and the records."""
+    from reward_modeling import process
+    from reward_modeling.evaluation import best_of_n, report
+    from reward_modeling.records import load
+
+    records = load(args.dataset_name, kind="scoring", **reading(args))
+    pools = records.rows
+    sizes = best_of_n.check_pools(pools, args.best_of_n)
+    answers = best_of_n.find_answers(pools, column=args.answer_column, pattern=args.answer_pattern)
+    rewards = best_of_n.judge(process.from_arguments(args), pools)
+    summary = best_of_n.summarise(pools, rewards, sizes, answers)
+    report.show_best_of_n(summary, args.model_name_or_path)
+    rows = [
+        {**pool.metadata, "id": pool.id, "origin": str(pool.origin), "correct": pool.scores, "rewards": row}
+        for pool, row in zip(pools, rewards, strict=True)
+    ]
+    return {**summary, "readings": report.best_of_n_verdict(summary)}, rows, records
 
 
 if __name__ == "__main__":

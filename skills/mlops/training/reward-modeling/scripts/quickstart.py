@@ -18,7 +18,8 @@
     quickstart.py --output_dir runs/second --seed 1
 
 Makes a small world with a known gold reward, writes preferences with noisy labels, audits them, trains a reward model on
-them, judges it on held-out pairs with clean labels, ranks fresh answers, and compares its choice with the gold reward.
+them, judges it on held-out pairs with clean labels, ranks fresh answers, compares its choice with the gold reward, and
+optimises a policy against it, whose gold reward before and after the optimiser never sees.
 Every step is the script of the same name, called with the flags that are printed.
 """
 
@@ -34,6 +35,8 @@ from reward_modeling.console import log, main_guard, table, write_whole
 
 HELD_OUT_PAIRS = 1000
 PROMPTS, ANSWERS = 50, 8
+UPDATES, POLICY_PROMPTS, JUDGED = 25, 2000, 256
+"""Of the policy: updates of 64 answers, prompts to learn from, and fresh ones to judge it on."""
 
 
 def parser() -> flags.Parser:
@@ -71,6 +74,7 @@ def main(argv: list[str] | None = None) -> dict:
     ranked = out / "ranked.jsonl"
     step("score", "--model_name_or_path", model, "--input", files["completions"], "--rank", "--output", ranked)
     choice = judge_choice(ranked)
+    policy = optimise(out, base, model, files["prompts"], args.seed)
     artefacts = {
         "preferences": files["train"],
         "held-out pairs": files["held_out"],
@@ -78,6 +82,8 @@ def main(argv: list[str] | None = None) -> dict:
         "reward model": model,
         "rewards of the held-out pairs": out / "held_out_rewards.jsonl",
         "ranked answers": ranked,
+        "policy": out / "policy",
+        "picture of its run": out / "policy" / "run.svg",
     }
     table("where everything lies", ["what", "where"], [[name, str(path)] for name, path in artefacts.items()])
     accuracy = evaluation["accuracy"]
@@ -86,6 +92,10 @@ def main(argv: list[str] | None = None) -> dict:
     log(
         f"gold reward of the answer it ranks first {choice['chosen']:.2f}; a random answer {choice['random']:.2f}, the best {choice['best']:.2f}"
     )
+    log(
+        f"gold reward of the policy: {policy['before']:.2f} before PPO, {policy['after']:.2f} after, at most {policy['most']:.2f} "
+        f"({policy['kl']:.1f} nats from where it began)"
+    )
     log(f"done in {seconds:.0f} s")
     return {
         "seconds": seconds,
@@ -93,6 +103,7 @@ def main(argv: list[str] | None = None) -> dict:
         "length_baseline": evaluation["length"]["baseline_longer"],
         "subsets": evaluation["subsets"],
         "gold_reward": choice,
+        "policy_gold_reward": policy,
         "audit": {"errors": audit["errors"], "warnings": audit["warnings"]},
         "reload_difference": training["reload_difference"],
         "artefacts": {name: str(path) for name, path in artefacts.items()},
@@ -120,12 +131,32 @@ def make_data(out: Path, seed: int) -> dict[str, Path]:
         "held_out": sandbox.comparisons(HELD_OUT_PAIRS, seed, split="test", beta=math.inf, flip=0.0, minimal_pairs=0.0),
         "completions": sandbox.completions(PROMPTS, ANSWERS, seed),
     }
-    files = {name: out / f"{name}.jsonl" for name in records}
+    tables = {name: [to_row(row) for row in rows] for name, rows in records.items()}
+    tables["prompts"] = [{"prompt": asked.messages} for asked in sandbox.prompts(POLICY_PROMPTS, seed)]
+    files = {name: out / f"{name}.jsonl" for name in tables}
     out.mkdir(parents=True, exist_ok=True)
-    for name, rows in records.items():
-        write_whole(files[name], (json.dumps(to_row(row)) for row in rows))
+    for name, rows in tables.items():
+        write_whole(files[name], map(json.dumps, rows))
         log(f"  {files[name]}: {len(rows)} rows")
     return files
+
+
+def optimise(out: Path, base: Path, reward_model: Path, prompts: Path, seed: int) -> dict[str, float]:
+    """Train the base model as a policy by PPO. Mean gold reward before and after, on fresh prompts; the KL at the end."""
+    from reward_modeling import sandbox
+    from reward_modeling.sandbox_model import PPO_DEFAULTS, answers_of
+
+    flags_of = [word for name, value in PPO_DEFAULTS.items() for word in (f"--{name}", value)]
+    run = step(
+        "ppo",
+        *("--model_name_or_path", base, "--reward_model_path", reward_model, "--dataset_name", prompts),
+        *("--output_dir", out / "policy", "--seed", seed, "--total_episodes", 64 * UPDATES, *flags_of),
+    )
+    asked = sandbox.prompts(JUDGED, seed, split="test")
+    before, after = (
+        sum(gold.value for _, gold in answers_of(path, asked, seed)) / JUDGED for path in (base, out / "policy")
+    )
+    return {"before": before, "after": after, "most": sandbox.MAX_GOLD, "kl": run["end"]["kl"]}
 
 
 def make_base_model(out: Path, seed: int) -> Path:

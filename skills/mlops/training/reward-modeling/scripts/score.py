@@ -16,10 +16,14 @@
 
     score.py --model_name_or_path runs/mine --input completions.jsonl --output scored.jsonl
     score.py --model_name_or_path runs/mine --input completions.jsonl --rank
+    score.py --model_name_or_path runs/mine --input prompts.jsonl --generate_with runs/sft --best_of 16 --output best.jsonl
     score.py --model_name_or_path runs/mine --prompt "What is 2 + 2?" --completions "4." "A fish."
+    score.py --model_name_or_path runs/prm --input solutions.jsonl --aggregate prod --rank
 
-Reads   rows with prompt and completion, completions or responses; messages; chosen and rejected (references/scoring.md)
-Writes  the input rows with `reward` or `rewards`, in input order, ids and every other column kept
+Reads   rows with prompt and completion, completions or responses; messages; chosen and rejected (references/scoring.md);
+        for a process reward model also prompt and steps, and completions that are lists of steps (references/process.md)
+Writes  the input rows with `reward` or `rewards`, in input order, ids and every other column kept; a process reward model
+        adds `steps` and `step_rewards`, the probability that each step is correct, null where it did not fit
 Scores are raw fp32 rewards: higher is better, their zero means nothing, compare them within a prompt only.
 """
 
@@ -28,14 +32,27 @@ from __future__ import annotations
 import json
 
 from reward_modeling import arguments as flags
-from reward_modeling.console import UsageError, check_output_file, finite, log, main_guard, progress, table, write_whole
+from reward_modeling.console import (
+    UsageError,
+    check_output_file,
+    finite,
+    log,
+    main_guard,
+    progress,
+    table,
+    warn,
+    write_whole,
+)
 
 SHOWN_PROMPTS = 5
+WRITTEN_TOGETHER = 256
+"""Completions that a policy writes before they are scored."""
 
 
 def parser() -> flags.Parser:
     parser = flags.Parser(__doc__, prog="score.py")
     flags.add_scoring_arguments(parser)
+    flags.add_process_arguments(parser)
     data = parser.add_argument_group("what to score")
     data.add_argument(
         "--input", nargs="+", metavar="DATA", help="files, folders or hub ids with prompts and completions"
@@ -53,6 +70,19 @@ def parser() -> flags.Parser:
     )
     data.add_argument("--prompt", help="one prompt, instead of --input")
     data.add_argument("--completions", nargs="+", metavar="TEXT", help="its completions")
+    writing = parser.add_argument_group("completions written here")
+    writing.add_argument(
+        "--generate_with",
+        metavar="POLICY",
+        help="folder or hub id of a policy that writes --best_of N completions for each prompt of --input or --prompt",
+    )
+    writing.add_argument(
+        "--temperature", type=flags.non_negative_number, default=1.0, help="of sampling; 0 takes the likeliest (1)"
+    )
+    writing.add_argument(
+        "--max_new_tokens", type=flags.positive_int, default=256, metavar="TOKENS", help="longest completion (256)"
+    )
+    writing.add_argument("--seed", type=int, default=0, help="of sampling (0)")
     out = parser.add_argument_group("result")
     flags.add_flag(out, "--rank", "order each prompt's completions, best first")
     out.add_argument(
@@ -72,56 +102,117 @@ def main(argv: list[str] | None = None) -> dict:
     args = flags.parse(parser(), argv, required=("model_name_or_path",))
     if bool(args.input) == bool(args.prompt is not None):
         raise UsageError("give either --input, or --prompt with --completions")
-    if (args.prompt is None) != (args.completions is None):
+    if args.generate_with:
+        check_generation(args)
+    elif (args.prompt is None) != (args.completions is None):
         raise UsageError("--prompt and --completions belong together")
     if args.rank and args.best_of:
         raise UsageError("--rank orders all completions, --best_of keeps one: choose one of them")
     output = check_output_file(args.output, args.overwrite) if args.output else None
-    rankings = read_rankings(args)
-    if args.best_of:
-        rankings = [first_completions(ranking, args.best_of) for ranking in rankings]
 
-    from reward_modeling.scoring import RewardModel
+    from reward_modeling import checkpoints, process
 
-    model = RewardModel.from_arguments(args)
-    scores = score_rankings(model, rankings, normalise=args.normalise)
-    rows = [result_row(ranking, row_scores, args) for ranking, row_scores in zip(rankings, scores, strict=True)]
-    flat = [score for row_scores in scores for score in row_scores]
-    known = [score for score in flat if score is not None]
+    of_steps = checkpoints.kind_of(args.model_name_or_path) is checkpoints.PROCESS
+    if of_steps and args.normalise:
+        raise UsageError("--normalise is for outcome reward models: step scores are probabilities")
+    kind = "step_scoring" if of_steps else "scoring"
+    rankings, completions = written_rankings(args) if args.generate_with else read_rankings(args, kind)
+    model = process.from_arguments(args)
+    summary, rows = Summary(), None
+    with progress("scoring", completions) as advance:
+        scored = scored_rankings(model, rankings, args, advance)
+        lines = (json.dumps(finite(row), ensure_ascii=False, default=str) for row in summary.of(scored, args))
+        if output:
+            write_whole(output, lines)
+        else:
+            rows = [json.loads(line) for line in lines]
+    summary.show()
+    if output:
+        log(f"wrote {summary.prompts} rows to {output}")
     result = {
         "model": args.model_name_or_path,
-        "prompts": len(rankings),
-        "completions": len(flat),
-        "not_scored": len(flat) - len(known),
+        "prompts": summary.prompts,
+        "completions": summary.completions,
+        "not_scored": summary.completions - summary.scored,
         "truncated": model.renderer.counts["truncated"],
-        "reward_mean": sum(known) / len(known) if known else None,
+        "reward_mean": summary.total / summary.scored if summary.scored else None,
         "output": str(output) if output else None,
     }
-    if output:
-        write_whole(output, (json.dumps(finite(row), ensure_ascii=False, default=str) for row in rows))
-        log(f"wrote {len(rows)} rows to {output}")
-        return result
-    show(rankings, scores)
-    return {**result, "rows": rows}
+    if args.generate_with:
+        result |= {"policy": args.generate_with, "unfinished": summary.unfinished}
+    if of_steps:
+        result |= {"aggregate": model.aggregate, "steps": summary.steps, "steps_not_scored": summary.steps_not_scored}
+    return result if output else {**result, "rows": rows}
 
 
-def read_rankings(args) -> list:
-    """What to score, as rankings: a prompt with one or more completions each."""
-    from reward_modeling.records import Ranking, load
+def read_rankings(args, kind: str) -> tuple:
+    """What to score, as rankings (a prompt with one or more completions each), and how many completions it is in all.
+
+    The rankings of a file are read again from it, a slice at a time: it may be larger than memory.
+    """
+    from reward_modeling.records import Ranking, stream
 
     if args.input:
-        records = load(
+        rankings = stream(
             args.input,
             split=args.dataset_split,
             config=args.dataset_config,
             format=args.format,
             columns=args.columns,
-            kind="scoring",
+            kind=kind,
         )
-        log(f"{len(records.rows)} rows of format {records.format}")
-        return records.rows
+        log(f"{rankings.rows} rows of format {rankings.format}")
+        return rankings, rankings.rows * args.best_of if args.best_of else rankings.completions
     prompt = [{"role": "user", "content": args.prompt}] if args.prompt else []
-    return [Ranking(prompt, [[{"role": "assistant", "content": text}] for text in args.completions])]
+    completions = [[{"role": "assistant", "content": text}] for text in args.completions]
+    return [Ranking(prompt, completions)], len(completions)
+
+
+def check_generation(args) -> None:
+    """Raises UsageError for flags that do not go with a policy that writes the completions."""
+    if args.completions:
+        raise UsageError("--completions are given, --generate_with writes them: choose one of them")
+    if not args.best_of:
+        raise UsageError("--generate_with needs --best_of N: how many completions to write for each prompt")
+    if args.seed < 0:
+        raise UsageError(f"--seed is a whole number of at least 0, got {args.seed}")
+
+
+def written_rankings(args) -> tuple:
+    """What a policy writes for each prompt, as rankings that are made as they are asked for, and how many it is in all."""
+    from reward_modeling.records import Ranking
+    from reward_modeling.training import policy as policies
+
+    records = [Ranking([{"role": "user", "content": args.prompt}], [])] if args.prompt else []
+    if args.input:
+        records = policies.read_prompts(args, args.dataset_split, args.input)
+    policy = policies.Policy.from_pretrained(args.generate_with, device=args.device)
+    prompts = policies.render_prompts(records, policy, args.max_new_tokens, limit="--max_new_tokens")
+    return write_completions(policy, records, prompts, args), len(records) * args.best_of
+
+
+def write_completions(policy, records, prompts, args):
+    """Each record with its completions; metadata `finished`: which of them ended by themselves."""
+    from dataclasses import replace
+
+    from reward_modeling.training.policy import sample
+
+    n = args.best_of
+    together = max(1, WRITTEN_TOGETHER // n)
+    for start in range(0, len(records), together):
+        places = range(start, min(start + together, len(records)))
+        answers = sample(
+            policy,
+            [prompts[place].ids for place in places for _ in range(n)],
+            max_new_tokens=args.max_new_tokens,
+            temperature=args.temperature,
+            seed=args.seed,
+            numbers=[i * len(records) + place for place in places for i in range(n)],  # a larger N only adds
+        )
+        for row, place in enumerate(places):
+            own = answers[row * n : (row + 1) * n]
+            metadata = {**records[place].metadata, "finished": [policy.finished(answer) for answer in own]}
+            yield replace(records[place], completions=[policy.reply(answer) for answer in own], metadata=metadata)
 
 
 def first_completions(ranking, n: int):
@@ -138,20 +229,100 @@ def first_completions(ranking, n: int):
     return replace(ranking, completions=ranking.completions[:n], scores=ranking.scores[:n] if ranking.scores else None)
 
 
-def score_rankings(model, rankings, *, normalise: bool) -> list[list[float | None]]:
-    """The rewards of each ranking's completions, in input order."""
+def scored_rankings(model, rankings, args, advance):
+    """What `score_together` yields, in input order, scored together as many as a plan takes."""
+    from reward_modeling.packing import WINDOW
+
+    together, waiting = [], 0
+    for ranking in rankings:
+        if args.best_of:
+            ranking = first_completions(ranking, args.best_of)
+        together.append(ranking)
+        waiting += len(ranking.completions)
+        if waiting >= WINDOW:
+            yield from score_together(model, together, args.normalise, advance)
+            together, waiting = [], 0
+    yield from score_together(model, together, args.normalise, advance)
+
+
+def score_together(model, rankings, normalise: bool, advance):
+    """(ranking, the rewards of its completions, their steps) of rankings that are in memory.
+
+    Steps are what `step_columns` reads, one entry a completion, and None from an outcome reward model.
+    """
+    from reward_modeling.process import ProcessRewardModel, step_rewards
+
     conversations = [
         (ranking.prompt, completion, ranking.tools, ranking.origin)
         for ranking in rankings
         for completion in ranking.completions
     ]
-    with progress("scoring", len(conversations)) as advance:
-        flat = model.score_conversations(conversations, advance)
+    if isinstance(model, ProcessRewardModel):
+        scored = model.score_in_steps(conversations, advance)
+        flat = [model.reward(scores) for _, scores in scored]
+        steps = iter([{"steps": own, "step_rewards": step_rewards(own, scores)} for own, scores in scored])
+    else:
+        flat, steps = model.score_conversations(conversations, advance), None
     scores = iter(model.normalise(flat) if normalise else flat)
-    return [[next(scores) for _ in ranking.completions] for ranking in rankings]
+    for ranking in rankings:
+        several = range(len(ranking.completions))
+        yield ranking, [next(scores) for _ in several], steps and [next(steps) for _ in several]
 
 
-def result_row(ranking, scores: list[float | None], args) -> dict:
+class Summary:
+    """What is said of all rows after the last: counts, the mean, and the first few for a look."""
+
+    def __init__(self):
+        self.prompts = self.completions = self.scored = self.unfinished = self.steps = self.steps_not_scored = 0
+        self.total = 0.0
+        self.first: list[tuple] = []
+
+    def of(self, scored, args):
+        """The output rows, counted as they pass."""
+        for ranking, scores, steps in scored:
+            known = [score for score in scores if score is not None]
+            self.prompts += 1
+            self.completions += len(scores)
+            self.scored += len(known)
+            self.total += sum(known)
+            rewards = [reward for own in steps or () for reward in own["step_rewards"]]
+            self.steps += len(rewards)
+            self.steps_not_scored += rewards.count(None)
+            if args.generate_with:
+                self.unfinished += ranking.metadata["finished"].count(False)
+            if len(self.first) < SHOWN_PROMPTS:
+                self.first.append((ranking, scores))
+            yield result_row(ranking, scores, steps, args)
+
+    def show(self) -> None:
+        """The first prompts with their completions and rewards, on stderr."""
+        rows = [
+            [i + 1, score, " ".join(message.get("content") or "" for message in completion)[:80]]
+            for i, (ranking, scores) in enumerate(self.first)
+            for completion, score in zip(ranking.completions, scores, strict=True)
+        ]
+        table(
+            "rewards" if self.prompts <= SHOWN_PROMPTS else f"rewards of the first {SHOWN_PROMPTS} prompts",
+            ["prompt", "reward", "completion"],
+            rows,
+        )
+        if self.completions > self.prompts and self.steps == self.completions:
+            warn(
+                "no completion has more than one step: if a row's `completions` are the steps of one solution, "
+                "say --columns steps=completions; if steps end otherwise, --step_separator"
+            )
+
+
+def step_columns(steps: list[dict] | None, order=None) -> dict:
+    """{"steps", "step_rewards"}: of the completions in this order, or of the only one. Nothing for an outcome model."""
+    if steps is None:
+        return {}
+    if order is None:
+        return steps[0]
+    return {name: [steps[i][name] for i in order] for name in steps[0]}
+
+
+def result_row(ranking, scores: list[float | None], steps: list[dict] | None, args) -> dict:
     """One output row: the ranking's own columns with its rewards, its order or its best completion."""
     from reward_modeling.scoring import ranked
 
@@ -161,30 +332,21 @@ def result_row(ranking, scores: list[float | None], args) -> dict:
     if args.best_of or args.rank:
         order = ranked(scores, ranking.completions)
         if args.best_of:
-            return {**row, "completion": order[0].completion, "reward": order[0].score, "index": order[0].index}
+            if args.generate_with:
+                row["finished"] = ranking.metadata["finished"][order[0].index]
+            best = {"completion": order[0].completion, "reward": order[0].score, "index": order[0].index}
+            return {**row, **best, **step_columns(steps and [steps[order[0].index]])}
+        places = [item.index for item in order]
         return {
             **row,
             "completions": [item.completion for item in order],
             "rewards": [item.score for item in order],
-            "order": [item.index for item in order],
+            **step_columns(steps, places),
+            "order": places,
         }
     if len(ranking.completions) == 1:
-        return {**row, "completion": ranking.completions[0], "reward": scores[0]}
-    return {**row, "completions": ranking.completions, "rewards": scores}
-
-
-def show(rankings, scores) -> None:
-    """The first prompts with their completions and rewards, on stderr."""
-    rows = [
-        [i + 1, score, " ".join(message.get("content") or "" for message in completion)[:80]]
-        for i, (ranking, row_scores) in enumerate(zip(rankings[:SHOWN_PROMPTS], scores[:SHOWN_PROMPTS], strict=True))
-        for completion, score in zip(ranking.completions, row_scores, strict=True)
-    ]
-    table(
-        "rewards" if len(rankings) <= SHOWN_PROMPTS else f"rewards of the first {SHOWN_PROMPTS} prompts",
-        ["prompt", "reward", "completion"],
-        rows,
-    )
+        return {**row, "completion": ranking.completions[0], "reward": scores[0], **step_columns(steps)}
+    return {**row, "completions": ranking.completions, "rewards": scores, **step_columns(steps, range(len(scores)))}
 
 
 if __name__ == "__main__":

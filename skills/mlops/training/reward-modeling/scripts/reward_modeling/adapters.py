@@ -13,7 +13,7 @@ from typing import Any
 
 from . import conversations as talk
 from .conversations import RowError, kind_of, short
-from .records import Comparison, Ranking, Solution
+from .records import Comparison, Ranking, Solution, in_steps
 
 Row = dict[str, Any]
 
@@ -196,8 +196,15 @@ def completions(row: Row) -> Ranking:
         raise RowError(
             f"`completions` is {kind_of(row['completions'])} ({short(row['completions'])}), not a list of completions"
         )
-    answers = [talk.answer(item, "completions") for item in row["completions"]]
+    answers = [
+        in_steps(_steps(item, "completions")) if _is_in_steps(item) else talk.answer(item, "completions")
+        for item in row["completions"]
+    ]
     return Ranking(talk.prompt(row["prompt"], row.get("system")), answers)
+
+
+def _is_in_steps(completion: Any) -> bool:
+    return isinstance(completion, list) and bool(completion) and all(isinstance(step, str) for step in completion)
 
 
 def ranking(row: Row) -> Ranking:
@@ -212,14 +219,6 @@ def ranks(row: Row) -> Ranking:
     return Ranking(ranking.prompt, ranking.completions, ranks and [-rank for rank in ranks])
 
 
-def stepwise(row: Row) -> Solution:
-    steps = row["completions"]
-    if not isinstance(steps, list) or not all(isinstance(step, str) for step in steps):
-        raise RowError(f"`completions` is {short(steps)}, not a list of steps in text")
-    labels = numbers(row["labels"], "labels", len(steps)) if "labels" in row else None
-    return Solution(talk.prompt(row["prompt"], row.get("system")), steps, labels)
-
-
 def completion(row: Row) -> Ranking:
     return Ranking(talk.prompt(row["prompt"], row.get("system")), [talk.answer(row["completion"], "completion")])
 
@@ -229,3 +228,153 @@ def conversation(row: Row) -> Ranking:
     if not conversation or conversation[-1]["role"] != "assistant":
         raise RowError("`messages` does not end with an assistant message: there is nothing to score")
     return Ranking(conversation[:-1], [conversation[-1:]])
+
+
+# ---- answers in steps ---------------------------------------------------------------------------------------------
+
+STEP_TAG = "ки"
+"""What stands at the end of a step in Math-Shepherd, where the label's text has + or -."""
+FIRST_STEP = "Step 1:"
+RATINGS = {1: 1.0, -1: 0.0}
+NEUTRAL = {"good": 1.0, "bad": 0.0, "ignore": None}
+"""What a step rated 0, neither right nor wrong, is taken for."""
+
+
+def _steps(value: Any, column: str) -> list[str]:
+    if not isinstance(value, list) or not value or not all(isinstance(step, str) for step in value):
+        raise RowError(f"`{column}` is {kind_of(value)} ({short(value)}), not a list of steps in text")
+    for number, step in enumerate(value, 1):
+        if not step.strip():
+            raise RowError(f"step {number} of `{column}` is empty")
+    return value
+
+
+def _one_a_step(value: Any, column: str, steps: list[str]) -> list:
+    if not isinstance(value, list):
+        raise RowError(f"`{column}` is {kind_of(value)} ({short(value)}), not a list with an entry for each step")
+    if len(value) != len(steps):
+        raise RowError(f"`{column}` has {len(value)} entries for {len(steps)} steps")
+    return value
+
+
+def _step_label(value: Any) -> float | None:
+    if value is None:
+        return None
+    if not isinstance(value, (bool, int, float)) or not 0 <= value <= 1:
+        raise RowError(f"`labels` holds {short(value)}: expected true or false, 0 or 1, or probabilities")
+    return float(value)
+
+
+def _step_labels(value: Any, steps: list[str]) -> list[float | None]:
+    """One label a step; null where nobody judged it. A list that ends with the first error leaves the rest unjudged."""
+    if isinstance(value, list) and len(value) < len(steps) and value and value[-1] == 0 and all(value[:-1]):
+        value = value + [None] * (len(steps) - len(value))
+    labels = _one_a_step(value, "labels", steps)
+    if len({isinstance(label, bool) for label in labels if label is not None}) > 1:
+        raise RowError("`labels` mixes true or false with numbers")
+    if not any(label is not None for label in labels):
+        raise RowError("`labels` holds nothing but null")
+    return [_step_label(label) for label in labels]
+
+
+def stepwise(row: Row) -> Solution:
+    steps = _steps(row["completions"], "completions")
+    labels = _step_labels(row["labels"], steps) if "labels" in row else None
+    return Solution(talk.prompt(row["prompt"], row.get("system")), steps, labels)
+
+
+def steps(row: Row) -> Solution:
+    return Solution(talk.prompt(row["prompt"], row.get("system")), _steps(row["steps"], "steps"))
+
+
+def _rated(rating: Any, number: int, neutral: str | None) -> float | None:
+    """The label of a step that was rated -1, 0 or 1, or not at all (null)."""
+    if rating is None:
+        return None
+    if isinstance(rating, bool) or rating not in (-1, 0, 1):
+        raise RowError(f"step {number} is rated {short(rating)}: expected -1, 0 or 1")
+    if rating == 0 and neutral is None:
+        raise RowError(f"step {number} is rated 0, neither right nor wrong: say what that means with --neutral")
+    return NEUTRAL[neutral] if rating == 0 else RATINGS[rating]
+
+
+def ratings(row: Row) -> Solution:
+    steps = _steps(row["completions"], "completions")
+    given = _one_a_step(row["ratings"], "ratings", steps)
+    labels = [_rated(rating, number, row.get("neutral")) for number, rating in enumerate(given, 1)]
+    return Solution(talk.prompt(row["prompt"], row.get("system")), steps, labels)
+
+
+def prm800k(row: Row) -> Solution:
+    """The solution that its labeller followed: the completion chosen at each step, or written by hand (then it is right).
+
+    Where none was chosen the solution ends, with the completion rated worst.
+    """
+    steps, labels = [], []
+    try:
+        problem = row["question"]["problem"]
+        for number, step in enumerate(row["label"]["steps"], 1):
+            rated, chosen = step["completions"] or [], step.get("chosen_completion")
+            by_hand = step.get("human_completion")
+            if chosen is None and by_hand:
+                steps.append(by_hand["text"] if isinstance(by_hand, dict) else by_hand)
+                labels.append(1.0)
+                continue
+            if chosen is None and not rated:
+                break
+            worst = (
+                min(rated, key=lambda one: 2 if one["rating"] is None else one["rating"]) if chosen is None else None
+            )
+            completion = worst or rated[chosen]
+            steps.append(completion["text"])
+            labels.append(_rated(completion["rating"], number, row.get("neutral")))
+            if worst:
+                break
+    except (KeyError, TypeError, IndexError) as error:
+        raise RowError(f"the row is not as in PRM800K: {type(error).__name__} at {error}") from None
+    return Solution(talk.prompt(problem), _steps(steps, "label.steps"), labels)
+
+
+def math_shepherd(row: Row) -> Solution:
+    """The steps between the tags; the label is the same text with + or - in the place of each tag."""
+    parts, place, steps, labels = row["input"].split(STEP_TAG), 0, [], []
+    if parts[-1].strip():
+        raise RowError(f"`input` does not end with the step tag {STEP_TAG}")
+    for number, part in enumerate(parts[:-1], 1):
+        place += len(part)
+        mark = row["label"][place : place + 1]
+        if row["label"][place - len(part) : place] != part or mark not in ("+", "-"):
+            raise RowError(f"`label` does not repeat step {number} of `input` with + or - behind it")
+        place += 1
+        steps.append(part.strip())
+        labels.append(float(mark == "+"))
+    prompt, found, first = steps[0].partition(FIRST_STEP) if steps else ("", "", "")
+    if not found:
+        raise RowError(f"`input` has no {FIRST_STEP!r}, where the answer would begin")
+    return Solution(talk.prompt(prompt.strip()), _steps([found + first, *steps[1:]], "input"), labels)
+
+
+def processbench(row: Row) -> Solution:
+    """`label` is the place of the first error, counted from 0, or -1 for none. What follows an error is not judged."""
+    steps, error = _steps(row["steps"], "steps"), row["label"]
+    if isinstance(error, bool) or not isinstance(error, int) or not -1 <= error < len(steps):
+        raise RowError(
+            f"`label` is {short(error)}: expected the place of the first error among {len(steps)} steps, or -1"
+        )
+    judged = [1.0] * len(steps) if error < 0 else [1.0] * error + [0.0]
+    labels = judged + [None] * (len(steps) - len(judged))
+    return Solution(talk.prompt(row["problem"], row.get("system"), "problem"), steps, labels)
+
+
+def prompt(row: Row) -> Ranking:
+    return Ranking(_to_be_answered(talk.prompt(row["prompt"], row.get("system")), "prompt"), [])
+
+
+def open_conversation(row: Row) -> Ranking:
+    return Ranking(_to_be_answered(talk.messages(row["messages"], "messages"), "messages"), [])
+
+
+def _to_be_answered(conversation: list, column: str) -> list:
+    if conversation and conversation[-1]["role"] == "assistant":
+        raise RowError(f"`{column}` ends with an assistant message: there is nothing to answer")
+    return conversation

@@ -17,14 +17,27 @@ from typing import Any, NoReturn
 
 from .console import UsageError, results
 from .rendering import OVERLONG
+from .schemas import SCHEMAS, json_schema
+from .steps import STEPS_OVERLONG
 
 # Where the fields of trl.RewardConfig are declared, base class first. A test compares this with the real dataclass.
+TRAINING_ARGUMENTS = ("transformers", "training_args.py", "TrainingArguments")
 TRAINER_FIELD_SOURCES = (
-    ("transformers", "training_args.py", "TrainingArguments"),
+    TRAINING_ARGUMENTS,
     ("trl", "trainer/base_config.py", "_BaseConfig"),
     ("trl", "trainer/reward_config.py", "RewardConfig"),
 )
+# The same for trl.GRPOConfig and trl.RLOOConfig together.
+POLICY_TRAINER_FIELD_SOURCES = (
+    *TRAINER_FIELD_SOURCES[:2],
+    ("trl", "trainer/grpo_config.py", "GRPOConfig"),
+    ("trl", "trainer/rloo_config.py", "RLOOConfig"),
+)
 
+
+# Fields of the trainers that would break the rendering contract, and what to do instead; a script may have more.
+NOT_A_CHOICE = {"remove_unused_columns": "leave it out: the rows carry columns of this project's own"}
+EVALUATE_ON = "add --val_set_size 0.1 or --eval_dataset_name FILE"
 
 SKILL_FOLDER = Path(__file__).resolve().parents[2]
 
@@ -41,6 +54,10 @@ class Parser(argparse.ArgumentParser):
             allow_abbrev=False,
             **kwargs,
         )
+        if self.prog in SCHEMAS:
+            self.add_argument(
+                "--json_schema", action=PrintSchema, help="print the JSON Schema of what goes to stdout, and exit"
+            )
 
     def print_help(self, file: Any = None) -> None:
         """The help is what was asked for, so it goes to stdout, which `main_guard` otherwise keeps for the JSON."""
@@ -49,6 +66,17 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(message, hint=f"{self.prog} --help lists every flag")
+
+
+class PrintSchema(argparse.Action):
+    """--json_schema, which like --help answers before anything else is looked at."""
+
+    def __init__(self, option_strings: list[str], dest: str, help: str):
+        super().__init__(option_strings, argparse.SUPPRESS, nargs=0, help=help)
+
+    def __call__(self, parser: argparse.ArgumentParser, *args: Any) -> NoReturn:
+        print(json.dumps(json_schema(parser.prog), indent=2), file=results(), flush=True)
+        parser.exit()
 
 
 def boolean(text: str) -> bool:
@@ -75,8 +103,17 @@ def parse_columns(text: str) -> dict[str, str]:
     return pairs
 
 
-def add_dataset_arguments(parser: argparse.ArgumentParser, split_default: str | None = None, *, training: bool = False):
-    """--dataset_name and what belongs to it. Training has a train and a test split, every other script one split."""
+def add_dataset_arguments(
+    parser: argparse.ArgumentParser,
+    split_default: str | None = None,
+    *,
+    training: bool = False,
+    stepwise: bool = False,
+):
+    """--dataset_name and what belongs to it. Training has a train and a test split, every other script one split.
+
+    stepwise: for scripts that read labelled steps.
+    """
     group = parser.add_argument_group("data")
     group.add_argument(
         "--dataset_name",
@@ -104,6 +141,12 @@ def add_dataset_arguments(parser: argparse.ArgumentParser, split_default: str | 
         metavar="A=B,...",
         help="read column B as A, as in prompt=question,chosen=good; `context=` says that the column context is to be dropped",
     )
+    if stepwise:
+        group.add_argument(
+            "--neutral",
+            choices=("good", "bad", "ignore"),
+            help="what a step rated 0 is taken for (ratings, PRM800K); must be said where there are any",
+        )
     return group
 
 
@@ -125,7 +168,9 @@ def add_scoring_arguments(parser: argparse.ArgumentParser):
         help="longest rendered conversation (what the model was trained with)",
     )
     group.add_argument(
-        "--overlong", choices=OVERLONG, help="what to do with longer ones (what the model was trained with)"
+        "--overlong",
+        choices=tuple(dict.fromkeys((*OVERLONG, *STEPS_OVERLONG))),
+        help="what to do with longer ones (what the model was trained with)",
     )
     group.add_argument(
         "--max_tokens_per_batch",
@@ -134,6 +179,215 @@ def add_scoring_arguments(parser: argparse.ArgumentParser):
         help="tokens in one forward pass, each shared one counted once (chosen from the data)",
     )
     return group
+
+
+def add_process_arguments(parser: argparse.ArgumentParser):
+    """How a process reward model's step scores become rewards: for the scripts that take either kind of reward model."""
+    from .process import AGGREGATIONS, DEFAULT_AGGREGATE
+
+    group = parser.add_argument_group("process reward model")
+    group.add_argument(
+        "--aggregate",
+        choices=tuple(AGGREGATIONS),
+        help=f"how the steps of a solution make its reward ({DEFAULT_AGGREGATE}: one wrong step is enough, however many there are)",
+    )
+    group.add_argument(
+        "--step_separator",
+        type=unescaped,
+        metavar="TEXT",
+        help=r"where solutions in text are split into steps (that of the model if it is blank, else a line break, \n)",
+    )
+    return group
+
+
+def add_reward_arguments(parser: argparse.ArgumentParser):
+    """The reward of a reinforcement learning run: one reward model, several with weights, or an ensemble."""
+    from .training.rewards import COMBINATIONS
+
+    group = parser.add_argument_group("reward")
+    group.add_argument(
+        "--reward_model_path", nargs="+", metavar="MODEL", help="folders or hub ids of one or more reward models"
+    )
+    group.add_argument(
+        "--reward_weights",
+        nargs="+",
+        type=_number,
+        metavar="W",
+        help="one for each reward model (1); -1 turns a reward round",
+    )
+    group.add_argument(
+        "--reward_combine",
+        choices=tuple(COMBINATIONS),
+        default="sum",
+        help="; ".join(f"{name}: {entry.description}" for name, entry in COMBINATIONS.items()) + " (sum)",
+    )
+    add_flag(
+        group, "--normalise_rewards", "subtract the mean and divide by the standard deviation saved with each model"
+    )
+    group.add_argument(
+        "--reward_dtype",
+        default="float32",
+        choices=("float32", "bfloat16", "float16"),
+        help="precision of the reward models' weights (float32)",
+    )
+    group.add_argument(
+        "--reward_max_length",
+        type=positive_int,
+        metavar="TOKENS",
+        help="longest conversation a reward model reads (what it was trained with); the beginning of longer ones is cut",
+    )
+    group.add_argument(
+        "--reward_max_tokens_per_batch",
+        type=positive_int,
+        metavar="TOKENS",
+        help="tokens in one forward pass of a reward model (chosen from the data)",
+    )
+    return group
+
+
+def add_base_model_arguments(parser: argparse.ArgumentParser, overlong: tuple[str, ...], default: str, meaning: str):
+    """The model to start from and the length of its input, for the scripts that train a reward model.
+
+    overlong: the policies for longer ones; meaning: what the default one does.
+    """
+    group = parser.add_argument_group("model")
+    group.add_argument(
+        "--model_name_or_path",
+        metavar="MODEL",
+        help="folder or hub id of a base, instruct or reward model; a trained reward head is kept",
+    )
+    group.add_argument(
+        "--chat_template_path", metavar="PATH", help="a .jinja file, or a model whose chat template to use"
+    )
+    group.add_argument(
+        "--max_length",
+        type=positive_int,
+        metavar="TOKENS",
+        help="longest rendered conversation (1024, or what the model can read)",
+    )
+    group.add_argument(
+        "--overlong",
+        choices=overlong,
+        default=default,
+        help=f"what to do with longer ones; always counted ({default}: {meaning})",
+    )
+    return group
+
+
+def add_training_data_arguments(parser: argparse.ArgumentParser, held_out: str, *, stepwise: bool = False):
+    """The data to train and to evaluate on; held_out: what its rows are called."""
+    group = add_dataset_arguments(parser, training=True, stepwise=stepwise)
+    group.add_argument(
+        "--eval_dataset_name", nargs="+", metavar="DATA", help=f"held-out {held_out}, read as --dataset_name is"
+    )
+    group.add_argument(
+        "--val_set_size",
+        type=fraction,
+        default=0.0,
+        metavar="SHARE",
+        help="share of the prompts held out from training when there is no other evaluation data (0)",
+    )
+    group.add_argument(
+        "--audit",
+        choices=("stop", "drop", "warn"),
+        default="stop",
+        help="what to do with rows in which check_data.py finds errors (stop)",
+    )
+    return group
+
+
+def add_run_arguments(parser: argparse.ArgumentParser):
+    """Where a training run writes, and how it starts."""
+    group = parser.add_argument_group("run")
+    group.add_argument("--output_dir", metavar="OUT", help="where the model goes")
+    add_flag(group, "--overwrite_output_dir", "replace a model that is there")
+    group.add_argument(
+        "--resume_from_checkpoint",
+        nargs="?",
+        const=True,
+        metavar="CHECKPOINT",
+        help="continue from this checkpoint, or from the newest complete one of --output_dir",
+    )
+    add_flag(group, "--dry_run", "read, audit and render the data, load the model, show the settings; train nothing")
+    return group
+
+
+def add_lora_arguments(parser: argparse.ArgumentParser):
+    group = parser.add_argument_group("LoRA")
+    add_flag(
+        group,
+        "--use_peft",
+        "train a LoRA adapter and the head; merged into the model on saving, kept beside it in OUT/adapter",
+    )
+    group.add_argument("--lora_r", type=positive_int, metavar="R", help="rank (16)")
+    group.add_argument("--lora_alpha", type=positive_int, metavar="A", help="scale (32)")
+    group.add_argument("--lora_dropout", type=fraction, metavar="P", help="dropout (0.05)")
+    group.add_argument(
+        "--lora_target_modules",
+        nargs="+",
+        metavar="NAME",
+        help="layers that get an adapter (all-linear)",
+    )
+    return group
+
+
+def add_size_arguments(parser: argparse.ArgumentParser, rows: str):
+    """Settings with a default for each size of model (`training.runs.SIZES`); rows: what a batch is counted in."""
+    group = parser.add_argument_group("chosen by model size unless given")
+    group.add_argument(
+        "--learning_rate",
+        type=positive_number,
+        help="2e-5 below 1B, 1e-5 to 7B, 5e-6 above; ten times that with LoRA",
+    )
+    group.add_argument("--per_device_train_batch_size", type=positive_int, metavar=rows, help="8, 4, 2")
+    group.add_argument("--num_train_epochs", type=positive_number, help="2, 1, 1")
+    group.add_argument(
+        "--gradient_checkpointing",
+        type=boolean,
+        nargs="?",
+        const=True,
+        metavar="BOOL",
+        help="from 1B parameters on",
+    )
+    group.add_argument(
+        "--bf16",
+        type=boolean,
+        nargs="?",
+        const=True,
+        metavar="BOOL",
+        help="bfloat16 autocast (on a GPU that has it)",
+    )
+    group.add_argument("--seed", type=int, default=42, help="of the head, the order and the split (42)")
+    group.add_argument("--eval_steps", type=positive_number, help="evaluate every so many steps (once an epoch)")
+    return group
+
+
+def check_training_arguments(args: argparse.Namespace) -> None:
+    """Raises UsageError for flags of a training script that do nothing together."""
+    given = [name for name in ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules") if getattr(args, name)]
+    if given and not args.use_peft:
+        raise UsageError(
+            f"--{given[0]} does nothing without --use_peft", hint="add --use_peft for LoRA, or leave it out"
+        )
+    if args.eval_steps is not None and not (args.val_set_size or args.eval_dataset_name or args.dataset_test_split):
+        raise UsageError("--eval_steps needs something to evaluate on", hint=EVALUATE_ON)
+
+
+def refuse_trainer_fields(arguments: list[str], refused: dict[str, str]) -> None:
+    """Raises UsageError for a trainer field, given by its own name, that a script does not pass on."""
+    for name, advice in refused.items():
+        if any(token.partition("=")[0] == f"--{name}" for token in arguments):
+            raise UsageError(f"--{name} is not for this script to pass on", hint=advice)
+
+
+def unescaped(text: str) -> str:
+    """A text with \\n and \\t written out, as a shell passes them."""
+    return text.replace("\\n", "\n").replace("\\t", "\t")
+
+
+def escaped(text: str) -> str:
+    r"""Text in which \n and \t, typed as two characters each in a shell, stand for a line break and a tab."""
+    return text.replace("\\n", "\n").replace("\\t", "\t")
 
 
 def positive_int(text: str) -> int:
@@ -174,33 +428,43 @@ def _number(text: str) -> float:
 
 
 def parse(
-    parser: Parser, argv: list[str] | None, *, required: tuple[str, ...] = (), trainer_fields: bool = False
+    parser: Parser,
+    argv: list[str] | None,
+    *,
+    required: tuple[str, ...] = (),
+    trainer_fields: bool | tuple = False,
 ) -> argparse.Namespace:
     """Parse flags over an optional `--config recipe.yaml`; flags win.
 
-    With `trainer_fields`, flags the parser does not know but trl.RewardConfig has are returned, as given, in
-    `namespace.trainer_arguments`. Raises UsageError for an unknown flag or key (with the closest known name), for a
-    recipe that is not a mapping, and for a missing required flag.
+    With `trainer_fields` (the sources of the trainer's fields, or True for those of trl.RewardConfig), flags the parser
+    does not know but the trainer has are returned, as given, in `namespace.trainer_arguments`. Raises UsageError for an
+    unknown flag or key (with the closest known name), for a recipe that is not a mapping, and for a missing required flag.
     """
     parser.add_argument(
         "--config", metavar="RECIPE", help="YAML file with any of these flags as keys; flags override it"
     )
+    sources = TRAINER_FIELD_SOURCES if trainer_fields is True else trainer_fields or ()
     first, _ = parser.parse_known_args(argv)
     namespace, extra = argparse.Namespace(), []
     if first.config:
         namespace, unknown = _parse_recipe(parser, first.config)
-        extra += _trainer_arguments(parser, unknown, trainer_fields, where=first.config)
+        extra += _trainer_arguments(parser, unknown, sources, where=first.config)
     namespace, unknown = parser.parse_known_args(argv, namespace)
-    extra += _trainer_arguments(parser, unknown, trainer_fields)
+    extra += _trainer_arguments(parser, unknown, sources)
     if trainer_fields:
         namespace.trainer_arguments = extra
+    check_required(namespace, required, parser.prog)
+    return namespace
+
+
+def check_required(namespace: argparse.Namespace, required: tuple[str, ...], prog: str) -> None:
+    """Raises UsageError for a required flag that was not given."""
     missing = [f"--{name}" for name in required if getattr(namespace, name) in (None, [])]
     if missing:
         raise UsageError(
             f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} required",
-            hint=f"{parser.prog} --help shows an example",
+            hint=f"{prog} --help shows an example",
         )
-    return namespace
 
 
 def _parse_recipe(parser: Parser, recipe: str) -> tuple[argparse.Namespace, list[str]]:
@@ -226,10 +490,10 @@ def parse_trainer_fields(dataclass: Any, arguments: list[str], prog: str) -> dic
     return {name: value for name, value in given.items() if name in named}
 
 
-def trainer_field_names() -> set[str]:
-    """Every field of trl.RewardConfig, read from source: importing it takes seconds, this takes milliseconds."""
+def trainer_field_names(sources: tuple = TRAINER_FIELD_SOURCES) -> set[str]:
+    """Every field of the trainer's configuration, read from source: importing it takes seconds, this milliseconds."""
     names = set()
-    for package, file, class_name in TRAINER_FIELD_SOURCES:
+    for package, file, class_name in sources:
         spec = importlib.util.find_spec(package)
         if spec is None or not spec.submodule_search_locations:
             raise UsageError(
@@ -275,9 +539,9 @@ def _flag_value(value: Any) -> str:
     return json.dumps(value) if isinstance(value, dict) else str(value)
 
 
-def _trainer_arguments(parser: Parser, unknown: list[str], allowed: bool, where: str | None = None) -> list[str]:
+def _trainer_arguments(parser: Parser, unknown: list[str], sources: tuple, where: str | None = None) -> list[str]:
     """The unknown arguments, if every flag among them is a field of the trainer."""
-    fields = trainer_field_names() if allowed and unknown else set()
+    fields = trainer_field_names(sources) if sources and unknown else set()
     for token in unknown:
         name = token.partition("=")[0]
         if not name.startswith("--"):

@@ -30,6 +30,12 @@ _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufffd]")
 # UTF-8 read as Latin-1 or Windows-1252: the lead byte of a two-byte letter and its second byte (Ã©, Â£), the start of a
 # typographic sign (â€™), the start of an emoji (ðŸ˜€).
 _MOJIBAKE = re.compile("[\u00c2\u00c3][\u0080-\u00bf]|\u00e2(?:\u20ac|\u0080)|\u00f0(?:\u0178|\u009f)")
+# What begins or ends a turn: of HH transcripts, of ChatML, Llama 3 and DeepSeek, of Gemma, of Llama 2, of Alpaca and Vicuna.
+_TURN = re.compile(
+    r"\n\n(?:Human|Assistant):|<[|｜][\w▁]+[|｜]>|<(?:start|end)_of_turn>|\[/?INST\]|</s>\s*\Z"
+    r"|^###\s?(?:Instruction|Response|Human|Assistant|User)\b",
+    re.MULTILINE,
+)
 
 
 @dataclass(frozen=True)
@@ -67,14 +73,14 @@ class Material:
         """Digests of prompt, chosen and rejected of each pair."""
         memo: dict[int, bytes] = {}
         return [
-            (_key(record.prompt, memo), _key(record.chosen, memo), _key(record.rejected, memo))
+            (digest(record.prompt, memo), digest(record.chosen, memo), digest(record.rejected, memo))
             for record in self.records
         ]
 
     @cached_property
     def eval_prompts(self) -> set[bytes]:
         memo: dict[int, bytes] = {}
-        return {_key(record.prompt, memo) for record in self.eval_records or ()}
+        return {digest(record.prompt, memo) for record in self.eval_records or ()}
 
     @cached_property
     def answer_lengths(self) -> list[tuple[int, int]]:
@@ -82,7 +88,7 @@ class Material:
         return [(_size(record.chosen), _size(record.rejected)) for record in self.records]
 
 
-def _key(messages: list[Message], memo: dict[int, bytes]) -> bytes:
+def digest(messages: list[Message], memo: dict[int, bytes]) -> bytes:
     """A digest of messages, blind to blanks after their contents. Pairs of a ranking share lists: each is read once."""
     known = memo.get(id(messages))
     if known is None:
@@ -107,8 +113,8 @@ class Check:
     """The finding in one line; {count} and {total} are filled in."""
     why: str
     advice: str
-    find: Callable[[Material], list[int]]
-    of: Callable[[Material], int] | None = None
+    find: Callable[[Any], list[int]]
+    of: Callable[[Any], int] | None = None
     """How many pairs were looked at, when not all."""
     grade: Callable[[float], str] | None = None
     """The severity by share, when it depends on it: such a check always reports, and judges the data, not its rows."""
@@ -134,12 +140,16 @@ def audit(
     pairs over length. truncated_pairs: [pairs], True where the two sides are the same once truncated.
     eval_records: the pairs of the evaluation set, whose prompts must not be trained on.
     """
-    material = Material(records, lengths, max_length, truncated_pairs, eval_records)
-    findings = [finding for check in CHECKS.values() if (finding := _finding(check, material))]
+    return findings_of(CHECKS, Material(records, lengths, max_length, truncated_pairs, eval_records))
+
+
+def findings_of(checks: dict[str, Check], material: Any) -> list[Finding]:
+    """What these checks find, errors first."""
+    findings = [finding for check in checks.values() if (finding := _finding(check, material))]
     return sorted(findings, key=lambda finding: ("error", "warning", "info").index(finding.severity))
 
 
-def drop(records: Sequence[Comparison], findings: Iterable[Finding]) -> list[Comparison]:
+def drop(records: Sequence[Any], findings: Iterable[Finding]) -> list[Any]:
     """The audited records without the rows of the findings."""
     gone = {index for finding in findings for index in finding.indices}
     return [record for index, record in enumerate(records) if index not in gone]
@@ -167,7 +177,7 @@ def _short_places(rows: Sequence[str]) -> str:
     return ", ".join(shown)
 
 
-def _finding(check: Check, material: Material) -> Finding | None:
+def _finding(check: Check, material: Any) -> Finding | None:
     total = check.of(material) if check.of else len(material.records)
     indices = check.find(material) if total else []
     if not indices and not (check.grade and total):
@@ -187,7 +197,7 @@ def _finding(check: Check, material: Material) -> Finding | None:
     )
 
 
-def _places(records: Sequence[Comparison], indices: list[int]) -> tuple[str, ...]:
+def _places(records: Sequence[Any], indices: list[int]) -> tuple[str, ...]:
     """The first few places; the pairs of one ranking come from one row."""
     places = (str(records[index].origin or f"pair {index + 1}") for index in indices)
     return tuple(islice(dict.fromkeys(places), SHOWN))
@@ -240,8 +250,20 @@ def _out_of_turn(roles: list[str]) -> bool:
 
 
 def _is_garbled(record: Comparison) -> bool:
-    texts = (message["content"] for side in (record.prompt, record.chosen, record.rejected) for message in side)
+    return is_garbled(
+        message["content"] for side in (record.prompt, record.chosen, record.rejected) for message in side
+    )
+
+
+def is_garbled(texts: Iterable[str]) -> bool:
+    """Whether a text went through the wrong encoding, or holds control characters."""
     return any(_CONTROL.search(text) or (not text.isascii() and _MOJIBAKE.search(text)) for text in texts)
+
+
+def _leaks_turn(record: Comparison) -> bool:
+    """Whether an answer holds the marker of another turn: generation went on, or the template stands in the text."""
+    answers = (message for side in _sides(record) for message in side if message["role"] == "assistant")
+    return any(_TURN.search(message["content"]) for message in answers)
 
 
 def _identical(material: Material) -> list[int]:
@@ -373,6 +395,14 @@ CHECKS: dict[str, Check] = {
             "Chat templates raise errors on such conversations, or render them in a way the base model never saw.",
             "merge consecutive messages of one role; put the system message first and once",
             _where(_roles_stumble),
+        ),
+        Check(
+            "leaked_turn",
+            "warning",
+            "{count} of {total} pairs have an answer that holds the marker of a turn (Human:, <|im_end|>, [INST], ...)",
+            "The answer went on into the user's next turn, or a template was written into it: the marker predicts the label.",
+            "cut the answer at the marker, or drop these rows",
+            _where(_leaks_turn),
         ),
         Check(
             "over_length",

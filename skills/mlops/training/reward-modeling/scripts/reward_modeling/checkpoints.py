@@ -1,13 +1,16 @@
 """Load, save and verify a reward model.
 
-A saved reward model is a plain Hugging Face `*ForSequenceClassification` folder with one label,
-`problem_type="regression"` (without it transformers' pipeline and vLLM squash the score), a pad token of its own and
-its chat template. Beside the weights lies `reward_model.json`, the model's card: the fingerprint of its rendering, how
-it was trained, the mean and standard deviation of its rewards, and golden scores of a few fixed conversations.
+A saved outcome reward model is a plain Hugging Face `*ForSequenceClassification` folder with one label and
+`problem_type="regression"` (without it transformers' pipeline and vLLM squash the score), a process reward model a
+`*ForTokenClassification` folder with two labels; both have a pad token of their own and their chat template. Beside the
+weights lies `reward_model.json`, the model's card: the fingerprint of its rendering, how it was trained, the mean and
+standard deviation of its rewards, and golden scores of a few fixed texts. `kinds` says what differs.
 """
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import json
 import os
 import shutil
@@ -16,8 +19,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .console import ModelError, RunError, UsageError, UserError
-from .records import Message
-from .rendering import Renderer, prepare_tokenizer
+from .kinds import GOLDEN_CONVERSATIONS as GOLDEN_CONVERSATIONS
+from .kinds import OUTCOME, PROCESS, Kind, golden_scores, kind_of_architecture
+from .rendering import prepare_tokenizer
 
 if TYPE_CHECKING:
     import torch
@@ -34,28 +38,6 @@ OF_ANOTHER_MODEL = (
     "chat_template*",
     "*token*.json",
 )
-
-# Fixed for good: a card written today must be checkable by every later version.
-GOLDEN_CONVERSATIONS: tuple[tuple[Message, ...], ...] = (
-    ({"role": "user", "content": "Name the capital of France."}, {"role": "assistant", "content": "Paris."}),
-    (
-        {"role": "user", "content": "Name the capital of France."},
-        {"role": "assistant", "content": "I would rather talk about boats."},
-    ),
-    (
-        {"role": "user", "content": "What is 6 times 7?"},
-        {"role": "assistant", "content": "42."},
-        {"role": "user", "content": "And 6 times 8? Show the step."},
-        {"role": "assistant", "content": "6 * 8 = 6 * 7 + 6 = 42 + 6 = 48."},
-    ),
-    (
-        {"role": "user", "content": "Say it again."},
-        {"role": "assistant", "content": "again again again again again again again again"},
-    ),
-)
-
-LABELS = {0: "REWARD"}
-"""The one label of a model saved here, in its config."""
 
 # Words in what the hub's client says -> the next thing to try.
 HUB_HINTS = {
@@ -85,8 +67,33 @@ class Loaded:
 
 
 def scored_at(model: Any) -> str:
-    """Where this architecture reads the score: a decoder's `score` head at the last token, an encoder's pooled state."""
-    return "last_token" if hasattr(unwrapped(model), "score") else "pooled"
+    """Where this architecture reads the score: a decoder at the last token (of an answer, of a step's separator).
+
+    An encoder reads the score of an answer from its pooled state, and that of a step from a row that ends with the step.
+    """
+    base = unwrapped(model)
+    if kind_of_architecture(type(base).__name__) is PROCESS:
+        return "prefix" if reads_ahead(base) else "last_token"
+    return "last_token" if hasattr(base, "score") else "pooled"
+
+
+def reads_ahead(model: Any) -> bool:
+    """Whether a later token changes what the model makes of an earlier one. Asked of the model itself, by two passes.
+
+    Class names do not tell: GPT-2's `classifier` looks like BERT's, and some encoders were made of decoders.
+    """
+    import torch
+
+    device, was_training = next(model.parameters()).device, model.training
+    model.eval()
+    with torch.inference_mode():
+        rows = [torch.tensor([[1, 2, 1, last]], device=device) for last in (1, 2)]
+        states = [
+            getattr(model, model.base_model_prefix)(input_ids=row, attention_mask=torch.ones_like(row))[0][:, :-1]
+            for row in rows
+        ]
+    model.train(was_training)
+    return not torch.allclose(states[0].float(), states[1].float(), rtol=0.0, atol=1e-4)
 
 
 def head_name(model: Any) -> str:
@@ -96,18 +103,18 @@ def head_name(model: Any) -> str:
     if name is None:
         raise ModelError(
             f"{type(base).__name__} has no score head this project knows",
-            hint="use an AutoModelForSequenceClassification architecture",
+            hint="use an AutoModelForSequenceClassification or AutoModelForTokenClassification architecture",
         )
     return name
 
 
 def head_projection(model: Any) -> Any:
-    """The last linear layer of the head, with one output."""
+    """The last linear layer of the head, with one output for each label."""
     import torch
 
-    head = getattr(unwrapped(model), head_name(model))
-    linear = [module for module in head.modules() if isinstance(module, torch.nn.Linear) and module.out_features == 1]
-    return linear[-1]
+    base = unwrapped(model)
+    modules = [module for module in getattr(base, head_name(model)).modules() if isinstance(module, torch.nn.Linear)]
+    return [module for module in modules if module.out_features == base.config.num_labels][-1]
 
 
 def keep_head_in_float32(model: Any) -> None:
@@ -135,22 +142,29 @@ def unwrapped(model: Any) -> Any:
 # ---- loading ------------------------------------------------------------------------------------------------------
 
 
-def load_for_training(path: str, *, chat_template_path: str | None = None, seed: int = 42) -> Loaded:
-    """A model with one score head, in fp32, and a tokenizer that obeys the rendering rules.
+def load_for_training(
+    path: str, *, chat_template_path: str | None = None, seed: int = 42, kind: Kind = OUTCOME
+) -> Loaded:
+    """A model with the head of this kind, in fp32, and a tokenizer that obeys the rendering rules.
 
     A trained reward head is kept; otherwise a head is drawn from N(0, 1/(d+1)) with this seed (Stiennon et al. 2020,
-    arXiv:2009.01325, appendix B.1). Raises ModelError for a folder that is no model, and for a classifier with several
-    labels, which would lose its head in silence.
+    arXiv:2009.01325, appendix B.1). Raises ModelError for a folder that is no model, and for a classifier with other
+    labels or of the other kind, which would lose its head in silence.
     """
     import torch
-    from transformers import AutoModelForSequenceClassification, set_seed
+    from transformers import set_seed
 
     config = _config(path)
-    is_classifier = _architecture(config).endswith("ForSequenceClassification")
-    if is_classifier and config.num_labels != 1:
+    found, labels = kind_of_architecture(_architecture(config)), len(kind.labels)
+    if found is kind and config.num_labels != labels:
         raise ModelError(
-            f"{path} is a classifier with {config.num_labels} labels; a reward model has one",
-            hint="start from the base model it was made of, or from a model with num_labels=1",
+            f"{path} is a classifier with {config.num_labels} labels; {kind.called} has {_in_words(labels)}",
+            hint=f"start from the base model it was made of, or from a model with num_labels={labels}",
+        )
+    if found not in (None, kind):
+        raise ModelError(
+            f"{path} scores {found.scores} ({_architecture(config)}); its head cannot become that of {kind.called}",
+            hint=f"start from the base model it was made of, or train it further with {found.script}",
         )
     tokenizer = _tokenizer(path)
     notes = prepare_tokenizer(tokenizer, _read_chat_template(chat_template_path))
@@ -158,8 +172,8 @@ def load_for_training(path: str, *, chat_template_path: str | None = None, seed:
     with _QuietLoading():
         model, info = _call_hub(
             path,
-            lambda: AutoModelForSequenceClassification.from_pretrained(
-                path, num_labels=1, dtype=torch.float32, output_loading_info=True
+            lambda: _auto_class(kind).from_pretrained(
+                path, num_labels=labels, dtype=torch.float32, output_loading_info=True
             ),
         )
     trunk = f"{model.base_model_prefix}."
@@ -170,48 +184,52 @@ def load_for_training(path: str, *, chat_template_path: str | None = None, seed:
     if head_is_new:
         projection = head_projection(model)
         torch.nn.init.normal_(projection.weight, std=(projection.in_features + 1) ** -0.5)
+        if projection.bias is not None:
+            torch.nn.init.zeros_(projection.bias)
     if len(tokenizer) > model.get_input_embeddings().num_embeddings:
         model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
         notes.append(f"embeddings: grown to {len(tokenizer)} for the new pad token")
-    _write_contract_into_config(model, tokenizer)
+    _write_contract_into_config(model, tokenizer, kind)
     return Loaded(model, tokenizer, "new" if head_is_new else "loaded", notes)
 
 
-def load(path: str, *, dtype: str = "float32", device: str | None = None) -> Loaded:
+def load(path: str, *, dtype: str = "float32", device: str | None = None, kind: Kind = OUTCOME) -> Loaded:
     """A trained reward model, in eval mode on the best device there is.
 
-    Raises ModelError when the folder is no reward model (another architecture, several labels, a head that was never
-    saved, an adapter without its model), and when it renders text otherwise than it did in training.
+    Raises ModelError when the folder is no reward model of this kind (another architecture, other labels, a head that
+    was never saved, an adapter without its model), and when it renders text otherwise than it did in training.
     """
     import torch
-    from transformers import AutoModelForSequenceClassification
 
     path, device = str(path), _usable(device or best_device())
-    config = check_reward_model(path)
+    config = _check_model(path, kind)
     tokenizer, notes = _tokenizer(path), []
-    card = read_card(path, expected=config.id2label == LABELS)
+    card = read_card(path, expected=config.id2label == kind.labels)
     with _QuietLoading():
         model, info = _call_hub(
             path,
-            lambda: AutoModelForSequenceClassification.from_pretrained(
-                path, dtype=getattr(torch, dtype), output_loading_info=True
-            ),
+            lambda: _auto_class(kind).from_pretrained(path, dtype=getattr(torch, dtype), output_loading_info=True),
         )
     if info["missing_keys"]:
         missing = sorted(info["missing_keys"])
         raise ModelError(
             f"{path} lacks the weights of {len(missing)} layers ({missing[0]}): its scores would be random",
-            hint="train it with train.py",
+            hint=f"train it with {kind.script}",
         )
     if card is None:
-        notes += _adopt_foreign_tokenizer(path, tokenizer, model)
+        notes += _adopt_foreign_tokenizer(path, tokenizer, model, kind)
     tokenizer.padding_side = "right"
     model.eval().to(device)
     if dtype != "float32":
         keep_head_in_float32(model)
     if card is not None:
-        _check_fingerprint(path, card, Renderer(tokenizer, max_length=None, scored_at=scored_at(model)))
+        _check_fingerprint(path, card, kind.renderer(tokenizer, scored_at(model), card.get("rendering", {})))
     return Loaded(model, tokenizer, "loaded", notes, card)
+
+
+def load_process(path: str, *, dtype: str = "float32", device: str | None = None) -> Loaded:
+    """`load` for a process reward model: two labels at every token, of which 1 is "correct"."""
+    return load(path, dtype=dtype, device=device, kind=PROCESS)
 
 
 def best_device() -> str:
@@ -271,26 +289,57 @@ def _card_on_the_hub(path: str, expected: bool) -> Path | None:
     return None
 
 
+def kind_of(path: str) -> Kind | None:
+    """Which kind of reward model lies at this path, by its configuration alone; None for any other model.
+
+    That of a folder is read without transformers: the kind decides how data is read, whose faults should show at once.
+    """
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        config = json.loads((Path(path) / "config.json").read_text(encoding="utf-8"))
+        return kind_of_architecture((config.get("architectures") or [""])[0])
+    return kind_of_architecture(_architecture(_config(str(path))))
+
+
 def check_reward_model(path: str) -> Any:
     """The configuration at this path. Raises ModelError when it is not that of an outcome reward model; reads no weights."""
+    return _check_model(path, OUTCOME)
+
+
+def check_process_model(path: str) -> Any:
+    """The configuration at this path. Raises ModelError when it is not that of a process reward model; reads no weights."""
+    return _check_model(path, PROCESS)
+
+
+def _check_model(path: str, kind: Kind) -> Any:
     config = _config(path)
-    architecture = _architecture(config)
-    if architecture.endswith("ForTokenClassification"):
-        raise ModelError(f"{path} is a process reward model ({architecture}): it scores steps, not whole answers")
-    if not architecture.endswith("ForSequenceClassification"):
+    architecture, labels = _architecture(config), len(kind.labels)
+    found = kind_of_architecture(architecture)
+    if found not in (None, kind):
+        raise ModelError(f"{path} is {found.called} ({architecture}): it scores {found.scores}, not {kind.scores}")
+    if found is None:
         raise ModelError(
             f"{path} is no reward model: its architecture is {architecture or 'not named'}, without a score head",
-            hint=f"train one: train.py --model_name_or_path {path} --dataset_name PAIRS",
+            hint=f"train one: {kind.script} --model_name_or_path {path} --dataset_name DATA",
         )
-    if config.num_labels != 1:
+    if config.num_labels != labels:
         raise ModelError(
-            f"{path} has {config.num_labels} labels; a reward model has one",
-            hint="use a model trained with num_labels=1",
+            f"{path} has {config.num_labels} labels; {kind.called} has {_in_words(labels)}",
+            hint=f"use a model trained with num_labels={labels}",
         )
     return config
 
 
-def _adopt_foreign_tokenizer(path: str, tokenizer: Any, model: Any) -> list[str]:
+def _in_words(number: int) -> str:
+    return {1: "one", 2: "two"}[number]
+
+
+def _auto_class(kind: Kind) -> Any:
+    import transformers
+
+    return getattr(transformers, f"AutoModel{kind.architecture}")
+
+
+def _adopt_foreign_tokenizer(path: str, tokenizer: Any, model: Any, kind: Kind) -> list[str]:
     """Run a reward model that came without a card as its author would have: its own pad token, its own pooling."""
     notes = [f"{path} has no {CARD}: how its text was rendered in training is not known, its own chat template is used"]
     if not tokenizer.chat_template:
@@ -300,11 +349,11 @@ def _adopt_foreign_tokenizer(path: str, tokenizer: Any, model: Any) -> list[str]
         tokenizer.pad_token = tokenizer.convert_ids_to_tokens(len(tokenizer) - 1)
         notes.append(f"pad token: {tokenizer.pad_token} (it was missing)")
     if model.config.get_text_config().pad_token_id is None:
-        _write_contract_into_config(model, tokenizer)
+        _write_contract_into_config(model, tokenizer, kind)
     return notes
 
 
-def _check_fingerprint(path: str, card: dict[str, Any], renderer: Renderer) -> None:
+def _check_fingerprint(path: str, card: dict[str, Any], renderer: Any) -> None:
     from jinja2 import TemplateError
 
     try:
@@ -322,12 +371,12 @@ def _check_fingerprint(path: str, card: dict[str, Any], renderer: Renderer) -> N
     )
 
 
-def _write_contract_into_config(model: Any, tokenizer: Any) -> None:
+def _write_contract_into_config(model: Any, tokenizer: Any, kind: Kind) -> None:
     config = model.config
     config.get_text_config().pad_token_id = tokenizer.pad_token_id
     config.pad_token_id = tokenizer.pad_token_id
-    config.problem_type = "regression"
-    config.id2label, config.label2id = dict(LABELS), {label: number for number, label in LABELS.items()}
+    config.problem_type = kind.problem_type
+    config.id2label, config.label2id = dict(kind.labels), {label: number for number, label in kind.labels.items()}
 
 
 def _config(path: str) -> Any:
@@ -410,34 +459,19 @@ class _QuietLoading:
 # ---- saving -------------------------------------------------------------------------------------------------------
 
 
-def golden_scores(model: Any, renderer: Renderer) -> list[float]:
-    """Raw rewards of the golden conversations, one forward pass each: no batch, no padding, nothing to go wrong."""
-    import torch
-
-    scores, was_training = [], model.training
-    model.eval()
-    device = next(model.parameters()).device
-    with torch.inference_mode():
-        for messages in GOLDEN_CONVERSATIONS:
-            ids = renderer.tokenizer(renderer.text(messages), add_special_tokens=False)["input_ids"]
-            ids = torch.tensor([ids], device=device)
-            scores.append(model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[0, 0].float().item())
-    model.train(was_training)
-    return scores
-
-
 def save(
-    model: Any, renderer: Renderer, output_dir: str | Path, *, training: dict[str, Any], reward: dict[str, float]
+    model: Any, renderer: Any, output_dir: str | Path, *, training: dict[str, Any], reward: dict[str, float]
 ) -> dict[str, Any]:
     """Save a reward model, reload it, compare, and only then let it appear in `output_dir`. Returns its card.
 
-    model: in memory; a PEFT model is merged first, its adapter kept in the folder `adapter`.
-    training: any JSON summary. reward: {"mean", "std", "n"} over
-    held-out answers. The files move into place one by one, `config.json` last: a folder that can be loaded is complete.
+    model: in memory; a PEFT model is merged first, its adapter kept in the folder `adapter`. renderer: a `Renderer`, or
+    a `StepRenderer` for a process reward model. training: any JSON summary. reward: {"mean", "std", "n"} over held-out
+    answers or steps. The files move into place one by one, `config.json` last: a folder that can be loaded is complete.
     Raises RunError when the reloaded model does not give the golden scores of the one in memory.
     """
     output_dir = Path(output_dir)
     staging = output_dir / STAGING
+    kind = kind_of_architecture(type(unwrapped(model)).__name__)
     golden, tolerance = golden_scores(model, renderer), RELOAD_TOLERANCE
     device = next(model.parameters()).device
     try:
@@ -446,14 +480,14 @@ def save(
         if hasattr(model, "merge_and_unload"):
             model.save_pretrained(staging / ADAPTER)
             model, tolerance = model.merge_and_unload(), MERGE_TOLERANCE
-        _write_contract_into_config(model, renderer.tokenizer)
+        _write_contract_into_config(model, renderer.tokenizer, kind)
         model.save_pretrained(staging)
         renderer.tokenizer.save_pretrained(staging)
-        card = _card(model, renderer, training, reward, golden)
+        card = _card(kind, renderer, training, reward, golden)
         (staging / CARD).write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         model.to("cpu")
-        (staging / "README.md").write_text(_readme(card), encoding="utf-8")
-        card["reload_difference"] = _verify(staging, golden, tolerance, str(device))
+        (staging / "README.md").write_text(_readme(kind, card), encoding="utf-8")
+        card["reload_difference"] = _verify(staging, kind, golden, tolerance, str(device))
         (staging / CARD).write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         _move_into_place(staging, output_dir)
     finally:
@@ -461,68 +495,53 @@ def save(
     return card
 
 
-def _card(model: Any, renderer: Renderer, training: dict, reward: dict, golden: list[float]) -> dict[str, Any]:
+def _card(kind: Kind, renderer: Any, training: dict, reward: dict, golden: list) -> dict[str, Any]:
     import torch
     import transformers
 
     rendering = {**renderer.contract(), "max_length": renderer.max_length, "overlong": renderer.overlong}
     return {
         "card_version": CARD_VERSION,
-        "kind": "outcome",
+        "kind": kind.name,
         "fingerprint": renderer.fingerprint,
         "rendering": rendering,
         "reward": reward,
-        "golden": [
-            {"messages": list(messages), "score": score}
-            for messages, score in zip(GOLDEN_CONVERSATIONS, golden, strict=True)
-        ],
+        "golden": [{**example, "score": score} for example, score in zip(kind.golden, golden, strict=True)],
         "training": training,
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
     }
 
 
-def _readme(card: dict[str, Any]) -> str:
-    """The model's page on the hub: what it is and how its raw score is read by other tools."""
+def _readme(kind: Kind, card: dict[str, Any]) -> str:
+    """The model's page on the hub: what it is and how its score is read by other tools."""
     base = card["training"].get("base_model")
-    front = ["library_name: transformers", "pipeline_tag: text-classification", "tags: [reward-model, bradley-terry]"]
+    front = ["library_name: transformers", *kind.front]
     if base and not Path(base).exists():
         front.append(f"base_model: {base}")
-    return "\n".join(["---", *front, "---", "", README_TEXT.format(**card["rendering"])])
+    return "\n".join(["---", *front, "---", "", kind.readme.format(**card["rendering"])])
 
 
-README_TEXT = """# Reward model
-
-Scores an answer in the context of its conversation: one raw number, higher is better, comparable within a prompt only.
-
-```python
-from transformers import pipeline
-
-pipe = pipeline("text-classification", model="PATH_OR_ID")
-messages = [{{"role": "user", "content": "What is 2 + 2?"}}, {{"role": "assistant", "content": "4."}}]
-text = pipe.tokenizer.apply_chat_template(messages, tokenize=False)
-print(pipe(text, add_special_tokens=False)[0]["score"])
-```
-
-Render with this folder's chat template, add no special tokens, pad on the right, and stop at {max_length} tokens as in
-training. `reward_model.json` holds the fingerprint of that rendering and golden scores to check against.
-"""
-
-
-def _verify(folder: Path, golden: list[float], tolerance: float, device: str) -> float:
+def _verify(folder: Path, kind: Kind, golden: list, tolerance: float, device: str) -> float:
     """The largest difference between the golden scores and those of the model as loaded from `folder`."""
-    loaded = load(str(folder), device=device)
-    again = golden_scores(loaded.model, Renderer(loaded.tokenizer, max_length=None, scored_at=scored_at(loaded.model)))
-    return check_golden(again, golden, tolerance)
+    loaded = load(str(folder), device=device, kind=kind)
+    renderer = kind.renderer(loaded.tokenizer, scored_at(loaded.model), loaded.card["rendering"])
+    return check_golden(golden_scores(loaded.model, renderer), golden, tolerance)
 
 
-def check_golden(scores: list[float], golden: list[float], tolerance: float = RELOAD_TOLERANCE) -> float:
+def check_golden(scores: list, golden: list, tolerance: float = RELOAD_TOLERANCE) -> float:
     """The largest difference, relative to scores above 1. Raises RunError when it exceeds the tolerance or is no number."""
-    difference = max(abs(new - old) / max(1.0, abs(old)) for new, old in zip(scores, golden, strict=True))
+    pairs = zip(_flat(scores), _flat(golden), strict=True)
+    difference = max(abs(new - old) / max(1.0, abs(old)) for new, old in pairs)
     if not difference <= tolerance:
         raise RunError(
             f"the saved model scores differently from the one in memory: golden scores differ by {difference:.2e}, more than {tolerance:.0e}"
         )
     return difference
+
+
+def _flat(scores: list) -> list[float]:
+    """Rewards, or the step scores of several solutions, as one list."""
+    return [value for score in scores for value in (score if isinstance(score, list) else [score])]
 
 
 def _move_into_place(staging: Path, output_dir: Path) -> None:
@@ -536,7 +555,10 @@ def _move_into_place(staging: Path, output_dir: Path) -> None:
 
 
 def check_output_dir(output_dir: str | Path, *, overwrite: bool, resuming: bool) -> Path:
-    """The folder, made if need be. Raises UsageError when it holds a model already or cannot be written to."""
+    """The folder, made if need be, and removed on leaving if nothing came into it (a dry run, a start that failed).
+
+    Raises UsageError when it holds a model already or cannot be written to.
+    """
     output_dir = Path(output_dir)
     if output_dir.exists() and not output_dir.is_dir():
         raise UsageError(f"{output_dir} is a file, not a folder")
@@ -548,6 +570,8 @@ def check_output_dir(output_dir: str | Path, *, overwrite: bool, resuming: bool)
             f"{output_dir} already holds a model ({holds[0]})",
             hint="choose another --output_dir, continue with --resume_from_checkpoint, or add --overwrite_output_dir",
         )
+    made = [folder for folder in (output_dir, *output_dir.parents) if not folder.exists()]
+    atexit.register(_remove_empty, [folder.absolute() for folder in made])
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
         probe = output_dir / f".write-test-{os.getpid()}"
@@ -558,3 +582,10 @@ def check_output_dir(output_dir: str | Path, *, overwrite: bool, resuming: bool)
             f"cannot write to {output_dir}: {error.strerror}", hint="choose another --output_dir"
         ) from error
     return output_dir
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    """Remove these folders, innermost first, up to the first that is not empty."""
+    with contextlib.suppress(OSError):
+        for folder in folders:
+            folder.rmdir()

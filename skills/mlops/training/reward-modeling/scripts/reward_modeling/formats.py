@@ -46,6 +46,12 @@ class Format:
     convert: Callable[[Row], Record]
     labelled: bool = True
     """Whether the rows say which completion is better: without labels they can be scored, not trained on."""
+    stepwise: bool = False
+    """Whether a record is a solution in steps, for process reward models."""
+    rated: bool = False
+    """Whether `convert` reads `neutral`, what a step rated 0 is taken for."""
+    answered: bool = True
+    """Whether the rows hold completions: those that hold none are prompts, for a policy to answer."""
     winner: bool = False
     """Whether a record is a ranking of two answers, in the order of the file, to be read as a comparison."""
 
@@ -92,9 +98,19 @@ def _speaks_from_value(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and isinstance(value[0], dict) and "from" in value[0]
 
 
-def _is_stepwise(row: Row) -> bool:
-    steps, labels = row["completions"], row.get("labels")
-    return isinstance(steps, list) and isinstance(labels, list) and len(steps) == len(labels)
+def _is_prm800k(row: Row) -> bool:
+    return isinstance(row["question"], dict) and isinstance(row["label"], dict) and "steps" in row["label"]
+
+
+def _is_math_shepherd(row: Row) -> bool:
+    return _are_texts("input", "label")(row) and adapters.STEP_TAG in row["input"]
+
+
+def _is_open(row: Row) -> bool:
+    try:
+        return talk.messages(row["messages"], "messages")[-1]["role"] != "assistant"
+    except (talk.RowError, IndexError):
+        return False
 
 
 _USER = [{"role": "user", "content": "2+2?"}]
@@ -230,12 +246,61 @@ FORMATS: dict[str, Format] = {
         ),
         Format(
             "stepwise",
-            "a prompt and an answer in steps with one label each, for process reward models",
+            "a prompt and an answer in steps with one label each, or up to the first error (TRL, axolotl): "
+            "true or false, 0 or 1, probabilities, null for not judged",
             ("prompt", "completions", "labels"),
             ("system",),
             {"prompt": "2+2+2?", "completions": ["2+2=4", "4+2=7"], "labels": [True, False]},
-            _is_stepwise,
+            _are_lists("completions", "labels"),
             adapters.stepwise,
+            stepwise=True,
+        ),
+        Format(
+            "ratings",
+            "a prompt and an answer in steps rated -1, 0 or 1; what 0 means is said with --neutral",
+            ("prompt", "completions|steps", "ratings"),
+            ("system",),
+            {"prompt": "2+2+2?", "completions": ["2+2=4", "4+2=7"], "ratings": [1, -1]},
+            _are_lists("completions", "ratings"),
+            adapters.ratings,
+            stepwise=True,
+            rated=True,
+        ),
+        Format(
+            "prm800k",
+            "rows of PRM800K as published: the solution its labeller followed; what a rating of 0 means is said with --neutral",
+            ("question", "label"),
+            (),
+            {
+                "question": {"problem": "2+2+2?"},
+                "label": {
+                    "steps": [{"completions": [{"text": "2+2=4", "rating": 1}], "chosen_completion": 0}],
+                },
+            },
+            _is_prm800k,
+            adapters.prm800k,
+            stepwise=True,
+            rated=True,
+        ),
+        Format(
+            "math_shepherd",
+            "Math-Shepherd: a problem and steps in one text, a tag behind each, and that text with + or - for each tag",
+            ("input", "label"),
+            (),
+            {"input": "2+2+2? Step 1: 2+2=4 ки\nStep 2: 4+2=7 ки", "label": "2+2+2? Step 1: 2+2=4 +\nStep 2: 4+2=7 -"},
+            _is_math_shepherd,
+            adapters.math_shepherd,
+            stepwise=True,
+        ),
+        Format(
+            "processbench",
+            "a problem, steps, and the place of the first error, counted from 0, or -1 (ProcessBench)",
+            ("problem|prompt", "steps", "label"),
+            ("system",),
+            {"problem": "2+2+2?", "steps": ["2+2=4", "4+2=7"], "label": 1},
+            _are_lists("steps"),
+            adapters.processbench,
+            stepwise=True,
         ),
         Format(
             "completions",
@@ -258,6 +323,17 @@ FORMATS: dict[str, Format] = {
             labelled=False,
         ),
         Format(
+            "steps",
+            "a prompt and an answer in steps, each of which is to be scored",
+            ("prompt|problem", "steps"),
+            ("system",),
+            {"prompt": "2+2+2?", "steps": ["2+2=4", "4+2=6"]},
+            _are_lists("steps"),
+            adapters.steps,
+            labelled=False,
+            stepwise=True,
+        ),
+        Format(
             "completion",
             "a prompt and one completion, to be scored",
             ("prompt", "completion|response"),
@@ -276,6 +352,28 @@ FORMATS: dict[str, Format] = {
             _always,
             adapters.conversation,
             labelled=False,
+        ),
+        Format(
+            "prompt",
+            "a prompt alone, to be answered by a policy",
+            ("prompt|question|query",),
+            ("system",),
+            {"prompt": "2+2?"},
+            _always,
+            adapters.prompt,
+            labelled=False,
+            answered=False,
+        ),
+        Format(
+            "open_conversation",
+            "a conversation whose last message is the user's, to be answered by a policy",
+            ("messages|conversations",),
+            (),
+            {"messages": _USER},
+            _is_open,
+            adapters.open_conversation,
+            labelled=False,
+            answered=False,
         ),
     )
 }

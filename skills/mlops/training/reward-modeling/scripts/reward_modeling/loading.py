@@ -12,7 +12,7 @@ from .adapters import Row, tools
 from .console import DataError, UsageError
 from .conversations import RowError
 from .formats import FORMATS, INPUT_LIKE, Format, Record
-from .records import Comparison, Origin, Ranking, Records, Solution, as_comparison, as_ranking, steps_refused
+from .records import SCORING, Comparison, Origin, Ranking, Records, Solution, as_comparison, as_ranking, steps_refused
 from .sources import Table, bad_rows
 
 HEAD = 20
@@ -22,13 +22,23 @@ NULLABLE = ("winner", "scores|correct", "ranks", "labels")
 """Labels: null means that nobody judged the row."""
 
 
-def convert(table: Table, format: str | None, columns: dict[str, str], kind: str | None) -> Records:
+def convert(
+    table: Table, format: str | None, columns: dict[str, str], kind: str | None, neutral: str | None = None
+) -> Records:
     """The records of one table. Raises UsageError for an unknown format, DataError for what cannot be read."""
     rows = _rename(table, columns)
-    chosen = _named(format) if format else recognise(rows, table.name)
-    if chosen.name == "stepwise" and kind:
+    chosen = _named(format) if format else recognise(rows, table.name, prompts=kind == "prompts")
+    if chosen.stepwise and kind in ("comparison", "scoring"):
         raise steps_refused(table.name)
-    if not chosen.labelled and kind != "scoring":
+    if kind == "stepwise" and not chosen.stepwise:
+        raise DataError(
+            f"these rows (format `{chosen.name}`) have no steps",
+            where=table.name,
+            hint="give `prompt`, `completions` (the steps) and `labels`; check_data.py --list_formats shows every format",
+        )
+    if not chosen.answered and kind != "prompts":
+        raise DataError(f"these rows (format `{chosen.name}`) hold prompts only, no answers", where=table.name)
+    if not chosen.labelled and kind not in ("stepwise", "prompts", *SCORING):
         raise DataError(
             f"these rows (format `{chosen.name}`) do not say which answer is better",
             where=table.name,
@@ -39,7 +49,12 @@ def convert(table: Table, format: str | None, columns: dict[str, str], kind: str
     records, problems = [], []
     for number, row, (picked, _) in zip(table.numbers, rows, used_by_row, strict=True):
         try:
-            records.append(_record(chosen, row, picked, used, Origin(table.name, number)))
+            unused = kind in ("prompts", "step_scoring")
+            rated = {"neutral": "ignore" if unused else neutral} if chosen.rated else {}
+            record = _record(chosen, row, picked, used, Origin(table.name, number), rated)
+            if kind == "prompts":
+                _refuse_blank(record.prompt)
+            records.append(record)
         except RowError as error:
             records.append(None)
             problems.append((number, f"{error}{_other_format(chosen, row)}"))
@@ -50,7 +65,7 @@ def convert(table: Table, format: str | None, columns: dict[str, str], kind: str
     kept, set_aside = [], {}
     for row, record in zip(rows, records, strict=True):
         reason = _why_set_aside(row, record)
-        if reason and kind != "scoring":
+        if reason and kind not in ("prompts", *SCORING):
             set_aside[reason] = set_aside.get(reason, 0) + 1
         else:
             kept.append(_as_kind(record, chosen, kind, reason))
@@ -64,12 +79,12 @@ def convert(table: Table, format: str | None, columns: dict[str, str], kind: str
     )
 
 
-def _record(chosen: Format, row: Row, picked: Row, used: Iterable[str], origin: Origin) -> Record:
+def _record(chosen: Format, row: Row, picked: Row, used: Iterable[str], origin: Origin, rated: Row) -> Record:
     missing = _missing(chosen, row, picked)
     if missing:
         there = any(name in row for name in missing.split("|"))
         raise RowError(f"column `{missing.replace('|', '` or `')}` is {'null' if there else 'missing'}")
-    record = chosen.convert(picked)
+    record = chosen.convert(picked | rated)
     fields: dict[str, Any] = {
         "origin": origin,
         "metadata": {name: value for name, value in row.items() if name not in used},
@@ -78,6 +93,11 @@ def _record(chosen: Format, row: Row, picked: Row, used: Iterable[str], origin: 
     if not isinstance(record, Solution):
         fields["tools"] = tools(picked.get("tools"))
     return replace(record, **fields)
+
+
+def _refuse_blank(prompt: list[dict]) -> None:
+    if not any(message["content"].strip() for message in prompt):
+        raise RowError("the prompt is empty")
 
 
 def _why_set_aside(row: Row, record: Record) -> str | None:
@@ -104,7 +124,9 @@ def _as_kind(record: Record, chosen: Format, kind: str | None, reason: str | Non
         "metadata": record.metadata,
         "origin": record.origin,
     }
-    if kind == "scoring":
+    if kind == "prompts":
+        return Ranking(record.prompt, [], **shared)
+    if kind in SCORING:
         ranking = as_ranking(record)
         labels = [0.0] * len(ranking.completions) if reason == "tie" else ranking.scores
         return replace(ranking, scores=None if reason == "unlabelled" else labels, **shared)
@@ -119,24 +141,26 @@ def _named(name: str) -> Format:
     return FORMATS[name]
 
 
-def recognise(rows: list[Row], where: str) -> Format:
+def recognise(rows: list[Row], where: str, *, prompts: bool = False) -> Format:
     """The format that most of the first rows fit; when none fits, the one whose columns they have, for its messages.
 
-    Labelled formats come first: rows with chosen, rejected and `messages` are comparisons. Raises DataError when no
-    format has these columns.
+    Labelled formats come first: rows with chosen, rejected and `messages` are comparisons. Formats without answers are
+    tried only where `prompts` are asked for. Raises DataError when no format has these columns.
     """
     head = rows[:HEAD]
-    for labelled in (True, False):
-        votes = {
-            name: sum(_fits(entry, row) for row in head)
-            for name, entry in FORMATS.items()
-            if entry.labelled == labelled
-        }
+    tried = {name: entry for name, entry in FORMATS.items() if prompts or entry.answered}
+    tiers = [
+        [name for name, entry in tried.items() if entry.labelled],
+        [name for name, entry in tried.items() if not entry.answered],
+        [name for name, entry in tried.items() if entry.answered and not entry.labelled],
+    ]
+    for tier in filter(None, tiers):
+        votes = {name: sum(_fits(FORMATS[name], row) for row in head) for name in tier}
         best = max(votes, key=lambda name: votes[name])
         if votes[best]:
             return FORMATS[best]
     present = {name for row in head for name in row}
-    for entry in FORMATS.values():
+    for entry in tried.values():
         if all(any(name in present for name in names.split("|")) for names in entry.needs):
             return entry
     raise _no_format(present, where)

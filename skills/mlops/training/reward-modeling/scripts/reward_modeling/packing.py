@@ -74,8 +74,9 @@ class PackedRow:
     """One flat row of unique tokens.
 
     ids, positions: [T]. segments: in the order of the row; a later one refers to earlier ones only. sequences: which
-    input sequences are here; ends: [len(sequences)] place in the row of the last token of each. tokens: how many tokens
-    these sequences have together, shared ones counted each time.
+    input sequences are here; ends: [len(sequences)] place in the row of the last token of each; slices: [len(sequences)]
+    the slices (start, size) of the row that spell each. tokens: how many tokens these sequences have together, shared
+    ones counted each time.
     """
 
     ids: list[int] = field(default_factory=list)
@@ -83,23 +84,33 @@ class PackedRow:
     segments: list[Segment] = field(default_factory=list)
     sequences: list[int] = field(default_factory=list)
     ends: list[int] = field(default_factory=list)
+    slices: list[list[tuple[int, int]]] = field(default_factory=list)
     tokens: int = 0
-    _open: list[tuple[int, int]] = field(default_factory=list, repr=False)
-    """Slices of the row that spell the sequence added last."""
 
     def add(self, index: int, sequence: Sequence[int], shared: int) -> None:
         """Append a sequence that has its first `shared` tokens in common with the one added before it."""
-        path = _first(self._open, shared)
+        path = _first(self.slices[-1], shared) if shared else []
         if shared < len(sequence):
             start = len(self.ids)
             self.ids.extend(sequence[shared:])
             self.positions.extend(range(shared, len(sequence)))
             self.segments.append(Segment(start, len(sequence) - shared, shared, tuple(path)))
             path = _joined([*path, (start, len(sequence) - shared)])
-        self._open = path
+        self.slices.append(path)
         self.sequences.append(index)
         self.ends.append(path[-1][0] + path[-1][1] - 1)
         self.tokens += len(sequence)
+
+    def places(self, i: int, offsets: Sequence[int]) -> list[int]:
+        """Places in the row of the tokens at these ascending offsets of the row's sequence number `i`."""
+        places, passed, slices = [], 0, iter(self.slices[i])
+        start, size = next(slices)
+        for offset in offsets:
+            while offset >= passed + size:
+                passed += size
+                start, size = next(slices)
+            places.append(start + offset - passed)
+        return places
 
     def pieces(self) -> tuple[list[int], list[list[int]]]:
         """(sizes, keys): the row cut at every border of a slice, and the pieces that each segment attends to.

@@ -9,6 +9,7 @@ The formats are in formats.py, the files and hubs in sources.py.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any
@@ -64,11 +65,14 @@ class Ranking:
 
 @dataclass(frozen=True)
 class Solution:
-    """One prompt and an answer in steps; `labels` holds one label a step (1 good, 0 bad, or a probability), or None."""
+    """One prompt and an answer in steps.
+
+    `labels` holds one label a step (1 good, 0 bad, a probability, or None where nobody judged it), or is None.
+    """
 
     prompt: list[Message]
     steps: list[str]
-    labels: list[float] | None = None
+    labels: list[float | None] | None = None
     id: str | int | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
     origin: Origin | None = None
@@ -95,24 +99,30 @@ def load(
     format: str | None = None,
     columns: dict[str, str] | None = None,
     kind: str | None = None,
+    neutral: str | None = None,
 ) -> Records:
     """Read files, folders, datasets saved to disk and hub ids, one after the other.
 
     `columns` maps a name of the format to a column of the file; an empty column drops the name. `kind` "comparison"
     asks for labelled rows without step labels. "scoring" asks for any rows that hold completions: they come back as
     Rankings in the order of the file, with their labels as scores where there are any (chosen 1, rejected 0). Ties and
-    rows whose label is null are set aside and counted, except for scoring, where nothing is.
+    rows whose label is null are set aside and counted, except for scoring and prompts, where nothing is. "step_scoring" is
+    scoring that takes answers in steps too, which keep their steps (`in_steps`). "stepwise" asks for Solutions, labelled
+    or not. "prompts" asks for prompts alone, of rows in any format: they come back as Rankings without completions, and a
+    blank one is an error. `neutral` is what a step rated 0 is taken for: "good", "bad" or "ignore" (no label).
 
     Raises UsageError for an unknown format or kind, and DataError, with file and row, for what cannot be read.
     """
     from .loading import convert  # here, because the formats build the types above
     from .sources import read
 
-    if kind not in (None, "comparison", "scoring"):
+    if kind not in (None, "comparison", "stepwise", "prompts", *SCORING):
         raise UsageError(f"unknown kind of records: {kind}")
     if isinstance(sources, str):
         sources = [sources]
-    parts = [convert(t, format, columns or {}, kind) for source in sources for t in read(source, split, config)]
+    parts = [
+        convert(t, format, columns or {}, kind, neutral) for source in sources for t in read(source, split, config)
+    ]
     if not parts:
         raise UsageError("no dataset was named", hint="give a file, a folder or a hub id")
     set_aside: dict[str, int] = {}
@@ -127,6 +137,80 @@ def load(
         set_aside=set_aside,
         files=_distinct(part.files for part in parts),
     )
+
+
+SLICE = 4096
+"""Rows of a stream that are in memory together."""
+
+
+SCORING = ("scoring", "step_scoring")
+"""Kinds of rows that hold completions to be scored, by an outcome or by a process reward model."""
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Rows to be scored that may be more than memory holds: all of them were checked, and each pass reads them again."""
+
+    sources: tuple[str, ...]
+    reading: dict[str, Any]
+    """split, config, columns and, for each file, the format found in its first rows."""
+    rows: int
+    completions: int
+
+    @property
+    def format(self) -> str:
+        return " and ".join(_distinct([name] for name in self.reading["formats"].values()))
+
+    def __iter__(self) -> Iterator[Ranking]:
+        for records in _slices(self.sources, **self.reading):
+            yield from records.rows
+
+
+def stream(
+    sources: list[str],
+    *,
+    split: str | None = None,
+    config: str | None = None,
+    format: str | None = None,
+    columns: dict[str, str] | None = None,
+    kind: str = "scoring",
+) -> Stream:
+    """Check all rows as `load` with this kind (one of SCORING) does, and keep none: what is wrong is said before the work begins.
+
+    Raises what `load` raises; the rows counted in an error are those of one slice of SLICE rows.
+    """
+    formats: dict[str, str] = {}
+    reading = {"split": split, "config": config, "columns": columns or {}, "formats": formats, "format": format}
+    reading["kind"] = kind
+    rows = completions = 0
+    for records in _slices(tuple(sources), **reading):
+        rows += len(records.rows)
+        completions += sum(len(row.completions) for row in records.rows)
+    return Stream(tuple(sources), reading, rows, completions)
+
+
+def _slices(
+    sources: tuple[str, ...],
+    *,
+    split: str | None,
+    config: str | None,
+    columns: dict[str, str],
+    formats: dict[str, str],
+    format: str | None,
+    kind: str,
+) -> Iterator[Records]:
+    """Slice after slice as records. The first of a file decides its format (noted in `formats`) and must have all columns."""
+    from .loading import convert
+    from .sources import read
+
+    for source in sources:
+        for table in read(source, split, config, SLICE):
+            known = formats.get(table.name)
+            present = {name for row in table.rows for name in row}
+            mapped = {name: column for name, column in columns.items() if not known or (column or name) in present}
+            records = convert(table, format or known, mapped, kind)
+            formats.setdefault(table.name, records.format)
+            yield records
 
 
 def _distinct(lists) -> tuple[str, ...]:
@@ -154,6 +238,18 @@ def steps_refused(where: str) -> DataError:
         where=where,
         hint="give rows with a chosen and a rejected answer, or completions with scores",
     )
+
+
+def solutions(records: Records) -> list[Solution]:
+    """The rows whose steps are labelled, for training and judging. Raises DataError when there are none."""
+    labelled = [row for row in records.rows if isinstance(row, Solution) and row.labels is not None]
+    if not labelled:
+        raise DataError(
+            "no row labels its steps",
+            where=records.files[0] if records.files else None,
+            hint="give `labels`, one a step",
+        )
+    return labelled
 
 
 def _pairs(ranking: Ranking) -> list[Comparison]:
@@ -192,10 +288,17 @@ def as_comparison(ranking: Ranking) -> Comparison:
     return Comparison(ranking.prompt, answers[better], answers[1 - better])
 
 
-def as_ranking(record: Comparison | Ranking) -> Ranking:
+def in_steps(steps: list[str]) -> list[Message]:
+    """An answer that is given in steps, as messages: the one message keeps them beside its text."""
+    return [{"role": "assistant", "content": "\n".join(steps), "steps": steps}]
+
+
+def as_ranking(record: Comparison | Ranking | Solution) -> Ranking:
     """A record to be scored: a comparison becomes a ranking of chosen and rejected with the scores 1 and 0."""
     if isinstance(record, Ranking):
         return record
+    if isinstance(record, Solution):
+        return Ranking(record.prompt, [in_steps(record.steps)])
     return Ranking(record.prompt, [record.chosen, record.rejected], [1.0, 0.0])
 
 

@@ -191,13 +191,16 @@ class Renderer:
         """1 when the conversation opens with BOS or CLS, which a cut must leave in place."""
         return int(ids[0] in (self.tokenizer.bos_token_id, self.tokenizer.cls_token_id) and ids[0] is not None)
 
+    def prompt_ids(self, prompt: Sequence[Message], tools: list[dict] | None = None, *, where: Any = None) -> list[int]:
+        """Ids of a conversation up to where the answer would begin: what a policy continues."""
+        text = self.text(prompt, tools, where=where, prompt_only=True)
+        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+
     def _answer_start(self, ids: list[int], prompt: Sequence[Message], tools: list[dict] | None, where: Any) -> int:
         """How many leading tokens belong to the prompt: those it has in common with the prompt rendered alone."""
         if not prompt:
             return 0
-        alone = self.tokenizer(self.text(prompt, tools, where=where, prompt_only=True), add_special_tokens=False)[
-            "input_ids"
-        ]
+        alone = self.prompt_ids(prompt, tools, where=where)
         shared = 0
         while shared < min(len(ids), len(alone)) and ids[shared] == alone[shared]:
             shared += 1
@@ -222,7 +225,7 @@ class Renderer:
     def fingerprint(self) -> str:
         """Sixteen hex digits that change when any conversation could render to other ids or be scored elsewhere."""
         if self._fingerprint is None:
-            self._fingerprint = _sha256(json.dumps(self.contract(), sort_keys=True))[:16]
+            self._fingerprint = fingerprint_of(self.contract())
         return self._fingerprint
 
     def _probe_ids(self) -> list[list[int]]:
@@ -230,6 +233,11 @@ class Renderer:
             self.tokenizer(self._apply_template(list(probe), None, False), add_special_tokens=False)["input_ids"]
             for probe in PROBES
         ]
+
+
+def fingerprint_of(contract: dict[str, Any]) -> str:
+    """Sixteen hex digits of a rendering contract."""
+    return _sha256(json.dumps(contract, sort_keys=True))[:16]
 
 
 def _sha256(text: str) -> str:

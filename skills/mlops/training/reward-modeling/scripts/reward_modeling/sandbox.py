@@ -287,6 +287,10 @@ def _count_flaws(prompt: Prompt, words: list[str], ended: bool) -> dict[str, int
 SFT_MIX: dict[str | None, float] = {None: 3.0, **dict.fromkeys(FLAWS, 1.0)}
 """Weights of good answers (None) and of each flaw in what the tiny policy is taught: 30 % good, 10 % each flaw."""
 
+FLAWED_MIX: dict[str | None, float] = {None: 2.0, **dict.fromkeys(FLAWS, 1.0), "evasive": 6.0, "offtopic": 3.0}
+"""The same for a policy whose most likely answer is a flawed one: 2 good answers in 16, evasions the commonest. What
+reinforcement learning gains here is more than making the likely likelier."""
+
 PAIR_MIX: dict[str | None, float] = {None: 6.0, **dict.fromkeys(FLAWS, 1.0), "wrong": 2.0}
 """The same for each of the two answers of a comparison."""
 
@@ -340,6 +344,12 @@ def sft_conversations(
         asked = prompt(rng, split)
         made.append(asked.messages + _reply(answer(asked, _draw(mix, rng), rng)))
     return made
+
+
+def prompts(n: int, seed: int, split: str = "train") -> list[Prompt]:
+    """`n` questions for a policy to answer."""
+    rng = random.Random(f"prompts {seed} {split}")
+    return [prompt(rng, split) for _ in range(n)]
 
 
 def completions(n_prompts: int, k: int, seed: int, split: str = "test") -> list[Ranking]:

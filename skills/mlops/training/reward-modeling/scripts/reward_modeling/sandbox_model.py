@@ -11,14 +11,14 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .console import UsageError
 from .records import Message
-from .sandbox import SFT_MIX, every_text, sft_conversations
+from .sandbox import SFT_MIX, GoldReward, Prompt, every_text, gold, sft_conversations
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, Qwen2Config
@@ -59,9 +59,24 @@ thread: 14 to 20 CPU seconds for the decoder, 29 to 31 for the reward model. Do 
 the three seeds had not found out yet what makes an answer wrong (0.76).
 """
 
+PPO_DEFAULTS: dict[str, Any] = {
+    "response_length": 28,
+    "temperature": 1.0,
+    "per_device_train_batch_size": 32,
+    "gradient_accumulation_steps": 2,
+    "num_mini_batches": 2,
+    "num_ppo_epochs": 2,
+    "learning_rate": 1e-3,
+    "value_learning_rate": 1e-3,
+    "kl_coef": 0.1,
+    "vf_coef": 0.5,
+    "normalise_rewards": True,
+}
+"""Flags of ppo.py for the decoder as policy and that reward model: 64 answers an update. benchmarks/ppo.py measures them."""
 
-def tokenizer() -> PreTrainedTokenizerBase:
-    """A byte-level BPE in the Qwen2 format in which every word of the world is one token.
+
+def tokenizer(texts: Iterable[str] | None = None) -> PreTrainedTokenizerBase:
+    """A byte-level BPE in the Qwen2 format in which every word of the world, or of these texts, is one token.
 
     Any text is encoded and comes back, apart from Unicode normalisation: Qwen2's tokenizer composes to NFC.
     Why this class: `AutoTokenizer` gives Qwen2Tokenizer for any tokenizer saved beside a qwen2 model, whatever its own
@@ -72,7 +87,7 @@ def tokenizer() -> PreTrainedTokenizerBase:
 
     special = {"eos_token": END, "pad_token": PAD, "unk_token": None, "additional_special_tokens": list(ROLES)}
     empty = Qwen2Tokenizer(vocab={}, merges=[], **special).backend_tokenizer
-    words = sorted({word for text in every_text() for word, _ in empty.pre_tokenizer.pre_tokenize_str(text)})
+    words = sorted({word for text in texts or every_text() for word, _ in empty.pre_tokenizer.pre_tokenize_str(text)})
 
     # The words are split and spelled in the byte alphabet already, so the trainer needs no pre-tokenizer of its own.
     bpe = Tokenizer(models.BPE())
@@ -123,9 +138,14 @@ def base_model(
     seed: int,
     settings: TrainingSettings = SFT_DEFAULTS,
     mix: Mapping[str | None, float] = SFT_MIX,
+    *,
+    conversations: Callable[[int, int], list[list[Message]]] | None = None,
+    texts: Iterable[str] | None = None,
     **overrides: Any,
 ) -> Path:
     """Train the tiny decoder on sandbox conversations and save it with its tokenizer as a Hugging Face folder.
+
+    conversations: (n, seed) -> others to learn from, and texts: what their words occur in (see `sandbox_steps`).
 
     Same seed, machine and thread count: same weights. `overrides` are fields of the config. The folder appears when it
     is complete. Raises UsageError when there is something at `path` already.
@@ -136,11 +156,12 @@ def base_model(
     path = Path(path)
     if path.exists():
         raise UsageError(f"{path} exists already", hint="give another path, or remove it")
-    words = tokenizer()
+    words = tokenizer(texts)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(tiny_config(words, **overrides))
-        _teach(model, words, sft_conversations(settings.rows, seed, mix), settings)
+        rows = conversations(settings.rows, seed) if conversations else sft_conversations(settings.rows, seed, mix)
+        _teach(model, words, rows, settings)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         model.save_pretrained(partial)
@@ -179,3 +200,20 @@ def _teach(
 def _warm_cosine(step: int, steps: int) -> float:
     """The share of the peak learning rate: up in a line over 5 % of the steps, then down in half a cosine."""
     return min((step + 1) / (0.05 * steps), 0.5 * (1 + math.cos(math.pi * step / steps)))
+
+
+def answers_of(
+    path: str | Path, prompts: Sequence[Prompt], seed: int, temperature: float = 1.0
+) -> list[tuple[str, GoldReward]]:
+    """One answer of a policy to each prompt, and its gold reward. temperature 0: the most likely answers."""
+    from .training.policy import Policy, sample
+
+    policy = Policy.from_pretrained(str(path))
+    ids = [policy.prompt_ids(asked.messages) for asked in prompts]
+    longest = PPO_DEFAULTS["response_length"]
+    answers = sample(policy, ids, max_new_tokens=longest, temperature=temperature, seed=seed, batch_size=256)
+    texts = [policy.reply(answer)[0]["content"] for answer in answers]
+    return [
+        (text, gold(asked, text, finished=policy.finished(answer)))
+        for asked, text, answer in zip(prompts, texts, answers, strict=True)
+    ]

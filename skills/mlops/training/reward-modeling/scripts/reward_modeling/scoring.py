@@ -14,7 +14,7 @@ from typing import Any
 
 from . import checkpoints
 from .console import RunError, UsageError, log
-from .packing import pack, right_padded, token_budget_batches
+from .packing import WINDOW, pack, right_padded, token_budget_batches
 from .records import Message
 from .rendering import Renderer
 
@@ -138,15 +138,34 @@ class RewardModel:
 
         `progress` is called with the number of conversations that a forward pass has finished.
         """
+        scores: list[float | None] = []
+        for start in range(0, len(conversations), WINDOW):
+            scores += self._score_window(conversations[start : start + WINDOW], progress)
+        return scores
+
+    def _score_window(
+        self, conversations: Sequence[tuple], progress: Callable[[int], None] | None
+    ) -> list[float | None]:
+        """`score_conversations` for as many as are rendered and planned together, so that memory is bounded."""
         rendered = self.renderer.render_all(conversations)
         kept = [i for i, row in enumerate(rendered) if row is not None]
         scores: list[float | None] = [None] * len(rendered)
-        for place, score in zip(kept, self.score_ids([rendered[i].ids for i in kept], progress), strict=True):
+        found = self.score_ids([rendered[i].ids for i in kept], progress, where=[conversations[i][3] for i in kept])
+        for place, score in zip(kept, found, strict=True):
             scores[place] = score
         return scores
 
-    def score_ids(self, rows: Sequence[list[int]], progress: Callable[[int], None] | None = None) -> list[float]:
-        """Rewards of rendered token ids, in input order. Raises RunError when a reward is not a finite number."""
+    def score_ids(
+        self,
+        rows: Sequence[list[int]],
+        progress: Callable[[int], None] | None = None,
+        *,
+        where: Sequence[Any] | None = None,
+    ) -> list[float]:
+        """Rewards of rendered token ids, in input order. Raises RunError when a reward is not a finite number.
+
+        where: what an error calls each row, FILE:ROW for one.
+        """
         import torch
 
         scores = torch.empty(len(rows), dtype=torch.float32)
@@ -159,6 +178,7 @@ class RewardModel:
         if bad:
             raise RunError(
                 f"the model gave {len(bad)} rewards that are not finite numbers, the first for completion {bad[0] + 1}",
+                where=str(where[bad[0]]) if where and where[bad[0]] else None,
                 hint="score with --dtype float32",
             )
         return scores.tolist()
@@ -227,7 +247,10 @@ def longest_input(model: Any, tokenizer: Any, asked: int | None = None) -> int:
     if not asked:
         return min(DEFAULT_MAX_LENGTH, positions or DEFAULT_MAX_LENGTH, tokenizer.model_max_length)
     if positions and asked > positions:
-        raise UsageError(f"--max_length {asked} is more than the {positions} tokens the model can read")
+        raise UsageError(
+            f"--max_length {asked} is more than the {positions} tokens the model can read",
+            hint=f"give --max_length {positions} or less: a flag goes before the recipe of --config",
+        )
     return asked
 
 

@@ -1,6 +1,8 @@
 """Files, folders, datasets saved to disk and hub ids -> tables of plain rows, numbered as a reader counts them.
 
 JSON, JSON Lines and CSV need the standard library only; Parquet loads pyarrow, saved and hub datasets load `datasets`.
+JSON Lines, Parquet and datasets can be read in slices, so that a file may be larger than memory; JSON and CSV are read
+whole.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import io
 import json
 import re
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,9 +37,13 @@ SPLITS = {
 _LIST_CELLS = ("completions", "responses", "scores", "ranks", "correct", "labels", "tools")
 
 
+Slices = Iterator[tuple[list, list[int]]]
+"""Rows and their numbers, slice after slice."""
+
+
 @dataclass(frozen=True)
 class Table:
-    """The rows of one file or one hub split; `numbers` are their row numbers, counted from 1."""
+    """The rows of one file or one hub split, or a slice of them; `numbers` are their row numbers, counted from 1."""
 
     name: str
     rows: list[dict[str, Any]]
@@ -60,17 +66,25 @@ def bad_rows(
     return DataError(f"{len(problems)}{of} rows cannot be read{listed}", where=where, hint=hint)
 
 
-def read(source: str, split: str | None = None, config: str | None = None) -> list[Table]:
-    """The tables of one source, a file each. Raises DataError for anything that cannot be read or holds no rows."""
+def read(source: str, split: str | None = None, config: str | None = None, size: int | None = None) -> Iterator[Table]:
+    """The tables of one source: one for each file, or slices of at most `size` rows where it is given.
+
+    Raises DataError for anything that cannot be read or holds no rows.
+    """
     path = Path(source).expanduser()
     if path.is_file():
-        return [_file(path)]
-    if path.is_dir():
+        yield from _file(path, size)
+    elif path.is_dir():
         saved = (path / "state.json").is_file() or (path / "dataset_dict.json").is_file()
-        return [_saved(path, split)] if saved else [_file(file) for file in _data_files(path, split)]
-    if _looks_like_path(source):
+        if saved:
+            yield from _saved(path, split, size)
+        else:
+            for file in _data_files(path, split):
+                yield from _file(file, size)
+    elif _looks_like_path(source):
         raise _no_such_file(source, path)
-    return [_hub(source, split, config)]
+    else:
+        yield from _hub(source, split, config, size)
 
 
 def _looks_like_path(source: str) -> bool:
@@ -141,7 +155,7 @@ def _split_of(path: Path) -> str | None:
     return next((SPLITS[word] for word in words if word in SPLITS), None)
 
 
-def _file(path: Path) -> Table:
+def _file(path: Path, size: int | None) -> Iterator[Table]:
     kind = _suffix(path)
     if kind not in READERS:
         raise DataError(
@@ -149,9 +163,17 @@ def _file(path: Path) -> Table:
             where=str(path),
             hint=f"files end in {', '.join(READERS)}; all but Parquet may end in .gz",
         )
-    rows, numbers = READERS[kind](path)
-    if not rows:
+    empty = True
+    for rows, numbers in READERS[kind](path, size):
+        if rows:
+            empty = False
+            _refuse_strangers(path, rows, numbers)
+            yield Table(str(path), rows, numbers)
+    if empty:
         raise DataError("the file holds no rows", where=str(path), hint="check that it was written to the end")
+
+
+def _refuse_strangers(path: Path, rows: list, numbers: list[int]) -> None:
     strangers = [
         (number, f"the row is {kind_of(row)}, not an object with columns")
         for row, number in zip(rows, numbers, strict=True)
@@ -164,25 +186,42 @@ def _file(path: Path) -> Table:
             total=len(rows),
             hint='a row looks like {"prompt": ..., "chosen": ..., "rejected": ...}',
         )
-    return Table(str(path), rows, numbers)
 
 
-def _bytes(path: Path) -> bytes:
+def _sliced(rows: list, size: int | None) -> Slices:
+    """Rows that are in memory already, numbered from 1, in slices."""
+    size = size or max(1, len(rows))
+    for start in range(0, len(rows), size):
+        part = rows[start : start + size]
+        yield part, list(range(start + 1, start + 1 + len(part)))
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    """The lines of a file, unpacked where it is packed, without the mark that some editors put before the first."""
+    opened = gzip.open if path.name.lower().endswith(".gz") else open
     try:
-        content = path.read_bytes()
-        if path.name.lower().endswith(".gz"):
-            content = gzip.decompress(content)
+        with opened(path, "rb") as file:
+            for number, line in enumerate(file):
+                if number == 0 and line.startswith((b"\xff\xfe", b"\xfe\xff")):
+                    raise DataError("the file is written in UTF-16", where=str(path), hint="save it as UTF-8")
+                yield line.removeprefix(b"\xef\xbb\xbf") if number == 0 else line
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DataError(
             f"the file is no whole gzip file: {error}", where=str(path), hint="fetch or write it again"
         ) from error
     except OSError as error:
         raise DataError(f"cannot read the file: {error.strerror}", where=str(path)) from error
+
+
+def _bytes(path: Path) -> bytes:
+    content = b"".join(_lines(path))
     if not content.strip():
-        raise DataError("the file is empty", where=str(path), hint="check that it was written to the end")
-    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise DataError("the file is written in UTF-16", where=str(path), hint="save it as UTF-8")
-    return content.removeprefix(b"\xef\xbb\xbf")
+        raise _empty(path)
+    return content
+
+
+def _empty(path: Path) -> DataError:
+    return DataError("the file is empty", where=str(path), hint="check that it was written to the end")
 
 
 def _not_utf8(error: UnicodeDecodeError) -> str:
@@ -203,13 +242,15 @@ def _decode(content: bytes, path: Path) -> str:
         ) from error
 
 
-def _jsonl(path: Path) -> tuple[list, list[int]]:
-    rows, numbers, problems = [], [], []
-    for number, line in enumerate(_bytes(path).split(b"\n"), start=1):
+def _jsonl(path: Path, size: int | None = None) -> Slices:
+    """Broken lines are reported together, at the end of the file."""
+    rows, numbers, problems, read = [], [], [], 0
+    for number, line in enumerate(_lines(path), start=1):
         if not line.strip():
             continue
+        read += 1
         try:
-            rows.append(_parse(line.decode("utf-8")))
+            rows.append(_parse(line.rstrip(b"\r\n").decode("utf-8")))
             numbers.append(number)
         except UnicodeDecodeError as error:
             problems.append((number, _not_utf8(error)))
@@ -217,11 +258,14 @@ def _jsonl(path: Path) -> tuple[list, list[int]]:
             problems.append((number, f"broken JSON: {error.msg} at column {error.colno}"))
         except ValueError as error:
             problems.append((number, str(error)))
+        if len(rows) == size:
+            yield rows, numbers
+            rows, numbers = [], []
+    if not read:
+        raise _empty(path)
     if problems:
-        raise bad_rows(
-            str(path), problems, total=len(rows) + len(problems), hint="every line is one JSON object, in UTF-8"
-        )
-    return rows, numbers
+        raise bad_rows(str(path), problems, total=read, hint="every line is one JSON object, in UTF-8")
+    yield rows, numbers
 
 
 def _parse(text: str) -> Any:
@@ -235,13 +279,14 @@ def _parse(text: str) -> Any:
     return value
 
 
-def _json(path: Path) -> tuple[list, list[int]]:
+def _json(path: Path, size: int | None) -> Slices:
     text = _decode(_bytes(path), path)
     try:
         rows = _parse(text)
     except json.JSONDecodeError as error:
         if error.msg == "Extra data":  # one object a line under the name .json
-            return _jsonl(path)
+            yield from _jsonl(path, size)
+            return
         raise DataError(f"broken JSON: {error.msg} at column {error.colno}", where=f"{path}:{error.lineno}") from error
     except ValueError as error:
         raise DataError(str(error), where=str(path)) from error
@@ -249,10 +294,10 @@ def _json(path: Path) -> tuple[list, list[int]]:
         rows = rows["data"] if isinstance(rows.get("data"), list) else [rows]
     if not isinstance(rows, list):
         raise DataError("a JSON file holds a list of rows, or that list under `data`", where=str(path))
-    return rows, list(range(1, len(rows) + 1))
+    yield from _sliced(rows, size)
 
 
-def _csv(path: Path) -> tuple[list, list[int]]:
+def _csv(path: Path, size: int | None) -> Slices:
     text = _decode(_bytes(path), path)
     csv.field_size_limit(2**31 - 1)
     reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
@@ -276,7 +321,7 @@ def _csv(path: Path) -> tuple[list, list[int]]:
         ) from error
     if problems:
         raise bad_rows(str(path), problems, total=len(rows), hint="quote cells that hold commas, quotes or line breaks")
-    return rows, list(range(1, len(rows) + 1))
+    yield from _sliced(rows, size)
 
 
 def _cell(name: str, cell: Any) -> Any:
@@ -292,7 +337,7 @@ def _cell(name: str, cell: Any) -> Any:
     return value if name in _LIST_CELLS or (items and are_messages) else cell
 
 
-def _parquet(path: Path) -> tuple[list, list[int]]:
+def _parquet(path: Path, size: int | None) -> Slices:
     if path.name.lower().endswith(".gz"):
         raise DataError(
             "Parquet files are not read from .gz", where=str(path), hint="gunzip it: Parquet is compressed inside"
@@ -300,16 +345,20 @@ def _parquet(path: Path) -> tuple[list, list[int]]:
     import pyarrow
     import pyarrow.parquet
 
+    first = 1
     try:
-        rows = pyarrow.parquet.read_table(path).to_pylist()
+        with pyarrow.parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(size or max(1, file.metadata.num_rows)):
+                rows = batch.to_pylist()
+                yield rows, list(range(first, first + len(rows)))
+                first += len(rows)
     except (pyarrow.ArrowException, OSError, ValueError) as error:
         raise DataError(
             f"no readable Parquet file: {_first_line(error)}", where=str(path), hint="fetch or write it again"
         ) from error
-    return rows, list(range(1, len(rows) + 1))
 
 
-READERS: dict[str, Callable[[Path], tuple[list, list[int]]]] = {
+READERS: dict[str, Callable[[Path, int | None], Slices]] = {
     ".jsonl": _jsonl,
     ".json": _json,
     ".csv": _csv,
@@ -317,14 +366,15 @@ READERS: dict[str, Callable[[Path], tuple[list, list[int]]]] = {
 }
 
 
-def _saved(path: Path, split: str | None) -> Table:
+def _saved(path: Path, split: str | None, size: int | None) -> Iterator[Table]:
     """A folder written by `Dataset.save_to_disk` or `DatasetDict.save_to_disk`."""
     import datasets
 
     try:
-        return _from_datasets(datasets.load_from_disk(str(path)), str(path), split)
+        loaded = datasets.load_from_disk(str(path))
     except (OSError, ValueError, KeyError) as error:
         raise DataError(f"no readable saved dataset: {_first_line(error)}", where=str(path)) from error
+    yield from _from_datasets(loaded, str(path), split, size)
 
 
 # What `datasets` says of a dataset that is there -> the flag that was wrong.
@@ -335,13 +385,11 @@ _WRONG_CHOICES = {
 }
 
 
-def _hub(name: str, split: str | None, config: str | None) -> Table:
+def _hub(name: str, split: str | None, config: str | None, size: int | None) -> Iterator[Table]:
     import datasets
 
     try:
-        return _from_datasets(datasets.load_dataset(name, name=config, split=split), name, split)
-    except DataError:
-        raise
+        loaded = datasets.load_dataset(name, name=config, split=split)
     except Exception as error:  # every layer below (HTTP, hub, cache, arrow) raises its own kinds
         for words, flag in _WRONG_CHOICES.items():
             if str(error).startswith(words):
@@ -356,19 +404,22 @@ def _hub(name: str, split: str | None, config: str | None) -> Table:
         raise DataError(
             f"{name} is no file here, and no dataset that the hub gave: {_first_line(error)}", hint=hint
         ) from error
+    yield from _from_datasets(loaded, name, split, size)
 
 
-def _from_datasets(loaded: Any, name: str, split: str | None) -> Table:
+def _from_datasets(loaded: Any, name: str, split: str | None, size: int | None) -> Iterator[Table]:
     if isinstance(loaded, dict):
         wanted = split or ("train" if "train" in loaded else next(iter(loaded)) if len(loaded) == 1 else None)
         if wanted not in loaded:
             asked = f"has no split {split}" if split else "has several splits"
             raise DataError(f"{name} {asked} ({', '.join(loaded)})", hint="choose one with --dataset_split")
         loaded = loaded[wanted]
-    rows = loaded.to_list()
-    if not rows:
+    if not len(loaded):
         raise DataError("the dataset holds no rows", where=name)
-    return Table(name, rows, list(range(1, len(rows) + 1)))
+    size = size or len(loaded)
+    for start in range(0, len(loaded), size):
+        rows = loaded.select(range(start, min(start + size, len(loaded)))).to_list()
+        yield Table(name, rows, list(range(start + 1, start + 1 + len(rows))))
 
 
 def _first_line(error: Exception) -> str:

@@ -52,20 +52,11 @@ def judge(model: RewardModel, comparisons: Sequence[Comparison], *, subset_colum
     Pairs of which the over-length policy leaves out a side are counted in `summary["not_scored"]`. Raises DataError
     when no pair is left.
     """
-    places: dict[str, int] = {}
-    conversations: list[tuple] = []
-    sides = []
-    for pair in comparisons:
-        for completion in (pair.chosen, pair.rejected):
-            key = json.dumps([pair.prompt, completion, pair.tools], sort_keys=True, default=str)
-            if key not in places:
-                places[key] = len(conversations)
-                conversations.append((pair.prompt, completion, pair.tools, pair.origin))
-            sides.append(places[key])
     truncated_before = model.renderer.counts["truncated"]
-    with progress("scoring", len(conversations)) as advance:
-        scores = model.score_conversations(conversations, advance)
-    scored = [(pair, scores[c], scores[r]) for pair, c, r in zip(comparisons, sides[::2], sides[1::2], strict=True)]
+    scores = score_distinct(
+        model, [(p.prompt, side, p.tools, p.origin) for p in comparisons for side in (p.chosen, p.rejected)]
+    )
+    scored = list(zip(comparisons, scores[::2], scores[1::2], strict=True))
     kept = [(pair, c, r) for pair, c, r in scored if c is not None and r is not None]
     if not kept:
         raise DataError(
@@ -86,6 +77,22 @@ def judge(model: RewardModel, comparisons: Sequence[Comparison], *, subset_colum
     summary["not_scored"] = len(comparisons) - len(kept)
     summary["truncated"] = model.renderer.counts["truncated"] - truncated_before
     return Judgement(pairs, chosen, rejected, summary, scored)
+
+
+def score_distinct(model: Any, conversations: Sequence[tuple]) -> list[float | None]:
+    """`model.score_conversations`, with identical conversations computed once: they tie to the last digit."""
+    places: dict[str, int] = {}
+    distinct: list[tuple] = []
+    order = []
+    for prompt, completion, tools, where in conversations:
+        key = json.dumps([prompt, completion, tools], sort_keys=True, default=str)
+        if key not in places:
+            places[key] = len(distinct)
+            distinct.append((prompt, completion, tools, where))
+        order.append(places[key])
+    with progress("scoring", len(distinct)) as advance:
+        scores = model.score_conversations(distinct, advance)
+    return [scores[place] for place in order]
 
 
 def compare(first: Judgement, second: Judgement) -> dict[str, Any]:

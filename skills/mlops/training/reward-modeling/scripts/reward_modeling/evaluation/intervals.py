@@ -76,13 +76,29 @@ def effective_size(outcomes: np.ndarray, value: float, index: np.ndarray, weight
     (2) where the variance is 0 (all right, all wrong, all tied) it is the number of prompts.
     Prompts of unequal weight are counted as Kish does. outcomes, index, weights: [pairs].
     """
-    prompts = effective_groups(index, weights)
     variance = clustered_variance(weights * (outcomes - value), index) / weights.sum() ** 2
+    return _size_of_variance(value, variance, index, effective_groups(index, weights))
+
+
+def _size_of_variance(value: float, variance: float, index: np.ndarray, prompts: float) -> float:
     if variance < 1e-15:
         return prompts
     ratio = value * (1 - value) / variance
     known_scatter = (Z / t_quantile(int(index.max()))) ** 2
     return min(ratio, max(prompts, ratio * known_scatter))
+
+
+def smooth(value: float, influence, groups: Groups = None) -> Estimate:
+    """A number from 0 to 1 that depends smoothly on means, with Wilson's interval at its effective size.
+
+    influence: [n] how much each observation moves the number, summing to about 0; the variance is the sum over groups
+    of the squared sums (the delta method). For a mean it is (outcome - mean) / n, and this is `accuracy`.
+    """
+    influence = floats(influence)
+    index = group_index(groups, len(influence))
+    prompts = effective_groups(index, np.ones(len(influence)))
+    size = _size_of_variance(value, clustered_variance(influence, index), index, prompts)
+    return Estimate(value, *wilson(value, size), len(influence), int(index.max()) + 1)
 
 
 def clustered_variance(residuals: np.ndarray, index: np.ndarray) -> float:

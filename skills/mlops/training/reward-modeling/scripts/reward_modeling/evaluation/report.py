@@ -87,9 +87,81 @@ READINGS: dict[str, Reading] = {
 }
 
 
-def verdict(summary: Summary) -> list[str]:
-    """One sentence, and what to try next, for every reading that applies, in the order of READINGS."""
-    applying = [reading for reading in READINGS.values() if reading.applies(summary)]
+def _judged(summary: Summary, name: str) -> bool:
+    return summary[name] is not None
+
+
+def _best_shortcut(summary: Summary) -> float:
+    return max(baseline["auroc"]["value"] for baseline in summary["baselines"].values())
+
+
+STEP_READINGS: dict[str, Reading] = {
+    "blind": Reading(
+        lambda s: _judged(s, "auroc") and s["auroc"]["low"] <= 0.5 <= s["auroc"]["high"],
+        "AUROC {auroc[value]:.3f} [{auroc[low]:.3f}, {auroc[high]:.3f}]: wrong steps are not told from correct ones better "
+        "than by chance",
+        "train on more solutions, on data like this, or from a larger model",
+    ),
+    "reversed": Reading(
+        lambda s: _judged(s, "auroc") and s["auroc"]["high"] < 0.5,
+        "AUROC {auroc[value]:.3f} [{auroc[low]:.3f}, {auroc[high]:.3f}]: wrong steps score higher than correct ones",
+        "check what 1 means in the labels of the training data and of this file",
+    ),
+    "shortcut": Reading(
+        lambda s: _judged(s, "auroc") and s["auroc"]["low"] <= _best_shortcut(s),
+        "AUROC {auroc[value]:.3f} [{auroc[low]:.3f}, {auroc[high]:.3f}] is not shown to be above that of length and "
+        "position alone: longest step {baselines[longest_step][auroc][value]:.3f}, longer steps "
+        "{baselines[longer_steps][auroc][value]:.3f}, later steps {baselines[later_steps][auroc][value]:.3f}",
+        "judge on solutions that are labelled to their end, of steps of like length",
+    ),
+    "majority_class": Reading(
+        lambda s: s["step_accuracy"]["low"] <= s["baselines"]["all_correct"]["step_accuracy"]["value"],
+        "step accuracy {step_accuracy[value]:.3f} is not shown to be above calling every step correct "
+        "({baselines[all_correct][step_accuracy][value]:.3f})",
+        "look at F1 and the ProcessBench figure, for which that baseline gets 0",
+    ),
+    "not_judged": Reading(
+        lambda s: s["not_judged_solutions"] > 0,
+        "{not_judged_solutions} of {n_solutions} solutions count in no figure of solutions: labels or scores stop before "
+        "it is clear where their first error is",
+        "raise --max_length if steps did not fit ({not_scored_steps} of them)",
+    ),
+}
+
+BEST_OF_N_READINGS: dict[str, Reading] = {
+    "random": Reading(
+        lambda s: s["gain"]["low"] <= 0,
+        "best of {n}: {model[value]:.3f} is not shown to be above random choice ({random[value]:.3f}); gain "
+        "{gain[value]:+.3f} [{gain[low]:+.3f}, {gain[high]:+.3f}]",
+        "train on answers of the generator that is to be ranked",
+    ),
+    "majority": Reading(
+        lambda s: _judged(s, "majority") and s["majority"]["value"] >= s["model"]["value"],
+        "best of {n}: majority vote ({majority[value]:.3f}) is at least as good as the model ({model[value]:.3f})",
+        "vote, which needs no model",
+    ),
+    "longest": Reading(
+        lambda s: s["longest"]["value"] >= s["model"]["value"],
+        "best of {n}: taking the longest ({longest[value]:.3f}) is at least as good as the model ({model[value]:.3f})",
+        "balance the training data by length",
+    ),
+    "not_scored": Reading(
+        lambda s: s["not_scored"] > 0,
+        "{not_scored} of {completions} completions were not scored and are never preferred",
+        "raise --max_length, or choose another --overlong",
+    ),
+}
+"""Of the largest n: its entry in the curve, over the summary."""
+
+
+def best_of_n_verdict(summary: Summary) -> list[str]:
+    """`verdict` of a summary of `best_of_n.summarise`."""
+    return verdict({**summary, **summary["curve"][-1]}, BEST_OF_N_READINGS)
+
+
+def verdict(summary: Summary, readings: dict[str, Reading] | None = None) -> list[str]:
+    """One sentence, and what to try next, for every reading that applies, in the order of `readings` (READINGS)."""
+    applying = [reading for reading in (readings or READINGS).values() if reading.applies(summary)]
     return [f"{reading.sentence.format(**summary)}. Next: {reading.next.format(**summary)}." for reading in applying]
 
 
@@ -137,6 +209,74 @@ def show_comparison(comparison: dict[str, Any], first: str, second: str) -> None
         "prompt_sign_test_p": "p by prompt",
     }
     console.table("pairs and exact tests", list(columns.values()), [[comparison[key] for key in columns]])
+
+
+STEP_FIGURES = {
+    "step_accuracy": "step accuracy",
+    "precision": "precision of flags",
+    "recall": "recall of wrong steps",
+    "f1": "F1 of wrong steps",
+    "auroc": "AUROC",
+    "first_error_accuracy": "first error found, or rightly none",
+    "erroneous": "of solutions with an error",
+    "correct": "of correct solutions",
+    "processbench_f1": "ProcessBench F1",
+}
+
+
+def show_steps(summary: Summary, name: str) -> None:
+    """Print a summary of `steps.judge` on stderr: figures, baselines, subsets. The sentences of `verdict` are not printed."""
+    title = (
+        f"{name}: {summary['n_steps']} labelled steps ({summary['wrong_steps']} wrong) of {summary['n_solutions']} "
+        f"solutions ({summary['erroneous_solutions']} with an error), {summary['n_prompts']} prompts"
+    )
+    _estimates(title, {label: summary[key] for key, label in STEP_FIGURES.items()})
+    at = ", ".join(f"{value:.4f}" for value in summary["threshold"]["values"])
+    console.log(f"threshold {at}: {summary['threshold']['chosen_on']}")
+    _figures_of("baselines", {"the model": summary, **summary["baselines"]})
+    if summary["subsets"]:
+        shown = dict(list(summary["subsets"].items())[:SUBSET_ROWS])
+        _figures_of("subsets", shown)
+        if len(shown) < len(summary["subsets"]):
+            console.log(f"{len(summary['subsets']) - len(shown)} more subsets are not shown; the JSON has them all")
+
+
+def _figures_of(title: str, judged: dict[str, Summary]) -> None:
+    """One row a judge or subset, a column each of the figures."""
+    columns = {
+        "step_accuracy": "steps",
+        "f1": "F1",
+        "auroc": "AUROC",
+        "first_error_accuracy": "first error",
+        "erroneous": "erroneous",
+        "correct": "correct",
+        "processbench_f1": "PB F1",
+    }
+    rows = [[name, *((one[key] or {}).get("value") for key in columns)] for name, one in judged.items()]
+    console.table(title, ["", *columns.values()], rows)
+
+
+def show_best_of_n(summary: Summary, name: str) -> None:
+    """Print the curves of `best_of_n.summarise` on stderr."""
+    rows = [
+        [at["n"], at["prompts"], _interval(at["model"]), *((at[key] or {}).get("value") for key in BEST_OF_N_CURVES)]
+        for at in summary["curve"]
+    ]
+    console.table(
+        f"{name}: accuracy of the best-scored of n, {summary['completions']} completions of {summary['prompts']} prompts, "
+        f"{summary['mixed_prompts']} of which have correct and wrong ones",
+        ["n", "prompts", "model [95 %]", *BEST_OF_N_CURVES],
+        rows,
+    )
+    vote = "final answers are from" if summary["majority_possible"] else "no majority vote:"
+    console.log(f"{vote} {summary['majority_answers']}")
+
+
+BEST_OF_N_CURVES = ("random", "longest", "majority", "oracle", "gain")
+
+
+def _interval(estimate: dict[str, Any]) -> str:
+    return f"{estimate['value']:.4f} [{estimate['low']:.4f}, {estimate['high']:.4f}]"
 
 
 def _estimates(title: str, rows: dict[str, dict[str, Any] | None], chance: bool = False) -> None:

@@ -13,68 +13,22 @@ several pairs is computed once, as InstructGPT does (arXiv:2203.02155, section 3
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
-import shutil
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset
 from trl import RewardConfig, RewardTrainer
 
-from ..console import DataError, ModelError, RunError, log, write_whole
+from ..console import DataError, ModelError, log
 from ..records import Comparison
 from ..rendering import Renderer
 from .batches import PAIR_FIELDS, PaddedCollator, packed_batches
 from .losses import bradley_terry, centering
-
-# ---- choices made for the user ------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class SizeDefaults:
-    """What to start from for models below `parameters`; LoRA multiplies the learning rate by ten."""
-
-    name: str
-    parameters: float
-    learning_rate: float
-    per_device_train_batch_size: int
-    num_train_epochs: int
-
-
-SIZES = (
-    SizeDefaults("under 1B", 1e9, 2e-5, 8, 2),
-    SizeDefaults("1B to 7B", 7e9, 1e-5, 4, 1),
-    SizeDefaults("7B and more", float("inf"), 5e-6, 2, 1),
-)
-LORA_LEARNING_RATE_FACTOR = 10
-CHECKPOINT_ACTIVATIONS_FROM = 1e9
-
-
-def default_arguments(parameters: int, lora: bool) -> tuple[dict[str, Any], str]:
-    """Learning rate, batch size, epochs and activation checkpointing for a model of this many parameters, and why."""
-    size = next(size for size in SIZES if parameters < size.parameters)
-    rate = size.learning_rate * (LORA_LEARNING_RATE_FACTOR if lora else 1)
-    chosen = {
-        "learning_rate": rate,
-        "per_device_train_batch_size": size.per_device_train_batch_size,
-        "num_train_epochs": size.num_train_epochs,
-        "gradient_checkpointing": parameters >= CHECKPOINT_ACTIVATIONS_FROM,
-    }
-    return chosen, f"{parameters / 1e6:.1f}M parameters ({size.name}{', LoRA' if lora else ''})"
-
-
-def precision() -> dict[str, bool]:
-    """bf16 autocast on a GPU that has it, fp16 on one that has not, fp32 on a CPU. Weights stay fp32."""
-    if not torch.cuda.is_available():
-        return {"bf16": False, "fp16": False, "use_cpu": not torch.backends.mps.is_available()}
-    has_bf16 = torch.cuda.is_bf16_supported()
-    return {"bf16": has_bf16, "fp16": not has_bf16, "use_cpu": False}
-
+from .runs import check_finite, run, run_identity, start_run
 
 # ---- rows ---------------------------------------------------------------------------------------------------------
 
@@ -188,12 +142,7 @@ class OutcomeTrainer(RewardTrainer):
         )
         if self.args.center_rewards_coefficient is not None:
             loss = loss + self.args.center_rewards_coefficient * centering(chosen, rejected, pairs["weight"])
-        if model.training and not torch.isfinite(loss):
-            # Checked at every step: transformers logs the mean of the losses before instead of one that is no number.
-            raise RunError(
-                f"the loss became {loss.item()} at step {self.state.global_step + 1}",
-                hint="lower --learning_rate, or continue from the last checkpoint with --resume_from_checkpoint",
-            )
+        check_finite(loss, model, self.state)
         self._collect_metrics(rewards.detach(), (chosen - rejected).detach(), tokens)
         return (loss, outputs) if return_outputs else loss
 
@@ -219,110 +168,6 @@ class OutcomeTrainer(RewardTrainer):
         return gathered[~gathered.isnan()]
 
 
-def lora_config(head: str, *, r: int, alpha: int, dropout: float, target_modules: str | list[str]) -> Any:
-    """A LoRA configuration that trains and saves the head. Without it the head would stay random, and be lost on saving."""
-    from peft import LoraConfig
-
-    return LoraConfig(
-        task_type="SEQ_CLS",
-        r=r,
-        lora_alpha=alpha,
-        lora_dropout=dropout,
-        target_modules=target_modules,
-        modules_to_save=[head],
-    )
-
-
-# ---- resuming -----------------------------------------------------------------------------------------------------
-
-
-def checkpoints(output_dir: str | Path) -> list[Path]:
-    """The checkpoints in a folder, oldest first, complete or not."""
-    found = [folder for folder in Path(output_dir).glob("checkpoint-*") if folder.name.rpartition("-")[2].isdigit()]
-    return sorted(found, key=lambda folder: int(folder.name.rpartition("-")[2]))
-
-
-def is_complete_checkpoint(folder: str | Path) -> bool:
-    """Whether it was written to its end: trainer_state.json is written last, so a killed run leaves none, or half of it."""
-    try:
-        json.loads((Path(folder) / "trainer_state.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return any(Path(folder).glob("*.safetensors"))
-
-
-def last_complete_checkpoint(output_dir: str | Path) -> str | None:
-    """The newest checkpoint that was written to its end."""
-    complete = [folder for folder in checkpoints(output_dir) if is_complete_checkpoint(folder)]
-    return str(complete[-1]) if complete else None
-
-
-def discard_checkpoints(output_dir: str | Path, *, only_incomplete: bool) -> None:
-    """Remove what a killed run left half-written, or everything an earlier run left, which could be resumed by mistake."""
-    for folder in checkpoints(output_dir):
-        if not (only_incomplete and is_complete_checkpoint(folder)):
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def run_identity(
-    arguments: RewardConfig,
-    rows: Rows,
-    renderer: Renderer,
-    head: str,
-    *,
-    peft_config: Any = None,
-    label_smoothing: float = 0.0,
-) -> dict[str, Any]:
-    """What must be the same for a resumed run to end where the undisturbed one would have."""
-    digest = hashlib.sha256()
-    for row in rows.dataset:
-        digest.update(json.dumps(row, sort_keys=True).encode())
-    names = (
-        "seed",
-        "learning_rate",
-        "per_device_train_batch_size",
-        "gradient_accumulation_steps",
-        "num_train_epochs",
-        "max_steps",
-        "lr_scheduler_type",
-        "warmup_steps",
-        "weight_decay",
-        "max_grad_norm",
-        "optim",
-        "center_rewards_coefficient",
-        "bf16",
-        "fp16",
-        "world_size",
-    )
-    settings = {name: str(getattr(arguments, name)) for name in names} | {"label_smoothing": str(label_smoothing)}
-    settings["lora"] = str(peft_config and _lora_summary(peft_config))
-    return {"data_sha256": digest.hexdigest()[:16], "fingerprint": renderer.fingerprint, "head": head, **settings}
-
-
-def _lora_summary(config: Any) -> list[Any]:
-    targets = config.target_modules
-    return [config.r, config.lora_alpha, config.lora_dropout, targets if isinstance(targets, str) else sorted(targets)]
-
-
-def check_same_run(output_dir: Path, identity: dict[str, Any]) -> None:
-    """Raises RunError when the run in `output_dir` was started with other data or settings."""
-    file = output_dir / "run.json"
-    if not file.is_file():
-        return
-    before = json.loads(file.read_text(encoding="utf-8"))
-    changed = [
-        f"{name} ({before[name]} -> {value})"
-        for name, value in identity.items()
-        if name in before and before[name] != value
-    ]
-    if changed:
-        raise RunError(
-            f"cannot resume: {', '.join(changed)}",
-            where=str(file),
-            hint="repeat the flags of the first run; to train its model further, give it as --model_name_or_path with a new --output_dir",
-        )
-
-
 # ---- one call -----------------------------------------------------------------------------------------------------
 
 
@@ -346,15 +191,16 @@ def fit(
 
     Raises ModelError when the trainer refuses the model, RunError when the loss is no number.
     """
-    from .progress import ProgressLog
-
-    output_dir = Path(arguments.output_dir)
-    identity = run_identity(arguments, rows, renderer, head, peft_config=peft_config, label_smoothing=label_smoothing)
-    if resume:
-        check_same_run(output_dir, identity)
-    if arguments.process_index == 0:
-        discard_checkpoints(output_dir, only_incomplete=bool(resume))
-        write_whole(output_dir / "run.json", [json.dumps(identity, indent=2)])
+    identity = run_identity(
+        arguments,
+        rows.dataset,
+        renderer,
+        head,
+        peft_config=peft_config,
+        center_rewards_coefficient=arguments.center_rewards_coefficient,
+        label_smoothing=label_smoothing,
+    )
+    start_run(arguments, identity, resume)
     try:
         trainer = OutcomeTrainer(
             model=model,
@@ -368,37 +214,5 @@ def fit(
         )
     except (ValueError, TypeError) as error:
         raise ModelError(f"the model cannot be trained: {error}") from error
-    ProgressLog.install(trainer)
-    if arguments.bf16 or arguments.fp16:
-        from ..checkpoints import keep_head_in_float32
-
-        keep_head_in_float32(trainer.model)
     log(f"training: {len(rows.pairs)} pairs in {len(rows.dataset)} rows, {arguments.world_size} process(es)")
-    packing = packed_batches(trainer) if shared_prefix else contextlib.nullcontext()
-    try:
-        with packing:
-            result = trainer.train(resume_from_checkpoint=resume)
-    except BaseException:  # Ctrl-C and a full disk included: what was being written then is of no use
-        if arguments.process_index == 0:
-            discard_checkpoints(output_dir, only_incomplete=True)
-        raise
-    summary = {
-        "train_loss": result.training_loss,
-        "steps": result.global_step,
-        "seconds": result.metrics.get("train_runtime"),
-        "log": [entry for entry in trainer.state.log_history if "loss" in entry or "eval_loss" in entry],
-        **{
-            name: getattr(arguments, name)
-            for name in (
-                "learning_rate",
-                "per_device_train_batch_size",
-                "gradient_accumulation_steps",
-                "num_train_epochs",
-                "bf16",
-                "fp16",
-                "seed",
-            )
-        },
-        "world_size": arguments.world_size,
-    }
-    return trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False), summary
+    return run(trainer, resume, packed_batches(trainer) if shared_prefix else contextlib.nullcontext())

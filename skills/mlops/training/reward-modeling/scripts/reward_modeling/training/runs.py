@@ -1,0 +1,346 @@
+"""What every training run has in common: settings by model size, checkpoints, resuming, the loop around the trainer."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..arguments import EVALUATE_ON
+from ..console import RunError, UsageError, write_whole
+
+# ---- choices made for the user ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class SizeDefaults:
+    """What to start from for models below `parameters`; LoRA multiplies the learning rate by ten."""
+
+    name: str
+    parameters: float
+    learning_rate: float
+    per_device_train_batch_size: int
+    num_train_epochs: int
+
+
+SIZES = (
+    SizeDefaults("under 1B", 1e9, 2e-5, 8, 2),
+    SizeDefaults("1B to 7B", 7e9, 1e-5, 4, 1),
+    SizeDefaults("7B and more", float("inf"), 5e-6, 2, 1),
+)
+LORA_LEARNING_RATE_FACTOR = 10
+CHECKPOINT_ACTIVATIONS_FROM = 1e9
+
+
+def default_arguments(parameters: int, lora: bool) -> tuple[dict[str, Any], str]:
+    """Learning rate, batch size, epochs and activation checkpointing for a model of this many parameters, and why."""
+    size = next(size for size in SIZES if parameters < size.parameters)
+    rate = size.learning_rate * (LORA_LEARNING_RATE_FACTOR if lora else 1)
+    chosen = {
+        "learning_rate": rate,
+        "per_device_train_batch_size": size.per_device_train_batch_size,
+        "num_train_epochs": size.num_train_epochs,
+        "gradient_checkpointing": parameters >= CHECKPOINT_ACTIVATIONS_FROM,
+    }
+    return chosen, f"{parameters / 1e6:.1f}M parameters ({size.name}{', LoRA' if lora else ''})"
+
+
+def precision() -> dict[str, bool]:
+    """bf16 autocast on a GPU that has it, fp16 on one that has not, fp32 on a CPU. Weights stay fp32."""
+    if not torch.cuda.is_available():
+        return {"bf16": False, "fp16": False, "use_cpu": not torch.backends.mps.is_available()}
+    has_bf16 = torch.cuda.is_bf16_supported()
+    return {"bf16": has_bf16, "fp16": not has_bf16, "use_cpu": False}
+
+
+def trainer_config(
+    config_class: Any, args: Any, fields: dict[str, Any], model: Any, *, has_eval: bool, **own: Any
+) -> tuple[Any, str]:
+    """The trainer's configuration: the user's fields over the defaults for this size and hardware, and their reason.
+
+    args: parsed flags of `arguments.add_training_arguments`. fields: trainer fields given by their own names. own: fields
+    that the script sets and nobody else. Raises UsageError when the trainer refuses them.
+    """
+    named = ("learning_rate", "per_device_train_batch_size", "num_train_epochs", "gradient_checkpointing", "bf16")
+    fields = fields | {name: getattr(args, name) for name in named if getattr(args, name) is not None}
+    size, reason = default_arguments(model.num_parameters(), args.use_peft)
+    hardware = precision()
+    if fields.get("bf16") or fields.get("fp16"):
+        hardware |= {"bf16": False, "fp16": False}
+    evaluation = {"eval_strategy": "epoch"}
+    if args.eval_steps is not None:
+        evaluation = {"eval_strategy": "steps", "eval_steps": args.eval_steps}
+    batch = fields.get("per_device_train_batch_size") or size["per_device_train_batch_size"]
+    defaults = {
+        **size,
+        **hardware,
+        **(evaluation if has_eval else {}),
+        "lr_scheduler_type": "cosine",
+        "warmup_steps": 0.05,
+        "save_total_limit": 2,
+        "max_grad_norm": 1.0,
+        "logging_steps": 10,
+        "per_device_eval_batch_size": 2 * batch,
+    }
+    own |= {"output_dir": args.output_dir, "seed": args.seed, "remove_unused_columns": False}
+    try:
+        config = config_class(**own, **{**defaults, **fields})
+    except (ValueError, TypeError) as error:
+        raise UsageError(f"the trainer refuses these settings: {error}") from error
+    if config.eval_strategy != "no" and not has_eval:
+        raise UsageError("--eval_strategy needs something to evaluate on", hint=EVALUATE_ON)
+    return config, reason
+
+
+def config_summary(config: Any, given: dict[str, Any]) -> dict[str, Any]:
+    """The settings that matter most, and all that were given by their own names."""
+    names = (
+        "learning_rate",
+        "per_device_train_batch_size",
+        "gradient_accumulation_steps",
+        "num_train_epochs",
+        "max_steps",
+        "bf16",
+        "fp16",
+        "gradient_checkpointing",
+        "lr_scheduler_type",
+        "seed",
+        *given,
+    )
+    values = {name: getattr(config, name) for name in names}
+    return {name: getattr(value, "value", value) for name, value in values.items()}  # enumerations by their value
+
+
+def lora_from_arguments(args: Any, task_type: str, head: str) -> Any:
+    """The LoRA configuration that the flags describe, or None without --use_peft."""
+    if not args.use_peft:
+        return None
+    targets = args.lora_target_modules or ["all-linear"]
+    return lora_config(
+        head,
+        task_type=task_type,
+        r=args.lora_r or 16,
+        alpha=args.lora_alpha or 32,
+        dropout=0.05 if args.lora_dropout is None else args.lora_dropout,
+        target_modules=targets[0] if targets == ["all-linear"] else targets,
+    )
+
+
+def lora_config(
+    head: str, *, r: int, alpha: int, dropout: float, target_modules: str | list[str], task_type: str = "SEQ_CLS"
+) -> Any:
+    """A LoRA configuration that trains and saves the head. Without it the head would stay random, and be lost on saving."""
+    from peft import LoraConfig
+
+    return LoraConfig(
+        task_type=task_type,
+        r=r,
+        lora_alpha=alpha,
+        lora_dropout=dropout,
+        target_modules=target_modules,
+        modules_to_save=[head],
+    )
+
+
+# ---- resuming -----------------------------------------------------------------------------------------------------
+
+
+def checkpoints(output_dir: str | Path) -> list[Path]:
+    """The checkpoints in a folder, oldest first, complete or not."""
+    found = [folder for folder in Path(output_dir).glob("checkpoint-*") if folder.name.rpartition("-")[2].isdigit()]
+    return sorted(found, key=lambda folder: int(folder.name.rpartition("-")[2]))
+
+
+def is_complete_checkpoint(folder: str | Path) -> bool:
+    """Whether it was written to its end: trainer_state.json is written last, so a killed run leaves none, or half of it."""
+    try:
+        json.loads((Path(folder) / "trainer_state.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return any(Path(folder).glob("*.safetensors"))
+
+
+def last_complete_checkpoint(output_dir: str | Path) -> str | None:
+    """The newest checkpoint that was written to its end."""
+    complete = [folder for folder in checkpoints(output_dir) if is_complete_checkpoint(folder)]
+    return str(complete[-1]) if complete else None
+
+
+def discard_checkpoints(output_dir: str | Path, *, only_incomplete: bool) -> None:
+    """Remove what a killed run left half-written, or everything an earlier run left, which could be resumed by mistake."""
+    for folder in checkpoints(output_dir):
+        if not (only_incomplete and is_complete_checkpoint(folder)):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def resume_point(resume: str | bool | None, output_dir: str | Path) -> str | None:
+    """The checkpoint to continue from. Raises UsageError when there is none, or when that run is finished."""
+    if not resume:
+        return None
+    if resume is True or resume in ("true", "True"):
+        found = last_complete_checkpoint(output_dir)
+        if found is None:
+            raise UsageError(
+                f"{output_dir} holds no complete checkpoint to resume from",
+                hint="start without --resume_from_checkpoint, and set --save_steps below the number of steps",
+            )
+        _refuse_finished(found, output_dir)
+        return found
+    if not is_complete_checkpoint(resume):
+        raise UsageError(
+            f"{resume} is no complete checkpoint",
+            hint="--resume_from_checkpoint alone takes the newest complete one of --output_dir",
+        )
+    return resume
+
+
+def _refuse_finished(checkpoint: str, output_dir: str | Path) -> None:
+    """Raises UsageError when the run that wrote this checkpoint has reached its end and saved its model."""
+    state = json.loads((Path(checkpoint) / "trainer_state.json").read_text(encoding="utf-8"))
+    if state["global_step"] >= state["max_steps"] and (Path(output_dir) / "config.json").exists():
+        raise UsageError(
+            f"the run in {output_dir} is finished: its model was saved after {state['global_step']} steps",
+            hint=f"to train it further, start from it: --model_name_or_path {output_dir} --output_dir NEW",
+        )
+
+
+def run_identity(
+    arguments: Any, rows: Iterable[dict[str, Any]], renderer: Any, head: str, *, peft_config: Any = None, **loss: Any
+) -> dict[str, Any]:
+    """What must be the same for a resumed run to end where the undisturbed one would have. loss: settings of the loss."""
+    names = (
+        "seed",
+        "learning_rate",
+        "per_device_train_batch_size",
+        "gradient_accumulation_steps",
+        "num_train_epochs",
+        "max_steps",
+        "lr_scheduler_type",
+        "warmup_steps",
+        "weight_decay",
+        "max_grad_norm",
+        "optim",
+        "bf16",
+        "fp16",
+        "world_size",
+    )
+    settings = {name: str(getattr(arguments, name)) for name in names} | {name: str(loss[name]) for name in loss}
+    settings["lora"] = str(peft_config and _lora_summary(peft_config))
+    return {"data_sha256": digest(rows), "fingerprint": renderer.fingerprint, "head": head, **settings}
+
+
+def digest(rows: Iterable[Any]) -> str:
+    """Sixteen hex digits of rows that JSON can carry."""
+    found = hashlib.sha256()
+    for row in rows:
+        found.update(json.dumps(row, sort_keys=True).encode())
+    return found.hexdigest()[:16]
+
+
+def _lora_summary(config: Any) -> list[Any]:
+    targets = config.target_modules
+    return [config.r, config.lora_alpha, config.lora_dropout, targets if isinstance(targets, str) else sorted(targets)]
+
+
+def check_same_run(output_dir: Path, identity: dict[str, Any]) -> None:
+    """Raises RunError when the run in `output_dir` was started with other data or settings."""
+    file = output_dir / "run.json"
+    if not file.is_file():
+        return
+    before = json.loads(file.read_text(encoding="utf-8"))
+    changed = [
+        f"{name} ({before[name]} -> {value})"
+        for name, value in identity.items()
+        if name in before and before[name] != value
+    ]
+    if changed:
+        raise RunError(
+            f"cannot resume: {', '.join(changed)}",
+            where=str(file),
+            hint="repeat the flags of the first run; to train its model further, give it as --model_name_or_path with a new --output_dir",
+        )
+
+
+# ---- the run ------------------------------------------------------------------------------------------------------
+
+
+def start_run(arguments: Any, identity: dict[str, Any], resume: str | None) -> None:
+    """Clear the output folder for a run, and write down its identity. Raises RunError when it cannot be resumed."""
+    output_dir = Path(arguments.output_dir)
+    if resume:
+        check_same_run(output_dir, identity)
+    if arguments.process_index == 0:
+        discard_checkpoints(output_dir, only_incomplete=bool(resume))
+        write_whole(output_dir / "run.json", [json.dumps(identity, indent=2)])
+
+
+def without_dropout(model: torch.nn.Module) -> torch.nn.Module:
+    """The model with every dropout set to 0, for good."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    return model
+
+
+def check_finite(loss: torch.Tensor, model: Any, state: Any) -> None:
+    """Raises RunError in training when the loss is no number.
+
+    At every step: transformers logs the mean of the losses before instead of one that is no number.
+    """
+    if model.training and not torch.isfinite(loss):
+        raise RunError(
+            f"the loss became {loss.item()} at step {state.global_step + 1}",
+            hint="lower --learning_rate, or continue from the last checkpoint with --resume_from_checkpoint",
+        )
+
+
+def run(
+    trainer: Any,
+    resume: str | None,
+    within: contextlib.AbstractContextManager | None = None,
+    *,
+    scalar_head: bool = True,
+) -> tuple[Any, dict[str, Any]]:
+    """Train inside the block `within`. Returns the model in memory (a PEFT model where one is trained) and a summary.
+
+    scalar_head: whether the model scores, and its head is to stay in fp32 under autocast; a policy has none.
+    """
+    from ..checkpoints import keep_head_in_float32
+    from .progress import ProgressLog
+
+    arguments = trainer.args
+    ProgressLog.install(trainer)
+    if scalar_head and (arguments.bf16 or arguments.fp16):
+        keep_head_in_float32(trainer.model)
+    try:
+        with within or contextlib.nullcontext():
+            result = trainer.train(resume_from_checkpoint=resume)
+    except BaseException:  # Ctrl-C and a full disk included: what was being written then is of no use
+        if arguments.process_index == 0:
+            discard_checkpoints(arguments.output_dir, only_incomplete=True)
+        raise
+    names = (
+        "learning_rate",
+        "per_device_train_batch_size",
+        "gradient_accumulation_steps",
+        "num_train_epochs",
+        "bf16",
+        "fp16",
+        "seed",
+        "world_size",
+    )
+    summary = {
+        "train_loss": result.training_loss,
+        "steps": result.global_step,
+        "seconds": result.metrics.get("train_runtime"),
+        "log": [entry for entry in trainer.state.log_history if "loss" in entry or "eval_loss" in entry],
+        **{name: getattr(arguments, name) for name in names},
+    }
+    return trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False), summary
