@@ -91,11 +91,19 @@ def test_the_reward_in_the_log_is_the_one_that_score_prints(command, random_rewa
     assert rewards == pytest.approx([sample["reward"] for sample in entry["samples"]], abs=1e-5)
 
 
-def test_an_encoder_with_another_tokenizer_drives_a_decoder(command, tmp_path):
-    encoder = save_tiny("bert", tmp_path / "encoder", head=1)
+def test_an_encoder_with_another_tokenizer_drives_a_decoder(command, minilm, tmp_path):
+    """MiniLM with its real weights, under a head that was drawn."""
+    from reward_modeling import checkpoints
+    from reward_modeling.rendering import Renderer
+
+    loaded = checkpoints.load_for_training(str(minilm))
+    renderer = Renderer(loaded.tokenizer, max_length=128, scored_at=checkpoints.scored_at(loaded.model))
+    encoder = tmp_path / "encoder"
+    checkpoints.save(loaded.model, renderer, encoder, training={}, reward={"mean": 0.0, "std": 1.0, "n": 1})
     done = ppo(command(reward=encoder))
     assert done.returncode == 0, done.stderr
     assert done.json["updates"] == 4
+    assert done.json["end"]["reward"] != 0
 
 
 def test_lora_is_merged_and_its_adapter_kept(command, tmp_path):
