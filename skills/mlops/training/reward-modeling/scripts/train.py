@@ -106,14 +106,18 @@ def main(argv: list[str] | None = None) -> dict:
     )
     rows = outcome.render_comparisons(data["train"], renderer)
     log(f"rendered: {listed(rows.counts)}; longest allowed {renderer.max_length} tokens, {listed(renderer.counts)}")
+    if rows.counts["dropped_over_length"]:
+        left = f"{rows.counts['dropped_over_length']} of {rows.counts['pairs']} pairs are left out"
+        warn(f"{left}: over {renderer.max_length} tokens, with --overlong {args.overlong}")
     eval_rows = outcome.render_comparisons(data["eval"], renderer) if data["eval"] else None
+    counts = rows.counts | {"pairs_held_out": len(data["eval"])}
     config, reason = trainer_config(args, fields, loaded.model, bool(eval_rows))
     log(f"settings for {reason}: {listed(runs.config_summary(config, fields))}")
     result = {
         "output_dir": str(output_dir),
         "head": loaded.head,
         "format": data["format"],
-        "counts": rows.counts,
+        "counts": counts,
         "audit": data["findings"],
         "set_aside": data["set_aside"],
         "left_out": data["left_out"],
@@ -139,30 +143,16 @@ def main(argv: list[str] | None = None) -> dict:
     reward_model = RewardModel(model.eval(), renderer)
     evaluation = judge(reward_model, data["eval"]) if data["eval"] else None
     reward = reward_statistics(reward_model, evaluation, rows.pairs)
-    training = {
-        **training,
-        "base_model": args.model_name_or_path,
-        "dataset": args.dataset_name,
-        "head": loaded.head,
-        "counts": rows.counts,
-        "loss": {
-            "center_rewards_coefficient": args.center_rewards_coefficient,
-            "label_smoothing": args.label_smoothing,
-            "margin": args.use_margin,
-        },
+    loss = {
+        "center_rewards_coefficient": args.center_rewards_coefficient,
+        "label_smoothing": args.label_smoothing,
+        "margin": args.use_margin,
     }
-    card = checkpoints.save(model, renderer, output_dir, training=training, reward=reward)
-    log(f"saved and verified: {output_dir} (golden scores differ by {card['reload_difference']:.1e} after reloading)")
-    training.pop("log")
-    return {
-        **result,
-        "resumed_from": resume,
-        "training": training,
-        "evaluation": evaluation and evaluation.summary,
-        "reward": reward,
-        "fingerprint": card["fingerprint"],
-        "reload_difference": card["reload_difference"],
-    }
+    training |= {"head": loaded.head, "counts": counts}
+    saved = runs.conclude(
+        args, model, renderer, training, loss=loss, reward=reward, evaluation=evaluation and evaluation.summary
+    )
+    return {**result, "resumed_from": resume, **saved}
 
 
 def read_data(args) -> dict:

@@ -126,6 +126,7 @@ def main(argv: list[str] | None = None) -> dict | None:
         f"separator {renderer.step_separator!r}, {ROWS_OF[renderer.scored_at]}"
     )
     eval_rows = process.render_solutions(data["eval"], renderer) if data["eval"] else None
+    counts = rows.counts | {"solutions_held_out": len(data["eval"])}
     config, reason = trainer_config(args, fields, loaded.model, bool(eval_rows))
     log(f"settings for {reason}: {listed(runs.config_summary(config, fields))}")
     result = {
@@ -133,7 +134,7 @@ def main(argv: list[str] | None = None) -> dict | None:
         "head": loaded.head,
         "format": data["format"],
         "step_separator": renderer.step_separator,
-        "counts": rows.counts,
+        "counts": counts,
         "audit": data["findings"],
         "set_aside": data["set_aside"],
         "left_out": data["left_out"],
@@ -163,30 +164,16 @@ def main(argv: list[str] | None = None) -> dict | None:
     scorer = ProcessRewardModel(model.eval(), renderer)
     judgement = judge(scorer, data["eval"], threshold=0.5) if data["eval"] else None
     reward = process.step_statistics(scorer, judgement, rows.solutions)
-    training = {
-        **training,
-        "base_model": args.model_name_or_path,
-        "dataset": args.dataset_name,
-        "head": loaded.head,
-        "counts": rows.counts,
-        "loss": {
-            "class_weighting": args.class_weighting,
-            "train_on_last_step_only": args.train_on_last_step_only,
-            "steps_per_solution": args.steps_per_solution,
-        },
+    loss = {
+        "class_weighting": args.class_weighting,
+        "train_on_last_step_only": args.train_on_last_step_only,
+        "steps_per_solution": args.steps_per_solution,
     }
-    card = checkpoints.save(model, renderer, output_dir, training=training, reward=reward)
-    log(f"saved and verified: {output_dir} (golden scores differ by {card['reload_difference']:.1e} after reloading)")
-    training.pop("log")
-    return {
-        **result,
-        "resumed_from": resume,
-        "training": training,
-        "evaluation": judgement and judgement.summary,
-        "reward": reward,
-        "fingerprint": card["fingerprint"],
-        "reload_difference": card["reload_difference"],
-    }
+    training |= {"head": loaded.head, "counts": counts}
+    saved = runs.conclude(
+        args, model, renderer, training, loss=loss, reward=reward, evaluation=judgement and judgement.summary
+    )
+    return {**result, "resumed_from": resume, **saved}
 
 
 ROWS_OF = {

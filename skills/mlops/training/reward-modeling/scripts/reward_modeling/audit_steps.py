@@ -154,7 +154,7 @@ STEP_CHECKS: dict[str, Check] = {
         Check(
             "ends_at_first_error",
             "info",
-            "{count} of {total} solutions are labelled up to their first error and no further",
+            "in {count} of {total} solutions the last labelled step is the first wrong one",
             "Late steps are then wrong more often than early ones, and position alone predicts some labels.",
             "judge beside a baseline that looks at the position alone",
             _where(_ends_wrong),

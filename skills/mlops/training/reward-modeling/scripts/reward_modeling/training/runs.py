@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from ..arguments import EVALUATE_ON
-from ..console import RunError, UsageError, write_whole
+from ..console import RunError, UsageError, log, write_whole
 
 # ---- choices made for the user ------------------------------------------------------------------------------------
 
@@ -344,3 +344,26 @@ def run(
         **{name: getattr(arguments, name) for name in names},
     }
     return trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False), summary
+
+
+# ---- the end ------------------------------------------------------------------------------------------------------
+
+
+def conclude(
+    args: Any, model: Any, renderer: Any, training: dict[str, Any], *, loss: dict[str, Any], reward: dict, **found: Any
+) -> dict[str, Any]:
+    """Save and verify a trained reward model; the keys of a script's result that tell of it, `found` among them.
+
+    training: the summary that `run` gave, with head and counts. loss: settings of the loss, for the model's card.
+    Raises RunError when the saved model does not score as the one in memory.
+    """
+    from ..checkpoints import save
+
+    training = {**training, "base_model": args.model_name_or_path, "dataset": args.dataset_name, "loss": loss}
+    card = save(model, renderer, args.output_dir, training=training, reward=reward)
+    log(
+        f"saved and verified: {args.output_dir} (golden scores differ by {card['reload_difference']:.1e} after reloading)"
+    )
+    training.pop("log")
+    told = {name: card[name] for name in ("fingerprint", "reload_difference")}
+    return {"training": training, "reward": reward, **found, **told}
