@@ -21,6 +21,9 @@ Makes a small world with a known gold reward, writes preferences with noisy labe
 them, judges it on held-out pairs with clean labels, ranks fresh answers, compares its choice with the gold reward, and
 optimises a policy against it, whose gold reward before and after the optimiser never sees.
 Every step is the script of the same name, called with the flags that are printed.
+
+Writes  OUT/base_model, OUT/reward_model, OUT/policy and its run.svg; train.jsonl, held_out.jsonl, completions.jsonl,
+        ranked.jsonl and prompts.jsonl, in the formats of references/data.md
 """
 
 from __future__ import annotations

@@ -249,7 +249,7 @@ def longest_input(model: Any, tokenizer: Any, asked: int | None = None) -> int:
     if positions and asked > positions:
         raise UsageError(
             f"--max_length {asked} is more than the {positions} tokens the model can read",
-            hint=f"give --max_length {positions} or less: a flag goes before the recipe of --config",
+            hint=f"give --max_length {positions} or less: a flag overrides the recipe of --config",
         )
     return asked
 
