@@ -88,7 +88,7 @@ def main(argv: list[str] | None = None) -> dict | None:
         args.output_dir, overwrite=args.overwrite_output_dir or args.dry_run, resuming=bool(args.resume_from_checkpoint)
     )
     from reward_modeling.training import policy as policies
-    from reward_modeling.training import runs
+    from reward_modeling.training import progress, runs
     from reward_modeling.training.rewards import Rewards
 
     resume = runs.resume_point(args.resume_from_checkpoint, args.output_dir)
@@ -139,7 +139,8 @@ def main(argv: list[str] | None = None) -> dict | None:
     }
     if args.dry_run:
         return {**result, "dry_run": True}
-    runs.start_run(config, grpo.identity(args.algorithm, config, prompts, rewards, peft_config), resume)
+    identity = grpo.identity(args.algorithm, config, prompts, rewards, peft_config)
+    runs.start_run(output_dir, config.process_index, identity, resume)
     summary = grpo.train(trainer, policy, resume)
     if config.process_index != 0:
         return None
@@ -147,7 +148,7 @@ def main(argv: list[str] | None = None) -> dict | None:
     summary |= grpo.summarise(trainer.state.log_history)
     summary = {**result, "resumed_from": resume, **summary, "reward_inputs_truncated": rewards.truncated}
     policies.save(policy, output_dir, summary, "grpo.json")
-    write_whole(output_dir / "run.svg", [grpo.picture(trainer.state.log_history)])
+    write_whole(output_dir / "run.svg", [progress.picture(trainer.state.log_history, grpo.PANELS)])
     log(f"saved: {output_dir} (the run is drawn in {output_dir / 'run.svg'})")
     return summary
 

@@ -23,9 +23,9 @@ from transformers import TrainerCallback
 from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 
 from ..console import ModelError, RunError, UsageError, log, write_whole
-from ..drawing import Panel, Series, svg_lines
 from . import runs
 from .policy import Policy, Prompt
+from .progress import first_and_last_tenth
 from .rewards import Rewards
 
 
@@ -118,11 +118,8 @@ def make_config(
     so save_steps is rounded up. Raises UsageError when the trainer refuses the fields.
     """
     entry = ALGORITHMS[algorithm]
-    hardware = runs.precision()
-    if fields.get("bf16") or fields.get("fp16"):
-        hardware |= {"bf16": False, "fp16": False}
     defaults = {
-        **hardware,
+        **runs.precision(fields),
         **entry.defaults,
         **({"learning_rate": LORA_LEARNING_RATE} if lora else {}),
         "gradient_checkpointing": parameters >= runs.CHECKPOINT_ACTIVATIONS_FROM,
@@ -280,32 +277,19 @@ def train(trainer: Any, policy: Policy, resume: str | None) -> dict[str, Any]:
     return summary
 
 
-def summarise(history: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Means over the first and the last tenth of the logged steps."""
-    steps = [entry for entry in history if "reward" in entry]
-    tenth = max(1, len(steps) // 10)
+def summarise(history: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """Means over the first and the last tenth of the steps that wrote answers."""
     names = ("reward", "reward_std", "kl", "entropy", "completions/mean_length", "completions/clipped_ratio")
-
-    def means(part: list[dict[str, Any]]) -> dict[str, float]:
-        return {name: sum(e[name] for e in part) / len(part) for name in names if part and name in part[0]}
-
-    return {"beginning": means(steps[:tenth]), "end": means(steps[-tenth:])}
+    return first_and_last_tenth([entry for entry in history if "reward" in entry], names)
 
 
-def picture(history: Sequence[dict[str, Any]]) -> str:
-    """The run as SVG: reward, KL, answers and entropy by step."""
-    drawn = {
-        "reward": ("reward",),
-        "KL to the reference (nats per token)": ("kl",),
-        "answers (tokens)": ("completions/mean_length",),
-        "entropy (nats per token)": ("entropy",),
-    }
-    return svg_lines(
-        [
-            Panel(title, "step", names[0], [Series(n, [(e["step"], e[n]) for e in history if n in e]) for n in names])
-            for title, names in drawn.items()
-        ]
-    )
+PANELS = {
+    "reward": ("reward",),
+    "KL to the reference (nats per token)": ("kl",),
+    "answers (tokens)": ("completions/mean_length",),
+    "entropy (nats per token)": ("entropy",),
+}
+"""What the picture of a run shows: title -> names in the log."""
 
 
 def log_start(trainer: Any, prompts: Sequence[Prompt]) -> None:

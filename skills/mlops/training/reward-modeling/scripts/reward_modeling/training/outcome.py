@@ -200,7 +200,7 @@ def fit(
         center_rewards_coefficient=arguments.center_rewards_coefficient,
         label_smoothing=label_smoothing,
     )
-    start_run(arguments, identity, resume)
+    start_run(arguments.output_dir, arguments.process_index, identity, resume)
     try:
         trainer = OutcomeTrainer(
             model=model,

@@ -28,6 +28,8 @@ from ..checkpoints import unwrapped
 from ..console import DataError, ModelError, UsageError, log, progress, warn
 from ..records import Message, Ranking
 from ..rendering import Renderer
+from . import runs
+from .runs import without_dropout
 
 SUMMARY = "ppo.json"
 _ASKED = {"role": "user", "content": "Is it?"}
@@ -144,16 +146,6 @@ def _around_answer(renderer: Renderer) -> tuple[str, int | None]:
     return (before.removeprefix(head) if before.startswith(head) else ""), after
 
 
-def without_dropout(model: Any) -> Any:
-    """The model with every dropout set to 0: with dropout, the probability of an answer would change from call to call."""
-    for module in model.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0
-        if isinstance(getattr(module, "attention_dropout", None), float):  # used as a number, without a layer
-            module.attention_dropout = 0.0
-    return model
-
-
 # ---- prompts ------------------------------------------------------------------------------------------------------
 
 
@@ -224,17 +216,9 @@ def lora_from_arguments(args: Any) -> Any:
     if not args.use_peft:
         return None
     from accelerate.utils import set_seed
-    from peft import LoraConfig
 
     set_seed(args.seed)
-    targets = args.lora_target_modules or ["all-linear"]
-    return LoraConfig(
-        task_type="CAUSAL_LM",
-        r=args.lora_r or 16,
-        lora_alpha=args.lora_alpha or 32,
-        lora_dropout=args.lora_dropout or 0.0,
-        target_modules=targets[0] if targets == ["all-linear"] else targets,
-    )
+    return runs.lora_from_arguments(args, "CAUSAL_LM", None, dropout=0.0)
 
 
 # ---- sampling -----------------------------------------------------------------------------------------------------

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
 import json
 import math
 import shutil
@@ -35,7 +34,7 @@ from typing import Any
 import numpy
 import torch
 
-from ..console import RunError, log, warn, write_whole
+from ..console import RunError, log, warn
 from ..records import Message
 from . import runs
 from .policy import ActorCritic, Policy, Prompt, answer_logits, joined, log_probs_and_entropy, reference_of, sample
@@ -470,14 +469,10 @@ class PPO:
 
         Raises RunError when the run to be resumed was another one. One process with twice the batch is the same run as two.
         """
-        prompts = hashlib.sha256(json.dumps([prompt.ids for prompt in self.prompts]).encode()).hexdigest()[:16]
+        prompts = runs.digest([prompt.ids for prompt in self.prompts])
         named = asdict(self.settings) | {"batch_size": self.batch_size, "prompts_sha256": prompts} | more
         identity = {name: str(value) for name, value in named.items() if name not in PER_PROCESS}
-        if resume:
-            runs.check_same_run(self.output_dir, identity)
-        if self.process_index == 0:
-            runs.discard_checkpoints(self.output_dir, only_incomplete=bool(resume))
-            write_whole(self.output_dir / "run.json", [json.dumps(identity, indent=2)])
+        runs.start_run(self.output_dir, self.process_index, identity, resume)
 
     def save(self, limit: int) -> None:
         """Write a checkpoint; it appears complete. Only what is trained is in it. The oldest over `limit` go."""

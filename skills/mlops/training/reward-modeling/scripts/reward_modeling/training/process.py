@@ -256,7 +256,7 @@ def fit(
         class_weighting=class_weighting,
         disable_dropout=disable_dropout,
     )
-    start_run(arguments, identity, resume)
+    start_run(arguments.output_dir, arguments.process_index, identity, resume)
     if disable_dropout:  # token classifiers made of decoders drop a tenth of the last hidden state by default
         without_dropout(model)
     try:

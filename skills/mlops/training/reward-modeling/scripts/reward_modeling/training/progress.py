@@ -135,7 +135,7 @@ def first_and_last_tenth(history: Sequence[dict[str, Any]], names: Sequence[str]
     tenth = max(1, len(history) // 10)
     parts = {"beginning": history[:tenth], "end": history[-tenth:]}
     return {
-        end: {name: sum(entry[name] for entry in part) / len(part) for name in names if name in part[0]}
+        end: {name: sum(entry[name] for entry in part) / len(part) for name in names if part and name in part[0]}
         for end, part in parts.items()
     }
 

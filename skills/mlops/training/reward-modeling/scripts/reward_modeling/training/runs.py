@@ -6,9 +6,10 @@ import contextlib
 import hashlib
 import json
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -52,12 +53,16 @@ def default_arguments(parameters: int, lora: bool) -> tuple[dict[str, Any], str]
     return chosen, f"{parameters / 1e6:.1f}M parameters ({size.name}{', LoRA' if lora else ''})"
 
 
-def precision() -> dict[str, bool]:
-    """bf16 autocast on a GPU that has it, fp16 on one that has not, fp32 on a CPU. Weights stay fp32."""
+def precision(given: Mapping[str, Any] = MappingProxyType({})) -> dict[str, bool]:
+    """bf16 autocast on a GPU that has it, fp16 on one that has not, fp32 on a CPU. Weights stay fp32.
+
+    given: the user's fields. Where they ask for one of both, neither is chosen here.
+    """
     if not torch.cuda.is_available():
         return {"bf16": False, "fp16": False, "use_cpu": not torch.backends.mps.is_available()}
+    asked = bool(given.get("bf16") or given.get("fp16"))
     has_bf16 = torch.cuda.is_bf16_supported()
-    return {"bf16": has_bf16, "fp16": not has_bf16, "use_cpu": False}
+    return {"bf16": has_bf16 and not asked, "fp16": not has_bf16 and not asked, "use_cpu": False}
 
 
 def trainer_config(
@@ -71,16 +76,13 @@ def trainer_config(
     named = ("learning_rate", "per_device_train_batch_size", "num_train_epochs", "gradient_checkpointing", "bf16")
     fields = fields | {name: getattr(args, name) for name in named if getattr(args, name) is not None}
     size, reason = default_arguments(model.num_parameters(), args.use_peft)
-    hardware = precision()
-    if fields.get("bf16") or fields.get("fp16"):
-        hardware |= {"bf16": False, "fp16": False}
     evaluation = {"eval_strategy": "epoch"}
     if args.eval_steps is not None:
         evaluation = {"eval_strategy": "steps", "eval_steps": args.eval_steps}
     batch = fields.get("per_device_train_batch_size") or size["per_device_train_batch_size"]
     defaults = {
         **size,
-        **hardware,
+        **precision(fields),
         **(evaluation if has_eval else {}),
         "lr_scheduler_type": "cosine",
         "warmup_steps": 0.05,
@@ -118,8 +120,8 @@ def config_summary(config: Any, given: dict[str, Any]) -> dict[str, Any]:
     return {name: getattr(value, "value", value) for name, value in values.items()}  # enumerations by their value
 
 
-def lora_from_arguments(args: Any, task_type: str, head: str) -> Any:
-    """The LoRA configuration that the flags describe, or None without --use_peft."""
+def lora_from_arguments(args: Any, task_type: str, head: str | None, dropout: float = 0.05) -> Any:
+    """The LoRA configuration that the flags describe, or None without --use_peft. dropout: unless given by its flag."""
     if not args.use_peft:
         return None
     targets = args.lora_target_modules or ["all-linear"]
@@ -128,15 +130,18 @@ def lora_from_arguments(args: Any, task_type: str, head: str) -> Any:
         task_type=task_type,
         r=args.lora_r or 16,
         alpha=args.lora_alpha or 32,
-        dropout=0.05 if args.lora_dropout is None else args.lora_dropout,
+        dropout=dropout if args.lora_dropout is None else args.lora_dropout,
         target_modules=targets[0] if targets == ["all-linear"] else targets,
     )
 
 
 def lora_config(
-    head: str, *, r: int, alpha: int, dropout: float, target_modules: str | list[str], task_type: str = "SEQ_CLS"
+    head: str | None, *, r: int, alpha: int, dropout: float, target_modules: str | list[str], task_type: str = "SEQ_CLS"
 ) -> Any:
-    """A LoRA configuration that trains and saves the head. Without it the head would stay random, and be lost on saving."""
+    """A LoRA configuration that trains and saves the head. Without it the head would stay random, and be lost on saving.
+
+    head: None for a model that has no new one, such as a policy.
+    """
     from peft import LoraConfig
 
     return LoraConfig(
@@ -145,7 +150,7 @@ def lora_config(
         lora_alpha=alpha,
         lora_dropout=dropout,
         target_modules=target_modules,
-        modules_to_save=[head],
+        modules_to_save=[head] if head else None,
     )
 
 
@@ -271,12 +276,12 @@ def check_same_run(output_dir: Path, identity: dict[str, Any]) -> None:
 # ---- the run ------------------------------------------------------------------------------------------------------
 
 
-def start_run(arguments: Any, identity: dict[str, Any], resume: str | None) -> None:
+def start_run(output_dir: str | Path, process_index: int, identity: dict[str, Any], resume: str | None) -> None:
     """Clear the output folder for a run, and write down its identity. Raises RunError when it cannot be resumed."""
-    output_dir = Path(arguments.output_dir)
+    output_dir = Path(output_dir)
     if resume:
         check_same_run(output_dir, identity)
-    if arguments.process_index == 0:
+    if process_index == 0:
         discard_checkpoints(output_dir, only_incomplete=bool(resume))
         write_whole(output_dir / "run.json", [json.dumps(identity, indent=2)])
 
@@ -286,6 +291,8 @@ def without_dropout(model: torch.nn.Module) -> torch.nn.Module:
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
+        if isinstance(getattr(module, "attention_dropout", None), float):  # used as a number, without a layer
+            module.attention_dropout = 0.0
     return model
 
 
