@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 
 from architectures import GOOD, WRONG, build
-from reward_modeling import sharing
+from reward_modeling import attention, sharing
 from reward_modeling.attention import Layout, UnsupportedAttentionError, shared_prefix, shared_prefix_attention
 from reward_modeling.packing import pack, pack_together
 from tries import tries
@@ -34,8 +34,14 @@ def groups(seed=0, prompts=3, answers=4):
     return made
 
 
+@pytest.fixture(params=[0, 10**6], ids=["by segment", "by tile"])
+def way(request, monkeypatch):
+    """Attention in one of its two ways, whatever the number of threads here."""
+    monkeypatch.setattr(attention, "TILED_THREADS", request.param)
+
+
 @pytest.mark.parametrize("name", GOOD)
-def test_rewards_are_those_of_one_at_a_time(name):
+def test_rewards_are_those_of_one_at_a_time(name, way):
     model = build(name, GOOD[name])
     assert sharing.reason_against(model) is None
     sequences = groups()
@@ -93,7 +99,7 @@ def test_any_trie_gives_the_rewards_of_one_at_a_time(exact, sequences):
 
 
 @pytest.mark.parametrize("name", ["qwen2", "gemma2", "gpt2"])
-def test_gradients_are_those_of_one_at_a_time(name):
+def test_gradients_are_those_of_one_at_a_time(name, way):
     model = build(name, GOOD[name])
     sequences = groups()
     weights = torch.linspace(-1, 1, len(sequences), dtype=torch.float64)

@@ -6,21 +6,31 @@ builds no mask, and hands the keyword `layout` down to every attention layer.
 
 A model may be run this way only if its attention asks for nothing but what is implemented here: every other argument
 raises. `sharing.py` decides which models those are.
+
+Two ways give the same numbers. PyTorch's own attention is called once a segment. On few threads matrix products over
+tiles of queries are faster (1.2 to 1.4 times on segments of 85 to 1000 tokens, one thread of a Zen 4): the heads that
+share a key are one product instead of several, and keys in the future of a whole tile are never multiplied.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from transformers import AttentionInterface
 
-from .packing import PackedRow
+from .packing import PackedRow, Segment
 
 NAME = "reward_modeling_shared_prefix"
+TILE = 64
+"""Queries in a tile: scores of a tile stay in the second-level cache, and little of its future is computed."""
+TILED_DTYPES = (torch.float32, torch.float64)
+"""In half precision scores would be rounded before the softmax; PyTorch's attention keeps them in fp32."""
+TILED_THREADS = 2
+"""Beyond, PyTorch's attention, which spreads over heads and queries, was not measured against tiles."""
 
 # What models pass along and what changes nothing here: positions are in the rotary embedding already, and `ends` is for
 # the hook that reads the scores in training.
@@ -69,6 +79,44 @@ class Layout:
             self._masks[key] = mask.masked_fill_(~seen, float("-inf"))
         return self._masks[key]
 
+    def hidden(self, tile: Tile, window: int | None, device: torch.device) -> list[tuple[slice, torch.Tensor]]:
+        """Where a tile's queries must not look: (columns of its keys, bool [queries, columns]).
+
+        The tile's own tokens are hidden above the diagonal; a window hides the beginning of the keys too.
+        """
+        before = tile.last - tile.first - tile.queries
+        found = [(slice(before, None), self._cached(("future", tile.queries, device)))]
+        if window is not None and before + tile.queries > window:
+            columns = before + tile.queries - window
+            found.append((slice(0, columns), self._cached(("past", tile.queries, columns, before - window, device))))
+        return found
+
+    def _cached(self, key: tuple) -> torch.Tensor:
+        if key not in self._masks:
+            kind, queries, *rest, device = key
+            columns, diagonal = rest or (queries, 1)
+            ones = torch.ones(queries, columns, dtype=torch.bool, device=device)
+            self._masks[key] = ones.triu(diagonal) if kind == "future" else ones.tril(diagonal)
+        return self._masks[key]
+
+
+class Tile(NamedTuple):
+    """Queries start .. start + queries of the row, and the keys first .. last of their segment that they can see."""
+
+    start: int
+    queries: int
+    first: int
+    last: int
+
+
+def tiles(segment: Segment, window: int | None) -> Iterator[Tile]:
+    """A segment cut into tiles, each with all keys up to its last query, or those within the window of its first."""
+    for done in range(0, segment.size, TILE):
+        queries = min(TILE, segment.size - done)
+        before = segment.depth + done
+        first = 0 if window is None else max(0, before - window + 1)
+        yield Tile(segment.start + done, queries, first, before + queries)
+
 
 def shared_prefix_attention(
     module: torch.nn.Module,
@@ -97,6 +145,14 @@ def shared_prefix_attention(
     if unknown:
         raise UnsupportedAttentionError(", ".join(sorted(unknown)))
     layout.calls += 1
+    if softcap is None and query.dtype in TILED_DTYPES and torch.get_num_threads() <= TILED_THREADS:
+        scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+        return TiledAttention.apply(query, key, value, layout, sliding_window, scaling), None
+    return _by_segment(query, key, value, layout, scaling, sliding_window, softcap), None
+
+
+def _by_segment(query, key, value, layout: Layout, scaling: float | None, window: int | None, softcap: float | None):
+    """`shared_prefix_attention` with one call of PyTorch's attention a segment."""
     groups = query.shape[1] // key.shape[1]
     if groups > 1:
         key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
@@ -106,17 +162,89 @@ def shared_prefix_attention(
     outputs = []
     for i, q in enumerate(queries):
         k, v = _gathered(keys, layout.keys[i]), _gathered(values, layout.keys[i])
-        mask = layout.mask(i, sliding_window, query)
+        mask = layout.mask(i, window, query)
         if softcap is None:
             out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None, scale=scaling)
         else:
             out = _softcapped(q, k, v, mask, scaling, softcap)
         outputs.append(out)
-    return torch.cat(outputs, 2).transpose(1, 2).contiguous(), None
+    return torch.cat(outputs, 2).transpose(1, 2).contiguous()
+
+
+class TiledAttention(torch.autograd.Function):
+    """`shared_prefix_attention` by matrix products over tiles of queries.
+
+    The backward pass computes the attention weights again, tile by tile, as FlashAttention does (arXiv:2205.14135,
+    Appendix B), so that memory stays linear in tokens: with S = scaling Q K', P = softmax(S), O = P V,
+    dV = P' dO, dP = dO V', dS = P (dP - rowsum(dO O)), dQ = scaling dS K, dK = scaling dS' Q.
+    """
+
+    @staticmethod
+    def forward(ctx, query, key, value, layout: Layout, window: int | None, scaling: float) -> torch.Tensor:
+        """query: [1, H, T, D]; key, value: [1, K, T, D]. Returns [1, T, H, D]."""
+        heads, length, width = query.shape[1:]
+        out = query.new_empty(1, length, heads, width)
+        for segment, k, v in _segments(layout, key, value):
+            for tile in tiles(segment, window):
+                q = _folded(query[0], tile, len(k))
+                weights = _weights(q, k, tile, layout, window, scaling)
+                mixed = torch.bmm(weights, v[:, tile.first : tile.last])
+                out[0, tile.start : tile.start + tile.queries] = mixed.view(heads, tile.queries, width).transpose(0, 1)
+        ctx.save_for_backward(query, key, value, out)
+        ctx.layout, ctx.window, ctx.scaling = layout, window, scaling
+        return out
+
+    @staticmethod
+    def backward(ctx, grad_out: torch.Tensor):
+        query, key, value, out = ctx.saved_tensors
+        layout, window, scaling = ctx.layout, ctx.window, ctx.scaling
+        grad_query = torch.empty_like(query)
+        grad_key, grad_value = torch.zeros_like(key), torch.zeros_like(value)
+        along = (grad_out * out).sum(-1).transpose(1, 2)  # [1, H, T]
+        grad_heads = grad_out.transpose(1, 2)
+        for segment, k, v in _segments(layout, key, value):
+            grad_k, grad_v = k.new_zeros(k.shape), v.new_zeros(v.shape)
+            for tile in tiles(segment, window):
+                seen = slice(tile.first, tile.last)
+                q, grad = _folded(query[0], tile, len(k)), _folded(grad_heads[0], tile, len(k))
+                weights = _weights(q, k, tile, layout, window, scaling)
+                grad_v[:, seen].baddbmm_(weights.transpose(1, 2), grad)
+                grad_scores = torch.bmm(grad, v[:, seen].transpose(1, 2))
+                grad_scores.sub_(_folded(along[0, :, :, None], tile, len(k))).mul_(weights)
+                grad_k[:, seen].baddbmm_(grad_scores.transpose(1, 2), q, alpha=scaling)
+                grad_q = torch.bmm(grad_scores, k[:, seen]).mul_(scaling)
+                grad_query[0, :, tile.start : tile.start + tile.queries] = grad_q.view(-1, tile.queries, q.shape[-1])
+            for total, part in ((grad_key, grad_k), (grad_value, grad_v)):
+                passed = 0
+                for start, size in (*segment.path, (segment.start, segment.size)):
+                    total[0, :, start : start + size] += part[:, passed : passed + size]
+                    passed += size
+        return grad_query, grad_key, grad_value, None, None, None
+
+
+def _segments(layout: Layout, key: torch.Tensor, value: torch.Tensor) -> Iterator[tuple[Segment, Any, Any]]:
+    """Each segment with the keys and values [K, depth + size, D] of its path and its own."""
+    keys, values = key[0].split(layout.sizes, 1), value[0].split(layout.sizes, 1)
+    for segment, pieces in zip(layout.segments, layout.keys, strict=True):
+        yield segment, _gathered(keys, pieces), _gathered(values, pieces)
+
+
+def _folded(heads: torch.Tensor, tile: Tile, groups: int) -> torch.Tensor:
+    """[H, T, D] -> [K, H / K x queries, D]: a tile's rows, the heads that share a key one below the other."""
+    return heads[:, tile.start : tile.start + tile.queries].reshape(groups, -1, heads.shape[-1])
+
+
+def _weights(q, k, tile: Tile, layout: Layout, window: int | None, scaling: float) -> torch.Tensor:
+    """[K, H / K x queries, keys] attention weights of a tile."""
+    scores = torch.baddbmm(q.new_empty(1), q, k[:, tile.first : tile.last].transpose(1, 2), beta=0, alpha=scaling)
+    by_head = scores.view(len(k), -1, tile.queries, scores.shape[-1])
+    for columns, hidden in layout.hidden(tile, window, q.device):
+        by_head[..., columns].masked_fill_(hidden, float("-inf"))
+    return torch.softmax(scores, -1)
 
 
 def _gathered(pieces: tuple[torch.Tensor, ...], which: list[int]) -> torch.Tensor:
-    return pieces[which[0]] if len(which) == 1 else torch.cat([pieces[i] for i in which], 2)
+    return pieces[which[0]] if len(which) == 1 else torch.cat([pieces[i] for i in which], -2)
 
 
 def _softcapped(q, k, v, mask, scaling: float | None, softcap: float) -> torch.Tensor:
