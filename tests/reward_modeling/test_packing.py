@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reward_modeling import packing
-from reward_modeling.packing import PackedRow, Segment, pack, pack_together, token_budget_batches
+from reward_modeling.packing import PackedRow, Segment, pack, pack_together, padded_batches, token_budget_batches
 from tries import tries
 
 
@@ -100,3 +100,13 @@ def test_padded_batches_hold_every_row_once_within_the_budget(lengths, budget):
     assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
     for batch in batches:
         assert len(batch) == 1 or len(batch) * max(lengths[i] for i in batch) <= budget
+
+
+@given(st.lists(st.tuples(st.lists(st.integers(0, 1), min_size=1, max_size=3), st.integers(0, 1)), max_size=30))
+def test_equal_rows_are_computed_once(drawn):
+    ids, rows = [ids for ids, _ in drawn], [(tuple(ids), more) for ids, more in drawn]
+    batches = list(padded_batches(rows, ids, 6))
+    computed = [rows[equal[0]] for batch in batches for equal in batch]
+    assert sorted(computed) == sorted(set(rows))
+    assert sorted(i for batch in batches for equal in batch for i in equal) == list(range(len(rows)))
+    assert all(rows[i] == rows[equal[0]] for batch in batches for equal in batch for i in equal)

@@ -176,6 +176,18 @@ def test_progress_counts_each_solution_once():
         assert sum(done) == 12 and len(done) > 1
 
 
+def test_an_encoder_computes_a_beginning_of_several_solutions_once(monkeypatch):
+    model = process_model("bert", max_tokens_per_batch=64)
+    solutions = [["red blue", "green one"], ["red blue", "two"], ["red blue", "green one"]]
+    alone = [model.score_steps(["hello"], [steps])[0] for steps in solutions]
+    rows, forward = [], model._forward
+    monkeypatch.setattr(model, "_forward", lambda batch: rows.extend(batch) or forward(batch))
+    assert [score for steps in model.score_steps(["hello"] * 3, solutions) for score in steps] == pytest.approx(
+        [score for steps in alone for score in steps], abs=1e-6
+    )
+    assert len(rows) == 3, "six steps, three beginnings"
+
+
 def test_what_a_process_model_cannot_read():
     model = process_model("qwen2")
     answer = [{"role": "assistant", "content": "one\ntwo"}]

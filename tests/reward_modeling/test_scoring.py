@@ -78,6 +78,16 @@ def test_rank_orders_by_score_and_keeps_ties_in_input_order(model_of):
     assert [item.completion for item in order] == [answers[i] for i in places]
 
 
+def test_equal_completions_are_computed_once_where_batches_are_padded(model_of, monkeypatch):
+    model = model_of("bert")
+    answers = ["red", "blue", "red", "red", "green blue"]
+    alone = [model.score(["hello"], [answer])[0] for answer in answers]
+    rows, forward = [], model._forward
+    monkeypatch.setattr(model, "_forward", lambda batch: rows.extend(batch) or forward(batch))
+    assert model.score(["hello"], [answers])[0] == pytest.approx(alone, abs=1e-6)
+    assert len(rows) == 3
+
+
 def test_ranked_puts_what_was_not_scored_last():
     assert [item.index for item in ranked([None, -1.0, 2.0], ["a", "b", "c"])] == [2, 1, 0]
 

@@ -43,6 +43,20 @@ def token_budget_batches(lengths: Sequence[int], max_tokens: int) -> Iterator[li
         start += rows
 
 
+def padded_batches(rows: Sequence[Any], ids: Sequence[Sequence[int]], max_tokens: int) -> Iterator[list[list[int]]]:
+    """`token_budget_batches` of rows of which equal ones are computed once: a batch lists, for each row to compute, the
+    indices of all that are equal to it.
+
+    rows: hashable, what makes two of them equal. ids: the token ids of each.
+    """
+    equal: dict[Any, list[int]] = {}
+    for i, row in enumerate(rows):
+        equal.setdefault(row, []).append(i)
+    groups = list(equal.values())
+    for batch in token_budget_batches([len(ids[group[0]]) for group in groups], max_tokens):
+        yield [groups[i] for i in batch]
+
+
 def right_padded(rows: Sequence[Sequence[int]], pad_token_id: int) -> tuple[Any, Any]:
     """(ids, mask), both [rows, longest row]: every row from the left, pad tokens behind it, the mask 1 where tokens are."""
     import torch

@@ -17,12 +17,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from . import checkpoints
 from .console import DataError, ModelError, RunError, UsageError, log
 from .kinds import PROCESS
-from .packing import pack, right_padded, token_budget_batches
+from .packing import pack, padded_batches, right_padded
 from .records import Message
 from .rendering import OVERLONG
 from .scoring import PADDED_TOKENS, Ranked, RewardModel, Text, as_messages, longest_input, ranked
@@ -327,11 +328,15 @@ class ProcessRewardModel:
 
     def _batches(self, rows: Sequence[tuple[list[int], list[int]]]) -> Iterator[tuple[list[int], Any]]:
         """(numbers of rows, the fp32 logits of all their positions, one row after the other) of batch after batch."""
+        import torch
+
         if self.why_padded():
-            for batch in token_budget_batches(
-                [len(ids) for ids, _ in rows], self.max_tokens_per_batch or PADDED_TOKENS
-            ):
-                yield batch, self._forward([rows[i] for i in batch])
+            keys = [(tuple(ids), tuple(positions)) for ids, positions in rows]
+            for batch in padded_batches(keys, [ids for ids, _ in rows], self.max_tokens_per_batch or PADDED_TOKENS):
+                logits = self._forward([rows[equal[0]] for equal in batch])
+                own = logits.split([len(rows[equal[0]][1]) for equal in batch])
+                copies = [part for part, equal in zip(own, batch, strict=True) for _ in equal]
+                yield list(chain(*batch)), torch.cat(copies)
             return
         from .attention import shared_prefix
 

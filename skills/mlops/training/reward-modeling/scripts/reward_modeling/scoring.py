@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from . import checkpoints
 from .console import RunError, UsageError, log
-from .packing import WINDOW, pack, right_padded, token_budget_batches
+from .packing import WINDOW, pack, padded_batches, right_padded
 from .records import Message
 from .rendering import Renderer
 
@@ -193,9 +194,13 @@ class RewardModel:
 
     def _batches(self, rows: Sequence[list[int]]) -> Iterator[tuple[list[int], Any]]:
         """(places, fp32 rewards) of batch after batch, packed where the model allows it."""
+        import torch
+
         if self.why_padded():
-            for batch in token_budget_batches([len(row) for row in rows], self.max_tokens_per_batch or PADDED_TOKENS):
-                yield batch, self._forward([rows[i] for i in batch])
+            keys = [tuple(row) for row in rows]
+            for batch in padded_batches(keys, rows, self.max_tokens_per_batch or PADDED_TOKENS):
+                scores = self._forward([rows[equal[0]] for equal in batch]).cpu()
+                yield list(chain(*batch)), scores.repeat_interleave(torch.tensor([len(equal) for equal in batch]))
             return
         from .attention import shared_prefix
         from .sharing import rewards
