@@ -1,6 +1,6 @@
 """How far can a reward model be optimised? Its size and its data against KL, after Gao et al. 2022 (arXiv:2210.10760).
 
-    uv run python benchmarks/overoptimization.py --picture overoptimization.svg
+    uv run python benchmarks/overoptimization.py --picture best_of_n.svg
 
 In the sandbox the gold reward is known and only measured. One policy is taught FLAWED_MIX; reward models of three sizes and
 of three amounts of data are trained on noisy preferences; each is maximised by best-of-n (n up to 64, the mean over all
@@ -50,7 +50,7 @@ UPDATES, WINDOW = 120, 10
 def taught(folder: Path, width: int, seed: int) -> Path:
     """A decoder of this width, taught the flawed mix. The one of width 64 is also the policy."""
     from reward_modeling import sandbox
-    from reward_modeling.sandbox_model import SFT_DEFAULTS, base_model
+    from reward_modeling.sandbox import SFT_DEFAULTS, base_model
 
     path, settings = folder / f"base-{width}", replace(SFT_DEFAULTS, steps=BENCHMARK.TEACHING)
     sizes = {"hidden_size": width, "intermediate_size": 3 * width}
@@ -64,7 +64,7 @@ def reward_model(folder: Path, name: str, model: Model, seed: int) -> Path:
     from reward_modeling import sandbox
     from reward_modeling.console import write_whole
     from reward_modeling.records import to_row
-    from reward_modeling.sandbox_model import REWARD_DEFAULTS
+    from reward_modeling.sandbox import REWARD_DEFAULTS
 
     file, out = folder / f"pairs-{model.pairs}.jsonl", folder / name.replace(" ", "_").replace(",", "")
     pairs = sandbox.comparisons(model.pairs, seed)
@@ -94,7 +94,7 @@ class Answers:
 
     def __init__(self, policy: Path, seed: int):
         from reward_modeling import sandbox
-        from reward_modeling.sandbox_model import answers_of
+        from reward_modeling.sandbox import answers_of
 
         asked = [p for p in sandbox.prompts(PROMPTS, seed, split="test") for _ in range(ANSWERS)]
         answers = answers_of(policy, asked, seed)
@@ -104,7 +104,7 @@ class Answers:
 
     def points(self, rewards: Any) -> list:
         """Points of best-of-n against this reward."""
-        from reward_modeling.evaluation.overoptimization import best_of_n_points
+        from reward_modeling.evaluation.best_of_n import best_of_n_points
 
         proxy = rewards(self.prompts, self.replies)
         return best_of_n_points(
@@ -134,8 +134,8 @@ class Recorder:
 def ppo_points(folder: Path, policy: Path, rewards: Any, model: Path, seed: int, kl_coef: float, start: Any) -> list:
     """Points of one PPO run: the taught policy, then means over WINDOW updates. start: best of 1, of many more answers than
     the 64 of the first update."""
-    from reward_modeling.evaluation.overoptimization import Point
-    from reward_modeling.training.rewards import Rewards
+    from reward_modeling.evaluation.best_of_n import Point
+    from reward_modeling.scoring import Rewards
 
     recorder, made_by = Recorder(rewards), Rewards.__dict__["from_arguments"]
     made = {"policy": policy, "reward_model": model, "prompts": folder / "prompts.jsonl"}
@@ -156,7 +156,7 @@ def ppo_points(folder: Path, policy: Path, rewards: Any, model: Path, seed: int,
 
 def picture(studies: dict[tuple[str, str], Any]) -> str:
     """Gold against KL: a row for each method, on the left by size and on the right by data. Lines are the fitted curves."""
-    from reward_modeling.drawing import Panel, Series, svg_lines
+    from reward_modeling.evaluation.report import Panel, Series, svg_lines
 
     panels = []
     for method in METHODS:
@@ -177,9 +177,7 @@ def picture(studies: dict[tuple[str, str], Any]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("--seed", type=int, default=200)
-    parser.add_argument(
-        "--picture", default="overoptimization.svg", help="where the picture goes (overoptimization.svg)"
-    )
+    parser.add_argument("--picture", default="overoptimization.svg", help="where the picture goes (best_of_n.svg)")
     args = parser.parse_args()
     import torch
 
@@ -188,8 +186,8 @@ def main() -> None:
     import reward_modeling.training.ppo  # noqa: F401 - imports are no part of the timing
     from reward_modeling import sandbox
     from reward_modeling.console import emit, keep_stdout_for_results, quiet_libraries, table, write_whole
-    from reward_modeling.evaluation import overoptimization
-    from reward_modeling.training.rewards import Rewards
+    from reward_modeling.evaluation import best_of_n
+    from reward_modeling.scoring import Rewards
 
     keep_stdout_for_results()
     quiet_libraries()
@@ -210,7 +208,7 @@ def main() -> None:
                 if kl_coef is not None:
                     points = ppo_points(folder, policy, rewards, path, args.seed, kl_coef, sampled[0])
                 form = "best_of_n" if kl_coef is None else "rl"
-                studies[name, method] = overoptimization.study(points, form, f"{name}, {method}")
+                studies[name, method] = best_of_n.study(points, form, f"{name}, {method}")
                 print(json.dumps(studies[name, method].to_dict()), file=sys.stderr, flush=True)
     rows = []
     for (name, method), study in studies.items():

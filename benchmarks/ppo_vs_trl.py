@@ -133,7 +133,7 @@ def trl(models: Path, out: Path, episodes: int, seed: int) -> dict[str, Any]:
 def gold(path: Path, seed: int) -> float:
     """Mean gold reward of sampled answers to fresh prompts."""
     from reward_modeling import sandbox
-    from reward_modeling.sandbox_model import answers_of
+    from reward_modeling.sandbox import answers_of
 
     return fmean(found.value for _, found in answers_of(path, sandbox.prompts(JUDGED, seed, split="test"), seed))
 
@@ -147,7 +147,7 @@ def main() -> None:
     parser.add_argument("--side", choices=SIDES, help="run this one alone, in this process")
     args = parser.parse_args()
     from reward_modeling.console import keep_stdout_for_results, quiet_libraries, table, write_whole
-    from reward_modeling.drawing import Panel, Series, svg_lines
+    from reward_modeling.evaluation.report import Panel, Series, svg_lines
 
     keep_stdout_for_results()
     quiet_libraries()

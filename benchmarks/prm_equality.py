@@ -30,17 +30,20 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
+REPOSITORY = Path(__file__).parents[1]
+sys.path[:0] = [str(REPOSITORY / "scripts"), str(REPOSITORY / "tests")]
 
 GLUED = "{{ bos_token }}{% for message in messages %}{{ message['content'] }}{% endfor %}"
 STEPS = 8
 
 
 def tokenizer():
-    from reward_modeling import sandbox_model, sandbox_steps
+    import arithmetic
 
-    words = sandbox_model.tokenizer(sandbox_steps.every_text())
-    words.bos_token = sandbox_model.ROLES[0]
+    from reward_modeling import sandbox
+
+    words = sandbox.tokenizer(arithmetic.every_text())
+    words.bos_token = sandbox.ROLES[0]
     words.chat_template = GLUED
     return words
 
@@ -49,7 +52,7 @@ def model_of(words):
     import torch
     from transformers import AutoModelForTokenClassification
 
-    from reward_modeling.sandbox_model import tiny_config
+    from reward_modeling.sandbox import tiny_config
 
     torch.manual_seed(0)
     return AutoModelForTokenClassification.from_config(tiny_config(words, num_labels=2))
@@ -79,7 +82,7 @@ def trainers(words, solutions, folder: str, accumulation: int) -> dict:
     from transformers import TrainingArguments
     from trl.experimental.prm import PRMConfig, PRMTrainer
 
-    from reward_modeling.steps import StepRenderer
+    from reward_modeling.rendering import StepRenderer
     from reward_modeling.training import process
     from reward_modeling.training.runs import without_dropout
 
@@ -147,9 +150,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.parse_args()
     import trl
+    from arithmetic import chains
 
     from reward_modeling.console import table
-    from reward_modeling.sandbox_steps import chains
 
     # TRL knows no unjudged steps: what stands behind the first error is left out for both.
     solutions = [

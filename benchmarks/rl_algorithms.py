@@ -24,7 +24,7 @@ from typing import Any
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
-from reward_modeling.sandbox_model import PPO_DEFAULTS  # noqa: E402 - from the path above
+from reward_modeling.sandbox import PPO_DEFAULTS  # noqa: E402 - from the path above
 
 
 def _neighbour(name: str) -> Any:
@@ -99,8 +99,8 @@ def kl_from(start: Any, path: Path, seed: int) -> float:
 def best_of_n(made: dict[str, Any], rewards: Any, seed: int, n: int = N) -> dict[str, float]:
     """Gold and proxy of the best of n samples of the taught policy, on the prompts that the other policies are judged on."""
     from reward_modeling import sandbox
-    from reward_modeling.evaluation.overoptimization import best_of_n_kl
-    from reward_modeling.sandbox_model import answers_of
+    from reward_modeling.evaluation.best_of_n import best_of_n_kl
+    from reward_modeling.sandbox import answers_of
 
     started = time.process_time()
     several = [p for p in sandbox.prompts(BENCHMARK.JUDGED, seed, split="test") for _ in range(n)]
@@ -118,8 +118,8 @@ def best_of_n(made: dict[str, Any], rewards: Any, seed: int, n: int = N) -> dict
 def study(folder: Path, seed: int, settings: dict[str, tuple], everything: bool) -> list[dict[str, Any]]:
     """One row for each algorithm. everything: PPO and best-of-n, too."""
     from reward_modeling.sandbox import MAX_GOLD
+    from reward_modeling.scoring import Rewards
     from reward_modeling.training.policy import Policy
-    from reward_modeling.training.rewards import Rewards
 
     made = kept_by(folder) or BENCHMARK.prepare(folder, seed)
     rewards = Rewards.from_pretrained(str(made["reward_model"]))

@@ -78,8 +78,7 @@ def contenders(model: Any, gradient_checkpointing: bool) -> tuple[Contender, Con
     from transformers import PreTrainedTokenizerFast
     from trl import RewardConfig, RewardTrainer
 
-    from reward_modeling.training.batches import PaddedCollator
-    from reward_modeling.training.outcome import OutcomeTrainer
+    from reward_modeling.training.outcome import OutcomeTrainer, PaddedCollator
     from reward_modeling.training.runs import precision
 
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=_no_tokenizer(), pad_token="[PAD]")
@@ -129,7 +128,7 @@ def main() -> None:
     import torch
 
     from reward_modeling.console import table
-    from reward_modeling.training.batches import packed_batches
+    from reward_modeling.training.outcome import packed_batches
 
     torch.set_num_threads(1)
     results, lines = {}, []

@@ -122,8 +122,7 @@ def process_model(family: str, *, seed: int = 0, dtype=None, max_length: int | N
     from transformers import AutoModelForTokenClassification
 
     from reward_modeling import ProcessRewardModel, checkpoints
-    from reward_modeling.rendering import prepare_tokenizer
-    from reward_modeling.steps import StepRenderer, default_separator
+    from reward_modeling.rendering import StepRenderer, default_separator, prepare_tokenizer
 
     tokenizer = tiny_tokenizer(family)
     prepare_tokenizer(tokenizer)
@@ -300,6 +299,15 @@ def ultrafeedback_rows(n: int, seed: int) -> list[dict]:
         }
         for row in toy_pairs(n, seed)
     ]
+
+
+def tensorboard_scalars(folder: Path) -> dict[str, dict[int, float]]:
+    """{name: {step: value}} of the one run that TensorBoard finds below a folder."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    (file,) = folder.rglob("events.out.tfevents.*")
+    read = EventAccumulator(str(file)).Reload()
+    return {name: {event.step: event.value for event in read.Scalars(name)} for name in read.Tags()["scalars"]}
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from conftest import SCRIPTS, run_main, toy_pairs, write_jsonl
-from reward_modeling.schemas import SCHEMAS, json_schema
+from reward_modeling.console import SCHEMAS, json_schema
 
 JSON_TYPES = {
     "object": dict,

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from conftest import SCRIPTS, run_main, run_script, save_tiny, toy_pairs, write_jsonl
+from conftest import SCRIPTS, run_main, run_script, save_tiny, tensorboard_scalars, toy_pairs, write_jsonl
 
 SHORT = ("--response_length", 6, "--per_device_train_batch_size", 8, "--total_episodes", 32, "--learning_rate", 1e-3)
 
@@ -77,6 +77,16 @@ def test_a_run_leaves_a_plain_language_model_a_log_a_picture_and_a_summary(comma
     assert (out / "run.svg").read_text().startswith("<svg") and "nats per answer" in (out / "run.svg").read_text()
     assert json.loads((out / "ppo.json").read_text())["updates"] == done.json["updates"] == 4
     assert not (out / ".model.partial").exists()
+
+
+def test_tensorboard_gets_the_numbers_of_the_log(command, tmp_path):
+    out = tmp_path / "out"
+    done = ppo(command("--report_to", "tensorboard"))
+    assert done.returncode == 0, done.stderr
+    logged = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    shown = tensorboard_scalars(out)
+    for name in ("reward", "kl", "policy_loss"):
+        assert shown[name] == pytest.approx({entry["step"]: entry[name] for entry in logged}, rel=1e-6)
 
 
 def test_the_reward_in_the_log_is_the_one_that_score_prints(command, random_reward, tmp_path):
@@ -193,7 +203,7 @@ def test_sizes_that_do_not_fit(command):
     refused(ppo(command("--num_mini_batches", 3)), 2, "8 answers a process", "--num_mini_batches")
     refused(ppo(command("--response_length", 128)), 2, "--response_length 128 leaves no room for a prompt")
     refused(ppo(command("--lora_r", 4)), 2, "--lora_r does nothing without --use_peft")
-    refused(ppo(command("--report_to", "tensorboard")), 2, "--report_to tensorboard")
+    refused(ppo(command("--report_to", "comet_ml")), 2, "--report_to comet_ml: comet_ml is not installed")
 
 
 def test_a_dry_run_writes_nothing(command, tmp_path):

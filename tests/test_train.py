@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import QUICK, SCRIPTS, run_main, run_script, toy_pairs, write_jsonl
+from conftest import QUICK, SCRIPTS, run_main, run_script, tensorboard_scalars, toy_pairs, write_jsonl
 
 SHORT = ("--learning_rate", "3e-3", "--max_steps", "3", "--save_strategy", "no", "--per_device_train_batch_size", "8")
 
@@ -42,15 +42,18 @@ def assert_quiet(stderr: str) -> None:
 
 def stop_after_first_checkpoint(arguments: list[str], out: Path, how: signal.Signals):
     """Start train.py, send it this signal once checkpoint-10 is complete. Returns (exit code, stdout, stderr)."""
+    from reward_modeling.training.runs import is_complete_checkpoint
+
     process = subprocess.Popen(
         [sys.executable, SCRIPTS / "train.py", *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
     )
     try:
         deadline = time.monotonic() + 600
-        while not (out / "checkpoint-10" / "trainer_state.json").exists():
+        while not is_complete_checkpoint(out / "checkpoint-10"):
             assert process.poll() is None, process.stderr.read()
             assert time.monotonic() < deadline
             time.sleep(0.005)
@@ -232,6 +235,17 @@ def test_other_evaluation_data_every_few_steps(tiny, toy_file, tmp_path):
     nothing = train(*command(tiny("qwen2"), toy_file, tmp_path / "other", *SHORT, "--eval_steps", "2"))
     assert nothing.returncode == 2
     assert "error: --eval_steps needs something to evaluate on" in nothing.stderr.splitlines()
+
+
+def test_tensorboard_gets_the_losses(tiny, toy_file, tmp_path):
+    words = ("--max_steps", 4, "--logging_steps", 1, "--report_to", "tensorboard")
+    done = train(
+        "--model_name_or_path", tiny("qwen2"), "--dataset_name", toy_file, "--output_dir", tmp_path / "out", *words
+    )
+    assert done.returncode == 0, done.stderr
+    losses = tensorboard_scalars(tmp_path / "out")["train/loss"]
+    assert list(losses) == [1, 2, 3, 4]
+    assert sum(losses.values()) / 4 == pytest.approx(done.json["training"]["train_loss"], abs=2e-4)
 
 
 def test_dry_run_shows_the_settings_and_writes_nothing(tiny, toy_file, tmp_path):

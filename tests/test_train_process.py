@@ -114,13 +114,15 @@ def test_a_changed_separator_is_refused(trained, tmp_path):
 
 
 def test_a_killed_run_resumes_to_the_same_model(trained, tiny, toy_steps_file, tmp_path):
+    from reward_modeling.training.runs import is_complete_checkpoint
+
     out = tmp_path / "out"
     arguments = flags(tiny("qwen2"), toy_steps_file, out, *QUICK, "--eval_steps", "1", "--save_total_limit", "9")
     command = [sys.executable, str(SCRIPTS / "train_process.py"), *map(str, arguments)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + 120
-        while not (out / "checkpoint-10" / "trainer_state.json").exists():
+        while not is_complete_checkpoint(out / "checkpoint-10"):
             assert process.poll() is None and time.monotonic() < deadline
             time.sleep(0.005)
         process.send_signal(signal.SIGKILL)

@@ -15,7 +15,7 @@ from reward_modeling.records import comparisons, load
 from reward_modeling.rendering import Renderer, prepare_tokenizer
 from reward_modeling.scoring import RewardModel
 from reward_modeling.training import outcome, runs
-from reward_modeling.training.batches import PaddedCollator
+from reward_modeling.training.outcome import PaddedCollator
 
 MESSAGES = [{"role": "user", "content": "hello world"}, {"role": "assistant", "content": "thank you"}]
 

@@ -216,14 +216,14 @@ def test_another_seed_gives_other_rows():
 
 @pytest.fixture(scope="module")
 def words():
-    from reward_modeling.sandbox_model import tokenizer
+    from reward_modeling.sandbox import tokenizer
 
     return tokenizer()
 
 
 def test_the_same_world_gives_the_same_tokenizer(words):
     """In this process, and (by the constant) in every other."""
-    from reward_modeling.sandbox_model import tokenizer
+    from reward_modeling.sandbox import tokenizer
 
     assert tokenizer().get_vocab() == words.get_vocab()
     vocabulary = json.dumps(sorted(words.get_vocab().items()))
@@ -248,7 +248,7 @@ def test_the_tokenizer_survives_being_saved_beside_a_qwen2_model(words, tmp_path
     """Catches the trap of a tokenizer whose class AutoTokenizer replaces, silently and with other ids."""
     from transformers import AutoTokenizer
 
-    from reward_modeling.sandbox_model import tiny_config
+    from reward_modeling.sandbox import tiny_config
 
     words.save_pretrained(tmp_path)
     tiny_config(words).save_pretrained(tmp_path)
@@ -276,7 +276,7 @@ def test_base_model_learns_and_repeats(words, tmp_path):
     import torch
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
-    from reward_modeling.sandbox_model import TrainingSettings, base_model
+    from reward_modeling.sandbox import TrainingSettings, base_model
 
     short = TrainingSettings(steps=40, batch_size=16, learning_rate=4e-3)
     before = torch.random.get_rng_state()
@@ -302,16 +302,16 @@ def test_base_model_learns_and_repeats(words, tmp_path):
 
 
 def test_base_model_replaces_nothing(tmp_path):
-    from reward_modeling.sandbox_model import base_model
+    from reward_modeling.sandbox import base_model
 
     with pytest.raises(UsageError, match="exists already"):
         base_model(tmp_path, seed=0)
 
 
 def test_an_interrupted_base_model_leaves_nothing(tmp_path, monkeypatch):
-    from reward_modeling import sandbox_model
+    from reward_modeling import sandbox
 
     monkeypatch.setattr("transformers.Qwen2Tokenizer.save_pretrained", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        sandbox_model.base_model(tmp_path / "base", 0, sandbox_model.TrainingSettings(1, 2, 1e-3))
+        sandbox.base_model(tmp_path / "base", 0, sandbox.TrainingSettings(1, 2, 1e-3))
     assert list(tmp_path.iterdir()) == []

@@ -37,7 +37,7 @@ def checks() -> str:
 
 def step_checks() -> str:
     """The table of the checks of labelled steps, from STEP_CHECKS."""
-    from reward_modeling.audit_steps import STEP_CHECKS
+    from reward_modeling.audit import STEP_CHECKS
 
     return table_of(STEP_CHECKS)
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from reward_modeling.console import DataError
-from reward_modeling.evaluation.intervals import (
+from reward_modeling.evaluation.metrics import (
     Z,
     accuracy,
     difference,

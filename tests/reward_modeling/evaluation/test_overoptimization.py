@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from conftest import run_main, write_jsonl
 from reward_modeling.console import DataError
-from reward_modeling.drawing import Panel, Series, svg_lines, ticks
-from reward_modeling.evaluation.overoptimization import (
+from reward_modeling.evaluation.best_of_n import (
     FORMS,
     Point,
     best_of_n_kl,
@@ -22,6 +21,7 @@ from reward_modeling.evaluation.overoptimization import (
     read_studies,
     study,
 )
+from reward_modeling.evaluation.report import Panel, Series, svg_lines, ticks
 
 
 def test_kl_of_best_of_n_by_enumeration():

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn import metrics
+from sklearn import metrics as sklearn_metrics
 
 from reward_modeling.console import DataError
-from reward_modeling.evaluation import intervals, steps
+from reward_modeling.evaluation import metrics, steps
 from reward_modeling.process import StepScores
 from reward_modeling.records import Solution
 
@@ -79,11 +79,11 @@ def test_step_figures_equal_scikit_learn(rows):
         if possible:
             assert found[name]["value"] == pytest.approx(expected(), abs=1e-12)
 
-    same("step_accuracy", lambda: metrics.accuracy_score(wrong, flagged), True)
-    same("precision", lambda: metrics.precision_score(wrong, flagged), flagged.any())
-    same("recall", lambda: metrics.recall_score(wrong, flagged), wrong.any())
-    same("f1", lambda: metrics.f1_score(wrong, flagged), (wrong | flagged).any())
-    same("auroc", lambda: metrics.roc_auc_score(wrong, -scores), wrong.any() and not wrong.all())
+    same("step_accuracy", lambda: sklearn_metrics.accuracy_score(wrong, flagged), True)
+    same("precision", lambda: sklearn_metrics.precision_score(wrong, flagged), flagged.any())
+    same("recall", lambda: sklearn_metrics.recall_score(wrong, flagged), wrong.any())
+    same("f1", lambda: sklearn_metrics.f1_score(wrong, flagged), (wrong | flagged).any())
+    same("auroc", lambda: sklearn_metrics.roc_auc_score(wrong, -scores), wrong.any() and not wrong.all())
 
 
 labelled = st.lists(
@@ -136,8 +136,8 @@ def test_intervals_cover_the_truth():
 
 def test_smooth_of_a_mean_is_the_accuracy():
     outcomes, groups = np.array([1, 0, 1, 1, 0.5, 1]), [0, 0, 1, 2, 2, 3]
-    expected = intervals.accuracy(outcomes, groups)
-    found = intervals.smooth(outcomes.mean(), (outcomes - outcomes.mean()) / 6, groups)
+    expected = metrics.accuracy(outcomes, groups)
+    found = metrics.smooth(outcomes.mean(), (outcomes - outcomes.mean()) / 6, groups)
     assert [found.value, found.low, found.high] == pytest.approx([expected.value, expected.low, expected.high])
 
 

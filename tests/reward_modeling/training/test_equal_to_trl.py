@@ -9,8 +9,7 @@ import torch
 
 from architectures import GOOD, build
 from reward_modeling.training import runs
-from reward_modeling.training.batches import PaddedCollator, packed_batches
-from reward_modeling.training.outcome import OutcomeTrainer
+from reward_modeling.training.outcome import OutcomeTrainer, PaddedCollator, packed_batches
 
 logging.getLogger("transformers").setLevel(logging.ERROR)
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from reward_modeling.console import RunError
 from reward_modeling.training import ppo
 from reward_modeling.training.policy import Policy, Prompt, actor_critic
-from reward_modeling.training.progress import best_of_for, concerns
+from reward_modeling.training.runs import best_of_for, concerns
 
 T = torch.tensor
 

@@ -27,8 +27,7 @@ from __future__ import annotations
 import json
 
 from reward_modeling import arguments as flags
-from reward_modeling.audit import CHECKS, Finding, audit, show
-from reward_modeling.audit_steps import STEP_CHECKS, audit_steps
+from reward_modeling.audit import CHECKS, STEP_CHECKS, Finding, audit, audit_steps, show
 from reward_modeling.console import DataError, UsageError, check_output_file, emit, log, main_guard, table, write_whole
 from reward_modeling.formats import FORMATS
 from reward_modeling.records import Comparison, Records, Solution, comparisons, equal_scores, load, solutions, to_row

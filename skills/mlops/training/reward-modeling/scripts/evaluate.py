@@ -138,8 +138,8 @@ def check_together(args) -> None:
 
 def judge_overoptimization(args) -> dict:
     """Proxy and gold against KL, with the curves of arXiv:2210.10760 fitted to them."""
-    from reward_modeling.drawing import svg_lines
-    from reward_modeling.evaluation import overoptimization
+    from reward_modeling.evaluation import best_of_n
+    from reward_modeling.evaluation.report import svg_lines
     from reward_modeling.sources import read
 
     picture = check_output_file(args.picture, args.overwrite) if args.picture else None
@@ -149,13 +149,13 @@ def judge_overoptimization(args) -> dict:
         for table in read(source, args.dataset_split, args.dataset_config)
         for number, row in zip(table.numbers, table.rows, strict=True)
     ]
-    studies = overoptimization.read_studies(rows)
-    overoptimization.show(studies)
-    readings = [sentence for study in studies for sentence in overoptimization.verdict(study)]
+    studies = best_of_n.read_studies(rows)
+    best_of_n.show(studies)
+    readings = [sentence for study in studies for sentence in best_of_n.verdict(study)]
     for sentence in readings:
         log(f"- {sentence}")
     if picture:
-        write_whole(picture, [svg_lines(overoptimization.picture(studies))])
+        write_whole(picture, [svg_lines(best_of_n.picture(studies))])
     return {
         "studies": [study.to_dict() for study in studies],
         "readings": readings,
@@ -205,7 +205,7 @@ def judge_pairs(args, records) -> tuple[dict, list[dict]]:
 def judge_model(path: str, args, pairs):
     """One model's judgement of the pairs."""
     from reward_modeling import process
-    from reward_modeling.evaluation.comparisons import judge
+    from reward_modeling.evaluation.report import judge
 
     return judge(process.from_arguments(args, path), pairs, subset_column=args.subset_column)
 
@@ -213,7 +213,7 @@ def judge_model(path: str, args, pairs):
 def compare_with(args, judgement, pairs) -> dict:
     """A paired comparison with a second model, on the pairs that both could score."""
     from reward_modeling.evaluation import report
-    from reward_modeling.evaluation.comparisons import compare
+    from reward_modeling.evaluation.report import compare
 
     comparison = compare(judgement, judge_model(args.compare, args, pairs))
     report.show_comparison(comparison, args.model_name_or_path, args.compare)

@@ -87,9 +87,9 @@ def main(argv: list[str] | None = None) -> dict | None:
     output_dir = checkpoints.check_output_dir(
         args.output_dir, overwrite=args.overwrite_output_dir or args.dry_run, resuming=bool(args.resume_from_checkpoint)
     )
+    from reward_modeling.scoring import Rewards
     from reward_modeling.training import policy as policies
-    from reward_modeling.training import progress, runs
-    from reward_modeling.training.rewards import Rewards
+    from reward_modeling.training import runs
 
     resume = runs.resume_point(args.resume_from_checkpoint, args.output_dir)
     for path in args.reward_model_path:
@@ -148,7 +148,7 @@ def main(argv: list[str] | None = None) -> dict | None:
     summary |= grpo.summarise(trainer.state.log_history)
     summary = {**result, "resumed_from": resume, **summary, "reward_inputs_truncated": rewards.truncated}
     policies.save(policy, output_dir, summary, "grpo.json")
-    write_whole(output_dir / "run.svg", [progress.picture(trainer.state.log_history, grpo.PANELS)])
+    write_whole(output_dir / "run.svg", [runs.picture(trainer.state.log_history, grpo.PANELS)])
     log(f"saved: {output_dir} (the run is drawn in {output_dir / 'run.svg'})")
     return summary
 

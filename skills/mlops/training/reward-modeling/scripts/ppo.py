@@ -192,9 +192,9 @@ def main(argv: list[str] | None = None) -> dict | None:
     from accelerate import Accelerator
 
     from reward_modeling import checkpoints
+    from reward_modeling.scoring import Rewards
     from reward_modeling.training import policy as policies
-    from reward_modeling.training import ppo, progress, runs
-    from reward_modeling.training.rewards import Rewards
+    from reward_modeling.training import ppo, runs
 
     output_dir = checkpoints.check_output_dir(
         args.output_dir, overwrite=args.overwrite_output_dir or args.dry_run, resuming=bool(args.resume_from_checkpoint)
@@ -245,7 +245,7 @@ def main(argv: list[str] | None = None) -> dict | None:
         return None
     summary = {**result, "resumed_from": resume, **summary, "reward_inputs_truncated": rewards.truncated}
     policies.save(policy, output_dir, summary)
-    write_whole(output_dir / "run.svg", [progress.picture(run.log.entries, ppo.PANELS)])
+    write_whole(output_dir / "run.svg", [runs.picture(run.log.entries, ppo.PANELS)])
     log(f"saved: {output_dir} (the run is drawn in {output_dir / 'run.svg'})")
     return summary
 

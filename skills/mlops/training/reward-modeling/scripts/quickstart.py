@@ -58,7 +58,7 @@ def main(argv: list[str] | None = None) -> dict:
     files = make_data(out, args.seed)
     base = make_base_model(out, args.seed)
 
-    from reward_modeling.sandbox_model import REWARD_DEFAULTS
+    from reward_modeling.sandbox import REWARD_DEFAULTS
 
     audit = step("check_data", files["train"], "--eval_dataset_name", files["held_out"])
     model = out / "reward_model"
@@ -126,7 +126,7 @@ def make_data(out: Path, seed: int) -> dict[str, Path]:
     """Write noisy preferences to train on, clean ones to judge with, and fresh answers to rank."""
     from reward_modeling import sandbox
     from reward_modeling.records import to_row
-    from reward_modeling.sandbox_model import REWARD_DEFAULTS
+    from reward_modeling.sandbox import REWARD_DEFAULTS
 
     log("making a small world: questions, good answers, answers with one of seven flaws, and a gold reward for each")
     records = {
@@ -147,7 +147,7 @@ def make_data(out: Path, seed: int) -> dict[str, Path]:
 def optimise(out: Path, base: Path, reward_model: Path, prompts: Path, seed: int) -> dict[str, float]:
     """Train the base model as a policy by PPO. Mean gold reward before and after, on fresh prompts; the KL at the end."""
     from reward_modeling import sandbox
-    from reward_modeling.sandbox_model import PPO_DEFAULTS, answers_of
+    from reward_modeling.sandbox import PPO_DEFAULTS, answers_of
 
     flags_of = [word for name, value in PPO_DEFAULTS.items() for word in (f"--{name}", value)]
     run = step(
@@ -164,7 +164,7 @@ def optimise(out: Path, base: Path, reward_model: Path, prompts: Path, seed: int
 
 def make_base_model(out: Path, seed: int) -> Path:
     """Teach a tiny decoder the language of the world: what a pretrained model is elsewhere."""
-    from reward_modeling.sandbox_model import base_model
+    from reward_modeling.sandbox import base_model
 
     log("\nteaching a tiny decoder (two layers) to answer, well and badly: the model to start from")
     return base_model(out / "base_model", seed)

@@ -16,7 +16,7 @@
 
     train.py --model_name_or_path Qwen/Qwen2.5-0.5B-Instruct --dataset_name trl-lib/ultrafeedback_binarized --output_dir runs/uf
     train.py --model_name_or_path Qwen/Qwen2.5-0.5B-Instruct --dataset_name pairs.jsonl --output_dir runs/mine --val_set_size 0.1
-    train.py --config assets/recipes/qwen3.yaml --dataset_name pairs.jsonl --output_dir runs/q3
+    train.py --config assets/recipes/qwen.yaml --dataset_name pairs.jsonl --output_dir runs/qwen
 
 Reads   comparisons and rankings in any format of references/data.md
 Writes  OUT/ a plain Hugging Face sequence classifier with reward_model.json beside it, OUT/run.json, OUT/checkpoint-*
@@ -87,7 +87,7 @@ def main(argv: list[str] | None = None) -> dict:
     data = read_data(args)
     fields = trainer_fields(args)
 
-    from reward_modeling.evaluation.comparisons import judge, reward_statistics
+    from reward_modeling.evaluation.report import judge, reward_statistics
     from reward_modeling.rendering import Renderer
     from reward_modeling.scoring import RewardModel, longest_input
     from reward_modeling.training import outcome, runs
@@ -158,8 +158,7 @@ def main(argv: list[str] | None = None) -> dict:
 def read_data(args) -> dict:
     """Comparisons to train and to evaluate on, audited. Raises DataError on errors in the data, unless told otherwise."""
     from reward_modeling.audit import audit, drop, show
-    from reward_modeling.records import comparisons, load
-    from reward_modeling.training.splits import split_by_prompt
+    from reward_modeling.records import comparisons, load, split_by_prompt
 
     reading = {"config": args.dataset_config, "format": args.format, "columns": args.columns}
     records = load(args.dataset_name, split=args.dataset_train_split, **reading)

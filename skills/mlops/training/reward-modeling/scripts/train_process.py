@@ -30,7 +30,7 @@ from __future__ import annotations
 
 from reward_modeling import arguments as flags
 from reward_modeling.console import DataError, listed, log, main_guard, warn
-from reward_modeling.steps import STEPS_OVERLONG
+from reward_modeling.rendering import STEPS_OVERLONG
 
 # Fields of TrainingArguments that would be ignored, or would break the loss, and what to do instead.
 NOT_A_CHOICE = {
@@ -97,8 +97,8 @@ def main(argv: list[str] | None = None) -> dict | None:
     data = read_data(args)
     fields = trainer_fields(args)
 
+    from reward_modeling.rendering import StepRenderer, default_separator
     from reward_modeling.scoring import longest_input
-    from reward_modeling.steps import StepRenderer, default_separator
     from reward_modeling.training import process, runs
 
     resume = runs.resume_point(args.resume_from_checkpoint, args.output_dir)
@@ -184,8 +184,7 @@ ROWS_OF = {
 
 def read_data(args) -> dict:
     """Labelled solutions to train and to evaluate on."""
-    from reward_modeling.records import Solution, load, solutions
-    from reward_modeling.training.splits import split_by_prompt
+    from reward_modeling.records import Solution, load, solutions, split_by_prompt
 
     reading = {
         "config": args.dataset_config,
@@ -214,8 +213,7 @@ def read_data(args) -> dict:
 
 def audited(args, data: dict, separator: str) -> dict:
     """The data with its findings. Raises DataError on errors in the training data, unless told otherwise."""
-    from reward_modeling.audit import drop, show
-    from reward_modeling.audit_steps import audit_steps
+    from reward_modeling.audit import audit_steps, drop, show
 
     train = data["train"]
     findings = audit_steps(train, separator=separator, eval_records=data["eval"] or None)

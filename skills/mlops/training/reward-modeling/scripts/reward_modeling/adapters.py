@@ -1,19 +1,203 @@
-"""One row -> one record: the converters that the entries of FORMATS name.
+"""One row -> one record: text and messages of any dialect, and the converters that the entries of FORMATS name.
 
-Each gets the row's non-null columns under the names of its format and raises RowError for what it cannot read. It fills
-prompt, answers, labels, margin and weight; the loader adds id, tools, metadata and origin.
+First what reads a conversation: the roles become system, user, assistant, tool. Then the converters. Each gets the row's
+non-null columns under the names of its format and raises RowError for what it cannot read. It fills prompt, answers, labels,
+margin and weight; `formats.convert` adds id, tools, metadata and origin.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import os
+import re
 from collections.abc import Callable
 from typing import Any
 
-from . import conversations as talk
-from .conversations import RowError, kind_of, short
 from .records import Comparison, Ranking, Solution, in_steps
+
+# ---- conversations ---------------------------------------------------------------------------------------------------
+
+
+Message = dict[str, Any]
+
+ROLES = {
+    "system": "system",
+    "developer": "system",
+    "user": "user",
+    "human": "user",
+    "assistant": "assistant",
+    "gpt": "assistant",
+    "model": "assistant",
+    "bot": "assistant",
+    "chatgpt": "assistant",
+    "function_call": "assistant",
+    "tool": "tool",
+    "function": "tool",
+    "observation": "tool",
+    "ipython": "tool",
+}
+
+_TURN = re.compile(r"(?:\A\s*|\n\n)(Human|Assistant):")
+
+
+class RowError(Exception):
+    """Why one row cannot be read."""
+
+
+def kind_of(value: Any) -> str:
+    """The type of a value in words of the data, for messages."""
+    if value is None:
+        return "null"
+    names = {bool: "true or false", int: "a number", float: "a number", str: "text", list: "a list", dict: "an object"}
+    return names.get(type(value), type(value).__name__)
+
+
+def short(value: Any, width: int = 40) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= width else text[: width - 3] + "..."
+
+
+def messages_of(value: Any, column: str) -> list[Message]:
+    """A list of {role, content} or {from, value} objects -> messages with known roles and text contents."""
+    if isinstance(value, dict):
+        value = [value]
+    if not isinstance(value, list):
+        raise RowError(f"`{column}` is {kind_of(value)} ({short(value)}), not a list of messages")
+    return [_message(item, column) for item in value]
+
+
+def _message(item: Any, column: str) -> Message:
+    if not isinstance(item, dict):
+        raise RowError(
+            f"`{column}` holds {kind_of(item)} ({short(item)}) where a message with role and content belongs"
+        )
+    role_key, content_key = ("from", "value") if "from" in item and "role" not in item else ("role", "content")
+    role = item.get(role_key)
+    if not isinstance(role, str) or role.lower() not in ROLES:
+        raise RowError(
+            f"`{column}` holds a message whose {role_key} is {short(role)}: expected one of {', '.join(ROLES)}"
+        )
+    # Parquet and Arrow fill the fields that only other messages have with null.
+    rest = {key: part for key, part in item.items() if key not in (role_key, content_key) and part is not None}
+    content = item.get(content_key)
+    if content is None and rest.get("tool_calls"):
+        content = ""
+    return {"role": ROLES[role.lower()], "content": _text(content, column), **rest}
+
+
+def _text(content: Any, column: str) -> str:
+    if isinstance(content, str):
+        return content
+    if not isinstance(content, list):
+        raise RowError(f"`{column}` holds a message whose content is {kind_of(content)} ({short(content)}), not text")
+    texts = []
+    for part in content:
+        if isinstance(part, str):
+            texts.append(part)
+        elif isinstance(part, dict) and isinstance(part.get("text"), str) and part.get("type", "text") == "text":
+            texts.append(part["text"])
+        else:
+            named = part.get("type") if isinstance(part, dict) else None
+            raise RowError(f"`{column}` holds content of type {named or kind_of(part)}: only text can be read")
+    return "".join(texts)
+
+
+def prompt_of(value: Any, system: Any = None, column: str = "prompt") -> list[Message]:
+    """A prompt given as text (one user message) or as messages, after an optional system text."""
+    found = [{"role": "user", "content": value}] if isinstance(value, str) else messages_of(value, column)
+    return with_system(found, system)
+
+
+def with_system(conversation: list[Message], system: Any) -> list[Message]:
+    """The conversation with a system message in front; null and "" mean that there is none."""
+    if system is None or system == "":
+        return conversation
+    if not isinstance(system, str):
+        raise RowError(f"`system` is {kind_of(system)} ({short(system)}), not text")
+    if conversation and conversation[0]["role"] == "system":
+        if conversation[0]["content"] == system:
+            return conversation
+        raise RowError("the `system` column differs from the system message that the conversation starts with")
+    return [{"role": "system", "content": system}, *conversation]
+
+
+def answer_of(value: Any, column: str) -> list[Message]:
+    """A completion given as text (one assistant message), as one message, or as messages."""
+    if isinstance(value, str):
+        return [{"role": "assistant", "content": value}]
+    if not isinstance(value, (list, dict)):
+        raise RowError(
+            f"`{column}` is {kind_of(value)}{'' if value is None else f' ({short(value)})'}, not text or messages"
+        )
+    return messages_of(value, column)
+
+
+def is_whole(conversation: list[Message]) -> bool:
+    """Whether messages given as an answer are a whole conversation: they begin with the system or the user."""
+    return bool(conversation) and conversation[0]["role"] in ("system", "user")
+
+
+def same(first: Message, second: Message) -> bool:
+    if first["role"] != second["role"] or first["content"].strip() != second["content"].strip():
+        return False
+    return len(first) == len(second) == 2 or first == second
+
+
+def starts_with(conversation: list[Message], beginning: list[Message]) -> bool:
+    return len(conversation) > len(beginning) and all(map(same, conversation, beginning))
+
+
+def split_shared(first: list[Message], second: list[Message]) -> tuple[list[Message], list[Message], list[Message]]:
+    """Two whole conversations -> the messages they share from the start (the prompt) and what remains of each.
+
+    At least one message remains on each side. When the sides part before the last answer, what remains holds user
+    messages too: the audit compares those.
+    """
+    if not first or not second:
+        raise RowError("a conversation without messages")
+    shared = 0
+    while shared < min(len(first), len(second)) - 1 and same(first[shared], second[shared]):
+        shared += 1
+    return first[:shared], first[shared:], second[shared:]
+
+
+def is_transcript(value: Any) -> bool:
+    """Whether a text is a dialogue of "\\n\\nHuman:" and "\\n\\nAssistant:" turns (Anthropic HH, arXiv:2204.05862)."""
+    return isinstance(value, str) and value.lstrip().startswith("Human:") and "\n\nAssistant:" in value
+
+
+def transcript_of(text: Any, column: str) -> list[Message]:
+    """A Human/Assistant transcript -> messages; the blanks around each turn are no part of it."""
+    if not is_transcript(text):
+        found = f"text ({short(text)})" if isinstance(text, str) else kind_of(text)
+        raise RowError(f"`{column}` is {found}, not a transcript of `Human:` and `Assistant:` turns")
+    pieces = _TURN.split(text)
+    roles = {"Human": "user", "Assistant": "assistant"}
+    return [
+        {"role": roles[speaker], "content": turn.strip()}
+        for speaker, turn in zip(pieces[1::2], pieces[2::2], strict=True)
+    ]
+
+
+def split_text(chosen: str, rejected: str) -> tuple[str, str, str]:
+    """Two texts that begin alike -> the shared beginning (the prompt) and the two endings.
+
+    The cut is the last line break inside the shared beginning, or the last blank when there is none, so that answers
+    which happen to begin with the same words keep them where the prompt ends with its line.
+    """
+    shared = os.path.commonprefix([chosen, rejected])
+    if len(shared) == min(len(chosen), len(rejected)):
+        shared = shared.rstrip()[:-1]
+    lines, blanks = shared.rfind("\n"), max(shared.rfind(" "), shared.rfind("\t"))
+    cut = lines if shared[: max(lines, 0)].strip() else blanks
+    if not shared[: max(cut, 0)].strip():
+        raise RowError("`chosen` and `rejected` share no beginning, so no prompt can be told from the answers")
+    return chosen[:cut].rstrip(), chosen[cut:].lstrip(), rejected[cut:].lstrip()
+
+
+# ---- rows ------------------------------------------------------------------------------------------------------------
+
 
 Row = dict[str, Any]
 
@@ -78,16 +262,16 @@ def _comparison(row: Row, prompt: list, chosen: list, rejected: list) -> Compari
 
 
 def explicit(row: Row) -> Comparison:
-    prompt = talk.prompt(row["prompt"], row.get("system"))
-    chosen, rejected = (talk.answer(row["chosen"], "chosen"), talk.answer(row["rejected"], "rejected"))
-    if talk.is_whole(chosen) and talk.is_whole(rejected):
+    prompt = prompt_of(row["prompt"], row.get("system"))
+    chosen, rejected = (answer_of(row["chosen"], "chosen"), answer_of(row["rejected"], "rejected"))
+    if is_whole(chosen) and is_whole(rejected):
         prompt, chosen, rejected = _without_prompt(row, prompt, chosen, rejected)
     return _comparison(row, prompt, chosen, rejected)
 
 
 def _without_prompt(row: Row, prompt: list, chosen: list, rejected: list) -> tuple[list, list, list]:
     """Answers that are whole conversations, as in UltraFeedback: the prompt they repeat is cut off."""
-    if talk.starts_with(chosen, prompt) and talk.starts_with(rejected, prompt):
+    if starts_with(chosen, prompt) and starts_with(rejected, prompt):
         return prompt, chosen[len(prompt) :], rejected[len(prompt) :]
     if not isinstance(row["prompt"], str):
         return prompt, chosen, rejected
@@ -95,8 +279,8 @@ def _without_prompt(row: Row, prompt: list, chosen: list, rejected: list) -> tup
     for name, conversation in (("chosen", chosen), ("rejected", rejected)):
         if not any(message["content"].strip() == asked for message in conversation[:-1]):
             raise RowError(f"`{name}` is a whole conversation in which `prompt` does not occur")
-    shared, chosen, rejected = talk.split_shared(chosen, rejected)
-    return talk.with_system(shared, row.get("system")), chosen, rejected
+    shared, chosen, rejected = split_shared(chosen, rejected)
+    return with_system(shared, row.get("system")), chosen, rejected
 
 
 def concatenated(row: Row) -> Comparison:
@@ -104,8 +288,8 @@ def concatenated(row: Row) -> Comparison:
     for name in PAIR:
         if not repeats_prompt(row["prompt"], row[name]):
             raise RowError(f"`{name}` does not begin with the text of `prompt`")
-        answers.append(talk.answer(row[name][len(row["prompt"]) :].lstrip(), name))
-    return _comparison(row, talk.prompt(row["prompt"].rstrip(), row.get("system")), *answers)
+        answers.append(answer_of(row[name][len(row["prompt"]) :].lstrip(), name))
+    return _comparison(row, prompt_of(row["prompt"].rstrip(), row.get("system")), *answers)
 
 
 def repeats_prompt(prompt: Any, text: Any) -> bool:
@@ -119,8 +303,8 @@ def asked_in(column: str) -> Callable[[Row], Comparison]:
     """The converter of formats whose user message is the text of one column, after an optional system text."""
 
     def convert(row: Row) -> Comparison:
-        prompt = talk.prompt(row[column], row.get("system"), column)
-        return _comparison(row, prompt, talk.answer(row["chosen"], "chosen"), talk.answer(row["rejected"], "rejected"))
+        prompt = prompt_of(row[column], row.get("system"), column)
+        return _comparison(row, prompt, answer_of(row["chosen"], "chosen"), answer_of(row["rejected"], "rejected"))
 
     return convert
 
@@ -133,30 +317,30 @@ def alpaca(row: Row) -> Comparison:
 
 
 def implicit(row: Row) -> Comparison:
-    prompt, chosen, rejected = talk.split_shared(*(talk.messages(row[name], name) for name in PAIR))
-    return _comparison(row, talk.with_system(prompt, row.get("system")), chosen, rejected)
+    prompt, chosen, rejected = split_shared(*(messages_of(row[name], name) for name in PAIR))
+    return _comparison(row, with_system(prompt, row.get("system")), chosen, rejected)
 
 
 def sharegpt(row: Row) -> Comparison:
     if "conversations" not in row:
         return implicit(row)
-    prompt = talk.with_system(talk.messages(row["conversations"], "conversations"), row.get("system"))
-    return _comparison(row, prompt, talk.answer(row["chosen"], "chosen"), talk.answer(row["rejected"], "rejected"))
+    prompt = with_system(messages_of(row["conversations"], "conversations"), row.get("system"))
+    return _comparison(row, prompt, answer_of(row["chosen"], "chosen"), answer_of(row["rejected"], "rejected"))
 
 
 def transcript(row: Row) -> Comparison:
     if "prompt" not in row:
-        return _comparison(row, *talk.split_shared(*(talk.transcript(row[name], name) for name in PAIR)))
-    prompt = talk.transcript(row["prompt"], "prompt")
+        return _comparison(row, *split_shared(*(transcript_of(row[name], name) for name in PAIR)))
+    prompt = transcript_of(row["prompt"], "prompt")
     if prompt[-1] == {"role": "assistant", "content": ""}:  # the prompt ends with "Assistant:", where the answer goes
         prompt = prompt[:-1]
-    answers = [talk.transcript(row[name], name) if talk.is_transcript(row[name]) else None for name in PAIR]
+    answers = [transcript_of(row[name], name) if is_transcript(row[name]) else None for name in PAIR]
     if None not in answers:
-        if not all(talk.starts_with(answer, prompt) for answer in answers):
+        if not all(starts_with(answer, prompt) for answer in answers):
             raise RowError("`chosen` and `rejected` are whole transcripts that do not begin with `prompt`")
         return _comparison(row, prompt, *(answer[len(prompt) :] for answer in answers))
     stripped = [row[name].strip() if isinstance(row[name], str) else row[name] for name in PAIR]
-    return _comparison(row, prompt, talk.answer(stripped[0], "chosen"), talk.answer(stripped[1], "rejected"))
+    return _comparison(row, prompt, answer_of(stripped[0], "chosen"), answer_of(stripped[1], "rejected"))
 
 
 def text(row: Row) -> Comparison:
@@ -164,10 +348,10 @@ def text(row: Row) -> Comparison:
     for name, text in zip(PAIR, texts, strict=True):
         if not isinstance(text, str):
             raise RowError(f"`{name}` is {kind_of(text)} ({short(text)}), not text")
-        if talk.is_transcript(text):
+        if is_transcript(text):
             raise RowError(f"`{name}` is a transcript of `Human:` and `Assistant:` turns among rows that are none")
-    prompt, chosen, rejected = talk.split_text(*texts)
-    return _comparison(row, talk.prompt(prompt), talk.answer(chosen, "chosen"), talk.answer(rejected, "rejected"))
+    prompt, chosen, rejected = split_text(*texts)
+    return _comparison(row, prompt_of(prompt), answer_of(chosen, "chosen"), answer_of(rejected, "rejected"))
 
 
 def _winner(row: Row) -> list[float] | None:
@@ -181,13 +365,13 @@ def _winner(row: Row) -> list[float] | None:
 
 
 def pairwise(row: Row) -> Ranking:
-    answers = [talk.answer(row[name], name) for name in ("response_a", "response_b")]
-    return Ranking(talk.prompt(row["prompt"], row.get("system")), answers, _winner(row))
+    answers = [answer_of(row[name], name) for name in ("response_a", "response_b")]
+    return Ranking(prompt_of(row["prompt"], row.get("system")), answers, _winner(row))
 
 
 def arena(row: Row) -> Ranking:
-    conversations = [talk.messages(row[name], name) for name in ("conversation_a", "conversation_b")]
-    prompt, first, second = talk.split_shared(*conversations)
+    conversations = [messages_of(row[name], name) for name in ("conversation_a", "conversation_b")]
+    prompt, first, second = split_shared(*conversations)
     return Ranking(prompt, [first, second], _winner(row))
 
 
@@ -197,10 +381,10 @@ def completions(row: Row) -> Ranking:
             f"`completions` is {kind_of(row['completions'])} ({short(row['completions'])}), not a list of completions"
         )
     answers = [
-        in_steps(_steps(item, "completions")) if _is_in_steps(item) else talk.answer(item, "completions")
+        in_steps(_steps(item, "completions")) if _is_in_steps(item) else answer_of(item, "completions")
         for item in row["completions"]
     ]
-    return Ranking(talk.prompt(row["prompt"], row.get("system")), answers)
+    return Ranking(prompt_of(row["prompt"], row.get("system")), answers)
 
 
 def _is_in_steps(completion: Any) -> bool:
@@ -220,11 +404,11 @@ def ranks(row: Row) -> Ranking:
 
 
 def completion(row: Row) -> Ranking:
-    return Ranking(talk.prompt(row["prompt"], row.get("system")), [talk.answer(row["completion"], "completion")])
+    return Ranking(prompt_of(row["prompt"], row.get("system")), [answer_of(row["completion"], "completion")])
 
 
 def conversation(row: Row) -> Ranking:
-    conversation = talk.messages(row["messages"], "messages")
+    conversation = messages_of(row["messages"], "messages")
     if not conversation or conversation[-1]["role"] != "assistant":
         raise RowError("`messages` does not end with an assistant message: there is nothing to score")
     return Ranking(conversation[:-1], [conversation[-1:]])
@@ -280,11 +464,11 @@ def _step_labels(value: Any, steps: list[str]) -> list[float | None]:
 def stepwise(row: Row) -> Solution:
     steps = _steps(row["completions"], "completions")
     labels = _step_labels(row["labels"], steps) if "labels" in row else None
-    return Solution(talk.prompt(row["prompt"], row.get("system")), steps, labels)
+    return Solution(prompt_of(row["prompt"], row.get("system")), steps, labels)
 
 
 def steps(row: Row) -> Solution:
-    return Solution(talk.prompt(row["prompt"], row.get("system")), _steps(row["steps"], "steps"))
+    return Solution(prompt_of(row["prompt"], row.get("system")), _steps(row["steps"], "steps"))
 
 
 def _rated(rating: Any, number: int, neutral: str | None) -> float | None:
@@ -302,7 +486,7 @@ def ratings(row: Row) -> Solution:
     steps = _steps(row["completions"], "completions")
     given = _one_a_step(row["ratings"], "ratings", steps)
     labels = [_rated(rating, number, row.get("neutral")) for number, rating in enumerate(given, 1)]
-    return Solution(talk.prompt(row["prompt"], row.get("system")), steps, labels)
+    return Solution(prompt_of(row["prompt"], row.get("system")), steps, labels)
 
 
 def prm800k(row: Row) -> Solution:
@@ -332,7 +516,7 @@ def prm800k(row: Row) -> Solution:
                 break
     except (KeyError, TypeError, IndexError) as error:
         raise RowError(f"the row is not as in PRM800K: {type(error).__name__} at {error}") from None
-    return Solution(talk.prompt(problem), _steps(steps, "label.steps"), labels)
+    return Solution(prompt_of(problem), _steps(steps, "label.steps"), labels)
 
 
 def math_shepherd(row: Row) -> Solution:
@@ -351,7 +535,7 @@ def math_shepherd(row: Row) -> Solution:
     prompt, found, first = steps[0].partition(FIRST_STEP) if steps else ("", "", "")
     if not found:
         raise RowError(f"`input` has no {FIRST_STEP!r}, where the answer would begin")
-    return Solution(talk.prompt(prompt.strip()), _steps([found + first, *steps[1:]], "input"), labels)
+    return Solution(prompt_of(prompt.strip()), _steps([found + first, *steps[1:]], "input"), labels)
 
 
 def processbench(row: Row) -> Solution:
@@ -363,15 +547,15 @@ def processbench(row: Row) -> Solution:
         )
     judged = [1.0] * len(steps) if error < 0 else [1.0] * error + [0.0]
     labels = judged + [None] * (len(steps) - len(judged))
-    return Solution(talk.prompt(row["problem"], row.get("system"), "problem"), steps, labels)
+    return Solution(prompt_of(row["problem"], row.get("system"), "problem"), steps, labels)
 
 
 def prompt(row: Row) -> Ranking:
-    return Ranking(_to_be_answered(talk.prompt(row["prompt"], row.get("system")), "prompt"), [])
+    return Ranking(_to_be_answered(prompt_of(row["prompt"], row.get("system")), "prompt"), [])
 
 
 def open_conversation(row: Row) -> Ranking:
-    return Ranking(_to_be_answered(talk.messages(row["messages"], "messages"), "messages"), [])
+    return Ranking(_to_be_answered(messages_of(row["messages"], "messages"), "messages"), [])
 
 
 def _to_be_answered(conversation: list, column: str) -> list:

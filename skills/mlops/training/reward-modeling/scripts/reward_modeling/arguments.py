@@ -15,10 +15,8 @@ import math
 from pathlib import Path
 from typing import Any, NoReturn
 
-from .console import UsageError, results
-from .rendering import OVERLONG
-from .schemas import SCHEMAS, json_schema
-from .steps import STEPS_OVERLONG
+from .console import SCHEMAS, UsageError, json_schema, results
+from .rendering import OVERLONG, STEPS_OVERLONG
 
 # Where the fields of trl.RewardConfig are declared, base class first. A test compares this with the real dataclass.
 TRAINING_ARGUMENTS = ("transformers", "training_args.py", "TrainingArguments")
@@ -202,7 +200,7 @@ def add_process_arguments(parser: argparse.ArgumentParser):
 
 def add_reward_arguments(parser: argparse.ArgumentParser):
     """The reward of a reinforcement learning run: one reward model, several with weights, or an ensemble."""
-    from .training.rewards import COMBINATIONS
+    from .scoring import COMBINATIONS
 
     group = parser.add_argument_group("reward")
     group.add_argument(

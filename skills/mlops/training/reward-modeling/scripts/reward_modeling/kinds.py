@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .records import Message
-from .rendering import Renderer
-from .steps import StepRenderer, default_separator
+from .rendering import Renderer, StepRenderer, default_separator
 
 # Fixed for good: a card written today must be checkable by every later version.
 GOLDEN_CONVERSATIONS: tuple[tuple[Message, ...], ...] = (

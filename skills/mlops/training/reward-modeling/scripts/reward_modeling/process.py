@@ -25,9 +25,8 @@ from .console import DataError, ModelError, RunError, UsageError, log
 from .kinds import PROCESS
 from .packing import pack, padded_batches, right_padded
 from .records import Message
-from .rendering import OVERLONG
+from .rendering import OVERLONG, STEP_SEPARATOR, STEPS_OVERLONG, StepRenderer, split_steps
 from .scoring import PADDED_TOKENS, Ranked, RewardModel, Text, as_messages, longest_input, ranked
-from .steps import STEP_SEPARATOR, STEPS_OVERLONG, StepRenderer, split_steps
 
 SolutionText = str | Sequence[str]
 """A solution: its steps, or one text that is split into steps."""
@@ -361,7 +360,7 @@ def packed_logits(model: Any, row: Any, positions: Sequence[Sequence[int]]) -> A
     """
     import torch
 
-    from .attention import Layout
+    from .attention import Layout, at_places
 
     device = next(model.parameters()).device
     hidden = getattr(model, model.base_model_prefix)(
@@ -371,11 +370,11 @@ def packed_logits(model: Any, row: Any, positions: Sequence[Sequence[int]]) -> A
         layout=Layout(row),
     ).last_hidden_state
     places = [place for i, offsets in enumerate(positions) for place in row.places(i, offsets)]
-    return _log_odds(getattr(model, checkpoints.head_name(model))(hidden[0, places]))
+    return _log_odds(at_places(getattr(model, checkpoints.head_name(model)), hidden, places))
 
 
 def reason_against(model: Any, renderer: StepRenderer | None = None) -> str | None:
-    """Why this model is not run on packed rows, or None when it is: `sharing.reason_against`, of its trunk.
+    """Why this model is not run on packed rows, or None when it is: `attention.reason_against`, of its trunk.
 
     The trunk is that of the same architecture's sequence classifier, so that a small one of those is checked. Only its
     head differs, and a token's head reads nothing but that token.
@@ -383,19 +382,19 @@ def reason_against(model: Any, renderer: StepRenderer | None = None) -> str | No
     import torch
     from transformers import AutoModelForSequenceClassification
 
-    from . import sharing
+    from . import attention
 
     if renderer is not None and renderer.scored_at == "prefix":
         return "it reads in both directions, as encoders do"
     with torch.random.fork_rng(devices=[]):
         try:
-            sibling = AutoModelForSequenceClassification.from_config(sharing.shrunken(model.config))
+            sibling = AutoModelForSequenceClassification.from_config(attention.shrunken(model.config))
         except Exception as error:
             return f"a small model of its architecture could not be made ({type(error).__name__})"
     trunks = [type(getattr(one, one.base_model_prefix)) for one in (model, sibling)]
     if trunks[0] is not trunks[1]:
         return f"its trunk {trunks[0].__name__} is not that of a sequence classifier"
-    return sharing.reason_against(sibling.to(next(model.parameters()).device))
+    return attention.reason_against(sibling.to(next(model.parameters()).device))
 
 
 def _log_odds(logits: Any) -> Any:

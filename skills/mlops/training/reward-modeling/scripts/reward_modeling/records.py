@@ -4,12 +4,14 @@
     pairs = comparisons(records)             rankings taken apart into pairs
     to_row(pairs[0])                         the canonical JSON form, which `load` reads back to an equal record
 
-The formats are in formats.py, the files and hubs in sources.py.
+The formats are in formats.py, the files and hubs in sources.py. `split_by_prompt` holds rows out for validation.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any
@@ -113,7 +115,7 @@ def load(
 
     Raises UsageError for an unknown format or kind, and DataError, with file and row, for what cannot be read.
     """
-    from .loading import convert  # here, because the formats build the types above
+    from .formats import convert  # here, because the formats build the types above
     from .sources import read
 
     if kind not in (None, "comparison", "stepwise", "prompts", *SCORING):
@@ -200,7 +202,7 @@ def _slices(
     kind: str,
 ) -> Iterator[Records]:
     """Slice after slice as records. The first of a file decides its format (noted in `formats`) and must have all columns."""
-    from .loading import convert
+    from .formats import convert
     from .sources import read
 
     for source in sources:
@@ -316,3 +318,22 @@ def to_row(record: Comparison | Ranking | Solution) -> dict[str, Any]:
         row = {"prompt": record.prompt, "completions": record.steps, "labels": record.labels}
     row |= {"tools": getattr(record, "tools", None), "id": record.id}
     return {name: value for name, value in row.items() if value is not None} | record.metadata
+
+
+# ---- splits -----------------------------------------------------------------------------------------------------------
+
+
+def split_by_prompt(
+    comparisons: Sequence[Comparison], share: float, seed: int
+) -> tuple[list[Comparison], list[Comparison]]:
+    """(train, validation): about `share` of the prompts, with all their pairs, go to validation.
+
+    A prompt is placed by its hash and the seed: it lands on the same side in every run and from every file, so no
+    prompt is on both sides.
+    """
+    sides: tuple[list[Comparison], list[Comparison]] = ([], [])
+    for pair in comparisons:
+        text = f"{seed}:{json.dumps(pair.prompt, sort_keys=True, default=str)}"
+        place = int.from_bytes(hashlib.sha256(text.encode("utf-8")).digest()[:8]) / 2**64
+        sides[place < share].append(pair)
+    return sides

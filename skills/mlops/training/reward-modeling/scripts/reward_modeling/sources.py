@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .adapters import kind_of
 from .console import DataError
-from .conversations import kind_of
 
 SHOWN = 5
 """How many bad rows an error shows; all of them are counted."""

@@ -1,12 +1,160 @@
-"""A summary of `metrics.summarise` for people: tables on stderr, and one sentence for each thing worth knowing."""
+"""Judge a reward model on labelled comparisons, and tell people: tables, a sentence for each thing worth knowing, pictures.
+
+judgement = judge(model, pairs)                     both sides scored, then counted by `metrics.summarise`
+write_whole("run.svg", [svg_lines([Panel("reward", "update", "reward", [Series("gold", [(0, 0.1), (1, 0.4)])])])])
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from html import escape
 from typing import Any
 
+import numpy as np
+
 from reward_modeling import console
+
+from ..console import DataError, progress
+from ..records import Comparison
+from ..scoring import RewardModel
+from . import metrics
+
+SUBSET_COLUMNS = ("subset", "category", "domain", "source", "tranche", "task")
+STATISTICS_SAMPLE = 256
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What a reward model made of labelled comparisons.
+
+    pairs: [n] those both of whose sides got a score. chosen, rejected: [n] raw rewards. summary: see `metrics.summarise`.
+    scored: every pair in input order with both rewards, None where the over-length policy left a side out.
+    """
+
+    pairs: list[Comparison]
+    chosen: np.ndarray
+    rejected: np.ndarray
+    summary: dict[str, Any]
+    scored: list[tuple[Comparison, float | None, float | None]]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One JSON row for each pair of the input: where it came from, its metadata and both rewards."""
+        return [
+            {
+                **pair.metadata,
+                "id": pair.id,
+                "origin": str(pair.origin) if pair.origin else None,
+                "reward_chosen": chosen,
+                "reward_rejected": rejected,
+            }
+            for pair, chosen, rejected in self.scored
+        ]
+
+
+def judge(model: RewardModel, comparisons: Sequence[Comparison], *, subset_column: str | None = None) -> Judgement:
+    """Score every pair and summarise. Identical conversations are computed once.
+
+    Pairs of which the over-length policy leaves out a side are counted in `summary["not_scored"]`. Raises DataError
+    when no pair is left.
+    """
+    truncated_before = model.renderer.counts["truncated"]
+    scores = score_distinct(
+        model, [(p.prompt, side, p.tools, p.origin) for p in comparisons for side in (p.chosen, p.rejected)]
+    )
+    scored = list(zip(comparisons, scores[::2], scores[1::2], strict=True))
+    kept = [(pair, c, r) for pair, c, r in scored if c is not None and r is not None]
+    if not kept:
+        raise DataError(
+            f"none of {len(comparisons)} pairs fits into {model.renderer.max_length} tokens",
+            hint="raise --max_length, or choose --overlong truncate_left",
+        )
+    pairs = [pair for pair, _, _ in kept]
+    chosen, rejected = np.array([c for _, c, _ in kept]), np.array([r for _, _, r in kept])
+    summary = metrics.summarise(
+        chosen,
+        rejected,
+        chosen_lengths=[answer_length(pair.chosen) for pair in pairs],
+        rejected_lengths=[answer_length(pair.rejected) for pair in pairs],
+        groups=prompt_keys(pairs),
+        subsets=subsets(pairs, subset_column),
+        weights=[pair.weight for pair in pairs],
+    )
+    summary["not_scored"] = len(comparisons) - len(kept)
+    summary["truncated"] = model.renderer.counts["truncated"] - truncated_before
+    return Judgement(pairs, chosen, rejected, summary, scored)
+
+
+def score_distinct(model: Any, conversations: Sequence[tuple]) -> list[float | None]:
+    """`model.score_conversations`, with identical conversations computed once: they tie to the last digit."""
+    places: dict[str, int] = {}
+    distinct: list[tuple] = []
+    order = []
+    for prompt, completion, tools, where in conversations:
+        key = json.dumps([prompt, completion, tools], sort_keys=True, default=str)
+        if key not in places:
+            places[key] = len(distinct)
+            distinct.append((prompt, completion, tools, where))
+        order.append(places[key])
+    with progress("scoring", len(distinct)) as advance:
+        scores = model.score_conversations(distinct, advance)
+    return [scores[place] for place in order]
+
+
+def compare(first: Judgement, second: Judgement) -> dict[str, Any]:
+    """Two models on the pairs that both could score: see `metrics.compare`. Both must have judged the same pair objects."""
+    places = {id(pair): i for i, pair in enumerate(second.pairs)}
+    shared = [(i, places[id(pair)]) for i, pair in enumerate(first.pairs) if id(pair) in places]
+    if not shared:
+        raise DataError(
+            "no pair was scored by both models", hint="raise --max_length, or choose --overlong truncate_left"
+        )
+    a, b = (np.array(side) for side in zip(*shared, strict=True))
+    pairs = [first.pairs[i] for i in a]
+    return metrics.compare(
+        metrics.pair_outcomes(first.chosen[a], first.rejected[a]),
+        metrics.pair_outcomes(second.chosen[b], second.rejected[b]),
+        groups=prompt_keys(pairs),
+        weights=[pair.weight for pair in pairs],
+    )
+
+
+def prompt_keys(pairs: Sequence[Comparison]) -> list[str]:
+    """What pairs of the same prompt have in common."""
+    return [json.dumps(pair.prompt, sort_keys=True, default=str) for pair in pairs]
+
+
+def answer_length(completion: Sequence[dict]) -> int:
+    """Characters of an answer."""
+    return sum(len(message.get("content") or "") for message in completion)
+
+
+def subsets(pairs: Sequence[Comparison], column: str | None) -> list[str] | None:
+    """The subset of each pair, from this metadata column or from the first usual one that is there."""
+    if column is None:
+        column = next((name for name in SUBSET_COLUMNS if any(name in pair.metadata for pair in pairs)), None)
+        if column is None:
+            return None
+    elif not any(column in pair.metadata for pair in pairs):
+        known = sorted({name for pair in pairs for name in pair.metadata})
+        raise DataError(
+            f"no pair has the column {column}", hint=f"the data has {', '.join(known) or 'no metadata columns'}"
+        )
+    return [pair.metadata.get(column) for pair in pairs]
+
+
+def reward_statistics(
+    model: RewardModel, judgement: Judgement | None, training_pairs: Sequence[Comparison]
+) -> dict[str, Any]:
+    """Mean and standard deviation of the rewards of held-out answers, or of some training answers when none are held out."""
+    source = "held-out pairs"
+    if judgement is None:
+        judgement, source = judge(model, training_pairs[:STATISTICS_SAMPLE]), "training pairs"
+    rewards = np.concatenate([judgement.chosen, judgement.rejected])
+    return {"mean": float(rewards.mean()), "std": float(rewards.std()), "n": len(rewards), "from": source}
+
 
 SUBSET_ROWS = 30
 STRONG_CORRELATION = 0.5
@@ -317,3 +465,131 @@ def _subsets(summary: Summary) -> None:
         console.log(f"{cut} more subsets are not shown; the JSON has them all")
     means = {"macro: mean over subsets": summary["macro_accuracy"], "micro: mean over pairs": summary["micro_accuracy"]}
     _estimates("all subsets", means)
+
+
+# ---- pictures ---------------------------------------------------------------------------------------------------------
+
+
+STYLES = {"line": "", "dashed": 'stroke-dasharray="6 4"', "dots": ""}
+"""How the points of a series are joined; `dots` are not."""
+
+# The colours of Okabe and Ito, which the colour-blind can tell apart too.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+WIDTH, HEIGHT = 420, 300
+LEFT, RIGHT, TOP, BOTTOM = 56, 14, 52, 40
+TICKS = 5
+
+
+@dataclass(frozen=True)
+class Series:
+    """Points (x, y) under one name, "" for none. colour: a place in COLOURS, else that of the series in its panel."""
+
+    name: str
+    points: Sequence[tuple[float, float]]
+    style: str = "line"
+    colour: int | None = None
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One chart: a title, axis labels, any number of series."""
+
+    title: str
+    x_label: str
+    y_label: str
+    series: Sequence[Series] = field(default_factory=tuple)
+
+
+def svg_lines(panels: Sequence[Panel], columns: int = 2) -> str:
+    """The panels side by side, `columns` in a row. Points that are no finite numbers are left out."""
+    columns = max(1, min(columns, len(panels)))
+    rows = math.ceil(len(panels) / columns)
+    width, height = columns * WIDTH, max(1, rows) * HEIGHT
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
+        'font-family="sans-serif" font-size="11">',
+        f'<rect width="{width}" height="{height}" fill="white"/>',
+    ]
+    for place, panel in enumerate(panels):
+        x, y = (place % columns) * WIDTH, (place // columns) * HEIGHT
+        parts += [f'<g transform="translate({x} {y})">', *_panel(panel), "</g>"]
+    return "\n".join([*parts, "</svg>"])
+
+
+def ticks(low: float, high: float, about: int = TICKS) -> list[float]:
+    """Round numbers from within [low, high]: steps of 1, 2 or 5 times a power of ten.
+
+    >>> ticks(0, 9)
+    [0.0, 2.0, 4.0, 6.0, 8.0]
+    """
+    raw = (high - low) / about
+    power = 10.0 ** math.floor(math.log10(raw))
+    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= raw * (1 - 1e-9))
+    first = math.ceil(low / step - 1e-9)
+    return [round(i * step, 12) for i in range(first, math.floor(high / step + 1e-9) + 1)]
+
+
+def _panel(panel: Panel) -> list[str]:
+    shown = [
+        (series, [(x, y) for x, y in series.points if math.isfinite(x) and math.isfinite(y)]) for series in panel.series
+    ]
+    parts = [f'<text x="{LEFT}" y="18" font-size="13" font-weight="bold">{escape(panel.title)}</text>']
+    points = [point for _, kept in shown for point in kept]
+    if not points:
+        return [*parts, f'<text x="{LEFT}" y="{HEIGHT // 2}">nothing to show</text>']
+    (left, right), (low, high) = (_range([point[axis] for point in points]) for axis in (0, 1))
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        across, up = (x - left) / (right - left), (y - low) / (high - low)
+        return LEFT + across * (WIDTH - LEFT - RIGHT), HEIGHT - BOTTOM - up * (HEIGHT - TOP - BOTTOM)
+
+    parts += _axes(panel, (left, right), (low, high), place)
+    legend_x = LEFT
+    for number, (series, kept) in enumerate(shown):
+        colour = COLOURS[(number if series.colour is None else series.colour) % len(COLOURS)]
+        parts += _curve(series.style, colour, [place(*point) for point in kept])
+        if series.name:
+            parts += _legend(series, colour, legend_x)
+            legend_x += 30 + 6 * len(series.name)
+    return parts
+
+
+def _range(values: Sequence[float]) -> tuple[float, float]:
+    """From the least to the largest value with a little room; never empty."""
+    low, high = min(values), max(values)
+    room = 0.04 * (high - low) or 0.5 * max(abs(high), 1.0)
+    return low - room, high + room
+
+
+def _axes(panel: Panel, across: tuple[float, float], up: tuple[float, float], place) -> list[str]:
+    parts, right, bottom = [], WIDTH - RIGHT, HEIGHT - BOTTOM
+    for value in ticks(*up):
+        _, y = place(across[0], value)
+        parts.append(f'<line x1="{LEFT}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}" stroke="#e4e4e4"/>')
+        parts.append(f'<text x="{LEFT - 5}" y="{y + 4:.1f}" text-anchor="end">{value:g}</text>')
+    for value in ticks(*across):
+        x, _ = place(value, up[0])
+        parts.append(f'<text x="{x:.1f}" y="{bottom + 14}" text-anchor="middle">{value:g}</text>')
+    parts.append(f'<path d="M{LEFT} {TOP}V{bottom}H{right}" fill="none" stroke="#666"/>')
+    middle = (LEFT + right) / 2
+    parts.append(f'<text x="{middle}" y="{HEIGHT - 8}" text-anchor="middle">{escape(panel.x_label)}</text>')
+    turned = f'transform="rotate(-90 14 {(TOP + bottom) / 2})"'
+    label = f'<text x="14" y="{(TOP + bottom) / 2}" text-anchor="middle" {turned}>{escape(panel.y_label)}</text>'
+    return [*parts, label]
+
+
+def _curve(style: str, colour: str, places: Sequence[tuple[float, float]]) -> list[str]:
+    dots = [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.5" fill="{colour}"/>' for x, y in places]
+    if style == "dots" or len(places) < 2:
+        return dots
+    line = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
+    return [f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="1.6" {STYLES[style]}/>']
+
+
+def _legend(series: Series, colour: str, x: float) -> list[str]:
+    mark = (
+        f'<circle cx="{x + 8}" cy="34" r="2.5" fill="{colour}"/>'
+        if series.style == "dots"
+        else f'<line x1="{x}" x2="{x + 16}" y1="34" y2="34" stroke="{colour}" stroke-width="1.6" {STYLES[series.style]}/>'
+    )
+    return [mark, f'<text x="{x + 20}" y="38">{escape(series.name)}</text>']

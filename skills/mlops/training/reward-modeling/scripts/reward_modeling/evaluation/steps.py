@@ -24,11 +24,10 @@ from scipy import stats
 
 from ..console import DataError, progress
 from ..process import step_rewards
-from ..records import Solution
-from ..training.splits import split_by_prompt
-from . import intervals
-from .comparisons import prompt_keys, subsets
-from .intervals import Estimate
+from ..records import Solution, split_by_prompt
+from . import metrics
+from .metrics import Estimate
+from .report import prompt_keys, subsets
 
 NO_ERROR, UNKNOWN = -1, -2
 SUBSET_COLUMNS = ("subject", "subset", "category", "domain", "source", "task", "generator")
@@ -96,7 +95,7 @@ def labelled_steps(
         np.array(place),
         np.array(owner),
         np.array(first_error),
-        intervals.group_index(prompt_keys(solutions), len(solutions)),
+        metrics.group_index(prompt_keys(solutions), len(solutions)),
     )
     left_out = {"not_scored_steps": not_scored, "not_judged_solutions": int(np.sum(data.first_error == UNKNOWN))}
     return data, np.array(values), left_out
@@ -111,13 +110,13 @@ def _is_complete(solution: Solution) -> bool:
 # ---- figures ------------------------------------------------------------------------------------------------------
 
 
-def auroc(wrongness, wrong, groups: intervals.Groups = None) -> Estimate | None:
+def auroc(wrongness, wrong, groups: metrics.Groups = None) -> Estimate | None:
     """Probability that a wrong step has the higher wrongness than a correct one, ties one half. 0.5 for a blind model.
 
     wrongness: [n], higher for steps that look wrong; wrong: [n] bool. None without steps of both kinds. The interval is
     from DeLong's placements, summed by group.
     """
-    wrongness, wrong = intervals.floats(wrongness), np.asarray(wrong, dtype=bool)
+    wrongness, wrong = metrics.floats(wrongness), np.asarray(wrong, dtype=bool)
     positive, negative = int(wrong.sum()), int((~wrong).sum())
     if not positive or not negative:
         return None
@@ -126,24 +125,24 @@ def auroc(wrongness, wrong, groups: intervals.Groups = None) -> Estimate | None:
     placement[wrong] = (ranks[wrong] - stats.rankdata(wrongness[wrong])) / negative
     placement[~wrong] = 1 - (ranks[~wrong] - stats.rankdata(wrongness[~wrong])) / positive
     value = float(placement[wrong].mean())
-    return intervals.smooth(value, (placement - value) / np.where(wrong, positive, negative), groups)
+    return metrics.smooth(value, (placement - value) / np.where(wrong, positive, negative), groups)
 
 
-def harmonic_mean(outcomes, wrong, groups: intervals.Groups = None) -> Estimate | None:
+def harmonic_mean(outcomes, wrong, groups: metrics.Groups = None) -> Estimate | None:
     """2 a c / (a + c) of the accuracies on erroneous and on correct solutions: the F1 of ProcessBench. 0 if both are 0.
 
     outcomes: [solutions] 1 where the first error was found or rightly none; wrong: [solutions] bool. None without
     solutions of both kinds. The interval is by the delta method.
     """
-    outcomes, wrong = intervals.floats(outcomes), np.asarray(wrong, dtype=bool)
+    outcomes, wrong = metrics.floats(outcomes), np.asarray(wrong, dtype=bool)
     if not wrong.any() or wrong.all():
         return None
     a, c = outcomes[wrong].mean(), outcomes[~wrong].mean()
     if a + c == 0:
-        return intervals.smooth(0.0, np.zeros(len(wrong)), groups)
+        return metrics.smooth(0.0, np.zeros(len(wrong)), groups)
     slope = np.where(wrong, c**2, a**2) * 2 / (a + c) ** 2
     influence = slope * (outcomes - np.where(wrong, a, c)) / np.where(wrong, wrong.sum(), (~wrong).sum())
-    return intervals.smooth(float(2 * a * c / (a + c)), influence, groups)
+    return metrics.smooth(float(2 * a * c / (a + c)), influence, groups)
 
 
 def first_flagged(data: LabelledSteps, flagged: np.ndarray) -> np.ndarray:
@@ -186,11 +185,11 @@ def figures(data: LabelledSteps, scores: np.ndarray, thresholds: np.ndarray) -> 
 
 def _share(hits, groups, weights=None) -> Estimate | None:
     """The mean of hits where there is weight, or None where there is none."""
-    weights = np.ones(len(hits)) if weights is None else intervals.floats(weights)
+    weights = np.ones(len(hits)) if weights is None else metrics.floats(weights)
     used = weights > 0
     if not used.any():
         return None
-    return intervals.accuracy(hits[used], groups[used], weights[used])
+    return metrics.accuracy(hits[used], groups[used], weights[used])
 
 
 # ---- the threshold ------------------------------------------------------------------------------------------------

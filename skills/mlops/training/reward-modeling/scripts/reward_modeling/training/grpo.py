@@ -23,10 +23,10 @@ from transformers import TrainerCallback
 from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 
 from ..console import ModelError, RunError, UsageError, log, write_whole
+from ..scoring import Rewards
 from . import runs
 from .policy import Policy, Prompt
-from .progress import first_and_last_tenth
-from .rewards import Rewards
+from .runs import first_and_last_tenth
 
 
 @dataclass(frozen=True)

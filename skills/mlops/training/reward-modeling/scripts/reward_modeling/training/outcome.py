@@ -8,6 +8,9 @@ TRL's RewardTrainer runs the loop. Overridden, each for one reason that a test h
 
 One row of the training set is one prompt with all its completions and all their pairs: a completion that takes part in
 several pairs is computed once, as InstructGPT does (arXiv:2203.02155, section 3.5).
+
+A batch is padded, or packed so that a shared prompt is computed once. Both give the trainer the same loss in the same
+order; a test compares them. `tokens` counts what TRL counts: every token of every sequence, shared or not.
 """
 
 from __future__ import annotations
@@ -15,20 +18,178 @@ from __future__ import annotations
 import contextlib
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from datasets import Dataset
 from trl import RewardConfig, RewardTrainer
 
+from ..checkpoints import unwrapped
 from ..console import DataError, ModelError, log
+from ..packing import pack_together, right_padded
 from ..records import Comparison
 from ..rendering import Renderer
-from .batches import PAIR_FIELDS, PaddedCollator, packed_batches
-from .losses import bradley_terry, centering
 from .runs import check_finite, run, run_identity, start_run
+
+PAIR_FIELDS = ("chosen", "rejected", "margin", "weight")
+
+
+def flattened(rows: list[dict[str, list]]) -> tuple[list[list[int]], dict[str, torch.Tensor]]:
+    """The S sequences of all rows, and for each of P pairs the places `chosen`, `rejected` of its sides among them, its
+    `margin` and its `weight`.
+
+    Weights are scaled by P / rows, so that a mean over pairs is the sum of weighted pairs over the number of prompts:
+    a ranking counts as one prompt however many pairs it makes.
+    """
+    sequences: list[list[int]] = []
+    pairs: dict[str, list] = {name: [] for name in PAIR_FIELDS}
+    for row in rows:
+        offset = len(sequences)
+        sequences += row["sequences"]
+        pairs["chosen"] += [offset + place for place in row["chosen"]]
+        pairs["rejected"] += [offset + place for place in row["rejected"]]
+        pairs["margin"] += row["margin"]
+        pairs["weight"] += row["weight"]
+    count = len(pairs["weight"])
+    return sequences, {
+        "chosen": torch.tensor(pairs["chosen"]),
+        "rejected": torch.tensor(pairs["rejected"]),
+        "margin": torch.tensor(pairs["margin"], dtype=torch.float32),
+        "weight": torch.tensor(pairs["weight"], dtype=torch.float32) * count / len(rows),
+        "tokens": torch.tensor(sum(map(len, sequences))),
+    }
+
+
+class PaddedCollator:
+    """One right-padded batch: `input_ids`, `attention_mask` [S, T] and what `flattened` gives."""
+
+    def __init__(self, pad_token_id: int):
+        self.pad_token_id = pad_token_id
+
+    def __call__(self, rows: list[dict[str, list]]) -> dict[str, torch.Tensor]:
+        sequences, pairs = flattened(rows)
+        ids, mask = right_padded(sequences, self.pad_token_id)
+        return {"input_ids": ids, "attention_mask": mask, **pairs}
+
+
+class PackedCollator:
+    """One flat row of unique tokens: `input_ids`, `position_ids` [1, T], the `layout` that attention follows, `ends`
+    [S], where each sequence's last token lies, and what `flattened` gives.
+
+    `ends` comes first: transformers takes the size of a batch from its first tensor. `share` is off while dropout is on,
+    since a token that two sequences share would draw one mask for both.
+    """
+
+    def __init__(self, share: bool):
+        self.share = share
+
+    def __call__(self, rows: list[dict[str, list]]) -> dict[str, Any]:
+        from ..attention import Layout
+
+        sequences, pairs = flattened(rows)
+        row = pack_together(sequences, share=self.share)
+        ends = torch.empty(len(sequences), dtype=torch.long)
+        ends[row.sequences] = torch.tensor(row.ends)
+        return {
+            "ends": ends,
+            "input_ids": torch.tensor([row.ids]),
+            "position_ids": torch.tensor([row.positions]),
+            "layout": Layout(row),
+            **pairs,
+        }
+
+
+@contextlib.contextmanager
+def packed_batches(trainer: Any) -> Iterator[str | None]:
+    """Let a trainer run on packed batches inside the block, where its model allows it. Yields why not, or None.
+
+    Two forward hooks do it, so that a distributed wrapper around the model still sees an ordinary forward pass: one keeps
+    the head's output for every token, the other replaces the model's output by the scores at `ends`.
+    """
+    from ..attention import reason_against, shared_prefix
+
+    base = unwrapped(trainer.model)
+    reason = reason_against(base)
+    if reason:
+        log(f"batches are padded, since {reason}")
+        yield reason
+        return
+    share = not has_dropout(trainer.model)
+    log(
+        "prompts are computed once for both sides"
+        if share
+        else "batches are packed without padding; dropout forbids sharing"
+    )
+    kept: dict[str, torch.Tensor] = {}
+
+    def keep(module: Any, inputs: Any, output: torch.Tensor) -> None:
+        kept["scores"] = output
+
+    def at_ends(module: Any, inputs: Any, named: dict[str, Any], output: Any) -> Any:
+        output["logits"] = kept.pop("scores")[0, named["ends"]]
+        return output
+
+    collator, trainer.data_collator = trainer.data_collator, PackedCollator(share)
+    hooks = [base.score.register_forward_hook(keep), base.register_forward_hook(at_ends, with_kwargs=True)]
+    try:
+        with shared_prefix(base):
+            yield None
+    finally:
+        trainer.data_collator = collator
+        for hook in hooks:
+            hook.remove()
+
+
+def has_dropout(model: torch.nn.Module) -> bool:
+    """Whether any layer of the model drops values in training."""
+    return any(isinstance(module, torch.nn.Dropout) and module.p > 0 for module in model.modules())
+
+
+def bradley_terry(
+    chosen: torch.Tensor,
+    rejected: torch.Tensor,
+    *,
+    margin: torch.Tensor | None = None,
+    weight: torch.Tensor | None = None,
+    label_smoothing: float = 0.0,
+) -> torch.Tensor:
+    """Pairwise logistic loss: -log sigmoid(chosen - rejected - margin), weighted mean over pairs.
+
+    chosen, rejected: [P] rewards. margin: [P], how much better the chosen answer must be, or None. weight: [P], or
+    None for all ones; the sum is divided by P, not by the sum of the weights.
+    label_smoothing: the share e of labels believed wrong; the loss becomes (1 - e) l(d) + e l(-d). Returns [].
+    log 2 when every pair ties. Unchanged by a constant added to all rewards: scores of two runs share no zero.
+    arXiv:2203.02155 Eq. 1; margin: arXiv:2307.09288 Eq. 2; smoothing: arXiv:2403.00409 gives it for preference data.
+
+    >>> bradley_terry(torch.tensor([2.0, 0.0]), torch.tensor([0.0, 0.0]))
+    tensor(0.4100)
+    """
+    difference = chosen - rejected
+    if margin is not None:
+        difference = difference - margin
+    loss = -F.logsigmoid(difference)
+    if label_smoothing:
+        loss = (1 - label_smoothing) * loss - label_smoothing * F.logsigmoid(-difference)
+    if weight is not None:
+        loss = loss * weight
+    return loss.mean()
+
+
+def centering(chosen: torch.Tensor, rejected: torch.Tensor, weight: torch.Tensor | None = None) -> torch.Tensor:
+    """Mean squared sum of a pair's rewards, which pulls their mean to zero. chosen, rejected, weight: [P]. Returns [].
+
+    Bradley-Terry leaves the zero of the rewards free; this fixes it. Multiplied by `center_rewards_coefficient`, for
+    which 0.01 is usual. arXiv:2312.09244 Eq. 2.
+
+    >>> centering(torch.tensor([1.0, 2.0]), torch.tensor([-1.0, 0.0]))
+    tensor(2.)
+    """
+    squared = (chosen + rejected) ** 2
+    return (squared if weight is None else squared * weight).mean()
+
 
 # ---- rows ---------------------------------------------------------------------------------------------------------
 

@@ -38,7 +38,7 @@ from ..console import RunError, log, warn
 from ..records import Message
 from . import runs
 from .policy import ActorCritic, Policy, Prompt, answer_logits, joined, log_probs_and_entropy, reference_of, sample
-from .progress import RunLog, concerns, first_and_last_tenth
+from .runs import RunLog, concerns, first_and_last_tenth
 
 EXPLODED = 10.0
 """KL in nats per token at which a run is stopped: by then the policy writes what the reference finds impossible."""

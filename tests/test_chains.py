@@ -2,13 +2,14 @@
 
 import json
 
+import arithmetic
 import pytest
+from arithmetic import chains, gold
 
 from conftest import run_script, write_jsonl
-from reward_modeling import sandbox_model, sandbox_steps
+from reward_modeling import sandbox
 from reward_modeling.console import DataError
 from reward_modeling.records import to_row
-from reward_modeling.sandbox_steps import chains, gold
 
 PROMPT = "Start with five. Then add one, take one, take one."
 RIGHT = ["five add one is six", "six take one is five", "five take one is four"]
@@ -36,7 +37,7 @@ def test_the_injected_error_is_where_the_labels_stop():
         wrong = [label for label in one.labels if label == 0]
         assert len(wrong) == (one.metadata["error"] is not None)
     found = {one.metadata["error"] for one in solutions}
-    assert found == {None, *sandbox_steps.ERRORS}
+    assert found == {None, *arithmetic.ERRORS}
 
 
 def test_no_prompt_is_in_both_splits():
@@ -52,11 +53,11 @@ def test_another_prompt_is_refused():
 @pytest.mark.real
 def test_a_tiny_decoder_learns_the_chains(tmp_path):
     """Held-out problems, over 95 % of the steps. Measured: 100 % after 11 + 34 CPU seconds, where all correct gets 64 %."""
-    taught = sandbox_model.TrainingSettings(steps=150, batch_size=32, learning_rate=4e-3)
-    sandbox_model.base_model(
+    taught = sandbox.TrainingSettings(steps=150, batch_size=32, learning_rate=4e-3)
+    sandbox.base_model(
         *(tmp_path / "base", 0, taught),
-        conversations=sandbox_steps.conversations,
-        texts=sandbox_steps.every_text(),
+        conversations=arithmetic.conversations,
+        texts=arithmetic.every_text(),
         num_hidden_layers=3,
     )
     train = write_jsonl(tmp_path / "train.jsonl", [to_row(one) for one in chains(12_000, 0)])
