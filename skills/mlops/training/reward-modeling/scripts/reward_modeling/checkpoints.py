@@ -154,8 +154,8 @@ def load_for_training(
     import torch
     from transformers import set_seed
 
-    config = _config(path)
-    found, labels = kind_of_architecture(_architecture(config)), len(kind.labels)
+    config = read_config(path)
+    found, labels = kind_of_architecture(architecture_of(config)), len(kind.labels)
     if found is kind and config.num_labels != labels:
         raise ModelError(
             f"{path} is a classifier with {config.num_labels} labels; {kind.called} has {_in_words(labels)}",
@@ -163,14 +163,14 @@ def load_for_training(
         )
     if found not in (None, kind):
         raise ModelError(
-            f"{path} scores {found.scores} ({_architecture(config)}); its head cannot become that of {kind.called}",
+            f"{path} scores {found.scores} ({architecture_of(config)}); its head cannot become that of {kind.called}",
             hint=f"start from the base model it was made of, or train it further with {found.script}",
         )
-    tokenizer = _tokenizer(path)
-    notes = prepare_tokenizer(tokenizer, _read_chat_template(chat_template_path))
+    tokenizer = read_tokenizer(path)
+    notes = prepare_tokenizer(tokenizer, read_chat_template(chat_template_path))
     set_seed(seed)
     with _QuietLoading():
-        model, info = _call_hub(
+        model, info = loaded_by(
             path,
             lambda: _auto_class(kind).from_pretrained(
                 path, num_labels=labels, dtype=torch.float32, output_loading_info=True
@@ -203,10 +203,10 @@ def load(path: str, *, dtype: str = "float32", device: str | None = None, kind: 
 
     path, device = str(path), _usable(device or best_device())
     config = _check_model(path, kind)
-    tokenizer, notes = _tokenizer(path), []
+    tokenizer, notes = read_tokenizer(path), []
     card = read_card(path, expected=config.id2label == kind.labels)
     with _QuietLoading():
-        model, info = _call_hub(
+        model, info = loaded_by(
             path,
             lambda: _auto_class(kind).from_pretrained(path, dtype=getattr(torch, dtype), output_loading_info=True),
         )
@@ -260,7 +260,7 @@ def read_card(path: str, *, expected: bool = False) -> dict[str, Any] | None:
     expected: the model was saved by this project. Then it is a ModelError when neither the hub nor the cache can tell.
     """
     folder = Path(path)
-    file = folder / CARD if folder.is_dir() else _call_hub(path, lambda: _card_on_the_hub(path, expected))
+    file = folder / CARD if folder.is_dir() else loaded_by(path, lambda: _card_on_the_hub(path, expected))
     if file is None or not file.is_file():
         return None
     try:
@@ -297,7 +297,7 @@ def kind_of(path: str) -> Kind | None:
     with contextlib.suppress(OSError, ValueError, AttributeError):
         config = json.loads((Path(path) / "config.json").read_text(encoding="utf-8"))
         return kind_of_architecture((config.get("architectures") or [""])[0])
-    return kind_of_architecture(_architecture(_config(str(path))))
+    return kind_of_architecture(architecture_of(read_config(str(path))))
 
 
 def check_reward_model(path: str) -> Any:
@@ -311,8 +311,8 @@ def check_process_model(path: str) -> Any:
 
 
 def _check_model(path: str, kind: Kind) -> Any:
-    config = _config(path)
-    architecture, labels = _architecture(config), len(kind.labels)
+    config = read_config(path)
+    architecture, labels = architecture_of(config), len(kind.labels)
     found = kind_of_architecture(architecture)
     if found not in (None, kind):
         raise ModelError(f"{path} is {found.called} ({architecture}): it scores {found.scores}, not {kind.scores}")
@@ -379,7 +379,8 @@ def _write_contract_into_config(model: Any, tokenizer: Any, kind: Kind) -> None:
     config.id2label, config.label2id = dict(kind.labels), {label: number for number, label in kind.labels.items()}
 
 
-def _config(path: str) -> Any:
+def read_config(path: str) -> Any:
+    """The config of a model folder or hub id. Raises ModelError where there is none."""
     from transformers import AutoConfig
 
     folder = Path(path)
@@ -393,16 +394,17 @@ def _config(path: str) -> Any:
             raise ModelError(f"{path} is no model folder: it has no config.json")
     elif folder.exists() or path.startswith((".", "/", "~")) or path.count("/") > 1:
         raise ModelError(f"there is no model folder {path}")
-    return _call_hub(path, lambda: AutoConfig.from_pretrained(path))
+    return loaded_by(path, lambda: AutoConfig.from_pretrained(path))
 
 
-def _tokenizer(path: str) -> Any:
+def read_tokenizer(path: str) -> Any:
+    """The tokenizer of a model folder or hub id. Raises ModelError where it cannot be loaded."""
     from transformers import AutoTokenizer
 
-    return _call_hub(path, lambda: AutoTokenizer.from_pretrained(path))
+    return loaded_by(path, lambda: AutoTokenizer.from_pretrained(path))
 
 
-def _call_hub(path: str, load_it: Any) -> Any:
+def loaded_by(path: str, load_it: Any) -> Any:
     """Run a `from_pretrained`, turning what it raises for a bad folder or an unknown id into ModelError."""
     try:
         return load_it()
@@ -422,11 +424,12 @@ def _call_hub(path: str, load_it: Any) -> Any:
         ) from error
 
 
-def _architecture(config: Any) -> str:
+def architecture_of(config: Any) -> str:
+    """The name of the class that a config was saved with, or an empty one."""
     return (config.architectures or [""])[0]
 
 
-def _read_chat_template(path: str | None) -> str | None:
+def read_chat_template(path: str | None) -> str | None:
     """The template in a .jinja file, or that of the tokenizer in a folder or on the hub."""
     if path is None:
         return None
@@ -435,7 +438,7 @@ def _read_chat_template(path: str | None) -> str | None:
             return Path(path).read_text(encoding="utf-8")
         except OSError as error:
             raise UsageError(f"cannot read the chat template {path}: {error.strerror}") from error
-    template = _tokenizer(path).chat_template
+    template = read_tokenizer(path).chat_template
     if not template:
         raise ModelError(
             f"the tokenizer of {path} has no chat template", hint="name a model that has one, or a .jinja file"
@@ -489,7 +492,7 @@ def save(
         (staging / "README.md").write_text(_readme(kind, card), encoding="utf-8")
         card["reload_difference"] = _verify(staging, kind, golden, tolerance, str(device))
         (staging / CARD).write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        _move_into_place(staging, output_dir)
+        move_into_place(staging, output_dir)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return card
@@ -544,7 +547,7 @@ def _flat(scores: list) -> list[float]:
     return [value for score in scores for value in (score if isinstance(score, list) else [score])]
 
 
-def _move_into_place(staging: Path, output_dir: Path) -> None:
+def move_into_place(staging: Path, output_dir: Path) -> None:
     (output_dir / "config.json").unlink(missing_ok=True)
     shutil.rmtree(output_dir / ADAPTER, ignore_errors=True)
     for pattern in OF_ANOTHER_MODEL:

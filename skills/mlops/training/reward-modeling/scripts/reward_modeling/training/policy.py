@@ -67,20 +67,20 @@ class Policy:
         """
         from transformers import AutoModelForCausalLM, GenerationConfig
 
-        architecture = checkpoints._architecture(checkpoints._config(path))
+        architecture = checkpoints.architecture_of(checkpoints.read_config(path))
         if "ForSequenceClassification" in architecture or "ForTokenClassification" in architecture:
             raise ModelError(
                 f"{path} is no policy: its architecture is {architecture}, which writes no text",
                 hint="give the model to be optimised here, and the reward model as --reward_model_path",
             )
-        tokenizer = checkpoints._tokenizer(path)
-        tokenizer.chat_template = checkpoints._read_chat_template(chat_template_path) or tokenizer.chat_template
+        tokenizer = checkpoints.read_tokenizer(path)
+        tokenizer.chat_template = checkpoints.read_chat_template(chat_template_path) or tokenizer.chat_template
         if not tokenizer.chat_template:
             raise ModelError(
                 f"the tokenizer of {path} has no chat template: how the policy was asked in its fine-tuning is not known",
                 hint="name that template with --chat_template_path (a .jinja file, or a model that has it)",
             )
-        model = checkpoints._call_hub(path, lambda: AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32))
+        model = checkpoints.loaded_by(path, lambda: AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32))
         renderer = Renderer(tokenizer, max_length=None)
         known = [stop_token_id] if stop_token_id is not None else _end_tokens(tokenizer, model.generation_config)
         gap, after = _around_answer(renderer)
@@ -471,6 +471,6 @@ def save(policy: Policy, output_dir: str | Path, summary: dict[str, Any], name: 
         model.save_pretrained(staging)
         policy.tokenizer.save_pretrained(staging)
         (staging / name).write_text(json.dumps(summary, indent=2, default=str) + "\n", encoding="utf-8")
-        checkpoints._move_into_place(staging, output_dir)
+        checkpoints.move_into_place(staging, output_dir)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
