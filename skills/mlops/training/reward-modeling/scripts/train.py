@@ -157,7 +157,7 @@ def main(argv: list[str] | None = None) -> dict:
 
 def read_data(args) -> dict:
     """Comparisons to train and to evaluate on, audited. Raises DataError on errors in the data, unless told otherwise."""
-    from reward_modeling.audit import audit, drop, show
+    from reward_modeling.audit import audit, without_errors
     from reward_modeling.records import comparisons, load, split_by_prompt
 
     reading = {"config": args.dataset_config, "format": args.format, "columns": args.columns}
@@ -167,20 +167,8 @@ def read_data(args) -> dict:
         held_out = comparisons(
             load(args.eval_dataset_name or args.dataset_name, split=args.dataset_test_split or "test", **reading)
         )
-    findings = audit(train, eval_records=held_out or None)
-    show(findings)
-    errors = [finding for finding in findings if finding.severity == "error"]
-    if errors and args.audit == "stop":
-        worst = errors[0]
-        raise DataError(
-            worst.message,
-            where=", ".join(worst.rows),
-            hint="mend these rows, leave them out with --audit drop, or look closer with check_data.py",
-        )
-    read = len(train)
-    if errors and args.audit == "drop":
-        train = drop(train, errors)
-        warn(f"left out {read - len(train)} of {read} pairs with errors")
+    findings, read = audit(train, eval_records=held_out or None), len(train)
+    train = without_errors(train, findings, args.audit, "pairs")
     left_out = read - len(train)
     if not args.use_margin:
         from dataclasses import replace

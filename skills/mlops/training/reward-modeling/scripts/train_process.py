@@ -29,7 +29,7 @@ Any other field of transformers.TrainingArguments is accepted by its own name: -
 from __future__ import annotations
 
 from reward_modeling import arguments as flags
-from reward_modeling.console import DataError, listed, log, main_guard, warn
+from reward_modeling.console import DataError, listed, log, main_guard
 from reward_modeling.rendering import STEPS_OVERLONG
 
 # Fields of TrainingArguments that would be ignored, or would break the loss, and what to do instead.
@@ -213,22 +213,11 @@ def read_data(args) -> dict:
 
 def audited(args, data: dict, separator: str) -> dict:
     """The data with its findings. Raises DataError on errors in the training data, unless told otherwise."""
-    from reward_modeling.audit import audit_steps, drop, show
+    from reward_modeling.audit import audit_steps, without_errors
 
     train = data["train"]
     findings = audit_steps(train, separator=separator, eval_records=data["eval"] or None)
-    show(findings)
-    errors = [finding for finding in findings if finding.severity == "error"]
-    if errors and args.audit == "stop":
-        worst = errors[0]
-        raise DataError(
-            f"{worst.message} ({separator!r})",
-            where=", ".join(worst.rows),
-            hint=f"{worst.advice}; leave them out with --audit drop",
-        )
-    kept = drop(train, errors) if args.audit == "drop" else train
-    if len(kept) < len(train):
-        warn(f"left out {len(train) - len(kept)} of {len(train)} solutions with errors")
+    kept = without_errors(train, findings, args.audit, "solutions")
     if not kept:
         raise DataError("no solution is left to train on", hint="mend the rows that the audit names")
     left_out = len(train) - len(kept)

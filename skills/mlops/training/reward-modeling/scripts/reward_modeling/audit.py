@@ -157,6 +157,25 @@ def drop(records: Sequence[Any], findings: Iterable[Finding]) -> list[Any]:
     return [record for index, record in enumerate(records) if index not in gone]
 
 
+def without_errors(records: Sequence[Any], findings: Sequence[Finding], how: str, called: str) -> list[Any]:
+    """What a training run keeps of audited records, by its --audit (`how`): with "drop" those without errors, with "warn"
+    all. Shows the findings. Raises DataError for errors under "stop". called: the records, for messages.
+    """
+    show(findings)
+    errors = [finding for finding in findings if finding.severity == "error"]
+    if errors and how == "stop":
+        worst = errors[0]
+        raise console.DataError(
+            worst.message,
+            where=", ".join(worst.rows),
+            hint=f"{worst.advice}; leave such rows out with --audit drop, or look closer with check_data.py",
+        )
+    kept = drop(records, errors) if how == "drop" else list(records)
+    if len(kept) < len(records):
+        console.warn(f"left out {len(records) - len(kept)} of {len(records)} {called} with errors")
+    return kept
+
+
 def show(findings: Sequence[Finding]) -> None:
     """The findings as a table on stderr."""
     if not findings:
