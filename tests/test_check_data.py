@@ -81,6 +81,22 @@ def test_rows_of_a_finding_are_dropped_and_counted(tmp_path):
     assert len(output.read_text().splitlines()) == 20
 
 
+def test_rows_that_cannot_be_read_are_a_finding_and_are_left_out_on_demand(tmp_path):
+    rows = [*GOOD[:5], {"prompt": "p", "chosen": 3, "rejected": "x"}, *GOOD[5:], {"prompt": "p", "chosen": "x"}]
+    path, output = write(tmp_path / "a.jsonl", rows), tmp_path / "clean.jsonl"
+    told = run(path)
+    result = json.loads(told.stdout)
+    assert (told.returncode, result["rows"], result["set_aside"]) == (3, 22, {"unreadable": 2})
+    assert result["findings"][0]["rows"] == [f"{path}:6", f"{path}:22"]
+    assert "2 of 22 rows cannot be read; the first: `chosen` is a number (3)" in told.stderr
+    assert "--drop unreadable --output" in told.stderr
+    refused = run(path, "--output", output)
+    assert (refused.returncode, refused.stdout, output.exists()) == (3, "", False)
+    done = run(path, "--drop", "unreadable", "--output", output)
+    assert done.returncode == 0, done.stderr
+    assert (json.loads(done.stdout)["dropped"], len(output.read_text().splitlines())) == (2, 20)
+
+
 def test_rankings_stay_rankings_and_their_pairs_are_audited(tmp_path):
     rows = [
         {"prompt": "p", "completions": ["x", "", "z"], "scores": [2, 0, 2]},
@@ -124,7 +140,11 @@ BAD = {
         "error: `chosen` is a number (1), not text or messages",
         3,
     ),
-    "column missing in one row": ([*GOOD, {"prompt": "p", "chosen": "x"}], "error: column `rejected` is missing", 3),
+    "column missing in most rows": (
+        [GOOD[0], *[{"prompt": "p", "chosen": "x"}] * 2],
+        "error: 2 of 3 rows: column `rejected` is missing",
+        3,
+    ),
     "unused context": ([{**GOOD[0], "context": "Be rude."}], "error: column `context` could be part of the input", 3),
 }
 

@@ -225,6 +225,12 @@ def test_best_of_n_of_an_outcome_model(toy_model, pools_file, tmp_path):
     blind = write_jsonl(tmp_path / "shuffled.jsonl", shuffled)
     readings = run_main("evaluate.py", *words[:2], "--dataset_name", blind, "--best_of_n").json["readings"]
     assert readings[0].startswith("best of 4: 0.250 is not shown to be above random choice (0.250); gain +0.000 [")
+    for row in shuffled:
+        row["correct"] = [place != 1 for place in range(4)]  # all but the polite one, which the model prefers
+    harmful = write_jsonl(tmp_path / "harmful.jsonl", shuffled)
+    readings = run_main("evaluate.py", *words[:2], "--dataset_name", harmful, "--best_of_n").json["readings"]
+    assert readings[0].startswith("best of 4: 0.000 is below random choice (0.750); gain -0.750 [")
+    assert not any("not shown" in reading for reading in readings)
 
 
 def test_best_of_n_of_a_process_model(toy_process_model, pools_file):
@@ -235,6 +241,46 @@ def test_best_of_n_of_a_process_model(toy_process_model, pools_file):
     assert done.json["curve"][1]["model"]["value"] in (0.0, 0.75), (
         "the same answers everywhere: one is always preferred"
     )
+
+
+# ---- tables -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("model", "data", "more", "cells"),
+    [
+        ("toy_process_model", "steps_file", (), ("longest step", "ProcessBench F1", "with an error", "blue")),
+        (
+            "toy_model",
+            "pairs_file",
+            ("--compare", "."),
+            ("pick the longer", "blind model", "hard", "macro: mean over subsets"),
+        ),
+        ("toy_model", "pools_file", ("--best_of_n",), ("model [95 %]", "gain over random [95 %]", "oracle")),
+    ],
+)
+def test_no_word_in_a_table_is_broken_at_80_columns(model, data, more, cells, request, monkeypatch):
+    from reward_modeling import console
+
+    model, data = request.getfixturevalue(model), request.getfixturevalue(data)
+    monkeypatch.chdir(model[0] if isinstance(model, tuple) else model)  # a long path is broken: what else could be done
+
+    def cells_at(columns: int) -> list[str]:
+        """What stands between the lines of the tables, line by line."""
+        monkeypatch.setenv("COLUMNS", str(columns))
+        monkeypatch.setattr(console, "_console", None)
+        done = run_main("evaluate.py", "--model_name_or_path", ".", "--dataset_name", data, *more)
+        assert done.returncode == 0, done.stderr
+        drawn = [line for line in done.stderr.splitlines() if line[:1] in ("│", "┃")]
+        assert drawn and max(map(len, drawn)) <= columns
+        return [cell.strip() for line in drawn for cell in line.replace("┃", "│").split("│")]
+
+    narrow, wide = cells_at(80), cells_at(300)
+    assert sorted(" ".join(narrow).split()) == sorted(" ".join(wide).split())
+    assert set(cells) <= set(narrow), "none of these is wrapped either"
+
+
+# ---- flags --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

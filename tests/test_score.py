@@ -94,6 +94,15 @@ def test_best_of_looks_at_the_first_n_only(toy_model, rows_file):
         assert best["completion"] == row["completions"][best["index"]] and best["index"] < 2
 
 
+def test_the_best_of_all_is_the_first_of_the_ranking(toy_model, tmp_path):
+    """As the hint and references/scoring.md say, and with the column names of the example there."""
+    rows = [{"question": row["prompt"], "answers": row["completions"][:2]} for row in ROWS]
+    words = ("--input", write_jsonl(tmp_path / "rows.jsonl", rows), "--columns", "prompt=question,completions=answers")
+    ranked, best = (score(toy_model[0], *words, *way).json["rows"] for way in (("--rank",), ("--best_of", "2")))
+    assert [row["completions"][0] for row in ranked] == [row["completion"] for row in best]
+    assert [row["order"][0] for row in ranked] == [row["index"] for row in best]
+
+
 def test_fewer_completions_than_best_of_asks_for(toy_model, rows_file):
     done = score(toy_model[0], "--input", rows_file, "--best_of", "3")
     assert done.returncode == 3
@@ -173,7 +182,12 @@ def test_input_and_prompt_exclude_each_other(rows_file):
     assert "error: give either --input, or --prompt with --completions" in done.stderr.splitlines()
     done = score(Path("unread"), "--input", rows_file, "--rank", "--best_of", "2")
     assert done.returncode == 2
-    assert "error: --rank orders all completions, --best_of keeps one: choose one of them" in done.stderr.splitlines()
+    assert done.stderr.splitlines() == [
+        "error: --rank orders all completions, --best_of keeps one: choose one of them",
+        "",
+        "hint: --rank writes all completions of a row, best first; --best_of 2 writes one, the best of its first 2 "
+        "(in a row of 2, the first of --rank)",
+    ]
 
 
 # ---- process reward models ----------------------------------------------------------------------------------------

@@ -261,6 +261,30 @@ def test_dry_run_shows_the_settings_and_writes_nothing(tiny, toy_file, tmp_path)
     assert (settings["learning_rate"], settings["logging_steps"]) == (1e-3, 5)
     assert settings["lr_scheduler_type"] == "linear"
     assert (settings["per_device_train_batch_size"], settings["num_train_epochs"]) == (8, 2), "defaults for under 1B"
+    assert settings["optimizer_steps"] == 2 * 96 / 8 and settings["lora"] is None
+    lora = train(*command(tiny("qwen2"), toy_file, out, "--use_peft", "--lora_r", "4", "--dry_run")).json["settings"]
+    assert lora["lora"] == {"r": 4, "alpha": 32, "dropout": 0.05, "target_modules": "all-linear"}
+
+
+def test_rows_that_cannot_be_read_stop_the_run_or_are_left_out_and_counted(tiny, tmp_path):
+    rows = toy_pairs(24)
+    del rows[3]["rejected"]
+    data = write_jsonl(tmp_path / "rows.jsonl", rows)
+    asked = (*command(tiny("qwen2"), data, tmp_path / "out"), "--dry_run")
+    stopped = train(*asked)
+    assert stopped.returncode == 3 and f"{data}:4" in stopped.stderr
+    done = train(*asked, "--audit", "drop")
+    assert done.returncode == 0, done.stderr
+    assert done.json["set_aside"] == {"unreadable": 1} and done.json["counts"]["pairs"] == 23
+    assert done.json["audit"][0]["rows"] == [f"{data}:4"]
+
+
+def test_many_cut_sides_are_a_warning(tiny, tmp_path):
+    rows = [{**row, "prompt": "hello world " * 40} for row in toy_pairs(12)]
+    data = write_jsonl(tmp_path / "rows.jsonl", rows)
+    done = train(*command(tiny("qwen2"), data, tmp_path / "out", "--max_length", "64", "--dry_run"))
+    assert done.returncode == 0, done.stderr
+    assert "warning: 24 of 24 sides are cut to 64 tokens" in done.stderr
 
 
 @pytest.mark.parametrize(

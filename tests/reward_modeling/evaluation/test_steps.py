@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from sklearn import metrics as sklearn_metrics
 
 from reward_modeling.console import DataError
-from reward_modeling.evaluation import metrics, steps
+from reward_modeling.evaluation import metrics, report, steps
 from reward_modeling.process import StepScores
 from reward_modeling.records import Solution
 
@@ -221,3 +221,72 @@ def test_baselines_by_hand():
     assert value["longer_steps"]["auroc"] == pytest.approx(0.5 / 6)
     # Wrong steps are number 1 and 0, correct ones 0, 0 and 1: two pairs right, three ties, one wrong.
     assert value["later_steps"]["auroc"] == pytest.approx(3.5 / 6)
+
+
+# ---- sentences ----------------------------------------------------------------------------------------------------
+
+
+def readings(judge, rows, **keys):
+    return report.step_verdict(steps.judge(judge, rows, **keys).summary)
+
+
+def test_flags_that_the_step_number_gives_too_are_no_achievement():
+    """Twenty errors at the second step, twenty solutions of one right step. The judge finds each second error only."""
+    rows = [solution([1, 0] if i % 2 else [1], str(i)) for i in range(40)]
+    judge = Judge({str(i): [0.9, 0.1 if i % 4 == 1 else 0.9] if i % 2 else [0.9] for i in range(40)})
+    lines = readings(judge, rows, threshold_data=rows)
+    # 10 of 20 wrong steps are flagged and nothing else; of solutions one half and all are judged rightly: 2/3 both times.
+    best = "is not shown to be above that of the best baseline: later steps 1.000 ["
+    for name in ("F1 of wrong steps", "ProcessBench F1"):
+        (line,) = [line for line in lines if line.startswith(f"{name} ")]
+        assert line.startswith(f"{name} 0.667 [") and best in line
+        assert line.endswith("Next: evaluate on more solutions (40 here), or train on more.")
+
+
+def test_what_gets_0_itself_is_not_sent_to_figures_of_which_the_baseline_gets_0():
+    """Wrong steps score higher and are shorter: every figure of the judge is 0, with a threshold that flags nothing wrong."""
+    texts = ["long, very long", "short"]
+    rows = [solution([1, 0] if i % 2 else [1, 1], str(i), texts) for i in range(40)]
+    judge = Judge({str(i): [0.6, 0.9 if i % 2 else 0.7] for i in range(40)})
+    lines = readings(judge, rows, threshold=0.65)
+    zero = "0.000 [0.000, 0.088]"
+    assert (
+        f"ProcessBench F1 {zero} is not shown to be above that of the best baseline: all correct {zero}. "
+        "Next: evaluate on more solutions (40 here), or train on more."
+    ) in lines
+    (f1,) = [line for line in lines if line.startswith("F1 of wrong steps 0.000 [")]
+    assert "best baseline: all wrong 0.400 [" in f1, "of 80 steps 20 are wrong: 2 * 20 / (80 + 20)"
+    (accuracy,) = [line for line in lines if line.startswith("step accuracy 0.250 ")]
+    assert accuracy.endswith("(0.750). Next: go by F1 and ProcessBench F1, each against its best baseline.")
+    (shortcut,) = [line for line in lines if "length and position alone" in line]
+    assert ", longer steps 0.167, later steps 0.833 (an AUROC below 0.5 ranks the wrong way round). Next:" in shortcut
+
+
+def test_overlapping_intervals_count_as_not_above():
+    """The same judge, right in nine of ten, beside a baseline that gets 0: enough solutions, and the sentence goes."""
+
+    def said(n):
+        rows = [solution([0, 1] if i % 2 else [1, 1], str(i)) for i in range(n)]
+        table = {str(i): [0.1 if (i % 2 == 1) != (i % 20 > 17) else 0.9, 0.9] for i in range(n)}
+        return "".join(readings(Judge(table), rows, threshold=0.5))
+
+    assert "above that of the best baseline" in said(4) and "above that of the best baseline" not in said(200)
+
+
+def test_a_good_judge_needs_no_remark_and_figures_without_a_value_get_none():
+    rows, judge = world(200)
+    assert readings(judge, rows) == []
+    right = [solution([1, 1], str(i)) for i in range(5)]
+    lines = readings(Judge({str(i): [0.9, 0.8] for i in range(5)}), right, threshold=0.5)
+    assert [line.split()[0] for line in lines] == ["step"], "there is no wrong step that flags could find"
+
+
+def test_the_table_of_baselines_says_what_an_auroc_below_one_half_means(capsys):
+    rows, judge = world(200)
+    summary = {**steps.judge(judge, rows).summary, "subsets": {}}
+    said = "baselines: steps (an AUROC below 0.5 ranks the wrong way round)"
+    for value, expected in ((0.5, False), (0.2, True)):
+        for baseline in summary["baselines"].values():
+            baseline["auroc"]["value"] = value
+        report.show_steps(summary, "good")
+        assert (said in capsys.readouterr().err) == expected

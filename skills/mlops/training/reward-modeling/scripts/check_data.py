@@ -27,7 +27,7 @@ from __future__ import annotations
 import json
 
 from reward_modeling import arguments as flags
-from reward_modeling.audit import CHECKS, STEP_CHECKS, Finding, audit, audit_steps, show
+from reward_modeling.audit import CHECKS, STEP_CHECKS, UNREADABLE, Finding, audit, audit_steps, show, unreadable
 from reward_modeling.console import DataError, UsageError, check_output_file, emit, log, main_guard, table, write_whole
 from reward_modeling.formats import FORMATS
 from reward_modeling.records import Comparison, Records, Solution, comparisons, equal_scores, load, solutions, to_row
@@ -44,7 +44,7 @@ def parser() -> flags.Parser:
     group.add_argument("--output", metavar="FILE", help="write the rows as canonical JSON Lines")
     flags.add_flag(group, "--overwrite", "replace --output if it exists")
     checks = CHECKS | STEP_CHECKS
-    droppable = [name for name, check in checks.items() if check.about_rows and not check.needs_tokens]
+    droppable = [UNREADABLE, *(name for name, check in checks.items() if check.about_rows and not check.needs_tokens)]
     group.add_argument(
         "--drop",
         nargs="+",
@@ -70,13 +70,16 @@ def main(argv: list[str] | None = None) -> dict | None:
         raise UsageError("--drop leaves rows out of --output, which is not given", hint="add --output clean.jsonl")
     output = check_output_file(args.output, args.overwrite) if args.output else None
     reading = {"config": args.dataset_config, "format": args.format, "columns": args.columns, "neutral": args.neutral}
-    records = load(sources, split=args.dataset_split, **reading)
+    records = load(sources, split=args.dataset_split, leave_out_unreadable=True, **reading)
+    lost = unreadable(records)
+    if lost and output and UNREADABLE not in args.drop:
+        raise DataError(lost[0].message, where=", ".join(lost[0].rows), hint=f"mend them, or add --drop {UNREADABLE}")
     stepwise = all(isinstance(row, Solution) for row in records.rows)
     taken_apart, look = (solutions, audit_steps) if stepwise else (comparisons, audit)
     pairs, held_out = taken_apart(records), None
     if args.eval_dataset_name:
         held_out = taken_apart(load(args.eval_dataset_name, split=args.dataset_split, **reading))
-    findings = look(pairs, eval_records=held_out)
+    findings = [*lost, *look(pairs, eval_records=held_out)]
     dropped = [finding for finding in findings if finding.check in args.drop]
     rows = without(records, pairs, dropped)
     if output:
@@ -93,12 +96,12 @@ def main(argv: list[str] | None = None) -> dict | None:
         "columns_used": records.columns_used,
         "metadata_columns": records.metadata_columns,
         "findings": [finding.to_dict() for finding in findings],
-        "dropped": len(records.rows) - len(rows),
+        "dropped": len(records.rows) - len(rows) + (len(records.unreadable) if UNREADABLE in args.drop else 0),
         "output": str(output) if output else None,
         "errors": sum(finding.severity == "error" for finding in left),
         "warnings": sum(finding.severity == "warning" for finding in left),
     }
-    return finish(result, args.strict)
+    return finish(result, [finding for finding in left if finding.severity in ("error", *["warning"] * args.strict)])
 
 
 def steps_of(solutions: list[Solution]) -> dict[str, int]:
@@ -129,16 +132,16 @@ def report(records: Records, pairs: list, findings: list[Finding], kept: int, ou
         log(f"wrote {kept} rows to {output}")
 
 
-def finish(result: dict, strict: bool) -> dict | None:
-    """The result, or, when there are errors, the result on stdout and then the one line that says so."""
-    bad = result["errors"] + (result["warnings"] if strict else 0)
+def finish(result: dict, bad: list[Finding]) -> dict | None:
+    """The result, or, when findings are left that stop training, the result on stdout and then the lines that say so."""
     if not bad:
         return result
     emit(result)
-    worst = next(finding for finding in result["findings"] if finding["severity"] in ("error", "warning"))
-    hint = f"leave the rows out with --drop {worst['check']} --output clean.jsonl, or mend them"
+    checks = " ".join(dict.fromkeys(finding.check for finding in bad))
     raise DataError(
-        f"{bad} of the findings stop training; the first: {worst['message']}", where=", ".join(worst["rows"]), hint=hint
+        f"{len(bad)} of the findings stop training; the first: {bad[0].message}",
+        where=", ".join(bad[0].rows),
+        hint=f"leave the rows out with --drop {checks} --output clean.jsonl, or mend them",
     )
 
 

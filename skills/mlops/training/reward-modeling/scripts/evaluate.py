@@ -241,7 +241,7 @@ def judge_steps(args, records) -> tuple[dict, list[dict]]:
         subset_column=args.subset_column,
     )
     report.show_steps(judgement.summary, args.model_name_or_path)
-    return {**judgement.summary, "readings": report.verdict(judgement.summary, report.STEP_READINGS)}, judgement.rows
+    return {**judgement.summary, "readings": report.step_verdict(judgement.summary)}, judgement.rows
 
 
 def judge_best_of_n(args) -> tuple[dict, list[dict], object]:

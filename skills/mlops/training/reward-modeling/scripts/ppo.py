@@ -222,7 +222,8 @@ def main(argv: list[str] | None = None) -> dict | None:
     run = ppo.PPO(policy, actor, rewards, prompts, settings, accelerator, output_dir)
     log(
         f"{len(prompts)} prompts; {run.updates} updates of {run.batch_size} answers in {settings.num_ppo_epochs} passes of "
-        f"{settings.num_mini_batches} steps; {accelerator.num_processes} process(es) on {accelerator.device}"
+        f"{settings.num_mini_batches} steps; {accelerator.num_processes} process(es) on {accelerator.device}; "
+        f"value model: {args.value_model}"
     )
     result = {
         "output_dir": str(output_dir),

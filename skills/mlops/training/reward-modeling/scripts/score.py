@@ -107,7 +107,11 @@ def main(argv: list[str] | None = None) -> dict:
     elif (args.prompt is None) != (args.completions is None):
         raise UsageError("--prompt and --completions belong together")
     if args.rank and args.best_of:
-        raise UsageError("--rank orders all completions, --best_of keeps one: choose one of them")
+        raise UsageError(
+            "--rank orders all completions, --best_of keeps one: choose one of them",
+            hint=f"--rank writes all completions of a row, best first; --best_of {args.best_of} writes one, the best of its "
+            f"first {args.best_of} (in a row of {args.best_of}, the first of --rank)",
+        )
     output = check_output_file(args.output, args.overwrite) if args.output else None
 
     from reward_modeling import checkpoints, process

@@ -109,7 +109,10 @@ def main(argv: list[str] | None = None) -> dict:
     if rows.counts["dropped_over_length"]:
         left = f"{rows.counts['dropped_over_length']} of {rows.counts['pairs']} pairs are left out"
         warn(f"{left}: over {renderer.max_length} tokens, with --overlong {args.overlong}")
-    eval_rows = outcome.render_comparisons(data["eval"], renderer) if data["eval"] else None
+    if 10 * rows.counts["truncated_sides"] > rows.counts["pairs_used"] * 2:
+        cut = f"{rows.counts['truncated_sides']} of {2 * rows.counts['pairs_used']} sides are cut to {renderer.max_length} tokens"
+        warn(f"{cut}, by --overlong {args.overlong}: what is cut is not learned")
+    eval_rows = outcome.render_comparisons(data["eval"], renderer, called="held-out pair") if data["eval"] else None
     counts = rows.counts | {"pairs_held_out": len(data["eval"])}
     config, reason = trainer_config(args, fields, loaded.model, bool(eval_rows))
     log(f"settings for {reason}: {listed(runs.config_summary(config, fields))}")
@@ -122,10 +125,12 @@ def main(argv: list[str] | None = None) -> dict:
         "set_aside": data["set_aside"],
         "left_out": data["left_out"],
     }
-    if args.dry_run:
-        return {**result, "dry_run": True, "settings": runs.config_summary(config, fields)}
-
     peft_config = runs.lora_from_arguments(args, "SEQ_CLS", checkpoints.head_name(loaded.model))
+    if args.dry_run:
+        settings = runs.planned(args, config, fields, renderer, len(rows.dataset), peft_config)
+        loss = {"center_rewards_coefficient": args.center_rewards_coefficient, "label_smoothing": args.label_smoothing}
+        return {**result, "dry_run": True, "settings": settings | loss}
+
     model, training = outcome.fit(
         loaded.model,
         renderer,
@@ -157,17 +162,18 @@ def main(argv: list[str] | None = None) -> dict:
 
 def read_data(args) -> dict:
     """Comparisons to train and to evaluate on, audited. Raises DataError on errors in the data, unless told otherwise."""
-    from reward_modeling.audit import audit, without_errors
+    from reward_modeling.audit import audit, unreadable, without_errors
     from reward_modeling.records import comparisons, load, split_by_prompt
 
     reading = {"config": args.dataset_config, "format": args.format, "columns": args.columns}
-    records = load(args.dataset_name, split=args.dataset_train_split, **reading)
+    split = args.dataset_train_split
+    records = load(args.dataset_name, split=split, leave_out_unreadable=args.audit == "drop", **reading)
     train, held_out = comparisons(records), []
     if args.eval_dataset_name or args.dataset_test_split:
         held_out = comparisons(
             load(args.eval_dataset_name or args.dataset_name, split=args.dataset_test_split or "test", **reading)
         )
-    findings, read = audit(train, eval_records=held_out or None), len(train)
+    findings, read = [*unreadable(records), *audit(train, eval_records=held_out or None)], len(train)
     train = without_errors(train, findings, args.audit, "pairs")
     left_out = read - len(train)
     if not args.use_margin:

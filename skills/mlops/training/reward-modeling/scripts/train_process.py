@@ -141,8 +141,10 @@ def main(argv: list[str] | None = None) -> dict | None:
     }
     if args.show_labels:
         result["labels_shown"] = process.show_labels(rows, loaded.tokenizer, args.show_labels)
+    peft_config = runs.lora_from_arguments(args, "TOKEN_CLS", checkpoints.head_name(loaded.model))
     if args.dry_run:
-        return {**result, "dry_run": True, "settings": runs.config_summary(config, fields)}
+        settings = runs.planned(args, config, fields, renderer, len(rows.dataset), peft_config)
+        return {**result, "dry_run": True, "settings": settings | {"class_weighting": args.class_weighting}}
 
     model, training = process.fit(
         loaded.model,
@@ -151,7 +153,7 @@ def main(argv: list[str] | None = None) -> dict | None:
         config,
         head=loaded.head,
         eval_rows=eval_rows,
-        peft_config=runs.lora_from_arguments(args, "TOKEN_CLS", checkpoints.head_name(loaded.model)),
+        peft_config=peft_config,
         class_weighting=args.class_weighting,
         disable_dropout=args.disable_dropout,
         resume=resume,
@@ -184,6 +186,7 @@ ROWS_OF = {
 
 def read_data(args) -> dict:
     """Labelled solutions to train and to evaluate on."""
+    from reward_modeling.audit import unreadable
     from reward_modeling.records import Solution, load, solutions, split_by_prompt
 
     reading = {
@@ -193,7 +196,8 @@ def read_data(args) -> dict:
         "neutral": args.neutral,
         "kind": "stepwise",
     }
-    records = load(args.dataset_name, split=args.dataset_train_split, **reading)
+    split = args.dataset_train_split
+    records = load(args.dataset_name, split=split, leave_out_unreadable=args.audit == "drop", **reading)
     train, held_out = solutions(records), []
     unlabelled = sum(isinstance(row, Solution) for row in records.rows) - len(train)
     set_aside = records.set_aside | ({"without labels": unlabelled} if unlabelled else {})
@@ -208,7 +212,8 @@ def read_data(args) -> dict:
                 f"{len(train)} solutions to train on and {len(held_out)} to evaluate on are too few",
                 hint="change --val_set_size or add data",
             )
-    return {"train": train, "eval": held_out, "format": records.format, "set_aside": set_aside}
+    lost = unreadable(records)
+    return {"train": train, "eval": held_out, "format": records.format, "set_aside": set_aside, "findings": lost}
 
 
 def audited(args, data: dict, separator: str) -> dict:
@@ -216,7 +221,7 @@ def audited(args, data: dict, separator: str) -> dict:
     from reward_modeling.audit import audit_steps, without_errors
 
     train = data["train"]
-    findings = audit_steps(train, separator=separator, eval_records=data["eval"] or None)
+    findings = [*data["findings"], *audit_steps(train, separator=separator, eval_records=data["eval"] or None)]
     kept = without_errors(train, findings, args.audit, "solutions")
     if not kept:
         raise DataError("no solution is left to train on", hint="mend the rows that the audit names")

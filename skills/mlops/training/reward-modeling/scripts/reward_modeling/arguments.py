@@ -368,7 +368,10 @@ def check_training_arguments(args: argparse.Namespace) -> None:
             f"--{given[0]} does nothing without --use_peft", hint="add --use_peft for LoRA, or leave it out"
         )
     if args.eval_steps is not None and not (args.val_set_size or args.eval_dataset_name or args.dataset_test_split):
-        raise UsageError("--eval_steps needs something to evaluate on", hint=EVALUATE_ON)
+        raise UsageError(
+            "--eval_steps needs something to evaluate on",
+            hint=f"{EVALUATE_ON}, or leave --eval_steps out of the command line and the recipe",
+        )
 
 
 def refuse_trainer_fields(arguments: list[str], refused: dict[str, str]) -> None:

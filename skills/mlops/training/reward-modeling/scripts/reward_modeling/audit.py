@@ -22,7 +22,7 @@ from itertools import islice
 from typing import Any
 
 from . import console
-from .records import Comparison, Message, Solution
+from .records import Comparison, Message, Records, Solution
 
 SHOWN = 5
 LONGER_WARNING = (0.3, 0.7)
@@ -149,6 +149,28 @@ def findings_of(checks: dict[str, Check], material: Any) -> list[Finding]:
     """What these checks find, errors first."""
     findings = [finding for check in checks.values() if (finding := _finding(check, material))]
     return sorted(findings, key=lambda finding: ("error", "warning", "info").index(finding.severity))
+
+
+UNREADABLE = "unreadable"
+
+
+def unreadable(records: Records) -> list[Finding]:
+    """The rows that `load` left out because they cannot be read, as one more finding, or nothing."""
+    if not records.unreadable:
+        return []
+    count = len(records.unreadable)
+    read = len(records.rows) + sum(records.set_aside.values())
+    return [
+        Finding(
+            check=UNREADABLE,
+            severity="error",
+            count=count,
+            share=count / read,
+            rows=tuple(place for place, _ in records.unreadable[:5]),
+            message=f"{count} of {read} rows cannot be read; the first: {records.unreadable[0][1]}",
+            advice="mend them, or leave them out",
+        )
+    ]
 
 
 def drop(records: Sequence[Any], findings: Iterable[Finding]) -> list[Any]:

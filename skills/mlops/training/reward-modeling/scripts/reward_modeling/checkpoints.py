@@ -42,6 +42,7 @@ OF_ANOTHER_MODEL = (
 # Words in what the hub's client says -> the next thing to try.
 HUB_HINTS = {
     "gated repo": "accept the terms on the model's page, then log in with `hf auth login`",
+    "problem_type=": 'set "problem_type": "regression" in its config.json: one label is a reward, not a class',
     "couldn't connect": "there is no folder of that name here, and no network; what is in the cache loads without it when HF_HUB_OFFLINE=1 is set",
 }
 

@@ -395,7 +395,13 @@ NULLABLE = ("winner", "scores|correct", "ranks", "labels")
 
 
 def convert(
-    table: Table, format: str | None, columns: dict[str, str], kind: str | None, neutral: str | None = None
+    table: Table,
+    format: str | None,
+    columns: dict[str, str],
+    kind: str | None,
+    neutral: str | None = None,
+    *,
+    leave_out_unreadable: bool = False,
 ) -> Records:
     """The records of one table. Raises UsageError for an unknown format, DataError for what cannot be read."""
     rows = _rename(table, columns)
@@ -432,10 +438,12 @@ def convert(
             problems.append((number, f"{error}{_other_format(chosen, row)}"))
     unused = [name for name in dict.fromkeys(name for row in rows for name in row) if name not in used]
     _refuse_lost_input(table, chosen, [name for name in unused if name.lower() in INPUT_LIKE], rows, records)
-    if problems:
+    if problems and not (leave_out_unreadable and 2 * len(problems) <= len(rows)):
         raise bad_rows(table.name, problems, hint=_hint(chosen, columns), total=len(rows))
-    kept, set_aside = [], {}
+    kept, set_aside = [], {"unreadable": len(problems)} if problems else {}
     for row, record in zip(rows, records, strict=True):
+        if record is None:
+            continue
         reason = _why_set_aside(row, record)
         if reason and kind not in ("prompts", *SCORING):
             set_aside[reason] = set_aside.get(reason, 0) + 1
@@ -448,6 +456,7 @@ def convert(
         metadata_columns=tuple(unused),
         set_aside=set_aside,
         files=(table.name,),
+        unreadable=tuple((f"{table.name}:{number}", reason) for number, reason in problems),
     )
 
 

@@ -91,6 +91,8 @@ class Records:
     metadata_columns: tuple[str, ...] = ()
     set_aside: dict[str, int] = field(default_factory=dict)
     files: tuple[str, ...] = ()
+    unreadable: tuple[tuple[str, str], ...] = ()
+    """(FILE:ROW, reason) of the rows that were left out because they cannot be read, where `load` was asked to."""
 
 
 def load(
@@ -102,6 +104,7 @@ def load(
     columns: dict[str, str] | None = None,
     kind: str | None = None,
     neutral: str | None = None,
+    leave_out_unreadable: bool = False,
 ) -> Records:
     """Read files, folders, datasets saved to disk and hub ids, one after the other.
 
@@ -112,6 +115,8 @@ def load(
     scoring that takes answers in steps too, which keep their steps (`in_steps`). "stepwise" asks for Solutions, labelled
     or not. "prompts" asks for prompts alone, of rows in any format: they come back as Rankings without completions, and a
     blank one is an error. `neutral` is what a step rated 0 is taken for: "good", "bad" or "ignore" (no label).
+    `leave_out_unreadable` keeps rows that cannot be read in `Records.unreadable` and counts them as set aside, unless
+    they are more than half of a file: then its format is another one.
 
     Raises UsageError for an unknown format or kind, and DataError, with file and row, for what cannot be read.
     """
@@ -123,7 +128,9 @@ def load(
     if isinstance(sources, str):
         sources = [sources]
     parts = [
-        convert(t, format, columns or {}, kind, neutral) for source in sources for t in read(source, split, config)
+        convert(t, format, columns or {}, kind, neutral, leave_out_unreadable=leave_out_unreadable)
+        for source in sources
+        for t in read(source, split, config)
     ]
     if not parts:
         raise UsageError("no dataset was named", hint="give a file, a folder or a hub id")
@@ -138,6 +145,7 @@ def load(
         metadata_columns=_distinct(part.metadata_columns for part in parts),
         set_aside=set_aside,
         files=_distinct(part.files for part in parts),
+        unreadable=tuple(row for part in parts for row in part.unreadable),
     )
 
 

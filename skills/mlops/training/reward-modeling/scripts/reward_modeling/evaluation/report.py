@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from typing import Any
@@ -239,8 +239,48 @@ def _judged(summary: Summary, name: str) -> bool:
     return summary[name] is not None
 
 
-def _best_shortcut(summary: Summary) -> float:
-    return max(baseline["auroc"]["value"] for baseline in summary["baselines"].values())
+STEP_FIGURES = {
+    "step_accuracy": "step accuracy",
+    "precision": "precision of flags",
+    "recall": "recall of wrong steps",
+    "f1": "F1 of wrong steps",
+    "auroc": "AUROC",
+    "first_error_accuracy": "first error found, or rightly none",
+    "erroneous": "of solutions with an error",
+    "correct": "of correct solutions",
+    "processbench_f1": "ProcessBench F1",
+}
+
+
+def _best_baseline(summary: Summary, figure: str) -> dict[str, Any] | None:
+    """The estimate of the baseline with the largest value, with its `name`; None where the figure judges nothing."""
+    judged = {name: one[figure] for name, one in summary["baselines"].items() if _judged(one, figure)}
+    if not judged:
+        return None
+    name = max(judged, key=lambda name: judged[name]["value"])
+    return {"name": _words(name), **judged[name]}
+
+
+def _words(name: str) -> str:
+    """A baseline's key in the JSON, as people read it and as a narrow table can wrap it."""
+    return name.replace("_", " ")
+
+
+def _wrong_way(judged: Iterable[Summary]) -> str:
+    """What an AUROC below 0.5 means, if one of these has it."""
+    below = any(_judged(one, "auroc") and one["auroc"]["value"] < 0.5 for one in judged)
+    return " (an AUROC below 0.5 ranks the wrong way round)" if below else ""
+
+
+def _no_better_flags(figure: str) -> Reading:
+    """For a figure of flags: its interval reaches down to that of the best baseline, whose threshold is chosen alike."""
+    return Reading(
+        lambda s: _judged(s, figure) and s[figure]["low"] <= s["best"][figure]["high"],
+        f"{STEP_FIGURES[figure]} {{{figure}[value]:.3f}} [{{{figure}[low]:.3f}}, {{{figure}[high]:.3f}}] is not shown to be "
+        f"above that of the best baseline: {{best[{figure}][name]}} {{best[{figure}][value]:.3f}} "
+        f"[{{best[{figure}][low]:.3f}}, {{best[{figure}][high]:.3f}}]",
+        "evaluate on more solutions ({n_solutions} here), or train on more",
+    )
 
 
 STEP_READINGS: dict[str, Reading] = {
@@ -256,18 +296,20 @@ STEP_READINGS: dict[str, Reading] = {
         "check what 1 means in the labels of the training data and of this file",
     ),
     "shortcut": Reading(
-        lambda s: _judged(s, "auroc") and s["auroc"]["low"] <= _best_shortcut(s),
+        lambda s: _judged(s, "auroc") and s["auroc"]["low"] <= s["best"]["auroc"]["value"],
         "AUROC {auroc[value]:.3f} [{auroc[low]:.3f}, {auroc[high]:.3f}] is not shown to be above that of length and "
         "position alone: longest step {baselines[longest_step][auroc][value]:.3f}, longer steps "
-        "{baselines[longer_steps][auroc][value]:.3f}, later steps {baselines[later_steps][auroc][value]:.3f}",
+        "{baselines[longer_steps][auroc][value]:.3f}, later steps {baselines[later_steps][auroc][value]:.3f}{wrong_way}",
         "judge on solutions that are labelled to their end, of steps of like length",
     ),
     "majority_class": Reading(
         lambda s: s["step_accuracy"]["low"] <= s["baselines"]["all_correct"]["step_accuracy"]["value"],
         "step accuracy {step_accuracy[value]:.3f} is not shown to be above calling every step correct "
         "({baselines[all_correct][step_accuracy][value]:.3f})",
-        "look at F1 and the ProcessBench figure, for which that baseline gets 0",
+        "go by F1 and ProcessBench F1, each against its best baseline",
     ),
+    "f1_baseline": _no_better_flags("f1"),
+    "processbench_baseline": _no_better_flags("processbench_f1"),
     "not_judged": Reading(
         lambda s: s["not_judged_solutions"] > 0,
         "{not_judged_solutions} of {n_solutions} solutions count in no figure of solutions: labels or scores stop before "
@@ -275,10 +317,17 @@ STEP_READINGS: dict[str, Reading] = {
         "raise --max_length if steps did not fit ({not_scored_steps} of them)",
     ),
 }
+"""Over a summary with what `step_verdict` adds."""
 
 BEST_OF_N_READINGS: dict[str, Reading] = {
+    "worse_than_random": Reading(
+        lambda s: s["gain"]["high"] < 0,
+        "best of {n}: {model[value]:.3f} is below random choice ({random[value]:.3f}); gain {gain[value]:+.3f} "
+        "[{gain[low]:+.3f}, {gain[high]:+.3f}]: it prefers wrong answers",
+        "do not choose by it; train on answers of the generator that is to be ranked",
+    ),
     "random": Reading(
-        lambda s: s["gain"]["low"] <= 0,
+        lambda s: s["gain"]["low"] <= 0 <= s["gain"]["high"],
         "best of {n}: {model[value]:.3f} is not shown to be above random choice ({random[value]:.3f}); gain "
         "{gain[value]:+.3f} [{gain[low]:+.3f}, {gain[high]:+.3f}]",
         "train on answers of the generator that is to be ranked",
@@ -305,6 +354,12 @@ BEST_OF_N_READINGS: dict[str, Reading] = {
 def best_of_n_verdict(summary: Summary) -> list[str]:
     """`verdict` of a summary of `best_of_n.summarise`."""
     return verdict({**summary, **summary["curve"][-1]}, BEST_OF_N_READINGS)
+
+
+def step_verdict(summary: Summary) -> list[str]:
+    """`verdict` of a summary of `steps.judge`, with `best`, the best baseline of a figure, and `wrong_way`."""
+    best = {figure: _best_baseline(summary, figure) for figure in ("auroc", "f1", "processbench_f1")}
+    return verdict({**summary, "best": best, "wrong_way": _wrong_way(summary["baselines"].values())}, STEP_READINGS)
 
 
 def verdict(summary: Summary, readings: dict[str, Reading] | None = None) -> list[str]:
@@ -359,19 +414,6 @@ def show_comparison(comparison: dict[str, Any], first: str, second: str) -> None
     console.table("pairs and exact tests", list(columns.values()), [[comparison[key] for key in columns]])
 
 
-STEP_FIGURES = {
-    "step_accuracy": "step accuracy",
-    "precision": "precision of flags",
-    "recall": "recall of wrong steps",
-    "f1": "F1 of wrong steps",
-    "auroc": "AUROC",
-    "first_error_accuracy": "first error found, or rightly none",
-    "erroneous": "of solutions with an error",
-    "correct": "of correct solutions",
-    "processbench_f1": "ProcessBench F1",
-}
-
-
 def show_steps(summary: Summary, name: str) -> None:
     """Print a summary of `steps.judge` on stderr: figures, baselines, subsets. The sentences of `verdict` are not printed."""
     title = (
@@ -381,7 +423,7 @@ def show_steps(summary: Summary, name: str) -> None:
     _estimates(title, {label: summary[key] for key, label in STEP_FIGURES.items()})
     at = ", ".join(f"{value:.4f}" for value in summary["threshold"]["values"])
     console.log(f"threshold {at}: {summary['threshold']['chosen_on']}")
-    _figures_of("baselines", {"the model": summary, **summary["baselines"]})
+    _figures_of("baselines", {"the model": summary, **{_words(key): one for key, one in summary["baselines"].items()}})
     if summary["subsets"]:
         shown = dict(list(summary["subsets"].items())[:SUBSET_ROWS])
         _figures_of("subsets", shown)
@@ -390,37 +432,42 @@ def show_steps(summary: Summary, name: str) -> None:
 
 
 def _figures_of(title: str, judged: dict[str, Summary]) -> None:
-    """One row a judge or subset, a column each of the figures."""
-    columns = {
-        "step_accuracy": "steps",
-        "f1": "F1",
-        "auroc": "AUROC",
-        "first_error_accuracy": "first error",
-        "erroneous": "erroneous",
+    """One row a judge or subset, a column a figure: two tables, since one is too wide for a terminal of 80 columns."""
+    of_steps = {"step_accuracy": "accuracy", "f1": "F1", "auroc": "AUROC"}
+    of_solutions = {
+        "first_error_accuracy": "all",
+        "erroneous": "with an error",
         "correct": "correct",
-        "processbench_f1": "PB F1",
+        "processbench_f1": "ProcessBench F1",
     }
-    rows = [[name, *((one[key] or {}).get("value") for key in columns)] for name, one in judged.items()]
-    console.table(title, ["", *columns.values()], rows)
+    tables = {
+        f"{title}: steps{_wrong_way(judged.values())}": of_steps,
+        f"{title}: solutions whose first error is found, or rightly none": of_solutions,
+    }
+    for heading, columns in tables.items():
+        rows = [[name, *_values(one, columns)] for name, one in judged.items()]
+        console.table(heading, ["", *columns.values()], rows)
+
+
+def _values(judged: Summary, figures: Iterable[str]) -> list[float | None]:
+    return [(judged[key] or {}).get("value") for key in figures]
 
 
 def show_best_of_n(summary: Summary, name: str) -> None:
-    """Print the curves of `best_of_n.summarise` on stderr."""
-    rows = [
-        [at["n"], at["prompts"], _interval(at["model"]), *((at[key] or {}).get("value") for key in BEST_OF_N_CURVES)]
-        for at in summary["curve"]
-    ]
+    """Print the curves of `best_of_n.summarise` on stderr: the model's, then what it is to be compared with."""
     console.table(
         f"{name}: accuracy of the best-scored of n, {summary['completions']} completions of {summary['prompts']} prompts, "
         f"{summary['mixed_prompts']} of which have correct and wrong ones",
-        ["n", "prompts", "model [95 %]", *BEST_OF_N_CURVES],
-        rows,
+        ["n", "prompts", "model [95 %]", "gain over random [95 %]"],
+        [[at["n"], at["prompts"], _interval(at["model"]), _interval(at["gain"])] for at in summary["curve"]],
     )
+    rows = [[at["n"], *_values(at, BEST_OF_N_CURVES)] for at in summary["curve"]]
+    console.table("accuracy of other choices", ["n", *BEST_OF_N_CURVES], rows)
     vote = "final answers are from" if summary["majority_possible"] else "no majority vote:"
     console.log(f"{vote} {summary['majority_answers']}")
 
 
-BEST_OF_N_CURVES = ("random", "longest", "majority", "oracle", "gain")
+BEST_OF_N_CURVES = ("random", "longest", "majority", "oracle")
 
 
 def _interval(estimate: dict[str, Any]) -> str:

@@ -203,11 +203,13 @@ class Rows:
     counts: dict[str, int]
 
 
-def render_comparisons(comparisons: Sequence[Comparison], renderer: Renderer, chunk: int = 1024) -> Rows:
+def render_comparisons(
+    comparisons: Sequence[Comparison], renderer: Renderer, chunk: int = 1024, *, called: str = "pair"
+) -> Rows:
     """Render comparisons into rows of token ids, one row for each prompt of a ranking and one for each other pair.
 
     A pair is left out, and counted, when the over-length policy leaves out one of its sides, or when truncation made
-    both sides the same (it would teach nothing). Raises DataError when no pair is left.
+    both sides the same (it would teach nothing). Raises DataError when no pair is left; `called` names one there.
     """
     groups: dict[Any, list[Comparison]] = defaultdict(list)
     for place, pair in enumerate(comparisons):
@@ -226,7 +228,7 @@ def render_comparisons(comparisons: Sequence[Comparison], renderer: Renderer, ch
             kept += pairs
     if not rows:
         raise DataError(
-            f"no pair is left of {len(comparisons)}: {counts['dropped_over_length']} are longer than {renderer.max_length} tokens",
+            f"no {called} is left of {len(comparisons)}: {counts['dropped_over_length']} are longer than {renderer.max_length} tokens",
             hint="raise --max_length, or choose --overlong truncate_left, which cuts long answers too",
         )
     counts["pairs_used"] = len(kept)

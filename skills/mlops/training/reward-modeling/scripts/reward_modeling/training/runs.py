@@ -123,6 +123,34 @@ def config_summary(config: Any, given: dict[str, Any]) -> dict[str, Any]:
     return {name: getattr(value, "value", value) for name, value in values.items()}  # enumerations by their value
 
 
+def planned(args: Any, config: Any, given: dict[str, Any], renderer: Any, rows: int, lora: Any) -> dict[str, Any]:
+    """What a dry run says of the run it stands for. rows: of the training set; `given` as in `config_summary`; lora: its
+    configuration, or None.
+    """
+    names = (
+        "warmup_steps",
+        "weight_decay",
+        "eval_strategy",
+        "eval_steps",
+        "save_strategy",
+        "save_steps",
+        "logging_steps",
+    )
+    batch = config.per_device_train_batch_size * config.gradient_accumulation_steps * config.world_size
+    steps = config.max_steps if config.max_steps > 0 else math.ceil(math.ceil(rows / batch) * config.num_train_epochs)
+    adapted = lora and (lora.target_modules if isinstance(lora.target_modules, str) else sorted(lora.target_modules))
+    return {
+        "model_name_or_path": args.model_name_or_path,
+        "max_length": renderer.max_length,
+        "overlong": renderer.overlong,
+        "val_set_size": args.val_set_size,
+        **config_summary(config, {**dict.fromkeys(names), **given}),
+        "optimizer_steps": steps,
+        "lora": lora
+        and {"r": lora.r, "alpha": lora.lora_alpha, "dropout": lora.lora_dropout, "target_modules": adapted},
+    }
+
+
 def lora_from_arguments(args: Any, task_type: str, head: str | None, dropout: float = 0.05) -> Any:
     """The LoRA configuration that the flags describe, or None without --use_peft. dropout: unless given by its flag."""
     if not args.use_peft:
