@@ -48,6 +48,18 @@ def test_layout_of_a_row(sequences):
     assert sum(sizes) == len(row.ids)
 
 
+@given(tries(), st.booleans())
+def test_a_token_is_seen_by_one_run_of_the_row(sequences, share):
+    """`k <= q < until[k]` says the same as following each segment's path."""
+    row = pack_together(sequences, share=share)
+    until = row.until()
+    for segment in row.segments:
+        path = {start + i for start, size in segment.path for i in range(size)}
+        for query in range(segment.start, segment.start + segment.size):
+            seen = path | set(range(segment.start, query + 1))
+            assert seen == {k for k in range(len(row.ids)) if k <= query < until[k]}
+
+
 @given(tries())
 def test_nothing_shared_is_laid_out_twice(sequences):
     """The number of tokens is that of the trie, up to beginnings too short to share."""

@@ -49,12 +49,7 @@ def parser() -> flags.Parser:
     flags.add_base_model_arguments(parser, OVERLONG, "truncate_prompt", "cut the start of the prompt, keep the answer")
     flags.add_training_data_arguments(parser, held_out="comparisons")
     run = flags.add_run_arguments(parser)
-    flags.add_flag(
-        run,
-        "--shared_prefix",
-        "compute the beginning that both sides share once, where the model allows it",
-        default=True,
-    )
+    flags.add_shared_prefix_argument(run)
     loss = parser.add_argument_group("loss")
     loss.add_argument(
         "--center_rewards_coefficient",

@@ -85,9 +85,18 @@ def boolean(text: str) -> bool:
     return known[text.lower()]
 
 
-def add_flag(group, name: str, help: str, default: bool = False) -> None:
+def add_flag(group, name: str, help: str, default: bool | None = False) -> None:
     """A boolean flag: `--name`, `--name true` or `--name false`."""
     group.add_argument(name, type=boolean, nargs="?", const=True, default=default, metavar="BOOL", help=help)
+
+
+def add_shared_prefix_argument(group) -> None:
+    add_flag(
+        group,
+        "--shared_prefix",
+        "compute shared beginnings once, where the model allows it (on CPUs; true: on a GPU too, not measured there)",
+        default=None,
+    )
 
 
 def parse_columns(text: str) -> dict[str, str]:
@@ -176,6 +185,7 @@ def add_scoring_arguments(parser: argparse.ArgumentParser):
         metavar="TOKENS",
         help="tokens in one forward pass, each shared one counted once (chosen from the data)",
     )
+    add_shared_prefix_argument(group)
     return group
 
 

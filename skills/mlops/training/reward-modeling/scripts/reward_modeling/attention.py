@@ -12,9 +12,10 @@ model through only if
 2. its attention calls ours in every layer and asks it for nothing unknown, and
 3. a shrunken model of the same class, with random float64 weights, gives the rewards of one-at-a-time scoring.
 
-Two ways give the same numbers. PyTorch's own attention is called once a segment. On few threads matrix products over
-tiles of queries are faster (1.2 to 1.4 times on segments of 85 to 1000 tokens, one thread of a Zen 4): the heads that
-share a key are one product instead of several, and keys in the future of a whole tile are never multiplied.
+Three ways give the same numbers. On a CPU PyTorch's own attention is called once a segment, or, on few threads, matrix
+products over tiles of queries, which are faster there (1.2 to 1.4 times on segments of 85 to 1000 tokens, one thread of a
+Zen 4): the heads that share a key are one product instead of several, and keys in the future of a whole tile are never
+multiplied. On a GPU FlexAttention is called once a layer.
 
 Prior work shares prefixes by patching models: arXiv:2410.20305 (preference optimisation with FlexAttention), flash-pref (CUDA).
 """
@@ -23,8 +24,9 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -40,6 +42,11 @@ TILED_DTYPES = (torch.float32, torch.float64)
 """In half precision scores would be rounded before the softmax; PyTorch's attention keeps them in fp32."""
 TILED_THREADS = 2
 """Beyond, PyTorch's attention, which spreads over heads and queries, was not measured against tiles."""
+
+BLOCK_DEVICES = ("cuda",)
+"""Where FlexAttention is called once a layer: a call a segment would leave a GPU idle."""
+BLOCK = 128
+"""Tokens in a block of FlexAttention: its own default."""
 
 # What models pass along and what changes nothing here: positions are in the rotary embedding already, and `ends` is for
 # the hook that reads the scores in training.
@@ -61,52 +68,92 @@ class UnsupportedAttentionError(ValueError):
 
 
 class Layout:
-    """What attention needs to know of a packed row, computed once for all layers. `calls` counts the layers."""
+    """What attention needs to know of a packed row, computed once for all layers.
 
-    def __init__(self, row: PackedRow):
+    read: the places of the row whose last hidden states are wanted, or None for all (see `shared_prefix`).
+    callers: the attention modules that have followed this layout.
+    """
+
+    def __init__(self, row: PackedRow, read: Iterable[int] | None = None):
         self.sizes, self.keys = row.pieces()
         self.segments = row.segments
-        self.calls = 0
-        self._masks: dict[Any, torch.Tensor | None] = {}
+        self.length = len(row.ids)
+        self._row = row
+        self.read = None if read is None else torch.tensor(sorted(set(read)))
+        self.only_read = False
+        self.callers: set[int] = set()
+        self._made: dict[Any, Any] = {}
+
+    def of_last_layer(self) -> Layout:
+        """The same row for a layer in which only the tokens that are read ask for anything."""
+        last = copy.copy(self)
+        last.only_read, last._made = self.read is not None, {}
+        return last
+
+    def places(self, device: torch.device) -> torch.Tensor:
+        """[R] the places that are read, ascending."""
+        return self._once(("read", device), lambda: self.read.to(device))
+
+    def asking(self, segment: int) -> torch.Tensor:
+        """[queries] offsets, within a segment, of its tokens that ask."""
+        start, size = self.segments[segment].start, self.segments[segment].size
+        if not self.only_read:
+            return torch.arange(size)
+        first, last = torch.searchsorted(self.read, torch.tensor([start, start + size])).tolist()
+        return self.read[first:last] - start
 
     def mask(self, segment: int, window: int | None, like: torch.Tensor) -> torch.Tensor | None:
         """Additive mask [queries, keys] of a segment, or None where plain causal attention says the same.
 
-        Query i of a segment at depth d sees the keys 0 to d + i, the last `window` of them where there is a window.
+        A token at offset i of a segment at depth d sees the keys 0 to d + i, the last `window` of them where there is one.
         """
         depth, size = self.segments[segment].depth, self.segments[segment].size
-        if depth == 0 and (window is None or size <= window):
+        if depth == 0 and (window is None or size <= window) and not self.only_read:
             return None
-        key = (segment, window, like.dtype, like.device)
-        if key not in self._masks:
-            query = torch.arange(depth, depth + size, device=like.device)[:, None]
+
+        def made() -> torch.Tensor:
+            query = (depth + self.asking(segment))[:, None].to(like.device)
             keys = torch.arange(depth + size, device=like.device)[None]
             seen = keys <= query
             if window is not None:
                 seen = seen & (query - keys < window)
-            mask = torch.zeros(size, depth + size, dtype=like.dtype, device=like.device)
-            self._masks[key] = mask.masked_fill_(~seen, float("-inf"))
-        return self._masks[key]
+            mask = torch.zeros(seen.shape, dtype=like.dtype, device=like.device)
+            return mask.masked_fill_(~seen, float("-inf"))
+
+        return self._once((segment, window, like.dtype, like.device), made)
 
     def hidden(self, tile: Tile, window: int | None, device: torch.device) -> list[tuple[slice, torch.Tensor]]:
         """Where a tile's queries must not look: (columns of its keys, bool [queries, columns]).
 
         The tile's own tokens are hidden above the diagonal; a window hides the beginning of the keys too.
         """
-        before = tile.last - tile.first - tile.queries
-        found = [(slice(before, None), self._cached(("future", tile.queries, device)))]
-        if window is not None and before + tile.queries > window:
-            columns = before + tile.queries - window
-            found.append((slice(0, columns), self._cached(("past", tile.queries, columns, before - window, device))))
+        queries, before = tile.queries, tile.last - tile.first - tile.queries
+
+        def triangle(columns: int, keep: Callable, diagonal: int) -> torch.Tensor:
+            ones = torch.ones(queries, columns, dtype=torch.bool, device=device)
+            return self._once((keep, queries, columns, diagonal, device), lambda: keep(ones, diagonal))
+
+        found = [(slice(before, None), triangle(queries, torch.triu, 1))]
+        if window is not None and before + queries > window:
+            columns = before + queries - window
+            found.append((slice(0, columns), triangle(columns, torch.tril, before - window)))
         return found
 
-    def _cached(self, key: tuple) -> torch.Tensor:
-        if key not in self._masks:
-            kind, queries, *rest, device = key
-            columns, diagonal = rest or (queries, 1)
-            ones = torch.ones(queries, columns, dtype=torch.bool, device=device)
-            self._masks[key] = ones.triu(diagonal) if kind == "future" else ones.tril(diagonal)
-        return self._masks[key]
+    def blocks(self, window: int | None, device: torch.device) -> Any:
+        """The BlockMask of the whole row for FlexAttention: which blocks of queries see which blocks of keys."""
+
+        def made() -> Any:
+            until, positions = (
+                torch.tensor(numbers, device=device) for numbers in (self._row.until(), self._row.positions)
+            )
+            return block_mask(until, positions, window)
+
+        return self._once(("blocks", window, device), made)
+
+    def _once(self, key: Any, make: Callable[[], Any]) -> Any:
+        if key not in self._made:
+            self._made[key] = make()
+        return self._made[key]
 
 
 class Tile(NamedTuple):
@@ -153,23 +200,30 @@ def shared_prefix_attention(
     unknown = [name for name, given in others.items() if given is not None and name not in HARMLESS]
     if unknown:
         raise UnsupportedAttentionError(", ".join(sorted(unknown)))
-    layout.calls += 1
-    if softcap is None and query.dtype in TILED_DTYPES and torch.get_num_threads() <= TILED_THREADS:
+    layout.callers.add(id(module))
+    if query.device.type in BLOCK_DEVICES:
+        return _by_blocks(query, key, value, layout, scaling, sliding_window, softcap), None
+    few = torch.get_num_threads() <= TILED_THREADS
+    if softcap is None and query.dtype in TILED_DTYPES and few and not layout.only_read:
         scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
         return TiledAttention.apply(query, key, value, layout, sliding_window, scaling), None
     return _by_segment(query, key, value, layout, scaling, sliding_window, softcap), None
 
 
 def _by_segment(query, key, value, layout: Layout, scaling: float | None, window: int | None, softcap: float | None):
-    """`shared_prefix_attention` with one call of PyTorch's attention a segment."""
+    """`shared_prefix_attention` with one call of PyTorch's attention a segment. Zeros where no token asks."""
     groups = query.shape[1] // key.shape[1]
     if groups > 1:
         key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
+    if layout.only_read:
+        query = query.index_select(2, layout.places(query.device))
     # split, not slicing: its backward is one concatenation instead of a zero-filled tensor for each slice.
-    queries = query.split([segment.size for segment in layout.segments], 2)
+    queries = query.split([len(layout.asking(i)) for i in range(len(layout.segments))], 2)
     keys, values = key.split(layout.sizes, 2), value.split(layout.sizes, 2)
     outputs = []
     for i, q in enumerate(queries):
+        if not q.shape[2]:
+            continue
         k, v = _gathered(keys, layout.keys[i]), _gathered(values, layout.keys[i])
         mask = layout.mask(i, window, query)
         if softcap is None:
@@ -177,7 +231,84 @@ def _by_segment(query, key, value, layout: Layout, scaling: float | None, window
         else:
             out = _softcapped(q, k, v, mask, scaling, softcap)
         outputs.append(out)
-    return torch.cat(outputs, 2).transpose(1, 2).contiguous()
+    out = torch.cat(outputs, 2).transpose(1, 2)
+    return spread(out, layout) if layout.only_read else out.contiguous()
+
+
+def _by_blocks(query, key, value, layout: Layout, scaling: float | None, window: int | None, softcap: float | None):
+    """`shared_prefix_attention` with one call of PyTorch's FlexAttention (arXiv:2412.05496), compiled on a GPU."""
+    if torch.is_autocast_enabled(query.device.type):
+        dtype = torch.get_autocast_dtype(query.device.type)
+        query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
+    missing = -layout.length % BLOCK
+    query, key, value = (F.pad(tensor, (0, 0, 0, missing)) for tensor in (query, key, value))
+    options = {"block_mask": layout.blocks(window, query.device), "scale": scaling, "enable_gqa": True}
+    out = _flex_attention(query.is_cuda)(query, key, value, score_mod=_capped_at(softcap, query.device), **options)
+    return out[:, :, : layout.length].transpose(1, 2).contiguous()
+
+
+@functools.cache
+def _flex_attention(compiled: bool) -> Callable:
+    from torch.nn.attention.flex_attention import flex_attention
+
+    # From the second length on the compiler makes one kernel for rows of all lengths.
+    return torch.compile(flex_attention) if compiled else flex_attention
+
+
+@functools.cache
+def _capped_at(softcap: float | None, device: torch.device) -> Callable | None:
+    """The score_mod of FlexAttention that bounds scores as `_softcapped` does; the same object at each call, or kernels
+    would be compiled anew."""
+    if softcap is None:
+        return None
+    cap = torch.tensor(softcap, device=device)  # a captured number would be a symbol to the compiler, which it refuses
+
+    def capped(score, batch, head, query, key):
+        return cap * torch.tanh(score / cap)
+
+    return capped
+
+
+def block_mask(until: torch.Tensor, positions: torch.Tensor, window: int | None) -> Any:
+    """FlexAttention's BlockMask of a row, without making the [T, T] mask. until: [T], of `PackedRow.until`; positions: [T].
+
+    A block of keys that lies before a block of queries is seen in part when some key's `until` reaches into it, and in
+    full when every key's does to its end. The row is filled up to whole blocks with tokens that see and are seen by none
+    but themselves.
+    """
+    from torch.nn.attention.flex_attention import BlockMask
+
+    missing = -len(until) % BLOCK
+    fill = torch.arange(len(until), len(until) + missing, device=until.device)
+    until, positions = torch.cat([until, fill + 1]), torch.cat([positions, fill - fill])
+    ends, places = until.view(-1, BLOCK), positions.view(-1, BLOCK)
+    blocks = torch.arange(len(ends), device=until.device)
+    first, last = blocks[:, None] * BLOCK, blocks[:, None] * BLOCK + BLOCK - 1
+    before, same = blocks[None] < blocks[:, None], blocks[None] == blocks[:, None]
+    full = before & (ends.amin(1)[None] > last)
+    seen = same | (before & (ends.amax(1)[None] > first))
+    if window is not None:
+        full &= places.amax(1)[:, None] - places.amin(1)[None] < window
+        seen &= same | (places.amin(1)[:, None] - places.amax(1)[None] < window)
+
+    def visible(batch, head, query, key):
+        mask = (key <= query) & (query < until[key])
+        return mask if window is None else mask & (positions[query] - positions[key] < window)
+
+    def listed(chosen: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        order = chosen.to(torch.int8).argsort(dim=1, descending=True, stable=True)
+        return chosen.sum(1, dtype=torch.int32)[None, None], order.to(torch.int32)[None, None]
+
+    lengths = (len(until), len(until))
+    return BlockMask.from_kv_blocks(
+        *listed(seen & ~full), *listed(full), BLOCK_SIZE=BLOCK, mask_mod=visible, seq_lengths=lengths
+    )
+
+
+def spread(rows: torch.Tensor, layout: Layout) -> torch.Tensor:
+    """[1, R, ...] of the tokens that are read -> [1, T, ...], zeros elsewhere."""
+    full = rows.new_zeros(1, layout.length, *rows.shape[2:])
+    return full.index_copy(1, layout.places(rows.device), rows)
 
 
 class TiledAttention(torch.autograd.Function):
@@ -271,21 +402,81 @@ AttentionInterface.register(NAME, shared_prefix_attention)
 
 @contextlib.contextmanager
 def shared_prefix(model: Any) -> Iterator[None]:
-    """Run the model with this attention inside the block. The choice lives in the model's config: not thread-safe."""
+    """Run the model with this attention inside the block. The choice lives in the model's config: not thread-safe.
+
+    A head reads few tokens of the last layer, so of that layer only keys and values are computed for the others: hooks on
+    its modules that treat each token by itself (`TOKENWISE`) hand them the tokens that the layout says are read, and put
+    zeros elsewhere. What is read keeps its number and its gradients.
+    """
     before = model.config._attn_implementation
     model.set_attn_implementation(NAME)
+    hooks = _only_read(last_layer(model))
     try:
         yield
     finally:
         model.set_attn_implementation(before)
+        for hook in hooks:
+            hook.remove()
+
+
+TOKENWISE = frozenset(("q_proj", "o_proj", "c_proj", "dense", "mlp", "block_sparse_moe"))
+"""Names of modules of a decoder layer that treat each token by itself and whose output goes to that token alone. A
+module of such a name that does otherwise fails the guard's comparison."""
+
+
+def last_layer(model: Any) -> torch.nn.Module | None:
+    """The last decoder layer, or None where the layers are no plain list."""
+    for child in getattr(model, model.base_model_prefix).children():
+        if isinstance(child, torch.nn.ModuleList) and len(child) == model.config.num_hidden_layers:
+            return child[-1]
+    return None
+
+
+def _only_read(layer: torch.nn.Module | None) -> list[Any]:
+    """Hooks that compute a layer for the tokens that its `layout` says are read, and their handles."""
+    if layer is None:
+        return []
+    layout: Layout | None = None
+
+    def begin(module: Any, inputs: Any, named: dict[str, Any]) -> Any:
+        # Anew at each call, also when gradient checkpointing computes the layer again.
+        nonlocal layout
+        layout = None
+        if isinstance(named.get("layout"), Layout) and named["layout"].read is not None:
+            layout = named["layout"].of_last_layer()
+            return inputs, named | {"layout": layout}
+        return None
+
+    def choose(module: Any, inputs: Any) -> Any:
+        if layout is None:
+            return None
+        return (inputs[0].index_select(1, layout.places(inputs[0].device)), *inputs[1:])
+
+    def put_back(module: Any, inputs: Any, output: Any) -> Any:
+        return None if layout is None else spread(output, layout)
+
+    handles = [layer.register_forward_pre_hook(begin, with_kwargs=True)]
+    for module in _outermost(layer, TOKENWISE):
+        handles += [module.register_forward_pre_hook(choose), module.register_forward_hook(put_back)]
+    return handles
+
+
+def _outermost(module: torch.nn.Module, names: frozenset[str]) -> Iterator[torch.nn.Module]:
+    """The modules of these names that are not inside another such."""
+    for name, child in module.named_children():
+        if name in names:
+            yield child
+        else:
+            yield from _outermost(child, names)
 
 
 # ---- which models may be run this way ---------------------------------------------------------------------------------
 
 
 LAYER_TYPES = frozenset(("full_attention", "sliding_attention"))
-TOLERANCE = 1e-6
-"""In float64; transformers computes some norms in float32, which leaves 1e-7. Wrong models differ by 1e-4 and more."""
+TOLERANCES = {torch.float64: 1e-6, torch.float32: 1e-3, torch.bfloat16: 0.2, torch.float16: 0.05}
+"""In float64 transformers computes some norms in float32, which leaves 1e-7, and wrong models differ by 1e-4 and more. The
+other precisions only show whether a device computes what the float64 check has found right."""
 WINDOW = 6
 VOCABULARY = 64
 
@@ -293,18 +484,24 @@ VOCABULARY = 64
 def rewards(model: Any, row: PackedRow, layout: Layout | None = None) -> torch.Tensor:
     """[sequences of the row] rewards in fp32 (or float64), in the order of `row.sequences`. Gradients flow.
 
-    Inside a `shared_prefix(model)` block. `layout`: of this row, for a caller that reads its count of calls.
+    Inside a `shared_prefix(model)` block. `layout`: of this row, for a caller that looks at its callers.
     """
+    scores = outputs_at(model, model.score, row, row.ends, layout)[:, 0]
+    return scores if scores.dtype == torch.float64 else scores.float()
+
+
+def outputs_at(
+    model: Any, head: Any, row: PackedRow, places: Sequence[int], layout: Layout | None = None
+) -> torch.Tensor:
+    """[places, labels] outputs of a model's head at places of a packed row, inside a `shared_prefix(model)` block."""
     device = next(model.parameters()).device
-    body = getattr(model, model.base_model_prefix)
-    hidden = body(
+    hidden = getattr(model, model.base_model_prefix)(
         input_ids=torch.tensor([row.ids], device=device),
         position_ids=torch.tensor([row.positions], device=device),
         use_cache=False,
-        layout=layout or Layout(row),
+        layout=layout or Layout(row, read=places),
     ).last_hidden_state
-    scores = at_places(model.score, hidden, row.ends)[:, 0]
-    return scores if scores.dtype == torch.float64 else scores.float()
+    return at_places(head, hidden, places)
 
 
 def at_places(head: Any, hidden: torch.Tensor, places: list[int]) -> torch.Tensor:
@@ -315,55 +512,74 @@ def at_places(head: Any, hidden: torch.Tensor, places: list[int]) -> torch.Tenso
     return head(hidden[0, distinct])[which]
 
 
-def reason_against(model: Any) -> str | None:
-    """Why this model is not run on packed rows, in a few words, or None when it is. Takes about a tenth of a second.
+def reason_against(model: Any, wanted: bool | None = None) -> str | None:
+    """Why this model is not run on packed rows, or None when it is. Takes about a tenth of a second.
 
-    Not on a GPU: this attention makes one call a segment and layer, which was only measured on CPUs.
+    wanted: None for wherever it was measured, which is on CPUs; False for nowhere; True also on a GPU. There a small model
+    in the precision of this one must give the rewards of one-at-a-time scoring too, which compiles the kernel.
     """
-    config = model.config
+    config, weights = model.config, next(model.parameters())
+    if wanted is False:
+        return "--shared_prefix false asks for it"
     if not hasattr(model, "score") or not hasattr(model, "base_model_prefix"):
         return "it reads its score from the whole text, as encoders do"
-    if next(model.parameters()).device.type != "cpu":
-        return "not measured on this device"
+    device = weights.device.type
+    if device != "cpu" and not (wanted and device in BLOCK_DEVICES):
+        untried = "it is not measured on this device"
+        return f"{untried} (try --shared_prefix true)" if device in BLOCK_DEVICES else untried
     foreign = set(getattr(config, "layer_types", None) or ()) - LAYER_TYPES
     if foreign:
         return f"it has layers of the type {', '.join(sorted(foreign))}"
-    try:
-        difference = self_check(type(model), shrunken(config))
-    except UnsupportedAttentionError as error:
-        return f"its attention asks for {error}"
-    except Exception as error:
-        return f"a small model of its class could not be checked ({type(error).__name__})"
-    if not difference <= TOLERANCE:
-        return f"a small model of its class gives other rewards on packed rows (by {difference:.0e})"
+    checks = {"": {"config": shrunken(config)}}
+    if device in BLOCK_DEVICES:
+        config = shrunken(config, head_dim=head_width(config))
+        length = min(BLOCK, (getattr(config, "max_position_embeddings", None) or 3 * BLOCK) // 3)
+        checks[f" on {device}"] = {"config": config, "like": weights, "length": length}
+    for where, check in checks.items():
+        try:
+            difference = self_check(type(model), **check)
+        except UnsupportedAttentionError as error:
+            return f"its attention asks for {error}"
+        except Exception as error:
+            return f"a small model of its class could not be checked{where} ({type(error).__name__})"
+        if not difference <= TOLERANCES[check["like"].dtype if "like" in check else torch.float64]:
+            return f"a small model of its class gives other rewards on packed rows{where} (by {difference:.0e})"
     return None
 
 
-def self_check(model_class: type, config: Any) -> float:
-    """Largest difference of rewards, relative to their spread, between packed rows and one at a time. float64.
+def self_check(model_class: type, config: Any, *, like: torch.Tensor | None = None, length: int = 12) -> float:
+    """Largest difference of rewards, relative to their spread, between packed rows and one at a time.
 
+    In float64 on the CPU, or in the precision and on the device of `like`. length: of the pieces of its sequences.
     Raises UnsupportedAttentionError when the model's attention asks for something unknown or never calls ours.
     """
+    like = torch.empty(0, dtype=torch.float64) if like is None else like
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = model_class(config).double().eval()
+        model = model_class(config).eval()
         for parameter in model.parameters():
             if parameter.dim() > 1:
                 torch.nn.init.normal_(parameter, std=1 / math.sqrt(parameter.shape[-1]))
-        sequences = _sequences()
+        sequences = _sequences(length)
+    model = model.to(like.device, like.dtype)
     row = pack_together(sequences)
-    layout = Layout(row)
+    layout = Layout(row, read=row.ends)
     with torch.no_grad():
         alone = torch.stack([_alone(model, sequence) for sequence in sequences])
         packed = torch.empty_like(alone)
         with shared_prefix(model):
-            packed[row.sequences] = rewards(model, row, layout)
-    if layout.calls != config.num_hidden_layers:
-        raise UnsupportedAttentionError(f"nothing in {config.num_hidden_layers - layout.calls} of its layers")
+            packed[row.sequences] = rewards(model, row, layout).to(packed.dtype)
+    if len(layout.callers) != config.num_hidden_layers:
+        raise UnsupportedAttentionError(f"nothing in {config.num_hidden_layers - len(layout.callers)} of its layers")
     return ((packed - alone).abs().max() / alone.std()).item()
 
 
-def shrunken(config: Any) -> Any:
+def head_width(config: Any) -> int:
+    """Numbers in an attention head."""
+    return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+
+
+def shrunken(config: Any, head_dim: int = 16) -> Any:
     """The same architecture with small layers: every layer type is there, heads are grouped as they were."""
     small = copy.deepcopy(config)
     kinds = list(getattr(config, "layer_types", None) or ())
@@ -377,8 +593,8 @@ def shrunken(config: Any) -> Any:
         "num_hidden_layers": layers,
         "num_attention_heads": 2 * groups,
         "num_key_value_heads": 2,
-        "head_dim": 16,
-        "hidden_size": 32 * groups,
+        "head_dim": head_dim,
+        "hidden_size": 2 * head_dim * groups,
         "intermediate_size": 32,
         "moe_intermediate_size": 32,
         "shared_expert_intermediate_size": 32,
@@ -404,12 +620,12 @@ def shrunken(config: Any) -> Any:
     return small
 
 
-def _sequences() -> list[list[int]]:
+def _sequences(length: int) -> list[list[int]]:
     """Sequences that share beginnings at two depths, longer than the window; one is a prefix of another."""
-    drawn = torch.randint(1, VOCABULARY, (5, 12)).tolist()
+    drawn = torch.randint(1, VOCABULARY, (5, length)).tolist()
     stem, left, right = drawn[0], drawn[0] + drawn[1], drawn[0] + drawn[2]
     return [stem, left, left + drawn[3], left + drawn[4][:3], right, drawn[4]]
 
 
 def _alone(model: Any, sequence: list[int]) -> torch.Tensor:
-    return model(input_ids=torch.tensor([sequence])).logits[0, 0]
+    return model(input_ids=torch.tensor([sequence], device=model.device)).logits[0, 0]

@@ -126,6 +126,22 @@ class PackedRow:
             places.append(start + offset - passed)
         return places
 
+    def until(self) -> list[int]:
+        """[T] where in the row the tokens that see each one end: token k is seen by k, k + 1, ... until[k] - 1 and no other.
+
+        The sequences are sorted, so what begins with a token and its path is one run of the row.
+        """
+        until = [len(self.ids)] * len(self.ids)
+        path: tuple[tuple[int, int], ...] = ()
+        for segment in self.segments:
+            passed = 0
+            for start, size in path:
+                for place in range(start + max(0, segment.depth - passed), start + size):
+                    until[place] = segment.start
+                passed += size
+            path = (*segment.path, (segment.start, segment.size))
+        return until
+
     def pieces(self) -> tuple[list[int], list[list[int]]]:
         """(sizes, keys): the row cut at every border of a slice, and the pieces that each segment attends to.
 

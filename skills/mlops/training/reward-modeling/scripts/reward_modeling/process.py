@@ -26,7 +26,17 @@ from .kinds import PROCESS
 from .packing import pack, padded_batches, right_padded
 from .records import Message
 from .rendering import OVERLONG, STEP_SEPARATOR, STEPS_OVERLONG, StepRenderer, split_steps
-from .scoring import PADDED_TOKENS, Ranked, RewardModel, Text, as_messages, longest_input, ranked
+from .scoring import (
+    PADDED_TOKENS,
+    SCORING_ARGUMENTS,
+    Ranked,
+    RewardModel,
+    Text,
+    as_messages,
+    longest_input,
+    ranked,
+    row_tokens,
+)
 
 SolutionText = str | Sequence[str]
 """A solution: its steps, or one text that is split into steps."""
@@ -131,13 +141,14 @@ class ProcessRewardModel:
         *,
         card: dict[str, Any] | None = None,
         max_tokens_per_batch: int | None = None,
+        shared_prefix: bool | None = None,
         aggregate: str = DEFAULT_AGGREGATE,
         split_at: str | None = None,
     ):
         if aggregate not in AGGREGATIONS:
             raise ValueError(f"aggregate is one of {tuple(AGGREGATIONS)}, not {aggregate!r}")
         self.model, self.renderer, self.card, self.aggregate = model, renderer, card, aggregate
-        self.max_tokens_per_batch = max_tokens_per_batch
+        self.max_tokens_per_batch, self.shared_prefix = max_tokens_per_batch, shared_prefix
         own = renderer.step_separator if renderer else STEP_SEPARATOR
         self.split_at = split_at or (own if own.isspace() else STEP_SEPARATOR)
         self.notes: list[str] = []
@@ -153,12 +164,14 @@ class ProcessRewardModel:
         max_length: int | None = None,
         overlong: str | None = None,
         max_tokens_per_batch: int | None = None,
+        shared_prefix: bool | None = None,
         aggregate: str = DEFAULT_AGGREGATE,
         step_separator: str | None = None,
     ) -> ProcessRewardModel:
         """Load a process reward model from a folder or hub id.
 
-        max_length, overlong: as in training unless given (see `StepRenderer`). step_separator: where texts are split into
+        max_length, overlong: as in training unless given (see `StepRenderer`). shared_prefix: as in
+        `RewardModel.from_pretrained`. step_separator: where texts are split into
         steps, by default at the separator of the model if that is blank, else at line breaks; for a model without a card
         it is the model's separator too. Raises ModelError when it is no process reward model or renders text otherwise
         than it did in training, UsageError for an `overlong` of outcome models.
@@ -177,6 +190,7 @@ class ProcessRewardModel:
             renderer,
             card=loaded.card,
             max_tokens_per_batch=max_tokens_per_batch,
+            shared_prefix=shared_prefix,
             aggregate=aggregate,
             split_at=step_separator,
         )
@@ -186,11 +200,10 @@ class ProcessRewardModel:
     @classmethod
     def from_arguments(cls, args: Any, path: str | None = None) -> ProcessRewardModel:
         """The model that the flags of `arguments.add_scoring_arguments` and `add_process_arguments` describe."""
-        names = ("dtype", "device", "max_length", "overlong", "max_tokens_per_batch", "step_separator")
         model = cls.from_pretrained(
             path or args.model_name_or_path,
             aggregate=args.aggregate or DEFAULT_AGGREGATE,
-            **{name: getattr(args, name) for name in names},
+            **{name: getattr(args, name) for name in (*SCORING_ARGUMENTS, "step_separator")},
         )
         for note in model.notes:
             log(note)
@@ -291,7 +304,7 @@ class ProcessRewardModel:
     def why_padded(self) -> str | None:
         """Why shared beginnings are computed again for each row, or None where they are computed once."""
         if self._why_padded is _NOT_ASKED:
-            self._why_padded = reason_against(checkpoints.unwrapped(self.model), self.renderer)
+            self._why_padded = reason_against(checkpoints.unwrapped(self.model), self.renderer, self.shared_prefix)
         return self._why_padded
 
     def _score(self, prompts, solutions, result: Callable[[list[str], StepScores | None], Any]) -> list[Any]:
@@ -341,7 +354,7 @@ class ProcessRewardModel:
 
         base = checkpoints.unwrapped(self.model)
         with shared_prefix(base):
-            for packed in pack([ids for ids, _ in rows], self.max_tokens_per_batch):
+            for packed in pack([ids for ids, _ in rows], row_tokens(base, self.max_tokens_per_batch)):
                 yield packed.sequences, packed_logits(base, packed, [rows[i][1] for i in packed.sequences])
 
     def _forward(self, rows: list[tuple[list[int], list[int]]]) -> Any:
@@ -358,22 +371,13 @@ def packed_logits(model: Any, row: Any, positions: Sequence[Sequence[int]]) -> A
 
     Inside a `shared_prefix(model)` block. The head reads the scored tokens alone.
     """
-    import torch
+    from .attention import outputs_at
 
-    from .attention import Layout, at_places
-
-    device = next(model.parameters()).device
-    hidden = getattr(model, model.base_model_prefix)(
-        input_ids=torch.tensor([row.ids], device=device),
-        position_ids=torch.tensor([row.positions], device=device),
-        use_cache=False,
-        layout=Layout(row),
-    ).last_hidden_state
     places = [place for i, offsets in enumerate(positions) for place in row.places(i, offsets)]
-    return _log_odds(at_places(getattr(model, checkpoints.head_name(model)), hidden, places))
+    return _log_odds(outputs_at(model, getattr(model, checkpoints.head_name(model)), row, places))
 
 
-def reason_against(model: Any, renderer: StepRenderer | None = None) -> str | None:
+def reason_against(model: Any, renderer: StepRenderer | None = None, wanted: bool | None = None) -> str | None:
     """Why this model is not run on packed rows, or None when it is: `attention.reason_against`, of its trunk.
 
     The trunk is that of the same architecture's sequence classifier, so that a small one of those is checked. Only its
@@ -394,7 +398,7 @@ def reason_against(model: Any, renderer: StepRenderer | None = None) -> str | No
     trunks = [type(getattr(one, one.base_model_prefix)) for one in (model, sibling)]
     if trunks[0] is not trunks[1]:
         return f"its trunk {trunks[0].__name__} is not that of a sequence classifier"
-    return attention.reason_against(sibling.to(next(model.parameters()).device))
+    return attention.reason_against(sibling.to(model.device, model.dtype), wanted)
 
 
 def _log_odds(logits: Any) -> Any:

@@ -36,6 +36,8 @@ Text = str | Sequence[Message]
 PADDED_TOKENS = 8192
 _NOT_ASKED = object()
 DEFAULT_MAX_LENGTH = 1024
+SCORING_ARGUMENTS = ("dtype", "device", "max_length", "overlong", "max_tokens_per_batch", "shared_prefix")
+"""Arguments of `from_pretrained` that are flags of every script that scores."""
 
 
 @dataclass(frozen=True)
@@ -61,9 +63,10 @@ class RewardModel:
         *,
         card: dict[str, Any] | None = None,
         max_tokens_per_batch: int | None = None,
+        shared_prefix: bool | None = None,
     ):
         self.model, self.renderer, self.card = model, renderer, card
-        self.max_tokens_per_batch = max_tokens_per_batch
+        self.max_tokens_per_batch, self.shared_prefix = max_tokens_per_batch, shared_prefix
         self.notes: list[str] = []
         self._why_padded: Any = _NOT_ASKED
 
@@ -77,10 +80,12 @@ class RewardModel:
         max_length: int | None = None,
         overlong: str | None = None,
         max_tokens_per_batch: int | None = None,
+        shared_prefix: bool | None = None,
     ) -> RewardModel:
         """Load a reward model from a folder or hub id.
 
         max_length, overlong: as in training unless given (see `Renderer`). dtype: of the weights; the head stays fp32.
+        shared_prefix: compute shared beginnings once; None does so on CPUs, True also on a GPU (not measured there).
         Raises ModelError when it is no reward model or renders text otherwise than it did in training.
         """
         loaded = checkpoints.load(path, dtype=dtype, device=device)
@@ -91,7 +96,8 @@ class RewardModel:
             overlong=overlong or trained.get("overlong", "truncate_prompt"),
             scored_at=checkpoints.scored_at(loaded.model),
         )
-        reward_model = cls(loaded.model, renderer, card=loaded.card, max_tokens_per_batch=max_tokens_per_batch)
+        run = {"max_tokens_per_batch": max_tokens_per_batch, "shared_prefix": shared_prefix}
+        reward_model = cls(loaded.model, renderer, card=loaded.card, **run)
         padded = reward_model.why_padded()
         path = "shared beginnings are computed once" if padded is None else f"batches are padded, since {padded}"
         reward_model.notes = [*loaded.notes, f"scoring: {path}"]
@@ -100,8 +106,9 @@ class RewardModel:
     @classmethod
     def from_arguments(cls, args: Any, path: str | None = None) -> RewardModel:
         """The reward model that the flags of `arguments.add_scoring_arguments` describe, or another one run in its way."""
-        names = ("dtype", "device", "max_length", "overlong", "max_tokens_per_batch")
-        model = cls.from_pretrained(path or args.model_name_or_path, **{name: getattr(args, name) for name in names})
+        model = cls.from_pretrained(
+            path or args.model_name_or_path, **{name: getattr(args, name) for name in SCORING_ARGUMENTS}
+        )
         for note in model.notes:
             log(note)
         return model
@@ -200,7 +207,7 @@ class RewardModel:
         if self._why_padded is _NOT_ASKED:
             from .attention import reason_against
 
-            self._why_padded = reason_against(checkpoints.unwrapped(self.model))
+            self._why_padded = reason_against(checkpoints.unwrapped(self.model), self.shared_prefix)
         return self._why_padded
 
     def _batches(self, rows: Sequence[list[int]]) -> Iterator[tuple[list[int], Any]]:
@@ -217,7 +224,7 @@ class RewardModel:
 
         base = checkpoints.unwrapped(self.model)
         with shared_prefix(base):
-            for packed in pack([self._up_to_scored(row) for row in rows], self.max_tokens_per_batch):
+            for packed in pack([self._up_to_scored(row) for row in rows], row_tokens(base, self.max_tokens_per_batch)):
                 yield packed.sequences, rewards(base, packed)
 
     def _up_to_scored(self, row: list[int]) -> list[int]:
@@ -238,6 +245,11 @@ class RewardModel:
         """The token by which the model finds the end of a row: its config's, which a foreign tokenizer may not share."""
         configured = self.model.config.get_text_config().pad_token_id
         return self.renderer.tokenizer.pad_token_id if configured is None else configured
+
+
+def row_tokens(model: Any, asked: int | None) -> int | None:
+    """Tokens in a packed row: what was asked for, or on a CPU None (see `pack`), on a GPU enough to keep it busy."""
+    return asked or (None if model.device.type == "cpu" else PADDED_TOKENS)
 
 
 def ranked(scores: Sequence[float | None], completions: Sequence[Text]) -> list[Ranked]:

@@ -97,14 +97,15 @@ class PackedCollator:
             "ends": ends,
             "input_ids": torch.tensor([row.ids]),
             "position_ids": torch.tensor([row.positions]),
-            "layout": Layout(row),
+            "layout": Layout(row, read=row.ends),
             **pairs,
         }
 
 
 @contextlib.contextmanager
-def packed_batches(trainer: Any) -> Iterator[str | None]:
-    """Let a trainer run on packed batches inside the block, where its model allows it. Yields why not, or None.
+def packed_batches(trainer: Any, wanted: bool | None = None) -> Iterator[str | None]:
+    """Let a trainer run on packed batches inside the block, where its model allows it and `wanted` (see
+    `attention.reason_against`). Yields why not, or None.
 
     Two forward hooks do it, so that a distributed wrapper around the model still sees an ordinary forward pass: one keeps
     the head's output for every token, the other replaces the model's output by the scores at `ends`.
@@ -112,7 +113,7 @@ def packed_batches(trainer: Any) -> Iterator[str | None]:
     from ..attention import reason_against, shared_prefix
 
     base = unwrapped(trainer.model)
-    reason = reason_against(base)
+    reason = reason_against(base, wanted)
     if reason:
         log(f"batches are padded, since {reason}")
         yield reason
@@ -345,12 +346,12 @@ def fit(
     peft_config: Any = None,
     label_smoothing: float = 0.0,
     resume: str | None = None,
-    shared_prefix: bool = True,
+    shared_prefix: bool | None = None,
 ) -> tuple[Any, dict[str, Any]]:
     """Train. Returns the model in memory (a PEFT model when `peft_config` is given) and a summary of the run.
 
-    With `shared_prefix` the beginning that the sides of a pair share is computed once where the model allows it: the
-    same loss and gradients in less time (see `batches.packed_batches`).
+    The beginning that the sides of a pair share is computed once where the model allows it: the same loss and gradients
+    in less time (see `packed_batches`). `shared_prefix` False forbids it, True asks for it on a GPU too.
 
     Raises ModelError when the trainer refuses the model, RunError when the loss is no number.
     """
@@ -378,4 +379,4 @@ def fit(
     except (ValueError, TypeError) as error:
         raise ModelError(f"the model cannot be trained: {error}") from error
     log(f"training: {len(rows.pairs)} pairs in {len(rows.dataset)} rows, {arguments.world_size} process(es)")
-    return run(trainer, resume, packed_batches(trainer) if shared_prefix else contextlib.nullcontext())
+    return run(trainer, resume, packed_batches(trainer, shared_prefix))
