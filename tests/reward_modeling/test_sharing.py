@@ -162,3 +162,18 @@ def test_equal_completions_tie_to_the_last_bit(way):
     sequences = [sequence for sequence in groups() for _ in range(3)]
     found = packed(model, sequences).view(-1, 3)
     assert torch.equal(found[:, 0], found[:, 1]) and torch.equal(found[:, 0], found[:, 2])
+
+
+def test_autocast_trains_packed_rows(way, request):
+    """Under autocast queries and keys come in fp32 and values in bfloat16: attention must bring them together."""
+    model = build("qwen2", GOOD["qwen2"]).float()
+    sequences = groups()
+    row = pack_together(sequences)
+    grad = "by block" not in request.node.name  # FlexAttention has no backward pass on a CPU
+    with torch.set_grad_enabled(grad), torch.autocast("cpu", torch.bfloat16), shared_prefix(model):
+        found = attention.rewards(model, row)
+    expected = alone(model, sequences)[row.sequences]
+    assert (found - expected).abs().max() < 0.1 * expected.std()
+    if grad:
+        found.sum().backward()
+        assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)

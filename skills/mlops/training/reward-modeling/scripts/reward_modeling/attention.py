@@ -203,8 +203,9 @@ def shared_prefix_attention(
     layout.callers.add(id(module))
     if query.device.type in BLOCK_DEVICES:
         return _by_blocks(query, key, value, layout, scaling, sliding_window, softcap), None
-    few = torch.get_num_threads() <= TILED_THREADS
-    if softcap is None and query.dtype in TILED_DTYPES and few and not layout.only_read:
+    few = torch.get_num_threads() <= TILED_THREADS and not layout.only_read
+    exact = query.dtype in TILED_DTYPES and not torch.is_autocast_enabled(query.device.type)
+    if softcap is None and few and exact:
         scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
         return TiledAttention.apply(query, key, value, layout, sliding_window, scaling), None
     return _by_segment(query, key, value, layout, scaling, sliding_window, softcap), None
