@@ -44,6 +44,37 @@ def test_equal_to_score_py(models, tmp_path):
     assert rewards(PROMPTS, ANSWERS) == pytest.approx(printed, abs=1e-5)
 
 
+def test_score_py_combines_as_ppo_does(models, tmp_path):
+    rows = [{"prompt": p, "completions": [c[0]["content"] for c in ANSWERS]} for p in PROMPTS]
+    file = write_jsonl(tmp_path / "rows.jsonl", rows)
+    flags = ["--reward_model_path", *models, "--reward_weights", "0.7", "-0.3", "--input", file]
+    plain, best = run_main("score.py", *flags).json, run_main("score.py", *flags, "--best_of", "3").json
+    prompts, answers = [p for p in PROMPTS for _ in ANSWERS], ANSWERS * len(PROMPTS)
+    expected = Rewards.from_pretrained(models, weights=[0.7, -0.3])(prompts, answers)
+    assert [reward for row in plain["rows"] for reward in row["rewards"]] == pytest.approx(expected, abs=1e-5)
+    assert [row["reward"] for row in best["rows"]] == [max(row["rewards"]) for row in plain["rows"]]
+    assert plain["reward_weights"] == [0.7, -0.3] and len(plain["reward_models"]) == 2
+    scaled = run_main("score.py", *flags, "--normalise").json["rows"]
+    expected = Rewards.from_pretrained(models, weights=[0.7, -0.3], normalise=True)(prompts, answers)
+    assert [reward for row in scaled for reward in row["rewards"]] == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--model_name_or_path", "{0}", "--reward_model_path", "{1}"], "give one of them"),
+        (["--model_name_or_path", "{0}", "--reward_combine", "min"], "are for several models"),
+        (["--reward_model_path", "{0}", "{0}"], "given twice"),
+        (["--reward_model_path", "{0}", "{1}", "--reward_weights", "1"], "1 reward weights for 2"),
+        ([], "--model_name_or_path is required"),
+    ],
+)
+def test_score_py_says_which_models_it_takes(models, flags, said):
+    asked = [flag.format(*models) for flag in flags]
+    done = run_main("score.py", *asked, "--prompt", "hello", "--completions", "red")
+    assert done.returncode == 2 and said in done.stderr
+
+
 def test_combinations_of_two_models(models):
     one, two = (Rewards.from_pretrained(path)(PROMPTS, ANSWERS) for path in models)
     together = {name: Rewards.from_pretrained(models, combine=name)(PROMPTS, ANSWERS) for name in COMBINATIONS}

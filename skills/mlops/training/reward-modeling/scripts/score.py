@@ -19,6 +19,7 @@
     score.py --model_name_or_path runs/mine --input prompts.jsonl --generate_with runs/sft --best_of 16 --output best.jsonl
     score.py --model_name_or_path runs/mine --prompt "What is 2 + 2?" --completions "4." "A fish."
     score.py --model_name_or_path runs/prm --input solutions.jsonl --aggregate prod --rank
+    score.py --reward_model_path runs/helpful runs/harmless --reward_weights 0.7 0.3 --input completions.jsonl --rank
 
 Reads   rows with prompt and completion, completions or responses; messages; chosen and rejected (references/scoring.md);
         for a process reward model also prompt and steps, and completions that are lists of steps (references/process.md)
@@ -52,6 +53,7 @@ WRITTEN_TOGETHER = 256
 def parser() -> flags.Parser:
     parser = flags.Parser(__doc__, prog="score.py")
     flags.add_scoring_arguments(parser)
+    flags.add_several_models_arguments(parser.add_argument_group("several outcome reward models, instead of one"))
     flags.add_process_arguments(parser)
     data = parser.add_argument_group("what to score")
     data.add_argument(
@@ -99,7 +101,8 @@ def parser() -> flags.Parser:
 
 
 def main(argv: list[str] | None = None) -> dict:
-    args = flags.parse(parser(), argv, required=("model_name_or_path",))
+    args = flags.parse(parser(), argv)
+    check_models(args)
     if bool(args.input) == bool(args.prompt is not None):
         raise UsageError("give either --input, or --prompt with --completions")
     if args.generate_with:
@@ -114,14 +117,15 @@ def main(argv: list[str] | None = None) -> dict:
         )
     output = check_output_file(args.output, args.overwrite) if args.output else None
 
-    from reward_modeling import checkpoints, process
+    from reward_modeling import checkpoints
+    from reward_modeling.scoring import Rewards
 
-    of_steps = checkpoints.kind_of(args.model_name_or_path) is checkpoints.PROCESS
+    of_steps = not args.reward_model_path and checkpoints.kind_of(args.model_name_or_path) is checkpoints.PROCESS
     if of_steps and args.normalise:
         raise UsageError("--normalise is for outcome reward models: step scores are probabilities")
     kind = "step_scoring" if of_steps else "scoring"
     rankings, completions = written_rankings(args) if args.generate_with else read_rankings(args, kind)
-    model = process.from_arguments(args)
+    model = load_model(args)
     summary, rows = Summary(), None
     with progress("scoring", completions) as advance:
         scored = scored_rankings(model, rankings, args, advance)
@@ -134,19 +138,50 @@ def main(argv: list[str] | None = None) -> dict:
     if output:
         log(f"wrote {summary.prompts} rows to {output}")
     result = {
-        "model": args.model_name_or_path,
+        "model": args.model_name_or_path or ", ".join(args.reward_model_path),
         "prompts": summary.prompts,
         "completions": summary.completions,
         "not_scored": summary.completions - summary.scored,
-        "truncated": model.renderer.counts["truncated"],
+        "truncated": model.truncated,
         "reward_mean": summary.total / summary.scored if summary.scored else None,
         "output": str(output) if output else None,
     }
+    if isinstance(model, Rewards):
+        result |= {"reward_models": model.names, "reward_combine": model.combine, "reward_weights": model.weights}
     if args.generate_with:
         result |= {"policy": args.generate_with, "unfinished": summary.unfinished}
     if of_steps:
         result |= {"aggregate": model.aggregate, "steps": summary.steps, "steps_not_scored": summary.steps_not_scored}
     return result if output else {**result, "rows": rows}
+
+
+def check_models(args) -> None:
+    """Raises UsageError unless one reward model of either kind is given, or one or more outcome models to combine."""
+    if args.reward_model_path and args.model_name_or_path:
+        raise UsageError("--model_name_or_path is one reward model, --reward_model_path several: give one of them")
+    if not args.reward_model_path:
+        flags.check_required(args, ("model_name_or_path",), "score.py")
+        if args.reward_weights or args.reward_combine != "sum":
+            raise UsageError(
+                "--reward_weights and --reward_combine are for several models",
+                hint="give them with --reward_model_path A B",
+            )
+
+
+def load_model(args):
+    """The one reward model, or `Rewards` of several, that the flags describe."""
+    from reward_modeling import process
+    from reward_modeling.scoring import SCORING_ARGUMENTS, Rewards
+
+    if not args.reward_model_path:
+        return process.from_arguments(args)
+    return Rewards.from_pretrained(
+        args.reward_model_path,
+        weights=args.reward_weights,
+        combine=args.reward_combine,
+        normalise=args.normalise,
+        **{name: getattr(args, name) for name in SCORING_ARGUMENTS},
+    )
 
 
 def read_rankings(args, kind: str) -> tuple:
@@ -255,6 +290,7 @@ def score_together(model, rankings, normalise: bool, advance):
     Steps are what `step_columns` reads, one entry a completion, and None from an outcome reward model.
     """
     from reward_modeling.process import ProcessRewardModel, step_rewards
+    from reward_modeling.scoring import Rewards
 
     conversations = [
         (ranking.prompt, completion, ranking.tools, ranking.origin)
@@ -267,7 +303,9 @@ def score_together(model, rankings, normalise: bool, advance):
         steps = iter([{"steps": own, "step_rewards": step_rewards(own, scores)} for own, scores in scored])
     else:
         flat, steps = model.score_conversations(conversations, advance), None
-    scores = iter(model.normalise(flat) if normalise else flat)
+    if normalise and not isinstance(model, Rewards):  # which does so with each model's own statistics
+        flat = model.normalise(flat)
+    scores = iter(flat)
     for ranking in rankings:
         several = range(len(ranking.completions))
         yield ranking, [next(scores) for _ in several], steps and [next(steps) for _ in several]

@@ -208,11 +208,10 @@ def add_process_arguments(parser: argparse.ArgumentParser):
     return group
 
 
-def add_reward_arguments(parser: argparse.ArgumentParser):
-    """The reward of a reinforcement learning run: one reward model, several with weights, or an ensemble."""
+def add_several_models_arguments(group) -> None:
+    """One outcome reward model, several with weights, or an ensemble: what `scoring.Rewards` is made of."""
     from .scoring import COMBINATIONS
 
-    group = parser.add_argument_group("reward")
     group.add_argument(
         "--reward_model_path", nargs="+", metavar="MODEL", help="folders or hub ids of one or more reward models"
     )
@@ -229,6 +228,12 @@ def add_reward_arguments(parser: argparse.ArgumentParser):
         default="sum",
         help="; ".join(f"{name}: {entry.description}" for name, entry in COMBINATIONS.items()) + " (sum)",
     )
+
+
+def add_reward_arguments(parser: argparse.ArgumentParser):
+    """The reward of a reinforcement learning run: one reward model, several with weights, or an ensemble."""
+    group = parser.add_argument_group("reward")
+    add_several_models_arguments(group)
     add_flag(
         group, "--normalise_rewards", "subtract the mean and divide by the standard deviation saved with each model"
     )

@@ -460,6 +460,7 @@ SCHEMAS: dict[str, tuple[dict[str, Any], ...]] = {
                     "anyOf": [{"required": ["reward"]}, {"required": ["rewards"]}],
                 }
             ),
+            **{"reward_models": _list(_TEXT), "reward_combine": _TEXT, "reward_weights": _list(_NUMBER)},
             **{"policy": _TEXT, "unfinished": _COUNT},
             **{"aggregate": _TEXT, "steps": _COUNT, "steps_not_scored": _COUNT},
         ),

@@ -301,6 +301,11 @@ class ProcessRewardModel:
             )
         return scores
 
+    @property
+    def truncated(self) -> int:
+        """Solutions whose prompt was cut so far because they were longer than the model reads."""
+        return self.renderer.counts["truncated"]
+
     def why_padded(self) -> str | None:
         """Why shared beginnings are computed again for each row, or None where they are computed once."""
         if self._why_padded is _NOT_ASKED:

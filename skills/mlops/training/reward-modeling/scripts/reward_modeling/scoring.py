@@ -140,6 +140,11 @@ class RewardModel:
         scores = self.score([prompt], [list(completions)], tools=[tools])[0]
         return ranked(scores, completions)
 
+    @property
+    def truncated(self) -> int:
+        """Conversations cut so far because they were longer than the model reads."""
+        return self.renderer.counts["truncated"]
+
     def normalise(self, scores: Sequence[float | None]) -> list[float | None]:
         """(score - mean) / std, with the mean and standard deviation that were saved with the model."""
         reward = (self.card or {}).get("reward")
@@ -418,19 +423,32 @@ class Rewards:
             (prompt, completion, tool, None)
             for prompt, completion, tool in zip(prompts, completions, tools, strict=True)
         ]
-        by_model = [self._score(name, model, conversations) for name, model in self.models.items()]
+        return self.score_conversations(conversations)
+
+    def score_conversations(
+        self, conversations: Sequence[tuple], progress: Callable[[int], None] | None = None
+    ) -> list[float]:
+        """[n] combined rewards of (prompt messages, completion messages, tools, where), in input order.
+
+        `progress` is called with the number of conversations that the last of the models has finished.
+        """
+        *_, last = self.models
+        by_model = [
+            self._score(name, model, conversations, progress if name == last else None)
+            for name, model in self.models.items()
+        ]
         self.parts = {name: fmean(scores) for name, scores in zip(self.models, by_model, strict=True) if scores}
         return [self.combination.combine(rewards, self.weights) for rewards in zip(*by_model, strict=True)]
 
     @property
     def truncated(self) -> int:
         """Conversations cut so far because they were longer than a model reads."""
-        return sum(model.renderer.counts["truncated"] for model in self.models.values())
+        return sum(model.truncated for model in self.models.values())
 
-    def _score(self, name: str, model: Any, conversations: list[tuple]) -> list[float]:
+    def _score(self, name: str, model: Any, conversations: Sequence[tuple], progress: Any = None) -> list[float]:
         model.model.eval()  # a trainer may have been handed the module and put it into training mode
         try:
-            scores = model.score_conversations(conversations)
+            scores = model.score_conversations(conversations, progress)
         except RunError as error:
             raise RunError(f"reward model {name}: {error.message}", where=error.where, hint=error.hint) from error
         left_out = [i for i, score in enumerate(scores) if score is None]

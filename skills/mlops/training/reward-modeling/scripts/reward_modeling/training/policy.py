@@ -280,7 +280,8 @@ class Sampler:
 SAMPLERS: dict[str, Sampler] = {
     "transformers": Sampler(_generate_with_transformers, "model.generate with its key-value cache, on every device"),
 }
-"""Faster engines (vLLM, continuous batching) go in here. None is: each needs a GPU and its own copy of changing weights."""
+"""Another engine goes in here. vLLM wants a GPU and a copy of weights that change at every update; transformers' continuous
+batching (`generate_batch`) took a hundred times as long on a CPU. Neither draws by numbers given, as `Draw` does."""
 
 
 def sample(
