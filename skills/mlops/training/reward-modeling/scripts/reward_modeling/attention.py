@@ -130,8 +130,8 @@ class Layout:
         queries, before = tile.queries, tile.last - tile.first - tile.queries
 
         def triangle(columns: int, keep: Callable, diagonal: int) -> torch.Tensor:
-            ones = torch.ones(queries, columns, dtype=torch.bool, device=device)
-            return self._once((keep, queries, columns, diagonal, device), lambda: keep(ones, diagonal))
+            ones = functools.partial(torch.ones, queries, columns, dtype=torch.bool, device=device)
+            return self._once((keep, queries, columns, diagonal, device), lambda: keep(ones(), diagonal))
 
         found = [(slice(before, None), triangle(queries, torch.triu, 1))]
         if window is not None and before + queries > window:
@@ -262,7 +262,9 @@ def _capped_at(softcap: float | None, device: torch.device) -> Callable | None:
     would be compiled anew."""
     if softcap is None:
         return None
-    cap = torch.tensor(softcap, device=device)  # a captured number would be a symbol to the compiler, which it refuses
+    # A captured number would be a symbol to the compiler, which it refuses. It is kept, so training must be able to use it too.
+    with torch.inference_mode(False):
+        cap = torch.tensor(softcap, device=device)
 
     def capped(score, batch, head, query, key):
         return cap * torch.tanh(score / cap)
