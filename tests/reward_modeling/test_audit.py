@@ -80,6 +80,8 @@ def test_dropping_the_finding_leaves_the_clean_pairs(check):
         "4</s>\n",
         "4\n### Instruction:\nAdd.",
         "4\n\nAssistant: 5",
+        "Human:  Yes, 4.",
+        "4.\n\nHappy Human: thanks",
     ],
 )
 def test_the_marker_of_a_turn_in_either_answer_is_found(answer):
@@ -89,7 +91,15 @@ def test_the_marker_of_a_turn_in_either_answer_is_found(answer):
 
 @pytest.mark.parametrize(
     "answer",
-    ["Human: is a word", "a || b <- c|", "<s>old</s> new", "## Instructions", "if a <|b and c|> d", "| [x] | </s>a"],
+    [
+        "a Human: is a word",
+        "the\nHuman: a film",
+        "a || b <- c|",
+        "<s>old</s> new",
+        "## Instructions",
+        "if a <|b and c|> d",
+        "| [x] | </s>a",
+    ],
 )
 def test_text_that_only_looks_like_a_marker_is_not(answer):
     assert found([*CLEAN, pair(chosen=answer, row=4)]) == {}

@@ -100,7 +100,7 @@ def test_the_chosen_threshold_is_the_best_of_all(rows):
     solutions = [solution([0.0 if bad else 1.0 for _, bad in row], str(i)) for i, row in enumerate(rows)]
     data, values, _ = steps.labelled_steps(solutions, [[score for score, _ in row] for row in rows])
     if not (data.first_error >= 0).any() or (data.first_error >= 0).all():
-        with pytest.raises(DataError, match="some with an error and some without"):
+        with pytest.raises(DataError, match=r"with an error and solutions without; of those .* 0 have"):
             steps.choose_threshold(data, values)
         return
 
@@ -199,6 +199,13 @@ def test_a_threshold_from_other_data_or_given():
     assert chosen["threshold"]["chosen_on"] == "30 solutions of other data"
     given_one = steps.judge(judge, rows, threshold=0.5).summary
     assert given_one["recall"]["value"] == 0.0 and given_one["threshold"] == {"values": [0.5], "chosen_on": "given"}
+    # The baselines that count characters or steps have scales of their own, on which 0.5 means nothing.
+    by_halves = steps.judge(judge, rows).summary["baselines"]
+    assert given_one["baselines"] == by_halves
+    assert (
+        by_halves["longer_steps"]["f1"] != by_halves["all_wrong"]["f1"]
+        or by_halves["later_steps"]["f1"] != by_halves["all_wrong"]["f1"]
+    )
 
 
 def test_baselines_by_hand():
@@ -255,7 +262,7 @@ def test_what_gets_0_itself_is_not_sent_to_figures_of_which_the_baseline_gets_0(
         "Next: evaluate on more solutions (40 here), or train on more."
     ) in lines
     (f1,) = [line for line in lines if line.startswith("F1 of wrong steps 0.000 [")]
-    assert "best baseline: all wrong 0.400 [" in f1, "of 80 steps 20 are wrong: 2 * 20 / (80 + 20)"
+    assert "best baseline: later steps 0.667 [" in f1, "flags 40 second steps, 20 of them wrong: 2 * 20 / (40 + 20)"
     (accuracy,) = [line for line in lines if line.startswith("step accuracy 0.250 ")]
     assert accuracy.endswith("(0.750). Next: go by F1 and ProcessBench F1, each against its best baseline.")
     (shortcut,) = [line for line in lines if "length and position alone" in line]

@@ -188,6 +188,21 @@ def test_names():
         unique_names(["runs/a", "runs/b", "runs/a/"])
 
 
+def test_spreads_far_apart_are_warned_of_once(models, capfd, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    wide = tmp_path / "wide"
+    shutil.copytree(models[1], wide)
+    weights = load_file(wide / "model.safetensors")
+    weights["score.weight"] *= 100
+    save_file(weights, wide / "model.safetensors", metadata={"format": "pt"})
+    for second, warnings in ((wide, 1), (models[1], 0)):
+        rewards = Rewards.from_pretrained([models[0], str(second)], weights=[0.7, 0.3])
+        rewards(PROMPTS, ANSWERS)
+        rewards(PROMPTS, ANSWERS)
+        assert " ".join(capfd.readouterr().err.split()).count("the widest decides") == warnings
+
+
 def test_an_ensemble_with_shifted_zeros_is_warned_of(models, capfd, tmp_path):
     import json
 

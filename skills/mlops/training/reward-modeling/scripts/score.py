@@ -311,13 +311,22 @@ def score_together(model, rankings, normalise: bool, advance):
         yield ranking, [next(scores) for _ in several], steps and [next(steps) for _ in several]
 
 
+def shown(ranking, scores: list[float | None], args) -> list:
+    """The completions of a prompt as the table shows them: best first with --rank, the best alone with --best_of."""
+    from reward_modeling.scoring import Ranked, ranked
+
+    if args.rank or args.best_of:
+        return ranked(scores, ranking.completions)[: 1 if args.best_of else None]
+    return [Ranked(i, *pair) for i, pair in enumerate(zip(scores, ranking.completions, strict=True))]
+
+
 class Summary:
     """What is said of all rows after the last: counts, the mean, and the first few for a look."""
 
     def __init__(self):
         self.prompts = self.completions = self.scored = self.unfinished = self.steps = self.steps_not_scored = 0
         self.total = 0.0
-        self.first: list[tuple] = []
+        self.first: list[list] = []
 
     def of(self, scored, args):
         """The output rows, counted as they pass."""
@@ -333,15 +342,15 @@ class Summary:
             if args.generate_with:
                 self.unfinished += ranking.metadata["finished"].count(False)
             if len(self.first) < SHOWN_PROMPTS:
-                self.first.append((ranking, scores))
+                self.first.append(shown(ranking, scores, args))
             yield result_row(ranking, scores, steps, args)
 
     def show(self) -> None:
         """The first prompts with their completions and rewards, on stderr."""
         rows = [
-            [i + 1, score, " ".join(message.get("content") or "" for message in completion)[:80]]
-            for i, (ranking, scores) in enumerate(self.first)
-            for completion, score in zip(ranking.completions, scores, strict=True)
+            [i + 1, item.score, " ".join(message.get("content") or "" for message in item.completion)[:80]]
+            for i, items in enumerate(self.first)
+            for item in items
         ]
         table(
             "rewards" if self.prompts <= SHOWN_PROMPTS else f"rewards of the first {SHOWN_PROMPTS} prompts",

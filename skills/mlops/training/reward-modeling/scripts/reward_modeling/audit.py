@@ -34,7 +34,7 @@ _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufffd]")
 _MOJIBAKE = re.compile("[\u00c2\u00c3][\u0080-\u00bf]|\u00e2(?:\u20ac|\u0080)|\u00f0(?:\u0178|\u009f)")
 # What begins or ends a turn: of HH transcripts, of ChatML, Llama 3 and DeepSeek, of Gemma, of Llama 2, of Alpaca and Vicuna.
 _TURN = re.compile(
-    r"\n\n(?:Human|Assistant):|<[|｜][\w▁]+[|｜]>|<(?:start|end)_of_turn>|\[/?INST\]|</s>\s*\Z"
+    r"(?:\A\s*|\n\n(?:\w+ )?)(?:Human|Assistant):|<[|｜][\w▁]+[|｜]>|<(?:start|end)_of_turn>|\[/?INST\]|</s>\s*\Z"
     r"|^###\s?(?:Instruction|Response|Human|Assistant|User)\b",
     re.MULTILINE,
 )

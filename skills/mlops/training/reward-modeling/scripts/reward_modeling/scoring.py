@@ -330,6 +330,9 @@ COMBINATIONS: dict[str, Combination] = {
     ),
 }
 
+NORMALISE = "--normalise_rewards (of score.py: --normalise)"
+SPREAD_APART = 4.0
+"""How many times as far one model's rewards may spread as another's before a warning: weights say little then."""
 SHIFTED = 0.5
 """How far apart, in standard deviations, the zeros of an ensemble's members may lie before a warning."""
 
@@ -353,6 +356,7 @@ class Rewards:
         self.weights = check_weights(weights, len(models), combine)
         self.combination = COMBINATIONS[combine]
         self.parts: dict[str, float] = {}
+        self._compared = len(models) == 1
         for name, model in models.items():
             _check_statistics(name, model, normalise)
         if not normalise and combine != "sum":
@@ -438,6 +442,9 @@ class Rewards:
             for name, model in self.models.items()
         ]
         self.parts = {name: fmean(scores) for name, scores in zip(self.models, by_model, strict=True) if scores}
+        if not self._compared and len(conversations) > 1:
+            self._compared = True
+            _warn_of_spreads({name: pstdev(scores) for name, scores in zip(self.models, by_model, strict=True)})
         return [self.combination.combine(rewards, self.weights) for rewards in zip(*by_model, strict=True)]
 
     @property
@@ -501,7 +508,18 @@ def _check_statistics(name: str, model: Any, normalise: bool) -> None:
     try:
         model.normalise([])
     except UserError as error:
-        raise ModelError(f"reward model {name}: {error.message}", hint="leave out --normalise_rewards") from error
+        raise ModelError(
+            f"reward model {name}: {error.message}", hint=f"leave out {NORMALISE}, or train the model with train.py"
+        ) from error
+
+
+def _warn_of_spreads(spreads: dict[str, float]) -> None:
+    """A reward's scale means as little as its zero: the model whose rewards spread furthest decides, whatever its weight."""
+    if max(spreads.values()) > SPREAD_APART * min(spreads.values()):
+        told = ", ".join(f"{name} {spread:.2g}" for name, spread in spreads.items())
+        warn(
+            f"the first rewards have standard deviations of {told}: the widest decides. Normalise ({NORMALISE}) or weigh them"
+        )
 
 
 def _warn_of_shifted_zeros(models: dict[str, Any]) -> None:
@@ -512,5 +530,5 @@ def _warn_of_shifted_zeros(models: dict[str, Any]) -> None:
     if len(known) > 1 and max(means) - min(means) > SHIFTED * min(reward["std"] for reward in known):
         warn(
             f"the saved means of the ensemble's rewards lie {max(means) - min(means):.2f} apart: their zeros differ, so they "
-            "should be normalised before they are combined (--normalise_rewards)"
+            f"should be normalised before they are combined: {NORMALISE}"
         )

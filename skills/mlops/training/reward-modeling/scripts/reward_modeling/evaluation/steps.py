@@ -15,6 +15,7 @@ Sources
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -210,8 +211,10 @@ def choose_threshold(data: LabelledSteps, scores: np.ndarray) -> tuple[float, fl
     correct, erroneous = data.first_error == NO_ERROR, data.first_error >= 0
     if not correct.any() or not erroneous.any():
         raise DataError(
-            "the solutions to choose the threshold on need some with an error and some without",
-            hint="give others with --threshold_data, or a number with --threshold",
+            "a threshold is chosen on solutions with an error and solutions without; of those whose steps are all labelled "
+            f"and scored, {int(erroneous.sum())} have one and {int(correct.sum())} have none",
+            hint="where steps were longer than the model reads raise --max_length; otherwise give other solutions with "
+            "--threshold_data, or a number with --threshold",
         )
     distinct = np.unique(scores)
     candidates = np.concatenate([[distinct[0]], (distinct[1:] + distinct[:-1]) / 2, [np.nextafter(distinct[-1], 2)]])
@@ -252,7 +255,7 @@ def cross_fitted(data: LabelledSteps, scores: np.ndarray, half: np.ndarray) -> n
 @dataclass(frozen=True)
 class Baseline:
     """A judge that looks at no content. scores: the steps of a solution -> [steps]; flagged under 0.5, or with
-    `chosen` under a threshold chosen as the model's is."""
+    `chosen` under a threshold chosen as the model's is, by halves of the prompts where the model's is given."""
 
     scores: Callable[[Sequence[str]], list[float]]
     description: str
@@ -357,10 +360,17 @@ class _Chooser:
 
 
 def _chooser(model: Any, solutions, threshold: float | None, others: Sequence[Solution] | None) -> _Chooser:
+    half = halves(solutions)
     if threshold is not None:
-        return _Chooser(lambda data, scores, baseline: np.full(len(data.first_error), threshold), "given")
+
+        def given(data: LabelledSteps, scores: np.ndarray, baseline: Baseline | None) -> np.ndarray:
+            if baseline is not None:  # whose scores have another scale
+                with contextlib.suppress(DataError):
+                    return cross_fitted(data, scores, half)
+            return np.full(len(data.first_error), threshold)
+
+        return _Chooser(given, "given")
     if others is None:
-        half = halves(solutions)
         return _Chooser(
             lambda data, scores, baseline: cross_fitted(data, scores, half),
             f"halves of the prompts by hash ({int((~half).sum())} and {int(half.sum())} solutions), each on the other",
