@@ -8,7 +8,8 @@ The model is all-MiniLM-L6-v2 (22M parameters), an encoder. The outcome model le
 the four solutions of each problem of best_of_n/gsm8k_n4, none of which was trained on, and among the hundred programs of
 each problem of best_of_n/humaneval_codegen16b_n100; the process model is judged on steps/mr_ben.valid and
 steps/big_bench_mistake besides. On two cores the outcome model takes about 40 minutes, the process model, which reads
-each beginning of each program, some hours. Models that lie in --output_dir already are not trained again.
+each beginning of each program, some hours. evaluate.py shows the tables, stdout gets all figures. Models that lie in
+--output_dir already are not trained again.
 """
 
 from __future__ import annotations
@@ -27,7 +28,6 @@ POOLS = {
     "best_of_n/humaneval_codegen16b_n100.jsonl.gz": (1, 4, 16, 64, 100),
 }
 STEPS = ("steps/mr_ben.valid.jsonl.gz", "steps/big_bench_mistake.jsonl.gz")
-WAYS = ("model", "random", "longest", "majority", "oracle", "gain")
 # Set before the first run, not tuned on any of the sets.
 TRAINING = {
     "outcome": ("train", "preference/gsm8k_verified.train.jsonl.gz", real_preferences.RECIPE),
@@ -54,11 +54,6 @@ def first_rows(source: Path, rows: int | None, folder: Path) -> str:
     return str(copy)
 
 
-def shown(estimate: dict[str, Any] | None) -> str:
-    """An estimate with its 95 % interval."""
-    return "" if estimate is None else "{value:.3f} [{low:.3f}, {high:.3f}]".format(**estimate)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("--data", type=Path, default=REPOSITORY.parent / "shared" / "data")
@@ -71,8 +66,6 @@ def main() -> None:
 
     import evaluate
 
-    from reward_modeling.console import table
-
     results: dict[str, Any] = {}
     for kind in args.models:
         script, data, recipe = TRAINING[kind]
@@ -84,10 +77,7 @@ def main() -> None:
         for name, sizes in POOLS.items():
             source = first_rows(args.data / name, args.rows, args.output_dir)
             command = ["--model_name_or_path", str(folder), "--dataset_name", source]
-            judged = evaluate.main([*command, "--best_of_n", *map(str, sizes)])
-            lines = [[str(row["n"]), *(shown(row[way]) for way in WAYS)] for row in judged["curve"]]
-            table(f"{kind} model, {name}", ["n", *WAYS], lines)
-            results[f"{kind} {name}"] = judged
+            results[f"{kind} {name}"] = evaluate.main([*command, "--best_of_n", *map(str, sizes)])
         for name in STEPS if kind == "process" else ():
             source = first_rows(args.data / name, args.rows, args.output_dir)
             results[f"{kind} {name}"] = evaluate.main(["--model_name_or_path", str(folder), "--dataset_name", source])

@@ -148,6 +148,13 @@ def test_attention_refuses_what_it_does_not_do(arguments):
         shared_prefix_attention(None, *qkv, mask, layout=layout, **arguments)
 
 
+def test_a_config_that_cannot_be_shrunken_is_no_crash():
+    """Its batches are padded: a guard that raises would keep the model from scoring at all."""
+    model = build("qwen2", {})
+    model.config = type("Unusual", (), {"layer_types": None})()
+    assert "could not be checked" in attention.reason_against(model)
+
+
 @pytest.mark.parametrize("family", ["bert", "modernbert"])
 def test_encoders_are_refused(family, tiny):
     from transformers import AutoModelForSequenceClassification

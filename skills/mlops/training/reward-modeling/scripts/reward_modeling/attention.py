@@ -97,10 +97,14 @@ class Layout:
     def asking(self, segment: int) -> torch.Tensor:
         """[queries] offsets, within a segment, of its tokens that ask."""
         start, size = self.segments[segment].start, self.segments[segment].size
-        if not self.only_read:
-            return torch.arange(size)
-        first, last = torch.searchsorted(self.read, torch.tensor([start, start + size])).tolist()
-        return self.read[first:last] - start
+
+        def made() -> torch.Tensor:
+            if not self.only_read:
+                return torch.arange(size)
+            first, last = torch.searchsorted(self.read, torch.tensor([start, start + size])).tolist()
+            return self.read[first:last] - start
+
+        return self._once(("asking", segment), made)
 
     def mask(self, segment: int, window: int | None, like: torch.Tensor) -> torch.Tensor | None:
         """Additive mask [queries, keys] of a segment, or None where plain causal attention says the same.
@@ -533,30 +537,34 @@ def reason_against(model: Any, wanted: bool | None = None) -> str | None:
     foreign = set(getattr(config, "layer_types", None) or ()) - LAYER_TYPES
     if foreign:
         return f"it has layers of the type {', '.join(sorted(foreign))}"
-    checks = {"": {"config": shrunken(config)}}
+    likes = {"": torch.empty(0, dtype=torch.float64)}
     if device in BLOCK_DEVICES:
-        config = shrunken(config, head_dim=head_width(config))
-        length = min(BLOCK, (getattr(config, "max_position_embeddings", None) or 3 * BLOCK) // 3)
-        checks[f" on {device}"] = {"config": config, "like": weights, "length": length}
-    for where, check in checks.items():
+        likes[f" on {device}"] = weights
+    for where, like in likes.items():
         try:
-            difference = self_check(type(model), **check)
+            difference = self_check(type(model), config, like)
         except UnsupportedAttentionError as error:
             return f"its attention asks for {error}"
         except Exception as error:
             return f"a small model of its class could not be checked{where} ({type(error).__name__})"
-        if not difference <= TOLERANCES[check["like"].dtype if "like" in check else torch.float64]:
+        if not difference <= TOLERANCES[like.dtype]:
             return f"a small model of its class gives other rewards on packed rows{where} (by {difference:.0e})"
     return None
 
 
-def self_check(model_class: type, config: Any, *, like: torch.Tensor | None = None, length: int = 12) -> float:
-    """Largest difference of rewards, relative to their spread, between packed rows and one at a time.
+def self_check(model_class: type, config: Any, like: torch.Tensor) -> float:
+    """Largest difference of rewards, relative to their spread, between packed rows and one at a time, of a shrunken model
+    in the precision and on the device of `like`.
 
-    In float64 on the CPU, or in the precision and on the device of `like`. length: of the pieces of its sequences.
-    Raises UnsupportedAttentionError when the model's attention asks for something unknown or never calls ours.
+    Where FlexAttention runs, heads keep their width and sequences fill several blocks: both choose the kernel. Raises
+    UnsupportedAttentionError when the model's attention asks for something unknown or never calls ours.
     """
-    like = torch.empty(0, dtype=torch.float64) if like is None else like
+    length = 12
+    if like.device.type in BLOCK_DEVICES:
+        length = min(BLOCK, (getattr(config, "max_position_embeddings", None) or 3 * BLOCK) // 3)
+        config = shrunken(config, head_dim=head_width(config))
+    else:
+        config = shrunken(config)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = model_class(config).eval()

@@ -397,7 +397,8 @@ def reason_against(model: Any, renderer: StepRenderer | None = None, wanted: boo
         return "it reads in both directions, as encoders do"
     with torch.random.fork_rng(devices=[]):
         try:
-            sibling = AutoModelForSequenceClassification.from_config(attention.shrunken(model.config))
+            small = attention.shrunken(model.config, head_dim=attention.head_width(model.config))
+            sibling = AutoModelForSequenceClassification.from_config(small)
         except Exception as error:
             return f"a small model of its architecture could not be made ({type(error).__name__})"
     trunks = [type(getattr(one, one.base_model_prefix)) for one in (model, sibling)]

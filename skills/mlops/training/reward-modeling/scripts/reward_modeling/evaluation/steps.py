@@ -360,29 +360,34 @@ class _Chooser:
 
 
 def _chooser(model: Any, solutions, threshold: float | None, others: Sequence[Solution] | None) -> _Chooser:
+    if threshold is None and others is not None:
+        return _on_others(model, others)
     half = halves(solutions)
+
+    def by_halves(data: LabelledSteps, scores: np.ndarray, baseline: Baseline | None) -> np.ndarray:
+        return cross_fitted(data, scores, half)
+
+    def given(data: LabelledSteps, scores: np.ndarray, baseline: Baseline | None) -> np.ndarray:
+        if baseline is not None:  # whose scores have another scale
+            with contextlib.suppress(DataError):
+                return by_halves(data, scores, baseline)
+        return np.full(len(data.first_error), threshold)
+
     if threshold is not None:
-
-        def given(data: LabelledSteps, scores: np.ndarray, baseline: Baseline | None) -> np.ndarray:
-            if baseline is not None:  # whose scores have another scale
-                with contextlib.suppress(DataError):
-                    return cross_fitted(data, scores, half)
-            return np.full(len(data.first_error), threshold)
-
         return _Chooser(given, "given")
-    if others is None:
-        return _Chooser(
-            lambda data, scores, baseline: cross_fitted(data, scores, half),
-            f"halves of the prompts by hash ({int((~half).sum())} and {int(half.sum())} solutions), each on the other",
-        )
+    sizes = f"{int((~half).sum())} and {int(half.sum())} solutions"
+    return _Chooser(by_halves, f"halves of the prompts by hash ({sizes}), each on the other")
+
+
+def _on_others(model: Any, others: Sequence[Solution]) -> _Chooser:
     of_model = score(model, others)
 
-    def chosen_on_others(data: LabelledSteps, scores: np.ndarray, baseline: Baseline | None) -> np.ndarray:
+    def chosen(data: LabelledSteps, scores: np.ndarray, baseline: Baseline | None) -> np.ndarray:
         rows = of_model if baseline is None else _baseline_scores(baseline, others, of_model)
         there, values, _ = labelled_steps(others, rows)
         return np.full(len(data.first_error), choose_threshold(there, values)[0])
 
-    return _Chooser(chosen_on_others, f"{len(others)} solutions of other data")
+    return _Chooser(chosen, f"{len(others)} solutions of other data")
 
 
 def _baseline_scores(baseline: Baseline, solutions, scores) -> list[list[float | None]]:
