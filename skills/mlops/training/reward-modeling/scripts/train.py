@@ -82,9 +82,11 @@ def main(argv: list[str] | None = None) -> dict:
     data = read_data(args)
     fields = trainer_fields(args)
 
+    from reward_modeling import losses
     from reward_modeling.evaluation.report import judge, reward_statistics
+    from reward_modeling.lengths import longest_input
     from reward_modeling.rendering import Renderer
-    from reward_modeling.scoring import RewardModel, longest_input
+    from reward_modeling.scoring import RewardModel
     from reward_modeling.training import outcome, runs
 
     resume = runs.resume_point(args.resume_from_checkpoint, args.output_dir)
@@ -101,6 +103,7 @@ def main(argv: list[str] | None = None) -> dict:
     )
     rows = outcome.render_comparisons(data["train"], renderer)
     log(f"rendered: {listed(rows.counts)}; longest allowed {renderer.max_length} tokens, {listed(renderer.counts)}")
+    losses.warn_of(renderer, only=losses.OF_TEXTS)
     if rows.counts["dropped_over_length"]:
         left = f"{rows.counts['dropped_over_length']} of {rows.counts['pairs']} pairs are left out"
         warn(f"{left}: over {renderer.max_length} tokens, with --overlong {args.overlong}")

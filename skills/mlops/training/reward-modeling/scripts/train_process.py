@@ -30,7 +30,7 @@ from __future__ import annotations
 
 from reward_modeling import arguments as flags
 from reward_modeling.console import DataError, listed, log, main_guard
-from reward_modeling.rendering import STEPS_OVERLONG
+from reward_modeling.step_rendering import STEPS_OVERLONG
 
 # Fields of TrainingArguments that would be ignored, or would break the loss, and what to do instead.
 NOT_A_CHOICE = {
@@ -97,8 +97,9 @@ def main(argv: list[str] | None = None) -> dict | None:
     data = read_data(args)
     fields = trainer_fields(args)
 
-    from reward_modeling.rendering import StepRenderer, default_separator
-    from reward_modeling.scoring import longest_input
+    from reward_modeling import losses
+    from reward_modeling.lengths import longest_input
+    from reward_modeling.step_rendering import StepRenderer, default_separator
     from reward_modeling.training import process, runs
 
     resume = runs.resume_point(args.resume_from_checkpoint, args.output_dir)
@@ -125,6 +126,7 @@ def main(argv: list[str] | None = None) -> dict | None:
         f"rendered: {listed(rows.counts)}; longest allowed {renderer.max_length} tokens, "
         f"separator {renderer.step_separator!r}, {ROWS_OF[renderer.scored_at]}"
     )
+    losses.warn_of(renderer, only=losses.OF_TEXTS)
     eval_rows = process.render_solutions(data["eval"], renderer) if data["eval"] else None
     counts = rows.counts | {"solutions_held_out": len(data["eval"])}
     config, reason = trainer_config(args, fields, loaded.model, bool(eval_rows))

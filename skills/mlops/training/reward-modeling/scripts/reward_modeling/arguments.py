@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from .console import SCHEMAS, UsageError, json_schema, results
-from .rendering import OVERLONG, STEPS_OVERLONG
+from .rendering import OVERLONG
+from .step_rendering import STEPS_OVERLONG
 
 # Where the fields of trl.RewardConfig are declared, base class first. A test compares this with the real dataclass.
 TRAINING_ARGUMENTS = ("transformers", "training_args.py", "TrainingArguments")

@@ -19,7 +19,7 @@ from transformers import Trainer, TrainingArguments
 from ..console import DataError, ModelError, log
 from ..packing import right_padded
 from ..records import Solution
-from ..rendering import StepRenderer, supervised_text
+from ..step_rendering import StepRenderer, supervised_text
 from .runs import check_finite, run, run_identity, start_run, without_dropout
 
 IGNORED = -100.0
