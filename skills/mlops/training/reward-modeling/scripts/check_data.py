@@ -70,6 +70,7 @@ def main(argv: list[str] | None = None) -> dict | None:
         raise UsageError("--drop leaves rows out of --output, which is not given", hint="add --output clean.jsonl")
     output = check_output_file(args.output, args.overwrite) if args.output else None
     reading = {"config": args.dataset_config, "format": args.format, "columns": args.columns, "neutral": args.neutral}
+    reading["winner_values"] = args.winner_values
     records = load(sources, split=args.dataset_split, leave_out_unreadable=True, **reading)
     lost = unreadable(records)
     if lost and output and UNREADABLE not in args.drop:
@@ -93,6 +94,7 @@ def main(argv: list[str] | None = None) -> dict | None:
         **({"solutions": len(pairs), **steps_of(pairs)} if stepwise else {"comparisons": len(pairs)}),
         "equal_scores": equal_scores(records),
         "set_aside": records.set_aside,
+        "winner_values": records.winner_values,
         "columns_used": records.columns_used,
         "metadata_columns": records.metadata_columns,
         "findings": [finding.to_dict() for finding in findings],

@@ -147,7 +147,7 @@ def judge_overoptimization(args) -> dict:
         (f"{table.name}:{number}", row)
         for source in args.overoptimization
         for table in read(source, args.dataset_split, args.dataset_config)
-        for number, row in zip(table.numbers, table.rows, strict=True)
+        for number, row in zip(table.numbers, table.complete().rows, strict=True)
     ]
     studies = best_of_n.read_studies(rows)
     best_of_n.show(studies)
@@ -170,6 +170,7 @@ def reading(args) -> dict:
         "config": args.dataset_config,
         "format": args.format,
         "columns": args.columns,
+        "winner_values": args.winner_values,
     }
 
 

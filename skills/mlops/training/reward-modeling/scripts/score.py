@@ -70,8 +70,11 @@ def parser() -> flags.Parser:
         metavar="A=B,...",
         help="read column B as A; an empty B drops the column A",
     )
-    data.add_argument("--prompt", help="one prompt, instead of --input")
-    data.add_argument("--completions", nargs="+", metavar="TEXT", help="its completions")
+    data.add_argument(
+        "--winner_values", type=flags.parse_winner_values, metavar="1=a,0=b", help=flags.WINNER_VALUES_HELP
+    )
+    data.add_argument("--prompt", type=flags.utf8, help="one prompt, instead of --input")
+    data.add_argument("--completions", type=flags.utf8, nargs="+", metavar="TEXT", help="its completions")
     writing = parser.add_argument_group("completions written here")
     writing.add_argument(
         "--generate_with",
@@ -204,6 +207,7 @@ def read_rankings(args, kind: str) -> tuple:
             config=args.dataset_config,
             format=args.format,
             columns=args.columns,
+            winner_values=args.winner_values,
             kind=kind,
         )
         log(f"{rankings.rows} rows of format {rankings.format}")

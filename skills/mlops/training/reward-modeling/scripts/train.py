@@ -164,6 +164,7 @@ def read_data(args) -> dict:
     from reward_modeling.records import comparisons, load, split_by_prompt
 
     reading = {"config": args.dataset_config, "format": args.format, "columns": args.columns}
+    reading["winner_values"] = args.winner_values
     split = args.dataset_train_split
     records = load(args.dataset_name, split=split, leave_out_unreadable=args.audit == "drop", **reading)
     train, held_out = comparisons(records), []

@@ -15,6 +15,7 @@ import math
 from pathlib import Path
 from typing import Any, NoReturn
 
+from . import winners
 from .console import SCHEMAS, UsageError, json_schema, results
 from .rendering import OVERLONG
 from .step_rendering import STEPS_OVERLONG
@@ -100,6 +101,24 @@ def add_shared_prefix_argument(group) -> None:
     )
 
 
+WINNER_VALUES_HELP = (
+    "what the values of a winner column mean: a, b or tie (words such as model_a are known, numbers never are)"
+)
+
+
+def parse_winner_values(text: str) -> dict[str, str]:
+    """`1=a,0=b` -> {"1": "a", "0": "b"}, with the values written as `winners.key` writes them."""
+    means = {}
+    for part in filter(None, (piece.strip() for piece in text.split(","))):
+        value, _, side = part.rpartition("=")
+        if not value.strip() or winners.WORDS.get(side.strip().lower()) is None:
+            raise argparse.ArgumentTypeError(f"expected VALUE=a, VALUE=b or VALUE=tie, got {part!r}")
+        means[winners.key(value)] = winners.WORDS[side.strip().lower()]
+    if not means:
+        raise argparse.ArgumentTypeError("expected VALUE=a,VALUE=b, got nothing")
+    return means
+
+
 def parse_columns(text: str) -> dict[str, str]:
     """`prompt=question,chosen=good` -> {"prompt": "question", "chosen": "good"}. An empty right side drops a column."""
     pairs = {}
@@ -149,6 +168,7 @@ def add_dataset_arguments(
         metavar="A=B,...",
         help="read column B as A, as in prompt=question,chosen=good; `context=` says that the column context is to be dropped",
     )
+    group.add_argument("--winner_values", type=parse_winner_values, metavar="1=a,0=b", help=WINNER_VALUES_HELP)
     if stepwise:
         group.add_argument(
             "--neutral",
@@ -400,6 +420,15 @@ def refuse_trainer_fields(arguments: list[str], refused: dict[str, str]) -> None
 def unescaped(text: str) -> str:
     """A text with \\n and \\t written out, as a shell passes them."""
     return text.replace("\\n", "\n").replace("\\t", "\t")
+
+
+def utf8(text: str) -> str:
+    """A text that is scored: the bytes of a command line that are not UTF-8 cannot be."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise argparse.ArgumentTypeError("the text is not UTF-8; give it in a file") from None
+    return text
 
 
 def escaped(text: str) -> str:

@@ -197,7 +197,8 @@ def keep_stdout_for_results() -> None:
         os.dup2(2, 1)
     except OSError:
         return
-    _results = os.fdopen(saved, "w", encoding="utf-8")
+    # A name of a file that is not UTF-8 must not end the run: its bytes are escaped, which JSON reads.
+    _results = os.fdopen(saved, "w", encoding="utf-8", errors="backslashreplace")
 
 
 def quiet_libraries() -> None:
@@ -273,6 +274,9 @@ def _known_run_error(error: Exception) -> UserError:
         return RunError(
             "the disk is full", where=getattr(error, "filename", None), hint="free some space, then run again"
         )
+    named = getattr(error, "filename", None)
+    if isinstance(error, PermissionError) and named and Path(named).exists() and not os.access(named, os.R_OK):
+        return RunError(f"not allowed to read: {error.filename}", hint="change its permissions, or name another")
     if isinstance(error, PermissionError):
         return RunError(f"not allowed to write: {error.filename}", hint="choose another --output_dir")
     if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
@@ -322,7 +326,7 @@ def write_whole(path: str | Path, lines) -> int:
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     count = 0
     try:
-        with open(partial, "w", encoding="utf-8", newline="\n") as file:
+        with open(partial, "w", encoding="utf-8", newline="\n", errors="backslashreplace") as file:
             for line in lines:
                 file.write(line + "\n")
                 count += 1
@@ -421,7 +425,7 @@ _DRY = {"dry_run": {"const": True}}
 _CHECKED = {
     **{"format": _TEXT, "files": _list(_TEXT), "columns_used": _list(_TEXT), "metadata_columns": _list(_TEXT)},
     **dict.fromkeys(("rows", "equal_scores", "dropped", "errors", "warnings"), _COUNT),
-    **{"set_aside": _map(_COUNT), "findings": _FINDINGS, "output": _FILE},
+    **{"set_aside": _map(_COUNT), "winner_values": _map(_COUNT), "findings": _FINDINGS, "output": _FILE},
 }
 
 SCHEMAS: dict[str, tuple[dict[str, Any], ...]] = {

@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any
 
-from .console import DataError, UsageError
+from .console import DataError, UsageError, log
+from .winners import said
 
 Message = dict[str, Any]
 """One chat message: {"role": "system" | "user" | "assistant" | "tool", "content": str, ...}."""
@@ -93,6 +95,8 @@ class Records:
     files: tuple[str, ...] = ()
     unreadable: tuple[tuple[str, str], ...] = ()
     """(FILE:ROW, reason) of the rows that were left out because they cannot be read, where `load` was asked to."""
+    winner_values: dict[str, int] = field(default_factory=dict)
+    """Rows by the value of their winner column and what it was taken for: {"1=a": 123, "tie=tie": 4}."""
 
 
 def load(
@@ -105,6 +109,7 @@ def load(
     kind: str | None = None,
     neutral: str | None = None,
     leave_out_unreadable: bool = False,
+    winner_values: dict[str, str] | None = None,
 ) -> Records:
     """Read files, folders, datasets saved to disk and hub ids, one after the other.
 
@@ -116,7 +121,8 @@ def load(
     or not. "prompts" asks for prompts alone, of rows in any format: they come back as Rankings without completions, and a
     blank one is an error. `neutral` is what a step rated 0 is taken for: "good", "bad" or "ignore" (no label).
     `leave_out_unreadable` keeps rows that cannot be read in `Records.unreadable` and counts them as set aside, unless
-    they are more than half of a file: then its format is another one.
+    they are more than half of a file: then its format is another one. `winner_values` says what the values of a winner
+    column mean, as in {"1": "a", "0": "b", "2": "tie"}: without it, numbers are refused (`winners.meaning`).
 
     Raises UsageError for an unknown format or kind, and DataError, with file and row, for what cannot be read.
     """
@@ -128,24 +134,32 @@ def load(
     if isinstance(sources, str):
         sources = [sources]
     parts = [
-        convert(t, format, columns or {}, kind, neutral, leave_out_unreadable=leave_out_unreadable)
+        convert(
+            t,
+            format,
+            columns or {},
+            kind,
+            neutral,
+            leave_out_unreadable=leave_out_unreadable,
+            winner_values=winner_values,
+        )
         for source in sources
         for t in read(source, split, config)
     ]
     if not parts:
         raise UsageError("no dataset was named", hint="give a file, a folder or a hub id")
-    set_aside: dict[str, int] = {}
-    for part in parts:
-        for reason, count in part.set_aside.items():
-            set_aside[reason] = set_aside.get(reason, 0) + count
+    winners = _total(part.winner_values for part in parts)
+    if winners:
+        log(said(winners))
     return Records(
         rows=[row for part in parts for row in part.rows],
         format=" and ".join(_distinct([part.format] for part in parts)),
         columns_used=_distinct(part.columns_used for part in parts),
         metadata_columns=_distinct(part.metadata_columns for part in parts),
-        set_aside=set_aside,
+        set_aside=_total(part.set_aside for part in parts),
         files=_distinct(part.files for part in parts),
         unreadable=tuple(row for part in parts for row in part.unreadable),
+        winner_values=winners,
     )
 
 
@@ -184,6 +198,7 @@ def stream(
     format: str | None = None,
     columns: dict[str, str] | None = None,
     kind: str = "scoring",
+    winner_values: dict[str, str] | None = None,
 ) -> Stream:
     """Check all rows as `load` with this kind (one of SCORING) does, and keep none: what is wrong is said before the work begins.
 
@@ -191,11 +206,18 @@ def stream(
     """
     formats: dict[str, str] = {}
     reading = {"split": split, "config": config, "columns": columns or {}, "formats": formats, "format": format}
-    reading["kind"] = kind
+    reading |= {"kind": kind, "winner_values": winner_values}
     rows = completions = 0
+    set_aside, winners = Counter(), Counter()
     for records in _slices(tuple(sources), **reading):
         rows += len(records.rows)
         completions += sum(len(row.completions) for row in records.rows)
+        set_aside.update(records.set_aside)
+        winners.update(records.winner_values)
+    if winners:
+        log(said(winners))
+    for reason, count in set_aside.items():
+        log(f"not read: {reason} ({count})")
     return Stream(tuple(sources), reading, rows, completions)
 
 
@@ -208,6 +230,7 @@ def _slices(
     formats: dict[str, str],
     format: str | None,
     kind: str,
+    winner_values: dict[str, str] | None,
 ) -> Iterator[Records]:
     """Slice after slice as records. The first of a file decides its format (noted in `formats`) and must have all columns."""
     from .formats import convert
@@ -218,9 +241,16 @@ def _slices(
             known = formats.get(table.name)
             present = {name for row in table.rows for name in row}
             mapped = {name: column for name, column in columns.items() if not known or (column or name) in present}
-            records = convert(table, format or known, mapped, kind)
+            records = convert(table, format or known, mapped, kind, winner_values=winner_values)
             formats.setdefault(table.name, records.format)
             yield records
+
+
+def _total(counts: Iterable[dict[str, int]]) -> dict[str, int]:
+    total: Counter[str] = Counter()
+    for part in counts:
+        total.update(part)
+    return dict(total)
 
 
 def _distinct(lists) -> tuple[str, ...]:
