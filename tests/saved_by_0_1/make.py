@@ -11,10 +11,11 @@ import shutil
 from pathlib import Path
 
 import torch
+from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification
+
 from conftest import tiny_config, tiny_tokenizer
 from reward_modeling import ProcessRewardModel, RewardModel, checkpoints
 from reward_modeling.rendering import Renderer, StepRenderer, default_separator, prepare_tokenizer
-from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification
 
 HERE = Path(__file__).parent
 PROMPTS = ["How many apples are there?", "What is the capital of France? " * 4, ""]
