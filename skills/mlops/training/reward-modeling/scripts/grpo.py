@@ -82,16 +82,20 @@ def main(argv: list[str] | None = None) -> dict | None:
     args = flags.parse(parser(), argv, required=required, trainer_fields=flags.POLICY_TRAINER_FIELD_SOURCES)
     flags.refuse_trainer_fields(args.trainer_arguments, NOT_A_CHOICE)
 
-    from reward_modeling import checkpoints
+    from reward_modeling import checkpoints, output_folder
 
-    output_dir = checkpoints.check_output_dir(
-        args.output_dir, overwrite=args.overwrite_output_dir or args.dry_run, resuming=bool(args.resume_from_checkpoint)
+    output_dir = output_folder.claim(
+        args.output_dir,
+        overwrite=args.overwrite_output_dir,
+        resuming=bool(args.resume_from_checkpoint),
+        dry_run=args.dry_run,
+        inputs=(args.model_name_or_path, *args.reward_model_path, *args.dataset_name),
     )
     from reward_modeling.scoring import Rewards
     from reward_modeling.training import policy as policies
-    from reward_modeling.training import runs
+    from reward_modeling.training import resuming, runs
 
-    resume = runs.resume_point(args.resume_from_checkpoint, args.output_dir)
+    resume = resuming.resume_point(args.resume_from_checkpoint, args.output_dir)
     for path in args.reward_model_path:
         checkpoints.check_reward_model(path)
     records = policies.read_prompts(args, args.dataset_split)
@@ -140,7 +144,7 @@ def main(argv: list[str] | None = None) -> dict | None:
     if args.dry_run:
         return {**result, "dry_run": True}
     identity = grpo.identity(args.algorithm, config, prompts, rewards, peft_config)
-    runs.start_run(output_dir, config.process_index, identity, resume)
+    resuming.start_run(output_dir, config.process_index, identity, resume)
     summary = grpo.train(trainer, policy, resume)
     if config.process_index != 0:
         return None
@@ -148,8 +152,8 @@ def main(argv: list[str] | None = None) -> dict | None:
     summary |= grpo.summarise(trainer.state.log_history)
     rewards.warn_of_losses()
     summary = {**result, "resumed_from": resume, **summary, "reward_inputs_truncated": rewards.truncated}
-    policies.save(policy, output_dir, summary, "grpo.json")
     write_whole(output_dir / "run.svg", [runs.picture(trainer.state.log_history, grpo.PANELS)])
+    policies.save(policy, output_dir, summary, "grpo.json")
     log(f"saved: {output_dir} (the run is drawn in {output_dir / 'run.svg'})")
     return summary
 

@@ -191,15 +191,19 @@ def main(argv: list[str] | None = None) -> dict | None:
 
     from accelerate import Accelerator
 
-    from reward_modeling import checkpoints
+    from reward_modeling import checkpoints, output_folder
     from reward_modeling.scoring import Rewards
     from reward_modeling.training import policy as policies
-    from reward_modeling.training import ppo, runs
+    from reward_modeling.training import ppo, resuming, runs
 
-    output_dir = checkpoints.check_output_dir(
-        args.output_dir, overwrite=args.overwrite_output_dir or args.dry_run, resuming=bool(args.resume_from_checkpoint)
+    output_dir = output_folder.claim(
+        args.output_dir,
+        overwrite=args.overwrite_output_dir,
+        resuming=bool(args.resume_from_checkpoint),
+        dry_run=args.dry_run,
+        inputs=(path, *{args.value_model}.difference(VALUE_MODELS), *args.reward_model_path, *args.dataset_name),
     )
-    resume = runs.resume_point(args.resume_from_checkpoint, args.output_dir)
+    resume = resuming.resume_point(args.resume_from_checkpoint, args.output_dir)
     for reward_model in args.reward_model_path:
         checkpoints.check_reward_model(reward_model)
     accelerator = make_accelerator(Accelerator, args)
@@ -246,8 +250,8 @@ def main(argv: list[str] | None = None) -> dict | None:
         return None
     rewards.warn_of_losses()
     summary = {**result, "resumed_from": resume, **summary, "reward_inputs_truncated": rewards.truncated}
-    policies.save(policy, output_dir, summary)
     write_whole(output_dir / "run.svg", [runs.picture(run.log.entries, ppo.PANELS)])
+    policies.save(policy, output_dir, summary)
     log(f"saved: {output_dir} (the run is drawn in {output_dir / 'run.svg'})")
     return summary
 

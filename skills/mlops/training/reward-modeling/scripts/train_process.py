@@ -87,12 +87,16 @@ def main(argv: list[str] | None = None) -> dict | None:
         required=("model_name_or_path", "dataset_name", "output_dir"),
         trainer_fields=(flags.TRAINING_ARGUMENTS,),
     )
-    from reward_modeling import checkpoints
+    from reward_modeling import checkpoints, output_folder
     from reward_modeling.kinds import PROCESS
 
     flags.check_training_arguments(args)
-    output_dir = checkpoints.check_output_dir(
-        args.output_dir, overwrite=args.overwrite_output_dir or args.dry_run, resuming=bool(args.resume_from_checkpoint)
+    output_dir = output_folder.claim(
+        args.output_dir,
+        overwrite=args.overwrite_output_dir,
+        resuming=bool(args.resume_from_checkpoint),
+        dry_run=args.dry_run,
+        inputs=(args.model_name_or_path, *args.dataset_name, *(args.eval_dataset_name or ())),
     )
     data = read_data(args)
     fields = trainer_fields(args)
@@ -100,9 +104,9 @@ def main(argv: list[str] | None = None) -> dict | None:
     from reward_modeling import losses
     from reward_modeling.lengths import longest_input
     from reward_modeling.step_rendering import StepRenderer, default_separator
-    from reward_modeling.training import process, runs
+    from reward_modeling.training import process, resuming, runs
 
-    resume = runs.resume_point(args.resume_from_checkpoint, args.output_dir)
+    resume = resuming.resume_point(args.resume_from_checkpoint, args.output_dir)
     loaded = checkpoints.load_for_training(
         args.model_name_or_path, chat_template_path=args.chat_template_path, seed=args.seed, kind=PROCESS
     )
