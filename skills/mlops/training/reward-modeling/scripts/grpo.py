@@ -32,14 +32,6 @@ from __future__ import annotations
 from reward_modeling import arguments as flags
 from reward_modeling.console import UsageError, log, main_guard, write_whole
 
-# Fields that would be ignored, or would break the rendering contract, and what to do instead.
-NOT_A_CHOICE = flags.NOT_A_CHOICE | {
-    "model_init_kwargs": "leave it out: the policy is loaded in fp32, from safetensors, without remote code",
-    "trust_remote_code": "leave it out: remote code is never run",
-    "chat_template_kwargs": "give a template with --chat_template_path",
-    "eval_strategy": "leave it out: judge the saved policy with score.py --generate_with OUT",
-    "push_to_hub": "upload OUT afterwards: hf upload NAME OUT",
-}
 ALGORITHMS = ("grpo", "rloo")
 
 
@@ -80,7 +72,7 @@ def parser() -> flags.Parser:
 def main(argv: list[str] | None = None) -> dict | None:
     required = ("model_name_or_path", "reward_model_path", "dataset_name", "output_dir")
     args = flags.parse(parser(), argv, required=required, trainer_fields=flags.POLICY_TRAINER_FIELD_SOURCES)
-    flags.refuse_trainer_fields(args.trainer_arguments, NOT_A_CHOICE)
+    flags.check_lora_arguments(args)
 
     from reward_modeling import checkpoints, output_folder
 

@@ -31,18 +31,6 @@ from reward_modeling import arguments as flags
 from reward_modeling.console import DataError, listed, log, main_guard, warn
 from reward_modeling.rendering import OVERLONG
 
-# Fields of trl.RewardConfig that would be ignored, or would break the rendering contract, and what to do instead.
-NOT_A_CHOICE = {
-    **flags.NOT_A_CHOICE,
-    "model_init_kwargs": "leave it out: the model is loaded in fp32, from safetensors, without remote code",
-    "trust_remote_code": "leave it out: remote code is never run",
-    "dataset_num_proc": "leave it out: the rows are rendered before the trainer sees them",
-    "pad_token": "leave it out: a pad token is chosen, or added, so that it is not EOS",
-    "eos_token": "give a template that ends answers with --chat_template_path",
-    "pad_to_multiple_of": "leave it out: batches are padded to their longest row",
-    "label_smoothing_factor": "use --label_smoothing",
-}
-
 
 def parser() -> flags.Parser:
     parser = flags.Parser(__doc__, prog="train.py")
@@ -202,7 +190,6 @@ def read_data(args) -> dict:
 
 def trainer_fields(args) -> dict:
     """The fields of trl.RewardConfig that were given by their own names. Raises UsageError for a value of a wrong type."""
-    flags.refuse_trainer_fields(args.trainer_arguments, NOT_A_CHOICE)
     if not args.trainer_arguments:
         return {}
     from trl import RewardConfig

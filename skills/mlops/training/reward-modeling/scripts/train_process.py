@@ -32,14 +32,6 @@ from reward_modeling import arguments as flags
 from reward_modeling.console import DataError, listed, log, main_guard
 from reward_modeling.step_rendering import STEPS_OVERLONG
 
-# Fields of TrainingArguments that would be ignored, or would break the loss, and what to do instead.
-NOT_A_CHOICE = {
-    **flags.NOT_A_CHOICE,
-    "label_smoothing_factor": "write probabilities as labels: 0.9 for a step that is correct nine times in ten",
-    "label_names": "leave it out: the labels are made here",
-    "use_liger_kernel": "leave it out: it replaces the loss",
-}
-
 
 def parser() -> flags.Parser:
     parser = flags.Parser(__doc__, prog="train_process.py")
@@ -237,7 +229,6 @@ def audited(args, data: dict, separator: str) -> dict:
 
 def trainer_fields(args) -> dict:
     """The fields of TrainingArguments that were given by their own names. Raises UsageError for a value of a wrong type."""
-    flags.refuse_trainer_fields(args.trainer_arguments, NOT_A_CHOICE)
     if not args.trainer_arguments:
         return {}
     from transformers import TrainingArguments
