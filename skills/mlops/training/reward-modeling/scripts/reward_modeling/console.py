@@ -186,6 +186,11 @@ def finite(value: Any) -> Any:
     return value
 
 
+def json_line(row: Any) -> str:
+    """One line of a JSON Lines file. What JSON cannot carry, NaN and infinities, is null."""
+    return json.dumps(finite(row), ensure_ascii=False, default=str)
+
+
 def keep_stdout_for_results() -> None:
     """Send everything that libraries, child processes and C code print to stderr; `emit` alone keeps stdout."""
     global _results
@@ -420,14 +425,19 @@ _OPTIMISED = {
 _DRY = {"dry_run": {"const": True}}
 _CHECKED = {
     **{"format": _TEXT, "files": _list(_TEXT), "columns_used": _list(_TEXT), "metadata_columns": _list(_TEXT)},
-    **dict.fromkeys(("rows", "equal_scores", "dropped", "errors", "warnings"), _COUNT),
-    **{"set_aside": _map(_COUNT), "findings": _FINDINGS, "output": _FILE},
+    **dict.fromkeys(("rows", "kept", "equal_scores", "dropped", "errors", "warnings"), _COUNT),
+    **dict.fromkeys(("kinds", "set_aside", "dropped_rows", "dropped_completions"), _map(_COUNT)),
+    **{"findings": _FINDINGS, "output": _FILE},
 }
 
 SCHEMAS: dict[str, tuple[dict[str, Any], ...]] = {
     "check_data.py": (
-        _object({**_CHECKED, "comparisons": _COUNT}),
-        _object({**_CHECKED, **dict.fromkeys(("solutions", "steps", "labelled_steps", "incorrect_steps"), _COUNT)}),
+        _object(
+            _CHECKED,
+            **dict.fromkeys(("comparisons", "solutions", "steps", "labelled_steps", "incorrect_steps"), _COUNT),
+            **{"prompts": _COUNT, "completions": _COUNT, "metadata_moved": _map(_COUNT)},
+        ),
+        _object({"error": _object({"message": _TEXT, "where": _FILE, "hint": _FILE})}),
         _object({"formats": _list(_map(_ANY))}),
         _object({"checks": _list(_map(_TEXT))}),
     ),

@@ -18,6 +18,7 @@ from typing import Any
 from . import adapters
 from .adapters import PAIR, Row, RowError, tools
 from .console import DataError, UsageError
+from .metadata import LABEL_NAMES, unwrapped
 from .records import SCORING, Comparison, Origin, Ranking, Records, Solution, as_comparison, as_ranking, steps_refused
 from .sources import Table, bad_rows
 
@@ -405,7 +406,7 @@ def convert(
 ) -> Records:
     """The records of one table. Raises UsageError for an unknown format, DataError for what cannot be read."""
     rows = _rename(table, columns)
-    chosen = _named(format) if format else recognise(rows, table.name, prompts=kind == "prompts")
+    chosen = _named(format) if format else recognise(rows, table.name, kind)
     if chosen.stepwise and kind in ("comparison", "scoring"):
         raise steps_refused(table.name)
     if kind == "stepwise" and not chosen.stepwise:
@@ -414,9 +415,9 @@ def convert(
             where=table.name,
             hint="give `prompt`, `completions` (the steps) and `labels`; check_data.py --list_formats shows every format",
         )
-    if not chosen.answered and kind != "prompts":
+    if not chosen.answered and kind not in ("prompts", "any"):
         raise DataError(f"these rows (format `{chosen.name}`) hold prompts only, no answers", where=table.name)
-    if not chosen.labelled and kind not in ("stepwise", "prompts", *SCORING):
+    if not chosen.labelled and kind not in ("any", "stepwise", "prompts", *SCORING):
         raise DataError(
             f"these rows (format `{chosen.name}`) do not say which answer is better",
             where=table.name,
@@ -424,13 +425,15 @@ def convert(
         )
     used_by_row = [chosen.pick(row) for row in rows]
     used = dict.fromkeys(column for _, names in used_by_row for column in names.values())
+    # Labels of rows to be scored are no part of what is scored: they are kept as any other column is.
+    owned = [name for name in used if kind not in SCORING or name not in _labels_of(chosen)]
     records, problems = [], []
     for number, row, (picked, _) in zip(table.numbers, rows, used_by_row, strict=True):
         try:
             unused = kind in ("prompts", "step_scoring")
             rated = {"neutral": "ignore" if unused else neutral} if chosen.rated else {}
-            record = _record(chosen, row, picked, used, Origin(table.name, number), rated)
-            if kind == "prompts":
+            record = _record(chosen, row, picked, owned, Origin(table.name, number), rated)
+            if kind == "prompts" or not chosen.answered:
                 _refuse_blank(record.prompt)
             records.append(record)
         except RowError as error:
@@ -468,12 +471,17 @@ def _record(chosen: Format, row: Row, picked: Row, used: Iterable[str], origin: 
     record = chosen.convert(picked | rated)
     fields: dict[str, Any] = {
         "origin": origin,
-        "metadata": {name: value for name, value in row.items() if name not in used},
+        "metadata": unwrapped({name: value for name, value in row.items() if name not in used}),
         "id": picked.get("id"),
     }
     if not isinstance(record, Solution):
         fields["tools"] = tools(picked.get("tools"))
     return replace(record, **fields)
+
+
+def _labels_of(chosen: Format) -> set[str]:
+    """The columns of a format that say how good answers or steps are, by all of their names."""
+    return {name for names in chosen.columns for name in names.split("|") if name in LABEL_NAMES or "score" in name}
 
 
 def _refuse_blank(prompt: list[dict]) -> None:
@@ -522,19 +530,18 @@ def _named(name: str) -> Format:
     return FORMATS[name]
 
 
-def recognise(rows: list[Row], where: str, *, prompts: bool = False) -> Format:
+def recognise(rows: list[Row], where: str, kind: str | None = None) -> Format:
     """The format that most of the first rows fit; when none fits, the one whose columns they have, for its messages.
 
     Labelled formats come first: rows with chosen, rejected and `messages` are comparisons. Formats without answers are
-    tried only where `prompts` are asked for. Raises DataError when no format has these columns.
+    tried only for the kinds "prompts" and "any", there last. Raises DataError when no format has these columns.
     """
     head = rows[:HEAD]
-    tried = {name: entry for name, entry in FORMATS.items() if prompts or entry.answered}
-    tiers = [
-        [name for name, entry in tried.items() if entry.labelled],
-        [name for name, entry in tried.items() if not entry.answered],
-        [name for name, entry in tried.items() if entry.answered and not entry.labelled],
-    ]
+    tried = {name: entry for name, entry in FORMATS.items() if kind in ("prompts", "any") or entry.answered}
+    open_ones = [name for name, entry in tried.items() if not entry.answered]
+    unlabelled = [name for name, entry in tried.items() if entry.answered and not entry.labelled]
+    tiers = [[name for name, entry in tried.items() if entry.labelled]]
+    tiers += [["open_conversation", *unlabelled], open_ones] if kind == "any" else [open_ones, unlabelled]
     for tier in filter(None, tiers):
         votes = {name: sum(_fits(FORMATS[name], row) for row in head) for name in tier}
         best = max(votes, key=lambda name: votes[name])
