@@ -179,6 +179,16 @@ def add_dataset_arguments(
     return group
 
 
+def add_text_format_argument(group) -> None:
+    """--text_format: whether the texts of the data are messages, or what a template has made of them."""
+    group.add_argument(
+        "--text_format",
+        choices=("chat", "rendered"),
+        help="rendered: prompt and answer are templated already, their text is read as it is; chat: the chat template is "
+        "written around them (what the model was trained with, else chat)",
+    )
+
+
 def add_scoring_arguments(parser: argparse.ArgumentParser):
     """The reward model and how it is run: for every script that scores."""
     group = parser.add_argument_group("reward model")

@@ -575,14 +575,19 @@ _OPTIMISED = {
 _DRY = {"dry_run": {"const": True}}
 _CHECKED = {
     **{"format": _TEXT, "files": _list(_TEXT), "columns_used": _list(_TEXT), "metadata_columns": _list(_TEXT)},
-    **dict.fromkeys(("rows", "equal_scores", "dropped", "errors", "warnings"), _COUNT),
-    **{"set_aside": _map(_COUNT), "winner_values": _map(_COUNT), "findings": _FINDINGS, "output": _FILE},
+    **dict.fromkeys(("rows", "kept", "equal_scores", "dropped", "errors", "warnings"), _COUNT),
+    **dict.fromkeys(("kinds", "set_aside", "winner_values", "dropped_rows", "dropped_completions"), _map(_COUNT)),
+    **{"findings": _FINDINGS, "output": _FILE},
 }
 
 SCHEMAS: dict[str, tuple[dict[str, Any], ...]] = {
     "check_data.py": (
-        _object({**_CHECKED, "comparisons": _COUNT}),
-        _object({**_CHECKED, **dict.fromkeys(("solutions", "steps", "labelled_steps", "incorrect_steps"), _COUNT)}),
+        _object(
+            _CHECKED,
+            **dict.fromkeys(("comparisons", "solutions", "steps", "labelled_steps", "incorrect_steps"), _COUNT),
+            **{"prompts": _COUNT, "completions": _COUNT, "metadata_moved": _map(_COUNT)},
+        ),
+        _object({"error": _object({"message": _TEXT, "where": _FILE, "hint": _FILE})}),
         _object({"formats": _list(_map(_ANY))}),
         _object({"checks": _list(_map(_TEXT))}),
     ),

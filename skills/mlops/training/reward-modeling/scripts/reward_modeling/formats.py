@@ -19,6 +19,7 @@ from typing import Any
 from . import adapters, cells
 from .adapters import PAIR, Row, RowError, tools
 from .console import DataError, UsageError, finite
+from .metadata import LABEL_NAMES, unwrapped
 from .records import SCORING, Comparison, Origin, Ranking, Records, Solution, as_comparison, as_ranking, steps_refused
 from .sources import Table, bad_rows
 from .winners import key, meaning
@@ -423,7 +424,9 @@ def convert(
     if chosen.rated:
         for picked, _ in picked_rows:
             picked["neutral"] = "ignore" if kind in ("prompts", "step_scoring") else neutral
-    records = _records(table.name, chosen, numbered, picked_rows, used, kind, problems)
+    # Labels of rows to be scored are no part of what is scored: they are kept as any other column is.
+    owned = [name for name in used if kind not in SCORING or name not in _labels_of(chosen)]
+    records = _records(table.name, chosen, numbered, picked_rows, owned, kind, problems)
     unused = [name for name in dict.fromkeys(name for _, row in numbered for name in row) if name not in used]
     _refuse_lost_input(table.name, chosen, [name for name in unused if name.lower() in INPUT_LIKE], numbered, records)
     problems.sort()
@@ -459,7 +462,7 @@ def _format_of(
     if not rows:
         raise bad_rows(table.name, problems, total=total, hint=table.hint)
     try:
-        chosen = _named(format) if format else recognise(rows, table.name, prompts=kind == "prompts")
+        chosen = _named(format) if format else recognise(rows, table.name, kind)
     except DataError:
         if problems:  # they may be the reason
             raise bad_rows(table.name, problems, total=total, hint=table.hint) from None
@@ -482,7 +485,7 @@ def _records(
     for (number, row), (picked, _) in zip(numbered, picked_rows, strict=True):
         try:
             record = _record(chosen, row, picked, used, Origin(name, number))
-            if kind == "prompts":
+            if kind == "prompts" or not chosen.answered:
                 _refuse_blank(record.prompt)
             records.append(record)
         except adapters.NeutralError:
@@ -515,9 +518,9 @@ def _refuse_kind(chosen: Format, kind: str | None, where: str) -> None:
             where=where,
             hint="give `prompt`, `completions` (the steps) and `labels`; check_data.py --list_formats shows every format",
         )
-    if not chosen.answered and kind != "prompts":
+    if not chosen.answered and kind not in ("prompts", "any"):
         raise DataError(f"these rows (format `{chosen.name}`) hold prompts only, no answers", where=where)
-    if not chosen.labelled and kind not in ("stepwise", "prompts", *SCORING):
+    if not chosen.labelled and kind not in ("any", "stepwise", "prompts", *SCORING):
         raise DataError(
             f"these rows (format `{chosen.name}`) do not say which answer is better",
             where=where,
@@ -574,12 +577,17 @@ def _record(chosen: Format, row: Row, picked: Row, used: Iterable[str], origin: 
     record = chosen.convert(picked)
     fields: dict[str, Any] = {
         "origin": origin,
-        "metadata": finite({name: value for name, value in row.items() if name not in used}),
+        "metadata": finite(unwrapped({name: value for name, value in row.items() if name not in used})),
         "id": picked.get("id"),
     }
     if not isinstance(record, Solution):
         fields["tools"] = tools(picked.get("tools"))
     return replace(record, **fields)
+
+
+def _labels_of(chosen: Format) -> set[str]:
+    """The columns of a format that say how good answers or steps are, by all of their names."""
+    return {name for names in chosen.columns for name in names.split("|") if name in LABEL_NAMES or "score" in name}
 
 
 def _refuse_blank(prompt: list[dict]) -> None:
@@ -628,19 +636,18 @@ def _named(name: str) -> Format:
     return FORMATS[name]
 
 
-def recognise(rows: list[Row], where: str, *, prompts: bool = False) -> Format:
+def recognise(rows: list[Row], where: str, kind: str | None = None) -> Format:
     """The format that most of the first rows fit; when none fits, the one whose columns they have, for its messages.
 
     Labelled formats come first: rows with chosen, rejected and `messages` are comparisons. Formats without answers are
-    tried only where `prompts` are asked for. Raises DataError when no format has these columns.
+    tried only for the kinds "prompts" and "any", there last. Raises DataError when no format has these columns.
     """
     head = rows[:HEAD]
-    tried = {name: entry for name, entry in FORMATS.items() if prompts or entry.answered}
-    tiers = [
-        [name for name, entry in tried.items() if entry.labelled],
-        [name for name, entry in tried.items() if not entry.answered],
-        [name for name, entry in tried.items() if entry.answered and not entry.labelled],
-    ]
+    tried = {name: entry for name, entry in FORMATS.items() if kind in ("prompts", "any") or entry.answered}
+    open_ones = [name for name, entry in tried.items() if not entry.answered]
+    unlabelled = [name for name, entry in tried.items() if entry.answered and not entry.labelled]
+    tiers = [[name for name, entry in tried.items() if entry.labelled]]
+    tiers += [["open_conversation", *unlabelled], open_ones] if kind == "any" else [open_ones, unlabelled]
     for tier in filter(None, tiers):
         votes = {name: sum(_fits(FORMATS[name], row) for row in head) for name in tier}
         best = max(votes, key=lambda name: votes[name])

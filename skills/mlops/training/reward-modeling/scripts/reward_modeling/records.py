@@ -18,6 +18,7 @@ from itertools import combinations
 from typing import Any
 
 from .console import DataError, UsageError, log
+from .metadata import with_metadata
 from .winners import said
 
 Message = dict[str, Any]
@@ -118,7 +119,8 @@ def load(
     Rankings in the order of the file, with their labels as scores where there are any (chosen 1, rejected 0). Ties and
     rows whose label is null are set aside and counted, except for scoring and prompts, where nothing is. "step_scoring" is
     scoring that takes answers in steps too, which keep their steps (`in_steps`). "stepwise" asks for Solutions, labelled
-    or not. "prompts" asks for prompts alone, of rows in any format: they come back as Rankings without completions, and a
+    or not. "any" takes all of these as they are: rows without labels as Rankings without scores or Solutions without
+    labels, prompts alone as Rankings without completions. "prompts" asks for prompts alone, of rows in any format, and a
     blank one is an error. `neutral` is what a step rated 0 is taken for: "good", "bad" or "ignore" (no label).
     `leave_out_unreadable` keeps rows that cannot be read in `Records.unreadable` and counts them as set aside, unless
     they are more than half of a file: then its format is another one. `winner_values` says what the values of a winner
@@ -129,7 +131,7 @@ def load(
     from .formats import convert  # here, because the formats build the types above
     from .sources import read
 
-    if kind not in (None, "comparison", "stepwise", "prompts", *SCORING):
+    if kind not in (None, "any", "comparison", "stepwise", "prompts", *SCORING):
         raise UsageError(f"unknown kind of records: {kind}")
     if isinstance(sources, str):
         sources = [sources]
@@ -267,8 +269,13 @@ def comparisons(records: Records) -> list[Comparison]:
     for row in records.rows:
         if isinstance(row, Solution):
             raise steps_refused(str(row.origin))
-        pairs += [row] if isinstance(row, Comparison) else _pairs(row)
+        pairs += comparisons_of(row)
     return pairs
+
+
+def comparisons_of(row: Comparison | Ranking) -> list[Comparison]:
+    """A comparison as it is, a ranking as its pairs."""
+    return [row] if isinstance(row, Comparison) else _pairs(row)
 
 
 def steps_refused(where: str) -> DataError:
@@ -292,13 +299,18 @@ def solutions(records: Records) -> list[Solution]:
     return labelled
 
 
-def _pairs(ranking: Ranking) -> list[Comparison]:
+def ordered_pairs(ranking: Ranking) -> list[tuple[int, int]]:
+    """(place of the better, place of the worse) of every two completions with different scores."""
     scores = ranking.scores or [0.0] * len(ranking.completions)
-    ordered = [
+    return [
         (i, j) if scores[i] > scores[j] else (j, i)
         for i, j in combinations(range(len(scores)), 2)
         if scores[i] != scores[j]
     ]
+
+
+def _pairs(ranking: Ranking) -> list[Comparison]:
+    ordered = ordered_pairs(ranking)
     return [
         Comparison(
             prompt=ranking.prompt,
@@ -318,7 +330,7 @@ def equal_scores(records: Records) -> int:
     """How many pairs of completions in the rankings have equal scores, and so make no comparison."""
     rankings = [row for row in records.rows if isinstance(row, Ranking)]
     possible = sum(len(row.completions) * (len(row.completions) - 1) // 2 for row in rankings)
-    return possible - sum(len(_pairs(row)) for row in rankings)
+    return possible - sum(len(ordered_pairs(row)) for row in rankings)
 
 
 def as_comparison(ranking: Ranking) -> Comparison:
@@ -342,20 +354,38 @@ def as_ranking(record: Comparison | Ranking | Solution) -> Ranking:
     return Ranking(record.prompt, [record.chosen, record.rejected], [1.0, 0.0])
 
 
-def to_row(record: Comparison | Ranking | Solution) -> dict[str, Any]:
-    """The canonical form: formats `explicit`, `ranking` (`completions` without scores) and `stepwise`.
+def to_row(record: Comparison | Ranking | Solution, moved: Counter[str] | None = None) -> dict[str, Any]:
+    """The canonical form: formats `explicit`, `ranking`, `stepwise`, without labels `completions` and `steps`, or `prompt`.
 
-    Fields without a value are left out, metadata follow under their own names. `load` reads it back to an equal record.
+    Fields without a value are left out, metadata follow under their own names, or in the object `metadata` where a format
+    would read them as part of the record (counted in `moved`). `load` reads it back to an equal record.
     """
     if isinstance(record, Comparison):
         row = {"prompt": record.prompt, "chosen": record.chosen, "rejected": record.rejected, "margin": record.margin}
         row["weight"] = record.weight if record.weight != 1 else None
     elif isinstance(record, Ranking):
-        row = {"prompt": record.prompt, "completions": record.completions, "scores": record.scores}
+        row = {"prompt": record.prompt, "completions": record.completions or None, "scores": record.scores}
     else:
-        row = {"prompt": record.prompt, "completions": record.steps, "labels": record.labels}
+        steps = "completions" if record.labels is not None else "steps"
+        row = {"prompt": record.prompt, steps: record.steps, "labels": record.labels}
     row |= {"tools": getattr(record, "tools", None), "id": record.id}
-    return {name: value for name, value in row.items() if value is not None} | record.metadata
+    row = {name: value for name, value in row.items() if value is not None}
+    return with_metadata(row, record.metadata, moved, canonical=True)
+
+
+VERBATIM = ("explicit", "axolotl", "question", "pairwise", "pair", "ranking", "ranks", "completions", "completion")
+VERBATIM += ("stepwise", "ratings", "processbench", "steps", "prompt")
+"""Formats whose texts reach the model as they stand in the file."""
+
+
+def check_verbatim(records: Records | Stream) -> None:
+    """Raises UsageError where reading takes texts apart, which text that is rendered already must not be."""
+    changed = [name for name in records.format.split(" and ") if name not in VERBATIM]
+    if changed:
+        raise UsageError(
+            f"--text_format rendered needs prompt and answer in columns of their own: format `{changed[0]}` takes texts apart",
+            hint="name the columns, as in --format explicit --columns prompt=A,chosen=B,rejected=C",
+        )
 
 
 # ---- splits -----------------------------------------------------------------------------------------------------------
