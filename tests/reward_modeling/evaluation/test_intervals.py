@@ -9,12 +9,13 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from reward_modeling.console import DataError
-from reward_modeling.evaluation.metrics import (
+from reward_modeling.evaluation.intervals import (
     Z,
     accuracy,
     difference,
     effective_size,
     group_index,
+    smooth,
     spearman,
     wilson,
 )
@@ -135,6 +136,13 @@ def test_no_pairs():
 
 
 # A second route
+
+
+def test_smooth_of_a_mean_is_the_accuracy():
+    outcomes, groups = np.array([1, 0, 1, 1, 0.5, 1]), [0, 0, 1, 2, 2, 3]
+    expected = accuracy(outcomes, groups)
+    found = smooth(outcomes.mean(), (outcomes - outcomes.mean()) / 6, groups)
+    assert [found.value, found.low, found.high] == pytest.approx([expected.value, expected.low, expected.high])
 
 
 @law
