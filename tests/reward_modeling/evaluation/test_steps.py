@@ -1,5 +1,7 @@
 """Evaluating steps: a scorer that knows the labels, baselines worked by hand, and every sentence with its numbers."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -100,6 +102,21 @@ def test_baselines_by_hand():
     assert value["longer_steps"]["auroc"] == pytest.approx(0.5 / 6)
     # Wrong steps are number 1 and 0, correct ones 0, 0 and 1: two pairs right, three ties, one wrong.
     assert value["later_steps"]["auroc"] == pytest.approx(3.5 / 6)
+
+
+def test_what_is_not_labelled_or_not_scored_is_counted():
+    rows = [
+        solution([1, 1], "a", ["a", "b", "c"]),  # labels stop without an error: nobody knows
+        solution([1, 1, 0], "b"),  # the error itself was not scored
+        solution([0, 1], "c"),  # scored up to the error
+    ]
+    fitted = {"a": StepScores([1.0] * 3), "b": StepScores([1.0, 1.0], 1), "c": StepScores([-1.0], 1)}
+    model = SimpleNamespace(score_solutions=lambda rows, advance: [fitted[row[0][0]["content"]] for row in rows])
+    evaluation = steps.evaluate(model, rows, threshold=0.5)
+    summary = evaluation.summary
+    assert (summary["n_steps"], summary["not_scored_steps"], summary["not_judged_solutions"]) == (5, 2, 2)
+    assert [row["first_error"] for row in evaluation.rows] == [None, None, 0]
+    assert evaluation.rows[1]["step_rewards"][2] is None
 
 
 # ---- sentences ----------------------------------------------------------------------------------------------------

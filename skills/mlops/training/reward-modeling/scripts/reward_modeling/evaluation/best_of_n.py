@@ -34,9 +34,6 @@ SIZES = (1, 4, 16, 64, 100)
 OTHERS = ("random", "longest", "majority", "oracle")
 
 
-# ---- one pool -----------------------------------------------------------------------------------------------------
-
-
 def best_of(scores: Sequence[float | None], correct: Sequence[float], n: int) -> float:
     """Expected correctness of the best-scored of n drawn without replacement; of tied best ones, any with equal chance.
 
@@ -63,9 +60,6 @@ def oracle(correct: Sequence[float], n: int) -> float:
     correct: [pool]; a share between 0 and 1 is taken as its own best-of-n score.
     """
     return best_of(correct, correct, n)
-
-
-# ---- many pools ---------------------------------------------------------------------------------------------------
 
 
 def check_pools(rankings: Sequence[Ranking], sizes: Sequence[int] | None) -> list[int]:
@@ -154,9 +148,6 @@ def _at(
     }
 
 
-# ---- diagnostics --------------------------------------------------------------------------------------------------
-
-
 DIAGNOSTICS: dict[str, Diagnostic] = {
     "worse_than_random": Diagnostic(
         lambda s: s["gain"]["high"] < 0,
@@ -192,9 +183,6 @@ DIAGNOSTICS: dict[str, Diagnostic] = {
 def diagnose(summary: Summary) -> list[str]:
     """The sentences of DIAGNOSTICS on a summary of `summarize`."""
     return sentences({**summary, **summary["curve"][-1]}, DIAGNOSTICS)
-
-
-# ---- tables -------------------------------------------------------------------------------------------------------
 
 
 def show(summary: Summary, name: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..console import DataError, progress
 from ..records import Comparison, Message, Ranking, Solution
@@ -19,6 +19,11 @@ SUBSET_COLUMNS = ("subset", "category", "domain", "source", "tranche", "task")
 def prompt_keys(rows: Sequence[Comparison | Ranking | Solution]) -> list[str]:
     """What rows of the same prompt have in common."""
     return [json.dumps(row.prompt, sort_keys=True, default=str) for row in rows]
+
+
+def source_of(row: Comparison | Ranking | Solution) -> dict[str, Any]:
+    """What a row of results says of where it comes from: metadata, id and origin."""
+    return {**row.metadata, "id": row.id, "origin": str(row.origin) if row.origin else None}
 
 
 def answer_length(completion: Sequence[Message]) -> int:

@@ -48,10 +48,13 @@ def accuracy(outcomes, groups: Groups = None, weights=None) -> Estimate:
     """
     outcomes = floats(outcomes)
     weights = weights_of(weights, len(outcomes))
-    index = group_index(groups, len(outcomes))
     value = float(min(weights @ outcomes / weights.sum(), 1.0))
-    low, high = wilson(value, effective_size(outcomes, value, index, weights))
-    return Estimate(value, low, high, len(outcomes), int(index.max()) + 1)
+    return smooth(value, weights * (outcomes - value) / weights.sum(), groups, weights)
+
+
+def accuracy_where(kept: np.ndarray, outcomes: np.ndarray, groups: np.ndarray, weights: np.ndarray) -> Estimate | None:
+    """`accuracy` of the observations where `kept` [n] is true; None where they have no weight."""
+    return accuracy(outcomes[kept], groups[kept], weights[kept]) if weights[kept].sum() > 0 else None
 
 
 def wilson(value: float, n: float) -> tuple[float, float]:
@@ -67,20 +70,16 @@ def wilson(value: float, n: float) -> tuple[float, float]:
     return min(max((center - half) / scale, 0.0), value), max(min((center + half) / scale, 1.0), value)
 
 
-def effective_size(outcomes: np.ndarray, value: float, index: np.ndarray, weights: np.ndarray) -> float:
-    """How many independent right-or-wrong pairs would be as informative: value (1 - value) / clustered variance.
+def effective_size(value: float, influence: np.ndarray, index: np.ndarray, weights: np.ndarray) -> float:
+    """How many independent right-or-wrong observations would be as informative: value (1 - value) / clustered variance.
 
     Two departures from that ratio (Korn and Graubard 1998), both without effect on independent untied pairs:
     (1) where it exceeds the number of prompts, the variance is known only from how the prompts scatter, so the ratio
     shrinks by (z / t)^2 with prompts - 1 degrees of freedom, but not below the number of prompts;
     (2) where the variance is 0 (all right, all wrong, all tied) it is the number of prompts.
-    Prompts of unequal weight are counted as Kish does. outcomes, index, weights: [n].
+    Prompts of unequal weight are counted as Kish does. influence (see `smooth`), index, weights: [n].
     """
-    variance = clustered_variance(weights * (outcomes - value), index) / weights.sum() ** 2
-    return _size_of_variance(value, variance, index, effective_groups(index, weights))
-
-
-def _size_of_variance(value: float, variance: float, index: np.ndarray, prompts: float) -> float:
+    variance, prompts = clustered_variance(influence, index), effective_groups(index, weights)
     if variance < 1e-15:
         return prompts
     ratio = value * (1 - value) / variance
@@ -88,7 +87,7 @@ def _size_of_variance(value: float, variance: float, index: np.ndarray, prompts:
     return min(ratio, max(prompts, ratio * known_scatter))
 
 
-def smooth(value: float, influence, groups: Groups = None) -> Estimate:
+def smooth(value: float, influence, groups: Groups = None, weights=None) -> Estimate:
     """A number from 0 to 1 that depends smoothly on means, with Wilson's interval at its effective size.
 
     influence: [n] how much each observation moves the number, summing to about 0; the variance is the sum over groups
@@ -96,8 +95,7 @@ def smooth(value: float, influence, groups: Groups = None) -> Estimate:
     """
     influence = floats(influence)
     index = group_index(groups, len(influence))
-    prompts = effective_groups(index, np.ones(len(influence)))
-    size = _size_of_variance(value, clustered_variance(influence, index), index, prompts)
+    size = effective_size(value, influence, index, weights_of(weights, len(influence)))
     return Estimate(value, *wilson(value, size), len(influence), int(index.max()) + 1)
 
 
@@ -175,9 +173,6 @@ def _fisher_interval(r: float, n: float, limit: float) -> tuple[float, float]:
     return math.tanh(math.atanh(r) - half), math.tanh(math.atanh(r) + half)
 
 
-# Inputs
-
-
 def weights_of(weights, n: int) -> np.ndarray:
     """[n] weights, all 1 when there are none. Raises DataError without pairs, or when weights cannot weigh."""
     if n == 0:
@@ -203,11 +198,6 @@ def require_length(n: int, **arrays) -> None:
     for name, values in arrays.items():
         if len(values) != n:
             raise ValueError(f"{name} has {len(values)} entries for {n} pairs")
-
-
-def reindexed(index: np.ndarray) -> np.ndarray:
-    """Group numbers of a selection of observations, counted again from 0."""
-    return np.unique(index, return_inverse=True)[1]
 
 
 def plain(estimate: Estimate | None) -> dict[str, float] | None:

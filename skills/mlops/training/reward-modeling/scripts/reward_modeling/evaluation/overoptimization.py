@@ -33,17 +33,12 @@ DROP = 0.05
 """How far gold must lie below its best, as a share of its best gain, before a report calls it over-optimized."""
 
 
-# ---- best-of-n ----------------------------------------------------------------------------------------------------
-
-
 def best_of_n_kl(n: float) -> float:
     """log n - (n - 1)/n, in nats.
 
     >>> round(best_of_n_kl(16), 4)
     1.8351
     """
-    if not n >= 1:
-        raise ValueError(f"best-of-n needs n of at least 1, not {n}")
     return math.log(n) - (n - 1) / n
 
 
@@ -57,10 +52,8 @@ class Point:
     n: int | None = None
 
 
-def best_of_n_points(
-    proxy: Sequence[Sequence[float]], gold: Sequence[Sequence[float]], ns: Sequence[int] | None = None
-) -> list[Point]:
-    """Points of best-of-n for each n (powers of two up to the answers a prompt has), mean over prompts.
+def best_of_n_points(proxy: Sequence[Sequence[float]], gold: Sequence[Sequence[float]]) -> list[Point]:
+    """Points of best-of-n for n of 1, 2, 4, ... up to the answers a prompt has, mean over prompts.
 
     proxy, gold: [prompts][N], with the same N for each prompt. Each point is the mean over all subsets of n of a prompt's
     N answers, in closed form (`best_of`), and so unbiased.
@@ -68,8 +61,6 @@ def best_of_n_points(
     answers = {len(row) for row in (*proxy, *gold)}
     if len(answers) != 1:
         raise DataError(f"best-of-n needs as many answers for each prompt, not {sorted(answers)}")
-    most = answers.pop()
-    ns = ns or [2**k for k in range(most.bit_length()) if 2**k <= most]
     return [
         Point(
             best_of_n_kl(n),
@@ -77,11 +68,8 @@ def best_of_n_points(
             fmean(best_of(row, values, n) for row, values in zip(proxy, gold, strict=True)),
             n,
         )
-        for n in ns
+        for n in (2**k for k in range(answers.pop().bit_length()))
     ]
-
-
-# ---- curves -------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -162,19 +150,20 @@ class Study:
         return self.best.gold - last.gold > DROP * max(gain, 1e-9) and last.proxy > self.best.proxy
 
     def to_dict(self) -> dict[str, Any]:
-        def described(curve: Fit | None, values: list[float]) -> dict[str, Any] | None:
-            if curve is None:
-                return None
-            residuals = [value - curve(point.kl) for value, point in zip(values, self.points, strict=True)]
-            formula = FORMS[self.form].formula
-            return {**asdict(curve), "formula": formula, "peak_kl": curve.peak_kl, "residuals": residuals}
+        """The study as JSON carries it, with the residuals at every point."""
+
+        def described(name: str) -> dict[str, Any] | None:
+            curve = getattr(self, name)
+            residuals = [getattr(point, name) - curve(point.kl) for point in self.points] if curve else []
+            more = {"formula": FORMS[self.form].formula, "peak_kl": curve and curve.peak_kl, "residuals": residuals}
+            return curve and asdict(curve) | more
 
         return {
             "name": self.name,
             "form": self.form,
             "points": [asdict(point) for point in self.points],
-            "proxy": described(self.proxy, [point.proxy for point in self.points]),
-            "gold": described(self.gold, [point.gold for point in self.points]),
+            "proxy": described("proxy"),
+            "gold": described("gold"),
             "best": asdict(self.best),
             "overoptimised": self.overoptimized,
         }
@@ -188,13 +177,11 @@ def study(points: Sequence[Point], form: str, name: str = "") -> Study:
             f"{name or 'the run'} has no row for the initial policy: its lowest KL is {points[0].kl:.3g}",
             hint="add a row with kl 0 (or n 1): the curves are measured from there",
         )
-    kls, start = [point.kl for point in points], points[0]
-    proxy = fit(kls, [point.proxy for point in points], form, start.proxy)
-    gold = fit(kls, [point.gold for point in points], form, start.gold)
-    return Study(name, form, list(points), proxy, gold)
-
-
-# ---- rows of a file -----------------------------------------------------------------------------------------------
+    fits = [
+        fit([point.kl for point in points], [getattr(point, key) for point in points], form, getattr(points[0], key))
+        for key in ("proxy", "gold")
+    ]
+    return Study(name, form, points, *fits)
 
 
 def read_studies(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Study]:
@@ -231,17 +218,13 @@ def _read_study(name: str, members: list[tuple[str, Mapping[str, Any]]]) -> Stud
 
 
 def _finite(value: Any, name: str, where: str) -> float:
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    if not is_number:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         raise DataError(
             f"`{name}` is {value!r}, not a finite number",
             where=where,
             hint="rows need `kl` or `n`, and `proxy` and `gold`",
         )
     return float(value)
-
-
-# ---- showing ------------------------------------------------------------------------------------------------------
 
 
 def show(studies: Sequence[Study]) -> None:

@@ -18,11 +18,11 @@ from .intervals import (
     Estimate,
     Groups,
     accuracy,
+    accuracy_where,
     difference,
     floats,
     group_index,
     plain,
-    reindexed,
     require_length,
     spearman,
     weights_of,
@@ -41,9 +41,6 @@ def pair_outcomes(chosen, rejected) -> np.ndarray:
     array([1. , 0.5, 0. ])
     """
     return (np.sign(floats(chosen) - floats(rejected)) + 1) / 2
-
-
-# Margins and calibration
 
 
 def margin_summary(margins) -> dict[str, float]:
@@ -121,9 +118,6 @@ def calibration(table: list[dict[str, Any]]) -> dict[str, float]:
     }
 
 
-# Length
-
-
 def length_summary(
     chosen, rejected, chosen_lengths, rejected_lengths, groups: Groups = None, weights=None
 ) -> dict[str, Any]:
@@ -144,9 +138,8 @@ def length_summary(
     baselines = accuracy(longer, index, weights), accuracy(1 - longer, index, weights)
     better = longer if baselines[0].value >= baselines[1].value else 1 - longer
 
-    def accuracy_where(mask: np.ndarray) -> dict[str, Any] | None:
-        kept = weights[mask]
-        return plain(accuracy(outcomes[mask], reindexed(index[mask]), kept)) if kept.sum() > 0 else None
+    def where(kept: np.ndarray) -> dict[str, float] | None:
+        return plain(accuracy_where(kept, outcomes, index, weights))
 
     rewards_of_all, lengths_of_all = np.concatenate([chosen, rejected]), np.concatenate([lengths, others])
     return {
@@ -155,15 +148,12 @@ def length_summary(
         "baseline_longer": plain(baselines[0]),
         "baseline_shorter": plain(baselines[1]),
         "gain_over_baseline": plain(difference(outcomes, better, index, weights)),
-        "accuracy_longer_chosen": accuracy_where(longer == 1),
-        "accuracy_shorter_chosen": accuracy_where(longer == 0),
-        "accuracy_same_length": accuracy_where(longer == 0.5),
+        "accuracy_longer_chosen": where(longer == 1),
+        "accuracy_shorter_chosen": where(longer == 0),
+        "accuracy_same_length": where(longer == 0.5),
         "spearman_reward_length": plain(spearman(rewards_of_all, lengths_of_all, np.tile(index, 2))),
         "spearman_margin_length_difference": plain(spearman(chosen - rejected, lengths - others, index)),
     }
-
-
-# Subsets
 
 
 def subset_table(outcomes, subsets: Sequence[Any], groups: Groups = None, weights=None) -> dict[str, Estimate]:
@@ -172,12 +162,8 @@ def subset_table(outcomes, subsets: Sequence[Any], groups: Groups = None, weight
     require_length(len(outcomes), subsets=subsets)
     names = np.array(_subset_names(subsets), dtype=object)
     index, weights = group_index(groups, len(outcomes)), weights_of(weights, len(outcomes))
-    table = {}
-    for name in sorted(set(names)):
-        inside = names == name
-        if weights[inside].sum() > 0:
-            table[name] = accuracy(outcomes[inside], reindexed(index[inside]), weights[inside])
-    return table
+    found = {name: accuracy_where(names == name, outcomes, index, weights) for name in sorted(set(names))}
+    return {name: estimate for name, estimate in found.items() if estimate}
 
 
 def macro_accuracy(outcomes, subsets: Sequence[Any], groups: Groups = None, weights=None) -> Estimate:
@@ -196,9 +182,6 @@ def macro_accuracy(outcomes, subsets: Sequence[Any], groups: Groups = None, weig
 
 def _subset_names(subsets: Sequence[Any]) -> list[str]:
     return [NO_SUBSET if name is None else str(name) for name in subsets]
-
-
-# Two models
 
 
 def compare(outcomes_a, outcomes_b, groups: Groups = None, weights=None) -> dict[str, Any]:
@@ -235,9 +218,6 @@ def compare(outcomes_a, outcomes_b, groups: Groups = None, weights=None) -> dict
 
 def _sign_test(first: int, second: int) -> float:
     return float(stats.binomtest(first, first + second, 0.5).pvalue) if first + second else 1.0
-
-
-# Everything
 
 
 def summarize(

@@ -18,7 +18,7 @@ from ..console import DataError
 from ..records import Comparison
 from . import pair_measures
 from .diagnostics import Diagnostic, Summary, estimates_table, sentences
-from .inputs import answer_length, prompt_keys, score_distinct, subsets
+from .inputs import answer_length, prompt_keys, score_distinct, source_of, subsets
 
 if TYPE_CHECKING:
     from ..scoring import RewardModel
@@ -47,13 +47,7 @@ class Evaluation:
     def rows(self) -> list[dict[str, Any]]:
         """One JSON row for each pair of the input: where it came from, its metadata and both rewards."""
         return [
-            {
-                **pair.metadata,
-                "id": pair.id,
-                "origin": str(pair.origin) if pair.origin else None,
-                "reward_chosen": chosen,
-                "reward_rejected": rejected,
-            }
+            {**source_of(pair), "reward_chosen": chosen, "reward_rejected": rejected}
             for pair, chosen, rejected in self.scored
         ]
 
@@ -120,9 +114,6 @@ def reward_statistics(
     return {"mean": float(rewards.mean()), "std": float(rewards.std()), "n": len(rewards), "from": source}
 
 
-# ---- diagnostics ------------------------------------------------------------------------------------------------------
-
-
 def _miscalibrated(summary: Summary) -> bool:
     """Over the limit, and by more than few pairs produce: a calibrated model on 50 pairs shows about 0.1 by chance."""
     return summary["ece"] > LARGE_ECE and summary["ece"] > 2 * summary["ece_if_calibrated"]
@@ -184,9 +175,6 @@ DIAGNOSTICS: dict[str, Diagnostic] = {
 
 def diagnose(summary: Summary) -> list[str]:
     return sentences(summary, DIAGNOSTICS)
-
-
-# ---- tables -----------------------------------------------------------------------------------------------------------
 
 
 def show(summary: Summary, title: str) -> None:

@@ -21,87 +21,66 @@ from scipy import stats
 from ..console import DataError
 from ..records import Solution
 from .inputs import prompt_keys
-from .intervals import Estimate, Groups, accuracy, floats, group_index, plain, smooth
+from .intervals import Estimate, Groups, accuracy_where, floats, group_index, plain, smooth
 
 NO_ERROR, UNKNOWN = -1, -2
 FIXED = 0.5
 NEVER = np.iinfo(np.int64).max
 
 
-# ---- data ---------------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class LabelledSteps:
-    """Every labelled and scored step, flat. wrong: [steps] bool. place: [steps] its number within the solution.
+    """Every labelled and scored step, flat. scores, wrong: [steps]. place: [steps] its number within the solution.
 
     owner: [steps] number of its solution. first_error: [solutions] place of the first wrong step, NO_ERROR for a correct
     solution, UNKNOWN where labels or scores do not tell. groups: [solutions] what solutions of one prompt share.
     """
 
+    scores: np.ndarray
     wrong: np.ndarray
     place: np.ndarray
     owner: np.ndarray
     first_error: np.ndarray
     groups: np.ndarray
 
-    def of(self, chosen: np.ndarray) -> tuple[LabelledSteps, np.ndarray]:
-        """The solutions where `chosen` [solutions] is true, and [steps] which of the steps are theirs."""
+    def of(self, chosen: np.ndarray) -> LabelledSteps:
+        """The steps of the solutions where `chosen` [solutions] is true."""
         kept = chosen[self.owner]
         owner = (np.cumsum(chosen) - 1)[self.owner[kept]]
-        return LabelledSteps(
-            self.wrong[kept], self.place[kept], owner, self.first_error[chosen], self.groups[chosen]
-        ), kept
+        steps = self.scores[kept], self.wrong[kept], self.place[kept], owner
+        return LabelledSteps(*steps, self.first_error[chosen], self.groups[chosen])
 
 
-def labelled_steps(
-    solutions: Sequence[Solution], scores: Sequence[Sequence[float | None]]
-) -> tuple[LabelledSteps, np.ndarray, dict[str, int]]:
-    """(the labelled and scored steps, [steps] their scores, counts of what was left out).
+def labelled_steps(solutions: Sequence[Solution], scores: Sequence[Sequence[float | None]]) -> LabelledSteps:
+    """scores: [solutions][steps] probability of being correct, None for a step that was not scored.
 
-    scores: [solutions][steps] probability of being correct, None for a step that was not scored.
     Raises DataError without a labelled step that was scored.
     """
-    wrong, place, owner, first_error, values, not_scored = [], [], [], [], [], 0
+    steps, first_error = [], []
     for number, (solution, row) in enumerate(zip(solutions, scores, strict=True)):
-        labels = list(solution.labels or ())
-        found, missing = NO_ERROR if _is_complete(solution) else UNKNOWN, 0
-        for i, (label, score) in enumerate(zip(labels, row, strict=False)):
+        found, missing = NO_ERROR if _is_complete(solution) else UNKNOWN, False
+        for i, (label, score) in enumerate(zip(solution.labels or (), row, strict=False)):
             if label is None:
                 continue
-            missing += score is None
+            missing |= score is None
             if label < FIXED and found < 0:
                 found = UNKNOWN if missing else i
             if score is not None:
-                wrong.append(label < FIXED)
-                place.append(i)
-                owner.append(number)
-                values.append(score)
-        not_scored += missing
+                steps.append((score, label < FIXED, i, number))
         first_error.append(UNKNOWN if missing and found == NO_ERROR else found)
-    if not values:
+    if not steps:
         raise DataError(
             "no labelled step could be scored",
             hint="rows need `labels`, one for each step; if they have them, raise --max_length",
         )
-    data = LabelledSteps(
-        np.array(wrong),
-        np.array(place),
-        np.array(owner),
-        np.array(first_error),
-        group_index(prompt_keys(solutions), len(solutions)),
-    )
-    left_out = {"not_scored_steps": not_scored, "not_judged_solutions": int(np.sum(data.first_error == UNKNOWN))}
-    return data, np.array(values), left_out
+    groups = group_index(prompt_keys(solutions), len(solutions))
+    return LabelledSteps(*map(np.array, zip(*steps, strict=True)), np.array(first_error), groups)
 
 
 def _is_complete(solution: Solution) -> bool:
     """Whether labels reach the last step, so that a solution without an error is known to be correct."""
     labels = solution.labels or ()
     return len(labels) == len(solution.steps) and labels[-1] is not None
-
-
-# ---- measures -----------------------------------------------------------------------------------------------------
 
 
 def auroc(wrongness, wrong, groups: Groups = None) -> Estimate | None:
@@ -146,8 +125,8 @@ def first_flagged(data: LabelledSteps, flagged: np.ndarray) -> np.ndarray:
     return np.where(first == NEVER, NO_ERROR, first)
 
 
-def measures(data: LabelledSteps, scores: np.ndarray, thresholds: np.ndarray) -> dict[str, dict | None]:
-    """Every measure of one scorer. scores: [steps]; thresholds: [solutions]. Estimates, or None where nothing is to measure.
+def measures(data: LabelledSteps, thresholds: np.ndarray) -> dict[str, dict | None]:
+    """Every measure of one scorer. thresholds: [solutions]. Estimates, or None where nothing is to measure.
 
     step_accuracy        share of steps rightly flagged or rightly not
     precision, recall    of the flags: flagged steps that are wrong, wrong steps that are flagged
@@ -157,7 +136,7 @@ def measures(data: LabelledSteps, scores: np.ndarray, thresholds: np.ndarray) ->
     erroneous, correct   the same among solutions with and without an error; processbench_f1 their harmonic mean
     """
     groups = data.groups[data.owner]
-    flagged = scores < thresholds[data.owner]
+    flagged = data.scores < thresholds[data.owner]
     hit = flagged & data.wrong
     known = data.first_error != UNKNOWN
     right = (first_flagged(data, flagged) == data.first_error)[known]
@@ -167,7 +146,7 @@ def measures(data: LabelledSteps, scores: np.ndarray, thresholds: np.ndarray) ->
         "precision": _share(hit, groups, flagged),
         "recall": _share(hit, groups, data.wrong),
         "f1": _share(hit, groups, flagged.astype(float) + data.wrong),
-        "auroc": auroc(-scores, data.wrong, groups),
+        "auroc": auroc(-data.scores, data.wrong, groups),
         "first_error_accuracy": _share(right, prompts),
         "erroneous": _share(right, prompts, bad),
         "correct": _share(right, prompts, ~bad),
@@ -176,25 +155,19 @@ def measures(data: LabelledSteps, scores: np.ndarray, thresholds: np.ndarray) ->
     return {name: plain(estimate) for name, estimate in estimates.items()}
 
 
-def _share(hits, groups, weights=None) -> Estimate | None:
+def _share(hits: np.ndarray, groups: np.ndarray, weights: np.ndarray | None = None) -> Estimate | None:
     """The mean of hits where there is weight, or None where there is none."""
     weights = np.ones(len(hits)) if weights is None else floats(weights)
-    used = weights > 0
-    if not used.any():
-        return None
-    return accuracy(hits[used], groups[used], weights[used])
+    return accuracy_where(weights > 0, hits, groups, weights)
 
 
-# ---- the threshold ------------------------------------------------------------------------------------------------
-
-
-def choose_threshold(data: LabelledSteps, scores: np.ndarray) -> tuple[float, float]:
+def choose_threshold(data: LabelledSteps) -> tuple[float, float]:
     """(threshold, its ProcessBench F1 here): the best of those between two neighbouring scores; of equal ones the middle.
 
     A correct solution is told rightly up to its lowest score, an erroneous one above the score of its first error and
     up to the lowest before it. Raises DataError without solutions of both kinds.
     """
-    n = len(data.first_error)
+    scores, n = data.scores, len(data.first_error)
     lowest_before, at_error = np.full(n, np.inf), np.full(n, -np.inf)
     ends = np.where(data.first_error == NO_ERROR, NEVER, data.first_error)[data.owner]
     before, at = data.place < ends, data.place == ends

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from ..console import DataError, log, progress, table
 from ..process import step_rewards
 from ..records import Solution, split_by_prompt
 from .diagnostics import Diagnostic, Summary, estimates_table, sentences, values
-from .inputs import subsets
+from .inputs import source_of, subsets
 from .step_measures import (
     FIXED,
     NO_ERROR,
@@ -36,34 +36,25 @@ SUBSET_COLUMNS = ("subject", "subset", "category", "domain", "source", "task", "
 SUBSET_ROWS = 30
 
 
-# ---- thresholds ---------------------------------------------------------------------------------------------------
-
-
 def halves(solutions: Sequence[Solution]) -> np.ndarray:
     """[solutions] which half a solution's prompt belongs to, by its hash: the same in every run and from every file."""
     second = {id(solution) for solution in split_by_prompt(solutions, 0.5, seed=0)[1]}
     return np.array([id(solution) in second for solution in solutions])
 
 
-def cross_fitted(data: LabelledSteps, scores: np.ndarray, half: np.ndarray) -> np.ndarray:
+def cross_fitted(data: LabelledSteps, half: np.ndarray) -> np.ndarray:
     """[solutions] thresholds: each half's chosen on the other. half: [solutions] bool."""
     thresholds = np.empty(len(half))
     for side in (False, True):
-        other, kept = data.of(half != side)
-        thresholds[half == side] = choose_threshold(other, scores[kept])[0]
+        thresholds[half == side] = choose_threshold(data.of(half != side))[0]
     return thresholds
 
 
-# ---- baselines ----------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Baseline:
+class Baseline(NamedTuple):
     """A scorer that looks at no content. scores: the steps of a solution -> [steps]; flagged under 0.5, or with
     `chosen` under a threshold chosen as the model's is, by halves of the prompts where the model's is given."""
 
     scores: Callable[[Sequence[str]], list[float]]
-    description: str
     chosen: bool = False
 
 
@@ -73,21 +64,13 @@ def _longest(steps: Sequence[str]) -> list[float]:
 
 
 BASELINES: dict[str, Baseline] = {
-    "all_correct": Baseline(lambda steps: [1.0] * len(steps), "flags nothing"),
-    "all_wrong": Baseline(lambda steps: [0.0] * len(steps), "flags every step"),
-    "longest_step": Baseline(_longest, "flags the longest step of each solution, in characters"),
-    "longer_steps": Baseline(
-        lambda steps: [-float(len(step)) for step in steps], "flags steps from a number of characters on", chosen=True
-    ),
-    "later_steps": Baseline(
-        lambda steps: [-float(i) for i in range(len(steps))],
-        "flags from a step number on: where labels stop at the first error, wrong steps are the later ones",
-        chosen=True,
-    ),
+    "all_correct": Baseline(lambda steps: [1.0] * len(steps)),
+    "all_wrong": Baseline(lambda steps: [0.0] * len(steps)),
+    "longest_step": Baseline(_longest),
+    "longer_steps": Baseline(lambda steps: [-float(len(step)) for step in steps], chosen=True),
+    # Where labels stop at the first error, wrong steps are the later ones.
+    "later_steps": Baseline(lambda steps: [-float(i) for i in range(len(steps))], chosen=True),
 }
-
-
-# ---- evaluation ---------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -120,28 +103,28 @@ def evaluate(
     {name: measures}, on the same steps. Raises DataError without labels or with labels of one kind only to choose on.
     """
     scores = score(model, solutions)
-    data, flat, left_out = labelled_steps(solutions, scores)
-    choose = _chooser(model, solutions, threshold, threshold_data)
-    thresholds = choose.thresholds(data, flat, None)
+    data = labelled_steps(solutions, scores)
+    choose, chosen_on = _chooser(model, solutions, threshold, threshold_data)
+    thresholds = choose(data, None)
+    names = subsets(solutions, subset_column, SUBSET_COLUMNS)
     summary = {
         "n_solutions": len(solutions),
         "n_prompts": int(data.groups.max()) + 1,
-        "n_steps": len(flat),
+        "n_steps": len(data.scores),
         "wrong_steps": int(data.wrong.sum()),
         "erroneous_solutions": int(np.sum(data.first_error >= 0)),
         "correct_solutions": int(np.sum(data.first_error == NO_ERROR)),
-        **left_out,
-        "threshold": {"values": sorted(set(thresholds.tolist())), "chosen_on": choose.on},
-        **measures(data, flat, thresholds),
-        "subsets": _by_subset(data, flat, thresholds, subsets(solutions, subset_column, SUBSET_COLUMNS)),
+        "not_scored_steps": sum(label is not None for s in solutions for label in s.labels or ()) - len(data.scores),
+        "not_judged_solutions": int(np.sum(data.first_error == UNKNOWN)),
+        "threshold": {"values": sorted(set(thresholds.tolist())), "chosen_on": chosen_on},
+        **measures(data, thresholds),
+        "subsets": {} if names is None else _by_subset(data, thresholds, names),
         "baselines": {name: _of_baseline(one, solutions, scores, choose) for name, one in BASELINES.items()},
     }
-    flags = first_flagged(data, flat < thresholds[data.owner])
+    flags = first_flagged(data, data.scores < thresholds[data.owner])
     rows = [
         {
-            **solution.metadata,
-            "id": solution.id,
-            "origin": str(solution.origin) if solution.origin else None,
+            **source_of(solution),
             "labels": solution.labels,
             "step_rewards": row,
             "threshold": float(at),
@@ -153,12 +136,8 @@ def evaluate(
     return Evaluation(summary, rows)
 
 
-@dataclass(frozen=True)
-class _Chooser:
-    """thresholds: steps, their scores and a baseline (None: the model) -> [solutions]. `on` says from what."""
-
-    thresholds: Callable[[LabelledSteps, np.ndarray, Baseline | None], np.ndarray]
-    on: str
+Choose = Callable[[LabelledSteps, Baseline | None], np.ndarray]
+"""Steps with the scores of a baseline (None: of the model) -> [solutions] thresholds."""
 
 
 def _chooser(
@@ -166,33 +145,30 @@ def _chooser(
     solutions: Sequence[Solution],
     threshold: float | None,
     others: Sequence[Solution] | None,
-) -> _Chooser:
-    if threshold is None and others is not None:
-        return _on_others(others, score(model, others))
+) -> tuple[Choose, str]:
+    """How thresholds are chosen, and on what."""
     half = halves(solutions)
 
-    def by_halves(data: LabelledSteps, scores: np.ndarray, baseline: Baseline | None) -> np.ndarray:
-        return cross_fitted(data, scores, half)
+    def by_halves(data: LabelledSteps, baseline: Baseline | None) -> np.ndarray:
+        return cross_fitted(data, half)
 
-    def given(data: LabelledSteps, scores: np.ndarray, baseline: Baseline | None) -> np.ndarray:
+    def given(data: LabelledSteps, baseline: Baseline | None) -> np.ndarray:
         if baseline is not None:  # whose scores have another scale
             with contextlib.suppress(DataError):
-                return cross_fitted(data, scores, half)
-        return np.full(len(data.first_error), threshold)
+                return cross_fitted(data, half)
+        return np.full(len(solutions), threshold)
+
+    def on_others(data: LabelledSteps, baseline: Baseline | None) -> np.ndarray:
+        scores = of_others if baseline is None else _baseline_scores(baseline, others, of_others)
+        return np.full(len(solutions), choose_threshold(labelled_steps(others, scores))[0])
 
     if threshold is not None:
-        return _Chooser(given, "given")
-    sizes = f"{int((~half).sum())} and {int(half.sum())} solutions"
-    return _Chooser(by_halves, f"halves of the prompts by hash ({sizes}), each on the other")
-
-
-def _on_others(others: Sequence[Solution], of_model: list[list[float | None]]) -> _Chooser:
-    def chosen(data: LabelledSteps, scores: np.ndarray, baseline: Baseline | None) -> np.ndarray:
-        rows = of_model if baseline is None else _baseline_scores(baseline, others, of_model)
-        there, values, _ = labelled_steps(others, rows)
-        return np.full(len(data.first_error), choose_threshold(there, values)[0])
-
-    return _Chooser(chosen, f"{len(others)} solutions of other data")
+        return given, "given"
+    if others is None:
+        sizes = f"{int((~half).sum())} and {int(half.sum())} solutions"
+        return by_halves, f"halves of the prompts by hash ({sizes}), each on the other"
+    of_others = score(model, others)
+    return on_others, f"{len(others)} solutions of other data"
 
 
 def _baseline_scores(
@@ -206,25 +182,17 @@ def _baseline_scores(
 
 
 def _of_baseline(
-    baseline: Baseline, solutions: Sequence[Solution], scores: list[list[float | None]], choose: _Chooser
+    baseline: Baseline, solutions: Sequence[Solution], scores: list[list[float | None]], choose: Choose
 ) -> dict[str, dict | None]:
-    data, flat, _ = labelled_steps(solutions, _baseline_scores(baseline, solutions, scores))
-    fixed = np.full(len(data.first_error), FIXED)
-    return measures(data, flat, choose.thresholds(data, flat, baseline) if baseline.chosen else fixed)
+    data = labelled_steps(solutions, _baseline_scores(baseline, solutions, scores))
+    return measures(data, choose(data, baseline) if baseline.chosen else np.full(len(solutions), FIXED))
 
 
-def _by_subset(
-    data: LabelledSteps, scores: np.ndarray, thresholds: np.ndarray, names: list[str] | None
-) -> dict[str, dict[str, dict | None]]:
-    labels = np.array([str(name) for name in names or ()])
-    found = {}
-    for name in sorted(set(labels[data.owner])) if len(labels) else ():
-        inside, kept = data.of(labels == name)
-        found[name] = measures(inside, scores[kept], thresholds[labels == name])
-    return found
-
-
-# ---- diagnostics --------------------------------------------------------------------------------------------------
+def _by_subset(data: LabelledSteps, thresholds: np.ndarray, names: list[str]) -> dict[str, dict[str, dict | None]]:
+    labels = np.array([str(name) for name in names])
+    return {
+        name: measures(data.of(labels == name), thresholds[labels == name]) for name in sorted(set(labels[data.owner]))
+    }
 
 
 MEASURES = {
@@ -312,9 +280,6 @@ def diagnose(summary: Summary) -> list[str]:
     """The sentences of DIAGNOSTICS on a summary of `evaluate`."""
     best = {measure: _best_baseline(summary, measure) for measure in ("auroc", "f1", "processbench_f1")}
     return sentences({**summary, "best": best, "wrong_way": _wrong_way(summary["baselines"].values())}, DIAGNOSTICS)
-
-
-# ---- tables -------------------------------------------------------------------------------------------------------
 
 
 def show(summary: Summary, name: str) -> None:
