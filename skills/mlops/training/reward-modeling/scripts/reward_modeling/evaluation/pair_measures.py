@@ -81,22 +81,20 @@ def reliability(margins, weights=None) -> list[dict[str, Any]]:
     confidence, correct = special.expit(np.abs(margins)), pair_outcomes(margins, 0.0)
     edges = np.linspace(0.5, 1.0, BINS + 1)
     bins = np.digitize(confidence, edges[1:-1])
-    rows = []
-    for number in np.unique(bins):
-        inside = bins == number
-        weight = float(weights[inside].sum())
-        if weight > 0:
-            rows.append(
-                {
-                    "from": float(edges[number]),
-                    "to": float(edges[number + 1]),
-                    "n": int(inside.sum()),
-                    "share": weight / float(weights.sum()),
-                    "confidence": float(weights[inside] @ confidence[inside] / weight),
-                    "accuracy": float(weights[inside] @ correct[inside] / weight),
-                }
-            )
-    return rows
+    number, weight, sure, right = (
+        np.bincount(bins, of, BINS) for of in (None, weights, weights * confidence, weights * correct)
+    )
+    return [
+        {
+            "from": float(edges[i]),
+            "to": float(edges[i + 1]),
+            "n": int(number[i]),
+            "share": float(weight[i] / weights.sum()),
+            "confidence": float(sure[i] / weight[i]),
+            "accuracy": float(right[i] / weight[i]),
+        }
+        for i in np.flatnonzero(weight)
+    ]
 
 
 def calibration(table: list[dict[str, Any]]) -> dict[str, float]:

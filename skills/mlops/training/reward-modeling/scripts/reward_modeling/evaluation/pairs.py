@@ -34,11 +34,10 @@ MANY_TIES = 0.05
 class Evaluation:
     """What a reward model made of labelled comparisons.
 
-    pairs: [n] those both of whose sides got a score. chosen, rejected: [n] raw rewards. summary: see `pair_measures.summarize`.
+    chosen, rejected: [n] raw rewards of the pairs both of whose sides got one. summary: see `pair_measures.summarize`.
     scored: every pair in input order with both rewards, None where the over-length policy left a side out.
     """
 
-    pairs: list[Comparison]
     chosen: np.ndarray
     rejected: np.ndarray
     summary: dict[str, Any]
@@ -82,22 +81,20 @@ def evaluate(model: RewardModel, comparisons: Sequence[Comparison], *, subset_co
     )
     summary["not_scored"] = len(comparisons) - len(kept)
     summary["truncated"] = model.renderer.counts["truncated"] - truncated_before
-    return Evaluation(pairs, chosen, rejected, summary, scored)
+    return Evaluation(chosen, rejected, summary, scored)
 
 
 def compare(first: Evaluation, second: Evaluation) -> dict[str, Any]:
-    """Two models on the pairs that both could score: see `pair_measures.compare`. Both must have evaluated the same pair objects."""
-    places = {id(pair): i for i, pair in enumerate(second.pairs)}
-    shared = [(i, places[id(pair)]) for i, pair in enumerate(first.pairs) if id(pair) in places]
+    """Two models on the pairs that both could score: see `pair_measures.compare`. Both must have evaluated the same pairs."""
+    both = zip(first.scored, second.scored, strict=True)
+    shared = [(pair, a, b) for (pair, *a), (_, *b) in both if None not in (*a, *b)]
     if not shared:
         raise DataError(
             "no pair was scored by both models", hint="raise --max_length, or choose --overlong truncate_left"
         )
-    a, b = (np.array(side) for side in zip(*shared, strict=True))
-    pairs = [first.pairs[i] for i in a]
+    pairs, *rewards = zip(*shared, strict=True)
     return pair_measures.compare(
-        pair_measures.pair_outcomes(first.chosen[a], first.rejected[a]),
-        pair_measures.pair_outcomes(second.chosen[b], second.rejected[b]),
+        *(pair_measures.pair_outcomes(*np.transpose(of_model)) for of_model in rewards),
         groups=prompt_keys(pairs),
         weights=[pair.weight for pair in pairs],
     )

@@ -6,11 +6,11 @@ write_whole("run.svg", [svg([Panel("reward", "update", "reward", [Series("gold",
 from __future__ import annotations
 
 import io
-import math
 import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -60,21 +60,16 @@ class Panel:
     series: Sequence[Series] = ()
 
 
-def draw(panels: Sequence[Panel], columns: int = 2) -> Figure:
-    """The panels side by side, `columns` in a row. Points that are not finite are left out."""
+def draw(panels: Sequence[Panel]) -> Figure:
+    """The panels, two in a row. Points that are not finite are left out."""
     import matplotlib
     from matplotlib.figure import Figure
 
-    columns = max(1, min(columns, len(panels)))
-    rows = max(1, math.ceil(len(panels) / columns))
+    columns, rows = min(2, len(panels) or 1), (len(panels) + 1) // 2 or 1
     with matplotlib.rc_context(SETTINGS):
         figure = Figure(figsize=(columns * PANEL[0], rows * PANEL[1]), layout="constrained")
-        axes = figure.subplots(rows, columns, squeeze=False).flat
-        for place, axis in enumerate(axes):
-            if place < len(panels):
-                _draw_panel(axis, panels[place])
-            else:
-                axis.set_axis_off()
+        for axis, panel in zip_longest(figure.subplots(rows, columns, squeeze=False).flat, panels):
+            _draw_panel(axis, panel) if panel else axis.set_axis_off()
     return figure
 
 
@@ -92,8 +87,8 @@ def _draw_panel(axis: Axes, panel: Panel) -> None:
         axis.legend(named.keys(), named.values(), frameon=False)
 
 
-def svg(panels: Sequence[Panel], columns: int = 2) -> str:
-    return text_of(draw(panels, columns))
+def svg(panels: Sequence[Panel]) -> str:
+    return text_of(draw(panels))
 
 
 def text_of(figure: Figure) -> str:
