@@ -10,6 +10,7 @@
 #     "rich>=14,<16",
 #     "pyyaml>=6,<7",
 #     "scipy>=1.14,<2",
+#     "matplotlib>=3.10,<4",
 # ]
 # ///
 """Optimise a policy against a reward model with TRL's GRPO or RLOO: no value model, several answers to each prompt.
@@ -30,7 +31,7 @@ Any other field of trl.GRPOConfig or trl.RLOOConfig is accepted by its own name:
 from __future__ import annotations
 
 from reward_modeling import arguments as flags
-from reward_modeling.console import UsageError, log, main_guard, write_whole
+from reward_modeling.console import UsageError, log, main_guard
 
 ALGORITHMS = ("grpo", "rloo")
 
@@ -144,9 +145,9 @@ def main(argv: list[str] | None = None) -> dict | None:
     summary |= grpo.summarise(trainer.state.log_history)
     rewards.warn_of_losses()
     summary = {**result, "resumed_from": resume, **summary, "reward_inputs_truncated": rewards.truncated}
-    write_whole(output_dir / "run.svg", [runs.picture(trainer.state.log_history, grpo.PANELS)])
     policies.save(policy, output_dir, summary, "grpo.json")
-    log(f"saved: {output_dir} (the run is drawn in {output_dir / 'run.svg'})")
+    log(f"saved: {output_dir}")
+    runs.draw(output_dir / "run.svg", trainer.state.log_history, grpo.PANELS)
     return summary
 
 

@@ -10,6 +10,7 @@
 #     "rich>=14,<16",
 #     "pyyaml>=6,<7",
 #     "scipy>=1.14,<2",
+#     "matplotlib>=3.10,<4",
 # ]
 # ///
 """Optimise a policy against a reward model by PPO, the classic RLHF way, with a penalty for leaving the start behind.
@@ -29,7 +30,7 @@ per_device_train_batch_size x gradient_accumulation_steps x processes answers, s
 from __future__ import annotations
 
 from reward_modeling import arguments as flags
-from reward_modeling.console import UsageError, log, main_guard, warn, write_whole
+from reward_modeling.console import UsageError, log, main_guard, warn
 
 VALUE_MODELS = ("policy", "reward", "shared")
 
@@ -209,9 +210,9 @@ def main(argv: list[str] | None = None) -> dict | None:
         return None
     rewards.warn_of_losses()
     summary = {**result, "resumed_from": resume, **summary, "reward_inputs_truncated": rewards.truncated}
-    write_whole(output_dir / "run.svg", [runs.picture(run.log.entries, ppo.PANELS)])
     policies.save(policy, output_dir, summary)
-    log(f"saved: {output_dir} (the run is drawn in {output_dir / 'run.svg'})")
+    log(f"saved: {output_dir}")
+    runs.draw(output_dir / "run.svg", run.log.entries, ppo.PANELS)
     return summary
 
 

@@ -158,12 +158,12 @@ def main(argv: list[str] | None = None) -> dict | None:
     )
     if config.process_index != 0:
         return None
-    from reward_modeling.evaluation.steps import judge
+    from reward_modeling.evaluation.steps import evaluate
     from reward_modeling.process import ProcessRewardModel
 
     scorer = ProcessRewardModel(model.eval(), renderer)
-    judgement = judge(scorer, data["eval"], threshold=0.5) if data["eval"] else None
-    reward = process.step_statistics(scorer, judgement, rows.solutions)
+    evaluation = evaluate(scorer, data["eval"], threshold=0.5) if data["eval"] else None
+    reward = process.step_statistics(scorer, evaluation, rows.solutions)
     loss = {
         "class_weighting": args.class_weighting,
         "train_on_last_step_only": args.train_on_last_step_only,
@@ -171,7 +171,7 @@ def main(argv: list[str] | None = None) -> dict | None:
     }
     training |= {"head": loaded.head, "counts": counts}
     saved = runs.conclude(
-        args, model, renderer, training, loss=loss, reward=reward, evaluation=judgement and judgement.summary
+        args, model, renderer, training, loss=loss, reward=reward, evaluation=evaluation and evaluation.summary
     )
     return {**result, "resumed_from": resume, **saved}
 

@@ -16,7 +16,7 @@ import torch
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 
 from ..arguments import EVALUATE_ON
-from ..console import QUIET_SECONDS, RunError, UsageError, console, log, to_json, write_whole
+from ..console import QUIET_SECONDS, RunError, UsageError, console, log, to_json, warn, write_whole
 from ..output_folder import discard_checkpoints
 from . import resuming
 
@@ -430,12 +430,19 @@ def first_and_last_tenth(history: Sequence[dict[str, Any]], names: Sequence[str]
     }
 
 
-def picture(history: Sequence[dict[str, Any]], panels: Mapping[str, Sequence[str]]) -> str:
-    """The run as SVG, by step. panels: title -> the names of the numbers drawn together."""
-    from ..evaluation.report import Panel, Series, svg_lines
+def draw(file: Path, history: Sequence[Mapping[str, float]], panels: Mapping[str, Sequence[str]]) -> None:
+    """The run as an SVG file, by step. panels: title -> the names of the numbers drawn together.
 
-    drawn = []
-    for title, names in panels.items():
-        lines = [Series(name, [(entry["step"], entry[name]) for entry in history if name in entry]) for name in names]
-        drawn.append(Panel(title, "step", names[0], lines))
-    return svg_lines(drawn)
+    Without matplotlib there is a warning and no file: the run, which is saved by then, is worth more than its picture.
+    """
+    from ..evaluation.plots import Panel, Series, svg
+
+    def series(name: str) -> Series:
+        return Series(name, [(entry["step"], entry[name]) for entry in history if name in entry])
+
+    try:
+        picture = svg([Panel(title, "step", names[0], list(map(series, names))) for title, names in panels.items()])
+    except ImportError as error:
+        return warn(f"the run is not drawn: {error}")
+    write_whole(file, [picture])
+    log(f"the run is drawn in {file}")
