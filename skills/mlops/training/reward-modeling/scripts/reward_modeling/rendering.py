@@ -17,6 +17,7 @@ turn the same conversation into the same ids. The rules:
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections import Counter
@@ -101,7 +102,7 @@ class Renderer:
         self.counts: Counter[str] = Counter()
         self.first: dict[str, str] = {}
         self._fingerprint: str | None = None
-        self._completeness, self._arguments = Completeness(self._write), Arguments(self._write)
+        self._completeness, self._arguments = Completeness(self._write), Arguments(self._filled)
         self._last_prompt: tuple[tuple, list[int]] = ((), [])
 
     @cached_property
@@ -139,21 +140,24 @@ class Renderer:
             ) from error
 
     def _write(self, messages: Sequence[Message], tools: Any, prompt_only: bool, count: bool = False) -> str:
-        """`text`, where the system prompt moves into the user's turn if the template knows no other way."""
+        """`text`, with the arguments of tool calls as the template wants them."""
         if self.special_tokens_in_content == "text":
             messages = self._arguments.as_wanted(messages)
+        return self._filled(messages, tools, prompt_only, count)
+
+    def _filled(self, messages: Sequence[Message], tools: Any, prompt_only: bool, count: bool = False) -> str:
+        """The template's text; where it refuses, with null content as an empty one, then without a system turn."""
         try:
             return apply(self.tokenizer, messages, tools, prompt_only)
         except TemplateFaultError:
-            for other in (_without_null(messages), _fold_system(_without_null(messages))):
+            filled = _without_null(messages)
+            for other in (filled, _fold_system(filled)):
                 if other is not None and other != messages:
-                    try:
+                    with contextlib.suppress(TemplateFaultError):
                         text = apply(self.tokenizer, other, tools, prompt_only)
-                    except TemplateFaultError:
-                        continue
-                    if count and len(other) < len(messages):
-                        self.counts["system_prompt_moved_into_user_turn"] += 1
-                    return text
+                        if count and len(other) < len(messages):
+                            self.counts["system_prompt_moved_into_user_turn"] += 1
+                        return text
             raise
 
     # ---- ids --------------------------------------------------------------------------------------------------
@@ -204,6 +208,8 @@ class Renderer:
     def _complete_text(self, prompt, completion, tools, where) -> tuple[str, str | None]:
         """(text, text with special tokens of the content marked, or None without any). Counts what is not in the text."""
         text = self.text([*prompt, *completion], tools, where=where)
+        if self.special_tokens_in_content == "text":
+            completion = self._arguments.as_wanted(completion)
         absent = self._completeness.missing(prompt, completion, tools, text)
         if absent:
             fields = " and ".join(f"`{field}`" for field in absent)
