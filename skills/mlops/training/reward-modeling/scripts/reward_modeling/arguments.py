@@ -37,14 +37,16 @@ POLICY_TRAINER_FIELD_SOURCES = (
 NOT_A_CHOICE = {"remove_unused_columns": "leave it out: the rows carry columns of this project's own"}
 EVALUATE_ON = "add --val_set_size 0.1 or --eval_dataset_name FILE"
 
+MAY_BE_EMPTY = ("prompt", "completions", "step_separator", "trainer_arguments")
+
 SKILL_FOLDER = Path(__file__).resolve().parents[2]
 
 
 class Parser(argparse.ArgumentParser):
     """argparse without abbreviations, whose errors are UsageError in the style of every other error."""
 
-    def __init__(self, doc: str, **kwargs: Any):
-        summary, _, rest = doc.strip().partition("\n")
+    def __init__(self, doc: str | None, **kwargs: Any):
+        summary, _, rest = (doc or "").strip().partition("\n")  # `python -OO` has no docstrings
         super().__init__(
             description=summary,
             epilog=rest.strip("\n") or None,
@@ -461,16 +463,27 @@ def parse(
     )
     sources = TRAINER_FIELD_SOURCES if trainer_fields is True else trainer_fields or ()
     first, _ = parser.parse_known_args(argv)
+    refuse_empty(first)
     namespace, extra = argparse.Namespace(), []
     if first.config:
         namespace, unknown = _parse_recipe(parser, first.config)
         extra += _trainer_arguments(parser, unknown, sources, where=first.config)
     namespace, unknown = parser.parse_known_args(argv, namespace)
+    refuse_empty(namespace)
     extra += _trainer_arguments(parser, unknown, sources)
     if trainer_fields:
         namespace.trainer_arguments = extra
     check_required(namespace, required, parser.prog)
     return namespace
+
+
+def refuse_empty(namespace: argparse.Namespace) -> None:
+    """Raises UsageError for an empty path or name, such as a shell variable that is not set leaves behind."""
+    for name, value in vars(namespace).items():
+        if name in MAY_BE_EMPTY or not isinstance(value, str | list):
+            continue
+        if any(isinstance(text, str) and not text.strip() for text in ([value] if isinstance(value, str) else value)):
+            raise UsageError(f"--{name} is empty", hint="give a value, or leave the flag out")
 
 
 def check_required(namespace: argparse.Namespace, required: tuple[str, ...], prog: str) -> None:
