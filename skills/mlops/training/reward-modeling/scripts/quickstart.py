@@ -35,7 +35,8 @@ import time
 from pathlib import Path
 
 from reward_modeling import arguments as flags
-from reward_modeling.console import log, main_guard, table, write_whole
+from reward_modeling.console import UsageError, log, main_guard, table, write_whole
+from reward_modeling.output_folder import claim
 
 HELD_OUT_PAIRS = 1000
 PROMPTS, ANSWERS = 50, 8
@@ -54,7 +55,10 @@ def parser() -> flags.Parser:
 
 def main(argv: list[str] | None = None) -> dict:
     args = flags.parse(parser(), argv)
-    out = Path(args.output_dir) if args.output_dir else free_folder(Path("runs/quickstart"))
+    out = Path(args.output_dir or free_folder(Path("runs/quickstart")))
+    if out.is_dir() and any(out.iterdir()):
+        raise UsageError(f"{out} is not empty", hint="give another --output_dir, or leave it out: a free one is taken")
+    out = claim(out)
     started = time.perf_counter()
     files = make_data(out, args.seed)
     base = make_base_model(out, args.seed)

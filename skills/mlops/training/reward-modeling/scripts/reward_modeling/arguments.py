@@ -40,14 +40,16 @@ POLICY_TRAINER_FIELD_SOURCES = (
 
 EVALUATE_ON = "add --val_set_size 0.1 or --eval_dataset_name FILE"
 
+MAY_BE_EMPTY = ("prompt", "completions", "step_separator", "trainer_arguments")
+
 SKILL_FOLDER = Path(__file__).resolve().parents[2]
 
 
 class Parser(argparse.ArgumentParser):
     """argparse without abbreviations, whose errors are UsageError in the style of every other error."""
 
-    def __init__(self, doc: str, **kwargs: Any):
-        summary, _, rest = doc.strip().partition("\n")
+    def __init__(self, doc: str | None, **kwargs: Any):
+        summary, _, rest = (doc or "").strip().partition("\n")  # `python -OO` has no docstrings
         super().__init__(
             description=summary,
             epilog=rest.strip("\n") or None,
@@ -504,10 +506,12 @@ def parse(
     sources = TRAINER_FIELD_SOURCES if trainer_fields is True else trainer_fields or ()
     words = sys.argv[1:] if argv is None else argv
     first, _ = parser.parse_known_args(words)
+    refuse_empty(first)
     namespace, extra = argparse.Namespace(), []
     if first.config:
         namespace, extra = _parse_words(parser, _recipe_arguments(Path(first.config)), namespace, sources, first.config)
     namespace, more = _parse_words(parser, words, namespace, sources)
+    refuse_empty(namespace)
     if trainer_fields:
         namespace.trainer_arguments = extra + more
     check_required(namespace, required, parser.prog)
@@ -563,6 +567,15 @@ class _Known:
         if name in trainer_field_names():
             return "leave it out: it is a setting of transformers' trainer, which does not run here"
         return f"{self.parser.prog} --help lists every flag"
+
+
+def refuse_empty(namespace: argparse.Namespace) -> None:
+    """Raises UsageError for an empty path or name, such as a shell variable that is not set leaves behind."""
+    for name, value in vars(namespace).items():
+        if name in MAY_BE_EMPTY or not isinstance(value, str | list):
+            continue
+        if any(isinstance(text, str) and not text.strip() for text in ([value] if isinstance(value, str) else value)):
+            raise UsageError(f"--{name} is empty", hint="give a value, or leave the flag out")
 
 
 def check_required(namespace: argparse.Namespace, required: tuple[str, ...], prog: str) -> None:

@@ -228,6 +228,9 @@ def quiet_libraries() -> None:
 
 def main_guard(main: Callable[[], dict[str, Any] | None]) -> None:
     """Run a script's `main`, print its result as JSON and leave with the exit code of DESIGN contract 6."""
+    if sys.flags.optimize > 1:  # `python -OO`: transformers reads its own docstrings
+        environ["PYTHONOPTIMIZE"] = "1"
+        os.execv(sys.executable, [sys.executable, *sys.argv])
     _open_closed_streams()
     keep_stdout_for_results()
     quiet_libraries()
@@ -375,7 +378,7 @@ def locked(path: str | Path, file: Path, flags: int = os.O_RDONLY) -> Path:
         warn(f"{path} cannot be locked ({error.strerror}): see to it that no second run writes there")
     held = Held(path)
     held.descriptor = descriptor
-    weakref.finalize(held, _let_go, descriptor, file if flags & os.O_CREAT else None)
+    held.let_go = weakref.finalize(held, _let_go, descriptor, file if flags & os.O_CREAT else None)
     return held
 
 
@@ -453,7 +456,10 @@ def check_output_file(path: str | Path, overwrite: bool = False) -> Path:
         if path.exists() and not overwrite:
             raise UsageError(f"{path} exists already", hint="give another name, or add --overwrite")
         target = Path(os.path.realpath(path))
+        if target.is_symlink():
+            raise UsageError(f"cannot write {path}: its links go in a circle")
         target.parent.mkdir(parents=True, exist_ok=True)
+        target.exists()  # which fails for a name that is too long
         sweep(target.parent, rf"\.write-test-\d+|\.{re.escape(target.name)}\.\d+\.partial")
         return _held_file(path) if is_first_process() else path  # only a write says whether it can be written to
     except (OSError, ValueError) as error:

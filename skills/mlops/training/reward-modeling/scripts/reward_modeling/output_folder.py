@@ -164,7 +164,12 @@ def claim(
     if not dry_run and is_first_process():
         held = locked(folder, folder)
         sweep(folder, OF_KILLED_RUNS)
-    _refuse_content(folder, overwrite or dry_run, resuming)
+    try:
+        _refuse_content(folder, overwrite or dry_run, resuming)
+    except UsageError:
+        if held is not folder:
+            held.let_go()  # at once: the error itself may live on
+        raise
     return held
 
 
