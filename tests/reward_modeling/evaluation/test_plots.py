@@ -4,7 +4,7 @@ import math
 from xml.etree import ElementTree
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from reward_modeling.evaluation.plots import COLORS, Panel, Series, draw, svg
@@ -47,7 +47,9 @@ def test_control_characters_leave_the_picture_valid():
     assert "a b" in texts(svg([Panel("a\x1bb", "x\x00", "y", [Series("s\x07", [(0, 0)])])]))
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=12)
+@example([(1e308, -1e308), (0, 1e100), (math.inf, math.nan)])
+@example([(0, 5e-324), (1, 0), (2, 1e99)])
 @given(st.lists(st.tuples(st.floats(), st.floats()), max_size=6))
 def test_any_points_make_a_valid_picture(points):
     picture = svg([Panel("t", "x", "y", [Series("s", points)])])
