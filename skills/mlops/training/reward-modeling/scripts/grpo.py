@@ -147,7 +147,7 @@ def main(argv: list[str] | None = None) -> dict | None:
     summary = {**result, "resumed_from": resume, **summary, "reward_inputs_truncated": rewards.truncated}
     policies.save(policy, output_dir, summary, "grpo.json")
     log(f"saved: {output_dir}")
-    runs.draw(output_dir / "run.svg", trainer.state.log_history, grpo.PANELS)
+    runs.draw_run(output_dir / "run.svg", trainer.state.log_history, grpo.PANELS)
     return summary
 
 

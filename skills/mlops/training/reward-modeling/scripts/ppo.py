@@ -212,7 +212,7 @@ def main(argv: list[str] | None = None) -> dict | None:
     summary = {**result, "resumed_from": resume, **summary, "reward_inputs_truncated": rewards.truncated}
     policies.save(policy, output_dir, summary)
     log(f"saved: {output_dir}")
-    runs.draw(output_dir / "run.svg", run.log.entries, ppo.PANELS)
+    runs.draw_run(output_dir / "run.svg", run.log.entries, ppo.PANELS)
     return summary
 
 

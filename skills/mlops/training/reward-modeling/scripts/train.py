@@ -75,7 +75,7 @@ def main(argv: list[str] | None = None) -> dict:
     fields = trainer_fields(args)
 
     from reward_modeling import losses
-    from reward_modeling.evaluation.pairs import evaluate, reward_statistics
+    from reward_modeling.evaluation.pairs import evaluate_pairs, reward_statistics
     from reward_modeling.lengths import longest_input
     from reward_modeling.rendering import Renderer
     from reward_modeling.scoring import RewardModel
@@ -136,7 +136,7 @@ def main(argv: list[str] | None = None) -> dict:
     if config.process_index != 0:
         return None
     reward_model = RewardModel(model.eval(), renderer)
-    evaluation = evaluate(reward_model, data["eval"]) if data["eval"] else None
+    evaluation = evaluate_pairs(reward_model, data["eval"]) if data["eval"] else None
     reward = reward_statistics(reward_model, evaluation, rows.pairs)
     loss = {
         "center_rewards_coefficient": args.center_rewards_coefficient,

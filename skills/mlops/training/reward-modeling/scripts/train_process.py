@@ -158,11 +158,11 @@ def main(argv: list[str] | None = None) -> dict | None:
     )
     if config.process_index != 0:
         return None
-    from reward_modeling.evaluation.steps import evaluate
+    from reward_modeling.evaluation.steps import evaluate_steps
     from reward_modeling.process import ProcessRewardModel
 
     scorer = ProcessRewardModel(model.eval(), renderer)
-    evaluation = evaluate(scorer, data["eval"], threshold=0.5) if data["eval"] else None
+    evaluation = evaluate_steps(scorer, data["eval"], threshold=0.5) if data["eval"] else None
     reward = process.step_statistics(scorer, evaluation, rows.solutions)
     loss = {
         "class_weighting": args.class_weighting,

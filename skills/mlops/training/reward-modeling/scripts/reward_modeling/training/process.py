@@ -220,12 +220,12 @@ def step_metrics(prediction: Any) -> dict[str, float]:
 
 def step_statistics(scorer: Any, judgement: Any, training_solutions: Sequence[Solution]) -> dict[str, Any]:
     """Mean and standard deviation of the scores of held-out steps, or of some training steps when none are held out."""
-    from ..evaluation.steps import score
+    from ..evaluation.steps import score_steps
 
     if judgement is not None:
         source, scores = "held-out steps", [row["step_rewards"] for row in judgement.rows]
     else:
-        source, scores = "training steps", score(scorer, training_solutions[:STATISTICS_SAMPLE])
+        source, scores = "training steps", score_steps(scorer, training_solutions[:STATISTICS_SAMPLE])
     values = torch.tensor([value for row in scores for value in row if value is not None])
     return {"mean": values.mean().item(), "std": values.std(correction=0).item(), "n": len(values), "from": source}
 

@@ -430,7 +430,7 @@ def first_and_last_tenth(history: Sequence[dict[str, Any]], names: Sequence[str]
     }
 
 
-def draw(file: Path, history: Sequence[Mapping[str, float]], panels: Mapping[str, Sequence[str]]) -> None:
+def draw_run(file: Path, history: Sequence[Mapping[str, float]], panels: Mapping[str, Sequence[str]]) -> None:
     """The run as an SVG file, by step. panels: title -> the names of the numbers drawn together.
 
     Without matplotlib there is a warning and no file: the run, which is saved by then, is worth more than its picture.
