@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from .console import SCHEMAS, UsageError, json_schema, results
+from .precision import warn_if_emulated
 from .rendering import OVERLONG, STEPS_OVERLONG
 
 # Where the fields of trl.RewardConfig are declared, base class first. A test compares this with the real dataclass.
@@ -368,7 +369,7 @@ def add_size_arguments(parser: argparse.ArgumentParser, rows: str):
         nargs="?",
         const=True,
         metavar="BOOL",
-        help="bfloat16 autocast (on a GPU that has it)",
+        help="bfloat16 autocast (on a GPU or a CPU that has it)",
     )
     group.add_argument("--seed", type=int, default=42, help="of the head, the order and the split (42)")
     group.add_argument("--eval_steps", type=positive_number, help="evaluate every so many steps (once an epoch)")
@@ -470,6 +471,7 @@ def parse(
     if trainer_fields:
         namespace.trainer_arguments = extra
     check_required(namespace, required, parser.prog)
+    warn_if_emulated(vars(namespace))
     return namespace
 
 

@@ -23,6 +23,7 @@ from transformers import TrainerCallback
 from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 
 from ..console import ModelError, RunError, UsageError, log, write_whole
+from ..precision import precision
 from ..scoring import Rewards
 from . import runs
 from .policy import Policy, Prompt
@@ -119,7 +120,6 @@ def make_config(
     """
     entry = ALGORITHMS[algorithm]
     defaults = {
-        **runs.precision(fields),
         **entry.defaults,
         **({"learning_rate": LORA_LEARNING_RATE} if lora else {}),
         "gradient_checkpointing": parameters >= runs.CHECKPOINT_ACTIVATIONS_FROM,
@@ -128,7 +128,9 @@ def make_config(
         "disable_dropout": True,
     }
     try:
-        config = entry.config(output_dir=output_dir, seed=seed, remove_unused_columns=False, **{**defaults, **fields})
+        config = entry.config(
+            output_dir=output_dir, seed=seed, remove_unused_columns=False, **{**defaults, **fields, **precision(fields)}
+        )
     except (ValueError, TypeError) as error:
         raise UsageError(f"the trainer refuses these settings: {error}") from error
     notes = [f"{name} {value} ({entry.why})" for name, value in entry.defaults.items() if name not in fields]
