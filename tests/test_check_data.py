@@ -4,11 +4,12 @@ import ast
 import json
 import subprocess
 import sys
-import time
 import tomllib
 from pathlib import Path
 
 import pytest
+
+from warm_process import HANG
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SCRIPT = REPOSITORY / "scripts" / "check_data.py"
@@ -18,7 +19,7 @@ GOOD = [{"prompt": f"question {i}", "chosen": "good", "rejected": "poor", "subse
 
 def run(*arguments, cwd=None):
     return subprocess.run(
-        [sys.executable, str(SCRIPT), *map(str, arguments)], capture_output=True, text=True, timeout=60, cwd=cwd
+        [sys.executable, str(SCRIPT), *map(str, arguments)], capture_output=True, text=True, timeout=HANG, cwd=cwd
     )
 
 
@@ -188,19 +189,6 @@ def test_formats_are_listed_with_an_example_that_is_read_as_that_format(tmp_path
     entry = next(entry for entry in formats if entry["name"] == "sharegpt")
     done = run(write(tmp_path / "a.jsonl", [entry["example"]]))
     assert json.loads(done.stdout)["format"] == "sharegpt"
-
-
-def test_help_is_instant_and_ten_thousand_rows_take_under_three_seconds(tmp_path):
-    def cpu_bound(*arguments):
-        start = time.perf_counter()
-        assert run(*arguments).returncode == 0
-        return time.perf_counter() - start
-
-    # The best of three, since other work may share the machine.
-    assert min(cpu_bound("--help") for _ in range(3)) < 0.5
-    rows = [{"prompt": f"question {i}", "chosen": f"{i} good" * 50, "rejected": "poor" * 100} for i in range(10_000)]
-    path = write(tmp_path / "a.jsonl", rows)
-    assert min(cpu_bound(path, "--output", tmp_path / "o.jsonl", "--overwrite") for _ in range(2)) < 3
 
 
 def test_the_dependencies_in_the_header_are_those_of_the_project():
