@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from conftest import run_main
+from warm_process import HANG
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SCRIPT = REPOSITORY / "scripts" / "check_data.py"
@@ -19,7 +20,7 @@ GOOD = [{"prompt": f"question {i}", "chosen": "good", "rejected": "poor", "subse
 
 def run(*arguments, cwd=None):
     return subprocess.run(
-        [sys.executable, str(SCRIPT), *map(str, arguments)], capture_output=True, text=True, timeout=60, cwd=cwd
+        [sys.executable, str(SCRIPT), *map(str, arguments)], capture_output=True, text=True, timeout=HANG, cwd=cwd
     )
 
 

@@ -302,7 +302,7 @@ def test_the_trainers_fields_are_known_without_importing_trl():
 
 
 def test_as_a_user_runs_it(flags, tmp_path):
-    done = run_script("grpo.py", *flags, "--output_dir", tmp_path / "out", "--max_steps", 2)
+    done = run_script("grpo.py", *flags, "--output_dir", tmp_path / "out", "--max_steps", 2, cold=True)
     assert done.returncode == 0, done.stderr
     assert done.json["steps"] == 2
     assert set(done.json["end"]) >= {"reward", "kl", "entropy", "completions/mean_length"}

@@ -2,13 +2,12 @@
 
 import json
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
 
-from conftest import SCRIPTS, run_main, run_script, save_tiny, tensorboard_scalars, toy_pairs, write_jsonl
+import warm_process
+from conftest import SCRIPTS, run_main, run_script, save_tiny, start_script, tensorboard_scalars, toy_pairs, write_jsonl
 
 SHORT = ("--response_length", 6, "--per_device_train_batch_size", 8, "--total_episodes", 32, "--learning_rate", 1e-3)
 
@@ -207,19 +206,15 @@ LONGER = ("--total_episodes", 64, "--save_steps", 2, "--num_sample_generations",
 def test_a_killed_run_resumes_to_the_policy_of_an_undisturbed_one(command, tmp_path):
     whole, out = tmp_path / "whole", tmp_path / "out"
     assert ppo(command(*LONGER, out=whole)).returncode == 0
-    process = subprocess.Popen(
-        [sys.executable, SCRIPTS / "ppo.py", *command(*LONGER, out=out)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
+    process = start_script("ppo.py", *command(*LONGER, out=out))
     try:
-        deadline = time.monotonic() + 300
         while not (out / "checkpoint-2" / "trainer_state.json").exists():
-            assert process.poll() is None and time.monotonic() < deadline, process.stderr.read()
+            assert process.poll() is None, process.communicate()
             time.sleep(0.005)
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
     finally:
         process.kill()
-        process.communicate()
     assert not (out / "config.json").exists(), "a run that was killed must not look finished"
     other = ppo(command(*LONGER, "--kl_coef", 0.5, "--resume_from_checkpoint", out=out))
     refused(other, 5, "cannot resume: kl_coef (0.05 -> 0.5)")
@@ -237,9 +232,9 @@ def test_a_killed_run_resumes_to_the_policy_of_an_undisturbed_one(command, tmp_p
 def test_two_processes_learn_what_one_learns_from_batches_twice_the_size(command, tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
     assert ppo(command(*LONGER, out=one)).returncode == 0
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    launch = ["torchrun", "--standalone", "--nproc_per_node", "2"]
     arguments = command(*LONGER, "--per_device_train_batch_size", 4, out=two)
-    done = subprocess.run([*launch, SCRIPTS / "ppo.py", *arguments], capture_output=True, text=True, timeout=600)
+    done = warm_process.shared().run([*launch, SCRIPTS / "ppo.py", *arguments])
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert result["settings"]["world_size"] == 2 and result["updates"] == 8

@@ -167,7 +167,7 @@ def test_what_the_policy_leaves_out_is_counted_not_scored(toy_model, rows_file):
 
 def test_the_command_line_gives_one_json_object_and_no_noise(toy_model):
     arguments = ("--prompt", "hello red", "--completions", "no apples", "thank you apples", "--rank")
-    done = run_script("score.py", "--model_name_or_path", toy_model[0], *arguments)
+    done = run_script("score.py", "--model_name_or_path", toy_model[0], *arguments, cold=True)
     assert done.returncode == 0, done.stderr
     expected = rewards_of(toy_model[0], "hello red", "thank you apples", "no apples")
     assert done.json["rows"][0]["rewards"] == pytest.approx(expected, abs=1e-5)

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from conftest import QUICK, SCRIPTS, run_main, run_script, tensorboard_scalars, toy_pairs, write_jsonl
+from conftest import QUICK, SCRIPTS, run_main, run_script, start_script, tensorboard_scalars, toy_pairs, write_jsonl
 from reward_modeling.output_folder import SEAL, is_complete_checkpoint
+from warm_process import HANG
 
 SHORT = ("--learning_rate", "3e-3", "--max_steps", "3", "--save_strategy", "no", "--per_device_train_batch_size", "8")
 
@@ -43,21 +44,13 @@ def assert_quiet(stderr: str) -> None:
 
 def stop_after_first_checkpoint(arguments: list[str], out: Path, how: signal.Signals):
     """Start train.py, send it this signal once checkpoint-10 is complete. Returns (exit code, stdout, stderr)."""
-    process = subprocess.Popen(
-        [sys.executable, SCRIPTS / "train.py", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
-    )
+    process = start_script("train.py", *arguments)
     try:
-        deadline = time.monotonic() + 600
         while not is_complete_checkpoint(out / "checkpoint-10"):
-            assert process.poll() is None, process.stderr.read()
-            assert time.monotonic() < deadline
+            assert process.poll() is None, process.communicate()
             time.sleep(0.005)
         process.send_signal(how)
-        stdout, stderr = process.communicate(timeout=300)
+        stdout, stderr = process.communicate()
         return process.returncode, stdout, stderr
     finally:
         process.kill()
@@ -365,7 +358,7 @@ def test_two_processes_learn_what_one_learns_from_batches_twice_the_size(tiny, t
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     more = ("--per_device_train_batch_size", "4", "--use_cpu")
     arguments = command(tiny("qwen2"), data, tmp_path / "two", *steps, *more)
-    done = subprocess.run([*launch, SCRIPTS / "train.py", *arguments], capture_output=True, text=True, timeout=600)
+    done = subprocess.run([*launch, SCRIPTS / "train.py", *arguments], capture_output=True, text=True, timeout=HANG)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert (result["training"]["world_size"], result["training"]["steps"]) == (2, 24)

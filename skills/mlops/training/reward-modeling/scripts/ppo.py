@@ -2,7 +2,7 @@
 # requires-python = ">=3.11"
 # dependencies = [
 #     "torch>=2.13,<2.16",
-#     "transformers>=5.23,<5.24",
+#     "transformers>=5.23,<5.25",
 #     "trl>=1.16,<1.17",
 #     "datasets>=5.2,<6",
 #     "peft>=0.21,<0.22",
@@ -87,7 +87,9 @@ def _add_run_arguments(parser: flags.Parser) -> None:
         "--local_rollout_forward_batch_size", type=flags.positive_int, default=64, help="answers written together (64)"
     )
     run.add_argument("--gradient_checkpointing", type=flags.boolean, nargs="?", const=True, default=False, help="(off)")
-    run.add_argument("--bf16", type=flags.boolean, nargs="?", const=True, help="bf16 autocast (on a GPU that has it)")
+    run.add_argument(
+        "--bf16", type=flags.boolean, nargs="?", const=True, help="bfloat16 autocast (on a GPU that has it)"
+    )
     run.add_argument("--seed", type=int, default=42, help="of prompts, answers and batches (42)")
     run.add_argument("--save_steps", type=flags.positive_int, default=50, help="updates between checkpoints (50)")
     run.add_argument("--save_total_limit", type=flags.positive_int, default=2, help="checkpoints kept (2)")
@@ -237,21 +239,18 @@ def check_arguments(args) -> str:
 
 
 def make_accelerator(accelerator_class, args):
-    """Device, precision, processes and trackers: fp32 on a CPU, bf16 autocast on a GPU that has it."""
+    """Device, precision, processes and trackers: fp32 on a CPU unless asked, bf16 autocast on a GPU that has it."""
     import warnings
 
-    from reward_modeling.training import runs
+    from reward_modeling.precision import precision
 
     warnings.filterwarnings("ignore", message="`log_with=")  # said below, in our words
-    hardware = runs.precision()
-    bf16 = hardware["bf16"] if args.bf16 is None else args.bf16
-    if bf16 and hardware["use_cpu"]:
-        warn("--bf16 has no effect on a CPU: the run is in fp32")
+    hardware = precision({"bf16": args.bf16})
     trackers = [] if args.report_to == ["none"] else args.report_to
     try:
         accelerator = accelerator_class(
             cpu=hardware["use_cpu"],
-            mixed_precision="bf16" if bf16 and not hardware["use_cpu"] else "no",
+            mixed_precision="bf16" if hardware["bf16"] else "no",
             log_with=trackers or None,
             project_dir=args.output_dir,
         )

@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 from . import winners
 from .console import SCHEMAS, UsageError, json_schema, results
 from .old_flags import translated
+from .precision import warn_if_emulated
 from .rendering import OVERLONG
 from .step_rendering import STEPS_OVERLONG
 
@@ -402,7 +403,7 @@ def add_size_arguments(parser: argparse.ArgumentParser, rows: str):
         nargs="?",
         const=True,
         metavar="BOOL",
-        help="bfloat16 autocast (on a GPU that has it)",
+        help="bfloat16 autocast (on a GPU or a CPU that has it)",
     )
     group.add_argument("--seed", type=int, default=42, help="of the head, the order and the split (42)")
     group.add_argument("--eval_steps", type=positive_number, help="evaluate every so many steps (once an epoch)")
@@ -515,6 +516,7 @@ def parse(
     if trainer_fields:
         namespace.trainer_arguments = extra + more
     check_required(namespace, required, parser.prog)
+    warn_if_emulated(vars(namespace))
     return namespace
 
 

@@ -22,6 +22,7 @@ from transformers import TrainerCallback
 from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 
 from ..console import ModelError, RunError, UsageError, log, to_json, write_whole
+from ..precision import precision
 from ..scoring import Rewards
 from . import resuming, runs
 from .policy import Policy, Prompt
@@ -118,7 +119,6 @@ def make_config(
     """
     entry = ALGORITHMS[algorithm]
     defaults = {
-        **runs.precision(fields),
         **entry.defaults,
         **({"learning_rate": LORA_LEARNING_RATE} if lora else {}),
         "gradient_checkpointing": parameters >= runs.CHECKPOINT_ACTIVATIONS_FROM,
@@ -127,7 +127,9 @@ def make_config(
         "disable_dropout": True,
     }
     try:
-        config = entry.config(output_dir=output_dir, seed=seed, remove_unused_columns=False, **{**defaults, **fields})
+        config = entry.config(
+            output_dir=output_dir, seed=seed, remove_unused_columns=False, **{**defaults, **fields, **precision(fields)}
+        )
     except (ValueError, TypeError) as error:
         raise UsageError(f"the trainer refuses these settings: {error}") from error
     notes = [f"{name} {value} ({entry.why})" for name, value in entry.defaults.items() if name not in fields]

@@ -9,7 +9,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -18,6 +17,7 @@ from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 from ..arguments import EVALUATE_ON
 from ..console import QUIET_SECONDS, RunError, UsageError, console, log, to_json, warn, write_whole
 from ..output_folder import discard_checkpoints
+from ..precision import precision
 from . import resuming
 
 # ---- choices made for the user ------------------------------------------------------------------------------------
@@ -56,18 +56,6 @@ def default_arguments(parameters: int, lora: bool) -> tuple[dict[str, Any], str]
     return chosen, f"{parameters / 1e6:.1f}M parameters ({size.name}{', LoRA' if lora else ''})"
 
 
-def precision(given: Mapping[str, Any] = MappingProxyType({})) -> dict[str, bool]:
-    """bf16 autocast on a GPU that has it, fp16 on one that has not, fp32 on a CPU. Weights stay fp32.
-
-    given: the user's fields. Where they ask for one of both, neither is chosen here.
-    """
-    if not torch.cuda.is_available():
-        return {"bf16": False, "fp16": False, "use_cpu": not torch.backends.mps.is_available()}
-    asked = bool(given.get("bf16") or given.get("fp16"))
-    has_bf16 = torch.cuda.is_bf16_supported()
-    return {"bf16": has_bf16 and not asked, "fp16": not has_bf16 and not asked, "use_cpu": False}
-
-
 def trainer_config(
     config_class: Any, args: Any, fields: dict[str, Any], model: Any, *, has_eval: bool, **own: Any
 ) -> tuple[Any, str]:
@@ -85,7 +73,6 @@ def trainer_config(
     batch = fields.get("per_device_train_batch_size") or size["per_device_train_batch_size"]
     defaults = {
         **size,
-        **precision(fields),
         **(evaluation if has_eval else {}),
         "lr_scheduler_type": "cosine",
         "warmup_steps": 0.05,
@@ -96,7 +83,7 @@ def trainer_config(
     }
     own |= {"output_dir": args.output_dir, "seed": args.seed, "remove_unused_columns": False}
     try:
-        config = config_class(**own, **{**defaults, **fields})
+        config = config_class(**own, **{**defaults, **fields, **precision(fields, model.num_parameters())})
     except (ValueError, TypeError) as error:
         raise UsageError(f"the trainer refuses these settings: {error}") from error
     if config.eval_strategy != "no" and not has_eval:
