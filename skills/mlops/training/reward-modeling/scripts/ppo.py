@@ -30,7 +30,7 @@ per_device_train_batch_size x gradient_accumulation_steps x processes answers, s
 from __future__ import annotations
 
 from reward_modeling import arguments as flags
-from reward_modeling.console import UsageError, log, main_guard, warn
+from reward_modeling.console import UsageError, log, main_guard
 
 VALUE_MODELS = ("policy", "reward", "shared")
 
