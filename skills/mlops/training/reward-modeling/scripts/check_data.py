@@ -43,7 +43,7 @@ from reward_modeling.console import (
     write_whole,
 )
 from reward_modeling.formats import FORMATS
-from reward_modeling.metadata import tell_moved
+from reward_modeling.metadata import counted, tell_moved
 from reward_modeling.records import (
     Records,
     check_verbatim,
@@ -119,7 +119,7 @@ def checked(args) -> tuple[dict, list[Finding]]:
     kept, dropped_rows, dropped_completions = dropped(records, parts, args.drop)
     moved: Counter[str] = Counter()
     if output:
-        write_whole(output, (json_line(to_row(row, moved)) for row in kept))
+        write_whole(output, map(json_line, counted(map(to_row, kept), moved)))
     kinds = Counter(kind_of(row) for row in records.rows)
     report(records, kinds, findings, (dropped_rows, dropped_completions), len(kept), output)
     result = {

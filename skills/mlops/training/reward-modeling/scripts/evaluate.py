@@ -28,10 +28,11 @@ A pair counts 1 when the chosen answer scores higher, 1/2 for a tie. references/
 
 from __future__ import annotations
 
-import json
+from collections import Counter
 
 from reward_modeling import arguments as flags
-from reward_modeling.console import DataError, UsageError, check_output_file, finite, log, main_guard, write_whole
+from reward_modeling.console import DataError, UsageError, check_output_file, json_line, log, main_guard, write_whole
+from reward_modeling.metadata import counted, tell_moved, with_metadata
 
 
 def parser() -> flags.Parser:
@@ -115,7 +116,9 @@ def main(argv: list[str] | None = None) -> dict:
     for sentence in summary["readings"]:
         log(f"- {sentence}")
     if output:
-        write_whole(output, (json.dumps(finite(row), ensure_ascii=False, default=str) for row in rows))
+        moved: Counter[str] = Counter()
+        write_whole(output, map(json_line, counted(rows, moved)))
+        result |= tell_moved(moved)
     return result
 
 
@@ -258,7 +261,10 @@ def judge_best_of_n(args) -> tuple[dict, list[dict], object]:
     summary = best_of_n.summarise(pools, rewards, sizes, answers)
     report.show_best_of_n(summary, args.model_name_or_path)
     rows = [
-        {**pool.metadata, "id": pool.id, "origin": str(pool.origin), "correct": pool.scores, "rewards": row}
+        with_metadata(
+            {"id": pool.id, "origin": str(pool.origin), "correct": pool.scores, "rewards": row},
+            {name: value for name, value in pool.metadata.items() if name != "correct"},  # as it was read: the scores
+        )
         for pool, row in zip(pools, rewards, strict=True)
     ]
     return {**summary, "readings": report.best_of_n_verdict(summary)}, rows, records

@@ -34,7 +34,7 @@ import time
 from pathlib import Path
 
 from reward_modeling import arguments as flags
-from reward_modeling.console import log, main_guard, table, write_whole
+from reward_modeling.console import json_line, log, main_guard, table, write_whole
 
 HELD_OUT_PAIRS = 1000
 PROMPTS, ANSWERS = 50, 8
@@ -139,7 +139,7 @@ def make_data(out: Path, seed: int) -> dict[str, Path]:
     files = {name: out / f"{name}.jsonl" for name in tables}
     out.mkdir(parents=True, exist_ok=True)
     for name, rows in tables.items():
-        write_whole(files[name], map(json.dumps, rows))
+        write_whole(files[name], map(json_line, rows))
         log(f"  {files[name]}: {len(rows)} rows")
     return files
 

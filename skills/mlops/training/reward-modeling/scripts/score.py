@@ -31,12 +31,13 @@ Scores are raw fp32 rewards: higher is better, their zero means nothing, compare
 from __future__ import annotations
 
 import json
+from collections import Counter
 
 from reward_modeling import arguments as flags
 from reward_modeling.console import (
     UsageError,
     check_output_file,
-    finite,
+    json_line,
     log,
     main_guard,
     progress,
@@ -44,6 +45,7 @@ from reward_modeling.console import (
     warn,
     write_whole,
 )
+from reward_modeling.metadata import counted, tell_moved, with_metadata
 
 SHOWN_PROMPTS = 5
 WRITTEN_TOGETHER = 256
@@ -126,10 +128,10 @@ def main(argv: list[str] | None = None) -> dict:
     kind = "step_scoring" if of_steps else "scoring"
     rankings, completions = written_rankings(args) if args.generate_with else read_rankings(args, kind)
     model = load_model(args)
-    summary, rows = Summary(), None
+    summary, moved, rows = Summary(), Counter(), None
     with progress("scoring", completions) as advance:
         scored = scored_rankings(model, rankings, args, advance)
-        lines = (json.dumps(finite(row), ensure_ascii=False, default=str) for row in summary.of(scored, args))
+        lines = map(json_line, counted(summary.of(scored, args), moved))
         if output:
             write_whole(output, lines)
         else:
@@ -145,6 +147,7 @@ def main(argv: list[str] | None = None) -> dict:
         "truncated": model.truncated,
         "reward_mean": summary.total / summary.scored if summary.scored else None,
         "output": str(output) if output else None,
+        **tell_moved(moved),
     }
     if isinstance(model, Rewards):
         result |= {"reward_models": model.names, "reward_combine": model.combine, "reward_weights": model.weights}
@@ -250,7 +253,7 @@ def write_completions(policy, records, prompts, args):
         )
         for row, place in enumerate(places):
             own = answers[row * n : (row + 1) * n]
-            metadata = {**records[place].metadata, "finished": [policy.finished(answer) for answer in own]}
+            metadata = with_metadata({"finished": [policy.finished(answer) for answer in own]}, records[place].metadata)
             yield replace(records[place], completions=[policy.reply(answer) for answer in own], metadata=metadata)
 
 
@@ -375,29 +378,30 @@ def step_columns(steps: list[dict] | None, order=None) -> dict:
 
 def result_row(ranking, scores: list[float | None], steps: list[dict] | None, args) -> dict:
     """One output row: the ranking's own columns with its rewards, its order or its best completion."""
-    from reward_modeling.scoring import ranked
-
     kept = {"id": ranking.id, "tools": ranking.tools}
     row = {name: value for name, value in kept.items() if value is not None}
-    row |= {**ranking.metadata, "prompt": ranking.prompt}
-    if args.best_of or args.rank:
+    row |= {"prompt": ranking.prompt, **scored_columns(ranking, scores, steps, args)}
+    metadata = {name: value for name, value in ranking.metadata.items() if name != "finished" or not args.generate_with}
+    return with_metadata(row, metadata)
+
+
+def scored_columns(ranking, scores: list[float | None], steps: list[dict] | None, args) -> dict:
+    """The completions with their rewards: all of them, in their order or best first, or the best alone."""
+    from reward_modeling.scoring import ranked
+
+    if args.best_of:
+        best = ranked(scores, ranking.completions)[0]
+        row = {"finished": ranking.metadata["finished"][best.index]} if args.generate_with else {}
+        row |= {"completion": best.completion, "reward": best.score, "index": best.index}
+        return row | step_columns(steps and [steps[best.index]])
+    if args.rank:
         order = ranked(scores, ranking.completions)
-        if args.best_of:
-            if args.generate_with:
-                row["finished"] = ranking.metadata["finished"][order[0].index]
-            best = {"completion": order[0].completion, "reward": order[0].score, "index": order[0].index}
-            return {**row, **best, **step_columns(steps and [steps[order[0].index]])}
         places = [item.index for item in order]
-        return {
-            **row,
-            "completions": [item.completion for item in order],
-            "rewards": [item.score for item in order],
-            **step_columns(steps, places),
-            "order": places,
-        }
+        row = {"completions": [item.completion for item in order], "rewards": [item.score for item in order]}
+        return {**row, **step_columns(steps, places), "order": places}
     if len(ranking.completions) == 1:
-        return {**row, "completion": ranking.completions[0], "reward": scores[0], **step_columns(steps)}
-    return {**row, "completions": ranking.completions, "rewards": scores, **step_columns(steps, range(len(scores)))}
+        return {"completion": ranking.completions[0], "reward": scores[0], **step_columns(steps)}
+    return {"completions": ranking.completions, "rewards": scores, **step_columns(steps, range(len(scores)))}
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ import numpy as np
 from reward_modeling import console
 
 from ..console import DataError, progress
+from ..metadata import with_metadata
 from ..records import Comparison
 from ..scoring import RewardModel
 from . import metrics
@@ -43,13 +44,15 @@ class Judgement:
     def rows(self) -> list[dict[str, Any]]:
         """One JSON row for each pair of the input: where it came from, its metadata and both rewards."""
         return [
-            {
-                **pair.metadata,
-                "id": pair.id,
-                "origin": str(pair.origin) if pair.origin else None,
-                "reward_chosen": chosen,
-                "reward_rejected": rejected,
-            }
+            with_metadata(
+                {
+                    "id": pair.id,
+                    "origin": str(pair.origin) if pair.origin else None,
+                    "reward_chosen": chosen,
+                    "reward_rejected": rejected,
+                },
+                pair.metadata,
+            )
             for pair, chosen, rejected in self.scored
         ]
 

@@ -24,6 +24,7 @@ import numpy as np
 from scipy import stats
 
 from ..console import DataError, progress
+from ..metadata import with_metadata
 from ..process import step_rewards
 from ..records import Solution, split_by_prompt
 from . import metrics
@@ -336,16 +337,18 @@ def judge(
     }
     flags = first_flagged(data, values < thresholds[data.owner])
     rows = [
-        {
-            **solution.metadata,
-            "id": solution.id,
-            "origin": str(solution.origin) if solution.origin else None,
-            "labels": solution.labels,
-            "step_rewards": row,
-            "threshold": float(at),
-            "first_flagged": int(flag),
-            "first_error": None if error == UNKNOWN else int(error),
-        }
+        with_metadata(
+            {
+                "id": solution.id,
+                "origin": str(solution.origin) if solution.origin else None,
+                "labels": solution.labels,
+                "step_rewards": row,
+                "threshold": float(at),
+                "first_flagged": int(flag),
+                "first_error": None if error == UNKNOWN else int(error),
+            },
+            solution.metadata,
+        )
         for solution, row, at, flag, error in zip(solutions, scores, thresholds, flags, data.first_error, strict=True)
     ]
     return StepJudgement(summary, rows)

@@ -25,7 +25,7 @@ import torch
 
 from .. import checkpoints
 from ..checkpoints import unwrapped
-from ..console import DataError, ModelError, UsageError, log, progress, warn
+from ..console import DataError, ModelError, UsageError, finite, log, progress, warn
 from ..records import Message, Ranking
 from ..rendering import Renderer
 from . import runs
@@ -471,7 +471,7 @@ def save(policy: Policy, output_dir: str | Path, summary: dict[str, Any], name: 
         model.generation_config = policy.generation_config
         model.save_pretrained(staging)
         policy.tokenizer.save_pretrained(staging)
-        (staging / name).write_text(json.dumps(summary, indent=2, default=str) + "\n", encoding="utf-8")
+        (staging / name).write_text(json.dumps(finite(summary), indent=2, default=str) + "\n", encoding="utf-8")
         checkpoints.move_into_place(staging, output_dir)
     finally:
         shutil.rmtree(staging, ignore_errors=True)

@@ -18,7 +18,7 @@ import torch
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 
 from ..arguments import EVALUATE_ON
-from ..console import QUIET_SECONDS, RunError, UsageError, console, log, write_whole
+from ..console import QUIET_SECONDS, RunError, UsageError, console, json_line, log, write_whole
 
 # ---- choices made for the user ------------------------------------------------------------------------------------
 
@@ -489,13 +489,13 @@ class RunLog:
             entries = map(json.loads, self.file.read_text(encoding="utf-8").splitlines())
             self.entries = [entry for entry in entries if entry["step"] <= done]
         if write:
-            write_whole(self.file, map(json.dumps, self.entries))
+            write_whole(self.file, map(json_line, self.entries))
 
     def add(self, entry: dict[str, Any]) -> None:
         self.entries.append(entry)
         if self.write:
             with open(self.file, "a", encoding="utf-8") as file:
-                file.write(json.dumps(entry, ensure_ascii=False) + "\n")
+                file.write(json_line(entry) + "\n")
 
 
 def best_of_for(kl: float) -> float:
