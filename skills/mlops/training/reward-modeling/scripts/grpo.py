@@ -146,6 +146,7 @@ def main(argv: list[str] | None = None) -> dict | None:
         return None
     summary.pop("log")
     summary |= grpo.summarise(trainer.state.log_history)
+    rewards.warn_of_losses()
     summary = {**result, "resumed_from": resume, **summary, "reward_inputs_truncated": rewards.truncated}
     policies.save(policy, output_dir, summary, "grpo.json")
     write_whole(output_dir / "run.svg", [runs.picture(trainer.state.log_history, grpo.PANELS)])

@@ -244,6 +244,7 @@ def main(argv: list[str] | None = None) -> dict | None:
     accelerator.end_training()
     if accelerator.process_index != 0:
         return None
+    rewards.warn_of_losses()
     summary = {**result, "resumed_from": resume, **summary, "reward_inputs_truncated": rewards.truncated}
     policies.save(policy, output_dir, summary)
     write_whole(output_dir / "run.svg", [runs.picture(run.log.entries, ppo.PANELS)])

@@ -35,6 +35,7 @@ from collections import Counter
 
 from reward_modeling import arguments as flags
 from reward_modeling.console import (
+    DataError,
     UsageError,
     check_output_file,
     json_line,
@@ -137,14 +138,19 @@ def main(argv: list[str] | None = None) -> dict:
         else:
             rows = [json.loads(line) for line in lines]
     summary.show()
+    model.warn_of_losses()
+    summary.warn_of_lost_candidates(args)
     if output:
         log(f"wrote {summary.prompts} rows to {output}")
+    counts = sum((one.renderer.counts for one in getattr(model, "models", {"": model}).values()), Counter())
     result = {
         "model": args.model_name_or_path or ", ".join(args.reward_model_path),
         "prompts": summary.prompts,
         "completions": summary.completions,
         "not_scored": summary.completions - summary.scored,
+        "prompts_with_unscored": summary.lost,
         "truncated": model.truncated,
+        **{name: counts[name] for name in ("not_rendered", "templated", "refused")},
         "reward_mean": summary.total / summary.scored if summary.scored else None,
         "output": str(output) if output else None,
         **tell_moved(moved),
@@ -261,8 +267,6 @@ def first_completions(ranking, n: int):
     """The ranking with only its first n completions. Raises DataError when it has fewer."""
     from dataclasses import replace
 
-    from reward_modeling.console import DataError
-
     if len(ranking.completions) < n:
         raise DataError(
             f"the prompt has {len(ranking.completions)} completions, fewer than --best_of {n}",
@@ -274,17 +278,48 @@ def first_completions(ranking, n: int):
 def scored_rankings(model, rankings, args, advance):
     """What `score_together` yields, in input order, scored together as many as a plan takes."""
     from reward_modeling.packing import WINDOW
+    from reward_modeling.rendering import refused_together
 
+    renderer = getattr(model, "renderer", None)  # several models have one each, and stop at the first that refuses
+    refused, seen, scored = [], 0, []
+    if renderer:
+        renderer.refused = refused
+    for together in in_windows(rankings, args.best_of, WINDOW):
+        if refused and args.refused == "stop":  # look for the others, so that all are told
+            model.render(conversations_of(together))
+        else:
+            scored = list(score_together(model, together, args.normalise, advance))
+        seen += sum(len(ranking.completions) for ranking in together)
+        if not refused or args.refused == "unscored":
+            yield from scored
+    if refused and args.refused == "stop":
+        error = refused_together(refused, seen)
+        raise DataError(
+            error.message, where=error.where, hint=f"score the others with --refused unscored, or {error.hint}"
+        )
+
+
+def in_windows(rankings, best_of: int | None, window: int):
+    """Lists of rankings with about `window` completions, only the first `best_of` of each ranking."""
     together, waiting = [], 0
     for ranking in rankings:
-        if args.best_of:
-            ranking = first_completions(ranking, args.best_of)
+        if best_of:
+            ranking = first_completions(ranking, best_of)
         together.append(ranking)
         waiting += len(ranking.completions)
-        if waiting >= WINDOW:
-            yield from score_together(model, together, args.normalise, advance)
+        if waiting >= window:
+            yield together
             together, waiting = [], 0
-    yield from score_together(model, together, args.normalise, advance)
+    yield together
+
+
+def conversations_of(rankings) -> list[tuple]:
+    """(prompt, completion, tools, origin) of every completion."""
+    return [
+        (ranking.prompt, completion, ranking.tools, ranking.origin)
+        for ranking in rankings
+        for completion in ranking.completions
+    ]
 
 
 def score_together(model, rankings, normalise: bool, advance):
@@ -295,11 +330,7 @@ def score_together(model, rankings, normalise: bool, advance):
     from reward_modeling.process import ProcessRewardModel, step_rewards
     from reward_modeling.scoring import Rewards
 
-    conversations = [
-        (ranking.prompt, completion, ranking.tools, ranking.origin)
-        for ranking in rankings
-        for completion in ranking.completions
-    ]
+    conversations = conversations_of(rankings)
     if isinstance(model, ProcessRewardModel):
         scored = model.score_in_steps(conversations, advance)
         flat = [model.reward(scores) for _, scores in scored]
@@ -328,7 +359,7 @@ class Summary:
 
     def __init__(self):
         self.prompts = self.completions = self.scored = self.unfinished = self.steps = self.steps_not_scored = 0
-        self.total = 0.0
+        self.total, self.lost, self.first_lost = 0.0, 0, None
         self.first: list[list] = []
 
     def of(self, scored, args):
@@ -339,6 +370,9 @@ class Summary:
             self.completions += len(scores)
             self.scored += len(known)
             self.total += sum(known)
+            if len(known) < len(scores):
+                self.lost += 1
+                self.first_lost = self.first_lost or ranking.origin
             rewards = [reward for own in steps or () for reward in own["step_rewards"]]
             self.steps += len(rewards)
             self.steps_not_scored += rewards.count(None)
@@ -347,6 +381,13 @@ class Summary:
             if len(self.first) < SHOWN_PROMPTS:
                 self.first.append(shown(ranking, scores, args))
             yield result_row(ranking, scores, steps, args)
+
+    def warn_of_lost_candidates(self, args) -> None:
+        """Say when a prompt's best was chosen without all of its candidates: a better one may have been left out."""
+        if self.lost and (args.rank or args.best_of):
+            first = f" (the first: {self.first_lost})" if self.first_lost else ""
+            done = "the best is the best of the others" if args.best_of else "they stand last"
+            warn(f"{self.lost} of {self.prompts} prompts lost candidates, which have no score: {done}{first}")
 
     def show(self) -> None:
         """The first prompts with their completions and rewards, on stderr."""

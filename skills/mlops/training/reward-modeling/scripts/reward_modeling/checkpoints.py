@@ -18,10 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .chat_templates import DATE_NOTE, writes_the_date
 from .console import ModelError, RunError, UsageError, UserError
 from .kinds import GOLDEN_CONVERSATIONS as GOLDEN_CONVERSATIONS
 from .kinds import OUTCOME, PROCESS, Kind, golden_scores, kind_of_architecture
-from .rendering import prepare_tokenizer
+from .tokenizer_setup import prepare_tokenizer
 
 if TYPE_CHECKING:
     import torch
@@ -345,6 +346,8 @@ def _adopt_foreign_tokenizer(path: str, tokenizer: Any, model: Any, kind: Kind) 
     notes = [f"{path} has no {CARD}: how its text was rendered in training is not known, its own chat template is used"]
     if not tokenizer.chat_template:
         notes += prepare_tokenizer(tokenizer)
+    elif writes_the_date(tokenizer):
+        notes.append(DATE_NOTE)
     if tokenizer.pad_token is None:
         # Any token will do behind the mask; the last of the vocabulary is the least likely to end a text.
         tokenizer.pad_token = tokenizer.convert_ids_to_tokens(len(tokenizer) - 1)
@@ -355,12 +358,10 @@ def _adopt_foreign_tokenizer(path: str, tokenizer: Any, model: Any, kind: Kind) 
 
 
 def _check_fingerprint(path: str, card: dict[str, Any], renderer: Any) -> None:
-    from jinja2 import TemplateError
-
     try:
         unchanged = renderer.fingerprint == card.get("fingerprint")
-    except TemplateError as error:
-        raise ModelError(f"{path} has a broken chat template: {error}", hint="restore the one saved with it") from error
+    except ModelError as error:  # of the template
+        raise ModelError(error.message.replace("the model", path, 1), hint="restore the one saved with it") from error
     if unchanged:
         return
     was, now = card.get("rendering", {}), renderer.contract()
@@ -522,7 +523,10 @@ def _readme(kind: Kind, card: dict[str, Any]) -> str:
     front = ["library_name: transformers", *kind.front]
     if base and not Path(base).exists():
         front.append(f"base_model: {base}")
-    return "\n".join(["---", *front, "---", "", kind.readme.format(**card["rendering"])])
+    text = kind.readme.format(**card["rendering"])
+    if card["rendering"].get("text_format") == "rendered":
+        text += "\nIts texts were rendered before training: give it prompt and answer as one such text, without any chat template.\n"
+    return "\n".join(["---", *front, "---", "", text])
 
 
 def _verify(folder: Path, kind: Kind, golden: list, tolerance: float, device: str) -> float:

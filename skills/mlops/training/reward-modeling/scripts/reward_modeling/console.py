@@ -378,7 +378,7 @@ DEFINITIONS = {
 }
 
 _ON_PAIRS = {
-    **dict.fromkeys(("n_pairs", "n_prompts", "ties", "not_scored", "truncated"), _COUNT),
+    **dict.fromkeys(("n_pairs", "n_prompts", "ties", "not_scored", "truncated", "not_rendered"), _COUNT),
     **dict.fromkeys(("accuracy", "macro_accuracy", "micro_accuracy"), _ESTIMATE),
     **dict.fromkeys(("tie_share", "log_loss", "brier", "ece", "ece_if_calibrated", "overconfidence"), _NUMBER),
     **{"margin": _map(_NUMBER), "length": _map(_ANY), "subsets": _map(_ESTIMATE), "blind": _map(_NUMBER)},
@@ -456,7 +456,9 @@ SCHEMAS: dict[str, tuple[dict[str, Any], ...]] = {
     "score.py": (
         _object(
             {
+                **dict.fromkeys(("refused", "templated"), _COUNT),
                 **dict.fromkeys(("prompts", "completions", "not_scored", "truncated"), _COUNT),
+                **{"prompts_with_unscored": _COUNT, "not_rendered": _COUNT},
                 **{"model": _TEXT, "reward_mean": _NUMBER, "output": _FILE},
             },
             rows=_list(

@@ -229,6 +229,7 @@ def judge(model: Any, rankings: Sequence[Ranking]) -> list[list[float | None]]:
     """The reward of every completion, [prompts][pool], from an outcome or a process reward model."""
     conversations = [(r.prompt, completion, r.tools, r.origin) for r in rankings for completion in r.completions]
     rewards = iter(score_distinct(model, conversations))
+    model.warn_of_losses()
     return [[next(rewards) for _ in ranking.completions] for ranking in rankings]
 
 

@@ -63,7 +63,7 @@ def judge(model: RewardModel, comparisons: Sequence[Comparison], *, subset_colum
     Pairs of which the over-length policy leaves out a side are counted in `summary["not_scored"]`. Raises DataError
     when no pair is left.
     """
-    truncated_before = model.renderer.counts["truncated"]
+    before = dict(model.renderer.counts)
     scores = score_distinct(
         model, [(p.prompt, side, p.tools, p.origin) for p in comparisons for side in (p.chosen, p.rejected)]
     )
@@ -86,7 +86,8 @@ def judge(model: RewardModel, comparisons: Sequence[Comparison], *, subset_colum
         weights=[pair.weight for pair in pairs],
     )
     summary["not_scored"] = len(comparisons) - len(kept)
-    summary["truncated"] = model.renderer.counts["truncated"] - truncated_before
+    summary |= {name: model.renderer.counts[name] - before.get(name, 0) for name in ("truncated", "not_rendered")}
+    model.warn_of_losses(before)
     return Judgement(pairs, chosen, rejected, summary, scored)
 
 

@@ -315,7 +315,9 @@ def judge(
     summary: counts, `threshold` ({"values", "chosen_on"}), the keys of `figures`, `subsets` {name: figures}, `baselines`
     {name: figures}, on the same steps. Raises DataError without labels or with labels of one kind only to choose on.
     """
+    before = dict(model.renderer.counts)
     scores = score(model, solutions)
+    model.warn_of_losses(before)
     data, values, left_out = labelled_steps(solutions, scores)
     choose = _chooser(model, solutions, threshold, threshold_data)
     thresholds = choose.thresholds(data, values, None)

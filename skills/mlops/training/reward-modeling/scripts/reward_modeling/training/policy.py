@@ -26,6 +26,7 @@ import torch
 from .. import checkpoints
 from ..checkpoints import unwrapped
 from ..console import DataError, ModelError, UsageError, finite, log, progress, warn
+from ..lengths import positions
 from ..records import Message, Ranking
 from ..rendering import Renderer
 from . import runs
@@ -108,7 +109,7 @@ class Policy:
     @property
     def context(self) -> int | None:
         """How many tokens, prompt and answer together, the model can read."""
-        return getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        return positions(unwrapped(self.model))
 
     def prompt_ids(self, messages: Sequence[Message], tools: list[dict] | None = None, where: Any = None) -> list[int]:
         """The conversation so far, up to where the answer begins."""
