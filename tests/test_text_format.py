@@ -190,6 +190,20 @@ def test_training_lists_all_refused_rows_and_leaves_them_out_where_asked(strict,
     assert "left out 7 pairs" in done.stderr
 
 
+def test_check_data_finds_and_drops_what_a_model_refuses(strict, tmp_path):
+    data, output = pairs_with_refused(tmp_path / "a.jsonl"), tmp_path / "o.jsonl"
+    found = run_main("check_data.py", data, "--model_name_or_path", strict)
+    assert found.returncode == 3
+    given = ("--model_name_or_path", strict, "--drop", "refused", "--output", output)
+    done = run_main("check_data.py", data, *given)
+    (finding,) = (finding for finding in done.json["findings"] if finding["check"] == "refused")
+    assert (finding["count"], finding["rows"][:2]) == (7, [f"{data}:4", f"{data}:8"])
+    assert "roles must alternate" in finding["message"]
+    assert (done.returncode, done.json["kept"], done.json["dropped_rows"]) == (0, 17, {"refused": 7})
+    told = run_main("check_data.py", data, "--drop", "refused", "--output", tmp_path / "p.jsonl")
+    assert (told.returncode, "needs --model_name_or_path" in told.stderr) == (2, True)
+
+
 def test_training_on_steps_does_so_too(tiny, tmp_path):
     def edit(tokenizer):
         tokenizer.chat_template = STRICT

@@ -409,7 +409,7 @@ def _joined(messages: Sequence[Message], tools: Any, where: Any) -> str:
             where=place_of(where),
             hint="drop them with --columns tools=",
         )
-    return "".join(message["content"] for message in messages)
+    return "".join(message["content"] or "" for message in messages)
 
 
 def check_one_text(prompt: Sequence[Message], completion: Sequence[Message], where: Any) -> None:

@@ -140,7 +140,7 @@ class StepRenderer:
         special = self._conversations.special
         if self._conversations.text_format == "rendered":
             check_one_text(prompt, [{}], where)
-        elif is_templated(message["content"] for message in prompt):
+        elif is_templated(message["content"] or "" for message in prompt):
             self._conversations._count("templated", where)
         if self._conversations.text_format != "rendered" and special.inside([prompt, steps]):
             self._conversations._count(CONTENT_RULE, where)
