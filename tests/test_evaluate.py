@@ -305,3 +305,13 @@ def test_pools_without_correctness(toy_model, tmp_path):
     assert done.returncode == 3
     lines = done.stderr.splitlines()
     assert lines[lines.index("error: best-of-n needs to know which completions are correct") + 1] == f"  --> {data}:1"
+
+
+def test_metadata_that_are_named_like_results_are_moved_and_said(toy_model, tmp_path):
+    row = {"prompt": "hello", "chosen": "thank you", "rejected": "no", "reward_chosen": 7, "origin": "web"}
+    path, output = write_jsonl(tmp_path / "rows.jsonl", [row, row]), tmp_path / "out.jsonl"
+    done = run_main("evaluate.py", "--model_name_or_path", toy_model[0], "--dataset_name", path, "--output", output)
+    assert done.json["metadata_moved"] == {"reward_chosen": 2, "origin": 2}
+    for written in map(json.loads, output.open()):
+        assert written["metadata"] == {"reward_chosen": 7, "origin": "web"}
+        assert written["origin"].startswith(str(path)) and isinstance(written["reward_chosen"], float)

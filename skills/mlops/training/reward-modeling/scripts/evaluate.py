@@ -29,10 +29,11 @@ A pair counts 1 when the chosen answer scores higher, 1/2 for a tie. references/
 
 from __future__ import annotations
 
-import json
+from collections import Counter
 
 from reward_modeling import arguments as flags
-from reward_modeling.console import DataError, UsageError, check_output_file, finite, log, main_guard, write_whole
+from reward_modeling.console import DataError, UsageError, check_output_file, log, main_guard, to_json, write_whole
+from reward_modeling.metadata import counted, tell_moved, with_metadata
 
 
 def parser() -> flags.Parser:
@@ -116,7 +117,9 @@ def main(argv: list[str] | None = None) -> dict:
     for sentence in summary["readings"]:
         log(f"- {sentence}")
     if output:
-        write_whole(output, (json.dumps(finite(row), ensure_ascii=False, default=str) for row in rows))
+        moved: Counter[str] = Counter()
+        write_whole(output, map(to_json, counted(rows, moved)))
+        result |= tell_moved(moved)
     return result
 
 
@@ -259,7 +262,10 @@ def judge_best_of_n(args) -> tuple[dict, list[dict], object]:
     summary = best_of_n.summarize_pools(pools, rewards, sizes, answers)
     best_of_n.show_best_of_n(summary, args.model_name_or_path)
     rows = [
-        {**pool.metadata, "id": pool.id, "origin": str(pool.origin), "correct": pool.scores, "rewards": row}
+        with_metadata(
+            {"id": pool.id, "origin": str(pool.origin), "correct": pool.scores, "rewards": row},
+            {name: value for name, value in pool.metadata.items() if name != "correct"},  # as it was read: the scores
+        )
         for pool, row in zip(pools, rewards, strict=True)
     ]
     return {**summary, "readings": best_of_n.diagnose_best_of_n(summary)}, rows, records

@@ -35,7 +35,7 @@ import time
 from pathlib import Path
 
 from reward_modeling import arguments as flags
-from reward_modeling.console import UsageError, log, main_guard, table, write_whole
+from reward_modeling.console import UsageError, log, main_guard, table, to_json, write_whole
 from reward_modeling.output_folder import claim
 
 HELD_OUT_PAIRS = 1000
@@ -144,7 +144,7 @@ def make_data(out: Path, seed: int) -> dict[str, Path]:
     files = {name: out / f"{name}.jsonl" for name in tables}
     out.mkdir(parents=True, exist_ok=True)
     for name, rows in tables.items():
-        write_whole(files[name], map(json.dumps, rows))
+        write_whole(files[name], map(to_json, rows))
         log(f"  {files[name]}: {len(rows)} rows")
     return files
 

@@ -92,8 +92,10 @@ def main(argv: list[str] | None = None) -> dict:
         max_length=longest_input(loaded.model, loaded.tokenizer, args.max_length),
         overlong=args.overlong,
         scored_at=checkpoints.scored_at(loaded.model),
+        text_format=args.text_format or "chat",
     )
-    rows = outcome.render_comparisons(data["train"], renderer)
+    drop_refused = args.audit == "drop"
+    rows = outcome.render_comparisons(data["train"], renderer, drop_refused=drop_refused)
     log(f"rendered: {listed(rows.counts)}; longest allowed {renderer.max_length} tokens, {listed(renderer.counts)}")
     losses.warn_of(renderer, only=losses.OF_TEXTS)
     if rows.counts["dropped_over_length"]:
@@ -102,7 +104,12 @@ def main(argv: list[str] | None = None) -> dict:
     if 10 * rows.counts["truncated_sides"] > rows.counts["pairs_used"] * 2:
         cut = f"{rows.counts['truncated_sides']} of {2 * rows.counts['pairs_used']} sides are cut to {renderer.max_length} tokens"
         warn(f"{cut}, by --overlong {args.overlong}: what is cut is not learned")
-    eval_rows = outcome.render_comparisons(data["eval"], renderer, called="held-out pair") if data["eval"] else None
+    eval_rows = None
+    if data["eval"]:
+        eval_rows = outcome.render_comparisons(
+            data["eval"], renderer, called="held-out pair", drop_refused=drop_refused
+        )
+        data["eval"] = eval_rows.pairs if drop_refused else data["eval"]
     counts = rows.counts | {"pairs_held_out": len(data["eval"])}
     config, reason = trainer_config(args, fields, loaded.model, bool(eval_rows))
     log(f"settings for {reason}: {listed(runs.config_summary(config, fields))}")
@@ -113,7 +120,7 @@ def main(argv: list[str] | None = None) -> dict:
         "counts": counts,
         "audit": data["findings"],
         "set_aside": data["set_aside"],
-        "left_out": data["left_out"],
+        "left_out": data["left_out"] + rows.counts.get("dropped_refused", 0),
     }
     peft_config = runs.lora_from_arguments(args, "SEQ_CLS", checkpoints.head_name(loaded.model))
     if args.dry_run:
@@ -153,18 +160,21 @@ def main(argv: list[str] | None = None) -> dict:
 def read_data(args) -> dict:
     """Comparisons to train and to evaluate on, audited. Raises DataError on errors in the data, unless told otherwise."""
     from reward_modeling.audit import audit, unreadable, without_errors
-    from reward_modeling.records import comparisons, load, split_by_prompt
+    from reward_modeling.records import check_verbatim, comparisons, load, split_by_prompt
 
     reading = {"config": args.dataset_config, "format": args.format, "columns": args.columns}
     reading["winner_values"] = args.winner_values
     split = args.dataset_train_split
     records = load(args.dataset_name, split=split, leave_out_unreadable=args.audit == "drop", **reading)
+    rendered = args.text_format == "rendered"
+    if rendered:
+        check_verbatim(records)
     train, held_out = comparisons(records), []
     if args.eval_dataset_name or args.dataset_test_split:
         held_out = comparisons(
             load(args.eval_dataset_name or args.dataset_name, split=args.dataset_test_split or "test", **reading)
         )
-    findings, read = [*unreadable(records), *audit(train, eval_records=held_out or None)], len(train)
+    findings, read = [*unreadable(records), *audit(train, eval_records=held_out or None, rendered=rendered)], len(train)
     train = without_errors(train, findings, args.audit, "pairs")
     left_out = read - len(train)
     if not args.use_margin:

@@ -110,6 +110,7 @@ def main(argv: list[str] | None = None) -> dict | None:
         overlong=args.overlong,
         scored_at=checkpoints.scored_at(loaded.model),
         step_separator=args.step_separator or default_separator(loaded.tokenizer),
+        text_format=args.text_format or "chat",
     )
     data = audited(args, data, renderer.step_separator)
     drawing = {
@@ -117,13 +118,16 @@ def main(argv: list[str] | None = None) -> dict | None:
         "steps_per_solution": args.steps_per_solution,
         "seed": args.seed,
     }
-    rows = process.render_solutions(data["train"], renderer, **drawing)
+    refusing = {"drop_refused": args.audit == "drop"}
+    rows = process.render_solutions(data["train"], renderer, **drawing, **refusing)
     log(
         f"rendered: {listed(rows.counts)}; longest allowed {renderer.max_length} tokens, "
         f"separator {renderer.step_separator!r}, {ROWS_OF[renderer.scored_at]}"
     )
     losses.warn_of(renderer, only=losses.OF_TEXTS)
-    eval_rows = process.render_solutions(data["eval"], renderer) if data["eval"] else None
+    eval_rows = process.render_solutions(data["eval"], renderer, **refusing) if data["eval"] else None
+    if eval_rows and args.audit == "drop":
+        data["eval"] = eval_rows.solutions
     counts = rows.counts | {"solutions_held_out": len(data["eval"])}
     config, reason = trainer_config(args, fields, loaded.model, bool(eval_rows))
     log(f"settings for {reason}: {listed(runs.config_summary(config, fields))}")
@@ -135,7 +139,7 @@ def main(argv: list[str] | None = None) -> dict | None:
         "counts": counts,
         "audit": data["findings"],
         "set_aside": data["set_aside"],
-        "left_out": data["left_out"],
+        "left_out": data["left_out"] + rows.counts.get("dropped_refused", 0),
     }
     if args.show_labels:
         result["labels_shown"] = process.show_labels(rows, loaded.tokenizer, args.show_labels)
@@ -185,7 +189,7 @@ ROWS_OF = {
 def read_data(args) -> dict:
     """Labelled solutions to train and to evaluate on."""
     from reward_modeling.audit import unreadable
-    from reward_modeling.records import Solution, load, solutions, split_by_prompt
+    from reward_modeling.records import Solution, check_verbatim, load, solutions, split_by_prompt
 
     reading = {
         "config": args.dataset_config,
@@ -196,6 +200,8 @@ def read_data(args) -> dict:
     }
     split = args.dataset_train_split
     records = load(args.dataset_name, split=split, leave_out_unreadable=args.audit == "drop", **reading)
+    if args.text_format == "rendered":
+        check_verbatim(records)
     train, held_out = solutions(records), []
     unlabelled = sum(isinstance(row, Solution) for row in records.rows) - len(train)
     set_aside = records.set_aside | ({"without labels": unlabelled} if unlabelled else {})
@@ -219,7 +225,8 @@ def audited(args, data: dict, separator: str) -> dict:
     from reward_modeling.audit import audit_steps, without_errors
 
     train = data["train"]
-    findings = [*data["findings"], *audit_steps(train, separator=separator, eval_records=data["eval"] or None)]
+    looking = {"eval_records": data["eval"] or None, "rendered": args.text_format == "rendered"}
+    findings = [*data["findings"], *audit_steps(train, separator=separator, **looking)]
     kept = without_errors(train, findings, args.audit, "solutions")
     if not kept:
         raise DataError("no solution is left to train on", hint="mend the rows that the audit names")

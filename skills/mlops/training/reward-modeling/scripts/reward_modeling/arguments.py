@@ -221,6 +221,13 @@ def add_scoring_arguments(parser: argparse.ArgumentParser):
         help="tokens in one forward pass, each shared one counted once (chosen from the data)",
     )
     add_shared_prefix_argument(group)
+    add_text_format_argument(group)
+    group.add_argument(
+        "--refused",
+        choices=("stop", "unscored"),
+        default="stop",
+        help="what to do with rows that the chat template refuses: stop, or give them no score (stop)",
+    )
     return group
 
 
@@ -325,6 +332,7 @@ def add_base_model_arguments(parser: argparse.ArgumentParser, overlong: tuple[st
 def add_training_data_arguments(parser: argparse.ArgumentParser, held_out: str, *, stepwise: bool = False):
     """The data to train and to evaluate on; held_out: what its rows are called."""
     group = add_dataset_arguments(parser, training=True, stepwise=stepwise)
+    add_text_format_argument(group)
     group.add_argument(
         "--eval_dataset_name", nargs="+", metavar="DATA", help=f"held-out {held_out}, read as --dataset_name is"
     )
@@ -339,7 +347,7 @@ def add_training_data_arguments(parser: argparse.ArgumentParser, held_out: str, 
         "--audit",
         choices=("stop", "drop", "warn"),
         default="stop",
-        help="what to do with rows in which check_data.py finds errors (stop)",
+        help="what to do with rows in which check_data.py finds errors, or which the chat template refuses (stop)",
     )
     return group
 

@@ -560,6 +560,7 @@ _ON_POOLS = {
     "majority_possible": _FLAG,
     "curve": _list(_object({"n": _COUNT, "prompts": _COUNT, **dict.fromkeys(_CURVES, _ESTIMATE)})),
 }
+_MOVED = {"metadata_moved": _map(_COUNT)}
 _JUDGED = {
     **{"model": _TEXT, "dataset": _list(_TEXT), "format": _TEXT, "set_aside": _map(_COUNT)},
     **{"readings": _list(_TEXT), "output": _FILE},
@@ -591,7 +592,7 @@ SCHEMAS: dict[str, tuple[dict[str, Any], ...]] = {
         _object(
             _CHECKED,
             **dict.fromkeys(("comparisons", "solutions", "steps", "labelled_steps", "incorrect_steps"), _COUNT),
-            **{"prompts": _COUNT, "completions": _COUNT, "metadata_moved": _map(_COUNT)},
+            **{"prompts": _COUNT, "completions": _COUNT, **_MOVED},
         ),
         _object({"error": _object({"message": _TEXT, "where": _FILE, "hint": _FILE})}),
         _object({"formats": _list(_map(_ANY))}),
@@ -611,6 +612,7 @@ SCHEMAS: dict[str, tuple[dict[str, Any], ...]] = {
     "score.py": (
         _object(
             {
+                **dict.fromkeys(("refused", "templated"), _COUNT),
                 **dict.fromkeys(("prompts", "completions", "not_scored", "truncated"), _COUNT),
                 **{"prompts_with_unscored": _COUNT, "not_rendered": _COUNT},
                 **{"model": _TEXT, "reward_mean": _NUMBER, "output": _FILE},
@@ -628,14 +630,14 @@ SCHEMAS: dict[str, tuple[dict[str, Any], ...]] = {
                 }
             ),
             **{"reward_models": _list(_TEXT), "reward_combine": _TEXT, "reward_weights": _list(_NUMBER)},
-            **{"policy": _TEXT, "unfinished": _COUNT},
+            **{"policy": _TEXT, "unfinished": _COUNT, **_MOVED},
             **{"aggregate": _TEXT, "steps": _COUNT, "steps_not_scored": _COUNT},
         ),
     ),
     "evaluate.py": (
-        _object({**_JUDGED, **_ON_PAIRS}, comparison=_map(_ANY)),
-        _object({**_JUDGED, **_ON_STEPS}),
-        _object({**_JUDGED, **_ON_POOLS}),
+        _object({**_JUDGED, **_ON_PAIRS}, comparison=_map(_ANY), **_MOVED),
+        _object({**_JUDGED, **_ON_STEPS}, **_MOVED),
+        _object({**_JUDGED, **_ON_POOLS}, **_MOVED),
         _object({"studies": _list(_map(_ANY)), "readings": _list(_TEXT), "picture": _FILE}),
     ),
     "ppo.py": (

@@ -153,7 +153,11 @@ OUTCOME = Kind(
     golden=tuple({"messages": list(messages)} for messages in GOLDEN_CONVERSATIONS),
     score_golden=_reward,
     renderer=lambda tokenizer, scored_at, rendering: Renderer(
-        tokenizer, max_length=None, scored_at=scored_at, special_tokens_in_content=content_rule(rendering)
+        tokenizer,
+        max_length=None,
+        scored_at=scored_at,
+        special_tokens_in_content=content_rule(rendering),
+        text_format=rendering.get("text_format") or "chat",
     ),
     front=("pipeline_tag: text-classification", "tags: [reward-model, bradley-terry]"),
     readme=OUTCOME_README,
@@ -175,6 +179,7 @@ PROCESS = Kind(
         scored_at=scored_at,
         step_separator=rendering.get("step_separator") or default_separator(tokenizer),
         special_tokens_in_content=content_rule(rendering),
+        text_format=rendering.get("text_format") or "chat",
     ),
     front=("pipeline_tag: token-classification", "tags: [reward-model, process-reward-model]"),
     readme=PROCESS_README,

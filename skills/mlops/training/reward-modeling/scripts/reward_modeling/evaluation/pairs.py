@@ -15,6 +15,7 @@ import numpy as np
 
 from .. import console
 from ..console import DataError
+from ..metadata import with_metadata
 from ..records import Comparison
 from . import pair_measures
 from .diagnostics import SUBSET_ROWS, Diagnostic, Summary, estimates_table, sentences
@@ -45,7 +46,7 @@ class PairEvaluation:
     def rows(self) -> list[dict[str, Any]]:
         """One JSON row for each pair of the input: where it came from, its metadata and both rewards."""
         return [
-            {**source_of(pair), "reward_chosen": chosen, "reward_rejected": rejected}
+            with_metadata({**source_of(pair), "reward_chosen": chosen, "reward_rejected": rejected}, pair.metadata)
             for pair, chosen, rejected in self.scored
         ]
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ..console import DataError, log, progress, table
+from ..metadata import with_metadata
 from ..process import step_rewards
 from ..records import Solution, split_by_prompt
 from .diagnostics import SUBSET_ROWS, Diagnostic, Summary, estimates_table, sentences, values
@@ -124,14 +125,17 @@ def evaluate_steps(
     }
     flags = first_flagged(data, data.scores < thresholds[data.owner])
     rows = [
-        {
-            **source_of(solution),
-            "labels": solution.labels,
-            "step_rewards": row,
-            "threshold": float(at),
-            "first_flagged": int(flag),
-            "first_error": None if error == UNKNOWN else int(error),
-        }
+        with_metadata(
+            {
+                **source_of(solution),
+                "labels": solution.labels,
+                "step_rewards": row,
+                "threshold": float(at),
+                "first_flagged": int(flag),
+                "first_error": None if error == UNKNOWN else int(error),
+            },
+            solution.metadata,
+        )
         for solution, row, at, flag, error in zip(solutions, scores, thresholds, flags, data.first_error, strict=True)
     ]
     return StepEvaluation(summary, rows)

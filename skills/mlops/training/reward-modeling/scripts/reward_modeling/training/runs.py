@@ -15,9 +15,10 @@ import torch
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 
 from ..arguments import EVALUATE_ON
-from ..console import QUIET_SECONDS, RunError, UsageError, console, log, to_json, warn, write_whole
+from ..console import QUIET_SECONDS, DataError, RunError, UsageError, console, log, to_json, warn, write_whole
 from ..output_folder import discard_checkpoints
 from ..precision import precision
+from ..rendering import refused_together
 from . import resuming
 
 # ---- choices made for the user ------------------------------------------------------------------------------------
@@ -183,6 +184,16 @@ def without_dropout(model: torch.nn.Module) -> torch.nn.Module:
         if isinstance(getattr(module, "attention_dropout", None), float):  # used as a number, without a layer
             module.attention_dropout = 0.0
     return model
+
+
+def settle_refused(refused: list[tuple[int, DataError]], total: int, lost: str, drop: bool) -> None:
+    """What becomes of conversations that could not be rendered, of `total`: one DataError, or with `drop` a warning. lost: how
+    many rows are gone with them, in words."""
+    error = refused_together(sorted(refused, key=lambda fault: fault[0]), total)
+    if not drop:
+        hint = f"leave such rows out with --audit drop, or fix them: {error.hint}"
+        raise DataError(error.message, where=error.where, hint=hint)
+    warn(f"left out {lost}: {error.message}")
 
 
 def check_finite(loss: torch.Tensor, model: Any, state: Any) -> None:
