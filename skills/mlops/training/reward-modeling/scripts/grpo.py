@@ -86,17 +86,22 @@ def main(argv: list[str] | None = None) -> dict | None:
     resume = runs.resume_point(args.resume_from_checkpoint, args.output_dir)
     for path in args.reward_model_path:
         checkpoints.check_reward_model(path)
-    records = policies.read_prompts(args, args.dataset_split)
+    records = None if args.trainer_arguments else policies.read_prompts(args, args.dataset_split)
 
     from reward_modeling.training import grpo  # here: trl takes seconds to import
 
     fields = flags.parse_trainer_fields(grpo.ALGORITHMS[args.algorithm].config, args.trainer_arguments, "grpo.py")
+    if records is None:  # what the trainer refuses is refused before data is read
+        grpo.make_config(args.algorithm, args.output_dir, fields, seed=args.seed, lora=args.use_peft, parameters=0)
+        records = policies.read_prompts(args, args.dataset_split)
     policy = policies.Policy.from_pretrained(
         args.model_name_or_path,
         chat_template_path=args.chat_template_path,
         stop_token_id=args.stop_token_id,
         device="cpu",
     )
+    limit, default = "--max_completion_length", grpo.ALGORITHMS[args.algorithm].config.max_completion_length
+    fields["max_completion_length"] = policies.new_tokens(policy, fields.get("max_completion_length"), default, limit)
     config, notes = grpo.make_config(
         args.algorithm,
         args.output_dir,
@@ -113,7 +118,7 @@ def main(argv: list[str] | None = None) -> dict | None:
         config.max_completion_length,
         longest=args.max_prompt_length,
         overlong=args.overlong,
-        limit="--max_completion_length",
+        limit=limit,
     )
     refuse_tools(prompts)
     rewards = Rewards.from_arguments(args, device=str(config.device))

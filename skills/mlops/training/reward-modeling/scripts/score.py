@@ -48,6 +48,7 @@ from reward_modeling.console import (
 SHOWN_PROMPTS = 5
 WRITTEN_TOGETHER = 256
 """Completions that a policy writes before they are scored."""
+MAX_NEW_TOKENS = 256
 
 
 def parser() -> flags.Parser:
@@ -82,7 +83,10 @@ def parser() -> flags.Parser:
         "--temperature", type=flags.non_negative_number, default=1.0, help="of sampling; 0 takes the likeliest (1)"
     )
     writing.add_argument(
-        "--max_new_tokens", type=flags.positive_int, default=256, metavar="TOKENS", help="longest completion (256)"
+        "--max_new_tokens",
+        type=flags.positive_int,
+        metavar="TOKENS",
+        help=f"longest completion ({MAX_NEW_TOKENS}, or half of what the policy reads)",
     )
     writing.add_argument("--seed", type=int, default=0, help="of sampling (0)")
     out = parser.add_argument_group("result")
@@ -226,7 +230,9 @@ def written_rankings(args) -> tuple:
     if args.input:
         records = policies.read_prompts(args, args.dataset_split, args.input)
     policy = policies.Policy.from_pretrained(args.generate_with, device=args.device)
-    prompts = policies.render_prompts(records, policy, args.max_new_tokens, limit="--max_new_tokens")
+    limit = "--max_new_tokens"
+    args.max_new_tokens = policies.new_tokens(policy, args.max_new_tokens, MAX_NEW_TOKENS, limit)
+    prompts = policies.render_prompts(records, policy, args.max_new_tokens, limit=limit)
     return write_completions(policy, records, prompts, args), len(records) * args.best_of
 
 

@@ -67,8 +67,8 @@ def main(argv: list[str] | None = None) -> dict:
     output_dir = checkpoints.check_output_dir(
         args.output_dir, overwrite=args.overwrite_output_dir or args.dry_run, resuming=bool(args.resume_from_checkpoint)
     )
-    data = read_data(args)
     fields = trainer_fields(args)
+    data = read_data(args)
 
     from reward_modeling.evaluation.report import judge, reward_statistics
     from reward_modeling.rendering import Renderer
@@ -97,7 +97,7 @@ def main(argv: list[str] | None = None) -> dict:
         warn(f"{cut}, by --overlong {args.overlong}: what is cut is not learned")
     eval_rows = outcome.render_comparisons(data["eval"], renderer, called="held-out pair") if data["eval"] else None
     counts = rows.counts | {"pairs_held_out": len(data["eval"])}
-    config, reason = trainer_config(args, fields, loaded.model, bool(eval_rows))
+    config, reason = trainer_config(args, fields, loaded.model.num_parameters(), bool(eval_rows))
     log(f"settings for {reason}: {listed(runs.config_summary(config, fields))}")
     result = {
         "output_dir": str(output_dir),
@@ -181,22 +181,24 @@ def read_data(args) -> dict:
 
 
 def trainer_fields(args) -> dict:
-    """The fields of trl.RewardConfig that were given by their own names. Raises UsageError for a value of a wrong type."""
+    """The fields of trl.RewardConfig that were given by their own names. Raises UsageError for a value that it refuses."""
     if not args.trainer_arguments:
         return {}
     from trl import RewardConfig
 
-    return flags.parse_trainer_fields(RewardConfig, args.trainer_arguments, "train.py")
+    fields = flags.parse_trainer_fields(RewardConfig, args.trainer_arguments, "train.py")
+    trainer_config(args, fields, 0, flags.has_evaluation(args))  # what it refuses is refused before data is read
+    return fields
 
 
-def trainer_config(args, fields: dict, model, has_eval: bool):
+def trainer_config(args, fields: dict, parameters: int, has_eval: bool):
     """The trl.RewardConfig of this run, and the reason for its defaults."""
     from trl import RewardConfig
 
     from reward_modeling.training.runs import trainer_config
 
     own = {"center_rewards_coefficient": args.center_rewards_coefficient or None, "max_length": None}
-    return trainer_config(RewardConfig, args, fields, model, has_eval=has_eval, **own)
+    return trainer_config(RewardConfig, args, fields, parameters, has_eval=has_eval, **own)
 
 
 if __name__ == "__main__":

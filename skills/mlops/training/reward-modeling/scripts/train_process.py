@@ -86,8 +86,8 @@ def main(argv: list[str] | None = None) -> dict | None:
     output_dir = checkpoints.check_output_dir(
         args.output_dir, overwrite=args.overwrite_output_dir or args.dry_run, resuming=bool(args.resume_from_checkpoint)
     )
-    data = read_data(args)
     fields = trainer_fields(args)
+    data = read_data(args)
 
     from reward_modeling.rendering import StepRenderer, default_separator
     from reward_modeling.scoring import longest_input
@@ -119,7 +119,7 @@ def main(argv: list[str] | None = None) -> dict | None:
     )
     eval_rows = process.render_solutions(data["eval"], renderer) if data["eval"] else None
     counts = rows.counts | {"solutions_held_out": len(data["eval"])}
-    config, reason = trainer_config(args, fields, loaded.model, bool(eval_rows))
+    config, reason = trainer_config(args, fields, loaded.model.num_parameters(), bool(eval_rows))
     log(f"settings for {reason}: {listed(runs.config_summary(config, fields))}")
     result = {
         "output_dir": str(output_dir),
@@ -222,21 +222,23 @@ def audited(args, data: dict, separator: str) -> dict:
 
 
 def trainer_fields(args) -> dict:
-    """The fields of TrainingArguments that were given by their own names. Raises UsageError for a value of a wrong type."""
+    """The fields of TrainingArguments that were given by their own names. Raises UsageError for a value that it refuses."""
     if not args.trainer_arguments:
         return {}
     from transformers import TrainingArguments
 
-    return flags.parse_trainer_fields(TrainingArguments, args.trainer_arguments, "train_process.py")
+    fields = flags.parse_trainer_fields(TrainingArguments, args.trainer_arguments, "train_process.py")
+    trainer_config(args, fields, 0, flags.has_evaluation(args))  # what it refuses is refused before data is read
+    return fields
 
 
-def trainer_config(args, fields: dict, model, has_eval: bool):
+def trainer_config(args, fields: dict, parameters: int, has_eval: bool):
     """The TrainingArguments of this run, and the reason for its defaults."""
     from transformers import TrainingArguments
 
     from reward_modeling.training.runs import trainer_config
 
-    return trainer_config(TrainingArguments, args, fields, model, has_eval=has_eval)
+    return trainer_config(TrainingArguments, args, fields, parameters, has_eval=has_eval)
 
 
 if __name__ == "__main__":

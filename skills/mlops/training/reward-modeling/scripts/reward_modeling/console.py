@@ -226,8 +226,9 @@ def main_guard(main: Callable[[], dict[str, Any] | None]) -> None:
             emit(result)
         code = 0
     except UserError as error:
-        print(error.render(), file=sys.stderr)
-        code = error.exit_code
+        told = _missing_package(error) or error
+        print(told.render(), file=sys.stderr)
+        code = told.exit_code
     except KeyboardInterrupt:
         print("interrupted: nothing half-written was kept", file=sys.stderr)
         code = EXIT_INTERRUPTED
@@ -267,7 +268,15 @@ def _explain_unexpected(error: Exception) -> int:
     return known.exit_code
 
 
+def _missing_package(error: Exception) -> UserError | None:
+    from .packages import missing  # here, because it knows this module's errors
+
+    return missing(error)
+
+
 def _known_run_error(error: Exception) -> UserError:
+    if found := _missing_package(error):
+        return found
     text = f"{type(error).__name__}: {error}".strip().splitlines()[0]
     if _is_full_disk(error):
         return RunError(

@@ -26,7 +26,7 @@ from ..console import ModelError, RunError, UsageError, log, write_whole
 from ..scoring import Rewards
 from . import runs
 from .policy import Policy, Prompt
-from .runs import first_and_last_tenth
+from .runs import start_and_end
 
 
 @dataclass(frozen=True)
@@ -124,6 +124,7 @@ def make_config(
         **({"learning_rate": LORA_LEARNING_RATE} if lora else {}),
         "gradient_checkpointing": parameters >= runs.CHECKPOINT_ACTIVATIONS_FROM,
         "logging_steps": 1,
+        "logging_first_step": True,  # alone: these answers are the untrained policy's
         "save_total_limit": 2,
         "disable_dropout": True,
     }
@@ -278,9 +279,9 @@ def train(trainer: Any, policy: Policy, resume: str | None) -> dict[str, Any]:
 
 
 def summarise(history: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
-    """Means over the first and the last tenth of the steps that wrote answers."""
+    """The first step, whose answers the untrained policy wrote, and means over the last tenth of those that wrote some."""
     names = ("reward", "reward_std", "kl", "entropy", "completions/mean_length", "completions/clipped_ratio")
-    return first_and_last_tenth([entry for entry in history if "reward" in entry], names)
+    return start_and_end([entry for entry in history if "reward" in entry], names)
 
 
 PANELS = {
