@@ -14,13 +14,14 @@ import yaml
 from conftest import REPOSITORY, SCRIPTS, toy_pairs, write_jsonl
 
 sys.path.insert(0, str(REPOSITORY / "tests" / "skill"))
+from blocks import SHELL, blocks_of, shell_text
 from copies import tracked
 from counts import FLAG, relative_links, tokens
 from generate import SKILL, documents, generated
 
 ENTRY_POINTS = sorted(path.name for path in SCRIPTS.glob("*.py"))
 # Flags of other programs that the documents mention.
-FOREIGN_FLAGS = {"help", "nproc_per_node", "cpu"}
+FOREIGN_FLAGS = {"help", "nproc_per_node", "cpu", "with", "revision", "local"}
 
 REMOVED_CLASSES = {
     "AutoModelForCausalLMWithValueHead": "TRL before 0.12; the migration tables name it",
@@ -81,6 +82,51 @@ def test_every_flag_in_the_documents_exists():
 def test_every_flag_in_a_scripts_docstring_exists(name):
     doc = ast.get_docstring(ast.parse((SCRIPTS / name).read_text(encoding="utf-8")))
     assert set(FLAG.findall(doc)) <= known_flags()
+
+
+NAMES = "|".join(name.removesuffix(".py") for name in ENTRY_POINTS)
+IN_FULL = re.compile(
+    rf"(?:scripts/)?(?:{NAMES})\.py (?:.*(?:\.jsonl|\bFILE\b|\.yaml)|--(?:help|json_schema|list_\w+)$)"
+)
+"""A span of a document that is a whole command, not a script with the flag that is spoken of."""
+
+
+def commands_of(path) -> list[str]:
+    """The lines of shell blocks and the spans that call a script; of a script or recipe, the indented lines of its head."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".md":
+        lines = [
+            line for block in blocks_of(path) if block.language in SHELL for line in shell_text(block).splitlines()
+        ]
+        spans = re.findall(r"`([^`\n]+)`", text)
+        return [line for line in lines if re.search(r"scripts/\w+\.py|torchrun", line)] + [
+            span for span in spans if IN_FULL.match(span) or re.match(r"python\S* |torchrun .*\.py", span)
+        ]
+    if path.suffix == ".json":
+        return re.findall(r'"setup": "([^"]*)"', text)
+    head = ast.get_docstring(ast.parse(text)) if path.suffix == ".py" else text
+    return re.findall(rf"^(?:    |# )(.*\b(?:{NAMES})\.py --?\w.*)$", head, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [*documents(), *SCRIPTS.glob("*.py"), *SKILL.rglob("*.yaml"), SKILL / "evals" / "evals.json"],
+    ids=lambda path: path.name,
+)
+def test_every_documented_command_begins_with_uv_run(path):
+    """Whoever has uv has the packages: `python scripts/train.py` works only where somebody installed them."""
+    for command in commands_of(path):
+        start = re.sub(r"^(?:[A-Z_]+=\S+ )+", "", command.strip())
+        assert start.startswith(("uv run ", "pip install uv && uv run ")), f"{path.name}: {command}"
+
+
+def test_commands_are_found_where_they_stand(tmp_path):
+    file = tmp_path / "a.md"
+    file.write_text(
+        "```bash\npython scripts/x.py\nls\n```\n`score.py --rank`, `train.py --config a.yaml`, `python -m x`\n"
+    )
+    assert commands_of(file) == ["python scripts/x.py", "train.py --config a.yaml", "python -m x"]
+    assert len(commands_of(SCRIPTS / "score.py")) == 6 and len(commands_of(SKILL / "assets/recipes/qwen.yaml")) == 1
 
 
 @pytest.mark.parametrize("document", documents(), ids=lambda path: str(path.relative_to(REPOSITORY)))

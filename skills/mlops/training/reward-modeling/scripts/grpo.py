@@ -14,9 +14,9 @@
 # ///
 """Optimise a policy against a reward model with TRL's GRPO or RLOO: no value model, several answers to each prompt.
 
-    grpo.py --model_name_or_path runs/sft --reward_model_path runs/rm --dataset_name prompts.jsonl --output_dir runs/grpo
-    grpo.py --algorithm rloo --reward_model_path runs/a runs/b --reward_weights 0.7 0.3 --config grpo.yaml
-    grpo.py --config grpo.yaml --beta 0.1 --num_generations 16 --use_peft
+    uv run scripts/grpo.py --model_name_or_path runs/sft --reward_model_path runs/rm --dataset_name prompts.jsonl --output_dir runs/grpo
+    uv run scripts/grpo.py --algorithm rloo --reward_model_path runs/a runs/b --reward_weights 0.7 0.3 --config grpo.yaml
+    uv run scripts/grpo.py --config grpo.yaml --beta 0.1 --num_generations 16 --use_peft
 
 Reads   prompts as text or messages; of comparisons and rankings, their prompts (references/data.md)
 Writes  OUT/ a plain Hugging Face causal language model, OUT/grpo.json, OUT/log.jsonl, OUT/run.svg, OUT/checkpoint-*

@@ -14,9 +14,9 @@
 # ///
 """Optimise a policy against a reward model by PPO, the classic RLHF way, with a penalty for leaving the start behind.
 
-    ppo.py --model_name_or_path runs/sft --reward_model_path runs/rm --dataset_name prompts.jsonl --output_dir runs/ppo
-    ppo.py --config ppo.yaml --use_peft --learning_rate 3e-5
-    torchrun --nproc_per_node 2 ppo.py --config ppo.yaml
+    uv run scripts/ppo.py --model_name_or_path runs/sft --reward_model_path runs/rm --dataset_name prompts.jsonl --output_dir runs/ppo
+    uv run scripts/ppo.py --config ppo.yaml --use_peft --learning_rate 3e-5
+    uv run --with-requirements scripts/ppo.py torchrun --nproc_per_node 2 scripts/ppo.py --config ppo.yaml
 
 Reads   prompts as text or messages; of comparisons and rankings, their prompts (references/data.md)
 Writes  OUT/ a plain Hugging Face causal language model, OUT/ppo.json, OUT/log.jsonl, OUT/run.svg, OUT/checkpoint-*

@@ -14,12 +14,12 @@
 # ///
 """Score completions with a reward model, rank them, or keep the best.
 
-    score.py --model_name_or_path runs/mine --input completions.jsonl --output scored.jsonl
-    score.py --model_name_or_path runs/mine --input completions.jsonl --rank
-    score.py --model_name_or_path runs/mine --input prompts.jsonl --generate_with runs/sft --best_of 16 --output best.jsonl
-    score.py --model_name_or_path runs/mine --prompt "What is 2 + 2?" --completions "4." "A fish."
-    score.py --model_name_or_path runs/prm --input solutions.jsonl --aggregate prod --rank
-    score.py --reward_model_path runs/helpful runs/harmless --reward_weights 0.7 0.3 --input completions.jsonl --rank
+    uv run scripts/score.py --model_name_or_path runs/mine --input completions.jsonl --output scored.jsonl
+    uv run scripts/score.py --model_name_or_path runs/mine --input completions.jsonl --rank
+    uv run scripts/score.py --model_name_or_path runs/mine --input prompts.jsonl --generate_with runs/sft --best_of 16 --output best.jsonl
+    uv run scripts/score.py --model_name_or_path runs/mine --prompt "What is 2 + 2?" --completions "4." "A fish."
+    uv run scripts/score.py --model_name_or_path runs/prm --input solutions.jsonl --aggregate prod --rank
+    uv run scripts/score.py --reward_model_path runs/helpful runs/harmless --reward_weights 0.7 0.3 --input completions.jsonl --rank
 
 Reads   rows with prompt and completion, completions or responses; messages; chosen and rejected (references/scoring.md);
         for a process reward model also prompt and steps, and completions that are lists of steps (references/process.md)

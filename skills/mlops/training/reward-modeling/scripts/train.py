@@ -14,9 +14,9 @@
 # ///
 """Train an outcome reward model: one score for a whole answer, from human or verifier preferences.
 
-    train.py --model_name_or_path Qwen/Qwen2.5-0.5B-Instruct --dataset_name trl-lib/ultrafeedback_binarized --output_dir runs/uf
-    train.py --model_name_or_path Qwen/Qwen2.5-0.5B-Instruct --dataset_name pairs.jsonl --output_dir runs/mine --val_set_size 0.1
-    train.py --config assets/recipes/qwen.yaml --dataset_name pairs.jsonl --output_dir runs/qwen
+    uv run scripts/train.py --model_name_or_path Qwen/Qwen2.5-0.5B-Instruct --dataset_name trl-lib/ultrafeedback_binarized --output_dir runs/uf
+    uv run scripts/train.py --model_name_or_path Qwen/Qwen2.5-0.5B-Instruct --dataset_name pairs.jsonl --output_dir runs/mine --val_set_size 0.1
+    uv run scripts/train.py --config assets/recipes/qwen.yaml --dataset_name pairs.jsonl --output_dir runs/qwen
 
 Reads   comparisons and rankings in any format of references/data.md
 Writes  OUT/ a plain Hugging Face sequence classifier with reward_model.json beside it, OUT/run.json, OUT/checkpoint-*

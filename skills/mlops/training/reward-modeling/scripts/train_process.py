@@ -14,9 +14,9 @@
 # ///
 """Train a process reward model: after each step of a solution, how likely the step is correct.
 
-    train_process.py --model_name_or_path Qwen/Qwen2.5-3B --dataset_name trl-lib/math_shepherd --output_dir runs/prm
-    train_process.py --model_name_or_path Qwen/Qwen2.5-0.5B --dataset_name steps.jsonl --output_dir runs/mine --val_set_size 0.1
-    train_process.py --model_name_or_path Qwen/Qwen2.5-0.5B --dataset_name steps.jsonl --output_dir runs/mine --dry_run --show_labels 3
+    uv run scripts/train_process.py --model_name_or_path Qwen/Qwen2.5-3B --dataset_name trl-lib/math_shepherd --output_dir runs/prm
+    uv run scripts/train_process.py --model_name_or_path Qwen/Qwen2.5-0.5B --dataset_name steps.jsonl --output_dir runs/mine --val_set_size 0.1
+    uv run scripts/train_process.py --model_name_or_path Qwen/Qwen2.5-0.5B --dataset_name steps.jsonl --output_dir runs/mine --dry_run --show_labels 3
 
 Reads   solutions with labelled steps in any stepwise format of references/process.md
 Writes  OUT/ a plain Hugging Face token classifier with reward_model.json beside it, OUT/run.json, OUT/checkpoint-*
