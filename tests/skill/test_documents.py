@@ -176,6 +176,57 @@ def exists(name: str) -> bool:
         return exists(parent) and hasattr(pkgutil.resolve_name(parent), last)
 
 
+def package_names() -> dict[str, set[str]]:
+    """{module of the package: the functions, classes and constants in it}."""
+    found: dict[str, set[str]] = {}
+    for path in (SCRIPTS / "reward_modeling").rglob("*.py"):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        names = {node.name for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
+        names |= {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+        found.setdefault(path.stem, set()).update(names)
+    return found
+
+
+def misnamed(text: str, files: set[str], names: dict[str, set[str]]) -> list[str]:
+    """The Python files, and the names of the package in backticks as `module.name`, that are not there (any more)."""
+    paths = re.findall(r"(?<![\w/.-])((?:[a-z_]\w*/)*[a-z_]\w*\.py)\b", text)
+    wrong = [path for path in paths if not any(f"/{file}".endswith(f"/{path}") for file in files)]
+    homes = {name: {module for module, own in names.items() if name in own} for own in names.values() for name in own}
+    for module, name in re.findall(r"`(?:\w+\.)*?([a-z_]\w*)\.([A-Za-z_]\w+)(?:\.\w+)?[`(]", text):
+        public_class = name[0].isupper() and homes.get(name)
+        gone = module in names and name not in names[module] and name not in names and name != "py"
+        if (public_class and module not in homes[name]) or (gone and module in ("arguments", "console", "checkpoints")):
+            wrong.append(f"{module}.{name}")
+    return wrong
+
+
+FOREIGN_FILES = {"openrlhf/cli/train_rm.py", "x.py", "rank.py", "script.py"}
+"""Files of other projects, or of an example."""
+
+
+def test_every_module_that_a_document_a_docstring_or_a_comment_names_is_there():
+    files = {path.relative_to(REPOSITORY).as_posix() for path in tracked(REPOSITORY)} | FOREIGN_FILES
+    names = package_names()
+    for path in [*documents(), *map(REPOSITORY.joinpath, sorted(files - FOREIGN_FILES))]:
+        if path.suffix == ".py":
+            tree = ast.parse(path.read_text(encoding="utf-8"))
+            kinds = (ast.Module, ast.ClassDef, ast.FunctionDef)
+            docs = [ast.get_docstring(node) or "" for node in ast.walk(tree) if isinstance(node, kinds)]
+            text = "\n".join(docs + re.findall(r"# (.*)", path.read_text(encoding="utf-8")))
+        elif path.suffix == ".md" and path.name != "CHANGELOG.md":  # which tells what was there
+            text = path.read_text(encoding="utf-8")
+        else:
+            continue
+        assert misnamed(text, files, names) == [], path.name
+
+
+def test_a_name_that_is_gone_is_found():
+    files, names = {"skills/a/console.py", "tests/test_a.py"}, {"console": {"UserError", "log"}, "scoring": {"Rewards"}}
+    gone = "`schemas.py`, `tests/test_b.py`, `console.shout`, `rewards.Rewards` and `scoring.Rewards.__call__`"
+    assert misnamed(gone, files, names) == ["schemas.py", "tests/test_b.py", "console.shout", "rewards.Rewards"]
+    assert misnamed("`console.log(x)`, `a/console.py`, `console.UserError`", files, names) == []
+
+
 def tables(document) -> list[tuple[int, int]]:
     """First and last line of each Markdown table, counted from 0."""
     lines = document.read_text(encoding="utf-8").splitlines()

@@ -214,7 +214,7 @@ def quiet_libraries() -> None:
 
 
 def main_guard(main: Callable[[], dict[str, Any] | None]) -> None:
-    """Run a script's `main`, print its result as JSON and leave with the exit code of DESIGN contract 6."""
+    """Run a script's `main`, print its result as JSON and leave with the exit code of its end."""
     if sys.stderr is None:  # the caller closed it (`2>&-`)
         sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - for the life of the process
     keep_stdout_for_results()

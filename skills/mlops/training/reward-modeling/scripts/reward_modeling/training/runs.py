@@ -73,7 +73,7 @@ def trainer_config(
 ) -> tuple[Any, str]:
     """The trainer's configuration: the user's fields over the defaults for this size and hardware, and their reason.
 
-    args: parsed flags of `arguments.add_training_arguments`. fields: trainer fields given by their own names. parameters: of
+    args: parsed flags of `arguments.add_size_arguments`. fields: trainer fields given by their own names. parameters: of
     the model. own: fields that the script sets and nobody else. Raises UsageError when the trainer refuses them.
     """
     named = ("learning_rate", "per_device_train_batch_size", "num_train_epochs", "gradient_checkpointing", "bf16")
