@@ -114,7 +114,7 @@ def test_a_changed_separator_is_refused(trained, tmp_path):
 
 
 def test_a_killed_run_resumes_to_the_same_model(trained, tiny, toy_steps_file, tmp_path):
-    from reward_modeling.training.runs import is_complete_checkpoint
+    from reward_modeling.output_folder import is_complete_checkpoint
 
     out = tmp_path / "out"
     arguments = flags(tiny("qwen2"), toy_steps_file, out, *QUICK, "--eval_steps", "1", "--save_total_limit", "9")

@@ -10,6 +10,7 @@
 #     "rich>=14,<16",
 #     "pyyaml>=6,<7",
 #     "scipy>=1.14,<2",
+#     "matplotlib>=3.10,<4",
 # ]
 # ///
 """Optimise a policy against a reward model by PPO, the classic RLHF way, with a penalty for leaving the start behind.
@@ -29,9 +30,10 @@ per_device_train_batch_size x gradient_accumulation_steps x processes answers, s
 from __future__ import annotations
 
 from reward_modeling import arguments as flags
-from reward_modeling.console import UsageError, log, main_guard, warn, write_whole
+from reward_modeling.console import UsageError, log, main_guard, warn
 
 RESPONSE_LENGTH = 53
+VALUE_MODELS = ("policy", "reward", "shared")
 
 
 def parser() -> flags.Parser:
@@ -155,15 +157,19 @@ def main(argv: list[str] | None = None) -> dict | None:
 
     from accelerate import Accelerator
 
-    from reward_modeling import checkpoints
+    from reward_modeling import checkpoints, output_folder
     from reward_modeling.scoring import Rewards
     from reward_modeling.training import policy as policies
-    from reward_modeling.training import ppo, runs
+    from reward_modeling.training import ppo, resuming, runs
 
-    output_dir = checkpoints.check_output_dir(
-        args.output_dir, overwrite=args.overwrite_output_dir or args.dry_run, resuming=bool(args.resume_from_checkpoint)
+    output_dir = output_folder.claim(
+        args.output_dir,
+        overwrite=args.overwrite_output_dir,
+        resuming=bool(args.resume_from_checkpoint),
+        dry_run=args.dry_run,
+        inputs=(path, *{args.value_model}.difference(VALUE_MODELS), *args.reward_model_path, *args.dataset_name),
     )
-    resume = runs.resume_point(args.resume_from_checkpoint, args.output_dir)
+    resume = resuming.resume_point(args.resume_from_checkpoint, args.output_dir)
     for reward_model in args.reward_model_path:
         checkpoints.check_reward_model(reward_model)
     accelerator = make_accelerator(Accelerator, args)
@@ -210,10 +216,11 @@ def main(argv: list[str] | None = None) -> dict | None:
     accelerator.end_training()
     if accelerator.process_index != 0:
         return None
+    rewards.warn_of_losses()
     summary = {**result, "resumed_from": resume, **summary, "reward_inputs_truncated": rewards.truncated}
     policies.save(policy, output_dir, summary)
-    write_whole(output_dir / "run.svg", [runs.picture(run.log.entries, ppo.PANELS)])
-    log(f"saved: {output_dir} (the run is drawn in {output_dir / 'run.svg'})")
+    log(f"saved: {output_dir}")
+    runs.draw(output_dir / "run.svg", run.log.entries, ppo.PANELS)
     return summary
 
 

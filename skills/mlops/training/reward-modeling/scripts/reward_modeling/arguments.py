@@ -17,10 +17,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NoReturn
 
+from . import winners
 from .console import SCHEMAS, UsageError, json_schema, results
 from .old_flags import translated
 from .packages import check_optional, is_installed, not_installed
-from .rendering import OVERLONG, STEPS_OVERLONG
+from .rendering import OVERLONG
+from .step_rendering import STEPS_OVERLONG
 
 # Where the fields of trl.RewardConfig are declared, base class first. A test compares this with the real dataclass.
 TRAINING_ARGUMENTS = ("transformers", "training_args.py", "TrainingArguments")
@@ -101,6 +103,24 @@ def add_shared_prefix_argument(group) -> None:
     )
 
 
+WINNER_VALUES_HELP = (
+    "what the values of a winner column mean: a, b or tie (words such as model_a are known, numbers never are)"
+)
+
+
+def parse_winner_values(text: str) -> dict[str, str]:
+    """`1=a,0=b` -> {"1": "a", "0": "b"}, with the values written as `winners.key` writes them."""
+    means = {}
+    for part in filter(None, (piece.strip() for piece in text.split(","))):
+        value, _, side = part.rpartition("=")
+        if not value.strip() or winners.WORDS.get(side.strip().lower()) is None:
+            raise argparse.ArgumentTypeError(f"expected VALUE=a, VALUE=b or VALUE=tie, got {part!r}")
+        means[winners.key(value)] = winners.WORDS[side.strip().lower()]
+    if not means:
+        raise argparse.ArgumentTypeError("expected VALUE=a,VALUE=b, got nothing")
+    return means
+
+
 def parse_columns(text: str) -> dict[str, str]:
     """`prompt=question,chosen=good` -> {"prompt": "question", "chosen": "good"}. An empty right side drops a column."""
     pairs = {}
@@ -150,6 +170,7 @@ def add_dataset_arguments(
         metavar="A=B,...",
         help="read column B as A, as in prompt=question,chosen=good; `context=` says that the column context is to be dropped",
     )
+    group.add_argument("--winner_values", type=parse_winner_values, metavar="1=a,0=b", help=WINNER_VALUES_HELP)
     if stepwise:
         group.add_argument(
             "--neutral",
@@ -157,6 +178,16 @@ def add_dataset_arguments(
             help="what a step rated 0 is taken for (ratings, PRM800K); must be said where there are any",
         )
     return group
+
+
+def add_text_format_argument(group) -> None:
+    """--text_format: whether the texts of the data are messages, or what a template has made of them."""
+    group.add_argument(
+        "--text_format",
+        choices=("chat", "rendered"),
+        help="rendered: prompt and answer are templated already, their text is read as it is; chat: the chat template is "
+        "written around them (what the model was trained with, else chat)",
+    )
 
 
 def add_scoring_arguments(parser: argparse.ArgumentParser):
@@ -406,6 +437,15 @@ def check_lora_arguments(args: argparse.Namespace) -> None:
 def unescaped(text: str) -> str:
     """A text with \\n and \\t written out, as a shell passes them."""
     return text.replace("\\n", "\n").replace("\\t", "\t")
+
+
+def utf8(text: str) -> str:
+    """A text that is scored: the bytes of a command line that are not UTF-8 cannot be."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise argparse.ArgumentTypeError("the text is not UTF-8; give it in a file") from None
+    return text
 
 
 def escaped(text: str) -> str:

@@ -9,36 +9,24 @@ standard deviation of its rewards, and golden scores of a few fixed texts. `kind
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import json
-import os
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .console import ModelError, RunError, UsageError, UserError
+from .chat_templates import DATE_NOTE, writes_the_date
+from .console import ModelError, RunError, UsageError, UserError, to_json
 from .kinds import GOLDEN_CONVERSATIONS as GOLDEN_CONVERSATIONS
 from .kinds import OUTCOME, PROCESS, Kind, golden_scores, kind_of_architecture
-from .rendering import prepare_tokenizer
+from .output_folder import CARD, staged
+from .tokenizer_setup import prepare_tokenizer
 
 if TYPE_CHECKING:
     import torch
 
-CARD = "reward_model.json"
 CARD_VERSION = 1
-STAGING = ".model.partial"
 ADAPTER = "adapter"
-# What a model that is replaced may leave and the new one may not overwrite, though transformers would read it.
-OF_ANOTHER_MODEL = (
-    "*.safetensors",
-    "*.safetensors.index.json",
-    "pytorch_model*.bin*",
-    "chat_template*",
-    "*token*.json",
-)
-
 # Words in what the hub's client says -> the next thing to try.
 HUB_HINTS = {
     "gated repo": "accept the terms on the model's page, then log in with `hf auth login`",
@@ -345,6 +333,8 @@ def _adopt_foreign_tokenizer(path: str, tokenizer: Any, model: Any, kind: Kind) 
     notes = [f"{path} has no {CARD}: how its text was rendered in training is not known, its own chat template is used"]
     if not tokenizer.chat_template:
         notes += prepare_tokenizer(tokenizer)
+    elif writes_the_date(tokenizer):
+        notes.append(DATE_NOTE)
     if tokenizer.pad_token is None:
         # Any token will do behind the mask; the last of the vocabulary is the least likely to end a text.
         tokenizer.pad_token = tokenizer.convert_ids_to_tokens(len(tokenizer) - 1)
@@ -355,12 +345,10 @@ def _adopt_foreign_tokenizer(path: str, tokenizer: Any, model: Any, kind: Kind) 
 
 
 def _check_fingerprint(path: str, card: dict[str, Any], renderer: Any) -> None:
-    from jinja2 import TemplateError
-
     try:
         unchanged = renderer.fingerprint == card.get("fingerprint")
-    except TemplateError as error:
-        raise ModelError(f"{path} has a broken chat template: {error}", hint="restore the one saved with it") from error
+    except ModelError as error:  # of the template
+        raise ModelError(error.message.replace("the model", path, 1), hint="restore the one saved with it") from error
     if unchanged:
         return
     was, now = card.get("rendering", {}), renderer.contract()
@@ -470,32 +458,25 @@ def save(
 
     model: in memory; a PEFT model is merged first, its adapter kept in the folder `adapter`. renderer: a `Renderer`, or
     a `StepRenderer` for a process reward model. training: any JSON summary. reward: {"mean", "std", "n"} over held-out
-    answers or steps. The files move into place one by one, `config.json` last: a folder that can be loaded is complete.
+    answers or steps. Of what is in the folder, only a model saved before is replaced (`output_folder.staged`).
     Raises RunError when the reloaded model does not give the golden scores of the one in memory.
     """
-    output_dir = Path(output_dir)
-    staging = output_dir / STAGING
     kind = kind_of_architecture(type(unwrapped(model)).__name__)
     golden, tolerance = golden_scores(model, renderer), RELOAD_TOLERANCE
     device = next(model.parameters()).device
-    try:
-        shutil.rmtree(staging, ignore_errors=True)
-        staging.mkdir(parents=True)
+    with staged(output_dir) as folder:
         if hasattr(model, "merge_and_unload"):
-            model.save_pretrained(staging / ADAPTER)
+            model.save_pretrained(folder / ADAPTER)
             model, tolerance = model.merge_and_unload(), MERGE_TOLERANCE
         _write_contract_into_config(model, renderer.tokenizer, kind)
-        model.save_pretrained(staging)
-        renderer.tokenizer.save_pretrained(staging)
+        model.save_pretrained(folder)
+        renderer.tokenizer.save_pretrained(folder)
         card = _card(kind, renderer, training, reward, golden)
-        (staging / CARD).write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        (folder / CARD).write_text(to_json(card, indent=2) + "\n", encoding="utf-8")
         model.to("cpu")
-        (staging / "README.md").write_text(_readme(kind, card), encoding="utf-8")
-        card["reload_difference"] = _verify(staging, kind, golden, tolerance, str(device))
-        (staging / CARD).write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        move_into_place(staging, output_dir)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        (folder / "README.md").write_text(_readme(kind, card), encoding="utf-8")
+        card["reload_difference"] = _verify(folder, kind, golden, tolerance, str(device))
+        (folder / CARD).write_text(to_json(card, indent=2) + "\n", encoding="utf-8")
     return card
 
 
@@ -546,50 +527,3 @@ def check_golden(scores: list, golden: list, tolerance: float = RELOAD_TOLERANCE
 def _flat(scores: list) -> list[float]:
     """Rewards, or the step scores of several solutions, as one list."""
     return [value for score in scores for value in (score if isinstance(score, list) else [score])]
-
-
-def move_into_place(staging: Path, output_dir: Path) -> None:
-    (output_dir / "config.json").unlink(missing_ok=True)
-    shutil.rmtree(output_dir / ADAPTER, ignore_errors=True)
-    for pattern in OF_ANOTHER_MODEL:
-        for file in output_dir.glob(pattern):
-            file.unlink()
-    for file in sorted(staging.iterdir(), key=lambda file: (file.name == "config.json", file.name == CARD)):
-        file.replace(output_dir / file.name)
-
-
-def check_output_dir(output_dir: str | Path, *, overwrite: bool, resuming: bool) -> Path:
-    """The folder, made if need be, and removed on leaving if nothing came into it (a dry run, a start that failed).
-
-    Raises UsageError when it holds a model already or cannot be written to.
-    """
-    output_dir = Path(output_dir)
-    if output_dir.exists() and not output_dir.is_dir():
-        raise UsageError(f"{output_dir} is a file, not a folder")
-    holds = [name for name in ("config.json", CARD) if (output_dir / name).exists()] or [
-        file.name for file in output_dir.glob("checkpoint-*")
-    ]
-    if holds and not (overwrite or resuming):
-        raise UsageError(
-            f"{output_dir} already holds a model ({holds[0]})",
-            hint="choose another --output_dir, continue with --resume_from_checkpoint, or add --overwrite_output_dir",
-        )
-    made = [folder for folder in (output_dir, *output_dir.parents) if not folder.exists()]
-    atexit.register(_remove_empty, [folder.absolute() for folder in made])
-    try:
-        output_dir.mkdir(parents=True, exist_ok=True)
-        probe = output_dir / f".write-test-{os.getpid()}"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise UsageError(
-            f"cannot write to {output_dir}: {error.strerror}", hint="choose another --output_dir"
-        ) from error
-    return output_dir
-
-
-def _remove_empty(folders: list[Path]) -> None:
-    """Remove these folders, innermost first, up to the first that is not empty."""
-    with contextlib.suppress(OSError):
-        for folder in folders:
-            folder.rmdir()
