@@ -157,6 +157,28 @@ def test_a_command_line_of_trl_runs(tiny, random_reward, prompts, tmp_path):
         assert noise not in done.stderr
 
 
+def test_the_summary_begins_with_the_untrained_policy(command, tmp_path):
+    """Its own rollout, at a KL of 0, not a mean over updates that have learned already."""
+    done = ppo(command("--total_episodes", 160))
+    assert done.returncode == 0, done.stderr
+    log = [json.loads(line) for line in (tmp_path / "out" / "log.jsonl").read_text().splitlines()]
+    assert len(log) == 20 and done.json["beginning"]["kl"] == pytest.approx(0, abs=1e-5) and log[1]["kl"] != 0
+    for name in ("reward", "length", "eos_rate"):
+        assert done.json["beginning"][name] == log[0][name]
+        assert done.json["end"][name] == pytest.approx((log[18][name] + log[19][name]) / 2)
+
+
+def test_the_default_length_of_answers_fits_the_policy(tiny, random_reward, prompts, tmp_path):
+    names = ("--model_name_or_path", "--reward_model_path", "--dataset_name", "--output_dir")
+    small = save_tiny("qwen2", tmp_path / "small")
+    config = json.loads((small / "config.json").read_text()) | {"max_position_embeddings": 80}
+    (small / "config.json").write_text(json.dumps(config))
+    for policy, longest in ((tiny("qwen2"), 53), (small, 40)):
+        values = (policy, random_reward, prompts, tmp_path / "out")
+        done = ppo([str(word) for pair in zip(names, values, strict=True) for word in pair] + ["--dry_run"])
+        assert done.returncode == 0 and done.json["settings"]["response_length"] == longest, done.stderr
+
+
 # ---- bad input ----------------------------------------------------------------------------------------------------
 
 

@@ -286,8 +286,8 @@ def test_many_cut_sides_are_a_warning(tiny, tmp_path):
     ("more", "message"),
     [
         (("--weight_decay", "abc"), "argument --weight_decay/--weight-decay: invalid float value: 'abc'"),
-        (("--pad_token", "<pad>"), "unknown flag --pad_token\n\nhint: leave it out: a pad token"),
-        (("--label_smoothing_factor", "0.1"), "unknown flag --label_smoothing_factor\n\nhint: use --label_smoothing"),
+        (("--pad_token", "<pad>"), "unknown flag --pad_token"),
+        (("--label_smoothing_factor", "0.1"), "unknown flag --label_smoothing_factor"),
         (("--eval_strategy", "steps"), "--eval_strategy needs something to evaluate on"),
         (("--lr_scheduler_type", "magic"), "argument --lr_scheduler_type/--lr-scheduler-type: invalid choice: 'magic'"),
     ],

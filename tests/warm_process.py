@@ -13,7 +13,8 @@ streams to the fork and end with its exit code, so pipes and redirections of a s
 the place of the real ones in this much only:
 
 python      runs a file, a module, -c TEXT or standard input, in this interpreter.
-uv run X    runs X here; that the headers of the scripts list this environment's packages is tested elsewhere.
+uv run X    runs X here, whatever is asked for by --with; that the headers of the scripts list this environment's packages
+            is tested elsewhere.
 torchrun    starts its processes as forks, with the variables by which they find each other.
 pip install succeeds where everything named is installed, and installs nothing.
 
@@ -347,12 +348,14 @@ def python(words: list[str]) -> None:
 
 def uv(words: list[str]) -> None:
     match words:
-        case ["run", "python" | "python3", *rest]:
-            python(rest)
+        case ["run", "--with" | "--with-requirements", _, *rest]:
+            uv(["run", *rest])
+        case ["run", "python" | "python3" | "torchrun" as name, *rest]:
+            PROGRAMS[name](rest)
         case ["run", file, *_] if file.endswith(".py"):
             python(words[1:])
         case _:
-            raise SystemExit(f"uv {' '.join(words)}: warm_process.py knows `uv run` of Python files only")
+            raise SystemExit(f"uv {' '.join(words)}: warm_process.py knows `uv run` of Python files and torchrun only")
 
 
 def torchrun(words: list[str]) -> None:

@@ -122,5 +122,6 @@ def test_the_harness_runs_text_as_a_shell_and_as_an_interpreter_do(cold, tmp_pat
     assert failed.returncode == 1 and "KeyError: 'seen'" in failed.stderr
     script = "import os\nprint(os.environ['RANK'], os.environ['WORLD_SIZE'])\n"
     (tmp_path / "rank.py").write_text(script, encoding="utf-8")
-    assert sorted(run("bash", "torchrun --nproc_per_node 2 rank.py").stdout.splitlines()) == ["0 2", "1 2"]
+    for start in ("torchrun", "uv run --with-requirements rank.py torchrun"):
+        assert sorted(run("bash", f"{start} --nproc_per_node 2 rank.py").stdout.splitlines()) == ["0 2", "1 2"]
     assert run("bash", "uv run rank.py").returncode == 1

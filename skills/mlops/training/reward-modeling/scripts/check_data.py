@@ -14,8 +14,8 @@
 # ///
 """Say which format data has and what its rows are, convert them, and list what is wrong with them.
 
-    check_data.py pairs.jsonl --output canonical.jsonl
-    check_data.py train.parquet --eval_dataset_name held_out.jsonl --drop identical duplicate --output clean.jsonl
+    uv run scripts/check_data.py pairs.jsonl --output canonical.jsonl
+    uv run scripts/check_data.py train.parquet --eval_dataset_name held_out.jsonl --drop identical duplicate --output clean.jsonl
 
 Reads   JSONL, JSON, CSV (each also .gz), Parquet, folders, datasets saved to disk, hub ids
 Writes  findings on stderr, one JSON object on stdout, canonical JSON Lines to --output

@@ -15,11 +15,11 @@
 # ///
 """Judge a reward model: on labelled comparisons, on labelled steps, or by the answers it would choose.
 
-    evaluate.py --model_name_or_path runs/mine --dataset_name held_out.jsonl
-    evaluate.py --model_name_or_path runs/mine --dataset_name held_out.jsonl --compare runs/other --output pairs.jsonl
-    evaluate.py --model_name_or_path runs/prm --dataset_name steps.jsonl --subset_column subject
-    evaluate.py --model_name_or_path runs/mine --dataset_name pools.jsonl --best_of_n 1 4 16
-    evaluate.py --overoptimization points.jsonl --picture curves.svg
+    uv run scripts/evaluate.py --model_name_or_path runs/mine --dataset_name held_out.jsonl
+    uv run scripts/evaluate.py --model_name_or_path runs/mine --dataset_name held_out.jsonl --compare runs/other --output pairs.jsonl
+    uv run scripts/evaluate.py --model_name_or_path runs/prm --dataset_name steps.jsonl --subset_column subject
+    uv run scripts/evaluate.py --model_name_or_path runs/mine --dataset_name pools.jsonl --best_of_n 1 4 16
+    uv run scripts/evaluate.py --overoptimization points.jsonl --picture curves.svg
 
 Reads   comparisons and rankings, solutions with step labels for a process reward model, or with --best_of_n completions of
         known correctness, in any format of references/data.md

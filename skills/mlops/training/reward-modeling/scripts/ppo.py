@@ -15,9 +15,9 @@
 # ///
 """Optimise a policy against a reward model by PPO, the classic RLHF way, with a penalty for leaving the start behind.
 
-    ppo.py --model_name_or_path runs/sft --reward_model_path runs/rm --dataset_name prompts.jsonl --output_dir runs/ppo
-    ppo.py --config ppo.yaml --use_peft --learning_rate 3e-5
-    torchrun --nproc_per_node 2 ppo.py --config ppo.yaml
+    uv run scripts/ppo.py --model_name_or_path runs/sft --reward_model_path runs/rm --dataset_name prompts.jsonl --output_dir runs/ppo
+    uv run scripts/ppo.py --config ppo.yaml --use_peft --learning_rate 3e-5
+    uv run --with-requirements scripts/ppo.py torchrun --nproc_per_node 2 scripts/ppo.py --config ppo.yaml
 
 Reads   prompts as text or messages; of comparisons and rankings, their prompts (references/data.md)
 Writes  OUT/ a plain Hugging Face causal language model, OUT/ppo.json, OUT/log.jsonl, OUT/run.svg, OUT/checkpoint-*
@@ -32,6 +32,7 @@ from __future__ import annotations
 from reward_modeling import arguments as flags
 from reward_modeling.console import UsageError, log, main_guard
 
+RESPONSE_LENGTH = 53
 VALUE_MODELS = ("policy", "reward", "shared")
 
 
@@ -116,7 +117,12 @@ def _add_algorithm_arguments(parser: flags.Parser) -> None:
     ppo.add_argument("--warmup_steps", type=int, default=0, help="updates (0)")
     ppo.add_argument("--weight_decay", type=number, default=0.0, help="(0)")
     ppo.add_argument("--max_grad_norm", type=positive, default=1.0, help="of policy and value model each (1)")
-    ppo.add_argument("--response_length", type=flags.positive_int, default=53, help="longest answer in tokens (53)")
+    ppo.add_argument(
+        "--response_length",
+        type=flags.positive_int,
+        metavar="TOKENS",
+        help=f"longest answer ({RESPONSE_LENGTH}, or half of what the policy reads)",
+    )
     ppo.add_argument("--temperature", type=positive, default=0.7, help="of sampling and of all probabilities (0.7)")
     ppo.add_argument("--num_ppo_epochs", type=flags.positive_int, default=4, help="passes over each rollout (4)")
     ppo.add_argument("--num_mini_batches", type=flags.positive_int, default=1, help="optimizer steps a pass (1)")
@@ -176,6 +182,8 @@ def main(argv: list[str] | None = None) -> dict | None:
         stop_token_id=args.stop_token_id,
         device=str(accelerator.device),
     )
+    limit = "--response_length"
+    args.response_length = policies.new_tokens(policy, args.response_length, RESPONSE_LENGTH, limit)
     prompts = policies.render_prompts(
         records, policy, args.response_length, longest=args.max_prompt_length, overlong=args.overlong
     )
@@ -254,8 +262,6 @@ def make_accelerator(accelerator_class, args):
             log_with=trackers or None,
             project_dir=args.output_dir,
         )
-        if missing := set(trackers) - {"all"} - {str(getattr(t, "value", t)) for t in accelerator.log_with}:
-            raise ValueError(f"{', '.join(sorted(missing))} is not installed")
     except ValueError as error:
         raise UsageError(
             f"--report_to {' '.join(args.report_to)}: {error}", hint="install it, or leave the flag out"

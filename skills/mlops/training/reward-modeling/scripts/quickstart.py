@@ -15,8 +15,8 @@
 # ///
 """See a reward model made, judged and used, in under three minutes, with no GPU, no downloads and no flags.
 
-    quickstart.py
-    quickstart.py --output_dir runs/second --seed 1
+    uv run scripts/quickstart.py
+    uv run scripts/quickstart.py --output_dir runs/second --seed 1
 
 Makes a small world with a known gold reward, writes preferences with noisy labels, audits them, trains a reward model on
 them, judges it on held-out pairs with clean labels, ranks fresh answers, compares its choice with the gold reward, and

@@ -14,12 +14,12 @@
 # ///
 """Score completions with a reward model, rank them, or keep the best.
 
-    score.py --model_name_or_path runs/mine --input completions.jsonl --output scored.jsonl
-    score.py --model_name_or_path runs/mine --input completions.jsonl --rank
-    score.py --model_name_or_path runs/mine --input prompts.jsonl --generate_with runs/sft --best_of 16 --output best.jsonl
-    score.py --model_name_or_path runs/mine --prompt "What is 2 + 2?" --completions "4." "A fish."
-    score.py --model_name_or_path runs/prm --input solutions.jsonl --aggregate prod --rank
-    score.py --reward_model_path runs/helpful runs/harmless --reward_weights 0.7 0.3 --input completions.jsonl --rank
+    uv run scripts/score.py --model_name_or_path runs/mine --input completions.jsonl --output scored.jsonl
+    uv run scripts/score.py --model_name_or_path runs/mine --input completions.jsonl --rank
+    uv run scripts/score.py --model_name_or_path runs/mine --input prompts.jsonl --generate_with runs/sft --best_of 16 --output best.jsonl
+    uv run scripts/score.py --model_name_or_path runs/mine --prompt "What is 2 + 2?" --completions "4." "A fish."
+    uv run scripts/score.py --model_name_or_path runs/prm --input solutions.jsonl --aggregate prod --rank
+    uv run scripts/score.py --reward_model_path runs/helpful runs/harmless --reward_weights 0.7 0.3 --input completions.jsonl --rank
 
 Reads   rows with prompt and completion, completions or responses; messages; chosen and rejected (references/scoring.md);
         for a process reward model also prompt and steps, and completions that are lists of steps (references/process.md)
@@ -51,6 +51,7 @@ from reward_modeling.metadata import counted, tell_moved, with_metadata
 SHOWN_PROMPTS = 5
 WRITTEN_TOGETHER = 256
 """Completions that a policy writes before they are scored."""
+MAX_NEW_TOKENS = 256
 
 
 def parser() -> flags.Parser:
@@ -88,7 +89,10 @@ def parser() -> flags.Parser:
         "--temperature", type=flags.non_negative_number, default=1.0, help="of sampling; 0 takes the likeliest (1)"
     )
     writing.add_argument(
-        "--max_new_tokens", type=flags.positive_int, default=256, metavar="TOKENS", help="longest completion (256)"
+        "--max_new_tokens",
+        type=flags.positive_int,
+        metavar="TOKENS",
+        help=f"longest completion ({MAX_NEW_TOKENS}, or half of what the policy reads)",
     )
     writing.add_argument("--seed", type=int, default=0, help="of sampling (0)")
     out = parser.add_argument_group("result")
@@ -239,7 +243,9 @@ def written_rankings(args) -> tuple:
     if args.input:
         records = policies.read_prompts(args, args.dataset_split, args.input)
     policy = policies.Policy.from_pretrained(args.generate_with, device=args.device)
-    prompts = policies.render_prompts(records, policy, args.max_new_tokens, limit="--max_new_tokens")
+    limit = "--max_new_tokens"
+    args.max_new_tokens = policies.new_tokens(policy, args.max_new_tokens, MAX_NEW_TOKENS, limit)
+    prompts = policies.render_prompts(records, policy, args.max_new_tokens, limit=limit)
     return write_completions(policy, records, prompts, args), len(records) * args.best_of
 
 

@@ -14,9 +14,9 @@
 # ///
 """Train an outcome reward model: one score for a whole answer, from human or verifier preferences.
 
-    train.py --model_name_or_path Qwen/Qwen2.5-0.5B-Instruct --dataset_name trl-lib/ultrafeedback_binarized --output_dir runs/uf
-    train.py --model_name_or_path Qwen/Qwen2.5-0.5B-Instruct --dataset_name pairs.jsonl --output_dir runs/mine --val_set_size 0.1
-    train.py --config assets/recipes/qwen.yaml --dataset_name pairs.jsonl --output_dir runs/qwen
+    uv run scripts/train.py --model_name_or_path Qwen/Qwen2.5-0.5B-Instruct --dataset_name trl-lib/ultrafeedback_binarized --output_dir runs/uf
+    uv run scripts/train.py --model_name_or_path Qwen/Qwen2.5-0.5B-Instruct --dataset_name pairs.jsonl --output_dir runs/mine --val_set_size 0.1
+    uv run scripts/train.py --config assets/recipes/qwen.yaml --dataset_name pairs.jsonl --output_dir runs/qwen
 
 Reads   comparisons and rankings in any format of references/data.md
 Writes  OUT/ a plain Hugging Face sequence classifier with reward_model.json beside it, OUT/run.json, OUT/checkpoint-*
@@ -71,8 +71,8 @@ def main(argv: list[str] | None = None) -> dict:
         dry_run=args.dry_run,
         inputs=(args.model_name_or_path, *args.dataset_name, *(args.eval_dataset_name or ())),
     )
-    data = read_data(args)
     fields = trainer_fields(args)
+    data = read_data(args)
 
     from reward_modeling import losses
     from reward_modeling.evaluation.pairs import evaluate_pairs, reward_statistics
@@ -111,7 +111,7 @@ def main(argv: list[str] | None = None) -> dict:
         )
         data["eval"] = eval_rows.pairs if drop_refused else data["eval"]
     counts = rows.counts | {"pairs_held_out": len(data["eval"])}
-    config, reason = trainer_config(args, fields, loaded.model, bool(eval_rows))
+    config, reason = trainer_config(args, fields, loaded.model.num_parameters(), bool(eval_rows))
     log(f"settings for {reason}: {listed(runs.config_summary(config, fields))}")
     result = {
         "output_dir": str(output_dir),
@@ -199,22 +199,24 @@ def read_data(args) -> dict:
 
 
 def trainer_fields(args) -> dict:
-    """The fields of trl.RewardConfig that were given by their own names. Raises UsageError for a value of a wrong type."""
+    """The fields of trl.RewardConfig that were given by their own names. Raises UsageError for a value that it refuses."""
     if not args.trainer_arguments:
         return {}
     from trl import RewardConfig
 
-    return flags.parse_trainer_fields(RewardConfig, args.trainer_arguments, "train.py")
+    fields = flags.parse_trainer_fields(RewardConfig, args.trainer_arguments, "train.py")
+    trainer_config(args, fields, 0, flags.has_evaluation(args))  # what it refuses is refused before data is read
+    return fields
 
 
-def trainer_config(args, fields: dict, model, has_eval: bool):
+def trainer_config(args, fields: dict, parameters: int, has_eval: bool):
     """The trl.RewardConfig of this run, and the reason for its defaults."""
     from trl import RewardConfig
 
     from reward_modeling.training.runs import trainer_config
 
     own = {"center_rewards_coefficient": args.center_rewards_coefficient or None, "max_length": None}
-    return trainer_config(RewardConfig, args, fields, model, has_eval=has_eval, **own)
+    return trainer_config(RewardConfig, args, fields, parameters, has_eval=has_eval, **own)
 
 
 if __name__ == "__main__":

@@ -14,9 +14,9 @@
 # ///
 """Train a process reward model: after each step of a solution, how likely the step is correct.
 
-    train_process.py --model_name_or_path Qwen/Qwen2.5-3B --dataset_name trl-lib/math_shepherd --output_dir runs/prm
-    train_process.py --model_name_or_path Qwen/Qwen2.5-0.5B --dataset_name steps.jsonl --output_dir runs/mine --val_set_size 0.1
-    train_process.py --model_name_or_path Qwen/Qwen2.5-0.5B --dataset_name steps.jsonl --output_dir runs/mine --dry_run --show_labels 3
+    uv run scripts/train_process.py --model_name_or_path Qwen/Qwen2.5-3B --dataset_name trl-lib/math_shepherd --output_dir runs/prm
+    uv run scripts/train_process.py --model_name_or_path Qwen/Qwen2.5-0.5B --dataset_name steps.jsonl --output_dir runs/mine --val_set_size 0.1
+    uv run scripts/train_process.py --model_name_or_path Qwen/Qwen2.5-0.5B --dataset_name steps.jsonl --output_dir runs/mine --dry_run --show_labels 3
 
 Reads   solutions with labelled steps in any stepwise format of references/process.md
 Writes  OUT/ a plain Hugging Face token classifier with reward_model.json beside it, OUT/run.json, OUT/checkpoint-*
@@ -90,8 +90,8 @@ def main(argv: list[str] | None = None) -> dict | None:
         dry_run=args.dry_run,
         inputs=(args.model_name_or_path, *args.dataset_name, *(args.eval_dataset_name or ())),
     )
-    data = read_data(args)
     fields = trainer_fields(args)
+    data = read_data(args)
 
     from reward_modeling import losses
     from reward_modeling.lengths import longest_input
@@ -129,7 +129,7 @@ def main(argv: list[str] | None = None) -> dict | None:
     if eval_rows and args.audit == "drop":
         data["eval"] = eval_rows.solutions
     counts = rows.counts | {"solutions_held_out": len(data["eval"])}
-    config, reason = trainer_config(args, fields, loaded.model, bool(eval_rows))
+    config, reason = trainer_config(args, fields, loaded.model.num_parameters(), bool(eval_rows))
     log(f"settings for {reason}: {listed(runs.config_summary(config, fields))}")
     result = {
         "output_dir": str(output_dir),
@@ -235,21 +235,23 @@ def audited(args, data: dict, separator: str) -> dict:
 
 
 def trainer_fields(args) -> dict:
-    """The fields of TrainingArguments that were given by their own names. Raises UsageError for a value of a wrong type."""
+    """The fields of TrainingArguments that were given by their own names. Raises UsageError for a value that it refuses."""
     if not args.trainer_arguments:
         return {}
     from transformers import TrainingArguments
 
-    return flags.parse_trainer_fields(TrainingArguments, args.trainer_arguments, "train_process.py")
+    fields = flags.parse_trainer_fields(TrainingArguments, args.trainer_arguments, "train_process.py")
+    trainer_config(args, fields, 0, flags.has_evaluation(args))  # what it refuses is refused before data is read
+    return fields
 
 
-def trainer_config(args, fields: dict, model, has_eval: bool):
+def trainer_config(args, fields: dict, parameters: int, has_eval: bool):
     """The TrainingArguments of this run, and the reason for its defaults."""
     from transformers import TrainingArguments
 
     from reward_modeling.training.runs import trainer_config
 
-    return trainer_config(TrainingArguments, args, fields, model, has_eval=has_eval)
+    return trainer_config(TrainingArguments, args, fields, parameters, has_eval=has_eval)
 
 
 if __name__ == "__main__":

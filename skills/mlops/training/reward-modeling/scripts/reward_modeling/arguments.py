@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 from . import winners
 from .console import SCHEMAS, UsageError, json_schema, results
 from .old_flags import translated
+from .packages import check_optional, is_installed, not_installed
 from .precision import warn_if_emulated
 from .rendering import OVERLONG
 from .step_rendering import STEPS_OVERLONG
@@ -421,11 +422,16 @@ def add_size_arguments(parser: argparse.ArgumentParser, rows: str):
 def check_training_arguments(args: argparse.Namespace) -> None:
     """Raises UsageError for flags of a training script that do nothing together."""
     check_lora_arguments(args)
-    if args.eval_steps is not None and not (args.val_set_size or args.eval_dataset_name or args.dataset_test_split):
+    if args.eval_steps is not None and not has_evaluation(args):
         raise UsageError(
             "--eval_steps needs something to evaluate on",
             hint=f"{EVALUATE_ON}, or leave --eval_steps out of the command line and the recipe",
         )
+
+
+def has_evaluation(args: argparse.Namespace) -> bool:
+    """Whether the flags of a training script name something to evaluate on."""
+    return bool(args.val_set_size or args.eval_dataset_name or args.dataset_test_split)
 
 
 def check_lora_arguments(args: argparse.Namespace) -> None:
@@ -523,6 +529,7 @@ def parse(
     refuse_empty(namespace)
     if trainer_fields:
         namespace.trainer_arguments = extra + more
+    check_optional({"report_to": getattr(namespace, "report_to", None) or ()} | _by_name(extra + more))
     check_required(namespace, required, parser.prog)
     warn_if_emulated(vars(namespace))
     return namespace
@@ -553,6 +560,19 @@ def _parse_words(
             f"unexpected argument {unknown[0]!r}", where=where, hint=f"{parser.prog} --help lists every flag"
         )
     return namespace, unknown
+
+
+def _by_name(words: list[str]) -> dict[str, list[str]]:
+    """["--optim", "lomo", "--a=1"] -> {"optim": ["lomo"], "a": ["1"]}; of a flag given twice, what stands last."""
+    found: dict[str, list[str]] = {}
+    name = ""
+    for word in words:
+        if word.startswith("--"):
+            name, equals, value = word[2:].partition("=")
+            found[name] = [value] if equals else []
+        else:
+            found[name].append(word)
+    return found
 
 
 class _Known:
@@ -616,12 +636,9 @@ def trainer_field_names(sources: tuple = TRAINER_FIELD_SOURCES) -> set[str]:
     """Every field of the trainer's configuration, read from source: importing it takes seconds, this milliseconds."""
     names = set()
     for package, file, class_name in sources:
-        spec = importlib.util.find_spec(package)
+        spec = importlib.util.find_spec(package) if is_installed(package) else None
         if spec is None or not spec.submodule_search_locations:
-            raise UsageError(
-                f"{package} is not installed",
-                hint="run the script with `uv run`, or pip install the packages its header lists",
-            )
+            raise not_installed(package)
         tree = ast.parse((Path(spec.submodule_search_locations[0]) / file).read_text(encoding="utf-8"))
         body = next(node.body for node in tree.body if isinstance(node, ast.ClassDef) and node.name == class_name)
         names |= {

@@ -227,7 +227,7 @@ def quiet_libraries() -> None:
 
 
 def main_guard(main: Callable[[], dict[str, Any] | None]) -> None:
-    """Run a script's `main`, print its result as JSON and leave with the exit code of DESIGN contract 6."""
+    """Run a script's `main`, print its result as JSON and leave with the exit code of its end."""
     if sys.flags.optimize > 1:  # `python -OO`: transformers reads its own docstrings
         environ["PYTHONOPTIMIZE"] = "1"
         os.execv(sys.executable, [sys.executable, *sys.argv])
@@ -242,8 +242,9 @@ def main_guard(main: Callable[[], dict[str, Any] | None]) -> None:
             emit(result)
         code = 0
     except UserError as error:
-        print(error.render(), file=sys.stderr)
-        code = error.exit_code
+        told = _missing_package(error) or error
+        print(told.render(), file=sys.stderr)
+        code = told.exit_code
     except KeyboardInterrupt:
         code = EXIT_INTERRUPTED
     except BrokenPipeError:  # the reader of stdout or of stderr has left, as `head` does: there is nobody to tell
@@ -320,7 +321,15 @@ def _explain_unexpected(error: Exception) -> int:
     return known.exit_code
 
 
+def _missing_package(error: Exception) -> UserError | None:
+    from .packages import missing  # here, because it knows this module's errors
+
+    return missing(error)
+
+
 def _known_run_error(error: Exception) -> UserError:
+    if found := _missing_package(error):
+        return found
     text = f"{type(error).__name__}: {error}".strip().splitlines()[0]
     if is_full_disk(error):
         return RunError(

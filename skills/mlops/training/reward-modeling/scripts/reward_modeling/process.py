@@ -9,7 +9,7 @@
 
 The score of a step is softmax(logits)[1] at the last token of the separator behind it, in fp32: the probability that it is
 correct given what came before. A decoder scores all steps of a solution in one pass, and the prompt of several solutions
-once; an encoder needs a row for each step (`steps.StepRenderer.rows`).
+once; an encoder needs a row for each step (`step_rendering.StepRenderer.rows`).
 """
 
 from __future__ import annotations

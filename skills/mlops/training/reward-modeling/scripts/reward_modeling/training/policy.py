@@ -176,6 +176,15 @@ def read_prompts(args: Any, split: str | None, sources: list[str] | None = None)
     return records.rows
 
 
+def new_tokens(policy: Policy, given: int | None, default: int, flag: str) -> int:
+    """The longest answer in tokens: as given, else the default, or half the context of a policy too small for it."""
+    if given is not None or policy.context is None or 2 * default <= policy.context:
+        return default if given is None else given
+    half = max(1, policy.context // 2)
+    log(f"{flag} {half}: half of the {policy.context} tokens that the policy reads (otherwise {default})")
+    return half
+
+
 def render_prompts(
     records: Sequence[Ranking],
     policy: Policy,

@@ -58,16 +58,16 @@ def default_arguments(parameters: int, lora: bool) -> tuple[dict[str, Any], str]
 
 
 def trainer_config(
-    config_class: Any, args: Any, fields: dict[str, Any], model: Any, *, has_eval: bool, **own: Any
+    config_class: Any, args: Any, fields: dict[str, Any], parameters: int, *, has_eval: bool, **own: Any
 ) -> tuple[Any, str]:
     """The trainer's configuration: the user's fields over the defaults for this size and hardware, and their reason.
 
-    args: parsed flags of `arguments.add_training_arguments`. fields: trainer fields given by their own names. own: fields
-    that the script sets and nobody else. Raises UsageError when the trainer refuses them.
+    args: parsed flags of `arguments.add_size_arguments`. fields: trainer fields given by their own names. parameters: of
+    the model. own: fields that the script sets and nobody else. Raises UsageError when the trainer refuses them.
     """
     named = ("learning_rate", "per_device_train_batch_size", "num_train_epochs", "gradient_checkpointing", "bf16")
     fields = fields | {name: getattr(args, name) for name in named if getattr(args, name) is not None}
-    size, reason = default_arguments(model.num_parameters(), args.use_peft)
+    size, reason = default_arguments(parameters, args.use_peft)
     evaluation = {"eval_strategy": "epoch"}
     if args.eval_steps is not None:
         evaluation = {"eval_strategy": "steps", "eval_steps": args.eval_steps}
@@ -396,7 +396,7 @@ def best_of_for(kl: float) -> float:
 
 
 def concerns(beginning: dict[str, float], end: dict[str, float], warn_kl: float) -> list[str]:
-    """One sentence for each sign that the reward was gamed, from the means of a run's beginning and end.
+    """One sentence for each sign that the reward was gamed, from the numbers of a run's beginning and end.
 
     The policy's own reward cannot tell: it rises while answers get worse (Gao et al. 2022, arXiv:2210.10760).
     """
@@ -418,10 +418,11 @@ def concerns(beginning: dict[str, float], end: dict[str, float], warn_kl: float)
     return found
 
 
-def first_and_last_tenth(history: Sequence[dict[str, Any]], names: Sequence[str]) -> dict[str, dict[str, float]]:
-    """Means of the named numbers over the `beginning` and the `end` of a run's log, a tenth of it each."""
-    tenth = max(1, len(history) // 10)
-    parts = {"beginning": history[:tenth], "end": history[-tenth:]}
+def start_and_end(history: Sequence[dict[str, Any]], names: Sequence[str]) -> dict[str, dict[str, float]]:
+    """The named numbers of a run's log: `beginning`, its first entry, whose answers the untrained policy wrote, and `end`,
+    means over its last tenth.
+    """
+    parts = {"beginning": history[:1], "end": history[-max(1, len(history) // 10) :]}
     return {
         end: {name: sum(entry[name] for entry in part) / len(part) for name in names if part and name in part[0]}
         for end, part in parts.items()
