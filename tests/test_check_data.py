@@ -38,6 +38,7 @@ def test_clean_data(tmp_path):
         "comparisons": 20,
         "equal_scores": 0,
         "set_aside": {},
+        "winner_values": {},
         "columns_used": ["prompt", "chosen", "rejected"],
         "metadata_columns": ["subset"],
         "findings": [],
@@ -134,7 +135,7 @@ def test_step_labels_are_counted_and_audited(tmp_path):
 BAD = {
     "missing file": (None, "error: no such file or folder: rows.jsonl", 3),
     "empty file": ([], "error: the file is empty", 3),
-    "broken JSON": ([*GOOD[:16], '{"prompt": "p", "chosen": }'], "rows.jsonl:17", 3),
+    "broken JSON": ([GOOD[0], *['{"prompt": "p", "chosen": }'] * 2], "rows.jsonl:2 (also 3)", 3),
     "wrong type": (
         [{"prompt": "p", "chosen": 1, "rejected": "y"}],
         "error: `chosen` is a number (1), not text or messages",
