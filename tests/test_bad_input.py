@@ -65,7 +65,7 @@ FAULTS = {
 }
 
 
-ONE_ROW = ("wrong type", "column missing in one row")
+ONE_ROW = ("broken JSON", "wrong type", "column missing in one row")
 """Faults with which the other rows can be read."""
 
 
