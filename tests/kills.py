@@ -163,12 +163,12 @@ def import_all() -> None:
     """What the forks would import."""
     import importlib
 
-    from warm_python import import_libraries
+    from warm_process import import_libraries
 
     import_libraries()
     for name in ("outcome", "process", "ppo", "policy", "resuming"):
         importlib.import_module(f"reward_modeling.training.{name}")
-    for name in ("evaluation.report", "evaluation.steps", "process", "scoring", "packing", "attention"):
+    for name in ("evaluation.pairs", "evaluation.steps", "process", "scoring", "packing", "attention"):
         importlib.import_module(f"reward_modeling.{name}")
 
 

@@ -84,7 +84,7 @@ def trainer_config(
     }
     own |= {"output_dir": args.output_dir, "seed": args.seed, "remove_unused_columns": False}
     try:
-        config = config_class(**own, **{**defaults, **fields, **precision(fields, model.num_parameters())})
+        config = config_class(**own, **{**defaults, **fields, **precision(fields, parameters)})
     except (ValueError, TypeError) as error:
         raise UsageError(f"the trainer refuses these settings: {error}") from error
     if config.eval_strategy != "no" and not has_eval:
