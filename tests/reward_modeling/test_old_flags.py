@@ -157,6 +157,30 @@ def test_a_flag_without_a_value_does_not_take_the_next_word(capsys):
     assert parse("score", ["--prompt", "x", "--completions", "a", "--trust_remote_code=True"]).completions == ["a"]
 
 
+def test_no_before_a_name_is_false(capsys):
+    args = parse("train", ["--no_remove_unused_columns", "--no_gradient_checkpointing", "--no_dataloader_pin_memory"])
+    assert args.gradient_checkpointing is False and args.trainer_arguments == ["--dataloader_pin_memory=false"]
+    assert capsys.readouterr().err == ""
+
+
+def test_every_command_of_trls_documentation_is_taken():
+    """Of the reward, PPO and GRPO pages and scripts of TRL 0.7 to 1.16; what has no counterpart is refused with its reason."""
+    where = "--model_name_or_path m --dataset_name d --output_dir o"
+    peft = "--use_peft --lora_task_type SEQ_CLS --lora_r 32 --lora_alpha 16"
+    common = "--per_device_train_batch_size 8 --num_train_epochs 1 --gradient_checkpointing True --logging_steps 25"
+    parse(
+        "train",
+        f"{where} {common} --learning_rate 1.0e-5 --eval_strategy steps --eval_steps 50 --max_length 2048".split(),
+    )
+    parse("train", f"{where} {common} {peft} --torch_dtype bfloat16 --attn_implementation sdpa --push_to_hub".split())
+    parse("train_process", f"{where} {common} --eval_strategy steps --eval_steps 50 --no_remove_unused_columns".split())
+    parse("grpo", f"{where} --reward_model_path r --dtype bfloat16 --max_prompt_length 128 --num_generations 8".split())
+    old = "--reward_model_path r --exp_name ppo --log_with tensorboard --mini_batch_size 1 --ppo_epochs 4 --non_eos_penalty"
+    parse("ppo", f"{where} {old} --stop_token eos --kl_coef 0.1 --local_rollout_forward_batch_size 1".split())
+    with pytest.raises(UsageError, match="unknown flags --reward_model, --init_kl_coef, --steps"):
+        parse("ppo", f"{where} --reward_model a:b --init_kl_coef 0.2 --steps 20000 --log_with none".split())
+
+
 def test_a_name_with_dashes_is_the_name_with_underscores():
     args = parse("train", ["--output-dir", "out", "--weight-decay=0.1", "--max-seq-length", "7"])
     assert (args.output_dir, args.trainer_arguments, args.max_length) == ("out", ["--weight_decay=0.1"], 7)

@@ -56,7 +56,8 @@ EVERYWHERE: dict[str, Old] = {
     **_taken("val_set_size", "test_split_size", "val_size"),
     **_taken("dataset_train_split", "dataset_split"),
     **_taken("dataset_config", "dataset_config_name"),
-    **_taken("model_name_or_path", "base_model", "pretrain"),
+    **_taken("model_name_or_path", "base_model", "pretrain", "model_name"),
+    **_taken("report_to", "log_with"),
     **_taken("num_train_epochs", "num_epochs", "max_epochs"),
     **_taken("per_device_train_batch_size", "micro_batch_size", "micro_train_batch_size", "per_gpu_train_batch_size"),
     **_taken("lr_scheduler_type", "lr_scheduler"),
@@ -86,7 +87,7 @@ EVERYWHERE: dict[str, Old] = {
     **_ignored("no buffer needs it", "ignore_bias_buffers"),
     **_ignored("nothing is quantized", "bnb_4bit_quant_type", "use_bnb_nested_quant", "bnb_4bit_quant_storage"),
     **_ignored("nothing is quantized", "bnb_4bit_compute_dtype"),
-    **_ignored("the run is named by --output_dir", "exp_name", "run_name"),
+    **_ignored("the run is named by --output_dir", "exp_name", "run_name", "tracker_project_name"),
     **_ignored("batches are padded to their longest row, or packed", "pad_to_sequence_len", "pad_to_multiple_of"),
     **_ignored("rows are packed wherever the model allows it", "sample_packing", "packing", "packing_samples"),
     **_ignored("a training script trains: there is no other mode", "do_train", "do_eval", "do_predict"),
@@ -173,6 +174,7 @@ OF_SCRIPT: dict[str, dict[str, Old]] = {
         **_taken("max_prompt_length", "query_length"),
         **_taken("dataset_name", "query_dataset"),
         **_taken("num_ppo_epochs", "ppo_epochs"),
+        **_refused("give the folder or hub id of a classifier with --reward_model_path", "reward_model"),
         **_refused("give --total_episodes", "max_steps", "steps", harmless=("-1",)),
         **_refused("it is --missing_eos_penalty now, a positive number that is subtracted", "penalty_reward_value"),
         **_refused("it is --kl_coef now", "init_kl_coef"),
@@ -211,7 +213,10 @@ def translated(
             return [*kept, word, *words], refused
         name, equals, value = word.removeprefix("--").partition("=")
         if word.startswith("--") and not known(name):
-            name = name.replace("-", "_")  # as transformers' own parser takes them
+            name = name.replace("-", "_")  # as transformers' own parser takes them, and --no_NAME for --NAME false
+            positive = name.removeprefix("no_")
+            if positive != name and not equals and (known(positive) or positive in {**own, **EVERYWHERE}):
+                name, equals, value = positive, "=", "false"
         entry = own.get(name) or (None if known(name) else EVERYWHERE.get(name))
         if entry is None or not word.startswith("--"):
             kept.append(f"--{name}{equals}{value}" if word.startswith("--") else word)
