@@ -282,6 +282,25 @@ def test_many_cut_sides_are_a_warning(tiny, tmp_path):
     assert "warning: 24 of 24 sides are cut to 64 tokens" in done.stderr
 
 
+@pytest.mark.parametrize("script", ["train.py", "train_process.py", "grpo.py"])
+def test_what_the_trainer_refuses_is_refused_before_data_is_read(script, tiny, toy_model, tmp_path):
+    more = {
+        "grpo.py": ("--reward_model_path", toy_model[0], "--num_generations", 3),
+        "train.py": ("--val_set_size", 0.1, "--load_best_model_at_end", "true", "--save_strategy", "steps"),
+    }
+    more["train_process.py"] = more["train.py"]
+    words = (
+        "--model_name_or_path",
+        tiny("qwen2"),
+        "--dataset_name",
+        "/nowhere.jsonl",
+        "--output_dir",
+        tmp_path / "out",
+    )
+    done = run_main(script, *words, *more[script], "--dry_run")
+    assert done.returncode == 2 and "error: the trainer refuses these settings: " in done.stderr, done.stderr
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [
