@@ -27,7 +27,7 @@ SHELL = {"bash", "sh", "console"}
 FENCE = re.compile(r"^(?P<indent> *)```(?P<language>\w*) *$")
 SKIP = re.compile(r"^ *<!-- doctest: skip\b *(?P<reason>.*?) *-->$")
 OUTPUT = "<!-- doctest: output -->"
-COMMAND = re.compile(r"`(uv run (?:--with\S* \S+ torchrun [^`]*?)?scripts/\w+\.py(?: [^`]+)?)`")
+COMMAND = re.compile(r"`(uv run (?:--with\S* \S+ torchrun [^`]*?)?scripts/\w+\.py [^`]+)`")
 LEFT_OUT = re.compile(r"\.\.\.|…|\b[A-Z]{2,}\b")
 """Dots, or a word in capitals for the reader to replace."""
 LONGEST = 2048
