@@ -104,7 +104,7 @@ class Answers:
 
     def points(self, rewards: Any) -> list:
         """Points of best-of-n against this reward."""
-        from reward_modeling.evaluation.best_of_n import best_of_n_points
+        from reward_modeling.evaluation.overoptimization import best_of_n_points
 
         proxy = rewards(self.prompts, self.replies)
         return best_of_n_points(
@@ -134,7 +134,7 @@ class Recorder:
 def ppo_points(folder: Path, policy: Path, rewards: Any, model: Path, seed: int, kl_coef: float, start: Any) -> list:
     """Points of one PPO run: the taught policy, then means over WINDOW updates. start: best of 1, of many more answers than
     the 64 of the first update."""
-    from reward_modeling.evaluation.best_of_n import Point
+    from reward_modeling.evaluation.overoptimization import Point
     from reward_modeling.scoring import Rewards
 
     recorder, made_by = Recorder(rewards), Rewards.__dict__["from_arguments"]
@@ -156,22 +156,22 @@ def ppo_points(folder: Path, policy: Path, rewards: Any, model: Path, seed: int,
 
 def picture(studies: dict[tuple[str, str], Any]) -> str:
     """Gold against KL: a row for each method, on the left by size and on the right by data. Lines are the fitted curves."""
-    from reward_modeling.evaluation.report import Panel, Series, svg_lines
+    from reward_modeling.evaluation.plots import Panel, Series, svg
 
     panels = []
     for method in METHODS:
         for title, names in (("by size", BY_SIZE), ("by data", BY_DATA)):
             series = []
-            for colour, name in enumerate(names):
+            for color, name in enumerate(names):
                 study = studies[name, method]
                 label = f"{FULL:,} pairs" if title == "by data" and name == "width 64" else name
-                series.append(Series(label, [(point.kl, point.gold) for point in study.points], "dots", colour))
+                series.append(Series(label, [(point.kl, point.gold) for point in study.points], "dots", color))
                 most = max(point.kl for point in study.points)
                 if study.gold:
                     grid = [most * (i / 60) ** 2 for i in range(61)]
-                    series.append(Series("", [(kl, study.gold(kl)) for kl in grid], "line", colour))
+                    series.append(Series("", [(kl, study.gold(kl)) for kl in grid], "line", color))
             panels.append(Panel(f"{method}, {title}", "KL (nats per answer)", "gold reward", series))
-    return svg_lines(panels)
+    return svg(panels)
 
 
 def main() -> None:
@@ -186,7 +186,7 @@ def main() -> None:
     import reward_modeling.training.ppo  # noqa: F401 - imports are no part of the timing
     from reward_modeling import sandbox
     from reward_modeling.console import emit, keep_stdout_for_results, quiet_libraries, table, write_whole
-    from reward_modeling.evaluation import best_of_n
+    from reward_modeling.evaluation import overoptimization
     from reward_modeling.scoring import Rewards
 
     keep_stdout_for_results()
@@ -208,7 +208,7 @@ def main() -> None:
                 if kl_coef is not None:
                     points = ppo_points(folder, policy, rewards, path, args.seed, kl_coef, sampled[0])
                 form = "best_of_n" if kl_coef is None else "rl"
-                studies[name, method] = best_of_n.study(points, form, f"{name}, {method}")
+                studies[name, method] = overoptimization.study(points, form, f"{name}, {method}")
                 print(json.dumps(studies[name, method].to_dict()), file=sys.stderr, flush=True)
     rows = []
     for (name, method), study in studies.items():

@@ -2,45 +2,30 @@
 
 from __future__ import annotations
 
-from html import escape
+import matplotlib
+from matplotlib.figure import Figure
 
-BAR, GAP, LABEL, WIDTH, SCALE_END = 15, 14, 210, 760, 470
-# The colours of Okabe and Ito, which the colour-blind can tell apart too.
-COLOURS = ("#0072B2", "#56B4E9", "#009E73", "#E69F00", "#CC79A7", "#999999")
+from reward_modeling.evaluation.plots import COLORS, SETTINGS, text_of
+
+BAR, WIDTH = 0.16, 7.9
+"""Height of a bar and width of the picture, in inches."""
 
 
 def bars(title: str, groups: dict[str, dict[str, float]]) -> str:
     """One group of horizontal bars for each entry, one bar for each of its names; a line marks 1, where nothing is gained."""
     names = list(dict.fromkeys(name for values in groups.values() for name in values))
-    unit = SCALE_END / max(value for values in groups.values() for value in values.values())
-    top, parts = 34 + 18 * len(names), []
-    y = top
-    for group, values in groups.items():
-        middle = y + BAR * len(values) / 2 + 4
-        parts.append(f'<text x="{LABEL - 10}" y="{middle:.0f}" text-anchor="end">{escape(group)}</text>')
-        for name, value in values.items():
-            colour = COLOURS[names.index(name) % len(COLOURS)]
-            parts.append(
-                f'<rect x="{LABEL}" y="{y}" width="{value * unit:.1f}" height="{BAR - 2}" fill="{colour}"/>'
-                f'<text x="{LABEL + value * unit + 5:.1f}" y="{y + BAR - 4}">{value:.1f}</text>'
-            )
-            y += BAR
-        y += GAP
-    legend = [
-        f'<rect x="{LABEL}" y="{32 + 18 * i}" width="12" height="12" fill="{COLOURS[i % len(COLOURS)]}"/>'
-        f'<text x="{LABEL + 18}" y="{42 + 18 * i}">{escape(name)}</text>'
-        for i, name in enumerate(names)
-    ]
-    one = f'<line x1="{LABEL + unit:.1f}" x2="{LABEL + unit:.1f}" y1="{top - 6}" y2="{y - GAP}" stroke="#444" stroke-dasharray="3 3"/>'
-    return "\n".join(
-        [
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {y}" width="{WIDTH}" height="{y}" '
-            'font-family="sans-serif" font-size="11">',
-            f'<rect width="{WIDTH}" height="{y}" fill="white"/>',
-            f'<text x="12" y="20" font-size="14" font-weight="bold">{escape(title)}</text>',
-            *legend,
-            *parts,
-            one,
-            "</svg>",
-        ]
-    )
+    step = len(names) + 1
+    with matplotlib.rc_context({**SETTINGS, "axes.grid": False, "axes.spines.bottom": False}):
+        figure = Figure(figsize=(WIDTH, BAR * (step * len(groups) + len(names) + 3)), layout="constrained")
+        axis = figure.subplots()
+        for place, name in enumerate(names):
+            at = {step * i + place: values[name] for i, values in enumerate(groups.values()) if name in values}
+            drawn = axis.barh(list(at), list(at.values()), height=0.9, color=COLORS[place % len(COLORS)], label=name)
+            axis.bar_label(drawn, fmt="%.1f", padding=3)
+        axis.axvline(1, color="#444444", linestyle=":", linewidth=1)
+        axis.set_yticks([step * i + (len(names) - 1) / 2 for i in range(len(groups))], list(groups))
+        axis.tick_params(left=False, bottom=False, labelbottom=False)
+        axis.invert_yaxis()
+        figure.suptitle(title, fontsize=10, fontweight="bold")
+        figure.legend(loc="outside right upper", frameon=False)
+    return text_of(figure)

@@ -147,7 +147,7 @@ def main() -> None:
     parser.add_argument("--side", choices=SIDES, help="run this one alone, in this process")
     args = parser.parse_args()
     from reward_modeling.console import keep_stdout_for_results, quiet_libraries, table, write_whole
-    from reward_modeling.evaluation.report import Panel, Series, svg_lines
+    from reward_modeling.evaluation.plots import Panel, Series, svg
 
     keep_stdout_for_results()
     quiet_libraries()
@@ -177,7 +177,7 @@ def main() -> None:
         Panel(title, "answers", title, [Series(s, [(p[0], p[at]) for p in found[s]["curve"]]) for s in SIDES])
         for title, at in (("reward", 1), ("KL", 2))
     ]
-    write_whole(args.out / "curves.svg", [svg_lines(panels)])
+    write_whole(args.out / "curves.svg", [svg(panels)])
     from reward_modeling.console import emit
 
     emit(found)

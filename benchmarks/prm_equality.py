@@ -82,7 +82,7 @@ def trainers(words, solutions, folder: str, accumulation: int) -> dict:
     from transformers import TrainingArguments
     from trl.experimental.prm import PRMConfig, PRMTrainer
 
-    from reward_modeling.rendering import StepRenderer
+    from reward_modeling.step_rendering import StepRenderer
     from reward_modeling.training import process
     from reward_modeling.training.runs import without_dropout
 

@@ -101,7 +101,7 @@ def kl_from(start: Any, path: Path, seed: int) -> float:
 def best_of_n(made: dict[str, Any], rewards: Any, seed: int, n: int) -> dict[str, float]:
     """Gold and proxy of the best of n samples of the taught policy, on the prompts that the other policies are judged on."""
     from reward_modeling import sandbox
-    from reward_modeling.evaluation.best_of_n import best_of_n_kl
+    from reward_modeling.evaluation.overoptimization import best_of_n_kl
     from reward_modeling.sandbox import answers_of
 
     started = time.process_time()

@@ -122,7 +122,8 @@ def process_model(family: str, *, seed: int = 0, dtype=None, max_length: int | N
     from transformers import AutoModelForTokenClassification
 
     from reward_modeling import ProcessRewardModel, checkpoints
-    from reward_modeling.rendering import StepRenderer, default_separator, prepare_tokenizer
+    from reward_modeling.rendering import prepare_tokenizer
+    from reward_modeling.step_rendering import StepRenderer, default_separator
 
     tokenizer = tiny_tokenizer(family)
     prepare_tokenizer(tokenizer)

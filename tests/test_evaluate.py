@@ -120,7 +120,7 @@ def test_data_without_a_comparison(toy_model, tmp_path):
 
 def test_only_the_sides_of_this_evaluation_count_as_truncated(tiny):
     from reward_modeling import checkpoints
-    from reward_modeling.evaluation.report import judge
+    from reward_modeling.evaluation.pairs import evaluate
     from reward_modeling.records import Comparison
     from reward_modeling.rendering import Renderer
     from reward_modeling.scoring import RewardModel
@@ -131,9 +131,9 @@ def test_only_the_sides_of_this_evaluation_count_as_truncated(tiny):
     pair = Comparison(prompt, [{"role": "assistant", "content": "yes"}], [{"role": "assistant", "content": "no"}])
     long = Comparison(prompt, pair.chosen, [{"role": "assistant", "content": "red " * 40}], metadata={"kind": "long"})
     for _ in range(2):  # the second time counts no more than the first
-        judgement = judge(model, [pair, long])
-        assert judgement.summary["truncated"] == 2 and judgement.summary["not_scored"] == 1
-    rows = judgement.rows()
+        evaluation = evaluate(model, [pair, long])
+        assert evaluation.summary["truncated"] == 2 and evaluation.summary["not_scored"] == 1
+    rows = evaluation.rows()
     assert rows[1]["reward_rejected"] is None and rows[1]["kind"] == "long" and rows[0]["reward_chosen"] is not None
 
 

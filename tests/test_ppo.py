@@ -158,19 +158,6 @@ def test_a_command_line_of_trl_runs(tiny, random_reward, prompts, tmp_path):
         assert noise not in done.stderr
 
 
-@pytest.mark.parametrize(
-    "flag, hint",
-    [
-        (("--init_kl_coef", "0.2"), "it is --kl_coef now"),
-        (("--adap_kl_ctrl", "True"), "--target_kl"),
-        (("--load_in_4bit",), "--use_peft"),
-        (("--kl_coeff", "0.2"), "did you mean --kl_coef"),
-    ],
-)
-def test_obsolete_and_misspelt_flags_are_answered_with_their_successor(flag, hint, command):
-    refused(ppo(command(*flag)), 2, f"unknown flag {flag[0]}", hint)
-
-
 # ---- bad input ----------------------------------------------------------------------------------------------------
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from conftest import QUICK, SCRIPTS, run_main, run_script, tensorboard_scalars, toy_pairs, write_jsonl
+from reward_modeling.output_folder import SEAL, is_complete_checkpoint
 
 SHORT = ("--learning_rate", "3e-3", "--max_steps", "3", "--save_strategy", "no", "--per_device_train_batch_size", "8")
 
@@ -42,8 +43,6 @@ def assert_quiet(stderr: str) -> None:
 
 def stop_after_first_checkpoint(arguments: list[str], out: Path, how: signal.Signals):
     """Start train.py, send it this signal once checkpoint-10 is complete. Returns (exit code, stdout, stderr)."""
-    from reward_modeling.training.runs import is_complete_checkpoint
-
     process = subprocess.Popen(
         [sys.executable, SCRIPTS / "train.py", *arguments],
         stdout=subprocess.PIPE,
@@ -81,6 +80,7 @@ def killed(tiny, toy_file, toy_model, tmp_path_factory) -> Path:
         if not half.exists():
             shutil.copytree(out / "checkpoint-10", half)
         (half / "trainer_state.json").unlink(missing_ok=True)
+        (half / SEAL).unlink(missing_ok=True)
     (half / "trainer_state.json").write_text('{"global_step": 2')
     return out
 
@@ -123,14 +123,14 @@ def test_a_lora_run_resumes_with_its_dropout(tiny, toy_file, tmp_path):
 
 
 def test_resuming_from_nothing_is_refused(tiny, toy_file, tmp_path):
-    (tmp_path / "checkpoint-7").mkdir()  # killed before anything was in it
     done = train(*command(tiny("qwen2"), toy_file, tmp_path, *QUICK, "--resume_from_checkpoint"))
     assert done.returncode == 2
     assert f"error: {tmp_path} holds no complete checkpoint to resume from" in done.stderr.splitlines()
     named = tmp_path / "checkpoint-7"
+    named.mkdir()  # killed before anything was in it
     done = train(*command(tiny("qwen2"), toy_file, tmp_path, *QUICK, "--resume_from_checkpoint", named))
     assert done.returncode == 2
-    assert f"error: {named} is no complete checkpoint" in done.stderr.splitlines()
+    assert f"error: {named} is not a complete checkpoint" in done.stderr.splitlines()
 
 
 def test_ctrl_c(tiny, toy_file, tmp_path):
@@ -164,15 +164,17 @@ def test_a_failed_run_leaves_the_model_it_was_to_replace(tiny, toy_file, toy_mod
 def test_overwriting_leaves_nothing_of_the_model_before(tiny, toy_file, toy_model, tmp_path):
     out = tmp_path / "model"
     shutil.copytree(toy_model[0], out)
-    for name in ("model-00001-of-00002.safetensors", "model.safetensors.index.json", "pytorch_model.bin"):
-        (out / name).write_text("of the model before")
-    (out / "adapter").mkdir()
+    of_before = ("model-00001-of-00002.safetensors", "model.safetensors.index.json", "adapter")
+    for name in of_before:
+        (out / name).mkdir() if name == "adapter" else (out / name).write_text("of the model before")
+    record = json.loads((out / "run.json").read_text())
+    (out / "run.json").write_text(json.dumps({**record, "files": [*record["files"], *of_before]}))
     (out / "notes.txt").write_text("not of a model")
     shutil.copytree(out / "checkpoint-25", out / "checkpoint-900")  # a longer run, which could be resumed by mistake
     done = train(*command(tiny("qwen2"), toy_file, out, *SHORT, "--overwrite_output_dir"))
     assert done.returncode == 0, done.stderr
     left = {file.name for file in out.iterdir()}
-    assert {file for file in left if "checkpoint" in file or "0000" in file or "pytorch" in file} == set()
+    assert {file for file in left if "checkpoint" in file or "0000" in file or "index" in file} == set()
     assert "adapter" not in left and "notes.txt" in left and "model.safetensors" in left
     assert scores(out, toy_file) != scores(toy_model[0], toy_file)
 
@@ -291,8 +293,8 @@ def test_many_cut_sides_are_a_warning(tiny, tmp_path):
     ("more", "message"),
     [
         (("--weight_decay", "abc"), "argument --weight_decay/--weight-decay: invalid float value: 'abc'"),
-        (("--pad_token", "<pad>"), "--pad_token is not for this script to pass on"),
-        (("--label_smoothing_factor", "0.1"), "--label_smoothing_factor is not for this script to pass on"),
+        (("--pad_token", "<pad>"), "unknown flag --pad_token\n\nhint: leave it out: a pad token"),
+        (("--label_smoothing_factor", "0.1"), "unknown flag --label_smoothing_factor\n\nhint: use --label_smoothing"),
         (("--eval_strategy", "steps"), "--eval_strategy needs something to evaluate on"),
         (("--lr_scheduler_type", "magic"), "argument --lr_scheduler_type/--lr-scheduler-type: invalid choice: 'magic'"),
     ],

@@ -114,7 +114,7 @@ def test_a_changed_separator_is_refused(trained, tmp_path):
 
 
 def test_a_killed_run_resumes_to_the_same_model(trained, tiny, toy_steps_file, tmp_path):
-    from reward_modeling.training.runs import is_complete_checkpoint
+    from reward_modeling.output_folder import is_complete_checkpoint
 
     out = tmp_path / "out"
     arguments = flags(tiny("qwen2"), toy_steps_file, out, *QUICK, "--eval_steps", "1", "--save_total_limit", "9")
@@ -199,7 +199,7 @@ def test_a_separator_inside_a_step(tiny, tmp_path):
     [
         (("--lora_r", "4"), 2, "--lora_r does nothing without --use_peft"),
         (("--eval_steps", "5"), 2, "--eval_steps needs something to evaluate on"),
-        (("--label_smoothing_factor", "0.1"), 2, "--label_smoothing_factor is not for this script"),
+        (("--label_smoothing_factor", "0.1"), 2, "unknown flag --label_smoothing_factor"),
         (("--center_rewards_coefficient", "0.1"), 2, "unknown flag --center_rewards_coefficient"),
         (("--max_length", "4"), 3, "no labelled step is left of 96 solutions"),
     ],

@@ -1,4 +1,4 @@
-"""Attention by tiles, and FlexAttention by blocks, give the numbers and gradients of PyTorch's own, called segment by segment."""
+"""FlexAttention by blocks gives the numbers of PyTorch's own attention called segment by segment, and both those of one mask."""
 
 import contextlib
 
@@ -12,19 +12,14 @@ from reward_modeling.attention import Layout, shared_prefix_attention
 from reward_modeling.packing import pack_together
 from tries import tries
 
-WAYS = {
-    "by segment": {"TILED_THREADS": 0},
-    "by tile": {"TILED_THREADS": 10**6},
-    "by block": {"BLOCK_DEVICES": ("cpu",)},
-}
-"""What chooses each way. FlexAttention is not compiled here: its plain form has the same mask."""
+DEVICES = {"by segment": (), "by block": ("cpu",)}
+"""The BLOCK_DEVICES that choose each way. FlexAttention is not compiled here: its plain form has the same mask."""
 
 
 @pytest.fixture(autouse=True, scope="module")
-def small_tiles():
-    """Tiles of three queries and blocks of four tokens, so that short sequences have several."""
+def small_blocks():
+    """Blocks of four tokens, so that short sequences have several."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(attention, "TILE", 3)
         patch.setattr(attention, "BLOCK", 4)
         yield
 
@@ -32,8 +27,7 @@ def small_tiles():
 @contextlib.contextmanager
 def choosing(way):
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in WAYS[way].items():
-            patch.setattr(attention, name, value)
+        patch.setattr(attention, "BLOCK_DEVICES", DEVICES[way])
         yield
 
 
@@ -55,16 +49,34 @@ def run(way, row, qkv, **arguments):
     return out, *torch.autograd.grad((out * weights).sum(), qkv)
 
 
+def by_one_mask(row, query, key, value, window, scaling):
+    """The second route: plain softmax attention of every token of a sequence on its own, written down from the definition."""
+    out = torch.zeros(len(row.ids), query.shape[1], query.shape[3], dtype=query.dtype)
+    repeats = query.shape[1] // key.shape[1]
+    key, value = key.repeat_interleave(repeats, 1), value.repeat_interleave(repeats, 1)
+    for slices in row.slices:
+        places = [place for start, size in slices for place in range(start, start + size)]
+        for i, place in enumerate(places):
+            seen = places[max(0, i + 1 - (window or i + 1)) : i + 1]
+            weights = (scaling * (query[0, :, place, None] * key[0, :, seen]).sum(-1)).softmax(-1)
+            out[place] = (weights[..., None] * value[0, :, seen]).sum(1)
+    return out[None]
+
+
 @given(tries(), st.sampled_from([1, 2]), st.sampled_from([1, 3]), st.sampled_from([None, 1, 2, 5, 64]))
 @settings(max_examples=100, deadline=None)
 def test_all_ways_agree(sequences, key_heads, shared_by, window):
     row = pack_together(sequences)
     qkv = drawn(row, key_heads, shared_by)
-    expected = run("by segment", row, qkv, sliding_window=window, scaling=0.3)
-    for way in ("by tile", "by block"):
-        for mine, theirs in zip(run(way, row, qkv, sliding_window=window, scaling=0.3), expected, strict=False):
-            assert mine.shape == theirs.shape
-            assert torch.allclose(mine, theirs, atol=1e-12, rtol=1e-12)
+    out, *gradients = run("by segment", row, qkv, sliding_window=window, scaling=0.3)
+    (blocks,) = run("by block", row, qkv, sliding_window=window, scaling=0.3)
+    expected = by_one_mask(row, *qkv, window, 0.3)
+    for mine in (out, blocks):
+        assert mine.shape == expected.shape
+        assert torch.allclose(mine, expected, atol=1e-12, rtol=1e-12)
+    weights = torch.linspace(-1, 1, expected.numel(), dtype=expected.dtype).view_as(expected)
+    for mine, theirs in zip(gradients, torch.autograd.grad((expected * weights).sum(), qkv), strict=True):
+        assert torch.allclose(mine, theirs, atol=1e-12, rtol=1e-12)
 
 
 @given(tries(), st.sampled_from([None, 3]))
@@ -117,33 +129,3 @@ def test_what_is_read_is_all_that_is_computed(sequences, window, data):
     assert not some[:, others].any()
     mine, theirs = (torch.autograd.grad(out[:, places].sin().sum(), qkv) for out in (some, every))
     assert all(torch.allclose(a, b, atol=1e-12, rtol=1e-12) for a, b in zip(mine, theirs, strict=True))
-
-
-@pytest.mark.parametrize("window", [None, 4])
-def test_gradients_are_those_of_finite_differences(window):
-    row = pack_together([list(range(10)), [*range(9), 20, 21], [30, 31]])
-    assert len(row.segments) == 3
-    layout = Layout(row)
-
-    def attend(*qkv):
-        return attention.TiledAttention.apply(*qkv, layout, window, 0.5)
-
-    assert torch.autograd.gradcheck(attend, drawn(row, 2, 2))
-
-
-def test_full_tiles_agree_in_fp32(monkeypatch):
-    monkeypatch.setattr(attention, "TILE", 64)
-    prompt = list(range(150))
-    row = pack_together([[*prompt, *range(1000 * i, 1000 * i + 90)] for i in range(1, 4)])
-    qkv = drawn(row, 2, 4, torch.float32)
-    for mine, theirs in zip(run("by tile", row, qkv), run("by segment", row, qkv), strict=True):
-        assert torch.allclose(mine, theirs, atol=2e-6 * theirs.abs().max().item(), rtol=0)
-
-
-def test_half_precision_keeps_its_scores_in_fp32(monkeypatch):
-    """Tiles would round them: PyTorch's attention is called, however few the threads."""
-    row = pack_together([list(range(12))])
-    monkeypatch.setattr(attention.TiledAttention, "apply", lambda *_: pytest.fail("by tile"))
-    with choosing("by tile"):
-        out, _ = shared_prefix_attention(None, *drawn(row, 1, 1, torch.bfloat16), None, layout=Layout(row))
-    assert out.dtype == torch.bfloat16

@@ -12,6 +12,7 @@ import torch
 from conftest import DECODERS, ENCODERS, SCRIPTS, save_tiny
 from reward_modeling import checkpoints
 from reward_modeling.console import ModelError, RunError, UsageError
+from reward_modeling.output_folder import STAGING, claim
 from reward_modeling.rendering import Renderer
 from reward_modeling.scoring import RewardModel
 
@@ -56,7 +57,7 @@ def test_card_names_what_was_saved(saved):
     assert card["reward"] == REWARD and card["kind"] == "outcome"
     assert len(card["golden"]) == len(checkpoints.GOLDEN_CONVERSATIONS)
     assert card["reload_difference"] <= checkpoints.RELOAD_TOLERANCE
-    assert not (saved / checkpoints.STAGING).exists()
+    assert not (saved / STAGING).exists()
     loaded = checkpoints.load(str(saved))
     again = checkpoints.golden_scores(loaded.model, Renderer(loaded.tokenizer, max_length=None))
     assert checkpoints.check_golden(again, [row["score"] for row in card["golden"]]) <= 1e-6
@@ -198,19 +199,19 @@ def test_head_in_fp32_keeps_rewards_apart_under_bf16(saved):
 
 def test_output_folder_that_holds_a_model(saved, tmp_path):
     with pytest.raises(UsageError, match="already holds a model"):
-        checkpoints.check_output_dir(saved, overwrite=False, resuming=False)
-    checkpoints.check_output_dir(saved, overwrite=True, resuming=False)
+        claim(saved, overwrite=False, resuming=False)
+    claim(saved, overwrite=True, resuming=False)
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match="is a file"):
-        checkpoints.check_output_dir(tmp_path / "file", overwrite=False, resuming=False)
+        claim(tmp_path / "file", overwrite=False, resuming=False)
 
 
 def test_an_output_folder_into_which_nothing_came_is_gone_when_the_process_leaves(tmp_path):
     (tmp_path / "runs").mkdir()
     code = (
-        "import sys; from pathlib import Path; from reward_modeling.checkpoints import check_output_dir\n"
+        "import sys; from pathlib import Path; from reward_modeling.output_folder import claim\n"
         "for name in ('runs/dry', 'new/deep/dry', 'runs/kept'):\n"
-        "    check_output_dir(name, overwrite=False, resuming=False)\n"
+        "    claim(name, overwrite=False, resuming=False)\n"
         "Path('runs/kept/run.json').touch()"
     )
     subprocess.run(

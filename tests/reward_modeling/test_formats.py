@@ -100,7 +100,6 @@ PAIRS = {
         {"prompt": "2+2?", "response_a": "5", "response_b": "4", "winner": "model_b"},
         Q,
     ),
-    "pairwise, number": ("pairwise", {"prompt": "2+2?", "response_a": "4", "response_b": "5", "winner": 0}, Q),
     "arena": ("arena", {"conversation_a": Q + A, "conversation_b": Q + B, "winner": "model_a"}, Q),
 }
 
@@ -164,7 +163,7 @@ def test_arena_conversations_keep_every_turn_after_the_first_difference(read):
 
 def test_ties_and_missing_labels_are_counted_and_set_aside(read):
     row = {"prompt": "p", "response_a": "x", "response_b": "y"}
-    winners = ["model_a", "tie", "tie (bothbad)", "b", None, 1]
+    winners = ["model_a", "tie", "tie (bothbad)", "b", None, "response_b"]
     records = read(*[row | {"winner": winner} for winner in winners])
     assert records.set_aside == {"tie": 2, "unlabelled": 1}
     assert [pair.chosen[0]["content"] for pair in records.rows] == ["x", "y", "y"]
@@ -298,8 +297,11 @@ def test_a_row_that_cannot_be_read_is_named_with_its_reason(read, row, reason):
 
 OTHER_BAD = [
     ({"prompt": "p", "completions": ["x", "y"], "scores": [1]}, "`scores` has 1 entries for 2 completions"),
-    ({"prompt": "p", "response_a": "x", "response_b": "y", "winner": 2}, "`winner` is 2"),
-    ({"prompt": "p", "response_a": "x", "response_b": "y", "winner": True}, "`winner` is true"),
+    (
+        {"prompt": "p", "response_a": "x", "response_b": "y", "winner": 2},
+        "`winner` holds numbers, which do not say which answer is better: 2 (1 rows)",
+    ),
+    ({"prompt": "p", "response_a": "x", "response_b": "y", "winner": "first"}, "`winner` is first: expected model_a"),
     ({"chosen": "left", "rejected": "right"}, "share no beginning"),
     ({"a": 1, "b": 2}, "no format has the columns a, b"),
     ({"prompt": "p", "completion": "x"}, "do not say which answer is better"),
@@ -451,7 +453,10 @@ BAD_STEPS = {
     "out of range": ({"completions": ["a"], "labels": [-1]}, "`labels` holds -1: expected true or false, 0 or 1"),
     "nothing judged": ({"completions": ["a"], "labels": [None]}, "`labels` holds nothing but null"),
     "no steps": ({"completions": [], "labels": []}, "not a list of steps in text"),
-    "neutral": ({"completions": ["a"], "ratings": [0]}, "say what that means with --neutral"),
+    "neutral": (
+        {"completions": ["a"], "ratings": [0]},
+        "1 of 1 steps are rated 0, neither right nor wrong: --neutral says what",
+    ),
     "rating": ({"completions": ["a"], "ratings": [2]}, "step 1 is rated 2: expected -1, 0 or 1"),
     "place of the error": ({"steps": ["a"], "label": 1}, "expected the place of the first error among 1 steps, or -1"),
 }

@@ -189,7 +189,7 @@ BROKEN = {
         "3 of 3 rows: byte 38 of the row (0xe9) is not UTF-8",
         "latin.jsonl:1 (also 2, 3)",
     ),
-    "latin.csv": (b"a,b\nx,y\nz,\xe9\n", "byte 3 of the line (0xe9) is not UTF-8", "latin.csv:3"),
+    "latin.csv": (b"a,b\nx,y\nz,\xe9\n", "the byte 0xe9 is not UTF-8", "latin.csv:2"),
     "utf16.csv": ("a,b\n".encode("utf-16"), "the file is written in UTF-16", "utf16.csv"),
     "wide.csv": ("prompt,chosen\na,b\nc,d,e\n", "the row has more cells than the 2 columns", "wide.csv:2"),
     "narrow.csv": ("prompt,chosen\na,b\nc\n", "the row has fewer cells than the 2 columns", "narrow.csv:2"),
@@ -365,7 +365,7 @@ shared = {
         st.sampled_from(["subset", "tranche", "note"]), st.none() | text | st.integers() | st.booleans()
     ),
 }
-finite = st.floats(allow_nan=False, allow_infinity=False)
+finite = st.floats(allow_nan=False, allow_infinity=False, width=32)
 comparison_rows = st.builds(
     Comparison,
     chosen=answers,

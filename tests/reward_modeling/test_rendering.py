@@ -165,9 +165,9 @@ def test_tools_that_the_template_would_drop_are_refused():
 
 def test_a_conversation_that_ends_with_the_pad_token_is_refused():
     tokenizer = tiny_tokenizer("qwen2")
-    tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
+    tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }}{% endfor %}<pad>"
     with pytest.raises(DataError, match="ends with the pad token"):
-        Renderer(tokenizer, max_length=None).render(PROMPT, [{"role": "assistant", "content": "yes<pad>"}], where="f:1")
+        Renderer(tokenizer, max_length=None).render(PROMPT, [{"role": "assistant", "content": "yes"}], where="f:1")
 
 
 def test_fingerprint_changes_with_anything_that_changes_ids():

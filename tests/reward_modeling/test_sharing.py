@@ -34,10 +34,9 @@ def groups(seed=0, prompts=3, answers=4):
     return made
 
 
-@pytest.fixture(params=["by segment", "by tile", "by block"])
+@pytest.fixture(params=["by segment", "by block"])
 def way(request, monkeypatch):
-    """Attention in one of its ways, whatever the number of threads here."""
-    monkeypatch.setattr(attention, "TILED_THREADS", 10**6 if request.param == "by tile" else 0)
+    """Attention in one of its ways."""
     monkeypatch.setattr(attention, "BLOCK_DEVICES", ("cpu",) if request.param == "by block" else ())
 
 

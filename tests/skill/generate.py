@@ -42,6 +42,13 @@ def step_checks() -> str:
     return table_of(STEP_CHECKS)
 
 
+def unlabeled_checks() -> str:
+    """The table of the checks of rows without labels, from UNLABELED_CHECKS."""
+    from reward_modeling.audit import UNLABELED_CHECKS
+
+    return table_of(UNLABELED_CHECKS)
+
+
 def table_of(checks: dict) -> str:
     lines = ["| check | severity | why it matters | what to do |", "|---|---|---|---|"]
     for check in checks.values():
@@ -61,7 +68,13 @@ def files() -> str:
     return "\n".join(lines)
 
 
-BLOCKS = {"formats": formats, "checks": checks, "step_checks": step_checks, "files": files}
+BLOCKS = {
+    "formats": formats,
+    "checks": checks,
+    "step_checks": step_checks,
+    "unlabeled_checks": unlabeled_checks,
+    "files": files,
+}
 
 
 def documents() -> list[Path]:

@@ -5,19 +5,20 @@ from itertools import combinations
 from types import SimpleNamespace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from reward_modeling.console import DataError, UsageError
 from reward_modeling.evaluation import best_of_n
-from reward_modeling.evaluation.best_of_n import best_of, final_answer, majority_vote, oracle
+from reward_modeling.evaluation.best_of_n import best_of, oracle
+from reward_modeling.evaluation.votes import find_answers
 from reward_modeling.records import Ranking
 
 PROMPT = [{"role": "user", "content": "2+2?"}]
 
-pools = st.lists(
-    st.tuples(st.sampled_from([0.1, 0.5, 0.9, None]), st.sampled_from("abc-"), st.booleans()), min_size=1, max_size=8
-).flatmap(lambda pool: st.tuples(st.just(pool), st.integers(1, len(pool))))
+pools = st.lists(st.tuples(st.sampled_from([0.1, 0.5, 0.9, None]), st.booleans()), min_size=1, max_size=8).flatmap(
+    lambda pool: st.tuples(st.just(pool), st.integers(1, len(pool)))
+)
 
 
 def mean(values):
@@ -27,7 +28,7 @@ def mean(values):
 
 def enumerated(pool, n, winners):
     """The mean over all subsets of size n of the mean correctness of the winners among them."""
-    return mean(mean(pool[i][2] for i in winners(subset)) for subset in combinations(range(len(pool)), n))
+    return mean(mean(pool[i][1] for i in winners(subset)) for subset in combinations(range(len(pool)), n))
 
 
 @given(pools)
@@ -38,34 +39,16 @@ def test_best_of_equals_enumeration(drawn):
         ranks = {i: -math.inf if pool[i][0] is None else pool[i][0] for i in subset}
         return [i for i in subset if ranks[i] == max(ranks.values())]
 
-    scores, _, correct = zip(*pool, strict=True)
+    scores, correct = zip(*pool, strict=True)
     assert best_of(scores, correct, n) == pytest.approx(enumerated(pool, n, winners), abs=1e-12)
 
 
 @given(pools)
 def test_oracle_equals_enumeration(drawn):
     pool, n = drawn
-    correct = [right for *_, right in pool]
+    correct = [right for _, right in pool]
     found = mean(any(correct[i] for i in subset) for subset in combinations(range(len(pool)), n))
     assert oracle(correct, n) == pytest.approx(found, abs=1e-12)
-
-
-@settings(deadline=None)
-@given(pools)
-def test_majority_equals_enumeration(drawn):
-    """Correctness may differ within an answer: then a vote for it is as good as its completions are on average."""
-    pool, n = drawn
-    answers = [None if answer == "-" else answer for _, answer, _ in pool]
-    correct = [right for *_, right in pool]
-    share = {a: mean(c for b, c in zip(answers, correct, strict=True) if b == a) for a in answers}
-
-    def accuracy(subset):
-        votes = {a: sum(answers[i] == a for i in subset) for a in {answers[i] for i in subset} - {None}}
-        top = [a for a, count in votes.items() if count == max(votes.values())]
-        return mean(share[a] for a in top) if top else 0.0
-
-    expected = mean(accuracy(subset) for subset in combinations(range(len(pool)), n))
-    assert majority_vote(answers, correct, n) == pytest.approx(expected, abs=1e-12)
 
 
 def test_by_hand():
@@ -75,28 +58,13 @@ def test_by_hand():
     assert [oracle(correct, n) for n in (1, 2, 4)] == pytest.approx([1 / 4, 1 / 2, 1])
     assert best_of([0.5, 0.5, 0.1], [1, 0, 0], 3) == 0.5, "ties: any of the best"
     assert best_of([None, 0.1], [1, 0], 2) == 0, "what was not scored is never preferred"
-    assert majority_vote(["4", "4", "5"], [1, 1, 0], 3) == 1 and majority_vote(["4", "5"], [1, 0], 2) == 0.5
 
 
 def test_large_pools_stay_exact():
-    """100 completions, 22 of them right, one score: a random choice whatever n; two answers: by the hypergeometric."""
+    """100 completions, 22 of them right, one score: a random choice whatever n."""
     correct = [1] * 22 + [0] * 78
     for n in (1, 50, 100):
         assert best_of([0.0] * 100, correct, n) == pytest.approx(0.22, abs=1e-12)
-    from scipy.stats import hypergeom
-
-    right = hypergeom(100, 40, 15)
-    answers, labels = ["r"] * 40 + ["w"] * 60, [1] * 40 + [0] * 60
-    assert majority_vote(answers, labels, 15) == pytest.approx(right.sf(7), abs=1e-12)
-    distinct = [str(i) for i in range(100)]
-    assert majority_vote(distinct, [1] + [0] * 99, 64) == pytest.approx(1 / 100, abs=1e-12)
-
-
-def test_final_answers():
-    assert final_answer("It is 2+1=3\nA: 3.0") == final_answer("so #### 9\n#### 3") == final_answer(r"\boxed{3}") == "3"
-    assert final_answer("The answer is 1,200.") == "1200" and final_answer(r"\boxed{\frac{1}{2}}") == r"\frac{1}{2}"
-    assert final_answer("def f(x): return x") is None
-    assert final_answer("result=7;", r"result=(\d+)") == "7"
 
 
 def ranking(correct, texts=None, **metadata):
@@ -109,8 +77,8 @@ def test_summary_by_hand():
     first = ranking([1.0, 0.0], ["A: 4", "A: 5"])
     second = Ranking([{"role": "user", "content": "other"}], first.completions, [0.0, 1.0])
     rewards = [[0.9, 0.1], [0.9, 0.1]]
-    answers = best_of_n.find_answers([first, second])
-    summary = best_of_n.summarise([first, second], rewards, [1, 2], answers)
+    answers = find_answers([first, second])
+    summary = best_of_n.summarize([first, second], rewards, [1, 2], answers)
     at_two = summary["curve"][1]
     assert [at_two[name]["value"] for name in ("model", "random", "majority", "oracle")] == [0.5, 0.5, 0.5, 1.0]
     assert at_two["model"]["groups"] == at_two["prompts"] == 2
@@ -121,24 +89,9 @@ def test_summary_by_hand():
 def test_a_smaller_pool_is_left_out_of_larger_sizes():
     pools = [ranking([1.0, 0.0]), ranking([0.0, 1.0, 1.0, 0.0])]
     rewards = [[1.0, 0.0], [1.0, 0.5, 0.2, 0.0]]
-    summary = best_of_n.summarise(pools, rewards, [2, 4], best_of_n.find_answers(pools))
+    summary = best_of_n.summarize(pools, rewards, [2, 4], find_answers(pools))
     assert [at["prompts"] for at in summary["curve"]] == [2, 1]
     assert summary["curve"][1]["model"]["value"] == 0.0
-
-
-def test_where_there_is_nothing_to_vote_on():
-    code = [ranking([1.0, 0.0], ["return x", "return y"])]
-    answers = best_of_n.find_answers(code)
-    assert answers.answers is None and answers.source.startswith("only 0.0% of the completions state")
-    assert best_of_n.summarise(code, [[1.0, 0.0]], [2], answers)["curve"][0]["majority"] is None
-    given_column = best_of_n.find_answers([ranking([1.0, 0.0], final=["4", 4.0])], column="final")
-    assert given_column.answers == [["4", "4"]]
-    with pytest.raises(DataError, match="does not hold one final answer for each of the 2"):
-        best_of_n.find_answers(code, column="final")
-    with pytest.raises(UsageError, match="no regular expression"):
-        best_of_n.find_answers(code, pattern="(")
-    with pytest.raises(UsageError, match="has 0 groups"):
-        best_of_n.find_answers(code, pattern="x")
 
 
 def test_sizes():
@@ -152,9 +105,9 @@ def test_sizes():
             best_of_n.check_pools([Ranking(PROMPT, pool[0].completions, scores)], None)
 
 
-def test_judge_gives_rewards_in_the_order_of_the_pools():
+def test_score_gives_rewards_in_the_order_of_the_pools():
     model = SimpleNamespace(
         score_conversations=lambda rows, advance: [float(len(row[1][0]["content"])) for row in rows]
     )
     rows = [ranking([1.0, 0.0], ["abc", "a"]), ranking([1.0], ["ab"])]
-    assert best_of_n.judge(model, rows) == [[3.0, 1.0], [2.0]]
+    assert best_of_n.score(model, rows) == [[3.0, 1.0], [2.0]]

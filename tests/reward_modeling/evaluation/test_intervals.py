@@ -9,12 +9,13 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from reward_modeling.console import DataError
-from reward_modeling.evaluation.metrics import (
+from reward_modeling.evaluation.intervals import (
     Z,
     accuracy,
     difference,
     effective_size,
     group_index,
+    smooth,
     spearman,
     wilson,
 )
@@ -62,7 +63,7 @@ def test_effective_size_shrinks_by_z_over_t_squared():
     """Two right in 3 of the pairs: ratio (2/9) / (12/9 / 144) = 24, times (1.95996 / 2.57058)^2 with 5 degrees."""
     outcomes = np.array([1, 0] * 4 + [1, 1] * 2, dtype=float)
     index = np.repeat(np.arange(6), 2)
-    assert effective_size(outcomes, 2 / 3, index, np.ones(12)) == pytest.approx(
+    assert effective_size(2 / 3, (outcomes - 2 / 3) / 12, index, np.ones(12)) == pytest.approx(
         24 * (1.959964 / 2.570582) ** 2, rel=1e-5
     )
 
@@ -70,7 +71,7 @@ def test_effective_size_shrinks_by_z_over_t_squared():
 def test_effective_size_does_not_fall_below_the_number_of_prompts():
     """Ratio 12, and 12 * (1.95996 / 4.30265)^2 = 2.49 is under 3 prompts."""
     index = np.repeat(np.arange(3), 2)
-    assert effective_size(np.array([1.0, 0, 1, 0, 1, 1]), 2 / 3, index, np.ones(6)) == pytest.approx(3.0)
+    assert effective_size(2 / 3, (np.array([1.0, 0, 1, 0, 1, 1]) - 2 / 3) / 6, index, np.ones(6)) == pytest.approx(3.0)
 
 
 @pytest.mark.parametrize("outcome", [0.0, 0.5, 1.0])
@@ -135,6 +136,13 @@ def test_no_pairs():
 
 
 # A second route
+
+
+def test_smooth_of_a_mean_is_the_accuracy():
+    outcomes, groups = np.array([1, 0, 1, 1, 0.5, 1]), [0, 0, 1, 2, 2, 3]
+    expected = accuracy(outcomes, groups)
+    found = smooth(outcomes.mean(), (outcomes - outcomes.mean()) / 6, groups)
+    assert [found.value, found.low, found.high] == pytest.approx([expected.value, expected.low, expected.high])
 
 
 @law

@@ -11,17 +11,16 @@ from hypothesis import strategies as st
 
 from conftest import run_main, write_jsonl
 from reward_modeling.console import DataError
-from reward_modeling.evaluation.best_of_n import (
+from reward_modeling.evaluation.overoptimization import (
     FORMS,
     Point,
     best_of_n_kl,
     best_of_n_points,
     fit,
-    picture,
+    panels,
     read_studies,
     study,
 )
-from reward_modeling.evaluation.report import Panel, Series, svg_lines, ticks
 
 
 def test_kl_of_best_of_n_by_enumeration():
@@ -72,11 +71,11 @@ def test_a_curve_that_bends_upwards_has_no_peak_and_two_points_no_fit():
     assert fit([0.0, 1.0, 4.0], [0.0, 1.0, 2.0], "rl", 0.0) is None
 
 
-def test_overoptimised_needs_gold_to_fall_while_proxy_rises():
+def test_overoptimized_needs_gold_to_fall_while_proxy_rises():
     up = [Point(0, 0, 0), Point(1, 1, 1), Point(4, 2, 1.2)]
     down = [Point(0, 0, 0), Point(1, 1, 1), Point(4, 2, 0.5)]
     both_fall = [Point(0, 0, 0), Point(1, 1, 1), Point(4, 0.5, 0.5)]
-    assert [study(points, "rl").overoptimised for points in (up, down, both_fall)] == [False, True, False]
+    assert [study(points, "rl").overoptimized for points in (up, down, both_fall)] == [False, True, False]
 
 
 def numbered(rows: list[dict]) -> list[tuple[str, dict]]:
@@ -118,26 +117,18 @@ def test_bad_rows_are_named(rows, message, where):
     assert caught.value.where == where
 
 
-def test_the_picture_holds_the_points_and_is_xml():
+def test_the_panels_hold_the_points_and_the_fitted_curves():
     points = [Point(kl, kl, math.sqrt(kl) - 0.2 * kl) for kl in (0, 0.5, 1, 2, 4)]
-    text = svg_lines(picture([study(points, "rl", "a < b & c")]))
-    root = ElementTree.fromstring(text)
-    assert "a < b & c" in [node.text for node in root.iter("{http://www.w3.org/2000/svg}text")]
-    assert len(list(root.iter("{http://www.w3.org/2000/svg}polyline"))) == 2
-    assert text.count("<circle") == 2 * len(points) + 2  # the legend shows one each
-
-
-@given(st.lists(st.tuples(st.floats(), st.floats()), max_size=6))
-def test_any_points_make_a_valid_picture(points):
-    points = [point for point in points if all(abs(v) < 1e12 or not math.isfinite(v) for v in point)]
-    text = svg_lines([Panel("t", "x", "y", [Series("s", points)])])
-    ElementTree.fromstring(text)
-    assert "nan" not in text and "inf" not in text
-
-
-def test_ticks_by_hand():
-    assert ticks(0, 9) == [0, 2, 4, 6, 8]
-    assert ticks(-0.31, 1.24) == [0, 0.5, 1.0]
+    one = study(points, "rl", "a < b & c")
+    (panel,) = panels([one])
+    assert [(s.name, s.style, s.color) for s in panel.series] == [
+        ("proxy", "dots", 0),
+        ("proxy, fitted", "dashed", 0),
+        ("gold", "dots", 1),
+        ("gold, fitted", "line", 1),
+    ]
+    assert panel.title == "a < b & c" and panel.series[2].points == [(p.kl, p.gold) for p in points]
+    assert panel.series[3].points[-1] == (4, one.gold(4)) and len(panel.series[3].points) == 61
 
 
 def test_evaluate_draws_and_tells_it(tmp_path):

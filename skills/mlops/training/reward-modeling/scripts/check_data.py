@@ -12,25 +12,45 @@
 #     "scipy>=1.14,<2",
 # ]
 # ///
-"""Say which format preference or stepwise data has, convert it, and list what is wrong with it.
+"""Say which format data has and what its rows are, convert them, and list what is wrong with them.
 
     check_data.py pairs.jsonl --output canonical.jsonl
     check_data.py train.parquet --eval_dataset_name held_out.jsonl --drop identical duplicate --output clean.jsonl
 
 Reads   JSONL, JSON, CSV (each also .gz), Parquet, folders, datasets saved to disk, hub ids
 Writes  findings on stderr, one JSON object on stdout, canonical JSON Lines to --output
-Exits   0 without error findings, 3 with them (the JSON is printed all the same)
+Exits   0 without error findings, 3 with them (the JSON is printed all the same) or when the data cannot be read (the JSON
+        is then {"error": {"message", "where", "hint"}})
 """
 
 from __future__ import annotations
 
-import json
+from collections import Counter
 
 from reward_modeling import arguments as flags
-from reward_modeling.audit import CHECKS, STEP_CHECKS, UNREADABLE, Finding, audit, audit_steps, show, unreadable
-from reward_modeling.console import DataError, UsageError, check_output_file, emit, log, main_guard, table, write_whole
+from reward_modeling.audit import CHECKS, STEP_CHECKS, UNLABELED_CHECKS, UNREADABLE, Finding, show, unreadable
+from reward_modeling.audit.parts import dropped, kind_of, parts_of
+from reward_modeling.console import (
+    DataError,
+    UsageError,
+    check_output_file,
+    emit,
+    listed,
+    log,
+    main_guard,
+    table,
+    to_json,
+    write_whole,
+)
 from reward_modeling.formats import FORMATS
-from reward_modeling.records import Comparison, Records, Solution, comparisons, equal_scores, load, solutions, to_row
+from reward_modeling.metadata import tell_moved
+from reward_modeling.records import (
+    Records,
+    check_verbatim,
+    equal_scores,
+    load,
+    to_row,
+)
 
 
 def parser() -> flags.Parser:
@@ -40,6 +60,7 @@ def parser() -> flags.Parser:
     data.add_argument(
         "--eval_dataset_name", nargs="+", metavar="DATA", help="evaluation data, whose prompts must not occur in DATA"
     )
+    flags.add_text_format_argument(data)
     group = parser.add_argument_group("result")
     group.add_argument("--output", metavar="FILE", help="write the rows as canonical JSON Lines")
     flags.add_flag(group, "--overwrite", "replace --output if it exists")
@@ -51,7 +72,8 @@ def parser() -> flags.Parser:
         default=[],
         choices=droppable,
         metavar="CHECK",
-        help=f"leave the rows of these findings out of --output: {', '.join(droppable)}",
+        help="leave out of --output what these findings are about, whole rows or single completions of a ranking: "
+        f"{', '.join(droppable)}",
     )
     flags.add_flag(group, "--strict", "exit with 3 on warnings too")
     flags.add_flag(group, "--list_formats", "show every format and a row of each, then stop")
@@ -63,6 +85,16 @@ def main(argv: list[str] | None = None) -> dict | None:
     args = flags.parse(parser(), argv)
     if args.list_formats or args.list_checks:
         return list_formats() if args.list_formats else list_checks()
+    try:
+        result, bad = checked(args)
+    except DataError as error:
+        emit({"error": {"message": error.message, "where": error.where, "hint": error.hint}})
+        raise
+    return finish(result, bad)
+
+
+def checked(args) -> tuple[dict, list[Finding]]:
+    """The result, and the findings that stop training, after --drop. Writes --output."""
     sources = args.data + (args.dataset_name or [])
     if not sources:
         raise UsageError("no dataset was named", hint="check_data.py FILE, or check_data.py --list_formats")
@@ -70,64 +102,60 @@ def main(argv: list[str] | None = None) -> dict | None:
         raise UsageError("--drop leaves rows out of --output, which is not given", hint="add --output clean.jsonl")
     output = check_output_file(args.output, args.overwrite) if args.output else None
     reading = {"config": args.dataset_config, "format": args.format, "columns": args.columns, "neutral": args.neutral}
-    records = load(sources, split=args.dataset_split, leave_out_unreadable=True, **reading)
+    reading |= {"split": args.dataset_split, "kind": "any", "winner_values": args.winner_values}
+    records = load(sources, leave_out_unreadable=True, **reading)
+    rendered = args.text_format == "rendered"
+    if rendered:
+        check_verbatim(records)
     lost = unreadable(records)
     if lost and output and UNREADABLE not in args.drop:
-        raise DataError(lost[0].message, where=", ".join(lost[0].rows), hint=f"mend them, or add --drop {UNREADABLE}")
-    stepwise = all(isinstance(row, Solution) for row in records.rows)
-    taken_apart, look = (solutions, audit_steps) if stepwise else (comparisons, audit)
-    pairs, held_out = taken_apart(records), None
-    if args.eval_dataset_name:
-        held_out = taken_apart(load(args.eval_dataset_name, split=args.dataset_split, **reading))
-    findings = [*lost, *look(pairs, eval_records=held_out)]
-    dropped = [finding for finding in findings if finding.check in args.drop]
-    rows = without(records, pairs, dropped)
+        raise DataError(lost[0].message, where=", ".join(lost[0].rows), hint=f"fix them, or add --drop {UNREADABLE}")
+    held_out = load(args.eval_dataset_name, **reading).rows if args.eval_dataset_name else None
+    parts = [part for part in parts_of(records) if part.numbers]
+    for part in parts:
+        part.audit(held_out, rendered)
+    findings = [*lost, *(finding for part in parts for finding in part.findings)]
+    left = [finding for finding in findings if finding.check not in args.drop]
+    kept, dropped_rows, dropped_completions = dropped(records, parts, args.drop)
+    moved: Counter[str] = Counter()
     if output:
-        write_whole(output, (json.dumps(to_row(row), ensure_ascii=False, default=str) for row in rows))
-    left = [finding for finding in findings if finding not in dropped]
-    report(records, pairs, findings, len(rows), output)
+        write_whole(output, (to_json(to_row(row, moved)) for row in kept))
+    kinds = Counter(kind_of(row) for row in records.rows)
+    report(records, kinds, findings, (dropped_rows, dropped_completions), len(kept), output)
     result = {
         "format": records.format,
         "files": records.files,
         "rows": len(records.rows) + sum(records.set_aside.values()),
-        **({"solutions": len(pairs), **steps_of(pairs)} if stepwise else {"comparisons": len(pairs)}),
+        "kept": len(kept),
+        "kinds": dict(kinds),
+        **{name: count for part in parts for name, count in part.counts().items()},
         "equal_scores": equal_scores(records),
-        "set_aside": records.set_aside,
+        "set_aside": {reason: n for reason, n in records.set_aside.items() if reason not in dropped_rows},
+        "winner_values": records.winner_values,
         "columns_used": records.columns_used,
         "metadata_columns": records.metadata_columns,
+        **tell_moved(moved),
         "findings": [finding.to_dict() for finding in findings],
-        "dropped": len(records.rows) - len(rows) + (len(records.unreadable) if UNREADABLE in args.drop else 0),
+        "dropped": sum(dropped_rows.values()),
+        "dropped_rows": dict(dropped_rows),
+        "dropped_completions": dict(dropped_completions),
         "output": str(output) if output else None,
         "errors": sum(finding.severity == "error" for finding in left),
         "warnings": sum(finding.severity == "warning" for finding in left),
     }
-    return finish(result, [finding for finding in left if finding.severity in ("error", *["warning"] * args.strict)])
+    return result, [finding for finding in left if finding.severity in ("error", *["warning"] * args.strict)]
 
 
-def steps_of(solutions: list[Solution]) -> dict[str, int]:
-    """How many steps there are, how many of them are judged, and how many of these are incorrect."""
-    judged = [label for one in solutions for label in one.labels if label is not None]
-    return {
-        "steps": sum(len(one.steps) for one in solutions),
-        "labelled_steps": len(judged),
-        "incorrect_steps": sum(label < 0.5 for label in judged),
-    }
-
-
-def without(records: Records, pairs: list[Comparison] | list[Solution], findings: list[Finding]) -> list:
-    """The rows of the data from which none of the findings' pairs came."""
-    gone = {pairs[index].origin for finding in findings for index in finding.indices}
-    return [row for row in records.rows if row.origin not in gone]
-
-
-def report(records: Records, pairs: list, findings: list[Finding], kept: int, output) -> None:
-    made = "solutions" if pairs and isinstance(pairs[0], Solution) else "comparisons"
-    log(f"{len(records.rows)} rows of format {records.format} make {len(pairs)} {made}")
+def report(records: Records, kinds: Counter[str], findings: list[Finding], lost: tuple, kept: int, output) -> None:
+    log(f"{len(records.rows)} rows of format {records.format}: {listed(kinds)}")
     for reason, count in records.set_aside.items():
         log(f"{count} more rows are set aside: {reason}")
     if records.metadata_columns:
         log(f"kept as metadata: {', '.join(records.metadata_columns)}")
     show(findings)
+    for what, counts in zip(("rows", "completions of rankings that stay"), lost, strict=True):
+        if counts:
+            log(f"dropped {what}: {listed(counts)}")
     if output:
         log(f"wrote {kept} rows to {output}")
 
@@ -141,7 +169,7 @@ def finish(result: dict, bad: list[Finding]) -> dict | None:
     raise DataError(
         f"{len(bad)} of the findings stop training; the first: {bad[0].message}",
         where=", ".join(bad[0].rows),
-        hint=f"leave the rows out with --drop {checks} --output clean.jsonl, or mend them",
+        hint=f"leave the rows out with --drop {checks} --output clean.jsonl, or fix them",
     )
 
 
@@ -166,9 +194,10 @@ def list_formats() -> dict:
 
 def list_checks() -> dict:
     names = ("name", "severity", "why", "advice")
+    tables = {"comparisons": CHECKS, "solutions in steps": STEP_CHECKS, "rows without labels": UNLABELED_CHECKS}
     entries = [
         {"about": about, **{name: getattr(check, name) for name in names}}
-        for about, checks in (("comparisons", CHECKS), ("solutions in steps", STEP_CHECKS))
+        for about, checks in tables.items()
         for check in checks.values()
     ]
     table("checks", ["about", *names], [list(entry.values()) for entry in entries])

@@ -10,6 +10,7 @@
 #     "rich>=14,<16",
 #     "pyyaml>=6,<7",
 #     "scipy>=1.14,<2",
+#     "matplotlib>=3.10,<4",
 # ]
 # ///
 """Judge a reward model: on labelled comparisons, on labelled steps, or by the answers it would choose.
@@ -90,7 +91,7 @@ def parser() -> flags.Parser:
 def main(argv: list[str] | None = None) -> dict:
     args = flags.parse(parser(), argv)
     if args.overoptimization:
-        return judge_overoptimization(args)
+        return study_overoptimization(args)
     flags.check_required(args, ("model_name_or_path", "dataset_name"), "evaluate.py")
     check_together(args)
     output = check_output_file(args.output, args.overwrite) if args.output else None
@@ -98,12 +99,12 @@ def main(argv: list[str] | None = None) -> dict:
     from reward_modeling.records import Solution, load
 
     if args.best_of_n is not None:
-        summary, rows, records = judge_best_of_n(args)
+        summary, rows, records = evaluate_best_of_n(args)
     else:
         records = load(args.dataset_name, neutral=args.neutral, **reading(args))
         of_steps = checkpoints.kind_of(args.model_name_or_path) is checkpoints.PROCESS
         of_steps = of_steps and any(isinstance(row, Solution) for row in records.rows)
-        summary, rows = (judge_steps if of_steps else judge_pairs)(args, records)
+        summary, rows = (evaluate_steps if of_steps else evaluate_pairs)(args, records)
     result = {
         "model": args.model_name_or_path,
         "dataset": args.dataset_name,
@@ -136,10 +137,10 @@ def check_together(args) -> None:
         raise UsageError("--compare judges two models on pairs", hint="run --best_of_n for each model")
 
 
-def judge_overoptimization(args) -> dict:
+def study_overoptimization(args) -> dict:
     """Proxy and gold against KL, with the curves of arXiv:2210.10760 fitted to them."""
-    from reward_modeling.evaluation import best_of_n
-    from reward_modeling.evaluation.report import svg_lines
+    from reward_modeling.evaluation import overoptimization
+    from reward_modeling.evaluation.plots import svg
     from reward_modeling.sources import read
 
     picture = check_output_file(args.picture, args.overwrite) if args.picture else None
@@ -147,15 +148,15 @@ def judge_overoptimization(args) -> dict:
         (f"{table.name}:{number}", row)
         for source in args.overoptimization
         for table in read(source, args.dataset_split, args.dataset_config)
-        for number, row in zip(table.numbers, table.rows, strict=True)
+        for number, row in zip(table.numbers, table.complete().rows, strict=True)
     ]
-    studies = best_of_n.read_studies(rows)
-    best_of_n.show(studies)
-    readings = [sentence for study in studies for sentence in best_of_n.verdict(study)]
+    studies = overoptimization.read_studies(rows)
+    overoptimization.show(studies)
+    readings = [overoptimization.verdict(study) for study in studies]
     for sentence in readings:
         log(f"- {sentence}")
     if picture:
-        write_whole(picture, [svg_lines(best_of_n.picture(studies))])
+        write_whole(picture, [svg(overoptimization.panels(studies))])
     return {
         "studies": [study.to_dict() for study in studies],
         "readings": readings,
@@ -170,13 +171,14 @@ def reading(args) -> dict:
         "config": args.dataset_config,
         "format": args.format,
         "columns": args.columns,
+        "winner_values": args.winner_values,
     }
 
 
-def judge_pairs(args, records) -> tuple[dict, list[dict]]:
+def evaluate_pairs(args, records) -> tuple[dict, list[dict]]:
     """The summary of labelled comparisons, and a row for each."""
     from reward_modeling import checkpoints
-    from reward_modeling.evaluation import report
+    from reward_modeling.evaluation.pairs import diagnose, show
     from reward_modeling.records import comparisons
 
     if args.threshold is not None or args.threshold_data:
@@ -194,36 +196,34 @@ def judge_pairs(args, records) -> tuple[dict, list[dict]]:
     if args.compare:  # before the first model is run
         of_steps = checkpoints.kind_of(args.compare) is checkpoints.PROCESS
         (checkpoints.check_process_model if of_steps else checkpoints.check_reward_model)(args.compare)
-    judgement = judge_model(args.model_name_or_path, args, pairs)
-    report.show(judgement.summary, f"{args.model_name_or_path} on {len(pairs)} comparisons")
-    summary = {**judgement.summary, "readings": report.verdict(judgement.summary)}
+    evaluation = evaluate_model(args.model_name_or_path, args, pairs)
+    show(evaluation.summary, f"{args.model_name_or_path} on {len(pairs)} comparisons")
+    summary = {**evaluation.summary, "readings": diagnose(evaluation.summary)}
     if args.compare:
-        summary["comparison"] = compare_with(args, judgement, pairs)
-    return summary, judgement.rows()
+        summary["comparison"] = compare_with(args, evaluation, pairs)
+    return summary, evaluation.rows()
 
 
-def judge_model(path: str, args, pairs):
-    """One model's judgement of the pairs."""
+def evaluate_model(path: str, args, pairs):
+    """What one model makes of the pairs."""
     from reward_modeling import process
-    from reward_modeling.evaluation.report import judge
+    from reward_modeling.evaluation.pairs import evaluate
 
-    return judge(process.from_arguments(args, path), pairs, subset_column=args.subset_column)
+    return evaluate(process.from_arguments(args, path), pairs, subset_column=args.subset_column)
 
 
-def compare_with(args, judgement, pairs) -> dict:
+def compare_with(args, evaluation, pairs) -> dict:
     """A paired comparison with a second model, on the pairs that both could score."""
-    from reward_modeling.evaluation import report
-    from reward_modeling.evaluation.report import compare
+    from reward_modeling.evaluation.pairs import compare, show_comparison
 
-    comparison = compare(judgement, judge_model(args.compare, args, pairs))
-    report.show_comparison(comparison, args.model_name_or_path, args.compare)
+    comparison = compare(evaluation, evaluate_model(args.compare, args, pairs))
+    show_comparison(comparison, args.model_name_or_path, args.compare)
     return {"model": args.compare, **comparison}
 
 
-def judge_steps(args, records) -> tuple[dict, list[dict]]:
+def evaluate_steps(args, records) -> tuple[dict, list[dict]]:
     """The summary of solutions with step labels, and a row for each."""
-    from reward_modeling.evaluation import report
-    from reward_modeling.evaluation.steps import judge
+    from reward_modeling.evaluation.steps import diagnose, evaluate, show
     from reward_modeling.process import ProcessRewardModel
     from reward_modeling.records import load, solutions
 
@@ -233,35 +233,36 @@ def judge_steps(args, records) -> tuple[dict, list[dict]]:
     others = None
     if args.threshold_data:
         others = solutions(load(args.threshold_data, neutral=args.neutral, kind="stepwise", **reading(args)))
-    judgement = judge(
+    evaluation = evaluate(
         ProcessRewardModel.from_arguments(args),
         labelled,
         threshold=args.threshold,
         threshold_data=others,
         subset_column=args.subset_column,
     )
-    report.show_steps(judgement.summary, args.model_name_or_path)
-    return {**judgement.summary, "readings": report.step_verdict(judgement.summary)}, judgement.rows
+    show(evaluation.summary, args.model_name_or_path)
+    return {**evaluation.summary, "readings": diagnose(evaluation.summary)}, evaluation.rows
 
 
-def judge_best_of_n(args) -> tuple[dict, list[dict], object]:
+def evaluate_best_of_n(args) -> tuple[dict, list[dict], object]:
     """The summary of completions of known correctness, a row for each prompt, and the records."""
     from reward_modeling import process
-    from reward_modeling.evaluation import best_of_n, report
+    from reward_modeling.evaluation import best_of_n
+    from reward_modeling.evaluation.votes import find_answers
     from reward_modeling.records import load
 
     records = load(args.dataset_name, kind="scoring", **reading(args))
     pools = records.rows
     sizes = best_of_n.check_pools(pools, args.best_of_n)
-    answers = best_of_n.find_answers(pools, column=args.answer_column, pattern=args.answer_pattern)
-    rewards = best_of_n.judge(process.from_arguments(args), pools)
-    summary = best_of_n.summarise(pools, rewards, sizes, answers)
-    report.show_best_of_n(summary, args.model_name_or_path)
+    answers = find_answers(pools, column=args.answer_column, pattern=args.answer_pattern)
+    rewards = best_of_n.score(process.from_arguments(args), pools)
+    summary = best_of_n.summarize(pools, rewards, sizes, answers)
+    best_of_n.show(summary, args.model_name_or_path)
     rows = [
         {**pool.metadata, "id": pool.id, "origin": str(pool.origin), "correct": pool.scores, "rewards": row}
         for pool, row in zip(pools, rewards, strict=True)
     ]
-    return {**summary, "readings": report.best_of_n_verdict(summary)}, rows, records
+    return {**summary, "readings": best_of_n.diagnose(summary)}, rows, records
 
 
 if __name__ == "__main__":

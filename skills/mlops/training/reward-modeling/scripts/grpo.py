@@ -10,6 +10,7 @@
 #     "rich>=14,<16",
 #     "pyyaml>=6,<7",
 #     "scipy>=1.14,<2",
+#     "matplotlib>=3.10,<4",
 # ]
 # ///
 """Optimise a policy against a reward model with TRL's GRPO or RLOO: no value model, several answers to each prompt.
@@ -30,16 +31,8 @@ Any other field of trl.GRPOConfig or trl.RLOOConfig is accepted by its own name:
 from __future__ import annotations
 
 from reward_modeling import arguments as flags
-from reward_modeling.console import UsageError, log, main_guard, write_whole
+from reward_modeling.console import UsageError, log, main_guard
 
-# Fields that would be ignored, or would break the rendering contract, and what to do instead.
-NOT_A_CHOICE = flags.NOT_A_CHOICE | {
-    "model_init_kwargs": "leave it out: the policy is loaded in fp32, from safetensors, without remote code",
-    "trust_remote_code": "leave it out: remote code is never run",
-    "chat_template_kwargs": "give a template with --chat_template_path",
-    "eval_strategy": "leave it out: judge the saved policy with score.py --generate_with OUT",
-    "push_to_hub": "upload OUT afterwards: hf upload NAME OUT",
-}
 ALGORITHMS = ("grpo", "rloo")
 
 
@@ -80,18 +73,22 @@ def parser() -> flags.Parser:
 def main(argv: list[str] | None = None) -> dict | None:
     required = ("model_name_or_path", "reward_model_path", "dataset_name", "output_dir")
     args = flags.parse(parser(), argv, required=required, trainer_fields=flags.POLICY_TRAINER_FIELD_SOURCES)
-    flags.refuse_trainer_fields(args.trainer_arguments, NOT_A_CHOICE)
+    flags.check_lora_arguments(args)
 
-    from reward_modeling import checkpoints
+    from reward_modeling import checkpoints, output_folder
 
-    output_dir = checkpoints.check_output_dir(
-        args.output_dir, overwrite=args.overwrite_output_dir or args.dry_run, resuming=bool(args.resume_from_checkpoint)
+    output_dir = output_folder.claim(
+        args.output_dir,
+        overwrite=args.overwrite_output_dir,
+        resuming=bool(args.resume_from_checkpoint),
+        dry_run=args.dry_run,
+        inputs=(args.model_name_or_path, *args.reward_model_path, *args.dataset_name),
     )
     from reward_modeling.scoring import Rewards
     from reward_modeling.training import policy as policies
-    from reward_modeling.training import runs
+    from reward_modeling.training import resuming, runs
 
-    resume = runs.resume_point(args.resume_from_checkpoint, args.output_dir)
+    resume = resuming.resume_point(args.resume_from_checkpoint, args.output_dir)
     for path in args.reward_model_path:
         checkpoints.check_reward_model(path)
     records = policies.read_prompts(args, args.dataset_split)
@@ -140,16 +137,17 @@ def main(argv: list[str] | None = None) -> dict | None:
     if args.dry_run:
         return {**result, "dry_run": True}
     identity = grpo.identity(args.algorithm, config, prompts, rewards, peft_config)
-    runs.start_run(output_dir, config.process_index, identity, resume)
+    resuming.start_run(output_dir, config.process_index, identity, resume)
     summary = grpo.train(trainer, policy, resume)
     if config.process_index != 0:
         return None
     summary.pop("log")
     summary |= grpo.summarise(trainer.state.log_history)
+    rewards.warn_of_losses()
     summary = {**result, "resumed_from": resume, **summary, "reward_inputs_truncated": rewards.truncated}
     policies.save(policy, output_dir, summary, "grpo.json")
-    write_whole(output_dir / "run.svg", [runs.picture(trainer.state.log_history, grpo.PANELS)])
-    log(f"saved: {output_dir} (the run is drawn in {output_dir / 'run.svg'})")
+    log(f"saved: {output_dir}")
+    runs.draw(output_dir / "run.svg", trainer.state.log_history, grpo.PANELS)
     return summary
 
 

@@ -10,6 +10,7 @@
 #     "rich>=14,<16",
 #     "pyyaml>=6,<7",
 #     "scipy>=1.14,<2",
+#     "matplotlib>=3.10,<4",
 # ]
 # ///
 """Optimise a policy against a reward model by PPO, the classic RLHF way, with a penalty for leaving the start behind.
@@ -29,49 +30,8 @@ per_device_train_batch_size x gradient_accumulation_steps x processes answers, s
 from __future__ import annotations
 
 from reward_modeling import arguments as flags
-from reward_modeling.console import UsageError, log, main_guard, warn, write_whole
+from reward_modeling.console import UsageError, log, main_guard, warn
 
-# Flags of TRL's PPO that have nothing to do here, and why an old command line may keep them.
-WITHOUT_EFFECT = {
-    "dataset_test_split": "nothing is evaluated during the run; sample completions are in OUT/log.jsonl",
-    "eval_strategy": "nothing is evaluated during the run; sample completions are in OUT/log.jsonl",
-    "eval_steps": "nothing is evaluated during the run; sample completions are in OUT/log.jsonl",
-    "per_device_eval_batch_size": "nothing is evaluated during the run",
-    "exp_name": "the run is named by --output_dir",
-    "run_name": "the run is named by --output_dir",
-    "logging_strategy": "every update is logged",
-    "save_strategy": "--save_steps says when",
-    "dataset_num_proc": "prompts are rendered in one process",
-    "fp16": "bf16 on a GPU that has it, otherwise fp32",
-    "non_eos_penalty": "an answer that does not end is always penalised, by --missing_eos_penalty",
-    "ds3_gather_for_generation": "DeepSpeed is not used",
-    "remove_unused_columns": "the prompts are read by their format",
-    "local_batch_size": "it follows from the other sizes",
-    "batch_size": "it follows from the other sizes",
-    "mini_batch_size": "it follows from the other sizes",
-    "local_mini_batch_size": "it follows from the other sizes",
-    "micro_batch_size": "it follows from the other sizes",
-    "num_total_batches": "it follows from --total_episodes",
-    "world_size": "it follows from the launcher",
-}
-REFUSED = {
-    "push_to_hub": "upload OUT afterwards: hf upload NAME OUT",
-    "trust_remote_code": "leave it out: remote code is never run",
-    "load_in_4bit": "leave it out: weights are fp32; --use_peft saves the memory of the optimizer and of the reference",
-    "load_in_8bit": "leave it out: weights are fp32; --use_peft saves the memory of the optimizer and of the reference",
-    "deepspeed": "leave it out: use --use_peft, or an engine made for it (references/reinforcement-learning.md)",
-    "fsdp": "leave it out: use --use_peft, or an engine made for it (references/reinforcement-learning.md)",
-    "max_steps": "give --total_episodes",
-    "penalty_reward_value": "it is --missing_eos_penalty now, a positive number that is subtracted",
-    "init_kl_coef": "it is --kl_coef now",
-    "adap_kl_ctrl": "give --target_kl KL for the adaptive controller, leave it out for a fixed --kl_coef",
-    "horizon": "leave it out: the adaptive controller takes a tenth of the error at each update",
-    "kl_penalty": "it is --kl_estimator k1 or k3 now",
-    "ppo_epochs": "it is --num_ppo_epochs now",
-    "steps": "give --total_episodes",
-    "query_dataset": "it is --dataset_name now",
-    "query_length": "it is --max_prompt_length now",
-}
 VALUE_MODELS = ("policy", "reward", "shared")
 
 
@@ -186,20 +146,24 @@ def _add_algorithm_arguments(parser: flags.Parser) -> None:
 
 
 def main(argv: list[str] | None = None) -> dict | None:
-    args = flags.parse(parser(), without_old_flags(argv), required=("reward_model_path", "dataset_name", "output_dir"))
+    args = flags.parse(parser(), argv, required=("reward_model_path", "dataset_name", "output_dir"))
     path = check_arguments(args)
 
     from accelerate import Accelerator
 
-    from reward_modeling import checkpoints
+    from reward_modeling import checkpoints, output_folder
     from reward_modeling.scoring import Rewards
     from reward_modeling.training import policy as policies
-    from reward_modeling.training import ppo, runs
+    from reward_modeling.training import ppo, resuming, runs
 
-    output_dir = checkpoints.check_output_dir(
-        args.output_dir, overwrite=args.overwrite_output_dir or args.dry_run, resuming=bool(args.resume_from_checkpoint)
+    output_dir = output_folder.claim(
+        args.output_dir,
+        overwrite=args.overwrite_output_dir,
+        resuming=bool(args.resume_from_checkpoint),
+        dry_run=args.dry_run,
+        inputs=(path, *{args.value_model}.difference(VALUE_MODELS), *args.reward_model_path, *args.dataset_name),
     )
-    resume = runs.resume_point(args.resume_from_checkpoint, args.output_dir)
+    resume = resuming.resume_point(args.resume_from_checkpoint, args.output_dir)
     for reward_model in args.reward_model_path:
         checkpoints.check_reward_model(reward_model)
     accelerator = make_accelerator(Accelerator, args)
@@ -244,29 +208,12 @@ def main(argv: list[str] | None = None) -> dict | None:
     accelerator.end_training()
     if accelerator.process_index != 0:
         return None
+    rewards.warn_of_losses()
     summary = {**result, "resumed_from": resume, **summary, "reward_inputs_truncated": rewards.truncated}
     policies.save(policy, output_dir, summary)
-    write_whole(output_dir / "run.svg", [runs.picture(run.log.entries, ppo.PANELS)])
-    log(f"saved: {output_dir} (the run is drawn in {output_dir / 'run.svg'})")
+    log(f"saved: {output_dir}")
+    runs.draw(output_dir / "run.svg", run.log.entries, ppo.PANELS)
     return summary
-
-
-def without_old_flags(argv: list[str] | None) -> list[str]:
-    """The arguments without flags of TRL's PPO that have no effect here. Raises UsageError for those that would need one."""
-    import sys
-
-    kept, skipping = [], False
-    for word in sys.argv[1:] if argv is None else argv:
-        name = word.partition("=")[0].removeprefix("--") if word.startswith("--") else None
-        if name in REFUSED:
-            raise UsageError(f"unknown flag --{name}", hint=REFUSED[name])
-        if name is not None:
-            skipping = name in WITHOUT_EFFECT
-            if skipping:
-                warn(f"--{name} has no effect: {WITHOUT_EFFECT[name]}")
-        if not skipping:
-            kept.append(word)
-    return kept
 
 
 def check_arguments(args) -> str:
@@ -283,11 +230,7 @@ def check_arguments(args) -> str:
             f"{args.num_mini_batches} mini-batches",
             hint="make the product a multiple of --num_mini_batches",
         )
-    lora_flags = [n for n in ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules") if getattr(args, n)]
-    if lora_flags and not args.use_peft:
-        raise UsageError(
-            f"--{lora_flags[0]} does nothing without --use_peft", hint="add --use_peft for LoRA, or leave it out"
-        )
+    flags.check_lora_arguments(args)
     if args.seed < 0:
         raise UsageError(f"--seed is a whole number of at least 0, got {args.seed}")
     return path

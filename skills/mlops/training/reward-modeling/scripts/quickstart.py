@@ -10,6 +10,7 @@
 #     "rich>=14,<16",
 #     "pyyaml>=6,<7",
 #     "scipy>=1.14,<2",
+#     "matplotlib>=3.10,<4",
 # ]
 # ///
 """See a reward model made, judged and used, in under three minutes, with no GPU, no downloads and no flags.

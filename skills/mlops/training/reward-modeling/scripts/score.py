@@ -70,8 +70,11 @@ def parser() -> flags.Parser:
         metavar="A=B,...",
         help="read column B as A; an empty B drops the column A",
     )
-    data.add_argument("--prompt", help="one prompt, instead of --input")
-    data.add_argument("--completions", nargs="+", metavar="TEXT", help="its completions")
+    data.add_argument(
+        "--winner_values", type=flags.parse_winner_values, metavar="1=a,0=b", help=flags.WINNER_VALUES_HELP
+    )
+    data.add_argument("--prompt", type=flags.utf8, help="one prompt, instead of --input")
+    data.add_argument("--completions", type=flags.utf8, nargs="+", metavar="TEXT", help="its completions")
     writing = parser.add_argument_group("completions written here")
     writing.add_argument(
         "--generate_with",
@@ -135,6 +138,8 @@ def main(argv: list[str] | None = None) -> dict:
         else:
             rows = [json.loads(line) for line in lines]
     summary.show()
+    model.warn_of_losses()
+    summary.warn_of_lost_candidates(args)
     if output:
         log(f"wrote {summary.prompts} rows to {output}")
     result = {
@@ -142,7 +147,11 @@ def main(argv: list[str] | None = None) -> dict:
         "prompts": summary.prompts,
         "completions": summary.completions,
         "not_scored": summary.completions - summary.scored,
+        "prompts_with_unscored": summary.lost,
         "truncated": model.truncated,
+        "not_rendered": sum(
+            one.renderer.counts["not_rendered"] for one in getattr(model, "models", {"": model}).values()
+        ),
         "reward_mean": summary.total / summary.scored if summary.scored else None,
         "output": str(output) if output else None,
     }
@@ -198,6 +207,7 @@ def read_rankings(args, kind: str) -> tuple:
             config=args.dataset_config,
             format=args.format,
             columns=args.columns,
+            winner_values=args.winner_values,
             kind=kind,
         )
         log(f"{rankings.rows} rows of format {rankings.format}")
@@ -325,7 +335,7 @@ class Summary:
 
     def __init__(self):
         self.prompts = self.completions = self.scored = self.unfinished = self.steps = self.steps_not_scored = 0
-        self.total = 0.0
+        self.total, self.lost, self.first_lost = 0.0, 0, None
         self.first: list[list] = []
 
     def of(self, scored, args):
@@ -336,6 +346,9 @@ class Summary:
             self.completions += len(scores)
             self.scored += len(known)
             self.total += sum(known)
+            if len(known) < len(scores):
+                self.lost += 1
+                self.first_lost = self.first_lost or ranking.origin
             rewards = [reward for own in steps or () for reward in own["step_rewards"]]
             self.steps += len(rewards)
             self.steps_not_scored += rewards.count(None)
@@ -344,6 +357,13 @@ class Summary:
             if len(self.first) < SHOWN_PROMPTS:
                 self.first.append(shown(ranking, scores, args))
             yield result_row(ranking, scores, steps, args)
+
+    def warn_of_lost_candidates(self, args) -> None:
+        """Say when a prompt's best was chosen without all of its candidates: a better one may have been left out."""
+        if self.lost and (args.rank or args.best_of):
+            first = f" (the first: {self.first_lost})" if self.first_lost else ""
+            done = "the best is the best of the others" if args.best_of else "they stand last"
+            warn(f"{self.lost} of {self.prompts} prompts lost candidates, which have no score: {done}{first}")
 
     def show(self) -> None:
         """The first prompts with their completions and rewards, on stderr."""

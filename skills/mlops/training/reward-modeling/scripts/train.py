@@ -31,18 +31,6 @@ from reward_modeling import arguments as flags
 from reward_modeling.console import DataError, listed, log, main_guard, warn
 from reward_modeling.rendering import OVERLONG
 
-# Fields of trl.RewardConfig that would be ignored, or would break the rendering contract, and what to do instead.
-NOT_A_CHOICE = {
-    **flags.NOT_A_CHOICE,
-    "model_init_kwargs": "leave it out: the model is loaded in fp32, from safetensors, without remote code",
-    "trust_remote_code": "leave it out: remote code is never run",
-    "dataset_num_proc": "leave it out: the rows are rendered before the trainer sees them",
-    "pad_token": "leave it out: a pad token is chosen, or added, so that it is not EOS",
-    "eos_token": "give a template that ends answers with --chat_template_path",
-    "pad_to_multiple_of": "leave it out: batches are padded to their longest row",
-    "label_smoothing_factor": "use --label_smoothing",
-}
-
 
 def parser() -> flags.Parser:
     parser = flags.Parser(__doc__, prog="train.py")
@@ -73,21 +61,27 @@ def main(argv: list[str] | None = None) -> dict:
     args = flags.parse(
         parser(), argv, required=("model_name_or_path", "dataset_name", "output_dir"), trainer_fields=True
     )
-    from reward_modeling import checkpoints
+    from reward_modeling import checkpoints, output_folder
 
     flags.check_training_arguments(args)
-    output_dir = checkpoints.check_output_dir(
-        args.output_dir, overwrite=args.overwrite_output_dir or args.dry_run, resuming=bool(args.resume_from_checkpoint)
+    output_dir = output_folder.claim(
+        args.output_dir,
+        overwrite=args.overwrite_output_dir,
+        resuming=bool(args.resume_from_checkpoint),
+        dry_run=args.dry_run,
+        inputs=(args.model_name_or_path, *args.dataset_name, *(args.eval_dataset_name or ())),
     )
     data = read_data(args)
     fields = trainer_fields(args)
 
-    from reward_modeling.evaluation.report import judge, reward_statistics
+    from reward_modeling import losses
+    from reward_modeling.evaluation.pairs import evaluate, reward_statistics
+    from reward_modeling.lengths import longest_input
     from reward_modeling.rendering import Renderer
-    from reward_modeling.scoring import RewardModel, longest_input
-    from reward_modeling.training import outcome, runs
+    from reward_modeling.scoring import RewardModel
+    from reward_modeling.training import outcome, resuming, runs
 
-    resume = runs.resume_point(args.resume_from_checkpoint, args.output_dir)
+    resume = resuming.resume_point(args.resume_from_checkpoint, args.output_dir)
     loaded = checkpoints.load_for_training(
         args.model_name_or_path, chat_template_path=args.chat_template_path, seed=args.seed
     )
@@ -101,6 +95,7 @@ def main(argv: list[str] | None = None) -> dict:
     )
     rows = outcome.render_comparisons(data["train"], renderer)
     log(f"rendered: {listed(rows.counts)}; longest allowed {renderer.max_length} tokens, {listed(renderer.counts)}")
+    losses.warn_of(renderer, only=losses.OF_TEXTS)
     if rows.counts["dropped_over_length"]:
         left = f"{rows.counts['dropped_over_length']} of {rows.counts['pairs']} pairs are left out"
         warn(f"{left}: over {renderer.max_length} tokens, with --overlong {args.overlong}")
@@ -141,7 +136,7 @@ def main(argv: list[str] | None = None) -> dict:
     if config.process_index != 0:
         return None
     reward_model = RewardModel(model.eval(), renderer)
-    evaluation = judge(reward_model, data["eval"]) if data["eval"] else None
+    evaluation = evaluate(reward_model, data["eval"]) if data["eval"] else None
     reward = reward_statistics(reward_model, evaluation, rows.pairs)
     loss = {
         "center_rewards_coefficient": args.center_rewards_coefficient,
@@ -161,6 +156,7 @@ def read_data(args) -> dict:
     from reward_modeling.records import comparisons, load, split_by_prompt
 
     reading = {"config": args.dataset_config, "format": args.format, "columns": args.columns}
+    reading["winner_values"] = args.winner_values
     split = args.dataset_train_split
     records = load(args.dataset_name, split=split, leave_out_unreadable=args.audit == "drop", **reading)
     train, held_out = comparisons(records), []
@@ -194,7 +190,6 @@ def read_data(args) -> dict:
 
 def trainer_fields(args) -> dict:
     """The fields of trl.RewardConfig that were given by their own names. Raises UsageError for a value of a wrong type."""
-    flags.refuse_trainer_fields(args.trainer_arguments, NOT_A_CHOICE)
     if not args.trainer_arguments:
         return {}
     from trl import RewardConfig

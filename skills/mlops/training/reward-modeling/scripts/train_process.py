@@ -30,15 +30,7 @@ from __future__ import annotations
 
 from reward_modeling import arguments as flags
 from reward_modeling.console import DataError, listed, log, main_guard
-from reward_modeling.rendering import STEPS_OVERLONG
-
-# Fields of TrainingArguments that would be ignored, or would break the loss, and what to do instead.
-NOT_A_CHOICE = {
-    **flags.NOT_A_CHOICE,
-    "label_smoothing_factor": "write probabilities as labels: 0.9 for a step that is correct nine times in ten",
-    "label_names": "leave it out: the labels are made here",
-    "use_liger_kernel": "leave it out: it replaces the loss",
-}
+from reward_modeling.step_rendering import STEPS_OVERLONG
 
 
 def parser() -> flags.Parser:
@@ -87,21 +79,26 @@ def main(argv: list[str] | None = None) -> dict | None:
         required=("model_name_or_path", "dataset_name", "output_dir"),
         trainer_fields=(flags.TRAINING_ARGUMENTS,),
     )
-    from reward_modeling import checkpoints
+    from reward_modeling import checkpoints, output_folder
     from reward_modeling.kinds import PROCESS
 
     flags.check_training_arguments(args)
-    output_dir = checkpoints.check_output_dir(
-        args.output_dir, overwrite=args.overwrite_output_dir or args.dry_run, resuming=bool(args.resume_from_checkpoint)
+    output_dir = output_folder.claim(
+        args.output_dir,
+        overwrite=args.overwrite_output_dir,
+        resuming=bool(args.resume_from_checkpoint),
+        dry_run=args.dry_run,
+        inputs=(args.model_name_or_path, *args.dataset_name, *(args.eval_dataset_name or ())),
     )
     data = read_data(args)
     fields = trainer_fields(args)
 
-    from reward_modeling.rendering import StepRenderer, default_separator
-    from reward_modeling.scoring import longest_input
-    from reward_modeling.training import process, runs
+    from reward_modeling import losses
+    from reward_modeling.lengths import longest_input
+    from reward_modeling.step_rendering import StepRenderer, default_separator
+    from reward_modeling.training import process, resuming, runs
 
-    resume = runs.resume_point(args.resume_from_checkpoint, args.output_dir)
+    resume = resuming.resume_point(args.resume_from_checkpoint, args.output_dir)
     loaded = checkpoints.load_for_training(
         args.model_name_or_path, chat_template_path=args.chat_template_path, seed=args.seed, kind=PROCESS
     )
@@ -125,6 +122,7 @@ def main(argv: list[str] | None = None) -> dict | None:
         f"rendered: {listed(rows.counts)}; longest allowed {renderer.max_length} tokens, "
         f"separator {renderer.step_separator!r}, {ROWS_OF[renderer.scored_at]}"
     )
+    losses.warn_of(renderer, only=losses.OF_TEXTS)
     eval_rows = process.render_solutions(data["eval"], renderer) if data["eval"] else None
     counts = rows.counts | {"solutions_held_out": len(data["eval"])}
     config, reason = trainer_config(args, fields, loaded.model, bool(eval_rows))
@@ -160,12 +158,12 @@ def main(argv: list[str] | None = None) -> dict | None:
     )
     if config.process_index != 0:
         return None
-    from reward_modeling.evaluation.steps import judge
+    from reward_modeling.evaluation.steps import evaluate
     from reward_modeling.process import ProcessRewardModel
 
     scorer = ProcessRewardModel(model.eval(), renderer)
-    judgement = judge(scorer, data["eval"], threshold=0.5) if data["eval"] else None
-    reward = process.step_statistics(scorer, judgement, rows.solutions)
+    evaluation = evaluate(scorer, data["eval"], threshold=0.5) if data["eval"] else None
+    reward = process.step_statistics(scorer, evaluation, rows.solutions)
     loss = {
         "class_weighting": args.class_weighting,
         "train_on_last_step_only": args.train_on_last_step_only,
@@ -173,7 +171,7 @@ def main(argv: list[str] | None = None) -> dict | None:
     }
     training |= {"head": loaded.head, "counts": counts}
     saved = runs.conclude(
-        args, model, renderer, training, loss=loss, reward=reward, evaluation=judgement and judgement.summary
+        args, model, renderer, training, loss=loss, reward=reward, evaluation=evaluation and evaluation.summary
     )
     return {**result, "resumed_from": resume, **saved}
 
@@ -231,7 +229,6 @@ def audited(args, data: dict, separator: str) -> dict:
 
 def trainer_fields(args) -> dict:
     """The fields of TrainingArguments that were given by their own names. Raises UsageError for a value of a wrong type."""
-    flags.refuse_trainer_fields(args.trainer_arguments, NOT_A_CHOICE)
     if not args.trainer_arguments:
         return {}
     from transformers import TrainingArguments

@@ -14,7 +14,10 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from .cells import RowError, clean, loads, turns
+from .console import finite
 from .records import Comparison, Ranking, Solution, in_steps
+from .winners import SCORES
 
 # ---- conversations ---------------------------------------------------------------------------------------------------
 
@@ -39,10 +42,6 @@ ROLES = {
 }
 
 _TURN = re.compile(r"(?:\A\s*|\n\n)(Human|Assistant):")
-
-
-class RowError(Exception):
-    """Why one row cannot be read."""
 
 
 def kind_of(value: Any) -> str:
@@ -80,10 +79,46 @@ def _message(item: Any, column: str) -> Message:
         )
     # Parquet and Arrow fill the fields that only other messages have with null.
     rest = {key: part for key, part in item.items() if key not in (role_key, content_key) and part is not None}
+    if not rest.keys().isdisjoint(("tool_calls", "function_call")):
+        rest = _with_calls(rest, column)
     content = item.get(content_key)
     if content is None and rest.get("tool_calls"):
         content = ""
-    return {"role": ROLES[role.lower()], "content": _text(content, column), **rest}
+    return {"role": ROLES[role.lower()], "content": _text(content, column), **finite(rest)}
+
+
+def _with_calls(rest: Message, column: str) -> Message:
+    """The other fields of a message with its calls as chat templates read them: a list, and arguments as objects.
+
+    OpenAI writes arguments as JSON text, and wrote one call as `function_call` once: as text they would be encoded twice.
+    """
+    calls = _from_text(rest.get("tool_calls")) or []
+    old = _from_text(rest.get("function_call"))
+    if old and not calls:
+        calls = [{"type": "function", "function": old}]
+    if not isinstance(calls, list) or not all(isinstance(call, dict) for call in calls):
+        raise RowError(f"`{column}` holds tool calls that are {kind_of(calls)} ({short(calls)}), not a list of objects")
+    read = []
+    for call in calls:
+        function = call.get("function")
+        if isinstance(function, dict) and "arguments" in function:
+            call = call | {"function": function | {"arguments": _from_text(function["arguments"])}}
+        elif "arguments" in call:
+            call = call | {"arguments": _from_text(call["arguments"])}
+        read.append(call)
+    others = {name: value for name, value in rest.items() if name not in ("tool_calls", "function_call")}
+    return others | ({"tool_calls": read} if read else {})
+
+
+def _from_text(value: Any) -> Any:
+    """The object or list that a text holds as JSON; anything else as it is."""
+    if not isinstance(value, str):
+        return value
+    try:
+        found = clean(loads(value))
+    except (ValueError, RecursionError):
+        return value
+    return found if isinstance(found, (dict, list)) else value
 
 
 def _text(content: Any, column: str) -> str:
@@ -202,24 +237,21 @@ def split_text(chosen: str, rejected: str) -> tuple[str, str, str]:
 Row = dict[str, Any]
 
 PAIR = ("chosen", "rejected")
-A_WINS, B_WINS, TIE = [1.0, 0.0], [0.0, 1.0], [0.0, 0.0]
-WINNERS = {
-    **dict.fromkeys(("a", "model_a", "response_a", "conversation_a"), A_WINS),
-    **dict.fromkeys(("b", "model_b", "response_b", "conversation_b"), B_WINS),
-    **dict.fromkeys(("tie", "tie (bothbad)", "tie (both bad)", "bothbad", "both_bad"), TIE),
-    **{"0": A_WINS, "1": B_WINS},
-}
+LARGEST = 3.4028234e38
+"""In fp32, in which losses are computed: what lies above is infinite there."""
 
 
 def number(value: Any, column: str) -> float | None:
-    """A finite number, also written as text as CSV does; null and "" are None."""
+    """A finite number that fp32 can hold, also written as text as CSV does; null and "" are None."""
     if value is None or value == "":
         return None
     try:
         found = float(value) if isinstance(value, (int, float, str)) else math.nan
-    except ValueError:
-        found = math.nan
-    if not math.isfinite(found):
+    except (ValueError, OverflowError):
+        found = math.inf if isinstance(value, int) else math.nan
+    if abs(found) > LARGEST:
+        raise RowError(f"`{column}` is {short(value)}: larger than a number can be in fp32")
+    if math.isnan(found):
         raise RowError(f"`{column}` is {kind_of(value)} ({short(value)}), not a number")
     return found
 
@@ -240,8 +272,8 @@ def tools(value: Any) -> list[dict] | None:
     """The tools the model may call, as a list or as that list written in JSON."""
     if isinstance(value, str) and value.strip():
         try:
-            value = json.loads(value)
-        except ValueError:
+            value = clean(loads(value))
+        except (ValueError, RecursionError):
             raise RowError(f"`tools` is text that is no JSON ({short(value)})") from None
     if value in (None, "", []):
         return None
@@ -254,16 +286,35 @@ def _comparison(row: Row, prompt: list, chosen: list, rejected: list) -> Compari
     margin = number(row.get("margin"), "margin")
     if margin is None:
         scores = [number(row.get(name), name) for name in ("score_chosen", "score_rejected")]
-        margin = scores[0] - scores[1] if None not in scores else None
+        margin = number(scores[0] - scores[1], "score_chosen - score_rejected") if None not in scores else None
     weight = number(row.get("weight"), "weight")
     if weight is not None and weight <= 0:
         raise RowError(f"`weight` is {weight:g}: a pair counts with a weight above 0")
     return Comparison(prompt, chosen, rejected, margin=margin, weight=1.0 if weight is None else weight)
 
 
+def _prompt_and_answers(row: Row, *names: str) -> tuple[list[Message], list[list[Message]]]:
+    """The prompt and the answers of these columns. Lists of turns on all sides (Chatbot Arena's files) are conversations."""
+    asked, answered = turns(row["prompt"]), [turns(row[name]) for name in names]
+    if asked is None or None in answered:
+        return prompt_of(row["prompt"], row.get("system")), [answer_of(row[name], name) for name in names]
+    for name, said in zip(names, answered, strict=True):
+        if len(said) != len(asked):
+            raise RowError(f"`prompt` has {len(asked)} turns and `{name}` {len(said)}")
+    sides = [
+        [turn for pair in zip(asked, said, strict=True) for turn in map(_turn, ("user", "assistant"), pair)]
+        for said in answered
+    ]
+    prompt, first, second = split_shared(sides[0], sides[-1])
+    return with_system(prompt, row.get("system")), [first, second][: len(names)]
+
+
+def _turn(role: str, content: str) -> Message:
+    return {"role": role, "content": content}
+
+
 def explicit(row: Row) -> Comparison:
-    prompt = prompt_of(row["prompt"], row.get("system"))
-    chosen, rejected = (answer_of(row["chosen"], "chosen"), answer_of(row["rejected"], "rejected"))
+    prompt, (chosen, rejected) = _prompt_and_answers(row, *PAIR)
     if is_whole(chosen) and is_whole(rejected):
         prompt, chosen, rejected = _without_prompt(row, prompt, chosen, rejected)
     return _comparison(row, prompt, chosen, rejected)
@@ -355,18 +406,19 @@ def text(row: Row) -> Comparison:
 
 
 def _winner(row: Row) -> list[float] | None:
-    """Scores of answers a and b. The numbers 0 and 1 are a and b; 2 is refused, since the file may count from 1."""
+    """Scores of answers a and b by the winner, which is a, b or tie by now (`winners.meaning`)."""
     winner = row.get("winner")
-    if winner is None or winner == "":
+    if winner is None:
         return None
-    if isinstance(winner, bool) or str(winner).strip().lower() not in WINNERS:
-        raise RowError(f"`winner` is {short(winner)}: expected model_a, model_b, a, b, tie, 0 (for a) or 1 (for b)")
-    return list(WINNERS[str(winner).strip().lower()])
+    if winner not in SCORES:
+        raise RowError(
+            f"`winner` is {short(winner)}: expected model_a, model_b, a, b or tie, or what --winner_values says"
+        )
+    return list(SCORES[winner])
 
 
 def pairwise(row: Row) -> Ranking:
-    answers = [answer_of(row[name], name) for name in ("response_a", "response_b")]
-    return Ranking(prompt_of(row["prompt"], row.get("system")), answers, _winner(row))
+    return Ranking(*_prompt_and_answers(row, "response_a", "response_b"), _winner(row))
 
 
 def arena(row: Row) -> Ranking:
@@ -404,7 +456,7 @@ def ranks(row: Row) -> Ranking:
 
 
 def completion(row: Row) -> Ranking:
-    return Ranking(prompt_of(row["prompt"], row.get("system")), [answer_of(row["completion"], "completion")])
+    return Ranking(*_prompt_and_answers(row, "completion"))
 
 
 def conversation(row: Row) -> Ranking:
@@ -419,7 +471,6 @@ def conversation(row: Row) -> Ranking:
 STEP_TAG = "ки"
 """What stands at the end of a step in Math-Shepherd, where the label's text has + or -."""
 FIRST_STEP = "Step 1:"
-RATINGS = {1: 1.0, -1: 0.0}
 NEUTRAL = {"good": 1.0, "bad": 0.0, "ignore": None}
 """What a step rated 0, neither right nor wrong, is taken for."""
 
@@ -471,6 +522,10 @@ def steps(row: Row) -> Solution:
     return Solution(prompt_of(row["prompt"], row.get("system")), _steps(row["steps"], "steps"))
 
 
+class NeutralError(RowError):
+    """A step is rated 0 and nobody has said what that means."""
+
+
 def _rated(rating: Any, number: int, neutral: str | None) -> float | None:
     """The label of a step that was rated -1, 0 or 1, or not at all (null)."""
     if rating is None:
@@ -478,8 +533,8 @@ def _rated(rating: Any, number: int, neutral: str | None) -> float | None:
     if isinstance(rating, bool) or rating not in (-1, 0, 1):
         raise RowError(f"step {number} is rated {short(rating)}: expected -1, 0 or 1")
     if rating == 0 and neutral is None:
-        raise RowError(f"step {number} is rated 0, neither right nor wrong: say what that means with --neutral")
-    return NEUTRAL[neutral] if rating == 0 else RATINGS[rating]
+        raise NeutralError(f"step {number} is rated 0, neither right nor wrong: say what that means with --neutral")
+    return NEUTRAL[neutral] if rating == 0 else float(rating == 1)
 
 
 def ratings(row: Row) -> Solution:
@@ -506,6 +561,11 @@ def prm800k(row: Row) -> Solution:
                 continue
             if chosen is None and not rated:
                 break
+            if chosen is not None and (type(chosen) is not int or not 0 <= chosen < len(rated)):
+                raise RowError(
+                    f"`chosen_completion` of step {number} is {short(chosen)}: expected the place of one of "
+                    f"{len(rated)} completions, counted from 0, or null"
+                )
             worst = (
                 min(rated, key=lambda one: 2 if one["rating"] is None else one["rating"]) if chosen is None else None
             )
@@ -514,13 +574,16 @@ def prm800k(row: Row) -> Solution:
             labels.append(_rated(completion["rating"], number, row.get("neutral")))
             if worst:
                 break
-    except (KeyError, TypeError, IndexError) as error:
+    except (KeyError, TypeError, IndexError, AttributeError) as error:
         raise RowError(f"the row is not as in PRM800K: {type(error).__name__} at {error}") from None
     return Solution(prompt_of(problem), _steps(steps, "label.steps"), labels)
 
 
 def math_shepherd(row: Row) -> Solution:
     """The steps between the tags; the label is the same text with + or - in the place of each tag."""
+    for name in ("input", "label"):
+        if not isinstance(row[name], str):
+            raise RowError(f"`{name}` is {kind_of(row[name])} ({short(row[name])}), not text")
     parts, place, steps, labels = row["input"].split(STEP_TAG), 0, [], []
     if parts[-1].strip():
         raise RowError(f"`input` does not end with the step tag {STEP_TAG}")
@@ -541,6 +604,8 @@ def math_shepherd(row: Row) -> Solution:
 def processbench(row: Row) -> Solution:
     """`label` is the place of the first error, counted from 0, or -1 for none. What follows an error is not judged."""
     steps, error = _steps(row["steps"], "steps"), row["label"]
+    if isinstance(error, str) and re.fullmatch(r"\s*-?\d{1,9}\s*", error):  # as CSV holds it
+        error = int(error)
     if isinstance(error, bool) or not isinstance(error, int) or not -1 <= error < len(steps):
         raise RowError(
             f"`label` is {short(error)}: expected the place of the first error among {len(steps)} steps, or -1"

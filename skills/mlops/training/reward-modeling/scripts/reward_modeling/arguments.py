@@ -12,11 +12,16 @@ import difflib
 import importlib.util
 import json
 import math
+import sys
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NoReturn
 
+from . import winners
 from .console import SCHEMAS, UsageError, json_schema, results
-from .rendering import OVERLONG, STEPS_OVERLONG
+from .old_flags import translated
+from .rendering import OVERLONG
+from .step_rendering import STEPS_OVERLONG
 
 # Where the fields of trl.RewardConfig are declared, base class first. A test compares this with the real dataclass.
 TRAINING_ARGUMENTS = ("transformers", "training_args.py", "TrainingArguments")
@@ -33,8 +38,6 @@ POLICY_TRAINER_FIELD_SOURCES = (
 )
 
 
-# Fields of the trainers that would break the rendering contract, and what to do instead; a script may have more.
-NOT_A_CHOICE = {"remove_unused_columns": "leave it out: the rows carry columns of this project's own"}
 EVALUATE_ON = "add --val_set_size 0.1 or --eval_dataset_name FILE"
 
 SKILL_FOLDER = Path(__file__).resolve().parents[2]
@@ -99,6 +102,24 @@ def add_shared_prefix_argument(group) -> None:
     )
 
 
+WINNER_VALUES_HELP = (
+    "what the values of a winner column mean: a, b or tie (words such as model_a are known, numbers never are)"
+)
+
+
+def parse_winner_values(text: str) -> dict[str, str]:
+    """`1=a,0=b` -> {"1": "a", "0": "b"}, with the values written as `winners.key` writes them."""
+    means = {}
+    for part in filter(None, (piece.strip() for piece in text.split(","))):
+        value, _, side = part.rpartition("=")
+        if not value.strip() or winners.WORDS.get(side.strip().lower()) is None:
+            raise argparse.ArgumentTypeError(f"expected VALUE=a, VALUE=b or VALUE=tie, got {part!r}")
+        means[winners.key(value)] = winners.WORDS[side.strip().lower()]
+    if not means:
+        raise argparse.ArgumentTypeError("expected VALUE=a,VALUE=b, got nothing")
+    return means
+
+
 def parse_columns(text: str) -> dict[str, str]:
     """`prompt=question,chosen=good` -> {"prompt": "question", "chosen": "good"}. An empty right side drops a column."""
     pairs = {}
@@ -148,6 +169,7 @@ def add_dataset_arguments(
         metavar="A=B,...",
         help="read column B as A, as in prompt=question,chosen=good; `context=` says that the column context is to be dropped",
     )
+    group.add_argument("--winner_values", type=parse_winner_values, metavar="1=a,0=b", help=WINNER_VALUES_HELP)
     if stepwise:
         group.add_argument(
             "--neutral",
@@ -155,6 +177,16 @@ def add_dataset_arguments(
             help="what a step rated 0 is taken for (ratings, PRM800K); must be said where there are any",
         )
     return group
+
+
+def add_text_format_argument(group) -> None:
+    """--text_format: whether the texts of the data are messages, or what a template has made of them."""
+    group.add_argument(
+        "--text_format",
+        choices=("chat", "rendered"),
+        help="rendered: prompt and answer are templated already, their text is read as it is; chat: the chat template is "
+        "written around them (what the model was trained with, else chat)",
+    )
 
 
 def add_scoring_arguments(parser: argparse.ArgumentParser):
@@ -377,11 +409,7 @@ def add_size_arguments(parser: argparse.ArgumentParser, rows: str):
 
 def check_training_arguments(args: argparse.Namespace) -> None:
     """Raises UsageError for flags of a training script that do nothing together."""
-    given = [name for name in ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules") if getattr(args, name)]
-    if given and not args.use_peft:
-        raise UsageError(
-            f"--{given[0]} does nothing without --use_peft", hint="add --use_peft for LoRA, or leave it out"
-        )
+    check_lora_arguments(args)
     if args.eval_steps is not None and not (args.val_set_size or args.eval_dataset_name or args.dataset_test_split):
         raise UsageError(
             "--eval_steps needs something to evaluate on",
@@ -389,16 +417,29 @@ def check_training_arguments(args: argparse.Namespace) -> None:
         )
 
 
-def refuse_trainer_fields(arguments: list[str], refused: dict[str, str]) -> None:
-    """Raises UsageError for a trainer field, given by its own name, that a script does not pass on."""
-    for name, advice in refused.items():
-        if any(token.partition("=")[0] == f"--{name}" for token in arguments):
-            raise UsageError(f"--{name} is not for this script to pass on", hint=advice)
+def check_lora_arguments(args: argparse.Namespace) -> None:
+    """Raises UsageError for settings of a LoRA that was not asked for: the whole model would be trained."""
+    names = ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules")
+    given = [f"--{name}" for name in names if getattr(args, name) is not None]
+    if given and not args.use_peft:
+        verb = "does" if len(given) == 1 else "do"
+        raise UsageError(
+            f"{' and '.join(given)} {verb} nothing without --use_peft", hint="add --use_peft for LoRA, or leave it out"
+        )
 
 
 def unescaped(text: str) -> str:
     """A text with \\n and \\t written out, as a shell passes them."""
     return text.replace("\\n", "\n").replace("\\t", "\t")
+
+
+def utf8(text: str) -> str:
+    """A text that is scored: the bytes of a command line that are not UTF-8 cannot be."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise argparse.ArgumentTypeError("the text is not UTF-8; give it in a file") from None
+    return text
 
 
 def escaped(text: str) -> str:
@@ -450,27 +491,78 @@ def parse(
     required: tuple[str, ...] = (),
     trainer_fields: bool | tuple = False,
 ) -> argparse.Namespace:
-    """Parse flags over an optional `--config recipe.yaml`; flags win.
+    """Parse flags over an optional `--config recipe.yaml`; flags win. Flags of other tools are answered by old_flags.py.
 
     With `trainer_fields` (the sources of the trainer's fields, or True for those of trl.RewardConfig), flags the parser
-    does not know but the trainer has are returned, as given, in `namespace.trainer_arguments`. Raises UsageError for an
-    unknown flag or key (with the closest known name), for a recipe that is not a mapping, and for a missing required flag.
+    does not know but the trainer has are returned, as given, in `namespace.trainer_arguments`. Raises UsageError for
+    unknown flags or keys, all of one place at once and each with what to do instead, for a recipe that is not a mapping,
+    and for a missing required flag.
     """
     parser.add_argument(
         "--config", metavar="RECIPE", help="YAML file with any of these flags as keys; flags override it"
     )
     sources = TRAINER_FIELD_SOURCES if trainer_fields is True else trainer_fields or ()
-    first, _ = parser.parse_known_args(argv)
+    words = sys.argv[1:] if argv is None else argv
+    first, _ = parser.parse_known_args(words)
     namespace, extra = argparse.Namespace(), []
     if first.config:
-        namespace, unknown = _parse_recipe(parser, first.config)
-        extra += _trainer_arguments(parser, unknown, sources, where=first.config)
-    namespace, unknown = parser.parse_known_args(argv, namespace)
-    extra += _trainer_arguments(parser, unknown, sources)
+        namespace, extra = _parse_words(parser, _recipe_arguments(Path(first.config)), namespace, sources, first.config)
+    namespace, more = _parse_words(parser, words, namespace, sources)
     if trainer_fields:
-        namespace.trainer_arguments = extra
+        namespace.trainer_arguments = extra + more
     check_required(namespace, required, parser.prog)
     return namespace
+
+
+def _parse_words(
+    parser: Parser, words: list[str], namespace: argparse.Namespace, sources: tuple, where: str | None = None
+) -> tuple[argparse.Namespace, list[str]]:
+    """(the namespace with what these words say, those of them that are the trainer's). where: the recipe they are from."""
+    known = _Known(parser, sources)
+    words, refused = translated(words, parser.prog, known.__contains__, where)
+    try:
+        namespace, unknown = parser.parse_known_args(words, namespace)
+    except UsageError as error:
+        raise UsageError(error.message, where=where, hint=error.hint) from error
+    flags = [token.partition("=")[0][2:] for token in unknown if token.startswith("--")]
+    advice = refused | {name: known.advice(name) for name in flags if name not in known.fields}
+    if advice:
+        names = [f"--{name}" for name in advice]
+        several = len(names) > 1
+        raise UsageError(
+            f"unknown flag{'s' if several else ''} {', '.join(names)}",
+            where=where,
+            hint="\n      ".join(f"{f'--{name}: ' if several else ''}{said}" for name, said in advice.items()),
+        )
+    if unknown and not unknown[0].startswith("--"):
+        raise UsageError(
+            f"unexpected argument {unknown[0]!r}", where=where, hint=f"{parser.prog} --help lists every flag"
+        )
+    return namespace, unknown
+
+
+class _Known:
+    """The flags of a script: those of its parser and, read when the first one is not among them, the trainer's fields."""
+
+    def __init__(self, parser: Parser, sources: tuple):
+        self.parser, self.sources = parser, sources
+        self.flags = {flag.lstrip("-") for flag in parser._option_string_actions}
+
+    @cached_property
+    def fields(self) -> set[str]:
+        return trainer_field_names(self.sources) if self.sources else set()
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.flags or name in self.fields
+
+    def advice(self, name: str) -> str:
+        """What to do about a flag that the script does not have."""
+        close = difflib.get_close_matches(name, sorted(self.flags | self.fields), n=2, cutoff=0.7)
+        if close:
+            return f"did you mean {' or '.join(f'--{flag}' for flag in close)}?"
+        if name in trainer_field_names():
+            return "leave it out: it is a setting of transformers' trainer, which does not run here"
+        return f"{self.parser.prog} --help lists every flag"
 
 
 def check_required(namespace: argparse.Namespace, required: tuple[str, ...], prog: str) -> None:
@@ -481,15 +573,6 @@ def check_required(namespace: argparse.Namespace, required: tuple[str, ...], pro
             f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} required",
             hint=f"{prog} --help shows an example",
         )
-
-
-def _parse_recipe(parser: Parser, recipe: str) -> tuple[argparse.Namespace, list[str]]:
-    """`parse_known_args` of a recipe's keys and values; what it refuses is said to be in the recipe."""
-    arguments = _recipe_arguments(Path(recipe))
-    try:
-        return parser.parse_known_args(arguments)
-    except UsageError as error:
-        raise UsageError(error.message, where=recipe, hint=error.hint) from error
 
 
 def parse_trainer_fields(dataclass: Any, arguments: list[str], prog: str) -> dict[str, Any]:
@@ -553,22 +636,3 @@ def _flag_value(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     return json.dumps(value) if isinstance(value, dict) else str(value)
-
-
-def _trainer_arguments(parser: Parser, unknown: list[str], sources: tuple, where: str | None = None) -> list[str]:
-    """The unknown arguments, if every flag among them is a field of the trainer."""
-    fields = trainer_field_names(sources) if sources and unknown else set()
-    for token in unknown:
-        name = token.partition("=")[0]
-        if not name.startswith("--"):
-            continue
-        if name[2:] not in fields:
-            known = {flag.lstrip("-") for flag in parser._option_string_actions} | fields
-            close = [f"--{flag}" for flag in difflib.get_close_matches(name[2:], sorted(known), n=2, cutoff=0.7)]
-            hint = f"did you mean {' or '.join(close)}?" if close else f"{parser.prog} --help lists every flag"
-            raise UsageError(f"unknown flag {name}", where=where, hint=hint)
-    if unknown and not unknown[0].startswith("--"):
-        raise UsageError(
-            f"unexpected argument {unknown[0]!r}", where=where, hint=f"{parser.prog} --help lists every flag"
-        )
-    return unknown

@@ -12,10 +12,7 @@ model through only if
 2. its attention calls ours in every layer and asks it for nothing unknown, and
 3. a shrunken model of the same class, with random float64 weights, gives the rewards of one-at-a-time scoring.
 
-Three ways give the same numbers. On a CPU PyTorch's own attention is called once a segment, or, on few threads, matrix
-products over tiles of queries, which are faster there (1.2 to 1.4 times on segments of 85 to 1000 tokens, one thread of a
-Zen 4): the heads that share a key are one product instead of several, and keys in the future of a whole tile are never
-multiplied. On a GPU FlexAttention is called once a layer.
+Two ways give the same numbers: on a CPU PyTorch's own attention is called once a segment, on a GPU FlexAttention once a layer.
 
 Prior work shares prefixes by patching models: arXiv:2410.20305 (preference optimisation with FlexAttention), flash-pref (CUDA).
 """
@@ -27,22 +24,15 @@ import copy
 import functools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from transformers import AttentionInterface
 
-from .packing import PackedRow, Segment, pack_together
+from .packing import PackedRow, pack_together
 
 NAME = "reward_modeling_shared_prefix"
-TILE = 64
-"""Queries in a tile: scores of a tile stay in the second-level cache, and little of its future is computed."""
-TILED_DTYPES = (torch.float32, torch.float64)
-"""In half precision scores would be rounded before the softmax; PyTorch's attention keeps them in fp32."""
-TILED_THREADS = 2
-"""Beyond, PyTorch's attention, which spreads over heads and queries, was not measured against tiles."""
-
 BLOCK_DEVICES = ("cuda",)
 """Where FlexAttention is called once a layer: a call a segment would leave a GPU idle."""
 BLOCK = 128
@@ -126,23 +116,6 @@ class Layout:
 
         return self._once((segment, window, like.dtype, like.device), made)
 
-    def hidden(self, tile: Tile, window: int | None, device: torch.device) -> list[tuple[slice, torch.Tensor]]:
-        """Where a tile's queries must not look: (columns of its keys, bool [queries, columns]).
-
-        The tile's own tokens are hidden above the diagonal; a window hides the beginning of the keys too.
-        """
-        queries, before = tile.queries, tile.last - tile.first - tile.queries
-
-        def triangle(columns: int, keep: Callable, diagonal: int) -> torch.Tensor:
-            ones = functools.partial(torch.ones, queries, columns, dtype=torch.bool, device=device)
-            return self._once((keep, queries, columns, diagonal, device), lambda: keep(ones(), diagonal))
-
-        found = [(slice(before, None), triangle(queries, torch.triu, 1))]
-        if window is not None and before + queries > window:
-            columns = before + queries - window
-            found.append((slice(0, columns), triangle(columns, torch.tril, before - window)))
-        return found
-
     def blocks(self, window: int | None, device: torch.device) -> Any:
         """The BlockMask of the whole row for FlexAttention: which blocks of queries see which blocks of keys."""
 
@@ -158,24 +131,6 @@ class Layout:
         if key not in self._made:
             self._made[key] = make()
         return self._made[key]
-
-
-class Tile(NamedTuple):
-    """Queries start .. start + queries of the row, and the keys first .. last of their segment that they can see."""
-
-    start: int
-    queries: int
-    first: int
-    last: int
-
-
-def tiles(segment: Segment, window: int | None) -> Iterator[Tile]:
-    """A segment cut into tiles, each with all keys up to its last query, or those within the window of its first."""
-    for done in range(0, segment.size, TILE):
-        queries = min(TILE, segment.size - done)
-        before = segment.depth + done
-        first = 0 if window is None else max(0, before - window + 1)
-        yield Tile(segment.start + done, queries, first, before + queries)
 
 
 def shared_prefix_attention(
@@ -207,11 +162,6 @@ def shared_prefix_attention(
     layout.callers.add(id(module))
     if query.device.type in BLOCK_DEVICES:
         return _by_blocks(query, key, value, layout, scaling, sliding_window, softcap), None
-    few = torch.get_num_threads() <= TILED_THREADS and not layout.only_read
-    exact = query.dtype in TILED_DTYPES and not torch.is_autocast_enabled(query.device.type)
-    if softcap is None and few and exact:
-        scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
-        return TiledAttention.apply(query, key, value, layout, sliding_window, scaling), None
     return _by_segment(query, key, value, layout, scaling, sliding_window, softcap), None
 
 
@@ -316,78 +266,6 @@ def spread(rows: torch.Tensor, layout: Layout) -> torch.Tensor:
     """[1, R, ...] of the tokens that are read -> [1, T, ...], zeros elsewhere."""
     full = rows.new_zeros(1, layout.length, *rows.shape[2:])
     return full.index_copy(1, layout.places(rows.device), rows)
-
-
-class TiledAttention(torch.autograd.Function):
-    """`shared_prefix_attention` by matrix products over tiles of queries.
-
-    The backward pass computes the attention weights again, tile by tile, as FlashAttention does (arXiv:2205.14135,
-    Appendix B), so that memory stays linear in tokens: with S = scaling Q K', P = softmax(S), O = P V,
-    dV = P' dO, dP = dO V', dS = P (dP - rowsum(dO O)), dQ = scaling dS K, dK = scaling dS' Q.
-    """
-
-    @staticmethod
-    def forward(ctx, query, key, value, layout: Layout, window: int | None, scaling: float) -> torch.Tensor:
-        """query: [1, H, T, D]; key, value: [1, K, T, D]. Returns [1, T, H, D]."""
-        heads, length, width = query.shape[1:]
-        out = query.new_empty(1, length, heads, width)
-        for segment, k, v in _segments(layout, key, value):
-            for tile in tiles(segment, window):
-                q = _folded(query[0], tile, len(k))
-                weights = _weights(q, k, tile, layout, window, scaling)
-                mixed = torch.bmm(weights, v[:, tile.first : tile.last])
-                out[0, tile.start : tile.start + tile.queries] = mixed.view(heads, tile.queries, width).transpose(0, 1)
-        ctx.save_for_backward(query, key, value, out)
-        ctx.layout, ctx.window, ctx.scaling = layout, window, scaling
-        return out
-
-    @staticmethod
-    def backward(ctx, grad_out: torch.Tensor):
-        query, key, value, out = ctx.saved_tensors
-        layout, window, scaling = ctx.layout, ctx.window, ctx.scaling
-        grad_query = torch.empty_like(query)
-        grad_key, grad_value = torch.zeros_like(key), torch.zeros_like(value)
-        along = (grad_out * out).sum(-1).transpose(1, 2)  # [1, H, T]
-        grad_heads = grad_out.transpose(1, 2)
-        for segment, k, v in _segments(layout, key, value):
-            grad_k, grad_v = k.new_zeros(k.shape), v.new_zeros(v.shape)
-            for tile in tiles(segment, window):
-                seen = slice(tile.first, tile.last)
-                q, grad = _folded(query[0], tile, len(k)), _folded(grad_heads[0], tile, len(k))
-                weights = _weights(q, k, tile, layout, window, scaling)
-                grad_v[:, seen].baddbmm_(weights.transpose(1, 2), grad)
-                grad_scores = torch.bmm(grad, v[:, seen].transpose(1, 2))
-                grad_scores.sub_(_folded(along[0, :, :, None], tile, len(k))).mul_(weights)
-                grad_k[:, seen].baddbmm_(grad_scores.transpose(1, 2), q, alpha=scaling)
-                grad_q = torch.bmm(grad_scores, k[:, seen]).mul_(scaling)
-                grad_query[0, :, tile.start : tile.start + tile.queries] = grad_q.view(-1, tile.queries, q.shape[-1])
-            for total, part in ((grad_key, grad_k), (grad_value, grad_v)):
-                passed = 0
-                for start, size in (*segment.path, (segment.start, segment.size)):
-                    total[0, :, start : start + size] += part[:, passed : passed + size]
-                    passed += size
-        return grad_query, grad_key, grad_value, None, None, None
-
-
-def _segments(layout: Layout, key: torch.Tensor, value: torch.Tensor) -> Iterator[tuple[Segment, Any, Any]]:
-    """Each segment with the keys and values [K, depth + size, D] of its path and its own."""
-    keys, values = key[0].split(layout.sizes, 1), value[0].split(layout.sizes, 1)
-    for segment, pieces in zip(layout.segments, layout.keys, strict=True):
-        yield segment, _gathered(keys, pieces), _gathered(values, pieces)
-
-
-def _folded(heads: torch.Tensor, tile: Tile, groups: int) -> torch.Tensor:
-    """[H, T, D] -> [K, H / K x queries, D]: a tile's rows, the heads that share a key one below the other."""
-    return heads[:, tile.start : tile.start + tile.queries].reshape(groups, -1, heads.shape[-1])
-
-
-def _weights(q, k, tile: Tile, layout: Layout, window: int | None, scaling: float) -> torch.Tensor:
-    """[K, H / K x queries, keys] attention weights of a tile."""
-    scores = torch.baddbmm(q.new_empty(1), q, k[:, tile.first : tile.last].transpose(1, 2), beta=0, alpha=scaling)
-    by_head = scores.view(len(k), -1, tile.queries, scores.shape[-1])
-    for columns, hidden in layout.hidden(tile, window, q.device):
-        by_head[..., columns].masked_fill_(hidden, float("-inf"))
-    return torch.softmax(scores, -1)
 
 
 def _gathered(pieces: tuple[torch.Tensor, ...], which: list[int]) -> torch.Tensor:

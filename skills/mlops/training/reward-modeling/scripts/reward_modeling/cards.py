@@ -9,8 +9,8 @@ from typing import Any
 from .console import ModelError, RunError
 from .kinds import KINDS, golden_scores
 from .model_folder import read_json, snapshot, tensors
+from .output_folder import CARD
 
-CARD = "reward_model.json"
 CARD_VERSION = 1
 
 RELOAD_TOLERANCE = 1e-5

@@ -9,38 +9,25 @@ standard deviation of its rewards, and golden scores of a few fixed texts. `kind
 
 from __future__ import annotations
 
-import atexit
-import contextlib
-import json
-import os
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .cards import CARD, CARD_VERSION, MERGE_TOLERANCE, RELOAD_TOLERANCE, check_golden, check_unchanged, read_card
-from .console import ModelError, UsageError, UserError
+from .cards import CARD_VERSION, MERGE_TOLERANCE, RELOAD_TOLERANCE, check_golden, check_unchanged, read_card
+from .chat_templates import DATE_NOTE, writes_the_date
+from .console import ModelError, UsageError, UserError, to_json
 from .kinds import GOLDEN_CONVERSATIONS as GOLDEN_CONVERSATIONS
 from .kinds import OUTCOME, PROCESS, Kind, golden_scores, kind_of_architecture
 from .model_folder import CONFIG, check_folder, own_code, pickled_weights, read_json, snapshot
-from .rendering import prepare_tokenizer
+from .output_folder import CARD, staged
+from .tokenizer_setup import prepare_tokenizer
 from .vocabulary import check_embedded, check_tells_apart
 from .weights import check_is_model, check_is_no_adapter_on_the_hub, check_loaded, explain
 
 if TYPE_CHECKING:
     import torch
 
-STAGING = ".model.partial"
 ADAPTER = "adapter"
-# What a model that is replaced may leave and the new one may not overwrite, though transformers would read it.
-OF_ANOTHER_MODEL = (
-    "*.safetensors",
-    "*.safetensors.index.json",
-    "pytorch_model*.bin*",
-    "chat_template*",
-    "*token*.json",
-)
-
 # Words in what the hub's client says -> the next thing to try.
 HUB_HINTS = {
     "gated repo": "accept the terms on the model's page, then log in with `hf auth login`",
@@ -321,6 +308,8 @@ def _adopt_foreign_tokenizer(path: str, tokenizer: Any, model: Any, kind: Kind) 
     notes = [f"{path} has no {CARD}: how its text was rendered in training is not known, its own chat template is used"]
     if not tokenizer.chat_template:
         notes += prepare_tokenizer(tokenizer)
+    elif writes_the_date(tokenizer):
+        notes.append(DATE_NOTE)
     rows = model.get_input_embeddings().num_embeddings
     if tokenizer.pad_token is None or tokenizer.pad_token_id >= rows:
         why = "it was missing" if tokenizer.pad_token is None else "its own has no embedding"
@@ -333,12 +322,10 @@ def _adopt_foreign_tokenizer(path: str, tokenizer: Any, model: Any, kind: Kind) 
 
 
 def _check_fingerprint(path: str, card: dict[str, Any], renderer: Any) -> None:
-    from jinja2 import TemplateError
-
     try:
         unchanged = renderer.fingerprint == card.get("fingerprint")
-    except TemplateError as error:
-        raise ModelError(f"{path} has a broken chat template: {error}", hint="restore the one saved with it") from error
+    except ModelError as error:  # of the template
+        raise ModelError(error.message.replace("the model", path, 1), hint="restore the one saved with it") from error
     if unchanged:
         return
     was, now = card.get("rendering", {}), renderer.contract()
@@ -505,32 +492,25 @@ def save(
 
     model: in memory; a PEFT model is merged first, its adapter kept in the folder `adapter`. renderer: a `Renderer`, or
     a `StepRenderer` for a process reward model. training: any JSON summary. reward: {"mean", "std", "n"} over held-out
-    answers or steps. The files move into place one by one, `config.json` last: a folder that can be loaded is complete.
+    answers or steps. Of what is in the folder, only a model saved before is replaced (`output_folder.staged`).
     Raises RunError when the reloaded model does not give the golden scores of the one in memory.
     """
-    output_dir = Path(output_dir)
-    staging = output_dir / STAGING
     kind = kind_of_architecture(type(unwrapped(model)).__name__)
     golden, tolerance = golden_scores(model, renderer), RELOAD_TOLERANCE
     device = next(model.parameters()).device
-    try:
-        shutil.rmtree(staging, ignore_errors=True)
-        staging.mkdir(parents=True)
+    with staged(output_dir) as folder:
         if hasattr(model, "merge_and_unload"):
-            model.save_pretrained(staging / ADAPTER)
+            model.save_pretrained(folder / ADAPTER)
             model, tolerance = model.merge_and_unload(), MERGE_TOLERANCE
         _write_contract_into_config(model, renderer.tokenizer, kind)
-        model.save_pretrained(staging)
-        renderer.tokenizer.save_pretrained(staging)
+        model.save_pretrained(folder)
+        renderer.tokenizer.save_pretrained(folder)
         card = _card(kind, renderer, training, reward, golden)
-        (staging / CARD).write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        (folder / CARD).write_text(to_json(card, indent=2) + "\n", encoding="utf-8")
         model.to("cpu")
-        (staging / "README.md").write_text(_readme(kind, card), encoding="utf-8")
-        card["reload_difference"] = _verify(staging, kind, golden, tolerance, str(device))
-        (staging / CARD).write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        move_into_place(staging, output_dir)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        (folder / "README.md").write_text(_readme(kind, card), encoding="utf-8")
+        card["reload_difference"] = _verify(folder, kind, golden, tolerance, str(device))
+        (folder / CARD).write_text(to_json(card, indent=2) + "\n", encoding="utf-8")
     return card
 
 
@@ -565,50 +545,3 @@ def _verify(folder: Path, kind: Kind, golden: list, tolerance: float, device: st
     loaded = load(str(folder), device=device, kind=kind, compare=False)
     renderer = kind.renderer(loaded.tokenizer, scored_at(loaded.model), loaded.card["rendering"])
     return check_golden(golden_scores(loaded.model, renderer), golden, tolerance)
-
-
-def move_into_place(staging: Path, output_dir: Path) -> None:
-    (output_dir / "config.json").unlink(missing_ok=True)
-    shutil.rmtree(output_dir / ADAPTER, ignore_errors=True)
-    for pattern in OF_ANOTHER_MODEL:
-        for file in output_dir.glob(pattern):
-            file.unlink()
-    for file in sorted(staging.iterdir(), key=lambda file: (file.name == "config.json", file.name == CARD)):
-        file.replace(output_dir / file.name)
-
-
-def check_output_dir(output_dir: str | Path, *, overwrite: bool, resuming: bool) -> Path:
-    """The folder, made if need be, and removed on leaving if nothing came into it (a dry run, a start that failed).
-
-    Raises UsageError when it holds a model already or cannot be written to.
-    """
-    output_dir = Path(output_dir)
-    if output_dir.exists() and not output_dir.is_dir():
-        raise UsageError(f"{output_dir} is a file, not a folder")
-    holds = [name for name in ("config.json", CARD) if (output_dir / name).exists()] or [
-        file.name for file in output_dir.glob("checkpoint-*")
-    ]
-    if holds and not (overwrite or resuming):
-        raise UsageError(
-            f"{output_dir} already holds a model ({holds[0]})",
-            hint="choose another --output_dir, continue with --resume_from_checkpoint, or add --overwrite_output_dir",
-        )
-    made = [folder for folder in (output_dir, *output_dir.parents) if not folder.exists()]
-    atexit.register(_remove_empty, [folder.absolute() for folder in made])
-    try:
-        output_dir.mkdir(parents=True, exist_ok=True)
-        probe = output_dir / f".write-test-{os.getpid()}"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise UsageError(
-            f"cannot write to {output_dir}: {error.strerror}", hint="choose another --output_dir"
-        ) from error
-    return output_dir
-
-
-def _remove_empty(folders: list[Path]) -> None:
-    """Remove these folders, innermost first, up to the first that is not empty."""
-    with contextlib.suppress(OSError):
-        for folder in folders:
-            folder.rmdir()

@@ -19,9 +19,15 @@ import json
 import logging
 import math
 import os
+import re
+import shutil
+import signal
+import stat
 import sys
 import time
 import warnings
+import weakref
+import zlib
 from collections.abc import Callable, Iterator
 from os import environ
 from pathlib import Path
@@ -29,6 +35,7 @@ from typing import Any
 
 EXIT_INTERRUPTED = 130
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
+SIGNAL_SECONDS = 10.0
 QUIET_SECONDS = 5.0  # between two progress lines where there is no terminal
 
 
@@ -87,16 +94,16 @@ def console():
 
 def log(message: str) -> None:
     """One plain progress line on stderr, never styled: a path with brackets stays a path."""
-    if _is_first_process():
+    if is_first_process():
         console().print(message, markup=False)
 
 
 def warn(message: str) -> None:
-    if _is_first_process():
+    if is_first_process():
         console().print(f"warning: {message}", markup=False, style="yellow")
 
 
-def _is_first_process() -> bool:
+def is_first_process() -> bool:
     """Whether this is the process of a distributed run that speaks for all of them."""
     return os.environ.get("RANK", "0") == "0"
 
@@ -111,7 +118,7 @@ def table(title: str, columns: list[str], rows: list[list[Any]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    if not _is_first_process():
+    if not is_first_process():
         return
     # A Text is never read as markup: a title may hold a path with brackets.
     drawn = Table(title=Text(title, style="table.title"), title_justify="left", pad_edge=False)
@@ -159,7 +166,7 @@ def emit(result: dict[str, Any]) -> None:
         raise RunError(
             "stdout is closed: there is nowhere to write the result", hint="redirect stdout to a file, or to /dev/null"
         )
-    text = json.dumps(finite(result), ensure_ascii=False, indent=2, default=str) + "\n"
+    text = to_json(result, indent=2) + "\n"
     try:
         _results.write(text)
         _results.flush()
@@ -186,6 +193,11 @@ def finite(value: Any) -> Any:
     return value
 
 
+def to_json(value: Any, **how: Any) -> str:
+    """JSON text of anything, with null for what JSON cannot carry: every file and stdout is written by this."""
+    return json.dumps(finite(value), ensure_ascii=False, default=str, allow_nan=False, **how)
+
+
 def keep_stdout_for_results() -> None:
     """Send everything that libraries, child processes and C code print to stderr; `emit` alone keeps stdout."""
     global _results
@@ -197,7 +209,8 @@ def keep_stdout_for_results() -> None:
         os.dup2(2, 1)
     except OSError:
         return
-    _results = os.fdopen(saved, "w", encoding="utf-8")
+    # A name of a file that is not UTF-8 must not end the run: its bytes are escaped, which JSON reads.
+    _results = os.fdopen(saved, "w", encoding="utf-8", errors="backslashreplace")
 
 
 def quiet_libraries() -> None:
@@ -215,11 +228,11 @@ def quiet_libraries() -> None:
 
 def main_guard(main: Callable[[], dict[str, Any] | None]) -> None:
     """Run a script's `main`, print its result as JSON and leave with the exit code of DESIGN contract 6."""
-    if sys.stderr is None:  # the caller closed it (`2>&-`)
-        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - for the life of the process
+    _open_closed_streams()
     keep_stdout_for_results()
     quiet_libraries()
     keep_freed_memory()
+    interrupted = _interrupt_on_signals()
     try:
         result = main()
         if result is not None:
@@ -229,15 +242,52 @@ def main_guard(main: Callable[[], dict[str, Any] | None]) -> None:
         print(error.render(), file=sys.stderr)
         code = error.exit_code
     except KeyboardInterrupt:
-        print("interrupted: nothing half-written was kept", file=sys.stderr)
         code = EXIT_INTERRUPTED
     except BrokenPipeError:  # the reader of stdout or of stderr has left, as `head` does: there is nobody to tell
         _discard(sys.stderr)
         code = RunError.exit_code
-    except Exception as error:
-        code = _explain_unexpected(error)
-    sys.stderr.flush()
+    except Exception as error:  # some libraries turn an interruption into an error of their own
+        code = EXIT_INTERRUPTED if interrupted else _explain_unexpected(error)
+    if code == EXIT_INTERRUPTED and is_first_process():
+        print("interrupted: nothing half-written was kept", file=sys.stderr)
+    with contextlib.suppress(OSError):
+        sys.stderr.flush()
     raise SystemExit(code)
+
+
+def _open_closed_streams() -> None:
+    """Give streams that the caller closed (`2>&-`) a place to go. Else the next file opened, such as a checkpoint, would
+    get the number of stderr, and with it what libraries print there."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_RDWR), number)
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - for the life of the process
+
+
+def _interrupt_on_signals() -> list[int]:
+    """Let SIGTERM (a scheduler, torchrun, `kill`) and SIGHUP (a closed terminal) end a run as Ctrl-C does: cleaned up, exit 130.
+
+    Returns a list that holds the signals that came. A repeated one is ignored for some seconds, in which files are cleared
+    away, and interrupts again after them. What the caller chose to ignore (nohup) stays ignored.
+    """
+    came: list[int] = []
+    since = [-math.inf]
+
+    def interrupt(number: int, frame: Any) -> None:
+        came.append(number)
+        if time.monotonic() - since[0] > SIGNAL_SECONDS:
+            since[0] = time.monotonic()
+            raise KeyboardInterrupt
+
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        with contextlib.suppress(ValueError):  # not in the main thread
+            if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, interrupt)
+    return came
 
 
 def keep_freed_memory() -> None:
@@ -269,10 +319,13 @@ def _explain_unexpected(error: Exception) -> int:
 
 def _known_run_error(error: Exception) -> UserError:
     text = f"{type(error).__name__}: {error}".strip().splitlines()[0]
-    if _is_full_disk(error):
+    if is_full_disk(error):
         return RunError(
             "the disk is full", where=getattr(error, "filename", None), hint="free some space, then run again"
         )
+    named = getattr(error, "filename", None)
+    if isinstance(error, PermissionError) and named and Path(named).exists() and not os.access(named, os.R_OK):
+        return RunError(f"not allowed to read: {error.filename}", hint="change its permissions, or name another")
     if isinstance(error, PermissionError):
         return RunError(f"not allowed to write: {error.filename}", hint="choose another --output_dir")
     if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
@@ -282,7 +335,7 @@ def _known_run_error(error: Exception) -> UserError:
     return RunError(text, hint="set REWARD_MODELING_DEBUG=1 to see where this happened")
 
 
-def _is_full_disk(error: BaseException) -> bool:
+def is_full_disk(error: BaseException) -> bool:
     """Whether this error, or one that it was raised from, is a write that found no space."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return True
@@ -291,46 +344,148 @@ def _is_full_disk(error: BaseException) -> bool:
     if any(sign in str(error) for sign in signs):
         return True
     before = error.__cause__ or error.__context__
-    return before is not None and _is_full_disk(before)
+    return before is not None and is_full_disk(before)
+
+
+# ---- files that are written ---------------------------------------------------------------------------------------
+
+
+class Held(type(Path())):
+    """A path that this process alone may write to while the object lives: it is locked, for a file by its partial one."""
+
+
+def locked(path: str | Path, file: Path, flags: int = os.O_RDONLY) -> Path:
+    """`path`, held by a lock on `file` (the folder itself, or the partial file). Raises UsageError when another run has it.
+
+    The kernel takes the lock away when the process ends, however it ends. Where the file system has no locks: a warning.
+    """
+    descriptor = os.open(file, flags, 0o666)
+    try:
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except ImportError:  # not on Windows
+        pass
+    except BlockingIOError as error:
+        os.close(descriptor)
+        raise UsageError(
+            f"another run is writing to {path}", hint="wait until it has ended, stop it, or choose another place"
+        ) from error
+    except OSError as error:
+        warn(f"{path} cannot be locked ({error.strerror}): see to it that no second run writes there")
+    held = Held(path)
+    held.descriptor = descriptor
+    weakref.finalize(held, _let_go, descriptor, file if flags & os.O_CREAT else None)
+    return held
+
+
+def _let_go(descriptor: int, partial: Path | None) -> None:
+    with contextlib.suppress(OSError):
+        if partial is not None and os.path.samestat(os.fstat(descriptor), os.lstat(partial)):
+            partial.unlink()
+    os.close(descriptor)
+
+
+def _held_file(path: str | Path) -> Path:
+    """The path of a file, held by its partial file, which lies beside it (a link's target) until it takes its place."""
+    while True:
+        partial = _partial(path)
+        held = locked(path, partial, os.O_RDWR | os.O_CREAT)
+        with contextlib.suppress(FileNotFoundError):  # the run before has just moved it into place
+            if os.path.samestat(os.fstat(held.descriptor), partial.stat()):
+                return held
+
+
+def _partial(path: str | Path) -> Path:
+    target = Path(os.path.realpath(path))
+    name = target.name if len(os.fsencode(target.name)) < 240 else f"{zlib.crc32(os.fsencode(target.name)):08x}"
+    return target.with_name(f".{name}.partial")
+
+
+def is_standard_stream(path: Path) -> bool:
+    """Whether stdout or stderr of this process is redirected to this file."""
+    for stream in (1, 2, _results):
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            if os.path.samestat(os.fstat(stream if isinstance(stream, int) else stream.fileno()), path.stat()):
+                return True
+    return False
+
+
+def sweep(folder: str | Path, names: str) -> None:
+    """Remove what killed runs left in a folder: entries whose name is matched by the regular expression `names`, but for
+    those that carry the number of a process (as `.write-test-17` and `.x.17.partial` do) which still runs."""
+    for path in Path(folder).iterdir():
+        if re.fullmatch(names, path.name) and not _is_alive(
+            re.search(r"\.(?:write-test-)?(\d+)(?:\.partial)?$", path.name)
+        ):
+            remove(path)
+
+
+def _is_alive(number: re.Match | None) -> bool:
+    try:
+        return number is not None and os.kill(int(number[1]), 0) is None
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a link or a folder with all it holds, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def check_output_file(path: str | Path, overwrite: bool = False) -> Path:
-    """The path, if a file can be written there.
+    """The path, if a file can be written there, and held for this run while the returned object lives.
 
-    Raises UsageError when it is a folder, when its folder cannot be written to, or when it exists and may not be replaced.
+    Raises UsageError when it is a folder, a device or a pipe, when its folder cannot be written to, when another run is
+    writing it, or when it exists and may not be replaced. Of a link, the target is meant.
     """
     path = Path(path)
-    if path.is_dir():
-        raise UsageError(f"{path} is a folder, not a file")
-    if path.exists() and not overwrite:
-        raise UsageError(f"{path} exists already", hint="give another name, or add --overwrite")
-    parent = path.parent
     try:
-        parent.mkdir(parents=True, exist_ok=True)
-        # Permission bits do not say it all (root, read-only mounts, /proc): only a write does.
-        probe = parent / f".write-test-{os.getpid()}"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror}", hint="choose another place for the file") from error
-    return path
+        if path.is_dir():
+            raise UsageError(f"{path} is a folder, not a file")
+        if path.exists() and (not path.is_file() or is_standard_stream(path)):
+            raise UsageError(f"{path} is not a regular file", hint="give the name of a file, or leave the flag out")
+        if path.exists() and not overwrite:
+            raise UsageError(f"{path} exists already", hint="give another name, or add --overwrite")
+        target = Path(os.path.realpath(path))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        sweep(target.parent, rf"\.write-test-\d+|\.{re.escape(target.name)}\.\d+\.partial")
+        return _held_file(path) if is_first_process() else path  # only a write says whether it can be written to
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(f"cannot write {path}: {reason}", hint="choose another place for the file") from error
 
 
 def write_whole(path: str | Path, lines) -> int:
-    """Write text lines to `path` so that it appears complete or not at all. Returns the number of lines."""
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    """Write text lines to `path` so that it appears complete or not at all. Returns the number of lines.
+
+    A link stays one: its target is written. A file that is replaced keeps its permissions.
+    """
+    held = path if hasattr(path, "descriptor") else _held_file(path)
+    partial, target = _partial(held), Path(os.path.realpath(held))
     count = 0
     try:
-        with open(partial, "w", encoding="utf-8", newline="\n") as file:
+        with contextlib.suppress(FileNotFoundError):
+            os.fchmod(held.descriptor, stat.S_IMODE(target.stat().st_mode))
+        os.ftruncate(held.descriptor, 0)
+        with open(
+            held.descriptor, "w", encoding="utf-8", newline="\n", errors="backslashreplace", closefd=False
+        ) as file:
             for line in lines:
                 file.write(line + "\n")
                 count += 1
             file.flush()
             os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
+        partial.replace(target)
+        del held.descriptor  # it is that of the file itself now: the next text needs a partial file of its own
+    except BaseException:
         partial.unlink(missing_ok=True)
+        raise
     return count
 
 
@@ -373,7 +528,7 @@ DEFINITIONS = {
 }
 
 _ON_PAIRS = {
-    **dict.fromkeys(("n_pairs", "n_prompts", "ties", "not_scored", "truncated"), _COUNT),
+    **dict.fromkeys(("n_pairs", "n_prompts", "ties", "not_scored", "truncated", "not_rendered"), _COUNT),
     **dict.fromkeys(("accuracy", "macro_accuracy", "micro_accuracy"), _ESTIMATE),
     **dict.fromkeys(("tie_share", "log_loss", "brier", "ece", "ece_if_calibrated", "overconfidence"), _NUMBER),
     **{"margin": _map(_NUMBER), "length": _map(_ANY), "subsets": _map(_ESTIMATE), "blind": _map(_NUMBER)},
@@ -420,14 +575,19 @@ _OPTIMISED = {
 _DRY = {"dry_run": {"const": True}}
 _CHECKED = {
     **{"format": _TEXT, "files": _list(_TEXT), "columns_used": _list(_TEXT), "metadata_columns": _list(_TEXT)},
-    **dict.fromkeys(("rows", "equal_scores", "dropped", "errors", "warnings"), _COUNT),
-    **{"set_aside": _map(_COUNT), "findings": _FINDINGS, "output": _FILE},
+    **dict.fromkeys(("rows", "kept", "equal_scores", "dropped", "errors", "warnings"), _COUNT),
+    **dict.fromkeys(("kinds", "set_aside", "winner_values", "dropped_rows", "dropped_completions"), _map(_COUNT)),
+    **{"findings": _FINDINGS, "output": _FILE},
 }
 
 SCHEMAS: dict[str, tuple[dict[str, Any], ...]] = {
     "check_data.py": (
-        _object({**_CHECKED, "comparisons": _COUNT}),
-        _object({**_CHECKED, **dict.fromkeys(("solutions", "steps", "labelled_steps", "incorrect_steps"), _COUNT)}),
+        _object(
+            _CHECKED,
+            **dict.fromkeys(("comparisons", "solutions", "steps", "labelled_steps", "incorrect_steps"), _COUNT),
+            **{"prompts": _COUNT, "completions": _COUNT, "metadata_moved": _map(_COUNT)},
+        ),
+        _object({"error": _object({"message": _TEXT, "where": _FILE, "hint": _FILE})}),
         _object({"formats": _list(_map(_ANY))}),
         _object({"checks": _list(_map(_TEXT))}),
     ),
@@ -446,6 +606,7 @@ SCHEMAS: dict[str, tuple[dict[str, Any], ...]] = {
         _object(
             {
                 **dict.fromkeys(("prompts", "completions", "not_scored", "truncated"), _COUNT),
+                **{"prompts_with_unscored": _COUNT, "not_rendered": _COUNT},
                 **{"model": _TEXT, "reward_mean": _NUMBER, "output": _FILE},
             },
             rows=_list(

@@ -10,16 +10,19 @@ the first of their names. `tools` and `id` are read alike for all of them.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from . import adapters
+from . import adapters, cells
 from .adapters import PAIR, Row, RowError, tools
-from .console import DataError, UsageError
+from .console import DataError, UsageError, finite
+from .metadata import LABEL_NAMES, unwrapped
 from .records import SCORING, Comparison, Origin, Ranking, Records, Solution, as_comparison, as_ranking, steps_refused
 from .sources import Table, bad_rows
+from .winners import key, meaning
 
 Record = Comparison | Ranking | Solution
 
@@ -387,6 +390,9 @@ FORMATS: dict[str, Format] = {
 # ---- rows to records --------------------------------------------------------------------------------------------------
 
 
+NAMES = frozenset(name for entry in FORMATS.values() for names in entry.columns for name in names.split("|"))
+"""Columns that a format reads."""
+
 HEAD = 20
 """How many rows vote on the format."""
 
@@ -402,46 +408,33 @@ def convert(
     neutral: str | None = None,
     *,
     leave_out_unreadable: bool = False,
+    winner_values: dict[str, str] | None = None,
 ) -> Records:
     """The records of one table. Raises UsageError for an unknown format, DataError for what cannot be read."""
-    rows = _rename(table, columns)
-    chosen = _named(format) if format else recognise(rows, table.name, prompts=kind == "prompts")
-    if chosen.stepwise and kind in ("comparison", "scoring"):
-        raise steps_refused(table.name)
-    if kind == "stepwise" and not chosen.stepwise:
-        raise DataError(
-            f"these rows (format `{chosen.name}`) have no steps",
-            where=table.name,
-            hint="give `prompt`, `completions` (the steps) and `labels`; check_data.py --list_formats shows every format",
-        )
-    if not chosen.answered and kind != "prompts":
-        raise DataError(f"these rows (format `{chosen.name}`) hold prompts only, no answers", where=table.name)
-    if not chosen.labelled and kind not in ("stepwise", "prompts", *SCORING):
-        raise DataError(
-            f"these rows (format `{chosen.name}`) do not say which answer is better",
-            where=table.name,
-            hint="give chosen and rejected, or completions with scores; completions without labels can be scored",
-        )
-    used_by_row = [chosen.pick(row) for row in rows]
-    used = dict.fromkeys(column for _, names in used_by_row for column in names.values())
-    records, problems = [], []
-    for number, row, (picked, _) in zip(table.numbers, rows, used_by_row, strict=True):
-        try:
-            unused = kind in ("prompts", "step_scoring")
-            rated = {"neutral": "ignore" if unused else neutral} if chosen.rated else {}
-            record = _record(chosen, row, picked, used, Origin(table.name, number), rated)
-            if kind == "prompts":
-                _refuse_blank(record.prompt)
-            records.append(record)
-        except RowError as error:
-            records.append(None)
-            problems.append((number, f"{error}{_other_format(chosen, row)}"))
-    unused = [name for name in dict.fromkeys(name for row in rows for name in row) if name not in used]
-    _refuse_lost_input(table, chosen, [name for name in unused if name.lower() in INPUT_LIKE], rows, records)
-    if problems and not (leave_out_unreadable and 2 * len(problems) <= len(rows)):
-        raise bad_rows(table.name, problems, hint=_hint(chosen, columns), total=len(rows))
-    kept, set_aside = [], {"unreadable": len(problems)} if problems else {}
-    for row, record in zip(rows, records, strict=True):
+    total = len(table.rows) + len(table.problems)
+    problems = list(table.problems)
+    numbered = _decoded(table, columns, problems)
+    chosen = _format_of(table, format, [row for _, row in numbered], problems, kind)
+    picked_rows = [chosen.pick(row) for _, row in numbered]
+    used = dict.fromkeys(column for _, names in picked_rows for column in names.values())
+    winners = {}
+    if "winner" in chosen.needs:
+        given = [(number, picked) for (number, _), (picked, _) in zip(numbered, picked_rows, strict=True)]
+        winners = _say_winners(given, kind, winner_values, columns, table.name)
+    if chosen.rated:
+        for picked, _ in picked_rows:
+            picked["neutral"] = "ignore" if kind in ("prompts", "step_scoring") else neutral
+    # Labels of rows to be scored are no part of what is scored: they are kept as any other column is.
+    owned = [name for name in used if kind not in SCORING or name not in _labels_of(chosen)]
+    records = _records(table.name, chosen, numbered, picked_rows, owned, kind, problems)
+    unused = [name for name in dict.fromkeys(name for _, row in numbered for name in row) if name not in used]
+    _refuse_lost_input(table.name, chosen, [name for name in unused if name.lower() in INPUT_LIKE], numbered, records)
+    problems.sort()
+    if problems and not (leave_out_unreadable and 2 * len(problems) <= total):
+        hint = table.hint if len(problems) == len(table.problems) else _hint(chosen, columns)
+        raise bad_rows(table.name, problems, hint=hint, total=total)
+    kept, set_aside = [], table.set_aside | ({"unreadable": len(problems)} if problems else {})
+    for (_, row), record in zip(numbered, records, strict=True):
         if record is None:
             continue
         reason = _why_set_aside(row, record)
@@ -457,23 +450,144 @@ def convert(
         set_aside=set_aside,
         files=(table.name,),
         unreadable=tuple((f"{table.name}:{number}", reason) for number, reason in problems),
+        winner_values=winners,
     )
 
 
-def _record(chosen: Format, row: Row, picked: Row, used: Iterable[str], origin: Origin, rated: Row) -> Record:
+def _format_of(
+    table: Table, format: str | None, rows: list[Row], problems: list[tuple[int, str]], kind: str | None
+) -> Format:
+    """The format named or recognised. Raises DataError where none fits, or where it has no records of this kind."""
+    total = len(table.rows) + len(table.problems)
+    if not rows:
+        raise bad_rows(table.name, problems, total=total, hint=table.hint)
+    try:
+        chosen = _named(format) if format else recognise(rows, table.name, kind)
+    except DataError:
+        if problems:  # they may be the reason
+            raise bad_rows(table.name, problems, total=total, hint=table.hint) from None
+        raise
+    _refuse_kind(chosen, kind, table.name)
+    return chosen
+
+
+def _records(
+    name: str,
+    chosen: Format,
+    numbered: list[tuple[int, Row]],
+    picked_rows: list[tuple[Row, dict[str, str]]],
+    used: Iterable[str],
+    kind: str | None,
+    problems: list[tuple[int, str]],
+) -> list[Record | None]:
+    """A record for each row, or None for one that cannot be read, which is added to `problems`."""
+    records: list[Record | None] = []
+    for (number, row), (picked, _) in zip(numbered, picked_rows, strict=True):
+        try:
+            record = _record(chosen, row, picked, used, Origin(name, number))
+            if kind == "prompts" or not chosen.answered:
+                _refuse_blank(record.prompt)
+            records.append(record)
+        except adapters.NeutralError:
+            raise _say_neutral(chosen, [picked for picked, _ in picked_rows], f"{name}:{number}") from None
+        except RowError as error:
+            records.append(None)
+            problems.append((number, f"{error}{_other_format(chosen, row)}"))
+    return records
+
+
+def _decoded(table: Table, columns: dict[str, str], problems: list[tuple[int, str]]) -> list[tuple[int, Row]]:
+    """The numbered rows under the names of --columns, with messages and lists that were written as text; adds to problems."""
+    numbered = []
+    for number, row in zip(table.numbers, _rename(table, columns), strict=True):
+        try:
+            read = {name: cells.decoded(value, name) if name in NAMES else value for name, value in row.items()}
+            numbered.append((number, read))
+        except RowError as error:
+            problems.append((number, str(error)))
+    return numbered
+
+
+def _refuse_kind(chosen: Format, kind: str | None, where: str) -> None:
+    """Raises DataError for a format that has no records of this kind."""
+    if chosen.stepwise and kind in ("comparison", "scoring"):
+        raise steps_refused(where)
+    if kind == "stepwise" and not chosen.stepwise:
+        raise DataError(
+            f"these rows (format `{chosen.name}`) have no steps",
+            where=where,
+            hint="give `prompt`, `completions` (the steps) and `labels`; check_data.py --list_formats shows every format",
+        )
+    if not chosen.answered and kind not in ("prompts", "any"):
+        raise DataError(f"these rows (format `{chosen.name}`) hold prompts only, no answers", where=where)
+    if not chosen.labelled and kind not in ("any", "stepwise", "prompts", *SCORING):
+        raise DataError(
+            f"these rows (format `{chosen.name}`) do not say which answer is better",
+            where=where,
+            hint="give chosen and rejected, or completions with scores; completions without labels can be scored",
+        )
+
+
+def _say_winners(
+    given: list[tuple[int, Row]],
+    kind: str | None,
+    winner_values: dict[str, str] | None,
+    columns: dict[str, str],
+    where: str,
+) -> dict[str, int]:
+    """Write a, b or tie into the rows that say the winner otherwise. Returns {"value=a": its rows}."""
+    if kind == "prompts":  # nobody asks who won
+        for _, row in given:
+            row.pop("winner", None)
+    said = [(number, row) for number, row in given if row.get("winner") not in (None, "")]
+    means, counts = meaning([(number, row["winner"]) for number, row in said], winner_values, columns, where)
+    for _, row in given:
+        value = row.pop("winner", "")
+        if value != "":
+            row["winner"] = means.get(key(value), value)
+    return counts
+
+
+def _say_neutral(chosen: Format, rows: list[Row], where: str) -> DataError:
+    """The error for steps rated 0 without --neutral, with what each choice does to the counts."""
+    counts = {}
+    for neutral in adapters.NEUTRAL:
+        labels = []
+        for row in rows:
+            with contextlib.suppress(RowError, KeyError):  # a KeyError: a column is missing, another error will say so
+                labels += chosen.convert(row | {"neutral": neutral}).labels
+        counts[neutral] = (labels.count(1.0), labels.count(0.0), len(labels))
+    (right, _, steps), (right_without, wrong_without, _) = counts["good"], counts["ignore"]
+    wrong = counts["bad"][1]
+    return DataError(
+        f"{right - right_without} of {steps} steps are rated 0, neither right nor wrong: --neutral says what that means",
+        where=where,
+        hint=f"--neutral good counts them as right (then {right} right, {wrong_without} wrong), bad as wrong "
+        f"({right_without} right, {wrong} wrong), ignore gives them no label ({right_without} right, "
+        f"{wrong_without} wrong). good: such a step may stand in an answer; bad: only steps that help may; "
+        "ignore: let the model learn from clear steps alone",
+    )
+
+
+def _record(chosen: Format, row: Row, picked: Row, used: Iterable[str], origin: Origin) -> Record:
     missing = _missing(chosen, row, picked)
     if missing:
         there = any(name in row for name in missing.split("|"))
         raise RowError(f"column `{missing.replace('|', '` or `')}` is {'null' if there else 'missing'}")
-    record = chosen.convert(picked | rated)
+    record = chosen.convert(picked)
     fields: dict[str, Any] = {
         "origin": origin,
-        "metadata": {name: value for name, value in row.items() if name not in used},
+        "metadata": finite(unwrapped({name: value for name, value in row.items() if name not in used})),
         "id": picked.get("id"),
     }
     if not isinstance(record, Solution):
         fields["tools"] = tools(picked.get("tools"))
     return replace(record, **fields)
+
+
+def _labels_of(chosen: Format) -> set[str]:
+    """The columns of a format that say how good answers or steps are, by all of their names."""
+    return {name for names in chosen.columns for name in names.split("|") if name in LABEL_NAMES or "score" in name}
 
 
 def _refuse_blank(prompt: list[dict]) -> None:
@@ -522,19 +636,18 @@ def _named(name: str) -> Format:
     return FORMATS[name]
 
 
-def recognise(rows: list[Row], where: str, *, prompts: bool = False) -> Format:
+def recognise(rows: list[Row], where: str, kind: str | None = None) -> Format:
     """The format that most of the first rows fit; when none fits, the one whose columns they have, for its messages.
 
     Labelled formats come first: rows with chosen, rejected and `messages` are comparisons. Formats without answers are
-    tried only where `prompts` are asked for. Raises DataError when no format has these columns.
+    tried only for the kinds "prompts" and "any", there last. Raises DataError when no format has these columns.
     """
     head = rows[:HEAD]
-    tried = {name: entry for name, entry in FORMATS.items() if prompts or entry.answered}
-    tiers = [
-        [name for name, entry in tried.items() if entry.labelled],
-        [name for name, entry in tried.items() if not entry.answered],
-        [name for name, entry in tried.items() if entry.answered and not entry.labelled],
-    ]
+    tried = {name: entry for name, entry in FORMATS.items() if kind in ("prompts", "any") or entry.answered}
+    open_ones = [name for name, entry in tried.items() if not entry.answered]
+    unlabelled = [name for name, entry in tried.items() if entry.answered and not entry.labelled]
+    tiers = [[name for name, entry in tried.items() if entry.labelled]]
+    tiers += [["open_conversation", *unlabelled], open_ones] if kind == "any" else [open_ones, unlabelled]
     for tier in filter(None, tiers):
         votes = {name: sum(_fits(FORMATS[name], row) for row in head) for name in tier}
         best = max(votes, key=lambda name: votes[name])
@@ -606,21 +719,21 @@ def _hint(chosen: Format, columns: dict[str, str]) -> str:
 
 
 def _refuse_lost_input(
-    table: Table, chosen: Format, names: list[str], rows: list[Row], records: list[Record | None]
+    where: str, chosen: Format, names: list[str], numbered: list[tuple[int, Row]], records: list[Record | None]
 ) -> None:
     """Raise DataError for columns that could be part of the input, are not read, and hold what no message says."""
     for name in names:
         lost = [
             number
-            for number, row, record in zip(table.numbers, rows, records, strict=True)
+            for (number, row), record in zip(numbered, records, strict=True)
             if not _already_there(row.get(name), record)
         ]
         if not lost:
             continue
         raise DataError(
             f"column `{name}` could be part of the input, but format `{chosen.name}` does not use it "
-            f"({len(lost)} of {len(rows)} rows)",
-            where=f"{table.name}:{lost[0]}",
+            f"({len(lost)} of {len(numbered)} rows)",
+            where=f"{where}:{lost[0]}",
             hint=f"{_ways_to_use(chosen, name)}, or leave it out with --columns {name}=",
         )
 

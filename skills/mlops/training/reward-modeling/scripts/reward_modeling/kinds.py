@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from .records import Message
-from .rendering import Renderer, StepRenderer, default_separator
+from .rendering import Renderer, content_rule
+from .step_rendering import StepRenderer, default_separator
 
 # Fixed for good: a card written today must be checkable by every later version.
 GOLDEN_CONVERSATIONS: tuple[tuple[Message, ...], ...] = (
@@ -149,7 +150,9 @@ OUTCOME = Kind(
     script="train.py",
     golden=tuple({"messages": list(messages)} for messages in GOLDEN_CONVERSATIONS),
     score_golden=_reward,
-    renderer=lambda tokenizer, scored_at, rendering: Renderer(tokenizer, max_length=None, scored_at=scored_at),
+    renderer=lambda tokenizer, scored_at, rendering: Renderer(
+        tokenizer, max_length=None, scored_at=scored_at, special_tokens_in_content=content_rule(rendering)
+    ),
     front=("pipeline_tag: text-classification", "tags: [reward-model, bradley-terry]"),
     readme=OUTCOME_README,
 )
@@ -169,6 +172,7 @@ PROCESS = Kind(
         max_length=None,
         scored_at=scored_at,
         step_separator=rendering.get("step_separator") or default_separator(tokenizer),
+        special_tokens_in_content=content_rule(rendering),
     ),
     front=("pipeline_tag: token-classification", "tags: [reward-model, process-reward-model]"),
     readme=PROCESS_README,

@@ -20,12 +20,13 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
-from . import checkpoints
+from . import checkpoints, losses
+from .completeness import said
 from .console import DataError, ModelError, RunError, UsageError, log
 from .kinds import PROCESS
 from .packing import pack, padded_batches, right_padded
 from .records import Message
-from .rendering import OVERLONG, STEP_SEPARATOR, STEPS_OVERLONG, StepRenderer, split_steps
+from .rendering import OVERLONG
 from .scoring import (
     PADDED_TOKENS,
     SCORING_ARGUMENTS,
@@ -33,10 +34,11 @@ from .scoring import (
     RewardModel,
     Text,
     as_messages,
-    longest_input,
     ranked,
     row_tokens,
+    set_length,
 )
+from .step_rendering import STEP_SEPARATOR, STEPS_OVERLONG, StepRenderer, split_steps
 
 SolutionText = str | Sequence[str]
 """A solution: its steps, or one text that is split into steps."""
@@ -183,7 +185,7 @@ class ProcessRewardModel:
         loaded = checkpoints.load_process(path, dtype=dtype, device=device)
         trained = (loaded.card or {"rendering": {"step_separator": step_separator}}).get("rendering", {})
         renderer = PROCESS.renderer(loaded.tokenizer, checkpoints.scored_at(loaded.model), trained)
-        renderer.max_length = longest_input(loaded.model, loaded.tokenizer, max_length or trained.get("max_length"))
+        set_length(renderer, loaded, path, max_length)
         renderer.overlong = overlong or trained.get("overlong") or renderer.overlong
         made = cls(
             loaded.model,
@@ -224,7 +226,9 @@ class ProcessRewardModel:
     def rank(self, prompt: Text, solutions: Sequence[SolutionText]) -> list[Ranked]:
         """The solutions of one prompt, best first; equal rewards keep their input order, unscored ones come last."""
         split = [self.split(solution) for solution in solutions]
+        before = dict(self.renderer.counts)
         scores = self.score_solutions([(as_messages(prompt, "user"), steps, None) for steps in split])
+        self.warn_of_losses(before)
         return ranked([self.reward(row) for row in scores], solutions)
 
     def reward(self, scores: StepScores | None) -> float | None:
@@ -306,6 +310,10 @@ class ProcessRewardModel:
         """Solutions whose prompt was cut so far because they were longer than the model reads."""
         return self.renderer.counts["truncated"]
 
+    def warn_of_losses(self, before: dict[str, int] | None = None) -> None:
+        """Say on stderr what was unscored or cut after `before`, a copy of `renderer.counts`, or ever."""
+        losses.warn_of(self.renderer, before)
+
     def why_padded(self) -> str | None:
         """Why shared beginnings are computed again for each row, or None where they are computed once."""
         if self._why_padded is _NOT_ASKED:
@@ -321,7 +329,9 @@ class ProcessRewardModel:
             for prompt, solution, many in zip(prompts, solutions, several, strict=True)
             for one in (solution if many else [solution])
         ]
+        before = dict(self.renderer.counts)
         scored = self.score_solutions(rows)
+        self.warn_of_losses(before)
         flat = iter(result(steps, scores) for scores, (_, steps, _) in zip(scored, rows, strict=True))
         return [
             [next(flat) for _ in solution] if many else next(flat)
@@ -334,6 +344,13 @@ class ProcessRewardModel:
             raise ModelError("a process reward model reads no `tools`", where=place, hint="drop them: --columns tools=")
         if len(completion) != 1:
             raise DataError(f"the completion has {len(completion)} messages, not one text of steps", where=place)
+        unread = said(completion[0])
+        if unread:
+            raise DataError(
+                f"a process reward model reads steps, not `{'` and `'.join(unread)}`",
+                where=place,
+                hint="move them into the steps, or drop these rows",
+            )
         return self.split(completion[0].get("steps") or completion[0].get("content") or "")
 
     def _way(self) -> str:

@@ -11,12 +11,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any
 
-from .console import DataError, UsageError
+from .console import DataError, UsageError, log
+from .metadata import with_metadata
+from .winners import said
 
 Message = dict[str, Any]
 """One chat message: {"role": "system" | "user" | "assistant" | "tool", "content": str, ...}."""
@@ -93,6 +96,8 @@ class Records:
     files: tuple[str, ...] = ()
     unreadable: tuple[tuple[str, str], ...] = ()
     """(FILE:ROW, reason) of the rows that were left out because they cannot be read, where `load` was asked to."""
+    winner_values: dict[str, int] = field(default_factory=dict)
+    """Rows by the value of their winner column and what it was taken for: {"1=a": 123, "tie=tie": 4}."""
 
 
 def load(
@@ -105,6 +110,7 @@ def load(
     kind: str | None = None,
     neutral: str | None = None,
     leave_out_unreadable: bool = False,
+    winner_values: dict[str, str] | None = None,
 ) -> Records:
     """Read files, folders, datasets saved to disk and hub ids, one after the other.
 
@@ -113,39 +119,49 @@ def load(
     Rankings in the order of the file, with their labels as scores where there are any (chosen 1, rejected 0). Ties and
     rows whose label is null are set aside and counted, except for scoring and prompts, where nothing is. "step_scoring" is
     scoring that takes answers in steps too, which keep their steps (`in_steps`). "stepwise" asks for Solutions, labelled
-    or not. "prompts" asks for prompts alone, of rows in any format: they come back as Rankings without completions, and a
+    or not. "any" takes all of these as they are: rows without labels as Rankings without scores or Solutions without
+    labels, prompts alone as Rankings without completions. "prompts" asks for prompts alone, of rows in any format, and a
     blank one is an error. `neutral` is what a step rated 0 is taken for: "good", "bad" or "ignore" (no label).
     `leave_out_unreadable` keeps rows that cannot be read in `Records.unreadable` and counts them as set aside, unless
-    they are more than half of a file: then its format is another one.
+    they are more than half of a file: then its format is another one. `winner_values` says what the values of a winner
+    column mean, as in {"1": "a", "0": "b", "2": "tie"}: without it, numbers are refused (`winners.meaning`).
 
     Raises UsageError for an unknown format or kind, and DataError, with file and row, for what cannot be read.
     """
     from .formats import convert  # here, because the formats build the types above
     from .sources import read
 
-    if kind not in (None, "comparison", "stepwise", "prompts", *SCORING):
+    if kind not in (None, "any", "comparison", "stepwise", "prompts", *SCORING):
         raise UsageError(f"unknown kind of records: {kind}")
     if isinstance(sources, str):
         sources = [sources]
     parts = [
-        convert(t, format, columns or {}, kind, neutral, leave_out_unreadable=leave_out_unreadable)
+        convert(
+            t,
+            format,
+            columns or {},
+            kind,
+            neutral,
+            leave_out_unreadable=leave_out_unreadable,
+            winner_values=winner_values,
+        )
         for source in sources
         for t in read(source, split, config)
     ]
     if not parts:
         raise UsageError("no dataset was named", hint="give a file, a folder or a hub id")
-    set_aside: dict[str, int] = {}
-    for part in parts:
-        for reason, count in part.set_aside.items():
-            set_aside[reason] = set_aside.get(reason, 0) + count
+    winners = _total(part.winner_values for part in parts)
+    if winners:
+        log(said(winners))
     return Records(
         rows=[row for part in parts for row in part.rows],
         format=" and ".join(_distinct([part.format] for part in parts)),
         columns_used=_distinct(part.columns_used for part in parts),
         metadata_columns=_distinct(part.metadata_columns for part in parts),
-        set_aside=set_aside,
+        set_aside=_total(part.set_aside for part in parts),
         files=_distinct(part.files for part in parts),
         unreadable=tuple(row for part in parts for row in part.unreadable),
+        winner_values=winners,
     )
 
 
@@ -184,6 +200,7 @@ def stream(
     format: str | None = None,
     columns: dict[str, str] | None = None,
     kind: str = "scoring",
+    winner_values: dict[str, str] | None = None,
 ) -> Stream:
     """Check all rows as `load` with this kind (one of SCORING) does, and keep none: what is wrong is said before the work begins.
 
@@ -191,11 +208,18 @@ def stream(
     """
     formats: dict[str, str] = {}
     reading = {"split": split, "config": config, "columns": columns or {}, "formats": formats, "format": format}
-    reading["kind"] = kind
+    reading |= {"kind": kind, "winner_values": winner_values}
     rows = completions = 0
+    set_aside, winners = Counter(), Counter()
     for records in _slices(tuple(sources), **reading):
         rows += len(records.rows)
         completions += sum(len(row.completions) for row in records.rows)
+        set_aside.update(records.set_aside)
+        winners.update(records.winner_values)
+    if winners:
+        log(said(winners))
+    for reason, count in set_aside.items():
+        log(f"not read: {reason} ({count})")
     return Stream(tuple(sources), reading, rows, completions)
 
 
@@ -208,6 +232,7 @@ def _slices(
     formats: dict[str, str],
     format: str | None,
     kind: str,
+    winner_values: dict[str, str] | None,
 ) -> Iterator[Records]:
     """Slice after slice as records. The first of a file decides its format (noted in `formats`) and must have all columns."""
     from .formats import convert
@@ -218,9 +243,16 @@ def _slices(
             known = formats.get(table.name)
             present = {name for row in table.rows for name in row}
             mapped = {name: column for name, column in columns.items() if not known or (column or name) in present}
-            records = convert(table, format or known, mapped, kind)
+            records = convert(table, format or known, mapped, kind, winner_values=winner_values)
             formats.setdefault(table.name, records.format)
             yield records
+
+
+def _total(counts: Iterable[dict[str, int]]) -> dict[str, int]:
+    total: Counter[str] = Counter()
+    for part in counts:
+        total.update(part)
+    return dict(total)
 
 
 def _distinct(lists) -> tuple[str, ...]:
@@ -237,8 +269,13 @@ def comparisons(records: Records) -> list[Comparison]:
     for row in records.rows:
         if isinstance(row, Solution):
             raise steps_refused(str(row.origin))
-        pairs += [row] if isinstance(row, Comparison) else _pairs(row)
+        pairs += comparisons_of(row)
     return pairs
+
+
+def comparisons_of(row: Comparison | Ranking) -> list[Comparison]:
+    """A comparison as it is, a ranking as its pairs."""
+    return [row] if isinstance(row, Comparison) else _pairs(row)
 
 
 def steps_refused(where: str) -> DataError:
@@ -262,13 +299,18 @@ def solutions(records: Records) -> list[Solution]:
     return labelled
 
 
-def _pairs(ranking: Ranking) -> list[Comparison]:
+def ordered_pairs(ranking: Ranking) -> list[tuple[int, int]]:
+    """(place of the better, place of the worse) of every two completions with different scores."""
     scores = ranking.scores or [0.0] * len(ranking.completions)
-    ordered = [
+    return [
         (i, j) if scores[i] > scores[j] else (j, i)
         for i, j in combinations(range(len(scores)), 2)
         if scores[i] != scores[j]
     ]
+
+
+def _pairs(ranking: Ranking) -> list[Comparison]:
+    ordered = ordered_pairs(ranking)
     return [
         Comparison(
             prompt=ranking.prompt,
@@ -288,7 +330,7 @@ def equal_scores(records: Records) -> int:
     """How many pairs of completions in the rankings have equal scores, and so make no comparison."""
     rankings = [row for row in records.rows if isinstance(row, Ranking)]
     possible = sum(len(row.completions) * (len(row.completions) - 1) // 2 for row in rankings)
-    return possible - sum(len(_pairs(row)) for row in rankings)
+    return possible - sum(len(ordered_pairs(row)) for row in rankings)
 
 
 def as_comparison(ranking: Ranking) -> Comparison:
@@ -312,20 +354,38 @@ def as_ranking(record: Comparison | Ranking | Solution) -> Ranking:
     return Ranking(record.prompt, [record.chosen, record.rejected], [1.0, 0.0])
 
 
-def to_row(record: Comparison | Ranking | Solution) -> dict[str, Any]:
-    """The canonical form: formats `explicit`, `ranking` (`completions` without scores) and `stepwise`.
+def to_row(record: Comparison | Ranking | Solution, moved: Counter[str] | None = None) -> dict[str, Any]:
+    """The canonical form: formats `explicit`, `ranking`, `stepwise`, without labels `completions` and `steps`, or `prompt`.
 
-    Fields without a value are left out, metadata follow under their own names. `load` reads it back to an equal record.
+    Fields without a value are left out, metadata follow under their own names, or in the object `metadata` where a format
+    would read them as part of the record (counted in `moved`). `load` reads it back to an equal record.
     """
     if isinstance(record, Comparison):
         row = {"prompt": record.prompt, "chosen": record.chosen, "rejected": record.rejected, "margin": record.margin}
         row["weight"] = record.weight if record.weight != 1 else None
     elif isinstance(record, Ranking):
-        row = {"prompt": record.prompt, "completions": record.completions, "scores": record.scores}
+        row = {"prompt": record.prompt, "completions": record.completions or None, "scores": record.scores}
     else:
-        row = {"prompt": record.prompt, "completions": record.steps, "labels": record.labels}
+        steps = "completions" if record.labels is not None else "steps"
+        row = {"prompt": record.prompt, steps: record.steps, "labels": record.labels}
     row |= {"tools": getattr(record, "tools", None), "id": record.id}
-    return {name: value for name, value in row.items() if value is not None} | record.metadata
+    row = {name: value for name, value in row.items() if value is not None}
+    return with_metadata(row, record.metadata, moved, canonical=True)
+
+
+VERBATIM = ("explicit", "axolotl", "question", "pairwise", "pair", "ranking", "ranks", "completions", "completion")
+VERBATIM += ("stepwise", "ratings", "processbench", "steps", "prompt")
+"""Formats whose texts reach the model as they stand in the file."""
+
+
+def check_verbatim(records: Records | Stream) -> None:
+    """Raises UsageError where reading takes texts apart, which text that is rendered already must not be."""
+    changed = [name for name in records.format.split(" and ") if name not in VERBATIM]
+    if changed:
+        raise UsageError(
+            f"--text_format rendered needs prompt and answer in columns of their own: format `{changed[0]}` takes texts apart",
+            hint="name the columns, as in --format explicit --columns prompt=A,chosen=B,rejected=C",
+        )
 
 
 # ---- splits -----------------------------------------------------------------------------------------------------------

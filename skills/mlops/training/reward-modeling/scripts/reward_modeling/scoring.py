@@ -24,18 +24,18 @@ from pathlib import PurePath
 from statistics import fmean, pstdev
 from typing import Any
 
-from . import checkpoints
+from . import checkpoints, losses
 from .console import ModelError, RunError, UsageError, UserError, log, warn
+from .lengths import DEFAULT_MAX_LENGTH, longest_input, positions, published_length
 from .packing import WINDOW, pack, padded_batches, right_padded
 from .records import Message
-from .rendering import Renderer
+from .rendering import Renderer, content_rule
 
 Text = str | Sequence[Message]
 """A prompt or a completion: a string (one user or assistant turn) or a list of messages."""
 
 PADDED_TOKENS = 8192
 _NOT_ASKED = object()
-DEFAULT_MAX_LENGTH = 1024
 SCORING_ARGUMENTS = ("dtype", "device", "max_length", "overlong", "max_tokens_per_batch", "shared_prefix")
 """Arguments of `from_pretrained` that are flags of every script that scores."""
 
@@ -84,7 +84,8 @@ class RewardModel:
     ) -> RewardModel:
         """Load a reward model from a folder or hub id.
 
-        max_length, overlong: as in training unless given (see `Renderer`). dtype: of the weights; the head stays fp32.
+        max_length, overlong: as in training unless given (see `Renderer`); a model without a card of this project reads all
+        that its config and tokenizer allow. dtype: of the weights; the head stays fp32.
         shared_prefix: compute shared beginnings once; None does so on CPUs, True also on a GPU (not measured there).
         Raises ModelError when it is no reward model or renders text otherwise than it did in training.
         """
@@ -92,10 +93,12 @@ class RewardModel:
         trained = (loaded.card or {}).get("rendering", {})
         renderer = Renderer(
             loaded.tokenizer,
-            max_length=longest_input(loaded.model, loaded.tokenizer, max_length or trained.get("max_length")),
+            max_length=None,
             overlong=overlong or trained.get("overlong", "truncate_prompt"),
             scored_at=checkpoints.scored_at(loaded.model),
+            special_tokens_in_content=content_rule(trained),
         )
+        set_length(renderer, loaded, path, max_length)
         run = {"max_tokens_per_batch": max_tokens_per_batch, "shared_prefix": shared_prefix}
         reward_model = cls(loaded.model, renderer, card=loaded.card, **run)
         padded = reward_model.why_padded()
@@ -130,7 +133,9 @@ class RewardModel:
                 conversations.append(
                     (as_messages(prompt, "user"), as_messages(answer, "assistant"), tools[i] if tools else None, None)
                 )
+        before = dict(self.renderer.counts)
         flat = iter(self.score_conversations(conversations))
+        self.warn_of_losses(before)
         return [
             [next(flat) for _ in completion] if several[i] else next(flat) for i, completion in enumerate(completions)
         ]
@@ -144,6 +149,10 @@ class RewardModel:
     def truncated(self) -> int:
         """Conversations cut so far because they were longer than the model reads."""
         return self.renderer.counts["truncated"]
+
+    def warn_of_losses(self, before: dict[str, int] | None = None) -> None:
+        """Say on stderr what was unscored, cut or left out after `before`, a copy of `renderer.counts`, or ever."""
+        losses.warn_of(self.renderer, before)
 
     def normalise(self, scores: Sequence[float | None]) -> list[float | None]:
         """(score - mean) / std, with the mean and standard deviation that were saved with the model."""
@@ -252,6 +261,17 @@ class RewardModel:
         return self.renderer.tokenizer.pad_token_id if configured is None else configured
 
 
+def set_length(renderer: Any, loaded: checkpoints.Loaded, path: str, asked: int | None) -> None:
+    """Let the renderer keep as many tokens as asked for, as in training, or of a model without a card as it can read."""
+    trained, name = (loaded.card or {}).get("rendering", {}).get("max_length"), str(path)
+    default = DEFAULT_MAX_LENGTH if loaded.card else published_length(name)
+    renderer.max_length = longest_input(loaded.model, loaded.tokenizer, asked or trained, default)
+    renderer.longest = positions(loaded.model)
+    if not loaded.card:
+        renderer.probe_ids()  # a broken template should show before the data is read
+        loaded.notes.append(f"longest input: {renderer.max_length or 'unlimited'} tokens")
+
+
 def row_tokens(model: Any, asked: int | None) -> int | None:
     """Tokens in a packed row: what was asked for, or on a CPU None (see `pack`), on a GPU enough to keep it busy."""
     return asked or (None if model.device.type == "cpu" else PADDED_TOKENS)
@@ -268,22 +288,6 @@ def as_messages(text: Text, role: str) -> list[Message]:
     if isinstance(text, str):
         return [{"role": role, "content": text}] if text or role == "assistant" else []
     return list(text)
-
-
-def longest_input(model: Any, tokenizer: Any, asked: int | None = None) -> int:
-    """The max_length asked for, or by default 1024 tokens, or less where the model or its tokenizer ends earlier.
-
-    Raises UsageError when more is asked for than the model has positions.
-    """
-    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    if not asked:
-        return min(DEFAULT_MAX_LENGTH, positions or DEFAULT_MAX_LENGTH, tokenizer.model_max_length)
-    if positions and asked > positions:
-        raise UsageError(
-            f"--max_length {asked} is more than the {positions} tokens the model can read",
-            hint=f"give --max_length {positions} or less: a flag overrides the recipe of --config",
-        )
-    return asked
 
 
 def _is_several(completion: Any) -> bool:
@@ -382,14 +386,11 @@ class Rewards:
         `truncate_prompt` does wherever the answer itself fits, and is counted in `truncated`. `overlong="error"` stops.
         Raises ModelError when one is no outcome reward model, UsageError for weights that do not fit.
         """
-        from .checkpoints import check_reward_model
-        from .scoring import RewardModel
-
         paths = [str(path) for path in ([paths] if isinstance(paths, str | PurePath) else paths)]
         check_weights(weights, len(paths), combine)
         names = unique_names(paths)
         for path in paths:  # all of them before the weights of the first are read
-            check_reward_model(path)
+            checkpoints.check_reward_model(path)
         loading = {"overlong": "truncate_left"} | {key: value for key, value in loading.items() if value is not None}
         models = {}
         for name, path in zip(names, paths, strict=True):
@@ -427,7 +428,11 @@ class Rewards:
             (prompt, completion, tool, None)
             for prompt, completion, tool in zip(prompts, completions, tools, strict=True)
         ]
-        return self.score_conversations(conversations)
+        known = self._losses()
+        rewards = self.score_conversations(conversations)
+        if known != self._losses():  # the first of a kind is told at once: a run takes hours
+            self.warn_of_losses()
+        return rewards
 
     def score_conversations(
         self, conversations: Sequence[tuple], progress: Callable[[int], None] | None = None
@@ -451,6 +456,14 @@ class Rewards:
     def truncated(self) -> int:
         """Conversations cut so far because they were longer than a model reads."""
         return sum(model.truncated for model in self.models.values())
+
+    def warn_of_losses(self) -> None:
+        """Say on stderr what was cut or left out so far, by each model."""
+        for name, model in self.models.items():
+            losses.warn_of(model.renderer, called=f"reward model {name}: " if len(self.models) > 1 else "")
+
+    def _losses(self) -> list[set[str]]:
+        return [losses.kinds(model.renderer) for model in self.models.values()]
 
     def _score(self, name: str, model: Any, conversations: Sequence[tuple], progress: Any = None) -> list[float]:
         model.model.eval()  # a trainer may have been handed the module and put it into training mode

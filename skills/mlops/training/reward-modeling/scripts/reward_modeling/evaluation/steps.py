@@ -1,237 +1,39 @@
-"""Judge a process reward model on solutions whose steps are labelled.
+"""Evaluate a process reward model on solutions whose steps are labelled: baselines, diagnostics and tables.
 
-A step is wrong when its label is under one half, and flagged when its score is under the threshold. "Positive" is a wrong
-step. Where labels stop at the first error, the steps behind it count nowhere; figures of solutions need no label there,
-since only the first flag counts. A solution without an error counts as correct when its last step is labelled.
-
-The threshold must come from other solutions than those it is judged on: from a file, or each half of the prompts from the
-other half. It is the one with the highest ProcessBench F1.
-
-Sources
-    ProcessBench, arXiv:2412.06559, section 3: the first wrong step, and the harmonic mean of the two accuracies
-    DeLong, DeLong and Clarke-Pearson 1988, Biometrics 44:837-845: the variance of the AUROC from placements
-    Obuchowski 1997, Biometrics 53:567-578: the same with clustered data
+The threshold must come from other solutions than those it is used on: from a file, or each half of the prompts from the
+other half. It is the one with the highest ProcessBench F1. `step_measures` has the numbers.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from scipy import stats
 
-from ..console import DataError, progress
+from ..console import DataError, log, progress, table
 from ..process import step_rewards
 from ..records import Solution, split_by_prompt
-from . import metrics
-from .metrics import Estimate
-from .report import prompt_keys, subsets
+from .diagnostics import Diagnostic, Summary, estimates_table, sentences, values
+from .inputs import source_of, subsets
+from .step_measures import (
+    FIXED,
+    NO_ERROR,
+    UNKNOWN,
+    LabelledSteps,
+    choose_threshold,
+    first_flagged,
+    labelled_steps,
+    measures,
+)
 
-NO_ERROR, UNKNOWN = -1, -2
-SUBSET_COLUMNS = ("subject", "subset", "category", "domain", "source", "task", "generator")
-FIXED = 0.5
+if TYPE_CHECKING:
+    from ..process import ProcessRewardModel
 
-
-# ---- data ---------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class LabelledSteps:
-    """Every labelled and scored step, flat. wrong: [steps] bool. place: [steps] its number within the solution.
-
-    owner: [steps] number of its solution. first_error: [solutions] place of the first wrong step, NO_ERROR for a correct
-    solution, UNKNOWN where labels or scores do not tell. groups: [solutions] what solutions of one prompt share.
-    """
-
-    wrong: np.ndarray
-    place: np.ndarray
-    owner: np.ndarray
-    first_error: np.ndarray
-    groups: np.ndarray
-
-    def of(self, chosen: np.ndarray) -> tuple[LabelledSteps, np.ndarray]:
-        """The solutions where `chosen` [solutions] is true, and [steps] which of the steps are theirs."""
-        kept = chosen[self.owner]
-        owner = (np.cumsum(chosen) - 1)[self.owner[kept]]
-        return LabelledSteps(
-            self.wrong[kept], self.place[kept], owner, self.first_error[chosen], self.groups[chosen]
-        ), kept
-
-
-def labelled_steps(
-    solutions: Sequence[Solution], scores: Sequence[Sequence[float | None]]
-) -> tuple[LabelledSteps, np.ndarray, dict[str, int]]:
-    """(the labelled and scored steps, [steps] their scores, counts of what was left out).
-
-    scores: [solutions][steps] probability of being correct, None for a step that was not scored.
-    Raises DataError without a labelled step that was scored.
-    """
-    wrong, place, owner, first_error, values, not_scored = [], [], [], [], [], 0
-    for number, (solution, row) in enumerate(zip(solutions, scores, strict=True)):
-        labels = list(solution.labels or ())
-        found, missing = NO_ERROR if _is_complete(solution) else UNKNOWN, 0
-        for i, (label, score) in enumerate(zip(labels, row, strict=False)):
-            if label is None:
-                continue
-            missing += score is None
-            if label < FIXED and found < 0:
-                found = UNKNOWN if missing else i
-            if score is not None:
-                wrong.append(label < FIXED)
-                place.append(i)
-                owner.append(number)
-                values.append(score)
-        not_scored += missing
-        first_error.append(UNKNOWN if missing and found == NO_ERROR else found)
-    if not values:
-        raise DataError(
-            "no labelled step could be scored",
-            hint="rows need `labels`, one for each step; if they have them, raise --max_length",
-        )
-    data = LabelledSteps(
-        np.array(wrong),
-        np.array(place),
-        np.array(owner),
-        np.array(first_error),
-        metrics.group_index(prompt_keys(solutions), len(solutions)),
-    )
-    left_out = {"not_scored_steps": not_scored, "not_judged_solutions": int(np.sum(data.first_error == UNKNOWN))}
-    return data, np.array(values), left_out
-
-
-def _is_complete(solution: Solution) -> bool:
-    """Whether labels reach the last step, so that a solution without an error is known to be correct."""
-    labels = solution.labels or ()
-    return len(labels) == len(solution.steps) and labels[-1] is not None
-
-
-# ---- figures ------------------------------------------------------------------------------------------------------
-
-
-def auroc(wrongness, wrong, groups: metrics.Groups = None) -> Estimate | None:
-    """Probability that a wrong step has the higher wrongness than a correct one, ties one half. 0.5 for a blind model.
-
-    wrongness: [n], higher for steps that look wrong; wrong: [n] bool. None without steps of both kinds. The interval is
-    from DeLong's placements, summed by group.
-    """
-    wrongness, wrong = metrics.floats(wrongness), np.asarray(wrong, dtype=bool)
-    positive, negative = int(wrong.sum()), int((~wrong).sum())
-    if not positive or not negative:
-        return None
-    ranks = stats.rankdata(wrongness)
-    placement = np.empty(len(wrong))
-    placement[wrong] = (ranks[wrong] - stats.rankdata(wrongness[wrong])) / negative
-    placement[~wrong] = 1 - (ranks[~wrong] - stats.rankdata(wrongness[~wrong])) / positive
-    value = float(placement[wrong].mean())
-    return metrics.smooth(value, (placement - value) / np.where(wrong, positive, negative), groups)
-
-
-def harmonic_mean(outcomes, wrong, groups: metrics.Groups = None) -> Estimate | None:
-    """2 a c / (a + c) of the accuracies on erroneous and on correct solutions: the F1 of ProcessBench. 0 if both are 0.
-
-    outcomes: [solutions] 1 where the first error was found or rightly none; wrong: [solutions] bool. None without
-    solutions of both kinds. The interval is by the delta method.
-    """
-    outcomes, wrong = metrics.floats(outcomes), np.asarray(wrong, dtype=bool)
-    if not wrong.any() or wrong.all():
-        return None
-    a, c = outcomes[wrong].mean(), outcomes[~wrong].mean()
-    if a + c == 0:
-        return metrics.smooth(0.0, np.zeros(len(wrong)), groups)
-    slope = np.where(wrong, c**2, a**2) * 2 / (a + c) ** 2
-    influence = slope * (outcomes - np.where(wrong, a, c)) / np.where(wrong, wrong.sum(), (~wrong).sum())
-    return metrics.smooth(float(2 * a * c / (a + c)), influence, groups)
-
-
-def first_flagged(data: LabelledSteps, flagged: np.ndarray) -> np.ndarray:
-    """[solutions] place of the first flagged step, NO_ERROR where none is. flagged: [steps] bool."""
-    nothing = np.iinfo(np.int64).max
-    first = np.full(len(data.first_error), nothing, dtype=np.int64)
-    np.minimum.at(first, data.owner[flagged], data.place[flagged])
-    return np.where(first == nothing, NO_ERROR, first)
-
-
-def figures(data: LabelledSteps, scores: np.ndarray, thresholds: np.ndarray) -> dict[str, dict | None]:
-    """Every figure of one judge. scores: [steps]; thresholds: [solutions]. Estimates, or None where nothing is to judge.
-
-    step_accuracy        share of steps rightly flagged or rightly not
-    precision, recall    of the flags: flagged steps that are wrong, wrong steps that are flagged
-    f1                   their harmonic mean: a weighted mean over steps, true flags twice, other flags and misses once
-    auroc                needs no threshold
-    first_error_accuracy share of solutions whose first flag is the first error, or that have neither
-    erroneous, correct   the same among solutions with and without an error; processbench_f1 their harmonic mean
-    """
-    groups = data.groups[data.owner]
-    flagged = scores < thresholds[data.owner]
-    hit = flagged & data.wrong
-    known = data.first_error != UNKNOWN
-    right = (first_flagged(data, flagged) == data.first_error)[known]
-    bad, prompts = (data.first_error != NO_ERROR)[known], data.groups[known]
-    estimates = {
-        "step_accuracy": _share(flagged == data.wrong, groups),
-        "precision": _share(hit, groups, flagged),
-        "recall": _share(hit, groups, data.wrong),
-        "f1": _share(hit, groups, flagged.astype(float) + data.wrong),
-        "auroc": auroc(-scores, data.wrong, groups),
-        "first_error_accuracy": _share(right, prompts),
-        "erroneous": _share(right, prompts, bad),
-        "correct": _share(right, prompts, ~bad),
-        "processbench_f1": harmonic_mean(right, bad, prompts),
-    }
-    return {name: None if estimate is None else asdict(estimate) for name, estimate in estimates.items()}
-
-
-def _share(hits, groups, weights=None) -> Estimate | None:
-    """The mean of hits where there is weight, or None where there is none."""
-    weights = np.ones(len(hits)) if weights is None else metrics.floats(weights)
-    used = weights > 0
-    if not used.any():
-        return None
-    return metrics.accuracy(hits[used], groups[used], weights[used])
-
-
-# ---- the threshold ------------------------------------------------------------------------------------------------
-
-
-def choose_threshold(data: LabelledSteps, scores: np.ndarray) -> tuple[float, float]:
-    """(threshold, its ProcessBench F1 here): the best of those between two neighbouring scores; of equal ones the middle.
-
-    A correct solution is judged rightly up to its lowest score, an erroneous one above the score of its first error and
-    up to the lowest before it. Raises DataError without solutions of both kinds.
-    """
-    n = len(data.first_error)
-    lowest_before, at_error = np.full(n, np.inf), np.full(n, -np.inf)
-    ends = np.where(data.first_error == NO_ERROR, np.iinfo(np.int64).max, data.first_error)[data.owner]
-    before, at = data.place < ends, data.place == ends
-    np.minimum.at(lowest_before, data.owner[before], scores[before])
-    at_error[data.owner[at]] = scores[at]
-    correct, erroneous = data.first_error == NO_ERROR, data.first_error >= 0
-    if not correct.any() or not erroneous.any():
-        raise DataError(
-            "a threshold is chosen on solutions with an error and solutions without; of those whose steps are all labelled "
-            f"and scored, {int(erroneous.sum())} have one and {int(correct.sum())} have none",
-            hint="where steps were longer than the model reads raise --max_length; otherwise give other solutions with "
-            "--threshold_data, or a number with --threshold",
-        )
-    distinct = np.unique(scores)
-    candidates = np.concatenate([[distinct[0]], (distinct[1:] + distinct[:-1]) / 2, [np.nextafter(distinct[-1], 2)]])
-
-    def share_above(values: np.ndarray) -> np.ndarray:
-        """[candidates] share of the values that are at least the candidate."""
-        return 1 - np.searchsorted(np.sort(values), candidates, side="left") / len(values)
-
-    c = share_above(lowest_before[correct])
-    window = lowest_before[erroneous] > at_error[erroneous]
-    a = share_above(np.where(window, lowest_before[erroneous], -np.inf)) - share_above(
-        np.where(window, at_error[erroneous], -np.inf)
-    )
-    f1 = np.divide(2 * a * c, a + c, out=np.zeros_like(a), where=a + c > 0)
-    best = np.flatnonzero(f1 >= f1.max() - 1e-12)
-    chosen = best[len(best) // 2]
-    return float(candidates[chosen]), float(f1[chosen])
+SUBSET_COLUMNS = ("subject", "subset", "category", "domain", "source", "task", "generator", "tranche")
+SUBSET_ROWS = 30
 
 
 def halves(solutions: Sequence[Solution]) -> np.ndarray:
@@ -240,25 +42,19 @@ def halves(solutions: Sequence[Solution]) -> np.ndarray:
     return np.array([id(solution) in second for solution in solutions])
 
 
-def cross_fitted(data: LabelledSteps, scores: np.ndarray, half: np.ndarray) -> np.ndarray:
+def cross_fitted(data: LabelledSteps, half: np.ndarray) -> np.ndarray:
     """[solutions] thresholds: each half's chosen on the other. half: [solutions] bool."""
     thresholds = np.empty(len(half))
     for side in (False, True):
-        other, kept = data.of(half != side)
-        thresholds[half == side] = choose_threshold(other, scores[kept])[0]
+        thresholds[half == side] = choose_threshold(data.of(half != side))[0]
     return thresholds
 
 
-# ---- baselines ----------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Baseline:
-    """A judge that looks at no content. scores: the steps of a solution -> [steps]; flagged under 0.5, or with
+class Baseline(NamedTuple):
+    """A scorer that looks at no content. scores: the steps of a solution -> [steps]; flagged under 0.5, or with
     `chosen` under a threshold chosen as the model's is, by halves of the prompts where the model's is given."""
 
     scores: Callable[[Sequence[str]], list[float]]
-    description: str
     chosen: bool = False
 
 
@@ -268,78 +64,69 @@ def _longest(steps: Sequence[str]) -> list[float]:
 
 
 BASELINES: dict[str, Baseline] = {
-    "all_correct": Baseline(lambda steps: [1.0] * len(steps), "flags nothing"),
-    "all_wrong": Baseline(lambda steps: [0.0] * len(steps), "flags every step"),
-    "longest_step": Baseline(_longest, "flags the longest step of each solution, in characters"),
-    "longer_steps": Baseline(
-        lambda steps: [-float(len(step)) for step in steps], "flags steps from a number of characters on", chosen=True
-    ),
-    "later_steps": Baseline(
-        lambda steps: [-float(i) for i in range(len(steps))],
-        "flags from a step number on: where labels stop at the first error, wrong steps are the later ones",
-        chosen=True,
-    ),
+    "all_correct": Baseline(lambda steps: [1.0] * len(steps)),
+    "all_wrong": Baseline(lambda steps: [0.0] * len(steps)),
+    "longest_step": Baseline(_longest),
+    "longer_steps": Baseline(lambda steps: [-float(len(step)) for step in steps], chosen=True),
+    # Where labels stop at the first error, wrong steps are the later ones.
+    "later_steps": Baseline(lambda steps: [-float(i) for i in range(len(steps))], chosen=True),
 }
 
 
-# ---- everything ---------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
-class StepJudgement:
-    """summary: see `judge`. rows: one JSON row a solution."""
+class Evaluation:
+    """summary: see `evaluate`. rows: one JSON row a solution."""
 
     summary: dict[str, Any]
     rows: list[dict[str, Any]]
 
 
-def score(model: Any, solutions: Sequence[Solution]) -> list[list[float | None]]:
+def score(model: ProcessRewardModel, solutions: Sequence[Solution]) -> list[list[float | None]]:
     """[solutions][steps] the probability that each step is correct, None for what the over-length policy left out."""
     with progress("scoring", len(solutions)) as advance:
         scored = model.score_solutions([(s.prompt, s.steps, s.origin) for s in solutions], advance)
     return [step_rewards(solution.steps, row) for row, solution in zip(scored, solutions, strict=True)]
 
 
-def judge(
-    model: Any,
+def evaluate(
+    model: ProcessRewardModel,
     solutions: Sequence[Solution],
     *,
     threshold: float | None = None,
     threshold_data: Sequence[Solution] | None = None,
     subset_column: str | None = None,
-) -> StepJudgement:
-    """Score every step and summarise.
+) -> Evaluation:
+    """Score every step and summarize.
 
     threshold: a fixed one; threshold_data: solutions to choose it on; neither: halves of the prompts, see `cross_fitted`.
-    summary: counts, `threshold` ({"values", "chosen_on"}), the keys of `figures`, `subsets` {name: figures}, `baselines`
-    {name: figures}, on the same steps. Raises DataError without labels or with labels of one kind only to choose on.
+    summary: counts, `threshold` ({"values", "chosen_on"}), the keys of `measures`, `subsets` {name: measures}, `baselines`
+    {name: measures}, on the same steps. Raises DataError without labels or with labels of one kind only to choose on.
     """
+    before = dict(model.renderer.counts)
     scores = score(model, solutions)
-    data, values, left_out = labelled_steps(solutions, scores)
-    choose = _chooser(model, solutions, threshold, threshold_data)
-    thresholds = choose.thresholds(data, values, None)
-    names = subsets(solutions, subset_column or _usual_column(solutions))
+    model.warn_of_losses(before)
+    data = labelled_steps(solutions, scores)
+    choose, chosen_on = _chooser(model, solutions, threshold, threshold_data)
+    thresholds = choose(data, None)
+    names = subsets(solutions, subset_column, SUBSET_COLUMNS)
     summary = {
         "n_solutions": len(solutions),
         "n_prompts": int(data.groups.max()) + 1,
-        "n_steps": len(values),
+        "n_steps": len(data.scores),
         "wrong_steps": int(data.wrong.sum()),
         "erroneous_solutions": int(np.sum(data.first_error >= 0)),
         "correct_solutions": int(np.sum(data.first_error == NO_ERROR)),
-        **left_out,
-        "threshold": {"values": sorted(set(thresholds.tolist())), "chosen_on": choose.on},
-        **figures(data, values, thresholds),
-        "subsets": _by_subset(data, values, thresholds, names),
-        "baselines": {
-            name: _baseline_figures(baseline, solutions, scores, choose) for name, baseline in BASELINES.items()
-        },
+        "not_scored_steps": sum(label is not None for s in solutions for label in s.labels or ()) - len(data.scores),
+        "not_judged_solutions": int(np.sum(data.first_error == UNKNOWN)),
+        "threshold": {"values": sorted(set(thresholds.tolist())), "chosen_on": chosen_on},
+        **measures(data, thresholds),
+        "subsets": {} if names is None else _by_subset(data, thresholds, names),
+        "baselines": {name: _of_baseline(one, solutions, scores, choose) for name, one in BASELINES.items()},
     }
-    flags = first_flagged(data, values < thresholds[data.owner])
+    flags = first_flagged(data, data.scores < thresholds[data.owner])
     rows = [
         {
-            **solution.metadata,
-            "id": solution.id,
-            "origin": str(solution.origin) if solution.origin else None,
+            **source_of(solution),
             "labels": solution.labels,
             "step_rewards": row,
             "threshold": float(at),
@@ -348,49 +135,47 @@ def judge(
         }
         for solution, row, at, flag, error in zip(solutions, scores, thresholds, flags, data.first_error, strict=True)
     ]
-    return StepJudgement(summary, rows)
+    return Evaluation(summary, rows)
 
 
-@dataclass(frozen=True)
-class _Chooser:
-    """thresholds: steps, their scores and a baseline (None: the model) -> [solutions]. `on` says from what."""
-
-    thresholds: Callable[[LabelledSteps, np.ndarray, Baseline | None], np.ndarray]
-    on: str
+Choose = Callable[[LabelledSteps, Baseline | None], np.ndarray]
+"""Steps with the scores of a baseline (None: of the model) -> [solutions] thresholds."""
 
 
-def _chooser(model: Any, solutions, threshold: float | None, others: Sequence[Solution] | None) -> _Chooser:
-    if threshold is None and others is not None:
-        return _on_others(model, others)
+def _chooser(
+    model: ProcessRewardModel,
+    solutions: Sequence[Solution],
+    threshold: float | None,
+    others: Sequence[Solution] | None,
+) -> tuple[Choose, str]:
+    """How thresholds are chosen, and on what."""
     half = halves(solutions)
 
-    def by_halves(data: LabelledSteps, scores: np.ndarray, baseline: Baseline | None) -> np.ndarray:
-        return cross_fitted(data, scores, half)
+    def by_halves(data: LabelledSteps, baseline: Baseline | None) -> np.ndarray:
+        return cross_fitted(data, half)
 
-    def given(data: LabelledSteps, scores: np.ndarray, baseline: Baseline | None) -> np.ndarray:
+    def given(data: LabelledSteps, baseline: Baseline | None) -> np.ndarray:
         if baseline is not None:  # whose scores have another scale
             with contextlib.suppress(DataError):
-                return by_halves(data, scores, baseline)
-        return np.full(len(data.first_error), threshold)
+                return cross_fitted(data, half)
+        return np.full(len(solutions), threshold)
+
+    def on_others(data: LabelledSteps, baseline: Baseline | None) -> np.ndarray:
+        scores = of_others if baseline is None else _baseline_scores(baseline, others, of_others)
+        return np.full(len(solutions), choose_threshold(labelled_steps(others, scores))[0])
 
     if threshold is not None:
-        return _Chooser(given, "given")
-    sizes = f"{int((~half).sum())} and {int(half.sum())} solutions"
-    return _Chooser(by_halves, f"halves of the prompts by hash ({sizes}), each on the other")
+        return given, "given"
+    if others is None:
+        sizes = f"{int((~half).sum())} and {int(half.sum())} solutions"
+        return by_halves, f"halves of the prompts by hash ({sizes}), each on the other"
+    of_others = score(model, others)
+    return on_others, f"{len(others)} solutions of other data"
 
 
-def _on_others(model: Any, others: Sequence[Solution]) -> _Chooser:
-    of_model = score(model, others)
-
-    def chosen(data: LabelledSteps, scores: np.ndarray, baseline: Baseline | None) -> np.ndarray:
-        rows = of_model if baseline is None else _baseline_scores(baseline, others, of_model)
-        there, values, _ = labelled_steps(others, rows)
-        return np.full(len(data.first_error), choose_threshold(there, values)[0])
-
-    return _Chooser(chosen, f"{len(others)} solutions of other data")
-
-
-def _baseline_scores(baseline: Baseline, solutions, scores) -> list[list[float | None]]:
+def _baseline_scores(
+    baseline: Baseline, solutions: Sequence[Solution], scores: list[list[float | None]]
+) -> list[list[float | None]]:
     """The baseline's scores, of the steps that the model has scored too."""
     return [
         [None if seen is None else value for value, seen in zip(baseline.scores(solution.steps), row, strict=True)]
@@ -398,22 +183,136 @@ def _baseline_scores(baseline: Baseline, solutions, scores) -> list[list[float |
     ]
 
 
-def _baseline_figures(baseline: Baseline, solutions, scores, choose: _Chooser) -> dict[str, dict | None]:
-    data, values, _ = labelled_steps(solutions, _baseline_scores(baseline, solutions, scores))
-    fixed = np.full(len(data.first_error), FIXED)
-    return figures(data, values, choose.thresholds(data, values, baseline) if baseline.chosen else fixed)
+def _of_baseline(
+    baseline: Baseline, solutions: Sequence[Solution], scores: list[list[float | None]], choose: Choose
+) -> dict[str, dict | None]:
+    data = labelled_steps(solutions, _baseline_scores(baseline, solutions, scores))
+    return measures(data, choose(data, baseline) if baseline.chosen else np.full(len(solutions), FIXED))
 
 
-def _usual_column(solutions: Sequence[Solution]) -> str | None:
-    return next((name for name in SUBSET_COLUMNS if any(name in s.metadata for s in solutions)), None)
-
-
-def _by_subset(data, scores, thresholds, names) -> dict[str, dict[str, dict | None]]:
-    if names is None:
-        return {}
+def _by_subset(data: LabelledSteps, thresholds: np.ndarray, names: list[str]) -> dict[str, dict[str, dict | None]]:
     labels = np.array([str(name) for name in names])
-    table = {}
-    for name in sorted(set(labels[data.owner])):
-        inside, kept = data.of(labels == name)
-        table[name] = figures(inside, scores[kept], thresholds[labels == name])
-    return table
+    return {
+        name: measures(data.of(labels == name), thresholds[labels == name]) for name in sorted(set(labels[data.owner]))
+    }
+
+
+MEASURES = {
+    "step_accuracy": "step accuracy",
+    "precision": "precision of flags",
+    "recall": "recall of wrong steps",
+    "f1": "F1 of wrong steps",
+    "auroc": "AUROC",
+    "first_error_accuracy": "first error found, or rightly none",
+    "erroneous": "of solutions with an error",
+    "correct": "of correct solutions",
+    "processbench_f1": "ProcessBench F1",
+}
+
+
+def _best_baseline(summary: Summary, measure: str) -> Summary | None:
+    """The estimate of the baseline with the largest value, with its `name`; None where there is nothing to measure."""
+    found = {name: one[measure] for name, one in summary["baselines"].items() if one[measure]}
+    if not found:
+        return None
+    name = max(found, key=lambda name: found[name]["value"])
+    return {"name": _words(name), **found[name]}
+
+
+def _words(name: str) -> str:
+    """A baseline's key in the JSON, as people read it and as a narrow table can wrap it."""
+    return name.replace("_", " ")
+
+
+def _wrong_way(measured: Iterable[Summary]) -> str:
+    """What an AUROC below 0.5 means, if one of these has it."""
+    below = any(one["auroc"] and one["auroc"]["value"] < 0.5 for one in measured)
+    return " (an AUROC below 0.5 ranks the wrong way round)" if below else ""
+
+
+def _no_better_flags(measure: str) -> Diagnostic:
+    """For a measure of flags: its interval reaches down to that of the best baseline, whose threshold is chosen alike."""
+    return Diagnostic(
+        lambda s: s[measure] and s[measure]["low"] <= s["best"][measure]["high"],
+        f"{MEASURES[measure]} {{{measure}[value]:.3f}} [{{{measure}[low]:.3f}}, {{{measure}[high]:.3f}}] is not shown to be "
+        f"above that of the best baseline: {{best[{measure}][name]}} {{best[{measure}][value]:.3f}} "
+        f"[{{best[{measure}][low]:.3f}}, {{best[{measure}][high]:.3f}}]",
+        "evaluate on more solutions ({n_solutions} here), or train on more",
+    )
+
+
+DIAGNOSTICS: dict[str, Diagnostic] = {
+    "blind": Diagnostic(
+        lambda s: s["auroc"] and s["auroc"]["low"] <= 0.5 <= s["auroc"]["high"],
+        "AUROC {auroc[value]:.3f} [{auroc[low]:.3f}, {auroc[high]:.3f}]: wrong steps are not told from correct ones better "
+        "than by chance",
+        "train on more solutions, on data like this, or from a larger model",
+    ),
+    "reversed": Diagnostic(
+        lambda s: s["auroc"] and s["auroc"]["high"] < 0.5,
+        "AUROC {auroc[value]:.3f} [{auroc[low]:.3f}, {auroc[high]:.3f}]: wrong steps score higher than correct ones",
+        "check what 1 means in the labels of the training data and of this file",
+    ),
+    "shortcut": Diagnostic(
+        lambda s: s["auroc"] and s["auroc"]["low"] <= s["best"]["auroc"]["value"],
+        "AUROC {auroc[value]:.3f} [{auroc[low]:.3f}, {auroc[high]:.3f}] is not shown to be above that of length and "
+        "position alone: longest step {baselines[longest_step][auroc][value]:.3f}, longer steps "
+        "{baselines[longer_steps][auroc][value]:.3f}, later steps {baselines[later_steps][auroc][value]:.3f}{wrong_way}",
+        "judge on solutions that are labelled to their end, of steps of like length",
+    ),
+    "majority_class": Diagnostic(
+        lambda s: s["step_accuracy"]["low"] <= s["baselines"]["all_correct"]["step_accuracy"]["value"],
+        "step accuracy {step_accuracy[value]:.3f} is not shown to be above calling every step correct "
+        "({baselines[all_correct][step_accuracy][value]:.3f})",
+        "go by F1 and ProcessBench F1, each against its best baseline",
+    ),
+    "f1_baseline": _no_better_flags("f1"),
+    "processbench_baseline": _no_better_flags("processbench_f1"),
+    "not_judged": Diagnostic(
+        lambda s: s["not_judged_solutions"] > 0,
+        "{not_judged_solutions} of {n_solutions} solutions count in no figure of solutions: labels or scores stop before "
+        "it is clear where their first error is",
+        "raise --max_length if steps did not fit ({not_scored_steps} of them)",
+    ),
+}
+"""Over a summary with what `diagnose` adds."""
+
+
+def diagnose(summary: Summary) -> list[str]:
+    """The sentences of DIAGNOSTICS on a summary of `evaluate`."""
+    best = {measure: _best_baseline(summary, measure) for measure in ("auroc", "f1", "processbench_f1")}
+    return sentences({**summary, "best": best, "wrong_way": _wrong_way(summary["baselines"].values())}, DIAGNOSTICS)
+
+
+def show(summary: Summary, name: str) -> None:
+    """Print a summary of `evaluate` on stderr: measures, baselines, subsets. The sentences of `diagnose` are not printed."""
+    title = (
+        f"{name}: {summary['n_steps']} labelled steps ({summary['wrong_steps']} wrong) of {summary['n_solutions']} "
+        f"solutions ({summary['erroneous_solutions']} with an error), {summary['n_prompts']} prompts"
+    )
+    estimates_table(title, {label: summary[key] for key, label in MEASURES.items()})
+    at = ", ".join(f"{value:.4f}" for value in summary["threshold"]["values"])
+    log(f"threshold {at}: {summary['threshold']['chosen_on']}")
+    _measures_of("baselines", {"the model": summary, **{_words(key): one for key, one in summary["baselines"].items()}})
+    if summary["subsets"]:
+        shown = dict(list(summary["subsets"].items())[:SUBSET_ROWS])
+        _measures_of("subsets", shown)
+        if len(shown) < len(summary["subsets"]):
+            log(f"{len(summary['subsets']) - len(shown)} more subsets are not shown; the JSON has them all")
+
+
+def _measures_of(title: str, measured: Mapping[str, Summary]) -> None:
+    """One row a scorer or subset, a column a measure: two tables, since one is too wide for a terminal of 80 columns."""
+    of_steps = {"step_accuracy": "accuracy", "f1": "F1", "auroc": "AUROC"}
+    of_solutions = {
+        "first_error_accuracy": "all",
+        "erroneous": "with an error",
+        "correct": "correct",
+        "processbench_f1": "ProcessBench F1",
+    }
+    tables = {
+        f"{title}: steps{_wrong_way(measured.values())}": of_steps,
+        f"{title}: solutions whose first error is found, or rightly none": of_solutions,
+    }
+    for heading, columns in tables.items():
+        table(heading, ["", *columns.values()], [[name, *values(one, columns)] for name, one in measured.items()])

@@ -11,7 +11,6 @@ TRL's trainers run the loop. What this module adds, each for one reason that a t
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,9 +21,9 @@ from datasets import Dataset
 from transformers import TrainerCallback
 from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 
-from ..console import ModelError, RunError, UsageError, log, write_whole
+from ..console import ModelError, RunError, UsageError, log, to_json, write_whole
 from ..scoring import Rewards
-from . import runs
+from . import resuming, runs
 from .policy import Policy, Prompt
 from .runs import first_and_last_tenth
 
@@ -147,7 +146,7 @@ def identity(
     settings = {name: str(getattr(config, name)) for name in IDENTITY if hasattr(config, name)}
     return {
         "algorithm": algorithm,
-        "prompts_sha256": runs.digest([prompt.ids for prompt in prompts]),
+        "prompts_sha256": resuming.digest([prompt.ids for prompt in prompts]),
         "rewards": str([rewards.names, rewards.weights, rewards.combine, rewards.normalise]),
         "lora": str(peft_config and [peft_config.r, peft_config.lora_alpha, peft_config.target_modules]),
         **settings,
@@ -203,7 +202,7 @@ class RunLog(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.is_world_process_zero:  # a resumed state holds the entries up to its checkpoint: later ones are undone
-            write_whole(self.file, (json.dumps(entry) for entry in state.log_history))
+            write_whole(self.file, map(to_json, state.log_history))
 
     def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if not state.is_world_process_zero:
@@ -212,7 +211,7 @@ class RunLog(TrainerCallback):
         if "reward" in entry:  # this step wrote new answers
             entry = {**entry, "sample": self.reward.last}
         with open(self.file, "a", encoding="utf-8") as file:
-            file.write(json.dumps(entry, ensure_ascii=False) + "\n")
+            file.write(to_json(entry) + "\n")
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
         if args.fp16:  # its scaler meets infinite gradients as a rule, and skips the step

@@ -32,7 +32,8 @@ from ..console import DataError, ModelError, log
 from ..packing import pack_together, right_padded
 from ..records import Comparison
 from ..rendering import Renderer
-from .runs import check_finite, run, run_identity, start_run
+from .resuming import run_identity, start_run
+from .runs import check_finite, run
 
 PAIR_FIELDS = ("chosen", "rejected", "margin", "weight")
 

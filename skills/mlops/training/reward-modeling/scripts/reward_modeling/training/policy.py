@@ -13,8 +13,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import inspect
-import json
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +23,9 @@ import torch
 
 from .. import checkpoints
 from ..checkpoints import unwrapped
-from ..console import DataError, ModelError, UsageError, log, progress, warn
+from ..console import DataError, ModelError, UsageError, log, progress, to_json, warn
+from ..lengths import positions
+from ..output_folder import staged
 from ..records import Message, Ranking
 from ..rendering import Renderer
 from . import runs
@@ -115,7 +115,7 @@ class Policy:
     @property
     def context(self) -> int | None:
         """How many tokens, prompt and answer together, the model can read."""
-        return getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        return positions(unwrapped(self.model))
 
     def prompt_ids(self, messages: Sequence[Message], tools: list[dict] | None = None, where: Any = None) -> list[int]:
         """The conversation so far, up to where the answer begins."""
@@ -464,21 +464,14 @@ def reference_of(policy: Policy) -> Callable[[], contextlib.AbstractContextManag
 def save(policy: Policy, output_dir: str | Path, summary: dict[str, Any], name: str = SUMMARY) -> None:
     """Save the policy as a plain causal language model, its adapter merged (and kept in `adapter`), with its summary.
 
-    The files move into place when all are written, `config.json` last: a folder that can be loaded is complete.
+    Of what is in the folder, only a model saved before is replaced (`output_folder.staged`).
     """
-    output_dir = Path(output_dir)
-    staging = output_dir / checkpoints.STAGING
     model = policy.model
-    try:
-        shutil.rmtree(staging, ignore_errors=True)
-        staging.mkdir(parents=True)
+    with staged(output_dir) as folder:
         if hasattr(model, "merge_and_unload"):
-            model.save_pretrained(staging / checkpoints.ADAPTER)
+            model.save_pretrained(folder / checkpoints.ADAPTER)
             model = model.merge_and_unload()
         model.generation_config = policy.generation_config
-        model.save_pretrained(staging)
-        policy.tokenizer.save_pretrained(staging)
-        (staging / name).write_text(json.dumps(summary, indent=2, default=str) + "\n", encoding="utf-8")
-        checkpoints.move_into_place(staging, output_dir)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        model.save_pretrained(folder)
+        policy.tokenizer.save_pretrained(folder)
+        (folder / name).write_text(to_json(summary, indent=2) + "\n", encoding="utf-8")

@@ -34,9 +34,10 @@ from typing import Any
 import numpy
 import torch
 
-from ..console import RunError, log, warn
+from .. import output_folder
+from ..console import RunError, log, to_json, warn
 from ..records import Message
-from . import runs
+from . import resuming
 from .policy import ActorCritic, Policy, Prompt, answer_logits, joined, log_probs_and_entropy, reference_of, sample
 from .runs import RunLog, concerns, first_and_last_tenth
 
@@ -263,7 +264,7 @@ class PPO:
         try:
             yield
         except RunError as error:
-            kept = runs.last_complete_checkpoint(self.output_dir)
+            kept = output_folder.last_complete_checkpoint(self.output_dir)
             raise RunError(
                 f"update {update + 1} of {self.updates}: {error.message}",
                 where=kept and f"{kept} is the last good checkpoint",
@@ -469,17 +470,17 @@ class PPO:
 
         Raises RunError when the run to be resumed was another one. One process with twice the batch is the same run as two.
         """
-        prompts = runs.digest([prompt.ids for prompt in self.prompts])
+        prompts = resuming.digest([prompt.ids for prompt in self.prompts])
         named = asdict(self.settings) | {"batch_size": self.batch_size, "prompts_sha256": prompts} | more
         identity = {name: str(value) for name, value in named.items() if name not in PER_PROCESS}
-        runs.start_run(self.output_dir, self.process_index, identity, resume)
+        resuming.start_run(self.output_dir, self.process_index, identity, resume)
 
     def save(self, limit: int) -> None:
         """Write a checkpoint; it appears complete. Only what is trained is in it. The oldest over `limit` go."""
         from safetensors.torch import save_file
 
         if self.process_index == 0:
-            partial = self.output_dir / ".checkpoint.partial"
+            partial = self.output_dir / output_folder.CHECKPOINT_STAGING
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
             trained = {name: p.detach().contiguous() for name, p in self.plain.named_parameters() if p.requires_grad}
@@ -487,24 +488,32 @@ class PPO:
             state = {"optimizer": self.optimizer.state_dict(), "scheduler": self.scheduler.state_dict()}
             torch.save(state, partial / "optimizer.pt")
             state = {"global_step": self.done, "max_steps": self.updates, "kl_coef": self.kl_coef}
-            (partial / "trainer_state.json").write_text(json.dumps(state), encoding="utf-8")
+            (partial / "trainer_state.json").write_text(to_json(state), encoding="utf-8")
+            resuming.seal(partial)
             complete = self.output_dir / f"checkpoint-{self.done}"
             shutil.rmtree(complete, ignore_errors=True)
             partial.rename(complete)
-            for old in runs.checkpoints(self.output_dir)[:-limit]:
+            for old in output_folder.checkpoints(self.output_dir)[:-limit]:
                 shutil.rmtree(old, ignore_errors=True)
         self.accelerator.wait_for_everyone()
 
     def load(self, checkpoint: Path) -> None:
-        """Continue from a checkpoint. Random states need no restoring: they follow from the seed and the update."""
+        """Continue from a checkpoint. Random states need no restoring: they follow from the seed and the update.
+
+        Raises RunError when it cannot be read.
+        """
         from safetensors.torch import load_file
 
-        self.plain.load_state_dict(load_file(checkpoint / "actor.safetensors"), strict=False)
-        state = torch.load(checkpoint / "optimizer.pt", map_location=self.accelerator.device, weights_only=True)
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scheduler.load_state_dict(state["scheduler"])
-        state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
-        self.done, self.kl_coef = state["global_step"], state["kl_coef"]
+        try:
+            self.plain.load_state_dict(load_file(checkpoint / "actor.safetensors"), strict=False)
+            state = torch.load(checkpoint / "optimizer.pt", map_location=self.accelerator.device, weights_only=True)
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.scheduler.load_state_dict(state["scheduler"])
+            state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+            self.done, self.kl_coef = state["global_step"], state["kl_coef"]
+        except Exception as error:
+            resuming.explain_unreadable(error, checkpoint)
+            raise
 
     def _summary(self, stopped: str | None) -> dict[str, Any]:
         history = self.log.entries

@@ -19,8 +19,9 @@ from transformers import Trainer, TrainingArguments
 from ..console import DataError, ModelError, log
 from ..packing import right_padded
 from ..records import Solution
-from ..rendering import StepRenderer, supervised_text
-from .runs import check_finite, run, run_identity, start_run, without_dropout
+from ..step_rendering import StepRenderer, supervised_text
+from .resuming import run_identity, start_run
+from .runs import check_finite, run, without_dropout
 
 IGNORED = -100.0
 """The label of a token at which no step is scored."""

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import math
-import shutil
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -18,7 +16,9 @@ import torch
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 
 from ..arguments import EVALUATE_ON
-from ..console import QUIET_SECONDS, RunError, UsageError, console, log, write_whole
+from ..console import QUIET_SECONDS, RunError, UsageError, console, log, to_json, warn, write_whole
+from ..output_folder import discard_checkpoints
+from . import resuming
 
 # ---- choices made for the user ------------------------------------------------------------------------------------
 
@@ -185,136 +185,7 @@ def lora_config(
     )
 
 
-# ---- resuming -----------------------------------------------------------------------------------------------------
-
-
-def checkpoints(output_dir: str | Path) -> list[Path]:
-    """The checkpoints in a folder, oldest first, complete or not."""
-    found = [folder for folder in Path(output_dir).glob("checkpoint-*") if folder.name.rpartition("-")[2].isdigit()]
-    return sorted(found, key=lambda folder: int(folder.name.rpartition("-")[2]))
-
-
-def is_complete_checkpoint(folder: str | Path) -> bool:
-    """Whether it was written to its end: trainer_state.json is written last, so a killed run leaves none, or half of it."""
-    try:
-        json.loads((Path(folder) / "trainer_state.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return any(Path(folder).glob("*.safetensors"))
-
-
-def last_complete_checkpoint(output_dir: str | Path) -> str | None:
-    """The newest checkpoint that was written to its end."""
-    complete = [folder for folder in checkpoints(output_dir) if is_complete_checkpoint(folder)]
-    return str(complete[-1]) if complete else None
-
-
-def discard_checkpoints(output_dir: str | Path, *, only_incomplete: bool) -> None:
-    """Remove what a killed run left half-written, or everything an earlier run left, which could be resumed by mistake."""
-    for folder in checkpoints(output_dir):
-        if not (only_incomplete and is_complete_checkpoint(folder)):
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def resume_point(resume: str | bool | None, output_dir: str | Path) -> str | None:
-    """The checkpoint to continue from. Raises UsageError when there is none, or when that run is finished."""
-    if not resume:
-        return None
-    if resume is True or resume in ("true", "True"):
-        found = last_complete_checkpoint(output_dir)
-        if found is None:
-            raise UsageError(
-                f"{output_dir} holds no complete checkpoint to resume from",
-                hint="start without --resume_from_checkpoint, and set --save_steps below the number of steps",
-            )
-        _refuse_finished(found, output_dir)
-        return found
-    if not is_complete_checkpoint(resume):
-        raise UsageError(
-            f"{resume} is no complete checkpoint",
-            hint="--resume_from_checkpoint alone takes the newest complete one of --output_dir",
-        )
-    return resume
-
-
-def _refuse_finished(checkpoint: str, output_dir: str | Path) -> None:
-    """Raises UsageError when the run that wrote this checkpoint has reached its end and saved its model."""
-    state = json.loads((Path(checkpoint) / "trainer_state.json").read_text(encoding="utf-8"))
-    if state["global_step"] >= state["max_steps"] and (Path(output_dir) / "config.json").exists():
-        raise UsageError(
-            f"the run in {output_dir} is finished: its model was saved after {state['global_step']} steps",
-            hint=f"to train it further, start from it: --model_name_or_path {output_dir} --output_dir NEW",
-        )
-
-
-def run_identity(
-    arguments: Any, rows: Iterable[dict[str, Any]], renderer: Any, head: str, *, peft_config: Any = None, **loss: Any
-) -> dict[str, Any]:
-    """What must be the same for a resumed run to end where the undisturbed one would have. loss: settings of the loss."""
-    names = (
-        "seed",
-        "learning_rate",
-        "per_device_train_batch_size",
-        "gradient_accumulation_steps",
-        "num_train_epochs",
-        "max_steps",
-        "lr_scheduler_type",
-        "warmup_steps",
-        "weight_decay",
-        "max_grad_norm",
-        "optim",
-        "bf16",
-        "fp16",
-        "world_size",
-    )
-    settings = {name: str(getattr(arguments, name)) for name in names} | {name: str(loss[name]) for name in loss}
-    settings["lora"] = str(peft_config and _lora_summary(peft_config))
-    return {"data_sha256": digest(rows), "fingerprint": renderer.fingerprint, "head": head, **settings}
-
-
-def digest(rows: Iterable[Any]) -> str:
-    """Sixteen hex digits of rows that JSON can carry."""
-    found = hashlib.sha256()
-    for row in rows:
-        found.update(json.dumps(row, sort_keys=True).encode())
-    return found.hexdigest()[:16]
-
-
-def _lora_summary(config: Any) -> list[Any]:
-    targets = config.target_modules
-    return [config.r, config.lora_alpha, config.lora_dropout, targets if isinstance(targets, str) else sorted(targets)]
-
-
-def check_same_run(output_dir: Path, identity: dict[str, Any]) -> None:
-    """Raises RunError when the run in `output_dir` was started with other data or settings."""
-    file = output_dir / "run.json"
-    if not file.is_file():
-        return
-    before = json.loads(file.read_text(encoding="utf-8"))
-    changed = [
-        f"{name} ({before[name]} -> {value})"
-        for name, value in identity.items()
-        if name in before and before[name] != value
-    ]
-    if changed:
-        raise RunError(
-            f"cannot resume: {', '.join(changed)}",
-            where=str(file),
-            hint="repeat the flags of the first run; to train its model further, give it as --model_name_or_path with a new --output_dir",
-        )
-
-
 # ---- the run ------------------------------------------------------------------------------------------------------
-
-
-def start_run(output_dir: str | Path, process_index: int, identity: dict[str, Any], resume: str | None) -> None:
-    """Clear the output folder for a run, and write down its identity. Raises RunError when it cannot be resumed."""
-    output_dir = Path(output_dir)
-    if resume:
-        check_same_run(output_dir, identity)
-    if process_index == 0:
-        discard_checkpoints(output_dir, only_incomplete=bool(resume))
-        write_whole(output_dir / "run.json", [json.dumps(identity, indent=2)])
 
 
 def without_dropout(model: torch.nn.Module) -> torch.nn.Module:
@@ -348,20 +219,24 @@ def run(
 ) -> tuple[Any, dict[str, Any]]:
     """Train inside the block `within`. Returns the model in memory (a PEFT model where one is trained) and a summary.
 
+    Raises RunError for a checkpoint that cannot be read.
     scalar_head: whether the model scores, and its head is to stay in fp32 under autocast; a policy has none.
     """
     from ..checkpoints import keep_head_in_float32
 
     arguments = trainer.args
-    ProgressLog.install(trainer)
+    progress = ProgressLog.install(trainer)
+    trainer.add_callback(Sealing())
     if scalar_head and (arguments.bf16 or arguments.fp16):
         keep_head_in_float32(trainer.model)
     try:
         with within or contextlib.nullcontext():
             result = trainer.train(resume_from_checkpoint=resume)
-    except BaseException:  # Ctrl-C and a full disk included: what was being written then is of no use
+    except BaseException as error:  # Ctrl-C and a full disk included: what was being written then is of no use
         if arguments.process_index == 0:
             discard_checkpoints(arguments.output_dir, only_incomplete=True)
+        if resume and not progress.began:
+            resuming.explain_unreadable(error, resume)
         raise
     names = (
         "learning_rate",
@@ -417,6 +292,17 @@ SHOWN = (
 )
 
 
+class Sealing(TrainerCallback):
+    """Each checkpoint is sealed when all processes have written their part of it."""
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        from accelerate import PartialState
+
+        PartialState().wait_for_everyone()
+        if state.is_world_process_zero:
+            resuming.seal(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+
+
 class ProgressLog(TrainerCallback):
     """A bar on a terminal, elsewhere a quiet line each time the trainer logs: transformers' own prints dictionaries."""
 
@@ -424,12 +310,18 @@ class ProgressLog(TrainerCallback):
         self.bar: Any = None
         self.task: Any = None
         self.last_line = -QUIET_SECONDS
+        self.began = False  # a step, after all of a checkpoint was read
 
     @classmethod
-    def install(cls, trainer: Any) -> None:
+    def install(cls, trainer: Any) -> ProgressLog:
         for other in (PrinterCallback, ProgressCallback):
             trainer.remove_callback(other)
-        trainer.add_callback(cls())
+        made = cls()
+        trainer.add_callback(made)
+        return made
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.began = True
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if not (state.is_world_process_zero and console().is_terminal):
@@ -486,16 +378,18 @@ class RunLog:
         """Begin after step `done`. write: whether this process is the one that writes."""
         self.write = write
         if done and self.file.exists():
-            entries = map(json.loads, self.file.read_text(encoding="utf-8").splitlines())
-            self.entries = [entry for entry in entries if entry["step"] <= done]
+            for line in self.file.read_text(encoding="utf-8", errors="replace").splitlines():
+                with contextlib.suppress(ValueError):  # of a killed run the last line may be half-written
+                    self.entries.append(json.loads(line))
+            self.entries = [entry for entry in self.entries if entry["step"] <= done]
         if write:
-            write_whole(self.file, map(json.dumps, self.entries))
+            write_whole(self.file, map(to_json, self.entries))
 
     def add(self, entry: dict[str, Any]) -> None:
         self.entries.append(entry)
         if self.write:
             with open(self.file, "a", encoding="utf-8") as file:
-                file.write(json.dumps(entry, ensure_ascii=False) + "\n")
+                file.write(to_json(entry) + "\n")
 
 
 def best_of_for(kl: float) -> float:
@@ -536,12 +430,19 @@ def first_and_last_tenth(history: Sequence[dict[str, Any]], names: Sequence[str]
     }
 
 
-def picture(history: Sequence[dict[str, Any]], panels: Mapping[str, Sequence[str]]) -> str:
-    """The run as SVG, by step. panels: title -> the names of the numbers drawn together."""
-    from ..evaluation.report import Panel, Series, svg_lines
+def draw(file: Path, history: Sequence[Mapping[str, float]], panels: Mapping[str, Sequence[str]]) -> None:
+    """The run as an SVG file, by step. panels: title -> the names of the numbers drawn together.
 
-    drawn = []
-    for title, names in panels.items():
-        lines = [Series(name, [(entry["step"], entry[name]) for entry in history if name in entry]) for name in names]
-        drawn.append(Panel(title, "step", names[0], lines))
-    return svg_lines(drawn)
+    Without matplotlib there is a warning and no file: the run, which is saved by then, is worth more than its picture.
+    """
+    from ..evaluation.plots import Panel, Series, svg
+
+    def series(name: str) -> Series:
+        return Series(name, [(entry["step"], entry[name]) for entry in history if name in entry])
+
+    try:
+        picture = svg([Panel(title, "step", names[0], list(map(series, names))) for title, names in panels.items()])
+    except ImportError as error:
+        return warn(f"the run is not drawn: {error}")
+    write_whole(file, [picture])
+    log(f"the run is drawn in {file}")

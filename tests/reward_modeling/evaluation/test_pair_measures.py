@@ -1,4 +1,4 @@
-"""Metrics: numbers worked by hand, laws, second routes, and data at the edge of what can be measured."""
+"""Measures of pairs: numbers worked by hand, laws, second routes, and data at the edge of what can be measured."""
 
 import json
 import math
@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reward_modeling.console import DataError, RunError
-from reward_modeling.evaluation.metrics import (
+from reward_modeling.evaluation.pair_measures import (
     brier,
     calibration,
     compare,
@@ -19,7 +19,7 @@ from reward_modeling.evaluation.metrics import (
     pair_outcomes,
     reliability,
     subset_table,
-    summarise,
+    summarize,
 )
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -37,7 +37,7 @@ rows_of_pairs = st.lists(
 
 
 def summary_of(rows):
-    return summarise(
+    return summarize(
         *(np.array(column) for column in list(zip(*rows, strict=True))[:4]), *list(zip(*rows, strict=True))[4:]
     )
 
@@ -115,7 +115,7 @@ def test_certainty_falls_into_the_last_bin():
 def test_length_by_hand():
     """Longer chosen in 3 of 5 pairs, as long in 1: baseline (3 + 1/2) / 5. Right in 2 of 3 and 1 of 1, tied in 1."""
     chosen, rejected = [3, 3, 0, 5, 1], [1, 1, 1, 1, 1]
-    found = summarise(chosen, rejected, [9, 8, 7, 2, 4], [1, 2, 3, 6, 4])["length"]
+    found = summarize(chosen, rejected, [9, 8, 7, 2, 4], [1, 2, 3, 6, 4])["length"]
     assert (found["longer_chosen_share"], found["same_length_share"]) == (0.6, 0.2)
     assert (found["baseline_longer"]["value"], found["baseline_shorter"]["value"]) == pytest.approx((0.7, 0.3))
     assert found["accuracy_longer_chosen"]["value"] == pytest.approx(2 / 3)
@@ -125,13 +125,13 @@ def test_length_by_hand():
 
 
 def test_gain_is_over_the_better_baseline_even_if_that_is_the_shorter():
-    found = summarise([1, 1, 1, 0], [0, 0, 0, 1], [1, 1, 1, 1], [2, 2, 2, 2])["length"]
+    found = summarize([1, 1, 1, 0], [0, 0, 0, 1], [1, 1, 1, 1], [2, 2, 2, 2])["length"]
     assert found["gain_over_baseline"]["value"] == -0.25
 
 
 def test_a_model_that_reads_only_lengths_has_correlation_one():
     lengths, others = [3, 9, 4, 7, 5], [8, 2, 6, 1, 10]
-    found = summarise(lengths, others, lengths, others)["length"]
+    found = summarize(lengths, others, lengths, others)["length"]
     assert found["spearman_reward_length"]["value"] == pytest.approx(1.0)
     assert found["spearman_margin_length_difference"]["value"] == pytest.approx(1.0)
     assert found["spearman_reward_length"]["n"] == 10 and found["spearman_reward_length"]["groups"] == 5
@@ -139,19 +139,19 @@ def test_a_model_that_reads_only_lengths_has_correlation_one():
 
 def test_both_answers_of_a_pair_belong_to_one_prompt():
     """Lengths and rewards differ between prompts only: 4 prompts are too few to exclude 0, 8 answers would not be."""
-    found = summarise([1, 2, 3, 4], [1, 2, 3, 4], [1, 2, 3, 4], [1, 2, 3, 4])["length"]["spearman_reward_length"]
+    found = summarize([1, 2, 3, 4], [1, 2, 3, 4], [1, 2, 3, 4], [1, 2, 3, 4])["length"]["spearman_reward_length"]
     assert found["value"] == pytest.approx(1.0) and found["low"] < 0
 
 
 def test_macro_and_micro():
     """Subset a: 3 of 4 right; b: 0 of 1. Macro (0.75 + 0) / 2, micro 3 / 5."""
-    found = summarise([1, 1, 1, 0, 0], [0, 0, 0, 1, 1], [1] * 5, [1] * 5, subsets=["a", "a", "a", "a", "b"])
+    found = summarize([1, 1, 1, 0, 0], [0, 0, 0, 1, 1], [1] * 5, [1] * 5, subsets=["a", "a", "a", "a", "b"])
     assert {name: (row["value"], row["n"]) for name, row in found["subsets"].items()} == {"a": (0.75, 4), "b": (0.0, 1)}
     assert (found["macro_accuracy"]["value"], found["micro_accuracy"]["value"]) == pytest.approx((0.375, 0.6))
 
 
 def test_weights_move_accuracy_but_not_micro_accuracy():
-    found = summarise([1, 0], [0, 1], [1, 1], [1, 1], weights=[3, 1])
+    found = summarize([1, 0], [0, 1], [1, 1], [1, 1], weights=[3, 1])
     assert (found["accuracy"]["value"], found["micro_accuracy"]["value"]) == (0.75, 0.5)
 
 
@@ -266,7 +266,7 @@ def test_every_summary_is_json_with_the_same_keys(rows):
 @law
 @given(st.integers(1, 50))
 def test_a_blind_model_scores_log_two(n):
-    found = summarise([0.0] * n, [0.0] * n, [1] * n, [1] * n)
+    found = summarize([0.0] * n, [0.0] * n, [1] * n, [1] * n)
     assert found["log_loss"] == pytest.approx(math.log(2)) == found["blind"]["log_loss"]
     assert (found["brier"], found["accuracy"]["value"], found["ece"]) == (0.25, 0.5, 0.0)
     assert found["ties"] == n and found["tie_share"] == 1.0
@@ -318,7 +318,7 @@ LENGTH_KEYS = [
 
 
 def test_one_pair():
-    found = summarise([1.0], [0.0], [5], [5])
+    found = summarize([1.0], [0.0], [5], [5])
     assert found["accuracy"] == {
         "value": 1.0,
         "low": pytest.approx(0.20655, abs=1e-5),
@@ -331,14 +331,14 @@ def test_one_pair():
 
 
 def test_constant_lengths_have_no_correlation():
-    found = summarise(range(9), [4] * 9, [7] * 9, [7] * 9)["length"]
+    found = summarize(range(9), [4] * 9, [7] * 9, [7] * 9)["length"]
     assert found["spearman_reward_length"] is None and found["spearman_margin_length_difference"] is None
     assert found["baseline_longer"]["value"] == 0.5
 
 
 def test_no_pairs():
     with pytest.raises(DataError, match=r"^no pairs to evaluate$"):
-        summarise([], [], [], [])
+        summarize([], [], [], [])
     with pytest.raises(DataError, match=r"^no pairs to evaluate$"):
         compare([], [])
 
@@ -346,10 +346,10 @@ def test_no_pairs():
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_rewards_that_are_no_numbers_are_counted(bad):
     with pytest.raises(RunError) as caught:
-        summarise([0.0, 1.0, bad, 1.0], [0.0, 1.0, bad, bad], [1] * 4, [1] * 4)
+        summarize([0.0, 1.0, bad, 1.0], [0.0, 1.0, bad, bad], [1] * 4, [1] * 4)
     assert str(caught.value) == "2 of 4 pairs have a reward that is NaN or infinite, the first at index 2"
 
 
 def test_arrays_of_different_length_are_a_mistake_of_the_caller():
     with pytest.raises(ValueError, match=r"^chosen_lengths has 1 entries for 2 pairs$"):
-        summarise([1, 2], [1, 2], [1], [1, 2])
+        summarize([1, 2], [1, 2], [1], [1, 2])

@@ -1,10 +1,10 @@
-"""Reports: each reading on a summary that deserves it and on one that does not, and what the tables say."""
+"""Pairs: each diagnostic on a summary that deserves it and on one that does not, and what the tables say."""
 
 import numpy as np
 import pytest
 
-from reward_modeling.evaluation.metrics import compare, summarise
-from reward_modeling.evaluation.report import READINGS, SUBSET_ROWS, show, show_comparison, verdict
+from reward_modeling.evaluation.pair_measures import compare, summarize
+from reward_modeling.evaluation.pairs import DIAGNOSTICS, SUBSET_ROWS, diagnose, show, show_comparison
 
 N = 400
 RIGHT = np.arange(N) % 5 != 0  # 80 % right
@@ -14,7 +14,7 @@ LENGTHS, OTHERS = 100 + np.arange(N) % 7, 100 + np.arange(N) % 11
 def summary(margins, lengths=LENGTHS, others=OTHERS, **keys):
     """Margins as rewards of the chosen answer. A rejected reward that varies keeps them off the lengths."""
     base = np.random.default_rng(0).normal(size=len(margins))
-    return summarise(base + margins, base, lengths, others, **keys)
+    return summarize(base + margins, base, lengths, others, **keys)
 
 
 def calibrated():
@@ -24,12 +24,12 @@ def calibrated():
 
 HALF = np.where(np.arange(N) % 2, 1.0, -1.0)
 
-# What each reading must be said of; a reading without a line here fails the test.
+# What each diagnostic must be said of; one without a line here fails the test.
 DESERVING = {
     "chance": lambda: summary(HALF * 0.1),
     "below_chance": lambda: summary(np.where(RIGHT, -1.0, 1.0)),
     "length_baseline": lambda: summary(np.where(RIGHT, 1.0, -1.0), np.where(RIGHT, 9, 1), np.where(RIGHT, 1, 9)),
-    "length_bias": lambda: summarise(LENGTHS, OTHERS, LENGTHS, OTHERS),
+    "length_bias": lambda: summarize(LENGTHS, OTHERS, LENGTHS, OTHERS),
     "length_bias_within_prompts": lambda: summary((LENGTHS - OTHERS) * 0.1),
     "overconfident": lambda: summary(np.where(RIGHT, 1, -1) * 6.0),
     "underconfident": lambda: summary(np.where(RIGHT, 1, -1) * 0.1),
@@ -38,21 +38,21 @@ DESERVING = {
 
 
 def test_a_good_calibrated_model_needs_no_remark():
-    assert verdict(calibrated()) == []
+    assert diagnose(calibrated()) == []
 
 
-@pytest.mark.parametrize("name", READINGS)
-def test_each_reading_is_said_of_a_summary_that_deserves_it(name):
-    reading = READINGS[name]
+@pytest.mark.parametrize("name", DIAGNOSTICS)
+def test_each_diagnostic_is_said_of_a_summary_that_deserves_it(name):
+    diagnostic = DIAGNOSTICS[name]
     deserving = DESERVING[name]()
-    assert reading.applies(deserving) and not reading.applies(calibrated())
-    assert any(line.startswith(reading.sentence.format(**deserving)) for line in verdict(deserving))
+    assert diagnostic.applies(deserving) and not diagnostic.applies(calibrated())
+    assert any(line.startswith(diagnostic.sentence.format(**deserving)) for line in diagnose(deserving))
 
 
 def test_the_sentences_about_a_model_that_reads_only_lengths():
     """Whole lines, so that a number in the wrong slot is seen. The longer is chosen in 9 of 12 pairs."""
     lengths, others = [9, 8, 7, 6, 5, 9, 8, 7, 6, 1, 2, 3], [1, 2, 3, 1, 2, 3, 1, 2, 3, 9, 8, 7]
-    lines = verdict(summarise(lengths, others, lengths, others))
+    lines = diagnose(summarize(lengths, others, lengths, others))
     assert lines[1] == (
         "accuracy is not shown to be above the better length baseline (longer 0.750, shorter 0.250): gain +0.000 "
         "[-0.183, +0.183]. Next: compare accuracy where the chosen answer is longer and where it is shorter."
@@ -64,7 +64,7 @@ def test_the_sentences_about_a_model_that_reads_only_lengths():
 
 
 def test_chance_names_the_interval():
-    assert verdict(summary(HALF * 0.1))[0].startswith(
+    assert diagnose(summary(HALF * 0.1))[0].startswith(
         "accuracy 0.500 [0.451, 0.549] is not distinguishable from chance. Next: evaluate on more prompts (400 here)"
     )
 
@@ -72,7 +72,7 @@ def test_chance_names_the_interval():
 def test_a_large_ece_of_few_pairs_is_not_called_miscalibration():
     """8 pairs 0.62 sure, 6 right: ECE 0.13 is what a calibrated model shows by chance."""
     few = summary(np.array([1, 1, 1, 1, 1, 1, -1, -1]) * 0.49, LENGTHS[:8], OTHERS[:8])
-    assert few["ece"] > 0.1 and not READINGS["underconfident"].applies(few)
+    assert few["ece"] > 0.1 and not DIAGNOSTICS["underconfident"].applies(few)
 
 
 def test_show_prints_each_table_on_stderr(capsys):
@@ -107,7 +107,7 @@ def test_show_cuts_long_subset_tables_at_the_easy_end(capsys):
 
 
 def test_show_survives_one_pair(capsys):
-    show(summarise([1.0], [0.0], [1], [1], subsets=["only"]), "one")
+    show(summarize([1.0], [0.0], [1], [1], subsets=["only"]), "one")
     assert "only" in capsys.readouterr().err
 
 

@@ -1,0 +1,188 @@
+"""Does what a completion says reach the model? Chat templates leave out what they have no place for, without a word.
+
+A template may drop tool calls, reasoning or what stands before `</think>`. A completion of which nothing is left would
+score like an empty one, and tie with every other such completion.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
+from typing import Any
+
+from .chat_templates import TemplateFaultError
+from .records import Message
+from .special_tokens import shared_length
+
+SPEAKING = ("reasoning_content", "reasoning", "thinking", "tool_calls", "function_call", "refusal")
+"""Fields of a message, beside its content, that are part of what it says."""
+_REASONING = SPEAKING[:3]  # three names of one thing: transformers writes each under all
+_LABELS = ("id", "type", "index")
+
+ASKED: tuple[Message, ...] = ({"role": "user", "content": "Is it?"},)
+ANSWERED = "Indeed"
+_SIGN = "QZ{}ZQ"
+
+
+def said(message: Message) -> list[str]:
+    """The speaking fields that this message fills."""
+    filled = [field for field in SPEAKING if message.get(field)]
+    named = [field for field in filled if field in _REASONING]
+    return [field for field in filled if field not in named[1:]]
+
+
+class Completeness:
+    """Compares completions with what one template makes of them. write: (messages, tools, prompt_only) -> text."""
+
+    def __init__(self, write: Callable[[Sequence[Message], Any, bool], str]):
+        self._write = write
+
+    def missing(self, prompt: Sequence[Message], completion: Sequence[Message], tools: Any, text: str) -> list[str]:
+        """The fields of which something is not in the text; quick where the text ends with the answer, as it mostly does."""
+        fields = [(place, field) for place, message in enumerate(completion) for field in said(message)]
+        content = completion[0].get("content") if len(completion) == 1 else None
+        if not fields and isinstance(content, str) and self._ends_with(text, content):
+            return []
+        region = _squeezed(text[self._where_completion_starts(prompt, tools, text) :])
+        absent = [
+            "content"
+            for message in completion
+            if any(not _stands_in(leaf, region) for leaf in _leaves(message.get("content") or ""))
+        ]
+        absent += self._missing_fields(prompt, completion, tools, fields, region) if fields else []
+        return list(dict.fromkeys(absent))
+
+    def nothing_left(self, prompt: Sequence[Message], completion: Sequence[Message], tools: Any, text: str) -> bool:
+        """Whether an empty completion would give the same text."""
+        try:
+            return text == self._write([*prompt, *map(_emptied, completion)], tools, False)
+        except TemplateFaultError:
+            return False
+
+    def _ends_with(self, text: str, content: str) -> bool:
+        return text.endswith(
+            tuple(kept + self._after_answer for kept in (content, content.strip(), content.lstrip(), content.rstrip()))
+        )
+
+    @cached_property
+    def _after_answer(self) -> str:
+        try:
+            return self._write([*ASKED, {"role": "assistant", "content": ANSWERED}], None, False).rpartition(ANSWERED)[
+                2
+            ]
+        except TemplateFaultError:
+            return ""
+
+    def _where_completion_starts(self, prompt: Sequence[Message], tools: Any, text: str) -> int:
+        try:
+            return shared_length(text, self._write(prompt, tools, False)) if prompt else 0
+        except TemplateFaultError:
+            return 0
+
+    def _missing_fields(self, prompt, completion, tools, fields, region: str) -> list[str]:
+        """Fields whose texts do not show when each is replaced by a sign of its own: a word may stand elsewhere by chance."""
+        signs: dict[str, str] = {}
+        swapped = list(completion)
+        for place, field in fields:
+            swapped[place] = {**swapped[place], field: _signed(completion[place][field], field, signs)}
+        try:
+            shown = self._write([*prompt, *swapped], tools, False)
+        except TemplateFaultError:
+            return [
+                field
+                for place, field in fields
+                if any(not _stands_in(leaf, region) for leaf in _leaves(completion[place][field]))
+            ]
+        return [field for sign, field in signs.items() if sign not in shown]
+
+
+def _emptied(message: Message) -> Message:
+    return {**{key: value for key, value in message.items() if key not in SPEAKING}, "content": ""}
+
+
+def _leaves(value: Any) -> Iterator[str]:
+    """The texts and numbers in a field, without the labels of tool calls."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if key not in _LABELS:
+                yield from _leaves(item)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _leaves(item)
+    elif value is not None:
+        yield value if isinstance(value, str) else json.dumps(value, default=str)
+
+
+def _signed(value: Any, field: str, signs: dict[str, str]) -> Any:
+    """The value with each leaf replaced by a sign; `signs` says which field each stands for."""
+    if isinstance(value, dict):
+        return {key: item if key in _LABELS else _signed(item, field, signs) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_signed(item, field, signs) for item in value]
+    if value is None or value == "":
+        return value
+    sign = _SIGN.format(len(signs))
+    signs[sign] = field
+    return sign
+
+
+def _stands_in(leaf: str, region: str) -> bool:
+    """Whether the text is there, in other whitespace or as JSON writes it too."""
+    return _squeezed(leaf) in region or _squeezed(json.dumps(leaf, ensure_ascii=False)[1:-1]) in region
+
+
+def _squeezed(text: str) -> str:
+    return "".join(text.split())
+
+
+# ---- arguments of tool calls ----------------------------------------------------------------------------------------------
+
+
+class Arguments:
+    """Writes the arguments of tool calls as a template wants them: many write JSON themselves, some want JSON text.
+
+    OpenAI's format has JSON text. A template that writes JSON would encode it a second time.
+    """
+
+    def __init__(self, write: Callable[[Sequence[Message], Any, bool], str]):
+        self._write = write
+
+    @cached_property
+    def _takes(self) -> tuple[bool, bool]:
+        """Whether the template writes JSON text as it is, and whether it writes an object."""
+        text = '{"QZ": "ZQ"}'
+        return text in self._shown(text), '"ZQ"' in self._shown({"QZ": "ZQ"})
+
+    def _shown(self, arguments: Any) -> str:
+        call = {"id": "call00001", "type": "function", "function": {"name": "look", "arguments": arguments}}
+        try:
+            return self._write([*ASKED, {"role": "assistant", "content": "", "tool_calls": [call]}], None, False)
+        except TemplateFaultError:
+            return ""
+
+    def as_wanted(self, messages: Sequence[Message]) -> Sequence[Message]:
+        if not any(message.get("tool_calls") for message in messages):
+            return messages
+        return [
+            {**message, "tool_calls": [self._call(call) for call in message["tool_calls"]]}
+            if isinstance(message.get("tool_calls"), (list, tuple))
+            else message
+            for message in messages
+        ]
+
+    def _call(self, call: Any) -> Any:
+        if not isinstance(call, dict):
+            return call
+        if isinstance(call.get("function"), dict):
+            return {**call, "function": self._call(call["function"])}
+        arguments, (text, object_) = call.get("arguments"), self._takes
+        if isinstance(arguments, str) and object_ and not text:
+            try:
+                read = json.loads(arguments)
+            except ValueError:
+                return call
+            return {**call, "arguments": read} if isinstance(read, dict) else call
+        if isinstance(arguments, dict) and text and not object_:
+            return {**call, "arguments": json.dumps(arguments, ensure_ascii=False)}
+        return call

@@ -1,0 +1,103 @@
+"""Line charts as SVG, by matplotlib, which is imported when something is drawn.
+
+write_whole("run.svg", [svg([Panel("reward", "update", "reward", [Series("gold", [(0, 0.1), (1, 0.4)])])])])
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+"""Those of Okabe and Ito, which the color-blind can tell apart too."""
+STYLES = {"line": {"linestyle": "-"}, "dashed": {"linestyle": "--"}, "dots": {"linestyle": "", "marker": "."}}
+PANEL = (4.4, 3.2)
+"""Width and height of a panel, in inches."""
+NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""Characters that no XML document may hold."""
+LARGEST = 1e100
+"""Beyond it a value is left out as an infinite one is: axes multiply values."""
+SETTINGS = {
+    "font.size": 8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#e4e4e4",
+    "axes.axisbelow": True,
+    "lines.linewidth": 1.4,
+    "text.parse_math": False,  # a name may hold dollars
+    "svg.fonttype": "none",  # text stays text: small, and can be searched
+    "svg.hashsalt": "reward modeling",  # the same picture is the same file
+}
+
+
+@dataclass(frozen=True)
+class Series:
+    """Points (x, y) under one name, "" for none. style: in STYLES; color: a place in COLORS, else that of the series."""
+
+    name: str
+    points: Sequence[tuple[float, float]]
+    style: str = "line"
+    color: int | None = None
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One chart: a title, axis labels, any number of series."""
+
+    title: str
+    x_label: str
+    y_label: str
+    series: Sequence[Series] = ()
+
+
+def draw(panels: Sequence[Panel]) -> Figure:
+    """The panels, two in a row. Points that are not finite are left out."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    columns, rows = min(2, len(panels) or 1), (len(panels) + 1) // 2 or 1
+    with matplotlib.rc_context(SETTINGS):
+        figure = Figure(figsize=(columns * PANEL[0], rows * PANEL[1]), layout="constrained")
+        for axis, panel in zip_longest(figure.subplots(rows, columns, squeeze=False).flat, panels):
+            _draw_panel(axis, panel) if panel else axis.set_axis_off()
+    return figure
+
+
+def _draw_panel(axis: Axes, panel: Panel) -> None:
+    named = {}
+    for number, series in enumerate(panel.series):
+        points = [(x, y) for x, y in series.points if abs(x) < LARGEST and abs(y) < LARGEST]  # False for NaN
+        style = STYLES["dots" if len(points) < 2 else series.style]
+        color = COLORS[(number if series.color is None else series.color) % len(COLORS)]
+        (drawn,) = axis.plot([x for x, _ in points], [y for _, y in points], color=color, **style)
+        if series.name:
+            named[drawn] = series.name
+    axis.set(title=panel.title, xlabel=panel.x_label, ylabel=panel.y_label)
+    if named:
+        axis.legend(named.keys(), named.values(), frameon=False)
+
+
+def svg(panels: Sequence[Panel]) -> str:
+    return text_of(draw(panels))
+
+
+def text_of(figure: Figure) -> str:
+    """The figure as SVG text, the same for the same figure: without a date, and without the lines before `<svg`."""
+    import matplotlib
+
+    text = io.StringIO()
+    with matplotlib.rc_context(SETTINGS), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a letter that the font for measuring lacks
+        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
+    found = text.getvalue()
+    return NOT_XML.sub(" ", found[found.index("<svg") :])

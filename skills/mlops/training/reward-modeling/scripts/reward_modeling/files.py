@@ -1,0 +1,326 @@
+"""One file of rows (JSON, JSON Lines, CSV, Parquet; packed by gzip) -> slices of numbered rows, and the rows that cannot be read.
+
+JSON Lines, CSV and Parquet are read in slices, so that a file may be larger than memory; JSON is read whole. What a file can
+make this process hold is bounded: by the length of a line, and for packed files read whole by what they unpack to.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import gzip
+import io
+import json
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+from .adapters import kind_of
+from .cells import Refused, RowError, clean, loads
+from .console import DataError
+
+MIB = 2**20
+LINE_LIMIT = 64 * MIB
+"""Bytes of one line, which is one row of JSON Lines, and of one cell of a CSV file."""
+FREE, RATIO = 16 * MIB, 100
+"""A .gz file that is read whole may unpack to FREE bytes, and above that to RATIO times its size."""
+
+
+class Slice(NamedTuple):
+    """Rows of a source, their numbers counted from 1, and (number, reason) of the rows between them that cannot be read."""
+
+    rows: list[dict[str, Any]]
+    numbers: list[int]
+    problems: list[tuple[int, str]]
+    set_aside: dict[str, int]
+    """Entries of the file that are no rows to read, by what they are."""
+
+
+Numbered = Iterable[tuple[int, Any]]
+"""(number, row) pairs. A row that cannot be read is the RowError that says why."""
+
+
+def sliced(numbered: Numbered, size: int | None, set_aside: dict[str, int] | None = None) -> Iterator[Slice]:
+    """Numbered rows in slices of `size`, or in one; every row is checked (`cells.clean`), what is no object is no row."""
+    part = Slice([], [], [], set_aside or {})
+    for number, row in numbered:
+        try:
+            if isinstance(row, RowError):
+                raise row
+            if not isinstance(row, (dict, Refused)):
+                raise RowError(f"the row is {kind_of(row)}, not an object with columns")
+            part.rows.append(clean(row))
+            part.numbers.append(number)
+        except RowError as error:
+            part.problems.append((number, str(error)))
+        if size and len(part.rows) + len(part.problems) == size:
+            yield part
+            part = Slice([], [], [], {})
+    if part.rows or part.problems or part.set_aside:
+        yield part
+
+
+def suffix(path: Path) -> str:
+    """The kind of a file by its name: ".jsonl" for pairs.jsonl and for pairs.jsonl.gz."""
+    return Path(path.name.lower().removesuffix(".gz")).suffix
+
+
+# ---- bytes -------------------------------------------------------------------------------------------------------------
+
+
+class _Metered(io.RawIOBase):
+    """An unpacked stream that stops where it has become too much."""
+
+    def __init__(self, file: BinaryIO, path: Path):
+        self.file, self.path, self.total = file, path, 0
+        self.limit = max(FREE, RATIO * path.stat().st_size)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer) -> int:
+        chunk = self.file.read(len(buffer))
+        self.total += len(chunk)
+        if self.total > self.limit:
+            raise DataError(
+                f"the file unpacks to more than {RATIO} times its size ({self.limit // MIB} MiB)",
+                where=str(self.path),
+                hint="if that is right, unpack it with gunzip and name the unpacked file",
+            )
+        buffer[: len(chunk)] = chunk
+        return len(chunk)
+
+
+@contextlib.contextmanager
+def _opened(path: Path, whole: bool) -> Iterator[io.BufferedReader]:
+    """The bytes of a file, unpacked where it is packed, without the mark that some editors put at the start.
+
+    whole: whether all of it will be in memory, so that what it unpacks to is bounded. Raises DataError for empty files and
+    those that cannot be read.
+    """
+    packed = path.name.lower().endswith(".gz")
+    try:
+        with gzip.open(path, "rb") if packed else open(path, "rb") as raw:
+            file = io.BufferedReader(_Metered(raw, path), MIB) if packed and whole else raw
+            start = file.peek(3)[:3]
+            if start[:2] in (b"\xff\xfe", b"\xfe\xff"):
+                raise DataError("the file is written in UTF-16", where=str(path), hint="save it as UTF-8")
+            if not start:
+                raise empty(path)
+            if start == b"\xef\xbb\xbf":
+                file.read(3)
+            yield file
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise DataError(
+            f"the file is no whole gzip file: {error}", where=str(path), hint="fetch or write it again"
+        ) from error
+    except OSError as error:
+        raise DataError(f"cannot read the file: {error.strerror}", where=str(path)) from error
+
+
+def empty(path: Path) -> DataError:
+    return DataError("the file is empty", where=str(path), hint="check that it was written to the end")
+
+
+def _line_by_line(path: Path, readline: Callable[[int], Any]) -> Iterator[Any]:
+    number = 0
+    while line := readline(LINE_LIMIT + 1):
+        number += 1
+        if len(line) > LINE_LIMIT:
+            raise DataError(
+                f"the line is longer than {LINE_LIMIT // MIB} MiB",
+                where=f"{path}:{number}",
+                hint="one row stands on one line",
+            )
+        yield line
+
+
+# ---- kinds of files ----------------------------------------------------------------------------------------------------
+
+
+def _jsonl(path: Path, size: int | None) -> Iterator[Slice]:
+    with _opened(path, whole=size is None) as file:
+        lines = enumerate(_line_by_line(path, file.readline), start=1)
+        yield from sliced(((number, _row(line)) for number, line in lines if line.strip()), size)
+
+
+def _row(line: bytes) -> Any:
+    try:
+        return loads(line.rstrip(b"\r\n").decode("utf-8"))
+    except UnicodeDecodeError as error:
+        return RowError(f"byte {error.start + 1} of the row (0x{error.object[error.start]:02x}) is not UTF-8")
+    except json.JSONDecodeError as error:
+        return RowError(f"broken JSON: {error.msg} at column {error.colno}")
+    except RecursionError:
+        return RowError("the row nests lists and objects too deep")
+
+
+def _json(path: Path, size: int | None) -> Iterator[Slice]:
+    with _opened(path, whole=True) as file:
+        content = file.read()
+    if not content.strip():
+        raise empty(path)
+    text = _decode(content, path)
+    try:
+        found = loads(text)
+    except json.JSONDecodeError as error:
+        if error.msg == "Extra data":  # one object a line under the name .json
+            yield from _jsonl(path, size)
+            return
+        raise DataError(f"broken JSON: {error.msg} at column {error.colno}", where=f"{path}:{error.lineno}") from error
+    except RecursionError as error:
+        raise DataError("the file nests lists and objects too deep", where=f"{path}:{_too_deep(text)}") from error
+    beside: dict[str, int] = {}
+    if isinstance(found, dict) and isinstance(found.get("data"), list):
+        rows = found.pop("data")
+        beside = {f"`{name}` beside `data`": len(v) if isinstance(v, list) else 1 for name, v in found.items()}
+        found = rows
+    elif isinstance(found, dict):
+        found = [found]
+    if isinstance(found, Refused):
+        raise DataError(found.reason, where=str(path))
+    if not isinstance(found, list):
+        raise DataError("a JSON file holds a list of rows, or that list under `data`", where=str(path))
+    yield from sliced(enumerate(found, start=1), size, beside)
+
+
+def _decode(content: bytes, path: Path) -> str:
+    """The text of a file. An undecodable byte is reported with its line and its place in the line."""
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start)
+        begin = content.rfind(b"\n", 0, error.start) + 1
+        raise DataError(
+            f"byte {error.start - begin + 1} of the line (0x{content[error.start]:02x}) is not UTF-8",
+            where=f"{path}:{line + 1}",
+            hint="save the file as UTF-8",
+        ) from error
+
+
+def _too_deep(text: str) -> int:
+    """The line of a text at which it is nested deepest."""
+    depth = deepest = place = 0
+    for index, sign in enumerate(text):
+        depth += (sign in "[{") - (sign in "]}")
+        if depth > deepest:
+            deepest, place = depth, index
+    return text.count("\n", 0, place) + 1
+
+
+def _csv(path: Path, size: int | None) -> Iterator[Slice]:
+    csv.field_size_limit(LINE_LIMIT)
+    with _opened(path, whole=size is None) as file:
+        text = io.TextIOWrapper(file, encoding="utf-8", errors="surrogateescape", newline="")
+        reader = csv.reader(_line_by_line(path, text.readline), strict=True)
+        number = 0
+        try:
+            header = next(filter(None, reader), None)
+            if header is None:
+                raise empty(path)
+            refuse_repeated(header, path)
+            for part in sliced(enumerate((_cells(header, cells) for cells in filter(None, reader)), start=1), size):
+                number += len(part.rows) + len(part.problems)
+                yield part
+        except csv.Error as error:
+            raise DataError(
+                f"broken CSV: {error}",
+                where=f"{path}, line {reader.line_num}",
+                hint="quote cells that hold commas, quotes or line breaks",
+            ) from error
+
+
+def _cells(header: list[str], cells: list[str]) -> dict[str, str] | RowError:
+    if len(cells) != len(header):
+        how = "more" if len(cells) > len(header) else "fewer"
+        return RowError(f"the row has {how} cells than the {len(header)} columns of the header")
+    return dict(zip(header, cells, strict=True))
+
+
+def refuse_repeated(columns: list[str], path: Path) -> None:
+    """Raises DataError for two columns of one name, of which only the last would be read."""
+    twice = sorted({name for name in columns if columns.count(name) > 1}) if len(set(columns)) < len(columns) else []
+    if twice:
+        named = ", ".join(f"`{name}`" for name in twice[:5])
+        places = ", ".join(str(place) for place, name in enumerate(columns, start=1) if name == twice[0])
+        raise DataError(
+            f"the file has several columns of the name {named} (columns {places[:80]})",
+            where=str(path),
+            hint="rename or remove all but one of them: which one is meant cannot be told",
+        )
+
+
+def _parquet(path: Path, size: int | None) -> Iterator[Slice]:
+    if path.name.lower().endswith(".gz"):
+        raise DataError(
+            "Parquet files are not read from .gz", where=str(path), hint="gunzip it: Parquet is compressed inside"
+        )
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            count, held = file.metadata.num_rows, path.stat().st_size
+            if size is None and count > max(MIB, held):  # runs of one value may take no room
+                raise DataError(f"the file of {held} bytes says that it has {count} rows", where=str(path))
+            refuse_repeated(file.schema_arrow.names, path)
+            rows = (row for batch in file.iter_batches(min(size or 1024, 1024)) for row in arrow_rows(batch))
+            yield from sliced(enumerate(rows, start=1), size)
+    except (pyarrow.ArrowException, OSError, ValueError, RecursionError, OverflowError) as error:
+        raise DataError(
+            f"no readable Parquet file: {first_line(error)}", where=str(path), hint="fetch or write it again"
+        ) from error
+
+
+def arrow_rows(batch: Any) -> Iterator[dict[str, Any] | RowError]:
+    """The rows of an Arrow batch. Where a value has no Python form (dates after 9999, bytes that are not UTF-8) it is told
+    with its row and column, and dates and times become text.
+    """
+    import pyarrow
+
+    failures = (pyarrow.ArrowException, ValueError, OverflowError, RecursionError, TypeError)
+    try:
+        yield from batch.to_pylist()
+        return
+    except failures:
+        pass
+    columns = []
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        try:
+            columns.append(column.to_pylist())
+        except failures:
+            columns.append([_value(name, scalar) for scalar in column])
+    for values in zip(*columns, strict=True):
+        wrong = next((value for value in values if isinstance(value, RowError)), None)
+        yield wrong or dict(zip(batch.schema.names, values, strict=True))
+
+
+def _value(name: str, scalar: Any) -> Any:
+    import pyarrow
+
+    try:
+        return scalar.as_py()
+    except (pyarrow.ArrowException, ValueError, OverflowError, RecursionError, TypeError) as error:
+        with contextlib.suppress(pyarrow.ArrowException, ValueError):
+            if pyarrow.types.is_temporal(scalar.type):
+                return scalar.cast(pyarrow.string()).as_py()
+        return RowError(f"column `{name}` holds a value that cannot be read: {first_line(error)}")
+
+
+def first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+READERS: dict[str, Callable[[Path, int | None], Iterator[Slice]]] = {
+    ".jsonl": _jsonl,
+    ".json": _json,
+    ".csv": _csv,
+    ".parquet": _parquet,
+}
+
+HINTS = {
+    ".jsonl": "every line is one JSON object, in UTF-8",
+    ".csv": "quote cells that hold commas, quotes or line breaks",
+}
+"""What to do about rows that cannot be read, by the kind of file."""

@@ -1,0 +1,65 @@
+"""How many tokens a model reads."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from .console import UsageError
+
+DEFAULT_MAX_LENGTH = 1024
+"""Tokens of a conversation in training, unless told otherwise."""
+_NO_LIMIT = 10_000_000
+"""Above it a tokenizer's `model_max_length` means that nobody set one: transformers writes 1e30."""
+_NAMES = ("max_position_embeddings", "n_positions", "max_sequence_length", "max_seq_len", "seq_length")
+PUBLISHED = {"skywork-reward-v2": 16_384}
+"""Part of a name -> the length that its authors trained at, where the config allows more."""
+
+
+def positions(model: Any) -> int | None:
+    """How many tokens the model has positions for, or None where no number bounds it.
+
+    RoBERTa and its relatives number positions from padding_idx + 1, so their table holds more rows than they read tokens.
+    What tells them is the table itself: position embeddings with a padding row of their own.
+    """
+    config = model.config.get_text_config()
+    told = next((value for name in _NAMES if isinstance(value := getattr(config, name, None), int) and value > 0), None)
+    for name, module in model.named_modules():
+        padding = getattr(module, "padding_idx", None)
+        if name.rpartition(".")[2] == "position_embeddings" and padding is not None and _skips_padding(model, name):
+            return module.weight.shape[0] - padding - 1
+    return told
+
+
+def _skips_padding(model: Any, name: str) -> bool:
+    """Whether the module around these position embeddings numbers them from after the padding row."""
+    around = model.get_submodule(name.rpartition(".")[0])
+    where = (
+        around,
+        sys.modules[type(around).__module__],
+    )  # a method in some architectures, a function beside in others
+    return any(hasattr(place, "create_position_ids_from_input_ids") for place in where)
+
+
+def longest_input(
+    model: Any, tokenizer: Any, asked: int | None = None, default: int | None = DEFAULT_MAX_LENGTH
+) -> int | None:
+    """The max_length asked for, or `default`, or less where the model or its tokenizer ends earlier; None without any bound.
+
+    Raises UsageError when more is asked for than the model has positions.
+    """
+    most = positions(model)
+    if not asked:
+        own = tokenizer.model_max_length
+        return min(filter(None, (default, most, own if 0 < own < _NO_LIMIT else None)), default=None)
+    if most and asked > most:
+        raise UsageError(
+            f"--max_length {asked} is more than the {most} tokens the model can read",
+            hint=f"give --max_length {most} or less: a flag overrides the recipe of --config",
+        )
+    return asked
+
+
+def published_length(path: str) -> int | None:
+    """The length that a public model's authors trained it at, told by its name."""
+    return next((length for part, length in PUBLISHED.items() if part in path.lower()), None)

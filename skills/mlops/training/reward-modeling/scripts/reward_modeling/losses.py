@@ -1,0 +1,65 @@
+"""What a renderer could not give to the model, in sentences: how many, of how many, and what to do. Nothing is lost in silence."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .console import warn
+
+OF_LENGTH = ("dropped", "truncated", "steps_dropped", "without_steps")
+OF_TEXTS = ("not_rendered", "special_tokens_in_content")
+COUNTED = (*OF_LENGTH, *OF_TEXTS)
+
+
+def kinds(renderer: Any) -> set[str]:
+    """The kinds of loss that happened so far."""
+    return {name for name in COUNTED if renderer.counts[name]}
+
+
+def warn_of(
+    renderer: Any, before: dict[str, int] | None = None, called: str = "", only: tuple[str, ...] = COUNTED
+) -> None:
+    """Say on stderr what was lost, after `before`, a copy of `renderer.counts`, or ever. only: these kinds of loss."""
+    lost = {name: count - (before or {}).get(name, 0) for name, count in renderer.counts.items()}
+    for sentence in sentences(renderer, lost, only):
+        warn(called + sentence)
+
+
+def sentences(renderer: Any, counts: dict[str, int], only: tuple[str, ...] = COUNTED) -> list[str]:
+    """One sentence for each kind of loss that was counted."""
+    rendered = counts.get("rendered", 0)
+    total = rendered + counts.get("without_steps", 0)
+    told = {name: count for name in only if (count := counts.get(name, 0))}
+    longer, limit = _advice(renderer), renderer.max_length
+    over = f"longer than {limit} tokens under --overlong {renderer.overlong}"
+    words = {
+        "dropped": f"{{}} of {total} completions are unscored: {over}. {longer}",
+        "truncated": f"{{}} of {total} completions are scored with their start cut off: {over}. {longer}",
+        "steps_dropped": f"{{}} steps at the end of {total} solutions are unscored: {over}. {longer}",
+        "without_steps": f"{{}} of {total} completions are unscored: there is no step in them",
+        "not_rendered": "{} of "
+        f"{rendered} completions reach the model in part: its chat template leaves out {{}}. Use a model whose template "
+        "writes them, or move them into `content`",
+        "special_tokens_in_content": f"{{}} of {rendered} conversations hold special tokens in their texts, read as "
+        + (
+            "text"
+            if renderer.special_tokens_in_content == "text"
+            else "turns, as in the training of this model: whoever writes them moves its rewards"
+        )
+        + " (the first: {})",
+    }
+    return [words[name].format(count, renderer.first.get(name, "no row")) for name, count in told.items()]
+
+
+def _advice(renderer: Any) -> str:
+    """What helps against the limit on tokens."""
+    most, limit = renderer.longest, renderer.max_length
+    longer = (
+        f"Raise --max_length (the model reads {most}), or" if most and limit and most > limit else "Shorten them, or"
+    )
+    other = "truncate_prompt" if hasattr(renderer, "step_separator") else "truncate_left"
+    return (
+        f"{longer} choose --overlong {other}"
+        if renderer.overlong != other
+        else f"{longer} leave them out with --overlong drop"
+    )

@@ -1,0 +1,80 @@
+"""Columns that are kept beside a record, and never over it.
+
+    with_metadata({"reward": 0.5}, {"subset": "a", "reward": 1})     {"reward": 0.5, "subset": "a", "metadata": {"reward": 1}}
+    unwrapped({"metadata": {"reward": 1}, "subset": "a"})            {"subset": "a", "reward": 1}
+
+In the rows that scripts write, metadata stand under their own names. Those whose name the row itself uses stand in the object
+`metadata`, which reading takes apart again, so that a canonical copy gives equal records.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from functools import cache
+from typing import Any
+
+from .console import listed, log
+
+METADATA = "metadata"
+LABEL_NAMES = frozenset(
+    ("label", "tie", "winner", "scores", "correct", "ranks", "labels", "ratings", "margin", "weight")
+)
+# fmt: off
+RESULTS = frozenset((
+    "id", "origin", "reward", "rewards", "order", "index", "step_rewards", "finished", "reward_chosen", "reward_rejected",
+    "threshold", "first_flagged", "first_error",
+))
+# fmt: on
+"""Names that score.py and evaluate.py write."""
+
+
+def with_metadata(
+    row: dict[str, Any], metadata: dict[str, Any], moved: Counter[str] | None = None, *, canonical: bool = False
+) -> dict[str, Any]:
+    """The row and its metadata. canonical: names by which a format would read the row's own columns are taken too.
+
+    moved: counts the names that are in `metadata` instead.
+    """
+    apart = {name: value for name, value in metadata.items() if name in row or (canonical and _is_read(name))}
+    if METADATA in metadata and (apart or _is_apart(metadata[METADATA])):
+        apart[METADATA] = metadata[METADATA]
+    if moved is not None:
+        moved.update(apart.keys())
+    kept = {name: value for name, value in metadata.items() if name not in apart}
+    return {**row, **kept, METADATA: apart} if apart else {**row, **kept}
+
+
+def unwrapped(metadata: dict[str, Any]) -> dict[str, Any]:
+    """The metadata of a row that `with_metadata` wrote, as they were; of any other row unchanged."""
+    apart = metadata.get(METADATA)
+    kept = {name: value for name, value in metadata.items() if name != METADATA}
+    if not _is_apart(apart) or apart.keys() & kept.keys():
+        return metadata
+    return kept | apart
+
+
+def tell_moved(moved: Counter[str]) -> dict[str, dict[str, int]]:
+    """Say which metadata columns were moved, and in how many rows; the same for a script's JSON, or nothing."""
+    if not moved:
+        return {}
+    log(f"metadata whose names the rows themselves use are in the column `{METADATA}` (rows): {listed(moved)}")
+    return {"metadata_moved": dict(moved)}
+
+
+def _is_apart(value: Any) -> bool:
+    known = lambda name: name == METADATA or name in RESULTS or _is_read(name)  # noqa: E731
+    return isinstance(value, dict) and bool(value) and all(isinstance(name, str) and known(name) for name in value)
+
+
+def _is_read(name: str) -> bool:
+    from .formats import INPUT_LIKE
+
+    return name in _read_names() or name.lower() in INPUT_LIKE
+
+
+@cache
+def _read_names() -> frozenset[str]:
+    """The names of all columns that a format may read."""
+    from .formats import FORMATS  # here, because the formats build records, which are written with this module
+
+    return LABEL_NAMES.union(*(names.split("|") for entry in FORMATS.values() for names in entry.columns))

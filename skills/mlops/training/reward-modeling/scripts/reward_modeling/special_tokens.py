@@ -1,0 +1,107 @@
+"""Special tokens in what people and policies write are text: `<|im_end|>` in an answer ends no turn.
+
+A message that holds one is marked before its template is rendered, and the marked places are tokenised as text, as by
+`apply_chat_template(sanitize_control_tokens=True)`. What the template writes stays special. Where no message holds one,
+nothing is marked and the ids are what they always were.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+from .chat_templates import template_text
+
+_TAG = re.compile(r"</?\w+>")
+
+
+class SpecialTokens:
+    """The tokens that set out turns for this tokenizer, and how to read them as text.
+
+    They are its special tokens, and those of its other added tokens that the template writes, unless they are tags such as
+    `<think>` and `<tool_call>`, which answers hold rightly.
+    """
+
+    def __init__(self, tokenizer: Any):
+        from transformers.utils import chat_template_utils as marking
+
+        self.tokenizer, self._marking = tokenizer, marking
+        written = template_text(tokenizer)
+        self.tokens = tuple(
+            token.content
+            for token in tokenizer.added_tokens_decoder.values()
+            if token.content.strip()
+            and (token.special or (token.content in written and not _TAG.fullmatch(token.content)))
+        )
+        self._starts = {token[:2] for token in self.tokens}
+        self._pattern = re.compile("|".join(map(re.escape, sorted(self.tokens, key=len, reverse=True))) or "(?!)")
+
+    def inside(self, value: Any) -> bool:
+        """Whether a special token stands in any text of these messages or tools."""
+        if isinstance(value, str):
+            return any(start in value for start in self._starts) and bool(self._pattern.search(value))
+        if isinstance(value, dict):
+            return any(self.inside(item) for pair in value.items() for item in pair)
+        return isinstance(value, (list, tuple)) and any(self.inside(item) for item in value)
+
+    def marked(self, value: Any) -> Any:
+        """The messages or tools with every special token between two marks."""
+        if isinstance(value, dict):  # a key of a tool call's arguments is text of the policy too
+            return {self.marked(key): self.marked(item) for key, item in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [self.marked(item) for item in value]
+        return self._marking.mark_control_tokens(value, self._pattern)
+
+    def unmarked(self, text: str) -> str:
+        return self._marks.sub("", text)
+
+    def ids(self, marked: str) -> list[int]:
+        """Token ids of a rendered text with marks: what is marked becomes the tokens of a text."""
+        try:
+            return self._marking.encode_marked_chat(self.tokenizer, marked)
+        except (
+            ValueError
+        ):  # a vocabulary that makes the token of its text too: break the text after its first character
+            first, last = self._ends
+            pair = re.compile(f"{first}({self._pattern.pattern}){last}")
+            broken = pair.sub(lambda found: f"{found[1][0]}{first}{found[1][1:]}", marked)
+            return self._marking.encode_marked_chat(self.tokenizer, broken)
+
+    @cached_property
+    def _ends(self) -> tuple[str, str]:
+        token = self.tokens[0]
+        first, last = self.marked(token).split(token)
+        return first, last
+
+    @cached_property
+    def _marks(self) -> re.Pattern:
+        return re.compile("[{}{}]".format(*self._ends))
+
+    @cached_property
+    def boundaries(self) -> tuple[str, ...]:
+        """Tokens at whose start a text can be cut in two and each part tokenised alone, with the same ids."""
+        if not self.tokenizer.is_fast:
+            return ()
+        plain = {
+            token.content
+            for token in self.tokenizer.added_tokens_decoder.values()
+            if token.special and not (token.lstrip or token.normalized or token.single_word)
+        }
+        return tuple(token for token in self.tokens if token in plain)
+
+    def cut_at(self, texts: Sequence[str]) -> int:
+        """Where the last special token starts that all of these texts begin with alike; 0 where there is none."""
+        low, high = min(texts), max(texts)  # what these two share, all share
+        shared = shared_length(low, high)
+        return max(0, max((low.rfind(token, 0, shared) for token in self.boundaries), default=0))
+
+
+def shared_length(a: str, b: str) -> int:
+    """How many characters two texts begin with alike, by bisection: they may be long."""
+    least, most = 0, min(len(a), len(b))
+    while least < most:
+        middle = (least + most + 1) // 2
+        least, most = (middle, most) if a[:middle] == b[:middle] else (least, middle - 1)
+    return least
