@@ -22,7 +22,7 @@ from .model_folder import CONFIG, check_folder, own_code, pickled_weights, read_
 from .output_folder import CARD, staged
 from .tokenizer_setup import prepare_tokenizer
 from .vocabulary import check_embedded, check_tells_apart
-from .weights import check_is_model, check_is_no_adapter_on_the_hub, check_loaded, explain
+from .weights import check_is_model, check_is_no_adapter_on_the_hub, check_loaded, check_size, explain
 
 if TYPE_CHECKING:
     import torch
@@ -373,18 +373,25 @@ def read_tokenizer(path: str) -> Any:
 
 
 def read_model(
-    auto_class: Any, path: str, *, scores: bool, strict: bool, **loading: Any
+    auto_class: Any, path: str, *, scores: bool, strict: bool, dtype: Any, **labels: int
 ) -> tuple[Any, list[str], list[str]]:
     """(model, names of its weights that the files lack, notes), by a class of transformers itself and no other.
 
-    scores, strict: as in `weights.check_loaded`. loading: arguments of `from_pretrained`. Raises ModelError for weights that
-    do not fit, and for a model that needs code of its own.
+    scores, strict: as in `weights.check_loaded`. labels: `num_labels` over that of the config. Raises ModelError for weights
+    that do not fit, and for a model that needs code of its own.
     """
     with _QuietLoading():
+        if Path(path).is_dir():
+            loaded_by(path, lambda: check_size(path, auto_class, **labels))
         model, info = loaded_by(
             path,
             lambda: auto_class.from_pretrained(
-                path, trust_remote_code=False, output_loading_info=True, ignore_mismatched_sizes=True, **loading
+                path,
+                trust_remote_code=False,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+                dtype=dtype,
+                **labels,
             ),
         )
     notes = check_loaded(path, model, info, scores=scores, strict=strict)
@@ -429,9 +436,8 @@ def loaded_by(path: str, load_it: Any) -> Any:
             raise
         if "trust_remote_code" in str(error):
             raise _own_code_error(path, "no class of transformers reads it") from error
-        if "weights_only" in str(error) or "torch.load" in str(
-            error
-        ):  # whose text says how to switch the protection off
+        if "weights_only" in str(error) or "torch.load" in str(error):
+            # Their text says how to switch the protection off.
             raise ModelError(
                 f"cannot load {path}: a pickle among its files holds more than tensors, or is broken",
                 hint="only tensors are read from a pickle: ask its authors for safetensors",

@@ -22,8 +22,11 @@ READ_BY_LIBRARIES = (
 )
 LARGEST_JSON = 2**26  # bytes; the index of the largest public model has 2 ** 23
 LARGEST_HEADER = 10**8  # bytes of a safetensors header, as the library has it
-SIZES = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "max_position_embeddings")
-LARGEST_SIZE = 2**31
+SIZES = dict.fromkeys(("vocab_size", "hidden_size", "num_attention_heads", "max_position_embeddings"), 2**31)
+SIZES["num_hidden_layers"] = MOST = 10_000
+"""Numbers of a config that are counts -> the largest that is read."""
+MADE = re.compile(r"num_(\w+_)?(layers|experts)|(n|encoder|decoder)_layers?")
+"""Numbers of a config of which libraries make so many layers, or lists so long."""
 FLOATS = ("F64", "F32", "F16", "BF16")
 
 
@@ -109,9 +112,11 @@ def _check_config(config: dict[str, Any], file: Path) -> None:
         refuse(f"`num_labels` is {_short(number)}, not a positive whole number")
     for part in (config, config.get("text_config")):
         for name in SIZES if isinstance(part, dict) else ():
-            if part.get(name) is not None and not _is_size(part[name]):
-                refuse(f"`{name}` is {_short(part[name])}, not a positive whole number")
+            if part.get(name) is not None and not _is_size(part[name], SIZES[name]):
+                refuse(f"`{name}` is {_short(part[name])}, not a whole number from 1 to {SIZES[name]}")
     for name, value in config.items():
+        if MADE.fullmatch(name) and isinstance(value, int) and value > MOST:
+            refuse(f"`{name}` is {_short(value)}, more than {MOST}")
         if name.endswith("attn_implementation") or name.endswith("experts_implementation"):
             values = value.values() if isinstance(value, dict) else [value]
             if any("/" in str(kernel) for kernel in values):  # a repository of compiled code
@@ -147,8 +152,8 @@ def _inside(folder: Path, name: str) -> bool:
     return place.is_relative_to(home) or (Path(name).name == name and place.parent == home.parents[1] / "blobs")
 
 
-def _is_size(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 < value < LARGEST_SIZE
+def _is_size(value: Any, largest: int = 10**5) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= largest
 
 
 def _is_digits(key: Any) -> bool:

@@ -7,6 +7,7 @@ quantized layer that changes every score, so such names are refused; `lm_head` b
 from __future__ import annotations
 
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,8 @@ from .kinds import Kind, kind_of_architecture
 from .model_folder import ADAPTER_CONFIG, CONFIG, FLOATS, Tensor, hub_file, read_json, snapshot, tensors
 
 CLEAN_UP = "save the plain model again: unwrap it (`accelerator.unwrap_model`), then `save_pretrained`"
-MERGE = "merge the adapter first (`merge_and_unload`): references/troubleshooting.md#lora-and-saving"
-OTHER_HEAD = "move that head to `score.weight` first: references/troubleshooting.md#lora-and-saving"
+MERGE = "merge the adapter before saving: `model.merge_and_unload()`, then `save_pretrained`"
+OTHER_HEAD = "move that head to `score.weight` first: references/troubleshooting.md#move-another-head-to-scoreweight"
 PLAIN = "give the model without quantization: its weights in fp32, bf16 or fp16"
 WRAPPERS: dict[str, tuple[str, str]] = {
     r"(^|\.)base_model\.model\.|lora_|\.(base_layer|modules_to_save|original_module|ia3_\w+|vera_\w+)(\.|$)"
@@ -34,6 +35,30 @@ HEAD = re.compile(
     r"(^|\.)((v|value|rm|reward|score|regression|cost|classification)_?(head|model_head|layer)|score|classifier|critic)\."
 )
 """Names of tensors that make a score, ours among them."""
+
+
+def check_size(path: str, auto_class: Any, **fields: Any) -> None:
+    """Raises ModelError for a folder whose config describes a far larger model than its weights: it would fill the memory.
+
+    fields: of the config, as `from_pretrained` takes them.
+    """
+    import torch
+    from transformers import AutoConfig
+
+    found = tensors(Path(path))
+    config = AutoConfig.from_pretrained(path, trust_remote_code=False, **fields)
+    if not found or getattr(config, "quantization_config", None):
+        return
+    layers, held = config.get_text_config().num_hidden_layers, sum(math.prod(tensor.shape) for tensor in found.values())
+    too_large = layers > len(found) and f"{layers} layers; its weights have {len(found)} tensors"
+    if not too_large:
+        with torch.device("meta"):
+            wanted = auto_class.from_config(config, trust_remote_code=False).num_parameters()
+        too_large = wanted > 4 * held + 10**7 and f"{wanted:.1e} parameters; its weights have {held:.1e}"
+    if too_large:
+        raise ModelError(
+            f"{path} does not fit its {CONFIG}, which describes {too_large}", where=str(Path(path) / CONFIG)
+        )
 
 
 def check_loaded(path: str, model: Any, info: dict[str, Any], *, scores: bool, strict: bool) -> list[str]:
@@ -149,7 +174,11 @@ def _adapter(path: str, config: dict[str, Any], found: dict[str, Tensor]) -> Mod
     base, merged = config.get("base_model_name_or_path") or "BASE", Path(path).parent
     what = f"{path} is a LoRA adapter without its model" + f" ({base})" * (base != "BASE")
     if (merged / "reward_model.json").is_file() or (merged / "ppo.json").is_file():
-        return ModelError(what, hint=f"use {merged}, which holds the model with this adapter merged")
+        return ModelError(
+            what,
+            hint=f"use {merged}, which holds the model with this adapter merged; in PEFT: PeftModel.from_pretrained(MODEL, "
+            f"{str(path)!r}) around the base with num_labels as in {merged / CONFIG}",
+        )
     heads = [key for key in found if HEAD.search(key) and "lora_" not in key]
     if config.get("task_type") == "CAUSAL_LM" and not heads:
         return ModelError(what, hint=_merge_command(path, base, "CausalLM", ""))
