@@ -115,6 +115,38 @@ def test_a_lora_run_resumes_with_its_dropout(tiny, toy_file, tmp_path):
     assert scores(half, toy_file) == pytest.approx(scores(whole, toy_file), abs=1e-6)
 
 
+def test_damaged_checkpoints_end_the_run_and_name_the_one_before(tiny, toy_file, tmp_path):
+    """Those of older versions have no seal: what torch says of a broken file is told without its advice."""
+    steps = (*SHORT, "--max_steps", "3", "--save_strategy", "steps", "--save_steps", "1", "--save_total_limit", "9")
+    whole = tmp_path / "whole"
+    assert train(*command(tiny("qwen2"), toy_file, whole, *steps)).returncode == 0
+    for name, sealed in (
+        ("optimizer.pt", True),
+        ("optimizer.pt", False),
+        ("rng_state.pth", False),
+        ("scheduler.pt", False),
+    ):
+        out = tmp_path / f"{name}-{sealed}"
+        for step in (1, 2):
+            shutil.copytree(whole / f"checkpoint-{step}", out / f"checkpoint-{step}")
+        shutil.copy(whole / "run.json", out)
+        newest = out / "checkpoint-2"
+        (newest / name).write_bytes(b"\x80" + bytes(range(256)))
+        if not sealed:
+            (newest / SEAL).unlink()
+        done = train(*command(tiny("qwen2"), toy_file, out, *steps, "--resume_from_checkpoint"))
+        assert done.returncode == 5, (name, done.stderr)
+        said = (
+            f"the checkpoint is damaged: {name} is not as it was written"
+            if sealed
+            else "the checkpoint cannot be read ("
+        )
+        assert f"error: {said}" in done.stderr and "weights_only" not in done.stderr
+        assert done.stderr.endswith(
+            f"hint: continue from the one before: --resume_from_checkpoint {out / 'checkpoint-1'}\n"
+        )
+
+
 def test_resuming_from_nothing_is_refused(tiny, toy_file, tmp_path):
     done = train(*command(tiny("qwen2"), toy_file, tmp_path, *QUICK, "--resume_from_checkpoint"))
     assert done.returncode == 2
@@ -126,10 +158,11 @@ def test_resuming_from_nothing_is_refused(tiny, toy_file, tmp_path):
     assert f"error: {named} is not a complete checkpoint" in done.stderr.splitlines()
 
 
-def test_ctrl_c(tiny, toy_file, tmp_path):
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_and_sigterm(how, tiny, toy_file, tmp_path):
     out = tmp_path / "out"
     arguments = command(tiny("qwen2"), toy_file, out, *QUICK, "--max_steps", "2000")
-    code, stdout, stderr = stop_after_first_checkpoint(arguments, out, signal.SIGINT)
+    code, stdout, stderr = stop_after_first_checkpoint(arguments, out, how)
     assert (code, stdout) == (130, "")
     assert stderr.splitlines()[-1] == "interrupted: nothing half-written was kept"
     assert_quiet(stderr)

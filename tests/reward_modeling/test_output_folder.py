@@ -288,6 +288,22 @@ def test_a_checkpoint_of_an_older_version_has_no_seal(out):
     assert not is_complete_checkpoint(folder)
 
 
+def test_a_library_call_deletes_no_checkpoints_of_others(out):
+    checkpoint(out, 500, sealed=False)
+    start_run(out, 0, IDENTITY, None)
+    assert (out / "checkpoint-500" / "model.safetensors").exists()
+
+
+def test_the_half_written_last_line_of_a_killed_run_is_no_obstacle(out):
+    from reward_modeling.training.runs import RunLog
+
+    log = fill(out, "log.jsonl", text='{"step": 1}\n{"step": 2, "kl": NaN}\n{"step": 3}\n{"ste') / "log.jsonl"
+    resumed = RunLog(log)
+    resumed.start(2, write=True)
+    resumed.add({"step": 3, "kl": float("inf")})
+    assert log.read_text() == '{"step": 1}\n{"step": 2, "kl": null}\n{"step": 3, "kl": null}\n'
+
+
 def test_a_checkpoint_half_deleted_is_not_complete(out):
     folder = checkpoint(out, 10)
     (folder / "optimizer.pt").unlink()

@@ -9,23 +9,24 @@ standard deviation of its rewards, and golden scores of a few fixed texts. `kind
 
 from __future__ import annotations
 
-import contextlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .cards import CARD_VERSION, MERGE_TOLERANCE, RELOAD_TOLERANCE, check_golden, check_unchanged, read_card
 from .chat_templates import DATE_NOTE, writes_the_date
-from .console import ModelError, RunError, UsageError, UserError, to_json
+from .console import ModelError, UsageError, UserError, to_json
 from .kinds import GOLDEN_CONVERSATIONS as GOLDEN_CONVERSATIONS
 from .kinds import OUTCOME, PROCESS, Kind, golden_scores, kind_of_architecture
+from .model_folder import CONFIG, check_folder, own_code, pickled_weights, read_json, snapshot
 from .output_folder import CARD, staged
 from .tokenizer_setup import prepare_tokenizer
+from .vocabulary import check_embedded, check_tells_apart
+from .weights import check_is_model, check_is_no_adapter_on_the_hub, check_loaded, check_size, explain
 
 if TYPE_CHECKING:
     import torch
 
-CARD_VERSION = 1
 ADAPTER = "adapter"
 # Words in what the hub's client says -> the next thing to try.
 HUB_HINTS = {
@@ -33,9 +34,6 @@ HUB_HINTS = {
     "problem_type=": 'set "problem_type": "regression" in its config.json: one label is a reward, not a class',
     "couldn't connect": "there is no folder of that name here, and no network; what is in the cache loads without it when HF_HUB_OFFLINE=1 is set",
 }
-
-RELOAD_TOLERANCE = 1e-5
-MERGE_TOLERANCE = 1e-4
 
 
 @dataclass
@@ -158,18 +156,15 @@ def load_for_training(
     tokenizer = read_tokenizer(path)
     notes = prepare_tokenizer(tokenizer, read_chat_template(chat_template_path))
     set_seed(seed)
-    with _QuietLoading():
-        model, info = loaded_by(
-            path,
-            lambda: _auto_class(kind).from_pretrained(
-                path, num_labels=labels, dtype=torch.float32, output_loading_info=True
-            ),
-        )
+    model, missing, more = read_model(
+        _auto_class(kind), path, scores=True, strict=False, num_labels=labels, dtype=torch.float32
+    )
+    notes += more
     trunk = f"{model.base_model_prefix}."
-    lost = [key for key in info["missing_keys"] if key.startswith(trunk) and ".pooler." not in key]
+    lost = [key for key in missing if key.startswith(trunk) and ".pooler." not in key]
     if lost:
-        raise ModelError(f"{path} lacks the weights of {len(lost)} layers, the first is {sorted(lost)[0]}")
-    head_is_new = bool(info["missing_keys"])
+        raise ModelError(f"{path} lacks the weights of {len(lost)} layers, the first is {lost[0]}")
+    head_is_new = bool(missing)
     if head_is_new:
         projection = head_projection(model)
         torch.nn.init.normal_(projection.weight, std=(projection.in_features + 1) ** -0.5)
@@ -182,11 +177,14 @@ def load_for_training(
     return Loaded(model, tokenizer, "new" if head_is_new else "loaded", notes)
 
 
-def load(path: str, *, dtype: str = "float32", device: str | None = None, kind: Kind = OUTCOME) -> Loaded:
+def load(
+    path: str, *, dtype: str = "float32", device: str | None = None, kind: Kind = OUTCOME, compare: bool = True
+) -> Loaded:
     """A trained reward model, in eval mode on the best device there is.
 
-    Raises ModelError when the folder is no reward model of this kind (another architecture, other labels, a head that
-    was never saved, an adapter without its model), and when it renders text otherwise than it did in training.
+    compare: its golden scores with those of its card. Raises ModelError when the folder is no reward model of this kind
+    (another architecture, other labels, a head that was never saved, an adapter without its model), when it renders text
+    otherwise than it did in training, and when it does not score as it did then.
     """
     import torch
 
@@ -194,25 +192,27 @@ def load(path: str, *, dtype: str = "float32", device: str | None = None, kind: 
     config = _check_model(path, kind)
     tokenizer, notes = read_tokenizer(path), []
     card = read_card(path, expected=config.id2label == kind.labels)
-    with _QuietLoading():
-        model, info = loaded_by(
-            path,
-            lambda: _auto_class(kind).from_pretrained(path, dtype=getattr(torch, dtype), output_loading_info=True),
-        )
-    if info["missing_keys"]:
-        missing = sorted(info["missing_keys"])
-        raise ModelError(
+    model, missing, more = read_model(_auto_class(kind), path, scores=True, strict=True, dtype=getattr(torch, dtype))
+    notes += more
+    if missing:
+        raise explain(path, config, kind) or ModelError(
             f"{path} lacks the weights of {len(missing)} layers ({missing[0]}): its scores would be random",
             hint=f"train it with {kind.script}",
         )
+    rows = model.get_input_embeddings().num_embeddings
     if card is None:
+        check_embedded(path, tokenizer, rows)
         notes += _adopt_foreign_tokenizer(path, tokenizer, model, kind)
     tokenizer.padding_side = "right"
     model.eval().to(device)
     if dtype != "float32":
         keep_head_in_float32(model)
     if card is not None:
-        _check_fingerprint(path, card, kind.renderer(tokenizer, scored_at(model), card.get("rendering", {})))
+        renderer = kind.renderer(tokenizer, scored_at(model), card["rendering"])
+        _check_fingerprint(path, card, renderer)
+        check_embedded(path, tokenizer, rows)
+        if compare:
+            check_unchanged(path, card, model, renderer, dtype)
     return Loaded(model, tokenizer, "loaded", notes, card)
 
 
@@ -243,49 +243,14 @@ def _usable(device: str) -> str:
     return device
 
 
-def read_card(path: str, *, expected: bool = False) -> dict[str, Any] | None:
-    """The card of a model folder or hub repository, or None when it has none.
-
-    expected: the model was saved by this project. Then it is a ModelError when neither the hub nor the cache can tell.
-    """
-    folder = Path(path)
-    file = folder / CARD if folder.is_dir() else loaded_by(path, lambda: _card_on_the_hub(path, expected))
-    if file is None or not file.is_file():
-        return None
-    try:
-        card = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ModelError("the model's card is no valid JSON", where=str(file)) from error
-    if not isinstance(card, dict):
-        raise ModelError("the model's card is no JSON object", where=str(file))
-    return card
-
-
-def _card_on_the_hub(path: str, expected: bool) -> Path | None:
-    from huggingface_hub import _CACHED_NO_EXIST, hf_hub_download, try_to_load_from_cache
-    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
-
-    try:
-        return Path(hf_hub_download(path, CARD))
-    except LocalEntryNotFoundError as error:  # no answer from the hub, and no copy here
-        if expected and try_to_load_from_cache(path, CARD) is not _CACHED_NO_EXIST:
-            raise ModelError(
-                f"the {CARD} of {path} is not in the cache, and the hub cannot be asked",
-                hint=f"fetch it once where there is a network: hf download {path} {CARD}",
-            ) from error
-    except EntryNotFoundError:
-        pass
-    return None
-
-
 def kind_of(path: str) -> Kind | None:
     """Which kind of reward model lies at this path, by its configuration alone; None for any other model.
 
     That of a folder is read without transformers: the kind decides how data is read, whose faults should show at once.
     """
-    with contextlib.suppress(OSError, ValueError, AttributeError):
-        config = json.loads((Path(path) / "config.json").read_text(encoding="utf-8"))
-        return kind_of_architecture((config.get("architectures") or [""])[0])
+    check_folder(path)
+    if (Path(path) / CONFIG).is_file():
+        return kind_of_architecture((read_json(Path(path) / CONFIG).get("architectures") or [""])[0])
     return kind_of_architecture(architecture_of(read_config(str(path))))
 
 
@@ -300,15 +265,25 @@ def check_process_model(path: str) -> Any:
 
 
 def _check_model(path: str, kind: Kind) -> Any:
+    import transformers
+
     config = read_config(path)
     architecture, labels = architecture_of(config), len(kind.labels)
     found = kind_of_architecture(architecture)
     if found not in (None, kind):
         raise ModelError(f"{path} is {found.called} ({architecture}): it scores {found.scores}, not {kind.scores}")
+    unknown = not hasattr(transformers, architecture)
+    if (found is None or config.num_labels != labels or unknown) and (explained := explain(path, config, kind)):
+        raise explained
     if found is None:
         raise ModelError(
             f"{path} is no reward model: its architecture is {architecture or 'not named'}, without a score head",
             hint=f"train one: {kind.script} --model_name_or_path {path} --dataset_name DATA",
+        )
+    if unknown:
+        raise ModelError(
+            f"{path} was saved by a class that transformers does not have ({architecture}): how it scores is not known",
+            hint="score with the code of its authors, or train a reward model from its base",
         )
     if config.num_labels != labels:
         raise ModelError(
@@ -335,10 +310,12 @@ def _adopt_foreign_tokenizer(path: str, tokenizer: Any, model: Any, kind: Kind) 
         notes += prepare_tokenizer(tokenizer)
     elif writes_the_date(tokenizer):
         notes.append(DATE_NOTE)
-    if tokenizer.pad_token is None:
+    rows = model.get_input_embeddings().num_embeddings
+    if tokenizer.pad_token is None or tokenizer.pad_token_id >= rows:
+        why = "it was missing" if tokenizer.pad_token is None else "its own has no embedding"
         # Any token will do behind the mask; the last of the vocabulary is the least likely to end a text.
-        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(len(tokenizer) - 1)
-        notes.append(f"pad token: {tokenizer.pad_token} (it was missing)")
+        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(min(len(tokenizer), rows) - 1)
+        notes.append(f"pad token: {tokenizer.pad_token} ({why})")
     if model.config.get_text_config().pad_token_id is None:
         _write_contract_into_config(model, tokenizer, kind)
     return notes
@@ -369,28 +346,83 @@ def _write_contract_into_config(model: Any, tokenizer: Any, kind: Kind) -> None:
 
 
 def read_config(path: str) -> Any:
-    """The config of a model folder or hub id. Raises ModelError where there is none."""
+    """The config of a model folder or hub id. Raises ModelError where there is none, or where it is broken."""
     from transformers import AutoConfig
 
-    folder = Path(path)
-    if folder.is_dir():
-        if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
-            raise ModelError(
-                f"{path} is a LoRA adapter without its model",
-                hint="give the merged model that train.py writes beside the adapter folder",
-            )
-        if not (folder / "config.json").is_file():
-            raise ModelError(f"{path} is no model folder: it has no config.json")
-    elif folder.exists() or path.startswith((".", "/", "~")) or path.count("/") > 1:
-        raise ModelError(f"there is no model folder {path}")
-    return loaded_by(path, lambda: AutoConfig.from_pretrained(path))
+    check_folder(path)
+    check_is_model(path)
+    try:
+        config = loaded_by(path, lambda: AutoConfig.from_pretrained(path, trust_remote_code=False))
+    except ModelError as error:
+        if "does not appear to have a file named" in error.message:
+            check_is_no_adapter_on_the_hub(path)
+        raise
+    _check_no_own_class(path, CONFIG, "architectures")
+    return config
 
 
 def read_tokenizer(path: str) -> Any:
-    """The tokenizer of a model folder or hub id. Raises ModelError where it cannot be loaded."""
+    """The tokenizer of a model folder or hub id. Raises ModelError where it cannot be loaded, or lacks its vocabulary."""
     from transformers import AutoTokenizer
 
-    return loaded_by(path, lambda: AutoTokenizer.from_pretrained(path))
+    check_folder(path)
+    tokenizer = loaded_by(path, lambda: AutoTokenizer.from_pretrained(path, trust_remote_code=False))
+    _check_no_own_class(path, "tokenizer_config.json", "tokenizer_class")
+    check_tells_apart(path, tokenizer)
+    return tokenizer
+
+
+def read_model(
+    auto_class: Any, path: str, *, scores: bool, strict: bool, dtype: Any, **labels: int
+) -> tuple[Any, list[str], list[str]]:
+    """(model, names of its weights that the files lack, notes), by a class of transformers itself and no other.
+
+    scores, strict: as in `weights.check_loaded`. labels: `num_labels` over that of the config. Raises ModelError for weights
+    that do not fit, and for a model that needs code of its own.
+    """
+    with _QuietLoading():
+        if Path(path).is_dir():
+            loaded_by(path, lambda: check_size(path, auto_class, **labels))
+        model, info = loaded_by(
+            path,
+            lambda: auto_class.from_pretrained(
+                path,
+                trust_remote_code=False,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+                dtype=dtype,
+                **labels,
+            ),
+        )
+    notes = check_loaded(path, model, info, scores=scores, strict=strict)
+    folder, files = snapshot(path), own_code(path)
+    if files:
+        notes.append(f"{', '.join(files)}: not run, the classes of transformers are used instead")
+    if folder and (pickles := pickled_weights(folder)):
+        notes.append(f"weights: {pickles[0]} is a pickle, of which only tensors are read; safetensors are safer")
+    return model, sorted(info["missing_keys"]), notes
+
+
+def _check_no_own_class(path: str, file: str, key: str) -> None:
+    """Raises ModelError when `key` of this file names a class that transformers does not have, and code that has it."""
+    import transformers
+
+    folder = snapshot(path)
+    if folder is None or not (folder / file).is_file():
+        return
+    config = read_json(folder / file)
+    names = config.get(key) or []
+    for name in filter(lambda name: isinstance(name, str), names if isinstance(names, list) else [names]):
+        if config.get("auto_map") and not any(hasattr(transformers, str(n)) for n in (name, name.removesuffix("Fast"))):
+            raise _own_code_error(path, f"{name} is not part of transformers")
+
+
+def _own_code_error(path: str, why: str) -> ModelError:
+    files = ", ".join(own_code(path)) or "a file of its repository"
+    return ModelError(
+        f"{path} needs code of its own ({files}), which is never run: {why}",
+        hint="use a model whose classes are part of transformers",
+    )
 
 
 def loaded_by(path: str, load_it: Any) -> Any:
@@ -402,6 +434,14 @@ def loaded_by(path: str, load_it: Any) -> Any:
     except Exception as error:  # tokenizers and safetensors raise classes of their own, derived from Exception only
         if "No space left" in str(error) or "out of memory" in str(error).lower():
             raise
+        if "trust_remote_code" in str(error):
+            raise _own_code_error(path, "no class of transformers reads it") from error
+        if "weights_only" in str(error) or "torch.load" in str(error):
+            # Their text says how to switch the protection off.
+            raise ModelError(
+                f"cannot load {path}: a pickle among its files holds more than tensors, or is broken",
+                hint="only tensors are read from a pickle: ask its authors for safetensors",
+            ) from error
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         absent = "" if Path(path).exists() else ", and there is no such folder here"
         for words, hint in HUB_HINTS.items():
@@ -511,22 +551,6 @@ def _readme(kind: Kind, card: dict[str, Any]) -> str:
 
 def _verify(folder: Path, kind: Kind, golden: list, tolerance: float, device: str) -> float:
     """The largest difference between the golden scores and those of the model as loaded from `folder`."""
-    loaded = load(str(folder), device=device, kind=kind)
+    loaded = load(str(folder), device=device, kind=kind, compare=False)
     renderer = kind.renderer(loaded.tokenizer, scored_at(loaded.model), loaded.card["rendering"])
     return check_golden(golden_scores(loaded.model, renderer), golden, tolerance)
-
-
-def check_golden(scores: list, golden: list, tolerance: float = RELOAD_TOLERANCE) -> float:
-    """The largest difference, relative to scores above 1. Raises RunError when it exceeds the tolerance or is no number."""
-    pairs = zip(_flat(scores), _flat(golden), strict=True)
-    difference = max(abs(new - old) / max(1.0, abs(old)) for new, old in pairs)
-    if not difference <= tolerance:
-        raise RunError(
-            f"the saved model scores differently from the one in memory: golden scores differ by {difference:.2e}, more than {tolerance:.0e}"
-        )
-    return difference
-
-
-def _flat(scores: list) -> list[float]:
-    """Rewards, or the step scores of several solutions, as one list."""
-    return [value for score in scores for value in (score if isinstance(score, list) else [score])]

@@ -278,9 +278,11 @@ def _interrupt_on_signals() -> list[int]:
     away, and interrupts again after them. What the caller chose to ignore (nohup) stays ignored.
     """
     came: list[int] = []
-    since = [-math.inf]
+    since, owner = [-math.inf], os.getpid()
 
     def interrupt(number: int, frame: Any) -> None:
+        if os.getpid() != owner:  # a fork, such as a worker that loads data, just ends
+            os._exit(EXIT_INTERRUPTED)
         came.append(number)
         if time.monotonic() - since[0] > SIGNAL_SECONDS:
             since[0] = time.monotonic()
@@ -387,13 +389,13 @@ def locked(path: str | Path, file: Path, flags: int = os.O_RDONLY) -> Path:
         warn(f"{path} cannot be locked ({error.strerror}): see to it that no second run writes there")
     held = Held(path)
     held.descriptor = descriptor
-    held.let_go = weakref.finalize(held, _let_go, descriptor, file if flags & os.O_CREAT else None)
+    held.let_go = weakref.finalize(held, _let_go, descriptor, file if flags & os.O_CREAT else None, os.getpid())
     return held
 
 
-def _let_go(descriptor: int, partial: Path | None) -> None:
-    with contextlib.suppress(OSError):
-        if partial is not None and os.path.samestat(os.fstat(descriptor), os.lstat(partial)):
+def _let_go(descriptor: int, partial: Path | None, owner: int) -> None:
+    with contextlib.suppress(OSError):  # a fork of the owner, such as a worker that loads data, closes its copy alone
+        if partial is not None and os.getpid() == owner and os.path.samestat(os.fstat(descriptor), os.lstat(partial)):
             partial.unlink()
     os.close(descriptor)
 

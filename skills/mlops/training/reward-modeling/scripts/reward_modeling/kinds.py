@@ -199,8 +199,11 @@ def golden_scores(model: Any, renderer: Any) -> list[float | list[float]]:
 
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     kind, was_training = kind_of_architecture(type(base).__name__), model.training
+    precision = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")  # TF32 would make them those of one kind of GPU
     model.eval()
     with torch.inference_mode():
         scores = [kind.score_golden(model, renderer, example) for example in kind.golden]
     model.train(was_training)
+    torch.set_float32_matmul_precision(precision)
     return scores

@@ -80,7 +80,14 @@ class Policy:
                 f"the tokenizer of {path} has no chat template: how the policy was asked in its fine-tuning is not known",
                 hint="name that template with --chat_template_path (a .jinja file, or a model that has it)",
             )
-        model = checkpoints.loaded_by(path, lambda: AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32))
+        model, missing, notes = checkpoints.read_model(
+            AutoModelForCausalLM, path, scores=False, strict=True, dtype=torch.float32
+        )
+        if missing:
+            raise ModelError(f"{path} lacks the weights of {len(missing)} layers ({missing[0]}): they would be random")
+        checkpoints.check_embedded(path, tokenizer, model.get_input_embeddings().num_embeddings)
+        for note in notes:
+            log(f"policy {path}: {note}")
         renderer = Renderer(tokenizer, max_length=None)
         known = [stop_token_id] if stop_token_id is not None else _end_tokens(tokenizer, model.generation_config)
         gap, after = _around_answer(renderer)

@@ -1,0 +1,224 @@
+"""What lies in a model folder, read without running any of it: its JSON, its tensors' shapes, code that it would bring.
+
+A folder may come from anyone. So only regular files are opened, JSON is bounded and must be an object, and no file that a
+folder names lies outside it. Code of its own is named, and never run.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .console import ModelError
+
+CONFIG, ADAPTER_CONFIG = "config.json", "adapter_config.json"
+READ_BY_LIBRARIES = (
+    *(CONFIG, ADAPTER_CONFIG, "generation_config.json", "tokenizer_config.json", "special_tokens_map.json"),
+    *("added_tokens.json", "preprocessor_config.json", "processor_config.json", "chat_template.json"),
+)
+LARGEST_JSON = 2**26  # bytes; the index of the largest public model has 2 ** 23
+LARGEST_HEADER = 10**8  # bytes of a safetensors header, as the library has it
+SIZES = dict.fromkeys(("vocab_size", "hidden_size", "num_attention_heads", "max_position_embeddings"), 2**31)
+SIZES["num_hidden_layers"] = MOST = 10_000
+"""Numbers of a config that are counts -> the largest that is read."""
+MADE = re.compile(r"num_(\w+_)?(layers|experts)|(n|encoder|decoder)_layers?")
+"""Numbers of a config of which libraries make so many layers, or lists so long."""
+FLOATS = ("F64", "F32", "F16", "BF16")
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A tensor as a safetensors header describes it."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """The object in a JSON file. Raises ModelError, naming the file, for anything else."""
+    try:
+        if not stat.S_ISREG(file.stat().st_mode):
+            raise ModelError(f"{file.name} is not a regular file", where=str(file))
+        if file.stat().st_size > LARGEST_JSON:
+            raise ModelError(f"{file.name} has more than {LARGEST_JSON >> 20} MiB", where=str(file))
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ModelError(f"cannot read {file.name}: {error.strerror}", where=str(file)) from error
+    except (ValueError, RecursionError) as error:
+        reason = "nested too deeply" if isinstance(error, RecursionError) else str(error).splitlines()[0]
+        raise ModelError(f"{file.name} is not valid JSON: {reason}", where=str(file)) from error
+    if not isinstance(found, dict):
+        raise ModelError(f"{file.name} is not a JSON object", where=str(file))
+    return found
+
+
+def snapshot(path: str) -> Path | None:
+    """The folder at this path, or that of a hub id in the cache, once something of it was fetched."""
+    if Path(path).is_dir():
+        return Path(path)
+    found = next(filter(None, (hub_file(path, name) for name in (CONFIG, "tokenizer_config.json"))), None)
+    return found and found.parent
+
+
+def hub_file(path: str, name: str, *, ask: bool = False) -> Path | None:
+    """A file of a hub repository in the cache, or None. ask: the hub, where the cache does not have it."""
+    from transformers.utils import cached_file
+
+    try:
+        found = cached_file(path, name, local_files_only=not ask)
+    except (OSError, ValueError):
+        return None
+    return Path(found) if found else None
+
+
+# ---- before the libraries open it ---------------------------------------------------------------------------------
+
+
+def check_folder(path: str) -> None:
+    """Raises ModelError when a file of this folder would block a reader, is broken, or leads out of the folder."""
+    folder = Path(path)
+    if not folder.is_dir():
+        return
+    for file in sorted((*folder.iterdir(), *folder.glob("additional_chat_templates/*"))):
+        if file.exists() and not (file.is_file() or file.is_dir()):
+            raise ModelError(f"{file.name} is not a regular file", where=str(file))
+        if file.is_file() and file.name in READ_BY_LIBRARIES:
+            found = read_json(file)
+            if file.name == CONFIG:
+                _check_config(found, file)
+        if file.is_file() and file.name.endswith(".index.json"):
+            _check_index(read_json(file), file)
+
+
+def _check_config(config: dict[str, Any], file: Path) -> None:
+    """Raises ModelError for values that transformers would stumble over, or take for something else."""
+
+    def refuse(what: str) -> None:
+        raise ModelError(f"{file.name} is not that of a model: {what}", where=str(file))
+
+    names = config.get("architectures")
+    if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+        refuse(f"`architectures` is {_short(names)}, not a list of class names")
+    if not isinstance(config.get("model_type", ""), str):
+        refuse(f"`model_type` is {_short(config['model_type'])}, not a name")
+    labels, number = config.get("id2label"), config.get("num_labels")
+    if labels is not None and not (isinstance(labels, dict) and labels and all(_is_digits(key) for key in labels)):
+        refuse(f"`id2label` is {_short(labels)}, not label numbers with their names")
+    if number is not None and not _is_size(number):
+        refuse(f"`num_labels` is {_short(number)}, not a positive whole number")
+    for part in (config, config.get("text_config")):
+        for name in SIZES if isinstance(part, dict) else ():
+            if part.get(name) is not None and not _is_size(part[name], SIZES[name]):
+                refuse(f"`{name}` is {_short(part[name])}, not a whole number from 1 to {SIZES[name]}")
+    for name, value in config.items():
+        if MADE.fullmatch(name) and isinstance(value, int) and value > MOST:
+            refuse(f"`{name}` is {_short(value)}, more than {MOST}")
+        if name.endswith("attn_implementation") or name.endswith("experts_implementation"):
+            values = value.values() if isinstance(value, dict) else [value]
+            if any("/" in str(kernel) for kernel in values):  # a repository of compiled code
+                refuse(f"`{name}` names code to be fetched ({_short(value)}), which is never run")
+    weights = config.get("transformers_weights")
+    if weights is not None and not (isinstance(weights, str) and _inside(file.parent, weights)):
+        refuse(f"`transformers_weights` is {_short(weights)}, not a file of the folder")
+
+
+def _check_index(index: dict[str, Any], file: Path) -> None:
+    """Raises ModelError unless each shard that the index names is a file of its folder."""
+    shards = index.get("weight_map")
+    named = isinstance(shards, dict) and shards and all(isinstance(shard, str) for shard in shards.values())
+    if not named or not isinstance(index.get("metadata"), dict):
+        raise ModelError(f"{file.name} is not an index of weights: no `weight_map` or no `metadata`", where=str(file))
+    for shard in sorted(set(shards.values())):
+        if not _inside(file.parent, shard):
+            raise ModelError(
+                f"{file.name} names a file outside its folder: {_short(shard)}",
+                where=str(file),
+                hint="put the shard itself into the folder, and its name alone into the index",
+            )
+        if not (file.parent / shard).is_file():
+            raise ModelError(f"{file.name} names {_short(shard)}, which is not there", where=str(file))
+
+
+def _inside(folder: Path, name: str) -> bool:
+    """Whether a file of this name lies in the folder, links followed; the hub's cache links to its own `blobs`."""
+    try:
+        place, home = (folder / name).resolve(), folder.resolve()
+    except (OSError, ValueError, RuntimeError):  # a name too long, a null character, links in a circle
+        return False
+    return place.is_relative_to(home) or (Path(name).name == name and place.parent == home.parents[1] / "blobs")
+
+
+def _is_size(value: Any, largest: int = 10**5) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= largest
+
+
+def _is_digits(key: Any) -> bool:
+    return isinstance(key, str) and re.fullmatch(r"[0-9]{1,6}", key) is not None
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+# ---- code of its own ----------------------------------------------------------------------------------------------
+
+
+def own_code(path: str) -> list[str]:
+    """Names of the files whose code transformers would run for this model, if it were allowed to."""
+    folder, files = snapshot(path), []
+    for name in (CONFIG, "tokenizer_config.json", "processor_config.json", "preprocessor_config.json"):
+        if folder and (folder / name).is_file():
+            classes = read_json(folder / name).get("auto_map")
+            files += _modules(list(classes.values()) if isinstance(classes, dict) else classes)
+    generate = "custom_generate/generate.py"
+    return list(dict.fromkeys(files)) + ([generate] if folder and (folder / generate).is_file() else [])
+
+
+def _modules(classes: Any) -> list[str]:
+    """ "modeling_x.Model" -> modeling_x.py; "owner/name--modeling_x.Model" -> owner/name: modeling_x.py; lists alike."""
+    if isinstance(classes, list):
+        return [file for entry in classes for file in _modules(entry)]
+    if not isinstance(classes, str):
+        return []
+    repository, _, place = classes.rpartition("--")
+    return [f"{repository}: " * bool(repository) + f"{place.rpartition('.')[0] or place}.py"]
+
+
+# ---- weights ------------------------------------------------------------------------------------------------------
+
+
+def tensors(folder: Path, pattern: str = "*.safetensors") -> dict[str, Tensor]:
+    """Name -> dtype and shape of every tensor in the safetensors files of a folder, from their headers alone.
+
+    A file whose header cannot be read is left out: loading it says what is wrong with it.
+    """
+    found: dict[str, Tensor] = {}
+    for file in sorted(folder.glob(pattern)):
+        found.update(_header(file) if file.is_file() else {})
+    return found
+
+
+def _header(file: Path) -> dict[str, Tensor]:
+    try:
+        with open(file, "rb") as opened:
+            size = int.from_bytes(opened.read(8), "little")
+            header = json.loads(opened.read(size)) if size <= LARGEST_HEADER else {}
+        return {
+            name: Tensor(str(entry["dtype"]), tuple(map(int, entry["shape"])))
+            for name, entry in header.items()
+            if name != "__metadata__"
+        }
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return {}
+
+
+def pickled_weights(folder: Path) -> list[str]:
+    """Names of the pickles that transformers reads as weights, since there are no safetensors."""
+    if any(folder.glob("model*.safetensors*")):
+        return []
+    return sorted(file.name for file in folder.glob("pytorch_model*.bin"))

@@ -1,0 +1,56 @@
+"""Whether a tokenizer tells texts apart, and whether a model has an embedding for each token that a text can become."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .console import ModelError
+
+ASKED = 64
+"""How many tokens of a vocabulary are turned into text and back."""
+
+
+def check_tells_apart(path: str, tokenizer: Any) -> None:
+    """Raises ModelError for a tokenizer that gives different texts the same ids, as one without its vocabulary does."""
+    texts = list(dict.fromkeys(_texts(tokenizer, _ordinary(tokenizer))))
+    ids = {tuple(row) for row in _ids(tokenizer, texts)} if texts else set()
+    if len(ids) < 2:
+        raise ModelError(
+            f"the tokenizer of {path} gives different texts the same tokens: it came without its vocabulary",
+            hint="restore tokenizer.json (or vocab.json and merges.txt, vocab.txt, tokenizer.model) beside tokenizer_config.json",
+        )
+
+
+def check_embedded(path: str, tokenizer: Any, rows: int) -> None:
+    """Raises ModelError when an ordinary text can become a token that the model has no embedding for.
+
+    rows: of the embeddings. A token that no text becomes, such as padding that was added later, may lie beyond them.
+    """
+    beyond = [token for token, number in tokenizer.get_vocab().items() if number >= rows]
+    reached = [
+        number for row in _ids(tokenizer, _texts(tokenizer, _spread(beyond))) for number in row if number >= rows
+    ]
+    reached = [number for number in reached if number != tokenizer.pad_token_id]
+    if reached:
+        raise ModelError(
+            f"the tokenizer of {path} has token {max(reached)}, but the model has {rows} embeddings: it is another model's",
+            hint="give the tokenizer that was saved with the weights",
+        )
+
+
+def _ordinary(tokenizer: Any) -> list[str]:
+    added = {*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()}
+    return _spread([token for token in tokenizer.get_vocab() if token not in added])
+
+
+def _spread(tokens: list[str]) -> list[str]:
+    return sorted(tokens)[:: max(1, len(tokens) // ASKED)]
+
+
+def _texts(tokenizer: Any, tokens: list[str]) -> list[str]:
+    texts = (tokenizer.convert_tokens_to_string([token]).strip() for token in tokens)
+    return [text for text in texts if text]
+
+
+def _ids(tokenizer: Any, texts: list[str]) -> list[list[int]]:
+    return tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []

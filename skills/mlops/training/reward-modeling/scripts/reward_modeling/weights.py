@@ -1,0 +1,276 @@
+"""What the tensors of a model folder say it is: whether they fit the class that reads them, and what helps where not.
+
+transformers leaves out a tensor that its class has no place for, in silence. Of an adapter, of another head or of a
+quantized layer that changes every score, so such names are refused; `lm_head` beside a reward model changes nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+from .console import ModelError
+from .kinds import Kind, kind_of_architecture
+from .model_folder import ADAPTER_CONFIG, CONFIG, FLOATS, Tensor, hub_file, read_json, snapshot, tensors
+
+CLEAN_UP = "save the plain model again: unwrap it (`accelerator.unwrap_model`), then `save_pretrained`"
+MERGE = "merge the adapter before saving: `model.merge_and_unload()`, then `save_pretrained`"
+OTHER_HEAD = "move that head to `score.weight` first: references/troubleshooting.md#move-another-head-to-scoreweight"
+PLAIN = "give the model without quantization: its weights in fp32, bf16 or fp16"
+WRAPPERS: dict[str, tuple[str, str]] = {
+    r"(^|\.)base_model\.model\.|lora_|\.(base_layer|modules_to_save|original_module|ia3_\w+|vera_\w+)(\.|$)"
+    r"|\.(hada|lokr|oft|boft|randlora|fourierft|adaption)_|(^|\.)prompt_(embeddings|encoder)\b": ("an adapter", MERGE),
+    r"^(module|model\.module)\.|_orig_mod\.|_fsdp_wrapped_module\.|_checkpoint_wrapped_module\.|_forward_module\.": (
+        "a wrapper around the model (DistributedDataParallel, torch.compile, FSDP)",
+        CLEAN_UP,
+    ),
+    r"\.(weight_(scale|scale_inv|packed|shape|zero_point|format)|(input|output|k|v)_scale|qweight|qzeros|scales|g_idx|absmax"
+    r"|nested_absmax|quant_map|nested_quant_map|quant_state\.\S+|SCB|qscale_\w+)$": ("quantization", PLAIN),
+}
+"""Names of tensors, as a pattern -> what writes them, and the hint."""
+HEAD = re.compile(
+    r"(^|\.)((v|value|rm|reward|score|regression|cost|classification)_?(head|model_head|layer)|score|classifier|critic)\."
+)
+"""Names of tensors that make a score, ours among them."""
+
+
+def check_size(path: str, auto_class: Any, **fields: Any) -> None:
+    """Raises ModelError for a folder whose config describes a far larger model than its weights: it would fill the memory.
+
+    fields: of the config, as `from_pretrained` takes them.
+    """
+    import torch
+    from transformers import AutoConfig
+
+    found = tensors(Path(path))
+    config = AutoConfig.from_pretrained(path, trust_remote_code=False, **fields)
+    if not found or getattr(config, "quantization_config", None):
+        return
+    layers, held = config.get_text_config().num_hidden_layers, sum(math.prod(tensor.shape) for tensor in found.values())
+    too_large = layers > len(found) and f"{layers} layers; its weights have {len(found)} tensors"
+    if not too_large:
+        with torch.device("meta"):
+            wanted = auto_class.from_config(config, trust_remote_code=False).num_parameters()
+        too_large = wanted > 4 * held + 10**7 and f"{wanted:.1e} parameters; its weights have {held:.1e}"
+    if too_large:
+        raise ModelError(
+            f"{path} does not fit its {CONFIG}, which describes {too_large}", where=str(Path(path) / CONFIG)
+        )
+
+
+def check_loaded(path: str, model: Any, info: dict[str, Any], *, scores: bool, strict: bool) -> list[str]:
+    """Notes on the tensors that were not used. Raises ModelError for those that change what the model computes.
+
+    info: as `from_pretrained` gave it. scores: the model has a head of ours, so another beside it is refused. strict: it is
+    used as it is, not trained on, so whole layers left out are refused too.
+    """
+    if getattr(model, "_hf_peft_config_loaded", False):
+        raise ModelError(
+            f"{path} holds an adapter beside its model ({ADAPTER_CONFIG}): which of both is meant?", hint=MERGE
+        )
+    unused = sorted(info["unexpected_keys"])
+    for pattern, (writer, hint) in WRAPPERS.items():
+        found = [key for key in unused if re.search(pattern, key)]
+        if found:
+            raise _unused(path, found, model, f"they come from {writer}", hint)
+    inside = [key for key in unused if _changes(model, key)]
+    if inside:
+        raise _unused(path, inside, model, "what they would change is left out", f"correct its {CONFIG}, or {CLEAN_UP}")
+    heads = [key for key in unused if HEAD.search(key)]
+    if scores and heads:
+        raise _unused(path, heads, model, "they make a score that would be lost", OTHER_HEAD)
+    beyond = [key for key in unused if _beyond(model, key)]
+    if strict and beyond:
+        raise _unused(path, beyond, model, f"its {CONFIG} names fewer layers", f"correct its {CONFIG}")
+    if info["mismatched_keys"]:
+        key, has, wants = sorted(info["mismatched_keys"])[0]
+        raise ModelError(
+            f"{path} does not fit its {CONFIG}: {key} is {list(has)}, {type(model).__name__} wants {list(wants)}",
+            hint="use the config that was saved with the weights",
+        )
+    _check_numbers(path, model)
+    rest = [key for key in unused if not key.startswith(("lm_head.", "cls.")) or scores is None]
+    return [f"weights: {len(rest)} tensors of the file are not used, the first is {rest[0]}"] if rest else []
+
+
+def _unused(path: str, keys: list[str], model: Any, why: str, hint: str) -> ModelError:
+    return ModelError(
+        f"{path} holds {len(keys)} tensors that {type(model).__name__} has no place for ({keys[0]}): {why}", hint=hint
+    )
+
+
+def _changes(model: Any, key: str) -> bool:
+    """Whether the tensor belongs to a layer of the model, such as a bias or a scale that its class does not have."""
+    return any(_deepest(model, name) == "layer" for name in (key, f"{model.base_model_prefix}.{key}"))
+
+
+def _beyond(model: Any, key: str) -> bool:
+    return any(_deepest(model, name) == "list" for name in (key, f"{model.base_model_prefix}.{key}"))
+
+
+def _deepest(model: Any, key: str) -> str:
+    """Where the path of a tensor leaves the model: in a "layer" (it has parameters), beyond the end of a "list", or "none"."""
+    import torch
+
+    module = model
+    for name in key.split(".")[:-1]:
+        child = module._modules.get(name)
+        if child is None:
+            if isinstance(module, torch.nn.ModuleList) and name.isdigit():
+                return "list"
+            break
+        module = child
+    return "layer" if next(module.parameters(recurse=False), None) is not None else "none"
+
+
+def _check_numbers(path: str, model: Any) -> None:
+    """Raises ModelError for weights that are whole numbers or 8-bit floats without a config that says how to read them."""
+    folder = snapshot(path)
+    if folder is None or getattr(model.config, "quantization_config", None):
+        return
+    known = set(model.state_dict())
+    odd = [key for key, tensor in tensors(folder).items() if tensor.dtype not in FLOATS and _is_parameter(key, known)]
+    if odd:
+        raise ModelError(f"{path} holds {len(odd)} weights that are not floating-point numbers ({odd[0]})", hint=PLAIN)
+
+
+def _is_parameter(key: str, known: set[str]) -> bool:
+    return key.endswith((".weight", ".bias")) or key in known
+
+
+# ---- what it is instead -------------------------------------------------------------------------------------------
+
+
+def check_is_model(path: str) -> None:
+    """Raises ModelError when this is an adapter, or a folder without a model, and says what to do with it."""
+    folder = Path(path)
+    if folder.is_dir():
+        adapter = folder / ADAPTER_CONFIG
+        if adapter.is_file() and (folder / CONFIG).is_file():
+            raise ModelError(
+                f"{path} holds an adapter beside its model ({ADAPTER_CONFIG}): which of both is meant?",
+                where=str(adapter),
+                hint=f"without the adapter: move {ADAPTER_CONFIG} and adapter_model.* away; with it: {MERGE}",
+            )
+        if adapter.is_file():
+            raise _adapter(path, read_json(adapter), tensors(folder, "adapter_model*.safetensors"))
+        if not (folder / CONFIG).is_file():
+            raise ModelError(f"{path} is no model folder: it has no {CONFIG}")
+    elif folder.exists() or path.startswith((".", "/", "~")) or path.count("/") > 1:
+        raise ModelError(f"there is no model folder {path}")
+
+
+def check_is_no_adapter_on_the_hub(path: str) -> None:
+    """Raises ModelError when this hub repository holds an adapter. Asks the hub."""
+    if adapter := hub_file(path, ADAPTER_CONFIG, ask=True):
+        weights = hub_file(path, "adapter_model.safetensors", ask=True)
+        raise _adapter(path, read_json(adapter), tensors(weights.parent, weights.name) if weights else {})
+
+
+def _adapter(path: str, config: dict[str, Any], found: dict[str, Tensor]) -> ModelError:
+    base, merged = config.get("base_model_name_or_path") or "BASE", Path(path).parent
+    what = f"{path} is a LoRA adapter without its model" + f" ({base})" * (base != "BASE")
+    if (merged / "reward_model.json").is_file() or (merged / "ppo.json").is_file():
+        return ModelError(
+            what,
+            hint=f"use {merged}, which holds the model with this adapter merged; in PEFT: PeftModel.from_pretrained(MODEL, "
+            f"{str(path)!r}) around the base with num_labels as in {merged / CONFIG}",
+        )
+    heads = [key for key in found if HEAD.search(key) and "lora_" not in key]
+    if config.get("task_type") == "CAUSAL_LM" and not heads:
+        return ModelError(what, hint=_merge_command(path, base, "CausalLM", ""))
+    if found and not heads:
+        return ModelError(
+            f"{what}, and without a score head: it was neither trained nor saved",
+            hint="nothing brings it back: train again with train.py --use_peft, or with TaskType.SEQ_CLS in a LoraConfig",
+        )
+    tokens = config.get("task_type") == "TOKEN_CLS"
+    labels = next(
+        (found[key].shape[0] for key in heads if key.endswith("weight") and found[key].shape), 2 if tokens else 1
+    )
+    kind = "TokenClassification" if tokens else "SequenceClassification"
+    return ModelError(what, hint=_merge_command(path, base, kind, f", num_labels={labels}"))
+
+
+def _merge_command(path: str, base: str, kind: str, labels: str) -> str:
+    """Lines of Python that merge an adapter into its base, and save the result with its tokenizer."""
+    return "\n".join(
+        (
+            "merge it into its base, then give the folder MERGED instead:",
+            "  from peft import PeftModel",
+            f"  from transformers import AutoModelFor{kind}, AutoTokenizer",
+            f"  base = AutoModelFor{kind}.from_pretrained({base!r}{labels})",
+            f'  PeftModel.from_pretrained(base, {str(path)!r}).merge_and_unload().save_pretrained("MERGED")',
+            f'  AutoTokenizer.from_pretrained({base!r}).save_pretrained("MERGED")',
+        )
+    )
+
+
+def explain(path: str, config: Any, kind: Kind) -> ModelError | None:
+    """What the weights say of a model whose config is not that of `kind`, with the command that helps; None if nothing."""
+    folder = snapshot(path)
+    found = tensors(folder) if folder else {}
+    heads = {key: tensor.shape for key, tensor in found.items() if HEAD.search(key)}
+    if not heads:
+        return None
+    named = (config.architectures or ["no class"])[0]
+    family, wanted = _head_of(config, kind)
+    if heads == wanted:
+        return ModelError(
+            f"{path} is {kind.called} by its weights ({_shapes(heads)}), but its {CONFIG} names {named} with "
+            f"{config.num_labels} labels",
+            where=str(folder / CONFIG),
+            hint=f"if {family} is what it was trained as, let the config say so:\n  {_correct(folder, family, kind)}",
+        )
+    if heads.keys() == wanted.keys():
+        if kind_of_architecture(named) is kind:
+            return None
+        return ModelError(
+            f"{path} has another number of labels than {kind.called}: {_shapes(heads)} instead of {_shapes(wanted)}",
+            hint=f"use a model trained with num_labels={len(kind.labels)}",
+        )
+    several = len({key.rpartition(".")[0] for key in heads}) > 1
+    return ModelError(
+        f"{path} was saved as {named} with a head that no class of transformers has: {_shapes(heads)}",
+        hint="score with the code of its authors, or train a reward model from its base" if several else OTHER_HEAD,
+    )
+
+
+def _shapes(heads: dict[str, tuple[int, ...]]) -> str:
+    return ", ".join(f"{key} {list(shape)}" for key, shape in sorted(heads.items())[:3])
+
+
+def _head_of(config: Any, kind: Kind) -> tuple[str, dict[str, tuple[int, ...]]]:
+    """(the class of transformers for a model of this config with a head of this kind, the shapes of that head)."""
+    import copy
+
+    import torch
+    import transformers
+
+    auto = getattr(transformers, f"AutoModel{kind.architecture}")
+    if type(config) not in auto._model_mapping:
+        return "", {}
+    config = copy.deepcopy(config)
+    config.num_labels, config.problem_type = len(kind.labels), kind.problem_type
+    with torch.device("meta"):
+        model = auto.from_config(config, trust_remote_code=False)
+    shapes = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items() if HEAD.search(key)}
+    return type(model).__name__, shapes
+
+
+def _correct(folder: Path, family: str, kind: Kind) -> str:
+    """A command that writes architecture and labels into a config.json."""
+    names = {str(number): label for number, label in kind.labels.items()}
+    values = {
+        "architectures": [family],
+        "id2label": names,
+        "label2id": {label: int(key) for key, label in names.items()},
+    }
+    code = (
+        "import json, pathlib; f = pathlib.Path({}); c = json.loads(f.read_text()); c.pop('num_labels', 0); "
+        "c.update({}); f.write_text(json.dumps(c, indent=2))"
+    ).format(repr(str(folder / CONFIG)), json.dumps(values).replace('"', "'"))
+    return f'python -c "{code}"'
