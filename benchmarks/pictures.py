@@ -5,7 +5,7 @@ from __future__ import annotations
 import matplotlib
 from matplotlib.figure import Figure
 
-from reward_modeling.evaluation.plots import COLORS, SETTINGS, text_of
+from reward_modeling.evaluation.plots import PALETTE, SETTINGS, text_of
 
 BAR, WIDTH = 0.16, 7.9
 """Height of a bar and width of the picture, in inches."""
@@ -20,7 +20,7 @@ def bars(title: str, groups: dict[str, dict[str, float]]) -> str:
         axis = figure.subplots()
         for place, name in enumerate(names):
             at = {step * i + place: values[name] for i, values in enumerate(groups.values()) if name in values}
-            drawn = axis.barh(list(at), list(at.values()), height=0.9, color=COLORS[place % len(COLORS)], label=name)
+            drawn = axis.barh(list(at), list(at.values()), height=0.9, color=PALETTE[place % len(PALETTE)], label=name)
             axis.bar_label(drawn, fmt="%.1f", padding=3)
         axis.axvline(1, color="#444444", linestyle=":", linewidth=1)
         axis.set_yticks([step * i + (len(names) - 1) / 2 for i in range(len(groups))], list(groups))

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,23 @@ import pytest
 # The models are tiny: a second thread only waits. Before the first import of torch, here and in the scripts that are run.
 os.environ["OMP_NUM_THREADS"] = "1"
 
+import warm_process
+
 REPOSITORY = Path(__file__).parents[1]
 SCRIPTS = REPOSITORY / "scripts"
 SHARED_DATA = REPOSITORY.parent / "shared" / "data"
+
+
+def pytest_configure(config):
+    """The folder of the warm process: made by the process that the user started, known to its workers."""
+    if not hasattr(config, "workerinput"):
+        os.environ |= {warm_process.FOLDER: tempfile.mkdtemp(prefix="warm"), warm_process.OWNER: str(os.getpid())}
+
+
+def pytest_unconfigure(config):
+    if not hasattr(config, "workerinput"):
+        warm_process.stop(Path(os.environ[warm_process.FOLDER]))
+
 
 CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}{% endfor %}"
@@ -190,18 +205,54 @@ def write_jsonl(path: Path, rows: list[dict]) -> Path:
     return path
 
 
-def run_script(name: str, *arguments, timeout: int = 300, cwd: Path | None = None, env: dict | None = None):
+def start_script(name: str, *arguments, cwd: Path | None = None):
+    """Start scripts/NAME without its imports: what it returns has poll, wait, send_signal, kill and communicate."""
+    return warm_process.shared().start(["python", SCRIPTS / name, *arguments], cwd=cwd)
+
+
+def run_script(
+    name: str, *arguments, cold: bool | None = None, cwd=None, env: dict | None = None, timeout=warm_process.HANG
+):
     """Run scripts/NAME as a user would. `.json` of the result is its stdout, parsed.
 
-    env: variables over those of this process; None takes a variable away.
+    env: variables over those of this process; None takes a variable away. cold: in a Python started for it, where the test
+    is about the start; otherwise in a fork of one that has the libraries already (warm_process.py), which spares seconds.
     """
-    import os
-
-    command = [sys.executable, str(SCRIPTS / name), *map(str, arguments)]
-    variables = {name: value for name, value in {**os.environ, **(env or {})}.items() if value is not None}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, cwd=cwd, env=variables)
+    command, env = [sys.executable, str(SCRIPTS / name), *map(str, arguments)], env or {}
+    light = name == "check_data.py"  # it starts in a third of a second: without an import of torch
+    if not cold and (warm := warm_process.SERVING.get(frozenset(env.items()))):
+        done = warm.run(command, cwd=cwd, timeout=timeout)
+    elif cold or (cold is None and light) or warm_process.read_at_import(env):
+        variables = warm_process.merged(env)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, cwd=cwd, env=variables)
+    else:
+        done = warm_process.shared().run(command, cwd=cwd, env=env, timeout=timeout)
     done.json = json.loads(done.stdout) if done.stdout.strip() else None
     return done
+
+
+REFERENCE = 0.5
+"""Seconds of `COUNTING` on the machine that the limits of `processor_time` were set for."""
+COUNTING = "t = {}\nfor i in range(2_000_000): t[str(i % 1000)] = i * i % 7"
+
+
+def processor_time(name: str, *arguments, code: int = 0) -> float:
+    """Seconds that scripts/NAME computes, in a Python started for it, on the machine that limits are for.
+
+    On another machine the same pure Python, COUNTING, gives the ratio, so that a slow or a busy one meets them too.
+    """
+    import resource
+
+    def once(command: list, code: int) -> float:
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        done = subprocess.run([sys.executable, *map(str, command)], capture_output=True, text=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        assert done.returncode == code, done.stderr
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+    rounds = [(once([SCRIPTS / name, *arguments], code), once(["-c", COUNTING], 0)) for _ in range(3)]
+    script, counting = map(min, zip(*rounds, strict=True))
+    return script * REFERENCE / counting
 
 
 def run_main(name: str, *arguments):
@@ -284,7 +335,9 @@ def hub(tiny, tmp_path_factory):
             "data/test-00000-of-00001.parquet": parquet(ultrafeedback_rows(16, seed=2)),
         },
     )
-    yield local
+    with warm_process.WarmProcess(local.env) as warm:
+        warm_process.SERVING[frozenset(local.env.items())] = warm
+        yield local
     local.close()
     assert not local.unknown, f"the libraries now ask the hub for routes that local_hub.py lacks: {local.unknown}"
 

@@ -3,11 +3,10 @@
 import importlib
 import subprocess
 import sys
-import time
 
 import pytest
 
-from conftest import SCRIPTS, run_script
+from conftest import SCRIPTS, processor_time, run_script
 from reward_modeling import arguments as flags
 from reward_modeling.console import UsageError
 
@@ -129,12 +128,11 @@ def test_trainer_fields_get_the_types_of_the_trainer_and_only_the_given_ones():
 
 
 def test_a_misspelt_trainer_field_is_refused_in_under_a_second():
-    start = time.perf_counter()
-    done = run_script("train.py", "--model_name_or_path", "m", "--dataset_name", "d", "--weigth_decay", "0.1")
-    seconds = time.perf_counter() - start
+    words = ("train.py", "--model_name_or_path", "m", "--dataset_name", "d", "--weigth_decay", "0.1")
+    done = run_script(*words, cold=True)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "error: unknown flag --weigth_decay\n\nhint: did you mean --weight_decay?\n"
-    assert seconds < 1
+    assert processor_time(*words, code=2) < 1
 
 
 @pytest.mark.parametrize("script", ["check_data.py", "train.py", "score.py", "evaluate.py"])
@@ -159,6 +157,6 @@ def test_help_goes_to_stdout_and_lists_every_flag(script):
     ],
 )
 def test_what_is_required(script, argv, required):
-    done = run_script(script, *argv)
+    done = run_script(script, *argv, cold=True)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.splitlines()[0] == f"error: {required}"

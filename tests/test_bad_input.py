@@ -65,14 +65,15 @@ FAULTS = {
 }
 
 
-ONE_ROW = ("wrong type", "column missing in one row")
+ONE_ROW = ("broken JSON", "wrong type", "column missing in one row")
 """Faults with which the other rows can be read."""
 
 
 def told(done, code: int, message: str, where: object = None) -> None:
     """The script ended with this code and this error, and with nothing else in the place of the error."""
     assert done.returncode == code, done.stderr
-    assert "Traceback" not in done.stderr and not done.stdout
+    assert "Traceback" not in done.stderr
+    assert not done.stdout or list(json.loads(done.stdout)) == ["error"]  # check_data.py says it in JSON too
     lines = done.stderr.splitlines()
     assert f"error: {message}" in lines
     assert sum(line.startswith("error:") for line in lines) == 1

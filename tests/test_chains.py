@@ -66,7 +66,6 @@ def test_a_tiny_decoder_learns_the_chains(tmp_path):
     done = run_script(
         *("train_process.py", "--model_name_or_path", tmp_path / "base", "--dataset_name", train),
         *("--eval_dataset_name", test, "--output_dir", tmp_path / "out", "--save_strategy", "no", *arguments),
-        timeout=1200,
     )
     assert done.returncode == 0, done.stderr
     assert done.json["evaluation"]["step_accuracy"]["value"] > 0.95

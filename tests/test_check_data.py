@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from conftest import run_main
+from warm_process import HANG
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SCRIPT = REPOSITORY / "scripts" / "check_data.py"
@@ -19,7 +20,7 @@ GOOD = [{"prompt": f"question {i}", "chosen": "good", "rejected": "poor", "subse
 
 def run(*arguments, cwd=None):
     return subprocess.run(
-        [sys.executable, str(SCRIPT), *map(str, arguments)], capture_output=True, text=True, timeout=60, cwd=cwd
+        [sys.executable, str(SCRIPT), *map(str, arguments)], capture_output=True, text=True, timeout=HANG, cwd=cwd
     )
 
 
@@ -41,6 +42,7 @@ def test_clean_data(tmp_path):
         "comparisons": 20,
         "equal_scores": 0,
         "set_aside": {},
+        "winner_values": {},
         "columns_used": ["prompt", "chosen", "rejected"],
         "metadata_columns": ["subset"],
         "findings": [],
@@ -250,7 +252,7 @@ def test_numbers_that_json_cannot_carry_are_null_in_the_output(tmp_path):
 BAD = {
     "missing file": (None, "error: no such file or folder: rows.jsonl", 3),
     "empty file": ([], "error: the file is empty", 3),
-    "broken JSON": ([*GOOD[:16], '{"prompt": "p", "chosen": }'], "rows.jsonl:17", 3),
+    "broken JSON": ([GOOD[0], *['{"prompt": "p", "chosen": }'] * 2], "rows.jsonl:2 (also 3)", 3),
     "wrong type": (
         [{"prompt": "p", "chosen": 1, "rejected": "y"}],
         "error: `chosen` is a number (1), not text or messages",

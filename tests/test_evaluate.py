@@ -120,7 +120,7 @@ def test_data_without_a_comparison(toy_model, tmp_path):
 
 def test_only_the_sides_of_this_evaluation_count_as_truncated(tiny):
     from reward_modeling import checkpoints
-    from reward_modeling.evaluation.pairs import evaluate
+    from reward_modeling.evaluation.pairs import evaluate_pairs
     from reward_modeling.records import Comparison
     from reward_modeling.rendering import Renderer
     from reward_modeling.scoring import RewardModel
@@ -131,7 +131,7 @@ def test_only_the_sides_of_this_evaluation_count_as_truncated(tiny):
     pair = Comparison(prompt, [{"role": "assistant", "content": "yes"}], [{"role": "assistant", "content": "no"}])
     long = Comparison(prompt, pair.chosen, [{"role": "assistant", "content": "red " * 40}], metadata={"kind": "long"})
     for _ in range(2):  # the second time counts no more than the first
-        evaluation = evaluate(model, [pair, long])
+        evaluation = evaluate_pairs(model, [pair, long])
         assert evaluation.summary["truncated"] == 2 and evaluation.summary["not_scored"] == 1
     rows = evaluation.rows()
     assert rows[1]["reward_rejected"] is None and rows[1]["kind"] == "long" and rows[0]["reward_chosen"] is not None
@@ -305,3 +305,13 @@ def test_pools_without_correctness(toy_model, tmp_path):
     assert done.returncode == 3
     lines = done.stderr.splitlines()
     assert lines[lines.index("error: best-of-n needs to know which completions are correct") + 1] == f"  --> {data}:1"
+
+
+def test_metadata_that_are_named_like_results_are_moved_and_said(toy_model, tmp_path):
+    row = {"prompt": "hello", "chosen": "thank you", "rejected": "no", "reward_chosen": 7, "origin": "web"}
+    path, output = write_jsonl(tmp_path / "rows.jsonl", [row, row]), tmp_path / "out.jsonl"
+    done = run_main("evaluate.py", "--model_name_or_path", toy_model[0], "--dataset_name", path, "--output", output)
+    assert done.json["metadata_moved"] == {"reward_chosen": 2, "origin": 2}
+    for written in map(json.loads, output.open()):
+        assert written["metadata"] == {"reward_chosen": 7, "origin": "web"}
+        assert written["origin"].startswith(str(path)) and isinstance(written["reward_chosen"], float)

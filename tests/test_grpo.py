@@ -79,6 +79,27 @@ def test_rewards_inside_the_trainer_are_those_of_score_py(flags, toy_model, tmp_
     AutoModelForCausalLM.from_pretrained(out)
 
 
+def test_defaults_fit_the_policy_and_the_summary_begins_with_the_untrained_one(flags, tmp_path):
+    """TRL's default of 512 new tokens leaves a small policy no room for a prompt."""
+    kept = [
+        word
+        for pair in zip(flags[::2], flags[1::2], strict=True)
+        if pair[0] != "--max_completion_length"
+        for word in pair
+    ]
+    done = run_main("grpo.py", *kept, "--output_dir", tmp_path / "dry", "--dry_run")
+    assert done.returncode == 0 and done.json["settings"]["max_completion_length"] == 64, done.stderr
+    assert "--max_completion_length 64: half of the 128 tokens that the policy reads (otherwise 512)" in done.stderr
+    out = tmp_path / "out"
+    done = run_main("grpo.py", *flags, "--output_dir", out, "--max_steps", 6, "--logging_steps", 3)
+    assert done.returncode == 0, done.stderr
+    log = [entry for entry in entries(out) if "reward" in entry]
+    assert [entry["step"] for entry in log] == [1, 3, 6], "the first step is logged alone"
+    assert done.json["beginning"]["reward"] == log[0]["reward"] and done.json["beginning"]["kl"] == pytest.approx(
+        0, abs=1e-6
+    )
+
+
 def test_an_encoder_with_another_tokenizer_drives_a_decoder(tiny, minilm, prompts, tmp_path):
     from reward_modeling import checkpoints
     from reward_modeling.rendering import Renderer
@@ -302,7 +323,7 @@ def test_the_trainers_fields_are_known_without_importing_trl():
 
 
 def test_as_a_user_runs_it(flags, tmp_path):
-    done = run_script("grpo.py", *flags, "--output_dir", tmp_path / "out", "--max_steps", 2)
+    done = run_script("grpo.py", *flags, "--output_dir", tmp_path / "out", "--max_steps", 2, cold=True)
     assert done.returncode == 0, done.stderr
     assert done.json["steps"] == 2
     assert set(done.json["end"]) >= {"reward", "kl", "entropy", "completions/mean_length"}

@@ -2,13 +2,12 @@
 
 import json
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
 
-from conftest import SCRIPTS, run_main, run_script, save_tiny, tensorboard_scalars, toy_pairs, write_jsonl
+import warm_process
+from conftest import SCRIPTS, run_main, run_script, save_tiny, start_script, tensorboard_scalars, toy_pairs, write_jsonl
 
 SHORT = ("--response_length", 6, "--per_device_train_batch_size", 8, "--total_episodes", 32, "--learning_rate", 1e-3)
 
@@ -158,6 +157,28 @@ def test_a_command_line_of_trl_runs(tiny, random_reward, prompts, tmp_path):
         assert noise not in done.stderr
 
 
+def test_the_summary_begins_with_the_untrained_policy(command, tmp_path):
+    """Its own rollout, at a KL of 0, not a mean over updates that have learned already."""
+    done = ppo(command("--total_episodes", 160))
+    assert done.returncode == 0, done.stderr
+    log = [json.loads(line) for line in (tmp_path / "out" / "log.jsonl").read_text().splitlines()]
+    assert len(log) == 20 and done.json["beginning"]["kl"] == pytest.approx(0, abs=1e-5) and log[1]["kl"] != 0
+    for name in ("reward", "length", "eos_rate"):
+        assert done.json["beginning"][name] == log[0][name]
+        assert done.json["end"][name] == pytest.approx((log[18][name] + log[19][name]) / 2)
+
+
+def test_the_default_length_of_answers_fits_the_policy(tiny, random_reward, prompts, tmp_path):
+    names = ("--model_name_or_path", "--reward_model_path", "--dataset_name", "--output_dir")
+    small = save_tiny("qwen2", tmp_path / "small")
+    config = json.loads((small / "config.json").read_text()) | {"max_position_embeddings": 80}
+    (small / "config.json").write_text(json.dumps(config))
+    for policy, longest in ((tiny("qwen2"), 53), (small, 40)):
+        values = (policy, random_reward, prompts, tmp_path / "out")
+        done = ppo([str(word) for pair in zip(names, values, strict=True) for word in pair] + ["--dry_run"])
+        assert done.returncode == 0 and done.json["settings"]["response_length"] == longest, done.stderr
+
+
 # ---- bad input ----------------------------------------------------------------------------------------------------
 
 
@@ -207,19 +228,15 @@ LONGER = ("--total_episodes", 64, "--save_steps", 2, "--num_sample_generations",
 def test_a_killed_run_resumes_to_the_policy_of_an_undisturbed_one(command, tmp_path):
     whole, out = tmp_path / "whole", tmp_path / "out"
     assert ppo(command(*LONGER, out=whole)).returncode == 0
-    process = subprocess.Popen(
-        [sys.executable, SCRIPTS / "ppo.py", *command(*LONGER, out=out)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
+    process = start_script("ppo.py", *command(*LONGER, out=out))
     try:
-        deadline = time.monotonic() + 300
         while not (out / "checkpoint-2" / "trainer_state.json").exists():
-            assert process.poll() is None and time.monotonic() < deadline, process.stderr.read()
+            assert process.poll() is None, process.communicate()
             time.sleep(0.005)
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
     finally:
         process.kill()
-        process.communicate()
     assert not (out / "config.json").exists(), "a run that was killed must not look finished"
     other = ppo(command(*LONGER, "--kl_coef", 0.5, "--resume_from_checkpoint", out=out))
     refused(other, 5, "cannot resume: kl_coef (0.05 -> 0.5)")
@@ -237,9 +254,9 @@ def test_a_killed_run_resumes_to_the_policy_of_an_undisturbed_one(command, tmp_p
 def test_two_processes_learn_what_one_learns_from_batches_twice_the_size(command, tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
     assert ppo(command(*LONGER, out=one)).returncode == 0
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    launch = ["torchrun", "--standalone", "--nproc_per_node", "2"]
     arguments = command(*LONGER, "--per_device_train_batch_size", 4, out=two)
-    done = subprocess.run([*launch, SCRIPTS / "ppo.py", *arguments], capture_output=True, text=True, timeout=600)
+    done = warm_process.shared().run([*launch, SCRIPTS / "ppo.py", *arguments])
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert result["settings"]["world_size"] == 2 and result["updates"] == 8

@@ -167,7 +167,7 @@ def test_what_the_policy_leaves_out_is_counted_not_scored(toy_model, rows_file):
 
 def test_the_command_line_gives_one_json_object_and_no_noise(toy_model):
     arguments = ("--prompt", "hello red", "--completions", "no apples", "thank you apples", "--rank")
-    done = run_script("score.py", "--model_name_or_path", toy_model[0], *arguments)
+    done = run_script("score.py", "--model_name_or_path", toy_model[0], *arguments, cold=True)
     assert done.returncode == 0, done.stderr
     expected = rewards_of(toy_model[0], "hello red", "thank you apples", "no apples")
     assert done.json["rows"][0]["rewards"] == pytest.approx(expected, abs=1e-5)
@@ -331,3 +331,52 @@ def test_flags_that_do_not_go_with_a_policy(toy_model, tiny, extra, message):
     names = ("--model_name_or_path", toy_model[0], "--prompt", "hello", "--generate_with", tiny("qwen2"))
     done = run_main("score.py", *names, *extra)
     assert (done.returncode, message in done.stderr) == (2, True)
+
+
+CLASHES = {
+    "scores": {"prompt": "hello", "completions": ["no", "thank you"], "scores": [1, 0]},
+    "winner": {"prompt": "hello", "response_a": "no", "response_b": "yes", "winner": "model_b"},
+    "margin": {"prompt": "hello", "chosen": "yes", "rejected": "no", "margin": 2.5},
+    "score_chosen": {"prompt": "hello", "chosen": "yes", "rejected": "no", "score_chosen": 4, "score_rejected": 1},
+    "reward": {"prompt": "hello", "completion": "no", "reward": 0.25},
+    "rewards": {"prompt": "hello", "completions": ["no", "yes"], "rewards": [0.25, 0.5], "order": "x", "index": 3},
+}
+
+
+@pytest.mark.parametrize("name", CLASHES)
+@pytest.mark.parametrize("mode", [(), ("--rank",), ("--best_of", "1")])
+def test_columns_of_the_input_survive_and_results_do_not_overwrite_them(toy_model, tmp_path, name, mode):
+    row = CLASHES[name]
+    path, output = write_jsonl(tmp_path / "rows.jsonl", [row, row]), tmp_path / "scored.jsonl"
+    done = score(toy_model[0], "--input", path, *mode, "--output", output)
+    assert done.returncode == 0, done.stderr
+    texts = {"prompt", "completion", "completions", "response_a", "response_b", "chosen", "rejected"}
+    for written in map(json.loads, output.open()):
+        moved = written.get("metadata", {})
+        for column, value in row.items():
+            if column not in texts:
+                assert moved.get(column, written.get(column)) == value
+        assert done.json.get("metadata_moved", {}) == dict.fromkeys(moved, 2)
+        if moved:
+            assert all(f"{column} 2" in done.stderr for column in moved)
+        single = "--best_of" in mode or ("--rank" not in mode and "completion" in row)
+        own = [written["reward"]] if single else written["rewards"]
+        assert all(isinstance(reward, float) and reward != 0.25 for reward in own)
+
+
+def test_step_labels_and_an_input_of_step_rewards_survive_a_process_model(toy_process_model, tmp_path):
+    row = {"prompt": "hello", "completions": ["one", "two"], "labels": [True, None], "step_rewards": "mine"}
+    path = write_jsonl(tmp_path / "rows.jsonl", [row])
+    (written,) = score(toy_process_model, "--input", path).json["rows"]
+    assert (written["labels"], written["metadata"]) == ([True, None], {"step_rewards": "mine"})
+    assert len(written["step_rewards"]) == 2
+
+
+def test_scoring_scored_rows_again_loses_nothing(toy_model, tmp_path):
+    files = [write_jsonl(tmp_path / "0.jsonl", [{"prompt": "hello", "completion": "no", "reward": 0.25}])]
+    for number in (1, 2, 3):
+        files.append(tmp_path / f"{number}.jsonl")
+        assert score(toy_model[0], "--input", files[-2], "--output", files[-1]).returncode == 0
+    (last,) = map(json.loads, files[-1].open())
+    assert "0.25" in json.dumps(last["metadata"])
+    assert last["reward"] == json.loads(files[1].read_text())["reward"]

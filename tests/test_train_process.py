@@ -4,13 +4,11 @@ import json
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
 
-from conftest import SCRIPTS, run_main, run_script, save_tiny, write_jsonl
+from conftest import run_main, run_script, save_tiny, start_script, write_jsonl
 
 WORDS = ["apples", "basket", "red", "blue", "green", "one", "two", "three", "four", "five", "six", "world"]
 QUICK = ("--learning_rate", "3e-3", "--max_steps", "25", "--val_set_size", "0.25", "--save_steps", "10")
@@ -118,12 +116,10 @@ def test_a_killed_run_resumes_to_the_same_model(trained, tiny, toy_steps_file, t
 
     out = tmp_path / "out"
     arguments = flags(tiny("qwen2"), toy_steps_file, out, *QUICK, "--eval_steps", "1", "--save_total_limit", "9")
-    command = [sys.executable, str(SCRIPTS / "train_process.py"), *map(str, arguments)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = start_script("train_process.py", *arguments)
     try:
-        deadline = time.monotonic() + 120
         while not is_complete_checkpoint(out / "checkpoint-10"):
-            assert process.poll() is None and time.monotonic() < deadline
+            assert process.poll() is None, process.communicate()
             time.sleep(0.005)
         process.send_signal(signal.SIGKILL)
         process.wait()

@@ -1,12 +1,11 @@
 """Real weights and real human preferences, in small: the whole run is `benchmarks/real_preferences.py`."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 import torch
 
+import warm_process
 from conftest import REPOSITORY
 
 PAIRS = 100
@@ -16,10 +15,8 @@ PAIRS = 100
 def run(shared_data, minilm, tmp_path_factory):
     """(model folder, results) of the benchmark on the first hundred pairs of each set."""
     out = tmp_path_factory.mktemp("real") / "model"
-    command = [sys.executable, str(REPOSITORY / "benchmarks" / "real_preferences.py"), "--data", str(shared_data)]
-    done = subprocess.run(
-        [*command, "--pairs", str(PAIRS), "--output_dir", str(out)], capture_output=True, text=True, timeout=900
-    )
+    command = ["python", str(REPOSITORY / "benchmarks" / "real_preferences.py"), "--data", str(shared_data)]
+    done = warm_process.shared().run([*command, "--pairs", str(PAIRS), "--output_dir", str(out)])
     assert done.returncode == 0, done.stderr
     return out, json.loads(done.stdout)
 

@@ -482,3 +482,63 @@ def test_pairs_have_no_steps_and_steps_no_pairs(read):
         read({"prompt": Q, "chosen": A, "rejected": B}, kind="stepwise")
     with pytest.raises(DataError, match="process reward models"):
         read(STEPS["processbench"][0], kind="comparison")
+
+
+def test_steps_rated_0_are_counted_and_each_choice_is_shown(read):
+    rows = [
+        {"prompt": Q, "completions": list("abcd"), "ratings": [1, 0, 0, -1]},
+        {"prompt": Q, "completions": ["a"], "ratings": [1]},
+    ]
+    with pytest.raises(DataError) as caught:
+        read(*rows, leave_out_unreadable=True)
+    assert caught.value.message.startswith("2 of 5 steps are rated 0, neither right nor wrong")
+    assert caught.value.where.endswith("rows.jsonl:1")
+    for neutral, words in (
+        ("good", "(then 4 right, 1 wrong)"),
+        ("bad", "(2 right, 3 wrong)"),
+        ("ignore", "(2 right, 1 wrong)"),
+    ):
+        assert words in caught.value.hint
+        labels = [label for row in read(*rows, neutral=neutral).rows for label in row.labels]
+        assert words.endswith(f"{labels.count(1.0)} right, {labels.count(0.0)} wrong)")
+    assert "drop" not in caught.value.hint
+
+
+@pytest.mark.parametrize("chosen", [-1, 2, True, "0", 0.0, 10**400, [0], {}])
+def test_a_chosen_completion_of_prm800k_that_is_not_there_is_refused(read, chosen):
+    rated = [{"text": "a", "rating": 1}, {"text": "b", "rating": -1}]
+    row = {"question": {"problem": "2+2?"}, "label": {"steps": [{"completions": rated, "chosen_completion": chosen}]}}
+    with pytest.raises(
+        DataError, match=r"`chosen_completion` of step 1 is .* expected the place of one of 2 completions"
+    ):
+        read(PRM800K, row, neutral="good")
+
+
+@pytest.mark.parametrize("cell", [3, None, [], {"a": 1}, True])
+def test_cells_of_math_shepherd_that_are_not_text_name_their_row(read, cell):
+    for name in ("input", "label"):
+        with pytest.raises(DataError) as caught:
+            read(SHEPHERD, SHEPHERD, SHEPHERD | {name: cell})
+        assert f"`{name}` is" in caught.value.message and caught.value.where.endswith(":3")
+
+
+def test_the_place_of_the_first_error_may_be_text_as_in_csv(read):
+    for label, expected in (("1", [1, 0, None]), (" -1", [1, 1, 1])):
+        (solution,) = read({"problem": "2+2?", "steps": list("abc"), "label": label}).rows
+        assert solution.labels == expected
+    with pytest.raises(DataError, match=r"`label` is 1\.5: expected the place"):
+        read({"problem": "2+2?", "steps": list("abc"), "label": "1.5"})
+
+
+def test_one_row_that_lacks_a_column_does_not_change_the_format_of_the_others(read):
+    row = {"instruction": "Add.", "input": "2+2", "chosen": "4", "rejected": "5"}
+    short = {name: value for name, value in row.items() if name != "instruction"}
+    records = read(row, short, row, row, leave_out_unreadable=True)
+    assert (records.format, records.set_aside) == ("alpaca", {"unreadable": 1})
+
+
+def test_a_repeated_completion_leaves_the_other_pairs_of_its_ranking(read):
+    records = read({"prompt": "p", "completions": ["a", "a", "b"], "scores": [1, 1, 0]})
+    assert [(pair.chosen[0]["content"], pair.rejected[0]["content"]) for pair in comparisons(records)] == [
+        ("a", "b")
+    ] * 2

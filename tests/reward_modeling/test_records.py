@@ -25,6 +25,7 @@ from reward_modeling.records import (
     stream,
     to_row,
 )
+from warm_process import HANG
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 REAL = REPOSITORY.parent / "shared" / "data"
@@ -448,5 +449,5 @@ import sys; sys.path.insert(0, {str(REPOSITORY / "scripts")!r})
 from reward_modeling.records import load; load([{path!r}])
 print(sorted({{"torch", "transformers", "datasets", "pandas", "pyarrow", "numpy"}} & set(sys.modules)))
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=HANG)
     assert (done.stdout.strip(), done.stderr) == ("[]", "")

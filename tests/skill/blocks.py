@@ -11,10 +11,7 @@ import json
 import os
 import re
 import shutil
-import signal
 import subprocess
-import sys
-import tempfile
 import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,18 +21,17 @@ import yaml
 
 from conftest import DECODERS, process_model, tiny_config, tiny_tokenizer, toy_pairs, write_jsonl
 from generate import REPOSITORY, SKILL
+from warm_process import HANG, WarmProcess
 
 SHELL = {"bash", "sh", "console"}
 FENCE = re.compile(r"^(?P<indent> *)```(?P<language>\w*) *$")
 SKIP = re.compile(r"^ *<!-- doctest: skip\b *(?P<reason>.*?) *-->$")
 OUTPUT = "<!-- doctest: output -->"
-COMMAND = re.compile(r"`((?:uv run|python|torchrun [^`]*) scripts/\w+\.py [^`]+)`")
+COMMAND = re.compile(r"`(uv run (?:--with\S* \S+ torchrun [^`]*?)?scripts/\w+\.py [^`]+)`")
 LEFT_OUT = re.compile(r"\.\.\.|…|\b[A-Z]{2,}\b")
 """Dots, or a word in capitals for the reader to replace."""
 LONGEST = 2048
 """Tokens that a stand-in can read: documented commands generate up to some hundreds."""
-TIMEOUT = 1200
-"""Seconds for one block: quickstart.py takes under two minutes on an idle machine."""
 
 
 @dataclass(frozen=True)
@@ -275,54 +271,15 @@ def place_examples(text: str, folder: Path, store: Path) -> None:
 # Where blocks run.
 
 
-class WarmPython:
-    """warm_python.py as a running process, as a context. `bin` holds the programs that reach it.
-
-    imports: whether it imports the libraries before the first command.
-    """
-
-    def __init__(self, env: dict[str, str | None], *, imports: bool = True):
-        self.arguments = [] if imports else ["cold"]
-        merged = {**os.environ, **env, "PYTHONPATH": None}
-        self.env = {name: value for name, value in merged.items() if value is not None}
-        self.folder = Path(tempfile.mkdtemp(prefix="warm"))  # a short path: that of a socket has about 100 bytes
-        self.bin = self.folder / "bin"
-
-    def __enter__(self) -> WarmPython:
-        server = Path(__file__).with_name("warm_python.py")
-        self.process = subprocess.Popen(
-            [sys.executable, str(server), str(self.folder), *self.arguments],
-            env=self.env,
-            stdout=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-        if self.process.stdout.readline() != "ready\n":
-            raise RuntimeError("warm_python.py did not start")
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        os.killpg(self.process.pid, signal.SIGKILL)  # with the forks of commands that ran out of time
-        self.process.wait()
-        self.process.stdout.close()
-        shutil.rmtree(self.folder)
-
-    def seconds(self) -> float:
-        """Processor time of everything run so far, without that of starting this process."""
-        log = self.folder / "seconds"
-        return sum(map(float, log.read_text().split())) if log.exists() else 0.0
-
-    def run(self, block: Block, folder: Path) -> subprocess.CompletedProcess:
-        """Run a block as it stands, in this folder, as a reader would who pasted it there."""
-        env = {**self.env, "PATH": f"{self.bin}{os.pathsep}{self.env['PATH']}"}
-        if block.language == "python":
-            command, given = [self.bin / "python", "-"], block.text
-            env["PYTHONPATH"] = str(folder / "scripts")
-        else:
-            command, given = ["bash", "-euo", "pipefail", "-c", shell_text(block)], None
-        return subprocess.run(
-            command, cwd=folder, env=env, input=given, capture_output=True, text=True, timeout=TIMEOUT
-        )
+def run_block(block: Block, warm: WarmProcess, folder: Path) -> subprocess.CompletedProcess:
+    """Run a block as it stands, in this folder, as a reader would who pasted it there; Python comes from `warm`."""
+    env = {**warm.env, "PATH": f"{warm.bin}{os.pathsep}{warm.env['PATH']}"}
+    if block.language == "python":
+        command, given = [warm.bin / "python", "-"], block.text
+        env["PYTHONPATH"] = str(folder / "scripts")
+    else:
+        command, given = ["bash", "-euo", "pipefail", "-c", shell_text(block)], None
+    return subprocess.run(command, cwd=folder, env=env, input=given, capture_output=True, text=True, timeout=HANG)
 
 
 def shell_text(block: Block) -> str:

@@ -57,14 +57,27 @@ def table_of(checks: dict) -> str:
     return "\n".join(lines)
 
 
+def first_line(path: Path) -> str:
+    """Of a file's docstring."""
+    doc = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "marks the package"
+    return doc.splitlines()[0].rstrip(".").replace("|", " or ")
+
+
 def files() -> str:
-    """Every script and every module of the package, with the first line of its docstring."""
+    """Every script with the first line of its docstring, and the names of the package's modules, which a loader must find."""
     lines = ["| file | what it does |", "|---|---|"]
-    for path in sorted((SKILL / "scripts").rglob("*.py"), key=lambda path: (path.parent != SKILL / "scripts", path)):
-        doc = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "marks the package"
-        lines.append(
-            f"| `{path.relative_to(SKILL).as_posix()}` | {doc.splitlines()[0].rstrip('.').replace('|', ' or ')} |"
-        )
+    for path in sorted((SKILL / "scripts").glob("*.py")):
+        lines.append(f"| `{path.relative_to(SKILL).as_posix()}` | {first_line(path)} |")
+    modules = [f"`{path.relative_to(SKILL).as_posix()}`" for path in sorted((SKILL / "scripts").glob("*/**/*.py"))]
+    return "\n".join([*lines, "", "Their package:", ",\n".join(modules) + "."])
+
+
+def modules() -> str:
+    """Every module of the package with the first line of its docstring."""
+    package = SKILL / "scripts" / "reward_modeling"
+    lines = ["| module | what it does |", "|---|---|"]
+    for path in sorted(package.rglob("*.py"), key=lambda path: (path.parent != package, path)):
+        lines.append(f"| `{path.relative_to(package).as_posix()}` | {first_line(path)} |")
     return "\n".join(lines)
 
 
@@ -74,6 +87,7 @@ BLOCKS = {
     "step_checks": step_checks,
     "unlabeled_checks": unlabeled_checks,
     "files": files,
+    "modules": modules,
 }
 
 

@@ -1,8 +1,8 @@
 """Grade what an agent left in a folder against the assertions of a task in evals/evals.json.
 
-    python tests/skill/grade.py --list
-    python tests/skill/grade.py --task convert-transcripts --prepare work      writes the task's files, says what to ask
-    python tests/skill/grade.py --task convert-transcripts --output work       one JSON object; exits 1 if anything fails
+    uv run python tests/skill/grade.py --list
+    uv run python tests/skill/grade.py --task convert-transcripts --prepare work      writes the task's files, says what to ask
+    uv run python tests/skill/grade.py --task convert-transcripts --output work       one JSON object; exits 1 if anything fails
 
 A task is {id, name, prompt, expected_output, files, inputs, setup, assertions}. `inputs` holds its files: text as it is,
 a list as JSON Lines. `setup` is a command to run in the skill's folder, {folder} standing for the place of the task.

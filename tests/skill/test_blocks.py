@@ -13,17 +13,18 @@ from blocks import (
     PARSERS,
     STAND_INS,
     Block,
-    WarmPython,
     base_model,
     blocks_of,
     commands_in_tables,
     home_of,
     place_examples,
+    run_block,
     shell_text,
     without_numbers,
 )
 from copies import copied
 from generate import documents
+from warm_process import WarmProcess
 
 MOST_SKIPPED = 6
 
@@ -42,7 +43,7 @@ def warm(tmp_path_factory):
         hub.add_model(name, base_model(family, tmp_path_factory.mktemp(family)))
     train, test = (parquet(ultrafeedback_rows(16, seed)) for seed in (1, 2))
     hub.add_dataset("trl-lib/ultrafeedback_binarized", {"data/train-0.parquet": train, "data/test-0.parquet": test})
-    with WarmPython(hub.env) as python:
+    with WarmProcess(hub.env) as python:
         yield python
     hub.close()
     assert not hub.unknown, f"the libraries now ask the hub for routes that local_hub.py lacks: {hub.unknown}"
@@ -62,7 +63,7 @@ def test_every_block_and_every_command_in_a_table_runs_as_it_stands(warm, tmp_pa
                     copied(home_of(document), folder)
                 place_examples(block.text, folder, tmp_path / "examples")
                 before = warm.seconds()
-                done = warm.run(block, folder)
+                done = run_block(block, warm, folder)
                 counts[kind] += 1
                 with capfd.disabled():
                     print(f"{block}: {warm.seconds() - before:.1f} s, exit code {done.returncode}")
@@ -102,7 +103,7 @@ def test_few_blocks_are_skipped_and_each_says_why():
 
 @pytest.fixture
 def cold():
-    with WarmPython({}, imports=False) as python:
+    with WarmProcess({}, imports=False) as python:
         yield python
 
 
@@ -110,7 +111,7 @@ def test_the_harness_runs_text_as_a_shell_and_as_an_interpreter_do(cold, tmp_pat
     """Pipes, exit codes, environment, standard input and a traceback; a harness that swallowed these would pass anything."""
 
     def run(language: str, text: str):
-        return cold.run(Block(REPOSITORY / "README.md", 1, language, text), tmp_path)
+        return run_block(Block(REPOSITORY / "README.md", 1, language, text), cold, tmp_path)
 
     assert run("bash", "python -c 'print(6 * 7)' | cat > answer\ncat answer").stdout == "42\n"
     assert run("bash", "A=5 python -c 'import os, sys; sys.exit(int(os.environ[\"A\"]))'").returncode == 5
@@ -121,5 +122,6 @@ def test_the_harness_runs_text_as_a_shell_and_as_an_interpreter_do(cold, tmp_pat
     assert failed.returncode == 1 and "KeyError: 'seen'" in failed.stderr
     script = "import os\nprint(os.environ['RANK'], os.environ['WORLD_SIZE'])\n"
     (tmp_path / "rank.py").write_text(script, encoding="utf-8")
-    assert sorted(run("bash", "torchrun --nproc_per_node 2 rank.py").stdout.splitlines()) == ["0 2", "1 2"]
+    for start in ("torchrun", "uv run --with-requirements rank.py torchrun"):
+        assert sorted(run("bash", f"{start} --nproc_per_node 2 rank.py").stdout.splitlines()) == ["0 2", "1 2"]
     assert run("bash", "uv run rank.py").returncode == 1

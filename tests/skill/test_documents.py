@@ -4,23 +4,23 @@ import ast
 import importlib.util
 import pkgutil
 import re
-import subprocess
 import sys
 import tomllib
 
 import pytest
 import yaml
 
-from conftest import REPOSITORY, SCRIPTS, toy_pairs, write_jsonl
+from conftest import REPOSITORY, SCRIPTS, processor_time, toy_pairs, write_jsonl
 
 sys.path.insert(0, str(REPOSITORY / "tests" / "skill"))
+from blocks import SHELL, blocks_of, shell_text
 from copies import tracked
 from counts import FLAG, relative_links, tokens
 from generate import SKILL, documents, generated
 
 ENTRY_POINTS = sorted(path.name for path in SCRIPTS.glob("*.py"))
 # Flags of other programs that the documents mention.
-FOREIGN_FLAGS = {"help", "nproc_per_node", "cpu"}
+FOREIGN_FLAGS = {"help", "nproc_per_node", "cpu", "with", "revision", "local"}
 
 REMOVED_CLASSES = {
     "AutoModelForCausalLMWithValueHead": "TRL before 0.12; the migration tables name it",
@@ -83,6 +83,51 @@ def test_every_flag_in_a_scripts_docstring_exists(name):
     assert set(FLAG.findall(doc)) <= known_flags()
 
 
+NAMES = "|".join(name.removesuffix(".py") for name in ENTRY_POINTS)
+IN_FULL = re.compile(
+    rf"(?:scripts/)?(?:{NAMES})\.py (?:.*(?:\.jsonl|\bFILE\b|\.yaml)|--(?:help|json_schema|list_\w+)$)"
+)
+"""A span of a document that is a whole command, not a script with the flag that is spoken of."""
+
+
+def commands_of(path) -> list[str]:
+    """The lines of shell blocks and the spans that call a script; of a script or recipe, the indented lines of its head."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".md":
+        lines = [
+            line for block in blocks_of(path) if block.language in SHELL for line in shell_text(block).splitlines()
+        ]
+        spans = re.findall(r"`([^`\n]+)`", text)
+        return [line for line in lines if re.search(r"scripts/\w+\.py|torchrun", line)] + [
+            span for span in spans if IN_FULL.match(span) or re.match(r"python\S* |torchrun .*\.py", span)
+        ]
+    if path.suffix == ".json":
+        return re.findall(r'"setup": "([^"]*)"', text)
+    head = ast.get_docstring(ast.parse(text)) if path.suffix == ".py" else text
+    return re.findall(rf"^(?:    |# )(.*\b(?:{NAMES})\.py --?\w.*)$", head, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [*documents(), *SCRIPTS.glob("*.py"), *SKILL.rglob("*.yaml"), SKILL / "evals" / "evals.json"],
+    ids=lambda path: path.name,
+)
+def test_every_documented_command_begins_with_uv_run(path):
+    """Whoever has uv has the packages: `python scripts/train.py` works only where somebody installed them."""
+    for command in commands_of(path):
+        start = re.sub(r"^(?:[A-Z_]+=\S+ )+", "", command.strip())
+        assert start.startswith(("uv run ", "pip install uv && uv run ")), f"{path.name}: {command}"
+
+
+def test_commands_are_found_where_they_stand(tmp_path):
+    file = tmp_path / "a.md"
+    file.write_text(
+        "```bash\npython scripts/x.py\nls\n```\n`score.py --rank`, `train.py --config a.yaml`, `python -m x`\n"
+    )
+    assert commands_of(file) == ["python scripts/x.py", "train.py --config a.yaml", "python -m x"]
+    assert len(commands_of(SCRIPTS / "score.py")) == 6 and len(commands_of(SKILL / "assets/recipes/qwen.yaml")) == 1
+
+
 @pytest.mark.parametrize("document", documents(), ids=lambda path: str(path.relative_to(REPOSITORY)))
 def test_every_relative_link_and_its_anchor_resolves(document):
     for target in relative_links(document):
@@ -128,6 +173,57 @@ def exists(name: str) -> bool:
         return last in dir(importlib.import_module(parent)) or importlib.util.find_spec(name) is not None
     except ImportError:
         return exists(parent) and hasattr(pkgutil.resolve_name(parent), last)
+
+
+def package_names() -> dict[str, set[str]]:
+    """{module of the package: the functions, classes and constants in it}."""
+    found: dict[str, set[str]] = {}
+    for path in (SCRIPTS / "reward_modeling").rglob("*.py"):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        names = {node.name for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
+        names |= {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+        found.setdefault(path.stem, set()).update(names)
+    return found
+
+
+def misnamed(text: str, files: set[str], names: dict[str, set[str]]) -> list[str]:
+    """The Python files, and the names of the package in backticks as `module.name`, that are not there (any more)."""
+    paths = re.findall(r"(?<![\w/.-])((?:[a-z_]\w*/)*[a-z_]\w*\.py)\b", text)
+    wrong = [path for path in paths if not any(f"/{file}".endswith(f"/{path}") for file in files)]
+    homes = {name: {module for module, own in names.items() if name in own} for own in names.values() for name in own}
+    for module, name in re.findall(r"`(?:\w+\.)*?([a-z_]\w*)\.([A-Za-z_]\w+)(?:\.\w+)?[`(]", text):
+        public_class = name[0].isupper() and homes.get(name)
+        gone = module in names and name not in names[module] and name not in names and name != "py"
+        if (public_class and module not in homes[name]) or (gone and module in ("arguments", "console", "checkpoints")):
+            wrong.append(f"{module}.{name}")
+    return wrong
+
+
+FOREIGN_FILES = {"openrlhf/cli/train_rm.py", "x.py", "rank.py", "script.py"}
+"""Files of other projects, or of an example."""
+
+
+def test_every_module_that_a_document_a_docstring_or_a_comment_names_is_there():
+    files = {path.relative_to(REPOSITORY).as_posix() for path in tracked(REPOSITORY)} | FOREIGN_FILES
+    names = package_names()
+    for path in [*documents(), *map(REPOSITORY.joinpath, sorted(files - FOREIGN_FILES))]:
+        if path.suffix == ".py":
+            tree = ast.parse(path.read_text(encoding="utf-8"))
+            kinds = (ast.Module, ast.ClassDef, ast.FunctionDef)
+            docs = [ast.get_docstring(node) or "" for node in ast.walk(tree) if isinstance(node, kinds)]
+            text = "\n".join(docs + re.findall(r"# (.*)", path.read_text(encoding="utf-8")))
+        elif path.suffix == ".md" and path.name != "CHANGELOG.md":  # which tells what was there
+            text = path.read_text(encoding="utf-8")
+        else:
+            continue
+        assert misnamed(text, files, names) == [], path.name
+
+
+def test_a_name_that_is_gone_is_found():
+    files, names = {"skills/a/console.py", "tests/test_a.py"}, {"console": {"UserError", "log"}, "scoring": {"Rewards"}}
+    gone = "`schemas.py`, `tests/test_b.py`, `console.shout`, `rewards.Rewards` and `scoring.Rewards.__call__`"
+    assert misnamed(gone, files, names) == ["schemas.py", "tests/test_b.py", "console.shout", "rewards.Rewards"]
+    assert misnamed("`console.log(x)`, `a/console.py`, `console.UserError`", files, names) == []
 
 
 def tables(document) -> list[tuple[int, int]]:
@@ -212,25 +308,14 @@ def test_every_key_of_a_recipe_is_a_flag(recipe):
     assert "--save_steps" in args.trainer_arguments
 
 
-def processor_time(*command: object) -> float:
-    """Seconds a command computes: on an idle machine its time on the clock, and the same on a busy one."""
-    import resource
-
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = subprocess.run([sys.executable, *map(str, command)], capture_output=True, text=True)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert done.returncode == 0 and done.stdout, done.stderr
-    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-
-
 @pytest.mark.parametrize("name", ENTRY_POINTS)
 def test_help_answers_at_once(name):
-    assert min(processor_time(SCRIPTS / name, "--help") for _ in range(3)) < 0.5
+    assert processor_time(name, "--help") < 0.5
 
 
 def test_ten_thousand_rows_are_checked_in_three_seconds(tmp_path):
     rows = write_jsonl(tmp_path / "pairs.jsonl", toy_pairs(10_000))
-    assert min(processor_time(SCRIPTS / "check_data.py", rows) for _ in range(2)) < 3
+    assert processor_time("check_data.py", rows, "--output", tmp_path / "o.jsonl", "--overwrite") < 3
 
 
 def test_trainer_fields_read_from_source_are_the_real_ones():

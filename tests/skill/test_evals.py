@@ -65,7 +65,7 @@ def translate_axolotl(folder):
     say(
         folder,
         "command.sh",
-        "python scripts/train.py --model_name_or_path Qwen/Qwen2.5-0.5B-Instruct --dataset_name pairs.jsonl --val_set_size 0.1 "
+        "uv run scripts/train.py --model_name_or_path Qwen/Qwen2.5-0.5B-Instruct --dataset_name pairs.jsonl --val_set_size 0.1 "
         "--max_length 768 --per_device_train_batch_size 4 --gradient_accumulation_steps 8 --num_train_epochs 1 "
         "--optim adamw_torch --lr_scheduler_type linear --learning_rate 3e-5 --center_rewards_coefficient 0.01 "
         "--use_peft --lora_r 8 --lora_alpha 16 --output_dir out/rm",
@@ -107,7 +107,7 @@ BAD = {
     "find-the-broken-row": lambda folder: say(folder, "pairs.jsonl", ""),
     "length-bias": lambda folder: say(folder, "answer.md", "Yes, 1.0 is as good as it gets."),
     "explain-constant-scores": lambda folder: say(folder, "answer.md", "The model is broken, train it again."),
-    "translate-axolotl": lambda folder: say(folder, "command.sh", "python scripts/train.py --sequence_len 768"),
+    "translate-axolotl": lambda folder: say(folder, "command.sh", "uv run scripts/train.py --sequence_len 768"),
     "overoptimised": lambda folder: say(folder, "report.json", '{"studies": [{"overoptimised": false}]}'),
 }
 """What spoils a good folder."""

@@ -78,7 +78,7 @@ def test_summary_by_hand():
     second = Ranking([{"role": "user", "content": "other"}], first.completions, [0.0, 1.0])
     rewards = [[0.9, 0.1], [0.9, 0.1]]
     answers = find_answers([first, second])
-    summary = best_of_n.summarize([first, second], rewards, [1, 2], answers)
+    summary = best_of_n.summarize_pools([first, second], rewards, [1, 2], answers)
     at_two = summary["curve"][1]
     assert [at_two[name]["value"] for name in ("model", "random", "majority", "oracle")] == [0.5, 0.5, 0.5, 1.0]
     assert at_two["model"]["groups"] == at_two["prompts"] == 2
@@ -89,7 +89,7 @@ def test_summary_by_hand():
 def test_a_smaller_pool_is_left_out_of_larger_sizes():
     pools = [ranking([1.0, 0.0]), ranking([0.0, 1.0, 1.0, 0.0])]
     rewards = [[1.0, 0.0], [1.0, 0.5, 0.2, 0.0]]
-    summary = best_of_n.summarize(pools, rewards, [2, 4], find_answers(pools))
+    summary = best_of_n.summarize_pools(pools, rewards, [2, 4], find_answers(pools))
     assert [at["prompts"] for at in summary["curve"]] == [2, 1]
     assert summary["curve"][1]["model"]["value"] == 0.0
 
@@ -110,4 +110,4 @@ def test_score_gives_rewards_in_the_order_of_the_pools():
         score_conversations=lambda rows, advance: [float(len(row[1][0]["content"])) for row in rows]
     )
     rows = [ranking([1.0, 0.0], ["abc", "a"]), ranking([1.0], ["ab"])]
-    assert best_of_n.score(model, rows) == [[3.0, 1.0], [2.0]]
+    assert best_of_n.score_pools(model, rows) == [[3.0, 1.0], [2.0]]

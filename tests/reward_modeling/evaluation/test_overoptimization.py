@@ -16,7 +16,7 @@ from reward_modeling.evaluation.overoptimization import (
     Point,
     best_of_n_kl,
     best_of_n_points,
-    fit,
+    fit_curve,
     panels,
     read_studies,
     study,
@@ -51,7 +51,7 @@ def test_fit_returns_the_curve_it_was_given(form, a, b):
         "best_of_n": [x * (a - b * x) for x in d],
         "rl": [x * (a - b * math.log(x)) if x else 0.0 for x in d],
     }[form]
-    found = fit(kls, [value + 0.3 for value in exact], form, start=0.3)
+    found = fit_curve(kls, [value + 0.3 for value in exact], form, start=0.3)
     assert (found.alpha, found.beta) == pytest.approx((a, b), abs=1e-8)
     assert found.rmse == pytest.approx(0, abs=1e-8)
     assert [found(kl) for kl in kls] == pytest.approx([value + 0.3 for value in exact], abs=1e-7)
@@ -59,16 +59,16 @@ def test_fit_returns_the_curve_it_was_given(form, a, b):
 
 @pytest.mark.parametrize("form", FORMS)
 def test_peak_is_where_the_curve_is_highest(form):
-    curve = fit([0.1, 1.0, 3.0, 6.0], [0.4, 1.0, 1.1, 0.7], form, start=0.0)
+    curve = fit_curve([0.1, 1.0, 3.0, 6.0], [0.4, 1.0, 1.1, 0.7], form, start=0.0)
     grid = [i / 1000 for i in range(1, 12000)]
     assert curve.peak_kl == pytest.approx(max(grid, key=curve), abs=2e-3)
 
 
 def test_a_curve_that_bends_upwards_has_no_peak_and_two_points_no_fit():
-    assert fit([1.0, 4.0, 9.0], [1.0, 3.0, 6.0], "best_of_n", 0.0).peak_kl is None
+    assert fit_curve([1.0, 4.0, 9.0], [1.0, 3.0, 6.0], "best_of_n", 0.0).peak_kl is None
     # A straight line in d: beta is rounding, and a peak at exp(alpha / beta) is no number.
-    assert fit([1.0, 4.0, 9.0, 25.0], [1.0, 2.0, 3.0, 5.0], "rl", 0.0).peak_kl is None
-    assert fit([0.0, 1.0, 4.0], [0.0, 1.0, 2.0], "rl", 0.0) is None
+    assert fit_curve([1.0, 4.0, 9.0, 25.0], [1.0, 2.0, 3.0, 5.0], "rl", 0.0).peak_kl is None
+    assert fit_curve([0.0, 1.0, 4.0], [0.0, 1.0, 2.0], "rl", 0.0) is None
 
 
 def test_overoptimized_needs_gold_to_fall_while_proxy_rises():

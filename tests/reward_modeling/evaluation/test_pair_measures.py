@@ -12,14 +12,14 @@ from reward_modeling.console import DataError, RunError
 from reward_modeling.evaluation.pair_measures import (
     brier,
     calibration,
-    compare,
+    compare_outcomes,
     log_loss,
     macro_accuracy,
     margin_summary,
     pair_outcomes,
     reliability,
     subset_table,
-    summarize,
+    summarize_pairs,
 )
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -37,7 +37,7 @@ rows_of_pairs = st.lists(
 
 
 def summary_of(rows):
-    return summarize(
+    return summarize_pairs(
         *(np.array(column) for column in list(zip(*rows, strict=True))[:4]), *list(zip(*rows, strict=True))[4:]
     )
 
@@ -115,7 +115,7 @@ def test_certainty_falls_into_the_last_bin():
 def test_length_by_hand():
     """Longer chosen in 3 of 5 pairs, as long in 1: baseline (3 + 1/2) / 5. Right in 2 of 3 and 1 of 1, tied in 1."""
     chosen, rejected = [3, 3, 0, 5, 1], [1, 1, 1, 1, 1]
-    found = summarize(chosen, rejected, [9, 8, 7, 2, 4], [1, 2, 3, 6, 4])["length"]
+    found = summarize_pairs(chosen, rejected, [9, 8, 7, 2, 4], [1, 2, 3, 6, 4])["length"]
     assert (found["longer_chosen_share"], found["same_length_share"]) == (0.6, 0.2)
     assert (found["baseline_longer"]["value"], found["baseline_shorter"]["value"]) == pytest.approx((0.7, 0.3))
     assert found["accuracy_longer_chosen"]["value"] == pytest.approx(2 / 3)
@@ -125,13 +125,13 @@ def test_length_by_hand():
 
 
 def test_gain_is_over_the_better_baseline_even_if_that_is_the_shorter():
-    found = summarize([1, 1, 1, 0], [0, 0, 0, 1], [1, 1, 1, 1], [2, 2, 2, 2])["length"]
+    found = summarize_pairs([1, 1, 1, 0], [0, 0, 0, 1], [1, 1, 1, 1], [2, 2, 2, 2])["length"]
     assert found["gain_over_baseline"]["value"] == -0.25
 
 
 def test_a_model_that_reads_only_lengths_has_correlation_one():
     lengths, others = [3, 9, 4, 7, 5], [8, 2, 6, 1, 10]
-    found = summarize(lengths, others, lengths, others)["length"]
+    found = summarize_pairs(lengths, others, lengths, others)["length"]
     assert found["spearman_reward_length"]["value"] == pytest.approx(1.0)
     assert found["spearman_margin_length_difference"]["value"] == pytest.approx(1.0)
     assert found["spearman_reward_length"]["n"] == 10 and found["spearman_reward_length"]["groups"] == 5
@@ -139,19 +139,19 @@ def test_a_model_that_reads_only_lengths_has_correlation_one():
 
 def test_both_answers_of_a_pair_belong_to_one_prompt():
     """Lengths and rewards differ between prompts only: 4 prompts are too few to exclude 0, 8 answers would not be."""
-    found = summarize([1, 2, 3, 4], [1, 2, 3, 4], [1, 2, 3, 4], [1, 2, 3, 4])["length"]["spearman_reward_length"]
+    found = summarize_pairs([1, 2, 3, 4], [1, 2, 3, 4], [1, 2, 3, 4], [1, 2, 3, 4])["length"]["spearman_reward_length"]
     assert found["value"] == pytest.approx(1.0) and found["low"] < 0
 
 
 def test_macro_and_micro():
     """Subset a: 3 of 4 right; b: 0 of 1. Macro (0.75 + 0) / 2, micro 3 / 5."""
-    found = summarize([1, 1, 1, 0, 0], [0, 0, 0, 1, 1], [1] * 5, [1] * 5, subsets=["a", "a", "a", "a", "b"])
+    found = summarize_pairs([1, 1, 1, 0, 0], [0, 0, 0, 1, 1], [1] * 5, [1] * 5, subsets=["a", "a", "a", "a", "b"])
     assert {name: (row["value"], row["n"]) for name, row in found["subsets"].items()} == {"a": (0.75, 4), "b": (0.0, 1)}
     assert (found["macro_accuracy"]["value"], found["micro_accuracy"]["value"]) == pytest.approx((0.375, 0.6))
 
 
 def test_weights_move_accuracy_but_not_micro_accuracy():
-    found = summarize([1, 0], [0, 1], [1, 1], [1, 1], weights=[3, 1])
+    found = summarize_pairs([1, 0], [0, 1], [1, 1], [1, 1], weights=[3, 1])
     assert (found["accuracy"]["value"], found["micro_accuracy"]["value"]) == (0.75, 0.5)
 
 
@@ -161,7 +161,7 @@ def test_pairs_without_a_subset_are_counted_under_a_name():
 
 def test_mcnemar_by_hand():
     """1 against 8 discordant pairs: 2 * (C(9,0) + C(9,1)) / 2^9 = 20 / 512."""
-    found = compare([1] * 8 + [0] * 2 + [1, 0.5], [0] * 8 + [1] + [0] + [1, 0.5])
+    found = compare_outcomes([1] * 8 + [0] * 2 + [1, 0.5], [0] * 8 + [1] + [0] + [1, 0.5])
     counts = {name: found[name] for name in ("both_right", "only_a", "only_b", "both_wrong", "both_tied")}
     assert counts == {"both_right": 1, "only_a": 8, "only_b": 1, "both_wrong": 1, "both_tied": 1}
     assert found["mcnemar_p"] == found["prompt_sign_test_p"] == pytest.approx(20 / 512)
@@ -169,12 +169,12 @@ def test_mcnemar_by_hand():
 
 
 def test_a_tie_against_a_right_answer_is_discordant():
-    found = compare([1, 0.5], [0.5, 0])
+    found = compare_outcomes([1, 0.5], [0.5, 0])
     assert (found["only_a"], found["only_b"], found["mcnemar_p"]) == (2, 0, 0.5)
 
 
 def test_eight_wins_on_one_prompt_are_one_vote():
-    found = compare([1] * 8, [0] * 8, groups=["p"] * 8)
+    found = compare_outcomes([1] * 8, [0] * 8, groups=["p"] * 8)
     assert found["mcnemar_p"] == pytest.approx(2 / 256) and found["prompt_sign_test_p"] == 1.0
 
 
@@ -266,7 +266,7 @@ def test_every_summary_is_json_with_the_same_keys(rows):
 @law
 @given(st.integers(1, 50))
 def test_a_blind_model_scores_log_two(n):
-    found = summarize([0.0] * n, [0.0] * n, [1] * n, [1] * n)
+    found = summarize_pairs([0.0] * n, [0.0] * n, [1] * n, [1] * n)
     assert found["log_loss"] == pytest.approx(math.log(2)) == found["blind"]["log_loss"]
     assert (found["brier"], found["accuracy"]["value"], found["ece"]) == (0.25, 0.5, 0.0)
     assert found["ties"] == n and found["tie_share"] == 1.0
@@ -276,7 +276,7 @@ def test_a_blind_model_scores_log_two(n):
 @given(st.lists(st.tuples(*[st.sampled_from([0.0, 0.5, 1.0])] * 2), min_size=1, max_size=30))
 def test_the_counts_of_a_comparison_partition_the_pairs(rows):
     a, b = zip(*rows, strict=True)
-    found, swapped = compare(a, b), compare(b, a)
+    found, swapped = compare_outcomes(a, b), compare_outcomes(b, a)
     assert sum(found[k] for k in ("both_right", "only_a", "only_b", "both_wrong", "both_tied")) == len(rows)
     assert found["mcnemar_p"] == pytest.approx(swapped["mcnemar_p"]) and 0 <= found["mcnemar_p"] <= 1
     assert found["only_a"] == swapped["only_b"]
@@ -318,7 +318,7 @@ LENGTH_KEYS = [
 
 
 def test_one_pair():
-    found = summarize([1.0], [0.0], [5], [5])
+    found = summarize_pairs([1.0], [0.0], [5], [5])
     assert found["accuracy"] == {
         "value": 1.0,
         "low": pytest.approx(0.20655, abs=1e-5),
@@ -331,25 +331,25 @@ def test_one_pair():
 
 
 def test_constant_lengths_have_no_correlation():
-    found = summarize(range(9), [4] * 9, [7] * 9, [7] * 9)["length"]
+    found = summarize_pairs(range(9), [4] * 9, [7] * 9, [7] * 9)["length"]
     assert found["spearman_reward_length"] is None and found["spearman_margin_length_difference"] is None
     assert found["baseline_longer"]["value"] == 0.5
 
 
 def test_no_pairs():
     with pytest.raises(DataError, match=r"^no pairs to evaluate$"):
-        summarize([], [], [], [])
+        summarize_pairs([], [], [], [])
     with pytest.raises(DataError, match=r"^no pairs to evaluate$"):
-        compare([], [])
+        compare_outcomes([], [])
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_rewards_that_are_no_numbers_are_counted(bad):
     with pytest.raises(RunError) as caught:
-        summarize([0.0, 1.0, bad, 1.0], [0.0, 1.0, bad, bad], [1] * 4, [1] * 4)
+        summarize_pairs([0.0, 1.0, bad, 1.0], [0.0, 1.0, bad, bad], [1] * 4, [1] * 4)
     assert str(caught.value) == "2 of 4 pairs have a reward that is NaN or infinite, the first at index 2"
 
 
 def test_arrays_of_different_length_are_a_mistake_of_the_caller():
     with pytest.raises(ValueError, match=r"^chosen_lengths has 1 entries for 2 pairs$"):
-        summarize([1, 2], [1, 2], [1], [1, 2])
+        summarize_pairs([1, 2], [1, 2], [1], [1, 2])

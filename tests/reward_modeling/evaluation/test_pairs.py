@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from reward_modeling.evaluation.pair_measures import compare, summarize
-from reward_modeling.evaluation.pairs import DIAGNOSTICS, SUBSET_ROWS, diagnose, show, show_comparison
+from reward_modeling.evaluation.pair_measures import compare_outcomes, summarize_pairs
+from reward_modeling.evaluation.pairs import PAIR_DIAGNOSTICS, SUBSET_ROWS, diagnose_pairs, show_comparison, show_pairs
 
 N = 400
 RIGHT = np.arange(N) % 5 != 0  # 80 % right
@@ -14,7 +14,7 @@ LENGTHS, OTHERS = 100 + np.arange(N) % 7, 100 + np.arange(N) % 11
 def summary(margins, lengths=LENGTHS, others=OTHERS, **keys):
     """Margins as rewards of the chosen answer. A rejected reward that varies keeps them off the lengths."""
     base = np.random.default_rng(0).normal(size=len(margins))
-    return summarize(base + margins, base, lengths, others, **keys)
+    return summarize_pairs(base + margins, base, lengths, others, **keys)
 
 
 def calibrated():
@@ -29,7 +29,7 @@ DESERVING = {
     "chance": lambda: summary(HALF * 0.1),
     "below_chance": lambda: summary(np.where(RIGHT, -1.0, 1.0)),
     "length_baseline": lambda: summary(np.where(RIGHT, 1.0, -1.0), np.where(RIGHT, 9, 1), np.where(RIGHT, 1, 9)),
-    "length_bias": lambda: summarize(LENGTHS, OTHERS, LENGTHS, OTHERS),
+    "length_bias": lambda: summarize_pairs(LENGTHS, OTHERS, LENGTHS, OTHERS),
     "length_bias_within_prompts": lambda: summary((LENGTHS - OTHERS) * 0.1),
     "overconfident": lambda: summary(np.where(RIGHT, 1, -1) * 6.0),
     "underconfident": lambda: summary(np.where(RIGHT, 1, -1) * 0.1),
@@ -38,21 +38,21 @@ DESERVING = {
 
 
 def test_a_good_calibrated_model_needs_no_remark():
-    assert diagnose(calibrated()) == []
+    assert diagnose_pairs(calibrated()) == []
 
 
-@pytest.mark.parametrize("name", DIAGNOSTICS)
+@pytest.mark.parametrize("name", PAIR_DIAGNOSTICS)
 def test_each_diagnostic_is_said_of_a_summary_that_deserves_it(name):
-    diagnostic = DIAGNOSTICS[name]
+    diagnostic = PAIR_DIAGNOSTICS[name]
     deserving = DESERVING[name]()
     assert diagnostic.applies(deserving) and not diagnostic.applies(calibrated())
-    assert any(line.startswith(diagnostic.sentence.format(**deserving)) for line in diagnose(deserving))
+    assert any(line.startswith(diagnostic.sentence.format(**deserving)) for line in diagnose_pairs(deserving))
 
 
 def test_the_sentences_about_a_model_that_reads_only_lengths():
     """Whole lines, so that a number in the wrong slot is seen. The longer is chosen in 9 of 12 pairs."""
     lengths, others = [9, 8, 7, 6, 5, 9, 8, 7, 6, 1, 2, 3], [1, 2, 3, 1, 2, 3, 1, 2, 3, 9, 8, 7]
-    lines = diagnose(summarize(lengths, others, lengths, others))
+    lines = diagnose_pairs(summarize_pairs(lengths, others, lengths, others))
     assert lines[1] == (
         "accuracy is not shown to be above the better length baseline (longer 0.750, shorter 0.250): gain +0.000 "
         "[-0.183, +0.183]. Next: compare accuracy where the chosen answer is longer and where it is shorter."
@@ -64,7 +64,7 @@ def test_the_sentences_about_a_model_that_reads_only_lengths():
 
 
 def test_chance_names_the_interval():
-    assert diagnose(summary(HALF * 0.1))[0].startswith(
+    assert diagnose_pairs(summary(HALF * 0.1))[0].startswith(
         "accuracy 0.500 [0.451, 0.549] is not distinguishable from chance. Next: evaluate on more prompts (400 here)"
     )
 
@@ -72,11 +72,11 @@ def test_chance_names_the_interval():
 def test_a_large_ece_of_few_pairs_is_not_called_miscalibration():
     """8 pairs 0.62 sure, 6 right: ECE 0.13 is what a calibrated model shows by chance."""
     few = summary(np.array([1, 1, 1, 1, 1, 1, -1, -1]) * 0.49, LENGTHS[:8], OTHERS[:8])
-    assert few["ece"] > 0.1 and not DIAGNOSTICS["underconfident"].applies(few)
+    assert few["ece"] > 0.1 and not PAIR_DIAGNOSTICS["underconfident"].applies(few)
 
 
 def test_show_prints_each_table_on_stderr(capsys):
-    show(calibrated(), "runs/[/a] on hh.jsonl")
+    show_pairs(calibrated(), "runs/[/a] on hh.jsonl")
     out, err = capsys.readouterr()
     assert out == ""
     assert "runs/[/a] on hh.jsonl: 400 pairs of 400 prompts" in err
@@ -98,7 +98,7 @@ def test_show_prints_each_table_on_stderr(capsys):
 def test_show_cuts_long_subset_tables_at_the_easy_end(capsys):
     names = [f"s{row % (SUBSET_ROWS + 10):02d}[/b]" for row in range(N)]
     wrong = np.array([name.startswith("s07") for name in names])
-    show(summary(np.where(wrong, -1.0, 1.0), subsets=names), "t")
+    show_pairs(summary(np.where(wrong, -1.0, 1.0), subsets=names), "t")
     err = capsys.readouterr().err
     table = err[err.index("subsets, smallest accuracy first") :]
     assert table.index("s07[/b]") < table.index("s00[/b]") and "s39[/b]" not in table
@@ -107,11 +107,11 @@ def test_show_cuts_long_subset_tables_at_the_easy_end(capsys):
 
 
 def test_show_survives_one_pair(capsys):
-    show(summarize([1.0], [0.0], [1], [1], subsets=["only"]), "one")
+    show_pairs(summarize_pairs([1.0], [0.0], [1], [1], subsets=["only"]), "one")
     assert "only" in capsys.readouterr().err
 
 
 def test_show_comparison(capsys):
-    show_comparison(compare([1] * 8 + [0] * 2, [0] * 8 + [1, 0]), "new", "old/[b]")
+    show_comparison(compare_outcomes([1] * 8 + [0] * 2, [0] * 8 + [1, 0]), "new", "old/[b]")
     out, err = capsys.readouterr()
     assert out == "" and "A: new" in err and "B: old/[b]" in err and "0.0391" in err

@@ -40,7 +40,7 @@ def world(n, seed=0):
 
 def test_halves_choose_for_each_other():
     rows, scorer = world(40)
-    evaluation = steps.evaluate(scorer, rows)
+    evaluation = steps.evaluate_steps(scorer, rows)
     summary = evaluation.summary
     assert summary["threshold"]["values"] == [pytest.approx(0.8)], "0.5, the usual threshold, would find nothing"
     assert summary["processbench_f1"]["value"] == summary["auroc"]["value"] == 1.0
@@ -58,7 +58,7 @@ def test_no_solution_sees_its_own_threshold():
         if second:
             name = row.prompt[0]["content"]
             scorer.table[name] = [0.6 if label else 0.5 for label in row.labels]
-    summary = steps.evaluate(scorer, rows).summary
+    summary = steps.evaluate_steps(scorer, rows).summary
     assert summary["threshold"]["values"] == [pytest.approx(0.55), pytest.approx(0.8)]
     assert summary["processbench_f1"]["value"] < 0.5
 
@@ -68,13 +68,13 @@ def test_a_threshold_from_other_data_or_given():
     others, other_scorer = world(30, seed=1)
     scorer.table |= {f"other {name}": values for name, values in other_scorer.table.items()}
     others = [solution(s.labels, f"other {s.prompt[0]['content']}") for s in others]
-    chosen = steps.evaluate(scorer, rows, threshold_data=others).summary
+    chosen = steps.evaluate_steps(scorer, rows, threshold_data=others).summary
     assert chosen["threshold"]["values"] == [pytest.approx(0.8)]
     assert chosen["threshold"]["chosen_on"] == "30 solutions of other data"
-    given_one = steps.evaluate(scorer, rows, threshold=0.5).summary
+    given_one = steps.evaluate_steps(scorer, rows, threshold=0.5).summary
     assert given_one["recall"]["value"] == 0.0 and given_one["threshold"] == {"values": [0.5], "chosen_on": "given"}
     # The baselines that count characters or steps have scales of their own, on which 0.5 means nothing.
-    by_halves = steps.evaluate(scorer, rows).summary["baselines"]
+    by_halves = steps.evaluate_steps(scorer, rows).summary["baselines"]
     assert given_one["baselines"] == by_halves
     assert (
         by_halves["longer_steps"]["f1"] != by_halves["all_wrong"]["f1"]
@@ -86,7 +86,7 @@ def test_baselines_by_hand():
     texts = ["long, very long", "short"]
     rows = [solution([1, 0], "a", texts), solution([1, 1], "b", texts), solution([0], "c", ["one"])]
     scorer = Scorer({"a": [0.5, 0.5], "b": [0.5, 0.5], "c": [0.5]})
-    baselines = steps.evaluate(scorer, rows, threshold=0.5).summary["baselines"]
+    baselines = steps.evaluate_steps(scorer, rows, threshold=0.5).summary["baselines"]
     value = {
         name: {key: estimate and estimate["value"] for key, estimate in table.items()}
         for name, table in baselines.items()
@@ -112,7 +112,7 @@ def test_what_is_not_labelled_or_not_scored_is_counted():
     ]
     fitted = {"a": StepScores([1.0] * 3), "b": StepScores([1.0, 1.0], 1), "c": StepScores([-1.0], 1)}
     model = SimpleNamespace(score_solutions=lambda rows, advance: [fitted[row[0][0]["content"]] for row in rows])
-    evaluation = steps.evaluate(model, rows, threshold=0.5)
+    evaluation = steps.evaluate_steps(model, rows, threshold=0.5)
     summary = evaluation.summary
     assert (summary["n_steps"], summary["not_scored_steps"], summary["not_judged_solutions"]) == (5, 2, 2)
     assert [row["first_error"] for row in evaluation.rows] == [None, None, 0]
@@ -123,7 +123,7 @@ def test_what_is_not_labelled_or_not_scored_is_counted():
 
 
 def diagnostics(scorer, rows, **keys):
-    return steps.diagnose(steps.evaluate(scorer, rows, **keys).summary)
+    return steps.diagnose_steps(steps.evaluate_steps(scorer, rows, **keys).summary)
 
 
 def test_flags_that_the_step_number_gives_too_are_no_achievement():
@@ -179,10 +179,10 @@ def test_a_good_scorer_needs_no_remark_and_measures_without_a_value_get_none():
 
 def test_the_table_of_baselines_says_what_an_auroc_below_one_half_means(capsys):
     rows, scorer = world(200)
-    summary = {**steps.evaluate(scorer, rows).summary, "subsets": {}}
+    summary = {**steps.evaluate_steps(scorer, rows).summary, "subsets": {}}
     said = "baselines: steps (an AUROC below 0.5 ranks the wrong way round)"
     for value, expected in ((0.5, False), (0.2, True)):
         for baseline in summary["baselines"].values():
             baseline["auroc"]["value"] = value
-        steps.show(summary, "good")
+        steps.show_steps(summary, "good")
         assert (said in capsys.readouterr().err) == expected

@@ -218,3 +218,17 @@ def test_a_policy_needs_a_template_and_an_end(tmp_path):
         Policy.from_pretrained(str(endless))
     assert "--stop_token_id" in caught.value.hint
     assert Policy.from_pretrained(str(endless), stop_token_id=7, device="cpu").end_tokens == (7,)
+
+
+@pytest.mark.parametrize(
+    ("context", "given", "expected"),
+    [(None, None, 256), (512, None, 256), (4096, None, 256), (300, None, 150), (1, None, 1), (300, 280, 280)],
+)
+def test_the_default_length_of_answers_follows_the_policys_context(context, given, expected, capsys):
+    from types import SimpleNamespace
+
+    from reward_modeling.training.policy import new_tokens
+
+    assert new_tokens(SimpleNamespace(context=context), given, 256, "--max_new_tokens") == expected
+    said = f"--max_new_tokens {expected}: half of the {context} tokens that the policy reads (otherwise 256)"
+    assert (said in capsys.readouterr().err) == (given is None and expected < 256)

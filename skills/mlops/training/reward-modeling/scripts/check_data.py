@@ -2,7 +2,7 @@
 # requires-python = ">=3.11"
 # dependencies = [
 #     "torch>=2.13,<2.16",
-#     "transformers>=5.23,<5.24",
+#     "transformers>=5.23,<5.25",
 #     "trl>=1.16,<1.17",
 #     "datasets>=5.2,<6",
 #     "peft>=0.21,<0.22",
@@ -14,8 +14,8 @@
 # ///
 """Say which format data has and what its rows are, convert them, and list what is wrong with them.
 
-    check_data.py pairs.jsonl --output canonical.jsonl
-    check_data.py train.parquet --eval_dataset_name held_out.jsonl --drop identical duplicate --output clean.jsonl
+    uv run scripts/check_data.py pairs.jsonl --output canonical.jsonl
+    uv run scripts/check_data.py train.parquet --eval_dataset_name held_out.jsonl --drop identical duplicate --output clean.jsonl
 
 Reads   JSONL, JSON, CSV (each also .gz), Parquet, folders, datasets saved to disk, hub ids
 Writes  findings on stderr, one JSON object on stdout, canonical JSON Lines to --output
@@ -30,6 +30,7 @@ from collections import Counter
 from reward_modeling import arguments as flags
 from reward_modeling.audit import CHECKS, STEP_CHECKS, UNLABELED_CHECKS, UNREADABLE, Finding, show, unreadable
 from reward_modeling.audit.parts import dropped, kind_of, parts_of
+from reward_modeling.audit.refused import REFUSED, Rendering
 from reward_modeling.console import (
     DataError,
     UsageError,
@@ -43,7 +44,7 @@ from reward_modeling.console import (
     write_whole,
 )
 from reward_modeling.formats import FORMATS
-from reward_modeling.metadata import tell_moved
+from reward_modeling.metadata import counted, tell_moved
 from reward_modeling.records import (
     Records,
     check_verbatim,
@@ -61,11 +62,20 @@ def parser() -> flags.Parser:
         "--eval_dataset_name", nargs="+", metavar="DATA", help="evaluation data, whose prompts must not occur in DATA"
     )
     flags.add_text_format_argument(data)
+    data.add_argument(
+        "--model_name_or_path",
+        metavar="MODEL",
+        help="also find rows that the chat template of this model refuses (reads its tokenizer alone)",
+    )
     group = parser.add_argument_group("result")
     group.add_argument("--output", metavar="FILE", help="write the rows as canonical JSON Lines")
     flags.add_flag(group, "--overwrite", "replace --output if it exists")
     checks = CHECKS | STEP_CHECKS
-    droppable = [UNREADABLE, *(name for name, check in checks.items() if check.about_rows and not check.needs_tokens)]
+    droppable = [
+        UNREADABLE,
+        REFUSED,
+        *(name for name, check in checks.items() if check.about_rows and not check.needs_tokens),
+    ]
     group.add_argument(
         "--drop",
         nargs="+",
@@ -100,6 +110,8 @@ def checked(args) -> tuple[dict, list[Finding]]:
         raise UsageError("no dataset was named", hint="check_data.py FILE, or check_data.py --list_formats")
     if args.drop and not args.output:
         raise UsageError("--drop leaves rows out of --output, which is not given", hint="add --output clean.jsonl")
+    if REFUSED in args.drop and not args.model_name_or_path:
+        raise UsageError("--drop refused needs --model_name_or_path, whose chat template refuses rows")
     output = check_output_file(args.output, args.overwrite) if args.output else None
     reading = {"config": args.dataset_config, "format": args.format, "columns": args.columns, "neutral": args.neutral}
     reading |= {"split": args.dataset_split, "kind": "any", "winner_values": args.winner_values}
@@ -111,15 +123,19 @@ def checked(args) -> tuple[dict, list[Finding]]:
     if lost and output and UNREADABLE not in args.drop:
         raise DataError(lost[0].message, where=", ".join(lost[0].rows), hint=f"fix them, or add --drop {UNREADABLE}")
     held_out = load(args.eval_dataset_name, **reading).rows if args.eval_dataset_name else None
+    if args.model_name_or_path:
+        rendering = Rendering(args.model_name_or_path, args.text_format or "chat")
     parts = [part for part in parts_of(records) if part.numbers]
     for part in parts:
         part.audit(held_out, rendered)
+        if args.model_name_or_path:
+            part.render(rendering)
     findings = [*lost, *(finding for part in parts for finding in part.findings)]
     left = [finding for finding in findings if finding.check not in args.drop]
     kept, dropped_rows, dropped_completions = dropped(records, parts, args.drop)
     moved: Counter[str] = Counter()
     if output:
-        write_whole(output, (to_json(to_row(row, moved)) for row in kept))
+        write_whole(output, map(to_json, counted(map(to_row, kept), moved)))
     kinds = Counter(kind_of(row) for row in records.rows)
     report(records, kinds, findings, (dropped_rows, dropped_completions), len(kept), output)
     result = {

@@ -2,7 +2,7 @@
 # requires-python = ">=3.11"
 # dependencies = [
 #     "torch>=2.13,<2.16",
-#     "transformers>=5.23,<5.24",
+#     "transformers>=5.23,<5.25",
 #     "trl>=1.16,<1.17",
 #     "datasets>=5.2,<6",
 #     "peft>=0.21,<0.22",
@@ -15,11 +15,11 @@
 # ///
 """Judge a reward model: on labelled comparisons, on labelled steps, or by the answers it would choose.
 
-    evaluate.py --model_name_or_path runs/mine --dataset_name held_out.jsonl
-    evaluate.py --model_name_or_path runs/mine --dataset_name held_out.jsonl --compare runs/other --output pairs.jsonl
-    evaluate.py --model_name_or_path runs/prm --dataset_name steps.jsonl --subset_column subject
-    evaluate.py --model_name_or_path runs/mine --dataset_name pools.jsonl --best_of_n 1 4 16
-    evaluate.py --overoptimization points.jsonl --picture curves.svg
+    uv run scripts/evaluate.py --model_name_or_path runs/mine --dataset_name held_out.jsonl
+    uv run scripts/evaluate.py --model_name_or_path runs/mine --dataset_name held_out.jsonl --compare runs/other --output pairs.jsonl
+    uv run scripts/evaluate.py --model_name_or_path runs/prm --dataset_name steps.jsonl --subset_column subject
+    uv run scripts/evaluate.py --model_name_or_path runs/mine --dataset_name pools.jsonl --best_of_n 1 4 16
+    uv run scripts/evaluate.py --overoptimization points.jsonl --picture curves.svg
 
 Reads   comparisons and rankings, solutions with step labels for a process reward model, or with --best_of_n completions of
         known correctness, in any format of references/data.md
@@ -29,10 +29,11 @@ A pair counts 1 when the chosen answer scores higher, 1/2 for a tie. references/
 
 from __future__ import annotations
 
-import json
+from collections import Counter
 
 from reward_modeling import arguments as flags
-from reward_modeling.console import DataError, UsageError, check_output_file, finite, log, main_guard, write_whole
+from reward_modeling.console import DataError, UsageError, check_output_file, log, main_guard, to_json, write_whole
+from reward_modeling.metadata import counted, tell_moved, with_metadata
 
 
 def parser() -> flags.Parser:
@@ -91,7 +92,7 @@ def parser() -> flags.Parser:
 def main(argv: list[str] | None = None) -> dict:
     args = flags.parse(parser(), argv)
     if args.overoptimization:
-        return study_overoptimization(args)
+        return judge_overoptimization(args)
     flags.check_required(args, ("model_name_or_path", "dataset_name"), "evaluate.py")
     check_together(args)
     output = check_output_file(args.output, args.overwrite) if args.output else None
@@ -99,12 +100,12 @@ def main(argv: list[str] | None = None) -> dict:
     from reward_modeling.records import Solution, load
 
     if args.best_of_n is not None:
-        summary, rows, records = evaluate_best_of_n(args)
+        summary, rows, records = judge_best_of_n(args)
     else:
         records = load(args.dataset_name, neutral=args.neutral, **reading(args))
         of_steps = checkpoints.kind_of(args.model_name_or_path) is checkpoints.PROCESS
         of_steps = of_steps and any(isinstance(row, Solution) for row in records.rows)
-        summary, rows = (evaluate_steps if of_steps else evaluate_pairs)(args, records)
+        summary, rows = (judge_steps if of_steps else judge_pairs)(args, records)
     result = {
         "model": args.model_name_or_path,
         "dataset": args.dataset_name,
@@ -116,7 +117,9 @@ def main(argv: list[str] | None = None) -> dict:
     for sentence in summary["readings"]:
         log(f"- {sentence}")
     if output:
-        write_whole(output, (json.dumps(finite(row), ensure_ascii=False, default=str) for row in rows))
+        moved: Counter[str] = Counter()
+        write_whole(output, map(to_json, counted(rows, moved)))
+        result |= tell_moved(moved)
     return result
 
 
@@ -137,7 +140,7 @@ def check_together(args) -> None:
         raise UsageError("--compare judges two models on pairs", hint="run --best_of_n for each model")
 
 
-def study_overoptimization(args) -> dict:
+def judge_overoptimization(args) -> dict:
     """Proxy and gold against KL, with the curves of arXiv:2210.10760 fitted to them."""
     from reward_modeling.evaluation import overoptimization
     from reward_modeling.evaluation.plots import svg
@@ -151,7 +154,7 @@ def study_overoptimization(args) -> dict:
         for number, row in zip(table.numbers, table.complete().rows, strict=True)
     ]
     studies = overoptimization.read_studies(rows)
-    overoptimization.show(studies)
+    overoptimization.show_studies(studies)
     readings = [overoptimization.verdict(study) for study in studies]
     for sentence in readings:
         log(f"- {sentence}")
@@ -175,10 +178,10 @@ def reading(args) -> dict:
     }
 
 
-def evaluate_pairs(args, records) -> tuple[dict, list[dict]]:
+def judge_pairs(args, records) -> tuple[dict, list[dict]]:
     """The summary of labelled comparisons, and a row for each."""
     from reward_modeling import checkpoints
-    from reward_modeling.evaluation.pairs import diagnose, show
+    from reward_modeling.evaluation.pairs import diagnose_pairs, show_pairs
     from reward_modeling.records import comparisons
 
     if args.threshold is not None or args.threshold_data:
@@ -196,34 +199,34 @@ def evaluate_pairs(args, records) -> tuple[dict, list[dict]]:
     if args.compare:  # before the first model is run
         of_steps = checkpoints.kind_of(args.compare) is checkpoints.PROCESS
         (checkpoints.check_process_model if of_steps else checkpoints.check_reward_model)(args.compare)
-    evaluation = evaluate_model(args.model_name_or_path, args, pairs)
-    show(evaluation.summary, f"{args.model_name_or_path} on {len(pairs)} comparisons")
-    summary = {**evaluation.summary, "readings": diagnose(evaluation.summary)}
+    judgement = judge_model(args.model_name_or_path, args, pairs)
+    show_pairs(judgement.summary, f"{args.model_name_or_path} on {len(pairs)} comparisons")
+    summary = {**judgement.summary, "readings": diagnose_pairs(judgement.summary)}
     if args.compare:
-        summary["comparison"] = compare_with(args, evaluation, pairs)
-    return summary, evaluation.rows()
+        summary["comparison"] = compare_with(args, judgement, pairs)
+    return summary, judgement.rows()
 
 
-def evaluate_model(path: str, args, pairs):
-    """What one model makes of the pairs."""
+def judge_model(path: str, args, pairs):
+    """One model's judgement of the pairs."""
     from reward_modeling import process
-    from reward_modeling.evaluation.pairs import evaluate
+    from reward_modeling.evaluation.pairs import evaluate_pairs
 
-    return evaluate(process.from_arguments(args, path), pairs, subset_column=args.subset_column)
+    return evaluate_pairs(process.from_arguments(args, path), pairs, subset_column=args.subset_column)
 
 
-def compare_with(args, evaluation, pairs) -> dict:
+def compare_with(args, judgement, pairs) -> dict:
     """A paired comparison with a second model, on the pairs that both could score."""
-    from reward_modeling.evaluation.pairs import compare, show_comparison
+    from reward_modeling.evaluation.pairs import compare_models, show_comparison
 
-    comparison = compare(evaluation, evaluate_model(args.compare, args, pairs))
+    comparison = compare_models(judgement, judge_model(args.compare, args, pairs))
     show_comparison(comparison, args.model_name_or_path, args.compare)
     return {"model": args.compare, **comparison}
 
 
-def evaluate_steps(args, records) -> tuple[dict, list[dict]]:
+def judge_steps(args, records) -> tuple[dict, list[dict]]:
     """The summary of solutions with step labels, and a row for each."""
-    from reward_modeling.evaluation.steps import diagnose, evaluate, show
+    from reward_modeling.evaluation.steps import diagnose_steps, evaluate_steps, show_steps
     from reward_modeling.process import ProcessRewardModel
     from reward_modeling.records import load, solutions
 
@@ -233,18 +236,18 @@ def evaluate_steps(args, records) -> tuple[dict, list[dict]]:
     others = None
     if args.threshold_data:
         others = solutions(load(args.threshold_data, neutral=args.neutral, kind="stepwise", **reading(args)))
-    evaluation = evaluate(
+    judgement = evaluate_steps(
         ProcessRewardModel.from_arguments(args),
         labelled,
         threshold=args.threshold,
         threshold_data=others,
         subset_column=args.subset_column,
     )
-    show(evaluation.summary, args.model_name_or_path)
-    return {**evaluation.summary, "readings": diagnose(evaluation.summary)}, evaluation.rows
+    show_steps(judgement.summary, args.model_name_or_path)
+    return {**judgement.summary, "readings": diagnose_steps(judgement.summary)}, judgement.rows
 
 
-def evaluate_best_of_n(args) -> tuple[dict, list[dict], object]:
+def judge_best_of_n(args) -> tuple[dict, list[dict], object]:
     """The summary of completions of known correctness, a row for each prompt, and the records."""
     from reward_modeling import process
     from reward_modeling.evaluation import best_of_n
@@ -255,14 +258,17 @@ def evaluate_best_of_n(args) -> tuple[dict, list[dict], object]:
     pools = records.rows
     sizes = best_of_n.check_pools(pools, args.best_of_n)
     answers = find_answers(pools, column=args.answer_column, pattern=args.answer_pattern)
-    rewards = best_of_n.score(process.from_arguments(args), pools)
-    summary = best_of_n.summarize(pools, rewards, sizes, answers)
-    best_of_n.show(summary, args.model_name_or_path)
+    rewards = best_of_n.score_pools(process.from_arguments(args), pools)
+    summary = best_of_n.summarize_pools(pools, rewards, sizes, answers)
+    best_of_n.show_best_of_n(summary, args.model_name_or_path)
     rows = [
-        {**pool.metadata, "id": pool.id, "origin": str(pool.origin), "correct": pool.scores, "rewards": row}
+        with_metadata(
+            {"id": pool.id, "origin": str(pool.origin), "correct": pool.scores, "rewards": row},
+            {name: value for name, value in pool.metadata.items() if name != "correct"},  # as it was read: the scores
+        )
         for pool, row in zip(pools, rewards, strict=True)
     ]
-    return {**summary, "readings": best_of_n.diagnose(summary)}, rows, records
+    return {**summary, "readings": best_of_n.diagnose_best_of_n(summary)}, rows, records
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 # requires-python = ">=3.11"
 # dependencies = [
 #     "torch>=2.13,<2.16",
-#     "transformers>=5.23,<5.24",
+#     "transformers>=5.23,<5.25",
 #     "trl>=1.16,<1.17",
 #     "datasets>=5.2,<6",
 #     "peft>=0.21,<0.22",
@@ -15,9 +15,9 @@
 # ///
 """Optimise a policy against a reward model with TRL's GRPO or RLOO: no value model, several answers to each prompt.
 
-    grpo.py --model_name_or_path runs/sft --reward_model_path runs/rm --dataset_name prompts.jsonl --output_dir runs/grpo
-    grpo.py --algorithm rloo --reward_model_path runs/a runs/b --reward_weights 0.7 0.3 --config grpo.yaml
-    grpo.py --config grpo.yaml --beta 0.1 --num_generations 16 --use_peft
+    uv run scripts/grpo.py --model_name_or_path runs/sft --reward_model_path runs/rm --dataset_name prompts.jsonl --output_dir runs/grpo
+    uv run scripts/grpo.py --algorithm rloo --reward_model_path runs/a runs/b --reward_weights 0.7 0.3 --config grpo.yaml
+    uv run scripts/grpo.py --config grpo.yaml --beta 0.1 --num_generations 16 --use_peft
 
 Reads   prompts as text or messages; of comparisons and rankings, their prompts (references/data.md)
 Writes  OUT/ a plain Hugging Face causal language model, OUT/grpo.json, OUT/log.jsonl, OUT/run.svg, OUT/checkpoint-*
@@ -91,17 +91,22 @@ def main(argv: list[str] | None = None) -> dict | None:
     resume = resuming.resume_point(args.resume_from_checkpoint, args.output_dir)
     for path in args.reward_model_path:
         checkpoints.check_reward_model(path)
-    records = policies.read_prompts(args, args.dataset_split)
+    records = None if args.trainer_arguments else policies.read_prompts(args, args.dataset_split)
 
     from reward_modeling.training import grpo  # here: trl takes seconds to import
 
     fields = flags.parse_trainer_fields(grpo.ALGORITHMS[args.algorithm].config, args.trainer_arguments, "grpo.py")
+    if records is None:  # what the trainer refuses is refused before data is read
+        grpo.make_config(args.algorithm, args.output_dir, fields, seed=args.seed, lora=args.use_peft, parameters=0)
+        records = policies.read_prompts(args, args.dataset_split)
     policy = policies.Policy.from_pretrained(
         args.model_name_or_path,
         chat_template_path=args.chat_template_path,
         stop_token_id=args.stop_token_id,
         device="cpu",
     )
+    limit, default = "--max_completion_length", grpo.ALGORITHMS[args.algorithm].config.max_completion_length
+    fields["max_completion_length"] = policies.new_tokens(policy, fields.get("max_completion_length"), default, limit)
     config, notes = grpo.make_config(
         args.algorithm,
         args.output_dir,
@@ -118,7 +123,7 @@ def main(argv: list[str] | None = None) -> dict | None:
         config.max_completion_length,
         longest=args.max_prompt_length,
         overlong=args.overlong,
-        limit="--max_completion_length",
+        limit=limit,
     )
     refuse_tools(prompts)
     rewards = Rewards.from_arguments(args, device=str(config.device))
@@ -147,7 +152,7 @@ def main(argv: list[str] | None = None) -> dict | None:
     summary = {**result, "resumed_from": resume, **summary, "reward_inputs_truncated": rewards.truncated}
     policies.save(policy, output_dir, summary, "grpo.json")
     log(f"saved: {output_dir}")
-    runs.draw(output_dir / "run.svg", trainer.state.log_history, grpo.PANELS)
+    runs.draw_run(output_dir / "run.svg", trainer.state.log_history, grpo.PANELS)
     return summary
 
 

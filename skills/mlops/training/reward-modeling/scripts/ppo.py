@@ -2,7 +2,7 @@
 # requires-python = ">=3.11"
 # dependencies = [
 #     "torch>=2.13,<2.16",
-#     "transformers>=5.23,<5.24",
+#     "transformers>=5.23,<5.25",
 #     "trl>=1.16,<1.17",
 #     "datasets>=5.2,<6",
 #     "peft>=0.21,<0.22",
@@ -15,9 +15,9 @@
 # ///
 """Optimise a policy against a reward model by PPO, the classic RLHF way, with a penalty for leaving the start behind.
 
-    ppo.py --model_name_or_path runs/sft --reward_model_path runs/rm --dataset_name prompts.jsonl --output_dir runs/ppo
-    ppo.py --config ppo.yaml --use_peft --learning_rate 3e-5
-    torchrun --nproc_per_node 2 ppo.py --config ppo.yaml
+    uv run scripts/ppo.py --model_name_or_path runs/sft --reward_model_path runs/rm --dataset_name prompts.jsonl --output_dir runs/ppo
+    uv run scripts/ppo.py --config ppo.yaml --use_peft --learning_rate 3e-5
+    uv run --with-requirements scripts/ppo.py torchrun --nproc_per_node 2 scripts/ppo.py --config ppo.yaml
 
 Reads   prompts as text or messages; of comparisons and rankings, their prompts (references/data.md)
 Writes  OUT/ a plain Hugging Face causal language model, OUT/ppo.json, OUT/log.jsonl, OUT/run.svg, OUT/checkpoint-*
@@ -30,8 +30,9 @@ per_device_train_batch_size x gradient_accumulation_steps x processes answers, s
 from __future__ import annotations
 
 from reward_modeling import arguments as flags
-from reward_modeling.console import UsageError, log, main_guard, warn
+from reward_modeling.console import UsageError, log, main_guard
 
+RESPONSE_LENGTH = 53
 VALUE_MODELS = ("policy", "reward", "shared")
 
 
@@ -87,7 +88,9 @@ def _add_run_arguments(parser: flags.Parser) -> None:
         "--local_rollout_forward_batch_size", type=flags.positive_int, default=64, help="answers written together (64)"
     )
     run.add_argument("--gradient_checkpointing", type=flags.boolean, nargs="?", const=True, default=False, help="(off)")
-    run.add_argument("--bf16", type=flags.boolean, nargs="?", const=True, help="bf16 autocast (on a GPU that has it)")
+    run.add_argument(
+        "--bf16", type=flags.boolean, nargs="?", const=True, help="bfloat16 autocast (on a GPU that has it)"
+    )
     run.add_argument("--seed", type=int, default=42, help="of prompts, answers and batches (42)")
     run.add_argument("--save_steps", type=flags.positive_int, default=50, help="updates between checkpoints (50)")
     run.add_argument("--save_total_limit", type=flags.positive_int, default=2, help="checkpoints kept (2)")
@@ -114,7 +117,12 @@ def _add_algorithm_arguments(parser: flags.Parser) -> None:
     ppo.add_argument("--warmup_steps", type=int, default=0, help="updates (0)")
     ppo.add_argument("--weight_decay", type=number, default=0.0, help="(0)")
     ppo.add_argument("--max_grad_norm", type=positive, default=1.0, help="of policy and value model each (1)")
-    ppo.add_argument("--response_length", type=flags.positive_int, default=53, help="longest answer in tokens (53)")
+    ppo.add_argument(
+        "--response_length",
+        type=flags.positive_int,
+        metavar="TOKENS",
+        help=f"longest answer ({RESPONSE_LENGTH}, or half of what the policy reads)",
+    )
     ppo.add_argument("--temperature", type=positive, default=0.7, help="of sampling and of all probabilities (0.7)")
     ppo.add_argument("--num_ppo_epochs", type=flags.positive_int, default=4, help="passes over each rollout (4)")
     ppo.add_argument("--num_mini_batches", type=flags.positive_int, default=1, help="optimizer steps a pass (1)")
@@ -174,6 +182,8 @@ def main(argv: list[str] | None = None) -> dict | None:
         stop_token_id=args.stop_token_id,
         device=str(accelerator.device),
     )
+    limit = "--response_length"
+    args.response_length = policies.new_tokens(policy, args.response_length, RESPONSE_LENGTH, limit)
     prompts = policies.render_prompts(
         records, policy, args.response_length, longest=args.max_prompt_length, overlong=args.overlong
     )
@@ -212,7 +222,7 @@ def main(argv: list[str] | None = None) -> dict | None:
     summary = {**result, "resumed_from": resume, **summary, "reward_inputs_truncated": rewards.truncated}
     policies.save(policy, output_dir, summary)
     log(f"saved: {output_dir}")
-    runs.draw(output_dir / "run.svg", run.log.entries, ppo.PANELS)
+    runs.draw_run(output_dir / "run.svg", run.log.entries, ppo.PANELS)
     return summary
 
 
@@ -237,26 +247,21 @@ def check_arguments(args) -> str:
 
 
 def make_accelerator(accelerator_class, args):
-    """Device, precision, processes and trackers: fp32 on a CPU, bf16 autocast on a GPU that has it."""
+    """Device, precision, processes and trackers: fp32 on a CPU unless asked, bf16 autocast on a GPU that has it."""
     import warnings
 
-    from reward_modeling.training import runs
+    from reward_modeling.precision import precision
 
     warnings.filterwarnings("ignore", message="`log_with=")  # said below, in our words
-    hardware = runs.precision()
-    bf16 = hardware["bf16"] if args.bf16 is None else args.bf16
-    if bf16 and hardware["use_cpu"]:
-        warn("--bf16 has no effect on a CPU: the run is in fp32")
+    hardware = precision({"bf16": args.bf16})
     trackers = [] if args.report_to == ["none"] else args.report_to
     try:
         accelerator = accelerator_class(
             cpu=hardware["use_cpu"],
-            mixed_precision="bf16" if bf16 and not hardware["use_cpu"] else "no",
+            mixed_precision="bf16" if hardware["bf16"] else "no",
             log_with=trackers or None,
             project_dir=args.output_dir,
         )
-        if missing := set(trackers) - {"all"} - {str(getattr(t, "value", t)) for t in accelerator.log_with}:
-            raise ValueError(f"{', '.join(sorted(missing))} is not installed")
     except ValueError as error:
         raise UsageError(
             f"--report_to {' '.join(args.report_to)}: {error}", hint="install it, or leave the flag out"

@@ -2,7 +2,7 @@
 # requires-python = ">=3.11"
 # dependencies = [
 #     "torch>=2.13,<2.16",
-#     "transformers>=5.23,<5.24",
+#     "transformers>=5.23,<5.25",
 #     "trl>=1.16,<1.17",
 #     "datasets>=5.2,<6",
 #     "peft>=0.21,<0.22",
@@ -15,8 +15,8 @@
 # ///
 """See a reward model made, judged and used, in under three minutes, with no GPU, no downloads and no flags.
 
-    quickstart.py
-    quickstart.py --output_dir runs/second --seed 1
+    uv run scripts/quickstart.py
+    uv run scripts/quickstart.py --output_dir runs/second --seed 1
 
 Makes a small world with a known gold reward, writes preferences with noisy labels, audits them, trains a reward model on
 them, judges it on held-out pairs with clean labels, ranks fresh answers, compares its choice with the gold reward, and
@@ -35,7 +35,8 @@ import time
 from pathlib import Path
 
 from reward_modeling import arguments as flags
-from reward_modeling.console import log, main_guard, table, write_whole
+from reward_modeling.console import UsageError, log, main_guard, table, to_json, write_whole
+from reward_modeling.output_folder import claim
 
 HELD_OUT_PAIRS = 1000
 PROMPTS, ANSWERS = 50, 8
@@ -54,7 +55,10 @@ def parser() -> flags.Parser:
 
 def main(argv: list[str] | None = None) -> dict:
     args = flags.parse(parser(), argv)
-    out = Path(args.output_dir) if args.output_dir else free_folder(Path("runs/quickstart"))
+    out = Path(args.output_dir or free_folder(Path("runs/quickstart")))
+    if out.is_dir() and any(out.iterdir()):
+        raise UsageError(f"{out} is not empty", hint="give another --output_dir, or leave it out: a free one is taken")
+    out = claim(out)
     started = time.perf_counter()
     files = make_data(out, args.seed)
     base = make_base_model(out, args.seed)
@@ -140,7 +144,7 @@ def make_data(out: Path, seed: int) -> dict[str, Path]:
     files = {name: out / f"{name}.jsonl" for name in tables}
     out.mkdir(parents=True, exist_ok=True)
     for name, rows in tables.items():
-        write_whole(files[name], map(json.dumps, rows))
+        write_whole(files[name], map(to_json, rows))
         log(f"  {files[name]}: {len(rows)} rows")
     return files
 

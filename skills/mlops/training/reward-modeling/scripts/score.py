@@ -2,7 +2,7 @@
 # requires-python = ">=3.11"
 # dependencies = [
 #     "torch>=2.13,<2.16",
-#     "transformers>=5.23,<5.24",
+#     "transformers>=5.23,<5.25",
 #     "trl>=1.16,<1.17",
 #     "datasets>=5.2,<6",
 #     "peft>=0.21,<0.22",
@@ -14,12 +14,12 @@
 # ///
 """Score completions with a reward model, rank them, or keep the best.
 
-    score.py --model_name_or_path runs/mine --input completions.jsonl --output scored.jsonl
-    score.py --model_name_or_path runs/mine --input completions.jsonl --rank
-    score.py --model_name_or_path runs/mine --input prompts.jsonl --generate_with runs/sft --best_of 16 --output best.jsonl
-    score.py --model_name_or_path runs/mine --prompt "What is 2 + 2?" --completions "4." "A fish."
-    score.py --model_name_or_path runs/prm --input solutions.jsonl --aggregate prod --rank
-    score.py --reward_model_path runs/helpful runs/harmless --reward_weights 0.7 0.3 --input completions.jsonl --rank
+    uv run scripts/score.py --model_name_or_path runs/mine --input completions.jsonl --output scored.jsonl
+    uv run scripts/score.py --model_name_or_path runs/mine --input completions.jsonl --rank
+    uv run scripts/score.py --model_name_or_path runs/mine --input prompts.jsonl --generate_with runs/sft --best_of 16 --output best.jsonl
+    uv run scripts/score.py --model_name_or_path runs/mine --prompt "What is 2 + 2?" --completions "4." "A fish."
+    uv run scripts/score.py --model_name_or_path runs/prm --input solutions.jsonl --aggregate prod --rank
+    uv run scripts/score.py --reward_model_path runs/helpful runs/harmless --reward_weights 0.7 0.3 --input completions.jsonl --rank
 
 Reads   rows with prompt and completion, completions or responses; messages; chosen and rejected (references/scoring.md);
         for a process reward model also prompt and steps, and completions that are lists of steps (references/process.md)
@@ -31,23 +31,27 @@ Scores are raw fp32 rewards: higher is better, their zero means nothing, compare
 from __future__ import annotations
 
 import json
+from collections import Counter
 
 from reward_modeling import arguments as flags
 from reward_modeling.console import (
+    DataError,
     UsageError,
     check_output_file,
-    finite,
     log,
     main_guard,
     progress,
     table,
+    to_json,
     warn,
     write_whole,
 )
+from reward_modeling.metadata import counted, tell_moved, with_metadata
 
 SHOWN_PROMPTS = 5
 WRITTEN_TOGETHER = 256
 """Completions that a policy writes before they are scored."""
+MAX_NEW_TOKENS = 256
 
 
 def parser() -> flags.Parser:
@@ -85,7 +89,10 @@ def parser() -> flags.Parser:
         "--temperature", type=flags.non_negative_number, default=1.0, help="of sampling; 0 takes the likeliest (1)"
     )
     writing.add_argument(
-        "--max_new_tokens", type=flags.positive_int, default=256, metavar="TOKENS", help="longest completion (256)"
+        "--max_new_tokens",
+        type=flags.positive_int,
+        metavar="TOKENS",
+        help=f"longest completion ({MAX_NEW_TOKENS}, or half of what the policy reads)",
     )
     writing.add_argument("--seed", type=int, default=0, help="of sampling (0)")
     out = parser.add_argument_group("result")
@@ -129,10 +136,10 @@ def main(argv: list[str] | None = None) -> dict:
     kind = "step_scoring" if of_steps else "scoring"
     rankings, completions = written_rankings(args) if args.generate_with else read_rankings(args, kind)
     model = load_model(args)
-    summary, rows = Summary(), None
+    summary, moved, rows = Summary(), Counter(), None
     with progress("scoring", completions) as advance:
         scored = scored_rankings(model, rankings, args, advance)
-        lines = (json.dumps(finite(row), ensure_ascii=False, default=str) for row in summary.of(scored, args))
+        lines = map(to_json, counted(summary.of(scored, args), moved))
         if output:
             write_whole(output, lines)
         else:
@@ -142,6 +149,7 @@ def main(argv: list[str] | None = None) -> dict:
     summary.warn_of_lost_candidates(args)
     if output:
         log(f"wrote {summary.prompts} rows to {output}")
+    counts = sum((one.renderer.counts for one in getattr(model, "models", {"": model}).values()), Counter())
     result = {
         "model": args.model_name_or_path or ", ".join(args.reward_model_path),
         "prompts": summary.prompts,
@@ -149,11 +157,10 @@ def main(argv: list[str] | None = None) -> dict:
         "not_scored": summary.completions - summary.scored,
         "prompts_with_unscored": summary.lost,
         "truncated": model.truncated,
-        "not_rendered": sum(
-            one.renderer.counts["not_rendered"] for one in getattr(model, "models", {"": model}).values()
-        ),
+        **{name: counts[name] for name in ("not_rendered", "templated", "refused")},
         "reward_mean": summary.total / summary.scored if summary.scored else None,
         "output": str(output) if output else None,
+        **tell_moved(moved),
     }
     if isinstance(model, Rewards):
         result |= {"reward_models": model.names, "reward_combine": model.combine, "reward_weights": model.weights}
@@ -236,7 +243,9 @@ def written_rankings(args) -> tuple:
     if args.input:
         records = policies.read_prompts(args, args.dataset_split, args.input)
     policy = policies.Policy.from_pretrained(args.generate_with, device=args.device)
-    prompts = policies.render_prompts(records, policy, args.max_new_tokens, limit="--max_new_tokens")
+    limit = "--max_new_tokens"
+    args.max_new_tokens = policies.new_tokens(policy, args.max_new_tokens, MAX_NEW_TOKENS, limit)
+    prompts = policies.render_prompts(records, policy, args.max_new_tokens, limit=limit)
     return write_completions(policy, records, prompts, args), len(records) * args.best_of
 
 
@@ -260,15 +269,13 @@ def write_completions(policy, records, prompts, args):
         )
         for row, place in enumerate(places):
             own = answers[row * n : (row + 1) * n]
-            metadata = {**records[place].metadata, "finished": [policy.finished(answer) for answer in own]}
+            metadata = with_metadata({"finished": [policy.finished(answer) for answer in own]}, records[place].metadata)
             yield replace(records[place], completions=[policy.reply(answer) for answer in own], metadata=metadata)
 
 
 def first_completions(ranking, n: int):
     """The ranking with only its first n completions. Raises DataError when it has fewer."""
     from dataclasses import replace
-
-    from reward_modeling.console import DataError
 
     if len(ranking.completions) < n:
         raise DataError(
@@ -281,17 +288,48 @@ def first_completions(ranking, n: int):
 def scored_rankings(model, rankings, args, advance):
     """What `score_together` yields, in input order, scored together as many as a plan takes."""
     from reward_modeling.packing import WINDOW
+    from reward_modeling.rendering import refused_together
 
+    renderer = getattr(model, "renderer", None)  # several models have one each, and stop at the first that refuses
+    refused, seen, scored = [], 0, []
+    if renderer:
+        renderer.refused = refused
+    for together in in_windows(rankings, args.best_of, WINDOW):
+        if refused and args.refused == "stop":  # look for the others, so that all are told
+            model.render(conversations_of(together))
+        else:
+            scored = list(score_together(model, together, args.normalise, advance))
+        seen += sum(len(ranking.completions) for ranking in together)
+        if not refused or args.refused == "unscored":
+            yield from scored
+    if refused and args.refused == "stop":
+        error = refused_together(refused, seen)
+        raise DataError(
+            error.message, where=error.where, hint=f"score the others with --refused unscored, or {error.hint}"
+        )
+
+
+def in_windows(rankings, best_of: int | None, window: int):
+    """Lists of rankings with about `window` completions, only the first `best_of` of each ranking."""
     together, waiting = [], 0
     for ranking in rankings:
-        if args.best_of:
-            ranking = first_completions(ranking, args.best_of)
+        if best_of:
+            ranking = first_completions(ranking, best_of)
         together.append(ranking)
         waiting += len(ranking.completions)
-        if waiting >= WINDOW:
-            yield from score_together(model, together, args.normalise, advance)
+        if waiting >= window:
+            yield together
             together, waiting = [], 0
-    yield from score_together(model, together, args.normalise, advance)
+    yield together
+
+
+def conversations_of(rankings) -> list[tuple]:
+    """(prompt, completion, tools, origin) of every completion."""
+    return [
+        (ranking.prompt, completion, ranking.tools, ranking.origin)
+        for ranking in rankings
+        for completion in ranking.completions
+    ]
 
 
 def score_together(model, rankings, normalise: bool, advance):
@@ -302,11 +340,7 @@ def score_together(model, rankings, normalise: bool, advance):
     from reward_modeling.process import ProcessRewardModel, step_rewards
     from reward_modeling.scoring import Rewards
 
-    conversations = [
-        (ranking.prompt, completion, ranking.tools, ranking.origin)
-        for ranking in rankings
-        for completion in ranking.completions
-    ]
+    conversations = conversations_of(rankings)
     if isinstance(model, ProcessRewardModel):
         scored = model.score_in_steps(conversations, advance)
         flat = [model.reward(scores) for _, scores in scored]
@@ -395,29 +429,30 @@ def step_columns(steps: list[dict] | None, order=None) -> dict:
 
 def result_row(ranking, scores: list[float | None], steps: list[dict] | None, args) -> dict:
     """One output row: the ranking's own columns with its rewards, its order or its best completion."""
-    from reward_modeling.scoring import ranked
-
     kept = {"id": ranking.id, "tools": ranking.tools}
     row = {name: value for name, value in kept.items() if value is not None}
-    row |= {**ranking.metadata, "prompt": ranking.prompt}
-    if args.best_of or args.rank:
+    row |= {"prompt": ranking.prompt, **scored_columns(ranking, scores, steps, args)}
+    metadata = {name: value for name, value in ranking.metadata.items() if name != "finished" or not args.generate_with}
+    return with_metadata(row, metadata)
+
+
+def scored_columns(ranking, scores: list[float | None], steps: list[dict] | None, args) -> dict:
+    """The completions with their rewards: all of them, in their order or best first, or the best alone."""
+    from reward_modeling.scoring import ranked
+
+    if args.best_of:
+        best = ranked(scores, ranking.completions)[0]
+        row = {"finished": ranking.metadata["finished"][best.index]} if args.generate_with else {}
+        row |= {"completion": best.completion, "reward": best.score, "index": best.index}
+        return row | step_columns(steps and [steps[best.index]])
+    if args.rank:
         order = ranked(scores, ranking.completions)
-        if args.best_of:
-            if args.generate_with:
-                row["finished"] = ranking.metadata["finished"][order[0].index]
-            best = {"completion": order[0].completion, "reward": order[0].score, "index": order[0].index}
-            return {**row, **best, **step_columns(steps and [steps[order[0].index]])}
         places = [item.index for item in order]
-        return {
-            **row,
-            "completions": [item.completion for item in order],
-            "rewards": [item.score for item in order],
-            **step_columns(steps, places),
-            "order": places,
-        }
+        row = {"completions": [item.completion for item in order], "rewards": [item.score for item in order]}
+        return {**row, **step_columns(steps, places), "order": places}
     if len(ranking.completions) == 1:
-        return {**row, "completion": ranking.completions[0], "reward": scores[0], **step_columns(steps)}
-    return {**row, "completions": ranking.completions, "rewards": scores, **step_columns(steps, range(len(scores)))}
+        return {"completion": ranking.completions[0], "reward": scores[0], **step_columns(steps)}
+    return {"completions": ranking.completions, "rewards": scores, **step_columns(steps, range(len(scores)))}
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 # requires-python = ">=3.11"
 # dependencies = [
 #     "torch>=2.13,<2.16",
-#     "transformers>=5.23,<5.24",
+#     "transformers>=5.23,<5.25",
 #     "trl>=1.16,<1.17",
 #     "datasets>=5.2,<6",
 #     "peft>=0.21,<0.22",
@@ -14,9 +14,9 @@
 # ///
 """Train an outcome reward model: one score for a whole answer, from human or verifier preferences.
 
-    train.py --model_name_or_path Qwen/Qwen2.5-0.5B-Instruct --dataset_name trl-lib/ultrafeedback_binarized --output_dir runs/uf
-    train.py --model_name_or_path Qwen/Qwen2.5-0.5B-Instruct --dataset_name pairs.jsonl --output_dir runs/mine --val_set_size 0.1
-    train.py --config assets/recipes/qwen.yaml --dataset_name pairs.jsonl --output_dir runs/qwen
+    uv run scripts/train.py --model_name_or_path Qwen/Qwen2.5-0.5B-Instruct --dataset_name trl-lib/ultrafeedback_binarized --output_dir runs/uf
+    uv run scripts/train.py --model_name_or_path Qwen/Qwen2.5-0.5B-Instruct --dataset_name pairs.jsonl --output_dir runs/mine --val_set_size 0.1
+    uv run scripts/train.py --config assets/recipes/qwen.yaml --dataset_name pairs.jsonl --output_dir runs/qwen
 
 Reads   comparisons and rankings in any format of references/data.md
 Writes  OUT/ a plain Hugging Face sequence classifier with reward_model.json beside it, OUT/run.json, OUT/checkpoint-*
@@ -71,11 +71,11 @@ def main(argv: list[str] | None = None) -> dict:
         dry_run=args.dry_run,
         inputs=(args.model_name_or_path, *args.dataset_name, *(args.eval_dataset_name or ())),
     )
-    data = read_data(args)
     fields = trainer_fields(args)
+    data = read_data(args)
 
     from reward_modeling import losses
-    from reward_modeling.evaluation.pairs import evaluate, reward_statistics
+    from reward_modeling.evaluation.pairs import evaluate_pairs, reward_statistics
     from reward_modeling.lengths import longest_input
     from reward_modeling.rendering import Renderer
     from reward_modeling.scoring import RewardModel
@@ -92,8 +92,10 @@ def main(argv: list[str] | None = None) -> dict:
         max_length=longest_input(loaded.model, loaded.tokenizer, args.max_length),
         overlong=args.overlong,
         scored_at=checkpoints.scored_at(loaded.model),
+        text_format=args.text_format or "chat",
     )
-    rows = outcome.render_comparisons(data["train"], renderer)
+    drop_refused = args.audit == "drop"
+    rows = outcome.render_comparisons(data["train"], renderer, drop_refused=drop_refused)
     log(f"rendered: {listed(rows.counts)}; longest allowed {renderer.max_length} tokens, {listed(renderer.counts)}")
     losses.warn_of(renderer, only=losses.OF_TEXTS)
     if rows.counts["dropped_over_length"]:
@@ -102,9 +104,14 @@ def main(argv: list[str] | None = None) -> dict:
     if 10 * rows.counts["truncated_sides"] > rows.counts["pairs_used"] * 2:
         cut = f"{rows.counts['truncated_sides']} of {2 * rows.counts['pairs_used']} sides are cut to {renderer.max_length} tokens"
         warn(f"{cut}, by --overlong {args.overlong}: what is cut is not learned")
-    eval_rows = outcome.render_comparisons(data["eval"], renderer, called="held-out pair") if data["eval"] else None
+    eval_rows = None
+    if data["eval"]:
+        eval_rows = outcome.render_comparisons(
+            data["eval"], renderer, called="held-out pair", drop_refused=drop_refused
+        )
+        data["eval"] = eval_rows.pairs if drop_refused else data["eval"]
     counts = rows.counts | {"pairs_held_out": len(data["eval"])}
-    config, reason = trainer_config(args, fields, loaded.model, bool(eval_rows))
+    config, reason = trainer_config(args, fields, loaded.model.num_parameters(), bool(eval_rows))
     log(f"settings for {reason}: {listed(runs.config_summary(config, fields))}")
     result = {
         "output_dir": str(output_dir),
@@ -113,7 +120,7 @@ def main(argv: list[str] | None = None) -> dict:
         "counts": counts,
         "audit": data["findings"],
         "set_aside": data["set_aside"],
-        "left_out": data["left_out"],
+        "left_out": data["left_out"] + rows.counts.get("dropped_refused", 0),
     }
     peft_config = runs.lora_from_arguments(args, "SEQ_CLS", checkpoints.head_name(loaded.model))
     if args.dry_run:
@@ -136,7 +143,7 @@ def main(argv: list[str] | None = None) -> dict:
     if config.process_index != 0:
         return None
     reward_model = RewardModel(model.eval(), renderer)
-    evaluation = evaluate(reward_model, data["eval"]) if data["eval"] else None
+    evaluation = evaluate_pairs(reward_model, data["eval"]) if data["eval"] else None
     reward = reward_statistics(reward_model, evaluation, rows.pairs)
     loss = {
         "center_rewards_coefficient": args.center_rewards_coefficient,
@@ -153,18 +160,21 @@ def main(argv: list[str] | None = None) -> dict:
 def read_data(args) -> dict:
     """Comparisons to train and to evaluate on, audited. Raises DataError on errors in the data, unless told otherwise."""
     from reward_modeling.audit import audit, unreadable, without_errors
-    from reward_modeling.records import comparisons, load, split_by_prompt
+    from reward_modeling.records import check_verbatim, comparisons, load, split_by_prompt
 
     reading = {"config": args.dataset_config, "format": args.format, "columns": args.columns}
     reading["winner_values"] = args.winner_values
     split = args.dataset_train_split
     records = load(args.dataset_name, split=split, leave_out_unreadable=args.audit == "drop", **reading)
+    rendered = args.text_format == "rendered"
+    if rendered:
+        check_verbatim(records)
     train, held_out = comparisons(records), []
     if args.eval_dataset_name or args.dataset_test_split:
         held_out = comparisons(
             load(args.eval_dataset_name or args.dataset_name, split=args.dataset_test_split or "test", **reading)
         )
-    findings, read = [*unreadable(records), *audit(train, eval_records=held_out or None)], len(train)
+    findings, read = [*unreadable(records), *audit(train, eval_records=held_out or None, rendered=rendered)], len(train)
     train = without_errors(train, findings, args.audit, "pairs")
     left_out = read - len(train)
     if not args.use_margin:
@@ -189,22 +199,24 @@ def read_data(args) -> dict:
 
 
 def trainer_fields(args) -> dict:
-    """The fields of trl.RewardConfig that were given by their own names. Raises UsageError for a value of a wrong type."""
+    """The fields of trl.RewardConfig that were given by their own names. Raises UsageError for a value that it refuses."""
     if not args.trainer_arguments:
         return {}
     from trl import RewardConfig
 
-    return flags.parse_trainer_fields(RewardConfig, args.trainer_arguments, "train.py")
+    fields = flags.parse_trainer_fields(RewardConfig, args.trainer_arguments, "train.py")
+    trainer_config(args, fields, 0, flags.has_evaluation(args))  # what it refuses is refused before data is read
+    return fields
 
 
-def trainer_config(args, fields: dict, model, has_eval: bool):
+def trainer_config(args, fields: dict, parameters: int, has_eval: bool):
     """The trl.RewardConfig of this run, and the reason for its defaults."""
     from trl import RewardConfig
 
     from reward_modeling.training.runs import trainer_config
 
     own = {"center_rewards_coefficient": args.center_rewards_coefficient or None, "max_length": None}
-    return trainer_config(RewardConfig, args, fields, model, has_eval=has_eval, **own)
+    return trainer_config(RewardConfig, args, fields, parameters, has_eval=has_eval, **own)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 # requires-python = ">=3.11"
 # dependencies = [
 #     "torch>=2.13,<2.16",
-#     "transformers>=5.23,<5.24",
+#     "transformers>=5.23,<5.25",
 #     "trl>=1.16,<1.17",
 #     "datasets>=5.2,<6",
 #     "peft>=0.21,<0.22",
@@ -14,9 +14,9 @@
 # ///
 """Train a process reward model: after each step of a solution, how likely the step is correct.
 
-    train_process.py --model_name_or_path Qwen/Qwen2.5-3B --dataset_name trl-lib/math_shepherd --output_dir runs/prm
-    train_process.py --model_name_or_path Qwen/Qwen2.5-0.5B --dataset_name steps.jsonl --output_dir runs/mine --val_set_size 0.1
-    train_process.py --model_name_or_path Qwen/Qwen2.5-0.5B --dataset_name steps.jsonl --output_dir runs/mine --dry_run --show_labels 3
+    uv run scripts/train_process.py --model_name_or_path Qwen/Qwen2.5-3B --dataset_name trl-lib/math_shepherd --output_dir runs/prm
+    uv run scripts/train_process.py --model_name_or_path Qwen/Qwen2.5-0.5B --dataset_name steps.jsonl --output_dir runs/mine --val_set_size 0.1
+    uv run scripts/train_process.py --model_name_or_path Qwen/Qwen2.5-0.5B --dataset_name steps.jsonl --output_dir runs/mine --dry_run --show_labels 3
 
 Reads   solutions with labelled steps in any stepwise format of references/process.md
 Writes  OUT/ a plain Hugging Face token classifier with reward_model.json beside it, OUT/run.json, OUT/checkpoint-*
@@ -90,8 +90,8 @@ def main(argv: list[str] | None = None) -> dict | None:
         dry_run=args.dry_run,
         inputs=(args.model_name_or_path, *args.dataset_name, *(args.eval_dataset_name or ())),
     )
-    data = read_data(args)
     fields = trainer_fields(args)
+    data = read_data(args)
 
     from reward_modeling import losses
     from reward_modeling.lengths import longest_input
@@ -110,6 +110,7 @@ def main(argv: list[str] | None = None) -> dict | None:
         overlong=args.overlong,
         scored_at=checkpoints.scored_at(loaded.model),
         step_separator=args.step_separator or default_separator(loaded.tokenizer),
+        text_format=args.text_format or "chat",
     )
     data = audited(args, data, renderer.step_separator)
     drawing = {
@@ -117,15 +118,18 @@ def main(argv: list[str] | None = None) -> dict | None:
         "steps_per_solution": args.steps_per_solution,
         "seed": args.seed,
     }
-    rows = process.render_solutions(data["train"], renderer, **drawing)
+    refusing = {"drop_refused": args.audit == "drop"}
+    rows = process.render_solutions(data["train"], renderer, **drawing, **refusing)
     log(
         f"rendered: {listed(rows.counts)}; longest allowed {renderer.max_length} tokens, "
         f"separator {renderer.step_separator!r}, {ROWS_OF[renderer.scored_at]}"
     )
     losses.warn_of(renderer, only=losses.OF_TEXTS)
-    eval_rows = process.render_solutions(data["eval"], renderer) if data["eval"] else None
+    eval_rows = process.render_solutions(data["eval"], renderer, **refusing) if data["eval"] else None
+    if eval_rows and args.audit == "drop":
+        data["eval"] = eval_rows.solutions
     counts = rows.counts | {"solutions_held_out": len(data["eval"])}
-    config, reason = trainer_config(args, fields, loaded.model, bool(eval_rows))
+    config, reason = trainer_config(args, fields, loaded.model.num_parameters(), bool(eval_rows))
     log(f"settings for {reason}: {listed(runs.config_summary(config, fields))}")
     result = {
         "output_dir": str(output_dir),
@@ -135,7 +139,7 @@ def main(argv: list[str] | None = None) -> dict | None:
         "counts": counts,
         "audit": data["findings"],
         "set_aside": data["set_aside"],
-        "left_out": data["left_out"],
+        "left_out": data["left_out"] + rows.counts.get("dropped_refused", 0),
     }
     if args.show_labels:
         result["labels_shown"] = process.show_labels(rows, loaded.tokenizer, args.show_labels)
@@ -158,11 +162,11 @@ def main(argv: list[str] | None = None) -> dict | None:
     )
     if config.process_index != 0:
         return None
-    from reward_modeling.evaluation.steps import evaluate
+    from reward_modeling.evaluation.steps import evaluate_steps
     from reward_modeling.process import ProcessRewardModel
 
     scorer = ProcessRewardModel(model.eval(), renderer)
-    evaluation = evaluate(scorer, data["eval"], threshold=0.5) if data["eval"] else None
+    evaluation = evaluate_steps(scorer, data["eval"], threshold=0.5) if data["eval"] else None
     reward = process.step_statistics(scorer, evaluation, rows.solutions)
     loss = {
         "class_weighting": args.class_weighting,
@@ -185,7 +189,7 @@ ROWS_OF = {
 def read_data(args) -> dict:
     """Labelled solutions to train and to evaluate on."""
     from reward_modeling.audit import unreadable
-    from reward_modeling.records import Solution, load, solutions, split_by_prompt
+    from reward_modeling.records import Solution, check_verbatim, load, solutions, split_by_prompt
 
     reading = {
         "config": args.dataset_config,
@@ -196,6 +200,8 @@ def read_data(args) -> dict:
     }
     split = args.dataset_train_split
     records = load(args.dataset_name, split=split, leave_out_unreadable=args.audit == "drop", **reading)
+    if args.text_format == "rendered":
+        check_verbatim(records)
     train, held_out = solutions(records), []
     unlabelled = sum(isinstance(row, Solution) for row in records.rows) - len(train)
     set_aside = records.set_aside | ({"without labels": unlabelled} if unlabelled else {})
@@ -219,7 +225,8 @@ def audited(args, data: dict, separator: str) -> dict:
     from reward_modeling.audit import audit_steps, without_errors
 
     train = data["train"]
-    findings = [*data["findings"], *audit_steps(train, separator=separator, eval_records=data["eval"] or None)]
+    looking = {"eval_records": data["eval"] or None, "rendered": args.text_format == "rendered"}
+    findings = [*data["findings"], *audit_steps(train, separator=separator, **looking)]
     kept = without_errors(train, findings, args.audit, "solutions")
     if not kept:
         raise DataError("no solution is left to train on", hint="mend the rows that the audit names")
@@ -228,21 +235,23 @@ def audited(args, data: dict, separator: str) -> dict:
 
 
 def trainer_fields(args) -> dict:
-    """The fields of TrainingArguments that were given by their own names. Raises UsageError for a value of a wrong type."""
+    """The fields of TrainingArguments that were given by their own names. Raises UsageError for a value that it refuses."""
     if not args.trainer_arguments:
         return {}
     from transformers import TrainingArguments
 
-    return flags.parse_trainer_fields(TrainingArguments, args.trainer_arguments, "train_process.py")
+    fields = flags.parse_trainer_fields(TrainingArguments, args.trainer_arguments, "train_process.py")
+    trainer_config(args, fields, 0, flags.has_evaluation(args))  # what it refuses is refused before data is read
+    return fields
 
 
-def trainer_config(args, fields: dict, model, has_eval: bool):
+def trainer_config(args, fields: dict, parameters: int, has_eval: bool):
     """The TrainingArguments of this run, and the reason for its defaults."""
     from transformers import TrainingArguments
 
     from reward_modeling.training.runs import trainer_config
 
-    return trainer_config(TrainingArguments, args, fields, model, has_eval=has_eval)
+    return trainer_config(TrainingArguments, args, fields, parameters, has_eval=has_eval)
 
 
 if __name__ == "__main__":

@@ -237,7 +237,7 @@ def split_text(chosen: str, rejected: str) -> tuple[str, str, str]:
 Row = dict[str, Any]
 
 PAIR = ("chosen", "rejected")
-LARGEST = 3.4028234e38
+LARGEST = (2 - 2**-23) * 2.0**127
 """In fp32, in which losses are computed: what lies above is infinite there."""
 
 

@@ -20,6 +20,8 @@ from typing import Any, NoReturn
 from . import winners
 from .console import SCHEMAS, UsageError, json_schema, results
 from .old_flags import translated
+from .packages import check_optional, is_installed, not_installed
+from .precision import warn_if_emulated
 from .rendering import OVERLONG
 from .step_rendering import STEPS_OVERLONG
 
@@ -40,14 +42,16 @@ POLICY_TRAINER_FIELD_SOURCES = (
 
 EVALUATE_ON = "add --val_set_size 0.1 or --eval_dataset_name FILE"
 
+MAY_BE_EMPTY = ("prompt", "completions", "step_separator", "trainer_arguments")
+
 SKILL_FOLDER = Path(__file__).resolve().parents[2]
 
 
 class Parser(argparse.ArgumentParser):
     """argparse without abbreviations, whose errors are UsageError in the style of every other error."""
 
-    def __init__(self, doc: str, **kwargs: Any):
-        summary, _, rest = doc.strip().partition("\n")
+    def __init__(self, doc: str | None, **kwargs: Any):
+        summary, _, rest = (doc or "").strip().partition("\n")  # `python -OO` has no docstrings
         super().__init__(
             description=summary,
             epilog=rest.strip("\n") or None,
@@ -218,6 +222,13 @@ def add_scoring_arguments(parser: argparse.ArgumentParser):
         help="tokens in one forward pass, each shared one counted once (chosen from the data)",
     )
     add_shared_prefix_argument(group)
+    add_text_format_argument(group)
+    group.add_argument(
+        "--refused",
+        choices=("stop", "unscored"),
+        default="stop",
+        help="what to do with rows that the chat template refuses: stop, or give them no score (stop)",
+    )
     return group
 
 
@@ -322,6 +333,7 @@ def add_base_model_arguments(parser: argparse.ArgumentParser, overlong: tuple[st
 def add_training_data_arguments(parser: argparse.ArgumentParser, held_out: str, *, stepwise: bool = False):
     """The data to train and to evaluate on; held_out: what its rows are called."""
     group = add_dataset_arguments(parser, training=True, stepwise=stepwise)
+    add_text_format_argument(group)
     group.add_argument(
         "--eval_dataset_name", nargs="+", metavar="DATA", help=f"held-out {held_out}, read as --dataset_name is"
     )
@@ -336,7 +348,7 @@ def add_training_data_arguments(parser: argparse.ArgumentParser, held_out: str, 
         "--audit",
         choices=("stop", "drop", "warn"),
         default="stop",
-        help="what to do with rows in which check_data.py finds errors (stop)",
+        help="what to do with rows in which check_data.py finds errors, or which the chat template refuses (stop)",
     )
     return group
 
@@ -400,7 +412,7 @@ def add_size_arguments(parser: argparse.ArgumentParser, rows: str):
         nargs="?",
         const=True,
         metavar="BOOL",
-        help="bfloat16 autocast (on a GPU that has it)",
+        help="bfloat16 autocast (on a GPU or a CPU that has it)",
     )
     group.add_argument("--seed", type=int, default=42, help="of the head, the order and the split (42)")
     group.add_argument("--eval_steps", type=positive_number, help="evaluate every so many steps (once an epoch)")
@@ -410,11 +422,16 @@ def add_size_arguments(parser: argparse.ArgumentParser, rows: str):
 def check_training_arguments(args: argparse.Namespace) -> None:
     """Raises UsageError for flags of a training script that do nothing together."""
     check_lora_arguments(args)
-    if args.eval_steps is not None and not (args.val_set_size or args.eval_dataset_name or args.dataset_test_split):
+    if args.eval_steps is not None and not has_evaluation(args):
         raise UsageError(
             "--eval_steps needs something to evaluate on",
             hint=f"{EVALUATE_ON}, or leave --eval_steps out of the command line and the recipe",
         )
+
+
+def has_evaluation(args: argparse.Namespace) -> bool:
+    """Whether the flags of a training script name something to evaluate on."""
+    return bool(args.val_set_size or args.eval_dataset_name or args.dataset_test_split)
 
 
 def check_lora_arguments(args: argparse.Namespace) -> None:
@@ -504,13 +521,17 @@ def parse(
     sources = TRAINER_FIELD_SOURCES if trainer_fields is True else trainer_fields or ()
     words = sys.argv[1:] if argv is None else argv
     first, _ = parser.parse_known_args(words)
+    refuse_empty(first)
     namespace, extra = argparse.Namespace(), []
     if first.config:
         namespace, extra = _parse_words(parser, _recipe_arguments(Path(first.config)), namespace, sources, first.config)
     namespace, more = _parse_words(parser, words, namespace, sources)
+    refuse_empty(namespace)
     if trainer_fields:
         namespace.trainer_arguments = extra + more
+    check_optional({"report_to": getattr(namespace, "report_to", None) or ()} | _by_name(extra + more))
     check_required(namespace, required, parser.prog)
+    warn_if_emulated(vars(namespace))
     return namespace
 
 
@@ -541,6 +562,19 @@ def _parse_words(
     return namespace, unknown
 
 
+def _by_name(words: list[str]) -> dict[str, list[str]]:
+    """["--optim", "lomo", "--a=1"] -> {"optim": ["lomo"], "a": ["1"]}; of a flag given twice, what stands last."""
+    found: dict[str, list[str]] = {}
+    name = ""
+    for word in words:
+        if word.startswith("--"):
+            name, equals, value = word[2:].partition("=")
+            found[name] = [value] if equals else []
+        else:
+            found[name].append(word)
+    return found
+
+
 class _Known:
     """The flags of a script: those of its parser and, read when the first one is not among them, the trainer's fields."""
 
@@ -563,6 +597,15 @@ class _Known:
         if name in trainer_field_names():
             return "leave it out: it is a setting of transformers' trainer, which does not run here"
         return f"{self.parser.prog} --help lists every flag"
+
+
+def refuse_empty(namespace: argparse.Namespace) -> None:
+    """Raises UsageError for an empty path or name, such as a shell variable that is not set leaves behind."""
+    for name, value in vars(namespace).items():
+        if name in MAY_BE_EMPTY or not isinstance(value, str | list):
+            continue
+        if any(isinstance(text, str) and not text.strip() for text in ([value] if isinstance(value, str) else value)):
+            raise UsageError(f"--{name} is empty", hint="give a value, or leave the flag out")
 
 
 def check_required(namespace: argparse.Namespace, required: tuple[str, ...], prog: str) -> None:
@@ -593,12 +636,9 @@ def trainer_field_names(sources: tuple = TRAINER_FIELD_SOURCES) -> set[str]:
     """Every field of the trainer's configuration, read from source: importing it takes seconds, this milliseconds."""
     names = set()
     for package, file, class_name in sources:
-        spec = importlib.util.find_spec(package)
+        spec = importlib.util.find_spec(package) if is_installed(package) else None
         if spec is None or not spec.submodule_search_locations:
-            raise UsageError(
-                f"{package} is not installed",
-                hint="run the script with `uv run`, or pip install the packages its header lists",
-            )
+            raise not_installed(package)
         tree = ast.parse((Path(spec.submodule_search_locations[0]) / file).read_text(encoding="utf-8"))
         body = next(node.body for node in tree.body if isinstance(node, ast.ClassDef) and node.name == class_name)
         names |= {

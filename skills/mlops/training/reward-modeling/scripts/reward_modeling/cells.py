@@ -131,11 +131,11 @@ def decoded(value: Any, column: str) -> Any:
     likely = _looks_like_messages(value)
     if not likely and column not in LISTS:
         return value
-    found = _parsed(value)
+    found = clean(_parsed(value))
     if isinstance(found, list) and (are_messages(found) or (column in LISTS and not likely)):
-        return decoded(clean(found), column)
+        return decoded(found, column)
     if isinstance(found, dict) and (_is_message(found) or any(are_messages(item) for item in found.values())):
-        return clean(found)
+        return found
     if likely and (found is None or (isinstance(found, list) and any(map(_is_message, found)))):
         raise RowError(
             f"`{column}` is text that looks like messages written as JSON or Python, and cannot be read as them "

@@ -549,7 +549,10 @@ def _readme(kind: Kind, card: dict[str, Any]) -> str:
     front = ["library_name: transformers", *kind.front]
     if base and not Path(base).exists():
         front.append(f"base_model: {base}")
-    return "\n".join(["---", *front, "---", "", kind.readme.format(**card["rendering"])])
+    text = kind.readme.format(**card["rendering"])
+    if card["rendering"].get("text_format") == "rendered":
+        text += "\nIts texts were rendered before training: give it prompt and answer as one such text, without any chat template.\n"
+    return "\n".join(["---", *front, "---", "", text])
 
 
 def _verify(folder: Path, kind: Kind, golden: list, tolerance: float, device: str) -> float:

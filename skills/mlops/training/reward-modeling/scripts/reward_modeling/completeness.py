@@ -6,6 +6,7 @@ score like an empty one, and tie with every other such completion.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
@@ -54,11 +55,12 @@ class Completeness:
         return list(dict.fromkeys(absent))
 
     def nothing_left(self, prompt: Sequence[Message], completion: Sequence[Message], tools: Any, text: str) -> bool:
-        """Whether an empty completion would give the same text."""
-        try:
-            return text == self._write([*prompt, *map(_emptied, completion)], tools, False)
-        except TemplateFaultError:
-            return False
+        """Whether a completion that says nothing, or something else, would give the same text."""
+        for content in ("", _SIGN):
+            with contextlib.suppress(TemplateFaultError):
+                if text == self._write([*prompt, *(_emptied(one, content) for one in completion)], tools, False):
+                    return True
+        return False
 
     def _ends_with(self, text: str, content: str) -> bool:
         return text.endswith(
@@ -97,8 +99,8 @@ class Completeness:
         return [field for sign, field in signs.items() if sign not in shown]
 
 
-def _emptied(message: Message) -> Message:
-    return {**{key: value for key, value in message.items() if key not in SPEAKING}, "content": ""}
+def _emptied(message: Message, content: str) -> Message:
+    return {**{key: value for key, value in message.items() if key not in SPEAKING}, "content": content}
 
 
 def _leaves(value: Any) -> Iterator[str]:
@@ -149,10 +151,13 @@ class Arguments:
         self._write = write
 
     @cached_property
-    def _takes(self) -> tuple[bool, bool]:
-        """Whether the template writes JSON text as it is, and whether it writes an object."""
-        text = '{"QZ": "ZQ"}'
-        return text in self._shown(text), '"ZQ"' in self._shown({"QZ": "ZQ"})
+    def _takes(self) -> str:
+        """What the template writes as its model knows it: an "object", only "text", or "any" where both read alike."""
+        text, sign = '{"QZ": "ZQ1QZ"}', "ZQ1QZ"
+        of_text, of_object = self._shown(text), self._shown(json.loads(text))
+        if sign in of_object:
+            return "any" if of_text == of_object else "object"
+        return "text" if text in of_text else "any"
 
     def _shown(self, arguments: Any) -> str:
         call = {"id": "call00001", "type": "function", "function": {"name": "look", "arguments": arguments}}
@@ -176,13 +181,13 @@ class Arguments:
             return call
         if isinstance(call.get("function"), dict):
             return {**call, "function": self._call(call["function"])}
-        arguments, (text, object_) = call.get("arguments"), self._takes
-        if isinstance(arguments, str) and object_ and not text:
+        arguments = call.get("arguments")
+        if isinstance(arguments, str) and self._takes == "object":
             try:
                 read = json.loads(arguments)
             except ValueError:
                 return call
             return {**call, "arguments": read} if isinstance(read, dict) else call
-        if isinstance(arguments, dict) and text and not object_:
+        if isinstance(arguments, dict) and self._takes == "text":
             return {**call, "arguments": json.dumps(arguments, ensure_ascii=False)}
         return call

@@ -227,7 +227,10 @@ def quiet_libraries() -> None:
 
 
 def main_guard(main: Callable[[], dict[str, Any] | None]) -> None:
-    """Run a script's `main`, print its result as JSON and leave with the exit code of DESIGN contract 6."""
+    """Run a script's `main`, print its result as JSON and leave with the exit code of its end."""
+    if sys.flags.optimize > 1:  # `python -OO`: transformers reads its own docstrings
+        environ["PYTHONOPTIMIZE"] = "1"
+        os.execv(sys.executable, [sys.executable, *sys.argv])
     _open_closed_streams()
     keep_stdout_for_results()
     quiet_libraries()
@@ -239,8 +242,9 @@ def main_guard(main: Callable[[], dict[str, Any] | None]) -> None:
             emit(result)
         code = 0
     except UserError as error:
-        print(error.render(), file=sys.stderr)
-        code = error.exit_code
+        told = _missing_package(error) or error
+        print(told.render(), file=sys.stderr)
+        code = told.exit_code
     except KeyboardInterrupt:
         code = EXIT_INTERRUPTED
     except BrokenPipeError:  # the reader of stdout or of stderr has left, as `head` does: there is nobody to tell
@@ -274,9 +278,11 @@ def _interrupt_on_signals() -> list[int]:
     away, and interrupts again after them. What the caller chose to ignore (nohup) stays ignored.
     """
     came: list[int] = []
-    since = [-math.inf]
+    since, owner = [-math.inf], os.getpid()
 
     def interrupt(number: int, frame: Any) -> None:
+        if os.getpid() != owner:  # a fork, such as a worker that loads data, just ends
+            os._exit(EXIT_INTERRUPTED)
         came.append(number)
         if time.monotonic() - since[0] > SIGNAL_SECONDS:
             since[0] = time.monotonic()
@@ -317,7 +323,15 @@ def _explain_unexpected(error: Exception) -> int:
     return known.exit_code
 
 
+def _missing_package(error: Exception) -> UserError | None:
+    from .packages import missing  # here, because it knows this module's errors
+
+    return missing(error)
+
+
 def _known_run_error(error: Exception) -> UserError:
+    if found := _missing_package(error):
+        return found
     text = f"{type(error).__name__}: {error}".strip().splitlines()[0]
     if is_full_disk(error):
         return RunError(
@@ -375,13 +389,13 @@ def locked(path: str | Path, file: Path, flags: int = os.O_RDONLY) -> Path:
         warn(f"{path} cannot be locked ({error.strerror}): see to it that no second run writes there")
     held = Held(path)
     held.descriptor = descriptor
-    weakref.finalize(held, _let_go, descriptor, file if flags & os.O_CREAT else None)
+    held.let_go = weakref.finalize(held, _let_go, descriptor, file if flags & os.O_CREAT else None, os.getpid())
     return held
 
 
-def _let_go(descriptor: int, partial: Path | None) -> None:
-    with contextlib.suppress(OSError):
-        if partial is not None and os.path.samestat(os.fstat(descriptor), os.lstat(partial)):
+def _let_go(descriptor: int, partial: Path | None, owner: int) -> None:
+    with contextlib.suppress(OSError):  # a fork of the owner, such as a worker that loads data, closes its copy alone
+        if partial is not None and os.getpid() == owner and os.path.samestat(os.fstat(descriptor), os.lstat(partial)):
             partial.unlink()
     os.close(descriptor)
 
@@ -453,7 +467,10 @@ def check_output_file(path: str | Path, overwrite: bool = False) -> Path:
         if path.exists() and not overwrite:
             raise UsageError(f"{path} exists already", hint="give another name, or add --overwrite")
         target = Path(os.path.realpath(path))
+        if target.is_symlink():
+            raise UsageError(f"cannot write {path}: its links go in a circle")
         target.parent.mkdir(parents=True, exist_ok=True)
+        target.exists()  # which fails for a name that is too long
         sweep(target.parent, rf"\.write-test-\d+|\.{re.escape(target.name)}\.\d+\.partial")
         return _held_file(path) if is_first_process() else path  # only a write says whether it can be written to
     except (OSError, ValueError) as error:
@@ -554,6 +571,7 @@ _ON_POOLS = {
     "majority_possible": _FLAG,
     "curve": _list(_object({"n": _COUNT, "prompts": _COUNT, **dict.fromkeys(_CURVES, _ESTIMATE)})),
 }
+_MOVED = {"metadata_moved": _map(_COUNT)}
 _JUDGED = {
     **{"model": _TEXT, "dataset": _list(_TEXT), "format": _TEXT, "set_aside": _map(_COUNT)},
     **{"readings": _list(_TEXT), "output": _FILE},
@@ -585,7 +603,7 @@ SCHEMAS: dict[str, tuple[dict[str, Any], ...]] = {
         _object(
             _CHECKED,
             **dict.fromkeys(("comparisons", "solutions", "steps", "labelled_steps", "incorrect_steps"), _COUNT),
-            **{"prompts": _COUNT, "completions": _COUNT, "metadata_moved": _map(_COUNT)},
+            **{"prompts": _COUNT, "completions": _COUNT, **_MOVED},
         ),
         _object({"error": _object({"message": _TEXT, "where": _FILE, "hint": _FILE})}),
         _object({"formats": _list(_map(_ANY))}),
@@ -605,6 +623,7 @@ SCHEMAS: dict[str, tuple[dict[str, Any], ...]] = {
     "score.py": (
         _object(
             {
+                **dict.fromkeys(("refused", "templated"), _COUNT),
                 **dict.fromkeys(("prompts", "completions", "not_scored", "truncated"), _COUNT),
                 **{"prompts_with_unscored": _COUNT, "not_rendered": _COUNT},
                 **{"model": _TEXT, "reward_mean": _NUMBER, "output": _FILE},
@@ -622,14 +641,14 @@ SCHEMAS: dict[str, tuple[dict[str, Any], ...]] = {
                 }
             ),
             **{"reward_models": _list(_TEXT), "reward_combine": _TEXT, "reward_weights": _list(_NUMBER)},
-            **{"policy": _TEXT, "unfinished": _COUNT},
+            **{"policy": _TEXT, "unfinished": _COUNT, **_MOVED},
             **{"aggregate": _TEXT, "steps": _COUNT, "steps_not_scored": _COUNT},
         ),
     ),
     "evaluate.py": (
-        _object({**_JUDGED, **_ON_PAIRS}, comparison=_map(_ANY)),
-        _object({**_JUDGED, **_ON_STEPS}),
-        _object({**_JUDGED, **_ON_POOLS}),
+        _object({**_JUDGED, **_ON_PAIRS}, comparison=_map(_ANY), **_MOVED),
+        _object({**_JUDGED, **_ON_STEPS}, **_MOVED),
+        _object({**_JUDGED, **_ON_POOLS}, **_MOVED),
         _object({"studies": _list(_map(_ANY)), "readings": _list(_TEXT), "picture": _FILE}),
     ),
     "ppo.py": (

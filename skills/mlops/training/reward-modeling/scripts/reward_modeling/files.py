@@ -1,7 +1,7 @@
 """One file of rows (JSON, JSON Lines, CSV, Parquet; packed by gzip) -> slices of numbered rows, and the rows that cannot be read.
 
 JSON Lines, CSV and Parquet are read in slices, so that a file may be larger than memory; JSON is read whole. What a file can
-make this process hold is bounded: by the length of a line, and for packed files read whole by what they unpack to.
+make this process hold is bounded: by the length of a line, and for packed files read whole by how well they unpack.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ from .console import DataError
 MIB = 2**20
 LINE_LIMIT = 64 * MIB
 """Bytes of one line, which is one row of JSON Lines, and of one cell of a CSV file."""
-FREE, RATIO = 16 * MIB, 100
-"""A .gz file that is read whole may unpack to FREE bytes, and above that to RATIO times its size."""
+STRETCH, RATIO = 4 * MIB, 200
+"""A .gz file that is read whole may not unpack STRETCH bytes from less than STRETCH / RATIO of its own: text packs ten to
+one, and what packs better can fill the memory from a small file."""
 
 
 class Slice(NamedTuple):
@@ -69,25 +70,38 @@ def suffix(path: Path) -> str:
 # ---- bytes -------------------------------------------------------------------------------------------------------------
 
 
-class _Metered(io.RawIOBase):
-    """An unpacked stream that stops where it has become too much."""
+class _Sips:
+    """A file that is read little by little, so that its place says how much of it was needed so far."""
+
+    def __init__(self, file: BinaryIO):
+        self.file, self.tell = file, file.tell
+
+    def read(self, size: int) -> bytes:
+        return self.file.read(min(size, 8192))
+
+
+class _Unpacked(io.RawIOBase):
+    """The bytes of a .gz file, which stops where it unpacks too well."""
 
     def __init__(self, file: BinaryIO, path: Path):
-        self.file, self.path, self.total = file, path, 0
-        self.limit = max(FREE, RATIO * path.stat().st_size)
+        self.file, self.path = file, path
+        self.unpacked = gzip.GzipFile(fileobj=_Sips(file), mode="rb")
+        self.since, self.start = 0, 0
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer) -> int:
-        chunk = self.file.read(len(buffer))
-        self.total += len(chunk)
-        if self.total > self.limit:
-            raise DataError(
-                f"the file unpacks to more than {RATIO} times its size ({self.limit // MIB} MiB)",
-                where=str(self.path),
-                hint="if that is right, unpack it with gunzip and name the unpacked file",
-            )
+        chunk = self.unpacked.read(len(buffer))
+        self.since += len(chunk)
+        if self.since >= STRETCH:
+            if self.since > RATIO * (self.file.tell() - self.start):
+                raise DataError(
+                    f"the file unpacks to more than {RATIO} times its size",
+                    where=str(self.path),
+                    hint="if that is right, unpack it with gunzip and name the unpacked file",
+                )
+            self.since, self.start = 0, self.file.tell()
         buffer[: len(chunk)] = chunk
         return len(chunk)
 
@@ -101,8 +115,8 @@ def _opened(path: Path, whole: bool) -> Iterator[io.BufferedReader]:
     """
     packed = path.name.lower().endswith(".gz")
     try:
-        with gzip.open(path, "rb") if packed else open(path, "rb") as raw:
-            file = io.BufferedReader(_Metered(raw, path), MIB) if packed and whole else raw
+        with gzip.open(path, "rb") if packed and not whole else open(path, "rb") as raw:
+            file = io.BufferedReader(_Unpacked(raw, path), 65536) if packed and whole else raw
             start = file.peek(3)[:3]
             if start[:2] in (b"\xff\xfe", b"\xfe\xff"):
                 raise DataError("the file is written in UTF-16", where=str(path), hint="save it as UTF-8")

@@ -544,7 +544,7 @@ def _say_winners(
     for _, row in given:
         value = row.pop("winner", "")
         if value != "":
-            row["winner"] = means.get(key(value), value)
+            row["winner"] = means.get(key(value), adapters.short(value))
     return counts
 
 
@@ -649,9 +649,12 @@ def recognise(rows: list[Row], where: str, kind: str | None = None) -> Format:
     tiers = [[name for name, entry in tried.items() if entry.labelled]]
     tiers += [["open_conversation", *unlabelled], open_ones] if kind == "any" else [open_ones, unlabelled]
     for tier in filter(None, tiers):
-        votes = {name: sum(_fits(FORMATS[name], row) for row in head) for name in tier}
+        fitting = {name: [row for row in head if _fits(FORMATS[name], row)] for name in tier}
+        votes = {
+            name: (sum(_reads_all(FORMATS[name], row) for row in rows), len(rows)) for name, rows in fitting.items()
+        }
         best = max(votes, key=lambda name: votes[name])
-        if votes[best]:
+        if fitting[best]:
             return FORMATS[best]
     present = {name for row in head for name in row}
     for entry in tried.values():
@@ -663,6 +666,12 @@ def recognise(rows: list[Row], where: str, kind: str | None = None) -> Format:
 def _fits(entry: Format, row: Row) -> bool:
     picked, _ = entry.pick(row)
     return not _missing(entry, row, picked) and entry.matches(picked)
+
+
+def _reads_all(entry: Format, row: Row) -> bool:
+    """Whether the format reads every column that could be part of the input: one that leaves some out fits less well."""
+    _, used = entry.pick(row)
+    return not any(value and name.lower() in INPUT_LIKE for name, value in row.items() if name not in used.values())
 
 
 def _missing(entry: Format, row: Row, picked: Row) -> str | None:

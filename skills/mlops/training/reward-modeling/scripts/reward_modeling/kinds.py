@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from .lengths import positions
 from .records import Message
 from .rendering import Renderer, content_rule
 from .step_rendering import StepRenderer, default_separator
@@ -76,18 +77,19 @@ class Kind:
 
 
 def _reward(model: Any, renderer: Renderer, example: dict[str, Any]) -> float:
-    """The raw reward of a golden conversation."""
+    """The raw reward of a golden conversation; of its end, where a model is too small for the whole."""
     ids = renderer.tokenizer(renderer.text(example["messages"]), add_special_tokens=False)["input_ids"]
-    return _logits(model, ids)[0].float().item()
+    return _logits(model, ids[-(positions(model) or len(ids)) :])[0].float().item()
 
 
 def _step_scores(model: Any, renderer: StepRenderer, example: dict[str, Any]) -> list[float]:
     """The probability of each step of a golden solution: one forward pass for each row of the renderer."""
     unlimited = PROCESS.renderer(renderer.tokenizer, renderer.scored_at, renderer.contract())
+    unlimited.max_length, unlimited.overlong = positions(model), "truncate_prompt"
     solution = unlimited.render_solution(example["prompt"], example["steps"])
     scores = []
-    for ids, positions in unlimited.rows(solution):
-        scores += _logits(model, ids)[positions].float().softmax(-1)[:, 1].tolist()
+    for ids, places in unlimited.rows(solution) if solution else ():
+        scores += _logits(model, ids)[places].float().softmax(-1)[:, 1].tolist()
     return scores
 
 
@@ -151,7 +153,11 @@ OUTCOME = Kind(
     golden=tuple({"messages": list(messages)} for messages in GOLDEN_CONVERSATIONS),
     score_golden=_reward,
     renderer=lambda tokenizer, scored_at, rendering: Renderer(
-        tokenizer, max_length=None, scored_at=scored_at, special_tokens_in_content=content_rule(rendering)
+        tokenizer,
+        max_length=None,
+        scored_at=scored_at,
+        special_tokens_in_content=content_rule(rendering),
+        text_format=rendering.get("text_format") or "chat",
     ),
     front=("pipeline_tag: text-classification", "tags: [reward-model, bradley-terry]"),
     readme=OUTCOME_README,
@@ -173,6 +179,7 @@ PROCESS = Kind(
         scored_at=scored_at,
         step_separator=rendering.get("step_separator") or default_separator(tokenizer),
         special_tokens_in_content=content_rule(rendering),
+        text_format=rendering.get("text_format") or "chat",
     ),
     front=("pipeline_tag: token-classification", "tags: [reward-model, process-reward-model]"),
     readme=PROCESS_README,

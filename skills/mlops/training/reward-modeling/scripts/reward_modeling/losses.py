@@ -7,8 +7,8 @@ from typing import Any
 from .console import warn
 
 OF_LENGTH = ("dropped", "truncated", "steps_dropped", "without_steps")
-OF_TEXTS = ("not_rendered", "special_tokens_in_content")
-COUNTED = (*OF_LENGTH, *OF_TEXTS)
+OF_TEXTS = ("not_rendered", "special_tokens_in_content")  # "templated" is a finding of the audit in training
+COUNTED = (*OF_LENGTH, *OF_TEXTS, "templated", "refused")
 
 
 def kinds(renderer: Any) -> set[str]:
@@ -28,7 +28,7 @@ def warn_of(
 def sentences(renderer: Any, counts: dict[str, int], only: tuple[str, ...] = COUNTED) -> list[str]:
     """One sentence for each kind of loss that was counted."""
     rendered = counts.get("rendered", 0)
-    total = rendered + counts.get("without_steps", 0)
+    total = rendered + counts.get("without_steps", 0) + counts.get("refused", 0)
     told = {name: count for name in only if (count := counts.get(name, 0))}
     longer, limit = _advice(renderer), renderer.max_length
     over = f"longer than {limit} tokens under --overlong {renderer.overlong}"
@@ -40,6 +40,9 @@ def sentences(renderer: Any, counts: dict[str, int], only: tuple[str, ...] = COU
         "not_rendered": "{} of "
         f"{rendered} completions reach the model in part: its chat template leaves out {{}}. Use a model whose template "
         "writes them, or move them into `content`",
+        "refused": f"{{}} of {total} completions are unscored: they cannot be rendered (the first: {{}})",
+        "templated": f"{{}} of {rendered} conversations have a prompt that is templated already, and are templated twice (the first: "
+        "{}). Give the messages alone, or take the texts as they are with --text_format rendered",
         "special_tokens_in_content": f"{{}} of {rendered} conversations hold special tokens in their texts, read as "
         + (
             "text"

@@ -10,6 +10,7 @@ In the rows that scripts write, metadata stand under their own names. Those whos
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from functools import cache
 from typing import Any
 
@@ -28,18 +29,11 @@ RESULTS = frozenset((
 """Names that score.py and evaluate.py write."""
 
 
-def with_metadata(
-    row: dict[str, Any], metadata: dict[str, Any], moved: Counter[str] | None = None, *, canonical: bool = False
-) -> dict[str, Any]:
-    """The row and its metadata. canonical: names by which a format would read the row's own columns are taken too.
-
-    moved: counts the names that are in `metadata` instead.
-    """
+def with_metadata(row: dict[str, Any], metadata: dict[str, Any], *, canonical: bool = False) -> dict[str, Any]:
+    """The row and its metadata. canonical: names by which a format would read the row's own columns are taken too."""
     apart = {name: value for name, value in metadata.items() if name in row or (canonical and _is_read(name))}
     if METADATA in metadata and (apart or _is_apart(metadata[METADATA])):
         apart[METADATA] = metadata[METADATA]
-    if moved is not None:
-        moved.update(apart.keys())
     kept = {name: value for name, value in metadata.items() if name not in apart}
     return {**row, **kept, METADATA: apart} if apart else {**row, **kept}
 
@@ -51,6 +45,14 @@ def unwrapped(metadata: dict[str, Any]) -> dict[str, Any]:
     if not _is_apart(apart) or apart.keys() & kept.keys():
         return metadata
     return kept | apart
+
+
+def counted(rows: Iterable[dict[str, Any]], moved: Counter[str]) -> Iterator[dict[str, Any]]:
+    """The rows of `with_metadata`, one by one; `moved` counts the names that stand in `metadata`."""
+    for row in rows:
+        if _is_apart(row.get(METADATA)):
+            moved.update(row[METADATA].keys())
+        yield row
 
 
 def tell_moved(moved: Counter[str]) -> dict[str, dict[str, int]]:

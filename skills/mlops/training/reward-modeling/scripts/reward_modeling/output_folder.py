@@ -164,7 +164,12 @@ def claim(
     if not dry_run and is_first_process():
         held = locked(folder, folder)
         sweep(folder, OF_KILLED_RUNS)
-    _refuse_content(folder, overwrite or dry_run, resuming)
+    try:
+        _refuse_content(folder, overwrite or dry_run, resuming)
+    except UsageError:
+        if held is not folder:
+            held.let_go()  # at once: the error itself may live on
+        raise
     return held
 
 
@@ -249,9 +254,10 @@ def start(output_dir: str | Path, identity: dict[str, Any], *, resuming: bool) -
 
 def discard_checkpoints(output_dir: str | Path, *, only_incomplete: bool) -> None:
     """Remove what a killed run left half-written, or everything an earlier run left, which could be resumed by mistake."""
+    foreign = foreign_files(output_dir)
     for folder in checkpoints(output_dir):
-        if not (only_incomplete and is_complete_checkpoint(folder)):
-            shutil.rmtree(folder, ignore_errors=True)
+        if folder.name not in foreign and not (only_incomplete and is_complete_checkpoint(folder)):
+            remove(folder)
 
 
 def is_finished(output_dir: str | Path) -> bool:

@@ -9,7 +9,7 @@
 
 The score of a step is softmax(logits)[1] at the last token of the separator behind it, in fp32: the probability that it is
 correct given what came before. A decoder scores all steps of a solution in one pass, and the prompt of several solutions
-once; an encoder needs a row for each step (`steps.StepRenderer.rows`).
+once; an encoder needs a row for each step (`step_rendering.StepRenderer.rows`).
 """
 
 from __future__ import annotations
@@ -167,12 +167,14 @@ class ProcessRewardModel:
         overlong: str | None = None,
         max_tokens_per_batch: int | None = None,
         shared_prefix: bool | None = None,
+        text_format: str | None = None,
+        refused: str = "stop",
         aggregate: str = DEFAULT_AGGREGATE,
         step_separator: str | None = None,
     ) -> ProcessRewardModel:
         """Load a process reward model from a folder or hub id.
 
-        max_length, overlong: as in training unless given (see `StepRenderer`). shared_prefix: as in
+        max_length, overlong: as in training unless given (see `StepRenderer`). shared_prefix, text_format, refused: as in
         `RewardModel.from_pretrained`. step_separator: where texts are split into
         steps, by default at the separator of the model if that is blank, else at line breaks; for a model without a card
         it is the model's separator too. Raises ModelError when it is no process reward model or renders text otherwise
@@ -184,7 +186,9 @@ class ProcessRewardModel:
             )
         loaded = checkpoints.load_process(path, dtype=dtype, device=device)
         trained = (loaded.card or {"rendering": {"step_separator": step_separator}}).get("rendering", {})
+        trained = {**trained, "text_format": text_format or trained.get("text_format")}
         renderer = PROCESS.renderer(loaded.tokenizer, checkpoints.scored_at(loaded.model), trained)
+        renderer.refused = [] if refused == "unscored" else None
         set_length(renderer, loaded, path, max_length)
         renderer.overlong = overlong or trained.get("overlong") or renderer.overlong
         made = cls(
@@ -244,6 +248,13 @@ class ProcessRewardModel:
     ) -> list[float | None]:
         """Rewards of (prompt messages, completion messages, tools, where), as `RewardModel` gives. See `score_in_steps`."""
         return [self.reward(scores) for _, scores in self.score_in_steps(conversations, progress)]
+
+    def render(self, conversations: Sequence[tuple]) -> list[Any]:
+        """As `RewardModel.render`, for completions that have steps."""
+        split = [
+            (prompt, self._steps_of(answer, tools, where), where) for prompt, answer, tools, where in conversations
+        ]
+        return self.renderer.render_all([solution for solution in split if solution[1]])
 
     def score_in_steps(
         self, conversations: Sequence[tuple], progress: Callable[[int], None] | None = None

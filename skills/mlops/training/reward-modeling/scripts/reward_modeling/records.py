@@ -354,11 +354,11 @@ def as_ranking(record: Comparison | Ranking | Solution) -> Ranking:
     return Ranking(record.prompt, [record.chosen, record.rejected], [1.0, 0.0])
 
 
-def to_row(record: Comparison | Ranking | Solution, moved: Counter[str] | None = None) -> dict[str, Any]:
+def to_row(record: Comparison | Ranking | Solution) -> dict[str, Any]:
     """The canonical form: formats `explicit`, `ranking`, `stepwise`, without labels `completions` and `steps`, or `prompt`.
 
     Fields without a value are left out, metadata follow under their own names, or in the object `metadata` where a format
-    would read them as part of the record (counted in `moved`). `load` reads it back to an equal record.
+    would read them as part of the record. `load` reads it back to an equal record.
     """
     if isinstance(record, Comparison):
         row = {"prompt": record.prompt, "chosen": record.chosen, "rejected": record.rejected, "margin": record.margin}
@@ -370,7 +370,7 @@ def to_row(record: Comparison | Ranking | Solution, moved: Counter[str] | None =
         row = {"prompt": record.prompt, steps: record.steps, "labels": record.labels}
     row |= {"tools": getattr(record, "tools", None), "id": record.id}
     row = {name: value for name, value in row.items() if value is not None}
-    return with_metadata(row, record.metadata, moved, canonical=True)
+    return with_metadata(row, record.metadata, canonical=True)
 
 
 VERBATIM = ("explicit", "axolotl", "question", "pairwise", "pair", "ranking", "ranks", "completions", "completion")

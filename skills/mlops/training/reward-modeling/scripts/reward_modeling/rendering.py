@@ -17,6 +17,7 @@ turn the same conversation into the same ids. The rules:
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections import Counter
@@ -26,6 +27,7 @@ from functools import cached_property
 from itertools import groupby
 from typing import Any
 
+from .audit.text import is_templated
 from .chat_templates import TemplateFaultError, apply, template_text
 from .completeness import Arguments, Completeness
 from .console import DataError, ModelError
@@ -47,6 +49,7 @@ PROBES: tuple[tuple[Message, ...], ...] = (
 )
 
 SCORED_AT = ("last_token", "pooled")
+TEXT_FORMATS = ("chat", "rendered")
 OVERLONG = ("drop", "truncate_prompt", "truncate_left", "error")
 CONTENT_RULE = "special_tokens_in_content"
 """Key of the contract: "text". Cards without it are of models that were trained when such tokens were parsed."""
@@ -79,6 +82,8 @@ class Renderer:
     overlong: `drop` (no ids), `truncate_prompt` (cut the start of the prompt, keep the answer whole; no ids when the
     answer alone is too long), `truncate_left` (cut whatever comes first, the answer's start too) or `error`.
     special_tokens_in_content: "text", or "parsed" for models whose card says nothing of it.
+    text_format: "chat", or "rendered" for texts that a template has made already: prompt and answer, one message each, are read
+    one after the other as they are, special tokens included.
     `counts` says what happened to the conversations rendered so far, `first` where it happened first; `longest` is the most
     that `max_length` could be, where known. `losses.sentences` tells people.
     """
@@ -91,17 +96,23 @@ class Renderer:
         overlong: str = "truncate_prompt",
         scored_at: str = "last_token",
         special_tokens_in_content: str = "text",
+        text_format: str = "chat",
     ):
+        if text_format not in TEXT_FORMATS:
+            raise ValueError(f"text_format is one of {TEXT_FORMATS}, not {text_format!r}")
         if overlong not in OVERLONG:
             raise ValueError(f"overlong is one of {OVERLONG}, not {overlong!r}")
         if scored_at not in SCORED_AT:
             raise ValueError(f"scored_at is one of {SCORED_AT}, not {scored_at!r}")
         self.tokenizer, self.max_length, self.overlong, self.scored_at = tokenizer, max_length, overlong, scored_at
-        self.special_tokens_in_content, self.longest = special_tokens_in_content, None
+        self.text_format, self.longest = text_format, None
+        self.special_tokens_in_content = "parsed" if text_format == "rendered" else special_tokens_in_content
         self.counts: Counter[str] = Counter()
         self.first: dict[str, str] = {}
         self._fingerprint: str | None = None
-        self._completeness, self._arguments = Completeness(self._write), Arguments(self._write)
+        self._completeness, self._arguments = Completeness(self._write), Arguments(self._filled)
+        self.refused: list[tuple[int, DataError]] | None = None
+        self._last_templated: tuple[Any, bool] = (None, False)
         self._last_prompt: tuple[tuple, list[int]] = ((), [])
 
     @cached_property
@@ -123,6 +134,8 @@ class Renderer:
         Raises DataError when the template refuses the conversation or fails on it, ModelError when it has no place for
         `tools`.
         """
+        if self.text_format == "rendered":
+            return _joined(messages, tools, where)
         if tools and "tools" not in template_text(self.tokenizer):
             raise ModelError(
                 "the data has `tools`, but the chat template of this model has no place for them",
@@ -139,21 +152,24 @@ class Renderer:
             ) from error
 
     def _write(self, messages: Sequence[Message], tools: Any, prompt_only: bool, count: bool = False) -> str:
-        """`text`, where the system prompt moves into the user's turn if the template knows no other way."""
+        """`text`, with the arguments of tool calls as the template wants them."""
         if self.special_tokens_in_content == "text":
             messages = self._arguments.as_wanted(messages)
+        return self._filled(messages, tools, prompt_only, count)
+
+    def _filled(self, messages: Sequence[Message], tools: Any, prompt_only: bool, count: bool = False) -> str:
+        """The template's text; where it refuses, with null content as an empty one, then without a system turn."""
         try:
             return apply(self.tokenizer, messages, tools, prompt_only)
         except TemplateFaultError:
-            for other in (_without_null(messages), _fold_system(_without_null(messages))):
+            filled = _without_null(messages)
+            for other in (filled, _fold_system(filled)):
                 if other is not None and other != messages:
-                    try:
+                    with contextlib.suppress(TemplateFaultError):
                         text = apply(self.tokenizer, other, tools, prompt_only)
-                    except TemplateFaultError:
-                        continue
-                    if count and len(other) < len(messages):
-                        self.counts["system_prompt_moved_into_user_turn"] += 1
-                    return text
+                        if count and len(other) < len(messages):
+                            self.counts["system_prompt_moved_into_user_turn"] += 1
+                        return text
             raise
 
     # ---- ids --------------------------------------------------------------------------------------------------
@@ -174,9 +190,10 @@ class Renderer:
     ) -> list[Rendered | None]:
         """`render` for many (prompt, completion, tools, where), tokenised together. In input order.
 
-        refused: a list that gets (place, error) of what cannot be rendered, whose entries are None; without it they are
-        one DataError, which counts them and names the first.
+        refused: a list that gets (place, error) of what cannot be rendered, whose entries are None, by default the
+        renderer's own `refused`; without any they are one DataError, which counts them and names the first.
         """
+        refused = self.refused if refused is None else refused
         faults: list[tuple[int, DataError]] = []
         texts: list[str | None] = [None] * len(conversations)
         ids: list[list[int] | None] = [None] * len(conversations)
@@ -199,11 +216,22 @@ class Renderer:
             raise refused_together(sorted(faults, key=lambda fault: fault[0]), len(conversations))
         if refused is not None:
             refused += faults
+            for _, error in faults:
+                self._count("refused", f"{error.where}: {error.message}" if error.where else error.message)
         return rendered
 
     def _complete_text(self, prompt, completion, tools, where) -> tuple[str, str | None]:
         """(text, text with special tokens of the content marked, or None without any). Counts what is not in the text."""
         text = self.text([*prompt, *completion], tools, where=where)
+        if self.text_format == "rendered":
+            check_one_text(prompt, completion, where)
+            return text, None
+        if self._last_templated[0] is not prompt:  # of several completions of one prompt, once
+            self._last_templated = (prompt, is_templated(message["content"] or "" for message in prompt))
+        if self._last_templated[1]:
+            self._count("templated", where)
+        if self.special_tokens_in_content == "text":
+            completion = self._arguments.as_wanted(completion)
         absent = self._completeness.missing(prompt, completion, tools, text)
         if absent:
             fields = " and ".join(f"`{field}`" for field in absent)
@@ -218,7 +246,7 @@ class Renderer:
 
     def _marked(self, messages: Sequence[Message], tools: Any, where: Any, prompt_only: bool = False) -> str | None:
         """The text with marks around special tokens of the content, None where there are none or they are to be parsed."""
-        if not self.special.inside([messages, tools or []]):
+        if self.text_format == "rendered" or not self.special.inside([messages, tools or []]):
             return None
         if not prompt_only:
             self._count(CONTENT_RULE, where)
@@ -332,6 +360,7 @@ class Renderer:
             "padding_side": "right",
             "scored_at": self.scored_at,
             **rule,
+            **({"text_format": "rendered"} if self.text_format == "rendered" else {}),
         }
 
     @property
@@ -376,6 +405,27 @@ def refused_together(faults: Sequence[tuple[int, DataError]], total: int) -> Dat
         where=first.where,
         hint=first.hint,
     )
+
+
+def _joined(messages: Sequence[Message], tools: Any, where: Any) -> str:
+    """The texts of messages one after the other."""
+    if tools:
+        raise DataError(
+            "the data has `tools`, which text that is rendered already must hold itself",
+            where=place_of(where),
+            hint="drop them with --columns tools=",
+        )
+    return "".join(message["content"] or "" for message in messages)
+
+
+def check_one_text(prompt: Sequence[Message], completion: Sequence[Message], where: Any) -> None:
+    """Raises DataError for turns: only a template can say what stands between them."""
+    if len(prompt) > 1 or len(completion) != 1:
+        raise DataError(
+            "a conversation of several messages is not a text that is rendered already",
+            where=place_of(where),
+            hint="give prompt and answer as texts, or leave out --text_format rendered",
+        )
 
 
 def fingerprint_of(contract: dict[str, Any]) -> str:

@@ -36,7 +36,10 @@ Text = str | Sequence[Message]
 
 PADDED_TOKENS = 8192
 _NOT_ASKED = object()
-SCORING_ARGUMENTS = ("dtype", "device", "max_length", "overlong", "max_tokens_per_batch", "shared_prefix")
+SCORING_ARGUMENTS = (
+    *("dtype", "device", "max_length", "overlong", "max_tokens_per_batch", "shared_prefix"),
+    *("text_format", "refused"),
+)
 """Arguments of `from_pretrained` that are flags of every script that scores."""
 
 
@@ -81,11 +84,14 @@ class RewardModel:
         overlong: str | None = None,
         max_tokens_per_batch: int | None = None,
         shared_prefix: bool | None = None,
+        text_format: str | None = None,
+        refused: str = "stop",
     ) -> RewardModel:
         """Load a reward model from a folder or hub id.
 
         max_length, overlong: as in training unless given (see `Renderer`); a model without a card of this project reads all
-        that its config and tokenizer allow. dtype: of the weights; the head stays fp32.
+        that its config and tokenizer allow. text_format: "chat" or "rendered", as in training unless given. refused: "stop"
+        raises DataError for conversations that cannot be rendered, "unscored" gives them no score. dtype: of the weights; the head stays fp32.
         shared_prefix: compute shared beginnings once; None does so on CPUs, True also on a GPU (not measured there).
         Raises ModelError when it is no reward model or renders text otherwise than it did in training.
         """
@@ -97,7 +103,9 @@ class RewardModel:
             overlong=overlong or trained.get("overlong", "truncate_prompt"),
             scored_at=checkpoints.scored_at(loaded.model),
             special_tokens_in_content=content_rule(trained),
+            text_format=text_format or trained.get("text_format") or "chat",
         )
+        renderer.refused = [] if refused == "unscored" else None
         set_length(renderer, loaded, path, max_length)
         run = {"max_tokens_per_batch": max_tokens_per_batch, "shared_prefix": shared_prefix}
         reward_model = cls(loaded.model, renderer, card=loaded.card, **run)
@@ -180,13 +188,17 @@ class RewardModel:
         self, conversations: Sequence[tuple], progress: Callable[[int], None] | None
     ) -> list[float | None]:
         """`score_conversations` for as many as are rendered and planned together, so that memory is bounded."""
-        rendered = self.renderer.render_all(conversations)
+        rendered = self.render(conversations)
         kept = [i for i, row in enumerate(rendered) if row is not None]
         scores: list[float | None] = [None] * len(rendered)
         found = self.score_ids([rendered[i].ids for i in kept], progress, where=[conversations[i][3] for i in kept])
         for place, score in zip(kept, found, strict=True):
             scores[place] = score
         return scores
+
+    def render(self, conversations: Sequence[tuple]) -> list[Any]:
+        """The token ids of (prompt messages, completion messages, tools, where), None for what is left out."""
+        return self.renderer.render_all(conversations)
 
     def score_ids(
         self,
@@ -474,7 +486,7 @@ class Rewards:
         left_out = [i for i, score in enumerate(scores) if score is None]
         if left_out:  # only where the caller chose such a policy: a reward of a missing completion would be made up
             raise RunError(
-                f"reward model {name} left out completion {left_out[0] + 1}: it is longer than {model.renderer.max_length} tokens",
+                f"reward model {name} left out completion {left_out[0] + 1}: it cannot be rendered, or is longer than {model.renderer.max_length} tokens",
                 hint="choose truncate_left, raise the reward model's maximum length or shorten the responses",
             )
         return model.normalise(scores) if self.normalise else scores

@@ -20,9 +20,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from .audit.text import is_templated
 from .console import DataError, ModelError
 from .records import Message
-from .rendering import CONTENT_RULE, Renderer, fingerprint_of, place_of, refused_together
+from .rendering import CONTENT_RULE, Renderer, check_one_text, fingerprint_of, place_of, refused_together
 
 STEP_SEPARATOR = "\n"
 STEPS_SCORED_AT = ("last_token", "prefix")
@@ -64,6 +65,7 @@ class StepRenderer:
         scored_at: str = "last_token",
         step_separator: str = STEP_SEPARATOR,
         special_tokens_in_content: str = "text",
+        text_format: str = "chat",
     ):
         if overlong not in STEPS_OVERLONG:
             raise ValueError(f"overlong is one of {STEPS_OVERLONG}, not {overlong!r}")
@@ -71,7 +73,13 @@ class StepRenderer:
             raise ValueError(f"scored_at is one of {STEPS_SCORED_AT}, not {scored_at!r}")
         self.tokenizer, self.max_length, self.overlong, self.scored_at = tokenizer, max_length, overlong, scored_at
         self.step_separator, self.special_tokens_in_content = step_separator, special_tokens_in_content
-        self._conversations = Renderer(tokenizer, max_length=None, special_tokens_in_content=special_tokens_in_content)
+        self.refused: list[tuple[int, DataError]] | None = None
+        self._conversations = Renderer(
+            tokenizer,
+            max_length=None,
+            special_tokens_in_content=special_tokens_in_content,
+            text_format=text_format,
+        )
         self.counts, self.first, self.longest = self._conversations.counts, self._conversations.first, None
         self.separator_ids = self._conversations._tokens([step_separator])[0] if step_separator else []
         if not self.separator_ids:
@@ -92,6 +100,7 @@ class StepRenderer:
         self, solutions: Sequence[tuple], refused: list[tuple[int, DataError]] | None = None
     ) -> list[RenderedSolution | None]:
         """`render_solution` for many (prompt, steps, where), tokenised together. In input order. refused: as in `Renderer`."""
+        refused = self.refused if refused is None else refused
         pieces: list[list[str]] = []
         known: dict[str, list[int]] = {"": []}
         faults: list[tuple[int, DataError]] = []
@@ -115,6 +124,10 @@ class StepRenderer:
             raise refused_together(sorted(faults, key=lambda fault: fault[0]), len(solutions))
         if refused is not None:
             refused += faults
+            for _, error in faults:
+                self._conversations._count(
+                    "refused", f"{error.where}: {error.message}" if error.where else error.message
+                )
         return rendered
 
     def _pieces(
@@ -125,7 +138,11 @@ class StepRenderer:
         texts = [self._conversations.text(prompt, where=where, prompt_only=True) if prompt else ""]
         texts += [self._lead + step if i == 0 and prompt else step for i, step in enumerate(steps)]
         special = self._conversations.special
-        if special.inside([prompt, steps]):
+        if self._conversations.text_format == "rendered":
+            check_one_text(prompt, [{}], where)
+        elif is_templated(message["content"] or "" for message in prompt):
+            self._conversations._count("templated", where)
+        if self._conversations.text_format != "rendered" and special.inside([prompt, steps]):
             self._conversations._count(CONTENT_RULE, where)
             if self.special_tokens_in_content == "text":
                 marked = self._conversations._marked(prompt, None, where, prompt_only=True)
@@ -150,6 +167,8 @@ class StepRenderer:
     @cached_property
     def _lead(self) -> str:
         """The blanks that the template writes between the generation prompt and an answer: they belong to the first step."""
+        if self._conversations.text_format == "rendered":
+            return ""
         opening = self.text(_ASKED, prompt_only=True)
         whole = self.text([*_ASKED, {"role": "assistant", "content": _ANSWER}])
         lead, found, _ = whole.removeprefix(opening).partition(_ANSWER)

@@ -72,11 +72,11 @@ def _known(columns: dict[str, str]) -> dict[str, str]:
 
 
 def _unsaid(counts: Counter[str], unsaid: list[str], given: dict[str, str] | None, where: str) -> DataError:
-    seen = ", ".join(f"{value} ({count} rows)" for value, count in counts.most_common(8))
+    seen = ", ".join(f"{value[:40]} ({count} rows)" for value, count in counts.most_common(8))
     if given is not None:
         said = ", ".join(f"{value}={side}" for value, side in given.items())
         return DataError(
-            f"`winner` is {unsaid[0]}, which --winner_values {said} does not say; the values are {seen}",
+            f"`winner` is {unsaid[0][:40]}, which --winner_values {said} does not say; the values are {seen}",
             where=where,
             hint=f"add it, as in --winner_values {said.replace(', ', ',')},{unsaid[0]}=tie, or remove these rows",
         )

@@ -27,6 +27,12 @@ __all__ = ["CHECKS", "STEP_CHECKS", "UNLABELED_CHECKS", "Check", "Finding", "dig
 UNREADABLE = "unreadable"
 
 
+def warn_of_templates(rows: Sequence[Ranking]) -> None:
+    """Say on stderr which prompts are templated already, for those who only answer or score them."""
+    for finding in findings_of({"templated": UNLABELED_CHECKS["templated"]}, UnlabeledMaterial(rows)):
+        console.warn(f"{finding.message} ({_short_places(finding.rows)}): {finding.advice}")
+
+
 def audit(
     records: Sequence[Comparison],
     *,

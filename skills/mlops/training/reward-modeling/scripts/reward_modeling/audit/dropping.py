@@ -67,7 +67,7 @@ def _places(number: int, row: Any) -> list[tuple[int, Pair | None]]:
 
 def _completions(ranking: Ranking, found: list[tuple[Comparison, Pair]], check: str, lost: dict[int, str]) -> set[int]:
     """Which completions of a ranking a finding on these of its pairs is about, beside those that are lost already."""
-    sides = CHECKS[check].sides
+    sides = CHECKS[check].sides if check in CHECKS else None
     if sides is not None:
         own = {place for record, pair in found for place in _at(pair, sides(record))}
         return own - lost.keys()

@@ -68,11 +68,11 @@ class Check:
 def findings_of(checks: dict[str, Check], material: Any, *, rendered: bool = False) -> list[Finding]:
     """What these checks find, errors first. rendered: the texts are taken as they are, so none of the checks of chats."""
     wanted = [check for check in checks.values() if not (rendered and check.of_chat)]
-    findings = [finding for check in wanted if (finding := _finding(check, material))]
+    findings = [finding for check in wanted if (finding := finding_of(check, material))]
     return sorted(findings, key=lambda finding: ("error", "warning", "info").index(finding.severity))
 
 
-def _finding(check: Check, material: Any) -> Finding | None:
+def finding_of(check: Check, material: Any) -> Finding | None:
     total = check.of(material) if check.of else len(material.records)
     indices = check.find(material) if total else []
     if not indices and not (check.grade and total):

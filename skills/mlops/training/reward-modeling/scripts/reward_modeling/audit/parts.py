@@ -10,6 +10,7 @@ from typing import Any
 from ..records import Comparison, Records, Solution, comparisons_of
 from . import UNREADABLE, Finding, audit, audit_steps, audit_unlabeled
 from .dropping import drop_rows
+from .refused import Rendering
 
 
 def kind_of(row: Any) -> str:
@@ -35,6 +36,11 @@ class Part:
 
     def audit(self, held_out: list | None, rendered: bool) -> None:
         self.findings = self.look(self.audited, eval_records=held_out, rendered=rendered)
+
+    def render(self, rendering: Rendering) -> None:
+        """Add what a model's chat template refuses to the findings."""
+        called = {audit: "pairs", audit_steps: "solutions"}.get(self.look, "rows")
+        self.findings = [*rendering.finding(self.audited, called), *self.findings]
 
     def counts(self) -> dict[str, int]:
         """How many there are of what the rows hold, for the result."""

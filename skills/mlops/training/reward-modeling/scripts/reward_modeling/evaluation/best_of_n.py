@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from ..process import ProcessRewardModel
     from ..scoring import RewardModel
 
-SIZES = (1, 4, 16, 64, 100)
+POOL_SIZES = (1, 4, 16, 64, 100)
 OTHERS = ("random", "longest", "majority", "oracle")
 
 
@@ -63,7 +63,7 @@ def oracle(correct: Sequence[float], n: int) -> float:
 
 
 def check_pools(rankings: Sequence[Ranking], sizes: Sequence[int] | None) -> list[int]:
-    """The sizes to report: those asked for, or of SIZES those that some pool reaches.
+    """The sizes to report: those asked for, or of POOL_SIZES those that some pool reaches.
 
     Raises DataError for a prompt whose completions have no correctness, UsageError for a size beyond every pool.
     """
@@ -82,10 +82,10 @@ def check_pools(rankings: Sequence[Ranking], sizes: Sequence[int] | None) -> lis
             f"--best_of_n {max(sizes)} is more than the {largest} completions of the largest pool",
             hint="name sizes up to the pool",
         )
-    return sorted(set(sizes)) if sizes else [n for n in SIZES if n <= largest]
+    return sorted(set(sizes)) if sizes else [n for n in POOL_SIZES if n <= largest]
 
 
-def score(model: RewardModel | ProcessRewardModel, rankings: Sequence[Ranking]) -> list[list[float | None]]:
+def score_pools(model: RewardModel | ProcessRewardModel, rankings: Sequence[Ranking]) -> list[list[float | None]]:
     """The reward of every completion, [prompts][pool], from an outcome or a process reward model."""
     conversations = [(r.prompt, completion, r.tools, r.origin) for r in rankings for completion in r.completions]
     rewards = iter(score_distinct(model, conversations))
@@ -93,7 +93,7 @@ def score(model: RewardModel | ProcessRewardModel, rankings: Sequence[Ranking]) 
     return [[next(rewards) for _ in ranking.completions] for ranking in rankings]
 
 
-def summarize(
+def summarize_pools(
     rankings: Sequence[Ranking], rewards: Sequence[Sequence[float | None]], sizes: Sequence[int], answers: Answers
 ) -> dict[str, Any]:
     """The curves and their 95 % intervals, clustered by prompt, as plain values that JSON can carry.
@@ -149,7 +149,7 @@ def _at(
     }
 
 
-DIAGNOSTICS: dict[str, Diagnostic] = {
+BEST_OF_N_DIAGNOSTICS: dict[str, Diagnostic] = {
     "worse_than_random": Diagnostic(
         lambda s: s["gain"]["high"] < 0,
         "best of {n}: {model[value]:.3f} is below random choice ({random[value]:.3f}); gain {gain[value]:+.3f} "
@@ -181,13 +181,13 @@ DIAGNOSTICS: dict[str, Diagnostic] = {
 """Of the largest n: its entry in the curve, over the summary."""
 
 
-def diagnose(summary: Summary) -> list[str]:
-    """The sentences of DIAGNOSTICS on a summary of `summarize`."""
-    return sentences({**summary, **summary["curve"][-1]}, DIAGNOSTICS)
+def diagnose_best_of_n(summary: Summary) -> list[str]:
+    """The sentences of BEST_OF_N_DIAGNOSTICS on a summary of `summarize_pools`."""
+    return sentences({**summary, **summary["curve"][-1]}, BEST_OF_N_DIAGNOSTICS)
 
 
-def show(summary: Summary, name: str) -> None:
-    """Print the curves of `summarize` on stderr: the model's, then what it is to be compared with."""
+def show_best_of_n(summary: Summary, name: str) -> None:
+    """Print the curves of `summarize_pools` on stderr: the model's, then what it is to be compared with."""
     table(
         f"{name}: accuracy of the best-scored of n, {summary['completions']} completions of {summary['prompts']} prompts, "
         f"{summary['mixed_prompts']} of which have correct and wrong ones",

@@ -8,6 +8,8 @@ from typing import Any
 
 from ..console import table
 
+SUBSET_ROWS = 30
+"""Rows of a table of subsets; the JSON has them all."""
 Summary = Mapping[str, Any]
 """What an evaluation found, as JSON carries it."""
 

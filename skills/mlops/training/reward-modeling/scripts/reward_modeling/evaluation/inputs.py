@@ -22,8 +22,8 @@ def prompt_keys(rows: Sequence[Comparison | Ranking | Solution]) -> list[str]:
 
 
 def source_of(row: Comparison | Ranking | Solution) -> dict[str, Any]:
-    """What a row of results says of where it comes from: metadata, id and origin."""
-    return {**row.metadata, "id": row.id, "origin": str(row.origin) if row.origin else None}
+    """What a row of results says of where it comes from. Its metadata are added by `with_metadata`."""
+    return {"id": row.id, "origin": str(row.origin) if row.origin else None}
 
 
 def answer_length(completion: Sequence[Message]) -> int:

@@ -113,7 +113,7 @@ class Fit:
             return None
 
 
-def fit(kls: Sequence[float], rewards: Sequence[float], form: str, start: float) -> Fit | None:
+def fit_curve(kls: Sequence[float], rewards: Sequence[float], form: str, start: float) -> Fit | None:
     """Least squares of R(d) = rewards - start. None with fewer than three points of different KL above zero.
 
     Both forms are linear in alpha and beta, so the fit is exact; with two points it would pass through both and say
@@ -178,7 +178,9 @@ def study(points: Sequence[Point], form: str, name: str = "") -> Study:
             hint="add a row with kl 0 (or n 1): the curves are measured from there",
         )
     fits = [
-        fit([point.kl for point in points], [getattr(point, key) for point in points], form, getattr(points[0], key))
+        fit_curve(
+            [point.kl for point in points], [getattr(point, key) for point in points], form, getattr(points[0], key)
+        )
         for key in ("proxy", "gold")
     ]
     return Study(name, form, points, *fits)
@@ -227,7 +229,7 @@ def _finite(value: Any, name: str, where: str) -> float:
     return float(value)
 
 
-def show(studies: Sequence[Study]) -> None:
+def show_studies(studies: Sequence[Study]) -> None:
     """A table of every point with the fitted gold, and one of the fits, on stderr."""
     rows = [
         [one.name, point.n, point.kl, point.proxy, point.gold, one.gold(point.kl) if one.gold else None]

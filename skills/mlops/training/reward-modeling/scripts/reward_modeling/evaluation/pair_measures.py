@@ -1,4 +1,4 @@
-"""Rewards of labelled pairs -> numbers with error bars. Pure functions on arrays; `summarize` calls them all.
+"""Rewards of labelled pairs -> numbers with error bars. Pure functions on arrays; `summarize_pairs` calls them all.
 
 One pair is one comparison: `chosen` is the answer that people preferred. Ties count half. Arrays of shape [pairs] hold
 one value a pair; pairs of one prompt share a group (`intervals`).
@@ -182,7 +182,7 @@ def _subset_names(subsets: Sequence[Any]) -> list[str]:
     return [NO_SUBSET if name is None else str(name) for name in subsets]
 
 
-def compare(outcomes_a, outcomes_b, groups: Groups = None, weights=None) -> dict[str, Any]:
+def compare_outcomes(outcomes_a, outcomes_b, groups: Groups = None, weights=None) -> dict[str, Any]:
     """Two models on the same pairs: who is more often right, and could it be chance?
 
     accuracy_a, accuracy_b, difference (a - b): estimates. Counts of pairs, which sum to n_pairs: both_right,
@@ -218,7 +218,7 @@ def _sign_test(first: int, second: int) -> float:
     return float(stats.binomtest(first, first + second, 0.5).pvalue) if first + second else 1.0
 
 
-def summarize(
+def summarize_pairs(
     chosen, rejected, chosen_lengths, rejected_lengths, groups: Groups = None, subsets=None, weights=None
 ) -> dict[str, Any]:
     """Every number above for one model, as plain Python values that JSON can carry.

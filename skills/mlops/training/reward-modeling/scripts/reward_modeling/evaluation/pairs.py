@@ -1,8 +1,8 @@
 """Evaluate a reward model on labelled comparisons: measures, diagnostics and tables.
 
-evaluation = evaluate(model, pairs)       both sides scored, then counted by `pair_measures.summarize`
-show(evaluation.summary, "mine")          tables on stderr
-diagnose(evaluation.summary)              a sentence for each thing worth knowing
+evaluation = evaluate_pairs(model, pairs)       both sides scored, then counted by `pair_measures.summarize_pairs`
+show_pairs(evaluation.summary, "mine")          tables on stderr
+diagnose_pairs(evaluation.summary)              a sentence for each thing worth knowing
 """
 
 from __future__ import annotations
@@ -15,26 +15,26 @@ import numpy as np
 
 from .. import console
 from ..console import DataError
+from ..metadata import with_metadata
 from ..records import Comparison
 from . import pair_measures
-from .diagnostics import Diagnostic, Summary, estimates_table, sentences
+from .diagnostics import SUBSET_ROWS, Diagnostic, Summary, estimates_table, sentences
 from .inputs import answer_length, prompt_keys, score_distinct, source_of, subsets
 
 if TYPE_CHECKING:
     from ..scoring import RewardModel
 
 STATISTICS_SAMPLE = 256
-SUBSET_ROWS = 30
 STRONG_CORRELATION = 0.5
 LARGE_ECE = 0.1
 MANY_TIES = 0.05
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class PairEvaluation:
     """What a reward model made of labelled comparisons.
 
-    chosen, rejected: [n] raw rewards of the pairs both of whose sides got one. summary: see `pair_measures.summarize`.
+    chosen, rejected: [n] raw rewards of the pairs both of whose sides got one. summary: see `pair_measures.summarize_pairs`.
     scored: every pair in input order with both rewards, None where the over-length policy left a side out.
     """
 
@@ -46,12 +46,14 @@ class Evaluation:
     def rows(self) -> list[dict[str, Any]]:
         """One JSON row for each pair of the input: where it came from, its metadata and both rewards."""
         return [
-            {**source_of(pair), "reward_chosen": chosen, "reward_rejected": rejected}
+            with_metadata({**source_of(pair), "reward_chosen": chosen, "reward_rejected": rejected}, pair.metadata)
             for pair, chosen, rejected in self.scored
         ]
 
 
-def evaluate(model: RewardModel, comparisons: Sequence[Comparison], *, subset_column: str | None = None) -> Evaluation:
+def evaluate_pairs(
+    model: RewardModel, comparisons: Sequence[Comparison], *, subset_column: str | None = None
+) -> PairEvaluation:
     """Score every pair and summarize. Identical conversations are computed once.
 
     Pairs of which the over-length policy leaves out a side are counted in `summary["not_scored"]`. Raises DataError
@@ -70,7 +72,7 @@ def evaluate(model: RewardModel, comparisons: Sequence[Comparison], *, subset_co
         )
     pairs = [pair for pair, _, _ in kept]
     chosen, rejected = np.array([c for _, c, _ in kept]), np.array([r for _, _, r in kept])
-    summary = pair_measures.summarize(
+    summary = pair_measures.summarize_pairs(
         chosen,
         rejected,
         chosen_lengths=[answer_length(pair.chosen) for pair in pairs],
@@ -82,11 +84,11 @@ def evaluate(model: RewardModel, comparisons: Sequence[Comparison], *, subset_co
     summary["not_scored"] = len(comparisons) - len(kept)
     summary |= {name: model.renderer.counts[name] - before.get(name, 0) for name in ("truncated", "not_rendered")}
     model.warn_of_losses(before)
-    return Evaluation(chosen, rejected, summary, scored)
+    return PairEvaluation(chosen, rejected, summary, scored)
 
 
-def compare(first: Evaluation, second: Evaluation) -> dict[str, Any]:
-    """Two models on the pairs that both could score: see `pair_measures.compare`. Both must have evaluated the same pairs."""
+def compare_models(first: PairEvaluation, second: PairEvaluation) -> dict[str, Any]:
+    """Two models on the pairs that both could score: see `pair_measures.compare_outcomes`. Both must have evaluated the same pairs."""
     both = zip(first.scored, second.scored, strict=True)
     shared = [(pair, a, b) for (pair, *a), (_, *b) in both if None not in (*a, *b)]
     if not shared:
@@ -94,7 +96,7 @@ def compare(first: Evaluation, second: Evaluation) -> dict[str, Any]:
             "no pair was scored by both models", hint="raise --max_length, or choose --overlong truncate_left"
         )
     pairs, *rewards = zip(*shared, strict=True)
-    return pair_measures.compare(
+    return pair_measures.compare_outcomes(
         *(pair_measures.pair_outcomes(*np.transpose(of_model)) for of_model in rewards),
         groups=prompt_keys(pairs),
         weights=[pair.weight for pair in pairs],
@@ -102,12 +104,12 @@ def compare(first: Evaluation, second: Evaluation) -> dict[str, Any]:
 
 
 def reward_statistics(
-    model: RewardModel, evaluation: Evaluation | None, training_pairs: Sequence[Comparison]
+    model: RewardModel, evaluation: PairEvaluation | None, training_pairs: Sequence[Comparison]
 ) -> dict[str, Any]:
     """Mean and standard deviation of the rewards of held-out answers, or of some training answers when none are held out."""
     source = "held-out pairs"
     if evaluation is None:
-        evaluation, source = evaluate(model, training_pairs[:STATISTICS_SAMPLE]), "training pairs"
+        evaluation, source = evaluate_pairs(model, training_pairs[:STATISTICS_SAMPLE]), "training pairs"
     rewards = np.concatenate([evaluation.chosen, evaluation.rejected])
     return {"mean": float(rewards.mean()), "std": float(rewards.std()), "n": len(rewards), "from": source}
 
@@ -121,7 +123,7 @@ def _strong(estimate: dict[str, Any] | None) -> bool:
     return estimate is not None and abs(estimate["value"]) > STRONG_CORRELATION
 
 
-DIAGNOSTICS: dict[str, Diagnostic] = {
+PAIR_DIAGNOSTICS: dict[str, Diagnostic] = {
     "chance": Diagnostic(
         lambda s: s["accuracy"]["low"] <= 0.5 <= s["accuracy"]["high"],
         "accuracy {accuracy[value]:.3f} [{accuracy[low]:.3f}, {accuracy[high]:.3f}] is not distinguishable from chance",
@@ -171,12 +173,12 @@ DIAGNOSTICS: dict[str, Diagnostic] = {
 }
 
 
-def diagnose(summary: Summary) -> list[str]:
-    return sentences(summary, DIAGNOSTICS)
+def diagnose_pairs(summary: Summary) -> list[str]:
+    return sentences(summary, PAIR_DIAGNOSTICS)
 
 
-def show(summary: Summary, title: str) -> None:
-    """Print a summary on stderr: headline, calibration, length, subsets. The sentences of `diagnose` are not printed."""
+def show_pairs(summary: Summary, title: str) -> None:
+    """Print a summary on stderr: headline, calibration, length, subsets. The sentences of `diagnose_pairs` are not printed."""
     length = summary["length"]
     headline = {
         "accuracy": summary["accuracy"],
@@ -199,7 +201,7 @@ def show(summary: Summary, title: str) -> None:
 
 
 def show_comparison(comparison: dict[str, Any], first: str, second: str) -> None:
-    """Print what `pair_measures.compare` found about two models on the same pairs, on stderr."""
+    """Print what `pair_measures.compare_outcomes` found about two models on the same pairs, on stderr."""
     rows = {
         f"A: {first}": comparison["accuracy_a"],
         f"B: {second}": comparison["accuracy_b"],

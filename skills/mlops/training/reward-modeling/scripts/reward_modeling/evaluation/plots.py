@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Those of Okabe and Ito, which the color-blind can tell apart too."""
 STYLES = {"line": {"linestyle": "-"}, "dashed": {"linestyle": "--"}, "dots": {"linestyle": "", "marker": "."}}
 PANEL = (4.4, 3.2)
@@ -42,7 +42,7 @@ SETTINGS = {
 
 @dataclass(frozen=True)
 class Series:
-    """Points (x, y) under one name, "" for none. style: in STYLES; color: a place in COLORS, else that of the series."""
+    """Points (x, y) under one name, "" for none. style: in STYLES; color: a place in PALETTE, else that of the series."""
 
     name: str
     points: Sequence[tuple[float, float]]
@@ -60,7 +60,7 @@ class Panel:
     series: Sequence[Series] = ()
 
 
-def draw(panels: Sequence[Panel]) -> Figure:
+def draw_panels(panels: Sequence[Panel]) -> Figure:
     """The panels, two in a row. Points that are not finite are left out."""
     import matplotlib
     from matplotlib.figure import Figure
@@ -78,7 +78,7 @@ def _draw_panel(axis: Axes, panel: Panel) -> None:
     for number, series in enumerate(panel.series):
         points = [(x, y) for x, y in series.points if abs(x) < LARGEST and abs(y) < LARGEST]  # False for NaN
         style = STYLES["dots" if len(points) < 2 else series.style]
-        color = COLORS[(number if series.color is None else series.color) % len(COLORS)]
+        color = PALETTE[(number if series.color is None else series.color) % len(PALETTE)]
         (drawn,) = axis.plot([x for x, _ in points], [y for _, y in points], color=color, **style)
         if series.name:
             named[drawn] = series.name
@@ -88,7 +88,7 @@ def _draw_panel(axis: Axes, panel: Panel) -> None:
 
 
 def svg(panels: Sequence[Panel]) -> str:
-    return text_of(draw(panels))
+    return text_of(draw_panels(panels))
 
 
 def text_of(figure: Figure) -> str:

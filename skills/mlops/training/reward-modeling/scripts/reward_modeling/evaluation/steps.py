@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ..console import DataError, log, progress, table
+from ..metadata import with_metadata
 from ..process import step_rewards
 from ..records import Solution, split_by_prompt
-from .diagnostics import Diagnostic, Summary, estimates_table, sentences, values
+from .diagnostics import SUBSET_ROWS, Diagnostic, Summary, estimates_table, sentences, values
 from .inputs import source_of, subsets
 from .step_measures import (
     FIXED,
@@ -32,8 +33,7 @@ from .step_measures import (
 if TYPE_CHECKING:
     from ..process import ProcessRewardModel
 
-SUBSET_COLUMNS = ("subject", "subset", "category", "domain", "source", "task", "generator", "tranche")
-SUBSET_ROWS = 30
+STEP_SUBSET_COLUMNS = ("subject", "subset", "category", "domain", "source", "task", "generator", "tranche")
 
 
 def halves(solutions: Sequence[Solution]) -> np.ndarray:
@@ -74,28 +74,28 @@ BASELINES: dict[str, Baseline] = {
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """summary: see `evaluate`. rows: one JSON row a solution."""
+class StepEvaluation:
+    """summary: see `evaluate_steps`. rows: one JSON row a solution."""
 
     summary: dict[str, Any]
     rows: list[dict[str, Any]]
 
 
-def score(model: ProcessRewardModel, solutions: Sequence[Solution]) -> list[list[float | None]]:
+def score_steps(model: ProcessRewardModel, solutions: Sequence[Solution]) -> list[list[float | None]]:
     """[solutions][steps] the probability that each step is correct, None for what the over-length policy left out."""
     with progress("scoring", len(solutions)) as advance:
         scored = model.score_solutions([(s.prompt, s.steps, s.origin) for s in solutions], advance)
     return [step_rewards(solution.steps, row) for row, solution in zip(scored, solutions, strict=True)]
 
 
-def evaluate(
+def evaluate_steps(
     model: ProcessRewardModel,
     solutions: Sequence[Solution],
     *,
     threshold: float | None = None,
     threshold_data: Sequence[Solution] | None = None,
     subset_column: str | None = None,
-) -> Evaluation:
+) -> StepEvaluation:
     """Score every step and summarize.
 
     threshold: a fixed one; threshold_data: solutions to choose it on; neither: halves of the prompts, see `cross_fitted`.
@@ -103,12 +103,12 @@ def evaluate(
     {name: measures}, on the same steps. Raises DataError without labels or with labels of one kind only to choose on.
     """
     before = dict(model.renderer.counts)
-    scores = score(model, solutions)
+    scores = score_steps(model, solutions)
     model.warn_of_losses(before)
     data = labelled_steps(solutions, scores)
     choose, chosen_on = _chooser(model, solutions, threshold, threshold_data)
     thresholds = choose(data, None)
-    names = subsets(solutions, subset_column, SUBSET_COLUMNS)
+    names = subsets(solutions, subset_column, STEP_SUBSET_COLUMNS)
     summary = {
         "n_solutions": len(solutions),
         "n_prompts": int(data.groups.max()) + 1,
@@ -125,17 +125,20 @@ def evaluate(
     }
     flags = first_flagged(data, data.scores < thresholds[data.owner])
     rows = [
-        {
-            **source_of(solution),
-            "labels": solution.labels,
-            "step_rewards": row,
-            "threshold": float(at),
-            "first_flagged": int(flag),
-            "first_error": None if error == UNKNOWN else int(error),
-        }
+        with_metadata(
+            {
+                **source_of(solution),
+                "labels": solution.labels,
+                "step_rewards": row,
+                "threshold": float(at),
+                "first_flagged": int(flag),
+                "first_error": None if error == UNKNOWN else int(error),
+            },
+            solution.metadata,
+        )
         for solution, row, at, flag, error in zip(solutions, scores, thresholds, flags, data.first_error, strict=True)
     ]
-    return Evaluation(summary, rows)
+    return StepEvaluation(summary, rows)
 
 
 Choose = Callable[[LabelledSteps, Baseline | None], np.ndarray]
@@ -169,7 +172,7 @@ def _chooser(
     if others is None:
         sizes = f"{int((~half).sum())} and {int(half.sum())} solutions"
         return by_halves, f"halves of the prompts by hash ({sizes}), each on the other"
-    of_others = score(model, others)
+    of_others = score_steps(model, others)
     return on_others, f"{len(others)} solutions of other data"
 
 
@@ -216,10 +219,10 @@ def _best_baseline(summary: Summary, measure: str) -> Summary | None:
     if not found:
         return None
     name = max(found, key=lambda name: found[name]["value"])
-    return {"name": _words(name), **found[name]}
+    return {"name": _spelled(name), **found[name]}
 
 
-def _words(name: str) -> str:
+def _spelled(name: str) -> str:
     """A baseline's key in the JSON, as people read it and as a narrow table can wrap it."""
     return name.replace("_", " ")
 
@@ -241,7 +244,7 @@ def _no_better_flags(measure: str) -> Diagnostic:
     )
 
 
-DIAGNOSTICS: dict[str, Diagnostic] = {
+STEP_DIAGNOSTICS: dict[str, Diagnostic] = {
     "blind": Diagnostic(
         lambda s: s["auroc"] and s["auroc"]["low"] <= 0.5 <= s["auroc"]["high"],
         "AUROC {auroc[value]:.3f} [{auroc[low]:.3f}, {auroc[high]:.3f}]: wrong steps are not told from correct ones better "
@@ -275,17 +278,19 @@ DIAGNOSTICS: dict[str, Diagnostic] = {
         "raise --max_length if steps did not fit ({not_scored_steps} of them)",
     ),
 }
-"""Over a summary with what `diagnose` adds."""
+"""Over a summary with what `diagnose_steps` adds."""
 
 
-def diagnose(summary: Summary) -> list[str]:
-    """The sentences of DIAGNOSTICS on a summary of `evaluate`."""
+def diagnose_steps(summary: Summary) -> list[str]:
+    """The sentences of STEP_DIAGNOSTICS on a summary of `evaluate_steps`."""
     best = {measure: _best_baseline(summary, measure) for measure in ("auroc", "f1", "processbench_f1")}
-    return sentences({**summary, "best": best, "wrong_way": _wrong_way(summary["baselines"].values())}, DIAGNOSTICS)
+    return sentences(
+        {**summary, "best": best, "wrong_way": _wrong_way(summary["baselines"].values())}, STEP_DIAGNOSTICS
+    )
 
 
-def show(summary: Summary, name: str) -> None:
-    """Print a summary of `evaluate` on stderr: measures, baselines, subsets. The sentences of `diagnose` are not printed."""
+def show_steps(summary: Summary, name: str) -> None:
+    """Print a summary of `evaluate_steps` on stderr: measures, baselines, subsets. The sentences of `diagnose_steps` are not printed."""
     title = (
         f"{name}: {summary['n_steps']} labelled steps ({summary['wrong_steps']} wrong) of {summary['n_solutions']} "
         f"solutions ({summary['erroneous_solutions']} with an error), {summary['n_prompts']} prompts"
@@ -293,7 +298,9 @@ def show(summary: Summary, name: str) -> None:
     estimates_table(title, {label: summary[key] for key, label in MEASURES.items()})
     at = ", ".join(f"{value:.4f}" for value in summary["threshold"]["values"])
     log(f"threshold {at}: {summary['threshold']['chosen_on']}")
-    _measures_of("baselines", {"the model": summary, **{_words(key): one for key, one in summary["baselines"].items()}})
+    _measures_of(
+        "baselines", {"the model": summary, **{_spelled(key): one for key, one in summary["baselines"].items()}}
+    )
     if summary["subsets"]:
         shown = dict(list(summary["subsets"].items())[:SUBSET_ROWS])
         _measures_of("subsets", shown)

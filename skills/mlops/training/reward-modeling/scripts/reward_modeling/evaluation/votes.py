@@ -95,7 +95,7 @@ def find_answers(rankings: Sequence[Ranking], *, column: str | None = None, patt
         return Answers([_column_answers(ranking, column) for ranking in rankings], f"the column {column}")
     if pattern is not None:
         _check_pattern(pattern)
-    found = [[final_answer(_text(completion), pattern) for completion in r.completions] for r in rankings]
+    found = [[final_answer(_text_of(completion), pattern) for completion in r.completions] for r in rankings]
     share = float(np.mean([answer is not None for answers in found for answer in answers]))
     if share < ENOUGH_ANSWERS:
         return Answers(None, f"only {share:.1%} of the completions state a final answer that could be compared")
@@ -123,5 +123,5 @@ def _column_answers(ranking: Ranking, column: str) -> list[str | None]:
     return [None if answer is None else comparable(answer) for answer in answers]
 
 
-def _text(completion: Sequence[Message]) -> str:
+def _text_of(completion: Sequence[Message]) -> str:
     return "\n".join(message.get("content") or "" for message in completion)

@@ -5,7 +5,7 @@ TRL's trainers run the loop. What this module adds, each for one reason that a t
 - `_tokenize_prompts`: prompts are rendered by the policy's own contract, as in PPO, so a system prompt that its template
   refuses is folded into the first turn, and special tokens are written once.
 - `compute_loss`: a loss that is no number ends the run, with its step named, instead of a policy of NaN.
-- `RewardFunction`: completions are turned back into messages from their ids and scored by `rewards.Rewards`. TRL's own
+- `RewardFunction`: completions are turned back into messages from their ids and scored by `scoring.Rewards`. TRL's own
   reward models score a whole batch in one forward pass, never truncate, stay in training mode and share a name.
 """
 
@@ -22,10 +22,11 @@ from transformers import TrainerCallback
 from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 
 from ..console import ModelError, RunError, UsageError, log, to_json, write_whole
+from ..precision import precision
 from ..scoring import Rewards
 from . import resuming, runs
 from .policy import Policy, Prompt
-from .runs import first_and_last_tenth
+from .runs import start_and_end
 
 
 @dataclass(frozen=True)
@@ -118,16 +119,18 @@ def make_config(
     """
     entry = ALGORITHMS[algorithm]
     defaults = {
-        **runs.precision(fields),
         **entry.defaults,
         **({"learning_rate": LORA_LEARNING_RATE} if lora else {}),
         "gradient_checkpointing": parameters >= runs.CHECKPOINT_ACTIVATIONS_FROM,
         "logging_steps": 1,
+        "logging_first_step": True,  # alone: these answers are the untrained policy's
         "save_total_limit": 2,
         "disable_dropout": True,
     }
     try:
-        config = entry.config(output_dir=output_dir, seed=seed, remove_unused_columns=False, **{**defaults, **fields})
+        config = entry.config(
+            output_dir=output_dir, seed=seed, remove_unused_columns=False, **{**defaults, **fields, **precision(fields)}
+        )
     except (ValueError, TypeError) as error:
         raise UsageError(f"the trainer refuses these settings: {error}") from error
     notes = [f"{name} {value} ({entry.why})" for name, value in entry.defaults.items() if name not in fields]
@@ -277,9 +280,9 @@ def train(trainer: Any, policy: Policy, resume: str | None) -> dict[str, Any]:
 
 
 def summarise(history: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
-    """Means over the first and the last tenth of the steps that wrote answers."""
+    """The first step, whose answers the untrained policy wrote, and means over the last tenth of those that wrote some."""
     names = ("reward", "reward_std", "kl", "entropy", "completions/mean_length", "completions/clipped_ratio")
-    return first_and_last_tenth([entry for entry in history if "reward" in entry], names)
+    return start_and_end([entry for entry in history if "reward" in entry], names)
 
 
 PANELS = {

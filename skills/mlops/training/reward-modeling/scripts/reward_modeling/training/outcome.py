@@ -33,7 +33,7 @@ from ..packing import pack_together, right_padded
 from ..records import Comparison
 from ..rendering import Renderer
 from .resuming import run_identity, start_run
-from .runs import check_finite, run
+from .runs import check_finite, run, settle_refused
 
 PAIR_FIELDS = ("chosen", "rejected", "margin", "weight")
 
@@ -206,28 +206,36 @@ class Rows:
 
 
 def render_comparisons(
-    comparisons: Sequence[Comparison], renderer: Renderer, chunk: int = 1024, *, called: str = "pair"
+    comparisons: Sequence[Comparison],
+    renderer: Renderer,
+    chunk: int = 1024,
+    *,
+    called: str = "pair",
+    drop_refused: bool = False,
 ) -> Rows:
     """Render comparisons into rows of token ids, one row for each prompt of a ranking and one for each other pair.
 
     A pair is left out, and counted, when the over-length policy leaves out one of its sides, or when truncation made
-    both sides the same (it would teach nothing). Raises DataError when no pair is left; `called` names one there.
+    both sides the same (it would teach nothing), and with `drop_refused` when a side cannot be rendered. Raises DataError for
+    all that cannot be rendered together otherwise, and when no pair is left; `called` names one there.
     """
     groups: dict[Any, list[Comparison]] = defaultdict(list)
     for place, pair in enumerate(comparisons):
-        groups[pair.origin if pair.weight != 1.0 and pair.origin else place].append(pair)
+        groups[(pair.origin, id(pair.prompt)) if pair.weight != 1.0 and pair.origin else place].append(pair)
     counts = {
         "pairs": len(comparisons),
         "dropped_over_length": 0,
         "identical_after_truncation": 0,
         "truncated_sides": 0,
     }
-    rows, kept = [], []
+    rows, kept, refused, before = [], [], [], _rendered(renderer)
     ordered = list(groups.values())
     for start in range(0, len(ordered), chunk):
-        for row, pairs in _render_groups(ordered[start : start + chunk], renderer, counts):
+        for row, pairs in _render_groups(ordered[start : start + chunk], renderer, counts, refused):
             rows.append(row)
             kept += pairs
+    if refused:
+        settle_refused(refused, _rendered(renderer) - before, f"{counts['dropped_refused']} {called}s", drop_refused)
     if not rows:
         raise DataError(
             f"no {called} is left of {len(comparisons)}: {counts['dropped_over_length']} are longer than {renderer.max_length} tokens",
@@ -237,7 +245,11 @@ def render_comparisons(
     return Rows(Dataset.from_list(rows), kept, counts)
 
 
-def _render_groups(groups: list[list[Comparison]], renderer: Renderer, counts: dict[str, int]):
+def _rendered(renderer: Renderer) -> int:
+    return renderer.counts["rendered"] + renderer.counts["refused"]
+
+
+def _render_groups(groups: list[list[Comparison]], renderer: Renderer, counts: dict[str, int], refused: list):
     """(row, pairs kept) for each group that has a pair left. Each distinct completion of a group is rendered once."""
     conversations, where_is = [], {}
     for g, group in enumerate(groups):
@@ -247,7 +259,10 @@ def _render_groups(groups: list[list[Comparison]], renderer: Renderer, counts: d
                 if key not in where_is:
                     where_is[key] = len(conversations)
                     conversations.append((pair.prompt, completion, pair.tools, pair.origin))
-    rendered = renderer.render_all(conversations)
+    faults: list[tuple[int, DataError]] = []
+    rendered = renderer.render_all(conversations, faults)
+    lost = {place for place, _ in faults}
+    refused += faults
     for g, group in enumerate(groups):
         row: dict[str, list] = {"sequences": [], "chosen": [], "rejected": [], "margin": [], "weight": []}
         places: dict[int, int] = {}
@@ -257,6 +272,9 @@ def _render_groups(groups: list[list[Comparison]], renderer: Renderer, counts: d
                 where_is[(g, json.dumps(side, sort_keys=True, default=str))] for side in (pair.chosen, pair.rejected)
             ]
             chosen, rejected = (rendered[side] for side in sides)
+            if not lost.isdisjoint(sides):
+                counts["dropped_refused"] = counts.get("dropped_refused", 0) + 1
+                continue
             if chosen is None or rejected is None:
                 counts["dropped_over_length"] += 1
                 continue

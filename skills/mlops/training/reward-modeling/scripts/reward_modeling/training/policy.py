@@ -27,7 +27,7 @@ from ..console import DataError, ModelError, UsageError, log, progress, to_json,
 from ..lengths import positions
 from ..output_folder import staged
 from ..records import Message, Ranking
-from ..rendering import Renderer
+from ..rendering import Renderer, refused_together
 from . import runs
 from .runs import without_dropout
 
@@ -167,6 +167,7 @@ class Prompt:
 
 def read_prompts(args: Any, split: str | None, sources: list[str] | None = None) -> list[Ranking]:
     """The prompts of the data that the flags of `arguments.add_dataset_arguments` name, as records."""
+    from ..audit import warn_of_templates
     from ..records import load
 
     records = load(
@@ -178,7 +179,17 @@ def read_prompts(args: Any, split: str | None, sources: list[str] | None = None)
         kind="prompts",
     )
     log(f"{len(records.rows)} rows of format {records.format}")
+    warn_of_templates(records.rows)
     return records.rows
+
+
+def new_tokens(policy: Policy, given: int | None, default: int, flag: str) -> int:
+    """The longest answer in tokens: as given, else the default, or half the context of a policy too small for it."""
+    if given is not None or policy.context is None or 2 * default <= policy.context:
+        return default if given is None else given
+    half = max(1, policy.context // 2)
+    log(f"{flag} {half}: half of the {policy.context} tokens that the policy reads (otherwise {default})")
+    return half
 
 
 def render_prompts(
@@ -201,7 +212,15 @@ def render_prompts(
             f"{limit} {max_new_tokens} leaves no room for a prompt: the policy reads {policy.context} tokens"
         )
     longest = min(filter(None, (longest, room)), default=None)
-    prompts = [Prompt(policy.prompt_ids(r.prompt, r.tools, r.origin), r.prompt, r.tools) for r in records]
+    prompts, refused = [], []
+    for place, record in enumerate(records):
+        try:
+            ids = policy.prompt_ids(record.prompt, record.tools, record.origin)
+            prompts.append(Prompt(ids, record.prompt, record.tools))
+        except DataError as error:
+            refused.append((place, error))
+    if refused:
+        raise refused_together(refused, len(records))
     over = [place for place, prompt in enumerate(prompts) if longest is not None and len(prompt.ids) > longest]
     if over and (overlong == "error" or len(over) == len(prompts)):
         first = over[0]

@@ -39,7 +39,7 @@ from ..console import RunError, log, to_json, warn
 from ..records import Message
 from . import resuming
 from .policy import ActorCritic, Policy, Prompt, answer_logits, joined, log_probs_and_entropy, reference_of, sample
-from .runs import RunLog, concerns, first_and_last_tenth
+from .runs import RunLog, concerns, start_and_end
 
 EXPLODED = 10.0
 """KL in nats per token at which a run is stopped: by then the policy writes what the reference finds impossible."""
@@ -517,7 +517,7 @@ class PPO:
 
     def _summary(self, stopped: str | None) -> dict[str, Any]:
         history = self.log.entries
-        ends = first_and_last_tenth(history, ("reward", "kl", "length", "eos_rate"))
+        ends = start_and_end(history, ("reward", "kl", "length", "eos_rate"))
         warnings = concerns(ends["beginning"], ends["end"], self.settings.warn_kl)
         for warning in warnings:
             warn(warning)

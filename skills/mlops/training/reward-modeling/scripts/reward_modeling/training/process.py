@@ -21,7 +21,7 @@ from ..packing import right_padded
 from ..records import Solution
 from ..step_rendering import StepRenderer, supervised_text
 from .resuming import run_identity, start_run
-from .runs import check_finite, run, without_dropout
+from .runs import check_finite, run, settle_refused, without_dropout
 
 IGNORED = -100.0
 """The label of a token at which no step is scored."""
@@ -51,22 +51,23 @@ def render_solutions(
     steps_per_solution: int | None = None,
     seed: int = 42,
     chunk: int = 1024,
+    drop_refused: bool = False,
 ) -> StepRows:
     """Render labelled solutions. What stands behind the last labelled step is left out, since nothing is learned from it.
 
     last_step_only: use the last label of each solution that fits. steps_per_solution: use at most so many of its labels,
-    drawn at random with this seed. Every solution, step and label that is not used is counted. Raises DataError when
-    nothing is left.
+    drawn at random with this seed. drop_refused: leave out solutions that cannot be rendered. Every solution, step and label
+    that is not used is counted. Raises DataError for those that cannot be rendered otherwise, and when nothing is left.
     """
     before = dict(renderer.counts)
     counts = {"solutions": len(solutions), "solutions_used": 0, "rows": 0, "steps": 0}
     counts |= {"steps_unlabelled": 0, "labels_not_drawn": 0, "labels_used": 0, "correct_steps": 0}
-    rows, kept = [], []
+    rows, kept, refused = [], [], []
     for start in range(0, len(solutions), chunk):
         part = solutions[start : start + chunk]
         judged = [max(i for i, label in enumerate(one.labels, 1) if label is not None) for one in part]
         rendered = renderer.render_all(
-            [(one.prompt, one.steps[:end], one.origin) for one, end in zip(part, judged, strict=True)]
+            [(one.prompt, one.steps[:end], one.origin) for one, end in zip(part, judged, strict=True)], refused
         )
         for number, (one, solution) in enumerate(zip(part, rendered, strict=True), start):
             counts["steps"] += len(one.steps)
@@ -86,6 +87,9 @@ def render_solutions(
             kept.append(one)
             counts["labels_used"] += len(chosen)
             counts["correct_steps"] += sum(labels[place] >= 0.5 for place in chosen)
+    if refused:
+        settle_refused(refused, len(solutions), f"{len(refused)} solutions", drop_refused)
+        counts["dropped_refused"] = len(refused)
     if not rows:
         raise DataError(
             f"no labelled step is left of {len(solutions)} solutions: at most {renderer.max_length} tokens are read",
@@ -220,12 +224,12 @@ def step_metrics(prediction: Any) -> dict[str, float]:
 
 def step_statistics(scorer: Any, judgement: Any, training_solutions: Sequence[Solution]) -> dict[str, Any]:
     """Mean and standard deviation of the scores of held-out steps, or of some training steps when none are held out."""
-    from ..evaluation.steps import score
+    from ..evaluation.steps import score_steps
 
     if judgement is not None:
         source, scores = "held-out steps", [row["step_rewards"] for row in judgement.rows]
     else:
-        source, scores = "training steps", score(scorer, training_solutions[:STATISTICS_SAMPLE])
+        source, scores = "training steps", score_steps(scorer, training_solutions[:STATISTICS_SAMPLE])
     values = torch.tensor([value for row in scores for value in row if value is not None])
     return {"mean": values.mean().item(), "std": values.std(correction=0).item(), "n": len(values), "from": source}
 

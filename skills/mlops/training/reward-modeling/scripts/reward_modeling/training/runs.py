@@ -9,15 +9,16 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import torch
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 
 from ..arguments import EVALUATE_ON
-from ..console import QUIET_SECONDS, RunError, UsageError, console, log, to_json, warn, write_whole
+from ..console import QUIET_SECONDS, DataError, RunError, UsageError, console, log, to_json, warn, write_whole
 from ..output_folder import discard_checkpoints
+from ..precision import precision
+from ..rendering import refused_together
 from . import resuming
 
 # ---- choices made for the user ------------------------------------------------------------------------------------
@@ -56,36 +57,23 @@ def default_arguments(parameters: int, lora: bool) -> tuple[dict[str, Any], str]
     return chosen, f"{parameters / 1e6:.1f}M parameters ({size.name}{', LoRA' if lora else ''})"
 
 
-def precision(given: Mapping[str, Any] = MappingProxyType({})) -> dict[str, bool]:
-    """bf16 autocast on a GPU that has it, fp16 on one that has not, fp32 on a CPU. Weights stay fp32.
-
-    given: the user's fields. Where they ask for one of both, neither is chosen here.
-    """
-    if not torch.cuda.is_available():
-        return {"bf16": False, "fp16": False, "use_cpu": not torch.backends.mps.is_available()}
-    asked = bool(given.get("bf16") or given.get("fp16"))
-    has_bf16 = torch.cuda.is_bf16_supported()
-    return {"bf16": has_bf16 and not asked, "fp16": not has_bf16 and not asked, "use_cpu": False}
-
-
 def trainer_config(
-    config_class: Any, args: Any, fields: dict[str, Any], model: Any, *, has_eval: bool, **own: Any
+    config_class: Any, args: Any, fields: dict[str, Any], parameters: int, *, has_eval: bool, **own: Any
 ) -> tuple[Any, str]:
     """The trainer's configuration: the user's fields over the defaults for this size and hardware, and their reason.
 
-    args: parsed flags of `arguments.add_training_arguments`. fields: trainer fields given by their own names. own: fields
-    that the script sets and nobody else. Raises UsageError when the trainer refuses them.
+    args: parsed flags of `arguments.add_size_arguments`. fields: trainer fields given by their own names. parameters: of
+    the model. own: fields that the script sets and nobody else. Raises UsageError when the trainer refuses them.
     """
     named = ("learning_rate", "per_device_train_batch_size", "num_train_epochs", "gradient_checkpointing", "bf16")
     fields = fields | {name: getattr(args, name) for name in named if getattr(args, name) is not None}
-    size, reason = default_arguments(model.num_parameters(), args.use_peft)
+    size, reason = default_arguments(parameters, args.use_peft)
     evaluation = {"eval_strategy": "epoch"}
     if args.eval_steps is not None:
         evaluation = {"eval_strategy": "steps", "eval_steps": args.eval_steps}
     batch = fields.get("per_device_train_batch_size") or size["per_device_train_batch_size"]
     defaults = {
         **size,
-        **precision(fields),
         **(evaluation if has_eval else {}),
         "lr_scheduler_type": "cosine",
         "warmup_steps": 0.05,
@@ -96,7 +84,7 @@ def trainer_config(
     }
     own |= {"output_dir": args.output_dir, "seed": args.seed, "remove_unused_columns": False}
     try:
-        config = config_class(**own, **{**defaults, **fields})
+        config = config_class(**own, **{**defaults, **fields, **precision(fields, parameters)})
     except (ValueError, TypeError) as error:
         raise UsageError(f"the trainer refuses these settings: {error}") from error
     if config.eval_strategy != "no" and not has_eval:
@@ -196,6 +184,16 @@ def without_dropout(model: torch.nn.Module) -> torch.nn.Module:
         if isinstance(getattr(module, "attention_dropout", None), float):  # used as a number, without a layer
             module.attention_dropout = 0.0
     return model
+
+
+def settle_refused(refused: list[tuple[int, DataError]], total: int, lost: str, drop: bool) -> None:
+    """What becomes of conversations that could not be rendered, of `total`: one DataError, or with `drop` a warning. lost: how
+    many rows are gone with them, in words."""
+    error = refused_together(sorted(refused, key=lambda fault: fault[0]), total)
+    if not drop:
+        hint = f"leave such rows out with --audit drop, or fix them: {error.hint}"
+        raise DataError(error.message, where=error.where, hint=hint)
+    warn(f"left out {lost}: {error.message}")
 
 
 def check_finite(loss: torch.Tensor, model: Any, state: Any) -> None:
@@ -398,7 +396,7 @@ def best_of_for(kl: float) -> float:
 
 
 def concerns(beginning: dict[str, float], end: dict[str, float], warn_kl: float) -> list[str]:
-    """One sentence for each sign that the reward was gamed, from the means of a run's beginning and end.
+    """One sentence for each sign that the reward was gamed, from the numbers of a run's beginning and end.
 
     The policy's own reward cannot tell: it rises while answers get worse (Gao et al. 2022, arXiv:2210.10760).
     """
@@ -420,17 +418,18 @@ def concerns(beginning: dict[str, float], end: dict[str, float], warn_kl: float)
     return found
 
 
-def first_and_last_tenth(history: Sequence[dict[str, Any]], names: Sequence[str]) -> dict[str, dict[str, float]]:
-    """Means of the named numbers over the `beginning` and the `end` of a run's log, a tenth of it each."""
-    tenth = max(1, len(history) // 10)
-    parts = {"beginning": history[:tenth], "end": history[-tenth:]}
+def start_and_end(history: Sequence[dict[str, Any]], names: Sequence[str]) -> dict[str, dict[str, float]]:
+    """The named numbers of a run's log: `beginning`, its first entry, whose answers the untrained policy wrote, and `end`,
+    means over its last tenth.
+    """
+    parts = {"beginning": history[:1], "end": history[-max(1, len(history) // 10) :]}
     return {
         end: {name: sum(entry[name] for entry in part) / len(part) for name in names if part and name in part[0]}
         for end, part in parts.items()
     }
 
 
-def draw(file: Path, history: Sequence[Mapping[str, float]], panels: Mapping[str, Sequence[str]]) -> None:
+def draw_run(file: Path, history: Sequence[Mapping[str, float]], panels: Mapping[str, Sequence[str]]) -> None:
     """The run as an SVG file, by step. panels: title -> the names of the numbers drawn together.
 
     Without matplotlib there is a warning and no file: the run, which is saved by then, is worth more than its picture.

@@ -1,0 +1,103 @@
+"""The precision of a run: what the processor computes itself, and one warning where it would have to emulate it.
+
+On a CPU without instructions for bf16 a bf16 matrix product takes 60 times as long as one in fp32 (AVX2: 2.3 against 141
+GFLOP/s), so nothing here chooses it there.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+from .console import warn
+
+INSTRUCTIONS = {
+    "bfloat16": ("amx_bf16", "avx512_bf16", "sve_bf16", "bf16"),
+    "float16": ("amx_fp16", "avx512_fp16", "fp16_arith"),
+}
+"""Precision -> the names in `torch.cpu.get_capabilities()` of which one is enough; the last ones are Arm's."""
+TOO_LOW = ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX2_VNNI_2", "AVX512_CORE", "AVX512_CORE_VNNI")
+"""Values of ONEDNN_MAX_CPU_ISA that switch all of them off; AVX512_CORE_BF16 leaves those of bf16 alone."""
+AUTOCAST = {"bf16": "bfloat16", "bf16_full_eval": "bfloat16", "fp16": "float16", "fp16_full_eval": "float16"}
+"""Fields of the trainers -> the precision that they ask for."""
+BF16_FROM = 10e6
+"""Parameters from which bf16 autocast pays on a CPU with AMX: 22M train 1.3 times as fast, 0.1M at a third of the speed."""
+
+
+def why_emulated(dtype: str) -> str | None:
+    """Why matrix products of this dtype are slow on this CPU, or None where it computes them itself."""
+    import torch
+
+    if dtype not in INSTRUCTIONS:
+        return None
+    has = torch.cpu.get_capabilities()
+    if not any(has.get(name) for name in INSTRUCTIONS[dtype]):
+        return f"this processor has no {dtype} instructions"
+    if not torch.backends.mkldnn.is_available():
+        return f"this build of PyTorch has no oneDNN, which uses the {dtype} instructions of a processor"
+    if has["architecture"].startswith("x86"):
+        limits = {"ONEDNN_MAX_CPU_ISA": os.environ.get("ONEDNN_MAX_CPU_ISA")}
+        limits["DNNL_MAX_CPU_ISA"] = os.environ.get("DNNL_MAX_CPU_ISA")
+        name = next((name for name, limit in limits.items() if limit), None)
+        limit = limits[name].upper() if name else ""
+        if limit in TOO_LOW or (limit, dtype) == ("AVX512_CORE_BF16", "float16"):
+            return f"{name}={limits[name]} switches the processor's {dtype} instructions off"
+        if not torch.backends.cpu.get_cpu_capability().startswith("AVX512"):
+            limit = os.environ.get("ATEN_CPU_CAPABILITY")
+            return f"ATEN_CPU_CAPABILITY={limit} switches the processor's {dtype} instructions off"
+    return None
+
+
+def asked_by(flags: Mapping[str, Any]) -> dict[str, str]:
+    """{flag as given: dtype} of the parsed flags of any script, those of the trainer included."""
+    asked = {f"--{name} {value}": value for name in ("dtype", "reward_dtype") if (value := flags.get(name))}
+    words = [*(flags.get("trainer_arguments") or []), *(["--bf16"] if flags.get("bf16") else [])]
+    for word, after in itertools.pairwise([*words, "--"]):
+        name, _, value = word.removeprefix("--").partition("=")
+        value = value or ("true" if after.startswith("--") else after)
+        if name in AUTOCAST and value.lower() in ("true", "t", "yes", "y", "1"):
+            asked[f"--{name} true"] = AUTOCAST[name]
+    return asked
+
+
+def warn_if_emulated(flags: Mapping[str, Any]) -> None:
+    """One warning for all parsed flags that ask for a precision which the CPU they run on emulates."""
+    asked = {flag: dtype for flag, dtype in asked_by(flags).items() if dtype != "float32"}
+    if not asked:
+        return
+    from .checkpoints import best_device
+
+    forced = "cpu" if "--use_cpu" in (flags.get("trainer_arguments") or []) else None
+    if not (flags.get("device") or forced or best_device()).startswith("cpu"):
+        return
+    if "--fp16 true" in asked:
+        warn("--fp16 true: float16 autocast needs a GPU, so the run is in float32: leave it out")
+        del asked["--fp16 true"]
+    reasons = {flag: reason for flag, dtype in asked.items() if (reason := why_emulated(dtype))}
+    if reasons:
+        named, why = " and ".join(reasons), "; ".join(dict.fromkeys(reasons.values()))
+        warn(f"{named}: {why}. It is emulated, which takes up to 60 times as long as float32: leave {named} out")
+
+
+def precision(given: Mapping[str, Any] = MappingProxyType({}), parameters: float = 0) -> dict[str, bool]:
+    """`bf16`, `fp16` and `use_cpu` of a training run; weights stay fp32.
+
+    On a GPU bf16 where it has it, otherwise fp16. On a CPU bf16 where it has the instructions and the model has BF16_FROM
+    parameters (0 for a policy, which is fp32 there), otherwise fp32. given: the user's fields, which win, but for fp16 on a CPU.
+    """
+    import torch
+
+    mps, cuda = torch.backends.mps.is_available(), torch.cuda.is_available()
+    on_cpu = bool(given.get("use_cpu")) or not (cuda or mps)
+    if on_cpu:
+        bf16, fp16 = parameters >= BF16_FROM and not why_emulated("bfloat16"), False
+    else:
+        bf16 = cuda and torch.cuda.is_bf16_supported()
+        fp16 = cuda and not bf16
+    asked = bool(given.get("bf16") or (given.get("fp16") and not on_cpu))
+    chosen = {"bf16": bf16 and not asked, "fp16": fp16 and not asked}
+    chosen |= {name: bool(given[name]) for name in chosen if given.get(name) is not None}
+    return {"bf16": chosen["bf16"], "fp16": chosen["fp16"] and not on_cpu, "use_cpu": on_cpu}
