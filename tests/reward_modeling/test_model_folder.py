@@ -369,6 +369,20 @@ def test_of_pickled_weights_only_tensors_are_read_and_that_is_said(outcome_model
     assert "weights_only" not in said and "trust" not in said
 
 
+@pytest.mark.parametrize("name", ["optimizer.pt", "scheduler.pt", "rng_state.pth"])
+def test_pickles_of_a_checkpoint_are_not_run_on_resuming(name, tiny, toy_file, tmp_path):
+    out = tmp_path / "out"
+    flags = ("--model_name_or_path", tiny("qwen2"), "--dataset_name", toy_file, "--output_dir", out)
+    flags += ("--max_steps", "2", "--save_steps", "1", "--per_device_train_batch_size", "2")
+    assert run_main("train.py", *flags).returncode == 0
+    foreign = tmp_path / "checkpoint-1"  # without a seal: it came from elsewhere
+    shutil.copytree(out / "checkpoint-1", foreign, ignore=shutil.ignore_patterns("checkpoint.json"))
+    torch.save({"state": Trace(tmp_path / "trace")}, foreign / name)
+    done = run_main("train.py", *flags, "--overwrite_output_dir", "--resume_from_checkpoint", foreign)
+    assert done.returncode in (4, 5) and not (tmp_path / "trace").exists(), done.stderr
+    assert "weights_only" not in done.stderr and "trust the source" not in done.stderr
+
+
 # ---- tokenizers ---------------------------------------------------------------------------------------------------
 
 

@@ -185,7 +185,7 @@ def own_code(path: str) -> list[str]:
 
 
 def _modules(classes: Any) -> list[str]:
-    """ "modeling_x.Model" -> modeling_x.py; "owner/name--modeling_x.Model" -> owner/name: modeling_x.py; lists alike."""
+    """The files behind "MODULE.CLASS", or behind "OWNER/NAME--MODULE.CLASS" of another repository; lists alike."""
     if isinstance(classes, list):
         return [file for entry in classes for file in _modules(entry)]
     if not isinstance(classes, str):
