@@ -100,15 +100,20 @@ def trl(models: Path, out: Path, episodes: int, seed: int) -> dict[str, Any]:
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
     from trl.experimental.ppo import PPOConfig, PPOTrainer
 
-    tokenizer = AutoTokenizer.from_pretrained(models / "policy", padding_side="left")
+    tokenizer = AutoTokenizer.from_pretrained(models / "policy", padding_side="left", trust_remote_code=False)
     rows = [json.loads(line) for line in (models / "prompts.jsonl").read_text(encoding="utf-8").splitlines()]
     ids = [
         tokenizer.apply_chat_template(row["prompt"], add_generation_prompt=True, return_dict=True)["input_ids"]
         for row in rows
     ]
-    policies = [AutoModelForCausalLM.from_pretrained(models / "policy", dtype=torch.float32) for _ in range(2)]
+    policies = [
+        AutoModelForCausalLM.from_pretrained(models / "policy", dtype=torch.float32, trust_remote_code=False)
+        for _ in range(2)
+    ]
     scalars = [
-        AutoModelForSequenceClassification.from_pretrained(models / "reward_model", num_labels=1, dtype=torch.float32)
+        AutoModelForSequenceClassification.from_pretrained(
+            models / "reward_model", num_labels=1, dtype=torch.float32, trust_remote_code=False
+        )
         for _ in range(2)
     ]
     config = PPOConfig(

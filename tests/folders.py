@@ -27,3 +27,18 @@ def reweighted(folder: Path, change) -> Path:
         {key: value.contiguous() for key, value in weights.items()}, folder / "model.safetensors", {"format": "pt"}
     )
     return folder
+
+
+def as_saved(folder: Path) -> Path:
+    """The folder, whose card holds the golden scores of its changed weights, as if it had been saved with them."""
+    from reward_modeling import checkpoints
+    from reward_modeling.kinds import KINDS
+
+    card = checkpoints.read_card(str(folder))
+    kind = KINDS[card["kind"]]
+    loaded = checkpoints.load(str(folder), kind=kind, compare=False)
+    renderer = kind.renderer(loaded.tokenizer, checkpoints.scored_at(loaded.model), card["rendering"])
+    scores = checkpoints.golden_scores(loaded.model, renderer)
+    golden = [{**entry, "score": score} for entry, score in zip(card["golden"], scores, strict=True)]
+    edited(folder / "reward_model.json", golden=golden)
+    return folder

@@ -1,5 +1,6 @@
 """A model folder may come from anyone: nothing of it is run, nothing outside it is opened, and what is broken is named."""
 
+import contextlib
 import io
 import json
 import os
@@ -12,7 +13,7 @@ from folders import copied, edited
 
 from conftest import CHATML, run_main, save_tiny
 from reward_modeling import ProcessRewardModel, RewardModel, checkpoints
-from reward_modeling.console import ModelError
+from reward_modeling.console import ModelError, UsageError
 from reward_modeling.model_folder import check_folder, own_code
 from reward_modeling.scoring import Rewards
 from reward_modeling.training.policy import Policy
@@ -142,6 +143,8 @@ def test_no_script_runs_code_of_a_model(name, command, trap, tiny, outcome_model
 @pytest.mark.parametrize("name", TRAPS)
 def test_no_call_of_the_library_runs_code_of_a_model(name, trap, outcome_model):
     planted = str(trap(name, outcome_model))
+    with contextlib.suppress(ModelError):
+        checkpoints.read_chat_template(planted)
     for read in (
         RewardModel.from_pretrained,
         ProcessRewardModel.from_pretrained,
@@ -272,6 +275,11 @@ ATTACKS = {
         "`_attn_implementation` names code to be fetched",
         "config.json",
     ),
+    "a kernel for a part": (
+        config(text_config={"attn_implementation": {"": "someone/kernels"}}),
+        "`attn_implementation` names code to be fetched",
+        "config.json",
+    ),
     "weights elsewhere": (
         config(transformers_weights="../w.safetensors"),
         "`transformers_weights` is '../w.safetensors', not a file of the folder",
@@ -361,6 +369,20 @@ def test_of_pickled_weights_only_tensors_are_read_and_that_is_said(outcome_model
     assert "weights_only" not in said and "trust" not in said
 
 
+@pytest.mark.parametrize("name", ["optimizer.pt", "scheduler.pt", "rng_state.pth"])
+def test_pickles_of_a_checkpoint_are_not_run_on_resuming(name, tiny, toy_file, tmp_path):
+    out = tmp_path / "out"
+    flags = ("--model_name_or_path", tiny("qwen2"), "--dataset_name", toy_file, "--output_dir", out)
+    flags += ("--max_steps", "2", "--save_steps", "1", "--per_device_train_batch_size", "2")
+    assert run_main("train.py", *flags).returncode == 0
+    foreign = tmp_path / "checkpoint-1"  # without a seal: it came from elsewhere
+    shutil.copytree(out / "checkpoint-1", foreign, ignore=shutil.ignore_patterns("checkpoint.json"))
+    torch.save({"state": Trace(tmp_path / "trace")}, foreign / name)
+    done = run_main("train.py", *flags, "--overwrite_output_dir", "--resume_from_checkpoint", foreign)
+    assert done.returncode in (4, 5) and not (tmp_path / "trace").exists(), done.stderr
+    assert "weights_only" not in done.stderr and "trust the source" not in done.stderr
+
+
 # ---- tokenizers ---------------------------------------------------------------------------------------------------
 
 
@@ -408,6 +430,14 @@ def test_a_padding_token_beyond_the_embeddings_is_replaced(tmp_path):
     loaded = checkpoints.load(str(folder))
     assert loaded.tokenizer.pad_token_id < 330 and any("its own has no embedding" in note for note in loaded.notes)
     assert RewardModel.from_pretrained(str(folder)).score(["hello"], [["thank you", "no"]])
+
+
+def test_a_template_file_that_is_not_text(tmp_path):
+    os.mkfifo(tmp_path / "pipe.jinja")
+    (tmp_path / "latin.jinja").write_bytes(b"\xff{{ messages }}")
+    for name, message in (("pipe", "is not a regular file"), ("latin", "is not UTF-8"), ("none", "No such file")):
+        with pytest.raises(UsageError, match=message):
+            checkpoints.read_chat_template(str(tmp_path / f"{name}.jinja"))
 
 
 def test_the_template_of_a_folder_with_a_tokenizer_alone(tiny, tmp_path):

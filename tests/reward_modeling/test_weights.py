@@ -9,8 +9,9 @@ import sys
 import pytest
 import torch
 from folders import copied, edited, reweighted
+from safetensors.torch import load_file, save_file
 
-from conftest import save_tiny
+from conftest import SCRIPTS, save_tiny
 from reward_modeling import RewardModel, checkpoints
 from reward_modeling.console import ModelError
 from reward_modeling.training.policy import Policy
@@ -177,6 +178,22 @@ def test_heads_that_no_class_has_are_named(outcome_model, tmp_path):
         checkpoints.load(config_of(five, architectures=["RewardModel"]))
 
 
+def test_the_lines_of_the_document_move_a_value_head(outcome_model, tmp_path, monkeypatch):
+    page = (SCRIPTS.resolve().parent / "references" / "troubleshooting.md").read_text()
+    lines = page.split("### Move another head to score.weight")[1].split("```python\n")[1].split("```")[0]
+    other = copied(outcome_model, tmp_path / "runs" / "other", architectures=["Qwen2ForCausalLM"])
+    before = RewardModel.from_pretrained(str(outcome_model)).score(["hello"], ["thank you"])
+    head = load_file(outcome_model / "model.safetensors")["score.weight"]
+    save_file({"v_head.summary.weight": head}, other / "value_head.safetensors", {"format": "pt"})
+    reweighted(other, lambda weights: {key: value for key, value in weights.items() if key != "score.weight"})
+    with pytest.raises(ModelError, match=r"a head that no class of transformers has: v_head") as caught:
+        checkpoints.load(str(other))
+    assert "#move-another-head-to-scoreweight" in caught.value.hint
+    monkeypatch.chdir(tmp_path)
+    exec(lines, {})
+    assert RewardModel.from_pretrained("runs/moved").score(["hello"], ["thank you"]) == pytest.approx(before, abs=1e-6)
+
+
 # ---- adapters -----------------------------------------------------------------------------------------------------
 
 
@@ -238,7 +255,7 @@ def test_an_adapter_of_a_folder_that_holds_the_merged_model(adapters, outcome_mo
     (tmp_path / "out" / "reward_model.json").touch()
     with pytest.raises(ModelError, match="LoRA adapter") as caught:
         checkpoints.load(str(tmp_path / "out" / "adapter"))
-    assert caught.value.hint == f"use {tmp_path / 'out'}, which holds the model with this adapter merged"
+    assert caught.value.hint.startswith(f"use {tmp_path / 'out'}, which holds the model with this adapter merged")
 
 
 def test_an_adapter_beside_a_model_is_refused(adapters, outcome_model, tiny, tmp_path):

@@ -15,7 +15,9 @@ from transformers import AutoModelForSequenceClassification, AutoModelForTokenCl
 
 from conftest import tiny_config, tiny_tokenizer
 from reward_modeling import ProcessRewardModel, RewardModel, checkpoints
-from reward_modeling.rendering import Renderer, StepRenderer, default_separator, prepare_tokenizer
+from reward_modeling.rendering import Renderer
+from reward_modeling.step_rendering import StepRenderer, default_separator
+from reward_modeling.tokenizer_setup import prepare_tokenizer
 
 HERE = Path(__file__).parent
 PROMPTS = ["How many apples are there?", "What is the capital of France? " * 4, ""]

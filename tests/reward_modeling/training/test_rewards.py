@@ -6,6 +6,7 @@ import math
 import shutil
 
 import pytest
+from folders import as_saved
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -29,7 +30,7 @@ def models(toy_model, tmp_path_factory):
     weights = load_file(second / "model.safetensors")
     weights["score.weight"] = -2 * weights["score.weight"] + 0.1 * torch.ones_like(weights["score.weight"])
     save_file(weights, second / "model.safetensors", metadata={"format": "pt"})
-    return [str(first), str(second)]
+    return [str(first), str(as_saved(second))]
 
 
 def test_equal_to_score_py(models, tmp_path):
@@ -196,6 +197,7 @@ def test_spreads_far_apart_are_warned_of_once(models, capfd, tmp_path):
     weights = load_file(wide / "model.safetensors")
     weights["score.weight"] *= 100
     save_file(weights, wide / "model.safetensors", metadata={"format": "pt"})
+    as_saved(wide)
     for second, warnings in ((wide, 1), (models[1], 0)):
         rewards = Rewards.from_pretrained([models[0], str(second)], weights=[0.7, 0.3])
         rewards(PROMPTS, ANSWERS)

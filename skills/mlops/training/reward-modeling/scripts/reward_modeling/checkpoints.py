@@ -18,7 +18,7 @@ from .chat_templates import DATE_NOTE, writes_the_date
 from .console import ModelError, UsageError, UserError, to_json
 from .kinds import GOLDEN_CONVERSATIONS as GOLDEN_CONVERSATIONS
 from .kinds import OUTCOME, PROCESS, Kind, golden_scores, kind_of_architecture
-from .model_folder import CONFIG, check_folder, own_code, pickled_weights, read_json, snapshot
+from .model_folder import CONFIG, check_config, check_folder, own_code, pickled_weights, read_json, snapshot
 from .output_folder import CARD, staged
 from .tokenizer_setup import prepare_tokenizer
 from .vocabulary import check_embedded, check_tells_apart
@@ -144,7 +144,7 @@ def load_for_training(
     config = read_config(path)
     found, labels = kind_of_architecture(architecture_of(config)), len(kind.labels)
     if found is kind and config.num_labels != labels:
-        raise ModelError(
+        raise explain(path, config, kind) or ModelError(
             f"{path} is a classifier with {config.num_labels} labels; {kind.called} has {_in_words(labels)}",
             hint=f"start from the base model it was made of, or from a model with num_labels={labels}",
         )
@@ -357,6 +357,8 @@ def read_config(path: str) -> Any:
         if "does not appear to have a file named" in error.message:
             check_is_no_adapter_on_the_hub(path)
         raise
+    if not Path(path).is_dir() and (folder := snapshot(path)):
+        check_config(read_json(folder / CONFIG), folder / CONFIG)
     _check_no_own_class(path, CONFIG, "architectures")
     return config
 
@@ -464,9 +466,13 @@ def read_chat_template(path: str | None) -> str | None:
         return None
     if path.endswith((".jinja", ".j2")):
         try:
+            if Path(path).exists() and not Path(path).is_file():
+                raise UsageError(f"the chat template {path} is not a regular file")
             return Path(path).read_text(encoding="utf-8")
         except OSError as error:
             raise UsageError(f"cannot read the chat template {path}: {error.strerror}") from error
+        except UnicodeDecodeError as error:
+            raise UsageError(f"the chat template {path} is not UTF-8 text") from error
     template = read_tokenizer(path).chat_template
     if not template:
         raise ModelError(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import stat
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,12 +90,12 @@ def check_folder(path: str) -> None:
         if file.is_file() and file.name in READ_BY_LIBRARIES:
             found = read_json(file)
             if file.name == CONFIG:
-                _check_config(found, file)
+                check_config(found, file)
         if file.is_file() and file.name.endswith(".index.json"):
             _check_index(read_json(file), file)
 
 
-def _check_config(config: dict[str, Any], file: Path) -> None:
+def check_config(config: dict[str, Any], file: Path) -> None:
     """Raises ModelError for values that transformers would stumble over, or take for something else."""
 
     def refuse(what: str) -> None:
@@ -110,20 +111,24 @@ def _check_config(config: dict[str, Any], file: Path) -> None:
         refuse(f"`id2label` is {_short(labels)}, not label numbers with their names")
     if number is not None and not _is_size(number):
         refuse(f"`num_labels` is {_short(number)}, not a positive whole number")
-    for part in (config, config.get("text_config")):
-        for name in SIZES if isinstance(part, dict) else ():
-            if part.get(name) is not None and not _is_size(part[name], SIZES[name]):
-                refuse(f"`{name}` is {_short(part[name])}, not a whole number from 1 to {SIZES[name]}")
-    for name, value in config.items():
-        if MADE.fullmatch(name) and isinstance(value, int) and value > MOST:
-            refuse(f"`{name}` is {_short(value)}, more than {MOST}")
-        if name.endswith("attn_implementation") or name.endswith("experts_implementation"):
-            values = value.values() if isinstance(value, dict) else [value]
-            if any("/" in str(kernel) for kernel in values):  # a repository of compiled code
-                refuse(f"`{name}` names code to be fetched ({_short(value)}), which is never run")
+    for name, part in {"": config, **config}.items():  # of several models in one, each has its own object
+        if isinstance(part, dict):
+            _check_numbers_and_kernels(part, refuse, sizes=name in ("", "text_config"))
     weights = config.get("transformers_weights")
     if weights is not None and not (isinstance(weights, str) and _inside(file.parent, weights)):
         refuse(f"`transformers_weights` is {_short(weights)}, not a file of the folder")
+
+
+def _check_numbers_and_kernels(config: dict[str, Any], refuse: Callable[[str], None], *, sizes: bool) -> None:
+    for name, value in config.items():
+        if sizes and name in SIZES and value is not None and not _is_size(value, SIZES[name]):
+            refuse(f"`{name}` is {_short(value)}, not a whole number from 1 to {SIZES[name]}")
+        if MADE.fullmatch(name) and isinstance(value, int) and value > MOST:
+            refuse(f"`{name}` is {_short(value)}, more than {MOST}")
+        if name.endswith(("attn_implementation", "experts_implementation")):
+            values = value.values() if isinstance(value, dict) else [value]
+            if any("/" in str(kernel) for kernel in values):  # a repository of compiled code
+                refuse(f"`{name}` names code to be fetched ({_short(value)}), which is never run")
 
 
 def _check_index(index: dict[str, Any], file: Path) -> None:
@@ -180,7 +185,7 @@ def own_code(path: str) -> list[str]:
 
 
 def _modules(classes: Any) -> list[str]:
-    """ "modeling_x.Model" -> modeling_x.py; "owner/name--modeling_x.Model" -> owner/name: modeling_x.py; lists alike."""
+    """The files behind "MODULE.CLASS", or behind "OWNER/NAME--MODULE.CLASS" of another repository; lists alike."""
     if isinstance(classes, list):
         return [file for entry in classes for file in _modules(entry)]
     if not isinstance(classes, str):
