@@ -139,6 +139,10 @@ def killed(world: World, script: str, share: float, place: Path) -> str:
     time.sleep(share * seconds)
     os.kill(running[0], signal.SIGKILL)
     code, _ = finished(running)
+    if code == 0:  # ended before the kill: the machine is less busy than in the undisturbed run
+        world.undisturbed[script] = 0.7 * seconds, expected
+        shutil.rmtree(place)
+        return killed(world, script, share, place)
     out = place / "out"
     if script != "score" and out.exists():
         (out / NOTE).write_text("mine")

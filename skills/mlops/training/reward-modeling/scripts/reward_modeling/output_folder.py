@@ -96,7 +96,9 @@ def is_complete_checkpoint(folder: str | Path) -> bool:
         return False
     seal = _json(folder / SEAL)
     if not isinstance(seal, dict):
-        return any(folder.glob("*.safetensors"))
+        processes = int((read_record(folder.parent) or {}).get("world_size", 1))
+        states = len(list(folder.glob("rng_state_*.pth")))  # written by each process for itself
+        return any(folder.glob("*.safetensors")) and (not states or states >= processes)
     return all((folder / name).exists() for name in seal.get("files", ()))
 
 
@@ -159,6 +161,8 @@ def claim(
     there, and when it cannot be written to.
     """
     folder = Path(output_dir)
+    if os.path.exists(folder) and not folder.is_dir():  # noqa: PTH110 - False for a name that cannot be
+        raise UsageError(f"{folder} is a file, not a folder")
     _refuse_inputs(folder, filter(None, inputs))
     held = _writable(folder)
     if not dry_run and is_first_process():
@@ -186,8 +190,6 @@ def _refuse_inputs(folder: Path, inputs: Iterable[str]) -> None:
 
 def _writable(folder: Path) -> Path:
     try:
-        if folder.exists() and not folder.is_dir():
-            raise UsageError(f"{folder} is a file, not a folder")
         target = Path(os.path.realpath(folder))  # of a link whose target is not there yet, too
         made = [path.absolute() for path in (target, *target.parents) if not path.exists()]
         atexit.register(_remove_empty, made)
