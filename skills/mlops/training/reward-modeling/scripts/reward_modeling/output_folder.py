@@ -246,6 +246,7 @@ def start(output_dir: str | Path, identity: dict[str, Any], *, resuming: bool) -
     A model that is there stays until the new one is saved. identity: what must be the same for a run to be resumed.
     """
     folder = Path(output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
     files = sorted(model_files(folder))
     discard_checkpoints(folder, only_incomplete=resuming)
     if not resuming and read_record(folder) is not None:
@@ -256,7 +257,7 @@ def start(output_dir: str | Path, identity: dict[str, Any], *, resuming: bool) -
 
 def discard_checkpoints(output_dir: str | Path, *, only_incomplete: bool) -> None:
     """Remove what a killed run left half-written, or everything an earlier run left, which could be resumed by mistake."""
-    foreign = foreign_files(output_dir)
+    foreign = foreign_files(output_dir) if Path(output_dir).is_dir() else []
     for folder in checkpoints(output_dir):
         if folder.name not in foreign and not (only_incomplete and is_complete_checkpoint(folder)):
             remove(folder)
