@@ -288,6 +288,22 @@ def test_a_checkpoint_of_an_older_version_has_no_seal(out):
     assert not is_complete_checkpoint(folder)
 
 
+def test_a_checkpoint_killed_before_its_seal_gets_one_when_the_run_goes_on(out):
+    start_run(claim(out), 0, IDENTITY, None)
+    folder = checkpoint(out, 10, sealed=False)
+    fill(out, "checkpoint-20/model.safetensors")
+    start_run(claim(out, resuming=True), 0, IDENTITY, resume_point(True, out))
+    assert (folder / "checkpoint.json").exists() and not (out / "checkpoint-20").exists()
+    assert damaged(folder) is None
+
+
+def test_a_checkpoint_of_two_processes_holds_the_state_of_both(out):
+    start_run(out, 0, {**IDENTITY, "world_size": "2"}, None)
+    folder = fill(checkpoint(out, 10, sealed=False), "rng_state_0.pth")
+    assert not is_complete_checkpoint(folder)
+    assert is_complete_checkpoint(fill(folder, "rng_state_1.pth"))
+
+
 def test_a_library_call_deletes_no_checkpoints_of_others(out):
     checkpoint(out, 500, sealed=False)
     start_run(out, 0, IDENTITY, None)

@@ -14,7 +14,7 @@ from reward_modeling import checkpoints
 from reward_modeling.console import DataError, RunError
 from reward_modeling.records import Comparison, Origin, split_by_prompt
 from reward_modeling.rendering import Renderer
-from reward_modeling.training import outcome, runs
+from reward_modeling.training import outcome, resuming, runs
 from reward_modeling.training.outcome import PaddedCollator, packed_batches
 
 logging.getLogger("transformers").setLevel(logging.ERROR)
@@ -215,10 +215,10 @@ def test_defaults_follow_the_size(parameters, lora, rate, batch, checkpointing):
 
 
 def test_resuming_another_run_is_refused(tmp_path):
-    (tmp_path / "run.json").write_text(json.dumps({"learning_rate": "0.1", "seed": "1"}))
-    runs.check_same_run(tmp_path, {"learning_rate": "0.1", "seed": "1"})
+    (tmp_path / "run.json").write_text(json.dumps({"fingerprint": "f", "learning_rate": "0.1", "seed": "1"}))
+    resuming.check_same_run(tmp_path, {"learning_rate": "0.1", "seed": "1"})
     with pytest.raises(RunError, match=r"learning_rate \(0.1 -> 0.2\)"):
-        runs.check_same_run(tmp_path, {"learning_rate": "0.2", "seed": "1"})
+        resuming.check_same_run(tmp_path, {"learning_rate": "0.2", "seed": "1"})
 
 
 @pytest.mark.parametrize("family", ["qwen2", "bert"])

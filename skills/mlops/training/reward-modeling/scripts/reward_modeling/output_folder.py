@@ -96,7 +96,9 @@ def is_complete_checkpoint(folder: str | Path) -> bool:
         return False
     seal = _json(folder / SEAL)
     if not isinstance(seal, dict):
-        return any(folder.glob("*.safetensors"))
+        processes = int((read_record(folder.parent) or {}).get("world_size", 1))
+        states = len(list(folder.glob("rng_state_*.pth")))  # written by each process for itself
+        return any(folder.glob("*.safetensors")) and (not states or states >= processes)
     return all((folder / name).exists() for name in seal.get("files", ()))
 
 
@@ -159,6 +161,8 @@ def claim(
     there, and when it cannot be written to.
     """
     folder = Path(output_dir)
+    if os.path.exists(folder) and not folder.is_dir():  # noqa: PTH110 - False for a name that cannot be
+        raise UsageError(f"{folder} is a file, not a folder")
     _refuse_inputs(folder, filter(None, inputs))
     held = _writable(folder)
     if not dry_run and is_first_process():
@@ -186,8 +190,6 @@ def _refuse_inputs(folder: Path, inputs: Iterable[str]) -> None:
 
 def _writable(folder: Path) -> Path:
     try:
-        if folder.exists() and not folder.is_dir():
-            raise UsageError(f"{folder} is a file, not a folder")
         target = Path(os.path.realpath(folder))  # of a link whose target is not there yet, too
         made = [path.absolute() for path in (target, *target.parents) if not path.exists()]
         atexit.register(_remove_empty, made)
@@ -244,6 +246,7 @@ def start(output_dir: str | Path, identity: dict[str, Any], *, resuming: bool) -
     A model that is there stays until the new one is saved. identity: what must be the same for a run to be resumed.
     """
     folder = Path(output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
     files = sorted(model_files(folder))
     discard_checkpoints(folder, only_incomplete=resuming)
     if not resuming and read_record(folder) is not None:
@@ -254,7 +257,7 @@ def start(output_dir: str | Path, identity: dict[str, Any], *, resuming: bool) -
 
 def discard_checkpoints(output_dir: str | Path, *, only_incomplete: bool) -> None:
     """Remove what a killed run left half-written, or everything an earlier run left, which could be resumed by mistake."""
-    foreign = foreign_files(output_dir)
+    foreign = foreign_files(output_dir) if Path(output_dir).is_dir() else []
     for folder in checkpoints(output_dir):
         if folder.name not in foreign and not (only_incomplete and is_complete_checkpoint(folder)):
             remove(folder)

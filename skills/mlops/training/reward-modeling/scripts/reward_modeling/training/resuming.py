@@ -184,3 +184,6 @@ def start_run(output_dir: str | Path, process_index: int, identity: dict[str, An
         check_same_run(Path(output_dir), identity)
     if process_index == 0:
         output_folder.start(output_dir, identity, resuming=bool(resume))
+        for folder in checkpoints(output_dir):  # of an older version, or killed between the last file and the seal
+            if not (folder / SEAL).exists() and is_complete_checkpoint(folder):
+                seal(folder)
