@@ -26,7 +26,7 @@ EVALUATION = ("preference/hh_helpful.valid.jsonl.gz", "eval/llmbar.jsonl.gz", "e
 RECIPE = (
     *("--max_length", "256", "--overlong", "truncate_left", "--num_train_epochs", "2"),
     *("--per_device_train_batch_size", "16", "--learning_rate", "5e-5", "--center_rewards_coefficient", "0.01"),
-    *("--bf16", "true", "--logging_steps", "25", "--save_steps", "100"),
+    *("--logging_steps", "25", "--save_steps", "100"),
 )
 
 

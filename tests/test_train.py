@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+import warm_process
 from conftest import QUICK, SCRIPTS, run_main, run_script, start_script, tensorboard_scalars, toy_pairs, write_jsonl
 from reward_modeling.output_folder import SEAL, is_complete_checkpoint
-from warm_process import HANG
 
 SHORT = ("--learning_rate", "3e-3", "--max_steps", "3", "--save_strategy", "no", "--per_device_train_batch_size", "8")
 
@@ -407,10 +407,13 @@ def test_two_processes_learn_what_one_learns_from_batches_twice_the_size(tiny, t
     steps = (*SHORT, "--max_steps", "24")
     one = train(*command(tiny("qwen2"), data, tmp_path / "one", *steps))
     assert one.returncode == 0, one.stderr
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    warm = warm_process.shared()  # torchrun starts the processes as it does for users, only without their imports
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "--no-python"]
     more = ("--per_device_train_batch_size", "4", "--use_cpu")
     arguments = command(tiny("qwen2"), data, tmp_path / "two", *steps, *more)
-    done = subprocess.run([*launch, SCRIPTS / "train.py", *arguments], capture_output=True, text=True, timeout=HANG)
+    done = subprocess.run(
+        [*launch, warm.bin / "python", SCRIPTS / "train.py", *arguments], capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert (result["training"]["world_size"], result["training"]["steps"]) == (2, 24)

@@ -8,12 +8,12 @@ import torch
 import warm_process
 from conftest import REPOSITORY
 
-PAIRS = 100
+PAIRS = 48
 
 
 @pytest.fixture(scope="module")
 def run(shared_data, minilm, tmp_path_factory):
-    """(model folder, results) of the benchmark on the first hundred pairs of each set."""
+    """(model folder, results) of the benchmark on the first PAIRS of each set."""
     out = tmp_path_factory.mktemp("real") / "model"
     command = ["python", str(REPOSITORY / "benchmarks" / "real_preferences.py"), "--data", str(shared_data)]
     done = warm_process.shared().run([*command, "--pairs", str(PAIRS), "--output_dir", str(out)])
