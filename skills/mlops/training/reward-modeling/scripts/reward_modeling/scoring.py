@@ -486,7 +486,8 @@ class Rewards:
         left_out = [i for i, score in enumerate(scores) if score is None]
         if left_out:  # only where the caller chose such a policy: a reward of a missing completion would be made up
             raise RunError(
-                f"reward model {name} left out completion {left_out[0] + 1}: it cannot be rendered, or is longer than {model.renderer.max_length} tokens",
+                f"reward model {name} left out completion {left_out[0] + 1}: it cannot be rendered, or is longer than "
+                f"{model.renderer.max_length} tokens",
                 hint="choose truncate_left, raise the reward model's maximum length or shorten the responses",
             )
         return model.normalise(scores) if self.normalise else scores
