@@ -50,7 +50,7 @@ def test_check_data_drops_lines_that_cannot_be_read(tmp_path):
     path.write_text(f"{GOOD}\n{{\n{GOOD.replace('p', 'q', 1).replace('qrompt', 'prompt')}\n")
     done = run_main("check_data.py", path, "--drop", "unreadable", "--output", tmp_path / "clean.jsonl")
     assert done.returncode == 0, done.stderr
-    assert (done.json["rows"], done.json["set_aside"], done.json["dropped"]) == (3, {"unreadable": 1}, 1)
+    assert (done.json["rows"], done.json["dropped_rows"], done.json["dropped"]) == (3, {"unreadable": 1}, 1)
     assert len((tmp_path / "clean.jsonl").read_text().splitlines()) == 2
 
 

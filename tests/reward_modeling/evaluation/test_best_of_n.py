@@ -107,7 +107,8 @@ def test_sizes():
 
 def test_score_gives_rewards_in_the_order_of_the_pools():
     model = SimpleNamespace(
-        score_conversations=lambda rows, advance: [float(len(row[1][0]["content"])) for row in rows]
+        score_conversations=lambda rows, advance: [float(len(row[1][0]["content"])) for row in rows],
+        warn_of_losses=lambda: None,
     )
     rows = [ranking([1.0, 0.0], ["abc", "a"]), ranking([1.0], ["ab"])]
     assert best_of_n.score_pools(model, rows) == [[3.0, 1.0], [2.0]]

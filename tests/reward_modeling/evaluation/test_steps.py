@@ -1,5 +1,6 @@
 """Evaluating steps: a scorer that knows the labels, baselines worked by hand, and every sentence with its numbers."""
 
+from collections import Counter
 from types import SimpleNamespace
 
 import numpy as np
@@ -16,7 +17,12 @@ def solution(labels, prompt="2+2?", texts=None, **metadata):
 
 
 class Scorer:
-    """Gives the first steps' probabilities from a table keyed by the prompt."""
+    """Gives the first steps' probabilities from a table keyed by the prompt; nothing was left out or cut."""
+
+    renderer = SimpleNamespace(counts=Counter())
+
+    def warn_of_losses(self, before):
+        assert before == {}
 
     def __init__(self, table):
         self.table = table
@@ -111,7 +117,8 @@ def test_what_is_not_labelled_or_not_scored_is_counted():
         solution([0, 1], "c"),  # scored up to the error
     ]
     fitted = {"a": StepScores([1.0] * 3), "b": StepScores([1.0, 1.0], 1), "c": StepScores([-1.0], 1)}
-    model = SimpleNamespace(score_solutions=lambda rows, advance: [fitted[row[0][0]["content"]] for row in rows])
+    model = Scorer({})
+    model.score_solutions = lambda rows, advance: [fitted[row[0][0]["content"]] for row in rows]
     evaluation = steps.evaluate_steps(model, rows, threshold=0.5)
     summary = evaluation.summary
     assert (summary["n_steps"], summary["not_scored_steps"], summary["not_judged_solutions"]) == (5, 2, 2)

@@ -123,7 +123,7 @@ def test_a_long_answer_keeps_a_reward_and_is_counted(models):
     assert all(math.isfinite(value) for value in values)
     assert rewards.truncated == 1
     dropping = Rewards.from_pretrained(models[0], max_length=40, overlong="drop")
-    with pytest.raises(RunError, match="left out completion 1: it is longer than 40 tokens"):
+    with pytest.raises(RunError, match="left out completion 1: it cannot be rendered, or is longer than 40 tokens"):
         dropping([PROMPTS[0]], [long])
 
 
