@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from folders import copied
 
 from conftest import CHATML, run_script, save_tiny, toy_pairs
 from local_hub import LocalHub, jsonl
@@ -168,3 +169,27 @@ def test_a_route_that_the_local_hub_lacks_is_refused_and_recorded(tmp_path):
             urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request)
     hub.close()
     assert hub.unknown == ["GET /api/models/a/b/discussions", "POST /api/models/a/b/discussions"]
+
+
+def test_adapters_and_code_in_a_repository_are_named_and_not_run(hub, tmp_path):
+    coded = copied(
+        save_tiny("qwen2", tmp_path / "plain", head=1),
+        tmp_path / "coded",
+        model_type="xnew",
+        auto_map={"AutoConfig": "modeling_x.X"},
+    )
+    (coded / "modeling_x.py").write_text(f"open({str(tmp_path / 'trace')!r}, 'w')\nclass X: pass\n")
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter" / "adapter_config.json").write_text('{"base_model_name_or_path": "someone/base"}')
+    broken = copied(tmp_path / "plain", tmp_path / "broken", architectures=[5])
+    hub.add_model("someone/coded", coded)
+    hub.add_model("someone/adapter", tmp_path / "adapter")
+    hub.add_model("someone/broken", broken)
+    for name, message in (
+        ("coded", "someone/coded needs code of its own (modeling_x.py), which is never run"),
+        ("adapter", "someone/adapter is a LoRA adapter without its model (someone/base)"),
+        ("broken", "config.json is not that of a model: `architectures` is [5], not a list of class names"),
+    ):
+        done = run_script("score.py", "--model_name_or_path", f"someone/{name}", *ANSWERS, env=hub.env)
+        assert done.returncode == 4 and message in done.stderr, done.stderr
+    assert not (tmp_path / "trace").exists()

@@ -354,7 +354,7 @@ def read_config(path: str) -> Any:
     try:
         config = loaded_by(path, lambda: AutoConfig.from_pretrained(path, trust_remote_code=False))
     except ModelError as error:
-        if "does not appear to have a file named" in error.message:
+        if any(words in error.message for words in ("does not appear to have a file named", "Unrecognized model")):
             check_is_no_adapter_on_the_hub(path)
         raise
     if not Path(path).is_dir() and (folder := snapshot(path)):
