@@ -272,3 +272,12 @@ def test_output_that_is_there_is_not_replaced(command, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "config.json").write_text("{}")
     refused(ppo(command()), 2, f"{tmp_path / 'out'} already holds a model", "--overwrite_output_dir")
+
+
+def test_bf16_on_a_cpu_is_what_was_asked_for(command, tmp_path):
+    """Updates in bf16 move the policy otherwise than in fp32, by what is left of eight bits, and nothing is refused."""
+    plain, half = tmp_path / "plain", tmp_path / "half"
+    assert ppo(command(out=plain)).returncode == 0
+    done = run_script("ppo.py", *command("--bf16", "true", out=half))  # accelerate keeps one precision a process
+    assert done.returncode == 0, done.stderr
+    assert not same_weights(plain, half) and same_weights(plain, half, tolerance=0.05)

@@ -133,6 +133,7 @@ ASKING = [
 @pytest.mark.parametrize(("script", "words", "flag"), ASKING)
 def test_one_warning_before_anything_starts(cpu, tmp_path, monkeypatch, script, words, flag):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "M").mkdir()  # a folder, so that no hub is asked
     cpu(AVX2)
     done = run_main(script, *words)
     assert done.returncode, "there is neither a model nor data"
