@@ -318,3 +318,37 @@ def test_the_dependencies_in_the_header_are_those_of_the_project():
     needed = [one for one in project["dependencies"] if not one.startswith("matplotlib")]  # it draws nothing
     assert header == {"requires-python": project["requires-python"], "dependencies": needed}
     assert ast.get_docstring(ast.parse(SCRIPT.read_text())).count("    uv run scripts/check_data.py ") >= 2
+
+
+@pytest.mark.parametrize("how", ["the file itself", "a link to it", "another spelling"])
+def test_what_is_read_is_never_overwritten(tmp_path, how):
+    data = tmp_path / "pairs.jsonl"
+    data.write_text('{"prompt": "2+2?", "chosen": "4", "rejected": "5", "note": "kept"}\n')
+    before, output = data.read_bytes(), data
+    if how == "a link to it":
+        output = tmp_path / "link.jsonl"
+        output.symlink_to(data)
+    if how == "another spelling":
+        (tmp_path / "sub").mkdir()
+        output = tmp_path / "sub" / ".." / "pairs.jsonl"
+    done = run_main("check_data.py", data, "--output", output, "--overwrite")
+    assert (done.returncode, data.read_bytes()) == (2, before)
+    assert f"{output} is what the run reads" in done.stderr
+
+
+def test_a_template_of_its_own_decides_which_rows_are_refused(tmp_path, tiny):
+    template = tmp_path / "strict.jinja"
+    template.write_text(
+        "{% for m in messages %}{% if (m['role'] == 'user') != (loop.index0 % 2 == 0) %}"
+        "{{ raise_exception('roles must alternate') }}{% endif %}{{ m['content'] }}{% endfor %}"
+    )
+    data, clean = tmp_path / "pairs.jsonl", tmp_path / "clean.jsonl"
+    good = {"prompt": [{"role": "user", "content": "a"}], "chosen": "b", "rejected": "c"}
+    bad = good | {"prompt": [{"role": "user", "content": "a"}, {"role": "user", "content": "d"}]}
+    data.write_text("".join(json.dumps(row) + "\n" for row in (good, bad, good | {"chosen": "e"})))
+    model = ("--model_name_or_path", tiny("qwen2"))
+    done = run_main(
+        "check_data.py", data, *model, "--chat_template_path", template, "--drop", "refused", "--output", clean
+    )
+    assert done.json["dropped_rows"] == {"refused": 1}, done.stderr
+    assert [finding["check"] for finding in run_main("check_data.py", data, *model).json["findings"]] != ["refused"]

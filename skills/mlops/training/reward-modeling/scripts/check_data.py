@@ -67,6 +67,9 @@ def parser() -> flags.Parser:
         metavar="MODEL",
         help="also find rows that the chat template of this model refuses (reads its tokenizer alone)",
     )
+    data.add_argument(
+        "--chat_template_path", metavar="PATH", help="a .jinja file, or a model whose chat template to use instead"
+    )
     group = parser.add_argument_group("result")
     group.add_argument("--output", metavar="FILE", help="write the rows as canonical JSON Lines")
     flags.add_flag(group, "--overwrite", "replace --output if it exists")
@@ -110,9 +113,15 @@ def checked(args) -> tuple[dict, list[Finding]]:
         raise UsageError("no dataset was named", hint="check_data.py FILE, or check_data.py --list_formats")
     if args.drop and not args.output:
         raise UsageError("--drop leaves rows out of --output, which is not given", hint="add --output clean.jsonl")
+    if args.chat_template_path and not args.model_name_or_path:
+        raise UsageError("--chat_template_path needs --model_name_or_path, whose tokenizer it is for")
     if REFUSED in args.drop and not args.model_name_or_path:
         raise UsageError("--drop refused needs --model_name_or_path, whose chat template refuses rows")
-    output = check_output_file(args.output, args.overwrite) if args.output else None
+    output = (
+        check_output_file(args.output, args.overwrite, [*sources, *(args.eval_dataset_name or ())])
+        if args.output
+        else None
+    )
     reading = {"config": args.dataset_config, "format": args.format, "columns": args.columns, "neutral": args.neutral}
     reading |= {"split": args.dataset_split, "kind": "any", "winner_values": args.winner_values}
     records = load(sources, leave_out_unreadable=True, **reading)
@@ -124,7 +133,7 @@ def checked(args) -> tuple[dict, list[Finding]]:
         raise DataError(lost[0].message, where=", ".join(lost[0].rows), hint=f"fix them, or add --drop {UNREADABLE}")
     held_out = load(args.eval_dataset_name, **reading).rows if args.eval_dataset_name else None
     if args.model_name_or_path:
-        rendering = Rendering(args.model_name_or_path, args.text_format or "chat")
+        rendering = Rendering(args.model_name_or_path, args.text_format or "chat", args.chat_template_path)
     parts = [part for part in parts_of(records) if part.numbers]
     for part in parts:
         part.audit(held_out, rendered)

@@ -95,7 +95,8 @@ def main(argv: list[str] | None = None) -> dict:
         return judge_overoptimization(args)
     flags.check_required(args, ("model_name_or_path", "dataset_name"), "evaluate.py")
     check_together(args)
-    output = check_output_file(args.output, args.overwrite) if args.output else None
+    read = [*args.dataset_name, *(args.threshold_data or ())]
+    output = check_output_file(args.output, args.overwrite, read) if args.output else None
     from reward_modeling import checkpoints
     from reward_modeling.records import Solution, load
 
@@ -146,7 +147,7 @@ def judge_overoptimization(args) -> dict:
     from reward_modeling.evaluation.plots import svg
     from reward_modeling.sources import read
 
-    picture = check_output_file(args.picture, args.overwrite) if args.picture else None
+    picture = check_output_file(args.picture, args.overwrite, args.overoptimization) if args.picture else None
     rows = [
         (f"{table.name}:{number}", row)
         for source in args.overoptimization

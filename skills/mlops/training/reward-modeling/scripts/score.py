@@ -125,7 +125,7 @@ def main(argv: list[str] | None = None) -> dict:
             hint=f"--rank writes all completions of a row, best first; --best_of {args.best_of} writes one, the best of its "
             f"first {args.best_of} (in a row of {args.best_of}, the first of --rank)",
         )
-    output = check_output_file(args.output, args.overwrite) if args.output else None
+    output = check_output_file(args.output, args.overwrite, args.input or ()) if args.output else None
 
     from reward_modeling import checkpoints
     from reward_modeling.scoring import Rewards

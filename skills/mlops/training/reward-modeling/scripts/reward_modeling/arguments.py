@@ -357,7 +357,7 @@ def add_run_arguments(parser: argparse.ArgumentParser):
     """Where a training run writes, and how it starts."""
     group = parser.add_argument_group("run")
     group.add_argument("--output_dir", metavar="OUT", help="where the model goes")
-    add_flag(group, "--overwrite_output_dir", "replace a model that is there")
+    add_flag(group, "--overwrite_output_dir", "replace a model that is there; files that no run wrote stay beside it")
     group.add_argument(
         "--resume_from_checkpoint",
         nargs="?",
@@ -596,7 +596,11 @@ class _Known:
             return f"did you mean {' or '.join(f'--{flag}' for flag in close)}?"
         if name in trainer_field_names():
             return "leave it out: it is a setting of transformers' trainer, which does not run here"
-        return f"{self.parser.prog} --help lists every flag"
+        return f"{self.parser.prog} --help lists every flag{self._and_fields()}"
+
+    def _and_fields(self) -> str:
+        classes = [source[-1] for source in self.sources]
+        return f", and any field of {classes[-1]} is one too" if classes else ""
 
 
 def refuse_empty(namespace: argparse.Namespace) -> None:

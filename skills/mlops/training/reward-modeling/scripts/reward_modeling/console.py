@@ -28,7 +28,7 @@ import time
 import warnings
 import weakref
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from os import environ
 from pathlib import Path
 from typing import Any
@@ -452,11 +452,12 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def check_output_file(path: str | Path, overwrite: bool = False) -> Path:
+def check_output_file(path: str | Path, overwrite: bool = False, inputs: Iterable[str | None] = ()) -> Path:
     """The path, if a file can be written there, and held for this run while the returned object lives.
 
-    Raises UsageError when it is a folder, a device or a pipe, when its folder cannot be written to, when another run is
-    writing it, or when it exists and may not be replaced. Of a link, the target is meant.
+    inputs: files that the run reads. Raises UsageError when it is one of them, a folder, a device or a pipe, when its
+    folder cannot be written to, when another run is writing it, or when it exists and may not be replaced. Of a link, the
+    target is meant.
     """
     path = Path(path)
     try:
@@ -467,6 +468,8 @@ def check_output_file(path: str | Path, overwrite: bool = False) -> Path:
         if path.exists() and not overwrite:
             raise UsageError(f"{path} exists already", hint="give another name, or add --overwrite")
         target = Path(os.path.realpath(path))
+        if any(target == Path(os.path.realpath(name)) for name in inputs if name):
+            raise UsageError(f"{path} is what the run reads", hint="write to another file: the original would be lost")
         if target.is_symlink():
             raise UsageError(f"cannot write {path}: its links go in a circle")
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from ..console import log
 from ..records import Comparison, Ranking, Solution
 from .findings import Check, Finding, finding_of
 
@@ -14,13 +15,14 @@ REFUSED = "refused"
 class Rendering:
     """Renders records of any kind as training and scoring with this model would."""
 
-    def __init__(self, model_name_or_path: str, text_format: str):
-        from ..checkpoints import read_tokenizer
+    def __init__(self, model_name_or_path: str, text_format: str, chat_template_path: str | None = None):
+        from ..checkpoints import read_chat_template, read_tokenizer
         from ..rendering import Renderer
         from ..tokenizer_setup import prepare_tokenizer
 
         tokenizer = read_tokenizer(model_name_or_path)
-        prepare_tokenizer(tokenizer)
+        for note in prepare_tokenizer(tokenizer, read_chat_template(chat_template_path)):
+            log(note)
         self.renderer = Renderer(tokenizer, max_length=None, text_format=text_format)
 
     def finding(self, records: Sequence[Any], called: str) -> list[Finding]:
