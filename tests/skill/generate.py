@@ -64,12 +64,9 @@ def first_line(path: Path) -> str:
 
 
 def files() -> str:
-    """Every script with the first line of its docstring, and the names of the package's modules, which a loader must find."""
-    lines = ["| file | what it does |", "|---|---|"]
-    for path in sorted((SKILL / "scripts").glob("*.py")):
-        lines.append(f"| `{path.relative_to(SKILL).as_posix()}` | {first_line(path)} |")
-    modules = [f"`{path.relative_to(SKILL).as_posix()}`" for path in sorted((SKILL / "scripts").glob("*/**/*.py"))]
-    return "\n".join([*lines, "", "Their package:", ",\n".join(modules) + "."])
+    """The names of all scripts and of the package's modules, in one line: some loaders copy only what is named."""
+    paths = sorted((SKILL / "scripts").rglob("*.py"), key=lambda path: (path.parent != SKILL / "scripts", path))
+    return ", ".join(f"`{path.relative_to(SKILL).as_posix()}`" for path in paths) + "."
 
 
 def modules() -> str:

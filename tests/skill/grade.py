@@ -19,7 +19,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-EVALS = Path(__file__).parents[2] / "skills/mlops/training/reward-modeling/evals/evals.json"
+EVALS = Path(__file__).parents[2] / "evals" / "evals.json"
 
 
 def rows_of(text: str) -> list[dict[str, Any]]:

@@ -118,7 +118,7 @@ def hermes(clone: Path, scratch: Path) -> str:
     )
     expect("category", [line.split(":")[0] for line in found["categories"]], ["mlops/training"])
     expect("files referenced that cannot be viewed", found["not viewable"], [])
-    fetchable = [name for name in files_below(skill) if not name.startswith("evals/")]  # hermes knows no such folder
+    fetchable = files_below(skill)
     expect("files fetched", found["fetched"], len(fetchable))
     said = f"{found['why']}; {found['fetched']} files fetched, all can be viewed; {found['findings']}"
     return f"{said}; {found['categories']}; {found['index']}; {use(Path(found['installed']))}"

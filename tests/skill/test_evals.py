@@ -12,6 +12,8 @@ from conftest import REPOSITORY, run_main, write_jsonl
 sys.path.insert(0, str(REPOSITORY / "tests" / "skill"))
 from grade import ASSERTIONS, EVALS, NOT_CHECKS, grade, prepare, task_called, tasks
 
+from generate import SKILL
+
 GRADER = REPOSITORY / "tests" / "skill" / "grade.py"
 OLD_PPO = "examples/scripts/ppo/ppo.py"
 
@@ -57,7 +59,7 @@ def length_bias(folder):
 
 
 def explain_constant_scores(folder):
-    text = (EVALS.parents[1] / "references" / "troubleshooting.md").read_text(encoding="utf-8")
+    text = (SKILL / "references" / "troubleshooting.md").read_text(encoding="utf-8")
     say(folder, "answer.md", text.split("## Explain why everything scores 1.0")[1].split("\n## ")[0])
 
 
@@ -225,7 +227,7 @@ def test_the_grader_exits_with_1_where_something_fails_and_with_0_where_nothing_
 
 def test_the_tasks_have_the_form_that_skill_creator_reads():
     document = json.loads(EVALS.read_text(encoding="utf-8"))
-    assert document["skill_name"] == EVALS.parents[1].name
+    assert document["skill_name"] == SKILL.name
     assert [task["id"] for task in tasks()] == list(range(1, len(tasks()) + 1)) and len(tasks()) >= 12
     assert len({task["name"] for task in tasks()}) == len(tasks())
     for task in tasks():

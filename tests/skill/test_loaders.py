@@ -83,9 +83,7 @@ def test_the_root_document_hides_from_installers_that_would_copy_the_whole_repos
 def test_every_path_that_the_document_names_is_a_file_of_the_skill_and_the_other_way_round():
     """One loader fetches what it names, and gives up when one of them is missing: no placeholders, no folders."""
     named = {match.rstrip(".,;:") for match in FETCHED.findall((SKILL / "SKILL.md").read_text(encoding="utf-8"))}
-    files = {
-        path.relative_to(SKILL).as_posix() for path in tracked(SKILL) if not path.is_relative_to(SKILL / "evals")
-    } - {"SKILL.md"}
+    files = {path.relative_to(SKILL).as_posix() for path in tracked(SKILL)} - {"SKILL.md"}
     assert named - files == set(), "named, but no file of the skill"
     assert files - named == set(), "a file of the skill, but not named in SKILL.md"
 
