@@ -28,9 +28,6 @@ from __future__ import annotations
 from collections import Counter
 
 from reward_modeling import arguments as flags
-from reward_modeling.audit import CHECKS, STEP_CHECKS, UNLABELED_CHECKS, UNREADABLE, Finding, show, unreadable
-from reward_modeling.audit.parts import dropped, kind_of, parts_of
-from reward_modeling.audit.refused import REFUSED, Rendering
 from reward_modeling.console import (
     DataError,
     UsageError,
@@ -43,9 +40,12 @@ from reward_modeling.console import (
     to_json,
     write_whole,
 )
-from reward_modeling.formats import FORMATS
-from reward_modeling.metadata import counted, tell_moved
-from reward_modeling.records import (
+from reward_modeling.data.audit import CHECKS, STEP_CHECKS, UNLABELED_CHECKS, UNREADABLE, Finding, show, unreadable
+from reward_modeling.data.audit.parts import dropped, kind_of, parts_of
+from reward_modeling.data.audit.refused import REFUSED, Rendering
+from reward_modeling.data.formats import FORMATS
+from reward_modeling.data.metadata import counted, tell_moved
+from reward_modeling.data.records import (
     Records,
     check_verbatim,
     equal_scores,

@@ -46,7 +46,7 @@ from reward_modeling.console import (
     warn,
     write_whole,
 )
-from reward_modeling.metadata import counted, tell_moved, with_metadata
+from reward_modeling.data.metadata import counted, tell_moved, with_metadata
 
 SHOWN_PROMPTS = 5
 WRITTEN_TOGETHER = 256
@@ -205,7 +205,7 @@ def read_rankings(args, kind: str) -> tuple:
 
     The rankings of a file are read again from it, a slice at a time: it may be larger than memory.
     """
-    from reward_modeling.records import Ranking, stream
+    from reward_modeling.data.records import Ranking, stream
 
     if args.input:
         rankings = stream(
@@ -236,7 +236,7 @@ def check_generation(args) -> None:
 
 def written_rankings(args) -> tuple:
     """What a policy writes for each prompt, as rankings that are made as they are asked for, and how many it is in all."""
-    from reward_modeling.records import Ranking
+    from reward_modeling.data.records import Ranking
     from reward_modeling.training import policy as policies
 
     records = [Ranking([{"role": "user", "content": args.prompt}], [])] if args.prompt else []

@@ -188,8 +188,8 @@ ROWS_OF = {
 
 def read_data(args) -> dict:
     """Labelled solutions to train and to evaluate on."""
-    from reward_modeling.audit import unreadable
-    from reward_modeling.records import Solution, check_verbatim, load, solutions, split_by_prompt
+    from reward_modeling.data.audit import unreadable
+    from reward_modeling.data.records import Solution, check_verbatim, load, solutions, split_by_prompt
 
     reading = {
         "config": args.dataset_config,
@@ -222,7 +222,7 @@ def read_data(args) -> dict:
 
 def audited(args, data: dict, separator: str) -> dict:
     """The data with its findings. Raises DataError on errors in the training data, unless told otherwise."""
-    from reward_modeling.audit import audit_steps, without_errors
+    from reward_modeling.data.audit import audit_steps, without_errors
 
     train = data["train"]
     looking = {"eval_records": data["eval"] or None, "rendered": args.text_format == "rendered"}

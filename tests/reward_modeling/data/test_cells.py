@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from reward_modeling.cells import RowError, clean, decoded, loads
 from reward_modeling.console import DataError
-from reward_modeling.records import Solution, load, to_row
+from reward_modeling.data.cells import RowError, clean, decoded, loads
+from reward_modeling.data.records import Solution, load, to_row
 
 Q, A, B = (
     [{"role": role, "content": text}]

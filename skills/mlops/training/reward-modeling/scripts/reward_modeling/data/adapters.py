@@ -14,8 +14,8 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from ..console import finite
 from .cells import RowError, clean, loads, turns
-from .console import finite
 from .records import Comparison, Ranking, Solution, in_steps
 from .winners import SCORES
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reward_modeling.audit import CHECKS, Finding, audit, drop
-from reward_modeling.records import Comparison, Origin
+from reward_modeling.data.audit import CHECKS, Finding, audit, drop
+from reward_modeling.data.records import Comparison, Origin
 
 
 def user(text):

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reward_modeling.audit import CHECKS, audit
-from reward_modeling.audit.dropping import drop_rows
-from reward_modeling.records import Comparison, Origin, Ranking, comparisons_of
+from reward_modeling.data.audit import CHECKS, audit
+from reward_modeling.data.audit.dropping import drop_rows
+from reward_modeling.data.records import Comparison, Origin, Ranking, comparisons_of
 
 
 def said(text):

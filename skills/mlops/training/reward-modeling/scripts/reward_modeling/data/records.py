@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any
 
-from .console import DataError, UsageError, log
+from ..console import DataError, UsageError, log
 from .metadata import with_metadata
 from .winners import said
 

@@ -16,9 +16,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ..console import DataError, UsageError, finite
 from . import adapters, cells
 from .adapters import PAIR, Row, RowError, tools
-from .console import DataError, UsageError, finite
 from .metadata import LABEL_NAMES, unwrapped
 from .records import SCORING, Comparison, Origin, Ranking, Records, Solution, as_comparison, as_ranking, steps_refused
 from .sources import Table, bad_rows

@@ -10,9 +10,9 @@ from decimal import Decimal
 import pytest
 
 from conftest import run_main
-from reward_modeling import files
 from reward_modeling.console import DataError
-from reward_modeling.records import load, stream
+from reward_modeling.data import files
+from reward_modeling.data.records import load, stream
 
 GOOD = '{"prompt": "p", "chosen": "a", "rejected": "b"}'
 ROW = json.loads(GOOD)
@@ -236,7 +236,8 @@ def test_a_name_that_is_not_utf8(tmp_path):
 
 
 def test_what_may_not_be_read_is_said_so(tmp_path, monkeypatch):
-    from reward_modeling import console, sources
+    from reward_modeling import console
+    from reward_modeling.data import sources
 
     path = tmp_path / "rows.jsonl"
     path.write_text(GOOD)

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from functools import cache
 from typing import Any
 
-from .console import listed, log
+from ..console import listed, log
 
 METADATA = "metadata"
 LABEL_NAMES = frozenset(

@@ -16,9 +16,9 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
+from ..console import DataError
 from .adapters import kind_of
 from .cells import Refused, RowError, clean, loads
-from .console import DataError
 
 MIB = 2**20
 LINE_LIMIT = 64 * MIB

@@ -6,9 +6,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from reward_modeling.console import to_json
-from reward_modeling.formats import FORMATS, INPUT_LIKE
-from reward_modeling.metadata import RESULTS, unwrapped, with_metadata
-from reward_modeling.records import Comparison, Ranking, Solution, load, to_row
+from reward_modeling.data.formats import FORMATS, INPUT_LIKE
+from reward_modeling.data.metadata import RESULTS, unwrapped, with_metadata
+from reward_modeling.data.records import Comparison, Ranking, Solution, load, to_row
 
 USER, X, Y = (
     [{"role": role, "content": text}] for role, text in (("user", "q"), ("assistant", "x"), ("assistant", "y"))

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .console import DataError
+from ..console import DataError
 from .files import HINTS, READERS, arrow_rows, first_line, sliced, suffix
 from .folders import data_files
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from .. import console
+from ... import console
 from ..records import Comparison, Ranking, Records, Solution
 from .findings import SHOWN, Check, Finding, digest, findings_of
 from .pairs import CHECKS, Material

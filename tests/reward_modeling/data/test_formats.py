@@ -5,8 +5,8 @@ import json
 import pytest
 
 from reward_modeling.console import DataError, UsageError
-from reward_modeling.formats import FORMATS
-from reward_modeling.records import Comparison, Ranking, Solution, comparisons, load
+from reward_modeling.data.formats import FORMATS
+from reward_modeling.data.records import Comparison, Ranking, Solution, comparisons, load
 
 
 def user(text):

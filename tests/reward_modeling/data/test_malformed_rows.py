@@ -12,8 +12,8 @@ import json
 import random
 
 from reward_modeling.console import DataError, UserError
-from reward_modeling.formats import FORMATS, INPUT_LIKE
-from reward_modeling.records import comparisons, equal_scores, load, solutions, stream, to_row
+from reward_modeling.data.formats import FORMATS, INPUT_LIKE
+from reward_modeling.data.records import comparisons, equal_scores, load, solutions, stream, to_row
 
 FILES, ROWS = 500, 40
 SUFFIXES = (".jsonl", ".csv", ".json", ".parquet", ".jsonl.gz")

@@ -15,9 +15,9 @@ class Rendering:
     """Renders records of any kind as training and scoring with this model would."""
 
     def __init__(self, model_name_or_path: str, text_format: str):
-        from ..checkpoints import read_tokenizer
-        from ..rendering import Renderer
-        from ..tokenizer_setup import prepare_tokenizer
+        from ...checkpoints import read_tokenizer
+        from ...rendering import Renderer
+        from ...tokenizer_setup import prepare_tokenizer
 
         tokenizer = read_tokenizer(model_name_or_path)
         prepare_tokenizer(tokenizer)

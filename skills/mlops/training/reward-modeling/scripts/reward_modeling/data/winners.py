@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from .console import DataError
+from ..console import DataError
 
 WORDS = {
     **dict.fromkeys(("a", "model_a", "response_a", "conversation_a"), "a"),

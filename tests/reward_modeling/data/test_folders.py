@@ -5,7 +5,7 @@ import json
 import pytest
 
 from reward_modeling.console import DataError
-from reward_modeling.folders import data_files
+from reward_modeling.data.folders import data_files
 
 
 def folder(place, *names, readme=None):

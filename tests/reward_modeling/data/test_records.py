@@ -12,9 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from reward_modeling import records as records_module
 from reward_modeling.console import DataError, UsageError
-from reward_modeling.records import (
+from reward_modeling.data import records as records_module
+from reward_modeling.data.records import (
     Comparison,
     Ranking,
     Records,
@@ -27,7 +27,7 @@ from reward_modeling.records import (
 )
 from warm_process import HANG
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+REPOSITORY = Path(__file__).resolve().parents[3]
 REAL = REPOSITORY.parent / "shared" / "data"
 needs_real_data = pytest.mark.skipif(not REAL.is_dir(), reason=f"the real labelled data are not at {REAL}")
 
@@ -446,7 +446,7 @@ def test_reading_json_lines_loads_no_heavy_library(tmp_path):
     path = write(tmp_path / "a.jsonl", jsonl(ROWS))
     code = f"""
 import sys; sys.path.insert(0, {str(REPOSITORY / "scripts")!r})
-from reward_modeling.records import load; load([{path!r}])
+from reward_modeling.data.records import load; load([{path!r}])
 print(sorted({{"torch", "transformers", "datasets", "pandas", "pyarrow", "numpy"}} & set(sys.modules)))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=HANG)

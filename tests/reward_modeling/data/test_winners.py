@@ -6,7 +6,7 @@ import pytest
 
 from reward_modeling.arguments import Parser, parse_winner_values
 from reward_modeling.console import DataError, UsageError
-from reward_modeling.records import load, stream
+from reward_modeling.data.records import load, stream
 
 ROW = {"prompt": "p", "response_a": "A", "response_b": "B"}
 
