@@ -11,7 +11,8 @@ import torch
 
 from conftest import save_tiny, tiny_tokenizer, write_jsonl
 from reward_modeling import checkpoints
-from reward_modeling.data.records import comparisons, load
+from reward_modeling.data.reading import load
+from reward_modeling.data.records import comparisons
 from reward_modeling.rendering import Renderer, prepare_tokenizer
 from reward_modeling.scoring import RewardModel
 from reward_modeling.training import outcome, runs

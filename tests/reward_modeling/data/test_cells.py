@@ -6,7 +6,9 @@ import pytest
 
 from reward_modeling.console import DataError
 from reward_modeling.data.cells import RowError, clean, decoded, loads
-from reward_modeling.data.records import Solution, load, to_row
+from reward_modeling.data.reading import load
+from reward_modeling.data.records import Solution
+from reward_modeling.data.writing import to_row
 
 Q, A, B = (
     [{"role": role, "content": text}]
@@ -50,7 +52,7 @@ def test_messages_written_as_text_are_messages(read, how):
         assert (pair.prompt, pair.chosen, pair.rejected) == (Q, A, B)
     (ranking,) = read({"prompt": write(Q), "completions": [write(A), write(B)], "scores": "[1. 0.5]"}).rows
     assert (ranking.prompt, ranking.completions, ranking.scores) == (Q, [A, B], [1.0, 0.5])
-    (scored,) = read({"messages": write(Q + A)}, kind="scoring").rows
+    (scored,) = read({"messages": write(Q + A)}).rows
     assert (scored.prompt, scored.completions) == (Q, [A])
     (one,) = read({"prompt": "p", "chosen": str(A[0]), "rejected": json.dumps(B[0])}).rows
     assert (one.chosen, one.rejected) == (A, B)
@@ -97,7 +99,7 @@ ORDINARY = (
 def test_answers_that_happen_to_be_json_stay_text(read, answer):
     (pair,) = read({"prompt": "p", "chosen": answer, "rejected": "b"}).rows
     assert pair.chosen == [{"role": "assistant", "content": answer}]
-    (ranking,) = read({"prompt": answer, "completions": [answer]}, kind="scoring").rows
+    (ranking,) = read({"prompt": answer, "completions": [answer]}).rows
     assert ranking.completions == [[{"role": "assistant", "content": answer}]]
     assert ranking.prompt == [{"role": "user", "content": answer}]
 
@@ -129,7 +131,6 @@ def test_text_that_looks_like_messages_is_never_an_answer(read, answer):
     records = read(
         *[{"prompt": "p", "completions": ["a"]}] * 2,
         {"prompt": "p", "completions": [answer]},
-        kind="scoring",
         leave_out_unreadable=True,
     )
     assert records.set_aside == {"unreadable": 1}

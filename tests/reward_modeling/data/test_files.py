@@ -12,7 +12,7 @@ import pytest
 from conftest import run_main
 from reward_modeling.console import DataError
 from reward_modeling.data import files
-from reward_modeling.data.records import load, stream
+from reward_modeling.data.reading import load, load_prompts, stream
 
 GOOD = '{"prompt": "p", "chosen": "a", "rejected": "b"}'
 ROW = json.loads(GOOD)
@@ -50,7 +50,7 @@ def test_check_data_drops_lines_that_cannot_be_read(tmp_path):
     path.write_text(f"{GOOD}\n{{\n{GOOD.replace('p', 'q', 1).replace('qrompt', 'prompt')}\n")
     done = run_main("check_data.py", path, "--drop", "unreadable", "--output", tmp_path / "clean.jsonl")
     assert done.returncode == 0, done.stderr
-    assert (done.json["rows"], done.json["set_aside"], done.json["dropped"]) == (3, {"unreadable": 1}, 1)
+    assert (done.json["rows"], done.json["set_aside"], done.json["dropped"]) == (3, {}, 1)
     assert len((tmp_path / "clean.jsonl").read_text().splitlines()) == 2
 
 
@@ -182,7 +182,7 @@ def test_a_packed_file_does_not_unpack_without_bound(tmp_path, monkeypatch, name
 def test_a_packed_file_may_be_streamed_and_a_repetitive_small_one_read(tmp_path):
     path = tmp_path / "rows.jsonl.gz"
     path.write_bytes(gzip.compress(b'{"prompt": "p", "completion": "a"}\n' * 20_000))
-    assert stream([str(path)]).rows == len(load([str(path)], kind="scoring").rows) == 20_000
+    assert stream([str(path)]).rows == len(load([str(path)]).rows) == 20_000
 
 
 @pytest.mark.parametrize("name", ["rows.jsonl", "rows.jsonl.gz", "rows.csv"])
@@ -203,7 +203,7 @@ def test_a_parquet_file_whose_rows_take_no_room_is_not_unpacked(tmp_path, monkey
     path = tmp_path / "a.parquet"
     pyarrow.parquet.write_table(pyarrow.table({"prompt": pyarrow.nulls(3_000_000, pyarrow.string())}), path)
     with pytest.raises(DataError, match="bytes says that it has 3000000 rows"):
-        load([str(path)], kind="prompts")
+        load_prompts([str(path)])
 
 
 # ---- places -------------------------------------------------------------------------------------------------------

@@ -5,8 +5,18 @@ import json
 import pytest
 
 from reward_modeling.console import DataError, UsageError
-from reward_modeling.data.formats import FORMATS
-from reward_modeling.data.records import Comparison, Ranking, Solution, comparisons, load
+from reward_modeling.data.formats import ANYTHING, FORMATS, PROMPTS
+from reward_modeling.data.reading import load
+from reward_modeling.data.records import (
+    Comparison,
+    Ranking,
+    Solution,
+    comparisons,
+    in_steps,
+    prompts,
+    solutions,
+    to_score,
+)
 
 
 def user(text):
@@ -116,10 +126,7 @@ def test_a_real_shaped_row_is_recognised_and_says_the_same(read, name):
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_the_example_of_each_format_is_recognised_as_that_format(read, name):
-    entry = FORMATS[name]
-    unlabelled = "stepwise" if entry.stepwise else "scoring" if entry.answered else "prompts"
-    kind = None if entry.labelled else unlabelled
-    assert read(entry.example, kind=kind).format == name
+    assert read(FORMATS[name].example, tiers=ANYTHING).format == name
 
 
 def test_multi_turn_transcripts_share_all_but_the_last_answer(read):
@@ -203,7 +210,8 @@ def test_steps_are_recognised_and_refused_as_comparisons(read):
     with pytest.raises(DataError, match="process reward models"):
         comparisons(records)
     with pytest.raises(DataError, match="process reward models"):
-        read(row, kind="comparison")
+        to_score(records)
+    assert to_score(records, steps=True).rows[0].completions == [in_steps(["one", "two"])]
 
 
 def test_tools_are_read_as_a_list_or_as_json(read):
@@ -304,7 +312,6 @@ OTHER_BAD = [
     ({"prompt": "p", "response_a": "x", "response_b": "y", "winner": "first"}, "`winner` is first: expected model_a"),
     ({"chosen": "left", "rejected": "right"}, "share no beginning"),
     ({"a": 1, "b": 2}, "no format has the columns a, b"),
-    ({"prompt": "p", "completion": "x"}, "do not say which answer is better"),
 ]
 
 
@@ -313,6 +320,25 @@ def test_other_formats_name_their_bad_rows_too(read, row, reason):
     with pytest.raises(DataError) as caught:
         read(row)
     assert reason in caught.value.message
+
+
+def test_rows_without_labels_are_scored_and_no_comparisons(read):
+    records = read({"prompt": "p", "completion": "x"})
+    assert to_score(records).rows == records.rows
+    with pytest.raises(DataError, match="format `completion`\\) do not say which answer is better") as caught:
+        comparisons(records)
+    assert caught.value.where.endswith("rows.jsonl")
+
+
+def test_rows_to_be_scored_keep_ties_and_their_label_columns_in_the_order_of_the_file(read):
+    row = {"prompt": "p", "response_a": "x", "response_b": "y"}
+    records = read(*[row | {"winner": winner} for winner in ("tie", "b", None, "a")])
+    assert ([pair.origin.row for pair in records.rows], records.set_aside) == ([2, 4], {"tie": 1, "unlabelled": 1})
+    scored = to_score(records)
+    assert [one.origin.row for one in scored.rows] == [1, 2, 3, 4] and scored.set_aside == {}
+    assert [one.scores for one in scored.rows] == [[0.0, 0.0], [0.0, 1.0], None, [1.0, 0.0]]
+    assert [one.completions[0][0]["content"] for one in scored.rows] == ["x"] * 4
+    assert [one.metadata for one in scored.rows] == [{"winner": winner} for winner in ("tie", "b", None, "a")]
 
 
 def test_mixed_formats_in_one_file_are_an_error(read):
@@ -349,7 +375,7 @@ SCORED = {
 @pytest.mark.parametrize("name", SCORED)
 def test_rows_to_be_scored_become_rankings_in_the_order_of_the_file(read, name):
     row, completions, scores = SCORED[name]
-    records = read(row | {"id": "r1"}, kind="scoring")
+    records = to_score(read(row | {"id": "r1"}))
     (ranking,) = records.rows
     assert isinstance(ranking, Ranking)
     assert (ranking.prompt, ranking.completions, ranking.scores, ranking.id) == (Q, completions, scores, "r1")
@@ -376,7 +402,7 @@ def test_winner_formats_become_comparisons_with_their_id_and_metadata(read):
     ],
 )
 def test_prompts_are_read_from_any_format(read, row, format):
-    records = read(row, kind="prompts")
+    records = prompts(read(row, tiers=PROMPTS))
     assert (records.format, records.rows[0].prompt, records.rows[0].completions) == (format, [user("Hi")], [])
 
 
@@ -391,7 +417,7 @@ def test_prompts_are_read_from_any_format(read, row, format):
 )
 def test_prompts_that_cannot_be_answered_are_refused(read, row, message):
     with pytest.raises(DataError, match=message):
-        read(row, kind="prompts")
+        prompts(read(row, tiers=PROMPTS))
 
 
 def test_prompts_alone_are_no_comparisons(read):
@@ -431,7 +457,7 @@ STEPS = {
 @pytest.mark.parametrize("name", STEPS)
 def test_labelled_steps_in_every_writing(read, name):
     row, steps, labels = STEPS[name]
-    (solution,) = read(row, kind="stepwise").rows
+    (solution,) = solutions(read(row))
     assert isinstance(solution, Solution) and solution.prompt == Q
     assert (solution.steps, solution.labels) == (steps, labels)
 
@@ -466,7 +492,7 @@ BAD_STEPS = {
 def test_bad_steps_name_the_row(read, name):
     row, message = BAD_STEPS[name]
     with pytest.raises(DataError, match=message) as caught:
-        read({"prompt": Q, **row}, kind="stepwise")
+        read({"prompt": Q, **row})
     assert caught.value.where.endswith("rows.jsonl:1")
 
 
@@ -479,9 +505,9 @@ def test_bad_math_shepherd_rows(read):
 
 def test_pairs_have_no_steps_and_steps_no_pairs(read):
     with pytest.raises(DataError, match="format `explicit`\\) have no steps"):
-        read({"prompt": Q, "chosen": A, "rejected": B}, kind="stepwise")
+        solutions(read({"prompt": Q, "chosen": A, "rejected": B}))
     with pytest.raises(DataError, match="process reward models"):
-        read(STEPS["processbench"][0], kind="comparison")
+        comparisons(read(STEPS["processbench"][0]))
 
 
 def test_steps_rated_0_are_counted_and_each_choice_is_shown(read):

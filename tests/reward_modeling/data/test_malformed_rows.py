@@ -12,8 +12,10 @@ import json
 import random
 
 from reward_modeling.console import DataError, UserError
-from reward_modeling.data.formats import FORMATS, INPUT_LIKE
-from reward_modeling.data.records import comparisons, equal_scores, load, solutions, stream, to_row
+from reward_modeling.data.formats import ANSWERS, ANYTHING, FORMATS, INPUT_LIKE, OPEN, PROMPTS
+from reward_modeling.data.reading import load, stream
+from reward_modeling.data.records import comparisons, equal_scores, prompts, solutions, to_score
+from reward_modeling.data.writing import to_row
 
 FILES, ROWS = 500, 40
 SUFFIXES = (".jsonl", ".csv", ".json", ".parquet", ".jsonl.gz")
@@ -171,15 +173,11 @@ def write_parquet(path, rows):
     pyarrow.parquet.write_table(pyarrow.table(columns), path)
 
 
-def kind_for(entry, chance):
-    """A kind of records that this format has, or now and then any."""
+def tiers_for(name, chance):
+    """The formats to try for a file of this one, and now and then others."""
     if chance.random() < 0.1:
-        return chance.choice((None, "comparison", "scoring", "step_scoring", "stepwise", "prompts"))
-    if not entry.answered:
-        return "prompts"
-    if entry.stepwise:
-        return chance.choice(("stepwise", "step_scoring"))
-    return chance.choice((None, "comparison", "scoring", "prompts")) if entry.labelled else "scoring"
+        return chance.choice((ANSWERS, ANYTHING, PROMPTS))
+    return chance.choice((ANYTHING, PROMPTS)) if name in OPEN else chance.choice((ANSWERS, ANSWERS, ANYTHING, PROMPTS))
 
 
 def writable(value):
@@ -192,8 +190,8 @@ def test_every_row_is_kept_or_counted(tmp_path):
         path = tmp_path / f"f{number}{chance.choice(SUFFIXES)}"
         name, rows = rows_of_a_file(chance)
         write(path, rows, chance)
-        kind = kind_for(FORMATS[name], chance)
-        options = {"kind": kind, "neutral": chance.choice(("bad", "good", "ignore", None))}
+        tiers = tiers_for(name, chance)
+        options = {"tiers": tiers, "neutral": chance.choice(("bad", "good", "ignore", None))}
         options["winner_values"] = chance.choice((None, {"0": "a", "1": "b"}))
         try:
             records = load([str(path)], leave_out_unreadable=True, **options)
@@ -210,9 +208,19 @@ def test_every_row_is_kept_or_counted(tmp_path):
         for take in (comparisons, solutions, equal_scores):
             with contextlib.suppress(DataError):
                 take(records)
-        if kind in ("scoring", "step_scoring"):
+        everything = len(records.rows) + len(records.undecided)
+        with contextlib.suppress(DataError):  # empty prompts
+            assert len(prompts(records).rows) == everything
+        steps = chance.random() < 0.5
+        try:
+            scored = to_score(records, steps=steps).rows
+        except DataError:
+            scored = None
+        if tiers is ANSWERS and scored is not None:
+            assert len(scored) == everything
+            writable([to_row(row) for row in scored])
             try:
-                assert stream([str(path)], kind=kind, winner_values=options["winner_values"]).rows == len(records.rows)
+                assert stream([str(path)], steps=steps, winner_values=options["winner_values"]).rows == everything
             except DataError:
                 assert records.unreadable
         path.unlink()

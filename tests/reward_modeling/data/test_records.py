@@ -13,18 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from reward_modeling.console import DataError, UsageError
-from reward_modeling.data import records as records_module
-from reward_modeling.data.records import (
-    Comparison,
-    Ranking,
-    Records,
-    Solution,
-    comparisons,
-    equal_scores,
-    load,
-    stream,
-    to_row,
-)
+from reward_modeling.data import reading
+from reward_modeling.data.reading import load, stream
+from reward_modeling.data.records import Comparison, Ranking, Records, Solution, comparisons, equal_scores, to_score
+from reward_modeling.data.writing import to_row
 from warm_process import HANG
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -250,10 +242,10 @@ def _saved_of(path, rows):
 
 @pytest.mark.parametrize("name", WRITERS)
 def test_a_stream_gives_what_loading_gives_slice_by_slice(tmp_path, monkeypatch, name):
-    monkeypatch.setattr(records_module, "SLICE", 3)
+    monkeypatch.setattr(reading, "SLICE", 3)
     rows = [{"id": i, "prompt": f"p{i}", "completions": ["a", f"b{i}"][: 1 + i % 2]} for i in range(10)]
     WRITERS[name](tmp_path / name, rows)
-    streamed, loaded = stream([str(tmp_path / name)]), load([str(tmp_path / name)], kind="scoring")
+    streamed, loaded = stream([str(tmp_path / name)]), to_score(load([str(tmp_path / name)]))
     assert list(streamed) == loaded.rows
     assert list(streamed) == loaded.rows  # it can be read again
     assert (streamed.rows, streamed.completions, streamed.format) == (10, 15, loaded.format)
@@ -261,7 +253,7 @@ def test_a_stream_gives_what_loading_gives_slice_by_slice(tmp_path, monkeypatch,
 
 
 def test_a_stream_finds_a_bad_row_in_a_later_slice_before_anything_is_done(tmp_path, monkeypatch):
-    monkeypatch.setattr(records_module, "SLICE", 3)
+    monkeypatch.setattr(reading, "SLICE", 3)
     rows = [{"prompt": f"p{i}", "completions": ["a"]} for i in range(7)] + [{"prompt": "p", "completions": [3]}]
     path = tmp_path / "rows.jsonl"
     WRITERS[path.name](path, rows)
@@ -271,7 +263,7 @@ def test_a_stream_finds_a_bad_row_in_a_later_slice_before_anything_is_done(tmp_p
 
 
 def test_a_column_that_is_absent_from_a_later_slice_is_no_error_but_an_unknown_one_is(tmp_path, monkeypatch):
-    monkeypatch.setattr(records_module, "SLICE", 2)
+    monkeypatch.setattr(reading, "SLICE", 2)
     rows = [{"q": "p", "completions": ["a"], "note": "x"}] * 2 + [{"q": "p", "completions": ["a"]}] * 2
     path = tmp_path / "rows.jsonl"
     WRITERS[path.name](path, rows)
@@ -291,11 +283,9 @@ def test_a_missing_file_is_told_with_a_name_that_exists(tmp_path):
         load([str(tmp_path / "bare")])
 
 
-def test_wrong_calls_are_usage_errors(tmp_path):
+def test_no_source_is_a_usage_error():
     with pytest.raises(UsageError):
         load([])
-    with pytest.raises(UsageError):
-        load([write(tmp_path / "a.jsonl", jsonl(ROWS))], kind="comparisons")
 
 
 # Rankings to pairs
@@ -310,7 +300,9 @@ def ranking(scores, **fields):
 
 
 def test_a_ranking_becomes_its_pairs_by_hand():
-    records = Records([ranking([1.0, 3.0, 1.0], id="r", metadata={"subset": "s"}, tools=[{"name": "t"}])], "ranking")
+    records = Records(
+        [ranking([1.0, 3.0, 1.0], id="r", metadata={"subset": "s"}, tools=[{"name": "t"}])], {"a": "ranking"}
+    )
     pairs = comparisons(records)
     assert [(pair.id, pair.chosen, pair.rejected) for pair in pairs] == [
         ("r:1>0", answer("1"), answer("0")),
@@ -324,7 +316,7 @@ def test_a_ranking_becomes_its_pairs_by_hand():
 
 @given(st.lists(st.integers(-3, 3).map(float), min_size=1, max_size=6))
 def test_pairs_of_a_ranking_weigh_one_together_and_reproduce_the_order(scores):
-    records = Records([ranking(scores, id="r")], "ranking")
+    records = Records([ranking(scores, id="r")], {"a": "ranking"})
     pairs = comparisons(records)
     different = sum(a != b for a in scores for b in scores) // 2
     assert len(pairs) == different
@@ -336,10 +328,11 @@ def test_pairs_of_a_ranking_weigh_one_together_and_reproduce_the_order(scores):
     assert [wins[i] for i in range(len(scores))] == [sum(other < score for other in scores) for score in scores]
 
 
-def test_unlabelled_rankings_make_no_pairs_and_comparisons_pass_unchanged():
+def test_unlabeled_rankings_are_refused_and_comparisons_pass_unchanged():
     pair = Comparison([], answer("x"), answer("y"), margin=2.0)
-    records = Records([Ranking([], [answer("x"), answer("y")]), pair], "mixed")
-    assert comparisons(records) == [pair]
+    assert comparisons(Records([pair])) == [pair]
+    with pytest.raises(DataError, match="do not say which answer is better"):
+        comparisons(Records([pair, Ranking([], [answer("x"), answer("y")])]))
 
 
 # The canonical form
@@ -446,7 +439,7 @@ def test_reading_json_lines_loads_no_heavy_library(tmp_path):
     path = write(tmp_path / "a.jsonl", jsonl(ROWS))
     code = f"""
 import sys; sys.path.insert(0, {str(REPOSITORY / "scripts")!r})
-from reward_modeling.data.records import load; load([{path!r}])
+from reward_modeling.data.reading import load; load([{path!r}])
 print(sorted({{"torch", "transformers", "datasets", "pandas", "pyarrow", "numpy"}} & set(sys.modules)))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=HANG)

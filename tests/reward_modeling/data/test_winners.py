@@ -6,7 +6,8 @@ import pytest
 
 from reward_modeling.arguments import Parser, parse_winner_values
 from reward_modeling.console import DataError, UsageError
-from reward_modeling.data.records import load, stream
+from reward_modeling.data.reading import load, load_prompts, stream
+from reward_modeling.data.records import to_score
 
 ROW = {"prompt": "p", "response_a": "A", "response_b": "B"}
 
@@ -33,12 +34,11 @@ BARE = {
 }
 
 
-@pytest.mark.parametrize("kind", [None, "comparison", "scoring"])
 @pytest.mark.parametrize("name", BARE)
-def test_bare_numbers_stop_the_run_with_their_counts_and_the_flag(read, name, kind):
+def test_bare_numbers_stop_the_run_with_their_counts_and_the_flag(read, name):
     winners, counts, hint = BARE[name]
     with pytest.raises(DataError) as caught:
-        read(winners, kind=kind, leave_out_unreadable=True)
+        read(winners, leave_out_unreadable=True)
     assert caught.value.message == f"`winner` holds numbers, which do not say which answer is better: {counts}"
     assert hint in caught.value.hint
 
@@ -60,7 +60,7 @@ def test_the_opposite_meaning_gives_the_opposite_pairs(read):
     for side, content in (("a", "A"), ("b", "B")):
         (pair,) = read([1], winner_values={"1": side}).rows
         assert pair.chosen[0]["content"] == content
-        (ranking,) = read([1], winner_values={"1": side}, kind="scoring").rows
+        (ranking,) = to_score(read([1], winner_values={"1": side})).rows
         assert ranking.scores == ([1.0, 0.0] if side == "a" else [0.0, 1.0])
 
 
@@ -72,7 +72,9 @@ def test_a_value_that_was_not_said_stops_the_run_and_is_never_left_out(read):
 
 
 def test_a_stream_asks_too_and_prompts_do_not(read, tmp_path, capsys):
-    assert len(read([0, 1], kind="prompts").rows) == 2
+    with pytest.raises(DataError, match="holds numbers"):
+        read([0, 1])
+    assert len(load_prompts([str(tmp_path / "rows.jsonl")]).rows) == 2
     with pytest.raises(DataError, match="holds numbers"):
         stream([str(tmp_path / "rows.jsonl")])
     rows = list(stream([str(tmp_path / "rows.jsonl")], winner_values={"0": "a", "1": "b"}))

@@ -33,7 +33,7 @@ from collections import Counter
 
 from reward_modeling import arguments as flags
 from reward_modeling.console import DataError, UsageError, check_output_file, log, main_guard, to_json, write_whole
-from reward_modeling.data.metadata import counted, tell_moved, with_metadata
+from reward_modeling.data.writing import counted, tell_moved, with_metadata
 
 
 def parser() -> flags.Parser:
@@ -97,7 +97,8 @@ def main(argv: list[str] | None = None) -> dict:
     check_together(args)
     output = check_output_file(args.output, args.overwrite) if args.output else None
     from reward_modeling import checkpoints
-    from reward_modeling.data.records import Solution, load
+    from reward_modeling.data.reading import load
+    from reward_modeling.data.records import Solution
 
     if args.best_of_n is not None:
         summary, rows, records = judge_best_of_n(args)
@@ -168,7 +169,7 @@ def judge_overoptimization(args) -> dict:
 
 
 def reading(args) -> dict:
-    """How the flags want the data read, for `records.load`."""
+    """How the flags want the data read, for `reading.load`."""
     return {
         "split": args.dataset_split,
         "config": args.dataset_config,
@@ -226,7 +227,8 @@ def compare_with(args, judgement, pairs) -> dict:
 
 def judge_steps(args, records) -> tuple[dict, list[dict]]:
     """The summary of solutions with step labels, and a row for each."""
-    from reward_modeling.data.records import load, solutions
+    from reward_modeling.data.reading import load
+    from reward_modeling.data.records import solutions
     from reward_modeling.evaluation.steps import diagnose_steps, evaluate_steps, show_steps
     from reward_modeling.process import ProcessRewardModel
 
@@ -235,7 +237,7 @@ def judge_steps(args, records) -> tuple[dict, list[dict]]:
     labelled = solutions(records)
     others = None
     if args.threshold_data:
-        others = solutions(load(args.threshold_data, neutral=args.neutral, kind="stepwise", **reading(args)))
+        others = solutions(load(args.threshold_data, neutral=args.neutral, **reading(args)))
     judgement = evaluate_steps(
         ProcessRewardModel.from_arguments(args),
         labelled,
@@ -250,11 +252,12 @@ def judge_steps(args, records) -> tuple[dict, list[dict]]:
 def judge_best_of_n(args) -> tuple[dict, list[dict], object]:
     """The summary of completions of known correctness, a row for each prompt, and the records."""
     from reward_modeling import process
-    from reward_modeling.data.records import load
+    from reward_modeling.data.reading import load
+    from reward_modeling.data.records import to_score
     from reward_modeling.evaluation import best_of_n
     from reward_modeling.evaluation.votes import find_answers
 
-    records = load(args.dataset_name, kind="scoring", **reading(args))
+    records = to_score(load(args.dataset_name, **reading(args)))
     pools = records.rows
     sizes = best_of_n.check_pools(pools, args.best_of_n)
     answers = find_answers(pools, column=args.answer_column, pattern=args.answer_pattern)

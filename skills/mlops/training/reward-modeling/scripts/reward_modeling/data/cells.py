@@ -26,6 +26,23 @@ class RowError(Exception):
     """Why one row cannot be read."""
 
 
+def type_of(value: Any) -> str:
+    """The type of a value in words of the data, for messages."""
+    names = {bool: "true or false", int: "a number", float: "a number", str: "text", list: "a list", dict: "an object"}
+    return "null" if value is None else names.get(type(value), type(value).__name__)
+
+
+def short(value: Any, width: int = 40) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= width else text[: width - 3] + "..."
+
+
+def wrong_type(column: str, value: Any, wanted: str) -> RowError:
+    """The error for a value that is not what it has to be: "`tools` is text (none), not a list of objects"."""
+    shown = "" if value is None else f" ({short(value)})"
+    return RowError(f"`{column}` is {type_of(value)}{shown}, not {wanted}")
+
+
 class Refused:
     """A value that no row may hold. It stands in the value's place, so that the row is named and the others are read."""
 
@@ -47,6 +64,17 @@ def _whole_number(digits: str) -> int | Refused:
         return int(digits)
     except ValueError:
         return Refused(f"a number of {len(digits)} digits")
+
+
+def object_in(text: Any) -> Any:
+    """The object or list that a text holds as JSON; anything else as it is."""
+    if not isinstance(text, str):
+        return text
+    try:
+        found = clean(loads(text))
+    except (ValueError, RecursionError):
+        return text
+    return found if isinstance(found, (dict, list)) else text
 
 
 _DECODE = json.JSONDecoder(object_pairs_hook=_object).decode

@@ -13,12 +13,12 @@ import io
 import json
 import zlib
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO
 
 from ..console import DataError
-from .adapters import kind_of
-from .cells import Refused, RowError, clean, loads
+from .cells import Refused, RowError, clean, loads, type_of
 
 MIB = 2**20
 LINE_LIMIT = 64 * MIB
@@ -28,37 +28,72 @@ STRETCH, RATIO = 4 * MIB, 200
 one, and what packs better can fill the memory from a small file."""
 
 
-class Slice(NamedTuple):
-    """Rows of a source, their numbers counted from 1, and (number, reason) of the rows between them that cannot be read."""
-
-    rows: list[dict[str, Any]]
-    numbers: list[int]
-    problems: list[tuple[int, str]]
-    set_aside: dict[str, int]
-    """Entries of the file that are no rows to read, by what they are."""
+SHOWN = 5
+"""How many bad rows an error shows; all of them are counted."""
+_QUOTE = "quote cells that hold commas, quotes or line breaks"
+HINTS = {".jsonl": "every line is one JSON object, in UTF-8", ".csv": _QUOTE}
+"""What to do about rows that cannot be read, by the kind of file."""
 
 
-Numbered = Iterable[tuple[int, Any]]
-"""(number, row) pairs. A row that cannot be read is the RowError that says why."""
+@dataclass(frozen=True)
+class Table:
+    """The rows of one file or one hub split, or a slice of them; `numbers` are their row numbers, counted from 1."""
+
+    name: str
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    numbers: list[int] = field(default_factory=list)
+    problems: list[tuple[int, str]] = field(default_factory=list)
+    """(number, reason) of the rows that cannot be read, which are not in `rows`."""
+    set_aside: dict[str, int] = field(default_factory=dict)
+    """What else the file holds that is not read, counted."""
+
+    def __len__(self) -> int:
+        return len(self.rows) + len(self.problems)
+
+    @property
+    def hint(self) -> str:
+        """What to do about the problems."""
+        return HINTS.get(suffix(Path(self.name)), 'a row looks like {"prompt": ..., "chosen": ..., "rejected": ...}')
+
+    def refused(self, problems: list[tuple[int, str]], hint: str | None = None) -> DataError:
+        """The error for rows that cannot be read: all are counted, the first SHOWN are shown."""
+        count, where, more = len(problems), f"{self.name}:{problems[0][0]}", ", ..." if len(problems) > SHOWN else ""
+        if count == 1:
+            return DataError(problems[0][1], where=where, hint=hint or self.hint)
+        where += f" (also {', '.join(str(number) for number, _ in problems[1:SHOWN])}{more})"
+        if len({reason for _, reason in problems}) == 1:
+            return DataError(f"{count} of {len(self)} rows: {problems[0][1]}", where=where, hint=hint or self.hint)
+        listed = "".join(f"\n  row {number}: {reason}" for number, reason in problems[:SHOWN])
+        return DataError(f"{count} of {len(self)} rows cannot be read{listed}", where=where, hint=hint or self.hint)
+
+    def complete(self) -> Table:
+        """This table. Raises DataError where some of its rows cannot be read."""
+        if self.problems:
+            raise self.refused(self.problems)
+        return self
 
 
-def sliced(numbered: Numbered, size: int | None, set_aside: dict[str, int] | None = None) -> Iterator[Slice]:
-    """Numbered rows in slices of `size`, or in one; every row is checked (`cells.clean`), what is no object is no row."""
-    part = Slice([], [], [], set_aside or {})
+def sliced(
+    name: str, numbered: Iterable[tuple[int, Any]], size: int | None, set_aside: dict[str, int] | None = None
+) -> Iterator[Table]:
+    """(number, row) pairs as tables of `size` rows, or as one. Every row is checked (`cells.clean`); what is no object is no
+    row, and a row that cannot be read is the RowError that says why.
+    """
+    part = Table(name, set_aside=set_aside or {})
     for number, row in numbered:
         try:
             if isinstance(row, RowError):
                 raise row
             if not isinstance(row, (dict, Refused)):
-                raise RowError(f"the row is {kind_of(row)}, not an object with columns")
+                raise RowError(f"the row is {type_of(row)}, not an object with columns")
             part.rows.append(clean(row))
             part.numbers.append(number)
         except RowError as error:
             part.problems.append((number, str(error)))
-        if size and len(part.rows) + len(part.problems) == size:
+        if len(part) == size:
             yield part
-            part = Slice([], [], [], {})
-    if part.rows or part.problems or part.set_aside:
+            part = Table(name)
+    if len(part) or part.set_aside:
         yield part
 
 
@@ -153,10 +188,10 @@ def _line_by_line(path: Path, readline: Callable[[int], Any]) -> Iterator[Any]:
 # ---- kinds of files ----------------------------------------------------------------------------------------------------
 
 
-def _jsonl(path: Path, size: int | None) -> Iterator[Slice]:
+def _jsonl(path: Path, size: int | None) -> Iterator[Table]:
     with _opened(path, whole=size is None) as file:
         lines = enumerate(_line_by_line(path, file.readline), start=1)
-        yield from sliced(((number, _row(line)) for number, line in lines if line.strip()), size)
+        yield from sliced(str(path), ((number, _row(line)) for number, line in lines if line.strip()), size)
 
 
 def _row(line: bytes) -> Any:
@@ -170,7 +205,7 @@ def _row(line: bytes) -> Any:
         return RowError("the row nests lists and objects too deep")
 
 
-def _json(path: Path, size: int | None) -> Iterator[Slice]:
+def _json(path: Path, size: int | None) -> Iterator[Table]:
     with _opened(path, whole=True) as file:
         content = file.read()
     if not content.strip():
@@ -196,7 +231,7 @@ def _json(path: Path, size: int | None) -> Iterator[Slice]:
         raise DataError(found.reason, where=str(path))
     if not isinstance(found, list):
         raise DataError("a JSON file holds a list of rows, or that list under `data`", where=str(path))
-    yield from sliced(enumerate(found, start=1), size, beside)
+    yield from sliced(str(path), enumerate(found, start=1), size, beside)
 
 
 def _decode(content: bytes, path: Path) -> str:
@@ -223,25 +258,23 @@ def _too_deep(text: str) -> int:
     return text.count("\n", 0, place) + 1
 
 
-def _csv(path: Path, size: int | None) -> Iterator[Slice]:
+def _csv(path: Path, size: int | None) -> Iterator[Table]:
     csv.field_size_limit(LINE_LIMIT)
     with _opened(path, whole=size is None) as file:
         text = io.TextIOWrapper(file, encoding="utf-8", errors="surrogateescape", newline="")
         reader = csv.reader(_line_by_line(path, text.readline), strict=True)
-        number = 0
         try:
             header = next(filter(None, reader), None)
             if header is None:
                 raise empty(path)
             refuse_repeated(header, path)
-            for part in sliced(enumerate((_cells(header, cells) for cells in filter(None, reader)), start=1), size):
-                number += len(part.rows) + len(part.problems)
-                yield part
+            rows = (_cells(header, cells) for cells in filter(None, reader))
+            yield from sliced(str(path), enumerate(rows, start=1), size)
         except csv.Error as error:
             raise DataError(
                 f"broken CSV: {error}",
                 where=f"{path}, line {reader.line_num}",
-                hint="quote cells that hold commas, quotes or line breaks",
+                hint=_QUOTE,
             ) from error
 
 
@@ -265,7 +298,7 @@ def refuse_repeated(columns: list[str], path: Path) -> None:
         )
 
 
-def _parquet(path: Path, size: int | None) -> Iterator[Slice]:
+def _parquet(path: Path, size: int | None) -> Iterator[Table]:
     if path.name.lower().endswith(".gz"):
         raise DataError(
             "Parquet files are not read from .gz", where=str(path), hint="gunzip it: Parquet is compressed inside"
@@ -280,7 +313,7 @@ def _parquet(path: Path, size: int | None) -> Iterator[Slice]:
                 raise DataError(f"the file of {held} bytes says that it has {count} rows", where=str(path))
             refuse_repeated(file.schema_arrow.names, path)
             rows = (row for batch in file.iter_batches(min(size or 1024, 1024)) for row in arrow_rows(batch))
-            yield from sliced(enumerate(rows, start=1), size)
+            yield from sliced(str(path), enumerate(rows, start=1), size)
     except (pyarrow.ArrowException, OSError, ValueError, RecursionError, OverflowError) as error:
         raise DataError(
             f"no readable Parquet file: {first_line(error)}", where=str(path), hint="fetch or write it again"
@@ -291,9 +324,7 @@ def arrow_rows(batch: Any) -> Iterator[dict[str, Any] | RowError]:
     """The rows of an Arrow batch. Where a value has no Python form (dates after 9999, bytes that are not UTF-8) it is told
     with its row and column, and dates and times become text.
     """
-    import pyarrow
-
-    failures = (pyarrow.ArrowException, ValueError, OverflowError, RecursionError, TypeError)
+    failures = _failures()
     try:
         yield from batch.to_pylist()
         return
@@ -310,12 +341,19 @@ def arrow_rows(batch: Any) -> Iterator[dict[str, Any] | RowError]:
         yield wrong or dict(zip(batch.schema.names, values, strict=True))
 
 
+def _failures() -> tuple[type[Exception], ...]:
+    """What pyarrow raises for a value that has no Python form."""
+    import pyarrow
+
+    return pyarrow.ArrowException, ValueError, OverflowError, RecursionError, TypeError
+
+
 def _value(name: str, scalar: Any) -> Any:
     import pyarrow
 
     try:
         return scalar.as_py()
-    except (pyarrow.ArrowException, ValueError, OverflowError, RecursionError, TypeError) as error:
+    except _failures() as error:
         with contextlib.suppress(pyarrow.ArrowException, ValueError):
             if pyarrow.types.is_temporal(scalar.type):
                 return scalar.cast(pyarrow.string()).as_py()
@@ -326,15 +364,9 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-READERS: dict[str, Callable[[Path, int | None], Iterator[Slice]]] = {
+READERS: dict[str, Callable[[Path, int | None], Iterator[Table]]] = {
     ".jsonl": _jsonl,
     ".json": _json,
     ".csv": _csv,
     ".parquet": _parquet,
 }
-
-HINTS = {
-    ".jsonl": "every line is one JSON object, in UTF-8",
-    ".csv": "quote cells that hold commas, quotes or line breaks",
-}
-"""What to do about rows that cannot be read, by the kind of file."""

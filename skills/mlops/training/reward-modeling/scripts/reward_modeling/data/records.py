@@ -1,25 +1,24 @@
-"""Any dataset -> typed records.
+"""What a dataset is read to: comparisons, rankings and solutions in steps, and what each use takes of them.
 
-    records = load(["pairs.jsonl.gz"])       rows in the order of the file, every format to the same three types
-    pairs = comparisons(records)             rankings taken apart into pairs
-    to_row(pairs[0])                         the canonical JSON form, which `load` reads back to an equal record
+    records = load(["pairs.jsonl.gz"])       (reading.py) rows in the order of the file, every format to the same three types
+    comparisons(records)                     to train and evaluate an outcome model; rankings are taken apart into pairs
+    solutions(records)                       to train and evaluate a process model
+    to_score(records)                        all that holds completions, as rankings
+    prompts(records)                         what a policy is asked
 
-The formats are in formats.py, the files and hubs in sources.py. `split_by_prompt` holds rows out for validation.
+A use raises DataError for rows that it cannot take. `split_by_prompt` holds rows out for validation.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from itertools import combinations
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
-from ..console import DataError, UsageError, log
-from .metadata import with_metadata
-from .winners import said
+from ..console import DataError
 
 Message = dict[str, Any]
 """One chat message: {"role": "system" | "user" | "assistant" | "tool", "content": str, ...}."""
@@ -36,8 +35,19 @@ class Origin:
         return f"{self.file}:{self.row}"
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Row:
+    """What every record has."""
+
+    id: str | int | None = None
+    metadata: dict[str, Any] = field(default_factory=dict)
+    origin: Origin | None = None
+    given: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    """The label columns of the row as they were read, which `to_score` keeps as metadata."""
+
+
 @dataclass(frozen=True)
-class Comparison:
+class Comparison(_Row):
     """One prompt, a preferred and a rejected completion.
 
     `margin` is how much better `chosen` is, in the units of the labels, or None. `weight` counts the pair in a mean:
@@ -50,26 +60,22 @@ class Comparison:
     margin: float | None = None
     weight: float = 1.0
     tools: list[dict] | None = None
-    id: str | int | None = None
-    metadata: dict[str, Any] = field(default_factory=dict)
-    origin: Origin | None = None
+    rejected_first: bool = field(default=False, compare=False, repr=False)
+    """Whether the row names the rejected completion first."""
 
 
 @dataclass(frozen=True)
-class Ranking:
-    """One prompt and any number of completions; `scores` are the labels, higher is better, or None when unlabelled."""
+class Ranking(_Row):
+    """One prompt and any number of completions, also none; `scores` are the labels, higher is better, or None."""
 
     prompt: list[Message]
     completions: list[list[Message]]
     scores: list[float] | None = None
     tools: list[dict] | None = None
-    id: str | int | None = None
-    metadata: dict[str, Any] = field(default_factory=dict)
-    origin: Origin | None = None
 
 
 @dataclass(frozen=True)
-class Solution:
+class Solution(_Row):
     """One prompt and an answer in steps.
 
     `labels` holds one label a step (1 good, 0 bad, a probability, or None where nobody judged it), or is None.
@@ -78,208 +84,158 @@ class Solution:
     prompt: list[Message]
     steps: list[str]
     labels: list[float | None] | None = None
-    id: str | int | None = None
-    metadata: dict[str, Any] = field(default_factory=dict)
-    origin: Origin | None = None
+
+
+Record = Comparison | Ranking | Solution
+_Split = TypeVar("_Split", Comparison, Solution)
+
+
+class Undecided(NamedTuple):
+    """A row whose label does not say which answer is better."""
+
+    place: int
+    """Its index among all rows that could be read."""
+    row: Record
+    reason: str
+    """"tie" or "unlabelled"."""
 
 
 @dataclass(frozen=True)
 class Records:
     """What was read. `rows` are in input order; `set_aside` counts the rows kept out of them, by reason."""
 
-    rows: list[Comparison | Ranking | Solution]
-    format: str
-    """The formats found, joined by " and " when the sources differ."""
+    rows: list[Record]
+    formats: dict[str, str] = field(default_factory=dict)
+    """{file: its format}."""
     columns_used: tuple[str, ...] = ()
     metadata_columns: tuple[str, ...] = ()
     set_aside: dict[str, int] = field(default_factory=dict)
-    files: tuple[str, ...] = ()
+    undecided: tuple[Undecided, ...] = ()
+    """The rows that are set aside for their labels: they can be scored."""
     unreadable: tuple[tuple[str, str], ...] = ()
     """(FILE:ROW, reason) of the rows that were left out because they cannot be read, where `load` was asked to."""
     winner_values: dict[str, int] = field(default_factory=dict)
     """Rows by the value of their winner column and what it was taken for: {"1=a": 123, "tie=tie": 4}."""
 
-
-def load(
-    sources: list[str],
-    *,
-    split: str | None = None,
-    config: str | None = None,
-    format: str | None = None,
-    columns: dict[str, str] | None = None,
-    kind: str | None = None,
-    neutral: str | None = None,
-    leave_out_unreadable: bool = False,
-    winner_values: dict[str, str] | None = None,
-) -> Records:
-    """Read files, folders, datasets saved to disk and hub ids, one after the other.
-
-    `columns` maps a name of the format to a column of the file; an empty column drops the name. `kind` "comparison"
-    asks for labelled rows without step labels. "scoring" asks for any rows that hold completions: they come back as
-    Rankings in the order of the file, with their labels as scores where there are any (chosen 1, rejected 0). Ties and
-    rows whose label is null are set aside and counted, except for scoring and prompts, where nothing is. "step_scoring" is
-    scoring that takes answers in steps too, which keep their steps (`in_steps`). "stepwise" asks for Solutions, labelled
-    or not. "any" takes all of these as they are: rows without labels as Rankings without scores or Solutions without
-    labels, prompts alone as Rankings without completions. "prompts" asks for prompts alone, of rows in any format, and a
-    blank one is an error. `neutral` is what a step rated 0 is taken for: "good", "bad" or "ignore" (no label).
-    `leave_out_unreadable` keeps rows that cannot be read in `Records.unreadable` and counts them as set aside, unless
-    they are more than half of a file: then its format is another one. `winner_values` says what the values of a winner
-    column mean, as in {"1": "a", "0": "b", "2": "tie"}: without it, numbers are refused (`winners.meaning`).
-
-    Raises UsageError for an unknown format or kind, and DataError, with file and row, for what cannot be read.
-    """
-    from .formats import convert  # here, because the formats build the types above
-    from .sources import read
-
-    if kind not in (None, "any", "comparison", "stepwise", "prompts", *SCORING):
-        raise UsageError(f"unknown kind of records: {kind}")
-    if isinstance(sources, str):
-        sources = [sources]
-    parts = [
-        convert(
-            t,
-            format,
-            columns or {},
-            kind,
-            neutral,
-            leave_out_unreadable=leave_out_unreadable,
-            winner_values=winner_values,
-        )
-        for source in sources
-        for t in read(source, split, config)
-    ]
-    if not parts:
-        raise UsageError("no dataset was named", hint="give a file, a folder or a hub id")
-    winners = _total(part.winner_values for part in parts)
-    if winners:
-        log(said(winners))
-    return Records(
-        rows=[row for part in parts for row in part.rows],
-        format=" and ".join(_distinct([part.format] for part in parts)),
-        columns_used=_distinct(part.columns_used for part in parts),
-        metadata_columns=_distinct(part.metadata_columns for part in parts),
-        set_aside=_total(part.set_aside for part in parts),
-        files=_distinct(part.files for part in parts),
-        unreadable=tuple(row for part in parts for row in part.unreadable),
-        winner_values=winners,
-    )
-
-
-SLICE = 4096
-"""Rows of a stream that are in memory together."""
-
-
-SCORING = ("scoring", "step_scoring")
-"""Kinds of rows that hold completions to be scored, by an outcome or by a process reward model."""
-
-
-@dataclass(frozen=True)
-class Stream:
-    """Rows to be scored that may be more than memory holds: all of them were checked, and each pass reads them again."""
-
-    sources: tuple[str, ...]
-    reading: dict[str, Any]
-    """split, config, columns and, for each file, the format found in its first rows."""
-    rows: int
-    completions: int
+    @property
+    def files(self) -> tuple[str, ...]:
+        return tuple(self.formats)
 
     @property
     def format(self) -> str:
-        return " and ".join(_distinct([name] for name in self.reading["formats"].values()))
-
-    def __iter__(self) -> Iterator[Ranking]:
-        for records in _slices(self.sources, **self.reading):
-            yield from records.rows
+        """The formats found, joined by " and " when the sources differ."""
+        return " and ".join(dict.fromkeys(self.formats.values()))
 
 
-def stream(
-    sources: list[str],
-    *,
-    split: str | None = None,
-    config: str | None = None,
-    format: str | None = None,
-    columns: dict[str, str] | None = None,
-    kind: str = "scoring",
-    winner_values: dict[str, str] | None = None,
-) -> Stream:
-    """Check all rows as `load` with this kind (one of SCORING) does, and keep none: what is wrong is said before the work begins.
-
-    Raises what `load` raises; the rows counted in an error are those of one slice of SLICE rows.
-    """
-    formats: dict[str, str] = {}
-    reading = {"split": split, "config": config, "columns": columns or {}, "formats": formats, "format": format}
-    reading |= {"kind": kind, "winner_values": winner_values}
-    rows = completions = 0
-    set_aside, winners = Counter(), Counter()
-    for records in _slices(tuple(sources), **reading):
-        rows += len(records.rows)
-        completions += sum(len(row.completions) for row in records.rows)
-        set_aside.update(records.set_aside)
-        winners.update(records.winner_values)
-    if winners:
-        log(said(winners))
-    for reason, count in set_aside.items():
-        log(f"not read: {reason} ({count})")
-    return Stream(tuple(sources), reading, rows, completions)
-
-
-def _slices(
-    sources: tuple[str, ...],
-    *,
-    split: str | None,
-    config: str | None,
-    columns: dict[str, str],
-    formats: dict[str, str],
-    format: str | None,
-    kind: str,
-    winner_values: dict[str, str] | None,
-) -> Iterator[Records]:
-    """Slice after slice as records. The first of a file decides its format (noted in `formats`) and must have all columns."""
-    from .formats import convert
-    from .sources import read
-
-    for source in sources:
-        for table in read(source, split, config, SLICE):
-            known = formats.get(table.name)
-            present = {name for row in table.rows for name in row}
-            mapped = {name: column for name, column in columns.items() if not known or (column or name) in present}
-            records = convert(table, format or known, mapped, kind, winner_values=winner_values)
-            formats.setdefault(table.name, records.format)
-            yield records
-
-
-def _total(counts: Iterable[dict[str, int]]) -> dict[str, int]:
-    total: Counter[str] = Counter()
-    for part in counts:
-        total.update(part)
-    return dict(total)
-
-
-def _distinct(lists) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(name for names in lists for name in names))
+# ---- uses --------------------------------------------------------------------------------------------------------------
 
 
 def comparisons(records: Records) -> list[Comparison]:
     """Every row as pairs: comparisons as they are, a ranking as all pairs of completions with different scores.
 
     The pairs of one ranking weigh 1 / (number of its pairs), so that each prompt counts once, as in arXiv:2203.02155
-    Eq. 1; they have no margin. `equal_scores` counts the pairs that made none. Raises DataError for step labels.
+    Eq. 1; they have no margin. `equal_scores` counts the pairs that made none. Raises DataError for rows without labels and
+    for labels of steps.
     """
-    pairs = []
     for row in records.rows:
         if isinstance(row, Solution):
-            raise steps_refused(str(row.origin))
-        pairs += comparisons_of(row)
-    return pairs
+            raise _steps_refused(str(row.origin))
+        if isinstance(row, Ranking) and row.scores is None:
+            raise _not_enough(
+                records,
+                row,
+                "do not say which answer is better",
+                "give chosen and rejected, or completions with scores; completions without labels can be scored",
+            )
+    return [pair for row in records.rows for pair in comparisons_of(row)]
 
 
-def comparisons_of(row: Comparison | Ranking) -> list[Comparison]:
-    """A comparison as it is, a ranking as its pairs."""
-    return [row] if isinstance(row, Comparison) else _pairs(row)
+def solutions(records: Records) -> list[Solution]:
+    """The rows whose steps are labelled, for training and evaluation. Raises DataError for rows without steps, and when no
+    row has labels.
+    """
+    for row in records.rows:
+        if not isinstance(row, Solution):
+            raise _not_enough(
+                records,
+                row,
+                "have no steps",
+                "give `prompt`, `completions` (the steps) and `labels`; check_data.py --list_formats shows every format",
+            )
+    labelled = [row for row in records.rows if row.labels is not None]
+    if not labelled:
+        where = records.files[0] if records.files else None
+        raise DataError("no row labels its steps", where=where, hint="give `labels`, one a step")
+    return labelled
 
 
-def steps_refused(where: str) -> DataError:
-    """The error for stepwise rows where comparisons are needed."""
+def to_score(records: Records, *, steps: bool = False) -> Records:
+    """All rows as rankings in the order of the file, ties and unlabeled rows too, with the label columns as metadata.
+
+    A comparison has the scores 1 and 0. steps: answers in steps are taken, and keep their steps (`in_steps`). Raises
+    DataError for rows without completions and for other steps.
+    """
+    rows = _all_rows(records)
+    for row, _ in rows:
+        if isinstance(row, Solution) and not steps:
+            raise _steps_refused(row.origin.file if row.origin else None)
+        if isinstance(row, Ranking) and not row.completions:
+            raise _not_enough(records, row, "hold prompts only, no answers")
+    return _with_all(records, [_to_score(row, reason) for row, reason in rows])
+
+
+def _to_score(row: Record, reason: str | None) -> Ranking:
+    clash = not row.given.keys().isdisjoint(row.metadata)
+    shared = {"id": row.id, "origin": row.origin}
+    shared["metadata"] = row.given | ({"metadata": row.metadata} if clash else row.metadata)
+    if isinstance(row, Solution):
+        return Ranking(row.prompt, [in_steps(row.steps)], **shared)
+    if isinstance(row, Ranking):
+        answers, scores = row.completions, row.scores
+    else:
+        answers, scores = [row.chosen, row.rejected], [1.0, 0.0]
+        if row.rejected_first:
+            answers, scores = answers[::-1], scores[::-1]
+    if reason:
+        scores = [0.0] * len(answers) if reason == "tie" else None
+    return Ranking(row.prompt, answers, scores, row.tools, **shared)
+
+
+def prompts(records: Records) -> Records:
+    """The prompts of all rows, as rankings without completions. Raises DataError for empty ones."""
+    rows = [row for row, _ in _all_rows(records)]
+    empty = [row for row in rows if not any(message["content"].strip() for message in row.prompt)]
+    if empty:
+        raise DataError(
+            "the prompt is empty" if len(empty) == 1 else f"{len(empty)} of {len(rows)} rows: the prompt is empty",
+            where=", ".join(str(row.origin) for row in empty[:5]),
+            hint="fix these rows, or leave them out",
+        )
+    names = ("tools", "id", "metadata", "origin")
+    asked = [Ranking(row.prompt, [], **{name: getattr(row, name, None) for name in names}) for row in rows]
+    return _with_all(records, asked)
+
+
+def _all_rows(records: Records) -> list[tuple[Record, str | None]]:
+    """Every row that could be read, in the order of the file, and why its label does not decide, if so."""
+    undecided = {place: (row, reason) for place, row, reason in records.undecided}
+    decided = iter(records.rows)
+    return [undecided.get(place) or (next(decided), None) for place in range(len(records.rows) + len(undecided))]
+
+
+def _with_all(records: Records, rows: list[Ranking]) -> Records:
+    """The records with these for all of their rows: none is set aside for its label."""
+    reasons = {reason for _, _, reason in records.undecided}
+    left = {reason: count for reason, count in records.set_aside.items() if reason not in reasons}
+    return replace(records, rows=rows, set_aside=left, undecided=())
+
+
+def _not_enough(records: Records, row: Record, what: str, hint: str | None = None) -> DataError:
+    file = row.origin.file if row.origin else None
+    return DataError(f"these rows (format `{records.formats.get(file)}`) {what}", where=file, hint=hint)
+
+
+def _steps_refused(where: str | None) -> DataError:
     return DataError(
         "these rows label the steps of one answer: step labels are for process reward models",
         where=where,
@@ -287,16 +243,7 @@ def steps_refused(where: str) -> DataError:
     )
 
 
-def solutions(records: Records) -> list[Solution]:
-    """The rows whose steps are labelled, for training and judging. Raises DataError when there are none."""
-    labelled = [row for row in records.rows if isinstance(row, Solution) and row.labels is not None]
-    if not labelled:
-        raise DataError(
-            "no row labels its steps",
-            where=records.files[0] if records.files else None,
-            hint="give `labels`, one a step",
-        )
-    return labelled
+# ---- rankings and pairs ------------------------------------------------------------------------------------------------
 
 
 def ordered_pairs(ranking: Ranking) -> list[tuple[int, int]]:
@@ -309,18 +256,21 @@ def ordered_pairs(ranking: Ranking) -> list[tuple[int, int]]:
     ]
 
 
-def _pairs(ranking: Ranking) -> list[Comparison]:
-    ordered = ordered_pairs(ranking)
+def comparisons_of(row: Comparison | Ranking) -> list[Comparison]:
+    """A comparison as it is, a ranking as its pairs."""
+    if isinstance(row, Comparison):
+        return [row]
+    ordered = ordered_pairs(row)
     return [
         Comparison(
-            prompt=ranking.prompt,
-            chosen=ranking.completions[better],
-            rejected=ranking.completions[worse],
+            prompt=row.prompt,
+            chosen=row.completions[better],
+            rejected=row.completions[worse],
             weight=1 / len(ordered),
-            tools=ranking.tools,
-            id=None if ranking.id is None else f"{ranking.id}:{better}>{worse}",
-            metadata=ranking.metadata,
-            origin=ranking.origin,
+            tools=row.tools,
+            id=None if row.id is None else f"{row.id}:{better}>{worse}",
+            metadata=row.metadata,
+            origin=row.origin,
         )
         for better, worse in ordered
     ]
@@ -333,75 +283,20 @@ def equal_scores(records: Records) -> int:
     return possible - sum(len(ordered_pairs(row)) for row in rankings)
 
 
-def as_comparison(ranking: Ranking) -> Comparison:
-    """A ranking of two answers with different scores -> the comparison it stands for."""
-    better = 0 if ranking.scores[0] > ranking.scores[1] else 1
-    answers = ranking.completions
-    return Comparison(ranking.prompt, answers[better], answers[1 - better])
-
-
 def in_steps(steps: list[str]) -> list[Message]:
     """An answer that is given in steps, as messages: the one message keeps them beside its text."""
     return [{"role": "assistant", "content": "\n".join(steps), "steps": steps}]
 
 
-def as_ranking(record: Comparison | Ranking | Solution) -> Ranking:
-    """A record to be scored: a comparison becomes a ranking of chosen and rejected with the scores 1 and 0."""
-    if isinstance(record, Ranking):
-        return record
-    if isinstance(record, Solution):
-        return Ranking(record.prompt, [in_steps(record.steps)])
-    return Ranking(record.prompt, [record.chosen, record.rejected], [1.0, 0.0])
-
-
-def to_row(record: Comparison | Ranking | Solution) -> dict[str, Any]:
-    """The canonical form: formats `explicit`, `ranking`, `stepwise`, without labels `completions` and `steps`, or `prompt`.
-
-    Fields without a value are left out, metadata follow under their own names, or in the object `metadata` where a format
-    would read them as part of the record. `load` reads it back to an equal record.
-    """
-    if isinstance(record, Comparison):
-        row = {"prompt": record.prompt, "chosen": record.chosen, "rejected": record.rejected, "margin": record.margin}
-        row["weight"] = record.weight if record.weight != 1 else None
-    elif isinstance(record, Ranking):
-        row = {"prompt": record.prompt, "completions": record.completions or None, "scores": record.scores}
-    else:
-        steps = "completions" if record.labels is not None else "steps"
-        row = {"prompt": record.prompt, steps: record.steps, "labels": record.labels}
-    row |= {"tools": getattr(record, "tools", None), "id": record.id}
-    row = {name: value for name, value in row.items() if value is not None}
-    return with_metadata(row, record.metadata, canonical=True)
-
-
-VERBATIM = ("explicit", "axolotl", "question", "pairwise", "pair", "ranking", "ranks", "completions", "completion")
-VERBATIM += ("stepwise", "ratings", "processbench", "steps", "prompt")
-"""Formats whose texts reach the model as they stand in the file."""
-
-
-def check_verbatim(records: Records | Stream) -> None:
-    """Raises UsageError where reading takes texts apart, which text that is rendered already must not be."""
-    changed = [name for name in records.format.split(" and ") if name not in VERBATIM]
-    if changed:
-        raise UsageError(
-            f"--text_format rendered needs prompt and answer in columns of their own: format `{changed[0]}` takes texts apart",
-            hint="name the columns, as in --format explicit --columns prompt=A,chosen=B,rejected=C",
-        )
-
-
-# ---- splits -----------------------------------------------------------------------------------------------------------
-
-
-def split_by_prompt(
-    comparisons: Sequence[Comparison], share: float, seed: int
-) -> tuple[list[Comparison], list[Comparison]]:
+def split_by_prompt(rows: Sequence[_Split], share: float, seed: int) -> tuple[list[_Split], list[_Split]]:
     """(train, validation): about `share` of the prompts, with all their pairs, go to validation.
 
     A prompt is placed by its hash and the seed: it lands on the same side in every run and from every file, so no
     prompt is on both sides.
     """
-    sides: tuple[list[Comparison], list[Comparison]] = ([], [])
-    for pair in comparisons:
-        text = f"{seed}:{json.dumps(pair.prompt, sort_keys=True, default=str)}"
+    sides: tuple[list[_Split], list[_Split]] = ([], [])
+    for row in rows:
+        text = f"{seed}:{json.dumps(row.prompt, sort_keys=True, default=str)}"
         place = int.from_bytes(hashlib.sha256(text.encode("utf-8")).digest()[:8]) / 2**64
-        sides[place < share].append(pair)
+        sides[place < share].append(row)
     return sides

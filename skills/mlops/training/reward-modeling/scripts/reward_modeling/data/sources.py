@@ -10,56 +10,12 @@ import difflib
 import re
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..console import DataError
-from .files import HINTS, READERS, arrow_rows, first_line, sliced, suffix
+from .files import READERS, Table, arrow_rows, first_line, sliced, suffix
 from .folders import data_files
-
-SHOWN = 5
-"""How many bad rows an error shows; all of them are counted."""
-
-
-@dataclass(frozen=True)
-class Table:
-    """The rows of one file or one hub split, or a slice of them; `numbers` are their row numbers, counted from 1."""
-
-    name: str
-    rows: list[dict[str, Any]]
-    numbers: list[int]
-    problems: list[tuple[int, str]] = field(default_factory=list)
-    """(number, reason) of the rows that cannot be read, which are not in `rows`."""
-    set_aside: dict[str, int] = field(default_factory=dict)
-    """What else the file holds that is not read, counted."""
-
-    @property
-    def hint(self) -> str:
-        """What to do about the problems."""
-        return HINTS.get(suffix(Path(self.name)), 'a row looks like {"prompt": ..., "chosen": ..., "rejected": ...}')
-
-    def complete(self) -> Table:
-        """This table. Raises DataError where some of its rows cannot be read."""
-        if self.problems:
-            raise bad_rows(self.name, self.problems, total=len(self.rows) + len(self.problems), hint=self.hint)
-        return self
-
-
-def bad_rows(
-    name: str, problems: list[tuple[int, str]], *, total: int | None = None, hint: str | None = None
-) -> DataError:
-    """The error for rows that cannot be read: all are counted, the first five are shown."""
-    numbers = [number for number, _ in problems[1:SHOWN]]
-    more = ", ..." if len(problems) > SHOWN else ""
-    where = f"{name}:{problems[0][0]}" + (f" (also {', '.join(map(str, numbers))}{more})" if numbers else "")
-    if len(problems) == 1:
-        return DataError(problems[0][1], where=where, hint=hint)
-    of = f" of {total}" if total else ""
-    if len({reason for _, reason in problems}) == 1:
-        return DataError(f"{len(problems)}{of} rows: {problems[0][1]}", where=where, hint=hint)
-    listed = "".join(f"\n  row {number}: {reason}" for number, reason in problems[:SHOWN])
-    return DataError(f"{len(problems)}{of} rows cannot be read{listed}", where=where, hint=hint)
 
 
 def read(source: str, split: str | None = None, config: str | None = None, size: int | None = None) -> Iterator[Table]:
@@ -107,14 +63,9 @@ def _looks_like_path(source: str) -> bool:
 def _no_such_file(source: str, path: Path) -> DataError:
     neighbours = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
     close = difflib.get_close_matches(path.name, neighbours, n=1)
-    if close:
-        hint = f"did you mean {path.with_name(close[0])}?"
-    else:
-        hint = (
-            f"{path.parent} holds nothing of a similar name"
-            if path.parent.is_dir()
-            else f"there is no folder {path.parent}"
-        )
+    hint = f"did you mean {path.with_name(close[0])}?" if close else f"{path.parent} holds nothing of a similar name"
+    if not path.parent.is_dir():
+        hint = f"there is no folder {path.parent}"
     return DataError(f"no such file or folder: {source}", hint=hint)
 
 
@@ -128,8 +79,8 @@ def _file(path: Path, size: int | None) -> Iterator[Table]:
         )
     there = False
     for part in READERS[kind](path, size):
-        there = there or bool(part.rows or part.problems)
-        yield Table(str(path), *part)
+        there = there or len(part) > 0
+        yield part
     if not there:
         raise DataError("the file holds no rows", where=str(path), hint="check that it was written to the end")
 
@@ -164,11 +115,8 @@ def _hub(name: str, split: str | None, config: str | None, size: int | None) -> 
                 said = " ".join(str(error).splitlines()[:2])  # the second line lists the configurations
                 raise DataError(said, where=name, hint=flag) from error
         close = difflib.get_close_matches(name, [entry.name for entry in Path().iterdir()], n=1)
-        hint = (
-            f"did you mean the file {close[0]}?"
-            if close
-            else "check the spelling and the network, or name a local file"
-        )
+        other = "check the spelling and the network, or name a local file"
+        hint = f"did you mean the file {close[0]}?" if close else other
         raise DataError(
             f"{name} is no file here, and no dataset that the hub gave: {first_line(error)}", hint=hint
         ) from error
@@ -186,5 +134,4 @@ def _from_datasets(loaded: Any, name: str, split: str | None, size: int | None) 
         raise DataError("the dataset holds no rows", where=name)
     batches = loaded.with_format("arrow").iter(min(size or 1024, 1024))
     rows = (row for batch in batches for row in arrow_rows(batch))
-    for part in sliced(enumerate(rows, start=1), size):
-        yield Table(name, *part)
+    yield from sliced(name, enumerate(rows, start=1), size)

@@ -168,15 +168,14 @@ class Prompt:
 def read_prompts(args: Any, split: str | None, sources: list[str] | None = None) -> list[Ranking]:
     """The prompts of the data that the flags of `arguments.add_dataset_arguments` name, as records."""
     from ..data.audit import warn_of_templates
-    from ..data.records import load
+    from ..data.reading import load_prompts
 
-    records = load(
+    records = load_prompts(
         sources or args.dataset_name,
         split=split,
         config=args.dataset_config,
         format=args.format,
         columns=args.columns,
-        kind="prompts",
     )
     log(f"{len(records.rows)} rows of format {records.format}")
     warn_of_templates(records.rows)

@@ -2,8 +2,6 @@
 
     findings = audit(pairs, eval_records=held_out)      one Finding a check that found something
     clean = drop(pairs, findings)                       without the pairs of these findings
-    findings = audit_steps(solutions, separator="\\n", eval_records=held_out)
-    findings = audit_unlabeled(rankings)                rows without labels, or prompts alone
 
 Each check is one entry in CHECKS (pairs.py), STEP_CHECKS (steps.py) or UNLABELED_CHECKS (unlabeled.py): what it looks for, why
 that matters, what to do. Every check takes time linear in the text. Token counts are not made here: whoever renders the
@@ -12,63 +10,43 @@ pairs hands in `lengths`, `max_length` and `truncated_pairs`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ... import console
-from ..records import Comparison, Ranking, Records, Solution
-from .findings import SHOWN, Check, Finding, digest, findings_of
-from .pairs import CHECKS, Material
-from .steps import STEP_CHECKS, StepMaterial
-from .unlabeled import UNLABELED_CHECKS, UnlabeledMaterial
+from ..records import Comparison, Ranking, Record, Records, Solution
+from .findings import SHOWN, Check, Finding, Material, findings_of
+from .pairs import CHECKS
+from .steps import STEP_CHECKS
+from .unlabeled import UNLABELED_CHECKS
 
-__all__ = ["CHECKS", "STEP_CHECKS", "UNLABELED_CHECKS", "Check", "Finding", "digest"]
+__all__ = ["CHECKS", "STEP_CHECKS", "UNLABELED_CHECKS", "Check", "Finding"]
 
+TABLES = {Comparison: ("pairs", CHECKS), Solution: ("solutions", STEP_CHECKS), Ranking: ("rows", UNLABELED_CHECKS)}
+"""What records of a type are called, and their checks. Rankings are rows to be scored or answered: labeled ones are audited
+as their pairs.
+"""
 UNREADABLE = "unreadable"
 
 
 def warn_of_templates(rows: Sequence[Ranking]) -> None:
     """Say on stderr which prompts are templated already, for those who only answer or score them."""
-    for finding in findings_of({"templated": UNLABELED_CHECKS["templated"]}, UnlabeledMaterial(rows)):
+    for finding in findings_of([CHECKS["templated"]], Material(rows, "rows")):
         console.warn(f"{finding.message} ({_short_places(finding.rows)}): {finding.advice}")
 
 
-def audit(
-    records: Sequence[Comparison],
-    *,
-    lengths: Callable[[Comparison], tuple[int, int]] | None = None,
-    max_length: int | None = None,
-    truncated_pairs: Sequence[bool] | None = None,
-    eval_records: Sequence[Comparison] | None = None,
-    rendered: bool = False,
-) -> list[Finding]:
-    """Every finding on these pairs, errors first.
+def audit(records: Sequence[Record], *, rendered: bool = False, **known: Any) -> list[Finding]:
+    """Every finding on these records, which are of one type, errors first.
 
-    lengths: comparison -> tokens of prompt and chosen, tokens of prompt and rejected; with `max_length` it finds the
-    pairs over length. truncated_pairs: [pairs], True where the two sides are the same once truncated.
-    eval_records: the pairs of the evaluation set, whose prompts must not be trained on. rendered: the texts
-    are taken as they are (--text_format rendered), so that turns and templates in them are meant.
+    rendered: the texts are taken as they are (--text_format rendered), so that turns and templates in them are meant.
+    known: eval_records, the evaluation set, whose prompts must not be trained on; of solutions the separator; of pairs
+    lengths (comparison -> tokens of prompt and chosen, tokens of prompt and rejected), max_length, with which it finds the
+    pairs over length, and truncated_pairs ([pairs], True where the two sides are the same once truncated).
     """
-    material = Material(records, lengths, max_length, truncated_pairs, eval_records)
-    return findings_of(CHECKS, material, rendered=rendered)
-
-
-def audit_steps(
-    records: Sequence[Solution],
-    *,
-    separator: str | None = None,
-    eval_records: Sequence[Solution] | None = None,
-    rendered: bool = False,
-) -> list[Finding]:
-    """Every finding on these solutions, errors first."""
-    return findings_of(STEP_CHECKS, StepMaterial(records, separator, eval_records), rendered=rendered)
-
-
-def audit_unlabeled(
-    records: Sequence[Ranking], *, eval_records: Sequence[Ranking] | None = None, rendered: bool = False
-) -> list[Finding]:
-    """Every finding on these rows to be scored or answered."""
-    return findings_of(UNLABELED_CHECKS, UnlabeledMaterial(records, eval_records), rendered=rendered)
+    if not records:
+        return []
+    called, checks = TABLES[type(records[0])]
+    return findings_of(checks.values(), Material(records, called, **known), rendered=rendered)
 
 
 def unreadable(records: Records) -> list[Finding]:
@@ -120,10 +98,7 @@ def show(findings: Sequence[Finding]) -> None:
     if not findings:
         console.log("the audit found nothing")
         return
-    rows = [
-        [finding.severity, finding.check, f"{finding.message}: {finding.advice}", _short_places(finding.rows)]
-        for finding in findings
-    ]
+    rows = [[one.severity, one.check, f"{one.message}: {one.advice}", _short_places(one.rows)] for one in findings]
     console.table("audit", ["severity", "check", "finding", "first rows"], rows)
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..records import Comparison, Ranking, ordered_pairs
-from .findings import Finding, digest
+from .findings import Finding, digest, repeated
 from .pairs import CHECKS
 
 Pair = tuple[int, int]
@@ -67,10 +67,10 @@ def _places(number: int, row: Any) -> list[tuple[int, Pair | None]]:
 
 def _completions(ranking: Ranking, found: list[tuple[Comparison, Pair]], check: str, lost: dict[int, str]) -> set[int]:
     """Which completions of a ranking a finding on these of its pairs is about, beside those that are lost already."""
-    sides = CHECKS[check].sides if check in CHECKS else None
-    if sides is not None:
-        own = {place for record, pair in found for place in _at(pair, sides(record))}
-        return own - lost.keys()
+    flawed = CHECKS[check].of_answer if check in CHECKS else None
+    if flawed:
+        sides = [(record, zip(pair, (record.chosen, record.rejected), strict=True)) for record, pair in found]
+        return {place for record, two in sides for place, answer in two if flawed(record, answer)} - lost.keys()
     repeats = _repeats(ranking)
     pairs = [pair for _, pair in found if not lost.keys() & set(pair)]
     chosen: set[int] = set()
@@ -82,17 +82,9 @@ def _completions(ranking: Ranking, found: list[tuple[Comparison, Pair]], check: 
     return chosen
 
 
-def _at(pair: Pair, sides: list[str]) -> list[int]:
-    return [place for place, side in zip(pair, ("chosen", "rejected"), strict=True) if side in sides]
-
-
 def _repeats(ranking: Ranking) -> set[int]:
     """Completions that say what an earlier one of the ranking says."""
-    seen, found = set(), set()
-    for place, completion in enumerate(ranking.completions):
-        key = digest(completion, {})
-        (found.add if key in seen else seen.add)(place if key in seen else key)
-    return found
+    return set(repeated(digest(completion, {}) for completion in ranking.completions))
 
 
 def _without(row: Any, lost: dict[int, str] | None) -> Any:

@@ -5,74 +5,38 @@ A check says which side of a pair has the flaw, where it is one side's: of a ran
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
-
-from ..records import Comparison, Message
-from .findings import Check, digest, repeated, table_of, where
+from ..records import Comparison, Message, Record
+from .findings import Check, Material, answers_of, each_answer, outside, repeated, table_of, where
 from .text import contents, is_garbled, is_templated, leaks_turn
 
 LONGER_WARNING = (0.3, 0.7)
 """Shares of pairs with the longer answer chosen outside of this range are a warning: length alone would score well."""
 
 
-@dataclass(frozen=True)
-class Material:
-    """The audited pairs and what is computed from them once, shared by the checks."""
-
-    called = "pairs"
-
-    records: Sequence[Comparison]
-    lengths: Callable[[Comparison], tuple[int, int]] | None = None
-    max_length: int | None = None
-    truncated_pairs: Sequence[bool] | None = None
-    eval_records: Sequence[Comparison] | None = None
-
-    @cached_property
-    def keys(self) -> list[tuple[bytes, bytes, bytes]]:
-        """Digests of prompt, chosen and rejected of each pair."""
-        memo: dict[int, bytes] = {}
-        return [
-            (digest(record.prompt, memo), digest(record.chosen, memo), digest(record.rejected, memo))
-            for record in self.records
-        ]
-
-    @cached_property
-    def eval_prompts(self) -> set[bytes]:
-        memo: dict[int, bytes] = {}
-        return {digest(record.prompt, memo) for record in self.eval_records or ()}
-
-    @cached_property
-    def answer_lengths(self) -> list[tuple[int, int]]:
-        """Characters in what chosen and rejected say."""
-        return [(_size(record.chosen), _size(record.rejected)) for record in self.records]
+def _says_nothing(record: Record, answer: list[Message]) -> bool:
+    said = [message for message in answer if message["role"] == "assistant"]
+    return not any(message["content"].strip() or message.get("tool_calls") for message in said)
 
 
-def _size(messages: list[Message]) -> int:
-    return sum(len(message["content"]) for message in messages if message["role"] == "assistant")
+def _is_unfinished(pair: Comparison, answer: list[Message]) -> bool:
+    return not answer or answer[-1]["role"] != "assistant"
 
 
-def _both(pair: Comparison) -> list[str]:
+def _stumbles(record: Record, answer: list[Message]) -> bool:
+    return out_of_turn(record.prompt + answer)
+
+
+def _leaks(record: Record, answer: list[Message]) -> bool:
+    return leaks_turn(contents(answer, "assistant"))
+
+
+def _both(record: Record, answer: list[Message]) -> bool:
     """What is wrong with the prompt is wrong with both sides."""
-    return ["chosen", "rejected"]
+    return True
 
 
-def _sides(test: Callable[[Comparison, list[Message]], bool]) -> Callable[[Comparison], list[str]]:
-    """The sides of a pair that have a flaw, by a test of (pair, messages of one side)."""
-    return lambda pair: [side for side in _both(pair) if test(pair, getattr(pair, side))]
-
-
-def says_something(message: Message) -> bool:
-    return message["role"] == "assistant" and bool(message["content"].strip() or message.get("tool_calls"))
-
-
-_empty_sides = _sides(lambda pair, side: not any(map(says_something, side)))
-_unfinished_sides = _sides(lambda pair, side: not side or side[-1]["role"] != "assistant")
-_stumbling_sides = _sides(lambda pair, side: out_of_turn(pair.prompt + side))
-_garbled_sides = _sides(lambda pair, side: is_garbled(contents(pair.prompt + side)))
-_leaking_sides = _sides(lambda pair, side: leaks_turn(contents(side, "assistant")))
+def _texts(record: Record) -> list[str]:
+    return contents([*record.prompt, *(message for answer in answers_of(record) for message in answer)])
 
 
 def _prompts_differ(pair: Comparison) -> bool:
@@ -107,18 +71,16 @@ def _identical_after_truncation(material: Material) -> list[int]:
 
 def _contradictions(material: Material) -> list[int]:
     """Pairs that also occur with chosen and rejected swapped, both of them."""
-    orders = defaultdict(set)
-    for prompt, chosen, rejected in material.keys:
-        orders[prompt, frozenset((chosen, rejected))].add((chosen, rejected))
+    there = set(material.keys)
     return [
         index
         for index, (prompt, chosen, rejected) in enumerate(material.keys)
-        if len(orders[prompt, frozenset((chosen, rejected))]) > 1
+        if chosen != rejected and (prompt, rejected, chosen) in there
     ]
 
 
 def _overlap(material: Material) -> list[int]:
-    return [index for index, (prompt, _, _) in enumerate(material.keys) if prompt in material.eval_prompts]
+    return [index for index, (prompt, *_) in enumerate(material.keys) if prompt in material.eval_prompts]
 
 
 def _over_length(material: Material) -> list[int]:
@@ -127,17 +89,10 @@ def _over_length(material: Material) -> list[int]:
     return where(lambda record: max(material.lengths(record)) > material.max_length)(material)
 
 
-def _longer_chosen(material: Material) -> list[int]:
-    return [index for index, (chosen, rejected) in enumerate(material.answer_lengths) if chosen > rejected]
-
-
-def _of_different_length(material: Material) -> int:
-    return sum(chosen != rejected for chosen, rejected in material.answer_lengths)
-
-
-def _grade_length(share: float) -> str:
-    low, high = LONGER_WARNING
-    return "info" if low <= share <= high else "warning"
+def _longer(pair: Comparison) -> int:
+    """How many more characters chosen says than rejected."""
+    chosen, rejected = (sum(map(len, contents(side, "assistant"))) for side in (pair.chosen, pair.rejected))
+    return chosen - rejected
 
 
 CHECKS = table_of(
@@ -147,8 +102,7 @@ CHECKS = table_of(
         "{count} of {total} {called} have an answer that says nothing",
         "The model learns to score the absence of text: a failed generation, or a column read wrongly.",
         "drop these rows, or fix the column they come from",
-        where(_empty_sides),
-        sides=_empty_sides,
+        **each_answer(_says_nothing),
     ),
     Check(
         "no_final_answer",
@@ -156,8 +110,7 @@ CHECKS = table_of(
         "{count} of {total} {called} have a side that does not end with an assistant message",
         "The score is read at the end of the answer: here it would be of the user's or a tool's words.",
         "cut the conversations after their last assistant message, or drop these rows",
-        where(_unfinished_sides),
-        sides=_unfinished_sides,
+        **each_answer(_is_unfinished),
     ),
     Check(
         "prompts_differ",
@@ -207,7 +160,7 @@ CHECKS = table_of(
         "Accuracy on prompts that were trained on says little about new ones.",
         "drop these rows from the training set",
         _overlap,
-        sides=_both,
+        of_answer=_both,
     ),
     Check(
         "roles",
@@ -215,9 +168,8 @@ CHECKS = table_of(
         "{count} of {total} {called} have roles that do not alternate",
         "Chat templates raise errors on such conversations, or render them in a way the base model never saw.",
         "merge consecutive messages of one role; put the system message first and once",
-        where(_stumbling_sides),
+        **each_answer(_stumbles),
         of_chat=True,
-        sides=_stumbling_sides,
     ),
     Check(
         "leaked_turn",
@@ -225,9 +177,8 @@ CHECKS = table_of(
         "{count} of {total} {called} have an answer that holds the marker of a turn (Human:, <|im_end|>, [INST], ...)",
         "The answer went on into the user's next turn, or a template was written into it: the marker predicts the label.",
         "cut the answer at the marker, or drop these rows",
-        where(_leaking_sides),
+        **each_answer(_leaks),
         of_chat=True,
-        sides=_leaking_sides,
     ),
     Check(
         "templated",
@@ -237,7 +188,7 @@ CHECKS = table_of(
         "give the messages alone, or take the text as it is with --text_format rendered",
         where(lambda pair: is_templated(contents(pair.prompt))),
         of_chat=True,
-        sides=_both,
+        of_answer=_both,
     ),
     Check(
         "over_length",
@@ -254,9 +205,9 @@ CHECKS = table_of(
         "the longer answer is chosen in {count} of {total} {called} whose answers differ in length ({percent})",
         "Far from one half, length alone predicts the label, and the model may learn length instead of quality.",
         "compare accuracy with the length baseline, and on pairs where the shorter answer is chosen",
-        _longer_chosen,
-        of=_of_different_length,
-        grade=_grade_length,
+        where(lambda pair: _longer(pair) > 0),
+        of=lambda material: sum(_longer(pair) != 0 for pair in material.records),
+        grade=outside(*LONGER_WARNING),
     ),
     Check(
         "negative_margin",
@@ -272,7 +223,7 @@ CHECKS = table_of(
         "{count} of {total} {called} hold control characters, replacement characters or wrongly decoded text",
         "The text went through the wrong encoding once (Ã© for é): tokens the base model hardly knows.",
         "read the source again as UTF-8, or drop these rows",
-        where(_garbled_sides),
-        sides=_garbled_sides,
+        find=where(lambda record: is_garbled(_texts(record))),
+        of_answer=lambda record, answer: is_garbled(contents(record.prompt + answer)),
     ),
 )

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from ..records import Comparison, Records, Solution, comparisons_of
-from . import UNREADABLE, Finding, audit, audit_steps, audit_unlabeled
+from ..records import Comparison, Ranking, Record, Records, Solution, comparisons_of
+from . import TABLES, UNREADABLE, Finding, audit
 from .dropping import drop_rows
-from .refused import Rendering
+from .refused import refused
 
 
-def kind_of(row: Any) -> str:
+def kind_of(row: Record) -> str:
     """What a row is: pairs, rankings, steps, completions to be scored, or prompts to be answered."""
     if isinstance(row, Comparison):
         return "pairs"
@@ -26,27 +26,26 @@ def kind_of(row: Any) -> str:
 
 @dataclass
 class Part:
-    """Rows that are audited together. numbers: where they are in the data; audited: what the checks look at."""
+    """Rows that are audited together, as records of one type. numbers: where they are in the data."""
 
-    numbers: list[int]
-    rows: list[Any]
-    audited: list[Any]
-    look: Callable[..., list[Finding]]
-    findings: list[Finding]
+    type: type
+    numbers: list[int] = field(default_factory=list)
+    rows: list[Record] = field(default_factory=list)
+    audited: list[Record] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
 
     def audit(self, held_out: list | None, rendered: bool) -> None:
-        self.findings = self.look(self.audited, eval_records=held_out, rendered=rendered)
+        self.findings = audit(self.audited, eval_records=held_out, rendered=rendered)
 
-    def render(self, rendering: Rendering) -> None:
+    def render(self, render_all: Callable[[list, list], Any]) -> None:
         """Add what a model's chat template refuses to the findings."""
-        called = {audit: "pairs", audit_steps: "solutions"}.get(self.look, "rows")
-        self.findings = [*rendering.finding(self.audited, called), *self.findings]
+        self.findings = [*refused(self.audited, TABLES[self.type][0], render_all), *self.findings]
 
     def counts(self) -> dict[str, int]:
         """How many there are of what the rows hold, for the result."""
-        if self.look is audit:
+        if self.type is Comparison:
             return {"comparisons": len(self.audited)}
-        if self.look is audit_unlabeled:
+        if self.type is Ranking:
             return {"prompts": len(self.rows), "completions": sum(len(row.completions) for row in self.rows)}
         labels = [label for one in self.rows for label in one.labels or () if label is not None]
         return {
@@ -59,16 +58,14 @@ class Part:
 
 def parts_of(records: Records) -> list[Part]:
     """The rows by what looks at them: labeled answers, solutions in steps, rows without labels."""
-    looks = {"pairs": audit, "rankings": audit}
-    looks |= {"steps": audit_steps, "unlabeled_steps": audit_steps}
-    parts = [Part([], [], [], look, []) for look in (audit, audit_steps, audit_unlabeled)]
+    parts = {type: Part(type) for type in TABLES}
     for number, row in enumerate(records.rows):
-        look = looks.get(kind_of(row), audit_unlabeled)
-        part = next(part for part in parts if part.look is look)
+        labeled = isinstance(row, Ranking) and row.scores is not None
+        part = parts[Comparison if labeled else type(row)]
         part.numbers.append(number)
         part.rows.append(row)
-        part.audited += comparisons_of(row) if look is audit else [row]
-    return parts
+        part.audited += comparisons_of(row) if part.type is Comparison else [row]
+    return [part for part in parts.values() if part.numbers]
 
 
 def dropped(records: Records, parts: list[Part], checks: list[str]) -> tuple[list, Counter[str], Counter[str]]:

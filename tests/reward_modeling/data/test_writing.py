@@ -6,9 +6,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from reward_modeling.console import to_json
-from reward_modeling.data.formats import FORMATS, INPUT_LIKE
-from reward_modeling.data.metadata import RESULTS, unwrapped, with_metadata
-from reward_modeling.data.records import Comparison, Ranking, Solution, load, to_row
+from reward_modeling.data.formats import ANYTHING, FORMATS, INPUT_LIKE
+from reward_modeling.data.reading import load
+from reward_modeling.data.records import Comparison, Ranking, Solution
+from reward_modeling.data.writing import RESULTS, to_row, unwrapped, with_metadata
 
 USER, X, Y = (
     [{"role": role, "content": text}] for role, text in (("user", "q"), ("assistant", "x"), ("assistant", "y"))
@@ -44,7 +45,7 @@ def test_a_canonical_copy_gives_the_record_and_its_metadata(tmp_path_factory, re
     record = replace(record, metadata=metadata)
     path = tmp_path_factory.getbasetemp() / "copy.jsonl"
     path.write_text(to_json(to_row(record)) + "\n")
-    (again,) = load([str(path)], kind="any").rows
+    (again,) = load([str(path)], tiers=ANYTHING).rows
     assert replace(again, origin=None) == record
 
 

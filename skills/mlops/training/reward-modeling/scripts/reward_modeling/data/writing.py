@@ -1,9 +1,10 @@
-"""Columns that are kept beside a record, and never over it.
+"""Rows that are written: a record in its canonical form, and metadata beside a row's own columns, never over them.
 
+    to_row(pair)                                                     what `load` reads back to an equal record
     with_metadata({"reward": 0.5}, {"subset": "a", "reward": 1})     {"reward": 0.5, "subset": "a", "metadata": {"reward": 1}}
     unwrapped({"metadata": {"reward": 1}, "subset": "a"})            {"subset": "a", "reward": 1}
 
-In the rows that scripts write, metadata stand under their own names. Those whose name the row itself uses stand in the object
+Metadata stand under their own names. Those whose name the row itself uses stand in the object
 `metadata`, which reading takes apart again, so that a canonical copy gives equal records.
 """
 
@@ -11,15 +12,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from functools import cache
 from typing import Any
 
 from ..console import listed, log
+from .formats import INPUT_LIKE, LABEL_NAMES, NAMES
+from .records import Comparison, Ranking, Record
 
 METADATA = "metadata"
-LABEL_NAMES = frozenset(
-    ("label", "tie", "winner", "scores", "correct", "ranks", "labels", "ratings", "margin", "weight")
-)
 # fmt: off
 RESULTS = frozenset((
     "id", "origin", "reward", "rewards", "order", "index", "step_rewards", "finished", "reward_chosen", "reward_rejected",
@@ -27,6 +26,25 @@ RESULTS = frozenset((
 ))
 # fmt: on
 """Names that score.py and evaluate.py write."""
+
+
+def to_row(record: Record) -> dict[str, Any]:
+    """The canonical form: formats `explicit`, `ranking`, `stepwise`, without labels `completions` and `steps`, or `prompt`.
+
+    Fields without a value are left out, metadata follow under their own names, or in the object `metadata` where a format
+    would read them as part of the record. `load` reads it back to an equal record.
+    """
+    if isinstance(record, Comparison):
+        row = {"prompt": record.prompt, "chosen": record.chosen, "rejected": record.rejected, "margin": record.margin}
+        row["weight"] = record.weight if record.weight != 1 else None
+    elif isinstance(record, Ranking):
+        row = {"prompt": record.prompt, "completions": record.completions or None, "scores": record.scores}
+    else:
+        steps = "completions" if record.labels is not None else "steps"
+        row = {"prompt": record.prompt, steps: record.steps, "labels": record.labels}
+    row |= {"tools": getattr(record, "tools", None), "id": record.id}
+    row = {name: value for name, value in row.items() if value is not None}
+    return with_metadata(row, record.metadata, canonical=True)
 
 
 def with_metadata(row: dict[str, Any], metadata: dict[str, Any], *, canonical: bool = False) -> dict[str, Any]:
@@ -69,14 +87,5 @@ def _is_apart(value: Any) -> bool:
 
 
 def _is_read(name: str) -> bool:
-    from .formats import INPUT_LIKE
-
-    return name in _read_names() or name.lower() in INPUT_LIKE
-
-
-@cache
-def _read_names() -> frozenset[str]:
-    """The names of all columns that a format may read."""
-    from .formats import FORMATS  # here, because the formats build records, which are written with this module
-
-    return LABEL_NAMES.union(*(names.split("|") for entry in FORMATS.values() for names in entry.columns))
+    """Whether a format may read a column of this name."""
+    return name in NAMES or name in LABEL_NAMES or name.lower() in INPUT_LIKE
