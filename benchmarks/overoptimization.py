@@ -63,7 +63,7 @@ def reward_model(folder: Path, name: str, model: Model, seed: int) -> Path:
 
     from reward_modeling import sandbox
     from reward_modeling.console import write_whole
-    from reward_modeling.records import to_row
+    from reward_modeling.data.writing import to_row
     from reward_modeling.sandbox import REWARD_DEFAULTS
 
     file, out = folder / f"pairs-{model.pairs}.jsonl", folder / name.replace(" ", "_").replace(",", "")

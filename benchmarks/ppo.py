@@ -63,7 +63,7 @@ def prepare(folder: Path, seed: int) -> dict[str, Any]:
 
     from reward_modeling import sandbox
     from reward_modeling.console import write_whole
-    from reward_modeling.records import to_row
+    from reward_modeling.data.writing import to_row
     from reward_modeling.sandbox import REWARD_DEFAULTS, SFT_DEFAULTS, base_model
 
     started = time.process_time()

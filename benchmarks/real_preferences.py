@@ -73,7 +73,9 @@ def main() -> None:
     import train
 
     from reward_modeling.console import table, write_whole
-    from reward_modeling.records import comparisons, load, to_row
+    from reward_modeling.data.reading import load
+    from reward_modeling.data.records import comparisons
+    from reward_modeling.data.writing import to_row
 
     def first_pairs(name: str) -> tuple[str, list]:
         """The file and its pairs, or a copy with the first --pairs of them."""

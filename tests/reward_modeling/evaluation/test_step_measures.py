@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from sklearn import metrics as sklearn_metrics
 
 from reward_modeling.console import DataError
+from reward_modeling.data.records import Solution
 from reward_modeling.evaluation import step_measures
-from reward_modeling.records import Solution
 
 
 def solution(labels, prompt="2+2?", texts=None, **metadata):

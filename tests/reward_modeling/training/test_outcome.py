@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from conftest import DECODERS, ENCODERS, toy_pairs
 from reward_modeling import checkpoints
 from reward_modeling.console import DataError, RunError
-from reward_modeling.records import Comparison, Origin, split_by_prompt
+from reward_modeling.data.records import Comparison, Origin, split_by_prompt
 from reward_modeling.rendering import Renderer
 from reward_modeling.training import outcome, resuming, runs
 from reward_modeling.training.outcome import PaddedCollator, packed_batches

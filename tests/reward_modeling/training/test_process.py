@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from reward_modeling import checkpoints
 from reward_modeling.console import DataError, RunError
+from reward_modeling.data.records import Solution
 from reward_modeling.kinds import PROCESS
-from reward_modeling.records import Solution
 from reward_modeling.step_rendering import StepRenderer, default_separator
 from reward_modeling.training import process, runs
 from reward_modeling.training.process import IGNORED, class_weights, step_loss

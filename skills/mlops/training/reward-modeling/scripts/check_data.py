@@ -28,9 +28,6 @@ from __future__ import annotations
 from collections import Counter
 
 from reward_modeling import arguments as flags
-from reward_modeling.audit import CHECKS, STEP_CHECKS, UNLABELED_CHECKS, UNREADABLE, Finding, show, unreadable
-from reward_modeling.audit.parts import dropped, kind_of, parts_of
-from reward_modeling.audit.refused import REFUSED, Rendering
 from reward_modeling.console import (
     DataError,
     UsageError,
@@ -43,15 +40,13 @@ from reward_modeling.console import (
     to_json,
     write_whole,
 )
-from reward_modeling.formats import FORMATS
-from reward_modeling.metadata import counted, tell_moved
-from reward_modeling.records import (
-    Records,
-    check_verbatim,
-    equal_scores,
-    load,
-    to_row,
-)
+from reward_modeling.data.audit import CHECKS, STEP_CHECKS, UNLABELED_CHECKS, UNREADABLE, Finding, show, unreadable
+from reward_modeling.data.audit.parts import dropped, kind_of, parts_of
+from reward_modeling.data.audit.refused import REFUSED
+from reward_modeling.data.formats import ANYTHING, FORMATS
+from reward_modeling.data.reading import check_verbatim, load
+from reward_modeling.data.records import Records, equal_scores
+from reward_modeling.data.writing import counted, tell_moved, to_row
 
 
 def parser() -> flags.Parser:
@@ -123,7 +118,7 @@ def checked(args) -> tuple[dict, list[Finding]]:
         else None
     )
     reading = {"config": args.dataset_config, "format": args.format, "columns": args.columns, "neutral": args.neutral}
-    reading |= {"split": args.dataset_split, "kind": "any", "winner_values": args.winner_values}
+    reading |= {"split": args.dataset_split, "tiers": ANYTHING, "winner_values": args.winner_values}
     records = load(sources, leave_out_unreadable=True, **reading)
     rendered = args.text_format == "rendered"
     if rendered:
@@ -133,12 +128,12 @@ def checked(args) -> tuple[dict, list[Finding]]:
         raise DataError(lost[0].message, where=", ".join(lost[0].rows), hint=f"fix them, or add --drop {UNREADABLE}")
     held_out = load(args.eval_dataset_name, **reading).rows if args.eval_dataset_name else None
     if args.model_name_or_path:
-        rendering = Rendering(args.model_name_or_path, args.text_format or "chat", args.chat_template_path)
-    parts = [part for part in parts_of(records) if part.numbers]
+        render_all = renderer(args).render_all
+    parts = parts_of(records)
     for part in parts:
         part.audit(held_out, rendered)
         if args.model_name_or_path:
-            part.render(rendering)
+            part.render(render_all)
     findings = [*lost, *(finding for part in parts for finding in part.findings)]
     left = [finding for finding in findings if finding.check not in args.drop]
     kept, dropped_rows, dropped_completions = dropped(records, parts, args.drop)
@@ -169,6 +164,18 @@ def checked(args) -> tuple[dict, list[Finding]]:
         "warnings": sum(finding.severity == "warning" for finding in left),
     }
     return result, [finding for finding in left if finding.severity in ("error", *["warning"] * args.strict)]
+
+
+def renderer(args):
+    """Renders as training and scoring with the model of --model_name_or_path would. Reads its tokenizer alone."""
+    from reward_modeling.checkpoints import read_chat_template, read_tokenizer
+    from reward_modeling.rendering import Renderer
+    from reward_modeling.tokenizer_setup import prepare_tokenizer
+
+    tokenizer = read_tokenizer(args.model_name_or_path)
+    for note in prepare_tokenizer(tokenizer, read_chat_template(args.chat_template_path)):
+        log(note)
+    return Renderer(tokenizer, max_length=None, text_format=args.text_format or "chat")
 
 
 def report(records: Records, kinds: Counter[str], findings: list[Finding], lost: tuple, kept: int, output) -> None:

@@ -33,7 +33,7 @@ from collections import Counter
 
 from reward_modeling import arguments as flags
 from reward_modeling.console import DataError, UsageError, check_output_file, log, main_guard, to_json, write_whole
-from reward_modeling.metadata import counted, tell_moved, with_metadata
+from reward_modeling.data.writing import counted, tell_moved, with_metadata
 
 
 def parser() -> flags.Parser:
@@ -98,7 +98,8 @@ def main(argv: list[str] | None = None) -> dict:
     read = [*args.dataset_name, *(args.threshold_data or ())]
     output = check_output_file(args.output, args.overwrite, read) if args.output else None
     from reward_modeling import checkpoints
-    from reward_modeling.records import Solution, load
+    from reward_modeling.data.reading import load
+    from reward_modeling.data.records import Solution
 
     if args.best_of_n is not None:
         summary, rows, records = judge_best_of_n(args)
@@ -143,9 +144,9 @@ def check_together(args) -> None:
 
 def judge_overoptimization(args) -> dict:
     """Proxy and gold against KL, with the curves of arXiv:2210.10760 fitted to them."""
+    from reward_modeling.data.sources import read
     from reward_modeling.evaluation import overoptimization
     from reward_modeling.evaluation.plots import svg
-    from reward_modeling.sources import read
 
     picture = check_output_file(args.picture, args.overwrite, args.overoptimization) if args.picture else None
     rows = [
@@ -169,7 +170,7 @@ def judge_overoptimization(args) -> dict:
 
 
 def reading(args) -> dict:
-    """How the flags want the data read, for `records.load`."""
+    """How the flags want the data read, for `reading.load`."""
     return {
         "split": args.dataset_split,
         "config": args.dataset_config,
@@ -182,8 +183,8 @@ def reading(args) -> dict:
 def judge_pairs(args, records) -> tuple[dict, list[dict]]:
     """The summary of labelled comparisons, and a row for each."""
     from reward_modeling import checkpoints
+    from reward_modeling.data.records import comparisons
     from reward_modeling.evaluation.pairs import diagnose_pairs, show_pairs
-    from reward_modeling.records import comparisons
 
     if args.threshold is not None or args.threshold_data:
         raise UsageError(
@@ -227,16 +228,17 @@ def compare_with(args, judgement, pairs) -> dict:
 
 def judge_steps(args, records) -> tuple[dict, list[dict]]:
     """The summary of solutions with step labels, and a row for each."""
+    from reward_modeling.data.reading import load
+    from reward_modeling.data.records import solutions
     from reward_modeling.evaluation.steps import diagnose_steps, evaluate_steps, show_steps
     from reward_modeling.process import ProcessRewardModel
-    from reward_modeling.records import load, solutions
 
     if args.compare:
         raise UsageError("--compare judges two models on pairs", hint="evaluate each on the steps by itself")
     labelled = solutions(records)
     others = None
     if args.threshold_data:
-        others = solutions(load(args.threshold_data, neutral=args.neutral, kind="stepwise", **reading(args)))
+        others = solutions(load(args.threshold_data, neutral=args.neutral, **reading(args)))
     judgement = evaluate_steps(
         ProcessRewardModel.from_arguments(args),
         labelled,
@@ -251,11 +253,12 @@ def judge_steps(args, records) -> tuple[dict, list[dict]]:
 def judge_best_of_n(args) -> tuple[dict, list[dict], object]:
     """The summary of completions of known correctness, a row for each prompt, and the records."""
     from reward_modeling import process
+    from reward_modeling.data.reading import load
+    from reward_modeling.data.records import to_score
     from reward_modeling.evaluation import best_of_n
     from reward_modeling.evaluation.votes import find_answers
-    from reward_modeling.records import load
 
-    records = load(args.dataset_name, kind="scoring", **reading(args))
+    records = to_score(load(args.dataset_name, **reading(args)))
     pools = records.rows
     sizes = best_of_n.check_pools(pools, args.best_of_n)
     answers = find_answers(pools, column=args.answer_column, pattern=args.answer_pattern)

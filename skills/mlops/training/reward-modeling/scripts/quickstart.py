@@ -130,7 +130,7 @@ def step(script: str, *arguments) -> dict:
 def make_data(out: Path, seed: int) -> dict[str, Path]:
     """Write noisy preferences to train on, clean ones to judge with, and fresh answers to rank."""
     from reward_modeling import sandbox
-    from reward_modeling.records import to_row
+    from reward_modeling.data.writing import to_row
     from reward_modeling.sandbox import REWARD_DEFAULTS
 
     log("making a small world: questions, good answers, answers with one of seven flaws, and a gold reward for each")

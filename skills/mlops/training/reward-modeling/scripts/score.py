@@ -46,7 +46,7 @@ from reward_modeling.console import (
     warn,
     write_whole,
 )
-from reward_modeling.metadata import counted, tell_moved, with_metadata
+from reward_modeling.data.writing import counted, tell_moved, with_metadata
 
 SHOWN_PROMPTS = 5
 WRITTEN_TOGETHER = 256
@@ -133,8 +133,7 @@ def main(argv: list[str] | None = None) -> dict:
     of_steps = not args.reward_model_path and checkpoints.kind_of(args.model_name_or_path) is checkpoints.PROCESS
     if of_steps and args.normalise:
         raise UsageError("--normalise is for outcome reward models: step scores are probabilities")
-    kind = "step_scoring" if of_steps else "scoring"
-    rankings, completions = written_rankings(args) if args.generate_with else read_rankings(args, kind)
+    rankings, completions = written_rankings(args) if args.generate_with else read_rankings(args, of_steps)
     model = load_model(args)
     summary, moved, rows = Summary(), Counter(), None
     with progress("scoring", completions) as advance:
@@ -200,12 +199,13 @@ def load_model(args):
     )
 
 
-def read_rankings(args, kind: str) -> tuple:
+def read_rankings(args, of_steps: bool) -> tuple:
     """What to score, as rankings (a prompt with one or more completions each), and how many completions it is in all.
 
     The rankings of a file are read again from it, a slice at a time: it may be larger than memory.
     """
-    from reward_modeling.records import Ranking, stream
+    from reward_modeling.data.reading import stream
+    from reward_modeling.data.records import Ranking
 
     if args.input:
         rankings = stream(
@@ -215,7 +215,7 @@ def read_rankings(args, kind: str) -> tuple:
             format=args.format,
             columns=args.columns,
             winner_values=args.winner_values,
-            kind=kind,
+            steps=of_steps,
         )
         log(f"{rankings.rows} rows of format {rankings.format}")
         return rankings, rankings.rows * args.best_of if args.best_of else rankings.completions
@@ -236,7 +236,7 @@ def check_generation(args) -> None:
 
 def written_rankings(args) -> tuple:
     """What a policy writes for each prompt, as rankings that are made as they are asked for, and how many it is in all."""
-    from reward_modeling.records import Ranking
+    from reward_modeling.data.records import Ranking
     from reward_modeling.training import policy as policies
 
     records = [Ranking([{"role": "user", "content": args.prompt}], [])] if args.prompt else []

@@ -159,8 +159,9 @@ def main(argv: list[str] | None = None) -> dict:
 
 def read_data(args) -> dict:
     """Comparisons to train and to evaluate on, audited. Raises DataError on errors in the data, unless told otherwise."""
-    from reward_modeling.audit import audit, unreadable, without_errors
-    from reward_modeling.records import check_verbatim, comparisons, load, split_by_prompt
+    from reward_modeling.data.audit import audit, unreadable, without_errors
+    from reward_modeling.data.reading import check_verbatim, load
+    from reward_modeling.data.records import comparisons, split_by_prompt
 
     reading = {"config": args.dataset_config, "format": args.format, "columns": args.columns}
     reading["winner_values"] = args.winner_values

@@ -188,15 +188,15 @@ ROWS_OF = {
 
 def read_data(args) -> dict:
     """Labelled solutions to train and to evaluate on."""
-    from reward_modeling.audit import unreadable
-    from reward_modeling.records import Solution, check_verbatim, load, solutions, split_by_prompt
+    from reward_modeling.data.audit import unreadable
+    from reward_modeling.data.reading import check_verbatim, load
+    from reward_modeling.data.records import Solution, solutions, split_by_prompt
 
     reading = {
         "config": args.dataset_config,
         "format": args.format,
         "columns": args.columns,
         "neutral": args.neutral,
-        "kind": "stepwise",
     }
     split = args.dataset_train_split
     records = load(args.dataset_name, split=split, leave_out_unreadable=args.audit == "drop", **reading)
@@ -222,11 +222,11 @@ def read_data(args) -> dict:
 
 def audited(args, data: dict, separator: str) -> dict:
     """The data with its findings. Raises DataError on errors in the training data, unless told otherwise."""
-    from reward_modeling.audit import audit_steps, without_errors
+    from reward_modeling.data.audit import audit, without_errors
 
     train = data["train"]
     looking = {"eval_records": data["eval"] or None, "rendered": args.text_format == "rendered"}
-    findings = [*data["findings"], *audit_steps(train, separator=separator, **looking)]
+    findings = [*data["findings"], *audit(train, separator=separator, **looking)]
     kept = without_errors(train, findings, args.audit, "solutions")
     if not kept:
         raise DataError("no solution is left to train on", hint="mend the rows that the audit names")

@@ -17,8 +17,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NoReturn
 
-from . import winners
 from .console import SCHEMAS, UsageError, json_schema, results
+from .data import winners
 from .old_flags import translated
 from .packages import check_optional, is_installed, not_installed
 from .precision import warn_if_emulated

@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Any
 
 from .chat_templates import TemplateFaultError
-from .records import Message
+from .data.records import Message
 from .special_tokens import shared_length
 
 SPEAKING = ("reasoning_content", "reasoning", "thinking", "tool_calls", "function_call", "refusal")

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from .data.records import Message
 from .lengths import positions
-from .records import Message
 from .rendering import Renderer, content_rule
 from .step_rendering import StepRenderer, default_separator
 

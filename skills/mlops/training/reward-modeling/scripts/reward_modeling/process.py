@@ -23,9 +23,9 @@ from typing import Any
 from . import checkpoints, losses
 from .completeness import said
 from .console import DataError, ModelError, RunError, UsageError, log
+from .data.records import Message
 from .kinds import PROCESS
 from .packing import pack, padded_batches, right_padded
-from .records import Message
 from .rendering import OVERLONG
 from .scoring import (
     PADDED_TOKENS,

@@ -27,11 +27,11 @@ from functools import cached_property
 from itertools import groupby
 from typing import Any
 
-from .audit.text import is_templated
 from .chat_templates import TemplateFaultError, apply, template_text
 from .completeness import Arguments, Completeness
 from .console import DataError, ModelError
-from .records import Message
+from .data.audit.text import is_templated
+from .data.records import Message
 from .special_tokens import SpecialTokens
 from .tokenizer_setup import FIXED_DATE as FIXED_DATE
 from .tokenizer_setup import default_template as default_template

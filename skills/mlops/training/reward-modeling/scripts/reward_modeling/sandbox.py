@@ -37,7 +37,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .console import DataError, UsageError
-from .records import Comparison, Message, Ranking
+from .data.records import Comparison, Message, Ranking
 
 NAMES = ("Ana", "Ben", "Cleo", "Dan", "Eva", "Jack", "Leo", "Mia")
 ITEMS = ("apples", "books", "pens", "cups", "lamps", "chairs", "coins", "stamps", "keys", "bells", "drums", "boats")

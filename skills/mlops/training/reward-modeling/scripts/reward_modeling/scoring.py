@@ -26,9 +26,9 @@ from typing import Any
 
 from . import checkpoints, losses
 from .console import ModelError, RunError, UsageError, UserError, log, warn
+from .data.records import Message
 from .lengths import DEFAULT_MAX_LENGTH, longest_input, positions, published_length
 from .packing import WINDOW, pack, padded_batches, right_padded
-from .records import Message
 from .rendering import Renderer, content_rule
 
 Text = str | Sequence[Message]

@@ -20,9 +20,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from .audit.text import is_templated
 from .console import DataError, ModelError
-from .records import Message
+from .data.audit.text import is_templated
+from .data.records import Message
 from .rendering import CONTENT_RULE, Renderer, check_one_text, fingerprint_of, place_of, refused_together
 
 STEP_SEPARATOR = "\n"

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..console import DataError, UsageError, log, table
-from ..records import Ranking
+from ..data.records import Ranking
 from .diagnostics import Diagnostic, Summary, interval, sentences, values
 from .inputs import answer_length, prompt_keys, score_distinct
 from .intervals import accuracy, difference, plain

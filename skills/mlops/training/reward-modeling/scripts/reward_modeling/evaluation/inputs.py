@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..console import DataError, progress
-from ..records import Comparison, Message, Ranking, Solution
+from ..data.records import Comparison, Message, Ranking, Solution
 
 if TYPE_CHECKING:  # torch, which over-optimization and the measures do without
     from ..process import ProcessRewardModel

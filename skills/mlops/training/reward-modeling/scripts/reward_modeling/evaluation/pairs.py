@@ -15,8 +15,8 @@ import numpy as np
 
 from .. import console
 from ..console import DataError
-from ..metadata import with_metadata
-from ..records import Comparison
+from ..data.records import Comparison
+from ..data.writing import with_metadata
 from . import pair_measures
 from .diagnostics import SUBSET_ROWS, Diagnostic, Summary, estimates_table, sentences
 from .inputs import answer_length, prompt_keys, score_distinct, source_of, subsets

@@ -19,7 +19,7 @@ import numpy as np
 from scipy import stats
 
 from ..console import DataError
-from ..records import Solution
+from ..data.records import Solution
 from .inputs import prompt_keys
 from .intervals import Estimate, Groups, accuracy_where, floats, group_index, plain, smooth
 

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ..console import DataError, log, progress, table
-from ..metadata import with_metadata
+from ..data.records import Solution, split_by_prompt
+from ..data.writing import with_metadata
 from ..process import step_rewards
-from ..records import Solution, split_by_prompt
 from .diagnostics import SUBSET_ROWS, Diagnostic, Summary, estimates_table, sentences, values
 from .inputs import source_of, subsets
 from .step_measures import (

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..console import DataError, UsageError
-from ..records import Message, Ranking
+from ..data.records import Message, Ranking
 
 ENOUGH_ANSWERS = 0.5
 """A vote needs final answers to compare: this share of the completions must have one."""

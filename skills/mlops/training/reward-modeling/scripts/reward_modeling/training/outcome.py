@@ -29,8 +29,8 @@ from trl import RewardConfig, RewardTrainer
 
 from ..checkpoints import unwrapped
 from ..console import DataError, ModelError, log
+from ..data.records import Comparison
 from ..packing import pack_together, right_padded
-from ..records import Comparison
 from ..rendering import Renderer
 from .resuming import run_identity, start_run
 from .runs import check_finite, run, settle_refused

@@ -24,9 +24,9 @@ import torch
 from .. import checkpoints
 from ..checkpoints import unwrapped
 from ..console import DataError, ModelError, UsageError, log, progress, to_json, warn
+from ..data.records import Message, Ranking
 from ..lengths import positions
 from ..output_folder import staged
-from ..records import Message, Ranking
 from ..rendering import Renderer, refused_together
 from . import runs
 from .runs import without_dropout
@@ -167,16 +167,15 @@ class Prompt:
 
 def read_prompts(args: Any, split: str | None, sources: list[str] | None = None) -> list[Ranking]:
     """The prompts of the data that the flags of `arguments.add_dataset_arguments` name, as records."""
-    from ..audit import warn_of_templates
-    from ..records import load
+    from ..data.audit import warn_of_templates
+    from ..data.reading import load_prompts
 
-    records = load(
+    records = load_prompts(
         sources or args.dataset_name,
         split=split,
         config=args.dataset_config,
         format=args.format,
         columns=args.columns,
-        kind="prompts",
     )
     log(f"{len(records.rows)} rows of format {records.format}")
     warn_of_templates(records.rows)

@@ -36,7 +36,7 @@ import torch
 
 from .. import output_folder
 from ..console import RunError, log, to_json, warn
-from ..records import Message
+from ..data.records import Message
 from . import resuming
 from .policy import ActorCritic, Policy, Prompt, answer_logits, joined, log_probs_and_entropy, reference_of, sample
 from .runs import RunLog, concerns, start_and_end

@@ -17,8 +17,8 @@ from datasets import Dataset
 from transformers import Trainer, TrainingArguments
 
 from ..console import DataError, ModelError, log
+from ..data.records import Solution
 from ..packing import right_padded
-from ..records import Solution
 from ..step_rendering import StepRenderer, supervised_text
 from .resuming import run_identity, start_run
 from .runs import check_finite, run, settle_refused, without_dropout

@@ -1,0 +1,102 @@
+"""Leave out what findings are about, and nothing else: whole rows, or single completions of a ranking.
+
+result = drop_rows(records.rows, pairs, findings)     len(rows) == len(result.rows) + sum(result.by_check.values())
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from ..records import Comparison, Ranking, ordered_pairs
+from .findings import Finding, digest, repeated
+from .pairs import CHECKS
+
+Pair = tuple[int, int]
+"""Places of the better and the worse completion in their ranking."""
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """rows: what is left, by its place. by_check: rows that are gone, each under the first finding that took it.
+    completions: those that are gone from rankings that stay."""
+
+    rows: dict[int, Any]
+    by_check: Counter[str] = field(default_factory=Counter)
+    completions: Counter[str] = field(default_factory=Counter)
+
+
+def drop_rows(rows: Sequence[Any], audited: Sequence[Any], findings: Iterable[Finding]) -> Dropped:
+    """The rows without what the findings are about. audited: what was audited, in the order of the rows, where a labeled
+    ranking stands as its pairs.
+
+    A pair or another row goes as a whole. A ranking loses the completions that have the flaw; where the two of a pair have
+    it together (identical, repeated, contradicting), one that repeats an earlier completion, else the one in most such
+    pairs. Rankings that make no pair any more go as a whole.
+    """
+    places = [place for number, row in enumerate(rows) for place in _places(number, row)]
+    if len(places) != len(audited):
+        raise ValueError(f"{len(audited)} records were audited, the rows make {len(places)}")
+    gone: dict[int, str] = {}
+    cut: dict[int, dict[int, str]] = defaultdict(dict)
+    for finding in findings:
+        found: dict[int, list[tuple[Comparison, Pair]]] = defaultdict(list)
+        for index in finding.indices:
+            number, pair = places[index]
+            if pair is None:
+                gone.setdefault(number, finding.check)
+            elif number not in gone:
+                found[number].append((audited[index], pair))
+        for number, pairs in found.items():
+            cut[number] |= dict.fromkeys(_completions(rows[number], pairs, finding.check, cut[number]), finding.check)
+            if not ordered_pairs(_without(rows[number], cut[number])):
+                gone[number] = finding.check
+    kept = {number: _without(row, cut.get(number)) for number, row in enumerate(rows) if number not in gone}
+    completions = Counter(check for number, lost in cut.items() if number not in gone for check in lost.values())
+    return Dropped(kept, Counter(gone.values()), completions)
+
+
+def _places(number: int, row: Any) -> list[tuple[int, Pair | None]]:
+    """Where each audited record of this row comes from."""
+    if isinstance(row, Ranking) and row.scores is not None:
+        return [(number, pair) for pair in ordered_pairs(row)]
+    return [(number, None)]
+
+
+def _completions(ranking: Ranking, found: list[tuple[Comparison, Pair]], check: str, lost: dict[int, str]) -> set[int]:
+    """Which completions of a ranking a finding on these of its pairs is about, beside those that are lost already."""
+    flawed = CHECKS[check].of_answer if check in CHECKS else None
+    if flawed:
+        sides = [(record, zip(pair, (record.chosen, record.rejected), strict=True)) for record, pair in found]
+        return {place for record, two in sides for place, answer in two if flawed(record, answer)} - lost.keys()
+    repeats = _repeats(ranking)
+    pairs = [pair for _, pair in found if not lost.keys() & set(pair)]
+    chosen: set[int] = set()
+    while pairs:
+        degree = Counter(place for pair in pairs for place in pair)
+        worst = max(degree, key=lambda place: (place in repeats, degree[place], place))
+        chosen.add(worst)
+        pairs = [pair for pair in pairs if worst not in pair]
+    return chosen
+
+
+def _repeats(ranking: Ranking) -> set[int]:
+    """Completions that say what an earlier one of the ranking says."""
+    return set(repeated(digest(completion, {}) for completion in ranking.completions))
+
+
+def _without(row: Any, lost: dict[int, str] | None) -> Any:
+    """The ranking without these completions; lists of metadata with an entry for each completion lose theirs too."""
+    if not lost:
+        return row
+    count = len(row.completions)
+
+    def left(values: Any) -> Any:
+        if not isinstance(values, list) or len(values) != count:
+            return values
+        return [value for place, value in enumerate(values) if place not in lost]
+
+    metadata = {name: left(value) for name, value in row.metadata.items()}
+    return replace(row, completions=left(row.completions), scores=left(row.scores), metadata=metadata)

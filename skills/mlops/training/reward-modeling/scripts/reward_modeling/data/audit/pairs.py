@@ -1,0 +1,229 @@
+"""What can be wrong with comparisons: one table, CHECKS.
+
+A check says which side of a pair has the flaw, where it is one side's: of a ranking only that completion is then dropped.
+"""
+
+from __future__ import annotations
+
+from ..records import Comparison, Message, Record
+from .findings import Check, Material, answers_of, each_answer, outside, repeated, table_of, where
+from .text import contents, is_garbled, is_templated, leaks_turn
+
+LONGER_WARNING = (0.3, 0.7)
+"""Shares of pairs with the longer answer chosen outside of this range are a warning: length alone would score well."""
+
+
+def _says_nothing(record: Record, answer: list[Message]) -> bool:
+    said = [message for message in answer if message["role"] == "assistant"]
+    return not any(message["content"].strip() or message.get("tool_calls") for message in said)
+
+
+def _is_unfinished(pair: Comparison, answer: list[Message]) -> bool:
+    return not answer or answer[-1]["role"] != "assistant"
+
+
+def _stumbles(record: Record, answer: list[Message]) -> bool:
+    return out_of_turn(record.prompt + answer)
+
+
+def _leaks(record: Record, answer: list[Message]) -> bool:
+    return leaks_turn(contents(answer, "assistant"))
+
+
+def _both(record: Record, answer: list[Message]) -> bool:
+    """What is wrong with the prompt is wrong with both sides."""
+    return True
+
+
+def _texts(record: Record) -> list[str]:
+    return contents([*record.prompt, *(message for answer in answers_of(record) for message in answer)])
+
+
+def _prompts_differ(pair: Comparison) -> bool:
+    """Messages that the two sides do not share are answers; those of the user or the system among them must agree."""
+    asked = [
+        [(message["role"], message["content"].strip()) for message in side if message["role"] in ("user", "system")]
+        for side in (pair.chosen, pair.rejected)
+    ]
+    return asked[0] != asked[1]
+
+
+def out_of_turn(messages: list[Message]) -> bool:
+    """Whether roles break the order: a system message, then user and assistant in turn, tools after the assistant."""
+    roles = [message["role"] for message in messages]
+    follows = {"start": ("user",), "user": ("assistant",), "assistant": ("user", "tool"), "tool": ("tool", "assistant")}
+    before = "start"
+    for role in roles[1:] if roles[:1] == ["system"] else roles:
+        if role not in follows[before]:
+            return True
+        before = role
+    return False
+
+
+def _identical(material: Material) -> list[int]:
+    return [index for index, (_, chosen, rejected) in enumerate(material.keys) if chosen == rejected]
+
+
+def _identical_after_truncation(material: Material) -> list[int]:
+    before = set(_identical(material))
+    return [index for index, same in enumerate(material.truncated_pairs or ()) if same and index not in before]
+
+
+def _contradictions(material: Material) -> list[int]:
+    """Pairs that also occur with chosen and rejected swapped, both of them."""
+    there = set(material.keys)
+    return [
+        index
+        for index, (prompt, chosen, rejected) in enumerate(material.keys)
+        if chosen != rejected and (prompt, rejected, chosen) in there
+    ]
+
+
+def _overlap(material: Material) -> list[int]:
+    return [index for index, (prompt, *_) in enumerate(material.keys) if prompt in material.eval_prompts]
+
+
+def _over_length(material: Material) -> list[int]:
+    if material.lengths is None or material.max_length is None:
+        return []
+    return where(lambda record: max(material.lengths(record)) > material.max_length)(material)
+
+
+def _longer(pair: Comparison) -> int:
+    """How many more characters chosen says than rejected."""
+    chosen, rejected = (sum(map(len, contents(side, "assistant"))) for side in (pair.chosen, pair.rejected))
+    return chosen - rejected
+
+
+CHECKS = table_of(
+    Check(
+        "empty_answer",
+        "error",
+        "{count} of {total} {called} have an answer that says nothing",
+        "The model learns to score the absence of text: a failed generation, or a column read wrongly.",
+        "drop these rows, or fix the column they come from",
+        **each_answer(_says_nothing),
+    ),
+    Check(
+        "no_final_answer",
+        "error",
+        "{count} of {total} {called} have a side that does not end with an assistant message",
+        "The score is read at the end of the answer: here it would be of the user's or a tool's words.",
+        "cut the conversations after their last assistant message, or drop these rows",
+        **each_answer(_is_unfinished),
+    ),
+    Check(
+        "prompts_differ",
+        "error",
+        "{count} of {total} {called} do not ask the same on both sides",
+        "A difference in reward then measures the question and not the answer.",
+        "drop these rows; if all have it, chosen and rejected come from different rows of the source",
+        where(_prompts_differ),
+    ),
+    Check(
+        "identical",
+        "error",
+        "{count} of {total} {called} have identical chosen and rejected answers",
+        "They teach nothing, keep the loss above zero and count as half right at best.",
+        "drop these rows",
+        _identical,
+    ),
+    Check(
+        "identical_after_truncation",
+        "warning",
+        "{count} of {total} {called} become identical when truncated",
+        "What distinguishes the answers lies beyond the maximum length, so the label is noise.",
+        "raise --max_length, or truncate the prompt and keep the answers",
+        _identical_after_truncation,
+        needs_tokens=True,
+    ),
+    Check(
+        "duplicate",
+        "warning",
+        "{count} of {total} {called} repeat an earlier pair",
+        "They count twice in training, and when one of them lands in the evaluation set, it has been seen.",
+        "drop them, unless they are separate labels of the same answers",
+        lambda material: repeated(material.keys),
+    ),
+    Check(
+        "contradiction",
+        "warning",
+        "{count} of {total} {called} also occur with the opposite label",
+        "No model can satisfy both: they bound the accuracy that can be reached.",
+        "keep the majority's label, or drop both",
+        _contradictions,
+    ),
+    Check(
+        "train_eval_overlap",
+        "warning",
+        "{count} of {total} {called} have a prompt of the evaluation set",
+        "Accuracy on prompts that were trained on says little about new ones.",
+        "drop these rows from the training set",
+        _overlap,
+        of_answer=_both,
+    ),
+    Check(
+        "roles",
+        "warning",
+        "{count} of {total} {called} have roles that do not alternate",
+        "Chat templates raise errors on such conversations, or render them in a way the base model never saw.",
+        "merge consecutive messages of one role; put the system message first and once",
+        **each_answer(_stumbles),
+        of_chat=True,
+    ),
+    Check(
+        "leaked_turn",
+        "warning",
+        "{count} of {total} {called} have an answer that holds the marker of a turn (Human:, <|im_end|>, [INST], ...)",
+        "The answer went on into the user's next turn, or a template was written into it: the marker predicts the label.",
+        "cut the answer at the marker, or drop these rows",
+        **each_answer(_leaks),
+        of_chat=True,
+    ),
+    Check(
+        "templated",
+        "warning",
+        "{count} of {total} {called} have a prompt that is templated already (<|im_start|>user, [INST], Human: ... Assistant:)",
+        "The chat template is written around it a second time: the model reads a text that no one else gives it.",
+        "give the messages alone, or take the text as it is with --text_format rendered",
+        where(lambda pair: is_templated(contents(pair.prompt))),
+        of_chat=True,
+        of_answer=_both,
+    ),
+    Check(
+        "over_length",
+        "warning",
+        "{count} of {total} {called} have a side longer than {max_length} tokens",
+        "They are dropped or truncated, as the policy says; TRL alone drops them without a count.",
+        "raise --max_length, or choose what is cut with --overlong",
+        _over_length,
+        needs_tokens=True,
+    ),
+    Check(
+        "longer_chosen",
+        "info",
+        "the longer answer is chosen in {count} of {total} {called} whose answers differ in length ({percent})",
+        "Far from one half, length alone predicts the label, and the model may learn length instead of quality.",
+        "compare accuracy with the length baseline, and on pairs where the shorter answer is chosen",
+        where(lambda pair: _longer(pair) > 0),
+        of=lambda material: sum(_longer(pair) != 0 for pair in material.records),
+        grade=outside(*LONGER_WARNING),
+    ),
+    Check(
+        "negative_margin",
+        "warning",
+        "{count} of {total} {called} have a margin below zero",
+        "The scores contradict the labels: the rejected answer has the higher one.",
+        "check that the score columns are not swapped, or drop these rows",
+        where(lambda record: record.margin is not None and record.margin < 0),
+    ),
+    Check(
+        "encoding",
+        "warning",
+        "{count} of {total} {called} hold control characters, replacement characters or wrongly decoded text",
+        "The text went through the wrong encoding once (Ã© for é): tokens the base model hardly knows.",
+        "read the source again as UTF-8, or drop these rows",
+        find=where(lambda record: is_garbled(_texts(record))),
+        of_answer=lambda record, answer: is_garbled(contents(record.prompt + answer)),
+    ),
+)

@@ -1,0 +1,232 @@
+"""The values of one row, made safe to use: JSON read without silent loss, messages written as text, NaN, depth, encoding.
+
+`loads` reads JSON and marks what a row may not hold (`Refused`), `clean` checks and copies a row, `decoded` reads a cell
+in which messages or a list were written as JSON or as Python (pandas and numpy write them so).
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import warnings
+from decimal import Decimal
+from typing import Any
+
+MAX_DEPTH = 64
+"""Lists and objects inside one another."""
+MAX_CELL = 4_000_000
+"""Characters of a text that is read as messages or as a list."""
+
+LISTS = frozenset(("completions", "responses", "scores", "ranks", "correct", "labels", "ratings", "steps", "tools"))
+"""Columns whose values are lists: text in them is read as one."""
+
+
+class RowError(Exception):
+    """Why one row cannot be read."""
+
+
+def type_of(value: Any) -> str:
+    """The type of a value in words of the data, for messages."""
+    names = {bool: "true or false", int: "a number", float: "a number", str: "text", list: "a list", dict: "an object"}
+    return "null" if value is None else names.get(type(value), type(value).__name__)
+
+
+def short(value: Any, width: int = 40) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= width else text[: width - 3] + "..."
+
+
+def wrong_type(column: str, value: Any, wanted: str) -> RowError:
+    """The error for a value that is not what it has to be: "`tools` is text (none), not a list of objects"."""
+    shown = "" if value is None else f" ({short(value)})"
+    return RowError(f"`{column}` is {type_of(value)}{shown}, not {wanted}")
+
+
+class Refused:
+    """A value that no row may hold. It stands in the value's place, so that the row is named and the others are read."""
+
+    def __init__(self, reason: str):
+        self.reason = reason
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any] | Refused:
+    found = dict(pairs)
+    if len(found) == len(pairs):
+        return found
+    names = [name for name, _ in pairs]
+    twice = next(name for name in names if names.count(name) > 1)
+    return Refused(f"the key `{twice}` occurs twice in one object")
+
+
+def _whole_number(digits: str) -> int | Refused:
+    try:
+        return int(digits)
+    except ValueError:
+        return Refused(f"a number of {len(digits)} digits")
+
+
+def object_in(text: Any) -> Any:
+    """The object or list that a text holds as JSON; anything else as it is."""
+    if not isinstance(text, str):
+        return text
+    try:
+        found = clean(loads(text))
+    except (ValueError, RecursionError):
+        return text
+    return found if isinstance(found, (dict, list)) else text
+
+
+_DECODE = json.JSONDecoder(object_pairs_hook=_object).decode
+_DECODE_LONG = json.JSONDecoder(object_pairs_hook=_object, parse_int=_whole_number).decode
+
+
+def loads(text: str) -> Any:
+    """JSON -> value, with `Refused` in the place of objects that repeat a key and of numbers of thousands of digits.
+
+    Raises json.JSONDecodeError, and RecursionError for what is nested too deeply.
+    """
+    try:
+        return _DECODE(text)
+    except json.JSONDecodeError:
+        raise
+    except ValueError:  # Python converts no more than some thousand digits
+        return _DECODE_LONG(text)
+
+
+def clean(value: Any, depth: int = 0) -> Any:
+    """A copy of a value with NaN as null and decimals as numbers. Raises RowError for what no file and no model can hold."""
+    kind = type(value)
+    if kind is str:
+        if not value.isascii():
+            _check_encoding(value)
+        return value
+    if kind is dict or kind is list or kind is tuple:
+        if depth == MAX_DEPTH:
+            raise RowError(f"the row nests lists and objects more than {MAX_DEPTH} deep")
+        if kind is dict:
+            return {clean(name, depth): clean(item, depth + 1) for name, item in value.items()}
+        return [clean(item, depth + 1) for item in value]
+    if kind is float:
+        return value if value == value else None
+    if kind is Decimal:
+        return clean(int(value) if value.is_finite() and value == int(value) else float(value))
+    if kind is Refused:
+        raise RowError(value.reason)
+    return value
+
+
+def _check_encoding(text: str) -> None:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        code = ord(text[error.start])
+        if code >= 0xDC80 and code <= 0xDCFF:  # how `surrogateescape` keeps a byte
+            raise RowError(f"the byte 0x{code - 0xDC00:02x} is not UTF-8") from None
+        raise RowError(f"the row holds one half of a surrogate pair (\\u{code:04x} without its partner)") from None
+
+
+# ---- messages and lists written as text --------------------------------------------------------------------------------
+
+
+_OPENS = re.compile(r'\s*"?\s*(?:array\(\s*)?[\[{]')
+_LIST_OF_OBJECTS = re.compile(r'\s*"?\s*(?:array\(\s*)?\[\s*\{')
+_FIRST_KEY = re.compile(r"""\s*"?\s*\{\s*\\?["'](?:role|content|from|value|messages|conversations)\\?["']\s*:""")
+_KEYS = [
+    [re.compile(rf"""["']{name}\\?["']\s*:""") for name in pair] for pair in (("role", "content"), ("from", "value"))
+]
+_SPEAKERS = frozenset(("system", "human", "user", "gpt", "assistant", "tool", "function_call", "observation"))
+
+# Python as pandas and numpy print it: no commas between the items of arrays, array(...), dtype=..., nan. Strings are
+# tokens of their own, so that nothing inside them is changed.
+_TOKEN = re.compile(
+    r"""(,\s*dtype=(?:\w+|'[^']*')|array(?=\()|'[^'\\]*(?:\\.[^'\\]*)*'|"[^"\\]*(?:\\.[^"\\]*)*"|[\w.+-]+|[\]})])"""
+    r"""(\s+(?=['"\w\[{+.-]))?""",
+    re.DOTALL,
+)
+_WORDS = {"nan": "None", "NaN": "None", "null": "None", "true": "True", "false": "False", "array": ""}
+
+
+def decoded(value: Any, column: str) -> Any:
+    """A cell, or the messages or the list that were written in it as text. Other text stays text, JSON answers too.
+
+    Raises RowError for text that looks like a list of messages and cannot be read as one: it is never an answer.
+    """
+    if isinstance(value, list):
+        return [decoded(item, "") if isinstance(item, str) else item for item in value]
+    if not isinstance(value, str) or not _OPENS.match(value):
+        return value
+    likely = _looks_like_messages(value)
+    if not likely and column not in LISTS:
+        return value
+    found = clean(_parsed(value))
+    if isinstance(found, list) and (are_messages(found) or (column in LISTS and not likely)):
+        return decoded(found, column)
+    if isinstance(found, dict) and (_is_message(found) or any(are_messages(item) for item in found.values())):
+        return found
+    if likely and (found is None or (isinstance(found, list) and any(map(_is_message, found)))):
+        raise RowError(
+            f"`{column}` is text that looks like messages written as JSON or Python, and cannot be read as them "
+            f"({value[:40].strip()}...)"
+        )
+    return value
+
+
+def turns(value: Any) -> list[str] | None:
+    """The turns of one speaker, given as a list of texts or as that list written as text; a null turn is empty."""
+    if isinstance(value, str) and re.match(r"\s*\[", value):
+        value = _parsed(value)
+    if not isinstance(value, list) or not value or not all(isinstance(turn, str | None) for turn in value):
+        return None
+    return None if set(value) == {None} else [clean(turn) or "" for turn in value]
+
+
+def are_messages(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(map(_is_message, value))
+
+
+def _is_message(item: Any) -> bool:
+    if not isinstance(item, dict):
+        return False
+    if "role" in item:
+        return not item.keys().isdisjoint(("content", "tool_calls", "function_call"))
+    return "value" in item and str(item.get("from")).lower() in _SPEAKERS
+
+
+def _looks_like_messages(text: str) -> bool:
+    if _FIRST_KEY.match(text):
+        return True
+    return bool(_LIST_OF_OBJECTS.match(text)) and any(all(key.search(text) for key in pair) for pair in _KEYS)
+
+
+def _parsed(text: str) -> Any:
+    """The list, object or text that a text writes as JSON (also JSON in JSON) or as Python, or None."""
+    if len(text) > MAX_CELL:
+        return None
+    try:
+        found = loads(text)
+        return loads(found) if isinstance(found, str) else found
+    except (ValueError, RecursionError):
+        pass
+    fixed = _TOKEN.sub(lambda match: _literal(match[1]) + ("," + match[2] if match[2] else ""), text.strip())
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of escapes that Python does not know
+            return _plain(ast.literal_eval(fixed))
+    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
+        return None
+
+
+def _literal(token: str) -> str:
+    return "" if token.startswith(",") else _WORDS.get(token, token)
+
+
+def _plain(value: Any) -> Any:
+    """Lists, objects, texts and numbers as JSON has them. Raises ValueError for sets, bytes and the dots of a cut array."""
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, dict) and all(isinstance(name, str) for name in value):
+        return {name: _plain(item) for name, item in value.items()}
+    if value is None or isinstance(value, (str, bool, int, float)):
+        return value
+    raise ValueError(value)

@@ -1,0 +1,298 @@
+"""One table of rows -> records: recognize the format, rename, convert, and say what cannot be read.
+
+Lost input is an error: a column that could be part of it and that the format does not use is named.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ..console import DataError, finite
+from .cells import RowError, clean, decoded, loads, short, wrong_type
+from .conversations import messages_of, starts_with
+from .entries import Format, Row
+from .files import Table
+from .formats import ANSWERS, INPUT_LIKE, LABEL_NAMES, LABELED, NAMES, PROMPTS, Tiers, fits, lacks, named, recognize
+from .formats_steps import NEUTRAL, NeutralError
+from .records import Comparison, Origin, Ranking, Record, Records, Solution, Undecided
+from .winners import key, meaning
+from .writing import unwrapped
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How sources are read."""
+
+    split: str | None = None
+    config: str | None = None
+    format: str | None = None
+    """Of all sources; None: what their rows look like."""
+    columns: dict[str, str] | None = None
+    """Names of the format -> columns of the file; an empty column drops the name."""
+    neutral: str | None = None
+    """What a step rated 0 is taken for: "good", "bad" or "ignore" (no label)."""
+    winner_values: dict[str, str] | None = None
+    """What the values of a winner column mean, as in {"1": "a", "0": "b", "2": "tie"}. Without it numbers are refused."""
+    tiers: Tiers = ANSWERS
+    """Which formats are tried."""
+    leave_out_unreadable: bool = False
+    """Keep rows that cannot be read in `Records.unreadable` and count them as set aside, unless they are more than half of
+    a file: then its format is another one."""
+
+    @property
+    def labels(self) -> bool:
+        """Whether the labels of rows are read."""
+        return self.tiers is not PROMPTS
+
+
+def records_of(table: Table, reading: Reading, format: str | None) -> Records:
+    """The records of one table. Raises DataError for what cannot be read."""
+    problems = list(table.problems)
+    numbered = _decoded(table, reading.columns or {}, problems)
+    chosen = _format_of(table, format, [row for _, row in numbered], problems, reading.tiers)
+    picked = [chosen.pick(row) for _, row in numbered]
+    used = dict.fromkeys(column for _, names in picked for column in names.values())
+    winners = _say_winners(table.name, chosen, numbered, picked, reading)
+    for values, _ in picked:
+        values["neutral"] = reading.neutral
+    records: list[Record | None] = []
+    for (number, row), (values, _) in zip(numbered, picked, strict=True):
+        try:
+            records.append(_record(chosen, row, values, used, Origin(table.name, number)))
+        except NeutralError:
+            raise _say_neutral(chosen, [values for values, _ in picked], f"{table.name}:{number}") from None
+        except RowError as error:
+            records.append(None)
+            problems.append((number, f"{error}{_other_format(chosen, row)}"))
+    unused = [name for name in dict.fromkeys(name for _, row in numbered for name in row) if name not in used]
+    _refuse_lost_input(table.name, chosen, [name for name in unused if name.lower() in INPUT_LIKE], numbered, records)
+    problems.sort()
+    if problems and not (reading.leave_out_unreadable and 2 * len(problems) <= len(table)):
+        hint = table.hint if len(problems) == len(table.problems) else _hint(chosen, reading.columns)
+        raise table.refused(problems, hint)
+    rows, undecided = [], []
+    for (_, row), record in zip(numbered, records, strict=True):
+        reason = record and chosen.name in LABELED and _undecided(row, record)
+        if reason:
+            undecided.append(Undecided(len(rows) + len(undecided), record, reason))
+        elif record:
+            rows.append(_of_two(record) if "winner" in chosen.needs and reading.labels else record)
+    reasons = Counter(one.reason for one in undecided)
+    return Records(
+        rows=rows,
+        formats={table.name: chosen.name},
+        columns_used=tuple(used),
+        metadata_columns=tuple(unused),
+        set_aside=table.set_aside | ({"unreadable": len(problems)} if problems else {}) | reasons,
+        undecided=tuple(undecided),
+        unreadable=tuple((f"{table.name}:{number}", reason) for number, reason in problems),
+        winner_values=winners,
+    )
+
+
+def _decoded(table: Table, columns: dict[str, str], problems: list[tuple[int, str]]) -> list[tuple[int, Row]]:
+    """The numbered rows under the names of --columns, with messages and lists that were written as text; adds to problems."""
+    numbered = []
+    for number, row in zip(table.numbers, _renamed(table, columns), strict=True):
+        try:
+            values = {name: decoded(value, name) if name in NAMES else value for name, value in row.items()}
+            numbered.append((number, values))
+        except RowError as error:
+            problems.append((number, str(error)))
+    return numbered
+
+
+def _renamed(table: Table, columns: dict[str, str]) -> list[Row]:
+    """The rows with the columns the user mapped under their new names, and without those the user dropped."""
+    if not columns:
+        return table.rows
+    present = dict.fromkeys(name for row in table.rows for name in row)
+    for name, column in columns.items():
+        if (column or name) not in present:
+            close = difflib.get_close_matches(column or name, present, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"the columns are {', '.join(present)}"
+            raise DataError(f"there is no column `{column or name}`", where=table.name, hint=hint)
+    gone = {column or name for name, column in columns.items()} | columns.keys()
+    renamed = {name: column for name, column in columns.items() if column}
+    return [
+        {name: value for name, value in row.items() if name not in gone}
+        | {name: row[column] for name, column in renamed.items() if column in row}
+        for row in table.rows
+    ]
+
+
+def _format_of(
+    table: Table, format: str | None, rows: list[Row], problems: list[tuple[int, str]], tiers: Tiers
+) -> Format:
+    """The format named or recognized. Raises DataError where none fits, with the rows that cannot be read if any: they may be
+    the reason.
+    """
+    if not rows:
+        raise table.refused(problems)
+    if format:
+        return named(format)
+    try:
+        return recognize(rows, table.name, tiers)
+    except DataError:
+        if problems:
+            raise table.refused(problems) from None
+        raise
+
+
+def _record(chosen: Format, row: Row, picked: Row, used: Iterable[str], origin: Origin) -> Record:
+    missing = lacks(chosen, row, picked)
+    if missing:
+        there = any(name in row for name in missing.split("|"))
+        raise RowError(f"column `{missing.replace('|', '` or `')}` is {'null' if there else 'missing'}")
+    record = chosen.convert(picked)
+    metadata = finite(unwrapped({name: value for name, value in row.items() if name not in used}))
+    given = finite({name: row[name] for name in used if name in row and _is_label(name)})
+    tools = {} if isinstance(record, Solution) else {"tools": _tools(picked.get("tools"))}
+    return replace(record, origin=origin, metadata=metadata, given=given, id=finite(picked.get("id")), **tools)
+
+
+def _is_label(column: str) -> bool:
+    return column in LABEL_NAMES or "score" in column
+
+
+def _tools(value: Any) -> list[dict] | None:
+    """The tools the model may call, as a list or as that list written in JSON."""
+    if isinstance(value, str) and value.strip():
+        try:
+            value = clean(loads(value))
+        except (ValueError, RecursionError):
+            raise RowError(f"`tools` is text that is no JSON ({short(value)})") from None
+    if value in (None, "", []):
+        return None
+    if not isinstance(value, list) or not all(isinstance(tool, dict) for tool in value):
+        raise wrong_type("tools", value, "a list of objects")
+    return value
+
+
+def _undecided(row: Row, record: Record) -> str | None:
+    """Why a row's label does not say which answer is better, if so."""
+    ranked = record.scores if isinstance(record, Ranking) else ()
+    if ranked is None and not {"winner", "scores", "correct", "ranks"}.isdisjoint(row):
+        return "unlabelled"
+    if "label" in row and row["label"] is None:
+        return "unlabelled"
+    tied = "winner" in row and ranked and len(set(ranked)) == 1
+    return "tie" if tied or row.get("tie") is True or str(row.get("tie")).lower() == "true" else None
+
+
+def _of_two(ranking: Ranking) -> Comparison:
+    """A ranking of two answers with different scores -> the comparison it stands for."""
+    better = 0 if ranking.scores[0] > ranking.scores[1] else 1
+    pair = Comparison(ranking.prompt, ranking.completions[better], ranking.completions[1 - better])
+    shared = {name: getattr(ranking, name) for name in ("tools", "id", "metadata", "origin", "given")}
+    return replace(pair, rejected_first=better == 1, **shared)
+
+
+# ---- what is said about a table, and what goes wrong -------------------------------------------------------------------
+
+
+def _say_winners(
+    name: str,
+    chosen: Format,
+    numbered: list[tuple[int, Row]],
+    picked: list[tuple[Row, dict[str, str]]],
+    reading: Reading,
+) -> dict[str, int]:
+    """Write a, b or tie into the rows that say the winner otherwise. Returns {"value=a": its rows}."""
+    if "winner" not in chosen.needs:
+        return {}
+    given = [(number, values) for (number, _), (values, _) in zip(numbered, picked, strict=True)]
+    if not reading.labels:
+        for _, values in given:
+            values.pop("winner", None)
+    written = [(number, values["winner"]) for number, values in given if values.get("winner") not in (None, "")]
+    means, counts = meaning(written, reading.winner_values, reading.columns or {}, name)
+    for _, values in given:
+        value = values.pop("winner", "")
+        if value != "":
+            values["winner"] = means.get(key(value), short(value))
+    return counts
+
+
+def _say_neutral(chosen: Format, rows: list[Row], where: str) -> DataError:
+    """The error for steps rated 0 without --neutral, with what each choice does to the counts."""
+    counts = {}
+    for neutral in NEUTRAL:
+        labels = []
+        for row in rows:
+            with contextlib.suppress(RowError, KeyError):  # a KeyError: a column is missing, another error will say so
+                labels += chosen.convert(row | {"neutral": neutral}).labels
+        counts[neutral] = (labels.count(1.0), labels.count(0.0), len(labels))
+    (right, _, steps), (right_without, wrong_without, _) = counts["good"], counts["ignore"]
+    wrong = counts["bad"][1]
+    return DataError(
+        f"{right - right_without} of {steps} steps are rated 0, neither right nor wrong: --neutral says what that means",
+        where=where,
+        hint=f"--neutral good counts them as right (then {right} right, {wrong_without} wrong), bad as wrong "
+        f"({right_without} right, {wrong} wrong), ignore gives them no label ({right_without} right, "
+        f"{wrong_without} wrong). good: such a step may stand in an answer; bad: only steps that help may; "
+        "ignore: let the model learn from clear steps alone",
+    )
+
+
+def _other_format(chosen: Format, row: Row) -> str:
+    """A note for a row that cannot be read because it is written in another format than the rows before it."""
+    if fits(chosen, row):
+        return ""
+    other = next((entry.name for entry in LABELED.values() if entry is not chosen and fits(entry, row)), None)
+    like = f"the row looks like format `{other}` and the first rows like `{chosen.name}`"
+    return f" ({like}: mixed formats)" if other else ""
+
+
+def _hint(chosen: Format, columns: dict[str, str] | None) -> str:
+    needs = ", ".join(names.replace("|", " or ") for names in chosen.needs)
+    mapped = "" if columns else ", or --columns to name them"
+    return (
+        f"the rows were read as format `{chosen.name}` ({needs}); use --format for another{mapped}, or mend these rows"
+    )
+
+
+def _refuse_lost_input(
+    where: str, chosen: Format, names: list[str], numbered: list[tuple[int, Row]], records: list[Record | None]
+) -> None:
+    """Raise DataError for columns that could be part of the input, are not read, and hold what no message says."""
+    for name in names:
+        rows = zip(numbered, records, strict=True)
+        lost = [number for (number, row), record in rows if not _already_there(row.get(name), record)]
+        if not lost:
+            continue
+        use = "put it into the prompt yourself"
+        if "system" in chosen.columns:
+            use = f"read it as the system text with --columns system={name}, or {use}"
+        raise DataError(
+            f"column `{name}` could be part of the input, but format `{chosen.name}` does not use it "
+            f"({len(lost)} of {len(numbered)} rows)",
+            where=f"{where}:{lost[0]}",
+            hint=f"{use}, or leave it out with --columns {name}=",
+        )
+
+
+def _already_there(value: Any, record: Record | None) -> bool:
+    """Whether a column's value is empty or repeats what the record's messages say."""
+    if value is None or value in ("", [], {}) or (isinstance(value, str) and not value.strip()):
+        return True
+    if record is None:
+        return False
+    if isinstance(value, str):
+        return any(value.strip() in message["content"] for message in record.prompt)
+    try:
+        given = messages_of(value, "")
+    except RowError:
+        return False
+    if isinstance(record, Comparison):
+        answers = [record.chosen, record.rejected]
+    else:
+        answers = record.completions if isinstance(record, Ranking) else [[]]
+    # One message more, since a prefix is shorter than the conversation it begins.
+    end = [{"role": "user", "content": ""}]
+    return any(starts_with([*record.prompt, *answer, *end], given) for answer in answers)

@@ -1,0 +1,109 @@
+"""What a format is: the columns it reads, how its rows are told from others, and its converter.
+
+Each table of formats (formats_pairs.py, formats_rankings.py, formats_steps.py, formats_unlabeled.py) holds one entry beside
+each converter. A converter gets the row's non-null columns under the names of its format and raises RowError for what it
+cannot read; `reading` adds id, tools, metadata and origin.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from .cells import RowError, short, wrong_type
+from .records import Message, Record
+
+Row = dict[str, Any]
+
+PAIR = ("chosen", "rejected")
+MARGINS = ("margin", "weight", "score_chosen|chosen_score", "score_rejected|rejected_score")
+COMMON = ("id", "tools")
+LARGEST = (2 - 2**-23) * 2.0**127
+"""In fp32, in which losses are computed: what lies above is infinite there."""
+
+# For the example rows.
+USER: list[Message] = [{"role": "user", "content": "2+2?"}]
+GOOD, BAD = [{"role": "assistant", "content": "4"}], [{"role": "assistant", "content": "5"}]
+
+
+@dataclass(frozen=True)
+class Format:
+    """One way of writing rows down. In `needs` and `optional`, `a|b` stands for either name."""
+
+    name: str
+    description: str
+    needs: tuple[str, ...]
+    optional: tuple[str, ...]
+    example: Row
+    matches: Callable[[Row], bool]
+    """Tells its rows from others with the same columns."""
+    convert: Callable[[Row], Record]
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return self.needs + self.optional + COMMON
+
+    def pick(self, row: Row) -> tuple[Row, dict[str, str]]:
+        """The row's non-null columns under the format's names, and {name: column of the row} for those it has."""
+        used = {}
+        for names in self.columns:
+            alternatives = names.split("|")
+            present = [name for name in alternatives if name in row]
+            if present:
+                used[alternatives[0]] = next((name for name in present if row[name] is not None), present[0])
+        return {name: row[column] for name, column in used.items() if row[column] is not None}, used
+
+
+def always(row: Row) -> bool:
+    return True
+
+
+def are_lists(*names: str) -> Callable[[Row], bool]:
+    return lambda row: all(isinstance(row.get(name, []), list) for name in names)
+
+
+def are_texts(*names: str) -> Callable[[Row], bool]:
+    return lambda row: all(isinstance(row[name], str) for name in names)
+
+
+def entry(
+    table: dict[str, Format],
+    description: str,
+    needs: tuple[str, ...],
+    optional: tuple[str, ...],
+    example: Row,
+    matches: Callable[[Row], bool] = always,
+) -> Callable[[Callable[[Row], Record]], Callable[[Row], Record]]:
+    """Makes the converter under it an entry of the table, by the converter's name."""
+
+    def add(convert: Callable[[Row], Record]) -> Callable[[Row], Record]:
+        table[convert.__name__] = Format(convert.__name__, description, needs, optional, example, matches, convert)
+        return convert
+
+    return add
+
+
+def number(value: Any, column: str) -> float | None:
+    """A finite number that fp32 can hold, also written as text as CSV does; null and "" are None."""
+    if value is None or value == "":
+        return None
+    try:
+        found = float(value) if isinstance(value, (int, float, str)) else math.nan
+    except (ValueError, OverflowError):
+        found = math.inf if isinstance(value, int) else math.nan
+    if abs(found) > LARGEST:
+        raise RowError(f"`{column}` is {short(value)}: larger than a number can be in fp32")
+    if math.isnan(found):
+        raise wrong_type(column, value, "a number")
+    return found
+
+
+def one_each(value: Any, column: str, wanted: str, count: int, of: str) -> list:
+    """A list with an entry for each of `count` completions or steps (`of`)."""
+    if not isinstance(value, list):
+        raise wrong_type(column, value, wanted)
+    if len(value) != count:
+        raise RowError(f"`{column}` has {len(value)} entries for {count} {of}")
+    return value

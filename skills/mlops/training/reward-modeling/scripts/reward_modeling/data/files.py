@@ -1,0 +1,372 @@
+"""One file of rows (JSON, JSON Lines, CSV, Parquet; packed by gzip) -> slices of numbered rows, and the rows that cannot be read.
+
+JSON Lines, CSV and Parquet are read in slices, so that a file may be larger than memory; JSON is read whole. What a file can
+make this process hold is bounded: by the length of a line, and for packed files read whole by how well they unpack.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import gzip
+import io
+import json
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from ..console import DataError
+from .cells import Refused, RowError, clean, loads, type_of
+
+MIB = 2**20
+LINE_LIMIT = 64 * MIB
+"""Bytes of one line, which is one row of JSON Lines, and of one cell of a CSV file."""
+STRETCH, RATIO = 4 * MIB, 200
+"""A .gz file that is read whole may not unpack STRETCH bytes from less than STRETCH / RATIO of its own: text packs ten to
+one, and what packs better can fill the memory from a small file."""
+
+
+SHOWN = 5
+"""How many bad rows an error shows; all of them are counted."""
+_QUOTE = "quote cells that hold commas, quotes or line breaks"
+HINTS = {".jsonl": "every line is one JSON object, in UTF-8", ".csv": _QUOTE}
+"""What to do about rows that cannot be read, by the kind of file."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """The rows of one file or one hub split, or a slice of them; `numbers` are their row numbers, counted from 1."""
+
+    name: str
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    numbers: list[int] = field(default_factory=list)
+    problems: list[tuple[int, str]] = field(default_factory=list)
+    """(number, reason) of the rows that cannot be read, which are not in `rows`."""
+    set_aside: dict[str, int] = field(default_factory=dict)
+    """What else the file holds that is not read, counted."""
+
+    def __len__(self) -> int:
+        return len(self.rows) + len(self.problems)
+
+    @property
+    def hint(self) -> str:
+        """What to do about the problems."""
+        return HINTS.get(suffix(Path(self.name)), 'a row looks like {"prompt": ..., "chosen": ..., "rejected": ...}')
+
+    def refused(self, problems: list[tuple[int, str]], hint: str | None = None) -> DataError:
+        """The error for rows that cannot be read: all are counted, the first SHOWN are shown."""
+        count, where, more = len(problems), f"{self.name}:{problems[0][0]}", ", ..." if len(problems) > SHOWN else ""
+        if count == 1:
+            return DataError(problems[0][1], where=where, hint=hint or self.hint)
+        where += f" (also {', '.join(str(number) for number, _ in problems[1:SHOWN])}{more})"
+        if len({reason for _, reason in problems}) == 1:
+            return DataError(f"{count} of {len(self)} rows: {problems[0][1]}", where=where, hint=hint or self.hint)
+        listed = "".join(f"\n  row {number}: {reason}" for number, reason in problems[:SHOWN])
+        return DataError(f"{count} of {len(self)} rows cannot be read{listed}", where=where, hint=hint or self.hint)
+
+    def complete(self) -> Table:
+        """This table. Raises DataError where some of its rows cannot be read."""
+        if self.problems:
+            raise self.refused(self.problems)
+        return self
+
+
+def sliced(
+    name: str, numbered: Iterable[tuple[int, Any]], size: int | None, set_aside: dict[str, int] | None = None
+) -> Iterator[Table]:
+    """(number, row) pairs as tables of `size` rows, or as one. Every row is checked (`cells.clean`); what is no object is no
+    row, and a row that cannot be read is the RowError that says why.
+    """
+    part = Table(name, set_aside=set_aside or {})
+    for number, row in numbered:
+        try:
+            if isinstance(row, RowError):
+                raise row
+            if not isinstance(row, (dict, Refused)):
+                raise RowError(f"the row is {type_of(row)}, not an object with columns")
+            part.rows.append(clean(row))
+            part.numbers.append(number)
+        except RowError as error:
+            part.problems.append((number, str(error)))
+        if len(part) == size:
+            yield part
+            part = Table(name)
+    if len(part) or part.set_aside:
+        yield part
+
+
+def suffix(path: Path) -> str:
+    """The kind of a file by its name: ".jsonl" for pairs.jsonl and for pairs.jsonl.gz."""
+    return Path(path.name.lower().removesuffix(".gz")).suffix
+
+
+# ---- bytes -------------------------------------------------------------------------------------------------------------
+
+
+class _Sips:
+    """A file that is read little by little, so that its place says how much of it was needed so far."""
+
+    def __init__(self, file: BinaryIO):
+        self.file, self.tell = file, file.tell
+
+    def read(self, size: int) -> bytes:
+        return self.file.read(min(size, 8192))
+
+
+class _Unpacked(io.RawIOBase):
+    """The bytes of a .gz file, which stops where it unpacks too well."""
+
+    def __init__(self, file: BinaryIO, path: Path):
+        self.file, self.path = file, path
+        self.unpacked = gzip.GzipFile(fileobj=_Sips(file), mode="rb")
+        self.since, self.start = 0, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer) -> int:
+        chunk = self.unpacked.read(len(buffer))
+        self.since += len(chunk)
+        if self.since >= STRETCH:
+            if self.since > RATIO * (self.file.tell() - self.start):
+                raise DataError(
+                    f"the file unpacks to more than {RATIO} times its size",
+                    where=str(self.path),
+                    hint="if that is right, unpack it with gunzip and name the unpacked file",
+                )
+            self.since, self.start = 0, self.file.tell()
+        buffer[: len(chunk)] = chunk
+        return len(chunk)
+
+
+@contextlib.contextmanager
+def _opened(path: Path, whole: bool) -> Iterator[io.BufferedReader]:
+    """The bytes of a file, unpacked where it is packed, without the mark that some editors put at the start.
+
+    whole: whether all of it will be in memory, so that what it unpacks to is bounded. Raises DataError for empty files and
+    those that cannot be read.
+    """
+    packed = path.name.lower().endswith(".gz")
+    try:
+        with gzip.open(path, "rb") if packed and not whole else open(path, "rb") as raw:
+            file = io.BufferedReader(_Unpacked(raw, path), 65536) if packed and whole else raw
+            start = file.peek(3)[:3]
+            if start[:2] in (b"\xff\xfe", b"\xfe\xff"):
+                raise DataError("the file is written in UTF-16", where=str(path), hint="save it as UTF-8")
+            if not start:
+                raise empty(path)
+            if start == b"\xef\xbb\xbf":
+                file.read(3)
+            yield file
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise DataError(
+            f"the file is no whole gzip file: {error}", where=str(path), hint="fetch or write it again"
+        ) from error
+    except OSError as error:
+        raise DataError(f"cannot read the file: {error.strerror}", where=str(path)) from error
+
+
+def empty(path: Path) -> DataError:
+    return DataError("the file is empty", where=str(path), hint="check that it was written to the end")
+
+
+def _line_by_line(path: Path, readline: Callable[[int], Any]) -> Iterator[Any]:
+    number = 0
+    while line := readline(LINE_LIMIT + 1):
+        number += 1
+        if len(line) > LINE_LIMIT:
+            raise DataError(
+                f"the line is longer than {LINE_LIMIT // MIB} MiB",
+                where=f"{path}:{number}",
+                hint="one row stands on one line",
+            )
+        yield line
+
+
+# ---- kinds of files ----------------------------------------------------------------------------------------------------
+
+
+def _jsonl(path: Path, size: int | None) -> Iterator[Table]:
+    with _opened(path, whole=size is None) as file:
+        lines = enumerate(_line_by_line(path, file.readline), start=1)
+        yield from sliced(str(path), ((number, _row(line)) for number, line in lines if line.strip()), size)
+
+
+def _row(line: bytes) -> Any:
+    try:
+        return loads(line.rstrip(b"\r\n").decode("utf-8"))
+    except UnicodeDecodeError as error:
+        return RowError(f"byte {error.start + 1} of the row (0x{error.object[error.start]:02x}) is not UTF-8")
+    except json.JSONDecodeError as error:
+        return RowError(f"broken JSON: {error.msg} at column {error.colno}")
+    except RecursionError:
+        return RowError("the row nests lists and objects too deep")
+
+
+def _json(path: Path, size: int | None) -> Iterator[Table]:
+    with _opened(path, whole=True) as file:
+        content = file.read()
+    if not content.strip():
+        raise empty(path)
+    text = _decode(content, path)
+    try:
+        found = loads(text)
+    except json.JSONDecodeError as error:
+        if error.msg == "Extra data":  # one object a line under the name .json
+            yield from _jsonl(path, size)
+            return
+        raise DataError(f"broken JSON: {error.msg} at column {error.colno}", where=f"{path}:{error.lineno}") from error
+    except RecursionError as error:
+        raise DataError("the file nests lists and objects too deep", where=f"{path}:{_too_deep(text)}") from error
+    beside: dict[str, int] = {}
+    if isinstance(found, dict) and isinstance(found.get("data"), list):
+        rows = found.pop("data")
+        beside = {f"`{name}` beside `data`": len(v) if isinstance(v, list) else 1 for name, v in found.items()}
+        found = rows
+    elif isinstance(found, dict):
+        found = [found]
+    if isinstance(found, Refused):
+        raise DataError(found.reason, where=str(path))
+    if not isinstance(found, list):
+        raise DataError("a JSON file holds a list of rows, or that list under `data`", where=str(path))
+    yield from sliced(str(path), enumerate(found, start=1), size, beside)
+
+
+def _decode(content: bytes, path: Path) -> str:
+    """The text of a file. An undecodable byte is reported with its line and its place in the line."""
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start)
+        begin = content.rfind(b"\n", 0, error.start) + 1
+        raise DataError(
+            f"byte {error.start - begin + 1} of the line (0x{content[error.start]:02x}) is not UTF-8",
+            where=f"{path}:{line + 1}",
+            hint="save the file as UTF-8",
+        ) from error
+
+
+def _too_deep(text: str) -> int:
+    """The line of a text at which it is nested deepest."""
+    depth = deepest = place = 0
+    for index, sign in enumerate(text):
+        depth += (sign in "[{") - (sign in "]}")
+        if depth > deepest:
+            deepest, place = depth, index
+    return text.count("\n", 0, place) + 1
+
+
+def _csv(path: Path, size: int | None) -> Iterator[Table]:
+    csv.field_size_limit(LINE_LIMIT)
+    with _opened(path, whole=size is None) as file:
+        text = io.TextIOWrapper(file, encoding="utf-8", errors="surrogateescape", newline="")
+        reader = csv.reader(_line_by_line(path, text.readline), strict=True)
+        try:
+            header = next(filter(None, reader), None)
+            if header is None:
+                raise empty(path)
+            refuse_repeated(header, path)
+            rows = (_cells(header, cells) for cells in filter(None, reader))
+            yield from sliced(str(path), enumerate(rows, start=1), size)
+        except csv.Error as error:
+            raise DataError(
+                f"broken CSV: {error}",
+                where=f"{path}, line {reader.line_num}",
+                hint=_QUOTE,
+            ) from error
+
+
+def _cells(header: list[str], cells: list[str]) -> dict[str, str] | RowError:
+    if len(cells) != len(header):
+        how = "more" if len(cells) > len(header) else "fewer"
+        return RowError(f"the row has {how} cells than the {len(header)} columns of the header")
+    return dict(zip(header, cells, strict=True))
+
+
+def refuse_repeated(columns: list[str], path: Path) -> None:
+    """Raises DataError for two columns of one name, of which only the last would be read."""
+    twice = sorted({name for name in columns if columns.count(name) > 1}) if len(set(columns)) < len(columns) else []
+    if twice:
+        named = ", ".join(f"`{name}`" for name in twice[:5])
+        places = ", ".join(str(place) for place, name in enumerate(columns, start=1) if name == twice[0])
+        raise DataError(
+            f"the file has several columns of the name {named} (columns {places[:80]})",
+            where=str(path),
+            hint="rename or remove all but one of them: which one is meant cannot be told",
+        )
+
+
+def _parquet(path: Path, size: int | None) -> Iterator[Table]:
+    if path.name.lower().endswith(".gz"):
+        raise DataError(
+            "Parquet files are not read from .gz", where=str(path), hint="gunzip it: Parquet is compressed inside"
+        )
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            count, held = file.metadata.num_rows, path.stat().st_size
+            if size is None and count > max(MIB, held):  # runs of one value may take no room
+                raise DataError(f"the file of {held} bytes says that it has {count} rows", where=str(path))
+            refuse_repeated(file.schema_arrow.names, path)
+            rows = (row for batch in file.iter_batches(min(size or 1024, 1024)) for row in arrow_rows(batch))
+            yield from sliced(str(path), enumerate(rows, start=1), size)
+    except (pyarrow.ArrowException, OSError, ValueError, RecursionError, OverflowError) as error:
+        raise DataError(
+            f"no readable Parquet file: {first_line(error)}", where=str(path), hint="fetch or write it again"
+        ) from error
+
+
+def arrow_rows(batch: Any) -> Iterator[dict[str, Any] | RowError]:
+    """The rows of an Arrow batch. Where a value has no Python form (dates after 9999, bytes that are not UTF-8) it is told
+    with its row and column, and dates and times become text.
+    """
+    failures = _failures()
+    try:
+        yield from batch.to_pylist()
+        return
+    except failures:
+        pass
+    columns = []
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        try:
+            columns.append(column.to_pylist())
+        except failures:
+            columns.append([_value(name, scalar) for scalar in column])
+    for values in zip(*columns, strict=True):
+        wrong = next((value for value in values if isinstance(value, RowError)), None)
+        yield wrong or dict(zip(batch.schema.names, values, strict=True))
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    """What pyarrow raises for a value that has no Python form."""
+    import pyarrow
+
+    return pyarrow.ArrowException, ValueError, OverflowError, RecursionError, TypeError
+
+
+def _value(name: str, scalar: Any) -> Any:
+    import pyarrow
+
+    try:
+        return scalar.as_py()
+    except _failures() as error:
+        with contextlib.suppress(pyarrow.ArrowException, ValueError):
+            if pyarrow.types.is_temporal(scalar.type):
+                return scalar.cast(pyarrow.string()).as_py()
+        return RowError(f"column `{name}` holds a value that cannot be read: {first_line(error)}")
+
+
+def first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+READERS: dict[str, Callable[[Path, int | None], Iterator[Table]]] = {
+    ".jsonl": _jsonl,
+    ".json": _json,
+    ".csv": _csv,
+    ".parquet": _parquet,
+}

@@ -1,0 +1,233 @@
+"""Formats of pairs: a prompt, and two answers of which one is better."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from .cells import RowError, short, wrong_type
+from .conversations import (
+    Message,
+    answer_of,
+    is_transcript,
+    messages_of,
+    prompt_and_answers,
+    prompt_of,
+    split_shared,
+    split_text,
+    starts_with,
+    transcript_of,
+    with_system,
+)
+from .entries import BAD, GOOD, MARGINS, PAIR, USER, Format, Row, are_lists, are_texts, entry, number
+from .records import Comparison, Ranking
+from .winners import SCORES
+
+PAIRS: dict[str, Format] = {}
+_pairs = partial(entry, PAIRS)
+_HUMAN = "\n\nHuman: 2+2?\n\nAssistant:"
+
+
+def _comparison(row: Row, prompt: list[Message], chosen: Any, rejected: Any) -> Comparison:
+    """chosen and rejected: text or messages."""
+    answers = (answer_of(chosen, "chosen"), answer_of(rejected, "rejected"))
+    margin = number(row.get("margin"), "margin")
+    if margin is None:
+        scores = [number(row.get(name), name) for name in ("score_chosen", "score_rejected")]
+        margin = number(scores[0] - scores[1], "score_chosen - score_rejected") if None not in scores else None
+    weight = number(row.get("weight"), "weight")
+    if weight is not None and weight <= 0:
+        raise RowError(f"`weight` is {weight:g}: a pair counts with a weight above 0")
+    return Comparison(prompt, *answers, margin=margin, weight=1.0 if weight is None else weight)
+
+
+@_pairs(
+    "Human:/Assistant: dialogues (Anthropic HH), whole on both sides or with the prompt in its own column",
+    PAIR,
+    ("prompt", *MARGINS),
+    {"chosen": f"{_HUMAN} 4", "rejected": f"{_HUMAN} 5"},
+    lambda row: is_transcript(row.get("prompt", row["chosen"])),
+)
+def transcript(row: Row) -> Comparison:
+    if "prompt" not in row:
+        return _comparison(row, *split_shared(*(transcript_of(row[name], name) for name in PAIR)))
+    prompt = transcript_of(row["prompt"], "prompt")
+    if prompt[-1] == {"role": "assistant", "content": ""}:  # the prompt ends with "Assistant:", where the answer goes
+        prompt = prompt[:-1]
+    if not all(is_transcript(row[name]) for name in PAIR):
+        stripped = [row[name].strip() if isinstance(row[name], str) else row[name] for name in PAIR]
+        return _comparison(row, prompt, *stripped)
+    answers = [transcript_of(row[name], name) for name in PAIR]
+    if not all(starts_with(answer, prompt) for answer in answers):
+        raise RowError("`chosen` and `rejected` are whole transcripts that do not begin with `prompt`")
+    return _comparison(row, prompt, *(answer[len(prompt) :] for answer in answers))
+
+
+def _repeats_prompt(prompt: Any, text: Any) -> bool:
+    """Whether a text is the prompt, whitespace, and more: "Hello" and "Hello! How are you" are a prompt and an answer."""
+    if not isinstance(prompt, str) or not isinstance(text, str) or not prompt.strip() or not text.startswith(prompt):
+        return False
+    return prompt[-1].isspace() or text[len(prompt) : len(prompt) + 1].isspace()
+
+
+@_pairs(
+    "texts in which both answers repeat the prompt",
+    ("prompt", *PAIR),
+    ("system", *MARGINS),
+    {"prompt": "2+2 is", "chosen": "2+2 is 4", "rejected": "2+2 is 5"},
+    lambda row: all(_repeats_prompt(row["prompt"], row[name]) for name in PAIR),
+)
+def concatenated(row: Row) -> Comparison:
+    for name in PAIR:
+        if not _repeats_prompt(row["prompt"], row[name]):
+            raise RowError(f"`{name}` does not begin with the text of `prompt`")
+    answers = [row[name][len(row["prompt"]) :].lstrip() for name in PAIR]
+    return _comparison(row, prompt_of(row | {"prompt": row["prompt"].rstrip()}), *answers)
+
+
+def _is_whole(conversation: list[Message]) -> bool:
+    """Whether messages given as an answer are a whole conversation: they begin with the system or the user."""
+    return bool(conversation) and conversation[0]["role"] in ("system", "user")
+
+
+@_pairs(
+    "a prompt and two answers, each as text or as messages; answers that repeat the prompt as messages are cut",
+    ("prompt", *PAIR),
+    ("system", *MARGINS),
+    {"prompt": USER, "chosen": GOOD, "rejected": BAD},
+)
+def explicit(row: Row) -> Comparison:
+    prompt, (chosen, rejected) = prompt_and_answers(row, *PAIR)
+    if not (_is_whole(chosen) and _is_whole(rejected)):
+        return _comparison(row, prompt, chosen, rejected)
+    # Answers that are whole conversations, as in UltraFeedback: the prompt they repeat is cut off.
+    if starts_with(chosen, prompt) and starts_with(rejected, prompt):
+        return _comparison(row, prompt, chosen[len(prompt) :], rejected[len(prompt) :])
+    if not isinstance(row["prompt"], str):
+        return _comparison(row, prompt, chosen, rejected)
+    asked = row["prompt"].strip()
+    for name, conversation in (("chosen", chosen), ("rejected", rejected)):
+        if not any(message["content"].strip() == asked for message in conversation[:-1]):
+            raise RowError(f"`{name}` is a whole conversation in which `prompt` does not occur")
+    shared, chosen, rejected = split_shared(chosen, rejected)
+    return _comparison(row, with_system(shared, row.get("system")), chosen, rejected)
+
+
+def _speaks_from_value(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and isinstance(value[0], dict) and "from" in value[0]
+
+
+@_pairs(
+    "from/value messages; the prompt in `conversations` (LLaMA-Factory), or shared by both sides",
+    PAIR,
+    ("conversations", "system", *MARGINS),
+    {
+        "conversations": [{"from": "human", "value": "2+2?"}],
+        "chosen": {"from": "gpt", "value": "4"},
+        "rejected": {"from": "gpt", "value": "5"},
+    },
+    lambda row: "conversations" in row or all(_speaks_from_value(row[name]) for name in PAIR),
+)
+def sharegpt(row: Row) -> Comparison:
+    if "conversations" not in row:
+        return implicit(row)
+    prompt = with_system(messages_of(row["conversations"], "conversations"), row.get("system"))
+    return _comparison(row, prompt, row["chosen"], row["rejected"])
+
+
+@_pairs(
+    "an instruction with an optional input below it, and two answers",
+    ("instruction", *PAIR),
+    ("input", "system", *MARGINS),
+    {"instruction": "Add.", "input": "2+2", "chosen": "4", "rejected": "5"},
+)
+def alpaca(row: Row) -> Comparison:
+    parts = [row["instruction"], row.get("input") or ""]
+    if not all(isinstance(part, str) for part in parts):
+        raise RowError("`instruction` and `input` must be text")
+    return _asked_in("instruction", row | {"instruction": "\n".join(part for part in parts if part)})
+
+
+def _asked_in(column: str, row: Row) -> Comparison:
+    return _comparison(row, prompt_of(row, column), row["chosen"], row["rejected"])
+
+
+@_pairs(
+    "an input, an optional system text, and two answers (axolotl bradley_terry.chat_template)",
+    ("input", *PAIR),
+    ("system", *MARGINS),
+    {"system": "Be brief.", "input": "2+2?", "chosen": "4", "rejected": "5"},
+)
+def axolotl(row: Row) -> Comparison:
+    return _asked_in("input", row)
+
+
+@_pairs(
+    "a question, an optional system text, and two answers (Intel Orca pairs)",
+    ("question", *PAIR),
+    ("system", *MARGINS),
+    {"system": "Be brief.", "question": "2+2?", "chosen": "4", "rejected": "5"},
+)
+def question(row: Row) -> Comparison:
+    return _asked_in("question", row)
+
+
+@_pairs(
+    "two whole conversations as messages; what they share from the start is the prompt",
+    PAIR,
+    ("system", *MARGINS),
+    {"chosen": USER + GOOD, "rejected": USER + BAD},
+    are_lists(*PAIR),
+)
+def implicit(row: Row) -> Comparison:
+    prompt, chosen, rejected = split_shared(*(messages_of(row[name], name) for name in PAIR))
+    return _comparison(row, with_system(prompt, row.get("system")), chosen, rejected)
+
+
+@_pairs(
+    "two texts that begin alike; the prompt is what they share, up to its last line break or blank",
+    PAIR,
+    MARGINS,
+    {"chosen": "2+2 is 4", "rejected": "2+2 is 5"},
+    are_texts(*PAIR),
+)
+def text(row: Row) -> Comparison:
+    for name in PAIR:
+        if not isinstance(row[name], str):
+            raise wrong_type(name, row[name], "text")
+        if is_transcript(row[name]):
+            raise RowError(f"`{name}` is a transcript of `Human:` and `Assistant:` turns among rows that are none")
+    prompt, chosen, rejected = split_text(row["chosen"], row["rejected"])
+    return _comparison(row, prompt_of({"prompt": prompt}), chosen, rejected)
+
+
+def _scores(row: Row) -> list[float] | None:
+    """Scores of answers a and b by the winner, which is a, b or tie by now (`winners.meaning`)."""
+    winner = row.get("winner")
+    if winner is not None and winner not in SCORES:
+        raise RowError(
+            f"`winner` is {short(winner)}: expected model_a, model_b, a, b or tie, or what --winner_values says"
+        )
+    return None if winner is None else list(SCORES[winner])
+
+
+@_pairs(
+    "a prompt, answers a and b, and which of them won; ties are set aside",
+    ("prompt", "response_a", "response_b", "winner"),
+    ("system",),
+    {"prompt": "2+2?", "response_a": "5", "response_b": "4", "winner": "model_b"},
+)
+def pairwise(row: Row) -> Ranking:
+    return Ranking(*prompt_and_answers(row, "response_a", "response_b"), _scores(row))
+
+
+@_pairs(
+    "conversations a and b, and which of them won (Chatbot Arena); ties are set aside",
+    ("conversation_a", "conversation_b", "winner"),
+    (),
+    {"conversation_a": USER + GOOD, "conversation_b": USER + BAD, "winner": "model_a"},
+)
+def arena(row: Row) -> Ranking:
+    conversations = [messages_of(row[name], name) for name in ("conversation_a", "conversation_b")]
+    prompt, first, second = split_shared(*conversations)
+    return Ranking(prompt, [first, second], _scores(row))

@@ -1,0 +1,98 @@
+"""What the values of a winner column mean. Words say it themselves; the meaning of bare numbers is never guessed.
+
+In SHP 1 is the first answer, in PKU-SafeRLHF the second: whoever guesses trains on inverted pairs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from ..console import DataError
+
+WORDS = {
+    **dict.fromkeys(("a", "model_a", "response_a", "conversation_a"), "a"),
+    **dict.fromkeys(("b", "model_b", "response_b", "conversation_b"), "b"),
+    **dict.fromkeys(("tie", "tie (bothbad)", "tie (both bad)", "bothbad", "both_bad"), "tie"),
+}
+SCORES = {"a": [1.0, 0.0], "b": [0.0, 1.0], "tie": [0.0, 0.0]}
+
+# Public datasets that are known by their columns: the winner column, and the answer's column that each value means.
+KNOWN = (
+    ("labels", {"1": "human_ref_A", "0": "human_ref_B"}),  # SHP
+    ("better_response_id", {"0": "response_0", "1": "response_1"}),  # PKU-SafeRLHF
+    ("safer_response_id", {"0": "response_0", "1": "response_1"}),
+)
+
+
+def key(value: Any) -> str:
+    """How a value is written in --winner_values: 1, 1.0, "1" and "1.0" are "1", True is "true"."""
+    text = str(value).strip().lower()
+    try:
+        number = float(text)
+    except ValueError:
+        return text
+    return f"{number:g}" if math.isfinite(number) and number == int(number) and abs(number) < 1e6 else text
+
+
+def is_bare(value: str) -> bool:
+    """Whether a key is a number, or true or false, which do not say which answer they mean."""
+    try:
+        float(value)
+    except ValueError:
+        return value in ("true", "false")
+    return True
+
+
+def meaning(
+    winners: Sequence[tuple[int, Any]], given: dict[str, str] | None, columns: dict[str, str], where: str
+) -> tuple[dict[str, str], dict[str, int]]:
+    """({value: "a", "b" or "tie"}, {"value=a": its rows}) of (row number, non-null value) pairs.
+
+    given: what --winner_values says, if anything. columns: what --columns says, by which known datasets are told.
+    Raises DataError for bare numbers without a meaning, with how often each occurs, and for values that `given` leaves out.
+    """
+    counts = Counter(key(value) for _, value in winners)
+    means = WORDS | (_known(columns) if given is None else given)
+    unsaid = [value for value in counts if value not in means and (given is not None or is_bare(value))]
+    if unsaid:
+        rows = [number for number, value in winners if key(value) in unsaid]
+        raise _unsaid(counts, unsaid, given, f"{where}:{rows[0]}")
+    return means, {f"{value}={means[value]}": count for value, count in counts.items() if value in means}
+
+
+def _known(columns: dict[str, str]) -> dict[str, str]:
+    sides = {columns.get("response_a"): "a", columns.get("response_b"): "b"}
+    for winner, values in KNOWN:
+        if columns.get("winner") == winner and set(values.values()) == set(sides):
+            return {value: sides[column] for value, column in values.items()}
+    return {}
+
+
+def _unsaid(counts: Counter[str], unsaid: list[str], given: dict[str, str] | None, where: str) -> DataError:
+    seen = ", ".join(f"{value[:40]} ({count} rows)" for value, count in counts.most_common(8))
+    if given is not None:
+        said = ", ".join(f"{value}={side}" for value, side in given.items())
+        return DataError(
+            f"`winner` is {unsaid[0][:40]}, which --winner_values {said} does not say; the values are {seen}",
+            where=where,
+            hint=f"add it, as in --winner_values {said.replace(', ', ',')},{unsaid[0]}=tie, or remove these rows",
+        )
+    ordered = sorted((value for value in counts if is_bare(value)), reverse=True)
+    sides = ["a", *["tie"] * (len(ordered) - 2), "b"] if len(ordered) > 1 else ["a"]
+    one, other = (
+        ",".join(f"{value}={names[side]}" for value, side in zip(ordered, sides, strict=True))
+        for names in ({"a": "a", "b": "b", "tie": "tie"}, {"a": "b", "b": "a", "tie": "tie"})
+    )
+    return DataError(
+        f"`winner` holds numbers, which do not say which answer is better: {seen}",
+        where=where,
+        hint=f"say what they mean: --winner_values {one}, or {other}; to score without labels, --columns winner=",
+    )
+
+
+def said(counts: dict[str, int]) -> str:
+    """{"1=a": 123} -> "winner: 1 -> a (123 rows)", for the log."""
+    return "winner: " + ", ".join(f"{pair.replace('=', ' -> ')} ({count} rows)" for pair, count in counts.items())
