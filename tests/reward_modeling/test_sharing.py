@@ -51,21 +51,6 @@ def test_rewards_are_those_of_one_at_a_time(name, way):
     assert model.config._attn_implementation != "reward_modeling_shared_prefix", "the model is left as it was"
 
 
-@pytest.mark.parametrize("name", ["qwen2", "gemma2", "gpt2", "phi3", "gpt_neox", "mixtral"])
-def test_the_last_layer_is_computed_for_what_is_read_alone(name):
-    model = build(name, GOOD[name])
-    row = pack_together(groups())
-    sizes = []
-    layers = next(m for m in model.modules() if isinstance(m, torch.nn.ModuleList) and len(m) == 2)
-    for layer in layers:
-        mlp = layer.mlp if hasattr(layer, "mlp") else layer.block_sparse_moe
-        # Before the module's own forward and behind every hook that chooses its input.
-        mlp.forward = lambda hidden, inner=mlp.forward: sizes.append(hidden.shape[1]) or inner(hidden)
-    with torch.no_grad(), shared_prefix(model):
-        attention.rewards(model, row)
-    assert sizes == [len(row.ids), len(set(row.ends))]
-
-
 @pytest.mark.parametrize("name", WRONG)
 def test_models_that_would_be_wrong_are_refused(name):
     model = build(name, WRONG[name])
