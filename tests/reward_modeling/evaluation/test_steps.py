@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from reward_modeling.aggregation import StepScores
 from reward_modeling.evaluation import steps
-from reward_modeling.process import StepScores
 from reward_modeling.records import Solution
 
 

@@ -271,19 +271,14 @@ WINDOW = 6
 VOCABULARY = 64
 
 
-def rewards(model: Any, row: PackedRow, layout: Layout | None = None) -> torch.Tensor:
-    """[sequences of the row] rewards in fp32 (or float64), in the order of `row.sequences`. Gradients flow.
-
-    Inside a `shared_prefix(model)` block. `layout`: of this row, for a caller that looks at its callers.
-    """
-    scores = outputs_at(model, model.score, row, row.ends, layout)[:, 0]
-    return scores if scores.dtype == torch.float64 else scores.float()
-
-
 def outputs_at(
     model: Any, head: Any, row: PackedRow, places: Sequence[int], layout: Layout | None = None
 ) -> torch.Tensor:
-    """[places, labels] outputs of a model's head at places of a packed row, inside a `shared_prefix(model)` block."""
+    """[places, labels] outputs of a model's head at places of a packed row. Inside a `shared_prefix(model)` block.
+
+    Gradients flow. layout: of this row, for a caller that looks at its callers. Equal places give the same number to the
+    last bit, which a product of all of them would not: equal completions tie.
+    """
     device = next(model.parameters()).device
     hidden = getattr(model, model.base_model_prefix)(
         input_ids=torch.tensor([row.ids], device=device),
@@ -291,23 +286,29 @@ def outputs_at(
         use_cache=False,
         layout=layout or Layout(row),
     ).last_hidden_state
-    return at_places(head, hidden, places)
-
-
-def at_places(head: Any, hidden: torch.Tensor, places: list[int]) -> torch.Tensor:
-    """[places, labels] outputs of a head at places of a row, hidden: [1, T, H]. Equal places give the same number to the
-    last bit, which a product of all of them would not: equal completions tie.
-    """
     distinct, which = torch.tensor(places, device=hidden.device).unique(return_inverse=True)
     return head(hidden[0, distinct])[which]
 
 
-def reason_against(model: Any, wanted: bool | None = None) -> str | None:
+def reason_against(model: Any, wanted: bool | None = None, scored_at: str = "last_token") -> str | None:
     """Why this model is not run on packed rows, or None when it is. Takes about a tenth of a second.
 
     wanted: None for wherever it was measured, which is on CPUs; False for nowhere; True also on a GPU. There a small model
     in the precision of this one must give the rewards of one-at-a-time scoring too, which compiles the kernel.
+    scored_at: of its renderer. Of a token classifier the sequence classifier of the same architecture is checked: only
+    its head differs, and a token's head reads nothing but that token.
     """
+    if scored_at == "prefix":
+        return "it reads in both directions, as encoders do"
+    if type(model).__name__.endswith("ForTokenClassification"):
+        try:
+            sibling = _sequence_classifier(model)
+        except Exception as error:
+            return f"a small model of its architecture could not be made ({type(error).__name__})"
+        trunks = [type(getattr(one, one.base_model_prefix)) for one in (model, sibling)]
+        if trunks[0] is not trunks[1]:
+            return f"its trunk {trunks[0].__name__} is not that of a sequence classifier"
+        model = sibling
     config, weights = model.config, next(model.parameters())
     if wanted is False:
         return "--shared_prefix false asks for it"
@@ -333,6 +334,15 @@ def reason_against(model: Any, wanted: bool | None = None) -> str | None:
         if not difference <= TOLERANCES[like.dtype]:
             return f"a small model of its class gives other rewards on packed rows{where} (by {difference:.0e})"
     return None
+
+
+def _sequence_classifier(model: Any) -> Any:
+    """A small sequence classifier with the architecture of this token classifier, in its precision and on its device."""
+    from transformers import AutoModelForSequenceClassification
+
+    with torch.random.fork_rng(devices=[]):
+        small = shrunken(model.config, head_dim=head_width(model.config))
+        return AutoModelForSequenceClassification.from_config(small).to(model.device, model.dtype)
 
 
 def self_check(model_class: type, config: Any, like: torch.Tensor) -> float:
@@ -362,7 +372,7 @@ def self_check(model_class: type, config: Any, like: torch.Tensor) -> float:
         alone = torch.stack([_alone(model, sequence) for sequence in sequences])
         packed = torch.empty_like(alone)
         with shared_prefix(model):
-            packed[row.sequences] = rewards(model, row, layout).to(packed.dtype)
+            packed[row.sequences] = outputs_at(model, model.score, row, row.ends, layout)[:, 0].to(packed.dtype)
     if len(layout.callers) != config.num_hidden_layers:
         raise UnsupportedAttentionError(f"nothing in {config.num_hidden_layers - len(layout.callers)} of its layers")
     return ((packed - alone).abs().max() / alone.std()).item()

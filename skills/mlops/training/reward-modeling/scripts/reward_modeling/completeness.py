@@ -13,8 +13,8 @@ from functools import cached_property
 from typing import Any
 
 from .chat_templates import TemplateFaultError
+from .prefixes import shared_length
 from .records import Message
-from .special_tokens import shared_length
 
 SPEAKING = ("reasoning_content", "reasoning", "thinking", "tool_calls", "function_call", "refusal")
 """Fields of a message, beside its content, that are part of what it says."""
