@@ -134,8 +134,8 @@ class Recorder:
 def ppo_points(folder: Path, policy: Path, rewards: Any, model: Path, seed: int, kl_coef: float, start: Any) -> list:
     """Points of one PPO run: the taught policy, then means over WINDOW updates. start: best of 1, of many more answers than
     the 64 of the first update."""
+    from reward_modeling.ensemble import Rewards
     from reward_modeling.evaluation.overoptimization import Point
-    from reward_modeling.scoring import Rewards
 
     recorder, made_by = Recorder(rewards), Rewards.__dict__["from_arguments"]
     made = {"policy": policy, "reward_model": model, "prompts": folder / "prompts.jsonl"}
@@ -186,8 +186,8 @@ def main() -> None:
     import reward_modeling.training.ppo  # noqa: F401 - imports are no part of the timing
     from reward_modeling import sandbox
     from reward_modeling.console import emit, keep_stdout_for_results, quiet_libraries, table, write_whole
+    from reward_modeling.ensemble import Rewards
     from reward_modeling.evaluation import overoptimization
-    from reward_modeling.scoring import Rewards
 
     keep_stdout_for_results()
     quiet_libraries()

@@ -109,8 +109,8 @@ def judge(path: Path, seed: int, rewards: Any) -> dict[str, float]:
 
 
 def study(folder: Path, seed: int, controls: bool) -> dict[str, Any]:
+    from reward_modeling.ensemble import Rewards
     from reward_modeling.sandbox import MAX_GOLD
-    from reward_modeling.scoring import Rewards
 
     made = prepare(folder, seed)
     rewards = Rewards.from_pretrained([str(made["reward_model"])])

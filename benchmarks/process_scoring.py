@@ -86,7 +86,7 @@ def one_call_a_prefix(model, rows: list[Row]) -> list[list[float]]:
 
 
 def one_pass(model, rows: list[Row]) -> list[list[float]]:
-    from reward_modeling.process import probability
+    from reward_modeling.aggregation import probability
 
     return [list(map(probability, logits)) for logits in model.score_rows(rows)]
 

@@ -119,8 +119,8 @@ def best_of_n(made: dict[str, Any], rewards: Any, seed: int, n: int) -> dict[str
 
 def study(folder: Path, seed: int, settings: dict[str, tuple], everything: bool) -> list[dict[str, Any]]:
     """One row for each algorithm. everything: PPO and best-of-n, too."""
+    from reward_modeling.ensemble import Rewards
     from reward_modeling.sandbox import MAX_GOLD
-    from reward_modeling.scoring import Rewards
     from reward_modeling.training.policy import Policy
 
     made = kept_by(folder) or BENCHMARK.prepare(folder, seed)

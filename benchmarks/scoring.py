@@ -144,11 +144,14 @@ def contenders(model) -> dict[str, Score]:
 def padded(model, batches: Callable[[list[list[int]]], object]) -> Score:
     import torch
 
+    from reward_modeling.forward import padded_logits
+
     def score(rows: list[list[int]]) -> list[float]:
         found = torch.empty(len(rows))
         with torch.inference_mode():
             for batch in batches(rows):
-                found[batch] = model._forward([rows[i] for i in batch])
+                own = [(rows[i], [len(rows[i]) - 1]) for i in batch]
+                found[batch] = padded_logits(model.model, own, PAD)[:, 0]
         return found.tolist()
 
     return score

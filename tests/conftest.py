@@ -160,6 +160,17 @@ def process_model(family: str, *, seed: int = 0, dtype=None, max_length: int | N
     return ProcessRewardModel(model, renderer, **kwargs)
 
 
+def computed_rows(monkeypatch) -> list:
+    """A list that gets every row of the padded batches computed from now on."""
+    from reward_modeling import forward
+
+    rows, plain = [], forward.padded_logits
+    monkeypatch.setattr(
+        forward, "padded_logits", lambda model, batch, pad: rows.extend(batch) or plain(model, batch, pad)
+    )
+    return rows
+
+
 @pytest.fixture(scope="session")
 def toy_process_model(tmp_path_factory) -> Path:
     """Folder of a tiny Qwen2 process reward model with random weights."""

@@ -4,7 +4,7 @@ import pytest
 
 from conftest import process_model, run_main, write_jsonl
 from reward_modeling import RewardModel
-from reward_modeling.scoring import Rewards
+from reward_modeling.ensemble import Rewards
 
 LONG = "apples " * 60
 

@@ -111,21 +111,3 @@ def test_blocks_are_what_the_mask_says(sequences, window):
     assert not (partial & full).any(), "a pair would count twice"
     if window is None:
         assert torch.equal(full, every) and torch.equal(partial | full, some), "no block is computed for nothing"
-
-
-@given(tries(), st.sampled_from([None, 2]), st.data())
-@settings(max_examples=60, deadline=None)
-def test_what_is_read_is_all_that_is_computed(sequences, window, data):
-    row = pack_together(sequences)
-    read = data.draw(st.sets(st.integers(0, len(row.ids) - 1), min_size=1))
-    qkv = drawn(row, 2, 2)
-    with choosing("by segment"):
-        every, _ = shared_prefix_attention(None, *qkv, None, layout=Layout(row), sliding_window=window)
-        layout = Layout(row, read=read).of_last_layer()
-        some, _ = shared_prefix_attention(None, *qkv, None, layout=layout, sliding_window=window)
-    places = sorted(read)
-    assert torch.allclose(some[:, places], every[:, places], atol=1e-12, rtol=1e-12)
-    others = sorted(set(range(len(row.ids))) - read)
-    assert not some[:, others].any()
-    mine, theirs = (torch.autograd.grad(out[:, places].sin().sum(), qkv) for out in (some, every))
-    assert all(torch.allclose(a, b, atol=1e-12, rtol=1e-12) for a, b in zip(mine, theirs, strict=True))

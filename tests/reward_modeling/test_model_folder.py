@@ -14,8 +14,8 @@ from folders import copied, edited
 from conftest import CHATML, run_main, save_tiny
 from reward_modeling import ProcessRewardModel, RewardModel, checkpoints
 from reward_modeling.console import ModelError, UsageError
+from reward_modeling.ensemble import Rewards
 from reward_modeling.model_folder import check_folder, own_code
-from reward_modeling.scoring import Rewards
 from reward_modeling.training.policy import Policy
 
 CODE = "from pathlib import Path\nPath({trace!r}).touch()\nclass X: pass\n"

@@ -8,17 +8,19 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conftest import DECODERS, TEXT, process_model
+from conftest import DECODERS, TEXT, computed_rows, process_model
 from reward_modeling import ProcessRewardModel, checkpoints
+from reward_modeling.aggregation import AGGREGATIONS, StepScores, probability
 from reward_modeling.console import DataError, ModelError, RunError, UsageError
 from reward_modeling.packing import pack, pack_together
-from reward_modeling.process import AGGREGATIONS, StepScores, probability
+from reward_modeling.rendering import Conversation
+from reward_modeling.step_rendering import Steps
 from tries import tries
 
 WORDS = TEXT[0].split()
 
 
-def toy_solutions(n: int, seed: int = 0) -> list[tuple]:
+def toy_solutions(n: int, seed: int = 0) -> list[Steps]:
     """Three solutions a prompt, which share first steps, of one to five steps."""
     rng = random.Random(seed)
     solutions = []
@@ -27,11 +29,11 @@ def toy_solutions(n: int, seed: int = 0) -> list[tuple]:
         first = " ".join(rng.choices(WORDS, k=3))
         for _ in range(3):
             steps = [first, *(" ".join(rng.choices(WORDS, k=rng.randint(1, 4))) for _ in range(rng.randint(0, 4)))]
-            solutions.append((prompt, steps, None))
+            solutions.append(Steps(prompt, steps))
     return solutions
 
 
-def one_call_a_prefix(model: ProcessRewardModel, solution: tuple) -> list[float]:
+def one_call_a_prefix(model: ProcessRewardModel, solution: Steps) -> list[float]:
     """The second route: the plain model on each beginning alone, softmax at its last token."""
     scores = []
     prompt, steps, _ = solution
@@ -43,7 +45,7 @@ def one_call_a_prefix(model: ProcessRewardModel, solution: tuple) -> list[float]
     return scores
 
 
-def assert_same(model: ProcessRewardModel, solutions: list[tuple], tolerance: float) -> None:
+def assert_same(model: ProcessRewardModel, solutions: list[Steps], tolerance: float) -> None:
     for scored, solution in zip(model.score_solutions(solutions), solutions, strict=True):
         assert scored.probabilities == pytest.approx(one_call_a_prefix(model, solution), abs=tolerance)
 
@@ -150,7 +152,7 @@ def test_verbs_agree():
     assert [item.score for item in ranked] == sorted((item.score for item in ranked), reverse=True)
     assert ranked[0].completion == solutions[ranked[0].index]
     conversations = [
-        ([{"role": "user", "content": "hello"}], [{"role": "assistant", "content": text}], None, None)
+        Conversation([{"role": "user", "content": "hello"}], [{"role": "assistant", "content": text}])
         for text in solutions
     ]
     scored = model.score_conversations(conversations)
@@ -180,8 +182,7 @@ def test_an_encoder_computes_a_beginning_of_several_solutions_once(monkeypatch):
     model = process_model("bert", max_tokens_per_batch=64)
     solutions = [["red blue", "green one"], ["red blue", "two"], ["red blue", "green one"]]
     alone = [model.score_steps(["hello"], [steps])[0] for steps in solutions]
-    rows, forward = [], model._forward
-    monkeypatch.setattr(model, "_forward", lambda batch: rows.extend(batch) or forward(batch))
+    rows = computed_rows(monkeypatch)
     assert [score for steps in model.score_steps(["hello"] * 3, solutions) for score in steps] == pytest.approx(
         [score for steps in alone for score in steps], abs=1e-6
     )
@@ -192,9 +193,9 @@ def test_what_a_process_model_cannot_read():
     model = process_model("qwen2")
     answer = [{"role": "assistant", "content": "one\ntwo"}]
     with pytest.raises(ModelError, match="reads no `tools`"):
-        model.score_conversations([([], answer, [{"type": "function"}], None)])
+        model.score_conversations([Conversation([], answer, [{"type": "function"}])])
     with pytest.raises(DataError, match="has 2 messages"):
-        model.score_conversations([([], answer * 2, None, None)])
+        model.score_conversations([Conversation([], answer * 2)])
     with pytest.raises(ValueError, match="one of"):
         process_model("qwen2", aggregate="median")
     model.model.score.weight.data.fill_(float("nan"))
@@ -219,5 +220,5 @@ def test_from_pretrained_scores_as_before_saving(family, tmp_path):
 def test_texts_are_split_where_asked():
     model = process_model("bert")
     assert model.split("one\ntwo\n\n") == ["one", "two"], "[SEP] is no separator of texts"
-    assert process_model("qwen2", split_at="##").split("one##two\n") == ["one", "two\n"]
+    assert process_model("qwen2", step_separator="##").split("one##two\n") == ["one", "two\n"]
     assert model.split(["one\ntwo"]) == ["one\ntwo"]

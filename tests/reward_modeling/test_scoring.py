@@ -5,7 +5,7 @@ import random
 import pytest
 import torch
 
-from conftest import DECODERS, ENCODERS
+from conftest import DECODERS, ENCODERS, computed_rows
 from reward_modeling import checkpoints
 from reward_modeling.console import RunError
 from reward_modeling.rendering import Renderer
@@ -82,8 +82,7 @@ def test_equal_completions_are_computed_once_where_batches_are_padded(model_of, 
     model = model_of("bert")
     answers = ["red", "blue", "red", "red", "green blue"]
     alone = [model.score(["hello"], [answer])[0] for answer in answers]
-    rows, forward = [], model._forward
-    monkeypatch.setattr(model, "_forward", lambda batch: rows.extend(batch) or forward(batch))
+    rows = computed_rows(monkeypatch)
     assert model.score(["hello"], [answers])[0] == pytest.approx(alone, abs=1e-6)
     assert len(rows) == 3
 

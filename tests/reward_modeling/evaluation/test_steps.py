@@ -6,9 +6,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from reward_modeling.aggregation import StepScores
 from reward_modeling.data.records import Solution
 from reward_modeling.evaluation import steps
-from reward_modeling.process import StepScores
 
 
 def solution(labels, prompt="2+2?", texts=None, **metadata):

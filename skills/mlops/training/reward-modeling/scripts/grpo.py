@@ -84,7 +84,7 @@ def main(argv: list[str] | None = None) -> dict | None:
         dry_run=args.dry_run,
         inputs=(args.model_name_or_path, *args.reward_model_path, *args.dataset_name),
     )
-    from reward_modeling.scoring import Rewards
+    from reward_modeling.ensemble import Rewards
     from reward_modeling.training import policy as policies
     from reward_modeling.training import resuming, runs
 

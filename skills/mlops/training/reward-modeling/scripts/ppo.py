@@ -160,7 +160,7 @@ def main(argv: list[str] | None = None) -> dict | None:
     from accelerate import Accelerator
 
     from reward_modeling import checkpoints, output_folder
-    from reward_modeling.scoring import Rewards
+    from reward_modeling.ensemble import Rewards
     from reward_modeling.training import policy as policies
     from reward_modeling.training import ppo, resuming, runs
 

@@ -128,7 +128,7 @@ def main(argv: list[str] | None = None) -> dict:
     output = check_output_file(args.output, args.overwrite, args.input or ()) if args.output else None
 
     from reward_modeling import checkpoints
-    from reward_modeling.scoring import Rewards
+    from reward_modeling.ensemble import Rewards
 
     of_steps = not args.reward_model_path and checkpoints.kind_of(args.model_name_or_path) is checkpoints.PROCESS
     if of_steps and args.normalise:
@@ -186,7 +186,8 @@ def check_models(args) -> None:
 def load_model(args):
     """The one reward model, or `Rewards` of several, that the flags describe."""
     from reward_modeling import process
-    from reward_modeling.scoring import SCORING_ARGUMENTS, Rewards
+    from reward_modeling.ensemble import Rewards
+    from reward_modeling.scoring import SCORING_ARGUMENTS
 
     if not args.reward_model_path:
         return process.from_arguments(args)
@@ -323,10 +324,12 @@ def in_windows(rankings, best_of: int | None, window: int):
     yield together
 
 
-def conversations_of(rankings) -> list[tuple]:
-    """(prompt, completion, tools, origin) of every completion."""
+def conversations_of(rankings) -> list:
+    """The conversation of every completion."""
+    from reward_modeling.rendering import Conversation
+
     return [
-        (ranking.prompt, completion, ranking.tools, ranking.origin)
+        Conversation(ranking.prompt, completion, ranking.tools, ranking.origin)
         for ranking in rankings
         for completion in ranking.completions
     ]
@@ -337,8 +340,9 @@ def score_together(model, rankings, normalise: bool, advance):
 
     Steps are what `step_columns` reads, one entry a completion, and None from an outcome reward model.
     """
-    from reward_modeling.process import ProcessRewardModel, step_rewards
-    from reward_modeling.scoring import Rewards
+    from reward_modeling.aggregation import step_rewards
+    from reward_modeling.ensemble import Rewards
+    from reward_modeling.process import ProcessRewardModel
 
     conversations = conversations_of(rankings)
     if isinstance(model, ProcessRewardModel):

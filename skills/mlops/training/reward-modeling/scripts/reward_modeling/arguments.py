@@ -234,7 +234,7 @@ def add_scoring_arguments(parser: argparse.ArgumentParser):
 
 def add_process_arguments(parser: argparse.ArgumentParser):
     """How a process reward model's step scores become rewards: for the scripts that take either kind of reward model."""
-    from .process import AGGREGATIONS, DEFAULT_AGGREGATE
+    from .aggregation import AGGREGATIONS, DEFAULT_AGGREGATE
 
     group = parser.add_argument_group("process reward model")
     group.add_argument(
@@ -252,8 +252,8 @@ def add_process_arguments(parser: argparse.ArgumentParser):
 
 
 def add_several_models_arguments(group) -> None:
-    """One outcome reward model, several with weights, or an ensemble: what `scoring.Rewards` is made of."""
-    from .scoring import COMBINATIONS
+    """One outcome reward model, several with weights, or an ensemble: what `ensemble.Rewards` is made of."""
+    from .ensemble import COMBINATIONS
 
     group.add_argument(
         "--reward_model_path", nargs="+", metavar="MODEL", help="folders or hub ids of one or more reward models"

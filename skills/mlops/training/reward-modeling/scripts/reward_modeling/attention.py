@@ -23,7 +23,7 @@ import contextlib
 import copy
 import functools
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -60,41 +60,16 @@ class UnsupportedAttentionError(ValueError):
 class Layout:
     """What attention needs to know of a packed row, computed once for all layers.
 
-    read: the places of the row whose last hidden states are wanted, or None for all (see `shared_prefix`).
     callers: the attention modules that have followed this layout.
     """
 
-    def __init__(self, row: PackedRow, read: Iterable[int] | None = None):
+    def __init__(self, row: PackedRow):
         self.sizes, self.keys = row.pieces()
         self.segments = row.segments
         self.length = len(row.ids)
         self._row = row
-        self.read = None if read is None else torch.tensor(sorted(set(read)))
-        self.only_read = False
         self.callers: set[int] = set()
         self._made: dict[Any, Any] = {}
-
-    def of_last_layer(self) -> Layout:
-        """The same row for a layer in which only the tokens that are read ask for anything."""
-        last = copy.copy(self)
-        last.only_read, last._made = self.read is not None, {}
-        return last
-
-    def places(self, device: torch.device) -> torch.Tensor:
-        """[R] the places that are read, ascending."""
-        return self._once(("read", device), lambda: self.read.to(device))
-
-    def asking(self, segment: int) -> torch.Tensor:
-        """[queries] offsets, within a segment, of its tokens that ask."""
-        start, size = self.segments[segment].start, self.segments[segment].size
-
-        def made() -> torch.Tensor:
-            if not self.only_read:
-                return torch.arange(size)
-            first, last = torch.searchsorted(self.read, torch.tensor([start, start + size])).tolist()
-            return self.read[first:last] - start
-
-        return self._once(("asking", segment), made)
 
     def mask(self, segment: int, window: int | None, like: torch.Tensor) -> torch.Tensor | None:
         """Additive mask [queries, keys] of a segment, or None where plain causal attention says the same.
@@ -102,12 +77,12 @@ class Layout:
         A token at offset i of a segment at depth d sees the keys 0 to d + i, the last `window` of them where there is one.
         """
         depth, size = self.segments[segment].depth, self.segments[segment].size
-        if depth == 0 and (window is None or size <= window) and not self.only_read:
+        if depth == 0 and (window is None or size <= window):
             return None
 
         def made() -> torch.Tensor:
-            query = (depth + self.asking(segment))[:, None].to(like.device)
             keys = torch.arange(depth + size, device=like.device)[None]
+            query = keys.mT[depth:]
             seen = keys <= query
             if window is not None:
                 seen = seen & (query - keys < window)
@@ -166,19 +141,15 @@ def shared_prefix_attention(
 
 
 def _by_segment(query, key, value, layout: Layout, scaling: float | None, window: int | None, softcap: float | None):
-    """`shared_prefix_attention` with one call of PyTorch's attention a segment. Zeros where no token asks."""
+    """`shared_prefix_attention` with one call of PyTorch's attention a segment."""
     groups = query.shape[1] // key.shape[1]
     if groups > 1:
         key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
-    if layout.only_read:
-        query = query.index_select(2, layout.places(query.device))
     # split, not slicing: its backward is one concatenation instead of a zero-filled tensor for each slice.
-    queries = query.split([len(layout.asking(i)) for i in range(len(layout.segments))], 2)
+    queries = query.split([segment.size for segment in layout.segments], 2)
     keys, values = key.split(layout.sizes, 2), value.split(layout.sizes, 2)
     outputs = []
     for i, q in enumerate(queries):
-        if not q.shape[2]:
-            continue
         k, v = _gathered(keys, layout.keys[i]), _gathered(values, layout.keys[i])
         mask = layout.mask(i, window, query)
         if softcap is None:
@@ -186,8 +157,7 @@ def _by_segment(query, key, value, layout: Layout, scaling: float | None, window
         else:
             out = _softcapped(q, k, v, mask, scaling, softcap)
         outputs.append(out)
-    out = torch.cat(outputs, 2).transpose(1, 2)
-    return spread(out, layout) if layout.only_read else out.contiguous()
+    return torch.cat(outputs, 2).transpose(1, 2).contiguous()
 
 
 def _by_blocks(query, key, value, layout: Layout, scaling: float | None, window: int | None, softcap: float | None):
@@ -262,12 +232,6 @@ def block_mask(until: torch.Tensor, positions: torch.Tensor, window: int | None)
     )
 
 
-def spread(rows: torch.Tensor, layout: Layout) -> torch.Tensor:
-    """[1, R, ...] of the tokens that are read -> [1, T, ...], zeros elsewhere."""
-    full = rows.new_zeros(1, layout.length, *rows.shape[2:])
-    return full.index_copy(1, layout.places(rows.device), rows)
-
-
 def _gathered(pieces: tuple[torch.Tensor, ...], which: list[int]) -> torch.Tensor:
     return pieces[which[0]] if len(which) == 1 else torch.cat([pieces[i] for i in which], -2)
 
@@ -287,72 +251,13 @@ AttentionInterface.register(NAME, shared_prefix_attention)
 
 @contextlib.contextmanager
 def shared_prefix(model: Any) -> Iterator[None]:
-    """Run the model with this attention inside the block. The choice lives in the model's config: not thread-safe.
-
-    A head reads few tokens of the last layer, so of that layer only keys and values are computed for the others: hooks on
-    its modules that treat each token by itself (`TOKENWISE`) hand them the tokens that the layout says are read, and put
-    zeros elsewhere. What is read keeps its number and its gradients.
-    """
+    """Run the model with this attention inside the block. The choice lives in the model's config: not thread-safe."""
     before = model.config._attn_implementation
     model.set_attn_implementation(NAME)
-    hooks = _only_read(last_layer(model))
     try:
         yield
     finally:
         model.set_attn_implementation(before)
-        for hook in hooks:
-            hook.remove()
-
-
-TOKENWISE = frozenset(("q_proj", "o_proj", "c_proj", "dense", "mlp", "block_sparse_moe"))
-"""Names of modules of a decoder layer that treat each token by itself and whose output goes to that token alone. A
-module of such a name that does otherwise fails the guard's comparison."""
-
-
-def last_layer(model: Any) -> torch.nn.Module | None:
-    """The last decoder layer, or None where the layers are no plain list."""
-    for child in getattr(model, model.base_model_prefix).children():
-        if isinstance(child, torch.nn.ModuleList) and len(child) == model.config.num_hidden_layers:
-            return child[-1]
-    return None
-
-
-def _only_read(layer: torch.nn.Module | None) -> list[Any]:
-    """Hooks that compute a layer for the tokens that its `layout` says are read, and their handles."""
-    if layer is None:
-        return []
-    layout: Layout | None = None
-
-    def begin(module: Any, inputs: Any, named: dict[str, Any]) -> Any:
-        # Anew at each call, also when gradient checkpointing computes the layer again.
-        nonlocal layout
-        layout = None
-        if isinstance(named.get("layout"), Layout) and named["layout"].read is not None:
-            layout = named["layout"].of_last_layer()
-            return inputs, named | {"layout": layout}
-        return None
-
-    def choose(module: Any, inputs: Any) -> Any:
-        if layout is None:
-            return None
-        return (inputs[0].index_select(1, layout.places(inputs[0].device)), *inputs[1:])
-
-    def put_back(module: Any, inputs: Any, output: Any) -> Any:
-        return None if layout is None else spread(output, layout)
-
-    handles = [layer.register_forward_pre_hook(begin, with_kwargs=True)]
-    for module in _outermost(layer, TOKENWISE):
-        handles += [module.register_forward_pre_hook(choose), module.register_forward_hook(put_back)]
-    return handles
-
-
-def _outermost(module: torch.nn.Module, names: frozenset[str]) -> Iterator[torch.nn.Module]:
-    """The modules of these names that are not inside another such."""
-    for name, child in module.named_children():
-        if name in names:
-            yield child
-        else:
-            yield from _outermost(child, names)
 
 
 # ---- which models may be run this way ---------------------------------------------------------------------------------
@@ -366,43 +271,44 @@ WINDOW = 6
 VOCABULARY = 64
 
 
-def rewards(model: Any, row: PackedRow, layout: Layout | None = None) -> torch.Tensor:
-    """[sequences of the row] rewards in fp32 (or float64), in the order of `row.sequences`. Gradients flow.
-
-    Inside a `shared_prefix(model)` block. `layout`: of this row, for a caller that looks at its callers.
-    """
-    scores = outputs_at(model, model.score, row, row.ends, layout)[:, 0]
-    return scores if scores.dtype == torch.float64 else scores.float()
-
-
 def outputs_at(
     model: Any, head: Any, row: PackedRow, places: Sequence[int], layout: Layout | None = None
 ) -> torch.Tensor:
-    """[places, labels] outputs of a model's head at places of a packed row, inside a `shared_prefix(model)` block."""
+    """[places, labels] outputs of a model's head at places of a packed row. Inside a `shared_prefix(model)` block.
+
+    Gradients flow. layout: of this row, for a caller that looks at its callers. Equal places give the same number to the
+    last bit, which a product of all of them would not: equal completions tie.
+    """
     device = next(model.parameters()).device
     hidden = getattr(model, model.base_model_prefix)(
         input_ids=torch.tensor([row.ids], device=device),
         position_ids=torch.tensor([row.positions], device=device),
         use_cache=False,
-        layout=layout or Layout(row, read=places),
+        layout=layout or Layout(row),
     ).last_hidden_state
-    return at_places(head, hidden, places)
-
-
-def at_places(head: Any, hidden: torch.Tensor, places: list[int]) -> torch.Tensor:
-    """[places, labels] outputs of a head at places of a row, hidden: [1, T, H]. Equal places give the same number to the
-    last bit, which a product of all of them would not: equal completions tie.
-    """
     distinct, which = torch.tensor(places, device=hidden.device).unique(return_inverse=True)
     return head(hidden[0, distinct])[which]
 
 
-def reason_against(model: Any, wanted: bool | None = None) -> str | None:
+def reason_against(model: Any, wanted: bool | None = None, scored_at: str = "last_token") -> str | None:
     """Why this model is not run on packed rows, or None when it is. Takes about a tenth of a second.
 
     wanted: None for wherever it was measured, which is on CPUs; False for nowhere; True also on a GPU. There a small model
     in the precision of this one must give the rewards of one-at-a-time scoring too, which compiles the kernel.
+    scored_at: of its renderer. Of a token classifier the sequence classifier of the same architecture is checked: only
+    its head differs, and a token's head reads nothing but that token.
     """
+    if scored_at == "prefix":
+        return "it reads in both directions, as encoders do"
+    if type(model).__name__.endswith("ForTokenClassification"):
+        try:
+            sibling = _sequence_classifier(model)
+        except Exception as error:
+            return f"a small model of its architecture could not be made ({type(error).__name__})"
+        trunks = [type(getattr(one, one.base_model_prefix)) for one in (model, sibling)]
+        if trunks[0] is not trunks[1]:
+            return f"its trunk {trunks[0].__name__} is not that of a sequence classifier"
+        model = sibling
     config, weights = model.config, next(model.parameters())
     if wanted is False:
         return "--shared_prefix false asks for it"
@@ -430,6 +336,15 @@ def reason_against(model: Any, wanted: bool | None = None) -> str | None:
     return None
 
 
+def _sequence_classifier(model: Any) -> Any:
+    """A small sequence classifier with the architecture of this token classifier, in its precision and on its device."""
+    from transformers import AutoModelForSequenceClassification
+
+    with torch.random.fork_rng(devices=[]):
+        small = shrunken(model.config, head_dim=head_width(model.config))
+        return AutoModelForSequenceClassification.from_config(small).to(model.device, model.dtype)
+
+
 def self_check(model_class: type, config: Any, like: torch.Tensor) -> float:
     """Largest difference of rewards, relative to their spread, between packed rows and one at a time, of a shrunken model
     in the precision and on the device of `like`.
@@ -452,12 +367,12 @@ def self_check(model_class: type, config: Any, like: torch.Tensor) -> float:
         sequences = _sequences(length)
     model = model.to(like.device, like.dtype)
     row = pack_together(sequences)
-    layout = Layout(row, read=row.ends)
+    layout = Layout(row)
     with torch.no_grad():
         alone = torch.stack([_alone(model, sequence) for sequence in sequences])
         packed = torch.empty_like(alone)
         with shared_prefix(model):
-            packed[row.sequences] = rewards(model, row, layout).to(packed.dtype)
+            packed[row.sequences] = outputs_at(model, model.score, row, row.ends, layout)[:, 0].to(packed.dtype)
     if len(layout.callers) != config.num_hidden_layers:
         raise UnsupportedAttentionError(f"nothing in {config.num_hidden_layers - len(layout.callers)} of its layers")
     return ((packed - alone).abs().max() / alone.std()).item()

@@ -14,7 +14,7 @@ from typing import Any
 
 from .chat_templates import TemplateFaultError
 from .data.records import Message
-from .special_tokens import shared_length
+from .prefixes import shared_length
 
 SPEAKING = ("reasoning_content", "reasoning", "thinking", "tool_calls", "function_call", "refusal")
 """Fields of a message, beside its content, that are part of what it says."""

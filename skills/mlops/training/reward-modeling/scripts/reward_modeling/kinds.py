@@ -11,8 +11,8 @@ from typing import Any
 
 from .data.records import Message
 from .lengths import positions
-from .rendering import Renderer, content_rule
-from .step_rendering import StepRenderer, default_separator
+from .rendering import OVERLONG, Renderer, content_rule
+from .step_rendering import STEPS_OVERLONG, StepRenderer, default_separator
 
 # Fixed for good: a card written today must be checkable by every later version.
 GOLDEN_CONVERSATIONS: tuple[tuple[Message, ...], ...] = (
@@ -71,6 +71,7 @@ class Kind:
     score_golden: Callable[[Any, Any, dict[str, Any]], float | list[float]]
     renderer: Callable[[Any, str, dict[str, Any]], Any]
     """(tokenizer, scored_at, the card's `rendering`) -> its renderer, without a limit of length."""
+    overlong: tuple[str, ...]
     front: tuple[str, ...]
     """Front matter of its page on the hub."""
     readme: str
@@ -159,6 +160,7 @@ OUTCOME = Kind(
         special_tokens_in_content=content_rule(rendering),
         text_format=rendering.get("text_format") or "chat",
     ),
+    overlong=OVERLONG,
     front=("pipeline_tag: text-classification", "tags: [reward-model, bradley-terry]"),
     readme=OUTCOME_README,
 )
@@ -181,6 +183,7 @@ PROCESS = Kind(
         special_tokens_in_content=content_rule(rendering),
         text_format=rendering.get("text_format") or "chat",
     ),
+    overlong=STEPS_OVERLONG,
     front=("pipeline_tag: token-classification", "tags: [reward-model, process-reward-model]"),
     readme=PROCESS_README,
 )

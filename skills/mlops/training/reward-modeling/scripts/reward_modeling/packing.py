@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
 from typing import Any
 
+from .prefixes import shared_length
+
 SHORTEST_SHARED = 8
 """A shared beginning of fewer tokens is computed again: its own attention call would cost more."""
 ROW_TOKENS = 1024
@@ -180,11 +182,7 @@ def pack(
 
 def pack_together(sequences: Sequence[Sequence[int]], *, share: bool = True) -> PackedRow:
     """All of the sequences in one row: for training, where a batch is one step whatever its size."""
-    order, shared = _sorted_with_shared(sequences, range(len(sequences)), share)
-    row = PackedRow()
-    for index, prefix in zip(order, shared, strict=True):
-        row.add(index, sequences[index], prefix)
-    return row
+    return next(_pack_window(sequences, range(len(sequences)), sys.maxsize, share))
 
 
 def _pack_window(sequences, window: range, max_tokens: int | None, share: bool) -> Iterator[PackedRow]:
@@ -224,7 +222,7 @@ def _sorted_with_shared(sequences, window: Sequence[int], share: bool) -> tuple[
     order = sorted(window, key=keys.__getitem__)
     shared = [0]
     for before, index in pairwise(order):
-        prefix = _common_prefix(keys[before], keys[index]) // 4
+        prefix = shared_length(keys[before], keys[index]) // 4
         shared.append(prefix if prefix >= SHORTEST_SHARED or prefix == len(sequences[index]) else 0)
     return order, shared
 
@@ -235,20 +233,6 @@ def _sort_key(ids: Sequence[int]) -> bytes:
     if sys.byteorder == "little":
         words.byteswap()
     return words.tobytes()
-
-
-def _common_prefix(a: bytes, b: bytes) -> int:
-    """Length of the common beginning, by doubling and bisection on slices, which compare in C."""
-    low, high = 0, min(len(a), len(b))
-    if a[:high] == b[:high]:
-        return high
-    while high - low > 1:
-        middle = (low + high) // 2
-        if a[low:middle] == b[low:middle]:
-            low = middle
-        else:
-            high = middle
-    return low
 
 
 def _first(slices: list[tuple[int, int]], length: int) -> list[tuple[int, int]]:

@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import Any
 
 from .chat_templates import template_text
+from .prefixes import shared_length
 
 _TAG = re.compile(r"</?\w+>")
 
@@ -96,12 +97,3 @@ class SpecialTokens:
         low, high = min(texts), max(texts)  # what these two share, all share
         shared = shared_length(low, high)
         return max(0, max((low.rfind(token, 0, shared) for token in self.boundaries), default=0))
-
-
-def shared_length(a: str, b: str) -> int:
-    """How many characters two texts begin with alike, by bisection: they may be long."""
-    least, most = 0, min(len(a), len(b))
-    while least < most:
-        middle = (least + most + 1) // 2
-        least, most = (middle, most) if a[:middle] == b[:middle] else (least, middle - 1)
-    return least

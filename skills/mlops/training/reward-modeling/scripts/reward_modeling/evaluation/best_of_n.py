@@ -21,6 +21,7 @@ import numpy as np
 
 from ..console import DataError, UsageError, log, table
 from ..data.records import Ranking
+from ..rendering import Conversation
 from .diagnostics import Diagnostic, Summary, interval, sentences, values
 from .inputs import answer_length, prompt_keys, score_distinct
 from .intervals import accuracy, difference, plain
@@ -87,7 +88,11 @@ def check_pools(rankings: Sequence[Ranking], sizes: Sequence[int] | None) -> lis
 
 def score_pools(model: RewardModel | ProcessRewardModel, rankings: Sequence[Ranking]) -> list[list[float | None]]:
     """The reward of every completion, [prompts][pool], from an outcome or a process reward model."""
-    conversations = [(r.prompt, completion, r.tools, r.origin) for r in rankings for completion in r.completions]
+    conversations = [
+        Conversation(row.prompt, completion, row.tools, row.origin)
+        for row in rankings
+        for completion in row.completions
+    ]
     rewards = iter(score_distinct(model, conversations))
     model.warn_of_losses()
     return [[next(rewards) for _ in ranking.completions] for ranking in rankings]

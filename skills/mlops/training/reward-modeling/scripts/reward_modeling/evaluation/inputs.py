@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..console import DataError, progress
 from ..data.records import Comparison, Message, Ranking, Solution
+from ..rendering import Conversation
 
 if TYPE_CHECKING:  # torch, which over-optimization and the measures do without
     from ..process import ProcessRewardModel
@@ -46,9 +47,11 @@ def subsets(
     return [row.metadata.get(column) for row in rows]
 
 
-def score_distinct(model: RewardModel | ProcessRewardModel, conversations: Sequence[tuple]) -> list[float | None]:
+def score_distinct(
+    model: RewardModel | ProcessRewardModel, conversations: Sequence[Conversation]
+) -> list[float | None]:
     """`model.score_conversations`, with identical conversations computed once: they tie to the last digit."""
-    distinct: dict[str, tuple] = {}
+    distinct: dict[str, Conversation] = {}
     keys = [json.dumps(one[:3], sort_keys=True, default=str) for one in conversations]
     for key, one in zip(keys, conversations, strict=True):
         distinct.setdefault(key, one)

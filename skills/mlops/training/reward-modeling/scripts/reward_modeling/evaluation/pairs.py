@@ -17,6 +17,7 @@ from .. import console
 from ..console import DataError
 from ..data.records import Comparison
 from ..data.writing import with_metadata
+from ..rendering import Conversation
 from . import pair_measures
 from .diagnostics import SUBSET_ROWS, Diagnostic, Summary, estimates_table, sentences
 from .inputs import answer_length, prompt_keys, score_distinct, source_of, subsets
@@ -60,9 +61,8 @@ def evaluate_pairs(
     when no pair is left.
     """
     before = dict(model.renderer.counts)
-    scores = score_distinct(
-        model, [(p.prompt, side, p.tools, p.origin) for p in comparisons for side in (p.chosen, p.rejected)]
-    )
+    sides = ((pair, side) for pair in comparisons for side in (pair.chosen, pair.rejected))
+    scores = score_distinct(model, [Conversation(pair.prompt, side, pair.tools, pair.origin) for pair, side in sides])
     scored = list(zip(comparisons, scores[::2], scores[1::2], strict=True))
     kept = [(pair, c, r) for pair, c, r in scored if c is not None and r is not None]
     if not kept:

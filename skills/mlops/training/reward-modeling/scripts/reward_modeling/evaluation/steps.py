@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from ..aggregation import step_rewards
 from ..console import DataError, log, progress, table
 from ..data.records import Solution, split_by_prompt
 from ..data.writing import with_metadata
-from ..process import step_rewards
+from ..step_rendering import Steps
 from .diagnostics import SUBSET_ROWS, Diagnostic, Summary, estimates_table, sentences, values
 from .inputs import source_of, subsets
 from .step_measures import (
@@ -84,7 +85,7 @@ class StepEvaluation:
 def score_steps(model: ProcessRewardModel, solutions: Sequence[Solution]) -> list[list[float | None]]:
     """[solutions][steps] the probability that each step is correct, None for what the over-length policy left out."""
     with progress("scoring", len(solutions)) as advance:
-        scored = model.score_solutions([(s.prompt, s.steps, s.origin) for s in solutions], advance)
+        scored = model.score_solutions([Steps(s.prompt, s.steps, s.origin) for s in solutions], advance)
     return [step_rewards(solution.steps, row) for row, solution in zip(scored, solutions, strict=True)]
 
 

@@ -98,7 +98,7 @@ class PackedCollator:
             "ends": ends,
             "input_ids": torch.tensor([row.ids]),
             "position_ids": torch.tensor([row.positions]),
-            "layout": Layout(row, read=row.ends),
+            "layout": Layout(row),
             **pairs,
         }
 

@@ -1,0 +1,64 @@
+"""Scores of steps, and how the steps of a solution become one reward."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+
+def probability(logit: float) -> float:
+    """1 / (1 + exp(-logit)): the softmax of two labels, from the difference of their logits. Does not overflow."""
+    if logit >= 0:
+        return 1 / (1 + math.exp(-logit))
+    return math.exp(logit) / (1 + math.exp(logit))
+
+
+@dataclass(frozen=True)
+class Aggregation:
+    """How the steps of a solution become one reward: `reward` of their logits, log p / (1 - p)."""
+
+    reward: Callable[[Sequence[float]], float]
+    description: str
+    source: str | None = None
+
+
+AGGREGATIONS: dict[str, Aggregation] = {
+    "min": Aggregation(lambda logits: probability(min(logits)), "the weakest step", "arXiv:2312.08935 (Math-Shepherd)"),
+    "prod": Aggregation(
+        lambda logits: math.prod(map(probability, logits)),
+        "the probability that all steps are correct, if they were independent; prefers few steps",
+        "arXiv:2305.20050 (Let's Verify Step by Step)",
+    ),
+    "mean": Aggregation(
+        lambda logits: math.fsum(map(probability, logits)) / len(logits),
+        "the mean over steps; many good steps hide one bad one",
+    ),
+    "last": Aggregation(
+        lambda logits: probability(logits[-1]),
+        "the last step, for a model trained on how solutions end",
+        "arXiv:2408.03314",
+    ),
+    "max": Aggregation(lambda logits: probability(max(logits)), "the strongest step"),
+    "sum_logit": Aggregation(math.fsum, "the sum of log p / (1 - p): evidence adds up, prefers many good steps"),
+}
+DEFAULT_AGGREGATE = "min"
+"""One wrong step makes a solution wrong, and unlike `prod` and `sum_logit` it does not depend on how many steps there are."""
+
+
+@dataclass(frozen=True)
+class StepScores:
+    """What the model made of one solution. logits: one for each step that fitted; the last `dropped` steps did not."""
+
+    logits: list[float]
+    dropped: int = 0
+
+    @property
+    def probabilities(self) -> list[float | None]:
+        """The probability that each step is correct, None for those that did not fit."""
+        return [*map(probability, self.logits), *[None] * self.dropped]
+
+
+def step_rewards(steps: Sequence[str], scores: StepScores | None) -> list[float | None]:
+    """The probability that each of the steps is correct; None for those that did not fit, and all of a solution left out."""
+    return scores.probabilities if scores else [None] * len(steps)

@@ -1,0 +1,320 @@
+"""Messages -> the text of a chat template and its ids: what the renderers of answers and of steps have in common.
+
+Their rules are those of `rendering`. `BaseRenderer.fingerprint` names them in a few characters.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Any, ClassVar
+
+from .chat_templates import TemplateFaultError, apply, template_text
+from .completeness import Arguments
+from .console import DataError, ModelError
+from .data.audit.text import is_templated
+from .data.records import Message
+from .special_tokens import SpecialTokens
+
+# Rendered once to identify a tokenizer by what it does: several turns, a system prompt, digits, accents, code, blanks.
+PROBES: tuple[tuple[Message, ...], ...] = (
+    ({"role": "user", "content": "What is 17 + 25?"}, {"role": "assistant", "content": "17 + 25 = 42."}),
+    (
+        {"role": "user", "content": "Schreibe  zwei Wörter:\n\tnaïve café 東京"},
+        {"role": "assistant", "content": "Hello, world!"},
+        {"role": "user", "content": "def f(x):\n    return x**2  # squared"},
+        {"role": "assistant", "content": " It squares x. "},
+    ),
+)
+
+TEXT_FORMATS = ("chat", "rendered")
+CONTENT_RULE = "special_tokens_in_content"
+"""Key of the contract: "text". Cards without it are of models that were trained when such tokens were parsed."""
+SHOWN = 5
+
+
+def content_rule(card: dict[str, Any] | None) -> str:
+    """How a model reads special tokens in content, by the `rendering` of its card: "text", or "parsed" in older cards."""
+    return "text" if not card or "pad_token_id" not in card else card.get(CONTENT_RULE, "parsed")
+
+
+def place_of(where: Any) -> str | None:
+    return str(where) if where else None
+
+
+class BaseRenderer:
+    """Writes and tokenizes text by the rules of `rendering`, and keeps account.
+
+    tokenizer: with a chat template and a pad token (see `tokenizer_setup.prepare_tokenizer`). max_length: tokens, or None
+    for no limit. special_tokens_in_content: "text", or "parsed" for models whose card says nothing of it. text_format:
+    "chat", or "rendered" for texts that a template has made already: prompt and answer, one message each, are read one
+    after the other as they are, special tokens included.
+    `counts` says what happened so far, `first` where it happened first; `longest` is the most that `max_length` could be,
+    where known. `losses.sentences` tells people. `refused`: None, or a list that gets (place, error) of what cannot be
+    rendered.
+    """
+
+    policies: ClassVar[tuple[str, ...]]
+    """The entries of `overlong`."""
+    places: ClassVar[tuple[str, ...]]
+    """The entries of `scored_at`."""
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        *,
+        max_length: int | None,
+        overlong: str,
+        scored_at: str = "last_token",
+        special_tokens_in_content: str = "text",
+        text_format: str = "chat",
+    ):
+        for name, value, allowed in (
+            ("text_format", text_format, TEXT_FORMATS),
+            ("overlong", overlong, self.policies),
+            ("scored_at", scored_at, self.places),
+        ):
+            if value not in allowed:
+                raise ValueError(f"{name} is one of {allowed}, not {value!r}")
+        self.tokenizer, self.max_length, self.overlong, self.scored_at = tokenizer, max_length, overlong, scored_at
+        self.text_format, self.longest = text_format, None
+        self.special_tokens_in_content = "parsed" if text_format == "rendered" else special_tokens_in_content
+        self.counts: Counter[str] = Counter()
+        self.first: dict[str, str] = {}
+        self.refused: list[tuple[int, DataError]] | None = None
+        self._arguments = Arguments(self._filled)
+        self._last_templated: tuple[Any, bool] = (None, False)
+
+    @cached_property
+    def special(self) -> SpecialTokens:
+        return SpecialTokens(self.tokenizer)
+
+    # ---- many at once -----------------------------------------------------------------------------------------
+
+    def render_all(self, inputs: Sequence[Any], refused: list[tuple[int, DataError]] | None = None) -> list[Any]:
+        """What becomes of each input, None where the over-length policy leaves it out. Tokenized together, in input order.
+
+        refused: a list that gets (place, error) of what cannot be rendered, whose entries are None, by default the
+        renderer's own `refused`; without any they are one DataError, which counts them and names the first.
+        """
+        refused = self.refused if refused is None else refused
+        faults: list[tuple[int, DataError]] = []
+
+        def tried(place: int, function: Callable, *arguments: Any) -> Any:
+            try:
+                return function(*arguments)
+            except DataError as error:
+                faults.append((place, error))
+                return None
+
+        texts = [tried(i, self._text_of, *one) for i, one in enumerate(inputs)]
+        ids = self._ids_of(texts, inputs)
+        rendered = [None if row is None else tried(i, self._fit, row, *inputs[i]) for i, row in enumerate(ids)]
+        if faults and refused is None:
+            raise refused_together(sorted(faults, key=lambda fault: fault[0]), len(inputs))
+        if refused is not None:
+            refused += faults
+            for _, error in faults:
+                self._count("refused", f"{error.where}: {error.message}" if error.where else error.message)
+        return rendered
+
+    def _text_of(self, *one: Any) -> Any:
+        """The text, or texts, of an input; ids in place of a text that holds special tokens. Counts what is not in them."""
+        raise NotImplementedError
+
+    def _ids_of(self, texts: list[Any], inputs: Sequence[Any]) -> list[Any]:
+        """The ids in place of each text; None stays None."""
+        raise NotImplementedError
+
+    def _fit(self, ids: Any, *one: Any) -> Any:
+        """The ids cut to `max_length`, or None, by the over-length policy."""
+        raise NotImplementedError
+
+    def _count_templated(self, prompt: Sequence[Message], origin: Any) -> None:
+        if self._last_templated[0] is not prompt:  # of several completions of one prompt, once
+            self._last_templated = (prompt, is_templated(message["content"] or "" for message in prompt))
+        if self._last_templated[1]:
+            self._count("templated", origin)
+
+    def _count(self, name: str, where: Any) -> None:
+        self.counts[name] += 1
+        self.first.setdefault(name, str(where) if where else "a conversation")
+
+    def _leading_special(self, ids: list[int]) -> int:
+        """1 when the conversation opens with BOS or CLS, which a cut must leave in place."""
+        return int(ids[0] in (self.tokenizer.bos_token_id, self.tokenizer.cls_token_id) and ids[0] is not None)
+
+    # ---- text -------------------------------------------------------------------------------------------------
+
+    def text(
+        self,
+        messages: Sequence[Message],
+        tools: list[dict] | None = None,
+        *,
+        where: Any = None,
+        prompt_only: bool = False,
+    ) -> str:
+        """The templated conversation. With `prompt_only`, up to where the answer would begin.
+
+        Raises DataError when the template refuses the conversation or fails on it, ModelError when it has no place for
+        `tools`.
+        """
+        if self.text_format == "rendered":
+            return _joined(messages, tools, where)
+        if tools and "tools" not in template_text(self.tokenizer):
+            raise ModelError(
+                "the data has `tools`, but the chat template of this model has no place for them",
+                where=place_of(where),
+                hint="use a model whose template knows tools, or drop them with --columns tools=",
+            )
+        try:
+            return self._write(messages, tools, prompt_only, count=not prompt_only)
+        except TemplateFaultError as error:
+            raise DataError(
+                f"the chat template refuses this conversation: {error}",
+                where=place_of(where),
+                hint="drop the row, or use a model whose chat template takes such conversations",
+            ) from error
+
+    def _write(self, messages: Sequence[Message], tools: Any, prompt_only: bool, count: bool = False) -> str:
+        """`text`, with the arguments of tool calls as the template wants them."""
+        if self.special_tokens_in_content == "text":
+            messages = self._arguments.as_wanted(messages)
+        return self._filled(messages, tools, prompt_only, count)
+
+    def _filled(self, messages: Sequence[Message], tools: Any, prompt_only: bool, count: bool = False) -> str:
+        """The template's text; where it refuses, with null content as an empty one, then without a system turn."""
+        try:
+            return apply(self.tokenizer, messages, tools, prompt_only)
+        except TemplateFaultError:
+            filled = _without_null(messages)
+            for other in (filled, _fold_system(filled)):
+                if other is not None and other != messages:
+                    with contextlib.suppress(TemplateFaultError):
+                        text = apply(self.tokenizer, other, tools, prompt_only)
+                        if count and len(other) < len(messages):
+                            self.counts["system_prompt_moved_into_user_turn"] += 1
+                        return text
+            raise
+
+    # ---- ids --------------------------------------------------------------------------------------------------
+
+    def prompt_ids(self, prompt: Sequence[Message], tools: list[dict] | None = None, *, where: Any = None) -> list[int]:
+        """Ids of a conversation up to where the answer would begin: what a policy continues."""
+        marked = self._marked(prompt, tools, where, prompt_only=True)
+        if marked is not None:
+            return self.special.ids(marked)
+        return self._tokens([self.text(prompt, tools, where=where, prompt_only=True)])[0]
+
+    def _marked(self, messages: Sequence[Message], tools: Any, where: Any, prompt_only: bool = False) -> str | None:
+        """The text with marks around special tokens of the content, None where there are none or they are to be parsed."""
+        if self.text_format == "rendered" or not self.special.inside([messages, tools or []]):
+            return None
+        if not prompt_only:
+            self._count(CONTENT_RULE, where)
+        if self.special_tokens_in_content != "text":
+            return None
+        return self.text(
+            self.special.marked(messages), self.special.marked(tools), where=where, prompt_only=prompt_only
+        )
+
+    def _tokens(self, texts: list[str]) -> list[list[int]]:
+        if not texts:
+            return []
+        return self.tokenizer(texts, add_special_tokens=False, return_attention_mask=False)["input_ids"]
+
+    # ---- identity ---------------------------------------------------------------------------------------------
+
+    def contract(self) -> dict[str, Any]:
+        """What decides a conversation's ids, in JSON. `max_length` and `overlong` may be changed by the caller, the rest not.
+
+        Raises ModelError when the chat template fails on plain conversations.
+        """
+        tokenizer = self.tokenizer
+        rule = {CONTENT_RULE: "text"} if self.special_tokens_in_content == "text" else {}
+        return {
+            "chat_template_sha256": _sha256(template_text(tokenizer)),
+            "probe_ids_sha256": _sha256(json.dumps(self.probe_ids())),
+            "bos_token_id": tokenizer.bos_token_id,
+            "eos_token_id": tokenizer.eos_token_id,
+            "pad_token_id": tokenizer.pad_token_id,
+            "padding_side": "right",
+            "scored_at": self.scored_at,
+            **rule,
+            **({"text_format": "rendered"} if self.text_format == "rendered" else {}),
+        }
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Sixteen hex digits that change when any conversation could render to other ids or be scored elsewhere."""
+        return fingerprint_of(self.contract())
+
+    def probe_ids(self) -> list[list[int]]:
+        """Ids of two plain conversations. Raises ModelError when the template cannot render them."""
+        try:
+            return self._tokens([apply(self.tokenizer, probe) for probe in PROBES])
+        except TemplateFaultError as error:
+            raise ModelError(
+                f"the model has a broken chat template: {error}", hint="restore the one that came with it"
+            ) from error
+
+
+def refused_together(faults: Sequence[tuple[int, DataError]], total: int) -> DataError:
+    """One error for all of them: the only one as it is, else their number, the first places and the first reason."""
+    first = faults[0][1]
+    if len(faults) == 1:
+        return first
+    places = list(dict.fromkeys(error.where for _, error in faults if error.where))
+    shown = ", ".join(places[:SHOWN]) + (f" and {len(places) - SHOWN} more" if len(places) > SHOWN else "")
+    return DataError(
+        f"{len(faults)} of {total} conversations cannot be rendered{f' ({shown})' if shown else ''}; the first: {first.message}",
+        where=first.where,
+        hint=first.hint,
+    )
+
+
+def _joined(messages: Sequence[Message], tools: Any, where: Any) -> str:
+    """The texts of messages one after the other."""
+    if tools:
+        raise DataError(
+            "the data has `tools`, which text that is rendered already must hold itself",
+            where=place_of(where),
+            hint="drop them with --columns tools=",
+        )
+    return "".join(message["content"] or "" for message in messages)
+
+
+def check_one_text(prompt: Sequence[Message], completion: Sequence[Message], where: Any) -> None:
+    """Raises DataError for turns: only a template can say what stands between them."""
+    if len(prompt) > 1 or len(completion) != 1:
+        raise DataError(
+            "a conversation of several messages is not a text that is rendered already",
+            where=place_of(where),
+            hint="give prompt and answer as texts, or leave out --text_format rendered",
+        )
+
+
+def fingerprint_of(contract: dict[str, Any]) -> str:
+    """Sixteen hex digits of a rendering contract."""
+    return _sha256(json.dumps(contract, sort_keys=True))[:16]
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+
+
+def _without_null(messages: Sequence[Message]) -> list[Message]:
+    """Null content as an empty text: a message that calls a tool has none, and few templates know."""
+    return [{**message, "content": ""} if message.get("content") is None else message for message in messages]
+
+
+def _fold_system(messages: list[Message]) -> list[Message] | None:
+    """The conversation with its system prompt put before the first user turn, for templates that know no system role."""
+    if len(messages) < 2 or messages[0]["role"] != "system" or messages[1]["role"] != "user":
+        return None
+    first = {**messages[1], "content": f"{messages[0]['content']}\n\n{messages[1]['content']}"}
+    return [first, *messages[2:]]

@@ -1,0 +1,270 @@
+"""The reward that reinforcement learning maximizes: of one reward model, of several with weights, or of an ensemble.
+
+>>> rewards = Rewards.from_pretrained(["runs/helpful", "runs/harmless"], weights=[0.7, 0.3])  # doctest: +SKIP
+>>> rewards(prompts, completions)  # [n] floats; message lists in                             # doctest: +SKIP
+
+Each model renders the conversation again by its own contract and scores it as `RewardModel` does, so a reward is what
+score.py prints, whatever the policy's tokenizer.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import PurePath
+from statistics import fmean, pstdev
+from typing import Any
+
+from . import checkpoints, losses
+from .console import ModelError, RunError, UsageError, UserError, log, warn
+from .data.records import Message
+from .rendering import Conversation
+from .scoring import RewardModel
+
+
+@dataclass(frozen=True)
+class Combination:
+    """How the rewards of several models become one. combine: (one completion's reward by each model, weights) -> reward."""
+
+    combine: Callable[[Sequence[float], Sequence[float]], float]
+    description: str
+    takes_weights: bool = False
+
+
+def weighted_sum(rewards: Sequence[float], weights: Sequence[float]) -> float:
+    return sum(weight * reward for weight, reward in zip(weights, rewards, strict=True))
+
+
+def weighted_mean(rewards: Sequence[float], weights: Sequence[float]) -> float:
+    return weighted_sum(rewards, weights) / sum(weights)
+
+
+def lowest(rewards: Sequence[float], weights: Sequence[float]) -> float:
+    return min(rewards)
+
+
+def mean_minus_std(rewards: Sequence[float], weights: Sequence[float]) -> float:
+    """The mean less the standard deviation over the models (divided by their number, so one model alone loses nothing)."""
+    return fmean(rewards) - pstdev(rewards)
+
+
+COMBINATIONS: dict[str, Combination] = {
+    "sum": Combination(weighted_sum, "weighted sum: models of different goals", takes_weights=True),
+    "mean": Combination(weighted_mean, "weighted mean: an ensemble of one goal", takes_weights=True),
+    "min": Combination(lowest, "the most pessimistic of an ensemble (worst case, arXiv:2310.02743)"),
+    "mean_minus_std": Combination(
+        mean_minus_std,
+        "mean less the standard deviation: disagreement of an ensemble costs (arXiv:2310.02743 takes the variance)",
+    ),
+}
+
+NORMALISE = "--normalise_rewards (of score.py: --normalise)"
+SPREAD_APART = 4.0
+"""How many times as far one model's rewards may spread as another's before a warning: weights say little then."""
+SHIFTED = 0.5
+"""How far apart, in standard deviations, the zeros of an ensemble's members may lie before a warning."""
+
+
+class Rewards:
+    """Rewards of completions by one reward model or several. Made by `from_pretrained` or `from_arguments`.
+
+    names: one a model, unique, short. parts: name -> mean reward of the last call, before weights, for logs.
+    normalise: (reward - mean) / std with the statistics saved with each model.
+    """
+
+    def __init__(
+        self,
+        models: dict[str, Any],
+        *,
+        weights: Sequence[float] | None = None,
+        combine: str = "sum",
+        normalise: bool = False,
+    ):
+        self.models, self.combine, self.normalise = models, combine, normalise
+        self.weights = check_weights(weights, len(models), combine)
+        self.combination = COMBINATIONS[combine]
+        self.parts: dict[str, float] = {}
+        self._compared = len(models) == 1
+        for name, model in models.items():
+            _check_statistics(name, model, normalise)
+        if not normalise and combine != "sum":
+            _warn_of_shifted_zeros(models)
+
+    @property
+    def names(self) -> list[str]:
+        return list(self.models)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        paths: str | Sequence[str],
+        *,
+        weights: Sequence[float] | None = None,
+        combine: str = "sum",
+        normalise: bool = False,
+        **loading: Any,
+    ) -> Rewards:
+        """Load reward models from folders or hub ids. loading: arguments of `RewardModel.from_pretrained`.
+
+        No completion is left out: what is longer than `max_length` loses its beginning (`truncate_left`), which is what
+        `truncate_prompt` does wherever the answer itself fits, and is counted in `truncated`. `overlong="error"` stops.
+        Raises ModelError when one is no outcome reward model, UsageError for weights that do not fit.
+        """
+        paths = [str(path) for path in ([paths] if isinstance(paths, str | PurePath) else paths)]
+        check_weights(weights, len(paths), combine)
+        names = unique_names(paths)
+        for path in paths:  # all of them before the weights of the first are read
+            checkpoints.check_reward_model(path)
+        loading = {"overlong": "truncate_left"} | {key: value for key, value in loading.items() if value is not None}
+        models = {}
+        for name, path in zip(names, paths, strict=True):
+            models[name] = RewardModel.from_pretrained(path, **loading)
+            for note in models[name].notes:
+                log(f"reward model {name}: {note}")
+        return cls(models, weights=weights, combine=combine, normalise=normalise)
+
+    @classmethod
+    def from_arguments(cls, args: Any, *, device: str | None = None) -> Rewards:
+        """The rewards that the flags of `arguments.add_reward_arguments` describe, on this device."""
+        return cls.from_pretrained(
+            args.reward_model_path,
+            weights=args.reward_weights,
+            combine=args.reward_combine,
+            normalise=args.normalise_rewards,
+            dtype=args.reward_dtype,
+            max_length=args.reward_max_length,
+            max_tokens_per_batch=args.reward_max_tokens_per_batch,
+            device=device,
+        )
+
+    def __call__(
+        self,
+        prompts: Sequence[list[Message]],
+        completions: Sequence[list[Message]],
+        tools: Sequence[list[dict] | None] | None = None,
+    ) -> list[float]:
+        """[n] rewards of [n] prompts, each continued by its completion; both are message lists.
+
+        Raises RunError for a reward that is no finite number, naming the model and the completion.
+        """
+        tools = tools or [None] * len(prompts)
+        conversations = [Conversation(*one) for one in zip(prompts, completions, tools, strict=True)]
+        known = self._losses()
+        rewards = self.score_conversations(conversations)
+        if known != self._losses():  # the first of a kind is told at once: a run takes hours
+            self.warn_of_losses()
+        return rewards
+
+    def score_conversations(
+        self, conversations: Sequence[Conversation], progress: Callable[[int], None] | None = None
+    ) -> list[float]:
+        """[n] combined rewards, in input order.
+
+        `progress` is called with the number of conversations that the last of the models has finished.
+        """
+        *_, last = self.models
+        by_model = [
+            self._score(name, model, conversations, progress if name == last else None)
+            for name, model in self.models.items()
+        ]
+        self.parts = {name: fmean(scores) for name, scores in zip(self.models, by_model, strict=True) if scores}
+        if not self._compared and len(conversations) > 1:
+            self._compared = True
+            _warn_of_spreads({name: pstdev(scores) for name, scores in zip(self.models, by_model, strict=True)})
+        return [self.combination.combine(rewards, self.weights) for rewards in zip(*by_model, strict=True)]
+
+    @property
+    def truncated(self) -> int:
+        """Conversations cut so far because they were longer than a model reads."""
+        return sum(model.truncated for model in self.models.values())
+
+    def warn_of_losses(self) -> None:
+        """Say on stderr what was cut or left out so far, by each model."""
+        for name, model in self.models.items():
+            losses.warn_of(model.renderer, called=f"reward model {name}: " if len(self.models) > 1 else "")
+
+    def _losses(self) -> list[set[str]]:
+        return [losses.kinds(model.renderer) for model in self.models.values()]
+
+    def _score(self, name: str, model: Any, conversations: Sequence[Conversation], progress: Any = None) -> list[float]:
+        model.model.eval()  # a trainer may have been handed the module and put it into training mode
+        try:
+            scores = model.score_conversations(conversations, progress)
+        except RunError as error:
+            raise RunError(f"reward model {name}: {error.message}", where=error.where, hint=error.hint) from error
+        left_out = [i for i, score in enumerate(scores) if score is None]
+        if left_out:  # only where the caller chose such a policy: a reward of a missing completion would be made up
+            raise RunError(
+                f"reward model {name} left out completion {left_out[0] + 1}: it cannot be rendered, or is longer than "
+                f"{model.renderer.max_length} tokens",
+                hint="choose truncate_left, raise the reward model's maximum length or shorten the responses",
+            )
+        return model.normalise(scores) if self.normalise else scores
+
+
+def check_weights(weights: Sequence[float] | None, models: int, combine: str) -> list[float]:
+    """The weights, 1 for each model unless given. Raises UsageError when they do not fit the models or the combination."""
+    if combine not in COMBINATIONS:
+        raise UsageError(f"no combination {combine!r}", hint=f"choose one of {', '.join(COMBINATIONS)}")
+    if weights is None:
+        return [1.0] * models
+    if len(weights) != models:
+        raise UsageError(f"{len(weights)} reward weights for {models} reward models", hint="give one weight a model")
+    if not COMBINATIONS[combine].takes_weights:
+        raise UsageError(
+            f"--reward_combine {combine} takes no weights: it treats its models alike",
+            hint="leave the weights out, or combine by sum or mean",
+        )
+    if not all(math.isfinite(weight) for weight in weights):
+        raise UsageError(f"the reward weights {list(weights)} are not all finite")
+    if combine == "mean" and sum(weights) <= 0:
+        raise UsageError(f"the weights of a mean add up to more than 0, not {sum(weights):g}")
+    return [float(weight) for weight in weights]
+
+
+def unique_names(paths: Sequence[str]) -> list[str]:
+    """The shortest ends of the paths that tell them apart: runs/a/rm, runs/b/rm -> a/rm, b/rm.
+
+    Raises UsageError for a path given twice: its weight would be counted twice, in silence.
+    """
+    parts = [PurePath(path).parts for path in paths]
+    twice = [path for i, path in enumerate(paths) if parts[i] in parts[:i]]
+    if twice:
+        raise UsageError(f"the reward model {twice[0]} is given twice", hint="give it once, with a larger weight")
+    depth = 1
+    while len({part[-depth:] for part in parts}) < len(parts):
+        depth += 1
+    return ["/".join(part[-depth:]) for part in parts]
+
+
+def _check_statistics(name: str, model: Any, normalise: bool) -> None:
+    if not normalise:
+        return
+    try:
+        model.normalise([])
+    except UserError as error:
+        raise ModelError(
+            f"reward model {name}: {error.message}", hint=f"leave out {NORMALISE}, or train the model with train.py"
+        ) from error
+
+
+def _warn_of_spreads(spreads: dict[str, float]) -> None:
+    """A reward's scale means as little as its zero: the model whose rewards spread furthest decides, whatever its weight."""
+    if max(spreads.values()) > SPREAD_APART * min(spreads.values()):
+        told = ", ".join(f"{name} {spread:.2g}" for name, spread in spreads.items())
+        warn(
+            f"the first rewards have standard deviations of {told}: the widest decides. Normalise ({NORMALISE}) or weigh them"
+        )
+
+
+def _warn_of_shifted_zeros(models: dict[str, Any]) -> None:
+    """A reward's zero means nothing, so members of an ensemble may be shifted: then `min` is one member's reward."""
+    known = [(model.card or {}).get("reward") for model in models.values()]
+    known = [reward for reward in known if reward and reward.get("std")]
+    means = [reward["mean"] for reward in known]
+    if len(known) > 1 and max(means) - min(means) > SHIFTED * min(reward["std"] for reward in known):
+        warn(
+            f"the saved means of the ensemble's rewards lie {max(means) - min(means):.2f} apart: their zeros differ, so they "
+            f"should be normalised before they are combined: {NORMALISE}"
+        )

@@ -1,0 +1,74 @@
+"""Token ids -> logits: the one place of the project that calls a reward model for a score.
+
+A row is (ids, positions), its logits are wanted at these ascending positions: an answer is a row with one position, a
+solution a row with one for each step. Where the model allows it, rows are packed so that a prefix that several share is
+computed once (`packing`, `attention`); otherwise equal rows are computed once, in padded batches of nearly one length.
+
+>>> rows = [([5, 6, 7, 8], [3]), ([5, 6, 9], [2])]                                  # doctest: +SKIP
+>>> next(logits_at(model, rows, padded=False, pad_token_id=0))                      # doctest: +SKIP
+([0, 1], tensor([[0.3], [-1.2]]))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from typing import Any
+
+import torch
+
+from . import checkpoints
+from .attention import outputs_at, shared_prefix
+from .packing import pack, padded_batches, right_padded
+
+Row = tuple[list[int], list[int]]
+PADDED_TOKENS = 8192
+"""Tokens in a padded batch, and in a packed row on a GPU, unless told otherwise."""
+
+
+@torch.inference_mode()
+def logits_at(
+    model: Any, rows: Sequence[Row], *, padded: bool, pad_token_id: int, max_tokens: int | None = None
+) -> Iterator[tuple[list[int], torch.Tensor]]:
+    """(numbers of rows, [all their positions, labels] logits in fp32 or float64) of batch after batch.
+
+    padded: do not share prefixes (see `attention.reason_against`). A model that pools has one position a row, whichever.
+    """
+    for numbers, logits in (_padded if padded else _packed)(model, rows, pad_token_id, max_tokens):
+        yield numbers, logits if logits.dtype == torch.float64 else logits.float()
+
+
+def scores_of(logits: torch.Tensor) -> torch.Tensor:
+    """[n] scores of [n, labels] logits: rewards of one label, log p / (1 - p) of the second of two."""
+    return logits[:, 0] if logits.shape[1] == 1 else logits[:, 1] - logits[:, 0]
+
+
+def _packed(model: Any, rows: Sequence[Row], pad_token_id: int, max_tokens: int | None) -> Iterator:
+    base = checkpoints.unwrapped(model)
+    head = getattr(base, checkpoints.head_name(base))
+    # On a CPU a row has as many tokens as `pack` chooses, on a GPU enough to keep it busy.
+    limit = max_tokens or (None if base.device.type == "cpu" else PADDED_TOKENS)
+    with shared_prefix(base):
+        for packed in pack([ids for ids, _ in rows], limit):
+            places = [packed.places(i, rows[number][1]) for i, number in enumerate(packed.sequences)]
+            yield packed.sequences, outputs_at(base, head, packed, list(chain(*places)))
+
+
+def _padded(model: Any, rows: Sequence[Row], pad_token_id: int, max_tokens: int | None) -> Iterator:
+    keys = [(tuple(ids), tuple(positions)) for ids, positions in rows]
+    for batch in padded_batches(keys, [ids for ids, _ in rows], max_tokens or PADDED_TOKENS):
+        distinct = [rows[equal[0]] for equal in batch]
+        own = padded_logits(model, distinct, pad_token_id).split([len(positions) for _, positions in distinct])
+        copies = [part for part, equal in zip(own, batch, strict=True) for _ in equal]
+        yield list(chain(*batch)), torch.cat(copies)
+
+
+def padded_logits(model: Any, rows: Sequence[Row], pad_token_id: int) -> torch.Tensor:
+    """[positions of all rows, labels] logits of one right-padded batch."""
+    device = next(model.parameters()).device
+    ids, mask = right_padded([ids for ids, _ in rows], pad_token_id)
+    logits = model(input_ids=ids.to(device), attention_mask=mask.to(device)).logits
+    if logits.dim() == 2:
+        return logits
+    owners = [i for i, (_, positions) in enumerate(rows) for _ in positions]
+    return logits[owners, [place for _, positions in rows for place in positions]]
