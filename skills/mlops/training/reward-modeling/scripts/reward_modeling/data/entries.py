@@ -72,9 +72,9 @@ def entry(
     table: dict[str, Format],
     description: str,
     needs: tuple[str, ...],
-    optional: tuple[str, ...],
     example: Row,
     matches: Callable[[Row], bool] = always,
+    optional: tuple[str, ...] = ("system",),
 ) -> Callable[[Callable[[Row], Record]], Callable[[Row], Record]]:
     """Makes the converter under it an entry of the table, by the converter's name."""
 

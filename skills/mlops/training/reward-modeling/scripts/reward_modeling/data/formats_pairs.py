@@ -24,7 +24,7 @@ from .records import Comparison, Ranking
 from .winners import SCORES
 
 PAIRS: dict[str, Format] = {}
-_pairs = partial(entry, PAIRS)
+_pairs = partial(entry, PAIRS, optional=("system", *MARGINS))
 _HUMAN = "\n\nHuman: 2+2?\n\nAssistant:"
 
 
@@ -44,9 +44,9 @@ def _comparison(row: Row, prompt: list[Message], chosen: Any, rejected: Any) -> 
 @_pairs(
     "Human:/Assistant: dialogues (Anthropic HH), whole on both sides or with the prompt in its own column",
     PAIR,
-    ("prompt", *MARGINS),
     {"chosen": f"{_HUMAN} 4", "rejected": f"{_HUMAN} 5"},
     lambda row: is_transcript(row.get("prompt", row["chosen"])),
+    optional=("prompt", *MARGINS),
 )
 def transcript(row: Row) -> Comparison:
     if "prompt" not in row:
@@ -73,7 +73,6 @@ def _repeats_prompt(prompt: Any, text: Any) -> bool:
 @_pairs(
     "texts in which both answers repeat the prompt",
     ("prompt", *PAIR),
-    ("system", *MARGINS),
     {"prompt": "2+2 is", "chosen": "2+2 is 4", "rejected": "2+2 is 5"},
     lambda row: all(_repeats_prompt(row["prompt"], row[name]) for name in PAIR),
 )
@@ -93,7 +92,6 @@ def _is_whole(conversation: list[Message]) -> bool:
 @_pairs(
     "a prompt and two answers, each as text or as messages; answers that repeat the prompt as messages are cut",
     ("prompt", *PAIR),
-    ("system", *MARGINS),
     {"prompt": USER, "chosen": GOOD, "rejected": BAD},
 )
 def explicit(row: Row) -> Comparison:
@@ -120,13 +118,13 @@ def _speaks_from_value(value: Any) -> bool:
 @_pairs(
     "from/value messages; the prompt in `conversations` (LLaMA-Factory), or shared by both sides",
     PAIR,
-    ("conversations", "system", *MARGINS),
     {
         "conversations": [{"from": "human", "value": "2+2?"}],
         "chosen": {"from": "gpt", "value": "4"},
         "rejected": {"from": "gpt", "value": "5"},
     },
     lambda row: "conversations" in row or all(_speaks_from_value(row[name]) for name in PAIR),
+    optional=("conversations", "system", *MARGINS),
 )
 def sharegpt(row: Row) -> Comparison:
     if "conversations" not in row:
@@ -138,8 +136,8 @@ def sharegpt(row: Row) -> Comparison:
 @_pairs(
     "an instruction with an optional input below it, and two answers",
     ("instruction", *PAIR),
-    ("input", "system", *MARGINS),
     {"instruction": "Add.", "input": "2+2", "chosen": "4", "rejected": "5"},
+    optional=("input", "system", *MARGINS),
 )
 def alpaca(row: Row) -> Comparison:
     parts = [row["instruction"], row.get("input") or ""]
@@ -155,7 +153,6 @@ def _asked_in(column: str, row: Row) -> Comparison:
 @_pairs(
     "an input, an optional system text, and two answers (axolotl bradley_terry.chat_template)",
     ("input", *PAIR),
-    ("system", *MARGINS),
     {"system": "Be brief.", "input": "2+2?", "chosen": "4", "rejected": "5"},
 )
 def axolotl(row: Row) -> Comparison:
@@ -165,7 +162,6 @@ def axolotl(row: Row) -> Comparison:
 @_pairs(
     "a question, an optional system text, and two answers (Intel Orca pairs)",
     ("question", *PAIR),
-    ("system", *MARGINS),
     {"system": "Be brief.", "question": "2+2?", "chosen": "4", "rejected": "5"},
 )
 def question(row: Row) -> Comparison:
@@ -175,7 +171,6 @@ def question(row: Row) -> Comparison:
 @_pairs(
     "two whole conversations as messages; what they share from the start is the prompt",
     PAIR,
-    ("system", *MARGINS),
     {"chosen": USER + GOOD, "rejected": USER + BAD},
     are_lists(*PAIR),
 )
@@ -187,9 +182,9 @@ def implicit(row: Row) -> Comparison:
 @_pairs(
     "two texts that begin alike; the prompt is what they share, up to its last line break or blank",
     PAIR,
-    MARGINS,
     {"chosen": "2+2 is 4", "rejected": "2+2 is 5"},
     are_texts(*PAIR),
+    optional=MARGINS,
 )
 def text(row: Row) -> Comparison:
     for name in PAIR:
@@ -214,8 +209,8 @@ def _scores(row: Row) -> list[float] | None:
 @_pairs(
     "a prompt, answers a and b, and which of them won; ties are set aside",
     ("prompt", "response_a", "response_b", "winner"),
-    ("system",),
     {"prompt": "2+2?", "response_a": "5", "response_b": "4", "winner": "model_b"},
+    optional=("system",),
 )
 def pairwise(row: Row) -> Ranking:
     return Ranking(*prompt_and_answers(row, "response_a", "response_b"), _scores(row))
@@ -224,8 +219,8 @@ def pairwise(row: Row) -> Ranking:
 @_pairs(
     "conversations a and b, and which of them won (Chatbot Arena); ties are set aside",
     ("conversation_a", "conversation_b", "winner"),
-    (),
     {"conversation_a": USER + GOOD, "conversation_b": USER + BAD, "winner": "model_a"},
+    optional=(),
 )
 def arena(row: Row) -> Ranking:
     conversations = [messages_of(row[name], name) for name in ("conversation_a", "conversation_b")]

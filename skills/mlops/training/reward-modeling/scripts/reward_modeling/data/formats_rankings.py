@@ -46,7 +46,6 @@ def _ranked(row: Row, column: str, sign: float = 1) -> Ranking:
 @_rankings(
     "a prompt and any number of completions with scores, higher is better, or with true and false in `correct`",
     ("prompt", "completions|responses", "scores|correct"),
-    ("system",),
     {"prompt": "2+2?", "completions": ["4", "5", "four"], "scores": [1.0, 0.0, 1.0]},
     are_lists("completions", "scores"),
 )
@@ -57,7 +56,6 @@ def ranking(row: Row) -> Ranking:
 @_rankings(
     "a prompt and any number of completions with ranks, 1 is best",
     ("prompt", "completions|responses", "ranks"),
-    ("system",),
     {"prompt": "2+2?", "completions": ["4", "5", "four"], "ranks": [1, 3, 2]},
     are_lists("completions", "ranks"),
 )

@@ -53,7 +53,6 @@ def _labels(value: Any, steps: list[str]) -> list[float | None]:
     "a prompt and an answer in steps with one label each, or up to the first error (TRL, axolotl): "
     "true or false, 0 or 1, probabilities, null for not judged",
     ("prompt", "completions", "labels"),
-    ("system",),
     {"prompt": "2+2+2?", "completions": ["2+2=4", "4+2=7"], "labels": [True, False]},
     are_lists("completions", "labels"),
 )
@@ -80,7 +79,6 @@ def _rated(rating: Any, place: int, neutral: str | None) -> float | None:
 @_steps(
     "a prompt and an answer in steps rated -1, 0 or 1; what 0 means is said with --neutral",
     ("prompt", "completions|steps", "ratings"),
-    ("system",),
     {"prompt": "2+2+2?", "completions": ["2+2=4", "4+2=7"], "ratings": [1, -1]},
     are_lists("completions", "ratings"),
 )
@@ -94,12 +92,12 @@ def ratings(row: Row) -> Solution:
 @_steps(
     "rows of PRM800K as published: the solution its labeller followed; what a rating of 0 means is said with --neutral",
     ("question", "label"),
-    (),
     {
         "question": {"problem": "2+2+2?"},
         "label": {"steps": [{"completions": [{"text": "2+2=4", "rating": 1}], "chosen_completion": 0}]},
     },
     lambda row: isinstance(row["question"], dict) and isinstance(row["label"], dict) and "steps" in row["label"],
+    optional=(),
 )
 def prm800k(row: Row) -> Solution:
     steps, labels = [], []
@@ -142,9 +140,9 @@ def _followed(step: Row, place: int) -> tuple[Any, Any, bool] | None:
 @_steps(
     "Math-Shepherd: a problem and steps in one text, a tag behind each, and that text with + or - for each tag",
     ("input", "label"),
-    (),
     {"input": "2+2+2? Step 1: 2+2=4 ки\nStep 2: 4+2=7 ки", "label": "2+2+2? Step 1: 2+2=4 +\nStep 2: 4+2=7 -"},
     lambda row: are_texts("input", "label")(row) and STEP_TAG in row["input"],
+    optional=(),
 )
 def math_shepherd(row: Row) -> Solution:
     """The steps between the tags; the label is the same text with + or - in the place of each tag."""
@@ -171,7 +169,6 @@ def math_shepherd(row: Row) -> Solution:
 @_steps(
     "a problem, steps, and the place of the first error, counted from 0, or -1 (ProcessBench)",
     ("problem|prompt", "steps", "label"),
-    ("system",),
     {"problem": "2+2+2?", "steps": ["2+2=4", "4+2=7"], "label": 1},
     are_lists("steps"),
 )

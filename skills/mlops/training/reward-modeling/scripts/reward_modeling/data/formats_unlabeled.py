@@ -19,7 +19,6 @@ _unlabeled, _open = partial(entry, UNLABELED), partial(entry, OPEN)
 @_unlabeled(
     "a prompt and any number of completions, to be scored",
     ("prompt", "completions|responses"),
-    ("system",),
     {"prompt": "2+2?", "completions": ["4", "5"]},
     are_lists("completions"),
 )
@@ -30,7 +29,6 @@ def completions(row: Row) -> Ranking:
 @_unlabeled(
     "a prompt and answers a and b, to be scored",
     ("prompt", "response_a", "response_b"),
-    ("system",),
     {"prompt": "2+2?", "response_a": "5", "response_b": "4"},
 )
 def pair(row: Row) -> Ranking:
@@ -40,7 +38,6 @@ def pair(row: Row) -> Ranking:
 @_unlabeled(
     "a prompt and an answer in steps, each of which is to be scored",
     ("prompt|problem", "steps"),
-    ("system",),
     {"prompt": "2+2+2?", "steps": ["2+2=4", "4+2=6"]},
     are_lists("steps"),
 )
@@ -51,7 +48,6 @@ def steps(row: Row) -> Solution:
 @_unlabeled(
     "a prompt and one completion, to be scored",
     ("prompt", "completion|response"),
-    ("system",),
     {"prompt": "2+2?", "completion": "4"},
 )
 def completion(row: Row) -> Ranking:
@@ -61,8 +57,8 @@ def completion(row: Row) -> Ranking:
 @_unlabeled(
     "a whole conversation whose last message, the assistant's, is to be scored",
     ("messages|conversations",),
-    (),
     {"messages": USER + GOOD},
+    optional=(),
 )
 def conversation(row: Row) -> Ranking:
     said = messages_of(row["messages"], "messages")
@@ -79,7 +75,7 @@ def _to_be_answered(said: list[Message], column: str) -> Ranking:
     return Ranking(said, [])
 
 
-@_open("a prompt alone, to be answered by a policy", ("prompt|question|query",), ("system",), {"prompt": "2+2?"})
+@_open("a prompt alone, to be answered by a policy", ("prompt|question|query",), {"prompt": "2+2?"})
 def prompt(row: Row) -> Ranking:
     return _to_be_answered(prompt_of(row), "prompt")
 
@@ -94,9 +90,9 @@ def _is_open(row: Row) -> bool:
 @_open(
     "a conversation whose last message is the user's, to be answered by a policy",
     ("messages|conversations",),
-    (),
     {"messages": USER},
     _is_open,
+    optional=(),
 )
 def open_conversation(row: Row) -> Ranking:
     return _to_be_answered(messages_of(row["messages"], "messages"), "messages")
