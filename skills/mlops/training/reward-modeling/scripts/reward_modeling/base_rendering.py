@@ -15,10 +15,10 @@ from typing import Any, ClassVar
 
 from .audit.text import is_templated
 from .chat_templates import TemplateFaultError, apply, template_text
-from .completeness import Arguments
 from .console import DataError, ModelError
 from .records import Message
 from .special_tokens import SpecialTokens
+from .tool_arguments import Arguments
 
 # Rendered once to identify a tokenizer by what it does: several turns, a system prompt, digits, accents, code, blanks.
 PROBES: tuple[tuple[Message, ...], ...] = (
