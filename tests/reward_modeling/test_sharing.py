@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 
 from architectures import GOOD, WRONG, build
-from reward_modeling import attention
+from reward_modeling import attention, guard
 from reward_modeling.attention import Layout, UnsupportedAttentionError, shared_prefix, shared_prefix_attention
 from reward_modeling.packing import pack, pack_together
 from tries import tries
@@ -47,7 +47,7 @@ def way(request, monkeypatch):
 @pytest.mark.parametrize("name", GOOD)
 def test_rewards_are_those_of_one_at_a_time(name, way):
     model = build(name, GOOD[name])
-    assert attention.reason_against(model) is None
+    assert guard.reason_against(model) is None
     sequences = groups()
     expected = alone(model, sequences)
     assert expected.std() > 0.01
@@ -58,7 +58,7 @@ def test_rewards_are_those_of_one_at_a_time(name, way):
 @pytest.mark.parametrize("name", WRONG)
 def test_models_that_would_be_wrong_are_refused(name):
     model = build(name, WRONG[name])
-    assert attention.reason_against(model), f"{name} must not be packed"
+    assert guard.reason_against(model), f"{name} must not be packed"
 
 
 @pytest.mark.parametrize("name", ["falcon", "bloom", "gpt_oss"])
@@ -140,7 +140,7 @@ def test_a_config_that_cannot_be_shrunken_is_no_crash():
     """Its batches are padded: a guard that raises would keep the model from scoring at all."""
     model = build("qwen2", {})
     model.config = type("Unusual", (), {"layer_types": None})()
-    assert "could not be checked" in attention.reason_against(model)
+    assert "could not be checked" in guard.reason_against(model)
 
 
 @pytest.mark.parametrize("family", ["bert", "modernbert"])
@@ -148,7 +148,7 @@ def test_encoders_are_refused(family, tiny):
     from transformers import AutoModelForSequenceClassification
 
     model = AutoModelForSequenceClassification.from_pretrained(tiny(family), num_labels=1)
-    assert "whole text" in attention.reason_against(model)
+    assert "whole text" in guard.reason_against(model)
 
 
 def test_equal_completions_tie_to_the_last_bit(way):

@@ -32,7 +32,7 @@ def logits_at(
 ) -> Iterator[tuple[list[int], torch.Tensor]]:
     """(numbers of rows, [all their positions, labels] logits in fp32 or float64) of batch after batch.
 
-    padded: do not share prefixes (see `attention.reason_against`). A model that pools has one position a row, whichever.
+    padded: do not share prefixes (see `guard.reason_against`). A model that pools has one position a row, whichever.
     """
     for numbers, logits in (_padded if padded else _packed)(model, rows, pad_token_id, max_tokens):
         yield numbers, logits if logits.dtype == torch.float64 else logits.float()

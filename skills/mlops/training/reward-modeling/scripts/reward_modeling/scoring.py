@@ -179,7 +179,7 @@ class Scorer:
 
     @cached_property
     def _why_padded(self) -> str | None:
-        from .attention import reason_against
+        from .guard import reason_against
 
         scored_at = self.renderer.scored_at if self.renderer else "last_token"
         return reason_against(checkpoints.unwrapped(self.model), self.shared_prefix, scored_at)

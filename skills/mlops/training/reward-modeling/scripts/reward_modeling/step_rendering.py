@@ -21,14 +21,12 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from .base_rendering import CONTENT_RULE, BaseRenderer, check_one_text, place_of
+from .completeness import ANSWERED, ASKED
 from .console import DataError, ModelError
 from .data.records import Message
 
 STEP_SEPARATOR = "\n"
 STEPS_OVERLONG = ("drop_steps", "truncate_prompt", "drop", "error")
-
-_ANSWER = "ANSWER"
-_ASKED: tuple[Message, ...] = ({"role": "user", "content": "QUESTION"},)
 
 
 class Steps(NamedTuple):
@@ -124,9 +122,9 @@ class StepRenderer(BaseRenderer):
         """The whitespace that the template writes between the generation prompt and an answer: it belongs to the first step."""
         if self.text_format == "rendered":
             return ""
-        opening = self.text(_ASKED, prompt_only=True)
-        whole = self.text([*_ASKED, {"role": "assistant", "content": _ANSWER}])
-        lead, found, _ = whole.removeprefix(opening).partition(_ANSWER)
+        opening = self.text(ASKED, prompt_only=True)
+        whole = self.text([*ASKED, {"role": "assistant", "content": ANSWERED}])
+        lead, found, _ = whole.removeprefix(opening).partition(ANSWERED)
         return lead if found and whole.startswith(opening) and lead.isspace() else ""
 
     def _fit(self, ids: list[list[int]], prompt, steps, origin) -> RenderedSolution | None:

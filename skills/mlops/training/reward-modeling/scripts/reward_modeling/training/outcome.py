@@ -106,12 +106,13 @@ class PackedCollator:
 @contextlib.contextmanager
 def packed_batches(trainer: Any, wanted: bool | None = None) -> Iterator[str | None]:
     """Let a trainer run on packed batches inside the block, where its model allows it and `wanted` (see
-    `attention.reason_against`). Yields why not, or None.
+    `guard.reason_against`). Yields why not, or None.
 
     Two forward hooks do it, so that a distributed wrapper around the model still sees an ordinary forward pass: one keeps
     the head's output for every token, the other replaces the model's output by the scores at `ends`.
     """
-    from ..attention import reason_against, shared_prefix
+    from ..attention import shared_prefix
+    from ..guard import reason_against
 
     base = unwrapped(trainer.model)
     reason = reason_against(base, wanted)

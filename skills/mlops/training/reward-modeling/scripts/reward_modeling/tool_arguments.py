@@ -1,0 +1,64 @@
+"""Arguments of tool calls as a chat template wants them: many write JSON themselves, some want JSON text.
+
+OpenAI's format has JSON text. A template that writes JSON would encode it a second time.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Any
+
+from .chat_templates import TemplateFaultError
+from .completeness import ASKED
+from .records import Message
+
+
+class Arguments:
+    """Writes the arguments of tool calls as one template wants them. write: (messages, tools, prompt_only) -> text."""
+
+    def __init__(self, write: Callable[[Sequence[Message], Any, bool], str]):
+        self._write = write
+
+    @cached_property
+    def _takes(self) -> str:
+        """What the template writes as its model knows it: an "object", only "text", or "any" where both read alike."""
+        text, sign = '{"QZ": "ZQ1QZ"}', "ZQ1QZ"
+        of_text, of_object = self._shown(text), self._shown(json.loads(text))
+        if sign in of_object:
+            return "any" if of_text == of_object else "object"
+        return "text" if text in of_text else "any"
+
+    def _shown(self, arguments: Any) -> str:
+        call = {"id": "call00001", "type": "function", "function": {"name": "look", "arguments": arguments}}
+        try:
+            return self._write([*ASKED, {"role": "assistant", "content": "", "tool_calls": [call]}], None, False)
+        except TemplateFaultError:
+            return ""
+
+    def as_wanted(self, messages: Sequence[Message]) -> Sequence[Message]:
+        if not any(message.get("tool_calls") for message in messages):
+            return messages
+        return [
+            {**message, "tool_calls": [self._call(call) for call in message["tool_calls"]]}
+            if isinstance(message.get("tool_calls"), (list, tuple))
+            else message
+            for message in messages
+        ]
+
+    def _call(self, call: Any) -> Any:
+        if not isinstance(call, dict):
+            return call
+        if isinstance(call.get("function"), dict):
+            return {**call, "function": self._call(call["function"])}
+        arguments = call.get("arguments")
+        if isinstance(arguments, str) and self._takes == "object":
+            try:
+                read = json.loads(arguments)
+            except ValueError:
+                return call
+            return {**call, "arguments": read} if isinstance(read, dict) else call
+        if isinstance(arguments, dict) and self._takes == "text":
+            return {**call, "arguments": json.dumps(arguments, ensure_ascii=False)}
+        return call
