@@ -57,13 +57,14 @@ def records_of(table: Table, reading: Reading, format: str | None) -> Records:
     chosen = _format_of(table, format, [row for _, row in numbered], problems, reading.tiers)
     picked = [chosen.pick(row) for _, row in numbered]
     used = dict.fromkeys(column for _, names in picked for column in names.values())
+    labels = [name for name in used if name in LABEL_NAMES or "score" in name]
     winners = _say_winners(table.name, chosen, numbered, picked, reading)
     for values, _ in picked:
         values["neutral"] = reading.neutral
     records: list[Record | None] = []
     for (number, row), (values, _) in zip(numbered, picked, strict=True):
         try:
-            records.append(_record(chosen, row, values, used, Origin(table.name, number)))
+            records.append(_record(chosen, row, values, used, labels, Origin(table.name, number)))
         except NeutralError:
             raise _say_neutral(chosen, [values for values, _ in picked], f"{table.name}:{number}") from None
         except RowError as error:
@@ -144,20 +145,18 @@ def _format_of(
         raise
 
 
-def _record(chosen: Format, row: Row, picked: Row, used: Iterable[str], origin: Origin) -> Record:
+def _record(
+    chosen: Format, row: Row, picked: Row, used: Iterable[str], labels: Iterable[str], origin: Origin
+) -> Record:
     missing = lacks(chosen, row, picked)
     if missing:
         there = any(name in row for name in missing.split("|"))
         raise RowError(f"column `{missing.replace('|', '` or `')}` is {'null' if there else 'missing'}")
     record = chosen.convert(picked)
     metadata = finite(unwrapped({name: value for name, value in row.items() if name not in used}))
-    given = finite({name: row[name] for name in used if name in row and _is_label(name)})
+    given = finite({name: row[name] for name in labels if name in row})
     tools = {} if isinstance(record, Solution) else {"tools": _tools(picked.get("tools"))}
     return replace(record, origin=origin, metadata=metadata, given=given, id=finite(picked.get("id")), **tools)
-
-
-def _is_label(column: str) -> bool:
-    return column in LABEL_NAMES or "score" in column
 
 
 def _tools(value: Any) -> list[dict] | None:
