@@ -23,8 +23,6 @@ from itertools import groupby
 from typing import Any, NamedTuple
 
 from .base_rendering import BaseRenderer, check_one_text, place_of
-from .base_rendering import content_rule as content_rule
-from .base_rendering import fingerprint_of as fingerprint_of
 from .base_rendering import refused_together as refused_together
 from .completeness import Completeness
 from .console import DataError
