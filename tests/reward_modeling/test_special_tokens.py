@@ -3,7 +3,8 @@
 import pytest
 
 from conftest import CHATML, tiny_tokenizer
-from reward_modeling.rendering import Renderer, fingerprint_of, prepare_tokenizer
+from reward_modeling.base_rendering import fingerprint_of
+from reward_modeling.rendering import Renderer, prepare_tokenizer
 from reward_modeling.step_rendering import StepRenderer
 
 PROMPT = [{"role": "user", "content": "How many apples?"}]

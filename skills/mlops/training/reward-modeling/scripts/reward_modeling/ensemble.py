@@ -75,7 +75,7 @@ class Rewards:
 
     def __init__(
         self,
-        models: dict[str, Any],
+        models: dict[str, RewardModel],
         *,
         weights: Sequence[float] | None = None,
         combine: str = "sum",
@@ -187,7 +187,9 @@ class Rewards:
     def _losses(self) -> list[set[str]]:
         return [losses.kinds(model.renderer) for model in self.models.values()]
 
-    def _score(self, name: str, model: Any, conversations: Sequence[Conversation], progress: Any = None) -> list[float]:
+    def _score(
+        self, name: str, model: RewardModel, conversations: Sequence[Conversation], progress: Any = None
+    ) -> list[float]:
         model.model.eval()  # a trainer may have been handed the module and put it into training mode
         try:
             scores = model.score_conversations(conversations, progress)
@@ -238,7 +240,7 @@ def unique_names(paths: Sequence[str]) -> list[str]:
     return ["/".join(part[-depth:]) for part in parts]
 
 
-def _check_statistics(name: str, model: Any, normalise: bool) -> None:
+def _check_statistics(name: str, model: RewardModel, normalise: bool) -> None:
     if not normalise:
         return
     try:
@@ -258,7 +260,7 @@ def _warn_of_spreads(spreads: dict[str, float]) -> None:
         )
 
 
-def _warn_of_shifted_zeros(models: dict[str, Any]) -> None:
+def _warn_of_shifted_zeros(models: dict[str, RewardModel]) -> None:
     """A reward's zero means nothing, so members of an ensemble may be shifted: then `min` is one member's reward."""
     known = [(model.card or {}).get("reward") for model in models.values()]
     known = [reward for reward in known if reward and reward.get("std")]

@@ -9,10 +9,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from .base_rendering import content_rule
 from .data.records import Message
 from .lengths import positions
-from .rendering import OVERLONG, Renderer, content_rule
-from .step_rendering import STEPS_OVERLONG, StepRenderer, default_separator
+from .rendering import Renderer
+from .step_rendering import StepRenderer, default_separator
 
 # Fixed for good: a card written today must be checkable by every later version.
 GOLDEN_CONVERSATIONS: tuple[tuple[Message, ...], ...] = (
@@ -69,12 +70,20 @@ class Kind:
     script: str
     golden: tuple[dict[str, Any], ...]
     score_golden: Callable[[Any, Any, dict[str, Any]], float | list[float]]
-    renderer: Callable[[Any, str, dict[str, Any]], Any]
-    """(tokenizer, scored_at, the card's `rendering`) -> its renderer, without a limit of length."""
-    overlong: tuple[str, ...]
+    renders: type[Renderer] | type[StepRenderer]
     front: tuple[str, ...]
     """Front matter of its page on the hub."""
     readme: str
+
+    def renderer(self, tokenizer: Any, scored_at: str, rendering: dict[str, Any]) -> Any:
+        """Its renderer by the `rendering` of a card, without a limit of length."""
+        rules = {
+            "special_tokens_in_content": content_rule(rendering),
+            "text_format": rendering.get("text_format") or "chat",
+        }
+        if self.renders is StepRenderer:
+            rules["step_separator"] = rendering.get("step_separator") or default_separator(tokenizer)
+        return self.renders(tokenizer, max_length=None, scored_at=scored_at, **rules)
 
 
 def _reward(model: Any, renderer: Renderer, example: dict[str, Any]) -> float:
@@ -153,14 +162,7 @@ OUTCOME = Kind(
     script="train.py",
     golden=tuple({"messages": list(messages)} for messages in GOLDEN_CONVERSATIONS),
     score_golden=_reward,
-    renderer=lambda tokenizer, scored_at, rendering: Renderer(
-        tokenizer,
-        max_length=None,
-        scored_at=scored_at,
-        special_tokens_in_content=content_rule(rendering),
-        text_format=rendering.get("text_format") or "chat",
-    ),
-    overlong=OVERLONG,
+    renders=Renderer,
     front=("pipeline_tag: text-classification", "tags: [reward-model, bradley-terry]"),
     readme=OUTCOME_README,
 )
@@ -175,15 +177,7 @@ PROCESS = Kind(
     script="train_process.py",
     golden=GOLDEN_SOLUTIONS,
     score_golden=_step_scores,
-    renderer=lambda tokenizer, scored_at, rendering: StepRenderer(
-        tokenizer,
-        max_length=None,
-        scored_at=scored_at,
-        step_separator=rendering.get("step_separator") or default_separator(tokenizer),
-        special_tokens_in_content=content_rule(rendering),
-        text_format=rendering.get("text_format") or "chat",
-    ),
-    overlong=STEPS_OVERLONG,
+    renders=StepRenderer,
     front=("pipeline_tag: token-classification", "tags: [reward-model, process-reward-model]"),
     readme=PROCESS_README,
 )

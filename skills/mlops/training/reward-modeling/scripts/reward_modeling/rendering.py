@@ -17,14 +17,12 @@ A `fingerprint` names all of this in a few characters; it is saved with a model 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, NamedTuple
 
 from .base_rendering import BaseRenderer, check_one_text, place_of
-from .base_rendering import content_rule as content_rule
-from .base_rendering import fingerprint_of as fingerprint_of
 from .base_rendering import refused_together as refused_together
 from .completeness import Completeness
 from .console import DataError
@@ -104,31 +102,24 @@ class Renderer(BaseRenderer):
         return text if marked is None else self.special.ids(marked)
 
     def _ids_of(self, texts: list[str | list[int] | None], inputs: Sequence[Conversation]) -> list[list[int] | None]:
-        ids = list(texts)
-        for i, row in self._encoded([text if isinstance(text, str) else None for text in texts], inputs):
-            ids[i] = row
+        present = [i for i, text in enumerate(texts) if isinstance(text, str)]
+        heads, ids = {}, list(texts)
+        for _, run in groupby(present, key=lambda i: (inputs[i][0], inputs[i][2])):  # of one prompt and its tools
+            run = list(run)
+            head = self._shared_head([texts[i] for i in run])
+            for i in run:
+                heads[i], ids[i] = head, texts[i][len(head) :]
+        distinct = list(dict.fromkeys(filter(None, heads.values())))
+        known = {"": [], **dict(zip(distinct, self._tokens(distinct), strict=True))}
+        tails = self._tokens([ids[i] for i in present])
+        for i, tail in zip(present, tails, strict=True):
+            ids[i] = known[heads[i]] + tail
         return ids
 
-    def _encoded(
-        self, texts: list[str | None], conversations: Sequence[Conversation]
-    ) -> Iterator[tuple[int, list[int]]]:
-        """(place, ids) of each text. What completions of one long prompt begin with alike is tokenized once."""
-        places, wanted, heads = [], [], []
-        present = [i for i, text in enumerate(texts) if text is not None]
-        for _, run in groupby(present, key=_Run(conversations)):
-            run = list(run)
-            own = [texts[i] for i in run]
-            cut = self.special.cut_at(own) if len(run) > 1 and min(map(len, own)) > LONG_PROMPT else 0
-            cut = cut if cut > LONG_PROMPT // 2 and self._splits_exactly(own[0], cut) else 0
-            heads += [(own[0][:cut], len(run))] if cut else [("", len(run))]
-            places += run
-            wanted += [text[cut:] for text in own]
-        tails = iter(self._tokens(wanted))
-        known = dict(zip(long := [head for head, _ in heads if head], self._tokens(long), strict=True))
-        place = iter(places)
-        for head, count in heads:
-            for _ in range(count):
-                yield next(place), [*known.get(head, ()), *next(tails)]
+    def _shared_head(self, texts: list[str]) -> str:
+        """What several long texts begin with and can be tokenized once for all; nothing where that would not pay."""
+        cut = self.special.cut_at(texts) if len(texts) > 1 and min(map(len, texts)) > LONG_PROMPT else 0
+        return texts[0][:cut] if cut > LONG_PROMPT // 2 and self._splits_exactly(texts[0], cut) else ""
 
     def _splits_exactly(self, text: str, cut: int) -> bool:
         """Whether this tokenizer gives the two parts of a text the ids that they have in the whole: asked of a short one."""
@@ -171,16 +162,3 @@ class Renderer(BaseRenderer):
         if self._last_prompt[0] != (prompt, tools):  # of several completions of one prompt, once
             self._last_prompt = ((prompt, tools), self.prompt_ids(prompt, tools, where=origin))
         return shared_length(ids, self._last_prompt[1])
-
-
-class _Run:
-    """A key for `groupby`: the same for conversations one after the other that share prompt and tools."""
-
-    def __init__(self, conversations: Sequence[Conversation]):
-        self.conversations, self.last, self.number = conversations, None, 0
-
-    def __call__(self, place: int) -> int:
-        prompt, _, tools, _ = self.conversations[place]
-        if self.last is None or self.last[0] != prompt or self.last[1] != tools:
-            self.last, self.number = (prompt, tools), self.number + 1
-        return self.number

@@ -90,11 +90,12 @@ class Scorer:
         reward model of this kind or renders text otherwise than it did in training, UsageError for an `overlong` of the
         other kind.
         """
-        if overlong not in (None, *cls.kind.overlong):
+        policies = cls.kind.renders.policies
+        if overlong not in (None, *policies):
             other = next(kind for kind in KINDS.values() if kind is not cls.kind)
             raise UsageError(
                 f"--overlong {overlong} is for {other.name} reward models",
-                hint=f"choose {', '.join(cls.kind.overlong)}",
+                hint=f"choose {', '.join(policies)}",
             )
         loaded = checkpoints.load(path, dtype=dtype, device=device, kind=cls.kind)
         trained = (loaded.card or {"rendering": own}).get("rendering", {})
