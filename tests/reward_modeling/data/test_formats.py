@@ -464,8 +464,11 @@ def test_labelled_steps_in_every_writing(read, name):
 
 @pytest.mark.parametrize(("neutral", "label"), [("good", 1.0), ("bad", 0.0), ("ignore", None)])
 def test_a_neutral_rating_is_what_one_says_it_is(read, neutral, label):
-    (solution,) = read(PRM800K, neutral=neutral).rows
+    solution, *alternatives = read(PRM800K, neutral=neutral).rows
     assert solution.steps == ["a", "c", "e", "g"] and solution.labels == [1.0, label, 1.0, 0.0]
+    rated = {"".join(one.steps): one.labels for one in alternatives}
+    expected = {"b": [0.0], "acd": [None, None, label], "acef": [None, None, None, 1.0]}
+    assert rated == {steps: labels for steps, labels in expected.items() if labels[-1] is not None}
     (rated,) = read({"prompt": Q, "completions": list("abc"), "ratings": [1, 0, -1]}, neutral=neutral).rows
     assert rated.labels == [1.0, label, 0.0]
 

@@ -15,7 +15,7 @@ from typing import Any
 from ..console import DataError, finite
 from .cells import RowError, clean, decoded, loads, short, wrong_type
 from .conversations import messages_of, starts_with
-from .entries import Format, Row
+from .entries import Format, Row, SetAsideError
 from .files import Table
 from .formats import ANSWERS, INPUT_LIKE, LABEL_NAMES, LABELED, NAMES, PROMPTS, Tiers, fits, lacks, named, recognize
 from .formats_steps import NEUTRAL, NeutralError
@@ -61,15 +61,20 @@ def records_of(table: Table, reading: Reading, format: str | None) -> Records:
     winners = _say_winners(table.name, chosen, numbered, picked, reading)
     for values, _ in picked:
         values["neutral"] = reading.neutral
-    records: list[Record | None] = []
+    made: list[tuple[tuple[int, Row], Record | None]] = []
+    aside: Counter[str] = Counter()
     for (number, row), (values, _) in zip(numbered, picked, strict=True):
         try:
-            records.append(_record(chosen, row, values, used, labels, Origin(table.name, number)))
+            found = _records(chosen, row, values, used, labels, Origin(table.name, number))
+            made += [((number, row), record) for record in (found if reading.labels else found[:1])]
+        except SetAsideError as reason:
+            aside[str(reason)] += 1
         except NeutralError:
             raise _say_neutral(chosen, [values for values, _ in picked], f"{table.name}:{number}") from None
         except RowError as error:
-            records.append(None)
+            made.append(((number, row), None))
             problems.append((number, f"{error}{_other_format(chosen, row)}"))
+    numbered, records = [one for one, _ in made], [record for _, record in made]
     unused = [name for name in dict.fromkeys(name for _, row in numbered for name in row) if name not in used]
     _refuse_lost_input(table.name, chosen, [name for name in unused if name.lower() in INPUT_LIKE], numbered, records)
     problems.sort()
@@ -83,7 +88,7 @@ def records_of(table: Table, reading: Reading, format: str | None) -> Records:
             undecided.append(Undecided(len(rows) + len(undecided), record, reason))
         elif record:
             rows.append(_of_two(record) if "winner" in chosen.needs and reading.labels else record)
-    reasons = Counter(one.reason for one in undecided)
+    reasons = aside + Counter(one.reason for one in undecided)
     return Records(
         rows=rows,
         formats={table.name: chosen.name},
@@ -145,18 +150,22 @@ def _format_of(
         raise
 
 
-def _record(
+def _records(
     chosen: Format, row: Row, picked: Row, used: Iterable[str], labels: Iterable[str], origin: Origin
-) -> Record:
+) -> list[Record]:
+    """What a row says: one record, of some formats several."""
     missing = lacks(chosen, row, picked)
     if missing:
         there = any(name in row for name in missing.split("|"))
         raise RowError(f"column `{missing.replace('|', '` or `')}` is {'null' if there else 'missing'}")
-    record = chosen.convert(picked)
+    found = chosen.convert(picked)
     metadata = finite(unwrapped({name: value for name, value in row.items() if name not in used}))
     given = finite({name: row[name] for name in labels if name in row})
-    tools = {} if isinstance(record, Solution) else {"tools": _tools(picked.get("tools"))}
-    return replace(record, origin=origin, metadata=metadata, given=given, id=finite(picked.get("id")), **tools)
+    shared = {"origin": origin, "metadata": metadata, "given": given, "id": finite(picked.get("id"))}
+    found = found if isinstance(found, list) else [found]
+    if not all(isinstance(record, Solution) for record in found):
+        shared["tools"] = _tools(picked.get("tools"))
+    return [replace(record, **shared) for record in found]
 
 
 def _tools(value: Any) -> list[dict] | None:
@@ -224,9 +233,11 @@ def _say_neutral(chosen: Format, rows: list[Row], where: str) -> DataError:
     for neutral in NEUTRAL:
         labels = []
         for row in rows:
-            with contextlib.suppress(RowError, KeyError):  # a KeyError: a column is missing, another error will say so
-                labels += chosen.convert(row | {"neutral": neutral}).labels
-        counts[neutral] = (labels.count(1.0), labels.count(0.0), len(labels))
+            # A KeyError: a column is missing, another error will say so.
+            with contextlib.suppress(RowError, SetAsideError, KeyError):
+                found = chosen.convert(row | {"neutral": neutral})
+                labels += [label for one in (found if isinstance(found, list) else [found]) for label in one.labels]
+        counts[neutral] = (labels.count(1.0), labels.count(0.0), len(labels) - labels.count(None))
     (right, _, steps), (right_without, wrong_without, _) = counts["good"], counts["ignore"]
     wrong = counts["bad"][1]
     return DataError(

@@ -1,6 +1,6 @@
 """What a format is: the columns it reads, how its rows are told from others, and its converter.
 
-Each table of formats (formats_pairs.py, formats_rankings.py, formats_steps.py, formats_unlabeled.py) holds one entry beside
+Each table of formats (formats_pairs.py, formats_rankings.py, formats_steps.py, ...) holds one entry beside
 each converter. A converter gets the row's non-null columns under the names of its format and raises RowError for what it
 cannot read; `reading` adds id, tools, metadata and origin.
 """
@@ -28,6 +28,10 @@ USER: list[Message] = [{"role": "user", "content": "2+2?"}]
 GOOD, BAD = [{"role": "assistant", "content": "4"}], [{"role": "assistant", "content": "5"}]
 
 
+class SetAsideError(Exception):
+    """Why a row that can be read is left out and counted; the text names its kind."""
+
+
 @dataclass(frozen=True)
 class Format:
     """One way of writing rows down. In `needs` and `optional`, `a|b` stands for either name."""
@@ -39,7 +43,8 @@ class Format:
     example: Row
     matches: Callable[[Row], bool]
     """Tells its rows from others with the same columns."""
-    convert: Callable[[Row], Record]
+    convert: Callable[[Row], Record | list[Record]]
+    """One row may make several records. Raises RowError and SetAsideError."""
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """The one table of data formats, FORMATS, and which of them rows are.
 
-A new format is a new entry beside its converter in formats_pairs.py, formats_rankings.py, formats_steps.py or
-formats_unlabeled.py. `recognize` finds out which format rows have.
+A new format is a new entry beside its converter in formats_pairs.py, formats_rankings.py, formats_steps.py,
+formats_published_steps.py or formats_unlabeled.py. `recognize` finds out which format rows have.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ import difflib
 from ..console import DataError, UsageError
 from .entries import Format, Row
 from .formats_pairs import PAIRS
+from .formats_published_steps import PUBLISHED_STEPS
 from .formats_rankings import RANKINGS
 from .formats_steps import STEPS
 from .formats_unlabeled import OPEN, UNLABELED
 
-LABELED = PAIRS | RANKINGS | STEPS
+LABELED = PAIRS | RANKINGS | STEPS | PUBLISHED_STEPS
 FORMATS: dict[str, Format] = LABELED | UNLABELED | OPEN
 """In order: of two formats that fit a file equally well the earlier one is taken."""
 

@@ -24,7 +24,7 @@ SLICE = 4096
 """Rows of a stream that are in memory together."""
 
 VERBATIM = ("explicit", "axolotl", "question", "pairwise", "pair", "ranking", "ranks", "completions", "completion")
-VERBATIM += ("stepwise", "ratings", "processbench", "steps", "prompt")
+VERBATIM += ("stepwise", "ratings", "processbench", "prmbench", "steps", "prompt")
 """Formats whose texts reach the model as they stand in the file."""
 
 

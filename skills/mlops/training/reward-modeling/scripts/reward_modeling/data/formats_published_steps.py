@@ -1,0 +1,275 @@
+"""Formats of step data as data sets publish it: PRM800K, Math-Shepherd and its relatives, ProcessBench, PRMBench, Mr-Ben."""
+
+from __future__ import annotations
+
+import re
+from functools import partial
+from typing import Any
+
+from .cells import RowError, decoded, short, wrong_type
+from .conversations import messages_of, prompt_of, with_system
+from .entries import Format, Row, SetAsideError, are_lists, are_texts, entry, one_each
+from .formats_steps import rated, steps_of
+from .records import Solution
+
+PUBLISHED_STEPS: dict[str, Format] = {}
+published = partial(entry, PUBLISHED_STEPS)
+
+STEP_TAG = "ки"
+"""What stands at the end of a step in Math-Shepherd, where the label's text has + or -."""
+FIRST_STEP = "Step 1:"
+MARKS = {"+": 1.0, "-": 0.0}
+
+
+@published(
+    "rows of PRM800K as published: the solution that its labeler followed, then each rated alternative of a step after the "
+    "steps before it, which have no label there; what a rating of 0 means is said with --neutral",
+    ("question", "label"),
+    {
+        "question": {"problem": "2+2+2?"},
+        "label": {"steps": [{"completions": [{"text": "2+2=4", "rating": 1}], "chosen_completion": 0}]},
+    },
+    lambda row: isinstance(row["question"], dict) and isinstance(row["label"], dict) and "steps" in row["label"],
+    optional=("is_quality_control_question", "is_initial_screening_question"),
+)
+def prm800k(row: Row) -> list[Solution]:
+    """Every rating is the label of one step of one solution. Raises SetAsideError for rows that checked the labelers."""
+    for kind in ("quality_control", "initial_screening"):
+        if row.get(f"is_{kind}_question"):
+            raise SetAsideError(kind.replace("_", " "))
+    steps, labels, others = [], [], []
+    try:
+        prompt = prompt_of({"prompt": row["question"]["problem"]})
+        for place, step in enumerate(row["label"]["steps"], 1):
+            followed = _followed(step, place)
+            if followed is None:
+                break
+            text, rating, last, index = followed
+            for other in (one for at, one in enumerate(step["completions"] or []) if at != index):
+                label = rated(other["rating"], place, row.get("neutral"))
+                if label is not None:
+                    others.append(([*steps, other["text"]], [None] * len(steps) + [label]))
+            steps.append(text)
+            labels.append(rated(rating, place, row.get("neutral")))
+            if last:
+                break
+    except (KeyError, TypeError, IndexError, AttributeError) as error:
+        raise RowError(f"the row is not as in PRM800K: {type(error).__name__} at {error}") from None
+    whole = [(steps, labels), *others]
+    return [Solution(prompt, steps_of(texts, "label.steps"), given) for texts, given in whole]
+
+
+def _followed(step: Row, place: int) -> tuple[Any, Any, bool, int | None] | None:
+    """(text, rating, whether the solution ends with it, its place) of the completion that the labeler followed: the chosen
+    one, or the one written by hand, which is right. Where there is neither, the solution ends with the one rated worst.
+    """
+    given, chosen, by_hand = step["completions"] or [], step.get("chosen_completion"), step.get("human_completion")
+    if chosen is None and by_hand:
+        return by_hand["text"] if isinstance(by_hand, dict) else by_hand, 1, False, None
+    if chosen is None and not given:
+        return None
+    if chosen is not None and (type(chosen) is not int or not 0 <= chosen < len(given)):
+        raise RowError(
+            f"`chosen_completion` of step {place} is {short(chosen)}: expected the place of one of "
+            f"{len(given)} completions, counted from 0, or null"
+        )
+    last = chosen is None
+    if last:
+        chosen = min(range(len(given)), key=lambda at: 2 if given[at]["rating"] is None else given[at]["rating"])
+    return given[chosen]["text"], given[chosen]["rating"], last, chosen
+
+
+def _solution(steps: list[str], column: str, labels: list[float]) -> Solution:
+    """A solution whose first step still holds the problem before FIRST_STEP."""
+    prompt, found, first = steps[0].partition(FIRST_STEP) if steps else ("", "", "")
+    if not found:
+        raise RowError(f"`{column}` has no {FIRST_STEP!r}, where the answer would begin")
+    if not prompt.strip():
+        raise RowError(f"`{column}` has no problem before {FIRST_STEP!r}")
+    return Solution(prompt_of({"prompt": prompt.strip()}), steps_of([found + first, *steps[1:]], column), labels)
+
+
+def _is_list(value: Any) -> bool:
+    """A list, or that list written as text."""
+    return isinstance(value, list) or (isinstance(value, str) and value.lstrip().startswith("["))
+
+
+@published(
+    "a problem and steps in one text, a tag after each, and a list with +, -, true, false or a probability for each step "
+    "(OpenRLHF, ER-PRM)",
+    ("input|text", "value|labels|label"),
+    {"input": "2+2+2? Step 1: 2+2=4 ки\nStep 2: 4+2=7 ки", "value": ["+", "-"]},
+    lambda row: are_texts("input")(row) and STEP_TAG in row["input"] and _is_list(row["value"]),
+    optional=(),
+)
+def tagged_steps(row: Row) -> Solution:
+    if not isinstance(row["input"], str):
+        raise wrong_type("input", row["input"], "text")
+    *steps, rest = row["input"].split(STEP_TAG)
+    if rest.strip():
+        raise RowError(f"`input` does not end with the step tag {STEP_TAG}")
+    value = one_each(
+        decoded(row["value"], "labels"), "value", "a list with an entry for each step", len(steps), "steps"
+    )
+    labels = [_mark(label, place) for place, label in enumerate(value, 1)]
+    return _solution([step.strip() for step in steps], "input", labels)
+
+
+def _mark(label: Any, place: int) -> float:
+    found = MARKS.get(label, label) if isinstance(label, str) else label
+    if not isinstance(found, (bool, int, float)) or not 0 <= found <= 1:
+        raise RowError(f"the value of step {place} is {short(label)}: expected +, -, true, false or a probability")
+    return float(found)
+
+
+def _is_marked(value: Any) -> bool:
+    """Whether every second turn is + or -, nothing else."""
+    try:
+        turns = messages_of(value, "")
+    except RowError:
+        return False
+    turns = turns[1:] if turns and turns[0]["role"] == "system" else turns
+    return len(turns) > 1 and all(turn["content"].strip() in MARKS for turn in turns[1::2])
+
+
+@published(
+    "a conversation in which the user says step after step, the first after the problem, and + or - answers each (RLHFlow)",
+    ("conversations|messages",),
+    {
+        "conversations": [
+            {"role": "user", "content": "2+2+2? Step 1: 2+2=4"},
+            {"role": "assistant", "content": "+"},
+            {"role": "user", "content": "Step 2: 4+2=7"},
+            {"role": "assistant", "content": "-"},
+        ]
+    },
+    lambda row: _is_marked(row["conversations"]),
+    optional=(),
+)
+def marked_turns(row: Row) -> Solution:
+    turns = messages_of(row["conversations"], "conversations")
+    system = turns.pop(0)["content"] if turns and turns[0]["role"] == "system" else None
+    for place, turn in enumerate(turns):
+        wanted = ("user", "assistant")[place % 2]
+        if turn["role"] != wanted or (place % 2 and turn["content"].strip() not in MARKS):
+            raise RowError(f"turn {place + 1} of `conversations` is not " + ("+ or -" if place % 2 else "a step"))
+    if len(turns) % 2:
+        raise RowError("the last step of `conversations` has no + or -")
+    labels = [MARKS[turn["content"].strip()] for turn in turns[1::2]]
+    found = _solution([turn["content"].strip() for turn in turns[::2]], "conversations", labels)
+    return found if system is None else Solution(with_system(found.prompt, system), found.steps, labels)
+
+
+@published(
+    "Math-Shepherd: a problem and steps in one text, a tag after each, and that text with + or - for each tag",
+    ("input", "label"),
+    {"input": "2+2+2? Step 1: 2+2=4 ки\nStep 2: 4+2=7 ки", "label": "2+2+2? Step 1: 2+2=4 +\nStep 2: 4+2=7 -"},
+    lambda row: are_texts("input", "label")(row) and STEP_TAG in row["input"],
+    optional=(),
+)
+def math_shepherd(row: Row) -> Solution:
+    """The steps between the tags; the label is the same text with + or - in the place of each tag."""
+    for name in ("input", "label"):
+        if not isinstance(row[name], str):
+            raise wrong_type(name, row[name], "text")
+    parts, end, steps, labels = row["input"].split(STEP_TAG), 0, [], []
+    if parts[-1].strip():
+        raise RowError(f"`input` does not end with the step tag {STEP_TAG}")
+    for place, part in enumerate(parts[:-1], 1):
+        end += len(part)
+        mark = row["label"][end : end + 1]
+        if row["label"][end - len(part) : end] != part or mark not in ("+", "-"):
+            raise RowError(f"`label` does not repeat step {place} of `input` with + or - behind it")
+        end += 1
+        steps.append(part.strip())
+        labels.append(float(mark == "+"))
+    return _solution(steps, "input", labels)
+
+
+@published(
+    "a problem, steps, and the place of the first error, counted from 0, or -1 (ProcessBench)",
+    ("problem|prompt", "steps", "label"),
+    {"problem": "2+2+2?", "steps": ["2+2=4", "4+2=7"], "label": 1},
+    are_lists("steps"),
+)
+def processbench(row: Row) -> Solution:
+    """What follows an error is not judged."""
+    steps, error = steps_of(row["steps"], "steps"), row["label"]
+    if isinstance(error, str) and re.fullmatch(r"\s*-?\d{1,9}\s*", error):  # as CSV holds it
+        error = int(error)
+    if isinstance(error, bool) or not isinstance(error, int) or not -1 <= error < len(steps):
+        raise RowError(
+            f"`label` is {short(error)}: expected the place of the first error among {len(steps)} steps, or -1"
+        )
+    judged = [1.0] * len(steps) if error < 0 else [1.0] * error + [0.0]
+    return Solution(prompt_of(row, "problem"), steps, judged + [None] * (len(steps) - len(judged)))
+
+
+@published(
+    "a question, the steps of a solution into which errors were put, and the places of these steps, counted from 1 (PRMBench)",
+    ("modified_question|question", "modified_process", "error_steps"),
+    {"modified_question": "2+2+2?", "modified_process": ["2+2=4", "4+2=7"], "error_steps": [2]},
+    lambda row: _is_list(row["modified_process"]) and _is_list(row["error_steps"]),
+    optional=("question",),
+)
+def prmbench(row: Row) -> Solution:
+    """Places after the last step, which a hundred published rows have, are ignored, as the benchmark does."""
+    steps, wrong = steps_of(decoded(row["modified_process"], "steps"), "modified_process"), row["error_steps"]
+    wrong = decoded(wrong, "labels")
+    if not isinstance(wrong, list) or not all(type(place) is int and place > 0 for place in wrong):
+        raise wrong_type("error_steps", wrong, "a list of places, counted from 1")
+    labels = [float(place not in wrong) for place in range(1, len(steps) + 1)]
+    return Solution(prompt_of(row, "modified_question"), steps, labels)
+
+
+@published(
+    "a question with options, a model's steps and the number of the first wrong one, or N/A (Mr-Ben)",
+    ("Question", "Model_Solution_Steps", "Model_Solution_First_Error_Step", "Model_Solution_Correctness"),
+    {
+        "Question": "2+2+2?",
+        "Options": "A: 6\nB: 7",
+        "Model_Solution_Steps": ["Step 1: 2+2=4", "Step 2: 4+2=7"],
+        "Model_Solution_Correctness": "incorrect",
+        "Model_Solution_First_Error_Step": "2",
+    },
+    lambda row: _is_list(row["Model_Solution_Steps"]),
+    optional=("Options",),
+)
+def mr_ben(row: Row) -> Solution:
+    """Lines without a number of their own belong to the step before them. What follows an error is not judged."""
+    lines = steps_of(decoded(row["Model_Solution_Steps"], "steps"), "Model_Solution_Steps")
+    numbers = [int(found[1]) if (found := re.match(r"\s*Step\s*(\d+)\s*[:.]", line)) else None for line in lines]
+    steps: list[str] = []
+    for line, number in zip(lines, numbers, strict=True):
+        if number is None and numbers[0] is not None:
+            steps[-1] += "\n" + line
+        else:
+            steps.append(line)
+    if numbers[0] is None:
+        steps, numbers = lines, list(range(1, len(lines) + 1))
+    numbers = [number for number in numbers if number is not None]
+    if numbers != list(range(1, len(steps) + 1)):
+        raise RowError("the steps are not numbered 1, 2, 3, ...: the number of the first error cannot be placed")
+    prompt = prompt_of(row, "Question")
+    if isinstance(row.get("Options"), str) and row["Options"].strip():
+        prompt = prompt_of({"prompt": f"{row['Question']}\n\n{row['Options'].strip()}"})
+    return Solution(prompt, steps, _until_error(row, len(steps)))
+
+
+def _until_error(row: Row, count: int) -> list[float | None]:
+    said, error = (
+        str(row["Model_Solution_Correctness"]).strip().lower(),
+        str(row["Model_Solution_First_Error_Step"]).strip(),
+    )
+    if said not in ("correct", "incorrect"):
+        raise RowError(f"`Model_Solution_Correctness` is {short(said)}, not correct or incorrect")
+    if said == "correct":
+        if error not in ("N/A", "NA", ""):
+            raise RowError(f"a correct solution has a first error step ({short(error)})")
+        return [1.0] * count
+    if not re.fullmatch(r"[1-9]\d{0,5}", error) or int(error) > count:
+        raise RowError(
+            f"`Model_Solution_First_Error_Step` is {short(error)}: expected the number of one of {count} steps"
+        )
+    right = int(error) - 1
+    return [1.0] * right + [0.0] + [None] * (count - right - 1)
