@@ -129,20 +129,9 @@ def run_identity(
 ) -> dict[str, Any]:
     """What must be the same for a resumed run to end where the undisturbed one would have. loss: settings of the loss."""
     names = (
-        "seed",
-        "learning_rate",
-        "per_device_train_batch_size",
-        "gradient_accumulation_steps",
-        "num_train_epochs",
-        "max_steps",
-        "lr_scheduler_type",
-        "warmup_steps",
-        "weight_decay",
-        "max_grad_norm",
-        "optim",
-        "bf16",
-        "fp16",
-        "world_size",
+        *("seed", "learning_rate", "per_device_train_batch_size", "gradient_accumulation_steps", "num_train_epochs"),
+        *("max_steps", "lr_scheduler_type", "warmup_steps", "weight_decay", "max_grad_norm", "optim"),
+        *("bf16", "fp16", "world_size"),
     )
     settings = {name: str(getattr(arguments, name)) for name in names} | {name: str(loss[name]) for name in loss}
     settings["lora"] = str(peft_config and _lora_summary(peft_config))
