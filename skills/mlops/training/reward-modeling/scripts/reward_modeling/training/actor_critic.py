@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -136,7 +136,13 @@ def _value_from(path: str, policy: Policy) -> tuple[torch.nn.Module, torch.nn.Mo
 
 def reference_of(policy: Policy) -> Callable[[], contextlib.AbstractContextManager[torch.nn.Module]]:
     """A function that opens the reference policy: a frozen copy, or a LoRA policy with its adapters switched off."""
+
+    @contextlib.contextmanager
+    def without_adapter() -> Iterator[torch.nn.Module]:
+        with policy.model.disable_adapter():
+            yield policy.model
+
     if hasattr(policy.model, "disable_adapter"):
-        return policy.reference
+        return without_adapter
     frozen = copy.deepcopy(policy.model).requires_grad_(False)
     return lambda: contextlib.nullcontext(frozen)

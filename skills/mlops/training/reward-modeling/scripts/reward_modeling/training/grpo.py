@@ -57,22 +57,14 @@ class _Ours:
         return loss
 
 
-class OurGRPOTrainer(_Ours, GRPOTrainer):
-    """TRL's GRPOTrainer with our rendering and checks."""
-
-
-class OurRLOOTrainer(_Ours, RLOOTrainer):
-    """TRL's RLOOTrainer with our rendering and checks."""
-
-
 ALGORITHMS: dict[str, Algorithm] = {
     "grpo": Algorithm(
-        OurGRPOTrainer,
+        GRPOTrainer,
         GRPOConfig,
         {"beta": 0.04},
         "TRL's default of no KL penalty is for verifiable rewards; a learned one is soon over-optimised (0.04: arXiv:2402.03300)",
     ),
-    "rloo": Algorithm(OurRLOOTrainer, RLOOConfig, {}, "TRL's defaults: its KL penalty of 0.05 is part of the reward"),
+    "rloo": Algorithm(RLOOTrainer, RLOOConfig, {}, "TRL's defaults: its KL penalty of 0.05 is part of the reward"),
 }
 LORA_LEARNING_RATE = 1e-5
 """Ten times the 1e-6 that both trainers start from."""
@@ -238,7 +230,7 @@ def make_trainer(
     policy.model.generation_config.eos_token_id = list(policy.end_tokens)
     if tokenizer.eos_token is None:  # TRL would put a null among the tokens that end an answer
         tokenizer.eos_token = tokenizer.convert_ids_to_tokens(policy.end_tokens[0])
-    kind = type("Trainer", (ALGORITHMS[algorithm].trainer,), {"policy": policy})
+    kind = type("Trainer", (_Ours, ALGORITHMS[algorithm].trainer), {"policy": policy})
     try:
         trainer = kind(
             model=policy.model,

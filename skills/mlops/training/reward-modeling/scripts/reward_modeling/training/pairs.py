@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Pairs:
-    """An outcome reward model, by the Bradley-Terry loss on comparisons (a `runs.Kind`)."""
+    """An outcome reward model, by the Bradley-Terry loss on comparisons, for `runs.train`."""
 
     group: ClassVar = "loss"
     center_rewards_coefficient: float = flag(
@@ -163,25 +163,23 @@ def _rendered(renderer: Renderer) -> int:
 def _render_groups(groups: list[list[Comparison]], renderer: Renderer, counts: dict[str, int], refused: list):
     """(row, pairs kept) for each group that has a pair left. Each distinct completion of a group is rendered once."""
     conversations, where_is = [], {}
-    for g, group in enumerate(groups):
-        for pair in group:
-            for completion in (pair.chosen, pair.rejected):
-                key = (g, json.dumps(completion, sort_keys=True, default=str))
-                if key not in where_is:
-                    where_is[key] = len(conversations)
-                    conversations.append((pair.prompt, completion, pair.tools, pair.origin))
+    every = (
+        (g, pair, side) for g, group in enumerate(groups) for pair in group for side in (pair.chosen, pair.rejected)
+    )
+    for g, pair, completion in every:
+        if (key := _key(g, completion)) not in where_is:
+            where_is[key] = len(conversations)
+            conversations.append((pair.prompt, completion, pair.tools, pair.origin))
     faults: list[tuple[int, DataError]] = []
     rendered = renderer.render_all(conversations, faults)
     lost = {place for place, _ in faults}
     refused += faults
     for g, group in enumerate(groups):
-        row: dict[str, list] = {"sequences": [], "chosen": [], "rejected": [], "margin": [], "weight": []}
-        places: dict[int, int] = {}
+        row: dict[str, list] = {"chosen": [], "rejected": [], "margin": [], "weight": []}
+        places: dict[int, int] = {}  # of a completion among all -> in this row
         kept = []
         for pair in group:
-            sides = [
-                where_is[(g, json.dumps(side, sort_keys=True, default=str))] for side in (pair.chosen, pair.rejected)
-            ]
+            sides = [where_is[_key(g, side)] for side in (pair.chosen, pair.rejected)]
             chosen, rejected = (rendered[side] for side in sides)
             if not lost.isdisjoint(sides):
                 counts["dropped_refused"] = counts.get("dropped_refused", 0) + 1
@@ -194,12 +192,13 @@ def _render_groups(groups: list[list[Comparison]], renderer: Renderer, counts: d
                 continue
             counts["truncated_sides"] += bool(chosen.cut) + bool(rejected.cut)
             for name, side in zip(("chosen", "rejected"), sides, strict=True):
-                if side not in places:
-                    places[side] = len(row["sequences"])
-                    row["sequences"].append(rendered[side].ids)
-                row[name].append(places[side])
+                row[name].append(places.setdefault(side, len(places)))
             row["margin"].append(pair.margin or 0.0)
             row["weight"].append(pair.weight)
             kept.append(pair)
         if kept:
-            yield row, kept
+            yield {"sequences": [rendered[side].ids for side in places], **row}, kept
+
+
+def _key(group: int, completion: list[dict]) -> tuple[int, str]:
+    return group, json.dumps(completion, sort_keys=True, default=str)

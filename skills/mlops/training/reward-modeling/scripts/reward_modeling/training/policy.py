@@ -6,8 +6,7 @@ prompts = [policy.prompt_ids([{"role": "user", "content": "What is 2 + 2?"}])]
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -125,12 +124,6 @@ class Policy:
         """An answer as one assistant message: without the end token and other special tokens, and without the gap."""
         text = self.tokenizer.decode(list(ids)[: -1 if self.finished(ids) else None], skip_special_tokens=True)
         return [{"role": "assistant", "content": text.removeprefix(self.gap) if self.gap else text}]
-
-    @contextlib.contextmanager
-    def reference(self) -> Iterator[PeftModel]:
-        """The model with its adapters switched off: a LoRA policy is its own reference, without a second copy."""
-        with self.model.disable_adapter():
-            yield self.model
 
 
 def _end_tokens(tokenizer: PreTrainedTokenizerBase, generation_config: GenerationConfig) -> list[int]:

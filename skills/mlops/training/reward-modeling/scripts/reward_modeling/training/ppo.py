@@ -338,26 +338,22 @@ class PPO:
 
     def _learn(self, update: int, rollout: Rollout) -> dict[str, float]:
         """The gradient steps of one update; returns their means over tokens for the log."""
-        advantages, returns = self.targets(rollout)
+        targets = self.targets(rollout)
         sums, first_ratio, tokens_seen = torch.zeros(6, device=self.accelerator.device), None, 0
         self.plain.train(self.plain.policy.is_activation_checkpointing)
         with self._timed("learning"):
             for epoch in range(self.settings.num_ppo_epochs):
                 for tokens, micro_batches in self._mini_batches(update, epoch, rollout.answers):
-                    ratio = 0.0
-                    for place, rows in enumerate(micro_batches):
-                        last = place == len(micro_batches) - 1
-                        with contextlib.nullcontext() if last else self.accelerator.no_sync(self.actor):
-                            found, off = self._backward(rollout, advantages, returns, rows, tokens)
-                        sums, ratio = sums + found, max(ratio, off)
+                    found = self._accumulate(rollout, targets, micro_batches, tokens)
+                    sums, tokens_seen = sum((one for one, _ in found), start=sums), tokens_seen + tokens
+                    ratio = max((off for _, off in found), default=0.0)
                     first_ratio = ratio if first_ratio is None else first_ratio
-                    tokens_seen += tokens
                     self._step()
         policy, value, clipped, value_clipped, approximate_kl, entropy = (
             self.accelerator.reduce(sums, "sum") / tokens_seen
         ).tolist()
-        before = returns - rollout.values
-        spread = returns[rollout.live].var().item()
+        returns = targets[1]
+        before, spread = returns - rollout.values, returns[rollout.live].var().item()
         return {
             "policy_loss": policy,
             "value_loss": value,
@@ -369,16 +365,26 @@ class PPO:
             "first_ratio_error": first_ratio,
         }
 
+    def _accumulate(
+        self, rollout: Rollout, targets: tuple[torch.Tensor, torch.Tensor], micro_batches: list[list[int]], tokens: int
+    ) -> list[tuple[torch.Tensor, float]]:
+        """Add the gradients of a mini-batch; processes share them at its end. What `_backward` returns, of each part."""
+        found = []
+        for rows in micro_batches:
+            last = rows is micro_batches[-1]
+            with contextlib.nullcontext() if last else self.accelerator.no_sync(self.actor):
+                found.append(self._backward(rollout, targets, rows, tokens))
+        return found
+
     def _backward(
-        self, rollout: Rollout, advantages: torch.Tensor, returns: torch.Tensor, rows: list[int], tokens: int
+        self, rollout: Rollout, targets: tuple[torch.Tensor, torch.Tensor], rows: list[int], tokens: int
     ) -> tuple[torch.Tensor, float]:
         """Add the gradient of one micro-batch. (sums over its tokens for the log, largest |ratio - 1|)."""
         settings, device = self.settings, self.accelerator.device
         ids, mask, width = self._batch(rollout.prompts, rollout.answers, rows)
         log_probs, entropy, values = self.actor(ids, mask, width)
         live, old, old_values, advantage, target = (
-            tensor[rows, :width].to(device)
-            for tensor in (rollout.live, rollout.log_probs, rollout.values, advantages, returns)
+            tensor[rows, :width].to(device) for tensor in (rollout.live, rollout.log_probs, rollout.values, *targets)
         )
         policy, clipped = policy_loss(log_probs, old, advantage, settings.cliprange)
         value, value_clipped = value_loss(values, old_values, target, settings.cliprange_value)

@@ -21,11 +21,10 @@ def begin(settings: PolicySettings, *inputs: str) -> tuple[Path, str | None]:
 
     inputs: paths that the run reads beside those in the settings.
     """
-    output_dir = settings.claim(*settings.inputs, *inputs)
-    resume = settings.resume_point()
+    begun = settings.begin(*settings.inputs, *inputs)
     for path in settings.reward_model_path:
         checkpoints.check_reward_model(path)
-    return output_dir, resume
+    return begun
 
 
 def load_policy(settings: PolicySettings, device: str) -> Policy:

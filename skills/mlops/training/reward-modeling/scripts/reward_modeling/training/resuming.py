@@ -63,10 +63,9 @@ def resume_point(resume: str | bool | None, output_dir: str | Path) -> str | Non
                 f"{output_dir} holds no complete checkpoint to resume from",
                 hint="start without --resume_from_checkpoint, and set --save_steps below the number of steps",
             )
-        if found is None:
-            for folder in checkpoints(output_dir)[-1:]:
-                if (folder / SEAL).exists():  # it was complete
-                    _refuse_damaged(folder)
+        newest = checkpoints(output_dir)[-1:]
+        if found is None and newest and (newest[0] / SEAL).exists():  # it was complete
+            _refuse_damaged(newest[0])
     elif is_complete_checkpoint(resume):
         found = resume
     else:

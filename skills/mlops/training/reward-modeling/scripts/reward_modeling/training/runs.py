@@ -1,72 +1,39 @@
-"""Train a reward model of any kind: read, audit, render, fit, evaluate, save. What a kind adds is a `Kind`."""
+"""Train a reward model of any kind: read, audit, render, fit, evaluate, save.
+
+What a kind adds are the methods of `pairs.Pairs` and `steps.Steps`, each called once here, in this order: config_class,
+own_fields (of the trainer's configuration, which nobody else sets), read, renderer, audited (by what the renderer lets an
+audit find), render, found (more keys of the result, and warnings), fit, evaluate. Only the last two import torch.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-from .. import checkpoints, kinds, losses
+from .. import checkpoints, losses
 from ..console import listed, log
 from ..lengths import longest_input
 from . import configuration
-from .data import Data, Rows
-from .settings import DataSettings, Settings
+from .settings import Settings
 
 if TYPE_CHECKING:
-    import torch
-    from transformers import PreTrainedTokenizerBase, TrainingArguments
+    from transformers import TrainingArguments
 
     from ..rendering import Renderer
+    from .pairs import Pairs
+    from .steps import Steps
 
 
-class Kind(Protocol):
-    """What a kind of reward model adds to `train`: `pairs.Pairs` and `steps.Steps`. Only `fit` and `evaluate` import torch.
-
-    model: what it is once saved. task_type: for peft. loss: its settings, for the model's card. own_fields: of the trainer's
-    configuration, which nobody else sets.
-    """
-
-    model: kinds.Kind
-    task_type: str
-    loss: dict[str, Any]
-
-    def config_class(self) -> type[TrainingArguments]: ...
-    def own_fields(self) -> dict[str, Any]: ...
-
-    def read(self, settings: DataSettings) -> Data:
-        """What to train and to evaluate on, as far as it can be known without the model."""
-
-    def audited(self, data: Data, renderer: Renderer, settings: DataSettings) -> Data:
-        """The data without what the renderer lets an audit find."""
-
-    def renderer(self, tokenizer: PreTrainedTokenizerBase, **common: Any) -> Renderer: ...
-    def render(self, records: list[Any], renderer: Renderer, drop_refused: bool, *, held_out: bool = False) -> Rows: ...
-
-    def found(self, rows: Rows, renderer: Renderer) -> dict[str, Any]:
-        """Log what was rendered, and warn of what was lost. More keys of the result."""
-
-    def fit(
-        self, model: torch.nn.Module, renderer: Renderer, rows: Rows, config: TrainingArguments, **run: Any
-    ) -> tuple[torch.nn.Module, dict[str, Any]]:
-        """`loop.fit`: (the model in memory, a summary of the run)."""
-
-    def evaluate(
-        self, model: torch.nn.Module, renderer: Renderer, held_out: list[Any], trained_on: list[Any]
-    ) -> tuple[Any, dict[str, Any]]:
-        """(the evaluation on held-out records or None, statistics of the rewards)."""
-
-
-def train(kind: Kind, settings: Settings, fields: Mapping[str, Any]) -> dict[str, Any] | None:
+def train(kind: Pairs | Steps, settings: Settings, fields: Mapping[str, Any]) -> dict[str, Any] | None:
     """One training run; the result that its script prints, or None in all processes but the first.
 
     fields: of the trainer's configuration, given by their own names. Errors are those of its parts: UsageError, DataError,
     ModelError and RunError.
     """
-    output_dir = settings.claim(*settings.inputs)
+    output_dir, resume = settings.begin(*settings.inputs)
     if fields:  # what the trainer refuses is refused before data is read
         _config(kind, settings, fields, 0, settings.has_evaluation)
     data = kind.read(settings)
-    resume = settings.resume_point()
     loaded, renderer = _model(kind, settings)
     data = kind.audited(data, renderer, settings)
     drop = settings.drop_refused
@@ -115,13 +82,13 @@ def train(kind: Kind, settings: Settings, fields: Mapping[str, Any]) -> dict[str
 
 
 def _config(
-    kind: Kind, settings: Settings, fields: Mapping[str, Any], parameters: int, has_eval: bool
+    kind: Pairs | Steps, settings: Settings, fields: Mapping[str, Any], parameters: int, has_eval: bool
 ) -> tuple[TrainingArguments, str]:
     own = kind.own_fields()
     return configuration.trainer_config(kind.config_class(), settings, fields, parameters, has_eval=has_eval, **own)
 
 
-def _model(kind: Kind, settings: Settings) -> tuple[checkpoints.Loaded, Renderer]:
+def _model(kind: Pairs | Steps, settings: Settings) -> tuple[checkpoints.Loaded, Renderer]:
     """The model to start from, and how its inputs are written."""
     path, template = settings.model_name_or_path, settings.chat_template_path
     loaded = checkpoints.load_for_training(path, chat_template_path=template, seed=settings.seed, kind=kind.model)

@@ -31,21 +31,13 @@ class OutputSettings:
     )
     dry_run: bool = flag(False, "read, audit and render the data, load the model, show the settings; train nothing")
 
-    def claim(self, *inputs: str) -> Path:
-        """The output folder, locked for this run (`output_folder.claim`). inputs: paths and hub ids that it reads."""
-        return claim(
-            self.output_dir,
-            overwrite=self.overwrite_output_dir,
-            resuming=bool(self.resume_from_checkpoint),
-            dry_run=self.dry_run,
-            inputs=inputs,
-        )
-
-    def resume_point(self) -> str | None:
-        """The checkpoint to continue from, or None (`resuming.resume_point`)."""
+    def begin(self, *inputs: str) -> tuple[Path, str | None]:
+        """(the output folder, locked for this run, the checkpoint to continue from). inputs: paths and hub ids that it reads."""
         from .resuming import resume_point
 
-        return resume_point(self.resume_from_checkpoint, self.output_dir)
+        resume = self.resume_from_checkpoint
+        more = {"overwrite": self.overwrite_output_dir, "dry_run": self.dry_run, "inputs": inputs}
+        return claim(self.output_dir, resuming=bool(resume), **more), resume_point(resume, self.output_dir)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,8 +6,9 @@ A decoder learns all steps of a solution from one row, an encoder from one row a
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..arguments import escaped, flag
@@ -15,7 +16,7 @@ from ..audit import audit_steps
 from ..console import DataError, listed, log
 from ..kinds import PROCESS
 from ..records import Solution, solutions
-from ..step_rendering import STEPS_OVERLONG, StepRenderer, default_separator, supervised_text
+from ..step_rendering import STEPS_OVERLONG, RenderedSolution, StepRenderer, default_separator, supervised_text
 from .data import Data, Rows, read, settle_refused
 from .settings import DataSettings
 
@@ -34,7 +35,7 @@ STATISTICS_SAMPLE = 256
 
 @dataclass(frozen=True, kw_only=True)
 class Steps:
-    """A process reward model, by the cross-entropy of labelled steps (a `runs.Kind`)."""
+    """A process reward model, by the cross-entropy of labelled steps, for `runs.train`."""
 
     group: ClassVar = "loss"
     class_weighting: str = flag(
@@ -167,21 +168,11 @@ def render_solutions(
         for number, (one, solution) in enumerate(zip(part, rendered, strict=True), start):
             counts["steps"] += len(one.steps)
             counts["steps_unlabelled"] += one.labels.count(None) + len(one.steps) - len(one.labels)
-            if solution is None:
-                continue
-            judgements = zip(solution.positions, one.labels, strict=False)
-            labels = {place: label for place, label in judgements if label is not None}
-            chosen = _drawn(sorted(labels), last_step_only, steps_per_solution, random.Random(f"{seed}:{number}"))
-            counts["labels_not_drawn"] += len(labels) - len(chosen)
-            if not chosen:
-                continue
-            for ids, positions in renderer.rows(solution):
-                positions = [place for place in positions if place in chosen]
-                if positions:
-                    rows.append(_row(ids, positions, [labels[place] for place in positions]))
-            kept.append(one)
-            counts["labels_used"] += len(chosen)
-            counts["correct_steps"] += sum(labels[place] >= 0.5 for place in chosen)
+            rng = random.Random(f"{seed}:{number}")
+            draw = partial(_drawn, last_only=last_step_only, limit=steps_per_solution, rng=rng)
+            own = _rows_of(one, solution, renderer, draw, counts)
+            kept += [one] if own else []
+            rows += own
     if refused:
         settle_refused(refused, len(solutions), f"{len(refused)} solutions", drop_refused)
         counts["dropped_refused"] = len(refused)
@@ -196,15 +187,35 @@ def render_solutions(
     return Rows(Dataset.from_list(rows), kept, counts, f"{counts['labels_used']} labelled steps")
 
 
+def _rows_of(
+    one: Solution,
+    rendered: RenderedSolution | None,
+    renderer: StepRenderer,
+    draw: Callable[[list[int]], set[int]],
+    counts: dict[str, int],
+) -> list[dict[str, list]]:
+    """The rows of a solution with the labels that are drawn of those that fit. What stands behind the last position of a row
+    is left out: a decoder learns nothing from it."""
+    if rendered is None:
+        return []
+    labelled = zip(rendered.positions, one.labels, strict=False)
+    labels = {place: label for place, label in labelled if label is not None}
+    chosen = draw(sorted(labels))
+    counts["labels_not_drawn"] += len(labels) - len(chosen)
+    counts["labels_used"] += len(chosen)
+    counts["correct_steps"] += sum(labels[place] >= 0.5 for place in chosen)
+    rows = ((ids, [place for place in positions if place in chosen]) for ids, positions in renderer.rows(rendered))
+    return [
+        {"input_ids": ids[: places[-1] + 1], "positions": places, "labels": [labels[place] for place in places]}
+        for ids, places in rows
+        if places
+    ]
+
+
 def _drawn(places: list[int], last_only: bool, limit: int | None, rng: random.Random) -> set[int]:
     if last_only:
         return set(places[-1:])
     return set(rng.sample(places, limit)) if limit and limit < len(places) else set(places)
-
-
-def _row(ids: list[int], positions: list[int], labels: list[float]) -> dict[str, list]:
-    """What is behind the last position is left out: a decoder learns nothing from it."""
-    return {"input_ids": ids[: positions[-1] + 1], "positions": positions, "labels": labels}
 
 
 def show_labels(rows: Rows, tokenizer: Any, n: int) -> list[list[dict[str, Any]]]:
