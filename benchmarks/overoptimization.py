@@ -137,15 +137,15 @@ def ppo_points(folder: Path, policy: Path, rewards: Any, model: Path, seed: int,
     from reward_modeling.ensemble import Rewards
     from reward_modeling.evaluation.overoptimization import Point
 
-    recorder, made_by = Recorder(rewards), Rewards.__dict__["from_arguments"]
+    recorder, made_by = Recorder(rewards), Rewards.__dict__["from_pretrained"]
     made = {"policy": policy, "reward_model": model, "prompts": folder / "prompts.jsonl"}
     settings = BENCHMARK.flags_of(kl_coef=kl_coef, total_episodes=UPDATES * 64, normalise_rewards=False)
     out = folder / f"{model.name}-ppo-{kl_coef}"
-    Rewards.from_arguments = staticmethod(lambda args, device=None: recorder)
+    Rewards.from_pretrained = staticmethod(lambda *given, **more: recorder)
     try:
         BENCHMARK.optimise(made, out, seed, settings)
     finally:
-        Rewards.from_arguments = made_by
+        Rewards.from_pretrained = made_by
     history = [json.loads(line) for line in (out / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     steps = [(entry["kl"], entry["reward"], gold) for entry, gold in zip(history, recorder.gold, strict=True)]
     windows = [steps[i : i + WINDOW] for i in range(1, len(steps), WINDOW)]

@@ -84,7 +84,8 @@ def trainers(words, solutions, folder: str, accumulation: int) -> dict:
 
     from reward_modeling.step_rendering import StepRenderer
     from reward_modeling.training import process
-    from reward_modeling.training.runs import without_dropout
+    from reward_modeling.training.loop import without_dropout
+    from reward_modeling.training.steps import render_solutions
 
     model = model_of(words)
     theirs = PRMTrainer(
@@ -104,7 +105,7 @@ def trainers(words, solutions, folder: str, accumulation: int) -> dict:
         model=without_dropout(model),
         args=arguments,
         data_collator=process.StepCollator(words.pad_token_id),
-        train_dataset=process.render_solutions(solutions, StepRenderer(words, max_length=None)).dataset,
+        train_dataset=render_solutions(solutions, StepRenderer(words, max_length=None)).dataset,
         processing_class=words,
     )
     return {"trl": theirs, "ours": ours}

@@ -78,8 +78,8 @@ def contenders(model: Any, gradient_checkpointing: bool) -> tuple[Contender, Con
     from transformers import PreTrainedTokenizerFast
     from trl import RewardConfig, RewardTrainer
 
+    from reward_modeling.precision import precision
     from reward_modeling.training.outcome import OutcomeTrainer, PaddedCollator
-    from reward_modeling.training.runs import precision
 
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=_no_tokenizer(), pad_token="[PAD]")
     config = RewardConfig(

@@ -131,17 +131,14 @@ def test_steps_of_rendered_text_are_read_after_the_text_as_it_is(toy_process_mod
 
 
 def test_prompts_of_a_policy_that_are_templated_already_are_told(tiny, tmp_path):
-    from types import SimpleNamespace
-
-    from reward_modeling.training.policy import read_prompts
+    from reward_modeling.training.prompts import read_prompts
 
     rows = [{"prompt": "hi"}, {"prompt": "<s>[INST] hi [/INST]"}, {"prompt": "Human: hi Assistant:"}]
     data = write_jsonl(tmp_path / "a.jsonl", rows)
-    args = SimpleNamespace(dataset_name=[str(data)], dataset_config=None, format=None, columns=None)
     with pytest.MonkeyPatch.context() as patch:
         said = []
         patch.setattr("reward_modeling.console.warn", said.append)
-        assert len(read_prompts(args, None)) == 3
+        assert len(read_prompts([str(data)])) == 3
     (sentence,) = said
     assert sentence.startswith("2 of 3 rows have a prompt that is templated already")
     assert "(a.jsonl:2, 3)" in sentence

@@ -13,10 +13,11 @@ from conftest import save_tiny, tiny_tokenizer, write_jsonl
 from reward_modeling import checkpoints
 from reward_modeling.data.reading import load
 from reward_modeling.data.records import comparisons
+from reward_modeling.precision import precision
 from reward_modeling.rendering import Renderer, prepare_tokenizer
 from reward_modeling.scoring import RewardModel
-from reward_modeling.training import outcome, runs
 from reward_modeling.training.outcome import PaddedCollator
+from reward_modeling.training.pairs import render_comparisons
 
 MESSAGES = [{"role": "user", "content": "hello world"}, {"role": "assistant", "content": "thank you"}]
 
@@ -26,7 +27,7 @@ def rendered_texts(tmp_path, row: dict, family: str = "qwen2") -> list[str]:
     tokenizer = tiny_tokenizer(family)
     prepare_tokenizer(tokenizer)
     pairs = comparisons(load([str(write_jsonl(tmp_path / "row.jsonl", [row]))]))
-    rows = outcome.render_comparisons(pairs, Renderer(tokenizer, max_length=None))
+    rows = render_comparisons(pairs, Renderer(tokenizer, max_length=None))
     return [tokenizer.decode(ids) for ids in rows.dataset[0]["sequences"]]
 
 
@@ -40,7 +41,7 @@ def test_01_precision_follows_the_hardware(tmp_path):
 
     with pytest.raises(ValueError, match="bf16"):
         RewardConfig(str(tmp_path))
-    config = RewardConfig(str(tmp_path), **runs.precision())
+    config = RewardConfig(str(tmp_path), **precision())
     assert not config.bf16 and not config.fp16
 
 
@@ -81,7 +82,7 @@ def test_06_over_length_pairs_are_counted():
         Comparison(MESSAGES[:1], [{"role": "assistant", "content": text}], [{"role": "assistant", "content": "no"}])
         for text in ("yes", "yes " * 50)
     ]
-    rows = outcome.render_comparisons(pairs, Renderer(tiny_tokenizer("qwen2"), max_length=40, overlong="drop"))
+    rows = render_comparisons(pairs, Renderer(tiny_tokenizer("qwen2"), max_length=40, overlong="drop"))
     assert rows.counts == {
         "pairs": 2,
         "dropped_over_length": 1,
@@ -135,7 +136,7 @@ def test_09_training_and_scoring_read_the_same_token(tiny):
     loaded = checkpoints.load_for_training(str(tiny("qwen2")))
     model = RewardModel(loaded.model.eval(), Renderer(loaded.tokenizer, max_length=None))
     pair = Comparison(MESSAGES[:1], MESSAGES[1:], [{"role": "assistant", "content": "no"}])
-    row = outcome.render_comparisons([pair], model.renderer).dataset[0]
+    row = render_comparisons([pair], model.renderer).dataset[0]
     batch = PaddedCollator(loaded.tokenizer.pad_token_id)([row])
     with torch.no_grad():
         trained = (

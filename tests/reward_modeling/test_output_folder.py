@@ -311,7 +311,7 @@ def test_a_library_call_deletes_no_checkpoints_of_others(out):
 
 
 def test_the_half_written_last_line_of_a_killed_run_is_no_obstacle(out):
-    from reward_modeling.training.runs import RunLog
+    from reward_modeling.training.run_log import RunLog
 
     log = fill(out, "log.jsonl", text='{"step": 1}\n{"step": 2, "kl": NaN}\n{"step": 3}\n{"ste') / "log.jsonl"
     resumed = RunLog(log)

@@ -8,8 +8,12 @@ import pytest
 import torch
 
 from architectures import GOOD, build
-from reward_modeling.training import runs
+from reward_modeling.precision import precision
+from reward_modeling.training import configuration
 from reward_modeling.training.outcome import OutcomeTrainer, PaddedCollator, packed_batches
+from reward_modeling.training.settings import LoraSettings
+
+LORA = LoraSettings(use_peft=True, lora_r=4, lora_alpha=8, lora_dropout=0.0)
 
 logging.getLogger("transformers").setLevel(logging.ERROR)
 
@@ -47,13 +51,13 @@ def trainers(model, folder, lora: bool):
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, pad_token="[PAD]")
     arguments = RewardConfig(
         str(folder), max_length=None, gradient_checkpointing=False, report_to=[], center_rewards_coefficient=0.01,
-        **runs.precision(),
+        **precision(),
     )  # fmt: skip
     given = {"args": arguments, "train_dataset": Dataset.from_list(batches(1)[0]), "processing_class": tokenizer}
     made = []
     for trainer, more in ((RewardTrainer, {}), (OutcomeTrainer, {"data_collator": PaddedCollator(0)})):
         torch.manual_seed(0)
-        peft = runs.lora_config("score", r=4, alpha=8, dropout=0.0, target_modules="all-linear") if lora else None
+        peft = configuration.lora_of(LORA, "SEQ_CLS", "score") if lora else None
         made.append(trainer(model=copy.deepcopy(model), peft_config=peft, **given, **more))
     return made
 

@@ -13,9 +13,14 @@ from conftest import DECODERS, ENCODERS, toy_pairs
 from reward_modeling import checkpoints
 from reward_modeling.console import DataError, RunError
 from reward_modeling.data.records import Comparison, Origin, split_by_prompt
+from reward_modeling.precision import precision
 from reward_modeling.rendering import Renderer
-from reward_modeling.training import outcome, resuming, runs
+from reward_modeling.training import configuration, outcome, resuming
 from reward_modeling.training.outcome import PaddedCollator, packed_batches
+from reward_modeling.training.pairs import render_comparisons
+from reward_modeling.training.settings import LoraSettings
+
+LORA = LoraSettings(use_peft=True, lora_r=4, lora_alpha=8, lora_dropout=0.0)
 
 logging.getLogger("transformers").setLevel(logging.ERROR)
 
@@ -60,7 +65,7 @@ def config(folder, **fields):
         "max_length": None,
         "center_rewards_coefficient": 0.01,
         "disable_tqdm": True,
-        **runs.precision(),
+        **precision(),
     }
     return RewardConfig(str(folder), **{**base, **fields})
 
@@ -78,7 +83,7 @@ def test_losses_metrics_and_weights_are_trls_on_plain_pairs(tiny, tmp_path, rend
     from datasets import Dataset
     from trl import RewardTrainer
 
-    rows = outcome.render_comparisons(toy_comparisons(), renderer)
+    rows = render_comparisons(toy_comparisons(), renderer)
     pairs = Dataset.from_list(
         [{"chosen_ids": r["sequences"][0], "rejected_ids": r["sequences"][1]} for r in rows.dataset]
     )
@@ -112,7 +117,7 @@ def test_losses_metrics_and_weights_are_trls_on_plain_pairs(tiny, tmp_path, rend
 
 def test_evaluation_metrics_are_means_over_pairs_and_ties_count_half(tmp_path, loaded, renderer):
     pairs = toy_comparisons(13)
-    rows = outcome.render_comparisons(pairs, renderer)
+    rows = render_comparisons(pairs, renderer)
     with torch.no_grad():
         loaded.model.score.weight.zero_()  # every pair ties
 
@@ -133,7 +138,7 @@ def test_evaluation_metrics_are_means_over_pairs_and_ties_count_half(tmp_path, l
 
 def test_a_ranking_is_one_row_in_which_each_completion_stands_once(renderer):
     pairs = ranking_pairs(["yes", "no", "maybe"], [3, 1, 2], Origin("f", 1))
-    rows = outcome.render_comparisons([*pairs, *toy_comparisons(1)], renderer)
+    rows = render_comparisons([*pairs, *toy_comparisons(1)], renderer)
     first, second = rows.dataset
     assert len(first["sequences"]) == 3 and len(first["chosen"]) == 3 and len(second["sequences"]) == 2
     shown = [renderer.tokenizer.decode(ids).split("assistant\n")[1].split("<")[0] for ids in first["sequences"]]
@@ -144,7 +149,7 @@ def test_a_ranking_is_one_row_in_which_each_completion_stands_once(renderer):
 
 def test_two_rankings_of_different_rows_stay_apart(renderer):
     pairs = [pair for row in (1, 2) for pair in ranking_pairs(["yes", "no", "maybe"], [3, 1, 2], Origin("f", row))]
-    assert len(outcome.render_comparisons(pairs, renderer).dataset) == 2
+    assert len(render_comparisons(pairs, renderer).dataset) == 2
 
 
 def test_collator_by_hand():
@@ -175,13 +180,13 @@ def test_what_cannot_teach_is_left_out_and_counted(loaded):
         Comparison([{"role": "user", "content": long}], answer("yes"), answer("no")),
     ]
     short = Renderer(loaded.tokenizer, max_length=24, overlong="truncate_prompt")
-    counts = outcome.render_comparisons(pairs, short).counts
+    counts = render_comparisons(pairs, short).counts
     assert counts["dropped_over_length"] == 1 and counts["truncated_sides"] == 2 and counts["pairs_used"] == 2
     left = Renderer(loaded.tokenizer, max_length=8, overlong="truncate_left")
     same_end = [Comparison(prompt, answer("yes " + long), answer("no " + long)), pairs[0]]
-    assert outcome.render_comparisons(same_end, left).counts["identical_after_truncation"] == 1
+    assert render_comparisons(same_end, left).counts["identical_after_truncation"] == 1
     with pytest.raises(DataError, match="no pair is left of 1: 1 are longer than 24"):
-        outcome.render_comparisons(pairs[1:2], short)
+        render_comparisons(pairs[1:2], short)
 
 
 @given(st.integers(0, 5), st.floats(0.1, 0.9))
@@ -208,7 +213,7 @@ def test_split_takes_about_the_share_asked_for():
     ],
 )
 def test_defaults_follow_the_size(parameters, lora, rate, batch, checkpointing):
-    chosen, reason = runs.default_arguments(int(parameters), lora)
+    chosen, reason = configuration.default_arguments(int(parameters), lora)
     assert chosen["learning_rate"] == pytest.approx(rate)
     assert (chosen["per_device_train_batch_size"], chosen["gradient_checkpointing"]) == (batch, checkpointing)
     assert ("LoRA" in reason) is lora
@@ -226,8 +231,8 @@ def test_lora_trains_and_saves_the_head(family, tiny, tmp_path):
     loaded = checkpoints.load_for_training(str(tiny(family)))
     renderer = Renderer(loaded.tokenizer, max_length=128, scored_at=checkpoints.scored_at(loaded.model))
     before = checkpoints.head_projection(loaded.model).weight.detach().clone()
-    rows = outcome.render_comparisons(toy_comparisons(), renderer)
-    lora = runs.lora_config(checkpoints.head_name(loaded.model), r=4, alpha=8, dropout=0.0, target_modules="all-linear")
+    rows = render_comparisons(toy_comparisons(), renderer)
+    lora = configuration.lora_of(LORA, "SEQ_CLS", checkpoints.head_name(loaded.model))
     model, _ = outcome.fit(
         loaded.model, renderer, rows, config(tmp_path, remove_unused_columns=False), head="new", peft_config=lora
     )
@@ -243,8 +248,8 @@ def train_once(folder, tmp_path, pairs, *, packed, lora=False, **fields):
     """(losses, grad norms, parameters, what `packed_batches` yielded) of a short run on these pairs."""
     loaded = checkpoints.load_for_training(str(folder))
     renderer = Renderer(loaded.tokenizer, max_length=128)
-    rows = outcome.render_comparisons(pairs, renderer)
-    peft = runs.lora_config("score", r=4, alpha=8, dropout=0.0, target_modules="all-linear") if lora else None
+    rows = render_comparisons(pairs, renderer)
+    peft = configuration.lora_of(LORA, "SEQ_CLS", "score") if lora else None
     torch.manual_seed(0)
     trainer = outcome.OutcomeTrainer(
         model=loaded.model, args=config(tmp_path, remove_unused_columns=False, **fields), train_dataset=rows.dataset,
@@ -293,7 +298,7 @@ def test_packed_batches_train_as_padded_ones_do(family, options, tiny, tmp_path)
 
 
 def test_packed_batches_leave_the_trainer_as_it_was(loaded, renderer, tmp_path):
-    rows = outcome.render_comparisons(toy_comparisons(8), renderer)
+    rows = render_comparisons(toy_comparisons(8), renderer)
     trainer = outcome.OutcomeTrainer(
         model=loaded.model, args=config(tmp_path), train_dataset=rows.dataset, processing_class=loaded.tokenizer,
         data_collator=PaddedCollator(3),
@@ -312,7 +317,7 @@ def test_every_family_trains_saves_reloads_and_scores_alike_alone_and_in_a_batch
     loaded = checkpoints.load_for_training(str(tiny(family)))
     renderer = Renderer(loaded.tokenizer, max_length=128, scored_at=checkpoints.scored_at(loaded.model))
     pairs = toy_comparisons()
-    rows = outcome.render_comparisons(pairs, renderer)
+    rows = render_comparisons(pairs, renderer)
     before = checkpoints.golden_scores(loaded.model, renderer)
     model, _ = outcome.fit(loaded.model, renderer, rows, config(tmp_path, remove_unused_columns=False), head="new")
     assert checkpoints.golden_scores(model, renderer) != pytest.approx(before, abs=1e-3), "nothing was learned"

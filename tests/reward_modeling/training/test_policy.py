@@ -7,8 +7,11 @@ import torch
 
 from conftest import save_tiny
 from reward_modeling.console import ModelError, UsageError
+from reward_modeling.training import actor_critic, sampling
 from reward_modeling.training import policy as policies
-from reward_modeling.training.policy import Policy, sample
+from reward_modeling.training.loop import without_dropout
+from reward_modeling.training.policy import Policy
+from reward_modeling.training.sampling import sample
 
 ASKED = [{"role": "user", "content": "hello world"}]
 OTHERS = ["red", "one two three four five six", "What is the capital of France?"]
@@ -33,7 +36,7 @@ def test_a_prompt_ends_where_the_answer_begins_and_an_answer_comes_back_as_its_t
         policy.renderer.text([*ASKED, {"role": "assistant", "content": "blue green"}]), add_special_tokens=False
     )["input_ids"]
     assert whole[: len(head)] == head
-    answer = policies.up_to_end(whole[len(head) :], policy.end_tokens)
+    answer = sampling.up_to_end(whole[len(head) :], policy.end_tokens)
     assert policy.finished(answer) and not policy.finished(answer[:-1])
     assert policy.reply(answer) == policy.reply(answer[:-1]) == [{"role": "assistant", "content": "blue green"}]
 
@@ -85,8 +88,8 @@ def test_greedy_answers_are_those_of_repeated_argmax(policy, prompts):
 def test_tokens_are_drawn_with_the_probabilities_of_the_tempered_distribution():
     """4,000 draws of one step against softmax(logits / T); catches a temperature that multiplies."""
     logits = torch.tensor([2.0, 0.0, 1.0, -1.0, -torch.inf])
-    draws = torch.stack([policies.uniforms(1, number, 1) for number in range(4000)])
-    chosen = policies.Draw(draws, 2.0)(None, logits.expand(4000, -1)).argmax(-1)
+    draws = torch.stack([sampling.uniforms(1, number, 1) for number in range(4000)])
+    chosen = sampling.Draw(draws, 2.0)(None, logits.expand(4000, -1)).argmax(-1)
     share = torch.bincount(chosen, minlength=5) / 4000
     assert torch.allclose(share, torch.softmax(logits / 2.0, -1), atol=0.025)
     assert share[4] == 0
@@ -95,7 +98,7 @@ def test_tokens_are_drawn_with_the_probabilities_of_the_tempered_distribution():
 @pytest.mark.parametrize("u, token", [(0.0, 1), (0.25, 1), (0.5, 2), (0.999999, 2)])
 def test_the_ends_of_the_unit_interval_draw_tokens_that_have_a_chance(u, token):
     logits = torch.tensor([[-torch.inf, 0.0, 0.0, -torch.inf]])
-    assert policies.Draw(torch.tensor([[u]]), 1.0)(None, logits).argmax().item() == token
+    assert sampling.Draw(torch.tensor([[u]]), 1.0)(None, logits).argmax().item() == token
 
 
 def test_generation_settings_of_the_checkpoint_do_not_leak_into_sampling(tmp_path):
@@ -125,9 +128,9 @@ def alone(policy, prompt, answer, temperature):
 
 def test_probabilities_in_a_batch_are_those_of_each_answer_alone(policy, prompts):
     answers = [[10, 20, 30, 40], [50], [60, 70]]
-    actor = policies.actor_critic(policy, "shared", 0.7)
+    actor = actor_critic.actor_critic(policy, "shared", 0.7)
     with torch.no_grad():
-        ids, mask, width = policies.joined(prompts, answers, policy.tokenizer.pad_token_id)
+        ids, mask, width = actor_critic.joined(prompts, answers, policy.tokenizer.pad_token_id)
         log_probs, entropy, values = actor(ids, mask, width)
     assert log_probs.shape == entropy.shape == values.shape == (3, 4)
     for row, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
@@ -138,18 +141,18 @@ def test_probabilities_in_a_batch_are_those_of_each_answer_alone(policy, prompts
 
 def test_a_pad_token_inside_an_answer_is_read_like_any_other(policy, prompts):
     answer = [10, policy.tokenizer.pad_token_id, 30]
-    ids, mask, width = policies.joined(prompts[:2], [answer, [40]], policy.tokenizer.pad_token_id)
+    ids, mask, width = actor_critic.joined(prompts[:2], [answer, [40]], policy.tokenizer.pad_token_id)
     with torch.no_grad():
-        log_probs, _, _ = policies.actor_critic(policy, "shared", 1.0)(ids, mask, width)
+        log_probs, _, _ = actor_critic.actor_critic(policy, "shared", 1.0)(ids, mask, width)
     assert torch.allclose(log_probs[0], alone(policy, prompts[0], answer, 1.0)[0], atol=1e-4)
 
 
 def test_a_value_belongs_to_what_was_written_before_its_token(policy, prompts):
     """Changing answer token t changes the values from t + 1 on, not that of t."""
-    actor = policies.actor_critic(policy, "policy", 1.0)
+    actor = actor_critic.actor_critic(policy, "policy", 1.0)
     torch.nn.init.normal_(actor.head.weight)
     with torch.no_grad():
-        rows = [policies.joined(prompts[:1], [answer], 0) for answer in ([10, 20, 30], [10, 99, 30])]
+        rows = [actor_critic.joined(prompts[:1], [answer], 0) for answer in ([10, 20, 30], [10, 99, 30])]
         first, second = (actor(*row)[2][0] for row in rows)
     assert torch.equal(first[:2], second[:2]) and first[2] != second[2]
 
@@ -157,12 +160,12 @@ def test_a_value_belongs_to_what_was_written_before_its_token(policy, prompts):
 def test_value_models_start_at_nothing_or_at_the_reward_model(tiny, toy_model):
     policy = Policy.from_pretrained(str(tiny("qwen2")), device="cpu")
     prompt = policy.prompt_ids(ASKED)
-    row = policies.joined([prompt], [[10, 20]], 3)
+    row = actor_critic.joined([prompt], [[10, 20]], 3)
     for kind in ("policy", "shared"):
         with torch.no_grad():
-            assert not policies.actor_critic(policy, kind, 1.0)(*row)[2].any()
+            assert not actor_critic.actor_critic(policy, kind, 1.0)(*row)[2].any()
     with torch.no_grad():
-        value = policies.actor_critic(policy, str(toy_model[0]), 1.0)(*row)[2][0, 1]
+        value = actor_critic.actor_critic(policy, str(toy_model[0]), 1.0)(*row)[2][0, 1]
     from reward_modeling.scoring import RewardModel
 
     reward = RewardModel.from_pretrained(str(toy_model[0])).score_ids([[*prompt, 10]])[0]
@@ -176,17 +179,17 @@ def test_a_value_model_with_another_tokenizer_is_refused(tiny, tmp_path):
     policy = Policy.from_pretrained(str(tiny("qwen2")), device="cpu")
     other = save_tiny("llama", tmp_path / "other", head=1, edit=edit)
     with pytest.raises(UsageError, match="another tokenizer than the policy"):
-        policies.actor_critic(policy, str(other), 1.0)
+        actor_critic.actor_critic(policy, str(other), 1.0)
     encoder = save_tiny("bert", tmp_path / "encoder", head=1)
     with pytest.raises(UsageError, match="is an encoder"):
-        policies.actor_critic(policy, str(encoder), 1.0)
+        actor_critic.actor_critic(policy, str(encoder), 1.0)
 
 
 def test_dropout_is_switched_off(tmp_path):
     folder = save_tiny("qwen2", tmp_path / "m")
     policy = Policy.from_pretrained(str(folder), device="cpu")
     policy.model.model.layers[0].self_attn.attention_dropout = 0.5
-    policies.without_dropout(policy.model).train()
+    without_dropout(policy.model).train()
     ids = torch.tensor([[1, 2, 3]])
     assert torch.equal(policy.model(ids).logits, policy.model(ids).logits)
 
@@ -227,7 +230,7 @@ def test_a_policy_needs_a_template_and_an_end(tmp_path):
 def test_the_default_length_of_answers_follows_the_policys_context(context, given, expected, capsys):
     from types import SimpleNamespace
 
-    from reward_modeling.training.policy import new_tokens
+    from reward_modeling.training.prompts import new_tokens
 
     assert new_tokens(SimpleNamespace(context=context), given, 256, "--max_new_tokens") == expected
     said = f"--max_new_tokens {expected}: half of the {context} tokens that the policy reads (otherwise 256)"

@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 
 from reward_modeling.console import RunError
 from reward_modeling.training import ppo
-from reward_modeling.training.policy import Policy, Prompt, actor_critic
-from reward_modeling.training.runs import best_of_for, concerns
+from reward_modeling.training.actor_critic import actor_critic
+from reward_modeling.training.policy import Policy
+from reward_modeling.training.prompts import Prompt
+from reward_modeling.training.run_log import best_of_for, concerns
 
 T = torch.tensor
 

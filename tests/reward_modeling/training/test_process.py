@@ -11,9 +11,14 @@ from reward_modeling import checkpoints
 from reward_modeling.console import DataError, RunError
 from reward_modeling.data.records import Solution
 from reward_modeling.kinds import PROCESS
+from reward_modeling.precision import precision
 from reward_modeling.step_rendering import StepRenderer, default_separator
-from reward_modeling.training import process, runs
+from reward_modeling.training import configuration, process
 from reward_modeling.training.process import IGNORED, class_weights, step_loss
+from reward_modeling.training.settings import LoraSettings
+from reward_modeling.training.steps import render_solutions
+
+LORA = LoraSettings(use_peft=True, lora_r=4, lora_alpha=8, lora_dropout=0.0)
 
 PROMPT = [{"role": "user", "content": "hello world"}]
 LABELLED = [
@@ -63,7 +68,7 @@ def test_balanced_classes_weigh_alike():
 
 def test_labels_stand_at_the_last_separator_token_and_nothing_follows_the_last_one(tiny):
     _, renderer = made(tiny)
-    rows = process.render_solutions(LABELLED, renderer)
+    rows = render_solutions(LABELLED, renderer)
     for row, solution in zip(rows.dataset, LABELLED, strict=True):
         judged = [label for label in solution.labels if label is not None]
         assert row["labels"] == judged and row["positions"][-1] == len(row["input_ids"]) - 1
@@ -73,7 +78,7 @@ def test_labels_stand_at_the_last_separator_token_and_nothing_follows_the_last_o
 
 def test_an_encoder_learns_one_step_from_a_row_and_never_sees_the_next(tiny):
     _, renderer = made(tiny, "bert")
-    rows = process.render_solutions(LABELLED, renderer)
+    rows = render_solutions(LABELLED, renderer)
     assert len(rows.dataset) == 6
     text = renderer.tokenizer.decode(rows.dataset[0]["input_ids"])
     assert "one two" in text and "three" not in text
@@ -81,29 +86,29 @@ def test_an_encoder_learns_one_step_from_a_row_and_never_sees_the_next(tiny):
 
 def test_which_labels_are_used(tiny):
     _, renderer = made(tiny)
-    last = process.render_solutions(LABELLED, renderer, last_step_only=True)
+    last = render_solutions(LABELLED, renderer, last_step_only=True)
     assert [row["labels"] for row in last.dataset] == [[0.0], [1.0], [0.0]]
-    one = process.render_solutions(LABELLED, renderer, steps_per_solution=1)
+    one = render_solutions(LABELLED, renderer, steps_per_solution=1)
     assert one.counts["labels_used"] == 3 and one.counts["labels_not_drawn"] == 3
-    again = process.render_solutions(LABELLED, renderer, steps_per_solution=1)
+    again = render_solutions(LABELLED, renderer, steps_per_solution=1)
     assert list(again.dataset) == list(one.dataset)
 
 
 def test_steps_that_do_not_fit_are_counted(tiny):
     _, renderer = made(tiny)
     long = Solution(PROMPT, ["one two three"] * 60, [1.0] * 59 + [0.0])
-    rows = process.render_solutions([long], renderer)
+    rows = render_solutions([long], renderer)
     assert rows.counts["steps_dropped_over_length"] == 60 - rows.counts["labels_used"] > 0
     assert set(rows.dataset[0]["labels"]) == {1.0}
     with pytest.raises(DataError, match="no labelled step is left of 1 solutions"):
-        process.render_solutions([long], made(tiny, max_length=5)[1])
+        render_solutions([long], made(tiny, max_length=5)[1])
 
 
 def settings_for(folder, **kwargs):
     from transformers import TrainingArguments
 
     fields = {"learning_rate": 1e-3, "max_steps": 2, "report_to": "none", "remove_unused_columns": False}
-    return TrainingArguments(output_dir=str(folder), **runs.precision(), **(fields | kwargs))
+    return TrainingArguments(output_dir=str(folder), **precision(), **(fields | kwargs))
 
 
 def test_gradient_accumulation_is_the_mean_over_all_labelled_steps(tiny, tmp_path):
@@ -112,7 +117,7 @@ def test_gradient_accumulation_is_the_mean_over_all_labelled_steps(tiny, tmp_pat
     def trained(folder, **sizes):
         folder.mkdir()
         model, renderer = made(tiny)
-        rows = process.render_solutions(LABELLED[:2] * 4, renderer)
+        rows = render_solutions(LABELLED[:2] * 4, renderer)
         arguments = settings_for(folder, optim="sgd", max_grad_norm=0.0, learning_rate=0.1, save_strategy="no", **sizes)
         return process.fit(model, renderer, rows, arguments, head="new")[0].state_dict()
 
@@ -124,7 +129,7 @@ def test_gradient_accumulation_is_the_mean_over_all_labelled_steps(tiny, tmp_pat
 def test_a_loss_that_is_no_number_stops(tiny, tmp_path):
     model, renderer = made(tiny)
     torch.nn.init.constant_(model.score.weight, float("nan"))
-    rows = process.render_solutions(LABELLED, renderer)
+    rows = render_solutions(LABELLED, renderer)
     with pytest.raises(RunError, match="the loss became nan at step 1"):
         process.fit(model, renderer, rows, settings_for(tmp_path), head="new")
 
@@ -133,10 +138,8 @@ def test_a_loss_that_is_no_number_stops(tiny, tmp_path):
 def test_lora_trains_saves_and_merges_the_head(family, tiny, tmp_path):
     model, renderer = made(tiny, family)
     before = checkpoints.head_projection(model).weight.detach().clone()
-    lora = runs.lora_config(
-        checkpoints.head_name(model), r=4, alpha=8, dropout=0.0, target_modules="all-linear", task_type="TOKEN_CLS"
-    )
-    rows = process.render_solutions(LABELLED, renderer)
+    lora = configuration.lora_of(LORA, "TOKEN_CLS", checkpoints.head_name(model))
+    rows = render_solutions(LABELLED, renderer)
     trained, _ = process.fit(model, renderer, rows, settings_for(tmp_path), head="new", peft_config=lora)
     golden = checkpoints.golden_scores(trained, renderer)
     checkpoints.save(trained, renderer, tmp_path / "out", training={}, reward={})

@@ -35,8 +35,11 @@ import time
 from pathlib import Path
 
 from reward_modeling import arguments as flags
+from reward_modeling import sandbox
 from reward_modeling.console import UsageError, log, main_guard, table, to_json, write_whole
+from reward_modeling.data.writing import to_row
 from reward_modeling.output_folder import claim
+from reward_modeling.sandbox import PPO_DEFAULTS, REWARD_DEFAULTS, answers_of, gold, parse_prompt
 
 HELD_OUT_PAIRS = 1000
 PROMPTS, ANSWERS = 50, 8
@@ -61,10 +64,8 @@ def main(argv: list[str] | None = None) -> dict:
     out = claim(out)
     started = time.perf_counter()
     files = make_data(out, args.seed)
-    base = make_base_model(out, args.seed)
-
-    from reward_modeling.sandbox import REWARD_DEFAULTS
-
+    log("\nteaching a tiny decoder (two layers) to answer, well and badly: the model to start from")
+    base = sandbox.base_model(out / "base_model", args.seed)  # what a pretrained model is elsewhere
     audit = step("check_data", files["train"], "--eval_dataset_name", files["held_out"])
     model = out / "reward_model"
     training = step(
@@ -94,15 +95,16 @@ def main(argv: list[str] | None = None) -> dict:
         "picture of its run": out / "policy" / "run.svg",
     }
     table("where everything lies", ["what", "where"], [[name, str(path)] for name, path in artefacts.items()])
-    accuracy = evaluation["accuracy"]
-    seconds = time.perf_counter() - started
+    accuracy, seconds = evaluation["accuracy"], time.perf_counter() - started
     log(f"accuracy on held-out pairs {accuracy['value']:.3f} [{accuracy['low']:.3f}, {accuracy['high']:.3f}]")
     log(
-        f"gold reward of the answer it ranks first {choice['chosen']:.2f}; a random answer {choice['random']:.2f}, the best {choice['best']:.2f}"
+        "gold reward of the answer it ranks first {chosen:.2f}; a random answer {random:.2f}, the best {best:.2f}".format(
+            **choice
+        )
     )
     log(
-        f"gold reward of the policy: {policy['before']:.2f} before PPO, {policy['after']:.2f} after, at most {policy['most']:.2f} "
-        f"({policy['kl']:.1f} nats from where it began)"
+        "gold reward of the policy: {before:.2f} before PPO, {after:.2f} after, at most {most:.2f} "
+        "({kl:.1f} nats from where it began)".format(**policy)
     )
     log(f"done in {seconds:.0f} s")
     return {
@@ -129,10 +131,6 @@ def step(script: str, *arguments) -> dict:
 
 def make_data(out: Path, seed: int) -> dict[str, Path]:
     """Write noisy preferences to train on, clean ones to judge with, and fresh answers to rank."""
-    from reward_modeling import sandbox
-    from reward_modeling.data.writing import to_row
-    from reward_modeling.sandbox import REWARD_DEFAULTS
-
     log("making a small world: questions, good answers, answers with one of seven flaws, and a gold reward for each")
     records = {
         "train": sandbox.comparisons(REWARD_DEFAULTS.rows, seed),
@@ -151,9 +149,6 @@ def make_data(out: Path, seed: int) -> dict[str, Path]:
 
 def optimise(out: Path, base: Path, reward_model: Path, prompts: Path, seed: int) -> dict[str, float]:
     """Train the base model as a policy by PPO. Mean gold reward before and after, on fresh prompts; the KL at the end."""
-    from reward_modeling import sandbox
-    from reward_modeling.sandbox import PPO_DEFAULTS, answers_of
-
     flags_of = [word for name, value in PPO_DEFAULTS.items() for word in (f"--{name}", value)]
     run = step(
         "ppo",
@@ -167,18 +162,8 @@ def optimise(out: Path, base: Path, reward_model: Path, prompts: Path, seed: int
     return {"before": before, "after": after, "most": sandbox.MAX_GOLD, "kl": run["end"]["kl"]}
 
 
-def make_base_model(out: Path, seed: int) -> Path:
-    """Teach a tiny decoder the language of the world: what a pretrained model is elsewhere."""
-    from reward_modeling.sandbox import base_model
-
-    log("\nteaching a tiny decoder (two layers) to answer, well and badly: the model to start from")
-    return base_model(out / "base_model", seed)
-
-
 def judge_choice(ranked: Path) -> dict[str, float]:
     """Mean gold reward of the answers ranked first, of a random answer and of the best one."""
-    from reward_modeling.sandbox import gold, parse_prompt
-
     rows = [json.loads(line) for line in ranked.read_text(encoding="utf-8").splitlines()]
     golds = []
     for row in rows:

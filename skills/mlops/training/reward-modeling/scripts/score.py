@@ -238,15 +238,17 @@ def check_generation(args) -> None:
 def written_rankings(args) -> tuple:
     """What a policy writes for each prompt, as rankings that are made as they are asked for, and how many it is in all."""
     from reward_modeling.data.records import Ranking
-    from reward_modeling.training import policy as policies
+    from reward_modeling.training.policy import Policy
+    from reward_modeling.training.prompts import new_tokens, read_prompts, render_prompts
 
     records = [Ranking([{"role": "user", "content": args.prompt}], [])] if args.prompt else []
     if args.input:
-        records = policies.read_prompts(args, args.dataset_split, args.input)
-    policy = policies.Policy.from_pretrained(args.generate_with, device=args.device)
+        reading = {"config": args.dataset_config, "format": args.format, "columns": args.columns}
+        records = read_prompts(args.input, args.dataset_split, **reading)
+    policy = Policy.from_pretrained(args.generate_with, device=args.device)
     limit = "--max_new_tokens"
-    args.max_new_tokens = policies.new_tokens(policy, args.max_new_tokens, MAX_NEW_TOKENS, limit)
-    prompts = policies.render_prompts(records, policy, args.max_new_tokens, limit=limit)
+    args.max_new_tokens = new_tokens(policy, args.max_new_tokens, MAX_NEW_TOKENS, limit)
+    prompts = render_prompts(records, policy, args.max_new_tokens, limit=limit)
     return write_completions(policy, records, prompts, args), len(records) * args.best_of
 
 
@@ -254,7 +256,7 @@ def write_completions(policy, records, prompts, args):
     """Each record with its completions; metadata `finished`: which of them ended by themselves."""
     from dataclasses import replace
 
-    from reward_modeling.training.policy import sample
+    from reward_modeling.training.sampling import sample
 
     n = args.best_of
     together = max(1, WRITTEN_TOGETHER // n)

@@ -13,9 +13,11 @@ import importlib.util
 import json
 import math
 import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn, TypeVar
 
 from .console import SCHEMAS, UsageError, json_schema, results
 from .data import winners
@@ -43,6 +45,8 @@ POLICY_TRAINER_FIELD_SOURCES = (
 EVALUATE_ON = "add --val_set_size 0.1 or --eval_dataset_name FILE"
 
 MAY_BE_EMPTY = ("prompt", "completions", "step_separator", "trainer_arguments")
+
+T = TypeVar("T")
 
 SKILL_FOLDER = Path(__file__).resolve().parents[2]
 
@@ -97,13 +101,9 @@ def add_flag(group, name: str, help: str, default: bool | None = False) -> None:
     group.add_argument(name, type=boolean, nargs="?", const=True, default=default, metavar="BOOL", help=help)
 
 
-def add_shared_prefix_argument(group) -> None:
-    add_flag(
-        group,
-        "--shared_prefix",
-        "compute shared beginnings once, where the model allows it (on CPUs; true: on a GPU too, not measured there)",
-        default=None,
-    )
+SHARED_PREFIX_HELP = (
+    "compute shared beginnings once, where the model allows it (on CPUs; true: on a GPU too, not measured there)"
+)
 
 
 WINNER_VALUES_HELP = (
@@ -135,45 +135,78 @@ def parse_columns(text: str) -> dict[str, str]:
     return pairs
 
 
+def flag(default: Any, help: str, *, group: str | None = None, **more: Any) -> Any:
+    """A field of a dataclass of settings that has a flag, in this group instead of that of its class. more: for argparse,
+    beside what follows from the annotation of the field."""
+    return field(default=default, metadata={"group": group, "flag": {"help": help, **more}})
+
+
+def add_settings(parser: argparse.ArgumentParser, *kinds: type) -> None:
+    """The flags of these dataclasses, each without those of its bases. `group`, of the class, is their title in the help."""
+    groups = {group.title: group for group in parser._action_groups}
+    types = {"int": {"type": positive_int}, "float": {"type": positive_number}}
+    types["bool"] = {"type": boolean, "nargs": "?", "const": True, "metavar": "BOOL"}
+    for kind in kinds:
+        for one in fields(kind):
+            if one.metadata and one.name in vars(kind)["__annotations__"]:
+                title = one.metadata["group"] or kind.group
+                groups[title] = groups.get(title) or parser.add_argument_group(title)
+                more = types.get(one.type.removesuffix(" | None"), {}) | one.metadata["flag"]
+                groups[title].add_argument(f"--{one.name}", default=one.default, **more)
+
+
+def settings(kind: Callable[..., T], namespace: argparse.Namespace) -> T:
+    """The typed settings of this dataclass, from the flags of the names of its fields; others keep their default."""
+    given = vars(namespace)
+    return kind(**{one.name: given[one.name] for one in fields(kind) if one.name in given})
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadingSettings:
+    """Which data, and how it is read."""
+
+    group: ClassVar = "data"
+    dataset_name: Sequence[str] = flag(
+        None,
+        "files (JSONL, JSON, CSV, Parquet, .gz), folders, datasets saved to disk or hub ids; several are concatenated",
+        nargs="+",
+        metavar="DATA",
+    )
+    dataset_config: str | None = flag(None, "configuration of a hub dataset", metavar="NAME")
+    format: str | None = flag(
+        None, "format of the rows, instead of recognising it (check_data.py --list_formats)", metavar="NAME"
+    )
+    columns: Mapping[str, str] | None = flag(
+        None,
+        "read column B as A, as in prompt=question,chosen=good; `context=` says that the column context is to be dropped",
+        type=parse_columns,
+        metavar="A=B,...",
+    )
+    winner_values: Mapping[str, str] | None = flag(
+        None, WINNER_VALUES_HELP, type=parse_winner_values, metavar="1=a,0=b"
+    )
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """Arguments of `records.load`."""
+        return {"config": self.dataset_config, "format": self.format, "columns": self.columns}
+
+
 def add_dataset_arguments(
-    parser: argparse.ArgumentParser,
-    split_default: str | None = None,
-    *,
-    training: bool = False,
-    stepwise: bool = False,
+    parser: argparse.ArgumentParser, split_default: str | None = None, *, training: bool = False, stepwise: bool = False
 ):
-    """--dataset_name and what belongs to it. Training has a train and a test split, every other script one split.
+    """Flags of `ReadingSettings` and splits. Training has a train and a test split, every other script one split.
 
     stepwise: for scripts that read labelled steps.
     """
-    group = parser.add_argument_group("data")
-    group.add_argument(
-        "--dataset_name",
-        nargs="+",
-        metavar="DATA",
-        help="files (JSONL, JSON, CSV, Parquet, .gz), folders, datasets saved to disk or hub ids; several are concatenated",
-    )
-    group.add_argument("--dataset_config", metavar="NAME", help="configuration of a hub dataset")
+    add_settings(parser, ReadingSettings)
+    group = next(group for group in parser._action_groups if group.title == ReadingSettings.group)
     if training:
         group.add_argument("--dataset_train_split", default="train", metavar="SPLIT", help="split to train on (train)")
         group.add_argument("--dataset_test_split", metavar="SPLIT", help="split to evaluate on, when there is one")
     else:
-        group.add_argument(
-            "--dataset_split",
-            default=split_default,
-            metavar="SPLIT",
-            help=f"split of a hub dataset ({split_default or 'all of it'})",
-        )
-    group.add_argument(
-        "--format", metavar="NAME", help="format of the rows, instead of recognising it (check_data.py --list_formats)"
-    )
-    group.add_argument(
-        "--columns",
-        type=parse_columns,
-        metavar="A=B,...",
-        help="read column B as A, as in prompt=question,chosen=good; `context=` says that the column context is to be dropped",
-    )
-    group.add_argument("--winner_values", type=parse_winner_values, metavar="1=a,0=b", help=WINNER_VALUES_HELP)
+        told = f"split of a hub dataset ({split_default or 'all of it'})"
+        group.add_argument("--dataset_split", default=split_default, metavar="SPLIT", help=told)
     if stepwise:
         group.add_argument(
             "--neutral",
@@ -221,7 +254,7 @@ def add_scoring_arguments(parser: argparse.ArgumentParser):
         metavar="TOKENS",
         help="tokens in one forward pass, each shared one counted once (chosen from the data)",
     )
-    add_shared_prefix_argument(group)
+    add_flag(group, "--shared_prefix", SHARED_PREFIX_HELP, default=None)
     add_text_format_argument(group)
     group.add_argument(
         "--refused",
@@ -271,178 +304,6 @@ def add_several_models_arguments(group) -> None:
         default="sum",
         help="; ".join(f"{name}: {entry.description}" for name, entry in COMBINATIONS.items()) + " (sum)",
     )
-
-
-def add_reward_arguments(parser: argparse.ArgumentParser):
-    """The reward of a reinforcement learning run: one reward model, several with weights, or an ensemble."""
-    group = parser.add_argument_group("reward")
-    add_several_models_arguments(group)
-    add_flag(
-        group, "--normalise_rewards", "subtract the mean and divide by the standard deviation saved with each model"
-    )
-    group.add_argument(
-        "--reward_dtype",
-        default="float32",
-        choices=("float32", "bfloat16", "float16"),
-        help="precision of the reward models' weights (float32)",
-    )
-    group.add_argument(
-        "--reward_max_length",
-        type=positive_int,
-        metavar="TOKENS",
-        help="longest conversation a reward model reads (what it was trained with); the beginning of longer ones is cut",
-    )
-    group.add_argument(
-        "--reward_max_tokens_per_batch",
-        type=positive_int,
-        metavar="TOKENS",
-        help="tokens in one forward pass of a reward model (chosen from the data)",
-    )
-    return group
-
-
-def add_base_model_arguments(parser: argparse.ArgumentParser, overlong: tuple[str, ...], default: str, meaning: str):
-    """The model to start from and the length of its input, for the scripts that train a reward model.
-
-    overlong: the policies for longer ones; meaning: what the default one does.
-    """
-    group = parser.add_argument_group("model")
-    group.add_argument(
-        "--model_name_or_path",
-        metavar="MODEL",
-        help="folder or hub id of a base, instruct or reward model; a trained reward head is kept",
-    )
-    group.add_argument(
-        "--chat_template_path", metavar="PATH", help="a .jinja file, or a model whose chat template to use"
-    )
-    group.add_argument(
-        "--max_length",
-        type=positive_int,
-        metavar="TOKENS",
-        help="longest rendered conversation (1024, or what the model can read)",
-    )
-    group.add_argument(
-        "--overlong",
-        choices=overlong,
-        default=default,
-        help=f"what to do with longer ones; always counted ({default}: {meaning})",
-    )
-    return group
-
-
-def add_training_data_arguments(parser: argparse.ArgumentParser, held_out: str, *, stepwise: bool = False):
-    """The data to train and to evaluate on; held_out: what its rows are called."""
-    group = add_dataset_arguments(parser, training=True, stepwise=stepwise)
-    add_text_format_argument(group)
-    group.add_argument(
-        "--eval_dataset_name", nargs="+", metavar="DATA", help=f"held-out {held_out}, read as --dataset_name is"
-    )
-    group.add_argument(
-        "--val_set_size",
-        type=fraction,
-        default=0.0,
-        metavar="SHARE",
-        help="share of the prompts held out from training when there is no other evaluation data (0)",
-    )
-    group.add_argument(
-        "--audit",
-        choices=("stop", "drop", "warn"),
-        default="stop",
-        help="what to do with rows in which check_data.py finds errors, or which the chat template refuses (stop)",
-    )
-    return group
-
-
-def add_run_arguments(parser: argparse.ArgumentParser):
-    """Where a training run writes, and how it starts."""
-    group = parser.add_argument_group("run")
-    group.add_argument("--output_dir", metavar="OUT", help="where the model goes")
-    add_flag(group, "--overwrite_output_dir", "replace a model that is there; files that no run wrote stay beside it")
-    group.add_argument(
-        "--resume_from_checkpoint",
-        nargs="?",
-        const=True,
-        metavar="CHECKPOINT",
-        help="continue from this checkpoint, or from the newest complete one of --output_dir",
-    )
-    add_flag(group, "--dry_run", "read, audit and render the data, load the model, show the settings; train nothing")
-    return group
-
-
-def add_lora_arguments(parser: argparse.ArgumentParser):
-    group = parser.add_argument_group("LoRA")
-    add_flag(
-        group,
-        "--use_peft",
-        "train a LoRA adapter and the head; merged into the model on saving, kept beside it in OUT/adapter",
-    )
-    group.add_argument("--lora_r", type=positive_int, metavar="R", help="rank (16)")
-    group.add_argument("--lora_alpha", type=positive_int, metavar="A", help="scale (32)")
-    group.add_argument("--lora_dropout", type=fraction, metavar="P", help="dropout (0.05)")
-    group.add_argument(
-        "--lora_target_modules",
-        nargs="+",
-        metavar="NAME",
-        help="layers that get an adapter (all-linear)",
-    )
-    return group
-
-
-def add_size_arguments(parser: argparse.ArgumentParser, rows: str):
-    """Settings with a default for each size of model (`training.runs.SIZES`); rows: what a batch is counted in."""
-    group = parser.add_argument_group("chosen by model size unless given")
-    group.add_argument(
-        "--learning_rate",
-        type=positive_number,
-        help="2e-5 below 1B, 1e-5 to 7B, 5e-6 above; ten times that with LoRA",
-    )
-    group.add_argument("--per_device_train_batch_size", type=positive_int, metavar=rows, help="8, 4, 2")
-    group.add_argument("--num_train_epochs", type=positive_number, help="2, 1, 1")
-    group.add_argument(
-        "--gradient_checkpointing",
-        type=boolean,
-        nargs="?",
-        const=True,
-        metavar="BOOL",
-        help="from 1B parameters on",
-    )
-    group.add_argument(
-        "--bf16",
-        type=boolean,
-        nargs="?",
-        const=True,
-        metavar="BOOL",
-        help="bfloat16 autocast (on a GPU or a CPU that has it)",
-    )
-    group.add_argument("--seed", type=int, default=42, help="of the head, the order and the split (42)")
-    group.add_argument("--eval_steps", type=positive_number, help="evaluate every so many steps (once an epoch)")
-    return group
-
-
-def check_training_arguments(args: argparse.Namespace) -> None:
-    """Raises UsageError for flags of a training script that do nothing together."""
-    check_lora_arguments(args)
-    if args.eval_steps is not None and not has_evaluation(args):
-        raise UsageError(
-            "--eval_steps needs something to evaluate on",
-            hint=f"{EVALUATE_ON}, or leave --eval_steps out of the command line and the recipe",
-        )
-
-
-def has_evaluation(args: argparse.Namespace) -> bool:
-    """Whether the flags of a training script name something to evaluate on."""
-    return bool(args.val_set_size or args.eval_dataset_name or args.dataset_test_split)
-
-
-def check_lora_arguments(args: argparse.Namespace) -> None:
-    """Raises UsageError for settings of a LoRA that was not asked for: the whole model would be trained."""
-    names = ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules")
-    given = [f"--{name}" for name in names if getattr(args, name) is not None]
-    if given and not args.use_peft:
-        verb = "does" if len(given) == 1 else "do"
-        raise UsageError(
-            f"{' and '.join(given)} {verb} nothing without --use_peft", hint="add --use_peft for LoRA, or leave it out"
-        )
 
 
 def unescaped(text: str) -> str:
@@ -620,6 +481,11 @@ def check_required(namespace: argparse.Namespace, required: tuple[str, ...], pro
             f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} required",
             hint=f"{prog} --help shows an example",
         )
+
+
+def trainer_fields(config_class: Callable[[], type], words: list[str], prog: str) -> dict[str, Any]:
+    """`parse_trainer_fields`, where any were given. config_class: imports the class, which takes seconds."""
+    return parse_trainer_fields(config_class(), words, prog) if words else {}
 
 
 def parse_trainer_fields(dataclass: Any, arguments: list[str], prog: str) -> dict[str, Any]:

@@ -5,7 +5,7 @@ TRL's trainers run the loop. What this module adds, each for one reason that a t
 - `_tokenize_prompts`: prompts are rendered by the policy's own contract, as in PPO, so a system prompt that its template
   refuses is folded into the first turn, and special tokens are written once.
 - `compute_loss`: a loss that is no number ends the run, with its step named, instead of a policy of NaN.
-- `RewardFunction`: completions are turned back into messages from their ids and scored by `ensemble.Rewards`. TRL's own
+- `RewardFunction`: completions are turned back into messages from their ids and scored by `scoring.Rewards`. TRL's own
   reward models score a whole batch in one forward pass, never truncate, stay in training mode and share a name.
 """
 
@@ -18,15 +18,17 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from transformers import TrainerCallback
+from peft import LoraConfig
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 
-from ..console import ModelError, RunError, UsageError, log, to_json, write_whole
+from ..console import ModelError, RunError, UsageError, to_json, write_whole
 from ..ensemble import Rewards
 from ..precision import precision
-from . import resuming, runs
-from .policy import Policy, Prompt
-from .runs import start_and_end
+from . import configuration, loop, resuming
+from .policy import Policy
+from .prompts import Prompt
+from .settings import GRPOSettings
 
 
 @dataclass(frozen=True)
@@ -51,57 +53,28 @@ class _Ours:
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         loss = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        runs.check_finite(loss, model, self.state)
+        loop.check_finite(loss, model, self.state)
         return loss
-
-
-class OurGRPOTrainer(_Ours, GRPOTrainer):
-    """TRL's GRPOTrainer with our rendering and checks."""
-
-
-class OurRLOOTrainer(_Ours, RLOOTrainer):
-    """TRL's RLOOTrainer with our rendering and checks."""
 
 
 ALGORITHMS: dict[str, Algorithm] = {
     "grpo": Algorithm(
-        OurGRPOTrainer,
+        GRPOTrainer,
         GRPOConfig,
         {"beta": 0.04},
         "TRL's default of no KL penalty is for verifiable rewards; a learned one is soon over-optimised (0.04: arXiv:2402.03300)",
     ),
-    "rloo": Algorithm(OurRLOOTrainer, RLOOConfig, {}, "TRL's defaults: its KL penalty of 0.05 is part of the reward"),
+    "rloo": Algorithm(RLOOTrainer, RLOOConfig, {}, "TRL's defaults: its KL penalty of 0.05 is part of the reward"),
 }
 LORA_LEARNING_RATE = 1e-5
 """Ten times the 1e-6 that both trainers start from."""
 
 IDENTITY = (
-    "seed",
-    "learning_rate",
-    "per_device_train_batch_size",
-    "gradient_accumulation_steps",
-    "steps_per_generation",
-    "num_generations",
-    "num_iterations",
-    "num_train_epochs",
-    "max_steps",
-    "max_completion_length",
-    "lr_scheduler_type",
-    "warmup_steps",
-    "weight_decay",
-    "max_grad_norm",
-    "optim",
-    "beta",
-    "epsilon",
-    "temperature",
-    "top_p",
-    "top_k",
-    "loss_type",
-    "scale_rewards",
-    "normalize_advantages",
-    "bf16",
-    "fp16",
-    "world_size",
+    *("seed", "learning_rate", "per_device_train_batch_size", "gradient_accumulation_steps", "steps_per_generation"),
+    *("num_generations", "num_iterations", "num_train_epochs", "max_steps", "max_completion_length"),
+    *("lr_scheduler_type", "warmup_steps", "weight_decay", "max_grad_norm", "optim"),
+    *("beta", "epsilon", "temperature", "top_p", "top_k", "loss_type", "scale_rewards", "normalize_advantages"),
+    *("bf16", "fp16", "world_size"),
 )
 """Fields that must be the same for a resumed run to continue the one that was killed."""
 
@@ -110,18 +83,18 @@ IDENTITY = (
 
 
 def make_config(
-    algorithm: str, output_dir: str, fields: dict[str, Any], *, seed: int, lora: bool, parameters: int
-) -> tuple[Any, list[str]]:
+    settings: GRPOSettings, fields: dict[str, Any], *, parameters: int
+) -> tuple[GRPOConfig | RLOOConfig, list[str]]:
     """The trainer's configuration: `fields` over our defaults over TRL's. (config, notes on what was chosen).
 
     Checkpoints fall between generations: one within would let a resumed run answer again what it had half learned from,
     so save_steps is rounded up. Raises UsageError when the trainer refuses the fields.
     """
-    entry = ALGORITHMS[algorithm]
+    entry = ALGORITHMS[settings.algorithm]
     defaults = {
         **entry.defaults,
-        **({"learning_rate": LORA_LEARNING_RATE} if lora else {}),
-        "gradient_checkpointing": parameters >= runs.CHECKPOINT_ACTIVATIONS_FROM,
+        **({"learning_rate": LORA_LEARNING_RATE} if settings.use_peft else {}),
+        "gradient_checkpointing": parameters >= configuration.CHECKPOINT_ACTIVATIONS_FROM,
         "logging_steps": 1,
         "logging_first_step": True,  # alone: these answers are the untrained policy's
         "save_total_limit": 2,
@@ -129,7 +102,10 @@ def make_config(
     }
     try:
         config = entry.config(
-            output_dir=output_dir, seed=seed, remove_unused_columns=False, **{**defaults, **fields, **precision(fields)}
+            output_dir=settings.output_dir,
+            seed=settings.seed,
+            remove_unused_columns=False,
+            **{**defaults, **fields, **precision(fields)},
         )
     except (ValueError, TypeError) as error:
         raise UsageError(f"the trainer refuses these settings: {error}") from error
@@ -143,7 +119,11 @@ def make_config(
 
 
 def identity(
-    algorithm: str, config: Any, prompts: Sequence[Prompt], rewards: Rewards, peft_config: Any
+    algorithm: str,
+    config: GRPOConfig | RLOOConfig,
+    prompts: Sequence[Prompt],
+    rewards: Rewards,
+    peft_config: LoraConfig | None,
 ) -> dict[str, str]:
     """What must be the same for a run to be resumed."""
     settings = {name: str(getattr(config, name)) for name in IDENTITY if hasattr(config, name)}
@@ -203,11 +183,13 @@ class RunLog(TrainerCallback):
     def __init__(self, output_dir: str, reward: RewardFunction):
         self.file, self.reward = Path(output_dir) / "log.jsonl", reward
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         if state.is_world_process_zero:  # a resumed state holds the entries up to its checkpoint: later ones are undone
             write_whole(self.file, map(to_json, state.log_history))
 
-    def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if not state.is_world_process_zero:
             return
         entry = state.log_history[-1]
@@ -216,7 +198,9 @@ class RunLog(TrainerCallback):
         with open(self.file, "a", encoding="utf-8") as file:
             file.write(to_json(entry) + "\n")
 
-    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **kwargs: Any
+    ) -> None:
         if args.fp16:  # its scaler meets infinite gradients as a rule, and skips the step
             return
         gradients = [p.grad for p in model.parameters() if p.grad is not None]
@@ -232,9 +216,9 @@ def make_trainer(
     policy: Policy,
     prompts: Sequence[Prompt],
     reward: RewardFunction,
-    config: Any,
-    peft_config: Any = None,
-) -> Any:
+    config: GRPOConfig | RLOOConfig,
+    peft_config: LoraConfig | None = None,
+) -> Trainer:
     """TRL's trainer around the policy. Raises ModelError when it refuses the model, UsageError for too few prompts."""
     needed = config.generation_batch_size // config.num_generations
     if len(prompts) < needed:
@@ -246,7 +230,7 @@ def make_trainer(
     policy.model.generation_config.eos_token_id = list(policy.end_tokens)
     if tokenizer.eos_token is None:  # TRL would put a null among the tokens that end an answer
         tokenizer.eos_token = tokenizer.convert_ids_to_tokens(policy.end_tokens[0])
-    kind = type("Trainer", (ALGORITHMS[algorithm].trainer,), {"policy": policy})
+    kind = type("Trainer", (_Ours, ALGORITHMS[algorithm].trainer), {"policy": policy})
     try:
         trainer = kind(
             model=policy.model,
@@ -262,13 +246,13 @@ def make_trainer(
     return trainer
 
 
-def train(trainer: Any, policy: Policy, resume: str | None) -> dict[str, Any]:
+def run(trainer: Trainer, policy: Policy, resume: str | None) -> dict[str, Any]:
     """Run it. `policy.model` is the trained model afterwards (a PEFT model where one is trained). Returns a summary.
 
     Raises RunError, naming the step, for rewards, losses, gradients or probabilities that are no finite numbers.
     """
     try:
-        policy.model, summary = runs.run(trainer, resume, scalar_head=False)
+        policy.model, summary = loop.run(trainer, resume, scalar_head=False)
     except RuntimeError as error:
         if "probability tensor" not in str(error):
             raise
@@ -277,26 +261,3 @@ def train(trainer: Any, policy: Policy, resume: str | None) -> dict[str, Any]:
             hint="lower --learning_rate, or continue from the last checkpoint with --resume_from_checkpoint",
         ) from error
     return summary
-
-
-def summarise(history: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
-    """The first step, whose answers the untrained policy wrote, and means over the last tenth of those that wrote some."""
-    names = ("reward", "reward_std", "kl", "entropy", "completions/mean_length", "completions/clipped_ratio")
-    return start_and_end([entry for entry in history if "reward" in entry], names)
-
-
-PANELS = {
-    "reward": ("reward",),
-    "KL to the reference (nats per token)": ("kl",),
-    "answers (tokens)": ("completions/mean_length",),
-    "entropy (nats per token)": ("entropy",),
-}
-"""What the picture of a run shows: title -> names in the log."""
-
-
-def log_start(trainer: Any, prompts: Sequence[Prompt]) -> None:
-    config = trainer.args
-    log(
-        f"{len(prompts)} prompts; {config.generation_batch_size} answers at a time, {config.num_generations} to a prompt; "
-        f"{config.world_size} process(es)"
-    )

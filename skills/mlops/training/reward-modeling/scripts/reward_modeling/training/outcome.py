@@ -6,9 +6,6 @@ TRL's RewardTrainer runs the loop. Overridden, each for one reason that a test h
 - `_set_signature_columns_if_needed`: the rows carry weights and rankings of any length.
 - `compute_loss`: weights, label smoothing, rankings; metrics are means over pairs, not over batches, ties count half.
 
-One row of the training set is one prompt with all its completions and all their pairs: a completion that takes part in
-several pairs is computed once, as InstructGPT does (arXiv:2203.02155, section 3.5).
-
 A batch is padded, or packed so that a shared prompt is computed once. Both give the trainer the same loss in the same
 order; a test compares them. `tokens` counts what TRL counts: every token of every sequence, shared or not.
 """
@@ -16,10 +13,7 @@ order; a test compares them. `tokens` counts what TRL counts: every token of eve
 from __future__ import annotations
 
 import contextlib
-import json
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -27,128 +21,19 @@ import torch.nn.functional as F
 from datasets import Dataset
 from trl import RewardConfig, RewardTrainer
 
+from ..attention import Layout
+from ..attention import shared_prefix as sharing
 from ..checkpoints import unwrapped
-from ..console import DataError, ModelError, log
-from ..data.records import Comparison
+from ..console import log
 from ..packing import pack_together, right_padded
 from ..rendering import Renderer
-from .resuming import run_identity, start_run
-from .runs import check_finite, run, settle_refused
+from . import loop
+from .data import Rows
 
 PAIR_FIELDS = ("chosen", "rejected", "margin", "weight")
 
 
-def flattened(rows: list[dict[str, list]]) -> tuple[list[list[int]], dict[str, torch.Tensor]]:
-    """The S sequences of all rows, and for each of P pairs the places `chosen`, `rejected` of its sides among them, its
-    `margin` and its `weight`.
-
-    Weights are scaled by P / rows, so that a mean over pairs is the sum of weighted pairs over the number of prompts:
-    a ranking counts as one prompt however many pairs it makes.
-    """
-    sequences: list[list[int]] = []
-    pairs: dict[str, list] = {name: [] for name in PAIR_FIELDS}
-    for row in rows:
-        offset = len(sequences)
-        sequences += row["sequences"]
-        pairs["chosen"] += [offset + place for place in row["chosen"]]
-        pairs["rejected"] += [offset + place for place in row["rejected"]]
-        pairs["margin"] += row["margin"]
-        pairs["weight"] += row["weight"]
-    count = len(pairs["weight"])
-    return sequences, {
-        "chosen": torch.tensor(pairs["chosen"]),
-        "rejected": torch.tensor(pairs["rejected"]),
-        "margin": torch.tensor(pairs["margin"], dtype=torch.float32),
-        "weight": torch.tensor(pairs["weight"], dtype=torch.float32) * count / len(rows),
-        "tokens": torch.tensor(sum(map(len, sequences))),
-    }
-
-
-class PaddedCollator:
-    """One right-padded batch: `input_ids`, `attention_mask` [S, T] and what `flattened` gives."""
-
-    def __init__(self, pad_token_id: int):
-        self.pad_token_id = pad_token_id
-
-    def __call__(self, rows: list[dict[str, list]]) -> dict[str, torch.Tensor]:
-        sequences, pairs = flattened(rows)
-        ids, mask = right_padded(sequences, self.pad_token_id)
-        return {"input_ids": ids, "attention_mask": mask, **pairs}
-
-
-class PackedCollator:
-    """One flat row of unique tokens: `input_ids`, `position_ids` [1, T], the `layout` that attention follows, `ends`
-    [S], where each sequence's last token lies, and what `flattened` gives.
-
-    `ends` comes first: transformers takes the size of a batch from its first tensor. `share` is off while dropout is on,
-    since a token that two sequences share would draw one mask for both.
-    """
-
-    def __init__(self, share: bool):
-        self.share = share
-
-    def __call__(self, rows: list[dict[str, list]]) -> dict[str, Any]:
-        from ..attention import Layout
-
-        sequences, pairs = flattened(rows)
-        row = pack_together(sequences, share=self.share)
-        ends = torch.empty(len(sequences), dtype=torch.long)
-        ends[row.sequences] = torch.tensor(row.ends)
-        return {
-            "ends": ends,
-            "input_ids": torch.tensor([row.ids]),
-            "position_ids": torch.tensor([row.positions]),
-            "layout": Layout(row),
-            **pairs,
-        }
-
-
-@contextlib.contextmanager
-def packed_batches(trainer: Any, wanted: bool | None = None) -> Iterator[str | None]:
-    """Let a trainer run on packed batches inside the block, where its model allows it and `wanted` (see
-    `guard.reason_against`). Yields why not, or None.
-
-    Two forward hooks do it, so that a distributed wrapper around the model still sees an ordinary forward pass: one keeps
-    the head's output for every token, the other replaces the model's output by the scores at `ends`.
-    """
-    from ..attention import shared_prefix
-    from ..guard import reason_against
-
-    base = unwrapped(trainer.model)
-    reason = reason_against(base, wanted)
-    if reason:
-        log(f"batches are padded, since {reason}")
-        yield reason
-        return
-    share = not has_dropout(trainer.model)
-    log(
-        "prompts are computed once for both sides"
-        if share
-        else "batches are packed without padding; dropout forbids sharing"
-    )
-    kept: dict[str, torch.Tensor] = {}
-
-    def keep(module: Any, inputs: Any, output: torch.Tensor) -> None:
-        kept["scores"] = output
-
-    def at_ends(module: Any, inputs: Any, named: dict[str, Any], output: Any) -> Any:
-        output["logits"] = kept.pop("scores")[0, named["ends"]]
-        return output
-
-    collator, trainer.data_collator = trainer.data_collator, PackedCollator(share)
-    hooks = [base.score.register_forward_hook(keep), base.register_forward_hook(at_ends, with_kwargs=True)]
-    try:
-        with shared_prefix(base):
-            yield None
-    finally:
-        trainer.data_collator = collator
-        for hook in hooks:
-            hook.remove()
-
-
-def has_dropout(model: torch.nn.Module) -> bool:
-    """Whether any layer of the model drops values in training."""
-    return any(isinstance(module, torch.nn.Dropout) and module.p > 0 for module in model.modules())
+# ---- loss, batch, trainer ------------------------------------------------------------------------------------------
 
 
 def bradley_terry(
@@ -194,108 +79,42 @@ def centering(chosen: torch.Tensor, rejected: torch.Tensor, weight: torch.Tensor
     return (squared if weight is None else squared * weight).mean()
 
 
-# ---- rows ---------------------------------------------------------------------------------------------------------
+def flattened(rows: list[dict[str, list]]) -> tuple[list[list[int]], dict[str, torch.Tensor]]:
+    """The S sequences of all rows, and for each of P pairs the places `chosen`, `rejected` of its sides among them, its
+    `margin` and its `weight`.
 
-
-@dataclass(frozen=True)
-class Rows:
-    """A rendered training set. `pairs` is what is left of the comparisons, `counts` what happened on the way."""
-
-    dataset: Dataset
-    pairs: list[Comparison]
-    counts: dict[str, int]
-
-
-def render_comparisons(
-    comparisons: Sequence[Comparison],
-    renderer: Renderer,
-    chunk: int = 1024,
-    *,
-    called: str = "pair",
-    drop_refused: bool = False,
-) -> Rows:
-    """Render comparisons into rows of token ids, one row for each prompt of a ranking and one for each other pair.
-
-    A pair is left out, and counted, when the over-length policy leaves out one of its sides, or when truncation made
-    both sides the same (it would teach nothing), and with `drop_refused` when a side cannot be rendered. Raises DataError for
-    all that cannot be rendered together otherwise, and when no pair is left; `called` names one there.
+    Weights are scaled by P / rows, so that a mean over pairs is the sum of weighted pairs over the number of prompts:
+    a ranking counts as one prompt however many pairs it makes.
     """
-    groups: dict[Any, list[Comparison]] = defaultdict(list)
-    for place, pair in enumerate(comparisons):
-        groups[(pair.origin, id(pair.prompt)) if pair.weight != 1.0 and pair.origin else place].append(pair)
-    counts = {
-        "pairs": len(comparisons),
-        "dropped_over_length": 0,
-        "identical_after_truncation": 0,
-        "truncated_sides": 0,
+    sequences: list[list[int]] = []
+    pairs: dict[str, list] = {name: [] for name in PAIR_FIELDS}
+    for row in rows:
+        offset = len(sequences)
+        sequences += row["sequences"]
+        pairs["chosen"] += [offset + place for place in row["chosen"]]
+        pairs["rejected"] += [offset + place for place in row["rejected"]]
+        pairs["margin"] += row["margin"]
+        pairs["weight"] += row["weight"]
+    count = len(pairs["weight"])
+    return sequences, {
+        "chosen": torch.tensor(pairs["chosen"]),
+        "rejected": torch.tensor(pairs["rejected"]),
+        "margin": torch.tensor(pairs["margin"], dtype=torch.float32),
+        "weight": torch.tensor(pairs["weight"], dtype=torch.float32) * count / len(rows),
+        "tokens": torch.tensor(sum(map(len, sequences))),
     }
-    rows, kept, refused, before = [], [], [], _rendered(renderer)
-    ordered = list(groups.values())
-    for start in range(0, len(ordered), chunk):
-        for row, pairs in _render_groups(ordered[start : start + chunk], renderer, counts, refused):
-            rows.append(row)
-            kept += pairs
-    if refused:
-        settle_refused(refused, _rendered(renderer) - before, f"{counts['dropped_refused']} {called}s", drop_refused)
-    if not rows:
-        raise DataError(
-            f"no {called} is left of {len(comparisons)}: {counts['dropped_over_length']} are longer than {renderer.max_length} tokens",
-            hint="raise --max_length, or choose --overlong truncate_left, which cuts long answers too",
-        )
-    counts["pairs_used"] = len(kept)
-    return Rows(Dataset.from_list(rows), kept, counts)
 
 
-def _rendered(renderer: Renderer) -> int:
-    return renderer.counts["rendered"] + renderer.counts["refused"]
+class PaddedCollator:
+    """One right-padded batch: `input_ids`, `attention_mask` [S, T] and what `flattened` gives."""
 
+    def __init__(self, pad_token_id: int):
+        self.pad_token_id = pad_token_id
 
-def _render_groups(groups: list[list[Comparison]], renderer: Renderer, counts: dict[str, int], refused: list):
-    """(row, pairs kept) for each group that has a pair left. Each distinct completion of a group is rendered once."""
-    conversations, where_is = [], {}
-    for g, group in enumerate(groups):
-        for pair in group:
-            for completion in (pair.chosen, pair.rejected):
-                key = (g, json.dumps(completion, sort_keys=True, default=str))
-                if key not in where_is:
-                    where_is[key] = len(conversations)
-                    conversations.append((pair.prompt, completion, pair.tools, pair.origin))
-    faults: list[tuple[int, DataError]] = []
-    rendered = renderer.render_all(conversations, faults)
-    lost = {place for place, _ in faults}
-    refused += faults
-    for g, group in enumerate(groups):
-        row: dict[str, list] = {"sequences": [], "chosen": [], "rejected": [], "margin": [], "weight": []}
-        places: dict[int, int] = {}
-        kept = []
-        for pair in group:
-            sides = [
-                where_is[(g, json.dumps(side, sort_keys=True, default=str))] for side in (pair.chosen, pair.rejected)
-            ]
-            chosen, rejected = (rendered[side] for side in sides)
-            if not lost.isdisjoint(sides):
-                counts["dropped_refused"] = counts.get("dropped_refused", 0) + 1
-                continue
-            if chosen is None or rejected is None:
-                counts["dropped_over_length"] += 1
-                continue
-            if chosen.ids == rejected.ids:
-                counts["identical_after_truncation"] += 1
-                continue
-            counts["truncated_sides"] += bool(chosen.cut) + bool(rejected.cut)
-            for name, side in zip(("chosen", "rejected"), sides, strict=True):
-                if side not in places:
-                    places[side] = len(row["sequences"])
-                    row["sequences"].append(rendered[side].ids)
-                row[name].append(places[side])
-            row["margin"].append(pair.margin or 0.0)
-            row["weight"].append(pair.weight)
-            kept.append(pair)
-        if kept:
-            yield row, kept
-
-
-# ---- the trainer --------------------------------------------------------------------------------------------------
+    def __call__(self, rows: list[dict[str, list]]) -> dict[str, torch.Tensor]:
+        sequences, pairs = flattened(rows)
+        ids, mask = right_padded(sequences, self.pad_token_id)
+        return {"input_ids": ids, "attention_mask": mask, **pairs}
 
 
 class OutcomeTrainer(RewardTrainer):
@@ -326,7 +145,7 @@ class OutcomeTrainer(RewardTrainer):
         )
         if self.args.center_rewards_coefficient is not None:
             loss = loss + self.args.center_rewards_coefficient * centering(chosen, rejected, pairs["weight"])
-        check_finite(loss, model, self.state)
+        loop.check_finite(loss, model, self.state)
         self._collect_metrics(rewards.detach(), (chosen - rejected).detach(), tokens)
         return (loss, outputs) if return_outputs else loss
 
@@ -352,51 +171,109 @@ class OutcomeTrainer(RewardTrainer):
         return gathered[~gathered.isnan()]
 
 
-# ---- one call -----------------------------------------------------------------------------------------------------
+# ---- packed batches --------------------------------------------------------------------------------------------------
+
+
+class PackedCollator:
+    """One flat row of unique tokens: `input_ids`, `position_ids` [1, T], the `layout` that attention follows, `ends`
+    [S], where each sequence's last token lies, and what `flattened` gives.
+
+    `ends` comes first: transformers takes the size of a batch from its first tensor. `share` is off while dropout is on,
+    since a token that two sequences share would draw one mask for both.
+    """
+
+    def __init__(self, share: bool):
+        self.share = share
+
+    def __call__(self, rows: list[dict[str, list]]) -> dict[str, Any]:
+        sequences, pairs = flattened(rows)
+        row = pack_together(sequences, share=self.share)
+        ends = torch.empty(len(sequences), dtype=torch.long)
+        ends[row.sequences] = torch.tensor(row.ends)
+        return {
+            "ends": ends,
+            "input_ids": torch.tensor([row.ids]),
+            "position_ids": torch.tensor([row.positions]),
+            "layout": Layout(row),
+            **pairs,
+        }
+
+
+@contextlib.contextmanager
+def packed_batches(trainer: Any, wanted: bool | None = None) -> Iterator[str | None]:
+    """Let a trainer run on packed batches inside the block, where its model allows it and `wanted` (see
+    `guard.reason_against`). Yields why not, or None.
+
+    Two forward hooks do it, so that a distributed wrapper around the model still sees an ordinary forward pass: one keeps
+    the head's output for every token, the other replaces the model's output by the scores at `ends`.
+    """
+    from ..guard import reason_against
+
+    base = unwrapped(trainer.model)
+    reason = reason_against(base, wanted)
+    if reason:
+        log(f"batches are padded, since {reason}")
+        yield reason
+        return
+    share = not has_dropout(trainer.model)
+    log(
+        "prompts are computed once for both sides"
+        if share
+        else "batches are packed without padding; dropout forbids sharing"
+    )
+    kept: dict[str, torch.Tensor] = {}
+
+    def keep(module: Any, inputs: Any, output: torch.Tensor) -> None:
+        kept["scores"] = output
+
+    def at_ends(module: Any, inputs: Any, named: dict[str, Any], output: Any) -> Any:
+        output["logits"] = kept.pop("scores")[0, named["ends"]]
+        return output
+
+    collator, trainer.data_collator = trainer.data_collator, PackedCollator(share)
+    hooks = [base.score.register_forward_hook(keep), base.register_forward_hook(at_ends, with_kwargs=True)]
+    try:
+        with sharing(base):
+            yield None
+    finally:
+        trainer.data_collator = collator
+        for hook in hooks:
+            hook.remove()
+
+
+def has_dropout(model: torch.nn.Module) -> bool:
+    """Whether any layer of the model drops values in training."""
+    return any(isinstance(module, torch.nn.Dropout) and module.p > 0 for module in model.modules())
+
+
+# ---- one call --------------------------------------------------------------------------------------------------------
 
 
 def fit(
-    model: Any,
+    model: torch.nn.Module,
     renderer: Renderer,
     rows: Rows,
     arguments: RewardConfig,
     *,
-    head: str,
-    eval_rows: Rows | None = None,
-    peft_config: Any = None,
     label_smoothing: float = 0.0,
-    resume: str | None = None,
     shared_prefix: bool | None = None,
-) -> tuple[Any, dict[str, Any]]:
-    """Train. Returns the model in memory (a PEFT model when `peft_config` is given) and a summary of the run.
+    **run: Any,
+) -> tuple[torch.nn.Module, dict[str, Any]]:
+    """`loop.fit` of this trainer. run: its head, eval_rows, peft_config and resume.
 
-    The beginning that the sides of a pair share is computed once where the model allows it: the same loss and gradients
+    The prefix that the sides of a pair share is computed once where the model allows it: the same loss and gradients
     in less time (see `packed_batches`). `shared_prefix` False forbids it, True asks for it on a GPU too.
-
-    Raises ModelError when the trainer refuses the model, RunError when the loss is no number.
     """
-    identity = run_identity(
-        arguments,
-        rows.dataset,
+    center = arguments.center_rewards_coefficient
+    return loop.fit(
+        OutcomeTrainer,
+        model,
         renderer,
-        head,
-        peft_config=peft_config,
-        center_rewards_coefficient=arguments.center_rewards_coefficient,
+        rows,
+        arguments,
+        data_collator=PaddedCollator(renderer.tokenizer.pad_token_id),
         label_smoothing=label_smoothing,
+        loss={"center_rewards_coefficient": center, "label_smoothing": label_smoothing},
+        within=lambda trainer: packed_batches(trainer, shared_prefix),
+        **run,
     )
-    start_run(arguments.output_dir, arguments.process_index, identity, resume)
-    try:
-        trainer = OutcomeTrainer(
-            model=model,
-            args=arguments,
-            data_collator=PaddedCollator(renderer.tokenizer.pad_token_id),
-            train_dataset=rows.dataset,
-            eval_dataset=eval_rows.dataset if eval_rows else None,
-            processing_class=renderer.tokenizer,
-            peft_config=peft_config,
-            label_smoothing=label_smoothing,
-        )
-    except (ValueError, TypeError) as error:
-        raise ModelError(f"the model cannot be trained: {error}") from error
-    log(f"training: {len(rows.pairs)} pairs in {len(rows.dataset)} rows, {arguments.world_size} process(es)")
-    return run(trainer, resume, packed_batches(trainer, shared_prefix))

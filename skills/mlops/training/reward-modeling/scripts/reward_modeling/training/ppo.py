@@ -21,9 +21,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import json
 import math
-import shutil
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -35,11 +33,15 @@ import numpy
 import torch
 
 from .. import output_folder
-from ..console import RunError, log, to_json, warn
+from ..console import RunError, log, warn
 from ..data.records import Message
-from . import resuming
-from .policy import ActorCritic, Policy, Prompt, answer_logits, joined, log_probs_and_entropy, reference_of, sample
-from .runs import RunLog, concerns, start_and_end
+from . import ppo_checkpoints
+from .actor_critic import ActorCritic, answer_logits, joined, log_probs_and_entropy, reference_of
+from .policy import Policy
+from .ppo_settings import Settings
+from .prompts import Prompt
+from .run_log import RunLog, concerns, start_and_end
+from .sampling import sample
 
 EXPLODED = 10.0
 """KL in nats per token at which a run is stopped: by then the policy writes what the reference finds impossible."""
@@ -122,41 +124,7 @@ def adapted(kl_coef: float, kl: float, target: float | None) -> float:
     return kl_coef * (1 + 0.1 * min(0.2, max(-0.2, (kl - target) / target)))
 
 
-# ---- settings, prompts, rollouts ----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What decides the course of a run. The names are those of the flags, which say what each does."""
-
-    seed: int
-    total_episodes: int
-    per_device_train_batch_size: int
-    gradient_accumulation_steps: int
-    num_mini_batches: int
-    num_ppo_epochs: int
-    learning_rate: float
-    value_learning_rate: float
-    lr_scheduler_type: str
-    warmup_steps: int
-    weight_decay: float
-    max_grad_norm: float
-    response_length: int
-    temperature: float
-    local_rollout_forward_batch_size: int
-    kl_coef: float
-    kl_estimator: str
-    target_kl: float | None
-    max_kl: float | None
-    warn_kl: float
-    cliprange: float
-    cliprange_value: float
-    vf_coef: float
-    gamma: float
-    lam: float
-    whiten_rewards: bool
-    whiten_advantages: bool
-    missing_eos_penalty: float
+# ---- rollouts ----------------------------------------------------------------------------------
 
 
 @dataclass
@@ -227,7 +195,7 @@ class PPO:
         """
         stopped = None
         if resume:
-            self.load(Path(resume))
+            ppo_checkpoints.load(self, Path(resume))
         self.log.start(self.done, write=self.process_index == 0)
         for update in range(self.done, self.updates):
             started = time.perf_counter()
@@ -255,7 +223,7 @@ class PPO:
                 break
             self.done = update + 1
             if self.done % save_steps == 0 and self.done < self.updates:
-                self.save(save_total_limit)
+                ppo_checkpoints.save(self, save_total_limit)
         return self._summary(stopped)
 
     @contextlib.contextmanager
@@ -370,26 +338,22 @@ class PPO:
 
     def _learn(self, update: int, rollout: Rollout) -> dict[str, float]:
         """The gradient steps of one update; returns their means over tokens for the log."""
-        advantages, returns = self.targets(rollout)
+        targets = self.targets(rollout)
         sums, first_ratio, tokens_seen = torch.zeros(6, device=self.accelerator.device), None, 0
         self.plain.train(self.plain.policy.is_activation_checkpointing)
         with self._timed("learning"):
             for epoch in range(self.settings.num_ppo_epochs):
                 for tokens, micro_batches in self._mini_batches(update, epoch, rollout.answers):
-                    ratio = 0.0
-                    for place, rows in enumerate(micro_batches):
-                        last = place == len(micro_batches) - 1
-                        with contextlib.nullcontext() if last else self.accelerator.no_sync(self.actor):
-                            found, off = self._backward(rollout, advantages, returns, rows, tokens)
-                        sums, ratio = sums + found, max(ratio, off)
+                    found = self._accumulate(rollout, targets, micro_batches, tokens)
+                    sums, tokens_seen = sum((one for one, _ in found), start=sums), tokens_seen + tokens
+                    ratio = max((off for _, off in found), default=0.0)
                     first_ratio = ratio if first_ratio is None else first_ratio
-                    tokens_seen += tokens
                     self._step()
         policy, value, clipped, value_clipped, approximate_kl, entropy = (
             self.accelerator.reduce(sums, "sum") / tokens_seen
         ).tolist()
-        before = returns - rollout.values
-        spread = returns[rollout.live].var().item()
+        returns = targets[1]
+        before, spread = returns - rollout.values, returns[rollout.live].var().item()
         return {
             "policy_loss": policy,
             "value_loss": value,
@@ -401,16 +365,26 @@ class PPO:
             "first_ratio_error": first_ratio,
         }
 
+    def _accumulate(
+        self, rollout: Rollout, targets: tuple[torch.Tensor, torch.Tensor], micro_batches: list[list[int]], tokens: int
+    ) -> list[tuple[torch.Tensor, float]]:
+        """Add the gradients of a mini-batch; processes share them at its end. What `_backward` returns, of each part."""
+        found = []
+        for rows in micro_batches:
+            last = rows is micro_batches[-1]
+            with contextlib.nullcontext() if last else self.accelerator.no_sync(self.actor):
+                found.append(self._backward(rollout, targets, rows, tokens))
+        return found
+
     def _backward(
-        self, rollout: Rollout, advantages: torch.Tensor, returns: torch.Tensor, rows: list[int], tokens: int
+        self, rollout: Rollout, targets: tuple[torch.Tensor, torch.Tensor], rows: list[int], tokens: int
     ) -> tuple[torch.Tensor, float]:
         """Add the gradient of one micro-batch. (sums over its tokens for the log, largest |ratio - 1|)."""
         settings, device = self.settings, self.accelerator.device
         ids, mask, width = self._batch(rollout.prompts, rollout.answers, rows)
         log_probs, entropy, values = self.actor(ids, mask, width)
         live, old, old_values, advantage, target = (
-            tensor[rows, :width].to(device)
-            for tensor in (rollout.live, rollout.log_probs, rollout.values, advantages, returns)
+            tensor[rows, :width].to(device) for tensor in (rollout.live, rollout.log_probs, rollout.values, *targets)
         )
         policy, clipped = policy_loss(log_probs, old, advantage, settings.cliprange)
         value, value_clipped = value_loss(values, old_values, target, settings.cliprange_value)
@@ -465,56 +439,6 @@ class PPO:
 
     # ---- what is left behind ----
 
-    def identify(self, resume: str | None, **more: Any) -> None:
-        """Write down what must be the same for a resumed run to end where the undisturbed one would have.
-
-        Raises RunError when the run to be resumed was another one. One process with twice the batch is the same run as two.
-        """
-        prompts = resuming.digest([prompt.ids for prompt in self.prompts])
-        named = asdict(self.settings) | {"batch_size": self.batch_size, "prompts_sha256": prompts} | more
-        identity = {name: str(value) for name, value in named.items() if name not in PER_PROCESS}
-        resuming.start_run(self.output_dir, self.process_index, identity, resume)
-
-    def save(self, limit: int) -> None:
-        """Write a checkpoint; it appears complete. Only what is trained is in it. The oldest over `limit` go."""
-        from safetensors.torch import save_file
-
-        if self.process_index == 0:
-            partial = self.output_dir / output_folder.CHECKPOINT_STAGING
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(parents=True)
-            trained = {name: p.detach().contiguous() for name, p in self.plain.named_parameters() if p.requires_grad}
-            save_file(trained, partial / "actor.safetensors")
-            state = {"optimizer": self.optimizer.state_dict(), "scheduler": self.scheduler.state_dict()}
-            torch.save(state, partial / "optimizer.pt")
-            state = {"global_step": self.done, "max_steps": self.updates, "kl_coef": self.kl_coef}
-            (partial / "trainer_state.json").write_text(to_json(state), encoding="utf-8")
-            resuming.seal(partial)
-            complete = self.output_dir / f"checkpoint-{self.done}"
-            shutil.rmtree(complete, ignore_errors=True)
-            partial.rename(complete)
-            for old in output_folder.checkpoints(self.output_dir)[:-limit]:
-                shutil.rmtree(old, ignore_errors=True)
-        self.accelerator.wait_for_everyone()
-
-    def load(self, checkpoint: Path) -> None:
-        """Continue from a checkpoint. Random states need no restoring: they follow from the seed and the update.
-
-        Raises RunError when it cannot be read.
-        """
-        from safetensors.torch import load_file
-
-        try:
-            self.plain.load_state_dict(load_file(checkpoint / "actor.safetensors"), strict=False)
-            state = torch.load(checkpoint / "optimizer.pt", map_location=self.accelerator.device, weights_only=True)
-            self.optimizer.load_state_dict(state["optimizer"])
-            self.scheduler.load_state_dict(state["scheduler"])
-            state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
-            self.done, self.kl_coef = state["global_step"], state["kl_coef"]
-        except Exception as error:
-            resuming.explain_unreadable(error, checkpoint)
-            raise
-
     def _summary(self, stopped: str | None) -> dict[str, Any]:
         history = self.log.entries
         ends = start_and_end(history, ("reward", "kl", "length", "eos_rate"))
@@ -536,14 +460,6 @@ class PPO:
 
 
 SHOWN = ("reward", "kl", "entropy", "length", "eos_rate", "explained_variance")
-PANELS = {
-    "reward": ("reward", "objective"),
-    "KL to the reference (nats per answer)": ("kl",),
-    "length of the answers (tokens)": ("length",),
-    "entropy (nats per token)": ("entropy",),
-}
-"""What the picture of a run shows: title -> names in the log."""
-PER_PROCESS = ("per_device_train_batch_size", "gradient_accumulation_steps", "local_rollout_forward_batch_size")
 
 
 @functools.lru_cache(maxsize=2)

@@ -63,10 +63,9 @@ def resume_point(resume: str | bool | None, output_dir: str | Path) -> str | Non
                 f"{output_dir} holds no complete checkpoint to resume from",
                 hint="start without --resume_from_checkpoint, and set --save_steps below the number of steps",
             )
-        if found is None:
-            for folder in checkpoints(output_dir)[-1:]:
-                if (folder / SEAL).exists():  # it was complete
-                    _refuse_damaged(folder)
+        newest = checkpoints(output_dir)[-1:]
+        if found is None and newest and (newest[0] / SEAL).exists():  # it was complete
+            _refuse_damaged(newest[0])
     elif is_complete_checkpoint(resume):
         found = resume
     else:
@@ -129,20 +128,9 @@ def run_identity(
 ) -> dict[str, Any]:
     """What must be the same for a resumed run to end where the undisturbed one would have. loss: settings of the loss."""
     names = (
-        "seed",
-        "learning_rate",
-        "per_device_train_batch_size",
-        "gradient_accumulation_steps",
-        "num_train_epochs",
-        "max_steps",
-        "lr_scheduler_type",
-        "warmup_steps",
-        "weight_decay",
-        "max_grad_norm",
-        "optim",
-        "bf16",
-        "fp16",
-        "world_size",
+        *("seed", "learning_rate", "per_device_train_batch_size", "gradient_accumulation_steps", "num_train_epochs"),
+        *("max_steps", "lr_scheduler_type", "warmup_steps", "weight_decay", "max_grad_norm", "optim"),
+        *("bf16", "fp16", "world_size"),
     )
     settings = {name: str(getattr(arguments, name)) for name in names} | {name: str(loss[name]) for name in loss}
     settings["lora"] = str(peft_config and _lora_summary(peft_config))

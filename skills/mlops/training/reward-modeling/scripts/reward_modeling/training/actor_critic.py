@@ -1,0 +1,148 @@
+"""A policy with its value function, and the probabilities of answers.
+
+Layout of a batch, [B, P + N]: prompts padded on the left to P, answers on the right to N, a mask and position ids for
+both, so that answers start in one column. Padding is told from lengths, never from a token that an answer may hold.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from .. import checkpoints
+from ..checkpoints import unwrapped
+from ..console import UsageError
+from ..packing import right_padded
+from .loop import without_dropout
+from .policy import Policy
+from .sampling import left_padded
+
+if TYPE_CHECKING:
+    from peft import LoraConfig, PeftModel
+    from transformers import PreTrainedModel
+
+
+def joined(
+    prompts: Sequence[list[int]], answers: Sequence[list[int]], pad_token_id: int
+) -> tuple[torch.Tensor, torch.Tensor, int]:
+    """(ids [B, P + N], mask [B, P + N], N) of prompts with their answers, in the layout of this file."""
+    first, first_mask = left_padded(prompts, pad_token_id)
+    second, second_mask = right_padded(answers, pad_token_id)
+    return torch.cat([first, second], 1), torch.cat([first_mask, second_mask], 1), second.shape[1]
+
+
+def _accepted(model: torch.nn.Module, inputs: dict[str, Any]) -> dict[str, Any]:
+    """The inputs that this architecture takes: some know no position ids, some compute all logits or none."""
+    parameters = inspect.signature(unwrapped(model).forward).parameters
+    return {name: value for name, value in inputs.items() if name in parameters}
+
+
+def answer_logits(
+    model: torch.nn.Module, ids: torch.Tensor, mask: torch.Tensor, width: int, *, hidden: bool = False
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """(logits [B, N, V] in fp32 that predict the last `width` = N columns, the hidden states [B, N, d] behind them)."""
+    inputs = {"position_ids": (mask.cumsum(1) - 1).clamp(min=0), "use_cache": False, "logits_to_keep": width + 1}
+    out = model(input_ids=ids, attention_mask=mask, output_hidden_states=hidden, **_accepted(model, inputs))
+    states = out.hidden_states[-1][:, -width - 1 : -1] if hidden else None
+    return out.logits[:, -width - 1 : -1].float(), states
+
+
+def log_probs_and_entropy(
+    logits: torch.Tensor, answers: torch.Tensor, temperature: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(log-probability of each answer token, entropy of each step in nats), both [B, N].
+
+    logits: [B, N, V]; answers: [B, N]. Of the distribution that was sampled from: softmax(logits / temperature).
+    """
+    log_p = torch.log_softmax(logits / temperature, dim=-1)
+    return log_p.gather(-1, answers[..., None]).squeeze(-1), -(log_p.exp() * log_p).sum(-1)
+
+
+class ActorCritic(torch.nn.Module):
+    """The policy and its value function. forward(ids, mask, N) -> (log_probs, entropy, values), each [B, N].
+
+    values[:, t] is the value before answer token t is written. trunk: the value model's own decoder, or None when the
+    value head reads the policy's hidden states (a shared trunk). One module, so that one distributed wrapper holds both.
+    """
+
+    def __init__(
+        self,
+        policy: PreTrainedModel | PeftModel,
+        trunk: torch.nn.Module | None,
+        head: torch.nn.Module,
+        temperature: float,
+    ):
+        super().__init__()
+        self.policy, self.trunk, self.head, self.temperature = policy, trunk, head, temperature
+
+    def forward(
+        self, ids: torch.Tensor, mask: torch.Tensor, width: int
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        logits, states = answer_logits(self.policy, ids, mask, width, hidden=self.trunk is None)
+        if self.trunk is not None:
+            inputs = {"position_ids": (mask.cumsum(1) - 1).clamp(min=0), "use_cache": False}
+            out = self.trunk(input_ids=ids, attention_mask=mask, **_accepted(self.trunk, inputs))
+            states = out.last_hidden_state[:, -width - 1 : -1]
+        values = self.head(states).squeeze(-1).float()
+        return *log_probs_and_entropy(logits, ids[:, -width:], self.temperature), values
+
+
+def actor_critic(
+    policy: Policy, value_model: str, temperature: float, peft_config: LoraConfig | None = None
+) -> ActorCritic:
+    """The policy with a value function made as `value_model` says, and with adapters where a LoRA config is given.
+
+    value_model: "policy" (a copy of its trunk with a head of zeros), "shared" (such a head on the policy's own trunk), or
+    the path of a decoder with one label, as a reward model is. Raises UsageError when it has another tokenizer.
+    """
+    base = policy.model
+    width = base.config.get_text_config().hidden_size
+    head = torch.nn.Linear(width, 1, bias=False)
+    torch.nn.init.zeros_(head.weight)
+    trunk = copy.deepcopy(base.base_model) if value_model == "policy" else None
+    if value_model not in ("policy", "shared"):
+        trunk, head = _value_from(value_model, policy)
+    if peft_config is not None:
+        from peft import get_peft_model
+
+        policy.model = get_peft_model(base, copy.deepcopy(peft_config))
+        if trunk is not None:
+            value_config = copy.deepcopy(peft_config)
+            value_config.task_type = None
+            trunk = get_peft_model(trunk, value_config)
+    return without_dropout(ActorCritic(policy.model, trunk, head, temperature)).to(policy.device).eval()
+
+
+def _value_from(path: str, policy: Policy) -> tuple[torch.nn.Module, torch.nn.Module]:
+    """(trunk, head) of a scalar model at this path."""
+    loaded = checkpoints.load(path, device="cpu")
+    if checkpoints.scored_at(loaded.model) != "last_token":
+        raise UsageError(
+            f"{path} is an encoder, which sees the whole answer at once and so gives no value for its beginning",
+            hint="leave --value_model out: the value model is then made from the policy",
+        )
+    if loaded.tokenizer.get_vocab() != policy.tokenizer.get_vocab():
+        raise UsageError(
+            f"{path} has another tokenizer than the policy, so it cannot read the policy's tokens as a value model",
+            hint="leave --value_model out: the value model is then made from the policy",
+        )
+    return loaded.model.base_model, loaded.model.score
+
+
+def reference_of(policy: Policy) -> Callable[[], contextlib.AbstractContextManager[torch.nn.Module]]:
+    """A function that opens the reference policy: a frozen copy, or a LoRA policy with its adapters switched off."""
+
+    @contextlib.contextmanager
+    def without_adapter() -> Iterator[torch.nn.Module]:
+        with policy.model.disable_adapter():
+            yield policy.model
+
+    if hasattr(policy.model, "disable_adapter"):
+        return without_adapter
+    frozen = copy.deepcopy(policy.model).requires_grad_(False)
+    return lambda: contextlib.nullcontext(frozen)

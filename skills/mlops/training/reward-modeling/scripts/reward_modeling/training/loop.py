@@ -1,0 +1,212 @@
+"""The loop of transformers' trainer, for every run that uses one: started, watched, resumed and ended alike."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback, TrainerControl, TrainerState
+from transformers import TrainingArguments as Arguments
+
+from ..console import QUIET_SECONDS, ModelError, RunError, console, log
+from ..output_folder import discard_checkpoints
+from . import resuming
+
+if TYPE_CHECKING:
+    from peft import PeftConfig
+    from rich.progress import Progress, TaskID
+
+    from ..rendering import Renderer
+    from .data import Rows
+
+
+def without_dropout(model: torch.nn.Module) -> torch.nn.Module:
+    """The model with every dropout set to 0, for good."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        if isinstance(getattr(module, "attention_dropout", None), float):  # used as a number, without a layer
+            module.attention_dropout = 0.0
+    return model
+
+
+def check_finite(loss: torch.Tensor, model: torch.nn.Module, state: TrainerState) -> None:
+    """Raises RunError in training when the loss is no number.
+
+    At every step: transformers logs the mean of the losses before instead of one that is no number.
+    """
+    if model.training and not torch.isfinite(loss):
+        raise RunError(
+            f"the loss became {loss.item()} at step {state.global_step + 1}",
+            hint="lower --learning_rate, or continue from the last checkpoint with --resume_from_checkpoint",
+        )
+
+
+def fit(
+    trainer_class: type[Trainer],
+    model: torch.nn.Module,
+    renderer: Renderer,
+    rows: Rows,
+    arguments: Arguments,
+    *,
+    head: str,
+    eval_rows: Rows | None = None,
+    peft_config: PeftConfig | None = None,
+    resume: str | None = None,
+    loss: dict[str, Any],
+    within: Callable[[Trainer], contextlib.AbstractContextManager] = contextlib.nullcontext,
+    **own: Any,
+) -> tuple[torch.nn.Module, dict[str, Any]]:
+    """Train a reward model. Returns the model in memory (a PEFT model when `peft_config` is given) and a summary of the run.
+
+    loss: settings that must be the same for a run to be resumed. within: see `run`. own: arguments of this class of trainer.
+    Raises ModelError when the trainer refuses the model, RunError for a loss that is no number or a run that cannot be resumed.
+    """
+    identity = resuming.run_identity(arguments, rows.dataset, renderer, head, peft_config=peft_config, **loss)
+    resuming.start_run(arguments.output_dir, arguments.process_index, identity, resume)
+    try:
+        trainer = trainer_class(
+            model=model,
+            args=arguments,
+            train_dataset=rows.dataset,
+            eval_dataset=eval_rows.dataset if eval_rows else None,
+            processing_class=renderer.tokenizer,
+            peft_config=peft_config,
+            **own,
+        )
+    except (ValueError, TypeError) as error:
+        raise ModelError(f"the model cannot be trained: {error}") from error
+    log(f"training: {rows.size} in {len(rows.dataset)} rows, {arguments.world_size} process(es)")
+    return run(trainer, resume, within(trainer))
+
+
+def run(
+    trainer: Trainer,
+    resume: str | None,
+    within: contextlib.AbstractContextManager | None = None,
+    *,
+    scalar_head: bool = True,
+) -> tuple[torch.nn.Module, dict[str, Any]]:
+    """Train inside the block `within`. Returns the model in memory (a PEFT model where one is trained) and a summary.
+
+    Raises RunError for a checkpoint that cannot be read.
+    scalar_head: whether the model scores, and its head is to stay in fp32 under autocast; a policy has none.
+    """
+    from ..checkpoints import keep_head_in_float32
+
+    arguments = trainer.args
+    progress = ProgressLog.install(trainer)
+    trainer.add_callback(Sealing())
+    if scalar_head and (arguments.bf16 or arguments.fp16):
+        keep_head_in_float32(trainer.model)
+    try:
+        with within or contextlib.nullcontext():
+            result = trainer.train(resume_from_checkpoint=resume)
+    except BaseException as error:  # Ctrl-C and a full disk included: what was being written then is of no use
+        if arguments.process_index == 0:
+            discard_checkpoints(arguments.output_dir, only_incomplete=True)
+        if resume and not progress.began:
+            resuming.explain_unreadable(error, resume)
+        raise
+    names = (
+        *("learning_rate", "per_device_train_batch_size", "gradient_accumulation_steps", "num_train_epochs"),
+        *("bf16", "fp16", "seed", "world_size"),
+    )
+    summary = {
+        "train_loss": result.training_loss,
+        "steps": result.global_step,
+        "seconds": result.metrics.get("train_runtime"),
+        "log": [entry for entry in trainer.state.log_history if "loss" in entry or "eval_loss" in entry],
+        **{name: getattr(arguments, name) for name in names},
+    }
+    return trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False), summary
+
+
+# ---- what it tells ---------------------------------------------------------------------------------------------------
+
+
+SHOWN_BESIDE_BAR = ("loss", "accuracy", "eval_accuracy")
+SHOWN = (
+    *("loss", "eval_loss", "accuracy", "eval_accuracy", "margin", "eval_margin"),
+    *("reward", "kl", "entropy", "completions/mean_length"),
+    "learning_rate",
+)
+
+
+class Sealing(TrainerCallback):
+    """Each checkpoint is sealed when all processes have written their part of it."""
+
+    def on_save(self, args: Arguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        from accelerate import PartialState
+
+        PartialState().wait_for_everyone()
+        if state.is_world_process_zero:
+            resuming.seal(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+
+
+class ProgressLog(TrainerCallback):
+    """A bar on a terminal, elsewhere a quiet line each time the trainer logs: transformers' own prints dictionaries."""
+
+    def __init__(self) -> None:
+        self.bar: Progress | None = None
+        self.task: TaskID | None = None
+        self.last_line = -QUIET_SECONDS
+        self.began = False  # a step, after all of a checkpoint was read
+
+    @classmethod
+    def install(cls, trainer: Trainer) -> ProgressLog:
+        for other in (PrinterCallback, ProgressCallback):
+            trainer.remove_callback(other)
+        made = cls()
+        trainer.add_callback(made)
+        return made
+
+    def on_step_begin(self, args: Arguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self.began = True
+
+    def on_train_begin(self, args: Arguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if not (state.is_world_process_zero and console().is_terminal):
+            return
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (
+            TextColumn("training"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.description}"),
+        )
+        self.bar = Progress(*columns, console=console())
+        self.task = self.bar.add_task("", total=state.max_steps, completed=state.global_step)
+        self.bar.start()
+
+    def on_step_end(self, args: Arguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if self.bar:
+            self.bar.update(self.task, completed=state.global_step)
+
+    def on_log(
+        self, args: Arguments, state: TrainerState, control: TrainerControl, logs: dict | None = None, **kwargs: Any
+    ) -> None:
+        if not state.is_world_process_zero or not logs:
+            return
+        names = SHOWN_BESIDE_BAR if self.bar else SHOWN
+        shown = "  ".join(f"{name} {float(logs[name]):.4g}" for name in names if name in logs)
+        if self.bar:
+            self.bar.update(self.task, description=shown)
+        elif shown and ("eval_loss" in logs or self._is_due(args, state)):
+            self.last_line = time.monotonic()
+            log(f"step {state.global_step}/{state.max_steps}  {shown}")
+
+    def _is_due(self, args: Arguments, state: TrainerState) -> bool:
+        """Where every step is logged, for a file, a line each few seconds is enough to read."""
+        waited = time.monotonic() - self.last_line
+        return args.logging_steps != 1 or waited >= QUIET_SECONDS or state.global_step == state.max_steps
+
+    def on_train_end(self, args: Arguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if self.bar:
+            self.bar.stop()
+            self.bar = None

@@ -1,0 +1,83 @@
+"""Settings of PPO and its run, each with the flag of its name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from ..arguments import flag, non_negative_number
+from .settings import PolicySettings
+
+RESPONSE_LENGTH = 53
+VALUE_MODELS = ("policy", "reward", "shared")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchSettings:
+    """How many answers there are, and how many at a time."""
+
+    group: ClassVar = "run"
+    seed: int
+    total_episodes: int | None = flag(None, "answers in all (num_train_epochs x prompts)", metavar="N")
+    per_device_train_batch_size: int = flag(8, "answers in one forward pass (8)")
+    gradient_accumulation_steps: int = flag(1, "(1)")
+    local_rollout_forward_batch_size: int = flag(64, "answers written together (64)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(BatchSettings):
+    """What decides the course of a run. Without a default of their own: total_episodes, value_learning_rate, response_length."""
+
+    group: ClassVar = "PPO"
+    learning_rate: float = flag(3e-6, "of the policy (3e-6; LoRA wants about ten times that)")
+    value_learning_rate: float | None = flag(None, "of the value model (that of the policy)")
+    lr_scheduler_type: str = flag(
+        "linear", "(linear)", choices=("linear", "cosine", "constant", "constant_with_warmup")
+    )
+    warmup_steps: int = flag(0, "updates (0)", type=int)
+    weight_decay: float = flag(0.0, "(0)", type=non_negative_number)
+    max_grad_norm: float = flag(1.0, "of policy and value model each (1)")
+    response_length: int | None = flag(
+        None, f"longest answer ({RESPONSE_LENGTH}, or half of what the policy reads)", metavar="TOKENS"
+    )
+    temperature: float = flag(0.7, "of sampling and of all probabilities (0.7)")
+    num_ppo_epochs: int = flag(4, "passes over each rollout (4)")
+    num_mini_batches: int = flag(1, "optimizer steps a pass (1)")
+    kl_coef: float = flag(0.05, "price of a nat of KL to the reference (0.05)", type=non_negative_number)
+    kl_estimator: str = flag("k1", "per token; k3 pulls weakly when used as a penalty (k1)", choices=("k1", "k3"))
+    target_kl: float | None = flag(None, "adapt kl_coef towards this KL, nats per answer", metavar="KL")
+    max_kl: float | None = flag(None, "stop the run once the KL per answer is above this", metavar="KL")
+    warn_kl: float = flag(10.0, "call the reward over-optimised above (10)", metavar="KL")
+    cliprange: float = flag(0.2, "of the ratio of new to old probability (0.2)")
+    cliprange_value: float = flag(0.2, "of the change of a value (0.2)")
+    vf_coef: float = flag(0.1, "weight of the value loss (0.1)", type=non_negative_number)
+    gamma: float = flag(1.0, "discount (1)", type=non_negative_number)
+    lam: float = flag(0.95, "lambda of GAE (0.95)", type=non_negative_number)
+    whiten_rewards: bool = flag(False, "divide the token rewards of a rollout by their standard deviation")
+    whiten_advantages: bool = flag(True, "make their mean 0 and standard deviation 1 (on)")
+    missing_eos_penalty: float = flag(
+        1.0, "taken from the reward of an answer that did not end (1)", type=non_negative_number
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSettings(PolicySettings):
+    """A run around it."""
+
+    group: ClassVar = "run"
+    value_model: str = flag(
+        "policy",
+        "what the value model is made of: policy (a copy, with a head of zeros), reward, shared (a head on the policy "
+        "itself) or a path; all but policy and shared need the policy's tokenizer (policy)",
+        group="policy",
+        metavar="MODEL",
+    )
+    dataset_train_split: str = "train"
+    num_train_epochs: float = flag(3, "passes over the prompts, instead (3)")
+    gradient_checkpointing: bool = flag(False, "(off)")
+    bf16: bool | None = flag(None, "bfloat16 autocast (on a GPU that has it)")
+    save_steps: int = flag(50, "updates between checkpoints (50)")
+    save_total_limit: int = flag(2, "checkpoints kept (2)")
+    logging_steps: int = flag(10, "updates between lines here (10)")
+    num_sample_generations: int = flag(10, "updates whose first answers are logged in full (10)", type=int)
+    report_to: tuple[str, ...] = flag(("none",), "tensorboard, wandb, ... beside OUT/log.jsonl", nargs="+")
