@@ -67,7 +67,7 @@ SHIFTED = 0.5
 
 
 class Rewards:
-    """Rewards of completions by one reward model or several. Made by `from_pretrained` or `from_arguments`.
+    """Rewards of completions by one reward model or several. Made by `from_pretrained`.
 
     names: one a model, unique, short. parts: name -> mean reward of the last call, before weights, for logs.
     normalise: (reward - mean) / std with the statistics saved with each model.
@@ -123,20 +123,6 @@ class Rewards:
             for note in models[name].notes:
                 log(f"reward model {name}: {note}")
         return cls(models, weights=weights, combine=combine, normalise=normalise)
-
-    @classmethod
-    def from_arguments(cls, args: Any, *, device: str | None = None) -> Rewards:
-        """The rewards that the flags of `arguments.add_reward_arguments` describe, on this device."""
-        return cls.from_pretrained(
-            args.reward_model_path,
-            weights=args.reward_weights,
-            combine=args.reward_combine,
-            normalise=args.normalise_rewards,
-            dtype=args.reward_dtype,
-            max_length=args.reward_max_length,
-            max_tokens_per_batch=args.reward_max_tokens_per_batch,
-            device=device,
-        )
 
     def __call__(
         self,
