@@ -100,7 +100,12 @@ def test_a_killed_run_resumes_to_the_scores_of_an_undisturbed_one(killed, tiny, 
     assert done.returncode == 0, done.stderr
     assert done.json["resumed_from"] == str(killed / "checkpoint-10"), "half-written checkpoints are passed over"
     assert_quiet(done.stderr)
+    assert f"continuing from {killed / 'checkpoint-10'}" in done.stderr
     assert scores(killed, toy_file) == pytest.approx(scores(toy_model[0], toy_file), abs=1e-6)
+    undisturbed = json.loads((toy_model[0] / "reward_model.json").read_text())["training"]
+    first_ten = next(entry["loss"] for entry in undisturbed["log"] if entry.get("step") == 10 and "loss" in entry)
+    after = (undisturbed["steps"] * undisturbed["train_loss"] - 10 * first_ten) / (undisturbed["steps"] - 10)
+    assert done.json["training"]["train_loss"] == pytest.approx(after, abs=1e-3), "of the steps since the checkpoint"
 
 
 def test_a_lora_run_resumes_with_its_dropout(tiny, toy_file, tmp_path):

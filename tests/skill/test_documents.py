@@ -276,7 +276,7 @@ def test_pins_lie_within_the_bounds():
 
 def test_no_document_is_too_long_to_read():
     document = (SKILL / "SKILL.md").read_text(encoding="utf-8")
-    assert len(document.splitlines()) < 120 and (tokens(document) or 0) < 3400
+    assert len(document.splitlines()) < 120 and (tokens(document) or 0) < 4200
     for reference in (SKILL / "references").glob("*.md"):
         text = reference.read_text(encoding="utf-8")
         assert len(text.splitlines()) < 300, reference.name

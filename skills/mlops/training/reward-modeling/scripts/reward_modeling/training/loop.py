@@ -13,7 +13,7 @@ from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCall
 from transformers import TrainingArguments as Arguments
 
 from ..console import QUIET_SECONDS, ModelError, RunError, console, log
-from ..output_folder import discard_checkpoints
+from ..output_folder import discard_checkpoints, last_complete_checkpoint
 from . import resuming
 
 if TYPE_CHECKING:
@@ -103,6 +103,8 @@ def run(
     trainer.add_callback(Sealing())
     if scalar_head and (arguments.bf16 or arguments.fp16):
         keep_head_in_float32(trainer.model)
+    if resume:
+        log(f"continuing from {resume}")
     try:
         with within or contextlib.nullcontext():
             result = trainer.train(resume_from_checkpoint=resume)
@@ -111,13 +113,20 @@ def run(
             discard_checkpoints(arguments.output_dir, only_incomplete=True)
         if resume and not progress.began:
             resuming.explain_unreadable(error, resume)
+        if isinstance(error, KeyboardInterrupt):
+            newest = last_complete_checkpoint(arguments.output_dir)
+            log(
+                f"{newest} is complete: the same command with --resume_from_checkpoint continues from it"
+                if newest
+                else "no checkpoint is complete yet: --save_steps says how often one is written"
+            )
         raise
     names = (
         *("learning_rate", "per_device_train_batch_size", "gradient_accumulation_steps", "num_train_epochs"),
         *("bf16", "fp16", "seed", "world_size"),
     )
     summary = {
-        "train_loss": result.training_loss,
+        "train_loss": result.training_loss,  # of a resumed run, of the steps since its checkpoint
         "steps": result.global_step,
         "seconds": result.metrics.get("train_runtime"),
         "log": [entry for entry in trainer.state.log_history if "loss" in entry or "eval_loss" in entry],

@@ -219,6 +219,6 @@ class GRPOSettings(PolicySettings):
     dataset_split: str | None = "train"
 
     def config_class(self) -> type[GRPOConfig | RLOOConfig]:
-        from .grpo import ALGORITHMS
+        import trl
 
-        return ALGORITHMS[self.algorithm].config
+        return {"grpo": trl.GRPOConfig, "rloo": trl.RLOOConfig}[self.algorithm]
