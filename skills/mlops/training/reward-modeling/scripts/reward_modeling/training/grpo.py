@@ -5,7 +5,7 @@ TRL's trainers run the loop. What this module adds, each for one reason that a t
 - `_tokenize_prompts`: prompts are rendered by the policy's own contract, as in PPO, so a system prompt that its template
   refuses is folded into the first turn, and special tokens are written once.
 - `compute_loss`: a loss that is no number ends the run, with its step named, instead of a policy of NaN.
-- `RewardFunction`: completions are turned back into messages from their ids and scored by `scoring.Rewards`. TRL's own
+- `RewardFunction`: completions are turned back into messages from their ids and scored by `ensemble.Rewards`. TRL's own
   reward models score a whole batch in one forward pass, never truncate, stay in training mode and share a name.
 """
 

@@ -160,7 +160,7 @@ class Settings(ModelSettings, DataSettings, OutputSettings, LoraSettings, SizeSe
 
 @dataclass(frozen=True, kw_only=True)
 class RewardSettings:
-    """The reward of a reinforcement learning run (`scoring.Rewards`): `add_several_models_arguments` and these."""
+    """The reward of a reinforcement learning run (`ensemble.Rewards`): `add_several_models_arguments` and these."""
 
     group: ClassVar = "reward"
     reward_model_path: list[str]
