@@ -14,8 +14,11 @@ from typing import Any
 
 from .cells import RowError, short, wrong_type
 from .records import Message, Record
+from .winners import Winner
 
 Row = dict[str, Any]
+Numbered = list[tuple[int, Row]]
+Problems = list[tuple[int, str]]
 
 PAIR = ("chosen", "rejected")
 MARGINS = ("margin", "weight", "score_chosen|chosen_score", "score_rejected|rejected_score")
@@ -40,6 +43,12 @@ class Format:
     matches: Callable[[Row], bool]
     """Tells its rows from others with the same columns."""
     convert: Callable[[Row], Record]
+    winner: Winner | None = None
+    """Of formats of two answers: what says which one is better. The converter finds a, b or tie in `winner`."""
+    beside: tuple[str, ...] = ()
+    """Columns by which the data set is known too, and which stay metadata."""
+    expand: Callable[[Numbered, Problems], Numbered] | None = None
+    """Makes of all rows of a table those that are converted, for rows that hold several records or a part of one."""
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -75,11 +84,14 @@ def entry(
     example: Row,
     matches: Callable[[Row], bool] = always,
     optional: tuple[str, ...] = ("system",),
+    **more: Any,
 ) -> Callable[[Callable[[Row], Record]], Callable[[Row], Record]]:
-    """Makes the converter under it an entry of the table, by the converter's name."""
+    """Makes the converter under it an entry of the table, by the converter's name. more: the other fields of a Format."""
 
     def add(convert: Callable[[Row], Record]) -> Callable[[Row], Record]:
-        table[convert.__name__] = Format(convert.__name__, description, needs, optional, example, matches, convert)
+        table[convert.__name__] = Format(
+            convert.__name__, description, needs, optional, example, matches, convert, **more
+        )
         return convert
 
     return add
@@ -107,3 +119,15 @@ def one_each(value: Any, column: str, wanted: str, count: int, of: str) -> list:
     if len(value) != count:
         raise RowError(f"`{column}` has {len(value)} entries for {count} {of}")
     return value
+
+
+def margin_and_weight(row: Row) -> tuple[float | None, float]:
+    """How much better the better answer is, or None, and how much the pair counts."""
+    margin = number(row.get("margin"), "margin")
+    if margin is None:
+        scores = [number(row.get(name), name) for name in ("score_chosen", "score_rejected")]
+        margin = number(scores[0] - scores[1], "score_chosen - score_rejected") if None not in scores else None
+    weight = number(row.get("weight"), "weight")
+    if weight is not None and weight <= 0:
+        raise RowError(f"`weight` is {weight:g}: a pair counts with a weight above 0")
+    return margin, 1.0 if weight is None else weight
