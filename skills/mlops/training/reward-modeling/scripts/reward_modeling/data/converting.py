@@ -71,7 +71,7 @@ def records_of(table: Table, reading: Reading, format: str | None) -> Records:
             raise _say_neutral(chosen, [values for values, _ in picked], f"{table.name}:{number}") from None
         except RowError as error:
             records.append(None)
-            problems.append((number, f"{error}{_other_format(chosen, row)}"))
+            problems.append((number, f"{error}{_other_format(reader, row)}"))
     unused = [name for name in dict.fromkeys(name for _, row in numbered for name in row) if name not in used]
     _refuse_lost_input(table.name, chosen, [name for name in unused if name.lower() in INPUT_LIKE], numbered, records)
     problems.sort()
@@ -89,7 +89,7 @@ def records_of(table: Table, reading: Reading, format: str | None) -> Records:
     return Records(
         rows=rows,
         formats={table.name: chosen.name},
-        columns_used=tuple(used),
+        columns_used=chosen.needs if chosen.expand else tuple(used),
         metadata_columns=tuple(unused),
         set_aside=table.set_aside | ({"unreadable": len(problems)} if problems else {}) | reasons,
         undecided=tuple(undecided),

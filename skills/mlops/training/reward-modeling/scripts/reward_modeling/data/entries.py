@@ -31,6 +31,10 @@ USER: list[Message] = [{"role": "user", "content": "2+2?"}]
 GOOD, BAD = [{"role": "assistant", "content": "4"}], [{"role": "assistant", "content": "5"}]
 
 
+def always(row: Row) -> bool:
+    return True
+
+
 @dataclass(frozen=True)
 class Format:
     """One way of writing rows down. In `needs` and `optional`, `a|b` stands for either name."""
@@ -45,8 +49,8 @@ class Format:
     convert: Callable[[Row], Record]
     winner: Winner | None = None
     """Of formats of two answers: what says which one is better. The converter finds a, b or tie in `winner`."""
-    beside: tuple[str, ...] = ()
-    """Columns by which the data set is known too, and which stay metadata."""
+    beside: Callable[[Row], bool] = always
+    """Tells its rows from others by columns that it does not read."""
     expand: Callable[[Numbered, Problems], Numbered] | None = None
     """Makes of all rows of a table those that are converted, for rows that hold several records or a part of one."""
 
@@ -63,10 +67,6 @@ class Format:
             if present:
                 used[alternatives[0]] = next((name for name in present if row[name] is not None), present[0])
         return {name: row[column] for name, column in used.items() if row[column] is not None}, used
-
-
-def always(row: Row) -> bool:
-    return True
 
 
 def are_lists(*names: str) -> Callable[[Row], bool]:

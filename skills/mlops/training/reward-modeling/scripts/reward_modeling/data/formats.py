@@ -84,9 +84,8 @@ def recognize(rows: list[Row], where: str, tiers: Tiers = ANSWERS) -> Format:
 
 def fits(entry: Format, row: Row) -> bool:
     picked, _ = entry.pick(row)
-    beside = all(name in row for name in entry.beside)
     try:
-        return beside and not lacks(entry, row, picked) and entry.matches(picked)
+        return entry.beside(row) and not lacks(entry, row, picked) and entry.matches(picked)
     except RowError:  # text in a cell that no row may hold
         return False
 

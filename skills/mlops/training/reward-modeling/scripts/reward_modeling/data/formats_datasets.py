@@ -13,9 +13,9 @@ from typing import Any
 from .cells import RowError, objects, short, structure, turns, wrong_type
 from .conversations import answer_of, messages_of, prompt_and_answers, prompt_of, said, split_shared
 from .entries import GOOD, MARGINS, USER, Format, Row, entry, number
-from .formats_pairs import comparison, scores_of
+from .formats_pairs import comparison, instructed, scores_of
 from .records import Comparison, Message, Ranking
-from .winners import Winner
+from .winners import WORDS, Winner
 
 DATASETS: dict[str, Format] = {}
 _pairs = partial(entry, DATASETS)
@@ -120,7 +120,7 @@ def _to_summarize(info: Row) -> str:
 
 
 def _one_hot(*values: Any) -> str:
-    return "/".join(str(number(value, "winner_model_a, winner_model_b and winner_tie") or 0.0)[:-2] for value in values)
+    return "/".join(f"{number(value, 'winner'):g}" if value not in (None, "") else "null" for value in values)
 
 
 @_pairs(
@@ -145,7 +145,9 @@ def arena_55k(row: Row) -> Ranking:
     {"conversation_a": USER + GOOD, "conversation_b": USER + GOOD, "winner": "model_a", "turn": 1, "judge": "author_1"},
     optional=(),
     winner=Winner(),
-    beside=("judge",),
+    beside=lambda row: (
+        "judge" in row and "tstamp" not in row
+    ),  # Chatbot Arena 33k has both, and `turn` counts turns there
 )
 def mt_bench(row: Row) -> Ranking:
     turn = number(row["turn"], "turn")
@@ -185,14 +187,6 @@ def alpaca_farm(row: Row) -> Ranking:
     return _two(row, prompt_of({"prompt": instructed(row)}), row["output_1"], row["output_2"])
 
 
-def instructed(row: Row) -> str:
-    """An instruction, and its input below it."""
-    parts = [row["instruction"], row.get("input") or ""]
-    if not all(isinstance(part, str) for part in parts):
-        raise RowError("`instruction` and `input` must be text")
-    return "\n".join(part for part in parts if part)
-
-
 @_pairs(
     "JudgeBench: a question and two answers; `label` is A>B or B>A",
     ("question", "response_A", "response_B", "label"),
@@ -207,8 +201,7 @@ def judgebench(row: Row) -> Ranking:
     "answers 1 and 2, and which model won (PPE human preference): model_a gave response_1",
     ("prompt", "response_1", "response_2", "winner"),
     {"prompt": "2+2?", "response_1": "5", "response_2": "4", "winner": "model_b"},
-    winner=Winner(),
-    matches=lambda row: str(row.get("winner", "model_")).lower().startswith(("model_", "tie")),
+    winner=Winner(means=WORDS | {"response_1": "a", "response_2": "b"}),
 )
 def ppe(row: Row) -> Ranking:
     return Ranking(*prompt_and_answers(row, "response_1", "response_2"), scores_of(row))
@@ -294,20 +287,15 @@ def after_history(row: Row, asked: Any) -> list[Message]:
     return [said("assistant" if place % 2 else "user", text) for place, text in enumerate(texts)]
 
 
-def _is_pair_of_texts(value: Any) -> bool:
-    value = turns(value)
-    return value is not None and len(value) > 1
-
-
 @_pairs(
     "LLaMA-Factory's old form: an instruction, and in `output` the better and the worse answer",
     ("instruction", "output"),
     {"instruction": "Add.", "input": "2+2", "output": ["4", "5"]},
-    lambda row: _is_pair_of_texts(row["output"]),
+    lambda row: isinstance(row["output"], list) and turns(row["output"]) is not None,  # text may be an answer in JSON
     optional=("input", "history", "system"),
 )
 def llama_factory_old(row: Row) -> Comparison | Ranking:
-    given = turns(row["output"])
-    if given is None or len(given) != 2:
+    given = row["output"]
+    if not isinstance(given, list) or len(given) != 2 or not all(isinstance(text, str) for text in given):
         raise RowError(f"`output` is {short(row['output'])}: expected a list of two texts, the better one first")
     return comparison(row, prompt_of(row | {"prompt": after_history(row, instructed(row))}), *given)

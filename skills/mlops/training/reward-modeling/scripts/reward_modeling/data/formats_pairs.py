@@ -44,6 +44,8 @@ def _is_several(value: Any) -> bool:
 
 
 def _answers(value: Any, column: str, prompt: list[Message]) -> list[list[Message]]:
+    if value == []:
+        raise RowError(f"`{column}` is an empty list")
     if not _is_several(value):
         return [answer_of(value, column)]
     found = [answer_of(item, column) for item in value]
@@ -152,10 +154,15 @@ def sharegpt(row: Row) -> Comparison | Ranking:
     optional=("input", "system", *MARGINS),
 )
 def alpaca(row: Row) -> Comparison | Ranking:
+    return _asked_in("instruction", row | {"instruction": instructed(row)})
+
+
+def instructed(row: Row) -> str:
+    """An instruction, and its input below it."""
     parts = [row["instruction"], row.get("input") or ""]
     if not all(isinstance(part, str) for part in parts):
         raise RowError("`instruction` and `input` must be text")
-    return _asked_in("instruction", row | {"instruction": "\n".join(part for part in parts if part)})
+    return "\n".join(part for part in parts if part)
 
 
 def _asked_in(column: str, row: Row) -> Comparison | Ranking:

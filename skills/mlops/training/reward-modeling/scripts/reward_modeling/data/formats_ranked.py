@@ -126,7 +126,10 @@ def _tree(numbered: Numbered, problems: Problems) -> Numbered:
                 node, before = open_.pop(0)
                 if not isinstance(node, dict):
                     raise wrong_type("prompt", node, "a message with replies")
-                said_so_far, replies = [*before, _message(node)], objects(node.get("replies")) or []
+                said_so_far, replies = [*before, _message(node)], objects(node.get("replies"))
+                if replies is None and structure(node.get("replies")) not in (None, "", []):
+                    raise wrong_type("replies", node["replies"], "a list of messages")
+                replies = replies or []
                 if node["role"] == "prompter":
                     rows += _rows_of(said_so_far, replies, shared)
                 open_ += [(reply, said_so_far) for reply in replies]

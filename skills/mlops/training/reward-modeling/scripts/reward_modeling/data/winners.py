@@ -84,12 +84,14 @@ def meaning(
     Raises DataError for bare numbers without a meaning, with how often each occurs, and for values that `given` leaves out.
     """
     counts = Counter(key(value) for _, value in winners)
-    means = known if known and given is None else WORDS | (_known(columns) if given is None else given)
+    if known and given:
+        _check_agreement(name, known, counts, given, where)
+    means = known | (given or {}) if known else WORDS | (_known(columns) if given is None else given)
     closed = given is not None or known
     unsaid = [value for value in counts if value not in means and (closed or is_bare(value))]
     if unsaid:
         rows = [number for number, value in winners if key(value) in unsaid]
-        if known and given is None:
+        if known:
             raise _strange(name, known, counts, unsaid, f"{where}:{rows[0]}")
         raise _unsaid(counts, unsaid, given, f"{where}:{rows[0]}")
     return means, {f"{value}={means[value]}": count for value, count in counts.items() if value in means}
@@ -101,6 +103,18 @@ def _known(columns: dict[str, str]) -> dict[str, str]:
         if columns.get("winner") == winner and set(values.values()) == set(sides):
             return {value: sides[column] for value, column in values.items()}
     return {}
+
+
+def _check_agreement(name: str, known: dict[str, str], counts: Counter[str], given: dict[str, str], where: str) -> None:
+    """Raises DataError where --winner_values contradicts what is known of a data set: one of them gives inverted pairs."""
+    for value in counts:
+        if value in known and given.get(value, known[value]) != known[value]:
+            raise DataError(
+                f"--winner_values says {value}={given[value]}, but in `{name}` {value} means {known[value]}",
+                where=where,
+                hint="read this file without --winner_values, or name its columns with --columns prompt=...,winner=... if "
+                "it is another data set",
+            )
 
 
 def _strange(name: str, known: dict[str, str], counts: Counter[str], unsaid: list[str], where: str) -> DataError:
