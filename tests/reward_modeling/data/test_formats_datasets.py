@@ -454,6 +454,12 @@ def test_tools_of_openai_rows_are_kept(read):
     assert pair.tools == tools
 
 
+def test_an_answer_of_null_turns_is_empty_and_not_the_text_of_its_list(read):
+    (pair,) = read(ARENA_55K | {"response_b": "[null, null]"} | one_hot(1, 0, 0)).rows
+    assert pair.prompt == Q
+    assert text_of(pair.rejected) == " / Why? / "
+
+
 def test_history_comes_before_the_question(read):
     (pair,) = read(LF_OLD | {"input": "", "history": [["Hi", "Yo"]]}).rows
     assert text_of(pair.prompt) == "Hi / Yo / Add."

@@ -215,13 +215,15 @@ def objects(value: Any) -> list[dict[str, Any]] | None:
     return value if isinstance(value, list) and value and all(isinstance(item, dict) for item in value) else None
 
 
-def turns(value: Any) -> list[str] | None:
-    """The turns of one speaker, given as a list of texts or as that list written as text; a null turn is empty."""
+def turns(value: Any, *, silent: bool = False) -> list[str] | None:
+    """The turns of one speaker, given as a list of texts or as that list written as text; a null turn is empty. silent: also
+    where all of them are.
+    """
     if isinstance(value, str) and re.match(r"\s*\[", value):
         value = _parsed(value)
     if not isinstance(value, list) or not value or not all(isinstance(turn, str | None) for turn in value):
         return None
-    return None if set(value) == {None} else [clean(turn) or "" for turn in value]
+    return None if set(value) == {None} and not silent else [clean(turn) or "" for turn in value]
 
 
 def are_messages(value: Any) -> bool:

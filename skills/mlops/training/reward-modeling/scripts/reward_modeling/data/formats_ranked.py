@@ -77,7 +77,7 @@ def nemo_rl(row: Row) -> Ranking:
 )
 def ultrafeedback(row: Row) -> Ranking:
     items = _items(row, "completions", "response", "overall_score")
-    scores = [number(item.get("overall_score"), "overall_score") for item, _ in items]
+    scores = [_rating(item.get("overall_score"), "overall_score") for item, _ in items]
     if None in scores:
         scores = [_mean_rating(item) for item, _ in items]
     if None in scores and any(score is not None for score in scores):
@@ -89,9 +89,13 @@ def _mean_rating(item: Row) -> float | None:
     annotations = structure(item.get("annotations")) or {}
     if not isinstance(annotations, dict):
         raise wrong_type("annotations", annotations, "an object with a Rating for each aspect")
-    given = [aspect.get("Rating") for aspect in annotations.values() if isinstance(aspect, dict)]
-    found = [number(rating, "Rating") for rating in given if rating not in (None, "N/A")]
-    return sum(found) / len(found) if found else number(item.get("fine-grained_score"), "fine-grained_score")
+    given = [_rating(aspect.get("Rating"), "Rating") for aspect in annotations.values() if isinstance(aspect, dict)]
+    found = [rating for rating in given if rating is not None]
+    return sum(found) / len(found) if found else _rating(item.get("fine-grained_score"), "fine-grained_score")
+
+
+def _rating(value: Any, column: str) -> float | None:
+    return None if value == "N/A" else number(value, column)
 
 
 # ---- trees of messages -------------------------------------------------------------------------------------------------
@@ -148,7 +152,7 @@ def _is_tree(row: Row) -> bool:
 
 @_ranked(
     "trees of OASST: every message of a prompter with the assistant's replies, ranked from 0, the best",
-    ("message_tree_id", "prompt"),
+    ("prompt",),
     {
         "message_tree_id": "t",
         "prompt": {
@@ -173,7 +177,7 @@ def _flat(numbered: Numbered, problems: Problems) -> Numbered:
     replies: dict[Any, list[Row]] = {}
     for number_, row in numbered:
         name, parent = row.get("message_id"), row.get("parent_id")
-        if not isinstance(name, (str, int)) or not isinstance(parent, (str, int, type(None))):
+        if not isinstance(name, (str, int, float)) or not isinstance(parent, (str, int, float, type(None))):
             problems.append(
                 (number_, f"`message_id` and `parent_id` are {short([name, parent])}, not names of messages")
             )
