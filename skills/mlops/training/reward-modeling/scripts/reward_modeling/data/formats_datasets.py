@@ -12,7 +12,7 @@ from typing import Any
 
 from .cells import RowError, objects, short, structure, turns, wrong_type
 from .conversations import answer_of, messages_of, prompt_and_answers, prompt_of, said, split_shared
-from .entries import GOOD, MARGINS, USER, Format, Row, entry, number
+from .entries import BAD, GOOD, MARGINS, USER, Format, Row, entry, number
 from .formats_pairs import comparison, instructed, scores_of
 from .records import Comparison, Message, Ranking
 from .winners import WORDS, Winner
@@ -110,7 +110,7 @@ def summarize_from_feedback(row: Row) -> Ranking:
 
 
 def _to_summarize(info: Row) -> str:
-    """The post in the layout of arXiv:2009.01325, appendix B.3."""
+    """The post as prompts of TL;DR are laid out (arXiv:2009.01325, trl-lib/tldr-preference)."""
     body = info.get("post") or info.get("article")
     if not isinstance(body, str):
         raise RowError("`info` has neither a post nor an article in text")
@@ -142,12 +142,11 @@ def arena_55k(row: Row) -> Ranking:
 @_pairs(
     "MT-bench human judgments: conversations a and b, which of them won, and the turn that was judged, which ends them",
     ("conversation_a", "conversation_b", "winner", "turn"),
-    {"conversation_a": USER + GOOD, "conversation_b": USER + GOOD, "winner": "model_a", "turn": 1, "judge": "author_1"},
+    {"conversation_a": USER + GOOD, "conversation_b": USER + BAD, "winner": "model_a", "turn": 1, "judge": "author_1"},
     optional=(),
     winner=Winner(),
-    beside=lambda row: (
-        "judge" in row and "tstamp" not in row
-    ),  # Chatbot Arena 33k has both, and `turn` counts turns there
+    # Chatbot Arena 33k has both, and its `turn` counts the turns.
+    beside=lambda row: "judge" in row and "tstamp" not in row,
 )
 def mt_bench(row: Row) -> Ranking:
     turn = number(row["turn"], "turn")
@@ -225,7 +224,7 @@ def stack_exchange_paired(row: Row) -> Comparison | Ranking:
     {
         "input": {"messages": USER},
         "preferred_output": GOOD,
-        "non_preferred_output": [{"role": "assistant", "content": "5"}],
+        "non_preferred_output": BAD,
     },
     optional=(),
 )
@@ -265,7 +264,7 @@ def _rejected(value: Any, whole: list[Message]) -> tuple[int, list[Message]]:
 
 
 @_pairs(
-    "ms-swift with query and response, and LLaMA-Factory's form of it: the response is better than `rejected_response`",
+    "ms-swift with `query` and `response`, which is better than `rejected_response`; earlier turns in `history`",
     ("query", "response", "rejected_response"),
     {"query": "2+2?", "response": "4", "rejected_response": "5"},
     optional=("history", "system", *MARGINS),

@@ -8,7 +8,7 @@ from typing import Any
 
 from .cells import RowError, objects, short, structure, wrong_type
 from .conversations import Message, answer_of, is_transcript, prompt_of, said, transcript_of
-from .entries import GOOD, USER, Format, Numbered, Problems, Row, entry, number
+from .entries import BAD, GOOD, USER, Format, Numbered, Problems, Row, entry, number
 from .formats_rankings import ranks
 from .records import Ranking
 
@@ -59,7 +59,7 @@ def nectar(row: Row) -> Ranking:
 @_ranked(
     "NeMo-RL: a context and completions with ranks, 0 is best",
     ("context|prompt", "completions"),
-    {"context": USER, "completions": [{"rank": 1, "completion": GOOD}, {"rank": 0, "completion": GOOD}]},
+    {"context": USER, "completions": [{"rank": 1, "completion": BAD}, {"rank": 0, "completion": GOOD}]},
     _hold("completions", "completion", "rank"),
 )
 def nemo_rl(row: Row) -> Ranking:
