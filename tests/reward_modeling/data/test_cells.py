@@ -110,8 +110,6 @@ BROKEN = (
     "[{'role': 'user', 'content': datetime.date(2020, 1, 1)}]",
     "[{'role': 'user', 'content': 'a'} ... {'role': 'assistant', 'content': 'b'}]",
     '[{"role": "user", "content": "a"}, "b"]',
-    '{"messages": [{"role": "assistant", "content": "a"}]}',
-    '{"role": ["assistant"], "content": ["a"]}',
     '{"role": "assistant", "content": "a',
     '[{"role": "wizard", "content": "a"}]',
     "[{'role': 'user', 'content': " + "-" * 100_000 + "1}]",
@@ -120,6 +118,15 @@ BROKEN = (
     '[{"role": "user", "role": "assistant", "content": "a"}]',
     '[{"role": "user", "content": "' + "a" * 5_000_000 + '"}]',
 )
+
+
+NESTED = ({"messages": [{"role": "assistant", "content": "a"}]}, {"role": ["assistant"], "content": ["a"]})
+
+
+@pytest.mark.parametrize("answer", [*NESTED, *map(json.dumps, NESTED), str(NESTED[1])])
+def test_messages_inside_an_object_and_in_columns_of_lists_are_read(read, answer):
+    (pair,) = read({"prompt": "p", "chosen": answer, "rejected": "b"}).rows
+    assert pair.chosen == [{"role": "assistant", "content": "a"}]
 
 
 @pytest.mark.parametrize("answer", BROKEN, ids=range(len(BROKEN)))

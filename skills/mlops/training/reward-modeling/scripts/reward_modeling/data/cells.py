@@ -18,7 +18,21 @@ MAX_DEPTH = 64
 MAX_CELL = 4_000_000
 """Characters of a text that is read as messages or as a list."""
 
-LISTS = frozenset(("completions", "responses", "scores", "ranks", "correct", "labels", "ratings", "steps", "tools"))
+LISTS = frozenset(
+    (
+        "answers",
+        "summaries",
+        "completions",
+        "responses",
+        "scores",
+        "ranks",
+        "correct",
+        "labels",
+        "ratings",
+        "steps",
+        "tools",
+    )
+)
 """Columns whose values are lists: text in them is read as one."""
 
 
@@ -152,6 +166,8 @@ def decoded(value: Any, column: str) -> Any:
 
     Raises RowError for text that looks like a list of messages and cannot be read as one: it is never an answer.
     """
+    if isinstance(value, dict):
+        return unnested(value)
     if isinstance(value, list):
         return [decoded(item, "") if isinstance(item, str) else item for item in value]
     if not isinstance(value, str) or not _OPENS.match(value):
@@ -163,7 +179,7 @@ def decoded(value: Any, column: str) -> Any:
     if isinstance(found, list) and (are_messages(found) or (column in LISTS and not likely)):
         return decoded(found, column)
     if isinstance(found, dict) and (_is_message(found) or any(are_messages(item) for item in found.values())):
-        return found
+        return unnested(found)
     if likely and (found is None or (isinstance(found, list) and any(map(_is_message, found)))):
         raise RowError(
             f"`{column}` is text that looks like messages written as JSON or Python, and cannot be read as them "
@@ -172,13 +188,42 @@ def decoded(value: Any, column: str) -> Any:
     return value
 
 
-def turns(value: Any) -> list[str] | None:
-    """The turns of one speaker, given as a list of texts or as that list written as text; a null turn is empty."""
+def unnested(value: dict[str, Any]) -> Any:
+    """The messages in {"messages": [...]} that holds nothing else, or in columns of lists as {"role": [...], "content":
+    [...]}; any other object as it is.
+    """
+    filled = {name: item for name, item in value.items() if item not in (None, [], {}, "")}
+    if len(filled) == 1 and are_messages(next(iter(filled.values()))):
+        return next(iter(filled.values()))
+    found = objects(value) if {"role", "content"} <= value.keys() or {"from", "value"} <= value.keys() else None
+    return found if found and are_messages(found) else value
+
+
+def structure(value: Any) -> Any:
+    """A list or an object, also one that was written as text; anything else as it is."""
+    found = _parsed(value) if isinstance(value, str) and _OPENS.match(value) else value
+    return clean(found) if isinstance(found, (dict, list)) else value
+
+
+def objects(value: Any) -> list[dict[str, Any]] | None:
+    """Objects given as a list, as an object of lists of one length (as `datasets` writes them), or as text; else None."""
+    value = structure(value)
+    if isinstance(value, dict) and value and all(isinstance(item, list) for item in value.values()):
+        if len({len(item) for item in value.values()}) > 1:
+            return None
+        value = [dict(zip(value, items, strict=True)) for items in zip(*value.values(), strict=True)]
+    return value if isinstance(value, list) and value and all(isinstance(item, dict) for item in value) else None
+
+
+def turns(value: Any, *, silent: bool = False) -> list[str] | None:
+    """The turns of one speaker, given as a list of texts or as that list written as text; a null turn is empty. silent: also
+    where all of them are.
+    """
     if isinstance(value, str) and re.match(r"\s*\[", value):
         value = _parsed(value)
     if not isinstance(value, list) or not value or not all(isinstance(turn, str | None) for turn in value):
         return None
-    return None if set(value) == {None} else [clean(turn) or "" for turn in value]
+    return None if set(value) == {None} and not silent else [clean(turn) or "" for turn in value]
 
 
 def are_messages(value: Any) -> bool:

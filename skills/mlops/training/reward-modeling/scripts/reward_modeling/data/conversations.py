@@ -126,7 +126,7 @@ def answer_of(value: Any, column: str) -> list[Message]:
 
 def prompt_and_answers(row: dict[str, Any], *names: str) -> tuple[list[Message], list[list[Message]]]:
     """The prompt and the answers of these columns. Lists of turns on all sides (Chatbot Arena's files) are conversations."""
-    asked, answered = turns(row["prompt"]), [turns(row[name]) for name in names]
+    asked, answered = turns(row["prompt"]), [turns(row[name], silent=True) for name in names]
     if asked is None or None in answered:
         return prompt_of(row), [answer_of(row[name], name) for name in names]
     for name, given in zip(names, answered, strict=True):

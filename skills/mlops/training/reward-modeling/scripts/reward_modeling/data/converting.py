@@ -55,9 +55,13 @@ def records_of(table: Table, reading: Reading, format: str | None) -> Records:
     problems = list(table.problems)
     numbered = _decoded(table, reading.columns or {}, problems)
     chosen = _format_of(table, format, [row for _, row in numbered], problems, reading.tiers)
-    picked = [chosen.pick(row) for _, row in numbered]
+    reader = chosen
+    if chosen.expand:
+        numbered, reader = chosen.expand(numbered, problems), LABELED["ranks"]
+    picked = [reader.pick(row) for _, row in numbered]
     used = dict.fromkeys(column for _, names in picked for column in names.values())
-    labels = [name for name in used if name in LABEL_NAMES or "score" in name]
+    judged = chosen.winner.columns if chosen.winner else ()
+    labels = [name for name in used if name in judged or name in LABEL_NAMES or "score" in name]
     winners = _say_winners(table.name, chosen, numbered, picked, reading)
     for values, _ in picked:
         values["neutral"] = reading.neutral
@@ -65,7 +69,7 @@ def records_of(table: Table, reading: Reading, format: str | None) -> Records:
     aside: Counter[str] = Counter()
     for (number, row), (values, _) in zip(numbered, picked, strict=True):
         try:
-            found = _records(chosen, row, values, used, labels, Origin(table.name, number))
+            found = _records(reader, row, values, used, labels, Origin(table.name, number))
             made += [((number, row), record) for record in (found if reading.labels else found[:1])]
         except SetAsideError as reason:
             aside[str(reason)] += 1
@@ -73,7 +77,7 @@ def records_of(table: Table, reading: Reading, format: str | None) -> Records:
             raise _say_neutral(chosen, [values for values, _ in picked], f"{table.name}:{number}") from None
         except RowError as error:
             made.append(((number, row), None))
-            problems.append((number, f"{error}{_other_format(chosen, row)}"))
+            problems.append((number, f"{error}{_other_format(reader, row)}"))
     numbered, records = [one for one, _ in made], [record for _, record in made]
     unused = [name for name in dict.fromkeys(name for _, row in numbered for name in row) if name not in used]
     _refuse_lost_input(table.name, chosen, [name for name in unused if name.lower() in INPUT_LIKE], numbered, records)
@@ -83,16 +87,16 @@ def records_of(table: Table, reading: Reading, format: str | None) -> Records:
         raise table.refused(problems, hint)
     rows, undecided = [], []
     for (_, row), record in zip(numbered, records, strict=True):
-        reason = record and chosen.name in LABELED and _undecided(row, record)
+        reason = record and chosen.name in LABELED and _undecided(reader, row, record)
         if reason:
             undecided.append(Undecided(len(rows) + len(undecided), record, reason))
         elif record:
-            rows.append(_of_two(record) if "winner" in chosen.needs and reading.labels else record)
+            rows.append(_of_two(record) if chosen.winner and reading.labels else record)
     reasons = aside + Counter(one.reason for one in undecided)
     return Records(
         rows=rows,
         formats={table.name: chosen.name},
-        columns_used=tuple(used),
+        columns_used=chosen.needs if chosen.expand else tuple(used),
         metadata_columns=tuple(unused),
         set_aside=table.set_aside | ({"unreadable": len(problems)} if problems else {}) | reasons,
         undecided=tuple(undecided),
@@ -163,9 +167,11 @@ def _records(
     given = finite({name: row[name] for name in labels if name in row})
     shared = {"origin": origin, "metadata": metadata, "given": given, "id": finite(picked.get("id"))}
     found = found if isinstance(found, list) else [found]
-    if not all(isinstance(record, Solution) for record in found):
-        shared["tools"] = _tools(picked.get("tools"))
-    return [replace(record, **shared) for record in found]
+    tools = picked.get("tools")
+    return [
+        replace(record, **shared, **({} if isinstance(record, Solution) else {"tools": _tools(tools or record.tools)}))
+        for record in found
+    ]
 
 
 def _tools(value: Any) -> list[dict] | None:
@@ -182,22 +188,28 @@ def _tools(value: Any) -> list[dict] | None:
     return value
 
 
-def _undecided(row: Row, record: Record) -> str | None:
+def _undecided(chosen: Format, row: Row, record: Record) -> str | None:
     """Why a row's label does not say which answer is better, if so."""
     ranked = record.scores if isinstance(record, Ranking) else ()
-    if ranked is None and not {"winner", "scores", "correct", "ranks"}.isdisjoint(row):
+    if ranked is None and (chosen.winner or not {"scores", "correct", "ranks"}.isdisjoint(row)):
         return "unlabelled"
     if "label" in row and row["label"] is None:
         return "unlabelled"
-    tied = "winner" in row and ranked and len(set(ranked)) == 1
-    return "tie" if tied or row.get("tie") is True or str(row.get("tie")).lower() == "true" else None
+    tied = chosen.winner and ranked and len(set(ranked)) == 1
+    said = str(row.get("tie")).lower() == "true" or (isinstance(record, Comparison) and _says_tie(row.get("status")))
+    return "tie" if tied or said else None
+
+
+def _says_tie(status: Any) -> bool:
+    """As in the pairs that distilabel writes: their `chosen` and `rejected` are then in the order in which they came."""
+    return isinstance(status, str) and status.strip().lower() == "tie"
 
 
 def _of_two(ranking: Ranking) -> Comparison:
     """A ranking of two answers with different scores -> the comparison it stands for."""
     better = 0 if ranking.scores[0] > ranking.scores[1] else 1
     pair = Comparison(ranking.prompt, ranking.completions[better], ranking.completions[1 - better])
-    shared = {name: getattr(ranking, name) for name in ("tools", "id", "metadata", "origin", "given")}
+    shared = {name: getattr(ranking, name) for name in ("tools", "id", "metadata", "origin", "given", "margin")}
     return replace(pair, rejected_first=better == 1, **shared)
 
 
@@ -212,18 +224,18 @@ def _say_winners(
     reading: Reading,
 ) -> dict[str, int]:
     """Write a, b or tie into the rows that say the winner otherwise. Returns {"value=a": its rows}."""
-    if "winner" not in chosen.needs:
+    if not chosen.winner:
         return {}
-    given = [(number, values) for (number, _), (values, _) in zip(numbered, picked, strict=True)]
-    if not reading.labels:
-        for _, values in given:
-            values.pop("winner", None)
-    written = [(number, values["winner"]) for number, values in given if values.get("winner") not in (None, "")]
-    means, counts = meaning(written, reading.winner_values, reading.columns or {}, name)
-    for _, values in given:
-        value = values.pop("winner", "")
-        if value != "":
-            values["winner"] = means.get(key(value), short(value))
+    values = [values for values, _ in picked]
+    found = [chosen.winner.value(row) if reading.labels else None for row in values]
+    for row in values:
+        row.pop("winner", None)
+    written = [(number, value) for (number, _), value in zip(numbered, found, strict=True) if value is not None]
+    known = chosen.winner.means
+    means, counts = meaning(written, reading.winner_values, reading.columns or {}, name, known, chosen.name)
+    for row, value in zip(values, found, strict=True):
+        if value is not None:
+            row["winner"] = means.get(key(value), short(value))
     return counts
 
 

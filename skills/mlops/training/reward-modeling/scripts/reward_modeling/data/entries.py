@@ -14,8 +14,11 @@ from typing import Any
 
 from .cells import RowError, short, wrong_type
 from .records import Message, Record
+from .winners import Winner
 
 Row = dict[str, Any]
+Numbered = list[tuple[int, Row]]
+Problems = list[tuple[int, str]]
 
 PAIR = ("chosen", "rejected")
 MARGINS = ("margin", "weight", "score_chosen|chosen_score", "score_rejected|rejected_score")
@@ -32,6 +35,10 @@ class SetAsideError(Exception):
     """Why a row that can be read is left out and counted; the text names its kind."""
 
 
+def always(row: Row) -> bool:
+    return True
+
+
 @dataclass(frozen=True)
 class Format:
     """One way of writing rows down. In `needs` and `optional`, `a|b` stands for either name."""
@@ -45,6 +52,12 @@ class Format:
     """Tells its rows from others with the same columns."""
     convert: Callable[[Row], Record | list[Record]]
     """One row may make several records. Raises RowError and SetAsideError."""
+    winner: Winner | None = None
+    """Of formats of two answers: what says which one is better. The converter finds a, b or tie in `winner`."""
+    beside: Callable[[Row], bool] = always
+    """Tells its rows from others by columns that it does not read."""
+    expand: Callable[[Numbered, Problems], Numbered] | None = None
+    """Makes of all rows of a table those that are converted, for rows that hold several records or a part of one."""
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -59,10 +72,6 @@ class Format:
             if present:
                 used[alternatives[0]] = next((name for name in present if row[name] is not None), present[0])
         return {name: row[column] for name, column in used.items() if row[column] is not None}, used
-
-
-def always(row: Row) -> bool:
-    return True
 
 
 def are_lists(*names: str) -> Callable[[Row], bool]:
@@ -80,11 +89,14 @@ def entry(
     example: Row,
     matches: Callable[[Row], bool] = always,
     optional: tuple[str, ...] = ("system",),
+    **more: Any,
 ) -> Callable[[Callable[[Row], Record]], Callable[[Row], Record]]:
-    """Makes the converter under it an entry of the table, by the converter's name."""
+    """Makes the converter under it an entry of the table, by the converter's name. more: the other fields of a Format."""
 
     def add(convert: Callable[[Row], Record]) -> Callable[[Row], Record]:
-        table[convert.__name__] = Format(convert.__name__, description, needs, optional, example, matches, convert)
+        table[convert.__name__] = Format(
+            convert.__name__, description, needs, optional, example, matches, convert, **more
+        )
         return convert
 
     return add
@@ -112,3 +124,15 @@ def one_each(value: Any, column: str, wanted: str, count: int, of: str) -> list:
     if len(value) != count:
         raise RowError(f"`{column}` has {len(value)} entries for {count} {of}")
     return value
+
+
+def margin_and_weight(row: Row) -> tuple[float | None, float]:
+    """How much better the better answer is, or None, and how much the pair counts."""
+    margin = number(row.get("margin"), "margin")
+    if margin is None:
+        scores = [number(row.get(name), name) for name in ("score_chosen", "score_rejected")]
+        margin = number(scores[0] - scores[1], "score_chosen - score_rejected") if None not in scores else None
+    weight = number(row.get("weight"), "weight")
+    if weight is not None and weight <= 0:
+        raise RowError(f"`weight` is {weight:g}: a pair counts with a weight above 0")
+    return margin, 1.0 if weight is None else weight

@@ -9,14 +9,17 @@ from __future__ import annotations
 import difflib
 
 from ..console import DataError, UsageError
-from .entries import Format, Row
+from .cells import RowError
+from .entries import Format, Row, always
+from .formats_datasets import DATASETS
 from .formats_pairs import PAIRS
 from .formats_published_steps import PUBLISHED_STEPS
+from .formats_ranked import RANKED
 from .formats_rankings import RANKINGS
 from .formats_steps import STEPS
 from .formats_unlabeled import OPEN, UNLABELED
 
-LABELED = PAIRS | RANKINGS | STEPS | PUBLISHED_STEPS
+LABELED = DATASETS | RANKED | PAIRS | RANKINGS | STEPS | PUBLISHED_STEPS
 FORMATS: dict[str, Format] = LABELED | UNLABELED | OPEN
 """In order: of two formats that fit a file equally well the earlier one is taken."""
 
@@ -41,7 +44,7 @@ INPUT_LIKE = frozenset((
 LABEL_NAMES = frozenset(
     ("label", "tie", "winner", "scores", "correct", "ranks", "labels", "ratings", "margin", "weight")
 )
-NULLABLE = ("winner", "scores|correct", "ranks", "labels")
+NULLABLE = ("winner", "scores|correct", "ranks", "labels", "parent_id", "rank")
 """Labels: null means that nobody judged the row."""
 HEAD = 20
 """How many rows vote on the format."""
@@ -69,7 +72,8 @@ def recognize(rows: list[Row], where: str, tiers: Tiers = ANSWERS) -> Format:
             return tier[best]
     present = {name for row in head for name in row}
     for entry in (entry for tier in tiers for entry in tier.values()):
-        if all(any(name in present for name in names.split("|")) for names in entry.needs):
+        is_shaped = entry.name in DATASETS | RANKED and entry.matches is not always
+        if not is_shaped and all(any(name in present for name in names.split("|")) for names in entry.needs):
             return entry
     raise DataError(
         f"no format has the columns {', '.join(sorted(present)) or '(none)'}",
@@ -81,7 +85,10 @@ def recognize(rows: list[Row], where: str, tiers: Tiers = ANSWERS) -> Format:
 
 def fits(entry: Format, row: Row) -> bool:
     picked, _ = entry.pick(row)
-    return not lacks(entry, row, picked) and entry.matches(picked)
+    try:
+        return entry.beside(row) and not lacks(entry, row, picked) and entry.matches(picked)
+    except RowError:  # text in a cell that no row may hold
+        return False
 
 
 def _reads_all(entry: Format, row: Row) -> bool:
@@ -94,6 +101,7 @@ def lacks(entry: Format, row: Row, picked: Row) -> str | None:
     """The first column that the format needs and the row lacks. A label may be null: then the row is set aside."""
     for names in entry.needs:
         alternatives = names.split("|")
-        if alternatives[0] not in picked and not (names in NULLABLE and any(name in row for name in alternatives)):
+        nullable = names in NULLABLE or (entry.winner and alternatives[0] in entry.winner.columns)
+        if alternatives[0] not in picked and not (nullable and any(name in row for name in alternatives)):
             return names
     return None

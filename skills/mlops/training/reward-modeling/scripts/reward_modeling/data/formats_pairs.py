@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from .cells import RowError, short, wrong_type
+from .cells import RowError, short, turns, wrong_type
 from .conversations import (
     Message,
     answer_of,
@@ -19,26 +19,37 @@ from .conversations import (
     transcript_of,
     with_system,
 )
-from .entries import BAD, GOOD, MARGINS, PAIR, USER, Format, Row, are_lists, are_texts, entry, number
+from .entries import BAD, GOOD, MARGINS, PAIR, USER, Format, Row, are_lists, are_texts, entry, margin_and_weight
 from .records import Comparison, Ranking
-from .winners import SCORES
+from .winners import SCORES, Winner
 
 PAIRS: dict[str, Format] = {}
 _pairs = partial(entry, PAIRS, optional=("system", *MARGINS))
 _HUMAN = "\n\nHuman: 2+2?\n\nAssistant:"
 
 
-def _comparison(row: Row, prompt: list[Message], chosen: Any, rejected: Any) -> Comparison:
-    """chosen and rejected: text or messages."""
-    answers = (answer_of(chosen, "chosen"), answer_of(rejected, "rejected"))
-    margin = number(row.get("margin"), "margin")
-    if margin is None:
-        scores = [number(row.get(name), name) for name in ("score_chosen", "score_rejected")]
-        margin = number(scores[0] - scores[1], "score_chosen - score_rejected") if None not in scores else None
-    weight = number(row.get("weight"), "weight")
-    if weight is not None and weight <= 0:
-        raise RowError(f"`weight` is {weight:g}: a pair counts with a weight above 0")
-    return Comparison(prompt, *answers, margin=margin, weight=1.0 if weight is None else weight)
+def comparison(row: Row, prompt: list[Message], chosen: Any, rejected: Any) -> Comparison | Ranking:
+    """chosen and rejected: text or messages, or lists of these, of which each makes a pair with each of the other side."""
+    sides = [_answers(chosen, "chosen", prompt), _answers(rejected, "rejected", prompt)]
+    margin, weight = margin_and_weight(row)
+    if [len(side) for side in sides] == [1, 1]:
+        return Comparison(prompt, sides[0][0], sides[1][0], margin=margin, weight=weight)
+    scores = [1.0] * len(sides[0]) + [0.0] * len(sides[1])
+    return Ranking(prompt, sides[0] + sides[1], scores, margin=margin, weight=weight)
+
+
+def _is_several(value: Any) -> bool:
+    """Whether a value is a list of answers and not one: a list of texts or of lists of messages."""
+    return isinstance(value, list) and bool(value) and all(isinstance(item, (str, list)) for item in value)
+
+
+def _answers(value: Any, column: str, prompt: list[Message]) -> list[list[Message]]:
+    if value == []:
+        raise RowError(f"`{column}` is an empty list")
+    if not _is_several(value):
+        return [answer_of(value, column)]
+    found = [answer_of(item, column) for item in value]
+    return [answer[len(prompt) :] if starts_with(answer, prompt) else answer for answer in found]
 
 
 @_pairs(
@@ -48,19 +59,19 @@ def _comparison(row: Row, prompt: list[Message], chosen: Any, rejected: Any) -> 
     lambda row: is_transcript(row.get("prompt", row["chosen"])),
     optional=("prompt", *MARGINS),
 )
-def transcript(row: Row) -> Comparison:
+def transcript(row: Row) -> Comparison | Ranking:
     if "prompt" not in row:
-        return _comparison(row, *split_shared(*(transcript_of(row[name], name) for name in PAIR)))
+        return comparison(row, *split_shared(*(transcript_of(row[name], name) for name in PAIR)))
     prompt = transcript_of(row["prompt"], "prompt")
     if prompt[-1] == {"role": "assistant", "content": ""}:  # the prompt ends with "Assistant:", where the answer goes
         prompt = prompt[:-1]
     if not all(is_transcript(row[name]) for name in PAIR):
         stripped = [row[name].strip() if isinstance(row[name], str) else row[name] for name in PAIR]
-        return _comparison(row, prompt, *stripped)
+        return comparison(row, prompt, *stripped)
     answers = [transcript_of(row[name], name) for name in PAIR]
     if not all(starts_with(answer, prompt) for answer in answers):
         raise RowError("`chosen` and `rejected` are whole transcripts that do not begin with `prompt`")
-    return _comparison(row, prompt, *(answer[len(prompt) :] for answer in answers))
+    return comparison(row, prompt, *(answer[len(prompt) :] for answer in answers))
 
 
 def _repeats_prompt(prompt: Any, text: Any) -> bool:
@@ -76,12 +87,12 @@ def _repeats_prompt(prompt: Any, text: Any) -> bool:
     {"prompt": "2+2 is", "chosen": "2+2 is 4", "rejected": "2+2 is 5"},
     lambda row: all(_repeats_prompt(row["prompt"], row[name]) for name in PAIR),
 )
-def concatenated(row: Row) -> Comparison:
+def concatenated(row: Row) -> Comparison | Ranking:
     for name in PAIR:
         if not _repeats_prompt(row["prompt"], row[name]):
             raise RowError(f"`{name}` does not begin with the text of `prompt`")
     answers = [row[name][len(row["prompt"]) :].lstrip() for name in PAIR]
-    return _comparison(row, prompt_of(row | {"prompt": row["prompt"].rstrip()}), *answers)
+    return comparison(row, prompt_of(row | {"prompt": row["prompt"].rstrip()}), *answers)
 
 
 def _is_whole(conversation: list[Message]) -> bool:
@@ -90,25 +101,28 @@ def _is_whole(conversation: list[Message]) -> bool:
 
 
 @_pairs(
-    "a prompt and two answers, each as text or as messages; answers that repeat the prompt as messages are cut",
+    "a prompt and two answers, each as text, as messages or as a list of answers (RewardBench 2, RM-Bench: all pairs); "
+    "answers that repeat the prompt as messages are cut",
     ("prompt", *PAIR),
     {"prompt": USER, "chosen": GOOD, "rejected": BAD},
 )
-def explicit(row: Row) -> Comparison:
+def explicit(row: Row) -> Comparison | Ranking:
+    if any(map(_is_several, map(row.get, PAIR))) and turns(row["prompt"]) is None:
+        return comparison(row, prompt_of(row), row["chosen"], row["rejected"])
     prompt, (chosen, rejected) = prompt_and_answers(row, *PAIR)
     if not (_is_whole(chosen) and _is_whole(rejected)):
-        return _comparison(row, prompt, chosen, rejected)
+        return comparison(row, prompt, chosen, rejected)
     # Answers that are whole conversations, as in UltraFeedback: the prompt they repeat is cut off.
     if starts_with(chosen, prompt) and starts_with(rejected, prompt):
-        return _comparison(row, prompt, chosen[len(prompt) :], rejected[len(prompt) :])
+        return comparison(row, prompt, chosen[len(prompt) :], rejected[len(prompt) :])
     if not isinstance(row["prompt"], str):
-        return _comparison(row, prompt, chosen, rejected)
+        return comparison(row, prompt, chosen, rejected)
     asked = row["prompt"].strip()
     for name, conversation in (("chosen", chosen), ("rejected", rejected)):
         if not any(message["content"].strip() == asked for message in conversation[:-1]):
             raise RowError(f"`{name}` is a whole conversation in which `prompt` does not occur")
     shared, chosen, rejected = split_shared(chosen, rejected)
-    return _comparison(row, with_system(shared, row.get("system")), chosen, rejected)
+    return comparison(row, with_system(shared, row.get("system")), chosen, rejected)
 
 
 def _speaks_from_value(value: Any) -> bool:
@@ -126,11 +140,11 @@ def _speaks_from_value(value: Any) -> bool:
     lambda row: "conversations" in row or all(_speaks_from_value(row[name]) for name in PAIR),
     optional=("conversations", "system", *MARGINS),
 )
-def sharegpt(row: Row) -> Comparison:
+def sharegpt(row: Row) -> Comparison | Ranking:
     if "conversations" not in row:
         return implicit(row)
     prompt = with_system(messages_of(row["conversations"], "conversations"), row.get("system"))
-    return _comparison(row, prompt, row["chosen"], row["rejected"])
+    return comparison(row, prompt, row["chosen"], row["rejected"])
 
 
 @_pairs(
@@ -139,15 +153,20 @@ def sharegpt(row: Row) -> Comparison:
     {"instruction": "Add.", "input": "2+2", "chosen": "4", "rejected": "5"},
     optional=("input", "system", *MARGINS),
 )
-def alpaca(row: Row) -> Comparison:
+def alpaca(row: Row) -> Comparison | Ranking:
+    return _asked_in("instruction", row | {"instruction": instructed(row)})
+
+
+def instructed(row: Row) -> str:
+    """An instruction, and its input below it."""
     parts = [row["instruction"], row.get("input") or ""]
     if not all(isinstance(part, str) for part in parts):
         raise RowError("`instruction` and `input` must be text")
-    return _asked_in("instruction", row | {"instruction": "\n".join(part for part in parts if part)})
+    return "\n".join(part for part in parts if part)
 
 
-def _asked_in(column: str, row: Row) -> Comparison:
-    return _comparison(row, prompt_of(row, column), row["chosen"], row["rejected"])
+def _asked_in(column: str, row: Row) -> Comparison | Ranking:
+    return comparison(row, prompt_of(row, column), row["chosen"], row["rejected"])
 
 
 @_pairs(
@@ -155,7 +174,7 @@ def _asked_in(column: str, row: Row) -> Comparison:
     ("input", *PAIR),
     {"system": "Be brief.", "input": "2+2?", "chosen": "4", "rejected": "5"},
 )
-def axolotl(row: Row) -> Comparison:
+def axolotl(row: Row) -> Comparison | Ranking:
     return _asked_in("input", row)
 
 
@@ -164,7 +183,7 @@ def axolotl(row: Row) -> Comparison:
     ("question", *PAIR),
     {"system": "Be brief.", "question": "2+2?", "chosen": "4", "rejected": "5"},
 )
-def question(row: Row) -> Comparison:
+def question(row: Row) -> Comparison | Ranking:
     return _asked_in("question", row)
 
 
@@ -174,9 +193,9 @@ def question(row: Row) -> Comparison:
     {"chosen": USER + GOOD, "rejected": USER + BAD},
     are_lists(*PAIR),
 )
-def implicit(row: Row) -> Comparison:
+def implicit(row: Row) -> Comparison | Ranking:
     prompt, chosen, rejected = split_shared(*(messages_of(row[name], name) for name in PAIR))
-    return _comparison(row, with_system(prompt, row.get("system")), chosen, rejected)
+    return comparison(row, with_system(prompt, row.get("system")), chosen, rejected)
 
 
 @_pairs(
@@ -186,17 +205,17 @@ def implicit(row: Row) -> Comparison:
     are_texts(*PAIR),
     optional=MARGINS,
 )
-def text(row: Row) -> Comparison:
+def text(row: Row) -> Comparison | Ranking:
     for name in PAIR:
         if not isinstance(row[name], str):
             raise wrong_type(name, row[name], "text")
         if is_transcript(row[name]):
             raise RowError(f"`{name}` is a transcript of `Human:` and `Assistant:` turns among rows that are none")
     prompt, chosen, rejected = split_text(row["chosen"], row["rejected"])
-    return _comparison(row, prompt_of({"prompt": prompt}), chosen, rejected)
+    return comparison(row, prompt_of({"prompt": prompt}), chosen, rejected)
 
 
-def _scores(row: Row) -> list[float] | None:
+def scores_of(row: Row) -> list[float] | None:
     """Scores of answers a and b by the winner, which is a, b or tie by now (`winners.meaning`)."""
     winner = row.get("winner")
     if winner is not None and winner not in SCORES:
@@ -211,9 +230,10 @@ def _scores(row: Row) -> list[float] | None:
     ("prompt", "response_a", "response_b", "winner"),
     {"prompt": "2+2?", "response_a": "5", "response_b": "4", "winner": "model_b"},
     optional=("system",),
+    winner=Winner(),
 )
 def pairwise(row: Row) -> Ranking:
-    return Ranking(*prompt_and_answers(row, "response_a", "response_b"), _scores(row))
+    return Ranking(*prompt_and_answers(row, "response_a", "response_b"), scores_of(row))
 
 
 @_pairs(
@@ -221,8 +241,9 @@ def pairwise(row: Row) -> Ranking:
     ("conversation_a", "conversation_b", "winner"),
     {"conversation_a": USER + GOOD, "conversation_b": USER + BAD, "winner": "model_a"},
     optional=(),
+    winner=Winner(),
 )
 def arena(row: Row) -> Ranking:
     conversations = [messages_of(row[name], name) for name in ("conversation_a", "conversation_b")]
     prompt, first, second = split_shared(*conversations)
-    return Ranking(prompt, [first, second], _scores(row))
+    return Ranking(prompt, [first, second], scores_of(row))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from .cells import RowError, wrong_type
 from .conversations import answer_of, prompt_of
-from .entries import Format, Row, are_lists, entry, number, one_each
+from .entries import Format, Row, are_lists, entry, margin_and_weight, number, one_each
 from .formats_steps import steps_of
 from .records import Ranking, in_steps
 
@@ -48,9 +49,11 @@ def _ranked(row: Row, column: str, sign: float = 1) -> Ranking:
     ("prompt", "completions|responses", "scores|correct"),
     {"prompt": "2+2?", "completions": ["4", "5", "four"], "scores": [1.0, 0.0, 1.0]},
     are_lists("completions", "scores"),
+    optional=("system", "margin", "weight"),
 )
 def ranking(row: Row) -> Ranking:
-    return _ranked(row, "scores")
+    margin, weight = margin_and_weight(row)
+    return replace(_ranked(row, "scores"), margin=margin, weight=weight)
 
 
 @_rankings(

@@ -24,6 +24,16 @@ SLICE = 4096
 """Rows of a stream that are in memory together."""
 
 VERBATIM = ("explicit", "axolotl", "question", "pairwise", "pair", "ranking", "ranks", "completions", "completion")
+VERBATIM += (
+    "shp",
+    "helpsteer3",
+    "pku_saferlhf",
+    "judgebench",
+    "ppe",
+    "stack_exchange_paired",
+    "nemo_rl",
+    "ultrafeedback",
+)
 VERBATIM += ("stepwise", "ratings", "processbench", "prmbench", "steps", "prompt")
 """Formats whose texts reach the model as they stand in the file."""
 

@@ -72,6 +72,10 @@ class Ranking(_Row):
     completions: list[list[Message]]
     scores: list[float] | None = None
     tools: list[dict] | None = None
+    margin: float | None = None
+    """Of each of its pairs, where the row says one."""
+    weight: float = 1.0
+    """Which its pairs share."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +138,7 @@ def comparisons(records: Records) -> list[Comparison]:
     """Every row as pairs: comparisons as they are, a ranking as all pairs of completions with different scores.
 
     The pairs of one ranking weigh 1 / (number of its pairs), so that each prompt counts once, as in arXiv:2203.02155
-    Eq. 1; they have no margin. `equal_scores` counts the pairs that made none. Raises DataError for rows without labels and
+    Eq. 1; they have the margin of the ranking. `equal_scores` counts the pairs that made none. Raises DataError for rows without labels and
     for labels of steps.
     """
     for row in records.rows:
@@ -266,7 +270,8 @@ def comparisons_of(row: Comparison | Ranking) -> list[Comparison]:
             prompt=row.prompt,
             chosen=row.completions[better],
             rejected=row.completions[worse],
-            weight=1 / len(ordered),
+            margin=row.margin,
+            weight=row.weight / len(ordered),
             tools=row.tools,
             id=None if row.id is None else f"{row.id}:{better}>{worse}",
             metadata=row.metadata,

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from ..console import DataError
+from .cells import RowError, short
 
 WORDS = {
     **dict.fromkeys(("a", "model_a", "response_a", "conversation_a"), "a"),
     **dict.fromkeys(("b", "model_b", "response_b", "conversation_b"), "b"),
-    **dict.fromkeys(("tie", "tie (bothbad)", "tie (both bad)", "bothbad", "both_bad"), "tie"),
+    **dict.fromkeys(("tie", "tie (inconsistent)", "tie (bothbad)", "tie (both bad)", "bothbad", "both_bad"), "tie"),
 }
 SCORES = {"a": [1.0, 0.0], "b": [0.0, 1.0], "tie": [0.0, 0.0]}
 
@@ -37,6 +39,27 @@ def key(value: Any) -> str:
     return f"{number:g}" if math.isfinite(number) and number == int(number) and abs(number) < 1e6 else text
 
 
+@dataclass(frozen=True)
+class Winner:
+    """What says in a format's rows which of two answers is better."""
+
+    columns: tuple[str, ...] = ("winner",)
+    means: dict[str, str] | None = None
+    """{value: "a", "b" or "tie"} of a data set that is known. None: words say it themselves, numbers are asked about."""
+    read: Callable[..., Any] = lambda value: value
+    """The values of the columns -> the value that `means` names."""
+
+    def value(self, row: dict[str, Any]) -> Any:
+        """The value of a row, or None where it has none."""
+        values = [row.get(column) for column in self.columns]
+        if all(value in (None, "") for value in values):
+            return None
+        try:
+            return self.read(*values)
+        except RowError:  # it has no meaning, which stops the run
+            return ", ".join(map(short, values))
+
+
 def is_bare(value: str) -> bool:
     """Whether a key is a number, or true or false, which do not say which answer they mean."""
     try:
@@ -47,18 +70,29 @@ def is_bare(value: str) -> bool:
 
 
 def meaning(
-    winners: Sequence[tuple[int, Any]], given: dict[str, str] | None, columns: dict[str, str], where: str
+    winners: Sequence[tuple[int, Any]],
+    given: dict[str, str] | None,
+    columns: dict[str, str],
+    where: str,
+    known: dict[str, str] | None = None,
+    name: str = "",
 ) -> tuple[dict[str, str], dict[str, int]]:
     """({value: "a", "b" or "tie"}, {"value=a": its rows}) of (row number, non-null value) pairs.
 
     given: what --winner_values says, if anything. columns: what --columns says, by which known datasets are told.
+    known: what the values mean in the data set `name`, which has no others.
     Raises DataError for bare numbers without a meaning, with how often each occurs, and for values that `given` leaves out.
     """
     counts = Counter(key(value) for _, value in winners)
-    means = WORDS | (_known(columns) if given is None else given)
-    unsaid = [value for value in counts if value not in means and (given is not None or is_bare(value))]
+    if known and given:
+        _check_agreement(name, known, counts, given, where)
+    means = known | (given or {}) if known else WORDS | (_known(columns) if given is None else given)
+    closed = given is not None or known
+    unsaid = [value for value in counts if value not in means and (closed or is_bare(value))]
     if unsaid:
         rows = [number for number, value in winners if key(value) in unsaid]
+        if known:
+            raise _strange(name, known, counts, unsaid, f"{where}:{rows[0]}")
         raise _unsaid(counts, unsaid, given, f"{where}:{rows[0]}")
     return means, {f"{value}={means[value]}": count for value, count in counts.items() if value in means}
 
@@ -69,6 +103,27 @@ def _known(columns: dict[str, str]) -> dict[str, str]:
         if columns.get("winner") == winner and set(values.values()) == set(sides):
             return {value: sides[column] for value, column in values.items()}
     return {}
+
+
+def _check_agreement(name: str, known: dict[str, str], counts: Counter[str], given: dict[str, str], where: str) -> None:
+    """Raises DataError where --winner_values contradicts what is known of a data set: one of them gives inverted pairs."""
+    for value in counts:
+        if value in known and given.get(value, known[value]) != known[value]:
+            raise DataError(
+                f"--winner_values says {value}={given[value]}, but in `{name}` {value} means {known[value]}",
+                where=where,
+                hint="read this file without --winner_values, or name its columns with --columns prompt=...,winner=... if "
+                "it is another data set",
+            )
+
+
+def _strange(name: str, known: dict[str, str], counts: Counter[str], unsaid: list[str], where: str) -> DataError:
+    means = ", ".join(f"{value} = {side}" for value, side in known.items())
+    return DataError(
+        f"the preference is {unsaid[0][:40]} ({counts[unsaid[0]]} rows), which has no meaning in `{name}`: {means}",
+        where=where,
+        hint="say what the values mean, as in --winner_values 1=a,2=b, or remove these rows",
+    )
 
 
 def _unsaid(counts: Counter[str], unsaid: list[str], given: dict[str, str] | None, where: str) -> DataError:

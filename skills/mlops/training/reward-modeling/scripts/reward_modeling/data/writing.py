@@ -36,12 +36,13 @@ def to_row(record: Record) -> dict[str, Any]:
     """
     if isinstance(record, Comparison):
         row = {"prompt": record.prompt, "chosen": record.chosen, "rejected": record.rejected, "margin": record.margin}
-        row["weight"] = record.weight if record.weight != 1 else None
     elif isinstance(record, Ranking):
         row = {"prompt": record.prompt, "completions": record.completions or None, "scores": record.scores}
+        row["margin"] = record.margin
     else:
         steps = "completions" if record.labels is not None else "steps"
         row = {"prompt": record.prompt, steps: record.steps, "labels": record.labels}
+    row["weight"] = None if getattr(record, "weight", 1) == 1 else record.weight
     row |= {"tools": getattr(record, "tools", None), "id": record.id}
     row = {name: value for name, value in row.items() if value is not None}
     return with_metadata(row, record.metadata, canonical=True)
