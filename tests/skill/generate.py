@@ -6,7 +6,6 @@ A part stands between `<!-- NAME: begin -->` and `<!-- NAME: end -->`; BLOCKS sa
 from __future__ import annotations
 
 import ast
-import json
 import re
 import sys
 from pathlib import Path
@@ -20,11 +19,10 @@ def formats() -> str:
     """The table of formats, from FORMATS."""
     from reward_modeling.data.formats import FORMATS
 
-    lines = ["| format | columns | what it is | a row |", "|---|---|---|---|"]
+    lines = ["| format | columns | what it is |", "|---|---|---|"]
     for entry in FORMATS.values():
         columns = ", ".join(f"`{name}`".replace("|", "` or `") for name in entry.needs)
-        example = json.dumps(entry.example, ensure_ascii=False).replace("|", "\\|")
-        lines.append(f"| `{entry.name}` | {columns} | {entry.description.replace('|', ' or ')} | `{example}` |")
+        lines.append(f"| `{entry.name}` | {columns} | {entry.description.replace('|', ' or ')} |")
     return "\n".join(lines)
 
 

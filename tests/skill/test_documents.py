@@ -223,7 +223,7 @@ def test_every_module_that_a_document_a_docstring_or_a_comment_names_is_there():
 
 def test_a_name_that_is_gone_is_found():
     files, names = {"skills/a/console.py", "tests/test_a.py"}, {"console": {"UserError", "log"}, "scoring": {"Rewards"}}
-    gone = "`schemas.py`, `tests/test_b.py`, `console.shout`, `rewards.Rewards` and `ensemble.Rewards.__call__`"
+    gone = "`schemas.py`, `tests/test_b.py`, `console.shout`, `rewards.Rewards` and `scoring.Rewards.__call__`"
     assert misnamed(gone, files, names) == ["schemas.py", "tests/test_b.py", "console.shout", "rewards.Rewards"]
     assert misnamed("`console.log(x)`, `a/console.py`, `console.UserError`", files, names) == []
 
