@@ -17,7 +17,7 @@
     uv run scripts/check_data.py pairs.jsonl --output canonical.jsonl
     uv run scripts/check_data.py train.parquet --eval_dataset_name held_out.jsonl --drop identical duplicate --output clean.jsonl
 
-Reads   JSONL, JSON, CSV (each also .gz), Parquet, folders, datasets saved to disk, hub ids
+Reads   JSONL, JSON, CSV, TSV (each also .gz), Parquet, folders, datasets saved to disk, hub ids
 Writes  findings on stderr, one JSON object on stdout, canonical JSON Lines to --output
 Exits   0 without error findings, 3 with them (the JSON is printed all the same) or when the data cannot be read (the JSON
         is then {"error": {"message", "where", "hint"}})

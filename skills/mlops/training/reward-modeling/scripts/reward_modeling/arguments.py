@@ -151,7 +151,7 @@ def add_dataset_arguments(
         "--dataset_name",
         nargs="+",
         metavar="DATA",
-        help="files (JSONL, JSON, CSV, Parquet, .gz), folders, datasets saved to disk or hub ids; several are concatenated",
+        help="files (JSONL, JSON, CSV, TSV, Parquet, .gz), folders, datasets saved to disk or hub ids; several are concatenated",
     )
     group.add_argument("--dataset_config", metavar="NAME", help="configuration of a hub dataset")
     if training:

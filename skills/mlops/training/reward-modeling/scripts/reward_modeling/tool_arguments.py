@@ -12,7 +12,7 @@ from typing import Any
 
 from .chat_templates import TemplateFaultError
 from .completeness import ASKED
-from .records import Message
+from .data.records import Message
 
 
 class Arguments:
