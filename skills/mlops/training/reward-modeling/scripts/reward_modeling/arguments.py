@@ -171,7 +171,8 @@ def add_dataset_arguments(
         "--columns",
         type=parse_columns,
         metavar="A=B,...",
-        help="read column B as A, as in prompt=question,chosen=good; `context=` says that the column context is to be dropped",
+        help="read column B as A, as in prompt=question,chosen=good; B may reach into objects and lists, as in "
+        "prompt=question.text,completions=answers[].answer; `context=` says that the column context is to be dropped",
     )
     group.add_argument("--winner_values", type=parse_winner_values, metavar="1=a,0=b", help=WINNER_VALUES_HELP)
     if stepwise:

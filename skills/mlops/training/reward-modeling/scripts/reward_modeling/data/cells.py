@@ -172,6 +172,12 @@ def decoded(value: Any, column: str) -> Any:
     return value
 
 
+def as_value(value: Any) -> Any:
+    """The object or list that a text writes as JSON or as Python; anything else as it is."""
+    found = clean(_parsed(value)) if isinstance(value, str) and _OPENS.match(value) else None
+    return found if isinstance(found, (list, dict)) else value
+
+
 def turns(value: Any) -> list[str] | None:
     """The turns of one speaker, given as a list of texts or as that list written as text; a null turn is empty."""
     if isinstance(value, str) and re.match(r"\s*\[", value):

@@ -6,7 +6,6 @@ Lost input is an error: a column that could be part of it and that the format do
 from __future__ import annotations
 
 import contextlib
-import difflib
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -14,6 +13,7 @@ from typing import Any
 
 from ..console import DataError, finite
 from .cells import RowError, clean, decoded, loads, short, wrong_type
+from .columns import check_columns, renamed
 from .conversations import messages_of, starts_with
 from .entries import Format, Row, SetAsideError
 from .files import Table
@@ -102,33 +102,16 @@ def records_of(table: Table, reading: Reading, format: str | None) -> Records:
 
 def _decoded(table: Table, columns: dict[str, str], problems: list[tuple[int, str]]) -> list[tuple[int, Row]]:
     """The numbered rows under the names of --columns, with messages and lists that were written as text; adds to problems."""
+    roots = check_columns(table, columns) if columns else {}
     numbered = []
-    for number, row in zip(table.numbers, _renamed(table, columns), strict=True):
+    for number, row in zip(table.numbers, table.rows, strict=True):
         try:
+            row = renamed(row, columns, roots) if columns else row
             values = {name: decoded(value, name) if name in NAMES else value for name, value in row.items()}
             numbered.append((number, values))
         except RowError as error:
             problems.append((number, str(error)))
     return numbered
-
-
-def _renamed(table: Table, columns: dict[str, str]) -> list[Row]:
-    """The rows with the columns the user mapped under their new names, and without those the user dropped."""
-    if not columns:
-        return table.rows
-    present = dict.fromkeys(name for row in table.rows for name in row)
-    for name, column in columns.items():
-        if (column or name) not in present:
-            close = difflib.get_close_matches(column or name, present, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"the columns are {', '.join(present)}"
-            raise DataError(f"there is no column `{column or name}`", where=table.name, hint=hint)
-    gone = {column or name for name, column in columns.items()} | columns.keys()
-    renamed = {name: column for name, column in columns.items() if column}
-    return [
-        {name: value for name, value in row.items() if name not in gone}
-        | {name: row[column] for name, column in renamed.items() if column in row}
-        for row in table.rows
-    ]
 
 
 def _format_of(
@@ -138,7 +121,7 @@ def _format_of(
     the reason.
     """
     if not rows:
-        raise table.refused(problems)
+        raise table.refused(problems, None if len(problems) == len(table.problems) else "fix --columns, or these rows")
     if format:
         return named(format)
     try:

@@ -208,7 +208,7 @@ def _is_one_document(path: Path) -> bool:
     found = _row(first)
     if isinstance(found, RowError):
         return (first.startswith(b"[") or first == b"{") and bool(second) and not isinstance(_row(second), dict)
-    return isinstance(found, list) and not second
+    return isinstance(found, list) and not second and any(isinstance(row, dict) for row in found)
 
 
 def _lines(path: Path, size: int | None) -> Iterator[Table]:
