@@ -17,9 +17,23 @@ from .columns import check_columns, renamed
 from .conversations import messages_of, starts_with
 from .entries import Format, Row, SetAsideError
 from .files import Table
-from .formats import ANSWERS, INPUT_LIKE, LABEL_NAMES, LABELED, NAMES, PROMPTS, Tiers, fits, lacks, named, recognize
+from .formats import (
+    ANSWERS,
+    HEAD,
+    INPUT_LIKE,
+    LABEL_NAMES,
+    LABELED,
+    NAMES,
+    PROMPTS,
+    Tiers,
+    fits,
+    lacks,
+    named,
+    recognize,
+)
 from .formats_steps import NEUTRAL, NeutralError
 from .records import Comparison, Origin, Ranking, Record, Records, Solution, Undecided
+from .unknown import conversion, guess, nearest, seen
 from .winners import key, meaning
 from .writing import unwrapped
 
@@ -54,7 +68,7 @@ def records_of(table: Table, reading: Reading, format: str | None) -> Records:
     """The records of one table. Raises DataError for what cannot be read."""
     problems = list(table.problems)
     numbered = _decoded(table, reading.columns or {}, problems)
-    chosen = _format_of(table, format, [row for _, row in numbered], problems, reading.tiers)
+    chosen = _format_of(table, format, [row for _, row in numbered], problems, reading)
     picked = [chosen.pick(row) for _, row in numbered]
     used = dict.fromkeys(column for _, names in picked for column in names.values())
     winners = _say_winners(table.name, chosen, numbered, picked, reading)
@@ -79,6 +93,8 @@ def records_of(table: Table, reading: Reading, format: str | None) -> Records:
     problems.sort()
     if problems and not (reading.leave_out_unreadable and 2 * len(problems) <= len(table)):
         hint = table.hint if len(problems) == len(table.problems) else _hint(chosen, reading.columns)
+        if format is None and not any(records):
+            hint = _guess(table, reading) or hint
         raise table.refused(problems, hint)
     rows, undecided = [], []
     for (_, row), record in zip(numbered, records, strict=True):
@@ -115,7 +131,7 @@ def _decoded(table: Table, columns: dict[str, str], problems: list[tuple[int, st
 
 
 def _format_of(
-    table: Table, format: str | None, rows: list[Row], problems: list[tuple[int, str]], tiers: Tiers
+    table: Table, format: str | None, rows: list[Row], problems: list[tuple[int, str]], reading: Reading
 ) -> Format:
     """The format named or recognized. Raises DataError where none fits, with the rows that cannot be read if any: they may be
     the reason.
@@ -125,11 +141,28 @@ def _format_of(
     if format:
         return named(format)
     try:
-        return recognize(rows, table.name, tiers)
-    except DataError:
+        return recognize(rows, table.name, reading.tiers)
+    except DataError as error:
         if problems:
             raise table.refused(problems) from None
-        raise
+        head = rows[:HEAD]
+        way = _guess(table, reading) or f"{error.hint}\n{conversion(table.name, head)}"
+        raise DataError(error.message + seen(head), where=table.name, hint=way + nearest(head, reading.tiers)) from None
+
+
+def _guess(table: Table, reading: Reading) -> str | None:
+    """A --columns line with which the first rows can be read, where none is given and one is found."""
+    if reading.columns:
+        return None
+    head = replace(table, rows=table.rows[:HEAD], numbers=table.numbers[:HEAD], problems=[])
+
+    def works(columns: dict[str, str]) -> bool:
+        try:
+            return bool(records_of(head, replace(reading, columns=columns, leave_out_unreadable=False), None).rows)
+        except DataError:
+            return False
+
+    return guess(head.rows, works)
 
 
 def _records(chosen: Format, row: Row, picked: Row, used: Iterable[str], origin: Origin) -> list[Record]:

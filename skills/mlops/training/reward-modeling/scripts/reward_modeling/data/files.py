@@ -30,7 +30,6 @@ STRETCH, RATIO = 4 * MIB, 200
 """A .gz file that is read whole may not unpack STRETCH bytes from less than STRETCH / RATIO of its own: text packs ten to
 one, and what packs better can fill the memory from a small file."""
 
-
 SHOWN = 5
 """How many bad rows an error shows; all of them are counted."""
 _QUOTE = "quote cells that hold commas, quotes or line breaks"
