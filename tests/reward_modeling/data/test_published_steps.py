@@ -147,6 +147,14 @@ def test_every_rating_of_prm800k_labels_one_step_of_one_solution(tmp_path):
     assert (labels.count(1), labels.count(0)) == (3, 4)
 
 
+def test_an_alternative_after_unjudged_steps_says_nothing_about_the_first_error(tmp_path):
+    from reward_modeling.evaluation.step_measures import UNKNOWN, labelled_steps
+
+    rows = solutions(load(written(tmp_path, WHOLE)))
+    data = labelled_steps(rows, [[0.5] * len(one.steps) for one in rows])
+    assert data.first_error.tolist() == [-1, 0, 0, UNKNOWN, UNKNOWN] and len(data.scores) == 7
+
+
 def test_rows_that_checked_the_labelers_are_left_out_and_counted(tmp_path):
     aside = [WHOLE | {"is_quality_control_question": True}, WHOLE | {"is_initial_screening_question": True}]
     records = load(written(tmp_path, aside[0], WHOLE, *aside))

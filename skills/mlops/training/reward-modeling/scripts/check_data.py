@@ -16,9 +16,10 @@
 
     uv run scripts/check_data.py pairs.jsonl --output canonical.jsonl
     uv run scripts/check_data.py train.parquet --eval_dataset_name held_out.jsonl --drop identical duplicate --output clean.jsonl
+    uv run scripts/check_data.py pairs.csv --model_name_or_path MODEL --max_length 1024 --drop over_length --layout original --output clean.csv
 
-Reads   JSONL, JSON, CSV (each also .gz), Parquet, folders, datasets saved to disk, hub ids
-Writes  findings on stderr, one JSON object on stdout, canonical JSON Lines to --output
+Reads   JSONL, JSON, CSV, TSV (each also .gz), Parquet, folders, datasets saved to disk, hub ids
+Writes  findings on stderr, one JSON object on stdout, JSON Lines or the files' own layout to --output
 Exits   0 without error findings, 3 with them (the JSON is printed all the same) or when the data cannot be read (the JSON
         is then {"error": {"message", "where", "hint"}})
 """
@@ -26,6 +27,7 @@ Exits   0 without error findings, 3 with them (the JSON is printed all the same)
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 
 from reward_modeling import arguments as flags
 from reward_modeling.console import (
@@ -41,11 +43,12 @@ from reward_modeling.console import (
     write_whole,
 )
 from reward_modeling.data.audit import CHECKS, STEP_CHECKS, UNLABELED_CHECKS, UNREADABLE, Finding, show, unreadable
-from reward_modeling.data.audit.parts import dropped, kind_of, parts_of
-from reward_modeling.data.audit.refused import REFUSED
+from reward_modeling.data.audit.parts import Part, dropped, kind_of, parts_of
+from reward_modeling.data.audit.rendered import OVER_LENGTH, REFUSED, Render
 from reward_modeling.data.formats import ANYTHING, FORMATS
+from reward_modeling.data.original import kept_places, original_lines
 from reward_modeling.data.reading import check_verbatim, load
-from reward_modeling.data.records import Records, equal_scores
+from reward_modeling.data.records import Records, Solution, equal_scores
 from reward_modeling.data.writing import counted, tell_moved, to_row
 
 
@@ -65,13 +68,27 @@ def parser() -> flags.Parser:
     data.add_argument(
         "--chat_template_path", metavar="PATH", help="a .jinja file, or a model whose chat template to use instead"
     )
+    data.add_argument(
+        "--max_length",
+        type=flags.positive_int,
+        metavar="N",
+        help="also find rows with more tokens than this, counted by the tokenizer and chat template of --model_name_or_path",
+    )
     group = parser.add_argument_group("result")
     group.add_argument("--output", metavar="FILE", help="write the rows as canonical JSON Lines")
-    flags.add_flag(group, "--overwrite", "replace --output if it exists")
+    group.add_argument(
+        "--layout",
+        choices=("canonical", "original"),
+        default="canonical",
+        help="of --output; original: the rows as they were read, with their own columns, as CSV where FILE ends in .csv or .tsv",
+    )
+    group.add_argument("--findings", metavar="FILE", help="write every finding with each of its rows as JSON Lines")
+    flags.add_flag(group, "--overwrite", "replace --output and --findings if they exist")
     checks = CHECKS | STEP_CHECKS
     droppable = [
         UNREADABLE,
         REFUSED,
+        OVER_LENGTH,
         *(name for name, check in checks.items() if check.about_rows and not check.needs_tokens),
     ]
     group.add_argument(
@@ -112,10 +129,15 @@ def checked(args) -> tuple[dict, list[Finding]]:
         raise UsageError("--chat_template_path needs --model_name_or_path, whose tokenizer it is for")
     if REFUSED in args.drop and not args.model_name_or_path:
         raise UsageError("--drop refused needs --model_name_or_path, whose chat template refuses rows")
-    output = (
-        check_output_file(args.output, args.overwrite, [*sources, *(args.eval_dataset_name or ())])
-        if args.output
-        else None
+    if args.max_length and not args.model_name_or_path:
+        raise UsageError("--max_length needs --model_name_or_path, whose tokenizer counts the tokens")
+    if OVER_LENGTH in args.drop and not args.max_length:
+        raise UsageError("--drop over_length needs --max_length and --model_name_or_path")
+    if args.layout == "original" and not args.output:
+        raise UsageError("--layout says how --output is written, which is not given", hint="add --output clean.jsonl")
+    inputs = [*sources, *(args.eval_dataset_name or ())]
+    output, found = (
+        check_output_file(path, args.overwrite, inputs) if path else None for path in (args.output, args.findings)
     )
     reading = {"config": args.dataset_config, "format": args.format, "columns": args.columns, "neutral": args.neutral}
     reading |= {"split": args.dataset_split, "tiers": ANYTHING, "winner_values": args.winner_values}
@@ -128,18 +150,22 @@ def checked(args) -> tuple[dict, list[Finding]]:
         raise DataError(lost[0].message, where=", ".join(lost[0].rows), hint=f"fix them, or add --drop {UNREADABLE}")
     held_out = load(args.eval_dataset_name, **reading).rows if args.eval_dataset_name else None
     if args.model_name_or_path:
-        render_all = renderer(args).render_all
+        render, render_steps = renderers(args, any(isinstance(row, Solution) for row in records.rows))
     parts = parts_of(records)
     for part in parts:
         part.audit(held_out, rendered)
         if args.model_name_or_path:
-            part.render(render_all)
+            part.render(render, render_steps, args.max_length)
     findings = [*lost, *(finding for part in parts for finding in part.findings)]
     left = [finding for finding in findings if finding.check not in args.drop]
     kept, dropped_rows, dropped_completions = dropped(records, parts, args.drop)
     moved: Counter[str] = Counter()
-    if output:
-        write_whole(output, map(to_json, counted(map(to_row, kept), moved)))
+    if found:
+        write_whole(found, map(to_json, places(records, lost, parts)))
+    if output and args.layout == "original":
+        write_whole(output, original_lines(sources, reading, kept_places(records, kept), output))
+    elif output:
+        write_whole(output, map(to_json, counted(map(to_row, kept.values()), moved)))
     kinds = Counter(kind_of(row) for row in records.rows)
     report(records, kinds, findings, (dropped_rows, dropped_completions), len(kept), output)
     result = {
@@ -166,16 +192,32 @@ def checked(args) -> tuple[dict, list[Finding]]:
     return result, [finding for finding in left if finding.severity in ("error", *["warning"] * args.strict)]
 
 
-def renderer(args):
-    """Renders as training and scoring with the model of --model_name_or_path would. Reads its tokenizer alone."""
+def renderers(args, steps: bool) -> tuple[Render, Render | None]:
+    """What renders as training and scoring with the model of --model_name_or_path would: conversations, and solutions in
+    steps where there are any. Reads its tokenizer alone.
+    """
     from reward_modeling.checkpoints import read_chat_template, read_tokenizer
     from reward_modeling.rendering import Renderer
+    from reward_modeling.step_rendering import STEP_SEPARATOR, StepRenderer
     from reward_modeling.tokenizer_setup import prepare_tokenizer
 
     tokenizer = read_tokenizer(args.model_name_or_path)
     for note in prepare_tokenizer(tokenizer, read_chat_template(args.chat_template_path)):
         log(note)
-    return Renderer(tokenizer, max_length=None, text_format=args.text_format or "chat")
+    how = {"max_length": None, "text_format": args.text_format or "chat"}
+    render = Renderer(tokenizer, **how).render_all
+    if not (steps and args.max_length):
+        return render, None
+    separator = STEP_SEPARATOR if tokenizer(STEP_SEPARATOR, add_special_tokens=False).input_ids else tokenizer.sep_token
+    return render, StepRenderer(tokenizer, step_separator=separator, **how).render_all
+
+
+def places(records: Records, lost: list[Finding], parts: list[Part]) -> Iterator[dict]:
+    """Every finding with each row it is about."""
+    for row, reason in records.unreadable:
+        yield {"check": lost[0].check, "severity": lost[0].severity, "row": row, "message": reason}
+    for part in parts:
+        yield from part.places()
 
 
 def report(records: Records, kinds: Counter[str], findings: list[Finding], lost: tuple, kept: int, output) -> None:

@@ -168,7 +168,7 @@ class ReadingSettings:
     group: ClassVar = "data"
     dataset_name: Sequence[str] = flag(
         None,
-        "files (JSONL, JSON, CSV, Parquet, .gz), folders, datasets saved to disk or hub ids; several are concatenated",
+        "files (JSONL, JSON, CSV, TSV, Parquet, .gz), folders, datasets saved to disk or hub ids; several are concatenated",
         nargs="+",
         metavar="DATA",
     )
@@ -178,7 +178,8 @@ class ReadingSettings:
     )
     columns: Mapping[str, str] | None = flag(
         None,
-        "read column B as A, as in prompt=question,chosen=good; `context=` says that the column context is to be dropped",
+        "read column B as A, as in prompt=question,chosen=good; B may reach into objects and lists, as in "
+        "prompt=question.text,completions=answers[].answer; `context=` says that the column context is to be dropped",
         type=parse_columns,
         metavar="A=B,...",
     )

@@ -6,7 +6,6 @@ Lost input is an error: a column that could be part of it and that the format do
 from __future__ import annotations
 
 import contextlib
-import difflib
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -14,12 +13,27 @@ from typing import Any
 
 from ..console import DataError, finite
 from .cells import RowError, clean, decoded, loads, short, wrong_type
+from .columns import check_columns, renamed
 from .conversations import messages_of, starts_with
 from .entries import Format, Row, SetAsideError
 from .files import Table
-from .formats import ANSWERS, INPUT_LIKE, LABEL_NAMES, LABELED, NAMES, PROMPTS, Tiers, fits, lacks, named, recognize
+from .formats import (
+    ANSWERS,
+    HEAD,
+    INPUT_LIKE,
+    LABEL_NAMES,
+    LABELED,
+    NAMES,
+    PROMPTS,
+    Tiers,
+    fits,
+    lacks,
+    named,
+    recognize,
+)
 from .formats_steps import NEUTRAL, NeutralError
 from .records import Comparison, Origin, Ranking, Record, Records, Solution, Undecided
+from .unknown import conversion, guess, nearest, seen
 from .winners import key, meaning
 from .writing import unwrapped
 
@@ -54,7 +68,7 @@ def records_of(table: Table, reading: Reading, format: str | None) -> Records:
     """The records of one table. Raises DataError for what cannot be read."""
     problems = list(table.problems)
     numbered = _decoded(table, reading.columns or {}, problems)
-    chosen = _format_of(table, format, [row for _, row in numbered], problems, reading.tiers)
+    chosen = _format_of(table, format, [row for _, row in numbered], problems, reading)
     reader = chosen
     if chosen.expand:
         numbered, reader = chosen.expand(numbered, problems), LABELED["ranks"]
@@ -84,6 +98,8 @@ def records_of(table: Table, reading: Reading, format: str | None) -> Records:
     problems.sort()
     if problems and not (reading.leave_out_unreadable and 2 * len(problems) <= len(table)):
         hint = table.hint if len(problems) == len(table.problems) else _hint(chosen, reading.columns)
+        if format is None and not any(records):
+            hint = _guess(table, reading) or hint
         raise table.refused(problems, hint)
     rows, undecided = [], []
     for (_, row), record in zip(numbered, records, strict=True):
@@ -107,9 +123,11 @@ def records_of(table: Table, reading: Reading, format: str | None) -> Records:
 
 def _decoded(table: Table, columns: dict[str, str], problems: list[tuple[int, str]]) -> list[tuple[int, Row]]:
     """The numbered rows under the names of --columns, with messages and lists that were written as text; adds to problems."""
+    roots = check_columns(table, columns) if columns else {}
     numbered = []
-    for number, row in zip(table.numbers, _renamed(table, columns), strict=True):
+    for number, row in zip(table.numbers, table.rows, strict=True):
         try:
+            row = renamed(row, columns, roots) if columns else row
             values = {name: decoded(value, name) if name in NAMES else value for name, value in row.items()}
             numbered.append((number, values))
         except RowError as error:
@@ -117,41 +135,39 @@ def _decoded(table: Table, columns: dict[str, str], problems: list[tuple[int, st
     return numbered
 
 
-def _renamed(table: Table, columns: dict[str, str]) -> list[Row]:
-    """The rows with the columns the user mapped under their new names, and without those the user dropped."""
-    if not columns:
-        return table.rows
-    present = dict.fromkeys(name for row in table.rows for name in row)
-    for name, column in columns.items():
-        if (column or name) not in present:
-            close = difflib.get_close_matches(column or name, present, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"the columns are {', '.join(present)}"
-            raise DataError(f"there is no column `{column or name}`", where=table.name, hint=hint)
-    gone = {column or name for name, column in columns.items()} | columns.keys()
-    renamed = {name: column for name, column in columns.items() if column}
-    return [
-        {name: value for name, value in row.items() if name not in gone}
-        | {name: row[column] for name, column in renamed.items() if column in row}
-        for row in table.rows
-    ]
-
-
 def _format_of(
-    table: Table, format: str | None, rows: list[Row], problems: list[tuple[int, str]], tiers: Tiers
+    table: Table, format: str | None, rows: list[Row], problems: list[tuple[int, str]], reading: Reading
 ) -> Format:
     """The format named or recognized. Raises DataError where none fits, with the rows that cannot be read if any: they may be
     the reason.
     """
     if not rows:
-        raise table.refused(problems)
+        raise table.refused(problems, None if len(problems) == len(table.problems) else "fix --columns, or these rows")
     if format:
         return named(format)
     try:
-        return recognize(rows, table.name, tiers)
-    except DataError:
+        return recognize(rows, table.name, reading.tiers)
+    except DataError as error:
         if problems:
             raise table.refused(problems) from None
-        raise
+        head = rows[:HEAD]
+        way = _guess(table, reading) or f"{error.hint}\n{conversion(table.name, head)}"
+        raise DataError(error.message + seen(head), where=table.name, hint=way + nearest(head, reading.tiers)) from None
+
+
+def _guess(table: Table, reading: Reading) -> str | None:
+    """A --columns line with which the first rows can be read, where none is given and one is found."""
+    if reading.columns:
+        return None
+    head = replace(table, rows=table.rows[:HEAD], numbers=table.numbers[:HEAD], problems=[])
+
+    def works(columns: dict[str, str]) -> bool:
+        try:
+            return bool(records_of(head, replace(reading, columns=columns, leave_out_unreadable=False), None).rows)
+        except DataError:
+            return False
+
+    return guess(head.rows, works)
 
 
 def _records(

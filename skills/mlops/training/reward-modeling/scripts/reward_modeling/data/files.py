@@ -1,4 +1,4 @@
-"""One file of rows (JSON, JSON Lines, CSV, Parquet; packed by gzip) -> slices of numbered rows, and the rows that cannot be read.
+"""One file of rows (JSON, JSON Lines, CSV, TSV, Parquet; packed by gzip) -> slices of numbered rows, and the rows that cannot be read.
 
 JSON Lines, CSV and Parquet are read in slices, so that a file may be larger than memory; JSON is read whole. What a file can
 make this process hold is bounded: by the length of a line, and for packed files read whole by how well they unpack.
@@ -11,14 +11,17 @@ import csv
 import gzip
 import io
 import json
+import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from ..console import DataError
 from .cells import Refused, RowError, clean, loads, type_of
+from .json_shapes import rows_of
 
 MIB = 2**20
 LINE_LIMIT = 64 * MIB
@@ -27,11 +30,11 @@ STRETCH, RATIO = 4 * MIB, 200
 """A .gz file that is read whole may not unpack STRETCH bytes from less than STRETCH / RATIO of its own: text packs ten to
 one, and what packs better can fill the memory from a small file."""
 
-
 SHOWN = 5
 """How many bad rows an error shows; all of them are counted."""
 _QUOTE = "quote cells that hold commas, quotes or line breaks"
-HINTS = {".jsonl": "every line is one JSON object, in UTF-8", ".csv": _QUOTE}
+_LINE = "every line is one JSON object, in UTF-8"
+HINTS = {".jsonl": _LINE, ".ndjson": _LINE, ".csv": _QUOTE, ".tsv": _QUOTE}
 """What to do about rows that cannot be read, by the kind of file."""
 
 
@@ -189,6 +192,25 @@ def _line_by_line(path: Path, readline: Callable[[int], Any]) -> Iterator[Any]:
 
 
 def _jsonl(path: Path, size: int | None) -> Iterator[Table]:
+    yield from (_json if _is_one_document(path) else _lines)(path, size)
+
+
+def _is_one_document(path: Path) -> bool:
+    """Whether a .jsonl file is one JSON document after all, which its first lines show: a list that goes on after its line or
+    is all there is, or an object that opens on a line of its own.
+    """
+    with _opened(path, whole=False) as file:
+        lines = (line.strip() for line in _line_by_line(path, file.readline))
+        first, second = next(filter(None, lines), b""), next(filter(None, lines), b"")
+    if not first.startswith((b"[", b"{")):
+        return False
+    found = _row(first)
+    if isinstance(found, RowError):
+        return (first.startswith(b"[") or first == b"{") and bool(second) and not isinstance(_row(second), dict)
+    return isinstance(found, list) and not second and any(isinstance(row, dict) for row in found)
+
+
+def _lines(path: Path, size: int | None) -> Iterator[Table]:
     with _opened(path, whole=size is None) as file:
         lines = enumerate(_line_by_line(path, file.readline), start=1)
         yield from sliced(str(path), ((number, _row(line)) for number, line in lines if line.strip()), size)
@@ -215,23 +237,17 @@ def _json(path: Path, size: int | None) -> Iterator[Table]:
         found = loads(text)
     except json.JSONDecodeError as error:
         if error.msg == "Extra data":  # one object a line under the name .json
-            yield from _jsonl(path, size)
+            yield from _lines(path, size)
             return
         raise DataError(f"broken JSON: {error.msg} at column {error.colno}", where=f"{path}:{error.lineno}") from error
     except RecursionError as error:
         raise DataError("the file nests lists and objects too deep", where=f"{path}:{_too_deep(text)}") from error
-    beside: dict[str, int] = {}
-    if isinstance(found, dict) and isinstance(found.get("data"), list):
-        rows = found.pop("data")
-        beside = {f"`{name}` beside `data`": len(v) if isinstance(v, list) else 1 for name, v in found.items()}
-        found = rows
-    elif isinstance(found, dict):
-        found = [found]
     if isinstance(found, Refused):
         raise DataError(found.reason, where=str(path))
-    if not isinstance(found, list):
+    rows, beside = rows_of(found, str(path))
+    if rows is None:
         raise DataError("a JSON file holds a list of rows, or that list under `data`", where=str(path))
-    yield from sliced(str(path), enumerate(found, start=1), size, beside)
+    yield from sliced(str(path), enumerate(rows, start=1), size, beside)
 
 
 def _decode(content: bytes, path: Path) -> str:
@@ -262,7 +278,10 @@ def _csv(path: Path, size: int | None) -> Iterator[Table]:
     csv.field_size_limit(LINE_LIMIT)
     with _opened(path, whole=size is None) as file:
         text = io.TextIOWrapper(file, encoding="utf-8", errors="surrogateescape", newline="")
-        reader = csv.reader(_line_by_line(path, text.readline), strict=True)
+        lines = _line_by_line(path, text.readline)
+        start = list(islice(lines, 1))
+        delimiter = _delimiter(start[0] if start else "", suffix(path) == ".tsv")
+        reader = csv.reader(chain(start, lines), delimiter=delimiter, strict=True)
         try:
             header = next(filter(None, reader), None)
             if header is None:
@@ -276,6 +295,12 @@ def _csv(path: Path, size: int | None) -> Iterator[Table]:
                 where=f"{path}, line {reader.line_num}",
                 hint=_QUOTE,
             ) from error
+
+
+def _delimiter(header: str, tabs: bool) -> str:
+    """What separates the columns of a header: commas where it has any, else tabs or semicolons; in .tsv files tabs first."""
+    outside = re.sub(r'"(?:[^"]|"")*"?', "", header)
+    return next((sign for sign in ("\t,;" if tabs else ",\t;") if sign in outside), ",")
 
 
 def _cells(header: list[str], cells: list[str]) -> dict[str, str] | RowError:
@@ -366,7 +391,9 @@ def first_line(error: BaseException) -> str:
 
 READERS: dict[str, Callable[[Path, int | None], Iterator[Table]]] = {
     ".jsonl": _jsonl,
+    ".ndjson": _jsonl,
     ".json": _json,
     ".csv": _csv,
+    ".tsv": _csv,
     ".parquet": _parquet,
 }

@@ -14,6 +14,7 @@ from itertools import accumulate
 from typing import Any
 
 from ..console import UsageError, log
+from .columns import root_of
 from .converting import Reading, records_of
 from .formats import PROMPTS
 from .records import Ranking, Records, prompts, to_score
@@ -97,7 +98,8 @@ class Stream:
                 known, reading = self.formats.get(table.name), self.reading
                 if known:
                     present = {name for row in table.rows for name in row}
-                    columns = {name: col for name, col in (reading.columns or {}).items() if (col or name) in present}
+                    given = (reading.columns or {}).items()
+                    columns = {name: col for name, col in given if root_of(col or name, present) in present}
                     reading = replace(reading, columns=columns)
                 records = records_of(table, reading, reading.format or known)
                 self.formats.update(records.formats)

@@ -50,7 +50,7 @@ def to_row(record: Record) -> dict[str, Any]:
 
 def with_metadata(row: dict[str, Any], metadata: dict[str, Any], *, canonical: bool = False) -> dict[str, Any]:
     """The row and its metadata. canonical: names by which a format would read the row's own columns are taken too."""
-    apart = {name: value for name, value in metadata.items() if name in row or (canonical and _is_read(name))}
+    apart = {name: value for name, value in metadata.items() if name in row or (canonical and is_read(name))}
     if METADATA in metadata and (apart or _is_apart(metadata[METADATA])):
         apart[METADATA] = metadata[METADATA]
     kept = {name: value for name, value in metadata.items() if name not in apart}
@@ -83,10 +83,10 @@ def tell_moved(moved: Counter[str]) -> dict[str, dict[str, int]]:
 
 
 def _is_apart(value: Any) -> bool:
-    known = lambda name: name == METADATA or name in RESULTS or _is_read(name)  # noqa: E731
+    known = lambda name: name == METADATA or name in RESULTS or is_read(name)  # noqa: E731
     return isinstance(value, dict) and bool(value) and all(isinstance(name, str) and known(name) for name in value)
 
 
-def _is_read(name: str) -> bool:
+def is_read(name: str) -> bool:
     """Whether a format may read a column of this name."""
     return name in NAMES or name in LABEL_NAMES or name.lower() in INPUT_LIKE

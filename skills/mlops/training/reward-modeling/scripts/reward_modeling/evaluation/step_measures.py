@@ -61,6 +61,7 @@ def labelled_steps(solutions: Sequence[Solution], scores: Sequence[Sequence[floa
         found, missing = NO_ERROR if _is_complete(solution) else UNKNOWN, False
         for i, (label, score) in enumerate(zip(solution.labels or (), row, strict=False)):
             if label is None:
+                missing |= i == 0  # nobody judged how it begins, as in an alternative of a late step
                 continue
             missing |= score is None
             if label < FIXED and found < 0:

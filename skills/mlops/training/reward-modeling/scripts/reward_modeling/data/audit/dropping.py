@@ -50,7 +50,7 @@ def drop_rows(rows: Sequence[Any], audited: Sequence[Any], findings: Iterable[Fi
             elif number not in gone:
                 found[number].append((audited[index], pair))
         for number, pairs in found.items():
-            cut[number] |= dict.fromkeys(_completions(rows[number], pairs, finding.check, cut[number]), finding.check)
+            cut[number] |= dict.fromkeys(_completions(rows[number], pairs, finding, cut[number]), finding.check)
             if not ordered_pairs(_without(rows[number], cut[number])):
                 gone[number] = finding.check
     kept = {number: _without(row, cut.get(number)) for number, row in enumerate(rows) if number not in gone}
@@ -65,9 +65,12 @@ def _places(number: int, row: Any) -> list[tuple[int, Pair | None]]:
     return [(number, None)]
 
 
-def _completions(ranking: Ranking, found: list[tuple[Comparison, Pair]], check: str, lost: dict[int, str]) -> set[int]:
+def _completions(
+    ranking: Ranking, found: list[tuple[Comparison, Pair]], finding: Finding, lost: dict[int, str]
+) -> set[int]:
     """Which completions of a ranking a finding on these of its pairs is about, beside those that are lost already."""
-    flawed = CHECKS[check].of_answer if check in CHECKS else None
+    check = CHECKS.get(finding.check)
+    flawed = finding.of_answer or (check.of_answer if check else None)
     if flawed:
         sides = [(record, zip(pair, (record.chosen, record.rejected), strict=True)) for record, pair in found]
         return {place for record, two in sides for place, answer in two if flawed(record, answer)} - lost.keys()

@@ -33,6 +33,8 @@ class Finding:
     message: str
     advice: str
     indices: tuple[int, ...] = field(default=(), repr=False)
+    of_answer: Callable[[Record, list[Message]], bool] | None = field(default=None, repr=False, compare=False)
+    """As in `Check`, where the check alone cannot say it."""
 
     def to_dict(self) -> dict[str, Any]:
         names = ("check", "severity", "count", "share", "rows", "message", "advice")

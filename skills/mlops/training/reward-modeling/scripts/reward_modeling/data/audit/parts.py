@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from ..records import Comparison, Ranking, Record, Records, Solution, comparisons_of
 from . import TABLES, UNREADABLE, Finding, audit
 from .dropping import drop_rows
-from .refused import refused
+from .rendered import Render, rendered
 
 
 def kind_of(row: Record) -> str:
@@ -37,9 +37,17 @@ class Part:
     def audit(self, held_out: list | None, rendered: bool) -> None:
         self.findings = audit(self.audited, eval_records=held_out, rendered=rendered)
 
-    def render(self, render_all: Callable[[list, list], Any]) -> None:
-        """Add what a model's chat template refuses to the findings."""
-        self.findings = [*refused(self.audited, TABLES[self.type][0], render_all), *self.findings]
+    def render(self, render: Render, render_steps: Render | None, max_length: int | None) -> None:
+        """Add what a model's chat template refuses, and what is longer than max_length tokens, to the findings."""
+        found = rendered(self.audited, TABLES[self.type][0], render, render_steps, max_length)
+        self.findings = [*found, *self.findings]
+
+    def places(self) -> Iterator[dict[str, Any]]:
+        """Every finding with each row it is about, FILE:ROW; row is null for what is about the data as a whole."""
+        for one in self.findings:
+            rows = dict.fromkeys(str(self.audited[index].origin) for index in one.indices)
+            for row in rows or [None]:
+                yield {"check": one.check, "severity": one.severity, "row": row, "message": one.message}
 
     def counts(self) -> dict[str, int]:
         """How many there are of what the rows hold, for the result."""
@@ -68,8 +76,10 @@ def parts_of(records: Records) -> list[Part]:
     return [part for part in parts.values() if part.numbers]
 
 
-def dropped(records: Records, parts: list[Part], checks: list[str]) -> tuple[list, Counter[str], Counter[str]]:
-    """The rows that are left, in order; the rows and the completions that are gone, by check."""
+def dropped(
+    records: Records, parts: list[Part], checks: list[str]
+) -> tuple[dict[int, Any], Counter[str], Counter[str]]:
+    """The rows that are left, by their place and in order; the rows and the completions that are gone, by check."""
     left: dict[int, Any] = {}
     by_check: Counter[str] = Counter()
     completions: Counter[str] = Counter()
@@ -80,4 +90,4 @@ def dropped(records: Records, parts: list[Part], checks: list[str]) -> tuple[lis
         left |= {part.numbers[place]: row for place, row in done.rows.items()}
         by_check += done.by_check
         completions += done.completions
-    return [left[number] for number in sorted(left)], by_check, completions
+    return {number: left[number] for number in sorted(left)}, by_check, completions
