@@ -278,7 +278,7 @@ def add_process_arguments(parser: argparse.ArgumentParser):
     )
     group.add_argument(
         "--step_separator",
-        type=unescaped,
+        type=escaped,
         metavar="TEXT",
         help=r"where solutions in text are split into steps (that of the model if it is blank, else a line break, \n)",
     )
@@ -305,11 +305,6 @@ def add_several_models_arguments(group) -> None:
         default="sum",
         help="; ".join(f"{name}: {entry.description}" for name, entry in COMBINATIONS.items()) + " (sum)",
     )
-
-
-def unescaped(text: str) -> str:
-    """A text with \\n and \\t written out, as a shell passes them."""
-    return text.replace("\\n", "\n").replace("\\t", "\t")
 
 
 def utf8(text: str) -> str:

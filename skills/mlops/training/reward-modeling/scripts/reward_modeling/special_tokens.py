@@ -55,9 +55,6 @@ class SpecialTokens:
             return [self.marked(item) for item in value]
         return self._marking.mark_control_tokens(value, self._pattern)
 
-    def unmarked(self, text: str) -> str:
-        return self._marks.sub("", text)
-
     def ids(self, marked: str) -> list[int]:
         """Token ids of a rendered text with marks: what is marked becomes the tokens of a text."""
         try:
@@ -75,10 +72,6 @@ class SpecialTokens:
         token = self.tokens[0]
         first, last = self.marked(token).split(token)
         return first, last
-
-    @cached_property
-    def _marks(self) -> re.Pattern:
-        return re.compile("[{}{}]".format(*self._ends))
 
     @cached_property
     def boundaries(self) -> tuple[str, ...]:
