@@ -69,11 +69,10 @@ class Table:
         listed = "".join(f"\n  row {number}: {reason}" for number, reason in problems[:SHOWN])
         return DataError(f"{count} of {len(self)} rows cannot be read{listed}", where=where, hint=hint or self.hint)
 
-    def complete(self) -> Table:
-        """This table. Raises DataError where some of its rows cannot be read."""
-        if self.problems:
-            raise self.refused(self.problems)
-        return self
+    def joined(self, other: Table) -> Table:
+        """This slice of a file and the next as one."""
+        lists = {name: getattr(self, name) + getattr(other, name) for name in ("rows", "numbers", "problems")}
+        return Table(self.name, **lists, set_aside=self.set_aside | other.set_aside)
 
 
 def sliced(
