@@ -19,8 +19,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn, TypeVar
 
-from .errors import UsageError
 from .data import winners
+from .errors import UsageError
 from .old_flags import translated
 from .packages import check_optional, is_installed, not_installed
 from .precision import warn_if_emulated

@@ -14,7 +14,7 @@ import math
 import os
 import sys
 from dataclasses import fields, is_dataclass
-from typing import Any, TextIO
+from typing import Any, ClassVar, TextIO
 
 from .errors import RunError
 
@@ -22,14 +22,14 @@ Number = float | None
 """A number; null in JSON where it is NaN or infinite."""
 
 RESULTS = {
-    "check_data.py": "data.audit.report:CheckOutput",
-    "train.py": "training.results:TrainingOutput",
-    "train_process.py": "training.results:TrainingOutput",
-    "score.py": "scoring_results:Scored",
-    "evaluate.py": "evaluation.results:EvaluationOutput",
-    "ppo.py": "training.results:PPOOutput",
-    "grpo.py": "training.results:GRPOOutput",
-    "quickstart.py": "sandbox_results:Quickstart",
+    "check_data.py": "check_data:Output",
+    "train.py": "reward_modeling.training.results:ModelOutput",
+    "train_process.py": "reward_modeling.training.results:ModelOutput",
+    "score.py": "score:Scored",
+    "evaluate.py": "reward_modeling.evaluation.results:Output",
+    "ppo.py": "reward_modeling.training.results:PPOOutput",
+    "grpo.py": "reward_modeling.training.results:GRPOOutput",
+    "quickstart.py": "reward_modeling.training.results:Quickstart",
 }
 """Script -> module:type of what it prints."""
 
@@ -37,7 +37,7 @@ RESULTS = {
 class Result:
     """Base of what a script prints. The configuration is that of its JSON Schema, for pydantic, and holds for its parts."""
 
-    __pydantic_config__ = {
+    __pydantic_config__: ClassVar = {
         "extra": "forbid",
         "use_attribute_docstrings": True,
         "alias_generator": lambda name: name.rstrip("_"),
@@ -49,7 +49,7 @@ def adapter(script: str) -> Any:
     from pydantic import TypeAdapter
 
     module, _, name = RESULTS[script].partition(":")
-    return TypeAdapter(getattr(importlib.import_module(f".{module}", __package__), name))
+    return TypeAdapter(getattr(importlib.import_module(module), name))
 
 
 def json_schema(script: str) -> dict[str, Any]:

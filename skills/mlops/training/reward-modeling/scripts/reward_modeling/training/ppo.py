@@ -40,6 +40,7 @@ from .actor_critic import ActorCritic, answer_logits, joined, log_probs_and_entr
 from .policy import Policy
 from .ppo_settings import Settings
 from .prompts import Prompt
+from .results import PPOSummary
 from .run_log import RunLog, concerns, start_and_end
 from .sampling import sample
 
@@ -186,7 +187,7 @@ class PPO:
 
     def run(
         self, resume: str | None = None, *, save_steps: int, save_total_limit: int, log_every: int, shown: int = 0
-    ) -> dict[str, Any]:
+    ) -> PPOSummary:
         """Train to the end, to the KL budget, or to an error. Returns the summary of the run.
 
         save_steps: updates between checkpoints. log_every: between lines on stderr. shown: in how many of the updates
@@ -439,24 +440,24 @@ class PPO:
 
     # ---- what is left behind ----
 
-    def _summary(self, stopped: str | None) -> dict[str, Any]:
+    def _summary(self, stopped: str | None) -> PPOSummary:
         history = self.log.entries
         ends = start_and_end(history, ("reward", "kl", "length", "eos_rate"))
         warnings = concerns(ends["beginning"], ends["end"], self.settings.warn_kl)
         for warning in warnings:
             warn(warning)
         seconds = sum(entry["seconds"] for entry in history)
-        return {
-            "updates": self.done,
-            "episodes": history[-1]["episode"],
-            "stopped": stopped,
+        return PPOSummary(
+            updates=self.done,
+            episodes=history[-1]["episode"],
+            stopped=stopped,
             **ends,
-            "kl_coef": self.kl_coef,
-            "warnings": warnings,
-            "seconds": {**self.seconds, "all": seconds},
-            "samples_per_second": history[-1]["episode"] / max(seconds, 1e-9),
-            "settings": asdict(self.settings) | {"world_size": self.world, "batch_size": self.batch_size},
-        }
+            kl_coef=self.kl_coef,
+            warnings=warnings,
+            seconds={**self.seconds, "all": seconds},
+            samples_per_second=history[-1]["episode"] / max(seconds, 1e-9),
+            settings=asdict(self.settings) | {"world_size": self.world, "batch_size": self.batch_size},
+        )
 
 
 SHOWN = ("reward", "kl", "entropy", "length", "eos_rate", "explained_variance")
