@@ -138,7 +138,7 @@ def trl(models: Path, out: Path, episodes: int, seed: int) -> dict[str, Any]:
 def gold(path: Path, seed: int) -> float:
     """Mean gold reward of sampled answers to fresh prompts."""
     from reward_modeling import sandbox
-    from reward_modeling.sandbox import answers_of
+    from reward_modeling.sandbox_models import answers_of
 
     return fmean(found.value for _, found in answers_of(path, sandbox.prompts(JUDGED, seed, split="test"), seed))
 
