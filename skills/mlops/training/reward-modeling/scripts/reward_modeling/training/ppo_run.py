@@ -9,8 +9,9 @@ from accelerate import Accelerator
 
 from ..console import UsageError, log
 from ..precision import precision
-from . import ppo, ppo_checkpoints, reinforcement
+from . import ppo_course, reinforcement
 from .actor_critic import ActorCritic, actor_critic
+from .ppo import PPO
 from .ppo_settings import RESPONSE_LENGTH, VALUE_MODELS, RunSettings, Settings
 from .prompts import new_tokens, read_prompts, render_prompts
 from .results import PlannedPPO, TrainedPPO
@@ -48,7 +49,7 @@ def train(settings: RunSettings, course: Settings) -> PlannedPPO | TrainedPPO | 
     actor = actor_critic(policy, value_model, course.temperature, reinforcement.lora_of(settings))
     if settings.gradient_checkpointing:
         checkpoint_activations(actor)
-    run = ppo.PPO(policy, actor, rewards, prompts, course, accelerator, output_dir)
+    run = PPO(policy, actor, rewards, prompts, course, accelerator)
     log(
         f"{len(prompts)} prompts; {run.updates} updates of {run.batch_size} answers in {course.num_ppo_epochs} passes of "
         f"{course.num_mini_batches} steps; {accelerator.num_processes} process(es) on {device}; "
@@ -58,10 +59,11 @@ def train(settings: RunSettings, course: Settings) -> PlannedPPO | TrainedPPO | 
     result = {"output_dir": str(output_dir), "prompts": len(prompts), **names}
     if settings.dry_run:
         return PlannedPPO(**result, dry_run=True, updates=run.updates, settings=vars(course))
-    ppo_checkpoints.identify(
-        run, resume, policy=settings.model_name_or_path, rewards=settings.reward_model_path, value_model=value_model
-    )
-    summary = run.run(
+    started_from = {"policy": settings.model_name_or_path, "rewards": settings.reward_model_path}
+    ppo_course.identify(run, output_dir, resume, **started_from, value_model=value_model)
+    summary, history = ppo_course.run(
+        run,
+        output_dir,
         resume,
         save_steps=settings.save_steps,
         save_total_limit=settings.save_total_limit,
@@ -71,11 +73,10 @@ def train(settings: RunSettings, course: Settings) -> PlannedPPO | TrainedPPO | 
     accelerator.end_training()
     if accelerator.process_index != 0:
         return None
-    trained = TrainedPPO(
-        **result, **vars(summary), resumed_from=resume, reward_inputs_truncated=reinforcement.truncated(rewards)
-    )
+    lost = reinforcement.truncated(rewards)
+    trained = TrainedPPO(**result, **vars(summary), resumed_from=resume, reward_inputs_truncated=lost)
     reinforcement.finish(policy, output_dir, trained, "ppo.json")
-    draw_run(output_dir / "run.svg", run.log.entries, PANELS)
+    draw_run(output_dir / "run.svg", history, PANELS)
     return trained
 
 
