@@ -10,6 +10,7 @@
 #     "rich>=14,<16",
 #     "pyyaml>=6,<7",
 #     "scipy>=1.14,<2",
+#     "pydantic>=2.10,<3",
 # ]
 # ///
 """Say which format data has and what its rows are, convert them, and list what is wrong with them.
