@@ -32,10 +32,11 @@ from __future__ import annotations
 import json
 import math
 import time
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
-from reward_modeling import arguments as flags
-from reward_modeling import sandbox
+from reward_modeling import cli, sandbox
 from reward_modeling.console import UsageError, log, main_guard, table, to_json, write_whole
 from reward_modeling.data.writing import to_row
 from reward_modeling.output_folder import claim
@@ -47,31 +48,35 @@ UPDATES, POLICY_PROMPTS, JUDGED = 25, 2000, 256
 """Of the policy: updates of 64 answers, prompts to learn from, and fresh ones to judge it on."""
 
 
-def parser() -> flags.Parser:
-    parser = flags.Parser(__doc__, prog="quickstart.py")
-    parser.add_argument(
-        "--output_dir", metavar="OUT", help="where everything goes (runs/quickstart, or the next free number)"
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    group: ClassVar = "options"
+    output_dir: str | None = cli.flag(
+        None, "where everything goes (runs/quickstart, or the next free number)", metavar="OUT"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the world, the models and the order (0)")
-    return parser
+    seed: int = cli.flag(0, "of the world, the models and the order", type=int)
+
+
+def parser() -> cli.Parser:
+    return cli.Parser(__doc__, "quickstart.py", Settings)
 
 
 def main(argv: list[str] | None = None) -> dict:
-    args = flags.parse(parser(), argv)
-    out = Path(args.output_dir or free_folder(Path("runs/quickstart")))
+    settings = cli.settings(Settings, parser().parse(argv))
+    out = Path(settings.output_dir or free_folder(Path("runs/quickstart")))
     if out.is_dir() and any(out.iterdir()):
         raise UsageError(f"{out} is not empty", hint="give another --output_dir, or leave it out: a free one is taken")
     out = claim(out)
     started = time.perf_counter()
-    files = make_data(out, args.seed)
+    files = make_data(out, settings.seed)
     log("\nteaching a tiny decoder (two layers) to answer, well and badly: the model to start from")
-    base = sandbox.base_model(out / "base_model", args.seed)  # what a pretrained model is elsewhere
+    base = sandbox.base_model(out / "base_model", settings.seed)  # what a pretrained model is elsewhere
     audit = step("check_data", files["train"], "--eval_dataset_name", files["held_out"])
     model = out / "reward_model"
     training = step(
         "train",
         *("--model_name_or_path", base, "--dataset_name", files["train"], "--eval_dataset_name", files["held_out"]),
-        *("--output_dir", model, "--seed", args.seed, "--learning_rate", REWARD_DEFAULTS.learning_rate),
+        *("--output_dir", model, "--seed", settings.seed, "--learning_rate", REWARD_DEFAULTS.learning_rate),
         *("--per_device_train_batch_size", REWARD_DEFAULTS.batch_size, "--num_train_epochs", 1),
         *("--eval_strategy", "no", "--save_strategy", "no", "--logging_steps", 50),
     )
@@ -83,7 +88,7 @@ def main(argv: list[str] | None = None) -> dict:
     ranked = out / "ranked.jsonl"
     step("score", "--model_name_or_path", model, "--input", files["completions"], "--rank", "--output", ranked)
     choice = judge_choice(ranked)
-    policy = optimise(out, base, model, files["prompts"], args.seed)
+    policy = optimise(out, base, model, files["prompts"], settings.seed)
     artefacts = {
         "preferences": files["train"],
         "held-out pairs": files["held_out"],
