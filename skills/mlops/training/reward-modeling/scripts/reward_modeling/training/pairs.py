@@ -12,12 +12,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ..arguments import SHARED_PREFIX_HELP, flag, fraction, non_negative_number
+from ..cli import flag, fraction, non_negative_number
 from ..console import DataError, listed, log, warn
 from ..data.audit import audit
 from ..data.records import Comparison, comparisons
 from ..kinds import OUTCOME
 from ..rendering import OVERLONG, Renderer
+from ..settings import SHARED_PREFIX_HELP
 from .data import Data, Rows, read, settle_refused
 from .settings import DataSettings
 
@@ -38,13 +39,13 @@ class Pairs:
 
     group: ClassVar = "loss"
     center_rewards_coefficient: float = flag(
-        0.01, "pull the mean reward to zero; 0 switches it off (0.01)", type=non_negative_number, metavar="C"
+        0.01, "pull the mean reward to zero; 0 switches it off", type=non_negative_number, metavar="C"
     )
-    label_smoothing: float = flag(0.0, "share of labels believed wrong (0)", type=fraction, metavar="E")
+    label_smoothing: float = flag(0.0, "share of labels believed wrong", type=fraction, metavar="E")
     use_margin: bool = flag(True, "use the margin or score columns of the data, where there are any")
     overlong: str = flag(
         "truncate_prompt",
-        "what to do with longer ones; always counted (truncate_prompt: cut the start of the prompt, keep the answer)",
+        "what to do with longer ones; always counted; truncate_prompt: cut the start of the prompt, keep the answer",
         group="model",
         choices=OVERLONG,
     )
@@ -60,7 +61,8 @@ class Pairs:
             "margin": self.use_margin,
         }
 
-    def config_class(self) -> type[RewardConfig]:
+    @staticmethod
+    def config_class() -> type[RewardConfig]:
         from trl import RewardConfig
 
         return RewardConfig

@@ -11,11 +11,12 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ..arguments import escaped, flag
+from ..cli import escaped, flag
 from ..console import DataError, listed, log
 from ..data.audit import audit
 from ..data.records import Solution, solutions
 from ..kinds import PROCESS
+from ..settings import neutral_flag
 from ..step_rendering import STEPS_OVERLONG, RenderedSolution, StepRenderer, default_separator, supervised_text
 from .data import Data, Rows, read, settle_refused
 from .settings import DataSettings
@@ -41,7 +42,7 @@ class Steps:
 
     group: ClassVar = "loss"
     class_weighting: str = flag(
-        "none", "balanced: incorrect steps weigh as much as correct ones together (none)", choices=("none", "balanced")
+        "none", "balanced: incorrect steps weigh as much as correct ones together", choices=("none", "balanced")
     )
     train_on_last_step_only: bool = flag(False, "use the last label of each solution alone")
     steps_per_solution: int | None = flag(
@@ -52,17 +53,18 @@ class Steps:
     disable_dropout: bool = flag(True, "switch every dropout of the model off")
     overlong: str = flag(
         "drop_steps",
-        "what to do with longer ones; always counted (drop_steps: leave out the last steps, keep prompt and first steps whole)",
+        "what to do with longer ones; always counted; drop_steps: leave out the last steps, keep prompt and first steps whole",
         group="model",
         choices=STEPS_OVERLONG,
     )
     step_separator: str | None = flag(
         None,
-        r"stands behind each step; its last token is scored (\n, or the SEP token where \n is no token)",
+        r"stands after each step; its last token is scored (\n, or the SEP token where \n is no token)",
         group="model",
         type=escaped,
         metavar="TEXT",
     )
+    neutral: str | None = neutral_flag()
     show_labels: int | None = flag(
         None, "decode the first N rows at every labelled token, before training", group="run", metavar="N"
     )
@@ -78,7 +80,8 @@ class Steps:
             "steps_per_solution": self.steps_per_solution,
         }
 
-    def config_class(self) -> type[TrainingArguments]:
+    @staticmethod
+    def config_class() -> type[TrainingArguments]:
         from transformers import TrainingArguments
 
         return TrainingArguments
@@ -87,7 +90,7 @@ class Steps:
         return {}
 
     def read(self, settings: DataSettings) -> Data:
-        data, records = read(settings, "solutions", solutions, neutral=settings.neutral)
+        data, records = read(settings, "solutions", solutions, neutral=self.neutral)
         unlabelled = sum(isinstance(row, Solution) for row in records.rows) - len(data.train)
         if unlabelled:
             data = replace(data, set_aside=data.set_aside | {"without labels": unlabelled})
