@@ -98,10 +98,23 @@ class Pairs:
     def fit(
         self, model: torch.nn.Module, renderer: Renderer, rows: Rows, config: RewardConfig, **run: Any
     ) -> tuple[torch.nn.Module, dict[str, Any]]:
-        from .outcome import fit
+        from . import loop, outcome
 
-        own = {"label_smoothing": self.label_smoothing, "shared_prefix": self.shared_prefix}
-        return fit(model, renderer, rows, config, **own, **run)
+        return loop.fit(
+            outcome.OutcomeTrainer,
+            model,
+            renderer,
+            rows,
+            config,
+            data_collator=outcome.PaddedCollator(renderer.tokenizer.pad_token_id),
+            label_smoothing=self.label_smoothing,
+            loss={
+                "center_rewards_coefficient": config.center_rewards_coefficient,
+                "label_smoothing": self.label_smoothing,
+            },
+            within=lambda trainer: outcome.packed_batches(trainer, self.shared_prefix),
+            **run,
+        )
 
     def evaluate(
         self, model: torch.nn.Module, renderer: Renderer, held_out: list[Comparison], trained_on: list[Comparison]

@@ -121,10 +121,23 @@ class Steps:
     def fit(
         self, model: torch.nn.Module, renderer: StepRenderer, rows: Rows, config: TrainingArguments, **run: Any
     ) -> tuple[torch.nn.Module, dict[str, Any]]:
-        from .process import fit
+        from . import loop, process
 
-        own = {"class_weighting": self.class_weighting, "disable_dropout": self.disable_dropout}
-        return fit(model, renderer, rows, config, **own, **run)
+        weights = process.class_weights(rows.dataset["labels"], self.class_weighting)
+        if self.disable_dropout:  # token classifiers made of decoders drop a tenth of the last hidden state by default
+            loop.without_dropout(model)
+        model, summary = loop.fit(
+            process.ProcessTrainer,
+            model,
+            renderer,
+            rows,
+            config,
+            data_collator=process.StepCollator(renderer.tokenizer.pad_token_id),
+            weights=weights,
+            loss={"class_weighting": self.class_weighting, "disable_dropout": self.disable_dropout},
+            **run,
+        )
+        return model, summary | {"class_weights": list(weights)}
 
     def evaluate(
         self, model: torch.nn.Module, renderer: StepRenderer, held_out: list[Solution], trained_on: list[Solution]
