@@ -264,8 +264,8 @@ def main() -> None:
 
     import torch
 
-    from reward_modeling.checkpoints import keep_head_in_float32
     from reward_modeling.console import log, table
+    from reward_modeling.heads import keep_head_in_float32
     from reward_modeling.scoring import RewardModel
 
     torch.set_num_threads(1)

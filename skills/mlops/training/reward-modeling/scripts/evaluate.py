@@ -200,7 +200,7 @@ def judge_pairs(args, records) -> tuple[dict, list[dict]]:
         )
     if args.compare:  # before the first model is run
         of_steps = checkpoints.kind_of(args.compare) is checkpoints.PROCESS
-        (checkpoints.check_process_model if of_steps else checkpoints.check_reward_model)(args.compare)
+        checkpoints.check(args.compare, checkpoints.PROCESS if of_steps else checkpoints.OUTCOME)
     judgement = judge_model(args.model_name_or_path, args, pairs)
     show_pairs(judgement.summary, f"{args.model_name_or_path} on {len(pairs)} comparisons")
     summary = {**judgement.summary, "readings": diagnose_pairs(judgement.summary)}

@@ -17,8 +17,8 @@ from typing import Any
 
 import torch
 
-from . import checkpoints
 from .attention import outputs_at, shared_prefix
+from .heads import head_name, unwrapped
 from .packing import pack, padded_batches, right_padded
 
 Row = tuple[list[int], list[int]]
@@ -44,8 +44,8 @@ def scores_of(logits: torch.Tensor) -> torch.Tensor:
 
 
 def _packed(model: Any, rows: Sequence[Row], pad_token_id: int, max_tokens: int | None) -> Iterator:
-    base = checkpoints.unwrapped(model)
-    head = getattr(base, checkpoints.head_name(base))
+    base = unwrapped(model)
+    head = getattr(base, head_name(base))
     # On a CPU a row has as many tokens as `pack` chooses, on a GPU enough to keep it busy.
     limit = max_tokens or (None if base.device.type == "cpu" else PADDED_TOKENS)
     with shared_prefix(base):

@@ -248,9 +248,8 @@ def _head_of(config: Any, kind: Kind) -> tuple[str, dict[str, tuple[int, ...]]]:
     import copy
 
     import torch
-    import transformers
 
-    auto = getattr(transformers, f"AutoModel{kind.architecture}")
+    auto = kind.auto_class
     if type(config) not in auto._model_mapping:
         return "", {}
     config = copy.deepcopy(config)

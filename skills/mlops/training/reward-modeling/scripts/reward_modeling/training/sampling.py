@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy
 import torch
 
-from ..checkpoints import unwrapped
 from ..console import progress
+from ..heads import unwrapped
 from .policy import Policy
 
 
