@@ -50,8 +50,9 @@ def _packed(model: Any, rows: Sequence[Row], pad_token_id: int, max_tokens: int 
     limit = max_tokens or (None if base.device.type == "cpu" else PADDED_TOKENS)
     with shared_prefix(base):
         for packed in pack([ids for ids, _ in rows], limit):
-            places = [packed.places(i, rows[number][1]) for i, number in enumerate(packed.sequences)]
-            yield packed.sequences, outputs_at(base, head, packed, list(chain(*places)))
+            own = zip(packed.places, packed.sequences, strict=True)
+            places = [places[position] for places, number in own for position in rows[number][1]]
+            yield packed.sequences, outputs_at(base, head, packed, places)
 
 
 def _padded(model: Any, rows: Sequence[Row], pad_token_id: int, max_tokens: int | None) -> Iterator:
