@@ -46,44 +46,45 @@ def _card_on_the_hub(path: str, expected: bool) -> Path | None:
 
 def _check(card: dict[str, Any], file: Path) -> None:
     """Raises ModelError for a card that this project cannot have written."""
-
-    def refuse(what: str) -> None:
-        raise ModelError(
-            f"the model's card is not valid: {what}",
-            where=str(file),
-            hint=f"restore the {CARD} that was saved with the model",
-        )
-
     kind, rendering, reward = KINDS.get(str(card.get("kind"))), card.get("rendering"), card.get("reward")
-    if kind is None:
-        refuse(f"`kind` is not {' or '.join(KINDS)}")
-    if not isinstance(card.get("fingerprint"), str):
-        refuse("`fingerprint` is not text")
-    if not isinstance(rendering, dict):
-        refuse("`rendering` is not an object")
-    longest = rendering.get("max_length")
-    if longest is not None and not (_is_number(longest) and isinstance(longest, int) and longest > 0):
-        refuse("`max_length` is not a positive whole number")
-    separator = rendering.get("step_separator")
-    if separator is not None and not (isinstance(separator, str) and separator):
-        refuse("`step_separator` is not text")
-    if not isinstance(reward, dict) or not all(
+    golden, rules = card.get("golden"), rendering if isinstance(rendering, dict) else {}
+    longest, separator = rules.get("max_length", 1), rules.get("step_separator")
+    is_reward = isinstance(reward, dict) and all(
         _is_number(reward[name]) for name in ("mean", "std", "n") if name in reward
-    ):
-        refuse("`mean`, `std` and `n` of its `reward` are not finite numbers")
-    if reward and (reward.get("std", 0) < 0 or reward.get("n", 0) < 0 or "mean" not in reward):
-        refuse("its `reward` has a negative `std` or `n`, or no `mean`")
-    golden = card.get("golden")
+    )
     texts = golden if isinstance(golden, list) and all(isinstance(entry, dict) for entry in golden) else []
-    if [{name: text[name] for name in text if name != "score"} for text in texts] != [
-        dict(text) for text in kind.golden
-    ]:
-        refuse("`golden` is not the list of fixed texts with their scores")
-    for text in texts:
-        scores, steps = text.get("score"), text.get("steps")
-        found = scores if isinstance(scores, list) and steps else [scores]
-        if not all(map(_is_number, found)) or len(found) != len(steps or [0]):
-            refuse("a golden score is not a finite number")
+    inputs = [{name: text[name] for name in text if name != "score"} for text in texts]
+    checks = (
+        (kind is None, f"`kind` is not {' or '.join(KINDS)}"),
+        (not isinstance(card.get("fingerprint"), str), "`fingerprint` is not text"),
+        (rules is not rendering, "`rendering` is not an object"),
+        (
+            not (longest is None or (_is_number(longest) and isinstance(longest, int) and longest > 0)),
+            "`max_length` is not a positive whole number",
+        ),
+        (not (separator is None or (isinstance(separator, str) and separator)), "`step_separator` is not text"),
+        (not is_reward, "`mean`, `std` and `n` of its `reward` are not finite numbers"),
+        (
+            is_reward and reward and (reward.get("std", 0) < 0 or reward.get("n", 0) < 0 or "mean" not in reward),
+            "its `reward` has a negative `std` or `n`, or no `mean`",
+        ),
+        (kind and inputs != [*kind.golden], "`golden` is not the list of fixed texts with their scores"),
+        (not all(map(_has_scores, texts)), "a golden score is not a finite number"),
+    )
+    for is_wrong, what in checks:
+        if is_wrong:
+            raise ModelError(
+                f"the model's card is not valid: {what}",
+                where=str(file),
+                hint=f"restore the {CARD} that was saved with the model",
+            )
+
+
+def _has_scores(text: dict[str, Any]) -> bool:
+    """Whether a golden text has its number, or one for each of its steps."""
+    scores, steps = text.get("score"), text.get("steps")
+    found = scores if isinstance(scores, list) and steps else [scores]
+    return all(map(_is_number, found)) and len(found) == len(steps or [0])
 
 
 def _is_number(value: Any) -> bool:
