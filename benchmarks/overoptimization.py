@@ -50,7 +50,7 @@ UPDATES, WINDOW = 120, 10
 def taught(folder: Path, width: int, seed: int) -> Path:
     """A decoder of this width, taught the flawed mix. The one of width 64 is also the policy."""
     from reward_modeling import sandbox
-    from reward_modeling.sandbox import SFT_DEFAULTS, base_model
+    from reward_modeling.sandbox_models import SFT_DEFAULTS, base_model
 
     path, settings = folder / f"base-{width}", replace(SFT_DEFAULTS, steps=BENCHMARK.TEACHING)
     sizes = {"hidden_size": width, "intermediate_size": 3 * width}
@@ -64,7 +64,7 @@ def reward_model(folder: Path, name: str, model: Model, seed: int) -> Path:
     from reward_modeling import sandbox
     from reward_modeling.console import write_whole
     from reward_modeling.data.writing import to_row
-    from reward_modeling.sandbox import REWARD_DEFAULTS
+    from reward_modeling.sandbox_models import REWARD_DEFAULTS
 
     file, out = folder / f"pairs-{model.pairs}.jsonl", folder / name.replace(" ", "_").replace(",", "")
     pairs = sandbox.comparisons(model.pairs, seed)
@@ -94,7 +94,7 @@ class Answers:
 
     def __init__(self, policy: Path, seed: int):
         from reward_modeling import sandbox
-        from reward_modeling.sandbox import answers_of
+        from reward_modeling.sandbox_models import answers_of
 
         asked = [p for p in sandbox.prompts(PROMPTS, seed, split="test") for _ in range(ANSWERS)]
         answers = answers_of(policy, asked, seed)

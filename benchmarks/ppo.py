@@ -43,7 +43,7 @@ HARD = {"total_episodes": 300 * 64}
 
 def flags_of(**changed: Any) -> tuple:
     """Flags of ppo.py: those of the sandbox, with these changed."""
-    from reward_modeling.sandbox import PPO_DEFAULTS
+    from reward_modeling.sandbox_models import PPO_DEFAULTS
 
     settings = {**PPO_DEFAULTS, "total_episodes": 60 * 64, "save_steps": 1000, **changed}
     return tuple(word for name, value in settings.items() for word in (f"--{name}", value))
@@ -64,7 +64,7 @@ def prepare(folder: Path, seed: int) -> dict[str, Any]:
     from reward_modeling import sandbox
     from reward_modeling.console import write_whole
     from reward_modeling.data.writing import to_row
-    from reward_modeling.sandbox import REWARD_DEFAULTS, SFT_DEFAULTS, base_model
+    from reward_modeling.sandbox_models import REWARD_DEFAULTS, SFT_DEFAULTS, base_model
 
     started = time.process_time()
     policy = base_model(folder / "policy", seed, replace(SFT_DEFAULTS, steps=TEACHING), mix=sandbox.FLAWED_MIX)
@@ -96,7 +96,7 @@ def optimise(made: dict[str, Any], out: Path, seed: int, settings: tuple) -> tup
 def judge(path: Path, seed: int, rewards: Any) -> dict[str, float]:
     """Gold reward of sampled and of greedy answers to fresh prompts, and what the reward model makes of the sampled."""
     from reward_modeling import sandbox
-    from reward_modeling.sandbox import answers_of
+    from reward_modeling.sandbox_models import answers_of
 
     asked = sandbox.prompts(JUDGED, seed, split="test")
     sampled, greedy = (answers_of(path, asked, seed, temperature) for temperature in (1.0, 0.0))

@@ -26,7 +26,7 @@ from typing import Any
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
-from reward_modeling.sandbox import PPO_DEFAULTS  # noqa: E402 - from the path above
+from reward_modeling.sandbox_models import PPO_DEFAULTS  # noqa: E402 - from the path above
 
 
 def _neighbour(name: str) -> Any:
@@ -104,7 +104,7 @@ def best_of_n(made: dict[str, Any], rewards: Any, seed: int, n: int) -> dict[str
     """Gold and proxy of the best of n samples of the taught policy, on the prompts that the other policies are judged on."""
     from reward_modeling import sandbox
     from reward_modeling.evaluation.overoptimization import best_of_n_kl
-    from reward_modeling.sandbox import answers_of
+    from reward_modeling.sandbox_models import answers_of
 
     started = time.process_time()
     several = [p for p in sandbox.prompts(BENCHMARK.JUDGED, seed, split="test") for _ in range(n)]

@@ -260,7 +260,7 @@ def test_best_of_n_of_a_process_model(toy_process_model, pools_file):
     ],
 )
 def test_no_word_in_a_table_is_broken_at_80_columns(model, data, more, cells, request, monkeypatch):
-    from reward_modeling import console
+    from reward_modeling import terminal
 
     model, data = request.getfixturevalue(model), request.getfixturevalue(data)
     monkeypatch.chdir(model[0] if isinstance(model, tuple) else model)  # a long path is broken: what else could be done
@@ -268,7 +268,7 @@ def test_no_word_in_a_table_is_broken_at_80_columns(model, data, more, cells, re
     def cells_at(columns: int) -> list[str]:
         """What stands between the lines of the tables, line by line."""
         monkeypatch.setenv("COLUMNS", str(columns))
-        monkeypatch.setattr(console, "_console", None)
+        monkeypatch.setattr(terminal, "_console", None)
         done = run_main("evaluate.py", "--model_name_or_path", ".", "--dataset_name", data, *more)
         assert done.returncode == 0, done.stderr
         drawn = [line for line in done.stderr.splitlines() if line[:1] in ("│", "┃")]

@@ -28,10 +28,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass, fields
 
 from reward_modeling import arguments as flags
 from reward_modeling.console import (
     DataError,
+    Result,
     UsageError,
     check_output_file,
     emit,
@@ -42,7 +44,16 @@ from reward_modeling.console import (
     to_json,
     write_whole,
 )
-from reward_modeling.data.audit import CHECKS, STEP_CHECKS, UNLABELED_CHECKS, UNREADABLE, Finding, show, unreadable
+from reward_modeling.data.audit import (
+    CHECKS,
+    STEP_CHECKS,
+    UNLABELED_CHECKS,
+    UNREADABLE,
+    AuditFinding,
+    Finding,
+    show,
+    unreadable,
+)
 from reward_modeling.data.audit.parts import Part, dropped, kind_of, parts_of
 from reward_modeling.data.audit.rendered import OVER_LENGTH, REFUSED, Render
 from reward_modeling.data.formats import ANYTHING, FORMATS
@@ -50,6 +61,81 @@ from reward_modeling.data.original import kept_places, original_lines
 from reward_modeling.data.reading import check_verbatim, load
 from reward_modeling.data.records import Records, Solution, equal_scores
 from reward_modeling.data.writing import counted, tell_moved, to_row
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checked(Result):
+    format: str
+    files: list[str]
+    rows: int
+    kept: int
+    """Rows that are left after --drop."""
+    kinds: dict[str, int]
+    comparisons: int | None = None
+    prompts: int | None = None
+    completions: int | None = None
+    solutions: int | None = None
+    steps: int | None = None
+    labelled_steps: int | None = None
+    incorrect_steps: int | None = None
+    equal_scores: int
+    """Pairs of completions whose scores are equal, from which no comparison is made."""
+    set_aside: dict[str, int]
+    winner_values: dict[str, int]
+    columns_used: list[str]
+    metadata_columns: list[str]
+    metadata_moved: dict[str, int] | None = None
+    findings: list[AuditFinding]
+    dropped: int
+    dropped_rows: dict[str, int]
+    dropped_completions: dict[str, int]
+    output: str | None
+    errors: int
+    """Findings of this severity that are left after --drop."""
+    warnings: int
+
+
+@dataclass(frozen=True)
+class ErrorText:
+    message: str
+    where: str | None
+    hint: str | None
+
+
+@dataclass(frozen=True)
+class NotChecked(Result):
+    error: ErrorText
+
+
+@dataclass(frozen=True)
+class FormatEntry:
+    name: str
+    description: str
+    needs: list[str]
+    optional: list[str]
+    example: dict[str, object]
+
+
+@dataclass(frozen=True)
+class FormatList(Result):
+    formats: list[FormatEntry]
+
+
+@dataclass(frozen=True)
+class CheckEntry:
+    about: str
+    name: str
+    severity: str
+    why: str
+    advice: str
+
+
+@dataclass(frozen=True)
+class CheckList(Result):
+    checks: list[CheckEntry]
+
+
+Output = Checked | NotChecked | FormatList | CheckList
 
 
 def parser() -> flags.Parser:
@@ -106,19 +192,19 @@ def parser() -> flags.Parser:
     return parser
 
 
-def main(argv: list[str] | None = None) -> dict | None:
+def main(argv: list[str] | None = None) -> Output:
     args = flags.parse(parser(), argv)
     if args.list_formats or args.list_checks:
         return list_formats() if args.list_formats else list_checks()
     try:
         result, bad = checked(args)
     except DataError as error:
-        emit({"error": {"message": error.message, "where": error.where, "hint": error.hint}})
+        emit(NotChecked(ErrorText(error.message, error.where, error.hint)))
         raise
     return finish(result, bad)
 
 
-def checked(args) -> tuple[dict, list[Finding]]:
+def checked(args) -> tuple[Checked, list[Finding]]:
     """The result, and the findings that stop training, after --drop. Writes --output."""
     sources = args.data + (args.dataset_name or [])
     if not sources:
@@ -168,27 +254,27 @@ def checked(args) -> tuple[dict, list[Finding]]:
         write_whole(output, map(to_json, counted(map(to_row, kept.values()), moved)))
     kinds = Counter(kind_of(row) for row in records.rows)
     report(records, kinds, findings, (dropped_rows, dropped_completions), len(kept), output)
-    result = {
-        "format": records.format,
-        "files": records.files,
-        "rows": len(records.rows) + sum(records.set_aside.values()),
-        "kept": len(kept),
-        "kinds": dict(kinds),
+    result = Checked(
+        format=records.format,
+        files=records.files,
+        rows=len(records.rows) + sum(records.set_aside.values()),
+        kept=len(kept),
+        kinds=kinds,
         **{name: count for part in parts for name, count in part.counts().items()},
-        "equal_scores": equal_scores(records),
-        "set_aside": {reason: n for reason, n in records.set_aside.items() if reason not in dropped_rows},
-        "winner_values": records.winner_values,
-        "columns_used": records.columns_used,
-        "metadata_columns": records.metadata_columns,
-        **tell_moved(moved),
-        "findings": [finding.to_dict() for finding in findings],
-        "dropped": sum(dropped_rows.values()),
-        "dropped_rows": dict(dropped_rows),
-        "dropped_completions": dict(dropped_completions),
-        "output": str(output) if output else None,
-        "errors": sum(finding.severity == "error" for finding in left),
-        "warnings": sum(finding.severity == "warning" for finding in left),
-    }
+        equal_scores=equal_scores(records),
+        set_aside={reason: n for reason, n in records.set_aside.items() if reason not in dropped_rows},
+        winner_values=records.winner_values,
+        columns_used=records.columns_used,
+        metadata_columns=records.metadata_columns,
+        metadata_moved=tell_moved(moved),
+        findings=findings,
+        dropped=sum(dropped_rows.values()),
+        dropped_rows=dropped_rows,
+        dropped_completions=dropped_completions,
+        output=str(output) if output else None,
+        errors=sum(finding.severity == "error" for finding in left),
+        warnings=sum(finding.severity == "warning" for finding in left),
+    )
     return result, [finding for finding in left if finding.severity in ("error", *["warning"] * args.strict)]
 
 
@@ -234,7 +320,7 @@ def report(records: Records, kinds: Counter[str], findings: list[Finding], lost:
         log(f"wrote {kept} rows to {output}")
 
 
-def finish(result: dict, bad: list[Finding]) -> dict | None:
+def finish(result: Checked, bad: list[Finding]) -> Checked:
     """The result, or, when findings are left that stop training, the result on stdout and then the lines that say so."""
     if not bad:
         return result
@@ -247,35 +333,24 @@ def finish(result: dict, bad: list[Finding]) -> dict | None:
     )
 
 
-def list_formats() -> dict:
-    entries = [
-        {
-            "name": entry.name,
-            "description": entry.description,
-            "needs": entry.needs,
-            "optional": entry.optional,
-            "example": entry.example,
-        }
-        for entry in FORMATS.values()
-    ]
-    table(
-        "formats",
-        ["name", "columns", "description"],
-        [[e["name"], ", ".join(e["needs"]), e["description"]] for e in entries],
-    )
-    return {"formats": entries}
+def list_formats() -> FormatList:
+    names = [field.name for field in fields(FormatEntry)]
+    entries = [FormatEntry(*(getattr(entry, name) for name in names)) for entry in FORMATS.values()]
+    rows = [[entry.name, ", ".join(entry.needs), entry.description] for entry in entries]
+    table("formats", ["name", "columns", "description"], rows)
+    return FormatList(entries)
 
 
-def list_checks() -> dict:
+def list_checks() -> CheckList:
     names = ("name", "severity", "why", "advice")
     tables = {"comparisons": CHECKS, "solutions in steps": STEP_CHECKS, "rows without labels": UNLABELED_CHECKS}
     entries = [
-        {"about": about, **{name: getattr(check, name) for name in names}}
+        CheckEntry(about, *(getattr(check, name) for name in names))
         for about, checks in tables.items()
         for check in checks.values()
     ]
-    table("checks", ["about", *names], [list(entry.values()) for entry in entries])
-    return {"checks": entries}
+    table("checks", ["about", *names], [list(vars(entry).values()) for entry in entries])
+    return CheckList(entries)
 
 
 if __name__ == "__main__":

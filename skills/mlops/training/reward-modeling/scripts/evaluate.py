@@ -13,7 +13,7 @@
 #     "matplotlib>=3.10,<4",
 # ]
 # ///
-"""Judge a reward model: on labelled comparisons, on labelled steps, or by the answers it would choose.
+"""Evaluate a reward model: on labelled comparisons, on labelled steps, or by the answers it would choose.
 
     uv run scripts/evaluate.py --model_name_or_path runs/mine --dataset_name held_out.jsonl
     uv run scripts/evaluate.py --model_name_or_path runs/mine --dataset_name held_out.jsonl --compare runs/other --output pairs.jsonl
@@ -30,10 +30,17 @@ A pair counts 1 when the chosen answer scores higher, 1/2 for a tie. references/
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from reward_modeling import arguments as flags
 from reward_modeling.console import DataError, UsageError, check_output_file, log, main_guard, to_json, write_whole
 from reward_modeling.data.writing import counted, tell_moved, with_metadata
+
+if TYPE_CHECKING:
+    from reward_modeling.data.records import Records
+    from reward_modeling.evaluation.results import Output, OverOptimizationReport, PairReport, PoolReport, StepReport
 
 
 def parser() -> flags.Parser:
@@ -48,7 +55,7 @@ def parser() -> flags.Parser:
     )
     group = parser.add_argument_group("evaluation")
     group.add_argument(
-        "--compare", metavar="MODEL", help="a second reward model, judged on the same pairs, with a paired test"
+        "--compare", metavar="MODEL", help="a second reward model, evaluated on the same pairs, with a paired test"
     )
     group.add_argument("--output", metavar="FILE", help="JSONL file with the rewards of every row")
     flags.add_flag(group, "--overwrite", "replace --output if it exists")
@@ -89,10 +96,10 @@ def parser() -> flags.Parser:
     return parser
 
 
-def main(argv: list[str] | None = None) -> dict:
+def main(argv: list[str] | None = None) -> Output:
     args = flags.parse(parser(), argv)
     if args.overoptimization:
-        return judge_overoptimization(args)
+        return evaluate_overoptimization(args)
     flags.check_required(args, ("model_name_or_path", "dataset_name"), "evaluate.py")
     check_together(args)
     read = [*args.dataset_name, *(args.threshold_data or ())]
@@ -102,27 +109,31 @@ def main(argv: list[str] | None = None) -> dict:
     from reward_modeling.data.records import Solution
 
     if args.best_of_n is not None:
-        summary, rows, records = judge_best_of_n(args)
+        report, rows = evaluate_pools(args)
     else:
         records = load(args.dataset_name, neutral=args.neutral, **reading(args))
         of_steps = checkpoints.kind_of(args.model_name_or_path) is checkpoints.PROCESS
         of_steps = of_steps and any(isinstance(row, Solution) for row in records.rows)
-        summary, rows = (judge_steps if of_steps else judge_pairs)(args, records)
-    result = {
-        "model": args.model_name_or_path,
-        "dataset": args.dataset_name,
-        "format": records.format,
-        "set_aside": records.set_aside,
-        **summary,
-        "output": str(output) if output else None,
-    }
-    for sentence in summary["readings"]:
+        report, rows = (evaluate_steps if of_steps else evaluate_pairs)(args, records)
+    for sentence in report.diagnostics:
         log(f"- {sentence}")
     if output:
         moved: Counter[str] = Counter()
         write_whole(output, map(to_json, counted(rows, moved)))
-        result |= tell_moved(moved)
-    return result
+        report = replace(report, metadata_moved=tell_moved(moved))
+    return report
+
+
+def common(args, records: Records, diagnostics: list[str]) -> dict[str, object]:
+    """What every report says."""
+    return {
+        "model": args.model_name_or_path,
+        "dataset": args.dataset_name,
+        "format": records.format,
+        "set_aside": records.set_aside,
+        "diagnostics": diagnostics,
+        "output": str(Path(args.output)) if args.output else None,
+    }
 
 
 def check_together(args) -> None:
@@ -139,14 +150,15 @@ def check_together(args) -> None:
             "--answer_column and --answer_pattern both say where final answers are", hint="give one of them"
         )
     if args.best_of_n is not None and args.compare:
-        raise UsageError("--compare judges two models on pairs", hint="run --best_of_n for each model")
+        raise UsageError("--compare evaluates two models on pairs", hint="run --best_of_n for each model")
 
 
-def judge_overoptimization(args) -> dict:
+def evaluate_overoptimization(args) -> OverOptimizationReport:
     """Proxy and gold against KL, with the curves of arXiv:2210.10760 fitted to them."""
     from reward_modeling.data.sources import read
     from reward_modeling.evaluation import overoptimization
     from reward_modeling.evaluation.plots import svg
+    from reward_modeling.evaluation.results import OverOptimizationReport
 
     picture = check_output_file(args.picture, args.overwrite, args.overoptimization) if args.picture else None
     rows = [
@@ -157,16 +169,12 @@ def judge_overoptimization(args) -> dict:
     ]
     studies = overoptimization.read_studies(rows)
     overoptimization.show_studies(studies)
-    readings = [overoptimization.verdict(study) for study in studies]
-    for sentence in readings:
+    diagnostics = [overoptimization.diagnose_study(study) for study in studies]
+    for sentence in diagnostics:
         log(f"- {sentence}")
     if picture:
         write_whole(picture, [svg(overoptimization.panels(studies))])
-    return {
-        "studies": [study.to_dict() for study in studies],
-        "readings": readings,
-        "picture": str(picture) if picture else None,
-    }
+    return OverOptimizationReport(studies, diagnostics, str(picture) if picture else None)
 
 
 def reading(args) -> dict:
@@ -180,11 +188,12 @@ def reading(args) -> dict:
     }
 
 
-def judge_pairs(args, records) -> tuple[dict, list[dict]]:
-    """The summary of labelled comparisons, and a row for each."""
-    from reward_modeling import checkpoints
+def evaluate_pairs(args, records: Records) -> tuple[PairReport, list[dict]]:
+    """The report on labeled comparisons, and a row for each."""
+    from reward_modeling import checkpoints, process
     from reward_modeling.data.records import comparisons
-    from reward_modeling.evaluation.pairs import diagnose_pairs, show_pairs
+    from reward_modeling.evaluation import pairs as measure
+    from reward_modeling.evaluation.results import ComparisonWith, PairReport
 
     if args.threshold is not None or args.threshold_data:
         raise UsageError(
@@ -201,61 +210,53 @@ def judge_pairs(args, records) -> tuple[dict, list[dict]]:
     if args.compare:  # before the first model is run
         of_steps = checkpoints.kind_of(args.compare) is checkpoints.PROCESS
         checkpoints.check(args.compare, checkpoints.PROCESS if of_steps else checkpoints.OUTCOME)
-    judgement = judge_model(args.model_name_or_path, args, pairs)
-    show_pairs(judgement.summary, f"{args.model_name_or_path} on {len(pairs)} comparisons")
-    summary = {**judgement.summary, "readings": diagnose_pairs(judgement.summary)}
+
+    def evaluated(path: str) -> measure.PairEvaluation:
+        return measure.evaluate_pairs(process.from_arguments(args, path), pairs, subset_column=args.subset_column)
+
+    found, comparison = evaluated(args.model_name_or_path), None
+    measure.show_pairs(found.summary, f"{args.model_name_or_path} on {len(pairs)} comparisons")
     if args.compare:
-        summary["comparison"] = compare_with(args, judgement, pairs)
-    return summary, judgement.rows()
+        paired = measure.compare_models(found, evaluated(args.compare))
+        measure.show_comparison(paired, args.model_name_or_path, args.compare)
+        comparison = ComparisonWith(**vars(paired), model=args.compare)
+    said = common(args, records, measure.diagnose_pairs(found.summary))
+    return PairReport(**said, **vars(found.summary), comparison=comparison), found.rows()
 
 
-def judge_model(path: str, args, pairs):
-    """One model's judgement of the pairs."""
-    from reward_modeling import process
-    from reward_modeling.evaluation.pairs import evaluate_pairs
-
-    return evaluate_pairs(process.from_arguments(args, path), pairs, subset_column=args.subset_column)
-
-
-def compare_with(args, judgement, pairs) -> dict:
-    """A paired comparison with a second model, on the pairs that both could score."""
-    from reward_modeling.evaluation.pairs import compare_models, show_comparison
-
-    comparison = compare_models(judgement, judge_model(args.compare, args, pairs))
-    show_comparison(comparison, args.model_name_or_path, args.compare)
-    return {"model": args.compare, **comparison}
-
-
-def judge_steps(args, records) -> tuple[dict, list[dict]]:
-    """The summary of solutions with step labels, and a row for each."""
+def evaluate_steps(args, records: Records) -> tuple[StepReport, list[dict]]:
+    """The report on solutions with step labels, and a row for each."""
     from reward_modeling.data.reading import load
     from reward_modeling.data.records import solutions
-    from reward_modeling.evaluation.steps import diagnose_steps, evaluate_steps, show_steps
+    from reward_modeling.evaluation import steps as measure
+    from reward_modeling.evaluation.results import StepReport
     from reward_modeling.process import ProcessRewardModel
 
     if args.compare:
-        raise UsageError("--compare judges two models on pairs", hint="evaluate each on the steps by itself")
+        raise UsageError("--compare evaluates two models on pairs", hint="evaluate each on the steps by itself")
     labelled = solutions(records)
     others = None
     if args.threshold_data:
         others = solutions(load(args.threshold_data, neutral=args.neutral, **reading(args)))
-    judgement = evaluate_steps(
+    found = measure.evaluate_steps(
         ProcessRewardModel.from_arguments(args),
         labelled,
         threshold=args.threshold,
         threshold_data=others,
         subset_column=args.subset_column,
     )
-    show_steps(judgement.summary, args.model_name_or_path)
-    return {**judgement.summary, "readings": diagnose_steps(judgement.summary)}, judgement.rows
+    measure.show_steps(found.summary, args.model_name_or_path)
+    said = common(args, records, measure.diagnose_steps(found.summary))
+    return StepReport(**said, **vars(found.summary)), found.rows
 
 
-def judge_best_of_n(args) -> tuple[dict, list[dict], object]:
-    """The summary of completions of known correctness, a row for each prompt, and the records."""
+def evaluate_pools(args) -> tuple[PoolReport, list[dict]]:
+    """The report on completions of known correctness, and a row for each prompt."""
     from reward_modeling import process
     from reward_modeling.data.reading import load
     from reward_modeling.data.records import to_score
     from reward_modeling.evaluation import best_of_n
+    from reward_modeling.evaluation.results import PoolReport
     from reward_modeling.evaluation.votes import find_answers
 
     records = to_score(load(args.dataset_name, **reading(args)))
@@ -272,7 +273,7 @@ def judge_best_of_n(args) -> tuple[dict, list[dict], object]:
         )
         for pool, row in zip(pools, rewards, strict=True)
     ]
-    return {**summary, "readings": best_of_n.diagnose_best_of_n(summary)}, rows, records
+    return PoolReport(**common(args, records, best_of_n.diagnose_best_of_n(summary)), **vars(summary)), rows
 
 
 if __name__ == "__main__":

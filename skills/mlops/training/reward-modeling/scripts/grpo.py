@@ -30,9 +30,14 @@ Any other field of trl.GRPOConfig or trl.RLOOConfig is accepted by its own name:
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from reward_modeling import arguments as flags
 from reward_modeling.console import main_guard
 from reward_modeling.training.settings import GRPOSettings, LoraSettings, OutputSettings, PolicySettings, RewardSettings
+
+if TYPE_CHECKING:
+    from reward_modeling.training.results import GRPOOutput
 
 
 def parser() -> flags.Parser:
@@ -44,7 +49,7 @@ def parser() -> flags.Parser:
     return parser
 
 
-def main(argv: list[str] | None = None) -> dict | None:
+def main(argv: list[str] | None = None) -> GRPOOutput | None:
     required = ("model_name_or_path", "reward_model_path", "dataset_name", "output_dir")
     args = flags.parse(parser(), argv, required=required, trainer_fields=flags.POLICY_TRAINER_FIELD_SOURCES)
     settings = flags.settings(GRPOSettings, args)

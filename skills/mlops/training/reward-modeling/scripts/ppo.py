@@ -29,10 +29,15 @@ per_device_train_batch_size x gradient_accumulation_steps x processes answers, s
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from reward_modeling import arguments as flags
 from reward_modeling.console import UsageError, log, main_guard
 from reward_modeling.training.ppo_settings import BatchSettings, RunSettings, Settings
 from reward_modeling.training.settings import LoraSettings, OutputSettings, PolicySettings, RewardSettings
+
+if TYPE_CHECKING:
+    from reward_modeling.training.results import PPOOutput
 
 
 def parser() -> flags.Parser:
@@ -47,7 +52,7 @@ def parser() -> flags.Parser:
     return parser
 
 
-def main(argv: list[str] | None = None) -> dict | None:
+def main(argv: list[str] | None = None) -> PPOOutput | None:
     args = flags.parse(parser(), argv, required=("reward_model_path", "dataset_name", "output_dir"))
     args.model_name_or_path = policy_path(args.sft_model_path, args.model_name_or_path)
     settings, course = flags.settings(RunSettings, args), flags.settings(Settings, args)

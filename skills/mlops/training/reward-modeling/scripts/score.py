@@ -32,10 +32,13 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import dataclass
 
 from reward_modeling import arguments as flags
 from reward_modeling.console import (
     DataError,
+    Number,
+    Result,
     UsageError,
     check_output_file,
     log,
@@ -52,6 +55,36 @@ SHOWN_PROMPTS = 5
 WRITTEN_TOGETHER = 256
 """Completions that a policy writes before they are scored."""
 MAX_NEW_TOKENS = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scored(Result):
+    model: str
+    prompts: int
+    completions: int
+    not_scored: int
+    prompts_with_unscored: int
+    truncated: int
+    not_rendered: int
+    templated: int
+    refused: int
+    """Completions that cannot be rendered, under --refused unscored."""
+    reward_mean: Number
+    output: str | None
+    metadata_moved: dict[str, int] | None = None
+    reward_models: list[str] | None = None
+    """Of several: their names, how they are combined, and their weights."""
+    reward_combine: str | None = None
+    reward_weights: list[float] | None = None
+    policy: str | None = None
+    """That wrote the completions, and how many did not end."""
+    unfinished: int | None = None
+    aggregate: str | None = None
+    """Of a process reward model: how step scores become a reward, and the steps."""
+    steps: int | None = None
+    steps_not_scored: int | None = None
+    rows: list[dict[str, object]] | None = None
+    """The scored rows, without --output."""
 
 
 def parser() -> flags.Parser:
@@ -110,7 +143,7 @@ def parser() -> flags.Parser:
     return parser
 
 
-def main(argv: list[str] | None = None) -> dict:
+def main(argv: list[str] | None = None) -> Scored:
     args = flags.parse(parser(), argv)
     check_models(args)
     if bool(args.input) == bool(args.prompt is not None):
@@ -149,25 +182,27 @@ def main(argv: list[str] | None = None) -> dict:
     if output:
         log(f"wrote {summary.prompts} rows to {output}")
     counts = sum((one.renderer.counts for one in getattr(model, "models", {"": model}).values()), Counter())
-    result = {
-        "model": args.model_name_or_path or ", ".join(args.reward_model_path),
-        "prompts": summary.prompts,
-        "completions": summary.completions,
-        "not_scored": summary.completions - summary.scored,
-        "prompts_with_unscored": summary.lost,
-        "truncated": model.truncated,
-        **{name: counts[name] for name in ("not_rendered", "templated", "refused")},
-        "reward_mean": summary.total / summary.scored if summary.scored else None,
-        "output": str(output) if output else None,
-        **tell_moved(moved),
-    }
+    more = {}
     if isinstance(model, Rewards):
-        result |= {"reward_models": model.names, "reward_combine": model.combine, "reward_weights": model.weights}
+        more |= {"reward_models": model.names, "reward_combine": model.combine, "reward_weights": model.weights}
     if args.generate_with:
-        result |= {"policy": args.generate_with, "unfinished": summary.unfinished}
+        more |= {"policy": args.generate_with, "unfinished": summary.unfinished}
     if of_steps:
-        result |= {"aggregate": model.aggregate, "steps": summary.steps, "steps_not_scored": summary.steps_not_scored}
-    return result if output else {**result, "rows": rows}
+        more |= {"aggregate": model.aggregate, "steps": summary.steps, "steps_not_scored": summary.steps_not_scored}
+    return Scored(
+        model=args.model_name_or_path or ", ".join(args.reward_model_path),
+        prompts=summary.prompts,
+        completions=summary.completions,
+        not_scored=summary.completions - summary.scored,
+        prompts_with_unscored=summary.lost,
+        truncated=model.truncated,
+        **{name: counts[name] for name in ("not_rendered", "templated", "refused")},
+        reward_mean=summary.total / summary.scored if summary.scored else None,
+        output=str(output) if output else None,
+        metadata_moved=tell_moved(moved),
+        rows=rows,
+        **more,
+    )
 
 
 def check_models(args) -> None:

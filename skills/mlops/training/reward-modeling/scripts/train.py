@@ -27,6 +27,8 @@ Any other field of trl.RewardConfig is accepted by its own name: --weight_decay 
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from reward_modeling import arguments as flags
 from reward_modeling.console import main_guard
 from reward_modeling.training.pairs import Pairs
@@ -39,6 +41,9 @@ from reward_modeling.training.settings import (
     SizeSettings,
 )
 
+if TYPE_CHECKING:
+    from reward_modeling.training.results import ModelOutput
+
 
 def parser() -> flags.Parser:
     parser = flags.Parser(__doc__, prog="train.py")
@@ -48,7 +53,7 @@ def parser() -> flags.Parser:
     return parser
 
 
-def main(argv: list[str] | None = None) -> dict | None:
+def main(argv: list[str] | None = None) -> ModelOutput | None:
     required = ("model_name_or_path", "dataset_name", "output_dir")
     args = flags.parse(parser(), argv, required=required, trainer_fields=True)
     from reward_modeling.training import runs

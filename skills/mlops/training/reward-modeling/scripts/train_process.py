@@ -28,6 +28,8 @@ Any other field of transformers.TrainingArguments is accepted by its own name: -
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from reward_modeling import arguments as flags
 from reward_modeling.console import main_guard
 from reward_modeling.training.settings import (
@@ -40,6 +42,9 @@ from reward_modeling.training.settings import (
 )
 from reward_modeling.training.steps import Steps
 
+if TYPE_CHECKING:
+    from reward_modeling.training.results import ModelOutput
+
 
 def parser() -> flags.Parser:
     parser = flags.Parser(__doc__, prog="train_process.py")
@@ -49,7 +54,7 @@ def parser() -> flags.Parser:
     return parser
 
 
-def main(argv: list[str] | None = None) -> dict | None:
+def main(argv: list[str] | None = None) -> ModelOutput | None:
     required = ("model_name_or_path", "dataset_name", "output_dir")
     args = flags.parse(parser(), argv, required=required, trainer_fields=(flags.TRAINING_ARGUMENTS,))
     from reward_modeling.training import runs

@@ -19,12 +19,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn, TypeVar
 
-from .console import SCHEMAS, UsageError, json_schema, results
 from .data import winners
+from .errors import UsageError
 from .old_flags import translated
 from .packages import check_optional, is_installed, not_installed
 from .precision import warn_if_emulated
 from .rendering import OVERLONG
+from .results import RESULTS, json_schema, stdout
 from .step_rendering import STEPS_OVERLONG
 
 # Where the fields of trl.RewardConfig are declared, base class first. A test compares this with the real dataclass.
@@ -63,15 +64,15 @@ class Parser(argparse.ArgumentParser):
             allow_abbrev=False,
             **kwargs,
         )
-        if self.prog in SCHEMAS:
+        if self.prog in RESULTS:
             self.add_argument(
                 "--json_schema", action=PrintSchema, help="print the JSON Schema of what goes to stdout, and exit"
             )
 
     def print_help(self, file: Any = None) -> None:
         """The help is what was asked for, so it goes to stdout, which `main_guard` otherwise keeps for the JSON."""
-        super().print_help(file or results())
-        results().flush()
+        super().print_help(file or stdout())
+        stdout().flush()
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(message, hint=f"{self.prog} --help lists every flag")
@@ -84,7 +85,7 @@ class PrintSchema(argparse.Action):
         super().__init__(option_strings, argparse.SUPPRESS, nargs=0, help=help)
 
     def __call__(self, parser: argparse.ArgumentParser, *args: Any) -> NoReturn:
-        print(json.dumps(json_schema(parser.prog), indent=2), file=results(), flush=True)
+        print(json.dumps(json_schema(parser.prog), indent=2), file=stdout(), flush=True)
         parser.exit()
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 from scipy import special, stats
@@ -38,6 +38,10 @@ class Estimate:
     high: float
     n: int
     groups: int
+
+    def __format__(self, spec: str) -> str:
+        """Value and interval: 0.758 [0.701, 0.803] for `.3f`."""
+        return f"{self.value:{spec}} [{self.low:{spec}}, {self.high:{spec}}]"
 
 
 def accuracy(outcomes, groups: Groups = None, weights=None) -> Estimate:
@@ -198,8 +202,3 @@ def require_length(n: int, **arrays) -> None:
     for name, values in arrays.items():
         if len(values) != n:
             raise ValueError(f"{name} has {len(values)} entries for {n} pairs")
-
-
-def plain(estimate: Estimate | None) -> dict[str, float] | None:
-    """An estimate as JSON carries it: {"value", "low", "high", "n", "groups"}."""
-    return None if estimate is None else asdict(estimate)

@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from trl import RewardConfig
 
     from ..evaluation.pairs import PairEvaluation
+    from ..scoring import RewardModel
+    from .results import RewardStatistics
+
+STATISTICS_SAMPLE = 256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,13 +109,29 @@ class Pairs:
 
     def evaluate(
         self, model: torch.nn.Module, renderer: Renderer, held_out: list[Comparison], trained_on: list[Comparison]
-    ) -> tuple[PairEvaluation | None, dict[str, Any]]:
-        from ..evaluation.pairs import evaluate_pairs, reward_statistics
+    ) -> tuple[PairEvaluation | None, RewardStatistics]:
+        from ..evaluation.pairs import evaluate_pairs
         from ..scoring import RewardModel
 
         scorer = RewardModel(model, renderer)
         evaluation = evaluate_pairs(scorer, held_out) if held_out else None
         return evaluation, reward_statistics(scorer, evaluation, trained_on)
+
+
+def reward_statistics(
+    model: RewardModel, evaluation: PairEvaluation | None, trained_on: Sequence[Comparison]
+) -> RewardStatistics:
+    """Of the rewards of held-out answers, or of some training answers when none are held out."""
+    import numpy as np
+
+    from ..evaluation.pairs import evaluate_pairs
+    from .results import RewardStatistics
+
+    source = "held-out pairs"
+    if evaluation is None:
+        evaluation, source = evaluate_pairs(model, trained_on[:STATISTICS_SAMPLE]), "training pairs"
+    rewards = np.concatenate([evaluation.chosen, evaluation.rejected])
+    return RewardStatistics(float(rewards.mean()), float(rewards.std()), len(rewards), source)
 
 
 def render_comparisons(

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from transformers import TrainingArguments
 
     from ..evaluation.steps import StepEvaluation
+    from ..process import ProcessRewardModel
+    from .results import RewardStatistics, ShownLabel
 
 ROWS_OF = {
     "last_token": "all steps of a solution in one row",
@@ -128,7 +130,7 @@ class Steps:
 
     def evaluate(
         self, model: torch.nn.Module, renderer: StepRenderer, held_out: list[Solution], trained_on: list[Solution]
-    ) -> tuple[StepEvaluation | None, dict[str, Any]]:
+    ) -> tuple[StepEvaluation | None, RewardStatistics]:
         from ..evaluation.steps import evaluate_steps
         from ..process import ProcessRewardModel
 
@@ -218,32 +220,37 @@ def _drawn(places: list[int], last_only: bool, limit: int | None, rng: random.Ra
     return set(rng.sample(places, limit)) if limit and limit < len(places) else set(places)
 
 
-def show_labels(rows: Rows, tokenizer: Any, n: int) -> list[list[dict[str, Any]]]:
+def show_labels(rows: Rows, tokenizer: Any, n: int) -> list[list[ShownLabel]]:
     """Of the first n rows each supervised position: the text up to it, the token itself, and its label. Also logged."""
+    from .results import ShownLabel
+
     shown = []
     for number, row in enumerate(rows.dataset.select(range(min(n, len(rows.dataset)))), 1):
         texts = supervised_text(tokenizer, row["input_ids"], row["positions"])
         shown.append(
             [
-                {"text": text, "token": token, "position": place, "label": label}
+                ShownLabel(text, token, place, label)
                 for (text, token), place, label in zip(texts, row["positions"], row["labels"], strict=True)
             ]
         )
         log(f"row {number}: {len(row['input_ids'])} tokens")
         for entry in shown[-1]:
-            log(f"  label {entry['label']:g} at token {entry['position']} {entry['token']!r} behind {entry['text']!r}")
+            log(f"  label {entry.label:g} at token {entry.position} {entry.token!r} after {entry.text!r}")
     return shown
 
 
-def step_statistics(scorer: Any, judgement: Any, training_solutions: Sequence[Solution]) -> dict[str, Any]:
-    """Mean and standard deviation of the scores of held-out steps, or of some training steps when none are held out."""
+def step_statistics(
+    scorer: ProcessRewardModel, evaluation: StepEvaluation | None, trained_on: Sequence[Solution]
+) -> RewardStatistics:
+    """Of the scores of held-out steps, or of some training steps when none are held out."""
     import torch
 
     from ..evaluation.steps import score_steps
+    from .results import RewardStatistics
 
-    if judgement is not None:
-        source, scores = "held-out steps", [row["step_rewards"] for row in judgement.rows]
+    if evaluation is not None:
+        source, scores = "held-out steps", [row["step_rewards"] for row in evaluation.rows]
     else:
-        source, scores = "training steps", score_steps(scorer, training_solutions[:STATISTICS_SAMPLE])
+        source, scores = "training steps", score_steps(scorer, trained_on[:STATISTICS_SAMPLE])
     values = torch.tensor([value for row in scores for value in row if value is not None])
-    return {"mean": values.mean().item(), "std": values.std(correction=0).item(), "n": len(values), "from": source}
+    return RewardStatistics(values.mean().item(), values.std(correction=0).item(), len(values), source)
