@@ -321,7 +321,7 @@ def _check_finite(scores: Sequence[list[float]], origins: Sequence[Any], before:
     if bad:
         raise RunError(
             f"the model gave {len(bad)} rewards that are not finite numbers, the first for completion {before + bad[0] + 1}",
-            where=str(origins[bad[0]]) if origins[bad[0]] else None,
+            where=origins[bad[0]],
             hint="score with --dtype float32",
         )
 
