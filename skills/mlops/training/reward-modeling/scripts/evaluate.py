@@ -216,7 +216,7 @@ def evaluate_pairs(settings: EvaluationSettings, records: Records) -> tuple[Pair
         )
     if settings.compare:  # before the first model is run
         of_steps = checkpoints.kind_of(settings.compare) is checkpoints.PROCESS
-        (checkpoints.check_process_model if of_steps else checkpoints.check_reward_model)(settings.compare)
+        checkpoints.check(settings.compare, checkpoints.PROCESS if of_steps else checkpoints.OUTCOME)
 
     def evaluated(path: str) -> measure.PairEvaluation:
         return measure.evaluate_pairs(

@@ -13,13 +13,13 @@ import errno
 
 
 class UserError(Exception):
-    """A mistake the user can fix. `where` is a file and row, `hint` the next thing to try."""
+    """A mistake the user can fix. `where` is a file and row, or an origin that reads so, `hint` the next thing to try."""
 
     exit_code = 1
 
-    def __init__(self, message: str, *, where: str | None = None, hint: str | None = None):
+    def __init__(self, message: str, *, where: object = None, hint: str | None = None):
         super().__init__(message)
-        self.message, self.where, self.hint = message, where, hint
+        self.message, self.where, self.hint = message, str(where) if where else None, hint
 
     def render(self) -> str:
         lines = [f"error: {self.message}"]

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 import torch
 
 from .. import checkpoints
-from ..checkpoints import unwrapped
 from ..console import ModelError, log, to_json
 from ..data.records import Message, Origin
+from ..heads import unwrapped
 from ..lengths import positions
 from ..output_folder import staged
 from ..rendering import Renderer

@@ -24,7 +24,7 @@ def begin(settings: PolicySettings, *inputs: str) -> tuple[Path, str | None]:
     """
     begun = settings.begin(*settings.inputs, *inputs)
     for path in settings.reward_model_path:
-        checkpoints.check_reward_model(path)
+        checkpoints.check(path)
     return begun
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import checkpoints, losses
 from ..console import listed, log
+from ..heads import head_name
 from ..lengths import longest_input
 from . import configuration
 from .results import PlannedModel, TrainedModel
@@ -55,7 +56,7 @@ def train(kind: Pairs | Steps, settings: Settings, fields: Mapping[str, Any]) ->
         "left_out": data.left_out + rows.counts.get("dropped_refused", 0),
         **found,
     }
-    lora = configuration.lora_of(settings, kind.task_type, checkpoints.head_name(loaded.model))
+    lora = configuration.lora_of(settings, kind.task_type, head_name(loaded.model))
     if settings.dry_run:
         planned = configuration.planned(settings, config, fields, renderer, len(rows.dataset), lora)
         return PlannedModel(**result, dry_run=True, settings=planned | kind.loss)
