@@ -28,8 +28,8 @@ Exits   0 without error findings, 3 with them (the JSON is printed all the same)
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import ClassVar
 
 from reward_modeling import cli
@@ -52,22 +52,26 @@ from reward_modeling.data.audit import (
     UNLABELED_CHECKS,
     UNREADABLE,
     AuditFinding,
+    Check,
     Finding,
+    prompt_digests,
     show,
     unreadable,
 )
-from reward_modeling.data.audit.parts import Part, dropped, kind_of, parts_of
-from reward_modeling.data.audit.rendered import OVER_LENGTH, REFUSED, Render
+from reward_modeling.data.audit.parts import Survey
+from reward_modeling.data.audit.rendered import OVER_LENGTH, REFUSED, RENDERED_CHECKS, rendered_checks
+from reward_modeling.data.converting import Reading
 from reward_modeling.data.formats import ANYTHING, FORMATS
-from reward_modeling.data.original import kept_places, original_lines
-from reward_modeling.data.reading import check_verbatim, load
-from reward_modeling.data.records import Records, Solution, equal_scores
+from reward_modeling.data.original import kept_rows, lines
+from reward_modeling.data.reading import check_verbatim, slices
+from reward_modeling.data.records import Solution
+from reward_modeling.data.winners import said
 from reward_modeling.data.writing import counted, tell_moved, to_row
 from reward_modeling.settings import ReadingSettings, TextSettings, neutral_flag, split_flag
 
 DROPPABLE = (
     *(UNREADABLE, REFUSED, OVER_LENGTH),
-    *(name for name, check in (CHECKS | STEP_CHECKS).items() if check.about_rows and not check.needs_tokens),
+    *(name for name, check in (CHECKS | STEP_CHECKS).items() if check.about_rows),
 )
 """Findings whose rows --drop leaves out."""
 
@@ -244,51 +248,68 @@ def checked(settings: CheckSettings) -> tuple[Checked, list[Finding]]:
         check_output_file(path, settings.overwrite, inputs) if path else None
         for path in (settings.output, settings.findings)
     )
-    reading = {"split": settings.dataset_split, "tiers": ANYTHING, "winner_values": settings.winner_values}
-    reading |= {"neutral": settings.neutral, **settings.reading}
-    records = load(sources, leave_out_unreadable=True, **reading)
-    if settings.rendered:
-        check_verbatim(records)
-    lost = unreadable(records)
+    reading = Reading(
+        split=settings.dataset_split,
+        neutral=settings.neutral,
+        winner_values=settings.winner_values,
+        tiers=ANYTHING,
+        leave_out_unreadable=True,
+        **settings.reading,
+    )
+    rendered = settings.rendered
+    held_out: frozenset[bytes] = frozenset()
+    for _, records in slices(settings.eval_dataset_name or (), replace(reading, leave_out_unreadable=False)):
+        held_out |= prompt_digests(records.rows)
+    survey = Survey(
+        held_out, rendered=rendered, more=render_checks(settings) if settings.model_name_or_path else lambda kind: []
+    )
+    columns: dict[str, None] = {}
+    for raw, records in slices(sources, reading):
+        if rendered:
+            check_verbatim(records)
+        survey.add(records)
+        columns |= dict.fromkeys(name for row in raw.rows for name in row)
+    summary = survey.summary
+    lost = unreadable(summary, sum(survey.kinds.values()))
     if lost and output and UNREADABLE not in settings.drop:
         raise DataError(lost[0].message, where=", ".join(lost[0].rows), hint=f"fix them, or add --drop {UNREADABLE}")
-    held_out = load(settings.eval_dataset_name, **reading).rows if settings.eval_dataset_name else None
-    if settings.model_name_or_path:
-        render, render_steps = renderers(settings, any(isinstance(row, Solution) for row in records.rows))
-    parts = parts_of(records)
-    for part in parts:
-        part.audit(held_out, settings.rendered)
-        if settings.model_name_or_path:
-            part.render(render, render_steps, settings.max_length)
-    findings = [*lost, *(finding for part in parts for finding in part.findings)]
+    if summary.winner_values:
+        log(said(summary.winner_values))
+    findings = [*lost, *survey.close()]
     left = [finding for finding in findings if finding.check not in settings.drop]
-    kept, dropped_rows, dropped_completions = dropped(records, parts, settings.drop)
     moved: Counter[str] = Counter()
     if found:
-        write_whole(found, map(to_json, places(records, lost, parts)))
+        write_whole(found, map(to_json, places(lost, survey)))
     if output and settings.layout == "original":
-        write_whole(output, original_lines(sources, reading, kept_places(records, kept), output))
+        write_whole(output, lines(kept_originals(survey, sources, reading, settings.drop), columns, output))
     elif output:
-        write_whole(output, map(to_json, counted(map(to_row, kept.values()), moved)))
-    kinds = Counter(kind_of(row) for row in records.rows)
-    report(records, kinds, findings, (dropped_rows, dropped_completions), len(kept), output)
+        kept_records = (
+            row for _, records in slices(sources, reading) for row in survey.left(records, settings.drop).values()
+        )
+        write_whole(output, map(to_json, counted(map(to_row, kept_records), moved)))
+    dropped_rows = survey.rows_dropped
+    if lost and UNREADABLE in settings.drop:
+        dropped_rows = Counter({UNREADABLE: lost[0].count}) + dropped_rows
+    rows = sum(survey.kinds.values())
+    kept = rows - sum(survey.rows_dropped.values())
+    report(survey, findings, (dropped_rows, survey.completions_dropped), kept, output)
     result = Checked(
-        format=records.format,
-        files=records.files,
-        rows=len(records.rows) + sum(records.set_aside.values()),
-        kept=len(kept),
-        kinds=kinds,
-        **{name: count for part in parts for name, count in part.counts().items()},
-        equal_scores=equal_scores(records),
-        set_aside={reason: n for reason, n in records.set_aside.items() if reason not in dropped_rows},
-        winner_values=records.winner_values,
-        columns_used=records.columns_used,
-        metadata_columns=records.metadata_columns,
+        format=summary.format,
+        files=summary.files,
+        rows=rows + sum(summary.set_aside.values()),
+        kept=kept,
+        kinds=survey.kinds,
+        **{name: count for part in survey.parts.values() for name, count in part.counts.items()},
+        equal_scores=survey.equal_scores,
+        set_aside={reason: n for reason, n in summary.set_aside.items() if reason not in dropped_rows},
+        winner_values=summary.winner_values,
+        columns_used=summary.columns_used,
+        metadata_columns=summary.metadata_columns,
         metadata_moved=tell_moved(moved),
         findings=findings,
         dropped=sum(dropped_rows.values()),
         dropped_rows=dropped_rows,
-        dropped_completions=dropped_completions,
+        dropped_completions=survey.completions_dropped,
         output=str(output) if output else None,
         errors=sum(finding.severity == "error" for finding in left),
         warnings=sum(finding.severity == "warning" for finding in left),
@@ -296,10 +317,13 @@ def checked(settings: CheckSettings) -> tuple[Checked, list[Finding]]:
     return result, [finding for finding in left if finding.severity in ("error", *["warning"] * settings.strict)]
 
 
-def renderers(settings: CheckSettings, steps: bool) -> tuple[Render, Render | None]:
-    """What renders as training and scoring with the model of --model_name_or_path would: conversations, and solutions in
-    steps where there are any. Reads its tokenizer alone.
-    """
+def kept_originals(survey: Survey, sources: list[str], reading: Reading, checks: list[str]) -> Iterator[dict]:
+    for raw, records in slices(sources, reading):
+        yield from kept_rows(raw, records, survey.left(records, checks))
+
+
+def render_checks(settings: CheckSettings) -> Callable[[type], list[Check]]:
+    """Checks by rendering as training and scoring with the model of --model_name_or_path would. Reads its tokenizer alone."""
     from reward_modeling.checkpoints import read_chat_template, read_tokenizer
     from reward_modeling.rendering import Renderer
     from reward_modeling.step_rendering import STEP_SEPARATOR, StepRenderer
@@ -310,26 +334,31 @@ def renderers(settings: CheckSettings, steps: bool) -> tuple[Render, Render | No
         log(note)
     how = {"max_length": None, "text_format": settings.text_format or "chat"}
     render = Renderer(tokenizer, **how).render_all
-    if not (steps and settings.max_length):
-        return render, None
     separator = STEP_SEPARATOR if tokenizer(STEP_SEPARATOR, add_special_tokens=False).input_ids else tokenizer.sep_token
-    return render, StepRenderer(tokenizer, step_separator=separator, **how).render_all
+
+    def checks(kind: type) -> list[Check]:
+        steps = kind is Solution and settings.max_length
+        render_steps = StepRenderer(tokenizer, step_separator=separator, **how).render_all if steps else None
+        return rendered_checks(kind, render, render_steps, settings.max_length)
+
+    return checks
 
 
-def places(records: Records, lost: list[Finding], parts: list[Part]) -> Iterator[dict]:
+def places(lost: list[Finding], survey: Survey) -> Iterator[dict]:
     """Every finding with each row it is about."""
-    for row, reason in records.unreadable:
+    for row, reason in survey.summary.unreadable:
         yield {"check": lost[0].check, "severity": lost[0].severity, "row": row, "message": reason}
-    for part in parts:
+    for part in survey.parts.values():
         yield from part.places()
 
 
-def report(records: Records, kinds: Counter[str], findings: list[Finding], lost: tuple, kept: int, output) -> None:
-    log(f"{len(records.rows)} rows of format {records.format}: {listed(kinds)}")
-    for reason, count in records.set_aside.items():
+def report(survey: Survey, findings: list[Finding], lost: tuple, kept: int, output) -> None:
+    summary = survey.summary
+    log(f"{sum(survey.kinds.values())} rows of format {summary.format}: {listed(survey.kinds)}")
+    for reason, count in summary.set_aside.items():
         log(f"{count} more rows are set aside: {reason}")
-    if records.metadata_columns:
-        log(f"kept as metadata: {', '.join(records.metadata_columns)}")
+    if summary.metadata_columns:
+        log(f"kept as metadata: {', '.join(summary.metadata_columns)}")
     show(findings)
     for what, counts in zip(("rows", "completions of rankings that stay"), lost, strict=True):
         if counts:
@@ -362,6 +391,7 @@ def list_formats() -> FormatList:
 def list_checks() -> CheckList:
     names = ("name", "severity", "why", "advice")
     tables = {"comparisons": CHECKS, "solutions in steps": STEP_CHECKS, "rows without labels": UNLABELED_CHECKS}
+    tables["what a model reads (--model_name_or_path)"] = RENDERED_CHECKS
     entries = [
         CheckEntry(about, *(getattr(check, name) for name in names))
         for about, checks in tables.items()

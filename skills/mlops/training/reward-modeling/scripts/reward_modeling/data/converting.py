@@ -64,8 +64,20 @@ class Reading:
         return self.tiers is not PROMPTS
 
 
-def records_of(table: Table, reading: Reading, format: str | None) -> Records:
-    """The records of one table. Raises DataError for what cannot be read."""
+def is_one_piece(table: Table, reading: Reading) -> bool:
+    """Whether the rows of the file that a table begins can be read together only."""
+    head = replace(table, rows=table.rows[:HEAD], numbers=table.numbers[:HEAD], problems=[])
+    rows = [row for _, row in _decoded(head, reading.columns or {}, [])]
+    with contextlib.suppress(DataError):
+        return (named(reading.format) if reading.format else recognize(rows, table.name, reading.tiers)).one_piece
+    return False
+
+
+def records_of(table: Table, reading: Reading, format: str | None, *, first: bool = True) -> Records:
+    """The records of one table. Raises DataError for what cannot be read.
+
+    first: it is a whole file or the first slice of one; in others any number of rows may be unreadable.
+    """
     problems = list(table.problems)
     numbered = _decoded(table, reading.columns or {}, problems)
     chosen = _format_of(table, format, [row for _, row in numbered], problems, reading)
@@ -96,7 +108,8 @@ def records_of(table: Table, reading: Reading, format: str | None) -> Records:
     unused = [name for name in dict.fromkeys(name for _, row in numbered for name in row) if name not in used]
     _refuse_lost_input(table.name, chosen, [name for name in unused if name.lower() in INPUT_LIKE], numbered, records)
     problems.sort()
-    if problems and not (reading.leave_out_unreadable and 2 * len(problems) <= len(table)):
+    few = not first or 2 * len(problems) <= len(table)
+    if problems and not (reading.leave_out_unreadable and few):
         hint = table.hint if len(problems) == len(table.problems) else _hint(chosen, reading.columns)
         if format is None and not any(records):
             hint = _guess(table, reading) or hint

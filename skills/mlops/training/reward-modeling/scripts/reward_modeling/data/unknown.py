@@ -8,7 +8,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from .cells import are_messages, short
+from .cells import are_messages, short, type_of
 from .entries import Row
 from .files import suffix
 from .formats import Tiers
@@ -32,14 +32,6 @@ LAYOUTS = (
     {"prompt": _PROMPT, "completion": _ONE},
 )
 _MEANING = {"scores": "a higher score must be better", "ranks": "rank 1 must be best"}
-_READ = {
-    ".csv": "list(csv.DictReader(open(NAME, newline='')))",
-    ".tsv": "list(csv.DictReader(open(NAME, newline=''), delimiter='\\t'))",
-    ".json": "json.load(open(NAME))",
-    ".parquet": "pyarrow.parquet.read_table(NAME).to_pylist()",
-    ".jsonl": "[json.loads(line) for line in open(NAME)]",
-    ".ndjson": "[json.loads(line) for line in open(NAME)]",
-}
 
 
 def seen(rows: list[Row]) -> str:
@@ -60,8 +52,7 @@ def _shape(value: Any, depth: int = 0) -> str:
         return f"object with {inside}" if depth < 2 else "object"
     if isinstance(value, list):
         return f"list of {len(value)}: {_shape(value[0], depth + 1)}" if value else "empty list"
-    kinds = {bool: "true or false", int: "number", float: "number", str: "text", type(None): "null"}
-    return kinds.get(type(value), type(value).__name__)
+    return type_of(value).removeprefix("a ")
 
 
 def nearest(rows: list[Row], tiers: Tiers) -> str:
@@ -154,12 +145,15 @@ def conversion(name: str, rows: list[Row]) -> str:
         for path in texts
     ]
     parts += ["['...']"] * (3 - len(parts))
-    read = _READ.get(suffix(Path(name)), "datasets.load_dataset(NAME, split='train')").replace("NAME", repr(name))
-    if name.lower().endswith(".gz"):
-        read = read.replace("open(", "gzip.open(").replace(repr(name), f"{name!r}, 'rt'")
-    modules = ", ".join(dict.fromkeys(["json", *re.findall(r"\b(csv|gzip|pyarrow\.parquet|datasets)\.", read)]))
+    kind, module = suffix(Path(name)), "datasets"
+    if kind in (".csv", ".tsv"):
+        module, delimiter = "csv", "," if kind == ".csv" else "\t"
+        read = f"list(csv.DictReader(open({name!r}, newline=''), delimiter={delimiter!r}))"
+    else:
+        loader = f"{'parquet' if kind == '.parquet' else 'json'!r}, data_files=" if kind else ""
+        read = f"datasets.load_dataset({loader}{name!r}, split='train')"
     fields = ", ".join(f"{to!r}: row{part}" for to, part in zip(("prompt", "chosen", "rejected"), parts, strict=False))
     return (
-        f"or convert them, with the right columns in these three places:\n  import {modules}\n  rows = {read}\n"
+        f"or convert them, with the right columns in these three places:\n  import {module}, json\n  rows = {read}\n"
         f"  open('pairs.jsonl', 'w').writelines(json.dumps({{{fields}}}) + '\\n' for row in rows)"
     )
