@@ -157,7 +157,7 @@ class RewardSettings(RewardsSettings):
     """The reward of a reinforcement learning run."""
 
     group: ClassVar = "reward"
-    normalise_rewards: bool = flag(
+    normalize_rewards: bool = flag(
         False, "subtract the mean and divide by the standard deviation saved with each model"
     )
     reward_dtype: str = flag("float32", "precision of the reward models' weights", choices=DTYPES)
