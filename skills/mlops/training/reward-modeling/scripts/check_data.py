@@ -27,14 +27,11 @@ Exits   0 without error findings, 3 with them (the JSON is printed all the same)
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import ClassVar
+from collections.abc import Iterator
 
 from reward_modeling import cli
 from reward_modeling.console import (
     DataError,
-    UsageError,
     check_output_file,
     emit,
     listed,
@@ -46,92 +43,13 @@ from reward_modeling.console import (
 )
 from reward_modeling.data.audit import CHECKS, STEP_CHECKS, UNLABELED_CHECKS, UNREADABLE, Finding, show, unreadable
 from reward_modeling.data.audit.parts import Part, dropped, kind_of, parts_of
-from reward_modeling.data.audit.rendered import OVER_LENGTH, REFUSED, Render
+from reward_modeling.data.audit.rendered import Render
 from reward_modeling.data.formats import ANYTHING, FORMATS
 from reward_modeling.data.original import kept_places, original_lines
 from reward_modeling.data.reading import check_verbatim, load
 from reward_modeling.data.records import Records, Solution, equal_scores
 from reward_modeling.data.writing import counted, tell_moved, to_row
-from reward_modeling.settings import ReadingSettings, TextSettings, neutral_flag, split_flag
-
-DROPPABLE = (
-    *(UNREADABLE, REFUSED, OVER_LENGTH),
-    *(name for name, check in (CHECKS | STEP_CHECKS).items() if check.about_rows and not check.needs_tokens),
-)
-"""Findings whose rows --drop leaves out."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class CheckSettings(ReadingSettings, TextSettings):
-    """What to check, for which model, and what to write. Raises UsageError for settings that do nothing together."""
-
-    group: ClassVar = "result"
-    data: Sequence[str] = cli.flag(
-        (), "the same as --dataset_name", group="positional arguments", name="data", nargs="*", metavar="DATA"
-    )
-    dataset_split: str | None = split_flag(None)
-    neutral: str | None = neutral_flag()
-    eval_dataset_name: Sequence[str] | None = cli.flag(
-        None, "evaluation data, whose prompts must not occur in DATA", group="data", nargs="+", metavar="DATA"
-    )
-    model_name_or_path: str | None = cli.flag(
-        None,
-        "also find rows that the chat template of this model refuses (reads its tokenizer alone)",
-        group="data",
-        metavar="MODEL",
-    )
-    chat_template_path: str | None = cli.flag(
-        None, "a .jinja file, or a model whose chat template to use instead", group="data", metavar="PATH"
-    )
-    max_length: int | None = cli.flag(
-        None,
-        "also find rows with more tokens than this, counted by the tokenizer and chat template of --model_name_or_path",
-        group="data",
-        metavar="N",
-    )
-    output: str | None = cli.flag(None, "write the rows as canonical JSON Lines", metavar="FILE")
-    layout: str = cli.flag(
-        "canonical",
-        "of --output; original: the rows as they were read, with their own columns, as CSV where FILE ends in .csv or .tsv",
-        choices=("canonical", "original"),
-    )
-    findings: str | None = cli.flag(None, "write every finding with each of its rows as JSON Lines", metavar="FILE")
-    overwrite: bool = cli.flag(False, "replace --output and --findings if they exist")
-    drop: Sequence[str] = cli.flag(
-        (),
-        "leave out of --output what these findings are about, whole rows or single completions of a ranking: "
-        f"{', '.join(DROPPABLE)}",
-        nargs="+",
-        choices=DROPPABLE,
-        metavar="CHECK",
-    )
-    strict: bool = cli.flag(False, "exit with 3 on warnings too")
-    list_formats: bool = cli.flag(False, "show every format and a row of each, then stop")
-    list_checks: bool = cli.flag(False, "show every check, why it matters and what to do, then stop")
-
-    def __post_init__(self) -> None:
-        if self.list_formats or self.list_checks:
-            return
-        if not self.sources:
-            raise UsageError("no dataset was named", hint="check_data.py FILE, or check_data.py --list_formats")
-        if self.drop and not self.output:
-            raise UsageError("--drop leaves rows out of --output, which is not given", hint="add --output clean.jsonl")
-        if self.chat_template_path and not self.model_name_or_path:
-            raise UsageError("--chat_template_path needs --model_name_or_path, whose tokenizer it is for")
-        if REFUSED in self.drop and not self.model_name_or_path:
-            raise UsageError("--drop refused needs --model_name_or_path, whose chat template refuses rows")
-        if self.max_length and not self.model_name_or_path:
-            raise UsageError("--max_length needs --model_name_or_path, whose tokenizer counts the tokens")
-        if OVER_LENGTH in self.drop and not self.max_length:
-            raise UsageError("--drop over_length needs --max_length and --model_name_or_path")
-        if self.layout == "original" and not self.output:
-            raise UsageError(
-                "--layout says how --output is written, which is not given", hint="add --output clean.jsonl"
-            )
-
-    @property
-    def sources(self) -> list[str]:
-        return [*self.data, *(self.dataset_name or ())]
+from reward_modeling.settings import CheckSettings
 
 
 def parser() -> cli.Parser:

@@ -32,15 +32,14 @@ from __future__ import annotations
 import json
 import math
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
 
 from reward_modeling import cli, sandbox
 from reward_modeling.console import UsageError, log, main_guard, table, to_json, write_whole
 from reward_modeling.data.writing import to_row
 from reward_modeling.output_folder import claim
 from reward_modeling.sandbox import PPO_DEFAULTS, REWARD_DEFAULTS, answers_of, gold, parse_prompt
+from reward_modeling.settings import QuickstartSettings
 
 HELD_OUT_PAIRS = 1000
 PROMPTS, ANSWERS = 50, 8
@@ -48,21 +47,12 @@ UPDATES, POLICY_PROMPTS, JUDGED = 25, 2000, 256
 """Of the policy: updates of 64 answers, prompts to learn from, and fresh ones to judge it on."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    group: ClassVar = "options"
-    output_dir: str | None = cli.flag(
-        None, "where everything goes (runs/quickstart, or the next free number)", metavar="OUT"
-    )
-    seed: int = cli.flag(0, "of the world, the models and the order", type=int)
-
-
 def parser() -> cli.Parser:
-    return cli.Parser(__doc__, "quickstart.py", Settings)
+    return cli.Parser(__doc__, "quickstart.py", QuickstartSettings)
 
 
 def main(argv: list[str] | None = None) -> dict:
-    settings = cli.settings(Settings, parser().parse(argv))
+    settings = cli.settings(QuickstartSettings, parser().parse(argv))
     out = Path(settings.output_dir or free_folder(Path("runs/quickstart")))
     if out.is_dir() and any(out.iterdir()):
         raise UsageError(f"{out} is not empty", hint="give another --output_dir, or leave it out: a free one is taken")
