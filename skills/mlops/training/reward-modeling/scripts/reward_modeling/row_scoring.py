@@ -35,13 +35,11 @@ class ScoreSettings(ScoringSettings, RewardsSettings, FormatSettings):
 
     group: ClassVar = "result"
     input: Sequence[str] | None = flag(
-        None, "files, folders or hub ids with prompts and completions", group="data", nargs="+", metavar="DATA"
+        None, "files, folders or hub ids with prompts and completions", group="data", metavar="DATA"
     )
     dataset_split: str | None = split_flag(None)
     prompt: str | None = flag(None, "one prompt, instead of --input", group="data", type=utf8)
-    completions: Sequence[str] | None = flag(
-        None, "its completions", group="data", type=utf8, nargs="+", metavar="TEXT"
-    )
+    completions: Sequence[str] | None = flag(None, "its completions", group="data", type=utf8)
     generate_with: str | None = flag(
         None,
         "folder or hub id of a policy that writes --best_of N completions for each prompt of --input or --prompt",
@@ -62,7 +60,7 @@ class ScoreSettings(ScoringSettings, RewardsSettings, FormatSettings):
     )
     seed: int = flag(0, "of sampling", group="completions written here", type=int)
     rank: bool = flag(False, "order each prompt's completions, best first; a row is a prompt: rows are not grouped")
-    best_of: int | None = flag(None, "keep the best of each prompt's first N completions", metavar="N")
+    best_of: int | None = flag(None, "keep the best of each prompt's first N completions")
     normalize: bool = flag(False, "subtract the mean and divide by the standard deviation saved with the model")
     output: str | None = flag(
         None,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from .aggregation import AGGREGATIONS, DEFAULT_AGGREGATE
-from .cli import columns, escaped, flag, number, winner_values
+from .cli import columns, escaped, flag, winner_values
 from .console import UsageError
 from .data.audit import CHECKS, STEP_CHECKS, UNREADABLE
 from .data.audit.rendered import OVER_LENGTH, REFUSED
@@ -32,7 +32,6 @@ class DatasetSettings:
     dataset_name: Sequence[str] = flag(
         None,
         "files (JSONL, JSON, CSV, TSV, Parquet, .gz), folders, datasets saved to disk or hub ids; several are concatenated",
-        nargs="+",
         metavar="DATA",
     )
 
@@ -51,7 +50,6 @@ class FormatSettings:
         "read column B as A, as in prompt=question,chosen=good; B may reach into objects and lists, as in "
         "prompt=question.text,completions=answers[].answer; `context=` says that the column context is to be dropped",
         type=columns,
-        metavar="A=B,...",
     )
     winner_values: Mapping[str, str] | None = flag(
         None,
@@ -140,7 +138,6 @@ class ScoringSettings(TextSettings):
         r"where solutions in text are split into steps (that of the model if it is whitespace, else a line break, \n)",
         group="process reward model",
         type=escaped,
-        metavar="TEXT",
     )
 
     @property
@@ -156,10 +153,10 @@ class RewardsSettings:
 
     group: ClassVar = "reward"
     reward_model_path: Sequence[str] = flag(
-        None, "folders or hub ids of one or more outcome reward models", nargs="+", metavar="MODEL"
+        None, "folders or hub ids of one or more outcome reward models", metavar="MODEL"
     )
     reward_weights: Sequence[float] | None = flag(
-        None, "one for each reward model (1); -1 turns a reward round", nargs="+", type=number, metavar="W"
+        None, "one for each reward model (1); -1 turns a reward round", metavar="W"
     )
     reward_combine: str = flag(
         "sum",
@@ -186,7 +183,7 @@ class CheckSettings(ReadingSettings, TextSettings):
     dataset_split: str | None = split_flag(None)
     neutral: str | None = neutral_flag()
     eval_dataset_name: Sequence[str] | None = flag(
-        None, "evaluation data, whose prompts must not occur in DATA", group="data", nargs="+", metavar="DATA"
+        None, "evaluation data, whose prompts must not occur in DATA", group="data", metavar="DATA"
     )
     model_name_or_path: str | None = flag(
         None,
@@ -201,7 +198,6 @@ class CheckSettings(ReadingSettings, TextSettings):
         None,
         "also find rows with more tokens than this, counted by the tokenizer and chat template of --model_name_or_path",
         group="data",
-        metavar="N",
     )
     output: str | None = flag(None, "write the rows as canonical JSON Lines", metavar="FILE")
     layout: str = flag(
@@ -215,7 +211,6 @@ class CheckSettings(ReadingSettings, TextSettings):
         (),
         "leave out of --output what these findings are about, whole rows or single completions of a ranking: "
         f"{', '.join(DROPPABLE)}",
-        nargs="+",
         choices=DROPPABLE,
         metavar="CHECK",
     )

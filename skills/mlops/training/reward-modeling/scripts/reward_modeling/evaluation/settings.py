@@ -37,7 +37,7 @@ class EvaluationSettings(ReadingSettings, ScoringSettings):
         metavar="P",
     )
     threshold_data: Sequence[str] | None = flag(
-        None, "other solutions with step labels, to choose it on", group="step labels", nargs="+", metavar="DATA"
+        None, "other solutions with step labels, to choose it on", group="step labels", metavar="DATA"
     )
     best_of_n: Sequence[int] | None = flag(
         None,
@@ -45,7 +45,6 @@ class EvaluationSettings(ReadingSettings, ScoringSettings):
         group="best of n",
         nargs="*",
         type=positive_int,
-        metavar="N",
     )
     answer_column: str | None = flag(
         None,
@@ -63,7 +62,6 @@ class EvaluationSettings(ReadingSettings, ScoringSettings):
         None,
         "rows with `kl` (nats) or `n`, `proxy` and `gold`, and `run` where there are several: no model is run",
         group="over-optimization",
-        nargs="+",
         metavar="DATA",
     )
     picture: str | None = flag(None, "SVG file for the curves", group="over-optimization", metavar="FILE")
