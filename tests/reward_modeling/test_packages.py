@@ -7,7 +7,7 @@ import pytest
 import train
 
 from conftest import SCRIPTS, toy_pairs, write_jsonl
-from reward_modeling import console, packages
+from reward_modeling import packages, program
 from reward_modeling.console import UsageError
 
 BLOCKED = """
@@ -87,7 +87,7 @@ def test_the_package_behind_another_error_is_found(monkeypatch):
     lazy = raised(ModuleNotFoundError("Could not import module 'Trainer'"), peft)
     for error in (peft, lazy, raised(RuntimeError("Failed to import trl"), lazy)):
         assert packages.missing(error).message == "peft is not installed"
-        assert console._known_run_error(error).exit_code == 2
+        assert program.known_run_error(error).exit_code == 2
     optional = ModuleNotFoundError("No module named 'wandb'", name="wandb")
     assert packages.missing(optional).hint == "uv run --with wandb scripts/NAME.py ..., or pip install wandb"
     assert packages.missing(raised(ValueError("a real error"), optional)) is None, "it was tried on the way"

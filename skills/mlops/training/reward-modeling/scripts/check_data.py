@@ -10,6 +10,7 @@
 #     "rich>=14,<16",
 #     "pyyaml>=6,<7",
 #     "scipy>=1.14,<2",
+#     "pydantic>=2.10,<3",
 # ]
 # ///
 """Say which format data has and what its rows are, convert them, and list what is wrong with them.
@@ -27,11 +28,15 @@ Exits   0 without error findings, 3 with them (the JSON is printed all the same)
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from typing import ClassVar
 
 from reward_modeling import cli
 from reward_modeling.console import (
     DataError,
+    Result,
+    UsageError,
     check_output_file,
     emit,
     listed,
@@ -41,34 +46,195 @@ from reward_modeling.console import (
     to_json,
     write_whole,
 )
-from reward_modeling.data.audit import CHECKS, STEP_CHECKS, UNLABELED_CHECKS, UNREADABLE, Finding, show, unreadable
+from reward_modeling.data.audit import (
+    CHECKS,
+    STEP_CHECKS,
+    UNLABELED_CHECKS,
+    UNREADABLE,
+    AuditFinding,
+    Finding,
+    show,
+    unreadable,
+)
 from reward_modeling.data.audit.parts import Part, dropped, kind_of, parts_of
-from reward_modeling.data.audit.rendered import Render
+from reward_modeling.data.audit.rendered import OVER_LENGTH, REFUSED, Render
 from reward_modeling.data.formats import ANYTHING, FORMATS
 from reward_modeling.data.original import kept_places, original_lines
 from reward_modeling.data.reading import check_verbatim, load
 from reward_modeling.data.records import Records, Solution, equal_scores
 from reward_modeling.data.writing import counted, tell_moved, to_row
-from reward_modeling.settings import CheckSettings
+from reward_modeling.settings import ReadingSettings, TextSettings, neutral_flag, split_flag
+
+DROPPABLE = (
+    *(UNREADABLE, REFUSED, OVER_LENGTH),
+    *(name for name, check in (CHECKS | STEP_CHECKS).items() if check.about_rows and not check.needs_tokens),
+)
+"""Findings whose rows --drop leaves out."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckSettings(ReadingSettings, TextSettings):
+    """What to check, for which model, and what to write. Raises UsageError for settings that do nothing together."""
+
+    group: ClassVar = "result"
+    data: Sequence[str] = cli.flag(
+        (), "the same as --dataset_name", group="positional arguments", name="data", nargs="*", metavar="DATA"
+    )
+    dataset_split: str | None = split_flag(None)
+    neutral: str | None = neutral_flag()
+    eval_dataset_name: Sequence[str] | None = cli.flag(
+        None, "evaluation data, whose prompts must not occur in DATA", group="data", metavar="DATA"
+    )
+    model_name_or_path: str | None = cli.flag(
+        None,
+        "also find rows that the chat template of this model refuses (reads its tokenizer alone)",
+        group="data",
+        metavar="MODEL",
+    )
+    chat_template_path: str | None = cli.flag(
+        None, "a .jinja file, or a model whose chat template to use instead", group="data", metavar="PATH"
+    )
+    max_length: int | None = cli.flag(
+        None,
+        "also find rows with more tokens than this, counted by the tokenizer and chat template of --model_name_or_path",
+        group="data",
+    )
+    output: str | None = cli.flag(None, "write the rows as canonical JSON Lines", metavar="FILE")
+    layout: str = cli.flag(
+        "canonical",
+        "of --output; original: the rows as they were read, with their own columns, as CSV where FILE ends in .csv or .tsv",
+        choices=("canonical", "original"),
+    )
+    findings: str | None = cli.flag(None, "write every finding with each of its rows as JSON Lines", metavar="FILE")
+    overwrite: bool = cli.flag(False, "replace --output and --findings if they exist")
+    drop: Sequence[str] = cli.flag(
+        (),
+        "leave out of --output what these findings are about, whole rows or single completions of a ranking: "
+        f"{', '.join(DROPPABLE)}",
+        choices=DROPPABLE,
+        metavar="CHECK",
+    )
+    strict: bool = cli.flag(False, "exit with 3 on warnings too")
+    list_formats: bool = cli.flag(False, "show every format and a row of each, then stop")
+    list_checks: bool = cli.flag(False, "show every check, why it matters and what to do, then stop")
+
+    def __post_init__(self) -> None:
+        if self.list_formats or self.list_checks:
+            return
+        if not self.sources:
+            raise UsageError("no dataset was named", hint="check_data.py FILE, or check_data.py --list_formats")
+        if self.drop and not self.output:
+            raise UsageError("--drop leaves rows out of --output, which is not given", hint="add --output clean.jsonl")
+        if self.chat_template_path and not self.model_name_or_path:
+            raise UsageError("--chat_template_path needs --model_name_or_path, whose tokenizer it is for")
+        if REFUSED in self.drop and not self.model_name_or_path:
+            raise UsageError("--drop refused needs --model_name_or_path, whose chat template refuses rows")
+        if self.max_length and not self.model_name_or_path:
+            raise UsageError("--max_length needs --model_name_or_path, whose tokenizer counts the tokens")
+        if OVER_LENGTH in self.drop and not self.max_length:
+            raise UsageError("--drop over_length needs --max_length and --model_name_or_path")
+        if self.layout == "original" and not self.output:
+            raise UsageError(
+                "--layout says how --output is written, which is not given", hint="add --output clean.jsonl"
+            )
+
+    @property
+    def sources(self) -> list[str]:
+        return [*self.data, *(self.dataset_name or ())]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checked(Result):
+    format: str
+    files: list[str]
+    rows: int
+    kept: int
+    """Rows that are left after --drop."""
+    kinds: dict[str, int]
+    comparisons: int | None = None
+    prompts: int | None = None
+    completions: int | None = None
+    solutions: int | None = None
+    steps: int | None = None
+    labelled_steps: int | None = None
+    incorrect_steps: int | None = None
+    equal_scores: int
+    """Pairs of completions whose scores are equal, from which no comparison is made."""
+    set_aside: dict[str, int]
+    winner_values: dict[str, int]
+    columns_used: list[str]
+    metadata_columns: list[str]
+    metadata_moved: dict[str, int] | None = None
+    findings: list[AuditFinding]
+    dropped: int
+    dropped_rows: dict[str, int]
+    dropped_completions: dict[str, int]
+    output: str | None
+    errors: int
+    """Findings of this severity that are left after --drop."""
+    warnings: int
+
+
+@dataclass(frozen=True)
+class ErrorText:
+    message: str
+    where: str | None
+    hint: str | None
+
+
+@dataclass(frozen=True)
+class NotChecked(Result):
+    error: ErrorText
+
+
+@dataclass(frozen=True)
+class FormatEntry:
+    name: str
+    description: str
+    needs: list[str]
+    optional: list[str]
+    example: dict[str, object]
+
+
+@dataclass(frozen=True)
+class FormatList(Result):
+    formats: list[FormatEntry]
+
+
+@dataclass(frozen=True)
+class CheckEntry:
+    about: str
+    name: str
+    severity: str
+    why: str
+    advice: str
+
+
+@dataclass(frozen=True)
+class CheckList(Result):
+    checks: list[CheckEntry]
+
+
+Output = Checked | NotChecked | FormatList | CheckList
 
 
 def parser() -> cli.Parser:
     return cli.Parser(__doc__, "check_data.py", CheckSettings)
 
 
-def main(argv: list[str] | None = None) -> dict | None:
+def main(argv: list[str] | None = None) -> Output:
     settings = cli.settings(CheckSettings, parser().parse(argv))
     if settings.list_formats or settings.list_checks:
         return list_formats() if settings.list_formats else list_checks()
     try:
         result, bad = checked(settings)
     except DataError as error:
-        emit({"error": {"message": error.message, "where": error.where, "hint": error.hint}})
+        emit(NotChecked(ErrorText(error.message, error.where, error.hint)))
         raise
     return finish(result, bad)
 
 
-def checked(settings: CheckSettings) -> tuple[dict, list[Finding]]:
+def checked(settings: CheckSettings) -> tuple[Checked, list[Finding]]:
     """The result, and the findings that stop training, after --drop. Writes --output."""
     sources = settings.sources
     inputs = [*sources, *(settings.eval_dataset_name or ())]
@@ -104,27 +270,27 @@ def checked(settings: CheckSettings) -> tuple[dict, list[Finding]]:
         write_whole(output, map(to_json, counted(map(to_row, kept.values()), moved)))
     kinds = Counter(kind_of(row) for row in records.rows)
     report(records, kinds, findings, (dropped_rows, dropped_completions), len(kept), output)
-    result = {
-        "format": records.format,
-        "files": records.files,
-        "rows": len(records.rows) + sum(records.set_aside.values()),
-        "kept": len(kept),
-        "kinds": dict(kinds),
+    result = Checked(
+        format=records.format,
+        files=records.files,
+        rows=len(records.rows) + sum(records.set_aside.values()),
+        kept=len(kept),
+        kinds=kinds,
         **{name: count for part in parts for name, count in part.counts().items()},
-        "equal_scores": equal_scores(records),
-        "set_aside": {reason: n for reason, n in records.set_aside.items() if reason not in dropped_rows},
-        "winner_values": records.winner_values,
-        "columns_used": records.columns_used,
-        "metadata_columns": records.metadata_columns,
-        **tell_moved(moved),
-        "findings": [finding.to_dict() for finding in findings],
-        "dropped": sum(dropped_rows.values()),
-        "dropped_rows": dict(dropped_rows),
-        "dropped_completions": dict(dropped_completions),
-        "output": str(output) if output else None,
-        "errors": sum(finding.severity == "error" for finding in left),
-        "warnings": sum(finding.severity == "warning" for finding in left),
-    }
+        equal_scores=equal_scores(records),
+        set_aside={reason: n for reason, n in records.set_aside.items() if reason not in dropped_rows},
+        winner_values=records.winner_values,
+        columns_used=records.columns_used,
+        metadata_columns=records.metadata_columns,
+        metadata_moved=tell_moved(moved),
+        findings=findings,
+        dropped=sum(dropped_rows.values()),
+        dropped_rows=dropped_rows,
+        dropped_completions=dropped_completions,
+        output=str(output) if output else None,
+        errors=sum(finding.severity == "error" for finding in left),
+        warnings=sum(finding.severity == "warning" for finding in left),
+    )
     return result, [finding for finding in left if finding.severity in ("error", *["warning"] * settings.strict)]
 
 
@@ -170,7 +336,7 @@ def report(records: Records, kinds: Counter[str], findings: list[Finding], lost:
         log(f"wrote {kept} rows to {output}")
 
 
-def finish(result: dict, bad: list[Finding]) -> dict | None:
+def finish(result: Checked, bad: list[Finding]) -> Checked:
     """The result, or, when findings are left that stop training, the result on stdout and then the lines that say so."""
     if not bad:
         return result
@@ -183,35 +349,24 @@ def finish(result: dict, bad: list[Finding]) -> dict | None:
     )
 
 
-def list_formats() -> dict:
-    entries = [
-        {
-            "name": entry.name,
-            "description": entry.description,
-            "needs": entry.needs,
-            "optional": entry.optional,
-            "example": entry.example,
-        }
-        for entry in FORMATS.values()
-    ]
-    table(
-        "formats",
-        ["name", "columns", "description"],
-        [[e["name"], ", ".join(e["needs"]), e["description"]] for e in entries],
-    )
-    return {"formats": entries}
+def list_formats() -> FormatList:
+    names = [field.name for field in fields(FormatEntry)]
+    entries = [FormatEntry(*(getattr(entry, name) for name in names)) for entry in FORMATS.values()]
+    rows = [[entry.name, ", ".join(entry.needs), entry.description] for entry in entries]
+    table("formats", ["name", "columns", "description"], rows)
+    return FormatList(entries)
 
 
-def list_checks() -> dict:
+def list_checks() -> CheckList:
     names = ("name", "severity", "why", "advice")
     tables = {"comparisons": CHECKS, "solutions in steps": STEP_CHECKS, "rows without labels": UNLABELED_CHECKS}
     entries = [
-        {"about": about, **{name: getattr(check, name) for name in names}}
+        CheckEntry(about, *(getattr(check, name) for name in names))
         for about, checks in tables.items()
         for check in checks.values()
     ]
-    table("checks", ["about", *names], [list(entry.values()) for entry in entries])
-    return {"checks": entries}
+    table("checks", ["about", *names], [list(vars(entry).values()) for entry in entries])
+    return CheckList(entries)
 
 
 if __name__ == "__main__":

@@ -10,10 +10,11 @@
 #     "rich>=14,<16",
 #     "pyyaml>=6,<7",
 #     "scipy>=1.14,<2",
+#     "pydantic>=2.10,<3",
 #     "matplotlib>=3.10,<4",
 # ]
 # ///
-"""Judge a reward model: on labelled comparisons, on labelled steps, or by the answers it would choose.
+"""Evaluate a reward model: on labelled comparisons, on labelled steps, or by the answers it would choose.
 
     uv run scripts/evaluate.py --model_name_or_path runs/mine --dataset_name held_out.jsonl
     uv run scripts/evaluate.py --model_name_or_path runs/mine --dataset_name held_out.jsonl --compare runs/other --output pairs.jsonl
@@ -30,21 +31,28 @@ A pair counts 1 when the chosen answer scores higher, 1/2 for a tie. references/
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from reward_modeling import cli
 from reward_modeling.console import DataError, UsageError, check_output_file, log, main_guard, to_json, write_whole
 from reward_modeling.data.writing import counted, tell_moved, with_metadata
 from reward_modeling.evaluation.settings import EvaluationSettings
 
+if TYPE_CHECKING:
+    from reward_modeling.data.records import Records
+    from reward_modeling.evaluation.results import Output, OverOptimizationReport, PairReport, PoolReport, StepReport
+
 
 def parser() -> cli.Parser:
     return cli.Parser(__doc__, "evaluate.py", EvaluationSettings)
 
 
-def main(argv: list[str] | None = None) -> dict:
+def main(argv: list[str] | None = None) -> Output:
     settings = cli.settings(EvaluationSettings, parser().parse(argv))
     if settings.overoptimization:
-        return judge_overoptimization(settings)
+        return evaluate_overoptimization(settings)
     read = [*settings.dataset_name, *(settings.threshold_data or ())]
     output = check_output_file(settings.output, settings.overwrite, read) if settings.output else None
     from reward_modeling import checkpoints
@@ -52,34 +60,39 @@ def main(argv: list[str] | None = None) -> dict:
     from reward_modeling.data.records import Solution
 
     if settings.best_of_n is not None:
-        summary, rows, records = judge_best_of_n(settings)
+        report, rows = evaluate_pools(settings)
     else:
         records = load(settings.dataset_name, neutral=settings.neutral, **settings.all_reading)
         of_steps = checkpoints.kind_of(settings.model_name_or_path) is checkpoints.PROCESS
         of_steps = of_steps and any(isinstance(row, Solution) for row in records.rows)
-        summary, rows = (judge_steps if of_steps else judge_pairs)(settings, records)
-    result = {
-        "model": settings.model_name_or_path,
-        "dataset": settings.dataset_name,
-        "format": records.format,
-        "set_aside": records.set_aside,
-        **summary,
-        "output": str(output) if output else None,
-    }
-    for sentence in summary["readings"]:
+        report, rows = (evaluate_steps if of_steps else evaluate_pairs)(settings, records)
+    for sentence in report.diagnostics:
         log(f"- {sentence}")
     if output:
         moved: Counter[str] = Counter()
         write_whole(output, map(to_json, counted(rows, moved)))
-        result |= tell_moved(moved)
-    return result
+        report = replace(report, metadata_moved=tell_moved(moved))
+    return report
 
 
-def judge_overoptimization(settings: EvaluationSettings) -> dict:
+def common(settings: EvaluationSettings, records: Records, diagnostics: list[str]) -> dict[str, object]:
+    """What every report says."""
+    return {
+        "model": settings.model_name_or_path,
+        "dataset": settings.dataset_name,
+        "format": records.format,
+        "set_aside": records.set_aside,
+        "diagnostics": diagnostics,
+        "output": str(Path(settings.output)) if settings.output else None,
+    }
+
+
+def evaluate_overoptimization(settings: EvaluationSettings) -> OverOptimizationReport:
     """Proxy and gold against KL, with the curves of arXiv:2210.10760 fitted to them."""
     from reward_modeling.data.sources import read
     from reward_modeling.evaluation import overoptimization
     from reward_modeling.evaluation.plots import svg
+    from reward_modeling.evaluation.results import OverOptimizationReport
 
     picture = (
         check_output_file(settings.picture, settings.overwrite, settings.overoptimization) if settings.picture else None
@@ -92,23 +105,20 @@ def judge_overoptimization(settings: EvaluationSettings) -> dict:
     ]
     studies = overoptimization.read_studies(rows)
     overoptimization.show_studies(studies)
-    readings = [overoptimization.verdict(study) for study in studies]
-    for sentence in readings:
+    diagnostics = [overoptimization.diagnose_study(study) for study in studies]
+    for sentence in diagnostics:
         log(f"- {sentence}")
     if picture:
         write_whole(picture, [svg(overoptimization.panels(studies))])
-    return {
-        "studies": [study.to_dict() for study in studies],
-        "readings": readings,
-        "picture": str(picture) if picture else None,
-    }
+    return OverOptimizationReport(studies, diagnostics, str(picture) if picture else None)
 
 
-def judge_pairs(settings: EvaluationSettings, records) -> tuple[dict, list[dict]]:
-    """The summary of labelled comparisons, and a row for each."""
-    from reward_modeling import checkpoints
+def evaluate_pairs(settings: EvaluationSettings, records: Records) -> tuple[PairReport, list[dict]]:
+    """The report on labeled comparisons, and a row for each."""
+    from reward_modeling import checkpoints, process
     from reward_modeling.data.records import comparisons
-    from reward_modeling.evaluation.pairs import diagnose_pairs, show_pairs
+    from reward_modeling.evaluation import pairs as measure
+    from reward_modeling.evaluation.results import ComparisonWith, PairReport
 
     if settings.threshold is not None or settings.threshold_data:
         raise UsageError(
@@ -124,38 +134,30 @@ def judge_pairs(settings: EvaluationSettings, records) -> tuple[dict, list[dict]
         )
     if settings.compare:  # before the first model is run
         of_steps = checkpoints.kind_of(settings.compare) is checkpoints.PROCESS
-        (checkpoints.check_process_model if of_steps else checkpoints.check_reward_model)(settings.compare)
-    judgement = judge_model(settings.model_name_or_path, settings, pairs)
-    show_pairs(judgement.summary, f"{settings.model_name_or_path} on {len(pairs)} comparisons")
-    summary = {**judgement.summary, "readings": diagnose_pairs(judgement.summary)}
+        checkpoints.check(settings.compare, checkpoints.PROCESS if of_steps else checkpoints.OUTCOME)
+
+    def evaluated(path: str) -> measure.PairEvaluation:
+        return measure.evaluate_pairs(
+            process.from_settings(settings, path), pairs, subset_column=settings.subset_column
+        )
+
+    found, comparison = evaluated(settings.model_name_or_path), None
+    measure.show_pairs(found.summary, f"{settings.model_name_or_path} on {len(pairs)} comparisons")
     if settings.compare:
-        summary["comparison"] = compare_with(settings, judgement, pairs)
-    return summary, judgement.rows()
+        paired = measure.compare_models(found, evaluated(settings.compare))
+        measure.show_comparison(paired, settings.model_name_or_path, settings.compare)
+        comparison = ComparisonWith(**vars(paired), model=settings.compare)
+    said = common(settings, records, measure.diagnose_pairs(found.summary))
+    return PairReport(**said, **vars(found.summary), comparison=comparison), found.rows()
 
 
-def judge_model(path: str, settings: EvaluationSettings, pairs):
-    """One model's judgement of the pairs."""
-    from reward_modeling import process
-    from reward_modeling.evaluation.pairs import evaluate_pairs
-
-    return evaluate_pairs(process.from_settings(settings, path), pairs, subset_column=settings.subset_column)
-
-
-def compare_with(settings: EvaluationSettings, judgement, pairs) -> dict:
-    """A paired comparison with a second model, on the pairs that both could score."""
-    from reward_modeling.evaluation.pairs import compare_models, show_comparison
-
-    comparison = compare_models(judgement, judge_model(settings.compare, settings, pairs))
-    show_comparison(comparison, settings.model_name_or_path, settings.compare)
-    return {"model": settings.compare, **comparison}
-
-
-def judge_steps(settings: EvaluationSettings, records) -> tuple[dict, list[dict]]:
-    """The summary of solutions with step labels, and a row for each."""
+def evaluate_steps(settings: EvaluationSettings, records: Records) -> tuple[StepReport, list[dict]]:
+    """The report on solutions with step labels, and a row for each."""
     from reward_modeling import process
     from reward_modeling.data.reading import load
     from reward_modeling.data.records import solutions
-    from reward_modeling.evaluation.steps import diagnose_steps, evaluate_steps, show_steps
+    from reward_modeling.evaluation import steps as measure
+    from reward_modeling.evaluation.results import StepReport
 
     if settings.compare:
         raise UsageError("--compare evaluates two models on pairs", hint="evaluate each on the steps by itself")
@@ -163,23 +165,25 @@ def judge_steps(settings: EvaluationSettings, records) -> tuple[dict, list[dict]
     others = None
     if settings.threshold_data:
         others = solutions(load(settings.threshold_data, neutral=settings.neutral, **settings.all_reading))
-    judgement = evaluate_steps(
+    found = measure.evaluate_steps(
         process.from_settings(settings),
         labelled,
         threshold=settings.threshold,
         threshold_data=others,
         subset_column=settings.subset_column,
     )
-    show_steps(judgement.summary, settings.model_name_or_path)
-    return {**judgement.summary, "readings": diagnose_steps(judgement.summary)}, judgement.rows
+    measure.show_steps(found.summary, settings.model_name_or_path)
+    said = common(settings, records, measure.diagnose_steps(found.summary))
+    return StepReport(**said, **vars(found.summary)), found.rows
 
 
-def judge_best_of_n(settings: EvaluationSettings) -> tuple[dict, list[dict], object]:
-    """The summary of completions of known correctness, a row for each prompt, and the records."""
+def evaluate_pools(settings: EvaluationSettings) -> tuple[PoolReport, list[dict]]:
+    """The report on completions of known correctness, and a row for each prompt."""
     from reward_modeling import process
     from reward_modeling.data.reading import load
     from reward_modeling.data.records import to_score
     from reward_modeling.evaluation import best_of_n
+    from reward_modeling.evaluation.results import PoolReport
     from reward_modeling.evaluation.votes import find_answers
 
     records = to_score(load(settings.dataset_name, **settings.all_reading))
@@ -196,7 +200,7 @@ def judge_best_of_n(settings: EvaluationSettings) -> tuple[dict, list[dict], obj
         )
         for pool, row in zip(pools, rewards, strict=True)
     ]
-    return {**summary, "readings": best_of_n.diagnose_best_of_n(summary)}, rows, records
+    return PoolReport(**common(settings, records, best_of_n.diagnose_best_of_n(summary)), **vars(summary)), rows
 
 
 if __name__ == "__main__":

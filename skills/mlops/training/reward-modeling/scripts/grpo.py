@@ -10,6 +10,7 @@
 #     "rich>=14,<16",
 #     "pyyaml>=6,<7",
 #     "scipy>=1.14,<2",
+#     "pydantic>=2.10,<3",
 #     "matplotlib>=3.10,<4",
 # ]
 # ///
@@ -31,9 +32,14 @@ All of them: https://huggingface.co/docs/trl/grpo_trainer#trl.GRPOConfig and rlo
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from reward_modeling import cli
 from reward_modeling.console import main_guard
 from reward_modeling.training.settings import GRPOSettings
+
+if TYPE_CHECKING:
+    from reward_modeling.training.results import GRPOOutput
 
 
 def parser() -> cli.Parser:
@@ -42,7 +48,7 @@ def parser() -> cli.Parser:
     return cli.Parser(__doc__, "grpo.py", GRPOSettings, required=required, trainer=trainer)
 
 
-def main(argv: list[str] | None = None) -> dict | None:
+def main(argv: list[str] | None = None) -> GRPOOutput | None:
     args = parser().parse(argv)
     settings = cli.settings(GRPOSettings, args)
     from reward_modeling.training import grpo_run

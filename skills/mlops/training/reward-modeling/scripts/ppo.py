@@ -10,6 +10,7 @@
 #     "rich>=14,<16",
 #     "pyyaml>=6,<7",
 #     "scipy>=1.14,<2",
+#     "pydantic>=2.10,<3",
 #     "matplotlib>=3.10,<4",
 # ]
 # ///
@@ -30,10 +31,14 @@ per_device_train_batch_size x gradient_accumulation_steps x processes answers, s
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from reward_modeling import cli
 from reward_modeling.console import UsageError, log, main_guard
 from reward_modeling.training.ppo_settings import RunSettings, Settings
+
+if TYPE_CHECKING:
+    from reward_modeling.training.results import PPOOutput
 
 
 def parser() -> cli.Parser:
@@ -41,7 +46,7 @@ def parser() -> cli.Parser:
     return cli.Parser(__doc__, "ppo.py", RunSettings, Settings, required=required)
 
 
-def main(argv: list[str] | None = None) -> dict | None:
+def main(argv: list[str] | None = None) -> PPOOutput | None:
     args = parser().parse(argv)
     settings, course = cli.settings(RunSettings, args), cli.settings(Settings, args)
     policy = policy_path(settings.sft_model_path, settings.model_name_or_path)

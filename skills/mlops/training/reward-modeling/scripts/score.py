@@ -10,6 +10,7 @@
 #     "rich>=14,<16",
 #     "pyyaml>=6,<7",
 #     "scipy>=1.14,<2",
+#     "pydantic>=2.10,<3",
 # ]
 # ///
 """Score completions with a reward model, rank them, or keep the best.
@@ -32,14 +33,14 @@ from __future__ import annotations
 
 from reward_modeling import cli
 from reward_modeling.console import main_guard
-from reward_modeling.row_scoring import ScoreSettings, score
+from reward_modeling.row_scoring import ScoreSettings, ScoringResult, score
 
 
 def parser() -> cli.Parser:
     return cli.Parser(__doc__, "score.py", ScoreSettings)
 
 
-def main(argv: list[str] | None = None) -> dict:
+def main(argv: list[str] | None = None) -> ScoringResult:
     return score(cli.settings(ScoreSettings, parser().parse(argv)))
 
 

@@ -10,6 +10,7 @@
 #     "rich>=14,<16",
 #     "pyyaml>=6,<7",
 #     "scipy>=1.14,<2",
+#     "pydantic>=2.10,<3",
 # ]
 # ///
 """Train an outcome reward model: one score for a whole answer, from human or verifier preferences.
@@ -28,10 +29,15 @@ All of them: https://huggingface.co/docs/trl/reward_trainer#trl.RewardConfig
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from reward_modeling import cli
 from reward_modeling.console import main_guard
 from reward_modeling.training.pairs import Pairs
 from reward_modeling.training.settings import Settings
+
+if TYPE_CHECKING:
+    from reward_modeling.training.results import ModelOutput
 
 
 def parser() -> cli.Parser:
@@ -39,7 +45,7 @@ def parser() -> cli.Parser:
     return cli.Parser(__doc__, "train.py", Settings, Pairs, required=required, trainer=lambda: [Pairs.config_class()])
 
 
-def main(argv: list[str] | None = None) -> dict | None:
+def main(argv: list[str] | None = None) -> ModelOutput | None:
     args = parser().parse(argv)
     settings, kind = cli.settings(Settings, args), cli.settings(Pairs, args)
     from reward_modeling.training import runs

@@ -10,6 +10,7 @@
 #     "rich>=14,<16",
 #     "pyyaml>=6,<7",
 #     "scipy>=1.14,<2",
+#     "pydantic>=2.10,<3",
 # ]
 # ///
 """Train a process reward model: after each step of a solution, how likely the step is correct.
@@ -29,10 +30,15 @@ All of them: https://huggingface.co/docs/transformers/main_classes/trainer#trans
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from reward_modeling import cli
 from reward_modeling.console import main_guard
 from reward_modeling.training.settings import Settings
 from reward_modeling.training.steps import Steps
+
+if TYPE_CHECKING:
+    from reward_modeling.training.results import ModelOutput
 
 
 def parser() -> cli.Parser:
@@ -40,7 +46,7 @@ def parser() -> cli.Parser:
     return cli.Parser(__doc__, "train_process.py", Settings, Steps, required=required, trainer=trainer)
 
 
-def main(argv: list[str] | None = None) -> dict | None:
+def main(argv: list[str] | None = None) -> ModelOutput | None:
     args = parser().parse(argv)
     settings, kind = cli.settings(Settings, args), cli.settings(Steps, args)
     from reward_modeling.training import runs

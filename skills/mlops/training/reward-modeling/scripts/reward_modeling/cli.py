@@ -19,11 +19,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-from .console import SCHEMAS, UsageError, json_schema, results
 from .data import winners
+from .errors import UsageError
 from .old_flags import translated
 from .packages import check_optional
 from .precision import warn_if_emulated
+from .results import RESULTS, json_schema, stdout
 
 MAY_BE_EMPTY = ("prompt", "completions", "step_separator", "trainer_arguments")
 SKILL_FOLDER = Path(__file__).resolve().parents[2]
@@ -168,7 +169,7 @@ class Parser(argparse.ArgumentParser):
             allow_abbrev=False,
         )
         self.required, self.trainer = required, trainer
-        if prog in SCHEMAS:
+        if prog in RESULTS:
             told = "print the JSON Schema of what goes to stdout, and exit"
             self.add_argument("--json_schema", action=_PrintSchema, nargs=0, default=argparse.SUPPRESS, help=told)
         self.add_argument(
@@ -194,8 +195,8 @@ class Parser(argparse.ArgumentParser):
 
     def print_help(self, file: Any = None) -> None:
         """The help is what was asked for, so it goes to stdout, which `main_guard` otherwise keeps for the JSON."""
-        super().print_help(file or results())
-        results().flush()
+        super().print_help(file or stdout())
+        stdout().flush()
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(message, hint=f"{self.prog} --help lists every flag")
@@ -272,7 +273,7 @@ class _PrintSchema(argparse.Action):
     """--json_schema, which like --help answers before anything else is looked at."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
-        print(json.dumps(json_schema(parser.prog), indent=2), file=results(), flush=True)
+        print(json.dumps(json_schema(parser.prog), indent=2), file=stdout(), flush=True)
         parser.exit()
 
 

@@ -115,7 +115,7 @@ class Rewards:
         check_weights(weights, len(paths), combine)
         names = unique_names(paths)
         for path in paths:  # all of them before the weights of the first are read
-            checkpoints.check_reward_model(path)
+            checkpoints.check(path)
         loading = {"overlong": "truncate_left"} | {key: value for key, value in loading.items() if value is not None}
         models = {}
         for name, path in zip(names, paths, strict=True):

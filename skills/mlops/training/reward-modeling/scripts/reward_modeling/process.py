@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 
 from . import checkpoints
 from .aggregation import AGGREGATIONS, DEFAULT_AGGREGATE, StepScores, step_rewards
-from .base_rendering import place_of
 from .completeness import said
 from .console import DataError, ModelError, UsageError, log
 from .data.records import Message
@@ -171,20 +170,16 @@ class ProcessRewardModel(Scorer):
         if tools:
             raise _without_tools(origin)
         if len(completion) != 1:
-            raise DataError(
-                f"the completion has {len(completion)} messages, not one text of steps", where=place_of(origin)
-            )
+            raise DataError(f"the completion has {len(completion)} messages, not one text of steps", where=origin)
         unread = said(completion[0])
         if unread:
             raise DataError(
                 f"a process reward model reads steps, not `{'` and `'.join(unread)}`",
-                where=place_of(origin),
+                where=origin,
                 hint="move them into the steps, or drop these rows",
             )
         return self.split(completion[0].get("steps") or completion[0].get("content") or "")
 
 
 def _without_tools(origin: Any) -> ModelError:
-    return ModelError(
-        "a process reward model reads no `tools`", where=place_of(origin), hint="drop them: --columns tools="
-    )
+    return ModelError("a process reward model reads no `tools`", where=origin, hint="drop them: --columns tools=")

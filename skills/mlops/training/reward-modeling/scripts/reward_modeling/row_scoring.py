@@ -20,6 +20,7 @@ from .ensemble import Rewards
 from .packing import WINDOW
 from .process import ProcessRewardModel
 from .rendering import Conversation, refused_together
+from .results import Number, Result
 from .scoring import Ranked, RewardModel, ranked
 from .settings import FormatSettings, RewardsSettings, ScoringSettings, split_flag
 
@@ -105,7 +106,37 @@ class ScoreSettings(ScoringSettings, RewardsSettings, FormatSettings):
             raise UsageError(f"--seed is a whole number of at least 0, got {self.seed}")
 
 
-def score(settings: ScoreSettings) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True)
+class ScoringResult(Result):
+    model: str
+    prompts: int
+    completions: int
+    not_scored: int
+    prompts_with_unscored: int
+    truncated: int
+    not_rendered: int
+    templated: int
+    refused: int
+    """Completions that cannot be rendered, under --refused unscored."""
+    reward_mean: Number
+    output: str | None
+    metadata_moved: dict[str, int] | None = None
+    reward_models: list[str] | None = None
+    """Of several: their names, how they are combined, and their weights."""
+    reward_combine: str | None = None
+    reward_weights: list[float] | None = None
+    policy: str | None = None
+    """That wrote the completions, and how many did not end."""
+    unfinished: int | None = None
+    aggregate: str | None = None
+    """Of a process reward model: how step scores become a reward, and the steps."""
+    steps: int | None = None
+    steps_not_scored: int | None = None
+    rows: list[dict[str, object]] | None = None
+    """The scored rows, without --output."""
+
+
+def score(settings: ScoreSettings) -> ScoringResult:
     """Score all rows; the result that score.py prints. Errors are those of its parts: UsageError, DataError, ModelError."""
     output = None
     if settings.output:
@@ -136,25 +167,27 @@ def score(settings: ScoreSettings) -> dict[str, Any]:
     if output:
         log(f"wrote {summary.prompts} rows to {output}")
     counts = sum((one.renderer.counts for one in getattr(model, "models", {"": model}).values()), Counter())
-    result = {
-        "model": settings.model_name_or_path or ", ".join(settings.reward_model_path),
-        "prompts": summary.prompts,
-        "completions": summary.completions,
-        "not_scored": summary.completions - summary.scored,
-        "prompts_with_unscored": summary.lost,
-        "truncated": model.truncated,
-        **{name: counts[name] for name in ("not_rendered", "templated", "refused")},
-        "reward_mean": summary.total / summary.scored if summary.scored else None,
-        "output": str(output) if output else None,
-        **tell_moved(moved),
-    }
+    more = {}
     if isinstance(model, Rewards):
-        result |= {"reward_models": model.names, "reward_combine": model.combine, "reward_weights": model.weights}
+        more |= {"reward_models": model.names, "reward_combine": model.combine, "reward_weights": model.weights}
     if settings.generate_with:
-        result |= {"policy": settings.generate_with, "unfinished": summary.unfinished}
+        more |= {"policy": settings.generate_with, "unfinished": summary.unfinished}
     if of_steps:
-        result |= {"aggregate": model.aggregate, "steps": summary.steps, "steps_not_scored": summary.steps_not_scored}
-    return result if output else {**result, "rows": rows}
+        more |= {"aggregate": model.aggregate, "steps": summary.steps, "steps_not_scored": summary.steps_not_scored}
+    return ScoringResult(
+        model=settings.model_name_or_path or ", ".join(settings.reward_model_path),
+        prompts=summary.prompts,
+        completions=summary.completions,
+        not_scored=summary.completions - summary.scored,
+        prompts_with_unscored=summary.lost,
+        truncated=model.truncated,
+        **{name: counts[name] for name in ("not_rendered", "templated", "refused")},
+        reward_mean=summary.total / summary.scored if summary.scored else None,
+        output=str(output) if output else None,
+        metadata_moved=tell_moved(moved),
+        rows=rows,
+        **more,
+    )
 
 
 def load_model(settings: ScoreSettings) -> Model:

@@ -91,7 +91,7 @@ class Scorer:
                 hint=f"choose {', '.join(policies)}",
             )
         loaded = checkpoints.load(path, dtype=dtype, device=device, kind=cls.kind)
-        trained = (loaded.card or {"rendering": own}).get("rendering", {})
+        trained = loaded.rendering or own
         trained = {**trained, "text_format": text_format or trained.get("text_format")}
         renderer = cls.kind.renderer(loaded.tokenizer, checkpoints.scored_at(loaded.model), trained)
         renderer.refused = [] if refused == "unscored" else None
@@ -289,7 +289,7 @@ class RewardModel(Scorer):
 
 def _set_length(renderer: Any, loaded: checkpoints.Loaded, path: str, asked: int | None) -> None:
     """Let the renderer keep as many tokens as asked for, as in training, or of a model without a card as it can read."""
-    trained, name = (loaded.card or {}).get("rendering", {}).get("max_length"), str(path)
+    trained, name = loaded.rendering.get("max_length"), str(path)
     default = DEFAULT_MAX_LENGTH if loaded.card else published_length(name)
     renderer.max_length = longest_input(loaded.model, loaded.tokenizer, asked or trained, default)
     renderer.longest = positions(loaded.model)
@@ -304,7 +304,7 @@ def _check_finite(scores: Sequence[list[float]], origins: Sequence[Any], before:
     if bad:
         raise RunError(
             f"the model gave {len(bad)} rewards that are not finite numbers, the first for completion {before + bad[0] + 1}",
-            where=str(origins[bad[0]]) if origins[bad[0]] else None,
+            where=origins[bad[0]],
             hint="score with --dtype float32",
         )
 

@@ -1,5 +1,6 @@
-"""Settings that several scripts share, and those of check_data.py and quickstart.py: which data and how it is read, the
-reward model and how it is run. A field with a flag is the flag of that name.
+"""Settings that several scripts share: which data and how it is read, the reward model and how it is run.
+
+A field with a flag is the flag of that name.
 """
 
 from __future__ import annotations
@@ -10,9 +11,6 @@ from typing import Any, ClassVar
 
 from .aggregation import AGGREGATIONS, DEFAULT_AGGREGATE
 from .cli import columns, escaped, flag, winner_values
-from .console import UsageError
-from .data.audit import CHECKS, STEP_CHECKS, UNREADABLE
-from .data.audit.rendered import OVER_LENGTH, REFUSED
 from .ensemble import COMBINATIONS
 from .rendering import OVERLONG
 from .step_rendering import STEPS_OVERLONG
@@ -163,90 +161,3 @@ class RewardsSettings:
         "; ".join(f"{name}: {entry.description}" for name, entry in COMBINATIONS.items()),
         choices=tuple(COMBINATIONS),
     )
-
-
-DROPPABLE = (
-    *(UNREADABLE, REFUSED, OVER_LENGTH),
-    *(name for name, check in (CHECKS | STEP_CHECKS).items() if check.about_rows and not check.needs_tokens),
-)
-"""Findings whose rows --drop leaves out."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class CheckSettings(ReadingSettings, TextSettings):
-    """What to check, for which model, and what to write. Raises UsageError for settings that do nothing together."""
-
-    group: ClassVar = "result"
-    data: Sequence[str] = flag(
-        (), "the same as --dataset_name", group="positional arguments", name="data", nargs="*", metavar="DATA"
-    )
-    dataset_split: str | None = split_flag(None)
-    neutral: str | None = neutral_flag()
-    eval_dataset_name: Sequence[str] | None = flag(
-        None, "evaluation data, whose prompts must not occur in DATA", group="data", metavar="DATA"
-    )
-    model_name_or_path: str | None = flag(
-        None,
-        "also find rows that the chat template of this model refuses (reads its tokenizer alone)",
-        group="data",
-        metavar="MODEL",
-    )
-    chat_template_path: str | None = flag(
-        None, "a .jinja file, or a model whose chat template to use instead", group="data", metavar="PATH"
-    )
-    max_length: int | None = flag(
-        None,
-        "also find rows with more tokens than this, counted by the tokenizer and chat template of --model_name_or_path",
-        group="data",
-    )
-    output: str | None = flag(None, "write the rows as canonical JSON Lines", metavar="FILE")
-    layout: str = flag(
-        "canonical",
-        "of --output; original: the rows as they were read, with their own columns, as CSV where FILE ends in .csv or .tsv",
-        choices=("canonical", "original"),
-    )
-    findings: str | None = flag(None, "write every finding with each of its rows as JSON Lines", metavar="FILE")
-    overwrite: bool = flag(False, "replace --output and --findings if they exist")
-    drop: Sequence[str] = flag(
-        (),
-        "leave out of --output what these findings are about, whole rows or single completions of a ranking: "
-        f"{', '.join(DROPPABLE)}",
-        choices=DROPPABLE,
-        metavar="CHECK",
-    )
-    strict: bool = flag(False, "exit with 3 on warnings too")
-    list_formats: bool = flag(False, "show every format and a row of each, then stop")
-    list_checks: bool = flag(False, "show every check, why it matters and what to do, then stop")
-
-    def __post_init__(self) -> None:
-        if self.list_formats or self.list_checks:
-            return
-        if not self.sources:
-            raise UsageError("no dataset was named", hint="check_data.py FILE, or check_data.py --list_formats")
-        if self.drop and not self.output:
-            raise UsageError("--drop leaves rows out of --output, which is not given", hint="add --output clean.jsonl")
-        if self.chat_template_path and not self.model_name_or_path:
-            raise UsageError("--chat_template_path needs --model_name_or_path, whose tokenizer it is for")
-        if REFUSED in self.drop and not self.model_name_or_path:
-            raise UsageError("--drop refused needs --model_name_or_path, whose chat template refuses rows")
-        if self.max_length and not self.model_name_or_path:
-            raise UsageError("--max_length needs --model_name_or_path, whose tokenizer counts the tokens")
-        if OVER_LENGTH in self.drop and not self.max_length:
-            raise UsageError("--drop over_length needs --max_length and --model_name_or_path")
-        if self.layout == "original" and not self.output:
-            raise UsageError(
-                "--layout says how --output is written, which is not given", hint="add --output clean.jsonl"
-            )
-
-    @property
-    def sources(self) -> list[str]:
-        return [*self.data, *(self.dataset_name or ())]
-
-
-@dataclass(frozen=True, kw_only=True)
-class QuickstartSettings:
-    group: ClassVar = "options"
-    output_dir: str | None = flag(
-        None, "where everything goes (runs/quickstart, or the next free number)", metavar="OUT"
-    )
-    seed: int = flag(0, "of the world, the models and the order", type=int)
