@@ -97,12 +97,12 @@ def evaluate_overoptimization(settings: EvaluationSettings) -> OverOptimizationR
     picture = (
         check_output_file(settings.picture, settings.overwrite, settings.overoptimization) if settings.picture else None
     )
-    rows = [
-        (f"{table.name}:{number}", row)
-        for source in settings.overoptimization
-        for table in read(source, settings.dataset_split, settings.dataset_config)
-        for number, row in zip(table.numbers, table.complete().rows, strict=True)
-    ]
+    rows = []
+    for source in settings.overoptimization:
+        for table in read(source, settings.dataset_split, settings.dataset_config):
+            if table.problems:
+                raise table.refused(table.problems)
+            rows += [(f"{table.name}:{number}", row) for number, row in zip(table.numbers, table.rows, strict=True)]
     studies = overoptimization.read_studies(rows)
     overoptimization.show_studies(studies)
     diagnostics = [overoptimization.diagnose_study(study) for study in studies]
