@@ -14,7 +14,7 @@
 #     "matplotlib>=3.10,<4",
 # ]
 # ///
-"""Evaluate a reward model: on labelled comparisons, on labelled steps, or by the answers it would choose.
+"""Evaluate a reward model: on labeled comparisons, on labeled steps, or by the answers it would choose.
 
     uv run scripts/evaluate.py --model_name_or_path runs/mine --dataset_name held_out.jsonl
     uv run scripts/evaluate.py --model_name_or_path runs/mine --dataset_name held_out.jsonl --compare runs/other --output pairs.jsonl

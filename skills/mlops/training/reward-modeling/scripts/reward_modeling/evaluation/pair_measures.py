@@ -1,4 +1,4 @@
-"""Rewards of labelled pairs -> numbers with error bars. Pure functions on arrays; `summarize_pairs` calls them all.
+"""Rewards of labeled pairs -> numbers with error bars. Pure functions on arrays; `summarize_pairs` calls them all.
 
 One pair is one comparison: `chosen` is the answer that people preferred. Ties count half. Arrays of shape [pairs] hold
 one value a pair; pairs of one prompt share a group (`intervals`).
