@@ -19,6 +19,7 @@
     uv run scripts/evaluate.py --model_name_or_path runs/mine --dataset_name held_out.jsonl --compare runs/other --output pairs.jsonl
     uv run scripts/evaluate.py --model_name_or_path runs/prm --dataset_name steps.jsonl --subset_column subject
     uv run scripts/evaluate.py --model_name_or_path runs/mine --dataset_name pools.jsonl --best_of_n 1 4 16
+    uv run scripts/evaluate.py --model_name_or_path runs/mine --benchmark rewardbench2 judgebench --benchmark_data DIR
     uv run scripts/evaluate.py --overoptimization points.jsonl --picture curves.svg
 
 Reads   comparisons and rankings, solutions with step labels for a process reward model, or with --best_of_n completions of
@@ -78,6 +79,18 @@ def parser() -> flags.Parser:
         metavar="REGEX",
         help=r"where a completion states its final answer, as group 1 (\boxed{}, ####, A:, the answer is)",
     )
+    official = parser.add_argument_group("benchmarks")
+    official.add_argument(
+        "--benchmark",
+        nargs="+",
+        metavar="NAME",
+        help="rewardbench, rewardbench2, rm-bench, judgebench, ppe, rmb, llmbar; of steps: processbench, prmbench, mr-ben",
+    )
+    official.add_argument(
+        "--benchmark_data",
+        metavar="DIR",
+        help="folder with the authors' files, in DIR/NAME or by their names (the hub)",
+    )
     optimised = parser.add_argument_group("over-optimisation")
     optimised.add_argument(
         "--overoptimization",
@@ -93,6 +106,8 @@ def main(argv: list[str] | None = None) -> dict:
     args = flags.parse(parser(), argv)
     if args.overoptimization:
         return judge_overoptimization(args)
+    if args.benchmark:
+        return evaluate_benchmarks(args)
     flags.check_required(args, ("model_name_or_path", "dataset_name"), "evaluate.py")
     check_together(args)
     read = [*args.dataset_name, *(args.threshold_data or ())]
@@ -167,6 +182,58 @@ def judge_overoptimization(args) -> dict:
         "readings": readings,
         "picture": str(picture) if picture else None,
     }
+
+
+def evaluate_benchmarks(args) -> dict:
+    """The official numbers of benchmarks. All data are read before the model is loaded."""
+    from dataclasses import asdict
+
+    from reward_modeling import process
+    from reward_modeling.evaluation import benchmark_runs as runs
+
+    flags.check_required(args, ("model_name_or_path",), "evaluate.py")
+    runs.check_names(args.benchmark)
+    for name in ("dataset_name", "compare", "best_of_n"):
+        if getattr(args, name):
+            raise UsageError(f"--{name} does nothing with --benchmark, which brings its own data", hint="leave it out")
+    output = check_output_file(args.output, args.overwrite) if args.output else None
+    loaded = {name: runs.load_benchmark(name, args.benchmark_data) for name in dict.fromkeys(args.benchmark)}
+    of_steps = any(runs.BENCHMARKS[name].of_steps for name in loaded)
+    model = process.ProcessRewardModel.from_arguments(args) if of_steps else process.from_arguments(args)
+    if not args.overlong and model.renderer.overlong in ("drop", "error") and not of_steps:
+        model.renderer.overlong = "truncate_left"  # as RewardBench and RM-Bench do: every item counts
+    results, rows, warnings = {}, [], []
+    for name, items in loaded.items():
+        results[name], found = runs.run_benchmark(model, name, items, threshold_of(args, model))
+        rows += found
+        warnings += runs.diagnose_benchmark(results[name])
+        runs.show_benchmark(results[name])
+    for sentence in warnings:
+        log(f"- {sentence}")
+    if output:
+        write_whole(output, map(to_json, rows))
+    return {
+        "model": args.model_name_or_path,
+        "benchmarks": {name: asdict(result) for name, result in results.items()},
+        "scores": runs.flat_scores(results),
+        "warnings": warnings,
+        "output": str(output) if output else None,
+    }
+
+
+def threshold_of(args, model) -> tuple[float, str] | None:
+    """The threshold that the flags give, or choose on other solutions, and where it is from."""
+    from reward_modeling.data.reading import load
+    from reward_modeling.data.records import solutions
+    from reward_modeling.evaluation.step_measures import choose_threshold, labelled_steps
+    from reward_modeling.evaluation.steps import score_steps
+
+    if args.threshold is not None:
+        return args.threshold, "given"
+    if not args.threshold_data:
+        return None
+    others = solutions(load(args.threshold_data, neutral=args.neutral, **reading(args)))
+    return choose_threshold(labelled_steps(others, score_steps(model, others)))[0], f"{len(others)} other solutions"
 
 
 def reading(args) -> dict:

@@ -574,6 +574,13 @@ _ON_POOLS = {
     "majority_possible": _FLAG,
     "curve": _list(_object({"n": _COUNT, "prompts": _COUNT, **dict.fromkeys(_CURVES, _ESTIMATE)})),
 }
+_ON_BENCHMARK = {
+    **dict.fromkeys(("title", "published_in"), _TEXT),
+    **dict.fromkeys(("rows", "published_rows", "items", "ties", "truncated", "unscored_steps"), _COUNT),
+    **{"complete": _FLAG, "set_aside": _map(_COUNT), "max_length": {"type": ["integer", "null"]}},
+    **{"threshold": _NUMBER, "threshold_from": _FILE, "numbers": _map(_ESTIMATE), "subsets": _map(_NUMBER)},
+    **{"baselines": _map(_map(_NUMBER)), "gain": _ESTIMATE, "published": _map(_map(_NUMBER))},
+}
 _MOVED = {"metadata_moved": _map(_COUNT)}
 _JUDGED = {
     **{"model": _TEXT, "dataset": _list(_TEXT), "format": _TEXT, "set_aside": _map(_COUNT)},
@@ -652,6 +659,12 @@ SCHEMAS: dict[str, tuple[dict[str, Any], ...]] = {
         _object({**_JUDGED, **_ON_PAIRS}, comparison=_map(_ANY), **_MOVED),
         _object({**_JUDGED, **_ON_STEPS}, **_MOVED),
         _object({**_JUDGED, **_ON_POOLS}, **_MOVED),
+        _object(
+            {
+                **{"model": _TEXT, "benchmarks": _map(_object(_ON_BENCHMARK)), "scores": _map(_NUMBER)},
+                **{"warnings": _list(_TEXT), "output": _FILE},
+            }
+        ),
         _object({"studies": _list(_map(_ANY)), "readings": _list(_TEXT), "picture": _FILE}),
     ),
     "ppo.py": (

@@ -1,7 +1,7 @@
 """Run the entries of benchmarks.py: rows found and read, scored, added up as officially, with intervals and baselines.
 
-A number is a function of ratios of sums over items (`benchmarks`), so its interval is by the delta method: the gradient over
-the ratios, times what each item moves them, summed over the items of a prompt.
+A number is a function of ratios of sums over items (`benchmarks`), so its interval is by the delta method: what each item
+moves the ratios, times the gradient over them, summed over the items of a prompt.
 """
 
 from __future__ import annotations
@@ -10,23 +10,23 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..console import DataError, table
+from ..console import DataError, UsageError, table
 from ..data.cells import RowError
 from ..data.entries import SetAsideError
 from ..data.files import READERS, Table, suffix
 from ..data.records import Origin, Solution
 from ..data.sources import read
 from ..rendering import Conversation
-from .benchmarks import BENCHMARKS, FIXED, NO_ERROR, Benchmark, Counts, Item, Part, Place, Rewards, Values
+from .benchmarks import BENCHMARKS, Benchmark, Counts, Item, Part, Rewards, Values
 from .inputs import prompt_keys, score_distinct
 from .intervals import Estimate, Z, clustered_variance, group_index, smooth
-from .step_measures import choose_threshold, labelled_steps
+from .step_measures import FIXED, NO_ERROR, choose_threshold, labelled_steps
 from .steps import score_steps
 
 if TYPE_CHECKING:
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from ..scoring import RewardModel
 
 STEP = 1e-6
-"""Of the numeric gradient: the ratios are of the order of 1, and their functions smooth."""
-SHOWN_MODELS = 3
+"""Of the numeric gradient: ratios are about 1, and the functions of them smooth."""
+LONG_STEP = 200
 
 BASELINES: dict[bool, dict[str, Callable[[Sequence[str]], list[float]]]] = {
     False: {
@@ -44,11 +44,11 @@ BASELINES: dict[bool, dict[str, Callable[[Sequence[str]], list[float]]]] = {
     },
     True: {
         "no_step_wrong": lambda steps: [1.0] * len(steps),
-        "every_step_wrong": lambda steps: [0.0] * len(steps),
-        "longest_step_wrong": lambda steps: [float(len(one) < max(map(len, steps))) for one in steps],
+        # Under one half from LONG_STEP characters on, where the threshold is fixed.
+        "long_steps_wrong": lambda steps: [LONG_STEP / (LONG_STEP + len(one)) for one in steps],
     },
 }
-"""What a scorer that looks at lengths alone would give, by whether it scores steps."""
+"""Scorers that look at lengths alone, by whether they score steps."""
 
 
 @dataclass(frozen=True)
@@ -65,9 +65,10 @@ class Loaded:
 class BenchmarkResult:
     """What one benchmark found.
 
-    numbers: the official one first. subsets: the ratios behind them. baselines: the same numbers of scorers that look at
-    lengths alone. gain: the official number minus the best baseline's, paired. complete: whether as many rows were read as
-    were published. ties: items whose best reward is shared. unscored_steps: steps that did not fit, which cannot be flagged.
+    complete: whether as many rows were read as were published. ties: items whose best reward is shared. unscored_steps: those
+    that did not fit, which cannot be flagged. numbers: the official one first, None where it lacks items. subsets: the ratios
+    behind them. baselines: the numbers of scorers that look at lengths alone; gain: the official number minus the best of
+    theirs, paired. published: {model: numbers}.
     """
 
     title: str
@@ -80,7 +81,8 @@ class BenchmarkResult:
     truncated: int
     unscored_steps: int
     max_length: int | None
-    threshold: dict[str, Any] | None
+    threshold: float | None
+    threshold_from: str | None
     numbers: dict[str, Estimate | None]
     subsets: dict[str, float]
     baselines: dict[str, dict[str, float]]
@@ -92,73 +94,77 @@ class BenchmarkResult:
 # ---- rows --------------------------------------------------------------------------------------------------------------
 
 
+def check_names(names: Sequence[str]) -> None:
+    """Raises UsageError for a name that is not one of BENCHMARKS, and for benchmarks of answers and of steps together."""
+    for name in names:
+        if name not in BENCHMARKS:
+            raise UsageError(f"{name} is not a valid --benchmark", hint=f"choose from {', '.join(BENCHMARKS)}")
+    if len({BENCHMARKS[name].of_steps for name in names}) > 1:
+        raise UsageError(
+            "--benchmark names benchmarks of answers and of steps", hint="run each kind with its own model"
+        )
+
+
 def load_benchmark(name: str, folder: str | None) -> Loaded:
     """Every item of a benchmark, from the authors' files in the folder, or from the hub.
 
-    Raises DataError where nothing is found, and with file and row for a row that is not as published.
+    Raises DataError where nothing is found, and with FILE:ROW for a row that is not as published.
     """
-    benchmark = BENCHMARKS[name]
-    items: list[Item] = []
+    benchmark, rows, items = BENCHMARKS[name], 0, []
     set_aside: Counter[str] = Counter()
-    rows = 0
+    seen = set()
     for part, one in _tables(name, benchmark, folder):
         for number, row in zip(one.numbers, one.complete().rows, strict=True):
             origin = Origin(one.name, number)
             rows += not part.optional
             try:
-                items += [_with_origin(item, origin) for item in benchmark.items(row, Place(part.name, one.name))]
+                item = replace(benchmark.item(row, part.name, one.name), origin=origin)
+                if benchmark.repeats and item.id in seen:
+                    raise SetAsideError("repeated")
+                seen.add(item.id)
+                items.append(item)
             except SetAsideError as reason:
                 set_aside[str(reason)] += 1
-            except (RowError, KeyError) as error:
-                said = f"the row has no column {error}" if isinstance(error, KeyError) else str(error)
-                raise DataError(said, where=str(origin), hint=f"is this the file of {benchmark.title}?") from error
+            except (RowError, KeyError, TypeError, AttributeError) as error:
+                said = str(error) if isinstance(error, RowError) else f"{type(error).__name__} at {error}"
+                raise DataError(
+                    f"the row is not one of {benchmark.title}: {said}",
+                    where=str(origin),
+                    hint=f"give the files as the authors publish them, in {name}/ of --benchmark_data",
+                ) from error
     return Loaded(items, rows, sum(part.rows for part in benchmark.parts if not part.optional), dict(set_aside))
-
-
-def _with_origin(item: Item, origin: Origin) -> Item:
-    from dataclasses import replace
-
-    return replace(item, origin=origin)
 
 
 def _tables(name: str, benchmark: Benchmark, folder: str | None) -> Iterator[tuple[Part, Table]]:
     """The tables of each part. A folder may lack some parts, not all that are needed."""
-    if folder is None:
-        for part in benchmark.parts:
-            if not part.optional:
-                yield from ((part, one) for one in _of_hub(benchmark, part))
+    if folder is not None:
+        found = [(part, _files(Path(folder), name, part)) for part in benchmark.parts]
+        if not any(files for part, files in found if not part.optional):
+            raise DataError(
+                f"{folder} holds no file of {benchmark.title}",
+                hint=f"put the authors' files, as they are named, into {Path(folder) / name}",
+            )
+        for part, files in found:
+            yield from ((part, one) for path in files for one in read(str(path)))
         return
-    found = [(part, _files(Path(folder), name, part)) for part in benchmark.parts]
-    if not any(files for part, files in found if not part.optional):
-        raise DataError(
-            f"{folder} holds no file of {benchmark.title}",
-            hint=f"put the authors' files into {Path(folder) / name}, by the names under which they are published",
-        )
-    for part, files in found:
-        for path in files:
-            yield from ((part, one) for one in read(str(path)))
-
-
-def _of_hub(benchmark: Benchmark, part: Part) -> Iterator[Table]:
-    hint = "fetch the authors' files and name their folder with --benchmark_data"
-    if part.hub is None:
-        raise DataError(f"{benchmark.title} is not on the hub as its authors publish it", hint=hint)
-    try:
-        yield from read(part.hub, part.split)
-    except DataError as error:
-        raise DataError(error.message, where=error.where, hint=hint) from error
+    hint = "fetch the authors' files, and name their folder with --benchmark_data"
+    for part in (part for part in benchmark.parts if not part.optional):
+        if part.hub is None:
+            raise DataError(f"{benchmark.title} is not on the hub as its authors publish it", hint=hint)
+        try:
+            yield from ((part, one) for one in read(part.hub, part.split))
+        except DataError as error:
+            raise DataError(error.message, where=error.where, hint=hint) from error
 
 
 def _files(folder: Path, name: str, part: Part) -> list[Path]:
-    """The files of a part: in the folder's subfolder of the benchmark's name, if there is one, else anywhere in it."""
+    """The files of a part: in the subfolder of the benchmark's name, where there is one, else anywhere in the folder."""
     if not folder.is_dir():
-        raise DataError(f"no such folder: {folder}", hint="--benchmark_data names a folder of the authors' files")
+        raise DataError(f"no such folder: {folder}", hint="--benchmark_data names a folder with the authors' files")
     folder = next((one for one in folder.iterdir() if one.is_dir() and _plain(one.name) == _plain(name)), folder)
     paths = [path for path in sorted(folder.rglob("*")) if path.is_file() and suffix(path) in READERS]
-    start = folder.resolve().name
-    by_pattern = (
-        [p for p in paths if re.search(one, _plain(f"{start}/{p.relative_to(folder)}"))] for one in part.files
-    )
+    plain = {path: _plain(f"{folder.resolve().name}/{path.relative_to(folder)}") for path in paths}
+    by_pattern = ([path for path in paths if re.search(one, plain[path])] for one in part.files)
     return next(filter(None, by_pattern), [])
 
 
@@ -177,104 +183,96 @@ class Measured:
     influence: np.ndarray
     counted: np.ndarray
 
+    def estimate(self, groups: np.ndarray, signed: bool) -> Estimate:
+        """With Wilson's interval at the effective size, from -1 to 1 where it is signed. The Ties of RewardBench 2 can exceed
+        1 by a hundredth, and are taken for 1 there."""
+        scale = 2 if signed else 1
+        value = min(max((self.value + scale - 1) / scale, 0.0), 1.0)
+        found = smooth(value, self.influence[self.counted] / scale, groups[self.counted])
+        low, high = (scale * end - scale + 1 for end in (found.low, found.high))
+        return Estimate(self.value, low, max(high, self.value), found.n, found.groups)
+
+    def minus(self, other: Measured, groups: np.ndarray) -> Estimate:
+        """The difference on the same items, with a normal interval."""
+        value, kept = self.value - other.value, self.counted | other.counted
+        index = group_index(groups[kept], int(kept.sum()))
+        half = Z * math.sqrt(clustered_variance((self.influence - other.influence)[kept], index))
+        return Estimate(value, value - half, value + half, len(index), int(index.max()) + 1)
+
 
 def measure(
     counts: Sequence[Counts], numbers: Callable[[Values], dict[str, float]]
 ) -> tuple[dict[str, Measured], Values]:
-    """({number: what it is}, {ratio: its value}); numbers that lack a ratio are left out."""
+    """({number: what it is}, {ratio: its value}); a number that lacks items is left out."""
     names = sorted({name for one in counts for name in one})
-    above, below = np.zeros((len(counts), len(names))), np.zeros((len(counts), len(names)))
-    place = {name: column for column, name in enumerate(names)}
-    for row, one in enumerate(counts):
-        for name, (numerator, denominator) in one.items():
-            above[row, place[name]], below[row, place[name]] = numerator, denominator
-    totals = below.sum(0)
-    ratios = np.divide(above.sum(0), totals, out=np.full(len(names), np.nan), where=totals > 0)
-    influence = np.divide(above - ratios * below, totals, out=np.zeros_like(above), where=totals > 0)
+    sums = np.array([[one.get(name, (0.0, 0.0)) for name in names] for one in counts])  # [items, ratios, 2]
+    above, below = sums[..., 0], sums[..., 1]
+    totals = np.maximum(below.sum(0), 1e-300)
+    ratios = np.where(below.any(0), above.sum(0) / totals, np.nan)
+    influence = np.where(below.any(0), (above - ratios * below) / totals, 0.0)
 
     def at(values: np.ndarray) -> dict[str, float]:
-        return numbers(
-            Values((name, float(value)) for name, value in zip(names, values, strict=True) if value == value)
-        )
+        return numbers(Values(zip(names, values.tolist(), strict=True)))
 
-    steps = np.eye(len(names)) * STEP
-    up, down = [at(ratios + step) for step in steps], [at(ratios - step) for step in steps]
+    up, down = ([at(ratios + sign * step) for step in np.eye(len(names)) * STEP] for sign in (1, -1))
     found = {}
     for name, value in at(ratios).items():
         gradient = np.array([(u[name] - d[name]) / (2 * STEP) for u, d in zip(up, down, strict=True)])
         if math.isfinite(value):
-            found[name] = Measured(value, influence @ gradient, (below[:, np.abs(gradient) > 1e-9] > 0).any(1))
-    return found, Values(zip(names, map(float, ratios), strict=True))
-
-
-def estimate(one: Measured, groups: np.ndarray, signed: bool) -> Estimate:
-    """A number with its interval: Wilson's at the effective size, between -1 and 1 where it is signed. RewardBench 2's Ties
-    may exceed 1 by a hundredth, and are taken for 1 there."""
-    kept = one.counted
-    value = (one.value + 1) / 2 if signed else min(max(one.value, 0.0), 1.0)
-    found = smooth(value, one.influence[kept] / (2 if signed else 1), groups[kept])
-    low, high = (2 * found.low - 1, 2 * found.high - 1) if signed else (found.low, found.high)
-    return Estimate(one.value, low, max(high, one.value), found.n, found.groups)
-
-
-def difference(first: Measured, second: Measured, groups: np.ndarray) -> Estimate:
-    """first - second on the same items, with a normal interval."""
-    value, kept = first.value - second.value, first.counted | second.counted
-    half = Z * math.sqrt(
-        clustered_variance((first.influence - second.influence)[kept], group_index(groups[kept], kept.sum()))
-    )
-    return Estimate(value, value - half, value + half, int(kept.sum()), len(set(groups[kept])))
+            used = np.abs(gradient) > 1e-9
+            found[name] = Measured(value, influence[:, used] @ gradient[used], (below[:, used] > 0).any(1))
+    return found, Values(zip(names, ratios.tolist(), strict=True))
 
 
 def summarize(
     name: str,
     loaded: Loaded,
     rewards: Sequence[Rewards],
-    threshold: float | None = None,
-    chosen_on: str = "given",
-    **told: Any,
+    *,
+    threshold: tuple[float, str] | None = None,
+    truncated: int = 0,
+    max_length: int | None = None,
 ) -> tuple[BenchmarkResult, list[Counts]]:
     """(the result, what each item counts), from the rewards of every answer or step: [items][answers].
 
-    threshold: under which a step is wrong; None: the authors' rule. told: the other fields of the result.
+    threshold: under which a step is wrong, and where it is from; None: as the authors choose it.
     """
     benchmark, items = BENCHMARKS[name], loaded.items
-    if threshold is None:
-        threshold, chosen_on = _threshold(benchmark, items, rewards)
-    counts = benchmark.count(items, rewards, threshold)
+    at, chosen_on = threshold or _threshold(benchmark, items, rewards)
+    counts = benchmark.count(items, rewards, at)
     measured, subsets = measure(counts, benchmark.numbers)
-    keys = prompt_keys(items)
-    groups = group_index([item.group or key for item, key in zip(items, keys, strict=True)], len(items))
-    blind = {
-        baseline: measure(benchmark.count(items, [scores(item.answers) for item in items], FIXED), benchmark.numbers)[0]
-        for baseline, scores in BASELINES[benchmark.of_steps].items()
-    }
-    official = next(iter(benchmark.numbers(Values())))
-    best = max((one[official] for one in blind.values() if official in one), key=lambda one: one.value, default=None)
-    numbers = {number: estimate(one, groups, number in benchmark.signed) for number, one in measured.items()}
-    published = {
-        model: dict(zip(benchmark.numbers(Values()), row, strict=False)) for model, row in benchmark.published.items()
-    }
+    groups = group_index([item.group or key for item, key in zip(items, prompt_keys(items), strict=True)], len(items))
+    blind: dict[str, dict[str, Measured]] = {}
+    for baseline, scores in BASELINES[benchmark.of_steps].items():
+        scored = [scores(item.answers) for item in items]
+        blind_counts = benchmark.count(items, scored, _threshold(benchmark, items, scored)[0])
+        blind[baseline] = measure(blind_counts, benchmark.numbers)[0]
+    named = list(benchmark.numbers(Values()))
+    official = measured.get(named[0])
+    best = max((one[named[0]] for one in blind.values() if official), key=lambda one: one.value, default=None)
     result = BenchmarkResult(
         title=benchmark.title,
         rows=loaded.rows,
         published_rows=loaded.published_rows,
-        complete=loaded.rows == loaded.published_rows and official in measured,
+        complete=loaded.rows == loaded.published_rows and official is not None,
         items=len(items),
         set_aside=loaded.set_aside,
         ties=0 if benchmark.of_steps else sum(row.count(max(row)) > 1 for row in rewards),
+        truncated=truncated,
         unscored_steps=sum(score is None for row in rewards for score in row),
-        threshold={"value": threshold, "chosen_on": chosen_on} if benchmark.of_steps else None,
-        numbers={official: None} | numbers,
+        max_length=max_length,
+        threshold=at if benchmark.of_steps else None,
+        threshold_from=chosen_on if benchmark.of_steps else None,
+        numbers={named[0]: None}
+        | {number: one.estimate(groups, number in benchmark.signed) for number, one in measured.items()},
         subsets=subsets,
         baselines={baseline: {number: one.value for number, one in of.items()} for baseline, of in blind.items()},
-        gain=difference(measured[official], best, groups) if best and official in measured else None,
+        gain=official.minus(best, groups) if official and best else None,
         published={
-            model: {number: value / 100 for number, value in row.items() if value is not None}
-            for model, row in published.items()
+            model: {number: value / 100 for number, value in zip(named, row, strict=False) if value is not None}
+            for model, row in benchmark.published.items()
         },
         published_in=benchmark.published_in,
-        **told,
     )
     return result, counts
 
@@ -286,11 +284,11 @@ def _threshold(benchmark: Benchmark, items: Sequence[Item], rewards: Sequence[Re
         return FIXED, "fixed, as the authors do"
     solutions = [Solution(item.prompt, item.answers, _labels(item)) for item, _ in chosen]
     value, _ = choose_threshold(labelled_steps(solutions, [row for _, row in chosen]))
-    return value, f"{section}, as the authors do: its own F1 is the best there, not held out"
+    return value, f"the best on {section}, as the authors do; so {section} itself is not held out"
 
 
 def _labels(item: Item) -> list[float | None]:
-    """The labels up to the first wrong step, whose place is the label of the item."""
+    """Labels up to the first wrong step, whose place is the label of the item."""
     if item.label == NO_ERROR:
         return [1.0] * len(item.answers)
     return [1.0] * item.label + [0.0] + [None] * (len(item.answers) - item.label - 1)
@@ -300,34 +298,23 @@ def _labels(item: Item) -> list[float | None]:
 
 
 def run_benchmark(
-    model: RewardModel | ProcessRewardModel,
-    name: str,
-    loaded: Loaded,
-    *,
-    threshold: float | None = None,
-    chosen_on: str = "given",
+    model: RewardModel | ProcessRewardModel, name: str, loaded: Loaded, threshold: tuple[float, str] | None = None
 ) -> tuple[BenchmarkResult, list[dict[str, Any]]]:
-    """(the result, a JSON row for each item). Raises DataError for an answer that the over-length policy left out: official
-    numbers count every item."""
+    """(the result, a JSON row for each item). threshold: see `summarize`.
+
+    Raises DataError for an answer that the over-length policy leaves out: an official number counts every item.
+    """
     before = dict(model.renderer.counts)
     if BENCHMARKS[name].of_steps:
         rewards = score_steps(model, [Solution(item.prompt, item.answers, origin=item.origin) for item in loaded.items])
     else:
         rewards = _score_answers(model, loaded.items)
-    model.warn_of_losses(before)
-    result, counts = summarize(
-        name,
-        loaded,
-        rewards,
-        threshold,
-        chosen_on,
-        truncated=model.renderer.counts["truncated"] - before.get("truncated", 0),
-        max_length=model.renderer.max_length,
-    )
+    truncated, length = model.renderer.counts["truncated"] - before.get("truncated", 0), model.renderer.max_length
+    result, counts = summarize(name, loaded, rewards, threshold=threshold, truncated=truncated, max_length=length)
     rows = [
-        {
-            **{"benchmark": name, "id": item.id, "origin": str(item.origin), "section": item.section},
-            **{"rewards": row, "lengths": [len(answer) for answer in item.answers]},
+        {"benchmark": name, "id": item.id, "origin": str(item.origin), "section": item.section, "rewards": row}
+        | {
+            "lengths": [len(answer) for answer in item.answers],
             "counts": {ratio: list(pair) for ratio, pair in one.items()},
         }
         for item, row, one in zip(loaded.items, rewards, counts, strict=True)
@@ -336,14 +323,11 @@ def run_benchmark(
 
 
 def _score_answers(model: RewardModel | ProcessRewardModel, items: Sequence[Item]) -> list[list[float]]:
-    said = lambda answer: [{"role": "assistant", "content": answer}]  # noqa: E731
-    rewards = score_distinct(
-        model, [Conversation(item.prompt, said(answer), None, item.origin) for item in items for answer in item.answers]
-    )
-    unscored = rewards.count(None)
-    if unscored:
+    answers = [(item, [{"role": "assistant", "content": answer}]) for item in items for answer in item.answers]
+    rewards = score_distinct(model, [Conversation(item.prompt, said, None, item.origin) for item, said in answers])
+    if None in rewards:
         raise DataError(
-            f"{unscored} of {len(rewards)} answers have no reward, and an official number counts every one",
+            f"{rewards.count(None)} of {len(rewards)} answers have no reward, and an official number counts every one",
             hint="raise --max_length, or choose --overlong truncate_left",
         )
     following = iter(rewards)
@@ -359,46 +343,41 @@ def flat_scores(results: Mapping[str, BenchmarkResult]) -> dict[str, float | Non
     }
 
 
-def to_dict(result: BenchmarkResult) -> dict[str, Any]:
-    return asdict(result)
-
-
-def diagnose(name: str, result: BenchmarkResult) -> list[str]:
+def diagnose_benchmark(result: BenchmarkResult) -> list[str]:
     """What keeps the numbers from being compared, or from meaning anything."""
-    found = []
+    official, found = next(iter(result.numbers)), []
     if not result.complete:
         found.append(
-            f"{name}: {result.rows} of {result.published_rows} rows are there, so no number is comparable with published ones. "
-            "Next: give all files of the benchmark."
+            f"{result.title}: {result.rows} of {result.published_rows} rows were read, so its numbers are not comparable with "
+            "published ones. Next: give all files of the benchmark."
         )
     if result.gain and result.gain.low <= 0:
-        best = max(result.baselines, key=lambda one: result.baselines[one].get(next(iter(result.numbers)), -1.0))
+        best = max(result.baselines, key=lambda name: result.baselines[name][official])
         found.append(
-            f"{name}: not shown to be above the baseline {best.replace('_', ' ')}, gain {result.gain.value:+.3f} "
-            f"[{result.gain.low:+.3f}, {result.gain.high:+.3f}]. Next: go by the other numbers of the table."
+            f"{result.title}: not shown to be above the baseline {best.replace('_', ' ')}: gain {result.gain.value:+.3f} "
+            f"[{result.gain.low:+.3f}, {result.gain.high:+.3f}]. Next: do not rely on the model here."
         )
     if result.truncated or result.unscored_steps:
         found.append(
-            f"{name}: {result.truncated} inputs were truncated and {result.unscored_steps} steps not read at {result.max_length} "
-            "tokens. Next: raise --max_length if the model reads more."
+            f"{result.title}: at {result.max_length} tokens {result.truncated} inputs were truncated and "
+            f"{result.unscored_steps} steps not read. Next: raise --max_length if the model reads more."
         )
     return found
 
 
-def show(result: BenchmarkResult) -> None:
+def show_benchmark(result: BenchmarkResult) -> None:
     """The table on stderr: each number, its interval, the baselines, and published models."""
-    models = list(result.published)[:SHOWN_MODELS]
-    rows = [
-        [
-            number.replace("_", " "),
-            *((one.value, one.low, one.high) if one else (None, None, None)),
-            *(of.get(number) for of in result.baselines.values()),
-            *(result.published[model].get(number) for model in models),
-        ]
+    letters = dict(zip("ABCDE", result.published, strict=False))
+    numbers = [
+        [number.replace("_", " "), *((one.value, one.low, one.high) if one else (None,) * 3)]
+        + [of.get(number) for of in (*result.baselines.values(), *result.published.values())]
         for number, one in result.numbers.items()
     ]
+    rows = [[name, *(None if value is None else f"{value:.3f}" for value in values)] for name, *values in numbers]
     title = f"{result.title}: {result.items} items of {result.rows} rows"
-    if result.threshold:
-        title += f", threshold {result.threshold['value']:.4f} ({result.threshold['chosen_on']})"
-    columns = ["", "value", "95 % low", "high", *(one.replace("_", " ") for one in result.baselines), *models]
+    if result.threshold is not None:
+        title += f"; a step is wrong under {result.threshold:.4f} ({result.threshold_from})"
+    title += "".join(f"\n{letter}: {model}" for letter, model in letters.items())
+    title += f" ({result.published_in})" if letters else ""
+    columns = ["", "value", "low", "high", *(name.replace("_", " ") for name in result.baselines), *letters]
     table(title, columns, rows)
