@@ -184,13 +184,14 @@ class Measured:
     counted: np.ndarray
 
     def estimate(self, groups: np.ndarray, signed: bool) -> Estimate:
-        """With Wilson's interval at the effective size, from -1 to 1 where it is signed. The Ties of RewardBench 2 can exceed
-        1 by a hundredth, and are taken for 1 there."""
+        """With Wilson's interval at the effective size, from -1 to 1 where it is signed. The Ties of RewardBench 2 can leave
+        0 to 1 by a hundredth; there, the interval is that of as many prompts which agree."""
         scale = 2 if signed else 1
         value = min(max((self.value + scale - 1) / scale, 0.0), 1.0)
-        found = smooth(value, self.influence[self.counted] / scale, groups[self.counted])
+        influence = self.influence[self.counted] / scale
+        found = smooth(value, influence if 0 < value < 1 else 0 * influence, groups[self.counted])
         low, high = (scale * end - scale + 1 for end in (found.low, found.high))
-        return Estimate(self.value, low, max(high, self.value), found.n, found.groups)
+        return Estimate(self.value, min(low, self.value), max(high, self.value), found.n, found.groups)
 
     def minus(self, other: Measured, groups: np.ndarray) -> Estimate:
         """The difference on the same items, with a normal interval."""
@@ -214,12 +215,14 @@ def measure(
     def at(values: np.ndarray) -> dict[str, float]:
         return numbers(Values(zip(names, values.tolist(), strict=True)))
 
-    up, down = ([at(ratios + sign * step) for step in np.eye(len(names)) * STEP] for sign in (1, -1))
+    steps = np.eye(len(names)) * STEP
+    up, down = ([at(ratios + sign * step) for step in steps] for sign in (1, -1))
+    without = [at(np.where(step > 0, np.nan, ratios)) for step in steps]  # tells use where the gradient is 0
     found = {}
     for name, value in at(ratios).items():
         gradient = np.array([(u[name] - d[name]) / (2 * STEP) for u, d in zip(up, down, strict=True)])
+        used = (np.abs(gradient) > 1e-9) | np.isnan([one[name] for one in without])
         if math.isfinite(value):
-            used = np.abs(gradient) > 1e-9
             found[name] = Measured(value, influence[:, used] @ gradient[used], (below[:, used] > 0).any(1))
     return found, Values(zip(names, ratios.tolist(), strict=True))
 

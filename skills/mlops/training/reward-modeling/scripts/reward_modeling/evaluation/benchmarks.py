@@ -466,7 +466,7 @@ def _ppe_set(name: str, title: str) -> Part:
 REWARDBENCH_FILES = ("(^|/)filtered", "(^|/)rewardbench(?!2)")
 RM_BENCH_FILES = ("totaldataset", r"(^|/)(chat|code|math|safetyre\w+)filtered", r"(^|/)rmbench")
 JUDGEBENCH_FILES = ("judgebench,responsemodel=gpt[^,]*$", r"(^|/)judgebench/?(.*/)?gpt", r"(^|/)judgebench[^,]*$")
-LLMBAR_FILES = ("llmbar/(natural|adversarial)", "(^|/)(natural|adversarial)/", "(^|/)llmbar")
+LLMBAR_FILES = (r"(natural|adversarial/\w+)/dataset\.json", "(^|/)llmbar")
 PROCESSBENCH_FILES = (r"(^|/)processbench", r"(^|/)(gsm8k|math|olympiadbench|omnimath)\b")
 MR_BEN_FILES = (rf"mrben/(.*/)?({'|'.join(SUBJECTS)}|coding)\.", "(^|/)mrben")
 
@@ -512,8 +512,8 @@ BENCHMARKS: dict[str, Benchmark] = {
     ),
     "rmb": Benchmark(
         "RMB",
-        (Part(None, "", 17131, ("pairwiseset/", "(^|/)rmb.*pair"), "pairs"),
-         Part(None, "", 3786, ("bonset/", "(^|/)rmb.*bon"), "best of n")),
+        (Part(None, "", 17131, ("rmbdataset/pairwiseset/", "(^|/)pairwiseset/", "(^|/)rmb.*pair"), "pairs"),
+         Part(None, "", 3786, ("rmbdataset/bonset/", "(^|/)bonset/", "(^|/)rmb.*bon"), "best of n")),
         _rmb_item, each(first_wins), _rmb,
         {"Skywork-Reward-V2-Llama-3.1-8B": (86.4, 82.3, None, 82.8, None),
          "RM-R1-Qwen-Instruct-32B": (73.01, 65.05, 80.17, 66.25, 80.58)},
@@ -531,7 +531,7 @@ BENCHMARKS: dict[str, Benchmark] = {
         "R-PRM README, 2025-04", of_steps=True, threshold_from="gsm8k",
     ),
     "prmbench": Benchmark(
-        "PRMBench", (Part("hitsmy/PRMBench_Preview", "train", 6216, ("prmtestclassified", "(^|/)prmbench")),),
+        "PRMBench", (Part("hitsmy/PRMBench_Preview", "train", 6216, ("prmtestclassified/data/", "(^|/)prmbench")),),
         _prmbench_item, _prmbench_count, _prmbench,
         {"Qwen2.5-Math-PRM-7B": (65.5, 52.1, 71.0, 75.5), "Skywork-PRM-7B": (65.1, 59.6, 68.5, 73.3)},
         "PRMBench's notebook; Skywork's steps by the difference to the step before", of_steps=True, repeats=True,
