@@ -17,7 +17,7 @@ from reward_modeling.precision import precision
 from reward_modeling.rendering import Renderer
 from reward_modeling.training import configuration, outcome, resuming
 from reward_modeling.training.outcome import PaddedCollator, packed_batches
-from reward_modeling.training.pairs import render_comparisons
+from reward_modeling.training.pairs import Pairs, render_comparisons
 from reward_modeling.training.settings import LoraSettings
 
 LORA = LoraSettings(use_peft=True, lora_r=4, lora_alpha=8, lora_dropout=0.0)
@@ -233,7 +233,7 @@ def test_lora_trains_and_saves_the_head(family, tiny, tmp_path):
     before = heads.head_projection(loaded.model).weight.detach().clone()
     rows = render_comparisons(toy_comparisons(), renderer)
     lora = configuration.lora_of(LORA, "SEQ_CLS", heads.head_name(loaded.model))
-    model, _ = outcome.fit(
+    model, _ = Pairs().fit(
         loaded.model, renderer, rows, config(tmp_path, remove_unused_columns=False), head="new", peft_config=lora
     )
     trained = checkpoints.golden_scores(model, renderer)
@@ -319,7 +319,7 @@ def test_every_family_trains_saves_reloads_and_scores_alike_alone_and_in_a_batch
     pairs = toy_comparisons()
     rows = render_comparisons(pairs, renderer)
     before = checkpoints.golden_scores(loaded.model, renderer)
-    model, _ = outcome.fit(loaded.model, renderer, rows, config(tmp_path, remove_unused_columns=False), head="new")
+    model, _ = Pairs().fit(loaded.model, renderer, rows, config(tmp_path, remove_unused_columns=False), head="new")
     assert checkpoints.golden_scores(model, renderer) != pytest.approx(before, abs=1e-3), "nothing was learned"
     in_memory = RewardModel(model.eval(), renderer).score([p.prompt for p in pairs], [p.chosen for p in pairs])
     checkpoints.save(model, renderer, tmp_path / "out", training={}, reward={})

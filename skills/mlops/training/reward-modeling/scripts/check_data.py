@@ -10,6 +10,7 @@
 #     "rich>=14,<16",
 #     "pyyaml>=6,<7",
 #     "scipy>=1.14,<2",
+#     "pydantic>=2.10,<3",
 # ]
 # ///
 """Say which format data has and what its rows are, convert them, and list what is wrong with them.
@@ -27,10 +28,11 @@ Exits   0 without error findings, 3 with them (the JSON is printed all the same)
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
+from typing import ClassVar
 
-from reward_modeling import arguments as flags
+from reward_modeling import cli
 from reward_modeling.console import (
     DataError,
     Result,
@@ -61,6 +63,86 @@ from reward_modeling.data.original import kept_places, original_lines
 from reward_modeling.data.reading import check_verbatim, load
 from reward_modeling.data.records import Records, Solution, equal_scores
 from reward_modeling.data.writing import counted, tell_moved, to_row
+from reward_modeling.settings import ReadingSettings, TextSettings, neutral_flag, split_flag
+
+DROPPABLE = (
+    *(UNREADABLE, REFUSED, OVER_LENGTH),
+    *(name for name, check in (CHECKS | STEP_CHECKS).items() if check.about_rows and not check.needs_tokens),
+)
+"""Findings whose rows --drop leaves out."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckSettings(ReadingSettings, TextSettings):
+    """What to check, for which model, and what to write. Raises UsageError for settings that do nothing together."""
+
+    group: ClassVar = "result"
+    data: Sequence[str] = cli.flag(
+        (), "the same as --dataset_name", group="positional arguments", name="data", nargs="*", metavar="DATA"
+    )
+    dataset_split: str | None = split_flag(None)
+    neutral: str | None = neutral_flag()
+    eval_dataset_name: Sequence[str] | None = cli.flag(
+        None, "evaluation data, whose prompts must not occur in DATA", group="data", nargs="+", metavar="DATA"
+    )
+    model_name_or_path: str | None = cli.flag(
+        None,
+        "also find rows that the chat template of this model refuses (reads its tokenizer alone)",
+        group="data",
+        metavar="MODEL",
+    )
+    chat_template_path: str | None = cli.flag(
+        None, "a .jinja file, or a model whose chat template to use instead", group="data", metavar="PATH"
+    )
+    max_length: int | None = cli.flag(
+        None,
+        "also find rows with more tokens than this, counted by the tokenizer and chat template of --model_name_or_path",
+        group="data",
+        metavar="N",
+    )
+    output: str | None = cli.flag(None, "write the rows as canonical JSON Lines", metavar="FILE")
+    layout: str = cli.flag(
+        "canonical",
+        "of --output; original: the rows as they were read, with their own columns, as CSV where FILE ends in .csv or .tsv",
+        choices=("canonical", "original"),
+    )
+    findings: str | None = cli.flag(None, "write every finding with each of its rows as JSON Lines", metavar="FILE")
+    overwrite: bool = cli.flag(False, "replace --output and --findings if they exist")
+    drop: Sequence[str] = cli.flag(
+        (),
+        "leave out of --output what these findings are about, whole rows or single completions of a ranking: "
+        f"{', '.join(DROPPABLE)}",
+        nargs="+",
+        choices=DROPPABLE,
+        metavar="CHECK",
+    )
+    strict: bool = cli.flag(False, "exit with 3 on warnings too")
+    list_formats: bool = cli.flag(False, "show every format and a row of each, then stop")
+    list_checks: bool = cli.flag(False, "show every check, why it matters and what to do, then stop")
+
+    def __post_init__(self) -> None:
+        if self.list_formats or self.list_checks:
+            return
+        if not self.sources:
+            raise UsageError("no dataset was named", hint="check_data.py FILE, or check_data.py --list_formats")
+        if self.drop and not self.output:
+            raise UsageError("--drop leaves rows out of --output, which is not given", hint="add --output clean.jsonl")
+        if self.chat_template_path and not self.model_name_or_path:
+            raise UsageError("--chat_template_path needs --model_name_or_path, whose tokenizer it is for")
+        if REFUSED in self.drop and not self.model_name_or_path:
+            raise UsageError("--drop refused needs --model_name_or_path, whose chat template refuses rows")
+        if self.max_length and not self.model_name_or_path:
+            raise UsageError("--max_length needs --model_name_or_path, whose tokenizer counts the tokens")
+        if OVER_LENGTH in self.drop and not self.max_length:
+            raise UsageError("--drop over_length needs --max_length and --model_name_or_path")
+        if self.layout == "original" and not self.output:
+            raise UsageError(
+                "--layout says how --output is written, which is not given", hint="add --output clean.jsonl"
+            )
+
+    @property
+    def sources(self) -> list[str]:
+        return [*self.data, *(self.dataset_name or ())]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,117 +220,53 @@ class CheckList(Result):
 Output = Checked | NotChecked | FormatList | CheckList
 
 
-def parser() -> flags.Parser:
-    parser = flags.Parser(__doc__, prog="check_data.py")
-    parser.add_argument("data", nargs="*", metavar="DATA", help="the same as --dataset_name")
-    data = flags.add_dataset_arguments(parser, stepwise=True)
-    data.add_argument(
-        "--eval_dataset_name", nargs="+", metavar="DATA", help="evaluation data, whose prompts must not occur in DATA"
-    )
-    flags.add_text_format_argument(data)
-    data.add_argument(
-        "--model_name_or_path",
-        metavar="MODEL",
-        help="also find rows that the chat template of this model refuses (reads its tokenizer alone)",
-    )
-    data.add_argument(
-        "--chat_template_path", metavar="PATH", help="a .jinja file, or a model whose chat template to use instead"
-    )
-    data.add_argument(
-        "--max_length",
-        type=flags.positive_int,
-        metavar="N",
-        help="also find rows with more tokens than this, counted by the tokenizer and chat template of --model_name_or_path",
-    )
-    group = parser.add_argument_group("result")
-    group.add_argument("--output", metavar="FILE", help="write the rows as canonical JSON Lines")
-    group.add_argument(
-        "--layout",
-        choices=("canonical", "original"),
-        default="canonical",
-        help="of --output; original: the rows as they were read, with their own columns, as CSV where FILE ends in .csv or .tsv",
-    )
-    group.add_argument("--findings", metavar="FILE", help="write every finding with each of its rows as JSON Lines")
-    flags.add_flag(group, "--overwrite", "replace --output and --findings if they exist")
-    checks = CHECKS | STEP_CHECKS
-    droppable = [
-        UNREADABLE,
-        REFUSED,
-        OVER_LENGTH,
-        *(name for name, check in checks.items() if check.about_rows and not check.needs_tokens),
-    ]
-    group.add_argument(
-        "--drop",
-        nargs="+",
-        default=[],
-        choices=droppable,
-        metavar="CHECK",
-        help="leave out of --output what these findings are about, whole rows or single completions of a ranking: "
-        f"{', '.join(droppable)}",
-    )
-    flags.add_flag(group, "--strict", "exit with 3 on warnings too")
-    flags.add_flag(group, "--list_formats", "show every format and a row of each, then stop")
-    flags.add_flag(group, "--list_checks", "show every check, why it matters and what to do, then stop")
-    return parser
+def parser() -> cli.Parser:
+    return cli.Parser(__doc__, "check_data.py", CheckSettings)
 
 
 def main(argv: list[str] | None = None) -> Output:
-    args = flags.parse(parser(), argv)
-    if args.list_formats or args.list_checks:
-        return list_formats() if args.list_formats else list_checks()
+    settings = cli.settings(CheckSettings, parser().parse(argv))
+    if settings.list_formats or settings.list_checks:
+        return list_formats() if settings.list_formats else list_checks()
     try:
-        result, bad = checked(args)
+        result, bad = checked(settings)
     except DataError as error:
         emit(NotChecked(ErrorText(error.message, error.where, error.hint)))
         raise
     return finish(result, bad)
 
 
-def checked(args) -> tuple[Checked, list[Finding]]:
+def checked(settings: CheckSettings) -> tuple[Checked, list[Finding]]:
     """The result, and the findings that stop training, after --drop. Writes --output."""
-    sources = args.data + (args.dataset_name or [])
-    if not sources:
-        raise UsageError("no dataset was named", hint="check_data.py FILE, or check_data.py --list_formats")
-    if args.drop and not args.output:
-        raise UsageError("--drop leaves rows out of --output, which is not given", hint="add --output clean.jsonl")
-    if args.chat_template_path and not args.model_name_or_path:
-        raise UsageError("--chat_template_path needs --model_name_or_path, whose tokenizer it is for")
-    if REFUSED in args.drop and not args.model_name_or_path:
-        raise UsageError("--drop refused needs --model_name_or_path, whose chat template refuses rows")
-    if args.max_length and not args.model_name_or_path:
-        raise UsageError("--max_length needs --model_name_or_path, whose tokenizer counts the tokens")
-    if OVER_LENGTH in args.drop and not args.max_length:
-        raise UsageError("--drop over_length needs --max_length and --model_name_or_path")
-    if args.layout == "original" and not args.output:
-        raise UsageError("--layout says how --output is written, which is not given", hint="add --output clean.jsonl")
-    inputs = [*sources, *(args.eval_dataset_name or ())]
+    sources = settings.sources
+    inputs = [*sources, *(settings.eval_dataset_name or ())]
     output, found = (
-        check_output_file(path, args.overwrite, inputs) if path else None for path in (args.output, args.findings)
+        check_output_file(path, settings.overwrite, inputs) if path else None
+        for path in (settings.output, settings.findings)
     )
-    reading = {"config": args.dataset_config, "format": args.format, "columns": args.columns, "neutral": args.neutral}
-    reading |= {"split": args.dataset_split, "tiers": ANYTHING, "winner_values": args.winner_values}
+    reading = {"split": settings.dataset_split, "tiers": ANYTHING, "winner_values": settings.winner_values}
+    reading |= {"neutral": settings.neutral, **settings.reading}
     records = load(sources, leave_out_unreadable=True, **reading)
-    rendered = args.text_format == "rendered"
-    if rendered:
+    if settings.rendered:
         check_verbatim(records)
     lost = unreadable(records)
-    if lost and output and UNREADABLE not in args.drop:
+    if lost and output and UNREADABLE not in settings.drop:
         raise DataError(lost[0].message, where=", ".join(lost[0].rows), hint=f"fix them, or add --drop {UNREADABLE}")
-    held_out = load(args.eval_dataset_name, **reading).rows if args.eval_dataset_name else None
-    if args.model_name_or_path:
-        render, render_steps = renderers(args, any(isinstance(row, Solution) for row in records.rows))
+    held_out = load(settings.eval_dataset_name, **reading).rows if settings.eval_dataset_name else None
+    if settings.model_name_or_path:
+        render, render_steps = renderers(settings, any(isinstance(row, Solution) for row in records.rows))
     parts = parts_of(records)
     for part in parts:
-        part.audit(held_out, rendered)
-        if args.model_name_or_path:
-            part.render(render, render_steps, args.max_length)
+        part.audit(held_out, settings.rendered)
+        if settings.model_name_or_path:
+            part.render(render, render_steps, settings.max_length)
     findings = [*lost, *(finding for part in parts for finding in part.findings)]
-    left = [finding for finding in findings if finding.check not in args.drop]
-    kept, dropped_rows, dropped_completions = dropped(records, parts, args.drop)
+    left = [finding for finding in findings if finding.check not in settings.drop]
+    kept, dropped_rows, dropped_completions = dropped(records, parts, settings.drop)
     moved: Counter[str] = Counter()
     if found:
         write_whole(found, map(to_json, places(records, lost, parts)))
-    if output and args.layout == "original":
+    if output and settings.layout == "original":
         write_whole(output, original_lines(sources, reading, kept_places(records, kept), output))
     elif output:
         write_whole(output, map(to_json, counted(map(to_row, kept.values()), moved)))
@@ -275,10 +293,10 @@ def checked(args) -> tuple[Checked, list[Finding]]:
         errors=sum(finding.severity == "error" for finding in left),
         warnings=sum(finding.severity == "warning" for finding in left),
     )
-    return result, [finding for finding in left if finding.severity in ("error", *["warning"] * args.strict)]
+    return result, [finding for finding in left if finding.severity in ("error", *["warning"] * settings.strict)]
 
 
-def renderers(args, steps: bool) -> tuple[Render, Render | None]:
+def renderers(settings: CheckSettings, steps: bool) -> tuple[Render, Render | None]:
     """What renders as training and scoring with the model of --model_name_or_path would: conversations, and solutions in
     steps where there are any. Reads its tokenizer alone.
     """
@@ -287,12 +305,12 @@ def renderers(args, steps: bool) -> tuple[Render, Render | None]:
     from reward_modeling.step_rendering import STEP_SEPARATOR, StepRenderer
     from reward_modeling.tokenizer_setup import prepare_tokenizer
 
-    tokenizer = read_tokenizer(args.model_name_or_path)
-    for note in prepare_tokenizer(tokenizer, read_chat_template(args.chat_template_path)):
+    tokenizer = read_tokenizer(settings.model_name_or_path)
+    for note in prepare_tokenizer(tokenizer, read_chat_template(settings.chat_template_path)):
         log(note)
-    how = {"max_length": None, "text_format": args.text_format or "chat"}
+    how = {"max_length": None, "text_format": settings.text_format or "chat"}
     render = Renderer(tokenizer, **how).render_all
-    if not (steps and args.max_length):
+    if not (steps and settings.max_length):
         return render, None
     separator = STEP_SEPARATOR if tokenizer(STEP_SEPARATOR, add_special_tokens=False).input_ids else tokenizer.sep_token
     return render, StepRenderer(tokenizer, step_separator=separator, **how).render_all

@@ -10,6 +10,7 @@
 #     "rich>=14,<16",
 #     "pyyaml>=6,<7",
 #     "scipy>=1.14,<2",
+#     "pydantic>=2.10,<3",
 #     "matplotlib>=3.10,<4",
 # ]
 # ///
@@ -32,11 +33,11 @@ from __future__ import annotations
 import json
 import math
 import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from reward_modeling import arguments as flags
-from reward_modeling import sandbox, sandbox_models
+from reward_modeling import cli, sandbox, sandbox_models
 from reward_modeling.console import UsageError, log, main_guard, table, to_json, write_whole
 from reward_modeling.data.writing import to_row
 from reward_modeling.output_folder import claim
@@ -58,33 +59,37 @@ gold reward of the policy: {policy[before]:.2f} before PPO, {policy[after]:.2f} 
 {policy[most]:.2f} ({policy[kl]:.1f} nats from where it began)"""
 
 
-def parser() -> flags.Parser:
-    parser = flags.Parser(__doc__, prog="quickstart.py")
-    parser.add_argument(
-        "--output_dir", metavar="OUT", help="where everything goes (runs/quickstart, or the next free number)"
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    group: ClassVar = "options"
+    output_dir: str | None = cli.flag(
+        None, "where everything goes (runs/quickstart, or the next free number)", metavar="OUT"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the world, the models and the order (0)")
-    return parser
+    seed: int = cli.flag(0, "of the world, the models and the order", type=int)
+
+
+def parser() -> cli.Parser:
+    return cli.Parser(__doc__, "quickstart.py", Settings)
 
 
 def main(argv: list[str] | None = None) -> Quickstart:
-    args = flags.parse(parser(), argv)
-    out = Path(args.output_dir or free_folder(Path("runs/quickstart")))
+    settings = cli.settings(Settings, parser().parse(argv))
+    out = Path(settings.output_dir or free_folder(Path("runs/quickstart")))
     if out.is_dir() and any(out.iterdir()):
         raise UsageError(f"{out} is not empty", hint="give another --output_dir, or leave it out: a free one is taken")
     out = claim(out)
     started = time.perf_counter()
-    files = make_data(out, args.seed)
+    files = make_data(out, settings.seed)
     log("\nteaching a tiny decoder (two layers) to answer, well and badly: the model to start from")
-    base = sandbox_models.base_model(out / "base_model", args.seed)  # what a pretrained model is elsewhere
+    base = sandbox_models.base_model(out / "base_model", settings.seed)  # what a pretrained model is elsewhere
     audit = step("check_data", files["train"], "--eval_dataset_name", files["held_out"])
-    training = train(out, base, files, args.seed)
+    training = train(out, base, files, settings.seed)
     model, rewards, ranked = out / "reward_model", out / "held_out_rewards.jsonl", out / "ranked.jsonl"
     of_model = ("--model_name_or_path", model)
     held_out = ("--dataset_name", files["held_out"], "--subset_column", "subset", "--output", rewards)
     evaluation = step("evaluate", *of_model, *held_out)
     step("score", *of_model, "--input", files["completions"], "--rank", "--output", ranked)
-    choice, policy = gold_of_choice(ranked), optimise(out, base, model, files["prompts"], args.seed)
+    choice, policy = gold_of_choice(ranked), optimise(out, base, model, files["prompts"], settings.seed)
     artefacts = {
         "preferences": files["train"],
         "held-out pairs": files["held_out"],

@@ -16,7 +16,7 @@ from itertools import chain
 from typing import Any, ClassVar, Self
 
 from . import checkpoints, losses, public_models
-from .console import RunError, UsageError, log
+from .console import RunError, UsageError
 from .data.records import Message
 from .kinds import KINDS, OUTCOME, Kind
 from .lengths import DEFAULT_MAX_LENGTH, longest_input, positions
@@ -25,12 +25,6 @@ from .rendering import Conversation
 
 Text = str | Sequence[Message]
 """A prompt or a completion: a string (one user or assistant turn) or a list of messages."""
-
-SCORING_ARGUMENTS = (
-    *("dtype", "device", "max_length", "overlong", "max_tokens_per_batch", "shared_prefix"),
-    *("text_format", "refused"),
-)
-"""Arguments of `from_pretrained` that are flags of every script that scores."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +44,6 @@ class Scorer:
     """
 
     kind: ClassVar[Kind]
-    arguments: ClassVar[tuple[str, ...]] = SCORING_ARGUMENTS
 
     def __init__(
         self,
@@ -111,16 +104,6 @@ class Scorer:
         made = cls(loaded.model, renderer, card=loaded.card, **run, **own)
         made.notes = [*loaded.notes, *made._described()]
         return made
-
-    @classmethod
-    def from_arguments(cls, args: Any, path: str | None = None) -> Self:
-        """The reward model that the flags of `arguments.add_scoring_arguments` describe, or another one run in its way."""
-        model = cls.from_pretrained(
-            path or args.model_name_or_path, **{name: getattr(args, name) for name in cls.arguments}
-        )
-        for note in model.notes:
-            log(note)
-        return model
 
     # ---- verbs ------------------------------------------------------------------------------------------------
 

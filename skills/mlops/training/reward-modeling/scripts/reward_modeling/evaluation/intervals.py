@@ -18,7 +18,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import special, stats
+from scipy import special
 
 from ..console import DataError
 
@@ -158,6 +158,8 @@ def spearman(x, y, groups: Groups = None) -> Estimate | None:
     index = group_index(groups, n)
     if n < 4 or np.ptp(x) == 0 or np.ptp(y) == 0:
         return None
+    from scipy import stats  # half of the time that importing this package would take
+
     u, v = (stats.zscore(stats.rankdata(values)) for values in (x, y))
     r = float(np.clip(np.mean(u * v), -1.0, 1.0))
     influence = u * v - r * (u**2 + v**2) / 2

@@ -11,7 +11,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import special, stats
+from scipy import special
 
 from ..console import DataError, RunError
 from .intervals import (
@@ -310,6 +310,8 @@ def compare_outcomes(outcomes_a, outcomes_b, groups: Groups = None, weights=None
 
 
 def _sign_test(first: int, second: int) -> float:
+    from scipy import stats
+
     return float(stats.binomtest(first, first + second, 0.5).pvalue) if first + second else 1.0
 
 

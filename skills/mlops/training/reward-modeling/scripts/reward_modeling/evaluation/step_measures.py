@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
 from ..data.records import Solution
 from ..errors import DataError
@@ -94,6 +93,8 @@ def auroc(wrongness, wrong, groups: Groups = None) -> Estimate | None:
     positive, negative = int(wrong.sum()), int((~wrong).sum())
     if not positive or not negative:
         return None
+    from scipy import stats
+
     ranks = stats.rankdata(wrongness)
     placement = np.empty(len(wrong))
     placement[wrong] = (ranks[wrong] - stats.rankdata(wrongness[wrong])) / negative

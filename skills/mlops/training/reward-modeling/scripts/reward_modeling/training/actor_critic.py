@@ -127,15 +127,14 @@ def actor_critic(
 def _value_from(path: str, policy: Policy) -> tuple[torch.nn.Module, torch.nn.Module]:
     """(trunk, head) of a scalar model at this path."""
     loaded = checkpoints.load(path, device="cpu")
+    reason = None
     if checkpoints.scored_at(loaded.model) != "last_token":
+        reason = "is an encoder, which sees the whole answer at once and so gives no value for its prefix"
+    elif loaded.tokenizer.get_vocab() != policy.tokenizer.get_vocab():
+        reason = "has another tokenizer than the policy, so it cannot read the policy's tokens as a value model"
+    if reason:
         raise UsageError(
-            f"{path} is an encoder, which sees the whole answer at once and so gives no value for its prefix",
-            hint="leave --value_model out: the value model is then made from the policy",
-        )
-    if loaded.tokenizer.get_vocab() != policy.tokenizer.get_vocab():
-        raise UsageError(
-            f"{path} has another tokenizer than the policy, so it cannot read the policy's tokens as a value model",
-            hint="leave --value_model out: the value model is then made from the policy",
+            f"{path} {reason}", hint="leave --value_model out: the value model is then made from the policy"
         )
     return loaded.model.base_model, loaded.model.score
 
