@@ -153,6 +153,9 @@ class BaseRenderer:
         self.counts[name] += 1
         self.first.setdefault(name, str(where) if where else "a conversation")
 
+    def _count_special(self, token: str, where: Any) -> None:
+        self._count(CONTENT_RULE, f"{token} in {where or 'a conversation'}")
+
     def _leading_special(self, ids: list[int]) -> int:
         """1 when the conversation opens with BOS or CLS, which a cut must leave in place."""
         return int(ids[0] in (self.tokenizer.bos_token_id, self.tokenizer.cls_token_id) and ids[0] is not None)
@@ -221,10 +224,10 @@ class BaseRenderer:
 
     def _marked(self, messages: Sequence[Message], tools: Any, where: Any, prompt_only: bool = False) -> str | None:
         """The text with marks around special tokens of the content, None where there are none or they are to be parsed."""
-        if self.text_format == "rendered" or not self.special.inside([messages, tools or []]):
+        if self.text_format == "rendered" or not (token := self.special.inside([messages, tools or []])):
             return None
         if not prompt_only:
-            self._count(CONTENT_RULE, where)
+            self._count_special(token, where)
         if self.special_tokens_in_content != "text":
             return None
         return self.text(

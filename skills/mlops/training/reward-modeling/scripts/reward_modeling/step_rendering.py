@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from .base_rendering import CONTENT_RULE, BaseRenderer, check_one_text
+from .base_rendering import BaseRenderer, check_one_text
 from .completeness import ANSWERED, ASKED
 from .console import DataError, ModelError
 from .data.records import Message
@@ -95,8 +95,8 @@ class StepRenderer(BaseRenderer):
             check_one_text(prompt, [{}], origin)
             return texts
         self._count_templated(prompt, origin)
-        if self.special.inside([prompt, steps]):
-            self._count(CONTENT_RULE, origin)
+        if token := self.special.inside([prompt, steps]):
+            self._count_special(token, origin)
             if self.special_tokens_in_content == "text":
                 marked = self._marked(prompt, None, origin, prompt_only=True)
                 own = [self.special.marked(text) if self.special.inside(text) else None for text in texts[1:]]
