@@ -139,7 +139,7 @@ def ppo_points(folder: Path, policy: Path, rewards: Any, model: Path, seed: int,
 
     recorder, made_by = Recorder(rewards), Rewards.__dict__["from_pretrained"]
     made = {"policy": policy, "reward_model": model, "prompts": folder / "prompts.jsonl"}
-    settings = BENCHMARK.flags_of(kl_coef=kl_coef, total_episodes=UPDATES * 64, normalise_rewards=False)
+    settings = BENCHMARK.flags_of(kl_coef=kl_coef, total_episodes=UPDATES * 64, normalize_rewards=False)
     out = folder / f"{model.name}-ppo-{kl_coef}"
     Rewards.from_pretrained = staticmethod(lambda *given, **more: recorder)
     try:

@@ -45,7 +45,7 @@ GENERATIONS = 60
 COMMON = (
     "--per_device_train_batch_size", 32, "--steps_per_generation", 2, "--num_iterations", 2, "--num_generations", 8,
     "--max_completion_length", LONGEST, "--max_steps", 4 * GENERATIONS, "--lr_scheduler_type", "linear",
-    "--normalise_rewards", "--save_strategy", "no",
+    "--normalize_rewards", "--save_strategy", "no",
 )
 # fmt: on
 GRPO = ("--algorithm", "grpo", *COMMON)

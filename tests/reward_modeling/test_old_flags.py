@@ -41,6 +41,8 @@ def recipe(request, tmp_path):
         ("train", "--lora_rank 4 --use_peft", "lora_r", 4),
         ("train_process", "--micro_batch_size 3", "per_device_train_batch_size", 3),
         ("score", "--torch_dtype bfloat16", "dtype", "bfloat16"),
+        ("score", "--normalise", "normalize", True),
+        ("ppo", "--normalise_rewards true", "normalize_rewards", True),
         ("evaluate", "--max_seq_length 64", "max_length", 64),
         ("ppo", "--query_dataset a.jsonl b.jsonl", "dataset_name", ["a.jsonl", "b.jsonl"]),
         ("ppo", "--ppo_epochs 2", "num_ppo_epochs", 2),

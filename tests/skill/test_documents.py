@@ -51,6 +51,7 @@ def parser_of(name: str):
 
     spec = importlib.util.spec_from_file_location(name.removesuffix(".py"), SCRIPTS / name)
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where dataclasses look for the names in their annotations
     spec.loader.exec_module(module)
     return module.parser()
 

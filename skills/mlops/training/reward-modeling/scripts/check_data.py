@@ -83,7 +83,7 @@ class CheckSettings(ReadingSettings, TextSettings):
     dataset_split: str | None = split_flag(None)
     neutral: str | None = neutral_flag()
     eval_dataset_name: Sequence[str] | None = cli.flag(
-        None, "evaluation data, whose prompts must not occur in DATA", group="data", nargs="+", metavar="DATA"
+        None, "evaluation data, whose prompts must not occur in DATA", group="data", metavar="DATA"
     )
     model_name_or_path: str | None = cli.flag(
         None,
@@ -98,7 +98,6 @@ class CheckSettings(ReadingSettings, TextSettings):
         None,
         "also find rows with more tokens than this, counted by the tokenizer and chat template of --model_name_or_path",
         group="data",
-        metavar="N",
     )
     output: str | None = cli.flag(None, "write the rows as canonical JSON Lines", metavar="FILE")
     layout: str = cli.flag(
@@ -112,7 +111,6 @@ class CheckSettings(ReadingSettings, TextSettings):
         (),
         "leave out of --output what these findings are about, whole rows or single completions of a ranking: "
         f"{', '.join(DROPPABLE)}",
-        nargs="+",
         choices=DROPPABLE,
         metavar="CHECK",
     )

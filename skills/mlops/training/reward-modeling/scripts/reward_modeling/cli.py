@@ -107,9 +107,14 @@ def winner_values(text: str) -> dict[str, str]:
 
 
 OF_TYPE: dict[str, dict[str, Any]] = {
-    "int": {"type": positive_int},
-    "float": {"type": positive_number},
+    "str": {"metavar": "TEXT"},
+    "int": {"type": positive_int, "metavar": "N"},
+    "float": {"type": positive_number, "metavar": "X"},
     "bool": {"type": boolean, "nargs": "?", "const": True, "metavar": "BOOL"},  # alone, or with a value
+    "Sequence[str]": {"nargs": "+", "metavar": "TEXT"},
+    "Sequence[int]": {"nargs": "+", "type": positive_int, "metavar": "N"},
+    "Sequence[float]": {"nargs": "+", "type": number, "metavar": "X"},
+    "Mapping[str, str]": {"metavar": "A=B,..."},
 }
 """Type of a field -> what argparse is told."""
 
@@ -164,7 +169,6 @@ class Parser(argparse.ArgumentParser):
             allow_abbrev=False,
         )
         self.required, self.trainer = required, trainer
-        self._flags: set[str] = set()
         if prog in RESULTS:
             told = "print the JSON Schema of what goes to stdout, and exit"
             self.add_argument("--json_schema", action=_PrintSchema, nargs=0, default=argparse.SUPPRESS, help=told)
@@ -180,12 +184,13 @@ class Parser(argparse.ArgumentParser):
         for base in _with_bases(kind):
             for name in inspect.get_annotations(base):
                 one = kind.__dataclass_fields__[name]
-                if one.metadata and name not in self._flags:
-                    self._flags.add(name)
+                if one.metadata and f"--{name}" not in self._option_string_actions:
                     title = one.metadata["group"] or base.group
                     groups[title] = groups.get(title) or self.add_argument_group(title)
                     more = OF_TYPE.get(one.type.removesuffix(" | None"), {}) | one.metadata["flag"]
                     more["help"] = f"{more['help']}{_said(one.default)}".strip()
+                    if "choices" in one.metadata["flag"]:
+                        more["metavar"] = one.metadata["flag"].get("metavar")
                     groups[title].add_argument(more.pop("name", f"--{name}"), default=one.default, **more)
 
     def print_help(self, file: Any = None) -> None:

@@ -59,7 +59,7 @@ COMBINATIONS: dict[str, Combination] = {
     ),
 }
 
-NORMALISE = "--normalise_rewards (of score.py: --normalise)"
+NORMALISE = "--normalize_rewards (of score.py: --normalize)"
 SPREAD_APART = 4.0
 """How many times as far one model's rewards may spread as another's before a warning: weights say little then."""
 SHIFTED = 0.5
@@ -254,5 +254,5 @@ def _warn_of_shifted_zeros(models: dict[str, RewardModel]) -> None:
     if len(known) > 1 and max(means) - min(means) > SHIFTED * min(reward["std"] for reward in known):
         warn(
             f"the saved means of the ensemble's rewards lie {max(means) - min(means):.2f} apart: their zeros differ, so they "
-            f"should be normalised before they are combined: {NORMALISE}"
+            f"should be normalized before they are combined: {NORMALISE}"
         )

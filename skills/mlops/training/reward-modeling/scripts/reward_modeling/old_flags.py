@@ -47,6 +47,8 @@ _REMOTE_CODE = "remote code is never run; a model that needs it is refused"
 EVERYWHERE = _table(
     taken={
         "dtype": "torch_dtype",
+        "normalize": "normalise",
+        "normalize_rewards": "normalise_rewards",
         "max_length": "max_seq_length max_seq_len sequence_len cutoff_len max_len",
         "eval_strategy": "evaluation_strategy",
         "warmup_steps": "warmup_ratio lr_warmup_ratio",
@@ -194,7 +196,7 @@ HARMLESS = {
 MANY = "lora_modules_to_save modules_to_save datasets dataset_mixer label_names"
 """Flags that take several values."""
 SWITCHES = """
-trust_remote_code use_fast_tokenizer use_fast dataset_streaming streaming remove_unused_columns ignore_bias_buffers
+normalise normalise_rewards trust_remote_code use_fast_tokenizer use_fast dataset_streaming streaming remove_unused_columns ignore_bias_buffers
 use_flash_attention_2 flash_attn flash_attention use_bnb_nested_quant push_to_hub hub_private_repo do_train do_eval
 do_predict add_eos_token pad_to_sequence_len sample_packing packing packing_samples load_in_4bit load_in_8bit bf16 fp16
 use_rslora use_dora use_liger_kernel non_eos_penalty ds3_gather_for_generation adap_kl_ctrl

@@ -36,13 +36,11 @@ class ScoreSettings(ScoringSettings, RewardsSettings, FormatSettings):
 
     group: ClassVar = "result"
     input: Sequence[str] | None = flag(
-        None, "files, folders or hub ids with prompts and completions", group="data", nargs="+", metavar="DATA"
+        None, "files, folders or hub ids with prompts and completions", group="data", metavar="DATA"
     )
     dataset_split: str | None = split_flag(None)
     prompt: str | None = flag(None, "one prompt, instead of --input", group="data", type=utf8)
-    completions: Sequence[str] | None = flag(
-        None, "its completions", group="data", type=utf8, nargs="+", metavar="TEXT"
-    )
+    completions: Sequence[str] | None = flag(None, "its completions", group="data", type=utf8)
     generate_with: str | None = flag(
         None,
         "folder or hub id of a policy that writes --best_of N completions for each prompt of --input or --prompt",
@@ -63,8 +61,8 @@ class ScoreSettings(ScoringSettings, RewardsSettings, FormatSettings):
     )
     seed: int = flag(0, "of sampling", group="completions written here", type=int)
     rank: bool = flag(False, "order each prompt's completions, best first; a row is a prompt: rows are not grouped")
-    best_of: int | None = flag(None, "keep the best of each prompt's first N completions", metavar="N")
-    normalise: bool = flag(False, "subtract the mean and divide by the standard deviation saved with the model")
+    best_of: int | None = flag(None, "keep the best of each prompt's first N completions")
+    normalize: bool = flag(False, "subtract the mean and divide by the standard deviation saved with the model")
     output: str | None = flag(
         None,
         "JSONL file for the scored rows (they are printed in the JSON on stdout without it)",
@@ -148,8 +146,8 @@ def score(settings: ScoreSettings) -> ScoringResult:
     of_steps = (
         not settings.reward_model_path and checkpoints.kind_of(settings.model_name_or_path) is checkpoints.PROCESS
     )
-    if of_steps and settings.normalise:
-        raise UsageError("--normalise is for outcome reward models: step scores are probabilities")
+    if of_steps and settings.normalize:
+        raise UsageError("--normalize is for outcome reward models: step scores are probabilities")
     if settings.generate_with:
         from .training.completions import written_rankings
 
@@ -198,7 +196,7 @@ def load_model(settings: ScoreSettings) -> Model:
     """The one reward model, or `Rewards` of several."""
     if not settings.reward_model_path:
         return process.from_settings(settings)
-    how = {"weights": settings.reward_weights, "combine": settings.reward_combine, "normalise": settings.normalise}
+    how = {"weights": settings.reward_weights, "combine": settings.reward_combine, "normalise": settings.normalize}
     return Rewards.from_pretrained(settings.reward_model_path, **how, **settings.loading)
 
 
@@ -241,7 +239,7 @@ def scored_rankings(
         if refused and stops:  # look for the others, so that all are told
             model.render(conversations)
         else:
-            scored = list(score_together(model, together, conversations, settings.normalise, advance))
+            scored = list(score_together(model, together, conversations, settings.normalize, advance))
         seen += len(conversations)
         if not (refused and stops):
             yield from scored

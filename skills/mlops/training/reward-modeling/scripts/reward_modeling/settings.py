@@ -1,5 +1,6 @@
-"""Settings that several scripts share: which data and how it is read, the reward model and how it is run. Each field with a
-flag is a flag of that name.
+"""Settings that several scripts share: which data and how it is read, the reward model and how it is run.
+
+A field with a flag is the flag of that name.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from .aggregation import AGGREGATIONS, DEFAULT_AGGREGATE
-from .cli import columns, escaped, flag, number, winner_values
+from .cli import columns, escaped, flag, winner_values
 from .ensemble import COMBINATIONS
 from .rendering import OVERLONG
 from .step_rendering import STEPS_OVERLONG
@@ -29,7 +30,6 @@ class DatasetSettings:
     dataset_name: Sequence[str] = flag(
         None,
         "files (JSONL, JSON, CSV, TSV, Parquet, .gz), folders, datasets saved to disk or hub ids; several are concatenated",
-        nargs="+",
         metavar="DATA",
     )
 
@@ -48,7 +48,6 @@ class FormatSettings:
         "read column B as A, as in prompt=question,chosen=good; B may reach into objects and lists, as in "
         "prompt=question.text,completions=answers[].answer; `context=` says that the column context is to be dropped",
         type=columns,
-        metavar="A=B,...",
     )
     winner_values: Mapping[str, str] | None = flag(
         None,
@@ -137,7 +136,6 @@ class ScoringSettings(TextSettings):
         r"where solutions in text are split into steps (that of the model if it is whitespace, else a line break, \n)",
         group="process reward model",
         type=escaped,
-        metavar="TEXT",
     )
 
     @property
@@ -153,10 +151,10 @@ class RewardsSettings:
 
     group: ClassVar = "reward"
     reward_model_path: Sequence[str] = flag(
-        None, "folders or hub ids of one or more outcome reward models", nargs="+", metavar="MODEL"
+        None, "folders or hub ids of one or more outcome reward models", metavar="MODEL"
     )
     reward_weights: Sequence[float] | None = flag(
-        None, "one for each reward model (1); -1 turns a reward round", nargs="+", type=number, metavar="W"
+        None, "one for each reward model (1); -1 turns a reward round", metavar="W"
     )
     reward_combine: str = flag(
         "sum",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -19,7 +20,7 @@ class BatchSettings:
 
     group: ClassVar = "run"
     seed: int
-    total_episodes: int | None = flag(None, "answers in all (num_train_epochs x prompts)", metavar="N")
+    total_episodes: int | None = flag(None, "answers in all (num_train_epochs x prompts)")
     per_device_train_batch_size: int = flag(8, "answers in one forward pass")
     gradient_accumulation_steps: int = flag(1, "")
     local_rollout_forward_batch_size: int = flag(64, "answers written together")
@@ -95,4 +96,4 @@ class RunSettings(PolicySettings):
     save_total_limit: int = flag(2, "checkpoints kept")
     logging_steps: int = flag(10, "updates between lines here")
     num_sample_generations: int = flag(10, "updates whose first answers are logged in full", type=int)
-    report_to: tuple[str, ...] = flag(("none",), "tensorboard, wandb, ... beside OUT/log.jsonl", nargs="+")
+    report_to: Sequence[str] = flag(("none",), "tensorboard, wandb, ... beside OUT/log.jsonl", metavar="NAME")

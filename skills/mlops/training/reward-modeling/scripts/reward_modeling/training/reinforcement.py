@@ -42,7 +42,7 @@ def load_rewards(settings: PolicySettings, device: str) -> Rewards:
         settings.reward_model_path,
         weights=settings.reward_weights,
         combine=settings.reward_combine,
-        normalise=settings.normalise_rewards,
+        normalise=settings.normalize_rewards,
         dtype=settings.reward_dtype,
         max_length=settings.reward_max_length,
         max_tokens_per_batch=settings.reward_max_tokens_per_batch,

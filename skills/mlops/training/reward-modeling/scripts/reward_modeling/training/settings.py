@@ -52,9 +52,7 @@ class LoraSettings:
     lora_r: int | None = flag(None, "rank (16)", metavar="R")
     lora_alpha: int | None = flag(None, "scale (32)", metavar="A")
     lora_dropout: float | None = flag(None, "dropout (0.05)", type=fraction, metavar="P")
-    lora_target_modules: Sequence[str] | None = flag(
-        None, "layers that get an adapter (all-linear)", nargs="+", metavar="NAME"
-    )
+    lora_target_modules: Sequence[str] | None = flag(None, "layers that get an adapter (all-linear)", metavar="NAME")
 
     def __post_init__(self) -> None:
         names = ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules")
@@ -74,9 +72,7 @@ class DataSettings(ReadingSettings, TextSettings):
     group: ClassVar = "data"
     dataset_train_split: str = flag("train", "split to train on", metavar="SPLIT")
     dataset_test_split: str | None = flag(None, "split to evaluate on, when there is one", metavar="SPLIT")
-    eval_dataset_name: Sequence[str] | None = flag(
-        None, "held-out data, read as --dataset_name is", nargs="+", metavar="DATA"
-    )
+    eval_dataset_name: Sequence[str] | None = flag(None, "held-out data, read as --dataset_name is", metavar="DATA")
     val_set_size: float = flag(
         0.0,
         "share of the prompts held out from training when there is no other evaluation data",
@@ -125,9 +121,7 @@ class SizeSettings:
 
     group: ClassVar = "chosen by model size unless given"
     learning_rate: float | None = flag(None, "2e-5 below 1B, 1e-5 to 7B, 5e-6 above; ten times that with LoRA")
-    per_device_train_batch_size: int | None = flag(
-        None, "pairs, rankings or solutions in one forward pass: 8, 4, 2", metavar="N"
-    )
+    per_device_train_batch_size: int | None = flag(None, "pairs, rankings or solutions in one forward pass: 8, 4, 2")
     num_train_epochs: float | None = flag(None, "2, 1, 1")
     gradient_checkpointing: bool | None = flag(None, "from 1B parameters on")
     bf16: bool | None = flag(None, "bfloat16 autocast (on a GPU or a CPU that has it)")
@@ -157,7 +151,7 @@ class RewardSettings(RewardsSettings):
     """The reward of a reinforcement learning run."""
 
     group: ClassVar = "reward"
-    normalise_rewards: bool = flag(
+    normalize_rewards: bool = flag(
         False, "subtract the mean and divide by the standard deviation saved with each model"
     )
     reward_dtype: str = flag("float32", "precision of the reward models' weights", choices=DTYPES)

@@ -48,7 +48,6 @@ class Steps:
     steps_per_solution: int | None = flag(
         None,
         "use at most N labels of each solution, drawn at random; an encoder computes a row for each (all)",
-        metavar="N",
     )
     disable_dropout: bool = flag(True, "switch every dropout of the model off")
     overlong: str = flag(
@@ -62,11 +61,10 @@ class Steps:
         r"stands after each step; its last token is scored (\n, or the SEP token where \n is no token)",
         group="model",
         type=escaped,
-        metavar="TEXT",
     )
     neutral: str | None = neutral_flag()
     show_labels: int | None = flag(
-        None, "decode the first N rows at every labelled token, before training", group="run", metavar="N"
+        None, "decode the first N rows at every labelled token, before training", group="run"
     )
     seed: int = 42
     model: ClassVar = PROCESS
