@@ -32,29 +32,22 @@ class Combination:
     takes_weights: bool = False
 
 
-def weighted_sum(rewards: Sequence[float], weights: Sequence[float]) -> float:
+def _sum(rewards: Sequence[float], weights: Sequence[float]) -> float:
     return sum(weight * reward for weight, reward in zip(weights, rewards, strict=True))
 
 
-def weighted_mean(rewards: Sequence[float], weights: Sequence[float]) -> float:
-    return weighted_sum(rewards, weights) / sum(weights)
-
-
-def lowest(rewards: Sequence[float], weights: Sequence[float]) -> float:
-    return min(rewards)
-
-
-def mean_minus_std(rewards: Sequence[float], weights: Sequence[float]) -> float:
-    """The mean less the standard deviation over the models (divided by their number, so one model alone loses nothing)."""
-    return fmean(rewards) - pstdev(rewards)
-
-
 COMBINATIONS: dict[str, Combination] = {
-    "sum": Combination(weighted_sum, "weighted sum: models of different goals", takes_weights=True),
-    "mean": Combination(weighted_mean, "weighted mean: an ensemble of one goal", takes_weights=True),
-    "min": Combination(lowest, "the most pessimistic of an ensemble (worst case, arXiv:2310.02743)"),
-    "mean_minus_std": Combination(
-        mean_minus_std,
+    "sum": Combination(_sum, "weighted sum: models of different goals", takes_weights=True),
+    "mean": Combination(
+        lambda rewards, weights: _sum(rewards, weights) / sum(weights),
+        "weighted mean: an ensemble of one goal",
+        takes_weights=True,
+    ),
+    "min": Combination(
+        lambda rewards, _: min(rewards), "the most pessimistic of an ensemble (worst case, arXiv:2310.02743)"
+    ),
+    "mean_minus_std": Combination(  # divided by the number of models, so one alone loses nothing
+        lambda rewards, _: fmean(rewards) - pstdev(rewards),
         "mean less the standard deviation: disagreement of an ensemble costs (arXiv:2310.02743 takes the variance)",
     ),
 }
