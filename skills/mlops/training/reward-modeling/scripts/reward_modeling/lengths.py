@@ -32,10 +32,7 @@ def positions(model: Any) -> int | None:
 def _skips_padding(model: Any, name: str) -> bool:
     """Whether the module around these position embeddings numbers them from after the padding row."""
     around = model.get_submodule(name.rpartition(".")[0])
-    where = (
-        around,
-        sys.modules[type(around).__module__],
-    )  # a method in some architectures, a function beside in others
+    where = (around, sys.modules[type(around).__module__])  # a method in some architectures, a function in others
     return any(hasattr(place, "create_position_ids_from_input_ids") for place in where)
 
 
