@@ -18,15 +18,17 @@ from .chat_templates import DATE_NOTE, writes_the_date
 from .console import ModelError, to_json
 from .golden import MERGE_TOLERANCE, RELOAD_TOLERANCE, check_golden, check_unchanged, golden_scores
 from .heads import head_projection, keep_head_in_float32, scored_at, unwrapped
-from .kinds import OUTCOME, Kind, kind_of_architecture
+from .kinds import KINDS, OUTCOME, Kind, kind_of_architecture
 from .kinds import PROCESS as PROCESS
 from .model_folder import CONFIG, check_folder, read_json
 from .output_folder import CARD, staged
 from .precision import best_device, usable
 from .pretrained import architecture_of, read_chat_template, read_config, read_model, read_tokenizer
+from .pretrained import loaded_by as loaded_by
+from .readers import Family, recognize
 from .tokenizer_setup import prepare_tokenizer
 from .vocabulary import check_embedded
-from .weights import explain
+from .weights import OTHER_HEAD, explain
 
 ADAPTER = "adapter"
 
@@ -59,6 +61,11 @@ def load_for_training(
     import torch
     from transformers import set_seed
 
+    if (family := recognize(path)) and family.head:
+        raise ModelError(
+            f"the head of {path} would be lost: training continues from one in `score.weight`, not from {family.how}",
+            hint=f"start from the base model it was made of, or {OTHER_HEAD}; score.py and evaluate.py score it as it is",
+        )
     config = read_config(path)
     found, labels = kind_of_architecture(architecture_of(config)), len(kind.labels)
     if found is kind and config.num_labels != labels:
@@ -139,6 +146,8 @@ def kind_of(path: str) -> Kind | None:
     That of a folder is read without transformers: the kind decides how data is read, whose faults should show at once.
     """
     check_folder(path)
+    if family := recognize(path):
+        return KINDS[family.kind]
     if (Path(path) / CONFIG).is_file():
         return kind_of_architecture((read_json(Path(path) / CONFIG).get("architectures") or [""])[0])
     return kind_of_architecture(architecture_of(read_config(str(path))))
@@ -148,6 +157,9 @@ def check(path: str, kind: Kind = OUTCOME) -> Any:
     """The configuration at this path. Raises ModelError when it is not that of such a reward model; reads no weights."""
     import transformers
 
+    family = recognize(path)
+    if family and family.head:
+        return check_kind(path, family, kind)
     config = read_config(path)
     architecture, labels = architecture_of(config), len(kind.labels)
     found = kind_of_architecture(architecture)
@@ -172,6 +184,13 @@ def check(path: str, kind: Kind = OUTCOME) -> Any:
             hint=f"use a model trained with num_labels={labels}",
         )
     return config
+
+
+def check_kind(path: str, family: Family, kind: Kind) -> None:
+    """Raises ModelError for a public model of another kind."""
+    found = KINDS[family.kind]
+    if found is not kind:
+        raise ModelError(f"{path} is {found.called} ({family.called}): it scores {found.scores}, not {kind.scores}")
 
 
 def _adopt_foreign_tokenizer(path: str, tokenizer: Any, model: Any, kind: Kind) -> list[str]:

@@ -74,7 +74,7 @@ class Renderer(BaseRenderer):
         *,
         where: Any = None,
     ) -> Rendered | None:
-        """Ids of one prompt with one completion, or None when the policy leaves it out."""
+        """Ids of one prompt with one completion, None when the policy leaves it out."""
         return self.render_all([Conversation(prompt, completion, tools, where)])[0]
 
     def _parts_of(self, prompt, completion, tools, origin) -> list[str | list[int]]:
