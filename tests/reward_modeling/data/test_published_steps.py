@@ -148,10 +148,10 @@ def test_every_rating_of_prm800k_labels_one_step_of_one_solution(tmp_path):
 
 
 def test_an_alternative_after_unjudged_steps_says_nothing_about_the_first_error(tmp_path):
-    from reward_modeling.evaluation.step_measures import UNKNOWN, labelled_steps
+    from reward_modeling.evaluation.step_measures import UNKNOWN, labeled_steps
 
     rows = solutions(load(written(tmp_path, WHOLE)))
-    data = labelled_steps(rows, [[0.5] * len(one.steps) for one in rows])
+    data = labeled_steps(rows, [[0.5] * len(one.steps) for one in rows])
     assert data.first_error.tolist() == [-1, 0, 0, UNKNOWN, UNKNOWN] and len(data.scores) == 7
 
 

@@ -10,6 +10,7 @@
 #     "rich>=14,<16",
 #     "pyyaml>=6,<7",
 #     "scipy>=1.14,<2",
+#     "pydantic>=2.10,<3",
 # ]
 # ///
 """Say which format data has and what its rows are, convert them, and list what is wrong with them.
@@ -27,12 +28,14 @@ Exits   0 without error findings, 3 with them (the JSON is printed all the same)
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import ClassVar
 
-from reward_modeling import arguments as flags
+from reward_modeling import cli
 from reward_modeling.console import (
     DataError,
+    Result,
     UsageError,
     check_output_file,
     emit,
@@ -48,6 +51,7 @@ from reward_modeling.data.audit import (
     STEP_CHECKS,
     UNLABELED_CHECKS,
     UNREADABLE,
+    AuditFinding,
     Check,
     Finding,
     prompt_digests,
@@ -63,111 +67,199 @@ from reward_modeling.data.reading import check_verbatim, slices
 from reward_modeling.data.records import Solution
 from reward_modeling.data.winners import said
 from reward_modeling.data.writing import counted, tell_moved, to_row
+from reward_modeling.settings import ReadingSettings, TextSettings, neutral_flag, split_flag
+
+DROPPABLE = (
+    *(UNREADABLE, REFUSED, OVER_LENGTH),
+    *(name for name, check in (CHECKS | STEP_CHECKS).items() if check.about_rows),
+)
+"""Findings whose rows --drop leaves out."""
 
 
-def parser() -> flags.Parser:
-    parser = flags.Parser(__doc__, prog="check_data.py")
-    parser.add_argument("data", nargs="*", metavar="DATA", help="the same as --dataset_name")
-    data = flags.add_dataset_arguments(parser, stepwise=True)
-    data.add_argument(
-        "--eval_dataset_name", nargs="+", metavar="DATA", help="evaluation data, whose prompts must not occur in DATA"
+@dataclass(frozen=True, kw_only=True)
+class CheckSettings(ReadingSettings, TextSettings):
+    """What to check, for which model, and what to write. Raises UsageError for settings that do nothing together."""
+
+    group: ClassVar = "result"
+    data: Sequence[str] = cli.flag(
+        (), "the same as --dataset_name", group="positional arguments", name="data", nargs="*", metavar="DATA"
     )
-    flags.add_text_format_argument(data)
-    data.add_argument(
-        "--model_name_or_path",
+    dataset_split: str | None = split_flag(None)
+    neutral: str | None = neutral_flag()
+    eval_dataset_name: Sequence[str] | None = cli.flag(
+        None, "evaluation data, whose prompts must not occur in DATA", group="data", metavar="DATA"
+    )
+    model_name_or_path: str | None = cli.flag(
+        None,
+        "also find rows that the chat template of this model refuses (reads its tokenizer alone)",
+        group="data",
         metavar="MODEL",
-        help="also find rows that the chat template of this model refuses (reads its tokenizer alone)",
     )
-    data.add_argument(
-        "--chat_template_path", metavar="PATH", help="a .jinja file, or a model whose chat template to use instead"
+    chat_template_path: str | None = cli.flag(
+        None, "a .jinja file, or a model whose chat template to use instead", group="data", metavar="PATH"
     )
-    data.add_argument(
-        "--max_length",
-        type=flags.positive_int,
-        metavar="N",
-        help="also find rows with more tokens than this, counted by the tokenizer and chat template of --model_name_or_path",
+    max_length: int | None = cli.flag(
+        None,
+        "also find rows with more tokens than this, counted by the tokenizer and chat template of --model_name_or_path",
+        group="data",
     )
-    group = parser.add_argument_group("result")
-    group.add_argument("--output", metavar="FILE", help="write the rows as canonical JSON Lines")
-    group.add_argument(
-        "--layout",
+    output: str | None = cli.flag(None, "write the rows as canonical JSON Lines", metavar="FILE")
+    layout: str = cli.flag(
+        "canonical",
+        "of --output; original: the rows as they were read, with their own columns, as CSV where FILE ends in .csv or .tsv",
         choices=("canonical", "original"),
-        default="canonical",
-        help="of --output; original: the rows as they were read, with their own columns, as CSV where FILE ends in .csv or .tsv",
     )
-    group.add_argument("--findings", metavar="FILE", help="write every finding with each of its rows as JSON Lines")
-    flags.add_flag(group, "--overwrite", "replace --output and --findings if they exist")
-    checks = CHECKS | STEP_CHECKS
-    droppable = [
-        UNREADABLE,
-        REFUSED,
-        OVER_LENGTH,
-        *(name for name, check in checks.items() if check.about_rows),
-    ]
-    group.add_argument(
-        "--drop",
-        nargs="+",
-        default=[],
-        choices=droppable,
+    findings: str | None = cli.flag(None, "write every finding with each of its rows as JSON Lines", metavar="FILE")
+    overwrite: bool = cli.flag(False, "replace --output and --findings if they exist")
+    drop: Sequence[str] = cli.flag(
+        (),
+        "leave out of --output what these findings are about, whole rows or single completions of a ranking: "
+        f"{', '.join(DROPPABLE)}",
+        choices=DROPPABLE,
         metavar="CHECK",
-        help="leave out of --output what these findings are about, whole rows or single completions of a ranking: "
-        f"{', '.join(droppable)}",
     )
-    flags.add_flag(group, "--strict", "exit with 3 on warnings too")
-    flags.add_flag(group, "--list_formats", "show every format and a row of each, then stop")
-    flags.add_flag(group, "--list_checks", "show every check, why it matters and what to do, then stop")
-    return parser
+    strict: bool = cli.flag(False, "exit with 3 on warnings too")
+    list_formats: bool = cli.flag(False, "show every format and a row of each, then stop")
+    list_checks: bool = cli.flag(False, "show every check, why it matters and what to do, then stop")
+
+    def __post_init__(self) -> None:
+        if self.list_formats or self.list_checks:
+            return
+        if not self.sources:
+            raise UsageError("no dataset was named", hint="check_data.py FILE, or check_data.py --list_formats")
+        if self.drop and not self.output:
+            raise UsageError("--drop leaves rows out of --output, which is not given", hint="add --output clean.jsonl")
+        if self.chat_template_path and not self.model_name_or_path:
+            raise UsageError("--chat_template_path needs --model_name_or_path, whose tokenizer it is for")
+        if REFUSED in self.drop and not self.model_name_or_path:
+            raise UsageError("--drop refused needs --model_name_or_path, whose chat template refuses rows")
+        if self.max_length and not self.model_name_or_path:
+            raise UsageError("--max_length needs --model_name_or_path, whose tokenizer counts the tokens")
+        if OVER_LENGTH in self.drop and not self.max_length:
+            raise UsageError("--drop over_length needs --max_length and --model_name_or_path")
+        if self.layout == "original" and not self.output:
+            raise UsageError(
+                "--layout says how --output is written, which is not given", hint="add --output clean.jsonl"
+            )
+
+    @property
+    def sources(self) -> list[str]:
+        return [*self.data, *(self.dataset_name or ())]
 
 
-def main(argv: list[str] | None = None) -> dict | None:
-    args = flags.parse(parser(), argv)
-    if args.list_formats or args.list_checks:
-        return list_formats() if args.list_formats else list_checks()
+@dataclass(frozen=True, kw_only=True)
+class Checked(Result):
+    format: str
+    files: list[str]
+    rows: int
+    kept: int
+    """Rows that are left after --drop."""
+    kinds: dict[str, int]
+    comparisons: int | None = None
+    prompts: int | None = None
+    completions: int | None = None
+    solutions: int | None = None
+    steps: int | None = None
+    labelled_steps: int | None = None
+    incorrect_steps: int | None = None
+    equal_scores: int
+    """Pairs of completions whose scores are equal, from which no comparison is made."""
+    set_aside: dict[str, int]
+    winner_values: dict[str, int]
+    columns_used: list[str]
+    metadata_columns: list[str]
+    metadata_moved: dict[str, int] | None = None
+    findings: list[AuditFinding]
+    dropped: int
+    dropped_rows: dict[str, int]
+    dropped_completions: dict[str, int]
+    output: str | None
+    errors: int
+    """Findings of this severity that are left after --drop."""
+    warnings: int
+
+
+@dataclass(frozen=True)
+class ErrorText:
+    message: str
+    where: str | None
+    hint: str | None
+
+
+@dataclass(frozen=True)
+class NotChecked(Result):
+    error: ErrorText
+
+
+@dataclass(frozen=True)
+class FormatEntry:
+    name: str
+    description: str
+    needs: list[str]
+    optional: list[str]
+    example: dict[str, object]
+
+
+@dataclass(frozen=True)
+class FormatList(Result):
+    formats: list[FormatEntry]
+
+
+@dataclass(frozen=True)
+class CheckEntry:
+    about: str
+    name: str
+    severity: str
+    why: str
+    advice: str
+
+
+@dataclass(frozen=True)
+class CheckList(Result):
+    checks: list[CheckEntry]
+
+
+Output = Checked | NotChecked | FormatList | CheckList
+
+
+def parser() -> cli.Parser:
+    return cli.Parser(__doc__, "check_data.py", CheckSettings)
+
+
+def main(argv: list[str] | None = None) -> Output:
+    settings = cli.settings(CheckSettings, parser().parse(argv))
+    if settings.list_formats or settings.list_checks:
+        return list_formats() if settings.list_formats else list_checks()
     try:
-        result, bad = checked(args)
+        result, bad = checked(settings)
     except DataError as error:
-        emit({"error": {"message": error.message, "where": error.where, "hint": error.hint}})
+        emit(NotChecked(ErrorText(error.message, error.where, error.hint)))
         raise
     return finish(result, bad)
 
 
-def checked(args) -> tuple[dict, list[Finding]]:
+def checked(settings: CheckSettings) -> tuple[Checked, list[Finding]]:
     """The result, and the findings that stop training, after --drop. Writes --output."""
-    sources = args.data + (args.dataset_name or [])
-    if not sources:
-        raise UsageError("no dataset was named", hint="check_data.py FILE, or check_data.py --list_formats")
-    if args.drop and not args.output:
-        raise UsageError("--drop leaves rows out of --output, which is not given", hint="add --output clean.jsonl")
-    if args.chat_template_path and not args.model_name_or_path:
-        raise UsageError("--chat_template_path needs --model_name_or_path, whose tokenizer it is for")
-    if REFUSED in args.drop and not args.model_name_or_path:
-        raise UsageError("--drop refused needs --model_name_or_path, whose chat template refuses rows")
-    if args.max_length and not args.model_name_or_path:
-        raise UsageError("--max_length needs --model_name_or_path, whose tokenizer counts the tokens")
-    if OVER_LENGTH in args.drop and not args.max_length:
-        raise UsageError("--drop over_length needs --max_length and --model_name_or_path")
-    if args.layout == "original" and not args.output:
-        raise UsageError("--layout says how --output is written, which is not given", hint="add --output clean.jsonl")
-    inputs = [*sources, *(args.eval_dataset_name or ())]
+    sources = settings.sources
+    inputs = [*sources, *(settings.eval_dataset_name or ())]
     output, found = (
-        check_output_file(path, args.overwrite, inputs) if path else None for path in (args.output, args.findings)
+        check_output_file(path, settings.overwrite, inputs) if path else None
+        for path in (settings.output, settings.findings)
     )
     reading = Reading(
-        split=args.dataset_split,
-        config=args.dataset_config,
-        format=args.format,
-        columns=args.columns,
-        neutral=args.neutral,
-        winner_values=args.winner_values,
+        split=settings.dataset_split,
+        neutral=settings.neutral,
+        winner_values=settings.winner_values,
         tiers=ANYTHING,
         leave_out_unreadable=True,
+        **settings.reading,
     )
-    rendered = args.text_format == "rendered"
+    rendered = settings.rendered
     held_out: frozenset[bytes] = frozenset()
-    for _, records in slices(args.eval_dataset_name or (), replace(reading, leave_out_unreadable=False)):
+    for _, records in slices(settings.eval_dataset_name or (), replace(reading, leave_out_unreadable=False)):
         held_out |= prompt_digests(records.rows)
     survey = Survey(
-        held_out, rendered=rendered, more=render_checks(args) if args.model_name_or_path else lambda kind: []
+        held_out, rendered=rendered, more=render_checks(settings) if settings.model_name_or_path else lambda kind: []
     )
     columns: dict[str, None] = {}
     for raw, records in slices(sources, reading):
@@ -177,50 +269,50 @@ def checked(args) -> tuple[dict, list[Finding]]:
         columns |= dict.fromkeys(name for row in raw.rows for name in row)
     summary = survey.summary
     lost = unreadable(summary, sum(survey.kinds.values()))
-    if lost and output and UNREADABLE not in args.drop:
+    if lost and output and UNREADABLE not in settings.drop:
         raise DataError(lost[0].message, where=", ".join(lost[0].rows), hint=f"fix them, or add --drop {UNREADABLE}")
     if summary.winner_values:
         log(said(summary.winner_values))
     findings = [*lost, *survey.close()]
-    left = [finding for finding in findings if finding.check not in args.drop]
+    left = [finding for finding in findings if finding.check not in settings.drop]
     moved: Counter[str] = Counter()
     if found:
         write_whole(found, map(to_json, places(lost, survey)))
-    if output and args.layout == "original":
-        write_whole(output, lines(kept_originals(survey, sources, reading, args.drop), columns, output))
+    if output and settings.layout == "original":
+        write_whole(output, lines(kept_originals(survey, sources, reading, settings.drop), columns, output))
     elif output:
         kept_records = (
-            row for _, records in slices(sources, reading) for row in survey.left(records, args.drop).values()
+            row for _, records in slices(sources, reading) for row in survey.left(records, settings.drop).values()
         )
         write_whole(output, map(to_json, counted(map(to_row, kept_records), moved)))
     dropped_rows = survey.rows_dropped
-    if lost and UNREADABLE in args.drop:
+    if lost and UNREADABLE in settings.drop:
         dropped_rows = Counter({UNREADABLE: lost[0].count}) + dropped_rows
     rows = sum(survey.kinds.values())
     kept = rows - sum(survey.rows_dropped.values())
     report(survey, findings, (dropped_rows, survey.completions_dropped), kept, output)
-    result = {
-        "format": summary.format,
-        "files": summary.files,
-        "rows": rows + sum(summary.set_aside.values()),
-        "kept": kept,
-        "kinds": dict(survey.kinds),
+    result = Checked(
+        format=summary.format,
+        files=summary.files,
+        rows=rows + sum(summary.set_aside.values()),
+        kept=kept,
+        kinds=survey.kinds,
         **{name: count for part in survey.parts.values() for name, count in part.counts.items()},
-        "equal_scores": survey.equal_scores,
-        "set_aside": {reason: n for reason, n in summary.set_aside.items() if reason not in dropped_rows},
-        "winner_values": summary.winner_values,
-        "columns_used": summary.columns_used,
-        "metadata_columns": summary.metadata_columns,
-        **tell_moved(moved),
-        "findings": [finding.to_dict() for finding in findings],
-        "dropped": sum(dropped_rows.values()),
-        "dropped_rows": dict(dropped_rows),
-        "dropped_completions": dict(survey.completions_dropped),
-        "output": str(output) if output else None,
-        "errors": sum(finding.severity == "error" for finding in left),
-        "warnings": sum(finding.severity == "warning" for finding in left),
-    }
-    return result, [finding for finding in left if finding.severity in ("error", *["warning"] * args.strict)]
+        equal_scores=survey.equal_scores,
+        set_aside={reason: n for reason, n in summary.set_aside.items() if reason not in dropped_rows},
+        winner_values=summary.winner_values,
+        columns_used=summary.columns_used,
+        metadata_columns=summary.metadata_columns,
+        metadata_moved=tell_moved(moved),
+        findings=findings,
+        dropped=sum(dropped_rows.values()),
+        dropped_rows=dropped_rows,
+        dropped_completions=survey.completions_dropped,
+        output=str(output) if output else None,
+        errors=sum(finding.severity == "error" for finding in left),
+        warnings=sum(finding.severity == "warning" for finding in left),
+    )
+    return result, [finding for finding in left if finding.severity in ("error", *["warning"] * settings.strict)]
 
 
 def kept_originals(survey: Survey, sources: list[str], reading: Reading, checks: list[str]) -> Iterator[dict]:
@@ -228,24 +320,24 @@ def kept_originals(survey: Survey, sources: list[str], reading: Reading, checks:
         yield from kept_rows(raw, records, survey.left(records, checks))
 
 
-def render_checks(args) -> Callable[[type], list[Check]]:
+def render_checks(settings: CheckSettings) -> Callable[[type], list[Check]]:
     """Checks by rendering as training and scoring with the model of --model_name_or_path would. Reads its tokenizer alone."""
     from reward_modeling.checkpoints import read_chat_template, read_tokenizer
     from reward_modeling.rendering import Renderer
     from reward_modeling.step_rendering import STEP_SEPARATOR, StepRenderer
     from reward_modeling.tokenizer_setup import prepare_tokenizer
 
-    tokenizer = read_tokenizer(args.model_name_or_path)
-    for note in prepare_tokenizer(tokenizer, read_chat_template(args.chat_template_path)):
+    tokenizer = read_tokenizer(settings.model_name_or_path)
+    for note in prepare_tokenizer(tokenizer, read_chat_template(settings.chat_template_path)):
         log(note)
-    how = {"max_length": None, "text_format": args.text_format or "chat"}
+    how = {"max_length": None, "text_format": settings.text_format or "chat"}
     render = Renderer(tokenizer, **how).render_all
     separator = STEP_SEPARATOR if tokenizer(STEP_SEPARATOR, add_special_tokens=False).input_ids else tokenizer.sep_token
 
     def checks(kind: type) -> list[Check]:
-        steps = kind is Solution and args.max_length
+        steps = kind is Solution and settings.max_length
         render_steps = StepRenderer(tokenizer, step_separator=separator, **how).render_all if steps else None
-        return rendered_checks(kind, render, render_steps, args.max_length)
+        return rendered_checks(kind, render, render_steps, settings.max_length)
 
     return checks
 
@@ -273,7 +365,7 @@ def report(survey: Survey, findings: list[Finding], lost: tuple, kept: int, outp
         log(f"wrote {kept} rows to {output}")
 
 
-def finish(result: dict, bad: list[Finding]) -> dict | None:
+def finish(result: Checked, bad: list[Finding]) -> Checked:
     """The result, or, when findings are left that stop training, the result on stdout and then the lines that say so."""
     if not bad:
         return result
@@ -286,36 +378,25 @@ def finish(result: dict, bad: list[Finding]) -> dict | None:
     )
 
 
-def list_formats() -> dict:
-    entries = [
-        {
-            "name": entry.name,
-            "description": entry.description,
-            "needs": entry.needs,
-            "optional": entry.optional,
-            "example": entry.example,
-        }
-        for entry in FORMATS.values()
-    ]
-    table(
-        "formats",
-        ["name", "columns", "description"],
-        [[e["name"], ", ".join(e["needs"]), e["description"]] for e in entries],
-    )
-    return {"formats": entries}
+def list_formats() -> FormatList:
+    names = [field.name for field in fields(FormatEntry)]
+    entries = [FormatEntry(*(getattr(entry, name) for name in names)) for entry in FORMATS.values()]
+    rows = [[entry.name, ", ".join(entry.needs), entry.description] for entry in entries]
+    table("formats", ["name", "columns", "description"], rows)
+    return FormatList(entries)
 
 
-def list_checks() -> dict:
+def list_checks() -> CheckList:
     names = ("name", "severity", "why", "advice")
     tables = {"comparisons": CHECKS, "solutions in steps": STEP_CHECKS, "rows without labels": UNLABELED_CHECKS}
     tables["what a model reads (--model_name_or_path)"] = RENDERED_CHECKS
     entries = [
-        {"about": about, **{name: getattr(check, name) for name in names}}
+        CheckEntry(about, *(getattr(check, name) for name in names))
         for about, checks in tables.items()
         for check in checks.values()
     ]
-    table("checks", ["about", *names], [list(entry.values()) for entry in entries])
-    return {"checks": entries}
+    table("checks", ["about", *names], [list(vars(entry).values()) for entry in entries])
+    return CheckList(entries)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,4 @@
-"""Messages -> the text of a chat template and its ids: what the renderers of answers and of steps have in common.
-
-Their rules are those of `rendering`. `BaseRenderer.fingerprint` names them in a few characters.
-"""
+"""Messages -> the text of a chat template and its ids: what the renderers of answers and of steps have in common."""
 
 from __future__ import annotations
 
@@ -42,20 +39,14 @@ def content_rule(card: dict[str, Any] | None) -> str:
     return "text" if not card or "pad_token_id" not in card else card.get(CONTENT_RULE, "parsed")
 
 
-def place_of(where: Any) -> str | None:
-    return str(where) if where else None
-
-
 class BaseRenderer:
     """Writes and tokenizes text by the rules of `rendering`, and keeps account.
 
-    tokenizer: with a chat template and a pad token (see `tokenizer_setup.prepare_tokenizer`). max_length: tokens, or None
-    for no limit. special_tokens_in_content: "text", or "parsed" for models whose card says nothing of it. text_format:
-    "chat", or "rendered" for texts that a template has made already: prompt and answer, one message each, are read one
-    after the other as they are, special tokens included.
-    `counts` says what happened so far, `first` where it happened first; `longest` is the most that `max_length` could be,
-    where known. `losses.sentences` tells people. `refused`: None, or a list that gets (place, error) of what cannot be
-    rendered.
+    tokenizer: with a chat template and a pad token (see `tokenizer_setup`). max_length: tokens, None for no limit.
+    special_tokens_in_content: "text", or "parsed" for models whose card says nothing of it. text_format: "chat", or
+    "rendered": prompt and answer, one message each, are read one after the other as they are, special tokens included.
+    `counts` says what happened so far, `first` where it happened first, `losses.sentences` tells people. `longest` is the
+    most that `max_length` could be. `refused`: None, or a list that gets (place, error) of what cannot be rendered.
     """
 
     policies: ClassVar[tuple[str, ...]]
@@ -93,13 +84,11 @@ class BaseRenderer:
     def special(self) -> SpecialTokens:
         return SpecialTokens(self.tokenizer)
 
-    # ---- many at once -----------------------------------------------------------------------------------------
-
     def render_all(self, inputs: Sequence[Any], refused: list[tuple[int, DataError]] | None = None) -> list[Any]:
-        """What becomes of each input, None where the over-length policy leaves it out. Tokenized together, in input order.
+        """What becomes of each input, in input order, None where the over-length policy leaves it out.
 
-        refused: a list that gets (place, error) of what cannot be rendered, whose entries are None, by default the
-        renderer's own `refused`; without any they are one DataError, which counts them and names the first.
+        refused: a list that gets (place, error) of what cannot be rendered, by default the renderer's own `refused`; without
+        any they are one DataError, which counts them and names the first.
         """
         refused = self.refused if refused is None else refused
         faults: list[tuple[int, DataError]] = []
@@ -111,9 +100,11 @@ class BaseRenderer:
                 faults.append((place, error))
                 return None
 
-        texts = [tried(i, self._text_of, *one) for i, one in enumerate(inputs)]
-        ids = self._ids_of(texts, inputs)
-        rendered = [None if row is None else tried(i, self._fit, row, *inputs[i]) for i, row in enumerate(ids)]
+        texts = [tried(i, self._parts_of, *one) for i, one in enumerate(inputs)]
+        distinct = dict.fromkeys(part for parts in texts for part in parts or () if part and isinstance(part, str))
+        known = {"": [], **dict(zip(distinct, self._tokens(list(distinct)), strict=True))}
+        ids = [parts and [known[part] if isinstance(part, str) else part for part in parts] for parts in texts]
+        rendered = [None if own is None else tried(i, self._fit, own, *inputs[i]) for i, own in enumerate(ids)]
         if faults and refused is None:
             raise refused_together(sorted(faults, key=lambda fault: fault[0]), len(inputs))
         if refused is not None:
@@ -122,17 +113,27 @@ class BaseRenderer:
                 self._count("refused", f"{error.where}: {error.message}" if error.where else error.message)
         return rendered
 
-    def _text_of(self, *one: Any) -> Any:
-        """The text, or texts, of an input; ids in place of a text that holds special tokens. Counts what is not in them."""
+    def _parts_of(self, *one: Any) -> list[str | list[int]]:
+        """The texts of an input, each tokenized on its own; ids in place of one that holds special tokens."""
         raise NotImplementedError
 
-    def _ids_of(self, texts: list[Any], inputs: Sequence[Any]) -> list[Any]:
-        """The ids in place of each text; None stays None."""
+    def _fit(self, parts: list[list[int]], *one: Any) -> Any:
+        """What becomes of the ids of the parts by the over-length policy, None where it leaves them out."""
         raise NotImplementedError
 
-    def _fit(self, ids: Any, *one: Any) -> Any:
-        """The ids cut to `max_length`, or None, by the over-length policy."""
-        raise NotImplementedError
+    def _is_over_length(self, needed: int, called: str, origin: Any) -> bool:
+        """Count one that has so many tokens. Raises DataError for one that is too long where the policy is `error`."""
+        self.counts["rendered"] += 1
+        if self.max_length is None or needed <= self.max_length:
+            return False
+        self.counts["over_length"] += 1
+        if self.overlong == "error":
+            raise DataError(
+                f"the {called} has {needed} tokens, more than --max_length {self.max_length}",
+                where=origin,
+                hint=f"raise --max_length, or choose --overlong {' or '.join(self.policies[:2])}",
+            )
+        return True
 
     def _count_templated(self, prompt: Sequence[Message], origin: Any) -> None:
         if self._last_templated[0] is not prompt:  # of several completions of one prompt, once
@@ -144,11 +145,12 @@ class BaseRenderer:
         self.counts[name] += 1
         self.first.setdefault(name, str(where) if where else "a conversation")
 
+    def _count_special(self, token: str, where: Any) -> None:
+        self._count(CONTENT_RULE, f"{token} in {where or 'a conversation'}")
+
     def _leading_special(self, ids: list[int]) -> int:
         """1 when the conversation opens with BOS or CLS, which a cut must leave in place."""
         return int(ids[0] in (self.tokenizer.bos_token_id, self.tokenizer.cls_token_id) and ids[0] is not None)
-
-    # ---- text -------------------------------------------------------------------------------------------------
 
     def text(
         self,
@@ -168,7 +170,7 @@ class BaseRenderer:
         if tools and "tools" not in template_text(self.tokenizer):
             raise ModelError(
                 "the data has `tools`, but the chat template of this model has no place for them",
-                where=place_of(where),
+                where=where,
                 hint="use a model whose template knows tools, or drop them with --columns tools=",
             )
         try:
@@ -176,7 +178,7 @@ class BaseRenderer:
         except TemplateFaultError as error:
             raise DataError(
                 f"the chat template refuses this conversation: {error}",
-                where=place_of(where),
+                where=where,
                 hint="drop the row, or use a model whose chat template takes such conversations",
             ) from error
 
@@ -201,8 +203,6 @@ class BaseRenderer:
                         return text
             raise
 
-    # ---- ids --------------------------------------------------------------------------------------------------
-
     def prompt_ids(self, prompt: Sequence[Message], tools: list[dict] | None = None, *, where: Any = None) -> list[int]:
         """Ids of a conversation up to where the answer would begin: what a policy continues."""
         marked = self._marked(prompt, tools, where, prompt_only=True)
@@ -212,10 +212,10 @@ class BaseRenderer:
 
     def _marked(self, messages: Sequence[Message], tools: Any, where: Any, prompt_only: bool = False) -> str | None:
         """The text with marks around special tokens of the content, None where there are none or they are to be parsed."""
-        if self.text_format == "rendered" or not self.special.inside([messages, tools or []]):
+        if self.text_format == "rendered" or not (token := self.special.inside([messages, tools or []])):
             return None
         if not prompt_only:
-            self._count(CONTENT_RULE, where)
+            self._count_special(token, where)
         if self.special_tokens_in_content != "text":
             return None
         return self.text(
@@ -227,15 +227,12 @@ class BaseRenderer:
             return []
         return self.tokenizer(texts, add_special_tokens=False, return_attention_mask=False)["input_ids"]
 
-    # ---- identity ---------------------------------------------------------------------------------------------
-
     def contract(self) -> dict[str, Any]:
         """What decides a conversation's ids, in JSON. `max_length` and `overlong` may be changed by the caller, the rest not.
 
         Raises ModelError when the chat template fails on plain conversations.
         """
         tokenizer = self.tokenizer
-        rule = {CONTENT_RULE: "text"} if self.special_tokens_in_content == "text" else {}
         return {
             "chat_template_sha256": _sha256(template_text(tokenizer)),
             "probe_ids_sha256": _sha256(json.dumps(self.probe_ids())),
@@ -244,7 +241,7 @@ class BaseRenderer:
             "pad_token_id": tokenizer.pad_token_id,
             "padding_side": "right",
             "scored_at": self.scored_at,
-            **rule,
+            **({CONTENT_RULE: "text"} if self.special_tokens_in_content == "text" else {}),
             **({"text_format": "rendered"} if self.text_format == "rendered" else {}),
         }
 
@@ -282,7 +279,7 @@ def _joined(messages: Sequence[Message], tools: Any, where: Any) -> str:
     if tools:
         raise DataError(
             "the data has `tools`, which text that is rendered already must hold itself",
-            where=place_of(where),
+            where=where,
             hint="drop them with --columns tools=",
         )
     return "".join(message["content"] or "" for message in messages)
@@ -293,7 +290,7 @@ def check_one_text(prompt: Sequence[Message], completion: Sequence[Message], whe
     if len(prompt) > 1 or len(completion) != 1:
         raise DataError(
             "a conversation of several messages is not a text that is rendered already",
-            where=place_of(where),
+            where=where,
             hint="give prompt and answer as texts, or leave out --text_format rendered",
         )
 
@@ -308,7 +305,7 @@ def _sha256(text: str) -> str:
 
 
 def _without_null(messages: Sequence[Message]) -> list[Message]:
-    """Null content as an empty text: a message that calls a tool has none, and few templates know."""
+    """Null content as empty text: a message that calls a tool may have it, and few templates know it."""
     return [{**message, "content": ""} if message.get("content") is None else message for message in messages]
 
 

@@ -15,22 +15,16 @@ from functools import cached_property
 from itertools import chain
 from typing import Any, ClassVar, Self
 
-from . import checkpoints, losses
-from .console import RunError, UsageError, log
+from . import checkpoints, losses, public_models
+from .console import RunError, UsageError
 from .data.records import Message
 from .kinds import KINDS, OUTCOME, Kind
-from .lengths import DEFAULT_MAX_LENGTH, longest_input, positions, published_length
+from .lengths import DEFAULT_MAX_LENGTH, longest_input, positions
 from .packing import WINDOW
 from .rendering import Conversation
 
 Text = str | Sequence[Message]
 """A prompt or a completion: a string (one user or assistant turn) or a list of messages."""
-
-SCORING_ARGUMENTS = (
-    *("dtype", "device", "max_length", "overlong", "max_tokens_per_batch", "shared_prefix"),
-    *("text_format", "refused"),
-)
-"""Arguments of `from_pretrained` that are flags of every script that scores."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +44,6 @@ class Scorer:
     """
 
     kind: ClassVar[Kind]
-    arguments: ClassVar[tuple[str, ...]] = SCORING_ARGUMENTS
 
     def __init__(
         self,
@@ -97,27 +90,20 @@ class Scorer:
                 f"--overlong {overlong} is for {other.name} reward models",
                 hint=f"choose {', '.join(policies)}",
             )
-        loaded = checkpoints.load(path, dtype=dtype, device=device, kind=cls.kind)
-        trained = (loaded.card or {"rendering": own}).get("rendering", {})
+        loaded, family = public_models.load_any(path, dtype=dtype, device=device, kind=cls.kind)
+        trained = loaded.rendering or own
         trained = {**trained, "text_format": text_format or trained.get("text_format")}
-        renderer = cls.kind.renderer(loaded.tokenizer, checkpoints.scored_at(loaded.model), trained)
+        if family:
+            renderer = public_models.renderer(loaded, family, path, text_format)
+        else:
+            renderer = cls.kind.renderer(loaded.tokenizer, checkpoints.scored_at(loaded.model), trained)
         renderer.refused = [] if refused == "unscored" else None
         renderer.overlong = overlong or trained.get("overlong") or renderer.overlong
-        _set_length(renderer, loaded, path, max_length)
+        _set_length(renderer, loaded, max_length)
         run = {"max_tokens_per_batch": max_tokens_per_batch, "shared_prefix": shared_prefix}
         made = cls(loaded.model, renderer, card=loaded.card, **run, **own)
         made.notes = [*loaded.notes, *made._described()]
         return made
-
-    @classmethod
-    def from_arguments(cls, args: Any, path: str | None = None) -> Self:
-        """The reward model that the flags of `arguments.add_scoring_arguments` describe, or another one run in its way."""
-        model = cls.from_pretrained(
-            path or args.model_name_or_path, **{name: getattr(args, name) for name in cls.arguments}
-        )
-        for note in model.notes:
-            log(note)
-        return model
 
     # ---- verbs ------------------------------------------------------------------------------------------------
 
@@ -237,11 +223,15 @@ class Scorer:
         from .forward import logits_at, scores_of
 
         scores: list[list[float]] = [[] for _ in rows]
+        combine = getattr(getattr(self.model, "score", None), "combine", None)
         run = {"pad_token_id": self._pad_token_id, "max_tokens": self.max_tokens_per_batch}
         for numbers, logits in logits_at(self.model, rows, padded=bool(self.why_padded()), **run):
-            values = iter(scores_of(logits).tolist())
+            if combine:  # the head of a public model: a reward and attributes of a whole row
+                values = iter(combine(logits.unflatten(0, (len(numbers), -1))).tolist())
+            else:
+                values = iter(scores_of(logits).split([len(rows[number][1]) for number in numbers]))
             for number in numbers:
-                scores[number] = [next(values) for _ in rows[number][1]]
+                scores[number] = [*map(float, next(values))]
             if progress:
                 progress(numbers)
         return scores
@@ -267,7 +257,7 @@ class RewardModel(Scorer):
         """Rewards of rendered token ids, in input order. Raises RunError when a reward is not a finite number."""
         scores = self.score_rows([self._row(ids) for ids in rows])
         _check_finite(scores, [None] * len(rows))
-        return [score for (score,) in scores]
+        return [own[0] for own in scores]
 
     def normalise(self, scores: Sequence[float | None]) -> list[float | None]:
         """(score - mean) / std, with the mean and standard deviation that were saved with the model."""
@@ -298,16 +288,18 @@ class RewardModel(Scorer):
 
     def _row(self, ids: list[int]) -> tuple[list[int], list[int]]:
         """Without trailing pad tokens: a foreign decoder that pads with EOS is scored before it, as by transformers."""
+        if self.renderer.scored_at == "end":
+            return ids, self.renderer.places_of(ids)
         end = len(ids)
         while self.renderer.scored_at == "last_token" and end > 1 and ids[end - 1] == self._pad_token_id:
             end -= 1
         return ids[:end], [end - 1]
 
 
-def _set_length(renderer: Any, loaded: checkpoints.Loaded, path: str, asked: int | None) -> None:
+def _set_length(renderer: Any, loaded: checkpoints.Loaded, asked: int | None) -> None:
     """Let the renderer keep as many tokens as asked for, as in training, or of a model without a card as it can read."""
-    trained, name = (loaded.card or {}).get("rendering", {}).get("max_length"), str(path)
-    default = DEFAULT_MAX_LENGTH if loaded.card else published_length(name)
+    trained, family = loaded.rendering.get("max_length"), getattr(renderer, "family", None)
+    default = DEFAULT_MAX_LENGTH if loaded.card else family and family.text.max_length
     renderer.max_length = longest_input(loaded.model, loaded.tokenizer, asked or trained, default)
     renderer.longest = positions(loaded.model)
     if not loaded.card:
@@ -321,7 +313,7 @@ def _check_finite(scores: Sequence[list[float]], origins: Sequence[Any], before:
     if bad:
         raise RunError(
             f"the model gave {len(bad)} rewards that are not finite numbers, the first for completion {before + bad[0] + 1}",
-            where=str(origins[bad[0]]) if origins[bad[0]] else None,
+            where=origins[bad[0]],
             hint="score with --dtype float32",
         )
 

@@ -74,6 +74,12 @@ class Table:
             message = f"{several} cannot be read{listed}"
         return DataError(message, where=where, hint=hint or self.hint)
 
+    def complete(self) -> Table:
+        """The table itself. Raises DataError where some of its rows cannot be read."""
+        if self.problems:
+            raise self.refused(self.problems)
+        return self
+
     def joined(self, other: Table) -> Table:
         """This slice of a file and the next as one."""
         lists = {name: getattr(self, name) + getattr(other, name) for name in ("rows", "numbers", "problems")}
