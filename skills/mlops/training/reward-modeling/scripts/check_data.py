@@ -67,7 +67,7 @@ from reward_modeling.data.reading import check_verbatim, slices
 from reward_modeling.data.records import Solution
 from reward_modeling.data.winners import said
 from reward_modeling.data.writing import counted, tell_moved, to_row
-from reward_modeling.settings import ReadingSettings, TextSettings, neutral_flag, split_flag
+from reward_modeling.settings import ReadingSettings, TextSettings, WinnerSettings, neutral_flag, split_flag
 
 DROPPABLE = (
     *(UNREADABLE, REFUSED, OVER_LENGTH),
@@ -77,7 +77,7 @@ DROPPABLE = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class CheckSettings(ReadingSettings, TextSettings):
+class CheckSettings(ReadingSettings, WinnerSettings, TextSettings):
     """What to check, for which model, and what to write. Raises UsageError for settings that do nothing together."""
 
     group: ClassVar = "result"
@@ -180,18 +180,6 @@ class Checked(Result):
 
 
 @dataclass(frozen=True)
-class ErrorText:
-    message: str
-    where: str | None
-    hint: str | None
-
-
-@dataclass(frozen=True)
-class NotChecked(Result):
-    error: ErrorText
-
-
-@dataclass(frozen=True)
 class FormatEntry:
     name: str
     description: str
@@ -219,7 +207,7 @@ class CheckList(Result):
     checks: list[CheckEntry]
 
 
-Output = Checked | NotChecked | FormatList | CheckList
+Output = Checked | FormatList | CheckList
 
 
 def parser() -> cli.Parser:
@@ -230,12 +218,7 @@ def main(argv: list[str] | None = None) -> Output:
     settings = cli.settings(CheckSettings, parser().parse(argv))
     if settings.list_formats or settings.list_checks:
         return list_formats() if settings.list_formats else list_checks()
-    try:
-        result, bad = checked(settings)
-    except DataError as error:
-        emit(NotChecked(ErrorText(error.message, error.where, error.hint)))
-        raise
-    return finish(result, bad)
+    return finish(*checked(settings))
 
 
 def checked(settings: CheckSettings) -> tuple[Checked, list[Finding]]:

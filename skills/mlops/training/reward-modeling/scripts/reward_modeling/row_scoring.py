@@ -22,7 +22,7 @@ from .process import ProcessRewardModel
 from .rendering import Conversation, refused_together
 from .results import Number, Result
 from .scoring import Ranked, RewardModel, ranked
-from .settings import FormatSettings, RewardsSettings, ScoringSettings, split_flag
+from .settings import FormatSettings, RewardsSettings, ScoringSettings, WinnerSettings, split_flag
 
 SHOWN_PROMPTS = 5
 Model = RewardModel | ProcessRewardModel | Rewards
@@ -31,7 +31,7 @@ Scored = tuple[Ranking, list[float | None], list[dict[str, Any]] | None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScoreSettings(ScoringSettings, RewardsSettings, FormatSettings):
+class ScoreSettings(ScoringSettings, RewardsSettings, FormatSettings, WinnerSettings):
     """What to score, with what, and what to write. Raises UsageError for settings that do not go together."""
 
     group: ClassVar = "result"

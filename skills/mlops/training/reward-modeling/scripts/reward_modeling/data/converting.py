@@ -254,7 +254,7 @@ def _undecided(chosen: Format, row: Row, record: Record) -> str | None:
     ranked = record.scores if isinstance(record, Ranking) else ()
     if ranked is None and (chosen.winner or not {"scores", "correct", "ranks"}.isdisjoint(row)):
         return "unlabelled"
-    if "label" in row and row["label"] is None:
+    if any(row.get(name, "") is None for name in ("label", "kto_tag")):
         return "unlabelled"
     tied = chosen.winner and ranked and len(set(ranked)) == 1
     said = str(row.get("tie")).lower() == "true" or (isinstance(record, Comparison) and _says_tie(row.get("status")))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from .cells import RowError, short, structure, turns, wrong_type
+from .cells import RowError, are_messages, short, structure, turns, wrong_type
 from .conversations import (
     Message,
     answer_of,
@@ -228,6 +228,7 @@ columns(
     "a question, query, context or the messages so far, an optional system text, and two answers (Intel Orca pairs)",
     (ASKED, *PAIR),
     {"system": "Be brief.", "question": "2+2?", "chosen": "4", "rejected": "5"},
+    lambda row: isinstance(row["question"], str) or are_messages(row["question"]),
 )
 def question(row: Row) -> Comparison | Ranking:
     return explicit(row | {"prompt": row["question"]})

@@ -18,7 +18,7 @@ from ..data.audit import audit
 from ..data.records import Comparison, comparisons
 from ..kinds import OUTCOME
 from ..rendering import OVERLONG, Conversation, Renderer
-from ..settings import SHARED_PREFIX_HELP
+from ..settings import SHARED_PREFIX_HELP, WinnerSettings
 from .data import Data, Rows, read, settle_refused
 from .settings import DataSettings
 
@@ -35,7 +35,7 @@ STATISTICS_SAMPLE = 256
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pairs:
+class Pairs(WinnerSettings):
     """An outcome reward model, by the Bradley-Terry loss on comparisons, for `runs.train`."""
 
     group: ClassVar = "loss"
@@ -73,7 +73,7 @@ class Pairs:
 
     def read(self, settings: DataSettings) -> Data:
         """The split comes after the audit, which looks at the held-out pairs too."""
-        data, _ = read(settings, "pairs", comparisons, winner_values=settings.winner_values)
+        data, _ = read(settings, "pairs", comparisons, winner_values=self.winner_values)
         findings = audit(data.train, eval_records=data.held_out or None, rendered=settings.rendered)
         data = data.audited(findings, settings)
         if not self.use_margin:
