@@ -141,7 +141,7 @@ def test_an_unknown_id_is_refused_at_once(hub):
     """Asked once or twice, not retried with growing pauses: the hub knows what it does not have."""
     before = len(hub.requests)
     error, _ = failure(run_script("check_data.py", "nobody/nothing", env=hub.env), 3)
-    assert error.startswith("error: nobody/nothing is no file here, and no dataset that the hub gave: Dataset")
+    assert error.startswith("error: nobody/nothing is neither a file here nor a dataset that the hub gave: Dataset")
     error, _ = failure(run_script("score.py", "--model_name_or_path", "nobody/nothing", *ANSWERS, env=hub.env), 4)
     assert error.startswith(
         "error: cannot load nobody/nothing: nobody/nothing is not a local folder and is not a valid"

@@ -62,7 +62,7 @@ def root_of(column: str, present: Iterable[str]) -> str:
 
 
 def check_columns(table: Table, columns: dict[str, str]) -> dict[str, str]:
-    """{column or path: its root} of what is read. Raises DataError for columns that no row has and for what is no path."""
+    """{column or path: its root} of what is read. Raises DataError for columns that no row has and for what is not a valid path."""
     present = dict.fromkeys(name for row in table.rows for name in row)
     roots = {}
     for name, column in columns.items():

@@ -241,7 +241,7 @@ def _tools(value: Any) -> list[dict] | None:
         try:
             value = clean(loads(value))
         except (ValueError, RecursionError):
-            raise RowError(f"`tools` is text that is no JSON ({short(value)})") from None
+            raise RowError(f"`tools` is text that is not valid JSON ({short(value)})") from None
     if value in (None, "", []):
         return None
     if not isinstance(value, list) or not all(isinstance(tool, dict) for tool in value):
@@ -336,7 +336,7 @@ def _hint(chosen: Format, columns: dict[str, str] | None) -> str:
     needs = ", ".join(names.replace("|", " or ") for names in chosen.needs)
     mapped = "" if columns else ", or --columns to name them"
     return (
-        f"the rows were read as format `{chosen.name}` ({needs}); use --format for another{mapped}, or mend these rows"
+        f"the rows were read as format `{chosen.name}` ({needs}); use --format for another{mapped}, or fix these rows"
     )
 
 

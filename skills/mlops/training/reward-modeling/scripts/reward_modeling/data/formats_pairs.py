@@ -246,7 +246,7 @@ def implicit(row: Row) -> Comparison | Ranking:
 
 
 @_pairs(
-    "two texts that begin alike; the prompt is what they share, up to its last line break or blank",
+    "two texts that begin alike; the prompt is what they share, up to its last line break or space",
     PAIR,
     {"chosen": "2+2 is 4", "rejected": "2+2 is 5"},
     are_texts(*PAIR),
@@ -257,7 +257,7 @@ def text(row: Row) -> Comparison | Ranking:
         if not isinstance(row[name], str):
             raise wrong_type(name, row[name], "text")
         if is_transcript(row[name]):
-            raise RowError(f"`{name}` is a transcript of `Human:` and `Assistant:` turns among rows that are none")
+            raise RowError(f"`{name}` is a transcript of `Human:` and `Assistant:` turns among rows that are not")
     prompt, chosen, rejected = split_text(row["chosen"], row["rejected"])
     return comparison(row, prompt_of({"prompt": prompt}), chosen, rejected)
 
