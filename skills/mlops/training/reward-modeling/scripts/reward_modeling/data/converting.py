@@ -139,7 +139,7 @@ def records_of(table: Table, reading: Reading, format: str | None, *, first: boo
 def _decoded(table: Table, columns: dict[str, str], problems: list[tuple[int, str]]) -> list[tuple[int, Row]]:
     """The numbered rows under the names of --columns, with messages and lists that were written as text; adds to problems."""
     head = table.rows[:HEAD]
-    columns = same_columns(dict.fromkeys(name for row in head for name in row)) | columns
+    columns = same_columns(head) | columns
     roots = check_columns(table, columns) if columns else {}
     lists = lists_in_cells(head) if suffix(Path(table.name)) in (".csv", ".tsv") else ()
     lists = () if INPUT_LIKE.issuperset(lists) else lists

@@ -56,9 +56,9 @@ _SHORT: dict[str, tuple[str, tuple[str, str, str], Winner | None, Row]] = {
         ("question", "response_j", "response_k"), None, {},
     ),
     "rmb": (
-        "RMB, pairs: a conversation, a better answer and one to reject, each beside the name of its model",
-        ("conversation_input", "chosen", "reject"), None,
-        {"conversation_input": USER, "chosen": {"llm_name": "m", "answer": "4"}, "reject": {"answer": "5"}},
+        "RMB, pairs: a conversation, a better answer and one in `reject`, each beside the name of its model",
+        ("conversation_input", "chosen", "rejected"), None,
+        {"conversation_input": USER, "chosen": {"llm_name": "m", "answer": "4"}, "rejected": {"answer": "5"}},
     ),
     "rmb_best_of_n": (
         "RMB, best of n: a conversation, the best answer and the others",
