@@ -71,8 +71,6 @@ def test_one_run_at_a_time_and_nothing_is_left_of_a_killed_one(tmp_path):
         write_whole(file, ["x"])
     other.kill()
     other.communicate()
-    (tmp_path / f".rows.jsonl.{other.pid}.partial").touch()  # as older versions left it
-    (tmp_path / f".write-test-{other.pid}").touch()
     held = check_output_file(file)
     with pytest.raises(UsageError):
         check_output_file(file)
