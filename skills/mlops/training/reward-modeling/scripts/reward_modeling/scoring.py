@@ -79,7 +79,7 @@ class Scorer:
         all that its config and tokenizer allow. text_format: "chat" or "rendered", as in training unless given. refused:
         "stop" raises DataError for conversations that cannot be rendered, "unscored" gives them no score. dtype: of the
         weights; the head stays fp32. shared_prefix: compute shared prefixes once; None does so on CPUs, True also on a GPU
-        (not measured there). own: arguments of this kind of model, those of its class. Raises ModelError when it is no
+        (not measured there). own: arguments of this kind of model, those of its class. Raises ModelError when it is not a
         reward model of this kind or renders text otherwise than it did in training, UsageError for an `overlong` of the
         other kind.
         """
@@ -173,7 +173,7 @@ class Scorer:
 
     def _way(self) -> str:
         padded = self.why_padded()
-        return "shared beginnings are computed once" if padded is None else f"batches are padded, since {padded}"
+        return "shared prefixes are computed once" if padded is None else f"batches are padded, since {padded}"
 
     def _shaped(self, prompts, completions, tools, score: Callable[[list[tuple]], list]) -> list[Any]:
         """`score` of each completion, in lists where several were given. Says what was lost on the way."""
@@ -265,7 +265,7 @@ class RewardModel(Scorer):
         if not reward or not reward.get("std"):
             raise RunError(
                 "the model's card has no reward mean and std",
-                hint="score without normalising, or train the model with train.py",
+                hint="score without normalizing, or train the model with train.py",
             )
         return [None if score is None else (score - reward["mean"]) / reward["std"] for score in scores]
 
