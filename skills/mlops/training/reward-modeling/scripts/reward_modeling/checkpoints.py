@@ -106,9 +106,8 @@ def load(
 ) -> Loaded:
     """A trained reward model, in eval mode on the best device there is.
 
-    compare: its golden scores with those of its card. Raises ModelError when the folder is not a reward model of this kind
-    (another architecture, other labels, a head that was never saved, an adapter without its model), when it renders text
-    otherwise than it did in training, and when it does not score as it did then.
+    compare: its golden scores with those of its card. Raises ModelError when the folder is not a reward model of this
+    kind, when it renders text otherwise than it did in training, and when it does not score as it did then.
     """
     import torch
 
@@ -143,7 +142,7 @@ def load(
 def kind_of(path: str) -> Kind | None:
     """Which kind of reward model lies at this path, by its configuration alone; None for any other model.
 
-    That of a folder is read without transformers: the kind decides how data is read, whose faults should show at once.
+    That of a folder is read without transformers, so that faults of the data show at once.
     """
     check_folder(path)
     if family := recognize(path):
