@@ -6,7 +6,7 @@ Any argument that is not implemented raises, and `guard.reason_against` says whi
 
 Two ways give the same numbers: on a CPU PyTorch's own attention once a segment, on a GPU FlexAttention once a layer.
 
-Prior work shares prefixes by patching models: arXiv:2410.20305 (preference optimisation with FlexAttention), flash-pref (CUDA).
+Prior work shares prefixes by patching models: arXiv:2410.20305 (preference optimization with FlexAttention), flash-pref (CUDA).
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from .data.records import Message
 from .special_tokens import SpecialTokens
 from .tool_arguments import Arguments
 
-# Rendered once to identify a tokenizer by what it does: several turns, a system prompt, digits, accents, code, blanks.
+# Rendered once to identify a tokenizer by what it does: several turns, a system prompt, digits, accents, code, whitespace.
 PROBES: tuple[tuple[Message, ...], ...] = (
     ({"role": "user", "content": "What is 17 + 25?"}, {"role": "assistant", "content": "17 + 25 = 42."}),
     (

@@ -55,7 +55,7 @@ def load_for_training(
     """A model with the head of this kind, in fp32, and a tokenizer that obeys the rendering rules.
 
     A trained reward head is kept; otherwise a head is drawn from N(0, 1/(d+1)) with this seed (Stiennon et al. 2020,
-    arXiv:2009.01325, appendix B.1). Raises ModelError for a folder that is no model, and for a classifier with other
+    arXiv:2009.01325, appendix B.1). Raises ModelError for a folder that is not a model, and for a classifier with other
     labels or of the other kind, which would lose its head in silence.
     """
     import torch
@@ -106,9 +106,8 @@ def load(
 ) -> Loaded:
     """A trained reward model, in eval mode on the best device there is.
 
-    compare: its golden scores with those of its card. Raises ModelError when the folder is no reward model of this kind
-    (another architecture, other labels, a head that was never saved, an adapter without its model), when it renders text
-    otherwise than it did in training, and when it does not score as it did then.
+    compare: its golden scores with those of its card. Raises ModelError when the folder is not a reward model of this
+    kind, when it renders text otherwise than it did in training, and when it does not score as it did then.
     """
     import torch
 
@@ -143,7 +142,7 @@ def load(
 def kind_of(path: str) -> Kind | None:
     """Which kind of reward model lies at this path, by its configuration alone; None for any other model.
 
-    That of a folder is read without transformers: the kind decides how data is read, whose faults should show at once.
+    That of a folder is read without transformers, so that faults of the data show at once.
     """
     check_folder(path)
     if family := recognize(path):
@@ -170,7 +169,7 @@ def check(path: str, kind: Kind = OUTCOME) -> Any:
         raise explained
     if found is None:
         raise ModelError(
-            f"{path} is no reward model: its architecture is {architecture or 'not named'}, without a score head",
+            f"{path} is not a reward model: its architecture is {architecture or 'not named'}, without a score head",
             hint=f"train one: {kind.script} --model_name_or_path {path} --dataset_name DATA",
         )
     if unknown:
@@ -203,7 +202,7 @@ def _adopt_foreign_tokenizer(path: str, tokenizer: Any, model: Any, kind: Kind) 
     rows = model.get_input_embeddings().num_embeddings
     if tokenizer.pad_token is None or tokenizer.pad_token_id >= rows:
         why = "it was missing" if tokenizer.pad_token is None else "its own has no embedding"
-        # Any token will do behind the mask; the last of the vocabulary is the least likely to end a text.
+        # Any token will do after the mask ends; the last of the vocabulary is the least likely to end a text.
         tokenizer.pad_token = tokenizer.convert_ids_to_tokens(min(len(tokenizer), rows) - 1)
         notes.append(f"pad token: {tokenizer.pad_token} ({why})")
     if model.config.get_text_config().pad_token_id is None:

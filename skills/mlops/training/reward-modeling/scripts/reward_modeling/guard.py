@@ -137,7 +137,7 @@ def shrunken(config: Any, head_dim: int = 16) -> Any:
 
 
 def _sequences(length: int) -> list[list[int]]:
-    """Sequences that share beginnings at two depths, longer than the window; one is a prefix of another."""
+    """Sequences that share prefixes at two depths, longer than the window; one is a prefix of another."""
     drawn = torch.randint(1, VOCABULARY, (5, length)).tolist()
     stem, left, right = drawn[0], drawn[0] + drawn[1], drawn[0] + drawn[2]
     return [stem, left, left + drawn[3], left + drawn[4][:3], right, drawn[4]]

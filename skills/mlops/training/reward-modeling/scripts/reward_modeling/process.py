@@ -129,10 +129,7 @@ class ProcessRewardModel(Scorer):
     def score_solutions(
         self, solutions: Sequence[Steps], progress: Callable[[int], None] | None = None
     ) -> list[StepScores | None]:
-        """Step scores in input order; None for what the over-length policy left out.
-
-        `progress` is called with the number of solutions whose last step a forward pass has finished.
-        """
+        """Step scores in input order; None for what was left out. progress: gets the number of solutions that are done."""
         return [found and StepScores(found[1], found[0].dropped) for found in self._scored(solutions, progress)]
 
     # ---- what is particular -----------------------------------------------------------------------------------
@@ -171,8 +168,7 @@ class ProcessRewardModel(Scorer):
             raise _without_tools(origin)
         if len(completion) != 1:
             raise DataError(f"the completion has {len(completion)} messages, not one text of steps", where=origin)
-        unread = said(completion[0])
-        if unread:
+        if unread := said(completion[0]):
             raise DataError(
                 f"a process reward model reads steps, not `{'` and `'.join(unread)}`",
                 where=origin,

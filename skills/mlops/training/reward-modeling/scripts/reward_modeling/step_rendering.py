@@ -74,7 +74,7 @@ class StepRenderer(BaseRenderer):
         self.separator_ids = self._tokens([step_separator])[0] if step_separator else []
         if not self.separator_ids:
             raise ModelError(
-                f"the step separator {step_separator!r} is no token of this tokenizer, so that no step has a token to be scored at",
+                f"the step separator {step_separator!r} is not a token of this tokenizer, so that no step has a token to be scored at",
                 hint=f"give another, as in --step_separator {tokenizer.sep_token or tokenizer.eos_token or '###'}",
             )
 

@@ -9,7 +9,7 @@ from .chat_templates import DATE_NOTE, template_text, writes_the_date
 from .console import ModelError
 
 # "User:" and "Assistant:" on their own lines, and an end token after each answer. The generation prompt is a prefix of
-# the finished conversation, so that a prompt is tokenised alike with and without an answer behind it.
+# the finished conversation, so that a prompt is tokenized alike with and without an answer after it.
 DEFAULT_TEMPLATE = (
     "{{ START }}"
     "{%- for message in messages -%}"
