@@ -120,7 +120,7 @@ class Normalized(Stack):
         self.used = any(getattr(config, name, False) for name in ("do_normalize", "normalize_reward"))
         self.statistics = {name: getattr(config, name) for name in ("mean", "var", "std") if hasattr(config, name)}
         for name in self.shapes.keys() & {"mean", "var"}:
-            self.register_buffer(name, torch.empty(self.shapes[name]))
+            self.register_buffer(name, torch.ones(self.shapes[name]))
         self.shapes = {name: shape for name, shape in self.shapes.items() if name[0].isdigit()}
         super().build(config)
 
@@ -149,7 +149,7 @@ class Gated(Head):
         self.objectives = stack(self.width, part(self.shapes, "objectives"))
         self.gate = stack(self.width, part(self.shapes, "gate"))
         self.transform = nn.Parameter(torch.empty(self.shapes["transform"]))
-        self.scale = nn.Parameter(torch.empty(self.shapes["scale"]))
+        self.scale = nn.Parameter(torch.ones(self.shapes["scale"]))
         self.attributes = ATTRIBUTES[: len(self.transform)]
 
     def numbers(self, hidden: torch.Tensor) -> torch.Tensor:

@@ -105,7 +105,8 @@ class Checkpoint:
     tensors: Mapping[str, tuple[int, ...] | None]
 
     def fits(self, family: Family) -> bool:
-        architecture = (self.config.get("architectures") or [""])[0]
+        listed = self.config.get("architectures")  # of anybody's config, not checked yet
+        architecture = str(listed[0]) if isinstance(listed, list) and listed else ""
         own = Path(self.path).resolve().name if Path(self.path).is_dir() else self.path
         names = f"{own} {self.config.get('_name_or_path', '')}".lower()
         return (
