@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from .base_rendering import CONTENT_RULE, BaseRenderer, check_one_text, place_of
+from .base_rendering import BaseRenderer, check_one_text
 from .completeness import ANSWERED, ASKED
 from .console import DataError, ModelError
 from .data.records import Message
@@ -86,7 +86,7 @@ class StepRenderer(BaseRenderer):
         """Ids of one prompt with its steps, or None when the policy leaves it out. Raises DataError for an empty step."""
         return self.render_all([Steps(prompt, steps, where)])[0]
 
-    def _text_of(self, prompt, steps, origin) -> list[str | list[int]]:
+    def _parts_of(self, prompt, steps, origin) -> list[str | list[int]]:
         _check_steps(steps, origin)
         self.counts["separator_in_step"] += sum(self.step_separator in step for step in steps)
         texts: list[Any] = [self.text(prompt, where=origin, prompt_only=True) if prompt else ""]
@@ -95,8 +95,8 @@ class StepRenderer(BaseRenderer):
             check_one_text(prompt, [{}], origin)
             return texts
         self._count_templated(prompt, origin)
-        if self.special.inside([prompt, steps]):
-            self._count(CONTENT_RULE, origin)
+        if token := self.special.inside([prompt, steps]):
+            self._count_special(token, origin)
             if self.special_tokens_in_content == "text":
                 marked = self._marked(prompt, None, origin, prompt_only=True)
                 own = [self.special.marked(text) if self.special.inside(text) else None for text in texts[1:]]
@@ -105,11 +105,6 @@ class StepRenderer(BaseRenderer):
                     for text, sign in zip(texts, [marked, *own], strict=True)
                 ]
         return texts
-
-    def _ids_of(self, texts: list[list | None], inputs: Sequence[Steps]) -> list[list[list[int]] | None]:
-        plain = dict.fromkeys(text for own in texts for text in own or () if isinstance(text, str) and text)
-        known = {"": [], **dict(zip(plain, self._tokens(list(plain)), strict=True))}
-        return [own and [known[text] if isinstance(text, str) else text for text in own] for own in texts]
 
     def rows(self, solution: RenderedSolution) -> list[tuple[list[int], list[int]]]:
         """(ids, positions) of each row to compute: the whole solution for a decoder, for an encoder one a step."""
@@ -127,20 +122,12 @@ class StepRenderer(BaseRenderer):
         lead, found, _ = whole.removeprefix(opening).partition(ANSWERED)
         return lead if found and whole.startswith(opening) and lead.isspace() else ""
 
-    def _fit(self, ids: list[list[int]], prompt, steps, origin) -> RenderedSolution | None:
-        self.counts["rendered"] += 1
-        prompt, *steps = ids
+    def _fit(self, parts: list[list[int]], prompt, steps, origin) -> RenderedSolution | None:
+        prompt, *steps = parts
         sizes = [len(step) + len(self.separator_ids) for step in steps]
         needed = len(prompt) + sum(sizes)
-        if self.max_length is None or needed <= self.max_length:
+        if not self._is_over_length(needed, "solution", origin):
             return self._join(prompt, steps)
-        self.counts["over_length"] += 1
-        if self.overlong == "error":
-            raise DataError(
-                f"the solution has {needed} tokens, more than --max_length {self.max_length}",
-                where=place_of(origin),
-                hint="raise --max_length, or choose --overlong drop_steps, truncate_prompt or drop",
-            )
         head, cut = self._leading_special(prompt) if prompt else 0, 0
         if self.overlong == "truncate_prompt":
             cut = min(needed - self.max_length, len(prompt) - head)
@@ -191,7 +178,7 @@ def supervised_text(tokenizer: Any, ids: Sequence[int], positions: Iterable[int]
 
 def _check_steps(steps: Sequence[str], where: Any) -> None:
     if not steps:
-        raise DataError("the solution has no steps", where=place_of(where))
+        raise DataError("the solution has no steps", where=where)
     for number, step in enumerate(steps, 1):
         if not step.strip():
-            raise DataError(f"step {number} is empty", where=place_of(where), hint="drop it and its label")
+            raise DataError(f"step {number} is empty", where=where, hint="drop it and its label")
