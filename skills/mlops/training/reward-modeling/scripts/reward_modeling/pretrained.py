@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,7 @@ def read_model(
     return model, sorted(info["missing_keys"]), notes
 
 
+@functools.cache
 def check_reachable(path: str) -> None:
     """Raises ModelError for a hub id that is not in the cache when the hub does not answer: its client tries for 24 seconds."""
     from huggingface_hub import HfApi
