@@ -217,18 +217,14 @@ class Scorer:
 
         `progress` is called with the numbers of the rows that are done.
         """
-        from .forward import logits_at, scores_of
+        from .forward import logits_at, values_of
 
         scores: list[list[float]] = [[] for _ in rows]
-        combine = getattr(getattr(self.model, "score", None), "combine", None)
         run = {"pad_token_id": self._pad_token_id, "max_tokens": self.max_tokens_per_batch}
         for numbers, logits in logits_at(self.model, rows, padded=bool(self.why_padded()), **run):
-            if combine:  # the head of a public model: a reward and attributes of a whole row
-                values = iter(combine(logits.unflatten(0, (len(numbers), -1))).tolist())
-            else:
-                values = iter(scores_of(logits).split([len(rows[number][1]) for number in numbers]))
-            for number in numbers:
-                scores[number] = [*map(float, next(values))]
+            own = values_of(self.model, logits, [len(rows[number][1]) for number in numbers])
+            for number, values in zip(numbers, own, strict=True):
+                scores[number] = values
             if progress:
                 progress(numbers)
         return scores
