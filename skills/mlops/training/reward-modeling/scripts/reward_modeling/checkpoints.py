@@ -17,12 +17,13 @@ from .cards import CARD_VERSION, MERGE_TOLERANCE, RELOAD_TOLERANCE, check_golden
 from .chat_templates import DATE_NOTE, writes_the_date
 from .console import ModelError, UsageError, UserError, to_json
 from .kinds import GOLDEN_CONVERSATIONS as GOLDEN_CONVERSATIONS
-from .kinds import OUTCOME, PROCESS, Kind, golden_scores, kind_of_architecture
+from .kinds import KINDS, OUTCOME, PROCESS, Kind, golden_scores, kind_of_architecture
 from .model_folder import CONFIG, check_config, check_folder, own_code, pickled_weights, read_json, snapshot
 from .output_folder import CARD, staged
+from .readers import Family, recognize
 from .tokenizer_setup import prepare_tokenizer
 from .vocabulary import check_embedded, check_tells_apart
-from .weights import check_is_model, check_is_no_adapter_on_the_hub, check_loaded, check_size, explain
+from .weights import OTHER_HEAD, check_is_model, check_is_no_adapter_on_the_hub, check_loaded, check_size, explain
 
 if TYPE_CHECKING:
     import torch
@@ -141,6 +142,11 @@ def load_for_training(
     import torch
     from transformers import set_seed
 
+    if (family := recognize(path)) and family.head:
+        raise ModelError(
+            f"the head of {path} would be lost: training continues from one in `score.weight`, not from {family.how}",
+            hint=f"start from the base model it was made of, or {OTHER_HEAD}; score.py and evaluate.py score it as it is",
+        )
     config = read_config(path)
     found, labels = kind_of_architecture(architecture_of(config)), len(kind.labels)
     if found is kind and config.num_labels != labels:
@@ -188,7 +194,7 @@ def load(
     """
     import torch
 
-    path, device = str(path), _usable(device or best_device())
+    path, device = str(path), usable(device or best_device())
     config = _check_model(path, kind)
     tokenizer, notes = read_tokenizer(path), []
     card = read_card(path, expected=config.id2label == kind.labels)
@@ -229,7 +235,7 @@ def best_device() -> str:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-def _usable(device: str) -> str:
+def usable(device: str) -> str:
     """The device, if a tensor can be put there. Raises UsageError otherwise."""
     import torch
 
@@ -249,6 +255,8 @@ def kind_of(path: str) -> Kind | None:
     That of a folder is read without transformers: the kind decides how data is read, whose faults should show at once.
     """
     check_folder(path)
+    if family := recognize(path):
+        return KINDS[family.kind]
     if (Path(path) / CONFIG).is_file():
         return kind_of_architecture((read_json(Path(path) / CONFIG).get("architectures") or [""])[0])
     return kind_of_architecture(architecture_of(read_config(str(path))))
@@ -267,6 +275,9 @@ def check_process_model(path: str) -> Any:
 def _check_model(path: str, kind: Kind) -> Any:
     import transformers
 
+    family = recognize(path)
+    if family and family.head:
+        return check_kind(path, family, kind)
     config = read_config(path)
     architecture, labels = architecture_of(config), len(kind.labels)
     found = kind_of_architecture(architecture)
@@ -291,6 +302,13 @@ def _check_model(path: str, kind: Kind) -> Any:
             hint=f"use a model trained with num_labels={labels}",
         )
     return config
+
+
+def check_kind(path: str, family: Family, kind: Kind) -> None:
+    """Raises ModelError for a public model of another kind."""
+    found = KINDS[family.kind]
+    if found is not kind:
+        raise ModelError(f"{path} is {found.called} ({family.called}): it scores {found.scores}, not {kind.scores}")
 
 
 def _in_words(number: int) -> str:

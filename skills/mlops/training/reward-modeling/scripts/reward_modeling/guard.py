@@ -154,5 +154,6 @@ def _sequences(length: int) -> list[list[int]]:
 
 
 def _alone(model: Any, sequence: list[int]) -> torch.Tensor:
-    """The only logit of a sequence classifier, the last token's of a token classifier."""
-    return model(input_ids=torch.tensor([sequence], device=model.device)).logits.flatten()[-1]
+    """The first logit of a sequence classifier, or of the last token."""
+    logits = model(input_ids=torch.tensor([sequence], device=model.device)).logits
+    return logits.reshape(-1, logits.shape[-1])[-1, 0]

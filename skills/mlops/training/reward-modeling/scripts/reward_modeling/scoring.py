@@ -15,11 +15,11 @@ from functools import cached_property
 from itertools import chain
 from typing import Any, ClassVar, Self
 
-from . import checkpoints, losses
+from . import checkpoints, losses, public_models
 from .console import RunError, UsageError, log
 from .data.records import Message
 from .kinds import KINDS, OUTCOME, Kind
-from .lengths import DEFAULT_MAX_LENGTH, longest_input, positions, published_length
+from .lengths import DEFAULT_MAX_LENGTH, longest_input, positions
 from .packing import WINDOW
 from .rendering import Conversation
 
@@ -97,13 +97,16 @@ class Scorer:
                 f"--overlong {overlong} is for {other.name} reward models",
                 hint=f"choose {', '.join(policies)}",
             )
-        loaded = checkpoints.load(path, dtype=dtype, device=device, kind=cls.kind)
+        loaded, family = public_models.load_any(path, dtype=dtype, device=device, kind=cls.kind)
         trained = (loaded.card or {"rendering": own}).get("rendering", {})
         trained = {**trained, "text_format": text_format or trained.get("text_format")}
-        renderer = cls.kind.renderer(loaded.tokenizer, checkpoints.scored_at(loaded.model), trained)
+        if family:
+            renderer = public_models.renderer(loaded, family, path, text_format)
+        else:
+            renderer = cls.kind.renderer(loaded.tokenizer, checkpoints.scored_at(loaded.model), trained)
         renderer.refused = [] if refused == "unscored" else None
         renderer.overlong = overlong or trained.get("overlong") or renderer.overlong
-        _set_length(renderer, loaded, path, max_length)
+        _set_length(renderer, loaded, max_length)
         run = {"max_tokens_per_batch": max_tokens_per_batch, "shared_prefix": shared_prefix}
         made = cls(loaded.model, renderer, card=loaded.card, **run, **own)
         made.notes = [*loaded.notes, *made._described()]
@@ -237,11 +240,15 @@ class Scorer:
         from .forward import logits_at, scores_of
 
         scores: list[list[float]] = [[] for _ in rows]
+        combine = getattr(getattr(self.model, "score", None), "combine", None)
         run = {"pad_token_id": self._pad_token_id, "max_tokens": self.max_tokens_per_batch}
         for numbers, logits in logits_at(self.model, rows, padded=bool(self.why_padded()), **run):
-            values = iter(scores_of(logits).tolist())
+            if combine:  # the head of a public model: a reward and attributes of a whole row
+                values = iter(combine(logits.unflatten(0, (len(numbers), -1))).tolist())
+            else:
+                values = iter(scores_of(logits).split([len(rows[number][1]) for number in numbers]))
             for number in numbers:
-                scores[number] = [next(values) for _ in rows[number][1]]
+                scores[number] = [*map(float, next(values))]
             if progress:
                 progress(numbers)
         return scores
@@ -267,7 +274,7 @@ class RewardModel(Scorer):
         """Rewards of rendered token ids, in input order. Raises RunError when a reward is not a finite number."""
         scores = self.score_rows([self._row(ids) for ids in rows])
         _check_finite(scores, [None] * len(rows))
-        return [score for (score,) in scores]
+        return [own[0] for own in scores]
 
     def normalise(self, scores: Sequence[float | None]) -> list[float | None]:
         """(score - mean) / std, with the mean and standard deviation that were saved with the model."""
@@ -298,16 +305,19 @@ class RewardModel(Scorer):
 
     def _row(self, ids: list[int]) -> tuple[list[int], list[int]]:
         """Without trailing pad tokens: a foreign decoder that pads with EOS is scored before it, as by transformers."""
+        if self.renderer.scored_at == "end":
+            return ids, self.renderer.places_of(ids)
         end = len(ids)
         while self.renderer.scored_at == "last_token" and end > 1 and ids[end - 1] == self._pad_token_id:
             end -= 1
         return ids[:end], [end - 1]
 
 
-def _set_length(renderer: Any, loaded: checkpoints.Loaded, path: str, asked: int | None) -> None:
+def _set_length(renderer: Any, loaded: checkpoints.Loaded, asked: int | None) -> None:
     """Let the renderer keep as many tokens as asked for, as in training, or of a model without a card as it can read."""
-    trained, name = (loaded.card or {}).get("rendering", {}).get("max_length"), str(path)
-    default = DEFAULT_MAX_LENGTH if loaded.card else published_length(name)
+    trained = (loaded.card or {}).get("rendering", {}).get("max_length")
+    family = getattr(renderer, "family", None)
+    default = DEFAULT_MAX_LENGTH if loaded.card else family and family.text.max_length
     renderer.max_length = longest_input(loaded.model, loaded.tokenizer, asked or trained, default)
     renderer.longest = positions(loaded.model)
     if not loaded.card:
