@@ -17,13 +17,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from . import checkpoints
-from .aggregation import AGGREGATIONS, DEFAULT_AGGREGATE, StepScores, step_rewards
+from . import checkpoints, readers
+from .aggregation import AGGREGATIONS, DEFAULT_AGGREGATE, StepScores, probability, step_rewards
 from .base_rendering import place_of
 from .completeness import said
 from .console import DataError, ModelError, UsageError
 from .data.records import Message
 from .kinds import PROCESS
+from .pairwise import PairwiseModel
 from .rendering import Conversation
 from .scoring import SCORING_ARGUMENTS, RewardModel, Scorer, Text, as_messages
 from .step_rendering import STEP_SEPARATOR, StepRenderer, Steps, split_steps
@@ -37,7 +38,8 @@ def from_arguments(args: Any, path: str | None = None) -> RewardModel | ProcessR
 
     Raises UsageError for flags of the other kind, ModelError when there is no reward model.
     """
-    if checkpoints.kind_of(path or args.model_name_or_path) is PROCESS:
+    name = path or args.model_name_or_path
+    if checkpoints.kind_of(name) is PROCESS:
         return ProcessRewardModel.from_arguments(args, path)
     for name in ("aggregate", "step_separator"):
         if getattr(args, name) is not None:
@@ -45,7 +47,9 @@ def from_arguments(args: Any, path: str | None = None) -> RewardModel | ProcessR
                 f"--{name} is for process reward models, which score steps",
                 hint="leave it out, or give a model that train_process.py made",
             )
-    return RewardModel.from_arguments(args, path)
+    family = readers.recognize(name)
+    model_class = PairwiseModel if family and family.compares else RewardModel
+    return model_class.from_arguments(args, path)
 
 
 class ProcessRewardModel(Scorer):
@@ -70,11 +74,14 @@ class ProcessRewardModel(Scorer):
         **run: Any,
     ):
         super().__init__(model, renderer, **run)
-        self.aggregate = aggregate or DEFAULT_AGGREGATE
+        written = getattr(renderer, "written", None)  # of a public model
+        self.value = written.value if written else probability
+        self.aggregate = aggregate or (written and written.aggregate) or DEFAULT_AGGREGATE
         if self.aggregate not in AGGREGATIONS:
             raise ValueError(f"aggregate is one of {tuple(AGGREGATIONS)}, not {aggregate!r}")
-        own = renderer.step_separator if renderer else STEP_SEPARATOR
-        self.split_at = step_separator or (own if own.isspace() else STEP_SEPARATOR)
+        if self.aggregate == "prod" and self.value is not probability:
+            raise UsageError("--aggregate prod is of probabilities, which the steps of this model do not get")
+        self.split_at = step_separator or (renderer.split_at if renderer else STEP_SEPARATOR)
 
     # ---- verbs ------------------------------------------------------------------------------------------------
 
@@ -94,7 +101,7 @@ class ProcessRewardModel(Scorer):
 
     def reward(self, scores: StepScores | None) -> float | None:
         """One reward for the solution, or None when it was not scored."""
-        return None if scores is None else AGGREGATIONS[self.aggregate].reward(scores.logits)
+        return None if scores is None else AGGREGATIONS[self.aggregate].reward(scores.logits, self.value)
 
     def split(self, solution: SolutionText) -> list[str]:
         """The steps of a solution: a text is split, steps stay as they are."""
@@ -129,7 +136,7 @@ class ProcessRewardModel(Scorer):
 
         `progress` is called with the number of solutions whose last step a forward pass has finished.
         """
-        return [found and StepScores(found[1], found[0].dropped) for found in self._scored(solutions, progress)]
+        return [found and StepScores(found[1], found[0].dropped, self.value) for found in self._scored(solutions, progress)]
 
     # ---- what is particular -----------------------------------------------------------------------------------
 
@@ -150,6 +157,10 @@ class ProcessRewardModel(Scorer):
 
     def _is_several(self, completion: Any) -> bool:
         return not isinstance(completion, str) and bool(completion) and not isinstance(completion[0], str)
+
+    def score_rows(self, rows: Any, progress: Any = None) -> list[list[float]]:
+        found = super().score_rows(rows, progress)
+        return [[own - start for own in rest] for start, *rest in found] if self.renderer.from_start else found
 
     def _rows(self, rendered: Any) -> list[tuple[list[int], list[int]]]:
         return self.renderer.rows(rendered)

@@ -72,3 +72,32 @@ class Stack(Head):
         for layer in self.children():
             hidden = layer(hidden)
         return hidden
+
+
+class Steps(Stack):
+    """The log-odds of a step, or its two logits (incorrect, correct), at any position: rows have as many as steps."""
+
+    combine = None
+
+
+class Validity(Steps):
+    """The log-odds that a step is not of the first of three classes (ReasonEval, arXiv:2404.05692, section 3.1)."""
+
+    def numbers(self, hidden: torch.Tensor) -> torch.Tensor:
+        wrong, *valid = super().numbers(hidden).split(1, -1)
+        return torch.cat(valid, -1).logsumexp(-1, keepdim=True) - wrong
+
+
+class Marked(Head):
+    """A against B, of the states at the marks of source, A and B (LLM-Blender, arXiv:2306.02561, section 3.3)."""
+
+    def build(self, config: Any) -> None:
+        self.layers = stack(2 * self.width, part(self.shapes, "layers"), nn.Tanh)
+
+    def numbers(self, hidden: torch.Tensor) -> torch.Tensor:
+        return hidden
+
+    def combine(self, numbers: torch.Tensor) -> torch.Tensor:
+        source, first, second = numbers.unbind(1)
+        first, second = (self.layers(torch.cat([source, answer], -1)) for answer in (first, second))
+        return (first - second).mean(-1, keepdim=True)

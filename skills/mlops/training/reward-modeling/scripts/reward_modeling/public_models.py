@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from . import checkpoints
-from .base_rendering import place_of
-from .console import DataError, ModelError
+from .base_rendering import BaseRenderer, place_of
+from .console import DataError, ModelError, UsageError
 from .data.records import Message
 from .kinds import Kind
 from .model_folder import CONFIG, own_code, pickled_weights, read_json
@@ -29,13 +29,33 @@ UNUSED = re.compile(r"^lm_head\.|^embed_out\.|\.inv_freq$|\.num_batches_tracked$
 """Tensors of a checkpoint that take no part in the reward."""
 
 
-def load_any(path: str, *, dtype: str, device: str | None, kind: Kind) -> tuple[checkpoints.Loaded, Family | None]:
-    """A model of ours or of others, ready to score, with its family where it has one."""
+def load_any(
+    path: str, reference: str | None, *, dtype: str, device: str | None, kind: Kind
+) -> tuple[checkpoints.Loaded, Family | None]:
+    """A model of ours or of others, ready to score, with its family where it has one. reference: of a log-ratio."""
     family = recognize(path)
+    needed = getattr(family and family.text, "reference", None)
+    if reference or needed:
+        return _log_ratio(path, reference, needed, family, dtype=dtype, device=device), family
     if family is None or family.head is None:
         return checkpoints.load(path, dtype=dtype, device=device, kind=kind), family
     checkpoints.check_kind(path, family, kind)
     return load(path, family, dtype=dtype, device=device), family
+
+
+def _log_ratio(path: str, reference: str | None, needed: str | None, family: Family | None, **run: Any) -> checkpoints.Loaded:
+    from . import implicit
+
+    if not reference:
+        raise UsageError(
+            f"the reward of {path} is a log-ratio with a reference model, which is missing",
+            hint=f"--reference_model_name_or_path, by its authors {needed}",
+        )
+    if needed and family:
+        return implicit.load(path, reference, scale=family.text.scale, of_steps=True, **run)
+    if family or checkpoints.kind_of(path):
+        raise UsageError(f"{path} has a reward of its own: it needs no --reference_model_name_or_path", hint="leave it out")
+    return implicit.load(path, reference, **run)
 
 
 def load(path: str, family: Family, *, dtype: str, device: str | None) -> checkpoints.Loaded:
@@ -270,9 +290,26 @@ class PublicRenderer(Renderer):
         return fitted
 
 
-def renderer(loaded: checkpoints.Loaded, family: Family, path: str, text_format: str | None) -> PublicRenderer:
-    """The renderer of a loaded model of this family. Raises ModelError when the tokenizer lacks a token that it needs."""
+def renderer(
+    loaded: checkpoints.Loaded, family: Family | None, path: str, text_format: str | None, separator: str | None = None
+) -> BaseRenderer:
+    """The renderer of a loaded model of this family. Raises ModelError when the tokenizer lacks a token that it needs.
+
+    family: None for a language model with a reference. separator: between steps, where a model was trained with another.
+    """
     tokenizer = loaded.tokenizer
+    rules: dict[str, Any] = {"max_length": None, "text_format": text_format or "chat"}
+    if not tokenizer.chat_template and not (family and family.text.template):
+        loaded.notes += prepare_tokenizer(tokenizer)
+    if family is None:
+        return AnswerRenderer(tokenizer, **rules)
+    if family.kind == "process":
+        place = checkpoints.scored_at(loaded.model) if family.head is None and not family.text.reference else "last_token"
+        steps = PublicStepRenderer(tokenizer, family, path=path, separator=separator, scored_at=place, **rules)
+        loaded.notes.append(f"text: {family.text.described()}")
+        return steps
+    if family.compares:
+        return pair_rendering.renderer(tokenizer, family, path, rules)
     if family.text.template:
         tokenizer.chat_template = family.text.template
     elif not tokenizer.chat_template:

@@ -28,7 +28,7 @@ Text = str | Sequence[Message]
 
 SCORING_ARGUMENTS = (
     *("dtype", "device", "max_length", "overlong", "max_tokens_per_batch", "shared_prefix"),
-    *("text_format", "refused"),
+    *("text_format", "refused", "reference_model_name_or_path"),
 )
 """Arguments of `from_pretrained` that are flags of every script that scores."""
 
@@ -78,6 +78,7 @@ class Scorer:
         shared_prefix: bool | None = None,
         text_format: str | None = None,
         refused: str = "stop",
+        reference_model_name_or_path: str | None = None,
         **own: Any,
     ) -> Self:
         """Load a reward model from a folder or hub id.
@@ -86,7 +87,7 @@ class Scorer:
         all that its config and tokenizer allow. text_format: "chat" or "rendered", as in training unless given. refused:
         "stop" raises DataError for conversations that cannot be rendered, "unscored" gives them no score. dtype: of the
         weights; the head stays fp32. shared_prefix: compute shared prefixes once; None does so on CPUs, True also on a GPU
-        (not measured there). own: arguments of this kind of model, those of its class. Raises ModelError when it is no
+        (not measured there). reference_model_name_or_path: of a language model whose reward is a log-ratio. own: arguments of this kind of model, those of its class. Raises ModelError when it is no
         reward model of this kind or renders text otherwise than it did in training, UsageError for an `overlong` of the
         other kind.
         """
@@ -97,11 +98,12 @@ class Scorer:
                 f"--overlong {overlong} is for {other.name} reward models",
                 hint=f"choose {', '.join(policies)}",
             )
-        loaded, family = public_models.load_any(path, dtype=dtype, device=device, kind=cls.kind)
+        run = {"dtype": dtype, "device": device, "kind": cls.kind}
+        loaded, family = public_models.load_any(path, reference_model_name_or_path, **run)
         trained = (loaded.card or {"rendering": own}).get("rendering", {})
         trained = {**trained, "text_format": text_format or trained.get("text_format")}
-        if family:
-            renderer = public_models.renderer(loaded, family, path, text_format)
+        if family or reference_model_name_or_path:
+            renderer = public_models.renderer(loaded, family, path, text_format, own.get("step_separator"))
         else:
             renderer = cls.kind.renderer(loaded.tokenizer, checkpoints.scored_at(loaded.model), trained)
         renderer.refused = [] if refused == "unscored" else None
@@ -301,6 +303,8 @@ class RewardModel(Scorer):
         return not isinstance(completion, str) and not (completion and isinstance(completion[0], dict))
 
     def _rows(self, rendered: Any) -> list[tuple[list[int], list[int]]]:
+        if rendered.start is not None:
+            return [(rendered.ids, [rendered.start - 1, len(rendered.ids) - 1])]
         return [self._row(rendered.ids)]
 
     def _row(self, ids: list[int]) -> tuple[list[int], list[int]]:

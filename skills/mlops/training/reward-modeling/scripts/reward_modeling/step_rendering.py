@@ -61,6 +61,8 @@ class StepRenderer(BaseRenderer):
 
     policies = STEPS_OVERLONG
     places = ("last_token", "prefix")
+    from_start = False
+    """Whether the first position is the start of the answer, which a step's score is counted from."""
 
     def __init__(
         self,
@@ -73,12 +75,21 @@ class StepRenderer(BaseRenderer):
     ):
         super().__init__(tokenizer, max_length=max_length, overlong=overlong, **rules)
         self.step_separator = step_separator
-        self.separator_ids = self._tokens([step_separator])[0] if step_separator else []
-        if not self.separator_ids:
+        self.separator_ids = self._separator_ids(step_separator)
+
+    def _separator_ids(self, step_separator: str) -> list[int]:
+        ids = self._tokens([step_separator])[0] if step_separator else []
+        if not ids:
             raise ModelError(
-                f"the step separator {step_separator!r} is no token of this tokenizer, so that no step has a token to be scored at",
-                hint=f"give another, as in --step_separator {tokenizer.sep_token or tokenizer.eos_token or '###'}",
+                f"the step separator {step_separator!r} is not a token of this tokenizer, so that no step has a token to be scored at",
+                hint=f"give another, as in --step_separator {self.tokenizer.sep_token or self.tokenizer.eos_token or '###'}",
             )
+        return ids
+
+    @property
+    def split_at(self) -> str:
+        """Where the text of a whole solution is split, unless told otherwise."""
+        return self.step_separator if self.step_separator.isspace() else STEP_SEPARATOR
 
     def render_solution(
         self, prompt: Sequence[Message], steps: Sequence[str], *, where: Any = None
@@ -87,7 +98,7 @@ class StepRenderer(BaseRenderer):
         return self.render_all([Steps(prompt, steps, where)])[0]
 
     def _text_of(self, prompt, steps, origin) -> list[str | list[int]]:
-        _check_steps(steps, origin)
+        check_steps(steps, origin)
         self.counts["separator_in_step"] += sum(self.step_separator in step for step in steps)
         texts: list[Any] = [self.text(prompt, where=origin, prompt_only=True) if prompt else ""]
         texts += [self._lead + step if i == 0 and prompt else step for i, step in enumerate(steps)]
@@ -189,7 +200,7 @@ def supervised_text(tokenizer: Any, ids: Sequence[int], positions: Iterable[int]
     return shown
 
 
-def _check_steps(steps: Sequence[str], where: Any) -> None:
+def check_steps(steps: Sequence[str], where: Any) -> None:
     if not steps:
         raise DataError("the solution has no steps", where=place_of(where))
     for number, step in enumerate(steps, 1):

@@ -1,0 +1,117 @@
+"""A prompt and two answers -> ids, as the authors of models that compare two answers wrote them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from .base_rendering import CONTENT_RULE, BaseRenderer, place_of
+from .console import DataError, ModelError, UsageError
+from .data.records import Message
+from .readers import Family
+from .rendering import Rendered
+
+MARKS = ("<|source|>", "<|candidate1|>", "<|candidate2|>")
+LIMITS = {"better-pairrm": (2030, 670)}
+"""Part of a name -> the most tokens of a source and of an answer; what a source leaves is shared by the answers."""
+PAIRRM_LIMITS = (1224, 412)
+ASKED = "[CONTEXT] {} [RESPONSE A] {} [RESPONSE B] {} \n"
+
+
+class Pair(NamedTuple):
+    """Two answers to one prompt, in the order in which the model reads them."""
+
+    prompt: Sequence[Message]
+    first: str
+    second: str
+    origin: Any = None
+
+
+class MarkedRenderer(BaseRenderer):
+    """Prompt and two answers as LLM-Blender writes them: each after a mark, within [CLS] and [SEP], cut at its end."""
+
+    policies, places = ("truncate_left",), ("prefix",)
+
+    def __init__(self, tokenizer: Any, family: Family, *, path: str, **rules: Any):
+        super().__init__(tokenizer, overlong="truncate_left", scored_at="prefix", **rules)
+        self.family = family
+        self.limits = next((limits for name, limits in LIMITS.items() if name in path.lower()), PAIRRM_LIMITS)
+        self.marks = [ids[0] for ids in self._tokens(list(MARKS)) if len(ids) == 1]
+        if len(self.marks) < len(MARKS):
+            raise ModelError(
+                f"the tokenizer of {path} lacks one of {', '.join(MARKS)}, where the model is read",
+                hint="restore the tokenizer that was saved with it",
+            )
+
+    def _text_of(self, prompt, first, second, origin) -> list[str]:
+        asked = [message["content"] or "" for message in prompt]
+        if len(prompt) > 1:
+            turns = [f"{message['role'].upper()}: {text}" for message, text in zip(prompt, asked, strict=True)]
+            asked = ["\n".join(turns)]
+        return [mark + text for mark, text in zip(MARKS, ["".join(asked), first, second], strict=True)]
+
+    def _ids_of(self, texts: list[Any], inputs: Sequence[Pair]) -> list[Any]:
+        return [own and self.tokenizer(own)["input_ids"] for own in texts]
+
+    def _fit(self, ids: list[list[int]], prompt, first, second, origin) -> Rendered:
+        """Each text cut at its end, before its [SEP], to what is left for it."""
+        self.counts["rendered"] += 1
+        source, answer = self.limits
+        room, parts, cut = source + 2 * answer, [], 0
+        for i, part in enumerate(ids):
+            limit = source if i == 0 else (room - len(parts[0])) // 2
+            cut += max(len(part) - limit, 0)
+            parts.append(part if len(part) <= limit else part[: limit - 1] + part[-1:])
+        if cut:
+            self._count("truncated", origin)
+        return Rendered(sum(parts, []), cut)
+
+    def places_of(self, ids: list[int]) -> list[int]:
+        return [ids.index(mark) for mark in self.marks]
+
+
+class AskedRenderer(BaseRenderer):
+    """Prompt and two answers as RLHFlow asks which is better: one user turn of the chat template, without BOS."""
+
+    policies, places = ("drop", "error"), ("last_token",)
+
+    def __init__(self, tokenizer: Any, family: Family, **rules: Any):
+        super().__init__(tokenizer, overlong="drop", **rules)
+        self.family = family
+
+    def _text_of(self, prompt, first, second, origin) -> str | list[int]:
+        texts = [prompt, first, second]
+        marked = self.special.inside(texts)
+        if marked:
+            self._count(CONTENT_RULE, origin)
+            prompt, first, second = self.special.marked(texts)
+        turns = "".join(f"\n\n<turn> {message['role']}\n {message['content']}" for message in prompt)
+        asked = "[CONTEXT] {} [RESPONSE A] {} [RESPONSE B] {} \n".format(f"\n{turns}\n\n\n", first, second)
+        text = self.text([{"role": "user", "content": asked}], where=origin)
+        text = text.replace(self.tokenizer.bos_token or "\0", "")
+        return self.special.ids(text) if marked else text
+
+    def _ids_of(self, texts: list[Any], inputs: Sequence[Pair]) -> list[Any]:
+        return [text if not isinstance(text, str) else self._tokens([text])[0] for text in texts]
+
+    def _fit(self, ids: list[int], prompt, first, second, origin) -> Rendered | None:
+        self.counts["rendered"] += 1
+        if self.max_length is None or len(ids) <= self.max_length:
+            return Rendered(ids)
+        self.counts["over_length"] += 1
+        if self.overlong == "error":
+            raise DataError(f"two answers have {len(ids)} tokens, more than {self.max_length}", where=place_of(origin))
+        self._count("dropped", origin)
+        return None
+
+    def places_of(self, ids: list[int]) -> list[int]:
+        return [len(ids) - 1]
+
+
+def renderer(tokenizer: Any, family: Family, path: str, rules: dict[str, Any]) -> MarkedRenderer | AskedRenderer:
+    """The renderer of a model of this family that compares answers."""
+    if rules["text_format"] == "rendered":
+        raise UsageError("--text_format rendered is not for a model that compares answers: it writes two of them")
+    if family.head == "Marked":
+        return MarkedRenderer(tokenizer, family, path=path, **rules)
+    return AskedRenderer(tokenizer, family, **rules)
