@@ -51,7 +51,9 @@ def source(folder: Path, name: str):
 
 
 def causal(path: Path):
-    return AutoModelForCausalLM.from_pretrained(path, torch_dtype=torch.float32).eval(), AutoTokenizer.from_pretrained(path)
+    return AutoModelForCausalLM.from_pretrained(path, torch_dtype=torch.float32).eval(), AutoTokenizer.from_pretrained(
+        path
+    )
 
 
 def search_and_learn(sources: Path):
@@ -64,7 +66,10 @@ def qwen_prm(path: Path, sources: Path) -> list:
     """Qwen's class (a copy of its repository's), read by search-and-learn's `Qwen_2_5_Math.score`."""
     sal, own = search_and_learn(sources), source(sources / "authors", "qwen_prm")
     reader = object.__new__(sal.Qwen_2_5_Math)
-    reader.model, reader.tokenizer = own.Qwen2ForProcessRewardModel.from_pretrained(path).eval(), AutoTokenizer.from_pretrained(path)
+    reader.model, reader.tokenizer = (
+        own.Qwen2ForProcessRewardModel.from_pretrained(path).eval(),
+        AutoTokenizer.from_pretrained(path),
+    )
     return [reader.score([question], [["\n\n".join(steps)]])[0][0] for question, steps in SOLUTIONS]
 
 
@@ -119,7 +124,8 @@ def math_psa(path: Path, sources: Path) -> list:
     """OpenR's `_qwen_math_infer_fn` on the text of VersaPRM's `get_rewards_reasoning_step.py`."""
     openr, (model, tokenizer) = source(sources / "authors", "openr_infer_fns"), causal(path)
     texts = [
-        f"{question} \n\n" + "".join(f"Step {i}: {step} \n\n\n\n\n " for i, step in enumerate(steps, 1)) for question, steps in SOLUTIONS
+        f"{question} \n\n" + "".join(f"Step {i}: {step} \n\n\n\n\n " for i, step in enumerate(steps, 1))
+        for question, steps in SOLUTIONS
     ]
     return [openr._qwen_math_infer_fn(text, model, tokenizer, "cpu").tolist() for text in texts]
 
@@ -199,7 +205,9 @@ def pair_preference(path: Path, sources: Path) -> list:
     mean = own.np.mean
     own.np = types.SimpleNamespace(exp=own.np.exp, mean=lambda values: seen.append(float(mean(values))) or mean(values))
     pipeline = own.SlicPairPMPipeline("", model, tokenizer)
-    turns = [[[{"role": "user", "content": q}, {"role": "assistant", "content": x}] for x in pair] for q, *pair in ANSWERS]
+    turns = [
+        [[{"role": "user", "content": q}, {"role": "assistant", "content": x}] for x in pair] for q, *pair in ANSWERS
+    ]
     pipeline([a for a, _ in turns], [b for _, b in turns])
     torch.Tensor.cuda, torch.tensor = kept, plain
     return seen

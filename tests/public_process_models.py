@@ -46,12 +46,16 @@ def byte_level(special: list[str], template: str, *, bos: str | None = None, eos
 
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(Regex(WORDS), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+        [
+            pre_tokenizers.Split(Regex(WORDS), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
     )
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     tokenizer.train_from_iterator(
-        TEXT, trainers.BpeTrainer(vocab_size=420, special_tokens=special, initial_alphabet=alphabet, show_progress=False)
+        TEXT,
+        trainers.BpeTrainer(vocab_size=420, special_tokens=special, initial_alphabet=alphabet, show_progress=False),
     )
     if bos:
         tokenizer.post_processor = processors.TemplateProcessing(
@@ -110,7 +114,9 @@ def deberta_tokenizer():
     special = ["[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]"]
     tokenizer = Tokenizer(models.WordLevel(unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.train_from_iterator(TEXT, trainers.WordLevelTrainer(vocab_size=200, special_tokens=special, show_progress=False))
+    tokenizer.train_from_iterator(
+        TEXT, trainers.WordLevelTrainer(vocab_size=200, special_tokens=special, show_progress=False)
+    )
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
     )
@@ -118,7 +124,9 @@ def deberta_tokenizer():
         tokenizer_object=tokenizer,
         **{f"{name}_token": f"[{name.upper()}]" for name in ("pad", "cls", "sep", "unk", "mask")},
     )
-    wrapped.add_special_tokens({"additional_special_tokens": ["<|source|>", "<|candidate|>", "<|candidate1|>", "<|candidate2|>"]})
+    wrapped.add_special_tokens(
+        {"additional_special_tokens": ["<|source|>", "<|candidate|>", "<|candidate1|>", "<|candidate2|>"]}
+    )
     return wrapped
 
 
@@ -127,11 +135,17 @@ def saved(folder: Path, tokenizer, config: dict, weights: dict) -> Path:
 
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config, indent=2))
-    save_file({name: tensor.contiguous().clone() for name, tensor in weights.items()}, folder / "model.safetensors", {"format": "pt"})
+    save_file(
+        {name: tensor.contiguous().clone() for name, tensor in weights.items()},
+        folder / "model.safetensors",
+        {"format": "pt"},
+    )
     tokenizer.save_pretrained(folder)
     settings = folder / "tokenizer_config.json"  # as older versions write and read it
     fields = json.loads(settings.read_text()) | {"tokenizer_class": "PreTrainedTokenizerFast"}
-    settings.write_text(json.dumps(fields | ({"chat_template": tokenizer.chat_template} if tokenizer.chat_template else {})))
+    settings.write_text(
+        json.dumps(fields | ({"chat_template": tokenizer.chat_template} if tokenizer.chat_template else {}))
+    )
     return folder
 
 
@@ -166,7 +180,13 @@ def causal(architecture: str, model_type: str, tokenizer: Callable) -> Callable[
 
 
 def headed(
-    architecture: str, model_type: str, tokenizer: Callable, *, keep_lm_head: bool = False, fields: dict | None = None, **shapes
+    architecture: str,
+    model_type: str,
+    tokenizer: Callable,
+    *,
+    keep_lm_head: bool = False,
+    fields: dict | None = None,
+    **shapes,
 ) -> Callable[[Path], Path]:
     """A maker of a trunk with another head, of these tensors."""
 
@@ -174,7 +194,12 @@ def headed(
         made = tokenizer()
         config, weights = trunk(model_type, len(made) + 3, seed)
         kept = {name: value for name, value in weights.items() if keep_lm_head or not name.startswith("lm_head")}
-        return saved(folder, made, {"architectures": [architecture], **config, **(fields or {})}, {**kept, **linear(seed, **shapes)})
+        return saved(
+            folder,
+            made,
+            {"architectures": [architecture], **config, **(fields or {})},
+            {**kept, **linear(seed, **shapes)},
+        )
 
     return make
 
@@ -201,7 +226,9 @@ def pair_rm(folder: Path, seed: int = 0) -> Path:
     torch.manual_seed(seed)
     weights = DebertaV2Model(DebertaV2Config(**fields)).state_dict()
     weights = {f"pretrained_model.{name}": value for name, value in weights.items()}
-    marks = dict(zip(("source", "cand", "cand1", "cand2"), ("source", "candidate", "candidate1", "candidate2"), strict=True))
+    marks = dict(
+        zip(("source", "cand", "cand1", "cand2"), ("source", "candidate", "candidate1", "candidate2"), strict=True)
+    )
     config = {
         "architectures": ["DebertaV2PairRM"],
         "model_type": "deberta-v2",

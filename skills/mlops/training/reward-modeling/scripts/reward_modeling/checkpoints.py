@@ -400,7 +400,7 @@ def read_model(
     scores, strict: as in `weights.check_loaded`. labels: `num_labels` over that of the config. Raises ModelError for weights
     that do not fit, and for a model that needs code of its own.
     """
-    with _QuietLoading():
+    with QuietLoading():
         if Path(path).is_dir():
             loaded_by(path, lambda: check_size(path, auto_class, **labels))
         model, info = loaded_by(
@@ -499,7 +499,7 @@ def read_chat_template(path: str | None) -> str | None:
     return template
 
 
-class _QuietLoading:
+class QuietLoading:
     """transformers reports a new head as a defect and an unused language-model head as another; both are meant."""
 
     def __enter__(self) -> None:

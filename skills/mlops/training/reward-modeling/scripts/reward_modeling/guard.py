@@ -44,7 +44,7 @@ def reason_against(model: Any, wanted: bool | None = None, scored_at: str = "las
         return "--shared_prefix false asks for it"
     config, weights = model.config, next(model.parameters())
     of_tokens = type(model).__name__.endswith("ForTokenClassification")
-    if not (of_tokens or hasattr(model, "score")) or not hasattr(model, "base_model_prefix"):
+    if scored_at == "pooled" or not (of_tokens or hasattr(model, "score")) or not hasattr(model, "base_model_prefix"):
         return "it reads its score from the whole text, as encoders do"
     device = weights.device.type
     if device != "cpu" and not (wanted and device in attention.BLOCK_DEVICES):

@@ -51,7 +51,9 @@ class LogRatio(nn.Module):
         return self.policy.get_input_embeddings()
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> TokenClassifierOutput:
-        ratio = _log_probs(self.policy, input_ids, attention_mask) - _log_probs(self.reference, input_ids, attention_mask)
+        ratio = _log_probs(self.policy, input_ids, attention_mask) - _log_probs(
+            self.reference, input_ids, attention_mask
+        )
         sums = nn.functional.pad(self.scale * ratio.double().cumsum(-1), (1, 0))
         return TokenClassifierOutput(logits=sums[..., None])
 
@@ -83,13 +85,18 @@ def load(
             f"{path} and {reference} have other vocabularies ({differ} tokens differ): their log-probabilities are not of the same tokens",
             hint="give the model that its training started from as --reference_model_name_or_path",
         )
-    models, notes = [], [f"reward: {scale:g} times the log-probability of the answer by {path} less that by {reference}"]
+    models, notes = (
+        [],
+        [f"reward: {scale:g} times the log-probability of the answer by {path} less that by {reference}"],
+    )
     for name in (path, reference):
         model, missing, more = checkpoints.read_model(
             AutoModelForCausalLM, name, scores=False, strict=True, dtype=getattr(torch, dtype)
         )
         if missing:
-            raise ModelError(f"{name} lacks {len(missing)} weights, the first is {missing[0]}: it is not a language model")
+            raise ModelError(
+                f"{name} lacks {len(missing)} weights, the first is {missing[0]}: it is not a language model"
+            )
         models.append(model.eval().to(device))
         notes += more
     if tokenizer.pad_token is None:  # any token will do after the mask

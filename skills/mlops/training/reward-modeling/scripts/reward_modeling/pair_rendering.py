@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any, NamedTuple
 
 from .base_rendering import CONTENT_RULE, BaseRenderer, place_of
@@ -64,7 +65,7 @@ class MarkedRenderer(BaseRenderer):
             parts.append(part if len(part) <= limit else part[: limit - 1] + part[-1:])
         if cut:
             self._count("truncated", origin)
-        return Rendered(sum(parts, []), cut)
+        return Rendered([*chain(*parts)], cut)
 
     def places_of(self, ids: list[int]) -> list[int]:
         return [ids.index(mark) for mark in self.marks]

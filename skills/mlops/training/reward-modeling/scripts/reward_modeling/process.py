@@ -136,7 +136,9 @@ class ProcessRewardModel(Scorer):
 
         `progress` is called with the number of solutions whose last step a forward pass has finished.
         """
-        return [found and StepScores(found[1], found[0].dropped, self.value) for found in self._scored(solutions, progress)]
+        return [
+            found and StepScores(found[1], found[0].dropped, self.value) for found in self._scored(solutions, progress)
+        ]
 
     # ---- what is particular -----------------------------------------------------------------------------------
 

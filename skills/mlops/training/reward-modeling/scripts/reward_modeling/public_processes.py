@@ -10,9 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from .aggregation import probability
-from .readers import BOXED, LINEAR, Family, Text
+from .readers import BOXED, CAUSAL, LINEAR, Family, Text
 
-CAUSAL = r"\w+ForCausalLM"
 ASSISTANT = "<|start_header_id|>assistant<|end_header_id|>\n\n"
 AT_TAG, TWO = "at the tag after each step", "the probability of the second of two labels "
 

@@ -115,7 +115,8 @@ class PublicStepRenderer(StepRenderer):
             return rows
         opening = opening_ids(self.tokenizer)
         return [
-            ids and ([opening + ids[0], *ids[1:]] if ids[0][: len(opening)] != opening or not opening else ids) for ids in rows
+            ids and ([opening + ids[0], *ids[1:]] if ids[0][: len(opening)] != opening or not opening else ids)
+            for ids in rows
         ]
 
     def _fit(self, ids: list[list[int]], prompt, steps, origin) -> RenderedSolution | None:
@@ -138,7 +139,8 @@ class PublicStepRenderer(StepRenderer):
                 )
             if self.overlong == "truncate_prompt":
                 raise UsageError(
-                    "--overlong truncate_prompt is not for a model whose template holds its steps", hint="choose drop_steps"
+                    "--overlong truncate_prompt is not for a model whose template holds its steps",
+                    hint="choose drop_steps",
                 )
             if self.overlong == "drop" or len(kept) <= bool(ends):
                 self._count("dropped", origin)

@@ -87,9 +87,9 @@ class Scorer:
         all that its config and tokenizer allow. text_format: "chat" or "rendered", as in training unless given. refused:
         "stop" raises DataError for conversations that cannot be rendered, "unscored" gives them no score. dtype: of the
         weights; the head stays fp32. shared_prefix: compute shared prefixes once; None does so on CPUs, True also on a GPU
-        (not measured there). reference_model_name_or_path: of a language model whose reward is a log-ratio. own: arguments of this kind of model, those of its class. Raises ModelError when it is no
-        reward model of this kind or renders text otherwise than it did in training, UsageError for an `overlong` of the
-        other kind.
+        (not measured there). reference_model_name_or_path: of a language model whose reward is a log-ratio. own: arguments
+        of this kind of model, those of its class. Raises ModelError when it is no reward model of this kind or renders text
+        otherwise than it did in training, UsageError for an `overlong` of the other kind.
         """
         policies = cls.kind.renders.policies
         if overlong not in (None, *policies):
@@ -239,18 +239,14 @@ class Scorer:
 
         `progress` is called with the numbers of the rows that are done.
         """
-        from .forward import logits_at, scores_of
+        from .forward import logits_at, values_of
 
         scores: list[list[float]] = [[] for _ in rows]
-        combine = getattr(getattr(self.model, "score", None), "combine", None)
         run = {"pad_token_id": self._pad_token_id, "max_tokens": self.max_tokens_per_batch}
         for numbers, logits in logits_at(self.model, rows, padded=bool(self.why_padded()), **run):
-            if combine:  # the head of a public model: a reward and attributes of a whole row
-                values = iter(combine(logits.unflatten(0, (len(numbers), -1))).tolist())
-            else:
-                values = iter(scores_of(logits).split([len(rows[number][1]) for number in numbers]))
-            for number in numbers:
-                scores[number] = [*map(float, next(values))]
+            own = values_of(self.model, logits, [len(rows[number][1]) for number in numbers])
+            for number, values in zip(numbers, own, strict=True):
+                scores[number] = values
             if progress:
                 progress(numbers)
         return scores
