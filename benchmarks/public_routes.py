@@ -110,7 +110,7 @@ def skywork_o1(path: Path, sources: Path) -> list:
 def versa(path: Path, sources: Path) -> list:
     """VersaPRM's `LlamaPRM` on the text of its `get_rewards_reasoning_step.py`; only its tag's id is that of the tiny tokenizer."""
     own = source(sources / "authors", "versa.prm_llama")
-    model, tokenizer = causal(path)
+    _, tokenizer = causal(path)
     tag = tokenizer.encode(" \n\n\n\n")[-1]
     code = Path(own.__file__).read_text().replace("23535", str(tag))
     code = code.replace("[12, 10]", str([tokenizer.encode("-")[-1], tokenizer.encode("+")[-1]]))
@@ -121,28 +121,10 @@ def versa(path: Path, sources: Path) -> list:
 
 
 def math_psa(path: Path, sources: Path) -> list:
-    """OpenR's `_qwen_math_infer_fn` on the text of VersaPRM's `get_rewards_reasoning_step.py`."""
+    """OpenR's `_qwen_math_infer_fn` on the text of VersaPRM's `get_rewards_reasoning_step.py`, which numbers the steps too."""
     openr, (model, tokenizer) = source(sources / "authors", "openr_infer_fns"), causal(path)
-    texts = [
-        f"{question} \n\n" + "".join(f"Step {i}: {step} \n\n\n\n\n " for i, step in enumerate(steps, 1))
-        for question, steps in SOLUTIONS
-    ]
+    texts = [f"{question} \n\n" + "".join(f"{step} \n\n\n\n\n " for step in steps) for question, steps in SOLUTIONS]
     return [openr._qwen_math_infer_fn(text, model, tokenizer, "cpu").tolist() for text in texts]
-
-
-def reason_eval(path: Path, sources: Path) -> list:
-    """GAIR's `get_results`, which prints its scores."""
-    import contextlib
-    import io
-
-    own = source(sources / "authors", "reasoneval")
-    scores = []
-    for question, steps in SOLUTIONS:
-        said = io.StringIO()
-        with contextlib.redirect_stdout(said):
-            own.get_results(argparse.Namespace(model_name_or_path=str(path), model_size="7B"), question, steps)
-        scores.append(json.loads(said.getvalue().splitlines()[0].split(": ", 1)[1]))
-    return scores
 
 
 def trl_prm(path: Path, sources: Path) -> list:
@@ -242,7 +224,6 @@ ROUTES = {
     "Skywork/Skywork-o1-Open-PRM-Qwen-2.5-1.5B": skywork_o1,
     "UW-Madison-Lee-Lab/VersaPRM": versa,
     "openreasoner/Math-psa": math_psa,
-    "GAIR/ReasonEval-7B": reason_eval,
     "HuggingFaceH4/Qwen2.5-Math-1.5B-Instruct-PRM-0.2": trl_prm,
     "PRIME-RL/EurusPRM-Stage2": implicit,
     "llm-blender/PairRM-hf": pair_rm,

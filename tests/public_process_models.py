@@ -85,7 +85,7 @@ def llama_tokenizer():
 
 def mistral_tokenizer():
     """As SentencePiece: a blank before the text, blanks as U+2581, and bytes for what has no token."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
     special = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
@@ -94,9 +94,10 @@ def mistral_tokenizer():
     text = [line.replace("\n", " ") + " ки ки + - ки" for line in TEXT] * 4
     trained.train_from_iterator(text, trainers.BpeTrainer(vocab_size=600, special_tokens=special, show_progress=False))
     state = json.loads(trained.to_str())
-    state["model"]["byte_fallback"] = True
+    state["model"]["byte_fallback"], state["pre_tokenizer"] = True, None
     state["added_tokens"] = [token for token in state["added_tokens"] if token["id"] < 3]
     tokenizer = Tokenizer.from_str(json.dumps(state))
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
     tokenizer.decoder = decoders.Sequence(
         [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
     )
@@ -143,6 +144,8 @@ def saved(folder: Path, tokenizer, config: dict, weights: dict) -> Path:
     tokenizer.save_pretrained(folder)
     settings = folder / "tokenizer_config.json"  # as older versions write and read it
     fields = json.loads(settings.read_text()) | {"tokenizer_class": "PreTrainedTokenizerFast"}
+    if extra := fields.pop("extra_special_tokens", None):
+        fields["additional_special_tokens"] = extra
     settings.write_text(
         json.dumps(fields | ({"chat_template": tokenizer.chat_template} if tokenizer.chat_template else {}))
     )
@@ -265,13 +268,6 @@ MODELS: dict[str, Callable[[Path], Path]] = {
         v_head__summary__weight=(1, 32),
         v_head__summary__bias=(1,),
     ),
-    "GAIR/ReasonEval-7B": headed(
-        "ReasonEval_7B",
-        "mistral",
-        mistral_tokenizer,
-        fields={"score_dimension": 3, "use_bias": False},
-        score_head__weight=(3, 32),
-    ),
     "jinachris/PURE-PRM-7B": headed(
         "Qwen2ForTokenClassification", "qwen2", qwen_tokenizer, fields={"auto_map": {"AutoModel": "x.Y"}}, **MLP
     ),
@@ -282,7 +278,6 @@ MODELS: dict[str, Callable[[Path], Path]] = {
     "RLHFlow/Llama3.1-8B-PRM-Deepseek-Data": causal("LlamaForCausalLM", "llama", llama_tokenizer),
     "UW-Madison-Lee-Lab/VersaPRM": causal("LlamaForCausalLM", "llama", llama_tokenizer),
     "openreasoner/Math-psa": causal("Qwen2ForCausalLM", "qwen2", qwen_tokenizer),
-    "ScalableMath/llemma-7b-prm-prm800k-level-1to3-hf": causal("LlamaForCausalLM", "llama", mistral_tokenizer),
     "PRIME-RL/EurusPRM-Stage2": causal("Qwen2ForCausalLM", "qwen2", qwen_tokenizer),
     "Qwen/Qwen2.5-Math-7B-Instruct": causal("Qwen2ForCausalLM", "qwen2", qwen_tokenizer),
     "llm-blender/PairRM-hf": pair_rm,

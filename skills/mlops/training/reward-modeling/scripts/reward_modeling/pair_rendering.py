@@ -86,8 +86,8 @@ class AskedRenderer(BaseRenderer):
         if marked:
             self._count(CONTENT_RULE, origin)
             prompt, first, second = self.special.marked(texts)
-        turns = "".join(f"\n\n<turn> {message['role']}\n {message['content']}" for message in prompt)
-        asked = "[CONTEXT] {} [RESPONSE A] {} [RESPONSE B] {} \n".format(f"\n{turns}\n\n\n", first, second)
+        turns = "".join(f"\n<turn> {message['role']}\n {message['content']}" for message in prompt)
+        asked = ASKED.format(f"\n{turns}\n", first, second)
         text = self.text([{"role": "user", "content": asked}], where=origin)
         text = text.replace(self.tokenizer.bos_token or "\0", "")
         return self.special.ids(text) if marked else text

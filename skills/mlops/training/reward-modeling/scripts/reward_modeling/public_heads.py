@@ -92,14 +92,6 @@ class Steps(Stack):
     combine = None
 
 
-class Validity(Steps):
-    """The log-odds that a step is not of the first of three classes (ReasonEval, arXiv:2404.05692, section 3.1)."""
-
-    def numbers(self, hidden: torch.Tensor) -> torch.Tensor:
-        wrong, *valid = super().numbers(hidden).split(1, -1)
-        return torch.cat(valid, -1).logsumexp(-1, keepdim=True) - wrong
-
-
 class Marked(Head):
     """A against B, of the states at the marks of source, A and B (LLM-Blender, arXiv:2306.02561, section 3.3)."""
 

@@ -43,8 +43,8 @@ class StepText(Text):
     scale: float = 1.0
 
     def described(self) -> str:
-        tag = f"{self.tag!r} after each step" if self.tag else "nothing after a step"
-        return f"{'its own chat template' if self.opening is None else f'a literal text, {self.opening!r}'}, {tag}"
+        form = "its own chat template" if self.opening is None else f"a literal text, {self.opening!r}"
+        return f"{form}, {'each step a turn' if self.replies else f'{self.tag!r} after each step'}"
 
 
 def _process(called: str, source: str, how: str, text: StepText, **fields) -> Family:
@@ -82,15 +82,12 @@ PROCESSES: dict[str, Family] = {
         head="Steps",
         weights=(LINEAR,),
     ),
-    "reason-eval": _process(
+    "reason-eval": Family(
         "GAIR/ReasonEval-7B, -34B",
         "GAIR-NLP/ReasonEval codes/examples.py",
-        "one minus the probability of the first of three labels at the last token of each step",
-        StepText(tag="", opening="Question:\n{}\nAnswer:\nLet's think step by step.\n", pieces=True, bos="tokenizer"),
+        "three classes of each step",
         architectures=r"ReasonEval_\w+",
-        tensors=(r"^score_head\.weight",),
-        head="Validity",
-        weights=(LINEAR,),
+        refused="its authors' script reads a step of the 7B one token before its end and one of the 34B at its end",
     ),
     "pure": _process(
         "jinachris/PURE-PRM-7B",
@@ -162,7 +159,9 @@ PROCESSES: dict[str, Family] = {
         "PRIME-RL/EurusPRM-Stage1, -Stage2, Windy0822/ImplicitPRM_DPO, _CE",
         "their cards, PRIME-RL/ImplicitPRM eval/processbench.py",
         "0.001 times the log-ratio with a reference model, summed from the start of the answer to each step's end",
-        StepText(tag="", value=float, reference="Qwen/Qwen2.5-Math-7B-Instruct, or Llama-3.1-8B-Instruct", scale=0.001),
+        StepText(
+            tag="\n\n", value=float, reference="Qwen/Qwen2.5-Math-7B-Instruct, or Llama-3.1-8B-Instruct", scale=0.001
+        ),
         architectures=CAUSAL,
         named=r"eurusprm|implicitprm",
     ),

@@ -25,7 +25,8 @@ class PublicStepRenderer(StepRenderer):
         self.family, self.written = family, family.text
         tag = separator if separator and family.text.pieces else family.text.tag
         super().__init__(tokenizer, step_separator=tag, **rules)
-        if tag and not family.text.pieces and not family.text.replies and len(self.separator_ids) != 1:
+        read_at_tag = not (self._of_pieces or self.from_start or family.text.replies)
+        if read_at_tag and len(self.separator_ids) != 1:
             raise ModelError(
                 f"the tokenizer of {path} has no token {tag!r}, where the score of a step is read",
                 hint="restore the tokenizer that was saved with it",
@@ -38,9 +39,6 @@ class PublicStepRenderer(StepRenderer):
     @property
     def split_at(self) -> str:
         return self.written.split
-
-    def _separator_ids(self, step_separator: str) -> list[int]:
-        return super()._separator_ids(step_separator) if step_separator else []
 
     @property
     def _lead(self) -> str:
@@ -59,8 +57,7 @@ class PublicStepRenderer(StepRenderer):
             self._count(CONTENT_RULE, origin)
             prompt, steps = self.special.marked(prompt), self.special.marked(steps)
         if self._of_pieces:
-            tag = self.step_separator
-            self.counts["separator_in_step"] += sum(bool(tag) and tag in step for step in steps)
+            self.counts["separator_in_step"] += sum(self.step_separator in step for step in steps)
             texts = [self._opened(prompt, origin), *steps]
         elif self.from_start:
             texts = self._prefixes(prompt, steps, origin)
@@ -111,13 +108,8 @@ class PublicStepRenderer(StepRenderer):
 
     def _ids_of(self, texts: list[list | None], inputs: Sequence[Steps]) -> list[list[list[int]] | None]:
         rows = super()._ids_of(texts, inputs)
-        if self.written.bos != "tokenizer" or self.text_format == "rendered":
-            return rows
-        opening = opening_ids(self.tokenizer)
-        return [
-            ids and ([opening + ids[0], *ids[1:]] if ids[0][: len(opening)] != opening or not opening else ids)
-            for ids in rows
-        ]
+        opening = opening_ids(self.tokenizer) if self.written.bos == "tokenizer" and self.text_format == "chat" else []
+        return [own and [opening + own[0], *own[1:]] for own in rows]
 
     def _fit(self, ids: list[list[int]], prompt, steps, origin) -> RenderedSolution | None:
         if self._of_pieces:
