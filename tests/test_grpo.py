@@ -312,17 +312,6 @@ def test_prompts_are_rendered_as_by_trl_and_system_prompts_are_folded_where_a_te
     assert policy.tokenizer.decode(ids) == "<|im_start|>user\nsorry\n\nhello<|im_end|>\n<|im_start|>assistant\n"
 
 
-def test_the_trainers_fields_are_known_without_importing_trl():
-    from dataclasses import fields
-
-    from trl import GRPOConfig, RLOOConfig
-
-    from reward_modeling.arguments import POLICY_TRAINER_FIELD_SOURCES, trainer_field_names
-
-    real = {field.name for config in (GRPOConfig, RLOOConfig) for field in fields(config) if field.init}
-    assert trainer_field_names(POLICY_TRAINER_FIELD_SOURCES) == {name for name in real if not name.startswith("_")}
-
-
 def test_as_a_user_runs_it(flags, tmp_path):
     done = run_script("grpo.py", *flags, "--output_dir", tmp_path / "out", "--max_steps", 2, cold=True)
     assert done.returncode == 0, done.stderr

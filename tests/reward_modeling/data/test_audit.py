@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from reward_modeling.data.audit import CHECKS, Finding, audit, drop
 from reward_modeling.data.records import Comparison, Origin
+from reward_modeling.results import finite
 
 
 def user(text):
@@ -214,7 +215,7 @@ def test_first_five_rows_are_shown_and_all_are_counted():
         advice=CHECKS["empty_answer"].advice,
         indices=tuple(range(9)),
     )
-    assert "indices" not in findings[0].to_dict()
+    assert "indices" not in finite(findings[0])
 
 
 def test_errors_come_first_and_no_pairs_make_no_findings():

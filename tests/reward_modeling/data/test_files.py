@@ -236,7 +236,7 @@ def test_a_name_that_is_not_utf8(tmp_path):
 
 
 def test_what_may_not_be_read_is_said_so(tmp_path, monkeypatch):
-    from reward_modeling import console
+    from reward_modeling import program
     from reward_modeling.data import sources
 
     path = tmp_path / "rows.jsonl"
@@ -253,6 +253,6 @@ def test_what_may_not_be_read_is_said_so(tmp_path, monkeypatch):
     with pytest.raises(DataError, match=r"cannot read .*rows.jsonl: Permission denied"):
         load([str(path)])
     monkeypatch.undo()
-    monkeypatch.setattr(console.os, "access", lambda *_: False)
+    monkeypatch.setattr(program.os, "access", lambda *_: False)
     error = PermissionError(13, "Permission denied", str(path))
-    assert console._known_run_error(error).message == f"not allowed to read: {path}"
+    assert program.known_run_error(error).message == f"not allowed to read: {path}"

@@ -25,7 +25,7 @@ SCORES = [[0.4, 0.3, 0.9], [0.8, 0.7], [0.6, 0.2]]
 def test_measures_by_hand():
     data = step_measures.labelled_steps(SOLUTIONS, SCORES)
     found = step_measures.measures(data, np.full(3, 0.5))
-    value = {name: estimate["value"] for name, estimate in found.items()}
+    value = {name: estimate.value for name, estimate in vars(found).items()}
     # Of 7 steps 3 are flagged, 2 of them rightly; both wrong steps are flagged.
     assert value["step_accuracy"] == pytest.approx(6 / 7)
     assert value["precision"] == pytest.approx(2 / 3) and value["recall"] == 1
@@ -34,7 +34,7 @@ def test_measures_by_hand():
     assert value["first_error_accuracy"] == pytest.approx(2 / 3)
     assert value["erroneous"] == 0.5 and value["correct"] == 1.0
     assert value["processbench_f1"] == pytest.approx(2 / 3)
-    assert found["step_accuracy"]["n"] == 7 and found["step_accuracy"]["groups"] == 3
+    assert found.step_accuracy.n == 7 and found.step_accuracy.groups == 3
 
 
 def test_what_is_not_labelled_or_not_scored():
@@ -72,9 +72,9 @@ def test_step_measures_equal_scikit_learn(rows):
     flagged = scores < 0.5
 
     def same(name, expected, possible):
-        assert (found[name] is not None) == bool(possible)
+        assert (getattr(found, name) is not None) == bool(possible)
         if possible:
-            assert found[name]["value"] == pytest.approx(expected(), abs=1e-12)
+            assert getattr(found, name).value == pytest.approx(expected(), abs=1e-12)
 
     same("step_accuracy", lambda: sklearn_metrics.accuracy_score(wrong, flagged), True)
     same("precision", lambda: sklearn_metrics.precision_score(wrong, flagged), flagged.any())
@@ -103,7 +103,7 @@ def test_the_chosen_threshold_is_the_best_of_all(rows):
 
     def f1(threshold):
         thresholds = np.full(len(solutions), threshold)
-        return step_measures.measures(data, thresholds)["processbench_f1"]["value"]
+        return step_measures.measures(data, thresholds).processbench_f1.value
 
     threshold, reached = step_measures.choose_threshold(data)
     assert f1(threshold) == pytest.approx(reached, abs=1e-12)

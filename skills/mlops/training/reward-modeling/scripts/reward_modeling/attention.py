@@ -69,7 +69,7 @@ class Layout:
 
         A token at offset i of a segment at depth d sees the keys 0 to d + i, the last `window` of them where there is one.
         """
-        depth, size = self.segments[segment].depth, self.segments[segment].size
+        depth, size = len(self.segments[segment].path), self.segments[segment].size
         if depth == 0 and (window is None or size <= window):
             return None
 
@@ -88,10 +88,8 @@ class Layout:
         """The BlockMask of the whole row for FlexAttention: which blocks of queries see which blocks of keys."""
 
         def made() -> Any:
-            until, positions = (
-                torch.tensor(numbers, device=device) for numbers in (self._row.until(), self._row.positions)
-            )
-            return block_mask(until, positions, window)
+            positions = torch.tensor(self._row.positions, device=device)
+            return block_mask(self._row.until().to(device), positions, window)
 
         return self._once(("blocks", window, device), made)
 

@@ -42,10 +42,6 @@ def content_rule(card: dict[str, Any] | None) -> str:
     return "text" if not card or "pad_token_id" not in card else card.get(CONTENT_RULE, "parsed")
 
 
-def place_of(where: Any) -> str | None:
-    return str(where) if where else None
-
-
 class BaseRenderer:
     """Writes and tokenizes text by the rules of `rendering`, and keeps account.
 
@@ -111,9 +107,11 @@ class BaseRenderer:
                 faults.append((place, error))
                 return None
 
-        texts = [tried(i, self._text_of, *one) for i, one in enumerate(inputs)]
-        ids = self._ids_of(texts, inputs)
-        rendered = [None if row is None else tried(i, self._fit, row, *inputs[i]) for i, row in enumerate(ids)]
+        texts = [tried(i, self._parts_of, *one) for i, one in enumerate(inputs)]
+        distinct = dict.fromkeys(part for parts in texts for part in parts or () if part and isinstance(part, str))
+        known = {"": [], **dict(zip(distinct, self._tokens(list(distinct)), strict=True))}
+        ids = [parts and [known[part] if isinstance(part, str) else part for part in parts] for parts in texts]
+        rendered = [None if own is None else tried(i, self._fit, own, *inputs[i]) for i, own in enumerate(ids)]
         if faults and refused is None:
             raise refused_together(sorted(faults, key=lambda fault: fault[0]), len(inputs))
         if refused is not None:
@@ -122,17 +120,28 @@ class BaseRenderer:
                 self._count("refused", f"{error.where}: {error.message}" if error.where else error.message)
         return rendered
 
-    def _text_of(self, *one: Any) -> Any:
-        """The text, or texts, of an input; ids in place of a text that holds special tokens. Counts what is not in them."""
+    def _parts_of(self, *one: Any) -> list[str | list[int]]:
+        """The texts of an input that are tokenized one by one; ids in place of one that holds special tokens. Counts what is
+        not in them."""
         raise NotImplementedError
 
-    def _ids_of(self, texts: list[Any], inputs: Sequence[Any]) -> list[Any]:
-        """The ids in place of each text; None stays None."""
+    def _fit(self, parts: list[list[int]], *one: Any) -> Any:
+        """What becomes of the ids of the parts: cut to `max_length`, or None, by the over-length policy."""
         raise NotImplementedError
 
-    def _fit(self, ids: Any, *one: Any) -> Any:
-        """The ids cut to `max_length`, or None, by the over-length policy."""
-        raise NotImplementedError
+    def _is_over_length(self, needed: int, called: str, origin: Any) -> bool:
+        """Count one that has so many tokens. Raises DataError for one that is too long where the policy is `error`."""
+        self.counts["rendered"] += 1
+        if self.max_length is None or needed <= self.max_length:
+            return False
+        self.counts["over_length"] += 1
+        if self.overlong == "error":
+            raise DataError(
+                f"the {called} has {needed} tokens, more than --max_length {self.max_length}",
+                where=origin,
+                hint=f"raise --max_length, or choose --overlong {' or '.join(self.policies[:2])}",
+            )
+        return True
 
     def _count_templated(self, prompt: Sequence[Message], origin: Any) -> None:
         if self._last_templated[0] is not prompt:  # of several completions of one prompt, once
@@ -143,6 +152,9 @@ class BaseRenderer:
     def _count(self, name: str, where: Any) -> None:
         self.counts[name] += 1
         self.first.setdefault(name, str(where) if where else "a conversation")
+
+    def _count_special(self, token: str, where: Any) -> None:
+        self._count(CONTENT_RULE, f"{token} in {where or 'a conversation'}")
 
     def _leading_special(self, ids: list[int]) -> int:
         """1 when the conversation opens with BOS or CLS, which a cut must leave in place."""
@@ -168,7 +180,7 @@ class BaseRenderer:
         if tools and "tools" not in template_text(self.tokenizer):
             raise ModelError(
                 "the data has `tools`, but the chat template of this model has no place for them",
-                where=place_of(where),
+                where=where,
                 hint="use a model whose template knows tools, or drop them with --columns tools=",
             )
         try:
@@ -176,7 +188,7 @@ class BaseRenderer:
         except TemplateFaultError as error:
             raise DataError(
                 f"the chat template refuses this conversation: {error}",
-                where=place_of(where),
+                where=where,
                 hint="drop the row, or use a model whose chat template takes such conversations",
             ) from error
 
@@ -212,10 +224,10 @@ class BaseRenderer:
 
     def _marked(self, messages: Sequence[Message], tools: Any, where: Any, prompt_only: bool = False) -> str | None:
         """The text with marks around special tokens of the content, None where there are none or they are to be parsed."""
-        if self.text_format == "rendered" or not self.special.inside([messages, tools or []]):
+        if self.text_format == "rendered" or not (token := self.special.inside([messages, tools or []])):
             return None
         if not prompt_only:
-            self._count(CONTENT_RULE, where)
+            self._count_special(token, where)
         if self.special_tokens_in_content != "text":
             return None
         return self.text(
@@ -289,7 +301,7 @@ def _joined(messages: Sequence[Message], tools: Any, where: Any) -> str:
     if tools:
         raise DataError(
             "the data has `tools`, which text that is rendered already must hold itself",
-            where=place_of(where),
+            where=where,
             hint="drop them with --columns tools=",
         )
     return "".join(message["content"] or "" for message in messages)
@@ -300,7 +312,7 @@ def check_one_text(prompt: Sequence[Message], completion: Sequence[Message], whe
     if len(prompt) > 1 or len(completion) != 1:
         raise DataError(
             "a conversation of several messages is not a text that is rendered already",
-            where=place_of(where),
+            where=where,
             hint="give prompt and answer as texts, or leave out --text_format rendered",
         )
 

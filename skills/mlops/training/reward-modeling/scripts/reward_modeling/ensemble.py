@@ -32,34 +32,27 @@ class Combination:
     takes_weights: bool = False
 
 
-def weighted_sum(rewards: Sequence[float], weights: Sequence[float]) -> float:
+def _sum(rewards: Sequence[float], weights: Sequence[float]) -> float:
     return sum(weight * reward for weight, reward in zip(weights, rewards, strict=True))
 
 
-def weighted_mean(rewards: Sequence[float], weights: Sequence[float]) -> float:
-    return weighted_sum(rewards, weights) / sum(weights)
-
-
-def lowest(rewards: Sequence[float], weights: Sequence[float]) -> float:
-    return min(rewards)
-
-
-def mean_minus_std(rewards: Sequence[float], weights: Sequence[float]) -> float:
-    """The mean less the standard deviation over the models (divided by their number, so one model alone loses nothing)."""
-    return fmean(rewards) - pstdev(rewards)
-
-
 COMBINATIONS: dict[str, Combination] = {
-    "sum": Combination(weighted_sum, "weighted sum: models of different goals", takes_weights=True),
-    "mean": Combination(weighted_mean, "weighted mean: an ensemble of one goal", takes_weights=True),
-    "min": Combination(lowest, "the most pessimistic of an ensemble (worst case, arXiv:2310.02743)"),
-    "mean_minus_std": Combination(
-        mean_minus_std,
+    "sum": Combination(_sum, "weighted sum: models of different goals", takes_weights=True),
+    "mean": Combination(
+        lambda rewards, weights: _sum(rewards, weights) / sum(weights),
+        "weighted mean: an ensemble of one goal",
+        takes_weights=True,
+    ),
+    "min": Combination(
+        lambda rewards, _: min(rewards), "the most pessimistic of an ensemble (worst case, arXiv:2310.02743)"
+    ),
+    "mean_minus_std": Combination(  # divided by the number of models, so one alone loses nothing
+        lambda rewards, _: fmean(rewards) - pstdev(rewards),
         "mean less the standard deviation: disagreement of an ensemble costs (arXiv:2310.02743 takes the variance)",
     ),
 }
 
-NORMALISE = "--normalise_rewards (of score.py: --normalise)"
+NORMALISE = "--normalize_rewards (of score.py: --normalize)"
 SPREAD_APART = 4.0
 """How many times as far one model's rewards may spread as another's before a warning: weights say little then."""
 SHIFTED = 0.5
@@ -115,7 +108,7 @@ class Rewards:
         check_weights(weights, len(paths), combine)
         names = unique_names(paths)
         for path in paths:  # all of them before the weights of the first are read
-            checkpoints.check_reward_model(path)
+            checkpoints.check(path)
         loading = {"overlong": "truncate_left"} | {key: value for key, value in loading.items() if value is not None}
         models = {}
         for name, path in zip(names, paths, strict=True):
@@ -254,5 +247,5 @@ def _warn_of_shifted_zeros(models: dict[str, RewardModel]) -> None:
     if len(known) > 1 and max(means) - min(means) > SHIFTED * min(reward["std"] for reward in known):
         warn(
             f"the saved means of the ensemble's rewards lie {max(means) - min(means):.2f} apart: their zeros differ, so they "
-            f"should be normalised before they are combined: {NORMALISE}"
+            f"should be normalized before they are combined: {NORMALISE}"
         )

@@ -17,8 +17,8 @@ from typing import Any
 
 import torch
 
-from . import checkpoints
 from .attention import outputs_at, shared_prefix
+from .heads import head_name, unwrapped
 from .packing import pack, padded_batches, right_padded
 
 Row = tuple[list[int], list[int]]
@@ -53,14 +53,15 @@ def values_of(model: Any, logits: torch.Tensor, counts: Sequence[int]) -> list[l
 
 
 def _packed(model: Any, rows: Sequence[Row], pad_token_id: int, max_tokens: int | None) -> Iterator:
-    base = checkpoints.unwrapped(model)
-    head = getattr(base, checkpoints.head_name(base))
+    base = unwrapped(model)
+    head = getattr(base, head_name(base))
     # On a CPU a row has as many tokens as `pack` chooses, on a GPU enough to keep it busy.
     limit = max_tokens or (None if base.device.type == "cpu" else PADDED_TOKENS)
     with shared_prefix(base):
         for packed in pack([ids for ids, _ in rows], limit):
-            places = [packed.places(i, rows[number][1]) for i, number in enumerate(packed.sequences)]
-            yield packed.sequences, outputs_at(base, head, packed, list(chain(*places)))
+            own = zip(packed.places, packed.sequences, strict=True)
+            places = [places[position] for places, number in own for position in rows[number][1]]
+            yield packed.sequences, outputs_at(base, head, packed, places)
 
 
 def _padded(model: Any, rows: Sequence[Row], pad_token_id: int, max_tokens: int | None) -> Iterator:

@@ -17,8 +17,9 @@ from typing import Any
 
 import torch
 
-from . import attention, checkpoints
+from . import attention
 from .attention import Layout, UnsupportedAttentionError, outputs_at, shared_prefix
+from .heads import head_name
 from .packing import pack_together
 
 LAYER_TYPES = frozenset(("full_attention", "sliding_attention"))
@@ -95,7 +96,7 @@ def self_check(model_class: type, config: Any, like: torch.Tensor) -> float:
         alone = torch.stack([_alone(model, sequence) for sequence in sequences])
         packed = torch.empty_like(alone)
         with shared_prefix(model):
-            head = getattr(model, checkpoints.head_name(model))
+            head = getattr(model, head_name(model))
             packed[row.sequences] = outputs_at(model, head, row, row.ends, layout)[:, 0].to(packed.dtype)
     if len(layout.callers) != config.num_hidden_layers:
         raise UnsupportedAttentionError(f"nothing in {config.num_hidden_layers - len(layout.callers)} of its layers")

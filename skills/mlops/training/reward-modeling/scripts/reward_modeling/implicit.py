@@ -15,6 +15,8 @@ from transformers.modeling_outputs import TokenClassifierOutput
 
 from . import checkpoints
 from .console import ModelError
+from .precision import best_device, usable
+from .pretrained import read_model, read_tokenizer
 from .rendering import Rendered, Renderer
 
 SLICE = 1024
@@ -77,8 +79,8 @@ def load(
     """A language model and its reference, as one reward model. Raises ModelError when they do not share a vocabulary."""
     from transformers import AutoModelForCausalLM
 
-    device, tokenizer = checkpoints.usable(device or checkpoints.best_device()), checkpoints.read_tokenizer(path)
-    own, other = tokenizer.get_vocab(), checkpoints.read_tokenizer(reference).get_vocab()
+    device, tokenizer = usable(device or best_device()), read_tokenizer(path)
+    own, other = tokenizer.get_vocab(), read_tokenizer(reference).get_vocab()
     if own != other:
         differ = len(own.items() ^ other.items())
         raise ModelError(
@@ -90,7 +92,7 @@ def load(
         [f"reward: {scale:g} times the log-probability of the answer by {path} less that by {reference}"],
     )
     for name in (path, reference):
-        model, missing, more = checkpoints.read_model(
+        model, missing, more = read_model(
             AutoModelForCausalLM, name, scores=False, strict=True, dtype=getattr(torch, dtype)
         )
         if missing:
@@ -108,7 +110,7 @@ def load(
 class AnswerRenderer(Renderer):
     """Conversations with the place where the answer starts: what the template writes after it counts as the answer."""
 
-    def _fit(self, ids: list[int], prompt: Any, completion: Any, tools: Any, origin: Any) -> Rendered | None:
-        fitted = super()._fit(ids, prompt, completion, tools, origin)
-        start = self._answer_start(ids, prompt, tools, origin)
+    def _fit(self, parts: list[list[int]], prompt: Any, completion: Any, tools: Any, origin: Any) -> Rendered | None:
+        fitted = super()._fit(parts, prompt, completion, tools, origin)
+        start = self._answer_start(parts[0], prompt, tools, origin)
         return fitted and replace(fitted, start=max(start - fitted.cut, 1))

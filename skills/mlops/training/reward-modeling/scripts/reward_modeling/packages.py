@@ -8,10 +8,11 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from .console import SCHEMAS, UsageError
+from .errors import UsageError
+from .results import RESULTS
 
 OURS = (
-    *("torch", "transformers", "trl", "datasets", "peft", "accelerate", "rich", "yaml", "scipy"),
+    *("torch", "transformers", "trl", "datasets", "peft", "accelerate", "rich", "yaml", "scipy", "pydantic"),
     *("numpy", "pyarrow", "jinja2", "safetensors", "tokenizers", "huggingface_hub", "pandas", "dill"),
 )
 """What the headers of the scripts list, and what these bring along, by the names under which they are imported."""
@@ -71,7 +72,7 @@ def check_optional(given: Mapping[str, Sequence[str]]) -> None:
 def not_installed(module: str, before: str = "") -> UsageError:
     """The error for a package that is needed and missing. before: what asked for it."""
     script = Path(sys.argv[0]).name
-    script = script if script in SCHEMAS else "NAME.py"
+    script = script if script in RESULTS else "NAME.py"
     package = INSTALLED_AS.get(module, module)
     if module in OURS:
         hint = f"uv run scripts/{script} ... installs what the script needs; elsewhere: pip install {package}"

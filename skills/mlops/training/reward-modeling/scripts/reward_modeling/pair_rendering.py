@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from itertools import chain
 from typing import Any, NamedTuple
 
-from .base_rendering import CONTENT_RULE, BaseRenderer, place_of
-from .console import DataError, ModelError, UsageError
+from .base_rendering import BaseRenderer
+from .console import ModelError, UsageError
 from .data.records import Message
 from .readers import Family
 from .rendering import Rendered
@@ -44,28 +44,26 @@ class MarkedRenderer(BaseRenderer):
                 hint="restore the tokenizer that was saved with it",
             )
 
-    def _text_of(self, prompt, first, second, origin) -> list[str]:
+    def _parts_of(self, prompt, first, second, origin) -> list[list[int]]:
         asked = [message["content"] or "" for message in prompt]
         if len(prompt) > 1:
             turns = [f"{message['role'].upper()}: {text}" for message, text in zip(prompt, asked, strict=True)]
             asked = ["\n".join(turns)]
-        return [mark + text for mark, text in zip(MARKS, ["".join(asked), first, second], strict=True)]
+        texts = [mark + text for mark, text in zip(MARKS, ["".join(asked), first, second], strict=True)]
+        return self.tokenizer(texts)["input_ids"]
 
-    def _ids_of(self, texts: list[Any], inputs: Sequence[Pair]) -> list[Any]:
-        return [own and self.tokenizer(own)["input_ids"] for own in texts]
-
-    def _fit(self, ids: list[list[int]], prompt, first, second, origin) -> Rendered:
+    def _fit(self, parts: list[list[int]], prompt, first, second, origin) -> Rendered:
         """Each text cut at its end, before its [SEP], to what is left for it."""
         self.counts["rendered"] += 1
         source, answer = self.limits
-        room, parts, cut = source + 2 * answer, [], 0
-        for i, part in enumerate(ids):
-            limit = source if i == 0 else (room - len(parts[0])) // 2
+        kept, cut = [], 0
+        for part in parts:
+            limit = (source + 2 * answer - len(kept[0])) // 2 if kept else source
             cut += max(len(part) - limit, 0)
-            parts.append(part if len(part) <= limit else part[: limit - 1] + part[-1:])
+            kept.append(part if len(part) <= limit else part[: limit - 1] + part[-1:])
         if cut:
             self._count("truncated", origin)
-        return Rendered([*chain(*parts)], cut)
+        return Rendered([*chain(*kept)], cut)
 
     def places_of(self, ids: list[int]) -> list[int]:
         return [ids.index(mark) for mark in self.marks]
@@ -80,28 +78,20 @@ class AskedRenderer(BaseRenderer):
         super().__init__(tokenizer, overlong="drop", **rules)
         self.family = family
 
-    def _text_of(self, prompt, first, second, origin) -> str | list[int]:
-        texts = [prompt, first, second]
-        marked = self.special.inside(texts)
-        if marked:
-            self._count(CONTENT_RULE, origin)
-            prompt, first, second = self.special.marked(texts)
+    def _parts_of(self, prompt, first, second, origin) -> list[str | list[int]]:
+        token = self.special.inside([prompt, first, second])
+        if token:
+            self._count_special(token, origin)
+            prompt, first, second = self.special.marked([prompt, first, second])
         turns = "".join(f"\n<turn> {message['role']}\n {message['content']}" for message in prompt)
         asked = ASKED.format(f"\n{turns}\n", first, second)
         text = self.text([{"role": "user", "content": asked}], where=origin)
         text = text.replace(self.tokenizer.bos_token or "\0", "")
-        return self.special.ids(text) if marked else text
+        return [self.special.ids(text) if token else text]
 
-    def _ids_of(self, texts: list[Any], inputs: Sequence[Pair]) -> list[Any]:
-        return [text if not isinstance(text, str) else self._tokens([text])[0] for text in texts]
-
-    def _fit(self, ids: list[int], prompt, first, second, origin) -> Rendered | None:
-        self.counts["rendered"] += 1
-        if self.max_length is None or len(ids) <= self.max_length:
-            return Rendered(ids)
-        self.counts["over_length"] += 1
-        if self.overlong == "error":
-            raise DataError(f"two answers have {len(ids)} tokens, more than {self.max_length}", where=place_of(origin))
+    def _fit(self, parts: list[list[int]], prompt, first, second, origin) -> Rendered | None:
+        if not self._is_over_length(len(parts[0]), "comparison", origin):
+            return Rendered(parts[0])
         self._count("dropped", origin)
         return None
 

@@ -13,7 +13,6 @@ from itertools import groupby, permutations
 from typing import Any
 
 from .aggregation import probability
-from .base_rendering import place_of
 from .console import DataError, UsageError
 from .pair_rendering import Pair
 from .rendering import Conversation
@@ -52,13 +51,13 @@ class PairwiseModel(RewardModel):
         if len(group) < 2:
             raise DataError(
                 "this model compares the answers of one prompt, which has only one here: it has no reward of its own",
-                where=place_of(origin),
+                where=origin,
                 hint="give two or more completions to each prompt",
             )
         texts = []
         for one in group:
             if len(one.completion) != 1 or one.tools:
-                raise DataError("a model that compares answers reads one text, without tools", where=place_of(origin))
+                raise DataError("a model that compares answers reads one text, without tools", where=origin)
             texts.append(one.completion[0].get("content") or "")
         return [Pair(group[0].prompt, texts[i], texts[j], origin) for i, j in permutations(range(len(texts)), 2)]
 
@@ -72,7 +71,7 @@ class PairwiseModel(RewardModel):
         return math.log(p) - math.log1p(-p)
 
     def normalise(self, scores: Sequence[float | None]) -> list[float | None]:
-        raise UsageError("--normalise is not for a model that compares answers: its rewards hold within a prompt only")
+        raise UsageError("--normalize is not for a model that compares answers: its rewards hold within a prompt only")
 
     def _rows(self, rendered: Any) -> list[tuple[list[int], list[int]]]:
         return [(rendered.ids, self.renderer.places_of(rendered.ids))]

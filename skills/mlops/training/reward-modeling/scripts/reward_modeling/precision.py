@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from .console import warn
+from .console import UsageError, warn
 
 INSTRUCTIONS = {
     "bfloat16": ("amx_bf16", "avx512_bf16", "sve_bf16", "bf16"),
@@ -25,6 +25,28 @@ AUTOCAST = {"bf16": "bfloat16", "bf16_full_eval": "bfloat16", "fp16": "float16",
 """Fields of the trainers -> the precision that they ask for."""
 BF16_FROM = 10e6
 """Parameters from which bf16 autocast pays on a CPU with AMX: 22M train 1.5 to 1.9 times as fast, 0.02M at a third."""
+
+
+def best_device() -> str:
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def usable(device: str) -> str:
+    """The device, if a tensor can be put there. Raises UsageError otherwise."""
+    import torch
+
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UsageError(
+            f"cannot use --device {device}: {reason}", hint="leave it out to take the best there is"
+        ) from error
+    return device
 
 
 def why_emulated(dtype: str) -> str | None:
@@ -67,8 +89,6 @@ def warn_if_emulated(flags: Mapping[str, Any]) -> None:
     asked = {flag: dtype for flag, dtype in asked_by(flags).items() if dtype != "float32"}
     if not asked:
         return
-    from .checkpoints import best_device
-
     forced = "cpu" if "--use_cpu" in (flags.get("trainer_arguments") or []) else None
     if not (flags.get("device") or forced or best_device()).startswith("cpu"):
         return

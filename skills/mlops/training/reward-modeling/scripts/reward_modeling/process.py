@@ -15,41 +15,45 @@ once; an encoder needs a row for each step (`step_rendering.StepRenderer.rows`).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import checkpoints, readers
 from .aggregation import AGGREGATIONS, DEFAULT_AGGREGATE, StepScores, probability, step_rewards
-from .base_rendering import place_of
 from .completeness import said
-from .console import DataError, ModelError, UsageError
+from .console import DataError, ModelError, UsageError, log
 from .data.records import Message
 from .kinds import PROCESS
 from .pairwise import PairwiseModel
 from .rendering import Conversation
-from .scoring import SCORING_ARGUMENTS, RewardModel, Scorer, Text, as_messages
+from .scoring import RewardModel, Scorer, Text, as_messages
 from .step_rendering import STEP_SEPARATOR, StepRenderer, Steps, split_steps
+
+if TYPE_CHECKING:
+    from .settings import ScoringSettings
 
 SolutionText = str | Sequence[str]
 """A solution: its steps, or one text that is split into steps."""
 
 
-def from_arguments(args: Any, path: str | None = None) -> RewardModel | ProcessRewardModel:
-    """The reward model that the flags describe, of whichever kind lies at `path`, by default `args.model_name_or_path`.
+def from_settings(settings: ScoringSettings, path: str | None = None) -> RewardModel | ProcessRewardModel:
+    """The reward model that the settings describe, of whichever kind lies at `path`, by default at their own.
 
-    Raises UsageError for flags of the other kind, ModelError when there is no reward model.
+    Raises UsageError for settings of the other kind, ModelError when there is no reward model.
     """
-    name = path or args.model_name_or_path
-    if checkpoints.kind_of(name) is PROCESS:
-        return ProcessRewardModel.from_arguments(args, path)
-    for name in ("aggregate", "step_separator"):
-        if getattr(args, name) is not None:
-            raise UsageError(
-                f"--{name} is for process reward models, which score steps",
-                hint="leave it out, or give a model that train_process.py made",
-            )
-    family = readers.recognize(name)
-    model_class = PairwiseModel if family and family.compares else RewardModel
-    return model_class.from_arguments(args, path)
+    path = path or settings.model_name_or_path
+    kind = ProcessRewardModel if checkpoints.kind_of(path) is PROCESS else RewardModel
+    if (family := readers.recognize(path)) and family.compares:
+        kind = PairwiseModel
+    own = {name: value for name in ("aggregate", "step_separator") if (value := getattr(settings, name)) is not None}
+    if own and kind is not ProcessRewardModel:
+        raise UsageError(
+            f"--{next(iter(own))} is for process reward models, which score steps",
+            hint="leave it out, or give a model that train_process.py made",
+        )
+    model = kind.from_pretrained(path, **settings.loading, **own)
+    for note in model.notes:
+        log(note)
+    return model
 
 
 class ProcessRewardModel(Scorer):
@@ -62,7 +66,6 @@ class ProcessRewardModel(Scorer):
     """
 
     kind = PROCESS
-    arguments = (*SCORING_ARGUMENTS, "aggregate", "step_separator")
 
     def __init__(
         self,
@@ -160,7 +163,9 @@ class ProcessRewardModel(Scorer):
     def _is_several(self, completion: Any) -> bool:
         return not isinstance(completion, str) and bool(completion) and not isinstance(completion[0], str)
 
-    def score_rows(self, rows: Any, progress: Any = None) -> list[list[float]]:
+    def score_rows(
+        self, rows: Sequence[tuple[list[int], list[int]]], progress: Callable[[list[int]], None] | None = None
+    ) -> list[list[float]]:
         found = super().score_rows(rows, progress)
         return [[own - start for own in rest] for start, *rest in found] if self.renderer.from_start else found
 
@@ -179,20 +184,16 @@ class ProcessRewardModel(Scorer):
         if tools:
             raise _without_tools(origin)
         if len(completion) != 1:
-            raise DataError(
-                f"the completion has {len(completion)} messages, not one text of steps", where=place_of(origin)
-            )
+            raise DataError(f"the completion has {len(completion)} messages, not one text of steps", where=origin)
         unread = said(completion[0])
         if unread:
             raise DataError(
                 f"a process reward model reads steps, not `{'` and `'.join(unread)}`",
-                where=place_of(origin),
+                where=origin,
                 hint="move them into the steps, or drop these rows",
             )
         return self.split(completion[0].get("steps") or completion[0].get("content") or "")
 
 
 def _without_tools(origin: Any) -> ModelError:
-    return ModelError(
-        "a process reward model reads no `tools`", where=place_of(origin), hint="drop them: --columns tools="
-    )
+    return ModelError("a process reward model reads no `tools`", where=origin, hint="drop them: --columns tools=")

@@ -13,14 +13,18 @@ from pathlib import Path
 from typing import Any
 
 from . import checkpoints, pair_rendering
-from .base_rendering import BaseRenderer, opening_ids, place_of
+from .base_rendering import BaseRenderer, opening_ids
 from .console import DataError, ModelError, UsageError
 from .data.records import Message
+from .heads import scored_at
 from .kinds import Kind
-from .model_folder import CONFIG, own_code, pickled_weights, read_json
+from .model_folder import CONFIG, check_folder, own_code, pickled_weights, read_json
+from .precision import best_device, usable
+from .pretrained import loaded_by, without_reports
+from .pretrained import read_tokenizer as pretrained_tokenizer
 from .public_steps import PublicStepRenderer
 from .readers import INDEX, Family, recognize
-from .rendering import Conversation, Rendered, Renderer
+from .rendering import Rendered, Renderer
 from .tokenizer_setup import prepare_tokenizer
 from .vocabulary import check_embedded
 from .weights import check_loaded
@@ -73,10 +77,10 @@ def load(path: str, family: Family, *, dtype: str, device: str | None) -> checkp
 
     from . import public_heads
 
-    device = checkpoints.usable(device or checkpoints.best_device())
+    device = usable(device or best_device())
     folder = fetched(path)
     tokenizer, config = read_tokenizer(str(folder), family), trunk_config(folder, family)
-    state = renamed(path, checkpoints.loaded_by(path, lambda: read_tensors(folder)), family, tokenizer)
+    state = renamed(path, loaded_by(path, lambda: read_tensors(folder)), family, tokenizer)
     split_attention(state, config)
     shapes = {name.removeprefix("score."): tuple(own.shape) for name, own in state.items() if name.startswith("score.")}
     if not shapes:
@@ -85,10 +89,8 @@ def load(path: str, family: Family, *, dtype: str, device: str | None) -> checkp
         )
     made = model_class(config, family, getattr(public_heads, str(family.head)), shapes)
     asked = {"dtype": getattr(torch, dtype), "output_loading_info": True, "ignore_mismatched_sizes": True}
-    with checkpoints.QuietLoading():
-        model, info = checkpoints.loaded_by(
-            path, lambda: made.from_pretrained(None, config=config, state_dict=state, **asked)
-        )
+    with without_reports():
+        model, info = loaded_by(path, lambda: made.from_pretrained(None, config=config, state_dict=state, **asked))
     model.score.to(torch.float64 if dtype == "float64" else torch.float32)
     notes = [
         f"{path}: {family.called}, read by {family.how}",
@@ -109,15 +111,15 @@ def load(path: str, family: Family, *, dtype: str, device: str | None) -> checkp
 def fetched(path: str) -> Path:
     """The folder of a model; of a hub id, its weights and tokenizer in the cache."""
     if Path(path).is_dir():
-        checkpoints.check_folder(path)
+        check_folder(path)
         return Path(path)
     from huggingface_hub import snapshot_download
 
     kinds = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
-    folder = checkpoints.loaded_by(path, lambda: Path(snapshot_download(path, allow_patterns=kinds)))
+    folder = loaded_by(path, lambda: Path(snapshot_download(path, allow_patterns=kinds)))
     if not any(folder.glob("*.safetensors")):
-        checkpoints.loaded_by(path, lambda: snapshot_download(path, allow_patterns=["*.bin"]))
-    checkpoints.check_folder(str(folder))
+        loaded_by(path, lambda: snapshot_download(path, allow_patterns=["*.bin"]))
+    check_folder(str(folder))
     return folder
 
 
@@ -126,17 +128,17 @@ def read_tokenizer(path: str, family: Family) -> Any:
     import transformers
 
     if family.tokenizer is None:
-        return checkpoints.read_tokenizer(path)
+        return pretrained_tokenizer(path)
     whole = (Path(path) / "tokenizer.json").is_file()
     made = getattr(transformers, "PreTrainedTokenizerFast" if whole else family.tokenizer)
-    return checkpoints.loaded_by(path, lambda: made.from_pretrained(path, trust_remote_code=False))
+    return loaded_by(path, lambda: made.from_pretrained(path, trust_remote_code=False))
 
 
 def trunk_config(folder: Path, family: Family) -> Any:
     from transformers import AutoConfig
 
     if family.trunk is None:
-        return checkpoints.loaded_by(str(folder), lambda: AutoConfig.from_pretrained(folder, trust_remote_code=False))
+        return loaded_by(str(folder), lambda: AutoConfig.from_pretrained(folder, trust_remote_code=False))
     fields = {key: value for key, value in read_json(folder / CONFIG).items() if key not in ("model_type", "auto_map")}
     return AutoConfig.for_model(family.trunk, **fields)
 
@@ -282,20 +284,18 @@ class PublicRenderer(Renderer):
         bos, opening = self.family_text.bos, self._opening
         return [*opening, *ids] if bos == "both" or (bos == "tokenizer" and ids[: len(opening)] != opening) else ids
 
-    def _ids_of(self, texts: list[Any], inputs: Sequence[Conversation]) -> list[list[int] | None]:
-        rows = [ids if ids is None else self._opened(ids) for ids in super()._ids_of(texts, inputs)]
-        end = [] if self._appended is None or self.text_format == "rendered" else [self._appended]
-        return [ids if not ids or ids[-1:] == end else [*ids, *end] for ids in rows]
-
-    def _fit(self, ids: list[int], prompt: Any, completion: Any, tools: Any, origin: Any) -> Rendered | None:
-        fitted = super()._fit(ids, prompt, completion, tools, origin)
+    def _fit(self, parts: list[list[int]], prompt: Any, completion: Any, tools: Any, origin: Any) -> Rendered | None:
+        ids = self._opened(parts[0])
+        if ids and self.text_format != "rendered" and self._appended not in (None, ids[-1]):
+            ids = [*ids, self._appended]
+        fitted = super()._fit([ids], prompt, completion, tools, origin)
         if fitted and self._gate:
             try:
                 self.places_of(fitted.ids)
             except StopIteration:
                 raise DataError(
                     f"the text lacks {self.family.gate!r}, where the weights of the attributes are read",
-                    where=place_of(origin),
+                    where=origin,
                     hint="raise --max_length: the start of the answer was cut off" if fitted.cut else None,
                 ) from None
         return fitted
@@ -308,31 +308,24 @@ def renderer(
 
     family: None for a language model with a reference. separator: between steps, where a model was trained with another.
     """
-    tokenizer = loaded.tokenizer
-    rules: dict[str, Any] = {"max_length": None, "text_format": text_format or "chat"}
-    if not tokenizer.chat_template and not (family and family.text.template):
+    tokenizer, rules = loaded.tokenizer, {"max_length": None, "text_format": text_format or "chat"}
+    if family and family.text.template:
+        tokenizer.chat_template = family.text.template
+    elif not tokenizer.chat_template:
         loaded.notes += prepare_tokenizer(tokenizer)
     if family is None:
         from .implicit import AnswerRenderer
 
         return AnswerRenderer(tokenizer, **rules)
     if family.kind == "process":
-        place = (
-            checkpoints.scored_at(loaded.model) if family.head is None and not family.text.reference else "last_token"
-        )
-        steps = PublicStepRenderer(tokenizer, family, path=path, separator=separator, scored_at=place, **rules)
+        plain = family.head is None and not family.text.reference
+        place = scored_at(loaded.model) if plain else "last_token"
         loaded.notes.append(f"text: {family.text.described()}")
-        return steps
+        return PublicStepRenderer(tokenizer, family, path=path, separator=separator, scored_at=place, **rules)
     if family.compares:
         return pair_rendering.renderer(tokenizer, family, path, rules)
-    if family.text.template:
-        tokenizer.chat_template = family.text.template
-    elif not tokenizer.chat_template:
-        loaded.notes += prepare_tokenizer(tokenizer)
-    place = "pooled" if family.pooled else "end" if family.head else checkpoints.scored_at(loaded.model)
-    made = PublicRenderer(
-        tokenizer, family, path=path, max_length=None, scored_at=place, text_format=text_format or "chat"
-    )
+    place = "pooled" if family.pooled else "end" if family.head else scored_at(loaded.model)
+    made = PublicRenderer(tokenizer, family, path=path, scored_at=place, **rules)
     if family.text.append and made._appended is None:
         raise ModelError(f"the tokenizer of {path} has no {family.text.append[0]}, after which the reward is read")
     loaded.notes.append(f"text: {family.text.described()}")

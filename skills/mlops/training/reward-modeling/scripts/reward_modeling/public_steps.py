@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from .base_rendering import CONTENT_RULE, opening_ids, place_of
+from .base_rendering import opening_ids
 from .console import DataError, ModelError, UsageError
 from .data.records import Message
 from .public_processes import StepText
 from .readers import Family
-from .step_rendering import RenderedSolution, StepRenderer, Steps, check_steps
+from .step_rendering import RenderedSolution, StepRenderer, check_steps
 
 
 class PublicStepRenderer(StepRenderer):
@@ -48,13 +48,13 @@ class PublicStepRenderer(StepRenderer):
     def _of_pieces(self) -> bool:
         return self.written.pieces or self.text_format == "rendered"
 
-    def _text_of(self, prompt, steps, origin) -> list[str | list[int]]:
-        check_steps(steps, origin)
+    def _parts_of(self, prompt, steps, origin) -> list[str | list[int]]:
         if self.text_format == "rendered":
-            return super()._text_of(prompt, steps, origin)
-        marked = self.special.inside([prompt, steps])
-        if marked:
-            self._count(CONTENT_RULE, origin)
+            return super()._parts_of(prompt, steps, origin)
+        check_steps(steps, origin)
+        token = self.special.inside([prompt, steps])
+        if token:
+            self._count_special(token, origin)
             prompt, steps = self.special.marked(prompt), self.special.marked(steps)
         if self._of_pieces:
             self.counts["separator_in_step"] += sum(self.step_separator in step for step in steps)
@@ -63,14 +63,14 @@ class PublicStepRenderer(StepRenderer):
             texts = self._prefixes(prompt, steps, origin)
         else:
             texts = [self._whole(prompt, steps, origin)]
-        return [self.special.ids(text) for text in texts] if marked else list(texts)
+        return [self.special.ids(text) for text in texts] if token else list(texts)
 
     def _opened(self, prompt: Sequence[Message], origin: Any) -> str:
         """A literal text up to the first step."""
         if any(message["role"] == "assistant" for message in prompt):
             raise DataError(
                 "the prompt has turns of the assistant, for which its authors had no form",
-                where=place_of(origin),
+                where=origin,
                 hint="give the problem as one user turn",
             )
         question = "\n".join(message["content"] or "" for message in prompt)
@@ -82,9 +82,7 @@ class PublicStepRenderer(StepRenderer):
         if written.opening is not None:
             tagged = sum(tag.strip() in step for step in steps) if tag.strip() else 0
             if tagged:
-                raise DataError(
-                    f"{tagged} steps hold {tag.strip()!r}, which stands after a step here", where=place_of(origin)
-                )
+                raise DataError(f"{tagged} steps hold {tag.strip()!r}, which stands after a step here", where=origin)
             return self._opened(prompt, origin) + "".join(written.step.replace("{}", step) for step in steps)
         if not written.replies:
             answer = {"role": "assistant", "content": "".join(step + tag for step in steps)}
@@ -106,39 +104,27 @@ class PublicStepRenderer(StepRenderer):
         ends = [text.strip() + "\n\n" * (0 < k < len(steps)) for k, text in enumerate(texts)]
         return [texts[-1], *ends]
 
-    def _ids_of(self, texts: list[list | None], inputs: Sequence[Steps]) -> list[list[list[int]] | None]:
-        rows = super()._ids_of(texts, inputs)
-        opening = opening_ids(self.tokenizer) if self.written.bos == "tokenizer" and self.text_format == "chat" else []
-        return [own and [opening + own[0], *own[1:]] for own in rows]
-
-    def _fit(self, ids: list[list[int]], prompt, steps, origin) -> RenderedSolution | None:
+    def _fit(self, parts: list[list[int]], prompt, steps, origin) -> RenderedSolution | None:
+        if self.written.bos == "tokenizer" and self.text_format == "chat":
+            parts = [opening_ids(self.tokenizer) + parts[0], *parts[1:]]
         if self._of_pieces:
-            return super()._fit(ids, prompt, steps, origin)
-        self.counts["rendered"] += 1
-        row, *ends = ids
+            return super()._fit(parts, prompt, steps, origin)
+        row, *ends = parts
         places = [min(len(end), len(row)) - 1 for end in ends] if ends else self._tags(row, len(steps), origin)
         if ends:  # sums start before the first token of the answer
             places[0] = max(places[0] - 1, 0)
-        kept = [place for place in places if self.max_length is None or place < self.max_length]
-        dropped = len(places) - len(kept)
-        if dropped:
-            self.counts["over_length"] += 1
-            if self.overlong == "error":
-                raise DataError(
-                    f"the solution has {len(row)} tokens, more than --max_length {self.max_length}",
-                    where=place_of(origin),
-                    hint="raise --max_length, or choose --overlong drop_steps or drop",
-                )
-            if self.overlong == "truncate_prompt":
-                raise UsageError(
-                    "--overlong truncate_prompt is not for a model whose template holds its steps",
-                    hint="choose drop_steps",
-                )
-            if self.overlong == "drop" or len(kept) <= bool(ends):
-                self._count("dropped", origin)
-                return None
-            self.counts["steps_dropped"] += dropped
-        return RenderedSolution(row[: kept[-1] + 1], kept, dropped)
+        if not self._is_over_length(places[-1] + 1, "solution", origin):
+            return RenderedSolution(row[: places[-1] + 1], places)
+        if self.overlong == "truncate_prompt":
+            raise UsageError(
+                "--overlong truncate_prompt is not for a model whose template holds its steps", hint="choose drop_steps"
+            )
+        kept = [place for place in places if place < self.max_length]
+        if self.overlong == "drop" or len(kept) <= len(places) - len(steps):
+            self._count("dropped", origin)
+            return None
+        self.counts["steps_dropped"] += len(places) - len(kept)
+        return RenderedSolution(row[: kept[-1] + 1], kept, len(places) - len(kept))
 
     def _tags(self, ids: list[int], wanted: int, origin: Any) -> list[int]:
         """The last token of each tag: of those that steps made, the last ones."""
@@ -147,7 +133,7 @@ class PublicStepRenderer(StepRenderer):
         if len(found) < wanted:
             raise DataError(
                 f"{wanted - len(found)} steps end so that {self.step_separator!r} after them is another token",
-                where=place_of(origin),
+                where=origin,
                 hint="take whitespace off their ends",
             )
         return found[-wanted:]

@@ -18,11 +18,13 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from .console import ModelError
 from .model_folder import ADAPTER_CONFIG, CONFIG, hub_file, read_json, tensors
+from .output_folder import CARD
 
 INDEX, WEIGHTS = "model.safetensors.index.json", "model.safetensors"
 ANY = object()
@@ -98,34 +100,46 @@ class Family:
     refused: str | None = None
 
 
-@dataclass(frozen=True)
 class Checkpoint:
-    """What recognition sees of a model: its path, its config.json, and the shapes of its tensors, None where unknown."""
+    """What recognition sees of a model: its path, its config.json, and, where that does not tell, the names of its tensors."""
 
-    path: str
-    config: Mapping[str, Any]
-    tensors: Mapping[str, tuple[int, ...] | None]
+    def __init__(self, path: str, config: Mapping[str, Any]):
+        self.path, self.config = path, config
+        listed = config.get("architectures")  # of anybody's config, not checked yet
+        self.architecture = str(listed[0]) if isinstance(listed, list) and listed else ""
+        name = Path(path).resolve().name if Path(path).is_dir() else path
+        self.names = f"{name} {config.get('_name_or_path', '')}".lower()
 
     def fits(self, family: Family) -> bool:
-        listed = self.config.get("architectures")  # of anybody's config, not checked yet
-        architecture = str(listed[0]) if isinstance(listed, list) and listed else ""
-        own = Path(self.path).resolve().name if Path(self.path).is_dir() else self.path
-        names = f"{own} {self.config.get('_name_or_path', '')}".lower()
-        return (
-            re.fullmatch(family.architectures, architecture) is not None
-            and all(key in self.config and value in (ANY, self.config[key]) for key, value in family.config.items())
-            and (family.named is None or re.search(family.named, names) is not None)
-            and all(any(re.search(pattern, name) for name in self.tensors) for pattern in family.tensors)
-            and not (family.lacks and any(re.search(family.lacks, name) for name in self.tensors))
-        )
+        if not re.fullmatch(family.architectures, self.architecture):
+            return False
+        if not all(key in self.config and value in (ANY, self.config[key]) for key, value in family.config.items()):
+            return False
+        if family.named and not re.search(family.named, self.names):
+            return False
+        return all(map(self.holds, family.tensors)) and not (family.lacks and self.holds(family.lacks))
+
+    def holds(self, pattern: str) -> bool:
+        """Whether the name of a tensor fits."""
+        return any(re.search(pattern, name) for name in self.tensors)
+
+    @cached_property
+    def tensors(self) -> list[str]:
+        if Path(self.path).is_dir():
+            return list(tensors(Path(self.path)))
+        if index := hub_file(self.path, INDEX, ask=True):
+            return list(read_json(index).get("weight_map") or ())
+        weights = hub_file(self.path, WEIGHTS, ask=True)  # one file, which is needed anyway
+        return list(tensors(weights.parent, WEIGHTS)) if weights else []
 
 
 def recognize(path: str) -> Family | None:
     """The family of a public model at this folder or hub id; None for any other, ours among them. Reads no weights.
 
-    Raises ModelError for a family that cannot be scored here, with the reason.
+    Raises ModelError for a family that cannot be scored here, with the reason, and for a hub that does not answer.
     """
-    checkpoint = _checkpoint(str(path))
+    config = _foreign_config(str(path))
+    checkpoint = config and Checkpoint(str(path), config)
     family = next((one for one in every_family().values() if checkpoint and checkpoint.fits(one)), None)
     if family and family.refused:
         raise ModelError(f"{path} cannot be scored here: {family.refused}", hint=f"it is {family.called}: {family.how}")
@@ -139,29 +153,17 @@ def every_family() -> dict[str, Family]:
     return {**PROCESSES, **PUBLIC}
 
 
-def _checkpoint(path: str) -> Checkpoint | None:
+def _foreign_config(path: str) -> dict[str, Any] | None:
+    """The config.json of a model without a card of ours; None where there is none."""
     folder = Path(path)
-    if folder.is_dir():
-        if (
-            (folder / ADAPTER_CONFIG).exists()
-            or (folder / "reward_model.json").exists()
-            or not (folder / CONFIG).is_file()
-        ):
-            return None
-        return Checkpoint(path, read_json(folder / CONFIG), {name: own.shape for name, own in tensors(folder).items()})
     if folder.exists() or path.count("/") > 1:
-        return None
+        own = any((folder / name).exists() for name in (ADAPTER_CONFIG, CARD)) or not (folder / CONFIG).is_file()
+        return None if own else read_json(folder / CONFIG)
+    from .pretrained import check_reachable
+
+    check_reachable(path)
     config = hub_file(path, CONFIG) or hub_file(path, CONFIG, ask=True)
-    if config is None or hub_file(path, "reward_model.json", ask=True):
-        return None
-    found = Checkpoint(path, read_json(config), {})
-    index = hub_file(path, INDEX, ask=True)
-    if index:
-        names = dict.fromkeys(read_json(index).get("weight_map") or {})
-    else:  # one file: it is needed anyway
-        weights = hub_file(path, WEIGHTS, ask=True)
-        names = {name: own.shape for name, own in tensors(weights.parent, WEIGHTS).items()} if weights else {}
-    return Checkpoint(path, found.config, names)
+    return None if config is None or hub_file(path, CARD, ask=True) else read_json(config)
 
 
 # ---- text ------------------------------------------------------------------------------------------------------------
@@ -457,7 +459,7 @@ PUBLIC: dict[str, Family] = {
         "nicolinho/QRM-Llama3-8B, QRM-Llama3.1-8B, QRM-Llama3.1-8B-v2",
         "reward-bench qrm.py",
         "the mean of quantiles of each attribute, mixed by a gate that reads the end of the prompt",
-        architectures=r"Llama\w*",
+        architectures=r"Llama\w+WithGating\w*",
         tensors=(r"^regression_layer\.weight", r"^gating\.layers\.\d\.running_mean"),
         head="Gated",
         weights=GATED,
@@ -469,7 +471,7 @@ PUBLIC: dict[str, Family] = {
         "nicolinho/QRM-Gemma-2-27B",
         "reward-bench qrm.py; its gate's place is inferred",
         "as qrm",
-        architectures=r"Gemma2\w*",
+        architectures=r"Gemma2\w+WithGating\w*",
         tensors=(r"^regression_layer\.weight", r"^gating\.layers\.\d\.running_mean"),
         head="Gated",
         weights=GATED,
@@ -481,6 +483,7 @@ PUBLIC: dict[str, Family] = {
         "RLHFlow/ArmoRM-Llama3-8B-v0.1",
         "RLHFlow/RLHF-Reward-Modeling armo-rm",
         "19 attributes at the last token, mixed by a gate that reads the end of the prompt",
+        architectures=r"\w+WithGating",
         tensors=(r"^regression_layer\.weight", r"^gating\.layers\.1\.weight", r"^reward_transform_matrix"),
         head="Gated",
         weights=(
@@ -582,6 +585,7 @@ PUBLIC: dict[str, Family] = {
         "any model with one linear head (v_head, value_head, regression_head, score_head, reward_head): LLaMA-Factory, TRL",
         "LLaMA-Factory model_utils/valuehead.py",
         LAST,
+        architectures=r"(?!\w+For(Sequence|Token)Classification$)\w*",
         tensors=(r"^(v|value|reward|score|regression|rm)_head(\.summary)?\.(\d\.)?weight",),
         lacks=r"^score\.",
         head="Stack",

@@ -16,7 +16,7 @@ from itertools import chain
 from typing import Any, ClassVar, Self
 
 from . import checkpoints, losses, public_models
-from .console import RunError, UsageError, log
+from .console import RunError, UsageError
 from .data.records import Message
 from .kinds import KINDS, OUTCOME, Kind
 from .lengths import DEFAULT_MAX_LENGTH, longest_input, positions
@@ -25,12 +25,6 @@ from .rendering import Conversation
 
 Text = str | Sequence[Message]
 """A prompt or a completion: a string (one user or assistant turn) or a list of messages."""
-
-SCORING_ARGUMENTS = (
-    *("dtype", "device", "max_length", "overlong", "max_tokens_per_batch", "shared_prefix"),
-    *("text_format", "refused", "reference_model_name_or_path"),
-)
-"""Arguments of `from_pretrained` that are flags of every script that scores."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +44,6 @@ class Scorer:
     """
 
     kind: ClassVar[Kind]
-    arguments: ClassVar[tuple[str, ...]] = SCORING_ARGUMENTS
 
     def __init__(
         self,
@@ -100,7 +93,7 @@ class Scorer:
             )
         run = {"dtype": dtype, "device": device, "kind": cls.kind}
         loaded, family = public_models.load_any(path, reference_model_name_or_path, **run)
-        trained = (loaded.card or {"rendering": own}).get("rendering", {})
+        trained = loaded.rendering or own
         trained = {**trained, "text_format": text_format or trained.get("text_format")}
         if family or reference_model_name_or_path:
             renderer = public_models.renderer(loaded, family, path, text_format, own.get("step_separator"))
@@ -113,16 +106,6 @@ class Scorer:
         made = cls(loaded.model, renderer, card=loaded.card, **run, **own)
         made.notes = [*loaded.notes, *made._described()]
         return made
-
-    @classmethod
-    def from_arguments(cls, args: Any, path: str | None = None) -> Self:
-        """The reward model that the flags of `arguments.add_scoring_arguments` describe, or another one run in its way."""
-        model = cls.from_pretrained(
-            path or args.model_name_or_path, **{name: getattr(args, name) for name in cls.arguments}
-        )
-        for note in model.notes:
-            log(note)
-        return model
 
     # ---- verbs ------------------------------------------------------------------------------------------------
 
@@ -315,8 +298,7 @@ class RewardModel(Scorer):
 
 def _set_length(renderer: Any, loaded: checkpoints.Loaded, asked: int | None) -> None:
     """Let the renderer keep as many tokens as asked for, as in training, or of a model without a card as it can read."""
-    trained = (loaded.card or {}).get("rendering", {}).get("max_length")
-    family = getattr(renderer, "family", None)
+    trained, family = loaded.rendering.get("max_length"), getattr(renderer, "family", None)
     default = DEFAULT_MAX_LENGTH if loaded.card else family and family.text.max_length
     renderer.max_length = longest_input(loaded.model, loaded.tokenizer, asked or trained, default)
     renderer.longest = positions(loaded.model)
@@ -331,7 +313,7 @@ def _check_finite(scores: Sequence[list[float]], origins: Sequence[Any], before:
     if bad:
         raise RunError(
             f"the model gave {len(bad)} rewards that are not finite numbers, the first for completion {before + bad[0] + 1}",
-            where=str(origins[bad[0]]) if origins[bad[0]] else None,
+            where=origins[bad[0]],
             hint="score with --dtype float32",
         )
 

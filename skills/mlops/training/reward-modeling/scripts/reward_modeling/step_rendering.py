@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from .base_rendering import CONTENT_RULE, BaseRenderer, check_one_text, place_of
+from .base_rendering import BaseRenderer, check_one_text
 from .completeness import ANSWERED, ASKED
 from .console import DataError, ModelError
 from .data.records import Message
@@ -75,16 +75,12 @@ class StepRenderer(BaseRenderer):
     ):
         super().__init__(tokenizer, max_length=max_length, overlong=overlong, **rules)
         self.step_separator = step_separator
-        self.separator_ids = self._separator_ids(step_separator)
-
-    def _separator_ids(self, step_separator: str) -> list[int]:
-        ids = self._tokens([step_separator])[0] if step_separator else []
-        if not ids:
+        self.separator_ids = self._tokens([step_separator])[0] if step_separator else []
+        if not self.separator_ids:
             raise ModelError(
-                f"the step separator {step_separator!r} is not a token of this tokenizer, so that no step has a token to be scored at",
-                hint=f"give another, as in --step_separator {self.tokenizer.sep_token or self.tokenizer.eos_token or '###'}",
+                f"the step separator {step_separator!r} is no token of this tokenizer, so that no step has a token to be scored at",
+                hint=f"give another, as in --step_separator {tokenizer.sep_token or tokenizer.eos_token or '###'}",
             )
-        return ids
 
     @property
     def split_at(self) -> str:
@@ -97,7 +93,7 @@ class StepRenderer(BaseRenderer):
         """Ids of one prompt with its steps, or None when the policy leaves it out. Raises DataError for an empty step."""
         return self.render_all([Steps(prompt, steps, where)])[0]
 
-    def _text_of(self, prompt, steps, origin) -> list[str | list[int]]:
+    def _parts_of(self, prompt, steps, origin) -> list[str | list[int]]:
         check_steps(steps, origin)
         self.counts["separator_in_step"] += sum(self.step_separator in step for step in steps)
         texts: list[Any] = [self.text(prompt, where=origin, prompt_only=True) if prompt else ""]
@@ -106,8 +102,8 @@ class StepRenderer(BaseRenderer):
             check_one_text(prompt, [{}], origin)
             return texts
         self._count_templated(prompt, origin)
-        if self.special.inside([prompt, steps]):
-            self._count(CONTENT_RULE, origin)
+        if token := self.special.inside([prompt, steps]):
+            self._count_special(token, origin)
             if self.special_tokens_in_content == "text":
                 marked = self._marked(prompt, None, origin, prompt_only=True)
                 own = [self.special.marked(text) if self.special.inside(text) else None for text in texts[1:]]
@@ -116,11 +112,6 @@ class StepRenderer(BaseRenderer):
                     for text, sign in zip(texts, [marked, *own], strict=True)
                 ]
         return texts
-
-    def _ids_of(self, texts: list[list | None], inputs: Sequence[Steps]) -> list[list[list[int]] | None]:
-        plain = dict.fromkeys(text for own in texts for text in own or () if isinstance(text, str) and text)
-        known = {"": [], **dict(zip(plain, self._tokens(list(plain)), strict=True))}
-        return [own and [known[text] if isinstance(text, str) else text for text in own] for own in texts]
 
     def rows(self, solution: RenderedSolution) -> list[tuple[list[int], list[int]]]:
         """(ids, positions) of each row to compute: the whole solution for a decoder, for an encoder one a step."""
@@ -138,20 +129,12 @@ class StepRenderer(BaseRenderer):
         lead, found, _ = whole.removeprefix(opening).partition(ANSWERED)
         return lead if found and whole.startswith(opening) and lead.isspace() else ""
 
-    def _fit(self, ids: list[list[int]], prompt, steps, origin) -> RenderedSolution | None:
-        self.counts["rendered"] += 1
-        prompt, *steps = ids
+    def _fit(self, parts: list[list[int]], prompt, steps, origin) -> RenderedSolution | None:
+        prompt, *steps = parts
         sizes = [len(step) + len(self.separator_ids) for step in steps]
         needed = len(prompt) + sum(sizes)
-        if self.max_length is None or needed <= self.max_length:
+        if not self._is_over_length(needed, "solution", origin):
             return self._join(prompt, steps)
-        self.counts["over_length"] += 1
-        if self.overlong == "error":
-            raise DataError(
-                f"the solution has {needed} tokens, more than --max_length {self.max_length}",
-                where=place_of(origin),
-                hint="raise --max_length, or choose --overlong drop_steps, truncate_prompt or drop",
-            )
         head, cut = self._leading_special(prompt) if prompt else 0, 0
         if self.overlong == "truncate_prompt":
             cut = min(needed - self.max_length, len(prompt) - head)
@@ -202,7 +185,7 @@ def supervised_text(tokenizer: Any, ids: Sequence[int], positions: Iterable[int]
 
 def check_steps(steps: Sequence[str], where: Any) -> None:
     if not steps:
-        raise DataError("the solution has no steps", where=place_of(where))
+        raise DataError("the solution has no steps", where=where)
     for number, step in enumerate(steps, 1):
         if not step.strip():
-            raise DataError(f"step {number} is empty", where=place_of(where), hint="drop it and its label")
+            raise DataError(f"step {number} is empty", where=where, hint="drop it and its label")

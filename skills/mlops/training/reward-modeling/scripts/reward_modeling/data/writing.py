@@ -74,12 +74,12 @@ def counted(rows: Iterable[dict[str, Any]], moved: Counter[str]) -> Iterator[dic
         yield row
 
 
-def tell_moved(moved: Counter[str]) -> dict[str, dict[str, int]]:
-    """Say which metadata columns were moved, and in how many rows; the same for a script's JSON, or nothing."""
+def tell_moved(moved: Counter[str]) -> dict[str, int] | None:
+    """Say which metadata columns were moved, and in how many rows. The same for a script's JSON, None without any."""
     if not moved:
-        return {}
+        return None
     log(f"metadata whose names the rows themselves use are in the column `{METADATA}` (rows): {listed(moved)}")
-    return {"metadata_moved": dict(moved)}
+    return dict(moved)
 
 
 def _is_apart(value: Any) -> bool:

@@ -15,10 +15,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
-from scipy import special, stats
+from scipy import special
 
 from ..console import DataError
 
@@ -38,6 +38,10 @@ class Estimate:
     high: float
     n: int
     groups: int
+
+    def __format__(self, spec: str) -> str:
+        """Value and interval: 0.758 [0.701, 0.803] for `.3f`."""
+        return f"{self.value:{spec}} [{self.low:{spec}}, {self.high:{spec}}]"
 
 
 def accuracy(outcomes, groups: Groups = None, weights=None) -> Estimate:
@@ -154,6 +158,8 @@ def spearman(x, y, groups: Groups = None) -> Estimate | None:
     index = group_index(groups, n)
     if n < 4 or np.ptp(x) == 0 or np.ptp(y) == 0:
         return None
+    from scipy import stats  # half of the time that importing this package would take
+
     u, v = (stats.zscore(stats.rankdata(values)) for values in (x, y))
     r = float(np.clip(np.mean(u * v), -1.0, 1.0))
     influence = u * v - r * (u**2 + v**2) / 2
@@ -198,8 +204,3 @@ def require_length(n: int, **arrays) -> None:
     for name, values in arrays.items():
         if len(values) != n:
             raise ValueError(f"{name} has {len(values)} entries for {n} pairs")
-
-
-def plain(estimate: Estimate | None) -> dict[str, float] | None:
-    """An estimate as JSON carries it: {"value", "low", "high", "n", "groups"}."""
-    return None if estimate is None else asdict(estimate)

@@ -16,12 +16,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
-from ..console import DataError
 from ..data.records import Solution
+from ..errors import DataError
 from .inputs import prompt_keys
-from .intervals import Estimate, Groups, accuracy_where, floats, group_index, plain, smooth
+from .intervals import Estimate, Groups, accuracy_where, floats, group_index, smooth
 
 NO_ERROR, UNKNOWN = -1, -2
 FIXED = 0.5
@@ -61,7 +60,7 @@ def labelled_steps(solutions: Sequence[Solution], scores: Sequence[Sequence[floa
         found, missing = NO_ERROR if _is_complete(solution) else UNKNOWN, False
         for i, (label, score) in enumerate(zip(solution.labels or (), row, strict=False)):
             if label is None:
-                missing |= i == 0  # nobody judged how it begins, as in an alternative of a late step
+                missing |= i == 0  # nobody labeled how it begins, as in an alternative of a late step
                 continue
             missing |= score is None
             if label < FIXED and found < 0:
@@ -94,6 +93,8 @@ def auroc(wrongness, wrong, groups: Groups = None) -> Estimate | None:
     positive, negative = int(wrong.sum()), int((~wrong).sum())
     if not positive or not negative:
         return None
+    from scipy import stats
+
     ranks = stats.rankdata(wrongness)
     placement = np.empty(len(wrong))
     placement[wrong] = (ranks[wrong] - stats.rankdata(wrongness[wrong])) / negative
@@ -126,34 +127,49 @@ def first_flagged(data: LabelledSteps, flagged: np.ndarray) -> np.ndarray:
     return np.where(first == NEVER, NO_ERROR, first)
 
 
-def measures(data: LabelledSteps, thresholds: np.ndarray) -> dict[str, dict | None]:
-    """Every measure of one scorer. thresholds: [solutions]. Estimates, or None where nothing is to measure.
+@dataclass(frozen=True)
+class StepMeasures:
+    """How well wrong steps are told; an estimate is null where nothing is to measure."""
 
-    step_accuracy        share of steps rightly flagged or rightly not
-    precision, recall    of the flags: flagged steps that are wrong, wrong steps that are flagged
-    f1                   their harmonic mean: a weighted mean over steps, true flags twice, other flags and misses once
-    auroc                needs no threshold
-    first_error_accuracy share of solutions whose first flag is the first error, or that have neither
-    erroneous, correct   the same among solutions with and without an error; processbench_f1 their harmonic mean
-    """
+    step_accuracy: Estimate | None
+    """Share of steps rightly flagged or rightly not."""
+    precision: Estimate | None
+    """Share of flagged steps that are wrong."""
+    recall: Estimate | None
+    """Share of wrong steps that are flagged."""
+    f1: Estimate | None
+    """Harmonic mean of precision and recall."""
+    auroc: Estimate | None
+    """Needs no threshold."""
+    first_error_accuracy: Estimate | None
+    """Share of solutions whose first flag is the first error, or that have neither."""
+    erroneous: Estimate | None
+    """The same among solutions with an error."""
+    correct: Estimate | None
+    """The same among solutions without."""
+    processbench_f1: Estimate | None
+    """Harmonic mean of `erroneous` and `correct`."""
+
+
+def measures(data: LabelledSteps, thresholds: np.ndarray) -> StepMeasures:
+    """Every measure of one scorer. thresholds: [solutions]."""
     groups = data.groups[data.owner]
     flagged = data.scores < thresholds[data.owner]
     hit = flagged & data.wrong
     known = data.first_error != UNKNOWN
     right = (first_flagged(data, flagged) == data.first_error)[known]
     bad, prompts = (data.first_error != NO_ERROR)[known], data.groups[known]
-    estimates = {
-        "step_accuracy": _share(flagged == data.wrong, groups),
-        "precision": _share(hit, groups, flagged),
-        "recall": _share(hit, groups, data.wrong),
-        "f1": _share(hit, groups, flagged.astype(float) + data.wrong),
-        "auroc": auroc(-data.scores, data.wrong, groups),
-        "first_error_accuracy": _share(right, prompts),
-        "erroneous": _share(right, prompts, bad),
-        "correct": _share(right, prompts, ~bad),
-        "processbench_f1": harmonic_mean(right, bad, prompts),
-    }
-    return {name: plain(estimate) for name, estimate in estimates.items()}
+    return StepMeasures(
+        step_accuracy=_share(flagged == data.wrong, groups),
+        precision=_share(hit, groups, flagged),
+        recall=_share(hit, groups, data.wrong),
+        f1=_share(hit, groups, flagged.astype(float) + data.wrong),  # true flags weigh two, other flags and misses one
+        auroc=auroc(-data.scores, data.wrong, groups),
+        first_error_accuracy=_share(right, prompts),
+        erroneous=_share(right, prompts, bad),
+        correct=_share(right, prompts, ~bad),
+        processbench_f1=harmonic_mean(right, bad, prompts),
+    )
 
 
 def _share(hits: np.ndarray, groups: np.ndarray, weights: np.ndarray | None = None) -> Estimate | None:

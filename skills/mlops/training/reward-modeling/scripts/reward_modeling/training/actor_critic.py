@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from .. import checkpoints
-from ..checkpoints import unwrapped
 from ..console import UsageError
+from ..heads import unwrapped
 from ..packing import right_padded
 from .loop import without_dropout
 from .policy import Policy
@@ -45,7 +45,7 @@ def _accepted(model: torch.nn.Module, inputs: dict[str, Any]) -> dict[str, Any]:
 def answer_logits(
     model: torch.nn.Module, ids: torch.Tensor, mask: torch.Tensor, width: int, *, hidden: bool = False
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """(logits [B, N, V] in fp32 that predict the last `width` = N columns, the hidden states [B, N, d] behind them)."""
+    """(logits [B, N, V] in fp32 that predict the last `width` = N columns, the hidden states [B, N, d] under them)."""
     inputs = {"position_ids": (mask.cumsum(1) - 1).clamp(min=0), "use_cache": False, "logits_to_keep": width + 1}
     out = model(input_ids=ids, attention_mask=mask, output_hidden_states=hidden, **_accepted(model, inputs))
     states = out.hidden_states[-1][:, -width - 1 : -1] if hidden else None
@@ -91,6 +91,12 @@ class ActorCritic(torch.nn.Module):
         values = self.head(states).squeeze(-1).float()
         return *log_probs_and_entropy(logits, ids[:, -width:], self.temperature), values
 
+    def parameter_groups(self, rate: float, value_rate: float) -> list[dict[str, Any]]:
+        """What is trained, for an optimizer: the policy's parameters, then those of the value function alone."""
+        own = {id(p): p for p in self.policy.parameters() if p.requires_grad}
+        value = [p for p in self.parameters() if p.requires_grad and id(p) not in own]
+        return [{"params": list(own.values()), "lr": rate}, {"params": value, "lr": value_rate}]
+
 
 def actor_critic(
     policy: Policy, value_model: str, temperature: float, peft_config: LoraConfig | None = None
@@ -121,15 +127,14 @@ def actor_critic(
 def _value_from(path: str, policy: Policy) -> tuple[torch.nn.Module, torch.nn.Module]:
     """(trunk, head) of a scalar model at this path."""
     loaded = checkpoints.load(path, device="cpu")
+    reason = None
     if checkpoints.scored_at(loaded.model) != "last_token":
+        reason = "is an encoder, which sees the whole answer at once and so gives no value for its prefix"
+    elif loaded.tokenizer.get_vocab() != policy.tokenizer.get_vocab():
+        reason = "has another tokenizer than the policy, so it cannot read the policy's tokens as a value model"
+    if reason:
         raise UsageError(
-            f"{path} is an encoder, which sees the whole answer at once and so gives no value for its beginning",
-            hint="leave --value_model out: the value model is then made from the policy",
-        )
-    if loaded.tokenizer.get_vocab() != policy.tokenizer.get_vocab():
-        raise UsageError(
-            f"{path} has another tokenizer than the policy, so it cannot read the policy's tokens as a value model",
-            hint="leave --value_model out: the value model is then made from the policy",
+            f"{path} {reason}", hint="leave --value_model out: the value model is then made from the policy"
         )
     return loaded.model.base_model, loaded.model.score
 

@@ -11,13 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
-from transformers import Trainer, TrainingArguments
+from transformers import Trainer
 
 from ..console import DataError
 from ..packing import right_padded
-from ..step_rendering import StepRenderer
 from . import loop
-from .data import Rows
 
 if TYPE_CHECKING:
     from peft import PeftConfig
@@ -123,31 +121,3 @@ def class_weights(labels: Sequence[Sequence[float]], weighting: str) -> tuple[fl
             hint="leave out --class_weighting, or give data with both",
         )
     return total / (2 * (total - correct)), total / (2 * correct)
-
-
-def fit(
-    model: torch.nn.Module,
-    renderer: StepRenderer,
-    rows: Rows,
-    arguments: TrainingArguments,
-    *,
-    class_weighting: str = "none",
-    disable_dropout: bool = True,
-    **run: Any,
-) -> tuple[torch.nn.Module, dict[str, Any]]:
-    """`loop.fit` of this trainer. run: its head, eval_rows, peft_config and resume."""
-    weights = class_weights(rows.dataset["labels"], class_weighting)
-    if disable_dropout:  # token classifiers made of decoders drop a tenth of the last hidden state by default
-        loop.without_dropout(model)
-    model, summary = loop.fit(
-        ProcessTrainer,
-        model,
-        renderer,
-        rows,
-        arguments,
-        data_collator=StepCollator(renderer.tokenizer.pad_token_id),
-        weights=weights,
-        loss={"class_weighting": class_weighting, "disable_dropout": disable_dropout},
-        **run,
-    )
-    return model, summary | {"class_weights": list(weights)}

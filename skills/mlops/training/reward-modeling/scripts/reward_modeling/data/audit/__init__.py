@@ -15,12 +15,12 @@ from typing import Any
 
 from ... import console
 from ..records import Comparison, Ranking, Record, Records, Solution
-from .findings import SHOWN, Check, Finding, Material, findings_of
+from .findings import SHOWN, AuditFinding, Check, Finding, Material, findings_of
 from .pairs import CHECKS
 from .steps import STEP_CHECKS
 from .unlabeled import UNLABELED_CHECKS
 
-__all__ = ["CHECKS", "STEP_CHECKS", "UNLABELED_CHECKS", "Check", "Finding"]
+__all__ = ["CHECKS", "STEP_CHECKS", "UNLABELED_CHECKS", "AuditFinding", "Check", "Finding"]
 
 TABLES = {Comparison: ("pairs", CHECKS), Solution: ("solutions", STEP_CHECKS), Ranking: ("rows", UNLABELED_CHECKS)}
 """What records of a type are called, and their checks. Rankings are rows to be scored or answered: labeled ones are audited

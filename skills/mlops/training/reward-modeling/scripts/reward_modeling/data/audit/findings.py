@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import blake2b
 from itertools import islice
-from typing import Any
+from typing import Any, Literal
 
 from ..records import Comparison, Message, Ranking, Record, Solution
 
@@ -20,25 +20,27 @@ SEVERITIES = ("error", "warning", "info")
 
 
 @dataclass(frozen=True)
-class Finding:
-    """What one check found. `rows` are the first five places, `indices` all of them in the audited list."""
+class AuditFinding:
+    """What one check found."""
 
     check: str
-    severity: str
-    """One of SEVERITIES."""
+    severity: Literal["error", "warning", "info"]
     count: int
     share: float
     """`count` as a part of what was looked at."""
     rows: tuple[str, ...]
+    """The first five places."""
     message: str
     advice: str
+
+
+@dataclass(frozen=True)
+class Finding(AuditFinding):
+    """indices: all places in the audited list."""
+
     indices: tuple[int, ...] = field(default=(), repr=False)
     of_answer: Callable[[Record, list[Message]], bool] | None = field(default=None, repr=False, compare=False)
     """As in `Check`, where the check alone cannot say it."""
-
-    def to_dict(self) -> dict[str, Any]:
-        names = ("check", "severity", "count", "share", "rows", "message", "advice")
-        return {name: list(value) if isinstance(value := getattr(self, name), tuple) else value for name in names}
 
 
 @dataclass(frozen=True)

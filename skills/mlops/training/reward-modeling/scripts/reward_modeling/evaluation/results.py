@@ -1,0 +1,57 @@
+"""What evaluate.py prints: one type for each kind of evaluation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..results import Result
+from .best_of_n import PoolSummary
+from .overoptimization import Study
+from .pair_measures import PairedComparison, PairSummary
+from .steps import StepSummary
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluated(Result):
+    model: str
+    dataset: list[str]
+    format: str
+    set_aside: dict[str, int]
+    """Rows by why they are not evaluated, as labeled ties."""
+    diagnostics: list[str]
+    """The sentences of the report, with what to do next."""
+    output: str | None
+    metadata_moved: dict[str, int] | None = None
+    """Metadata columns whose names the rows of `output` use, and in how many rows they are in its column `metadata`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparisonWith(PairedComparison):
+    """b is this model."""
+
+    model: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairReport(PairSummary, Evaluated):
+    comparison: ComparisonWith | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepReport(StepSummary, Evaluated):
+    pass
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoolReport(PoolSummary, Evaluated):
+    pass
+
+
+@dataclass(frozen=True)
+class OverOptimizationReport(Result):
+    studies: list[Study]
+    diagnostics: list[str]
+    picture: str | None
+
+
+Output = PairReport | StepReport | PoolReport | OverOptimizationReport
