@@ -12,8 +12,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from . import checkpoints
-from .console import DataError, ModelError
+from . import checkpoints, pair_rendering
+from .base_rendering import BaseRenderer, opening_ids
+from .console import DataError, ModelError, UsageError
 from .data.records import Message
 from .heads import scored_at
 from .kinds import Kind
@@ -21,6 +22,7 @@ from .model_folder import CONFIG, check_folder, own_code, pickled_weights, read_
 from .precision import best_device, usable
 from .pretrained import loaded_by, without_reports
 from .pretrained import read_tokenizer as pretrained_tokenizer
+from .public_steps import PublicStepRenderer
 from .readers import INDEX, Family, recognize
 from .rendering import Rendered, Renderer
 from .tokenizer_setup import prepare_tokenizer
@@ -32,13 +34,37 @@ UNUSED = re.compile(r"^(lm_head|embed_out|output)\.|^normalizer\.count$|\.inv_fr
 """Tensors of a checkpoint that take no part in the reward."""
 
 
-def load_any(path: str, *, dtype: str, device: str | None, kind: Kind) -> tuple[checkpoints.Loaded, Family | None]:
-    """A model of ours or of others, ready to score, with its family where it has one."""
+def load_any(
+    path: str, reference: str | None, *, dtype: str, device: str | None, kind: Kind
+) -> tuple[checkpoints.Loaded, Family | None]:
+    """A model of ours or of others, ready to score, with its family where it has one. reference: of a log-ratio."""
     family = recognize(path)
+    needed = getattr(family and family.text, "reference", None)
+    if reference or needed:
+        return _log_ratio(path, reference, needed, family, dtype=dtype, device=device), family
     if family is None or family.head is None:
         return checkpoints.load(path, dtype=dtype, device=device, kind=kind), family
     checkpoints.check_kind(path, family, kind)
     return load(path, family, dtype=dtype, device=device), family
+
+
+def _log_ratio(
+    path: str, reference: str | None, needed: str | None, family: Family | None, **run: Any
+) -> checkpoints.Loaded:
+    from . import implicit
+
+    if not reference:
+        raise UsageError(
+            f"the reward of {path} is a log-ratio with a reference model, which is missing",
+            hint=f"--reference_model_name_or_path, by its authors {needed}",
+        )
+    if needed and family:
+        return implicit.load(path, reference, scale=family.text.scale, of_steps=True, **run)
+    if family or checkpoints.kind_of(path):
+        raise UsageError(
+            f"{path} has a reward of its own: it needs no --reference_model_name_or_path", hint="leave it out"
+        )
+    return implicit.load(path, reference, **run)
 
 
 def load(path: str, family: Family, *, dtype: str, device: str | None) -> checkpoints.Loaded:
@@ -219,10 +245,7 @@ class PublicRenderer(Renderer):
 
     @cached_property
     def _opening(self) -> list[int]:
-        """What the tokenizer puts before every text."""
-        plain = self._tokens(["a"])[0]
-        ids = self.tokenizer("a")["input_ids"]
-        return ids[: len(ids) - len(plain)] if ids[len(ids) - len(plain) :] == plain else ids[:1]
+        return opening_ids(self.tokenizer)
 
     @cached_property
     def _appended(self) -> int | None:
@@ -278,17 +301,31 @@ class PublicRenderer(Renderer):
         return fitted
 
 
-def renderer(loaded: checkpoints.Loaded, family: Family, path: str, text_format: str | None) -> PublicRenderer:
-    """The renderer of a loaded model of this family. Raises ModelError when the tokenizer lacks a token that it needs."""
-    tokenizer = loaded.tokenizer
-    if family.text.template:
+def renderer(
+    loaded: checkpoints.Loaded, family: Family | None, path: str, text_format: str | None, separator: str | None = None
+) -> BaseRenderer:
+    """The renderer of a loaded model of this family. Raises ModelError when the tokenizer lacks a token that it needs.
+
+    family: None for a language model with a reference. separator: between steps, where a model was trained with another.
+    """
+    tokenizer, rules = loaded.tokenizer, {"max_length": None, "text_format": text_format or "chat"}
+    if family and family.text.template:
         tokenizer.chat_template = family.text.template
     elif not tokenizer.chat_template:
         loaded.notes += prepare_tokenizer(tokenizer)
+    if family is None:
+        from .implicit import AnswerRenderer
+
+        return AnswerRenderer(tokenizer, **rules)
+    if family.kind == "process":
+        plain = family.head is None and not family.text.reference
+        place = scored_at(loaded.model) if plain else "last_token"
+        loaded.notes.append(f"text: {family.text.described()}")
+        return PublicStepRenderer(tokenizer, family, path=path, separator=separator, scored_at=place, **rules)
+    if family.compares:
+        return pair_rendering.renderer(tokenizer, family, path, rules)
     place = "pooled" if family.pooled else "end" if family.head else scored_at(loaded.model)
-    made = PublicRenderer(
-        tokenizer, family, path=path, max_length=None, scored_at=place, text_format=text_format or "chat"
-    )
+    made = PublicRenderer(tokenizer, family, path=path, scored_at=place, **rules)
     if family.text.append and made._appended is None:
         raise ModelError(f"the tokenizer of {path} has no {family.text.append[0]}, after which the reward is read")
     loaded.notes.append(f"text: {family.text.described()}")

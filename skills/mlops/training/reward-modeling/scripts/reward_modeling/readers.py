@@ -94,6 +94,8 @@ class Family:
     gate: str | None = None
     """The text at whose last occurrence the head's weights are read."""
     text: Text = Text()
+    compares: bool = False
+    """Whether it compares two answers: its rewards hold within a prompt only."""
     checked: str = "formula in the tests"
     refused: str | None = None
 
@@ -138,10 +140,17 @@ def recognize(path: str) -> Family | None:
     """
     config = _foreign_config(str(path))
     checkpoint = config and Checkpoint(str(path), config)
-    family = next((one for one in PUBLIC.values() if checkpoint and checkpoint.fits(one)), None)
+    family = next((one for one in every_family().values() if checkpoint and checkpoint.fits(one)), None)
     if family and family.refused:
         raise ModelError(f"{path} cannot be scored here: {family.refused}", hint=f"it is {family.called}: {family.how}")
     return family
+
+
+def every_family() -> dict[str, Family]:
+    """The whole table, the most particular first."""
+    from .public_processes import PROCESSES
+
+    return {**PROCESSES, **PUBLIC}
 
 
 def _foreign_config(path: str) -> dict[str, Any] | None:
@@ -599,5 +608,5 @@ def families() -> Sequence[dict[str, str]]:
             "checked": one.checked,
             "source": one.source,
         }
-        for name, one in PUBLIC.items()
+        for name, one in every_family().items()
     ]

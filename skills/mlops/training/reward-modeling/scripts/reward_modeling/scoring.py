@@ -71,6 +71,7 @@ class Scorer:
         shared_prefix: bool | None = None,
         text_format: str | None = None,
         refused: str = "stop",
+        reference_model_name_or_path: str | None = None,
         **own: Any,
     ) -> Self:
         """Load a reward model from a folder or hub id.
@@ -78,7 +79,8 @@ class Scorer:
         max_length, overlong, text_format ("chat" or "rendered"): as in training unless given; a model without a card reads
         all that its config and tokenizer allow. refused: "stop" raises DataError for conversations that cannot be rendered,
         "unscored" gives them no score. dtype: of the weights; the head stays fp32. shared_prefix: compute shared prefixes
-        once; None does so on CPUs, True also on a GPU. own: arguments of this kind of model, those of its class. Raises
+        once; None does so on CPUs, True also on a GPU. reference_model_name_or_path: of a language model whose reward is a
+        log-ratio. own: arguments of this kind of model, those of its class. Raises
         ModelError when it is not a reward model of this kind or renders text otherwise than it did in training, UsageError
         for an `overlong` of the other kind.
         """
@@ -87,11 +89,12 @@ class Scorer:
             other = next(kind for kind in KINDS.values() if kind is not cls.kind)
             what = f"--overlong {overlong} is for {other.name} reward models"
             raise UsageError(what, hint=f"choose {', '.join(policies)}")
-        loaded, family = public_models.load_any(path, dtype=dtype, device=device, kind=cls.kind)
+        run = {"dtype": dtype, "device": device, "kind": cls.kind}
+        loaded, family = public_models.load_any(path, reference_model_name_or_path, **run)
         trained = loaded.rendering or own
         trained = {**trained, "text_format": text_format or trained.get("text_format")}
-        if family:
-            renderer = public_models.renderer(loaded, family, path, text_format)
+        if family or reference_model_name_or_path:
+            renderer = public_models.renderer(loaded, family, path, text_format, own.get("step_separator"))
         else:
             renderer = cls.kind.renderer(loaded.tokenizer, checkpoints.scored_at(loaded.model), trained)
         renderer.refused = [] if refused == "unscored" else None
@@ -277,6 +280,8 @@ class RewardModel(Scorer):
         return not isinstance(completion, str) and not (completion and isinstance(completion[0], dict))
 
     def _rows(self, rendered: Any) -> list[tuple[list[int], list[int]]]:
+        if rendered.start is not None:
+            return [(rendered.ids, [rendered.start - 1, len(rendered.ids) - 1])]
         return [self._row(rendered.ids)]
 
     def _row(self, ids: list[int]) -> tuple[list[int], list[int]]:
