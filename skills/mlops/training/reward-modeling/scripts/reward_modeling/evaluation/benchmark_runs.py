@@ -113,7 +113,7 @@ def load_benchmark(name: str, folder: str | None) -> Loaded:
     Raises DataError where nothing is found, and with FILE:ROW for a row that is not as published.
     """
     benchmark, rows = BENCHMARKS[name], 0
-    items: dict[Any, Item] = {}
+    items: dict[object, Item] = {}
     set_aside: Counter[str] = Counter()
     for part, origin, row in _rows(name, benchmark, folder):
         rows += not part.optional
@@ -136,7 +136,7 @@ def load_benchmark(name: str, folder: str | None) -> Loaded:
     return Loaded(list(items.values()), rows, published, dict(+set_aside))
 
 
-def _rows(name: str, benchmark: Benchmark, folder: str | None) -> Iterator[tuple[Part, Origin, dict[str, Any]]]:
+def _rows(name: str, benchmark: Benchmark, folder: str | None) -> Iterator[tuple[Part, Origin, dict[str, object]]]:
     """The rows of each part. A folder may lack some parts, not all that are needed."""
     for part, source in _sources(name, benchmark, folder):
         for one in read(source, None if folder else part.split):
