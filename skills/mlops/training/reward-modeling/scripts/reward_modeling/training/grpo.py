@@ -160,9 +160,8 @@ class RewardFunction:
         except RunError as error:
             step = columns["trainer_state"].global_step + 1 if "trainer_state" in columns else "?"
             raise RunError(f"step {step}: {error.message}", where=error.where, hint=error.hint) from error
-        if columns.get("log_metric") and len(self.rewards.names) > 1:
-            for name, mean in self.rewards.parts.items():
-                columns["log_metric"](f"rewards/{name}", mean)
+        for name, value in self.rewards.logged("rewards").items() if columns.get("log_metric") else ():
+            columns["log_metric"](name, value)
         ended = [self.policy.finished(ids) for ids in completion_ids]
         values = [value - self.missing_eos_penalty * (not end) for value, end in zip(values, ended, strict=True)]
         self.last = {"prompt": messages[0], "completion": replies[0], "reward": values[0]}
