@@ -614,7 +614,7 @@ SCHEMAS: dict[str, tuple[dict[str, Any], ...]] = {
     ),
     "train.py": (
         _object({**_TRAINS, **_DRY, "settings": _map(_ANY)}),
-        _object({**_TRAINS, **_TRAINED, "evaluation": _or_null(_object(_ON_PAIRS))}),
+        _object({**_TRAINS, **_TRAINED, "evaluation": _or_null(_object(_ON_PAIRS))}, folds=_list(_map(_ANY))),
     ),
     "train_process.py": (
         _object({**_TRAINS, **_DRY, "step_separator": _TEXT, "settings": _map(_ANY)}, labels_shown=_list(_ANY)),
