@@ -1,7 +1,7 @@
 """Comparisons for training an outcome reward model: read, audited, and rendered into rows.
 
-One row of the training set is one prompt with all its completions and all their pairs: a completion that takes part in
-several pairs is computed once, as InstructGPT does (arXiv:2203.02155, section 3.5).
+One row is one prompt with all its completions and pairs: a completion in several pairs is computed once, as InstructGPT
+does (arXiv:2203.02155, section 3.5).
 """
 
 from __future__ import annotations
