@@ -181,7 +181,7 @@ BROKEN = {
         "turn 6 .* is not \\+ or -",
     ),
     "no problem": ({"conversations": [turn("user", GOOD), turn("assistant", "+")]}, "no problem before 'Step 1:'"),
-    "no start": ({"conversations": [turn("user", "2+2=4"), turn("assistant", "+")]}, "has no 'Step 1:'"),
+    "no start": ({"conversations": [turn("user", "2+2=4"), turn("assistant", "+")]}, "is one line without 'Step 1:'"),
     "too few": ({"input": TAGGED, "value": ["+"]}, "`value` has 1 entries for 2 steps"),
     "a word": ({"input": TAGGED, "value": ["+", "x"]}, "the value of step 2 is x: expected"),
     "too large": ({"input": TAGGED, "value": [1, 2]}, "the value of step 2 is 2: expected"),

@@ -1,7 +1,4 @@
-"""Messages -> the text of a chat template and its ids: what the renderers of answers and of steps have in common.
-
-Their rules are those of `rendering`. `BaseRenderer.fingerprint` names them in a few characters.
-"""
+"""Messages -> the text of a chat template and its ids: what the renderers of answers and of steps have in common."""
 
 from __future__ import annotations
 
@@ -20,7 +17,7 @@ from .data.records import Message
 from .special_tokens import SpecialTokens
 from .tool_arguments import Arguments
 
-# Rendered once to identify a tokenizer by what it does: several turns, a system prompt, digits, accents, code, blanks.
+# Rendered once to identify a tokenizer by what it does: several turns, a system prompt, digits, accents, code, whitespace.
 PROBES: tuple[tuple[Message, ...], ...] = (
     ({"role": "user", "content": "What is 17 + 25?"}, {"role": "assistant", "content": "17 + 25 = 42."}),
     (
@@ -45,13 +42,11 @@ def content_rule(card: dict[str, Any] | None) -> str:
 class BaseRenderer:
     """Writes and tokenizes text by the rules of `rendering`, and keeps account.
 
-    tokenizer: with a chat template and a pad token (see `tokenizer_setup.prepare_tokenizer`). max_length: tokens, or None
-    for no limit. special_tokens_in_content: "text", or "parsed" for models whose card says nothing of it. text_format:
-    "chat", or "rendered" for texts that a template has made already: prompt and answer, one message each, are read one
-    after the other as they are, special tokens included.
-    `counts` says what happened so far, `first` where it happened first; `longest` is the most that `max_length` could be,
-    where known. `losses.sentences` tells people. `refused`: None, or a list that gets (place, error) of what cannot be
-    rendered.
+    tokenizer: with a chat template and a pad token (see `tokenizer_setup`). max_length: tokens, None for no limit.
+    special_tokens_in_content: "text", or "parsed" for models whose card says nothing of it. text_format: "chat", or
+    "rendered": prompt and answer, one message each, are read one after the other as they are, special tokens included.
+    `counts` says what happened so far, `first` where it happened first, `losses.sentences` tells people. `longest` is the
+    most that `max_length` could be. `refused`: None, or a list that gets (place, error) of what cannot be rendered.
     """
 
     policies: ClassVar[tuple[str, ...]]
@@ -89,13 +84,11 @@ class BaseRenderer:
     def special(self) -> SpecialTokens:
         return SpecialTokens(self.tokenizer)
 
-    # ---- many at once -----------------------------------------------------------------------------------------
-
     def render_all(self, inputs: Sequence[Any], refused: list[tuple[int, DataError]] | None = None) -> list[Any]:
-        """What becomes of each input, None where the over-length policy leaves it out. Tokenized together, in input order.
+        """What becomes of each input, in input order, None where the over-length policy leaves it out.
 
-        refused: a list that gets (place, error) of what cannot be rendered, whose entries are None, by default the
-        renderer's own `refused`; without any they are one DataError, which counts them and names the first.
+        refused: a list that gets (place, error) of what cannot be rendered, by default the renderer's own `refused`; without
+        any they are one DataError, which counts them and names the first.
         """
         refused = self.refused if refused is None else refused
         faults: list[tuple[int, DataError]] = []
@@ -121,12 +114,11 @@ class BaseRenderer:
         return rendered
 
     def _parts_of(self, *one: Any) -> list[str | list[int]]:
-        """The texts of an input that are tokenized one by one; ids in place of one that holds special tokens. Counts what is
-        not in them."""
+        """The texts of an input, each tokenized on its own; ids in place of one that holds special tokens."""
         raise NotImplementedError
 
     def _fit(self, parts: list[list[int]], *one: Any) -> Any:
-        """What becomes of the ids of the parts: cut to `max_length`, or None, by the over-length policy."""
+        """What becomes of the ids of the parts by the over-length policy, None where it leaves them out."""
         raise NotImplementedError
 
     def _is_over_length(self, needed: int, called: str, origin: Any) -> bool:
@@ -153,11 +145,12 @@ class BaseRenderer:
         self.counts[name] += 1
         self.first.setdefault(name, str(where) if where else "a conversation")
 
+    def _count_special(self, token: str, where: Any) -> None:
+        self._count(CONTENT_RULE, f"{token} in {where or 'a conversation'}")
+
     def _leading_special(self, ids: list[int]) -> int:
         """1 when the conversation opens with BOS or CLS, which a cut must leave in place."""
         return int(ids[0] in (self.tokenizer.bos_token_id, self.tokenizer.cls_token_id) and ids[0] is not None)
-
-    # ---- text -------------------------------------------------------------------------------------------------
 
     def text(
         self,
@@ -210,8 +203,6 @@ class BaseRenderer:
                         return text
             raise
 
-    # ---- ids --------------------------------------------------------------------------------------------------
-
     def prompt_ids(self, prompt: Sequence[Message], tools: list[dict] | None = None, *, where: Any = None) -> list[int]:
         """Ids of a conversation up to where the answer would begin: what a policy continues."""
         marked = self._marked(prompt, tools, where, prompt_only=True)
@@ -221,10 +212,10 @@ class BaseRenderer:
 
     def _marked(self, messages: Sequence[Message], tools: Any, where: Any, prompt_only: bool = False) -> str | None:
         """The text with marks around special tokens of the content, None where there are none or they are to be parsed."""
-        if self.text_format == "rendered" or not self.special.inside([messages, tools or []]):
+        if self.text_format == "rendered" or not (token := self.special.inside([messages, tools or []])):
             return None
         if not prompt_only:
-            self._count(CONTENT_RULE, where)
+            self._count_special(token, where)
         if self.special_tokens_in_content != "text":
             return None
         return self.text(
@@ -236,15 +227,12 @@ class BaseRenderer:
             return []
         return self.tokenizer(texts, add_special_tokens=False, return_attention_mask=False)["input_ids"]
 
-    # ---- identity ---------------------------------------------------------------------------------------------
-
     def contract(self) -> dict[str, Any]:
         """What decides a conversation's ids, in JSON. `max_length` and `overlong` may be changed by the caller, the rest not.
 
         Raises ModelError when the chat template fails on plain conversations.
         """
         tokenizer = self.tokenizer
-        rule = {CONTENT_RULE: "text"} if self.special_tokens_in_content == "text" else {}
         return {
             "chat_template_sha256": _sha256(template_text(tokenizer)),
             "probe_ids_sha256": _sha256(json.dumps(self.probe_ids())),
@@ -253,7 +241,7 @@ class BaseRenderer:
             "pad_token_id": tokenizer.pad_token_id,
             "padding_side": "right",
             "scored_at": self.scored_at,
-            **rule,
+            **({CONTENT_RULE: "text"} if self.special_tokens_in_content == "text" else {}),
             **({"text_format": "rendered"} if self.text_format == "rendered" else {}),
         }
 
@@ -270,6 +258,13 @@ class BaseRenderer:
             raise ModelError(
                 f"the model has a broken chat template: {error}", hint="restore the one that came with it"
             ) from error
+
+
+def opening_ids(tokenizer: Any) -> list[int]:
+    """What the tokenizer itself puts before every text, such as BOS."""
+    plain = tokenizer("a", add_special_tokens=False)["input_ids"]
+    ids = tokenizer("a")["input_ids"]
+    return ids[: len(ids) - len(plain)] if ids[len(ids) - len(plain) :] == plain else ids[:1]
 
 
 def refused_together(faults: Sequence[tuple[int, DataError]], total: int) -> DataError:
@@ -317,7 +312,7 @@ def _sha256(text: str) -> str:
 
 
 def _without_null(messages: Sequence[Message]) -> list[Message]:
-    """Null content as an empty text: a message that calls a tool has none, and few templates know."""
+    """Null content as empty text: a message that calls a tool may have it, and few templates know it."""
     return [{**message, "content": ""} if message.get("content") is None else message for message in messages]
 
 

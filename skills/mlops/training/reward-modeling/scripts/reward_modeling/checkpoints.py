@@ -18,15 +18,17 @@ from .chat_templates import DATE_NOTE, writes_the_date
 from .console import ModelError, to_json
 from .golden import MERGE_TOLERANCE, RELOAD_TOLERANCE, check_golden, check_unchanged, golden_scores
 from .heads import head_projection, keep_head_in_float32, scored_at, unwrapped
-from .kinds import OUTCOME, Kind, kind_of_architecture
+from .kinds import KINDS, OUTCOME, Kind, kind_of_architecture
 from .kinds import PROCESS as PROCESS
 from .model_folder import CONFIG, check_folder, read_json
 from .output_folder import CARD, staged
 from .precision import best_device, usable
 from .pretrained import architecture_of, read_chat_template, read_config, read_model, read_tokenizer
+from .pretrained import loaded_by as loaded_by
+from .readers import Family, recognize
 from .tokenizer_setup import prepare_tokenizer
 from .vocabulary import check_embedded
-from .weights import explain
+from .weights import OTHER_HEAD, explain
 
 ADAPTER = "adapter"
 
@@ -53,12 +55,17 @@ def load_for_training(
     """A model with the head of this kind, in fp32, and a tokenizer that obeys the rendering rules.
 
     A trained reward head is kept; otherwise a head is drawn from N(0, 1/(d+1)) with this seed (Stiennon et al. 2020,
-    arXiv:2009.01325, appendix B.1). Raises ModelError for a folder that is no model, and for a classifier with other
+    arXiv:2009.01325, appendix B.1). Raises ModelError for a folder that is not a model, and for a classifier with other
     labels or of the other kind, which would lose its head in silence.
     """
     import torch
     from transformers import set_seed
 
+    if (family := recognize(path)) and family.head:
+        raise ModelError(
+            f"the head of {path} would be lost: training continues from one in `score.weight`, not from {family.how}",
+            hint=f"start from the base model it was made of, or {OTHER_HEAD}; score.py and evaluate.py score it as it is",
+        )
     config = read_config(path)
     found, labels = kind_of_architecture(architecture_of(config)), len(kind.labels)
     if found is kind and config.num_labels != labels:
@@ -99,9 +106,8 @@ def load(
 ) -> Loaded:
     """A trained reward model, in eval mode on the best device there is.
 
-    compare: its golden scores with those of its card. Raises ModelError when the folder is no reward model of this kind
-    (another architecture, other labels, a head that was never saved, an adapter without its model), when it renders text
-    otherwise than it did in training, and when it does not score as it did then.
+    compare: its golden scores with those of its card. Raises ModelError when the folder is not a reward model of this
+    kind, when it renders text otherwise than it did in training, and when it does not score as it did then.
     """
     import torch
 
@@ -136,9 +142,11 @@ def load(
 def kind_of(path: str) -> Kind | None:
     """Which kind of reward model lies at this path, by its configuration alone; None for any other model.
 
-    That of a folder is read without transformers: the kind decides how data is read, whose faults should show at once.
+    That of a folder is read without transformers, so that faults of the data show at once.
     """
     check_folder(path)
+    if family := recognize(path):
+        return KINDS[family.kind]
     if (Path(path) / CONFIG).is_file():
         return kind_of_architecture((read_json(Path(path) / CONFIG).get("architectures") or [""])[0])
     return kind_of_architecture(architecture_of(read_config(str(path))))
@@ -148,6 +156,9 @@ def check(path: str, kind: Kind = OUTCOME) -> Any:
     """The configuration at this path. Raises ModelError when it is not that of such a reward model; reads no weights."""
     import transformers
 
+    family = recognize(path)
+    if family and family.head:
+        return check_kind(path, family, kind)
     config = read_config(path)
     architecture, labels = architecture_of(config), len(kind.labels)
     found = kind_of_architecture(architecture)
@@ -158,7 +169,7 @@ def check(path: str, kind: Kind = OUTCOME) -> Any:
         raise explained
     if found is None:
         raise ModelError(
-            f"{path} is no reward model: its architecture is {architecture or 'not named'}, without a score head",
+            f"{path} is not a reward model: its architecture is {architecture or 'not named'}, without a score head",
             hint=f"train one: {kind.script} --model_name_or_path {path} --dataset_name DATA",
         )
     if unknown:
@@ -174,6 +185,13 @@ def check(path: str, kind: Kind = OUTCOME) -> Any:
     return config
 
 
+def check_kind(path: str, family: Family, kind: Kind) -> None:
+    """Raises ModelError for a public model of another kind."""
+    found = KINDS[family.kind]
+    if found is not kind:
+        raise ModelError(f"{path} is {found.called} ({family.called}): it scores {found.scores}, not {kind.scores}")
+
+
 def _adopt_foreign_tokenizer(path: str, tokenizer: Any, model: Any, kind: Kind) -> list[str]:
     """Run a reward model that came without a card as its author would have: its own pad token, its own pooling."""
     notes = [f"{path} has no {CARD}: how its text was rendered in training is not known, its own chat template is used"]
@@ -184,7 +202,7 @@ def _adopt_foreign_tokenizer(path: str, tokenizer: Any, model: Any, kind: Kind) 
     rows = model.get_input_embeddings().num_embeddings
     if tokenizer.pad_token is None or tokenizer.pad_token_id >= rows:
         why = "it was missing" if tokenizer.pad_token is None else "its own has no embedding"
-        # Any token will do behind the mask; the last of the vocabulary is the least likely to end a text.
+        # Any token will do after the mask ends; the last of the vocabulary is the least likely to end a text.
         tokenizer.pad_token = tokenizer.convert_ids_to_tokens(min(len(tokenizer), rows) - 1)
         notes.append(f"pad token: {tokenizer.pad_token} ({why})")
     if model.config.get_text_config().pad_token_id is None:

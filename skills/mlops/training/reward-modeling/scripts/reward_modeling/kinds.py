@@ -110,7 +110,7 @@ training. `reward_model.json` holds the fingerprint of that rendering and golden
 PROCESS_README = """# Process reward model
 
 Scores each step of a solution: the probability that the step is correct, read at the last token of the separator
-{step_separator!r} behind it.
+{step_separator!r} after it.
 
 ```python
 import torch
@@ -127,7 +127,7 @@ for step in steps:
 ```
 
 A decoder gives the same numbers in one pass over all steps; an encoder reads in both directions and needs a pass for
-each step, as above. Prompt, steps and separator are tokenised one by one, at most {max_length} tokens as in training.
+each step, as above. Prompt, steps and separator are tokenized one by one, at most {max_length} tokens as in training.
 `reward_model.json` holds the fingerprint of that rendering and golden scores to check against.
 """
 

@@ -189,7 +189,7 @@ def own_code(path: str) -> list[str]:
 
 
 def _modules(classes: Any) -> list[str]:
-    """The files behind "MODULE.CLASS", or behind "OWNER/NAME--MODULE.CLASS" of another repository; lists alike."""
+    """The files of "MODULE.CLASS", or of "OWNER/NAME--MODULE.CLASS" of another repository; lists alike."""
     if isinstance(classes, list):
         return [file for entry in classes for file in _modules(entry)]
     if not isinstance(classes, str):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ def read_config(path: str) -> Any:
 
     check_folder(path)
     check_is_model(path)
-    _check_reachable(path)
+    check_reachable(path)
     try:
         config = loaded_by(path, lambda: AutoConfig.from_pretrained(path, trust_remote_code=False))
     except ModelError as error:
@@ -44,7 +45,7 @@ def read_tokenizer(path: str) -> Any:
     from transformers import AutoTokenizer
 
     check_folder(path)
-    _check_reachable(path)
+    check_reachable(path)
     tokenizer = loaded_by(path, lambda: AutoTokenizer.from_pretrained(path, trust_remote_code=False))
     _check_no_own_class(path, "tokenizer_config.json", "tokenizer_class")
     check_tells_apart(path, tokenizer)
@@ -60,7 +61,7 @@ def read_model(
     that do not fit, and for a model that needs code of its own.
     """
     options = {"trust_remote_code": False, "output_loading_info": True, "ignore_mismatched_sizes": True}
-    with _without_reports():
+    with without_reports():
         if Path(path).is_dir():
             loaded_by(path, lambda: check_size(path, auto_class, **labels))
         model, info = loaded_by(path, lambda: auto_class.from_pretrained(path, dtype=dtype, **options, **labels))
@@ -73,7 +74,8 @@ def read_model(
     return model, sorted(info["missing_keys"]), notes
 
 
-def _check_reachable(path: str) -> None:
+@functools.cache
+def check_reachable(path: str) -> None:
     """Raises ModelError for a hub id that is not in the cache when the hub does not answer: its client tries for 24 seconds."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
@@ -91,7 +93,7 @@ def _check_reachable(path: str) -> None:
 
 
 @contextlib.contextmanager
-def _without_reports() -> Iterator[None]:
+def without_reports() -> Iterator[None]:
     """transformers reports a new head as a defect and an unused language-model head as another; both are meant."""
     from transformers.utils import logging
 

@@ -45,10 +45,14 @@ class Conversation(NamedTuple):
 
 @dataclass(frozen=True)
 class Rendered:
-    """Token ids of one conversation, at most `max_length`. `cut` tokens were removed from its start."""
+    """Token ids of one conversation, at most `max_length`. `cut` tokens were removed from its start.
+
+    start: where the answer begins, for a reward that counts its tokens alone.
+    """
 
     ids: list[int]
     cut: int = 0
+    start: int | None = None
 
 
 class Renderer(BaseRenderer):
@@ -74,7 +78,7 @@ class Renderer(BaseRenderer):
         *,
         where: Any = None,
     ) -> Rendered | None:
-        """Ids of one prompt with one completion, or None when the policy leaves it out."""
+        """Ids of one prompt with one completion, None when the policy leaves it out."""
         return self.render_all([Conversation(prompt, completion, tools, where)])[0]
 
     def _parts_of(self, prompt, completion, tools, origin) -> list[str | list[int]]:

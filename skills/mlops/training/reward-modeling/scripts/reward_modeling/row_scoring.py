@@ -116,6 +116,8 @@ class ScoringResult(Result):
     truncated: int
     not_rendered: int
     templated: int
+    special_tokens_in_content: int
+    """Conversations that hold special tokens such as `<|im_end|>` in their texts."""
     refused: int
     """Completions that cannot be rendered, under --refused unscored."""
     reward_mean: Number
@@ -181,7 +183,7 @@ def score(settings: ScoreSettings) -> ScoringResult:
         not_scored=summary.completions - summary.scored,
         prompts_with_unscored=summary.lost,
         truncated=model.truncated,
-        **{name: counts[name] for name in ("not_rendered", "templated", "refused")},
+        **{name: counts[name] for name in ("not_rendered", "templated", "refused", "special_tokens_in_content")},
         reward_mean=summary.total / summary.scored if summary.scored else None,
         output=str(output) if output else None,
         metadata_moved=tell_moved(moved),

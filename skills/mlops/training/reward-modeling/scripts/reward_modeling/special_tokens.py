@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from functools import cached_property
+from itertools import chain
 from typing import Any
 
 from .chat_templates import template_text
@@ -37,13 +38,13 @@ class SpecialTokens:
         self._starts = {token[:2] for token in self.tokens}
         self._pattern = re.compile("|".join(map(re.escape, sorted(self.tokens, key=len, reverse=True))) or "(?!)")
 
-    def inside(self, value: Any) -> bool:
-        """Whether a special token stands in any text of these messages or tools."""
+    def inside(self, value: Any) -> str | None:
+        """The first special token in any text of these messages or tools."""
         if isinstance(value, str):
-            return any(start in value for start in self._starts) and bool(self._pattern.search(value))
-        if isinstance(value, dict):
-            return any(self.inside(item) for pair in value.items() for item in pair)
-        return isinstance(value, (list, tuple)) and any(self.inside(item) for item in value)
+            found = any(start in value for start in self._starts) and self._pattern.search(value)
+            return found[0] if found else None
+        parts = chain(*value.items()) if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
+        return next(filter(None, map(self.inside, parts)), None)
 
     def marked(self, value: Any) -> Any:
         """The messages or tools with every special token between two marks."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import Any
 
 from .console import ModelError
@@ -12,7 +13,9 @@ ASKED = 64
 
 def check_tells_apart(path: str, tokenizer: Any) -> None:
     """Raises ModelError for a tokenizer that gives different texts the same ids, as one without its vocabulary does."""
-    texts = list(dict.fromkeys(_texts(tokenizer, _ordinary(tokenizer))))
+    added = {*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()}
+    ordinary = _spread([token for token in tokenizer.get_vocab() if token not in added])
+    texts = list(dict.fromkeys(_texts(tokenizer, ordinary)))
     ids = {tuple(row) for row in _ids(tokenizer, texts)} if texts else set()
     if len(ids) < 2:
         raise ModelError(
@@ -27,20 +30,13 @@ def check_embedded(path: str, tokenizer: Any, rows: int) -> None:
     rows: of the embeddings. A token that no text becomes, such as padding that was added later, may lie beyond them.
     """
     beyond = [token for token, number in tokenizer.get_vocab().items() if number >= rows]
-    reached = [
-        number for row in _ids(tokenizer, _texts(tokenizer, _spread(beyond))) for number in row if number >= rows
-    ]
-    reached = [number for number in reached if number != tokenizer.pad_token_id]
+    found = chain(*_ids(tokenizer, _texts(tokenizer, _spread(beyond))))
+    reached = [number for number in found if number >= rows and number != tokenizer.pad_token_id]
     if reached:
         raise ModelError(
             f"the tokenizer of {path} has token {max(reached)}, but the model has {rows} embeddings: it is another model's",
             hint="give the tokenizer that was saved with the weights",
         )
-
-
-def _ordinary(tokenizer: Any) -> list[str]:
-    added = {*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()}
-    return _spread([token for token in tokenizer.get_vocab() if token not in added])
 
 
 def _spread(tokens: list[str]) -> list[str]:

@@ -153,7 +153,7 @@ def check_is_model(path: str) -> None:
         if adapter.is_file():
             raise _adapter(path, read_json(adapter), tensors(folder, "adapter_model*.safetensors"))
         if not (folder / CONFIG).is_file():
-            raise ModelError(f"{path} is no model folder: it has no {CONFIG}")
+            raise ModelError(f"{path} is not a model folder: it has no {CONFIG}")
     elif folder.exists() or path.startswith((".", "/", "~")) or path.count("/") > 1:
         raise ModelError(f"there is no model folder {path}")
 

@@ -39,6 +39,11 @@ def always(row: Row) -> bool:
     return True
 
 
+def never(row: Row) -> bool:
+    """Of formats that are taken only where --format names them."""
+    return False
+
+
 @dataclass(frozen=True)
 class Format:
     """One way of writing rows down. In `needs` and `optional`, `a|b` stands for either name."""

@@ -12,8 +12,8 @@ from typing import Any
 
 from .cells import RowError, objects, short, structure, turns, wrong_type
 from .conversations import answer_of, messages_of, prompt_of, said, split_shared
-from .entries import BAD, GOOD, MARGINS, USER, Format, Row, entry, number
-from .formats_pairs import are_answers, columns, comparison, instructed, scores_of
+from .entries import BAD, GOOD, MARGINS, PAIR, USER, Format, Row, entry, number
+from .formats_pairs import after_history, are_answers, columns, comparison, instructed, scores_of
 from .records import Comparison, Message, Ranking
 from .winners import WORDS, Winner
 
@@ -74,6 +74,14 @@ columns(
     "stack_exchange_paired",
     "stack-exchange-paired: a question and two answers, of which response_j has more votes",
     ("question", "response_j", "response_k"),
+)
+columns(
+    DATASETS,
+    "rewardbench",
+    "RewardBench 1: a prompt, the better and the worse answer, the models that gave them and the subset",
+    ("prompt", *PAIR),
+    beside=lambda row: {"chosen_model", "rejected_model", "subset"} <= row.keys(),
+    example={"chosen_model": "m", "rejected_model": "n", "subset": "xstest-should-refuse"},
 )
 columns(
     DATASETS,
@@ -230,6 +238,36 @@ def alpaca_farm(row: Row) -> Ranking:
 # ---- rows whose columns say which answer is better ---------------------------------------------------------------------
 
 
+def _is_kto(row: Row) -> bool:
+    answered = "messages" in row or {"prompt", "completion"} <= row.keys() or {"instruction", "output"} <= row.keys()
+    return answered and str(row.get("label")).strip().lower() in ("true", "false")
+
+
+@_pairs(
+    "KTO (TRL, LLaMA-Factory, ms-swift): a prompt and one completion, or a conversation that ends with it, and whether it is "
+    "desirable, true or false; it can be checked and scored, and makes no pair",
+    ("label|kto_tag",),
+    {"prompt": "2+2?", "completion": "4", "label": True},
+    _is_kto,
+    optional=("prompt", "completion", "messages|conversations", "instruction", "input", "output", "history", "system"),
+)
+def kto(row: Row) -> Ranking:
+    if "messages" in row:
+        said = messages_of(row["messages"], "messages")
+        if not said or said[-1]["role"] != "assistant":
+            raise RowError("`messages` does not end with an assistant message, which the label is of")
+        prompt, answer = said[:-1], said[-1:]
+    elif {"prompt", "completion"} <= row.keys():
+        prompt, answer = row["prompt"], answer_of(row["completion"], "completion")
+    elif {"instruction", "output"} <= row.keys():
+        prompt, answer = after_history(row, instructed(row)), answer_of(row["output"], "output")
+    else:
+        raise RowError("the row has a label and no completion")
+    label = row.get("label")
+    scores = None if label is None else [float(str(label).strip().lower() == "true")]
+    return Ranking(prompt_of({"prompt": prompt, "system": row.get("system")}), [answer], scores)
+
+
 @_pairs(
     "preference rows of OpenAI: `input` with messages and tools, the output that is preferred and the one that is not",
     ("input", "preferred_output", "non_preferred_output"),
@@ -283,17 +321,6 @@ def ms_swift_query(row: Row) -> Comparison | Ranking:
     return comparison(
         row, prompt_of(row | {"prompt": after_history(row, row["query"])}), row["response"], row["rejected_response"]
     )
-
-
-def after_history(row: Row, asked: Any) -> list[Message]:
-    """The question after the earlier turns in `history`, a list of [question, answer]."""
-    history = structure(row.get("history") or [])
-    if not isinstance(history, list) or not all(isinstance(turn, list) and len(turn) == 2 for turn in history):
-        raise wrong_type("history", history, "a list of [question, answer]")
-    texts = [*(text for turn in history for text in turn), asked]
-    if not all(isinstance(text, str) for text in texts):
-        raise wrong_type("history", history, "texts")
-    return [said("assistant" if place % 2 else "user", text) for place, text in enumerate(texts)]
 
 
 @_pairs(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from .cells import RowError, short, turns, wrong_type
+from .cells import RowError, short, structure, turns, wrong_type
 from .conversations import (
     Message,
     answer_of,
@@ -14,6 +14,7 @@ from .conversations import (
     messages_of,
     prompt_and_answers,
     prompt_of,
+    said,
     split_shared,
     split_text,
     starts_with,
@@ -26,6 +27,7 @@ from .winners import SCORES, Winner
 
 PAIRS: dict[str, Format] = {}
 _pairs = partial(entry, PAIRS, optional=("system", *MARGINS))
+ASKED = "question|query|problem|context|messages|conversation|dialogue|history"
 _HUMAN = "\n\nHuman: 2+2?\n\nAssistant:"
 
 
@@ -60,13 +62,18 @@ def columns(
     names: tuple[str, str, str],
     *,
     winner: Winner | None = None,
+    labels: tuple[str, ...] = (),
     example: Row | None = None,
     optional: tuple[str, ...] = ("system",),
+    **more: Any,
 ) -> None:
     """An entry for rows whose texts need no taking apart: the names are those of the prompt and the two answers.
 
-    Without a winner the first answer is the better one. example: of columns that hold something else than a short text.
+    Without a winner the first answer is the better one. labels: the columns of the winner, where several names are theirs.
+    example: of columns that hold something else than a short text.
     """
+    needs = names + (labels or (winner.columns if winner else ()))
+    names = tuple(name.partition("|")[0] for name in names)
     shown = ("5", "4") if winner else ("4", "5")
     example = dict(zip(names, ("2+2?", *shown), strict=True)) | (example or {})
 
@@ -76,8 +83,7 @@ def columns(
         return comparison(row, prompt_of(row, names[0]), row[names[1]], row[names[2]])
 
     convert.__name__ = name
-    labels = winner.columns if winner else ()
-    entry(table, description, names + labels, example, optional=optional, winner=winner)(convert)
+    entry(table, description, needs, example, optional=optional, winner=winner, **more)(convert)
 
 
 _TEXT_AND_MARGINS = ("system", *MARGINS)
@@ -182,10 +188,11 @@ def sharegpt(row: Row) -> Comparison | Ranking:
     "an instruction with an optional input below it, and two answers",
     ("instruction", *PAIR),
     {"instruction": "Add.", "input": "2+2", "chosen": "4", "rejected": "5"},
-    optional=("input", "system", *MARGINS),
+    optional=("input", "history", "system", *MARGINS),
 )
 def alpaca(row: Row) -> Comparison | Ranking:
-    return comparison(row, prompt_of(row | {"prompt": instructed(row)}), row["chosen"], row["rejected"])
+    prompt = prompt_of(row | {"prompt": after_history(row, instructed(row))})
+    return comparison(row, prompt, row["chosen"], row["rejected"])
 
 
 def instructed(row: Row) -> str:
@@ -196,6 +203,17 @@ def instructed(row: Row) -> str:
     return "\n".join(part for part in parts if part)
 
 
+def after_history(row: Row, asked: Any) -> list[Message]:
+    """The question after the earlier turns in `history`, a list of [question, answer]."""
+    history = structure(row.get("history") or [])
+    if not isinstance(history, list) or not all(isinstance(turn, list) and len(turn) == 2 for turn in history):
+        raise wrong_type("history", history, "a list of [question, answer]")
+    texts = [*(text for turn in history for text in turn), asked]
+    if not all(isinstance(text, str) for text in texts):
+        raise wrong_type("history", history, "texts")
+    return [said("assistant" if place % 2 else "user", text) for place, text in enumerate(texts)]
+
+
 columns(
     PAIRS,
     "axolotl",
@@ -204,14 +222,15 @@ columns(
     example={"system": "Be brief."},
     optional=_TEXT_AND_MARGINS,
 )
-columns(
-    PAIRS,
-    "question",
-    "a question, an optional system text, and two answers (Intel Orca pairs)",
-    ("question", *PAIR),
-    example={"system": "Be brief."},
-    optional=_TEXT_AND_MARGINS,
+
+
+@_pairs(
+    "a question, query, context or the messages so far, an optional system text, and two answers (Intel Orca pairs)",
+    (ASKED, *PAIR),
+    {"system": "Be brief.", "question": "2+2?", "chosen": "4", "rejected": "5"},
 )
+def question(row: Row) -> Comparison | Ranking:
+    return explicit(row | {"prompt": row["question"]})
 
 
 @_pairs(
@@ -256,8 +275,9 @@ columns(
     PAIRS,
     "pairwise",
     "a prompt, answers a and b, and which of them won; ties are set aside",
-    ("prompt", "response_a", "response_b"),
+    (f"prompt|instruction|input|{ASKED}", "response_a", "response_b"),
     winner=Winner(),
+    labels=("winner|preference|preferred|choice|better|chosen",),
     example={"winner": "model_b"},
 )
 

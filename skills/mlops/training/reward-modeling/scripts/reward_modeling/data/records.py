@@ -81,7 +81,11 @@ class Ranking(_Row):
     @property
     def is_labeled_answer(self) -> bool:
         """Whether it is one answer with a label (KTO) and no ranking: it makes no pair."""
-        return len(self.completions) == 1 and self.scores is not None and "label" in self.given
+        return (
+            len(self.completions) == 1
+            and self.scores is not None
+            and not self.given.keys().isdisjoint(("label", "kto_tag"))
+        )
 
 
 @dataclass(frozen=True)
@@ -320,6 +324,15 @@ def equal_scores(records: Records) -> int:
     rankings = [row for row in records.rows if isinstance(row, Ranking)]
     possible = sum(len(row.completions) * (len(row.completions) - 1) // 2 for row in rankings)
     return possible - sum(len(ordered_pairs(row)) for row in rankings)
+
+
+def answers_of(record: Record) -> list[list[Message]]:
+    """The completions of a record; a solution's steps are the messages of its one."""
+    if isinstance(record, Comparison):
+        return [record.chosen, record.rejected]
+    if isinstance(record, Ranking):
+        return record.completions
+    return [[{"role": "assistant", "content": step} for step in record.steps]]
 
 
 def in_steps(steps: list[str]) -> list[Message]:

@@ -24,13 +24,19 @@ _ONE = "completion response answer output reply generation solution"
 _SCORE = "score scores rating ratings reward rewards votes upvotes quality grade"
 _RANK = "rank ranks ranking"
 _BODY = f"text content body {_ONE} message"
+_A, _B = "a 1 first left one", "b 2 second right two"
+_WINNER = "winner preference preferred choice better label chosen"
 LAYOUTS = (
     {"prompt": _PROMPT, "chosen": _CHOSEN, "rejected": _REJECTED},
     {"prompt": _PROMPT, "completions": _MANY, "scores": _SCORE},
     {"prompt": _PROMPT, "completions": _MANY, "ranks": _RANK},
+    {"prompt": _PROMPT, "response_a": _A, "response_b": _B, "winner": _WINNER},
+    {"prompt": _PROMPT, "completions": "ranked sorted ordered best"},
     {"prompt": _PROMPT, "completions": _MANY},
     {"prompt": _PROMPT, "completion": _ONE},
 )
+LABELED_LAYOUTS = 5
+"""So many of them say which answer is better, the last by its place in the list (format `best_first`)."""
 _MEANING = {"scores": "a higher score must be better", "ranks": "rank 1 must be best"}
 
 
@@ -68,17 +74,22 @@ def nearest(rows: list[Row], tiers: Tiers) -> str:
     return f"\nthe nearest formats: {', '.join(best)}" if best else ""
 
 
-def guess(rows: list[Row], works: Callable[[dict[str, str]], bool]) -> str | None:
-    """A --columns line that was tried on the rows and works, or None. What numbers mean is said, not guessed."""
+def guess(rows: list[Row], works: Callable[[dict[str, str], str | None], bool], *, labeled: bool = False) -> str | None:
+    """A --columns line that was tried on the rows and works, or None. What numbers mean is said, not guessed.
+
+    labeled: only one that says which answer is better.
+    """
     leaves = dict(_leaves(rows[0])) if rows else {}
-    for layout in LAYOUTS:
+    for place, layout in enumerate(LAYOUTS[: LABELED_LAYOUTS if labeled else None], start=1):
+        format = "best_first" if place == LABELED_LAYOUTS else None
         choices = [list(_candidates(leaves, name, words))[:4] for name, words in layout.items()]
         for paths in product(*choices):
             columns = dict(zip(layout, paths, strict=True))
-            if len(set(paths)) == len(paths) and _same_list(columns) and works(columns):
+            if len(set(paths)) == len(paths) and _same_list(columns) and works(columns, format):
                 written = ",".join(f"{name}={path}" for name, path in columns.items())
                 meaning = "".join(f" ({_MEANING[name]})" for name in columns if name in _MEANING)
-                return f"these rows can be read with --columns '{written}'{meaning}"
+                flag, order = ("--format best_first ", " (the best must come first)") if format else ("", "")
+                return f"these rows can be read with {flag}--columns '{written}'{meaning}{order}"
     return None
 
 
@@ -117,7 +128,7 @@ def _rank(path: str, words: str) -> int | None:
         return None
     found = []
     for back, part in enumerate(reversed(parts)):
-        tokens = re.findall(r"[A-Z]?[a-z]+|[A-Z]+", part)
+        tokens = re.findall(r"[A-Z]?[a-z]+|[A-Z]+|\d+", part)
         found += [order.index(token.lower()) + 20 * back for token in tokens if token.lower() in order]
     return min(found, default=None)
 
@@ -127,6 +138,8 @@ def _could_be(path: str, value: Any, name: str) -> bool:
     if name in ("scores", "ranks"):
         values = [value] if many else value if isinstance(value, list) else [None]
         return bool(values) and all(isinstance(one, (int, float)) for one in values)
+    if name == "winner":
+        return isinstance(value, (str, int, float))
     if name == "completions":
         values = [value] if many else value if isinstance(value, list) and not are_messages(value) else [None]
         return bool(values) and all(isinstance(one, str) for one in values)

@@ -17,7 +17,7 @@ from hashlib import blake2b
 from itertools import islice
 from typing import Any, Literal
 
-from ..records import Comparison, Message, Origin, Ranking, Record, Solution
+from ..records import Comparison, Message, Origin, Record, Solution, answers_of
 
 SHOWN = 5
 SEVERITIES = ("error", "warning", "info")
@@ -212,15 +212,6 @@ class Audit:
 
 
 # ---- what checks look at -----------------------------------------------------------------------------------------------
-
-
-def answers_of(record: Record) -> list[list[Message]]:
-    """The completions of a record; a solution's steps are the messages of its one."""
-    if isinstance(record, Comparison):
-        return [record.chosen, record.rejected]
-    if isinstance(record, Ranking):
-        return record.completions
-    return [[{"role": "assistant", "content": step} for step in record.steps]]
 
 
 def hashed(value: Any) -> int:

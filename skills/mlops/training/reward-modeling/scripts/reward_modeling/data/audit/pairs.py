@@ -5,8 +5,8 @@ A check says which side of a pair has the flaw, where it is one side's: of a ran
 
 from __future__ import annotations
 
-from ..records import Comparison, Message, Record
-from .findings import Check, Link, Material, answers_of, each_answer, outside, table_of, where
+from ..records import Comparison, Message, Record, answers_of
+from .findings import Check, Link, Material, each_answer, outside, table_of, where
 from .text import contents, is_garbled, is_templated, leaks_turn
 
 LONGER_WARNING = (0.3, 0.7)

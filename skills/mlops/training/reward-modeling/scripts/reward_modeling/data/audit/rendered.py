@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from ..records import Comparison, Message, Record, Solution, in_steps
-from .findings import Check, Material, answers_of, hashed, table_of
+from ..records import Comparison, Message, Record, Solution, answers_of, in_steps
+from .findings import Check, Material, hashed, table_of
 
 REFUSED, OVER_LENGTH = "refused", "over_length"
 Render = Callable[[list, list], list]
