@@ -6,8 +6,8 @@ since only the first flag counts. A solution without an error counts as correct 
 
 Sources
     ProcessBench, arXiv:2412.06559, section 3: the first wrong step, and the harmonic mean of the two accuracies
-    DeLong, DeLong and Clarke-Pearson 1988, Biometrics 44:837-845: the variance of the AUROC from placements
-    Obuchowski 1997, Biometrics 53:567-578: the same with clustered data
+    DeLong et al. 1988, Biometrics 44:837-845: the variance of the AUROC from placements; Obuchowski 1997, Biometrics
+        53:567-578: the same with clustered data
 """
 
 from __future__ import annotations
