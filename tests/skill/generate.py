@@ -67,7 +67,40 @@ def modules() -> str:
     return "\n".join(lines)
 
 
+def keys(result: type, prefix: str = "") -> list[str]:
+    """Rows of a table: the fields of a result that are described, its own before those of its bases."""
+    from reward_modeling.results import descriptions
+
+    described = sorted(descriptions(result).items(), key=lambda item: item[0] not in result.__annotations__)
+    return [f"| `{prefix}{name}` | {text.replace('|', chr(92) + '|')} |" for name, text in described]
+
+
+def key_table(*rows: list[str]) -> str:
+    return "\n".join(["| key | meaning |", "|---|---|", *(row for part in rows for row in part)])
+
+
+def pair_keys() -> str:
+    from reward_modeling.evaluation.pair_measures import LengthSummary, PairSummary
+
+    return key_table(keys(PairSummary), keys(LengthSummary, "length."))
+
+
+def step_keys() -> str:
+    from reward_modeling.evaluation.step_measures import StepMeasures
+
+    return key_table(keys(StepMeasures))
+
+
+def curve_keys() -> str:
+    from reward_modeling.evaluation.best_of_n import CurvePoint
+
+    return key_table(keys(CurvePoint))
+
+
 BLOCKS = {
+    "pair_keys": pair_keys,
+    "step_keys": step_keys,
+    "curve_keys": curve_keys,
     "formats": formats,
     "checks": checks,
     "files": files,
