@@ -17,7 +17,7 @@ from .cards import CARD_VERSION, read_card
 from .chat_templates import DATE_NOTE, writes_the_date
 from .console import ModelError, to_json
 from .golden import MERGE_TOLERANCE, RELOAD_TOLERANCE, check_golden, check_unchanged, golden_scores
-from .heads import head_projection, keep_head_in_float32, scored_at, unwrapped
+from .heads import head_name, head_projection, keep_head_in_float32, scored_at, unwrapped
 from .kinds import KINDS, OUTCOME, Kind, kind_of_architecture
 from .kinds import PROCESS as PROCESS
 from .model_folder import CONFIG, check_folder, read_json
@@ -195,7 +195,10 @@ def check_kind(path: str, family: Family, kind: Kind) -> None:
 
 def _adopt_foreign_tokenizer(path: str, tokenizer: Any, model: Any, kind: Kind) -> list[str]:
     """Run a reward model that came without a card as its author would have: its own pad token, its own pooling."""
-    notes = [f"{path} has no {CARD}: how its text was rendered in training is not known, its own chat template is used"]
+    notes = [
+        f"{path} has no {CARD} and is no public model that is known (score.py --list_public_models): assumed are its own chat "
+        f"template and its {head_name(model)} head, read at the {'first' if scored_at(model) == 'pooled' else 'last'} token"
+    ]
     if not tokenizer.chat_template:
         notes += prepare_tokenizer(tokenizer)
     elif writes_the_date(tokenizer):

@@ -70,13 +70,15 @@ class Scorer:
         max_tokens_per_batch: int | None = None,
         shared_prefix: bool | None = None,
         text_format: str | None = None,
+        chat_template_path: str | None = None,
         refused: str = "stop",
         **own: Any,
     ) -> Self:
         """Load a reward model from a folder or hub id.
 
         max_length, overlong: as in training unless given (see the renderer); a model without a card of this project reads
-        all that its config and tokenizer allow. text_format: "chat" or "rendered", as in training unless given. refused:
+        what its authors did (`readers.PUBLIC`), or all that its config and tokenizer allow. text_format: "chat", "rendered" or
+        "pair", as in training unless given. chat_template_path: over that of such a model. refused:
         "stop" raises DataError for conversations that cannot be rendered, "unscored" gives them no score. dtype: of the
         weights; the head stays fp32. shared_prefix: compute shared prefixes once; None does so on CPUs, True also on a GPU
         (not measured there). own: arguments of this kind of model, those of its class. Raises ModelError when it is no
@@ -93,6 +95,7 @@ class Scorer:
         loaded, family = public_models.load_any(path, dtype=dtype, device=device, kind=cls.kind)
         trained = loaded.rendering or own
         trained = {**trained, "text_format": text_format or trained.get("text_format")}
+        family = public_models.overridden(path, loaded, family, text_format, chat_template_path)
         if family:
             renderer = public_models.renderer(loaded, family, path, text_format)
         else:
@@ -244,10 +247,21 @@ class RewardModel(Scorer):
 
     kind = OUTCOME
 
+    @property
+    def attributes(self) -> tuple[str, ...]:
+        """Names of what a public model gives beside its reward."""
+        return getattr(getattr(self.model, "score", None), "attributes", ())
+
     def score_conversations(
         self, conversations: Sequence[Conversation], progress: Callable[[int], None] | None = None
     ) -> list[float | None]:
-        return [found and found[1][0] for found in self._scored(conversations, progress)]
+        return [numbers and numbers[0] for numbers in self.score_attributes(conversations, progress)]
+
+    def score_attributes(
+        self, conversations: Sequence[Conversation], progress: Callable[[int], None] | None = None
+    ) -> list[list[float] | None]:
+        """[n] lists of the reward and then the `attributes`, as `score_conversations` otherwise."""
+        return [found and found[1] for found in self._scored(conversations, progress)]
 
     def score_ids(self, rows: Sequence[list[int]]) -> list[float]:
         """Rewards of rendered token ids, in input order. Raises RunError when a reward is not a finite number."""

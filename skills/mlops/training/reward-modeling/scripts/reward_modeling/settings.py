@@ -82,17 +82,23 @@ def neutral_flag() -> Any:
     )
 
 
+def text_format_flag(*more: str) -> Any:
+    """How texts are read, with the choices that this script has beyond training's."""
+    return flag(
+        None,
+        "rendered: prompt and answer are templated already, their text is read as it is; chat: the chat template is written "
+        f"around them{'; pair: the two texts of an encoder' * bool(more)} (what the model was trained with, else chat)",
+        group="data",
+        choices=("chat", "rendered", *more),
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class TextSettings:
     """Whether the texts of the data are messages, or what a template has made of them."""
 
     group: ClassVar = "data"
-    text_format: str | None = flag(
-        None,
-        "rendered: prompt and answer are templated already, their text is read as it is; chat: the chat template is "
-        "written around them (what the model was trained with, else chat)",
-        choices=("chat", "rendered"),
-    )
+    text_format: str | None = text_format_flag()
 
     @property
     def rendered(self) -> bool:
@@ -125,6 +131,10 @@ class ScoringSettings(TextSettings):
         "what to do with rows that the chat template refuses: stop, or give them no score",
         choices=("stop", "unscored"),
     )
+    chat_template_path: str | None = flag(
+        None, "template over that of a model without a card: .jinja file, or folder or hub id", metavar="TEMPLATE"
+    )
+    text_format: str | None = text_format_flag("pair")
     aggregate: str | None = flag(
         None,
         f"how the steps of a solution make its reward ({DEFAULT_AGGREGATE}: one wrong step is enough, however many there are)",
@@ -142,7 +152,7 @@ class ScoringSettings(TextSettings):
     def loading(self) -> dict[str, Any]:
         """Arguments of `from_pretrained` that both kinds of reward model have."""
         names = ("dtype", "device", "max_length", "overlong", "max_tokens_per_batch", "shared_prefix", "refused")
-        return {name: getattr(self, name) for name in (*names, "text_format")}
+        return {name: getattr(self, name) for name in (*names, "text_format", "chat_template_path")}
 
 
 @dataclass(frozen=True, kw_only=True)
