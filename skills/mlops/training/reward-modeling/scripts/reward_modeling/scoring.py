@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Self
 from . import checkpoints, losses, public_models
 from .console import RunError, UsageError
 from .data.records import Message
+from .hf import Model
 from .kinds import KINDS, OUTCOME, Kind
 from .lengths import DEFAULT_MAX_LENGTH, longest_input, positions
 from .packing import WINDOW
@@ -47,7 +48,7 @@ class Scorer:
 
     def __init__(
         self,
-        model: Any,
+        model: Model,
         renderer: Any,
         *,
         card: dict[str, Any] | None = None,
