@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Self
 from . import checkpoints, losses, public_models
 from .console import RunError, UsageError
 from .data.records import Message
+from .hf import Model
 from .kinds import KINDS, OUTCOME, Kind
 from .lengths import DEFAULT_MAX_LENGTH, longest_input, positions
 from .packing import WINDOW
@@ -47,7 +48,7 @@ class Scorer:
 
     def __init__(
         self,
-        model: Any,
+        model: Model,
         renderer: Any,
         *,
         card: dict[str, Any] | None = None,
@@ -76,22 +77,19 @@ class Scorer:
     ) -> Self:
         """Load a reward model from a folder or hub id.
 
-        max_length, overlong: as in training unless given (see the renderer); a model without a card of this project reads
-        what its authors did (`readers.PUBLIC`), or all that its config and tokenizer allow. text_format: "chat", "rendered" or
-        "pair", as in training unless given. chat_template_path: over that of such a model. refused:
-        "stop" raises DataError for conversations that cannot be rendered, "unscored" gives them no score. dtype: of the
-        weights; the head stays fp32. shared_prefix: compute shared prefixes once; None does so on CPUs, True also on a GPU
-        (not measured there). own: arguments of this kind of model, those of its class. Raises ModelError when it is no
-        reward model of this kind or renders text otherwise than it did in training, UsageError for an `overlong` of the
-        other kind.
+        max_length, overlong, text_format ("chat", "rendered", "pair"): as in training unless given; a model without a card
+        reads what its authors did (`readers.PUBLIC`), or all that its config and tokenizer allow. chat_template_path: over
+        that of such a model. refused: "stop" raises DataError for conversations that cannot be rendered, "unscored" gives
+        them no score. dtype: of the weights; the head stays fp32. shared_prefix: compute shared prefixes once; None does so
+        on CPUs, True also on a GPU. own: arguments of this kind of model, those of its class. Raises ModelError when it is
+        not a reward model of this kind or renders text otherwise than it did in training, UsageError for an `overlong` of
+        the other kind.
         """
         policies = cls.kind.renders.policies
         if overlong not in (None, *policies):
             other = next(kind for kind in KINDS.values() if kind is not cls.kind)
-            raise UsageError(
-                f"--overlong {overlong} is for {other.name} reward models",
-                hint=f"choose {', '.join(policies)}",
-            )
+            what = f"--overlong {overlong} is for {other.name} reward models"
+            raise UsageError(what, hint=f"choose {', '.join(policies)}")
         loaded, family = public_models.load_any(path, dtype=dtype, device=device, kind=cls.kind)
         trained = loaded.rendering or own
         trained = {**trained, "text_format": text_format or trained.get("text_format")}
@@ -143,7 +141,7 @@ class Scorer:
         return self.renderer.counts["truncated"]
 
     def warn_of_losses(self, before: dict[str, int] | None = None) -> None:
-        """Say on stderr what was unscored, cut or left out after `before`, a copy of `renderer.counts`, or ever."""
+        """Say on stderr what was lost after `before`, a copy of `renderer.counts`, or ever."""
         losses.warn_of(self.renderer, before)
 
     def why_padded(self) -> str | None:
@@ -165,7 +163,7 @@ class Scorer:
         """How it is run, for the log."""
         return [f"scoring: {self._way()}"]
 
-    # ---- the way of all scores --------------------------------------------------------------------------------
+    # ---- the path of all scores -------------------------------------------------------------------------------
 
     @cached_property
     def _why_padded(self) -> str | None:
@@ -176,7 +174,7 @@ class Scorer:
 
     def _way(self) -> str:
         padded = self.why_padded()
-        return "shared beginnings are computed once" if padded is None else f"batches are padded, since {padded}"
+        return "shared prefixes are computed once" if padded is None else f"batches are padded, since {padded}"
 
     def _shaped(self, prompts, completions, tools, score: Callable[[list[tuple]], list]) -> list[Any]:
         """`score` of each completion, in lists where several were given. Says what was lost on the way."""
@@ -275,7 +273,7 @@ class RewardModel(Scorer):
         if not reward or not reward.get("std"):
             raise RunError(
                 "the model's card has no reward mean and std",
-                hint="score without normalising, or train the model with train.py",
+                hint="score without normalizing, or train the model with train.py",
             )
         return [None if score is None else (score - reward["mean"]) / reward["std"] for score in scores]
 
