@@ -35,10 +35,21 @@ UNUSED = re.compile(r"^(lm_head|embed_out|output)\.|^normalizer\.count$|\.inv_fr
 
 
 def load_any(
-    path: str, reference: str | None, *, dtype: str, device: str | None, kind: Kind
+    path: str, reference: str | None, *, dtype: str, device: str | None, kind: Kind, compares: bool = False
 ) -> tuple[checkpoints.Loaded, Family | None]:
-    """A model of ours or of others, ready to score, with its family where it has one. reference: of a log-ratio."""
+    """A model of ours or of others, ready to score, with its family where it has one.
+
+    reference: of a log-ratio. compares: whether one that compares answers is wanted; another is a ModelError.
+    """
     family = recognize(path)
+    if compares != bool(family and family.compares):
+        found = f"compares answers ({family.called})" if family and family.compares else "scores each answer alone"
+        raise ModelError(
+            f"{path} {found}: rewards of such a model hold {'across prompts' if compares else 'within a prompt only'}",
+            hint="load it with RewardModel"
+            if compares
+            else "rank with score.py or PairwiseModel, or give a model that scores",
+        )
     needed = getattr(family and family.text, "reference", None)
     if reference or needed:
         return _log_ratio(path, reference, needed, family, dtype=dtype, device=device), family
@@ -312,7 +323,8 @@ def renderer(
     if family and family.text.template:
         tokenizer.chat_template = family.text.template
     elif not tokenizer.chat_template:
-        loaded.notes += prepare_tokenizer(tokenizer)
+        notes = prepare_tokenizer(tokenizer)
+        loaded.notes += [] if family and family.literal else notes
     if family is None:
         from .implicit import AnswerRenderer
 

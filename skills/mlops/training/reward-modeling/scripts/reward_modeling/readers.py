@@ -99,6 +99,11 @@ class Family:
     checked: str = "formula in the tests"
     refused: str | None = None
 
+    @property
+    def literal(self) -> bool:
+        """Whether its text takes no chat template."""
+        return self.head == "Marked" or self.text.pair or getattr(self.text, "opening", None) is not None
+
 
 class Checkpoint:
     """What recognition sees of a model: its path, its config.json, and, where that does not tell, the names of its tensors."""

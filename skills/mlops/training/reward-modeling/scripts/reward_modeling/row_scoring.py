@@ -27,7 +27,7 @@ from .settings import FormatSettings, RewardsSettings, ScoringSettings, split_fl
 SHOWN_PROMPTS = 5
 Model = RewardModel | ProcessRewardModel | Rewards
 Scored = tuple[Ranking, list[float | None], list[dict[str, Any]] | None]
-"""A ranking, the rewards of its completions, and {"steps", "step_rewards"} of each from a process reward model."""
+"""A ranking, the rewards of its completions, and columns of each: "steps" and "step_rewards", or "attributes"."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -284,6 +284,10 @@ def score_together(
         scored = model.score_in_steps(conversations, advance)
         flat = [model.reward(scores) for _, scores in scored]
         steps = iter([{"steps": own, "step_rewards": step_rewards(own, scores)} for own, scores in scored])
+    elif names := getattr(model, "attributes", ()):
+        found = model.score_attributes(conversations, advance)
+        flat = [own and own[0] for own in found]
+        steps = iter([{"attributes": own and dict(zip(names, own[1:], strict=True))} for own in found])
     else:
         flat = model.score_conversations(conversations, advance)
     if normalise and not isinstance(model, Rewards):  # which does so with each model's own statistics
@@ -317,7 +321,7 @@ class Summary:
             if len(known) < len(scores):
                 self.lost += 1
                 self.first_lost = self.first_lost or ranking.origin
-            rewards = [reward for own in steps or () for reward in own["step_rewards"]]
+            rewards = [reward for own in steps or () for reward in own.get("step_rewards", ())]
             self.steps += len(rewards)
             self.steps_not_scored += rewards.count(None)
             if self.settings.generate_with:
@@ -376,5 +380,5 @@ def result_row(
         return with_metadata(row | (own[0] if own else {}), metadata)
     row |= {"completions": [item.completion for item in ordered], "rewards": [item.score for item in ordered]}
     if own:
-        row |= {name: [one[name] for one in own] for name in ("steps", "step_rewards")}
+        row |= {name: [one[name] for one in own] for name in own[0]}
     return with_metadata(row | ({"order": [item.index for item in ordered]} if settings.rank else {}), metadata)

@@ -44,6 +44,8 @@ class Scorer:
     """
 
     kind: ClassVar[Kind]
+    compares: ClassVar[bool] = False
+    """Whether it compares the answers of a prompt, so that its rewards hold there only."""
 
     def __init__(
         self,
@@ -91,7 +93,7 @@ class Scorer:
                 f"--overlong {overlong} is for {other.name} reward models",
                 hint=f"choose {', '.join(policies)}",
             )
-        run = {"dtype": dtype, "device": device, "kind": cls.kind}
+        run = {"dtype": dtype, "device": device, "kind": cls.kind, "compares": cls.compares}
         loaded, family = public_models.load_any(path, reference_model_name_or_path, **run)
         trained = loaded.rendering or own
         trained = {**trained, "text_format": text_format or trained.get("text_format")}
@@ -249,7 +251,18 @@ class RewardModel(Scorer):
     def score_conversations(
         self, conversations: Sequence[Conversation], progress: Callable[[int], None] | None = None
     ) -> list[float | None]:
-        return [found and found[1][0] for found in self._scored(conversations, progress)]
+        return [own and own[0] for own in self.score_attributes(conversations, progress)]
+
+    @property
+    def attributes(self) -> tuple[str, ...]:
+        """Names of what a public model gives beside its reward."""
+        return getattr(getattr(self.model, "score", None), "attributes", ())
+
+    def score_attributes(
+        self, conversations: Sequence[Conversation], progress: Callable[[int], None] | None = None
+    ) -> list[list[float] | None]:
+        """[the reward, then each of `attributes`] of each conversation; None for what was left out."""
+        return [found and found[1] for found in self._scored(conversations, progress)]
 
     def score_ids(self, rows: Sequence[list[int]]) -> list[float]:
         """Rewards of rendered token ids, in input order. Raises RunError when a reward is not a finite number."""
