@@ -26,7 +26,8 @@ from .output_folder import CARD, staged
 from .precision import best_device, usable
 from .pretrained import architecture_of, read_chat_template, read_config, read_model, read_tokenizer
 from .pretrained import loaded_by as loaded_by
-from .readers import Family, recognize
+from .public_families import Family
+from .readers import recognize
 from .tokenizer_setup import prepare_tokenizer
 from .vocabulary import check_embedded
 from .weights import OTHER_HEAD, explain

@@ -38,6 +38,8 @@ def reason_against(model: Model, wanted: bool | None = None, scored_at: str = "l
     in the precision of this one must give the rewards of one-at-a-time scoring too, which compiles the kernel.
     scored_at: of its renderer.
     """
+    if why := getattr(model, "why_padded", None):
+        return why
     if scored_at == "prefix":
         return "it reads in both directions, as encoders do"
     if wanted is False:

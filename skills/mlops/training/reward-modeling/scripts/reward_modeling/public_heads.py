@@ -94,6 +94,27 @@ class Stack(Head):
         return hidden
 
 
+class Steps(Stack):
+    """The log-odds of a step, or its two logits (incorrect, correct), at any position: rows have as many as steps."""
+
+    combine = None
+
+
+class Marked(Head):
+    """A against B, of the states at the marks of source, A and B (LLM-Blender, arXiv:2306.02561, section 3.3)."""
+
+    def build(self, config: Any) -> None:
+        self.layers = stack(2 * self.width, part(self.shapes, "layers"), nn.Tanh)
+
+    def numbers(self, hidden: torch.Tensor) -> torch.Tensor:
+        return hidden
+
+    def combine(self, numbers: torch.Tensor) -> torch.Tensor:
+        source, first, second = numbers.unbind(1)
+        first, second = (self.layers(torch.cat([source, answer], -1)) for answer in (first, second))
+        return (first - second).mean(-1, keepdim=True)
+
+
 class Second(Stack):
     """The second number, beside it the first, which is of length (ODIN, arXiv:2402.07319)."""
 

@@ -13,7 +13,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from . import checkpoints
+from . import checkpoints, pair_rendering
+from .base_rendering import BaseRenderer, opening_ids
 from .console import DataError, ModelError, UsageError
 from .data.records import Message
 from .heads import scored_at
@@ -23,7 +24,9 @@ from .output_folder import CARD
 from .precision import best_device, usable
 from .pretrained import loaded_by, read_chat_template, without_reports
 from .pretrained import read_tokenizer as pretrained_tokenizer
-from .readers import INDEX, Family, Text, recognize
+from .public_families import Family, Text
+from .public_steps import PublicStepRenderer
+from .readers import INDEX, recognize
 from .rendering import Rendered, Renderer
 from .tokenizer_setup import prepare_tokenizer
 from .vocabulary import check_embedded
@@ -34,13 +37,48 @@ UNUSED = re.compile(r"^(lm_head|embed_out|output)\.|^normalizer\.count$|\.inv_fr
 """Tensors of a checkpoint that take no part in the reward."""
 
 
-def load_any(path: str, *, dtype: str, device: str | None, kind: Kind) -> tuple[checkpoints.Loaded, Family | None]:
-    """A model of ours or of others, ready to score, with its family where it has one."""
+def load_any(
+    path: str, reference: str | None, *, dtype: str, device: str | None, kind: Kind, compares: bool = False
+) -> tuple[checkpoints.Loaded, Family | None]:
+    """A model of ours or of others, ready to score, with its family where it has one.
+
+    reference: of a log-ratio. compares: whether one that compares answers is wanted; another is a ModelError.
+    """
     family = recognize(path)
+    if compares != bool(family and family.compares):
+        found = f"compares answers ({family.called})" if family and family.compares else "scores each answer alone"
+        raise ModelError(
+            f"{path} {found}: rewards of such a model hold {'across prompts' if compares else 'within a prompt only'}",
+            hint="load it with RewardModel"
+            if compares
+            else "rank with score.py or PairwiseModel, or give a model that scores",
+        )
+    needed = getattr(family and family.text, "reference", None)
+    if reference or needed:
+        return _log_ratio(path, reference, needed, family, dtype=dtype, device=device), family
     if family is None or family.head is None:
         return checkpoints.load(path, dtype=dtype, device=device, kind=kind), family
     checkpoints.check_kind(path, family, kind)
     return load(path, family, dtype=dtype, device=device), family
+
+
+def _log_ratio(
+    path: str, reference: str | None, needed: str | None, family: Family | None, **run: Any
+) -> checkpoints.Loaded:
+    from . import implicit
+
+    if not reference:
+        raise UsageError(
+            f"the reward of {path} is a log-ratio with a reference model, which is missing",
+            hint=f"--reference_model_name_or_path, by its authors {needed}",
+        )
+    if needed and family:
+        return implicit.load(path, reference, scale=family.text.scale, of_steps=True, **run)
+    if family or checkpoints.kind_of(path):
+        raise UsageError(
+            f"{path} has a reward of its own: it needs no --reference_model_name_or_path", hint="leave it out"
+        )
+    return implicit.load(path, reference, **run)
 
 
 def load(path: str, family: Family, *, dtype: str, device: str | None) -> checkpoints.Loaded:
@@ -221,10 +259,7 @@ class PublicRenderer(Renderer):
 
     @cached_property
     def _opening(self) -> list[int]:
-        """What the tokenizer puts before every text."""
-        plain = self._tokens(["a"])[0]
-        ids = self.tokenizer("a")["input_ids"]
-        return ids[: len(ids) - len(plain)] if ids[len(ids) - len(plain) :] == plain else ids[:1]
+        return opening_ids(self.tokenizer)
 
     @cached_property
     def _appended(self) -> int | None:
@@ -323,21 +358,38 @@ def overridden(
     return replace(family, text=replace(family.text, template=read_chat_template(template_path), pair=False))
 
 
-def renderer(loaded: checkpoints.Loaded, family: Family, path: str, text_format: str | None) -> PublicRenderer:
-    """The renderer of a loaded model of this family. Raises ModelError when the tokenizer lacks a token that it needs."""
+def renderer(
+    loaded: checkpoints.Loaded, family: Family | None, path: str, text_format: str | None, separator: str | None = None
+) -> BaseRenderer:
+    """The renderer of a loaded model of this family. Raises ModelError when the tokenizer lacks a token that it needs.
+
+    family: None for a language model with a reference. separator: between steps, where a model was trained with another.
+    """
     tokenizer = loaded.tokenizer
-    if family.text.template:
+    rules = {"max_length": None, "text_format": "chat" if text_format in (None, "pair") else text_format}
+    if family and family.text.template:
         tokenizer.chat_template = family.text.template
     elif not tokenizer.chat_template:
-        loaded.notes += prepare_tokenizer(tokenizer)
+        notes = prepare_tokenizer(tokenizer)
+        loaded.notes += [] if family and family.literal else notes
+    if family is None:
+        from .implicit import AnswerRenderer
+
+        return AnswerRenderer(tokenizer, **rules)
+    if family.kind == "process":
+        plain = family.head is None and not family.text.reference
+        place = scored_at(loaded.model) if plain else "last_token"
+        loaded.notes.append(f"text: {family.text.described()}")
+        return PublicStepRenderer(tokenizer, family, path=path, separator=separator, scored_at=place, **rules)
+    if family.compares:
+        return pair_rendering.renderer(tokenizer, family, path, rules)
     if family.head is None:  # in place of what `checkpoints.load` says of a model that nobody knows
         told = [note for note in loaded.notes if not note.startswith((f"{path} has no ", "chat template: the tok"))]
         loaded.notes[:] = [f"{path}: {family.called}, read by {family.how}", *told]
     if family.text.pair and getattr(loaded.model.config, "type_vocab_size", 0) > 1:
         loaded.model.register_forward_pre_hook(_with_token_types(tokenizer.sep_token_id), with_kwargs=True)
     place = "pooled" if family.pooled else "end" if family.head else scored_at(loaded.model)
-    known = "chat" if text_format in (None, "pair") else text_format
-    made = PublicRenderer(tokenizer, family, max_length=None, scored_at=place, text_format=known)
+    made = PublicRenderer(tokenizer, family, scored_at=place, **rules)
     if family.text.append and made._appended is None:
         raise ModelError(f"the tokenizer of {path} has no {family.text.append[0]}, after which the reward is read")
     loaded.notes.append(f"text: {family.text.described()}")

@@ -28,8 +28,7 @@ from .settings import FormatSettings, RewardsSettings, ScoringSettings, split_fl
 SHOWN_PROMPTS = 5
 Model = RewardModel | ProcessRewardModel | Rewards
 Scored = tuple[Ranking, list[float | None], list[dict[str, Any]] | None]
-"""A ranking, the rewards of its completions, and more of each: {"steps", "step_rewards"} from a process reward model,
-{"attributes"} from a public model that has some."""
+"""A ranking, the rewards of its completions, and columns of each: "steps" and "step_rewards", or "attributes"."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -311,10 +310,10 @@ def score_together(
         scored = model.score_in_steps(conversations, advance)
         flat = [model.reward(scores) for _, scores in scored]
         steps = iter([{"steps": own, "step_rewards": step_rewards(own, scores)} for own, scores in scored])
-    elif isinstance(model, RewardModel) and model.attributes:
-        scored = model.score_attributes(conversations, advance)
-        flat = [numbers and numbers[0] for numbers in scored]
-        steps = iter([{"attributes": own and dict(zip(model.attributes, own[1:], strict=True))} for own in scored])
+    elif names := getattr(model, "attributes", ()):
+        found = model.score_attributes(conversations, advance)
+        flat = [own and own[0] for own in found]
+        steps = iter([{"attributes": own and dict(zip(names, own[1:], strict=True))} for own in found])
     else:
         flat = model.score_conversations(conversations, advance)
     if normalise and not isinstance(model, Rewards):  # which does so with each model's own statistics

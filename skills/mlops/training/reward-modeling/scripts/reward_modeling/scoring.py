@@ -45,6 +45,8 @@ class Scorer:
     """
 
     kind: ClassVar[Kind]
+    compares: ClassVar[bool] = False
+    """Whether it compares the answers of a prompt, so that its rewards hold there only."""
 
     def __init__(
         self,
@@ -73,6 +75,7 @@ class Scorer:
         text_format: str | None = None,
         chat_template_path: str | None = None,
         refused: str = "stop",
+        reference_model_name_or_path: str | None = None,
         **own: Any,
     ) -> Self:
         """Load a reward model from a folder or hub id.
@@ -81,21 +84,22 @@ class Scorer:
         reads what its authors did (`readers.PUBLIC`), or all that its config and tokenizer allow. chat_template_path: over
         that of such a model. refused: "stop" raises DataError for conversations that cannot be rendered, "unscored" gives
         them no score. dtype: of the weights; the head stays fp32. shared_prefix: compute shared prefixes once; None does so
-        on CPUs, True also on a GPU. own: arguments of this kind of model, those of its class. Raises ModelError when it is
-        not a reward model of this kind or renders text otherwise than it did in training, UsageError for an `overlong` of
-        the other kind.
+        on CPUs, True also on a GPU. reference_model_name_or_path: of a language model whose reward is a log-ratio. own:
+        arguments of this kind of model, those of its class. Raises ModelError when it is not a reward model of this kind or
+        renders text otherwise than it did in training, UsageError for an `overlong` of the other kind.
         """
         policies = cls.kind.renders.policies
         if overlong not in (None, *policies):
             other = next(kind for kind in KINDS.values() if kind is not cls.kind)
             what = f"--overlong {overlong} is for {other.name} reward models"
             raise UsageError(what, hint=f"choose {', '.join(policies)}")
-        loaded, family = public_models.load_any(path, dtype=dtype, device=device, kind=cls.kind)
+        run = {"dtype": dtype, "device": device, "kind": cls.kind, "compares": cls.compares}
+        loaded, family = public_models.load_any(path, reference_model_name_or_path, **run)
         trained = loaded.rendering or own
         trained = {**trained, "text_format": text_format or trained.get("text_format")}
         family = public_models.overridden(path, loaded, family, text_format, chat_template_path)
-        if family:
-            renderer = public_models.renderer(loaded, family, path, text_format)
+        if family or reference_model_name_or_path:
+            renderer = public_models.renderer(loaded, family, path, text_format, own.get("step_separator"))
         else:
             renderer = cls.kind.renderer(loaded.tokenizer, checkpoints.scored_at(loaded.model), trained)
         renderer.refused = [] if refused == "unscored" else None
@@ -258,7 +262,7 @@ class RewardModel(Scorer):
     def score_attributes(
         self, conversations: Sequence[Conversation], progress: Callable[[int], None] | None = None
     ) -> list[list[float] | None]:
-        """[n] lists of the reward and then the `attributes`, as `score_conversations` otherwise."""
+        """[the reward, then each of `attributes`] of each conversation; None for what was left out."""
         return [found and found[1] for found in self._scored(conversations, progress)]
 
     def score_ids(self, rows: Sequence[list[int]]) -> list[float]:
@@ -292,6 +296,8 @@ class RewardModel(Scorer):
         return not isinstance(completion, str) and not (completion and isinstance(completion[0], dict))
 
     def _rows(self, rendered: Any) -> list[tuple[list[int], list[int]]]:
+        if rendered.start is not None:
+            return [(rendered.ids, [rendered.start - 1, len(rendered.ids) - 1])]
         return [self._row(rendered.ids)]
 
     def _row(self, ids: list[int]) -> tuple[list[int], list[int]]:

@@ -135,6 +135,11 @@ class ScoringSettings(TextSettings):
         None, "template over that of a model without a card: .jinja file, or folder or hub id", metavar="TEMPLATE"
     )
     text_format: str | None = text_format_flag("pair")
+    reference_model_name_or_path: str | None = flag(
+        None,
+        "language model whose log-probabilities are subtracted: the reward of a DPO model, EurusPRM or ImplicitPRM",
+        metavar="MODEL",
+    )
     aggregate: str | None = flag(
         None,
         f"how the steps of a solution make its reward ({DEFAULT_AGGREGATE}: one wrong step is enough, however many there are)",
@@ -152,7 +157,8 @@ class ScoringSettings(TextSettings):
     def loading(self) -> dict[str, Any]:
         """Arguments of `from_pretrained` that both kinds of reward model have."""
         names = ("dtype", "device", "max_length", "overlong", "max_tokens_per_batch", "shared_prefix", "refused")
-        return {name: getattr(self, name) for name in (*names, "text_format", "chat_template_path")}
+        more = ("text_format", "chat_template_path", "reference_model_name_or_path")
+        return {name: getattr(self, name) for name in (*names, *more)}
 
 
 @dataclass(frozen=True, kw_only=True)
