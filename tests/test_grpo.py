@@ -236,7 +236,7 @@ def with_tools(tokenizer):
 @pytest.mark.parametrize(
     ("change", "code", "message"),
     [
-        ({"--reward_model_path": lambda f: save_tiny("qwen2", f)}, 4, "is no reward model"),
+        ({"--reward_model_path": lambda f: save_tiny("qwen2", f)}, 4, "is not a reward model"),
         ({"--reward_model_path": lambda f: save_tiny("qwen2", f, head=2)}, 4, "has 2 labels"),
         ({"--model_name_or_path": lambda f: save_tiny("qwen2", f, head=1)}, 4, "is no policy"),
         ({"--model_name_or_path": bad(no_template)}, 4, "has no chat template"),

@@ -120,7 +120,7 @@ def test_a_lost_head_is_refused(saved):
     [
         (lambda tmp: tmp / "nowhere", "there is no model folder"),
         (lambda tmp: tmp, "no config.json"),
-        (lambda tmp: save_tiny("qwen2", tmp / "m"), "is no reward model: its architecture is Qwen2ForCausalLM"),
+        (lambda tmp: save_tiny("qwen2", tmp / "m"), "is not a reward model: its architecture is Qwen2ForCausalLM"),
         (lambda tmp: save_tiny("qwen2", tmp / "m", head=2), "has 2 labels"),
     ],
 )

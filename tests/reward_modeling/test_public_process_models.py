@@ -356,7 +356,7 @@ def test_a_text_that_its_authors_could_not_write(public):
 
 
 def test_every_stand_in_is_recognized(public):
-    families = readers.every_family()
+    families = readers.PUBLIC
     found = {name: readers.recognize(public(name)) for name in MODELS}
     assert found.pop("Qwen/Qwen2.5-Math-7B-Instruct") is None
     assert all(family in families.values() for family in found.values())

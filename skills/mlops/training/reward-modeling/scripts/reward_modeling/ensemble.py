@@ -79,9 +79,10 @@ class Rewards:
         self.combination = COMBINATIONS[combine]
         self.parts: dict[str, float] = {}
         self._compared = len(models) == 1
-        for name, model in models.items():
-            _check_statistics(name, model, normalise)
-        if not normalise and combine != "sum":
+        if normalise:
+            for name, model in models.items():
+                _check_statistics(name, model)
+        elif combine != "sum":
             _warn_of_shifted_zeros(models)
 
     @property
@@ -100,9 +101,8 @@ class Rewards:
     ) -> Rewards:
         """Load reward models from folders or hub ids. loading: arguments of `RewardModel.from_pretrained`.
 
-        No completion is left out: what is longer than `max_length` loses its beginning (`truncate_left`), which is what
-        `truncate_prompt` does wherever the answer itself fits, and is counted in `truncated`. `overlong="error"` stops.
-        Raises ModelError when one is no outcome reward model, UsageError for weights that do not fit.
+        No completion is left out: what is longer than `max_length` loses its start (`truncate_left`), and is counted in
+        `truncated`. Raises ModelError when one is not an outcome reward model, UsageError for weights that do not fit.
         """
         paths = [str(path) for path in ([paths] if isinstance(paths, str | PurePath) else paths)]
         check_weights(weights, len(paths), combine)
@@ -125,13 +125,13 @@ class Rewards:
     ) -> list[float]:
         """[n] rewards of [n] prompts, each continued by its completion; both are message lists.
 
-        Raises RunError for a reward that is no finite number, naming the model and the completion.
+        Raises RunError for a reward that is not finite, naming the model and the completion.
         """
         tools = tools or [None] * len(prompts)
         conversations = [Conversation(*one) for one in zip(prompts, completions, tools, strict=True)]
-        known = self._losses()
+        known = self._lost()
         rewards = self.score_conversations(conversations)
-        if known != self._losses():  # the first of a kind is told at once: a run takes hours
+        if known != self._lost():  # the first of a kind is told at once: a run takes hours
             self.warn_of_losses()
         return rewards
 
@@ -150,7 +150,7 @@ class Rewards:
         self.parts = {name: fmean(scores) for name, scores in zip(self.models, by_model, strict=True) if scores}
         if not self._compared and len(conversations) > 1:
             self._compared = True
-            _warn_of_spreads({name: pstdev(scores) for name, scores in zip(self.models, by_model, strict=True)})
+            _warn_of_spreads(dict(zip(self.models, map(pstdev, by_model), strict=True)))
         return [self.combination.combine(rewards, self.weights) for rewards in zip(*by_model, strict=True)]
 
     @property
@@ -163,8 +163,8 @@ class Rewards:
         for name, model in self.models.items():
             losses.warn_of(model.renderer, called=f"reward model {name}: " if len(self.models) > 1 else "")
 
-    def _losses(self) -> list[set[str]]:
-        return [losses.kinds(model.renderer) for model in self.models.values()]
+    def _lost(self) -> list[set[str]]:
+        return [{kind for kind in losses.COUNTED if model.renderer.counts[kind]} for model in self.models.values()]
 
     def _score(
         self, name: str, model: RewardModel, conversations: Sequence[Conversation], progress: Any = None
@@ -219,9 +219,7 @@ def unique_names(paths: Sequence[str]) -> list[str]:
     return ["/".join(part[-depth:]) for part in parts]
 
 
-def _check_statistics(name: str, model: RewardModel, normalise: bool) -> None:
-    if not normalise:
-        return
+def _check_statistics(name: str, model: RewardModel) -> None:
     try:
         model.normalise([])
     except UserError as error:

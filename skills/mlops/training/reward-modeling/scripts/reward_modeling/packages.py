@@ -63,9 +63,8 @@ def check_optional(given: Mapping[str, Sequence[str]]) -> None:
         if package and not is_installed(package):
             raise not_installed(package, f"--optim {value}: ")
     for name, package in SWITCHES.items():
-        if [value.lower() for value in given.get(name, ["false"])] not in (["false"], ["none"]) and not is_installed(
-            package
-        ):
+        is_off = [value.lower() for value in given.get(name, ["false"])] in (["false"], ["none"])
+        if not is_off and not is_installed(package):
             raise not_installed(package, f"--{name}: ")
 
 

@@ -61,9 +61,8 @@ def why_emulated(dtype: str) -> str | None:
     if not torch.backends.mkldnn.is_available():
         return f"this build of PyTorch has no oneDNN, which uses the {dtype} instructions of a processor"
     if has["architecture"].startswith("x86"):
-        name, limit = "ONEDNN_MAX_CPU_ISA", os.environ.get("ONEDNN_MAX_CPU_ISA")
-        if not limit:
-            name, limit = "DNNL_MAX_CPU_ISA", os.environ.get("DNNL_MAX_CPU_ISA", "")
+        names = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
+        name, limit = next(((name, os.environ[name]) for name in names if os.environ.get(name)), ("", ""))
         if limit.upper() in TOO_LOW or (limit.upper(), dtype) == ("AVX512_CORE_BF16", "float16"):
             return f"{name}={limit} switches the processor's {dtype} instructions off"
         if not torch.backends.cpu.get_cpu_capability().startswith("AVX512"):
@@ -104,8 +103,8 @@ def warn_if_emulated(flags: Mapping[str, Any]) -> None:
 def precision(given: Mapping[str, Any] = MappingProxyType({}), parameters: float = 0) -> dict[str, bool]:
     """`bf16`, `fp16` and `use_cpu` of a training run; weights stay fp32.
 
-    On a GPU bf16 where it has it, otherwise fp16. On a CPU bf16 where it has the instructions and the model has BF16_FROM
-    parameters (0 for a policy, which is fp32 there), otherwise fp32. given: the user's fields, which win, but for fp16 on a CPU.
+    A GPU takes bf16 where it has it, otherwise fp16; a CPU bf16 where it has the instructions and the model has BF16_FROM
+    parameters (0 for a policy), otherwise fp32. given: the user's fields, which win, but for fp16 on a CPU.
     """
     import torch
 

@@ -22,6 +22,7 @@ from .aggregation import AGGREGATIONS, DEFAULT_AGGREGATE, StepScores, probabilit
 from .completeness import said
 from .console import DataError, ModelError, UsageError, log
 from .data.records import Message
+from .hf import Model
 from .kinds import PROCESS
 from .pairwise import PairwiseModel
 from .rendering import Conversation
@@ -69,7 +70,7 @@ class ProcessRewardModel(Scorer):
 
     def __init__(
         self,
-        model: Any,
+        model: Model,
         renderer: StepRenderer,
         *,
         aggregate: str | None = None,
@@ -135,10 +136,7 @@ class ProcessRewardModel(Scorer):
     def score_solutions(
         self, solutions: Sequence[Steps], progress: Callable[[int], None] | None = None
     ) -> list[StepScores | None]:
-        """Step scores in input order; None for what the over-length policy left out.
-
-        `progress` is called with the number of solutions whose last step a forward pass has finished.
-        """
+        """Step scores in input order; None for what was left out. progress: gets the number of solutions that are done."""
         return [
             found and StepScores(found[1], found[0].dropped, self.value) for found in self._scored(solutions, progress)
         ]
@@ -180,13 +178,12 @@ class ProcessRewardModel(Scorer):
             return "one row for each step, since an encoder would otherwise see the steps that follow"
         return f"all steps of a solution in one pass, {super()._way()}"
 
-    def _steps_of(self, completion: Sequence[Message], tools: Any, origin: Any) -> list[str]:
+    def _steps_of(self, completion: Sequence[Message], tools: Any, origin: object) -> list[str]:
         if tools:
             raise _without_tools(origin)
         if len(completion) != 1:
             raise DataError(f"the completion has {len(completion)} messages, not one text of steps", where=origin)
-        unread = said(completion[0])
-        if unread:
+        if unread := said(completion[0]):
             raise DataError(
                 f"a process reward model reads steps, not `{'` and `'.join(unread)}`",
                 where=origin,
@@ -195,5 +192,5 @@ class ProcessRewardModel(Scorer):
         return self.split(completion[0].get("steps") or completion[0].get("content") or "")
 
 
-def _without_tools(origin: Any) -> ModelError:
+def _without_tools(origin: object) -> ModelError:
     return ModelError("a process reward model reads no `tools`", where=origin, hint="drop them: --columns tools=")

@@ -19,6 +19,7 @@ from .data.writing import counted, tell_moved, with_metadata
 from .ensemble import Rewards
 from .packing import WINDOW
 from .process import ProcessRewardModel
+from .readers import families
 from .rendering import Conversation, refused_together
 from .results import Number, Result
 from .scoring import Ranked, RewardModel, ranked
@@ -70,7 +71,13 @@ class ScoreSettings(ScoringSettings, RewardsSettings, FormatSettings):
     )
     overwrite: bool = flag(False, "replace --output if it exists")
 
+    list_public_models: bool = flag(
+        False, "show the public reward models that are known and how each is read, then stop"
+    )
+
     def __post_init__(self) -> None:
+        if self.list_public_models:
+            return
         self._check_models()
         if bool(self.input) == bool(self.prompt is not None):
             raise UsageError("give either --input, or --prompt with --completions")
@@ -136,6 +143,25 @@ class ScoringResult(Result):
     steps_not_scored: int | None = None
     rows: list[dict[str, object]] | None = None
     """The scored rows, without --output."""
+
+
+@dataclass(frozen=True)
+class PublicModels(Result):
+    public_models: list[dict[str, str]]
+
+
+Output = ScoringResult | PublicModels
+
+
+def list_public_models() -> PublicModels:
+    """The families of `readers.PUBLIC`, as a table on stderr too."""
+    found = families()
+    table(
+        "public models",
+        ["family", "models", "reward"],
+        [[one[name] for name in ("family", "models", "reward")] for one in found],
+    )
+    return PublicModels(found)
 
 
 def score(settings: ScoreSettings) -> ScoringResult:

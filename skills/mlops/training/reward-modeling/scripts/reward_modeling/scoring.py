@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Self
 from . import checkpoints, losses, public_models
 from .console import RunError, UsageError
 from .data.records import Message
+from .hf import Model
 from .kinds import KINDS, OUTCOME, Kind
 from .lengths import DEFAULT_MAX_LENGTH, longest_input, positions
 from .packing import WINDOW
@@ -49,7 +50,7 @@ class Scorer:
 
     def __init__(
         self,
-        model: Any,
+        model: Model,
         renderer: Any,
         *,
         card: dict[str, Any] | None = None,
@@ -72,31 +73,31 @@ class Scorer:
         max_tokens_per_batch: int | None = None,
         shared_prefix: bool | None = None,
         text_format: str | None = None,
+        chat_template_path: str | None = None,
         refused: str = "stop",
         reference_model_name_or_path: str | None = None,
         **own: Any,
     ) -> Self:
         """Load a reward model from a folder or hub id.
 
-        max_length, overlong: as in training unless given (see the renderer); a model without a card of this project reads
-        all that its config and tokenizer allow. text_format: "chat" or "rendered", as in training unless given. refused:
-        "stop" raises DataError for conversations that cannot be rendered, "unscored" gives them no score. dtype: of the
-        weights; the head stays fp32. shared_prefix: compute shared prefixes once; None does so on CPUs, True also on a GPU
-        (not measured there). reference_model_name_or_path: of a language model whose reward is a log-ratio. own: arguments
-        of this kind of model, those of its class. Raises ModelError when it is no reward model of this kind or renders text
-        otherwise than it did in training, UsageError for an `overlong` of the other kind.
+        max_length, overlong, text_format ("chat", "rendered", "pair"): as in training unless given; a model without a card
+        reads what its authors did (`readers.PUBLIC`), or all that its config and tokenizer allow. chat_template_path: over
+        that of such a model. refused: "stop" raises DataError for conversations that cannot be rendered, "unscored" gives
+        them no score. dtype: of the weights; the head stays fp32. shared_prefix: compute shared prefixes once; None does so
+        on CPUs, True also on a GPU. reference_model_name_or_path: of a language model whose reward is a log-ratio. own:
+        arguments of this kind of model, those of its class. Raises ModelError when it is not a reward model of this kind or
+        renders text otherwise than it did in training, UsageError for an `overlong` of the other kind.
         """
         policies = cls.kind.renders.policies
         if overlong not in (None, *policies):
             other = next(kind for kind in KINDS.values() if kind is not cls.kind)
-            raise UsageError(
-                f"--overlong {overlong} is for {other.name} reward models",
-                hint=f"choose {', '.join(policies)}",
-            )
+            what = f"--overlong {overlong} is for {other.name} reward models"
+            raise UsageError(what, hint=f"choose {', '.join(policies)}")
         run = {"dtype": dtype, "device": device, "kind": cls.kind, "compares": cls.compares}
         loaded, family = public_models.load_any(path, reference_model_name_or_path, **run)
         trained = loaded.rendering or own
         trained = {**trained, "text_format": text_format or trained.get("text_format")}
+        family = public_models.overridden(path, loaded, family, text_format, chat_template_path)
         if family or reference_model_name_or_path:
             renderer = public_models.renderer(loaded, family, path, text_format, own.get("step_separator"))
         else:
@@ -144,7 +145,7 @@ class Scorer:
         return self.renderer.counts["truncated"]
 
     def warn_of_losses(self, before: dict[str, int] | None = None) -> None:
-        """Say on stderr what was unscored, cut or left out after `before`, a copy of `renderer.counts`, or ever."""
+        """Say on stderr what was lost after `before`, a copy of `renderer.counts`, or ever."""
         losses.warn_of(self.renderer, before)
 
     def why_padded(self) -> str | None:
@@ -166,7 +167,7 @@ class Scorer:
         """How it is run, for the log."""
         return [f"scoring: {self._way()}"]
 
-    # ---- the way of all scores --------------------------------------------------------------------------------
+    # ---- the path of all scores -------------------------------------------------------------------------------
 
     @cached_property
     def _why_padded(self) -> str | None:
@@ -177,7 +178,7 @@ class Scorer:
 
     def _way(self) -> str:
         padded = self.why_padded()
-        return "shared beginnings are computed once" if padded is None else f"batches are padded, since {padded}"
+        return "shared prefixes are computed once" if padded is None else f"batches are padded, since {padded}"
 
     def _shaped(self, prompts, completions, tools, score: Callable[[list[tuple]], list]) -> list[Any]:
         """`score` of each completion, in lists where several were given. Says what was lost on the way."""
@@ -248,15 +249,15 @@ class RewardModel(Scorer):
 
     kind = OUTCOME
 
-    def score_conversations(
-        self, conversations: Sequence[Conversation], progress: Callable[[int], None] | None = None
-    ) -> list[float | None]:
-        return [own and own[0] for own in self.score_attributes(conversations, progress)]
-
     @property
     def attributes(self) -> tuple[str, ...]:
         """Names of what a public model gives beside its reward."""
         return getattr(getattr(self.model, "score", None), "attributes", ())
+
+    def score_conversations(
+        self, conversations: Sequence[Conversation], progress: Callable[[int], None] | None = None
+    ) -> list[float | None]:
+        return [numbers and numbers[0] for numbers in self.score_attributes(conversations, progress)]
 
     def score_attributes(
         self, conversations: Sequence[Conversation], progress: Callable[[int], None] | None = None
@@ -276,7 +277,7 @@ class RewardModel(Scorer):
         if not reward or not reward.get("std"):
             raise RunError(
                 "the model's card has no reward mean and std",
-                hint="score without normalising, or train the model with train.py",
+                hint="score without normalizing, or train the model with train.py",
             )
         return [None if score is None else (score - reward["mean"]) / reward["std"] for score in scores]
 

@@ -4,11 +4,10 @@ The prompt is rendered as everywhere, up to where the answer begins. After it st
 and the separator's. The score of a step is read at the last token of its separator:
 
 1. Prompt, steps and separator are tokenized one by one, so that no token spans two of them: the ids of the first k steps
-   are the beginning of the ids of all steps, whatever follows. A decoder therefore scores every step in one pass.
-2. An encoder reads in both directions: at the end of step k it would see step k + 1, and where labels stop at the first
-   error the mere fact that nothing follows. So each beginning of a solution is a row of its own, up to the same token.
-3. The scored token is the separator's for both kinds of model, not a closing SEP or EOS: what stands there is the same
-   after every step, and does not say whether the solution ended.
+   are a prefix of the ids of all steps, whatever follows. A decoder therefore scores every step in one pass.
+2. An encoder reads in both directions: at the end of step k it would see step k + 1, or that nothing follows. So each
+   prefix of a solution is a row of its own, up to the same token.
+3. The scored token is the separator's, not a closing SEP or EOS, which would say whether the solution ended.
 4. What is longer than `max_length` loses whole steps at its end, or the start of its prompt, and is counted. A step that
    is kept is kept whole, with its own label.
 """
@@ -24,6 +23,7 @@ from .base_rendering import BaseRenderer, check_one_text
 from .completeness import ANSWERED, ASKED
 from .console import DataError, ModelError
 from .data.records import Message
+from .hf import Tokenizer
 
 STEP_SEPARATOR = "\n"
 STEPS_OVERLONG = ("drop_steps", "truncate_prompt", "drop", "error")
@@ -34,7 +34,7 @@ class Steps(NamedTuple):
 
     prompt: Sequence[Message]
     steps: Sequence[str]
-    origin: Any = None
+    origin: object = None
 
 
 @dataclass(frozen=True)
@@ -53,10 +53,9 @@ class RenderedSolution:
 class StepRenderer(BaseRenderer):
     """Turns a prompt and its steps into token ids by the rules above. Arguments: see `BaseRenderer`.
 
-    overlong: `drop_steps` (leave out the last steps), `truncate_prompt` (cut the start of the prompt, and leave out last
-    steps when they do not fit without any prompt), `drop` (leave out the solution) or `error`. scored_at: `last_token` for
-    decoders (all steps in one row) or `prefix` for encoders (a row for each step). Raises ModelError when the separator is
-    no token.
+    overlong: `drop_steps` (leave out the last steps), `truncate_prompt` (cut the start of the prompt, then last steps),
+    `drop` (leave out the solution) or `error`. scored_at: `last_token` for decoders (all steps in one row) or `prefix` for
+    encoders (a row for each step). Raises ModelError when the separator is not a token.
     """
 
     policies = STEPS_OVERLONG
@@ -66,7 +65,7 @@ class StepRenderer(BaseRenderer):
 
     def __init__(
         self,
-        tokenizer: Any,
+        tokenizer: Tokenizer,
         *,
         max_length: int | None,
         overlong: str = "drop_steps",
@@ -78,7 +77,7 @@ class StepRenderer(BaseRenderer):
         self.separator_ids = self._tokens([step_separator])[0] if step_separator else []
         if not self.separator_ids:
             raise ModelError(
-                f"the step separator {step_separator!r} is no token of this tokenizer, so that no step has a token to be scored at",
+                f"the step separator {step_separator!r} is not a token of this tokenizer, so that no step has a token to be scored at",
                 hint=f"give another, as in --step_separator {tokenizer.sep_token or tokenizer.eos_token or '###'}",
             )
 
@@ -88,9 +87,9 @@ class StepRenderer(BaseRenderer):
         return self.step_separator if self.step_separator.isspace() else STEP_SEPARATOR
 
     def render_solution(
-        self, prompt: Sequence[Message], steps: Sequence[str], *, where: Any = None
+        self, prompt: Sequence[Message], steps: Sequence[str], *, where: object = None
     ) -> RenderedSolution | None:
-        """Ids of one prompt with its steps, or None when the policy leaves it out. Raises DataError for an empty step."""
+        """Ids of one prompt with its steps, None when the policy leaves it out. Raises DataError for an empty step."""
         return self.render_all([Steps(prompt, steps, where)])[0]
 
     def _parts_of(self, prompt, steps, origin) -> list[str | list[int]]:
@@ -162,19 +161,19 @@ class StepRenderer(BaseRenderer):
         return {**super().contract(), **own}
 
 
-def default_separator(tokenizer: Any) -> str:
-    """A line break; the SEP token for a tokenizer that reads line breaks as blanks, as WordPiece does."""
+def default_separator(tokenizer: Tokenizer) -> str:
+    """A line break; the SEP token for a tokenizer that reads line breaks as spaces, as WordPiece does."""
     if tokenizer(STEP_SEPARATOR, add_special_tokens=False)["input_ids"] or not tokenizer.sep_token:
         return STEP_SEPARATOR
     return tokenizer.sep_token
 
 
 def split_steps(text: str, separator: str = STEP_SEPARATOR) -> list[str]:
-    """The steps of a plain-text solution; what is blank between two separators is no step."""
+    """The steps of a plain-text solution; whitespace between two separators is not a step."""
     return [step for step in text.split(separator) if step.strip()]
 
 
-def supervised_text(tokenizer: Any, ids: Sequence[int], positions: Iterable[int]) -> list[tuple[str, str]]:
+def supervised_text(tokenizer: Tokenizer, ids: Sequence[int], positions: Iterable[int]) -> list[tuple[str, str]]:
     """(text, token) of each step: what is decoded from after the token scored before, and the scored token itself."""
     shown, start = [], 0
     for position in positions:
@@ -183,7 +182,7 @@ def supervised_text(tokenizer: Any, ids: Sequence[int], positions: Iterable[int]
     return shown
 
 
-def check_steps(steps: Sequence[str], where: Any) -> None:
+def check_steps(steps: Sequence[str], where: object) -> None:
     if not steps:
         raise DataError("the solution has no steps", where=where)
     for number, step in enumerate(steps, 1):
