@@ -31,6 +31,7 @@ class SizeDefaults:
 
 
 SIZES = (
+    SizeDefaults("under 100M", 1e8, 1e-4, 8, 2),  # measured: references/training.md
     SizeDefaults("under 1B", 1e9, 2e-5, 8, 2),
     SizeDefaults("1B to 7B", 7e9, 1e-5, 4, 1),
     SizeDefaults("7B and more", float("inf"), 5e-6, 2, 1),
