@@ -10,6 +10,7 @@ from typing import Any
 
 from .base_rendering import content_rule
 from .data.records import Message
+from .hf import Tokenizer
 from .rendering import Renderer
 from .step_rendering import StepRenderer, default_separator
 
@@ -79,7 +80,7 @@ class Kind:
 
         return getattr(transformers, f"AutoModel{self.architecture}")
 
-    def renderer(self, tokenizer: Any, scored_at: str, rendering: dict[str, Any]) -> Any:
+    def renderer(self, tokenizer: Tokenizer, scored_at: str, rendering: dict[str, Any]) -> Any:
         """Its renderer by the `rendering` of a card, without a limit of length."""
         rules = {
             "special_tokens_in_content": content_rule(rendering),

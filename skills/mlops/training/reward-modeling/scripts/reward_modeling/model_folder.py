@@ -98,7 +98,7 @@ def check_folder(path: str) -> None:
 def check_config(config: dict[str, Any], file: Path) -> None:
     """Raises ModelError for values that transformers would stumble over, or take for something else."""
 
-    def refuse(name: str, value: Any, why: str) -> None:
+    def refuse(name: str, value: object, why: str) -> None:
         raise ModelError(f"{file.name} is not that of a model: `{name}` {why.format(_short(value))}", where=str(file))
 
     wanted: dict[str, tuple[Callable[[Any], bool], str]] = {
@@ -157,19 +157,19 @@ def _inside(folder: Path, name: str) -> bool:
     return place.is_relative_to(home) or (Path(name).name == name and place.parent == home.parents[1] / "blobs")
 
 
-def _is_size(value: Any, largest: int = 10**5) -> bool:
+def _is_size(value: object, largest: int = 10**5) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= largest
 
 
-def _is_names(value: Any) -> bool:
+def _is_names(value: object) -> bool:
     return isinstance(value, list) and all(isinstance(name, str) for name in value)
 
 
-def _is_labels(value: Any) -> bool:
+def _is_labels(value: object) -> bool:
     return isinstance(value, dict) and bool(value) and all(re.fullmatch(r"[0-9]{1,6}", str(key)) for key in value)
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 

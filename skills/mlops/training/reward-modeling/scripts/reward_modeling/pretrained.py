@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .console import ModelError, UsageError, UserError
+from .hf import Config
 from .model_folder import CONFIG, check_config, check_folder, own_code, pickled_weights, read_json, snapshot
 from .vocabulary import check_tells_apart
 from .weights import check_is_model, check_is_no_adapter_on_the_hub, check_loaded, check_size
@@ -155,7 +156,7 @@ def loaded_by(path: str, load_it: Callable[[], Any]) -> Any:
         ) from error
 
 
-def architecture_of(config: Any) -> str:
+def architecture_of(config: Config) -> str:
     """The name of the class that a config was saved with, or an empty one."""
     return (config.architectures or [""])[0]
 

@@ -22,6 +22,7 @@ from .aggregation import AGGREGATIONS, DEFAULT_AGGREGATE, StepScores, probabilit
 from .completeness import said
 from .console import DataError, ModelError, UsageError, log
 from .data.records import Message
+from .hf import Model
 from .kinds import PROCESS
 from .pairwise import PairwiseModel
 from .rendering import Conversation
@@ -69,7 +70,7 @@ class ProcessRewardModel(Scorer):
 
     def __init__(
         self,
-        model: Any,
+        model: Model,
         renderer: StepRenderer,
         *,
         aggregate: str | None = None,
@@ -177,7 +178,7 @@ class ProcessRewardModel(Scorer):
             return "one row for each step, since an encoder would otherwise see the steps that follow"
         return f"all steps of a solution in one pass, {super()._way()}"
 
-    def _steps_of(self, completion: Sequence[Message], tools: Any, origin: Any) -> list[str]:
+    def _steps_of(self, completion: Sequence[Message], tools: Any, origin: object) -> list[str]:
         if tools:
             raise _without_tools(origin)
         if len(completion) != 1:
@@ -191,5 +192,5 @@ class ProcessRewardModel(Scorer):
         return self.split(completion[0].get("steps") or completion[0].get("content") or "")
 
 
-def _without_tools(origin: Any) -> ModelError:
+def _without_tools(origin: object) -> ModelError:
     return ModelError("a process reward model reads no `tools`", where=origin, hint="drop them: --columns tools=")

@@ -26,10 +26,10 @@ Number = float | None
 """A number; null in JSON where it is NaN or infinite."""
 
 RESULTS = {
-    "check_data.py": "reward_modeling.data_check:Output",
+    "check_data.py": "reward_modeling.data_check:CheckOutput",
     "train.py": "reward_modeling.training.results:ModelOutput",
     "train_process.py": "reward_modeling.training.results:ModelOutput",
-    "score.py": "reward_modeling.row_scoring:ScoringResult",
+    "score.py": "reward_modeling.row_scoring:Output",
     "evaluate.py": "reward_modeling.evaluation.results:Output",
     "ppo.py": "reward_modeling.training.results:PPOOutput",
     "grpo.py": "reward_modeling.training.results:GRPOOutput",

@@ -23,6 +23,7 @@ from .base_rendering import BaseRenderer, check_one_text
 from .completeness import ANSWERED, ASKED
 from .console import DataError, ModelError
 from .data.records import Message
+from .hf import Tokenizer
 
 STEP_SEPARATOR = "\n"
 STEPS_OVERLONG = ("drop_steps", "truncate_prompt", "drop", "error")
@@ -33,7 +34,7 @@ class Steps(NamedTuple):
 
     prompt: Sequence[Message]
     steps: Sequence[str]
-    origin: Any = None
+    origin: object = None
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class StepRenderer(BaseRenderer):
 
     def __init__(
         self,
-        tokenizer: Any,
+        tokenizer: Tokenizer,
         *,
         max_length: int | None,
         overlong: str = "drop_steps",
@@ -86,7 +87,7 @@ class StepRenderer(BaseRenderer):
         return self.step_separator if self.step_separator.isspace() else STEP_SEPARATOR
 
     def render_solution(
-        self, prompt: Sequence[Message], steps: Sequence[str], *, where: Any = None
+        self, prompt: Sequence[Message], steps: Sequence[str], *, where: object = None
     ) -> RenderedSolution | None:
         """Ids of one prompt with its steps, None when the policy leaves it out. Raises DataError for an empty step."""
         return self.render_all([Steps(prompt, steps, where)])[0]
@@ -160,7 +161,7 @@ class StepRenderer(BaseRenderer):
         return {**super().contract(), **own}
 
 
-def default_separator(tokenizer: Any) -> str:
+def default_separator(tokenizer: Tokenizer) -> str:
     """A line break; the SEP token for a tokenizer that reads line breaks as spaces, as WordPiece does."""
     if tokenizer(STEP_SEPARATOR, add_special_tokens=False)["input_ids"] or not tokenizer.sep_token:
         return STEP_SEPARATOR
@@ -172,7 +173,7 @@ def split_steps(text: str, separator: str = STEP_SEPARATOR) -> list[str]:
     return [step for step in text.split(separator) if step.strip()]
 
 
-def supervised_text(tokenizer: Any, ids: Sequence[int], positions: Iterable[int]) -> list[tuple[str, str]]:
+def supervised_text(tokenizer: Tokenizer, ids: Sequence[int], positions: Iterable[int]) -> list[tuple[str, str]]:
     """(text, token) of each step: what is decoded from after the token scored before, and the scored token itself."""
     shown, start = [], 0
     for position in positions:
@@ -181,7 +182,7 @@ def supervised_text(tokenizer: Any, ids: Sequence[int], positions: Iterable[int]
     return shown
 
 
-def check_steps(steps: Sequence[str], where: Any) -> None:
+def check_steps(steps: Sequence[str], where: object) -> None:
     if not steps:
         raise DataError("the solution has no steps", where=where)
     for number, step in enumerate(steps, 1):
