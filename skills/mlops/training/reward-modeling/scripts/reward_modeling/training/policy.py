@@ -58,7 +58,7 @@ class Policy:
         """Load from a folder or hub id, or from the folder of a LoRA adapter, as a checkpoint is with --use_peft: merged.
 
         stop_token_id: the only token that ends an answer, instead of all known ones.
-        Raises ModelError when it is no causal language model, has no chat template or nothing that ends an answer.
+        Raises ModelError when it is not a causal language model, has no chat template or nothing that ends an answer.
         """
         from transformers import AutoModelForCausalLM, GenerationConfig
 
@@ -66,8 +66,8 @@ class Policy:
         architecture = checkpoints.architecture_of(checkpoints.read_config(path))
         if "ForSequenceClassification" in architecture or "ForTokenClassification" in architecture:
             raise ModelError(
-                f"{path} is no policy: its architecture is {architecture}, which writes no text",
-                hint="give the model to be optimised here, and the reward model as --reward_model_path",
+                f"{path} is not a policy: its architecture is {architecture}, which writes no text",
+                hint="give the model to be optimized here, and the reward model as --reward_model_path",
             )
         tokenizer = checkpoints.read_tokenizer(path)
         tokenizer.chat_template = checkpoints.read_chat_template(chat_template_path) or tokenizer.chat_template
@@ -100,7 +100,7 @@ class Policy:
                 f"{path} has no EOS token: nothing would end an answer",
                 hint="name the token that ends its answers with --stop_token_id",
             )
-        if tokenizer.pad_token is None:  # only ever behind a mask
+        if tokenizer.pad_token is None:  # only ever masked
             tokenizer.pad_token = tokenizer.convert_ids_to_tokens(known[0])
         without_dropout(model).eval().to(device or checkpoints.best_device())
         own, model.generation_config = model.generation_config, GenerationConfig()  # nothing but what `sample` asks for

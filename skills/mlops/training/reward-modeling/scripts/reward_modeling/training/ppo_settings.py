@@ -47,7 +47,7 @@ class Settings(BatchSettings):
     kl_estimator: str = flag("k1", "per token; k3 pulls weakly when used as a penalty (k1)", choices=("k1", "k3"))
     target_kl: float | None = flag(None, "adapt kl_coef towards this KL, nats per answer", metavar="KL")
     max_kl: float | None = flag(None, "stop the run once the KL per answer is above this", metavar="KL")
-    warn_kl: float = flag(10.0, "call the reward over-optimised above (10)", metavar="KL")
+    warn_kl: float = flag(10.0, "call the reward over-optimized above (10)", metavar="KL")
     cliprange: float = flag(0.2, "of the ratio of new to old probability (0.2)")
     cliprange_value: float = flag(0.2, "of the change of a value (0.2)")
     vf_coef: float = flag(0.1, "weight of the value loss (0.1)", type=non_negative_number)

@@ -176,7 +176,7 @@ class RewardSettings:
     )
     reward_max_length: int | None = flag(
         None,
-        "longest conversation a reward model reads (what it was trained with); the beginning of longer ones is cut",
+        "longest conversation a reward model reads (what it was trained with); the start of longer ones is cut",
         metavar="TOKENS",
     )
     reward_max_tokens_per_batch: int | None = flag(
