@@ -202,9 +202,10 @@ def evaluate_benchmarks(args) -> dict:
     model = process.ProcessRewardModel.from_arguments(args) if of_steps else process.from_arguments(args)
     if not args.overlong and model.renderer.overlong in ("drop", "error") and not of_steps:
         model.renderer.overlong = "truncate_left"  # as RewardBench and RM-Bench do: every item counts
+    threshold = threshold_of(args, model) if of_steps else None
     results, rows, warnings = {}, [], []
     for name, items in loaded.items():
-        results[name], found = runs.run_benchmark(model, name, items, threshold_of(args, model))
+        results[name], found = runs.run_benchmark(model, name, items, threshold)
         rows += found
         warnings += runs.diagnose_benchmark(results[name])
         runs.show_benchmark(results[name])
@@ -222,7 +223,7 @@ def evaluate_benchmarks(args) -> dict:
 
 
 def threshold_of(args, model) -> tuple[float, str] | None:
-    """The threshold that the flags give, or choose on other solutions, and where it is from."""
+    """The threshold that the flags give or choose on other solutions, and where it is from."""
     from reward_modeling.data.reading import load
     from reward_modeling.data.records import solutions
     from reward_modeling.evaluation.step_measures import choose_threshold, labelled_steps
