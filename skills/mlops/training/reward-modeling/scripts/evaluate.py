@@ -200,8 +200,8 @@ def evaluate_benchmarks(args) -> dict:
     loaded = {name: runs.load_benchmark(name, args.benchmark_data) for name in dict.fromkeys(args.benchmark)}
     of_steps = any(runs.BENCHMARKS[name].of_steps for name in loaded)
     model = process.ProcessRewardModel.from_arguments(args) if of_steps else process.from_arguments(args)
-    if not args.overlong and model.renderer.overlong in ("drop", "error") and not of_steps:
-        model.renderer.overlong = "truncate_left"  # as RewardBench and RM-Bench do: every item counts
+    if not args.overlong and "truncate_left" in model.renderer.policies:
+        model.renderer.overlong = "truncate_left"  # as RewardBench, RM-Bench and RMB do: every item counts
     threshold = threshold_of(args, model) if of_steps else None
     results, rows, warnings = {}, [], []
     for name, items in loaded.items():
@@ -217,6 +217,7 @@ def evaluate_benchmarks(args) -> dict:
         "model": args.model_name_or_path,
         "benchmarks": {name: asdict(result) for name, result in results.items()},
         "scores": runs.flat_scores(results),
+        "settings": {"dtype": args.dtype, "overlong": model.renderer.overlong},
         "warnings": warnings,
         "output": str(output) if output else None,
     }

@@ -662,7 +662,7 @@ SCHEMAS: dict[str, tuple[dict[str, Any], ...]] = {
         _object(
             {
                 **{"model": _TEXT, "benchmarks": _map(_object(_ON_BENCHMARK)), "scores": _map(_NUMBER)},
-                **{"warnings": _list(_TEXT), "output": _FILE},
+                **{"settings": _map(_TEXT), "warnings": _list(_TEXT), "output": _FILE},
             }
         ),
         _object({"studies": _list(_map(_ANY)), "readings": _list(_TEXT), "picture": _FILE}),

@@ -291,7 +291,7 @@ def _threshold(benchmark: Benchmark, items: Sequence[Item], rewards: Sequence[Re
     section = benchmark.threshold_from
     chosen = [(item, row) for item, row in zip(items, rewards, strict=True) if item.section == section]
     if not chosen:
-        return FIXED, "fixed, as the authors do"
+        return FIXED, "fixed"
     solutions = [Solution(item.prompt, item.answers, _labels(item)) for item, _ in chosen]
     value, _ = choose_threshold(labelled_steps(solutions, [row for _, row in chosen]))
     return value, f"the best on {section}, as the authors do; so {section} itself is not held out"
