@@ -46,6 +46,18 @@ def checks() -> str:
     return "\n".join(lines)
 
 
+def benchmarks() -> str:
+    """The table of benchmarks, from BENCHMARKS."""
+    from reward_modeling.evaluation.benchmarks import BENCHMARKS, Values
+
+    lines = ["| name | rows | from the hub | numbers, the official one first |", "|---|---|---|---|"]
+    for name, entry in BENCHMARKS.items():
+        rows = f"{sum(part.rows for part in entry.parts if not part.optional):,}"
+        hub = f"`{entry.parts[0].hub}`" if entry.parts[0].hub else "no: files only"
+        lines.append(f"| `{name}` | {rows} | {hub} | {', '.join(f'`{one}`' for one in entry.numbers(Values()))} |")
+    return "\n".join(lines)
+
+
 def first_line(path: Path) -> str:
     """Of a file's docstring."""
     doc = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "marks the package"
@@ -103,6 +115,7 @@ BLOCKS = {
     "curve_keys": curve_keys,
     "formats": formats,
     "checks": checks,
+    "benchmarks": benchmarks,
     "files": files,
     "modules": modules,
 }
