@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from .console import ModelError
-from .model_folder import ADAPTER_CONFIG, CONFIG, hub_file, read_json, tensors
+from .model_folder import ADAPTER_CONFIG, CONFIG, check_config, check_folder, hub_file, read_json, tensors
 
 INDEX, WEIGHTS = "model.safetensors.index.json", "model.safetensors"
 Turns = Callable[[list[dict[str, Any]]], list[dict[str, Any]]]
@@ -127,6 +127,7 @@ def recognize(path: str) -> Family | None:
 def _checkpoint(path: str) -> Checkpoint | None:
     folder = Path(path)
     if folder.is_dir():
+        check_folder(path)
         if (
             (folder / ADAPTER_CONFIG).exists()
             or (folder / "reward_model.json").exists()
@@ -139,14 +140,15 @@ def _checkpoint(path: str) -> Checkpoint | None:
     config = hub_file(path, CONFIG) or hub_file(path, CONFIG, ask=True)
     if config is None or hub_file(path, "reward_model.json", ask=True):
         return None
-    found = Checkpoint(path, read_json(config), {})
+    found = read_json(config)
+    check_config(found, config)
     index = hub_file(path, INDEX, ask=True)
     if index:
         names = dict.fromkeys(read_json(index).get("weight_map") or {})
     else:  # one file: it is needed anyway
         weights = hub_file(path, WEIGHTS, ask=True)
         names = {name: own.shape for name, own in tensors(weights.parent, WEIGHTS).items()} if weights else {}
-    return Checkpoint(path, found.config, names)
+    return Checkpoint(path, found, names)
 
 
 # ---- text ------------------------------------------------------------------------------------------------------------
