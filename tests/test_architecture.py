@@ -47,8 +47,8 @@ def test_data_imports_only_data_and_the_console():
         f"{name} imports {other}"
         for name, others in IMPORTS.items()
         for other in others
-        if name.startswith("reward_modeling.data")
-        and not other.startswith("reward_modeling.data")
+        if name.startswith("reward_modeling.data.")
+        and not other.startswith("reward_modeling.data.")
         and other not in SAID
     }
     assert not wrong

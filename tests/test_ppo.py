@@ -61,9 +61,11 @@ def same_weights(one, two, tolerance=0.0):
 def test_a_run_leaves_a_plain_language_model_a_log_a_picture_and_a_summary(command, tmp_path):
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    done = ppo(command("--num_sample_generations", 2))
+    done = ppo(command("--num_sample_generations", 2, "--save_steps", 2))
     assert done.returncode == 0, done.stderr
     out = tmp_path / "out"
+    assert AutoModelForCausalLM.from_pretrained(out / "checkpoint-2").generation_config.eos_token_id is not None
+    assert AutoTokenizer.from_pretrained(out / "checkpoint-2").chat_template
     model, tokenizer = AutoModelForCausalLM.from_pretrained(out), AutoTokenizer.from_pretrained(out)
     ids = tokenizer.apply_chat_template(
         [{"role": "user", "content": "hello"}], add_generation_prompt=True, return_tensors="pt", return_dict=True

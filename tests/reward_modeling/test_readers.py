@@ -2,41 +2,35 @@
 
 import pytest
 import torch
-from public_models import HIDDEN, linear, save, tokenizer, trunk
+from public_models import ANSWER, EXAMPLES, QUESTION
 
-from reward_modeling import RewardModel
+from reward_modeling import RewardModel, readers
+from reward_modeling.rendering import Conversation
 
-ASKED = [
-    ("What is the capital of France?", "It is Paris."),
-    ("How many apples?", "There are twelve apples in the basket."),
-]
+ASKED = [(QUESTION, ANSWER), (QUESTION, "There are twelve apples."), ("hello world", "thank you")]
 
 
-def hidden(model, ids):
-    """[T, H] last hidden states of one row alone."""
-    with torch.no_grad():
-        return getattr(model, "model", model)(input_ids=torch.tensor([ids])).last_hidden_state[0]
+def turns(question, answer):
+    return Conversation([{"role": "user", "content": question}], [{"role": "assistant", "content": answer}])
 
 
-def scored(folder, **given):
-    model = RewardModel.from_pretrained(str(folder), device="cpu", **given)
-    together = model.score([[{"role": "user", "content": p}] for p, _ in ASKED], [c for _, c in ASKED])
-    alone = [model.score([p], [c])[0] for p, c in ASKED]
-    model.shared_prefix = False
-    model.__dict__.pop("_why_padded", None)
-    padded = model.score([p for p, _ in ASKED], [c for _, c in ASKED])
-    assert together == pytest.approx(alone, abs=1e-5) == padded
-    return model, together
-
-
-def test_linear_head(tmp_path):
-    made = tokenizer()
-    model, tensors = trunk(tmp_path, "llama", made)
-    head = linear(1, HIDDEN)
-    save(tmp_path, model.config, {**tensors, "v_head.weight": head}, made, architectures=["SomeRewardModel"])
-    _, scores = scored(tmp_path)
-    for score, (prompt, answer) in zip(scores, ASKED, strict=True):
-        ids = made.apply_chat_template(
-            [{"role": "user", "content": prompt}, {"role": "assistant", "content": answer}], return_dict=False
-        )
-        assert score == pytest.approx((hidden(model, ids)[-1] @ head[0]).item(), abs=1e-4)
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_a_public_model_gives_the_number_of_its_formula(name, tmp_path):
+    example = EXAMPLES[name]
+    folder, trunk, tensors, made = example.write(tmp_path)
+    assert readers.recognize(str(folder)) is readers.PUBLIC[name]
+    model = RewardModel.from_pretrained(str(folder), device="cpu")
+    scores = model.score_conversations([turns(*one) for one in ASKED])
+    for score, (question, answer) in zip(scores, ASKED, strict=True):
+        ids = made(example.text(question, answer), add_special_tokens=False)["input_ids"]
+        (rendered,) = model.render([turns(question, answer)])
+        assert rendered.ids == ids or name == "openrlhf"
+        with torch.no_grad():
+            hidden = getattr(trunk, "model", trunk)(input_ids=torch.tensor([ids])).last_hidden_state[0]
+        assert score == pytest.approx(float(example.reward(hidden, tensors, ids)), abs=1e-5)
+    packed = model.why_padded()
+    assert (packed is None) == (name != "oasst-mean"), packed
+    alone = [model.score_conversations([turns(*one)])[0] for one in ASKED]
+    padded = RewardModel.from_pretrained(str(folder), device="cpu", shared_prefix=False)
+    for other in (alone, padded.score_conversations([turns(*one) for one in ASKED])):
+        assert scores == pytest.approx(other, abs=1e-5)

@@ -111,7 +111,7 @@ def settings_for(folder, **kwargs):
     return TrainingArguments(output_dir=str(folder), **precision(), **(fields | kwargs))
 
 
-def test_gradient_accumulation_is_the_mean_over_all_labelled_steps(tiny, tmp_path):
+def test_gradient_accumulation_is_the_mean_over_all_labeled_steps(tiny, tmp_path):
     """Two micro-batches of 1 and 3 labels weigh by their labels. TRL's PRMTrainer adds the means of micro-batches."""
 
     def trained(folder, **sizes):

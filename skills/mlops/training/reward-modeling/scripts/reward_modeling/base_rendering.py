@@ -262,6 +262,13 @@ class BaseRenderer:
             ) from error
 
 
+def opening_ids(tokenizer: Any) -> list[int]:
+    """What the tokenizer itself puts before every text, such as BOS."""
+    plain = tokenizer("a", add_special_tokens=False)["input_ids"]
+    ids = tokenizer("a")["input_ids"]
+    return ids[: len(ids) - len(plain)] if ids[len(ids) - len(plain) :] == plain else ids[:1]
+
+
 def refused_together(faults: Sequence[tuple[int, DataError]], total: int) -> DataError:
     """One error for all of them: the only one as it is, else their number, the first places and the first reason."""
     first = faults[0][1]

@@ -43,6 +43,15 @@ def scores_of(logits: torch.Tensor) -> torch.Tensor:
     return logits[:, 0] if logits.shape[1] == 1 else logits[:, 1] - logits[:, 0]
 
 
+@torch.inference_mode()
+def values_of(model: Model, logits: torch.Tensor, counts: Sequence[int]) -> list[list[float]]:
+    """The numbers of each row of so many positions: a score a position, or of a public model the reward and attributes."""
+    combine = getattr(getattr(model, "score", None), "combine", None)
+    if combine:
+        return combine(logits.unflatten(0, (len(counts), -1))).tolist()
+    return [own.tolist() for own in scores_of(logits).split(list(counts))]
+
+
 def _packed(model: Model, rows: Sequence[Row], pad_token_id: int, max_tokens: int | None) -> Iterator:
     base = unwrapped(model)
     head = getattr(base, head_name(base))

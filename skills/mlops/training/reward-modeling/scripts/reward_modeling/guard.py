@@ -38,13 +38,15 @@ def reason_against(model: Model, wanted: bool | None = None, scored_at: str = "l
     in the precision of this one must give the rewards of one-at-a-time scoring too, which compiles the kernel.
     scored_at: of its renderer.
     """
+    if why := getattr(model, "why_padded", None):
+        return why
     if scored_at == "prefix":
         return "it reads in both directions, as encoders do"
     if wanted is False:
         return "--shared_prefix false asks for it"
     config, weights = model.config, next(model.parameters())
     of_tokens = type(model).__name__.endswith("ForTokenClassification")
-    if not (of_tokens or hasattr(model, "score")) or not hasattr(model, "base_model_prefix"):
+    if scored_at == "pooled" or not (of_tokens or hasattr(model, "score")) or not hasattr(model, "base_model_prefix"):
         return "it reads its score from the whole text, as encoders do"
     device = weights.device.type
     if device != "cpu" and not (wanted and device in attention.BLOCK_DEVICES):

@@ -36,7 +36,7 @@ def read_config(path: str) -> Any:
 
     check_folder(path)
     check_is_model(path)
-    _check_reachable(path)
+    check_reachable(path)
     try:
         config = loaded_by(path, lambda: AutoConfig.from_pretrained(path, trust_remote_code=False))
     except ModelError as error:
@@ -54,7 +54,7 @@ def read_tokenizer(path: str) -> Any:
     from transformers import AutoTokenizer
 
     check_folder(path)
-    _check_reachable(path)
+    check_reachable(path)
     tokenizer = loaded_by(path, lambda: AutoTokenizer.from_pretrained(path, trust_remote_code=False))
     _check_no_own_class(path, "tokenizer_config.json", "tokenizer_class")
     check_tells_apart(path, tokenizer)
@@ -70,7 +70,7 @@ def read_model(
     that do not fit, and for a model that needs code of its own.
     """
     options = {"trust_remote_code": False, "output_loading_info": True, "ignore_mismatched_sizes": True}
-    with _without_reports():
+    with without_reports():
         if Path(path).is_dir():
             loaded_by(path, lambda: check_size(path, auto_class, **labels))
         model, info = loaded_by(path, lambda: auto_class.from_pretrained(path, dtype=dtype, **options, **labels))
@@ -83,14 +83,14 @@ def read_model(
     return model, sorted(info["missing_keys"]), notes
 
 
-def _check_reachable(path: str) -> None:
+def check_reachable(path: str) -> None:
     """Raises ModelError for a hub id that is neither in the cache nor to be had from the hub."""
     if not (Path(path).is_dir() or hub_answers(path) or snapshot(path)):
         raise ModelError(f"cannot load {path}: the hub does not answer", hint=HUB_HINTS["couldn't connect"])
 
 
 @contextlib.contextmanager
-def _without_reports() -> Iterator[None]:
+def without_reports() -> Iterator[None]:
     """transformers reports a new head as a defect and an unused language-model head as another; both are meant."""
     from transformers.utils import logging
 

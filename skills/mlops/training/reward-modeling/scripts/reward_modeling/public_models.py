@@ -12,11 +12,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from . import checkpoints
-from .console import DataError, ModelError
+from . import checkpoints, pair_rendering
+from .base_rendering import BaseRenderer, opening_ids
+from .console import DataError, ModelError, UsageError
 from .data.records import Message
+from .heads import scored_at
 from .kinds import Kind
-from .model_folder import CONFIG, own_code, pickled_weights, read_json
+from .model_folder import CONFIG, check_folder, own_code, pickled_weights, read_json
+from .precision import best_device, usable
+from .pretrained import loaded_by, without_reports
+from .pretrained import read_tokenizer as pretrained_tokenizer
+from .public_steps import PublicStepRenderer
 from .readers import INDEX, Family, recognize
 from .rendering import Rendered, Renderer
 from .tokenizer_setup import prepare_tokenizer
@@ -24,17 +30,41 @@ from .vocabulary import check_embedded
 from .weights import check_loaded
 
 TRUNK = (r"^(model|transformer|gpt_neox|pretrained_model|backbone|base_model)\.", "model.")
-UNUSED = re.compile(r"^lm_head\.|^embed_out\.|\.inv_freq$|\.num_batches_tracked$|\.masked_bias$|\.attention\.bias$")
+UNUSED = re.compile(r"^(lm_head|embed_out|output)\.|^normalizer\.count$|\.inv_freq$|\.masked_bias$|\.attention\.bias$")
 """Tensors of a checkpoint that take no part in the reward."""
 
 
-def load_any(path: str, *, dtype: str, device: str | None, kind: Kind) -> tuple[checkpoints.Loaded, Family | None]:
-    """A model of ours or of others, ready to score, with its family where it has one."""
+def load_any(
+    path: str, reference: str | None, *, dtype: str, device: str | None, kind: Kind
+) -> tuple[checkpoints.Loaded, Family | None]:
+    """A model of ours or of others, ready to score, with its family where it has one. reference: of a log-ratio."""
     family = recognize(path)
+    needed = getattr(family and family.text, "reference", None)
+    if reference or needed:
+        return _log_ratio(path, reference, needed, family, dtype=dtype, device=device), family
     if family is None or family.head is None:
         return checkpoints.load(path, dtype=dtype, device=device, kind=kind), family
     checkpoints.check_kind(path, family, kind)
     return load(path, family, dtype=dtype, device=device), family
+
+
+def _log_ratio(
+    path: str, reference: str | None, needed: str | None, family: Family | None, **run: Any
+) -> checkpoints.Loaded:
+    from . import implicit
+
+    if not reference:
+        raise UsageError(
+            f"the reward of {path} is a log-ratio with a reference model, which is missing",
+            hint=f"--reference_model_name_or_path, by its authors {needed}",
+        )
+    if needed and family:
+        return implicit.load(path, reference, scale=family.text.scale, of_steps=True, **run)
+    if family or checkpoints.kind_of(path):
+        raise UsageError(
+            f"{path} has a reward of its own: it needs no --reference_model_name_or_path", hint="leave it out"
+        )
+    return implicit.load(path, reference, **run)
 
 
 def load(path: str, family: Family, *, dtype: str, device: str | None) -> checkpoints.Loaded:
@@ -47,36 +77,28 @@ def load(path: str, family: Family, *, dtype: str, device: str | None) -> checkp
 
     from . import public_heads
 
-    device = checkpoints.usable(device or checkpoints.best_device())
+    device = usable(device or best_device())
     folder = fetched(path)
     tokenizer, config = read_tokenizer(str(folder), family), trunk_config(folder, family)
-    state = renamed(path, checkpoints.loaded_by(path, lambda: read_tensors(folder)), family, tokenizer)
+    state = renamed(path, loaded_by(path, lambda: read_tensors(folder)), family, tokenizer)
+    split_attention(state, config)
     shapes = {name.removeprefix("score."): tuple(own.shape) for name, own in state.items() if name.startswith("score.")}
     if not shapes:
         raise ModelError(
             f"{path} lacks its head ({family.called}): none of its tensors is one", hint="fetch all of its files"
         )
-    made = model_class(config, getattr(public_heads, str(family.head)), shapes, dict(family.options))
-    model, info = checkpoints.loaded_by(
-        path,
-        lambda: made.from_pretrained(
-            None,
-            config=config,
-            state_dict=state,
-            dtype=getattr(torch, dtype),
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,
-        ),
-    )
+    made = model_class(config, family, getattr(public_heads, str(family.head)), shapes)
+    asked = {"dtype": getattr(torch, dtype), "output_loading_info": True, "ignore_mismatched_sizes": True}
+    with without_reports():
+        model, info = loaded_by(path, lambda: made.from_pretrained(None, config=config, state_dict=state, **asked))
     model.score.to(torch.float64 if dtype == "float64" else torch.float32)
     notes = [
         f"{path}: {family.called}, read by {family.how}",
         *check_loaded(path, model, info, scores=False, strict=True),
     ]
-    if info["missing_keys"]:
-        raise ModelError(
-            f"{path} lacks {len(info['missing_keys'])} tensors, the first is {sorted(info['missing_keys'])[0]}"
-        )
+    missing = sorted(name for name in info["missing_keys"] if not name.endswith(".num_batches_tracked"))
+    if missing:
+        raise ModelError(f"{path} lacks {len(missing)} tensors, the first is {missing[0]}")
     if files := own_code(path):
         notes.append(f"{', '.join(files)}: not run, the classes of transformers are used instead")
     check_embedded(path, tokenizer, model.get_input_embeddings().num_embeddings)
@@ -89,15 +111,15 @@ def load(path: str, family: Family, *, dtype: str, device: str | None) -> checkp
 def fetched(path: str) -> Path:
     """The folder of a model; of a hub id, its weights and tokenizer in the cache."""
     if Path(path).is_dir():
-        checkpoints.check_folder(path)
+        check_folder(path)
         return Path(path)
     from huggingface_hub import snapshot_download
 
     kinds = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
-    folder = checkpoints.loaded_by(path, lambda: Path(snapshot_download(path, allow_patterns=kinds)))
+    folder = loaded_by(path, lambda: Path(snapshot_download(path, allow_patterns=kinds)))
     if not any(folder.glob("*.safetensors")):
-        checkpoints.loaded_by(path, lambda: snapshot_download(path, allow_patterns=["*.bin"]))
-    checkpoints.check_folder(str(folder))
+        loaded_by(path, lambda: snapshot_download(path, allow_patterns=["*.bin"]))
+    check_folder(str(folder))
     return folder
 
 
@@ -106,39 +128,43 @@ def read_tokenizer(path: str, family: Family) -> Any:
     import transformers
 
     if family.tokenizer is None:
-        return checkpoints.read_tokenizer(path)
-    made = getattr(transformers, family.tokenizer)
-    return checkpoints.loaded_by(path, lambda: made.from_pretrained(path, trust_remote_code=False))
+        return pretrained_tokenizer(path)
+    whole = (Path(path) / "tokenizer.json").is_file()
+    made = getattr(transformers, "PreTrainedTokenizerFast" if whole else family.tokenizer)
+    return loaded_by(path, lambda: made.from_pretrained(path, trust_remote_code=False))
 
 
 def trunk_config(folder: Path, family: Family) -> Any:
     from transformers import AutoConfig
 
     if family.trunk is None:
-        return checkpoints.loaded_by(str(folder), lambda: AutoConfig.from_pretrained(folder, trust_remote_code=False))
+        return loaded_by(str(folder), lambda: AutoConfig.from_pretrained(folder, trust_remote_code=False))
     fields = {key: value for key, value in read_json(folder / CONFIG).items() if key not in ("model_type", "auto_map")}
     return AutoConfig.for_model(family.trunk, **fields)
 
 
-def model_class(config: Any, head: type, shapes: dict[str, tuple[int, ...]], options: dict[str, Any]) -> type:
-    """A model of transformers: the trunk of this config as `model`, the head as `score`. Logits are [B, T, k]."""
+def model_class(config: Any, family: Family, head: type, shapes: dict[str, tuple[int, ...]]) -> type:
+    """A model of transformers: the trunk of this config as `model`, the head as `score`. Logits are [B, T, k], pooled [B, k]."""
     from transformers import AutoModel, PreTrainedModel
     from transformers.modeling_outputs import TokenClassifierOutput
 
     trunk = AutoModel._model_mapping[type(config)]
-    family = next(base for base in trunk.__mro__[1:] if issubclass(base, PreTrainedModel))
+    parent = next(base for base in trunk.__mro__[1:] if issubclass(base, PreTrainedModel))
 
-    class Public(family):
+    class Public(parent):
         base_model_prefix = "model"
         _keep_in_fp32_modules_strict = frozenset(("score",))
 
         def __init__(self, config: Any):
             super().__init__(config)
-            self.model, self.score = trunk(config), head(config, shapes, **options)
+            self.model, self.score = trunk(config), head(config, shapes, **family.options)
             self.post_init()
 
         def forward(self, input_ids: Any, attention_mask: Any = None) -> TokenClassifierOutput:
             hidden = self.model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).last_hidden_state
+            if family.pooled:
+                mask = attention_mask[..., None]
+                hidden = (hidden * mask).sum(1) / mask.sum(1)
             return TokenClassifierOutput(logits=self.score(hidden))
 
     return Public
@@ -183,6 +209,17 @@ def renamed(path: str, state: dict[str, Any], family: Family, tokenizer: Any) ->
     return found
 
 
+def split_attention(state: dict[str, Any], config: Any) -> None:
+    """InternLM2's `wqkv` as Llama's three projections: of each key head its queries, then its key, then its value."""
+    heads = config.get_text_config()
+    for name in [name for name in state if name.endswith(".attention.wqkv.weight")]:
+        fused = state.pop(name)
+        queries, keys = heads.num_attention_heads // heads.num_key_value_heads, heads.num_key_value_heads
+        grouped = fused.view(keys, queries + 2, -1, fused.shape[-1])
+        for part, own in zip("qkv", (grouped[:, :queries], grouped[:, -2], grouped[:, -1]), strict=True):
+            state[name.replace("attention.wqkv", f"self_attn.{part}_proj")] = own.reshape(-1, fused.shape[-1])
+
+
 def token_id(path: str, tokenizer: Any, token: int | str) -> int:
     """The id of a token, given as itself or as a text that is one token. Raises ModelError where it is not."""
     ids = [token] if isinstance(token, int) else tokenizer(token, add_special_tokens=False)["input_ids"]
@@ -208,10 +245,7 @@ class PublicRenderer(Renderer):
 
     @cached_property
     def _opening(self) -> list[int]:
-        """What the tokenizer puts before every text."""
-        plain = self._tokens(["a"])[0]
-        ids = self.tokenizer("a")["input_ids"]
-        return ids[: len(ids) - len(plain)] if ids[len(ids) - len(plain) :] == plain else ids[:1]
+        return opening_ids(self.tokenizer)
 
     @cached_property
     def _appended(self) -> int | None:
@@ -267,17 +301,31 @@ class PublicRenderer(Renderer):
         return fitted
 
 
-def renderer(loaded: checkpoints.Loaded, family: Family, path: str, text_format: str | None) -> PublicRenderer:
-    """The renderer of a loaded model of this family. Raises ModelError when the tokenizer lacks a token that it needs."""
-    tokenizer = loaded.tokenizer
-    if family.text.template:
+def renderer(
+    loaded: checkpoints.Loaded, family: Family | None, path: str, text_format: str | None, separator: str | None = None
+) -> BaseRenderer:
+    """The renderer of a loaded model of this family. Raises ModelError when the tokenizer lacks a token that it needs.
+
+    family: None for a language model with a reference. separator: between steps, where a model was trained with another.
+    """
+    tokenizer, rules = loaded.tokenizer, {"max_length": None, "text_format": text_format or "chat"}
+    if family and family.text.template:
         tokenizer.chat_template = family.text.template
     elif not tokenizer.chat_template:
         loaded.notes += prepare_tokenizer(tokenizer)
-    place = "end" if family.head else checkpoints.scored_at(loaded.model)
-    made = PublicRenderer(
-        tokenizer, family, path=path, max_length=None, scored_at=place, text_format=text_format or "chat"
-    )
+    if family is None:
+        from .implicit import AnswerRenderer
+
+        return AnswerRenderer(tokenizer, **rules)
+    if family.kind == "process":
+        plain = family.head is None and not family.text.reference
+        place = scored_at(loaded.model) if plain else "last_token"
+        loaded.notes.append(f"text: {family.text.described()}")
+        return PublicStepRenderer(tokenizer, family, path=path, separator=separator, scored_at=place, **rules)
+    if family.compares:
+        return pair_rendering.renderer(tokenizer, family, path, rules)
+    place = "pooled" if family.pooled else "end" if family.head else scored_at(loaded.model)
+    made = PublicRenderer(tokenizer, family, path=path, scored_at=place, **rules)
     if family.text.append and made._appended is None:
         raise ModelError(f"the tokenizer of {path} has no {family.text.append[0]}, after which the reward is read")
     loaded.notes.append(f"text: {family.text.described()}")

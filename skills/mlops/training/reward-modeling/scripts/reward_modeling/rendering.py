@@ -46,10 +46,14 @@ class Conversation(NamedTuple):
 
 @dataclass(frozen=True)
 class Rendered:
-    """Token ids of one conversation, at most `max_length`. `cut` tokens were removed from its start."""
+    """Token ids of one conversation, at most `max_length`. `cut` tokens were removed from its start.
+
+    start: where the answer begins, for a reward that counts its tokens alone.
+    """
 
     ids: list[int]
     cut: int = 0
+    start: int | None = None
 
 
 class Renderer(BaseRenderer):

@@ -22,7 +22,7 @@ Number = float | None
 """A number; null in JSON where it is NaN or infinite."""
 
 RESULTS = {
-    "check_data.py": "check_data:Output",
+    "check_data.py": "reward_modeling.data_check:Output",
     "train.py": "reward_modeling.training.results:ModelOutput",
     "train_process.py": "reward_modeling.training.results:ModelOutput",
     "score.py": "reward_modeling.row_scoring:ScoringResult",

@@ -72,6 +72,7 @@ class Scorer:
         shared_prefix: bool | None = None,
         text_format: str | None = None,
         refused: str = "stop",
+        reference_model_name_or_path: str | None = None,
         **own: Any,
     ) -> Self:
         """Load a reward model from a folder or hub id.
@@ -79,7 +80,8 @@ class Scorer:
         max_length, overlong, text_format ("chat" or "rendered"): as in training unless given; a model without a card reads
         all that its config and tokenizer allow. refused: "stop" raises DataError for conversations that cannot be rendered,
         "unscored" gives them no score. dtype: of the weights; the head stays fp32. shared_prefix: compute shared prefixes
-        once; None does so on CPUs, True also on a GPU. own: arguments of this kind of model, those of its class. Raises
+        once; None does so on CPUs, True also on a GPU. reference_model_name_or_path: of a language model whose reward is a
+        log-ratio. own: arguments of this kind of model, those of its class. Raises
         ModelError when it is not a reward model of this kind or renders text otherwise than it did in training, UsageError
         for an `overlong` of the other kind.
         """
@@ -88,11 +90,12 @@ class Scorer:
             other = next(kind for kind in KINDS.values() if kind is not cls.kind)
             what = f"--overlong {overlong} is for {other.name} reward models"
             raise UsageError(what, hint=f"choose {', '.join(policies)}")
-        loaded, family = public_models.load_any(path, dtype=dtype, device=device, kind=cls.kind)
+        run = {"dtype": dtype, "device": device, "kind": cls.kind}
+        loaded, family = public_models.load_any(path, reference_model_name_or_path, **run)
         trained = loaded.rendering or own
         trained = {**trained, "text_format": text_format or trained.get("text_format")}
-        if family:
-            renderer = public_models.renderer(loaded, family, path, text_format)
+        if family or reference_model_name_or_path:
+            renderer = public_models.renderer(loaded, family, path, text_format, own.get("step_separator"))
         else:
             renderer = cls.kind.renderer(loaded.tokenizer, checkpoints.scored_at(loaded.model), trained)
         renderer.refused = [] if refused == "unscored" else None
@@ -218,18 +221,14 @@ class Scorer:
 
         `progress` is called with the numbers of the rows that are done.
         """
-        from .forward import logits_at, scores_of
+        from .forward import logits_at, values_of
 
         scores: list[list[float]] = [[] for _ in rows]
-        combine = getattr(getattr(self.model, "score", None), "combine", None)
         run = {"pad_token_id": self._pad_token_id, "max_tokens": self.max_tokens_per_batch}
         for numbers, logits in logits_at(self.model, rows, padded=bool(self.why_padded()), **run):
-            if combine:  # the head of a public model: a reward and attributes of a whole row
-                values = iter(combine(logits.unflatten(0, (len(numbers), -1))).tolist())
-            else:
-                values = iter(scores_of(logits).split([len(rows[number][1]) for number in numbers]))
-            for number in numbers:
-                scores[number] = [*map(float, next(values))]
+            own = values_of(self.model, logits, [len(rows[number][1]) for number in numbers])
+            for number, values in zip(numbers, own, strict=True):
+                scores[number] = values
             if progress:
                 progress(numbers)
         return scores
@@ -282,6 +281,8 @@ class RewardModel(Scorer):
         return not isinstance(completion, str) and not (completion and isinstance(completion[0], dict))
 
     def _rows(self, rendered: Any) -> list[tuple[list[int], list[int]]]:
+        if rendered.start is not None:
+            return [(rendered.ids, [rendered.start - 1, len(rendered.ids) - 1])]
         return [self._row(rendered.ids)]
 
     def _row(self, ids: list[int]) -> tuple[list[int], list[int]]:

@@ -125,6 +125,11 @@ class ScoringSettings(TextSettings):
         "what to do with rows that the chat template refuses: stop, or give them no score",
         choices=("stop", "unscored"),
     )
+    reference_model_name_or_path: str | None = flag(
+        None,
+        "language model whose log-probabilities are subtracted: the reward of a DPO model, EurusPRM or ImplicitPRM",
+        metavar="MODEL",
+    )
     aggregate: str | None = flag(
         None,
         f"how the steps of a solution make its reward ({DEFAULT_AGGREGATE}: one wrong step is enough, however many there are)",
@@ -142,7 +147,7 @@ class ScoringSettings(TextSettings):
     def loading(self) -> dict[str, Any]:
         """Arguments of `from_pretrained` that both kinds of reward model have."""
         names = ("dtype", "device", "max_length", "overlong", "max_tokens_per_batch", "shared_prefix", "refused")
-        return {name: getattr(self, name) for name in (*names, "text_format")}
+        return {name: getattr(self, name) for name in (*names, "text_format", "reference_model_name_or_path")}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -60,6 +60,8 @@ class StepRenderer(BaseRenderer):
 
     policies = STEPS_OVERLONG
     places = ("last_token", "prefix")
+    from_start = False
+    """Whether the first position is the start of the answer, which a step's score is counted from."""
 
     def __init__(
         self,
@@ -79,6 +81,11 @@ class StepRenderer(BaseRenderer):
                 hint=f"give another, as in --step_separator {tokenizer.sep_token or tokenizer.eos_token or '###'}",
             )
 
+    @property
+    def split_at(self) -> str:
+        """Where the text of a whole solution is split, unless told otherwise."""
+        return self.step_separator if self.step_separator.isspace() else STEP_SEPARATOR
+
     def render_solution(
         self, prompt: Sequence[Message], steps: Sequence[str], *, where: object = None
     ) -> RenderedSolution | None:
@@ -86,7 +93,7 @@ class StepRenderer(BaseRenderer):
         return self.render_all([Steps(prompt, steps, where)])[0]
 
     def _parts_of(self, prompt, steps, origin) -> list[str | list[int]]:
-        _check_steps(steps, origin)
+        check_steps(steps, origin)
         self.counts["separator_in_step"] += sum(self.step_separator in step for step in steps)
         texts: list[Any] = [self.text(prompt, where=origin, prompt_only=True) if prompt else ""]
         texts += [self._lead + step if i == 0 and prompt else step for i, step in enumerate(steps)]
@@ -175,7 +182,7 @@ def supervised_text(tokenizer: Tokenizer, ids: Sequence[int], positions: Iterabl
     return shown
 
 
-def _check_steps(steps: Sequence[str], where: object) -> None:
+def check_steps(steps: Sequence[str], where: object) -> None:
     if not steps:
         raise DataError("the solution has no steps", where=where)
     for number, step in enumerate(steps, 1):

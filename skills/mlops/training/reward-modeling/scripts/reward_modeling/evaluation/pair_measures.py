@@ -1,7 +1,6 @@
-"""Rewards of labelled pairs -> numbers with error bars. Pure functions on arrays; `summarize_pairs` calls them all.
+"""Rewards of labeled pairs -> numbers with error bars. Pure functions on arrays; `summarize_pairs` calls them all.
 
-One pair is one comparison: `chosen` is the answer that people preferred. Ties count half. Arrays of shape [pairs] hold
-one value a pair; pairs of one prompt share a group (`intervals`).
+Ties count half. Arrays of shape [pairs] hold one value a pair; pairs of one prompt share a group (`intervals`).
 """
 
 from __future__ import annotations
@@ -167,7 +166,7 @@ def margin_summary(margins) -> Margins:
 def log_loss(margins, weights=None) -> float:
     """Mean of -log sigmoid(margin) = log(1 + exp(-margin)), in nats. Bradley and Terry; arXiv:2203.02155 Eq. 1.
 
-    margins: [pairs]. 0 for a perfect model that is sure, log 2 for a blind one. Does not overflow.
+    margins: [pairs]. log 2 for a blind model. Does not overflow.
     >>> round(log_loss([0.0, 0.0]), 4)
     0.6931
     """
@@ -176,18 +175,16 @@ def log_loss(margins, weights=None) -> float:
 
 
 def brier(margins, weights=None) -> float:
-    """Mean of (1 - sigmoid(margin))^2. Brier 1950. 0 for a perfect model that is sure, 0.25 for a blind one."""
+    """Mean of (1 - sigmoid(margin))^2. Brier 1950. 0.25 for a blind model."""
     margins = floats(margins)
     return float(np.average(special.expit(-margins) ** 2, weights=weights_of(weights, len(margins))))
 
 
 def reliability(margins, weights=None) -> list[Bin]:
-    """How often the preferred answer is right, by how sure the model says it is. The table under the ECE.
+    """How often the model's own pick is right, by how sure it is: the table under the ECE. arXiv:1706.04599, section 2.
 
-    Pairs are stored chosen first, so the probability p = sigmoid(margin) of the label is turned into the probability
-    of the model's own pick: confidence = max(p, 1 - p), correctness = 1, 1/2 (tie) or 0. Confidence cannot be under
-    one half, so the 10 bins are equally wide over [0.5, 1], each open above, the last closed. Empty bins are left out.
-    Guo et al. 2017, arXiv:1706.04599, section 2.
+    Of p = sigmoid(margin) the confidence is max(p, 1 - p), so the 10 bins are equally wide over [0.5, 1], each open above,
+    the last closed. Empty bins are left out.
     """
     margins = floats(margins)
     weights = weights_of(weights, len(margins))
@@ -263,10 +260,9 @@ def subset_table(outcomes, subsets: Sequence[Hashable], groups: Groups = None, w
 
 
 def macro_accuracy(outcomes, subsets: Sequence[Hashable], groups: Groups = None, weights=None) -> Estimate:
-    """Mean of the subsets' accuracies, each subset counting the same however many pairs it has.
+    """Mean of the subsets' accuracies: the accuracy under weights that sum to the same in every subset.
 
-    It is the accuracy under weights that sum to the same in every subset. The interval includes the scatter between
-    subsets, so it is a little wide when they differ much.
+    The interval includes the scatter between subsets, so it is a little wide when they differ much.
     """
     outcomes = floats(outcomes)
     require_length(len(outcomes), subsets=subsets)

@@ -1,7 +1,6 @@
-"""Train a process reward model: a token classifier that says after each step how likely the step is correct.
+"""The trainer of process reward models: the loss of labelled steps, its batches, and transformers' Trainer on them.
 
-transformers' Trainer runs the loop with the loss below; overridden is `compute_loss` alone, to stop when the loss is no
-number. A decoder learns all steps of a solution from one row, an encoder from one row a step (see `steps`).
+Overridden is `compute_loss` alone, to stop at a NaN or infinite loss.
 """
 
 from __future__ import annotations

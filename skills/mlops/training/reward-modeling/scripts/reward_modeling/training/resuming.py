@@ -45,10 +45,8 @@ def damaged(folder: str | Path) -> str | None:
 
 
 def resume_point(resume: str | bool | None, output_dir: str | Path) -> str | None:
-    """The checkpoint to continue from, or None to start at the beginning.
-
-    Raises UsageError when there is none, or when that run is finished; RunError when one of its files is damaged.
-    """
+    """The checkpoint to continue from, or None for a fresh start. Raises UsageError when there is none, or when that run is
+    finished; RunError when one of its files is damaged."""
     if not resume:
         return None
     if resume is True or resume in ("true", "True"):
