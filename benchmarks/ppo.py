@@ -43,7 +43,7 @@ HARD = {"total_episodes": 300 * 64}
 
 def flags_of(**changed: Any) -> tuple:
     """Flags of ppo.py: those of the sandbox, with these changed."""
-    from reward_modeling.sandbox import PPO_DEFAULTS
+    from reward_modeling.sandbox_models import PPO_DEFAULTS
 
     settings = {**PPO_DEFAULTS, "total_episodes": 60 * 64, "save_steps": 1000, **changed}
     return tuple(word for name, value in settings.items() for word in (f"--{name}", value))
@@ -64,7 +64,7 @@ def prepare(folder: Path, seed: int) -> dict[str, Any]:
     from reward_modeling import sandbox
     from reward_modeling.console import write_whole
     from reward_modeling.data.writing import to_row
-    from reward_modeling.sandbox import REWARD_DEFAULTS, SFT_DEFAULTS, base_model
+    from reward_modeling.sandbox_models import REWARD_DEFAULTS, SFT_DEFAULTS, base_model
 
     started = time.process_time()
     policy = base_model(folder / "policy", seed, replace(SFT_DEFAULTS, steps=TEACHING), mix=sandbox.FLAWED_MIX)
@@ -96,7 +96,7 @@ def optimise(made: dict[str, Any], out: Path, seed: int, settings: tuple) -> tup
 def judge(path: Path, seed: int, rewards: Any) -> dict[str, float]:
     """Gold reward of sampled and of greedy answers to fresh prompts, and what the reward model makes of the sampled."""
     from reward_modeling import sandbox
-    from reward_modeling.sandbox import answers_of
+    from reward_modeling.sandbox_models import answers_of
 
     asked = sandbox.prompts(JUDGED, seed, split="test")
     sampled, greedy = (answers_of(path, asked, seed, temperature) for temperature in (1.0, 0.0))
@@ -117,16 +117,16 @@ def study(folder: Path, seed: int, controls: bool) -> dict[str, Any]:
     found = {"seed": seed, "before": judge(made["policy"], seed, rewards), "runs": {}}
     for name in RUNS if controls else ["main"]:
         summary, cpu = optimise(made, folder / name.replace(", ", "_").replace(" ", "_"), seed, flags_of(**RUNS[name]))
-        after = judge(Path(summary["output_dir"]), seed, rewards)
+        after = judge(Path(summary.output_dir), seed, rewards)
         closed = (after["gold"] - found["before"]["gold"]) / (MAX_GOLD - found["before"]["gold"])
         found["runs"][name] = {
             **after,
             "closed": closed,
-            "kl": summary["end"]["kl"],
+            "kl": summary.end["kl"],
             "cpu": sum(made["seconds"].values()) + cpu,
             "seconds": {**made["seconds"], "ppo": cpu},
-            "phases": summary["seconds"],
-            "warnings": summary["warnings"],
+            "phases": summary.seconds,
+            "warnings": summary.warnings,
         }
     return found
 
@@ -149,7 +149,7 @@ def verdicts(found: list[dict[str, Any]]) -> dict[str, bool]:
             held[f"seed {one['seed']}: no penalty ends lower, with more proxy"] = (
                 lower and free["proxy"] > matched["proxy"]
             )
-            held[f"seed {one['seed']}: and its report says so"] = any("over-optimised" in w for w in free["warnings"])
+            held[f"seed {one['seed']}: and its report says so"] = any("over-optimized" in w for w in free["warnings"])
     return held
 
 

@@ -68,18 +68,18 @@ def peak() -> float:
 def ours(models: Path, out: Path, episodes: int, seed: int) -> dict[str, Any]:
     import ppo
 
-    from reward_modeling.training.ppo import PPO
+    from reward_modeling.training import ppo_course
 
     measured: dict[str, Any] = {}
-    run = PPO.run
+    run = ppo_course.run
 
-    def timed(self: Any, *args: Any, **kwargs: Any) -> Any:
+    def timed(*args: Any, **kwargs: Any) -> Any:
         measured["memory before"], started = peak(), time.process_time()
-        summary = run(self, *args, **kwargs)
+        summary = run(*args, **kwargs)
         measured.update(seconds=time.process_time() - started, memory=peak())
         return summary
 
-    PPO.run = timed
+    ppo_course.run = timed
     named = {"model_name_or_path": models / "policy", "reward_model_path": models / "reward_model", **SAME}
     named |= {
         "dataset_name": models / "prompts.jsonl",
@@ -91,7 +91,7 @@ def ours(models: Path, out: Path, episodes: int, seed: int) -> dict[str, Any]:
     summary = ppo.main(words)
     entries = [json.loads(line) for line in (out / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     curve = [(entry["episode"], entry["reward"], entry["kl"]) for entry in entries]
-    return {**measured, "answers": summary["updates"] * 64, "curve": curve}
+    return {**measured, "answers": summary.updates * 64, "curve": curve}
 
 
 def trl(models: Path, out: Path, episodes: int, seed: int) -> dict[str, Any]:
@@ -138,7 +138,7 @@ def trl(models: Path, out: Path, episodes: int, seed: int) -> dict[str, Any]:
 def gold(path: Path, seed: int) -> float:
     """Mean gold reward of sampled answers to fresh prompts."""
     from reward_modeling import sandbox
-    from reward_modeling.sandbox import answers_of
+    from reward_modeling.sandbox_models import answers_of
 
     return fmean(found.value for _, found in answers_of(path, sandbox.prompts(JUDGED, seed, split="test"), seed))
 

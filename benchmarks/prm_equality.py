@@ -40,10 +40,10 @@ STEPS = 8
 def tokenizer():
     import arithmetic
 
-    from reward_modeling import sandbox
+    from reward_modeling import sandbox_models
 
-    words = sandbox.tokenizer(arithmetic.every_text())
-    words.bos_token = sandbox.ROLES[0]
+    words = sandbox_models.tokenizer(arithmetic.every_text())
+    words.bos_token = sandbox_models.ROLES[0]
     words.chat_template = GLUED
     return words
 
@@ -52,7 +52,7 @@ def model_of(words):
     import torch
     from transformers import AutoModelForTokenClassification
 
-    from reward_modeling.sandbox import tiny_config
+    from reward_modeling.sandbox_models import tiny_config
 
     torch.manual_seed(0)
     return AutoModelForTokenClassification.from_config(tiny_config(words, num_labels=2))

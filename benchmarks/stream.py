@@ -28,11 +28,11 @@ def model(folder: Path) -> Path:
     """A reward model of the sandbox's size, saved as train.py saves one, untrained."""
     from transformers import Qwen2ForCausalLM
 
-    from reward_modeling import checkpoints, sandbox
+    from reward_modeling import checkpoints, sandbox_models
     from reward_modeling.rendering import Renderer
 
-    words = sandbox.tokenizer()
-    Qwen2ForCausalLM(sandbox.tiny_config(words)).save_pretrained(folder / "base")
+    words = sandbox_models.tokenizer()
+    Qwen2ForCausalLM(sandbox_models.tiny_config(words)).save_pretrained(folder / "base")
     words.save_pretrained(folder / "base")
     loaded = checkpoints.load_for_training(str(folder / "base"))
     renderer = Renderer(loaded.tokenizer, max_length=None)

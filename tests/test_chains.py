@@ -7,7 +7,7 @@ import pytest
 from arithmetic import chains, gold
 
 from conftest import run_script, write_jsonl
-from reward_modeling import sandbox
+from reward_modeling import sandbox_models
 from reward_modeling.console import DataError
 from reward_modeling.data.writing import to_row
 
@@ -53,8 +53,8 @@ def test_another_prompt_is_refused():
 @pytest.mark.real
 def test_a_tiny_decoder_learns_the_chains(tmp_path):
     """Held-out problems, over 95 % of the steps. Measured: 100 % after 11 + 34 CPU seconds, where all correct gets 64 %."""
-    taught = sandbox.TrainingSettings(steps=150, batch_size=32, learning_rate=4e-3)
-    sandbox.base_model(
+    taught = sandbox_models.TrainingSettings(steps=150, batch_size=32, learning_rate=4e-3)
+    sandbox_models.base_model(
         *(tmp_path / "base", 0, taught),
         conversations=arithmetic.conversations,
         texts=arithmetic.every_text(),

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reward_modeling import sandbox
+from reward_modeling import sandbox, sandbox_words
 from reward_modeling.console import DataError, UsageError
 from reward_modeling.sandbox import FLAWS, KINDS, MAX_GOLD, NO_FLAW, Prompt, answer, comparisons, gold, parse_prompt
 
@@ -98,7 +98,7 @@ def test_every_sum_is_right():
     """A second route to the key: plain addition."""
     in_order = ("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
     value = {word: number for number, word in enumerate(in_order, start=2)}
-    for first, second in itertools.product(sandbox.SUMMANDS, repeat=2):
+    for first, second in itertools.product(sandbox_words.SUMMANDS, repeat=2):
         asked = parse_prompt(KINDS["sum"].prompts[0].format(name="Ana", item="pens", first=first, second=second))
         assert value[asked.key] == value[first] + value[second]
 
@@ -120,7 +120,7 @@ def test_unknown_names_are_refused():
 
 
 def all_facts(kind: str) -> list[dict[str, str]]:
-    names = sandbox._fields(KINDS[kind].prompts[0])
+    names = sandbox.fields_of(KINDS[kind].prompts[0])
     return [
         dict(zip(names, words, strict=True)) for words in itertools.product(*(sandbox.SLOTS[name] for name in names))
     ]
@@ -221,14 +221,14 @@ def test_another_seed_gives_other_rows():
 
 @pytest.fixture(scope="module")
 def words():
-    from reward_modeling.sandbox import tokenizer
+    from reward_modeling.sandbox_models import tokenizer
 
     return tokenizer()
 
 
 def test_the_same_world_gives_the_same_tokenizer(words):
     """In this process, and (by the constant) in every other."""
-    from reward_modeling.sandbox import tokenizer
+    from reward_modeling.sandbox_models import tokenizer
 
     assert tokenizer().get_vocab() == words.get_vocab()
     vocabulary = json.dumps(sorted(words.get_vocab().items()))
@@ -253,7 +253,7 @@ def test_the_tokenizer_survives_being_saved_beside_a_qwen2_model(words, tmp_path
     """Catches the trap of a tokenizer whose class AutoTokenizer replaces, silently and with other ids."""
     from transformers import AutoTokenizer
 
-    from reward_modeling.sandbox import tiny_config
+    from reward_modeling.sandbox_models import tiny_config
 
     words.save_pretrained(tmp_path)
     tiny_config(words).save_pretrained(tmp_path)
@@ -281,7 +281,7 @@ def test_base_model_learns_and_repeats(words, tmp_path):
     import torch
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
-    from reward_modeling.sandbox import TrainingSettings, base_model
+    from reward_modeling.sandbox_models import TrainingSettings, base_model
 
     short = TrainingSettings(steps=40, batch_size=16, learning_rate=4e-3)
     before = torch.random.get_rng_state()
@@ -307,16 +307,16 @@ def test_base_model_learns_and_repeats(words, tmp_path):
 
 
 def test_base_model_replaces_nothing(tmp_path):
-    from reward_modeling.sandbox import base_model
+    from reward_modeling.sandbox_models import base_model
 
     with pytest.raises(UsageError, match="exists already"):
         base_model(tmp_path, seed=0)
 
 
 def test_an_interrupted_base_model_leaves_nothing(tmp_path, monkeypatch):
-    from reward_modeling import sandbox
+    from reward_modeling import sandbox_models
 
     monkeypatch.setattr("transformers.Qwen2Tokenizer.save_pretrained", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        sandbox.base_model(tmp_path / "base", 0, sandbox.TrainingSettings(1, 2, 1e-3))
+        sandbox_models.base_model(tmp_path / "base", 0, sandbox_models.TrainingSettings(1, 2, 1e-3))
     assert list(tmp_path.iterdir()) == []

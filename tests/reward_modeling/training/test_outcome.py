@@ -10,14 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conftest import DECODERS, ENCODERS, toy_pairs
-from reward_modeling import checkpoints
+from reward_modeling import checkpoints, heads
 from reward_modeling.console import DataError, RunError
 from reward_modeling.data.records import Comparison, Origin, split_by_prompt
 from reward_modeling.precision import precision
 from reward_modeling.rendering import Renderer
 from reward_modeling.training import configuration, outcome, resuming
 from reward_modeling.training.outcome import PaddedCollator, packed_batches
-from reward_modeling.training.pairs import render_comparisons
+from reward_modeling.training.pairs import Pairs, render_comparisons
 from reward_modeling.training.settings import LoraSettings
 
 LORA = LoraSettings(use_peft=True, lora_r=4, lora_alpha=8, lora_dropout=0.0)
@@ -206,6 +206,7 @@ def test_split_takes_about_the_share_asked_for():
 @pytest.mark.parametrize(
     ("parameters", "lora", "rate", "batch", "checkpointing"),
     [
+        (22e6, False, 1e-4, 8, False),
         (5e8, False, 2e-5, 8, False),
         (3e9, False, 1e-5, 4, True),
         (8e9, False, 5e-6, 2, True),
@@ -230,14 +231,14 @@ def test_resuming_another_run_is_refused(tmp_path):
 def test_lora_trains_and_saves_the_head(family, tiny, tmp_path):
     loaded = checkpoints.load_for_training(str(tiny(family)))
     renderer = Renderer(loaded.tokenizer, max_length=128, scored_at=checkpoints.scored_at(loaded.model))
-    before = checkpoints.head_projection(loaded.model).weight.detach().clone()
+    before = heads.head_projection(loaded.model).weight.detach().clone()
     rows = render_comparisons(toy_comparisons(), renderer)
-    lora = configuration.lora_of(LORA, "SEQ_CLS", checkpoints.head_name(loaded.model))
-    model, _ = outcome.fit(
+    lora = configuration.lora_of(LORA, "SEQ_CLS", heads.head_name(loaded.model))
+    model, _ = Pairs().fit(
         loaded.model, renderer, rows, config(tmp_path, remove_unused_columns=False), head="new", peft_config=lora
     )
     trained = checkpoints.golden_scores(model, renderer)
-    assert not torch.allclose(checkpoints.head_projection(model).weight, before)
+    assert not torch.allclose(heads.head_projection(model).weight, before)
     card = checkpoints.save(model, renderer, tmp_path / "out", training={}, reward={})
     again = checkpoints.load(str(tmp_path / "out"))
     assert checkpoints.golden_scores(again.model, renderer) == pytest.approx(trained, abs=1e-5)
@@ -319,7 +320,7 @@ def test_every_family_trains_saves_reloads_and_scores_alike_alone_and_in_a_batch
     pairs = toy_comparisons()
     rows = render_comparisons(pairs, renderer)
     before = checkpoints.golden_scores(loaded.model, renderer)
-    model, _ = outcome.fit(loaded.model, renderer, rows, config(tmp_path, remove_unused_columns=False), head="new")
+    model, _ = Pairs().fit(loaded.model, renderer, rows, config(tmp_path, remove_unused_columns=False), head="new")
     assert checkpoints.golden_scores(model, renderer) != pytest.approx(before, abs=1e-3), "nothing was learned"
     in_memory = RewardModel(model.eval(), renderer).score([p.prompt for p in pairs], [p.chosen for p in pairs])
     checkpoints.save(model, renderer, tmp_path / "out", training={}, reward={})

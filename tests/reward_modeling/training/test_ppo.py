@@ -2,6 +2,7 @@
 
 import json
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reward_modeling.console import RunError
-from reward_modeling.training import ppo
+from reward_modeling.training import ppo, ppo_course
 from reward_modeling.training.actor_critic import actor_critic
 from reward_modeling.training.policy import Policy
 from reward_modeling.training.prompts import Prompt
@@ -165,7 +166,7 @@ def test_the_report_names_what_looks_like_a_gamed_reward():
     calm = {"reward": 1.0, "kl": 2.0, "length": 10.0, "eos_rate": 1.0}
     assert concerns(calm, calm, 10.0) == []
     (only,) = concerns(calm, calm | {"kl": 12.0, "reward": 2.0}, 10.0)
-    assert "12.0 nats" in only and "over-optimised" in only and "from 1.00 to 2.00" in only
+    assert "12.0 nats" in only and "over-optimized" in only and "from 1.00 to 2.00" in only
     both = concerns(calm, calm | {"length": 25.0, "eos_rate": 0.3}, 10.0)
     assert "only 30%" in both[0] and "from 10 to 25 tokens" in both[1]
     n = 50
@@ -212,6 +213,11 @@ def by_words(prompts, completions, tools):
     return [float(completion[0]["content"].count("e")) for completion in completions]
 
 
+def run(made, out, resume=None, **changed):
+    """The summary of the run of a PPO in the folder `out`, from a checkpoint where one is given."""
+    return ppo_course.run(made, out, resume, **changed)[0]
+
+
 @pytest.fixture
 def make(tiny, tmp_path):
     """make(rewards, value_model=..., peft_config=..., **settings) -> a PPO run of the tiny Qwen2 on three prompts."""
@@ -228,7 +234,9 @@ def make(tiny, tmp_path):
         ]
         actor = actor_critic(policy, value_model, chosen.temperature, peft_config)
         ready = [Prompt(policy.prompt_ids(messages), messages) for messages in asked]
-        return ppo.PPO(policy, actor, rewards, ready, chosen, Accelerator(cpu=True), out)
+        made = ppo.PPO(policy, actor, rewards, ready, chosen, Accelerator(cpu=True))
+        made.run = partial(run, made, out)
+        return made
 
     return build
 
@@ -262,7 +270,7 @@ def test_a_lora_policy_is_its_own_reference(make, tmp_path):
     assert entries[0]["kl"] == pytest.approx(0.0, abs=1e-5), "fresh adapters change nothing"
     assert entries[-1]["kl"] > 1e-3
     assert all(torch.equal(p, frozen[name]) for name, p in run.plain.named_parameters() if name in frozen)
-    assert summary["updates"] == 3
+    assert summary.updates == 3
 
 
 def test_gradients_do_not_depend_on_how_a_mini_batch_is_cut_up(make, tmp_path):
@@ -287,9 +295,9 @@ def test_what_lies_behind_an_answer_changes_nothing(make):
     run = make()
     rollout = run._roll_out(0)
     assert not rollout.live.all(), "some answers must be shorter than the longest for this to test anything"
-    before = run.targets(rollout)
+    before = ppo.targets_of(rollout, run.settings, run.kl_coef)
     rollout.values = torch.where(rollout.live, rollout.values, T(1e6))
-    after = run.targets(rollout)
+    after = ppo.targets_of(rollout, run.settings, run.kl_coef)
     assert all(torch.equal(old[rollout.live], new[rollout.live]) for old, new in zip(before, after, strict=True))
 
 
@@ -297,7 +305,10 @@ def test_an_answer_that_did_not_end_pays_for_it(make):
     free, fined = make(), make(missing_eos_penalty=2.0)
     rollout = free._roll_out(0)
     assert 0 < rollout.finished.sum() < len(rollout.finished)
-    paid = free.targets(rollout)[1] - fined.targets(rollout)[1]
+    paid = (
+        ppo.targets_of(rollout, free.settings, free.kl_coef)[1]
+        - ppo.targets_of(rollout, fined.settings, fined.kl_coef)[1]
+    )
     last = rollout.live.sum(1) - 1
     at_end = paid[torch.arange(len(last)), last]
     assert torch.allclose(at_end, 2.0 * (~rollout.finished).float())
@@ -358,15 +369,14 @@ def test_a_reward_that_is_no_number_stops_the_run_at_its_update(make):
         calls.append(1)
         return [math.nan if len(calls) == 2 else 0.0 for _ in completions]
 
-    with pytest.raises(RunError, match="update 2 of 4: a reward is no finite number") as caught:
+    with pytest.raises(RunError, match="update 2 of 4: a reward is NaN or infinite") as caught:
         make(rewards).run(**RUN | {"save_steps": 1})
     assert "checkpoint-1 is the last good checkpoint" in caught.value.where
 
 
-def test_a_loss_that_is_no_number_stops_the_run_before_the_weights_are_touched(make):
-    run = make()
-    targets = run.targets
-    run.targets = lambda rollout: tuple(tensor * math.nan for tensor in targets(rollout))
+def test_a_loss_that_is_no_number_stops_the_run_before_the_weights_are_touched(make, monkeypatch):
+    run, targets = make(), ppo.targets_of
+    monkeypatch.setattr(ppo, "targets_of", lambda *given: tuple(tensor * math.nan for tensor in targets(*given)))
     with pytest.raises(RunError, match="update 1 of 4: the loss became nan"):
         run.run(**RUN)
     assert all(p.isfinite().all() for p in run.plain.parameters())
@@ -383,7 +393,7 @@ def test_the_kl_budget_ends_the_run_with_the_policy_that_was_measured(make, tmp_
     run = make(learning_rate=5e-3, kl_coef=0.0, max_kl=0.3, total_episodes=64 * 50)
     summary = run.run(**RUN)
     entries = log_of(tmp_path)
-    assert summary["updates"] < 50 and "over --max_kl 0.3" in summary["stopped"]
+    assert summary.updates < 50 and "over --max_kl 0.3" in summary.stopped
     assert entries[-1]["kl"] > 0.3 >= max(entry["kl"] for entry in entries[:-1])
     assert "policy_loss" not in entries[-1], "nothing is learned from the update that is over the budget"
 
@@ -411,3 +421,33 @@ def test_a_resumed_run_ends_where_an_undisturbed_one_does(make, tmp_path):
     for entry in (*first, *second):
         entry.pop("seconds")
     assert first == second
+
+
+@pytest.mark.parametrize("peft_config", [False, True], ids=["whole", "lora"])
+def test_a_checkpoint_is_a_policy_that_samples_as_the_run_did_and_resumes_to_the_same_weights(
+    make, tmp_path, peft_config
+):
+    changed = {"total_episodes": 64 * 4, "learning_rate": 5e-3}
+    (tmp_path / "whole").mkdir(), (tmp_path / "resumed").mkdir()
+    whole = make(out=tmp_path / "whole", peft_config=lora() if peft_config else None, **changed)
+    learn, at_two = whole._learn, {}
+
+    def watched(update, rollout):
+        if update == 2:
+            ids = rollout.prompts[0].ids
+            at_two["logits"] = whole.policy.model(T([ids])).logits.detach()
+            at_two["ids"] = ids
+        return learn(update, rollout)
+
+    whole._learn = watched
+    whole.run(**RUN | {"save_steps": 2})
+    checkpoint = tmp_path / "whole" / "checkpoint-2"
+    policy = Policy.from_pretrained(str(checkpoint), device="cpu")
+    with torch.no_grad():
+        found = policy.model(T([at_two["ids"]])).logits
+    assert torch.allclose(found, at_two["logits"], atol=1e-4)
+    assert policy.generation_config.eos_token_id == whole.policy.generation_config.eos_token_id
+    resumed = make(out=tmp_path / "resumed", peft_config=lora() if peft_config else None, **changed)
+    resumed.run(str(checkpoint), **RUN)
+    for one, two in zip(whole.plain.parameters(), resumed.plain.parameters(), strict=True):
+        assert torch.equal(one, two)

@@ -7,16 +7,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reward_modeling import checkpoints
+from reward_modeling import checkpoints, heads
 from reward_modeling.console import DataError, RunError
 from reward_modeling.data.records import Solution
 from reward_modeling.kinds import PROCESS
 from reward_modeling.precision import precision
 from reward_modeling.step_rendering import StepRenderer, default_separator
-from reward_modeling.training import configuration, process
+from reward_modeling.training import configuration
 from reward_modeling.training.process import IGNORED, class_weights, step_loss
 from reward_modeling.training.settings import LoraSettings
-from reward_modeling.training.steps import render_solutions
+from reward_modeling.training.steps import Steps, render_solutions
 
 LORA = LoraSettings(use_peft=True, lora_r=4, lora_alpha=8, lora_dropout=0.0)
 
@@ -100,7 +100,7 @@ def test_steps_that_do_not_fit_are_counted(tiny):
     rows = render_solutions([long], renderer)
     assert rows.counts["steps_dropped_over_length"] == 60 - rows.counts["labels_used"] > 0
     assert set(rows.dataset[0]["labels"]) == {1.0}
-    with pytest.raises(DataError, match="no labelled step is left of 1 solutions"):
+    with pytest.raises(DataError, match="no labeled step is left of 1 solutions"):
         render_solutions([long], made(tiny, max_length=5)[1])
 
 
@@ -111,7 +111,7 @@ def settings_for(folder, **kwargs):
     return TrainingArguments(output_dir=str(folder), **precision(), **(fields | kwargs))
 
 
-def test_gradient_accumulation_is_the_mean_over_all_labelled_steps(tiny, tmp_path):
+def test_gradient_accumulation_is_the_mean_over_all_labeled_steps(tiny, tmp_path):
     """Two micro-batches of 1 and 3 labels weigh by their labels. TRL's PRMTrainer adds the means of micro-batches."""
 
     def trained(folder, **sizes):
@@ -119,7 +119,7 @@ def test_gradient_accumulation_is_the_mean_over_all_labelled_steps(tiny, tmp_pat
         model, renderer = made(tiny)
         rows = render_solutions(LABELLED[:2] * 4, renderer)
         arguments = settings_for(folder, optim="sgd", max_grad_norm=0.0, learning_rate=0.1, save_strategy="no", **sizes)
-        return process.fit(model, renderer, rows, arguments, head="new")[0].state_dict()
+        return Steps().fit(model, renderer, rows, arguments, head="new")[0].state_dict()
 
     whole = trained(tmp_path / "a", per_device_train_batch_size=4)
     parts = trained(tmp_path / "b", per_device_train_batch_size=1, gradient_accumulation_steps=4)
@@ -131,19 +131,19 @@ def test_a_loss_that_is_no_number_stops(tiny, tmp_path):
     torch.nn.init.constant_(model.score.weight, float("nan"))
     rows = render_solutions(LABELLED, renderer)
     with pytest.raises(RunError, match="the loss became nan at step 1"):
-        process.fit(model, renderer, rows, settings_for(tmp_path), head="new")
+        Steps().fit(model, renderer, rows, settings_for(tmp_path), head="new")
 
 
 @pytest.mark.parametrize("family", ["qwen2", "bert"])
 def test_lora_trains_saves_and_merges_the_head(family, tiny, tmp_path):
     model, renderer = made(tiny, family)
-    before = checkpoints.head_projection(model).weight.detach().clone()
-    lora = configuration.lora_of(LORA, "TOKEN_CLS", checkpoints.head_name(model))
+    before = heads.head_projection(model).weight.detach().clone()
+    lora = configuration.lora_of(LORA, "TOKEN_CLS", heads.head_name(model))
     rows = render_solutions(LABELLED, renderer)
-    trained, _ = process.fit(model, renderer, rows, settings_for(tmp_path), head="new", peft_config=lora)
+    trained, _ = Steps().fit(model, renderer, rows, settings_for(tmp_path), head="new", peft_config=lora)
     golden = checkpoints.golden_scores(trained, renderer)
     checkpoints.save(trained, renderer, tmp_path / "out", training={}, reward={})
-    loaded = checkpoints.load_process(str(tmp_path / "out"), device="cpu")
-    assert not torch.allclose(checkpoints.head_projection(loaded.model).weight, before)
+    loaded = checkpoints.load(str(tmp_path / "out"), device="cpu", kind=checkpoints.PROCESS)
+    assert not torch.allclose(heads.head_projection(loaded.model).weight, before)
     assert checkpoints.check_golden(checkpoints.golden_scores(loaded.model, renderer), golden, 1e-5) <= 1e-5
     assert (tmp_path / "out" / "adapter" / "adapter_model.safetensors").is_file()

@@ -10,17 +10,18 @@
 #     "rich>=14,<16",
 #     "pyyaml>=6,<7",
 #     "scipy>=1.14,<2",
+#     "pydantic>=2.10,<3",
 #     "matplotlib>=3.10,<4",
 # ]
 # ///
-"""See a reward model made, judged and used, in under three minutes, with no GPU, no downloads and no flags.
+"""See a reward model made, evaluated and used, in under three minutes, with no GPU, no downloads and no flags.
 
     uv run scripts/quickstart.py
     uv run scripts/quickstart.py --output_dir runs/second --seed 1
 
 Makes a small world with a known gold reward, writes preferences with noisy labels, audits them, trains a reward model on
-them, judges it on held-out pairs with clean labels, ranks fresh answers, compares its choice with the gold reward, and
-optimises a policy against it, whose gold reward before and after the optimiser never sees.
+them, evaluates it on held-out pairs with clean labels, ranks fresh answers, compares its choice with the gold reward, and
+optimizes a policy against it, whose gold reward before and after the optimizer never sees.
 Every step is the script of the same name, called with the flags that are printed.
 
 Writes  OUT/base_model, OUT/reward_model, OUT/policy and its run.svg; train.jsonl, held_out.jsonl, completions.jsonl,
@@ -32,95 +33,93 @@ from __future__ import annotations
 import json
 import math
 import time
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from reward_modeling import arguments as flags
-from reward_modeling import sandbox
+from reward_modeling import cli, sandbox, sandbox_models
 from reward_modeling.console import UsageError, log, main_guard, table, to_json, write_whole
 from reward_modeling.data.writing import to_row
 from reward_modeling.output_folder import claim
-from reward_modeling.sandbox import PPO_DEFAULTS, REWARD_DEFAULTS, answers_of, gold, parse_prompt
+from reward_modeling.sandbox import gold, parse_prompt
+from reward_modeling.sandbox_models import PPO_DEFAULTS, REWARD_DEFAULTS, answers_of
+
+if TYPE_CHECKING:
+    from reward_modeling.training.results import Quickstart, TrainedModel
 
 HELD_OUT_PAIRS = 1000
 PROMPTS, ANSWERS = 50, 8
-UPDATES, POLICY_PROMPTS, JUDGED = 25, 2000, 256
-"""Of the policy: updates of 64 answers, prompts to learn from, and fresh ones to judge it on."""
+UPDATES, POLICY_PROMPTS, FRESH_PROMPTS = 25, 2000, 256
+"""Of the policy: updates of 64 answers, prompts to learn from, and fresh ones to evaluate it on."""
+CLOSING = """\
+accuracy on held-out pairs {accuracy:.3f}
+gold reward of the answer it ranks first {choice[chosen]:.2f}; a random answer {choice[random]:.2f}, the best \
+{choice[best]:.2f}
+gold reward of the policy: {policy[before]:.2f} before PPO, {policy[after]:.2f} after, at most \
+{policy[most]:.2f} ({policy[kl]:.1f} nats from where it began)"""
 
 
-def parser() -> flags.Parser:
-    parser = flags.Parser(__doc__, prog="quickstart.py")
-    parser.add_argument(
-        "--output_dir", metavar="OUT", help="where everything goes (runs/quickstart, or the next free number)"
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    group: ClassVar = "options"
+    output_dir: str | None = cli.flag(
+        None, "where everything goes (runs/quickstart, or the next free number)", metavar="OUT"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the world, the models and the order (0)")
-    return parser
+    seed: int = cli.flag(0, "of the world, the models and the order", type=int)
 
 
-def main(argv: list[str] | None = None) -> dict:
-    args = flags.parse(parser(), argv)
-    out = Path(args.output_dir or free_folder(Path("runs/quickstart")))
+def parser() -> cli.Parser:
+    return cli.Parser(__doc__, "quickstart.py", Settings)
+
+
+def main(argv: list[str] | None = None) -> Quickstart:
+    settings = cli.settings(Settings, parser().parse(argv))
+    out = Path(settings.output_dir or free_folder(Path("runs/quickstart")))
     if out.is_dir() and any(out.iterdir()):
         raise UsageError(f"{out} is not empty", hint="give another --output_dir, or leave it out: a free one is taken")
     out = claim(out)
     started = time.perf_counter()
-    files = make_data(out, args.seed)
+    files = make_data(out, settings.seed)
     log("\nteaching a tiny decoder (two layers) to answer, well and badly: the model to start from")
-    base = sandbox.base_model(out / "base_model", args.seed)  # what a pretrained model is elsewhere
+    base = sandbox_models.base_model(out / "base_model", settings.seed)  # what a pretrained model is elsewhere
     audit = step("check_data", files["train"], "--eval_dataset_name", files["held_out"])
-    model = out / "reward_model"
-    training = step(
-        "train",
-        *("--model_name_or_path", base, "--dataset_name", files["train"], "--eval_dataset_name", files["held_out"]),
-        *("--output_dir", model, "--seed", args.seed, "--learning_rate", REWARD_DEFAULTS.learning_rate),
-        *("--per_device_train_batch_size", REWARD_DEFAULTS.batch_size, "--num_train_epochs", 1),
-        *("--eval_strategy", "no", "--save_strategy", "no", "--logging_steps", 50),
-    )
-    evaluation = step(
-        "evaluate",
-        *("--model_name_or_path", model, "--dataset_name", files["held_out"], "--subset_column", "subset"),
-        *("--output", out / "held_out_rewards.jsonl"),
-    )
-    ranked = out / "ranked.jsonl"
-    step("score", "--model_name_or_path", model, "--input", files["completions"], "--rank", "--output", ranked)
-    choice = judge_choice(ranked)
-    policy = optimise(out, base, model, files["prompts"], args.seed)
+    training = train(out, base, files, settings.seed)
+    model, rewards, ranked = out / "reward_model", out / "held_out_rewards.jsonl", out / "ranked.jsonl"
+    of_model = ("--model_name_or_path", model)
+    held_out = ("--dataset_name", files["held_out"], "--subset_column", "subset", "--output", rewards)
+    evaluation = step("evaluate", *of_model, *held_out)
+    step("score", *of_model, "--input", files["completions"], "--rank", "--output", ranked)
+    choice, policy = gold_of_choice(ranked), optimize(out, base, model, files["prompts"], settings.seed)
     artefacts = {
         "preferences": files["train"],
         "held-out pairs": files["held_out"],
         "base model": base,
         "reward model": model,
-        "rewards of the held-out pairs": out / "held_out_rewards.jsonl",
+        "rewards of the held-out pairs": rewards,
         "ranked answers": ranked,
         "policy": out / "policy",
         "picture of its run": out / "policy" / "run.svg",
     }
     table("where everything lies", ["what", "where"], [[name, str(path)] for name, path in artefacts.items()])
-    accuracy, seconds = evaluation["accuracy"], time.perf_counter() - started
-    log(f"accuracy on held-out pairs {accuracy['value']:.3f} [{accuracy['low']:.3f}, {accuracy['high']:.3f}]")
-    log(
-        "gold reward of the answer it ranks first {chosen:.2f}; a random answer {random:.2f}, the best {best:.2f}".format(
-            **choice
-        )
-    )
-    log(
-        "gold reward of the policy: {before:.2f} before PPO, {after:.2f} after, at most {most:.2f} "
-        "({kl:.1f} nats from where it began)".format(**policy)
-    )
+    log(CLOSING.format(accuracy=evaluation.accuracy, choice=choice, policy=policy))
+    seconds = time.perf_counter() - started
     log(f"done in {seconds:.0f} s")
-    return {
-        "seconds": seconds,
-        "accuracy": accuracy,
-        "length_baseline": evaluation["length"]["baseline_longer"],
-        "subsets": evaluation["subsets"],
-        "gold_reward": choice,
-        "policy_gold_reward": policy,
-        "audit": {"errors": audit["errors"], "warnings": audit["warnings"]},
-        "reload_difference": training["reload_difference"],
-        "artefacts": {name: str(path) for name, path in artefacts.items()},
-    }
+    from reward_modeling.training.results import Quickstart
+
+    return Quickstart(
+        seconds=seconds,
+        accuracy=evaluation.accuracy,
+        length_baseline=evaluation.length.baseline_longer,
+        subsets=evaluation.subsets,
+        gold_reward=choice,
+        policy_gold_reward=policy,
+        audit={"errors": audit.errors, "warnings": audit.warnings},
+        reload_difference=training.reload_difference,
+        artefacts={name: str(path) for name, path in artefacts.items()},
+    )
 
 
-def step(script: str, *arguments) -> dict:
+def step(script: str, *arguments: object) -> Any:
     """Run the script of this name in this process, and show the command that would do the same."""
     import importlib
 
@@ -129,8 +128,18 @@ def step(script: str, *arguments) -> dict:
     return importlib.import_module(script).main(words)
 
 
+def train(out: Path, base: Path, files: dict[str, Path], seed: int) -> TrainedModel:
+    return step(
+        "train",
+        *("--model_name_or_path", base, "--dataset_name", files["train"], "--eval_dataset_name", files["held_out"]),
+        *("--output_dir", out / "reward_model", "--seed", seed, "--learning_rate", REWARD_DEFAULTS.learning_rate),
+        *("--per_device_train_batch_size", REWARD_DEFAULTS.batch_size, "--num_train_epochs", 1),
+        *("--eval_strategy", "no", "--save_strategy", "no", "--logging_steps", 50),
+    )
+
+
 def make_data(out: Path, seed: int) -> dict[str, Path]:
-    """Write noisy preferences to train on, clean ones to judge with, and fresh answers to rank."""
+    """Write noisy preferences to train on, clean ones to evaluate on, and fresh answers to rank."""
     log("making a small world: questions, good answers, answers with one of seven flaws, and a gold reward for each")
     records = {
         "train": sandbox.comparisons(REWARD_DEFAULTS.rows, seed),
@@ -147,7 +156,7 @@ def make_data(out: Path, seed: int) -> dict[str, Path]:
     return files
 
 
-def optimise(out: Path, base: Path, reward_model: Path, prompts: Path, seed: int) -> dict[str, float]:
+def optimize(out: Path, base: Path, reward_model: Path, prompts: Path, seed: int) -> dict[str, float]:
     """Train the base model as a policy by PPO. Mean gold reward before and after, on fresh prompts; the KL at the end."""
     flags_of = [word for name, value in PPO_DEFAULTS.items() for word in (f"--{name}", value)]
     run = step(
@@ -155,14 +164,14 @@ def optimise(out: Path, base: Path, reward_model: Path, prompts: Path, seed: int
         *("--model_name_or_path", base, "--reward_model_path", reward_model, "--dataset_name", prompts),
         *("--output_dir", out / "policy", "--seed", seed, "--total_episodes", 64 * UPDATES, *flags_of),
     )
-    asked = sandbox.prompts(JUDGED, seed, split="test")
+    asked = sandbox.prompts(FRESH_PROMPTS, seed, split="test")
     before, after = (
-        sum(gold.value for _, gold in answers_of(path, asked, seed)) / JUDGED for path in (base, out / "policy")
+        sum(gold.value for _, gold in answers_of(path, asked, seed)) / FRESH_PROMPTS for path in (base, out / "policy")
     )
-    return {"before": before, "after": after, "most": sandbox.MAX_GOLD, "kl": run["end"]["kl"]}
+    return {"before": before, "after": after, "most": sandbox.MAX_GOLD, "kl": run.end["kl"]}
 
 
-def judge_choice(ranked: Path) -> dict[str, float]:
+def gold_of_choice(ranked: Path) -> dict[str, float]:
     """Mean gold reward of the answers ranked first, of a random answer and of the best one."""
     rows = [json.loads(line) for line in ranked.read_text(encoding="utf-8").splitlines()]
     golds = []

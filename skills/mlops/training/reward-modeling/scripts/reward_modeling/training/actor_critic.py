@@ -1,7 +1,7 @@
 """A policy with its value function, and the probabilities of answers.
 
-Layout of a batch, [B, P + N]: prompts padded on the left to P, answers on the right to N, a mask and position ids for
-both, so that answers start in one column. Padding is told from lengths, never from a token that an answer may hold.
+Layout of a batch, [B, P + N]: prompts padded on the left to P, answers on the right to N, so that answers start in one
+column. Padding is told from lengths, never from a token that an answer may hold.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from .. import checkpoints
-from ..checkpoints import unwrapped
 from ..console import UsageError
+from ..heads import unwrapped
 from ..packing import right_padded
 from .loop import without_dropout
 from .policy import Policy
@@ -45,7 +45,7 @@ def _accepted(model: torch.nn.Module, inputs: dict[str, Any]) -> dict[str, Any]:
 def answer_logits(
     model: torch.nn.Module, ids: torch.Tensor, mask: torch.Tensor, width: int, *, hidden: bool = False
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """(logits [B, N, V] in fp32 that predict the last `width` = N columns, the hidden states [B, N, d] behind them)."""
+    """(logits [B, N, V] in fp32 that predict the last `width` = N columns, the hidden states [B, N, d] under them)."""
     inputs = {"position_ids": (mask.cumsum(1) - 1).clamp(min=0), "use_cache": False, "logits_to_keep": width + 1}
     out = model(input_ids=ids, attention_mask=mask, output_hidden_states=hidden, **_accepted(model, inputs))
     states = out.hidden_states[-1][:, -width - 1 : -1] if hidden else None
@@ -91,6 +91,16 @@ class ActorCritic(torch.nn.Module):
         values = self.head(states).squeeze(-1).float()
         return *log_probs_and_entropy(logits, ids[:, -width:], self.temperature), values
 
+    def parameter_groups(self, rate: float, value_rate: float) -> list[dict[str, Any]]:
+        """What is trained, for an optimizer: the policy's parameters, then those of the value function alone."""
+        own = [p for p in self.policy.parameters() if p.requires_grad]
+        return [{"params": own, "lr": rate}, {"params": list(self.trained_values().values()), "lr": value_rate}]
+
+    def trained_values(self) -> dict[str, torch.nn.Parameter]:
+        """By name what is trained of the value function alone."""
+        own = {id(p) for p in self.policy.parameters()}
+        return {name: p for name, p in self.named_parameters() if p.requires_grad and id(p) not in own}
+
 
 def actor_critic(
     policy: Policy, value_model: str, temperature: float, peft_config: LoraConfig | None = None
@@ -121,15 +131,14 @@ def actor_critic(
 def _value_from(path: str, policy: Policy) -> tuple[torch.nn.Module, torch.nn.Module]:
     """(trunk, head) of a scalar model at this path."""
     loaded = checkpoints.load(path, device="cpu")
+    reason = None
     if checkpoints.scored_at(loaded.model) != "last_token":
+        reason = "is an encoder, which sees the whole answer at once and so gives no value for its prefix"
+    elif loaded.tokenizer.get_vocab() != policy.tokenizer.get_vocab():
+        reason = "has another tokenizer than the policy, so it cannot read the policy's tokens as a value model"
+    if reason:
         raise UsageError(
-            f"{path} is an encoder, which sees the whole answer at once and so gives no value for its beginning",
-            hint="leave --value_model out: the value model is then made from the policy",
-        )
-    if loaded.tokenizer.get_vocab() != policy.tokenizer.get_vocab():
-        raise UsageError(
-            f"{path} has another tokenizer than the policy, so it cannot read the policy's tokens as a value model",
-            hint="leave --value_model out: the value model is then made from the policy",
+            f"{path} {reason}", hint="leave --value_model out: the value model is then made from the policy"
         )
     return loaded.model.base_model, loaded.model.score
 

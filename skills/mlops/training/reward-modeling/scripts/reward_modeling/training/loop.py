@@ -35,10 +35,7 @@ def without_dropout(model: torch.nn.Module) -> torch.nn.Module:
 
 
 def check_finite(loss: torch.Tensor, model: torch.nn.Module, state: TrainerState) -> None:
-    """Raises RunError in training when the loss is no number.
-
-    At every step: transformers logs the mean of the losses before instead of one that is no number.
-    """
+    """Raises RunError in training for a NaN or infinite loss, at every step: transformers logs the mean of those before it."""
     if model.training and not torch.isfinite(loss):
         raise RunError(
             f"the loss became {loss.item()} at step {state.global_step + 1}",
@@ -64,7 +61,7 @@ def fit(
     """Train a reward model. Returns the model in memory (a PEFT model when `peft_config` is given) and a summary of the run.
 
     loss: settings that must be the same for a run to be resumed. within: see `run`. own: arguments of this class of trainer.
-    Raises ModelError when the trainer refuses the model, RunError for a loss that is no number or a run that cannot be resumed.
+    Raises ModelError when the trainer refuses the model, RunError for a NaN or infinite loss or a run that cannot be resumed.
     """
     identity = resuming.run_identity(arguments, rows.dataset, renderer, head, peft_config=peft_config, **loss)
     resuming.start_run(arguments.output_dir, arguments.process_index, identity, resume)
@@ -96,11 +93,14 @@ def run(
     Raises RunError for a checkpoint that cannot be read.
     scalar_head: whether the model scores, and its head is to stay in fp32 under autocast; a policy has none.
     """
-    from ..checkpoints import keep_head_in_float32
+    from ..heads import keep_head_in_float32
 
     arguments = trainer.args
-    progress = ProgressLog.install(trainer)
-    trainer.add_callback(Sealing())
+    for other in (PrinterCallback, ProgressCallback):
+        trainer.remove_callback(other)
+    progress = ProgressLog()
+    for callback in (progress, Sealing()):
+        trainer.add_callback(callback)
     if scalar_head and (arguments.bf16 or arguments.fp16):
         keep_head_in_float32(trainer.model)
     if resume:
@@ -166,32 +166,16 @@ class ProgressLog(TrainerCallback):
         self.last_line = -QUIET_SECONDS
         self.began = False  # a step, after all of a checkpoint was read
 
-    @classmethod
-    def install(cls, trainer: Trainer) -> ProgressLog:
-        for other in (PrinterCallback, ProgressCallback):
-            trainer.remove_callback(other)
-        made = cls()
-        trainer.add_callback(made)
-        return made
-
     def on_step_begin(self, args: Arguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self.began = True
 
     def on_train_begin(self, args: Arguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        if not (state.is_world_process_zero and console().is_terminal):
-            return
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+        if state.is_world_process_zero and console().is_terminal:
+            from rich.progress import Progress
 
-        columns = (
-            TextColumn("training"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.description}"),
-        )
-        self.bar = Progress(*columns, console=console())
-        self.task = self.bar.add_task("", total=state.max_steps, completed=state.global_step)
-        self.bar.start()
+            self.bar = Progress(console=console())
+            self.task = self.bar.add_task("training", total=state.max_steps, completed=state.global_step)
+            self.bar.start()
 
     def on_step_end(self, args: Arguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if self.bar:
@@ -205,15 +189,13 @@ class ProgressLog(TrainerCallback):
         names = SHOWN_BESIDE_BAR if self.bar else SHOWN
         shown = "  ".join(f"{name} {float(logs[name]):.4g}" for name in names if name in logs)
         if self.bar:
-            self.bar.update(self.task, description=shown)
-        elif shown and ("eval_loss" in logs or self._is_due(args, state)):
+            self.bar.update(self.task, description=f"training  {shown}")
+            return
+        # Where every step is logged, for a file, a line each few seconds is enough to read.
+        due = args.logging_steps != 1 or time.monotonic() - self.last_line >= QUIET_SECONDS
+        if shown and (due or "eval_loss" in logs or state.global_step == state.max_steps):
             self.last_line = time.monotonic()
             log(f"step {state.global_step}/{state.max_steps}  {shown}")
-
-    def _is_due(self, args: Arguments, state: TrainerState) -> bool:
-        """Where every step is logged, for a file, a line each few seconds is enough to read."""
-        waited = time.monotonic() - self.last_line
-        return args.logging_steps != 1 or waited >= QUIET_SECONDS or state.global_step == state.max_steps
 
     def on_train_end(self, args: Arguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if self.bar:

@@ -1,4 +1,4 @@
-"""Train an outcome reward model: one score for a whole answer, from comparisons, by the Bradley-Terry loss.
+"""The trainer of outcome reward models: the Bradley-Terry loss, its batches, and TRL's RewardTrainer on them.
 
 TRL's RewardTrainer runs the loop. Overridden, each for one reason that a test holds it to:
 
@@ -6,8 +6,8 @@ TRL's RewardTrainer runs the loop. Overridden, each for one reason that a test h
 - `_set_signature_columns_if_needed`: the rows carry weights and rankings of any length.
 - `compute_loss`: weights, label smoothing, rankings; metrics are means over pairs, not over batches, ties count half.
 
-A batch is padded, or packed so that a shared prompt is computed once. Both give the trainer the same loss in the same
-order; a test compares them. `tokens` counts what TRL counts: every token of every sequence, shared or not.
+A batch is padded, or packed so that a shared prompt is computed once: the same loss and gradients in less time, which a
+test compares. `tokens` counts what TRL counts: every token of every sequence, shared or not.
 """
 
 from __future__ import annotations
@@ -23,12 +23,10 @@ from trl import RewardConfig, RewardTrainer
 
 from ..attention import Layout
 from ..attention import shared_prefix as sharing
-from ..checkpoints import unwrapped
 from ..console import log
+from ..heads import unwrapped
 from ..packing import pack_together, right_padded
-from ..rendering import Renderer
 from . import loop
-from .data import Rows
 
 PAIR_FIELDS = ("chosen", "rejected", "margin", "weight")
 
@@ -204,8 +202,8 @@ def packed_batches(trainer: Any, wanted: bool | None = None) -> Iterator[str | N
     """Let a trainer run on packed batches inside the block, where its model allows it and `wanted` (see
     `guard.reason_against`). Yields why not, or None.
 
-    Two forward hooks do it, so that a distributed wrapper around the model still sees an ordinary forward pass: one keeps
-    the head's output for every token, the other replaces the model's output by the scores at `ends`.
+    Two forward hooks, so that a distributed wrapper sees an ordinary forward pass: one keeps the head's output for every
+    token, the other replaces the model's output by the scores at `ends`.
     """
     from ..guard import reason_against
 
@@ -215,7 +213,7 @@ def packed_batches(trainer: Any, wanted: bool | None = None) -> Iterator[str | N
         log(f"batches are padded, since {reason}")
         yield reason
         return
-    share = not has_dropout(trainer.model)
+    share = not any(isinstance(part, torch.nn.Dropout) and part.p > 0 for part in trainer.model.modules())
     log(
         "prompts are computed once for both sides"
         if share
@@ -239,41 +237,3 @@ def packed_batches(trainer: Any, wanted: bool | None = None) -> Iterator[str | N
         trainer.data_collator = collator
         for hook in hooks:
             hook.remove()
-
-
-def has_dropout(model: torch.nn.Module) -> bool:
-    """Whether any layer of the model drops values in training."""
-    return any(isinstance(module, torch.nn.Dropout) and module.p > 0 for module in model.modules())
-
-
-# ---- one call --------------------------------------------------------------------------------------------------------
-
-
-def fit(
-    model: torch.nn.Module,
-    renderer: Renderer,
-    rows: Rows,
-    arguments: RewardConfig,
-    *,
-    label_smoothing: float = 0.0,
-    shared_prefix: bool | None = None,
-    **run: Any,
-) -> tuple[torch.nn.Module, dict[str, Any]]:
-    """`loop.fit` of this trainer. run: its head, eval_rows, peft_config and resume.
-
-    The prefix that the sides of a pair share is computed once where the model allows it: the same loss and gradients
-    in less time (see `packed_batches`). `shared_prefix` False forbids it, True asks for it on a GPU too.
-    """
-    center = arguments.center_rewards_coefficient
-    return loop.fit(
-        OutcomeTrainer,
-        model,
-        renderer,
-        rows,
-        arguments,
-        data_collator=PaddedCollator(renderer.tokenizer.pad_token_id),
-        label_smoothing=label_smoothing,
-        loss={"center_rewards_coefficient": center, "label_smoothing": label_smoothing},
-        within=lambda trainer: packed_batches(trainer, shared_prefix),
-        **run,
-    )

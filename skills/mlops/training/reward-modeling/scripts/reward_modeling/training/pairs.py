@@ -1,31 +1,37 @@
 """Comparisons for training an outcome reward model: read, audited, and rendered into rows.
 
-One row of the training set is one prompt with all its completions and all their pairs: a completion that takes part in
-several pairs is computed once, as InstructGPT does (arXiv:2203.02155, section 3.5).
+One row is one prompt with all its completions and pairs: a completion in several pairs is computed once, as InstructGPT
+does (arXiv:2203.02155, section 3.5).
 """
 
 from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ..arguments import SHARED_PREFIX_HELP, flag, fraction, non_negative_number
-from ..console import DataError, listed, log, warn
+from ..cli import flag, fraction, non_negative_number
+from ..console import DataError, UsageError, listed, log, warn
 from ..data.audit import audit
 from ..data.records import Comparison, comparisons
 from ..kinds import OUTCOME
-from ..rendering import OVERLONG, Renderer
+from ..rendering import OVERLONG, Conversation, Renderer
+from ..settings import SHARED_PREFIX_HELP
 from .data import Data, Rows, read, settle_refused
 from .settings import DataSettings
 
 if TYPE_CHECKING:
     import torch
+    from transformers import PreTrainedTokenizerBase
     from trl import RewardConfig
 
     from ..evaluation.pairs import PairEvaluation
+    from ..scoring import RewardModel
+    from .results import RewardStatistics
+
+STATISTICS_SAMPLE = 256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,17 +40,23 @@ class Pairs:
 
     group: ClassVar = "loss"
     center_rewards_coefficient: float = flag(
-        0.01, "pull the mean reward to zero; 0 switches it off (0.01)", type=non_negative_number, metavar="C"
+        0.01, "pull the mean reward to zero; 0 switches it off", type=non_negative_number, metavar="C"
     )
-    label_smoothing: float = flag(0.0, "share of labels believed wrong (0)", type=fraction, metavar="E")
+    label_smoothing: float = flag(0.0, "share of labels believed wrong", type=fraction, metavar="E")
     use_margin: bool = flag(True, "use the margin or score columns of the data, where there are any")
     overlong: str = flag(
         "truncate_prompt",
-        "what to do with longer ones; always counted (truncate_prompt: cut the start of the prompt, keep the answer)",
+        "what to do with longer ones; always counted; truncate_prompt: cut the start of the prompt, keep the answer",
         group="model",
         choices=OVERLONG,
     )
     shared_prefix: bool | None = flag(None, SHARED_PREFIX_HELP, group="run")
+    folds: int | None = flag(
+        None,
+        "for few pairs: cross-validate in K folds of the prompts, pool all held-out pairs into one evaluation, then train on all",
+        group="data",
+        metavar="K",
+    )
     model: ClassVar = OUTCOME
     task_type: ClassVar = "SEQ_CLS"
 
@@ -56,7 +68,8 @@ class Pairs:
             "margin": self.use_margin,
         }
 
-    def config_class(self) -> type[RewardConfig]:
+    @staticmethod
+    def config_class() -> type[RewardConfig]:
         from trl import RewardConfig
 
         return RewardConfig
@@ -66,6 +79,11 @@ class Pairs:
 
     def read(self, settings: DataSettings) -> Data:
         """The split comes after the audit, which looks at the held-out pairs too."""
+        if self.folds is not None and (self.folds < 2 or settings.has_evaluation):
+            raise UsageError(
+                f"--folds {self.folds} makes its own held-out pairs, from at least 2 folds",
+                hint="leave out --val_set_size, --eval_dataset_name and --dataset_test_split, or leave out --folds",
+            )
         data, _ = read(settings, "pairs", comparisons, winner_values=settings.winner_values)
         findings = audit(data.train, eval_records=data.held_out or None, rendered=settings.rendered)
         data = data.audited(findings, settings)
@@ -73,7 +91,7 @@ class Pairs:
             data = replace(data, train=[replace(pair, margin=None) for pair in data.train])
         return data.split(settings)
 
-    def renderer(self, tokenizer: Any, **common: Any) -> Renderer:
+    def renderer(self, tokenizer: PreTrainedTokenizerBase, **common: Any) -> Renderer:
         return Renderer(tokenizer, overlong=self.overlong, **common)
 
     def audited(self, data: Data, renderer: Renderer, settings: DataSettings) -> Data:
@@ -98,20 +116,49 @@ class Pairs:
     def fit(
         self, model: torch.nn.Module, renderer: Renderer, rows: Rows, config: RewardConfig, **run: Any
     ) -> tuple[torch.nn.Module, dict[str, Any]]:
-        from .outcome import fit
+        from . import loop, outcome
 
-        own = {"label_smoothing": self.label_smoothing, "shared_prefix": self.shared_prefix}
-        return fit(model, renderer, rows, config, **own, **run)
+        return loop.fit(
+            outcome.OutcomeTrainer,
+            model,
+            renderer,
+            rows,
+            config,
+            data_collator=outcome.PaddedCollator(renderer.tokenizer.pad_token_id),
+            label_smoothing=self.label_smoothing,
+            loss={
+                "center_rewards_coefficient": config.center_rewards_coefficient,
+                "label_smoothing": self.label_smoothing,
+            },
+            within=lambda trainer: outcome.packed_batches(trainer, self.shared_prefix),
+            **run,
+        )
 
     def evaluate(
         self, model: torch.nn.Module, renderer: Renderer, held_out: list[Comparison], trained_on: list[Comparison]
-    ) -> tuple[PairEvaluation | None, dict[str, Any]]:
-        from ..evaluation.pairs import evaluate_pairs, reward_statistics
+    ) -> tuple[PairEvaluation | None, RewardStatistics]:
+        from ..evaluation.pairs import evaluate_pairs
         from ..scoring import RewardModel
 
         scorer = RewardModel(model, renderer)
         evaluation = evaluate_pairs(scorer, held_out) if held_out else None
         return evaluation, reward_statistics(scorer, evaluation, trained_on)
+
+
+def reward_statistics(
+    model: RewardModel, evaluation: PairEvaluation | None, trained_on: Sequence[Comparison]
+) -> RewardStatistics:
+    """Of the rewards of held-out answers, or of some training answers when none are held out."""
+    import numpy as np
+
+    from ..evaluation.pairs import evaluate_pairs
+    from .results import RewardStatistics
+
+    source = "held-out pairs"
+    if evaluation is None:
+        evaluation, source = evaluate_pairs(model, trained_on[:STATISTICS_SAMPLE]), "training pairs"
+    rewards = np.concatenate([evaluation.chosen, evaluation.rejected])
+    return RewardStatistics(float(rewards.mean()), float(rewards.std()), len(rewards), source)
 
 
 def render_comparisons(
@@ -133,12 +180,8 @@ def render_comparisons(
     groups: dict[Any, list[Comparison]] = defaultdict(list)
     for place, pair in enumerate(comparisons):
         groups[(pair.origin, id(pair.prompt)) if pair.weight != 1.0 and pair.origin else place].append(pair)
-    counts = {
-        "pairs": len(comparisons),
-        "dropped_over_length": 0,
-        "identical_after_truncation": 0,
-        "truncated_sides": 0,
-    }
+    zeros = ("dropped_over_length", "identical_after_truncation", "truncated_sides")
+    counts = {"pairs": len(comparisons), **dict.fromkeys(zeros, 0)}
     rows, kept, refused, before = [], [], [], _rendered(renderer)
     ordered = list(groups.values())
     for start in range(0, len(ordered), chunk):
@@ -160,18 +203,19 @@ def _rendered(renderer: Renderer) -> int:
     return renderer.counts["rendered"] + renderer.counts["refused"]
 
 
-def _render_groups(groups: list[list[Comparison]], renderer: Renderer, counts: dict[str, int], refused: list):
+def _render_groups(
+    groups: list[list[Comparison]], renderer: Renderer, counts: dict[str, int], refused: list[tuple[int, DataError]]
+) -> Iterator[tuple[dict[str, list], list[Comparison]]]:
     """(row, pairs kept) for each group that has a pair left. Each distinct completion of a group is rendered once."""
-    conversations, where_is = [], {}
-    every = (
-        (g, pair, side) for g, group in enumerate(groups) for pair in group for side in (pair.chosen, pair.rejected)
-    )
-    for g, pair, completion in every:
-        if (key := _key(g, completion)) not in where_is:
-            where_is[key] = len(conversations)
-            conversations.append((pair.prompt, completion, pair.tools, pair.origin))
+    conversations: dict[tuple[int, str], Conversation] = {}
+    for g, pair in ((g, pair) for g, group in enumerate(groups) for pair in group):
+        for completion in (pair.chosen, pair.rejected):
+            conversations.setdefault(
+                _key(g, completion), Conversation(pair.prompt, completion, pair.tools, pair.origin)
+            )
+    where_is = {key: place for place, key in enumerate(conversations)}
     faults: list[tuple[int, DataError]] = []
-    rendered = renderer.render_all(conversations, faults)
+    rendered = renderer.render_all(list(conversations.values()), faults)
     lost = {place for place, _ in faults}
     refused += faults
     for g, group in enumerate(groups):

@@ -1,9 +1,9 @@
-"""Proximal policy optimisation of a language model against a reward: the whole algorithm in this file.
+"""Proximal policy optimization of a language model against a reward: the whole algorithm in this file.
 
     an update   sample answers -> their rewards, log-probabilities and values -> advantages -> clipped gradient steps
 
 Shapes: B answers of at most N tokens. `live` [B, N] is True where an answer has a token, its end token included. Nothing
-is learned from what lies behind it, and no sum or mean reads it.
+is learned from what lies after it, and no sum or mean reads it.
 
 Every random choice is drawn from the seed and the number of the update or answer, so a run that is resumed, or shared by
 several processes, makes the choices of an undisturbed one. All processes know all answers, rewards, log-probabilities and
@@ -24,29 +24,44 @@ import functools
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy
 import torch
 
-from .. import output_folder
-from ..console import RunError, log, warn
+from ..console import RunError
 from ..data.records import Message
-from . import ppo_checkpoints
 from .actor_critic import ActorCritic, answer_logits, joined, log_probs_and_entropy, reference_of
 from .policy import Policy
 from .ppo_settings import Settings
 from .prompts import Prompt
-from .run_log import RunLog, concerns, start_and_end
 from .sampling import sample
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 EXPLODED = 10.0
 """KL in nats per token at which a run is stopped: by then the policy writes what the reference finds impossible."""
 
-# ---- the arithmetic -----------------------------------------------------------------------------------------------
+
+@dataclass
+class Rollout:
+    """One update's answers. answers: B lists of ids; the tensors are [B, N], scores and finished [B], all on the CPU."""
+
+    prompts: list[Prompt]
+    answers: list[list[int]]
+    texts: list[list[Message]]
+    scores: torch.Tensor
+    finished: torch.Tensor
+    live: torch.Tensor
+    log_probs: torch.Tensor
+    reference: torch.Tensor
+    values: torch.Tensor
+
+
+# ---- advantages ---------------------------------------------------------------------------------------------------
 
 
 def k1(log_p: torch.Tensor, log_q: torch.Tensor) -> torch.Tensor:
@@ -78,7 +93,7 @@ def gae(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """(advantages, returns), both [B, N]: A_t = sum over l of (gamma lam)^l delta_{t+l}, returns = A + V.
 
-    delta_t = r_t + gamma V_{t+1} - V_t; behind an answer's last token V is 0. arXiv:1506.02438 Eq. 16.
+    delta_t = r_t + gamma V_{t+1} - V_t; after an answer's last token V is 0. arXiv:1506.02438 Eq. 16.
     """
     values = values * live
     following = torch.cat([values[:, 1:], torch.zeros_like(values[:, :1])], 1)
@@ -92,10 +107,30 @@ def gae(
 
 def whiten(values: torch.Tensor, live: torch.Tensor, *, shift_mean: bool = True) -> torch.Tensor:
     """`values` with the standard deviation of the live ones made 1, and their mean 0 unless it is to stay."""
-    mean = values[live].mean()
-    deviation = values[live].std() if live.sum() > 1 else torch.ones(())
+    mean, deviation = values[live].mean(), values[live].std() if live.sum() > 1 else torch.ones(())
     scaled = (values - mean) / (deviation + 1e-8)
     return (scaled if shift_mean else scaled + mean) * live
+
+
+def targets_of(rollout: Rollout, settings: Settings, kl_coef: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """(advantages, returns), both [B, N]: what the policy and the value function learn from this rollout."""
+    scores = rollout.scores - settings.missing_eos_penalty * (~rollout.finished).float()
+    kl = KL_ESTIMATORS[settings.kl_estimator](rollout.log_probs, rollout.reference)
+    rewards = token_rewards(scores, kl, rollout.live, kl_coef)
+    if settings.whiten_rewards:
+        rewards = whiten(rewards, rollout.live, shift_mean=False)
+    advantages, returns = gae(rewards, rollout.values, rollout.live, settings.gamma, settings.lam)
+    return (whiten(advantages, rollout.live) if settings.whiten_advantages else advantages), returns
+
+
+def adapted(kl_coef: float, kl: float, target: float | None) -> float:
+    """The next KL coefficient: 10 % of the relative error, clipped to 20 %, towards the target. arXiv:1909.08593, 2.2."""
+    if target is None:
+        return kl_coef
+    return kl_coef * (1 + 0.1 * min(0.2, max(-0.2, (kl - target) / target)))
+
+
+# ---- the loss -----------------------------------------------------------------------------------------------------
 
 
 def policy_loss(
@@ -117,37 +152,15 @@ def value_loss(
     return 0.5 * torch.maximum(plain, clipped), clipped > plain
 
 
-def adapted(kl_coef: float, kl: float, target: float | None) -> float:
-    """The next KL coefficient: 10 % of the relative error, clipped to 20 %, towards the target. arXiv:1909.08593, 2.2."""
-    if target is None:
-        return kl_coef
-    return kl_coef * (1 + 0.1 * min(0.2, max(-0.2, (kl - target) / target)))
-
-
-# ---- rollouts ----------------------------------------------------------------------------------
-
-
-@dataclass
-class Rollout:
-    """One update's answers. answers: B lists of ids; the tensors are [B, N], scores and finished [B], all on the CPU."""
-
-    prompts: list[Prompt]
-    answers: list[list[int]]
-    texts: list[list[Message]]
-    scores: torch.Tensor
-    finished: torch.Tensor
-    live: torch.Tensor
-    log_probs: torch.Tensor
-    reference: torch.Tensor
-    values: torch.Tensor
-
-
 # ---- the run ------------------------------------------------------------------------------------------------------
 
 
 class PPO:
-    """One run. policy: with `actor` around its model (see `policy.actor_critic`). rewards: (prompts, completions, tools)
-    -> floats, as `Rewards` is. accelerator: of accelerate; decides device, precision and processes."""
+    """The updates of a run, which `ppo_course.run` makes one after the other.
+
+    policy: with `actor` around its model (see `actor_critic.actor_critic`). rewards: (prompts, completions, tools) ->
+    floats, as `Rewards` is. accelerator: decides device, precision and processes. done: updates so far.
+    """
 
     def __init__(
         self,
@@ -156,88 +169,47 @@ class PPO:
         rewards: Callable[..., list[float]],
         prompts: Sequence[Prompt],
         settings: Settings,
-        accelerator: Any,
-        output_dir: str | Path,
+        accelerator: Accelerator,
     ):
         from transformers import get_scheduler
 
         self.policy, self.rewards, self.prompts, self.settings = policy, rewards, prompts, settings
-        self.accelerator, self.output_dir = accelerator, Path(output_dir)
+        self.accelerator = accelerator
         self.process_index, self.world = accelerator.process_index, accelerator.num_processes
-        self.reference = reference_of(policy)
-        per_process = settings.per_device_train_batch_size * settings.gradient_accumulation_steps
-        self.batch_size = per_process * self.world
+        self.batch_size = settings.per_device_train_batch_size * settings.gradient_accumulation_steps * self.world
         self.updates = math.ceil(settings.total_episodes / self.batch_size)
-        self.kl_coef, self.done, self.log = settings.kl_coef, 0, RunLog(Path(output_dir) / "log.jsonl")
+        self.kl_coef, self.done = settings.kl_coef, 0
         self.seconds: dict[str, float] = defaultdict(float)
-        self.plain = actor
-        own = [p for p in actor.policy.parameters() if p.requires_grad]
-        mine = {id(p) for p in own}
-        value = [p for p in actor.parameters() if p.requires_grad and id(p) not in mine]
-        groups = [
-            {"params": own, "lr": settings.learning_rate},
-            {"params": value, "lr": settings.value_learning_rate},
-        ]
-        self.optimizer = torch.optim.AdamW(groups, eps=1e-5, weight_decay=settings.weight_decay)
+        self.plain, self.reference = actor, reference_of(policy)
+        self.optimizer = torch.optim.AdamW(
+            actor.parameter_groups(settings.learning_rate, settings.value_learning_rate),
+            eps=1e-5,
+            weight_decay=settings.weight_decay,
+        )
         self.scheduler = get_scheduler(
             settings.lr_scheduler_type, self.optimizer, settings.warmup_steps, num_training_steps=self.updates
         )
         self.actor = accelerator.prepare(actor)
 
-    def run(
-        self, resume: str | None = None, *, save_steps: int, save_total_limit: int, log_every: int, shown: int = 0
-    ) -> dict[str, Any]:
-        """Train to the end, to the KL budget, or to an error. Returns the summary of the run.
-
-        save_steps: updates between checkpoints. log_every: between lines on stderr. shown: in how many of the updates
-        sample completions are logged. Raises RunError, naming the update, for a reward, loss or gradient that is no
-        finite number and for an exploded KL; the checkpoints written before stay.
+    def update(self, update: int, *, sampled: bool = False) -> tuple[dict[str, Any], str | None]:
+        """(the log entry of one update, why nothing is learned from it, if so). sampled: whether some of its answers are
+        shown in the entry. Raises RunError for an exploded KL, and a reward, loss or gradient that is NaN or infinite.
         """
-        stopped = None
-        if resume:
-            ppo_checkpoints.load(self, Path(resume))
-        self.log.start(self.done, write=self.process_index == 0)
-        for update in range(self.done, self.updates):
-            started = time.perf_counter()
-            with self._naming(update):
-                rollout = self._roll_out(update)
-                entry = self._measure(update, rollout)
-                if self.settings.max_kl is not None and entry["kl"] > self.settings.max_kl:
-                    stopped = f"the KL was {entry['kl']:.2f} nats per answer, over --max_kl {self.settings.max_kl:g}"
-                else:
-                    entry |= self._learn(update, rollout)
-                    self.kl_coef = adapted(self.kl_coef, entry["kl"], self.settings.target_kl)
-                    self.scheduler.step()
-            if shown and update % max(1, self.updates // shown) == 0:
-                entry["samples"] = _samples(rollout)
-            entry["seconds"] = time.perf_counter() - started
-            self.accelerator.log(
-                {name: entry[name] for name in entry if name not in ("step", "samples")}, entry["step"]
-            )
-            self.log.add(entry)
-            if entry["step"] % log_every == 0 or entry["step"] in (1, self.updates):
-                shown_now = "  ".join(f"{name} {entry[name]:.3g}" for name in SHOWN if name in entry)
-                log(f"update {entry['step']}/{self.updates}  {shown_now}")
-            if stopped:
-                log(f"stopped before update {update + 1} of {self.updates}: {stopped}")
-                break
-            self.done = update + 1
-            if self.done % save_steps == 0 and self.done < self.updates:
-                ppo_checkpoints.save(self, save_total_limit)
-        return self._summary(stopped)
-
-    @contextlib.contextmanager
-    def _naming(self, update: int) -> Iterator[None]:
-        """Let an error say in which update it happened, and what is left of the run."""
-        try:
-            yield
-        except RunError as error:
-            kept = output_folder.last_complete_checkpoint(self.output_dir)
-            raise RunError(
-                f"update {update + 1} of {self.updates}: {error.message}",
-                where=kept and f"{kept} is the last good checkpoint",
-                hint=error.hint or "lower --learning_rate, or raise --kl_coef",
-            ) from error
+        settings, started, stopped = self.settings, time.perf_counter(), None
+        rollout = self._roll_out(update)
+        entry = self._measure(update, rollout)
+        if settings.max_kl is not None and entry["kl"] > settings.max_kl:
+            stopped = f"the KL was {entry['kl']:.2f} nats per answer, over --max_kl {settings.max_kl:g}"
+        else:
+            entry |= self._learn(update, rollout)
+            self.kl_coef = adapted(self.kl_coef, entry["kl"], settings.target_kl)
+            self.scheduler.step()
+        if sampled:
+            shown = zip(rollout.prompts[:4], rollout.texts, rollout.scores.tolist(), strict=False)
+            entry["samples"] = [
+                {"prompt": asked.messages, "completion": text, "reward": score} for asked, text, score in shown
+            ]
+        return {**entry, "seconds": time.perf_counter() - started}, stopped
 
     # ---- what the policy does now ----
 
@@ -259,14 +231,13 @@ class PPO:
             answers = self._shared(zip(mine, written, strict=True))
         texts = [policy.reply(answer) for answer in answers]
         with self._timed("rewards"):
+            asked = [prompts[row] for row in mine]
             scored = self.rewards(
-                [prompts[row].messages for row in mine],
-                [texts[row] for row in mine],
-                [prompts[row].tools for row in mine],
+                [prompt.messages for prompt in asked], [texts[row] for row in mine], [prompt.tools for prompt in asked]
             )
             scores = torch.tensor(self._shared(zip(mine, scored, strict=True)), dtype=torch.float32)
         if not torch.isfinite(scores).all():
-            raise RunError("a reward is no finite number", hint="look at the reward model with score.py")
+            raise RunError("a reward is NaN or infinite", hint="look at the reward model with score.py")
         with self._timed("probabilities"):
             tokens = self._probabilities(update, prompts, answers)
         live = _padded([[1.0] * len(answer) for answer in answers]).bool()
@@ -285,26 +256,23 @@ class PPO:
         Computed in the very batches of the first inner epoch, so that the first ratio of new to old is exactly 1.
         """
         found = []
-        for _, micro_batches in self._mini_batches(update, 0, answers):
-            for rows in micro_batches:
-                ids, mask, width = self._batch(prompts, answers, rows)
-                log_probs, _, values = self.actor(ids, mask, width)
-                with self.reference() as reference, self.accelerator.autocast():
-                    logits, _ = answer_logits(reference, ids, mask, width)
-                expected, _ = log_probs_and_entropy(logits, ids[:, -width:], self.settings.temperature)
-                for place, row in enumerate(rows):
-                    length = len(answers[row])
-                    found.append((row, [t[place, :length].tolist() for t in (log_probs, expected, values)]))
-        by_row = self._shared(found)
-        return [_padded([tokens[i] for tokens in by_row]) for i in range(3)]
+        for rows in (rows for _, micro_batches in self._mini_batches(update, 0, answers) for rows in micro_batches):
+            ids, mask, width = self._batch(prompts, answers, rows)
+            log_probs, _, values = self.actor(ids, mask, width)
+            with self.reference() as reference, self.accelerator.autocast():
+                logits, _ = answer_logits(reference, ids, mask, width)
+            expected, _ = log_probs_and_entropy(logits, ids[:, -width:], self.settings.temperature)
+            for place, row in enumerate(rows):
+                length = len(answers[row])
+                found.append((row, [t[place, :length].tolist() for t in (log_probs, expected, values)]))
+        return [_padded(tokens) for tokens in zip(*self._shared(found), strict=True)]
 
     def _measure(self, update: int, rollout: Rollout) -> dict[str, Any]:
         """The log entry of a rollout. Raises RunError when the KL has exploded."""
-        live, lengths = rollout.live, rollout.live.sum(1).float()
         kl = k1(rollout.log_probs, rollout.reference)
-        if not kl.isfinite().all() or kl[live].mean() > EXPLODED:
+        if not kl.isfinite().all() or kl[rollout.live].mean() > EXPLODED:
             raise RunError(
-                f"the KL exploded to {kl[live].mean().item():.1f} nats per token",
+                f"the KL exploded to {kl[rollout.live].mean().item():.1f} nats per token",
                 hint="lower --learning_rate, raise --kl_coef, or set a budget with --max_kl",
             )
         per_answer = kl.sum(1)
@@ -312,98 +280,82 @@ class PPO:
             "step": update + 1,
             "episode": (update + 1) * self.batch_size,
             "reward": rollout.scores.mean().item(),
-            "reward_std": rollout.scores.std().item() if len(lengths) > 1 else 0.0,
-            **{f"reward/{name}": value for name, value in _parts(self.rewards).items()},
+            "reward_std": rollout.scores.std().item() if len(per_answer) > 1 else 0.0,
+            **getattr(self.rewards, "logged", lambda prefix: {})("reward"),
             "kl": per_answer.mean().item(),
             "kl_k3": k3(rollout.log_probs, rollout.reference).sum(1).mean().item(),
             "kl_coef": self.kl_coef,
             "objective": (rollout.scores - self.kl_coef * per_answer).mean().item(),
-            "length": lengths.mean().item(),
+            "length": rollout.live.sum(1).float().mean().item(),
             "eos_rate": rollout.finished.float().mean().item(),
             "learning_rate": self.optimizer.param_groups[0]["lr"],
         }
 
     # ---- what it learns from that ----
 
-    def targets(self, rollout: Rollout) -> tuple[torch.Tensor, torch.Tensor]:
-        """(advantages, returns), both [B, N]: what the policy and the value function learn from this rollout."""
-        settings, live = self.settings, rollout.live
-        scores = rollout.scores - settings.missing_eos_penalty * (~rollout.finished).float()
-        kl = KL_ESTIMATORS[settings.kl_estimator](rollout.log_probs, rollout.reference)
-        rewards = token_rewards(scores, kl, live, self.kl_coef)
-        if settings.whiten_rewards:
-            rewards = whiten(rewards, live, shift_mean=False)
-        advantages, returns = gae(rewards, rollout.values, live, settings.gamma, settings.lam)
-        return (whiten(advantages, live) if settings.whiten_advantages else advantages), returns
-
     def _learn(self, update: int, rollout: Rollout) -> dict[str, float]:
         """The gradient steps of one update; returns their means over tokens for the log."""
-        targets = self.targets(rollout)
+        targets = targets_of(rollout, self.settings, self.kl_coef)
         sums, first_ratio, tokens_seen = torch.zeros(6, device=self.accelerator.device), None, 0
         self.plain.train(self.plain.policy.is_activation_checkpointing)
+        epochs = range(self.settings.num_ppo_epochs)
         with self._timed("learning"):
-            for epoch in range(self.settings.num_ppo_epochs):
-                for tokens, micro_batches in self._mini_batches(update, epoch, rollout.answers):
-                    found = self._accumulate(rollout, targets, micro_batches, tokens)
-                    sums, tokens_seen = sum((one for one, _ in found), start=sums), tokens_seen + tokens
-                    ratio = max((off for _, off in found), default=0.0)
-                    first_ratio = ratio if first_ratio is None else first_ratio
-                    self._step()
-        policy, value, clipped, value_clipped, approximate_kl, entropy = (
-            self.accelerator.reduce(sums, "sum") / tokens_seen
-        ).tolist()
-        returns = targets[1]
-        before, spread = returns - rollout.values, returns[rollout.live].var().item()
+            for tokens, micro_batches in (
+                batch for epoch in epochs for batch in self._mini_batches(update, epoch, rollout.answers)
+            ):
+                found = [
+                    self._backward(rollout, targets, rows, tokens, last=rows is micro_batches[-1])
+                    for rows in micro_batches
+                ]
+                self._step()
+                sums, tokens_seen = sum((terms for terms, _ in found), start=sums), tokens_seen + tokens
+                if first_ratio is None:
+                    first_ratio = max((off for _, off in found), default=0.0)
+        means = (self.accelerator.reduce(sums, "sum") / tokens_seen).tolist()
+        names = ("policy_loss", "value_loss", "policy_clip_fraction", "value_clip_fraction", "approx_kl", "entropy")
+        returns, live = targets[1], rollout.live
+        error, spread = (returns - rollout.values)[live].var().item(), returns[live].var().item()
         return {
-            "policy_loss": policy,
-            "value_loss": value,
-            "policy_clip_fraction": clipped,
-            "value_clip_fraction": value_clipped,
-            "approx_kl": approximate_kl,
-            "entropy": entropy,
-            "explained_variance": 1 - before[rollout.live].var().item() / spread if spread > 0 else 0.0,
+            **dict(zip(names, means, strict=True)),
+            "explained_variance": 1 - error / spread if spread > 0 else 0.0,
             "first_ratio_error": first_ratio,
         }
 
-    def _accumulate(
-        self, rollout: Rollout, targets: tuple[torch.Tensor, torch.Tensor], micro_batches: list[list[int]], tokens: int
-    ) -> list[tuple[torch.Tensor, float]]:
-        """Add the gradients of a mini-batch; processes share them at its end. What `_backward` returns, of each part."""
-        found = []
-        for rows in micro_batches:
-            last = rows is micro_batches[-1]
-            with contextlib.nullcontext() if last else self.accelerator.no_sync(self.actor):
-                found.append(self._backward(rollout, targets, rows, tokens))
-        return found
-
     def _backward(
-        self, rollout: Rollout, targets: tuple[torch.Tensor, torch.Tensor], rows: list[int], tokens: int
+        self,
+        rollout: Rollout,
+        targets: tuple[torch.Tensor, torch.Tensor],
+        rows: list[int],
+        tokens: int,
+        last: bool,
     ) -> tuple[torch.Tensor, float]:
-        """Add the gradient of one micro-batch. (sums over its tokens for the log, largest |ratio - 1|)."""
-        settings, device = self.settings, self.accelerator.device
-        ids, mask, width = self._batch(rollout.prompts, rollout.answers, rows)
-        log_probs, entropy, values = self.actor(ids, mask, width)
-        live, old, old_values, advantage, target = (
-            tensor[rows, :width].to(device) for tensor in (rollout.live, rollout.log_probs, rollout.values, *targets)
-        )
-        policy, clipped = policy_loss(log_probs, old, advantage, settings.cliprange)
-        value, value_clipped = value_loss(values, old_values, target, settings.cliprange_value)
-        # Summed, and divided by the tokens of the whole mini-batch: however it is cut up, the gradient is the same.
-        loss = ((policy + settings.vf_coef * value) * live).sum() * self.world / tokens
-        if not torch.isfinite(loss):
-            raise RunError(f"the loss became {loss.item()}")
-        self.accelerator.backward(loss)
+        """Add the gradient of one micro-batch. (sums over its tokens for the log, largest |ratio - 1|).
+
+        tokens, last: of its mini-batch, and whether it ends it, which is where processes share their gradients.
+        """
+        settings = self.settings
+        with contextlib.nullcontext() if last else self.accelerator.no_sync(self.actor):
+            ids, mask, width = self._batch(rollout.prompts, rollout.answers, rows)
+            log_probs, entropy, values = self.actor(ids, mask, width)
+            known = (rollout.live, rollout.log_probs, rollout.values, *targets)
+            live, old, old_values, advantages, returns = (t[rows, :width].to(self.accelerator.device) for t in known)
+            policy, clipped = policy_loss(log_probs, old, advantages, settings.cliprange)
+            value, value_clipped = value_loss(values, old_values, returns, settings.cliprange_value)
+            # Summed, and divided by the tokens of the whole mini-batch: however it is cut up, the gradient is the same.
+            loss = ((policy + settings.vf_coef * value) * live).sum() * self.world / tokens
+            if not torch.isfinite(loss):
+                raise RunError(f"the loss became {loss.item()}")
+            self.accelerator.backward(loss)
         change = (log_probs - old).detach()
-        sums = (policy, value, clipped, value_clipped, 0.5 * change**2, entropy)
-        return torch.stack([(term.detach() * live).sum() for term in sums]), change[live].expm1().abs().max().item()
+        terms = (policy, value, clipped, value_clipped, 0.5 * change**2, entropy)
+        return torch.stack([(term.detach() * live).sum() for term in terms]), change[live].expm1().abs().max().item()
 
     def _step(self) -> None:
         """One optimizer step. Policy and value are clipped apart, so that a large value error does not stall the policy."""
-        for group in self.optimizer.param_groups:
-            if group["params"]:
-                norm = self.accelerator.clip_grad_norm_(group["params"], self.settings.max_grad_norm)
-                if not torch.isfinite(norm):
-                    raise RunError(f"the norm of the gradient became {norm.item()}")
+        for group in filter(lambda group: group["params"], self.optimizer.param_groups):
+            norm = self.accelerator.clip_grad_norm_(group["params"], self.settings.max_grad_norm)
+            if not torch.isfinite(norm):
+                raise RunError(f"the norm of the gradient became {norm.item()}")
         self.optimizer.step()
         self.optimizer.zero_grad()
 
@@ -425,7 +377,7 @@ class PPO:
         ids, mask, width = joined([prompts[row].ids for row in rows], [answers[row] for row in rows], pad)
         return ids.to(self.accelerator.device), mask.to(self.accelerator.device), width
 
-    def _shared(self, mine: Any) -> list[Any]:
+    def _shared(self, mine: Iterable[tuple[int, Any]]) -> list[Any]:
         """(row, value) of every process -> all values in the order of their rows, in every process."""
         from accelerate.utils import gather_object
 
@@ -437,49 +389,12 @@ class PPO:
         yield
         self.seconds[phase] += time.perf_counter() - started
 
-    # ---- what is left behind ----
-
-    def _summary(self, stopped: str | None) -> dict[str, Any]:
-        history = self.log.entries
-        ends = start_and_end(history, ("reward", "kl", "length", "eos_rate"))
-        warnings = concerns(ends["beginning"], ends["end"], self.settings.warn_kl)
-        for warning in warnings:
-            warn(warning)
-        seconds = sum(entry["seconds"] for entry in history)
-        return {
-            "updates": self.done,
-            "episodes": history[-1]["episode"],
-            "stopped": stopped,
-            **ends,
-            "kl_coef": self.kl_coef,
-            "warnings": warnings,
-            "seconds": {**self.seconds, "all": seconds},
-            "samples_per_second": history[-1]["episode"] / max(seconds, 1e-9),
-            "settings": asdict(self.settings) | {"world_size": self.world, "batch_size": self.batch_size},
-        }
-
-
-SHOWN = ("reward", "kl", "entropy", "length", "eos_rate", "explained_variance")
-
 
 @functools.lru_cache(maxsize=2)
 def _order(seed: int, epoch: int, count: int) -> numpy.ndarray:
     return numpy.random.default_rng([seed, 1, epoch]).permutation(count)
 
 
-def _samples(rollout: Rollout, count: int = 4) -> list[dict[str, Any]]:
-    return [
-        {"prompt": prompt.messages, "completion": text, "reward": score}
-        for prompt, text, score in zip(rollout.prompts[:count], rollout.texts, rollout.scores.tolist(), strict=False)
-    ]
-
-
-def _parts(rewards: Any) -> dict[str, float]:
-    """The mean reward of each model, where there are several."""
-    parts = getattr(rewards, "parts", {})
-    return parts if len(parts) > 1 else {}
-
-
-def _padded(rows: list[list[float]]) -> torch.Tensor:
-    """[B, N], zeros behind each row."""
+def _padded(rows: Iterable[list[float]]) -> torch.Tensor:
+    """[B, N], zeros after each row."""
     return torch.nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import replace
-from typing import Any
 
 from accelerate import Accelerator
 
 from ..console import UsageError, log
 from ..precision import precision
-from . import ppo, ppo_checkpoints, reinforcement
+from . import ppo_course, reinforcement
 from .actor_critic import ActorCritic, actor_critic
+from .ppo import PPO
 from .ppo_settings import RESPONSE_LENGTH, VALUE_MODELS, RunSettings, Settings
 from .prompts import new_tokens, read_prompts, render_prompts
+from .results import PlannedPPO, TrainedPPO
 from .run_log import draw_run
 
 PANELS = {
@@ -25,7 +26,7 @@ PANELS = {
 """What the picture of a run shows: title -> names in the log."""
 
 
-def train(settings: RunSettings, course: Settings) -> dict[str, Any] | None:
+def train(settings: RunSettings, course: Settings) -> PlannedPPO | TrainedPPO | None:
     """One run; the result that ppo.py prints, or None in all processes but the first. course: what decides its course.
 
     Errors are those of its parts: UsageError, DataError, ModelError and RunError.
@@ -48,7 +49,7 @@ def train(settings: RunSettings, course: Settings) -> dict[str, Any] | None:
     actor = actor_critic(policy, value_model, course.temperature, reinforcement.lora_of(settings))
     if settings.gradient_checkpointing:
         checkpoint_activations(actor)
-    run = ppo.PPO(policy, actor, rewards, prompts, course, accelerator, output_dir)
+    run = PPO(policy, actor, rewards, prompts, course, accelerator)
     log(
         f"{len(prompts)} prompts; {run.updates} updates of {run.batch_size} answers in {course.num_ppo_epochs} passes of "
         f"{course.num_mini_batches} steps; {accelerator.num_processes} process(es) on {device}; "
@@ -57,11 +58,12 @@ def train(settings: RunSettings, course: Settings) -> dict[str, Any] | None:
     names = {"policy": settings.model_name_or_path, "reward_models": settings.reward_model_path}
     result = {"output_dir": str(output_dir), "prompts": len(prompts), **names}
     if settings.dry_run:
-        return {**result, "dry_run": True, "updates": run.updates, "settings": vars(course)}
-    ppo_checkpoints.identify(
-        run, resume, policy=settings.model_name_or_path, rewards=settings.reward_model_path, value_model=value_model
-    )
-    summary = run.run(
+        return PlannedPPO(**result, dry_run=True, updates=run.updates, settings=vars(course))
+    started_from = {"policy": settings.model_name_or_path, "rewards": settings.reward_model_path}
+    ppo_course.identify(run, output_dir, resume, **started_from, value_model=value_model)
+    summary, history = ppo_course.run(
+        run,
+        output_dir,
         resume,
         save_steps=settings.save_steps,
         save_total_limit=settings.save_total_limit,
@@ -71,10 +73,11 @@ def train(settings: RunSettings, course: Settings) -> dict[str, Any] | None:
     accelerator.end_training()
     if accelerator.process_index != 0:
         return None
-    summary = {**result, "resumed_from": resume, **summary}
-    summary = reinforcement.finish(policy, rewards, output_dir, summary, "ppo.json")
-    draw_run(output_dir / "run.svg", run.log.entries, PANELS)
-    return summary
+    lost = reinforcement.truncated(rewards)
+    trained = TrainedPPO(**result, **vars(summary), resumed_from=resume, reward_inputs_truncated=lost)
+    reinforcement.finish(policy, output_dir, trained, "ppo.json")
+    draw_run(output_dir / "run.svg", history, PANELS)
+    return trained
 
 
 def make_accelerator(settings: RunSettings) -> Accelerator:

@@ -6,14 +6,13 @@ answers = sample(policy, prompts, max_new_tokens=32, seed=0)        # token ids;
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy
 import torch
 
-from ..checkpoints import unwrapped
 from ..console import progress
+from ..heads import unwrapped
 from .policy import Policy
 
 
@@ -40,9 +39,11 @@ def uniforms(seed: int, number: int, count: int) -> torch.Tensor:
     return torch.from_numpy(numpy.random.default_rng([seed, number]).random(count, dtype=numpy.float32))
 
 
-def _generate_with_transformers(
+def _generate(
     policy: Policy, prompts: list[list[int]], max_new_tokens: int, temperature: float, draws: torch.Tensor
 ) -> list[list[int]]:
+    """B rows of ids by `model.generate`. vLLM and transformers' continuous batching cannot draw by numbers given, as `Draw`
+    does; the latter took a hundred times as long on a CPU."""
     from transformers import GenerationConfig, LogitsProcessorList
 
     ids, mask = left_padded(prompts, policy.tokenizer.pad_token_id)
@@ -62,21 +63,6 @@ def _generate_with_transformers(
     return written[:, ids.shape[1] :].tolist()
 
 
-@dataclass(frozen=True)
-class Sampler:
-    """A way to generate. generate: (policy, prompts, max_new_tokens, temperature, draws [B, N]) -> B rows of ids."""
-
-    generate: Callable[..., list[list[int]]]
-    description: str
-
-
-SAMPLERS: dict[str, Sampler] = {
-    "transformers": Sampler(_generate_with_transformers, "model.generate with its key-value cache, on every device"),
-}
-"""Another engine goes in here. vLLM wants a GPU and a copy of weights that change at every update; transformers' continuous
-batching (`generate_batch`) took a hundred times as long on a CPU. Neither draws by numbers given, as `Draw` does."""
-
-
 def sample(
     policy: Policy,
     prompts: Sequence[list[int]],
@@ -86,7 +72,6 @@ def sample(
     seed: int = 0,
     numbers: Sequence[int] | None = None,
     batch_size: int = 64,
-    sampler: str = "transformers",
     label: str | None = None,
 ) -> list[list[int]]:
     """One answer for each prompt, as token ids with the end token where it came. In input order.
@@ -104,9 +89,7 @@ def sample(
         for start in range(0, len(order), batch_size):
             places = order[start : start + batch_size]
             draws = torch.stack([uniforms(seed, numbers[place], max_new_tokens) for place in places])
-            rows = SAMPLERS[sampler].generate(
-                policy, [prompts[place] for place in places], max_new_tokens, temperature, draws
-            )
+            rows = _generate(policy, [prompts[place] for place in places], max_new_tokens, temperature, draws)
             for place, row in zip(places, rows, strict=True):
                 answers[place] = up_to_end(row, policy.end_tokens)
             advance(len(places))

@@ -11,20 +11,23 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ..arguments import escaped, flag
+from ..cli import escaped, flag
 from ..console import DataError, listed, log
 from ..data.audit import audit
 from ..data.records import Solution, solutions
 from ..kinds import PROCESS
+from ..settings import neutral_flag
 from ..step_rendering import STEPS_OVERLONG, RenderedSolution, StepRenderer, default_separator, supervised_text
 from .data import Data, Rows, read, settle_refused
 from .settings import DataSettings
 
 if TYPE_CHECKING:
     import torch
-    from transformers import TrainingArguments
+    from transformers import PreTrainedTokenizerBase, TrainingArguments
 
     from ..evaluation.steps import StepEvaluation
+    from ..process import ProcessRewardModel
+    from .results import RewardStatistics, ShownLabel
 
 ROWS_OF = {
     "last_token": "all steps of a solution in one row",
@@ -35,35 +38,32 @@ STATISTICS_SAMPLE = 256
 
 @dataclass(frozen=True, kw_only=True)
 class Steps:
-    """A process reward model, by the cross-entropy of labelled steps, for `runs.train`."""
+    """A process reward model, by the cross-entropy of labeled steps, for `runs.train`."""
 
     group: ClassVar = "loss"
     class_weighting: str = flag(
-        "none", "balanced: incorrect steps weigh as much as correct ones together (none)", choices=("none", "balanced")
+        "none", "balanced: incorrect steps weigh as much as correct ones together", choices=("none", "balanced")
     )
     train_on_last_step_only: bool = flag(False, "use the last label of each solution alone")
     steps_per_solution: int | None = flag(
         None,
         "use at most N labels of each solution, drawn at random; an encoder computes a row for each (all)",
-        metavar="N",
     )
     disable_dropout: bool = flag(True, "switch every dropout of the model off")
     overlong: str = flag(
         "drop_steps",
-        "what to do with longer ones; always counted (drop_steps: leave out the last steps, keep prompt and first steps whole)",
+        "what to do with longer ones; always counted; drop_steps: leave out the last steps, keep prompt and first steps whole",
         group="model",
         choices=STEPS_OVERLONG,
     )
     step_separator: str | None = flag(
         None,
-        r"stands behind each step; its last token is scored (\n, or the SEP token where \n is no token)",
+        r"stands after each step; its last token is scored (\n, or the SEP token where \n is no token)",
         group="model",
         type=escaped,
-        metavar="TEXT",
     )
-    show_labels: int | None = flag(
-        None, "decode the first N rows at every labelled token, before training", group="run", metavar="N"
-    )
+    neutral: str | None = neutral_flag()
+    show_labels: int | None = flag(None, "decode the first N rows at every labeled token, before training", group="run")
     seed: int = 42
     model: ClassVar = PROCESS
     task_type: ClassVar = "TOKEN_CLS"
@@ -76,7 +76,8 @@ class Steps:
             "steps_per_solution": self.steps_per_solution,
         }
 
-    def config_class(self) -> type[TrainingArguments]:
+    @staticmethod
+    def config_class() -> type[TrainingArguments]:
         from transformers import TrainingArguments
 
         return TrainingArguments
@@ -85,13 +86,13 @@ class Steps:
         return {}
 
     def read(self, settings: DataSettings) -> Data:
-        data, records = read(settings, "solutions", solutions, neutral=settings.neutral)
-        unlabelled = sum(isinstance(row, Solution) for row in records.rows) - len(data.train)
-        if unlabelled:
-            data = replace(data, set_aside=data.set_aside | {"without labels": unlabelled})
+        data, records = read(settings, "solutions", solutions, neutral=self.neutral)
+        unlabeled = sum(isinstance(row, Solution) for row in records.rows) - len(data.train)
+        if unlabeled:
+            data = replace(data, set_aside=data.set_aside | {"without labels": unlabeled})
         return data.split(settings)
 
-    def renderer(self, tokenizer: Any, **common: Any) -> StepRenderer:
+    def renderer(self, tokenizer: PreTrainedTokenizerBase, **common: Any) -> StepRenderer:
         separator = self.step_separator or default_separator(tokenizer)
         return StepRenderer(tokenizer, step_separator=separator, overlong=self.overlong, **common)
 
@@ -121,14 +122,27 @@ class Steps:
     def fit(
         self, model: torch.nn.Module, renderer: StepRenderer, rows: Rows, config: TrainingArguments, **run: Any
     ) -> tuple[torch.nn.Module, dict[str, Any]]:
-        from .process import fit
+        from . import loop, process
 
-        own = {"class_weighting": self.class_weighting, "disable_dropout": self.disable_dropout}
-        return fit(model, renderer, rows, config, **own, **run)
+        weights = process.class_weights(rows.dataset["labels"], self.class_weighting)
+        if self.disable_dropout:  # token classifiers made of decoders drop a tenth of the last hidden state by default
+            loop.without_dropout(model)
+        model, summary = loop.fit(
+            process.ProcessTrainer,
+            model,
+            renderer,
+            rows,
+            config,
+            data_collator=process.StepCollator(renderer.tokenizer.pad_token_id),
+            weights=weights,
+            loss={"class_weighting": self.class_weighting, "disable_dropout": self.disable_dropout},
+            **run,
+        )
+        return model, summary | {"class_weights": list(weights)}
 
     def evaluate(
         self, model: torch.nn.Module, renderer: StepRenderer, held_out: list[Solution], trained_on: list[Solution]
-    ) -> tuple[StepEvaluation | None, dict[str, Any]]:
+    ) -> tuple[StepEvaluation | None, RewardStatistics]:
         from ..evaluation.steps import evaluate_steps
         from ..process import ProcessRewardModel
 
@@ -147,7 +161,7 @@ def render_solutions(
     chunk: int = 1024,
     drop_refused: bool = False,
 ) -> Rows:
-    """Render labelled solutions. What stands behind the last labelled step is left out, since nothing is learned from it.
+    """Render labeled solutions. What stands after the last labeled step is left out, since nothing is learned from it.
 
     last_step_only: use the last label of each solution that fits. steps_per_solution: use at most so many of its labels,
     drawn at random with this seed. drop_refused: leave out solutions that cannot be rendered. Every solution, step and label
@@ -156,50 +170,55 @@ def render_solutions(
     from datasets import Dataset
 
     before = dict(renderer.counts)
-    counts = {"solutions": len(solutions), "solutions_used": 0, "rows": 0, "steps": 0}
-    counts |= {"steps_unlabelled": 0, "labels_not_drawn": 0, "labels_used": 0, "correct_steps": 0}
+    zeros = ("solutions_used", "rows", "steps", "steps_unlabelled", "labels_not_drawn", "labels_used", "correct_steps")
+    counts = {"solutions": len(solutions), **dict.fromkeys(zeros, 0)}
+
+    def draw(number: int, places: list[int]) -> set[int]:
+        """The labels to use of a solution, each by the place of its token."""
+        if last_step_only:
+            return set(places[-1:])
+        if steps_per_solution and steps_per_solution < len(places):
+            return set(random.Random(f"{seed}:{number}").sample(places, steps_per_solution))
+        return set(places)
+
     rows, kept, refused = [], [], []
     for start in range(0, len(solutions), chunk):
         part = solutions[start : start + chunk]
-        judged = [max(i for i, label in enumerate(one.labels, 1) if label is not None) for one in part]
+        labeled = [max(i for i, label in enumerate(one.labels, 1) if label is not None) for one in part]
         rendered = renderer.render_all(
-            [(one.prompt, one.steps[:end], one.origin) for one, end in zip(part, judged, strict=True)], refused
+            [(one.prompt, one.steps[:end], one.origin) for one, end in zip(part, labeled, strict=True)], refused
         )
         for number, (one, solution) in enumerate(zip(part, rendered, strict=True), start):
             counts["steps"] += len(one.steps)
             counts["steps_unlabelled"] += one.labels.count(None) + len(one.steps) - len(one.labels)
-            rng = random.Random(f"{seed}:{number}")
-            draw = partial(_drawn, last_only=last_step_only, limit=steps_per_solution, rng=rng)
-            own = _rows_of(one, solution, renderer, draw, counts)
-            kept += [one] if own else []
-            rows += own
+            if solution is not None and (own := _rows_of(one, solution, renderer, partial(draw, number), counts)):
+                kept.append(one)
+                rows += own
     if refused:
         settle_refused(refused, len(solutions), f"{len(refused)} solutions", drop_refused)
         counts["dropped_refused"] = len(refused)
     if not rows:
         raise DataError(
-            f"no labelled step is left of {len(solutions)} solutions: at most {renderer.max_length} tokens are read",
+            f"no labeled step is left of {len(solutions)} solutions: at most {renderer.max_length} tokens are read",
             hint="raise --max_length, or choose --overlong truncate_prompt",
         )
     done = {name: renderer.counts[name] - before.get(name, 0) for name in ("dropped", "truncated", "steps_dropped")}
     counts |= {"solutions_used": len(kept), "rows": len(rows), "solutions_dropped_over_length": done["dropped"]}
     counts |= {"prompts_truncated": done["truncated"], "steps_dropped_over_length": done["steps_dropped"]}
-    return Rows(Dataset.from_list(rows), kept, counts, f"{counts['labels_used']} labelled steps")
+    return Rows(Dataset.from_list(rows), kept, counts, f"{counts['labels_used']} labeled steps")
 
 
 def _rows_of(
     one: Solution,
-    rendered: RenderedSolution | None,
+    rendered: RenderedSolution,
     renderer: StepRenderer,
     draw: Callable[[list[int]], set[int]],
     counts: dict[str, int],
 ) -> list[dict[str, list]]:
-    """The rows of a solution with the labels that are drawn of those that fit. What stands behind the last position of a row
+    """The rows of a solution with the labels that are drawn of those that fit. What stands after the last position of a row
     is left out: a decoder learns nothing from it."""
-    if rendered is None:
-        return []
-    labelled = zip(rendered.positions, one.labels, strict=False)
-    labels = {place: label for place, label in labelled if label is not None}
+    labeled = zip(rendered.positions, one.labels, strict=False)
+    labels = {place: label for place, label in labeled if label is not None}
     chosen = draw(sorted(labels))
     counts["labels_not_drawn"] += len(labels) - len(chosen)
     counts["labels_used"] += len(chosen)
@@ -212,38 +231,37 @@ def _rows_of(
     ]
 
 
-def _drawn(places: list[int], last_only: bool, limit: int | None, rng: random.Random) -> set[int]:
-    if last_only:
-        return set(places[-1:])
-    return set(rng.sample(places, limit)) if limit and limit < len(places) else set(places)
-
-
-def show_labels(rows: Rows, tokenizer: Any, n: int) -> list[list[dict[str, Any]]]:
+def show_labels(rows: Rows, tokenizer: PreTrainedTokenizerBase, n: int) -> list[list[ShownLabel]]:
     """Of the first n rows each supervised position: the text up to it, the token itself, and its label. Also logged."""
+    from .results import ShownLabel
+
     shown = []
     for number, row in enumerate(rows.dataset.select(range(min(n, len(rows.dataset)))), 1):
         texts = supervised_text(tokenizer, row["input_ids"], row["positions"])
         shown.append(
             [
-                {"text": text, "token": token, "position": place, "label": label}
+                ShownLabel(text, token, place, label)
                 for (text, token), place, label in zip(texts, row["positions"], row["labels"], strict=True)
             ]
         )
         log(f"row {number}: {len(row['input_ids'])} tokens")
         for entry in shown[-1]:
-            log(f"  label {entry['label']:g} at token {entry['position']} {entry['token']!r} behind {entry['text']!r}")
+            log(f"  label {entry.label:g} at token {entry.position} {entry.token!r} after {entry.text!r}")
     return shown
 
 
-def step_statistics(scorer: Any, judgement: Any, training_solutions: Sequence[Solution]) -> dict[str, Any]:
-    """Mean and standard deviation of the scores of held-out steps, or of some training steps when none are held out."""
+def step_statistics(
+    scorer: ProcessRewardModel, evaluation: StepEvaluation | None, trained_on: Sequence[Solution]
+) -> RewardStatistics:
+    """Of the scores of held-out steps, or of some training steps when none are held out."""
     import torch
 
     from ..evaluation.steps import score_steps
+    from .results import RewardStatistics
 
-    if judgement is not None:
-        source, scores = "held-out steps", [row["step_rewards"] for row in judgement.rows]
+    if evaluation is not None:
+        source, scores = "held-out steps", [row["step_rewards"] for row in evaluation.rows]
     else:
-        source, scores = "training steps", score_steps(scorer, training_solutions[:STATISTICS_SAMPLE])
+        source, scores = "training steps", score_steps(scorer, trained_on[:STATISTICS_SAMPLE])
     values = torch.tensor([value for row in scores for value in row if value is not None])
-    return {"mean": values.mean().item(), "std": values.std(correction=0).item(), "n": len(values), "from": source}
+    return RewardStatistics(values.mean().item(), values.std(correction=0).item(), len(values), source)
