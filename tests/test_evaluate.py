@@ -98,7 +98,7 @@ def test_compare_with_what_is_no_reward_model_is_refused_before_the_work(toy_mod
     words = ("--model_name_or_path", toy_model[0], "--dataset_name", pairs_file, "--compare", tiny("qwen2"))
     done = run_main("evaluate.py", *words)
     assert done.returncode == 4
-    assert done.stderr.startswith(f"error: {tiny('qwen2')} is no reward model")
+    assert done.stderr.startswith(f"error: {tiny('qwen2')} is not a reward model")
 
 
 def test_a_subset_column_that_is_not_there(toy_model, pairs_file):

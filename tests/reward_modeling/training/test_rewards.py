@@ -157,7 +157,7 @@ def test_wrong_kinds_are_refused_before_any_weights_are_read(models, tiny, tmp_p
     config = json.loads((process / "config.json").read_text())
     (process / "config.json").write_text(json.dumps({**config, "architectures": ["Qwen2ForTokenClassification"]}))
     for path, message in (
-        (tiny("qwen2"), "is no reward model"),
+        (tiny("qwen2"), "is not a reward model"),
         (two_labels, "has 2 labels"),
         (process, "is a process reward model"),
     ):

@@ -6,7 +6,7 @@ Any argument that is not implemented raises, and `guard.reason_against` says whi
 
 Two ways give the same numbers: on a CPU PyTorch's own attention once a segment, on a GPU FlexAttention once a layer.
 
-Prior work shares prefixes by patching models: arXiv:2410.20305 (preference optimisation with FlexAttention), flash-pref (CUDA).
+Prior work shares prefixes by patching models: arXiv:2410.20305 (preference optimization with FlexAttention), flash-pref (CUDA).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from transformers import AttentionInterface
 
+from .hf import Model
 from .packing import PackedRow
 
 NAME = "reward_modeling_shared_prefix"
@@ -225,7 +226,7 @@ AttentionInterface.register(NAME, shared_prefix_attention)
 
 
 @contextlib.contextmanager
-def shared_prefix(model: Any) -> Iterator[None]:
+def shared_prefix(model: Model) -> Iterator[None]:
     """Run the model with this attention inside the block. The choice lives in the model's config: not thread-safe."""
     before = model.config._attn_implementation
     model.set_attn_implementation(NAME)
@@ -236,7 +237,7 @@ def shared_prefix(model: Any) -> Iterator[None]:
 
 
 def outputs_at(
-    model: Any, head: Any, row: PackedRow, places: Sequence[int], layout: Layout | None = None
+    model: Model, head: Any, row: PackedRow, places: Sequence[int], layout: Layout | None = None
 ) -> torch.Tensor:
     """[places, labels] outputs of a model's head at places of a packed row. Inside a `shared_prefix(model)` block.
 

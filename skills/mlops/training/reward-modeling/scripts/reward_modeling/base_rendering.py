@@ -14,10 +14,11 @@ from .chat_templates import TemplateFaultError, apply, template_text
 from .console import DataError, ModelError
 from .data.audit.text import is_templated
 from .data.records import Message
+from .hf import Tokenizer
 from .special_tokens import SpecialTokens
 from .tool_arguments import Arguments
 
-# Rendered once to identify a tokenizer by what it does: several turns, a system prompt, digits, accents, code, blanks.
+# Rendered once to identify a tokenizer by what it does: several turns, a system prompt, digits, accents, code, whitespace.
 PROBES: tuple[tuple[Message, ...], ...] = (
     ({"role": "user", "content": "What is 17 + 25?"}, {"role": "assistant", "content": "17 + 25 = 42."}),
     (
@@ -56,7 +57,7 @@ class BaseRenderer:
 
     def __init__(
         self,
-        tokenizer: Any,
+        tokenizer: Tokenizer,
         *,
         max_length: int | None,
         overlong: str,
@@ -121,7 +122,7 @@ class BaseRenderer:
         """What becomes of the ids of the parts by the over-length policy, None where it leaves them out."""
         raise NotImplementedError
 
-    def _is_over_length(self, needed: int, called: str, origin: Any) -> bool:
+    def _is_over_length(self, needed: int, called: str, origin: object) -> bool:
         """Count one that has so many tokens. Raises DataError for one that is too long where the policy is `error`."""
         self.counts["rendered"] += 1
         if self.max_length is None or needed <= self.max_length:
@@ -135,17 +136,17 @@ class BaseRenderer:
             )
         return True
 
-    def _count_templated(self, prompt: Sequence[Message], origin: Any) -> None:
+    def _count_templated(self, prompt: Sequence[Message], origin: object) -> None:
         if self._last_templated[0] is not prompt:  # of several completions of one prompt, once
             self._last_templated = (prompt, is_templated(message["content"] or "" for message in prompt))
         if self._last_templated[1]:
             self._count("templated", origin)
 
-    def _count(self, name: str, where: Any) -> None:
+    def _count(self, name: str, where: object) -> None:
         self.counts[name] += 1
         self.first.setdefault(name, str(where) if where else "a conversation")
 
-    def _count_special(self, token: str, where: Any) -> None:
+    def _count_special(self, token: str, where: object) -> None:
         self._count(CONTENT_RULE, f"{token} in {where or 'a conversation'}")
 
     def _leading_special(self, ids: list[int]) -> int:
@@ -157,7 +158,7 @@ class BaseRenderer:
         messages: Sequence[Message],
         tools: list[dict] | None = None,
         *,
-        where: Any = None,
+        where: object = None,
         prompt_only: bool = False,
     ) -> str:
         """The templated conversation. With `prompt_only`, up to where the answer would begin.
@@ -194,23 +195,24 @@ class BaseRenderer:
             return apply(self.tokenizer, messages, tools, prompt_only)
         except TemplateFaultError:
             filled = _without_null(messages)
-            for other in (filled, _fold_system(filled)):
-                if other is not None and other != messages:
-                    with contextlib.suppress(TemplateFaultError):
-                        text = apply(self.tokenizer, other, tools, prompt_only)
-                        if count and len(other) < len(messages):
-                            self.counts["system_prompt_moved_into_user_turn"] += 1
-                        return text
+            others = [other for other in (filled, _fold_system(filled)) if other not in (None, messages)]
+            for other in others:
+                with contextlib.suppress(TemplateFaultError):
+                    text = apply(self.tokenizer, other, tools, prompt_only)
+                    self.counts["system_prompt_moved_into_user_turn"] += count and len(other) < len(messages)
+                    return text
             raise
 
-    def prompt_ids(self, prompt: Sequence[Message], tools: list[dict] | None = None, *, where: Any = None) -> list[int]:
+    def prompt_ids(
+        self, prompt: Sequence[Message], tools: list[dict] | None = None, *, where: object = None
+    ) -> list[int]:
         """Ids of a conversation up to where the answer would begin: what a policy continues."""
         marked = self._marked(prompt, tools, where, prompt_only=True)
         if marked is not None:
             return self.special.ids(marked)
         return self._tokens([self.text(prompt, tools, where=where, prompt_only=True)])[0]
 
-    def _marked(self, messages: Sequence[Message], tools: Any, where: Any, prompt_only: bool = False) -> str | None:
+    def _marked(self, messages: Sequence[Message], tools: Any, where: object, prompt_only: bool = False) -> str | None:
         """The text with marks around special tokens of the content, None where there are none or they are to be parsed."""
         if self.text_format == "rendered" or not (token := self.special.inside([messages, tools or []])):
             return None
@@ -260,6 +262,13 @@ class BaseRenderer:
             ) from error
 
 
+def opening_ids(tokenizer: Any) -> list[int]:
+    """What the tokenizer itself puts before every text, such as BOS."""
+    plain = tokenizer("a", add_special_tokens=False)["input_ids"]
+    ids = tokenizer("a")["input_ids"]
+    return ids[: len(ids) - len(plain)] if ids[len(ids) - len(plain) :] == plain else ids[:1]
+
+
 def refused_together(faults: Sequence[tuple[int, DataError]], total: int) -> DataError:
     """One error for all of them: the only one as it is, else their number, the first places and the first reason."""
     first = faults[0][1]
@@ -274,7 +283,7 @@ def refused_together(faults: Sequence[tuple[int, DataError]], total: int) -> Dat
     )
 
 
-def _joined(messages: Sequence[Message], tools: Any, where: Any) -> str:
+def _joined(messages: Sequence[Message], tools: Any, where: object) -> str:
     """The texts of messages one after the other."""
     if tools:
         raise DataError(
@@ -285,7 +294,7 @@ def _joined(messages: Sequence[Message], tools: Any, where: Any) -> str:
     return "".join(message["content"] or "" for message in messages)
 
 
-def check_one_text(prompt: Sequence[Message], completion: Sequence[Message], where: Any) -> None:
+def check_one_text(prompt: Sequence[Message], completion: Sequence[Message], where: object) -> None:
     """Raises DataError for turns: only a template can say what stands between them."""
     if len(prompt) > 1 or len(completion) != 1:
         raise DataError(

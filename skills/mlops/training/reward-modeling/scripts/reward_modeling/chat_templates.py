@@ -11,7 +11,8 @@ import contextlib
 import json
 import threading
 from collections.abc import Iterator, Sequence
-from typing import Any
+
+from .hf import Tokenizer
 
 DATE_NOTE = "chat template: it writes today's date, which is fixed so that a score does not depend on the day"
 _LOCK = threading.RLock()
@@ -21,7 +22,9 @@ class TemplateFaultError(Exception):
     """What a chat template did wrong, in a few words."""
 
 
-def apply(tokenizer: Any, messages: Sequence[dict], tools: list[dict] | None = None, prompt_only: bool = False) -> str:
+def apply(
+    tokenizer: Tokenizer, messages: Sequence[dict], tools: list[dict] | None = None, prompt_only: bool = False
+) -> str:
     """The templated conversation, with `prompt_only` up to where the answer would begin. Raises TemplateFaultError, whatever happens."""
     from jinja2 import TemplateError
 
@@ -54,11 +57,11 @@ def _our_compiler() -> Iterator[None]:
         theirs._compile_jinja_template = own
 
 
-def template_text(tokenizer: Any) -> str:
+def template_text(tokenizer: Tokenizer) -> str:
     """The tokenizer's template; of several by name (one for tools, one without), all."""
     template = tokenizer.chat_template
     return json.dumps(template, sort_keys=True) if isinstance(template, dict) else template
 
 
-def writes_the_date(tokenizer: Any) -> bool:
+def writes_the_date(tokenizer: Tokenizer) -> bool:
     return "strftime_now" in template_text(tokenizer)

@@ -17,7 +17,8 @@ from .cards import CARD_VERSION, read_card
 from .chat_templates import DATE_NOTE, writes_the_date
 from .console import ModelError, to_json
 from .golden import MERGE_TOLERANCE, RELOAD_TOLERANCE, check_golden, check_unchanged, golden_scores
-from .heads import head_projection, keep_head_in_float32, scored_at, unwrapped
+from .heads import head_name, head_projection, keep_head_in_float32, scored_at, unwrapped
+from .hf import Model, Tokenizer
 from .kinds import KINDS, OUTCOME, Kind, kind_of_architecture
 from .kinds import PROCESS as PROCESS
 from .model_folder import CONFIG, check_folder, read_json
@@ -25,7 +26,8 @@ from .output_folder import CARD, staged
 from .precision import best_device, usable
 from .pretrained import architecture_of, read_chat_template, read_config, read_model, read_tokenizer
 from .pretrained import loaded_by as loaded_by
-from .readers import Family, recognize
+from .public_families import Family
+from .readers import recognize
 from .tokenizer_setup import prepare_tokenizer
 from .vocabulary import check_embedded
 from .weights import OTHER_HEAD, explain
@@ -41,8 +43,8 @@ class Loaded:
     rendering: how its text was rendered in training, as cards have it; empty where nobody knows.
     """
 
-    model: Any
-    tokenizer: Any
+    model: Model
+    tokenizer: Tokenizer
     head: str
     notes: list[str]
     card: dict[str, Any] | None = None
@@ -55,7 +57,7 @@ def load_for_training(
     """A model with the head of this kind, in fp32, and a tokenizer that obeys the rendering rules.
 
     A trained reward head is kept; otherwise a head is drawn from N(0, 1/(d+1)) with this seed (Stiennon et al. 2020,
-    arXiv:2009.01325, appendix B.1). Raises ModelError for a folder that is no model, and for a classifier with other
+    arXiv:2009.01325, appendix B.1). Raises ModelError for a folder that is not a model, and for a classifier with other
     labels or of the other kind, which would lose its head in silence.
     """
     import torch
@@ -106,9 +108,8 @@ def load(
 ) -> Loaded:
     """A trained reward model, in eval mode on the best device there is.
 
-    compare: its golden scores with those of its card. Raises ModelError when the folder is no reward model of this kind
-    (another architecture, other labels, a head that was never saved, an adapter without its model), when it renders text
-    otherwise than it did in training, and when it does not score as it did then.
+    compare: its golden scores with those of its card. Raises ModelError when the folder is not a reward model of this
+    kind, when it renders text otherwise than it did in training, and when it does not score as it did then.
     """
     import torch
 
@@ -143,7 +144,7 @@ def load(
 def kind_of(path: str) -> Kind | None:
     """Which kind of reward model lies at this path, by its configuration alone; None for any other model.
 
-    That of a folder is read without transformers: the kind decides how data is read, whose faults should show at once.
+    That of a folder is read without transformers, so that faults of the data show at once.
     """
     check_folder(path)
     if family := recognize(path):
@@ -170,7 +171,7 @@ def check(path: str, kind: Kind = OUTCOME) -> Any:
         raise explained
     if found is None:
         raise ModelError(
-            f"{path} is no reward model: its architecture is {architecture or 'not named'}, without a score head",
+            f"{path} is not a reward model: its architecture is {architecture or 'not named'}, without a score head",
             hint=f"train one: {kind.script} --model_name_or_path {path} --dataset_name DATA",
         )
     if unknown:
@@ -193,9 +194,12 @@ def check_kind(path: str, family: Family, kind: Kind) -> None:
         raise ModelError(f"{path} is {found.called} ({family.called}): it scores {found.scores}, not {kind.scores}")
 
 
-def _adopt_foreign_tokenizer(path: str, tokenizer: Any, model: Any, kind: Kind) -> list[str]:
+def _adopt_foreign_tokenizer(path: str, tokenizer: Tokenizer, model: Model, kind: Kind) -> list[str]:
     """Run a reward model that came without a card as its author would have: its own pad token, its own pooling."""
-    notes = [f"{path} has no {CARD}: how its text was rendered in training is not known, its own chat template is used"]
+    notes = [
+        f"{path} has no {CARD} and is no public model that is known (score.py --list_public_models): assumed are its own chat "
+        f"template and its {head_name(model)} head, read at the {'first' if scored_at(model) == 'pooled' else 'last'} token"
+    ]
     if not tokenizer.chat_template:
         notes += prepare_tokenizer(tokenizer)
     elif writes_the_date(tokenizer):
@@ -203,7 +207,7 @@ def _adopt_foreign_tokenizer(path: str, tokenizer: Any, model: Any, kind: Kind) 
     rows = model.get_input_embeddings().num_embeddings
     if tokenizer.pad_token is None or tokenizer.pad_token_id >= rows:
         why = "it was missing" if tokenizer.pad_token is None else "its own has no embedding"
-        # Any token will do behind the mask; the last of the vocabulary is the least likely to end a text.
+        # Any token will do after the mask ends; the last of the vocabulary is the least likely to end a text.
         tokenizer.pad_token = tokenizer.convert_ids_to_tokens(min(len(tokenizer), rows) - 1)
         notes.append(f"pad token: {tokenizer.pad_token} ({why})")
     if model.config.get_text_config().pad_token_id is None:
@@ -227,7 +231,7 @@ def _check_fingerprint(path: str, card: dict[str, Any], renderer: Any) -> None:
     )
 
 
-def _write_contract_into_config(model: Any, tokenizer: Any, kind: Kind) -> None:
+def _write_contract_into_config(model: Model, tokenizer: Tokenizer, kind: Kind) -> None:
     config = model.config
     config.get_text_config().pad_token_id = tokenizer.pad_token_id
     config.pad_token_id = tokenizer.pad_token_id
@@ -239,7 +243,7 @@ def _write_contract_into_config(model: Any, tokenizer: Any, kind: Kind) -> None:
 
 
 def save(
-    model: Any, renderer: Any, output_dir: str | Path, *, training: dict[str, Any], reward: dict[str, float]
+    model: Model, renderer: Any, output_dir: str | Path, *, training: dict[str, Any], reward: dict[str, float]
 ) -> dict[str, Any]:
     """Save a reward model, reload it, compare, and only then let it appear in `output_dir`. Returns its card.
 

@@ -93,7 +93,7 @@ def _emptied(message: Message, content: str) -> Message:
     return {**{key: value for key, value in message.items() if key not in SPEAKING}, "content": content}
 
 
-def _leaves(value: Any) -> Iterator[str]:
+def _leaves(value: object) -> Iterator[str]:
     """The texts and numbers in a field, without the labels of tool calls."""
     if isinstance(value, dict):
         for key, item in value.items():
@@ -106,7 +106,7 @@ def _leaves(value: Any) -> Iterator[str]:
         yield value if isinstance(value, str) else json.dumps(value, default=str)
 
 
-def _signed(value: Any, field: str, signs: dict[str, str]) -> Any:
+def _signed(value: object, field: str, signs: dict[str, str]) -> Any:
     """The value with each leaf replaced by a sign; `signs` says which field each stands for."""
     if isinstance(value, dict):
         return {key: item if key in _LABELS else _signed(item, field, signs) for key, item in value.items()}
@@ -119,7 +119,7 @@ def _signed(value: Any, field: str, signs: dict[str, str]) -> Any:
     return sign
 
 
-def _stands_in(value: Any, region: str) -> bool:
+def _stands_in(value: object, region: str) -> bool:
     """Whether all texts of the value are there, in other whitespace or as JSON writes it too."""
     return all(
         _squeezed(leaf) in region or _squeezed(json.dumps(leaf, ensure_ascii=False)[1:-1]) in region

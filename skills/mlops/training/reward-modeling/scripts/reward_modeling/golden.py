@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from .console import ModelError, RunError
 from .heads import unwrapped
+from .hf import Model
 from .kinds import OUTCOME, Kind, kind_of_architecture
 from .lengths import positions
 from .model_folder import snapshot, tensors
@@ -23,7 +24,7 @@ on rewards of about 5 by 24 layers: AVX2 against AVX-512 8e-6, fp16 0.02, bf16 0
 _STORED = {"F16": "float16", "BF16": "bfloat16"}
 
 
-def golden_scores(model: Any, renderer: Any) -> list[float | list[float]]:
+def golden_scores(model: Model, renderer: Any) -> list[float | list[float]]:
     """The scores of the golden texts: raw rewards, or for a process reward model the probabilities of the steps.
 
     Each row is computed alone: no batch, no padding, nothing to go wrong.
@@ -48,7 +49,7 @@ def golden_scores(model: Any, renderer: Any) -> list[float | list[float]]:
     return [[score for row in rows for score in row.softmax(-1)[:, 1].tolist()] for rows in logits]
 
 
-def _rows(model: Any, renderer: Any, kind: Kind, example: dict[str, Any]) -> list[Row]:
+def _rows(model: Model, renderer: Any, kind: Kind, example: dict[str, Any]) -> list[Row]:
     """(ids, positions) of a golden text; of its end, where a model is too small for the whole."""
     most = positions(model)
     if kind is OUTCOME:
@@ -61,7 +62,7 @@ def _rows(model: Any, renderer: Any, kind: Kind, example: dict[str, Any]) -> lis
     return unlimited.rows(solution) if solution else []
 
 
-def check_unchanged(path: str, card: dict[str, Any], model: Any, renderer: Any, dtype: str) -> None:
+def check_unchanged(path: str, card: dict[str, Any], model: Model, renderer: Any, dtype: str) -> None:
     """Raises ModelError when the model does not give the golden scores of its card: weights or config were changed.
 
     dtype: of the weights in memory; weights stored in less precision are compared as loosely as that allows.

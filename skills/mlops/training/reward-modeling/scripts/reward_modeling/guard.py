@@ -20,6 +20,7 @@ import torch
 from . import attention
 from .attention import Layout, UnsupportedAttentionError, outputs_at, shared_prefix
 from .heads import head_name
+from .hf import Config, Model
 from .packing import pack_together
 
 LAYER_TYPES = frozenset(("full_attention", "sliding_attention"))
@@ -30,20 +31,22 @@ WINDOW = 6
 VOCABULARY = 64
 
 
-def reason_against(model: Any, wanted: bool | None = None, scored_at: str = "last_token") -> str | None:
+def reason_against(model: Model, wanted: bool | None = None, scored_at: str = "last_token") -> str | None:
     """Why this model is not run on packed rows, or None when it is. Takes about a tenth of a second.
 
     wanted: None for wherever it was measured, which is on CPUs; False for nowhere; True also on a GPU. There a small model
     in the precision of this one must give the rewards of one-at-a-time scoring too, which compiles the kernel.
     scored_at: of its renderer.
     """
+    if why := getattr(model, "why_padded", None):
+        return why
     if scored_at == "prefix":
         return "it reads in both directions, as encoders do"
     if wanted is False:
         return "--shared_prefix false asks for it"
     config, weights = model.config, next(model.parameters())
     of_tokens = type(model).__name__.endswith("ForTokenClassification")
-    if not (of_tokens or hasattr(model, "score")) or not hasattr(model, "base_model_prefix"):
+    if scored_at == "pooled" or not (of_tokens or hasattr(model, "score")) or not hasattr(model, "base_model_prefix"):
         return "it reads its score from the whole text, as encoders do"
     device = weights.device.type
     if device != "cpu" and not (wanted and device in attention.BLOCK_DEVICES):
@@ -66,7 +69,7 @@ def reason_against(model: Any, wanted: bool | None = None, scored_at: str = "las
     return None
 
 
-def self_check(model_class: type, config: Any, like: torch.Tensor) -> float:
+def self_check(model_class: type, config: Config, like: torch.Tensor) -> float:
     """Largest difference of rewards, relative to their spread, between packed rows and one at a time, of a shrunken model
     in the precision and on the device of `like`.
 
@@ -99,12 +102,12 @@ def self_check(model_class: type, config: Any, like: torch.Tensor) -> float:
     return ((packed - alone).abs().max() / alone.std()).item()
 
 
-def head_width(config: Any) -> int:
+def head_width(config: Config) -> int:
     """Numbers in an attention head."""
     return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
 
 
-def shrunken(config: Any, head_dim: int = 16) -> Any:
+def shrunken(config: Config, head_dim: int = 16) -> Any:
     """The same architecture with small layers: every layer type is there, heads are grouped as they were."""
     small = copy.deepcopy(config)
     kinds = list(getattr(config, "layer_types", None) or ())
@@ -137,13 +140,13 @@ def shrunken(config: Any, head_dim: int = 16) -> Any:
 
 
 def _sequences(length: int) -> list[list[int]]:
-    """Sequences that share beginnings at two depths, longer than the window; one is a prefix of another."""
+    """Sequences that share prefixes at two depths, longer than the window; one is a prefix of another."""
     drawn = torch.randint(1, VOCABULARY, (5, length)).tolist()
     stem, left, right = drawn[0], drawn[0] + drawn[1], drawn[0] + drawn[2]
     return [stem, left, left + drawn[3], left + drawn[4][:3], right, drawn[4]]
 
 
-def _alone(model: Any, sequence: list[int]) -> torch.Tensor:
+def _alone(model: Model, sequence: list[int]) -> torch.Tensor:
     """The first logit of a sequence classifier, or of the last token."""
     logits = model(input_ids=torch.tensor([sequence], device=model.device)).logits
     return logits.reshape(-1, logits.shape[-1])[-1, 0]

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from .console import ModelError
+from .hf import Model
 from .kinds import PROCESS, kind_of_architecture
 
 
-def scored_at(model: Any) -> str:
+def scored_at(model: Model) -> str:
     """Where this architecture reads the score: a decoder at the last token (of an answer, of a step's separator).
 
     An encoder reads the score of an answer from its pooled state, and that of a step from a row that ends with the step.
@@ -19,7 +20,7 @@ def scored_at(model: Any) -> str:
     return "last_token" if hasattr(base, "score") else "pooled"
 
 
-def reads_ahead(model: Any) -> bool:
+def reads_ahead(model: Model) -> bool:
     """Whether a later token changes what the model makes of an earlier one. Asked of the model itself, by two passes.
 
     Class names do not tell: GPT-2's `classifier` looks like BERT's, and some encoders were made of decoders.
@@ -38,7 +39,7 @@ def reads_ahead(model: Any) -> bool:
     return not torch.allclose(states[0].float(), states[1].float(), rtol=0.0, atol=1e-4)
 
 
-def head_name(model: Any) -> str:
+def head_name(model: Model) -> str:
     """Name of the module that makes the score, as PEFT's `modules_to_save` wants it."""
     base = unwrapped(model)
     name = next((name for name in ("score", "classifier", "classification_head") if hasattr(base, name)), None)
@@ -50,7 +51,7 @@ def head_name(model: Any) -> str:
     return name
 
 
-def head_projection(model: Any) -> Any:
+def head_projection(model: Model) -> Any:
     """The last linear layer of the head, with one output for each label."""
     import torch
 
@@ -59,7 +60,7 @@ def head_projection(model: Any) -> Any:
     return [module for module in modules if module.out_features == base.config.num_labels][-1]
 
 
-def keep_head_in_float32(model: Any) -> None:
+def keep_head_in_float32(model: Model) -> None:
     """Compute the score in fp32 whatever the rest runs in: bf16 leaves few distinct rewards, and so ties.
 
     The head's projection is cast to fp32, its input too, and autocast is switched off inside it.
@@ -76,6 +77,6 @@ def keep_head_in_float32(model: Any) -> None:
     projection.forward = forward
 
 
-def unwrapped(model: Any) -> Any:
+def unwrapped(model: Model) -> Any:
     """The transformers model inside a PEFT wrapper."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model

@@ -10,6 +10,7 @@ from typing import Any
 
 from .base_rendering import content_rule
 from .data.records import Message
+from .hf import Tokenizer
 from .rendering import Renderer
 from .step_rendering import StepRenderer, default_separator
 
@@ -79,7 +80,7 @@ class Kind:
 
         return getattr(transformers, f"AutoModel{self.architecture}")
 
-    def renderer(self, tokenizer: Any, scored_at: str, rendering: dict[str, Any]) -> Any:
+    def renderer(self, tokenizer: Tokenizer, scored_at: str, rendering: dict[str, Any]) -> Any:
         """Its renderer by the `rendering` of a card, without a limit of length."""
         rules = {
             "special_tokens_in_content": content_rule(rendering),
@@ -110,7 +111,7 @@ training. `reward_model.json` holds the fingerprint of that rendering and golden
 PROCESS_README = """# Process reward model
 
 Scores each step of a solution: the probability that the step is correct, read at the last token of the separator
-{step_separator!r} behind it.
+{step_separator!r} after it.
 
 ```python
 import torch
@@ -127,7 +128,7 @@ for step in steps:
 ```
 
 A decoder gives the same numbers in one pass over all steps; an encoder reads in both directions and needs a pass for
-each step, as above. Prompt, steps and separator are tokenised one by one, at most {max_length} tokens as in training.
+each step, as above. Prompt, steps and separator are tokenized one by one, at most {max_length} tokens as in training.
 `reward_model.json` holds the fingerprint of that rendering and golden scores to check against.
 """
 

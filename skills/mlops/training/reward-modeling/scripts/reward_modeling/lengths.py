@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
 
 from .console import UsageError
+from .hf import Model, Tokenizer
 
 DEFAULT_MAX_LENGTH = 1024
 """Tokens of a conversation in training, unless told otherwise."""
@@ -14,7 +14,7 @@ _NO_LIMIT = 10_000_000
 _NAMES = ("max_position_embeddings", "n_positions", "max_sequence_length", "max_seq_len", "seq_length")
 
 
-def positions(model: Any) -> int | None:
+def positions(model: Model) -> int | None:
     """How many tokens the model has positions for, or None where no number bounds it.
 
     RoBERTa and its relatives number positions from padding_idx + 1, so their table holds more rows than they read tokens.
@@ -29,7 +29,7 @@ def positions(model: Any) -> int | None:
     return told
 
 
-def _skips_padding(model: Any, name: str) -> bool:
+def _skips_padding(model: Model, name: str) -> bool:
     """Whether the module around these position embeddings numbers them from after the padding row."""
     around = model.get_submodule(name.rpartition(".")[0])
     where = (around, sys.modules[type(around).__module__])  # a method in some architectures, a function in others
@@ -37,7 +37,7 @@ def _skips_padding(model: Any, name: str) -> bool:
 
 
 def longest_input(
-    model: Any, tokenizer: Any, asked: int | None = None, default: int | None = DEFAULT_MAX_LENGTH
+    model: Model, tokenizer: Tokenizer, asked: int | None = None, default: int | None = DEFAULT_MAX_LENGTH
 ) -> int | None:
     """The max_length asked for, or `default`, or less where the model or its tokenizer ends earlier; None without any bound.
 

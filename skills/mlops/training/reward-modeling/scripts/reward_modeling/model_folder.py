@@ -6,6 +6,7 @@ folder names lies outside it. Code of its own is named, and never run.
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import stat
@@ -65,12 +66,31 @@ def snapshot(path: str) -> Path | None:
     return found and found.parent
 
 
+@functools.cache
+def hub_answers(path: str) -> bool:
+    """Whether the hub can be asked for this id. If not, libraries read from the cache alone from here on: the hub's client
+    would try each file for 24 seconds."""
+    from huggingface_hub import HfApi, constants
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
+
+    try:
+        HfApi().model_info(path, timeout=10)
+    except OfflineModeIsEnabled:
+        return False
+    except (HfHubHTTPError, HFValidationError):  # whoever loads it says more
+        return True
+    except Exception:  # of the HTTP client, which is another one in other versions
+        constants.HF_HUB_OFFLINE = True
+        return False
+    return True
+
+
 def hub_file(path: str, name: str, *, ask: bool = False) -> Path | None:
     """A file of a hub repository in the cache, or None. ask: the hub, where the cache does not have it."""
     from transformers.utils import cached_file
 
     try:
-        found = cached_file(path, name, local_files_only=not ask)
+        found = cached_file(path, name, local_files_only=not (ask and hub_answers(path)))
     except (OSError, ValueError):
         return None
     return Path(found) if found else None
@@ -98,7 +118,7 @@ def check_folder(path: str) -> None:
 def check_config(config: dict[str, Any], file: Path) -> None:
     """Raises ModelError for values that transformers would stumble over, or take for something else."""
 
-    def refuse(name: str, value: Any, why: str) -> None:
+    def refuse(name: str, value: object, why: str) -> None:
         raise ModelError(f"{file.name} is not that of a model: `{name}` {why.format(_short(value))}", where=str(file))
 
     wanted: dict[str, tuple[Callable[[Any], bool], str]] = {
@@ -157,19 +177,19 @@ def _inside(folder: Path, name: str) -> bool:
     return place.is_relative_to(home) or (Path(name).name == name and place.parent == home.parents[1] / "blobs")
 
 
-def _is_size(value: Any, largest: int = 10**5) -> bool:
+def _is_size(value: object, largest: int = 10**5) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= largest
 
 
-def _is_names(value: Any) -> bool:
+def _is_names(value: object) -> bool:
     return isinstance(value, list) and all(isinstance(name, str) for name in value)
 
 
-def _is_labels(value: Any) -> bool:
+def _is_labels(value: object) -> bool:
     return isinstance(value, dict) and bool(value) and all(re.fullmatch(r"[0-9]{1,6}", str(key)) for key in value)
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
@@ -189,7 +209,7 @@ def own_code(path: str) -> list[str]:
 
 
 def _modules(classes: Any) -> list[str]:
-    """The files behind "MODULE.CLASS", or behind "OWNER/NAME--MODULE.CLASS" of another repository; lists alike."""
+    """The files of "MODULE.CLASS", or of "OWNER/NAME--MODULE.CLASS" of another repository; lists alike."""
     if isinstance(classes, list):
         return [file for entry in classes for file in _modules(entry)]
     if not isinstance(classes, str):

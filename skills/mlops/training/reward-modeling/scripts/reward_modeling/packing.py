@@ -4,7 +4,7 @@ Two ways. `pack` lays many sequences side by side in one flat row in which a sha
 computed once for all its completions, a system prompt once for all prompts, and nothing is padded. It needs attention
 that knows the layout (`attention.py`). `padded_batches` makes ordinary padded batches for every other model.
 
-How a row is made: the sequences are sorted as strings of token ids, so that those which begin alike stand together.
+How a row is made: the sequences are sorted as strings of token ids, so that those with a common prefix stand together.
 Each then adds only the tokens that it does not share with the one before it: a `Segment`. Its other tokens are a path
 through earlier segments. Sharing is found from token ids, never from text, at any depth and for any mixture of prompts.
 """

@@ -8,7 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from .console import ModelError, UsageError, UserError
-from .model_folder import CONFIG, check_config, check_folder, own_code, pickled_weights, read_json, snapshot
+from .hf import Config
+from .model_folder import (
+    CONFIG,
+    check_config,
+    check_folder,
+    hub_answers,
+    own_code,
+    pickled_weights,
+    read_json,
+    snapshot,
+)
 from .vocabulary import check_tells_apart
 from .weights import check_is_model, check_is_no_adapter_on_the_hub, check_loaded, check_size
 
@@ -16,7 +26,7 @@ from .weights import check_is_model, check_is_no_adapter_on_the_hub, check_loade
 HUB_HINTS = {
     "gated repo": "accept the terms on the model's page, then log in with `hf auth login`",
     "problem_type=": 'set "problem_type": "regression" in its config.json: one label is a reward, not a class',
-    "couldn't connect": "there is no folder of that name here, and no network; what is in the cache loads without it when HF_HUB_OFFLINE=1 is set",
+    "couldn't connect": "there is no folder of that name here, and no network; only what is in the cache loads without it",
 }
 
 
@@ -26,7 +36,7 @@ def read_config(path: str) -> Any:
 
     check_folder(path)
     check_is_model(path)
-    _check_reachable(path)
+    check_reachable(path)
     try:
         config = loaded_by(path, lambda: AutoConfig.from_pretrained(path, trust_remote_code=False))
     except ModelError as error:
@@ -44,7 +54,7 @@ def read_tokenizer(path: str) -> Any:
     from transformers import AutoTokenizer
 
     check_folder(path)
-    _check_reachable(path)
+    check_reachable(path)
     tokenizer = loaded_by(path, lambda: AutoTokenizer.from_pretrained(path, trust_remote_code=False))
     _check_no_own_class(path, "tokenizer_config.json", "tokenizer_class")
     check_tells_apart(path, tokenizer)
@@ -60,7 +70,7 @@ def read_model(
     that do not fit, and for a model that needs code of its own.
     """
     options = {"trust_remote_code": False, "output_loading_info": True, "ignore_mismatched_sizes": True}
-    with _without_reports():
+    with without_reports():
         if Path(path).is_dir():
             loaded_by(path, lambda: check_size(path, auto_class, **labels))
         model, info = loaded_by(path, lambda: auto_class.from_pretrained(path, dtype=dtype, **options, **labels))
@@ -73,25 +83,14 @@ def read_model(
     return model, sorted(info["missing_keys"]), notes
 
 
-def _check_reachable(path: str) -> None:
-    """Raises ModelError for a hub id that is not in the cache when the hub does not answer: its client tries for 24 seconds."""
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
-
-    if snapshot(path):
-        return
-    try:
-        HfApi().model_info(path, timeout=10)
-    except (HfHubHTTPError, HFValidationError, OfflineModeIsEnabled):  # whoever loads it says more
-        return
-    except Exception as error:  # of the HTTP client, which is another one in other versions
-        raise ModelError(
-            f"cannot load {path}: the hub does not answer ({error})", hint=HUB_HINTS["couldn't connect"]
-        ) from error
+def check_reachable(path: str) -> None:
+    """Raises ModelError for a hub id that is neither in the cache nor to be had from the hub."""
+    if not (Path(path).is_dir() or hub_answers(path) or snapshot(path)):
+        raise ModelError(f"cannot load {path}: the hub does not answer", hint=HUB_HINTS["couldn't connect"])
 
 
 @contextlib.contextmanager
-def _without_reports() -> Iterator[None]:
+def without_reports() -> Iterator[None]:
     """transformers reports a new head as a defect and an unused language-model head as another; both are meant."""
     from transformers.utils import logging
 
@@ -153,7 +152,7 @@ def loaded_by(path: str, load_it: Callable[[], Any]) -> Any:
         ) from error
 
 
-def architecture_of(config: Any) -> str:
+def architecture_of(config: Config) -> str:
     """The name of the class that a config was saved with, or an empty one."""
     return (config.architectures or [""])[0]
 

@@ -26,6 +26,7 @@ from .base_rendering import refused_together as refused_together
 from .completeness import Completeness
 from .console import DataError
 from .data.records import Message
+from .hf import Tokenizer
 from .prefixes import shared_length
 from .tokenizer_setup import FIXED_DATE as FIXED_DATE
 from .tokenizer_setup import default_template as default_template
@@ -40,15 +41,19 @@ class Conversation(NamedTuple):
     prompt: Sequence[Message]
     completion: Sequence[Message]
     tools: list[dict] | None = None
-    origin: Any = None
+    origin: object = None
 
 
 @dataclass(frozen=True)
 class Rendered:
-    """Token ids of one conversation, at most `max_length`. `cut` tokens were removed from its start."""
+    """Token ids of one conversation, at most `max_length`. `cut` tokens were removed from its start.
+
+    start: where the answer begins, for a reward that counts its tokens alone.
+    """
 
     ids: list[int]
     cut: int = 0
+    start: int | None = None
 
 
 class Renderer(BaseRenderer):
@@ -61,7 +66,9 @@ class Renderer(BaseRenderer):
     policies = OVERLONG
     places = ("last_token", "pooled")
 
-    def __init__(self, tokenizer: Any, *, max_length: int | None, overlong: str = "truncate_prompt", **rules: Any):
+    def __init__(
+        self, tokenizer: Tokenizer, *, max_length: int | None, overlong: str = "truncate_prompt", **rules: Any
+    ):
         super().__init__(tokenizer, max_length=max_length, overlong=overlong, **rules)
         self._completeness = Completeness(self._write)
         self._last_prompt: tuple[tuple, list[int]] = ((), [])
@@ -72,7 +79,7 @@ class Renderer(BaseRenderer):
         completion: Sequence[Message],
         tools: list[dict] | None = None,
         *,
-        where: Any = None,
+        where: object = None,
     ) -> Rendered | None:
         """Ids of one prompt with one completion, None when the policy leaves it out."""
         return self.render_all([Conversation(prompt, completion, tools, where)])[0]
@@ -118,7 +125,7 @@ class Renderer(BaseRenderer):
         self._count("truncated", origin)
         return Rendered(ids[:head] + ids[len(ids) - room :], cut=len(ids) - self.max_length)
 
-    def _answer_start(self, ids: list[int], prompt: Sequence[Message], tools: list[dict] | None, origin: Any) -> int:
+    def _answer_start(self, ids: list[int], prompt: Sequence[Message], tools: list[dict] | None, origin: object) -> int:
         """How many leading tokens belong to the prompt: those it has in common with the prompt rendered alone."""
         if not prompt:
             return 0

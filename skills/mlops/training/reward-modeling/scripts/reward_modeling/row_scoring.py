@@ -19,6 +19,7 @@ from .data.writing import counted, tell_moved, with_metadata
 from .ensemble import Rewards
 from .packing import WINDOW
 from .process import ProcessRewardModel
+from .readers import families
 from .rendering import Conversation, refused_together
 from .results import Number, Result
 from .scoring import Ranked, RewardModel, ranked
@@ -26,8 +27,8 @@ from .settings import FormatSettings, RewardsSettings, ScoringSettings, WinnerSe
 
 SHOWN_PROMPTS = 5
 Model = RewardModel | ProcessRewardModel | Rewards
-Scored = tuple[Ranking, list[float | None], list[dict[str, Any]] | None]
-"""A ranking, the rewards of its completions, and {"steps", "step_rewards"} of each from a process reward model."""
+ScoredRanking = tuple[Ranking, list[float | None], list[dict[str, Any]] | None]
+"""A ranking, the rewards of its completions, and columns of each: "steps" and "step_rewards", or "attributes"."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +71,13 @@ class ScoreSettings(ScoringSettings, RewardsSettings, FormatSettings, WinnerSett
     )
     overwrite: bool = flag(False, "replace --output if it exists")
 
+    list_public_models: bool = flag(
+        False, "show the public reward models that are known and how each is read, then stop"
+    )
+
     def __post_init__(self) -> None:
+        if self.list_public_models:
+            return
         self._check_models()
         if bool(self.input) == bool(self.prompt is not None):
             raise UsageError("give either --input, or --prompt with --completions")
@@ -138,6 +145,25 @@ class ScoringResult(Result):
     """The scored rows, without --output."""
 
 
+@dataclass(frozen=True)
+class PublicModels(Result):
+    public_models: list[dict[str, str]]
+
+
+Output = ScoringResult | PublicModels
+
+
+def list_public_models() -> PublicModels:
+    """The families of `readers.PUBLIC`, as a table on stderr too."""
+    found = families()
+    table(
+        "public models",
+        ["family", "models", "reward"],
+        [[one[name] for name in ("family", "models", "reward")] for one in found],
+    )
+    return PublicModels(found)
+
+
 def score(settings: ScoreSettings) -> ScoringResult:
     """Score all rows; the result that score.py prints. Errors are those of its parts: UsageError, DataError, ModelError."""
     output = None
@@ -155,7 +181,7 @@ def score(settings: ScoreSettings) -> ScoringResult:
     else:
         rankings, completions = read_rankings(settings, of_steps)
     model = load_model(settings)
-    summary, moved, rows = Summary(settings), Counter(), None
+    summary, moved, rows = RowSummary(settings), Counter(), None
     with progress("scoring", completions) as advance:
         scored = scored_rankings(model, rankings, settings, advance)
         lines = map(to_json, counted(summary.of(scored), moved))
@@ -220,7 +246,7 @@ def read_rankings(settings: ScoreSettings, of_steps: bool) -> tuple[Stream | lis
 
 def scored_rankings(
     model: Model, rankings: Iterable[Ranking], settings: ScoreSettings, advance: Callable[[int], None]
-) -> Iterator[Scored]:
+) -> Iterator[ScoredRanking]:
     """All rankings with their scores, in input order, scored together as many as a plan takes.
 
     Raises DataError where the chat template refuses some and --refused stops, after a look for all of them.
@@ -277,13 +303,17 @@ def score_together(
     conversations: Sequence[Conversation],
     normalise: bool,
     advance: Callable[[int], None],
-) -> Iterator[Scored]:
+) -> Iterator[ScoredRanking]:
     """Rankings with the scores of their completions, which are the conversations."""
     steps = None
     if isinstance(model, ProcessRewardModel):
         scored = model.score_in_steps(conversations, advance)
         flat = [model.reward(scores) for _, scores in scored]
         steps = iter([{"steps": own, "step_rewards": step_rewards(own, scores)} for own, scores in scored])
+    elif names := getattr(model, "attributes", ()):
+        found = model.score_attributes(conversations, advance)
+        flat = [own and own[0] for own in found]
+        steps = iter([{"attributes": own and dict(zip(names, own[1:], strict=True))} for own in found])
     else:
         flat = model.score_conversations(conversations, advance)
     if normalise and not isinstance(model, Rewards):  # which does so with each model's own statistics
@@ -297,7 +327,7 @@ def score_together(
 # ---- rows and their summary -----------------------------------------------------------------------------------------
 
 
-class Summary:
+class RowSummary:
     """What is said of all rows after the last: counts, the mean, and the first few for a look."""
 
     def __init__(self, settings: ScoreSettings):
@@ -306,7 +336,7 @@ class Summary:
         self.total, self.lost, self.first_lost = 0.0, 0, None
         self.first: list[list[Ranked]] = []
 
-    def of(self, scored: Iterable[Scored]) -> Iterator[dict[str, Any]]:
+    def of(self, scored: Iterable[ScoredRanking]) -> Iterator[dict[str, Any]]:
         """The output rows, counted as they pass."""
         for ranking, scores, steps in scored:
             known = [score for score in scores if score is not None]
@@ -317,7 +347,7 @@ class Summary:
             if len(known) < len(scores):
                 self.lost += 1
                 self.first_lost = self.first_lost or ranking.origin
-            rewards = [reward for own in steps or () for reward in own["step_rewards"]]
+            rewards = [reward for own in steps or () for reward in own.get("step_rewards", ())]
             self.steps += len(rewards)
             self.steps_not_scored += rewards.count(None)
             if self.settings.generate_with:
@@ -376,5 +406,5 @@ def result_row(
         return with_metadata(row | (own[0] if own else {}), metadata)
     row |= {"completions": [item.completion for item in ordered], "rewards": [item.score for item in ordered]}
     if own:
-        row |= {name: [one[name] for one in own] for name in ("steps", "step_rewards")}
+        row |= {name: [one[name] for one in own] for name in own[0]}
     return with_metadata(row | ({"order": [item.index for item in ordered]} if settings.rank else {}), metadata)

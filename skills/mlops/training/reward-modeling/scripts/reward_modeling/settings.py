@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from .aggregation import AGGREGATIONS, DEFAULT_AGGREGATE
-from .cli import columns, escaped, flag, winner_values
+from .cli import column_map, escaped, flag, winner_values
 from .ensemble import COMBINATIONS
 from .rendering import OVERLONG
 from .step_rendering import STEPS_OVERLONG
@@ -47,7 +47,7 @@ class FormatSettings:
         None,
         "read column B as A, as in prompt=question,chosen=good; B may reach into objects and lists, as in "
         "prompt=question.text,completions=answers[].answer; `context=` says that the column context is to be dropped",
-        type=columns,
+        type=column_map,
     )
 
     @property
@@ -89,17 +89,23 @@ def neutral_flag() -> Any:
     )
 
 
+def text_format_flag(*more: str) -> Any:
+    """How texts are read, with the choices that this script has beyond training's."""
+    return flag(
+        None,
+        "rendered: prompt and answer are templated already, their text is read as it is; chat: the chat template is written "
+        f"around them{'; pair: the two texts of an encoder' * bool(more)} (what the model was trained with, else chat)",
+        group="data",
+        choices=("chat", "rendered", *more),
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class TextSettings:
     """Whether the texts of the data are messages, or what a template has made of them."""
 
     group: ClassVar = "data"
-    text_format: str | None = flag(
-        None,
-        "rendered: prompt and answer are templated already, their text is read as it is; chat: the chat template is "
-        "written around them (what the model was trained with, else chat)",
-        choices=("chat", "rendered"),
-    )
+    text_format: str | None = text_format_flag()
 
     @property
     def rendered(self) -> bool:
@@ -132,6 +138,15 @@ class ScoringSettings(TextSettings):
         "what to do with rows that the chat template refuses: stop, or give them no score",
         choices=("stop", "unscored"),
     )
+    chat_template_path: str | None = flag(
+        None, "template over that of a model without a card: .jinja file, or folder or hub id", metavar="TEMPLATE"
+    )
+    text_format: str | None = text_format_flag("pair")
+    reference_model_name_or_path: str | None = flag(
+        None,
+        "language model whose log-probabilities are subtracted: the reward of a DPO model, EurusPRM or ImplicitPRM",
+        metavar="MODEL",
+    )
     aggregate: str | None = flag(
         None,
         f"how the steps of a solution make its reward ({DEFAULT_AGGREGATE}: one wrong step is enough, however many there are)",
@@ -149,7 +164,8 @@ class ScoringSettings(TextSettings):
     def loading(self) -> dict[str, Any]:
         """Arguments of `from_pretrained` that both kinds of reward model have."""
         names = ("dtype", "device", "max_length", "overlong", "max_tokens_per_batch", "shared_prefix", "refused")
-        return {name: getattr(self, name) for name in (*names, "text_format")}
+        more = ("text_format", "chat_template_path", "reference_model_name_or_path")
+        return {name: getattr(self, name) for name in (*names, *more)}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,7 @@ from itertools import chain
 from typing import Any
 
 from .chat_templates import template_text
+from .hf import Tokenizer
 
 _TAG = re.compile(r"</?\w+>")
 
@@ -24,7 +25,7 @@ class SpecialTokens:
     `<think>` and `<tool_call>`, which answers hold rightly.
     """
 
-    def __init__(self, tokenizer: Any):
+    def __init__(self, tokenizer: Tokenizer):
         from transformers.utils import chat_template_utils as marking
 
         self.tokenizer, self._marking = tokenizer, marking
@@ -38,7 +39,7 @@ class SpecialTokens:
         self._starts = {token[:2] for token in self.tokens}
         self._pattern = re.compile("|".join(map(re.escape, sorted(self.tokens, key=len, reverse=True))) or "(?!)")
 
-    def inside(self, value: Any) -> str | None:
+    def inside(self, value: object) -> str | None:
         """The first special token in any text of these messages or tools."""
         if isinstance(value, str):
             found = any(start in value for start in self._starts) and self._pattern.search(value)
@@ -46,7 +47,7 @@ class SpecialTokens:
         parts = chain(*value.items()) if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
         return next(filter(None, map(self.inside, parts)), None)
 
-    def marked(self, value: Any) -> Any:
+    def marked(self, value: object) -> Any:
         """The messages or tools with every special token between two marks."""
         if isinstance(value, dict):  # a key of a tool call's arguments is text of the policy too
             return {self.marked(key): self.marked(item) for key, item in value.items()}

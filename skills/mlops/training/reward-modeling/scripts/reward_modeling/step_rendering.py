@@ -23,6 +23,7 @@ from .base_rendering import BaseRenderer, check_one_text
 from .completeness import ANSWERED, ASKED
 from .console import DataError, ModelError
 from .data.records import Message
+from .hf import Tokenizer
 
 STEP_SEPARATOR = "\n"
 STEPS_OVERLONG = ("drop_steps", "truncate_prompt", "drop", "error")
@@ -33,7 +34,7 @@ class Steps(NamedTuple):
 
     prompt: Sequence[Message]
     steps: Sequence[str]
-    origin: Any = None
+    origin: object = None
 
 
 @dataclass(frozen=True)
@@ -59,10 +60,12 @@ class StepRenderer(BaseRenderer):
 
     policies = STEPS_OVERLONG
     places = ("last_token", "prefix")
+    from_start = False
+    """Whether the first position is the start of the answer, which a step's score is counted from."""
 
     def __init__(
         self,
-        tokenizer: Any,
+        tokenizer: Tokenizer,
         *,
         max_length: int | None,
         overlong: str = "drop_steps",
@@ -74,18 +77,23 @@ class StepRenderer(BaseRenderer):
         self.separator_ids = self._tokens([step_separator])[0] if step_separator else []
         if not self.separator_ids:
             raise ModelError(
-                f"the step separator {step_separator!r} is no token of this tokenizer, so that no step has a token to be scored at",
+                f"the step separator {step_separator!r} is not a token of this tokenizer, so that no step has a token to be scored at",
                 hint=f"give another, as in --step_separator {tokenizer.sep_token or tokenizer.eos_token or '###'}",
             )
 
+    @property
+    def split_at(self) -> str:
+        """Where the text of a whole solution is split, unless told otherwise."""
+        return self.step_separator if self.step_separator.isspace() else STEP_SEPARATOR
+
     def render_solution(
-        self, prompt: Sequence[Message], steps: Sequence[str], *, where: Any = None
+        self, prompt: Sequence[Message], steps: Sequence[str], *, where: object = None
     ) -> RenderedSolution | None:
         """Ids of one prompt with its steps, None when the policy leaves it out. Raises DataError for an empty step."""
         return self.render_all([Steps(prompt, steps, where)])[0]
 
     def _parts_of(self, prompt, steps, origin) -> list[str | list[int]]:
-        _check_steps(steps, origin)
+        check_steps(steps, origin)
         self.counts["separator_in_step"] += sum(self.step_separator in step for step in steps)
         texts: list[Any] = [self.text(prompt, where=origin, prompt_only=True) if prompt else ""]
         texts += [self._lead + step if i == 0 and prompt else step for i, step in enumerate(steps)]
@@ -153,7 +161,7 @@ class StepRenderer(BaseRenderer):
         return {**super().contract(), **own}
 
 
-def default_separator(tokenizer: Any) -> str:
+def default_separator(tokenizer: Tokenizer) -> str:
     """A line break; the SEP token for a tokenizer that reads line breaks as spaces, as WordPiece does."""
     if tokenizer(STEP_SEPARATOR, add_special_tokens=False)["input_ids"] or not tokenizer.sep_token:
         return STEP_SEPARATOR
@@ -165,7 +173,7 @@ def split_steps(text: str, separator: str = STEP_SEPARATOR) -> list[str]:
     return [step for step in text.split(separator) if step.strip()]
 
 
-def supervised_text(tokenizer: Any, ids: Sequence[int], positions: Iterable[int]) -> list[tuple[str, str]]:
+def supervised_text(tokenizer: Tokenizer, ids: Sequence[int], positions: Iterable[int]) -> list[tuple[str, str]]:
     """(text, token) of each step: what is decoded from after the token scored before, and the scored token itself."""
     shown, start = [], 0
     for position in positions:
@@ -174,7 +182,7 @@ def supervised_text(tokenizer: Any, ids: Sequence[int], positions: Iterable[int]
     return shown
 
 
-def _check_steps(steps: Sequence[str], where: Any) -> None:
+def check_steps(steps: Sequence[str], where: object) -> None:
     if not steps:
         raise DataError("the solution has no steps", where=where)
     for number, step in enumerate(steps, 1):

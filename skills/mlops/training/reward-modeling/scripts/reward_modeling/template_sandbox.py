@@ -10,6 +10,7 @@ import functools
 import re
 from collections.abc import Callable, Iterable, Sequence, Sized
 from datetime import datetime
+from itertools import chain
 from typing import Any
 
 import jinja2
@@ -48,15 +49,15 @@ class Budget:
         if self.left < 0:
             raise TooMuchError("it does more work than a conversation can need: loops without end, or a huge text")
 
-    def weigh(self, value: Any, deep: bool = False) -> Any:
+    def weigh(self, value: object, deep: bool = False) -> Any:
         """The value, paid for: a text by its length, a container by its elements, `deep` with all that they hold."""
         if isinstance(value, (str, bytes)):
             self.charge(len(value))
         elif isinstance(value, (list, tuple, dict, set, range)):
             self.charge(ELEMENT * len(value))
-            if deep and not isinstance(value, range):
-                for item in [*value, *value.values()] if isinstance(value, dict) else value:
-                    self.weigh(item, deep)
+            items = () if isinstance(value, range) or not deep else value
+            for item in chain(*items.items()) if isinstance(items, dict) else items:
+                self.weigh(item, deep)
         return value
 
     def weigh_integers(self, values: Sequence[Any], times: int = 1) -> None:
@@ -67,7 +68,7 @@ class Budget:
 budget = Budget()
 
 
-def _counted(context: Any, values: Any) -> Any:
+def _counted(context: object, values: object) -> Any:
     """What a loop runs over, paid for before the first turn; an iterator of unknown length pays as it goes."""
     if isinstance(values, Sized):
         budget.charge(TURN * len(values))
@@ -75,11 +76,11 @@ def _counted(context: Any, values: Any) -> Any:
     return (value for value in values if not budget.charge(TURN))
 
 
-def _weighed(context: Any, value: Any) -> Any:
+def _weighed(context: object, value: object) -> Any:
     return budget.weigh(value)
 
 
-def _weighed_deep(context: Any, value: Any) -> Any:
+def _weighed_deep(context: object, value: object) -> Any:
     return budget.weigh(value, deep=True)
 
 
@@ -91,11 +92,11 @@ def _check_format(form: str, values: Sequence[Any]) -> None:
         budget.weigh_integers(values)
 
 
-def _filter(name: str, function: Any) -> Any:
+def _filter(name: str, function: Callable) -> Any:
     """The filter, paying for what it gets and gives."""
 
     @functools.wraps(function)  # with the marks that say which filters get the context
-    def paying(*args: Any, **named: Any) -> Any:
+    def paying(*args: object, **named: object) -> Any:
         values, before = [*args, *named.values()], budget.left
         for value in values:
             budget.weigh(value, deep=name in _DEEP)
@@ -125,7 +126,7 @@ def _check_growth(name: str, args: list[Any], values: list[Any]) -> list[Any]:
     return args
 
 
-def _pay_for_operator(operator: str, left: Any, right: Any) -> None:
+def _pay_for_operator(operator: str, left: object, right: object) -> None:
     if operator == "%" and isinstance(left, str):
         _check_format(left, right if isinstance(right, tuple) else [right])
     if isinstance(left, int) and isinstance(right, int):
@@ -171,7 +172,7 @@ class Bounded(ImmutableSandboxedEnvironment):
 
     intercepted_binops = frozenset(("*", "**", "%", "+"))
 
-    def _generate(self, source: nodes.Template, *args: Any, **named: Any) -> str:
+    def _generate(self, source: nodes.Template, *args: object, **named: object) -> str:
         return super()._generate(_priced(source).set_environment(self), *args, **named)
 
     def concat(self, parts: Iterable[str]) -> str:
@@ -181,7 +182,7 @@ class Bounded(ImmutableSandboxedEnvironment):
             texts.append(part)
         return "".join(texts)
 
-    def call(self, context: Any, called: Any, *args: Any, **named: Any) -> Any:
+    def call(self, context: object, called: Callable, *args: object, **named: object) -> Any:
         values = [*args, *named.values()]
         budget.charge(CALL)
         owner = getattr(called, "__self__", None)
@@ -194,18 +195,18 @@ class Bounded(ImmutableSandboxedEnvironment):
                 args = _check_growth(name, [*args], [owner, *args] if name == "replace" else [*args, owner])
         return budget.weigh(super().call(context, called, *args, **named))
 
-    def wrap_str_format(self, value: Any) -> Any:
+    def wrap_str_format(self, value: object) -> Any:
         wrapped = super().wrap_str_format(value)
         if wrapped is None:
             return None
 
-        def checked(*args: Any, **named: Any) -> str:
+        def checked(*args: object, **named: object) -> str:
             _check_format(str(value.__self__), [*args, *named.values()])
             return wrapped(*args, **named)
 
         return checked
 
-    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+    def call_binop(self, context: object, operator: str, left: object, right: object) -> Any:
         _pay_for_operator(operator, left, right)
         return super().call_binop(context, operator, left, right)
 
@@ -223,10 +224,10 @@ def environment() -> Bounded:
         finalize=lambda value: value if isinstance(value, str) else budget.weigh(value, deep=True),
     )
 
-    def random(*args: Any) -> None:
+    def random(*args: object) -> None:
         raise jinja2.TemplateError("it draws at random, so that no score could be repeated")
 
-    def today(form: Any) -> str:
+    def today(form: object) -> str:
         return TODAY.strftime(budget.weigh(str(form)[:200]))
 
     made.globals.update(theirs.globals, strftime_now=today, lipsum=random)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 from .chat_templates import DATE_NOTE, template_text, writes_the_date
 from .console import ModelError
+from .hf import Tokenizer
 
 # "User:" and "Assistant:" on their own lines, and an end token after each answer. The generation prompt is a prefix of
-# the finished conversation, so that a prompt is tokenised alike with and without an answer behind it.
+# the finished conversation, so that a prompt is tokenized alike with and without an answer after it.
 DEFAULT_TEMPLATE = (
     "{{ START }}"
     "{%- for message in messages -%}"
@@ -27,7 +27,7 @@ PAD_CANDIDATES = ("<|pad|>", "<pad>", "[PAD]", "<|finetune_right_pad_id|>", "<|f
 FIXED_DATE = "{%- macro strftime_now(format) -%}26 Jul 2024{%- endmacro -%}"
 
 
-def prepare_tokenizer(tokenizer: Any, chat_template: str | None = None) -> list[str]:
+def prepare_tokenizer(tokenizer: Tokenizer, chat_template: str | None = None) -> list[str]:
     """Changes the tokenizer in place, and returns one sentence for each change.
 
     When a pad token had to be added, the vocabulary has grown by one and the model's embeddings must follow
@@ -55,7 +55,7 @@ def prepare_tokenizer(tokenizer: Any, chat_template: str | None = None) -> list[
     return notes
 
 
-def default_template(tokenizer: Any) -> str:
+def default_template(tokenizer: Tokenizer) -> str:
     """`DEFAULT_TEMPLATE` with this tokenizer's start and end tokens written in.
 
     Start: CLS, or BOS where the tokenizer itself would put it. End: EOS, or SEP for an encoder.
@@ -71,7 +71,7 @@ def default_template(tokenizer: Any) -> str:
     return DEFAULT_TEMPLATE.replace("START", json.dumps(start)).replace("END", json.dumps(end))
 
 
-def _own_pad_token(tokenizer: Any) -> str:
+def _own_pad_token(tokenizer: Tokenizer) -> str:
     known = tokenizer.get_vocab().keys() - {tokenizer.eos_token}
     for token in PAD_CANDIDATES:
         if token in known:

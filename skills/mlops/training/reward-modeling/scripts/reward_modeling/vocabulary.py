@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from itertools import chain
-from typing import Any
 
 from .console import ModelError
+from .hf import Tokenizer
 
 ASKED = 64
 """How many tokens of a vocabulary are turned into text and back."""
 
 
-def check_tells_apart(path: str, tokenizer: Any) -> None:
+def check_tells_apart(path: str, tokenizer: Tokenizer) -> None:
     """Raises ModelError for a tokenizer that gives different texts the same ids, as one without its vocabulary does."""
     added = {*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()}
     ordinary = _spread([token for token in tokenizer.get_vocab() if token not in added])
@@ -24,7 +24,7 @@ def check_tells_apart(path: str, tokenizer: Any) -> None:
         )
 
 
-def check_embedded(path: str, tokenizer: Any, rows: int) -> None:
+def check_embedded(path: str, tokenizer: Tokenizer, rows: int) -> None:
     """Raises ModelError when an ordinary text can become a token that the model has no embedding for.
 
     rows: of the embeddings. A token that no text becomes, such as padding that was added later, may lie beyond them.
@@ -43,10 +43,10 @@ def _spread(tokens: list[str]) -> list[str]:
     return sorted(tokens)[:: max(1, len(tokens) // ASKED)]
 
 
-def _texts(tokenizer: Any, tokens: list[str]) -> list[str]:
+def _texts(tokenizer: Tokenizer, tokens: list[str]) -> list[str]:
     texts = (tokenizer.convert_tokens_to_string([token]).strip() for token in tokens)
     return [text for text in texts if text]
 
 
-def _ids(tokenizer: Any, texts: list[str]) -> list[list[int]]:
+def _ids(tokenizer: Tokenizer, texts: list[str]) -> list[list[int]]:
     return tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []

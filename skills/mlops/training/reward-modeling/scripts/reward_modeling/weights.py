@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from .console import ModelError
+from .hf import Config, Model
 from .kinds import OUTCOME, PROCESS, Kind, kind_of_architecture
 from .model_folder import ADAPTER_CONFIG, CONFIG, FLOATS, Tensor, hub_file, read_json, snapshot, tensors
 
@@ -67,7 +68,7 @@ def check_size(path: str, auto_class: Any, **fields: Any) -> None:
         )
 
 
-def check_loaded(path: str, model: Any, info: dict[str, Any], *, scores: bool, strict: bool) -> list[str]:
+def check_loaded(path: str, model: Model, info: dict[str, Any], *, scores: bool, strict: bool) -> list[str]:
     """Notes on the tensors that were not used. Raises ModelError for those that change what the model computes.
 
     info: as `from_pretrained` gave it. scores: the model has a head of ours, so another beside it is refused. strict: it is
@@ -106,7 +107,7 @@ def check_loaded(path: str, model: Any, info: dict[str, Any], *, scores: bool, s
     return [f"weights: {len(rest)} tensors of the file are not used, the first is {rest[0]}"] if rest else []
 
 
-def _left_at(model: Any, key: str) -> str:
+def _left_at(model: Model, key: str) -> str:
     """Where the path of a tensor leaves the model: in a "layer" (it has parameters), beyond the end of a "list", or "none"."""
     import torch
 
@@ -121,7 +122,7 @@ def _left_at(model: Any, key: str) -> str:
     return "layer" if next(module.parameters(recurse=False), None) is not None else "none"
 
 
-def _check_numbers(path: str, model: Any) -> None:
+def _check_numbers(path: str, model: Model) -> None:
     """Raises ModelError for weights that are whole numbers or 8-bit floats without a config that says how to read them."""
     folder = snapshot(path)
     if folder is None or getattr(model.config, "quantization_config", None):
@@ -153,7 +154,7 @@ def check_is_model(path: str) -> None:
         if adapter.is_file():
             raise _adapter(path, read_json(adapter), tensors(folder, "adapter_model*.safetensors"))
         if not (folder / CONFIG).is_file():
-            raise ModelError(f"{path} is no model folder: it has no {CONFIG}")
+            raise ModelError(f"{path} is not a model folder: it has no {CONFIG}")
     elif folder.exists() or path.startswith((".", "/", "~")) or path.count("/") > 1:
         raise ModelError(f"there is no model folder {path}")
 
@@ -199,7 +200,7 @@ def _merge_command(path: str, base: str, architecture: str, labels: str) -> str:
   AutoTokenizer.from_pretrained({base!r}).save_pretrained("MERGED")"""
 
 
-def explain(path: str, config: Any, kind: Kind) -> ModelError | None:
+def explain(path: str, config: Config, kind: Kind) -> ModelError | None:
     """What the weights say of a model whose config is not that of `kind`, with the command that helps; None if nothing."""
     folder = snapshot(path)
     found = tensors(folder) if folder else {}
@@ -233,7 +234,7 @@ def _shapes(heads: dict[str, tuple[int, ...]]) -> str:
     return ", ".join(f"{key} {list(shape)}" for key, shape in sorted(heads.items())[:3])
 
 
-def _head_of(config: Any, kind: Kind) -> tuple[str, dict[str, tuple[int, ...]]]:
+def _head_of(config: Config, kind: Kind) -> tuple[str, dict[str, tuple[int, ...]]]:
     """(the class of transformers for a model of this config with a head of this kind, the shapes of that head)."""
     import copy
 

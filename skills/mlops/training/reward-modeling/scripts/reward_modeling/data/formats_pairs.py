@@ -27,7 +27,7 @@ from .winners import SCORES, Winner
 
 PAIRS: dict[str, Format] = {}
 _pairs = partial(entry, PAIRS, optional=("system", *MARGINS))
-ASKED = "question|query|problem|context|messages|conversation|dialogue|history"
+PROMPT_NAMES = "question|query|problem|context|messages|conversation|dialogue|history"
 _HUMAN = "\n\nHuman: 2+2?\n\nAssistant:"
 
 
@@ -226,7 +226,7 @@ columns(
 
 @_pairs(
     "a question, query, context or the messages so far, an optional system text, and two answers (Intel Orca pairs)",
-    (ASKED, *PAIR),
+    (PROMPT_NAMES, *PAIR),
     {"system": "Be brief.", "question": "2+2?", "chosen": "4", "rejected": "5"},
     lambda row: isinstance(row["question"], str) or are_messages(row["question"]),
 )
@@ -276,7 +276,7 @@ columns(
     PAIRS,
     "pairwise",
     "a prompt, answers a and b, and which of them won; ties are set aside",
-    (f"prompt|instruction|input|{ASKED}", "response_a", "response_b"),
+    (f"prompt|instruction|input|{PROMPT_NAMES}", "response_a", "response_b"),
     winner=Winner(),
     labels=("winner|preference|preferred|choice|better|chosen",),
     example={"winner": "model_b"},

@@ -112,51 +112,58 @@ def load_benchmark(name: str, folder: str | None) -> Loaded:
 
     Raises DataError where nothing is found, and with FILE:ROW for a row that is not as published.
     """
-    benchmark, rows, items = BENCHMARKS[name], 0, []
+    benchmark, rows = BENCHMARKS[name], 0
+    items: dict[object, Item] = {}
     set_aside: Counter[str] = Counter()
-    seen = set()
-    for part, one in _tables(name, benchmark, folder):
-        for number, row in zip(one.numbers, one.complete().rows, strict=True):
-            origin = Origin(one.name, number)
-            rows += not part.optional
-            try:
-                item = replace(benchmark.item(row, part.name, one.name), origin=origin)
-                if benchmark.repeats and item.id in seen:
-                    raise SetAsideError("repeated")
-                seen.add(item.id)
-                items.append(item)
-            except SetAsideError as reason:
-                set_aside[str(reason)] += 1
-            except (RowError, KeyError, TypeError, AttributeError) as error:
-                said = str(error) if isinstance(error, RowError) else f"{type(error).__name__} at {error}"
-                raise DataError(
-                    f"the row is not one of {benchmark.title}: {said}",
-                    where=str(origin),
-                    hint=f"give the files as the authors publish them, in {name}/ of --benchmark_data",
-                ) from error
-    return Loaded(items, rows, sum(part.rows for part in benchmark.parts if not part.optional), dict(set_aside))
-
-
-def _tables(name: str, benchmark: Benchmark, folder: str | None) -> Iterator[tuple[Part, Table]]:
-    """The tables of each part. A folder may lack some parts, not all that are needed."""
-    if folder is not None:
-        found = [(part, _files(Path(folder), name, part)) for part in benchmark.parts]
-        if not any(files for part, files in found if not part.optional):
-            raise DataError(
-                f"{folder} holds no file of {benchmark.title}",
-                hint=f"put the authors' files, as they are named, into {Path(folder) / name}",
-            )
-        for part, files in found:
-            yield from ((part, one) for path in files for one in read(str(path)))
-        return
-    hint = "fetch the authors' files, and name their folder with --benchmark_data"
-    for part in (part for part in benchmark.parts if not part.optional):
-        if part.hub is None:
-            raise DataError(f"{benchmark.title} is not on the hub as its authors publish it", hint=hint)
+    for part, origin, row in _rows(name, benchmark, folder):
+        rows += not part.optional
         try:
-            yield from ((part, one) for one in read(part.hub, part.split))
-        except DataError as error:
-            raise DataError(error.message, where=error.where, hint=hint) from error
+            item = replace(benchmark.item(row, part.name, origin.file), origin=origin)
+        except SetAsideError as reason:
+            set_aside[str(reason)] += 1
+        except (RowError, KeyError, TypeError, AttributeError) as error:
+            said = str(error) if isinstance(error, RowError) else f"{type(error).__name__} at {error}"
+            raise DataError(
+                f"the row is not one of {benchmark.title}: {said}",
+                where=str(origin),
+                hint=f"give the files as the authors publish them, in {name}/ of --benchmark_data",
+            ) from error
+        else:
+            key = item.id if benchmark.repeats else origin
+            set_aside["repeated"] += key in items
+            items.setdefault(key, item)
+    published = sum(part.rows for part in benchmark.parts if not part.optional)
+    return Loaded(list(items.values()), rows, published, dict(+set_aside))
+
+
+def _rows(name: str, benchmark: Benchmark, folder: str | None) -> Iterator[tuple[Part, Origin, dict[str, object]]]:
+    """The rows of each part. A folder may lack some parts, not all that are needed."""
+    for part, source in _sources(name, benchmark, folder):
+        for one in _tables(source, None if folder else part.split):
+            for number, row in zip(one.numbers, one.complete().rows, strict=True):
+                yield part, Origin(one.name, number), row
+
+
+def _tables(source: str, split: str | None) -> Iterator[Table]:
+    try:
+        yield from read(source, split)
+    except DataError as error:
+        hint = error.hint if split is None else "check the network, or give the authors' files with --benchmark_data"
+        raise DataError(error.message, where=error.where, hint=hint) from error
+
+
+def _sources(name: str, benchmark: Benchmark, folder: str | None) -> list[tuple[Part, str]]:
+    """The files or the hub id of each part."""
+    if folder:
+        found = [(part, str(path)) for part in benchmark.parts for path in _files(Path(folder), name, part)]
+        missing, hint = f"{folder} holds no file of {benchmark.title}", f"put the authors' files into {folder}/{name}"
+    else:
+        found = [(part, part.hub) for part in benchmark.parts if part.hub]
+        missing, hint = f"{benchmark.title} is not on the hub as its authors publish it", "give --benchmark_data"
+    needed = [(part, source) for part, source in found if folder or not part.optional]
+    if all(part.optional for part, _ in needed):
+        raise DataError(missing, hint=hint)
+    return needed
 
 
 def _files(folder: Path, name: str, part: Part) -> list[Path]:
@@ -286,17 +293,15 @@ def _threshold(benchmark: Benchmark, items: Sequence[Item], rewards: Sequence[Re
     section = benchmark.threshold_from
     chosen = [(item, row) for item, row in zip(items, rewards, strict=True) if item.section == section]
     if not chosen:
-        return FIXED, "fixed, as the authors do"
+        return FIXED, "fixed"
     solutions = [Solution(item.prompt, item.answers, _labels(item)) for item, _ in chosen]
     value, _ = choose_threshold(labeled_steps(solutions, [row for _, row in chosen]))
     return value, f"the best on {section}, as the authors do; so {section} itself is not held out"
 
 
-def _labels(item: Item) -> list[float | None]:
+def _labels(item: Item) -> list[float]:
     """Labels up to the first wrong step, whose place is the label of the item."""
-    if item.label == NO_ERROR:
-        return [1.0] * len(item.answers)
-    return [1.0] * item.label + [0.0] + [None] * (len(item.answers) - item.label - 1)
+    return [1.0] * len(item.answers) if item.label == NO_ERROR else [1.0] * item.label + [0.0]
 
 
 # ---- a run -------------------------------------------------------------------------------------------------------------

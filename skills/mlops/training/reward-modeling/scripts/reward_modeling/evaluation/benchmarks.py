@@ -14,7 +14,6 @@ LLMBar (princeton-nlp/LLMBar@900616b, 2310.07641), ProcessBench (QwenLM/ProcessB
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
@@ -84,17 +83,17 @@ class Values(dict[str, float]):
 
 @dataclass(frozen=True)
 class Benchmark:
-    """item: of a row and the name of its part and of its file; raises RowError for a row that is not as published,
-    SetAsideError for one that the authors leave out. count: what each item counts, by the rewards of its answers and the
-    threshold under which a step is wrong. published: {model: percentages in the order of `numbers`}. threshold_from: the
-    section on which the authors choose the threshold of a model whose scores are no classes; None: FIXED. repeats: rows may
-    repeat, and those of one id count once. signed: numbers from -1 to 1; all others go from 0 to 1.
+    """item: of a row and the names of its part and of its file; raises RowError for a row that is not as published,
+    SetAsideError for one that the authors leave out. repeats: rows may repeat, and those of one id count once. rule: what an
+    item counts, by the rewards of its answers or steps and the threshold under which a step is wrong; together: what it counts
+    by other items too. threshold_from: the section on which the authors choose the threshold of a model whose scores are no
+    classes; None: FIXED. signed: numbers from -1 to 1. published: {model: percentages in the order of `numbers`}.
     """
 
     title: str
     parts: tuple[Part, ...]
     item: Callable[[Row, str, str], Item]
-    count: Callable[[Sequence[Item], Sequence[Rewards], float], list[Counts]]
+    rule: Callable[[Item, Any, float], Counts]
     numbers: Callable[[Values], dict[str, float]]
     published: Mapping[str, tuple[float | None, ...]] = field(default_factory=dict)
     published_in: str = ""
@@ -102,18 +101,13 @@ class Benchmark:
     threshold_from: str | None = None
     repeats: bool = False
     signed: tuple[str, ...] = ()
+    together: Callable[[Sequence[Item], Sequence[Rewards], list[Counts]], None] | None = None
 
-
-def each(rule: Callable[[Item, Any], Counts]) -> Callable[[Sequence[Item], Sequence[Rewards], float], list[Counts]]:
-    """`count` of a rule for one item and its rewards, which adds what an item counts to the ratio `all` too."""
-
-    def counted(item: Item, row: Rewards) -> Counts:
-        found = rule(item, row)
-        return (
-            found if item.section in PRIOR_SETS else found | {"all": tuple(map(sum, zip(*found.values(), strict=True)))}
-        )
-
-    return lambda items, rewards, threshold: list(map(counted, items, rewards))
+    def count(self, items: Sequence[Item], rewards: Sequence[Rewards], threshold: float) -> list[Counts]:
+        counts = [self.rule(item, row, threshold) for item, row in zip(items, rewards, strict=True)]
+        if self.together:
+            self.together(items, rewards, counts)
+        return counts
 
 
 def one_of(names: Iterable[str], text: Any, column: str) -> str:
@@ -132,9 +126,14 @@ def texts(row: Row, *columns: str) -> list[str]:
     return found
 
 
-def first_wins(item: Item, rewards: Sequence[float]) -> Counts:
+def won(item: Item, value: float) -> Counts:
+    """In its section and, but for the prior sets, among all items."""
+    return dict.fromkeys((item.section,) if item.section in PRIOR_SETS else (item.section, "all"), (float(value), 1.0))
+
+
+def first_wins(item: Item, rewards: Sequence[float], threshold: float) -> Counts:
     """The first answer must beat every other; a tie is lost."""
-    return {item.section: (float(rewards[0] > max(rewards[1:])), 1.0)}
+    return won(item, rewards[0] > max(rewards[1:]))
 
 
 # ---- RewardBench -------------------------------------------------------------------------------------------------------
@@ -177,34 +176,31 @@ def _rewardbench2_item(row: Row, part: str, path: str) -> Item:
     return Item(prompt_of(row), texts(row, "chosen", "rejected"), section, len(texts(row, "chosen")), row["id"], group)
 
 
-def _rewardbench2_count(items: Sequence[Item], rewards: Sequence[Rewards], threshold: float) -> list[Counts]:
-    """label: how many answers are correct, which come first. A correct one that shares the best reward wins its share.
+def _rewardbench2_rule(item: Item, rewards: Sequence[float], threshold: float) -> Counts:
+    """label: how many answers are correct, which come first. A correct one that shares the best reward wins its share. Ties:
+    is every correct answer above every wrong one, with ids `ref:4` (one correct) and `tied:4` (several)?"""
+    if item.section == "ties":
+        return {f"ties/{item.id.partition(':')[0]}": (float(_gap(item, rewards) > 0), 1.0)}
+    return won(item, (rewards[0] >= max(rewards)) / rewards.count(max(rewards)))
 
-    Ties: is every correct answer above every wrong one, with ids `ref:4` (one correct) and `tied:4` (several); and is the
-    gap of a tied prompt, or the smaller gap of both, wider than the spread of its correct answers? `margin` divides as numpy
-    does: a spread of 0 counts 1 with a gap above it, and 0 without any.
-    """
-    counts: list[Counts] = []
-    gaps = {}
-    for item, row in zip(items, rewards, strict=True):
-        right, wrong = row[: item.label], row[item.label :]
-        if item.section == "ties":
-            gaps[item.id] = min(right) - max(wrong)
-            counts.append({f"ties/{item.id.partition(':')[0]}": (float(gaps[item.id] > 0), 1.0)})
-        else:
-            won = (float(right[0] >= max(row)) / row.count(max(row)), 1.0)
-            counts.append({item.section: won, "all": won})
-    for item, row, one in zip(items, rewards, counts, strict=True):
-        kind, _, name = str(item.id).partition(":")
-        if item.section != "ties" or kind != "tied" or f"ref:{name}" not in gaps:
-            continue
-        gap, spread = gaps[item.id], max(row[: item.label]) - min(row[: item.label])
-        smaller = min(gap, gaps[f"ref:{name}"])
-        with np.errstate(divide="ignore", invalid="ignore"):
-            margin = float(np.nan_to_num(np.tanh(np.float64(smaller) / spread - 1), nan=0.0))
-        found = {"preferred": gap > spread, "preferred_hard": smaller > spread, "margin": margin}
-        one |= {f"ties/{name}": (float(value), 1.0) for name, value in found.items()}
-    return counts
+
+def _gap(item: Item, rewards: Sequence[float]) -> float:
+    return min(rewards[: item.label]) - max(rewards[item.label :])
+
+
+def _ties(items: Sequence[Item], rewards: Sequence[Rewards], counts: list[Counts]) -> None:
+    """Is the gap of a tied prompt, or the smaller one of it and its ref prompt, wider than the spread of its correct answers?
+    `margin` divides as numpy does: without a spread it is 1 with a gap, and 0 without."""
+    gaps = {item.id: _gap(item, row) for item, row in zip(items, rewards, strict=True) if item.section == "ties"}
+    for item, row, own in zip(items, rewards, counts, strict=True):
+        ref = str(item.id).replace("tied:", "ref:")
+        if item.section == "ties" and ref != item.id and ref in gaps:
+            spread = max(row[: item.label]) - min(row[: item.label])
+            smaller = min(gaps[item.id], gaps[ref])
+            with np.errstate(divide="ignore", invalid="ignore"):
+                margin = np.nan_to_num(np.tanh(np.float64(smaller) / spread - 1), nan=0.0)
+            found = {"preferred": gaps[item.id] > spread, "preferred_hard": smaller > spread, "margin": margin}
+            own |= {f"ties/{name}": (float(value), 1.0) for name, value in found.items()}
 
 
 def _rewardbench2(v: Values) -> dict[str, float]:
@@ -229,13 +225,14 @@ def _rm_bench_item(row: Row, part: str, path: str) -> Item:
     return Item(prompt_of(row), answers, one_of(DOMAINS, named, "domain"), id=row.get("id"))
 
 
-def _rm_bench_rule(item: Item, rewards: Sequence[float]) -> Counts:
+def _rm_bench_rule(item: Item, rewards: Sequence[float], threshold: float) -> Counts:
     """Nine comparisons of answers that go from concise to long to formatted; hard: against one of a fancier style."""
-    won = defaultdict(list)
+    cells: dict[str, list[bool]] = {level: [] for level in DIFFICULTIES}
     for i, chosen in enumerate(rewards[:3]):
         for j, rejected in enumerate(rewards[3:]):
-            won["normal" if i == j else "hard" if i < j else "easy"].append(chosen > rejected)
-    return {f"{item.section}/{name}": (fmean(found), 1.0) for name, found in won.items()}
+            cells["normal" if i == j else "hard" if i < j else "easy"].append(chosen > rejected)
+    levels = {f"{item.section}/{level}": (fmean(found), 1.0) for level, found in cells.items()}
+    return {"all": (fmean(value for value, _ in levels.values()), 1.0)} | levels
 
 
 def _rm_bench(v: Values) -> dict[str, float]:
@@ -256,9 +253,9 @@ def _judgebench_item(row: Row, part: str, path: str) -> Item:
     return Item(prompt_of(row, "question"), texts(row, "response_A", "response_B"), section, a_wins, row["pair_id"])
 
 
-def _judgebench_rule(item: Item, rewards: Sequence[float]) -> Counts:
+def _judgebench_rule(item: Item, rewards: Sequence[float], threshold: float) -> Counts:
     """label: whether A is better. One game; a tie is a decision for B."""
-    return {item.section: (float((rewards[0] > rewards[1]) == item.label), 1.0)}
+    return won(item, (rewards[0] > rewards[1]) == item.label)
 
 
 def _judgebench(v: Values) -> dict[str, float]:
@@ -314,14 +311,14 @@ def _ppe_item(row: Row, part: str, path: str) -> Item:
     return Item(prompt_of(row), answers, part, id=row["question_id"])
 
 
-def _ppe_rule(item: Item, rewards: Sequence[float]) -> Counts:
+def _ppe_rule(item: Item, rewards: Sequence[float], threshold: float) -> Counts:
     """label: (whether each is correct, pairs of places). Pairs of a correct and a wrong answer, and the best of k of them."""
     if item.section == "preference":
-        return first_wins(item, rewards)
+        return first_wins(item, rewards, threshold)
     correct, pairs = item.label
-    won = sum(rewards[i] > rewards[j] if correct[i] > correct[j] else rewards[j] > rewards[i] for i, j in pairs)
+    right = sum(rewards[i] > rewards[j] if correct[i] > correct[j] else rewards[j] > rewards[i] for i, j in pairs)
     curve = {f"{item.section}/best_of_{k}": (best_of(rewards, correct, k), 1.0) for k in range(1, len(correct) + 1)}
-    return {item.section: (float(won), float(len(pairs)))} | curve
+    return {item.section: (float(right), float(len(pairs)))} | curve
 
 
 def _ppe(v: Values) -> dict[str, float]:
@@ -349,14 +346,11 @@ def _processbench_item(row: Row, part: str, path: str) -> Item:
     return Item(prompt_of(row, "problem"), steps, one_of(SPLITS, row["id"], "id"), label, row["id"])
 
 
-def _processbench_count(items: Sequence[Item], rewards: Sequence[Rewards], threshold: float) -> list[Counts]:
+def _processbench_rule(item: Item, rewards: Rewards, threshold: float) -> Counts:
     """label: the place of the first wrong step, or NO_ERROR. The first flag must be there."""
-    counts = []
-    for item, row in zip(items, rewards, strict=True):
-        name = f"{item.section}/{'correct' if item.label == NO_ERROR else 'error'}"
-        found = {name: first_flag(row, threshold), f"{name} at 0.5": first_flag(row, FIXED)}
-        counts.append({ratio: (float(place == item.label), 1.0) for ratio, place in found.items()})
-    return counts
+    name = f"{item.section}/{'correct' if item.label == NO_ERROR else 'error'}"
+    found = {name: first_flag(rewards, threshold), f"{name} at 0.5": first_flag(rewards, FIXED)}
+    return {ratio: (float(place == item.label), 1.0) for ratio, place in found.items()}
 
 
 def _processbench(v: Values) -> dict[str, float]:
@@ -379,20 +373,15 @@ def _prmbench_item(row: Row, part: str, path: str) -> Item:
     return Item(prompt_of(row, "modified_question"), steps, CLASSES[kind], wrong, f"{kind}_{row['idx']}")
 
 
-def _prmbench_count(items: Sequence[Item], rewards: Sequence[Rewards], threshold: float) -> list[Counts]:
-    """label: the numbers of the wrong steps, from 1. A step is valid above the threshold.
-
-    F1 = 2 TP / (2 TP + FP + FN) of the valid steps, negative F1 the same of the wrong ones.
-    """
-    counts = []
-    for item, row in zip(items, rewards, strict=True):
-        valid = [score is None or score > threshold for score in row]
-        cells = [(told, number not in item.label) for number, told in enumerate(valid, 1)]
-        tp, tn = cells.count((True, True)), cells.count((False, False))
-        errors = len(cells) - tp - tn
-        ratios = {"f1": (2.0 * tp, 2.0 * tp + errors), "negative_f1": (2.0 * tn, 2.0 * tn + errors)}
-        counts.append({f"{name}/{ratio}": pair for name in ("all", item.section) for ratio, pair in ratios.items()})
-    return counts
+def _prmbench_rule(item: Item, rewards: Rewards, threshold: float) -> Counts:
+    """label: the numbers of the wrong steps, from 1. A step is valid above the threshold. F1 = 2 TP / (2 TP + FP + FN) of the
+    valid steps, negative F1 the same of the wrong ones."""
+    valid = [score is None or score > threshold for score in rewards]
+    cells = [(told, number not in item.label) for number, told in enumerate(valid, 1)]
+    tp, tn = cells.count((True, True)), cells.count((False, False))
+    errors = len(cells) - tp - tn
+    ratios = {"f1": (2.0 * tp, 2.0 * tp + errors), "negative_f1": (2.0 * tn, 2.0 * tn + errors)}
+    return {f"{name}/{ratio}": pair for name in ("all", item.section) for ratio, pair in ratios.items()}
 
 
 def _prmbench(v: Values) -> dict[str, float]:
@@ -411,28 +400,21 @@ def _mr_ben_item(row: Row, part: str, path: str) -> Item:
     if "coding" in row["Subject"]:
         raise SetAsideError("coding")
     section = one_of(SUBJECTS, row["Subject"], "Subject")
+    lines = [line for line in texts(row, "Model_Solution_Steps") if line.strip()]
     try:
-        found = read_mr_ben(row)
+        found = read_mr_ben(row | {"Model_Solution_Steps": lines})
         label = found.labels.index(0.0) if 0.0 in found.labels else NO_ERROR
         return Item(found.prompt, found.steps, section, label, row["Question_UUID"])
     except RowError:
         label = NO_ERROR if row["Model_Solution_Correctness"] == "correct" else UNPLACED
-        return Item(
-            prompt_of(row, "Question"), texts(row, "Model_Solution_Steps"), section, label, row["Question_UUID"]
-        )
+        return Item(prompt_of(row, "Question"), lines, section, label, row["Question_UUID"])
 
 
-def _mr_ben_count(items: Sequence[Item], rewards: Sequence[Rewards], threshold: float) -> list[Counts]:
+def _mr_ben_rule(item: Item, rewards: Rewards, threshold: float) -> Counts:
     """label: as of ProcessBench, UNPLACED for an error whose place cannot be found."""
-    counts = []
-    for item, row in zip(items, rewards, strict=True):
-        place, right = first_flag(row, threshold), item.label == NO_ERROR
-        told = (
-            {"specificity": place == NO_ERROR} if right else {"recall": place != NO_ERROR, "step": place == item.label}
-        )
-        found = {"correct": right, **told}
-        counts.append({f"{item.section}/{name}": (float(value), 1.0) for name, value in found.items()})
-    return counts
+    place, right = first_flag(rewards, threshold), item.label == NO_ERROR
+    told = {"specificity": place == NO_ERROR} if right else {"recall": place != NO_ERROR, "step": place == item.label}
+    return {f"{item.section}/{name}": (float(value), 1.0) for name, value in {"correct": right, **told}.items()}
 
 
 def _mcc(correct: float, specificity: float, recall: float) -> float:
@@ -475,28 +457,28 @@ BENCHMARKS: dict[str, Benchmark] = {
     "rewardbench": Benchmark(
         "RewardBench",
         (Part("allenai/reward-bench", "filtered", 2985, REWARDBENCH_FILES), *map(_prior, PRIOR_SETS, PRIOR_SETS.values())),
-        _rewardbench_item, each(first_wins), _rewardbench,
+        _rewardbench_item, first_wins, _rewardbench,
         {"Skywork-Reward-Gemma-2-27B": (93.8, 95.8, 91.4, 92.0, 96.1),
          "Skywork-Reward-Llama-3.1-8B": (92.5, 95.8, 87.3, 90.6, 96.2)},
         "Skywork-Reward README, 2024-09, when the weights of xstest's two subsets were swapped",
     ),
     "rewardbench2": Benchmark(
         "RewardBench 2", (Part("allenai/reward-bench-2", "test", 1865, ("(^|/)rewardbench2",)),),
-        _rewardbench2_item, _rewardbench2_count, _rewardbench2,
+        _rewardbench2_item, _rewardbench2_rule, _rewardbench2,
         {"Skywork-Reward-Gemma-2-27B": (75.8, 73.7, 40.3, 70.5, 94.2, 93.2, 82.6),
          "Skywork-Reward-Llama-3.1-8B-v0.2": (71.7, 69.7, 40.6, 60.1, 94.2, 94.1, 71.7)},
-        "arXiv:2506.01937, Table 3",
+        "arXiv:2506.01937, Table 3", together=_ties,
     ),
     "rm-bench": Benchmark(
         "RM-Bench", (Part("THU-KEG/RM-Bench", "train", 1327, RM_BENCH_FILES),),
-        _rm_bench_item, each(_rm_bench_rule), _rm_bench,
+        _rm_bench_item, _rm_bench_rule, _rm_bench,
         {"Skywork-Reward-V2-Llama-3.1-8B": (92.8, None, None, None, None, 97.0, 95.0, 86.5),
          "Skywork-Reward-Llama-3.1-8B": (70.1, 69.5, 60.6, 54.5, 95.7, 89.0, 74.7, 46.6)},
         "RM-Bench-Leaderboard README, 2025-07; V2: its README",
     ),
     "judgebench": Benchmark(
         "JudgeBench, answers of GPT-4o", (Part("ScalerLab/JudgeBench", "gpt", 350, JUDGEBENCH_FILES),),
-        _judgebench_item, each(_judgebench_rule), _judgebench,
+        _judgebench_item, _judgebench_rule, _judgebench,
         {"Skywork-Reward-V2-Llama-3.1-8B": (None, 76.6, 75.5, 89.3, 78.6, 80.0),
          "Skywork-Reward-Gemma-2-27B": (64.29, 59.74, 66.33, 83.93, 50.00, 65.00)},
         "the authors' stored scores; V2: its paper, Table 2, which has the macro mean only",
@@ -505,7 +487,7 @@ BENCHMARKS: dict[str, Benchmark] = {
         "PPE",
         (Part("lmarena-ai/PPE-Human-Preference-V1", "test", 16038, ("ppehumanpreference", "(^|/)ppe.*preference"), "preference"),
          *map(_ppe_set, PPE_SETS, PPE_SETS.values())),
-        _ppe_item, lambda items, rewards, threshold: list(map(_ppe_rule, items, rewards)), _ppe,
+        _ppe_item, _ppe_rule, _ppe,
         {"Skywork-Reward-Llama-3.1-8B": (62.37, 61, 64, 70, 57, 52, 61),
          "internlm2-20b-reward": (61.00, 63, 68, 70, 57, 58, 62)},
         "lmarena.github.io, 2024-10-20",
@@ -514,31 +496,31 @@ BENCHMARKS: dict[str, Benchmark] = {
         "RMB",
         (Part(None, "", 17131, ("rmbdataset/pairwiseset/", "(^|/)pairwiseset/", "(^|/)rmb.*pair"), "pairs"),
          Part(None, "", 3786, ("rmbdataset/bonset/", "(^|/)bonset/", "(^|/)rmb.*bon"), "best of n")),
-        _rmb_item, each(first_wins), _rmb,
+        _rmb_item, first_wins, _rmb,
         {"Skywork-Reward-V2-Llama-3.1-8B": (86.4, 82.3, None, 82.8, None),
          "RM-R1-Qwen-Instruct-32B": (73.01, 65.05, 80.17, 66.25, 80.58)},
         "Skywork-Reward-V2 README; RM-R1's logged results",
     ),
     "llmbar": Benchmark(
-        "LLMBar", (Part(None, "", 419, LLMBAR_FILES),), _llmbar_item, each(first_wins), _llmbar,
+        "LLMBar", (Part(None, "", 419, LLMBAR_FILES),), _llmbar_item, first_wins, _llmbar,
         {"GPT-4 as a judge": (83.0, 94.0, 80.25, 78.7, 85.3, 79.8, 77.2)},
         "statistics.json, swap and CoT; the means are of its five subsets",
     ),
     "processbench": Benchmark(
         "ProcessBench", (Part("Qwen/ProcessBench", "+".join(SPLITS), 3400, PROCESSBENCH_FILES),),
-        _processbench_item, _processbench_count, _processbench,
+        _processbench_item, _processbench_rule, _processbench,
         {"Qwen2.5-Math-PRM-7B": (73.5, 82.4, 77.6, 67.5, 66.3), "Skywork-PRM-7B": (42.1, 70.8, 53.6, 22.9, 21.0)},
         "R-PRM README, 2025-04", of_steps=True, threshold_from="gsm8k",
     ),
     "prmbench": Benchmark(
         "PRMBench", (Part("hitsmy/PRMBench_Preview", "train", 6216, ("prmtestclassified/data/", "(^|/)prmbench")),),
-        _prmbench_item, _prmbench_count, _prmbench,
+        _prmbench_item, _prmbench_rule, _prmbench,
         {"Qwen2.5-Math-PRM-7B": (65.5, 52.1, 71.0, 75.5), "Skywork-PRM-7B": (65.1, 59.6, 68.5, 73.3)},
         "PRMBench's notebook; Skywork's steps by the difference to the step before", of_steps=True, repeats=True,
     ),
     "mr-ben": Benchmark(
         "Mr-Ben without reasons", (Part("Randolphzeng/Mr-Ben", "train", 5975, MR_BEN_FILES),),
-        _mr_ben_item, _mr_ben_count, _mr_ben, of_steps=True, signed=("mcc",),
+        _mr_ben_item, _mr_ben_rule, _mr_ben, of_steps=True, signed=("mcc",),
     ),
 }
 # fmt: on
