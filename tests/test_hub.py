@@ -152,7 +152,7 @@ def test_benchmarks_come_from_the_hub(hub, toy_process_model):
     assert done.json["benchmarks"]["processbench"]["rows"] == len(rows)
     assert done.json["scores"]["processbench"] is not None
     error, hint = failure(run_script(*words, "prmbench", env=hub.env), 3)
-    assert "hitsmy/PRMBench_Preview is no" in error and "--benchmark_data" in hint
+    assert "hitsmy/PRMBench_Preview is neither" in error and "--benchmark_data" in hint
 
 
 def test_an_unknown_id_is_refused_at_once(hub):
