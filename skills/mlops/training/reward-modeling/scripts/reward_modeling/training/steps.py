@@ -68,6 +68,7 @@ class Steps:
     seed: int = 42
     model: ClassVar = PROCESS
     task_type: ClassVar = "TOKEN_CLS"
+    folds: ClassVar = None
 
     @property
     def loss(self) -> dict[str, Any]:
