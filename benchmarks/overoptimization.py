@@ -139,7 +139,7 @@ def ppo_points(folder: Path, policy: Path, rewards: Any, model: Path, seed: int,
 
     recorder, made_by = Recorder(rewards), Rewards.__dict__["from_pretrained"]
     made = {"policy": policy, "reward_model": model, "prompts": folder / "prompts.jsonl"}
-    settings = BENCHMARK.flags_of(kl_coef=kl_coef, total_episodes=UPDATES * 64, normalise_rewards=False)
+    settings = BENCHMARK.flags_of(kl_coef=kl_coef, total_episodes=UPDATES * 64, normalize_rewards=False)
     out = folder / f"{model.name}-ppo-{kl_coef}"
     Rewards.from_pretrained = staticmethod(lambda *given, **more: recorder)
     try:
@@ -185,7 +185,7 @@ def main() -> None:
     import reward_modeling.training.outcome
     import reward_modeling.training.ppo  # noqa: F401 - imports are no part of the timing
     from reward_modeling import sandbox
-    from reward_modeling.console import emit, keep_stdout_for_results, quiet_libraries, table, write_whole
+    from reward_modeling.console import emit, keep_stdout_for_results, quiet_libraries, table, to_json, write_whole
     from reward_modeling.ensemble import Rewards
     from reward_modeling.evaluation import overoptimization
 
@@ -209,7 +209,7 @@ def main() -> None:
                     points = ppo_points(folder, policy, rewards, path, args.seed, kl_coef, sampled[0])
                 form = "best_of_n" if kl_coef is None else "rl"
                 studies[name, method] = overoptimization.study(points, form, f"{name}, {method}")
-                print(json.dumps(studies[name, method].to_dict()), file=sys.stderr, flush=True)
+                print(to_json(studies[name, method]), file=sys.stderr, flush=True)
     rows = []
     for (name, method), study in studies.items():
         first, best, last = study.points[0], study.best, study.points[-1]
@@ -225,7 +225,7 @@ def main() -> None:
             "seed": args.seed,
             "cpu_seconds": time.process_time() - started,
             "accuracy": accuracy,
-            "studies": [study.to_dict() for study in studies.values()],
+            "studies": list(studies.values()),
             "picture": args.picture,
         }
     )

@@ -117,16 +117,16 @@ def study(folder: Path, seed: int, controls: bool) -> dict[str, Any]:
     found = {"seed": seed, "before": judge(made["policy"], seed, rewards), "runs": {}}
     for name in RUNS if controls else ["main"]:
         summary, cpu = optimise(made, folder / name.replace(", ", "_").replace(" ", "_"), seed, flags_of(**RUNS[name]))
-        after = judge(Path(summary["output_dir"]), seed, rewards)
+        after = judge(Path(summary.output_dir), seed, rewards)
         closed = (after["gold"] - found["before"]["gold"]) / (MAX_GOLD - found["before"]["gold"])
         found["runs"][name] = {
             **after,
             "closed": closed,
-            "kl": summary["end"]["kl"],
+            "kl": summary.end["kl"],
             "cpu": sum(made["seconds"].values()) + cpu,
             "seconds": {**made["seconds"], "ppo": cpu},
-            "phases": summary["seconds"],
-            "warnings": summary["warnings"],
+            "phases": summary.seconds,
+            "warnings": summary.warnings,
         }
     return found
 

@@ -91,7 +91,7 @@ def ours(models: Path, out: Path, episodes: int, seed: int) -> dict[str, Any]:
     summary = ppo.main(words)
     entries = [json.loads(line) for line in (out / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     curve = [(entry["episode"], entry["reward"], entry["kl"]) for entry in entries]
-    return {**measured, "answers": summary["updates"] * 64, "curve": curve}
+    return {**measured, "answers": summary.updates * 64, "curve": curve}
 
 
 def trl(models: Path, out: Path, episodes: int, seed: int) -> dict[str, Any]:

@@ -72,7 +72,7 @@ def main() -> None:
     import evaluate
     import train
 
-    from reward_modeling.console import table, write_whole
+    from reward_modeling.console import table, to_json, write_whole
     from reward_modeling.data.reading import load
     from reward_modeling.data.records import comparisons
     from reward_modeling.data.writing import to_row
@@ -90,23 +90,21 @@ def main() -> None:
     source, pairs = first_pairs(TRAINING)
     command = ["--model_name_or_path", minilm(), "--dataset_name", source, "--output_dir", str(args.output_dir)]
     trained = train.main([*command, *RECIPE, *more])
-    rows, results = [], {"train_seconds": trained["training"]["seconds"]}
+    rows, results = [], {"train_seconds": trained.training["seconds"]}
     for name in EVALUATION:
         held_out, held_out_pairs = first_pairs(name)
-        judged = evaluate.main(["--model_name_or_path", str(args.output_dir), "--dataset_name", held_out])
-        accuracy, length = judged["accuracy"], judged["length"]
-        better = max(length["baseline_longer"]["value"], length["baseline_shorter"]["value"])
+        evaluated = evaluate.main(["--model_name_or_path", str(args.output_dir), "--dataset_name", held_out])
+        better = max(evaluated.length.baseline_longer.value, evaluated.length.baseline_shorter.value)
         words = bag_of_words(pairs, held_out_pairs)
-        interval = f"{accuracy['value']:.3f} [{accuracy['low']:.3f}, {accuracy['high']:.3f}]"
-        rows.append([name, judged["n_pairs"], interval, f"{better:.3f}", f"{words:.3f}"])
+        rows.append([name, evaluated.n_pairs, f"{evaluated.accuracy:.3f}", f"{better:.3f}", f"{words:.3f}"])
         results[name] = {
-            "pairs": judged["n_pairs"],
-            "accuracy": accuracy,
+            "pairs": evaluated.n_pairs,
+            "accuracy": evaluated.accuracy,
             "length_baseline": better,
             "bag_of_words": words,
         }
     table("accuracy [95 % interval]", ["data", "pairs", "reward model", "length", "words"], rows)
-    print(json.dumps(results, indent=2))
+    print(to_json(results, indent=2))
 
 
 if __name__ == "__main__":

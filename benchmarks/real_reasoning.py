@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import gzip
-import json
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +65,8 @@ def main() -> None:
 
     import evaluate
 
+    from reward_modeling.results import to_json
+
     results: dict[str, Any] = {}
     for kind in args.models:
         script, data, recipe = TRAINING[kind]
@@ -81,7 +82,7 @@ def main() -> None:
         for name in STEPS if kind == "process" else ():
             source = first_rows(args.data / name, args.rows, args.output_dir)
             results[f"{kind} {name}"] = evaluate.main(["--model_name_or_path", str(folder), "--dataset_name", source])
-    print(json.dumps(results, indent=2))
+    print(to_json(results, indent=2))
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ GENERATIONS = 60
 COMMON = (
     "--per_device_train_batch_size", 32, "--steps_per_generation", 2, "--num_iterations", 2, "--num_generations", 8,
     "--max_completion_length", LONGEST, "--max_steps", 4 * GENERATIONS, "--lr_scheduler_type", "linear",
-    "--normalise_rewards", "--save_strategy", "no",
+    "--normalize_rewards", "--save_strategy", "no",
 )
 # fmt: on
 GRPO = ("--algorithm", "grpo", *COMMON)
@@ -72,7 +72,7 @@ def optimise(made: dict[str, Any], out: Path, seed: int, settings: tuple) -> tup
     words = ("--model_name_or_path", made["policy"], "--reward_model_path", made["reward_model"], "--seed", seed)
     words += ("--dataset_name", made["prompts"], "--output_dir", out, *settings)
     summary = grpo.main([str(word) for word in words])
-    return Path(summary["output_dir"]), time.process_time() - started
+    return Path(summary.output_dir), time.process_time() - started
 
 
 def kl_from(start: Any, path: Path, seed: int) -> float:
@@ -135,7 +135,7 @@ def study(folder: Path, seed: int, settings: dict[str, tuple], everything: bool)
         trained["ppo"] = folder / "main", None
     elif everything:
         summary, seconds = BENCHMARK.optimise(made, folder / "main", seed, BENCHMARK.flags_of())
-        trained["ppo"] = Path(summary["output_dir"]), seconds
+        trained["ppo"] = Path(summary.output_dir), seconds
     for name, flags in settings.items():
         trained[name] = optimise(made, folder / name.replace(", ", "_").replace(" ", "_"), seed, flags)
     for name, (path, seconds) in trained.items():

@@ -125,17 +125,20 @@ Score = Callable[[list[list[int]]], list[float]]
 
 def contenders(model) -> dict[str, Score]:
     """The ways to score, each from token ids to rewards in input order."""
-    from reward_modeling.packing import token_budget_batches
+    from reward_modeling.packing import padded_batches
 
     def by_length(rows: list[list[int]]) -> list[list[int]]:
         order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
         return [order[i : i + 16] for i in range(0, len(order), 16)]
 
+    def by_budget(rows: list[list[int]]) -> list[list[int]]:
+        return [[i for (i,) in batch] for batch in padded_batches(range(len(rows)), rows, 4096)]
+
     return {
         "pipeline, default": pipeline(model, 1),
         "pipeline, batch_size=16": pipeline(model, 16),
         "16, sorted by length": padded(model, by_length),
-        "token budget": padded(model, lambda rows: token_budget_batches([len(row) for row in rows], 4096)),
+        "token budget": padded(model, by_budget),
         "CrossEncoder": cross_encoder(model),
         OURS[0]: model.score_ids,
     }
@@ -211,7 +214,7 @@ def arithmetic(model, rows: list[list[int]]) -> float:
     row = pack_together(rows)
     linear = sum(module.weight.numel() for module in model.model.modules() if isinstance(module, torch.nn.Linear))
     width = model.model.config.num_hidden_layers * HIDDEN
-    attended = sum(segment.size * (segment.depth + (segment.size + 1) / 2) for segment in row.segments)
+    attended = sum(segment.size * (len(segment.path) + (segment.size + 1) / 2) for segment in row.segments)
     return 2 * linear * len(row.ids) + 4 * width * attended
 
 
@@ -264,8 +267,8 @@ def main() -> None:
 
     import torch
 
-    from reward_modeling.checkpoints import keep_head_in_float32
     from reward_modeling.console import log, table
+    from reward_modeling.heads import keep_head_in_float32
     from reward_modeling.scoring import RewardModel
 
     torch.set_num_threads(1)

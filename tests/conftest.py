@@ -278,21 +278,24 @@ def run_main(name: str, *arguments):
     import io
     from types import SimpleNamespace
 
-    from reward_modeling import console
+    from reward_modeling.errors import UserError
+    from reward_modeling.program import explain_unexpected
+    from reward_modeling.results import finite
 
     spec = importlib.util.spec_from_file_location(f"script_{Path(name).stem}", SCRIPTS / name)
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where dataclasses look for the names in their annotations
     spec.loader.exec_module(module)
     said, result, code = io.StringIO(), None, 0
     with contextlib.redirect_stderr(said):
         try:
             result = module.main([str(argument) for argument in arguments])
-        except console.UserError as error:
+        except UserError as error:
             code = error.exit_code
             print(error.render(), file=said)
         except Exception as error:  # as main_guard does
-            code = console._explain_unexpected(error)
-    result = json.loads(json.dumps(console.finite(result), default=str))
+            code = explain_unexpected(error)
+    result = json.loads(json.dumps(finite(result), default=str))
     return SimpleNamespace(returncode=code, stdout="", stderr=said.getvalue(), json=result)
 
 

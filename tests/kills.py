@@ -115,13 +115,14 @@ def begun(script: str, words: list[str], said: Path) -> tuple[int, Path]:
 def run(script: str, words: list[str]) -> None:
     import importlib.util
 
-    from reward_modeling import console
+    from reward_modeling import program, results, terminal
 
-    console._results, console._console = sys.stdout, None
+    results._stdout, terminal._console = sys.stdout, None
     spec = importlib.util.spec_from_file_location(f"killed_{script}", SCRIPTS / f"{script}.py")
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
     spec.loader.exec_module(module)
-    console.main_guard(lambda: module.main(words))
+    program.main_guard(lambda: module.main(words))
 
 
 def finished(run: tuple[int, Path]) -> tuple[int, str]:

@@ -129,7 +129,7 @@ def train(model, data, out, *more):
 def test_a_base_model_is_no_reward_model(script, tiny, toy_file):
     model, data = tiny("qwen2"), "--input" if script == "score.py" else "--dataset_name"
     done = run_script(script, "--model_name_or_path", model, data, toy_file)
-    message = f"{model} is no reward model: its architecture is Qwen2ForCausalLM, without a score head"
+    message = f"{model} is not a reward model: its architecture is Qwen2ForCausalLM, without a score head"
     told(done, 4, message)
     assert f"hint: train one: train.py --model_name_or_path {model}" in done.stderr
 
@@ -137,15 +137,15 @@ def test_a_base_model_is_no_reward_model(script, tiny, toy_file):
 @pytest.mark.parametrize("script", ["score.py", "evaluate.py"])
 def test_folders_that_hold_no_model(script, asked_with, tmp_path):
     told(asked_with(script, tmp_path / "none"), 4, f"there is no model folder {tmp_path / 'none'}")
-    told(asked_with(script, tmp_path), 4, f"{tmp_path} is no model folder: it has no config.json")
+    told(asked_with(script, tmp_path), 4, f"{tmp_path} is not a model folder: it has no config.json")
 
 
 def test_a_model_with_two_labels(tmp_path, toy_file, asked_with):
     model = save_tiny("qwen2", tmp_path / "two", head=2)
-    told(asked_with("score.py", model), 4, f"{model} has 2 labels; an outcome reward model has one")
-    told(asked_with("evaluate.py", model), 4, f"{model} has 2 labels; an outcome reward model has one")
+    told(asked_with("score.py", model), 4, f"{model} has 2 labels; an outcome reward model has 1")
+    told(asked_with("evaluate.py", model), 4, f"{model} has 2 labels; an outcome reward model has 1")
     done = train(model, toy_file, tmp_path / "out")
-    told(done, 4, f"{model} is a classifier with 2 labels; an outcome reward model has one")
+    told(done, 4, f"{model} is a classifier with 2 labels; an outcome reward model has 1")
 
 
 def test_a_missing_pad_token_is_added_and_said(tmp_path, toy_file, asked_with):

@@ -65,7 +65,7 @@ def test_rewards_are_those_of_score(judged, toy_model, pairs_file):
 def test_stdout_has_every_key_and_stderr_a_table_and_no_noise(judged):
     result, _, stderr = judged
     keys = "model dataset format set_aside n_pairs n_prompts accuracy ties tie_share log_loss brier ece margin length"
-    keys += " subsets macro_accuracy micro_accuracy reliability blind not_scored truncated readings output"
+    keys += " subsets macro_accuracy micro_accuracy reliability blind not_scored truncated diagnostics output"
     assert set(keys.split()) <= set(result)
     assert "40 comparisons" in stderr and "accuracy" in stderr
     for noise in ("\r", "it/s]", "Warning", "Traceback"):
@@ -98,7 +98,7 @@ def test_compare_with_what_is_no_reward_model_is_refused_before_the_work(toy_mod
     words = ("--model_name_or_path", toy_model[0], "--dataset_name", pairs_file, "--compare", tiny("qwen2"))
     done = run_main("evaluate.py", *words)
     assert done.returncode == 4
-    assert done.stderr.startswith(f"error: {tiny('qwen2')} is no reward model")
+    assert done.stderr.startswith(f"error: {tiny('qwen2')} is not a reward model")
 
 
 def test_a_subset_column_that_is_not_there(toy_model, pairs_file):
@@ -132,7 +132,7 @@ def test_only_the_sides_of_this_evaluation_count_as_truncated(tiny):
     long = Comparison(prompt, pair.chosen, [{"role": "assistant", "content": "red " * 40}], metadata={"kind": "long"})
     for _ in range(2):  # the second time counts no more than the first
         evaluation = evaluate_pairs(model, [pair, long])
-        assert evaluation.summary["truncated"] == 2 and evaluation.summary["not_scored"] == 1
+        assert evaluation.summary.truncated == 2 and evaluation.summary.not_scored == 1
     rows = evaluation.rows()
     assert rows[1]["reward_rejected"] is None and rows[1]["kind"] == "long" and rows[0]["reward_chosen"] is not None
 
@@ -218,19 +218,19 @@ def test_best_of_n_of_an_outcome_model(toy_model, pools_file, tmp_path):
     assert by_n[4]["model"]["groups"] == 12
     rows = [json.loads(line) for line in out.open()]
     assert len(rows) == 12 and all(max(row["rewards"]) == row["rewards"][1] for row in rows)
-    assert "accuracy of the best-scored of n" in done.stderr and done.json["readings"] == []
+    assert "accuracy of the best-scored of n" in done.stderr and done.json["diagnostics"] == []
     shuffled = [json.loads(line) for line in pools_file.open()]
     for i, row in enumerate(shuffled):
         row["correct"] = [place == i % 4 for place in range(4)]
     blind = write_jsonl(tmp_path / "shuffled.jsonl", shuffled)
-    readings = run_main("evaluate.py", *words[:2], "--dataset_name", blind, "--best_of_n").json["readings"]
-    assert readings[0].startswith("best of 4: 0.250 is not shown to be above random choice (0.250); gain +0.000 [")
+    said = run_main("evaluate.py", *words[:2], "--dataset_name", blind, "--best_of_n").json["diagnostics"]
+    assert said[0].startswith("best of 4: 0.250 is not shown to be above random choice (0.250); gain +0.000 [")
     for row in shuffled:
         row["correct"] = [place != 1 for place in range(4)]  # all but the polite one, which the model prefers
     harmful = write_jsonl(tmp_path / "harmful.jsonl", shuffled)
-    readings = run_main("evaluate.py", *words[:2], "--dataset_name", harmful, "--best_of_n").json["readings"]
-    assert readings[0].startswith("best of 4: 0.000 is below random choice (0.750); gain -0.750 [")
-    assert not any("not shown" in reading for reading in readings)
+    said = run_main("evaluate.py", *words[:2], "--dataset_name", harmful, "--best_of_n").json["diagnostics"]
+    assert said[0].startswith("best of 4: 0.000 is below random choice (0.750); gain -0.750 [")
+    assert not any("not shown" in one for one in said)
 
 
 def test_best_of_n_of_a_process_model(toy_process_model, pools_file):
@@ -260,7 +260,7 @@ def test_best_of_n_of_a_process_model(toy_process_model, pools_file):
     ],
 )
 def test_no_word_in_a_table_is_broken_at_80_columns(model, data, more, cells, request, monkeypatch):
-    from reward_modeling import console
+    from reward_modeling import terminal
 
     model, data = request.getfixturevalue(model), request.getfixturevalue(data)
     monkeypatch.chdir(model[0] if isinstance(model, tuple) else model)  # a long path is broken: what else could be done
@@ -268,7 +268,7 @@ def test_no_word_in_a_table_is_broken_at_80_columns(model, data, more, cells, re
     def cells_at(columns: int) -> list[str]:
         """What stands between the lines of the tables, line by line."""
         monkeypatch.setenv("COLUMNS", str(columns))
-        monkeypatch.setattr(console, "_console", None)
+        monkeypatch.setattr(terminal, "_console", None)
         done = run_main("evaluate.py", "--model_name_or_path", ".", "--dataset_name", data, *more)
         assert done.returncode == 0, done.stderr
         drawn = [line for line in done.stderr.splitlines() if line[:1] in ("│", "┃")]
@@ -290,7 +290,7 @@ def test_no_word_in_a_table_is_broken_at_80_columns(model, data, more, cells, re
         (("--overlong", "drop_steps"), 2, "error: --overlong drop_steps is for process reward models"),
         (("--threshold", "0.5"), 2, "error: a threshold is for step labels and a process reward model"),
         (("--answer_column", "final"), 2, "error: --answer_column does nothing without --best_of_n"),
-        (("--best_of_n", "2", "--compare", "x"), 2, "error: --compare judges two models on pairs"),
+        (("--best_of_n", "2", "--compare", "x"), 2, "error: --compare evaluates two models on pairs"),
         (("--best_of_n", "9"), 2, "error: --best_of_n 9 is more than the 2 completions of the largest pool"),
     ],
 )

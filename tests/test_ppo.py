@@ -186,7 +186,7 @@ def test_the_default_length_of_answers_fits_the_policy(tiny, random_reward, prom
 
 def test_models_in_the_wrong_place(command, tiny, random_reward, toy_process_model):
     base = tiny("qwen2")
-    refused(ppo(command(reward=base)), 4, f"{base} is no reward model", "train one: train.py")
+    refused(ppo(command(reward=base)), 4, f"{base} is not a reward model", "train one: train.py")
     refused(ppo(command(reward=toy_process_model)), 4, f"{toy_process_model} is a process reward model")
     refused(ppo(command(policy=random_reward)), 4, f"{random_reward} is not a policy", "--reward_model_path")
 

@@ -115,7 +115,7 @@ def test_fewer_completions_than_best_of_asks_for(toy_model, rows_file):
 def test_normalise_uses_the_mean_and_deviation_of_the_card(toy_model, rows_file):
     statistics = json.loads((toy_model[0] / "reward_model.json").read_text())["reward"]
     raw = score(toy_model[0], "--input", rows_file).json["rows"][0]["rewards"]
-    normal = score(toy_model[0], "--input", rows_file, "--normalise").json["rows"][0]["rewards"]
+    normal = score(toy_model[0], "--input", rows_file, "--normalize").json["rows"][0]["rewards"]
     assert normal == pytest.approx([(value - statistics["mean"]) / statistics["std"] for value in raw])
 
 
@@ -282,8 +282,8 @@ def test_steps_in_the_wrong_column_are_noticed(toy_process_model, tmp_path):
 
 def test_flags_of_the_other_kind(toy_model, toy_process_model):
     words = ("--prompt", "hello", "--completions", "one\ntwo")
-    done = score(toy_process_model, *words, "--normalise")
-    assert done.returncode == 2 and "error: --normalise is for outcome reward models" in done.stderr
+    done = score(toy_process_model, *words, "--normalize")
+    assert done.returncode == 2 and "error: --normalize is for outcome reward models" in done.stderr
     done = score(toy_process_model, *words, "--overlong", "truncate_left")
     assert done.returncode == 2 and "error: --overlong truncate_left is for outcome reward models" in done.stderr
     done = score(toy_model[0], *words, "--step_separator", "\\n")

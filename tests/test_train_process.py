@@ -79,7 +79,7 @@ def test_each_kind_of_model_is_named_where_the_other_is_wanted(trained, toy_mode
     from reward_modeling.console import ModelError
 
     with pytest.raises(ModelError, match=r"is an outcome reward model .*: it scores whole answers, not steps"):
-        checkpoints.load_process(str(toy_model[0]))
+        checkpoints.load(str(toy_model[0]), kind=checkpoints.PROCESS)
     with pytest.raises(ModelError, match=r"is a process reward model .*: it scores steps, not whole answers"):
         checkpoints.load(str(trained[0]))
     done = run_main("train_process.py", *flags(toy_model[0], toy_steps_file, tmp_path / "x"))
@@ -95,7 +95,7 @@ def test_a_foreign_token_classifier_loads_with_a_note(tiny, tmp_path):
     model = AutoModelForTokenClassification.from_pretrained(tiny("qwen2"), num_labels=2)
     model.save_pretrained(tmp_path)
     AutoTokenizer.from_pretrained(tiny("qwen2")).save_pretrained(tmp_path)
-    loaded = checkpoints.load_process(str(tmp_path))
+    loaded = checkpoints.load(str(tmp_path), kind=checkpoints.PROCESS)
     assert loaded.card is None and "no reward_model.json" in loaded.notes[0]
 
 
@@ -108,7 +108,7 @@ def test_a_changed_separator_is_refused(trained, tmp_path):
     card["rendering"]["step_separator"] = " ###"
     (folder / "reward_model.json").write_text(json.dumps(card))
     with pytest.raises(ModelError, match="renders text otherwise"):
-        checkpoints.load_process(str(folder))
+        checkpoints.load(str(folder), kind=checkpoints.PROCESS)
 
 
 def test_a_killed_run_resumes_to_the_same_model(trained, tiny, toy_steps_file, tmp_path):

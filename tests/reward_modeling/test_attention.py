@@ -54,8 +54,7 @@ def by_one_mask(row, query, key, value, window, scaling):
     out = torch.zeros(len(row.ids), query.shape[1], query.shape[3], dtype=query.dtype)
     repeats = query.shape[1] // key.shape[1]
     key, value = key.repeat_interleave(repeats, 1), value.repeat_interleave(repeats, 1)
-    for slices in row.slices:
-        places = [place for start, size in slices for place in range(start, start + size)]
+    for places in row.places:
         for i, place in enumerate(places):
             seen = places[max(0, i + 1 - (window or i + 1)) : i + 1]
             weights = (scaling * (query[0, :, place, None] * key[0, :, seen]).sum(-1)).softmax(-1)

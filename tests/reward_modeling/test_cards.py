@@ -70,7 +70,7 @@ def test_every_family_gives_its_golden_scores_again(family, tiny, tmp_path):
     assert checkpoints.load(str(tmp_path / "rm")).card["reward"] == REWARD
     made = process_model(family, max_length=64)
     checkpoints.save(made.model, made.renderer, tmp_path / "prm", training={}, reward=REWARD)
-    assert checkpoints.load_process(str(tmp_path / "prm")).card["reward"] == REWARD
+    assert checkpoints.load(str(tmp_path / "prm"), kind=checkpoints.PROCESS).card["reward"] == REWARD
 
 
 def reward(**values):

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from conftest import DECODERS, ENCODERS, SCRIPTS, save_tiny
-from reward_modeling import checkpoints
+from reward_modeling import checkpoints, heads, kinds
 from reward_modeling.console import ModelError, RunError, UsageError
 from reward_modeling.output_folder import STAGING, claim
 from reward_modeling.rendering import Renderer
@@ -55,7 +55,7 @@ def test_a_saved_model_is_a_plain_classifier_with_one_raw_score(family, tiny, tm
 def test_card_names_what_was_saved(saved):
     card = checkpoints.read_card(str(saved))
     assert card["reward"] == REWARD and card["kind"] == "outcome"
-    assert len(card["golden"]) == len(checkpoints.GOLDEN_CONVERSATIONS)
+    assert len(card["golden"]) == len(kinds.GOLDEN_CONVERSATIONS)
     assert card["reload_difference"] <= checkpoints.RELOAD_TOLERANCE
     assert not (saved / STAGING).exists()
     loaded = checkpoints.load(str(saved))
@@ -120,7 +120,7 @@ def test_a_lost_head_is_refused(saved):
     [
         (lambda tmp: tmp / "nowhere", "there is no model folder"),
         (lambda tmp: tmp, "no config.json"),
-        (lambda tmp: save_tiny("qwen2", tmp / "m"), "is no reward model: its architecture is Qwen2ForCausalLM"),
+        (lambda tmp: save_tiny("qwen2", tmp / "m"), "is not a reward model: its architecture is Qwen2ForCausalLM"),
         (lambda tmp: save_tiny("qwen2", tmp / "m", head=2), "has 2 labels"),
     ],
 )
@@ -188,7 +188,7 @@ def test_head_in_fp32_keeps_rewards_apart_under_bf16(saved):
         loaded = checkpoints.load(str(saved))
         model = loaded.model.bfloat16()
         if keep:
-            checkpoints.keep_head_in_float32(model)
+            heads.keep_head_in_float32(model)
         model.score.weight.data.normal_(0, 8 / 32**0.5, generator=torch.Generator().manual_seed(0))
         ids = torch.randint(10, 300, (256, 8), generator=torch.Generator().manual_seed(1))
         with torch.no_grad():
@@ -237,3 +237,11 @@ def test_a_foreign_reward_model_runs_as_its_author_would_run_it(tmp_path):
     ids = tokenizer.apply_chat_template(PROMPT + ANSWER, return_tensors="pt", return_dict=True)
     with torch.no_grad():
         assert ours == pytest.approx(model(**ids).logits[0, 0].item(), abs=1e-6)
+
+
+def test_a_hub_that_does_not_answer_is_told_at_once(monkeypatch):
+    """The hub's client alone tries six times, for 24 seconds."""
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    with pytest.raises(ModelError, match="the hub does not answer"):
+        checkpoints.read_config("nobody/has-this")

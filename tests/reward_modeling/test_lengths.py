@@ -159,21 +159,3 @@ def test_a_broken_template_of_a_public_model_shows_before_the_data_is_read(tmp_p
     (folder / "chat_template.jinja").write_text("{{ 1 / 0 }}")
     done = run_main("score.py", "--model_name_or_path", folder, "--prompt", "a", "--completions", "b")
     assert done.returncode == 4 and "broken chat template: division by zero" in done.stderr
-
-
-@pytest.mark.parametrize("tokens", [40, 400])
-def test_a_long_prompt_is_tokenised_once_for_all_its_completions_with_the_same_ids(tokens, monkeypatch):
-    from reward_modeling.rendering import Renderer
-
-    tokenizer = tiny_tokenizer("qwen2")
-    one = Renderer(tokenizer, max_length=None)
-    prompts = [[{"role": "user", "content": f"apples {i} and one two red basket " * tokens}] for i in range(2)]
-    rows = [
-        (prompt, [{"role": "assistant", "content": f"{i} apples"}], None, None) for prompt in prompts for i in range(3)
-    ]
-    read, encode = [], one._tokens
-    monkeypatch.setattr(one, "_tokens", lambda texts: read.extend(map(len, texts)) or encode(texts))
-    ids = [row.ids for row in one.render_all(rows)]
-    assert ids == [tokenizer(one.text([*p, *c]), add_special_tokens=False)["input_ids"] for p, c, _, _ in rows]
-    whole = sum(len(one.text([*p, *c])) for p, c, _, _ in rows)
-    assert (sum(read) < 0.5 * whole) == (tokens == 400)

@@ -152,7 +152,7 @@ def test_no_call_of_the_library_runs_code_of_a_model(name, trap, outcome_model):
         Policy.from_pretrained,
         checkpoints.load_for_training,
         checkpoints.read_config if name != "tokenizer" else checkpoints.read_tokenizer,
-        checkpoints.read_chat_template if name == "tokenizer" else checkpoints.check_reward_model,
+        checkpoints.read_chat_template if name == "tokenizer" else checkpoints.check,
     ):
         with pytest.raises(
             ModelError, match=r"needs code of its own|not an outcome|writes no text|scores whole answers"

@@ -5,15 +5,8 @@ import importlib
 import pytest
 import yaml
 
-from reward_modeling import arguments as flags
 from reward_modeling.console import UsageError
 from reward_modeling.old_flags import EVERYWHERE, OF_SCRIPT
-
-FIELDS = {
-    "train": True,
-    "train_process": (flags.TRAINING_ARGUMENTS,),
-    "grpo": flags.POLICY_TRAINER_FIELD_SOURCES,
-}
 
 
 def parse(script: str, words: list[str], recipe=None):
@@ -28,7 +21,9 @@ def parse(script: str, words: list[str], recipe=None):
                 said[name] = word if said[name] is True else [said[name], word]
         recipe.write_text(yaml.safe_dump(said))
         words = ["--config", str(recipe)]
-    return flags.parse(importlib.import_module(script).parser(), words, trainer_fields=FIELDS.get(script, False))
+    parser = importlib.import_module(script).parser()
+    parser.required = ()
+    return parser.parse(words)
 
 
 @pytest.fixture(params=["command line", "recipe"])
@@ -46,6 +41,8 @@ def recipe(request, tmp_path):
         ("train", "--lora_rank 4 --use_peft", "lora_r", 4),
         ("train_process", "--micro_batch_size 3", "per_device_train_batch_size", 3),
         ("score", "--torch_dtype bfloat16", "dtype", "bfloat16"),
+        ("score", "--normalise", "normalize", True),
+        ("ppo", "--normalise_rewards true", "normalize_rewards", True),
         ("evaluate", "--max_seq_length 64", "max_length", 64),
         ("ppo", "--query_dataset a.jsonl b.jsonl", "dataset_name", ["a.jsonl", "b.jsonl"]),
         ("ppo", "--ppo_epochs 2", "num_ppo_epochs", 2),
@@ -190,12 +187,8 @@ def test_a_name_with_dashes_is_the_name_with_underscores():
 def test_no_entry_shadows_a_flag_and_what_is_taken_exists(script):
     parser = importlib.import_module(script).parser()
     own = {option[2:] for option in parser._option_string_actions if option.startswith("--")}
-    fields = FIELDS.get(script, ())
-    known = own | (
-        flags.trainer_field_names(flags.TRAINER_FIELD_SOURCES if fields is True else fields) if fields else set()
-    )
     for name, entry in OF_SCRIPT.get(f"{script}.py", {}).items():
         assert entry.ignored or name not in own, "the parser has it"
-        assert entry.becomes is None or entry.becomes in known, name
+        assert entry.becomes is None or parser._knows(entry.becomes), name
     for name, entry in {**EVERYWHERE, **OF_SCRIPT.get(f"{script}.py", {})}.items():
         assert sum(map(bool, (entry.becomes, entry.ignored, entry.refused))) == 1, name

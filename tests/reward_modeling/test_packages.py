@@ -4,10 +4,10 @@ import subprocess
 import sys
 
 import pytest
+import train
 
 from conftest import SCRIPTS, toy_pairs, write_jsonl
-from reward_modeling import arguments as flags
-from reward_modeling import console, packages
+from reward_modeling import packages, program
 from reward_modeling.console import UsageError
 
 BLOCKED = """
@@ -87,7 +87,7 @@ def test_the_package_behind_another_error_is_found(monkeypatch):
     lazy = raised(ModuleNotFoundError("Could not import module 'Trainer'"), peft)
     for error in (peft, lazy, raised(RuntimeError("Failed to import trl"), lazy)):
         assert packages.missing(error).message == "peft is not installed"
-        assert console._known_run_error(error).exit_code == 2
+        assert program.known_run_error(error).exit_code == 2
     optional = ModuleNotFoundError("No module named 'wandb'", name="wandb")
     assert packages.missing(optional).hint == "uv run --with wandb scripts/NAME.py ..., or pip install wandb"
     assert packages.missing(raised(ValueError("a real error"), optional)) is None, "it was tried on the way"
@@ -96,6 +96,12 @@ def test_the_package_behind_another_error_is_found(monkeypatch):
         "the installed trl is not the version that is needed: cannot import"
     )
     assert packages.missing(ValueError("other")) is None
+
+
+def parse(words: list[str]):
+    parser = train.parser()
+    parser.required = ()
+    return parser.parse(words)
 
 
 @pytest.mark.parametrize(
@@ -114,16 +120,16 @@ def test_the_package_behind_another_error_is_found(monkeypatch):
 def test_a_package_that_a_flag_needs_is_asked_for_before_data_is_read(words, message, hint, monkeypatch):
     monkeypatch.setattr(packages, "is_installed", lambda name: name in packages.OURS)
     with pytest.raises(UsageError) as caught:
-        flags.parse(flags.Parser("A script.", prog="train.py"), words, trainer_fields=True)
+        parse(words)
     assert caught.value.message == f"{message} is not installed" and hint in caught.value.hint
 
 
 def test_what_needs_no_package_passes_and_an_unknown_reporter_does_not():
     for words in (["--report_to", "none"], ["--report_to", "tensorboard"], ["--optim", "adamw_torch_fused"]):
-        flags.parse(flags.Parser("A script.", prog="train.py"), words, trainer_fields=True)
-    flags.parse(flags.Parser("A.", prog="train.py"), ["--use_liger_kernel", "False"], trainer_fields=True)
+        parse(words)
+    parse(["--use_liger_kernel", "False"])
     with pytest.raises(UsageError, match="--report_to wandbb is not known"):
-        flags.parse(flags.Parser("A script.", prog="train.py"), ["--report_to", "wandbb"], trainer_fields=True)
+        parse(["--report_to", "wandbb"])
 
 
 def test_the_tables_name_what_transformers_knows():

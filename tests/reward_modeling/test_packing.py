@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reward_modeling import packing
-from reward_modeling.packing import PackedRow, Segment, pack, pack_together, padded_batches, token_budget_batches
+from reward_modeling.packing import PackedRow, Segment, pack, pack_together, padded_batches
 from tries import tries
 
 
@@ -13,7 +13,7 @@ def read_back(row: PackedRow) -> dict[int, list[int]]:
     found = {}
     for index, end in zip(row.sequences, row.ends, strict=True):
         segment = next(s for s in row.segments if s.start <= end < s.start + s.size)
-        spelled = [row.ids[start + i] for start, size in segment.path for i in range(size)]
+        spelled = [row.ids[place] for place in segment.path]
         found[index] = spelled + row.ids[segment.start : end + 1]
     return found
 
@@ -32,18 +32,15 @@ def test_every_sequence_is_in_one_row_and_reads_back(sequences, budget, share):
 @given(tries())
 def test_layout_of_a_row(sequences):
     row = pack_together(sequences)
-    assert row.tokens == sum(map(len, sequences))
     for segment in row.segments:
-        assert sum(size for _, size in segment.path) == segment.depth
-        assert row.positions[segment.start : segment.start + segment.size] == list(
-            range(segment.depth, segment.depth + segment.size)
-        )
-        assert all(start + size <= segment.start for start, size in segment.path), "attends to the future"
+        depth = len(segment.path)
+        assert row.positions[segment.start : segment.start + segment.size] == list(range(depth, depth + segment.size))
+        assert all(place < segment.start for place in segment.path), "attends to the future"
     sizes, keys = row.pieces()
     starts = [sum(sizes[:i]) for i in range(len(sizes))]
     for segment, pieces in zip(row.segments, keys, strict=True):
         held = [row.ids[starts[p] + i] for p in pieces for i in range(sizes[p])]
-        path = [row.ids[start + i] for start, size in segment.path for i in range(size)]
+        path = [row.ids[place] for place in segment.path]
         assert held == path + row.ids[segment.start : segment.start + segment.size]
     assert sum(sizes) == len(row.ids)
 
@@ -52,9 +49,9 @@ def test_layout_of_a_row(sequences):
 def test_a_token_is_seen_by_one_run_of_the_row(sequences, share):
     """`k <= q < until[k]` says the same as following each segment's path."""
     row = pack_together(sequences, share=share)
-    until = row.until()
+    until = row.until().tolist()
     for segment in row.segments:
-        path = {start + i for start, size in segment.path for i in range(size)}
+        path = set(segment.path)
         for query in range(segment.start, segment.start + segment.size):
             seen = path | set(range(segment.start, query + 1))
             assert seen == {k for k in range(len(row.ids)) if k <= query < until[k]}
@@ -73,9 +70,9 @@ def test_by_hand():
     row = pack_together([[*prompt, 1, 2], [*prompt, 1, 3], [*prompt, 4]])
     assert row.ids == [*prompt, 1, 2, 3, 4]
     assert row.segments == [
-        Segment(0, 12, 0, ()),
-        Segment(12, 1, 11, ((0, 11),)),
-        Segment(13, 1, 10, ((0, 10),)),
+        Segment(0, 12, []),
+        Segment(12, 1, list(range(11))),
+        Segment(13, 1, list(range(10))),
     ]
     assert row.ends == [11, 12, 13] and row.positions[-2:] == [11, 10]
     assert row.pieces() == ([10, 1, 1, 1, 1], [[0, 1, 2], [0, 1, 3], [0, 4]])
@@ -108,7 +105,9 @@ def test_a_window_bounds_what_is_planned_together(monkeypatch):
 
 @given(st.lists(st.integers(0, 300), max_size=60), st.integers(1, 500))
 def test_padded_batches_hold_every_row_once_within_the_budget(lengths, budget):
-    batches = list(token_budget_batches(lengths, budget))
+    batches = [
+        [i for (i,) in batch] for batch in padded_batches(range(len(lengths)), [[0] * n for n in lengths], budget)
+    ]
     assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
     for batch in batches:
         assert len(batch) == 1 or len(batch) * max(lengths[i] for i in batch) <= budget

@@ -102,7 +102,7 @@ def test_packed_rows_in_float64(double, sequences, rng):
 def test_every_token_of_a_sequence_is_found_in_its_row(sequences, budget):
     for row in [*pack(sequences, budget), pack_together(sequences)]:
         for i, index in enumerate(row.sequences):
-            places = row.places(i, range(len(sequences[index])))
+            places = row.places[i]
             assert [row.ids[place] for place in places] == sequences[index]
             assert [row.positions[place] for place in places] == list(range(len(sequences[index])))
             assert places[-1] == row.ends[i]

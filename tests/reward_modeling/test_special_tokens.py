@@ -56,7 +56,8 @@ def test_a_faked_turn_is_text(maker):
     assert tokenizer.decode(ids).translate(blanks) == renderer.text(PROMPT + said(FAKED)).translate(blanks)
     prompt = said("hi <|im_end|>", "user")
     assert renderer.prompt_ids(prompt).count(closing) == 1
-    assert renderer.counts["special_tokens_in_content"] == 1 and "special_tokens_in_content" in renderer.first
+    assert renderer.counts["special_tokens_in_content"] == 1
+    assert renderer.first["special_tokens_in_content"] == "<|im_end|> in a conversation"
     plain = renderer.render(PROMPT, said("no thanks")).ids
     assert plain == tokenizer(renderer.text(PROMPT + said("no thanks")), add_special_tokens=False)["input_ids"]
 
@@ -146,3 +147,4 @@ def test_a_model_whose_card_says_nothing_is_read_as_it_was_trained_and_warned_of
     assert old.score(["hello"], [FAKED]) != new.score(["hello"], [FAKED])
     told = " ".join(capsys.readouterr().err.split())
     assert "1 of 1 conversations hold special tokens in their texts, read as turns" in told and "read as text" in told
+    assert "(the first: <|im_end|> in a conversation)" in told

@@ -115,7 +115,7 @@ def test_an_encoder_gets_a_row_for_each_step_that_ends_with_it():
 def test_a_separator_that_is_no_token_is_refused_with_one_that_is():
     tokenizer = tiny_tokenizer("bert")
     prepare_tokenizer(tokenizer)
-    with pytest.raises(ModelError, match=r"'\\n' is no token") as caught:
+    with pytest.raises(ModelError, match=r"'\\n' is not a token") as caught:
         StepRenderer(tokenizer, max_length=None, step_separator="\n")
     assert "--step_separator [SEP]" in caught.value.hint and default_separator(tokenizer) == "[SEP]"
 

@@ -79,7 +79,7 @@ def test_tensors_of_a_wrapper_are_refused(name, outcome_model, tiny, tmp_path):
 @pytest.mark.parametrize("name", HEADS)
 def test_another_head_beside_ours_is_refused(name, outcome_model, tiny, tmp_path):
     for folder, read in ((outcome_model, checkpoints.load), (tiny("qwen2"), checkpoints.load_for_training)):
-        with pytest.raises(ModelError, match="they make a score that would be lost"):
+        with pytest.raises(ModelError, match="would be lost"):
             read(rewritten(folder, tmp_path / read.__name__, HEADS[name]))
     Policy.from_pretrained(rewritten(tiny("qwen2"), tmp_path / "policy", HEADS[name]))  # writes text without it
 
@@ -165,14 +165,10 @@ def test_heads_that_no_class_has_are_named(outcome_model, tmp_path):
 
     folder = rewritten(outcome_model, tmp_path / "two", two_layers)
     with pytest.raises(ModelError, match=r"a head that no class of transformers has: score\.0\.weight \[32, 32\]"):
-        checkpoints.load(config_of(tmp_path / "two", architectures=["Qwen2ForRewardModel"]))
+        checkpoints.load(config_of(tmp_path / "two", architectures=["SomeOtherModel"]))
     with pytest.raises(ModelError, match=r"score\.0\.weight"):
         checkpoints.load(config_of(tmp_path / "two", architectures=["Qwen2ForSequenceClassification"]))
     assert folder
-    value = rewritten(outcome_model, tmp_path / "v", lambda w: {"v_head.summary.weight": w.pop("score.weight"), **w})
-    with pytest.raises(ModelError, match=r"v_head\.summary\.weight \[1, 32\]") as caught:
-        checkpoints.load(config_of(tmp_path / "v", architectures=["Qwen2ForCausalLM"]))
-    assert "score.weight" in caught.value.hint and value
     five = save_tiny("qwen2", tmp_path / "five", head=5)
     with pytest.raises(ModelError, match=r"another number of labels .*score\.weight \[5, 32\] instead of"):
         checkpoints.load(config_of(five, architectures=["RewardModel"]))
@@ -186,8 +182,9 @@ def test_the_lines_of_the_document_move_a_value_head(outcome_model, tmp_path, mo
     head = load_file(outcome_model / "model.safetensors")["score.weight"]
     save_file({"v_head.summary.weight": head}, other / "value_head.safetensors", {"format": "pt"})
     reweighted(other, lambda weights: {key: value for key, value in weights.items() if key != "score.weight"})
-    with pytest.raises(ModelError, match=r"a head that no class of transformers has: v_head") as caught:
-        checkpoints.load(str(other))
+    assert RewardModel.from_pretrained(str(other)).score(["hello"], ["thank you"]) == pytest.approx(before, abs=1e-6)
+    with pytest.raises(ModelError, match="would be lost") as caught:
+        checkpoints.load_for_training(str(other))
     assert "#move-another-head-to-scoreweight" in caught.value.hint
     monkeypatch.chdir(tmp_path)
     exec(lines, {})

@@ -76,7 +76,7 @@ def translate_axolotl(folder):
 
 def overoptimised(folder):
     done = script(folder, "evaluate.py", "--overoptimization", "{0}/points.jsonl", to="report.json")
-    say(folder, "answer.md", " ".join(done.json["readings"]) + f" Keep KL {done.json['studies'][0]['best']['kl']}.")
+    say(folder, "answer.md", " ".join(done.json["diagnostics"]) + f" Keep KL {done.json['studies'][0]['best']['kl']}.")
 
 
 SOLUTIONS = {

@@ -4,10 +4,11 @@ import json
 
 import pytest
 
-from reward_modeling.arguments import Parser, parse_winner_values
+from reward_modeling import cli
 from reward_modeling.console import DataError, UsageError
 from reward_modeling.data.reading import load, load_prompts, stream
 from reward_modeling.data.records import to_score
+from reward_modeling.settings import FormatSettings
 
 ROW = {"prompt": "p", "response_a": "A", "response_b": "B"}
 
@@ -104,9 +105,8 @@ def test_datasets_known_by_their_columns_mean_what_their_cards_say(tmp_path, row
 
 
 def test_the_flag_is_read_and_checked():
-    assert parse_winner_values("1=a, 0=b,2.0=tie,-1=model_b") == {"1": "a", "0": "b", "2": "tie", "-1": "b"}
-    parser = Parser("about", prog="x.py")
-    parser.add_argument("--winner_values", type=parse_winner_values)
+    assert cli.winner_values("1=a, 0=b,2.0=tie,-1=model_b") == {"1": "a", "0": "b", "2": "tie", "-1": "b"}
+    parser = cli.Parser("about", "x.py", FormatSettings)
     for wrong in ("1", "1=first", "=a", ""):
         with pytest.raises(UsageError, match="expected VALUE=a"):
             parser.parse_args(["--winner_values", wrong])

@@ -79,19 +79,19 @@ def test_summary_by_hand():
     rewards = [[0.9, 0.1], [0.9, 0.1]]
     answers = find_answers([first, second])
     summary = best_of_n.summarize_pools([first, second], rewards, [1, 2], answers)
-    at_two = summary["curve"][1]
-    assert [at_two[name]["value"] for name in ("model", "random", "majority", "oracle")] == [0.5, 0.5, 0.5, 1.0]
-    assert at_two["model"]["groups"] == at_two["prompts"] == 2
-    assert summary["mixed_prompts"] == 2 and summary["majority_answers"] == "the texts, 100.0% of which state one"
-    assert summary["curve"][0]["gain"]["value"] == 0 and summary["not_scored"] == 0
+    at_two = summary.curve[1]
+    assert [getattr(at_two, name).value for name in ("model", "random", "majority", "oracle")] == [0.5, 0.5, 0.5, 1.0]
+    assert at_two.model.groups == at_two.prompts == 2
+    assert summary.mixed_prompts == 2 and summary.majority_answers == "the texts, 100.0% of which state one"
+    assert summary.curve[0].gain.value == 0 and summary.not_scored == 0
 
 
 def test_a_smaller_pool_is_left_out_of_larger_sizes():
     pools = [ranking([1.0, 0.0]), ranking([0.0, 1.0, 1.0, 0.0])]
     rewards = [[1.0, 0.0], [1.0, 0.5, 0.2, 0.0]]
     summary = best_of_n.summarize_pools(pools, rewards, [2, 4], find_answers(pools))
-    assert [at["prompts"] for at in summary["curve"]] == [2, 1]
-    assert summary["curve"][1]["model"]["value"] == 0.0
+    assert [at.prompts for at in summary.curve] == [2, 1]
+    assert summary.curve[1].model.value == 0.0
 
 
 def test_sizes():

@@ -75,7 +75,7 @@ def test_overoptimized_needs_gold_to_fall_while_proxy_rises():
     up = [Point(0, 0, 0), Point(1, 1, 1), Point(4, 2, 1.2)]
     down = [Point(0, 0, 0), Point(1, 1, 1), Point(4, 2, 0.5)]
     both_fall = [Point(0, 0, 0), Point(1, 1, 1), Point(4, 0.5, 0.5)]
-    assert [study(points, "rl").overoptimized for points in (up, down, both_fall)] == [False, True, False]
+    assert [study(points, "rl").overoptimised for points in (up, down, both_fall)] == [False, True, False]
 
 
 def numbered(rows: list[dict]) -> list[tuple[str, dict]]:
@@ -139,7 +139,7 @@ def test_evaluate_draws_and_tells_it(tmp_path):
     file, picture = write_jsonl(tmp_path / "points.jsonl", rows), tmp_path / "curves.svg"
     done = run_main("evaluate.py", "--overoptimization", file, "--picture", picture)
     assert done.returncode == 0, done.stderr
-    assert done.json["readings"] == [
+    assert done.json["diagnostics"] == [
         "bon: gold is best, 0.900, at a KL of 1.84 (n = 16), and falls to 0.500 at 3.17 while proxy rises from 2.77 to 4.16: "
         "over-optimised"
     ]

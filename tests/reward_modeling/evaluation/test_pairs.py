@@ -46,7 +46,7 @@ def test_each_diagnostic_is_said_of_a_summary_that_deserves_it(name):
     diagnostic = PAIR_DIAGNOSTICS[name]
     deserving = DESERVING[name]()
     assert diagnostic.applies(deserving) and not diagnostic.applies(calibrated())
-    assert any(line.startswith(diagnostic.sentence.format(**deserving)) for line in diagnose_pairs(deserving))
+    assert any(line.startswith(diagnostic.sentence.format(**vars(deserving))) for line in diagnose_pairs(deserving))
 
 
 def test_the_sentences_about_a_model_that_reads_only_lengths():
@@ -72,7 +72,7 @@ def test_chance_names_the_interval():
 def test_a_large_ece_of_few_pairs_is_not_called_miscalibration():
     """8 pairs 0.62 sure, 6 right: ECE 0.13 is what a calibrated model shows by chance."""
     few = summary(np.array([1, 1, 1, 1, 1, 1, -1, -1]) * 0.49, LENGTHS[:8], OTHERS[:8])
-    assert few["ece"] > 0.1 and not PAIR_DIAGNOSTICS["underconfident"].applies(few)
+    assert few.ece > 0.1 and not PAIR_DIAGNOSTICS["underconfident"].applies(few)
 
 
 def test_show_prints_each_table_on_stderr(capsys):

@@ -1,6 +1,7 @@
 """Evaluating steps: a scorer that knows the labels, baselines worked by hand, and every sentence with its numbers."""
 
 from collections import Counter
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -48,10 +49,10 @@ def test_halves_choose_for_each_other():
     rows, scorer = world(40)
     evaluation = steps.evaluate_steps(scorer, rows)
     summary = evaluation.summary
-    assert summary["threshold"]["values"] == [pytest.approx(0.8)], "0.5, the usual threshold, would find nothing"
-    assert summary["processbench_f1"]["value"] == summary["auroc"]["value"] == 1.0
-    assert set(summary["subsets"]) == {"law", "math"} and summary["subsets"]["law"]["f1"]["value"] == 1.0
-    assert summary["n_solutions"] == summary["erroneous_solutions"] + summary["correct_solutions"] == 40
+    assert summary.threshold.values == [pytest.approx(0.8)], "0.5, the usual threshold, would find nothing"
+    assert summary.processbench_f1.value == summary.auroc.value == 1.0
+    assert set(summary.subsets) == {"law", "math"} and summary.subsets["law"].f1.value == 1.0
+    assert summary.n_solutions == summary.erroneous_solutions + summary.correct_solutions == 40
     assert evaluation.rows[0]["first_flagged"] == evaluation.rows[0]["first_error"]
     half = steps.halves(rows)
     assert 8 <= half.sum() <= 32 and (steps.halves(rows[::-1])[::-1] == half).all()
@@ -65,8 +66,8 @@ def test_no_solution_sees_its_own_threshold():
             name = row.prompt[0]["content"]
             scorer.table[name] = [0.6 if label else 0.5 for label in row.labels]
     summary = steps.evaluate_steps(scorer, rows).summary
-    assert summary["threshold"]["values"] == [pytest.approx(0.55), pytest.approx(0.8)]
-    assert summary["processbench_f1"]["value"] < 0.5
+    assert summary.threshold.values == [pytest.approx(0.55), pytest.approx(0.8)]
+    assert summary.processbench_f1.value < 0.5
 
 
 def test_a_threshold_from_other_data_or_given():
@@ -75,16 +76,16 @@ def test_a_threshold_from_other_data_or_given():
     scorer.table |= {f"other {name}": values for name, values in other_scorer.table.items()}
     others = [solution(s.labels, f"other {s.prompt[0]['content']}") for s in others]
     chosen = steps.evaluate_steps(scorer, rows, threshold_data=others).summary
-    assert chosen["threshold"]["values"] == [pytest.approx(0.8)]
-    assert chosen["threshold"]["chosen_on"] == "30 solutions of other data"
+    assert chosen.threshold.values == [pytest.approx(0.8)]
+    assert chosen.threshold.chosen_on == "30 solutions of other data"
     given_one = steps.evaluate_steps(scorer, rows, threshold=0.5).summary
-    assert given_one["recall"]["value"] == 0.0 and given_one["threshold"] == {"values": [0.5], "chosen_on": "given"}
+    assert given_one.recall.value == 0.0 and given_one.threshold == steps.Threshold([0.5], "given")
     # The baselines that count characters or steps have scales of their own, on which 0.5 means nothing.
-    by_halves = steps.evaluate_steps(scorer, rows).summary["baselines"]
-    assert given_one["baselines"] == by_halves
+    by_halves = steps.evaluate_steps(scorer, rows).summary.baselines
+    assert given_one.baselines == by_halves
     assert (
-        by_halves["longer_steps"]["f1"] != by_halves["all_wrong"]["f1"]
-        or by_halves["later_steps"]["f1"] != by_halves["all_wrong"]["f1"]
+        by_halves["longer_steps"].f1 != by_halves["all_wrong"].f1
+        or by_halves["later_steps"].f1 != by_halves["all_wrong"].f1
     )
 
 
@@ -92,9 +93,9 @@ def test_baselines_by_hand():
     texts = ["long, very long", "short"]
     rows = [solution([1, 0], "a", texts), solution([1, 1], "b", texts), solution([0], "c", ["one"])]
     scorer = Scorer({"a": [0.5, 0.5], "b": [0.5, 0.5], "c": [0.5]})
-    baselines = steps.evaluate_steps(scorer, rows, threshold=0.5).summary["baselines"]
+    baselines = steps.evaluate_steps(scorer, rows, threshold=0.5).summary.baselines
     value = {
-        name: {key: estimate and estimate["value"] for key, estimate in table.items()}
+        name: {key: estimate and estimate.value for key, estimate in vars(table).items()}
         for name, table in baselines.items()
     }
     assert value["all_correct"]["step_accuracy"] == pytest.approx(3 / 5) and value["all_correct"]["precision"] is None
@@ -121,7 +122,7 @@ def test_what_is_not_labelled_or_not_scored_is_counted():
     model.score_solutions = lambda rows, advance: [fitted[row[0][0]["content"]] for row in rows]
     evaluation = steps.evaluate_steps(model, rows, threshold=0.5)
     summary = evaluation.summary
-    assert (summary["n_steps"], summary["not_scored_steps"], summary["not_judged_solutions"]) == (5, 2, 2)
+    assert (summary.n_steps, summary.not_scored_steps, summary.not_judged_solutions) == (5, 2, 2)
     assert [row["first_error"] for row in evaluation.rows] == [None, None, 0]
     assert evaluation.rows[1]["step_rewards"][2] is None
 
@@ -186,10 +187,11 @@ def test_a_good_scorer_needs_no_remark_and_measures_without_a_value_get_none():
 
 def test_the_table_of_baselines_says_what_an_auroc_below_one_half_means(capsys):
     rows, scorer = world(200)
-    summary = {**steps.evaluate_steps(scorer, rows).summary, "subsets": {}}
+    summary = replace(steps.evaluate_steps(scorer, rows).summary, subsets={})
     said = "baselines: steps (an AUROC below 0.5 ranks the wrong way round)"
     for value, expected in ((0.5, False), (0.2, True)):
-        for baseline in summary["baselines"].values():
-            baseline["auroc"]["value"] = value
-        steps.show_steps(summary, "good")
+        baselines = {
+            name: replace(one, auroc=replace(one.auroc, value=value)) for name, one in summary.baselines.items()
+        }
+        steps.show_steps(replace(summary, baselines=baselines), "good")
         assert (said in capsys.readouterr().err) == expected

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conftest import DECODERS, ENCODERS, toy_pairs
-from reward_modeling import checkpoints
+from reward_modeling import checkpoints, heads
 from reward_modeling.console import DataError, RunError
 from reward_modeling.data.records import Comparison, Origin, split_by_prompt
 from reward_modeling.precision import precision
@@ -231,14 +231,14 @@ def test_resuming_another_run_is_refused(tmp_path):
 def test_lora_trains_and_saves_the_head(family, tiny, tmp_path):
     loaded = checkpoints.load_for_training(str(tiny(family)))
     renderer = Renderer(loaded.tokenizer, max_length=128, scored_at=checkpoints.scored_at(loaded.model))
-    before = checkpoints.head_projection(loaded.model).weight.detach().clone()
+    before = heads.head_projection(loaded.model).weight.detach().clone()
     rows = render_comparisons(toy_comparisons(), renderer)
-    lora = configuration.lora_of(LORA, "SEQ_CLS", checkpoints.head_name(loaded.model))
+    lora = configuration.lora_of(LORA, "SEQ_CLS", heads.head_name(loaded.model))
     model, _ = Pairs().fit(
         loaded.model, renderer, rows, config(tmp_path, remove_unused_columns=False), head="new", peft_config=lora
     )
     trained = checkpoints.golden_scores(model, renderer)
-    assert not torch.allclose(checkpoints.head_projection(model).weight, before)
+    assert not torch.allclose(heads.head_projection(model).weight, before)
     card = checkpoints.save(model, renderer, tmp_path / "out", training={}, reward={})
     again = checkpoints.load(str(tmp_path / "out"))
     assert checkpoints.golden_scores(again.model, renderer) == pytest.approx(trained, abs=1e-5)

@@ -270,7 +270,7 @@ def test_a_lora_policy_is_its_own_reference(make, tmp_path):
     assert entries[0]["kl"] == pytest.approx(0.0, abs=1e-5), "fresh adapters change nothing"
     assert entries[-1]["kl"] > 1e-3
     assert all(torch.equal(p, frozen[name]) for name, p in run.plain.named_parameters() if name in frozen)
-    assert summary["updates"] == 3
+    assert summary.updates == 3
 
 
 def test_gradients_do_not_depend_on_how_a_mini_batch_is_cut_up(make, tmp_path):
@@ -393,7 +393,7 @@ def test_the_kl_budget_ends_the_run_with_the_policy_that_was_measured(make, tmp_
     run = make(learning_rate=5e-3, kl_coef=0.0, max_kl=0.3, total_episodes=64 * 50)
     summary = run.run(**RUN)
     entries = log_of(tmp_path)
-    assert summary["updates"] < 50 and "over --max_kl 0.3" in summary["stopped"]
+    assert summary.updates < 50 and "over --max_kl 0.3" in summary.stopped
     assert entries[-1]["kl"] > 0.3 >= max(entry["kl"] for entry in entries[:-1])
     assert "policy_loss" not in entries[-1], "nothing is learned from the update that is over the budget"
 

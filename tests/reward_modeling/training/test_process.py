@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reward_modeling import checkpoints
+from reward_modeling import checkpoints, heads
 from reward_modeling.console import DataError, RunError
 from reward_modeling.data.records import Solution
 from reward_modeling.kinds import PROCESS
@@ -111,7 +111,7 @@ def settings_for(folder, **kwargs):
     return TrainingArguments(output_dir=str(folder), **precision(), **(fields | kwargs))
 
 
-def test_gradient_accumulation_is_the_mean_over_all_labelled_steps(tiny, tmp_path):
+def test_gradient_accumulation_is_the_mean_over_all_labeled_steps(tiny, tmp_path):
     """Two micro-batches of 1 and 3 labels weigh by their labels. TRL's PRMTrainer adds the means of micro-batches."""
 
     def trained(folder, **sizes):
@@ -137,13 +137,13 @@ def test_a_loss_that_is_no_number_stops(tiny, tmp_path):
 @pytest.mark.parametrize("family", ["qwen2", "bert"])
 def test_lora_trains_saves_and_merges_the_head(family, tiny, tmp_path):
     model, renderer = made(tiny, family)
-    before = checkpoints.head_projection(model).weight.detach().clone()
-    lora = configuration.lora_of(LORA, "TOKEN_CLS", checkpoints.head_name(model))
+    before = heads.head_projection(model).weight.detach().clone()
+    lora = configuration.lora_of(LORA, "TOKEN_CLS", heads.head_name(model))
     rows = render_solutions(LABELLED, renderer)
     trained, _ = Steps().fit(model, renderer, rows, settings_for(tmp_path), head="new", peft_config=lora)
     golden = checkpoints.golden_scores(trained, renderer)
     checkpoints.save(trained, renderer, tmp_path / "out", training={}, reward={})
-    loaded = checkpoints.load_process(str(tmp_path / "out"), device="cpu")
-    assert not torch.allclose(checkpoints.head_projection(loaded.model).weight, before)
+    loaded = checkpoints.load(str(tmp_path / "out"), device="cpu", kind=checkpoints.PROCESS)
+    assert not torch.allclose(heads.head_projection(loaded.model).weight, before)
     assert checkpoints.check_golden(checkpoints.golden_scores(loaded.model, renderer), golden, 1e-5) <= 1e-5
     assert (tmp_path / "out" / "adapter" / "adapter_model.safetensors").is_file()

@@ -55,7 +55,7 @@ def test_score_py_combines_as_ppo_does(models, tmp_path):
     assert [reward for row in plain["rows"] for reward in row["rewards"]] == pytest.approx(expected, abs=1e-5)
     assert [row["reward"] for row in best["rows"]] == [max(row["rewards"]) for row in plain["rows"]]
     assert plain["reward_weights"] == [0.7, -0.3] and len(plain["reward_models"]) == 2
-    scaled = run_main("score.py", *flags, "--normalise").json["rows"]
+    scaled = run_main("score.py", *flags, "--normalize").json["rows"]
     expected = Rewards.from_pretrained(models, weights=[0.7, -0.3], normalise=True)(prompts, answers)
     assert [reward for row in scaled for reward in row["rewards"]] == pytest.approx(expected, abs=1e-5)
 
@@ -157,7 +157,7 @@ def test_wrong_kinds_are_refused_before_any_weights_are_read(models, tiny, tmp_p
     config = json.loads((process / "config.json").read_text())
     (process / "config.json").write_text(json.dumps({**config, "architectures": ["Qwen2ForTokenClassification"]}))
     for path, message in (
-        (tiny("qwen2"), "is no reward model"),
+        (tiny("qwen2"), "is not a reward model"),
         (two_labels, "has 2 labels"),
         (process, "is a process reward model"),
     ):

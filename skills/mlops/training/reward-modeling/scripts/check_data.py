@@ -10,6 +10,7 @@
 #     "rich>=14,<16",
 #     "pyyaml>=6,<7",
 #     "scipy>=1.14,<2",
+#     "pydantic>=2.10,<3",
 # ]
 # ///
 """Say which format data has and what its rows are, convert them, and list what is wrong with them.
@@ -26,256 +27,20 @@ Exits   0 without error findings, 3 with them (the JSON is printed all the same)
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator
-
-from reward_modeling import arguments as flags
-from reward_modeling.console import (
-    DataError,
-    UsageError,
-    check_output_file,
-    emit,
-    listed,
-    log,
-    main_guard,
-    table,
-    to_json,
-    write_whole,
-)
-from reward_modeling.data.audit import CHECKS, STEP_CHECKS, UNLABELED_CHECKS, UNREADABLE, Finding, show, unreadable
-from reward_modeling.data.audit.parts import Part, dropped, kind_of, parts_of
-from reward_modeling.data.audit.rendered import OVER_LENGTH, REFUSED, Render
-from reward_modeling.data.formats import ANYTHING, FORMATS
-from reward_modeling.data.original import kept_places, original_lines
-from reward_modeling.data.reading import check_verbatim, load
-from reward_modeling.data.records import Records, Solution, equal_scores
-from reward_modeling.data.writing import counted, tell_moved, to_row
+from reward_modeling import cli
+from reward_modeling.console import main_guard
+from reward_modeling.data_check import CheckOutput, CheckSettings, check_data, list_checks, list_formats
 
 
-def parser() -> flags.Parser:
-    parser = flags.Parser(__doc__, prog="check_data.py")
-    parser.add_argument("data", nargs="*", metavar="DATA", help="the same as --dataset_name")
-    data = flags.add_dataset_arguments(parser, stepwise=True)
-    data.add_argument(
-        "--eval_dataset_name", nargs="+", metavar="DATA", help="evaluation data, whose prompts must not occur in DATA"
-    )
-    flags.add_text_format_argument(data)
-    data.add_argument(
-        "--model_name_or_path",
-        metavar="MODEL",
-        help="also find rows that the chat template of this model refuses (reads its tokenizer alone)",
-    )
-    data.add_argument(
-        "--chat_template_path", metavar="PATH", help="a .jinja file, or a model whose chat template to use instead"
-    )
-    data.add_argument(
-        "--max_length",
-        type=flags.positive_int,
-        metavar="N",
-        help="also find rows with more tokens than this, counted by the tokenizer and chat template of --model_name_or_path",
-    )
-    group = parser.add_argument_group("result")
-    group.add_argument("--output", metavar="FILE", help="write the rows as canonical JSON Lines")
-    group.add_argument(
-        "--layout",
-        choices=("canonical", "original"),
-        default="canonical",
-        help="of --output; original: the rows as they were read, with their own columns, as CSV where FILE ends in .csv or .tsv",
-    )
-    group.add_argument("--findings", metavar="FILE", help="write every finding with each of its rows as JSON Lines")
-    flags.add_flag(group, "--overwrite", "replace --output and --findings if they exist")
-    checks = CHECKS | STEP_CHECKS
-    droppable = [
-        UNREADABLE,
-        REFUSED,
-        OVER_LENGTH,
-        *(name for name, check in checks.items() if check.about_rows and not check.needs_tokens),
-    ]
-    group.add_argument(
-        "--drop",
-        nargs="+",
-        default=[],
-        choices=droppable,
-        metavar="CHECK",
-        help="leave out of --output what these findings are about, whole rows or single completions of a ranking: "
-        f"{', '.join(droppable)}",
-    )
-    flags.add_flag(group, "--strict", "exit with 3 on warnings too")
-    flags.add_flag(group, "--list_formats", "show every format and a row of each, then stop")
-    flags.add_flag(group, "--list_checks", "show every check, why it matters and what to do, then stop")
-    return parser
+def parser() -> cli.Parser:
+    return cli.Parser(__doc__, "check_data.py", CheckSettings)
 
 
-def main(argv: list[str] | None = None) -> dict | None:
-    args = flags.parse(parser(), argv)
-    if args.list_formats or args.list_checks:
-        return list_formats() if args.list_formats else list_checks()
-    try:
-        result, bad = checked(args)
-    except DataError as error:
-        emit({"error": {"message": error.message, "where": error.where, "hint": error.hint}})
-        raise
-    return finish(result, bad)
-
-
-def checked(args) -> tuple[dict, list[Finding]]:
-    """The result, and the findings that stop training, after --drop. Writes --output."""
-    sources = args.data + (args.dataset_name or [])
-    if not sources:
-        raise UsageError("no dataset was named", hint="check_data.py FILE, or check_data.py --list_formats")
-    if args.drop and not args.output:
-        raise UsageError("--drop leaves rows out of --output, which is not given", hint="add --output clean.jsonl")
-    if args.chat_template_path and not args.model_name_or_path:
-        raise UsageError("--chat_template_path needs --model_name_or_path, whose tokenizer it is for")
-    if REFUSED in args.drop and not args.model_name_or_path:
-        raise UsageError("--drop refused needs --model_name_or_path, whose chat template refuses rows")
-    if args.max_length and not args.model_name_or_path:
-        raise UsageError("--max_length needs --model_name_or_path, whose tokenizer counts the tokens")
-    if OVER_LENGTH in args.drop and not args.max_length:
-        raise UsageError("--drop over_length needs --max_length and --model_name_or_path")
-    if args.layout == "original" and not args.output:
-        raise UsageError("--layout says how --output is written, which is not given", hint="add --output clean.jsonl")
-    inputs = [*sources, *(args.eval_dataset_name or ())]
-    output, found = (
-        check_output_file(path, args.overwrite, inputs) if path else None for path in (args.output, args.findings)
-    )
-    reading = {"config": args.dataset_config, "format": args.format, "columns": args.columns, "neutral": args.neutral}
-    reading |= {"split": args.dataset_split, "tiers": ANYTHING, "winner_values": args.winner_values}
-    records = load(sources, leave_out_unreadable=True, **reading)
-    rendered = args.text_format == "rendered"
-    if rendered:
-        check_verbatim(records)
-    lost = unreadable(records)
-    if lost and output and UNREADABLE not in args.drop:
-        raise DataError(lost[0].message, where=", ".join(lost[0].rows), hint=f"fix them, or add --drop {UNREADABLE}")
-    held_out = load(args.eval_dataset_name, **reading).rows if args.eval_dataset_name else None
-    if args.model_name_or_path:
-        render, render_steps = renderers(args, any(isinstance(row, Solution) for row in records.rows))
-    parts = parts_of(records)
-    for part in parts:
-        part.audit(held_out, rendered)
-        if args.model_name_or_path:
-            part.render(render, render_steps, args.max_length)
-    findings = [*lost, *(finding for part in parts for finding in part.findings)]
-    left = [finding for finding in findings if finding.check not in args.drop]
-    kept, dropped_rows, dropped_completions = dropped(records, parts, args.drop)
-    moved: Counter[str] = Counter()
-    if found:
-        write_whole(found, map(to_json, places(records, lost, parts)))
-    if output and args.layout == "original":
-        write_whole(output, original_lines(sources, reading, kept_places(records, kept), output))
-    elif output:
-        write_whole(output, map(to_json, counted(map(to_row, kept.values()), moved)))
-    kinds = Counter(kind_of(row) for row in records.rows)
-    report(records, kinds, findings, (dropped_rows, dropped_completions), len(kept), output)
-    result = {
-        "format": records.format,
-        "files": records.files,
-        "rows": len(records.rows) + sum(records.set_aside.values()),
-        "kept": len(kept),
-        "kinds": dict(kinds),
-        **{name: count for part in parts for name, count in part.counts().items()},
-        "equal_scores": equal_scores(records),
-        "set_aside": {reason: n for reason, n in records.set_aside.items() if reason not in dropped_rows},
-        "winner_values": records.winner_values,
-        "columns_used": records.columns_used,
-        "metadata_columns": records.metadata_columns,
-        **tell_moved(moved),
-        "findings": [finding.to_dict() for finding in findings],
-        "dropped": sum(dropped_rows.values()),
-        "dropped_rows": dict(dropped_rows),
-        "dropped_completions": dict(dropped_completions),
-        "output": str(output) if output else None,
-        "errors": sum(finding.severity == "error" for finding in left),
-        "warnings": sum(finding.severity == "warning" for finding in left),
-    }
-    return result, [finding for finding in left if finding.severity in ("error", *["warning"] * args.strict)]
-
-
-def renderers(args, steps: bool) -> tuple[Render, Render | None]:
-    """What renders as training and scoring with the model of --model_name_or_path would: conversations, and solutions in
-    steps where there are any. Reads its tokenizer alone.
-    """
-    from reward_modeling.checkpoints import read_chat_template, read_tokenizer
-    from reward_modeling.rendering import Renderer
-    from reward_modeling.step_rendering import STEP_SEPARATOR, StepRenderer
-    from reward_modeling.tokenizer_setup import prepare_tokenizer
-
-    tokenizer = read_tokenizer(args.model_name_or_path)
-    for note in prepare_tokenizer(tokenizer, read_chat_template(args.chat_template_path)):
-        log(note)
-    how = {"max_length": None, "text_format": args.text_format or "chat"}
-    render = Renderer(tokenizer, **how).render_all
-    if not (steps and args.max_length):
-        return render, None
-    separator = STEP_SEPARATOR if tokenizer(STEP_SEPARATOR, add_special_tokens=False).input_ids else tokenizer.sep_token
-    return render, StepRenderer(tokenizer, step_separator=separator, **how).render_all
-
-
-def places(records: Records, lost: list[Finding], parts: list[Part]) -> Iterator[dict]:
-    """Every finding with each row it is about."""
-    for row, reason in records.unreadable:
-        yield {"check": lost[0].check, "severity": lost[0].severity, "row": row, "message": reason}
-    for part in parts:
-        yield from part.places()
-
-
-def report(records: Records, kinds: Counter[str], findings: list[Finding], lost: tuple, kept: int, output) -> None:
-    log(f"{len(records.rows)} rows of format {records.format}: {listed(kinds)}")
-    for reason, count in records.set_aside.items():
-        log(f"{count} more rows are set aside: {reason}")
-    if records.metadata_columns:
-        log(f"kept as metadata: {', '.join(records.metadata_columns)}")
-    show(findings)
-    for what, counts in zip(("rows", "completions of rankings that stay"), lost, strict=True):
-        if counts:
-            log(f"dropped {what}: {listed(counts)}")
-    if output:
-        log(f"wrote {kept} rows to {output}")
-
-
-def finish(result: dict, bad: list[Finding]) -> dict | None:
-    """The result, or, when findings are left that stop training, the result on stdout and then the lines that say so."""
-    if not bad:
-        return result
-    emit(result)
-    checks = " ".join(dict.fromkeys(finding.check for finding in bad))
-    raise DataError(
-        f"{len(bad)} of the findings stop training; the first: {bad[0].message}",
-        where=", ".join(bad[0].rows),
-        hint=f"leave the rows out with --drop {checks} --output clean.jsonl, or fix them",
-    )
-
-
-def list_formats() -> dict:
-    entries = [
-        {
-            "name": entry.name,
-            "description": entry.description,
-            "needs": entry.needs,
-            "optional": entry.optional,
-            "example": entry.example,
-        }
-        for entry in FORMATS.values()
-    ]
-    table(
-        "formats",
-        ["name", "columns", "description"],
-        [[e["name"], ", ".join(e["needs"]), e["description"]] for e in entries],
-    )
-    return {"formats": entries}
-
-
-def list_checks() -> dict:
-    names = ("name", "severity", "why", "advice")
-    tables = {"comparisons": CHECKS, "solutions in steps": STEP_CHECKS, "rows without labels": UNLABELED_CHECKS}
-    entries = [
-        {"about": about, **{name: getattr(check, name) for name in names}}
-        for about, checks in tables.items()
-        for check in checks.values()
-    ]
-    table("checks", ["about", *names], [list(entry.values()) for entry in entries])
-    return {"checks": entries}
+def main(argv: list[str] | None = None) -> CheckOutput:
+    settings = cli.settings(CheckSettings, parser().parse(argv))
+    if settings.list_formats or settings.list_checks:
+        return list_formats() if settings.list_formats else list_checks()
+    return check_data(settings)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@
 #     "rich>=14,<16",
 #     "pyyaml>=6,<7",
 #     "scipy>=1.14,<2",
+#     "pydantic>=2.10,<3",
 #     "matplotlib>=3.10,<4",
 # ]
 # ///
@@ -26,31 +27,33 @@ Method  GRPO arXiv:2402.03300, RLOO arXiv:2402.14740, by trl.GRPOTrainer and trl
 
 Any other field of trl.GRPOConfig or trl.RLOOConfig is accepted by its own name: --beta 0.1 --num_generations 8
 --max_completion_length 256 --learning_rate 1e-6 --max_steps 200 --report_to tensorboard
+All of them: https://huggingface.co/docs/trl/grpo_trainer#trl.GRPOConfig and rloo_trainer#trl.RLOOConfig
 """
 
 from __future__ import annotations
 
-from reward_modeling import arguments as flags
+from typing import TYPE_CHECKING
+
+from reward_modeling import cli
 from reward_modeling.console import main_guard
-from reward_modeling.training.settings import GRPOSettings, LoraSettings, OutputSettings, PolicySettings, RewardSettings
+from reward_modeling.training.settings import GRPOSettings
+
+if TYPE_CHECKING:
+    from reward_modeling.training.results import GRPOOutput
 
 
-def parser() -> flags.Parser:
-    parser = flags.Parser(__doc__, prog="grpo.py")
-    flags.add_settings(parser, GRPOSettings)
-    flags.add_several_models_arguments(parser.add_argument_group("reward"))
-    flags.add_dataset_arguments(parser, split_default="train")
-    flags.add_settings(parser, RewardSettings, PolicySettings, OutputSettings, LoraSettings)
-    return parser
-
-
-def main(argv: list[str] | None = None) -> dict | None:
+def parser() -> cli.Parser:
     required = ("model_name_or_path", "reward_model_path", "dataset_name", "output_dir")
-    args = flags.parse(parser(), argv, required=required, trainer_fields=flags.POLICY_TRAINER_FIELD_SOURCES)
-    settings = flags.settings(GRPOSettings, args)
+    trainer = lambda: GRPOSettings.config_classes().values()  # noqa: E731
+    return cli.Parser(__doc__, "grpo.py", GRPOSettings, required=required, trainer=trainer)
+
+
+def main(argv: list[str] | None = None) -> GRPOOutput | None:
+    args = parser().parse(argv)
+    settings = cli.settings(GRPOSettings, args)
     from reward_modeling.training import grpo_run
 
-    return grpo_run.train(settings, flags.trainer_fields(settings.config_class, args.trainer_arguments, "grpo.py"))
+    return grpo_run.train(settings, cli.trainer_fields(settings.config_class, args.trainer_arguments, "grpo.py"))
 
 
 if __name__ == "__main__":

@@ -10,10 +10,11 @@
 #     "rich>=14,<16",
 #     "pyyaml>=6,<7",
 #     "scipy>=1.14,<2",
+#     "pydantic>=2.10,<3",
 #     "matplotlib>=3.10,<4",
 # ]
 # ///
-"""Optimise a policy against a reward model by PPO, the classic RLHF way, with a penalty for leaving the start behind.
+"""Optimize a policy against a reward model by PPO, the classic RLHF way, with a penalty for leaving the start behind.
 
     uv run scripts/ppo.py --model_name_or_path runs/sft --reward_model_path runs/rm --dataset_name prompts.jsonl --output_dir runs/ppo
     uv run scripts/ppo.py --config ppo.yaml --use_peft --learning_rate 3e-5
@@ -29,40 +30,29 @@ per_device_train_batch_size x gradient_accumulation_steps x processes answers, s
 
 from __future__ import annotations
 
-from reward_modeling import arguments as flags
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from reward_modeling import cli
 from reward_modeling.console import UsageError, log, main_guard
-from reward_modeling.training.ppo_settings import BatchSettings, RunSettings, Settings
-from reward_modeling.training.settings import LoraSettings, OutputSettings, PolicySettings, RewardSettings
+from reward_modeling.training.ppo_settings import RunSettings, Settings
+
+if TYPE_CHECKING:
+    from reward_modeling.training.results import PPOOutput
 
 
-def parser() -> flags.Parser:
-    parser = flags.Parser(__doc__, prog="ppo.py")
-    model = parser.add_argument_group("policy")
-    model.add_argument("--sft_model_path", metavar="MODEL", help="--model_name_or_path by its old name; goes before it")
-    model.add_argument("--stop_token", choices=("eos",), default="eos", help="answers end at their end token (eos)")
-    flags.add_several_models_arguments(parser.add_argument_group("reward"))
-    flags.add_dataset_arguments(parser, training=True)
-    flags.add_settings(parser, RewardSettings, PolicySettings, OutputSettings, BatchSettings, RunSettings, Settings)
-    flags.add_settings(parser, LoraSettings)
-    return parser
+def parser() -> cli.Parser:
+    required = ("reward_model_path", "dataset_name", "output_dir")
+    return cli.Parser(__doc__, "ppo.py", RunSettings, Settings, required=required)
 
 
-def main(argv: list[str] | None = None) -> dict | None:
-    args = flags.parse(parser(), argv, required=("reward_model_path", "dataset_name", "output_dir"))
-    args.model_name_or_path = policy_path(args.sft_model_path, args.model_name_or_path)
-    settings, course = flags.settings(RunSettings, args), flags.settings(Settings, args)
-    rows = course.per_device_train_batch_size * course.gradient_accumulation_steps
-    if rows % course.num_mini_batches:
-        raise UsageError(
-            f"{rows} answers a process (per_device_train_batch_size x gradient_accumulation_steps) cannot be split into "
-            f"{course.num_mini_batches} mini-batches",
-            hint="make the product a multiple of --num_mini_batches",
-        )
-    if course.seed < 0:
-        raise UsageError(f"--seed is a whole number of at least 0, got {course.seed}")
+def main(argv: list[str] | None = None) -> PPOOutput | None:
+    args = parser().parse(argv)
+    settings, course = cli.settings(RunSettings, args), cli.settings(Settings, args)
+    policy = policy_path(settings.sft_model_path, settings.model_name_or_path)
     from reward_modeling.training import ppo_run
 
-    return ppo_run.train(settings, course)
+    return ppo_run.train(replace(settings, model_name_or_path=policy), course)
 
 
 def policy_path(old_name: str | None, name: str | None) -> str:

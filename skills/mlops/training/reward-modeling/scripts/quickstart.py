@@ -10,6 +10,7 @@
 #     "rich>=14,<16",
 #     "pyyaml>=6,<7",
 #     "scipy>=1.14,<2",
+#     "pydantic>=2.10,<3",
 #     "matplotlib>=3.10,<4",
 # ]
 # ///
@@ -32,55 +33,63 @@ from __future__ import annotations
 import json
 import math
 import time
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from reward_modeling import arguments as flags
-from reward_modeling import sandbox, sandbox_models
+from reward_modeling import cli, sandbox, sandbox_models
 from reward_modeling.console import UsageError, log, main_guard, table, to_json, write_whole
 from reward_modeling.data.writing import to_row
 from reward_modeling.output_folder import claim
 from reward_modeling.sandbox import gold, parse_prompt
 from reward_modeling.sandbox_models import PPO_DEFAULTS, REWARD_DEFAULTS, answers_of
 
+if TYPE_CHECKING:
+    from reward_modeling.training.results import Quickstart, TrainedModel
+
 HELD_OUT_PAIRS = 1000
 PROMPTS, ANSWERS = 50, 8
 UPDATES, POLICY_PROMPTS, FRESH_PROMPTS = 25, 2000, 256
 """Of the policy: updates of 64 answers, prompts to learn from, and fresh ones to evaluate it on."""
 CLOSING = """\
-accuracy on held-out pairs {accuracy[value]:.3f} [{accuracy[low]:.3f}, {accuracy[high]:.3f}]
+accuracy on held-out pairs {accuracy:.3f}
 gold reward of the answer it ranks first {choice[chosen]:.2f}; a random answer {choice[random]:.2f}, the best \
 {choice[best]:.2f}
 gold reward of the policy: {policy[before]:.2f} before PPO, {policy[after]:.2f} after, at most \
 {policy[most]:.2f} ({policy[kl]:.1f} nats from where it began)"""
 
 
-def parser() -> flags.Parser:
-    parser = flags.Parser(__doc__, prog="quickstart.py")
-    parser.add_argument(
-        "--output_dir", metavar="OUT", help="where everything goes (runs/quickstart, or the next free number)"
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    group: ClassVar = "options"
+    output_dir: str | None = cli.flag(
+        None, "where everything goes (runs/quickstart, or the next free number)", metavar="OUT"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the world, the models and the order (0)")
-    return parser
+    seed: int = cli.flag(0, "of the world, the models and the order", type=int)
 
 
-def main(argv: list[str] | None = None) -> dict:
-    args = flags.parse(parser(), argv)
-    out = Path(args.output_dir or free_folder(Path("runs/quickstart")))
+def parser() -> cli.Parser:
+    return cli.Parser(__doc__, "quickstart.py", Settings)
+
+
+def main(argv: list[str] | None = None) -> Quickstart:
+    settings = cli.settings(Settings, parser().parse(argv))
+    out = Path(settings.output_dir or free_folder(Path("runs/quickstart")))
     if out.is_dir() and any(out.iterdir()):
         raise UsageError(f"{out} is not empty", hint="give another --output_dir, or leave it out: a free one is taken")
     out = claim(out)
     started = time.perf_counter()
-    files = make_data(out, args.seed)
+    files = make_data(out, settings.seed)
     log("\nteaching a tiny decoder (two layers) to answer, well and badly: the model to start from")
-    base = sandbox_models.base_model(out / "base_model", args.seed)  # what a pretrained model is elsewhere
+    base = sandbox_models.base_model(out / "base_model", settings.seed)  # what a pretrained model is elsewhere
     audit = step("check_data", files["train"], "--eval_dataset_name", files["held_out"])
-    training = train(out, base, files, args.seed)
+    training = train(out, base, files, settings.seed)
     model, rewards, ranked = out / "reward_model", out / "held_out_rewards.jsonl", out / "ranked.jsonl"
     of_model = ("--model_name_or_path", model)
     held_out = ("--dataset_name", files["held_out"], "--subset_column", "subset", "--output", rewards)
     evaluation = step("evaluate", *of_model, *held_out)
     step("score", *of_model, "--input", files["completions"], "--rank", "--output", ranked)
-    choice, policy = gold_of_choice(ranked), optimize(out, base, model, files["prompts"], args.seed)
+    choice, policy = gold_of_choice(ranked), optimize(out, base, model, files["prompts"], settings.seed)
     artefacts = {
         "preferences": files["train"],
         "held-out pairs": files["held_out"],
@@ -92,23 +101,25 @@ def main(argv: list[str] | None = None) -> dict:
         "picture of its run": out / "policy" / "run.svg",
     }
     table("where everything lies", ["what", "where"], [[name, str(path)] for name, path in artefacts.items()])
-    log(CLOSING.format(accuracy=evaluation["accuracy"], choice=choice, policy=policy))
+    log(CLOSING.format(accuracy=evaluation.accuracy, choice=choice, policy=policy))
     seconds = time.perf_counter() - started
     log(f"done in {seconds:.0f} s")
-    return {
-        "seconds": seconds,
-        "accuracy": evaluation["accuracy"],
-        "length_baseline": evaluation["length"]["baseline_longer"],
-        "subsets": evaluation["subsets"],
-        "gold_reward": choice,
-        "policy_gold_reward": policy,
-        "audit": {"errors": audit["errors"], "warnings": audit["warnings"]},
-        "reload_difference": training["reload_difference"],
-        "artefacts": {name: str(path) for name, path in artefacts.items()},
-    }
+    from reward_modeling.training.results import Quickstart
+
+    return Quickstart(
+        seconds=seconds,
+        accuracy=evaluation.accuracy,
+        length_baseline=evaluation.length.baseline_longer,
+        subsets=evaluation.subsets,
+        gold_reward=choice,
+        policy_gold_reward=policy,
+        audit={"errors": audit.errors, "warnings": audit.warnings},
+        reload_difference=training.reload_difference,
+        artefacts={name: str(path) for name, path in artefacts.items()},
+    )
 
 
-def step(script: str, *arguments: object) -> dict:
+def step(script: str, *arguments: object) -> Any:
     """Run the script of this name in this process, and show the command that would do the same."""
     import importlib
 
@@ -117,7 +128,7 @@ def step(script: str, *arguments: object) -> dict:
     return importlib.import_module(script).main(words)
 
 
-def train(out: Path, base: Path, files: dict[str, Path], seed: int) -> dict:
+def train(out: Path, base: Path, files: dict[str, Path], seed: int) -> TrainedModel:
     return step(
         "train",
         *("--model_name_or_path", base, "--dataset_name", files["train"], "--eval_dataset_name", files["held_out"]),
@@ -157,7 +168,7 @@ def optimize(out: Path, base: Path, reward_model: Path, prompts: Path, seed: int
     before, after = (
         sum(gold.value for _, gold in answers_of(path, asked, seed)) / FRESH_PROMPTS for path in (base, out / "policy")
     )
-    return {"before": before, "after": after, "most": sandbox.MAX_GOLD, "kl": run["end"]["kl"]}
+    return {"before": before, "after": after, "most": sandbox.MAX_GOLD, "kl": run.end["kl"]}
 
 
 def gold_of_choice(ranked: Path) -> dict[str, float]:

@@ -10,6 +10,7 @@
 #     "rich>=14,<16",
 #     "pyyaml>=6,<7",
 #     "scipy>=1.14,<2",
+#     "pydantic>=2.10,<3",
 # ]
 # ///
 """Train an outcome reward model: one score for a whole answer, from human or verifier preferences.
@@ -23,38 +24,33 @@ Writes  OUT/ a plain Hugging Face sequence classifier with reward_model.json bes
 Method  Bradley-Terry, arXiv:2203.02155 Eq. 1. The saved model is reloaded and compared before it appears in OUT.
 
 Any other field of trl.RewardConfig is accepted by its own name: --weight_decay 0.01 --logging_steps 5 --report_to tensorboard
+All of them: https://huggingface.co/docs/trl/reward_trainer#trl.RewardConfig
 """
 
 from __future__ import annotations
 
-from reward_modeling import arguments as flags
+from typing import TYPE_CHECKING
+
+from reward_modeling import cli
 from reward_modeling.console import main_guard
 from reward_modeling.training.pairs import Pairs
-from reward_modeling.training.settings import (
-    DataSettings,
-    LoraSettings,
-    ModelSettings,
-    OutputSettings,
-    Settings,
-    SizeSettings,
-)
+from reward_modeling.training.settings import Settings
+
+if TYPE_CHECKING:
+    from reward_modeling.training.results import ModelOutput
 
 
-def parser() -> flags.Parser:
-    parser = flags.Parser(__doc__, prog="train.py")
-    flags.add_settings(parser, ModelSettings)
-    flags.add_text_format_argument(flags.add_dataset_arguments(parser, training=True))
-    flags.add_settings(parser, DataSettings, OutputSettings, Pairs, LoraSettings, SizeSettings)
-    return parser
-
-
-def main(argv: list[str] | None = None) -> dict | None:
+def parser() -> cli.Parser:
     required = ("model_name_or_path", "dataset_name", "output_dir")
-    args = flags.parse(parser(), argv, required=required, trainer_fields=True)
+    return cli.Parser(__doc__, "train.py", Settings, Pairs, required=required, trainer=lambda: [Pairs.config_class()])
+
+
+def main(argv: list[str] | None = None) -> ModelOutput | None:
+    args = parser().parse(argv)
+    settings, kind = cli.settings(Settings, args), cli.settings(Pairs, args)
     from reward_modeling.training import runs
 
-    settings, kind = flags.settings(Settings, args), flags.settings(Pairs, args)
-    return runs.train(kind, settings, flags.trainer_fields(kind.config_class, args.trainer_arguments, "train.py"))
+    return runs.train(kind, settings, cli.trainer_fields(kind.config_class, args.trainer_arguments, "train.py"))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@
 #     "rich>=14,<16",
 #     "pyyaml>=6,<7",
 #     "scipy>=1.14,<2",
+#     "pydantic>=2.10,<3",
 # ]
 # ///
 """Train a process reward model: after each step of a solution, how likely the step is correct.
@@ -20,44 +21,37 @@
 
 Reads   solutions with labelled steps in any stepwise format of references/process.md
 Writes  OUT/ a plain Hugging Face token classifier with reward_model.json beside it, OUT/run.json, OUT/checkpoint-*
-Method  cross-entropy at the last token of the separator behind each step, arXiv:2305.20050, arXiv:2312.08935.
+Method  cross-entropy at the last token of the separator after each step, arXiv:2305.20050, arXiv:2312.08935.
         The saved model is reloaded and compared before it appears in OUT.
 
 Any other field of transformers.TrainingArguments is accepted by its own name: --weight_decay 0.01 --logging_steps 5
+All of them: https://huggingface.co/docs/transformers/main_classes/trainer#transformers.TrainingArguments
 """
 
 from __future__ import annotations
 
-from reward_modeling import arguments as flags
+from typing import TYPE_CHECKING
+
+from reward_modeling import cli
 from reward_modeling.console import main_guard
-from reward_modeling.training.settings import (
-    DataSettings,
-    LoraSettings,
-    ModelSettings,
-    OutputSettings,
-    Settings,
-    SizeSettings,
-)
+from reward_modeling.training.settings import Settings
 from reward_modeling.training.steps import Steps
 
-
-def parser() -> flags.Parser:
-    parser = flags.Parser(__doc__, prog="train_process.py")
-    flags.add_settings(parser, ModelSettings)
-    flags.add_text_format_argument(flags.add_dataset_arguments(parser, training=True, stepwise=True))
-    flags.add_settings(parser, DataSettings, OutputSettings, Steps, LoraSettings, SizeSettings)
-    return parser
+if TYPE_CHECKING:
+    from reward_modeling.training.results import ModelOutput
 
 
-def main(argv: list[str] | None = None) -> dict | None:
-    required = ("model_name_or_path", "dataset_name", "output_dir")
-    args = flags.parse(parser(), argv, required=required, trainer_fields=(flags.TRAINING_ARGUMENTS,))
+def parser() -> cli.Parser:
+    required, trainer = ("model_name_or_path", "dataset_name", "output_dir"), lambda: [Steps.config_class()]
+    return cli.Parser(__doc__, "train_process.py", Settings, Steps, required=required, trainer=trainer)
+
+
+def main(argv: list[str] | None = None) -> ModelOutput | None:
+    args = parser().parse(argv)
+    settings, kind = cli.settings(Settings, args), cli.settings(Steps, args)
     from reward_modeling.training import runs
 
-    settings, kind = flags.settings(Settings, args), flags.settings(Steps, args)
-    return runs.train(
-        kind, settings, flags.trainer_fields(kind.config_class, args.trainer_arguments, "train_process.py")
-    )
+    return runs.train(kind, settings, cli.trainer_fields(kind.config_class, args.trainer_arguments, "train_process.py"))
 
 
 if __name__ == "__main__":

@@ -14,33 +14,42 @@ def probability(logit: float) -> float:
     return math.exp(logit) / (1 + math.exp(logit))
 
 
+Value = Callable[[float], float]
+"""From the logit of a step, log p / (1 - p), to its score: the probability p, but of some public models another number."""
+
+
 @dataclass(frozen=True)
 class Aggregation:
-    """How the steps of a solution become one reward: `reward` of their logits, log p / (1 - p)."""
+    """How the steps of a solution become one reward: `reward` of their logits, and of what makes a score of each."""
 
-    reward: Callable[[Sequence[float]], float]
+    reward: Callable[[Sequence[float], Value], float]
     description: str
     source: str | None = None
 
 
 AGGREGATIONS: dict[str, Aggregation] = {
-    "min": Aggregation(lambda logits: probability(min(logits)), "the weakest step", "arXiv:2312.08935 (Math-Shepherd)"),
+    "min": Aggregation(
+        lambda logits, value=probability: value(min(logits)), "the weakest step", "arXiv:2312.08935 (Math-Shepherd)"
+    ),
     "prod": Aggregation(
-        lambda logits: math.prod(map(probability, logits)),
+        lambda logits, value=probability: math.prod(map(value, logits)),
         "the probability that all steps are correct, if they were independent; prefers few steps",
         "arXiv:2305.20050 (Let's Verify Step by Step)",
     ),
     "mean": Aggregation(
-        lambda logits: math.fsum(map(probability, logits)) / len(logits),
+        lambda logits, value=probability: math.fsum(map(value, logits)) / len(logits),
         "the mean over steps; many good steps hide one bad one",
     ),
     "last": Aggregation(
-        lambda logits: probability(logits[-1]),
+        lambda logits, value=probability: value(logits[-1]),
         "the last step, for a model trained on how solutions end",
         "arXiv:2408.03314",
     ),
-    "max": Aggregation(lambda logits: probability(max(logits)), "the strongest step"),
-    "sum_logit": Aggregation(math.fsum, "the sum of log p / (1 - p): evidence adds up, prefers many good steps"),
+    "max": Aggregation(lambda logits, value=probability: value(max(logits)), "the strongest step"),
+    "sum_logit": Aggregation(
+        lambda logits, value=probability: math.fsum(logits),
+        "the sum of log p / (1 - p): evidence adds up, prefers many good steps",
+    ),
 }
 DEFAULT_AGGREGATE = "min"
 """One wrong step makes a solution wrong, and unlike `prod` and `sum_logit` it does not depend on how many steps there are."""
@@ -52,11 +61,12 @@ class StepScores:
 
     logits: list[float]
     dropped: int = 0
+    value: Value = probability
 
     @property
     def probabilities(self) -> list[float | None]:
-        """The probability that each step is correct, None for those that did not fit."""
-        return [*map(probability, self.logits), *[None] * self.dropped]
+        """The probability that each step is correct, or what `value` makes of its logit; None for those that did not fit."""
+        return [*map(self.value, self.logits), *[None] * self.dropped]
 
 
 def step_rewards(steps: Sequence[str], scores: StepScores | None) -> list[float | None]:

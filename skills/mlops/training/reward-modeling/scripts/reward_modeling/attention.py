@@ -1,15 +1,12 @@
 """Attention over a packed row: each segment attends to the path that leads to it and to itself.
 
-Registered with transformers' `AttentionInterface`, so no model code is patched. Linear layers, norms and embeddings see
-one flat row [1, T] of unique tokens and need no knowledge of the layout; only attention does. Under this name transformers
-builds no mask, and hands the keyword `layout` down to every attention layer.
+Registered with transformers' `AttentionInterface`, so no model code is patched: all other layers see one flat row [1, T] of
+unique tokens. Under this name transformers builds no mask, and hands the keyword `layout` down to every attention layer.
+Any argument that is not implemented raises, and `guard.reason_against` says which models may be run this way.
 
-A model that mixes tokens in any other way would give wrong rewards on a packed row without any error. So every argument
-that is not implemented raises, and `guard.reason_against` says which models may be run this way.
+Two ways give the same numbers: on a CPU PyTorch's own attention once a segment, on a GPU FlexAttention once a layer.
 
-Two ways give the same numbers: on a CPU PyTorch's own attention is called once a segment, on a GPU FlexAttention once a layer.
-
-Prior work shares prefixes by patching models: arXiv:2410.20305 (preference optimisation with FlexAttention), flash-pref (CUDA).
+Prior work shares prefixes by patching models: arXiv:2410.20305 (preference optimization with FlexAttention), flash-pref (CUDA).
 """
 
 from __future__ import annotations
@@ -23,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from transformers import AttentionInterface
 
+from .hf import Model
 from .packing import PackedRow
 
 NAME = "reward_modeling_shared_prefix"
@@ -31,19 +29,11 @@ BLOCK_DEVICES = ("cuda",)
 BLOCK = 128
 """Tokens in a block of FlexAttention: its own default."""
 
-# What models pass along and what changes nothing here: positions are in the rotary embedding already, and `ends` is for
-# the hook that reads the scores in training.
 HARMLESS = frozenset(
-    (
-        "position_ids",
-        "cache_position",
-        "use_cache",
-        "output_attentions",
-        "is_causal",
-        "position_embeddings",
-        "ends",
-    )
+    ("position_ids", "cache_position", "use_cache", "output_attentions", "is_causal", "position_embeddings", "ends")
 )
+"""What models pass along and what changes nothing here: positions are in the rotary embedding already, and `ends` is for
+the hook that reads the scores in training."""
 
 
 class UnsupportedAttentionError(ValueError):
@@ -69,7 +59,7 @@ class Layout:
 
         A token at offset i of a segment at depth d sees the keys 0 to d + i, the last `window` of them where there is one.
         """
-        depth, size = self.segments[segment].depth, self.segments[segment].size
+        depth, size = len(self.segments[segment].path), self.segments[segment].size
         if depth == 0 and (window is None or size <= window):
             return None
 
@@ -88,10 +78,8 @@ class Layout:
         """The BlockMask of the whole row for FlexAttention: which blocks of queries see which blocks of keys."""
 
         def made() -> Any:
-            until, positions = (
-                torch.tensor(numbers, device=device) for numbers in (self._row.until(), self._row.positions)
-            )
-            return block_mask(until, positions, window)
+            positions = torch.tensor(self._row.positions, device=device)
+            return block_mask(self._row.until().to(device), positions, window)
 
         return self._once(("blocks", window, device), made)
 
@@ -138,12 +126,12 @@ def _by_segment(query, key, value, layout: Layout, scaling: float | None, window
     groups = query.shape[1] // key.shape[1]
     if groups > 1:
         key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
-    # split, not slicing: its backward is one concatenation instead of a zero-filled tensor for each slice.
+    # Unlike slicing, split has one concatenation as its backward.
     queries = query.split([segment.size for segment in layout.segments], 2)
     keys, values = key.split(layout.sizes, 2), value.split(layout.sizes, 2)
     outputs = []
     for i, q in enumerate(queries):
-        k, v = _gathered(keys, layout.keys[i]), _gathered(values, layout.keys[i])
+        k, v = (torch.cat([pieces[piece] for piece in layout.keys[i]], -2) for pieces in (keys, values))
         mask = layout.mask(i, window, query)
         if softcap is None:
             out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None, scale=scaling)
@@ -175,11 +163,10 @@ def _flex_attention(compiled: bool) -> Callable:
 
 @functools.cache
 def _capped_at(softcap: float | None, device: torch.device) -> Callable | None:
-    """The score_mod of FlexAttention that bounds scores as `_softcapped` does; the same object at each call, or kernels
-    would be compiled anew."""
+    """FlexAttention's score_mod of `_softcapped`; cached, since kernels are compiled anew for another object."""
     if softcap is None:
         return None
-    # A captured number would be a symbol to the compiler, which it refuses. It is kept, so training must be able to use it too.
+    # The compiler refuses a captured number. The tensor is cached, so training must be able to use it too.
     with torch.inference_mode(False):
         cap = torch.tensor(softcap, device=device)
 
@@ -225,10 +212,6 @@ def block_mask(until: torch.Tensor, positions: torch.Tensor, window: int | None)
     )
 
 
-def _gathered(pieces: tuple[torch.Tensor, ...], which: list[int]) -> torch.Tensor:
-    return pieces[which[0]] if len(which) == 1 else torch.cat([pieces[i] for i in which], -2)
-
-
 def _softcapped(q, k, v, mask, scaling: float | None, softcap: float) -> torch.Tensor:
     """Attention whose logits are bounded by softcap * tanh(logits / softcap), as Gemma 2 does (arXiv:2408.00118)."""
     logits = q @ k.transpose(2, 3) * (scaling if scaling is not None else q.shape[-1] ** -0.5)
@@ -243,7 +226,7 @@ AttentionInterface.register(NAME, shared_prefix_attention)
 
 
 @contextlib.contextmanager
-def shared_prefix(model: Any) -> Iterator[None]:
+def shared_prefix(model: Model) -> Iterator[None]:
     """Run the model with this attention inside the block. The choice lives in the model's config: not thread-safe."""
     before = model.config._attn_implementation
     model.set_attn_implementation(NAME)
@@ -254,7 +237,7 @@ def shared_prefix(model: Any) -> Iterator[None]:
 
 
 def outputs_at(
-    model: Any, head: Any, row: PackedRow, places: Sequence[int], layout: Layout | None = None
+    model: Model, head: Any, row: PackedRow, places: Sequence[int], layout: Layout | None = None
 ) -> torch.Tensor:
     """[places, labels] outputs of a model's head at places of a packed row. Inside a `shared_prefix(model)` block.
 

@@ -1,7 +1,4 @@
-"""Messages -> the text of a chat template and its ids: what the renderers of answers and of steps have in common.
-
-Their rules are those of `rendering`. `BaseRenderer.fingerprint` names them in a few characters.
-"""
+"""Messages -> the text of a chat template and its ids: what the renderers of answers and of steps have in common."""
 
 from __future__ import annotations
 
@@ -17,10 +14,11 @@ from .chat_templates import TemplateFaultError, apply, template_text
 from .console import DataError, ModelError
 from .data.audit.text import is_templated
 from .data.records import Message
+from .hf import Tokenizer
 from .special_tokens import SpecialTokens
 from .tool_arguments import Arguments
 
-# Rendered once to identify a tokenizer by what it does: several turns, a system prompt, digits, accents, code, blanks.
+# Rendered once to identify a tokenizer by what it does: several turns, a system prompt, digits, accents, code, whitespace.
 PROBES: tuple[tuple[Message, ...], ...] = (
     ({"role": "user", "content": "What is 17 + 25?"}, {"role": "assistant", "content": "17 + 25 = 42."}),
     (
@@ -42,20 +40,14 @@ def content_rule(card: dict[str, Any] | None) -> str:
     return "text" if not card or "pad_token_id" not in card else card.get(CONTENT_RULE, "parsed")
 
 
-def place_of(where: Any) -> str | None:
-    return str(where) if where else None
-
-
 class BaseRenderer:
     """Writes and tokenizes text by the rules of `rendering`, and keeps account.
 
-    tokenizer: with a chat template and a pad token (see `tokenizer_setup.prepare_tokenizer`). max_length: tokens, or None
-    for no limit. special_tokens_in_content: "text", or "parsed" for models whose card says nothing of it. text_format:
-    "chat", or "rendered" for texts that a template has made already: prompt and answer, one message each, are read one
-    after the other as they are, special tokens included.
-    `counts` says what happened so far, `first` where it happened first; `longest` is the most that `max_length` could be,
-    where known. `losses.sentences` tells people. `refused`: None, or a list that gets (place, error) of what cannot be
-    rendered.
+    tokenizer: with a chat template and a pad token (see `tokenizer_setup`). max_length: tokens, None for no limit.
+    special_tokens_in_content: "text", or "parsed" for models whose card says nothing of it. text_format: "chat", or
+    "rendered": prompt and answer, one message each, are read one after the other as they are, special tokens included.
+    `counts` says what happened so far, `first` where it happened first, `losses.sentences` tells people. `longest` is the
+    most that `max_length` could be. `refused`: None, or a list that gets (place, error) of what cannot be rendered.
     """
 
     policies: ClassVar[tuple[str, ...]]
@@ -65,7 +57,7 @@ class BaseRenderer:
 
     def __init__(
         self,
-        tokenizer: Any,
+        tokenizer: Tokenizer,
         *,
         max_length: int | None,
         overlong: str,
@@ -93,13 +85,11 @@ class BaseRenderer:
     def special(self) -> SpecialTokens:
         return SpecialTokens(self.tokenizer)
 
-    # ---- many at once -----------------------------------------------------------------------------------------
-
     def render_all(self, inputs: Sequence[Any], refused: list[tuple[int, DataError]] | None = None) -> list[Any]:
-        """What becomes of each input, None where the over-length policy leaves it out. Tokenized together, in input order.
+        """What becomes of each input, in input order, None where the over-length policy leaves it out.
 
-        refused: a list that gets (place, error) of what cannot be rendered, whose entries are None, by default the
-        renderer's own `refused`; without any they are one DataError, which counts them and names the first.
+        refused: a list that gets (place, error) of what cannot be rendered, by default the renderer's own `refused`; without
+        any they are one DataError, which counts them and names the first.
         """
         refused = self.refused if refused is None else refused
         faults: list[tuple[int, DataError]] = []
@@ -111,9 +101,11 @@ class BaseRenderer:
                 faults.append((place, error))
                 return None
 
-        texts = [tried(i, self._text_of, *one) for i, one in enumerate(inputs)]
-        ids = self._ids_of(texts, inputs)
-        rendered = [None if row is None else tried(i, self._fit, row, *inputs[i]) for i, row in enumerate(ids)]
+        texts = [tried(i, self._parts_of, *one) for i, one in enumerate(inputs)]
+        distinct = dict.fromkeys(part for parts in texts for part in parts or () if part and isinstance(part, str))
+        known = {"": [], **dict(zip(distinct, self._tokens(list(distinct)), strict=True))}
+        ids = [parts and [known[part] if isinstance(part, str) else part for part in parts] for parts in texts]
+        rendered = [None if own is None else tried(i, self._fit, own, *inputs[i]) for i, own in enumerate(ids)]
         if faults and refused is None:
             raise refused_together(sorted(faults, key=lambda fault: fault[0]), len(inputs))
         if refused is not None:
@@ -122,40 +114,51 @@ class BaseRenderer:
                 self._count("refused", f"{error.where}: {error.message}" if error.where else error.message)
         return rendered
 
-    def _text_of(self, *one: Any) -> Any:
-        """The text, or texts, of an input; ids in place of a text that holds special tokens. Counts what is not in them."""
+    def _parts_of(self, *one: Any) -> list[str | list[int]]:
+        """The texts of an input, each tokenized on its own; ids in place of one that holds special tokens."""
         raise NotImplementedError
 
-    def _ids_of(self, texts: list[Any], inputs: Sequence[Any]) -> list[Any]:
-        """The ids in place of each text; None stays None."""
+    def _fit(self, parts: list[list[int]], *one: Any) -> Any:
+        """What becomes of the ids of the parts by the over-length policy, None where it leaves them out."""
         raise NotImplementedError
 
-    def _fit(self, ids: Any, *one: Any) -> Any:
-        """The ids cut to `max_length`, or None, by the over-length policy."""
-        raise NotImplementedError
+    def _is_over_length(self, needed: int, called: str, origin: object) -> bool:
+        """Count one that has so many tokens. Raises DataError for one that is too long where the policy is `error`."""
+        self.counts["rendered"] += 1
+        if self.max_length is None or needed <= self.max_length:
+            return False
+        self.counts["over_length"] += 1
+        if self.overlong == "error":
+            raise DataError(
+                f"the {called} has {needed} tokens, more than --max_length {self.max_length}",
+                where=origin,
+                hint=f"raise --max_length, or choose --overlong {' or '.join(self.policies[:2])}",
+            )
+        return True
 
-    def _count_templated(self, prompt: Sequence[Message], origin: Any) -> None:
+    def _count_templated(self, prompt: Sequence[Message], origin: object) -> None:
         if self._last_templated[0] is not prompt:  # of several completions of one prompt, once
             self._last_templated = (prompt, is_templated(message["content"] or "" for message in prompt))
         if self._last_templated[1]:
             self._count("templated", origin)
 
-    def _count(self, name: str, where: Any) -> None:
+    def _count(self, name: str, where: object) -> None:
         self.counts[name] += 1
         self.first.setdefault(name, str(where) if where else "a conversation")
+
+    def _count_special(self, token: str, where: object) -> None:
+        self._count(CONTENT_RULE, f"{token} in {where or 'a conversation'}")
 
     def _leading_special(self, ids: list[int]) -> int:
         """1 when the conversation opens with BOS or CLS, which a cut must leave in place."""
         return int(ids[0] in (self.tokenizer.bos_token_id, self.tokenizer.cls_token_id) and ids[0] is not None)
-
-    # ---- text -------------------------------------------------------------------------------------------------
 
     def text(
         self,
         messages: Sequence[Message],
         tools: list[dict] | None = None,
         *,
-        where: Any = None,
+        where: object = None,
         prompt_only: bool = False,
     ) -> str:
         """The templated conversation. With `prompt_only`, up to where the answer would begin.
@@ -168,7 +171,7 @@ class BaseRenderer:
         if tools and "tools" not in template_text(self.tokenizer):
             raise ModelError(
                 "the data has `tools`, but the chat template of this model has no place for them",
-                where=place_of(where),
+                where=where,
                 hint="use a model whose template knows tools, or drop them with --columns tools=",
             )
         try:
@@ -176,7 +179,7 @@ class BaseRenderer:
         except TemplateFaultError as error:
             raise DataError(
                 f"the chat template refuses this conversation: {error}",
-                where=place_of(where),
+                where=where,
                 hint="drop the row, or use a model whose chat template takes such conversations",
             ) from error
 
@@ -192,30 +195,29 @@ class BaseRenderer:
             return apply(self.tokenizer, messages, tools, prompt_only)
         except TemplateFaultError:
             filled = _without_null(messages)
-            for other in (filled, _fold_system(filled)):
-                if other is not None and other != messages:
-                    with contextlib.suppress(TemplateFaultError):
-                        text = apply(self.tokenizer, other, tools, prompt_only)
-                        if count and len(other) < len(messages):
-                            self.counts["system_prompt_moved_into_user_turn"] += 1
-                        return text
+            others = [other for other in (filled, _fold_system(filled)) if other not in (None, messages)]
+            for other in others:
+                with contextlib.suppress(TemplateFaultError):
+                    text = apply(self.tokenizer, other, tools, prompt_only)
+                    self.counts["system_prompt_moved_into_user_turn"] += count and len(other) < len(messages)
+                    return text
             raise
 
-    # ---- ids --------------------------------------------------------------------------------------------------
-
-    def prompt_ids(self, prompt: Sequence[Message], tools: list[dict] | None = None, *, where: Any = None) -> list[int]:
+    def prompt_ids(
+        self, prompt: Sequence[Message], tools: list[dict] | None = None, *, where: object = None
+    ) -> list[int]:
         """Ids of a conversation up to where the answer would begin: what a policy continues."""
         marked = self._marked(prompt, tools, where, prompt_only=True)
         if marked is not None:
             return self.special.ids(marked)
         return self._tokens([self.text(prompt, tools, where=where, prompt_only=True)])[0]
 
-    def _marked(self, messages: Sequence[Message], tools: Any, where: Any, prompt_only: bool = False) -> str | None:
+    def _marked(self, messages: Sequence[Message], tools: Any, where: object, prompt_only: bool = False) -> str | None:
         """The text with marks around special tokens of the content, None where there are none or they are to be parsed."""
-        if self.text_format == "rendered" or not self.special.inside([messages, tools or []]):
+        if self.text_format == "rendered" or not (token := self.special.inside([messages, tools or []])):
             return None
         if not prompt_only:
-            self._count(CONTENT_RULE, where)
+            self._count_special(token, where)
         if self.special_tokens_in_content != "text":
             return None
         return self.text(
@@ -227,15 +229,12 @@ class BaseRenderer:
             return []
         return self.tokenizer(texts, add_special_tokens=False, return_attention_mask=False)["input_ids"]
 
-    # ---- identity ---------------------------------------------------------------------------------------------
-
     def contract(self) -> dict[str, Any]:
         """What decides a conversation's ids, in JSON. `max_length` and `overlong` may be changed by the caller, the rest not.
 
         Raises ModelError when the chat template fails on plain conversations.
         """
         tokenizer = self.tokenizer
-        rule = {CONTENT_RULE: "text"} if self.special_tokens_in_content == "text" else {}
         return {
             "chat_template_sha256": _sha256(template_text(tokenizer)),
             "probe_ids_sha256": _sha256(json.dumps(self.probe_ids())),
@@ -244,7 +243,7 @@ class BaseRenderer:
             "pad_token_id": tokenizer.pad_token_id,
             "padding_side": "right",
             "scored_at": self.scored_at,
-            **rule,
+            **({CONTENT_RULE: "text"} if self.special_tokens_in_content == "text" else {}),
             **({"text_format": "rendered"} if self.text_format == "rendered" else {}),
         }
 
@@ -263,6 +262,13 @@ class BaseRenderer:
             ) from error
 
 
+def opening_ids(tokenizer: Any) -> list[int]:
+    """What the tokenizer itself puts before every text, such as BOS."""
+    plain = tokenizer("a", add_special_tokens=False)["input_ids"]
+    ids = tokenizer("a")["input_ids"]
+    return ids[: len(ids) - len(plain)] if ids[len(ids) - len(plain) :] == plain else ids[:1]
+
+
 def refused_together(faults: Sequence[tuple[int, DataError]], total: int) -> DataError:
     """One error for all of them: the only one as it is, else their number, the first places and the first reason."""
     first = faults[0][1]
@@ -277,23 +283,23 @@ def refused_together(faults: Sequence[tuple[int, DataError]], total: int) -> Dat
     )
 
 
-def _joined(messages: Sequence[Message], tools: Any, where: Any) -> str:
+def _joined(messages: Sequence[Message], tools: Any, where: object) -> str:
     """The texts of messages one after the other."""
     if tools:
         raise DataError(
             "the data has `tools`, which text that is rendered already must hold itself",
-            where=place_of(where),
+            where=where,
             hint="drop them with --columns tools=",
         )
     return "".join(message["content"] or "" for message in messages)
 
 
-def check_one_text(prompt: Sequence[Message], completion: Sequence[Message], where: Any) -> None:
+def check_one_text(prompt: Sequence[Message], completion: Sequence[Message], where: object) -> None:
     """Raises DataError for turns: only a template can say what stands between them."""
     if len(prompt) > 1 or len(completion) != 1:
         raise DataError(
             "a conversation of several messages is not a text that is rendered already",
-            where=place_of(where),
+            where=where,
             hint="give prompt and answer as texts, or leave out --text_format rendered",
         )
 
@@ -308,7 +314,7 @@ def _sha256(text: str) -> str:
 
 
 def _without_null(messages: Sequence[Message]) -> list[Message]:
-    """Null content as an empty text: a message that calls a tool has none, and few templates know."""
+    """Null content as empty text: a message that calls a tool may have it, and few templates know it."""
     return [{**message, "content": ""} if message.get("content") is None else message for message in messages]
 
 

@@ -2,37 +2,19 @@
 
     apply(tokenizer, messages, tools, prompt_only=False)     the text that transformers would write
 
-transformers compiles every template in one function. Inside `apply` that function is ours: the same sandbox with the same
-filters, but each loop, call, filter and operator pays from a budget of WORK for what it reads and makes. Steps are counted
-and not seconds, so a template that is refused is refused on every machine.
+transformers compiles every template in one function. Inside `apply` that function is ours (`template_sandbox`).
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
-import re
 import threading
-from collections.abc import Iterator, Sequence, Sized
-from datetime import datetime
-from typing import Any
+from collections.abc import Iterator, Sequence
 
-WORK = 200_000_000
-"""Characters that a template may read and write for one conversation: a prompt of a million tokens needs a tenth of it."""
-TURN, CALL, ELEMENT = 100, 1000, 50
-"""What a turn of a loop, a call, and an element of a container that is read cost, in characters."""
-LARGEST_INTEGER = 1_000_000  # bits
-TODAY = datetime(2024, 7, 26)
-"""The day that `strftime_now` gives: a template that writes today's date would make a score depend on the day."""
+from .hf import Tokenizer
 
 DATE_NOTE = "chat template: it writes today's date, which is fixed so that a score does not depend on the day"
-
-_WIDTHS = frozenset(["center", "indent", "tojson", "batch", "slice", "round"])
-"""Filters whose numbers say how much they make."""
-_DEEP = frozenset(["tojson", "pprint", "string", "join"])
-"""Filters that write all that a value holds, however often it is in there."""
-_LONG_NUMBER = re.compile(r"\d{6}")
 _LOCK = threading.RLock()
 
 
@@ -40,253 +22,46 @@ class TemplateFaultError(Exception):
     """What a chat template did wrong, in a few words."""
 
 
-class _TooMuchError(Exception):
-    pass
-
-
-def apply(tokenizer: Any, messages: Sequence[dict], tools: list[dict] | None = None, prompt_only: bool = False) -> str:
+def apply(
+    tokenizer: Tokenizer, messages: Sequence[dict], tools: list[dict] | None = None, prompt_only: bool = False
+) -> str:
     """The templated conversation, with `prompt_only` up to where the answer would begin. Raises TemplateFaultError, whatever happens."""
+    from jinja2 import TemplateError
+
+    from .template_sandbox import TooMuchError
+
     with _LOCK, _our_compiler():
-        _budget.left = WORK
         try:
             return tokenizer.apply_chat_template(
                 list(messages), tools=tools or None, tokenize=False, add_generation_prompt=prompt_only
             )
         except Exception as error:  # a program of others raises what it likes
-            raise TemplateFaultError(_told(error)) from error
-
-
-def template_text(tokenizer: Any) -> str:
-    """The tokenizer's template; of several by name (one for tools, one without), all."""
-    template = tokenizer.chat_template
-    return json.dumps(template, sort_keys=True) if isinstance(template, dict) else template
-
-
-def writes_the_date(tokenizer: Any) -> bool:
-    return "strftime_now" in template_text(tokenizer)
-
-
-def _told(error: Exception) -> str:
-    from jinja2 import TemplateError
-
-    words = str(error).strip().splitlines()
-    if isinstance(error, (TemplateError, _TooMuchError)) and words:
-        return words[0]
-    return f"{words[0]} ({type(error).__name__})" if words else type(error).__name__
+            words, kind = str(error).strip().splitlines()[:1], type(error).__name__
+            is_told = isinstance(error, (TemplateError, TooMuchError))
+            told = words[0] if words and is_told else f"{words[0]} ({kind})" if words else kind
+            raise TemplateFaultError(told) from error
 
 
 @contextlib.contextmanager
 def _our_compiler() -> Iterator[None]:
     from transformers.utils import chat_template_utils as theirs
 
-    _environment()  # made by their compiler, so before it is replaced
-    own, theirs._compile_jinja_template = theirs._compile_jinja_template, _compiled
+    from .template_sandbox import budget, compiled, environment
+
+    environment()  # made by their compiler, so before it is replaced
+    budget.refill()
+    own, theirs._compile_jinja_template = theirs._compile_jinja_template, compiled
     try:
         yield
     finally:
         theirs._compile_jinja_template = own
 
 
-@functools.lru_cache(maxsize=64)
-def _compiled(template: str) -> Any:
-    return _environment().from_string(template)
+def template_text(tokenizer: Tokenizer) -> str:
+    """The tokenizer's template; of several by name (one for tools, one without), all."""
+    template = tokenizer.chat_template
+    return json.dumps(template, sort_keys=True) if isinstance(template, dict) else template
 
 
-# ---- what things cost -----------------------------------------------------------------------------------------------------
-
-
-class _Budget:
-    left = WORK
-
-    def charge(self, characters: int) -> None:
-        self.left -= characters
-        if self.left < 0:
-            raise _TooMuchError("it does more work than a conversation can need: loops without end, or a huge text")
-
-    def weigh(self, value: Any, deep: bool = False) -> Any:
-        """The value, paid for: a text by its length, a container by its elements, `deep` with all that they hold."""
-        if isinstance(value, (str, bytes)):
-            self.charge(len(value))
-        elif isinstance(value, (list, tuple, dict, set, range)):
-            self.charge(ELEMENT * len(value))
-            if deep and not isinstance(value, range):
-                for item in [*value, *value.values()] if isinstance(value, dict) else value:
-                    self.weigh(item, deep)
-        return value
-
-    def weigh_integers(self, values: Sequence[Any], times: int = 1) -> None:
-        """Pay for what these widths and counts will make."""
-        self.charge(times * sum(abs(value) for value in values if isinstance(value, int)))
-
-
-_budget = _Budget()
-
-
-def _counted(context: Any, values: Any) -> Any:
-    """What a loop runs over, paid for before the first turn; an iterator of unknown length pays as it goes."""
-    if isinstance(values, Sized):
-        _budget.charge(TURN * len(values))
-        return values
-    return (value for value in values if not _budget.charge(TURN))
-
-
-def _weighed(context: Any, value: Any) -> Any:
-    return _budget.weigh(value)
-
-
-def _weighed_deep(context: Any, value: Any) -> Any:
-    return _budget.weigh(value, deep=True)
-
-
-def _check_format(form: str, values: Sequence[Any]) -> None:
-    """A width in a format makes as many blanks: `'%1000000000d'`, or `'%*d'` and `'{:{}}'` with a number for it."""
-    if _LONG_NUMBER.search(form):
-        raise _TooMuchError("it formats a text with a huge width")
-    if "*" in form or ":{" in form:
-        _budget.weigh_integers(values)
-
-
-def _filter(name: str, function: Any) -> Any:
-    """The filter, paying for what it gets and gives."""
-
-    @functools.wraps(function)  # with the marks that say which filters get the context
-    def paying(*args: Any, **named: Any) -> Any:
-        values, before = [*args, *named.values()], _budget.left
-        for value in values:
-            _budget.weigh(value, deep=name in _DEEP)
-        if name in _WIDTHS:  # indentation is written on every line
-            lines = 1 + before - _budget.left if name in ("indent", "tojson") else 1
-            _budget.weigh_integers(values, times=lines)
-        if name in ("replace", "join", "format"):
-            args = _check_growth(name, list(args), values)
-        return _budget.weigh(function(*args, **named))
-
-    return paying
-
-
-def _check_growth(name: str, args: list[Any], values: list[Any]) -> list[Any]:
-    """Pay for filters and methods whose result is longer than all that goes in."""
-    texts = [value for value in values if isinstance(value, str)]
-    if name == "format" and texts:
-        _check_format(texts[0], values)
-    if name == "replace" and len(texts) > 2:
-        _budget.charge((texts[0].count(texts[1]) if texts[1] else len(texts[0]) + 1) * len(texts[2]))
-    if name == "join":
-        place = next((i for i, value in enumerate(args) if hasattr(value, "__next__")), None)
-        if place is not None:
-            args[place] = list(_counted(None, args[place]))
-        sizes = [len(value) for value in args if isinstance(value, (list, tuple, dict, str))]
-        _budget.charge(max(sizes, default=0) * max(map(len, texts), default=0))
-    return args
-
-
-# ---- the sandbox ------------------------------------------------------------------------------------------------------
-
-
-@functools.cache
-def _environment() -> Any:
-    """transformers' own sandbox, rebuilt so that its programs pay. The random filters and `lipsum` are gone."""
-    import jinja2
-    from transformers.utils import chat_template_utils
-
-    theirs = chat_template_utils._compile_jinja_template("").environment
-    made = _bounded_class()(
-        trim_blocks=theirs.trim_blocks,
-        lstrip_blocks=theirs.lstrip_blocks,
-        extensions=[type(extension) for extension in theirs.extensions.values()],
-        finalize=lambda value: value if isinstance(value, str) else _budget.weigh(value, deep=True),
-    )
-
-    def random(*args: Any) -> None:
-        raise jinja2.TemplateError("it draws at random, so that no score could be repeated")
-
-    made.globals.update(
-        theirs.globals, strftime_now=lambda form: TODAY.strftime(_budget.weigh(str(form)[:200])), lipsum=random
-    )
-    made.filters.update({name: _filter(name, function) for name, function in theirs.filters.items()}, random=random)
-    for priced in (_counted, _weighed, _weighed_deep):  # with the context, or they would be run while compiling
-        made.filters[priced.__name__] = jinja2.pass_context(priced)
-    made.tests["in"] = _filter("in", made.tests["in"])
-    return made
-
-
-def _bounded_class() -> type:
-    from jinja2 import nodes
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-    class Bounded(ImmutableSandboxedEnvironment):
-        """The sandbox with a price on loops, slices, `in`, `~`, operators, calls and what is written."""
-
-        intercepted_binops = frozenset(("*", "**", "%", "+"))
-
-        def _generate(self, source: Any, *args: Any, **named: Any) -> str:
-            def paid(node: Any, how: str) -> Any:
-                return nodes.Filter(node, how, [], [], None, None, lineno=node.lineno)
-
-            for loop in list(source.find_all(nodes.For)):
-                loop.iter = paid(loop.iter, "_counted")
-            for part in list(source.find_all(nodes.Getitem)):
-                if isinstance(part.arg, nodes.Slice):
-                    part.node = paid(part.node, "_weighed")
-            for compared in list(source.find_all(nodes.Compare)):
-                for operand in compared.ops:
-                    if operand.op in ("in", "notin"):
-                        operand.expr = paid(operand.expr, "_weighed")
-            for joined in list(source.find_all(nodes.Concat)):
-                joined.nodes = [paid(node, "_weighed_deep") for node in joined.nodes]
-            return super()._generate(source.set_environment(self), *args, **named)
-
-        def concat(self, parts: Any) -> str:
-            texts = []
-            for part in parts:
-                _budget.charge(len(part) + 1)
-                texts.append(part)
-            return "".join(texts)
-
-        def call(self, context: Any, called: Any, *args: Any, **named: Any) -> Any:
-            values = [*args, *named.values()]
-            _budget.charge(CALL)
-            owner = getattr(called, "__self__", None)
-            for value in (owner, *values):
-                _budget.weigh(value)
-            if isinstance(owner, (str, bytes, int, float)):
-                _budget.weigh_integers(values)
-                name = getattr(called, "__name__", "")
-                if name in ("replace", "join"):
-                    args = _check_growth(name, [*args], [owner, *args] if name == "replace" else [*args, owner])
-            return _budget.weigh(super().call(context, called, *args, **named))
-
-        def wrap_str_format(self, value: Any) -> Any:
-            wrapped = super().wrap_str_format(value)
-            if wrapped is None:
-                return None
-
-            def checked(*args: Any, **named: Any) -> str:
-                _check_format(str(value.__self__), [*args, *named.values()])
-                return wrapped(*args, **named)
-
-            return checked
-
-        def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-            _pay_for_operator(operator, left, right)
-            return super().call_binop(context, operator, left, right)
-
-    return Bounded
-
-
-def _pay_for_operator(operator: str, left: Any, right: Any) -> None:
-    if operator == "%" and isinstance(left, str):
-        _check_format(left, right if isinstance(right, tuple) else [right])
-    if isinstance(left, int) and isinstance(right, int):
-        bits = left.bit_length() * max(right, 1) if operator == "**" else left.bit_length() + right.bit_length()
-        if bits > LARGEST_INTEGER:
-            raise _TooMuchError("it computes a huge number")
-        return
-    if operator == "*":
-        number = left if isinstance(left, int) else right
-        sized = right if number is left else left
-        if isinstance(number, int) and isinstance(sized, Sized):
-            _budget.charge(max(number, 0) * len(sized) * (1 if isinstance(sized, str) else ELEMENT))
-        return
-    for value in (left, right):
-        _budget.weigh(value)
+def writes_the_date(tokenizer: Tokenizer) -> bool:
+    return "strftime_now" in template_text(tokenizer)

@@ -40,17 +40,13 @@ class Completeness:
         self._write = write
 
     def missing(self, prompt: Sequence[Message], completion: Sequence[Message], tools: Any, text: str) -> list[str]:
-        """The fields of which something is not in the text; quick where the text ends with the answer, as it mostly does."""
+        """The fields of which something is not in the text; quick where the text ends with the answer."""
         fields = [(place, field) for place, message in enumerate(completion) for field in said(message)]
         content = completion[0].get("content") if len(completion) == 1 else None
         if not fields and isinstance(content, str) and self._ends_with(text, content):
             return []
         region = _squeezed(text[self._where_completion_starts(prompt, tools, text) :])
-        absent = [
-            "content"
-            for message in completion
-            if any(not _stands_in(leaf, region) for leaf in _leaves(message.get("content") or ""))
-        ]
+        absent = ["content" for message in completion if not _stands_in(message.get("content") or "", region)]
         absent += self._missing_fields(prompt, completion, tools, fields, region) if fields else []
         return list(dict.fromkeys(absent))
 
@@ -63,18 +59,16 @@ class Completeness:
         return False
 
     def _ends_with(self, text: str, content: str) -> bool:
-        return text.endswith(
-            tuple(kept + self._after_answer for kept in (content, content.strip(), content.lstrip(), content.rstrip()))
-        )
+        kept = (content, content.strip(), content.lstrip(), content.rstrip())
+        return text.endswith(tuple(own + self._after_answer for own in kept))
 
     @cached_property
     def _after_answer(self) -> str:
         try:
-            return self._write([*ASKED, {"role": "assistant", "content": ANSWERED}], None, False).rpartition(ANSWERED)[
-                2
-            ]
+            text = self._write([*ASKED, {"role": "assistant", "content": ANSWERED}], None, False)
         except TemplateFaultError:
             return ""
+        return text.rpartition(ANSWERED)[2]
 
     def _where_completion_starts(self, prompt: Sequence[Message], tools: Any, text: str) -> int:
         try:
@@ -91,11 +85,7 @@ class Completeness:
         try:
             shown = self._write([*prompt, *swapped], tools, False)
         except TemplateFaultError:
-            return [
-                field
-                for place, field in fields
-                if any(not _stands_in(leaf, region) for leaf in _leaves(completion[place][field]))
-            ]
+            return [field for place, field in fields if not _stands_in(completion[place][field], region)]
         return [field for sign, field in signs.items() if sign not in shown]
 
 
@@ -103,7 +93,7 @@ def _emptied(message: Message, content: str) -> Message:
     return {**{key: value for key, value in message.items() if key not in SPEAKING}, "content": content}
 
 
-def _leaves(value: Any) -> Iterator[str]:
+def _leaves(value: object) -> Iterator[str]:
     """The texts and numbers in a field, without the labels of tool calls."""
     if isinstance(value, dict):
         for key, item in value.items():
@@ -116,7 +106,7 @@ def _leaves(value: Any) -> Iterator[str]:
         yield value if isinstance(value, str) else json.dumps(value, default=str)
 
 
-def _signed(value: Any, field: str, signs: dict[str, str]) -> Any:
+def _signed(value: object, field: str, signs: dict[str, str]) -> Any:
     """The value with each leaf replaced by a sign; `signs` says which field each stands for."""
     if isinstance(value, dict):
         return {key: item if key in _LABELS else _signed(item, field, signs) for key, item in value.items()}
@@ -129,9 +119,12 @@ def _signed(value: Any, field: str, signs: dict[str, str]) -> Any:
     return sign
 
 
-def _stands_in(leaf: str, region: str) -> bool:
-    """Whether the text is there, in other whitespace or as JSON writes it too."""
-    return _squeezed(leaf) in region or _squeezed(json.dumps(leaf, ensure_ascii=False)[1:-1]) in region
+def _stands_in(value: object, region: str) -> bool:
+    """Whether all texts of the value are there, in other whitespace or as JSON writes it too."""
+    return all(
+        _squeezed(leaf) in region or _squeezed(json.dumps(leaf, ensure_ascii=False)[1:-1]) in region
+        for leaf in _leaves(value)
+    )
 
 
 def _squeezed(text: str) -> str:

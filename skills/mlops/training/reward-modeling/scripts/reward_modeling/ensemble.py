@@ -32,34 +32,27 @@ class Combination:
     takes_weights: bool = False
 
 
-def weighted_sum(rewards: Sequence[float], weights: Sequence[float]) -> float:
+def _sum(rewards: Sequence[float], weights: Sequence[float]) -> float:
     return sum(weight * reward for weight, reward in zip(weights, rewards, strict=True))
 
 
-def weighted_mean(rewards: Sequence[float], weights: Sequence[float]) -> float:
-    return weighted_sum(rewards, weights) / sum(weights)
-
-
-def lowest(rewards: Sequence[float], weights: Sequence[float]) -> float:
-    return min(rewards)
-
-
-def mean_minus_std(rewards: Sequence[float], weights: Sequence[float]) -> float:
-    """The mean less the standard deviation over the models (divided by their number, so one model alone loses nothing)."""
-    return fmean(rewards) - pstdev(rewards)
-
-
 COMBINATIONS: dict[str, Combination] = {
-    "sum": Combination(weighted_sum, "weighted sum: models of different goals", takes_weights=True),
-    "mean": Combination(weighted_mean, "weighted mean: an ensemble of one goal", takes_weights=True),
-    "min": Combination(lowest, "the most pessimistic of an ensemble (worst case, arXiv:2310.02743)"),
-    "mean_minus_std": Combination(
-        mean_minus_std,
+    "sum": Combination(_sum, "weighted sum: models of different goals", takes_weights=True),
+    "mean": Combination(
+        lambda rewards, weights: _sum(rewards, weights) / sum(weights),
+        "weighted mean: an ensemble of one goal",
+        takes_weights=True,
+    ),
+    "min": Combination(
+        lambda rewards, _: min(rewards), "the most pessimistic of an ensemble (worst case, arXiv:2310.02743)"
+    ),
+    "mean_minus_std": Combination(  # divided by the number of models, so one alone loses nothing
+        lambda rewards, _: fmean(rewards) - pstdev(rewards),
         "mean less the standard deviation: disagreement of an ensemble costs (arXiv:2310.02743 takes the variance)",
     ),
 }
 
-NORMALISE = "--normalise_rewards (of score.py: --normalise)"
+NORMALISE = "--normalize_rewards (of score.py: --normalize)"
 SPREAD_APART = 4.0
 """How many times as far one model's rewards may spread as another's before a warning: weights say little then."""
 SHIFTED = 0.5
@@ -88,9 +81,10 @@ class Rewards:
         self.parts: dict[str, float] = {}
         self.spreads: dict[str, float] = {}
         self._compared = len(models) == 1
-        for name, model in models.items():
-            _check_statistics(name, model, normalise)
-        if not normalise and combine != "sum":
+        if normalise:
+            for name, model in models.items():
+                _check_statistics(name, model)
+        elif combine != "sum":
             _warn_of_shifted_zeros(models)
 
     @property
@@ -109,15 +103,14 @@ class Rewards:
     ) -> Rewards:
         """Load reward models from folders or hub ids. loading: arguments of `RewardModel.from_pretrained`.
 
-        No completion is left out: what is longer than `max_length` loses its beginning (`truncate_left`), which is what
-        `truncate_prompt` does wherever the answer itself fits, and is counted in `truncated`. `overlong="error"` stops.
-        Raises ModelError when one is no outcome reward model, UsageError for weights that do not fit.
+        No completion is left out: what is longer than `max_length` loses its start (`truncate_left`), and is counted in
+        `truncated`. Raises ModelError when one is not an outcome reward model, UsageError for weights that do not fit.
         """
         paths = [str(path) for path in ([paths] if isinstance(paths, str | PurePath) else paths)]
         check_weights(weights, len(paths), combine)
         names = unique_names(paths)
         for path in paths:  # all of them before the weights of the first are read
-            checkpoints.check_reward_model(path)
+            checkpoints.check(path)
         loading = {"overlong": "truncate_left"} | {key: value for key, value in loading.items() if value is not None}
         models = {}
         for name, path in zip(names, paths, strict=True):
@@ -134,13 +127,13 @@ class Rewards:
     ) -> list[float]:
         """[n] rewards of [n] prompts, each continued by its completion; both are message lists.
 
-        Raises RunError for a reward that is no finite number, naming the model and the completion.
+        Raises RunError for a reward that is not finite, naming the model and the completion.
         """
         tools = tools or [None] * len(prompts)
         conversations = [Conversation(*one) for one in zip(prompts, completions, tools, strict=True)]
-        known = self._losses()
+        known = self._lost()
         rewards = self.score_conversations(conversations)
-        if known != self._losses():  # the first of a kind is told at once: a run takes hours
+        if known != self._lost():  # the first of a kind is told at once: a run takes hours
             self.warn_of_losses()
         return rewards
 
@@ -180,8 +173,8 @@ class Rewards:
         for name, model in self.models.items():
             losses.warn_of(model.renderer, called=f"reward model {name}: " if len(self.models) > 1 else "")
 
-    def _losses(self) -> list[set[str]]:
-        return [losses.kinds(model.renderer) for model in self.models.values()]
+    def _lost(self) -> list[set[str]]:
+        return [{kind for kind in losses.COUNTED if model.renderer.counts[kind]} for model in self.models.values()]
 
     def _score(
         self, name: str, model: RewardModel, conversations: Sequence[Conversation], progress: Any = None
@@ -236,9 +229,7 @@ def unique_names(paths: Sequence[str]) -> list[str]:
     return ["/".join(part[-depth:]) for part in parts]
 
 
-def _check_statistics(name: str, model: RewardModel, normalise: bool) -> None:
-    if not normalise:
-        return
+def _check_statistics(name: str, model: RewardModel) -> None:
     try:
         model.normalise([])
     except UserError as error:
@@ -264,5 +255,5 @@ def _warn_of_shifted_zeros(models: dict[str, RewardModel]) -> None:
     if len(known) > 1 and max(means) - min(means) > SHIFTED * min(reward["std"] for reward in known):
         warn(
             f"the saved means of the ensemble's rewards lie {max(means) - min(means):.2f} apart: their zeros differ, so they "
-            f"should be normalised before they are combined: {NORMALISE}"
+            f"should be normalized before they are combined: {NORMALISE}"
         )

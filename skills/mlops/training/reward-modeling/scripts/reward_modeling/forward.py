@@ -13,12 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import chain
-from typing import Any
 
 import torch
 
-from . import checkpoints
 from .attention import outputs_at, shared_prefix
+from .heads import head_name, unwrapped
+from .hf import Model
 from .packing import pack, padded_batches, right_padded
 
 Row = tuple[list[int], list[int]]
@@ -28,7 +28,7 @@ PADDED_TOKENS = 8192
 
 @torch.inference_mode()
 def logits_at(
-    model: Any, rows: Sequence[Row], *, padded: bool, pad_token_id: int, max_tokens: int | None = None
+    model: Model, rows: Sequence[Row], *, padded: bool, pad_token_id: int, max_tokens: int | None = None
 ) -> Iterator[tuple[list[int], torch.Tensor]]:
     """(numbers of rows, [all their positions, labels] logits in fp32 or float64) of batch after batch.
 
@@ -43,18 +43,28 @@ def scores_of(logits: torch.Tensor) -> torch.Tensor:
     return logits[:, 0] if logits.shape[1] == 1 else logits[:, 1] - logits[:, 0]
 
 
-def _packed(model: Any, rows: Sequence[Row], pad_token_id: int, max_tokens: int | None) -> Iterator:
-    base = checkpoints.unwrapped(model)
-    head = getattr(base, checkpoints.head_name(base))
+@torch.inference_mode()
+def values_of(model: Model, logits: torch.Tensor, counts: Sequence[int]) -> list[list[float]]:
+    """The numbers of each row of so many positions: a score a position, or of a public model the reward and attributes."""
+    combine = getattr(getattr(model, "score", None), "combine", None)
+    if combine:
+        return combine(logits.unflatten(0, (len(counts), -1))).tolist()
+    return [own.tolist() for own in scores_of(logits).split(list(counts))]
+
+
+def _packed(model: Model, rows: Sequence[Row], pad_token_id: int, max_tokens: int | None) -> Iterator:
+    base = unwrapped(model)
+    head = getattr(base, head_name(base))
     # On a CPU a row has as many tokens as `pack` chooses, on a GPU enough to keep it busy.
     limit = max_tokens or (None if base.device.type == "cpu" else PADDED_TOKENS)
     with shared_prefix(base):
         for packed in pack([ids for ids, _ in rows], limit):
-            places = [packed.places(i, rows[number][1]) for i, number in enumerate(packed.sequences)]
-            yield packed.sequences, outputs_at(base, head, packed, list(chain(*places)))
+            own = zip(packed.places, packed.sequences, strict=True)
+            places = [places[position] for places, number in own for position in rows[number][1]]
+            yield packed.sequences, outputs_at(base, head, packed, places)
 
 
-def _padded(model: Any, rows: Sequence[Row], pad_token_id: int, max_tokens: int | None) -> Iterator:
+def _padded(model: Model, rows: Sequence[Row], pad_token_id: int, max_tokens: int | None) -> Iterator:
     keys = [(tuple(ids), tuple(positions)) for ids, positions in rows]
     for batch in padded_batches(keys, [ids for ids, _ in rows], max_tokens or PADDED_TOKENS):
         distinct = [rows[equal[0]] for equal in batch]
@@ -63,7 +73,7 @@ def _padded(model: Any, rows: Sequence[Row], pad_token_id: int, max_tokens: int 
         yield list(chain(*batch)), torch.cat(copies)
 
 
-def padded_logits(model: Any, rows: Sequence[Row], pad_token_id: int) -> torch.Tensor:
+def padded_logits(model: Model, rows: Sequence[Row], pad_token_id: int) -> torch.Tensor:
     """[positions of all rows, labels] logits of one right-padded batch."""
     device = next(model.parameters()).device
     ids, mask = right_padded([ids for ids, _ in rows], pad_token_id)

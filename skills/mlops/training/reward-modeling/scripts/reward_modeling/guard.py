@@ -1,7 +1,7 @@
 """Which models may be run on packed rows (see `attention`): those that give there the rewards of one at a time.
 
-A model that mixes tokens in any other way (recurrent layers, ALiBi, attention sinks, two directions) would give wrong
-rewards without any error. `reason_against` lets a model through only if
+One that mixes tokens in any other way (recurrent layers, ALiBi, attention sinks, two directions) would give wrong rewards
+without any error. `reason_against` lets a model through only if
 
 1. it reads a score from the last token (`score` head) or from each token, and every layer type it names is full or sliding attention,
 2. its attention calls ours in every layer and asks it for nothing unknown, and
@@ -17,8 +17,10 @@ from typing import Any
 
 import torch
 
-from . import attention, checkpoints
+from . import attention
 from .attention import Layout, UnsupportedAttentionError, outputs_at, shared_prefix
+from .heads import head_name
+from .hf import Config, Model
 from .packing import pack_together
 
 LAYER_TYPES = frozenset(("full_attention", "sliding_attention"))
@@ -29,27 +31,28 @@ WINDOW = 6
 VOCABULARY = 64
 
 
-def reason_against(model: Any, wanted: bool | None = None, scored_at: str = "last_token") -> str | None:
+def reason_against(model: Model, wanted: bool | None = None, scored_at: str = "last_token") -> str | None:
     """Why this model is not run on packed rows, or None when it is. Takes about a tenth of a second.
 
     wanted: None for wherever it was measured, which is on CPUs; False for nowhere; True also on a GPU. There a small model
     in the precision of this one must give the rewards of one-at-a-time scoring too, which compiles the kernel.
     scored_at: of its renderer.
     """
+    if why := getattr(model, "why_padded", None):
+        return why
     if scored_at == "prefix":
         return "it reads in both directions, as encoders do"
     if wanted is False:
         return "--shared_prefix false asks for it"
     config, weights = model.config, next(model.parameters())
     of_tokens = type(model).__name__.endswith("ForTokenClassification")
-    if not (of_tokens or hasattr(model, "score")) or not hasattr(model, "base_model_prefix"):
+    if scored_at == "pooled" or not (of_tokens or hasattr(model, "score")) or not hasattr(model, "base_model_prefix"):
         return "it reads its score from the whole text, as encoders do"
     device = weights.device.type
     if device != "cpu" and not (wanted and device in attention.BLOCK_DEVICES):
         untried = "it is not measured on this device"
         return f"{untried} (try --shared_prefix true)" if device in attention.BLOCK_DEVICES else untried
-    foreign = set(getattr(config, "layer_types", None) or ()) - LAYER_TYPES
-    if foreign:
+    if foreign := set(getattr(config, "layer_types", None) or ()) - LAYER_TYPES:
         return f"it has layers of the type {', '.join(sorted(foreign))}"
     likes = {"": torch.empty(0, dtype=torch.float64)}
     if device in attention.BLOCK_DEVICES:
@@ -66,19 +69,18 @@ def reason_against(model: Any, wanted: bool | None = None, scored_at: str = "las
     return None
 
 
-def self_check(model_class: type, config: Any, like: torch.Tensor) -> float:
+def self_check(model_class: type, config: Config, like: torch.Tensor) -> float:
     """Largest difference of rewards, relative to their spread, between packed rows and one at a time, of a shrunken model
     in the precision and on the device of `like`.
 
     Where FlexAttention runs, heads keep their width and sequences fill several blocks: both choose the kernel. Raises
     UnsupportedAttentionError when the model's attention asks for something unknown or never calls ours.
     """
-    length = 12
+    length, width = 12, 16
     if like.device.type in attention.BLOCK_DEVICES:
         length = min(attention.BLOCK, (getattr(config, "max_position_embeddings", None) or 3 * attention.BLOCK) // 3)
-        config = shrunken(config, head_dim=head_width(config))
-    else:
-        config = shrunken(config)
+        width = head_width(config)
+    config = shrunken(config, width)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = model_class(config).eval()
@@ -93,41 +95,32 @@ def self_check(model_class: type, config: Any, like: torch.Tensor) -> float:
         alone = torch.stack([_alone(model, sequence) for sequence in sequences])
         packed = torch.empty_like(alone)
         with shared_prefix(model):
-            head = getattr(model, checkpoints.head_name(model))
+            head = getattr(model, head_name(model))
             packed[row.sequences] = outputs_at(model, head, row, row.ends, layout)[:, 0].to(packed.dtype)
     if len(layout.callers) != config.num_hidden_layers:
         raise UnsupportedAttentionError(f"nothing in {config.num_hidden_layers - len(layout.callers)} of its layers")
     return ((packed - alone).abs().max() / alone.std()).item()
 
 
-def head_width(config: Any) -> int:
+def head_width(config: Config) -> int:
     """Numbers in an attention head."""
     return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
 
 
-def shrunken(config: Any, head_dim: int = 16) -> Any:
+def shrunken(config: Config, head_dim: int = 16) -> Any:
     """The same architecture with small layers: every layer type is there, heads are grouped as they were."""
     small = copy.deepcopy(config)
     kinds = list(getattr(config, "layer_types", None) or ())
-    layers = len(kinds[: max(kinds.index(kind) for kind in set(kinds)) + 1]) if kinds else 2
+    layers = max((kinds.index(kind) + 1 for kind in kinds), default=2)
     layers = max(2, min(layers, config.num_hidden_layers))
-    groups = max(
-        1, config.num_attention_heads // (getattr(config, "num_key_value_heads", None) or config.num_attention_heads)
-    )
+    heads = config.num_attention_heads
+    groups = max(1, heads // (getattr(config, "num_key_value_heads", None) or heads))
+    widths = ("intermediate_size", "moe_intermediate_size", "shared_expert_intermediate_size")
     sizes = {
-        "vocab_size": VOCABULARY,
-        "num_hidden_layers": layers,
-        "num_attention_heads": 2 * groups,
-        "num_key_value_heads": 2,
-        "head_dim": head_dim,
-        "hidden_size": 2 * head_dim * groups,
-        "intermediate_size": 32,
-        "moe_intermediate_size": 32,
-        "shared_expert_intermediate_size": 32,
-        "num_experts": 4,
-        "num_local_experts": 4,
-        "num_experts_per_tok": 2,
-        "query_pre_attn_scalar": 16,
+        **{"vocab_size": VOCABULARY, "num_hidden_layers": layers, "query_pre_attn_scalar": 16},
+        **{"num_attention_heads": 2 * groups, "num_key_value_heads": 2, "head_dim": head_dim},
+        **{"hidden_size": 2 * head_dim * groups, **dict.fromkeys(widths, 32)},
+        **{"num_experts": 4, "num_local_experts": 4, "num_experts_per_tok": 2},
     }
     for name, size in sizes.items():
         if getattr(small, name, None) is not None:
@@ -147,12 +140,13 @@ def shrunken(config: Any, head_dim: int = 16) -> Any:
 
 
 def _sequences(length: int) -> list[list[int]]:
-    """Sequences that share beginnings at two depths, longer than the window; one is a prefix of another."""
+    """Sequences that share prefixes at two depths, longer than the window; one is a prefix of another."""
     drawn = torch.randint(1, VOCABULARY, (5, length)).tolist()
     stem, left, right = drawn[0], drawn[0] + drawn[1], drawn[0] + drawn[2]
     return [stem, left, left + drawn[3], left + drawn[4][:3], right, drawn[4]]
 
 
-def _alone(model: Any, sequence: list[int]) -> torch.Tensor:
-    """The only logit of a sequence classifier, the last token's of a token classifier."""
-    return model(input_ids=torch.tensor([sequence], device=model.device)).logits.flatten()[-1]
+def _alone(model: Model, sequence: list[int]) -> torch.Tensor:
+    """The first logit of a sequence classifier, or of the last token."""
+    logits = model(input_ids=torch.tensor([sequence], device=model.device)).logits
+    return logits.reshape(-1, logits.shape[-1])[-1, 0]

@@ -5,13 +5,12 @@ One frozen entry each in KINDS. `checkpoints` loads, saves and verifies any of t
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from .base_rendering import content_rule
 from .data.records import Message
-from .lengths import positions
+from .hf import Tokenizer
 from .rendering import Renderer
 from .step_rendering import StepRenderer, default_separator
 
@@ -69,13 +68,19 @@ class Kind:
     problem_type: str | None
     script: str
     golden: tuple[dict[str, Any], ...]
-    score_golden: Callable[[Any, Any, dict[str, Any]], float | list[float]]
     renders: type[Renderer] | type[StepRenderer]
     front: tuple[str, ...]
     """Front matter of its page on the hub."""
     readme: str
 
-    def renderer(self, tokenizer: Any, scored_at: str, rendering: dict[str, Any]) -> Any:
+    @property
+    def auto_class(self) -> Any:
+        """transformers' `AutoModelFor...` of its architecture."""
+        import transformers
+
+        return getattr(transformers, f"AutoModel{self.architecture}")
+
+    def renderer(self, tokenizer: Tokenizer, scored_at: str, rendering: dict[str, Any]) -> Any:
         """Its renderer by the `rendering` of a card, without a limit of length."""
         rules = {
             "special_tokens_in_content": content_rule(rendering),
@@ -84,31 +89,6 @@ class Kind:
         if self.renders is StepRenderer:
             rules["step_separator"] = rendering.get("step_separator") or default_separator(tokenizer)
         return self.renders(tokenizer, max_length=None, scored_at=scored_at, **rules)
-
-
-def _reward(model: Any, renderer: Renderer, example: dict[str, Any]) -> float:
-    """The raw reward of a golden conversation; of its end, where a model is too small for the whole."""
-    ids = renderer.tokenizer(renderer.text(example["messages"]), add_special_tokens=False)["input_ids"]
-    return _logits(model, ids[-(positions(model) or len(ids)) :])[0].float().item()
-
-
-def _step_scores(model: Any, renderer: StepRenderer, example: dict[str, Any]) -> list[float]:
-    """The probability of each step of a golden solution: one forward pass for each row of the renderer."""
-    unlimited = PROCESS.renderer(renderer.tokenizer, renderer.scored_at, renderer.contract())
-    unlimited.max_length, unlimited.overlong = positions(model), "truncate_prompt"
-    solution = unlimited.render_solution(example["prompt"], example["steps"])
-    scores = []
-    for ids, places in unlimited.rows(solution) if solution else ():
-        scores += _logits(model, ids)[places].float().softmax(-1)[:, 1].tolist()
-    return scores
-
-
-def _logits(model: Any, ids: list[int]) -> Any:
-    """The logits of one row alone: no batch, no padding, nothing to go wrong."""
-    import torch
-
-    row = torch.tensor([ids], device=next(model.parameters()).device)
-    return model(input_ids=row, attention_mask=torch.ones_like(row)).logits[0]
 
 
 OUTCOME_README = """# Reward model
@@ -131,7 +111,7 @@ training. `reward_model.json` holds the fingerprint of that rendering and golden
 PROCESS_README = """# Process reward model
 
 Scores each step of a solution: the probability that the step is correct, read at the last token of the separator
-{step_separator!r} behind it.
+{step_separator!r} after it.
 
 ```python
 import torch
@@ -148,7 +128,7 @@ for step in steps:
 ```
 
 A decoder gives the same numbers in one pass over all steps; an encoder reads in both directions and needs a pass for
-each step, as above. Prompt, steps and separator are tokenised one by one, at most {max_length} tokens as in training.
+each step, as above. Prompt, steps and separator are tokenized one by one, at most {max_length} tokens as in training.
 `reward_model.json` holds the fingerprint of that rendering and golden scores to check against.
 """
 
@@ -161,7 +141,6 @@ OUTCOME = Kind(
     problem_type="regression",
     script="train.py",
     golden=tuple({"messages": list(messages)} for messages in GOLDEN_CONVERSATIONS),
-    score_golden=_reward,
     renders=Renderer,
     front=("pipeline_tag: text-classification", "tags: [reward-model, bradley-terry]"),
     readme=OUTCOME_README,
@@ -176,7 +155,6 @@ PROCESS = Kind(
     problem_type=None,
     script="train_process.py",
     golden=GOLDEN_SOLUTIONS,
-    score_golden=_step_scores,
     renders=StepRenderer,
     front=("pipeline_tag: token-classification", "tags: [reward-model, process-reward-model]"),
     readme=PROCESS_README,
@@ -188,19 +166,3 @@ KINDS = {kind.name: kind for kind in (OUTCOME, PROCESS)}
 def kind_of_architecture(architecture: str) -> Kind | None:
     """The kind of reward model that an architecture of this name can be."""
     return next((kind for kind in KINDS.values() if architecture.endswith(kind.architecture)), None)
-
-
-def golden_scores(model: Any, renderer: Any) -> list[float | list[float]]:
-    """The scores of the golden texts: raw rewards, or for a process reward model the probabilities of the steps."""
-    import torch
-
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    kind, was_training = kind_of_architecture(type(base).__name__), model.training
-    precision = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")  # TF32 would make them those of one kind of GPU
-    model.eval()
-    with torch.inference_mode():
-        scores = [kind.score_golden(model, renderer, example) for example in kind.golden]
-    model.train(was_training)
-    torch.set_float32_matmul_precision(precision)
-    return scores

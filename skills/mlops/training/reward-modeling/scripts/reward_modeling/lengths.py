@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
 
 from .console import UsageError
+from .hf import Model, Tokenizer
 
 DEFAULT_MAX_LENGTH = 1024
 """Tokens of a conversation in training, unless told otherwise."""
 _NO_LIMIT = 10_000_000
 """Above it a tokenizer's `model_max_length` means that nobody set one: transformers writes 1e30."""
 _NAMES = ("max_position_embeddings", "n_positions", "max_sequence_length", "max_seq_len", "seq_length")
-PUBLISHED = {"skywork-reward-v2": 16_384}
-"""Part of a name -> the length that its authors trained at, where the config allows more."""
 
 
-def positions(model: Any) -> int | None:
+def positions(model: Model) -> int | None:
     """How many tokens the model has positions for, or None where no number bounds it.
 
     RoBERTa and its relatives number positions from padding_idx + 1, so their table holds more rows than they read tokens.
@@ -31,18 +29,15 @@ def positions(model: Any) -> int | None:
     return told
 
 
-def _skips_padding(model: Any, name: str) -> bool:
+def _skips_padding(model: Model, name: str) -> bool:
     """Whether the module around these position embeddings numbers them from after the padding row."""
     around = model.get_submodule(name.rpartition(".")[0])
-    where = (
-        around,
-        sys.modules[type(around).__module__],
-    )  # a method in some architectures, a function beside in others
+    where = (around, sys.modules[type(around).__module__])  # a method in some architectures, a function in others
     return any(hasattr(place, "create_position_ids_from_input_ids") for place in where)
 
 
 def longest_input(
-    model: Any, tokenizer: Any, asked: int | None = None, default: int | None = DEFAULT_MAX_LENGTH
+    model: Model, tokenizer: Tokenizer, asked: int | None = None, default: int | None = DEFAULT_MAX_LENGTH
 ) -> int | None:
     """The max_length asked for, or `default`, or less where the model or its tokenizer ends earlier; None without any bound.
 
@@ -58,8 +53,3 @@ def longest_input(
             hint=f"give --max_length {most} or less: a flag overrides the recipe of --config",
         )
     return asked
-
-
-def published_length(path: str) -> int | None:
-    """The length that a public model's authors trained it at, told by its name."""
-    return next((length for part, length in PUBLISHED.items() if part in path.lower()), None)

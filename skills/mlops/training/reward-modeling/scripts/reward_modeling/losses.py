@@ -11,11 +11,6 @@ OF_TEXTS = ("not_rendered", "special_tokens_in_content")  # "templated" is a fin
 COUNTED = (*OF_LENGTH, *OF_TEXTS, "templated", "refused")
 
 
-def kinds(renderer: Any) -> set[str]:
-    """The kinds of loss that happened so far."""
-    return {name for name in COUNTED if renderer.counts[name]}
-
-
 def warn_of(
     renderer: Any, before: dict[str, int] | None = None, called: str = "", only: tuple[str, ...] = COUNTED
 ) -> None:
@@ -30,12 +25,14 @@ def sentences(renderer: Any, counts: dict[str, int], only: tuple[str, ...] = COU
     rendered = counts.get("rendered", 0)
     total = rendered + counts.get("without_steps", 0) + counts.get("refused", 0)
     told = {name: count for name in only if (count := counts.get(name, 0))}
-    longer, limit = _advice(renderer), renderer.max_length
-    over = f"longer than {limit} tokens under --overlong {renderer.overlong}"
+    over = f"longer than {renderer.max_length} tokens under --overlong {renderer.overlong}. {_advice(renderer)}"
+    read = "text"
+    if renderer.special_tokens_in_content != "text":
+        read = "turns, as in the training of this model: whoever writes them moves its rewards"
     words = {
-        "dropped": f"{{}} of {total} completions are unscored: {over}. {longer}",
-        "truncated": f"{{}} of {total} completions are scored with their start cut off: {over}. {longer}",
-        "steps_dropped": f"{{}} steps at the end of {total} solutions are unscored: {over}. {longer}",
+        "dropped": f"{{}} of {total} completions are unscored: {over}",
+        "truncated": f"{{}} of {total} completions are scored with their start cut off: {over}",
+        "steps_dropped": f"{{}} steps at the end of {total} solutions are unscored: {over}",
         "without_steps": f"{{}} of {total} completions are unscored: there is no step in them",
         "not_rendered": "{} of "
         f"{rendered} completions reach the model in part: its chat template leaves out {{}}. Use a model whose template "
@@ -43,13 +40,8 @@ def sentences(renderer: Any, counts: dict[str, int], only: tuple[str, ...] = COU
         "refused": f"{{}} of {total} completions are unscored: they cannot be rendered (the first: {{}})",
         "templated": f"{{}} of {rendered} conversations have a prompt that is templated already, and are templated twice (the first: "
         "{}). Give the messages alone, or take the texts as they are with --text_format rendered",
-        "special_tokens_in_content": f"{{}} of {rendered} conversations hold special tokens in their texts, read as "
-        + (
-            "text"
-            if renderer.special_tokens_in_content == "text"
-            else "turns, as in the training of this model: whoever writes them moves its rewards"
-        )
-        + " (the first: {})",
+        "special_tokens_in_content": f"{{}} of {rendered} conversations hold special tokens in their texts, read as {read} "
+        "(the first: {})",
     }
     return [words[name].format(count, renderer.first.get(name, "no row")) for name, count in told.items()]
 
@@ -57,12 +49,9 @@ def sentences(renderer: Any, counts: dict[str, int], only: tuple[str, ...] = COU
 def _advice(renderer: Any) -> str:
     """What helps against the limit on tokens."""
     most, limit = renderer.longest, renderer.max_length
-    longer = (
-        f"Raise --max_length (the model reads {most}), or" if most and limit and most > limit else "Shorten them, or"
-    )
+    is_more = most and limit and most > limit
+    longer = f"Raise --max_length (the model reads {most}), or" if is_more else "Shorten them, or"
     other = "truncate_prompt" if hasattr(renderer, "step_separator") else "truncate_left"
-    return (
-        f"{longer} choose --overlong {other}"
-        if renderer.overlong != other
-        else f"{longer} leave them out with --overlong drop"
+    return f"{longer} " + (
+        f"choose --overlong {other}" if renderer.overlong != other else "leave them out with --overlong drop"
     )

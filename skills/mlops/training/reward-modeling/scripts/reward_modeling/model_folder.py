@@ -6,6 +6,7 @@ folder names lies outside it. Code of its own is named, and never run.
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import stat
@@ -65,12 +66,31 @@ def snapshot(path: str) -> Path | None:
     return found and found.parent
 
 
+@functools.cache
+def hub_answers(path: str) -> bool:
+    """Whether the hub can be asked for this id. If not, libraries read from the cache alone from here on: the hub's client
+    would try each file for 24 seconds."""
+    from huggingface_hub import HfApi, constants
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
+
+    try:
+        HfApi().model_info(path, timeout=10)
+    except OfflineModeIsEnabled:
+        return False
+    except (HfHubHTTPError, HFValidationError):  # whoever loads it says more
+        return True
+    except Exception:  # of the HTTP client, which is another one in other versions
+        constants.HF_HUB_OFFLINE = True
+        return False
+    return True
+
+
 def hub_file(path: str, name: str, *, ask: bool = False) -> Path | None:
     """A file of a hub repository in the cache, or None. ask: the hub, where the cache does not have it."""
     from transformers.utils import cached_file
 
     try:
-        found = cached_file(path, name, local_files_only=not ask)
+        found = cached_file(path, name, local_files_only=not (ask and hub_answers(path)))
     except (OSError, ValueError):
         return None
     return Path(found) if found else None
@@ -98,37 +118,37 @@ def check_folder(path: str) -> None:
 def check_config(config: dict[str, Any], file: Path) -> None:
     """Raises ModelError for values that transformers would stumble over, or take for something else."""
 
-    def refuse(what: str) -> None:
-        raise ModelError(f"{file.name} is not that of a model: {what}", where=str(file))
+    def refuse(name: str, value: object, why: str) -> None:
+        raise ModelError(f"{file.name} is not that of a model: `{name}` {why.format(_short(value))}", where=str(file))
 
-    names = config.get("architectures")
-    if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
-        refuse(f"`architectures` is {_short(names)}, not a list of class names")
-    if not isinstance(config.get("model_type", ""), str):
-        refuse(f"`model_type` is {_short(config['model_type'])}, not a name")
-    labels, number = config.get("id2label"), config.get("num_labels")
-    if labels is not None and not (isinstance(labels, dict) and labels and all(_is_digits(key) for key in labels)):
-        refuse(f"`id2label` is {_short(labels)}, not label numbers with their names")
-    if number is not None and not _is_size(number):
-        refuse(f"`num_labels` is {_short(number)}, not a positive whole number")
-    for name, part in {"": config, **config}.items():  # of several models in one, each has its own object
-        if isinstance(part, dict):
-            _check_numbers_and_kernels(part, refuse, sizes=name in ("", "text_config"))
-    weights = config.get("transformers_weights")
-    if weights is not None and not (isinstance(weights, str) and _inside(file.parent, weights)):
-        refuse(f"`transformers_weights` is {_short(weights)}, not a file of the folder")
-
-
-def _check_numbers_and_kernels(config: dict[str, Any], refuse: Callable[[str], None], *, sizes: bool) -> None:
-    for name, value in config.items():
-        if sizes and name in SIZES and value is not None and not _is_size(value, SIZES[name]):
-            refuse(f"`{name}` is {_short(value)}, not a whole number from 1 to {SIZES[name]}")
-        if MADE.fullmatch(name) and isinstance(value, int) and value > MOST:
-            refuse(f"`{name}` is {_short(value)}, more than {MOST}")
-        if name.endswith(("attn_implementation", "experts_implementation")):
-            values = value.values() if isinstance(value, dict) else [value]
-            if any("/" in str(kernel) for kernel in values):  # a repository of compiled code
-                refuse(f"`{name}` names code to be fetched ({_short(value)}), which is never run")
+    wanted: dict[str, tuple[Callable[[Any], bool], str]] = {
+        "architectures": (_is_names, "a list of class names"),
+        "model_type": (lambda name: isinstance(name, str), "a name"),
+        "id2label": (_is_labels, "label numbers with their names"),
+        "num_labels": (_is_size, "a positive whole number"),
+        "transformers_weights": (
+            lambda name: isinstance(name, str) and _inside(file.parent, name),
+            "a file of the folder",
+        ),
+    }
+    for name, (is_valid, what) in wanted.items():
+        value = config.get(name)
+        if not is_valid(value) and (value is not None or (name == "model_type" and name in config)):
+            refuse(name, value, f"is {{}}, not {what}")
+    for part_name, part in {"": config, **config}.items():  # of several models in one, each has its own object
+        for name, value in part.items() if isinstance(part, dict) else ():
+            if (
+                part_name in ("", "text_config")
+                and name in SIZES
+                and not (value is None or _is_size(value, SIZES[name]))
+            ):
+                refuse(name, value, f"is {{}}, not a whole number from 1 to {SIZES[name]}")
+            if MADE.fullmatch(name) and isinstance(value, int) and value > MOST:
+                refuse(name, value, f"is {{}}, more than {MOST}")
+            kernels = value.values() if isinstance(value, dict) else [value]
+            # A repository of compiled code.
+            if name.endswith(("attn_implementation", "experts_implementation")) and any("/" in str(k) for k in kernels):
+                refuse(name, value, "names code to be fetched ({}), which is never run")
 
 
 def _check_index(index: dict[str, Any], file: Path) -> None:
@@ -157,15 +177,19 @@ def _inside(folder: Path, name: str) -> bool:
     return place.is_relative_to(home) or (Path(name).name == name and place.parent == home.parents[1] / "blobs")
 
 
-def _is_size(value: Any, largest: int = 10**5) -> bool:
+def _is_size(value: object, largest: int = 10**5) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= largest
 
 
-def _is_digits(key: Any) -> bool:
-    return isinstance(key, str) and re.fullmatch(r"[0-9]{1,6}", key) is not None
+def _is_names(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(name, str) for name in value)
 
 
-def _short(value: Any) -> str:
+def _is_labels(value: object) -> bool:
+    return isinstance(value, dict) and bool(value) and all(re.fullmatch(r"[0-9]{1,6}", str(key)) for key in value)
+
+
+def _short(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
@@ -185,7 +209,7 @@ def own_code(path: str) -> list[str]:
 
 
 def _modules(classes: Any) -> list[str]:
-    """The files behind "MODULE.CLASS", or behind "OWNER/NAME--MODULE.CLASS" of another repository; lists alike."""
+    """The files of "MODULE.CLASS", or of "OWNER/NAME--MODULE.CLASS" of another repository; lists alike."""
     if isinstance(classes, list):
         return [file for entry in classes for file in _modules(entry)]
     if not isinstance(classes, str):

@@ -19,17 +19,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from .console import (
-    UsageError,
-    is_first_process,
-    is_standard_stream,
-    locked,
-    log,
-    remove,
-    sweep,
-    to_json,
-    write_whole,
-)
+from .console import UsageError, is_first_process, is_standard_stream, locked, log, remove, sweep, to_json, write_whole
 
 RECORD = "run.json"
 CARD = "reward_model.json"
@@ -50,15 +40,10 @@ OLDER = (
 )
 # Read by transformers beside the files of another model, or counted as a checkpoint of it.
 READ_ALONG = (
-    "adapter_*",
-    "pytorch_model*",
-    "*.safetensors",
-    "*.safetensors.index.json",
-    "*token*.json",
-    "checkpoint-*",
+    *("adapter_*", "pytorch_model*", "*.safetensors", "*.safetensors.index.json", "*token*.json", "checkpoint-*"),
 )
 _NAMES = "|".join(map(re.escape, BESIDE))
-OF_KILLED_RUNS = rf"\.write-test-\d+|{re.escape(STAGING)}|{re.escape(CHECKPOINT_STAGING)}|\.({_NAMES})(\.\d+)?\.partial"
+OF_KILLED_RUNS = rf"{re.escape(STAGING)}|{re.escape(CHECKPOINT_STAGING)}|\.({_NAMES})(\.\d+)?\.partial"
 
 
 def read_record(output_dir: str | Path) -> dict[str, Any] | None:
@@ -154,11 +139,9 @@ def claim(
 ) -> Path:
     """The folder, made if need be, and locked for this run while the returned object lives.
 
-    It is removed on leaving if nothing came into it (a dry run, a start that failed). inputs: paths and hub ids that the
-    run reads. A dry run asks what a run with `overwrite` would, and locks nothing.
-
-    Raises UsageError when it holds a model or files of others, an input or is part of one, when another run is writing
-    there, and when it cannot be written to.
+    It is removed on leaving if nothing came into it. inputs: paths and hub ids that the run reads. A dry run asks what a
+    run with `overwrite` would, and locks nothing. Raises UsageError when it holds a model or files of others, or an input,
+    when another run is writing there, and when it cannot be written to.
     """
     folder = Path(output_dir)
     if os.path.exists(folder) and not folder.is_dir():  # noqa: PTH110 - False for a name that cannot be

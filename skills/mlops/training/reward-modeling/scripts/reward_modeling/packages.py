@@ -8,10 +8,11 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from .console import SCHEMAS, UsageError
+from .errors import UsageError
+from .results import RESULTS
 
 OURS = (
-    *("torch", "transformers", "trl", "datasets", "peft", "accelerate", "rich", "yaml", "scipy"),
+    *("torch", "transformers", "trl", "datasets", "peft", "accelerate", "rich", "yaml", "scipy", "pydantic"),
     *("numpy", "pyarrow", "jinja2", "safetensors", "tokenizers", "huggingface_hub", "pandas", "dill"),
 )
 """What the headers of the scripts list, and what these bring along, by the names under which they are imported."""
@@ -62,16 +63,15 @@ def check_optional(given: Mapping[str, Sequence[str]]) -> None:
         if package and not is_installed(package):
             raise not_installed(package, f"--optim {value}: ")
     for name, package in SWITCHES.items():
-        if [value.lower() for value in given.get(name, ["false"])] not in (["false"], ["none"]) and not is_installed(
-            package
-        ):
+        is_off = [value.lower() for value in given.get(name, ["false"])] in (["false"], ["none"])
+        if not is_off and not is_installed(package):
             raise not_installed(package, f"--{name}: ")
 
 
 def not_installed(module: str, before: str = "") -> UsageError:
     """The error for a package that is needed and missing. before: what asked for it."""
     script = Path(sys.argv[0]).name
-    script = script if script in SCHEMAS else "NAME.py"
+    script = script if script in RESULTS else "NAME.py"
     package = INSTALLED_AS.get(module, module)
     if module in OURS:
         hint = f"uv run scripts/{script} ... installs what the script needs; elsewhere: pip install {package}"

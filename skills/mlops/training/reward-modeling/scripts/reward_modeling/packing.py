@@ -1,12 +1,12 @@
 """Rendered rows -> batches for one forward pass each, without computing a token twice.
 
-Two ways. `pack` lays many sequences side by side in one flat row in which a shared beginning stands once: a prompt is
+Two ways. `pack` lays many sequences side by side in one flat row in which a shared prefix stands once: a prompt is
 computed once for all its completions, a system prompt once for all prompts, and nothing is padded. It needs attention
-that knows the layout (`attention.py`). `token_budget_batches` makes ordinary padded batches for every other model.
+that knows the layout (`attention.py`). `padded_batches` makes ordinary padded batches for every other model.
 
-How a row is made: the sequences are sorted as strings of token ids, so that those which begin alike stand together.
-Each then adds only the tokens that it does not share with the one before it: a `Segment`. Its other tokens are a path of
-slices of earlier segments. Sharing is found from token ids, never from text, at any depth and for any mixture of prompts.
+How a row is made: the sequences are sorted as strings of token ids, so that those with a common prefix stand together.
+Each then adds only the tokens that it does not share with the one before it: a `Segment`. Its other tokens are a path
+through earlier segments. Sharing is found from token ids, never from text, at any depth and for any mixture of prompts.
 """
 
 from __future__ import annotations
@@ -15,13 +15,16 @@ import sys
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate, pairwise
-from typing import Any
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
 
 from .prefixes import shared_length
 
+if TYPE_CHECKING:
+    import torch
+
 SHORTEST_SHARED = 8
-"""A shared beginning of fewer tokens is computed again: its own attention call would cost more."""
+"""A shared prefix of fewer tokens is computed again: its own attention call would cost more."""
 ROW_TOKENS = 1024
 """Tokens in a row: enough to keep matrix products busy, few enough that activations stay near the processor."""
 RECOMPUTED = 8
@@ -30,37 +33,27 @@ WINDOW = 8192
 """Sequences sorted and packed together: the memory that planning takes does not grow with the input."""
 
 
-def token_budget_batches(lengths: Sequence[int], max_tokens: int) -> Iterator[list[int]]:
-    """Indices of rows, longest first, in batches of at most `max_tokens` padded tokens (rows x longest row).
-
-    Sorted by length a batch holds rows of nearly one length, so hardly any padding is computed. The longest come first:
-    a batch that does not fit into memory fails at once, not after an hour. A row longer than `max_tokens` gets a batch
-    of its own.
-    """
-    order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
-    start = 0
-    while start < len(order):
-        rows = max(1, max_tokens // max(1, lengths[order[start]]))
-        yield order[start : start + rows]
-        start += rows
-
-
 def padded_batches(rows: Sequence[Any], ids: Sequence[Sequence[int]], max_tokens: int) -> Iterator[list[list[int]]]:
-    """`token_budget_batches` of rows of which equal ones are computed once: a batch lists, for each row to compute, the
-    indices of all that are equal to it.
+    """Batches of at most `max_tokens` padded tokens (rows x longest row) in which equal rows are computed once: a batch
+    lists, for each row to compute, the indices of all that are equal to it.
 
-    rows: hashable, what makes two of them equal. ids: the token ids of each.
+    rows: hashable, what makes two of them equal. ids: the token ids of each. Sorted by length a batch holds rows of nearly
+    one length, so hardly any padding is computed. The longest come first: a batch that does not fit into memory fails at
+    once, not after an hour. A row longer than `max_tokens` gets a batch of its own.
     """
     equal: dict[Any, list[int]] = {}
     for i, row in enumerate(rows):
         equal.setdefault(row, []).append(i)
-    groups = list(equal.values())
-    for batch in token_budget_batches([len(ids[group[0]]) for group in groups], max_tokens):
-        yield [groups[i] for i in batch]
+    groups = sorted(equal.values(), key=lambda group: -len(ids[group[0]]))
+    start = 0
+    while start < len(groups):
+        size = max(1, max_tokens // max(1, len(ids[groups[start][0]])))
+        yield groups[start : start + size]
+        start += size
 
 
 def right_padded(rows: Sequence[Sequence[int]], pad_token_id: int) -> tuple[Any, Any]:
-    """(ids, mask), both [rows, longest row]: every row from the left, pad tokens behind it, the mask 1 where tokens are."""
+    """(ids, mask), both [rows, longest row]: every row from the left, pad tokens after it, the mask 1 where tokens are."""
     import torch
 
     width = max(map(len, rows))
@@ -74,15 +67,18 @@ def right_padded(rows: Sequence[Sequence[int]], pad_token_id: int) -> tuple[Any,
 
 @dataclass(frozen=True)
 class Segment:
-    """The tokens that one sequence adds: `size` of them from `start` in the row, the first at position `depth`.
-
-    `path` are the slices (start, size) of the row, in order, that hold its `depth` earlier tokens.
-    """
+    """The tokens that one sequence adds: `size` of them from `start` in the row. path: places of its earlier tokens."""
 
     start: int
     size: int
-    depth: int
-    path: tuple[tuple[int, int], ...]
+    path: list[int]
+
+    @property
+    def runs(self) -> list[tuple[int, int]]:
+        """The slices (start, size) of the row that hold its path and itself."""
+        places = [*self.path, *range(self.start, self.start + self.size)]
+        cuts = [0, *(i for i in range(1, len(places)) if places[i] != places[i - 1] + 1), len(places)]
+        return [(places[first], last - first) for first, last in pairwise(cuts)]
 
 
 @dataclass
@@ -90,58 +86,42 @@ class PackedRow:
     """One flat row of unique tokens.
 
     ids, positions: [T]. segments: in the order of the row; a later one refers to earlier ones only. sequences: which
-    input sequences are here; ends: [len(sequences)] place in the row of the last token of each; slices: [len(sequences)]
-    the slices (start, size) of the row that spell each. tokens: how many tokens these sequences have together, shared
-    ones counted each time.
+    input sequences are here; places: for each of them the place in the row of each of its tokens.
     """
 
     ids: list[int] = field(default_factory=list)
     positions: list[int] = field(default_factory=list)
     segments: list[Segment] = field(default_factory=list)
     sequences: list[int] = field(default_factory=list)
-    ends: list[int] = field(default_factory=list)
-    slices: list[list[tuple[int, int]]] = field(default_factory=list)
-    tokens: int = 0
+    places: list[list[int]] = field(default_factory=list)
 
     def add(self, index: int, sequence: Sequence[int], shared: int) -> None:
         """Append a sequence that has its first `shared` tokens in common with the one added before it."""
-        path = _first(self.slices[-1], shared) if shared else []
-        if shared < len(sequence):
-            start = len(self.ids)
-            self.ids.extend(sequence[shared:])
+        start, path, new = len(self.ids), self.places[-1][:shared] if shared else [], sequence[shared:]
+        if new:
+            self.ids.extend(new)
             self.positions.extend(range(shared, len(sequence)))
-            self.segments.append(Segment(start, len(sequence) - shared, shared, tuple(path)))
-            path = _joined([*path, (start, len(sequence) - shared)])
-        self.slices.append(path)
+            self.segments.append(Segment(start, len(new), path))
         self.sequences.append(index)
-        self.ends.append(path[-1][0] + path[-1][1] - 1)
-        self.tokens += len(sequence)
+        self.places.append([*path, *range(start, start + len(new))])
 
-    def places(self, i: int, offsets: Sequence[int]) -> list[int]:
-        """Places in the row of the tokens at these ascending offsets of the row's sequence number `i`."""
-        places, passed, slices = [], 0, iter(self.slices[i])
-        start, size = next(slices)
-        for offset in offsets:
-            while offset >= passed + size:
-                passed += size
-                start, size = next(slices)
-            places.append(start + offset - passed)
-        return places
+    @property
+    def ends(self) -> list[int]:
+        """Place in the row of the last token of each sequence."""
+        return [places[-1] for places in self.places]
 
-    def until(self) -> list[int]:
+    def until(self) -> torch.Tensor:
         """[T] where in the row the tokens that see each one end: token k is seen by k, k + 1, ... until[k] - 1 and no other.
 
         The sequences are sorted, so what begins with a token and its path is one run of the row.
         """
-        until = [len(self.ids)] * len(self.ids)
-        path: tuple[tuple[int, int], ...] = ()
+        import torch
+
+        until = torch.empty(len(self.ids), dtype=torch.long)
         for segment in self.segments:
-            passed = 0
-            for start, size in path:
-                for place in range(start + max(0, segment.depth - passed), start + size):
-                    until[place] = segment.start
-                passed += size
-            path = (*segment.path, (segment.start, segment.size))
+            end = segment.start + segment.size
+            until[segment.start : end] = end
+            until[segment.path] = end
         return until
 
     def pieces(self) -> tuple[list[int], list[list[int]]]:
@@ -149,20 +129,10 @@ class PackedRow:
 
         Keys and values are split once by `sizes`; a segment's are the concatenation of its pieces.
         """
-        borders = {0, len(self.ids)}
-        for segment in self.segments:
-            for start, size in (*segment.path, (segment.start, segment.size)):
-                borders |= {start, start + size}
-        ordered = sorted(borders)
+        runs = [segment.runs for segment in self.segments]
+        ordered = sorted({border for own in runs for start, size in own for border in (start, start + size)})
         number = {border: i for i, border in enumerate(ordered)}
-        keys = [
-            [
-                piece
-                for start, size in (*segment.path, (segment.start, segment.size))
-                for piece in range(number[start], number[start + size])
-            ]
-            for segment in self.segments
-        ]
+        keys = [[i for start, size in own for i in range(number[start], number[start + size])] for own in runs]
         return [end - start for start, end in pairwise(ordered)], keys
 
 
@@ -233,24 +203,3 @@ def _sort_key(ids: Sequence[int]) -> bytes:
     if sys.byteorder == "little":
         words.byteswap()
     return words.tobytes()
-
-
-def _first(slices: list[tuple[int, int]], length: int) -> list[tuple[int, int]]:
-    """The slices that hold the first `length` tokens."""
-    kept = []
-    for (start, size), end in zip(slices, accumulate(size for _, size in slices), strict=True):
-        if end - size >= length:
-            break
-        kept.append((start, min(size, length - (end - size))))
-    return kept
-
-
-def _joined(slices: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """The slices with neighbours in the row made one."""
-    joined: list[tuple[int, int]] = []
-    for start, size in slices:
-        if joined and sum(joined[-1]) == start:
-            joined[-1] = (joined[-1][0], joined[-1][1] + size)
-        else:
-            joined.append((start, size))
-    return joined

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from .console import warn
+from .console import UsageError, warn
 
 INSTRUCTIONS = {
     "bfloat16": ("amx_bf16", "avx512_bf16", "sve_bf16", "bf16"),
@@ -27,6 +27,28 @@ BF16_FROM = 10e6
 """Parameters from which bf16 autocast pays on a CPU with AMX: 22M train 1.5 to 1.9 times as fast, 0.02M at a third."""
 
 
+def best_device() -> str:
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def usable(device: str) -> str:
+    """The device, if a tensor can be put there. Raises UsageError otherwise."""
+    import torch
+
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UsageError(
+            f"cannot use --device {device}: {reason}", hint="leave it out to take the best there is"
+        ) from error
+    return device
+
+
 def why_emulated(dtype: str) -> str | None:
     """Why matrix products of this dtype are slow on this CPU, or None where it computes them itself."""
     import torch
@@ -39,9 +61,8 @@ def why_emulated(dtype: str) -> str | None:
     if not torch.backends.mkldnn.is_available():
         return f"this build of PyTorch has no oneDNN, which uses the {dtype} instructions of a processor"
     if has["architecture"].startswith("x86"):
-        name, limit = "ONEDNN_MAX_CPU_ISA", os.environ.get("ONEDNN_MAX_CPU_ISA")
-        if not limit:
-            name, limit = "DNNL_MAX_CPU_ISA", os.environ.get("DNNL_MAX_CPU_ISA", "")
+        names = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
+        name, limit = next(((name, os.environ[name]) for name in names if os.environ.get(name)), ("", ""))
         if limit.upper() in TOO_LOW or (limit.upper(), dtype) == ("AVX512_CORE_BF16", "float16"):
             return f"{name}={limit} switches the processor's {dtype} instructions off"
         if not torch.backends.cpu.get_cpu_capability().startswith("AVX512"):
@@ -67,8 +88,6 @@ def warn_if_emulated(flags: Mapping[str, Any]) -> None:
     asked = {flag: dtype for flag, dtype in asked_by(flags).items() if dtype != "float32"}
     if not asked:
         return
-    from .checkpoints import best_device
-
     forced = "cpu" if "--use_cpu" in (flags.get("trainer_arguments") or []) else None
     if not (flags.get("device") or forced or best_device()).startswith("cpu"):
         return
@@ -84,8 +103,8 @@ def warn_if_emulated(flags: Mapping[str, Any]) -> None:
 def precision(given: Mapping[str, Any] = MappingProxyType({}), parameters: float = 0) -> dict[str, bool]:
     """`bf16`, `fp16` and `use_cpu` of a training run; weights stay fp32.
 
-    On a GPU bf16 where it has it, otherwise fp16. On a CPU bf16 where it has the instructions and the model has BF16_FROM
-    parameters (0 for a policy, which is fp32 there), otherwise fp32. given: the user's fields, which win, but for fp16 on a CPU.
+    A GPU takes bf16 where it has it, otherwise fp16; a CPU bf16 where it has the instructions and the model has BF16_FROM
+    parameters (0 for a policy), otherwise fp32. given: the user's fields, which win, but for fp16 on a CPU.
     """
     import torch
 

@@ -15,37 +15,46 @@ once; an encoder needs a row for each step (`step_rendering.StepRenderer.rows`).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from . import checkpoints
-from .aggregation import AGGREGATIONS, DEFAULT_AGGREGATE, StepScores, step_rewards
-from .base_rendering import place_of
+from . import checkpoints, readers
+from .aggregation import AGGREGATIONS, DEFAULT_AGGREGATE, StepScores, probability, step_rewards
 from .completeness import said
-from .console import DataError, ModelError, UsageError
+from .console import DataError, ModelError, UsageError, log
 from .data.records import Message
+from .hf import Model
 from .kinds import PROCESS
+from .pairwise import PairwiseModel
 from .rendering import Conversation
-from .scoring import SCORING_ARGUMENTS, RewardModel, Scorer, Text, as_messages
+from .scoring import RewardModel, Scorer, Text, as_messages
 from .step_rendering import STEP_SEPARATOR, StepRenderer, Steps, split_steps
+
+if TYPE_CHECKING:
+    from .settings import ScoringSettings
 
 SolutionText = str | Sequence[str]
 """A solution: its steps, or one text that is split into steps."""
 
 
-def from_arguments(args: Any, path: str | None = None) -> RewardModel | ProcessRewardModel:
-    """The reward model that the flags describe, of whichever kind lies at `path`, by default `args.model_name_or_path`.
+def from_settings(settings: ScoringSettings, path: str | None = None) -> RewardModel | ProcessRewardModel:
+    """The reward model that the settings describe, of whichever kind lies at `path`, by default at their own.
 
-    Raises UsageError for flags of the other kind, ModelError when there is no reward model.
+    Raises UsageError for settings of the other kind, ModelError when there is no reward model.
     """
-    if checkpoints.kind_of(path or args.model_name_or_path) is PROCESS:
-        return ProcessRewardModel.from_arguments(args, path)
-    for name in ("aggregate", "step_separator"):
-        if getattr(args, name) is not None:
-            raise UsageError(
-                f"--{name} is for process reward models, which score steps",
-                hint="leave it out, or give a model that train_process.py made",
-            )
-    return RewardModel.from_arguments(args, path)
+    path = path or settings.model_name_or_path
+    kind = ProcessRewardModel if checkpoints.kind_of(path) is PROCESS else RewardModel
+    if (family := readers.recognize(path)) and family.compares:
+        kind = PairwiseModel
+    own = {name: value for name in ("aggregate", "step_separator") if (value := getattr(settings, name)) is not None}
+    if own and kind is not ProcessRewardModel:
+        raise UsageError(
+            f"--{next(iter(own))} is for process reward models, which score steps",
+            hint="leave it out, or give a model that train_process.py made",
+        )
+    model = kind.from_pretrained(path, **settings.loading, **own)
+    for note in model.notes:
+        log(note)
+    return model
 
 
 class ProcessRewardModel(Scorer):
@@ -58,11 +67,10 @@ class ProcessRewardModel(Scorer):
     """
 
     kind = PROCESS
-    arguments = (*SCORING_ARGUMENTS, "aggregate", "step_separator")
 
     def __init__(
         self,
-        model: Any,
+        model: Model,
         renderer: StepRenderer,
         *,
         aggregate: str | None = None,
@@ -70,11 +78,14 @@ class ProcessRewardModel(Scorer):
         **run: Any,
     ):
         super().__init__(model, renderer, **run)
-        self.aggregate = aggregate or DEFAULT_AGGREGATE
+        written = getattr(renderer, "written", None)  # of a public model
+        self.value = written.value if written else probability
+        self.aggregate = aggregate or (written and written.aggregate) or DEFAULT_AGGREGATE
         if self.aggregate not in AGGREGATIONS:
             raise ValueError(f"aggregate is one of {tuple(AGGREGATIONS)}, not {aggregate!r}")
-        own = renderer.step_separator if renderer else STEP_SEPARATOR
-        self.split_at = step_separator or (own if own.isspace() else STEP_SEPARATOR)
+        if self.aggregate == "prod" and self.value is not probability:
+            raise UsageError("--aggregate prod is of probabilities, which the steps of this model do not get")
+        self.split_at = step_separator or (renderer.split_at if renderer else STEP_SEPARATOR)
 
     # ---- verbs ------------------------------------------------------------------------------------------------
 
@@ -94,7 +105,7 @@ class ProcessRewardModel(Scorer):
 
     def reward(self, scores: StepScores | None) -> float | None:
         """One reward for the solution, or None when it was not scored."""
-        return None if scores is None else AGGREGATIONS[self.aggregate].reward(scores.logits)
+        return None if scores is None else AGGREGATIONS[self.aggregate].reward(scores.logits, self.value)
 
     def split(self, solution: SolutionText) -> list[str]:
         """The steps of a solution: a text is split, steps stay as they are."""
@@ -125,11 +136,10 @@ class ProcessRewardModel(Scorer):
     def score_solutions(
         self, solutions: Sequence[Steps], progress: Callable[[int], None] | None = None
     ) -> list[StepScores | None]:
-        """Step scores in input order; None for what the over-length policy left out.
-
-        `progress` is called with the number of solutions whose last step a forward pass has finished.
-        """
-        return [found and StepScores(found[1], found[0].dropped) for found in self._scored(solutions, progress)]
+        """Step scores in input order; None for what was left out. progress: gets the number of solutions that are done."""
+        return [
+            found and StepScores(found[1], found[0].dropped, self.value) for found in self._scored(solutions, progress)
+        ]
 
     # ---- what is particular -----------------------------------------------------------------------------------
 
@@ -151,6 +161,12 @@ class ProcessRewardModel(Scorer):
     def _is_several(self, completion: Any) -> bool:
         return not isinstance(completion, str) and bool(completion) and not isinstance(completion[0], str)
 
+    def score_rows(
+        self, rows: Sequence[tuple[list[int], list[int]]], progress: Callable[[list[int]], None] | None = None
+    ) -> list[list[float]]:
+        found = super().score_rows(rows, progress)
+        return [[own - start for own in rest] for start, *rest in found] if self.renderer.from_start else found
+
     def _rows(self, rendered: Any) -> list[tuple[list[int], list[int]]]:
         return self.renderer.rows(rendered)
 
@@ -162,24 +178,19 @@ class ProcessRewardModel(Scorer):
             return "one row for each step, since an encoder would otherwise see the steps that follow"
         return f"all steps of a solution in one pass, {super()._way()}"
 
-    def _steps_of(self, completion: Sequence[Message], tools: Any, origin: Any) -> list[str]:
+    def _steps_of(self, completion: Sequence[Message], tools: Any, origin: object) -> list[str]:
         if tools:
             raise _without_tools(origin)
         if len(completion) != 1:
-            raise DataError(
-                f"the completion has {len(completion)} messages, not one text of steps", where=place_of(origin)
-            )
-        unread = said(completion[0])
-        if unread:
+            raise DataError(f"the completion has {len(completion)} messages, not one text of steps", where=origin)
+        if unread := said(completion[0]):
             raise DataError(
                 f"a process reward model reads steps, not `{'` and `'.join(unread)}`",
-                where=place_of(origin),
+                where=origin,
                 hint="move them into the steps, or drop these rows",
             )
         return self.split(completion[0].get("steps") or completion[0].get("content") or "")
 
 
-def _without_tools(origin: Any) -> ModelError:
-    return ModelError(
-        "a process reward model reads no `tools`", where=place_of(origin), hint="drop them: --columns tools="
-    )
+def _without_tools(origin: object) -> ModelError:
+    return ModelError("a process reward model reads no `tools`", where=origin, hint="drop them: --columns tools=")

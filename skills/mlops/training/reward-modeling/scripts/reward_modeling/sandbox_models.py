@@ -64,7 +64,7 @@ PPO_DEFAULTS: dict[str, Any] = {
     "value_learning_rate": 1e-3,
     "kl_coef": 0.1,
     "vf_coef": 0.5,
-    "normalise_rewards": True,
+    "normalize_rewards": True,
 }
 """Flags of ppo.py for the decoder as policy and that reward model: 64 answers an update. benchmarks/ppo.py measures them."""
 

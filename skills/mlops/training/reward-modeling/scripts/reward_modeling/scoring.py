@@ -15,22 +15,17 @@ from functools import cached_property
 from itertools import chain
 from typing import Any, ClassVar, Self
 
-from . import checkpoints, losses
-from .console import RunError, UsageError, log
+from . import checkpoints, losses, public_models
+from .console import RunError, UsageError
 from .data.records import Message
+from .hf import Model
 from .kinds import KINDS, OUTCOME, Kind
-from .lengths import DEFAULT_MAX_LENGTH, longest_input, positions, published_length
+from .lengths import DEFAULT_MAX_LENGTH, longest_input, positions
 from .packing import WINDOW
 from .rendering import Conversation
 
 Text = str | Sequence[Message]
 """A prompt or a completion: a string (one user or assistant turn) or a list of messages."""
-
-SCORING_ARGUMENTS = (
-    *("dtype", "device", "max_length", "overlong", "max_tokens_per_batch", "shared_prefix"),
-    *("text_format", "refused"),
-)
-"""Arguments of `from_pretrained` that are flags of every script that scores."""
 
 
 @dataclass(frozen=True)
@@ -50,11 +45,12 @@ class Scorer:
     """
 
     kind: ClassVar[Kind]
-    arguments: ClassVar[tuple[str, ...]] = SCORING_ARGUMENTS
+    compares: ClassVar[bool] = False
+    """Whether it compares the answers of a prompt, so that its rewards hold there only."""
 
     def __init__(
         self,
-        model: Any,
+        model: Model,
         renderer: Any,
         *,
         card: dict[str, Any] | None = None,
@@ -77,47 +73,42 @@ class Scorer:
         max_tokens_per_batch: int | None = None,
         shared_prefix: bool | None = None,
         text_format: str | None = None,
+        chat_template_path: str | None = None,
         refused: str = "stop",
+        reference_model_name_or_path: str | None = None,
         **own: Any,
     ) -> Self:
         """Load a reward model from a folder or hub id.
 
-        max_length, overlong: as in training unless given (see the renderer); a model without a card of this project reads
-        all that its config and tokenizer allow. text_format: "chat" or "rendered", as in training unless given. refused:
-        "stop" raises DataError for conversations that cannot be rendered, "unscored" gives them no score. dtype: of the
-        weights; the head stays fp32. shared_prefix: compute shared prefixes once; None does so on CPUs, True also on a GPU
-        (not measured there). own: arguments of this kind of model, those of its class. Raises ModelError when it is no
-        reward model of this kind or renders text otherwise than it did in training, UsageError for an `overlong` of the
-        other kind.
+        max_length, overlong, text_format ("chat", "rendered", "pair"): as in training unless given; a model without a card
+        reads what its authors did (`readers.PUBLIC`), or all that its config and tokenizer allow. chat_template_path: over
+        that of such a model. refused: "stop" raises DataError for conversations that cannot be rendered, "unscored" gives
+        them no score. dtype: of the weights; the head stays fp32. shared_prefix: compute shared prefixes once; None does so
+        on CPUs, True also on a GPU. reference_model_name_or_path: of a language model whose reward is a log-ratio. own:
+        arguments of this kind of model, those of its class. Raises ModelError when it is not a reward model of this kind or
+        renders text otherwise than it did in training, UsageError for an `overlong` of the other kind.
         """
         policies = cls.kind.renders.policies
         if overlong not in (None, *policies):
             other = next(kind for kind in KINDS.values() if kind is not cls.kind)
-            raise UsageError(
-                f"--overlong {overlong} is for {other.name} reward models",
-                hint=f"choose {', '.join(policies)}",
-            )
-        loaded = checkpoints.load(path, dtype=dtype, device=device, kind=cls.kind)
-        trained = (loaded.card or {"rendering": own}).get("rendering", {})
+            what = f"--overlong {overlong} is for {other.name} reward models"
+            raise UsageError(what, hint=f"choose {', '.join(policies)}")
+        run = {"dtype": dtype, "device": device, "kind": cls.kind, "compares": cls.compares}
+        loaded, family = public_models.load_any(path, reference_model_name_or_path, **run)
+        trained = loaded.rendering or own
         trained = {**trained, "text_format": text_format or trained.get("text_format")}
-        renderer = cls.kind.renderer(loaded.tokenizer, checkpoints.scored_at(loaded.model), trained)
+        family = public_models.overridden(path, loaded, family, text_format, chat_template_path)
+        if family or reference_model_name_or_path:
+            renderer = public_models.renderer(loaded, family, path, text_format, own.get("step_separator"))
+        else:
+            renderer = cls.kind.renderer(loaded.tokenizer, checkpoints.scored_at(loaded.model), trained)
         renderer.refused = [] if refused == "unscored" else None
         renderer.overlong = overlong or trained.get("overlong") or renderer.overlong
-        _set_length(renderer, loaded, path, max_length)
+        _set_length(renderer, loaded, max_length)
         run = {"max_tokens_per_batch": max_tokens_per_batch, "shared_prefix": shared_prefix}
         made = cls(loaded.model, renderer, card=loaded.card, **run, **own)
         made.notes = [*loaded.notes, *made._described()]
         return made
-
-    @classmethod
-    def from_arguments(cls, args: Any, path: str | None = None) -> Self:
-        """The reward model that the flags of `arguments.add_scoring_arguments` describe, or another one run in its way."""
-        model = cls.from_pretrained(
-            path or args.model_name_or_path, **{name: getattr(args, name) for name in cls.arguments}
-        )
-        for note in model.notes:
-            log(note)
-        return model
 
     # ---- verbs ------------------------------------------------------------------------------------------------
 
@@ -154,7 +145,7 @@ class Scorer:
         return self.renderer.counts["truncated"]
 
     def warn_of_losses(self, before: dict[str, int] | None = None) -> None:
-        """Say on stderr what was unscored, cut or left out after `before`, a copy of `renderer.counts`, or ever."""
+        """Say on stderr what was lost after `before`, a copy of `renderer.counts`, or ever."""
         losses.warn_of(self.renderer, before)
 
     def why_padded(self) -> str | None:
@@ -176,7 +167,7 @@ class Scorer:
         """How it is run, for the log."""
         return [f"scoring: {self._way()}"]
 
-    # ---- the way of all scores --------------------------------------------------------------------------------
+    # ---- the path of all scores -------------------------------------------------------------------------------
 
     @cached_property
     def _why_padded(self) -> str | None:
@@ -187,7 +178,7 @@ class Scorer:
 
     def _way(self) -> str:
         padded = self.why_padded()
-        return "shared beginnings are computed once" if padded is None else f"batches are padded, since {padded}"
+        return "shared prefixes are computed once" if padded is None else f"batches are padded, since {padded}"
 
     def _shaped(self, prompts, completions, tools, score: Callable[[list[tuple]], list]) -> list[Any]:
         """`score` of each completion, in lists where several were given. Says what was lost on the way."""
@@ -234,14 +225,14 @@ class Scorer:
 
         `progress` is called with the numbers of the rows that are done.
         """
-        from .forward import logits_at, scores_of
+        from .forward import logits_at, values_of
 
         scores: list[list[float]] = [[] for _ in rows]
         run = {"pad_token_id": self._pad_token_id, "max_tokens": self.max_tokens_per_batch}
         for numbers, logits in logits_at(self.model, rows, padded=bool(self.why_padded()), **run):
-            values = iter(scores_of(logits).tolist())
-            for number in numbers:
-                scores[number] = [next(values) for _ in rows[number][1]]
+            own = values_of(self.model, logits, [len(rows[number][1]) for number in numbers])
+            for number, values in zip(numbers, own, strict=True):
+                scores[number] = values
             if progress:
                 progress(numbers)
         return scores
@@ -258,16 +249,27 @@ class RewardModel(Scorer):
 
     kind = OUTCOME
 
+    @property
+    def attributes(self) -> tuple[str, ...]:
+        """Names of what a public model gives beside its reward."""
+        return getattr(getattr(self.model, "score", None), "attributes", ())
+
     def score_conversations(
         self, conversations: Sequence[Conversation], progress: Callable[[int], None] | None = None
     ) -> list[float | None]:
-        return [found and found[1][0] for found in self._scored(conversations, progress)]
+        return [numbers and numbers[0] for numbers in self.score_attributes(conversations, progress)]
+
+    def score_attributes(
+        self, conversations: Sequence[Conversation], progress: Callable[[int], None] | None = None
+    ) -> list[list[float] | None]:
+        """[the reward, then each of `attributes`] of each conversation; None for what was left out."""
+        return [found and found[1] for found in self._scored(conversations, progress)]
 
     def score_ids(self, rows: Sequence[list[int]]) -> list[float]:
         """Rewards of rendered token ids, in input order. Raises RunError when a reward is not a finite number."""
         scores = self.score_rows([self._row(ids) for ids in rows])
         _check_finite(scores, [None] * len(rows))
-        return [score for (score,) in scores]
+        return [own[0] for own in scores]
 
     def normalise(self, scores: Sequence[float | None]) -> list[float | None]:
         """(score - mean) / std, with the mean and standard deviation that were saved with the model."""
@@ -275,7 +277,7 @@ class RewardModel(Scorer):
         if not reward or not reward.get("std"):
             raise RunError(
                 "the model's card has no reward mean and std",
-                hint="score without normalising, or train the model with train.py",
+                hint="score without normalizing, or train the model with train.py",
             )
         return [None if score is None else (score - reward["mean"]) / reward["std"] for score in scores]
 
@@ -294,20 +296,24 @@ class RewardModel(Scorer):
         return not isinstance(completion, str) and not (completion and isinstance(completion[0], dict))
 
     def _rows(self, rendered: Any) -> list[tuple[list[int], list[int]]]:
+        if rendered.start is not None:
+            return [(rendered.ids, [rendered.start - 1, len(rendered.ids) - 1])]
         return [self._row(rendered.ids)]
 
     def _row(self, ids: list[int]) -> tuple[list[int], list[int]]:
         """Without trailing pad tokens: a foreign decoder that pads with EOS is scored before it, as by transformers."""
+        if self.renderer.scored_at == "end":
+            return ids, self.renderer.places_of(ids)
         end = len(ids)
         while self.renderer.scored_at == "last_token" and end > 1 and ids[end - 1] == self._pad_token_id:
             end -= 1
         return ids[:end], [end - 1]
 
 
-def _set_length(renderer: Any, loaded: checkpoints.Loaded, path: str, asked: int | None) -> None:
+def _set_length(renderer: Any, loaded: checkpoints.Loaded, asked: int | None) -> None:
     """Let the renderer keep as many tokens as asked for, as in training, or of a model without a card as it can read."""
-    trained, name = (loaded.card or {}).get("rendering", {}).get("max_length"), str(path)
-    default = DEFAULT_MAX_LENGTH if loaded.card else published_length(name)
+    trained, family = loaded.rendering.get("max_length"), getattr(renderer, "family", None)
+    default = DEFAULT_MAX_LENGTH if loaded.card else family and family.text.max_length
     renderer.max_length = longest_input(loaded.model, loaded.tokenizer, asked or trained, default)
     renderer.longest = positions(loaded.model)
     if not loaded.card:
@@ -321,7 +327,7 @@ def _check_finite(scores: Sequence[list[float]], origins: Sequence[Any], before:
     if bad:
         raise RunError(
             f"the model gave {len(bad)} rewards that are not finite numbers, the first for completion {before + bad[0] + 1}",
-            where=str(origins[bad[0]]) if origins[bad[0]] else None,
+            where=origins[bad[0]],
             hint="score with --dtype float32",
         )
 

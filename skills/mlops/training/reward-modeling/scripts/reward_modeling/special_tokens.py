@@ -1,6 +1,6 @@
 """Special tokens in what people and policies write are text: `<|im_end|>` in an answer ends no turn.
 
-A message that holds one is marked before its template is rendered, and the marked places are tokenised as text, as by
+A message that holds one is marked before its template is rendered, and the marked places are tokenized as text, as by
 `apply_chat_template(sanitize_control_tokens=True)`. What the template writes stays special. Where no message holds one,
 nothing is marked and the ids are what they always were.
 """
@@ -8,12 +8,12 @@ nothing is marked and the ids are what they always were.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from functools import cached_property
+from itertools import chain
 from typing import Any
 
 from .chat_templates import template_text
-from .prefixes import shared_length
+from .hf import Tokenizer
 
 _TAG = re.compile(r"</?\w+>")
 
@@ -25,7 +25,7 @@ class SpecialTokens:
     `<think>` and `<tool_call>`, which answers hold rightly.
     """
 
-    def __init__(self, tokenizer: Any):
+    def __init__(self, tokenizer: Tokenizer):
         from transformers.utils import chat_template_utils as marking
 
         self.tokenizer, self._marking = tokenizer, marking
@@ -39,15 +39,15 @@ class SpecialTokens:
         self._starts = {token[:2] for token in self.tokens}
         self._pattern = re.compile("|".join(map(re.escape, sorted(self.tokens, key=len, reverse=True))) or "(?!)")
 
-    def inside(self, value: Any) -> bool:
-        """Whether a special token stands in any text of these messages or tools."""
+    def inside(self, value: object) -> str | None:
+        """The first special token in any text of these messages or tools."""
         if isinstance(value, str):
-            return any(start in value for start in self._starts) and bool(self._pattern.search(value))
-        if isinstance(value, dict):
-            return any(self.inside(item) for pair in value.items() for item in pair)
-        return isinstance(value, (list, tuple)) and any(self.inside(item) for item in value)
+            found = any(start in value for start in self._starts) and self._pattern.search(value)
+            return found[0] if found else None
+        parts = chain(*value.items()) if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
+        return next(filter(None, map(self.inside, parts)), None)
 
-    def marked(self, value: Any) -> Any:
+    def marked(self, value: object) -> Any:
         """The messages or tools with every special token between two marks."""
         if isinstance(value, dict):  # a key of a tool call's arguments is text of the policy too
             return {self.marked(key): self.marked(item) for key, item in value.items()}
@@ -72,21 +72,3 @@ class SpecialTokens:
         token = self.tokens[0]
         first, last = self.marked(token).split(token)
         return first, last
-
-    @cached_property
-    def boundaries(self) -> tuple[str, ...]:
-        """Tokens at whose start a text can be cut in two and each part tokenised alone, with the same ids."""
-        if not self.tokenizer.is_fast:
-            return ()
-        plain = {
-            token.content
-            for token in self.tokenizer.added_tokens_decoder.values()
-            if token.special and not (token.lstrip or token.normalized or token.single_word)
-        }
-        return tuple(token for token in self.tokens if token in plain)
-
-    def cut_at(self, texts: Sequence[str]) -> int:
-        """Where the last special token starts that all of these texts begin with alike; 0 where there is none."""
-        low, high = min(texts), max(texts)  # what these two share, all share
-        shared = shared_length(low, high)
-        return max(0, max((low.rfind(token, 0, shared) for token in self.boundaries), default=0))

@@ -4,11 +4,10 @@ The prompt is rendered as everywhere, up to where the answer begins. After it st
 and the separator's. The score of a step is read at the last token of its separator:
 
 1. Prompt, steps and separator are tokenized one by one, so that no token spans two of them: the ids of the first k steps
-   are the beginning of the ids of all steps, whatever follows. A decoder therefore scores every step in one pass.
-2. An encoder reads in both directions: at the end of step k it would see step k + 1, and where labels stop at the first
-   error the mere fact that nothing follows. So each beginning of a solution is a row of its own, up to the same token.
-3. The scored token is the separator's for both kinds of model, not a closing SEP or EOS: what stands there is the same
-   after every step, and does not say whether the solution ended.
+   are a prefix of the ids of all steps, whatever follows. A decoder therefore scores every step in one pass.
+2. An encoder reads in both directions: at the end of step k it would see step k + 1, or that nothing follows. So each
+   prefix of a solution is a row of its own, up to the same token.
+3. The scored token is the separator's, not a closing SEP or EOS, which would say whether the solution ended.
 4. What is longer than `max_length` loses whole steps at its end, or the start of its prompt, and is counted. A step that
    is kept is kept whole, with its own label.
 """
@@ -20,10 +19,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from .base_rendering import CONTENT_RULE, BaseRenderer, check_one_text, place_of
+from .base_rendering import BaseRenderer, check_one_text
 from .completeness import ANSWERED, ASKED
 from .console import DataError, ModelError
 from .data.records import Message
+from .hf import Tokenizer
 
 STEP_SEPARATOR = "\n"
 STEPS_OVERLONG = ("drop_steps", "truncate_prompt", "drop", "error")
@@ -34,7 +34,7 @@ class Steps(NamedTuple):
 
     prompt: Sequence[Message]
     steps: Sequence[str]
-    origin: Any = None
+    origin: object = None
 
 
 @dataclass(frozen=True)
@@ -53,18 +53,19 @@ class RenderedSolution:
 class StepRenderer(BaseRenderer):
     """Turns a prompt and its steps into token ids by the rules above. Arguments: see `BaseRenderer`.
 
-    overlong: `drop_steps` (leave out the last steps), `truncate_prompt` (cut the start of the prompt, and leave out last
-    steps when they do not fit without any prompt), `drop` (leave out the solution) or `error`. scored_at: `last_token` for
-    decoders (all steps in one row) or `prefix` for encoders (a row for each step). Raises ModelError when the separator is
-    no token.
+    overlong: `drop_steps` (leave out the last steps), `truncate_prompt` (cut the start of the prompt, then last steps),
+    `drop` (leave out the solution) or `error`. scored_at: `last_token` for decoders (all steps in one row) or `prefix` for
+    encoders (a row for each step). Raises ModelError when the separator is not a token.
     """
 
     policies = STEPS_OVERLONG
     places = ("last_token", "prefix")
+    from_start = False
+    """Whether the first position is the start of the answer, which a step's score is counted from."""
 
     def __init__(
         self,
-        tokenizer: Any,
+        tokenizer: Tokenizer,
         *,
         max_length: int | None,
         overlong: str = "drop_steps",
@@ -76,18 +77,23 @@ class StepRenderer(BaseRenderer):
         self.separator_ids = self._tokens([step_separator])[0] if step_separator else []
         if not self.separator_ids:
             raise ModelError(
-                f"the step separator {step_separator!r} is no token of this tokenizer, so that no step has a token to be scored at",
+                f"the step separator {step_separator!r} is not a token of this tokenizer, so that no step has a token to be scored at",
                 hint=f"give another, as in --step_separator {tokenizer.sep_token or tokenizer.eos_token or '###'}",
             )
 
+    @property
+    def split_at(self) -> str:
+        """Where the text of a whole solution is split, unless told otherwise."""
+        return self.step_separator if self.step_separator.isspace() else STEP_SEPARATOR
+
     def render_solution(
-        self, prompt: Sequence[Message], steps: Sequence[str], *, where: Any = None
+        self, prompt: Sequence[Message], steps: Sequence[str], *, where: object = None
     ) -> RenderedSolution | None:
-        """Ids of one prompt with its steps, or None when the policy leaves it out. Raises DataError for an empty step."""
+        """Ids of one prompt with its steps, None when the policy leaves it out. Raises DataError for an empty step."""
         return self.render_all([Steps(prompt, steps, where)])[0]
 
-    def _text_of(self, prompt, steps, origin) -> list[str | list[int]]:
-        _check_steps(steps, origin)
+    def _parts_of(self, prompt, steps, origin) -> list[str | list[int]]:
+        check_steps(steps, origin)
         self.counts["separator_in_step"] += sum(self.step_separator in step for step in steps)
         texts: list[Any] = [self.text(prompt, where=origin, prompt_only=True) if prompt else ""]
         texts += [self._lead + step if i == 0 and prompt else step for i, step in enumerate(steps)]
@@ -95,8 +101,8 @@ class StepRenderer(BaseRenderer):
             check_one_text(prompt, [{}], origin)
             return texts
         self._count_templated(prompt, origin)
-        if self.special.inside([prompt, steps]):
-            self._count(CONTENT_RULE, origin)
+        if token := self.special.inside([prompt, steps]):
+            self._count_special(token, origin)
             if self.special_tokens_in_content == "text":
                 marked = self._marked(prompt, None, origin, prompt_only=True)
                 own = [self.special.marked(text) if self.special.inside(text) else None for text in texts[1:]]
@@ -105,11 +111,6 @@ class StepRenderer(BaseRenderer):
                     for text, sign in zip(texts, [marked, *own], strict=True)
                 ]
         return texts
-
-    def _ids_of(self, texts: list[list | None], inputs: Sequence[Steps]) -> list[list[list[int]] | None]:
-        plain = dict.fromkeys(text for own in texts for text in own or () if isinstance(text, str) and text)
-        known = {"": [], **dict(zip(plain, self._tokens(list(plain)), strict=True))}
-        return [own and [known[text] if isinstance(text, str) else text for text in own] for own in texts]
 
     def rows(self, solution: RenderedSolution) -> list[tuple[list[int], list[int]]]:
         """(ids, positions) of each row to compute: the whole solution for a decoder, for an encoder one a step."""
@@ -127,20 +128,12 @@ class StepRenderer(BaseRenderer):
         lead, found, _ = whole.removeprefix(opening).partition(ANSWERED)
         return lead if found and whole.startswith(opening) and lead.isspace() else ""
 
-    def _fit(self, ids: list[list[int]], prompt, steps, origin) -> RenderedSolution | None:
-        self.counts["rendered"] += 1
-        prompt, *steps = ids
+    def _fit(self, parts: list[list[int]], prompt, steps, origin) -> RenderedSolution | None:
+        prompt, *steps = parts
         sizes = [len(step) + len(self.separator_ids) for step in steps]
         needed = len(prompt) + sum(sizes)
-        if self.max_length is None or needed <= self.max_length:
+        if not self._is_over_length(needed, "solution", origin):
             return self._join(prompt, steps)
-        self.counts["over_length"] += 1
-        if self.overlong == "error":
-            raise DataError(
-                f"the solution has {needed} tokens, more than --max_length {self.max_length}",
-                where=place_of(origin),
-                hint="raise --max_length, or choose --overlong drop_steps, truncate_prompt or drop",
-            )
         head, cut = self._leading_special(prompt) if prompt else 0, 0
         if self.overlong == "truncate_prompt":
             cut = min(needed - self.max_length, len(prompt) - head)
@@ -168,19 +161,19 @@ class StepRenderer(BaseRenderer):
         return {**super().contract(), **own}
 
 
-def default_separator(tokenizer: Any) -> str:
-    """A line break; the SEP token for a tokenizer that reads line breaks as blanks, as WordPiece does."""
+def default_separator(tokenizer: Tokenizer) -> str:
+    """A line break; the SEP token for a tokenizer that reads line breaks as spaces, as WordPiece does."""
     if tokenizer(STEP_SEPARATOR, add_special_tokens=False)["input_ids"] or not tokenizer.sep_token:
         return STEP_SEPARATOR
     return tokenizer.sep_token
 
 
 def split_steps(text: str, separator: str = STEP_SEPARATOR) -> list[str]:
-    """The steps of a plain-text solution; what is blank between two separators is no step."""
+    """The steps of a plain-text solution; whitespace between two separators is not a step."""
     return [step for step in text.split(separator) if step.strip()]
 
 
-def supervised_text(tokenizer: Any, ids: Sequence[int], positions: Iterable[int]) -> list[tuple[str, str]]:
+def supervised_text(tokenizer: Tokenizer, ids: Sequence[int], positions: Iterable[int]) -> list[tuple[str, str]]:
     """(text, token) of each step: what is decoded from after the token scored before, and the scored token itself."""
     shown, start = [], 0
     for position in positions:
@@ -189,9 +182,9 @@ def supervised_text(tokenizer: Any, ids: Sequence[int], positions: Iterable[int]
     return shown
 
 
-def _check_steps(steps: Sequence[str], where: Any) -> None:
+def check_steps(steps: Sequence[str], where: object) -> None:
     if not steps:
-        raise DataError("the solution has no steps", where=place_of(where))
+        raise DataError("the solution has no steps", where=where)
     for number, step in enumerate(steps, 1):
         if not step.strip():
-            raise DataError(f"step {number} is empty", where=place_of(where), hint="drop it and its label")
+            raise DataError(f"step {number} is empty", where=where, hint="drop it and its label")

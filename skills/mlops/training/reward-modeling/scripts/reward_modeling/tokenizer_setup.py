@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 from .chat_templates import DATE_NOTE, template_text, writes_the_date
 from .console import ModelError
+from .hf import Tokenizer
 
 # "User:" and "Assistant:" on their own lines, and an end token after each answer. The generation prompt is a prefix of
-# the finished conversation, so that a prompt is tokenised alike with and without an answer behind it.
+# the finished conversation, so that a prompt is tokenized alike with and without an answer after it.
 DEFAULT_TEMPLATE = (
     "{{ START }}"
     "{%- for message in messages -%}"
@@ -27,12 +27,11 @@ PAD_CANDIDATES = ("<|pad|>", "<pad>", "[PAD]", "<|finetune_right_pad_id|>", "<|f
 FIXED_DATE = "{%- macro strftime_now(format) -%}26 Jul 2024{%- endmacro -%}"
 
 
-def prepare_tokenizer(tokenizer: Any, chat_template: str | None = None) -> list[str]:
-    """Give a tokenizer what the rules need: a chat template, an end token, a pad token of its own, a fixed date.
+def prepare_tokenizer(tokenizer: Tokenizer, chat_template: str | None = None) -> list[str]:
+    """Changes the tokenizer in place, and returns one sentence for each change.
 
-    Changes the tokenizer in place, and returns one sentence for each change. When a pad token had to be added,
-    the vocabulary has grown by one and the model's embeddings must follow (`checkpoints.load_for_training` does that).
-    Raises ModelError when there is neither a chat template nor a token that could end an answer.
+    When a pad token had to be added, the vocabulary has grown by one and the model's embeddings must follow
+    (`checkpoints.load_for_training` does that). Raises ModelError when there is neither a chat template nor a token that could end an answer.
     """
     notes = []
     if chat_template:
@@ -41,10 +40,8 @@ def prepare_tokenizer(tokenizer: Any, chat_template: str | None = None) -> list[
     if not tokenizer.chat_template:
         tokenizer.chat_template = default_template(tokenizer)
         notes.append("chat template: the tokenizer has none, so the project's default is used and saved")
-    if writes_the_date(tokenizer) and FIXED_DATE not in template_text(
-        tokenizer
-    ):  # saved so, for other readers of the model
-        named = tokenizer.chat_template
+    if writes_the_date(tokenizer) and FIXED_DATE not in template_text(tokenizer):
+        named = tokenizer.chat_template  # saved so, for other readers of the model
         tokenizer.chat_template = (
             {name: FIXED_DATE + own for name, own in named.items()} if isinstance(named, dict) else FIXED_DATE + named
         )
@@ -52,14 +49,13 @@ def prepare_tokenizer(tokenizer: Any, chat_template: str | None = None) -> list[
     pad = tokenizer.pad_token
     if pad is None or pad == tokenizer.eos_token:
         tokenizer.pad_token = _own_pad_token(tokenizer)
-        notes.append(
-            f"pad token: {tokenizer.pad_token} (it was {'missing' if pad is None else 'the same as EOS, which hides EOS from the model'})"
-        )
+        why = "missing" if pad is None else "the same as EOS, which hides EOS from the model"
+        notes.append(f"pad token: {tokenizer.pad_token} (it was {why})")
     tokenizer.padding_side = "right"
     return notes
 
 
-def default_template(tokenizer: Any) -> str:
+def default_template(tokenizer: Tokenizer) -> str:
     """`DEFAULT_TEMPLATE` with this tokenizer's start and end tokens written in.
 
     Start: CLS, or BOS where the tokenizer itself would put it. End: EOS, or SEP for an encoder.
@@ -70,22 +66,15 @@ def default_template(tokenizer: Any) -> str:
             "the tokenizer has neither a chat template nor an EOS or SEP token: nothing would tell the model where an answer ends",
             hint="give a template that ends answers with --chat_template_path, or use a tokenizer with an EOS token",
         )
-    opening = tokenizer("a", add_special_tokens=True)["input_ids"][0]
-    start = next(
-        (
-            token
-            for token in (tokenizer.cls_token, tokenizer.bos_token)
-            if token and tokenizer.convert_tokens_to_ids(token) == opening
-        ),
-        "",
-    )
+    opening = tokenizer.convert_ids_to_tokens(tokenizer("a", add_special_tokens=True)["input_ids"][0])
+    start = opening if opening in (tokenizer.cls_token, tokenizer.bos_token) else ""
     return DEFAULT_TEMPLATE.replace("START", json.dumps(start)).replace("END", json.dumps(end))
 
 
-def _own_pad_token(tokenizer: Any) -> str:
-    vocabulary = tokenizer.get_vocab()
+def _own_pad_token(tokenizer: Tokenizer) -> str:
+    known = tokenizer.get_vocab().keys() - {tokenizer.eos_token}
     for token in PAD_CANDIDATES:
-        if token in vocabulary and token != tokenizer.eos_token:
+        if token in known:
             return token
     tokenizer.add_special_tokens({"pad_token": PAD_CANDIDATES[0]})
     return PAD_CANDIDATES[0]

@@ -40,11 +40,10 @@ class Arguments:
     def as_wanted(self, messages: Sequence[Message]) -> Sequence[Message]:
         if not any(message.get("tool_calls") for message in messages):
             return messages
+        calls = [message.get("tool_calls") for message in messages]
         return [
-            {**message, "tool_calls": [self._call(call) for call in message["tool_calls"]]}
-            if isinstance(message.get("tool_calls"), (list, tuple))
-            else message
-            for message in messages
+            {**message, "tool_calls": list(map(self._call, own))} if isinstance(own, (list, tuple)) else message
+            for message, own in zip(messages, calls, strict=True)
         ]
 
     def _call(self, call: Any) -> Any:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from itertools import chain
 
 from .console import ModelError
+from .hf import Tokenizer
 
 ASKED = 64
 """How many tokens of a vocabulary are turned into text and back."""
 
 
-def check_tells_apart(path: str, tokenizer: Any) -> None:
+def check_tells_apart(path: str, tokenizer: Tokenizer) -> None:
     """Raises ModelError for a tokenizer that gives different texts the same ids, as one without its vocabulary does."""
-    texts = list(dict.fromkeys(_texts(tokenizer, _ordinary(tokenizer))))
+    added = {*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()}
+    ordinary = _spread([token for token in tokenizer.get_vocab() if token not in added])
+    texts = list(dict.fromkeys(_texts(tokenizer, ordinary)))
     ids = {tuple(row) for row in _ids(tokenizer, texts)} if texts else set()
     if len(ids) < 2:
         raise ModelError(
@@ -21,16 +24,14 @@ def check_tells_apart(path: str, tokenizer: Any) -> None:
         )
 
 
-def check_embedded(path: str, tokenizer: Any, rows: int) -> None:
+def check_embedded(path: str, tokenizer: Tokenizer, rows: int) -> None:
     """Raises ModelError when an ordinary text can become a token that the model has no embedding for.
 
     rows: of the embeddings. A token that no text becomes, such as padding that was added later, may lie beyond them.
     """
     beyond = [token for token, number in tokenizer.get_vocab().items() if number >= rows]
-    reached = [
-        number for row in _ids(tokenizer, _texts(tokenizer, _spread(beyond))) for number in row if number >= rows
-    ]
-    reached = [number for number in reached if number != tokenizer.pad_token_id]
+    found = chain(*_ids(tokenizer, _texts(tokenizer, _spread(beyond))))
+    reached = [number for number in found if number >= rows and number != tokenizer.pad_token_id]
     if reached:
         raise ModelError(
             f"the tokenizer of {path} has token {max(reached)}, but the model has {rows} embeddings: it is another model's",
@@ -38,19 +39,14 @@ def check_embedded(path: str, tokenizer: Any, rows: int) -> None:
         )
 
 
-def _ordinary(tokenizer: Any) -> list[str]:
-    added = {*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()}
-    return _spread([token for token in tokenizer.get_vocab() if token not in added])
-
-
 def _spread(tokens: list[str]) -> list[str]:
     return sorted(tokens)[:: max(1, len(tokens) // ASKED)]
 
 
-def _texts(tokenizer: Any, tokens: list[str]) -> list[str]:
+def _texts(tokenizer: Tokenizer, tokens: list[str]) -> list[str]:
     texts = (tokenizer.convert_tokens_to_string([token]).strip() for token in tokens)
     return [text for text in texts if text]
 
 
-def _ids(tokenizer: Any, texts: list[str]) -> list[list[int]]:
+def _ids(tokenizer: Tokenizer, texts: list[str]) -> list[list[int]]:
     return tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []

@@ -6,31 +6,38 @@ quantized layer that changes every score, so such names are refused; `lm_head` b
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from pathlib import Path
 from typing import Any
 
 from .console import ModelError
-from .kinds import Kind, kind_of_architecture
+from .hf import Config, Model
+from .kinds import OUTCOME, PROCESS, Kind, kind_of_architecture
 from .model_folder import ADAPTER_CONFIG, CONFIG, FLOATS, Tensor, hub_file, read_json, snapshot, tensors
 
 CLEAN_UP = "save the plain model again: unwrap it (`accelerator.unwrap_model`), then `save_pretrained`"
 MERGE = "merge the adapter before saving: `model.merge_and_unload()`, then `save_pretrained`"
 OTHER_HEAD = "move that head to `score.weight` first: references/troubleshooting.md#move-another-head-to-scoreweight"
 PLAIN = "give the model without quantization: its weights in fp32, bf16 or fp16"
+BOTH = f"holds an adapter beside its model ({ADAPTER_CONFIG}): which of both is meant?"
 WRAPPERS: dict[str, tuple[str, str]] = {
     r"(^|\.)base_model\.model\.|lora_|\.(base_layer|modules_to_save|original_module|ia3_\w+|vera_\w+)(\.|$)"
-    r"|\.(hada|lokr|oft|boft|randlora|fourierft|adaption)_|(^|\.)prompt_(embeddings|encoder)\b": ("an adapter", MERGE),
+    r"|\.(hada|lokr|oft|boft|randlora|fourierft|adaption)_|(^|\.)prompt_(embeddings|encoder)\b": (
+        "they come from an adapter",
+        MERGE,
+    ),
     r"^(module|model\.module)\.|_orig_mod\.|_fsdp_wrapped_module\.|_checkpoint_wrapped_module\.|_forward_module\.": (
-        "a wrapper around the model (DistributedDataParallel, torch.compile, FSDP)",
+        "they come from a wrapper around the model (DistributedDataParallel, torch.compile, FSDP)",
         CLEAN_UP,
     ),
     r"\.(weight_(scale|scale_inv|packed|shape|zero_point|format)|(input|output|k|v)_scale|qweight|qzeros|scales|g_idx|absmax"
-    r"|nested_absmax|quant_map|nested_quant_map|quant_state\.\S+|SCB|qscale_\w+)$": ("quantization", PLAIN),
+    r"|nested_absmax|quant_map|nested_quant_map|quant_state\.\S+|SCB|qscale_\w+)$": (
+        "they come from quantization",
+        PLAIN,
+    ),
 }
-"""Names of tensors, as a pattern -> what writes them, and the hint."""
+"""Names of tensors, as a pattern -> why they are refused, and the hint."""
 HEAD = re.compile(
     r"(^|\.)((v|value|rm|reward|score|regression|cost|classification)_?(head|model_head|layer)|score|classifier|critic)\."
 )
@@ -61,57 +68,46 @@ def check_size(path: str, auto_class: Any, **fields: Any) -> None:
         )
 
 
-def check_loaded(path: str, model: Any, info: dict[str, Any], *, scores: bool, strict: bool) -> list[str]:
+def check_loaded(path: str, model: Model, info: dict[str, Any], *, scores: bool, strict: bool) -> list[str]:
     """Notes on the tensors that were not used. Raises ModelError for those that change what the model computes.
 
     info: as `from_pretrained` gave it. scores: the model has a head of ours, so another beside it is refused. strict: it is
     used as it is, not trained on, so whole layers left out are refused too.
     """
     if getattr(model, "_hf_peft_config_loaded", False):
-        raise ModelError(
-            f"{path} holds an adapter beside its model ({ADAPTER_CONFIG}): which of both is meant?", hint=MERGE
-        )
-    unused = sorted(info["unexpected_keys"])
-    for pattern, (writer, hint) in WRAPPERS.items():
-        found = [key for key in unused if re.search(pattern, key)]
-        if found:
-            raise _unused(path, found, model, f"they come from {writer}", hint)
-    inside = [key for key in unused if _changes(model, key)]
-    if inside:
-        raise _unused(path, inside, model, "what they would change is left out", f"correct its {CONFIG}, or {CLEAN_UP}")
-    heads = [key for key in unused if HEAD.search(key)]
-    if scores and heads:
-        raise _unused(path, heads, model, "they make a score that would be lost", OTHER_HEAD)
-    beyond = [key for key in unused if _beyond(model, key)]
-    if strict and beyond:
-        raise _unused(path, beyond, model, f"its {CONFIG} names fewer layers", f"correct its {CONFIG}")
+        raise ModelError(f"{path} {BOTH}", hint=MERGE)
+    unused, called = sorted(info["unexpected_keys"]), type(model).__name__
+    left = {key: {_left_at(model, name) for name in (key, f"{model.base_model_prefix}.{key}")} for key in unused}
+    faults = [
+        *(([k for k in unused if re.search(pattern, k)], *fault) for pattern, fault in WRAPPERS.items()),
+        (
+            [k for k in unused if "layer" in left[k]],
+            "what they would change is left out",
+            f"correct its {CONFIG}, or {CLEAN_UP}",
+        ),
+        ([k for k in unused if scores and HEAD.search(k)], "they make a score that would be lost", OTHER_HEAD),
+        (
+            [k for k in unused if strict and "list" in left[k]],
+            f"its {CONFIG} names fewer layers",
+            f"correct its {CONFIG}",
+        ),
+    ]
+    for keys, why, hint in faults:
+        if keys:
+            what = f"{path} holds {len(keys)} tensors that {called} has no place for ({keys[0]}): {why}"
+            raise ModelError(what, hint=hint)
     if info["mismatched_keys"]:
         key, has, wants = sorted(info["mismatched_keys"])[0]
         raise ModelError(
-            f"{path} does not fit its {CONFIG}: {key} is {list(has)}, {type(model).__name__} wants {list(wants)}",
+            f"{path} does not fit its {CONFIG}: {key} is {list(has)}, {called} wants {list(wants)}",
             hint="use the config that was saved with the weights",
         )
     _check_numbers(path, model)
-    rest = [key for key in unused if not key.startswith(("lm_head.", "cls.")) or scores is None]
+    rest = [key for key in unused if not key.startswith(("lm_head.", "cls."))]
     return [f"weights: {len(rest)} tensors of the file are not used, the first is {rest[0]}"] if rest else []
 
 
-def _unused(path: str, keys: list[str], model: Any, why: str, hint: str) -> ModelError:
-    return ModelError(
-        f"{path} holds {len(keys)} tensors that {type(model).__name__} has no place for ({keys[0]}): {why}", hint=hint
-    )
-
-
-def _changes(model: Any, key: str) -> bool:
-    """Whether the tensor belongs to a layer of the model, such as a bias or a scale that its class does not have."""
-    return any(_deepest(model, name) == "layer" for name in (key, f"{model.base_model_prefix}.{key}"))
-
-
-def _beyond(model: Any, key: str) -> bool:
-    return any(_deepest(model, name) == "list" for name in (key, f"{model.base_model_prefix}.{key}"))
-
-
-def _deepest(model: Any, key: str) -> str:
+def _left_at(model: Model, key: str) -> str:
     """Where the path of a tensor leaves the model: in a "layer" (it has parameters), beyond the end of a "list", or "none"."""
     import torch
 
@@ -126,19 +122,19 @@ def _deepest(model: Any, key: str) -> str:
     return "layer" if next(module.parameters(recurse=False), None) is not None else "none"
 
 
-def _check_numbers(path: str, model: Any) -> None:
+def _check_numbers(path: str, model: Model) -> None:
     """Raises ModelError for weights that are whole numbers or 8-bit floats without a config that says how to read them."""
     folder = snapshot(path)
     if folder is None or getattr(model.config, "quantization_config", None):
         return
     known = set(model.state_dict())
-    odd = [key for key, tensor in tensors(folder).items() if tensor.dtype not in FLOATS and _is_parameter(key, known)]
+    odd = [
+        key
+        for key, tensor in tensors(folder).items()
+        if tensor.dtype not in FLOATS and (key.endswith((".weight", ".bias")) or key in known)
+    ]
     if odd:
         raise ModelError(f"{path} holds {len(odd)} weights that are not floating-point numbers ({odd[0]})", hint=PLAIN)
-
-
-def _is_parameter(key: str, known: set[str]) -> bool:
-    return key.endswith((".weight", ".bias")) or key in known
 
 
 # ---- what it is instead -------------------------------------------------------------------------------------------
@@ -151,14 +147,14 @@ def check_is_model(path: str) -> None:
         adapter = folder / ADAPTER_CONFIG
         if adapter.is_file() and (folder / CONFIG).is_file():
             raise ModelError(
-                f"{path} holds an adapter beside its model ({ADAPTER_CONFIG}): which of both is meant?",
+                f"{path} {BOTH}",
                 where=str(adapter),
                 hint=f"without the adapter: move {ADAPTER_CONFIG} and adapter_model.* away; with it: {MERGE}",
             )
         if adapter.is_file():
             raise _adapter(path, read_json(adapter), tensors(folder, "adapter_model*.safetensors"))
         if not (folder / CONFIG).is_file():
-            raise ModelError(f"{path} is no model folder: it has no {CONFIG}")
+            raise ModelError(f"{path} is not a model folder: it has no {CONFIG}")
     elif folder.exists() or path.startswith((".", "/", "~")) or path.count("/") > 1:
         raise ModelError(f"there is no model folder {path}")
 
@@ -181,35 +177,30 @@ def _adapter(path: str, config: dict[str, Any], found: dict[str, Tensor]) -> Mod
         )
     heads = [key for key in found if HEAD.search(key) and "lora_" not in key]
     if config.get("task_type") == "CAUSAL_LM" and not heads:
-        return ModelError(what, hint=_merge_command(path, base, "CausalLM", ""))
+        return ModelError(what, hint=_merge_command(path, base, "ForCausalLM", ""))
     if found and not heads:
         return ModelError(
             f"{what}, and without a score head: it was neither trained nor saved",
             hint="nothing brings it back: train again with train.py --use_peft, or with TaskType.SEQ_CLS in a LoraConfig",
         )
-    tokens = config.get("task_type") == "TOKEN_CLS"
-    labels = next(
-        (found[key].shape[0] for key in heads if key.endswith("weight") and found[key].shape), 2 if tokens else 1
-    )
-    kind = "TokenClassification" if tokens else "SequenceClassification"
-    return ModelError(what, hint=_merge_command(path, base, kind, f", num_labels={labels}"))
+    kind = PROCESS if config.get("task_type") == "TOKEN_CLS" else OUTCOME
+    shapes = (found[key].shape for key in heads if key.endswith("weight") and found[key].shape)
+    labels = next(shapes, [len(kind.labels)])[0]
+    return ModelError(what, hint=_merge_command(path, base, kind.architecture, f", num_labels={labels}"))
 
 
-def _merge_command(path: str, base: str, kind: str, labels: str) -> str:
+def _merge_command(path: str, base: str, architecture: str, labels: str) -> str:
     """Lines of Python that merge an adapter into its base, and save the result with its tokenizer."""
-    return "\n".join(
-        (
-            "merge it into its base, then give the folder MERGED instead:",
-            "  from peft import PeftModel",
-            f"  from transformers import AutoModelFor{kind}, AutoTokenizer",
-            f"  base = AutoModelFor{kind}.from_pretrained({base!r}{labels})",
-            f'  PeftModel.from_pretrained(base, {str(path)!r}).merge_and_unload().save_pretrained("MERGED")',
-            f'  AutoTokenizer.from_pretrained({base!r}).save_pretrained("MERGED")',
-        )
-    )
+    auto = f"AutoModel{architecture}"
+    return f"""merge it into its base, then give the folder MERGED instead:
+  from peft import PeftModel
+  from transformers import {auto}, AutoTokenizer
+  base = {auto}.from_pretrained({base!r}{labels})
+  PeftModel.from_pretrained(base, {str(path)!r}).merge_and_unload().save_pretrained("MERGED")
+  AutoTokenizer.from_pretrained({base!r}).save_pretrained("MERGED")"""
 
 
-def explain(path: str, config: Any, kind: Kind) -> ModelError | None:
+def explain(path: str, config: Config, kind: Kind) -> ModelError | None:
     """What the weights say of a model whose config is not that of `kind`, with the command that helps; None if nothing."""
     folder = snapshot(path)
     found = tensors(folder) if folder else {}
@@ -243,14 +234,13 @@ def _shapes(heads: dict[str, tuple[int, ...]]) -> str:
     return ", ".join(f"{key} {list(shape)}" for key, shape in sorted(heads.items())[:3])
 
 
-def _head_of(config: Any, kind: Kind) -> tuple[str, dict[str, tuple[int, ...]]]:
+def _head_of(config: Config, kind: Kind) -> tuple[str, dict[str, tuple[int, ...]]]:
     """(the class of transformers for a model of this config with a head of this kind, the shapes of that head)."""
     import copy
 
     import torch
-    import transformers
 
-    auto = getattr(transformers, f"AutoModel{kind.architecture}")
+    auto = kind.auto_class
     if type(config) not in auto._model_mapping:
         return "", {}
     config = copy.deepcopy(config)
@@ -263,14 +253,12 @@ def _head_of(config: Any, kind: Kind) -> tuple[str, dict[str, tuple[int, ...]]]:
 
 def _correct(folder: Path, family: str, kind: Kind) -> str:
     """A command that writes architecture and labels into a config.json."""
-    names = {str(number): label for number, label in kind.labels.items()}
     values = {
         "architectures": [family],
-        "id2label": names,
-        "label2id": {label: int(key) for key, label in names.items()},
+        "id2label": {str(number): label for number, label in kind.labels.items()},
+        "label2id": {label: number for number, label in kind.labels.items()},
     }
-    code = (
-        "import json, pathlib; f = pathlib.Path({}); c = json.loads(f.read_text()); c.pop('num_labels', 0); "
-        "c.update({}); f.write_text(json.dumps(c, indent=2))"
-    ).format(repr(str(folder / CONFIG)), json.dumps(values).replace('"', "'"))
-    return f'python -c "{code}"'
+    return (
+        f'python -c "import json, pathlib; f = pathlib.Path({str(folder / CONFIG)!r}); c = json.loads(f.read_text()); '
+        f"c.pop('num_labels', 0); c.update({values}); f.write_text(json.dumps(c, indent=2))\""
+    )

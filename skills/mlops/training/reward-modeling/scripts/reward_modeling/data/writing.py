@@ -21,7 +21,7 @@ from .records import Comparison, Ranking, Record
 METADATA = "metadata"
 # fmt: off
 RESULTS = frozenset((
-    "id", "origin", "reward", "rewards", "order", "index", "step_rewards", "finished", "reward_chosen", "reward_rejected",
+    "id", "origin", "reward", "rewards", "order", "index", "step_rewards", "attributes", "finished", "reward_chosen", "reward_rejected",
     "threshold", "first_flagged", "first_error",
 ))
 # fmt: on
@@ -36,6 +36,8 @@ def to_row(record: Record) -> dict[str, Any]:
     """
     if isinstance(record, Comparison):
         row = {"prompt": record.prompt, "chosen": record.chosen, "rejected": record.rejected, "margin": record.margin}
+    elif isinstance(record, Ranking) and record.is_labeled_answer:
+        row = {"prompt": record.prompt, "completion": record.completions[0], "label": record.scores[0] > 0}
     elif isinstance(record, Ranking):
         row = {"prompt": record.prompt, "completions": record.completions or None, "scores": record.scores}
         row["margin"] = record.margin
@@ -74,12 +76,12 @@ def counted(rows: Iterable[dict[str, Any]], moved: Counter[str]) -> Iterator[dic
         yield row
 
 
-def tell_moved(moved: Counter[str]) -> dict[str, dict[str, int]]:
-    """Say which metadata columns were moved, and in how many rows; the same for a script's JSON, or nothing."""
+def tell_moved(moved: Counter[str]) -> dict[str, int] | None:
+    """Say which metadata columns were moved, and in how many rows. The same for a script's JSON, None without any."""
     if not moved:
-        return {}
+        return None
     log(f"metadata whose names the rows themselves use are in the column `{METADATA}` (rows): {listed(moved)}")
-    return {"metadata_moved": dict(moved)}
+    return dict(moved)
 
 
 def _is_apart(value: Any) -> bool:

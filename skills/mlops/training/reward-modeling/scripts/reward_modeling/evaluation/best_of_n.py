@@ -1,13 +1,11 @@
 """How good is the best-scored of n answers? Expected accuracies over all draws of n from a prompt's pool, in closed form.
 
-A pool is one prompt's completions with known correctness. A curve from one random draw of n, or from the first n, is
-noisy and depends on the order of the file; here every subset of size n counts the same, without replacement, so the
-numbers are those that enumerating all subsets would give. n = 1 is random choice for every selector.
+A pool is one prompt's completions with known correctness. Every subset of size n counts the same, so the numbers are those
+that enumerating all subsets would give, whatever the order of the file. n = 1 is random choice for every selector.
 
 Sources
-    Chen et al. 2021, "Evaluating Large Language Models Trained on Code", arXiv:2107.03374 Eq. 1: the oracle, pass@n
-    Lightman et al. 2023, "Let's Verify Step by Step", arXiv:2305.20050, section 3: best-of-n by a reward model against
-        majority vote, of random subsets of a pool
+    Chen et al. 2021, arXiv:2107.03374 Eq. 1: the oracle, pass@n
+    Lightman et al. 2023, arXiv:2305.20050, section 3: best-of-n by a reward model against majority vote
 """
 
 from __future__ import annotations
@@ -15,16 +13,19 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..console import DataError, UsageError, log, table
 from ..data.records import Ranking
+from ..errors import DataError, UsageError
 from ..rendering import Conversation
-from .diagnostics import Diagnostic, Summary, interval, sentences, values
+from ..terminal import log, table
+from .diagnostics import Diagnostic, sentences, value
 from .inputs import answer_length, prompt_keys, score_distinct
-from .intervals import accuracy, difference, plain
+from .intervals import Estimate, accuracy, difference
 from .votes import Answers, majority_vote
 
 if TYPE_CHECKING:
@@ -33,6 +34,49 @@ if TYPE_CHECKING:
 
 POOL_SIZES = (1, 4, 16, 64, 100)
 OTHERS = ("random", "longest", "majority", "oracle")
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """Expected accuracy of a choice among n completions, over the `prompts` that have so many."""
+
+    n: int
+    prompts: int
+    model: Estimate
+    """Of the best-scored of n; of tied ones any."""
+    random: Estimate
+    """Of any completion: the same for every n."""
+    longest: Estimate
+    """Of the longest of n, by characters."""
+    majority: Estimate | None
+    """Of the most frequent final answer of n, ties at random; null where answers cannot be compared."""
+    oracle: Estimate
+    """Of a chooser that knows: some of n is correct. pass@n, arXiv:2107.03374 Eq. 1."""
+    gain: Estimate
+    """`model` minus `random`, paired: below zero the model prefers wrong answers."""
+
+
+@dataclass(frozen=True)
+class PoolSize:
+    smallest: int
+    largest: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoolSummary:
+    """What choosing by a reward model's scores gives; intervals are clustered by prompt."""
+
+    prompts: int
+    completions: int
+    not_scored: int
+    pool: PoolSize
+    """Completions of a prompt."""
+    mixed_prompts: int
+    """Those with correct and wrong completions, where alone it matters which is chosen."""
+    majority_answers: str
+    """Where the final answers are from, or why there is no vote."""
+    majority_possible: bool
+    curve: list[CurvePoint]
 
 
 def best_of(scores: Sequence[float | None], correct: Sequence[float], n: int) -> float:
@@ -100,33 +144,23 @@ def score_pools(model: RewardModel | ProcessRewardModel, rankings: Sequence[Rank
 
 def summarize_pools(
     rankings: Sequence[Ranking], rewards: Sequence[Sequence[float | None]], sizes: Sequence[int], answers: Answers
-) -> dict[str, Any]:
-    """The curves and their 95 % intervals, clustered by prompt, as plain values that JSON can carry.
-
-    mixed_prompts: those with correct and wrong completions, where alone it matters which is chosen.
-    curve: one entry a size n, over the prompts whose pool holds n completions: `model` (best-scored of n), `random`,
-    `longest` (the longest of n), `majority` (None where answers cannot be compared), `oracle` (any of n is right) and
-    `gain` (model - random, paired).
-    """
+) -> PoolSummary:
+    """rewards: [prompts][pool]. sizes: the n of the curve."""
     flat = [reward for row in rewards for reward in row]
-    return {
-        "prompts": len(rankings),
-        "completions": len(flat),
-        "not_scored": sum(reward is None for reward in flat),
-        "pool": {
-            "smallest": min(len(r.completions) for r in rankings),
-            "largest": max(len(r.completions) for r in rankings),
-        },
-        "mixed_prompts": sum(min(r.scores) < max(r.scores) for r in rankings),
-        "majority_answers": answers.source,
-        "majority_possible": answers.answers is not None,
-        "curve": [_at(n, rankings, rewards, answers) for n in sizes],
-    }
+    pools = [len(ranking.completions) for ranking in rankings]
+    return PoolSummary(
+        prompts=len(rankings),
+        completions=len(flat),
+        not_scored=sum(reward is None for reward in flat),
+        pool=PoolSize(min(pools), max(pools)),
+        mixed_prompts=sum(min(r.scores) < max(r.scores) for r in rankings),
+        majority_answers=answers.source,
+        majority_possible=answers.answers is not None,
+        curve=[_at(n, rankings, rewards, answers) for n in sizes],
+    )
 
 
-def _at(
-    n: int, rankings: Sequence[Ranking], rewards: Sequence[Sequence[float | None]], answers: Answers
-) -> dict[str, Any]:
+def _at(n: int, rankings: Sequence[Ranking], rewards: Sequence[Sequence[float | None]], answers: Answers) -> CurvePoint:
     places = [i for i, ranking in enumerate(rankings) if len(ranking.completions) >= n]
     groups = prompt_keys([rankings[i] for i in places])
 
@@ -142,64 +176,62 @@ def _at(
     model = expected(lambda i: best_of(rewards[i], rankings[i].scores, n))
     random = expected(lambda i: float(np.mean(rankings[i].scores)))
     votes = None if answers.answers is None else np.clip(list(map(voted, places, groups)), 0, 1)
-    return {
-        "n": n,
-        "prompts": len(places),
-        "model": plain(accuracy(model, groups)),
-        "random": plain(accuracy(random, groups)),
-        "longest": plain(accuracy(expected(longest), groups)),
-        "majority": None if votes is None else plain(accuracy(votes, groups)),
-        "oracle": plain(accuracy(expected(lambda i: oracle(rankings[i].scores, n)), groups)),
-        "gain": plain(difference(model, random, groups)),
-    }
+    return CurvePoint(
+        n=n,
+        prompts=len(places),
+        model=accuracy(model, groups),
+        random=accuracy(random, groups),
+        longest=accuracy(expected(longest), groups),
+        majority=None if votes is None else accuracy(votes, groups),
+        oracle=accuracy(expected(lambda i: oracle(rankings[i].scores, n)), groups),
+        gain=difference(model, random, groups),
+    )
 
 
-BEST_OF_N_DIAGNOSTICS: dict[str, Diagnostic] = {
+BEST_OF_N_DIAGNOSTICS: dict[str, Diagnostic[SimpleNamespace]] = {
     "worse_than_random": Diagnostic(
-        lambda s: s["gain"]["high"] < 0,
-        "best of {n}: {model[value]:.3f} is below random choice ({random[value]:.3f}); gain {gain[value]:+.3f} "
-        "[{gain[low]:+.3f}, {gain[high]:+.3f}]: it prefers wrong answers",
+        lambda s: s.gain.high < 0,
+        "best of {n}: {model.value:.3f} is below random choice ({random.value:.3f}); gain {gain:+.3f}: "
+        "it prefers wrong answers",
         "do not choose by it; train on answers of the generator that is to be ranked",
     ),
     "random": Diagnostic(
-        lambda s: s["gain"]["low"] <= 0 <= s["gain"]["high"],
-        "best of {n}: {model[value]:.3f} is not shown to be above random choice ({random[value]:.3f}); gain "
-        "{gain[value]:+.3f} [{gain[low]:+.3f}, {gain[high]:+.3f}]",
+        lambda s: s.gain.low <= 0 <= s.gain.high,
+        "best of {n}: {model.value:.3f} is not shown to be above random choice ({random.value:.3f}); gain {gain:+.3f}",
         "train on answers of the generator that is to be ranked",
     ),
     "majority": Diagnostic(
-        lambda s: s["majority"] and s["majority"]["value"] >= s["model"]["value"],
-        "best of {n}: majority vote ({majority[value]:.3f}) is at least as good as the model ({model[value]:.3f})",
+        lambda s: s.majority and s.majority.value >= s.model.value,
+        "best of {n}: majority vote ({majority.value:.3f}) is at least as good as the model ({model.value:.3f})",
         "vote, which needs no model",
     ),
     "longest": Diagnostic(
-        lambda s: s["longest"]["value"] >= s["model"]["value"],
-        "best of {n}: taking the longest ({longest[value]:.3f}) is at least as good as the model ({model[value]:.3f})",
+        lambda s: s.longest.value >= s.model.value,
+        "best of {n}: taking the longest ({longest.value:.3f}) is at least as good as the model ({model.value:.3f})",
         "balance the training data by length",
     ),
     "not_scored": Diagnostic(
-        lambda s: s["not_scored"] > 0,
+        lambda s: s.not_scored > 0,
         "{not_scored} of {completions} completions were not scored and are never preferred",
         "raise --max_length, or choose another --overlong",
     ),
 }
-"""Of the largest n: its entry in the curve, over the summary."""
+"""Over a `PoolSummary` and the last point of its curve, of the largest n."""
 
 
-def diagnose_best_of_n(summary: Summary) -> list[str]:
-    """The sentences of BEST_OF_N_DIAGNOSTICS on a summary of `summarize_pools`."""
-    return sentences({**summary, **summary["curve"][-1]}, BEST_OF_N_DIAGNOSTICS)
+def diagnose_best_of_n(summary: PoolSummary) -> list[str]:
+    return sentences(SimpleNamespace(**{**vars(summary), **vars(summary.curve[-1])}), BEST_OF_N_DIAGNOSTICS)
 
 
-def show_best_of_n(summary: Summary, name: str) -> None:
-    """Print the curves of `summarize_pools` on stderr: the model's, then what it is to be compared with."""
+def show_best_of_n(summary: PoolSummary, name: str) -> None:
+    """Print the curves on stderr: the model's, then what it is to be compared with."""
     table(
-        f"{name}: accuracy of the best-scored of n, {summary['completions']} completions of {summary['prompts']} prompts, "
-        f"{summary['mixed_prompts']} of which have correct and wrong ones",
+        f"{name}: accuracy of the best-scored of n, {summary.completions} completions of {summary.prompts} prompts, "
+        f"{summary.mixed_prompts} of which have correct and wrong ones",
         ["n", "prompts", "model [95 %]", "gain over random [95 %]"],
-        [[at["n"], at["prompts"], interval(at["model"]), interval(at["gain"])] for at in summary["curve"]],
+        [[at.n, at.prompts, f"{at.model:.4f}", f"{at.gain:.4f}"] for at in summary.curve],
     )
-    rows = [[at["n"], *values(at, OTHERS)] for at in summary["curve"]]
+    rows = [[at.n, *(value(getattr(at, other)) for other in OTHERS)] for at in summary.curve]
     table("accuracy of other choices", ["n", *OTHERS], rows)
-    vote = "final answers are from" if summary["majority_possible"] else "no majority vote:"
-    log(f"{vote} {summary['majority_answers']}")
+    vote = "final answers are from" if summary.majority_possible else "no majority vote:"
+    log(f"{vote} {summary.majority_answers}")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from ..console import DataError, progress
 from ..data.records import Comparison, Message, Ranking, Solution
+from ..errors import DataError
 from ..rendering import Conversation
+from ..terminal import progress
 
 if TYPE_CHECKING:  # torch, which over-optimization and the measures do without
     from ..process import ProcessRewardModel
@@ -22,7 +23,7 @@ def prompt_keys(rows: Sequence[Comparison | Ranking | Solution]) -> list[str]:
     return [json.dumps(row.prompt, sort_keys=True, default=str) for row in rows]
 
 
-def source_of(row: Comparison | Ranking | Solution) -> dict[str, Any]:
+def source_of(row: Comparison | Ranking | Solution) -> dict[str, object]:
     """What a row of results says of where it comes from. Its metadata are added by `with_metadata`."""
     return {"id": row.id, "origin": str(row.origin) if row.origin else None}
 
@@ -51,6 +52,8 @@ def score_distinct(
     model: RewardModel | ProcessRewardModel, conversations: Sequence[Conversation]
 ) -> list[float | None]:
     """`model.score_conversations`, with identical conversations computed once: they tie to the last digit."""
+    if getattr(model, "compares", False):  # whose rewards depend on the other answers of the row
+        return model.score_conversations(conversations)
     distinct: dict[str, Conversation] = {}
     keys = [json.dumps(one[:3], sort_keys=True, default=str) for one in conversations]
     for key, one in zip(keys, conversations, strict=True):

@@ -18,13 +18,13 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from statistics import fmean
-from typing import Any
 
 import numpy as np
 
-from ..console import DataError, table
+from ..errors import DataError
+from ..terminal import table
 from .best_of_n import best_of
 from .plots import Panel, Series
 
@@ -90,27 +90,38 @@ FORMS: dict[str, Form] = {
 
 @dataclass(frozen=True)
 class Fit:
-    """A fitted curve. rmse: of its residuals; start: R's zero, the reward of the initial policy."""
+    """A fitted curve."""
 
     form: str
+    formula: str
     alpha: float
     beta: float
     rmse: float
+    """Of the residuals at KL above zero."""
     start: float
+    """R's zero, the reward of the initial policy."""
+    peak_kl: float | None
+    """The KL at which the curve is highest; null when it only rises or only falls."""
+    residuals: list[float]
+    """At every point."""
 
     def __call__(self, kl: float) -> float:
-        d = math.sqrt(max(kl, 0.0))
-        return self.start + self.alpha * d - self.beta * FORMS[self.form].second(d)
+        return self.start + rise(self.form, self.alpha, self.beta, kl)
 
-    @property
-    def peak_kl(self) -> float | None:
-        """The KL at which the curve is highest; None when it only rises or only falls."""
-        if not (self.beta > 0 and (self.form == "rl" or self.alpha > 0)):
-            return None
-        try:
-            return FORMS[self.form].peak(self.alpha, self.beta) ** 2
-        except OverflowError:  # a straight line in d: beta is what rounding left of it
-            return None
+
+def rise(form: str, alpha: float, beta: float, kl: float) -> float:
+    """R(d) above its start."""
+    d = math.sqrt(max(kl, 0.0))
+    return alpha * d - beta * FORMS[form].second(d)
+
+
+def peak_kl(form: str, alpha: float, beta: float) -> float | None:
+    if not (beta > 0 and (form == "rl" or alpha > 0)):
+        return None
+    try:
+        return FORMS[form].peak(alpha, beta) ** 2
+    except OverflowError:  # a straight line in d: beta is what rounding left of it
+        return None
 
 
 def fit_curve(kls: Sequence[float], rewards: Sequence[float], form: str, start: float) -> Fit | None:
@@ -124,9 +135,18 @@ def fit_curve(kls: Sequence[float], rewards: Sequence[float], form: str, start: 
         return None
     design = np.array([[d, -FORMS[form].second(d)] for d, _ in pairs])
     target = np.array([reward for _, reward in pairs])
-    (alpha, beta), *_ = np.linalg.lstsq(design, target, rcond=None)
-    residuals = target - design @ np.array([alpha, beta])
-    return Fit(form, float(alpha), float(beta), float(np.sqrt(np.mean(residuals**2))), float(start))
+    solution, *_ = np.linalg.lstsq(design, target, rcond=None)
+    alpha, beta = map(float, solution)
+    return Fit(
+        form=form,
+        formula=FORMS[form].formula,
+        alpha=alpha,
+        beta=beta,
+        rmse=float(np.sqrt(np.mean((target - design @ solution) ** 2))),
+        start=float(start),
+        peak_kl=peak_kl(form, alpha, beta),
+        residuals=[reward - start - rise(form, alpha, beta, kl) for kl, reward in zip(kls, rewards, strict=True)],
+    )
 
 
 @dataclass(frozen=True)
@@ -138,68 +158,49 @@ class Study:
     points: list[Point]
     proxy: Fit | None
     gold: Fit | None
-
-    @property
-    def best(self) -> Point:
-        return max(self.points, key=lambda point: point.gold)
-
-    @property
-    def overoptimized(self) -> bool:
-        """Whether gold ends below its best by more than DROP of its best gain, while proxy rose on."""
-        last, gain = self.points[-1], self.best.gold - self.points[0].gold
-        return self.best.gold - last.gold > DROP * max(gain, 1e-9) and last.proxy > self.best.proxy
-
-    def to_dict(self) -> dict[str, Any]:
-        """The study as JSON carries it, with the residuals at every point."""
-
-        def described(name: str) -> dict[str, Any] | None:
-            curve = getattr(self, name)
-            residuals = [getattr(point, name) - curve(point.kl) for point in self.points] if curve else []
-            more = {"formula": FORMS[self.form].formula, "peak_kl": curve and curve.peak_kl, "residuals": residuals}
-            return curve and asdict(curve) | more
-
-        return {
-            "name": self.name,
-            "form": self.form,
-            "points": [asdict(point) for point in self.points],
-            "proxy": described("proxy"),
-            "gold": described("gold"),
-            "best": asdict(self.best),
-            "overoptimised": self.overoptimized,
-        }
+    best: Point
+    """Where gold is highest."""
+    overoptimised: bool
+    """Whether gold ends below its best by more than a twentieth of its best gain, while proxy rose on."""
 
 
 def study(points: Sequence[Point], form: str, name: str = "") -> Study:
     """Fit the curves of one run. The point of lowest KL is taken for the initial policy when its KL is (nearly) zero."""
     points = sorted(points, key=lambda point: point.kl)
-    if points[0].kl > 1e-3:
+    first, last = points[0], points[-1]
+    if first.kl > 1e-3:
         raise DataError(
-            f"{name or 'the run'} has no row for the initial policy: its lowest KL is {points[0].kl:.3g}",
+            f"{name or 'the run'} has no row for the initial policy: its lowest KL is {first.kl:.3g}",
             hint="add a row with kl 0 (or n 1): the curves are measured from there",
         )
-    fits = [
-        fit_curve(
-            [point.kl for point in points], [getattr(point, key) for point in points], form, getattr(points[0], key)
-        )
-        for key in ("proxy", "gold")
-    ]
-    return Study(name, form, points, *fits)
+    kls = [point.kl for point in points]
+    best = max(points, key=lambda point: point.gold)
+    fell = best.gold - last.gold > DROP * max(best.gold - first.gold, 1e-9)
+    return Study(
+        name=name,
+        form=form,
+        points=points,
+        proxy=fit_curve(kls, [point.proxy for point in points], form, first.proxy),
+        gold=fit_curve(kls, [point.gold for point in points], form, first.gold),
+        best=best,
+        overoptimised=fell and last.proxy > best.proxy,
+    )
 
 
-def read_studies(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Study]:
+def read_studies(rows: Sequence[tuple[str, Mapping[str, object]]]) -> list[Study]:
     """Studies from (file and number, row) with `kl` or `n`, `proxy` and `gold`, grouped by `run` where there is one.
 
     n: best-of-n, whose KL follows from it; kl: reinforcement learning, in nats a response. Rows that hold lists in
     `proxy` and `gold`, one prompt's answers each, are turned into best-of-n points first (`best_of_n_points`).
     Raises DataError naming the row for a value that is missing or no finite number.
     """
-    groups: dict[str, list[tuple[str, Mapping[str, Any]]]] = defaultdict(list)
+    groups: dict[str, list[tuple[str, Mapping[str, object]]]] = defaultdict(list)
     for where, row in rows:
         groups[str(row.get("run") or "")].append((where, row))
     return [_read_study(name, members) for name, members in groups.items()]
 
 
-def _read_study(name: str, members: list[tuple[str, Mapping[str, Any]]]) -> Study:
+def _read_study(name: str, members: list[tuple[str, Mapping[str, object]]]) -> Study:
     if all(isinstance(row.get("proxy"), list) and isinstance(row.get("gold"), list) for _, row in members):
         lists = [
             [[_finite(value, key, where) for value in row[key]] for where, row in members] for key in ("proxy", "gold")
@@ -219,7 +220,7 @@ def _read_study(name: str, members: list[tuple[str, Mapping[str, Any]]]) -> Stud
     return study(points, form, name or form)
 
 
-def _finite(value: Any, name: str, where: str) -> float:
+def _finite(value: object, name: str, where: str) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         raise DataError(
             f"`{name}` is {value!r}, not a finite number",
@@ -238,7 +239,7 @@ def show_studies(studies: Sequence[Study]) -> None:
     ]
     table("proxy and gold against KL", ["run", "n", "KL", "proxy", "gold", "fitted gold"], rows)
     rows = [
-        [one.name, FORMS[one.form].formula, one.gold.alpha, one.gold.beta, one.gold.rmse, one.gold.peak_kl]
+        [one.name, one.gold.formula, one.gold.alpha, one.gold.beta, one.gold.rmse, one.gold.peak_kl]
         for one in studies
         if one.gold
     ]
@@ -246,12 +247,12 @@ def show_studies(studies: Sequence[Study]) -> None:
         table("fitted gold", ["run", "R(d) - R(0)", "a", "b", "residual (rms)", "peak at KL"], rows)
 
 
-def verdict(study: Study) -> str:
+def diagnose_study(study: Study) -> str:
     """One sentence about where gold is best, and whether the run went on beyond it."""
     best, last = study.best, study.points[-1]
     of_n = f" (n = {best.n})" if best.n is not None else ""
     found = f"{study.name}: gold is best, {best.gold:.3f}, at a KL of {best.kl:.2f}{of_n}"
-    if study.overoptimized:
+    if study.overoptimised:
         found += f", and falls to {last.gold:.3f} at {last.kl:.2f} while proxy rises from {best.proxy:.2f} to {last.proxy:.2f}: over-optimised"
     elif best is last:
         found += ", the last point: nothing shows that more optimisation would hurt"

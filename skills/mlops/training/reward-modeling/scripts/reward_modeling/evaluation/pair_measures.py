@@ -1,17 +1,16 @@
-"""Rewards of labelled pairs -> numbers with error bars. Pure functions on arrays; `summarize_pairs` calls them all.
+"""Rewards of labeled pairs -> numbers with error bars. Pure functions on arrays; `summarize_pairs` calls them all.
 
-One pair is one comparison: `chosen` is the answer that people preferred. Ties count half. Arrays of shape [pairs] hold
-one value a pair; pairs of one prompt share a group (`intervals`).
+Ties count half. Arrays of shape [pairs] hold one value a pair; pairs of one prompt share a group (`intervals`).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
-from scipy import special, stats
+from scipy import special
 
 from ..console import DataError, RunError
 from .intervals import (
@@ -22,7 +21,6 @@ from .intervals import (
     difference,
     floats,
     group_index,
-    plain,
     require_length,
     spearman,
     weights_of,
@@ -31,6 +29,132 @@ from .intervals import (
 BINS = 10
 QUANTILES = (5, 25, 50, 75, 95)
 NO_SUBSET = "(none)"
+
+
+@dataclass(frozen=True)
+class Bin:
+    """Pairs by how sure the model is of its own pick."""
+
+    from_: float
+    to: float
+    n: int
+    share: float
+    confidence: float
+    accuracy: float
+    """How often that pick is right."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    ece: float
+    """Expected calibration error: the sum over bins of share * |accuracy - confidence| (arXiv:1706.04599 Eq. 3)."""
+    ece_if_calibrated: float
+    """The `ece` that a calibrated model would show by chance with so few pairs."""
+    overconfidence: float
+    """Mean confidence - accuracy: above 0 too sure, below not sure enough."""
+
+
+@dataclass(frozen=True)
+class Margins:
+    """Mean, standard deviation (divisor n) and quantiles of chosen - rejected."""
+
+    mean: float
+    std: float
+    q05: float
+    q25: float
+    q50: float
+    q75: float
+    q95: float
+
+
+@dataclass(frozen=True)
+class LengthSummary:
+    """What of the accuracy is length."""
+
+    longer_chosen_share: float
+    """How often the chosen answer is the longer."""
+    same_length_share: float
+    baseline_longer: Estimate
+    """Accuracy of always picking the longer answer; equal lengths tie."""
+    baseline_shorter: Estimate
+    """Accuracy of always picking the shorter."""
+    gain_over_baseline: Estimate
+    """Accuracy minus the better of these two, paired."""
+    accuracy_longer_chosen: Estimate | None
+    """Accuracy where the chosen answer is the longer."""
+    accuracy_shorter_chosen: Estimate | None
+    """Accuracy where it is the shorter."""
+    accuracy_same_length: Estimate | None
+    spearman_reward_length: Estimate | None
+    """Rank correlation of reward and length over all answers."""
+    spearman_margin_length_difference: Estimate | None
+    """The same within pairs: difference of rewards against difference of lengths. Chosen answers that are long do not raise it."""
+
+
+@dataclass(frozen=True)
+class Blind:
+    """What a model that knows nothing gets."""
+
+    accuracy: float = 0.5
+    log_loss: float = math.log(2)
+    brier: float = 0.25
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairSummary(Calibration):
+    """What a reward model makes of labeled pairs."""
+
+    n_pairs: int
+    n_prompts: int
+    accuracy: Estimate
+    """Share of pairs whose chosen answer scores higher, a tie counts one half; 0.5 for a blind model."""
+    not_scored: int
+    """Pairs of which the over-length policy left out a side."""
+    truncated: int
+    """Sides that it cut."""
+    not_rendered: int
+    """Sides of which the chat template leaves out a part, such as tool calls."""
+    ties: int
+    """Pairs with exactly equal rewards."""
+    tie_share: float
+    log_loss: float
+    """Mean of -log sigmoid(margin); 0.693 for a blind model."""
+    brier: float
+    """Mean of (1 - sigmoid(margin)) squared; 0.25 for a blind model."""
+    margin: Margins
+    """Of chosen minus rejected."""
+    length: LengthSummary
+    subsets: dict[str, Estimate]
+    """Accuracy for each value of --subset_column."""
+    macro_accuracy: Estimate | None
+    """Mean over subsets; null without any."""
+    micro_accuracy: Estimate
+    """Mean over pairs, without weights."""
+    reliability: list[Bin]
+    """The bins of `ece`: how sure, how right."""
+    blind: Blind
+
+
+@dataclass(frozen=True)
+class PairedComparison:
+    """Two models on the same pairs: who is more often right, and could it be chance?"""
+
+    n_pairs: int
+    n_prompts: int
+    accuracy_a: Estimate
+    accuracy_b: Estimate
+    difference: Estimate
+    """a - b."""
+    both_right: int
+    only_a: int
+    """Pairs on which a's outcome is the higher."""
+    only_b: int
+    both_wrong: int
+    both_tied: int
+    mcnemar_p: float
+    """Exact two-sided McNemar test, binomial(only_a + only_b, 1/2) at only_a: a sign test that takes pairs as independent."""
+    prompt_sign_test_p: float
+    """The same test with one vote a prompt, the sign of its summed difference: valid when pairs share prompts."""
 
 
 def pair_outcomes(chosen, rejected) -> np.ndarray:
@@ -43,18 +167,16 @@ def pair_outcomes(chosen, rejected) -> np.ndarray:
     return (np.sign(floats(chosen) - floats(rejected)) + 1) / 2
 
 
-def margin_summary(margins) -> dict[str, float]:
-    """Mean, standard deviation (of the pairs, divisor n) and quantiles of chosen - rejected. margins: [pairs]."""
+def margin_summary(margins) -> Margins:
+    """margins: [pairs], chosen - rejected."""
     margins = floats(margins)
-    quantiles = np.percentile(margins, QUANTILES)
-    named = {f"q{q:02d}": float(at) for q, at in zip(QUANTILES, quantiles, strict=True)}
-    return {"mean": float(margins.mean()), "std": float(margins.std()), **named}
+    return Margins(float(margins.mean()), float(margins.std()), *map(float, np.percentile(margins, QUANTILES)))
 
 
 def log_loss(margins, weights=None) -> float:
     """Mean of -log sigmoid(margin) = log(1 + exp(-margin)), in nats. Bradley and Terry; arXiv:2203.02155 Eq. 1.
 
-    margins: [pairs]. 0 for a perfect model that is sure, log 2 for a blind one. Does not overflow.
+    margins: [pairs]. log 2 for a blind model. Does not overflow.
     >>> round(log_loss([0.0, 0.0]), 4)
     0.6931
     """
@@ -63,18 +185,16 @@ def log_loss(margins, weights=None) -> float:
 
 
 def brier(margins, weights=None) -> float:
-    """Mean of (1 - sigmoid(margin))^2. Brier 1950. 0 for a perfect model that is sure, 0.25 for a blind one."""
+    """Mean of (1 - sigmoid(margin))^2. Brier 1950. 0.25 for a blind model."""
     margins = floats(margins)
     return float(np.average(special.expit(-margins) ** 2, weights=weights_of(weights, len(margins))))
 
 
-def reliability(margins, weights=None) -> list[dict[str, Any]]:
-    """How often the preferred answer is right, by how sure the model says it is. The table under the ECE.
+def reliability(margins, weights=None) -> list[Bin]:
+    """How often the model's own pick is right, by how sure it is: the table under the ECE. arXiv:1706.04599, section 2.
 
-    Pairs are stored chosen first, so the probability p = sigmoid(margin) of the label is turned into the probability
-    of the model's own pick: confidence = max(p, 1 - p), correctness = 1, 1/2 (tie) or 0. Confidence cannot be under
-    one half, so the 10 bins are equally wide over [0.5, 1], each open above, the last closed. Empty bins are left out.
-    Guo et al. 2017, arXiv:1706.04599, section 2.
+    Of p = sigmoid(margin) the confidence is max(p, 1 - p), so the 10 bins are equally wide over [0.5, 1], each open above,
+    the last closed. Empty bins are left out.
     """
     margins = floats(margins)
     weights = weights_of(weights, len(margins))
@@ -85,49 +205,38 @@ def reliability(margins, weights=None) -> list[dict[str, Any]]:
         np.bincount(bins, of, BINS) for of in (None, weights, weights * confidence, weights * correct)
     )
     return [
-        {
-            "from": float(edges[i]),
-            "to": float(edges[i + 1]),
-            "n": int(number[i]),
-            "share": float(weight[i] / weights.sum()),
-            "confidence": float(sure[i] / weight[i]),
-            "accuracy": float(right[i] / weight[i]),
-        }
+        Bin(
+            from_=float(edges[i]),
+            to=float(edges[i + 1]),
+            n=int(number[i]),
+            share=float(weight[i] / weights.sum()),
+            confidence=float(sure[i] / weight[i]),
+            accuracy=float(right[i] / weight[i]),
+        )
         for i in np.flatnonzero(weight)
     ]
 
 
-def calibration(table: list[dict[str, Any]]) -> dict[str, float]:
+def calibration(bins: Sequence[Bin]) -> Calibration:
     """Expected calibration error and its direction, from a reliability table.
 
-    ece                sum over bins of share * |accuracy - confidence|. arXiv:1706.04599 Eq. 3. 0 is perfect.
-    ece_if_calibrated  what a perfectly calibrated model would show with so few pairs, in expectation: the absolute
-                       error of a binomial proportion is about sqrt(2 c (1 - c) / (pi n)) (normal approximation,
-                       independent pairs). An ECE near this number says nothing.
-    overconfidence     mean confidence - accuracy: above 0 too sure, below 0 not sure enough.
+    The absolute error of a binomial proportion is about sqrt(2 c (1 - c) / (pi n)) (normal approximation, independent
+    pairs), which gives `ece_if_calibrated`.
     """
-    gaps = [(row["share"], row["confidence"] - row["accuracy"]) for row in table]
-    spreads = [row["confidence"] * (1 - row["confidence"]) / row["n"] for row in table]
-    noise = sum(row["share"] * math.sqrt(2 * spread / math.pi) for row, spread in zip(table, spreads, strict=True))
-    return {
-        "ece": sum(share * abs(gap) for share, gap in gaps),
-        "ece_if_calibrated": noise,
-        "overconfidence": sum(share * gap for share, gap in gaps),
-    }
+    gaps = [(bin.share, bin.confidence - bin.accuracy) for bin in bins]
+    return Calibration(
+        ece=sum(share * abs(gap) for share, gap in gaps),
+        ece_if_calibrated=sum(
+            bin.share * math.sqrt(2 * bin.confidence * (1 - bin.confidence) / bin.n / math.pi) for bin in bins
+        ),
+        overconfidence=sum(share * gap for share, gap in gaps),
+    )
 
 
 def length_summary(
     chosen, rejected, chosen_lengths, rejected_lengths, groups: Groups = None, weights=None
-) -> dict[str, Any]:
-    """What of the accuracy is length. Lengths: [pairs] characters of the answers.
-
-    baseline_longer, baseline_shorter  the accuracy of a model that only compares lengths (equal lengths: a tie)
-    gain_over_baseline                 accuracy minus that of the better of the two, paired
-    accuracy_*_chosen                  accuracy where the chosen answer is the longer, the shorter, as long as the other
-    spearman_reward_length             over all answers: long answers get high rewards, whatever the prompt
-    spearman_margin_length_difference  over pairs, chosen minus rejected on both sides: within a prompt, the more length
-                                       the more reward. That people chose the longer answers does not raise it by itself
-    """
+) -> LengthSummary:
+    """Lengths: [pairs] characters of the answers."""
     chosen, rejected = floats(chosen), floats(rejected)
     lengths, others = floats(chosen_lengths), floats(rejected_lengths)
     index = group_index(groups, len(lengths))
@@ -135,26 +244,22 @@ def length_summary(
     outcomes, longer = pair_outcomes(chosen, rejected), pair_outcomes(lengths, others)
     baselines = accuracy(longer, index, weights), accuracy(1 - longer, index, weights)
     better = longer if baselines[0].value >= baselines[1].value else 1 - longer
-
-    def where(kept: np.ndarray) -> dict[str, float] | None:
-        return plain(accuracy_where(kept, outcomes, index, weights))
-
     rewards_of_all, lengths_of_all = np.concatenate([chosen, rejected]), np.concatenate([lengths, others])
-    return {
-        "longer_chosen_share": float(np.mean(longer == 1)),
-        "same_length_share": float(np.mean(longer == 0.5)),
-        "baseline_longer": plain(baselines[0]),
-        "baseline_shorter": plain(baselines[1]),
-        "gain_over_baseline": plain(difference(outcomes, better, index, weights)),
-        "accuracy_longer_chosen": where(longer == 1),
-        "accuracy_shorter_chosen": where(longer == 0),
-        "accuracy_same_length": where(longer == 0.5),
-        "spearman_reward_length": plain(spearman(rewards_of_all, lengths_of_all, np.tile(index, 2))),
-        "spearman_margin_length_difference": plain(spearman(chosen - rejected, lengths - others, index)),
-    }
+    return LengthSummary(
+        longer_chosen_share=float(np.mean(longer == 1)),
+        same_length_share=float(np.mean(longer == 0.5)),
+        baseline_longer=baselines[0],
+        baseline_shorter=baselines[1],
+        gain_over_baseline=difference(outcomes, better, index, weights),
+        accuracy_longer_chosen=accuracy_where(longer == 1, outcomes, index, weights),
+        accuracy_shorter_chosen=accuracy_where(longer == 0, outcomes, index, weights),
+        accuracy_same_length=accuracy_where(longer == 0.5, outcomes, index, weights),
+        spearman_reward_length=spearman(rewards_of_all, lengths_of_all, np.tile(index, 2)),
+        spearman_margin_length_difference=spearman(chosen - rejected, lengths - others, index),
+    )
 
 
-def subset_table(outcomes, subsets: Sequence[Any], groups: Groups = None, weights=None) -> dict[str, Estimate]:
+def subset_table(outcomes, subsets: Sequence[Hashable], groups: Groups = None, weights=None) -> dict[str, Estimate]:
     """Accuracy of every value of a metadata column, by name. Pairs without a value stand under `NO_SUBSET`."""
     outcomes = floats(outcomes)
     require_length(len(outcomes), subsets=subsets)
@@ -164,11 +269,10 @@ def subset_table(outcomes, subsets: Sequence[Any], groups: Groups = None, weight
     return {name: estimate for name, estimate in found.items() if estimate}
 
 
-def macro_accuracy(outcomes, subsets: Sequence[Any], groups: Groups = None, weights=None) -> Estimate:
-    """Mean of the subsets' accuracies, each subset counting the same however many pairs it has.
+def macro_accuracy(outcomes, subsets: Sequence[Hashable], groups: Groups = None, weights=None) -> Estimate:
+    """Mean of the subsets' accuracies: the accuracy under weights that sum to the same in every subset.
 
-    It is the accuracy under weights that sum to the same in every subset. The interval includes the scatter between
-    subsets, so it is a little wide when they differ much.
+    The interval includes the scatter between subsets, so it is a little wide when they differ much.
     """
     outcomes = floats(outcomes)
     require_length(len(outcomes), subsets=subsets)
@@ -178,19 +282,15 @@ def macro_accuracy(outcomes, subsets: Sequence[Any], groups: Groups = None, weig
     return accuracy(outcomes, groups, np.divide(weights, totals, out=np.zeros_like(weights), where=totals > 0))
 
 
-def _subset_names(subsets: Sequence[Any]) -> list[str]:
+def _subset_names(subsets: Sequence[Hashable]) -> list[str]:
     return [NO_SUBSET if name is None else str(name) for name in subsets]
 
 
-def compare_outcomes(outcomes_a, outcomes_b, groups: Groups = None, weights=None) -> dict[str, Any]:
-    """Two models on the same pairs: who is more often right, and could it be chance?
+def compare_outcomes(outcomes_a, outcomes_b, groups: Groups = None, weights=None) -> PairedComparison:
+    """Two models on the same pairs.
 
-    accuracy_a, accuracy_b, difference (a - b): estimates. Counts of pairs, which sum to n_pairs: both_right,
-    both_wrong, both_tied, and the discordant ones only_a (a's outcome is the higher) and only_b.
-    mcnemar_p: exact two-sided McNemar test, binomial(only_a + only_b, 1/2) at only_a; a tie against a right or a wrong
-    counts as discordant like any other difference (a sign test), pairs with equal outcomes do not count. It takes pairs
-    as independent. prompt_sign_test_p: the same test with one vote a prompt (the sign of its summed difference), valid
-    when pairs share prompts and equal to mcnemar_p when none do. Both are 1 when nothing is discordant.
+    A tie against a right or a wrong is discordant like any other difference; pairs with equal outcomes do not count in
+    the tests, which give 1 when nothing is discordant.
     """
     a, b = floats(outcomes_a), floats(outcomes_b)
     require_length(len(a), outcomes_b=b)
@@ -198,46 +298,47 @@ def compare_outcomes(outcomes_a, outcomes_b, groups: Groups = None, weights=None
     index = group_index(groups, len(a))
     votes = np.bincount(index, weights=a - b)
     only_a, only_b = int(np.sum(a > b)), int(np.sum(a < b))
-    return {
-        "n_pairs": len(a),
-        "n_prompts": int(index.max()) + 1,
-        "accuracy_a": plain(accuracy(a, index, weights)),
-        "accuracy_b": plain(accuracy(b, index, weights)),
-        "difference": plain(difference(a, b, index, weights)),
-        "both_right": int(np.sum((a == b) & (a == 1))),
-        "only_a": only_a,
-        "only_b": only_b,
-        "both_wrong": int(np.sum((a == b) & (a == 0))),
-        "both_tied": int(np.sum((a == b) & (a == 0.5))),
-        "mcnemar_p": _sign_test(only_a, only_b),
-        "prompt_sign_test_p": _sign_test(int(np.sum(votes > 0)), int(np.sum(votes < 0))),
-    }
+    both = {value: int(np.sum((a == b) & (a == value))) for value in (0, 0.5, 1)}
+    return PairedComparison(
+        n_pairs=len(a),
+        n_prompts=int(index.max()) + 1,
+        accuracy_a=accuracy(a, index, weights),
+        accuracy_b=accuracy(b, index, weights),
+        difference=difference(a, b, index, weights),
+        both_right=both[1],
+        only_a=only_a,
+        only_b=only_b,
+        both_wrong=both[0],
+        both_tied=both[0.5],
+        mcnemar_p=_sign_test(only_a, only_b),
+        prompt_sign_test_p=_sign_test(int(np.sum(votes > 0)), int(np.sum(votes < 0))),
+    )
 
 
 def _sign_test(first: int, second: int) -> float:
+    from scipy import stats
+
     return float(stats.binomtest(first, first + second, 0.5).pvalue) if first + second else 1.0
 
 
 def summarize_pairs(
-    chosen, rejected, chosen_lengths, rejected_lengths, groups: Groups = None, subsets=None, weights=None
-) -> dict[str, Any]:
-    """Every number above for one model, as plain Python values that JSON can carry.
+    chosen,
+    rejected,
+    chosen_lengths,
+    rejected_lengths,
+    groups: Groups = None,
+    subsets: Sequence[Hashable] | None = None,
+    weights=None,
+    **lost: int,
+) -> PairSummary:
+    """Every number above for one model.
 
     chosen, rejected: [pairs] rewards; lengths: [pairs] characters; groups: [pairs] prompt keys; subsets: [pairs] values
     of one metadata column; weights: [pairs]. Weights enter all accuracies except `micro_accuracy`, and log-loss, Brier
-    and calibration; counts, shares, margins and correlations are of plain pairs.
+    and calibration; counts, shares, margins and correlations are of plain pairs. lost: `not_scored`, `truncated` and
+    `not_rendered` (0).
 
-    n_pairs, n_prompts, ties, tie_share          counts; a tie is an exact one
-    accuracy                                     {"value", "low", "high", "n", "groups"}, as every estimate below
-    log_loss, brier                              a blind model: the same keys under "blind"
-    ece, ece_if_calibrated, overconfidence       see `calibration`
-    reliability                                  list of bins, see `reliability`
-    margin                                       {"mean", "std", "q05", "q25", "q50", "q75", "q95"}
-    length                                       see `length_summary`; None for what no pair can tell
-    subsets, macro_accuracy, micro_accuracy      {name: estimate}, mean over subsets (None without any), mean over pairs
-    blind                                        {"accuracy": 0.5, "log_loss": log 2, "brier": 0.25}
-
-    Raises DataError without pairs, RunError when a reward is no finite number.
+    Raises DataError without pairs, RunError when a reward is NaN or infinite.
     """
     chosen, rejected = floats(chosen), floats(rejected)
     n = len(chosen)
@@ -247,25 +348,25 @@ def summarize_pairs(
     _require_finite(chosen, rejected)
     outcomes, margins = pair_outcomes(chosen, rejected), chosen - rejected
     index = group_index(groups, n)
-    table = reliability(margins, weights)
-    by_subset = {} if subsets is None else subset_table(outcomes, subsets, index, weights)
-    return {
-        "n_pairs": n,
-        "n_prompts": int(index.max()) + 1,
-        "accuracy": plain(accuracy(outcomes, index, weights)),
-        "ties": int(np.sum(outcomes == 0.5)),
-        "tie_share": float(np.mean(outcomes == 0.5)),
-        "log_loss": log_loss(margins, weights),
-        "brier": brier(margins, weights),
-        **calibration(table),
-        "margin": margin_summary(margins),
-        "length": length_summary(chosen, rejected, chosen_lengths, rejected_lengths, index, weights),
-        "subsets": {name: plain(row) for name, row in by_subset.items()},
-        "macro_accuracy": None if subsets is None else plain(macro_accuracy(outcomes, subsets, index, weights)),
-        "micro_accuracy": plain(accuracy(outcomes, index)),
-        "reliability": table,
-        "blind": {"accuracy": 0.5, "log_loss": math.log(2), "brier": 0.25},
-    }
+    bins = reliability(margins, weights)
+    return PairSummary(
+        n_pairs=n,
+        n_prompts=int(index.max()) + 1,
+        **{"not_scored": 0, "truncated": 0, "not_rendered": 0, **lost},
+        accuracy=accuracy(outcomes, index, weights),
+        ties=int(np.sum(outcomes == 0.5)),
+        tie_share=float(np.mean(outcomes == 0.5)),
+        log_loss=log_loss(margins, weights),
+        brier=brier(margins, weights),
+        **vars(calibration(bins)),
+        margin=margin_summary(margins),
+        length=length_summary(chosen, rejected, chosen_lengths, rejected_lengths, index, weights),
+        subsets={} if subsets is None else subset_table(outcomes, subsets, index, weights),
+        macro_accuracy=None if subsets is None else macro_accuracy(outcomes, subsets, index, weights),
+        micro_accuracy=accuracy(outcomes, index),
+        reliability=bins,
+        blind=Blind(),
+    )
 
 
 def _require_finite(chosen: np.ndarray, rejected: np.ndarray) -> None:

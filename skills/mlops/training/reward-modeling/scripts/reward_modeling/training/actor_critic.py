@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from .. import checkpoints
-from ..checkpoints import unwrapped
 from ..console import UsageError
+from ..heads import unwrapped
 from ..packing import right_padded
 from .loop import without_dropout
 from .policy import Policy

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..arguments import EVALUATE_ON
 from ..console import UsageError
 from ..precision import precision
+from ..settings import EVALUATE_ON
 from .resuming import lora_summary
 from .settings import LoraSettings, Settings
 

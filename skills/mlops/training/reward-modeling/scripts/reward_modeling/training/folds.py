@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any
 from .. import checkpoints
 from ..console import DataError, log
 from ..data.records import Comparison
+from ..heads import head_name
 from ..rendering import Conversation, Renderer
 from . import configuration
+from .results import Fold
 from .settings import Settings
 
 if TYPE_CHECKING:
@@ -66,7 +68,7 @@ def cross_validate(
     fields: Mapping[str, Any],
     pairs: Sequence[Comparison],
     load: Callable[[], tuple[checkpoints.Loaded, Renderer]],
-) -> tuple[PairEvaluation, list[dict[str, Any]]] | None:
+) -> tuple[PairEvaluation, list[Fold]] | None:
     """(the evaluation of all pairs as held-out ones, each fold's counts and accuracy); None in all processes but the first.
 
     load: the model to start from, anew. Nothing of the models of the folds is kept.
@@ -83,7 +85,7 @@ def cross_validate(
         log(f"fold {fold + 1} of {kind.folds}: {len(train)} pairs to train on, {len(held_out)} held out")
         loaded, renderer = load()
         rows = kind.render(train, renderer, settings.drop_refused)
-        lora = configuration.lora_of(settings, kind.task_type, checkpoints.head_name(loaded.model))
+        lora = configuration.lora_of(settings, kind.task_type, head_name(loaded.model))
         with tempfile.TemporaryDirectory() as folder:
             config, _ = configuration.trainer_config(
                 kind.config_class(),
@@ -101,16 +103,16 @@ def cross_validate(
             for side, scores in (("chosen", 1), ("rejected", 2)):
                 conversations = [Conversation(pair.prompt, getattr(pair, side), pair.tools) for pair in held_out]
                 pooled.add(conversations, [row[scores] for row in evaluation.scored])
-            accuracy, loss = evaluation.summary["accuracy"], training["train_loss"]
-            found.append({"pairs": len(train), "held_out": len(held_out), "train_loss": loss, "accuracy": accuracy})
+            accuracy, loss = evaluation.summary.accuracy, training["train_loss"]
+            found.append(Fold(len(train), len(held_out), loss, accuracy))
         del model, loaded
         gc.collect()
     if pooled is None:
         return None
     evaluation = evaluate_pairs(pooled, pairs)
-    accuracy = evaluation.summary["accuracy"]
+    accuracy = evaluation.summary.accuracy
     log(
-        f"{kind.folds} folds: accuracy {accuracy['value']:.3f} [{accuracy['low']:.3f}, {accuracy['high']:.3f}] on "
+        f"{kind.folds} folds: accuracy {accuracy:.3f} on "
         f"{len(pairs)} pairs, each by a model that did not see its prompt; now a model is trained on all of them"
     )
     return evaluation, found

@@ -8,6 +8,7 @@ from typing import Any
 from ..console import UsageError, log
 from . import reinforcement, resuming
 from .prompts import Prompt, new_tokens, read_prompts, render_prompts
+from .results import PlannedGRPO, TrainedGRPO
 from .run_log import draw_run, start_and_end
 from .settings import GRPOSettings
 
@@ -21,7 +22,7 @@ PANELS = {
 LIMIT = "--max_completion_length"
 
 
-def train(settings: GRPOSettings, fields: dict[str, Any]) -> dict[str, Any] | None:
+def train(settings: GRPOSettings, fields: dict[str, Any]) -> PlannedGRPO | TrainedGRPO | None:
     """One run; the result that grpo.py prints, or None in all processes but the first. fields: of TRL's configuration.
 
     Errors are those of its parts: UsageError, DataError, ModelError and RunError.
@@ -62,17 +63,19 @@ def train(settings: GRPOSettings, fields: dict[str, Any]) -> dict[str, Any] | No
         "settings": {name: getattr(config, name) for name in grpo.IDENTITY if hasattr(config, name)},
     }
     if settings.dry_run:
-        return {**result, "dry_run": True}
+        return PlannedGRPO(**result, dry_run=True)
     identity = grpo.identity(settings.algorithm, config, prompts, rewards, lora)
     resuming.start_run(output_dir, config.process_index, identity, resume)
     summary = grpo.run(trainer, policy, resume)
     if config.process_index != 0:
         return None
     summary.pop("log")
-    summary = {**result, "resumed_from": resume, **summary, **summarise(trainer.state.log_history)}
-    summary = reinforcement.finish(policy, rewards, output_dir, summary, "grpo.json")
+    ends = summarise(trainer.state.log_history)
+    lost = reinforcement.truncated(rewards)
+    trained = TrainedGRPO(**result, **summary, **ends, resumed_from=resume, reward_inputs_truncated=lost)
+    reinforcement.finish(policy, output_dir, trained, "grpo.json")
     draw_run(output_dir / "run.svg", trainer.state.log_history, PANELS)
-    return summary
+    return trained
 
 
 def refuse_tools(prompts: Sequence[Prompt]) -> None:

@@ -93,7 +93,7 @@ def run(
     Raises RunError for a checkpoint that cannot be read.
     scalar_head: whether the model scores, and its head is to stay in fp32 under autocast; a policy has none.
     """
-    from ..checkpoints import keep_head_in_float32
+    from ..heads import keep_head_in_float32
 
     arguments = trainer.args
     for other in (PrinterCallback, ProgressCallback):

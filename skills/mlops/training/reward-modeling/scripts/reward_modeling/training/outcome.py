@@ -23,8 +23,8 @@ from trl import RewardConfig, RewardTrainer
 
 from ..attention import Layout
 from ..attention import shared_prefix as sharing
-from ..checkpoints import unwrapped
 from ..console import log
+from ..heads import unwrapped
 from ..packing import pack_together, right_padded
 from . import loop
 

@@ -12,12 +12,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ..arguments import SHARED_PREFIX_HELP, flag, fraction, non_negative_number
+from ..cli import flag, fraction, non_negative_number
 from ..console import DataError, UsageError, listed, log, warn
 from ..data.audit import audit
 from ..data.records import Comparison, comparisons
 from ..kinds import OUTCOME
 from ..rendering import OVERLONG, Conversation, Renderer
+from ..settings import SHARED_PREFIX_HELP
 from .data import Data, Rows, read, settle_refused
 from .settings import DataSettings
 
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
     from trl import RewardConfig
 
     from ..evaluation.pairs import PairEvaluation
+    from ..scoring import RewardModel
+    from .results import RewardStatistics
+
+STATISTICS_SAMPLE = 256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,13 +40,13 @@ class Pairs:
 
     group: ClassVar = "loss"
     center_rewards_coefficient: float = flag(
-        0.01, "pull the mean reward to zero; 0 switches it off (0.01)", type=non_negative_number, metavar="C"
+        0.01, "pull the mean reward to zero; 0 switches it off", type=non_negative_number, metavar="C"
     )
-    label_smoothing: float = flag(0.0, "share of labels believed wrong (0)", type=fraction, metavar="E")
+    label_smoothing: float = flag(0.0, "share of labels believed wrong", type=fraction, metavar="E")
     use_margin: bool = flag(True, "use the margin or score columns of the data, where there are any")
     overlong: str = flag(
         "truncate_prompt",
-        "what to do with longer ones; always counted (truncate_prompt: cut the start of the prompt, keep the answer)",
+        "what to do with longer ones; always counted; truncate_prompt: cut the start of the prompt, keep the answer",
         group="model",
         choices=OVERLONG,
     )
@@ -63,7 +68,8 @@ class Pairs:
             "margin": self.use_margin,
         }
 
-    def config_class(self) -> type[RewardConfig]:
+    @staticmethod
+    def config_class() -> type[RewardConfig]:
         from trl import RewardConfig
 
         return RewardConfig
@@ -130,13 +136,29 @@ class Pairs:
 
     def evaluate(
         self, model: torch.nn.Module, renderer: Renderer, held_out: list[Comparison], trained_on: list[Comparison]
-    ) -> tuple[PairEvaluation | None, dict[str, Any]]:
-        from ..evaluation.pairs import evaluate_pairs, reward_statistics
+    ) -> tuple[PairEvaluation | None, RewardStatistics]:
+        from ..evaluation.pairs import evaluate_pairs
         from ..scoring import RewardModel
 
         scorer = RewardModel(model, renderer)
         evaluation = evaluate_pairs(scorer, held_out) if held_out else None
         return evaluation, reward_statistics(scorer, evaluation, trained_on)
+
+
+def reward_statistics(
+    model: RewardModel, evaluation: PairEvaluation | None, trained_on: Sequence[Comparison]
+) -> RewardStatistics:
+    """Of the rewards of held-out answers, or of some training answers when none are held out."""
+    import numpy as np
+
+    from ..evaluation.pairs import evaluate_pairs
+    from .results import RewardStatistics
+
+    source = "held-out pairs"
+    if evaluation is None:
+        evaluation, source = evaluate_pairs(model, trained_on[:STATISTICS_SAMPLE]), "training pairs"
+    rewards = np.concatenate([evaluation.chosen, evaluation.rejected])
+    return RewardStatistics(float(rewards.mean()), float(rewards.std()), len(rewards), source)
 
 
 def render_comparisons(

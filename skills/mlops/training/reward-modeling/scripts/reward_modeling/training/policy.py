@@ -10,14 +10,14 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from .. import checkpoints
-from ..checkpoints import unwrapped
 from ..console import ModelError, log, to_json
 from ..data.records import Message, Origin
+from ..heads import unwrapped
 from ..lengths import positions
 from ..output_folder import staged
 from ..rendering import Renderer
@@ -183,7 +183,7 @@ def _around_answer(renderer: Renderer) -> tuple[str, int | None]:
     return (before.removeprefix(head) if before.startswith(head) else ""), after
 
 
-def save(policy: Policy, output_dir: str | Path, summary: dict[str, Any], name: str = SUMMARY) -> None:
+def save(policy: Policy, output_dir: str | Path, summary: object, name: str = SUMMARY) -> None:
     """Save the policy as a plain causal language model, its adapter merged (and kept in `adapter`), with its summary.
 
     Of what is in the folder, only a model saved before is replaced (`output_folder.staged`).

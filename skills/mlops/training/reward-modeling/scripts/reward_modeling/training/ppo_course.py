@@ -16,6 +16,7 @@ from .. import output_folder
 from ..console import RunError, log, to_json, warn
 from . import resuming
 from .ppo import PPO
+from .results import PPOSummary
 from .run_log import RunLog, concerns, start_and_end
 
 SHOWN = ("reward", "kl", "entropy", "length", "eos_rate", "explained_variance")
@@ -32,7 +33,7 @@ def run(
     save_total_limit: int,
     log_every: int,
     shown: int = 0,
-) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+) -> tuple[PPOSummary, list[dict[str, Any]]]:
     """Train to the end, to the KL budget, or to an error. Returns the summary of the run and the entries of its log.
 
     save_steps: updates between checkpoints. log_every: between lines on stderr. shown: in how many of the updates sample
@@ -76,24 +77,24 @@ def _naming_update(ppo: PPO, output_dir: Path) -> Iterator[None]:
         ) from error
 
 
-def summarize(ppo: PPO, history: Sequence[dict[str, Any]], stopped: str | None) -> dict[str, Any]:
+def summarize(ppo: PPO, history: Sequence[dict[str, Any]], stopped: str | None) -> PPOSummary:
     """What the run was. Warns where its reward was probably gamed. stopped: why it ended early, if it did."""
     ends = start_and_end(history, ("reward", "kl", "length", "eos_rate"))
     warnings = concerns(ends["beginning"], ends["end"], ppo.settings.warn_kl)
     for warning in warnings:
         warn(warning)
     seconds = sum(entry["seconds"] for entry in history)
-    return {
-        "updates": ppo.done,
-        "episodes": history[-1]["episode"],
-        "stopped": stopped,
+    return PPOSummary(
+        updates=ppo.done,
+        episodes=history[-1]["episode"],
+        stopped=stopped,
         **ends,
-        "kl_coef": ppo.kl_coef,
-        "warnings": warnings,
-        "seconds": {**ppo.seconds, "all": seconds},
-        "samples_per_second": history[-1]["episode"] / max(seconds, 1e-9),
-        "settings": asdict(ppo.settings) | {"world_size": ppo.world, "batch_size": ppo.batch_size},
-    }
+        kl_coef=ppo.kl_coef,
+        warnings=warnings,
+        seconds={**ppo.seconds, "all": seconds},
+        samples_per_second=history[-1]["episode"] / max(seconds, 1e-9),
+        settings=asdict(ppo.settings) | {"world_size": ppo.world, "batch_size": ppo.batch_size},
+    )
 
 
 # ---- checkpoints: what is trained, the optimizer, and how far it came. Random states follow from the seed ----------

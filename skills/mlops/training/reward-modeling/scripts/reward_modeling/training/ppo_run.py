@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import replace
-from typing import Any
 
 from accelerate import Accelerator
 
@@ -15,6 +14,7 @@ from .actor_critic import ActorCritic, actor_critic
 from .ppo import PPO
 from .ppo_settings import RESPONSE_LENGTH, VALUE_MODELS, RunSettings, Settings
 from .prompts import new_tokens, read_prompts, render_prompts
+from .results import PlannedPPO, TrainedPPO
 from .run_log import draw_run
 
 PANELS = {
@@ -26,7 +26,7 @@ PANELS = {
 """What the picture of a run shows: title -> names in the log."""
 
 
-def train(settings: RunSettings, course: Settings) -> dict[str, Any] | None:
+def train(settings: RunSettings, course: Settings) -> PlannedPPO | TrainedPPO | None:
     """One run; the result that ppo.py prints, or None in all processes but the first. course: what decides its course.
 
     Errors are those of its parts: UsageError, DataError, ModelError and RunError.
@@ -58,7 +58,7 @@ def train(settings: RunSettings, course: Settings) -> dict[str, Any] | None:
     names = {"policy": settings.model_name_or_path, "reward_models": settings.reward_model_path}
     result = {"output_dir": str(output_dir), "prompts": len(prompts), **names}
     if settings.dry_run:
-        return {**result, "dry_run": True, "updates": run.updates, "settings": vars(course)}
+        return PlannedPPO(**result, dry_run=True, updates=run.updates, settings=vars(course))
     started_from = {"policy": settings.model_name_or_path, "rewards": settings.reward_model_path}
     ppo_course.identify(run, output_dir, resume, **started_from, value_model=value_model)
     summary, history = ppo_course.run(
@@ -73,10 +73,11 @@ def train(settings: RunSettings, course: Settings) -> dict[str, Any] | None:
     accelerator.end_training()
     if accelerator.process_index != 0:
         return None
-    summary = {**result, "resumed_from": resume, **summary}
-    summary = reinforcement.finish(policy, rewards, output_dir, summary, "ppo.json")
+    lost = reinforcement.truncated(rewards)
+    trained = TrainedPPO(**result, **vars(summary), resumed_from=resume, reward_inputs_truncated=lost)
+    reinforcement.finish(policy, output_dir, trained, "ppo.json")
     draw_run(output_dir / "run.svg", history, PANELS)
-    return summary
+    return trained
 
 
 def make_accelerator(settings: RunSettings) -> Accelerator:

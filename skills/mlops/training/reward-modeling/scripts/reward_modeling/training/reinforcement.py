@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .. import checkpoints
 from ..console import log
 from ..ensemble import Rewards
 from . import configuration
 from .policy import Policy, save
+from .results import TrainedPolicy
 from .settings import PolicySettings
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ def begin(settings: PolicySettings, *inputs: str) -> tuple[Path, str | None]:
     """
     begun = settings.begin(*settings.inputs, *inputs)
     for path in settings.reward_model_path:
-        checkpoints.check_reward_model(path)
+        checkpoints.check(path)
     return begun
 
 
@@ -41,7 +42,7 @@ def load_rewards(settings: PolicySettings, device: str) -> Rewards:
         settings.reward_model_path,
         weights=settings.reward_weights,
         combine=settings.reward_combine,
-        normalise=settings.normalise_rewards,
+        normalise=settings.normalize_rewards,
         dtype=settings.reward_dtype,
         max_length=settings.reward_max_length,
         max_tokens_per_batch=settings.reward_max_tokens_per_batch,
@@ -59,10 +60,13 @@ def lora_of(settings: PolicySettings) -> LoraConfig | None:
     return configuration.lora_of(settings, "CAUSAL_LM", None, dropout=0.0)
 
 
-def finish(policy: Policy, rewards: Rewards, output_dir: Path, summary: dict[str, Any], name: str) -> dict[str, Any]:
-    """Save the policy with the summary of its run under this name. Returns the summary, with what the rewards cut."""
+def truncated(rewards: Rewards) -> int:
+    """How many texts were cut for the reward models, which is also said."""
     rewards.warn_of_losses()
-    summary = {**summary, "reward_inputs_truncated": rewards.truncated}
-    save(policy, output_dir, summary, name)
+    return rewards.truncated
+
+
+def finish(policy: Policy, output_dir: Path, trained: TrainedPolicy, name: str) -> None:
+    """Save the policy with the summary of its run under this name."""
+    save(policy, output_dir, trained, name)
     log(f"saved: {output_dir}")
-    return summary

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from .. import checkpoints, losses
 from ..console import listed, log
+from ..heads import head_name
 from ..lengths import longest_input
 from ..output_folder import checkpoints as checkpoints_in
 from . import configuration
 from .folds import cross_validate
+from .results import PlannedModel, TrainedModel
 from .settings import Settings
 
 if TYPE_CHECKING:
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
     from .steps import Steps
 
 
-def train(kind: Pairs | Steps, settings: Settings, fields: Mapping[str, Any]) -> dict[str, Any] | None:
+def train(kind: Pairs | Steps, settings: Settings, fields: Mapping[str, Any]) -> PlannedModel | TrainedModel | None:
     """One training run; the result that its script prints, or None in all processes but the first.
 
     fields: of the trainer's configuration, given by their own names. Errors are those of its parts: UsageError, DataError,
@@ -54,15 +56,15 @@ def train(kind: Pairs | Steps, settings: Settings, fields: Mapping[str, Any]) ->
         "head": loaded.head,
         "format": data.format,
         "counts": rows.counts | {f"{data.called}_held_out": len(held_out)},
-        "audit": [finding.to_dict() for finding in data.findings],
+        "audit": data.findings,
         "set_aside": data.set_aside,
         "left_out": data.left_out + rows.counts.get("dropped_refused", 0),
         **found,
     }
-    lora = configuration.lora_of(settings, kind.task_type, checkpoints.head_name(loaded.model))
+    lora = configuration.lora_of(settings, kind.task_type, head_name(loaded.model))
     if settings.dry_run:
         planned = configuration.planned(settings, config, fields, renderer, len(rows.dataset), lora)
-        return {**result, "dry_run": True, "settings": planned | kind.loss}
+        return PlannedModel(**result, dry_run=True, settings=planned | kind.loss)
     validation = kind.folds and cross_validate(kind, settings, fields, rows.records, lambda: _model(kind, settings))
     model, training = kind.fit(
         loaded.model, renderer, rows, config, head=loaded.head, eval_rows=eval_rows, peft_config=lora, resume=resume
@@ -72,20 +74,20 @@ def train(kind: Pairs | Steps, settings: Settings, fields: Mapping[str, Any]) ->
     evaluation, reward = kind.evaluate(model.eval(), renderer, held_out, rows.records)
     if validation:
         evaluation, result["folds"] = validation
-        training["cross_validation"] = {"folds": kind.folds, "accuracy": evaluation.summary["accuracy"]}
+        training["cross_validation"] = {"folds": kind.folds, "accuracy": evaluation.summary.accuracy}
     training |= {"head": loaded.head, "counts": result["counts"], "base_model": settings.model_name_or_path}
     training |= {"dataset": settings.dataset_name, "loss": kind.loss}
     card = _save(model, renderer, output_dir, training, reward)
     training.pop("log")
-    return {
+    return TrainedModel(
         **result,
-        "resumed_from": resume,
-        "training": training,
-        "reward": reward,
-        "evaluation": evaluation and evaluation.summary,
-        "fingerprint": card["fingerprint"],
-        "reload_difference": card["reload_difference"],
-    }
+        resumed_from=resume,
+        training=training,
+        reward=reward,
+        evaluation=evaluation and evaluation.summary,
+        fingerprint=card["fingerprint"],
+        reload_difference=card["reload_difference"],
+    )
 
 
 def _save(

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import numpy
 import torch
 
-from ..checkpoints import unwrapped
 from ..console import progress
+from ..heads import unwrapped
 from ..packing import right_padded
 from .policy import Policy
 

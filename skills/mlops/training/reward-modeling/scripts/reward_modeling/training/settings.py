@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from ..arguments import EVALUATE_ON, ReadingSettings, flag, fraction, non_negative_number
+from ..cli import flag, fraction, non_negative_number
 from ..console import UsageError
 from ..output_folder import claim
+from ..settings import DTYPES, EVALUATE_ON, ReadingSettings, RewardsSettings, TextSettings, split_flag
 
 if TYPE_CHECKING:
     from trl import GRPOConfig, RLOOConfig
@@ -51,9 +52,7 @@ class LoraSettings:
     lora_r: int | None = flag(None, "rank (16)", metavar="R")
     lora_alpha: int | None = flag(None, "scale (32)", metavar="A")
     lora_dropout: float | None = flag(None, "dropout (0.05)", type=fraction, metavar="P")
-    lora_target_modules: Sequence[str] | None = flag(
-        None, "layers that get an adapter (all-linear)", nargs="+", metavar="NAME"
-    )
+    lora_target_modules: Sequence[str] | None = flag(None, "layers that get an adapter (all-linear)", metavar="NAME")
 
     def __post_init__(self) -> None:
         names = ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules")
@@ -67,31 +66,25 @@ class LoraSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataSettings(ReadingSettings):
-    """What to train and to evaluate on: `arguments.add_dataset_arguments` and these."""
+class DataSettings(ReadingSettings, TextSettings):
+    """What to train and to evaluate on."""
 
     group: ClassVar = "data"
-    dataset_train_split: str = "train"
-    dataset_test_split: str | None = None
-    neutral: str | None = None
-    text_format: str | None = None
-    eval_dataset_name: Sequence[str] | None = flag(
-        None, "held-out data, read as --dataset_name is", nargs="+", metavar="DATA"
-    )
+    dataset_train_split: str = flag("train", "split to train on", metavar="SPLIT")
+    dataset_test_split: str | None = flag(None, "split to evaluate on, when there is one", metavar="SPLIT")
+    eval_dataset_name: Sequence[str] | None = flag(None, "held-out data, read as --dataset_name is", metavar="DATA")
     val_set_size: float = flag(
         0.0,
-        "share of the prompts held out from training when there is no other evaluation data (0)",
+        "share of the prompts held out from training when there is no other evaluation data",
         type=fraction,
         metavar="SHARE",
     )
     audit: str = flag(
         "stop",
-        "what to do with rows in which check_data.py finds errors, or which the chat template refuses (stop)",
+        "what to do with rows in which check_data.py finds errors, or which the chat template refuses",
         choices=("stop", "drop", "warn"),
     )
-    seed: int = flag(
-        42, "of the head, the order and the split (42)", type=int, group="chosen by model size unless given"
-    )
+    seed: int = flag(42, "of the head, the order and the split", type=int, group="chosen by model size unless given")
 
     @property
     def has_evaluation(self) -> bool:
@@ -101,11 +94,6 @@ class DataSettings(ReadingSettings):
     def names_evaluation(self) -> bool:
         """Whether the data to evaluate on is data of its own, and not split off."""
         return bool(self.eval_dataset_name or self.dataset_test_split)
-
-    @property
-    def rendered(self) -> bool:
-        """Whether the texts are templated already."""
-        return self.text_format == "rendered"
 
     @property
     def drop_refused(self) -> bool:
@@ -135,7 +123,9 @@ class SizeSettings:
     learning_rate: float | None = flag(
         None, "1e-4 below 100M, 2e-5 to 1B, 1e-5 to 7B, 5e-6 above; ten times that with LoRA"
     )
-    per_device_train_batch_size: int | None = flag(None, "8 below 1B, 4 to 7B, 2 above", metavar="ROWS")
+    per_device_train_batch_size: int | None = flag(
+        None, "pairs, rankings or solutions in one forward pass (8 below 1B, 4 to 7B, 2 above)"
+    )
     num_train_epochs: float | None = flag(None, "2 below 1B, 1 above")
     gradient_checkpointing: bool | None = flag(None, "from 1B parameters on")
     bf16: bool | None = flag(None, "bfloat16 autocast (on a GPU or a CPU that has it)")
@@ -161,19 +151,14 @@ class Settings(ModelSettings, DataSettings, OutputSettings, LoraSettings, SizeSe
 
 
 @dataclass(frozen=True, kw_only=True)
-class RewardSettings:
-    """The reward of a reinforcement learning run (`ensemble.Rewards`): `add_several_models_arguments` and these."""
+class RewardSettings(RewardsSettings):
+    """The reward of a reinforcement learning run."""
 
     group: ClassVar = "reward"
-    reward_model_path: list[str]
-    reward_weights: list[float] | None = None
-    reward_combine: str = "sum"
-    normalise_rewards: bool = flag(
+    normalize_rewards: bool = flag(
         False, "subtract the mean and divide by the standard deviation saved with each model"
     )
-    reward_dtype: str = flag(
-        "float32", "precision of the reward models' weights (float32)", choices=("float32", "bfloat16", "float16")
-    )
+    reward_dtype: str = flag("float32", "precision of the reward models' weights", choices=DTYPES)
     reward_max_length: int | None = flag(
         None,
         "longest conversation a reward model reads (what it was trained with); the start of longer ones is cut",
@@ -186,7 +171,7 @@ class RewardSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class PolicySettings(ReadingSettings, RewardSettings, OutputSettings, LoraSettings):
-    """A reinforcement learning run: `arguments.add_dataset_arguments` and these."""
+    """A reinforcement learning run."""
 
     group: ClassVar = "policy"
     model_name_or_path: str = flag(
@@ -200,8 +185,8 @@ class PolicySettings(ReadingSettings, RewardSettings, OutputSettings, LoraSettin
         group="data",
         metavar="TOKENS",
     )
-    overlong: str = flag("error", "what to do with longer prompts (error)", group="data", choices=("error", "drop"))
-    seed: int = flag(42, "of prompts, answers and adapters (42)", group="run", type=int)
+    overlong: str = flag("error", "what to do with longer prompts", group="data", choices=("error", "drop"))
+    seed: int = flag(42, "of prompts, answers and adapters", group="run", type=int)
 
     @property
     def inputs(self) -> Iterable[str]:
@@ -214,13 +199,18 @@ class GRPOSettings(PolicySettings):
     """A run by one of `grpo.ALGORITHMS`."""
 
     group: ClassVar = "policy"
-    algorithm: str = flag("grpo", "(grpo)", choices=("grpo", "rloo"))
+    algorithm: str = flag("grpo", "trainer of TRL", choices=("grpo", "rloo"))
     missing_eos_penalty: float = flag(
-        1.0, "taken from the reward of an answer that did not end (1)", group="reward", type=non_negative_number
+        1.0, "taken from the reward of an answer that did not end", group="reward", type=non_negative_number
     )
-    dataset_split: str | None = "train"
+    dataset_split: str | None = split_flag("train")
 
-    def config_class(self) -> type[GRPOConfig | RLOOConfig]:
+    @staticmethod
+    def config_classes() -> dict[str, type[GRPOConfig | RLOOConfig]]:
+        """Algorithm -> TRL's configuration of it."""
         import trl
 
-        return {"grpo": trl.GRPOConfig, "rloo": trl.RLOOConfig}[self.algorithm]
+        return {"grpo": trl.GRPOConfig, "rloo": trl.RLOOConfig}
+
+    def config_class(self) -> type[GRPOConfig | RLOOConfig]:
+        return self.config_classes()[self.algorithm]

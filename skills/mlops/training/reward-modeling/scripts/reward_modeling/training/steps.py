@@ -11,11 +11,12 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ..arguments import escaped, flag
+from ..cli import escaped, flag
 from ..console import DataError, listed, log
 from ..data.audit import audit
 from ..data.records import Solution, solutions
 from ..kinds import PROCESS
+from ..settings import neutral_flag
 from ..step_rendering import STEPS_OVERLONG, RenderedSolution, StepRenderer, default_separator, supervised_text
 from .data import Data, Rows, read, settle_refused
 from .settings import DataSettings
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from ..evaluation.steps import StepEvaluation
     from ..process import ProcessRewardModel
+    from .results import RewardStatistics, ShownLabel
 
 ROWS_OF = {
     "last_token": "all steps of a solution in one row",
@@ -40,18 +42,17 @@ class Steps:
 
     group: ClassVar = "loss"
     class_weighting: str = flag(
-        "none", "balanced: incorrect steps weigh as much as correct ones together (none)", choices=("none", "balanced")
+        "none", "balanced: incorrect steps weigh as much as correct ones together", choices=("none", "balanced")
     )
     train_on_last_step_only: bool = flag(False, "use the last label of each solution alone")
     steps_per_solution: int | None = flag(
         None,
         "use at most N labels of each solution, drawn at random; an encoder computes a row for each (all)",
-        metavar="N",
     )
     disable_dropout: bool = flag(True, "switch every dropout of the model off")
     overlong: str = flag(
         "drop_steps",
-        "what to do with longer ones; always counted (drop_steps: leave out the last steps, keep prompt and first steps whole)",
+        "what to do with longer ones; always counted; drop_steps: leave out the last steps, keep prompt and first steps whole",
         group="model",
         choices=STEPS_OVERLONG,
     )
@@ -60,11 +61,9 @@ class Steps:
         r"stands after each step; its last token is scored (\n, or the SEP token where \n is no token)",
         group="model",
         type=escaped,
-        metavar="TEXT",
     )
-    show_labels: int | None = flag(
-        None, "decode the first N rows at every labeled token, before training", group="run", metavar="N"
-    )
+    neutral: str | None = neutral_flag()
+    show_labels: int | None = flag(None, "decode the first N rows at every labeled token, before training", group="run")
     seed: int = 42
     model: ClassVar = PROCESS
     task_type: ClassVar = "TOKEN_CLS"
@@ -78,7 +77,8 @@ class Steps:
             "steps_per_solution": self.steps_per_solution,
         }
 
-    def config_class(self) -> type[TrainingArguments]:
+    @staticmethod
+    def config_class() -> type[TrainingArguments]:
         from transformers import TrainingArguments
 
         return TrainingArguments
@@ -87,7 +87,7 @@ class Steps:
         return {}
 
     def read(self, settings: DataSettings) -> Data:
-        data, records = read(settings, "solutions", solutions, neutral=settings.neutral)
+        data, records = read(settings, "solutions", solutions, neutral=self.neutral)
         unlabeled = sum(isinstance(row, Solution) for row in records.rows) - len(data.train)
         if unlabeled:
             data = replace(data, set_aside=data.set_aside | {"without labels": unlabeled})
@@ -143,7 +143,7 @@ class Steps:
 
     def evaluate(
         self, model: torch.nn.Module, renderer: StepRenderer, held_out: list[Solution], trained_on: list[Solution]
-    ) -> tuple[StepEvaluation | None, dict[str, Any]]:
+    ) -> tuple[StepEvaluation | None, RewardStatistics]:
         from ..evaluation.steps import evaluate_steps
         from ..process import ProcessRewardModel
 
@@ -232,34 +232,37 @@ def _rows_of(
     ]
 
 
-def show_labels(rows: Rows, tokenizer: PreTrainedTokenizerBase, n: int) -> list[list[dict[str, Any]]]:
+def show_labels(rows: Rows, tokenizer: PreTrainedTokenizerBase, n: int) -> list[list[ShownLabel]]:
     """Of the first n rows each supervised position: the text up to it, the token itself, and its label. Also logged."""
+    from .results import ShownLabel
+
     shown = []
     for number, row in enumerate(rows.dataset.select(range(min(n, len(rows.dataset)))), 1):
         texts = supervised_text(tokenizer, row["input_ids"], row["positions"])
         shown.append(
             [
-                {"text": text, "token": token, "position": place, "label": label}
+                ShownLabel(text, token, place, label)
                 for (text, token), place, label in zip(texts, row["positions"], row["labels"], strict=True)
             ]
         )
         log(f"row {number}: {len(row['input_ids'])} tokens")
         for entry in shown[-1]:
-            log(f"  label {entry['label']:g} at token {entry['position']} {entry['token']!r} after {entry['text']!r}")
+            log(f"  label {entry.label:g} at token {entry.position} {entry.token!r} after {entry.text!r}")
     return shown
 
 
 def step_statistics(
-    scorer: ProcessRewardModel, evaluation: StepEvaluation | None, training_solutions: Sequence[Solution]
-) -> dict[str, Any]:
-    """Mean and standard deviation of the scores of held-out steps, or of some training steps when none are held out."""
+    scorer: ProcessRewardModel, evaluation: StepEvaluation | None, trained_on: Sequence[Solution]
+) -> RewardStatistics:
+    """Of the scores of held-out steps, or of some training steps when none are held out."""
     import torch
 
     from ..evaluation.steps import score_steps
+    from .results import RewardStatistics
 
     if evaluation is not None:
         source, scores = "held-out steps", [row["step_rewards"] for row in evaluation.rows]
     else:
-        source, scores = "training steps", score_steps(scorer, training_solutions[:STATISTICS_SAMPLE])
+        source, scores = "training steps", score_steps(scorer, trained_on[:STATISTICS_SAMPLE])
     values = torch.tensor([value for row in scores for value in row if value is not None])
-    return {"mean": values.mean().item(), "std": values.std(correction=0).item(), "n": len(values), "from": source}
+    return RewardStatistics(values.mean().item(), values.std(correction=0).item(), len(values), source)

@@ -1,0 +1,69 @@
+"""What evaluate.py prints: one type for each kind of evaluation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..results import Number, Result
+from .benchmark_runs import BenchmarkResult
+from .best_of_n import PoolSummary
+from .overoptimization import Study
+from .pair_measures import PairedComparison, PairSummary
+from .steps import StepSummary
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluated(Result):
+    model: str
+    dataset: list[str]
+    format: str
+    set_aside: dict[str, int]
+    """Rows by why they are not evaluated, as labeled ties."""
+    diagnostics: list[str]
+    """The sentences of the report, with what to do next."""
+    output: str | None
+    metadata_moved: dict[str, int] | None = None
+    """Metadata columns whose names the rows of `output` use, and in how many rows they are in its column `metadata`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparisonWith(PairedComparison):
+    """b is this model."""
+
+    model: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairReport(PairSummary, Evaluated):
+    comparison: ComparisonWith | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepReport(StepSummary, Evaluated):
+    pass
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoolReport(PoolSummary, Evaluated):
+    pass
+
+
+@dataclass(frozen=True)
+class OverOptimizationReport(Result):
+    studies: list[Study]
+    diagnostics: list[str]
+    picture: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkReport(Result):
+    model: str
+    benchmarks: dict[str, BenchmarkResult]
+    settings: dict[str, str]
+    scores: dict[str, Number]
+    """The numbers of all, by benchmark and benchmark/number, for leaderboards; null for one that lacks items."""
+    diagnostics: list[str]
+    output: str | None
+
+
+Output = PairReport | StepReport | PoolReport | BenchmarkReport | OverOptimizationReport

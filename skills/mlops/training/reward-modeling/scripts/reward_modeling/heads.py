@@ -1,0 +1,82 @@
+"""The part of a reward model that makes the score: where it reads, its name and last layer, in fp32."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .console import ModelError
+from .hf import Model
+from .kinds import PROCESS, kind_of_architecture
+
+
+def scored_at(model: Model) -> str:
+    """Where this architecture reads the score: a decoder at the last token (of an answer, of a step's separator).
+
+    An encoder reads the score of an answer from its pooled state, and that of a step from a row that ends with the step.
+    """
+    base = unwrapped(model)
+    if kind_of_architecture(type(base).__name__) is PROCESS:
+        return "prefix" if reads_ahead(base) else "last_token"
+    return "last_token" if hasattr(base, "score") else "pooled"
+
+
+def reads_ahead(model: Model) -> bool:
+    """Whether a later token changes what the model makes of an earlier one. Asked of the model itself, by two passes.
+
+    Class names do not tell: GPT-2's `classifier` looks like BERT's, and some encoders were made of decoders.
+    """
+    import torch
+
+    device, was_training = next(model.parameters()).device, model.training
+    model.eval()
+    with torch.inference_mode():
+        rows = [torch.tensor([[1, 2, 1, last]], device=device) for last in (1, 2)]
+        states = [
+            getattr(model, model.base_model_prefix)(input_ids=row, attention_mask=torch.ones_like(row))[0][:, :-1]
+            for row in rows
+        ]
+    model.train(was_training)
+    return not torch.allclose(states[0].float(), states[1].float(), rtol=0.0, atol=1e-4)
+
+
+def head_name(model: Model) -> str:
+    """Name of the module that makes the score, as PEFT's `modules_to_save` wants it."""
+    base = unwrapped(model)
+    name = next((name for name in ("score", "classifier", "classification_head") if hasattr(base, name)), None)
+    if name is None:
+        raise ModelError(
+            f"{type(base).__name__} has no score head this project knows",
+            hint="use an AutoModelForSequenceClassification or AutoModelForTokenClassification architecture",
+        )
+    return name
+
+
+def head_projection(model: Model) -> Any:
+    """The last linear layer of the head, with one output for each label."""
+    import torch
+
+    base = unwrapped(model)
+    modules = [module for module in getattr(base, head_name(model)).modules() if isinstance(module, torch.nn.Linear)]
+    return [module for module in modules if module.out_features == base.config.num_labels][-1]
+
+
+def keep_head_in_float32(model: Model) -> None:
+    """Compute the score in fp32 whatever the rest runs in: bf16 leaves few distinct rewards, and so ties.
+
+    The head's projection is cast to fp32, its input too, and autocast is switched off inside it.
+    """
+    import torch
+
+    projection = head_projection(model).float()
+    plain_forward = projection.forward
+
+    def forward(hidden: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(hidden.device.type, enabled=False):
+            return plain_forward(hidden.float())
+
+    projection.forward = forward
+
+
+def unwrapped(model: Model) -> Any:
+    """The transformers model inside a PEFT wrapper."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model

@@ -1,0 +1,178 @@
+"""Config, tokenizer, weights and chat template of a folder or hub id, by the classes of transformers and no other code."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from .console import ModelError, UsageError, UserError
+from .hf import Config
+from .model_folder import (
+    CONFIG,
+    check_config,
+    check_folder,
+    hub_answers,
+    own_code,
+    pickled_weights,
+    read_json,
+    snapshot,
+)
+from .vocabulary import check_tells_apart
+from .weights import check_is_model, check_is_no_adapter_on_the_hub, check_loaded, check_size
+
+# Words in what the hub's client says -> the next thing to try.
+HUB_HINTS = {
+    "gated repo": "accept the terms on the model's page, then log in with `hf auth login`",
+    "problem_type=": 'set "problem_type": "regression" in its config.json: one label is a reward, not a class',
+    "couldn't connect": "there is no folder of that name here, and no network; only what is in the cache loads without it",
+}
+
+
+def read_config(path: str) -> Any:
+    """The config of a model folder or hub id. Raises ModelError where there is none, or where it is broken."""
+    from transformers import AutoConfig
+
+    check_folder(path)
+    check_is_model(path)
+    check_reachable(path)
+    try:
+        config = loaded_by(path, lambda: AutoConfig.from_pretrained(path, trust_remote_code=False))
+    except ModelError as error:
+        if any(words in error.message for words in ("does not appear to have a file named", "Unrecognized model")):
+            check_is_no_adapter_on_the_hub(path)
+        raise
+    if not Path(path).is_dir() and (folder := snapshot(path)):
+        check_config(read_json(folder / CONFIG), folder / CONFIG)
+    _check_no_own_class(path, CONFIG, "architectures")
+    return config
+
+
+def read_tokenizer(path: str) -> Any:
+    """The tokenizer of a model folder or hub id. Raises ModelError where it cannot be loaded, or lacks its vocabulary."""
+    from transformers import AutoTokenizer
+
+    check_folder(path)
+    check_reachable(path)
+    tokenizer = loaded_by(path, lambda: AutoTokenizer.from_pretrained(path, trust_remote_code=False))
+    _check_no_own_class(path, "tokenizer_config.json", "tokenizer_class")
+    check_tells_apart(path, tokenizer)
+    return tokenizer
+
+
+def read_model(
+    auto_class: Any, path: str, *, scores: bool, strict: bool, dtype: Any, **labels: int
+) -> tuple[Any, list[str], list[str]]:
+    """(model, names of its weights that the files lack, notes), by a class of transformers itself and no other.
+
+    scores, strict: as in `weights.check_loaded`. labels: `num_labels` over that of the config. Raises ModelError for weights
+    that do not fit, and for a model that needs code of its own.
+    """
+    options = {"trust_remote_code": False, "output_loading_info": True, "ignore_mismatched_sizes": True}
+    with without_reports():
+        if Path(path).is_dir():
+            loaded_by(path, lambda: check_size(path, auto_class, **labels))
+        model, info = loaded_by(path, lambda: auto_class.from_pretrained(path, dtype=dtype, **options, **labels))
+    notes = check_loaded(path, model, info, scores=scores, strict=strict)
+    folder, files = snapshot(path), own_code(path)
+    if files:
+        notes.append(f"{', '.join(files)}: not run, the classes of transformers are used instead")
+    if folder and (pickles := pickled_weights(folder)):
+        notes.append(f"weights: {pickles[0]} is a pickle, of which only tensors are read; safetensors are safer")
+    return model, sorted(info["missing_keys"]), notes
+
+
+def check_reachable(path: str) -> None:
+    """Raises ModelError for a hub id that is neither in the cache nor to be had from the hub."""
+    if not (Path(path).is_dir() or hub_answers(path) or snapshot(path)):
+        raise ModelError(f"cannot load {path}: the hub does not answer", hint=HUB_HINTS["couldn't connect"])
+
+
+@contextlib.contextmanager
+def without_reports() -> Iterator[None]:
+    """transformers reports a new head as a defect and an unused language-model head as another; both are meant."""
+    from transformers.utils import logging
+
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+
+
+def _check_no_own_class(path: str, file: str, key: str) -> None:
+    """Raises ModelError when `key` of this file names a class that transformers does not have, and code that has it."""
+    import transformers
+
+    folder = snapshot(path)
+    if folder is None or not (folder / file).is_file():
+        return
+    config = read_json(folder / file)
+    names = config.get(key) or []
+    for name in filter(lambda name: isinstance(name, str), names if isinstance(names, list) else [names]):
+        if config.get("auto_map") and not any(hasattr(transformers, str(n)) for n in (name, name.removesuffix("Fast"))):
+            raise _own_code_error(path, f"{name} is not part of transformers")
+
+
+def _own_code_error(path: str, why: str) -> ModelError:
+    files = ", ".join(own_code(path)) or "a file of its repository"
+    return ModelError(
+        f"{path} needs code of its own ({files}), which is never run: {why}",
+        hint="use a model whose classes are part of transformers",
+    )
+
+
+def loaded_by(path: str, load_it: Callable[[], Any]) -> Any:
+    """Run a `from_pretrained`, turning what it raises for a bad folder or an unknown id into ModelError."""
+    try:
+        return load_it()
+    except UserError:
+        raise
+    except Exception as error:  # tokenizers and safetensors raise classes of their own, derived from Exception only
+        if "No space left" in str(error) or "out of memory" in str(error).lower():
+            raise
+        if "trust_remote_code" in str(error):
+            raise _own_code_error(path, "no class of transformers reads it") from error
+        if "weights_only" in str(error) or "torch.load" in str(error):
+            # Their text says how to switch the protection off.
+            raise ModelError(
+                f"cannot load {path}: a pickle among its files holds more than tensors, or is broken",
+                hint="only tensors are read from a pickle: ask its authors for safetensors",
+            ) from error
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        absent = "" if Path(path).exists() else ", and there is no such folder here"
+        for words, hint in HUB_HINTS.items():
+            if words in reason:
+                raise ModelError(f"cannot load {path}: {reason}", hint=hint) from error
+        raise ModelError(
+            f"cannot load {path}: {reason}{absent}",
+            hint="give a folder with config.json, weights and a tokenizer, or a hub id",
+        ) from error
+
+
+def architecture_of(config: Config) -> str:
+    """The name of the class that a config was saved with, or an empty one."""
+    return (config.architectures or [""])[0]
+
+
+def read_chat_template(path: str | None) -> str | None:
+    """The template in a .jinja file, or that of the tokenizer in a folder or on the hub."""
+    if path is None:
+        return None
+    if path.endswith((".jinja", ".j2")):
+        try:
+            if Path(path).exists() and not Path(path).is_file():
+                raise UsageError(f"the chat template {path} is not a regular file")
+            return Path(path).read_text(encoding="utf-8")
+        except OSError as error:
+            raise UsageError(f"cannot read the chat template {path}: {error.strerror}") from error
+        except UnicodeDecodeError as error:
+            raise UsageError(f"the chat template {path} is not UTF-8 text") from error
+    template = read_tokenizer(path).chat_template
+    if not template:
+        raise ModelError(
+            f"the tokenizer of {path} has no chat template", hint="name a model that has one, or a .jinja file"
+        )
+    return template

@@ -1,0 +1,406 @@
+"""Load a public reward model of `readers.PUBLIC` by classes of transformers alone, and render for it.
+
+The trunk is that of its config, the head one of `public_heads`; `model_class` puts both into a model that `forward` runs as
+it runs our own, packed where the trunk allows it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from . import checkpoints, pair_rendering
+from .base_rendering import BaseRenderer, opening_ids
+from .console import DataError, ModelError, UsageError
+from .data.records import Message
+from .heads import scored_at
+from .kinds import Kind
+from .model_folder import CONFIG, check_folder, own_code, pickled_weights, read_json
+from .output_folder import CARD
+from .precision import best_device, usable
+from .pretrained import loaded_by, read_chat_template, without_reports
+from .pretrained import read_tokenizer as pretrained_tokenizer
+from .public_families import Family, Text
+from .public_steps import PublicStepRenderer
+from .readers import INDEX, recognize
+from .rendering import Rendered, Renderer
+from .tokenizer_setup import prepare_tokenizer
+from .vocabulary import check_embedded
+from .weights import check_loaded
+
+TRUNK = (r"^(model|transformer|gpt_neox|pretrained_model|backbone|base_model)\.", "model.")
+UNUSED = re.compile(r"^(lm_head|embed_out|output)\.|^normalizer\.count$|\.inv_freq$|\.masked_bias$|\.attention\.bias$")
+"""Tensors of a checkpoint that take no part in the reward."""
+
+
+def load_any(
+    path: str, reference: str | None, *, dtype: str, device: str | None, kind: Kind, compares: bool = False
+) -> tuple[checkpoints.Loaded, Family | None]:
+    """A model of ours or of others, ready to score, with its family where it has one.
+
+    reference: of a log-ratio. compares: whether one that compares answers is wanted; another is a ModelError.
+    """
+    family = recognize(path)
+    if compares != bool(family and family.compares):
+        found = f"compares answers ({family.called})" if family and family.compares else "scores each answer alone"
+        raise ModelError(
+            f"{path} {found}: rewards of such a model hold {'across prompts' if compares else 'within a prompt only'}",
+            hint="load it with RewardModel"
+            if compares
+            else "rank with score.py or PairwiseModel, or give a model that scores",
+        )
+    needed = getattr(family and family.text, "reference", None)
+    if reference or needed:
+        return _log_ratio(path, reference, needed, family, dtype=dtype, device=device), family
+    if family is None or family.head is None:
+        return checkpoints.load(path, dtype=dtype, device=device, kind=kind), family
+    checkpoints.check_kind(path, family, kind)
+    return load(path, family, dtype=dtype, device=device), family
+
+
+def _log_ratio(
+    path: str, reference: str | None, needed: str | None, family: Family | None, **run: Any
+) -> checkpoints.Loaded:
+    from . import implicit
+
+    if not reference:
+        raise UsageError(
+            f"the reward of {path} is a log-ratio with a reference model, which is missing",
+            hint=f"--reference_model_name_or_path, by its authors {needed}",
+        )
+    if needed and family:
+        return implicit.load(path, reference, scale=family.text.scale, of_steps=True, **run)
+    if family or checkpoints.kind_of(path):
+        raise UsageError(
+            f"{path} has a reward of its own: it needs no --reference_model_name_or_path", hint="leave it out"
+        )
+    return implicit.load(path, reference, **run)
+
+
+def load(path: str, family: Family, *, dtype: str, device: str | None) -> checkpoints.Loaded:
+    """A public model of this family with a head of its own, in eval mode. The head stays in fp32.
+
+    Raises ModelError when a tensor is missing or unknown, when the tokenizer lacks a token that the family needs, and for
+    pickled weights that hold more than tensors.
+    """
+    import torch
+
+    from . import public_heads
+
+    device = usable(device or best_device())
+    folder = fetched(path)
+    tokenizer, config = read_tokenizer(str(folder), family), trunk_config(folder, family)
+    state = renamed(path, loaded_by(path, lambda: read_tensors(folder)), family, tokenizer)
+    split_attention(state, config)
+    shapes = {name.removeprefix("score."): tuple(own.shape) for name, own in state.items() if name.startswith("score.")}
+    if not shapes:
+        raise ModelError(
+            f"{path} lacks its head ({family.called}): none of its tensors is one", hint="fetch all of its files"
+        )
+    made = model_class(config, family, getattr(public_heads, str(family.head)), shapes)
+    asked = {"dtype": getattr(torch, dtype), "output_loading_info": True, "ignore_mismatched_sizes": True}
+    with without_reports():
+        model, info = loaded_by(path, lambda: made.from_pretrained(None, config=config, state_dict=state, **asked))
+    model.score.to(torch.float64 if dtype == "float64" else torch.float32)
+    notes = [
+        f"{path}: {family.called}, read by {family.how}",
+        *check_loaded(path, model, info, scores=False, strict=True),
+    ]
+    missing = sorted(name for name in info["missing_keys"] if not name.endswith(".num_batches_tracked"))
+    if missing:
+        raise ModelError(f"{path} lacks {len(missing)} tensors, the first is {missing[0]}")
+    if files := own_code(path):
+        notes.append(f"{', '.join(files)}: not run, the classes of transformers are used instead")
+    check_embedded(path, tokenizer, model.get_input_embeddings().num_embeddings)
+    if tokenizer.pad_token is None:  # any token will do after the mask
+        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(0)
+    tokenizer.padding_side, model.config.get_text_config().pad_token_id = "right", tokenizer.pad_token_id
+    return checkpoints.Loaded(model.eval().to(device), tokenizer, "loaded", notes)
+
+
+def fetched(path: str) -> Path:
+    """The folder of a model; of a hub id, its weights and tokenizer in the cache."""
+    if Path(path).is_dir():
+        check_folder(path)
+        return Path(path)
+    from huggingface_hub import snapshot_download
+
+    kinds = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+    folder = loaded_by(path, lambda: Path(snapshot_download(path, allow_patterns=kinds)))
+    if not any(folder.glob("*.safetensors")):
+        loaded_by(path, lambda: snapshot_download(path, allow_patterns=["*.bin"]))
+    check_folder(str(folder))
+    return folder
+
+
+def read_tokenizer(path: str, family: Family) -> Any:
+    """Its tokenizer, by the family's class of transformers where it came with code of its own."""
+    import transformers
+
+    if family.tokenizer is None:
+        return pretrained_tokenizer(path)
+    whole = (Path(path) / "tokenizer.json").is_file()
+    made = getattr(transformers, "PreTrainedTokenizerFast" if whole else family.tokenizer)
+    return loaded_by(path, lambda: made.from_pretrained(path, trust_remote_code=False))
+
+
+def trunk_config(folder: Path, family: Family) -> Any:
+    from transformers import AutoConfig
+
+    if family.trunk is None:
+        return loaded_by(str(folder), lambda: AutoConfig.from_pretrained(folder, trust_remote_code=False))
+    fields = {key: value for key, value in read_json(folder / CONFIG).items() if key not in ("model_type", "auto_map")}
+    return AutoConfig.for_model(family.trunk, **fields)
+
+
+def model_class(config: Any, family: Family, head: type, shapes: dict[str, tuple[int, ...]]) -> type:
+    """A model of transformers: the trunk of this config as `model`, the head as `score`. Logits are [B, T, k], pooled [B, k]."""
+    from transformers import AutoModel, PreTrainedModel
+    from transformers.modeling_outputs import TokenClassifierOutput
+
+    trunk = AutoModel._model_mapping[type(config)]
+    parent = next(base for base in trunk.__mro__[1:] if issubclass(base, PreTrainedModel))
+
+    class Public(parent):
+        base_model_prefix = "model"
+        _keep_in_fp32_modules_strict = frozenset(("score",))
+
+        def __init__(self, config: Any):
+            super().__init__(config)
+            self.model, self.score = trunk(config), head(config, shapes, **family.options)
+            self.post_init()
+
+        def forward(self, input_ids: Any, attention_mask: Any = None) -> TokenClassifierOutput:
+            hidden = self.model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).last_hidden_state
+            if family.pooled:
+                mask = attention_mask[..., None]
+                hidden = (hidden * mask).sum(1) / mask.sum(1)
+            return TokenClassifierOutput(logits=self.score(hidden))
+
+    return Public
+
+
+# ---- weights ---------------------------------------------------------------------------------------------------------
+
+
+def read_tensors(folder: Path) -> dict[str, Any]:
+    """All tensors of a folder, mapped into memory; of pickles only where there are no safetensors, and only tensors."""
+    import torch
+    from safetensors.torch import load_file
+
+    index, files = folder / INDEX, sorted(folder.glob("*.safetensors"))
+    if index.is_file():  # beside its shards lies a head, or the same weights in another layout
+        shards = set(read_json(index)["weight_map"].values())
+        files = [file for file in files if file.name in shards or "head" in file.name]
+    state: dict[str, Any] = {}
+    for file in files:
+        state |= load_file(file)
+    for name in [] if files else pickled_weights(folder):
+        state |= torch.load(folder / name, weights_only=True, mmap=True, map_location="cpu")
+    return state
+
+
+def renamed(path: str, state: dict[str, Any], family: Family, tokenizer: Any) -> dict[str, Any]:
+    """The tensors under the names of `model_class`: `model.*` and `score.*`, without those that take no part."""
+    found = {}
+    if family.tokens:
+        rows = state.get(
+            "lm_head.weight", next((own for name, own in state.items() if name.endswith("embed_tokens.weight")), None)
+        )
+        if rows is not None:
+            found["score.0.weight"] = rows[[token_id(path, tokenizer, token) for token in family.tokens]]
+    for name, tensor in state.items():
+        if not UNUSED.search(name):
+            for pattern, replacement in (*family.weights, TRUNK):
+                new = re.sub(pattern, replacement, name)
+                if new != name:
+                    break
+            found[new] = tensor
+    return found
+
+
+def split_attention(state: dict[str, Any], config: Any) -> None:
+    """InternLM2's `wqkv` as Llama's three projections: of each key head its queries, then its key, then its value."""
+    heads = config.get_text_config()
+    for name in [name for name in state if name.endswith(".attention.wqkv.weight")]:
+        fused = state.pop(name)
+        queries, keys = heads.num_attention_heads // heads.num_key_value_heads, heads.num_key_value_heads
+        grouped = fused.view(keys, queries + 2, -1, fused.shape[-1])
+        for part, own in zip("qkv", (grouped[:, :queries], grouped[:, -2], grouped[:, -1]), strict=True):
+            state[name.replace("attention.wqkv", f"self_attn.{part}_proj")] = own.reshape(-1, fused.shape[-1])
+
+
+def token_id(path: str, tokenizer: Any, token: int | str) -> int:
+    """The id of a token, given as itself or as a text that is one token. Raises ModelError where it is not."""
+    ids = [token] if isinstance(token, int) else tokenizer(token, add_special_tokens=False)["input_ids"]
+    if len(ids) != 1:
+        raise ModelError(
+            f"the tokenizer of {path} has no token {token!r}, whose logit is the reward",
+            hint="restore the tokenizer that was saved with it",
+        )
+    return ids[0]
+
+
+# ---- text ------------------------------------------------------------------------------------------------------------
+
+
+class PublicRenderer(Renderer):
+    """Writes a conversation as the authors of a family did. Arguments: see `BaseRenderer`; the policies are those of ours."""
+
+    places = (*Renderer.places, "end")
+
+    def __init__(self, tokenizer: Any, family: Family, **rules: Any):
+        self.family, self.family_text = family, family.text
+        super().__init__(tokenizer, **rules)
+
+    @cached_property
+    def _opening(self) -> list[int]:
+        return opening_ids(self.tokenizer)
+
+    @cached_property
+    def _appended(self) -> int | None:
+        vocabulary = self.tokenizer.get_vocab()
+        return next((vocabulary[token] for token in self.family_text.append if token in vocabulary), None)
+
+    @cached_property
+    def _gate(self) -> list[int]:
+        return self._tokens([self.family.gate or ""])[0]
+
+    def places_of(self, ids: list[int]) -> list[int]:
+        """The positions that the head reads, ascending: where a gate is read, and the last."""
+        last, size = len(ids) - 1, len(self._gate)
+        gates = (start for start in range(len(ids) - size, -1, -1) if ids[start : start + size] == self._gate)
+        return [next(gates), last] if size else [last]
+
+    def _filled(self, messages: Sequence[Message], tools: Any, prompt_only: bool, count: bool = False) -> str:
+        text = self.family_text
+        if text.system is not None and (not messages or messages[0]["role"] != "system"):
+            messages = [{"role": "system", "content": text.system}, *messages]
+        if not prompt_only and text.turns:
+            messages = text.turns(list(messages))
+        written = super()._filled(messages, tools, prompt_only or text.prompt_only, count)
+        if prompt_only or text.end is None:
+            return written
+        written, end = written.rstrip("\n"), text.end.format(eos=self.tokenizer.eos_token)
+        return written if written.endswith(end.strip()) else written + end
+
+    def _parts_of(self, prompt: Any, completion: Any, tools: Any, origin: Any) -> list[str | list[int]]:
+        if not self.family_text.pair or self.text_format == "rendered":
+            return super()._parts_of(prompt, completion, tools, origin)
+        if tools:
+            raise DataError(
+                "a text pair has no place for `tools`", where=origin, hint="drop them with --columns tools="
+            )
+        return ["\n".join(message["content"] or "" for message in texts) for texts in (prompt, completion)]
+
+    @cached_property
+    def _borders(self) -> list[list[int]]:
+        """What the tokenizer puts before, between and after the two texts of a pair."""
+        (word,) = self._tokens(["a"])
+        ids, borders = list(self.tokenizer("a", "a")["input_ids"]), []
+        for _ in range(2):
+            at = next(i for i in range(len(ids)) if ids[i : i + len(word)] == word)
+            borders, ids = [*borders, ids[:at]], ids[at + len(word) :]
+        return [*borders, ids]
+
+    def prompt_ids(self, prompt: Sequence[Message], tools: list[dict] | None = None, *, where: Any = None) -> list[int]:
+        if self.family_text.pair and self.text_format != "rendered":
+            text = "\n".join(message["content"] or "" for message in prompt)
+            return [*self._borders[0], *self._tokens([text])[0], *self._borders[1]]
+        return self._opened(super().prompt_ids(prompt, tools, where=where))
+
+    def _opened(self, ids: list[int]) -> list[int]:
+        """The ids after the BOS that the family's policy puts there."""
+        if self.text_format == "rendered":
+            return ids
+        bos, opening = self.family_text.bos, self._opening
+        return [*opening, *ids] if bos == "both" or (bos == "tokenizer" and ids[: len(opening)] != opening) else ids
+
+    def _fit(self, parts: list[list[int]], prompt: Any, completion: Any, tools: Any, origin: Any) -> Rendered | None:
+        ids = self._opened(parts[0])
+        if len(parts) == 2:
+            ids = [*self._borders[0], *parts[0], *self._borders[1], *parts[1], *self._borders[2]]
+        if ids and self.text_format != "rendered" and self._appended not in (None, ids[-1]):
+            ids = [*ids, self._appended]
+        fitted = super()._fit([ids], prompt, completion, tools, origin)
+        if fitted and self._gate:
+            try:
+                self.places_of(fitted.ids)
+            except StopIteration:
+                raise DataError(
+                    f"the text lacks {self.family.gate!r}, where the weights of the attributes are read",
+                    where=origin,
+                    hint="raise --max_length: the start of the answer was cut off" if fitted.cut else None,
+                ) from None
+        return fitted
+
+
+def overridden(
+    path: str, loaded: checkpoints.Loaded, family: Family | None, text_format: str | None, template_path: str | None
+) -> Family | None:
+    """The family with the user's text format and template over its own. Raises UsageError for a model with a card."""
+    if text_format != "pair" and not template_path:
+        return replace(family, text=Text()) if family and family.text.pair and text_format == "chat" else family
+    if loaded.card:
+        raise UsageError(
+            f"{path} renders text as in training, which its {CARD} describes",
+            hint="leave out --chat_template_path and --text_format pair",
+        )
+    family = family or Family(path, "the flags", "the head of transformers")
+    if text_format == "pair":
+        if scored_at(loaded.model) != "pooled":
+            raise UsageError("--text_format pair is for encoders", hint="leave it out, or give --chat_template_path")
+        return replace(family, text=replace(family.text, pair=True))
+    return replace(family, text=replace(family.text, template=read_chat_template(template_path), pair=False))
+
+
+def renderer(
+    loaded: checkpoints.Loaded, family: Family | None, path: str, text_format: str | None, separator: str | None = None
+) -> BaseRenderer:
+    """The renderer of a loaded model of this family. Raises ModelError when the tokenizer lacks a token that it needs.
+
+    family: None for a language model with a reference. separator: between steps, where a model was trained with another.
+    """
+    tokenizer = loaded.tokenizer
+    rules = {"max_length": None, "text_format": "chat" if text_format in (None, "pair") else text_format}
+    if family and family.text.template:
+        tokenizer.chat_template = family.text.template
+    elif not tokenizer.chat_template:
+        notes = prepare_tokenizer(tokenizer)
+        loaded.notes += [] if family and family.literal else notes
+    if family is None:
+        from .implicit import AnswerRenderer
+
+        return AnswerRenderer(tokenizer, **rules)
+    if family.kind == "process":
+        plain = family.head is None and not family.text.reference
+        place = scored_at(loaded.model) if plain else "last_token"
+        loaded.notes.append(f"text: {family.text.described()}")
+        return PublicStepRenderer(tokenizer, family, path=path, separator=separator, scored_at=place, **rules)
+    if family.compares:
+        return pair_rendering.renderer(tokenizer, family, path, rules)
+    if family.head is None:  # in place of what `checkpoints.load` says of a model that nobody knows
+        told = [note for note in loaded.notes if not note.startswith((f"{path} has no ", "chat template: the tok"))]
+        loaded.notes[:] = [f"{path}: {family.called}, read by {family.how}", *told]
+    if family.text.pair and getattr(loaded.model.config, "type_vocab_size", 0) > 1:
+        loaded.model.register_forward_pre_hook(_with_token_types(tokenizer.sep_token_id), with_kwargs=True)
+    place = "pooled" if family.pooled else "end" if family.head else scored_at(loaded.model)
+    made = PublicRenderer(tokenizer, family, scored_at=place, **rules)
+    if family.text.append and made._appended is None:
+        raise ModelError(f"the tokenizer of {path} has no {family.text.append[0]}, after which the reward is read")
+    loaded.notes.append(f"text: {family.text.described()}")
+    return made
+
+
+def _with_token_types(separator: int) -> Callable[[Any, tuple, dict[str, Any]], tuple[tuple, dict[str, Any]]]:
+    """A hook that tells an encoder which tokens are those of the second text: all after the first separator."""
+
+    def hook(model: Any, args: tuple, named: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+        ends = (named["input_ids"] == separator).long()
+        return args, {**named, "token_type_ids": ((ends.cumsum(1) - ends) > 0).long() * named["attention_mask"]}
+
+    return hook

@@ -1,0 +1,243 @@
+"""transformers' sandbox for chat templates with a price on what a template reads and makes.
+
+The same filters and globals, but each loop, call, filter and operator pays from a budget of WORK for what it reads and makes.
+Steps are counted and not seconds, so a template that is refused is refused on every machine.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable, Iterable, Sequence, Sized
+from datetime import datetime
+from itertools import chain
+from typing import Any
+
+import jinja2
+from jinja2 import nodes
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+WORK = 200_000_000
+"""Characters that a template may read and write for one conversation: a prompt of a million tokens needs a tenth of it."""
+TURN, CALL, ELEMENT = 100, 1000, 50
+"""What a turn of a loop, a call, and an element of a container that is read cost, in characters."""
+LARGEST_INTEGER = 1_000_000  # bits
+TODAY = datetime(2024, 7, 26)
+"""The day that `strftime_now` gives: a template that writes today's date would make a score depend on the day."""
+_WIDTHS = frozenset(["center", "indent", "tojson", "batch", "slice", "round"])
+"""Filters whose numbers say how much they make."""
+_DEEP = frozenset(["tojson", "pprint", "string", "join"])
+"""Filters that write all that a value holds, however often it is in there."""
+_LONG_NUMBER = re.compile(r"\d{6}")
+
+
+class TooMuchError(Exception):
+    """A template went over its budget."""
+
+
+# ---- what things cost ---------------------------------------------------------------------------------------------
+
+
+class Budget:
+    left = WORK
+
+    def refill(self) -> None:
+        self.left = WORK
+
+    def charge(self, characters: int) -> None:
+        self.left -= characters
+        if self.left < 0:
+            raise TooMuchError("it does more work than a conversation can need: loops without end, or a huge text")
+
+    def weigh(self, value: object, deep: bool = False) -> Any:
+        """The value, paid for: a text by its length, a container by its elements, `deep` with all that they hold."""
+        if isinstance(value, (str, bytes)):
+            self.charge(len(value))
+        elif isinstance(value, (list, tuple, dict, set, range)):
+            self.charge(ELEMENT * len(value))
+            items = () if isinstance(value, range) or not deep else value
+            for item in chain(*items.items()) if isinstance(items, dict) else items:
+                self.weigh(item, deep)
+        return value
+
+    def weigh_integers(self, values: Sequence[Any], times: int = 1) -> None:
+        """Pay for what these widths and counts will make."""
+        self.charge(times * sum(abs(value) for value in values if isinstance(value, int)))
+
+
+budget = Budget()
+
+
+def _counted(context: object, values: object) -> Any:
+    """What a loop runs over, paid for before the first turn; an iterator of unknown length pays as it goes."""
+    if isinstance(values, Sized):
+        budget.charge(TURN * len(values))
+        return values
+    return (value for value in values if not budget.charge(TURN))
+
+
+def _weighed(context: object, value: object) -> Any:
+    return budget.weigh(value)
+
+
+def _weighed_deep(context: object, value: object) -> Any:
+    return budget.weigh(value, deep=True)
+
+
+def _check_format(form: str, values: Sequence[Any]) -> None:
+    """A width in a format makes as many spaces: `'%1000000000d'`, or `'%*d'` and `'{:{}}'` with a number for it."""
+    if _LONG_NUMBER.search(form):
+        raise TooMuchError("it formats a text with a huge width")
+    if "*" in form or ":{" in form:
+        budget.weigh_integers(values)
+
+
+def _filter(name: str, function: Callable) -> Any:
+    """The filter, paying for what it gets and gives."""
+
+    @functools.wraps(function)  # with the marks that say which filters get the context
+    def paying(*args: object, **named: object) -> Any:
+        values, before = [*args, *named.values()], budget.left
+        for value in values:
+            budget.weigh(value, deep=name in _DEEP)
+        if name in _WIDTHS:  # indentation is written on every line
+            lines = 1 + before - budget.left if name in ("indent", "tojson") else 1
+            budget.weigh_integers(values, times=lines)
+        if name in ("replace", "join", "format"):
+            args = _check_growth(name, list(args), values)
+        return budget.weigh(function(*args, **named))
+
+    return paying
+
+
+def _check_growth(name: str, args: list[Any], values: list[Any]) -> list[Any]:
+    """Pay for filters and methods whose result is longer than all that goes in."""
+    texts = [value for value in values if isinstance(value, str)]
+    if name == "format" and texts:
+        _check_format(texts[0], values)
+    if name == "replace" and len(texts) > 2:
+        budget.charge((texts[0].count(texts[1]) if texts[1] else len(texts[0]) + 1) * len(texts[2]))
+    if name == "join":
+        place = next((i for i, value in enumerate(args) if hasattr(value, "__next__")), None)
+        if place is not None:
+            args[place] = list(_counted(None, args[place]))
+        sizes = [len(value) for value in args if isinstance(value, (list, tuple, dict, str))]
+        budget.charge(max(sizes, default=0) * max(map(len, texts), default=0))
+    return args
+
+
+def _pay_for_operator(operator: str, left: object, right: object) -> None:
+    if operator == "%" and isinstance(left, str):
+        _check_format(left, right if isinstance(right, tuple) else [right])
+    if isinstance(left, int) and isinstance(right, int):
+        bits = left.bit_length() * max(right, 1) if operator == "**" else left.bit_length() + right.bit_length()
+        if bits > LARGEST_INTEGER:
+            raise TooMuchError("it computes a huge number")
+        return
+    if operator == "*":
+        number = left if isinstance(left, int) else right
+        sized = right if number is left else left
+        if isinstance(number, int) and isinstance(sized, Sized):
+            budget.charge(max(number, 0) * len(sized) * (1 if isinstance(sized, str) else ELEMENT))
+        return
+    for value in (left, right):
+        budget.weigh(value)
+
+
+# ---- the sandbox --------------------------------------------------------------------------------------------------
+
+
+def _priced(source: nodes.Template) -> nodes.Template:
+    """The program with a price put on what it loops over, slices, looks into and joins."""
+
+    def paid(node: nodes.Expr, how: Callable) -> nodes.Filter:
+        return nodes.Filter(node, how.__name__, [], [], None, None, lineno=node.lineno)
+
+    for loop in list(source.find_all(nodes.For)):
+        loop.iter = paid(loop.iter, _counted)
+    for part in list(source.find_all(nodes.Getitem)):
+        if isinstance(part.arg, nodes.Slice):
+            part.node = paid(part.node, _weighed)
+    for compared in list(source.find_all(nodes.Compare)):
+        for operand in compared.ops:
+            if operand.op in ("in", "notin"):
+                operand.expr = paid(operand.expr, _weighed)
+    for joined in list(source.find_all(nodes.Concat)):
+        joined.nodes = [paid(node, _weighed_deep) for node in joined.nodes]
+    return source
+
+
+class Bounded(ImmutableSandboxedEnvironment):
+    """The sandbox with a price on loops, slices, `in`, `~`, operators, calls and what is written."""
+
+    intercepted_binops = frozenset(("*", "**", "%", "+"))
+
+    def _generate(self, source: nodes.Template, *args: object, **named: object) -> str:
+        return super()._generate(_priced(source).set_environment(self), *args, **named)
+
+    def concat(self, parts: Iterable[str]) -> str:
+        texts = []
+        for part in parts:
+            budget.charge(len(part) + 1)
+            texts.append(part)
+        return "".join(texts)
+
+    def call(self, context: object, called: Callable, *args: object, **named: object) -> Any:
+        values = [*args, *named.values()]
+        budget.charge(CALL)
+        owner = getattr(called, "__self__", None)
+        for value in (owner, *values):
+            budget.weigh(value)
+        if isinstance(owner, (str, bytes, int, float)):
+            budget.weigh_integers(values)
+            name = getattr(called, "__name__", "")
+            if name in ("replace", "join"):
+                args = _check_growth(name, [*args], [owner, *args] if name == "replace" else [*args, owner])
+        return budget.weigh(super().call(context, called, *args, **named))
+
+    def wrap_str_format(self, value: object) -> Any:
+        wrapped = super().wrap_str_format(value)
+        if wrapped is None:
+            return None
+
+        def checked(*args: object, **named: object) -> str:
+            _check_format(str(value.__self__), [*args, *named.values()])
+            return wrapped(*args, **named)
+
+        return checked
+
+    def call_binop(self, context: object, operator: str, left: object, right: object) -> Any:
+        _pay_for_operator(operator, left, right)
+        return super().call_binop(context, operator, left, right)
+
+
+@functools.cache
+def environment() -> Bounded:
+    """transformers' own sandbox, rebuilt so that its programs pay. The random filters and `lipsum` are gone."""
+    from transformers.utils import chat_template_utils
+
+    theirs = chat_template_utils._compile_jinja_template("").environment
+    made = Bounded(
+        trim_blocks=theirs.trim_blocks,
+        lstrip_blocks=theirs.lstrip_blocks,
+        extensions=[type(extension) for extension in theirs.extensions.values()],
+        finalize=lambda value: value if isinstance(value, str) else budget.weigh(value, deep=True),
+    )
+
+    def random(*args: object) -> None:
+        raise jinja2.TemplateError("it draws at random, so that no score could be repeated")
+
+    def today(form: object) -> str:
+        return TODAY.strftime(budget.weigh(str(form)[:200]))
+
+    made.globals.update(theirs.globals, strftime_now=today, lipsum=random)
+    made.filters.update({name: _filter(name, function) for name, function in theirs.filters.items()}, random=random)
+    for priced in (_counted, _weighed, _weighed_deep):  # with the context, or they would be run while compiling
+        made.filters[priced.__name__] = jinja2.pass_context(priced)
+    made.tests["in"] = _filter("in", made.tests["in"])
+    return made
+
+
+@functools.lru_cache(maxsize=64)
+def compiled(template: str) -> jinja2.Template:
+    return environment().from_string(template)
