@@ -161,7 +161,7 @@ class RewardSettings(RewardsSettings):
     reward_dtype: str = flag("float32", "precision of the reward models' weights", choices=DTYPES)
     reward_max_length: int | None = flag(
         None,
-        "longest conversation a reward model reads (what it was trained with); the beginning of longer ones is cut",
+        "longest conversation a reward model reads (what it was trained with); the start of longer ones is cut",
         metavar="TOKENS",
     )
     reward_max_tokens_per_batch: int | None = flag(
