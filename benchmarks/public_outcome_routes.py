@@ -76,7 +76,10 @@ def of_pattern(name: str) -> Callable[[Any, Path], Any]:
         opening = "<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n"
         module.token_pattern = AutoTokenizer.from_pretrained(path)(opening, add_special_tokens=False)["input_ids"]
         kind = getattr(module, name)
-        return PreTrainedModel.from_pretrained.__func__(kind, path, torch_dtype=torch.float32).float()
+        model = PreTrainedModel.from_pretrained.__func__(kind, path, torch_dtype=torch.float32).float()
+        if hasattr(model, "num_quantiles"):  # it multiplies, for a result that nobody reads, as if both were equal
+            model.num_objectives = model.num_quantiles
+        return model
 
     return make
 
