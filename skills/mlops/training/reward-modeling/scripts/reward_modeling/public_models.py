@@ -24,7 +24,7 @@ from .pretrained import read_tokenizer as pretrained_tokenizer
 from .public_families import Family, Text
 from .public_rendering import PublicRenderer, with_token_types
 from .public_steps import PublicStepRenderer
-from .readers import INDEX, recognize
+from .readers import INDEX, pickled, recognize
 from .tokenizer_setup import prepare_tokenizer
 from .vocabulary import check_embedded
 from .weights import check_loaded
@@ -110,6 +110,8 @@ def load(path: str, family: Family, *, dtype: str, device: str | None) -> checkp
     missing = sorted(name for name in info["missing_keys"] if not name.endswith(".num_batches_tracked"))
     if missing:
         raise ModelError(f"{path} lacks {len(missing)} tensors, the first is {missing[0]}")
+    if not any(folder.glob("*.safetensors")):
+        notes.append("weights: a pickle, of which only tensors are read; safetensors are safer")
     if files := own_code(path):
         notes.append(f"{', '.join(files)}: not run, the classes of transformers are used instead")
     check_embedded(path, tokenizer, model.get_input_embeddings().num_embeddings)
@@ -186,7 +188,6 @@ def model_class(config: Any, family: Family, head: type, shapes: dict[str, tuple
 
 def read_tensors(folder: Path) -> dict[str, Any]:
     """All tensors of a folder, mapped into memory; of pickles only where there are no safetensors, and only tensors."""
-    import torch
     from safetensors.torch import load_file
 
     index, files = folder / INDEX, sorted(folder.glob("*.safetensors"))
@@ -197,7 +198,7 @@ def read_tensors(folder: Path) -> dict[str, Any]:
     for file in files:
         state |= load_file(file)
     for name in [] if files else pickled_weights(folder):
-        state |= torch.load(folder / name, weights_only=True, mmap=True, map_location="cpu")
+        state |= pickled(folder / name)
     return state
 
 
