@@ -94,7 +94,6 @@ class Family:
     text: Text = Text()
     compares: bool = False
     """Whether it compares two answers: its rewards hold within a prompt only."""
-    checked: str = "formula in the tests"
     refused: str | None = None
 
     @property
