@@ -113,6 +113,16 @@ PRINTED: dict[str, Printed] = {
     "PKU-Alignment/beaver-7b-v1.0-reward": Printed(
         "hello", ["Hello! How can I help you today?"], [-11.4375], 0.1, "bf16, its card"
     ),
+    "LxzGordon/URM-LLaMa-3.1-8B": Printed(
+        "What is the range of the numeric output of a sigmoid node in a neural network?",
+        [
+            "The output of a sigmoid node is bounded between -1 and 1.",
+            "The output of a sigmoid node is bounded between 0 and 1.",
+        ],
+        [2.3285412788391113, 12.438033103942871],
+        0.05,
+        "fp32, its card",
+    ),
     "Qwen/Qwen2.5-Math-PRM-7B": Printed(
         FLAMINGOS, [STEPS], [1.0, 0.1904296875, 0.9765625, 1.0], 0.02, "bf16, its card"
     ),

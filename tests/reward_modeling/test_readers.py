@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from public_models import ANSWER, EXAMPLES, LLAMA, LLAMA3_TOKENS, QUESTION
+from safetensors.torch import load_file
 
 from reward_modeling import RewardModel, checkpoints, readers
 from reward_modeling.console import DataError, ModelError, UsageError
@@ -173,6 +174,19 @@ def without(example, *names, **changes):
 def test_what_is_missing_is_named(name, changes, message, tmp_path):
     folder, *_ = without(EXAMPLES[name], *changes.pop("names", ()), **changes).write(tmp_path)
     with pytest.raises(ModelError, match=message):
+        RewardModel.from_pretrained(str(folder), device="cpu")
+
+
+def test_of_a_pickle_only_tensors_are_read(tmp_path):
+    folder, *_ = EXAMPLES["beaver"].write(tmp_path)
+    expected = RewardModel.from_pretrained(str(folder), device="cpu").score([QUESTION], [ANSWER])
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    model = RewardModel.from_pretrained(str(folder), device="cpu")
+    assert model.score([QUESTION], [ANSWER]) == pytest.approx(expected, abs=1e-6)
+    assert any("a pickle, of which only tensors are read" in note for note in model.notes)
+    torch.save({"score_head.weight": Path("code")}, folder / "pytorch_model.bin")
+    with pytest.raises(ModelError, match="holds more than tensors"):
         RewardModel.from_pretrained(str(folder), device="cpu")
 
 
