@@ -118,6 +118,15 @@ def test_an_encoder_with_another_tokenizer_drives_a_decoder(tiny, minilm, prompt
     )
 
 
+def answers_of_checkpoint(checkpoint, reward_model, tmp_path):
+    """The policy of a checkpoint, the adapter of one here, writes answers that score.py scores."""
+    file = write_jsonl(tmp_path / "asked.jsonl", [{"prompt": [{"role": "user", "content": "hello"}]}])
+    names = ("--model_name_or_path", reward_model, "--input", file, "--generate_with", checkpoint)
+    done = run_main("score.py", *names, "--best_of", 2, "--max_new_tokens", 4, "--output", tmp_path / "best.jsonl")
+    assert done.returncode == 0, done.stderr
+    assert done.json["policy"] == str(checkpoint)
+
+
 def test_two_reward_models_of_one_name_lora_and_the_penalty_for_no_end(flags, toy_model, tmp_path):
     """TRL logs two reward models with the same folder name under one name, averaged, and cannot take LoRA in one call."""
     second = tmp_path / "second" / "model"
@@ -130,13 +139,16 @@ def test_two_reward_models_of_one_name_lora_and_the_penalty_for_no_end(flags, to
         second,
         *flags[4:],
         *("--reward_weights", 1, -0.5, "--use_peft", "--lora_r", 4, "--max_steps", 2, "--output_dir", out),
+        *("--save_steps", 1),
     )
     assert done.returncode == 0, done.stderr
+    answers_of_checkpoint(out / "checkpoint-2", toy_model[0], tmp_path)
     first, *_ = [entry for entry in entries(out) if "reward" in entry]
     parts = {name: value for name, value in first.items() if name.startswith("rewards/") and name.endswith("/model")}
     assert len(parts) == 2
     mean, other = parts.values()
     assert mean == pytest.approx(other)
+    assert [first[f"{name}/std"] > 0 for name in parts] == [True, True], "each model's spread is logged"
     # Half the reward is left, less the penalty of the answers that were cut at the limit.
     assert first["reward"] == pytest.approx(0.5 * mean - first["completions/clipped_ratio"], abs=1e-5)
     base, trained = weights(flags[1]), weights(out)
@@ -238,7 +250,7 @@ def with_tools(tokenizer):
     [
         ({"--reward_model_path": lambda f: save_tiny("qwen2", f)}, 4, "is not a reward model"),
         ({"--reward_model_path": lambda f: save_tiny("qwen2", f, head=2)}, 4, "has 2 labels"),
-        ({"--model_name_or_path": lambda f: save_tiny("qwen2", f, head=1)}, 4, "is no policy"),
+        ({"--model_name_or_path": lambda f: save_tiny("qwen2", f, head=1)}, 4, "is not a policy"),
         ({"--model_name_or_path": bad(no_template)}, 4, "has no chat template"),
         ({"--model_name_or_path": no_end}, 4, "has no EOS token: nothing would end an answer"),
         ({"--dataset_name": [{"prompt": "hello"}, {"prompt": ""}]}, 3, "the prompt is empty"),

@@ -61,9 +61,11 @@ def same_weights(one, two, tolerance=0.0):
 def test_a_run_leaves_a_plain_language_model_a_log_a_picture_and_a_summary(command, tmp_path):
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    done = ppo(command("--num_sample_generations", 2))
+    done = ppo(command("--num_sample_generations", 2, "--save_steps", 2))
     assert done.returncode == 0, done.stderr
     out = tmp_path / "out"
+    assert AutoModelForCausalLM.from_pretrained(out / "checkpoint-2").generation_config.eos_token_id is not None
+    assert AutoTokenizer.from_pretrained(out / "checkpoint-2").chat_template
     model, tokenizer = AutoModelForCausalLM.from_pretrained(out), AutoTokenizer.from_pretrained(out)
     ids = tokenizer.apply_chat_template(
         [{"role": "user", "content": "hello"}], add_generation_prompt=True, return_tensors="pt", return_dict=True
@@ -186,7 +188,7 @@ def test_models_in_the_wrong_place(command, tiny, random_reward, toy_process_mod
     base = tiny("qwen2")
     refused(ppo(command(reward=base)), 4, f"{base} is not a reward model", "train one: train.py")
     refused(ppo(command(reward=toy_process_model)), 4, f"{toy_process_model} is a process reward model")
-    refused(ppo(command(policy=random_reward)), 4, f"{random_reward} is no policy", "--reward_model_path")
+    refused(ppo(command(policy=random_reward)), 4, f"{random_reward} is not a policy", "--reward_model_path")
 
 
 def test_prompts_longer_than_the_context_are_named_or_left_out_and_counted(command, tmp_path):

@@ -242,5 +242,6 @@ def test_a_foreign_reward_model_runs_as_its_author_would_run_it(tmp_path):
 def test_a_hub_that_does_not_answer_is_told_at_once(monkeypatch):
     """The hub's client alone tries six times, for 24 seconds."""
     monkeypatch.setattr("huggingface_hub.HfApi.model_info", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     with pytest.raises(ModelError, match="the hub does not answer"):
         checkpoints.read_config("nobody/has-this")

@@ -25,7 +25,7 @@ class Settings:
     coefficient: float | None = cli.flag(None, "", type=cli.non_negative_number)
     prompt: str | None = cli.flag(None, "")
     names: Sequence[str] | None = cli.flag(None, "", nargs="+")
-    columns: Mapping[str, str] | None = cli.flag(None, "", type=cli.columns)
+    columns: Mapping[str, str] | None = cli.flag(None, "", type=cli.column_map)
     overwrite: bool = cli.flag(False, "replace it")
     unsaid: int = 3
 
@@ -163,8 +163,8 @@ def test_flags_come_from_the_fields_of_the_dataclass_and_its_bases():
     more = cli.Parser("A script.", "script.py", MoreSettings)
     assert cli.settings(MoreSettings, more.parse(["--extra", "4"])) == MoreSettings(extra=4, steps=9)
     help = " ".join(more.format_help().split())
-    assert "flags: --learning_rate LEARNING_RATE" in help and "--steps STEPS more of them (9)" in help
-    assert "more: --extra EXTRA one more (2)" in help and "unsaid" not in help
+    assert "flags: --learning_rate X" in help and "--steps N more of them (9)" in help
+    assert "more: --extra N one more (2)" in help and "unsaid" not in help
     assert "--overwrite [BOOL] replace it" in help
 
 

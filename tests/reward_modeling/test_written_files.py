@@ -54,7 +54,7 @@ def test_a_link_in_a_circle_and_names_that_are_too_long(tmp_path):
 
 
 HOLD = (
-    "import sys; from reward_modeling.console import check_output_file\n"
+    "import sys; from reward_modeling.outputs import check_output_file\n"
     "held = check_output_file(sys.argv[1]); print('held', flush=True); sys.stdin.read()"
 )
 
@@ -71,8 +71,6 @@ def test_one_run_at_a_time_and_nothing_is_left_of_a_killed_one(tmp_path):
         write_whole(file, ["x"])
     other.kill()
     other.communicate()
-    (tmp_path / f".rows.jsonl.{other.pid}.partial").touch()  # as older versions left it
-    (tmp_path / f".write-test-{other.pid}").touch()
     held = check_output_file(file)
     with pytest.raises(UsageError):
         check_output_file(file)
@@ -155,7 +153,7 @@ def test_without_docstrings_and_with_closed_streams(tmp_path):
     done = subprocess.run([sys.executable, "-OO", script, "--help"], capture_output=True, text=True)
     assert done.returncode == 0 and "--strict" in done.stdout
     code = (
-        "import os, sys; from reward_modeling.console import main_guard, write_whole\n"
+        "import os, sys; from reward_modeling.outputs import write_whole; from reward_modeling.program import main_guard\n"
         "def main():\n    os.write(2, b'noise')\n    write_whole(sys.argv[1], ['row'])\n    os.write(2, b'noise')\n    return {'a': 1}\n"
         "main_guard(main)"
     )
@@ -169,7 +167,8 @@ def test_without_docstrings_and_with_closed_streams(tmp_path):
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGINT"])
 def test_signals_end_a_script_alike(name, tmp_path):
     code = (
-        "import os, signal, sys, time; from reward_modeling.console import main_guard, check_output_file\n"
+        "import os, signal, sys, time; from reward_modeling.outputs import check_output_file\n"
+        "from reward_modeling.program import main_guard\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "def main():\n    held = check_output_file(sys.argv[1])\n    try:\n"
         "        print('ready', file=sys.stderr, flush=True)\n        time.sleep(60)\n    finally:\n"
@@ -187,7 +186,7 @@ def test_signals_end_a_script_alike(name, tmp_path):
 
 def test_an_interruption_that_a_library_turns_into_its_own_error():
     code = (
-        "import os, signal; from reward_modeling.console import main_guard\n"
+        "import os, signal; from reward_modeling.program import main_guard\n"
         "def main():\n    try:\n        os.kill(os.getpid(), signal.SIGTERM)\n        for _ in range(10**6): pass\n"
         "    except KeyboardInterrupt as error:\n        raise ImportError('numpy could not be imported') from error\n"
         "main_guard(main)"

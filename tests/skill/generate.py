@@ -16,42 +16,45 @@ sys.path.insert(0, str(SKILL / "scripts"))
 
 
 def formats() -> str:
-    """The table of formats, from FORMATS."""
-    from reward_modeling.data.formats import FORMATS
+    """The table of formats, from FORMATS, and the names of those that one data set alone has."""
+    from reward_modeling.data.formats import DATASETS, FORMATS, PUBLISHED_STEPS, RANKED
 
+    own = DATASETS | RANKED | PUBLISHED_STEPS
     lines = ["| format | columns | what it is |", "|---|---|---|"]
-    for entry in FORMATS.values():
+    for entry in (entry for name, entry in FORMATS.items() if name not in own):
         columns = ", ".join(f"`{name}`".replace("|", "` or `") for name in entry.needs)
         lines.append(f"| `{entry.name}` | {columns} | {entry.description.replace('|', ' or ')} |")
-    return "\n".join(lines)
+    known = "Known by their columns, and read with the meaning that their cards give to numbers: "
+    return "\n".join([*lines, "", known + ", ".join(f"`{name}`" for name in own) + "."])
 
 
 def checks() -> str:
-    """The table of audit checks, from CHECKS."""
-    from reward_modeling.data.audit import CHECKS
+    """The table of the audit's checks: each once, with what it is about."""
+    from reward_modeling.data.audit import CHECKS, STEP_CHECKS, UNLABELED_CHECKS
+    from reward_modeling.data.audit.rendered import RENDERED_CHECKS
 
-    return table_of(CHECKS)
-
-
-def step_checks() -> str:
-    """The table of the checks of labelled steps, from STEP_CHECKS."""
-    from reward_modeling.data.audit import STEP_CHECKS
-
-    return table_of(STEP_CHECKS)
-
-
-def unlabeled_checks() -> str:
-    """The table of the checks of rows without labels, from UNLABELED_CHECKS."""
-    from reward_modeling.data.audit import UNLABELED_CHECKS
-
-    return table_of(UNLABELED_CHECKS)
-
-
-def table_of(checks: dict) -> str:
-    lines = ["| check | severity | why it matters | what to do |", "|---|---|---|---|"]
-    for check in checks.values():
+    tables = {"pairs": CHECKS, "steps": STEP_CHECKS, "unlabeled": UNLABELED_CHECKS, "rendered": RENDERED_CHECKS}
+    of: dict[tuple[str, str], list[str]] = {}
+    for about, table in tables.items():
+        for check in table.values():
+            of.setdefault((check.name, check.why), []).append(about)
+    lines = ["| check | of | severity | why it matters | what to do |", "|---|---|---|---|---|"]
+    for (name, why), about in of.items():
+        check = tables[about[0]][name]
         severity = f"{check.severity}, by share" if check.grade else check.severity
-        lines.append(f"| `{check.name}` | {severity} | {check.why} | {check.advice} |")
+        lines.append(f"| `{name}` | {', '.join(about)} | {severity} | {why} | {check.advice} |")
+    return "\n".join(lines)
+
+
+def benchmarks() -> str:
+    """The table of benchmarks, from BENCHMARKS."""
+    from reward_modeling.evaluation.benchmarks import BENCHMARKS, Values
+
+    lines = ["| name | rows | from the hub | numbers, the official one first |", "|---|---|---|---|"]
+    for name, entry in BENCHMARKS.items():
+        rows = f"{sum(part.rows for part in entry.parts if not part.optional):,}"
+        hub = f"`{entry.parts[0].hub}`" if entry.parts[0].hub else "no: files only"
+        lines.append(f"| `{name}` | {rows} | {hub} | {', '.join(f'`{one}`' for one in entry.numbers(Values()))} |")
     return "\n".join(lines)
 
 
@@ -76,11 +79,43 @@ def modules() -> str:
     return "\n".join(lines)
 
 
+def keys(result: type, prefix: str = "") -> list[str]:
+    """Rows of a table: the fields of a result that are described, its own before those of its bases."""
+    from reward_modeling.results import descriptions
+
+    described = sorted(descriptions(result).items(), key=lambda item: item[0] not in result.__annotations__)
+    return [f"| `{prefix}{name}` | {text.replace('|', chr(92) + '|')} |" for name, text in described]
+
+
+def key_table(*rows: list[str]) -> str:
+    return "\n".join(["| key | meaning |", "|---|---|", *(row for part in rows for row in part)])
+
+
+def pair_keys() -> str:
+    from reward_modeling.evaluation.pair_measures import LengthSummary, PairSummary
+
+    return key_table(keys(PairSummary), keys(LengthSummary, "length."))
+
+
+def step_keys() -> str:
+    from reward_modeling.evaluation.step_measures import StepMeasures
+
+    return key_table(keys(StepMeasures))
+
+
+def curve_keys() -> str:
+    from reward_modeling.evaluation.best_of_n import CurvePoint
+
+    return key_table(keys(CurvePoint))
+
+
 BLOCKS = {
+    "pair_keys": pair_keys,
+    "step_keys": step_keys,
+    "curve_keys": curve_keys,
     "formats": formats,
     "checks": checks,
-    "step_checks": step_checks,
-    "unlabeled_checks": unlabeled_checks,
+    "benchmarks": benchmarks,
     "files": files,
     "modules": modules,
 }

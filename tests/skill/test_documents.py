@@ -201,7 +201,7 @@ def misnamed(text: str, files: set[str], names: dict[str, set[str]]) -> list[str
     return wrong
 
 
-FOREIGN_FILES = {"openrlhf/cli/train_rm.py", "modeling_x.py", "x.py", "rank.py", "script.py"}
+FOREIGN_FILES = {"openrlhf/cli/train_rm.py", "modeling_x.py", "x.py", "rank.py", "script.py", "scripts/run_rm.py"}
 """Files of other projects, or of an example."""
 
 

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reward_modeling.data.audit import CHECKS, Finding, audit, drop
+from reward_modeling.data.audit import CHECKS, Audit, Finding, audit, drop
+from reward_modeling.data.audit.findings import Material
 from reward_modeling.data.records import Comparison, Origin
 from reward_modeling.results import finite
 
@@ -124,21 +125,14 @@ def test_prompts_of_the_evaluation_set_are_found_in_the_training_set():
     }
 
 
-def test_token_counts_and_truncation_come_from_outside():
-    lengths = {1: (5, 9), 2: (10, 10), 3: (11, 3)}
-    records = audit(
-        CLEAN, lengths=lambda record: lengths[record.origin.row], max_length=10, truncated_pairs=[True, False, False]
-    )
-    by_name = {finding.check: finding for finding in records}
-    assert by_name["over_length"].rows == ("f.jsonl:3",)
-    assert "longer than 10 tokens" in by_name["over_length"].message
-    assert by_name["identical_after_truncation"].rows == ("f.jsonl:1",)
-    assert found(CLEAN, lengths=lambda record: (99, 99)) == {}
-
-
-def test_a_pair_that_is_identical_anyway_is_not_told_again_after_truncation():
-    same = pair(chosen="same", rejected="same", row=4)
-    assert found([*CLEAN, same], truncated_pairs=[False, False, False, True]) == {"identical": AT_4}
+def test_slices_are_audited_as_the_whole_is():
+    records = [*CLEAN, *FLAWS.values(), pair("q2", "poor", "good", row=50), *CLEAN]
+    sliced = Audit("pairs", CHECKS.values())
+    for start in range(0, len(records), 2):
+        sliced.add(Material(records[start : start + 2]))
+    assert sliced.findings() == audit(records)
+    (duplicates,) = [finding for finding in sliced.findings() if finding.check == "duplicate"]
+    assert duplicates.within(len(records) - 3, 2).indices == (0, 1)
 
 
 @pytest.mark.parametrize(("longer", "severity"), [(3, "info"), (7, "info"), (8, "warning"), (2, "warning")])

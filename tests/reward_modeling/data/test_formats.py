@@ -126,7 +126,8 @@ def test_a_real_shaped_row_is_recognised_and_says_the_same(read, name):
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_the_example_of_each_format_is_recognised_as_that_format(read, name):
-    assert read(FORMATS[name].example, tiers=ANYTHING).format == name
+    named = name if name == "best_first" else None  # nothing in the rows says it
+    assert read(FORMATS[name].example, tiers=ANYTHING, format=named).format == name
 
 
 def test_multi_turn_transcripts_share_all_but_the_last_answer(read):
@@ -502,8 +503,8 @@ def test_bad_steps_name_the_row(read, name):
 def test_bad_math_shepherd_rows(read):
     with pytest.raises(DataError, match="does not repeat step 2 of `input` with \\+ or - behind it"):
         read({**SHEPHERD, "label": SHEPHERD["label"].replace("-", "?")})
-    with pytest.raises(DataError, match="has no 'Step 1:'"):
-        read({name: text.replace("Step 1", "First") for name, text in SHEPHERD.items()})
+    with pytest.raises(DataError, match="is one line without 'Step 1:'"):
+        read({name: text.replace("Step 1", "First").replace("?", ".") for name, text in SHEPHERD.items()})
 
 
 def test_pairs_have_no_steps_and_steps_no_pairs(read):

@@ -148,10 +148,10 @@ def test_every_rating_of_prm800k_labels_one_step_of_one_solution(tmp_path):
 
 
 def test_an_alternative_after_unjudged_steps_says_nothing_about_the_first_error(tmp_path):
-    from reward_modeling.evaluation.step_measures import UNKNOWN, labelled_steps
+    from reward_modeling.evaluation.step_measures import UNKNOWN, labeled_steps
 
     rows = solutions(load(written(tmp_path, WHOLE)))
-    data = labelled_steps(rows, [[0.5] * len(one.steps) for one in rows])
+    data = labeled_steps(rows, [[0.5] * len(one.steps) for one in rows])
     assert data.first_error.tolist() == [-1, 0, 0, UNKNOWN, UNKNOWN] and len(data.scores) == 7
 
 
@@ -181,7 +181,7 @@ BROKEN = {
         "turn 6 .* is not \\+ or -",
     ),
     "no problem": ({"conversations": [turn("user", GOOD), turn("assistant", "+")]}, "no problem before 'Step 1:'"),
-    "no start": ({"conversations": [turn("user", "2+2=4"), turn("assistant", "+")]}, "has no 'Step 1:'"),
+    "no start": ({"conversations": [turn("user", "2+2=4"), turn("assistant", "+")]}, "is one line without 'Step 1:'"),
     "too few": ({"input": TAGGED, "value": ["+"]}, "`value` has 1 entries for 2 steps"),
     "a word": ({"input": TAGGED, "value": ["+", "x"]}, "the value of step 2 is x: expected"),
     "too large": ({"input": TAGGED, "value": [1, 2]}, "the value of step 2 is 2: expected"),

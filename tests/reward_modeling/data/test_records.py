@@ -187,7 +187,7 @@ BROKEN = {
     "wide.csv": ("prompt,chosen\na,b\nc,d,e\n", "the row has more cells than the 2 columns", "wide.csv:2"),
     "narrow.csv": ("prompt,chosen\na,b\nc\n", "the row has fewer cells than the 2 columns", "narrow.csv:2"),
     "half.jsonl": ('{"prompt": "\\ud83d"}\n', "one half of a surrogate pair", "half.jsonl:1"),
-    "bad.parquet": ("PAR0", "no readable Parquet file", "bad.parquet"),
+    "bad.parquet": ("PAR0", "not a readable Parquet file", "bad.parquet"),
     "notes.txt": ("hello", "unknown kind of file: notes.txt", "notes.txt"),
 }
 
@@ -205,7 +205,7 @@ def test_broken_files_say_what_and_where(tmp_path, name):
 def test_a_cut_gzip_file_is_an_error(tmp_path):
     path = tmp_path / "cut.jsonl.gz"
     path.write_bytes(gzip.compress(jsonl(ROWS * 100).encode())[:-20])
-    with pytest.raises(DataError, match="no whole gzip file"):
+    with pytest.raises(DataError, match="gzip file is truncated or corrupt"):
         load([str(path)])
 
 

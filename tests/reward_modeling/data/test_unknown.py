@@ -62,7 +62,7 @@ def test_what_was_seen_and_the_nearest_formats(tmp_path):
         f"long: text, as in {'x' * 57}...",
     ):
         assert f"\n  {line}" in error.message
-    assert "`question` (lacks chosen, rejected)" in error.hint
+    assert "`best_first` (lacks completions or responses or answers)" in error.hint
 
 
 def write_csv(path, rows):

@@ -23,7 +23,7 @@ SCORES = [[0.4, 0.3, 0.9], [0.8, 0.7], [0.6, 0.2]]
 
 
 def test_measures_by_hand():
-    data = step_measures.labelled_steps(SOLUTIONS, SCORES)
+    data = step_measures.labeled_steps(SOLUTIONS, SCORES)
     found = step_measures.measures(data, np.full(3, 0.5))
     value = {name: estimate.value for name, estimate in vars(found).items()}
     # Of 7 steps 3 are flagged, 2 of them rightly; both wrong steps are flagged.
@@ -46,16 +46,16 @@ def test_what_is_not_labelled_or_not_scored():
         solution([0, 1]),  # scored up to the error
     ]
     scores = [[0.9, 0.1, 0.5, 0.5], [0.9] * 3, [0.9] * 3, [0.9, 0.9, None], [0.1, None]]
-    data = step_measures.labelled_steps(rows, scores)
+    data = step_measures.labeled_steps(rows, scores)
     assert data.first_error.tolist() == [1, step_measures.UNKNOWN, step_measures.NO_ERROR, step_measures.UNKNOWN, 0]
     assert data.owner.tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4] and len(data.scores) == 9
     assert data.place.tolist() == [0, 1, 0, 1, 0, 2, 0, 1, 0]
-    with pytest.raises(DataError, match="no labelled step could be scored"):
-        step_measures.labelled_steps([solution([1])], [[None]])
+    with pytest.raises(DataError, match="no labeled step could be scored"):
+        step_measures.labeled_steps([solution([1])], [[None]])
 
 
 def test_soft_labels_are_wrong_under_one_half():
-    data = step_measures.labelled_steps([solution([0.9, 0.49, 0.5])], [[0.5] * 3])
+    data = step_measures.labeled_steps([solution([0.9, 0.49, 0.5])], [[0.5] * 3])
     assert data.wrong.tolist() == [False, True, False]
 
 
@@ -67,7 +67,7 @@ flat = st.lists(st.tuples(st.sampled_from([0.1, 0.3, 0.5, 0.7, 0.9]), st.boolean
 def test_step_measures_equal_scikit_learn(rows):
     scores, wrong = (np.array(column) for column in zip(*rows, strict=True))
     labels = [0.0 if bad else 1.0 for bad in wrong]
-    data = step_measures.labelled_steps([solution(labels)], [scores.tolist()])
+    data = step_measures.labeled_steps([solution(labels)], [scores.tolist()])
     found = step_measures.measures(data, np.array([0.5]))
     flagged = scores < 0.5
 
@@ -95,7 +95,7 @@ labelled = st.lists(
 def test_the_chosen_threshold_is_the_best_of_all(rows):
     """Every threshold between the scores is tried, with the measures that the tables print."""
     solutions = [solution([0.0 if bad else 1.0 for _, bad in row], str(i)) for i, row in enumerate(rows)]
-    data = step_measures.labelled_steps(solutions, [[score for score, _ in row] for row in rows])
+    data = step_measures.labeled_steps(solutions, [[score for score, _ in row] for row in rows])
     if not (data.first_error >= 0).any() or (data.first_error >= 0).all():
         with pytest.raises(DataError, match=r"with an error and solutions without; of those .* 0 have"):
             step_measures.choose_threshold(data)

@@ -166,7 +166,7 @@ def test_the_report_names_what_looks_like_a_gamed_reward():
     calm = {"reward": 1.0, "kl": 2.0, "length": 10.0, "eos_rate": 1.0}
     assert concerns(calm, calm, 10.0) == []
     (only,) = concerns(calm, calm | {"kl": 12.0, "reward": 2.0}, 10.0)
-    assert "12.0 nats" in only and "over-optimised" in only and "from 1.00 to 2.00" in only
+    assert "12.0 nats" in only and "over-optimized" in only and "from 1.00 to 2.00" in only
     both = concerns(calm, calm | {"length": 25.0, "eos_rate": 0.3}, 10.0)
     assert "only 30%" in both[0] and "from 10 to 25 tokens" in both[1]
     n = 50
@@ -421,3 +421,33 @@ def test_a_resumed_run_ends_where_an_undisturbed_one_does(make, tmp_path):
     for entry in (*first, *second):
         entry.pop("seconds")
     assert first == second
+
+
+@pytest.mark.parametrize("peft_config", [False, True], ids=["whole", "lora"])
+def test_a_checkpoint_is_a_policy_that_samples_as_the_run_did_and_resumes_to_the_same_weights(
+    make, tmp_path, peft_config
+):
+    changed = {"total_episodes": 64 * 4, "learning_rate": 5e-3}
+    (tmp_path / "whole").mkdir(), (tmp_path / "resumed").mkdir()
+    whole = make(out=tmp_path / "whole", peft_config=lora() if peft_config else None, **changed)
+    learn, at_two = whole._learn, {}
+
+    def watched(update, rollout):
+        if update == 2:
+            ids = rollout.prompts[0].ids
+            at_two["logits"] = whole.policy.model(T([ids])).logits.detach()
+            at_two["ids"] = ids
+        return learn(update, rollout)
+
+    whole._learn = watched
+    whole.run(**RUN | {"save_steps": 2})
+    checkpoint = tmp_path / "whole" / "checkpoint-2"
+    policy = Policy.from_pretrained(str(checkpoint), device="cpu")
+    with torch.no_grad():
+        found = policy.model(T([at_two["ids"]])).logits
+    assert torch.allclose(found, at_two["logits"], atol=1e-4)
+    assert policy.generation_config.eos_token_id == whole.policy.generation_config.eos_token_id
+    resumed = make(out=tmp_path / "resumed", peft_config=lora() if peft_config else None, **changed)
+    resumed.run(str(checkpoint), **RUN)
+    for one, two in zip(whole.plain.parameters(), resumed.plain.parameters(), strict=True):
+        assert torch.equal(one, two)

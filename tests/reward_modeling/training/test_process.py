@@ -100,7 +100,7 @@ def test_steps_that_do_not_fit_are_counted(tiny):
     rows = render_solutions([long], renderer)
     assert rows.counts["steps_dropped_over_length"] == 60 - rows.counts["labels_used"] > 0
     assert set(rows.dataset[0]["labels"]) == {1.0}
-    with pytest.raises(DataError, match="no labelled step is left of 1 solutions"):
+    with pytest.raises(DataError, match="no labeled step is left of 1 solutions"):
         render_solutions([long], made(tiny, max_length=5)[1])
 
 
@@ -111,7 +111,7 @@ def settings_for(folder, **kwargs):
     return TrainingArguments(output_dir=str(folder), **precision(), **(fields | kwargs))
 
 
-def test_gradient_accumulation_is_the_mean_over_all_labelled_steps(tiny, tmp_path):
+def test_gradient_accumulation_is_the_mean_over_all_labeled_steps(tiny, tmp_path):
     """Two micro-batches of 1 and 3 labels weigh by their labels. TRL's PRMTrainer adds the means of micro-batches."""
 
     def trained(folder, **sizes):

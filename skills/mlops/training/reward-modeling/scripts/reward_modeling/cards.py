@@ -7,7 +7,7 @@ from typing import Any
 
 from .console import ModelError
 from .kinds import KINDS
-from .model_folder import read_json
+from .model_folder import hub_answers, read_json
 from .output_folder import CARD
 
 CARD_VERSION = 1
@@ -32,7 +32,7 @@ def _card_on_the_hub(path: str, expected: bool) -> Path | None:
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
     try:
-        return Path(hf_hub_download(path, CARD))
+        return Path(hf_hub_download(path, CARD, local_files_only=not hub_answers(path)))
     except LocalEntryNotFoundError as error:  # no answer from the hub, and no copy here
         if expected and try_to_load_from_cache(path, CARD) is not _CACHED_NO_EXIST:
             raise ModelError(

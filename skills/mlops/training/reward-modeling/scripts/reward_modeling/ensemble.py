@@ -62,7 +62,8 @@ SHIFTED = 0.5
 class Rewards:
     """Rewards of completions by one reward model or several. Made by `from_pretrained`.
 
-    names: one a model, unique, short. parts: name -> mean reward of the last call, before weights, for logs.
+    names: one a model, unique, short. parts, spreads: name -> mean and standard deviation of its rewards in the last call,
+    before weights.
     normalise: (reward - mean) / std with the statistics saved with each model.
     """
 
@@ -78,6 +79,7 @@ class Rewards:
         self.weights = check_weights(weights, len(models), combine)
         self.combination = COMBINATIONS[combine]
         self.parts: dict[str, float] = {}
+        self.spreads: dict[str, float] = {}
         self._compared = len(models) == 1
         if normalise:
             for name, model in models.items():
@@ -148,10 +150,18 @@ class Rewards:
             for name, model in self.models.items()
         ]
         self.parts = {name: fmean(scores) for name, scores in zip(self.models, by_model, strict=True) if scores}
+        self.spreads = {name: pstdev(scores) for name, scores in zip(self.models, by_model, strict=True) if scores}
         if not self._compared and len(conversations) > 1:
             self._compared = True
-            _warn_of_spreads(dict(zip(self.models, map(pstdev, by_model), strict=True)))
+            _warn_of_spreads(self.spreads)
         return [self.combination.combine(rewards, self.weights) for rewards in zip(*by_model, strict=True)]
+
+    def logged(self, prefix: str) -> dict[str, float]:
+        """For a log, where there are several models: the mean of each in the last call, and its standard deviation."""
+        if len(self.models) == 1:
+            return {}
+        spreads = {f"{prefix}/{name}/std": spread for name, spread in self.spreads.items()}
+        return {f"{prefix}/{name}": mean for name, mean in self.parts.items()} | spreads
 
     @property
     def truncated(self) -> int:

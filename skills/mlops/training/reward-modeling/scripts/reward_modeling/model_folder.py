@@ -6,6 +6,7 @@ folder names lies outside it. Code of its own is named, and never run.
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import stat
@@ -65,12 +66,31 @@ def snapshot(path: str) -> Path | None:
     return found and found.parent
 
 
+@functools.cache
+def hub_answers(path: str) -> bool:
+    """Whether the hub can be asked for this id. If not, libraries read from the cache alone from here on: the hub's client
+    would try each file for 24 seconds."""
+    from huggingface_hub import HfApi, constants
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
+
+    try:
+        HfApi().model_info(path, timeout=10)
+    except OfflineModeIsEnabled:
+        return False
+    except (HfHubHTTPError, HFValidationError):  # whoever loads it says more
+        return True
+    except Exception:  # of the HTTP client, which is another one in other versions
+        constants.HF_HUB_OFFLINE = True
+        return False
+    return True
+
+
 def hub_file(path: str, name: str, *, ask: bool = False) -> Path | None:
     """A file of a hub repository in the cache, or None. ask: the hub, where the cache does not have it."""
     from transformers.utils import cached_file
 
     try:
-        found = cached_file(path, name, local_files_only=not ask)
+        found = cached_file(path, name, local_files_only=not (ask and hub_answers(path)))
     except (OSError, ValueError):
         return None
     return Path(found) if found else None

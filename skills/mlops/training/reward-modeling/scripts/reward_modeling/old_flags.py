@@ -16,25 +16,24 @@ NOTHING = ("false", "no", "none", "null", "off")
 
 
 class Old(NamedTuple):
-    """One answer to a flag: `becomes` is the flag that takes its values, `ignored` a reason, `refused` what to do instead."""
+    """One answer to a flag: `becomes` is the flag that takes its values, `ignored` a reason, `refused` what to do instead.
 
+    values: "?" of a flag that may stand alone, "+" of one that takes several.
+    """
+
+    values: str
     becomes: str | None = None
     ignored: str | None = None
     refused: str | None = None
 
 
-def _table(
-    taken: Mapping[str, str] | None = None,
-    ignored: Mapping[str, str] | None = None,
-    refused: Mapping[str, str] | None = None,
-) -> dict[str, Old]:
-    """Of {new flag, reason or advice: the old flags that it answers}."""
-    given = {"becomes": taken, "ignored": ignored, "refused": refused}
+def _table(**answers: Mapping[str, str]) -> dict[str, Old]:
+    """Of {new flag, reason or advice: the old flags that it answers, with "?" or "+" after those that are not of one value}."""
     return {
-        name: Old(**{verb: said})
-        for verb, answers in given.items()
-        for said, names in (answers or {}).items()
-        for name in names.split()
+        word.rstrip("?+"): Old("".join(filter("?+".count, word)), **{verb: said})
+        for verb, table in answers.items()
+        for said, words in table.items()
+        for word in words.split()
     }
 
 
@@ -45,10 +44,10 @@ _COLUMNS = "the columns are chosen by the format of the data"
 _REMOTE_CODE = "remote code is never run; a model that needs it is refused"
 
 EVERYWHERE = _table(
-    taken={
+    becomes={
         "dtype": "torch_dtype",
-        "normalize": "normalise",
-        "normalize_rewards": "normalise_rewards",
+        "normalize": "normalise?",
+        "normalize_rewards": "normalise_rewards?",
         "max_length": "max_seq_length max_seq_len sequence_len cutoff_len max_len",
         "eval_strategy": "evaluation_strategy",
         "warmup_steps": "warmup_ratio lr_warmup_ratio",
@@ -68,31 +67,31 @@ EVERYWHERE = _table(
     },
     ignored={
         "weights are kept in fp32 in training, and --bf16 or --fp16 choose the autocast": "dtype model_dtype precision",
-        "scores are computed in fp32 unless --dtype says otherwise": "bf16 fp16",
-        "the model and the device choose it (references/scaling.md)": "attn_implementation use_flash_attention_2 flash_attn flash_attention",
-        "the fast tokenizer is used wherever there is one": "use_fast_tokenizer use_fast",
-        _REMOTE_CODE: "trust_remote_code",
+        "scores are computed in fp32 unless --dtype says otherwise": "bf16? fp16?",
+        "the model and the device choose it (references/scaling.md)": "attn_implementation use_flash_attention_2? flash_attn? flash_attention?",
+        "the fast tokenizer is used wherever there is one": "use_fast_tokenizer? use_fast?",
+        _REMOTE_CODE: "trust_remote_code?",
         "it is set: one label for an outcome reward model, two for a process reward model": "num_labels",
         "it is set by the script": "lora_task_type task_type",
-        "data is read in slices": "dataset_streaming streaming",
+        "data is read in slices": "dataset_streaming? streaming?",
         "rows are read and rendered in one process": "dataset_num_proc preprocessing_num_workers",
-        _COLUMNS: "remove_unused_columns",
-        "no buffer needs it": "ignore_bias_buffers",
-        "nothing is quantized": "bnb_4bit_quant_type use_bnb_nested_quant bnb_4bit_quant_storage bnb_4bit_compute_dtype",
+        _COLUMNS: "remove_unused_columns?",
+        "no buffer needs it": "ignore_bias_buffers?",
+        "nothing is quantized": "bnb_4bit_quant_type use_bnb_nested_quant? bnb_4bit_quant_storage bnb_4bit_compute_dtype",
         "the run is named by --output_dir": "exp_name run_name tracker_project_name",
-        "batches are padded to their longest row, or packed": "pad_to_sequence_len pad_to_multiple_of",
-        "rows are packed wherever the model allows it": "sample_packing packing packing_samples",
-        "a training script trains: there is no other mode": "do_train do_eval do_predict",
-        "the end of the text is the template's": "add_eos_token",
-        _HUB: "push_to_hub hub_model_id hub_strategy hub_private_repo",
+        "batches are padded to their longest row, or packed": "pad_to_sequence_len? pad_to_multiple_of",
+        "rows are packed wherever the model allows it": "sample_packing? packing? packing_samples?",
+        "a training script trains: there is no other mode": "do_train? do_eval? do_predict?",
+        "the end of the text is the template's": "add_eos_token?",
+        _HUB: "push_to_hub? hub_model_id hub_strategy hub_private_repo?",
     },
     refused={
-        f"leave it out: weights are fp32, and --use_peft saves the memory of the optimizer ({_MIGRATION})": "load_in_4bit load_in_8bit",
+        f"leave it out: weights are fp32, and --use_peft saves the memory of the optimizer ({_MIGRATION})": "load_in_4bit? load_in_8bit?",
         f"leave it out: --load_best_model_at_end keeps the best checkpoint ({_MIGRATION})": "early_stopping_patience early_stopping_threshold",
         "download that revision, and give its folder: hf download MODEL --revision REVISION --local-dir DIR": "model_revision revision",
-        f"leave it out: the head alone is trained and saved beside the adapter ({_MIGRATION})": "lora_modules_to_save modules_to_save",
-        f"leave it out: the adapter is a plain LoRA ({_MIGRATION})": "lora_target_parameters use_rslora use_dora",
-        "give the files with --dataset_name A B": "datasets dataset_mixer",
+        f"leave it out: the head alone is trained and saved beside the adapter ({_MIGRATION})": "lora_modules_to_save+ modules_to_save+",
+        f"leave it out: the adapter is a plain LoRA ({_MIGRATION})": "lora_target_parameters use_rslora? use_dora?",
+        "give the files with --dataset_name A B": "datasets+ dataset_mixer+",
         "cut the file: head -n N": "max_samples max_train_samples max_eval_samples",
         f"give the template with --chat_template_path ({_MIGRATION})": "template chat_template",
         "leave it out: it needs an engine made for it (references/scaling.md); --use_peft saves memory here": "deepspeed fsdp fsdp_config",
@@ -101,10 +100,10 @@ EVERYWHERE = _table(
 
 _TRAINERS = _table(
     ignored={
-        _COLUMNS: "remove_unused_columns",
+        _COLUMNS: "remove_unused_columns?",
         "the rows are rendered before the trainer sees them": "dataset_num_proc",
-        _REMOTE_CODE: "trust_remote_code",
-        _HUB: "push_to_hub",
+        _REMOTE_CODE: "trust_remote_code?",
+        _HUB: "push_to_hub?",
     },
     refused={
         "leave it out: the model is loaded in fp32, from safetensors, without remote code": "model_init_kwargs",
@@ -126,13 +125,13 @@ OF_SCRIPT: dict[str, dict[str, Old]] = {
     | _table(
         refused={
             "write probabilities as labels: 0.9 for a step that is correct nine times in ten": "label_smoothing_factor",
-            "leave it out: the labels are made here": "label_names",
-            "leave it out: it replaces the loss": "use_liger_kernel",
+            "leave it out: the labels are made here": "label_names+",
+            "leave it out: it replaces the loss": "use_liger_kernel?",
         },
     ),
     "grpo.py": _TRAINERS
     | _table(
-        taken={
+        becomes={
             "max_completion_length": "response_length max_new_tokens",
             "dataset_split": "dataset_train_split",
         },
@@ -145,7 +144,7 @@ OF_SCRIPT: dict[str, dict[str, Old]] = {
         },
     ),
     "ppo.py": _table(
-        taken={
+        becomes={
             "response_length": "max_new_tokens max_completion_length",
             "max_prompt_length": "query_length",
             "dataset_name": "query_dataset",
@@ -157,9 +156,9 @@ OF_SCRIPT: dict[str, dict[str, Old]] = {
             "every update is logged": "logging_strategy",
             "--save_steps says when": "save_strategy",
             "prompts are rendered in one process": "dataset_num_proc",
-            "bf16 on a GPU that has it, otherwise fp32": "fp16",
-            "an answer that does not end is always penalized, by --missing_eos_penalty": "non_eos_penalty",
-            "DeepSpeed is not used": "ds3_gather_for_generation",
+            "bf16 on a GPU that has it, otherwise fp32": "fp16?",
+            "an answer that does not end is always penalized, by --missing_eos_penalty": "non_eos_penalty?",
+            "DeepSpeed is not used": "ds3_gather_for_generation?",
             "it follows from the other sizes": "local_batch_size batch_size mini_batch_size local_mini_batch_size micro_batch_size",
             "it follows from --total_episodes": "num_total_batches",
             "it follows from the launcher": "world_size",
@@ -170,7 +169,7 @@ OF_SCRIPT: dict[str, dict[str, Old]] = {
             "leave it out: answers end at their end token; --stop_token_id names another": "stop_token",
             "it is --missing_eos_penalty now, a positive number that is subtracted": "penalty_reward_value",
             "it is --kl_coef now": "init_kl_coef",
-            "give --target_kl KL for the adaptive controller, leave it out for a fixed --kl_coef": "adap_kl_ctrl",
+            "give --target_kl KL for the adaptive controller, leave it out for a fixed --kl_coef": "adap_kl_ctrl?",
             "leave it out: the adaptive controller takes a tenth of the error at each update": "horizon",
             "it is --kl_estimator k1 or k3 now": "kl_penalty",
         },
@@ -193,15 +192,6 @@ HARMLESS = {
     for name in names.split()
 }
 """Old flag -> values that ask for what is done anyway: the flag is then left out in silence."""
-MANY = "lora_modules_to_save modules_to_save datasets dataset_mixer label_names"
-"""Flags that take several values."""
-SWITCHES = """
-normalise normalise_rewards trust_remote_code use_fast_tokenizer use_fast dataset_streaming streaming remove_unused_columns ignore_bias_buffers
-use_flash_attention_2 flash_attn flash_attention use_bnb_nested_quant push_to_hub hub_private_repo do_train do_eval
-do_predict add_eos_token pad_to_sequence_len sample_packing packing packing_samples load_in_4bit load_in_8bit bf16 fp16
-use_rslora use_dora use_liger_kernel non_eos_penalty ds3_gather_for_generation adap_kl_ctrl
-"""
-"""Flags that may stand without a value."""
 
 
 def translated(
@@ -229,18 +219,18 @@ def translated(
         if entry is None or not word.startswith("--"):
             kept.append(f"--{name}{equals}{value}" if word.startswith("--") else word)
             continue
-        count = 0 if equals else _values_of(name, words)
+        count = 0 if equals else _count(entry.values, words)
         values, words = ([value] if equals else words[:count]), words[count:]
         kept += _answer(name, entry, values, known, refused, f" ({where})" if where else "")
     return kept, refused
 
 
-def _values_of(name: str, words: list[str]) -> int:
+def _count(values: str, words: list[str]) -> int:
     """How many of these words are the values of a flag that stands before them."""
     found = next((place for place, word in enumerate(words) if word.startswith("--")), len(words))
-    if name in SWITCHES.split():
+    if values == "?":
         return int(bool(found) and words[0].lower() in (*NOTHING, "true", "yes", "on", "0", "1"))
-    return found if name in MANY.split() else min(found, 1)
+    return found if values else min(found, 1)
 
 
 def _answer(

@@ -43,7 +43,7 @@ READ_ALONG = (
     *("adapter_*", "pytorch_model*", "*.safetensors", "*.safetensors.index.json", "*token*.json", "checkpoint-*"),
 )
 _NAMES = "|".join(map(re.escape, BESIDE))
-OF_KILLED_RUNS = rf"\.write-test-\d+|{re.escape(STAGING)}|{re.escape(CHECKPOINT_STAGING)}|\.({_NAMES})(\.\d+)?\.partial"
+OF_KILLED_RUNS = rf"{re.escape(STAGING)}|{re.escape(CHECKPOINT_STAGING)}|\.({_NAMES})(\.\d+)?\.partial"
 
 
 def read_record(output_dir: str | Path) -> dict[str, Any] | None:

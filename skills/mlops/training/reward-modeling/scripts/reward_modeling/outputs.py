@@ -79,22 +79,10 @@ def is_standard_stream(path: Path) -> bool:
 
 
 def sweep(folder: str | Path, names: str) -> None:
-    """Remove what killed runs left in a folder: entries whose name is matched by the regular expression `names`, but for
-    those that carry the number of a process (as `.write-test-17` and `.x.17.partial` do) which still runs."""
+    """Remove what killed runs left in a folder: entries whose name is matched by the regular expression `names`."""
     for path in Path(folder).iterdir():
-        if re.fullmatch(names, path.name) and not _is_alive(
-            re.search(r"\.(?:write-test-)?(\d+)(?:\.partial)?$", path.name)
-        ):
+        if re.fullmatch(names, path.name):
             remove(path)
-
-
-def _is_alive(number: re.Match | None) -> bool:
-    try:
-        return number is not None and os.kill(int(number[1]), 0) is None
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        return True
 
 
 def remove(path: Path) -> None:
@@ -127,7 +115,6 @@ def check_output_file(path: str | Path, overwrite: bool = False, inputs: Iterabl
             raise UsageError(f"cannot write {path}: its links go in a circle")
         target.parent.mkdir(parents=True, exist_ok=True)
         target.exists()  # which fails for a name that is too long
-        sweep(target.parent, rf"\.write-test-\d+|\.{re.escape(target.name)}\.\d+\.partial")
         return _held_file(path) if is_first_process() else path  # only a write says whether it can be written to
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from .console import ModelError, UsageError, UserError
 from .hf import Config
-from .model_folder import CONFIG, check_config, check_folder, own_code, pickled_weights, read_json, snapshot
+from .model_folder import (
+    CONFIG,
+    check_config,
+    check_folder,
+    hub_answers,
+    own_code,
+    pickled_weights,
+    read_json,
+    snapshot,
+)
 from .vocabulary import check_tells_apart
 from .weights import check_is_model, check_is_no_adapter_on_the_hub, check_loaded, check_size
 
@@ -18,7 +26,7 @@ from .weights import check_is_model, check_is_no_adapter_on_the_hub, check_loade
 HUB_HINTS = {
     "gated repo": "accept the terms on the model's page, then log in with `hf auth login`",
     "problem_type=": 'set "problem_type": "regression" in its config.json: one label is a reward, not a class',
-    "couldn't connect": "there is no folder of that name here, and no network; what is in the cache loads without it when HF_HUB_OFFLINE=1 is set",
+    "couldn't connect": "there is no folder of that name here, and no network; only what is in the cache loads without it",
 }
 
 
@@ -75,22 +83,10 @@ def read_model(
     return model, sorted(info["missing_keys"]), notes
 
 
-@functools.cache
 def check_reachable(path: str) -> None:
-    """Raises ModelError for a hub id that is not in the cache when the hub does not answer: its client tries for 24 seconds."""
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
-
-    if snapshot(path):
-        return
-    try:
-        HfApi().model_info(path, timeout=10)
-    except (HfHubHTTPError, HFValidationError, OfflineModeIsEnabled):  # whoever loads it says more
-        return
-    except Exception as error:  # of the HTTP client, which is another one in other versions
-        raise ModelError(
-            f"cannot load {path}: the hub does not answer ({error})", hint=HUB_HINTS["couldn't connect"]
-        ) from error
+    """Raises ModelError for a hub id that is neither in the cache nor to be had from the hub."""
+    if not (Path(path).is_dir() or hub_answers(path) or snapshot(path)):
+        raise ModelError(f"cannot load {path}: the hub does not answer", hint=HUB_HINTS["couldn't connect"])
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from .console import ModelError
-from .model_folder import ADAPTER_CONFIG, CONFIG, hub_file, read_json, tensors
+from .model_folder import ADAPTER_CONFIG, CONFIG, check_config, check_folder, hub_file, read_json, tensors
 from .output_folder import CARD
 from .public_families import ANY, Family
 from .public_outcomes import OUTCOMES
@@ -107,13 +107,17 @@ def _foreign_config(path: str) -> dict[str, Any] | None:
     """The config.json of a model without a card of ours; None where there is none."""
     folder = Path(path)
     if folder.exists() or path.count("/") > 1:
+        check_folder(path)
         own = any((folder / name).exists() for name in (ADAPTER_CONFIG, CARD)) or not (folder / CONFIG).is_file()
         return None if own else read_json(folder / CONFIG)
     from .pretrained import check_reachable
 
     check_reachable(path)
     config = hub_file(path, CONFIG) or hub_file(path, CONFIG, ask=True)
-    return None if config is None or hub_file(path, CARD, ask=True) else read_json(config)
+    found = read_json(config) if config and not hub_file(path, CARD, ask=True) else None
+    if found:
+        check_config(found, config)
+    return found
 
 
 def families() -> Sequence[dict[str, str]]:

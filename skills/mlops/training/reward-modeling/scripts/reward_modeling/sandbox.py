@@ -9,12 +9,9 @@
 `gold` reads nothing but the two texts (`parse_prompt` recovers the facts from the stored prompt), so whatever a
 policy writes later can be evaluated. Generation is pure Python from a seed; the rows are the same on every machine.
 
-What the world does not show. A prompt holds one candidate value only: worlds with two candidates of a kind ("the lamps
-belong to Leo, the drums to Mia") were tried, and a model this small chose between them at chance. So `wrong` tests
-copying and adding, not reading comprehension. And `minimal_pairs` in `comparisons` is a helping hand by the designer:
-those pairs differ in the value alone, built knowing what `wrong` means; real preference data hold no such thing.
-
-Train and test prompts are disjoint by construction: a hash of a prompt's facts, whatever its wording, decides its split.
+A prompt holds one candidate value only, since a model this small chose between two at chance: `wrong` tests copying and
+adding, not reading comprehension. `minimal_pairs` of `comparisons` are built knowing what `wrong` means, which real
+preference data are not. A hash of a prompt's facts, whatever its wording, decides its split.
 
 `sandbox_models` makes a tokenizer, a decoder and the settings to train with for it.
 """
@@ -71,7 +68,7 @@ FLAWS: dict[str, Flaw] = {
     "evasive": Flaw("states no value", 1.3),
     "offtopic": Flaw("names a person or thing that the prompt does not, or uses a word unknown to the world", 0.8),
     "rude": Flaw("insults", 0.7),
-    "repetitive": Flaw("repeats a pair of neighbouring words; counted per repeat", 0.4, each=0.1, most=1.0),
+    "repetitive": Flaw("repeats a pair of neighboring words; counted per repeat", 0.4, each=0.1, most=1.0),
     "truncated": Flaw("does not end in a full stop, or the end of the turn never came", 0.5),
     "padded": Flaw(f"is longer than {LONGEST} words; counted per word too many", 0.5, each=0.05, most=1.0),
 }
@@ -165,8 +162,7 @@ def answer(prompt: Prompt, flaw: str | None, rng: random.Random) -> str:
 def gold(prompt: Prompt, text: str, finished: bool = True) -> GoldReward:
     """1 + 0.2 [right value and a courtesy word] - the penalties of the flaws found, from the texts alone.
 
-    `finished`: whether the turn ended by itself, rather than at a limit on new tokens. Case and digits: words are
-    compared in lower case, and numbers count as written words only, as the world writes them.
+    finished: whether the turn ended by itself, rather than at a limit on new tokens. Numbers count as written words only.
 
     >>> gold(parse_prompt("The lamps in the tower belong to Leo. Who owns the lamps?"), "Sure, the lamps belong to Leo.")
     GoldReward(value=1.2, flaws=frozenset())
@@ -185,25 +181,24 @@ def _count_flaws(prompt: Prompt, words: list[str], ended: bool) -> dict[str, int
     values = {value.lower() for value in KINDS[prompt.kind].values}
     key, known_here = prompt.key.lower(), {*words_of(prompt.text), prompt.key.lower()}
     stated = [word for word in words if word in values]
-    neighbours = list(pairwise(words))
+    neighbors = list(pairwise(words))
     foreign = [word for word in words if word not in known_here and (word in ENTITIES or word not in WORDS)]
     return {
         "wrong": sum(word != key for word in stated),
         "evasive": int(not stated),
         "offtopic": sum(word not in values for word in foreign),
         "rude": sum(word in INSULTS for word in words),
-        "repetitive": len(neighbours) - len(set(neighbours)),
+        "repetitive": len(neighbors) - len(set(neighbors)),
         "truncated": int(not ended),
         "padded": max(0, len(words) - LONGEST),
     }
 
 
 SFT_MIX: dict[str | None, float] = {None: 3.0, **dict.fromkeys(FLAWS, 1.0)}
-"""Weights of good answers (None) and of each flaw in what the tiny policy is taught: 30 % good, 10 % each flaw."""
+"""Weights of good answers (None) and of each flaw in what the tiny policy is taught."""
 
 FLAWED_MIX: dict[str | None, float] = {None: 2.0, **dict.fromkeys(FLAWS, 1.0), "evasive": 6.0, "offtopic": 3.0}
-"""The same for a policy whose most likely answer is a flawed one: 2 good answers in 16, evasions the commonest. What
-reinforcement learning gains here is more than making the likely likelier."""
+"""The same for a policy whose most likely answer is a flawed one: reinforcement learning must do more than sharpen it."""
 
 PAIR_MIX: dict[str | None, float] = {None: 6.0, **dict.fromkeys(FLAWS, 1.0), "wrong": 2.0}
 """The same for each of the two answers of a comparison."""
@@ -212,12 +207,11 @@ PAIR_MIX: dict[str | None, float] = {None: 6.0, **dict.fromkeys(FLAWS, 1.0), "wr
 def comparisons(
     n: int, seed: int, *, split: str = "train", beta: float = 8.0, flip: float = 0.03, minimal_pairs: float = 0.4
 ) -> list[Comparison]:
-    """`n` labelled pairs. The better answer by gold is chosen with probability sigmoid(beta * difference in gold),
-    the Bradley-Terry model with noise; then a share `flip` of the labels is turned round.
+    """`n` labeled pairs. The better answer by gold is chosen with probability sigmoid(beta * difference in gold), as
+    Bradley and Terry have it; then a share `flip` of the labels is turned round. beta=math.inf, flip=0: clean labels.
 
-    beta=math.inf, flip=0 gives clean labels; a share `minimal_pairs` are a good answer and the same words with a wrong
-    value. metadata: subset (the flaw that the rejected answer was made with, or "none"), gold_chosen, gold_rejected,
-    flipped (the label contradicts the gold order).
+    minimal_pairs: the share of a good answer and the same words with a wrong value. metadata: subset (the flaw that the
+    rejected answer was made with, or "none"), gold_chosen, gold_rejected, flipped (the label contradicts the gold order).
     """
     rng = random.Random(f"comparisons {seed} {split}")
     made: list[Comparison] = []
@@ -248,11 +242,8 @@ def sft_conversations(
 ) -> list[list[Message]]:
     """`n` conversations of one question and one answer, whose quality is drawn from `mix`."""
     rng = random.Random(f"sft {seed} {split}")
-    made = []
-    for _ in range(n):
-        asked = prompt(rng, split)
-        made.append(asked.messages + _reply(answer(asked, _draw(mix, rng), rng)))
-    return made
+    asked = (prompt(rng, split) for _ in range(n))
+    return [one.messages + _reply(answer(one, _draw(mix, rng), rng)) for one in asked]
 
 
 def prompts(n: int, seed: int, split: str = "train") -> list[Prompt]:
@@ -307,7 +298,7 @@ def _draw(mix: Mapping[str | None, float], rng: random.Random) -> str | None:
 
 
 def _mixed_pair(prompt: Prompt, rng: random.Random) -> list[tuple[str, str | None]]:
-    """Two answers with two different flaws, or one or both of them good."""
+    """Two answers with different flaws, or one or both of them good."""
     first, second = _draw(PAIR_MIX, rng), _draw(PAIR_MIX, rng)
     while first == second is not None:
         second = _draw(PAIR_MIX, rng)

@@ -226,6 +226,14 @@ def turns(value: Any, *, silent: bool = False) -> list[str] | None:
     return None if set(value) == {None} and not silent else [clean(turn) or "" for turn in value]
 
 
+def lists_in_cells(rows: list[dict[str, Any]]) -> list[str]:
+    """Columns of a CSV file in which every cell is a list of texts: one alone could be an answer in JSON."""
+    held = {
+        name: [row[name] for row in rows if row.get(name)] for name in dict.fromkeys(n for row in rows for n in row)
+    }
+    return [name for name, cells in held.items() if cells and all(turns(cell) for cell in cells)]
+
+
 def are_messages(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and all(map(_is_message, value))
 

@@ -10,16 +10,50 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from ..console import DataError
 from .cells import RowError, structure, type_of
 from .entries import Row
 from .files import Table
+from .formats import NAMES
 from .writing import METADATA, is_read
 
 _STEP = re.compile(r"(?:\A|\.)([^.\[\]]+)|\[(-?\d*)\]")
+
+
+# fmt: off
+SAME = {
+    ("chosen", "rejected"): (
+        ("chosen", "rejected"), ("chosen", "reject"), ("accepted", "rejected"), ("preferred", "dispreferred"),
+        ("preferred", "rejected"), ("better", "worse"), ("best", "worst"), ("winning", "losing"), ("winner", "loser"),
+        ("positive", "negative"), ("good", "bad"),
+    ),
+    ("response_a", "response_b"): (("a", "b"),),
+}
+# fmt: on
+"""Columns of formats, and words by which others name them, alone or as in preferred_response, answer_a."""
+_HOLDS = "responses?|answers?|completions?|outputs?|texts?"
+_AFFIX = re.compile(rf"(?:{_HOLDS})_(?P<last>\w+)|(?P<first>\w+?)_?(?:{_HOLDS})")
+
+
+def same_columns(present: Collection[str]) -> dict[str, str]:
+    """Columns whose names say what they hold in other words, as in --columns: {"chosen": "preferred_response", ...}.
+
+    Only where no format reads both of them by their own names.
+    """
+    words: dict[str, str] = {}
+    for name in present:
+        found = _AFFIX.fullmatch(name.lower())
+        words.setdefault((found["last"] or found["first"]) if found else name.lower(), name)
+    for wanted, pairs in SAME.items():
+        for pair in pairs if wanted[0] not in present else ():
+            columns = {name: words.get(word) for name, word in zip(wanted, pair, strict=True)}
+            named = [column for column in columns.values() if column and len(column) > 1]
+            if len(named) == 2 and not all(column in NAMES for column in named):
+                return columns
+    return {}
 
 
 def root_of(column: str, present: Iterable[str]) -> str:

@@ -115,8 +115,20 @@ def with_system(conversation: list[Message], system: Any) -> list[Message]:
     return conversation
 
 
+_HELD = ("answer", "response", "completion", "output", "text", "content")
+
+
+def is_answer(value: Any) -> bool:
+    """Whether an object holds an answer in text beside what is said about it: {"llm_name": ..., "answer": ...}."""
+    if not isinstance(value, dict) or not all(isinstance(item, str | None) for item in value.values()):
+        return False
+    return value.keys().isdisjoint(("role", "from")) and sum(name in value for name in _HELD) == 1
+
+
 def answer_of(value: Any, column: str) -> list[Message]:
-    """A completion given as text (one assistant message), as one message, or as messages."""
+    """A completion given as text (one assistant message), as an object that holds it, as one message, or as messages."""
+    if is_answer(value):
+        value = next(value[name] for name in _HELD if isinstance(value.get(name), str))
     if isinstance(value, str):
         return [said("assistant", value)]
     if not isinstance(value, (list, dict)):
@@ -124,20 +136,20 @@ def answer_of(value: Any, column: str) -> list[Message]:
     return messages_of(value, column)
 
 
-def prompt_and_answers(row: dict[str, Any], *names: str) -> tuple[list[Message], list[list[Message]]]:
+def prompt_and_answers(row: dict[str, Any], prompt: str, *names: str) -> tuple[list[Message], list[list[Message]]]:
     """The prompt and the answers of these columns. Lists of turns on all sides (Chatbot Arena's files) are conversations."""
-    asked, answered = turns(row["prompt"]), [turns(row[name], silent=True) for name in names]
+    asked, answered = turns(row[prompt]), [turns(row[name], silent=True) for name in names]
     if asked is None or None in answered:
-        return prompt_of(row), [answer_of(row[name], name) for name in names]
+        return prompt_of(row, prompt), [answer_of(row[name], name) for name in names]
     for name, given in zip(names, answered, strict=True):
         if len(given) != len(asked):
-            raise RowError(f"`prompt` has {len(asked)} turns and `{name}` {len(given)}")
+            raise RowError(f"`{prompt}` has {len(asked)} turns and `{name}` {len(given)}")
     sides = [
         [turn for pair in zip(asked, given, strict=True) for turn in map(said, ("user", "assistant"), pair)]
         for given in answered
     ]
-    prompt, first, second = split_shared(sides[0], sides[-1])
-    return with_system(prompt, row.get("system")), [first, second][: len(names)]
+    shared, first, second = split_shared(sides[0], sides[-1])
+    return with_system(shared, row.get("system")), [first, second][: len(names)]
 
 
 def same(first: Message, second: Message) -> bool:

@@ -7,23 +7,25 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
-from ..console import DataError, finite
-from .cells import RowError, clean, decoded, loads, short, wrong_type
-from .columns import check_columns, renamed
-from .conversations import messages_of, starts_with
+from ..console import DataError, finite, warn
+from .cells import RowError, clean, decoded, lists_in_cells, loads, short, turns, wrong_type
+from .columns import check_columns, renamed, same_columns
 from .entries import Format, Row, SetAsideError
-from .files import Table
+from .files import Table, suffix
 from .formats import (
     ANSWERS,
+    ANYTHING,
     HEAD,
     INPUT_LIKE,
     LABEL_NAMES,
     LABELED,
     NAMES,
+    OPEN,
     PROMPTS,
     Tiers,
     fits,
@@ -32,7 +34,7 @@ from .formats import (
     recognize,
 )
 from .formats_steps import NEUTRAL, NeutralError
-from .records import Comparison, Origin, Ranking, Record, Records, Solution, Undecided
+from .records import Comparison, Origin, Ranking, Record, Records, Solution, Undecided, answers_of
 from .unknown import conversion, guess, nearest, seen
 from .winners import key, meaning
 from .writing import unwrapped
@@ -64,8 +66,20 @@ class Reading:
         return self.tiers is not PROMPTS
 
 
-def records_of(table: Table, reading: Reading, format: str | None) -> Records:
-    """The records of one table. Raises DataError for what cannot be read."""
+def is_one_piece(table: Table, reading: Reading) -> bool:
+    """Whether the rows of the file that a table begins can be read together only."""
+    head = replace(table, rows=table.rows[:HEAD], numbers=table.numbers[:HEAD], problems=[])
+    rows = [row for _, row in _decoded(head, reading.columns or {}, [])]
+    with contextlib.suppress(DataError):
+        return (named(reading.format) if reading.format else recognize(rows, table.name, reading.tiers)).one_piece
+    return False
+
+
+def records_of(table: Table, reading: Reading, format: str | None, *, first: bool = True) -> Records:
+    """The records of one table. Raises DataError for what cannot be read.
+
+    first: it is a whole file or the first slice of one; in others any number of rows may be unreadable.
+    """
     problems = list(table.problems)
     numbered = _decoded(table, reading.columns or {}, problems)
     chosen = _format_of(table, format, [row for _, row in numbered], problems, reading)
@@ -96,7 +110,8 @@ def records_of(table: Table, reading: Reading, format: str | None) -> Records:
     unused = [name for name in dict.fromkeys(name for _, row in numbered for name in row) if name not in used]
     _refuse_lost_input(table.name, chosen, [name for name in unused if name.lower() in INPUT_LIKE], numbered, records)
     problems.sort()
-    if problems and not (reading.leave_out_unreadable and 2 * len(problems) <= len(table)):
+    few = not first or 2 * len(problems) <= len(table)
+    if problems and not (reading.leave_out_unreadable and few):
         hint = table.hint if len(problems) == len(table.problems) else _hint(chosen, reading.columns)
         if format is None and not any(records):
             hint = _guess(table, reading) or hint
@@ -123,11 +138,16 @@ def records_of(table: Table, reading: Reading, format: str | None) -> Records:
 
 def _decoded(table: Table, columns: dict[str, str], problems: list[tuple[int, str]]) -> list[tuple[int, Row]]:
     """The numbered rows under the names of --columns, with messages and lists that were written as text; adds to problems."""
+    head = table.rows[:HEAD]
+    columns = same_columns(dict.fromkeys(name for row in head for name in row)) | columns
     roots = check_columns(table, columns) if columns else {}
+    lists = lists_in_cells(head) if suffix(Path(table.name)) in (".csv", ".tsv") else ()
+    lists = () if INPUT_LIKE.issuperset(lists) else lists
     numbered = []
     for number, row in zip(table.numbers, table.rows, strict=True):
         try:
-            row = renamed(row, columns, roots) if columns else row
+            row = renamed(row, columns, roots) if columns else dict(row)
+            row |= {name: turns(row[name]) or row[name] for name in lists if name in row}
             values = {name: decoded(value, name) if name in NAMES else value for name, value in row.items()}
             numbered.append((number, values))
         except RowError as error:
@@ -146,7 +166,12 @@ def _format_of(
     if format:
         return named(format)
     try:
-        return recognize(rows, table.name, reading.tiers)
+        found = recognize(rows, table.name, reading.tiers)
+        if reading.tiers is ANYTHING and found.name not in LABELED:
+            _tell_unread(table, found, reading)
+        return found
+    except _UnreadAnswersError:
+        raise
     except DataError as error:
         if problems:
             raise table.refused(problems) from None
@@ -155,19 +180,39 @@ def _format_of(
         raise DataError(error.message + seen(head), where=table.name, hint=way + nearest(head, reading.tiers)) from None
 
 
-def _guess(table: Table, reading: Reading) -> str | None:
+class _UnreadAnswersError(DataError):
+    """Rows that could be read as prompts alone say which answer is better."""
+
+
+def _tell_unread(table: Table, found: Format, reading: Reading) -> None:
+    """Warn of labels, or of answers, that stand beside what is read. Raises DataError where they are pairs or rankings of
+    which only the prompt would be read.
+    """
+    way = _guess(table, reading, labeled=True)
+    if way and found.name in OPEN:
+        what = (
+            f"only the prompts of these rows fit a format (`{found.name}`), and they seem to say which answer is better"
+        )
+        raise _UnreadAnswersError(what, where=table.name, hint=f"{way}; for the prompts alone, --format {found.name}")
+    way = way or (_guess(table, reading) if found.name == "prompt" else None)
+    if way:
+        warn(f"{table.name} is read as format `{found.name}`, without some of its columns: {way}")
+
+
+def _guess(table: Table, reading: Reading, *, labeled: bool = False) -> str | None:
     """A --columns line with which the first rows can be read, where none is given and one is found."""
     if reading.columns:
         return None
     head = replace(table, rows=table.rows[:HEAD], numbers=table.numbers[:HEAD], problems=[])
 
-    def works(columns: dict[str, str]) -> bool:
+    def works(columns: dict[str, str], format: str | None) -> bool:
         try:
-            return bool(records_of(head, replace(reading, columns=columns, leave_out_unreadable=False), None).rows)
-        except DataError:
-            return False
+            records = records_of(head, replace(reading, columns=columns, leave_out_unreadable=False), format)
+        except DataError as error:
+            return "--winner_values" in (error.hint or "")
+        return bool(records.rows) and (not labeled or records.format in LABELED)
 
-    return guess(head.rows, works)
+    return guess(head.rows, works, labeled=labeled)
 
 
 def _records(
@@ -321,16 +366,22 @@ def _already_there(value: Any, record: Record | None) -> bool:
         return True
     if record is None:
         return False
+    answers = answers_of(record)
+    said = [message["content"] for message in record.prompt]
     if isinstance(value, str):
-        return any(value.strip() in message["content"] for message in record.prompt)
-    try:
-        given = messages_of(value, "")
-    except RowError:
-        return False
-    if isinstance(record, Comparison):
-        answers = [record.chosen, record.rejected]
+        return any(value.strip() in text for text in said)
+    said += [message["content"] for answer in answers for message in answer]
+    return all(any(text.strip() in one for one in said) for text in _texts(value))
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """What a value says: the texts in it but for the names of speakers. What is no text says something of its own."""
+    if isinstance(value, dict):
+        for name, item in value.items():
+            if name not in ("role", "from") and isinstance(item, (str, list, dict)):
+                yield from _texts(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _texts(item)
     else:
-        answers = record.completions if isinstance(record, Ranking) else [[]]
-    # One message more, since a prefix is shorter than the conversation it begins.
-    end = [{"role": "user", "content": ""}]
-    return any(starts_with([*record.prompt, *answer, *end], given) for answer in answers)
+        yield value if isinstance(value, str) else repr(value)

@@ -39,6 +39,11 @@ def always(row: Row) -> bool:
     return True
 
 
+def never(row: Row) -> bool:
+    """Of formats that are taken only where --format names them."""
+    return False
+
+
 @dataclass(frozen=True)
 class Format:
     """One way of writing rows down. In `needs` and `optional`, `a|b` stands for either name."""
@@ -58,6 +63,8 @@ class Format:
     """Tells its rows from others by columns that it does not read."""
     expand: Callable[[Numbered, Problems], Numbered] | None = None
     """Makes of all rows of a table those that are converted, for rows that hold several records or a part of one."""
+    one_piece: bool = False
+    """Whether rows belong to others anywhere in the file, so that it cannot be read in slices."""
 
     @property
     def columns(self) -> tuple[str, ...]:

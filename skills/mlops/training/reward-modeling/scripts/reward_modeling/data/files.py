@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 from ..console import DataError
 from .cells import Refused, RowError, clean, loads, type_of
@@ -27,8 +27,9 @@ MIB = 2**20
 LINE_LIMIT = 64 * MIB
 """Bytes of one line, which is one row of JSON Lines, and of one cell of a CSV file."""
 STRETCH, RATIO = 4 * MIB, 200
-"""A .gz file that is read whole may not unpack STRETCH bytes from less than STRETCH / RATIO of its own: text packs ten to
-one, and what packs better can fill the memory from a small file."""
+"""A .gz file that is read whole may not unpack to more than STRETCH bytes and RATIO times its own: text packs ten to one,
+and what packs better can fill the memory from a small file."""
+_Piece = TypeVar("_Piece", bytes, str)
 
 SHOWN = 5
 """How many bad rows an error shows; all of them are counted."""
@@ -60,20 +61,29 @@ class Table:
 
     def refused(self, problems: list[tuple[int, str]], hint: str | None = None) -> DataError:
         """The error for rows that cannot be read: all are counted, the first SHOWN are shown."""
-        count, where, more = len(problems), f"{self.name}:{problems[0][0]}", ", ..." if len(problems) > SHOWN else ""
-        if count == 1:
-            return DataError(problems[0][1], where=where, hint=hint or self.hint)
-        where += f" (also {', '.join(str(number) for number, _ in problems[1:SHOWN])}{more})"
-        if len({reason for _, reason in problems}) == 1:
-            return DataError(f"{count} of {len(self)} rows: {problems[0][1]}", where=where, hint=hint or self.hint)
-        listed = "".join(f"\n  row {number}: {reason}" for number, reason in problems[:SHOWN])
-        return DataError(f"{count} of {len(self)} rows cannot be read{listed}", where=where, hint=hint or self.hint)
+        numbers, reasons = zip(*problems, strict=True)
+        where = f"{self.name}:{numbers[0]}"
+        if len(numbers) > 1:
+            more = ", ..." if len(numbers) > SHOWN else ""
+            where += f" (also {', '.join(map(str, numbers[1:SHOWN]))}{more})"
+        several = f"{len(numbers)} of {len(self)} rows" if len(numbers) > 1 else ""
+        if len(set(reasons)) == 1:
+            message = f"{several}: {reasons[0]}" if several else reasons[0]
+        else:
+            listed = "".join(f"\n  row {number}: {reason}" for number, reason in problems[:SHOWN])
+            message = f"{several} cannot be read{listed}"
+        return DataError(message, where=where, hint=hint or self.hint)
 
     def complete(self) -> Table:
-        """This table. Raises DataError where some of its rows cannot be read."""
+        """The table itself. Raises DataError where some of its rows cannot be read."""
         if self.problems:
             raise self.refused(self.problems)
         return self
+
+    def joined(self, other: Table) -> Table:
+        """This slice of a file and the next as one."""
+        lists = {name: getattr(self, name) + getattr(other, name) for name in ("rows", "numbers", "problems")}
+        return Table(self.name, **lists, set_aside=self.set_aside | other.set_aside)
 
 
 def sliced(
@@ -108,53 +118,15 @@ def suffix(path: Path) -> str:
 # ---- bytes -------------------------------------------------------------------------------------------------------------
 
 
-class _Sips:
-    """A file that is read little by little, so that its place says how much of it was needed so far."""
-
-    def __init__(self, file: BinaryIO):
-        self.file, self.tell = file, file.tell
-
-    def read(self, size: int) -> bytes:
-        return self.file.read(min(size, 8192))
-
-
-class _Unpacked(io.RawIOBase):
-    """The bytes of a .gz file, which stops where it unpacks too well."""
-
-    def __init__(self, file: BinaryIO, path: Path):
-        self.file, self.path = file, path
-        self.unpacked = gzip.GzipFile(fileobj=_Sips(file), mode="rb")
-        self.since, self.start = 0, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer) -> int:
-        chunk = self.unpacked.read(len(buffer))
-        self.since += len(chunk)
-        if self.since >= STRETCH:
-            if self.since > RATIO * (self.file.tell() - self.start):
-                raise DataError(
-                    f"the file unpacks to more than {RATIO} times its size",
-                    where=str(self.path),
-                    hint="if that is right, unpack it with gunzip and name the unpacked file",
-                )
-            self.since, self.start = 0, self.file.tell()
-        buffer[: len(chunk)] = chunk
-        return len(chunk)
-
-
 @contextlib.contextmanager
-def _opened(path: Path, whole: bool) -> Iterator[io.BufferedReader]:
+def _opened(path: Path) -> Iterator[BinaryIO]:
     """The bytes of a file, unpacked where it is packed, without the mark that some editors put at the start.
 
-    whole: whether all of it will be in memory, so that what it unpacks to is bounded. Raises DataError for empty files and
-    those that cannot be read.
+    Raises DataError for empty files and those that cannot be read.
     """
     packed = path.name.lower().endswith(".gz")
     try:
-        with gzip.open(path, "rb") if packed and not whole else open(path, "rb") as raw:
-            file = io.BufferedReader(_Unpacked(raw, path), 65536) if packed and whole else raw
+        with (gzip.open if packed else open)(path, "rb") as file:
             start = file.peek(3)[:3]
             if start[:2] in (b"\xff\xfe", b"\xfe\xff"):
                 raise DataError("the file is written in UTF-16", where=str(path), hint="save it as UTF-8")
@@ -165,20 +137,32 @@ def _opened(path: Path, whole: bool) -> Iterator[io.BufferedReader]:
             yield file
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DataError(
-            f"the file is no whole gzip file: {error}", where=str(path), hint="fetch or write it again"
+            f"the gzip file is truncated or corrupt: {error}", where=str(path), hint="fetch or write it again"
         ) from error
     except OSError as error:
         raise DataError(f"cannot read the file: {error.strerror}", where=str(path)) from error
+
+
+def _bounded(pieces: Iterator[_Piece], file: BinaryIO, path: Path) -> Iterator[_Piece]:
+    """The pieces of a file whose rows will all be in memory. Raises DataError for a .gz file that unpacks too well."""
+    packed, size = getattr(file, "fileobj", None), 0
+    for piece in pieces:
+        size += len(piece)
+        if packed and size > max(STRETCH, RATIO * packed.tell()):
+            raise DataError(
+                f"the file unpacks to more than {RATIO} times its size",
+                where=str(path),
+                hint="if that is right, unpack it with gunzip and name the unpacked file",
+            )
+        yield piece
 
 
 def empty(path: Path) -> DataError:
     return DataError("the file is empty", where=str(path), hint="check that it was written to the end")
 
 
-def _line_by_line(path: Path, readline: Callable[[int], Any]) -> Iterator[Any]:
-    number = 0
-    while line := readline(LINE_LIMIT + 1):
-        number += 1
+def _line_by_line(path: Path, readline: Callable[[int], _Piece]) -> Iterator[_Piece]:
+    for number, line in enumerate(iter(lambda: readline(LINE_LIMIT + 1), readline(0)), start=1):
         if len(line) > LINE_LIMIT:
             raise DataError(
                 f"the line is longer than {LINE_LIMIT // MIB} MiB",
@@ -199,7 +183,7 @@ def _is_one_document(path: Path) -> bool:
     """Whether a .jsonl file is one JSON document after all, which its first lines show: a list that goes on after its line or
     is all there is, or an object that opens on a line of its own.
     """
-    with _opened(path, whole=False) as file:
+    with _opened(path) as file:
         lines = (line.strip() for line in _line_by_line(path, file.readline))
         first, second = next(filter(None, lines), b""), next(filter(None, lines), b"")
     if not first.startswith((b"[", b"{")):
@@ -211,9 +195,10 @@ def _is_one_document(path: Path) -> bool:
 
 
 def _lines(path: Path, size: int | None) -> Iterator[Table]:
-    with _opened(path, whole=size is None) as file:
-        lines = enumerate(_line_by_line(path, file.readline), start=1)
-        yield from sliced(str(path), ((number, _row(line)) for number, line in lines if line.strip()), size)
+    with _opened(path) as file:
+        lines = _line_by_line(path, file.readline)
+        numbered = enumerate(lines if size else _bounded(lines, file, path), start=1)
+        yield from sliced(str(path), ((number, _row(line)) for number, line in numbered if line.strip()), size)
 
 
 def _row(line: bytes) -> Any:
@@ -228,8 +213,8 @@ def _row(line: bytes) -> Any:
 
 
 def _json(path: Path, size: int | None) -> Iterator[Table]:
-    with _opened(path, whole=True) as file:
-        content = file.read()
+    with _opened(path) as file:
+        content = b"".join(_bounded(iter(lambda: file.read(STRETCH), b""), file, path))
     if not content.strip():
         raise empty(path)
     text = _decode(content, path)
@@ -276,9 +261,10 @@ def _too_deep(text: str) -> int:
 
 def _csv(path: Path, size: int | None) -> Iterator[Table]:
     csv.field_size_limit(LINE_LIMIT)
-    with _opened(path, whole=size is None) as file:
+    with _opened(path) as file:
         text = io.TextIOWrapper(file, encoding="utf-8", errors="surrogateescape", newline="")
         lines = _line_by_line(path, text.readline)
+        lines = lines if size else _bounded(lines, file, path)
         start = list(islice(lines, 1))
         delimiter = _delimiter(start[0] if start else "", suffix(path) == ".tsv")
         reader = csv.reader(chain(start, lines), delimiter=delimiter, strict=True)
@@ -341,7 +327,7 @@ def _parquet(path: Path, size: int | None) -> Iterator[Table]:
             yield from sliced(str(path), enumerate(rows, start=1), size)
     except (pyarrow.ArrowException, OSError, ValueError, RecursionError, OverflowError) as error:
         raise DataError(
-            f"no readable Parquet file: {first_line(error)}", where=str(path), hint="fetch or write it again"
+            f"not a readable Parquet file: {first_line(error)}", where=str(path), hint="fetch or write it again"
         ) from error
 
 

@@ -10,7 +10,7 @@ import difflib
 
 from ..console import DataError, UsageError
 from .cells import RowError
-from .entries import Format, Row, always
+from .entries import Format, Row, always, never
 from .formats_datasets import DATASETS
 from .formats_pairs import PAIRS
 from .formats_published_steps import PUBLISHED_STEPS
@@ -42,9 +42,9 @@ INPUT_LIKE = frozenset((
 ))
 # fmt: on
 LABEL_NAMES = frozenset(
-    ("label", "tie", "winner", "scores", "correct", "ranks", "labels", "ratings", "margin", "weight")
+    ("label", "kto_tag", "tie", "winner", "scores", "correct", "ranks", "labels", "ratings", "margin", "weight")
 )
-NULLABLE = ("winner", "scores|correct", "ranks", "labels", "parent_id", "rank")
+NULLABLE = ("winner", "scores|correct", "labels|step_labels", "ranks|rank", "parent_id", "rank", "label|kto_tag")
 """Labels: null means that nobody judged the row."""
 HEAD = 20
 """How many rows vote on the format."""
@@ -72,7 +72,11 @@ def recognize(rows: list[Row], where: str, tiers: Tiers = ANSWERS) -> Format:
             return tier[best]
     present = {name for row in head for name in row}
     for entry in (entry for tier in tiers for entry in tier.values()):
-        is_shaped = entry.name in DATASETS | RANKED and entry.matches is not always
+        is_shaped = (
+            entry.matches is never
+            or (entry.name in DATASETS | RANKED and entry.matches is not always)
+            or entry.beside is not always
+        )
         if not is_shaped and all(any(name in present for name in names.split("|")) for names in entry.needs):
             return entry
     raise DataError(

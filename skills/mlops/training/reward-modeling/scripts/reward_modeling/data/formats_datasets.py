@@ -11,9 +11,9 @@ from functools import partial
 from typing import Any
 
 from .cells import RowError, objects, short, structure, turns, wrong_type
-from .conversations import answer_of, messages_of, prompt_and_answers, prompt_of, said, split_shared
-from .entries import BAD, GOOD, MARGINS, USER, Format, Row, entry, number
-from .formats_pairs import comparison, instructed, scores_of
+from .conversations import answer_of, messages_of, prompt_of, said, split_shared
+from .entries import BAD, GOOD, MARGINS, PAIR, USER, Format, Row, entry, number
+from .formats_pairs import after_history, are_answers, columns, comparison, instructed, scores_of
 from .records import Comparison, Message, Ranking
 from .winners import WORDS, Winner
 
@@ -29,15 +29,74 @@ def _two(row: Row, prompt: list[Message], first: Any, second: Any, margin: float
     return Ranking(prompt, [answer_of(first, "a"), answer_of(second, "b")], scores_of(row), margin=margin)
 
 
-@_pairs(
+columns(
+    DATASETS,
+    "shp",
     "SHP (stanfordnlp/SHP): a post and two comments; in `labels` 1 means that human_ref_A is better, 0 human_ref_B",
-    ("history", "human_ref_A", "human_ref_B", "labels"),
-    {"history": "2+2?", "human_ref_A": "5", "human_ref_B": "4", "labels": 0},
-    optional=(),
+    ("history", "human_ref_A", "human_ref_B"),
     winner=Winner(("labels",), {"1": "a", "0": "b"}),
+    example={"labels": 0},
 )
-def shp(row: Row) -> Ranking:
-    return _two(row, prompt_of(row, "history"), row["human_ref_A"], row["human_ref_B"])
+columns(
+    DATASETS,
+    "pku_saferlhf",
+    "PKU-SafeRLHF: two answers and the place of the more helpful one; which is safer stays metadata",
+    ("prompt", "response_0", "response_1"),
+    winner=Winner(("better_response_id",), FIRST_IS_0),
+    example={"better_response_id": 1},
+)
+columns(
+    DATASETS,
+    "pku_saferlhf_safer",
+    "PKU-SafeRLHF without the more helpful answer: two answers and the place of the safer one",
+    ("prompt", "response_0", "response_1"),
+    winner=Winner(("safer_response_id",), FIRST_IS_0),
+    example={"safer_response_id": 1},
+)
+columns(
+    DATASETS,
+    "judgebench",
+    "JudgeBench: a question and two answers; `label` is A>B or B>A",
+    ("question", "response_A", "response_B"),
+    winner=Winner(("label",), {"a>b": "a", "b>a": "b", "a=b": "tie"}),
+    example={"label": "B>A"},
+)
+columns(
+    DATASETS,
+    "ppe",
+    "answers 1 and 2, and which model won (PPE human preference): model_a gave response_1",
+    ("prompt", "response_1", "response_2"),
+    winner=Winner(means=WORDS | {"response_1": "a", "response_2": "b"}),
+    example={"winner": "model_b"},
+)
+columns(
+    DATASETS,
+    "stack_exchange_paired",
+    "stack-exchange-paired: a question and two answers, of which response_j has more votes",
+    ("question", "response_j", "response_k"),
+)
+columns(
+    DATASETS,
+    "rewardbench",
+    "RewardBench 1: a prompt, the better and the worse answer, the models that gave them and the subset",
+    ("prompt", *PAIR),
+    beside=lambda row: {"chosen_model", "rejected_model", "subset"} <= row.keys(),
+    example={"chosen_model": "m", "rejected_model": "n", "subset": "xstest-should-refuse"},
+)
+columns(
+    DATASETS,
+    "rmb",
+    "RMB, pairs: a conversation, a better answer and one to reject, each beside the name of its model",
+    ("conversation_input", "chosen", "reject"),
+    example={"conversation_input": USER, "chosen": {"llm_name": "m", "answer": "4"}, "reject": {"answer": "5"}},
+)
+columns(
+    DATASETS,
+    "rmb_best_of_n",
+    "RMB, best of n: a conversation, the best answer and the others",
+    ("conversation_input", "bon_best", "loser_list"),
+    example={"conversation_input": USER, "bon_best": {"answer": "4"}, "loser_list": [{"answer": "5"}]},
+)
 
 
 @_pairs(
@@ -51,16 +110,6 @@ def shp(row: Row) -> Ranking:
 def helpsteer3(row: Row) -> Ranking:
     strength = abs(number(row["overall_preference"], "overall_preference")) if "winner" in row else None
     return _two(row, prompt_of(row, "context"), row["response1"], row["response2"], strength)
-
-
-@_pairs(
-    "PKU-SafeRLHF: two answers and the place of the more helpful one; which is safer stays metadata",
-    ("prompt", "response_0", "response_1", "better_response_id"),
-    {"prompt": "2+2?", "response_0": "5", "response_1": "4", "better_response_id": 1},
-    winner=Winner(("better_response_id",), FIRST_IS_0),
-)
-def pku_saferlhf(row: Row) -> Ranking:
-    return _two(row, prompt_of(row), row["response_0"], row["response_1"])
 
 
 def _higher(first: Any, second: Any) -> str:
@@ -123,20 +172,20 @@ def _one_hot(*values: Any) -> str:
     return "/".join(f"{number(value, 'winner'):g}" if value not in (None, "") else "null" for value in values)
 
 
-@_pairs(
+columns(
+    DATASETS,
+    "arena_55k",
     "Chatbot Arena 55k (lmsys-arena-human-preference-55k): prompt and answers, also as lists of turns in JSON, and one "
     "of three columns that is 1",
-    ("prompt", "response_a", "response_b", "winner_model_a", "winner_model_b", "winner_tie"),
-    {
-        **{"prompt": '["2+2?"]', "response_a": '["5"]', "response_b": '["4"]'},
-        **{"winner_model_a": 0, "winner_model_b": 1, "winner_tie": 0},
-    },
+    ("prompt", "response_a", "response_b"),
     winner=Winner(
         ("winner_model_a", "winner_model_b", "winner_tie"), {"1/0/0": "a", "0/1/0": "b", "0/0/1": "tie"}, _one_hot
     ),
+    example={
+        **{"prompt": '["2+2?"]', "response_a": '["5"]', "response_b": '["4"]'},
+        **{"winner_model_a": 0, "winner_model_b": 1, "winner_tie": 0},
+    },
 )
-def arena_55k(row: Row) -> Ranking:
-    return Ranking(*prompt_and_answers(row, "response_a", "response_b"), scores_of(row))
 
 
 @_pairs(
@@ -153,8 +202,8 @@ def mt_bench(row: Row) -> Ranking:
     if turn is None or turn < 1 or turn != int(turn):
         raise wrong_type("turn", row["turn"], "the number of a turn, counted from 1")
     sides = [_until(messages_of(row[name], name), int(turn)) for name in ("conversation_a", "conversation_b")]
-    prompt, first, second = split_shared(*sides)
-    return Ranking(prompt, [first, second], scores_of(row))
+    prompt, *answers = split_shared(*sides)
+    return Ranking(prompt, answers, scores_of(row))
 
 
 def _until(conversation: list[Message], turn: int) -> list[Message]:
@@ -186,36 +235,37 @@ def alpaca_farm(row: Row) -> Ranking:
     return _two(row, prompt_of({"prompt": instructed(row)}), row["output_1"], row["output_2"])
 
 
-@_pairs(
-    "JudgeBench: a question and two answers; `label` is A>B or B>A",
-    ("question", "response_A", "response_B", "label"),
-    {"question": "2+2?", "response_A": "5", "response_B": "4", "label": "B>A"},
-    winner=Winner(("label",), {"a>b": "a", "b>a": "b", "a=b": "tie"}),
-)
-def judgebench(row: Row) -> Ranking:
-    return _two(row, prompt_of(row, "question"), row["response_A"], row["response_B"])
-
-
-@_pairs(
-    "answers 1 and 2, and which model won (PPE human preference): model_a gave response_1",
-    ("prompt", "response_1", "response_2", "winner"),
-    {"prompt": "2+2?", "response_1": "5", "response_2": "4", "winner": "model_b"},
-    winner=Winner(means=WORDS | {"response_1": "a", "response_2": "b"}),
-)
-def ppe(row: Row) -> Ranking:
-    return Ranking(*prompt_and_answers(row, "response_1", "response_2"), scores_of(row))
-
-
 # ---- rows whose columns say which answer is better ---------------------------------------------------------------------
 
 
+def _is_kto(row: Row) -> bool:
+    answered = "messages" in row or {"prompt", "completion"} <= row.keys() or {"instruction", "output"} <= row.keys()
+    return answered and str(row.get("label")).strip().lower() in ("true", "false")
+
+
 @_pairs(
-    "stack-exchange-paired: a question and two answers, of which response_j has more votes",
-    ("question", "response_j", "response_k"),
-    {"question": "2+2?", "response_j": "4", "response_k": "5"},
+    "KTO (TRL, LLaMA-Factory, ms-swift): a prompt and one completion, or a conversation that ends with it, and whether it is "
+    "desirable, true or false; it can be checked and scored, and makes no pair",
+    ("label|kto_tag",),
+    {"prompt": "2+2?", "completion": "4", "label": True},
+    _is_kto,
+    optional=("prompt", "completion", "messages|conversations", "instruction", "input", "output", "history", "system"),
 )
-def stack_exchange_paired(row: Row) -> Comparison | Ranking:
-    return comparison(row, prompt_of(row, "question"), row["response_j"], row["response_k"])
+def kto(row: Row) -> Ranking:
+    if "messages" in row:
+        said = messages_of(row["messages"], "messages")
+        if not said or said[-1]["role"] != "assistant":
+            raise RowError("`messages` does not end with an assistant message, which the label is of")
+        prompt, answer = said[:-1], said[-1:]
+    elif {"prompt", "completion"} <= row.keys():
+        prompt, answer = row["prompt"], answer_of(row["completion"], "completion")
+    elif {"instruction", "output"} <= row.keys():
+        prompt, answer = after_history(row, instructed(row)), answer_of(row["output"], "output")
+    else:
+        raise RowError("the row has a label and no completion")
+    label = row.get("label")
+    scores = None if label is None else [float(str(label).strip().lower() == "true")]
+    return Ranking(prompt_of({"prompt": prompt, "system": row.get("system")}), [answer], scores)
 
 
 @_pairs(
@@ -246,13 +296,11 @@ def ms_swift(row: Row) -> Comparison | Ranking:
     whole, other = messages_of(row["messages"], "messages"), row["rejected_response"]
     if not whole or whole[-1]["role"] != "assistant":
         raise RowError("`messages` does not end with an assistant message, the better answer")
-    several = isinstance(other, list) and bool(other) and all(isinstance(item, (str, list)) for item in other)
-    others = [_rejected(item, whole) for item in (other if several else [other])]
+    others = [_rejected(item, whole) for item in (other if are_answers(other) else [other])]
     shared = min(shared for shared, _ in others)
-    row = {name: value for name, value in row.items() if name != "rejected_response"}
     rejected = [conversation[shared:] for _, conversation in others]
-    prompt = prompt_of(row | {"prompt": whole[:shared]})
-    return comparison(row, prompt, whole[shared:], rejected[0] if len(rejected) == 1 else rejected)
+    prompt = prompt_of({"prompt": whole[:shared], "system": row.get("system")})
+    return comparison(row, prompt, whole[shared:], rejected)
 
 
 def _rejected(value: Any, whole: list[Message]) -> tuple[int, list[Message]]:
@@ -273,17 +321,6 @@ def ms_swift_query(row: Row) -> Comparison | Ranking:
     return comparison(
         row, prompt_of(row | {"prompt": after_history(row, row["query"])}), row["response"], row["rejected_response"]
     )
-
-
-def after_history(row: Row, asked: Any) -> list[Message]:
-    """The question after the earlier turns in `history`, a list of [question, answer]."""
-    history = structure(row.get("history") or [])
-    if not isinstance(history, list) or not all(isinstance(turn, list) and len(turn) == 2 for turn in history):
-        raise wrong_type("history", history, "a list of [question, answer]")
-    texts = [*(text for turn in history for text in turn), asked]
-    if not all(isinstance(text, str) for text in texts):
-        raise wrong_type("history", history, "texts")
-    return [said("assistant" if place % 2 else "user", text) for place, text in enumerate(texts)]
 
 
 @_pairs(

@@ -5,14 +5,16 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from .cells import RowError, short, turns, wrong_type
+from .cells import RowError, short, structure, turns, wrong_type
 from .conversations import (
     Message,
     answer_of,
+    is_answer,
     is_transcript,
     messages_of,
     prompt_and_answers,
     prompt_of,
+    said,
     split_shared,
     split_text,
     starts_with,
@@ -25,6 +27,7 @@ from .winners import SCORES, Winner
 
 PAIRS: dict[str, Format] = {}
 _pairs = partial(entry, PAIRS, optional=("system", *MARGINS))
+ASKED = "question|query|problem|context|messages|conversation|dialogue|history"
 _HUMAN = "\n\nHuman: 2+2?\n\nAssistant:"
 
 
@@ -38,18 +41,52 @@ def comparison(row: Row, prompt: list[Message], chosen: Any, rejected: Any) -> C
     return Ranking(prompt, sides[0] + sides[1], scores, margin=margin, weight=weight)
 
 
-def _is_several(value: Any) -> bool:
-    """Whether a value is a list of answers and not one: a list of texts or of lists of messages."""
-    return isinstance(value, list) and bool(value) and all(isinstance(item, (str, list)) for item in value)
+def are_answers(value: Any) -> bool:
+    """Whether a value is a list of answers and not one: texts, lists of messages, or objects that hold an answer."""
+    return isinstance(value, list) and bool(value) and all(isinstance(i, (str, list)) or is_answer(i) for i in value)
 
 
 def _answers(value: Any, column: str, prompt: list[Message]) -> list[list[Message]]:
     if value == []:
         raise RowError(f"`{column}` is an empty list")
-    if not _is_several(value):
+    if not are_answers(value):
         return [answer_of(value, column)]
     found = [answer_of(item, column) for item in value]
     return [answer[len(prompt) :] if starts_with(answer, prompt) else answer for answer in found]
+
+
+def columns(
+    table: dict[str, Format],
+    name: str,
+    description: str,
+    names: tuple[str, str, str],
+    *,
+    winner: Winner | None = None,
+    labels: tuple[str, ...] = (),
+    example: Row | None = None,
+    optional: tuple[str, ...] = ("system",),
+    **more: Any,
+) -> None:
+    """An entry for rows whose texts need no taking apart: the names are those of the prompt and the two answers.
+
+    Without a winner the first answer is the better one. labels: the columns of the winner, where several names are theirs.
+    example: of columns that hold something else than a short text.
+    """
+    needs = names + (labels or (winner.columns if winner else ()))
+    names = tuple(name.partition("|")[0] for name in names)
+    shown = ("5", "4") if winner else ("4", "5")
+    example = dict(zip(names, ("2+2?", *shown), strict=True)) | (example or {})
+
+    def convert(row: Row) -> Comparison | Ranking:
+        if winner:
+            return Ranking(*prompt_and_answers(row, *names), scores_of(row))
+        return comparison(row, prompt_of(row, names[0]), row[names[1]], row[names[2]])
+
+    convert.__name__ = name
+    entry(table, description, needs, example, optional=optional, winner=winner, **more)(convert)
+
+
+_TEXT_AND_MARGINS = ("system", *MARGINS)
 
 
 @_pairs(
@@ -107,9 +144,9 @@ def _is_whole(conversation: list[Message]) -> bool:
     {"prompt": USER, "chosen": GOOD, "rejected": BAD},
 )
 def explicit(row: Row) -> Comparison | Ranking:
-    if any(map(_is_several, map(row.get, PAIR))) and turns(row["prompt"]) is None:
+    if any(map(are_answers, map(row.get, PAIR))) and turns(row["prompt"]) is None:
         return comparison(row, prompt_of(row), row["chosen"], row["rejected"])
-    prompt, (chosen, rejected) = prompt_and_answers(row, *PAIR)
+    prompt, (chosen, rejected) = prompt_and_answers(row, "prompt", *PAIR)
     if not (_is_whole(chosen) and _is_whole(rejected)):
         return comparison(row, prompt, chosen, rejected)
     # Answers that are whole conversations, as in UltraFeedback: the prompt they repeat is cut off.
@@ -151,10 +188,11 @@ def sharegpt(row: Row) -> Comparison | Ranking:
     "an instruction with an optional input below it, and two answers",
     ("instruction", *PAIR),
     {"instruction": "Add.", "input": "2+2", "chosen": "4", "rejected": "5"},
-    optional=("input", "system", *MARGINS),
+    optional=("input", "history", "system", *MARGINS),
 )
 def alpaca(row: Row) -> Comparison | Ranking:
-    return _asked_in("instruction", row | {"instruction": instructed(row)})
+    prompt = prompt_of(row | {"prompt": after_history(row, instructed(row))})
+    return comparison(row, prompt, row["chosen"], row["rejected"])
 
 
 def instructed(row: Row) -> str:
@@ -165,26 +203,34 @@ def instructed(row: Row) -> str:
     return "\n".join(part for part in parts if part)
 
 
-def _asked_in(column: str, row: Row) -> Comparison | Ranking:
-    return comparison(row, prompt_of(row, column), row["chosen"], row["rejected"])
+def after_history(row: Row, asked: Any) -> list[Message]:
+    """The question after the earlier turns in `history`, a list of [question, answer]."""
+    history = structure(row.get("history") or [])
+    if not isinstance(history, list) or not all(isinstance(turn, list) and len(turn) == 2 for turn in history):
+        raise wrong_type("history", history, "a list of [question, answer]")
+    texts = [*(text for turn in history for text in turn), asked]
+    if not all(isinstance(text, str) for text in texts):
+        raise wrong_type("history", history, "texts")
+    return [said("assistant" if place % 2 else "user", text) for place, text in enumerate(texts)]
 
 
-@_pairs(
+columns(
+    PAIRS,
+    "axolotl",
     "an input, an optional system text, and two answers (axolotl bradley_terry.chat_template)",
     ("input", *PAIR),
-    {"system": "Be brief.", "input": "2+2?", "chosen": "4", "rejected": "5"},
+    example={"system": "Be brief."},
+    optional=_TEXT_AND_MARGINS,
 )
-def axolotl(row: Row) -> Comparison | Ranking:
-    return _asked_in("input", row)
 
 
 @_pairs(
-    "a question, an optional system text, and two answers (Intel Orca pairs)",
-    ("question", *PAIR),
+    "a question, query, context or the messages so far, an optional system text, and two answers (Intel Orca pairs)",
+    (ASKED, *PAIR),
     {"system": "Be brief.", "question": "2+2?", "chosen": "4", "rejected": "5"},
 )
 def question(row: Row) -> Comparison | Ranking:
-    return _asked_in("question", row)
+    return explicit(row | {"prompt": row["question"]})
 
 
 @_pairs(
@@ -225,15 +271,15 @@ def scores_of(row: Row) -> list[float] | None:
     return None if winner is None else list(SCORES[winner])
 
 
-@_pairs(
+columns(
+    PAIRS,
+    "pairwise",
     "a prompt, answers a and b, and which of them won; ties are set aside",
-    ("prompt", "response_a", "response_b", "winner"),
-    {"prompt": "2+2?", "response_a": "5", "response_b": "4", "winner": "model_b"},
-    optional=("system",),
+    (f"prompt|instruction|input|{ASKED}", "response_a", "response_b"),
     winner=Winner(),
+    labels=("winner|preference|preferred|choice|better|chosen",),
+    example={"winner": "model_b"},
 )
-def pairwise(row: Row) -> Ranking:
-    return Ranking(*prompt_and_answers(row, "response_a", "response_b"), scores_of(row))
 
 
 @_pairs(
@@ -245,5 +291,5 @@ def pairwise(row: Row) -> Ranking:
 )
 def arena(row: Row) -> Ranking:
     conversations = [messages_of(row[name], name) for name in ("conversation_a", "conversation_b")]
-    prompt, first, second = split_shared(*conversations)
-    return Ranking(prompt, [first, second], scores_of(row))
+    prompt, *answers = split_shared(*conversations)
+    return Ranking(prompt, answers, scores_of(row))

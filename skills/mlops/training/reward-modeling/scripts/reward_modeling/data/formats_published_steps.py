@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from .cells import RowError, decoded, short, wrong_type
-from .conversations import messages_of, prompt_of, with_system
+from .conversations import messages_of, prompt_of, said, with_system
 from .entries import Format, Row, SetAsideError, are_lists, are_texts, entry, one_each
 from .formats_steps import rated, steps_of
 from .records import Solution
@@ -17,7 +17,7 @@ published = partial(entry, PUBLISHED_STEPS)
 
 STEP_TAG = "ки"
 """What stands at the end of a step in Math-Shepherd, where the label's text has + or -."""
-FIRST_STEP = "Step 1:"
+_FIRST_STEP = re.compile(r"(?:#+ *|\*\*)?\bstep *1\b *[:.)]", re.IGNORECASE)
 MARKS = {"+": 1.0, "-": 0.0}
 
 
@@ -79,14 +79,22 @@ def _followed(step: Row, place: int) -> tuple[Any, Any, bool, int | None] | None
     return given[chosen]["text"], given[chosen]["rating"], last, chosen
 
 
-def _solution(steps: list[str], column: str, labels: list[float]) -> Solution:
-    """A solution whose first step still holds the problem before FIRST_STEP."""
-    prompt, found, first = steps[0].partition(FIRST_STEP) if steps else ("", "", "")
-    if not found:
-        raise RowError(f"`{column}` has no {FIRST_STEP!r}, where the answer would begin")
-    if not prompt.strip():
-        raise RowError(f"`{column}` has no problem before {FIRST_STEP!r}")
-    return Solution(prompt_of({"prompt": prompt.strip()}), steps_of([found + first, *steps[1:]], column), labels)
+def _solution(texts: list[str], column: str, labels: list[float], system: str | None = None) -> Solution:
+    """A solution whose first text still holds the problem, before "Step 1:", or on lines or in a question of its own."""
+    text = texts[0].strip() if texts else ""
+    first = _FIRST_STEP.search(text)
+    ends = [text.rfind("\n\n"), text.rfind("\n"), text.rfind("? ") + 1]
+    cut = first.start() if first else next((end for end in ends if end > 0), 0)
+    problem, step = text[:cut].strip(), text[cut:].strip()
+    if not problem and not (first and system):
+        raise RowError(
+            f"`{column}` has no problem before 'Step 1:'"
+            if first
+            else f"the first text of `{column}` is one line without 'Step 1:' or a question: where the problem ends cannot be told"
+        )
+    asked = [said("user", problem)] if problem else []
+    steps = [step, *(text.strip() for text in texts[1:])]
+    return Solution(with_system(asked, system), steps_of(steps, column), labels)
 
 
 def _is_list(value: Any) -> bool:
@@ -112,7 +120,7 @@ def tagged_steps(row: Row) -> Solution:
         decoded(row["value"], "labels"), "value", "a list with an entry for each step", len(steps), "steps"
     )
     labels = [_mark(label, place) for place, label in enumerate(value, 1)]
-    return _solution([step.strip() for step in steps], "input", labels)
+    return _solution(steps, "input", labels)
 
 
 def _mark(label: Any, place: int) -> float:
@@ -156,8 +164,7 @@ def marked_turns(row: Row) -> Solution:
     if len(turns) % 2:
         raise RowError("the last step of `conversations` has no + or -")
     labels = [MARKS[turn["content"].strip()] for turn in turns[1::2]]
-    found = _solution([turn["content"].strip() for turn in turns[::2]], "conversations", labels)
-    return found if system is None else Solution(with_system(found.prompt, system), found.steps, labels)
+    return _solution([turn["content"] for turn in turns[::2]], "conversations", labels, system)
 
 
 @published(
@@ -257,13 +264,11 @@ def mr_ben(row: Row) -> Solution:
 
 
 def _until_error(row: Row, count: int) -> list[float | None]:
-    said, error = (
-        str(row["Model_Solution_Correctness"]).strip().lower(),
-        str(row["Model_Solution_First_Error_Step"]).strip(),
-    )
-    if said not in ("correct", "incorrect"):
-        raise RowError(f"`Model_Solution_Correctness` is {short(said)}, not correct or incorrect")
-    if said == "correct":
+    verdict = str(row["Model_Solution_Correctness"]).strip().lower()
+    error = str(row["Model_Solution_First_Error_Step"]).strip()
+    if verdict not in ("correct", "incorrect"):
+        raise RowError(f"`Model_Solution_Correctness` is {short(verdict)}, not correct or incorrect")
+    if verdict == "correct":
         if error not in ("N/A", "NA", ""):
             raise RowError(f"a correct solution has a first error step ({short(error)})")
         return [1.0] * count

@@ -220,6 +220,7 @@ def _path(row: Row, nodes: dict[Any, tuple[int, Row]]) -> list[Message]:
     lambda row: str(row.get("role")) in _SPEAKERS,
     optional=(),
     expand=_flat,
+    one_piece=True,
 )
 def oasst_flat(row: Row) -> Ranking:
     return ranks(row)

@@ -8,7 +8,7 @@ from typing import Any
 
 from .cells import RowError, wrong_type
 from .conversations import answer_of, prompt_of
-from .entries import Format, Row, are_lists, entry, margin_and_weight, number, one_each
+from .entries import Format, Row, are_lists, entry, margin_and_weight, never, number, one_each
 from .formats_steps import steps_of
 from .records import Ranking, in_steps
 
@@ -57,8 +57,19 @@ def ranking(row: Row) -> Ranking:
 
 
 @_rankings(
+    "a prompt and any number of completions, the best first; only where --format names it",
+    ("prompt|question|instruction|query", "completions|responses|answers"),
+    {"prompt": "2+2?", "completions": ["4", "four", "5"]},
+    never,
+)
+def best_first(row: Row) -> Ranking:
+    found = unlabeled(row)
+    return replace(found, scores=[-float(place) for place in range(len(found.completions))])
+
+
+@_rankings(
     "a prompt and any number of completions with ranks, 1 is best",
-    ("prompt", "completions|responses", "ranks"),
+    ("prompt", "completions|responses", "ranks|rank"),
     {"prompt": "2+2?", "completions": ["4", "5", "four"], "ranks": [1, 3, 2]},
     are_lists("completions", "ranks"),
 )

@@ -48,7 +48,7 @@ def _labels(value: Any, steps: list[str]) -> list[float | None]:
 @_steps(
     "a prompt and an answer in steps with one label each, or up to the first error (TRL, axolotl): "
     "true or false, 0 or 1, probabilities, null for not judged",
-    ("prompt", "completions", "labels"),
+    ("prompt|question|problem", "completions|steps", "labels|step_labels"),
     {"prompt": "2+2+2?", "completions": ["2+2=4", "4+2=7"], "labels": [True, False]},
     are_lists("completions", "labels"),
 )
@@ -74,7 +74,7 @@ def rated(rating: Any, place: int, neutral: str | None) -> float | None:
 
 @_steps(
     "a prompt and an answer in steps rated -1, 0 or 1; what 0 means is said with --neutral",
-    ("prompt", "completions|steps", "ratings"),
+    ("prompt|question|problem", "completions|steps", "ratings"),
     {"prompt": "2+2+2?", "completions": ["2+2=4", "4+2=7"], "ratings": [1, -1]},
     are_lists("completions", "ratings"),
 )

@@ -32,7 +32,7 @@ def completions(row: Row) -> Ranking:
     {"prompt": "2+2?", "response_a": "5", "response_b": "4"},
 )
 def pair(row: Row) -> Ranking:
-    return Ranking(*prompt_and_answers(row, "response_a", "response_b"))
+    return Ranking(*prompt_and_answers(row, "prompt", "response_a", "response_b"))
 
 
 @_unlabeled(
@@ -51,7 +51,7 @@ def steps(row: Row) -> Solution:
     {"prompt": "2+2?", "completion": "4"},
 )
 def completion(row: Row) -> Ranking:
-    return Ranking(*prompt_and_answers(row, "completion"))
+    return Ranking(*prompt_and_answers(row, "prompt", "completion"))
 
 
 @_unlabeled(

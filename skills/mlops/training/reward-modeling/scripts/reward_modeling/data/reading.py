@@ -7,35 +7,31 @@ load_prompts(["questions.parquet"])                    what the rows ask, in any
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from itertools import accumulate
+from functools import reduce
+from itertools import groupby
 from typing import Any
 
 from ..console import UsageError, log
 from .columns import root_of
-from .converting import Reading, records_of
+from .converting import Reading, is_one_piece, records_of
+from .files import Table
 from .formats import PROMPTS
-from .records import Ranking, Records, prompts, to_score
+from .records import Ranking, Records, joined, prompts, to_score
 from .sources import read
 from .winners import said
 
 SLICE = 4096
 """Rows of a stream that are in memory together."""
 
-VERBATIM = ("explicit", "axolotl", "question", "pairwise", "pair", "ranking", "ranks", "completions", "completion")
-VERBATIM += (
-    "shp",
-    "helpsteer3",
-    "pku_saferlhf",
-    "judgebench",
-    "ppe",
-    "stack_exchange_paired",
-    "nemo_rl",
-    "ultrafeedback",
-)
-VERBATIM += ("stepwise", "ratings", "processbench", "prmbench", "steps", "prompt")
+# fmt: off
+VERBATIM = frozenset((
+    "explicit", "axolotl", "question", "pairwise", "pair", "ranking", "ranks", "completions", "completion", "kto", "shp",
+    "helpsteer3", "pku_saferlhf", "pku_saferlhf_safer", "judgebench", "ppe", "stack_exchange_paired", "rewardbench", "rmb",
+    "rmb_best_of_n", "nemo_rl", "ultrafeedback", "stepwise", "ratings", "processbench", "prmbench", "steps", "prompt",
+))
+# fmt: on
 """Formats whose texts reach the model as they stand in the file."""
 
 
@@ -49,27 +45,33 @@ def load(sources: list[str] | str, **how: Any) -> Records:
     reading = Reading(**how)
     sources = [sources] if isinstance(sources, str) else sources
     tables = (table for source in sources for table in read(source, reading.split, reading.config))
-    parts = [records_of(table, reading, reading.format) for table in tables]
-    if not parts:
+    records = joined(records_of(table, reading, reading.format) for table in tables)
+    if not records.formats:
         raise UsageError("no dataset was named", hint="give a file, a folder or a hub id")
-    winners = _total(part.winner_values for part in parts)
-    if winners:
-        log(said(winners))
-    starts = accumulate((len(part.rows) + len(part.undecided) for part in parts), initial=0)
-    return Records(
-        rows=[row for part in parts for row in part.rows],
-        formats={file: format for part in parts for file, format in part.formats.items()},
-        columns_used=_distinct(part.columns_used for part in parts),
-        metadata_columns=_distinct(part.metadata_columns for part in parts),
-        set_aside=_total(part.set_aside for part in parts),
-        undecided=tuple(
-            one._replace(place=start + one.place)
-            for start, part in zip(starts, parts, strict=False)
-            for one in part.undecided
-        ),
-        unreadable=tuple(row for part in parts for row in part.unreadable),
-        winner_values=winners,
-    )
+    if records.winner_values:
+        log(said(records.winner_values))
+    return records
+
+
+def slices(sources: Iterable[str], reading: Reading) -> Iterator[tuple[Table, Records]]:
+    """The same, a slice of at most SLICE rows at a time, each with its rows as they were read.
+
+    The first slice of a file decides its format and must have all columns.
+    """
+    tables = (table for source in sources for table in read(source, reading.split, reading.config, SLICE))
+    for _, of_file in groupby(tables, key=lambda table: table.name):
+        known, here, parts = None, reading, iter(of_file)
+        for table in parts:
+            if known:
+                present = {name for row in table.rows for name in row}
+                given = (reading.columns or {}).items()
+                columns = {name: col for name, col in given if root_of(col or name, present) in present}
+                here = replace(reading, columns=columns)
+            elif len(table) == SLICE and is_one_piece(table, reading):
+                table = reduce(Table.joined, parts, table)
+            records = records_of(table, here, reading.format or known, first=not known)
+            known = records.formats[table.name]
+            yield table, records
 
 
 def load_prompts(sources: list[str] | str, **how: Any) -> Records:
@@ -92,18 +94,10 @@ class Stream:
     format = Records.format
 
     def slices(self) -> Iterator[Records]:
-        """Slice after slice as records. The first of a file decides its format and must have all columns."""
-        for source in self.sources:
-            for table in read(source, self.reading.split, self.reading.config, SLICE):
-                known, reading = self.formats.get(table.name), self.reading
-                if known:
-                    present = {name for row in table.rows for name in row}
-                    given = (reading.columns or {}).items()
-                    columns = {name: col for name, col in given if root_of(col or name, present) in present}
-                    reading = replace(reading, columns=columns)
-                records = records_of(table, reading, reading.format or known)
-                self.formats.update(records.formats)
-                yield to_score(records, steps=self.steps)
+        """Slice after slice as records."""
+        for _, records in slices(self.sources, self.reading):
+            self.formats.update(records.formats)
+            yield to_score(records, steps=self.steps)
 
     def __iter__(self) -> Iterator[Ranking]:
         for records in self.slices():
@@ -118,15 +112,14 @@ def stream(sources: list[str], *, steps: bool = False, **how: Any) -> Stream:
     """
     checked = Stream(tuple(sources), Reading(neutral="ignore", **how), steps)
     rows = completions = 0
-    set_aside, winners = Counter(), Counter()
+    summary = Records([])
     for records in checked.slices():
         rows += len(records.rows)
         completions += sum(len(row.completions) for row in records.rows)
-        set_aside.update(records.set_aside)
-        winners.update(records.winner_values)
-    if winners:
-        log(said(winners))
-    for reason, count in set_aside.items():
+        summary = joined([summary, records], rows=False)
+    if summary.winner_values:
+        log(said(summary.winner_values))
+    for reason, count in summary.set_aside.items():
         log(f"not read: {reason} ({count})")
     return replace(checked, rows=rows, completions=completions)
 
@@ -139,11 +132,3 @@ def check_verbatim(records: Records | Stream) -> None:
                 f"--text_format rendered needs prompt and answer in columns of their own: format `{name}` takes texts apart",
                 hint="name the columns, as in --format explicit --columns prompt=A,chosen=B,rejected=C",
             )
-
-
-def _total(counts: Iterable[dict[str, int]]) -> dict[str, int]:
-    return dict(sum(map(Counter, counts), Counter()))
-
-
-def _distinct(lists: Iterable[Iterable[str]]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(name for names in lists for name in names))

@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import combinations
+from itertools import accumulate, combinations
 from typing import Any, NamedTuple, TypeVar
 
 from ..console import DataError
@@ -77,6 +78,15 @@ class Ranking(_Row):
     weight: float = 1.0
     """Which its pairs share."""
 
+    @property
+    def is_labeled_answer(self) -> bool:
+        """Whether it is one answer with a label (KTO) and no ranking: it makes no pair."""
+        return (
+            len(self.completions) == 1
+            and self.scores is not None
+            and not self.given.keys().isdisjoint(("label", "kto_tag"))
+        )
+
 
 @dataclass(frozen=True)
 class Solution(_Row):
@@ -131,6 +141,27 @@ class Records:
         return " and ".join(dict.fromkeys(self.formats.values()))
 
 
+def joined(parts: Iterable[Records], *, rows: bool = True) -> Records:
+    """The records of several parts as one. rows: also those themselves, and not what is said of them alone."""
+    whole = list(parts)
+    starts = accumulate((len(part.rows) + len(part.undecided) for part in whole), initial=0)
+    undecided = (
+        one._replace(place=start + one.place)
+        for start, part in zip(starts, whole, strict=False)
+        for one in part.undecided
+    )
+    return Records(
+        rows=[row for part in whole for row in part.rows] if rows else [],
+        formats={file: format for part in whole for file, format in part.formats.items()},
+        columns_used=tuple(dict.fromkeys(name for part in whole for name in part.columns_used)),
+        metadata_columns=tuple(dict.fromkeys(name for part in whole for name in part.metadata_columns)),
+        set_aside=dict(sum((Counter(part.set_aside) for part in whole), Counter())),
+        undecided=tuple(undecided) if rows else (),
+        unreadable=tuple(row for part in whole for row in part.unreadable),
+        winner_values=dict(sum((Counter(part.winner_values) for part in whole), Counter())),
+    )
+
+
 # ---- uses --------------------------------------------------------------------------------------------------------------
 
 
@@ -144,6 +175,13 @@ def comparisons(records: Records) -> list[Comparison]:
     for row in records.rows:
         if isinstance(row, Solution):
             raise _steps_refused(str(row.origin))
+        if isinstance(row, Ranking) and row.is_labeled_answer:
+            raise _not_enough(
+                records,
+                row,
+                "label one answer each as desirable or not (KTO): a loss of pairs needs two answers to one prompt",
+                "put answers to the same prompt into one row, as completions with scores; these rows can be scored",
+            )
         if isinstance(row, Ranking) and row.scores is None:
             raise _not_enough(
                 records,
@@ -286,6 +324,15 @@ def equal_scores(records: Records) -> int:
     rankings = [row for row in records.rows if isinstance(row, Ranking)]
     possible = sum(len(row.completions) * (len(row.completions) - 1) // 2 for row in rankings)
     return possible - sum(len(ordered_pairs(row)) for row in rankings)
+
+
+def answers_of(record: Record) -> list[list[Message]]:
+    """The completions of a record; a solution's steps are the messages of its one."""
+    if isinstance(record, Comparison):
+        return [record.chosen, record.rejected]
+    if isinstance(record, Ranking):
+        return record.completions
+    return [[{"role": "assistant", "content": step} for step in record.steps]]
 
 
 def in_steps(steps: list[str]) -> list[Message]:

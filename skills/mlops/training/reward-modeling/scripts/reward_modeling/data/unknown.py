@@ -8,7 +8,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from .cells import are_messages, short
+from .cells import are_messages, short, type_of
 from .entries import Row
 from .files import suffix
 from .formats import Tiers
@@ -24,22 +24,20 @@ _ONE = "completion response answer output reply generation solution"
 _SCORE = "score scores rating ratings reward rewards votes upvotes quality grade"
 _RANK = "rank ranks ranking"
 _BODY = f"text content body {_ONE} message"
+_A, _B = "a 1 first left one", "b 2 second right two"
+_WINNER = "winner preference preferred choice better label chosen"
 LAYOUTS = (
     {"prompt": _PROMPT, "chosen": _CHOSEN, "rejected": _REJECTED},
     {"prompt": _PROMPT, "completions": _MANY, "scores": _SCORE},
     {"prompt": _PROMPT, "completions": _MANY, "ranks": _RANK},
+    {"prompt": _PROMPT, "response_a": _A, "response_b": _B, "winner": _WINNER},
+    {"prompt": _PROMPT, "completions": "ranked sorted ordered best"},
     {"prompt": _PROMPT, "completions": _MANY},
     {"prompt": _PROMPT, "completion": _ONE},
 )
+LABELED_LAYOUTS = 5
+"""So many of them say which answer is better, the last by its place in the list (format `best_first`)."""
 _MEANING = {"scores": "a higher score must be better", "ranks": "rank 1 must be best"}
-_READ = {
-    ".csv": "list(csv.DictReader(open(NAME, newline='')))",
-    ".tsv": "list(csv.DictReader(open(NAME, newline=''), delimiter='\\t'))",
-    ".json": "json.load(open(NAME))",
-    ".parquet": "pyarrow.parquet.read_table(NAME).to_pylist()",
-    ".jsonl": "[json.loads(line) for line in open(NAME)]",
-    ".ndjson": "[json.loads(line) for line in open(NAME)]",
-}
 
 
 def seen(rows: list[Row]) -> str:
@@ -60,8 +58,7 @@ def _shape(value: Any, depth: int = 0) -> str:
         return f"object with {inside}" if depth < 2 else "object"
     if isinstance(value, list):
         return f"list of {len(value)}: {_shape(value[0], depth + 1)}" if value else "empty list"
-    kinds = {bool: "true or false", int: "number", float: "number", str: "text", type(None): "null"}
-    return kinds.get(type(value), type(value).__name__)
+    return type_of(value).removeprefix("a ")
 
 
 def nearest(rows: list[Row], tiers: Tiers) -> str:
@@ -77,17 +74,22 @@ def nearest(rows: list[Row], tiers: Tiers) -> str:
     return f"\nthe nearest formats: {', '.join(best)}" if best else ""
 
 
-def guess(rows: list[Row], works: Callable[[dict[str, str]], bool]) -> str | None:
-    """A --columns line that was tried on the rows and works, or None. What numbers mean is said, not guessed."""
+def guess(rows: list[Row], works: Callable[[dict[str, str], str | None], bool], *, labeled: bool = False) -> str | None:
+    """A --columns line that was tried on the rows and works, or None. What numbers mean is said, not guessed.
+
+    labeled: only one that says which answer is better.
+    """
     leaves = dict(_leaves(rows[0])) if rows else {}
-    for layout in LAYOUTS:
+    for place, layout in enumerate(LAYOUTS[: LABELED_LAYOUTS if labeled else None], start=1):
+        format = "best_first" if place == LABELED_LAYOUTS else None
         choices = [list(_candidates(leaves, name, words))[:4] for name, words in layout.items()]
         for paths in product(*choices):
             columns = dict(zip(layout, paths, strict=True))
-            if len(set(paths)) == len(paths) and _same_list(columns) and works(columns):
+            if len(set(paths)) == len(paths) and _same_list(columns) and works(columns, format):
                 written = ",".join(f"{name}={path}" for name, path in columns.items())
                 meaning = "".join(f" ({_MEANING[name]})" for name in columns if name in _MEANING)
-                return f"these rows can be read with --columns '{written}'{meaning}"
+                flag, order = ("--format best_first ", " (the best must come first)") if format else ("", "")
+                return f"these rows can be read with {flag}--columns '{written}'{meaning}{order}"
     return None
 
 
@@ -126,7 +128,7 @@ def _rank(path: str, words: str) -> int | None:
         return None
     found = []
     for back, part in enumerate(reversed(parts)):
-        tokens = re.findall(r"[A-Z]?[a-z]+|[A-Z]+", part)
+        tokens = re.findall(r"[A-Z]?[a-z]+|[A-Z]+|\d+", part)
         found += [order.index(token.lower()) + 20 * back for token in tokens if token.lower() in order]
     return min(found, default=None)
 
@@ -136,6 +138,8 @@ def _could_be(path: str, value: Any, name: str) -> bool:
     if name in ("scores", "ranks"):
         values = [value] if many else value if isinstance(value, list) else [None]
         return bool(values) and all(isinstance(one, (int, float)) for one in values)
+    if name == "winner":
+        return isinstance(value, (str, int, float))
     if name == "completions":
         values = [value] if many else value if isinstance(value, list) and not are_messages(value) else [None]
         return bool(values) and all(isinstance(one, str) for one in values)
@@ -154,12 +158,15 @@ def conversion(name: str, rows: list[Row]) -> str:
         for path in texts
     ]
     parts += ["['...']"] * (3 - len(parts))
-    read = _READ.get(suffix(Path(name)), "datasets.load_dataset(NAME, split='train')").replace("NAME", repr(name))
-    if name.lower().endswith(".gz"):
-        read = read.replace("open(", "gzip.open(").replace(repr(name), f"{name!r}, 'rt'")
-    modules = ", ".join(dict.fromkeys(["json", *re.findall(r"\b(csv|gzip|pyarrow\.parquet|datasets)\.", read)]))
+    kind, module = suffix(Path(name)), "datasets"
+    if kind in (".csv", ".tsv"):
+        module, delimiter = "csv", "," if kind == ".csv" else "\t"
+        read = f"list(csv.DictReader(open({name!r}, newline=''), delimiter={delimiter!r}))"
+    else:
+        loader = f"{'parquet' if kind == '.parquet' else 'json'!r}, data_files=" if kind else ""
+        read = f"datasets.load_dataset({loader}{name!r}, split='train')"
     fields = ", ".join(f"{to!r}: row{part}" for to, part in zip(("prompt", "chosen", "rejected"), parts, strict=False))
     return (
-        f"or convert them, with the right columns in these three places:\n  import {modules}\n  rows = {read}\n"
+        f"or convert them, with the right columns in these three places:\n  import {module}, json\n  rows = {read}\n"
         f"  open('pairs.jsonl', 'w').writelines(json.dumps({{{fields}}}) + '\\n' for row in rows)"
     )

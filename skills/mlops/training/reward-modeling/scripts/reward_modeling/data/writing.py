@@ -36,6 +36,8 @@ def to_row(record: Record) -> dict[str, Any]:
     """
     if isinstance(record, Comparison):
         row = {"prompt": record.prompt, "chosen": record.chosen, "rejected": record.rejected, "margin": record.margin}
+    elif isinstance(record, Ranking) and record.is_labeled_answer:
+        row = {"prompt": record.prompt, "completion": record.completions[0], "label": record.scores[0] > 0}
     elif isinstance(record, Ranking):
         row = {"prompt": record.prompt, "completions": record.completions or None, "scores": record.scores}
         row["margin"] = record.margin

@@ -1,13 +1,11 @@
 """How good is the best-scored of n answers? Expected accuracies over all draws of n from a prompt's pool, in closed form.
 
-A pool is one prompt's completions with known correctness. A curve from one random draw of n, or from the first n, is
-noisy and depends on the order of the file; here every subset of size n counts the same, without replacement, so the
-numbers are those that enumerating all subsets would give. n = 1 is random choice for every selector.
+A pool is one prompt's completions with known correctness. Every subset of size n counts the same, so the numbers are those
+that enumerating all subsets would give, whatever the order of the file. n = 1 is random choice for every selector.
 
 Sources
-    Chen et al. 2021, "Evaluating Large Language Models Trained on Code", arXiv:2107.03374 Eq. 1: the oracle, pass@n
-    Lightman et al. 2023, "Let's Verify Step by Step", arXiv:2305.20050, section 3: best-of-n by a reward model against
-        majority vote, of random subsets of a pool
+    Chen et al. 2021, arXiv:2107.03374 Eq. 1: the oracle, pass@n
+    Lightman et al. 2023, arXiv:2305.20050, section 3: best-of-n by a reward model against majority vote
 """
 
 from __future__ import annotations
@@ -45,15 +43,17 @@ class CurvePoint:
     n: int
     prompts: int
     model: Estimate
-    """Of the one that the model scores best."""
+    """Of the best-scored of n; of tied ones any."""
     random: Estimate
+    """Of any completion: the same for every n."""
     longest: Estimate
+    """Of the longest of n, by characters."""
     majority: Estimate | None
-    """Of the most frequent final answer; null where answers cannot be compared."""
+    """Of the most frequent final answer of n, ties at random; null where answers cannot be compared."""
     oracle: Estimate
-    """How often any of n is right."""
+    """Of a chooser that knows: some of n is correct. pass@n, arXiv:2107.03374 Eq. 1."""
     gain: Estimate
-    """model - random, paired."""
+    """`model` minus `random`, paired: below zero the model prefers wrong answers."""
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sized
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from ..terminal import Cell, table
+from ..terminal import Cell, log, table
 from .intervals import Estimate
 
 SUBSET_ROWS = 30
@@ -41,6 +41,12 @@ def estimates_table(title: str, rows: Mapping[str, Estimate | None], chance: boo
     if chance:
         cells.append(["chance", 0.5, None, None, None])
     table(title, ["", "value", "95 % low", "high", "n"], cells)
+
+
+def tell_more(subsets: Sized) -> None:
+    """Say how many subsets a table had no room for."""
+    if len(subsets) > SUBSET_ROWS:
+        log(f"{len(subsets) - SUBSET_ROWS} more subsets are not shown; the JSON has them all")
 
 
 def value(estimate: Estimate | None) -> float | None:

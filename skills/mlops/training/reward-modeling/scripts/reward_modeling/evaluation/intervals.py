@@ -1,14 +1,13 @@
 """Means, differences and rank correlations with 95 % intervals that know which observations share a prompt.
 
-Observations that share a prompt share a `group` and are not independent, so every interval is built from sums over
-groups. Arrays of shape [n] hold one value an observation: a pair, a step, a solution or a prompt.
+Observations of one prompt share a `group` and are not independent: every interval is built from sums over groups.
+Arrays of shape [n] hold one value an observation: a pair, a step, a solution or a prompt.
 
 Sources
-    Wilson 1927, "Probable inference, the law of succession, and statistical inference", JASA 22:209-212
+    Wilson 1927, JASA 22:209-212
     Kish 1965, "Survey Sampling": effective sample size under weights, (sum w)^2 / sum w^2
-    Korn and Graubard 1998, "Confidence intervals for proportions with small expected number of positive counts
-        estimated from survey data", Survey Methodology 24:193-201: effective sample size from a clustered variance
-    Miller 2024, "Adding Error Bars to Evals", arXiv:2411.00640: clustered standard errors, paired differences
+    Korn and Graubard 1998, Survey Methodology 24:193-201: effective sample size from a clustered variance
+    Miller 2024, arXiv:2411.00640: clustered standard errors, paired differences
 """
 
 from __future__ import annotations
@@ -47,8 +46,7 @@ class Estimate:
 def accuracy(outcomes, groups: Groups = None, weights=None) -> Estimate:
     """Weighted mean of the outcomes, sum w o / sum w, with a Wilson interval at the effective sample size.
 
-    outcomes, weights: [n]. A perfect model gets 1, a blind one 0.5. The interval is Wilson's for independent
-    pairs without ties; see `effective_size` for all others. Raises DataError without pairs or with unusable weights.
+    outcomes, weights: [n]. Raises DataError without pairs or with unusable weights.
     """
     outcomes = floats(outcomes)
     weights = weights_of(weights, len(outcomes))
@@ -94,8 +92,8 @@ def effective_size(value: float, influence: np.ndarray, index: np.ndarray, weigh
 def smooth(value: float, influence, groups: Groups = None, weights=None) -> Estimate:
     """A number from 0 to 1 that depends smoothly on means, with Wilson's interval at its effective size.
 
-    influence: [n] how much each observation moves the number, summing to about 0; the variance is the sum over groups
-    of the squared sums (the delta method). For a mean it is (outcome - mean) / n, and this is `accuracy`.
+    influence: [n] how much each observation moves the number, summing to about 0 (the delta method); (outcome - mean) / n
+    for a mean.
     """
     influence = floats(influence)
     index = group_index(groups, len(influence))
@@ -106,14 +104,13 @@ def smooth(value: float, influence, groups: Groups = None, weights=None) -> Esti
 def clustered_variance(residuals: np.ndarray, index: np.ndarray) -> float:
     """Sum over groups of the squared sum of residuals: the variance of a weighted sum, Miller 2024.
 
-    residuals: [n] weight * (outcome - mean). Over (sum w)^2 it is the variance of the weighted mean: p (1 - p) / n
-    when every pair is its own group and none ties.
+    residuals: [n] weight * (outcome - mean). Over (sum w)^2 it is the variance of the weighted mean.
     """
     return float(np.sum(np.bincount(index, weights=residuals) ** 2))
 
 
 def effective_groups(index: np.ndarray, weights: np.ndarray) -> float:
-    """(sum W)^2 / sum W^2 over the groups' total weights W: their number, where all weigh the same. Kish 1965."""
+    """(sum W)^2 / sum W^2 over the groups' total weights W. Kish 1965."""
     totals = np.bincount(index, weights=weights)
     return float(totals.sum() ** 2 / np.sum(totals**2))
 
@@ -133,7 +130,7 @@ def difference(outcomes_a, outcomes_b, groups: Groups = None, weights=None) -> E
 
     value +- t sqrt(V + 1 / G^2), t with G - 1 degrees of freedom for G prompts, cut at -1 and 1. The 1 / G^2 is half a
     made-up prompt for each model (Agresti and Min 2005, Statistics in Medicine 24:729-740): two models that agree
-    everywhere on a few prompts are not proven equal. Swapping a and b changes only signs.
+    everywhere on a few prompts are not proven equal.
     """
     differences = floats(outcomes_a) - floats(outcomes_b)
     weights = weights_of(weights, len(differences))
@@ -158,7 +155,7 @@ def spearman(x, y, groups: Groups = None) -> Estimate | None:
     index = group_index(groups, n)
     if n < 4 or np.ptp(x) == 0 or np.ptp(y) == 0:
         return None
-    from scipy import stats  # half of the time that importing this package would take
+    from scipy import stats  # late, since it takes a second to import
 
     u, v = (stats.zscore(stats.rankdata(values)) for values in (x, y))
     r = float(np.clip(np.mean(u * v), -1.0, 1.0))

@@ -1,7 +1,6 @@
-"""Rewards of labelled pairs -> numbers with error bars. Pure functions on arrays; `summarize_pairs` calls them all.
+"""Rewards of labeled pairs -> numbers with error bars. Pure functions on arrays; `summarize_pairs` calls them all.
 
-One pair is one comparison: `chosen` is the answer that people preferred. Ties count half. Arrays of shape [pairs] hold
-one value a pair; pairs of one prompt share a group (`intervals`).
+Ties count half. Arrays of shape [pairs] hold one value a pair; pairs of one prompt share a group (`intervals`).
 """
 
 from __future__ import annotations
@@ -48,11 +47,11 @@ class Bin:
 @dataclass(frozen=True)
 class Calibration:
     ece: float
-    """Expected calibration error, the sum over bins of share * |accuracy - confidence|. arXiv:1706.04599 Eq. 3; 0 is perfect."""
+    """Expected calibration error: the sum over bins of share * |accuracy - confidence| (arXiv:1706.04599 Eq. 3)."""
     ece_if_calibrated: float
-    """What a perfectly calibrated model would show with so few pairs: an ECE near this number says nothing."""
+    """The `ece` that a calibrated model would show by chance with so few pairs."""
     overconfidence: float
-    """Mean confidence - accuracy: above 0 too sure, below 0 not sure enough."""
+    """Mean confidence - accuracy: above 0 too sure, below not sure enough."""
 
 
 @dataclass(frozen=True)
@@ -73,20 +72,23 @@ class LengthSummary:
     """What of the accuracy is length."""
 
     longer_chosen_share: float
+    """How often the chosen answer is the longer."""
     same_length_share: float
     baseline_longer: Estimate
-    """The accuracy of a model that only compares lengths and picks the longer; equal lengths tie."""
+    """Accuracy of always picking the longer answer; equal lengths tie."""
     baseline_shorter: Estimate
+    """Accuracy of always picking the shorter."""
     gain_over_baseline: Estimate
-    """Accuracy minus that of the better of the two baselines, paired."""
+    """Accuracy minus the better of these two, paired."""
     accuracy_longer_chosen: Estimate | None
-    """Accuracy where the chosen answer is the longer; below where it is the shorter, and as long as the other."""
+    """Accuracy where the chosen answer is the longer."""
     accuracy_shorter_chosen: Estimate | None
+    """Accuracy where it is the shorter."""
     accuracy_same_length: Estimate | None
     spearman_reward_length: Estimate | None
-    """Over all answers: long answers get high rewards, whatever the prompt."""
+    """Rank correlation of reward and length over all answers."""
     spearman_margin_length_difference: Estimate | None
-    """Within a prompt, the more length the more reward. That people chose the longer answers does not raise it by itself."""
+    """The same within pairs: difference of rewards against difference of lengths. Chosen answers that are long do not raise it."""
 
 
 @dataclass(frozen=True)
@@ -104,25 +106,32 @@ class PairSummary(Calibration):
 
     n_pairs: int
     n_prompts: int
+    accuracy: Estimate
+    """Share of pairs whose chosen answer scores higher, a tie counts one half; 0.5 for a blind model."""
     not_scored: int
     """Pairs of which the over-length policy left out a side."""
     truncated: int
+    """Sides that it cut."""
     not_rendered: int
-    accuracy: Estimate
-    """Share of pairs whose chosen answer scores higher; a tie counts half."""
+    """Sides of which the chat template leaves out a part, such as tool calls."""
     ties: int
-    """Exact ones."""
+    """Pairs with exactly equal rewards."""
     tie_share: float
     log_loss: float
+    """Mean of -log sigmoid(margin); 0.693 for a blind model."""
     brier: float
+    """Mean of (1 - sigmoid(margin)) squared; 0.25 for a blind model."""
     margin: Margins
+    """Of chosen minus rejected."""
     length: LengthSummary
     subsets: dict[str, Estimate]
+    """Accuracy for each value of --subset_column."""
     macro_accuracy: Estimate | None
     """Mean over subsets; null without any."""
     micro_accuracy: Estimate
     """Mean over pairs, without weights."""
     reliability: list[Bin]
+    """The bins of `ece`: how sure, how right."""
     blind: Blind
 
 
@@ -167,7 +176,7 @@ def margin_summary(margins) -> Margins:
 def log_loss(margins, weights=None) -> float:
     """Mean of -log sigmoid(margin) = log(1 + exp(-margin)), in nats. Bradley and Terry; arXiv:2203.02155 Eq. 1.
 
-    margins: [pairs]. 0 for a perfect model that is sure, log 2 for a blind one. Does not overflow.
+    margins: [pairs]. log 2 for a blind model. Does not overflow.
     >>> round(log_loss([0.0, 0.0]), 4)
     0.6931
     """
@@ -176,18 +185,16 @@ def log_loss(margins, weights=None) -> float:
 
 
 def brier(margins, weights=None) -> float:
-    """Mean of (1 - sigmoid(margin))^2. Brier 1950. 0 for a perfect model that is sure, 0.25 for a blind one."""
+    """Mean of (1 - sigmoid(margin))^2. Brier 1950. 0.25 for a blind model."""
     margins = floats(margins)
     return float(np.average(special.expit(-margins) ** 2, weights=weights_of(weights, len(margins))))
 
 
 def reliability(margins, weights=None) -> list[Bin]:
-    """How often the preferred answer is right, by how sure the model says it is. The table under the ECE.
+    """How often the model's own pick is right, by how sure it is: the table under the ECE. arXiv:1706.04599, section 2.
 
-    Pairs are stored chosen first, so the probability p = sigmoid(margin) of the label is turned into the probability
-    of the model's own pick: confidence = max(p, 1 - p), correctness = 1, 1/2 (tie) or 0. Confidence cannot be under
-    one half, so the 10 bins are equally wide over [0.5, 1], each open above, the last closed. Empty bins are left out.
-    Guo et al. 2017, arXiv:1706.04599, section 2.
+    Of p = sigmoid(margin) the confidence is max(p, 1 - p), so the 10 bins are equally wide over [0.5, 1], each open above,
+    the last closed. Empty bins are left out.
     """
     margins = floats(margins)
     weights = weights_of(weights, len(margins))
@@ -263,10 +270,9 @@ def subset_table(outcomes, subsets: Sequence[Hashable], groups: Groups = None, w
 
 
 def macro_accuracy(outcomes, subsets: Sequence[Hashable], groups: Groups = None, weights=None) -> Estimate:
-    """Mean of the subsets' accuracies, each subset counting the same however many pairs it has.
+    """Mean of the subsets' accuracies: the accuracy under weights that sum to the same in every subset.
 
-    It is the accuracy under weights that sum to the same in every subset. The interval includes the scatter between
-    subsets, so it is a little wide when they differ much.
+    The interval includes the scatter between subsets, so it is a little wide when they differ much.
     """
     outcomes = floats(outcomes)
     require_length(len(outcomes), subsets=subsets)

@@ -1,4 +1,4 @@
-"""Evaluate a reward model on labelled comparisons: measures, diagnostics and tables.
+"""Evaluate a reward model on labeled comparisons: measures, diagnostics and tables.
 
 evaluation = evaluate_pairs(model, pairs)       both sides scored, then counted by `pair_measures.summarize_pairs`
 show_pairs(evaluation.summary, "mine")          tables on stderr
@@ -17,8 +17,8 @@ from ..data.records import Comparison
 from ..data.writing import with_metadata
 from ..errors import DataError
 from ..rendering import Conversation
-from ..terminal import log, table
-from .diagnostics import SUBSET_ROWS, Diagnostic, estimates_table, sentences
+from ..terminal import table
+from .diagnostics import SUBSET_ROWS, Diagnostic, estimates_table, sentences, tell_more
 from .inputs import answer_length, prompt_keys, score_distinct, source_of, subsets
 from .intervals import Estimate
 from .pair_measures import PairedComparison, PairSummary, compare_outcomes, pair_outcomes, summarize_pairs
@@ -33,7 +33,7 @@ MANY_TIES = 0.05
 
 @dataclass(frozen=True)
 class PairEvaluation:
-    """What a reward model made of labelled comparisons.
+    """What a reward model made of labeled comparisons.
 
     chosen, rejected: [n] raw rewards of the pairs both of whose sides got one.
     scored: every pair in input order with both rewards, None where the over-length policy left a side out.
@@ -223,12 +223,9 @@ def _show_calibration(summary: PairSummary) -> None:
 
 
 def _show_subsets(summary: PairSummary) -> None:
-    """The subsets with the smallest accuracy, at most SUBSET_ROWS of them, and both means."""
+    """The subsets with the smallest accuracy, and both means."""
     ordered = sorted(summary.subsets.items(), key=lambda item: (item[1].value, item[0]))
-    rows = dict(ordered[:SUBSET_ROWS])
-    estimates_table("subsets, smallest accuracy first", rows)
-    cut = len(ordered) - len(rows)
-    if cut:
-        log(f"{cut} more subsets are not shown; the JSON has them all")
+    estimates_table("subsets, smallest accuracy first", dict(ordered[:SUBSET_ROWS]))
+    tell_more(ordered)
     means = {"macro: mean over subsets": summary.macro_accuracy, "micro: mean over pairs": summary.micro_accuracy}
     estimates_table("all subsets", means)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..results import Result
+from ..results import Number, Result
+from .benchmark_runs import BenchmarkResult
 from .best_of_n import PoolSummary
 from .overoptimization import Study
 from .pair_measures import PairedComparison, PairSummary
@@ -54,4 +55,15 @@ class OverOptimizationReport(Result):
     picture: str | None
 
 
-Output = PairReport | StepReport | PoolReport | OverOptimizationReport
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkReport(Result):
+    model: str
+    benchmarks: dict[str, BenchmarkResult]
+    settings: dict[str, str]
+    scores: dict[str, Number]
+    """The numbers of all, by benchmark and benchmark/number, for leaderboards; null for one that lacks items."""
+    diagnostics: list[str]
+    output: str | None
+
+
+Output = PairReport | StepReport | PoolReport | BenchmarkReport | OverOptimizationReport

@@ -58,6 +58,18 @@ class EvaluationSettings(ReadingSettings, ScoringSettings):
         group="best of n",
         metavar="REGEX",
     )
+    benchmark: Sequence[str] | None = flag(
+        None,
+        "rewardbench, rewardbench2, rm-bench, judgebench, ppe, rmb, llmbar; of steps: processbench, prmbench, mr-ben",
+        group="benchmarks",
+        metavar="NAME",
+    )
+    benchmark_data: str | None = flag(
+        None,
+        "folder with the authors' files, in DIR/NAME or by their names (the hub)",
+        group="benchmarks",
+        metavar="DIR",
+    )
     overoptimization: Sequence[str] | None = flag(
         None,
         "rows with `kl` (nats) or `n`, `proxy` and `gold`, and `run` where there are several: no model is run",
@@ -69,7 +81,13 @@ class EvaluationSettings(ReadingSettings, ScoringSettings):
     def __post_init__(self) -> None:
         if self.overoptimization:
             return
-        check_required(self, ("model_name_or_path", "dataset_name"), "evaluate.py")
+        data = () if self.benchmark else ("dataset_name",)
+        check_required(self, ("model_name_or_path", *data), "evaluate.py")
+        for name in ("dataset_name", "compare", "best_of_n"):
+            if self.benchmark and getattr(self, name):
+                raise UsageError(
+                    f"--{name} does nothing with --benchmark, which brings its own data", hint="leave it out"
+                )
         if self.threshold is not None and self.threshold_data:
             raise UsageError(
                 "--threshold gives the threshold that --threshold_data is there to choose", hint="give one of them"

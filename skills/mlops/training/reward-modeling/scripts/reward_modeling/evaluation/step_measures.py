@@ -2,12 +2,12 @@
 
 A step is wrong when its label is under one half, and flagged when its score is under the threshold. "Positive" is a wrong
 step. Where labels stop at the first error, the steps after it count nowhere; measures of solutions need no label there,
-since only the first flag counts. A solution without an error counts as correct when its last step is labelled.
+since only the first flag counts. A solution without an error counts as correct when its last step is labeled.
 
 Sources
     ProcessBench, arXiv:2412.06559, section 3: the first wrong step, and the harmonic mean of the two accuracies
-    DeLong, DeLong and Clarke-Pearson 1988, Biometrics 44:837-845: the variance of the AUROC from placements
-    Obuchowski 1997, Biometrics 53:567-578: the same with clustered data
+    DeLong et al. 1988, Biometrics 44:837-845: the variance of the AUROC from placements; Obuchowski 1997, Biometrics
+        53:567-578: the same with clustered data
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ NEVER = np.iinfo(np.int64).max
 
 
 @dataclass(frozen=True)
-class LabelledSteps:
-    """Every labelled and scored step, flat. scores, wrong: [steps]. place: [steps] its number within the solution.
+class LabeledSteps:
+    """Every labeled and scored step, flat. scores, wrong: [steps]. place: [steps] its number within the solution.
 
     owner: [steps] number of its solution. first_error: [solutions] place of the first wrong step, NO_ERROR for a correct
     solution, UNKNOWN where labels or scores do not tell. groups: [solutions] what solutions of one prompt share.
@@ -42,18 +42,18 @@ class LabelledSteps:
     first_error: np.ndarray
     groups: np.ndarray
 
-    def of(self, chosen: np.ndarray) -> LabelledSteps:
+    def of(self, chosen: np.ndarray) -> LabeledSteps:
         """The steps of the solutions where `chosen` [solutions] is true."""
         kept = chosen[self.owner]
         owner = (np.cumsum(chosen) - 1)[self.owner[kept]]
         steps = self.scores[kept], self.wrong[kept], self.place[kept], owner
-        return LabelledSteps(*steps, self.first_error[chosen], self.groups[chosen])
+        return LabeledSteps(*steps, self.first_error[chosen], self.groups[chosen])
 
 
-def labelled_steps(solutions: Sequence[Solution], scores: Sequence[Sequence[float | None]]) -> LabelledSteps:
+def labeled_steps(solutions: Sequence[Solution], scores: Sequence[Sequence[float | None]]) -> LabeledSteps:
     """scores: [solutions][steps] probability of being correct, None for a step that was not scored.
 
-    Raises DataError without a labelled step that was scored.
+    Raises DataError without a labeled step that was scored.
     """
     steps, first_error = [], []
     for number, (solution, row) in enumerate(zip(solutions, scores, strict=True)):
@@ -70,11 +70,11 @@ def labelled_steps(solutions: Sequence[Solution], scores: Sequence[Sequence[floa
         first_error.append(UNKNOWN if missing and found == NO_ERROR else found)
     if not steps:
         raise DataError(
-            "no labelled step could be scored",
+            "no labeled step could be scored",
             hint="rows need `labels`, one for each step; if they have them, raise --max_length",
         )
     groups = group_index(prompt_keys(solutions), len(solutions))
-    return LabelledSteps(*map(np.array, zip(*steps, strict=True)), np.array(first_error), groups)
+    return LabeledSteps(*map(np.array, zip(*steps, strict=True)), np.array(first_error), groups)
 
 
 def _is_complete(solution: Solution) -> bool:
@@ -120,7 +120,7 @@ def harmonic_mean(outcomes, wrong, groups: Groups = None) -> Estimate | None:
     return smooth(float(2 * a * c / (a + c)), influence, groups)
 
 
-def first_flagged(data: LabelledSteps, flagged: np.ndarray) -> np.ndarray:
+def first_flagged(data: LabeledSteps, flagged: np.ndarray) -> np.ndarray:
     """[solutions] place of the first flagged step, NO_ERROR where none is. flagged: [steps] bool."""
     first = np.full(len(data.first_error), NEVER)
     np.minimum.at(first, data.owner[flagged], data.place[flagged])
@@ -140,7 +140,7 @@ class StepMeasures:
     f1: Estimate | None
     """Harmonic mean of precision and recall."""
     auroc: Estimate | None
-    """Needs no threshold."""
+    """Probability that a wrong step scores lower than a correct one; 0.5 for a blind model. Needs no threshold."""
     first_error_accuracy: Estimate | None
     """Share of solutions whose first flag is the first error, or that have neither."""
     erroneous: Estimate | None
@@ -148,10 +148,10 @@ class StepMeasures:
     correct: Estimate | None
     """The same among solutions without."""
     processbench_f1: Estimate | None
-    """Harmonic mean of `erroneous` and `correct`."""
+    """Harmonic mean of `erroneous` and `correct` (arXiv:2412.06559)."""
 
 
-def measures(data: LabelledSteps, thresholds: np.ndarray) -> StepMeasures:
+def measures(data: LabeledSteps, thresholds: np.ndarray) -> StepMeasures:
     """Every measure of one scorer. thresholds: [solutions]."""
     groups = data.groups[data.owner]
     flagged = data.scores < thresholds[data.owner]
@@ -178,8 +178,8 @@ def _share(hits: np.ndarray, groups: np.ndarray, weights: np.ndarray | None = No
     return accuracy_where(weights > 0, hits, groups, weights)
 
 
-def choose_threshold(data: LabelledSteps) -> tuple[float, float]:
-    """(threshold, its ProcessBench F1 here): the best of those between two neighbouring scores; of equal ones the middle.
+def choose_threshold(data: LabeledSteps) -> tuple[float, float]:
+    """(threshold, its ProcessBench F1 here): the best of those between two neighboring scores; of equal ones the middle.
 
     A correct solution is told rightly up to its lowest score, an erroneous one above the score of its first error and
     up to the lowest before it. Raises DataError without solutions of both kinds.
@@ -193,7 +193,7 @@ def choose_threshold(data: LabelledSteps) -> tuple[float, float]:
     correct, erroneous = data.first_error == NO_ERROR, data.first_error >= 0
     if not correct.any() or not erroneous.any():
         raise DataError(
-            "a threshold is chosen on solutions with an error and solutions without; of those whose steps are all labelled "
+            "a threshold is chosen on solutions with an error and solutions without; of those whose steps are all labeled "
             f"and scored, {int(erroneous.sum())} have one and {int(correct.sum())} have none",
             hint="where steps were longer than the model reads raise --max_length; otherwise give other solutions with "
             "--threshold_data, or a number with --threshold",

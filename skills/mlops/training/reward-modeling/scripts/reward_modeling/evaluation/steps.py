@@ -1,4 +1,4 @@
-"""Evaluate a process reward model on solutions whose steps are labelled: baselines, diagnostics and tables.
+"""Evaluate a process reward model on solutions whose steps are labeled: baselines, diagnostics and tables.
 
 The threshold must come from other solutions than those it is used on: from a file, or each half of the prompts from the
 other half. It is the one with the highest ProcessBench F1. `step_measures` has the numbers.
@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -20,18 +22,18 @@ from ..data.writing import with_metadata
 from ..errors import DataError
 from ..step_rendering import Steps
 from ..terminal import log, progress, table
-from .diagnostics import SUBSET_ROWS, Diagnostic, estimates_table, sentences, value
+from .diagnostics import SUBSET_ROWS, Diagnostic, estimates_table, sentences, tell_more, value
 from .inputs import source_of, subsets
 from .intervals import Estimate
 from .step_measures import (
     FIXED,
     NO_ERROR,
     UNKNOWN,
-    LabelledSteps,
+    LabeledSteps,
     StepMeasures,
     choose_threshold,
     first_flagged,
-    labelled_steps,
+    labeled_steps,
     measures,
 )
 
@@ -47,7 +49,7 @@ def halves(solutions: Sequence[Solution]) -> np.ndarray:
     return np.array([id(solution) in second for solution in solutions])
 
 
-def cross_fitted(data: LabelledSteps, half: np.ndarray) -> np.ndarray:
+def cross_fitted(data: LabeledSteps, half: np.ndarray) -> np.ndarray:
     """[solutions] thresholds: each half's chosen on the other. half: [solutions] bool."""
     thresholds = np.empty(len(half))
     for side in (False, True):
@@ -120,6 +122,28 @@ def score_steps(model: ProcessRewardModel, solutions: Sequence[Solution]) -> lis
     return [step_rewards(solution.steps, row) for row, solution in zip(scored, solutions, strict=True)]
 
 
+@dataclass(frozen=True)
+class Scored:
+    """Solutions and the scores of their steps, [solutions][steps], None for what was not scored."""
+
+    solutions: Sequence[Solution]
+    scores: list[list[float | None]]
+
+    @cached_property
+    def data(self) -> LabeledSteps:
+        return labeled_steps(self.solutions, self.scores)
+
+    def by(self, baseline: Baseline | None) -> Scored:
+        """The same with a baseline's scores, of the steps that the model has scored too."""
+        if baseline is None:
+            return self
+        scores = [
+            [None if seen is None else value for value, seen in zip(baseline.scores(one.steps), row, strict=True)]
+            for one, row in zip(self.solutions, self.scores, strict=True)
+        ]
+        return Scored(self.solutions, scores)
+
+
 def evaluate_steps(
     model: ProcessRewardModel,
     solutions: Sequence[Solution],
@@ -134,11 +158,21 @@ def evaluate_steps(
     Raises DataError without labels or with labels of one kind only to choose on.
     """
     before = dict(model.renderer.counts)
-    scores = score_steps(model, solutions)
+    scored = Scored(solutions, score_steps(model, solutions))
     model.warn_of_losses(before)
-    data = labelled_steps(solutions, scores)
-    choose, chosen_on = _chooser(model, solutions, threshold, threshold_data)
-    thresholds = choose(data, None)
+    data, half, others = scored.data, halves(solutions), None
+    chosen_on = f"halves of the prompts by hash ({sum(~half)} and {sum(half)} solutions), each on the other"
+    if threshold is not None:
+        chosen_on = "given"
+    elif threshold_data is not None:
+        others = Scored(threshold_data, score_steps(model, threshold_data))
+        chosen_on = f"{len(threshold_data)} solutions of other data"
+
+    def measured(baseline: Baseline | None) -> StepMeasures:
+        scorer = scored.by(baseline)
+        return measures(scorer.data, _thresholds(scorer, half, threshold, others, baseline))
+
+    thresholds = _thresholds(scored, half, threshold, others)
     names = subsets(solutions, subset_column, STEP_SUBSET_COLUMNS)
     summary = StepSummary(
         n_solutions=len(solutions),
@@ -152,10 +186,39 @@ def evaluate_steps(
         threshold=Threshold(sorted(set(thresholds.tolist())), chosen_on),
         **vars(measures(data, thresholds)),
         subsets={} if names is None else _by_subset(data, thresholds, names),
-        baselines={name: _of_baseline(one, solutions, scores, choose) for name, one in BASELINES.items()},
+        baselines={name: measured(one) for name, one in BASELINES.items()},
     )
+    return StepEvaluation(summary, _rows(scored, thresholds))
+
+
+def _thresholds(
+    scored: Scored, half: np.ndarray, given: float | None, others: Scored | None, baseline: Baseline | None = None
+) -> np.ndarray:
+    """[solutions] the given threshold, or one chosen on the others or on the other half of the prompts."""
+    if baseline and not baseline.chosen:
+        given = FIXED
+    elif others is not None:
+        given = choose_threshold(others.by(baseline).data)[0]
+    elif given is None:
+        return cross_fitted(scored.data, half)
+    elif baseline:  # its scores have another scale than the one that is given
+        with contextlib.suppress(DataError):
+            return cross_fitted(scored.data, half)
+    return np.full(len(half), given)
+
+
+def _by_subset(data: LabeledSteps, thresholds: np.ndarray, names: list[str]) -> dict[str, StepMeasures]:
+    labels = np.array([str(name) for name in names])
+    return {
+        name: measures(data.of(labels == name), thresholds[labels == name]) for name in sorted(set(labels[data.owner]))
+    }
+
+
+def _rows(scored: Scored, thresholds: np.ndarray) -> list[dict[str, object]]:
+    data = scored.data
     flags = first_flagged(data, data.scores < thresholds[data.owner])
-    rows = [
+    columns = zip(scored.solutions, scored.scores, thresholds, flags, data.first_error, strict=True)
+    return [
         with_metadata(
             {
                 **source_of(solution),
@@ -167,68 +230,8 @@ def evaluate_steps(
             },
             solution.metadata,
         )
-        for solution, row, at, flag, error in zip(solutions, scores, thresholds, flags, data.first_error, strict=True)
+        for solution, row, at, flag, error in columns
     ]
-    return StepEvaluation(summary, rows)
-
-
-Choose = Callable[[LabelledSteps, Baseline | None], np.ndarray]
-"""Steps with the scores of a baseline (None: of the model) -> [solutions] thresholds."""
-
-
-def _chooser(
-    model: ProcessRewardModel,
-    solutions: Sequence[Solution],
-    threshold: float | None,
-    others: Sequence[Solution] | None,
-) -> tuple[Choose, str]:
-    """How thresholds are chosen, and on what."""
-    half = halves(solutions)
-
-    def by_halves(data: LabelledSteps, baseline: Baseline | None) -> np.ndarray:
-        return cross_fitted(data, half)
-
-    def given(data: LabelledSteps, baseline: Baseline | None) -> np.ndarray:
-        if baseline is not None:  # whose scores have another scale
-            with contextlib.suppress(DataError):
-                return cross_fitted(data, half)
-        return np.full(len(solutions), threshold)
-
-    def on_others(data: LabelledSteps, baseline: Baseline | None) -> np.ndarray:
-        scores = of_others if baseline is None else _baseline_scores(baseline, others, of_others)
-        return np.full(len(solutions), choose_threshold(labelled_steps(others, scores))[0])
-
-    if threshold is not None:
-        return given, "given"
-    if others is None:
-        sizes = f"{int((~half).sum())} and {int(half.sum())} solutions"
-        return by_halves, f"halves of the prompts by hash ({sizes}), each on the other"
-    of_others = score_steps(model, others)
-    return on_others, f"{len(others)} solutions of other data"
-
-
-def _baseline_scores(
-    baseline: Baseline, solutions: Sequence[Solution], scores: list[list[float | None]]
-) -> list[list[float | None]]:
-    """The baseline's scores, of the steps that the model has scored too."""
-    return [
-        [None if seen is None else value for value, seen in zip(baseline.scores(solution.steps), row, strict=True)]
-        for solution, row in zip(solutions, scores, strict=True)
-    ]
-
-
-def _of_baseline(
-    baseline: Baseline, solutions: Sequence[Solution], scores: list[list[float | None]], choose: Choose
-) -> StepMeasures:
-    data = labelled_steps(solutions, _baseline_scores(baseline, solutions, scores))
-    return measures(data, choose(data, baseline) if baseline.chosen else np.full(len(solutions), FIXED))
-
-
-def _by_subset(data: LabelledSteps, thresholds: np.ndarray, names: list[str]) -> dict[str, StepMeasures]:
-    labels = np.array([str(name) for name in names])
-    return {
-        name: measures(data.of(labels == name), thresholds[labels == name]) for name in sorted(set(labels[data.owner]))
-    }
 
 
 MEASURES = {
@@ -294,7 +297,7 @@ STEP_DIAGNOSTICS: dict[str, Diagnostic[SimpleNamespace]] = {
         "AUROC {auroc:.3f} is not shown to be above that of length and "
         "position alone: longest step {baselines[longest_step].auroc.value:.3f}, longer steps "
         "{baselines[longer_steps].auroc.value:.3f}, later steps {baselines[later_steps].auroc.value:.3f}{wrong_way}",
-        "evaluate on solutions that are labelled to their end, of steps of like length",
+        "evaluate on solutions that are labeled to their end, of steps of like length",
     ),
     "majority_class": Diagnostic(
         lambda s: s.step_accuracy.low <= s.baselines["all_correct"].step_accuracy.value,
@@ -323,7 +326,7 @@ def diagnose_steps(summary: StepSummary) -> list[str]:
 def show_steps(summary: StepSummary, name: str) -> None:
     """Print a summary on stderr: measures, baselines, subsets. The sentences of `diagnose_steps` are not printed."""
     title = (
-        f"{name}: {summary.n_steps} labelled steps ({summary.wrong_steps} wrong) of {summary.n_solutions} "
+        f"{name}: {summary.n_steps} labeled steps ({summary.wrong_steps} wrong) of {summary.n_solutions} "
         f"solutions ({summary.erroneous_solutions} with an error), {summary.n_prompts} prompts"
     )
     estimates_table(title, {label: getattr(summary, key) for key, label in MEASURES.items()})
@@ -333,10 +336,8 @@ def show_steps(summary: StepSummary, name: str) -> None:
         "baselines", {"the model": summary, **{_spelled(key): one for key, one in summary.baselines.items()}}
     )
     if summary.subsets:
-        shown = dict(list(summary.subsets.items())[:SUBSET_ROWS])
-        _show_measures("subsets", shown)
-        if len(shown) < len(summary.subsets):
-            log(f"{len(summary.subsets) - len(shown)} more subsets are not shown; the JSON has them all")
+        _show_measures("subsets", dict(islice(summary.subsets.items(), SUBSET_ROWS)))
+        tell_more(summary.subsets)
 
 
 def _show_measures(title: str, measured: Mapping[str, StepMeasures]) -> None:

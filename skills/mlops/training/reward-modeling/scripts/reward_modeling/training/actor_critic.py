@@ -1,7 +1,7 @@
 """A policy with its value function, and the probabilities of answers.
 
-Layout of a batch, [B, P + N]: prompts padded on the left to P, answers on the right to N, a mask and position ids for
-both, so that answers start in one column. Padding is told from lengths, never from a token that an answer may hold.
+Layout of a batch, [B, P + N]: prompts padded on the left to P, answers on the right to N, so that answers start in one
+column. Padding is told from lengths, never from a token that an answer may hold.
 """
 
 from __future__ import annotations
@@ -93,9 +93,13 @@ class ActorCritic(torch.nn.Module):
 
     def parameter_groups(self, rate: float, value_rate: float) -> list[dict[str, Any]]:
         """What is trained, for an optimizer: the policy's parameters, then those of the value function alone."""
-        own = {id(p): p for p in self.policy.parameters() if p.requires_grad}
-        value = [p for p in self.parameters() if p.requires_grad and id(p) not in own]
-        return [{"params": list(own.values()), "lr": rate}, {"params": value, "lr": value_rate}]
+        own = [p for p in self.policy.parameters() if p.requires_grad]
+        return [{"params": own, "lr": rate}, {"params": list(self.trained_values().values()), "lr": value_rate}]
+
+    def trained_values(self) -> dict[str, torch.nn.Parameter]:
+        """By name what is trained of the value function alone."""
+        own = {id(p) for p in self.policy.parameters()}
+        return {name: p for name, p in self.named_parameters() if p.requires_grad and id(p) not in own}
 
 
 def actor_critic(

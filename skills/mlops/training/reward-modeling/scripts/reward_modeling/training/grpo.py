@@ -1,11 +1,10 @@
-"""Train a policy against a reward with the trainers that TRL keeps: GRPO (arXiv:2402.03300) and RLOO (arXiv:2402.14740).
+"""Train a policy against a reward with TRL's trainers of GRPO (arXiv:2402.03300) and RLOO (arXiv:2402.14740).
 
 TRL's trainers run the loop. What this module adds, each for one reason that a test holds it to:
 
-- `_tokenize_prompts`: prompts are rendered by the policy's own contract, as in PPO, so a system prompt that its template
-  refuses is folded into the first turn, and special tokens are written once.
-- `compute_loss`: a loss that is no number ends the run, with its step named, instead of a policy of NaN.
-- `RewardFunction`: completions are turned back into messages from their ids and scored by `ensemble.Rewards`. TRL's own
+- `_tokenize_prompts`: prompts are rendered by the policy's own contract, as in PPO.
+- `compute_loss`: a NaN or infinite loss ends the run, with its step named.
+- `RewardFunction`: completions become messages again from their ids and are scored by `ensemble.Rewards`. TRL's own
   reward models score a whole batch in one forward pass, never truncate, stay in training mode and share a name.
 """
 
@@ -36,13 +35,12 @@ class Algorithm:
     """One of TRL's trainers, and the settings that this project starts from instead of TRL's own, with their reason."""
 
     trainer: type
-    config: type
     defaults: dict[str, Any]
     why: str
 
 
 class _Ours:
-    """What both trainers get: our rendering of prompts, and an end to a run whose loss is no number."""
+    """What both trainers get: our rendering of prompts, and an end to a run whose loss is NaN or infinite."""
 
     policy: Policy
 
@@ -60,11 +58,10 @@ class _Ours:
 ALGORITHMS: dict[str, Algorithm] = {
     "grpo": Algorithm(
         GRPOTrainer,
-        GRPOConfig,
         {"beta": 0.04},
-        "TRL's default of no KL penalty is for verifiable rewards; a learned one is soon over-optimised (0.04: arXiv:2402.03300)",
+        "TRL's default of no KL penalty is for verifiable rewards; a learned one is soon over-optimized (0.04: arXiv:2402.03300)",
     ),
-    "rloo": Algorithm(RLOOTrainer, RLOOConfig, {}, "TRL's defaults: its KL penalty of 0.05 is part of the reward"),
+    "rloo": Algorithm(RLOOTrainer, {}, "TRL's defaults: its KL penalty of 0.05 is part of the reward"),
 }
 LORA_LEARNING_RATE = 1e-5
 """Ten times the 1e-6 that both trainers start from."""
@@ -101,7 +98,7 @@ def make_config(
         "disable_dropout": True,
     }
     try:
-        config = entry.config(
+        config = settings.config_class()(
             output_dir=settings.output_dir,
             seed=settings.seed,
             remove_unused_columns=False,
@@ -140,10 +137,10 @@ def identity(
 
 
 class RewardFunction:
-    """`Rewards` as TRL calls a reward function. `last`: prompt, completion and reward of the last batch's first answer.
+    """`Rewards` as TRL calls a reward function. last: prompt, completion and reward of the last batch's first answer.
 
-    missing_eos_penalty: taken from the reward of an answer that did not end. A reward model is shown every answer with
-    an end behind it, as its template writes one, so without a penalty an answer cut at the limit looks finished.
+    missing_eos_penalty: taken from the reward of an answer that did not end. A reward model is shown every answer as its
+    template ends it, so without a penalty an answer cut at the limit looks finished.
     """
 
     __name__ = "reward"  # under which TRL logs it
@@ -160,9 +157,8 @@ class RewardFunction:
         except RunError as error:
             step = columns["trainer_state"].global_step + 1 if "trainer_state" in columns else "?"
             raise RunError(f"step {step}: {error.message}", where=error.where, hint=error.hint) from error
-        if columns.get("log_metric") and len(self.rewards.names) > 1:
-            for name, mean in self.rewards.parts.items():
-                columns["log_metric"](f"rewards/{name}", mean)
+        for name, value in self.rewards.logged("rewards").items() if columns.get("log_metric") else ():
+            columns["log_metric"](name, value)
         ended = [self.policy.finished(ids) for ids in completion_ids]
         values = [value - self.missing_eos_penalty * (not end) for value, end in zip(values, ended, strict=True)]
         self.last = {"prompt": messages[0], "completion": replies[0], "reward": values[0]}
@@ -178,7 +174,7 @@ def _messages(prompt: list[dict]) -> list[dict]:
 
 
 class RunLog(TrainerCallback):
-    """OUT/log.jsonl: every entry the trainer logs, with a sample completion; and an end where a gradient is no number."""
+    """OUT/log.jsonl: every entry the trainer logs, with a sample completion; and an end where a gradient is NaN or infinite."""
 
     def __init__(self, output_dir: str, reward: RewardFunction):
         self.file, self.reward = Path(output_dir) / "log.jsonl", reward
@@ -206,7 +202,7 @@ class RunLog(TrainerCallback):
         gradients = [p.grad for p in model.parameters() if p.grad is not None]
         if not torch.stack([gradient.sum() for gradient in gradients]).isfinite().all():
             raise RunError(
-                f"a gradient is no finite number at step {state.global_step + 1}",
+                f"a gradient is NaN or infinite at step {state.global_step + 1}",
                 hint="lower --learning_rate, or continue from the last checkpoint with --resume_from_checkpoint",
             )
 
@@ -249,7 +245,7 @@ def make_trainer(
 def run(trainer: Trainer, policy: Policy, resume: str | None) -> dict[str, Any]:
     """Run it. `policy.model` is the trained model afterwards (a PEFT model where one is trained). Returns a summary.
 
-    Raises RunError, naming the step, for rewards, losses, gradients or probabilities that are no finite numbers.
+    Raises RunError, naming the step, for rewards, losses, gradients or probabilities that are NaN or infinite.
     """
     try:
         policy.model, summary = loop.run(trainer, resume, scalar_head=False)
@@ -257,7 +253,7 @@ def run(trainer: Trainer, policy: Policy, resume: str | None) -> dict[str, Any]:
         if "probability tensor" not in str(error):
             raise
         raise RunError(
-            f"the policy's probabilities are no numbers at step {trainer.state.global_step + 1}",
+            f"the policy's probabilities are NaN or infinite at step {trainer.state.global_step + 1}",
             hint="lower --learning_rate, or continue from the last checkpoint with --resume_from_checkpoint",
         ) from error
     return summary

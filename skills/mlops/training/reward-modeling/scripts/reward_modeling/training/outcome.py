@@ -1,4 +1,4 @@
-"""Train an outcome reward model: one score for a whole answer, from comparisons, by the Bradley-Terry loss.
+"""The trainer of outcome reward models: the Bradley-Terry loss, its batches, and TRL's RewardTrainer on them.
 
 TRL's RewardTrainer runs the loop. Overridden, each for one reason that a test holds it to:
 
@@ -202,8 +202,8 @@ def packed_batches(trainer: Any, wanted: bool | None = None) -> Iterator[str | N
     """Let a trainer run on packed batches inside the block, where its model allows it and `wanted` (see
     `guard.reason_against`). Yields why not, or None.
 
-    Two forward hooks do it, so that a distributed wrapper around the model still sees an ordinary forward pass: one keeps
-    the head's output for every token, the other replaces the model's output by the scores at `ends`.
+    Two forward hooks, so that a distributed wrapper sees an ordinary forward pass: one keeps the head's output for every
+    token, the other replaces the model's output by the scores at `ends`.
     """
     from ..guard import reason_against
 
@@ -213,7 +213,7 @@ def packed_batches(trainer: Any, wanted: bool | None = None) -> Iterator[str | N
         log(f"batches are padded, since {reason}")
         yield reason
         return
-    share = not has_dropout(trainer.model)
+    share = not any(isinstance(part, torch.nn.Dropout) and part.p > 0 for part in trainer.model.modules())
     log(
         "prompts are computed once for both sides"
         if share
@@ -237,8 +237,3 @@ def packed_batches(trainer: Any, wanted: bool | None = None) -> Iterator[str | N
         trainer.data_collator = collator
         for hook in hooks:
             hook.remove()
-
-
-def has_dropout(model: torch.nn.Module) -> bool:
-    """Whether any layer of the model drops values in training."""
-    return any(isinstance(module, torch.nn.Dropout) and module.p > 0 for module in model.modules())

@@ -1,7 +1,7 @@
 """Comparisons for training an outcome reward model: read, audited, and rendered into rows.
 
-One row of the training set is one prompt with all its completions and all their pairs: a completion that takes part in
-several pairs is computed once, as InstructGPT does (arXiv:2203.02155, section 3.5).
+One row is one prompt with all its completions and pairs: a completion in several pairs is computed once, as InstructGPT
+does (arXiv:2203.02155, section 3.5).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..cli import flag, fraction, non_negative_number
-from ..console import DataError, listed, log, warn
+from ..console import DataError, UsageError, listed, log, warn
 from ..data.audit import audit
 from ..data.records import Comparison, comparisons
 from ..kinds import OUTCOME
@@ -51,6 +51,12 @@ class Pairs:
         choices=OVERLONG,
     )
     shared_prefix: bool | None = flag(None, SHARED_PREFIX_HELP, group="run")
+    folds: int | None = flag(
+        None,
+        "for few pairs: cross-validate in K folds of the prompts, pool all held-out pairs into one evaluation, then train on all",
+        group="data",
+        metavar="K",
+    )
     model: ClassVar = OUTCOME
     task_type: ClassVar = "SEQ_CLS"
 
@@ -73,6 +79,11 @@ class Pairs:
 
     def read(self, settings: DataSettings) -> Data:
         """The split comes after the audit, which looks at the held-out pairs too."""
+        if self.folds is not None and (self.folds < 2 or settings.has_evaluation):
+            raise UsageError(
+                f"--folds {self.folds} makes its own held-out pairs, from at least 2 folds",
+                hint="leave out --val_set_size, --eval_dataset_name and --dataset_test_split, or leave out --folds",
+            )
         data, _ = read(settings, "pairs", comparisons, winner_values=settings.winner_values)
         findings = audit(data.train, eval_records=data.held_out or None, rendered=settings.rendered)
         data = data.audited(findings, settings)

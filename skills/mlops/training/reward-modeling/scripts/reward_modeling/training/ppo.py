@@ -156,7 +156,7 @@ def value_loss(
 
 
 class PPO:
-    """What makes the updates of a run, which `ppo_course.run` calls one after the other.
+    """The updates of a run, which `ppo_course.run` makes one after the other.
 
     policy: with `actor` around its model (see `actor_critic.actor_critic`). rewards: (prompts, completions, tools) ->
     floats, as `Rewards` is. accelerator: decides device, precision and processes. done: updates so far.
@@ -269,7 +269,7 @@ class PPO:
 
     def _measure(self, update: int, rollout: Rollout) -> dict[str, Any]:
         """The log entry of a rollout. Raises RunError when the KL has exploded."""
-        kl, parts = k1(rollout.log_probs, rollout.reference), getattr(self.rewards, "parts", {})
+        kl = k1(rollout.log_probs, rollout.reference)
         if not kl.isfinite().all() or kl[rollout.live].mean() > EXPLODED:
             raise RunError(
                 f"the KL exploded to {kl[rollout.live].mean().item():.1f} nats per token",
@@ -281,7 +281,7 @@ class PPO:
             "episode": (update + 1) * self.batch_size,
             "reward": rollout.scores.mean().item(),
             "reward_std": rollout.scores.std().item() if len(per_answer) > 1 else 0.0,
-            **({f"reward/{name}": mean for name, mean in parts.items()} if len(parts) > 1 else {}),
+            **getattr(self.rewards, "logged", lambda prefix: {})("reward"),
             "kl": per_answer.mean().item(),
             "kl_k3": k3(rollout.log_probs, rollout.reference).sum(1).mean().item(),
             "kl_coef": self.kl_coef,

@@ -112,16 +112,17 @@ def identify(ppo: PPO, output_dir: Path, resume: str | None, **more: Any) -> Non
 
 
 def save(ppo: PPO, output_dir: Path, limit: int) -> None:
-    """Write a checkpoint; it appears complete. Only what is trained is in it. The oldest over `limit` go."""
-    from safetensors.torch import save_file
+    """Write a checkpoint; it appears complete. The oldest over `limit` go.
 
+    Its policy is a plain causal language model, or the adapter of one; what is trained of the value model is in optimizer.pt.
+    """
     if ppo.process_index == 0:
         partial = output_dir / output_folder.CHECKPOINT_STAGING
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        trained = {name: p.detach().contiguous() for name, p in ppo.plain.named_parameters() if p.requires_grad}
-        save_file(trained, partial / "actor.safetensors")
+        ppo.policy.write(partial)
         state = {"optimizer": ppo.optimizer.state_dict(), "scheduler": ppo.scheduler.state_dict()}
+        state["value"] = {name: p.detach() for name, p in ppo.plain.trained_values().items()}
         torch.save(state, partial / "optimizer.pt")
         state = {"global_step": ppo.done, "max_steps": ppo.updates, "kl_coef": ppo.kl_coef}
         (partial / "trainer_state.json").write_text(to_json(state), encoding="utf-8")
@@ -136,11 +137,15 @@ def save(ppo: PPO, output_dir: Path, limit: int) -> None:
 
 def load(ppo: PPO, checkpoint: Path) -> None:
     """Continue from a checkpoint. Raises RunError when it cannot be read."""
-    from safetensors.torch import load_file
-
     try:
-        ppo.plain.load_state_dict(load_file(checkpoint / "actor.safetensors"), strict=False)
         state = torch.load(checkpoint / "optimizer.pt", map_location=ppo.accelerator.device, weights_only=True)
+        if "value" in state:
+            ppo.policy.read(checkpoint)
+            ppo.plain.load_state_dict(state["value"], strict=False)
+        else:  # of an older version
+            from safetensors.torch import load_file
+
+            ppo.plain.load_state_dict(load_file(checkpoint / "actor.safetensors"), strict=False)
         ppo.optimizer.load_state_dict(state["optimizer"])
         ppo.scheduler.load_state_dict(state["scheduler"])
         state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))

@@ -56,6 +56,15 @@ class PlannedModel(ModelRun):
     settings: dict[str, object]
 
 
+@dataclass(frozen=True)
+class Fold:
+    pairs: int
+    """To train on."""
+    held_out: int
+    train_loss: Number
+    accuracy: Estimate | None
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainedModel(ModelRun):
     resumed_from: str | None
@@ -68,6 +77,8 @@ class TrainedModel(ModelRun):
     """Of how texts are rendered."""
     reload_difference: Number
     """Largest difference of a score after saving and reloading."""
+    folds: list[Fold] | None = None
+    """Under --folds, whose evaluation is that of all pairs."""
 
 
 ModelOutput = PlannedModel | TrainedModel

@@ -14,11 +14,15 @@ from .. import checkpoints, losses
 from ..console import listed, log
 from ..heads import head_name
 from ..lengths import longest_input
+from ..output_folder import checkpoints as checkpoints_in
 from . import configuration
+from .folds import cross_validate
 from .results import PlannedModel, TrainedModel
 from .settings import Settings
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from transformers import TrainingArguments
 
     from ..rendering import Renderer
@@ -60,18 +64,24 @@ def train(kind: Pairs | Steps, settings: Settings, fields: Mapping[str, Any]) ->
     if settings.dry_run:
         planned = configuration.planned(settings, config, fields, renderer, len(rows.dataset), lora)
         return PlannedModel(**result, dry_run=True, settings=planned | kind.loss)
+    folds = getattr(kind, "folds", None)
+    validation = folds and cross_validate(kind, settings, fields, rows.records, lambda: _model(kind, settings))
     model, training = kind.fit(
         loaded.model, renderer, rows, config, head=loaded.head, eval_rows=eval_rows, peft_config=lora, resume=resume
     )
     if config.process_index != 0:
         return None
     evaluation, reward = kind.evaluate(model.eval(), renderer, held_out, rows.records)
+    if validation:
+        evaluation, result["folds"] = validation
+        training["cross_validation"] = {"folds": folds, "accuracy": evaluation.summary.accuracy}
     training |= {"head": loaded.head, "counts": result["counts"], "base_model": settings.model_name_or_path}
     training |= {"dataset": settings.dataset_name, "loss": kind.loss}
     card = checkpoints.save(model, renderer, settings.output_dir, training=training, reward=reward)
     difference = card["reload_difference"]
     log(f"saved and verified: {output_dir} (golden scores differ by {difference:.1e} after reloading)")
     training.pop("log")
+    _tell_of_checkpoints(output_dir)
     return TrainedModel(
         **result,
         resumed_from=resume,
@@ -81,6 +91,18 @@ def train(kind: Pairs | Steps, settings: Settings, fields: Mapping[str, Any]) ->
         fingerprint=card["fingerprint"],
         reload_difference=difference,
     )
+
+
+def _tell_of_checkpoints(output_dir: Path) -> None:
+    """Say what stays in the model's folder beside the model, and what it costs."""
+    left = checkpoints_in(output_dir)
+    if left:
+        names = ", ".join(folder.name for folder in left)
+        size = sum(file.stat().st_size for folder in left for file in folder.rglob("*")) / 1e6
+        log(
+            f"{names} stay in {output_dir} ({size:.0f} MB): they are for resuming only, "
+            "delete them, or train with --save_strategy no"
+        )
 
 
 def _config(

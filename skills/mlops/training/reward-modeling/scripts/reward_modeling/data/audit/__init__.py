@@ -4,8 +4,7 @@
     clean = drop(pairs, findings)                       without the pairs of these findings
 
 Each check is one entry in CHECKS (pairs.py), STEP_CHECKS (steps.py) or UNLABELED_CHECKS (unlabeled.py): what it looks for, why
-that matters, what to do. Every check takes time linear in the text. Token counts are not made here: whoever renders the
-pairs hands in `lengths`, `max_length` and `truncated_pairs`.
+that matters, what to do. Every check takes time linear in the text.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from typing import Any
 
 from ... import console
 from ..records import Comparison, Ranking, Record, Records, Solution
-from .findings import SHOWN, AuditFinding, Check, Finding, Material, findings_of
+from .findings import SHOWN, Audit, AuditFinding, Check, Finding, Material, digest
 from .pairs import CHECKS
 from .steps import STEP_CHECKS
 from .unlabeled import UNLABELED_CHECKS
@@ -31,30 +30,45 @@ UNREADABLE = "unreadable"
 
 def warn_of_templates(rows: Sequence[Ranking]) -> None:
     """Say on stderr which prompts are templated already, for those who only answer or score them."""
-    for finding in findings_of([CHECKS["templated"]], Material(rows, "rows")):
+    checked = Audit("rows", [CHECKS["templated"]])
+    checked.add(Material(rows))
+    for finding in checked.findings():
         console.warn(f"{finding.message} ({_short_places(finding.rows)}): {finding.advice}")
 
 
-def audit(records: Sequence[Record], *, rendered: bool = False, **known: Any) -> list[Finding]:
+def audit(
+    records: Sequence[Record],
+    *,
+    eval_records: Sequence[Record] | None = None,
+    rendered: bool = False,
+    separator: str | None = None,
+) -> list[Finding]:
     """Every finding on these records, which are of one type, errors first.
 
     rendered: the texts are taken as they are (--text_format rendered), so that turns and templates in them are meant.
-    known: eval_records, the evaluation set, whose prompts must not be trained on; of solutions the separator; of pairs
-    lengths (comparison -> tokens of prompt and chosen, tokens of prompt and rejected), max_length, with which it finds the
-    pairs over length, and truncated_pairs ([pairs], True where the two sides are the same once truncated).
+    eval_records: the evaluation set, whose prompts must not be trained on. separator: of the steps of solutions.
     """
     if not records:
         return []
     called, checks = TABLES[type(records[0])]
-    return findings_of(checks.values(), Material(records, called, **known), rendered=rendered)
+    whole = Audit(called, checks.values(), rendered=rendered)
+    whole.add(Material(records, prompt_digests(eval_records or ()), separator))
+    return whole.findings()
 
 
-def unreadable(records: Records) -> list[Finding]:
-    """The rows that `load` left out because they cannot be read, as one more finding, or nothing."""
+def prompt_digests(records: Iterable[Record]) -> frozenset[bytes]:
+    memo: dict[int, bytes] = {}
+    return frozenset(digest(record.prompt, memo) for record in records)
+
+
+def unreadable(records: Records, read: int | None = None) -> list[Finding]:
+    """The rows that were left out because they cannot be read, as one more finding, or nothing. read: the others, where they
+    are not in `records`.
+    """
     if not records.unreadable:
         return []
     count = len(records.unreadable)
-    read = len(records.rows) + sum(records.set_aside.values())
+    read = (len(records.rows) if read is None else read) + sum(records.set_aside.values())
     return [
         Finding(
             check=UNREADABLE,

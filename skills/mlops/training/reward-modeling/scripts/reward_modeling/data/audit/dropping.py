@@ -12,7 +12,6 @@ from typing import Any
 
 from ..records import Comparison, Ranking, ordered_pairs
 from .findings import Finding, digest, repeated
-from .pairs import CHECKS
 
 Pair = tuple[int, int]
 """Places of the better and the worse completion in their ranking."""
@@ -69,8 +68,7 @@ def _completions(
     ranking: Ranking, found: list[tuple[Comparison, Pair]], finding: Finding, lost: dict[int, str]
 ) -> set[int]:
     """Which completions of a ranking a finding on these of its pairs is about, beside those that are lost already."""
-    check = CHECKS.get(finding.check)
-    flawed = finding.of_answer or (check.of_answer if check else None)
+    flawed = finding.of_answer
     if flawed:
         sides = [(record, zip(pair, (record.chosen, record.rejected), strict=True)) for record, pair in found]
         return {place for record, two in sides for place, answer in two if flawed(record, answer)} - lost.keys()

@@ -1,22 +1,28 @@
 """What a check is and what it finds: the machinery that the tables of checks share.
 
-A check is one frozen entry in the table of its record type (pairs.py, steps.py, unlabeled.py).
+A check is one frozen entry in the table of its record type (pairs.py, steps.py, unlabeled.py). An `Audit` applies them to
+records slice by slice, and keeps hashes of them, not texts.
 """
 
 from __future__ import annotations
 
 import json
+from array import array
+from bisect import bisect_left
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from hashlib import blake2b
 from itertools import islice
 from typing import Any, Literal
 
-from ..records import Comparison, Message, Ranking, Record, Solution
+from ..records import Comparison, Message, Origin, Record, Solution, answers_of
 
 SHOWN = 5
 SEVERITIES = ("error", "warning", "info")
+Link = tuple[int, int]
+"""The hash of something that several records may share, and on which side of it this record stands (1 or 2)."""
 
 
 @dataclass(frozen=True)
@@ -40,22 +46,25 @@ class Finding(AuditFinding):
 
     indices: tuple[int, ...] = field(default=(), repr=False)
     of_answer: Callable[[Record, list[Message]], bool] | None = field(default=None, repr=False, compare=False)
-    """As in `Check`, where the check alone cannot say it."""
+    """As in `Check`."""
+
+    def within(self, start: int, count: int) -> Finding:
+        """The finding for a slice of the audited records alone."""
+        first, end = (bisect_left(self.indices, index) for index in (start, start + count))
+        return replace(self, indices=tuple(index - start for index in self.indices[first:end]))
 
 
 @dataclass(frozen=True)
 class Material:
-    """The audited records, what they are called, and what is computed from them once. Pairs also have lengths, truncated_pairs
-    and max_length (see `audit`); solutions the separator that will stand after each step, where that is known.
-    """
+    """Audited records or a slice of them, and what is computed from them once."""
 
     records: Sequence[Record]
-    called: str
-    eval_records: Sequence[Record] | None = None
-    lengths: Callable[[Comparison], tuple[int, int]] | None = None
-    max_length: int | None = None
-    truncated_pairs: Sequence[bool] | None = None
+    eval_prompts: frozenset[bytes] = frozenset()
+    """Digests of the prompts of the evaluation set."""
     separator: str | None = None
+    """What will stand after each step of solutions, where that is known."""
+    notes: dict[str, Any] = field(default_factory=dict)
+    """What checks add to their messages."""
 
     @cached_property
     def keys(self) -> list[tuple]:
@@ -69,9 +78,20 @@ class Material:
         ]
 
     @cached_property
-    def eval_prompts(self) -> set[bytes]:
-        memo: dict[int, bytes] = {}
-        return {digest(record.prompt, memo) for record in self.eval_records or ()}
+    def links(self) -> list[list[Link]]:
+        """Of each record its one link to equal ones; comparisons with opposite labels stand on two sides of it."""
+        swapped = [isinstance(record, Comparison) and key[1] > key[2] for record, key in self.keyed()]
+        return [
+            [(hashed((key[0], key[2], key[1])), 2) if other else (hashed(key), 1)]
+            for key, other in zip(self.keys, swapped, strict=True)
+        ]
+
+    def keyed(self) -> Iterable[tuple[Record, tuple]]:
+        return zip(self.records, self.keys, strict=True)
+
+
+def _nothing(material: Material) -> list[int]:
+    return []
 
 
 @dataclass(frozen=True)
@@ -84,65 +104,118 @@ class Check:
     """The finding in one line; {count}, {total} and {called}, what the records are called, are filled in."""
     why: str
     advice: str
-    find: Callable[[Material], list[int]]
+    find: Callable[[Material], list[int]] = _nothing
     of_answer: Callable[[Record, list[Message]], bool] | None = None
     """Whether an answer of a found record has the flaw; None: two answers have it together."""
     of: Callable[[Material], int] | None = None
     """How many records were looked at, when not all."""
     grade: Callable[[float], str] | None = None
     """The severity by share, when it depends on it: such a check always reports, and is about the data, not its rows."""
-    needs_tokens: bool = False
-    """Whether it can find anything only where the pairs have been rendered."""
     of_chat: bool = False
     """Whether it is about turns and templates, which text that is rendered already must have."""
+    repeats: Callable[[Material], list[list[Link]]] | None = None
+    """Links of each record: it is found where an earlier one has the same on the same side."""
+    opposes: Callable[[Material], list[list[Link]]] | None = None
+    """Links of each record: it is found where another one has one of them on the other side."""
 
     @property
     def about_rows(self) -> bool:
         return self.grade is None
 
 
-def findings_of(checks: Iterable[Check], material: Material, *, rendered: bool = False) -> list[Finding]:
-    """What these checks find, errors first. rendered: the texts are taken as they are, so none of the checks of chats."""
-    wanted = [check for check in checks if not (rendered and check.of_chat)]
-    findings = [finding for check in wanted if (finding := finding_of(check, material))]
-    return sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))
+class Audit:
+    """Checks applied to records of one type, slice after slice. rendered: without the checks of chats."""
 
+    def __init__(self, called: str, checks: Iterable[Check], *, rendered: bool = False):
+        self.called = called
+        self.checks = [check for check in checks if not (rendered and check.of_chat)]
+        self.count = 0
+        self._origins: tuple[list[str], array] = ([], array("Q"))
+        self._totals: Counter[str] = Counter()
+        self._found: dict[str, array] = {check.name: array("Q") for check in self.checks}
+        self._sides: dict[str, dict[int, int]] = defaultdict(dict)
+        self._linked: dict[str, tuple[array, array]] = defaultdict(lambda: (array("Q"), array("Q")))
+        self._notes: dict[str, Any] = {}
 
-def finding_of(check: Check, material: Material) -> Finding | None:
-    total = check.of(material) if check.of else len(material.records)
-    indices = check.find(material) if total else []
-    if not indices and not (check.grade and total):
-        return None
-    share = len(indices) / total
-    filled = {"count": len(indices), "total": total, "called": material.called, "max_length": material.max_length}
-    return Finding(
-        check=check.name,
-        severity=check.grade(share) if check.grade else check.severity,
-        count=len(indices),
-        share=share,
-        rows=_places(material.records, indices) if check.about_rows else (),
-        message=check.what.format(**filled, percent=f"{share:.1%}"),
-        advice=check.advice,
-        indices=tuple(indices) if check.about_rows else (),
-    )
+    def add(self, material: Material) -> None:
+        for check in self.checks:
+            looked_at = check.of(material) if check.of else len(material.records)
+            self._totals[check.name] += looked_at
+            if check.repeats:
+                found = self._repeated(check, material)
+            elif check.opposes:
+                found = self._link(check, material)
+            else:
+                found = check.find(material) if looked_at else []
+            self._found[check.name].extend(self.count + index for index in found)
+        self._notes = material.notes | self._notes
+        files, places = self._origins
+        for record in material.records:
+            file, row = (record.origin.file, record.origin.row + 1) if record.origin else (None, 0)
+            if file not in files[-1:]:
+                files.append(file)
+            places.append((len(files) - 1 << 40) + row)
+        self.count += len(material.records)
 
+    def _repeated(self, check: Check, material: Material) -> list[int]:
+        sides, found = self._sides[check.name], []
+        for index, links in enumerate(check.repeats(material)):
+            if all(sides.get(key, 0) & side for key, side in links):
+                found.append(index)
+            sides |= {key: sides.get(key, 0) | side for key, side in links}
+        return found
 
-def _places(records: Sequence[Record], indices: list[int]) -> tuple[str, ...]:
-    """The first few places; the pairs of one ranking come from one row."""
-    places = (str(records[index].origin or f"pair {index + 1}") for index in indices)
-    return tuple(islice(dict.fromkeys(places), SHOWN))
+    def _link(self, check: Check, material: Material) -> list[int]:
+        """Nothing is found before all records were seen."""
+        sides, (keys, owners) = self._sides[check.name], self._linked[check.name]
+        for index, links in enumerate(check.opposes(material), self.count):
+            for key, side in links:
+                sides[key] = sides.get(key, 0) | side
+                keys.append(key)
+                owners.append(index)
+        return []
+
+    def findings(self) -> list[Finding]:
+        """What was found in all slices, errors first."""
+        for name, (keys, owners) in self._linked.items():
+            sides = self._sides[name]
+            opposed = {owner for key, owner in zip(keys, owners, strict=True) if sides[key] == 3}
+            self._found[name] = array("Q", sorted(opposed))
+        findings = [finding for check in self.checks if (finding := self._finding(check))]
+        return sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))
+
+    def _finding(self, check: Check) -> Finding | None:
+        total, indices = self._totals[check.name], tuple(self._found[check.name])
+        if not indices and not (check.grade and total):
+            return None
+        share = len(indices) / total
+        filled = {"count": len(indices), "total": total, "called": self.called, "percent": f"{share:.1%}"}
+        return Finding(
+            check=check.name,
+            severity=check.grade(share) if check.grade else check.severity,
+            count=len(indices),
+            share=share,
+            rows=tuple(islice(self.places(indices), SHOWN)) if check.about_rows else (),
+            message=check.what.format(**filled, **self._notes),
+            advice=check.advice,
+            indices=indices if check.about_rows else (),
+            of_answer=check.of_answer,
+        )
+
+    def places(self, indices: Iterable[int]) -> Iterable[str]:
+        """The different rows (FILE:ROW) of these records, in order; the pairs of one ranking come from one."""
+        files, places = self._origins
+        rows = ((index, *divmod(places[index], 1 << 40)) for index in indices)
+        named = (str(Origin(files[file], row - 1)) if row else f"pair {index + 1}" for index, file, row in rows)
+        seen: set[str] = set()
+        return (name for name in named if not (name in seen or seen.add(name)))
 
 
 # ---- what checks look at -----------------------------------------------------------------------------------------------
 
 
-def answers_of(record: Record) -> list[list[Message]]:
-    """The completions of a record; a solution's steps are the messages of its one."""
-    if isinstance(record, Comparison):
-        return [record.chosen, record.rejected]
-    if isinstance(record, Ranking):
-        return record.completions
-    return [[{"role": "assistant", "content": step} for step in record.steps]]
+def hashed(value: Any) -> int:
+    return int.from_bytes(blake2b(repr(value).encode(), digest_size=8).digest())
 
 
 def digest(messages: list[Message], memo: dict[int, bytes]) -> bytes:

@@ -5,8 +5,8 @@ A check says which side of a pair has the flaw, where it is one side's: of a ran
 
 from __future__ import annotations
 
-from ..records import Comparison, Message, Record
-from .findings import Check, Material, answers_of, each_answer, outside, repeated, table_of, where
+from ..records import Comparison, Message, Record, answers_of
+from .findings import Check, Link, Material, each_answer, outside, table_of, where
 from .text import contents, is_garbled, is_templated, leaks_turn
 
 LONGER_WARNING = (0.3, 0.7)
@@ -64,29 +64,12 @@ def _identical(material: Material) -> list[int]:
     return [index for index, (_, chosen, rejected) in enumerate(material.keys) if chosen == rejected]
 
 
-def _identical_after_truncation(material: Material) -> list[int]:
-    before = set(_identical(material))
-    return [index for index, same in enumerate(material.truncated_pairs or ()) if same and index not in before]
-
-
-def _contradictions(material: Material) -> list[int]:
-    """Pairs that also occur with chosen and rejected swapped, both of them."""
-    there = set(material.keys)
-    return [
-        index
-        for index, (prompt, chosen, rejected) in enumerate(material.keys)
-        if chosen != rejected and (prompt, rejected, chosen) in there
-    ]
+def _links(material: Material) -> list[list[Link]]:
+    return material.links
 
 
 def _overlap(material: Material) -> list[int]:
     return [index for index, (prompt, *_) in enumerate(material.keys) if prompt in material.eval_prompts]
-
-
-def _over_length(material: Material) -> list[int]:
-    if material.lengths is None or material.max_length is None:
-        return []
-    return where(lambda record: max(material.lengths(record)) > material.max_length)(material)
 
 
 def _longer(pair: Comparison) -> int:
@@ -129,21 +112,12 @@ CHECKS = table_of(
         _identical,
     ),
     Check(
-        "identical_after_truncation",
-        "warning",
-        "{count} of {total} {called} become identical when truncated",
-        "What distinguishes the answers lies beyond the maximum length, so the label is noise.",
-        "raise --max_length, or truncate the prompt and keep the answers",
-        _identical_after_truncation,
-        needs_tokens=True,
-    ),
-    Check(
         "duplicate",
         "warning",
         "{count} of {total} {called} repeat an earlier pair",
         "They count twice in training, and when one of them lands in the evaluation set, it has been seen.",
         "drop them, unless they are separate labels of the same answers",
-        lambda material: repeated(material.keys),
+        repeats=_links,
     ),
     Check(
         "contradiction",
@@ -151,7 +125,7 @@ CHECKS = table_of(
         "{count} of {total} {called} also occur with the opposite label",
         "No model can satisfy both: they bound the accuracy that can be reached.",
         "keep the majority's label, or drop both",
-        _contradictions,
+        opposes=_links,
     ),
     Check(
         "train_eval_overlap",
@@ -189,15 +163,6 @@ CHECKS = table_of(
         where(lambda pair: is_templated(contents(pair.prompt))),
         of_chat=True,
         of_answer=_both,
-    ),
-    Check(
-        "over_length",
-        "warning",
-        "{count} of {total} {called} have a side longer than {max_length} tokens",
-        "They are dropped or truncated, as the policy says; TRL alone drops them without a count.",
-        "raise --max_length, or choose what is cut with --overlong",
-        _over_length,
-        needs_tokens=True,
     ),
     Check(
         "longer_chosen",

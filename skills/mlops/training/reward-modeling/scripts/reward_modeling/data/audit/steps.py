@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable
 
 from ..records import Solution
-from .findings import Check, Material, outside, table_of, where
+from .findings import Check, Link, Material, hashed, outside, table_of, where
 from .pairs import CHECKS
 
 WRONG_WARNING = (0.05, 0.95)
@@ -23,16 +22,16 @@ def _separator_inside(whitespace: bool) -> Callable[[Material], list[int]]:
     return find
 
 
-def _contradictions(material: Material) -> list[int]:
-    """Solutions with a step that another solution labels otherwise, after the same steps of the same prompt."""
-    labels, owners = defaultdict(set), defaultdict(set)
-    for index, record in enumerate(material.records):
-        for end, label in enumerate(record.labels or (), 1):
-            if label is not None:
-                prefix = material.keys[index][: 1 + end]
-                labels[prefix].add(label >= 0.5)
-                owners[prefix].add(index)
-    return sorted({index for prefix, found in labels.items() if len(found) > 1 for index in owners[prefix]})
+def _labeled_prefixes(material: Material) -> list[list[Link]]:
+    """The steps to each labeled one, which other solutions may share: on one side where it is right."""
+    return [
+        [
+            (hashed(key[: 1 + end]), 1 if label >= 0.5 else 2)
+            for end, label in enumerate(record.labels or (), 1)
+            if label is not None
+        ]
+        for record, key in material.keyed()
+    ]
 
 
 def _labels(record: Solution) -> list[float]:
@@ -73,7 +72,7 @@ STEP_CHECKS = table_of(
         "{count} of {total} {called} have a step that is labelled otherwise elsewhere, after the same steps",
         "No model can satisfy both: they bound the accuracy that can be reached.",
         "average the labels to a probability, or drop these rows",
-        _contradictions,
+        opposes=_labeled_prefixes,
     ),
     CHECKS["train_eval_overlap"],
     CHECKS["leaked_turn"],

@@ -1,0 +1,202 @@
+"""An evaluation from its settings to its report: the data, the model, the measures, what is said and what is written."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from .. import checkpoints, process
+from ..data.reading import load
+from ..data.records import Records, Solution, comparisons, solutions, to_score
+from ..data.sources import read
+from ..data.writing import counted, tell_moved, with_metadata
+from ..errors import DataError, UsageError
+from ..outputs import check_output_file, write_whole
+from ..results import to_json
+from ..terminal import log
+from . import benchmark_runs, best_of_n, overoptimization, pairs, steps
+from .plots import svg
+from .results import BenchmarkReport, ComparisonWith, Output, OverOptimizationReport, PairReport, PoolReport, StepReport
+from .settings import EvaluationSettings
+from .step_measures import choose_threshold, labeled_steps
+from .votes import find_answers
+
+Row = dict[str, object]
+"""Of --output."""
+
+
+def evaluate(settings: EvaluationSettings) -> Output:
+    """The report that evaluate.py prints. Errors are those of its parts: UsageError, DataError, ModelError, RunError."""
+    if settings.overoptimization:
+        return evaluate_overoptimization(settings)
+    inputs = [*(settings.dataset_name or ()), *(settings.threshold_data or ())]
+    output = check_output_file(settings.output, settings.overwrite, inputs) if settings.output else None
+    report, rows = _evaluate_model(settings)
+    _say(report.diagnostics)
+    if output:
+        moved: Counter[str] = Counter()
+        write_whole(output, map(to_json, counted(rows, moved)))
+        if moved:
+            report = replace(report, metadata_moved=tell_moved(moved))
+    return report
+
+
+def _evaluate_model(
+    settings: EvaluationSettings,
+) -> tuple[BenchmarkReport | PairReport | PoolReport | StepReport, list[Row]]:
+    if settings.benchmark:
+        return evaluate_benchmarks(settings)
+    if settings.best_of_n is not None:
+        return evaluate_pools(settings)
+    records = load(settings.dataset_name, neutral=settings.neutral, **settings.all_reading)
+    of_steps = checkpoints.kind_of(settings.model_name_or_path) is checkpoints.PROCESS
+    if of_steps and any(isinstance(row, Solution) for row in records.rows):
+        return evaluate_steps(settings, records)
+    return evaluate_pairs(settings, records)
+
+
+def _say(diagnostics: Iterable[str]) -> None:
+    for sentence in diagnostics:
+        log(f"- {sentence}")
+
+
+def _evaluated(settings: EvaluationSettings, records: Records, diagnostics: list[str]) -> dict[str, object]:
+    """What reports on a data set say of it."""
+    return {
+        "model": settings.model_name_or_path,
+        "dataset": settings.dataset_name,
+        "format": records.format,
+        "set_aside": records.set_aside,
+        "diagnostics": diagnostics,
+        "output": settings.output and str(Path(settings.output)),
+    }
+
+
+def evaluate_overoptimization(settings: EvaluationSettings) -> OverOptimizationReport:
+    """Proxy and gold against KL, with the curves of arXiv:2210.10760 fitted to them."""
+    sources, picture = settings.overoptimization, None
+    if settings.picture:
+        picture = check_output_file(settings.picture, settings.overwrite, sources)
+    rows = [
+        (f"{table.name}:{number}", row)
+        for source in sources
+        for table in read(source, settings.dataset_split, settings.dataset_config)
+        for number, row in zip(table.numbers, table.complete().rows, strict=True)
+    ]
+    studies = overoptimization.read_studies(rows)
+    overoptimization.show_studies(studies)
+    diagnostics = [overoptimization.diagnose_study(study) for study in studies]
+    _say(diagnostics)
+    if picture:
+        write_whole(picture, [svg(overoptimization.panels(studies))])
+    return OverOptimizationReport(studies, diagnostics, picture and str(picture))
+
+
+def evaluate_pairs(settings: EvaluationSettings, records: Records) -> tuple[PairReport, list[Row]]:
+    """Labeled comparisons, and a row for each."""
+    if settings.threshold is not None or settings.threshold_data:
+        raise UsageError(
+            "a threshold is for step labels and a process reward model",
+            hint="leave out --threshold and --threshold_data",
+        )
+    compared = comparisons(records)
+    if not compared:
+        raise DataError(
+            "the data holds no comparison",
+            where=", ".join(records.files),
+            hint="rows need a preferred and a rejected answer, or scores that differ",
+        )
+    if settings.compare:  # before the first model is run
+        of_steps = checkpoints.kind_of(settings.compare) is checkpoints.PROCESS
+        checkpoints.check(settings.compare, checkpoints.PROCESS if of_steps else checkpoints.OUTCOME)
+
+    def evaluated(path: str) -> pairs.PairEvaluation:
+        model = process.from_settings(settings, path)
+        return pairs.evaluate_pairs(model, compared, subset_column=settings.subset_column)
+
+    found, comparison = evaluated(settings.model_name_or_path), None
+    pairs.show_pairs(found.summary, f"{settings.model_name_or_path} on {len(compared)} comparisons")
+    if settings.compare:
+        paired = pairs.compare_models(found, evaluated(settings.compare))
+        pairs.show_comparison(paired, settings.model_name_or_path, settings.compare)
+        comparison = ComparisonWith(**vars(paired), model=settings.compare)
+    said = _evaluated(settings, records, pairs.diagnose_pairs(found.summary))
+    return PairReport(**said, **vars(found.summary), comparison=comparison), found.rows()
+
+
+def evaluate_steps(settings: EvaluationSettings, records: Records) -> tuple[StepReport, list[Row]]:
+    """Solutions with step labels, and a row for each."""
+    if settings.compare:
+        raise UsageError("--compare evaluates two models on pairs", hint="evaluate each on the steps by itself")
+    labeled, others = solutions(records), _threshold_data(settings)
+    found = steps.evaluate_steps(
+        process.from_settings(settings),
+        labeled,
+        threshold=settings.threshold,
+        threshold_data=others,
+        subset_column=settings.subset_column,
+    )
+    steps.show_steps(found.summary, settings.model_name_or_path)
+    said = _evaluated(settings, records, steps.diagnose_steps(found.summary))
+    return StepReport(**said, **vars(found.summary)), found.rows
+
+
+def _threshold_data(settings: EvaluationSettings) -> list[Solution] | None:
+    """The solutions to choose a threshold on."""
+    if not settings.threshold_data:
+        return None
+    return solutions(load(settings.threshold_data, neutral=settings.neutral, **settings.all_reading))
+
+
+def evaluate_pools(settings: EvaluationSettings) -> tuple[PoolReport, list[Row]]:
+    """Completions of known correctness, and a row for each prompt."""
+    records = to_score(load(settings.dataset_name, **settings.all_reading))
+    pools = records.rows
+    sizes = best_of_n.check_pools(pools, settings.best_of_n)
+    answers = find_answers(pools, column=settings.answer_column, pattern=settings.answer_pattern)
+    rewards = best_of_n.score_pools(process.from_settings(settings), pools)
+    summary = best_of_n.summarize_pools(pools, rewards, sizes, answers)
+    best_of_n.show_best_of_n(summary, settings.model_name_or_path)
+    rows = [
+        with_metadata(
+            {"id": pool.id, "origin": str(pool.origin), "correct": pool.scores, "rewards": row},
+            {name: value for name, value in pool.metadata.items() if name != "correct"},  # as it was read: the scores
+        )
+        for pool, row in zip(pools, rewards, strict=True)
+    ]
+    return PoolReport(**_evaluated(settings, records, best_of_n.diagnose_best_of_n(summary)), **vars(summary)), rows
+
+
+def evaluate_benchmarks(settings: EvaluationSettings) -> tuple[BenchmarkReport, list[Row]]:
+    """The official numbers of benchmarks, and a row for each item. All data are read before the model is loaded."""
+    names = list(dict.fromkeys(settings.benchmark))
+    benchmark_runs.check_names(names)
+    loaded = {name: benchmark_runs.load_benchmark(name, settings.benchmark_data) for name in names}
+    of_steps, others = benchmark_runs.BENCHMARKS[names[0]].of_steps, _threshold_data(settings)
+    if of_steps:
+        checkpoints.check(settings.model_name_or_path, checkpoints.PROCESS)
+    model, threshold = process.from_settings(settings), None
+    if not settings.overlong and "truncate_left" in model.renderer.policies:
+        model.renderer.overlong = "truncate_left"  # as RewardBench, RM-Bench and RMB do: every item counts
+    if settings.threshold is not None:
+        threshold = settings.threshold, "given"
+    elif of_steps and others is not None:
+        chosen, _ = choose_threshold(labeled_steps(others, steps.score_steps(model, others)))
+        threshold = chosen, f"{len(others)} other solutions"
+    results, rows, diagnostics = {}, [], []
+    for name, items in loaded.items():
+        results[name], found = benchmark_runs.run_benchmark(model, name, items, threshold)
+        rows += found
+        diagnostics += benchmark_runs.diagnose_benchmark(results[name])
+        benchmark_runs.show_benchmark(results[name])
+    report = BenchmarkReport(
+        model=settings.model_name_or_path,
+        benchmarks=results,
+        scores=benchmark_runs.flat_scores(results),
+        settings={"dtype": settings.dtype, "overlong": model.renderer.overlong},
+        diagnostics=diagnostics,
+        output=settings.output and str(Path(settings.output)),
+    )
+    return report, rows
