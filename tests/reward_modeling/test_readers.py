@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from public_models import ANSWER, EXAMPLES, LLAMA, LLAMA3_TOKENS, QUESTION
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from reward_modeling import RewardModel, checkpoints, readers
 from reward_modeling.console import DataError, ModelError, UsageError
@@ -66,6 +66,22 @@ def run_script(folder, tmp_path, *flags):
 
     asked = ["--prompt", QUESTION, "--completions", ANSWER, "--device", "cpu", *flags]
     return score.main(["--model_name_or_path", str(folder), *asked]).rows[0]
+
+
+def test_a_card_shows_whether_another_run_scores_alike(tmp_path):
+    folder, *_ = EXAMPLES["athene"].write(tmp_path)
+    card = ("--write_card", str(tmp_path / "card.json"))
+    run_script(folder, tmp_path, *card)
+    assert len(json.loads((tmp_path / "card.json").read_text())["golden"]) == 4
+    run_script(folder, tmp_path, *card)  # compares
+    with pytest.raises(ModelError, match="it renders the golden texts otherwise"):
+        run_script(folder, tmp_path, *card, "--max_length", "12", "--overlong", "truncate_left")
+    weights = load_file(folder / "model.safetensors")
+    save_file(
+        {**weights, "v_head.weight": 2 * weights["v_head.weight"]}, folder / "model.safetensors", {"format": "pt"}
+    )
+    with pytest.raises(ModelError, match=r"does not score as .* did: golden scores differ by"):
+        run_script(folder, tmp_path, *card)
 
 
 # ---- pairs of texts, and what a user overrides ----------------------------------------------------------------------

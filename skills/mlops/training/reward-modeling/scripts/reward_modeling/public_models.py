@@ -19,8 +19,7 @@ from .kinds import Kind
 from .model_folder import CONFIG, check_folder, own_code, pickled_weights, read_json
 from .output_folder import CARD
 from .precision import best_device, usable
-from .pretrained import loaded_by, read_chat_template, without_reports
-from .pretrained import read_tokenizer as pretrained_tokenizer
+from .pretrained import loaded_by, read_chat_template, read_tokenizer, without_reports
 from .public_families import Family, Text
 from .public_rendering import PublicRenderer, with_token_types
 from .public_steps import PublicStepRenderer
@@ -56,7 +55,7 @@ def load_any(
     if family is None or family.head is None:
         return checkpoints.load(path, dtype=dtype, device=device, kind=kind), family
     checkpoints.check_kind(path, family, kind)
-    return load(path, family, dtype=dtype, device=device), family
+    return load_family(path, family, dtype=dtype, device=device), family
 
 
 def _log_ratio(
@@ -78,7 +77,7 @@ def _log_ratio(
     return implicit.load_log_ratio(path, reference, **run)
 
 
-def load(path: str, family: Family, *, dtype: str, device: str | None) -> checkpoints.Loaded:
+def load_family(path: str, family: Family, *, dtype: str, device: str | None) -> checkpoints.Loaded:
     """A public model of this family with a head of its own, in eval mode. The head stays in fp32.
 
     Raises ModelError when a tensor is missing or unknown, when the tokenizer lacks a token that the family needs, and for
@@ -90,8 +89,8 @@ def load(path: str, family: Family, *, dtype: str, device: str | None) -> checkp
 
     device = usable(device or best_device())
     folder = fetched(path)
-    tokenizer, config = read_tokenizer(str(folder), family), trunk_config(folder, family)
-    state = renamed(path, loaded_by(path, lambda: read_tensors(folder)), family, tokenizer)
+    tokenizer, config = tokenizer_of(str(folder), family), trunk_config(folder, family)
+    state = under_own_names(path, loaded_by(path, lambda: read_tensors(folder)), family, tokenizer)
     split_attention(state, config)
     shapes = {name.removeprefix("score."): tuple(own.shape) for name, own in state.items() if name.startswith("score.")}
     if not shapes:
@@ -136,12 +135,12 @@ def fetched(path: str) -> Path:
     return folder
 
 
-def read_tokenizer(path: str, family: Family) -> Any:
+def tokenizer_of(path: str, family: Family) -> Any:
     """Its tokenizer, by the family's class of transformers where it came with code of its own."""
     import transformers
 
     if family.tokenizer is None:
-        return pretrained_tokenizer(path)
+        return read_tokenizer(path)
     whole = (Path(path) / "tokenizer.json").is_file()
     made = getattr(transformers, "PreTrainedTokenizerFast" if whole else family.tokenizer)
     return loaded_by(path, lambda: made.from_pretrained(path, trust_remote_code=False))
@@ -202,7 +201,7 @@ def read_tensors(folder: Path) -> dict[str, Any]:
     return state
 
 
-def renamed(path: str, state: dict[str, Any], family: Family, tokenizer: Any) -> dict[str, Any]:
+def under_own_names(path: str, state: dict[str, Any], family: Family, tokenizer: Any) -> dict[str, Any]:
     """The tensors under the names of `model_class`: `model.*` and `score.*`, without those that take no part."""
     found = {}
     if family.tokens:
@@ -265,7 +264,7 @@ def overridden(
     return replace(family, text=replace(family.text, template=read_chat_template(template_path), pair=False))
 
 
-def renderer(
+def renderer_of(
     loaded: checkpoints.Loaded, family: Family | None, path: str, text_format: str | None, separator: str | None = None
 ) -> BaseRenderer:
     """The renderer of a loaded model of this family. Raises ModelError when the tokenizer lacks a token that it needs.

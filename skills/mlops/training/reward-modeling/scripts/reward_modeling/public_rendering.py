@@ -62,7 +62,7 @@ class PublicRenderer(Renderer):
             raise DataError(
                 "a text pair has no place for `tools`", where=origin, hint="drop them with --columns tools="
             )
-        return [_joined(prompt), _joined(completion)]
+        return [_as_text(prompt), _as_text(completion)]
 
     @cached_property
     def _borders(self) -> list[list[int]]:
@@ -76,7 +76,7 @@ class PublicRenderer(Renderer):
 
     def prompt_ids(self, prompt: Sequence[Message], tools: list[dict] | None = None, *, where: Any = None) -> list[int]:
         if self.family.text.pair and self.text_format != "rendered":
-            return [*self._borders[0], *self._tokens([_joined(prompt)])[0], *self._borders[1]]
+            return [*self._borders[0], *self._tokens([_as_text(prompt)])[0], *self._borders[1]]
         return self._opened(super().prompt_ids(prompt, tools, where=where))
 
     def _opened(self, ids: list[int]) -> list[int]:
@@ -105,7 +105,7 @@ class PublicRenderer(Renderer):
         return fitted
 
 
-def _joined(messages: Sequence[Message]) -> str:
+def _as_text(messages: Sequence[Message]) -> str:
     return "\n".join(message["content"] or "" for message in messages)
 
 
