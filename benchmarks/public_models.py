@@ -142,7 +142,7 @@ PRINTED: dict[str, Printed] = {
 
 def scored(folder: str, printed: Printed, dtype: str) -> list[float]:
     from reward_modeling import ProcessRewardModel, RewardModel, checkpoints, readers
-    from reward_modeling.pair_rendering import Pair
+    from reward_modeling.pair_rendering import AnswerPair
     from reward_modeling.pairwise import PairwiseModel
 
     if checkpoints.kind_of(folder) is checkpoints.PROCESS:
@@ -151,7 +151,7 @@ def scored(folder: str, printed: Printed, dtype: str) -> list[float]:
     if (family := readers.recognize(folder)) and family.compares:
         model = PairwiseModel.from_pretrained(folder, dtype=dtype)
         asked = [{"role": "user", "content": printed.prompt}]
-        ((_, own),) = model._scored([Pair(asked, *printed.answers)], None)
+        ((_, own),) = model._scored([AnswerPair(asked, *printed.answers)], None)
         return own
     return RewardModel.from_pretrained(folder, dtype=dtype).score([printed.prompt], [printed.answers])[0]
 

@@ -174,7 +174,7 @@ FIELDS = {
 
 
 def rlhflow_orm(path: Path, sources: Path) -> list[float]:
-    """RLHFlow's `select_sample` of math-rm/orm_evaluate.py."""
+    """RLHFlow's `select_sample` of math-rm/orm_evaluate."""
     sys.path.insert(0, str(sources / "rlhflow/math-rm"))
     own, tokenizer = importlib.import_module("orm_evaluate"), AutoTokenizer.from_pretrained(path)
     how = argparse.Namespace(num_n=2, model_type="Deepseek")

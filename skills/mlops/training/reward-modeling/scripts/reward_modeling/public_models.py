@@ -69,12 +69,12 @@ def _log_ratio(
             hint=f"--reference_model_name_or_path, by its authors {needed}",
         )
     if needed and family:
-        return implicit.load(path, reference, scale=family.text.scale, of_steps=True, **run)
+        return implicit.load_log_ratio(path, reference, scale=family.text.scale, of_steps=True, **run)
     if family or checkpoints.kind_of(path):
         raise UsageError(
             f"{path} has a reward of its own: it needs no --reference_model_name_or_path", hint="leave it out"
         )
-    return implicit.load(path, reference, **run)
+    return implicit.load_log_ratio(path, reference, **run)
 
 
 def load_family(path: str, family: Family, *, dtype: str, device: str | None) -> checkpoints.Loaded:
@@ -288,7 +288,7 @@ def renderer_of(
         loaded.notes.append(f"text: {family.text.described()}")
         return PublicStepRenderer(tokenizer, family, path=path, separator=separator, scored_at=place, **rules)
     if family.compares:
-        return pair_rendering.renderer(tokenizer, family, path, rules)
+        return pair_rendering.pair_renderer(tokenizer, family, path, rules)
     if family.head is None:  # in place of what `checkpoints.load` says of a model that nobody knows
         told = [note for note in loaded.notes if not note.startswith((f"{path} has no ", "chat template: the tok"))]
         loaded.notes[:] = [f"{path}: {family.called}, read by {family.how}", *told]

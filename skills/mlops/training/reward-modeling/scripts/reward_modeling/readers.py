@@ -36,7 +36,19 @@ ROUTED = frozenset(
             "qwen-rm",
             "inf-orm",
         ),
-        *("internlm2", "ultrarm", "beaver", "beaver-cost", "grm-sftreg", "armorm", "qrm", "urm", "nemotron"),
+        *(
+            "internlm2",
+            "ultrarm",
+            "beaver",
+            "beaver-cost",
+            "grm-sftreg",
+            "armorm",
+            "qrm",
+            "urm",
+            "nemotron",
+            "oasst",
+            "rlhflow-orm",
+        ),
     )
 )
 """Families whose tiny checkpoints get the numbers that their authors' or a peer's code gives (benchmarks/public_models.md)."""
