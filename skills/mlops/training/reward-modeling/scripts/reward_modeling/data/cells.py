@@ -1,8 +1,5 @@
-"""The values of one row, made safe to use: JSON read without silent loss, messages written as text, NaN, depth, encoding.
-
-`loads` reads JSON and marks what a row may not hold (`Refused`), `clean` checks and copies a row, `decoded` reads a cell
-in which messages or a list were written as JSON or as Python (pandas and numpy write them so).
-"""
+"""The values of one row, made safe to use: JSON without silent loss, messages written as text (by pandas, numpy), NaN, depth,
+encoding."""
 
 from __future__ import annotations
 
@@ -41,7 +38,7 @@ class RowError(Exception):
 
 
 def type_of(value: Any) -> str:
-    """The type of a value in words of the data, for messages."""
+    """The type of a value in words of the data."""
     names = {bool: "true or false", int: "a number", float: "a number", str: "text", list: "a list", dict: "an object"}
     return "null" if value is None else names.get(type(value), type(value).__name__)
 
@@ -52,13 +49,13 @@ def short(value: Any, width: int = 40) -> str:
 
 
 def wrong_type(column: str, value: Any, wanted: str) -> RowError:
-    """The error for a value that is not what it has to be: "`tools` is text (none), not a list of objects"."""
+    """ "`tools` is text (none), not a list of objects"."""
     shown = "" if value is None else f" ({short(value)})"
     return RowError(f"`{column}` is {type_of(value)}{shown}, not {wanted}")
 
 
 class Refused:
-    """A value that no row may hold. It stands in the value's place, so that the row is named and the others are read."""
+    """Stands in the place of a value that no row may hold, so that its row is named and the others are read."""
 
     def __init__(self, reason: str):
         self.reason = reason
@@ -98,8 +95,7 @@ _DECODE_LONG = json.JSONDecoder(object_pairs_hook=_object, parse_int=_whole_numb
 def loads(text: str) -> Any:
     """JSON -> value, with `Refused` in the place of objects that repeat a key and of numbers of thousands of digits.
 
-    Raises json.JSONDecodeError, and RecursionError for what is nested too deeply.
-    """
+    Raises json.JSONDecodeError, and RecursionError for what is nested too deeply."""
     try:
         return _DECODE(text)
     except json.JSONDecodeError:
@@ -109,7 +105,7 @@ def loads(text: str) -> Any:
 
 
 def clean(value: Any, depth: int = 0) -> Any:
-    """A copy of a value with NaN as null and decimals as numbers. Raises RowError for what no file and no model can hold."""
+    """A copy with NaN as null and decimals as numbers. Raises RowError for what no file and no model can hold."""
     kind = type(value)
     if kind is str:
         if not value.isascii():
@@ -162,10 +158,9 @@ _WORDS = {"nan": "None", "NaN": "None", "null": "None", "true": "True", "false":
 
 
 def decoded(value: Any, column: str) -> Any:
-    """A cell, or the messages or the list that were written in it as text. Other text stays text, JSON answers too.
+    """A cell, or the messages or list written in it as text. Other text stays text, also answers in JSON.
 
-    Raises RowError for text that looks like a list of messages and cannot be read as one: it is never an answer.
-    """
+    Raises RowError for text that looks like messages and cannot be read as them: it is never an answer."""
     if isinstance(value, dict):
         return unnested(value)
     if isinstance(value, list):
@@ -189,9 +184,7 @@ def decoded(value: Any, column: str) -> Any:
 
 
 def unnested(value: dict[str, Any]) -> Any:
-    """The messages in {"messages": [...]} that holds nothing else, or in columns of lists as {"role": [...], "content":
-    [...]}; any other object as it is.
-    """
+    """The messages in {"messages": [...]} that holds nothing else or in {"role": [...], "content": [...]}; else the object."""
     filled = {name: item for name, item in value.items() if item not in (None, [], {}, "")}
     if len(filled) == 1 and are_messages(next(iter(filled.values()))):
         return next(iter(filled.values()))
@@ -200,7 +193,7 @@ def unnested(value: dict[str, Any]) -> Any:
 
 
 def structure(value: Any) -> Any:
-    """A list or an object, also one that was written as text; anything else as it is."""
+    """A list or an object, also one written as text; anything else as it is."""
     found = _parsed(value) if isinstance(value, str) and _OPENS.match(value) else value
     return clean(found) if isinstance(found, (dict, list)) else value
 
@@ -216,9 +209,7 @@ def objects(value: Any) -> list[dict[str, Any]] | None:
 
 
 def turns(value: Any, *, silent: bool = False) -> list[str] | None:
-    """The turns of one speaker, given as a list of texts or as that list written as text; a null turn is empty. silent: also
-    where all of them are.
-    """
+    """The turns of one speaker, a list of texts or that list as text; a null turn is empty. silent: also where all are."""
     if isinstance(value, str) and re.match(r"\s*\[", value):
         value = _parsed(value)
     if not isinstance(value, list) or not value or not all(isinstance(turn, str | None) for turn in value):
@@ -253,7 +244,7 @@ def _looks_like_messages(text: str) -> bool:
 
 
 def _parsed(text: str) -> Any:
-    """The list, object or text that a text writes as JSON (also JSON in JSON) or as Python, or None."""
+    """What a text writes as JSON (also JSON in JSON) or as Python, or None."""
     if len(text) > MAX_CELL:
         return None
     try:
@@ -275,7 +266,7 @@ def _literal(token: str) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Lists, objects, texts and numbers as JSON has them. Raises ValueError for sets, bytes and the dots of a cut array."""
+    """A value as JSON has it. Raises ValueError for sets, bytes and the dots of a cut array."""
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
     if isinstance(value, dict) and all(isinstance(name, str) for name in value):

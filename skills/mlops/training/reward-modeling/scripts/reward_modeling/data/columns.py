@@ -1,10 +1,6 @@
-"""--columns: which column of the file, or which part of one, is read under which name of a format.
+"""--columns: which column, or which part of one, is read under which name: {"prompt": "question.text", "ranks": "answers[].rank"}.
 
-    {"prompt": "question.full_text", "completions": "answers[].answer", "ranks": "answers[].rank"}
-
-`a.b` is the value under b in the object a, `a[]` each entry of the list a, `a[0]` and `a[-1]` one of them. Objects and lists
-may be written as JSON or Python text. A column whose own name has dots or brackets is that column.
-"""
+`a.b` is the value under b in a, `a[]` each entry of the list a, `a[0]` and `a[-1]` one. Objects may be written as text."""
 
 from __future__ import annotations
 
@@ -39,10 +35,8 @@ _AFFIX = re.compile(rf"(?:{_HOLDS})_(?P<last>\w+)|(?P<first>\w+?)_?(?:{_HOLDS})"
 
 
 def same_columns(rows: list[Row]) -> dict[str, str]:
-    """Columns whose names say what they hold in other words, as in --columns: {"chosen": "preferred_response", ...}.
-
-    Only where no format reads both of them by their own names, and where they hold texts or messages.
-    """
+    """{"chosen": "preferred_response", ...} where names say in other words what columns of text or messages hold, and no format
+    reads both by their own names."""
     first = {name: value for row in reversed(rows) for name, value in row.items() if value is not None}
     words: dict[str, str] = {}
     for name in (name for name, value in first.items() if isinstance(value, (str, list, dict))):
@@ -61,12 +55,12 @@ def same_columns(rows: list[Row]) -> dict[str, str]:
 
 
 def root_of(column: str, present: Iterable[str]) -> str:
-    """The column that a path begins in: the path itself where a column has that name."""
+    """The column that a path starts in: the path itself where a column has that name."""
     return column if column in present else re.split(r"[.\[]", column, maxsplit=1)[0]
 
 
 def check_columns(table: Table, columns: dict[str, str]) -> dict[str, str]:
-    """{column or path: its root} of what is read. Raises DataError for columns that no row has and for what is not a valid path."""
+    """{column or path: its root} of what is read. Raises DataError for columns that no row has and for invalid paths."""
     present = dict.fromkeys(name for row in table.rows for name in row)
     roots = {}
     for name, column in columns.items():
@@ -86,10 +80,7 @@ def check_columns(table: Table, columns: dict[str, str]) -> dict[str, str]:
 
 
 def renamed(row: Row, columns: dict[str, str], roots: dict[str, str]) -> Row:
-    """The row with the mapped columns under their new names, without those that were dropped.
-
-    A column of which parts are read stays as metadata. Raises RowError for a part that is not there.
-    """
+    """The row with the mapped columns under their new names, without those dropped. A column read in parts stays as metadata."""
     gone = {column or name for name, column in columns.items()} | columns.keys()
     new = {name: value for name, value in row.items() if name not in gone}
     nested = {root: row[root] for column, root in roots.items() if root != column and root in row}

@@ -1,7 +1,4 @@
-"""Text and messages of any dialect -> messages with the roles system, user, assistant, tool and a text as content.
-
-All of it raises RowError for what it cannot read, with the column.
-"""
+"""Text and messages of any dialect -> messages with known roles and text contents. Raises RowError, with the column."""
 
 from __future__ import annotations
 
@@ -24,7 +21,7 @@ _TURN = re.compile(r"(?:\A\s*|\n\n)(Human|Assistant):")
 
 
 def messages_of(value: Any, column: str) -> list[Message]:
-    """A list of {role, content} or {from, value} objects -> messages with known roles and text contents."""
+    """{role, content} or {from, value} objects -> messages."""
     if isinstance(value, dict):
         value = [value]
     if not isinstance(value, list):
@@ -53,10 +50,8 @@ def _message(item: Any, column: str) -> Message:
 
 
 def _with_calls(rest: Message, column: str) -> Message:
-    """The other fields of a message with its calls as chat templates read them: a list, and arguments as objects.
-
-    OpenAI writes arguments as JSON text, and wrote one call as `function_call` once: as text they would be encoded twice.
-    """
+    """Calls as chat templates read them: a list, arguments as objects. OpenAI writes arguments as JSON text, which would be
+    encoded twice, and wrote one call as `function_call` once."""
     calls, old = object_in(rest.get("tool_calls")) or [], object_in(rest.get("function_call"))
     if old and not calls:
         calls = [{"type": "function", "function": old}]
@@ -96,14 +91,14 @@ def said(role: str, text: str) -> Message:
 
 
 def prompt_of(row: dict[str, Any], column: str = "prompt") -> list[Message]:
-    """A prompt given as text (one user message) or as messages, after the system text of the row, if it has one."""
+    """A prompt given as text (one user message) or as messages, after the system text of the row."""
     value = row[column]
     found = [said("user", value)] if isinstance(value, str) else messages_of(value, column)
     return with_system(found, row.get("system"))
 
 
 def with_system(conversation: list[Message], system: Any) -> list[Message]:
-    """The conversation with a system message in front; null and "" mean that there is none."""
+    """The conversation after a system message, if one is given."""
     if system is None or system == "":
         return conversation
     if not isinstance(system, str):
@@ -119,7 +114,7 @@ _HELD = ("answer", "response", "completion", "output", "text", "content")
 
 
 def is_answer(value: Any) -> bool:
-    """Whether an object holds one answer in text beside what is said about it: {"llm_name": ..., "answer": ...}."""
+    """Whether an object holds one answer in text: {"llm_name": ..., "answer": ...}."""
     if not isinstance(value, dict) or not all(isinstance(item, str | None) for item in value.values()):
         return False
     held = [value[name] for name in _HELD if name in value]
@@ -138,7 +133,7 @@ def answer_of(value: Any, column: str) -> list[Message]:
 
 
 def prompt_and_answers(row: dict[str, Any], prompt: str, *names: str) -> tuple[list[Message], list[list[Message]]]:
-    """The prompt and the answers of these columns. Lists of turns on all sides (Chatbot Arena's files) are conversations."""
+    """The prompt and the answers of these columns; lists of turns on all sides (Chatbot Arena) are conversations."""
     asked, answered = turns(row[prompt]), [turns(row[name], silent=True) for name in names]
     if asked is None or None in answered:
         return prompt_of(row, prompt), [answer_of(row[name], name) for name in names]
@@ -164,11 +159,9 @@ def starts_with(conversation: list[Message], prefix: list[Message]) -> bool:
 
 
 def split_shared(first: list[Message], second: list[Message]) -> tuple[list[Message], list[Message], list[Message]]:
-    """Two whole conversations -> the messages they share from the start (the prompt) and what remains of each.
+    """The messages two conversations share from the start (the prompt) and at least one that remains of each.
 
-    At least one message remains on each side. When the sides part before the last answer, what remains holds user
-    messages too: the audit compares those.
-    """
+    Where they part before the last answer, what remains holds user messages too: the audit compares those."""
     if not first or not second:
         raise RowError("a conversation without messages")
     shared = 0
@@ -183,7 +176,7 @@ def is_transcript(value: Any) -> bool:
 
 
 def transcript_of(text: Any, column: str) -> list[Message]:
-    """A Human/Assistant transcript -> messages; the whitespace around each turn is not part of it."""
+    """A Human/Assistant transcript -> messages without the whitespace around each turn."""
     if not is_transcript(text):
         raise wrong_type(column, text, "a transcript of `Human:` and `Assistant:` turns")
     pieces, roles = _TURN.split(text), {"Human": "user", "Assistant": "assistant"}
@@ -191,11 +184,9 @@ def transcript_of(text: Any, column: str) -> list[Message]:
 
 
 def split_text(chosen: str, rejected: str) -> tuple[str, str, str]:
-    """Two texts with a shared prefix -> that prefix (the prompt) and the two endings.
+    """Two texts -> their shared prefix (the prompt) and the two endings.
 
-    The cut is the last line break inside the prefix, or the last space when there is none, so that answers which
-    happen to begin with the same words keep them where the prompt ends with its line.
-    """
+    The cut is the last line break in the prefix, else the last space: answers that start alike keep their words."""
     shared = os.path.commonprefix([chosen, rejected])
     if len(shared) == min(len(chosen), len(rejected)):
         shared = shared.rstrip()[:-1]

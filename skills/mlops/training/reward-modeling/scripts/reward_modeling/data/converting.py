@@ -1,7 +1,4 @@
-"""One table of rows -> records: recognize the format, rename, convert, and say what cannot be read.
-
-Lost input is an error: a column that could be part of it and that the format does not use is named.
-"""
+"""One table of rows -> records. Lost input is an error: a column that could be part of it and is not read is named."""
 
 from __future__ import annotations
 
@@ -47,27 +44,24 @@ class Reading:
     split: str | None = None
     config: str | None = None
     format: str | None = None
-    """Of all sources; None: what their rows look like."""
+    """Of all sources; None: recognized."""
     columns: dict[str, str] | None = None
-    """Names of the format -> columns of the file; an empty column drops the name."""
+    """{name in the format: column of the file}; an empty column drops the name."""
     neutral: str | None = None
-    """What a step rated 0 is taken for: "good", "bad" or "ignore" (no label)."""
+    """What a step rated 0 is: "good", "bad" or "ignore" (no label)."""
     winner_values: dict[str, str] | None = None
-    """What the values of a winner column mean, as in {"1": "a", "0": "b", "2": "tie"}. Without it numbers are refused."""
+    """As in {"1": "a", "0": "b", "2": "tie"}; without it bare numbers are refused."""
     tiers: Tiers = ANSWERS
-    """Which formats are tried."""
     leave_out_unreadable: bool = False
-    """Keep rows that cannot be read in `Records.unreadable` and count them as set aside, unless they are more than half of
-    a file: then its format is another one."""
+    """Count the rows that cannot be read, unless they are more than half of a file: then its format is another one."""
 
     @property
     def labels(self) -> bool:
-        """Whether the labels of rows are read."""
         return self.tiers is not PROMPTS
 
 
 def is_one_piece(table: Table, reading: Reading) -> bool:
-    """Whether the rows of the file that a table begins can be read together only."""
+    """Whether a file whose first rows these are can only be read whole."""
     head = replace(table, rows=table.rows[:HEAD], numbers=table.numbers[:HEAD], problems=[])
     rows = [row for _, row in _decoded(head, reading.columns or {}, [])]
     with contextlib.suppress(DataError):
@@ -76,10 +70,7 @@ def is_one_piece(table: Table, reading: Reading) -> bool:
 
 
 def records_of(table: Table, reading: Reading, format: str | None, *, first: bool = True) -> Records:
-    """The records of one table. Raises DataError for what cannot be read.
-
-    first: it is a whole file or the first slice of one; in others any number of rows may be unreadable.
-    """
+    """first: a whole file or its first slice; in later slices any number of rows may be unreadable."""
     problems = list(table.problems)
     numbered = _decoded(table, reading.columns or {}, problems)
     chosen = _format_of(table, format, [row for _, row in numbered], problems, reading)
@@ -137,7 +128,7 @@ def records_of(table: Table, reading: Reading, format: str | None, *, first: boo
 
 
 def _decoded(table: Table, columns: dict[str, str], problems: list[tuple[int, str]]) -> list[tuple[int, Row]]:
-    """The numbered rows under the names of --columns, with messages and lists that were written as text; adds to problems."""
+    """The numbered rows under the names of --columns, with messages and lists that were written as text."""
     head = table.rows[:HEAD]
     columns = same_columns(head) | columns
     roots = check_columns(table, columns) if columns else {}
@@ -158,9 +149,7 @@ def _decoded(table: Table, columns: dict[str, str], problems: list[tuple[int, st
 def _format_of(
     table: Table, format: str | None, rows: list[Row], problems: list[tuple[int, str]], reading: Reading
 ) -> Format:
-    """The format named or recognized. Raises DataError where none fits, with the rows that cannot be read if any: they may be
-    the reason.
-    """
+    """The format named or recognized; where none fits, rows that cannot be read are named: they may be the reason."""
     if not rows:
         raise table.refused(problems, None if len(problems) == len(table.problems) else "fix --columns, or these rows")
     if format:
@@ -185,9 +174,7 @@ class _UnreadAnswersError(DataError):
 
 
 def _tell_unread(table: Table, found: Format, reading: Reading) -> None:
-    """Warn of labels, or of answers, that stand beside what is read. Raises DataError where they are pairs or rankings of
-    which only the prompt would be read.
-    """
+    """Warn of unread labels or answers; refuse pairs and rankings of which only the prompt would be read."""
     way = _guess(table, reading, labeled=True)
     if way and found.name in OPEN:
         what = (
@@ -200,7 +187,7 @@ def _tell_unread(table: Table, found: Format, reading: Reading) -> None:
 
 
 def _guess(table: Table, reading: Reading, *, labeled: bool = False) -> str | None:
-    """A --columns line with which the first rows can be read, where none is given and one is found."""
+    """A --columns line with which the first rows can be read, if one is found."""
     if reading.columns:
         return None
     head = replace(table, rows=table.rows[:HEAD], numbers=table.numbers[:HEAD], problems=[])
@@ -218,7 +205,6 @@ def _guess(table: Table, reading: Reading, *, labeled: bool = False) -> str | No
 def _records(
     chosen: Format, row: Row, picked: Row, used: Iterable[str], labels: Iterable[str], origin: Origin
 ) -> list[Record]:
-    """What a row says: one record, of some formats several."""
     missing = lacks(chosen, row, picked)
     if missing:
         there = any(name in row for name in missing.split("|"))
@@ -236,7 +222,7 @@ def _records(
 
 
 def _tools(value: Any) -> list[dict] | None:
-    """The tools the model may call, as a list or as that list written in JSON."""
+    """The tools the model may call, as a list or as JSON text."""
     if isinstance(value, str) and value.strip():
         try:
             value = clean(loads(value))
@@ -250,7 +236,7 @@ def _tools(value: Any) -> list[dict] | None:
 
 
 def _undecided(chosen: Format, row: Row, record: Record) -> str | None:
-    """Why a row's label does not say which answer is better, if so."""
+    """Why the label does not say which answer is better, if so."""
     ranked = record.scores if isinstance(record, Ranking) else ()
     if ranked is None and (chosen.winner or not {"scores", "correct", "ranks"}.isdisjoint(row)):
         return "unlabelled"
@@ -262,12 +248,12 @@ def _undecided(chosen: Format, row: Row, record: Record) -> str | None:
 
 
 def _says_tie(status: Any) -> bool:
-    """As in the pairs that distilabel writes: their `chosen` and `rejected` are then in the order in which they came."""
+    """As distilabel writes pairs whose order means nothing."""
     return isinstance(status, str) and status.strip().lower() == "tie"
 
 
 def _of_two(ranking: Ranking) -> Comparison:
-    """A ranking of two answers with different scores -> the comparison it stands for."""
+    """The comparison that a ranking of two answers with different scores stands for."""
     better = 0 if ranking.scores[0] > ranking.scores[1] else 1
     pair = Comparison(ranking.prompt, ranking.completions[better], ranking.completions[1 - better])
     shared = {name: getattr(ranking, name) for name in ("tools", "id", "metadata", "origin", "given", "margin")}
@@ -324,7 +310,7 @@ def _say_neutral(chosen: Format, rows: list[Row], where: str) -> DataError:
 
 
 def _other_format(chosen: Format, row: Row) -> str:
-    """A note for a row that cannot be read because it is written in another format than the rows before it."""
+    """A note for a row written in another format than the rows before it."""
     if fits(chosen, row):
         return ""
     other = next((entry.name for entry in LABELED.values() if entry is not chosen and fits(entry, row)), None)
@@ -343,7 +329,7 @@ def _hint(chosen: Format, columns: dict[str, str] | None) -> str:
 def _refuse_lost_input(
     where: str, chosen: Format, names: list[str], numbered: list[tuple[int, Row]], records: list[Record | None]
 ) -> None:
-    """Raise DataError for columns that could be part of the input, are not read, and hold what no message says."""
+    """Refuse unread columns that could be part of the input and hold what no message says."""
     for name in names:
         rows = zip(numbered, records, strict=True)
         lost = [number for (number, row), record in rows if not _already_there(row.get(name), record)]
@@ -361,7 +347,7 @@ def _refuse_lost_input(
 
 
 def _already_there(value: Any, record: Record | None) -> bool:
-    """Whether a column's value is empty or repeats what the record's messages say."""
+    """Whether a value is empty or repeats what the record's messages say."""
     if value is None or value in ("", [], {}) or (isinstance(value, str) and not value.strip()):
         return True
     if record is None:
@@ -375,7 +361,7 @@ def _already_there(value: Any, record: Record | None) -> bool:
 
 
 def _texts(value: Any) -> Iterator[str]:
-    """What a value says: the texts in it but for the names of speakers. What is no text says something of its own."""
+    """The texts in a value but for the names of speakers; what is not text says something of its own."""
     if isinstance(value, dict):
         for name, item in value.items():
             if name not in ("role", "from") and isinstance(item, (str, list, dict)):

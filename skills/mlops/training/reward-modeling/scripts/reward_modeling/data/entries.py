@@ -1,9 +1,5 @@
-"""What a format is: the columns it reads, how its rows are told from others, and its converter.
-
-Each table of formats (formats_pairs.py, formats_rankings.py, formats_steps.py, ...) holds one entry beside
-each converter. A converter gets the row's non-null columns under the names of its format and raises RowError for what it
-cannot read; `reading` adds id, tools, metadata and origin.
-"""
+"""What a format is: the columns it reads, how its rows are told from others, and its converter, which gets the row's non-null
+columns under the names of the format. Its tables are in formats_*.py."""
 
 from __future__ import annotations
 
@@ -24,7 +20,7 @@ PAIR = ("chosen", "rejected")
 MARGINS = ("margin", "weight", "score_chosen|chosen_score", "score_rejected|rejected_score")
 COMMON = ("id", "tools")
 LARGEST = (2 - 2**-23) * 2.0**127
-"""In fp32, in which losses are computed: what lies above is infinite there."""
+"""In fp32, in which losses are computed."""
 
 # For the example rows.
 USER: list[Message] = [{"role": "user", "content": "2+2?"}]
@@ -32,7 +28,7 @@ GOOD, BAD = [{"role": "assistant", "content": "4"}], [{"role": "assistant", "con
 
 
 class SetAsideError(Exception):
-    """Why a row that can be read is left out and counted; the text names its kind."""
+    """Why a row that can be read is left out and counted."""
 
 
 def always(row: Row) -> bool:
@@ -56,13 +52,13 @@ class Format:
     matches: Callable[[Row], bool]
     """Tells its rows from others with the same columns."""
     convert: Callable[[Row], Record | list[Record]]
-    """One row may make several records. Raises RowError and SetAsideError."""
+    """Raises RowError and SetAsideError."""
     winner: Winner | None = None
-    """Of formats of two answers: what says which one is better. The converter finds a, b or tie in `winner`."""
+    """Of formats of two answers: what says which is better. The converter finds a, b or tie in `winner`."""
     beside: Callable[[Row], bool] = always
     """Tells its rows from others by columns that it does not read."""
     expand: Callable[[Numbered, Problems], Numbered] | None = None
-    """Makes of all rows of a table those that are converted, for rows that hold several records or a part of one."""
+    """All rows of a table -> those that are converted, for rows that hold several records or a part of one."""
     one_piece: bool = False
     """Whether rows belong to others anywhere in the file, so that it cannot be read in slices."""
 
@@ -71,7 +67,7 @@ class Format:
         return self.needs + self.optional + COMMON
 
     def pick(self, row: Row) -> tuple[Row, dict[str, str]]:
-        """The row's non-null columns under the format's names, and {name: column of the row} for those it has."""
+        """The non-null columns under the format's names, and {name: column of the row} for those it has."""
         used = {}
         for names in self.columns:
             alternatives = names.split("|")
@@ -98,7 +94,7 @@ def entry(
     optional: tuple[str, ...] = ("system",),
     **more: Any,
 ) -> Callable[[Callable[[Row], Record]], Callable[[Row], Record]]:
-    """Makes the converter under it an entry of the table, by the converter's name. more: the other fields of a Format."""
+    """Makes the converter under it an entry of the table, by its name. more: the other fields of a Format."""
 
     def add(convert: Callable[[Row], Record]) -> Callable[[Row], Record]:
         table[convert.__name__] = Format(
@@ -110,7 +106,7 @@ def entry(
 
 
 def number(value: Any, column: str) -> float | None:
-    """A finite number that fp32 can hold, also written as text as CSV does; null and "" are None."""
+    """A finite fp32 number, also written as text; null and "" are None."""
     if value is None or value == "":
         return None
     try:

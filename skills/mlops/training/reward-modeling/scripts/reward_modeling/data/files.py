@@ -1,8 +1,6 @@
-"""One file of rows (JSON, JSON Lines, CSV, TSV, Parquet; packed by gzip) -> slices of numbered rows, and the rows that cannot be read.
+"""One file of rows (.jsonl, .json, .csv, .tsv, .parquet, also .gz) -> slices of numbered rows, and why rows cannot be read.
 
-JSON Lines, CSV and Parquet are read in slices, so that a file may be larger than memory; JSON is read whole. What a file can
-make this process hold is bounded: by the length of a line, and for packed files read whole by how well they unpack.
-"""
+What a file can make this process hold is bounded: by the length of a line, and for packed files read whole by how well they unpack."""
 
 from __future__ import annotations
 
@@ -25,23 +23,22 @@ from .json_shapes import rows_of
 
 MIB = 2**20
 LINE_LIMIT = 64 * MIB
-"""Bytes of one line, which is one row of JSON Lines, and of one cell of a CSV file."""
+"""Bytes of one line, or of one cell of a CSV file."""
 STRETCH, RATIO = 4 * MIB, 200
 """A .gz file that is read whole may not unpack to more than STRETCH bytes and RATIO times its own: text packs ten to one,
 and what packs better can fill the memory from a small file."""
 _Piece = TypeVar("_Piece", bytes, str)
 
 SHOWN = 5
-"""How many bad rows an error shows; all of them are counted."""
+"""Bad rows that an error shows; all are counted."""
 _QUOTE = "quote cells that hold commas, quotes or line breaks"
 _LINE = "every line is one JSON object, in UTF-8"
 HINTS = {".jsonl": _LINE, ".ndjson": _LINE, ".csv": _QUOTE, ".tsv": _QUOTE}
-"""What to do about rows that cannot be read, by the kind of file."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """The rows of one file or one hub split, or a slice of them; `numbers` are their row numbers, counted from 1."""
+    """The rows of one file or one hub split, or a slice of them; `numbers` are counted from 1."""
 
     name: str
     rows: list[dict[str, Any]] = field(default_factory=list)
@@ -49,14 +46,13 @@ class Table:
     problems: list[tuple[int, str]] = field(default_factory=list)
     """(number, reason) of the rows that cannot be read, which are not in `rows`."""
     set_aside: dict[str, int] = field(default_factory=dict)
-    """What else the file holds that is not read, counted."""
+    """What else the file holds and is not read, counted."""
 
     def __len__(self) -> int:
         return len(self.rows) + len(self.problems)
 
     @property
     def hint(self) -> str:
-        """What to do about the problems."""
         return HINTS.get(suffix(Path(self.name)), 'a row looks like {"prompt": ..., "chosen": ..., "rejected": ...}')
 
     def refused(self, problems: list[tuple[int, str]], hint: str | None = None) -> DataError:
@@ -75,7 +71,7 @@ class Table:
         return DataError(message, where=where, hint=hint or self.hint)
 
     def complete(self) -> Table:
-        """The table itself. Raises DataError where some of its rows cannot be read."""
+        """The table itself; a DataError where rows cannot be read."""
         if self.problems:
             raise self.refused(self.problems)
         return self
@@ -89,9 +85,7 @@ class Table:
 def sliced(
     name: str, numbered: Iterable[tuple[int, Any]], size: int | None, set_aside: dict[str, int] | None = None
 ) -> Iterator[Table]:
-    """(number, row) pairs as tables of `size` rows, or as one. Every row is checked (`cells.clean`); what is no object is no
-    row, and a row that cannot be read is the RowError that says why.
-    """
+    """Checked (number, row) pairs as tables of `size` rows, or as one. A RowError in a row's place says why it cannot be read."""
     part = Table(name, set_aside=set_aside or {})
     for number, row in numbered:
         try:
@@ -111,7 +105,7 @@ def sliced(
 
 
 def suffix(path: Path) -> str:
-    """The kind of a file by its name: ".jsonl" for pairs.jsonl and for pairs.jsonl.gz."""
+    """ ".jsonl" for pairs.jsonl and for pairs.jsonl.gz."""
     return Path(path.name.lower().removesuffix(".gz")).suffix
 
 
@@ -120,10 +114,7 @@ def suffix(path: Path) -> str:
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[BinaryIO]:
-    """The bytes of a file, unpacked where it is packed, without the mark that some editors put at the start.
-
-    Raises DataError for empty files and those that cannot be read.
-    """
+    """The unpacked bytes of a file, without a byte order mark. Raises DataError for empty and unreadable files."""
     packed = path.name.lower().endswith(".gz")
     try:
         with (gzip.open if packed else open)(path, "rb") as file:
@@ -144,7 +135,7 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
 
 
 def _bounded(pieces: Iterator[_Piece], file: BinaryIO, path: Path) -> Iterator[_Piece]:
-    """The pieces of a file whose rows will all be in memory. Raises DataError for a .gz file that unpacks too well."""
+    """The pieces of a file that will all be in memory. Raises DataError for a .gz file that unpacks too well."""
     packed, size = getattr(file, "fileobj", None), 0
     for piece in pieces:
         size += len(piece)
@@ -180,9 +171,8 @@ def _jsonl(path: Path, size: int | None) -> Iterator[Table]:
 
 
 def _is_one_document(path: Path) -> bool:
-    """Whether a .jsonl file is one JSON document after all, which its first lines show: a list that goes on after its line or
-    is all there is, or an object that opens on a line of its own.
-    """
+    """Whether a .jsonl file is one JSON document after all: a list that goes on after its line or is all there is, or an object
+    that opens on a line of its own."""
     with _opened(path) as file:
         lines = (line.strip() for line in _line_by_line(path, file.readline))
         first, second = next(filter(None, lines), b""), next(filter(None, lines), b"")
@@ -236,7 +226,6 @@ def _json(path: Path, size: int | None) -> Iterator[Table]:
 
 
 def _decode(content: bytes, path: Path) -> str:
-    """The text of a file. An undecodable byte is reported with its line and its place in the line."""
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -250,7 +239,7 @@ def _decode(content: bytes, path: Path) -> str:
 
 
 def _too_deep(text: str) -> int:
-    """The line of a text at which it is nested deepest."""
+    """The line at which a text is nested deepest."""
     depth = deepest = place = 0
     for index, sign in enumerate(text):
         depth += (sign in "[{") - (sign in "]}")
@@ -284,7 +273,6 @@ def _csv(path: Path, size: int | None) -> Iterator[Table]:
 
 
 def _delimiter(header: str, tabs: bool) -> str:
-    """What separates the columns of a header: commas where it has any, else tabs or semicolons; in .tsv files tabs first."""
     outside = re.sub(r'"(?:[^"]|"")*"?', "", header)
     return next((sign for sign in ("\t,;" if tabs else ",\t;") if sign in outside), ",")
 
@@ -332,9 +320,7 @@ def _parquet(path: Path, size: int | None) -> Iterator[Table]:
 
 
 def arrow_rows(batch: Any) -> Iterator[dict[str, Any] | RowError]:
-    """The rows of an Arrow batch. Where a value has no Python form (dates after 9999, bytes that are not UTF-8) it is told
-    with its row and column, and dates and times become text.
-    """
+    """The rows of an Arrow batch; a value without a Python form (dates after 9999, broken UTF-8) becomes text or a RowError."""
     failures = _failures()
     try:
         yield from batch.to_pylist()

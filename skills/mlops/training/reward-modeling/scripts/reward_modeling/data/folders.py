@@ -1,8 +1,6 @@
 """Which files of a folder are read: those of one configuration and one split, named as `datasets` names them.
 
-A split is in the file's name (train_prefs-00000-of-00002.parquet, test.jsonl, pairs.test.jsonl), in a folder's
-(test_sft/0.jsonl), or in the `configs` of the README.md of a downloaded dataset. Several splits are never read together.
-"""
+A split is in a file's name (test.jsonl), a folder's (test_sft/0.jsonl), or in the `configs` of a README.md."""
 
 from __future__ import annotations
 
@@ -20,16 +18,14 @@ KEYWORDS = {
     **dict.fromkeys(("validation", "valid", "val", "dev"), "validation"),
     **dict.fromkeys(("test", "testing", "eval", "evaluation"), "test"),
 }
-"""Words in the names of files and folders, and the split they mean to `datasets`."""
 
 _SHARD = re.compile(r"(.+?)-\d{5}-of-\d{5}")
 
 
 def data_files(folder: Path, split: str | None, config: str | None) -> list[Path]:
-    """The data files of one split and one configuration in a folder, sorted, all of one kind.
+    """The sorted data files of one split and one configuration, all of one kind.
 
-    Raises DataError where the folder leaves a choice (with the choices), and where what was asked for is not there.
-    """
+    Raises DataError, with the choices, where the folder leaves one or what was asked for is not there."""
     by_config = _configurations(folder)
     if config is not None and config not in by_config:
         raise _choose(folder, f"no configuration {config}", by_config, "--dataset_config")
@@ -57,7 +53,7 @@ def _choose(folder: Path, what: str, there: Iterable[str], flag: str) -> DataErr
 
 
 def _wanted(by_split: dict[str | None, list[Path]], split: str | None) -> list[Path] | None:
-    """The files of the split of that name, or of the only one whose name begins with that word; the only one without a name."""
+    """The files of the split of that name, or of the only one whose name starts with that word; the only one without a name."""
     if len(by_split) == 1 and (split is None or None in by_split):
         return next(iter(by_split.values()))
     if split is None or split in by_split:
@@ -67,7 +63,7 @@ def _wanted(by_split: dict[str | None, list[Path]], split: str | None) -> list[P
 
 
 def _keyword(name: str) -> str | None:
-    """The first word of a name that means a split, as that split."""
+    """The split that a word of the name means to `datasets`."""
     return next((KEYWORDS[word] for word in re.split(r"[^a-z]+", name.lower()) if word in KEYWORDS), None)
 
 
@@ -97,10 +93,7 @@ def _configurations(folder: Path) -> dict[str, dict[str | None, list[Path]]]:
 
 
 def _place(path: Path) -> tuple[str, str | None]:
-    """(configuration, split) of a file by its path in the folder: en/train-00000-of-00001.parquet is ("en", "train").
-
-    Folders that only count (part-000) and `data` are no configurations.
-    """
+    """("en", "train") for en/train-00000-of-00001.parquet. Folders that only count (part-000) and `data` are not configurations."""
     folders = list(path.parts[:-1])
     split = _split_in(path.name.removesuffix(".gz").rpartition(".")[0], sharded=folders[-1:] == ["data"])
     for part in reversed(path.parts[:-1]) if split is None else ():
@@ -123,7 +116,7 @@ def _split_in(name: str, sharded: bool = False) -> str | None:
 
 
 def _written_configurations(folder: Path) -> dict[str, dict[str | None, list[Path]]]:
-    """What the `configs` in the head of the folder's README.md say, as the hub reads them; {} where there are none."""
+    """What the `configs` in the folder's README.md say, as the hub reads them."""
     readme = folder / "README.md"
     text = readme.read_text(encoding="utf-8", errors="replace") if readme.is_file() else ""
     head = re.match(r"---\s*\n(.*?)\n---\s*(?:\n|\Z)", text, re.DOTALL)

@@ -25,8 +25,7 @@ SPLITS = frozenset(("train", "training", "validation", "valid", "val", "dev", "t
 def rows_of(found: Any, where: str) -> tuple[list | None, dict[str, int]]:
     """(rows, what stands beside them and is not read, counted); (None, {}) for what holds no rows.
 
-    Raises DataError for several splits.
-    """
+    Raises DataError for several splits."""
     if isinstance(found, list):
         return found, {}
     if not isinstance(found, dict):
@@ -57,7 +56,7 @@ def rows_of(found: Any, where: str) -> tuple[list | None, dict[str, int]]:
 
 
 def _is_column(found: dict[str, Any], key: str) -> bool:
-    """Whether the list under this key is one of several columns: no list of objects, others of the same length beside."""
+    """Whether the list under this key is one of several columns: not a list of objects, others of the same length beside."""
     others = [value for name, value in found.items() if name != key]
     columns = [value for value in others if isinstance(value, list) and len(value) == len(found[key])]
     return len(others) == len(columns) > 0 and not all(isinstance(item, dict) for item in found[key])
@@ -88,7 +87,7 @@ def _columns(found: dict[str, Any]) -> list[dict[str, Any]] | None:
 
 
 def _groups(found: dict[str, Any]) -> list[dict[str, Any]] | None:
-    """The rows of all groups, as in Mr-Ben: {question: its rows}. Splits of a data set are no groups."""
+    """The rows of all groups, as in Mr-Ben: {question: its rows}."""
     lists = list(found.values())
     if len(lists) < 2 or not all(isinstance(value, list) for value in lists):
         return None
@@ -100,6 +99,5 @@ def _groups(found: dict[str, Any]) -> list[dict[str, Any]] | None:
 
 
 def _splits(found: dict[str, Any]) -> list[str]:
-    """The splits of a data set that one object holds, or []."""
     are_rows = all(isinstance(value, list) and all(isinstance(row, dict) for row in value) for value in found.values())
     return list(found) if are_rows and all(name.lower().partition("_")[0] in SPLITS for name in found) else []

@@ -1,4 +1,4 @@
-"""The rows of a file again, with their own columns, without those that were dropped (`check_data.py --layout original`)."""
+"""The rows of a file again, with their own columns, without those dropped (`check_data.py --layout original`)."""
 
 from __future__ import annotations
 
@@ -20,8 +20,7 @@ SEPARATORS = {".csv": ",", ".tsv": "\t"}
 def kept_rows(table: Table, records: Records, left: dict[int, Record]) -> Iterator[dict[str, Any]]:
     """The table's rows all of whose records are left. left: those of `records.rows`, by their place.
 
-    Raises DataError for a row of which only a part is left, which its own columns cannot say.
-    """
+    Raises DataError for a row of which only a part is left, which its own columns cannot say."""
     stays: dict[int, list[bool]] = defaultdict(list)
     for place, record in enumerate(records.rows):
         stays[record.origin.row].append(left.get(place) is record)

@@ -1,9 +1,4 @@
-"""Any dataset -> typed records.
-
-records = load(["pairs.jsonl.gz"])                     all rows
-for ranking in stream(["completions.jsonl"]): ...      rows to be scored, a slice at a time
-load_prompts(["questions.parquet"])                    what the rows ask, in any format
-"""
+"""Any dataset -> typed records: all rows (`load`), rows to be scored a slice at a time (`stream`), or prompts (`load_prompts`)."""
 
 from __future__ import annotations
 
@@ -36,12 +31,10 @@ VERBATIM = frozenset((
 
 
 def load(sources: list[str] | str, **how: Any) -> Records:
-    """Read files, folders, datasets saved to disk and hub ids, one after the other. how: the fields of `Reading`.
+    """Read files, folders, saved datasets and hub ids one after the other. how: the fields of `Reading`.
 
-    Ties and rows whose label is null are set aside and counted. Rows without labels are Rankings without scores or Solutions
-    without labels; the uses in records.py take or refuse them. Raises UsageError for an unknown format, and DataError, with
-    file and row, for what cannot be read.
-    """
+    Ties and rows whose label is null are set aside and counted. Rows without labels are rankings without scores or solutions
+    without labels. Raises UsageError for an unknown format, and DataError (FILE:ROW) for what cannot be read."""
     reading = Reading(**how)
     sources = [sources] if isinstance(sources, str) else sources
     tables = (table for source in sources for table in read(source, reading.split, reading.config))
@@ -54,10 +47,7 @@ def load(sources: list[str] | str, **how: Any) -> Records:
 
 
 def slices(sources: Iterable[str], reading: Reading) -> Iterator[tuple[Table, Records]]:
-    """The same, a slice of at most SLICE rows at a time, each with its rows as they were read.
-
-    The first slice of a file decides its format and must have all columns.
-    """
+    """At most SLICE rows at a time, with the rows as they were read. The first slice decides the format and must have all columns."""
     tables = (table for source in sources for table in read(source, reading.split, reading.config, SLICE))
     for _, of_file in groupby(tables, key=lambda table: table.name):
         known, here, parts = None, reading, iter(of_file)
@@ -75,13 +65,13 @@ def slices(sources: Iterable[str], reading: Reading) -> Iterator[tuple[Table, Re
 
 
 def load_prompts(sources: list[str] | str, **how: Any) -> Records:
-    """What the rows ask, in any format and also without answers, as Rankings without completions. Nobody asks who won."""
+    """What the rows ask, in any format and also without answers, as rankings without completions."""
     return prompts(load(sources, tiers=PROMPTS, neutral="ignore", **how))
 
 
 @dataclass(frozen=True)
 class Stream:
-    """Rows to be scored that may be more than memory holds: all of them were checked, and each pass reads them again."""
+    """Checked rows to be scored that may be more than memory holds: each pass reads them again."""
 
     sources: tuple[str, ...]
     reading: Reading
@@ -94,7 +84,6 @@ class Stream:
     format = Records.format
 
     def slices(self) -> Iterator[Records]:
-        """Slice after slice as records."""
         for _, records in slices(self.sources, self.reading):
             self.formats.update(records.formats)
             yield to_score(records, steps=self.steps)
@@ -105,11 +94,9 @@ class Stream:
 
 
 def stream(sources: list[str], *, steps: bool = False, **how: Any) -> Stream:
-    """Check all rows as `to_score(load(sources, **how), steps=steps)` does, and keep none: what is wrong is said before the
-    work begins.
+    """Check all rows as `to_score(load(sources, **how), steps=steps)` does, and keep none.
 
-    Raises what `load` raises; the rows counted in an error are those of one slice of SLICE rows.
-    """
+    The rows counted in an error are those of one slice."""
     checked = Stream(tuple(sources), Reading(neutral="ignore", **how), steps)
     rows = completions = 0
     summary = Records([])
@@ -125,7 +112,7 @@ def stream(sources: list[str], *, steps: bool = False, **how: Any) -> Stream:
 
 
 def check_verbatim(records: Records | Stream) -> None:
-    """Raises UsageError where reading takes texts apart, which text that is rendered already must not be."""
+    """Raises UsageError for formats that take texts apart, which rendered text must not be."""
     for name in records.formats.values():
         if name not in VERBATIM:
             raise UsageError(

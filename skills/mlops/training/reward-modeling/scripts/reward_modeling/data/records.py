@@ -1,13 +1,6 @@
-"""What a dataset is read to: comparisons, rankings and solutions in steps, and what each use takes of them.
+"""The types every dataset is read to (comparisons, rankings, solutions in steps) and what each use takes of them.
 
-    records = load(["pairs.jsonl.gz"])       (reading.py) rows in the order of the file, every format to the same three types
-    comparisons(records)                     to train and evaluate an outcome model; rankings are taken apart into pairs
-    solutions(records)                       to train and evaluate a process model
-    to_score(records)                        all that holds completions, as rankings
-    prompts(records)                         what a policy is asked
-
-A use raises DataError for rows that it cannot take. `split_by_prompt` holds rows out for validation.
-"""
+A use (`comparisons`, `solutions`, `to_score`, `prompts`) raises DataError for rows that it cannot take."""
 
 from __future__ import annotations
 
@@ -22,12 +15,12 @@ from typing import Any, NamedTuple, TypeVar
 from ..console import DataError
 
 Message = dict[str, Any]
-"""One chat message: {"role": "system" | "user" | "assistant" | "tool", "content": str, ...}."""
+"""{"role": "system" | "user" | "assistant" | "tool", "content": str, ...}."""
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a record was read: printed as FILE:ROW, rows counted from 1."""
+    """Where a record was read: FILE:ROW, rows counted from 1."""
 
     file: str
     row: int
@@ -38,22 +31,16 @@ class Origin:
 
 @dataclass(frozen=True, kw_only=True)
 class _Row:
-    """What every record has."""
-
     id: str | int | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
     origin: Origin | None = None
     given: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
-    """The label columns of the row as they were read, which `to_score` keeps as metadata."""
+    """The label columns as they were read, which `to_score` keeps as metadata."""
 
 
 @dataclass(frozen=True)
 class Comparison(_Row):
-    """One prompt, a preferred and a rejected completion.
-
-    `margin` is how much better `chosen` is, in the units of the labels, or None. `weight` counts the pair in a mean:
-    the pairs of one ranking share a weight of 1.
-    """
+    """One prompt, a preferred and a rejected completion. `margin`: how much better, in units of the labels; `weight`: in a mean."""
 
     prompt: list[Message]
     chosen: list[Message]
@@ -67,20 +54,20 @@ class Comparison(_Row):
 
 @dataclass(frozen=True)
 class Ranking(_Row):
-    """One prompt and any number of completions, also none; `scores` are the labels, higher is better, or None."""
+    """One prompt and any number of completions; `scores` are the labels, higher is better, or None."""
 
     prompt: list[Message]
     completions: list[list[Message]]
     scores: list[float] | None = None
     tools: list[dict] | None = None
     margin: float | None = None
-    """Of each of its pairs, where the row says one."""
+    """Of each of its pairs."""
     weight: float = 1.0
-    """Which its pairs share."""
+    """Shared by its pairs."""
 
     @property
     def is_labeled_answer(self) -> bool:
-        """Whether it is one answer with a label (KTO) and no ranking: it makes no pair."""
+        """Whether it is one answer with a label (KTO), which makes no pair."""
         return (
             len(self.completions) == 1
             and self.scores is not None
@@ -90,10 +77,7 @@ class Ranking(_Row):
 
 @dataclass(frozen=True)
 class Solution(_Row):
-    """One prompt and an answer in steps.
-
-    `labels` holds one label a step (1 good, 0 bad, a probability, or None where it has none), or is None.
-    """
+    """One prompt and an answer in steps; `labels`: one a step (1 good, 0 bad, a probability, None: without a label), or None."""
 
     prompt: list[Message]
     steps: list[str]
@@ -125,11 +109,11 @@ class Records:
     metadata_columns: tuple[str, ...] = ()
     set_aside: dict[str, int] = field(default_factory=dict)
     undecided: tuple[Undecided, ...] = ()
-    """The rows that are set aside for their labels: they can be scored."""
+    """The rows set aside for their labels: they can be scored."""
     unreadable: tuple[tuple[str, str], ...] = ()
-    """(FILE:ROW, reason) of the rows that were left out because they cannot be read, where `load` was asked to."""
+    """(FILE:ROW, reason) of rows left out because they cannot be read."""
     winner_values: dict[str, int] = field(default_factory=dict)
-    """Rows by the value of their winner column and what it was taken for: {"1=a": 123, "tie=tie": 4}."""
+    """Rows by the value of their winner column and its meaning: {"1=a": 123, "tie=tie": 4}."""
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -137,12 +121,11 @@ class Records:
 
     @property
     def format(self) -> str:
-        """The formats found, joined by " and " when the sources differ."""
         return " and ".join(dict.fromkeys(self.formats.values()))
 
 
 def joined(parts: Iterable[Records], *, rows: bool = True) -> Records:
-    """The records of several parts as one. rows: also those themselves, and not what is said of them alone."""
+    """The records of several parts as one. rows: with the rows themselves."""
     whole = list(parts)
     starts = accumulate((len(part.rows) + len(part.undecided) for part in whole), initial=0)
     undecided = (
@@ -166,12 +149,9 @@ def joined(parts: Iterable[Records], *, rows: bool = True) -> Records:
 
 
 def comparisons(records: Records) -> list[Comparison]:
-    """Every row as pairs: comparisons as they are, a ranking as all pairs of completions with different scores.
+    """Every row as pairs: a ranking makes all pairs of completions with different scores.
 
-    The pairs of one ranking weigh 1 / (number of its pairs), so that each prompt counts once, as in arXiv:2203.02155
-    Eq. 1; they have the margin of the ranking. `equal_scores` counts the pairs that made none. Raises DataError for rows without labels and
-    for labels of steps.
-    """
+    The pairs of one ranking weigh 1 / (their number), so that each prompt counts once (arXiv:2203.02155 Eq. 1)."""
     for row in records.rows:
         if isinstance(row, Solution):
             raise _steps_refused(str(row.origin))
@@ -193,9 +173,7 @@ def comparisons(records: Records) -> list[Comparison]:
 
 
 def solutions(records: Records) -> list[Solution]:
-    """The rows whose steps are labeled, for training and evaluation. Raises DataError for rows without steps, and when no
-    row has labels.
-    """
+    """The rows whose steps are labeled. Raises DataError for rows without steps, and when no row has labels."""
     for row in records.rows:
         if not isinstance(row, Solution):
             raise _not_enough(
@@ -212,11 +190,9 @@ def solutions(records: Records) -> list[Solution]:
 
 
 def to_score(records: Records, *, steps: bool = False) -> Records:
-    """All rows as rankings in the order of the file, ties and unlabeled rows too, with the label columns as metadata.
+    """All rows as rankings in the order of the file, also ties and unlabeled rows, with the label columns as metadata.
 
-    A comparison has the scores 1 and 0. steps: answers in steps are taken, and keep their steps (`in_steps`). Raises
-    DataError for rows without completions and for other steps.
-    """
+    A comparison has the scores 1 and 0. steps: solutions are taken too, and keep their steps (`in_steps`)."""
     rows = _all_rows(records)
     for row, _ in rows:
         if isinstance(row, Solution) and not steps:
@@ -259,14 +235,13 @@ def prompts(records: Records) -> Records:
 
 
 def _all_rows(records: Records) -> list[tuple[Record, str | None]]:
-    """Every row that could be read, in the order of the file, and why its label does not decide, if so."""
+    """(row, why its label does not decide, if so) of all rows in the order of the file."""
     undecided = {place: (row, reason) for place, row, reason in records.undecided}
     decided = iter(records.rows)
     return [undecided.get(place) or (next(decided), None) for place in range(len(records.rows) + len(undecided))]
 
 
 def _with_all(records: Records, rows: list[Ranking]) -> Records:
-    """The records with these for all of their rows: none is set aside for its label."""
     reasons = {reason for _, _, reason in records.undecided}
     left = {reason: count for reason, count in records.set_aside.items() if reason not in reasons}
     return replace(records, rows=rows, set_aside=left, undecided=())
@@ -299,7 +274,6 @@ def ordered_pairs(ranking: Ranking) -> list[tuple[int, int]]:
 
 
 def comparisons_of(row: Comparison | Ranking) -> list[Comparison]:
-    """A comparison as it is, a ranking as its pairs."""
     if isinstance(row, Comparison):
         return [row]
     ordered = ordered_pairs(row)
@@ -320,7 +294,7 @@ def comparisons_of(row: Comparison | Ranking) -> list[Comparison]:
 
 
 def equal_scores(records: Records) -> int:
-    """How many pairs of completions in the rankings have equal scores, and so make no comparison."""
+    """How many pairs of completions have equal scores, and so make no comparison."""
     rankings = [row for row in records.rows if isinstance(row, Ranking)]
     possible = sum(len(row.completions) * (len(row.completions) - 1) // 2 for row in rankings)
     return possible - sum(len(ordered_pairs(row)) for row in rankings)
@@ -336,16 +310,14 @@ def answers_of(record: Record) -> list[list[Message]]:
 
 
 def in_steps(steps: list[str]) -> list[Message]:
-    """An answer that is given in steps, as messages: the one message keeps them beside its text."""
+    """An answer given in steps as one message, which keeps them beside its text."""
     return [{"role": "assistant", "content": "\n".join(steps), "steps": steps}]
 
 
 def split_by_prompt(rows: Sequence[_Split], share: float, seed: int) -> tuple[list[_Split], list[_Split]]:
     """(train, validation): about `share` of the prompts, with all their pairs, go to validation.
 
-    A prompt is placed by its hash and the seed: it lands on the same side in every run and from every file, so no
-    prompt is on both sides.
-    """
+    The hash of prompt and seed decides: the same side in every run and from every file."""
     sides: tuple[list[_Split], list[_Split]] = ([], [])
     for row in rows:
         text = f"{seed}:{json.dumps(row.prompt, sort_keys=True, default=str)}"

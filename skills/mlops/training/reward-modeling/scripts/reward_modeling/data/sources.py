@@ -1,8 +1,4 @@
-"""Files, folders, datasets saved to disk and hub ids -> tables of plain rows, numbered as a reader counts them.
-
-files.py reads a file and folders.py chooses the files of a folder, with the standard library (Parquet loads pyarrow); saved
-and hub datasets load `datasets`.
-"""
+"""Files, folders, datasets saved to disk and hub ids -> tables of numbered rows. Saved and hub datasets load `datasets`."""
 
 from __future__ import annotations
 
@@ -19,10 +15,7 @@ from .folders import data_files
 
 
 def read(source: str, split: str | None = None, config: str | None = None, size: int | None = None) -> Iterator[Table]:
-    """The tables of one source: one for each file, or slices of at most `size` rows where it is given.
-
-    Raises DataError for anything that cannot be read or holds no rows.
-    """
+    """One table for each file, or slices of at most `size` rows. Raises DataError for what cannot be read or holds no rows."""
     path = Path(source).expanduser()
     mode = _mode(path)
     if mode and stat.S_ISREG(mode):
@@ -44,7 +37,7 @@ def read(source: str, split: str | None = None, config: str | None = None, size:
 
 
 def _mode(path: Path) -> int | None:
-    """The kind of what is at a path, or None where nothing is. Raises DataError where that cannot be found out."""
+    """The kind of what is at a path, or None where nothing is."""
     try:
         return path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a zero byte in the name
@@ -86,7 +79,6 @@ def _file(path: Path, size: int | None) -> Iterator[Table]:
 
 
 def _saved(path: Path, split: str | None, size: int | None) -> Iterator[Table]:
-    """A folder written by `Dataset.save_to_disk` or `DatasetDict.save_to_disk`."""
     import datasets
 
     try:

@@ -1,4 +1,4 @@
-"""Help for rows that no format fits: what was seen, the nearest formats, and a way to read them that was tried or a conversion."""
+"""Help for rows that no format fits: what was seen, the nearest formats, and a tried way to read them or a conversion."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from .files import suffix
 from .formats import Tiers
 
 COLUMNS = 12
-"""How many columns are shown."""
 # Words in the names of columns, the likeliest first.
 _PROMPT = "prompt question query instruction problem task post context input user ask title text"
 _CHOSEN = "chosen preferred better accepted winning winner win best good positive pos"
@@ -36,7 +35,7 @@ LAYOUTS = (
     {"prompt": _PROMPT, "completion": _ONE},
 )
 LABELED_LAYOUTS = 5
-"""So many of them say which answer is better, the last by its place in the list (format `best_first`)."""
+"""So many say which answer is better, the last by its place in the list (format `best_first`)."""
 _MEANING = {"scores": "a higher score must be better", "ranks": "rank 1 must be best"}
 
 
@@ -94,7 +93,7 @@ def guess(rows: list[Row], works: Callable[[dict[str, str], str | None], bool], 
 
 
 def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """(path, value) of everything in a row that is no object and no list of objects."""
+    """(path, value) of everything in a row that is not an object or a list of objects."""
     if isinstance(value, dict):
         for name, item in value.items():
             if re.fullmatch(r"[^.\[\],=]+", name):
@@ -151,7 +150,7 @@ def _same_list(columns: dict[str, str]) -> bool:
 
 
 def conversion(name: str, rows: list[Row]) -> str:
-    """Three lines of Python that write pairs from these rows, with the names of their columns in the places to fill."""
+    """Three lines of Python that write pairs from these rows, with the names of columns to be filled in."""
     texts = [path for path, value in (_leaves(rows[0]) if rows else ()) if isinstance(value, str)]
     parts = [
         re.sub(r"([^.\[\]]+)|\[\]", lambda m: f"[{m[1]!r}]" if m[1] else "[0]", path).replace("].[", "][")

@@ -1,7 +1,5 @@
-"""What the values of a winner column mean. Words say it themselves; the meaning of bare numbers is never guessed.
-
-In SHP 1 is the first answer, in PKU-SafeRLHF the second: whoever guesses trains on inverted pairs.
-"""
+"""What the values of a winner column mean. The meaning of bare numbers is never guessed: in SHP 1 is the first answer, in
+PKU-SafeRLHF the second, and a guess trains on inverted pairs."""
 
 from __future__ import annotations
 
@@ -30,7 +28,7 @@ KNOWN = (
 
 
 def key(value: Any) -> str:
-    """How a value is written in --winner_values: 1, 1.0, "1" and "1.0" are "1", True is "true"."""
+    """The value in --winner_values: 1, 1.0, "1" and "1.0" are "1", True is "true"."""
     text = str(value).strip().lower()
     try:
         number = float(text)
@@ -45,12 +43,12 @@ class Winner:
 
     columns: tuple[str, ...] = ("winner",)
     means: dict[str, str] | None = None
-    """{value: "a", "b" or "tie"} of a data set that is known. None: words say it themselves, numbers are asked about."""
+    """{value: "a", "b" or "tie"} of a known data set. None: words say it themselves, numbers are asked about."""
     read: Callable[..., Any] = lambda value: value
     """The values of the columns -> the value that `means` names."""
 
     def value(self, row: dict[str, Any]) -> Any:
-        """The value of a row, or None where it has none."""
+        """The value of a row, or None."""
         values = [row.get(column) for column in self.columns]
         if all(value in (None, "") for value in values):
             return None
@@ -61,7 +59,7 @@ class Winner:
 
 
 def is_bare(value: str) -> bool:
-    """Whether a key is a number, or true or false, which do not say which answer they mean."""
+    """Whether a key is a number, true or false, which do not say which answer they mean."""
     try:
         float(value)
     except ValueError:
@@ -79,10 +77,8 @@ def meaning(
 ) -> tuple[dict[str, str], dict[str, int]]:
     """({value: "a", "b" or "tie"}, {"value=a": its rows}) of (row number, non-null value) pairs.
 
-    given: what --winner_values says, if anything. columns: what --columns says, by which known datasets are told.
-    known: what the values mean in the data set `name`, which has no others.
-    Raises DataError for bare numbers without a meaning, with how often each occurs, and for values that `given` leaves out.
-    """
+    given: --winner_values. columns: --columns, by which known datasets are told. known: the values of the data set `name`.
+    Raises DataError for bare numbers without a meaning and for values that `given` leaves out."""
     counts = Counter(key(value) for _, value in winners)
     if known and given:
         _check_agreement(name, known, counts, given, where)
@@ -106,7 +102,7 @@ def _known(columns: dict[str, str]) -> dict[str, str]:
 
 
 def _check_agreement(name: str, known: dict[str, str], counts: Counter[str], given: dict[str, str], where: str) -> None:
-    """Raises DataError where --winner_values contradicts what is known of a data set: one of them gives inverted pairs."""
+    """Raises DataError where --winner_values contradicts what is known of a data set."""
     for value in counts:
         if value in known and given.get(value, known[value]) != known[value]:
             raise DataError(
@@ -149,5 +145,5 @@ def _unsaid(counts: Counter[str], unsaid: list[str], given: dict[str, str] | Non
 
 
 def said(counts: dict[str, int]) -> str:
-    """{"1=a": 123} -> "winner: 1 -> a (123 rows)", for the log."""
+    """{"1=a": 123} -> "winner: 1 -> a (123 rows)"."""
     return "winner: " + ", ".join(f"{pair.replace('=', ' -> ')} ({count} rows)" for pair, count in counts.items())

@@ -1,12 +1,6 @@
-"""Rows that are written: a record in its canonical form, and metadata beside a row's own columns, never over them.
+"""Rows that are written: a record in its canonical form, with metadata under their own names.
 
-    to_row(pair)                                                     what `load` reads back to an equal record
-    with_metadata({"reward": 0.5}, {"subset": "a", "reward": 1})     {"reward": 0.5, "subset": "a", "metadata": {"reward": 1}}
-    unwrapped({"metadata": {"reward": 1}, "subset": "a"})            {"subset": "a", "reward": 1}
-
-Metadata stand under their own names. Those whose name the row itself uses stand in the object
-`metadata`, which reading takes apart again, so that a canonical copy gives equal records.
-"""
+Metadata whose names the row itself uses stand in the object `metadata`, which reading takes apart again."""
 
 from __future__ import annotations
 
@@ -29,11 +23,8 @@ RESULTS = frozenset((
 
 
 def to_row(record: Record) -> dict[str, Any]:
-    """The canonical form: formats `explicit`, `ranking`, `stepwise`, without labels `completions` and `steps`, or `prompt`.
-
-    Fields without a value are left out, metadata follow under their own names, or in the object `metadata` where a format
-    would read them as part of the record. `load` reads it back to an equal record.
-    """
+    """The canonical form (formats `explicit`, `ranking`, `stepwise`, `completions`, `steps`, `prompt`), which `load` reads back to an
+    equal record."""
     if isinstance(record, Comparison):
         row = {"prompt": record.prompt, "chosen": record.chosen, "rejected": record.rejected, "margin": record.margin}
     elif isinstance(record, Ranking) and record.is_labeled_answer:
@@ -51,7 +42,7 @@ def to_row(record: Record) -> dict[str, Any]:
 
 
 def with_metadata(row: dict[str, Any], metadata: dict[str, Any], *, canonical: bool = False) -> dict[str, Any]:
-    """The row and its metadata. canonical: names by which a format would read the row's own columns are taken too."""
+    """The row and its metadata. canonical: names by which a format would read the row's columns are taken too."""
     apart = {name: value for name, value in metadata.items() if name in row or (canonical and is_read(name))}
     if METADATA in metadata and (apart or _is_apart(metadata[METADATA])):
         apart[METADATA] = metadata[METADATA]
@@ -69,7 +60,7 @@ def unwrapped(metadata: dict[str, Any]) -> dict[str, Any]:
 
 
 def counted(rows: Iterable[dict[str, Any]], moved: Counter[str]) -> Iterator[dict[str, Any]]:
-    """The rows of `with_metadata`, one by one; `moved` counts the names that stand in `metadata`."""
+    """The rows of `with_metadata`; `moved` counts the names that stand in `metadata`."""
     for row in rows:
         if _is_apart(row.get(METADATA)):
             moved.update(row[METADATA].keys())
@@ -77,7 +68,7 @@ def counted(rows: Iterable[dict[str, Any]], moved: Counter[str]) -> Iterator[dic
 
 
 def tell_moved(moved: Counter[str]) -> dict[str, int] | None:
-    """Say which metadata columns were moved, and in how many rows. The same for a script's JSON, None without any."""
+    """Log which metadata columns were moved, and in how many rows. The same for a script's JSON, None without any."""
     if not moved:
         return None
     log(f"metadata whose names the rows themselves use are in the column `{METADATA}` (rows): {listed(moved)}")
