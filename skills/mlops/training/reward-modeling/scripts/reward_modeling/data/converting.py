@@ -36,6 +36,9 @@ from .unknown import conversion, guess, nearest, seen
 from .winners import key, meaning
 from .writing import unwrapped
 
+Made = tuple[int, Row, Record | None]
+"""(number, row, its record if it can be read)."""
+
 
 @dataclass(frozen=True)
 class Reading:
@@ -62,67 +65,58 @@ class Reading:
 
 def is_one_piece(table: Table, reading: Reading) -> bool:
     """Whether a file whose first rows these are can only be read whole."""
-    head = replace(table, rows=table.rows[:HEAD], numbers=table.numbers[:HEAD], problems=[])
-    rows = [row for _, row in _decoded(head, reading.columns or {}, [])]
+    rows = [row for _, row in _decoded(_head(table), reading.columns or {}, [])]
     with contextlib.suppress(DataError):
         return (named(reading.format) if reading.format else recognize(rows, table.name, reading.tiers)).one_piece
     return False
+
+
+def _head(table: Table) -> Table:
+    return replace(table, rows=table.rows[:HEAD], numbers=table.numbers[:HEAD], problems=[])
 
 
 def records_of(table: Table, reading: Reading, format: str | None, *, first: bool = True) -> Records:
     """first: a whole file or its first slice; in later slices any number of rows may be unreadable."""
     problems = list(table.problems)
     numbered = _decoded(table, reading.columns or {}, problems)
-    chosen = _format_of(table, format, [row for _, row in numbered], problems, reading)
-    reader = chosen
+    chosen = reader = _format_of(table, format, [row for _, row in numbered], problems, reading)
     if chosen.expand:
         numbered, reader = chosen.expand(numbered, problems), LABELED["ranks"]
     picked = [reader.pick(row) for _, row in numbered]
     used = dict.fromkeys(column for _, names in picked for column in names.values())
-    judged = chosen.winner.columns if chosen.winner else ()
-    labels = [name for name in used if name in judged or name in LABEL_NAMES or "score" in name]
-    winners = _say_winners(table.name, chosen, numbered, picked, reading)
-    for values, _ in picked:
-        values["neutral"] = reading.neutral
-    made: list[tuple[tuple[int, Row], Record | None]] = []
+    winners = _say_winners(table.name, chosen, numbered, [values for values, _ in picked], reading)
+    made: list[Made] = []
     aside: Counter[str] = Counter()
     for (number, row), (values, _) in zip(numbered, picked, strict=True):
         try:
-            found = _records(reader, row, values, used, labels, Origin(table.name, number))
-            made += [((number, row), record) for record in (found if reading.labels else found[:1])]
+            found = _records(reader, row, values | {"neutral": reading.neutral}, used, Origin(table.name, number))
+            made += [(number, row, record) for record in (found if reading.labels else found[:1])]
         except SetAsideError as reason:
             aside[str(reason)] += 1
         except NeutralError:
             raise _say_neutral(chosen, [values for values, _ in picked], f"{table.name}:{number}") from None
         except RowError as error:
-            made.append(((number, row), None))
+            made.append((number, row, None))
             problems.append((number, f"{error}{_other_format(reader, row)}"))
-    numbered, records = [one for one, _ in made], [record for _, record in made]
-    unused = [name for name in dict.fromkeys(name for _, row in numbered for name in row) if name not in used]
-    _refuse_lost_input(table.name, chosen, [name for name in unused if name.lower() in INPUT_LIKE], numbered, records)
-    problems.sort()
-    few = not first or 2 * len(problems) <= len(table)
-    if problems and not (reading.leave_out_unreadable and few):
-        hint = table.hint if len(problems) == len(table.problems) else _hint(chosen, reading.columns)
-        if format is None and not any(records):
-            hint = _guess(table, reading) or hint
-        raise table.refused(problems, hint)
+    unused = [name for name in dict.fromkeys(name for _, row, _ in made for name in row) if name not in used]
+    _refuse_lost_input(table.name, chosen, [name for name in unused if name.lower() in INPUT_LIKE], made)
+    _refuse_unreadable(table, chosen, format, reading, sorted(problems), made, first)
     rows, undecided = [], []
-    for (_, row), record in zip(numbered, records, strict=True):
+    for _, row, record in made:
         reason = record and chosen.name in LABELED and _undecided(reader, row, record)
         if reason:
             undecided.append(Undecided(len(rows) + len(undecided), record, reason))
         elif record:
             rows.append(_of_two(record) if chosen.winner and reading.labels else record)
-    reasons = aside + Counter(one.reason for one in undecided)
+    aside.update(one.reason for one in undecided)
     return Records(
         rows=rows,
         formats={table.name: chosen.name},
         columns_used=chosen.needs if chosen.expand else tuple(used),
         metadata_columns=tuple(unused),
-        set_aside=table.set_aside | ({"unreadable": len(problems)} if problems else {}) | reasons,
+        set_aside=table.set_aside | ({"unreadable": len(problems)} if problems else {}) | aside,
         undecided=tuple(undecided),
-        unreadable=tuple((f"{table.name}:{number}", reason) for number, reason in problems),
+        unreadable=tuple((f"{table.name}:{number}", reason) for number, reason in sorted(problems)),
         winner_values=winners,
     )
 
@@ -132,8 +126,9 @@ def _decoded(table: Table, columns: dict[str, str], problems: list[tuple[int, st
     head = table.rows[:HEAD]
     columns = same_columns(head) | columns
     roots = check_columns(table, columns) if columns else {}
-    lists = lists_in_cells(head) if suffix(Path(table.name)) in (".csv", ".tsv") else ()
-    lists = () if INPUT_LIKE.issuperset(lists) else lists
+    lists = lists_in_cells(head) if suffix(Path(table.name)) in (".csv", ".tsv") else []
+    if INPUT_LIKE.issuperset(lists):
+        lists = []
     numbered = []
     for number, row in zip(table.numbers, table.rows, strict=True):
         try:
@@ -156,41 +151,33 @@ def _format_of(
         return named(format)
     try:
         found = recognize(rows, table.name, reading.tiers)
-        if reading.tiers is ANYTHING and found.name not in LABELED:
-            _tell_unread(table, found, reading)
-        return found
-    except _UnreadAnswersError:
-        raise
     except DataError as error:
         if problems:
             raise table.refused(problems) from None
         head = rows[:HEAD]
         way = _guess(table, reading) or f"{error.hint}\n{conversion(table.name, head)}"
         raise DataError(error.message + seen(head), where=table.name, hint=way + nearest(head, reading.tiers)) from None
+    if reading.tiers is ANYTHING and found.name not in LABELED:
+        _tell_unread(table, found.name, reading)
+    return found
 
 
-class _UnreadAnswersError(DataError):
-    """Rows that could be read as prompts alone say which answer is better."""
-
-
-def _tell_unread(table: Table, found: Format, reading: Reading) -> None:
+def _tell_unread(table: Table, name: str, reading: Reading) -> None:
     """Warn of unread labels or answers; refuse pairs and rankings of which only the prompt would be read."""
     way = _guess(table, reading, labeled=True)
-    if way and found.name in OPEN:
-        what = (
-            f"only the prompts of these rows fit a format (`{found.name}`), and they seem to say which answer is better"
-        )
-        raise _UnreadAnswersError(what, where=table.name, hint=f"{way}; for the prompts alone, --format {found.name}")
-    way = way or (_guess(table, reading) if found.name == "prompt" else None)
+    if way and name in OPEN:
+        what = f"only the prompts of these rows fit a format (`{name}`), and they seem to say which answer is better"
+        raise DataError(what, where=table.name, hint=f"{way}; for the prompts alone, --format {name}")
+    way = way or (_guess(table, reading) if name == "prompt" else None)
     if way:
-        warn(f"{table.name} is read as format `{found.name}`, without some of its columns: {way}")
+        warn(f"{table.name} is read as format `{name}`, without some of its columns: {way}")
 
 
 def _guess(table: Table, reading: Reading, *, labeled: bool = False) -> str | None:
     """A --columns line with which the first rows can be read, if one is found."""
     if reading.columns:
         return None
-    head = replace(table, rows=table.rows[:HEAD], numbers=table.numbers[:HEAD], problems=[])
+    head = _head(table)
 
     def works(columns: dict[str, str], format: str | None) -> bool:
         try:
@@ -202,22 +189,25 @@ def _guess(table: Table, reading: Reading, *, labeled: bool = False) -> str | No
     return guess(head.rows, works, labeled=labeled)
 
 
-def _records(
-    chosen: Format, row: Row, picked: Row, used: Iterable[str], labels: Iterable[str], origin: Origin
-) -> list[Record]:
+def _records(chosen: Format, row: Row, picked: Row, used: Iterable[str], origin: Origin) -> list[Record]:
     missing = lacks(chosen, row, picked)
     if missing:
         there = any(name in row for name in missing.split("|"))
         raise RowError(f"column `{missing.replace('|', '` or `')}` is {'null' if there else 'missing'}")
-    found = chosen.convert(picked)
-    metadata = finite(unwrapped({name: value for name, value in row.items() if name not in used}))
-    given = finite({name: row[name] for name in labels if name in row})
-    shared = {"origin": origin, "metadata": metadata, "given": given, "id": finite(picked.get("id"))}
-    found = found if isinstance(found, list) else [found]
+    of_winner = chosen.winner.columns if chosen.winner else ()
+    labels = [name for name in used if name in of_winner or name in LABEL_NAMES or "score" in name]
+    shared = {
+        "origin": origin,
+        "metadata": finite(unwrapped({name: value for name, value in row.items() if name not in used})),
+        "given": finite({name: row[name] for name in labels if name in row}),
+        "id": finite(picked.get("id")),
+    }
     tools = picked.get("tools")
     return [
-        replace(record, **shared, **({} if isinstance(record, Solution) else {"tools": _tools(tools or record.tools)}))
-        for record in found
+        replace(record, **shared)
+        if isinstance(record, Solution)
+        else replace(record, **shared, tools=_tools(tools or record.tools))
+        for record in chosen.records(picked)
     ]
 
 
@@ -242,45 +232,35 @@ def _undecided(chosen: Format, row: Row, record: Record) -> str | None:
         return "unlabelled"
     if any(row.get(name, "") is None for name in ("label", "kto_tag")):
         return "unlabelled"
-    tied = chosen.winner and ranked and len(set(ranked)) == 1
-    said = str(row.get("tie")).lower() == "true" or (isinstance(record, Comparison) and _says_tie(row.get("status")))
-    return "tie" if tied or said else None
-
-
-def _says_tie(status: Any) -> bool:
-    """As distilabel writes pairs whose order means nothing."""
-    return isinstance(status, str) and status.strip().lower() == "tie"
+    # distilabel writes pairs whose order means nothing, with the status tie.
+    tied = isinstance(record, Comparison) and str(row.get("status")).strip().lower() == "tie"
+    tied = tied or str(row.get("tie")).lower() == "true" or (chosen.winner and ranked and len(set(ranked)) == 1)
+    return "tie" if tied else None
 
 
 def _of_two(ranking: Ranking) -> Comparison:
     """The comparison that a ranking of two answers with different scores stands for."""
     better = 0 if ranking.scores[0] > ranking.scores[1] else 1
     pair = Comparison(ranking.prompt, ranking.completions[better], ranking.completions[1 - better])
-    shared = {name: getattr(ranking, name) for name in ("tools", "id", "metadata", "origin", "given", "margin")}
-    return replace(pair, rejected_first=better == 1, **shared)
+    names = ("tools", "id", "metadata", "origin", "given", "margin")
+    return replace(pair, rejected_first=better == 1, **{name: getattr(ranking, name) for name in names})
 
 
 # ---- what is said about a table, and what goes wrong -------------------------------------------------------------------
 
 
 def _say_winners(
-    name: str,
-    chosen: Format,
-    numbered: list[tuple[int, Row]],
-    picked: list[tuple[Row, dict[str, str]]],
-    reading: Reading,
+    name: str, chosen: Format, numbered: list[tuple[int, Row]], picked: list[Row], reading: Reading
 ) -> dict[str, int]:
     """Write a, b or tie into the rows that say the winner otherwise. Returns {"value=a": its rows}."""
     if not chosen.winner:
         return {}
-    values = [values for values, _ in picked]
-    found = [chosen.winner.value(row) if reading.labels else None for row in values]
-    for row in values:
-        row.pop("winner", None)
+    found = [chosen.winner.value(row) if reading.labels else None for row in picked]
     written = [(number, value) for (number, _), value in zip(numbered, found, strict=True) if value is not None]
     known = chosen.winner.means
     means, counts = meaning(written, reading.winner_values, reading.columns or {}, name, known, chosen.name)
-    for row, value in zip(values, found, strict=True):
+    for row, value in zip(picked, found, strict=True):
+        row.pop("winner", None)
         if value is not None:
             row["winner"] = means.get(key(value), short(value))
     return counts
@@ -288,24 +268,20 @@ def _say_winners(
 
 def _say_neutral(chosen: Format, rows: list[Row], where: str) -> DataError:
     """The error for steps rated 0 without --neutral, with what each choice does to the counts."""
-    counts = {}
-    for neutral in NEUTRAL:
-        labels = []
+    counts: dict[str, Counter[float | None]] = {neutral: Counter() for neutral in NEUTRAL}
+    for neutral, labels in counts.items():
         for row in rows:
             # A KeyError: a column is missing, another error will say so.
             with contextlib.suppress(RowError, SetAsideError, KeyError):
-                found = chosen.convert(row | {"neutral": neutral})
-                labels += [label for one in (found if isinstance(found, list) else [found]) for label in one.labels]
-        counts[neutral] = (labels.count(1.0), labels.count(0.0), len(labels) - labels.count(None))
-    (right, _, steps), (right_without, wrong_without, _) = counts["good"], counts["ignore"]
-    wrong = counts["bad"][1]
+                labels.update(label for one in chosen.records(row | {"neutral": neutral}) for label in one.labels)
+    good, bad, ignore = (counts[neutral] for neutral in ("good", "bad", "ignore"))
     return DataError(
-        f"{right - right_without} of {steps} steps are rated 0, neither right nor wrong: --neutral says what that means",
+        f"{good[1.0] - ignore[1.0]} of {good.total() - good[None]} steps are rated 0, neither right nor wrong: "
+        "--neutral says what that means",
         where=where,
-        hint=f"--neutral good counts them as right (then {right} right, {wrong_without} wrong), bad as wrong "
-        f"({right_without} right, {wrong} wrong), ignore gives them no label ({right_without} right, "
-        f"{wrong_without} wrong). good: such a step may stand in an answer; bad: only steps that help may; "
-        "ignore: let the model learn from clear steps alone",
+        hint=f"--neutral good counts them as right (then {good[1.0]} right, {ignore[0.0]} wrong), bad as wrong "
+        f"({ignore[1.0]} right, {bad[0.0]} wrong), ignore gives them no label ({ignore[1.0]} right, {ignore[0.0]} wrong). "
+        "good: such a step may stand in an answer; bad: only steps that help may; ignore: only clear steps are learned",
     )
 
 
@@ -318,21 +294,34 @@ def _other_format(chosen: Format, row: Row) -> str:
     return f" ({like}: mixed formats)" if other else ""
 
 
-def _hint(chosen: Format, columns: dict[str, str] | None) -> str:
-    needs = ", ".join(names.replace("|", " or ") for names in chosen.needs)
-    mapped = "" if columns else ", or --columns to name them"
-    return (
-        f"the rows were read as format `{chosen.name}` ({needs}); use --format for another{mapped}, or fix these rows"
-    )
-
-
-def _refuse_lost_input(
-    where: str, chosen: Format, names: list[str], numbered: list[tuple[int, Row]], records: list[Record | None]
+def _refuse_unreadable(
+    table: Table,
+    chosen: Format,
+    format: str | None,
+    reading: Reading,
+    problems: list[tuple[int, str]],
+    made: list[Made],
+    first: bool,
 ) -> None:
+    few = not first or 2 * len(problems) <= len(table)
+    if not problems or (reading.leave_out_unreadable and few):
+        return
+    hint = None
+    if len(problems) > len(table.problems):
+        needs = ", ".join(names.replace("|", " or ") for names in chosen.needs)
+        mapped = "" if reading.columns else ", or --columns to name them"
+        hint = (
+            f"these are read as format `{chosen.name}` ({needs}); use --format for another{mapped}, or fix these rows"
+        )
+    if format is None and not any(record for *_, record in made):
+        hint = _guess(table, reading) or hint
+    raise table.refused(problems, hint)
+
+
+def _refuse_lost_input(where: str, chosen: Format, names: list[str], made: list[Made]) -> None:
     """Refuse unread columns that could be part of the input and hold what no message says."""
     for name in names:
-        rows = zip(numbered, records, strict=True)
-        lost = [number for (number, row), record in rows if not _already_there(row.get(name), record)]
+        lost = [number for number, row, record in made if not _already_there(row.get(name), record)]
         if not lost:
             continue
         use = "put it into the prompt yourself"
@@ -340,7 +329,7 @@ def _refuse_lost_input(
             use = f"read it as the system text with --columns system={name}, or {use}"
         raise DataError(
             f"column `{name}` could be part of the input, but format `{chosen.name}` does not use it "
-            f"({len(lost)} of {len(numbered)} rows)",
+            f"({len(lost)} of {len(made)} rows)",
             where=f"{where}:{lost[0]}",
             hint=f"{use}, or leave it out with --columns {name}=",
         )
@@ -352,11 +341,10 @@ def _already_there(value: Any, record: Record | None) -> bool:
         return True
     if record is None:
         return False
-    answers = answers_of(record)
     said = [message["content"] for message in record.prompt]
     if isinstance(value, str):
         return any(value.strip() in text for text in said)
-    said += [message["content"] for answer in answers for message in answer]
+    said += [message["content"] for answer in answers_of(record) for message in answer]
     return all(any(text.strip() in one for one in said) for text in _texts(value))
 
 

@@ -76,6 +76,10 @@ class Format:
                 used[alternatives[0]] = next((name for name in present if row[name] is not None), present[0])
         return {name: row[column] for name, column in used.items() if row[column] is not None}, used
 
+    def records(self, picked: Row) -> list[Record]:
+        found = self.convert(picked)
+        return found if isinstance(found, list) else [found]
+
 
 def are_lists(*names: str) -> Callable[[Row], bool]:
     return lambda row: all(isinstance(row.get(name, []), list) for name in names)

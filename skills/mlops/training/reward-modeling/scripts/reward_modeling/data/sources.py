@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ..console import DataError
-from .files import READERS, Table, arrow_rows, first_line, sliced, suffix
+from .cells import short
+from .files import AGAIN, READERS, Table, arrow_tables, first_line, suffix
 from .folders import data_files
 
 
@@ -27,11 +28,15 @@ def read(source: str, split: str | None = None, config: str | None = None, size:
             for file in data_files(path, split, config):
                 yield from _file(file, size)
     elif mode:
-        raise DataError(
-            f"{source} is a pipe or a device, not a file", hint="write the rows into a file and name that file"
-        )
+        raise DataError(f"{source} is a pipe or a device, not a file", hint="write the rows into a file")
     elif _looks_like_path(source):
-        raise _no_such_file(source, path)
+        close = difflib.get_close_matches(path.name, (entry.name for entry in path.parent.glob("*")), n=1)
+        hint = (
+            f"did you mean {path.with_name(close[0])}?" if close else f"{path.parent} holds nothing of a similar name"
+        )
+        if not path.parent.is_dir():
+            hint = f"there is no folder {path.parent}"
+        raise DataError(f"no such file or folder: {source}", hint=hint)
     else:
         yield from _hub(source, split, config, size)
 
@@ -43,8 +48,8 @@ def _mode(path: Path) -> int | None:
     except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a zero byte in the name
         return None
     except OSError as error:
-        shown = str(path) if len(str(path)) <= 200 else f"{str(path)[:200]}..."
-        raise DataError(f"cannot read {shown}: {error.strerror}", hint="check the name and the permissions") from error
+        what = f"cannot read {short(str(path), 200)}: {error.strerror}"
+        raise DataError(what, hint="check the name and the permissions") from error
 
 
 def _looks_like_path(source: str) -> bool:
@@ -53,29 +58,17 @@ def _looks_like_path(source: str) -> bool:
     return re.fullmatch(r"[\w.-]+(/[\w.-]+)?", source) is None
 
 
-def _no_such_file(source: str, path: Path) -> DataError:
-    neighbours = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
-    close = difflib.get_close_matches(path.name, neighbours, n=1)
-    hint = f"did you mean {path.with_name(close[0])}?" if close else f"{path.parent} holds nothing of a similar name"
-    if not path.parent.is_dir():
-        hint = f"there is no folder {path.parent}"
-    return DataError(f"no such file or folder: {source}", hint=hint)
-
-
 def _file(path: Path, size: int | None) -> Iterator[Table]:
     kind = suffix(path)
     if kind not in READERS:
-        raise DataError(
-            f"unknown kind of file: {path.name}",
-            where=str(path),
-            hint=f"files end in {', '.join(READERS)}; all but Parquet may end in .gz",
-        )
+        hint = f"files end in {', '.join(READERS)}; all but Parquet may end in .gz"
+        raise DataError(f"unknown kind of file: {path.name}", where=path, hint=hint)
     there = False
     for part in READERS[kind](path, size):
         there = there or len(part) > 0
         yield part
     if not there:
-        raise DataError("the file holds no rows", where=str(path), hint="check that it was written to the end")
+        raise DataError("the file holds no rows", where=path, hint=AGAIN)
 
 
 def _saved(path: Path, split: str | None, size: int | None) -> Iterator[Table]:
@@ -84,7 +77,7 @@ def _saved(path: Path, split: str | None, size: int | None) -> Iterator[Table]:
     try:
         loaded = datasets.load_from_disk(str(path))
     except (OSError, ValueError, KeyError) as error:
-        raise DataError(f"not a readable saved dataset: {first_line(error)}", where=str(path)) from error
+        raise DataError(f"not a readable saved dataset: {first_line(error)}", where=path) from error
     yield from _from_datasets(loaded, str(path), split, size)
 
 
@@ -107,11 +100,9 @@ def _hub(name: str, split: str | None, config: str | None, size: int | None) -> 
                 said = " ".join(str(error).splitlines()[:2])  # the second line lists the configurations
                 raise DataError(said, where=name, hint=flag) from error
         close = difflib.get_close_matches(name, [entry.name for entry in Path().iterdir()], n=1)
-        other = "check the spelling and the network, or name a local file"
-        hint = f"did you mean the file {close[0]}?" if close else other
-        raise DataError(
-            f"{name} is neither a file here nor a dataset that the hub gave: {first_line(error)}", hint=hint
-        ) from error
+        hint = f"did you mean the file {close[0]}?" if close else "check the spelling and the network, or name a file"
+        what = f"{name} is neither a file here nor a dataset that the hub gave: {first_line(error)}"
+        raise DataError(what, hint=hint) from error
     yield from _from_datasets(loaded, name, split, size)
 
 
@@ -124,6 +115,4 @@ def _from_datasets(loaded: Any, name: str, split: str | None, size: int | None) 
         loaded = loaded[wanted]
     if not len(loaded):
         raise DataError("the dataset holds no rows", where=name)
-    batches = loaded.with_format("arrow").iter(min(size or 1024, 1024))
-    rows = (row for batch in batches for row in arrow_rows(batch))
-    yield from sliced(name, enumerate(rows, start=1), size)
+    yield from arrow_tables(name, loaded.with_format("arrow").iter(min(size or 1024, 1024)), size)
