@@ -155,7 +155,7 @@ def _format_of(
         if problems:
             raise table.refused(problems) from None
         head = rows[:HEAD]
-        way = _guess(table, reading) or f"{error.hint}\n{conversion(table.name, head)}"
+        way = _guess(table, reading) or f"{error.hint}\n{conversion(table.name, head[0])}"
         raise DataError(error.message + seen(head), where=table.name, hint=way + nearest(head, reading.tiers)) from None
     if reading.tiers is ANYTHING and found.name not in LABELED:
         _tell_unread(table, found.name, reading)
@@ -186,7 +186,7 @@ def _guess(table: Table, reading: Reading, *, labeled: bool = False) -> str | No
             return "--winner_values" in (error.hint or "")
         return bool(records.rows) and (not labeled or records.format in LABELED)
 
-    return guess(head.rows, works, labeled=labeled)
+    return guess(head.rows[0], works, labeled=labeled)
 
 
 def _records(chosen: Format, row: Row, picked: Row, used: Iterable[str], origin: Origin) -> list[Record]:

@@ -9,7 +9,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import accumulate, combinations
+from itertools import accumulate, chain, combinations
 from typing import Any, NamedTuple, TypeVar
 
 from ..console import DataError
@@ -68,11 +68,8 @@ class Ranking(_Row):
     @property
     def is_labeled_answer(self) -> bool:
         """Whether it is one answer with a label (KTO), which makes no pair."""
-        return (
-            len(self.completions) == 1
-            and self.scores is not None
-            and not self.given.keys().isdisjoint(("label", "kto_tag"))
-        )
+        labeled = self.scores is not None and not self.given.keys().isdisjoint(("label", "kto_tag"))
+        return labeled and len(self.completions) == 1
 
 
 @dataclass(frozen=True)
@@ -128,20 +125,27 @@ def joined(parts: Iterable[Records], *, rows: bool = True) -> Records:
     """The records of several parts as one. rows: with the rows themselves."""
     whole = list(parts)
     starts = accumulate((len(part.rows) + len(part.undecided) for part in whole), initial=0)
-    undecided = (
+    undecided = [
         one._replace(place=start + one.place)
         for start, part in zip(starts, whole, strict=False)
         for one in part.undecided
-    )
+    ]
+
+    def every(name: str) -> chain:
+        return chain.from_iterable(getattr(part, name) for part in whole)
+
+    def counts(name: str) -> dict[str, int]:
+        return dict(sum((Counter(getattr(part, name)) for part in whole), Counter()))
+
     return Records(
-        rows=[row for part in whole for row in part.rows] if rows else [],
+        rows=list(every("rows")) if rows else [],
         formats={file: format for part in whole for file, format in part.formats.items()},
-        columns_used=tuple(dict.fromkeys(name for part in whole for name in part.columns_used)),
-        metadata_columns=tuple(dict.fromkeys(name for part in whole for name in part.metadata_columns)),
-        set_aside=dict(sum((Counter(part.set_aside) for part in whole), Counter())),
+        columns_used=tuple(dict.fromkeys(every("columns_used"))),
+        metadata_columns=tuple(dict.fromkeys(every("metadata_columns"))),
+        set_aside=counts("set_aside"),
         undecided=tuple(undecided) if rows else (),
-        unreadable=tuple(row for part in whole for row in part.unreadable),
-        winner_values=dict(sum((Counter(part.winner_values) for part in whole), Counter())),
+        unreadable=tuple(every("unreadable")),
+        winner_values=counts("winner_values"),
     )
 
 
@@ -151,24 +155,21 @@ def joined(parts: Iterable[Records], *, rows: bool = True) -> Records:
 def comparisons(records: Records) -> list[Comparison]:
     """Every row as pairs: a ranking makes all pairs of completions with different scores.
 
-    The pairs of one ranking weigh 1 / (their number), so that each prompt counts once (arXiv:2203.02155 Eq. 1)."""
+    The pairs of one ranking weigh 1 / (their number), so that each prompt counts once (arXiv:2203.02155 Eq. 1).
+    """
     for row in records.rows:
         if isinstance(row, Solution):
-            raise _steps_refused(str(row.origin))
+            raise _refused(records, row, *_OF_STEPS)
         if isinstance(row, Ranking) and row.is_labeled_answer:
-            raise _not_enough(
+            raise _refused(
                 records,
                 row,
                 "label one answer each as desirable or not (KTO): a loss of pairs needs two answers to one prompt",
-                "put answers to the same prompt into one row, as completions with scores; these rows can be scored",
+                "put answers to one prompt into one row, as completions with scores; these rows can be scored",
             )
         if isinstance(row, Ranking) and row.scores is None:
-            raise _not_enough(
-                records,
-                row,
-                "do not say which answer is better",
-                "give chosen and rejected, or completions with scores; completions without labels can be scored",
-            )
+            hint = "give chosen and rejected, or completions with scores; completions without labels can be scored"
+            raise _refused(records, row, "do not say which answer is better", hint)
     return [pair for row in records.rows for pair in comparisons_of(row)]
 
 
@@ -176,44 +177,41 @@ def solutions(records: Records) -> list[Solution]:
     """The rows whose steps are labeled. Raises DataError for rows without steps, and when no row has labels."""
     for row in records.rows:
         if not isinstance(row, Solution):
-            raise _not_enough(
-                records,
-                row,
-                "have no steps",
-                "give `prompt`, `completions` (the steps) and `labels`; check_data.py --list_formats shows every format",
-            )
-    labelled = [row for row in records.rows if row.labels is not None]
-    if not labelled:
-        where = records.files[0] if records.files else None
-        raise DataError("no row labels its steps", where=where, hint="give `labels`, one a step")
-    return labelled
+            hint = "give `prompt`, `completions` (the steps) and `labels`, or see check_data.py --list_formats"
+            raise _refused(records, row, "have no steps", hint)
+    labeled = [row for row in records.rows if row.labels is not None]
+    if not labeled:
+        raise DataError(
+            "no row labels its steps", where=next(iter(records.files), None), hint="give `labels`, one a step"
+        )
+    return labeled
 
 
 def to_score(records: Records, *, steps: bool = False) -> Records:
     """All rows as rankings in the order of the file, also ties and unlabeled rows, with the label columns as metadata.
 
-    A comparison has the scores 1 and 0. steps: solutions are taken too, and keep their steps (`in_steps`)."""
+    A comparison has the scores 1 and 0. steps: solutions are taken too, and keep their steps (`in_steps`).
+    """
     rows = _all_rows(records)
     for row, _ in rows:
         if isinstance(row, Solution) and not steps:
-            raise _steps_refused(row.origin.file if row.origin else None)
+            raise _refused(records, row, *_OF_STEPS)
         if isinstance(row, Ranking) and not row.completions:
-            raise _not_enough(records, row, "hold prompts only, no answers")
+            raise _refused(records, row, "hold prompts only, no answers")
     return _with_all(records, [_to_score(row, reason) for row, reason in rows])
 
 
 def _to_score(row: Record, reason: str | None) -> Ranking:
     clash = not row.given.keys().isdisjoint(row.metadata)
-    shared = {"id": row.id, "origin": row.origin}
-    shared["metadata"] = row.given | ({"metadata": row.metadata} if clash else row.metadata)
+    metadata = row.given | ({"metadata": row.metadata} if clash else row.metadata)
+    shared = {"id": row.id, "origin": row.origin, "metadata": metadata}
     if isinstance(row, Solution):
         return Ranking(row.prompt, [in_steps(row.steps)], **shared)
     if isinstance(row, Ranking):
         answers, scores = row.completions, row.scores
     else:
-        answers, scores = [row.chosen, row.rejected], [1.0, 0.0]
-        if row.rejected_first:
-            answers, scores = answers[::-1], scores[::-1]
+        order = -1 if row.rejected_first else 1
+        answers, scores = [row.chosen, row.rejected][::order], [1.0, 0.0][::order]
     if reason:
         scores = [0.0] * len(answers) if reason == "tie" else None
     return Ranking(row.prompt, answers, scores, row.tools, **shared)
@@ -224,11 +222,9 @@ def prompts(records: Records) -> Records:
     rows = [row for row, _ in _all_rows(records)]
     empty = [row for row in rows if not any(message["content"].strip() for message in row.prompt)]
     if empty:
-        raise DataError(
-            "the prompt is empty" if len(empty) == 1 else f"{len(empty)} of {len(rows)} rows: the prompt is empty",
-            where=", ".join(str(row.origin) for row in empty[:5]),
-            hint="fix these rows, or leave them out",
-        )
+        several = f"{len(empty)} of {len(rows)} rows: " if len(empty) > 1 else ""
+        where = ", ".join(str(row.origin) for row in empty[:5])
+        raise DataError(f"{several}the prompt is empty", where=where, hint="fix these rows, or leave them out")
     names = ("tools", "id", "metadata", "origin")
     asked = [Ranking(row.prompt, [], **{name: getattr(row, name, None) for name in names}) for row in rows]
     return _with_all(records, asked)
@@ -247,17 +243,15 @@ def _with_all(records: Records, rows: list[Ranking]) -> Records:
     return replace(records, rows=rows, set_aside=left, undecided=())
 
 
-def _not_enough(records: Records, row: Record, what: str, hint: str | None = None) -> DataError:
+_OF_STEPS = (
+    "label the steps of one answer: step labels are for process reward models",
+    "give rows with a chosen and a rejected answer, or completions with scores",
+)
+
+
+def _refused(records: Records, row: Record, what: str, hint: str | None = None) -> DataError:
     file = row.origin.file if row.origin else None
     return DataError(f"these rows (format `{records.formats.get(file)}`) {what}", where=file, hint=hint)
-
-
-def _steps_refused(where: str | None) -> DataError:
-    return DataError(
-        "these rows label the steps of one answer: step labels are for process reward models",
-        where=where,
-        hint="give rows with a chosen and a rejected answer, or completions with scores",
-    )
 
 
 # ---- rankings and pairs ------------------------------------------------------------------------------------------------
@@ -265,12 +259,9 @@ def _steps_refused(where: str | None) -> DataError:
 
 def ordered_pairs(ranking: Ranking) -> list[tuple[int, int]]:
     """(place of the better, place of the worse) of every two completions with different scores."""
-    scores = ranking.scores or [0.0] * len(ranking.completions)
-    return [
-        (i, j) if scores[i] > scores[j] else (j, i)
-        for i, j in combinations(range(len(scores)), 2)
-        if scores[i] != scores[j]
-    ]
+    scores = ranking.scores or []
+    pairs = combinations(range(len(scores)), 2)
+    return [(i, j) if scores[i] > scores[j] else (j, i) for i, j in pairs if scores[i] != scores[j]]
 
 
 def comparisons_of(row: Comparison | Ranking) -> list[Comparison]:

@@ -3,6 +3,7 @@ PKU-SafeRLHF the second, and a guess trains on inverted pairs."""
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -58,13 +59,12 @@ class Winner:
             return ", ".join(map(short, values))
 
 
-def is_bare(value: str) -> bool:
+def _is_bare(value: str) -> bool:
     """Whether a key is a number, true or false, which do not say which answer they mean."""
-    try:
+    with contextlib.suppress(ValueError):
         float(value)
-    except ValueError:
-        return value in ("true", "false")
-    return True
+        return True
+    return value in ("true", "false")
 
 
 def meaning(
@@ -78,22 +78,31 @@ def meaning(
     """({value: "a", "b" or "tie"}, {"value=a": its rows}) of (row number, non-null value) pairs.
 
     given: --winner_values. columns: --columns, by which known datasets are told. known: the values of the data set `name`.
-    Raises DataError for bare numbers without a meaning and for values that `given` leaves out."""
+    Raises DataError for bare numbers without a meaning and for values that `given` leaves out.
+    """
     counts = Counter(key(value) for _, value in winners)
-    if known and given:
-        _check_agreement(name, known, counts, given, where)
-    means = known | (given or {}) if known else WORDS | (_known(columns) if given is None else given)
+    for value in counts.keys() & (known or {}) & (given or {}).keys():
+        if given[value] != known[value]:
+            raise DataError(
+                f"--winner_values says {value}={given[value]}, but in `{name}` {value} means {known[value]}",
+                where=where,
+                hint="read this file without --winner_values, or, if it is another data set, name its columns with --columns",
+            )
+    means = known | (given or {}) if known else WORDS | (_of_columns(columns) if given is None else given)
     closed = given is not None or known
-    unsaid = [value for value in counts if value not in means and (closed or is_bare(value))]
+    unsaid = [value for value in counts if value not in means and (closed or _is_bare(value))]
     if unsaid:
-        rows = [number for number, value in winners if key(value) in unsaid]
+        where = f"{where}:{next(number for number, value in winners if key(value) in unsaid)}"
         if known:
-            raise _strange(name, known, counts, unsaid, f"{where}:{rows[0]}")
-        raise _unsaid(counts, unsaid, given, f"{where}:{rows[0]}")
+            means = _shown(known, " = ")
+            what = f"the preference is {unsaid[0][:40]} ({counts[unsaid[0]]} rows), which has no meaning in `{name}`: {means}"
+            hint = "say what the values mean, as in --winner_values 1=a,2=b, or remove these rows"
+            raise DataError(what, where=where, hint=hint)
+        raise _unsaid(counts, unsaid[0], given, where)
     return means, {f"{value}={means[value]}": count for value, count in counts.items() if value in means}
 
 
-def _known(columns: dict[str, str]) -> dict[str, str]:
+def _of_columns(columns: dict[str, str]) -> dict[str, str]:
     sides = {columns.get("response_a"): "a", columns.get("response_b"): "b"}
     for winner, values in KNOWN:
         if columns.get("winner") == winner and set(values.values()) == set(sides):
@@ -101,42 +110,23 @@ def _known(columns: dict[str, str]) -> dict[str, str]:
     return {}
 
 
-def _check_agreement(name: str, known: dict[str, str], counts: Counter[str], given: dict[str, str], where: str) -> None:
-    """Raises DataError where --winner_values contradicts what is known of a data set."""
-    for value in counts:
-        if value in known and given.get(value, known[value]) != known[value]:
-            raise DataError(
-                f"--winner_values says {value}={given[value]}, but in `{name}` {value} means {known[value]}",
-                where=where,
-                hint="read this file without --winner_values, or name its columns with --columns prompt=...,winner=... if "
-                "it is another data set",
-            )
+def _shown(means: dict[str, str], equals: str) -> str:
+    return ", ".join(f"{value}{equals}{side}" for value, side in means.items())
 
 
-def _strange(name: str, known: dict[str, str], counts: Counter[str], unsaid: list[str], where: str) -> DataError:
-    means = ", ".join(f"{value} = {side}" for value, side in known.items())
-    return DataError(
-        f"the preference is {unsaid[0][:40]} ({counts[unsaid[0]]} rows), which has no meaning in `{name}`: {means}",
-        where=where,
-        hint="say what the values mean, as in --winner_values 1=a,2=b, or remove these rows",
-    )
-
-
-def _unsaid(counts: Counter[str], unsaid: list[str], given: dict[str, str] | None, where: str) -> DataError:
+def _unsaid(counts: Counter[str], unsaid: str, given: dict[str, str] | None, where: str) -> DataError:
     seen = ", ".join(f"{value[:40]} ({count} rows)" for value, count in counts.most_common(8))
     if given is not None:
-        said = ", ".join(f"{value}={side}" for value, side in given.items())
+        said = _shown(given, "=")
         return DataError(
-            f"`winner` is {unsaid[0][:40]}, which --winner_values {said} does not say; the values are {seen}",
+            f"`winner` is {unsaid[:40]}, which --winner_values {said} does not say; the values are {seen}",
             where=where,
-            hint=f"add it, as in --winner_values {said.replace(', ', ',')},{unsaid[0]}=tie, or remove these rows",
+            hint=f"add it, as in --winner_values {said.replace(', ', ',')},{unsaid}=tie, or remove these rows",
         )
-    ordered = sorted((value for value in counts if is_bare(value)), reverse=True)
-    sides = ["a", *["tie"] * (len(ordered) - 2), "b"] if len(ordered) > 1 else ["a"]
-    one, other = (
-        ",".join(f"{value}={names[side]}" for value, side in zip(ordered, sides, strict=True))
-        for names in ({"a": "a", "b": "b", "tie": "tie"}, {"a": "b", "b": "a", "tie": "tie"})
-    )
+    ordered = sorted(filter(_is_bare, counts), reverse=True)
+    sides = ["a", *["tie"] * (len(ordered) - 2), "b"][: len(ordered)]
+    swapped = [{"a": "b", "b": "a"}.get(side, side) for side in sides]
+    one, other = (",".join(map("=".join, zip(ordered, names, strict=True))) for names in (sides, swapped))
     return DataError(
         f"`winner` holds numbers, which do not say which answer is better: {seen}",
         where=where,
