@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import os
 import re
+from itertools import takewhile
 from typing import Any
 
 from ..console import finite
 from .cells import RowError, object_in, short, turns, type_of, wrong_type
 from .records import Message
 
-ROLES = {
-    **dict.fromkeys(("system", "developer"), "system"),
-    **dict.fromkeys(("user", "human"), "user"),
-    **dict.fromkeys(("assistant", "gpt", "model", "bot", "chatgpt", "function_call"), "assistant"),
-    **dict.fromkeys(("tool", "function", "observation", "ipython"), "tool"),
+_OTHER_NAMES = {
+    "system": ("developer",),
+    "user": ("human",),
+    "assistant": ("gpt", "model", "bot", "chatgpt", "function_call"),
+    "tool": ("function", "observation", "ipython"),
 }
-
+ROLES = {name: role for role, others in _OTHER_NAMES.items() for name in (role, *others)}
 _TURN = re.compile(r"(?:\A\s*|\n\n)(Human|Assistant):")
 
 
@@ -31,42 +32,36 @@ def messages_of(value: Any, column: str) -> list[Message]:
 
 def _message(item: Any, column: str) -> Message:
     if not isinstance(item, dict):
-        raise RowError(
-            f"`{column}` holds {type_of(item)} ({short(item)}) where a message with role and content belongs"
-        )
-    role_key, content_key = ("from", "value") if "from" in item and "role" not in item else ("role", "content")
-    role = item.get(role_key)
+        raise RowError(f"`{column}` holds {type_of(item)} ({short(item)}), not a message with role and content")
+    names = ("from", "value") if "from" in item and "role" not in item else ("role", "content")
+    role, content = map(item.get, names)
     if not isinstance(role, str) or role.lower() not in ROLES:
-        expected = f"expected one of {', '.join(ROLES)}"
-        raise RowError(f"`{column}` holds a message whose {role_key} is {short(role)}: {expected}")
+        wrong = f"`{column}` holds a message whose {names[0]} is {short(role)}"
+        raise RowError(f"{wrong}: expected one of {', '.join(ROLES)}")
     # Parquet and Arrow fill the fields that only other messages have with null.
-    rest = {key: part for key, part in item.items() if key not in (role_key, content_key) and part is not None}
-    if not rest.keys().isdisjoint(("tool_calls", "function_call")):
-        rest = _with_calls(rest, column)
-    content = item.get(content_key)
-    if content is None and rest.get("tool_calls"):
-        content = ""
-    return {"role": ROLES[role.lower()], "content": _text(content, column), **finite(rest)}
+    rest = {key: part for key, part in item.items() if key not in names and part is not None}
+    calls = _calls(rest, column)
+    content = _text("" if content is None and calls else content, column)
+    return {"role": ROLES[role.lower()], "content": content, **finite(rest | ({"tool_calls": calls} if calls else {}))}
 
 
-def _with_calls(rest: Message, column: str) -> Message:
-    """Calls as chat templates read them: a list, arguments as objects. OpenAI writes arguments as JSON text, which would be
-    encoded twice, and wrote one call as `function_call` once."""
-    calls, old = object_in(rest.get("tool_calls")) or [], object_in(rest.get("function_call"))
-    if old and not calls:
-        calls = [{"type": "function", "function": old}]
+def _calls(rest: Message, column: str) -> list[Message]:
+    """Calls taken out of a message, as chat templates read them: a list, arguments as objects. OpenAI writes arguments as JSON
+    text, which would be encoded twice, and wrote one call as `function_call` once.
+    """
+    calls, old = object_in(rest.pop("tool_calls", None)), object_in(rest.pop("function_call", None))
+    calls = calls or ([{"type": "function", "function": old}] if old else [])
     if not isinstance(calls, list) or not all(isinstance(call, dict) for call in calls):
         raise RowError(f"`{column}` holds tool calls that are {type_of(calls)} ({short(calls)}), not a list of objects")
-    read = []
-    for call in calls:
-        function = call.get("function")
-        if isinstance(function, dict) and "arguments" in function:
-            call = call | {"function": function | {"arguments": object_in(function["arguments"])}}
-        elif "arguments" in call:
-            call = call | {"arguments": object_in(call["arguments"])}
-        read.append(call)
-    others = {name: value for name, value in rest.items() if name not in ("tool_calls", "function_call")}
-    return others | ({"tool_calls": read} if read else {})
+    return [
+        {name: _with_arguments(part) if name == "function" else part for name, part in _with_arguments(call).items()}
+        for call in calls
+    ]
+
+
+def _with_arguments(call: Any) -> Any:
+    with_text = isinstance(call, dict) and "arguments" in call
+    return call | {"arguments": object_in(call["arguments"])} if with_text else call
 
 
 def _text(content: Any, column: str) -> str:
@@ -76,13 +71,11 @@ def _text(content: Any, column: str) -> str:
         raise RowError(f"`{column}` holds a message whose content is {type_of(content)} ({short(content)}), not text")
     texts = []
     for part in content:
-        if isinstance(part, str):
-            texts.append(part)
-        elif isinstance(part, dict) and isinstance(part.get("text"), str) and part.get("type", "text") == "text":
-            texts.append(part["text"])
-        else:
-            named = part.get("type") if isinstance(part, dict) else None
-            raise RowError(f"`{column}` holds content of type {named or type_of(part)}: only text can be read")
+        fields = part if isinstance(part, dict) else {"text": part, "type": "text"}
+        if fields.get("type", "text") != "text" or not isinstance(fields.get("text"), str):
+            kind = part.get("type") if isinstance(part, dict) else None
+            raise RowError(f"`{column}` holds content of type {kind or type_of(part)}: only text can be read")
+        texts.append(fields["text"])
     return "".join(texts)
 
 
@@ -164,9 +157,8 @@ def split_shared(first: list[Message], second: list[Message]) -> tuple[list[Mess
     Where they part before the last answer, what remains holds user messages too: the audit compares those."""
     if not first or not second:
         raise RowError("a conversation without messages")
-    shared = 0
-    while shared < min(len(first), len(second)) - 1 and same(first[shared], second[shared]):
-        shared += 1
+    alike = takewhile(lambda pair: same(*pair), zip(first[:-1], second[:-1], strict=False))
+    shared = sum(1 for _ in alike)
     return first[:shared], first[shared:], second[shared:]
 
 
