@@ -1,5 +1,4 @@
-"""The values of one row, made safe to use: JSON without silent loss, messages written as text (by pandas, numpy), NaN, depth,
-encoding."""
+"""The values of one row, made safe to use: JSON without silent loss, messages written as text, NaN, depth, encoding."""
 
 from __future__ import annotations
 
@@ -13,7 +12,6 @@ from decimal import Decimal
 from typing import Any, NamedTuple
 
 MAX_DEPTH = 64
-"""Lists and objects inside one another."""
 MAX_CELL = 4_000_000
 """Characters of a text that is read as messages or as a list."""
 
@@ -27,7 +25,6 @@ class RowError(Exception):
 
 
 def type_of(value: Any) -> str:
-    """The type of a value in words of the data."""
     names = {type(None): "null", bool: "true or false", str: "text", list: "a list", dict: "an object"}
     names |= {int: "a number", float: "a number"}
     return names.get(type(value), type(value).__name__)
@@ -45,7 +42,7 @@ def wrong_type(column: str, value: Any, wanted: str) -> RowError:
 
 
 class Refused(NamedTuple):
-    """Stands in the place of a value that no row may hold, so that its row is named and the others are read."""
+    """Stands for a value that no row may hold, so that the other rows are read."""
 
     reason: str
 
@@ -66,7 +63,7 @@ def _whole_number(digits: str) -> int | Refused:
 
 
 def object_in(text: Any) -> Any:
-    """The object or list that a text holds as JSON; anything else as it is."""
+    """The object or list that a text holds as JSON, or the value."""
     with contextlib.suppress(ValueError, RecursionError):
         found = clean(loads(text)) if isinstance(text, str) else None
         return found if isinstance(found, (dict, list)) else text
@@ -78,10 +75,9 @@ _DECODE_LONG = json.JSONDecoder(object_pairs_hook=_object, parse_int=_whole_numb
 
 
 def loads(text: str) -> Any:
-    """JSON -> value, with `Refused` in the place of objects that repeat a key and of numbers of thousands of digits.
+    """JSON with `Refused` for objects that repeat a key and for numbers of thousands of digits.
 
-    Raises json.JSONDecodeError, and RecursionError for what is nested too deeply.
-    """
+    Raises json.JSONDecodeError, and RecursionError for deep nesting."""
     try:
         return _DECODE(text)
     except json.JSONDecodeError:
@@ -170,7 +166,7 @@ def decoded(value: Any, column: str) -> Any:
 
 
 def unnested(value: dict[str, Any]) -> Any:
-    """The messages in {"messages": [...]} that holds nothing else or in {"role": [...], "content": [...]}; else the object."""
+    """The messages in {"messages": [...]} or {"role": [...], "content": [...]}, or the object."""
     filled = [item for item in value.values() if item not in (None, [], {}, "")]
     if len(filled) == 1 and are_messages(filled[0]):
         return filled[0]
@@ -179,13 +175,13 @@ def unnested(value: dict[str, Any]) -> Any:
 
 
 def structure(value: Any) -> Any:
-    """A list or an object, also one written as text; anything else as it is."""
+    """A list or an object, also one written as text; or the value."""
     found = _parsed(value) if isinstance(value, str) and _OPENS.match(value) else value
     return clean(found) if isinstance(found, (dict, list)) else value
 
 
 def objects(value: Any) -> list[dict[str, Any]] | None:
-    """Objects given as a list, as an object of lists of one length (as `datasets` writes them), or as text; else None."""
+    """Objects as a list, as an object of lists (as `datasets` writes them), or as text; else None."""
     value = structure(value)
     if isinstance(value, dict) and value and all(isinstance(item, list) for item in value.values()):
         if len({len(item) for item in value.values()}) > 1:
@@ -204,7 +200,7 @@ def turns(value: Any, *, silent: bool = False) -> list[str] | None:
 
 
 def lists_in_cells(rows: list[dict[str, Any]]) -> list[str]:
-    """Columns of a CSV file in which every cell is a list of texts: one alone could be an answer in JSON."""
+    """Columns in which every cell is a list of texts: one alone could be an answer in JSON."""
     names = dict.fromkeys(name for row in rows for name in row)
     held = {name: [row[name] for row in rows if row.get(name)] for name in names}
     return [name for name, cells in held.items() if cells and all(map(turns, cells))]
@@ -243,7 +239,7 @@ def _literal(match: re.Match[str]) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """A value as JSON has it. Raises ValueError for sets, bytes and the dots of a cut array."""
+    """Raises ValueError for sets, bytes and the dots of a cut array."""
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
     if isinstance(value, dict) and all(isinstance(name, str) for name in value):

@@ -1,6 +1,6 @@
-"""--columns: which column, or which part of one, is read under which name: {"prompt": "question.text", "ranks": "answers[].rank"}.
+"""--columns: {name in a format: column, or path of a part}, as in {"prompt": "question.text", "ranks": "answers[].rank"}.
 
-`a.b` is the value under b in a, `a[]` each entry of the list a, `a[0]` and `a[-1]` one. Objects may be written as text."""
+`a[]` is each entry of the list a, `a[0]` and `a[-1]` one. Objects may be written as text."""
 
 from __future__ import annotations
 
@@ -29,14 +29,13 @@ SAME = {
     ("response_a", "response_b"): (("a", "b"),),
 }
 # fmt: on
-"""Columns of formats, and words by which others name them, alone or as in preferred_response, answer_a."""
+"""Other names of columns, alone or as in preferred_response, answer_a."""
 _HOLDS = "responses?|answers?|completions?|outputs?|texts?"
 _AFFIX = re.compile(rf"(?:{_HOLDS})_(?P<last>\w+)|(?P<first>\w+?)_?(?:{_HOLDS})")
 
 
 def same_columns(rows: list[Row]) -> dict[str, str]:
-    """{"chosen": "preferred_response", ...} where names say in other words what columns of text or messages hold, and no format
-    reads both by their own names."""
+    """{"chosen": "preferred_response", ...} for columns of text or messages that no format reads by their own names."""
     first = {name: value for row in reversed(rows) for name, value in row.items() if value is not None}
     words: dict[str, str] = {}
     for name in (name for name, value in first.items() if isinstance(value, (str, list, dict))):
@@ -55,12 +54,12 @@ def same_columns(rows: list[Row]) -> dict[str, str]:
 
 
 def root_of(column: str, present: Iterable[str]) -> str:
-    """The column that a path starts in: the path itself where a column has that name."""
+    """The column that a path starts in; a column may have the name of a path."""
     return column if column in present else re.split(r"[.\[]", column, maxsplit=1)[0]
 
 
 def check_columns(table: Table, columns: dict[str, str]) -> dict[str, str]:
-    """{column or path: its root} of what is read. Raises DataError for columns that no row has and for invalid paths."""
+    """{column or path: its root}. Raises DataError for columns that no row has and for invalid paths."""
     present = dict.fromkeys(name for row in table.rows for name in row)
     roots = {}
     for name, column in columns.items():
@@ -80,7 +79,7 @@ def check_columns(table: Table, columns: dict[str, str]) -> dict[str, str]:
 
 
 def renamed(row: Row, columns: dict[str, str], roots: dict[str, str]) -> Row:
-    """The row with the mapped columns under their new names, without those dropped. A column read in parts stays as metadata."""
+    """The row with the mapped columns under their new names; a column read in parts stays as metadata."""
     gone = {column or name for name, column in columns.items()} | columns.keys()
     new = {name: value for name, value in row.items() if name not in gone}
     nested = {root: row[root] for column, root in roots.items() if root != column and root in row}
@@ -95,7 +94,6 @@ def renamed(row: Row, columns: dict[str, str], roots: dict[str, str]) -> Row:
 
 
 def part_of(row: Row, path: str) -> Any:
-    """The part of a row at a path, null where the path meets null."""
     steps = [match[1] if match[1] is not None else f"[{match[2]}]" for match in _STEP.finditer(path)]
     return _follow(row[steps[0]], steps[1:], path, steps[0])
 

@@ -1,4 +1,4 @@
-"""Text and messages of any dialect -> messages with known roles and text contents. Raises RowError, with the column."""
+"""Text and messages of any dialect -> messages with known roles and text contents. Raises RowError."""
 
 from __future__ import annotations
 
@@ -46,9 +46,7 @@ def _message(item: Any, column: str) -> Message:
 
 
 def _calls(rest: Message, column: str) -> list[Message]:
-    """Calls taken out of a message, as chat templates read them: a list, arguments as objects. OpenAI writes arguments as JSON
-    text, which would be encoded twice, and wrote one call as `function_call` once.
-    """
+    """Calls taken out of a message, as chat templates read them: arguments in JSON text would be encoded twice."""
     calls, old = object_in(rest.pop("tool_calls", None)), object_in(rest.pop("function_call", None))
     calls = calls or ([{"type": "function", "function": old}] if old else [])
     if not isinstance(calls, list) or not all(isinstance(call, dict) for call in calls):
@@ -84,14 +82,13 @@ def said(role: str, text: str) -> Message:
 
 
 def prompt_of(row: dict[str, Any], column: str = "prompt") -> list[Message]:
-    """A prompt given as text (one user message) or as messages, after the system text of the row."""
+    """A text or messages, after the system text of the row."""
     value = row[column]
     found = [said("user", value)] if isinstance(value, str) else messages_of(value, column)
     return with_system(found, row.get("system"))
 
 
 def with_system(conversation: list[Message], system: Any) -> list[Message]:
-    """The conversation after a system message, if one is given."""
     if system is None or system == "":
         return conversation
     if not isinstance(system, str):
@@ -115,7 +112,7 @@ def is_answer(value: Any) -> bool:
 
 
 def answer_of(value: Any, column: str) -> list[Message]:
-    """A completion given as text (one assistant message), as an object that holds it, as one message, or as messages."""
+    """A text, an object that holds it, one message, or messages."""
     if is_answer(value):
         value = next(value[name] for name in _HELD if name in value)
     if isinstance(value, str):
@@ -126,7 +123,7 @@ def answer_of(value: Any, column: str) -> list[Message]:
 
 
 def prompt_and_answers(row: dict[str, Any], prompt: str, *names: str) -> tuple[list[Message], list[list[Message]]]:
-    """The prompt and the answers of these columns; lists of turns on all sides (Chatbot Arena) are conversations."""
+    """Lists of turns on all sides (Chatbot Arena) are conversations."""
     asked, answered = turns(row[prompt]), [turns(row[name], silent=True) for name in names]
     if asked is None or None in answered:
         return prompt_of(row, prompt), [answer_of(row[name], name) for name in names]
@@ -154,7 +151,7 @@ def starts_with(conversation: list[Message], prefix: list[Message]) -> bool:
 def split_shared(first: list[Message], second: list[Message]) -> tuple[list[Message], list[Message], list[Message]]:
     """The messages two conversations share from the start (the prompt) and at least one that remains of each.
 
-    Where they part before the last answer, what remains holds user messages too: the audit compares those."""
+    It may be a user's, where they part before the last answer: the audit compares those."""
     if not first or not second:
         raise RowError("a conversation without messages")
     alike = takewhile(lambda pair: same(*pair), zip(first[:-1], second[:-1], strict=False))
@@ -163,12 +160,11 @@ def split_shared(first: list[Message], second: list[Message]) -> tuple[list[Mess
 
 
 def is_transcript(value: Any) -> bool:
-    """Whether a text is a dialogue of "\\n\\nHuman:" and "\\n\\nAssistant:" turns (Anthropic HH, arXiv:2204.05862)."""
+    """Of Human: and Assistant: turns (Anthropic HH, arXiv:2204.05862)."""
     return isinstance(value, str) and value.lstrip().startswith("Human:") and "\n\nAssistant:" in value
 
 
 def transcript_of(text: Any, column: str) -> list[Message]:
-    """A Human/Assistant transcript -> messages without the whitespace around each turn."""
     if not is_transcript(text):
         raise wrong_type(column, text, "a transcript of `Human:` and `Assistant:` turns")
     pieces, roles = _TURN.split(text), {"Human": "user", "Assistant": "assistant"}
@@ -176,9 +172,7 @@ def transcript_of(text: Any, column: str) -> list[Message]:
 
 
 def split_text(chosen: str, rejected: str) -> tuple[str, str, str]:
-    """Two texts -> their shared prefix (the prompt) and the two endings.
-
-    The cut is the last line break in the prefix, else the last space: answers that start alike keep their words."""
+    """Two texts -> their shared prefix (the prompt), to its last line break or else space, and the two endings."""
     shared = os.path.commonprefix([chosen, rejected])
     if len(shared) == min(len(chosen), len(rejected)):
         shared = shared.rstrip()[:-1]

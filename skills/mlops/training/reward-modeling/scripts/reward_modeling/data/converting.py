@@ -1,4 +1,4 @@
-"""One table of rows -> records. Lost input is an error: a column that could be part of it and is not read is named."""
+"""One table of rows -> records. A column that could be part of the input and is not read is an error."""
 
 from __future__ import annotations
 
@@ -37,26 +37,22 @@ from .winners import key, meaning
 from .writing import unwrapped
 
 Made = tuple[int, Row, Record | None]
-"""(number, row, its record if it can be read)."""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """How sources are read."""
-
     split: str | None = None
     config: str | None = None
     format: str | None = None
-    """Of all sources; None: recognized."""
     columns: dict[str, str] | None = None
-    """{name in the format: column of the file}; an empty column drops the name."""
+    """{name in the format: column of the file, or empty: drop}."""
     neutral: str | None = None
-    """What a step rated 0 is: "good", "bad" or "ignore" (no label)."""
+    """What a step rated 0 is: "good", "bad" or "ignore"."""
     winner_values: dict[str, str] | None = None
-    """As in {"1": "a", "0": "b", "2": "tie"}; without it bare numbers are refused."""
+    """As in {"1": "a", "0": "b", "2": "tie"}."""
     tiers: Tiers = ANSWERS
     leave_out_unreadable: bool = False
-    """Count the rows that cannot be read, unless they are more than half of a file: then its format is another one."""
+    """Unless more than half of a file is: then its format is another one."""
 
     @property
     def labels(self) -> bool:
@@ -122,7 +118,6 @@ def records_of(table: Table, reading: Reading, format: str | None, *, first: boo
 
 
 def _decoded(table: Table, columns: dict[str, str], problems: list[tuple[int, str]]) -> list[tuple[int, Row]]:
-    """The numbered rows under the names of --columns, with messages and lists that were written as text."""
     head = table.rows[:HEAD]
     columns = same_columns(head) | columns
     roots = check_columns(table, columns) if columns else {}
@@ -144,7 +139,6 @@ def _decoded(table: Table, columns: dict[str, str], problems: list[tuple[int, st
 def _format_of(
     table: Table, format: str | None, rows: list[Row], problems: list[tuple[int, str]], reading: Reading
 ) -> Format:
-    """The format named or recognized; where none fits, rows that cannot be read are named: they may be the reason."""
     if not rows:
         raise table.refused(problems, None if len(problems) == len(table.problems) else "fix --columns, or these rows")
     if format:
@@ -163,7 +157,7 @@ def _format_of(
 
 
 def _tell_unread(table: Table, name: str, reading: Reading) -> None:
-    """Warn of unread labels or answers; refuse pairs and rankings of which only the prompt would be read."""
+    """Warn of unread labels or answers; refuse labeled rows of which only the prompt would be read."""
     way = _guess(table, reading, labeled=True)
     if way and name in OPEN:
         what = f"only the prompts of these rows fit a format (`{name}`), and they seem to say which answer is better"
@@ -174,7 +168,6 @@ def _tell_unread(table: Table, name: str, reading: Reading) -> None:
 
 
 def _guess(table: Table, reading: Reading, *, labeled: bool = False) -> str | None:
-    """A --columns line with which the first rows can be read, if one is found."""
     if reading.columns:
         return None
     head = _head(table)
@@ -212,7 +205,6 @@ def _records(chosen: Format, row: Row, picked: Row, used: Iterable[str], origin:
 
 
 def _tools(value: Any) -> list[dict] | None:
-    """The tools the model may call, as a list or as JSON text."""
     if isinstance(value, str) and value.strip():
         try:
             value = clean(loads(value))
@@ -226,7 +218,6 @@ def _tools(value: Any) -> list[dict] | None:
 
 
 def _undecided(chosen: Format, row: Row, record: Record) -> str | None:
-    """Why the label does not say which answer is better, if so."""
     ranked = record.scores if isinstance(record, Ranking) else ()
     if ranked is None and (chosen.winner or not {"scores", "correct", "ranks"}.isdisjoint(row)):
         return "unlabelled"
@@ -239,7 +230,6 @@ def _undecided(chosen: Format, row: Row, record: Record) -> str | None:
 
 
 def _of_two(ranking: Ranking) -> Comparison:
-    """The comparison that a ranking of two answers with different scores stands for."""
     better = 0 if ranking.scores[0] > ranking.scores[1] else 1
     pair = Comparison(ranking.prompt, ranking.completions[better], ranking.completions[1 - better])
     names = ("tools", "id", "metadata", "origin", "given", "margin")
@@ -252,7 +242,7 @@ def _of_two(ranking: Ranking) -> Comparison:
 def _say_winners(
     name: str, chosen: Format, numbered: list[tuple[int, Row]], picked: list[Row], reading: Reading
 ) -> dict[str, int]:
-    """Write a, b or tie into the rows that say the winner otherwise. Returns {"value=a": its rows}."""
+    """Write a, b or tie into the rows. Returns {"value=a": its rows}."""
     if not chosen.winner:
         return {}
     found = [chosen.winner.value(row) if reading.labels else None for row in picked]
@@ -267,7 +257,6 @@ def _say_winners(
 
 
 def _say_neutral(chosen: Format, rows: list[Row], where: str) -> DataError:
-    """The error for steps rated 0 without --neutral, with what each choice does to the counts."""
     counts: dict[str, Counter[float | None]] = {neutral: Counter() for neutral in NEUTRAL}
     for neutral, labels in counts.items():
         for row in rows:
@@ -286,7 +275,6 @@ def _say_neutral(chosen: Format, rows: list[Row], where: str) -> DataError:
 
 
 def _other_format(chosen: Format, row: Row) -> str:
-    """A note for a row written in another format than the rows before it."""
     if fits(chosen, row):
         return ""
     other = next((entry.name for entry in LABELED.values() if entry is not chosen and fits(entry, row)), None)
@@ -319,7 +307,6 @@ def _refuse_unreadable(
 
 
 def _refuse_lost_input(where: str, chosen: Format, names: list[str], made: list[Made]) -> None:
-    """Refuse unread columns that could be part of the input and hold what no message says."""
     for name in names:
         lost = [number for number, row, record in made if not _already_there(row.get(name), record)]
         if not lost:
@@ -349,7 +336,7 @@ def _already_there(value: Any, record: Record | None) -> bool:
 
 
 def _texts(value: Any) -> Iterator[str]:
-    """The texts in a value but for the names of speakers; what is not text says something of its own."""
+    """The texts in a value but for the names of speakers; other values as text."""
     if isinstance(value, dict):
         for name, item in value.items():
             if name not in ("role", "from") and isinstance(item, (str, list, dict)):

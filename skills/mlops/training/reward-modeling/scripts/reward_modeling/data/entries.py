@@ -1,5 +1,4 @@
-"""What a format is: the columns it reads, how its rows are told from others, and its converter, which gets the row's non-null
-columns under the names of the format. Its tables are in formats_*.py."""
+"""What a format is: the columns it reads, how its rows are told from others, and its converter. Its tables are formats_*.py."""
 
 from __future__ import annotations
 
@@ -28,7 +27,7 @@ GOOD, BAD = [{"role": "assistant", "content": "4"}], [{"role": "assistant", "con
 
 
 class SetAsideError(Exception):
-    """Why a row that can be read is left out and counted."""
+    """Why a readable row is left out and counted."""
 
 
 def always(row: Row) -> bool:
@@ -36,13 +35,13 @@ def always(row: Row) -> bool:
 
 
 def never(row: Row) -> bool:
-    """Of formats that are taken only where --format names them."""
+    """Of formats that --format must name."""
     return False
 
 
 @dataclass(frozen=True)
 class Format:
-    """One way of writing rows down. In `needs` and `optional`, `a|b` stands for either name."""
+    """In `needs` and `optional`, `a|b` stands for either name."""
 
     name: str
     description: str
@@ -50,24 +49,24 @@ class Format:
     optional: tuple[str, ...]
     example: Row
     matches: Callable[[Row], bool]
-    """Tells its rows from others with the same columns."""
+    """Tells its rows from others with the same columns, which it gets under its own names, without nulls."""
     convert: Callable[[Row], Record | list[Record]]
-    """Raises RowError and SetAsideError."""
+    """Gets the same. Raises RowError and SetAsideError."""
     winner: Winner | None = None
-    """Of formats of two answers: what says which is better. The converter finds a, b or tie in `winner`."""
+    """What says which of two answers is better. The converter finds a, b or tie in `winner`."""
     beside: Callable[[Row], bool] = always
     """Tells its rows from others by columns that it does not read."""
     expand: Callable[[Numbered, Problems], Numbered] | None = None
-    """All rows of a table -> those that are converted, for rows that hold several records or a part of one."""
+    """All rows of a table -> those that are converted."""
     one_piece: bool = False
-    """Whether rows belong to others anywhere in the file, so that it cannot be read in slices."""
+    """Whether rows belong to others anywhere in the file."""
 
     @property
     def columns(self) -> tuple[str, ...]:
         return self.needs + self.optional + COMMON
 
     def pick(self, row: Row) -> tuple[Row, dict[str, str]]:
-        """The non-null columns under the format's names, and {name: column of the row} for those it has."""
+        """The non-null columns under the format's names, and {name: column of the row}."""
         used = {}
         for names in self.columns:
             alternatives = names.split("|")
@@ -98,7 +97,7 @@ def entry(
     optional: tuple[str, ...] = ("system",),
     **more: Any,
 ) -> Callable[[Callable[[Row], Record]], Callable[[Row], Record]]:
-    """Makes the converter under it an entry of the table, by its name. more: the other fields of a Format."""
+    """Makes the converter under it an entry of the table. more: other fields of a Format."""
 
     def add(convert: Callable[[Row], Record]) -> Callable[[Row], Record]:
         table[convert.__name__] = Format(
@@ -125,7 +124,6 @@ def number(value: Any, column: str) -> float | None:
 
 
 def one_each(value: Any, column: str, wanted: str, count: int, of: str) -> list:
-    """A list with an entry for each of `count` completions or steps (`of`)."""
     if not isinstance(value, list):
         raise wrong_type(column, value, wanted)
     if len(value) != count:
@@ -134,7 +132,6 @@ def one_each(value: Any, column: str, wanted: str, count: int, of: str) -> list:
 
 
 def margin_and_weight(row: Row) -> tuple[float | None, float]:
-    """How much better the better answer is, or None, and how much the pair counts."""
     margin = number(row.get("margin"), "margin")
     if margin is None:
         scores = [number(row.get(name), name) for name in ("score_chosen", "score_rejected")]

@@ -1,8 +1,6 @@
-"""One file of rows (.jsonl, .json, .csv, .tsv, .parquet, also .gz) -> slices of numbered rows, and why rows cannot be read.
+"""One file of rows (.jsonl, .json, .csv, .tsv, .parquet, also .gz) -> slices of numbered rows.
 
-What a file can make this process hold is bounded: by the length of a line, and where a .gz file is read whole by how well
-it unpacks.
-"""
+Memory is bounded: by the length of a line, and for a .gz file read whole by how well it unpacks."""
 
 from __future__ import annotations
 
@@ -39,21 +37,20 @@ _HINTS = {".jsonl": _LINE, ".ndjson": _LINE, ".csv": _QUOTE, ".tsv": _QUOTE}
 
 @dataclass(frozen=True)
 class Table:
-    """The rows of one file or one hub split, or a slice of them; `numbers` are counted from 1."""
+    """Rows of one file or one hub split; `numbers` are counted from 1."""
 
     name: str
     rows: list[dict[str, Any]] = field(default_factory=list)
     numbers: list[int] = field(default_factory=list)
     problems: list[tuple[int, str]] = field(default_factory=list)
-    """(number, reason) of the rows that cannot be read, which are not in `rows`."""
+    """(number, reason) of the rows that cannot be read."""
     set_aside: dict[str, int] = field(default_factory=dict)
-    """What else the file holds and is not read, counted."""
+    """What else the file holds, counted."""
 
     def __len__(self) -> int:
         return len(self.rows) + len(self.problems)
 
     def refused(self, problems: list[tuple[int, str]], hint: str | None = None) -> DataError:
-        """The error for rows that cannot be read: all are counted, the first SHOWN are shown."""
         numbers, reasons = zip(*problems, strict=True)
         where, several = f"{self.name}:{numbers[0]}", f"{len(numbers)} of {len(self)} rows"
         if len(numbers) > 1:
@@ -68,19 +65,17 @@ class Table:
         return DataError(message, where=where, hint=hint or _HINTS.get(suffix(Path(self.name)), like))
 
     def complete(self) -> Table:
-        """The table itself; a DataError where rows cannot be read."""
         if self.problems:
             raise self.refused(self.problems)
         return self
 
     def joined(self, other: Table) -> Table:
-        """This slice of a file and the next as one."""
         lists = {name: getattr(self, name) + getattr(other, name) for name in ("rows", "numbers", "problems")}
         return Table(self.name, **lists, set_aside=self.set_aside | other.set_aside)
 
 
 def sliced(name: str, rows: Iterable[tuple[int, Any]], size: int | None, set_aside: Any = ()) -> Iterator[Table]:
-    """Checked (number, row) pairs as tables of `size` rows, or as one. A RowError in a row's place says why it cannot be read."""
+    """Checked (number, row) pairs as tables of `size` rows, or as one. A RowError may stand for a row."""
     part = Table(name, set_aside=dict(set_aside))
     for number, row in rows:
         try:
@@ -109,7 +104,7 @@ def suffix(path: Path) -> str:
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[BinaryIO]:
-    """The unpacked bytes of a file, without a byte order mark. Raises DataError for empty and unreadable files."""
+    """The unpacked bytes without a byte order mark."""
     try:
         with (gzip.open if path.name.lower().endswith(".gz") else open)(path, "rb") as file:
             start = file.peek(3)[:3]
@@ -131,7 +126,7 @@ def _empty(path: Path) -> DataError:
 
 
 def _bounded(pieces: Iterator[AnyStr], file: BinaryIO, path: Path) -> Iterator[AnyStr]:
-    """The pieces of a file that will all be in memory. Raises DataError for a .gz file that unpacks too well."""
+    """The pieces of a file that will all be in memory."""
     packed, size = getattr(file, "fileobj", None), 0
     for piece in pieces:
         size += len(piece)
@@ -156,9 +151,7 @@ def _line_by_line(path: Path, readline: Callable[[int], AnyStr]) -> Iterator[Any
 
 
 def _jsonl(path: Path, size: int | None) -> Iterator[Table]:
-    """The file may be one JSON document after all: a list that goes on after its line or is all there is, or an object that
-    opens on a line of its own.
-    """
+    """The file may be one JSON document: a list that goes on after its line or is all there is, or an object over lines."""
     with _opened(path) as file:
         lines = filter(None, (line.strip() for line in _line_by_line(path, file.readline)))
         first, second = next(lines, b""), next(lines, b"")
@@ -248,7 +241,6 @@ def _cells(header: list[str], cells: list[str]) -> dict[str, str] | RowError:
 
 
 def _refuse_repeated(columns: list[str], path: Path) -> None:
-    """Raises DataError for columns of one name, of which only the last would be read."""
     twice = sorted(name for name, times in Counter(columns).items() if times > 1)
     if twice:
         named = ", ".join(f"`{name}`" for name in twice[:5])
@@ -276,12 +268,11 @@ def _parquet(path: Path, size: int | None) -> Iterator[Table]:
 
 
 def arrow_tables(name: str, batches: Iterable[Any], size: int | None) -> Iterator[Table]:
-    """The rows of Arrow batches."""
     return sliced(name, enumerate(chain.from_iterable(map(_arrow_rows, batches)), start=1), size)
 
 
 def _arrow_rows(batch: Any) -> Iterator[dict[str, Any] | RowError]:
-    """A value without a Python form (dates after 9999, bytes that are not UTF-8) becomes text, or its row a RowError."""
+    """A value without a Python form (dates after 9999, broken UTF-8) becomes text, or its row a RowError."""
     import pyarrow
 
     failures = (pyarrow.ArrowException, ValueError, OverflowError, RecursionError, TypeError)

@@ -1,4 +1,4 @@
-"""Which files of a folder are read: those of one configuration and one split, named as `datasets` names them.
+"""Which files of a folder are read: one configuration and one split, named as `datasets` names them.
 
 A split is in a file's name (test.jsonl), a folder's (test_sft/0.jsonl), or in the `configs` of a README.md."""
 
@@ -27,10 +27,7 @@ _COUNTED = re.compile(r"[\W_]*\d+$")
 
 
 def data_files(folder: Path, split: str | None, config: str | None) -> list[Path]:
-    """The sorted data files of one split and one configuration, all of one kind.
-
-    Raises DataError, with the choices, where the folder leaves one or what was asked for is not there.
-    """
+    """Sorted, all of one kind. Raises DataError, with the choices, where the folder leaves one."""
     by_config = _configurations(folder)
     chosen = config or ("default" if "default" in by_config or len(by_config) > 1 else next(iter(by_config)))
     if chosen not in by_config:
@@ -57,7 +54,6 @@ def _choose(folder: Path, what: str, there: Iterable[str], flag: str) -> DataErr
 
 
 def _keyword(name: str) -> str | None:
-    """The split that a word of the name means to `datasets`."""
     return next((KEYWORDS[word] for word in _words(name) if word in KEYWORDS), None)
 
 
@@ -84,7 +80,7 @@ def _is_data(path: Path) -> bool:
 
 
 def _place(path: Path) -> tuple[str, str | None]:
-    """("en", "train") for en/train-00000-of-00001.parquet. Folders that only count (part-000) and `data` are not configurations."""
+    """("en", "train") for en/train-00000-of-00001.parquet. Folders that only count (part-000) are not configurations."""
     folders = list(path.parts[:-1])
     split = _split_in(path.name.removesuffix(".gz").rpartition(".")[0], sharded=folders[-1:] == ["data"])
     if split is None:
@@ -95,7 +91,7 @@ def _place(path: Path) -> tuple[str, str | None]:
 
 
 def _split_in(name: str, sharded: bool = False) -> str | None:
-    """The split that a name says: train_prefs and train_sft are two splits, pairs.test and math-test-2 parts of one."""
+    """train_prefs and train_sft are two splits, pairs.test and math-test-2 parts of one."""
     shard, keyword = _SHARD.fullmatch(name), _keyword(name)
     if shard and (sharded or _keyword(shard[1])):
         return shard[1]
@@ -103,7 +99,6 @@ def _split_in(name: str, sharded: bool = False) -> str | None:
 
 
 def _written_configurations(folder: Path) -> dict[str, Splits]:
-    """What the `configs` in the folder's README.md say, as the hub reads them."""
     readme = folder / "README.md"
     text = readme.read_text(encoding="utf-8", errors="replace") if readme.is_file() else ""
     head = re.match(r"---\s*\n(.*?)\n---\s*(?:\n|\Z)", text, re.DOTALL)

@@ -18,14 +18,11 @@ from ..console import DataError
 from .cells import are_messages
 
 UNDER = ("data", "rows", "examples", "instances", "records")
-"""Keys of one list of rows."""
 SPLITS = frozenset(("train", "training", "validation", "valid", "val", "dev", "test", "testing", "eval", "evaluation"))
 
 
 def rows_of(found: Any, where: str) -> tuple[list | None, dict[str, int]]:
-    """(rows, what stands beside them and is not read, counted); (None, {}) for what holds no rows.
-
-    Raises DataError for several splits."""
+    """(rows or None, what stands beside them and is not read, counted). Raises DataError for several splits."""
     if isinstance(found, list):
         return found, {}
     if not isinstance(found, dict):
@@ -56,7 +53,7 @@ def rows_of(found: Any, where: str) -> tuple[list | None, dict[str, int]]:
 
 
 def _is_column(found: dict[str, Any], key: str) -> bool:
-    """Whether the list under this key is one of several columns: not a list of objects, others of the same length beside."""
+    """Whether the list under this key is one of several columns."""
     others = [value for name, value in found.items() if name != key]
     columns = [value for value in others if isinstance(value, list) and len(value) == len(found[key])]
     return len(others) == len(columns) > 0 and not all(isinstance(item, dict) for item in found[key])
@@ -68,7 +65,7 @@ def _are_split(names: Any, rows: list) -> bool:
 
 
 def _columns(found: dict[str, Any]) -> list[dict[str, Any]] | None:
-    """Rows from columns of one length. A list of messages is a value, not a column."""
+    """A list of messages is a value, not a column."""
     values = list(found.values())
     if values and all(isinstance(value, dict) and key.isdecimal() for key, value in found.items()):
         return values  # pandas, orient="index"
@@ -87,7 +84,6 @@ def _columns(found: dict[str, Any]) -> list[dict[str, Any]] | None:
 
 
 def _groups(found: dict[str, Any]) -> list[dict[str, Any]] | None:
-    """The rows of all groups, as in Mr-Ben: {question: its rows}."""
     lists = list(found.values())
     if len(lists) < 2 or not all(isinstance(value, list) for value in lists):
         return None

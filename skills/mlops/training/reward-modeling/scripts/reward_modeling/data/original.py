@@ -1,4 +1,4 @@
-"""The rows of a file again, with their own columns, without those dropped (`check_data.py --layout original`)."""
+"""The rows of a file with their own columns, without those dropped (`check_data.py --layout original`)."""
 
 from __future__ import annotations
 
@@ -18,9 +18,7 @@ SEPARATORS = {".csv": ",", ".tsv": "\t"}
 
 
 def kept_rows(table: Table, records: Records, left: dict[int, Record]) -> Iterator[dict[str, Any]]:
-    """The table's rows all of whose records are left. left: those of `records.rows`, by their place.
-
-    Raises DataError for a row of which only a part is left, which its own columns cannot say."""
+    """The rows all of whose records are left ({place in `records.rows`: record}). Raises DataError where a part is."""
     stays: dict[int, list[bool]] = defaultdict(list)
     for place, record in enumerate(records.rows):
         stays[record.origin.row].append(left.get(place) is record)
@@ -34,7 +32,7 @@ def kept_rows(table: Table, records: Records, left: dict[int, Record]) -> Iterat
 
 
 def lines(rows: Iterable[dict[str, Any]], columns: Iterable[str], output: Path) -> Iterator[str]:
-    """Rows as lines: CSV with these columns where the output is named so, else JSON."""
+    """CSV with these columns where the output is named so, else JSON."""
     separator = SEPARATORS.get(suffix(output))
     if not separator:
         yield from map(to_json, rows)

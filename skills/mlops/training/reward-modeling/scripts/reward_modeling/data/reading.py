@@ -1,4 +1,4 @@
-"""Any dataset -> typed records: all rows (`load`), rows to be scored a slice at a time (`stream`), or prompts (`load_prompts`)."""
+"""Any dataset -> typed records."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .sources import read
 from .winners import said
 
 SLICE = 4096
-"""Rows of a stream that are in memory together."""
+"""Rows of a stream in memory together."""
 
 # fmt: off
 VERBATIM = frozenset((
@@ -31,10 +31,10 @@ VERBATIM = frozenset((
 
 
 def load(sources: list[str] | str, **how: Any) -> Records:
-    """Read files, folders, saved datasets and hub ids one after the other. how: the fields of `Reading`.
+    """Read files, folders, saved datasets and hub ids. how: the fields of `Reading`.
 
-    Ties and rows whose label is null are set aside and counted. Rows without labels are rankings without scores or solutions
-    without labels. Raises UsageError for an unknown format, and DataError (FILE:ROW) for what cannot be read."""
+    Ties and rows whose label is null are set aside; rows without labels are rankings without scores, or solutions without
+    labels. Raises UsageError for an unknown format, DataError (FILE:ROW) for what cannot be read."""
     reading = Reading(**how)
     sources = [sources] if isinstance(sources, str) else sources
     tables = (table for source in sources for table in read(source, reading.split, reading.config))
@@ -47,7 +47,7 @@ def load(sources: list[str] | str, **how: Any) -> Records:
 
 
 def slices(sources: Iterable[str], reading: Reading) -> Iterator[tuple[Table, Records]]:
-    """At most SLICE rows at a time, with the rows as they were read. The first slice decides the format and must have all columns."""
+    """At most SLICE rows at a time. The first slice decides the format and must have all columns."""
     tables = (table for source in sources for table in read(source, reading.split, reading.config, SLICE))
     for _, of_file in groupby(tables, key=lambda table: table.name):
         known, here, parts = None, reading, iter(of_file)
@@ -65,7 +65,7 @@ def slices(sources: Iterable[str], reading: Reading) -> Iterator[tuple[Table, Re
 
 
 def load_prompts(sources: list[str] | str, **how: Any) -> Records:
-    """What the rows ask, in any format and also without answers, as rankings without completions."""
+    """What the rows ask, in any format, as rankings without completions."""
     return prompts(load(sources, tiers=PROMPTS, neutral="ignore", **how))
 
 
@@ -77,7 +77,6 @@ class Stream:
     reading: Reading
     steps: bool
     formats: dict[str, str] = field(default_factory=dict)
-    """{file: the format found in its first rows}."""
     rows: int = 0
     completions: int = 0
 
@@ -94,9 +93,7 @@ class Stream:
 
 
 def stream(sources: list[str], *, steps: bool = False, **how: Any) -> Stream:
-    """Check all rows as `to_score(load(sources, **how), steps=steps)` does, and keep none.
-
-    The rows counted in an error are those of one slice."""
+    """Check all rows as `to_score(load(sources, **how), steps=steps)` does, and keep none."""
     checked = Stream(tuple(sources), Reading(neutral="ignore", **how), steps)
     rows = completions = 0
     summary = Records([])
@@ -112,7 +109,7 @@ def stream(sources: list[str], *, steps: bool = False, **how: Any) -> Stream:
 
 
 def check_verbatim(records: Records | Stream) -> None:
-    """Raises UsageError for formats that take texts apart, which rendered text must not be."""
+    """Raises UsageError for formats that take texts apart."""
     for name in records.formats.values():
         if name not in VERBATIM:
             raise UsageError(

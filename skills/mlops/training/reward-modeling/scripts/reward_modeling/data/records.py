@@ -1,6 +1,4 @@
-"""The types every dataset is read to (comparisons, rankings, solutions in steps) and what each use takes of them.
-
-A use (`comparisons`, `solutions`, `to_score`, `prompts`) raises DataError for rows that it cannot take."""
+"""The types every dataset is read to, and what each use takes of them. A use raises DataError for rows it cannot take."""
 
 from __future__ import annotations
 
@@ -20,7 +18,7 @@ Message = dict[str, Any]
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a record was read: FILE:ROW, rows counted from 1."""
+    """FILE:ROW, rows counted from 1."""
 
     file: str
     row: int
@@ -35,12 +33,12 @@ class _Row:
     metadata: dict[str, Any] = field(default_factory=dict)
     origin: Origin | None = None
     given: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
-    """The label columns as they were read, which `to_score` keeps as metadata."""
+    """The label columns as they were read."""
 
 
 @dataclass(frozen=True)
 class Comparison(_Row):
-    """One prompt, a preferred and a rejected completion. `margin`: how much better, in units of the labels; `weight`: in a mean."""
+    """`margin`: how much better `chosen` is, in units of the labels; `weight`: in a mean."""
 
     prompt: list[Message]
     chosen: list[Message]
@@ -49,32 +47,29 @@ class Comparison(_Row):
     weight: float = 1.0
     tools: list[dict] | None = None
     rejected_first: bool = field(default=False, compare=False, repr=False)
-    """Whether the row names the rejected completion first."""
 
 
 @dataclass(frozen=True)
 class Ranking(_Row):
-    """One prompt and any number of completions; `scores` are the labels, higher is better, or None."""
+    """Any number of completions; `scores`: higher is better. Its pairs have its margin and share its weight."""
 
     prompt: list[Message]
     completions: list[list[Message]]
     scores: list[float] | None = None
     tools: list[dict] | None = None
     margin: float | None = None
-    """Of each of its pairs."""
     weight: float = 1.0
-    """Shared by its pairs."""
 
     @property
     def is_labeled_answer(self) -> bool:
-        """Whether it is one answer with a label (KTO), which makes no pair."""
+        """Of KTO: it makes no pair."""
         labeled = self.scores is not None and not self.given.keys().isdisjoint(("label", "kto_tag"))
         return labeled and len(self.completions) == 1
 
 
 @dataclass(frozen=True)
 class Solution(_Row):
-    """One prompt and an answer in steps; `labels`: one a step (1 good, 0 bad, a probability, None: without a label), or None."""
+    """An answer in steps; `labels`: one a step (1 good, 0 bad, a probability, None: without a label), or None."""
 
     prompt: list[Message]
     steps: list[str]
@@ -89,7 +84,7 @@ class Undecided(NamedTuple):
     """A row whose label does not say which answer is better."""
 
     place: int
-    """Its index among all rows that could be read."""
+    """Among all rows that could be read."""
     row: Record
     reason: str
     """"tie" or "unlabelled"."""
@@ -97,7 +92,7 @@ class Undecided(NamedTuple):
 
 @dataclass(frozen=True)
 class Records:
-    """What was read. `rows` are in input order; `set_aside` counts the rows kept out of them, by reason."""
+    """`set_aside` counts the rows that are not in `rows`, by reason."""
 
     rows: list[Record]
     formats: dict[str, str] = field(default_factory=dict)
@@ -106,11 +101,11 @@ class Records:
     metadata_columns: tuple[str, ...] = ()
     set_aside: dict[str, int] = field(default_factory=dict)
     undecided: tuple[Undecided, ...] = ()
-    """The rows set aside for their labels: they can be scored."""
+    """Rows set aside for their labels."""
     unreadable: tuple[tuple[str, str], ...] = ()
-    """(FILE:ROW, reason) of rows left out because they cannot be read."""
+    """(FILE:ROW, reason)."""
     winner_values: dict[str, int] = field(default_factory=dict)
-    """Rows by the value of their winner column and its meaning: {"1=a": 123, "tie=tie": 4}."""
+    """Rows by winner value and its meaning: {"1=a": 123, "tie=tie": 4}."""
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -122,7 +117,6 @@ class Records:
 
 
 def joined(parts: Iterable[Records], *, rows: bool = True) -> Records:
-    """The records of several parts as one. rows: with the rows themselves."""
     whole = list(parts)
     starts = accumulate((len(part.rows) + len(part.undecided) for part in whole), initial=0)
     undecided = [
@@ -153,10 +147,7 @@ def joined(parts: Iterable[Records], *, rows: bool = True) -> Records:
 
 
 def comparisons(records: Records) -> list[Comparison]:
-    """Every row as pairs: a ranking makes all pairs of completions with different scores.
-
-    The pairs of one ranking weigh 1 / (their number), so that each prompt counts once (arXiv:2203.02155 Eq. 1).
-    """
+    """Pairs: a ranking makes all of different scores, each weighs 1 / (their number) (arXiv:2203.02155 Eq. 1)."""
     for row in records.rows:
         if isinstance(row, Solution):
             raise _refused(records, row, *_OF_STEPS)
@@ -174,7 +165,7 @@ def comparisons(records: Records) -> list[Comparison]:
 
 
 def solutions(records: Records) -> list[Solution]:
-    """The rows whose steps are labeled. Raises DataError for rows without steps, and when no row has labels."""
+    """The rows whose steps are labeled."""
     for row in records.rows:
         if not isinstance(row, Solution):
             hint = "give `prompt`, `completions` (the steps) and `labels`, or see check_data.py --list_formats"
@@ -190,8 +181,7 @@ def solutions(records: Records) -> list[Solution]:
 def to_score(records: Records, *, steps: bool = False) -> Records:
     """All rows as rankings in the order of the file, also ties and unlabeled rows, with the label columns as metadata.
 
-    A comparison has the scores 1 and 0. steps: solutions are taken too, and keep their steps (`in_steps`).
-    """
+    A comparison has the scores 1 and 0. steps: take solutions, too, and keep their steps."""
     rows = _all_rows(records)
     for row, _ in rows:
         if isinstance(row, Solution) and not steps:
@@ -218,7 +208,7 @@ def _to_score(row: Record, reason: str | None) -> Ranking:
 
 
 def prompts(records: Records) -> Records:
-    """The prompts of all rows, as rankings without completions. Raises DataError for empty ones."""
+    """All rows as rankings without completions."""
     rows = [row for row, _ in _all_rows(records)]
     empty = [row for row in rows if not any(message["content"].strip() for message in row.prompt)]
     if empty:
@@ -231,7 +221,7 @@ def prompts(records: Records) -> Records:
 
 
 def _all_rows(records: Records) -> list[tuple[Record, str | None]]:
-    """(row, why its label does not decide, if so) of all rows in the order of the file."""
+    """(row, why its label does not decide, if so) in the order of the file."""
     undecided = {place: (row, reason) for place, row, reason in records.undecided}
     decided = iter(records.rows)
     return [undecided.get(place) or (next(decided), None) for place in range(len(records.rows) + len(undecided))]
@@ -258,7 +248,7 @@ def _refused(records: Records, row: Record, what: str, hint: str | None = None) 
 
 
 def ordered_pairs(ranking: Ranking) -> list[tuple[int, int]]:
-    """(place of the better, place of the worse) of every two completions with different scores."""
+    """(place of the better, place of the worse) of completions with different scores."""
     scores = ranking.scores or []
     pairs = combinations(range(len(scores)), 2)
     return [(i, j) if scores[i] > scores[j] else (j, i) for i, j in pairs if scores[i] != scores[j]]
@@ -285,7 +275,7 @@ def comparisons_of(row: Comparison | Ranking) -> list[Comparison]:
 
 
 def equal_scores(records: Records) -> int:
-    """How many pairs of completions have equal scores, and so make no comparison."""
+    """The number of pairs of completions with equal scores."""
     rankings = [row for row in records.rows if isinstance(row, Ranking)]
     possible = sum(len(row.completions) * (len(row.completions) - 1) // 2 for row in rankings)
     return possible - sum(len(ordered_pairs(row)) for row in rankings)
@@ -301,14 +291,14 @@ def answers_of(record: Record) -> list[list[Message]]:
 
 
 def in_steps(steps: list[str]) -> list[Message]:
-    """An answer given in steps as one message, which keeps them beside its text."""
+    """One message, which keeps the steps beside its text."""
     return [{"role": "assistant", "content": "\n".join(steps), "steps": steps}]
 
 
 def split_by_prompt(rows: Sequence[_Split], share: float, seed: int) -> tuple[list[_Split], list[_Split]]:
     """(train, validation): about `share` of the prompts, with all their pairs, go to validation.
 
-    The hash of prompt and seed decides: the same side in every run and from every file."""
+    The hash of prompt and seed decides, in every run and from every file."""
     sides: tuple[list[_Split], list[_Split]] = ([], [])
     for row in rows:
         text = f"{seed}:{json.dumps(row.prompt, sort_keys=True, default=str)}"

@@ -1,4 +1,4 @@
-"""Files, folders, datasets saved to disk and hub ids -> tables of numbered rows. Saved and hub datasets load `datasets`."""
+"""Files, folders, datasets saved to disk and hub ids -> tables of numbered rows."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .folders import data_files
 
 
 def read(source: str, split: str | None = None, config: str | None = None, size: int | None = None) -> Iterator[Table]:
-    """One table for each file, or slices of at most `size` rows. Raises DataError for what cannot be read or holds no rows."""
+    """One table a file, or slices of at most `size` rows. Raises DataError for what cannot be read or holds no rows."""
     path = Path(source).expanduser()
     mode = _mode(path)
     if mode and stat.S_ISREG(mode):
@@ -42,7 +42,6 @@ def read(source: str, split: str | None = None, config: str | None = None, size:
 
 
 def _mode(path: Path) -> int | None:
-    """The kind of what is at a path, or None where nothing is."""
     try:
         return path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a zero byte in the name

@@ -1,4 +1,4 @@
-"""Help for rows that no format fits: what was seen, the nearest formats, and a tried way to read them or a conversion."""
+"""Help for rows that no format fits."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ LAYOUTS = (
     {"prompt": _PROMPT, "completion": _ONE},
 )
 LABELED_LAYOUTS = 5
-"""So many say which answer is better, the last by its place in the list (format `best_first`)."""
+"""So many say which answer is better, the last by its place in the list."""
 _MEANING = {"scores": "a higher score must be better", "ranks": "rank 1 must be best"}
 
 
 def seen(rows: list[Row]) -> str:
-    """One line for each column: its type, nesting and a value, cut short."""
+    """A line for each column: type, nesting, a value."""
     columns = dict.fromkeys(name for row in rows for name in row)
     columns |= {name: value for row in reversed(rows) for name, value in row.items() if value is not None}
     lines = [f"\n  {name}: {_shape(value)}, as in {short(value, 60)}" for name, value in columns.items()]
@@ -61,7 +61,7 @@ def _shape(value: Any, depth: int = 0) -> str:
 
 
 def nearest(rows: list[Row], tiers: Tiers) -> str:
-    """The formats with the most columns in common, with what they lack."""
+    """The formats with the most columns in common."""
     present, found = {name for row in rows for name in row}, {}
     for entry in (entry for tier in tiers for entry in tier.values()):
         lacks = [names.replace("|", " or ") for names in entry.needs if present.isdisjoint(names.split("|"))]
@@ -71,10 +71,7 @@ def nearest(rows: list[Row], tiers: Tiers) -> str:
 
 
 def guess(row: Row, works: Callable[[dict[str, str], str | None], bool], *, labeled: bool = False) -> str | None:
-    """A --columns line with which the row can be read: `works` tries it. labeled: one that says which answer is better.
-
-    What numbers mean is said, not guessed.
-    """
+    """A --columns line with which the row can be read: `works` tries it. labeled: one that says which answer is better."""
     written = unwrapped(row) is not row  # metadata of a canonical copy are nothing to be read
     leaves = dict(_leaves({name: value for name, value in row.items() if not (written and name == METADATA)}))
     for place, layout in enumerate(LAYOUTS[: LABELED_LAYOUTS if labeled else None], start=1):
@@ -91,7 +88,7 @@ def guess(row: Row, works: Callable[[dict[str, str], str | None], bool], *, labe
 
 
 def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """(path, value) of everything in a row that is not an object or a list of objects."""
+    """(path, value) of all but objects and lists of objects."""
     if isinstance(value, dict):
         for name, item in value.items():
             if re.fullmatch(r"[^.\[\],=]+", name):
@@ -103,13 +100,13 @@ def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _candidates(leaves: dict[str, Any], name: str, words: str) -> list[str]:
-    """Paths whose values could be this column, the likeliest first."""
+    """Paths that could be this column, the likeliest first."""
     ranked = ((_rank(path, words), path) for path, value in leaves.items() if _could_be(path, value, name))
     return [path for rank, path in sorted(one for one in ranked if one[0] is not None)]
 
 
 def _rank(path: str, words: str) -> int | None:
-    """How early a word of the list comes in the parts of a path; its last part counts most."""
+    """How early a word of the list comes in a path; its last part counts most."""
     order, parts = words.split(), re.split(r"[.\[\]]+", path)
     if path.count("[]") and words is _MANY and parts[-1].lower() not in _BODY.split():
         return None
@@ -131,7 +128,7 @@ def _could_be(path: str, value: Any, name: str) -> bool:
 
 
 def conversion(name: str, row: Row) -> str:
-    """Three lines of Python that write pairs from such rows, with the names of columns to be filled in."""
+    """Three lines of Python that write pairs, with the names of columns to be filled in."""
     paths = [path for path, value in _leaves(row) if isinstance(value, str)]
     parts = [
         re.sub(r"([^.\[\]]+)|\[\]|\.", lambda m: f"[{m[1]!r}]" if m[1] else "[0]" * (m[0] != "."), path)

@@ -1,5 +1,5 @@
-"""What the values of a winner column mean. The meaning of bare numbers is never guessed: in SHP 1 is the first answer, in
-PKU-SafeRLHF the second, and a guess trains on inverted pairs."""
+"""What the values of a winner column mean. Bare numbers are never guessed: in SHP 1 is the first answer, in PKU-SafeRLHF the
+second, and a guess trains on inverted pairs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ KNOWN = (
 
 
 def key(value: Any) -> str:
-    """The value in --winner_values: 1, 1.0, "1" and "1.0" are "1", True is "true"."""
+    """As in --winner_values: 1, 1.0, "1" and "1.0" are "1", True is "true"."""
     text = str(value).strip().lower()
     try:
         number = float(text)
@@ -40,16 +40,13 @@ def key(value: Any) -> str:
 
 @dataclass(frozen=True)
 class Winner:
-    """What says in a format's rows which of two answers is better."""
-
     columns: tuple[str, ...] = ("winner",)
     means: dict[str, str] | None = None
     """{value: "a", "b" or "tie"} of a known data set. None: words say it themselves, numbers are asked about."""
     read: Callable[..., Any] = lambda value: value
-    """The values of the columns -> the value that `means` names."""
+    """The values of the columns -> a value of `means`."""
 
     def value(self, row: dict[str, Any]) -> Any:
-        """The value of a row, or None."""
         values = [row.get(column) for column in self.columns]
         if all(value in (None, "") for value in values):
             return None
@@ -60,7 +57,6 @@ class Winner:
 
 
 def _is_bare(value: str) -> bool:
-    """Whether a key is a number, true or false, which do not say which answer they mean."""
     with contextlib.suppress(ValueError):
         float(value)
         return True
@@ -75,11 +71,10 @@ def meaning(
     known: dict[str, str] | None = None,
     name: str = "",
 ) -> tuple[dict[str, str], dict[str, int]]:
-    """({value: "a", "b" or "tie"}, {"value=a": its rows}) of (row number, non-null value) pairs.
+    """({value: "a", "b" or "tie"}, {"value=a": its rows}) of (row number, value) pairs.
 
-    given: --winner_values. columns: --columns, by which known datasets are told. known: the values of the data set `name`.
-    Raises DataError for bare numbers without a meaning and for values that `given` leaves out.
-    """
+    given: --winner_values. columns: --columns. known: the values of the data set `name`. Raises DataError for values without a
+    meaning."""
     counts = Counter(key(value) for _, value in winners)
     for value in counts.keys() & (known or {}) & (given or {}).keys():
         if given[value] != known[value]:

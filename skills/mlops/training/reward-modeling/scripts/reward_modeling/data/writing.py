@@ -1,6 +1,5 @@
-"""Rows that are written: a record in its canonical form, with metadata under their own names.
-
-Metadata whose names the row itself uses stand in the object `metadata`, which reading takes apart again."""
+"""Rows that are written: a record in its canonical form, with its metadata. Those whose names the row itself uses stand in the
+object `metadata`, which reading takes apart again."""
 
 from __future__ import annotations
 
@@ -19,12 +18,11 @@ RESULTS = frozenset((
     "threshold", "first_flagged", "first_error",
 ))
 # fmt: on
-"""Names that score.py and evaluate.py write."""
+"""Names of results."""
 
 
 def to_row(record: Record) -> dict[str, Any]:
-    """The canonical form (formats `explicit`, `ranking`, `stepwise`, `completions`, `steps`, `prompt`), which `load` reads back to an
-    equal record."""
+    """The canonical form, which `load` reads back to an equal record."""
     if isinstance(record, Comparison):
         row = {"prompt": record.prompt, "chosen": record.chosen, "rejected": record.rejected, "margin": record.margin}
     elif isinstance(record, Ranking) and record.is_labeled_answer:
@@ -42,7 +40,7 @@ def to_row(record: Record) -> dict[str, Any]:
 
 
 def with_metadata(row: dict[str, Any], metadata: dict[str, Any], *, canonical: bool = False) -> dict[str, Any]:
-    """The row and its metadata. canonical: names by which a format would read the row's columns are taken too."""
+    """canonical: names by which a format would read the row's columns are taken, too."""
     apart = {name: value for name, value in metadata.items() if name in row or (canonical and is_read(name))}
     if METADATA in metadata and (apart or _is_apart(metadata[METADATA])):
         apart[METADATA] = metadata[METADATA]
@@ -51,7 +49,7 @@ def with_metadata(row: dict[str, Any], metadata: dict[str, Any], *, canonical: b
 
 
 def unwrapped(metadata: dict[str, Any]) -> dict[str, Any]:
-    """The metadata of a row that `with_metadata` wrote, as they were; of any other row unchanged."""
+    """The metadata that `with_metadata` wrote, as they were; others unchanged."""
     apart = metadata.get(METADATA)
     kept = {name: value for name, value in metadata.items() if name != METADATA}
     if not _is_apart(apart) or apart.keys() & kept.keys():
@@ -60,7 +58,7 @@ def unwrapped(metadata: dict[str, Any]) -> dict[str, Any]:
 
 
 def counted(rows: Iterable[dict[str, Any]], moved: Counter[str]) -> Iterator[dict[str, Any]]:
-    """The rows of `with_metadata`; `moved` counts the names that stand in `metadata`."""
+    """`moved` counts the names that stand in `metadata`."""
     for row in rows:
         if _is_apart(row.get(METADATA)):
             moved.update(row[METADATA].keys())
@@ -68,7 +66,7 @@ def counted(rows: Iterable[dict[str, Any]], moved: Counter[str]) -> Iterator[dic
 
 
 def tell_moved(moved: Counter[str]) -> dict[str, int] | None:
-    """Log which metadata columns were moved, and in how many rows. The same for a script's JSON, None without any."""
+    """Log which metadata columns were moved, and in how many rows; the same for a script's JSON."""
     if not moved:
         return None
     log(f"metadata whose names the rows themselves use are in the column `{METADATA}` (rows): {listed(moved)}")
@@ -81,5 +79,4 @@ def _is_apart(value: Any) -> bool:
 
 
 def is_read(name: str) -> bool:
-    """Whether a format may read a column of this name."""
     return name in NAMES or name in LABEL_NAMES or name.lower() in INPUT_LIKE
