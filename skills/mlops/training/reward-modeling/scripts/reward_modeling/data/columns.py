@@ -31,24 +31,21 @@ SAME = {
 # fmt: on
 """Other names of columns, alone or as in preferred_response, answer_a."""
 _HOLDS = "responses?|answers?|completions?|outputs?|texts?"
-_AFFIX = re.compile(rf"(?:{_HOLDS})_(?P<last>\w+)|(?P<first>\w+?)_?(?:{_HOLDS})")
+_AFFIX = re.compile(rf"\A(?:(?:{_HOLDS})_(?P<last>\w+)|(?P<first>\w+?)_?(?:{_HOLDS}))\Z")
 
 
 def same_columns(rows: list[Row]) -> dict[str, str]:
     """{"chosen": "preferred_response", ...} for columns of text or messages that no format reads by their own names."""
     first = {name: value for row in reversed(rows) for name, value in row.items() if value is not None}
     words: dict[str, str] = {}
-    for name in (name for name, value in first.items() if isinstance(value, (str, list, dict))):
-        found = _AFFIX.fullmatch(name.lower())
-        words.setdefault((found["last"] or found["first"]) if found else name.lower(), name)
+    for name, value in first.items():
+        if isinstance(value, (str, list, dict)):
+            words.setdefault(_AFFIX.sub(r"\g<last>\g<first>", name.lower()), name)
     for wanted, pairs in SAME.items():
         for pair in pairs if not first.keys() >= set(wanted) else ():
-            taken = {"completions", "chosen", *wanted} - {pair[0], pair[1]}
-            if not first.keys().isdisjoint(taken):
-                continue
-            columns = {name: words.get(word) for name, word in zip(wanted, pair, strict=True)}
-            named = [column for column in columns.values() if column and len(column) > 1]
-            if len(named) == 2 and not all(column in NAMES for column in named):
+            columns = {name: words.get(word, "") for name, word in zip(wanted, pair, strict=True)}
+            free = first.keys().isdisjoint({"completions", "chosen", *wanted} - {*pair})
+            if free and all(len(column) > 1 for column in columns.values()) and not NAMES.issuperset(columns.values()):
                 return columns
     return {}
 
@@ -70,9 +67,8 @@ def check_columns(table: Table, columns: dict[str, str]) -> dict[str, str]:
             hint = f"did you mean {close[0]}?" if close else f"the columns are {', '.join(present)}"
             raise DataError(f"there is no column `{root}`", where=table.name, hint=hint)
         if root != wanted and "".join(match[0] for match in _STEP.finditer(wanted)) != wanted:
-            raise DataError(
-                f"`{wanted}` is not a valid path", where=table.name, hint="write a.b, a[].b or a[0].b in --columns"
-            )
+            hint = "write a.b, a[].b or a[0].b in --columns"
+            raise DataError(f"`{wanted}` is not a valid path", where=table.name, hint=hint)
         if column:
             roots[column] = root
     return roots
@@ -94,8 +90,8 @@ def renamed(row: Row, columns: dict[str, str], roots: dict[str, str]) -> Row:
 
 
 def part_of(row: Row, path: str) -> Any:
-    steps = [match[1] if match[1] is not None else f"[{match[2]}]" for match in _STEP.finditer(path)]
-    return _follow(row[steps[0]], steps[1:], path, steps[0])
+    root, *steps = (match[1] or f"[{match[2]}]" for match in _STEP.finditer(path))
+    return _follow(row[root], steps, path, root)
 
 
 def _follow(value: Any, steps: list[str], path: str, at: str) -> Any:

@@ -70,9 +70,9 @@ class Format:
         used = {}
         for names in self.columns:
             alternatives = names.split("|")
-            present = [name for name in alternatives if name in row]
+            present = sorted((name for name in alternatives if name in row), key=lambda name: row[name] is None)
             if present:
-                used[alternatives[0]] = next((name for name in present if row[name] is not None), present[0])
+                used[alternatives[0]] = present[0]
         return {name: row[column] for name, column in used.items() if row[column] is not None}, used
 
     def records(self, picked: Row) -> list[Record]:
@@ -100,9 +100,8 @@ def entry(
     """Makes the converter under it an entry of the table. more: other fields of a Format."""
 
     def add(convert: Callable[[Row], Record]) -> Callable[[Row], Record]:
-        table[convert.__name__] = Format(
-            convert.__name__, description, needs, optional, example, matches, convert, **more
-        )
+        name = convert.__name__
+        table[name] = Format(name, description, needs, optional, example, matches, convert, **more)
         return convert
 
     return add
@@ -110,7 +109,7 @@ def entry(
 
 def number(value: Any, column: str) -> float | None:
     """A finite fp32 number, also written as text; null and "" are None."""
-    if value is None or value == "":
+    if value in (None, ""):
         return None
     try:
         found = float(value) if isinstance(value, (int, float, str)) else math.nan

@@ -23,11 +23,9 @@ def kept_rows(table: Table, records: Records, left: dict[int, Record]) -> Iterat
     for place, record in enumerate(records.rows):
         stays[record.origin.row].append(left.get(place) is record)
         if any(stays[record.origin.row]) != all(stays[record.origin.row]) or left.get(place, record) is not record:
-            raise DataError(
-                "only a part of this row stays (completions of a ranking, or alternatives of a step, are dropped)",
-                where=str(record.origin),
-                hint="--layout canonical can say that, the file's own columns cannot",
-            )
+            what = "only a part of this row stays (completions of a ranking, or alternatives of a step, are dropped)"
+            hint = "--layout canonical can say that, the file's own columns cannot"
+            raise DataError(what, where=record.origin, hint=hint)
     yield from (row for number, row in zip(table.numbers, table.rows, strict=True) if all(stays.get(number, [False])))
 
 

@@ -112,7 +112,5 @@ def check_verbatim(records: Records | Stream) -> None:
     """Raises UsageError for formats that take texts apart."""
     for name in records.formats.values():
         if name not in VERBATIM:
-            raise UsageError(
-                f"--text_format rendered needs prompt and answer in columns of their own: format `{name}` takes texts apart",
-                hint="name the columns, as in --format explicit --columns prompt=A,chosen=B,rejected=C",
-            )
+            what = f"--text_format rendered needs columns of prompt and answer: format `{name}` takes texts apart"
+            raise UsageError(what, hint="name them, as in --format explicit --columns prompt=A,chosen=B,rejected=C")

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..console import listed, log
 from .formats import INPUT_LIKE, LABEL_NAMES, NAMES
-from .records import Comparison, Ranking, Record
+from .records import Comparison, Record, Solution
 
 METADATA = "metadata"
 # fmt: off
@@ -23,19 +23,17 @@ RESULTS = frozenset((
 
 def to_row(record: Record) -> dict[str, Any]:
     """The canonical form, which `load` reads back to an equal record."""
+    row: dict[str, Any] = {"prompt": record.prompt}
     if isinstance(record, Comparison):
-        row = {"prompt": record.prompt, "chosen": record.chosen, "rejected": record.rejected, "margin": record.margin}
-    elif isinstance(record, Ranking) and record.is_labeled_answer:
-        row = {"prompt": record.prompt, "completion": record.completions[0], "label": record.scores[0] > 0}
-    elif isinstance(record, Ranking):
-        row = {"prompt": record.prompt, "completions": record.completions or None, "scores": record.scores}
-        row["margin"] = record.margin
+        row |= {"chosen": record.chosen, "rejected": record.rejected}
+    elif isinstance(record, Solution):
+        row |= {"steps" if record.labels is None else "completions": record.steps, "labels": record.labels}
+    elif record.is_labeled_answer:
+        row |= {"completion": record.completions[0], "label": record.scores[0] > 0}
     else:
-        steps = "completions" if record.labels is not None else "steps"
-        row = {"prompt": record.prompt, steps: record.steps, "labels": record.labels}
-    row["weight"] = None if getattr(record, "weight", 1) == 1 else record.weight
-    row |= {"tools": getattr(record, "tools", None), "id": record.id}
-    row = {name: value for name, value in row.items() if value is not None}
+        row |= {"completions": record.completions or None, "scores": record.scores}
+    row |= {name: getattr(record, name, None) for name in ("margin", "weight", "tools", "id")}
+    row = {name: value for name, value in row.items() if value is not None and (name, value) != ("weight", 1)}
     return with_metadata(row, record.metadata, canonical=True)
 
 
@@ -45,16 +43,14 @@ def with_metadata(row: dict[str, Any], metadata: dict[str, Any], *, canonical: b
     if METADATA in metadata and (apart or _is_apart(metadata[METADATA])):
         apart[METADATA] = metadata[METADATA]
     kept = {name: value for name, value in metadata.items() if name not in apart}
-    return {**row, **kept, METADATA: apart} if apart else {**row, **kept}
+    return row | kept | ({METADATA: apart} if apart else {})
 
 
 def unwrapped(metadata: dict[str, Any]) -> dict[str, Any]:
     """The metadata that `with_metadata` wrote, as they were; others unchanged."""
     apart = metadata.get(METADATA)
     kept = {name: value for name, value in metadata.items() if name != METADATA}
-    if not _is_apart(apart) or apart.keys() & kept.keys():
-        return metadata
-    return kept | apart
+    return kept | apart if _is_apart(apart) and apart.keys().isdisjoint(kept) else metadata
 
 
 def counted(rows: Iterable[dict[str, Any]], moved: Counter[str]) -> Iterator[dict[str, Any]]:
@@ -74,8 +70,11 @@ def tell_moved(moved: Counter[str]) -> dict[str, int] | None:
 
 
 def _is_apart(value: Any) -> bool:
-    known = lambda name: name == METADATA or name in RESULTS or is_read(name)  # noqa: E731
-    return isinstance(value, dict) and bool(value) and all(isinstance(name, str) and known(name) for name in value)
+    return isinstance(value, dict) and bool(value) and all(isinstance(name, str) and _is_taken(name) for name in value)
+
+
+def _is_taken(name: str) -> bool:
+    return name == METADATA or name in RESULTS or is_read(name)
 
 
 def is_read(name: str) -> bool:
