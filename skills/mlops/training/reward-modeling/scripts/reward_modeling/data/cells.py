@@ -118,9 +118,6 @@ def _check_encoding(text: str) -> None:
         raise RowError(f"the row holds one half of a surrogate pair (\\u{code:04x} without its partner)") from None
 
 
-# ---- messages and lists written as text --------------------------------------------------------------------------------
-
-
 _OPENS = re.compile(r'\s*"?\s*(?:array\(\s*)?(\[\s*\{|[\[{])')
 _FIRST_KEY = re.compile(r"""\s*"?\s*\{\s*\\?["'](?:role|content|from|value|messages|conversations)\\?["']\s*:""")
 _KEYS = [

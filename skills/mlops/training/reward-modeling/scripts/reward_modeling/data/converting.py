@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from ..console import DataError, finite, warn
-from .cells import RowError, clean, decoded, lists_in_cells, loads, short, turns, wrong_type
+from .cells import RowError, decoded, lists_in_cells, object_in, short, turns, wrong_type
 from .columns import check_columns, renamed, same_columns
-from .entries import Format, Row, SetAsideError
+from .entries import Format, Numbered, Problems, Row, SetAsideError
 from .files import Table, suffix
 from .formats import (
     ANSWERS,
@@ -71,11 +71,11 @@ def _head(table: Table) -> Table:
     return replace(table, rows=table.rows[:HEAD], numbers=table.numbers[:HEAD], problems=[])
 
 
-def records_of(table: Table, reading: Reading, format: str | None, *, first: bool = True) -> Records:
+def records_of(table: Table, reading: Reading, *, first: bool = True) -> Records:
     """first: a whole file or its first slice; in later slices any number of rows may be unreadable."""
     problems = list(table.problems)
     numbered = _decoded(table, reading.columns or {}, problems)
-    chosen = reader = _format_of(table, format, [row for _, row in numbered], problems, reading)
+    chosen = reader = _format_of(table, [row for _, row in numbered], problems, reading)
     if chosen.expand:
         numbered, reader = chosen.expand(numbered, problems), LABELED["ranks"]
     picked = [reader.pick(row) for _, row in numbered]
@@ -96,7 +96,13 @@ def records_of(table: Table, reading: Reading, format: str | None, *, first: boo
             problems.append((number, f"{error}{_other_format(reader, row)}"))
     unused = [name for name in dict.fromkeys(name for _, row, _ in made for name in row) if name not in used]
     _refuse_lost_input(table.name, chosen, [name for name in unused if name.lower() in INPUT_LIKE], made)
-    _refuse_unreadable(table, chosen, format, reading, sorted(problems), made, first)
+    problems.sort()
+    few = not first or 2 * len(problems) <= len(table)
+    if problems and not (reading.leave_out_unreadable and few):
+        hint = None if len(problems) == len(table.problems) else _hint(chosen, reading)
+        if not reading.format and not any(record for *_, record in made):
+            hint = _guess(table, reading) or hint
+        raise table.refused(problems, hint)
     rows, undecided = [], []
     for _, row, record in made:
         reason = record and chosen.name in LABELED and _undecided(reader, row, record)
@@ -112,12 +118,12 @@ def records_of(table: Table, reading: Reading, format: str | None, *, first: boo
         metadata_columns=tuple(unused),
         set_aside=table.set_aside | ({"unreadable": len(problems)} if problems else {}) | aside,
         undecided=tuple(undecided),
-        unreadable=tuple((f"{table.name}:{number}", reason) for number, reason in sorted(problems)),
+        unreadable=tuple((f"{table.name}:{number}", reason) for number, reason in problems),
         winner_values=winners,
     )
 
 
-def _decoded(table: Table, columns: dict[str, str], problems: list[tuple[int, str]]) -> list[tuple[int, Row]]:
+def _decoded(table: Table, columns: dict[str, str], problems: Problems) -> Numbered:
     head = table.rows[:HEAD]
     columns = same_columns(head) | columns
     roots = check_columns(table, columns) if columns else {}
@@ -136,13 +142,11 @@ def _decoded(table: Table, columns: dict[str, str], problems: list[tuple[int, st
     return numbered
 
 
-def _format_of(
-    table: Table, format: str | None, rows: list[Row], problems: list[tuple[int, str]], reading: Reading
-) -> Format:
+def _format_of(table: Table, rows: list[Row], problems: Problems, reading: Reading) -> Format:
     if not rows:
         raise table.refused(problems, None if len(problems) == len(table.problems) else "fix --columns, or these rows")
-    if format:
-        return named(format)
+    if reading.format:
+        return named(reading.format)
     try:
         found = recognize(rows, table.name, reading.tiers)
     except DataError as error:
@@ -174,7 +178,8 @@ def _guess(table: Table, reading: Reading, *, labeled: bool = False) -> str | No
 
     def works(columns: dict[str, str], format: str | None) -> bool:
         try:
-            records = records_of(head, replace(reading, columns=columns, leave_out_unreadable=False), format)
+            tried = replace(reading, columns=columns, format=format, leave_out_unreadable=False)
+            records = records_of(head, tried)
         except DataError as error:
             return "--winner_values" in (error.hint or "")
         return bool(records.rows) and (not labeled or records.format in LABELED)
@@ -205,12 +210,8 @@ def _records(chosen: Format, row: Row, picked: Row, used: Iterable[str], origin:
 
 
 def _tools(value: Any) -> list[dict] | None:
-    if isinstance(value, str) and value.strip():
-        try:
-            value = clean(loads(value))
-        except (ValueError, RecursionError):
-            raise RowError(f"`tools` is text that is not valid JSON ({short(value)})") from None
-    if value in (None, "", []):
+    value = object_in(value)
+    if value in (None, "", "null", []):
         return None
     if not isinstance(value, list) or not all(isinstance(tool, dict) for tool in value):
         raise wrong_type("tools", value, "a list of objects")
@@ -236,12 +237,7 @@ def _of_two(ranking: Ranking) -> Comparison:
     return replace(pair, rejected_first=better == 1, **{name: getattr(ranking, name) for name in names})
 
 
-# ---- what is said about a table, and what goes wrong -------------------------------------------------------------------
-
-
-def _say_winners(
-    name: str, chosen: Format, numbered: list[tuple[int, Row]], picked: list[Row], reading: Reading
-) -> dict[str, int]:
+def _say_winners(name: str, chosen: Format, numbered: Numbered, picked: list[Row], reading: Reading) -> dict[str, int]:
     """Write a, b or tie into the rows. Returns {"value=a": its rows}."""
     if not chosen.winner:
         return {}
@@ -282,28 +278,10 @@ def _other_format(chosen: Format, row: Row) -> str:
     return f" ({like}: mixed formats)" if other else ""
 
 
-def _refuse_unreadable(
-    table: Table,
-    chosen: Format,
-    format: str | None,
-    reading: Reading,
-    problems: list[tuple[int, str]],
-    made: list[Made],
-    first: bool,
-) -> None:
-    few = not first or 2 * len(problems) <= len(table)
-    if not problems or (reading.leave_out_unreadable and few):
-        return
-    hint = None
-    if len(problems) > len(table.problems):
-        needs = ", ".join(names.replace("|", " or ") for names in chosen.needs)
-        mapped = "" if reading.columns else ", or --columns to name them"
-        hint = (
-            f"these are read as format `{chosen.name}` ({needs}); use --format for another{mapped}, or fix these rows"
-        )
-    if format is None and not any(record for *_, record in made):
-        hint = _guess(table, reading) or hint
-    raise table.refused(problems, hint)
+def _hint(chosen: Format, reading: Reading) -> str:
+    needs = ", ".join(names.replace("|", " or ") for names in chosen.needs)
+    mapped = "" if reading.columns else ", or --columns to name them"
+    return f"these are read as format `{chosen.name}` ({needs}); use --format for another{mapped}, or fix these rows"
 
 
 def _refuse_lost_input(where: str, chosen: Format, names: list[str], made: list[Made]) -> None:
@@ -311,20 +289,18 @@ def _refuse_lost_input(where: str, chosen: Format, names: list[str], made: list[
         lost = [number for number, row, record in made if not _already_there(row.get(name), record)]
         if not lost:
             continue
-        use = "put it into the prompt yourself"
-        if "system" in chosen.columns:
-            use = f"read it as the system text with --columns system={name}, or {use}"
+        system = f"read it as the system text with --columns system={name}, " if "system" in chosen.columns else ""
         raise DataError(
             f"column `{name}` could be part of the input, but format `{chosen.name}` does not use it "
             f"({len(lost)} of {len(made)} rows)",
             where=f"{where}:{lost[0]}",
-            hint=f"{use}, or leave it out with --columns {name}=",
+            hint=f"{system}put it into the prompt yourself, or leave it out with --columns {name}=",
         )
 
 
 def _already_there(value: Any, record: Record | None) -> bool:
     """Whether a value is empty or repeats what the record's messages say."""
-    if value is None or value in ("", [], {}) or (isinstance(value, str) and not value.strip()):
+    if value in (None, "", [], {}) or (isinstance(value, str) and not value.strip()):
         return True
     if record is None:
         return False
@@ -338,10 +314,9 @@ def _already_there(value: Any, record: Record | None) -> bool:
 def _texts(value: Any) -> Iterator[str]:
     """The texts in a value but for the names of speakers; other values as text."""
     if isinstance(value, dict):
-        for name, item in value.items():
-            if name not in ("role", "from") and isinstance(item, (str, list, dict)):
-                yield from _texts(item)
-    elif isinstance(value, list):
+        inside = (item for name, item in value.items() if name not in ("role", "from"))
+        value = [item for item in inside if isinstance(item, (str, list, dict))]
+    if isinstance(value, list):
         for item in value:
             yield from _texts(item)
     else:

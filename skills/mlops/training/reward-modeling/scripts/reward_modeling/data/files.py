@@ -99,9 +99,6 @@ def suffix(path: Path) -> str:
     return Path(path.name.lower().removesuffix(".gz")).suffix
 
 
-# ---- bytes -------------------------------------------------------------------------------------------------------------
-
-
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[BinaryIO]:
     """The unpacked bytes without a byte order mark."""
@@ -145,9 +142,6 @@ def _line_by_line(path: Path, readline: Callable[[int], AnyStr]) -> Iterator[Any
             what = f"the line is longer than {LINE_LIMIT // MIB} MiB"
             raise DataError(what, where=f"{path}:{number}", hint="write one row a line")
         yield line
-
-
-# ---- kinds of files ----------------------------------------------------------------------------------------------------
 
 
 def _jsonl(path: Path, size: int | None) -> Iterator[Table]:

@@ -38,7 +38,7 @@ def load(sources: list[str] | str, **how: Any) -> Records:
     reading = Reading(**how)
     sources = [sources] if isinstance(sources, str) else sources
     tables = (table for source in sources for table in read(source, reading.split, reading.config))
-    records = joined(records_of(table, reading, reading.format) for table in tables)
+    records = joined(records_of(table, reading) for table in tables)
     if not records.formats:
         raise UsageError("no dataset was named", hint="give a file, a folder or a hub id")
     if records.winner_values:
@@ -56,10 +56,10 @@ def slices(sources: Iterable[str], reading: Reading) -> Iterator[tuple[Table, Re
                 present = {name for row in table.rows for name in row}
                 given = (reading.columns or {}).items()
                 columns = {name: col for name, col in given if root_of(col or name, present) in present}
-                here = replace(reading, columns=columns)
+                here = replace(reading, columns=columns, format=reading.format or known)
             elif len(table) == SLICE and is_one_piece(table, reading):
                 table = reduce(Table.joined, parts, table)
-            records = records_of(table, here, reading.format or known, first=not known)
+            records = records_of(table, here, first=not known)
             known = records.formats[table.name]
             yield table, records
 

@@ -143,9 +143,6 @@ def joined(parts: Iterable[Records], *, rows: bool = True) -> Records:
     )
 
 
-# ---- uses --------------------------------------------------------------------------------------------------------------
-
-
 def comparisons(records: Records) -> list[Comparison]:
     """Pairs: a ranking makes all of different scores, each weighs 1 / (their number) (arXiv:2203.02155 Eq. 1)."""
     for row in records.rows:
@@ -242,9 +239,6 @@ _OF_STEPS = (
 def _refused(records: Records, row: Record, what: str, hint: str | None = None) -> DataError:
     file = row.origin.file if row.origin else None
     return DataError(f"these rows (format `{records.formats.get(file)}`) {what}", where=file, hint=hint)
-
-
-# ---- rankings and pairs ------------------------------------------------------------------------------------------------
 
 
 def ordered_pairs(ranking: Ranking) -> list[tuple[int, int]]:
