@@ -120,13 +120,12 @@ def _check_encoding(text: str) -> None:
 
 _OPENS = re.compile(r'\s*"?\s*(?:array\(\s*)?(\[\s*\{|[\[{])')
 _FIRST_KEY = re.compile(r"""\s*"?\s*\{\s*\\?["'](?:role|content|from|value|messages|conversations)\\?["']\s*:""")
-_KEYS = [
-    [re.compile(rf"""["']{key}\\?["']\s*:""") for key in pair] for pair in (("role", "content"), ("from", "value"))
-]
+_PAIRS = (("role", "content"), ("from", "value"))
+_KEYS = [[re.compile(rf"""["']{key}\\?["']\s*:""") for key in pair] for pair in _PAIRS]
 _SPEAKERS = frozenset(("system", "human", "user", "gpt", "assistant", "tool", "function_call", "observation"))
 
-# Python as pandas and numpy print it: no commas between the items of arrays, array(...), dtype=..., nan. Strings are
-# tokens of their own, so that nothing inside them is changed.
+# Python as pandas and numpy print it: arrays without commas, array(...), dtype=..., nan. Strings are tokens of their own, so
+# that nothing inside them is changed.
 _TOKEN = re.compile(
     r"""(,\s*dtype=(?:\w+|'[^']*')|array(?=\()|'[^'\\]*(?:\\.[^'\\]*)*'|"[^"\\]*(?:\\.[^"\\]*)*"|[\w.+-]+|[\]})])"""
     r"""(\s+(?=['"\w\[{+.-]))?""",
@@ -146,9 +145,8 @@ def decoded(value: Any, column: str) -> Any:
     opens = _OPENS.match(value) if isinstance(value, str) else None
     if not opens:
         return value
-    likely = bool(_FIRST_KEY.match(value)) or (
-        len(opens[1]) > 1 and any(all(key.search(value) for key in pair) for pair in _KEYS)
-    )
+    objects_open = len(opens[1]) > 1
+    likely = _FIRST_KEY.match(value) or (objects_open and any(all(k.search(value) for k in pair) for pair in _KEYS))
     if not likely and column not in LISTS:
         return value
     found = clean(_parsed(value))
@@ -167,7 +165,7 @@ def unnested(value: dict[str, Any]) -> Any:
     filled = [item for item in value.values() if item not in (None, [], {}, "")]
     if len(filled) == 1 and are_messages(filled[0]):
         return filled[0]
-    found = objects(value) if {"role", "content"} <= value.keys() or {"from", "value"} <= value.keys() else None
+    found = objects(value) if any(value.keys() >= set(pair) for pair in _PAIRS) else None
     return found if are_messages(found) else value
 
 
@@ -181,7 +179,7 @@ def objects(value: Any) -> list[dict[str, Any]] | None:
     """Objects as a list, as an object of lists (as `datasets` writes them), or as text; else None."""
     value = structure(value)
     if isinstance(value, dict) and value and all(isinstance(item, list) for item in value.values()):
-        if len({len(item) for item in value.values()}) > 1:
+        if len(set(map(len, value.values()))) > 1:
             return None
         value = [dict(zip(value, items, strict=True)) for items in zip(*value.values(), strict=True)]
     return value if isinstance(value, list) and value and all(isinstance(item, dict) for item in value) else None
@@ -225,7 +223,7 @@ def _parsed(text: str) -> Any:
     fixed = _TOKEN.sub(_literal, text.strip())
     try:
         with warnings.catch_warnings(action="ignore"):  # of escapes that Python does not know
-            return _plain(ast.literal_eval(fixed))
+            return json.loads(json.dumps(ast.literal_eval(fixed)))
     except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
         return None
 
@@ -233,14 +231,3 @@ def _parsed(text: str) -> Any:
 def _literal(match: re.Match[str]) -> str:
     token = "" if match[1].startswith(",") else _WORDS.get(match[1], match[1])
     return f"{token},{match[2]}" if match[2] else token
-
-
-def _plain(value: Any) -> Any:
-    """Raises ValueError for sets, bytes and the dots of a cut array."""
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if isinstance(value, dict) and all(isinstance(name, str) for name in value):
-        return {name: _plain(item) for name, item in value.items()}
-    if value is None or isinstance(value, (str, bool, int, float)):
-        return value
-    raise ValueError(value)

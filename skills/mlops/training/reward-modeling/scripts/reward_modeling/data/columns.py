@@ -78,11 +78,11 @@ def renamed(row: Row, columns: dict[str, str], roots: dict[str, str]) -> Row:
     """The row with the mapped columns under their new names; a column read in parts stays as metadata."""
     gone = {column or name for name, column in columns.items()} | columns.keys()
     new = {name: value for name, value in row.items() if name not in gone}
-    nested = {root: row[root] for column, root in roots.items() if root != column and root in row}
-    for name in [name for name in nested if is_read(name)]:
+    nested = dict.fromkeys(root for column, root in roots.items() if root != column and root in row)
+    for name in filter(is_read, nested):
         new.pop(name, None)
         if METADATA not in row and name not in gone:
-            new[METADATA] = new.get(METADATA, {}) | {name: nested[name]}
+            new[METADATA] = new.get(METADATA, {}) | {name: row[name]}
     for name, column in columns.items():
         if column and roots[column] in row:
             new[name] = row[column] if roots[column] == column else part_of(row, column)
@@ -104,8 +104,10 @@ def _follow(value: Any, steps: list[str], path: str, at: str) -> Any:
         raise RowError(f"`{path}`: `{at}` is {type_of(value)}, not {kind}")
     if step == "[]":
         return [_follow(item, rest, path, f"{at}[{place}]") for place, item in enumerate(value)]
-    key, there = (int(step[1:-1]), range(-len(value), len(value))) if wanted is list else (step, value)
+    if wanted is list:
+        key, there, what, has = int(step[1:-1]), range(-len(value), len(value)), "entry", f"it has {len(value)}"
+    else:
+        key, there, what, has = step, value, "key", f"it has {', '.join(map(str, value)) or 'nothing'}"
     if key not in there:
-        has = f"it has {len(value)}" if wanted is list else f"it has {', '.join(map(str, value)) or 'nothing'}"
-        raise RowError(f"`{path}`: `{at}` has no {'entry' if wanted is list else 'key'} `{key}` ({has[:80]})")
+        raise RowError(f"`{path}`: `{at}` has no {what} `{key}` ({has[:80]})")
     return _follow(value[key], rest, path, f"{at}{step}" if wanted is list else f"{at}.{step}")

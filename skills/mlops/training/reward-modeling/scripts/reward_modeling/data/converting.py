@@ -265,8 +265,7 @@ def _say_neutral(chosen: Format, rows: list[Row], where: str) -> DataError:
         "--neutral says what that means",
         where=where,
         hint=f"--neutral good counts them as right (then {good[1.0]} right, {ignore[0.0]} wrong), bad as wrong "
-        f"({ignore[1.0]} right, {bad[0.0]} wrong), ignore gives them no label ({ignore[1.0]} right, {ignore[0.0]} wrong). "
-        "good: such a step may stand in an answer; bad: only steps that help may; ignore: only clear steps are learned",
+        f"({ignore[1.0]} right, {bad[0.0]} wrong), ignore gives them no label ({ignore[1.0]} right, {ignore[0.0]} wrong)",
     )
 
 

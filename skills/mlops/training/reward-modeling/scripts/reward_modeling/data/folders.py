@@ -11,14 +11,9 @@ from typing import Any
 
 from ..console import DataError
 from .files import READERS, suffix
+from .json_shapes import SPLITS
 
 BOOKKEEPING = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json", "config.json")
-KEYWORDS = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("validation", "valid", "val", "dev"), "validation"),
-    **dict.fromkeys(("test", "testing", "eval", "evaluation"), "test"),
-}
-
 Splits = dict[str | None, list[Path]]
 """None: no name says it."""
 
@@ -40,7 +35,7 @@ def data_files(folder: Path, split: str | None, config: str | None) -> list[Path
         raise DataError(what, hint=f"name the files you mean, as in {next(iter(by_split.values()))[0]}")
     if len(by_split) == 1 and (split is None or None in by_split):
         return next(iter(by_split.values()))
-    meant = [name for name in by_split if name and split and _keyword(name) == KEYWORDS.get(split, split)]
+    meant = [name for name in by_split if name and split and _keyword(name) == SPLITS.get(split, split)]
     meant = [split] if split in by_split else meant
     if split is None or len(meant) != 1:
         what = f"no files of the split {split}" if split else "files of several splits"
@@ -54,7 +49,7 @@ def _choose(folder: Path, what: str, there: Iterable[str], flag: str) -> DataErr
 
 
 def _keyword(name: str) -> str | None:
-    return next((KEYWORDS[word] for word in _words(name) if word in KEYWORDS), None)
+    return next((SPLITS[word] for word in _words(name) if word in SPLITS), None)
 
 
 def _words(name: str) -> list[str]:
@@ -95,7 +90,7 @@ def _split_in(name: str, sharded: bool = False) -> str | None:
     shard, keyword = _SHARD.fullmatch(name), _keyword(name)
     if shard and (sharded or _keyword(shard[1])):
         return shard[1]
-    return _COUNTED.sub("", name) if _words(name)[0] in KEYWORDS else keyword
+    return _COUNTED.sub("", name) if _words(name)[0] in SPLITS else keyword
 
 
 def _written_configurations(folder: Path) -> dict[str, Splits]:

@@ -18,7 +18,12 @@ from ..console import DataError
 from .cells import are_messages
 
 UNDER = ("data", "rows", "examples", "instances", "records")
-SPLITS = frozenset(("train", "training", "validation", "valid", "val", "dev", "test", "testing", "eval", "evaluation"))
+SPLITS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("validation", "valid", "val", "dev"), "validation"),
+    **dict.fromkeys(("test", "testing", "eval", "evaluation"), "test"),
+}
+"""Words in names, and the split they mean to `datasets`."""
 
 
 def rows_of(found: Any, where: str) -> tuple[list | None, dict[str, int]]:

@@ -14,8 +14,6 @@ from ..console import DataError, to_json
 from .files import Table, suffix
 from .records import Record, Records
 
-SEPARATORS = {".csv": ",", ".tsv": "\t"}
-
 
 def kept_rows(table: Table, records: Records, left: dict[int, Record]) -> Iterator[dict[str, Any]]:
     """The rows all of whose records are left ({place in `records.rows`: record}). Raises DataError where a part is."""
@@ -31,7 +29,7 @@ def kept_rows(table: Table, records: Records, left: dict[int, Record]) -> Iterat
 
 def lines(rows: Iterable[dict[str, Any]], columns: Iterable[str], output: Path) -> Iterator[str]:
     """CSV with these columns where the output is named so, else JSON."""
-    separator = SEPARATORS.get(suffix(output))
+    separator = {".csv": ",", ".tsv": "\t"}.get(suffix(output))
     if not separator:
         yield from map(to_json, rows)
         return

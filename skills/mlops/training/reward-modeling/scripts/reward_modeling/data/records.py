@@ -7,7 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import accumulate, chain, combinations
+from itertools import chain, combinations
 from typing import Any, NamedTuple, TypeVar
 
 from ..console import DataError
@@ -84,10 +84,9 @@ class Undecided(NamedTuple):
     """A row whose label does not say which answer is better."""
 
     place: int
-    """Among all rows that could be read."""
     row: Record
     reason: str
-    """"tie" or "unlabelled"."""
+    """Tie or unlabelled."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +100,6 @@ class Records:
     metadata_columns: tuple[str, ...] = ()
     set_aside: dict[str, int] = field(default_factory=dict)
     undecided: tuple[Undecided, ...] = ()
-    """Rows set aside for their labels."""
     unreadable: tuple[tuple[str, str], ...] = ()
     """(FILE:ROW, reason)."""
     winner_values: dict[str, int] = field(default_factory=dict)
@@ -118,12 +116,10 @@ class Records:
 
 def joined(parts: Iterable[Records], *, rows: bool = True) -> Records:
     whole = list(parts)
-    starts = accumulate((len(part.rows) + len(part.undecided) for part in whole), initial=0)
-    undecided = [
-        one._replace(place=start + one.place)
-        for start, part in zip(starts, whole, strict=False)
-        for one in part.undecided
-    ]
+    undecided, start = [], 0
+    for part in whole:
+        undecided += [one._replace(place=start + one.place) for one in part.undecided]
+        start += len(part.rows) + len(part.undecided)
 
     def every(name: str) -> chain:
         return chain.from_iterable(getattr(part, name) for part in whole)

@@ -83,8 +83,7 @@ def _saved(path: Path, split: str | None, size: int | None) -> Iterator[Table]:
 # What `datasets` says of a dataset that is there -> the flag that was wrong.
 _WRONG_CHOICES = {
     "Unknown split": "choose one with --dataset_split (train.py: --dataset_train_split, --dataset_test_split)",
-    "Config name is missing": "choose one with --dataset_config",
-    "BuilderConfig": "choose one with --dataset_config",
+    **dict.fromkeys(("Config name is missing", "BuilderConfig"), "choose one with --dataset_config"),
 }
 
 

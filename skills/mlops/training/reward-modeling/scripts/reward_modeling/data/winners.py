@@ -4,7 +4,6 @@ second, and a guess trains on inverted pairs."""
 from __future__ import annotations
 
 import contextlib
-import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,22 +19,23 @@ WORDS = {
 }
 SCORES = {"a": [1.0, 0.0], "b": [0.0, 1.0], "tie": [0.0, 0.0]}
 
-# Public datasets that are known by their columns: the winner column, and the answer's column that each value means.
-KNOWN = (
-    ("labels", {"1": "human_ref_A", "0": "human_ref_B"}),  # SHP
-    ("better_response_id", {"0": "response_0", "1": "response_1"}),  # PKU-SafeRLHF
-    ("safer_response_id", {"0": "response_0", "1": "response_1"}),
-)
+_PKU_SAFERLHF = {"0": "response_0", "1": "response_1"}
+KNOWN = {
+    "labels": {"1": "human_ref_A", "0": "human_ref_B"},  # SHP
+    "better_response_id": _PKU_SAFERLHF,
+    "safer_response_id": _PKU_SAFERLHF,
+}
+"""{winner column of a public data set: {value: the column of the better answer}}."""
 
 
 def key(value: Any) -> str:
     """As in --winner_values: 1, 1.0, "1" and "1.0" are "1", True is "true"."""
     text = str(value).strip().lower()
-    try:
+    with contextlib.suppress(ValueError):
         number = float(text)
-    except ValueError:
-        return text
-    return f"{number:g}" if math.isfinite(number) and number == int(number) and abs(number) < 1e6 else text
+        if abs(number) < 1e6 and number == int(number):
+            return f"{number:g}"
+    return text
 
 
 @dataclass(frozen=True)
@@ -99,10 +99,8 @@ def meaning(
 
 def _of_columns(columns: dict[str, str]) -> dict[str, str]:
     sides = {columns.get("response_a"): "a", columns.get("response_b"): "b"}
-    for winner, values in KNOWN:
-        if columns.get("winner") == winner and set(values.values()) == set(sides):
-            return {value: sides[column] for value, column in values.items()}
-    return {}
+    values = KNOWN.get(columns.get("winner", ""), {})
+    return {value: sides[column] for value, column in values.items()} if set(values.values()) == sides.keys() else {}
 
 
 def _shown(means: dict[str, str], equals: str) -> str:
