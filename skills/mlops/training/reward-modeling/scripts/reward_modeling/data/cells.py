@@ -1,4 +1,4 @@
-"""The values of one row, made safe to use: JSON without silent loss, messages written as text, NaN, depth, encoding."""
+"""The values of one row, made safe to use."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 
 MAX_DEPTH = 64
 MAX_CELL = 4_000_000
-"""Characters of a text that is read as messages or as a list."""
+"""Characters of a text that is parsed."""
 
 LISTS = frozenset(("answers", "summaries", "completions", "responses", "steps", "tools"))
 LISTS |= {"scores", "ranks", "correct", "labels", "ratings"}
-"""Columns whose values are lists: text in them is read as one."""
+"""Columns of lists, also written as text."""
 
 
 class RowError(Exception):
@@ -36,13 +36,13 @@ def short(value: Any, width: int = 40) -> str:
 
 
 def wrong_type(column: str, value: Any, wanted: str) -> RowError:
-    """ "`tools` is text (none), not a list of objects"."""
+    """As in: `tools` is text (none), not a list of objects."""
     shown = "" if value is None else f" ({short(value)})"
     return RowError(f"`{column}` is {type_of(value)}{shown}, not {wanted}")
 
 
 class Refused(NamedTuple):
-    """Stands for a value that no row may hold, so that the other rows are read."""
+    """Stands for a value that no row may hold."""
 
     reason: str
 
@@ -63,7 +63,6 @@ def _whole_number(digits: str) -> int | Refused:
 
 
 def object_in(text: Any) -> Any:
-    """The object or list that a text holds as JSON, or the value."""
     with contextlib.suppress(ValueError, RecursionError):
         found = clean(loads(text)) if isinstance(text, str) else None
         return found if isinstance(found, (dict, list)) else text
@@ -75,9 +74,7 @@ _DECODE_LONG = json.JSONDecoder(object_pairs_hook=_object, parse_int=_whole_numb
 
 
 def loads(text: str) -> Any:
-    """JSON with `Refused` for objects that repeat a key and for numbers of thousands of digits.
-
-    Raises json.JSONDecodeError, and RecursionError for deep nesting."""
+    """Raises json.JSONDecodeError, and RecursionError. `Refused` stands for objects that repeat a key and for huge numbers."""
     try:
         return _DECODE(text)
     except json.JSONDecodeError:
@@ -87,7 +84,7 @@ def loads(text: str) -> Any:
 
 
 def clean(value: Any, depth: int = 0) -> Any:
-    """A copy with NaN as null and decimals as numbers. Raises RowError for what no file and no model can hold."""
+    """A copy with NaN as null. Raises RowError for what no file and no model can hold."""
     kind = type(value)
     if kind is str:
         if not value.isascii():
@@ -135,9 +132,9 @@ _WORDS = {"nan": "None", "NaN": "None", "null": "None", "true": "True", "false":
 
 
 def decoded(value: Any, column: str) -> Any:
-    """A cell, or the messages or list written in it as text. Other text stays text, also answers in JSON.
+    """A cell, or the messages or list written in it; answers in JSON stay text.
 
-    Raises RowError for text that looks like messages and cannot be read as them: it is never an answer."""
+    Raises RowError for text that looks like messages and cannot be read: it is never an answer."""
     if isinstance(value, dict):
         return unnested(value)
     if isinstance(value, list):
@@ -161,7 +158,7 @@ def decoded(value: Any, column: str) -> Any:
 
 
 def unnested(value: dict[str, Any]) -> Any:
-    """The messages in {"messages": [...]} or {"role": [...], "content": [...]}, or the object."""
+    """The messages in {"messages": [...]} or {"role": [...], "content": [...]}."""
     filled = [item for item in value.values() if item not in (None, [], {}, "")]
     if len(filled) == 1 and are_messages(filled[0]):
         return filled[0]
@@ -170,13 +167,12 @@ def unnested(value: dict[str, Any]) -> Any:
 
 
 def structure(value: Any) -> Any:
-    """A list or an object, also one written as text; or the value."""
     found = _parsed(value) if isinstance(value, str) and _OPENS.match(value) else value
     return clean(found) if isinstance(found, (dict, list)) else value
 
 
 def objects(value: Any) -> list[dict[str, Any]] | None:
-    """Objects as a list, as an object of lists (as `datasets` writes them), or as text; else None."""
+    """Also of an object of lists (as `datasets` writes them), or text."""
     value = structure(value)
     if isinstance(value, dict) and value and all(isinstance(item, list) for item in value.values()):
         if len(set(map(len, value.values()))) > 1:
@@ -186,7 +182,7 @@ def objects(value: Any) -> list[dict[str, Any]] | None:
 
 
 def turns(value: Any, *, silent: bool = False) -> list[str] | None:
-    """The turns of one speaker, a list of texts or that list as text; a null turn is empty. silent: also where all are."""
+    """The turns of one speaker; a null turn is empty. silent: also where all are."""
     if isinstance(value, str) and re.match(r"\s*\[", value):
         value = _parsed(value)
     if not isinstance(value, list) or not value or not all(isinstance(turn, str | None) for turn in value):
@@ -195,7 +191,7 @@ def turns(value: Any, *, silent: bool = False) -> list[str] | None:
 
 
 def lists_in_cells(rows: list[dict[str, Any]]) -> list[str]:
-    """Columns in which every cell is a list of texts: one alone could be an answer in JSON."""
+    """Where every cell is a list: one alone could be an answer in JSON."""
     names = dict.fromkeys(name for row in rows for name in row)
     held = {name: [row[name] for row in rows if row.get(name)] for name in names}
     return [name for name, cells in held.items() if cells and all(map(turns, cells))]
@@ -214,7 +210,7 @@ def _is_message(item: Any) -> bool:
 
 
 def _parsed(text: str) -> Any:
-    """What a text writes as JSON (also JSON in JSON) or as Python, or None."""
+    """JSON (also in JSON) or Python, or None."""
     if len(text) > MAX_CELL:
         return None
     with contextlib.suppress(ValueError, RecursionError):

@@ -1,6 +1,4 @@
-"""--columns: {name in a format: column, or path of a part}, as in {"prompt": "question.text", "ranks": "answers[].rank"}.
-
-`a[]` is each entry of the list a, `a[0]` and `a[-1]` one. Objects may be written as text."""
+"""--columns, as in {"prompt": "question.text", "ranks": "answers[].rank", "chosen": "answers[0]"}. Objects may be text."""
 
 from __future__ import annotations
 
@@ -29,13 +27,13 @@ SAME = {
     ("response_a", "response_b"): (("a", "b"),),
 }
 # fmt: on
-"""Other names of columns, alone or as in preferred_response, answer_a."""
+"""Alone or as in preferred_response, answer_a."""
 _HOLDS = "responses?|answers?|completions?|outputs?|texts?"
 _AFFIX = re.compile(rf"\A(?:(?:{_HOLDS})_(?P<last>\w+)|(?P<first>\w+?)_?(?:{_HOLDS}))\Z")
 
 
 def same_columns(rows: list[Row]) -> dict[str, str]:
-    """{"chosen": "preferred_response", ...} for columns of text or messages that no format reads by their own names."""
+    """As in {"chosen": "preferred_response", ...}; not where a format reads both by their own names."""
     first = {name: value for row in reversed(rows) for name, value in row.items() if value is not None}
     words: dict[str, str] = {}
     for name, value in first.items():
@@ -51,12 +49,11 @@ def same_columns(rows: list[Row]) -> dict[str, str]:
 
 
 def root_of(column: str, present: Iterable[str]) -> str:
-    """The column that a path starts in; a column may have the name of a path."""
     return column if column in present else re.split(r"[.\[]", column, maxsplit=1)[0]
 
 
 def check_columns(table: Table, columns: dict[str, str]) -> dict[str, str]:
-    """{column or path: its root}. Raises DataError for columns that no row has and for invalid paths."""
+    """{column or path: its root}."""
     present = dict.fromkeys(name for row in table.rows for name in row)
     roots = {}
     for name, column in columns.items():
@@ -75,7 +72,7 @@ def check_columns(table: Table, columns: dict[str, str]) -> dict[str, str]:
 
 
 def renamed(row: Row, columns: dict[str, str], roots: dict[str, str]) -> Row:
-    """The row with the mapped columns under their new names; a column read in parts stays as metadata."""
+    """A column read in parts stays as metadata."""
     gone = {column or name for name, column in columns.items()} | columns.keys()
     new = {name: value for name, value in row.items() if name not in gone}
     nested = dict.fromkeys(root for column, root in roots.items() if root != column and root in row)

@@ -1,4 +1,4 @@
-"""Text and messages of any dialect -> messages with known roles and text contents. Raises RowError."""
+"""Text and messages of any dialect -> messages with known roles and text contents."""
 
 from __future__ import annotations
 
@@ -22,7 +22,6 @@ _TURN = re.compile(r"(?:\A\s*|\n\n)(Human|Assistant):")
 
 
 def messages_of(value: Any, column: str) -> list[Message]:
-    """{role, content} or {from, value} objects -> messages."""
     if isinstance(value, dict):
         value = [value]
     if not isinstance(value, list):
@@ -46,7 +45,7 @@ def _message(item: Any, column: str) -> Message:
 
 
 def _calls(rest: Message, column: str) -> list[Message]:
-    """Calls taken out of a message, as chat templates read them: arguments in JSON text would be encoded twice."""
+    """As chat templates read them: arguments in JSON text would be encoded twice."""
     calls, old = object_in(rest.pop("tool_calls", None)), object_in(rest.pop("function_call", None))
     calls = calls or ([{"type": "function", "function": old}] if old else [])
     if not isinstance(calls, list) or not all(isinstance(call, dict) for call in calls):
@@ -82,7 +81,6 @@ def said(role: str, text: str) -> Message:
 
 
 def prompt_of(row: dict[str, Any], column: str = "prompt") -> list[Message]:
-    """A text or messages, after the system text of the row."""
     value = row[column]
     found = [said("user", value)] if isinstance(value, str) else messages_of(value, column)
     return with_system(found, row.get("system"))
@@ -104,7 +102,7 @@ _HELD = ("answer", "response", "completion", "output", "text", "content")
 
 
 def is_answer(value: Any) -> bool:
-    """Whether an object holds one answer in text: {"llm_name": ..., "answer": ...}."""
+    """As in {"llm_name": ..., "answer": ...}."""
     if not isinstance(value, dict) or not all(isinstance(item, str | None) for item in value.values()):
         return False
     held = [value[name] for name in _HELD if name in value]
@@ -112,7 +110,6 @@ def is_answer(value: Any) -> bool:
 
 
 def answer_of(value: Any, column: str) -> list[Message]:
-    """A text, an object that holds it, one message, or messages."""
     if is_answer(value):
         value = next(value[name] for name in _HELD if name in value)
     if isinstance(value, str):
@@ -149,9 +146,7 @@ def starts_with(conversation: list[Message], prefix: list[Message]) -> bool:
 
 
 def split_shared(first: list[Message], second: list[Message]) -> tuple[list[Message], list[Message], list[Message]]:
-    """The messages two conversations share from the start (the prompt) and at least one that remains of each.
-
-    It may be a user's, where they part before the last answer: the audit compares those."""
+    """(the messages they share from the start, at least one that remains of each)."""
     if not first or not second:
         raise RowError("a conversation without messages")
     alike = takewhile(lambda pair: same(*pair), zip(first[:-1], second[:-1], strict=False))

@@ -47,12 +47,10 @@ class Reading:
     columns: dict[str, str] | None = None
     """{name in the format: column of the file, or empty: drop}."""
     neutral: str | None = None
-    """What a step rated 0 is: "good", "bad" or "ignore"."""
     winner_values: dict[str, str] | None = None
-    """As in {"1": "a", "0": "b", "2": "tie"}."""
     tiers: Tiers = ANSWERS
     leave_out_unreadable: bool = False
-    """Unless more than half of a file is: then its format is another one."""
+    """But not more than half of a file: then its format is another one."""
 
     @property
     def labels(self) -> bool:
@@ -60,7 +58,6 @@ class Reading:
 
 
 def is_one_piece(table: Table, reading: Reading) -> bool:
-    """Whether a file whose first rows these are can only be read whole."""
     rows = [row for _, row in _decoded(_head(table), reading.columns or {}, [])]
     with contextlib.suppress(DataError):
         return (named(reading.format) if reading.format else recognize(rows, table.name, reading.tiers)).one_piece
@@ -72,7 +69,7 @@ def _head(table: Table) -> Table:
 
 
 def records_of(table: Table, reading: Reading, *, first: bool = True) -> Records:
-    """first: a whole file or its first slice; in later slices any number of rows may be unreadable."""
+    """first: in later slices of a file any number of rows may be unreadable."""
     problems = list(table.problems)
     numbered = _decoded(table, reading.columns or {}, problems)
     chosen = reader = _format_of(table, [row for _, row in numbered], problems, reading)
@@ -161,7 +158,7 @@ def _format_of(table: Table, rows: list[Row], problems: Problems, reading: Readi
 
 
 def _tell_unread(table: Table, name: str, reading: Reading) -> None:
-    """Warn of unread labels or answers; refuse labeled rows of which only the prompt would be read."""
+    """Refuse labeled rows of which only the prompt would be read; warn of other unread labels and answers."""
     way = _guess(table, reading, labeled=True)
     if way and name in OPEN:
         what = f"only the prompts of these rows fit a format (`{name}`), and they seem to say which answer is better"
@@ -238,7 +235,6 @@ def _of_two(ranking: Ranking) -> Comparison:
 
 
 def _say_winners(name: str, chosen: Format, numbered: Numbered, picked: list[Row], reading: Reading) -> dict[str, int]:
-    """Write a, b or tie into the rows. Returns {"value=a": its rows}."""
     if not chosen.winner:
         return {}
     found = [chosen.winner.value(row) if reading.labels else None for row in picked]
@@ -298,7 +294,6 @@ def _refuse_lost_input(where: str, chosen: Format, names: list[str], made: list[
 
 
 def _already_there(value: Any, record: Record | None) -> bool:
-    """Whether a value is empty or repeats what the record's messages say."""
     if value in (None, "", [], {}) or (isinstance(value, str) and not value.strip()):
         return True
     if record is None:
@@ -311,7 +306,6 @@ def _already_there(value: Any, record: Record | None) -> bool:
 
 
 def _texts(value: Any) -> Iterator[str]:
-    """The texts in a value but for the names of speakers; other values as text."""
     if isinstance(value, dict):
         inside = (item for name, item in value.items() if name not in ("role", "from"))
         value = [item for item in inside if isinstance(item, (str, list, dict))]

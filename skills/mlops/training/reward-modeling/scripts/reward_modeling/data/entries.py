@@ -1,4 +1,4 @@
-"""What a format is: the columns it reads, how its rows are told from others, and its converter. Its tables are formats_*.py."""
+"""What a format is. Its tables are formats_*.py."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PAIR = ("chosen", "rejected")
 MARGINS = ("margin", "weight", "score_chosen|chosen_score", "score_rejected|rejected_score")
 COMMON = ("id", "tools")
 LARGEST = (2 - 2**-23) * 2.0**127
-"""In fp32, in which losses are computed."""
+"""In fp32."""
 
 # For the example rows.
 USER: list[Message] = [{"role": "user", "content": "2+2?"}]
@@ -27,7 +27,7 @@ GOOD, BAD = [{"role": "assistant", "content": "4"}], [{"role": "assistant", "con
 
 
 class SetAsideError(Exception):
-    """Why a readable row is left out and counted."""
+    """Why a readable row is left out."""
 
 
 def always(row: Row) -> bool:
@@ -49,17 +49,16 @@ class Format:
     optional: tuple[str, ...]
     example: Row
     matches: Callable[[Row], bool]
-    """Tells its rows from others with the same columns, which it gets under its own names, without nulls."""
+    """Of rows with the same columns, under the format's names, without nulls."""
     convert: Callable[[Row], Record | list[Record]]
-    """Gets the same. Raises RowError and SetAsideError."""
+    """Raises RowError and SetAsideError."""
     winner: Winner | None = None
-    """What says which of two answers is better. The converter finds a, b or tie in `winner`."""
+    """The converter finds a, b or tie in `winner`."""
     beside: Callable[[Row], bool] = always
-    """Tells its rows from others by columns that it does not read."""
+    """By columns that it does not read."""
     expand: Callable[[Numbered, Problems], Numbered] | None = None
-    """All rows of a table -> those that are converted."""
     one_piece: bool = False
-    """Whether rows belong to others anywhere in the file."""
+    """Rows belong to others anywhere in the file."""
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -97,7 +96,7 @@ def entry(
     optional: tuple[str, ...] = ("system",),
     **more: Any,
 ) -> Callable[[Callable[[Row], Record]], Callable[[Row], Record]]:
-    """Makes the converter under it an entry of the table. more: other fields of a Format."""
+    """Makes the converter under it an entry of the table."""
 
     def add(convert: Callable[[Row], Record]) -> Callable[[Row], Record]:
         name = convert.__name__

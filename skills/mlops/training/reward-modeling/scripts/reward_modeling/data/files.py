@@ -1,6 +1,5 @@
-"""One file of rows (.jsonl, .json, .csv, .tsv, .parquet, also .gz) -> slices of numbered rows.
-
-Memory is bounded: by the length of a line, and for a .gz file read whole by how well it unpacks."""
+"""One file of rows -> slices of numbered rows. Memory is bounded: by the length of a line, and for a .gz file read whole by
+how well it unpacks."""
 
 from __future__ import annotations
 
@@ -24,11 +23,9 @@ from .json_shapes import rows_of
 
 MIB = 2**20
 LINE_LIMIT = 64 * MIB
-"""Bytes of one line, or of one cell of a CSV file."""
 # A .gz file that is read whole may not unpack to more than both: text packs ten to one.
 STRETCH, RATIO = 4 * MIB, 200
 SHOWN = 5
-"""Bad rows that an error shows; all are counted."""
 AGAIN = "fetch or write it again"
 _QUOTE = "quote cells that hold commas, quotes or line breaks"
 _LINE = "every line is one JSON object, in UTF-8"
@@ -37,15 +34,14 @@ _HINTS = {".jsonl": _LINE, ".ndjson": _LINE, ".csv": _QUOTE, ".tsv": _QUOTE}
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of one file or one hub split; `numbers` are counted from 1."""
+    """`numbers` are those of the rows, counted from 1."""
 
     name: str
     rows: list[dict[str, Any]] = field(default_factory=list)
     numbers: list[int] = field(default_factory=list)
     problems: list[tuple[int, str]] = field(default_factory=list)
-    """(number, reason) of the rows that cannot be read."""
+    """(number, reason)."""
     set_aside: dict[str, int] = field(default_factory=dict)
-    """What else the file holds, counted."""
 
     def __len__(self) -> int:
         return len(self.rows) + len(self.problems)
@@ -75,7 +71,7 @@ class Table:
 
 
 def sliced(name: str, rows: Iterable[tuple[int, Any]], size: int | None, set_aside: Any = ()) -> Iterator[Table]:
-    """Checked (number, row) pairs as tables of `size` rows, or as one. A RowError may stand for a row."""
+    """Tables of `size` rows, or one. A RowError may stand for a row."""
     part = Table(name, set_aside=dict(set_aside))
     for number, row in rows:
         try:
@@ -95,13 +91,12 @@ def sliced(name: str, rows: Iterable[tuple[int, Any]], size: int | None, set_asi
 
 
 def suffix(path: Path) -> str:
-    """ ".jsonl" for pairs.jsonl and for pairs.jsonl.gz."""
+    """That of pairs.jsonl.gz is .jsonl."""
     return Path(path.name.lower().removesuffix(".gz")).suffix
 
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[BinaryIO]:
-    """The unpacked bytes without a byte order mark."""
     try:
         with (gzip.open if path.name.lower().endswith(".gz") else open)(path, "rb") as file:
             start = file.peek(3)[:3]
@@ -123,7 +118,6 @@ def _empty(path: Path) -> DataError:
 
 
 def _bounded(pieces: Iterator[AnyStr], file: BinaryIO, path: Path) -> Iterator[AnyStr]:
-    """The pieces of a file that will all be in memory."""
     packed, size = getattr(file, "fileobj", None), 0
     for piece in pieces:
         size += len(piece)
@@ -145,7 +139,7 @@ def _line_by_line(path: Path, readline: Callable[[int], AnyStr]) -> Iterator[Any
 
 
 def _jsonl(path: Path, size: int | None) -> Iterator[Table]:
-    """The file may be one JSON document: a list that goes on after its line or is all there is, or an object over lines."""
+    """The file may be one JSON document after all."""
     with _opened(path) as file:
         lines = filter(None, (line.strip() for line in _line_by_line(path, file.readline)))
         first, second = next(lines, b""), next(lines, b"")

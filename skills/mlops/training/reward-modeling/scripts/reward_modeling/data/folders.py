@@ -1,6 +1,5 @@
-"""Which files of a folder are read: one configuration and one split, named as `datasets` names them.
-
-A split is in a file's name (test.jsonl), a folder's (test_sft/0.jsonl), or in the `configs` of a README.md."""
+"""Which files of a folder are read: one configuration and one split, by the names of files and folders, as `datasets` does it,
+or by the `configs` of a README.md."""
 
 from __future__ import annotations
 
@@ -15,14 +14,13 @@ from .json_shapes import SPLITS
 
 BOOKKEEPING = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json", "config.json")
 Splits = dict[str | None, list[Path]]
-"""None: no name says it."""
 
 _SHARD = re.compile(r"(.+?)-\d{5}-of-\d{5}")
 _COUNTED = re.compile(r"[\W_]*\d+$")
 
 
 def data_files(folder: Path, split: str | None, config: str | None) -> list[Path]:
-    """Sorted, all of one kind. Raises DataError, with the choices, where the folder leaves one."""
+    """Raises DataError, with the choices, where the folder leaves one."""
     by_config = _configurations(folder)
     chosen = config or ("default" if "default" in by_config or len(by_config) > 1 else next(iter(by_config)))
     if chosen not in by_config:
@@ -75,7 +73,7 @@ def _is_data(path: Path) -> bool:
 
 
 def _place(path: Path) -> tuple[str, str | None]:
-    """("en", "train") for en/train-00000-of-00001.parquet. Folders that only count (part-000) are not configurations."""
+    """("en", "train") for en/train-00000-of-00001.parquet; part-000 is not a configuration."""
     folders = list(path.parts[:-1])
     split = _split_in(path.name.removesuffix(".gz").rpartition(".")[0], sharded=folders[-1:] == ["data"])
     if split is None:

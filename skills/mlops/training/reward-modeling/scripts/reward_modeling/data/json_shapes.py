@@ -1,14 +1,5 @@
-"""The rows of one JSON document, however it lays them out.
-
-[{"prompt": ...}, ...]                            rows
-{"data": [...]}                                   also `rows`, `examples`, `instances`, `records`; what stands beside is counted
-{"prompt": [...], "chosen": [...]}                columns, as lists or as pandas writes them ({"prompt": {"0": ...}})
-{"0": {...}, "1": {...}}                          pandas, orient="index"
-{"columns": [...], "index": [...], "data": [[...]]}      pandas, orient="split"
-{"rows": [{"row_idx": 0, "row": {...}}]}          the dataset viewer of the hub
-{"one id": [{...}], "another": [{...}]}           rows in groups
-{"prompt": ..., "chosen": ...}                    one row
-"""
+"""The rows of one JSON document: a list, a list under `data`, columns, groups, one row, what pandas writes with any `orient`,
+or the dataset viewer of the hub."""
 
 from __future__ import annotations
 
@@ -23,11 +14,10 @@ SPLITS = {
     **dict.fromkeys(("validation", "valid", "val", "dev"), "validation"),
     **dict.fromkeys(("test", "testing", "eval", "evaluation"), "test"),
 }
-"""Words in names, and the split they mean to `datasets`."""
 
 
 def rows_of(found: Any, where: str) -> tuple[list | None, dict[str, int]]:
-    """(rows or None, what stands beside them and is not read, counted). Raises DataError for several splits."""
+    """(rows or None, what stands beside them, counted)."""
     if not isinstance(found, dict):
         return (found if isinstance(found, list) else None), {}
     key = next((name for name in UNDER if isinstance(found.get(name), list)), None)
@@ -67,7 +57,6 @@ def _are_split(names: Any, rows: list) -> bool:
 
 
 def _columns(found: dict[str, Any]) -> list[dict[str, Any]] | None:
-    """A list of messages is a value, not a column."""
     values = list(found.values())
     if all(isinstance(value, dict) for value in values):
         if all(map(str.isdecimal, found)):

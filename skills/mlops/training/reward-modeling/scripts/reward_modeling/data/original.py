@@ -16,7 +16,7 @@ from .records import Record, Records
 
 
 def kept_rows(table: Table, records: Records, left: dict[int, Record]) -> Iterator[dict[str, Any]]:
-    """The rows all of whose records are left ({place in `records.rows`: record}). Raises DataError where a part is."""
+    """left: {place in `records.rows`: record}."""
     stays: dict[int, list[bool]] = defaultdict(list)
     for place, record in enumerate(records.rows):
         stays[record.origin.row].append(left.get(place) is record)
@@ -28,7 +28,6 @@ def kept_rows(table: Table, records: Records, left: dict[int, Record]) -> Iterat
 
 
 def lines(rows: Iterable[dict[str, Any]], columns: Iterable[str], output: Path) -> Iterator[str]:
-    """CSV with these columns where the output is named so, else JSON."""
     separator = {".csv": ",", ".tsv": "\t"}.get(suffix(output))
     if not separator:
         yield from map(to_json, rows)

@@ -18,7 +18,6 @@ from .sources import read
 from .winners import said
 
 SLICE = 4096
-"""Rows of a stream in memory together."""
 
 # fmt: off
 VERBATIM = frozenset((
@@ -27,14 +26,11 @@ VERBATIM = frozenset((
     "rmb_best_of_n", "nemo_rl", "ultrafeedback", "stepwise", "ratings", "processbench", "prmbench", "steps", "prompt",
 ))
 # fmt: on
-"""Formats whose texts reach the model as they stand in the file."""
+"""Formats whose texts reach the model unchanged."""
 
 
 def load(sources: list[str] | str, **how: Any) -> Records:
-    """Read files, folders, saved datasets and hub ids. how: the fields of `Reading`.
-
-    Ties and rows whose label is null are set aside; rows without labels are rankings without scores, or solutions without
-    labels. Raises UsageError for an unknown format, DataError (FILE:ROW) for what cannot be read."""
+    """how: the fields of `Reading`. Raises UsageError for an unknown format, DataError (FILE:ROW) for what cannot be read."""
     reading = Reading(**how)
     sources = [sources] if isinstance(sources, str) else sources
     tables = (table for source in sources for table in read(source, reading.split, reading.config))
@@ -47,7 +43,7 @@ def load(sources: list[str] | str, **how: Any) -> Records:
 
 
 def slices(sources: Iterable[str], reading: Reading) -> Iterator[tuple[Table, Records]]:
-    """At most SLICE rows at a time. The first slice decides the format and must have all columns."""
+    """The first slice of a file decides its format and must have all columns."""
     tables = (table for source in sources for table in read(source, reading.split, reading.config, SLICE))
     for _, of_file in groupby(tables, key=lambda table: table.name):
         known, here, parts = None, reading, iter(of_file)
@@ -65,13 +61,13 @@ def slices(sources: Iterable[str], reading: Reading) -> Iterator[tuple[Table, Re
 
 
 def load_prompts(sources: list[str] | str, **how: Any) -> Records:
-    """What the rows ask, in any format, as rankings without completions."""
+    """In any format."""
     return prompts(load(sources, tiers=PROMPTS, neutral="ignore", **how))
 
 
 @dataclass(frozen=True)
 class Stream:
-    """Checked rows to be scored that may be more than memory holds: each pass reads them again."""
+    """Checked rows that may be more than memory holds: each pass reads them again."""
 
     sources: tuple[str, ...]
     reading: Reading
@@ -93,7 +89,7 @@ class Stream:
 
 
 def stream(sources: list[str], *, steps: bool = False, **how: Any) -> Stream:
-    """Check all rows as `to_score(load(sources, **how), steps=steps)` does, and keep none."""
+    """Check as `to_score(load(sources, **how), steps=steps)` does, and keep nothing."""
     checked = Stream(tuple(sources), Reading(neutral="ignore", **how), steps)
     rows = completions = 0
     summary = Records([])
@@ -109,7 +105,6 @@ def stream(sources: list[str], *, steps: bool = False, **how: Any) -> Stream:
 
 
 def check_verbatim(records: Records | Stream) -> None:
-    """Raises UsageError for formats that take texts apart."""
     for name in records.formats.values():
         if name not in VERBATIM:
             what = f"--text_format rendered needs columns of prompt and answer: format `{name}` takes texts apart"

@@ -1,4 +1,4 @@
-"""The types every dataset is read to, and what each use takes of them. A use raises DataError for rows it cannot take."""
+"""The types every dataset is read to, and its uses, which raise DataError for rows they cannot take."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class _Row:
     metadata: dict[str, Any] = field(default_factory=dict)
     origin: Origin | None = None
     given: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
-    """The label columns as they were read."""
+    """Label columns as they were read."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Ranking(_Row):
 
     @property
     def is_labeled_answer(self) -> bool:
-        """Of KTO: it makes no pair."""
+        """Of KTO, which makes no pair."""
         labeled = self.scores is not None and not self.given.keys().isdisjoint(("label", "kto_tag"))
         return labeled and len(self.completions) == 1
 
@@ -81,21 +81,17 @@ _Split = TypeVar("_Split", Comparison, Solution)
 
 
 class Undecided(NamedTuple):
-    """A row whose label does not say which answer is better."""
+    """Its label does not say which answer is better."""
 
     place: int
     row: Record
     reason: str
-    """Tie or unlabelled."""
 
 
 @dataclass(frozen=True)
 class Records:
-    """`set_aside` counts the rows that are not in `rows`, by reason."""
-
     rows: list[Record]
     formats: dict[str, str] = field(default_factory=dict)
-    """{file: its format}."""
     columns_used: tuple[str, ...] = ()
     metadata_columns: tuple[str, ...] = ()
     set_aside: dict[str, int] = field(default_factory=dict)
@@ -103,7 +99,7 @@ class Records:
     unreadable: tuple[tuple[str, str], ...] = ()
     """(FILE:ROW, reason)."""
     winner_values: dict[str, int] = field(default_factory=dict)
-    """Rows by winner value and its meaning: {"1=a": 123, "tie=tie": 4}."""
+    """{"1=a": 123, "tie=tie": 4}."""
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -158,7 +154,6 @@ def comparisons(records: Records) -> list[Comparison]:
 
 
 def solutions(records: Records) -> list[Solution]:
-    """The rows whose steps are labeled."""
     for row in records.rows:
         if not isinstance(row, Solution):
             hint = "give `prompt`, `completions` (the steps) and `labels`, or see check_data.py --list_formats"
@@ -172,9 +167,9 @@ def solutions(records: Records) -> list[Solution]:
 
 
 def to_score(records: Records, *, steps: bool = False) -> Records:
-    """All rows as rankings in the order of the file, also ties and unlabeled rows, with the label columns as metadata.
+    """All rows, also ties and unlabeled rows, with the label columns as metadata. A comparison has the scores 1 and 0.
 
-    A comparison has the scores 1 and 0. steps: take solutions, too, and keep their steps."""
+    steps: take solutions, too."""
     rows = _all_rows(records)
     for row, _ in rows:
         if isinstance(row, Solution) and not steps:
@@ -201,7 +196,6 @@ def _to_score(row: Record, reason: str | None) -> Ranking:
 
 
 def prompts(records: Records) -> Records:
-    """All rows as rankings without completions."""
     rows = [row for row, _ in _all_rows(records)]
     empty = [row for row in rows if not any(message["content"].strip() for message in row.prompt)]
     if empty:
@@ -214,7 +208,7 @@ def prompts(records: Records) -> Records:
 
 
 def _all_rows(records: Records) -> list[tuple[Record, str | None]]:
-    """(row, why its label does not decide, if so) in the order of the file."""
+    """In the order of the file."""
     undecided = {place: (row, reason) for place, row, reason in records.undecided}
     decided = iter(records.rows)
     return [undecided.get(place) or (next(decided), None) for place in range(len(records.rows) + len(undecided))]
@@ -238,7 +232,7 @@ def _refused(records: Records, row: Record, what: str, hint: str | None = None) 
 
 
 def ordered_pairs(ranking: Ranking) -> list[tuple[int, int]]:
-    """(place of the better, place of the worse) of completions with different scores."""
+    """(better, worse) of completions with different scores."""
     scores = ranking.scores or []
     pairs = combinations(range(len(scores)), 2)
     return [(i, j) if scores[i] > scores[j] else (j, i) for i, j in pairs if scores[i] != scores[j]]
@@ -265,14 +259,12 @@ def comparisons_of(row: Comparison | Ranking) -> list[Comparison]:
 
 
 def equal_scores(records: Records) -> int:
-    """The number of pairs of completions with equal scores."""
     rankings = [row for row in records.rows if isinstance(row, Ranking)]
     possible = sum(len(row.completions) * (len(row.completions) - 1) // 2 for row in rankings)
     return possible - sum(len(ordered_pairs(row)) for row in rankings)
 
 
 def answers_of(record: Record) -> list[list[Message]]:
-    """The completions of a record; a solution's steps are the messages of its one."""
     if isinstance(record, Comparison):
         return [record.chosen, record.rejected]
     if isinstance(record, Ranking):
@@ -281,14 +273,11 @@ def answers_of(record: Record) -> list[list[Message]]:
 
 
 def in_steps(steps: list[str]) -> list[Message]:
-    """One message, which keeps the steps beside its text."""
     return [{"role": "assistant", "content": "\n".join(steps), "steps": steps}]
 
 
 def split_by_prompt(rows: Sequence[_Split], share: float, seed: int) -> tuple[list[_Split], list[_Split]]:
-    """(train, validation): about `share` of the prompts, with all their pairs, go to validation.
-
-    The hash of prompt and seed decides, in every run and from every file."""
+    """(train, validation): the hash of prompt and seed decides, in every run and from every file."""
     sides: tuple[list[_Split], list[_Split]] = ([], [])
     for row in rows:
         text = f"{seed}:{json.dumps(row.prompt, sort_keys=True, default=str)}"

@@ -16,7 +16,7 @@ from .folders import data_files
 
 
 def read(source: str, split: str | None = None, config: str | None = None, size: int | None = None) -> Iterator[Table]:
-    """One table a file, or slices of at most `size` rows. Raises DataError for what cannot be read or holds no rows."""
+    """One table a file, or slices of at most `size` rows."""
     path = Path(source).expanduser()
     mode = _mode(path)
     if mode and stat.S_ISREG(mode):

@@ -36,12 +36,11 @@ LAYOUTS = (
     {"prompt": _PROMPT, "completion": _ONE},
 )
 LABELED_LAYOUTS = 5
-"""So many say which answer is better, the last by its place in the list."""
+"""So many say which answer is better."""
 _MEANING = {"scores": "a higher score must be better", "ranks": "rank 1 must be best"}
 
 
 def seen(rows: list[Row]) -> str:
-    """A line for each column: type, nesting, a value."""
     columns = dict.fromkeys(name for row in rows for name in row)
     columns |= {name: value for row in reversed(rows) for name, value in row.items() if value is not None}
     lines = [f"\n  {name}: {_shape(value)}, as in {short(value, 60)}" for name, value in columns.items()]
@@ -61,7 +60,6 @@ def _shape(value: Any, depth: int = 0) -> str:
 
 
 def nearest(rows: list[Row], tiers: Tiers) -> str:
-    """The formats with the most columns in common."""
     present, found = {name for row in rows for name in row}, {}
     for entry in (entry for tier in tiers for entry in tier.values()):
         lacks = [names.replace("|", " or ") for names in entry.needs if present.isdisjoint(names.split("|"))]
@@ -71,7 +69,7 @@ def nearest(rows: list[Row], tiers: Tiers) -> str:
 
 
 def guess(row: Row, works: Callable[[dict[str, str], str | None], bool], *, labeled: bool = False) -> str | None:
-    """A --columns line with which the row can be read: `works` tries it. labeled: one that says which answer is better."""
+    """A --columns line with which the row can be read (`works`). labeled: that says which answer is better."""
     written = unwrapped(row) is not row  # metadata of a canonical copy are nothing to be read
     leaves = dict(_leaves({name: value for name, value in row.items() if not (written and name == METADATA)}))
     for place, layout in enumerate(LAYOUTS[: LABELED_LAYOUTS if labeled else None], start=1):
@@ -100,7 +98,6 @@ def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _candidates(leaves: dict[str, Any], name: str, words: str) -> list[str]:
-    """Paths that could be this column, the likeliest first."""
     ranked = ((_rank(path, words), path) for path, value in leaves.items() if _could_be(path, value, name))
     return [path for rank, path in sorted(one for one in ranked if one[0] is not None)]
 
@@ -128,7 +125,7 @@ def _could_be(path: str, value: Any, name: str) -> bool:
 
 
 def conversion(name: str, row: Row) -> str:
-    """Three lines of Python that write pairs, with the names of columns to be filled in."""
+    """Three lines of Python that write pairs."""
     paths = [path for path, value in _leaves(row) if isinstance(value, str)]
     parts = [
         re.sub(r"([^.\[\]]+)|\[\]|\.", lambda m: f"[{m[1]!r}]" if m[1] else "[0]" * (m[0] != "."), path)

@@ -1,5 +1,5 @@
 """What the values of a winner column mean. Bare numbers are never guessed: in SHP 1 is the first answer, in PKU-SafeRLHF the
-second, and a guess trains on inverted pairs."""
+second."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ KNOWN = {
     "better_response_id": _PKU_SAFERLHF,
     "safer_response_id": _PKU_SAFERLHF,
 }
-"""{winner column of a public data set: {value: the column of the better answer}}."""
+"""Public data sets."""
 
 
 def key(value: Any) -> str:
-    """As in --winner_values: 1, 1.0, "1" and "1.0" are "1", True is "true"."""
+    """As in --winner_values: "1" for 1.0, "true" for True."""
     text = str(value).strip().lower()
     with contextlib.suppress(ValueError):
         number = float(text)
@@ -44,7 +44,6 @@ class Winner:
     means: dict[str, str] | None = None
     """{value: "a", "b" or "tie"} of a known data set. None: words say it themselves, numbers are asked about."""
     read: Callable[..., Any] = lambda value: value
-    """The values of the columns -> a value of `means`."""
 
     def value(self, row: dict[str, Any]) -> Any:
         values = [row.get(column) for column in self.columns]
@@ -73,8 +72,7 @@ def meaning(
 ) -> tuple[dict[str, str], dict[str, int]]:
     """({value: "a", "b" or "tie"}, {"value=a": its rows}) of (row number, value) pairs.
 
-    given: --winner_values. columns: --columns. known: the values of the data set `name`. Raises DataError for values without a
-    meaning."""
+    known: of the data set `name`. Raises DataError for values without a meaning."""
     counts = Counter(key(value) for _, value in winners)
     for value in counts.keys() & (known or {}) & (given or {}).keys():
         if given[value] != known[value]:
@@ -128,5 +126,4 @@ def _unsaid(counts: Counter[str], unsaid: str, given: dict[str, str] | None, whe
 
 
 def said(counts: dict[str, int]) -> str:
-    """{"1=a": 123} -> "winner: 1 -> a (123 rows)"."""
     return "winner: " + ", ".join(f"{pair.replace('=', ' -> ')} ({count} rows)" for pair, count in counts.items())

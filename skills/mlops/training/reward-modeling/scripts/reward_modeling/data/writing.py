@@ -1,5 +1,4 @@
-"""Rows that are written: a record in its canonical form, with its metadata. Those whose names the row itself uses stand in the
-object `metadata`, which reading takes apart again."""
+"""Records as rows. Metadata whose names the row itself uses stand in the object `metadata`, which reading takes apart again."""
 
 from __future__ import annotations
 
@@ -22,7 +21,7 @@ RESULTS = frozenset((
 
 
 def to_row(record: Record) -> dict[str, Any]:
-    """The canonical form, which `load` reads back to an equal record."""
+    """`load` reads it back to an equal record."""
     row: dict[str, Any] = {"prompt": record.prompt}
     if isinstance(record, Comparison):
         row |= {"chosen": record.chosen, "rejected": record.rejected}
@@ -38,7 +37,7 @@ def to_row(record: Record) -> dict[str, Any]:
 
 
 def with_metadata(row: dict[str, Any], metadata: dict[str, Any], *, canonical: bool = False) -> dict[str, Any]:
-    """canonical: names by which a format would read the row's columns are taken, too."""
+    """canonical: names that a format would read are taken, too."""
     apart = {name: value for name, value in metadata.items() if name in row or (canonical and is_read(name))}
     if METADATA in metadata and (apart or _is_apart(metadata[METADATA])):
         apart[METADATA] = metadata[METADATA]
@@ -47,14 +46,13 @@ def with_metadata(row: dict[str, Any], metadata: dict[str, Any], *, canonical: b
 
 
 def unwrapped(metadata: dict[str, Any]) -> dict[str, Any]:
-    """The metadata that `with_metadata` wrote, as they were; others unchanged."""
+    """Metadata before `with_metadata`."""
     apart = metadata.get(METADATA)
     kept = {name: value for name, value in metadata.items() if name != METADATA}
     return kept | apart if _is_apart(apart) and apart.keys().isdisjoint(kept) else metadata
 
 
 def counted(rows: Iterable[dict[str, Any]], moved: Counter[str]) -> Iterator[dict[str, Any]]:
-    """`moved` counts the names that stand in `metadata`."""
     for row in rows:
         if _is_apart(row.get(METADATA)):
             moved.update(row[METADATA].keys())
@@ -62,7 +60,6 @@ def counted(rows: Iterable[dict[str, Any]], moved: Counter[str]) -> Iterator[dic
 
 
 def tell_moved(moved: Counter[str]) -> dict[str, int] | None:
-    """Log which metadata columns were moved, and in how many rows; the same for a script's JSON."""
     if not moved:
         return None
     log(f"metadata whose names the rows themselves use are in the column `{METADATA}` (rows): {listed(moved)}")
