@@ -103,7 +103,7 @@ def test_score_takes_a_foreign_reward_model_and_says_so(hub, tiny):
     hub.add_model(FOREIGN, tiny("qwen3", head=1))
     done = run_script("score.py", "--model_name_or_path", FOREIGN, *ANSWERS, env=hub.env)
     assert done.returncode == 0, done.stderr
-    assert f"{FOREIGN} has no reward_model.json" in done.stderr
+    assert f"{FOREIGN}: Skywork/Skywork-Reward-V2-*, read by a linear head at the last token" in done.stderr
     assert len(set(done.json["rows"][0]["rewards"])) == 2
 
 
