@@ -1,5 +1,5 @@
-"""The rows of one JSON document: a list, a list under `data`, columns, groups, one row, what pandas writes with any `orient`,
-or the dataset viewer of the hub."""
+"""The rows of one JSON document: a list, a list under `data`, columns, groups, one row, or as pandas and the dataset viewer of
+the hub write them."""
 
 from __future__ import annotations
 

@@ -30,7 +30,9 @@ VERBATIM = frozenset((
 
 
 def load(sources: list[str] | str, **how: Any) -> Records:
-    """how: the fields of `Reading`. Raises UsageError for an unknown format, DataError (FILE:ROW) for what cannot be read."""
+    """Ties and rows whose label is null are set aside. how: the fields of `Reading`.
+
+    Raises UsageError for an unknown format, DataError (FILE:ROW) for what cannot be read."""
     reading = Reading(**how)
     sources = [sources] if isinstance(sources, str) else sources
     tables = (table for source in sources for table in read(source, reading.split, reading.config))
