@@ -87,7 +87,7 @@ def meaning(
     if unsaid:
         where = f"{where}:{next(number for number, value in winners if key(value) in unsaid)}"
         if known:
-            means = _shown(known, " = ")
+            means = _meanings(known, " = ")
             what = f"the preference is {unsaid[0][:40]} ({counts[unsaid[0]]} rows), which has no meaning in `{name}`: {means}"
             hint = "say what the values mean, as in --winner_values 1=a,2=b, or remove these rows"
             raise DataError(what, where=where, hint=hint)
@@ -101,14 +101,14 @@ def _of_columns(columns: dict[str, str]) -> dict[str, str]:
     return {value: sides[column] for value, column in values.items()} if set(values.values()) == sides.keys() else {}
 
 
-def _shown(means: dict[str, str], equals: str) -> str:
+def _meanings(means: dict[str, str], equals: str) -> str:
     return ", ".join(f"{value}{equals}{side}" for value, side in means.items())
 
 
 def _unsaid(counts: Counter[str], unsaid: str, given: dict[str, str] | None, where: str) -> DataError:
     seen = ", ".join(f"{value[:40]} ({count} rows)" for value, count in counts.most_common(8))
     if given is not None:
-        said = _shown(given, "=")
+        said = _meanings(given, "=")
         return DataError(
             f"`winner` is {unsaid[:40]}, which --winner_values {said} does not say; the values are {seen}",
             where=where,
