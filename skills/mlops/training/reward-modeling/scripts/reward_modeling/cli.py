@@ -1,20 +1,20 @@
 """Flags, recipes and help pages, made from dataclasses of settings. The one module that knows argparse.
 
-Nothing heavy is imported here, so that `--help` answers at once. Fields of a trainer are flags by their own names too: the
-trainer is imported, and they are checked against it, only where a flag is given that is not one of the script's own.
-(transformers' HfArgumentParser reads those; it has no groups, no bounds and no recipes that flags override.)
+Nothing heavy is imported here, so that `--help` answers at once; a trainer, whose fields are flags too, only where a flag
+is given that is not one of the script's own.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import difflib
 import inspect
 import json
 import math
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import field, fields
+from dataclasses import Field, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -34,29 +34,33 @@ T = TypeVar("T")
 # ---- values of flags ------------------------------------------------------------------------------------------------
 
 
+def _refused(expected: str, text: str) -> argparse.ArgumentTypeError:
+    return argparse.ArgumentTypeError(f"expected {expected}, got {text!r}")
+
+
 def boolean(text: str) -> bool:
     known = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
     if text.lower() not in known:
-        raise argparse.ArgumentTypeError(f"expected true or false, got {text!r}")
+        raise _refused("true or false", text)
     return known[text.lower()]
 
 
 def positive_int(text: str) -> int:
     if not text.lstrip("+").isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
+        raise _refused("a whole number of at least 1", text)
     return int(text)
 
 
-def _number(expected: str, fits: Callable[[float], bool]) -> Callable[[str], float]:
+def _number(within: str, fits: Callable[[float], bool]) -> Callable[[str], float]:
     def parse(text: str) -> float:
         try:
             value = float(text)
         except ValueError:
-            raise argparse.ArgumentTypeError(f"expected a number, got {text!r}") from None
+            raise _refused("a number", text) from None
         if not math.isfinite(value):
-            raise argparse.ArgumentTypeError(f"expected a finite number, got {text!r}")
+            raise _refused("a finite number", text)
         if not fits(value):
-            raise argparse.ArgumentTypeError(f"expected a number {expected}, got {text!r}")
+            raise _refused(f"a number {within}", text)
         return value
 
     return parse
@@ -69,40 +73,42 @@ non_negative_number = _number("of at least 0", lambda value: value >= 0)
 
 
 def utf8(text: str) -> str:
-    """A text that is scored: the bytes of a command line that are not UTF-8 cannot be."""
-    try:
+    with contextlib.suppress(UnicodeEncodeError):
         text.encode("utf-8")
-    except UnicodeEncodeError:
-        raise argparse.ArgumentTypeError("the text is not UTF-8; give it in a file") from None
-    return text
+        return text
+    raise argparse.ArgumentTypeError("the text is not UTF-8; give it in a file")
 
 
 def escaped(text: str) -> str:
-    r"""Text in which \n and \t, typed as two characters each in a shell, stand for a line break and a tab."""
+    r"""Text in which \n and \t, two characters each in a shell, stand for a line break and a tab."""
     return text.replace("\\n", "\n").replace("\\t", "\t")
+
+
+def _parts(text: str) -> Iterator[str]:
+    return filter(None, map(str.strip, text.split(",")))
 
 
 def column_map(text: str) -> dict[str, str]:
     """`prompt=question,chosen=good` -> {"prompt": "question", "chosen": "good"}. An empty right side drops a column."""
     pairs = {}
-    for part in filter(None, map(str.strip, text.split(","))):
+    for part in _parts(text):
         name, equals, column = part.partition("=")
         if not equals or not name.strip():
-            raise argparse.ArgumentTypeError(f"expected NAME=COLUMN, got {part!r}")
+            raise _refused("NAME=COLUMN", part)
         pairs[name.strip()] = column.strip()
     return pairs
 
 
 def winner_values(text: str) -> dict[str, str]:
-    """`1=a,0=b` -> {"1": "a", "0": "b"}, with the values written as `winners.key` writes them."""
+    """`1=a,0=b` -> {"1": "a", "0": "b"}."""
     means = {}
-    for part in filter(None, map(str.strip, text.split(","))):
+    for part in _parts(text):
         value, _, side = part.rpartition("=")
         if not value.strip() or winners.WORDS.get(side.strip().lower()) is None:
-            raise argparse.ArgumentTypeError(f"expected VALUE=a, VALUE=b or VALUE=tie, got {part!r}")
+            raise _refused("VALUE=a, VALUE=b or VALUE=tie", part)
         means[winners.key(value)] = winners.WORDS[side.strip().lower()]
     if not means:
-        raise argparse.ArgumentTypeError("expected VALUE=a,VALUE=b, got nothing")
+        raise _refused("VALUE=a,VALUE=b", text)
     return means
 
 
@@ -122,34 +128,31 @@ OF_TYPE: dict[str, dict[str, Any]] = {
 
 
 def flag(default: Any, help: str, *, group: str | None = None, **more: Any) -> Any:
-    """A field of a dataclass of settings that has the flag of its name, in this group of the help or that of its class.
+    """A field with the flag of its name, in this group of the help or that of its class.
 
-    help: a default that says something is written after it. more: for argparse, beside what follows from the type.
+    help: a default that says something is written after it. more: for argparse, over what follows from the type.
     """
     return field(default=default, metadata={"group": group, "flag": {"help": help, **more}})
 
 
 def settings(kind: Callable[..., T], namespace: argparse.Namespace) -> T:
-    """The typed settings of this dataclass, from the flags of the names of its fields; others keep their default."""
-    given = vars(namespace)
-    return kind(**{one.name: given[one.name] for one in fields(kind) if one.name in given})
+    """This dataclass, from the flags of the names of its fields; others keep their default."""
+    return kind(**{one.name: getattr(namespace, one.name) for one in fields(kind) if one.name in namespace})
 
 
 def check_required(settings: object, required: Iterable[str], prog: str) -> None:
     """Raises UsageError for a required flag that was not given."""
     missing = [f"--{name}" for name in required if getattr(settings, name) in (None, [])]
     if missing:
-        raise UsageError(
-            f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} required",
-            hint=f"{prog} --help shows an example",
-        )
+        verb = "is" if len(missing) == 1 else "are"
+        raise UsageError(f"{' and '.join(missing)} {verb} required", hint=f"{prog} --help shows an example")
 
 
 class Parser(argparse.ArgumentParser):
-    """The flags of a script: those of the dataclasses `kinds`, and `--config RECIPE`.
+    """The flags of a script: those of the dataclasses `kinds`, and `--config RECIPE`. Errors are UsageError.
 
-    required: flags that must be given. trainer: imports the classes of a trainer's configuration, whose fields are taken as
-    given, in `namespace.trainer_arguments`. No abbreviations; errors are UsageError.
+    trainer: imports the classes of a trainer's configuration, whose fields are taken as given, in
+    `namespace.trainer_arguments`.
     """
 
     def __init__(
@@ -169,44 +172,40 @@ class Parser(argparse.ArgumentParser):
             allow_abbrev=False,
         )
         self.required, self.trainer = required, trainer
+        self.see_help = f"{prog} --help lists every flag"
         if prog in SCRIPT_RESULTS:
-            told = "print the JSON Schema of what goes to stdout, and exit"
-            self.add_argument("--json_schema", action=_PrintSchema, nargs=0, default=argparse.SUPPRESS, help=told)
-        self.add_argument(
-            "--config", metavar="RECIPE", help="YAML file with any of these flags as keys; flags override it"
-        )
-        for kind in kinds:
-            self._add(kind)
-
-    def _add(self, kind: type) -> None:
-        """The flags of a dataclass, those of its bases first."""
+            said = "print the JSON Schema of what goes to stdout, and exit"
+            self.add_argument("--json_schema", action=_PrintSchema, nargs=0, default=argparse.SUPPRESS, help=said)
+        said = "YAML file with any of these flags as keys; flags override it"
+        self.add_argument("--config", metavar="RECIPE", help=said)
         groups = {group.title: group for group in self._action_groups}
-        for base in _with_bases(kind):
-            for name in inspect.get_annotations(base):
-                one = kind.__dataclass_fields__[name]
-                if one.metadata and f"--{name}" not in self._option_string_actions:
-                    title = one.metadata["group"] or base.group
-                    groups[title] = groups.get(title) or self.add_argument_group(title)
-                    more = OF_TYPE.get(one.type.removesuffix(" | None"), {}) | one.metadata["flag"]
-                    more["help"] = f"{more['help']}{_said(one.default)}".strip()
-                    if "choices" in one.metadata["flag"]:
-                        more["metavar"] = one.metadata["flag"].get("metavar")
-                    groups[title].add_argument(more.pop("name", f"--{name}"), default=one.default, **more)
+        for kind in kinds:
+            for base in _with_bases(kind):
+                for name in inspect.get_annotations(base):
+                    self._add(kind.__dataclass_fields__[name], base, groups)
+
+    def _add(self, one: Field, base: type, groups: dict[str, Any]) -> None:
+        """The flag of a field that `base` declares."""
+        if not one.metadata or f"--{one.name}" in self._option_string_actions:
+            return
+        title, own = one.metadata["group"] or base.group, one.metadata["flag"]
+        groups[title] = groups.get(title) or self.add_argument_group(title)
+        more = OF_TYPE.get(one.type.removesuffix(" | None"), {}) | own
+        more["help"] = f"{more['help']}{_said(one.default)}".strip()
+        if "choices" in own:
+            more["metavar"] = own.get("metavar")
+        groups[title].add_argument(more.pop("name", f"--{one.name}"), default=one.default, **more)
 
     def print_help(self, file: Any = None) -> None:
-        """The help is what was asked for, so it goes to stdout, which `main_guard` otherwise keeps for the JSON."""
+        """To stdout: the help is what was asked for."""
         super().print_help(file or stdout())
         stdout().flush()
 
     def error(self, message: str) -> NoReturn:
-        raise UsageError(message, hint=f"{self.prog} --help lists every flag")
+        raise UsageError(message, hint=self.see_help)
 
     def parse(self, argv: list[str] | None = None) -> argparse.Namespace:
-        """Flags over those of the recipe; those of other tools are answered by old_flags.py.
-
-        Raises UsageError for unknown flags or keys, all of one place at once and each with what to do instead, for a recipe
-        that is not a mapping, and for a missing required flag.
-        """
+        """Flags over those of the recipe. Raises UsageError for unknown ones, all of one place at once."""
         words = sys.argv[1:] if argv is None else argv
         first, _ = self.parse_known_args(words)
         _refuse_empty(first)
@@ -225,7 +224,7 @@ class Parser(argparse.ArgumentParser):
     def _parsed(
         self, words: list[str], namespace: argparse.Namespace, where: str | None = None
     ) -> tuple[argparse.Namespace, list[str]]:
-        """(the namespace with what these words say, those of them that are the trainer's). where: the recipe they are from."""
+        """(the namespace with what these words say, the trainer's words). where: the recipe they are from."""
         words, refused = translated(words, self.prog, self._knows, where)
         try:
             namespace, unknown = self.parse_known_args(words, namespace)
@@ -236,14 +235,12 @@ class Parser(argparse.ArgumentParser):
         if advice:
             several = len(advice) > 1
             raise UsageError(
-                f"unknown flag{'s' if several else ''} {', '.join(f'--{name}' for name in advice)}",
+                f"unknown flag{'s' * several} {', '.join(f'--{name}' for name in advice)}",
                 where=where,
-                hint="\n      ".join(f"{f'--{name}: ' if several else ''}{said}" for name, said in advice.items()),
+                hint="\n      ".join(f"--{name}: " * several + said for name, said in advice.items()),
             )
         if unknown and not unknown[0].startswith("--"):
-            raise UsageError(
-                f"unexpected argument {unknown[0]!r}", where=where, hint=f"{self.prog} --help lists every flag"
-            )
+            raise UsageError(f"unexpected argument {unknown[0]!r}", where=where, hint=self.see_help)
         return namespace, unknown
 
     @cached_property
@@ -260,25 +257,23 @@ class Parser(argparse.ArgumentParser):
         if close:
             return f"did you mean {' or '.join(f'--{flag}' for flag in close)}?"
         if self.trainer:
-            fields = f", and any field of {' or '.join(kind.__name__ for kind in self.trainer())} is one too"
-            return f"{self.prog} --help lists every flag{fields}"
+            classes = " or ".join(kind.__name__ for kind in self.trainer())
+            return f"{self.see_help}, and any field of {classes} is one too"
         from transformers import TrainingArguments
 
         if name in _field_names([TrainingArguments]):
             return "leave it out: it is a setting of transformers' trainer, which does not run here"
-        return f"{self.prog} --help lists every flag"
+        return self.see_help
 
 
 class _PrintSchema(argparse.Action):
-    """--json_schema, which like --help answers before anything else is looked at."""
-
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
         print(json.dumps(json_schema(parser.prog), indent=2), file=stdout(), flush=True)
         parser.exit()
 
 
 def _with_bases(kind: type) -> Iterator[type]:
-    """The dataclasses that a dataclass is made of, in the order of their bases, itself last."""
+    """A dataclass after its bases, in their order."""
     for base in kind.__bases__:
         if base is not object:
             yield from _with_bases(base)
@@ -295,9 +290,8 @@ def _said(default: Any) -> str:
 
 
 def _by_name(words: list[str]) -> dict[str, list[str]]:
-    """["--optim", "lomo", "--a=1"] -> {"optim": ["lomo"], "a": ["1"]}; of a flag given twice, what stands last."""
+    """["--optim", "lomo", "--a=1"] -> {"optim": ["lomo"], "a": ["1"]}; the last of a flag given twice."""
     found: dict[str, list[str]] = {}
-    name = ""
     for word in words:
         if word.startswith("--"):
             name, equals, value = word[2:].partition("=")
@@ -308,16 +302,11 @@ def _by_name(words: list[str]) -> dict[str, list[str]]:
 
 
 def _refuse_empty(namespace: argparse.Namespace) -> None:
-    """Raises UsageError for an empty path or name, such as a shell variable that is not set leaves behind."""
+    """Raises UsageError for an empty path or name, such as an unset shell variable makes."""
     for name, value in vars(namespace).items():
-        texts = [value] if isinstance(value, str) else value
-        if name in MAY_BE_EMPTY or not isinstance(texts, list):
-            continue
-        if any(isinstance(text, str) and not text.strip() for text in texts):
+        texts = value if isinstance(value, list) else [value]
+        if name not in MAY_BE_EMPTY and any(isinstance(text, str) and not text.strip() for text in texts):
             raise UsageError(f"--{name} is empty", hint="give a value, or leave the flag out")
-
-
-# ---- fields of a trainer --------------------------------------------------------------------------------------------
 
 
 def _field_names(configs: Iterable[type]) -> set[str]:
@@ -325,26 +314,20 @@ def _field_names(configs: Iterable[type]) -> set[str]:
 
 
 def trainer_fields(config_class: Callable[[], type], words: list[str], prog: str) -> dict[str, Any]:
-    """`["--weight_decay", "0.1"]` -> {"weight_decay": 0.1}, with the types of the trainer's configuration class.
-
-    Only the fields that were given; the class is imported, which takes seconds, only where there are any. Raises UsageError
-    for a value of another type.
-    """
+    """`["--weight_decay", "0.1"]` -> {"weight_decay": 0.1}, with the types of the trainer's configuration class."""
     if not words:
         return {}
     from transformers import HfArgumentParser
 
     parser = HfArgumentParser(config_class(), allow_abbrev=False, prog=prog)
+    parser.see_help = f"{prog} --help lists every flag"
     parser.error = lambda message: Parser.error(parser, message)
-    given = vars(parser.parse_args(words))
-    return {name: given[name] for name in _by_name(words)}
-
-
-# ---- recipes --------------------------------------------------------------------------------------------------------
+    given = parser.parse_args(words)
+    return {name: getattr(given, name) for name in _by_name(words)}
 
 
 def _recipe_words(path: Path) -> list[str]:
-    """A recipe as the command line that says the same. Raises UsageError for one that cannot be read."""
+    """A recipe as the command line that says the same."""
     import yaml
 
     if not path.exists() and (SKILL_FOLDER / path).exists():
@@ -364,7 +347,7 @@ def _recipe_words(path: Path) -> list[str]:
             words += [f"--{key}", *map(_flag_value, value)]
         elif value is not None:
             text = _flag_value(value)
-            # A value that looks like a flag (a prompt that starts with a dash) must be tied to its key.
+            # A value that looks like a flag must be tied to its key.
             words += [f"--{key}={text}"] if text.startswith("-") else [f"--{key}", text]
     return words
 

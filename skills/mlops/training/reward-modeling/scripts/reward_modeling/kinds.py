@@ -1,11 +1,9 @@
-"""The two kinds of reward model: what a saved one is, and the fixed texts whose scores prove that it came through saving.
-
-One frozen entry each in KINDS. `checkpoints` loads, saves and verifies any of them alike.
-"""
+"""The two kinds of reward model: what a saved one is, and the fixed texts whose scores prove that it came through saving."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import cycle
 from typing import Any
 
 from .base_rendering import content_rule
@@ -14,68 +12,50 @@ from .hf import Tokenizer
 from .rendering import Renderer
 from .step_rendering import StepRenderer, default_separator
 
+
+def _turns(*texts: str) -> list[Message]:
+    """A conversation of these texts, the user's first."""
+    return [{"role": role, "content": text} for role, text in zip(cycle(("user", "assistant")), texts, strict=False)]
+
+
 # Fixed for good: a card written today must be checkable by every later version.
-GOLDEN_CONVERSATIONS: tuple[tuple[Message, ...], ...] = (
-    ({"role": "user", "content": "Name the capital of France."}, {"role": "assistant", "content": "Paris."}),
-    (
-        {"role": "user", "content": "Name the capital of France."},
-        {"role": "assistant", "content": "I would rather talk about boats."},
-    ),
-    (
-        {"role": "user", "content": "What is 6 times 7?"},
-        {"role": "assistant", "content": "42."},
-        {"role": "user", "content": "And 6 times 8? Show the step."},
-        {"role": "assistant", "content": "6 * 8 = 6 * 7 + 6 = 42 + 6 = 48."},
-    ),
-    (
-        {"role": "user", "content": "Say it again."},
-        {"role": "assistant", "content": "again again again again again again again again"},
-    ),
+GOLDEN_CONVERSATIONS: tuple[list[Message], ...] = (
+    _turns("Name the capital of France.", "Paris."),
+    _turns("Name the capital of France.", "I would rather talk about boats."),
+    _turns("What is 6 times 7?", "42.", "And 6 times 8? Show the step.", "6 * 8 = 6 * 7 + 6 = 42 + 6 = 48."),
+    _turns("Say it again.", "again again again again again again again again"),
 )
-GOLDEN_SOLUTIONS: tuple[dict[str, Any], ...] = (
-    {
-        "prompt": [{"role": "user", "content": "What is 2 + 3 + 4?"}],
-        "steps": ["2 + 3 = 5.", "5 + 4 = 9.", "The answer is 9."],
-    },
-    {
-        "prompt": [{"role": "user", "content": "What is 2 + 3 + 4?"}],
-        "steps": ["2 + 3 = 6.", "6 + 4 = 10.", "The answer is 10."],
-    },
-    {
-        "prompt": [
-            {"role": "user", "content": "Is 7 prime?"},
-            {"role": "assistant", "content": "Yes."},
-            {"role": "user", "content": "And 9?"},
-        ],
-        "steps": ["9 = 3 * 3, so it is not prime."],
-    },
+GOLDEN_SOLUTIONS: tuple[dict[str, Any], ...] = tuple(
+    {"prompt": _turns(*prompt), "steps": steps}
+    for prompt, steps in (
+        (["What is 2 + 3 + 4?"], ["2 + 3 = 5.", "5 + 4 = 9.", "The answer is 9."]),
+        (["What is 2 + 3 + 4?"], ["2 + 3 = 6.", "6 + 4 = 10.", "The answer is 10."]),
+        (["Is 7 prime?", "Yes.", "And 9?"], ["9 = 3 * 3, so it is not prime."]),
+    )
 )
 
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of reward model."""
+    """called, scores: what it is, and what it scores, for messages. architecture: how the names of its classes end.
+
+    labels: `id2label` of a model saved here. front: front matter of its page on the hub.
+    """
 
     name: str
     called: str
-    """With its article, for messages."""
     scores: str
-    """What it scores, for messages."""
     architecture: str
-    """How the names of its classes in transformers end."""
     labels: dict[int, str]
-    """`id2label` of a model saved here."""
     problem_type: str | None
     script: str
     golden: tuple[dict[str, Any], ...]
     renders: type[Renderer] | type[StepRenderer]
     front: tuple[str, ...]
-    """Front matter of its page on the hub."""
     readme: str
 
     @property
     def auto_class(self) -> Any:
-        """transformers' `AutoModelFor...` of its architecture."""
         import transformers
 
         return getattr(transformers, f"AutoModel{self.architecture}")
@@ -91,7 +71,18 @@ class Kind:
         return self.renders(tokenizer, max_length=None, scored_at=scored_at, **rules)
 
 
-OUTCOME_README = """# Reward model
+OUTCOME = Kind(
+    name="outcome",
+    called="an outcome reward model",
+    scores="whole answers",
+    architecture="ForSequenceClassification",
+    labels={0: "REWARD"},
+    problem_type="regression",
+    script="train.py",
+    golden=tuple({"messages": messages} for messages in GOLDEN_CONVERSATIONS),
+    renders=Renderer,
+    front=("pipeline_tag: text-classification", "tags: [reward-model, bradley-terry]"),
+    readme="""# Reward model
 
 Scores an answer in the context of its conversation: one raw number, higher is better, comparable within a prompt only.
 
@@ -106,9 +97,21 @@ print(pipe(text, add_special_tokens=False)[0]["score"])
 
 Render with this folder's chat template, add no special tokens, pad on the right, and stop at {max_length} tokens as in
 training. `reward_model.json` holds the fingerprint of that rendering and golden scores to check against.
-"""
+""",
+)
 
-PROCESS_README = """# Process reward model
+PROCESS = Kind(
+    name="process",
+    called="a process reward model",
+    scores="steps",
+    architecture="ForTokenClassification",
+    labels={0: "INCORRECT", 1: "CORRECT"},
+    problem_type=None,
+    script="train_process.py",
+    golden=GOLDEN_SOLUTIONS,
+    renders=StepRenderer,
+    front=("pipeline_tag: token-classification", "tags: [reward-model, process-reward-model]"),
+    readme="""# Process reward model
 
 Scores each step of a solution: the probability that the step is correct, read at the last token of the separator
 {step_separator!r} after it.
@@ -130,34 +133,7 @@ for step in steps:
 A decoder gives the same numbers in one pass over all steps; an encoder reads in both directions and needs a pass for
 each step, as above. Prompt, steps and separator are tokenized one by one, at most {max_length} tokens as in training.
 `reward_model.json` holds the fingerprint of that rendering and golden scores to check against.
-"""
-
-OUTCOME = Kind(
-    name="outcome",
-    called="an outcome reward model",
-    scores="whole answers",
-    architecture="ForSequenceClassification",
-    labels={0: "REWARD"},
-    problem_type="regression",
-    script="train.py",
-    golden=tuple({"messages": list(messages)} for messages in GOLDEN_CONVERSATIONS),
-    renders=Renderer,
-    front=("pipeline_tag: text-classification", "tags: [reward-model, bradley-terry]"),
-    readme=OUTCOME_README,
-)
-
-PROCESS = Kind(
-    name="process",
-    called="a process reward model",
-    scores="steps",
-    architecture="ForTokenClassification",
-    labels={0: "INCORRECT", 1: "CORRECT"},
-    problem_type=None,
-    script="train_process.py",
-    golden=GOLDEN_SOLUTIONS,
-    renders=StepRenderer,
-    front=("pipeline_tag: token-classification", "tags: [reward-model, process-reward-model]"),
-    readme=PROCESS_README,
+""",
 )
 
 KINDS = {kind.name: kind for kind in (OUTCOME, PROCESS)}

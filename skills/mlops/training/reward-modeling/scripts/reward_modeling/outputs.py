@@ -35,9 +35,8 @@ def locked(path: str | Path, file: Path, flags: int = os.O_RDONLY) -> Path:
         pass
     except BlockingIOError as error:
         os.close(descriptor)
-        raise UsageError(
-            f"another run is writing to {path}", hint="wait until it has ended, stop it, or choose another place"
-        ) from error
+        hint = "wait until it has ended, stop it, or choose another place"
+        raise UsageError(f"another run is writing to {path}", hint=hint) from error
     except OSError as error:
         warn(f"{path} cannot be locked ({error.strerror}): see to it that no second run writes there")
     held = Held(path)
@@ -78,9 +77,9 @@ def is_standard_stream(path: Path) -> bool:
     return False
 
 
-def sweep(folder: str | Path, names: str) -> None:
-    """Remove what killed runs left in a folder: entries whose name is matched by the regular expression `names`."""
-    for path in Path(folder).iterdir():
+def sweep(folder: Path, names: str) -> None:
+    """Remove the entries of a folder whose name is matched by the regular expression `names`."""
+    for path in folder.iterdir():
         if re.fullmatch(names, path.name):
             remove(path)
 
@@ -94,11 +93,9 @@ def remove(path: Path) -> None:
 
 
 def check_output_file(path: str | Path, overwrite: bool = False, inputs: Iterable[str | None] = ()) -> Path:
-    """The path, if a file can be written there, and held for this run while the returned object lives.
+    """The path, held for this run while the returned object lives. Of a link, the target is meant.
 
-    inputs: files that the run reads. Raises UsageError when it is one of them, a folder, a device or a pipe, when its
-    folder cannot be written to, when another run is writing it, or when it exists and may not be replaced. Of a link, the
-    target is meant.
+    inputs: files that the run reads. Raises UsageError where no file can or may be written.
     """
     path = Path(path)
     try:
@@ -128,17 +125,15 @@ def write_whole(path: str | Path, lines: Iterable[str]) -> int:
     """
     held = path if hasattr(path, "descriptor") else _held_file(path)
     partial, target = _partial(held), Path(os.path.realpath(held))
+    how = {"encoding": "utf-8", "newline": "\n", "errors": "backslashreplace", "closefd": False}
     count = 0
     try:
         with contextlib.suppress(FileNotFoundError):
             os.fchmod(held.descriptor, stat.S_IMODE(target.stat().st_mode))
         os.ftruncate(held.descriptor, 0)
-        with open(
-            held.descriptor, "w", encoding="utf-8", newline="\n", errors="backslashreplace", closefd=False
-        ) as file:
-            for line in lines:
+        with open(held.descriptor, "w", **how) as file:
+            for count, line in enumerate(lines, 1):  # noqa: B007 - it is what is returned
                 file.write(line + "\n")
-                count += 1
             file.flush()
             os.fsync(file.fileno())
         partial.replace(target)

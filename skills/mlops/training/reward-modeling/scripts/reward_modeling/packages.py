@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib.util
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from .errors import UsageError
@@ -17,9 +17,9 @@ OURS = (
 )
 """What the headers of the scripts list, and what these bring along, by the names under which they are imported."""
 
+_REPORTERS = "aim clearml codecarbon comet_ml dvclive mlflow neptune swanlab trackio wandb"
 REPORTERS: dict[str, tuple[str, ...]] = {
-    **{name: (name,) for name in ("aim", "clearml", "codecarbon", "comet_ml", "dvclive", "mlflow", "neptune")},
-    **{name: (name,) for name in ("swanlab", "trackio", "wandb")},
+    **{name: (name,) for name in _REPORTERS.split()},
     "tensorboard": ("tensorboard", "tensorboardX"),
     "azure_ml": ("azureml",),
     "dagshub": ("dagshub",),
@@ -27,13 +27,20 @@ REPORTERS: dict[str, tuple[str, ...]] = {
 }
 """Value of --report_to -> packages of which one must be installed."""
 OPTIMIZERS = {
-    **dict.fromkeys(("adamw_torch_4bit", "adamw_torch_8bit"), "torchao"),
-    **dict.fromkeys(("galore_",), "galore_torch"),
-    **dict.fromkeys(("lomo", "adalomo"), "lomo_optim"),
-    **dict.fromkeys(("ademamix", "adamw_8bit", "lion", "paged_", "rmsprop_bnb", "adamw_bnb"), "bitsandbytes"),
-    **{"grokadamw": "grokadamw", "schedule_free": "schedulefree", "apollo_": "apollo_torch", "stable_adamw": "optimi"},
+    start: package
+    for package, starts in {
+        "torchao": "adamw_torch_4bit adamw_torch_8bit",
+        "galore_torch": "galore_",
+        "lomo_optim": "lomo adalomo",
+        "bitsandbytes": "ademamix adamw_8bit lion paged_ rmsprop_bnb adamw_bnb",
+        "grokadamw": "grokadamw",
+        "schedulefree": "schedule_free",
+        "apollo_torch": "apollo_",
+        "optimi": "stable_adamw",
+    }.items()
+    for start in starts.split()
 }
-"""Beginning of a value of --optim -> package."""
+"""Start of a value of --optim -> package."""
 SWITCHES = {"deepspeed": "deepspeed", "use_liger_kernel": "liger_kernel", "use_vllm": "vllm"}
 INSTALLED_AS = {
     **{"yaml": "pyyaml", "azureml": "azureml-core", "optimi": "torch-optimi", "lomo_optim": "lomo-optim"},
@@ -58,14 +65,18 @@ def check_optional(given: Mapping[str, Sequence[str]]) -> None:
             raise UsageError(f"--report_to {value} is not known", hint=f"did you mean {close[0]}?")
         if not any(map(is_installed, REPORTERS[value])):
             raise not_installed(REPORTERS[value][0], f"--report_to {value}: ")
-    for value in given.get("optim", ()):
-        package = next((package for start, package in OPTIMIZERS.items() if value.startswith(start)), None)
-        if package and not is_installed(package):
-            raise not_installed(package, f"--optim {value}: ")
+    needed = [
+        (f"--optim {value}: ", package)
+        for value in given.get("optim", ())
+        for start, package in OPTIMIZERS.items()
+        if value.startswith(start)
+    ]
     for name, package in SWITCHES.items():
-        is_off = [value.lower() for value in given.get(name, ["false"])] in (["false"], ["none"])
-        if not is_off and not is_installed(package):
-            raise not_installed(package, f"--{name}: ")
+        if [value.lower() for value in given.get(name, ["false"])] not in (["false"], ["none"]):
+            needed.append((f"--{name}: ", package))
+    for flag, package in needed:
+        if not is_installed(package):
+            raise not_installed(package, flag)
 
 
 def not_installed(module: str, before: str = "") -> UsageError:
@@ -85,19 +96,14 @@ def missing(error: BaseException) -> UsageError | None:
 
     Libraries try optional packages on their way to another error: those count only where they are the error itself.
     """
-    for cause in _causes(error):
+    cause: BaseException | None = error
+    while cause is not None:
         name = (getattr(cause, "name", None) or "").partition(".")[0]
-        if not isinstance(cause, ImportError) or not name or (name not in OURS and cause is not error):
-            continue
-        if not is_installed(name):
-            return not_installed(name)
-        if not isinstance(cause, ModuleNotFoundError):
-            found = not_installed(name)
-            return UsageError(f"the installed {name} is not the version that is needed: {cause}", hint=found.hint)
+        if isinstance(cause, ImportError) and name and (name in OURS or cause is error):
+            told = not_installed(name)
+            if not is_installed(name):
+                return told
+            if not isinstance(cause, ModuleNotFoundError):
+                return UsageError(f"the installed {name} is not the version that is needed: {cause}", hint=told.hint)
+        cause = cause.__cause__ or cause.__context__
     return None
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__

@@ -1,8 +1,6 @@
 """What a script prints: one frozen dataclass, as one JSON object on stdout, whose JSON Schema comes from its types.
 
-A field without a default is always there; one whose default is None is left out while it is None. NaN and infinity, which
-JSON lacks, are null: such numbers have the type `Number`. A name may end in `_`, which JSON leaves out, and a field with
-repr=False stays inside. The text below a field is its description in the schema.
+A field whose default is None is left out while it is None, one with repr=False always, and so is a `_` that ends a name.
 """
 
 from __future__ import annotations
@@ -26,14 +24,14 @@ Number = float | None
 """A number; null in JSON where it is NaN or infinite."""
 
 SCRIPT_RESULTS = {
-    "check_data.py": "reward_modeling.data_check:CheckOutput",
-    "train.py": "reward_modeling.training.results:ModelOutput",
-    "train_process.py": "reward_modeling.training.results:ModelOutput",
-    "score.py": "reward_modeling.row_scoring:Output",
-    "evaluate.py": "reward_modeling.evaluation.results:EvaluationOutput",
-    "ppo.py": "reward_modeling.training.results:PPOOutput",
-    "grpo.py": "reward_modeling.training.results:GRPOOutput",
-    "quickstart.py": "reward_modeling.training.results:Quickstart",
+    "check_data.py": "data_check:CheckOutput",
+    "train.py": "training.results:ModelOutput",
+    "train_process.py": "training.results:ModelOutput",
+    "score.py": "row_scoring:Output",
+    "evaluate.py": "evaluation.results:EvaluationOutput",
+    "ppo.py": "training.results:PPOOutput",
+    "grpo.py": "training.results:GRPOOutput",
+    "quickstart.py": "training.results:Quickstart",
 }
 """Script -> module:type of what it prints."""
 
@@ -67,11 +65,11 @@ def adapter(script: str) -> Any:
     from pydantic import TypeAdapter
 
     module, _, name = SCRIPT_RESULTS[script].partition(":")
-    return TypeAdapter(getattr(importlib.import_module(module), name) | Stopped)
+    return TypeAdapter(getattr(importlib.import_module(f".{module}", __package__), name) | Stopped)
 
 
 def json_schema(script: str) -> dict[str, Any]:
-    """The JSON Schema of the object that this script writes to stdout."""
+    """The JSON Schema of the object that this script writes to stdout; the text below a field is its description."""
     from pydantic.json_schema import GenerateJsonSchema
 
     class Described(GenerateJsonSchema):
@@ -124,17 +122,15 @@ _has_result = False
 
 
 def stdout() -> TextIO:
-    """What stdout was before `keep_stdout_for_results`: for what a script was asked to print."""
+    """What stdout was before `keep_stdout_for_results`."""
     return _stdout
 
 
 def emit(result: Any) -> None:
     """Write the script's one JSON object to stdout."""
-    if _stdout is None:
-        raise RunError(
-            "stdout is closed: there is nowhere to write the result", hint="redirect stdout to a file, or to /dev/null"
-        )
     global _has_result
+    if _stdout is None:
+        raise RunError("stdout is closed: there is nowhere to write the result", hint="redirect it to a file")
     _has_result = True
     try:
         _stdout.write(to_json(result, indent=2) + "\n")
@@ -152,7 +148,7 @@ def emit_error(error: UserError) -> None:
 
 
 def discard(stream: TextIO) -> None:
-    """Let what is left in a stream that cannot be written go to nowhere, or Python complains about it on leaving."""
+    """Let what is left in a broken stream go nowhere, or Python complains about it on leaving."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 

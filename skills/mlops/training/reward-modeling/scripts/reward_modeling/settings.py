@@ -1,7 +1,4 @@
-"""Settings that several scripts share: which data and how it is read, the reward model and how it is run.
-
-A field with a flag is the flag of that name.
-"""
+"""Settings that several scripts share: which data and how it is read, the reward model and how it is run."""
 
 from __future__ import annotations
 
@@ -24,20 +21,16 @@ SHARED_PREFIX_HELP = (
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetSettings:
-    """Which data."""
-
     group: ClassVar = "data"
     dataset_name: Sequence[str] = flag(
         None,
-        "files (JSONL, JSON, CSV, TSV, Parquet, .gz), folders, datasets saved to disk or hub ids; several are concatenated",
+        "files (JSONL, JSON, CSV, TSV, Parquet, .gz), folders, saved datasets or hub ids; several are concatenated",
         metavar="DATA",
     )
 
 
 @dataclass(frozen=True, kw_only=True)
 class FormatSettings:
-    """How data is read."""
-
     group: ClassVar = "data"
     dataset_config: str | None = flag(None, "configuration of a hub dataset", metavar="NAME")
     format: str | None = flag(
@@ -52,7 +45,6 @@ class FormatSettings:
 
     @property
     def reading(self) -> dict[str, Any]:
-        """Arguments of `reading.load` and `reading.load_prompts`."""
         return {"config": self.dataset_config, "format": self.format, "columns": self.columns}
 
 
@@ -71,11 +63,10 @@ class WinnerSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class ReadingSettings(DatasetSettings, FormatSettings):
-    """Which data, and how it is read."""
+    pass
 
 
 def split_flag(default: str | None) -> Any:
-    """The split of a script that reads one."""
     return flag(default, f"split of a hub dataset{'' if default else ' (all of it)'}", group="data", metavar="SPLIT")
 
 
@@ -90,7 +81,7 @@ def neutral_flag() -> Any:
 
 
 def text_format_flag(*more: str) -> Any:
-    """How texts are read, with the choices that this script has beyond training's."""
+    """more: choices beyond training's."""
     return flag(
         None,
         "rendered: prompt and answer are templated already, their text is read as it is; chat: the chat template is written "
@@ -102,20 +93,17 @@ def text_format_flag(*more: str) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class TextSettings:
-    """Whether the texts of the data are messages, or what a template has made of them."""
-
     group: ClassVar = "data"
     text_format: str | None = text_format_flag()
 
     @property
     def rendered(self) -> bool:
-        """Whether the texts are templated already."""
         return self.text_format == "rendered"
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScoringSettings(TextSettings):
-    """The reward model and how it is run: for every script that scores."""
+    """For every script that scores."""
 
     group: ClassVar = "reward model"
     model_name_or_path: str = flag(None, "folder or hub id of a reward model", metavar="MODEL")
@@ -162,7 +150,6 @@ class ScoringSettings(TextSettings):
 
     @property
     def loading(self) -> dict[str, Any]:
-        """Arguments of `from_pretrained` that both kinds of reward model have."""
         names = ("dtype", "device", "max_length", "overlong", "max_tokens_per_batch", "shared_prefix", "refused")
         more = ("text_format", "chat_template_path", "reference_model_name_or_path")
         return {name: getattr(self, name) for name in (*names, *more)}
@@ -170,7 +157,7 @@ class ScoringSettings(TextSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class RewardsSettings:
-    """One outcome reward model, several with weights, or an ensemble: what `ensemble.Rewards` is made of."""
+    """What `ensemble.Rewards` is made of."""
 
     group: ClassVar = "reward"
     reward_model_path: Sequence[str] = flag(
