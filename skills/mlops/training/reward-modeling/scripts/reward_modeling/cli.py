@@ -31,7 +31,7 @@ SKILL_FOLDER = Path(__file__).resolve().parents[2]
 
 T = TypeVar("T")
 
-# ---- values of flags ------------------------------------------------------------------------------------------------
+# ---- values of flags
 
 
 def _refused(expected: str, text: str) -> argparse.ArgumentTypeError:
@@ -89,7 +89,7 @@ def _parts(text: str) -> Iterator[str]:
 
 
 def column_map(text: str) -> dict[str, str]:
-    """`prompt=question,chosen=good` -> {"prompt": "question", "chosen": "good"}. An empty right side drops a column."""
+    """`prompt=question,context=` -> {"prompt": "question", "context": ""}: an empty right side drops a column."""
     pairs = {}
     for part in _parts(text):
         name, equals, column = part.partition("=")
@@ -124,11 +124,11 @@ OF_TYPE: dict[str, dict[str, Any]] = {
 }
 """Type of a field -> what argparse is told."""
 
-# ---- settings -------------------------------------------------------------------------------------------------------
+# ---- settings
 
 
 def flag(default: Any, help: str, *, group: str | None = None, **more: Any) -> Any:
-    """A field with the flag of its name, in this group of the help or that of its class.
+    """A field with the flag of its name. group: of the help, else that of its class.
 
     help: a default that says something is written after it. more: for argparse, over what follows from the type.
     """
@@ -136,12 +136,11 @@ def flag(default: Any, help: str, *, group: str | None = None, **more: Any) -> A
 
 
 def settings(kind: Callable[..., T], namespace: argparse.Namespace) -> T:
-    """This dataclass, from the flags of the names of its fields; others keep their default."""
+    """This dataclass from flags; fields without one keep their default."""
     return kind(**{one.name: getattr(namespace, one.name) for one in fields(kind) if one.name in namespace})
 
 
 def check_required(settings: object, required: Iterable[str], prog: str) -> None:
-    """Raises UsageError for a required flag that was not given."""
     missing = [f"--{name}" for name in required if getattr(settings, name) in (None, [])]
     if missing:
         verb = "is" if len(missing) == 1 else "are"
@@ -251,7 +250,6 @@ class Parser(argparse.ArgumentParser):
         return f"--{name}" in self._option_string_actions or name in self._trainer_fields
 
     def _advice(self, name: str) -> str:
-        """What to do about a flag that the script does not have."""
         own = {option.lstrip("-") for option in self._option_string_actions}
         close = difflib.get_close_matches(name, sorted(own | self._trainer_fields), n=2, cutoff=0.7)
         if close:
@@ -273,7 +271,7 @@ class _PrintSchema(argparse.Action):
 
 
 def _with_bases(kind: type) -> Iterator[type]:
-    """A dataclass after its bases, in their order."""
+    """A dataclass after its bases."""
     for base in kind.__bases__:
         if base is not object:
             yield from _with_bases(base)
@@ -281,7 +279,6 @@ def _with_bases(kind: type) -> Iterator[type]:
 
 
 def _said(default: Any) -> str:
-    """A default as the help says it."""
     if default is None or default is False or default == ():
         return ""
     if isinstance(default, int | float):
@@ -302,7 +299,7 @@ def _by_name(words: list[str]) -> dict[str, list[str]]:
 
 
 def _refuse_empty(namespace: argparse.Namespace) -> None:
-    """Raises UsageError for an empty path or name, such as an unset shell variable makes."""
+    """An unset shell variable makes an empty path or name."""
     for name, value in vars(namespace).items():
         texts = value if isinstance(value, list) else [value]
         if name not in MAY_BE_EMPTY and any(isinstance(text, str) and not text.strip() for text in texts):
@@ -327,7 +324,7 @@ def trainer_fields(config_class: Callable[[], type], words: list[str], prog: str
 
 
 def _recipe_words(path: Path) -> list[str]:
-    """A recipe as the command line that says the same."""
+    """The command line that says the same."""
     import yaml
 
     if not path.exists() and (SKILL_FOLDER / path).exists():

@@ -6,7 +6,7 @@ import errno
 
 
 class UserError(Exception):
-    """A mistake the user can fix. `where` is a file and row, or an origin that reads so, `hint` the next thing to try."""
+    """A mistake the user can fix. where: a file and row, or an origin. hint: the next thing to try."""
 
     exit_code = 1
 
@@ -36,7 +36,7 @@ class RunError(UserError):
 
 
 def is_full_disk(error: BaseException | None) -> bool:
-    """Whether this error, or one that it was raised from, is a write that found no space."""
+    """Whether it, or one that it was raised from, is a write that found no space."""
     if error is None:
         return False
     # safetensors says it in words; torch.save says only that its zip file has not become as long as it should.

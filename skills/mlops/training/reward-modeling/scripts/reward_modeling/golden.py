@@ -7,6 +7,8 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from .console import ModelError, RunError, to_json, write_whole
 from .heads import unwrapped
 from .hf import Model
@@ -29,10 +31,7 @@ _STORED = {"F16": "float16", "BF16": "bfloat16"}
 
 
 def golden_scores(model: Model, renderer: Any) -> list[float | list[float]]:
-    """The scores of the golden texts: raw rewards, or for a process reward model the probabilities of the steps.
-
-    Each row is computed alone: no batch, no padding, nothing to go wrong.
-    """
+    """The scores of the golden texts, each row alone: raw rewards, or for a process reward model a list of step scores."""
     import torch
 
     from .forward import padded_logits
@@ -67,7 +66,7 @@ def _rows(model: Model, renderer: Any, kind: Kind, example: dict[str, Any]) -> l
 
 
 def check_unchanged(path: str, card: dict[str, Any], model: Model, renderer: Any, dtype: str) -> None:
-    """Raises ModelError when the model does not give the golden scores of its card: weights or config were changed.
+    """Raises ModelError when the model does not give the golden scores of its card.
 
     dtype: of the weights in memory; weights stored in less precision are compared as loosely as that allows.
     """
@@ -77,42 +76,41 @@ def check_unchanged(path: str, card: dict[str, Any], model: Model, renderer: Any
     difference = largest_difference(golden_scores(model, renderer), [entry["score"] for entry in card["golden"]])
     if not difference <= tolerance:
         raise ModelError(
-            f"{path} does not score as when it was saved: golden scores differ by {difference:.2g}, more than {tolerance:.0e}",
+            f"{path} does not score as when it was saved: {_exceeds(difference, tolerance)}",
             where=f"{path}/{CARD}",
-            hint=f"restore weights and config.json; after a change that was meant, take {CARD} away: it is then read as a "
-            "model from elsewhere",
+            hint=f"restore weights and config.json; where the change was meant, delete {CARD}: the model is then foreign",
         )
 
 
 def check_golden(scores: list, golden: list, tolerance: float = RELOAD_TOLERANCE) -> float:
-    """The largest difference, relative to scores above 1. Raises RunError when it exceeds the tolerance or is NaN."""
+    """The largest difference; RunError when it exceeds the tolerance or is NaN."""
     difference = largest_difference(scores, golden)
     if not difference <= tolerance:
-        raise RunError(
-            f"the saved model scores differently from the one in memory: golden scores differ by {difference:.2e}, more than {tolerance:.0e}"
-        )
+        raise RunError(f"the saved model scores differently from the one in memory: {_exceeds(difference, tolerance)}")
     return difference
 
 
+def _exceeds(difference: float, tolerance: float) -> str:
+    return f"golden scores differ by {difference:.2g}, more than {tolerance:.0e}"
+
+
 def largest_difference(scores: list, golden: list) -> float:
-    """The largest |score - golden| / max(1, |golden|) of rewards, or of the step scores of several solutions; NaN for NaN."""
-    pairs = list(zip(_flat(scores), _flat(golden), strict=True))
-    differences = [abs(new - old) / max(1.0, abs(old)) for new, old in pairs]
-    return math.nan if any(map(math.isnan, differences)) else max(differences)
+    """The largest |score - golden| / max(1, |golden|) of rewards, or of lists of step scores; NaN for NaN."""
+    pairs = zip(_flat(scores), _flat(golden), strict=True)
+    return float(np.max([abs(new - old) / max(1.0, abs(old)) for new, old in pairs]))
 
 
 def _flat(scores: list) -> list[float]:
     return [value for score in scores for value in (score if isinstance(score, list) else [score])]
 
 
-# ---- models of others -----------------------------------------------------------------------------------------------
+# ---- models of others
 
 
 def keep_card(model: Scorer, name: str, file: Path, dtype: str) -> float | None:
     """Write a hash of the rendered golden texts, and their rewards; where the file is there already, compare with it.
 
-    The largest difference from the rewards there, None where it was written. Raises ModelError when the model renders or
-    scores otherwise, or when the file is of another model.
+    Returns the largest difference, None where it was written. Raises ModelError when the model renders or scores otherwise.
     """
     conversations = [
         Conversation(text["prompt"], [{"role": "assistant", "content": "", "steps": text["steps"]}])
@@ -128,18 +126,15 @@ def keep_card(model: Scorer, name: str, file: Path, dtype: str) -> float | None:
         write_whole(file, [to_json(card, indent=2)])
         return None
     known = read_json(file)
-    difference = (
-        largest_difference(scores, known.get("golden") or [])
-        if len(known.get("golden") or []) == len(scores)
-        else math.inf
-    )
+    golden = known.get("golden") or []
+    difference = largest_difference(scores, golden) if len(golden) == len(scores) else math.inf
     tolerance = max(GOLDEN_TOLERANCE.get(str(own), 0.0) for own in (dtype, known.get("dtype")))
-    if known.get("rendering") != rendering or not difference <= tolerance:
-        what = f"golden scores differ by {difference:.2g}, more than {tolerance:.0e}"
+    same_text = known.get("rendering") == rendering
+    if not same_text or not difference <= tolerance:
+        why = _exceeds(difference, tolerance) if same_text else "it renders the golden texts otherwise"
         raise ModelError(
-            f"{name} does not score as {known.get('model')} did: "
-            + (what if known.get("rendering") == rendering else "it renders the golden texts otherwise"),
-            where=str(file),
-            hint="use the same model, tokenizer and flags; to write the file anew, take it away",
+            f"{name} does not score as {known.get('model')} did: {why}",
+            where=file,
+            hint="use the same model, tokenizer and flags; to write the file anew, delete it",
         )
     return difference

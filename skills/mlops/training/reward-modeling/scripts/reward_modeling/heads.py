@@ -10,10 +10,8 @@ from .kinds import PROCESS, kind_of_architecture
 
 
 def scored_at(model: Model) -> str:
-    """Where this architecture reads the score: a decoder at the last token (of an answer, of a step's separator).
-
-    An encoder reads the score of an answer from its pooled state, and that of a step from a row that ends with the step.
-    """
+    """Where this architecture reads the score: a decoder at the last token (of an answer, of a step's separator), an
+    encoder from its pooled state, for a step of a row that ends with it ("prefix")."""
     base = unwrapped(model)
     if kind_of_architecture(type(base).__name__) is PROCESS:
         return "prefix" if reads_ahead(base) else "last_token"
@@ -21,10 +19,7 @@ def scored_at(model: Model) -> str:
 
 
 def reads_ahead(model: Model) -> bool:
-    """Whether a later token changes what the model makes of an earlier one. Asked of the model itself, by two passes.
-
-    Class names do not tell: GPT-2's `classifier` looks like BERT's, and some encoders were made of decoders.
-    """
+    """Whether a later token changes what the model makes of an earlier one, by two passes: class names do not tell."""
     import torch
 
     device, was_training = next(model.parameters()).device, model.training
@@ -61,10 +56,7 @@ def head_projection(model: Model) -> Any:
 
 
 def keep_head_in_float32(model: Model) -> None:
-    """Compute the score in fp32 whatever the rest runs in: bf16 leaves few distinct rewards, and so ties.
-
-    The head's projection is cast to fp32, its input too, and autocast is switched off inside it.
-    """
+    """Compute the score in fp32 whatever the rest runs in: bf16 leaves few distinct rewards, and so ties."""
     import torch
 
     projection = head_projection(model).float()

@@ -14,7 +14,6 @@ from .step_rendering import StepRenderer, default_separator
 
 
 def _turns(*texts: str) -> list[Message]:
-    """A conversation of these texts, the user's first."""
     return [{"role": role, "content": text} for role, text in zip(cycle(("user", "assistant")), texts, strict=False)]
 
 
@@ -140,5 +139,4 @@ KINDS = {kind.name: kind for kind in (OUTCOME, PROCESS)}
 
 
 def kind_of_architecture(architecture: str) -> Kind | None:
-    """The kind of reward model that an architecture of this name can be."""
     return next((kind for kind in KINDS.values() if architecture.endswith(kind.architecture)), None)

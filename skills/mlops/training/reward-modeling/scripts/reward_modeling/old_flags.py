@@ -15,9 +15,9 @@ NOTHING = ("false", "no", "none", "null", "off")
 
 
 class Old(NamedTuple):
-    """One answer to a flag: `becomes` is the flag that takes its values, `ignored` a reason, `refused` what to do instead.
+    """values: "?" of a flag that may stand alone, "+" of one that takes several; then one of three answers.
 
-    values: "?" of a flag that may stand alone, "+" of one that takes several.
+    becomes: the flag that takes its values. ignored: a reason. refused: what to do instead.
     """
 
     values: str
@@ -27,7 +27,7 @@ class Old(NamedTuple):
 
 
 def _table(**answers: Mapping[str, str]) -> dict[str, Old]:
-    """Of {new flag, reason or advice: the old flags that it answers, with "?" or "+" after those that are not of one value}."""
+    """Of {new flag, reason or advice: old flags, with "?" or "+" after those that do not take one value}."""
     return {
         word.rstrip("?+"): Old("".join(filter("?+".count, word)), **{verb: said})
         for verb, table in answers.items()
@@ -36,12 +36,11 @@ def _table(**answers: Mapping[str, str]) -> dict[str, Old]:
     }
 
 
-_LEFT_OUT = "leave it out: references/migration.md says why"
-_NO_EVALUATION = "nothing is evaluated during the run"
+_LEFT_OUT = "leave it out (references/migration.md)"
+_NO_EVALUATION = "nothing is evaluated during the run; sample completions are in OUT/log.jsonl"
 _HUB = "nothing is uploaded during the run: afterwards, hf upload NAME OUT"
-_COLUMNS = "the columns are chosen by the format of the data"
 _REMOTE_CODE = "remote code is never run"
-_ONE_PROCESS = "rows are rendered in one process"
+_SET = "the script sets it (references/migration.md)"
 _TEMPLATE = "give the template with --chat_template_path"
 
 EVERYWHERE = _table(
@@ -69,25 +68,17 @@ EVERYWHERE = _table(
     ignored={
         "weights are fp32 in training, --bf16 or --fp16 choose the autocast": "dtype model_dtype precision",
         "scores are computed in fp32 unless --dtype says otherwise": "bf16? fp16?",
-        "the model and the device choose it": "attn_implementation use_flash_attention_2? flash_attn? flash_attention?",
-        "the fast tokenizer is used": "use_fast_tokenizer? use_fast?",
+        "the model and the device choose it": "attn_implementation use_flash_attention_2? flash_attn? flash_attention? "
+        "sample_packing? packing? packing_samples? pad_to_sequence_len? pad_to_multiple_of",
         _REMOTE_CODE: "trust_remote_code?",
-        "the script sets it": "num_labels lora_task_type task_type",
-        "data is read in slices": "dataset_streaming? streaming?",
-        _ONE_PROCESS: "dataset_num_proc preprocessing_num_workers",
-        _COLUMNS: "remove_unused_columns?",
-        "no buffer needs it": "ignore_bias_buffers?",
+        _SET: "num_labels lora_task_type task_type use_fast_tokenizer? use_fast? dataset_streaming? streaming? dataset_num_proc "
+        "preprocessing_num_workers ignore_bias_buffers? remove_unused_columns? do_train? do_eval? do_predict? add_eos_token?",
         "nothing is quantized": "bnb_4bit_quant_type use_bnb_nested_quant? bnb_4bit_quant_storage bnb_4bit_compute_dtype",
         "the run is named by --output_dir": "exp_name run_name tracker_project_name",
-        "batches are padded to their longest row, or packed": "pad_to_sequence_len? pad_to_multiple_of",
-        "rows are packed wherever the model allows it": "sample_packing? packing? packing_samples?",
-        "a training script only trains": "do_train? do_eval? do_predict?",
-        "the template ends the text": "add_eos_token?",
         _HUB: "push_to_hub? hub_model_id hub_strategy hub_private_repo?",
     },
     refused={
-        f"{_LEFT_OUT}; --use_peft saves memory": "load_in_4bit? load_in_8bit?",
-        "leave it out: --use_peft saves memory (references/scaling.md)": "deepspeed fsdp fsdp_config",
+        f"{_LEFT_OUT}; --use_peft saves memory": "load_in_4bit? load_in_8bit? deepspeed fsdp fsdp_config",
         "leave it out: --load_best_model_at_end keeps the best": "early_stopping_patience early_stopping_threshold",
         "give the folder of that revision: hf download MODEL --revision REVISION --local-dir DIR": "model_revision revision",
         _LEFT_OUT: "lora_modules_to_save+ modules_to_save+ lora_target_parameters use_rslora? use_dora?",
@@ -99,8 +90,7 @@ EVERYWHERE = _table(
 
 _TRAINERS = _table(
     ignored={
-        _COLUMNS: "remove_unused_columns?",
-        _ONE_PROCESS: "dataset_num_proc",
+        _SET: "remove_unused_columns? dataset_num_proc",
         _REMOTE_CODE: "trust_remote_code?",
         _HUB: "push_to_hub?",
     },
@@ -109,7 +99,7 @@ _TRAINERS = _table(
 OF_SCRIPT: dict[str, dict[str, Old]] = {
     "train.py": _TRAINERS
     | _table(
-        ignored={"batches are padded to their longest row": "pad_to_multiple_of"},
+        ignored={_SET: "pad_to_multiple_of"},
         refused={
             "leave it out: a pad token other than EOS is chosen or added": "pad_token",
             "give a template that ends answers with --chat_template_path": "eos_token",
@@ -130,10 +120,7 @@ OF_SCRIPT: dict[str, dict[str, Old]] = {
             "max_completion_length": "response_length max_new_tokens",
             "dataset_split": "dataset_train_split",
         },
-        ignored={
-            f"{_NO_EVALUATION}: afterwards, score.py --generate_with OUT": "eval_strategy eval_steps",
-            _NO_EVALUATION: "per_device_eval_batch_size dataset_test_split",
-        },
+        ignored={_NO_EVALUATION: "eval_strategy eval_steps per_device_eval_batch_size dataset_test_split"},
         refused={_TEMPLATE: "chat_template_kwargs"},
     ),
     "ppo.py": _table(
@@ -144,17 +131,14 @@ OF_SCRIPT: dict[str, dict[str, Old]] = {
             "num_ppo_epochs": "ppo_epochs",
         },
         ignored={
-            f"{_NO_EVALUATION}; sample completions are in OUT/log.jsonl": "dataset_test_split eval_strategy eval_steps "
-            "evaluation_strategy per_device_eval_batch_size",
+            _NO_EVALUATION: "dataset_test_split eval_strategy eval_steps evaluation_strategy per_device_eval_batch_size",
             "every update is logged": "logging_strategy",
             "--save_steps says when": "save_strategy",
-            _ONE_PROCESS: "dataset_num_proc",
             "bf16 on a GPU that has it, otherwise fp32": "fp16?",
             "--missing_eos_penalty always penalizes an answer without an end": "non_eos_penalty?",
-            "DeepSpeed is not used": "ds3_gather_for_generation?",
-            "it follows from the other sizes": "local_batch_size batch_size mini_batch_size local_mini_batch_size micro_batch_size",
-            "it follows from --total_episodes": "num_total_batches",
-            "it follows from the launcher": "world_size",
+            _SET: "dataset_num_proc ds3_gather_for_generation?",
+            "it follows from the other settings": "local_batch_size batch_size mini_batch_size local_mini_batch_size "
+            "micro_batch_size num_total_batches world_size",
         },
         refused={
             "give the folder or hub id of a classifier with --reward_model_path": "reward_model",
@@ -192,7 +176,7 @@ def translated(
 ) -> tuple[list[str], dict[str, str]]:
     """(the words of a command line in the flags of this script, {refused flag: what to do instead}).
 
-    known: whether the script has a flag of this name. where: the recipe that the words are from, for the warnings.
+    known: whether the script has a flag of this name. where: the recipe of the words, for the warnings.
     """
     own = OF_SCRIPT.get(script, {})
     kept: list[str] = []
@@ -221,7 +205,7 @@ def translated(
 
 
 def _count(values: str, words: list[str]) -> int:
-    """How many of these words are the values of a flag that stands before them."""
+    """How many of these words are values of the flag before them."""
     found = next((place for place, word in enumerate(words) if word.startswith("--")), len(words))
     if values == "?":
         return int(bool(found) and words[0].lower() in (*NOTHING, "true", "yes", "on", "0", "1"))
@@ -231,7 +215,7 @@ def _count(values: str, words: list[str]) -> int:
 def _answer(
     name: str, entry: Old, values: list[str], known: Callable[[str], bool], refused: dict[str, str], where: str
 ) -> list[str]:
-    """The words that take the place of an old flag. A refused one goes into `refused`."""
+    """The words in place of an old flag. A refused one goes into `refused`."""
     nothing = [*HARMLESS.get(name, ())]
     while entry.becomes in EVERYWHERE and not known(entry.becomes):
         nothing += HARMLESS.get(entry.becomes, ())

@@ -1,8 +1,7 @@
 """What a run may write into its output folder, and delete there: its own names and no others.
 
-OUT/run.json is the record of the folder: what must be the same for a run to be resumed, `files`, the names that the saved
-model consists of, and `finished`, whether the last run saved one. Folders of older versions have no `files`: there OLDER
-says which names are ours. A run locks its folder; the kernel takes the lock away when the process ends, however it ends.
+OUT/run.json says what must be the same for a run to be resumed, `files`, the names of the saved model, and `finished`,
+whether the last run saved one. Older versions wrote no `files`: there OLDER says which names are ours.
 """
 
 from __future__ import annotations
@@ -40,69 +39,72 @@ OLDER = (
 )
 # Read by transformers beside the files of another model, or counted as a checkpoint of it.
 READ_ALONG = (
-    *("adapter_*", "pytorch_model*", "*.safetensors", "*.safetensors.index.json", "*token*.json", "checkpoint-*"),
+    "adapter_*",
+    "pytorch_model*",
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "*token*.json",
+    "checkpoint-*",
 )
-_NAMES = "|".join(map(re.escape, BESIDE))
-OF_KILLED_RUNS = rf"{re.escape(STAGING)}|{re.escape(CHECKPOINT_STAGING)}|\.({_NAMES})(\.\d+)?\.partial"
+OF_KILLED_RUNS = (
+    rf"{re.escape(STAGING)}|{re.escape(CHECKPOINT_STAGING)}|\.({'|'.join(map(re.escape, BESIDE))})(\.\d+)?\.partial"
+)
 
 
 def read_record(output_dir: str | Path) -> dict[str, Any] | None:
-    """The content of OUT/run.json, or None where there is none, or one that another program wrote."""
+    """The content of OUT/run.json, or None where these scripts wrote none."""
     found = _json(Path(output_dir) / RECORD)
-    ours = isinstance(found, dict) and not {"files", "fingerprint", "prompts_sha256"}.isdisjoint(found)
-    return found if ours else None
+    return None if {"files", "fingerprint", "prompts_sha256"}.isdisjoint(found) else found
 
 
 def write_record(output_dir: str | Path, record: dict[str, Any]) -> None:
     write_whole(Path(output_dir) / RECORD, [to_json(record, indent=2)])
 
 
-def _json(file: Path) -> Any:
+def _json(file: Path) -> dict[str, Any]:
     with contextlib.suppress(OSError, ValueError):
-        return json.loads(file.read_text(encoding="utf-8"))
+        found = json.loads(file.read_text(encoding="utf-8"))
+        return found if isinstance(found, dict) else {}
+    return {}
 
 
-# ---- whose files they are -----------------------------------------------------------------------------------------
+# ---- whose files they are
 
 
 def checkpoints(output_dir: str | Path) -> list[Path]:
-    """The checkpoints in a folder, oldest first, complete or not."""
-    found = [folder for folder in Path(output_dir).glob("checkpoint-*") if folder.name.rpartition("-")[2].isdigit()]
-    return sorted(found, key=lambda folder: int(folder.name.rpartition("-")[2]))
+    """Oldest first, complete or not."""
+    steps = {folder: folder.name.rpartition("-")[2] for folder in Path(output_dir).glob("checkpoint-*")}
+    return sorted((folder for folder, step in steps.items() if step.isdigit()), key=lambda one: int(steps[one]))
 
 
 def is_complete_checkpoint(folder: str | Path) -> bool:
-    """Whether it was written to its end, and nothing of it was deleted since. What is in its files is not read.
+    """Whether it was written to its end, and nothing was deleted since.
 
     Those of older versions have no seal: trainer_state.json was the last of their files.
     """
     folder = Path(folder)
-    if _json(folder / "trainer_state.json") is None:
+    if not _json(folder / "trainer_state.json"):
         return False
-    seal = _json(folder / SEAL)
-    if not isinstance(seal, dict):
-        processes = int((read_record(folder.parent) or {}).get("world_size", 1))
-        states = len(list(folder.glob("rng_state_*.pth")))  # written by each process for itself
-        return any(folder.glob("*.safetensors")) and (not states or states >= processes)
-    return all((folder / name).exists() for name in seal.get("files", ()))
+    if seal := _json(folder / SEAL):
+        return all((folder / name).exists() for name in seal.get("files", ()))
+    processes = int((read_record(folder.parent) or {}).get("world_size", 1))
+    states = len(list(folder.glob("rng_state_*.pth")))  # written by each process for itself
+    return any(folder.glob("*.safetensors")) and (not states or states >= processes)
 
 
 def last_complete_checkpoint(output_dir: str | Path) -> str | None:
-    """The newest checkpoint that was written to its end."""
-    complete = [folder for folder in checkpoints(output_dir) if is_complete_checkpoint(folder)]
-    return str(complete[-1]) if complete else None
+    return next((str(folder) for folder in reversed(checkpoints(output_dir)) if is_complete_checkpoint(folder)), None)
 
 
 def model_files(output_dir: str | Path) -> set[str]:
-    """The names in the folder that make up a model saved by these scripts."""
+    """Names of a model saved by these scripts."""
     folder, record = Path(output_dir), read_record(output_dir)
     if record is not None and "files" in record:
         return {name for name in record["files"] if os.path.lexists(folder / name)}
-    card = _json(folder / CARD)
-    if record is None and not (isinstance(card, dict) and "fingerprint" in card):
+    if record is None and "fingerprint" not in _json(folder / CARD):
         return set()
-    own = {path.name for path in folder.iterdir() if _matches(path.name, OLDER)}
-    return own | ({"README.md"} if record is None else set())
+    own = OLDER if record is not None else (*OLDER, "README.md")
+    return {path.name for path in folder.iterdir() if _matches(path.name, own)}
 
 
 def _matches(name: str, patterns: Iterable[str]) -> bool:
@@ -110,23 +112,19 @@ def _matches(name: str, patterns: Iterable[str]) -> bool:
 
 
 def foreign_files(output_dir: str | Path) -> list[str]:
-    """The names in the folder that no run of these scripts wrote. Hidden ones are left out: no run reads or deletes them.
-
-    So is the file that this process's output is redirected to.
-    """
+    """Names that no run of these scripts wrote, but for hidden ones and the file that this process's output goes to."""
     folder, model = Path(output_dir), model_files(output_dir)
     started = read_record(folder) is not None
 
     def is_own(path: Path) -> bool:
         if re.fullmatch(r"checkpoint-\d+", path.name):
             return started or (path / SEAL).exists() or not any(path.iterdir())
-        return path.name in model or (started and path.name in BESIDE)
+        return path.name in model or (started and path.name in BESIDE) or is_standard_stream(path)
 
-    visible = (path for path in folder.iterdir() if not path.name.startswith("."))
-    return sorted(path.name for path in visible if not is_own(path) and not is_standard_stream(path))
+    return sorted(path.name for path in folder.iterdir() if not path.name.startswith(".") and not is_own(path))
 
 
-# ---- before a run -------------------------------------------------------------------------------------------------
+# ---- before a run
 
 
 def claim(
@@ -137,17 +135,24 @@ def claim(
     dry_run: bool = False,
     inputs: Iterable[str | None] = (),
 ) -> Path:
-    """The folder, made if need be, and locked for this run while the returned object lives.
+    """The folder, made if need be, and locked for this run while the returned object lives; gone on leaving if it is empty.
 
-    It is removed on leaving if nothing came into it. inputs: paths and hub ids that the run reads. A dry run asks what a
-    run with `overwrite` would, and locks nothing. Raises UsageError when it holds a model or files of others, or an input,
-    when another run is writing there, and when it cannot be written to.
+    inputs: what the run reads. A dry run asks what a run with `overwrite` would, and locks nothing. Raises UsageError where
+    a run may not or cannot write.
     """
     folder = Path(output_dir)
     if os.path.exists(folder) and not folder.is_dir():  # noqa: PTH110 - False for a name that cannot be
         raise UsageError(f"{folder} is a file, not a folder")
-    _refuse_inputs(folder, filter(None, inputs))
-    held = _writable(folder)
+    own = Path(os.path.realpath(folder))
+    for name in filter(None, inputs):
+        path = Path(os.path.realpath(name))
+        if path.exists() and (path == own or own in path.parents):
+            raise UsageError(
+                f"{folder} is where the run would write, and it holds what the run reads: {name}",
+                hint="give a folder of its own as --output_dir",
+            )
+    _check_writable(folder)
+    held = folder
     if not dry_run and is_first_process():
         held = locked(folder, folder)
         sweep(folder, OF_KILLED_RUNS)
@@ -160,32 +165,20 @@ def claim(
     return held
 
 
-def _refuse_inputs(folder: Path, inputs: Iterable[str]) -> None:
-    own = Path(os.path.realpath(folder))
-    for name in inputs:
-        path = Path(os.path.realpath(name))
-        if path.exists() and (path == own or own in path.parents):
-            raise UsageError(
-                f"{folder} is where the run would write, and it holds what the run reads: {name}",
-                hint="give a folder of its own as --output_dir",
-            )
-
-
-def _writable(folder: Path) -> Path:
+def _check_writable(folder: Path) -> None:
     try:
         target = Path(os.path.realpath(folder))  # of a link whose target is not there yet, too
-        made = [path.absolute() for path in (target, *target.parents) if not path.exists()]
-        atexit.register(_remove_empty, made)
+        atexit.register(_remove_empty, [path.absolute() for path in (target, *target.parents) if not path.exists()])
         target.mkdir(parents=True, exist_ok=True)
         # Permission bits do not say it all (root, read-only mounts): only a write does.
         with tempfile.TemporaryFile(dir=folder):
-            return folder
+            pass
     except OSError as error:
         raise UsageError(f"cannot write to {folder}: {error.strerror}", hint="choose another --output_dir") from error
 
 
 def _remove_empty(folders: list[Path]) -> None:
-    """Remove these folders, innermost first, up to the first that is not empty."""
+    """Innermost first, up to the first that is not empty."""
     with contextlib.suppress(OSError):
         for folder in folders:
             folder.rmdir()
@@ -197,16 +190,13 @@ def _refuse_content(folder: Path, overwrite: bool, resuming: bool) -> None:
     held = [name for name in ("config.json", CARD) if (folder / name).exists()] or [Path(p).name for p in [newest] if p]
     away = f"choose another --output_dir, or move away what no run of these scripts wrote: {_some(foreign)}"
     if held and not (overwrite or resuming):
-        raise UsageError(
-            f"{folder} already holds a model ({held[0]})",
-            hint=f"{away} (--overwrite_output_dir replaces only what they wrote)"
-            if replaced
-            else "choose another --output_dir, continue with --resume_from_checkpoint, or add --overwrite_output_dir",
-        )
+        hint = "choose another --output_dir, continue with --resume_from_checkpoint, or add --overwrite_output_dir"
+        if replaced:
+            hint = f"{away} (--overwrite_output_dir replaces only what they wrote)"
+        raise UsageError(f"{folder} already holds a model ({held[0]})", hint=hint)
     if replaced:
-        raise UsageError(
-            f"{folder} holds a model or files that no run of these scripts wrote: {_some(replaced)}", hint=away
-        )
+        what = f"{folder} holds a model or files that no run of these scripts wrote: {_some(replaced)}"
+        raise UsageError(what, hint=away)
     if foreign and not (overwrite or resuming):
         raise UsageError(
             f"{folder} holds files that no run of these scripts wrote: {_some(foreign)}",
@@ -220,13 +210,13 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
-# ---- during and after a run ---------------------------------------------------------------------------------------
+# ---- during and after a run
 
 
 def start(output_dir: str | Path, identity: dict[str, Any], *, resuming: bool) -> None:
-    """Write down that a run begins, and remove what an earlier one left that could be taken for its own.
+    """Write down that a run starts, and remove what an earlier one left that could be taken for its own.
 
-    A model that is there stays until the new one is saved. identity: what must be the same for a run to be resumed.
+    A model stays until the new one is saved. identity: what must be the same for a run to be resumed.
     """
     folder = Path(output_dir)
     folder.mkdir(parents=True, exist_ok=True)
@@ -239,7 +229,7 @@ def start(output_dir: str | Path, identity: dict[str, Any], *, resuming: bool) -
 
 
 def discard_checkpoints(output_dir: str | Path, *, only_incomplete: bool) -> None:
-    """Remove what a killed run left half-written, or everything an earlier run left, which could be resumed by mistake."""
+    """Remove what a killed run left half-written, or everything that could be resumed by mistake."""
     foreign = foreign_files(output_dir) if Path(output_dir).is_dir() else []
     for folder in checkpoints(output_dir):
         if folder.name not in foreign and not (only_incomplete and is_complete_checkpoint(folder)):
@@ -247,7 +237,7 @@ def discard_checkpoints(output_dir: str | Path, *, only_incomplete: bool) -> Non
 
 
 def is_finished(output_dir: str | Path) -> bool:
-    """Whether the last run in the folder saved its model."""
+    """Whether the last run saved its model."""
     record = read_record(output_dir) or {}
     return bool(record.get("finished", True)) and (Path(output_dir) / "config.json").exists()
 
@@ -256,8 +246,7 @@ def is_finished(output_dir: str | Path) -> bool:
 def staged(output_dir: str | Path) -> Iterator[Path]:
     """A folder to write a model into. Its files move to `output_dir` when the block ends well, and are gone otherwise.
 
-    They move one by one, `config.json` last: a folder that can be loaded is complete. Of what is there, the model that
-    these scripts saved before goes, and files of the same names are replaced; everything else stays.
+    `config.json` comes last: what can be loaded is complete. The model that these scripts saved before goes.
     """
     folder = Path(output_dir)
     staging = folder / STAGING

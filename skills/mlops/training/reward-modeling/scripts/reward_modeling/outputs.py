@@ -18,13 +18,13 @@ from .terminal import is_first_process, warn
 
 
 class Held(type(Path())):
-    """A path that this process alone may write to while the object lives: it is locked, for a file by its partial one."""
+    """A path that this process alone may write to while the object lives."""
 
 
 def locked(path: str | Path, file: Path, flags: int = os.O_RDONLY) -> Path:
-    """`path`, held by a lock on `file` (the folder itself, or the partial file). Raises UsageError when another run has it.
+    """`path`, held by a lock on `file` (the folder, or the partial file), which the kernel takes away when the process ends.
 
-    The kernel takes the lock away when the process ends, however it ends. Where the file system has no locks: a warning.
+    Raises UsageError when another run has it. Where the file system has no locks: a warning.
     """
     descriptor = os.open(file, flags, 0o666)
     try:
@@ -53,7 +53,7 @@ def _let_go(descriptor: int, partial: Path | None, owner: int) -> None:
 
 
 def _held_file(path: str | Path) -> Path:
-    """The path of a file, held by its partial file, which lies beside it (a link's target) until it takes its place."""
+    """A file's path, held by its partial file, which lies beside it (a link's target) until it takes its place."""
     while True:
         partial = _partial(path)
         held = locked(path, partial, os.O_RDWR | os.O_CREAT)
@@ -69,7 +69,7 @@ def _partial(path: str | Path) -> Path:
 
 
 def is_standard_stream(path: Path) -> bool:
-    """Whether stdout or stderr of this process is redirected to this file."""
+    """Whether stdout or stderr of this process goes to this file."""
     for stream in (1, 2, stdout()):
         with contextlib.suppress(OSError, ValueError, AttributeError):
             if os.path.samestat(os.fstat(stream if isinstance(stream, int) else stream.fileno()), path.stat()):
@@ -78,14 +78,14 @@ def is_standard_stream(path: Path) -> bool:
 
 
 def sweep(folder: Path, names: str) -> None:
-    """Remove the entries of a folder whose name is matched by the regular expression `names`."""
+    """Remove what the regular expression matches."""
     for path in folder.iterdir():
         if re.fullmatch(names, path.name):
             remove(path)
 
 
 def remove(path: Path) -> None:
-    """Remove a file, a link or a folder with all it holds, if it is there."""
+    """A file, a link or a folder with all it holds, if it is there."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
@@ -93,9 +93,9 @@ def remove(path: Path) -> None:
 
 
 def check_output_file(path: str | Path, overwrite: bool = False, inputs: Iterable[str | None] = ()) -> Path:
-    """The path, held for this run while the returned object lives. Of a link, the target is meant.
+    """The path (of a link, its target is meant), held for this run while the returned object lives.
 
-    inputs: files that the run reads. Raises UsageError where no file can or may be written.
+    inputs: what the run reads. Raises UsageError where no file can or may be written.
     """
     path = Path(path)
     try:
@@ -119,7 +119,7 @@ def check_output_file(path: str | Path, overwrite: bool = False, inputs: Iterabl
 
 
 def write_whole(path: str | Path, lines: Iterable[str]) -> int:
-    """Write text lines to `path` so that it appears complete or not at all. Returns the number of lines.
+    """Write text lines so that the file appears complete or not at all. Returns their number.
 
     A link stays one: its target is written. A file that is replaced keeps its permissions.
     """

@@ -56,7 +56,7 @@ def is_installed(module: str) -> bool:
 
 
 def check_optional(given: Mapping[str, Sequence[str]]) -> None:
-    """Raises UsageError when a setting of a run, {name: values}, needs a package that is not installed."""
+    """Raises UsageError when a setting, {name: values}, needs a package that is not installed."""
     for value in given.get("report_to", ()):
         if value in ("none", "all", "[]", "kubeflow"):
             continue
@@ -80,7 +80,7 @@ def check_optional(given: Mapping[str, Sequence[str]]) -> None:
 
 
 def not_installed(module: str, before: str = "") -> UsageError:
-    """The error for a package that is needed and missing. before: what asked for it."""
+    """before: what asked for it."""
     script = Path(sys.argv[0]).name
     script = script if script in SCRIPT_RESULTS else "NAME.py"
     package = INSTALLED_AS.get(module, module)
@@ -92,7 +92,7 @@ def not_installed(module: str, before: str = "") -> UsageError:
 
 
 def missing(error: BaseException) -> UsageError | None:
-    """The error to tell instead of this one, where a package that is not there, or is another version, is its cause.
+    """The error to tell instead of this one, where a package that is missing, or of another version, is its cause.
 
     Libraries try optional packages on their way to another error: those count only where they are the error itself.
     """

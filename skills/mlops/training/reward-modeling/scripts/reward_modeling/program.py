@@ -26,7 +26,7 @@ SIGNAL_SECONDS = 10.0
 
 
 def quiet_libraries() -> None:
-    """Keep the logs of the libraries to what a user can act on, where the user has not chosen; before they are imported."""
+    """Before they are imported, and where the user has not chosen."""
     environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     if sys.stderr is None or not sys.stderr.isatty():
@@ -39,7 +39,7 @@ def quiet_libraries() -> None:
 
 
 def main_guard(main: Callable[[], object]) -> None:
-    """Run a script's `main`, print its result as JSON and leave with the exit code of its end."""
+    """Run a script's `main`, print its result as JSON and leave with its exit code."""
     if sys.flags.optimize > 1:  # `python -OO`: transformers reads its own docstrings
         environ["PYTHONOPTIMIZE"] = "1"
         os.execv(sys.executable, [sys.executable, *sys.argv])
@@ -70,7 +70,7 @@ def main_guard(main: Callable[[], object]) -> None:
 
 
 def _open_closed_streams() -> None:
-    """Give streams that the caller closed (`2>&-`) a place to go: else a file opened next would get what libraries print."""
+    """Open what the caller closed (`2>&-`): else a file opened next would get what libraries print."""
     for number in range(3):
         try:
             os.fstat(number)
@@ -81,10 +81,10 @@ def _open_closed_streams() -> None:
 
 
 def _interrupt_on_signals() -> list[int]:
-    """Let SIGTERM (a scheduler, torchrun, `kill`) and SIGHUP (a closed terminal) end a run as Ctrl-C does: cleaned up, exit 130.
+    """Let SIGTERM (a scheduler, torchrun) and SIGHUP (a closed terminal) end a run as Ctrl-C does: cleaned up, exit 130.
 
-    Returns a list that holds the signals that came. A repeated one is ignored for some seconds, in which files are cleared
-    away. What the caller chose to ignore (nohup) stays ignored.
+    Returns a list of those that came. A repeated one is ignored while files are cleared away; what the caller ignores
+    (nohup) stays ignored.
     """
     came: list[int] = []
     since, owner = -math.inf, os.getpid()
@@ -107,10 +107,9 @@ def _interrupt_on_signals() -> list[int]:
 
 
 def keep_freed_memory() -> None:
-    """Let glibc keep the memory of freed tensors for the next ones, on Linux, in the process of a script only.
+    """Let glibc keep the memory of freed tensors, on Linux, in the process of a script only.
 
-    By default it gives large blocks back to the system, which clears each page again: on CPUs the layers of one forward
-    pass pay that over and over (measured in references/scaling.md).
+    By default it gives large blocks back, and each forward pass pays for clearing their pages (references/scaling.md).
     """
     import ctypes
 
@@ -121,7 +120,7 @@ def keep_freed_memory() -> None:
 
 
 def explain_unexpected(error: Exception) -> int:
-    """One line for a failure that nobody foresaw; the traceback only for those who ask for it."""
+    """One line; the traceback only for those who ask for it."""
     code = _tell(known_run_error(error))
     if environ.get("REWARD_MODELING_DEBUG"):
         import traceback
@@ -131,7 +130,7 @@ def explain_unexpected(error: Exception) -> int:
 
 
 def _tell(error: UserError) -> int:
-    """The lines of an error on stderr, and unless the flags are wrong its JSON on stdout. Returns the exit code."""
+    """Print the error, unless the flags are wrong its JSON too. Returns the exit code."""
     print(error.render(), file=sys.stderr)
     if not isinstance(error, UsageError) and is_first_process():
         emit_error(error)
@@ -139,7 +138,6 @@ def _tell(error: UserError) -> int:
 
 
 def known_run_error(error: Exception) -> UserError:
-    """What to tell of an error of the system or of a library."""
     if found := packages.missing(error):
         return found
     text = f"{type(error).__name__}: {error}".strip().splitlines()[0]

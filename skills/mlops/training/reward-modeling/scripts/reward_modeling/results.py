@@ -69,7 +69,7 @@ def adapter(script: str) -> Any:
 
 
 def json_schema(script: str) -> dict[str, Any]:
-    """The JSON Schema of the object that this script writes to stdout; the text below a field is its description."""
+    """Of the object that this script writes to stdout; the text below a field is its description."""
     from pydantic.json_schema import GenerateJsonSchema
 
     class Described(GenerateJsonSchema):
@@ -97,7 +97,7 @@ def descriptions(result: type) -> dict[str, str]:
 
 
 def finite(value: Any) -> Any:
-    """A copy of `value` as JSON can carry it: dataclasses are objects, and NaN and infinity null."""
+    """A copy as JSON can carry it: dataclasses are objects, and NaN and infinity null."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if is_dataclass(value):
@@ -113,7 +113,7 @@ def finite(value: Any) -> Any:
 
 
 def to_json(value: Any, **how: Any) -> str:
-    """JSON text of anything, with null for what JSON cannot carry: every file and stdout is written by this."""
+    """Every file and stdout is written by this."""
     return json.dumps(finite(value), ensure_ascii=False, default=str, allow_nan=False, **how)
 
 
@@ -122,7 +122,7 @@ _has_result = False
 
 
 def stdout() -> TextIO:
-    """What stdout was before `keep_stdout_for_results`."""
+    """What it was before `keep_stdout_for_results`."""
     return _stdout
 
 
@@ -148,12 +148,12 @@ def emit_error(error: UserError) -> None:
 
 
 def discard(stream: TextIO) -> None:
-    """Let what is left in a broken stream go nowhere, or Python complains about it on leaving."""
+    """Let what is left in a broken stream go nowhere, or Python complains on leaving."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def keep_stdout_for_results() -> None:
-    """Send everything that libraries, child processes and C code print to stderr; `emit` alone keeps stdout."""
+    """Send what libraries, child processes and C code print to stderr; `emit` alone keeps stdout."""
     global _stdout
     if _stdout is not sys.stdout or sys.stdout is None:  # None: the caller closed it (`>&-`)
         return

@@ -18,7 +18,6 @@ _console: Console | None = None
 
 
 def console() -> Console:
-    """The one rich console, on stderr."""
     global _console
     if _console is None:
         from rich.console import Console
@@ -28,7 +27,7 @@ def console() -> Console:
 
 
 def log(message: str, style: str | None = None) -> None:
-    """One progress line on stderr, never read as markup: a path with brackets stays a path."""
+    """On stderr, never read as markup: a path with brackets stays a path."""
     if is_first_process():
         console().print(message, markup=False, style=style)
 
@@ -38,7 +37,7 @@ def warn(message: str) -> None:
 
 
 def is_first_process() -> bool:
-    """Whether this is the process of a distributed run that speaks for all of them."""
+    """Whether it speaks for all processes of a distributed run."""
     return os.environ.get("RANK", "0") == "0"
 
 
@@ -48,7 +47,7 @@ def listed(values: Mapping[str, object]) -> str:
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
-    """A small table on stderr; numbers are right-aligned, floats shown with four digits."""
+    """On stderr; numbers are right-aligned, floats shown with four digits."""
     from rich.table import Table
     from rich.text import Text
 

@@ -45,10 +45,7 @@ HEAD = re.compile(
 
 
 def check_size(path: str, auto_class: Any, **fields: Any) -> None:
-    """Raises ModelError for a folder whose config describes a far larger model than its weights: it would fill the memory.
-
-    fields: of the config, as `from_pretrained` takes them.
-    """
+    """Raises ModelError for a folder whose config describes a far larger model than its weights: it would fill the memory."""
     import torch
     from transformers import AutoConfig
 
@@ -70,8 +67,7 @@ def check_size(path: str, auto_class: Any, **fields: Any) -> None:
 def check_loaded(path: str, model: Model, info: dict[str, Any], *, scores: bool, strict: bool) -> list[str]:
     """Notes on the tensors that were not used. Raises ModelError for those that change what the model computes.
 
-    info: as `from_pretrained` gave it. scores: the model has a head of ours, so another beside it is refused. strict: it is
-    not trained on, so whole layers left out are refused too.
+    info: of `from_pretrained`. scores: another head beside ours is refused. strict: so are whole layers left out.
     """
     if getattr(model, "_hf_peft_config_loaded", False):
         raise ModelError(f"{path} {BOTH}", hint=MERGE)
@@ -112,7 +108,7 @@ def _left_at(model: Model, key: str) -> str:
 
 
 def _check_numbers(path: str, model: Model) -> None:
-    """Raises ModelError for weights that are whole numbers or 8-bit floats without a config that says how to read them."""
+    """Raises ModelError for whole numbers or 8-bit floats without a config that says how to read them."""
     folder = snapshot(path)
     if folder is None or getattr(model.config, "quantization_config", None):
         return
@@ -126,11 +122,11 @@ def _check_numbers(path: str, model: Model) -> None:
         raise ModelError(f"{path} holds {len(odd)} weights that are not floating-point numbers ({odd[0]})", hint=PLAIN)
 
 
-# ---- what it is instead -------------------------------------------------------------------------------------------
+# ---- what it is instead
 
 
 def check_is_model(path: str) -> None:
-    """Raises ModelError when this is an adapter, or a folder without a model, and says what to do with it."""
+    """Raises ModelError when this is an adapter, or a folder without a model."""
     folder = Path(path)
     adapter, has_config = folder / ADAPTER_CONFIG, (folder / CONFIG).is_file()
     if adapter.is_file() and has_config:
@@ -145,7 +141,7 @@ def check_is_model(path: str) -> None:
 
 
 def check_is_no_adapter_on_the_hub(path: str) -> None:
-    """Raises ModelError when this hub repository holds an adapter. Asks the hub."""
+    """Asks the hub."""
     if adapter := hub_file(path, ADAPTER_CONFIG, ask=True):
         weights = hub_file(path, "adapter_model.safetensors", ask=True)
         raise _adapter(path, read_json(adapter), tensors(weights.parent, weights.name) if weights else {})
@@ -177,7 +173,7 @@ def _adapter(path: str, config: dict[str, Any], found: dict[str, Tensor]) -> Mod
 
 
 def explain(path: str, config: Config, kind: Kind) -> ModelError | None:
-    """What the weights say of a model whose config is not that of `kind`, with the command that helps; None if nothing."""
+    """What the weights say of a model whose config is not that of `kind`, with what helps; None if nothing."""
     folder = snapshot(path)
     found = tensors(folder) if folder else {}
     heads = {key: tensor.shape for key, tensor in found.items() if HEAD.search(key)}
@@ -211,7 +207,7 @@ def _shapes(heads: dict[str, tuple[int, ...]]) -> str:
 
 
 def _head_of(config: Config, kind: Kind) -> tuple[str, dict[str, tuple[int, ...]]]:
-    """(the class of transformers for a model of this config with a head of this kind, the shapes of that head)."""
+    """(class of transformers for this config with a head of this kind, shapes of that head)."""
     import torch
 
     auto = kind.auto_class
