@@ -26,7 +26,7 @@ from .public_families import Family
 from .readers import recognize
 from .tokenizer_setup import prepare_tokenizer
 from .vocabulary import check_embedded
-from .weights import OTHER_HEAD, explain
+from .weights import NOT_OURS, OTHER_HEAD, explain
 
 ADAPTER = "adapter"
 
@@ -158,10 +158,10 @@ def check(path: str, kind: Kind = OUTCOME, *, to_train: bool = False) -> Any:
             "model that it was made of as --reference_model_name_or_path",
         )
     if unknown:
-        raise ModelError(
-            f"{path} was saved by a class that transformers does not have ({architecture}): how it scores is not known",
-            hint="score with the code of its authors, or train a reward model from its base",
+        what = (
+            f"{path} was saved by a class that transformers does not have ({architecture}): how it scores is not known"
         )
+        raise ModelError(what, hint=NOT_OURS)
     if config.num_labels != labels:
         what = f"{path} has {config.num_labels} labels; {kind.called} has {labels}"
         other = "start from the base model it was made of, or " if to_train else ""
@@ -188,7 +188,7 @@ def _adopt_foreign_tokenizer(path: str, tokenizer: Tokenizer, model: Model, kind
     rows = model.get_input_embeddings().num_embeddings
     if tokenizer.pad_token is None or tokenizer.pad_token_id >= rows:
         why = "it was missing" if tokenizer.pad_token is None else "its own has no embedding"
-        # Any token will do after the mask ends; the last of the vocabulary is the least likely to end a text.
+        # Any will do after the mask ends; the last of the vocabulary is the least likely to end a text.
         tokenizer.pad_token = tokenizer.convert_ids_to_tokens(min(len(tokenizer), rows) - 1)
         notes.append(f"pad token: {tokenizer.pad_token} ({why})")
     if model.config.get_text_config().pad_token_id is None:
@@ -208,7 +208,7 @@ def _check_fingerprint(path: str, card: dict[str, Any], renderer: Any) -> None:
     raise ModelError(
         f"{path} renders text otherwise than it did in training: {changed} changed, so its scores would mean nothing",
         where=f"{path}/{CARD}",
-        hint="restore tokenizer and chat template as saved with the model, and the transformers version of its card",
+        hint="restore its tokenizer and chat template as saved, and the transformers version of its card",
     )
 
 
@@ -216,7 +216,7 @@ def _write_contract_into_config(model: Model, tokenizer: Tokenizer, kind: Kind) 
     config = model.config
     config.get_text_config().pad_token_id = config.pad_token_id = tokenizer.pad_token_id
     config.problem_type = kind.problem_type
-    config.id2label, config.label2id = dict(kind.labels), {label: number for number, label in kind.labels.items()}
+    config.id2label, config.label2id = dict(kind.labels), kind.label2id
 
 
 # ---- saving

@@ -24,14 +24,6 @@ GOLDEN_CONVERSATIONS: tuple[list[Message], ...] = (
     _turns("What is 6 times 7?", "42.", "And 6 times 8? Show the step.", "6 * 8 = 6 * 7 + 6 = 42 + 6 = 48."),
     _turns("Say it again.", "again again again again again again again again"),
 )
-GOLDEN_SOLUTIONS: tuple[dict[str, Any], ...] = tuple(
-    {"prompt": _turns(*prompt), "steps": steps}
-    for prompt, steps in (
-        (["What is 2 + 3 + 4?"], ["2 + 3 = 5.", "5 + 4 = 9.", "The answer is 9."]),
-        (["What is 2 + 3 + 4?"], ["2 + 3 = 6.", "6 + 4 = 10.", "The answer is 10."]),
-        (["Is 7 prime?", "Yes.", "And 9?"], ["9 = 3 * 3, so it is not prime."]),
-    )
-)
 
 
 @dataclass(frozen=True)
@@ -52,6 +44,10 @@ class Kind:
     renders: type[Renderer] | type[StepRenderer]
     front: tuple[str, ...]
     readme: str
+
+    @property
+    def label2id(self) -> dict[str, int]:
+        return {label: number for number, label in self.labels.items()}
 
     @property
     def auto_class(self) -> Any:
@@ -107,7 +103,14 @@ PROCESS = Kind(
     labels={0: "INCORRECT", 1: "CORRECT"},
     problem_type=None,
     script="train_process.py",
-    golden=GOLDEN_SOLUTIONS,
+    golden=tuple(
+        {"prompt": _turns(*prompt), "steps": steps}
+        for prompt, steps in (
+            (["What is 2 + 3 + 4?"], ["2 + 3 = 5.", "5 + 4 = 9.", "The answer is 9."]),
+            (["What is 2 + 3 + 4?"], ["2 + 3 = 6.", "6 + 4 = 10.", "The answer is 10."]),
+            (["Is 7 prime?", "Yes.", "And 9?"], ["9 = 3 * 3, so it is not prime."]),
+        )
+    ),
     renders=StepRenderer,
     front=("pipeline_tag: token-classification", "tags: [reward-model, process-reward-model]"),
     readme="""# Process reward model

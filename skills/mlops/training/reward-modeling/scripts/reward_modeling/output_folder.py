@@ -18,7 +18,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from .console import UsageError, is_first_process, is_standard_stream, locked, log, remove, sweep, to_json, write_whole
+from .console import UsageError, is_first_process, is_standard_stream, locked, log, remove, to_json, write_whole
 
 RECORD = "run.json"
 CARD = "reward_model.json"
@@ -29,7 +29,7 @@ SEAL = "checkpoint.json"
 
 BESIDE = (RECORD, "README.md", "log.jsonl", "run.svg", "runs", "ppo", "completions")
 """What runs write beside a model and its checkpoints; the last three are folders of trackers."""
-# What transformers' save_pretrained of a model and of its tokenizer, and these scripts, write for a model.
+# What transformers' save_pretrained, and these scripts, write for a model.
 OLDER = (
     *("config.json", "generation_config.json", CARD, "ppo.json", "grpo.json", "adapter"),
     *("model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json"),
@@ -147,15 +147,14 @@ def claim(
     for name in filter(None, inputs):
         path = Path(os.path.realpath(name))
         if path.exists() and (path == own or own in path.parents):
-            raise UsageError(
-                f"{folder} is where the run would write, and it holds what the run reads: {name}",
-                hint="give a folder of its own as --output_dir",
-            )
+            raise UsageError(f"{folder} holds what the run reads: {name}", hint="choose another --output_dir")
     _check_writable(folder)
     held = folder
     if not dry_run and is_first_process():
         held = locked(folder, folder)
-        sweep(folder, OF_KILLED_RUNS)
+        for path in folder.iterdir():
+            if re.fullmatch(OF_KILLED_RUNS, path.name):
+                remove(path)
     try:
         _refuse_content(folder, overwrite or dry_run, resuming)
     except UsageError:
@@ -198,12 +197,10 @@ def _refuse_content(folder: Path, overwrite: bool, resuming: bool) -> None:
         what = f"{folder} holds a model or files that no run of these scripts wrote: {_some(replaced)}"
         raise UsageError(what, hint=away)
     if foreign and not (overwrite or resuming):
-        raise UsageError(
-            f"{folder} holds files that no run of these scripts wrote: {_some(foreign)}",
-            hint="choose another --output_dir, or add --overwrite_output_dir: they then stay beside the model",
-        )
+        hint = "choose another --output_dir, or add --overwrite_output_dir: they then stay beside the model"
+        raise UsageError(f"{folder} holds files that no run of these scripts wrote: {_some(foreign)}", hint=hint)
     if not held and (read_record(folder) or checkpoints(folder)):
-        log(f"{folder} holds a run that ended before its first complete checkpoint: it is started anew")
+        log(f"{folder} holds a run without a complete checkpoint: it is started anew")
 
 
 def _some(names: list[str]) -> str:
@@ -265,7 +262,7 @@ def _move_into_place(staging: Path, folder: Path) -> None:
     foreign = [name for name in names if name not in before and (folder / name).is_dir()]
     if foreign:
         raise UsageError(f"{folder} holds a folder `{foreign[0]}` that is not of a saved model", hint="move it away")
-    # Killed from here on, the record knows all the names, and the next run starts anew.
+    # If it is killed from here on, the record knows all the names.
     write_record(folder, {**record, "files": sorted({*before, *names}), "finished": False})
     (folder / "config.json").unlink(missing_ok=True)
     for name in before:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import shutil
 import stat
 import weakref
@@ -35,7 +34,7 @@ def locked(path: str | Path, file: Path, flags: int = os.O_RDONLY) -> Path:
         pass
     except BlockingIOError as error:
         os.close(descriptor)
-        hint = "wait until it has ended, stop it, or choose another place"
+        hint = "wait for its end, or choose another place"
         raise UsageError(f"another run is writing to {path}", hint=hint) from error
     except OSError as error:
         warn(f"{path} cannot be locked ({error.strerror}): see to it that no second run writes there")
@@ -46,7 +45,7 @@ def locked(path: str | Path, file: Path, flags: int = os.O_RDONLY) -> Path:
 
 
 def _let_go(descriptor: int, partial: Path | None, owner: int) -> None:
-    with contextlib.suppress(OSError):  # a fork of the owner, such as a worker that loads data, closes its copy alone
+    with contextlib.suppress(OSError):  # a fork, such as a worker that loads data, closes its copy alone
         if partial is not None and os.getpid() == owner and os.path.samestat(os.fstat(descriptor), os.lstat(partial)):
             partial.unlink()
     os.close(descriptor)
@@ -64,8 +63,8 @@ def _held_file(path: str | Path) -> Path:
 
 def _partial(path: str | Path) -> Path:
     target = Path(os.path.realpath(path))
-    name = target.name if len(os.fsencode(target.name)) < 240 else f"{zlib.crc32(os.fsencode(target.name)):08x}"
-    return target.with_name(f".{name}.partial")
+    name = os.fsencode(target.name)
+    return target.with_name(f".{target.name if len(name) < 240 else f'{zlib.crc32(name):08x}'}.partial")
 
 
 def is_standard_stream(path: Path) -> bool:
@@ -75,13 +74,6 @@ def is_standard_stream(path: Path) -> bool:
             if os.path.samestat(os.fstat(stream if isinstance(stream, int) else stream.fileno()), path.stat()):
                 return True
     return False
-
-
-def sweep(folder: Path, names: str) -> None:
-    """Remove what the regular expression matches."""
-    for path in folder.iterdir():
-        if re.fullmatch(names, path.name):
-            remove(path)
 
 
 def remove(path: Path) -> None:
@@ -102,12 +94,12 @@ def check_output_file(path: str | Path, overwrite: bool = False, inputs: Iterabl
         if path.is_dir():
             raise UsageError(f"{path} is a folder, not a file")
         if path.exists() and (not path.is_file() or is_standard_stream(path)):
-            raise UsageError(f"{path} is not a regular file", hint="give the name of a file, or leave the flag out")
+            raise UsageError(f"{path} is not a regular file", hint="name a file, or leave the flag out")
         if path.exists() and not overwrite:
-            raise UsageError(f"{path} exists already", hint="give another name, or add --overwrite")
+            raise UsageError(f"{path} exists already", hint="choose another, or add --overwrite")
         target = Path(os.path.realpath(path))
         if any(target == Path(os.path.realpath(name)) for name in inputs if name):
-            raise UsageError(f"{path} is what the run reads", hint="write to another file: the original would be lost")
+            raise UsageError(f"{path} is what the run reads", hint="write to another file")
         if target.is_symlink():
             raise UsageError(f"cannot write {path}: its links go in a circle")
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -115,7 +107,7 @@ def check_output_file(path: str | Path, overwrite: bool = False, inputs: Iterabl
         return _held_file(path) if is_first_process() else path  # only a write says whether it can be written to
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise UsageError(f"cannot write {path}: {reason}", hint="choose another place for the file") from error
+        raise UsageError(f"cannot write {path}: {reason}", hint="choose another place") from error
 
 
 def write_whole(path: str | Path, lines: Iterable[str]) -> int:

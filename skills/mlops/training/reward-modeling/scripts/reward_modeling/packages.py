@@ -17,15 +17,21 @@ OURS = (
 )
 """What the headers of the scripts list, and what these bring along, by the names under which they are imported."""
 
-_REPORTERS = "aim clearml codecarbon comet_ml dvclive mlflow neptune swanlab trackio wandb"
-REPORTERS: dict[str, tuple[str, ...]] = {
-    **{name: (name,) for name in _REPORTERS.split()},
-    "tensorboard": ("tensorboard", "tensorboardX"),
-    "azure_ml": ("azureml",),
-    "dagshub": ("dagshub",),
-    "flyte": ("flytekit",),
-}
-"""Value of --report_to -> packages of which one must be installed."""
+_SAME = (
+    "aim",
+    "clearml",
+    "codecarbon",
+    "comet_ml",
+    "dagshub",
+    "dvclive",
+    "mlflow",
+    "neptune",
+    "swanlab",
+    "trackio",
+    "wandb",
+)
+REPORTERS = {name: name for name in _SAME} | {"tensorboard": "tensorboard", "azure_ml": "azureml", "flyte": "flytekit"}
+"""Value of --report_to -> package; instead of tensorboard, tensorboardX will do."""
 OPTIMIZERS = {
     start: package
     for package, starts in {
@@ -42,10 +48,7 @@ OPTIMIZERS = {
 }
 """Start of a value of --optim -> package."""
 SWITCHES = {"deepspeed": "deepspeed", "use_liger_kernel": "liger_kernel", "use_vllm": "vllm"}
-INSTALLED_AS = {
-    **{"yaml": "pyyaml", "azureml": "azureml-core", "optimi": "torch-optimi", "lomo_optim": "lomo-optim"},
-    **{"galore_torch": "galore-torch", "apollo_torch": "apollo-torch", "liger_kernel": "liger-kernel"},
-}
+INSTALLED_AS = {"yaml": "pyyaml", "azureml": "azureml-core", "optimi": "torch-optimi"}
 
 
 def is_installed(module: str) -> bool:
@@ -57,15 +60,17 @@ def is_installed(module: str) -> bool:
 
 def check_optional(given: Mapping[str, Sequence[str]]) -> None:
     """Raises UsageError when a setting, {name: values}, needs a package that is not installed."""
+    needed = []
     for value in given.get("report_to", ()):
         if value in ("none", "all", "[]", "kubeflow"):
             continue
         if value not in REPORTERS:
             close = difflib.get_close_matches(value, REPORTERS, n=1) or [", ".join(REPORTERS)]
             raise UsageError(f"--report_to {value} is not known", hint=f"did you mean {close[0]}?")
-        if not any(map(is_installed, REPORTERS[value])):
-            raise not_installed(REPORTERS[value][0], f"--report_to {value}: ")
-    needed = [
+        if value == "tensorboard" and is_installed("tensorboardX"):
+            continue
+        needed.append((f"--report_to {value}: ", REPORTERS[value]))
+    needed += [
         (f"--optim {value}: ", package)
         for value in given.get("optim", ())
         for start, package in OPTIMIZERS.items()
@@ -83,9 +88,9 @@ def not_installed(module: str, before: str = "") -> UsageError:
     """before: what asked for it."""
     script = Path(sys.argv[0]).name
     script = script if script in SCRIPT_RESULTS else "NAME.py"
-    package = INSTALLED_AS.get(module, module)
+    package = INSTALLED_AS.get(module, module.replace("_", "-"))
     if module in OURS:
-        hint = f"uv run scripts/{script} ... installs what the script needs; elsewhere: pip install {package}"
+        hint = f"uv run scripts/{script} ... installs what it needs; elsewhere: pip install {package}"
     else:
         hint = f"uv run --with {package} scripts/{script} ..., or pip install {package}"
     return UsageError(f"{before}{module} is not installed", hint=hint)
@@ -101,9 +106,9 @@ def missing(error: BaseException) -> UsageError | None:
         name = (getattr(cause, "name", None) or "").partition(".")[0]
         if isinstance(cause, ImportError) and name and (name in OURS or cause is error):
             told = not_installed(name)
-            if not is_installed(name):
+            if is_installed(name):
+                told.message = f"the installed {name} is not the version that is needed: {cause}"
+            if not (is_installed(name) and isinstance(cause, ModuleNotFoundError)):
                 return told
-            if not isinstance(cause, ModuleNotFoundError):
-                return UsageError(f"the installed {name} is not the version that is needed: {cause}", hint=told.hint)
         cause = cause.__cause__ or cause.__context__
     return None

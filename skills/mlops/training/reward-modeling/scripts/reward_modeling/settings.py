@@ -14,9 +14,7 @@ from .step_rendering import STEPS_OVERLONG
 
 EVALUATE_ON = "add --val_set_size 0.1 or --eval_dataset_name FILE"
 DTYPES = ("float32", "bfloat16", "float16")
-SHARED_PREFIX_HELP = (
-    "compute shared prefixes once, where the model allows it (on CPUs; true: on a GPU too, not measured there)"
-)
+SHARED_PREFIX_HELP = "compute shared prefixes once, where the model allows it (on CPUs; true: on a GPU too)"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,8 +36,8 @@ class FormatSettings:
     )
     columns: Mapping[str, str] | None = flag(
         None,
-        "read column B as A, as in prompt=question,chosen=good; B may reach into objects and lists, as in "
-        "prompt=question.text,completions=answers[].answer; `context=` says that the column context is to be dropped",
+        "read column B as A: prompt=question,chosen=good; B may reach into objects and lists: prompt=question.text,"
+        "completions=answers[].answer; `context=` drops that column",
         type=column_map,
     )
 
@@ -55,7 +53,7 @@ class WinnerSettings:
     group: ClassVar = "data"
     winner_values: Mapping[str, str] | None = flag(
         None,
-        "what the values of a winner column mean: a, b or tie (words such as model_a are known, numbers never are)",
+        "what the values of a winner column mean: a, b or tie (words such as model_a are known)",
         type=winner_values,
         metavar="1=a,0=b",
     )
@@ -67,14 +65,14 @@ class ReadingSettings(DatasetSettings, FormatSettings):
 
 
 def split_flag(default: str | None) -> Any:
-    return flag(default, f"split of a hub dataset{'' if default else ' (all of it)'}", group="data", metavar="SPLIT")
+    return flag(default, "split of a hub dataset" + ("" if default else " (all of it)"), group="data", metavar="SPLIT")
 
 
 def neutral_flag() -> Any:
     """For scripts that read labeled steps."""
     return flag(
         None,
-        "what a step rated 0 is taken for (ratings, PRM800K); must be said where there are any",
+        "what a step rated 0 is taken for; must be said where there are any (PRM800K)",
         group="data",
         choices=("good", "bad", "ignore"),
     )
@@ -84,8 +82,8 @@ def text_format_flag(*more: str) -> Any:
     """more: choices beyond training's."""
     return flag(
         None,
-        "rendered: prompt and answer are templated already, their text is read as it is; chat: the chat template is written "
-        f"around them{'; pair: the two texts of an encoder' * bool(more)} (what the model was trained with, else chat)",
+        "rendered: the texts are templated already; chat: the chat template is written around them"
+        f"{'; pair: the two texts of an encoder' * bool(more)} (what the model was trained with, else chat)",
         group="data",
         choices=("chat", "rendered", *more),
     )
@@ -118,12 +116,12 @@ class ScoringSettings(TextSettings):
         choices=tuple(dict.fromkeys((*OVERLONG, *STEPS_OVERLONG))),
     )
     max_tokens_per_batch: int | None = flag(
-        None, "tokens in one forward pass, each shared one counted once (chosen from the data)", metavar="TOKENS"
+        None, "in one forward pass, each shared one counted once (chosen from the data)", metavar="TOKENS"
     )
     shared_prefix: bool | None = flag(None, SHARED_PREFIX_HELP)
     refused: str = flag(
         "stop",
-        "what to do with rows that the chat template refuses: stop, or give them no score",
+        "what to do with rows that the chat template refuses",
         choices=("stop", "unscored"),
     )
     chat_template_path: str | None = flag(
@@ -137,13 +135,13 @@ class ScoringSettings(TextSettings):
     )
     aggregate: str | None = flag(
         None,
-        f"how the steps of a solution make its reward ({DEFAULT_AGGREGATE}: one wrong step is enough, however many there are)",
+        f"how the steps of a solution make its reward ({DEFAULT_AGGREGATE}: one wrong step is enough)",
         group="process reward model",
         choices=tuple(AGGREGATIONS),
     )
     step_separator: str | None = flag(
         None,
-        r"where solutions in text are split into steps (that of the model if it is whitespace, else a line break, \n)",
+        r"where solutions in text are split into steps (that of the model if it is whitespace, else \n)",
         group="process reward model",
         type=escaped,
     )

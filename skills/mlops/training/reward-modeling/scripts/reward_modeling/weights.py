@@ -19,6 +19,7 @@ from .model_folder import ADAPTER_CONFIG, CONFIG, FLOATS, Tensor, hub_file, read
 CLEAN_UP = "save the plain model again: unwrap it (`accelerator.unwrap_model`), then `save_pretrained`"
 MERGE = "merge the adapter before saving: `model.merge_and_unload()`, then `save_pretrained`"
 OTHER_HEAD = "move that head to `score.weight` first: references/troubleshooting.md#move-another-head-to-scoreweight"
+NOT_OURS = "score with the code of its authors, or train a reward model from its base"
 PLAIN = "give the model without quantization: its weights in fp32, bf16 or fp16"
 BOTH = f"holds an adapter beside its model ({ADAPTER_CONFIG}): which of both is meant?"
 WRAPPERS: dict[str, tuple[str, str]] = {
@@ -175,8 +176,8 @@ def _adapter(path: str, config: dict[str, Any], found: dict[str, Tensor]) -> Mod
 def explain(path: str, config: Config, kind: Kind) -> ModelError | None:
     """What the weights say of a model whose config is not that of `kind`, with what helps; None if nothing."""
     folder = snapshot(path)
-    found = tensors(folder) if folder else {}
-    heads = {key: tensor.shape for key, tensor in found.items() if HEAD.search(key)}
+    found = tensors(folder).items() if folder else ()
+    heads = {key: tensor.shape for key, tensor in found if HEAD.search(key)}
     if not heads:
         return None
     named = (config.architectures or ["no class"])[0]
@@ -198,7 +199,7 @@ def explain(path: str, config: Config, kind: Kind) -> ModelError | None:
     several = len({key.rpartition(".")[0] for key in heads}) > 1
     return ModelError(
         f"{path} was saved as {named} with a head that no class of transformers has: {_shapes(heads)}",
-        hint="score with the code of its authors, or train a reward model from its base" if several else OTHER_HEAD,
+        hint=NOT_OURS if several else OTHER_HEAD,
     )
 
 
@@ -226,7 +227,7 @@ def _correct(folder: Path, family: str, kind: Kind) -> str:
     values = {
         "architectures": [family],
         "id2label": {str(number): label for number, label in kind.labels.items()},
-        "label2id": {label: number for number, label in kind.labels.items()},
+        "label2id": kind.label2id,
     }
     return (
         f'python -c "import json, pathlib; f = pathlib.Path({str(folder / CONFIG)!r}); c = json.loads(f.read_text()); '
