@@ -7,7 +7,7 @@ from typing import Any
 
 from .console import ModelError
 from .kinds import KINDS
-from .model_folder import hub_answers, read_json
+from .model_folder import hub_file, read_json
 from .output_folder import CARD
 
 CARD_VERSION = 1
@@ -18,7 +18,14 @@ def read_card(path: str, *, expected: bool = False) -> dict[str, Any] | None:
 
     expected: this project saved the model; then it is an error when neither the hub nor the cache can tell.
     """
-    file = Path(path) / CARD if Path(path).is_dir() else _card_on_the_hub(path, expected)
+    from huggingface_hub import _CACHED_NO_EXIST, try_to_load_from_cache
+
+    file = Path(path) / CARD if Path(path).is_dir() else hub_file(path, CARD, ask=True)
+    if file is None and expected and try_to_load_from_cache(path, CARD) is not _CACHED_NO_EXIST:
+        raise ModelError(
+            f"the {CARD} of {path} is not in the cache, and the hub cannot be asked",
+            hint=f"fetch it once where there is a network: hf download {path} {CARD}",
+        )
     if file is None or not file.exists():
         return None
     card = read_json(file)
@@ -26,23 +33,6 @@ def read_card(path: str, *, expected: bool = False) -> dict[str, Any] | None:
         hint = f"restore the {CARD} that was saved with the model"
         raise ModelError(f"the model's card is not valid: {fault}", where=file, hint=hint)
     return card
-
-
-def _card_on_the_hub(path: str, expected: bool) -> Path | None:
-    from huggingface_hub import _CACHED_NO_EXIST, hf_hub_download, try_to_load_from_cache
-    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
-
-    try:
-        return Path(hf_hub_download(path, CARD, local_files_only=not hub_answers(path)))
-    except LocalEntryNotFoundError as error:  # no answer from the hub, and no copy here
-        if expected and try_to_load_from_cache(path, CARD) is not _CACHED_NO_EXIST:
-            raise ModelError(
-                f"the {CARD} of {path} is not in the cache, and the hub cannot be asked",
-                hint=f"fetch it once where there is a network: hf download {path} {CARD}",
-            ) from error
-    except EntryNotFoundError:
-        pass
-    return None
 
 
 def _fault(card: dict[str, Any]) -> str | None:

@@ -154,8 +154,8 @@ def check(path: str, kind: Kind = OUTCOME, *, to_train: bool = False) -> Any:
     if found is None:
         raise ModelError(
             f"{path} is not a reward model: its architecture is {architecture or 'not named'}, without a score head",
-            hint=f"train one: {kind.script} --model_name_or_path {path} --dataset_name DATA; if DPO made it, give the "
-            "model that it was made of as --reference_model_name_or_path",
+            hint=f"train one: {kind.script} --model_name_or_path {path} --dataset_name DATA; of a model that DPO made, give "
+            "the one before as --reference_model_name_or_path",
         )
     if unknown:
         what = (
@@ -198,12 +198,12 @@ def _adopt_foreign_tokenizer(path: str, tokenizer: Tokenizer, model: Model, kind
 
 def _check_fingerprint(path: str, card: dict[str, Any], renderer: Any) -> None:
     try:
-        unchanged = renderer.fingerprint == card.get("fingerprint")
+        unchanged = renderer.fingerprint == card["fingerprint"]
     except ModelError as error:  # of the template
         raise ModelError(error.message.replace("the model", path, 1), hint="restore the one saved with it") from error
     if unchanged:
         return
-    was, now = card.get("rendering", {}), renderer.contract()
+    was, now = card["rendering"], renderer.contract()
     changed = ", ".join(key for key in now if was.get(key) != now[key]) or "the fingerprint"
     raise ModelError(
         f"{path} renders text otherwise than it did in training: {changed} changed, so its scores would mean nothing",
@@ -271,5 +271,5 @@ def _readme(kind: Kind, card: dict[str, Any]) -> str:
         front.append(f"base_model: {base}")
     text = kind.readme.format(**card["rendering"])
     if card["rendering"].get("text_format") == "rendered":
-        text += "\nIts texts were rendered before training: give it prompt and answer as one such text, without any chat template.\n"
+        text += "\nIts texts were rendered before training: give it prompt and answer as one such text, without a chat template.\n"
     return "\n".join(["---", *front, "---", "", text])

@@ -112,7 +112,7 @@ def winner_values(text: str) -> dict[str, str]:
     return means
 
 
-OF_TYPE: dict[str, dict[str, Any]] = {
+OF_TYPE = {
     "str": {"metavar": "TEXT"},
     "int": {"type": positive_int, "metavar": "N"},
     "float": {"type": positive_number, "metavar": "X"},
@@ -344,8 +344,7 @@ def _recipe_words(path: Path) -> list[str]:
             words += [f"--{key}", *map(_flag_value, value)]
         elif value is not None:
             text = _flag_value(value)
-            # A value that looks like a flag must be tied to its key.
-            words += [f"--{key}={text}"] if text.startswith("-") else [f"--{key}", text]
+            words += [f"--{key}={text}"] if text.startswith("-") else [f"--{key}", text]  # it may look like a flag
     return words
 
 

@@ -7,8 +7,6 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from .console import ModelError, RunError, to_json, write_whole
 from .heads import unwrapped
 from .hf import Model
@@ -41,10 +39,8 @@ def golden_scores(model: Model, renderer: Any) -> list[float | list[float]]:
     torch.set_float32_matmul_precision("highest")  # TF32 would make them those of one kind of GPU
     model.eval()
     with torch.inference_mode():
-        logits = [
-            [padded_logits(model, [row], pad_token_id=0).float() for row in _rows(model, renderer, kind, example)]
-            for example in kind.golden
-        ]
+        texts = [_rows(model, renderer, kind, example) for example in kind.golden]
+        logits = [[padded_logits(model, [row], pad_token_id=0).float() for row in rows] for rows in texts]
     model.train(was_training)
     torch.set_float32_matmul_precision(precision)
     if kind is OUTCOME:
@@ -97,7 +93,8 @@ def _exceeds(difference: float, tolerance: float) -> str:
 def largest_difference(scores: list, golden: list) -> float:
     """The largest |score - golden| / max(1, |golden|) of rewards, or of lists of step scores; NaN for NaN."""
     pairs = zip(_flat(scores), _flat(golden), strict=True)
-    return float(np.max([abs(new - old) / max(1.0, abs(old)) for new, old in pairs]))
+    differences = (abs(new - old) / max(1.0, abs(old)) for new, old in pairs)
+    return max(differences, key=lambda one: (math.isnan(one), one))
 
 
 def _flat(scores: list) -> list[float]:

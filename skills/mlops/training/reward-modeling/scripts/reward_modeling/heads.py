@@ -25,11 +25,9 @@ def reads_ahead(model: Model) -> bool:
     device, was_training = next(model.parameters()).device, model.training
     model.eval()
     with torch.inference_mode():
-        rows = [torch.tensor([[1, 2, 1, last]], device=device) for last in (1, 2)]
-        states = [
-            getattr(model, model.base_model_prefix)(input_ids=row, attention_mask=torch.ones_like(row))[0][:, :-1]
-            for row in rows
-        ]
+        rows = torch.tensor([[[1, 2, 1, last]] for last in (1, 2)], device=device)
+        trunk = getattr(model, model.base_model_prefix)
+        states = [trunk(input_ids=row, attention_mask=torch.ones_like(row))[0][:, :-1] for row in rows]
     model.train(was_training)
     return not torch.allclose(states[0].float(), states[1].float(), rtol=0.0, atol=1e-4)
 
@@ -39,10 +37,8 @@ def head_name(model: Model) -> str:
     base = unwrapped(model)
     name = next((name for name in ("score", "classifier", "classification_head") if hasattr(base, name)), None)
     if name is None:
-        raise ModelError(
-            f"{type(base).__name__} has no score head this project knows",
-            hint="use an AutoModelForSequenceClassification or AutoModelForTokenClassification architecture",
-        )
+        hint = "use an AutoModelForSequenceClassification or AutoModelForTokenClassification architecture"
+        raise ModelError(f"{type(base).__name__} has no score head this project knows", hint=hint)
     return name
 
 

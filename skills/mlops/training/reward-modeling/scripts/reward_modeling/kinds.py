@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import cycle
 from typing import Any
 
 from .base_rendering import content_rule
@@ -14,11 +13,11 @@ from .step_rendering import StepRenderer, default_separator
 
 
 def _turns(*texts: str) -> list[Message]:
-    return [{"role": role, "content": text} for role, text in zip(cycle(("user", "assistant")), texts, strict=False)]
+    return [{"role": ("user", "assistant")[place % 2], "content": text} for place, text in enumerate(texts)]
 
 
 # Fixed for good: a card written today must be checkable by every later version.
-GOLDEN_CONVERSATIONS: tuple[list[Message], ...] = (
+GOLDEN_CONVERSATIONS = (
     _turns("Name the capital of France.", "Paris."),
     _turns("Name the capital of France.", "I would rather talk about boats."),
     _turns("What is 6 times 7?", "42.", "And 6 times 8? Show the step.", "6 * 8 = 6 * 7 + 6 = 42 + 6 = 48."),

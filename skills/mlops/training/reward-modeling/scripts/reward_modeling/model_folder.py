@@ -9,7 +9,7 @@ import functools
 import json
 import re
 import stat
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -103,17 +103,16 @@ def hub_file(path: str, name: str, *, ask: bool = False) -> Path | None:
 def check_folder(path: str) -> None:
     """Raises ModelError when a file would block a reader, is broken, or leads out of the folder."""
     folder = Path(path)
-    if not folder.is_dir():
-        return
-    for file in sorted((*folder.iterdir(), *folder.glob("additional_chat_templates/*"))):
+    for file in sorted((*folder.glob("*"), *folder.glob("additional_chat_templates/*"))):
         if file.exists() and not (file.is_file() or file.is_dir()):
             _refuse(file, "is not a regular file")
-        if file.is_file() and file.name in READ_BY_LIBRARIES:
+        is_index = file.name.endswith(".index.json")
+        if file.is_file() and (is_index or file.name in READ_BY_LIBRARIES):
             found = read_json(file)
-            if file.name == CONFIG:
+            if is_index:
+                _check_index(found, file)
+            elif file.name == CONFIG:
                 check_config(found, file)
-        if file.is_file() and file.name.endswith(".index.json"):
-            _check_index(read_json(file), file)
 
 
 def check_config(config: dict[str, Any], file: Path) -> None:
@@ -122,19 +121,19 @@ def check_config(config: dict[str, Any], file: Path) -> None:
     def refuse(name: str, value: object, why: str) -> None:
         _refuse(file, f"is not that of a model: `{name}` {why.format(_short(value))}")
 
-    wanted: dict[str, tuple[Callable[[Any], bool], str]] = {
+    wanted = {
         "architectures": (lambda names: isinstance(names, list) and _are_texts(names), "a list of class names"),
-        "model_type": (lambda name: isinstance(name, str), "a name"),
+        "model_type": (lambda name: _are_texts([name]), "a name"),
         "id2label": (_is_labels, "label numbers with their names"),
         "num_labels": (_is_size, "a positive whole number"),
         "transformers_weights": (
-            lambda name: isinstance(name, str) and _inside(file.parent, name),
+            lambda name: _are_texts([name]) and _inside(file.parent, name),
             "a file of the folder",
         ),
     }
     for name, (is_valid, what) in wanted.items():
         value = config.get(name)
-        if not is_valid(value) and (value is not None or (name == "model_type" and name in config)):
+        if (value is not None or (name == "model_type" and name in config)) and not is_valid(value):
             refuse(name, value, f"is {{}}, not {what}")
     # Of several models in one, each has its own object.
     parts = {"": config, **{name: part for name, part in config.items() if isinstance(part, dict)}}
@@ -157,7 +156,7 @@ def _check_index(index: dict[str, Any], file: Path) -> None:
         _refuse(file, "is not an index of weights: no `weight_map` or no `metadata`")
     for shard in sorted(set(shards.values())):
         if not _inside(file.parent, shard):
-            hint = "put the shard itself into the folder, and its name alone into the index"
+            hint = "put the shard into the folder, and its name alone into the index"
             _refuse(file, f"names a file outside its folder: {_short(shard)}", hint)
         if not (file.parent / shard).is_file():
             _refuse(file, f"names {_short(shard)}, which is not there")

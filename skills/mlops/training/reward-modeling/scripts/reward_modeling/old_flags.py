@@ -96,7 +96,7 @@ _TRAINERS = _table(
     },
     refused={"leave it out: the model is read in fp32, without remote code": "model_init_kwargs"},
 )
-OF_SCRIPT: dict[str, dict[str, Old]] = {
+OF_SCRIPT = {
     "train.py": _TRAINERS
     | _table(
         ignored={_SET: "pad_to_multiple_of"},
@@ -179,8 +179,7 @@ def translated(
     known: whether the script has a flag of this name. where: the recipe of the words, for the warnings.
     """
     own = OF_SCRIPT.get(script, {})
-    kept: list[str] = []
-    refused: dict[str, str] = {}
+    kept, refused = [], {}
     while words:
         word, *words = words
         if word == "--":

@@ -39,16 +39,9 @@ OLDER = (
 )
 # Read by transformers beside the files of another model, or counted as a checkpoint of it.
 READ_ALONG = (
-    "adapter_*",
-    "pytorch_model*",
-    "*.safetensors",
-    "*.safetensors.index.json",
-    "*token*.json",
-    "checkpoint-*",
+    *("adapter_*", "pytorch_model*", "*.safetensors", "*.safetensors.index.json", "*token*.json", "checkpoint-*"),
 )
-OF_KILLED_RUNS = (
-    rf"{re.escape(STAGING)}|{re.escape(CHECKPOINT_STAGING)}|\.({'|'.join(map(re.escape, BESIDE))})(\.\d+)?\.partial"
-)
+OF_KILLED_RUNS = rf"\.(model|checkpoint)\.partial|\.({'|'.join(map(re.escape, BESIDE))})(\.\d+)?\.partial"
 
 
 def read_record(output_dir: str | Path) -> dict[str, Any] | None:
@@ -57,8 +50,8 @@ def read_record(output_dir: str | Path) -> dict[str, Any] | None:
     return None if {"files", "fingerprint", "prompts_sha256"}.isdisjoint(found) else found
 
 
-def write_record(output_dir: str | Path, record: dict[str, Any]) -> None:
-    write_whole(Path(output_dir) / RECORD, [to_json(record, indent=2)])
+def _write_record(folder: Path, record: dict[str, Any]) -> None:
+    write_whole(folder / RECORD, [to_json(record, indent=2)])
 
 
 def _json(file: Path) -> dict[str, Any]:
@@ -113,15 +106,17 @@ def _matches(name: str, patterns: Iterable[str]) -> bool:
 
 def foreign_files(output_dir: str | Path) -> list[str]:
     """Names that no run of these scripts wrote, but for hidden ones and the file that this process's output goes to."""
-    folder, model = Path(output_dir), model_files(output_dir)
+    folder, own = Path(output_dir), model_files(output_dir)
     started = read_record(folder) is not None
+    if started:
+        own |= {*BESIDE}
 
-    def is_own(path: Path) -> bool:
+    def is_foreign(path: Path) -> bool:
         if re.fullmatch(r"checkpoint-\d+", path.name):
-            return started or (path / SEAL).exists() or not any(path.iterdir())
-        return path.name in model or (started and path.name in BESIDE) or is_standard_stream(path)
+            return not started and not (path / SEAL).exists() and any(path.iterdir())
+        return not (path.name in own or path.name.startswith(".") or is_standard_stream(path))
 
-    return sorted(path.name for path in folder.iterdir() if not path.name.startswith(".") and not is_own(path))
+    return sorted(path.name for path in folder.iterdir() if is_foreign(path))
 
 
 # ---- before a run
@@ -222,7 +217,7 @@ def start(output_dir: str | Path, identity: dict[str, Any], *, resuming: bool) -
     if not resuming and read_record(folder) is not None:
         for name in ("log.jsonl", "run.svg"):
             remove(folder / name)
-    write_record(folder, {**identity, "files": files, "finished": False})
+    _write_record(folder, {**identity, "files": files, "finished": False})
 
 
 def discard_checkpoints(output_dir: str | Path, *, only_incomplete: bool) -> None:
@@ -263,10 +258,10 @@ def _move_into_place(staging: Path, folder: Path) -> None:
     if foreign:
         raise UsageError(f"{folder} holds a folder `{foreign[0]}` that is not of a saved model", hint="move it away")
     # If it is killed from here on, the record knows all the names.
-    write_record(folder, {**record, "files": sorted({*before, *names}), "finished": False})
+    _write_record(folder, {**record, "files": sorted({*before, *names}), "finished": False})
     (folder / "config.json").unlink(missing_ok=True)
     for name in before:
         remove(folder / name)
     for name in sorted(names, key=lambda name: (name == "config.json", name == CARD)):
         (staging / name).replace(folder / name)
-    write_record(folder, {**record, "files": names, "finished": True})
+    _write_record(folder, {**record, "files": names, "finished": True})

@@ -99,9 +99,8 @@ def _interrupt_on_signals() -> list[int]:
             raise KeyboardInterrupt
 
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-        number = getattr(signal, name, None)
-        with contextlib.suppress(ValueError):  # not in the main thread
-            if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+        with contextlib.suppress(ValueError, AttributeError):  # not in the main thread; not on Windows
+            if signal.getsignal(number := getattr(signal, name)) is not signal.SIG_IGN:
                 signal.signal(number, interrupt)
     return came
 

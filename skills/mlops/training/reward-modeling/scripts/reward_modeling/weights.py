@@ -22,7 +22,7 @@ OTHER_HEAD = "move that head to `score.weight` first: references/troubleshooting
 NOT_OURS = "score with the code of its authors, or train a reward model from its base"
 PLAIN = "give the model without quantization: its weights in fp32, bf16 or fp16"
 BOTH = f"holds an adapter beside its model ({ADAPTER_CONFIG}): which of both is meant?"
-WRAPPERS: dict[str, tuple[str, str]] = {
+WRAPPERS = {
     r"(^|\.)base_model\.model\.|lora_|\.(base_layer|modules_to_save|original_module|ia3_\w+|vera_\w+)(\.|$)"
     r"|\.(hada|lokr|oft|boft|randlora|fourierft|adaption)_|(^|\.)prompt_(embeddings|encoder)\b": (
         "they come from an adapter",
@@ -61,8 +61,7 @@ def check_size(path: str, auto_class: Any, **fields: Any) -> None:
             wanted = auto_class.from_config(config, trust_remote_code=False).num_parameters()
         too_large = wanted > 4 * held + 10**7 and f"{wanted:.1e} parameters; its weights have {held:.1e}"
     if too_large:
-        what = f"{path} does not fit its {CONFIG}, which describes {too_large}"
-        raise ModelError(what, where=Path(path) / CONFIG)
+        raise ModelError(f"{path} does not fit its {CONFIG}, which describes {too_large}", where=Path(path) / CONFIG)
 
 
 def check_loaded(path: str, model: Model, info: dict[str, Any], *, scores: bool, strict: bool) -> list[str]:
@@ -113,13 +112,8 @@ def _check_numbers(path: str, model: Model) -> None:
     folder = snapshot(path)
     if folder is None or getattr(model.config, "quantization_config", None):
         return
-    known = set(model.state_dict())
-    odd = [
-        key
-        for key, tensor in tensors(folder).items()
-        if tensor.dtype not in FLOATS and (key.endswith((".weight", ".bias")) or key in known)
-    ]
-    if odd:
+    known, odd = set(model.state_dict()), [key for key, one in tensors(folder).items() if one.dtype not in FLOATS]
+    if odd := [key for key in odd if key.endswith((".weight", ".bias")) or key in known]:
         raise ModelError(f"{path} holds {len(odd)} weights that are not floating-point numbers ({odd[0]})", hint=PLAIN)
 
 
@@ -189,18 +183,14 @@ def explain(path: str, config: Config, kind: Kind) -> ModelError | None:
             where=folder / CONFIG,
             hint=f"if it was trained as {family}, let the config say so:\n  {_correct(folder, family, kind)}",
         )
+    if heads.keys() == wanted.keys() and kind_of_architecture(named) is kind:
+        return None
     if heads.keys() == wanted.keys():
-        if kind_of_architecture(named) is kind:
-            return None
-        return ModelError(
-            f"{path} has another number of labels than {kind.called}: {_shapes(heads)} instead of {_shapes(wanted)}",
-            hint=f"use a model trained with num_labels={len(kind.labels)}",
-        )
+        what = f"{path} has another number of labels than {kind.called}: {_shapes(heads)} instead of {_shapes(wanted)}"
+        return ModelError(what, hint=f"use a model trained with num_labels={len(kind.labels)}")
     several = len({key.rpartition(".")[0] for key in heads}) > 1
-    return ModelError(
-        f"{path} was saved as {named} with a head that no class of transformers has: {_shapes(heads)}",
-        hint=NOT_OURS if several else OTHER_HEAD,
-    )
+    what = f"{path} was saved as {named} with a head that no class of transformers has: {_shapes(heads)}"
+    return ModelError(what, hint=NOT_OURS if several else OTHER_HEAD)
 
 
 def _shapes(heads: dict[str, tuple[int, ...]]) -> str:
@@ -211,13 +201,12 @@ def _head_of(config: Config, kind: Kind) -> tuple[str, dict[str, tuple[int, ...]
     """(class of transformers for this config with a head of this kind, shapes of that head)."""
     import torch
 
-    auto = kind.auto_class
-    if type(config) not in auto._model_mapping:
+    if type(config) not in kind.auto_class._model_mapping:
         return "", {}
     config = copy.deepcopy(config)
     config.num_labels, config.problem_type = len(kind.labels), kind.problem_type
     with torch.device("meta"):
-        model = auto.from_config(config, trust_remote_code=False)
+        model = kind.auto_class.from_config(config, trust_remote_code=False)
     shapes = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items() if HEAD.search(key)}
     return type(model).__name__, shapes
 
