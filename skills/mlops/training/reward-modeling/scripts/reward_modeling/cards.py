@@ -14,7 +14,7 @@ CARD_VERSION = 1
 
 
 def read_card(path: str, *, expected: bool = False) -> dict[str, Any] | None:
-    """The card of a model folder or hub repository, or None when it has none. Raises ModelError for one that is not valid.
+    """The card, or None where there is none. Raises ModelError for one that is not valid.
 
     expected: this project saved the model; then it is an error when neither the hub nor the cache can tell.
     """
@@ -36,7 +36,6 @@ def read_card(path: str, *, expected: bool = False) -> dict[str, Any] | None:
 
 
 def _fault(card: dict[str, Any]) -> str | None:
-    """What this project cannot have written."""
     kind, rendering, reward, golden = (card.get(name) for name in ("kind", "rendering", "reward", "golden"))
     if str(kind) not in KINDS:
         return f"`kind` is not {' or '.join(KINDS)}"

@@ -33,10 +33,7 @@ ADAPTER = "adapter"
 
 @dataclass
 class Loaded:
-    """A model, and its renderer's tokenizer. head: "new" (drawn at random) or "loaded".
-
-    card: the content of reward_model.json, None for a foreign model. rendering: as cards have it, {} where nobody knows.
-    """
+    """head: "new" (drawn at random) or "loaded". card: None for a foreign model. rendering: as cards have it, or {}."""
 
     model: Model
     tokenizer: Tokenizer
@@ -51,7 +48,7 @@ def load_for_training(
 ) -> Loaded:
     """A model with the head of this kind, in fp32, and a tokenizer that obeys the rendering rules.
 
-    A trained reward head is kept; a new one is drawn from N(0, 1/(d+1)) (Stiennon et al. 2020, arXiv:2009.01325, B.1).
+    A new head is drawn from N(0, 1/(d+1)) (Stiennon et al. 2020, arXiv:2009.01325, B.1).
     """
     import torch
     from transformers import set_seed
@@ -82,7 +79,7 @@ def load_for_training(
 def load(
     path: str, *, dtype: str = "float32", device: str | None = None, kind: Kind = OUTCOME, compare: bool = True
 ) -> Loaded:
-    """A trained reward model, in eval mode on the best device. compare: its golden scores with those of its card.
+    """A trained reward model, in eval mode. compare: its golden scores with those of its card.
 
     Raises ModelError when it is not of this kind, or renders or scores text otherwise than in training.
     """
@@ -115,7 +112,7 @@ def load(
 
 
 def kind_of(path: str) -> Kind | None:
-    """The kind of reward model at this path, by its configuration alone (of a folder without transformers); None for others."""
+    """By its configuration alone, of a folder without transformers; None for other models."""
     check_folder(path)
     if family := recognize(path):
         return KINDS[family.kind]
@@ -125,7 +122,7 @@ def kind_of(path: str) -> Kind | None:
 
 
 def check(path: str, kind: Kind = OUTCOME, *, to_train: bool = False) -> Any:
-    """The configuration at this path, if it is that of such a reward model; reads no weights.
+    """The configuration of such a reward model, or ModelError.
 
     to_train: a model without a head will do, and one whose head would be lost will not.
     """
@@ -176,7 +173,6 @@ def check_kind(path: str, family: Family, kind: Kind) -> None:
 
 
 def _adopt_foreign_tokenizer(path: str, tokenizer: Tokenizer, model: Model, kind: Kind) -> list[str]:
-    """Run a model without a card as its author would have: its own pad token, its own pooling."""
     notes = [
         f"{path} has no {CARD} and is no public model that is known (score.py --list_public_models): assumed are its own chat "
         f"template and its {head_name(model)} head, read at the {'first' if scored_at(model) == 'pooled' else 'last'} token"
@@ -227,8 +223,8 @@ def save(
 ) -> dict[str, Any]:
     """Save a reward model, reload it, compare, and only then let it appear in `output_dir`. Returns its card.
 
-    model: of PEFT it is merged, its adapter kept in the folder `adapter`. training: any JSON summary. reward: {"mean",
-    "std", "n"} of held-out answers or steps. Raises RunError when golden scores change on reloading.
+    model: of PEFT it is merged, its adapter kept. reward: {"mean", "std", "n"} of held-out answers or steps. Raises RunError
+    when golden scores change on reloading.
     """
     import torch
     import transformers
@@ -264,7 +260,6 @@ def save(
 
 
 def _readme(kind: Kind, card: dict[str, Any]) -> str:
-    """The model's page on the hub."""
     base = card["training"].get("base_model")
     front = ["library_name: transformers", *kind.front]
     if base and not Path(base).exists():

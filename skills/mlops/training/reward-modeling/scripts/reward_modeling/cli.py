@@ -80,7 +80,6 @@ def utf8(text: str) -> str:
 
 
 def escaped(text: str) -> str:
-    r"""Text in which \n and \t, two characters each in a shell, stand for a line break and a tab."""
     return text.replace("\\n", "\n").replace("\\t", "\t")
 
 
@@ -100,7 +99,6 @@ def column_map(text: str) -> dict[str, str]:
 
 
 def winner_values(text: str) -> dict[str, str]:
-    """`1=a,0=b` -> {"1": "a", "0": "b"}."""
     means = {}
     for part in _parts(text):
         value, _, side = part.rpartition("=")
@@ -128,15 +126,11 @@ OF_TYPE = {
 
 
 def flag(default: Any, help: str, *, group: str | None = None, **more: Any) -> Any:
-    """A field with the flag of its name. group: of the help, else that of its class.
-
-    help: a default that says something is written after it. more: for argparse, over what follows from the type.
-    """
+    """A field with the flag of its name, in this group or that of its class. help: a default is written after it."""
     return field(default=default, metadata={"group": group, "flag": {"help": help, **more}})
 
 
 def settings(kind: Callable[..., T], namespace: argparse.Namespace) -> T:
-    """This dataclass from flags; fields without one keep their default."""
     return kind(**{one.name: getattr(namespace, one.name) for one in fields(kind) if one.name in namespace})
 
 
@@ -148,10 +142,9 @@ def check_required(settings: object, required: Iterable[str], prog: str) -> None
 
 
 class Parser(argparse.ArgumentParser):
-    """The flags of a script: those of the dataclasses `kinds`, and `--config RECIPE`. Errors are UsageError.
+    """Flags of the dataclasses `kinds`, and `--config RECIPE`. Errors are UsageError.
 
-    trainer: imports the classes of a trainer's configuration, whose fields are taken as given, in
-    `namespace.trainer_arguments`.
+    trainer: imports configuration classes; their fields go to `namespace.trainer_arguments`.
     """
 
     def __init__(
@@ -184,7 +177,6 @@ class Parser(argparse.ArgumentParser):
                     self._add(kind.__dataclass_fields__[name], base, groups)
 
     def _add(self, one: Field, base: type, groups: dict[str, Any]) -> None:
-        """The flag of a field that `base` declares."""
         if not one.metadata or f"--{one.name}" in self._option_string_actions:
             return
         title, own = one.metadata["group"] or base.group, one.metadata["flag"]
@@ -204,7 +196,7 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(message, hint=self.see_help)
 
     def parse(self, argv: list[str] | None = None) -> argparse.Namespace:
-        """Flags over those of the recipe. Raises UsageError for unknown ones, all of one place at once."""
+        """Flags over those of the recipe. Raises UsageError for all unknown ones of one place at once."""
         words = sys.argv[1:] if argv is None else argv
         first, _ = self.parse_known_args(words)
         _refuse_empty(first)
@@ -223,7 +215,7 @@ class Parser(argparse.ArgumentParser):
     def _parsed(
         self, words: list[str], namespace: argparse.Namespace, where: str | None = None
     ) -> tuple[argparse.Namespace, list[str]]:
-        """(the namespace with what these words say, the trainer's words). where: the recipe they are from."""
+        """(the namespace, the trainer's words). where: the recipe."""
         words, refused = translated(words, self.prog, self._knows, where)
         try:
             namespace, unknown = self.parse_known_args(words, namespace)
@@ -271,7 +263,6 @@ class _PrintSchema(argparse.Action):
 
 
 def _with_bases(kind: type) -> Iterator[type]:
-    """A dataclass after its bases."""
     for base in kind.__bases__:
         if base is not object:
             yield from _with_bases(base)
@@ -287,7 +278,7 @@ def _said(default: Any) -> str:
 
 
 def _by_name(words: list[str]) -> dict[str, list[str]]:
-    """["--optim", "lomo", "--a=1"] -> {"optim": ["lomo"], "a": ["1"]}; the last of a flag given twice."""
+    """["--optim", "lomo", "--a=1"] -> {"optim": ["lomo"], "a": ["1"]}."""
     found: dict[str, list[str]] = {}
     for word in words:
         if word.startswith("--"):
@@ -324,7 +315,6 @@ def trainer_fields(config_class: Callable[[], type], words: list[str], prog: str
 
 
 def _recipe_words(path: Path) -> list[str]:
-    """The command line that says the same."""
     import yaml
 
     if not path.exists() and (SKILL_FOLDER / path).exists():

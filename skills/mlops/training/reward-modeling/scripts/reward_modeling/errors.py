@@ -6,7 +6,7 @@ import errno
 
 
 class UserError(Exception):
-    """A mistake the user can fix. where: a file and row, or an origin. hint: the next thing to try."""
+    """where: a file and row, or an origin. hint: the next thing to try."""
 
     exit_code = 1
 

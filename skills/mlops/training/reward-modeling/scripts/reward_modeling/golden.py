@@ -29,7 +29,7 @@ _STORED = {"F16": "float16", "BF16": "bfloat16"}
 
 
 def golden_scores(model: Model, renderer: Any) -> list[float | list[float]]:
-    """The scores of the golden texts, each row alone: raw rewards, or for a process reward model a list of step scores."""
+    """Each row alone: raw rewards, or for a process reward model a list of step scores."""
     import torch
 
     from .forward import padded_logits
@@ -49,7 +49,7 @@ def golden_scores(model: Model, renderer: Any) -> list[float | list[float]]:
 
 
 def _rows(model: Model, renderer: Any, kind: Kind, example: dict[str, Any]) -> list[Row]:
-    """(ids, positions) of a golden text; of its end, where a model is too small for the whole."""
+    """(ids, positions); of its end, where a model is too small for the whole."""
     most = positions(model)
     if kind is OUTCOME:
         ids = renderer.tokenizer(renderer.text(example["messages"]), add_special_tokens=False)["input_ids"]
@@ -62,9 +62,9 @@ def _rows(model: Model, renderer: Any, kind: Kind, example: dict[str, Any]) -> l
 
 
 def check_unchanged(path: str, card: dict[str, Any], model: Model, renderer: Any, dtype: str) -> None:
-    """Raises ModelError when the model does not give the golden scores of its card.
+    """Raises ModelError when the golden scores are not those of the card.
 
-    dtype: of the weights in memory; weights stored in less precision are compared as loosely as that allows.
+    dtype: in memory; weights stored in less precision are compared as loosely as that allows.
     """
     folder = snapshot(path)
     stored = {_STORED.get(tensor.dtype, "float32") for tensor in tensors(folder).values()} if folder else set()
@@ -91,7 +91,7 @@ def _exceeds(difference: float, tolerance: float) -> str:
 
 
 def largest_difference(scores: list, golden: list) -> float:
-    """The largest |score - golden| / max(1, |golden|) of rewards, or of lists of step scores; NaN for NaN."""
+    """Of |score - golden| / max(1, |golden|); NaN for NaN."""
     pairs = zip(_flat(scores), _flat(golden), strict=True)
     differences = (abs(new - old) / max(1.0, abs(old)) for new, old in pairs)
     return max(differences, key=lambda one: (math.isnan(one), one))

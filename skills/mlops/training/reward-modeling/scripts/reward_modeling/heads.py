@@ -10,8 +10,8 @@ from .kinds import PROCESS, kind_of_architecture
 
 
 def scored_at(model: Model) -> str:
-    """Where this architecture reads the score: a decoder at the last token (of an answer, of a step's separator), an
-    encoder from its pooled state, for a step of a row that ends with it ("prefix")."""
+    """A decoder is read at the last token of an answer or separator, an encoder at its pooled state; of steps, at the end of
+    a row for each ("prefix")."""
     base = unwrapped(model)
     if kind_of_architecture(type(base).__name__) is PROCESS:
         return "prefix" if reads_ahead(base) else "last_token"
@@ -43,7 +43,7 @@ def head_name(model: Model) -> str:
 
 
 def head_projection(model: Model) -> Any:
-    """The last linear layer of the head, with one output for each label."""
+    """The last layer of the head, with one output for each label."""
     import torch
 
     base = unwrapped(model)
@@ -52,7 +52,7 @@ def head_projection(model: Model) -> Any:
 
 
 def keep_head_in_float32(model: Model) -> None:
-    """Compute the score in fp32 whatever the rest runs in: bf16 leaves few distinct rewards, and so ties."""
+    """bf16 leaves few distinct rewards, and so ties."""
     import torch
 
     projection = head_projection(model).float()
@@ -66,5 +66,5 @@ def keep_head_in_float32(model: Model) -> None:
 
 
 def unwrapped(model: Model) -> Any:
-    """The transformers model inside a PEFT wrapper."""
+    """What a PEFT wrapper holds."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model

@@ -55,7 +55,7 @@ class Kind:
         return getattr(transformers, f"AutoModel{self.architecture}")
 
     def renderer(self, tokenizer: Tokenizer, scored_at: str, rendering: dict[str, Any]) -> Any:
-        """Its renderer by the `rendering` of a card, without a limit of length."""
+        """By the `rendering` of a card, without a limit of length."""
         rules = {
             "special_tokens_in_content": content_rule(rendering),
             "text_format": rendering.get("text_format") or "chat",

@@ -33,8 +33,6 @@ FLOATS = ("F64", "F32", "F16", "BF16")
 
 @dataclass(frozen=True)
 class Tensor:
-    """A tensor as a safetensors header describes it."""
-
     dtype: str
     shape: tuple[int, ...]
 
@@ -44,7 +42,7 @@ def _refuse(file: Path, why: str, hint: str | None = None) -> NoReturn:
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """The object in a JSON file. Raises ModelError for anything else."""
+    """Raises ModelError for what is not an object."""
     try:
         if not stat.S_ISREG(file.stat().st_mode):
             _refuse(file, "is not a regular file")
@@ -60,7 +58,7 @@ def read_json(file: Path) -> dict[str, Any]:
 
 
 def snapshot(path: str) -> Path | None:
-    """The folder at this path, or that of a hub id in the cache."""
+    """This folder, or that of a hub id in the cache."""
     if Path(path).is_dir():
         return Path(path)
     found = next(filter(None, (hub_file(path, name) for name in (CONFIG, "tokenizer_config.json"))), None)
@@ -69,8 +67,7 @@ def snapshot(path: str) -> Path | None:
 
 @functools.cache
 def hub_answers(path: str) -> bool:
-    """Whether the hub can be asked for this id. If not, libraries read from the cache alone from here on: the hub's client
-    would try each file for 24 seconds."""
+    """If not, libraries read from the cache alone from here on: the hub's client would try each file for 24 seconds."""
     from huggingface_hub import HfApi, constants
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 
@@ -101,7 +98,7 @@ def hub_file(path: str, name: str, *, ask: bool = False) -> Path | None:
 
 
 def check_folder(path: str) -> None:
-    """Raises ModelError when a file would block a reader, is broken, or leads out of the folder."""
+    """Raises ModelError when a file would block a reader, is broken, or leads out."""
     folder = Path(path)
     for file in sorted((*folder.glob("*"), *folder.glob("additional_chat_templates/*"))):
         if file.exists() and not (file.is_file() or file.is_dir()):
@@ -116,7 +113,7 @@ def check_folder(path: str) -> None:
 
 
 def check_config(config: dict[str, Any], file: Path) -> None:
-    """Raises ModelError for values that transformers would stumble over, or take for something else."""
+    """Raises ModelError for values that transformers would take for something else."""
 
     def refuse(name: str, value: object, why: str) -> None:
         _refuse(file, f"is not that of a model: `{name}` {why.format(_short(value))}")
@@ -163,7 +160,7 @@ def _check_index(index: dict[str, Any], file: Path) -> None:
 
 
 def _inside(folder: Path, name: str) -> bool:
-    """Whether a file of this name lies in the folder, links followed; the hub's cache links to its own `blobs`."""
+    """Links followed; the hub's cache links to its own `blobs`."""
     try:
         place, home = (folder / name).resolve(), folder.resolve()
     except (OSError, ValueError, RuntimeError):  # a name too long, a null character, links in a circle
@@ -192,7 +189,7 @@ def _short(value: object) -> str:
 
 
 def own_code(path: str) -> list[str]:
-    """Files whose code transformers would run for this model, if it were allowed to."""
+    """Files whose code transformers would run, if it were allowed to."""
     folder = snapshot(path)
     if folder is None:
         return []
@@ -232,7 +229,7 @@ def _header(file: Path) -> list[tuple[str, Tensor]]:
 
 
 def pickled_weights(folder: Path) -> list[str]:
-    """Pickles that transformers reads as weights, since there are no safetensors."""
+    """Those that transformers reads, since there are no safetensors."""
     if any(folder.glob("model*.safetensors*")):
         return []
     return sorted(file.name for file in folder.glob("pytorch_model*.bin"))

@@ -27,7 +27,7 @@ class Old(NamedTuple):
 
 
 def _table(**answers: Mapping[str, str]) -> dict[str, Old]:
-    """Of {new flag, reason or advice: old flags, with "?" or "+" after those that do not take one value}."""
+    """Of {new flag, reason or advice: old flags, with "?" or "+" as in Old.values}."""
     return {
         word.rstrip("?+"): Old("".join(filter("?+".count, word)), **{verb: said})
         for verb, table in answers.items()
@@ -174,9 +174,9 @@ HARMLESS = {
 def translated(
     words: list[str], script: str, known: Callable[[str], bool], where: str | None = None
 ) -> tuple[list[str], dict[str, str]]:
-    """(the words of a command line in the flags of this script, {refused flag: what to do instead}).
+    """(the words in the flags of this script, {refused flag: what to do instead}).
 
-    known: whether the script has a flag of this name. where: the recipe of the words, for the warnings.
+    known: whether the script has a flag. where: the recipe of the words.
     """
     own = OF_SCRIPT.get(script, {})
     kept, refused = [], {}
@@ -204,7 +204,7 @@ def translated(
 
 
 def _count(values: str, words: list[str]) -> int:
-    """How many of these words are values of the flag before them."""
+    """How many are values of the flag before them."""
     found = next((place for place, word in enumerate(words) if word.startswith("--")), len(words))
     if values == "?":
         return int(bool(found) and words[0].lower() in (*NOTHING, "true", "yes", "on", "0", "1"))

@@ -71,10 +71,7 @@ def checkpoints(output_dir: str | Path) -> list[Path]:
 
 
 def is_complete_checkpoint(folder: str | Path) -> bool:
-    """Whether it was written to its end, and nothing was deleted since.
-
-    Those of older versions have no seal: trainer_state.json was the last of their files.
-    """
+    """Whether nothing of it is missing. Without a seal (older versions) trainer_state.json was written last."""
     folder = Path(folder)
     if not _json(folder / "trainer_state.json"):
         return False
@@ -90,7 +87,6 @@ def last_complete_checkpoint(output_dir: str | Path) -> str | None:
 
 
 def model_files(output_dir: str | Path) -> set[str]:
-    """Names of a model saved by these scripts."""
     folder, record = Path(output_dir), read_record(output_dir)
     if record is not None and "files" in record:
         return {name for name in record["files"] if os.path.lexists(folder / name)}
@@ -105,7 +101,7 @@ def _matches(name: str, patterns: Iterable[str]) -> bool:
 
 
 def foreign_files(output_dir: str | Path) -> list[str]:
-    """Names that no run of these scripts wrote, but for hidden ones and the file that this process's output goes to."""
+    """But for hidden ones and the file that this process's output goes to."""
     folder, own = Path(output_dir), model_files(output_dir)
     started = read_record(folder) is not None
     if started:
@@ -130,10 +126,10 @@ def claim(
     dry_run: bool = False,
     inputs: Iterable[str | None] = (),
 ) -> Path:
-    """The folder, made if need be, and locked for this run while the returned object lives; gone on leaving if it is empty.
+    """The folder, made if need be, and locked while the returned object lives; gone on leaving if it is empty.
 
-    inputs: what the run reads. A dry run asks what a run with `overwrite` would, and locks nothing. Raises UsageError where
-    a run may not or cannot write.
+    inputs: what the run reads. A dry run asks what `overwrite` would, and locks nothing. Raises UsageError where a run may
+    not or cannot write.
     """
     folder = Path(output_dir)
     if os.path.exists(folder) and not folder.is_dir():  # noqa: PTH110 - False for a name that cannot be
@@ -206,9 +202,9 @@ def _some(names: list[str]) -> str:
 
 
 def start(output_dir: str | Path, identity: dict[str, Any], *, resuming: bool) -> None:
-    """Write down that a run starts, and remove what an earlier one left that could be taken for its own.
+    """Remove what could be taken for this run's own; a model stays until the new one is saved.
 
-    A model stays until the new one is saved. identity: what must be the same for a run to be resumed.
+    identity: what must be the same for a run to be resumed.
     """
     folder = Path(output_dir)
     folder.mkdir(parents=True, exist_ok=True)
@@ -221,7 +217,6 @@ def start(output_dir: str | Path, identity: dict[str, Any], *, resuming: bool) -
 
 
 def discard_checkpoints(output_dir: str | Path, *, only_incomplete: bool) -> None:
-    """Remove what a killed run left half-written, or everything that could be resumed by mistake."""
     foreign = foreign_files(output_dir) if Path(output_dir).is_dir() else []
     for folder in checkpoints(output_dir):
         if folder.name not in foreign and not (only_incomplete and is_complete_checkpoint(folder)):
@@ -229,16 +224,15 @@ def discard_checkpoints(output_dir: str | Path, *, only_incomplete: bool) -> Non
 
 
 def is_finished(output_dir: str | Path) -> bool:
-    """Whether the last run saved its model."""
     record = read_record(output_dir) or {}
     return bool(record.get("finished", True)) and (Path(output_dir) / "config.json").exists()
 
 
 @contextlib.contextmanager
 def staged(output_dir: str | Path) -> Iterator[Path]:
-    """A folder to write a model into. Its files move to `output_dir` when the block ends well, and are gone otherwise.
+    """A folder for a model, whose files move to `output_dir` when the block ends well, in place of the model before.
 
-    `config.json` comes last: what can be loaded is complete. The model that these scripts saved before goes.
+    `config.json` comes last: what can be loaded is complete.
     """
     folder = Path(output_dir)
     staging = folder / STAGING

@@ -21,7 +21,7 @@ class Held(type(Path())):
 
 
 def locked(path: str | Path, file: Path, flags: int = os.O_RDONLY) -> Path:
-    """`path`, held by a lock on `file` (the folder, or the partial file), which the kernel takes away when the process ends.
+    """`path`, held by a lock on `file`, which the kernel takes away when the process ends.
 
     Raises UsageError when another run has it. Where the file system has no locks: a warning.
     """
@@ -52,7 +52,7 @@ def _let_go(descriptor: int, partial: Path | None, owner: int) -> None:
 
 
 def _held_file(path: str | Path) -> Path:
-    """A file's path, held by its partial file, which lies beside it (a link's target) until it takes its place."""
+    """Held by its partial file, which lies beside it (a link's target) until it takes its place."""
     while True:
         partial = _partial(path)
         held = locked(path, partial, os.O_RDWR | os.O_CREAT)
@@ -68,7 +68,6 @@ def _partial(path: str | Path) -> Path:
 
 
 def is_standard_stream(path: Path) -> bool:
-    """Whether stdout or stderr of this process goes to this file."""
     for stream in (1, 2, stdout()):
         with contextlib.suppress(OSError, ValueError, AttributeError):
             if os.path.samestat(os.fstat(stream if isinstance(stream, int) else stream.fileno()), path.stat()):
@@ -77,7 +76,6 @@ def is_standard_stream(path: Path) -> bool:
 
 
 def remove(path: Path) -> None:
-    """A file, a link or a folder with all it holds, if it is there."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
@@ -85,10 +83,7 @@ def remove(path: Path) -> None:
 
 
 def check_output_file(path: str | Path, overwrite: bool = False, inputs: Iterable[str | None] = ()) -> Path:
-    """The path (of a link, its target is meant), held for this run while the returned object lives.
-
-    inputs: what the run reads. Raises UsageError where no file can or may be written.
-    """
+    """The path (of a link, its target is meant), held while the returned object lives. inputs: what the run reads."""
     path = Path(path)
     try:
         if path.is_dir():
@@ -111,10 +106,7 @@ def check_output_file(path: str | Path, overwrite: bool = False, inputs: Iterabl
 
 
 def write_whole(path: str | Path, lines: Iterable[str]) -> int:
-    """Write text lines so that the file appears complete or not at all. Returns their number.
-
-    A link stays one: its target is written. A file that is replaced keeps its permissions.
-    """
+    """The file appears complete or not at all, with its old permissions. Returns the number of lines."""
     held = path if hasattr(path, "descriptor") else _held_file(path)
     partial, target = _partial(held), Path(os.path.realpath(held))
     how = {"encoding": "utf-8", "newline": "\n", "errors": "backslashreplace", "closefd": False}

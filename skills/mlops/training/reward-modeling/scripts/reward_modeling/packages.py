@@ -59,7 +59,7 @@ def is_installed(module: str) -> bool:
 
 
 def check_optional(given: Mapping[str, Sequence[str]]) -> None:
-    """Raises UsageError when a setting, {name: values}, needs a package that is not installed."""
+    """given: {name of a setting: its values}."""
     needed = []
     for value in given.get("report_to", ()):
         if value in ("none", "all", "[]", "kubeflow"):
@@ -97,7 +97,7 @@ def not_installed(module: str, before: str = "") -> UsageError:
 
 
 def missing(error: BaseException) -> UsageError | None:
-    """The error to tell instead of this one, where a package that is missing, or of another version, is its cause.
+    """The error to tell where a package that is missing, or of another version, is the cause.
 
     Libraries try optional packages on their way to another error: those count only where they are the error itself.
     """

@@ -31,7 +31,6 @@ HUB_HINTS = {
 
 
 def read_config(path: str) -> Any:
-    """Raises ModelError where there is none, or where it is broken."""
     from transformers import AutoConfig
 
     check_folder(path)
@@ -50,7 +49,6 @@ def read_config(path: str) -> Any:
 
 
 def read_tokenizer(path: str) -> Any:
-    """Raises ModelError where it cannot be loaded, or lacks its vocabulary."""
     from transformers import AutoTokenizer
 
     check_folder(path)
@@ -64,10 +62,7 @@ def read_tokenizer(path: str) -> Any:
 def read_model(
     auto_class: Any, path: str, *, scores: bool, strict: bool, dtype: Any, **labels: int
 ) -> tuple[Any, list[str], list[str]]:
-    """(model, names of its weights that the files lack, notes).
-
-    scores, strict: as in `weights.check_loaded`. labels: `num_labels` over that of the config.
-    """
+    """(model, names of its weights that the files lack, notes). scores, strict: as in `weights.check_loaded`."""
     options = {"trust_remote_code": False, "output_loading_info": True, "ignore_mismatched_sizes": True}
     with without_reports():
         if Path(path).is_dir():
@@ -90,7 +85,7 @@ def check_reachable(path: str) -> None:
 
 @contextlib.contextmanager
 def without_reports() -> Iterator[None]:
-    """Without what transformers says of a new head and of an unused one: both are meant."""
+    """transformers reports a new head and an unused one: both are meant."""
     from transformers.utils import logging
 
     verbosity = logging.get_verbosity()
@@ -102,7 +97,6 @@ def without_reports() -> Iterator[None]:
 
 
 def _check_no_own_class(path: str, file: str, key: str) -> None:
-    """Raises ModelError when `key` of this file names a class of its own code."""
     import transformers
 
     folder = snapshot(path)
@@ -151,7 +145,6 @@ def architecture_of(config: Config) -> str:
 
 
 def read_chat_template(path: str | None) -> str | None:
-    """From a .jinja file, or of a folder's or hub id's tokenizer."""
     if path is None:
         return None
     if path.endswith((".jinja", ".j2")):

@@ -26,7 +26,6 @@ SIGNAL_SECONDS = 10.0
 
 
 def quiet_libraries() -> None:
-    """Before they are imported, and where the user has not chosen."""
     environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     if sys.stderr is None or not sys.stderr.isatty():
@@ -39,7 +38,6 @@ def quiet_libraries() -> None:
 
 
 def main_guard(main: Callable[[], object]) -> None:
-    """Run a script's `main`, print its result as JSON and leave with its exit code."""
     if sys.flags.optimize > 1:  # `python -OO`: transformers reads its own docstrings
         environ["PYTHONOPTIMIZE"] = "1"
         os.execv(sys.executable, [sys.executable, *sys.argv])
@@ -70,7 +68,7 @@ def main_guard(main: Callable[[], object]) -> None:
 
 
 def _open_closed_streams() -> None:
-    """Open what the caller closed (`2>&-`): else a file opened next would get what libraries print."""
+    """Else a file opened next would get what libraries print."""
     for number in range(3):
         try:
             os.fstat(number)
@@ -81,10 +79,9 @@ def _open_closed_streams() -> None:
 
 
 def _interrupt_on_signals() -> list[int]:
-    """Let SIGTERM (a scheduler, torchrun) and SIGHUP (a closed terminal) end a run as Ctrl-C does: cleaned up, exit 130.
+    """SIGTERM and SIGHUP end a run as Ctrl-C does. Returns a list of those that came.
 
-    Returns a list of those that came. A repeated one is ignored while files are cleared away; what the caller ignores
-    (nohup) stays ignored.
+    A repeated one is ignored while files are cleared away; what the caller ignores (nohup) stays ignored.
     """
     came: list[int] = []
     since, owner = -math.inf, os.getpid()
@@ -129,7 +126,7 @@ def explain_unexpected(error: Exception) -> int:
 
 
 def _tell(error: UserError) -> int:
-    """Print the error, unless the flags are wrong its JSON too. Returns the exit code."""
+    """Returns the exit code."""
     print(error.render(), file=sys.stderr)
     if not isinstance(error, UsageError) and is_first_process():
         emit_error(error)

@@ -37,7 +37,7 @@ SCRIPT_RESULTS = {
 
 
 class Result:
-    """Base of what a script prints. The configuration is that of its JSON Schema, for pydantic, and holds for its parts."""
+    """Its configuration is that of the JSON Schema, for pydantic."""
 
     __pydantic_config__: ClassVar = {
         "extra": "forbid",
@@ -61,7 +61,6 @@ class Stopped(Result):
 
 
 def adapter(script: str) -> Any:
-    """pydantic's TypeAdapter of what this script prints."""
     from pydantic import TypeAdapter
 
     module, _, name = SCRIPT_RESULTS[script].partition(":")
@@ -69,7 +68,7 @@ def adapter(script: str) -> Any:
 
 
 def json_schema(script: str) -> dict[str, Any]:
-    """Of the object that this script writes to stdout; the text below a field is its description."""
+    """The text below a field is its description."""
     from pydantic.json_schema import GenerateJsonSchema
 
     class Described(GenerateJsonSchema):
@@ -127,7 +126,6 @@ def stdout() -> TextIO:
 
 
 def emit(result: Any) -> None:
-    """Write the script's one JSON object to stdout."""
     global _has_result
     if _stdout is None:
         raise RunError("stdout is closed: there is nowhere to write the result", hint="redirect it to a file")
@@ -141,7 +139,7 @@ def emit(result: Any) -> None:
 
 
 def emit_error(error: UserError) -> None:
-    """Write what ended the run to stdout, where no result was written."""
+    """Unless a result was written."""
     if _stdout is not None and not _has_result:
         with contextlib.suppress(OSError):
             emit(Stopped(ErrorText(error.message, error.where, error.hint)))

@@ -47,7 +47,7 @@ def listed(values: Mapping[str, object]) -> str:
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
-    """On stderr; numbers are right-aligned, floats shown with four digits."""
+    """Numbers are right-aligned, floats shown with four digits."""
     from rich.table import Table
     from rich.text import Text
 

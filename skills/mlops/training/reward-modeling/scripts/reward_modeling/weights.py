@@ -46,7 +46,7 @@ HEAD = re.compile(
 
 
 def check_size(path: str, auto_class: Any, **fields: Any) -> None:
-    """Raises ModelError for a folder whose config describes a far larger model than its weights: it would fill the memory."""
+    """Raises ModelError where the config describes a far larger model than the weights: it would fill the memory."""
     import torch
     from transformers import AutoConfig
 
@@ -65,7 +65,7 @@ def check_size(path: str, auto_class: Any, **fields: Any) -> None:
 
 
 def check_loaded(path: str, model: Model, info: dict[str, Any], *, scores: bool, strict: bool) -> list[str]:
-    """Notes on the tensors that were not used. Raises ModelError for those that change what the model computes.
+    """Notes on unused tensors. Raises ModelError for those that change what the model computes.
 
     info: of `from_pretrained`. scores: another head beside ours is refused. strict: so are whole layers left out.
     """
@@ -93,7 +93,7 @@ def check_loaded(path: str, model: Model, info: dict[str, Any], *, scores: bool,
 
 
 def _left_at(model: Model, key: str) -> str:
-    """Where the path of a tensor leaves the model: in a "layer" (it has parameters), beyond the end of a "list", or "none"."""
+    """Where its path leaves the model: in a "layer" (it has parameters), beyond the end of a "list", or "none"."""
     import torch
 
     module = model
@@ -108,7 +108,6 @@ def _left_at(model: Model, key: str) -> str:
 
 
 def _check_numbers(path: str, model: Model) -> None:
-    """Raises ModelError for whole numbers or 8-bit floats without a config that says how to read them."""
     folder = snapshot(path)
     if folder is None or getattr(model.config, "quantization_config", None):
         return
@@ -136,7 +135,6 @@ def check_is_model(path: str) -> None:
 
 
 def check_is_no_adapter_on_the_hub(path: str) -> None:
-    """Asks the hub."""
     if adapter := hub_file(path, ADAPTER_CONFIG, ask=True):
         weights = hub_file(path, "adapter_model.safetensors", ask=True)
         raise _adapter(path, read_json(adapter), tensors(weights.parent, weights.name) if weights else {})
@@ -212,7 +210,6 @@ def _head_of(config: Config, kind: Kind) -> tuple[str, dict[str, tuple[int, ...]
 
 
 def _correct(folder: Path, family: str, kind: Kind) -> str:
-    """A command that writes architecture and labels into a config.json."""
     values = {
         "architectures": [family],
         "id2label": {str(number): label for number, label in kind.labels.items()},
