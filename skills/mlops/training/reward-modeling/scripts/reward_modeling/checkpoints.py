@@ -130,10 +130,8 @@ def check(path: str, kind: Kind = OUTCOME, *, to_train: bool = False) -> Any:
 
     family = recognize(path)
     if family and family.head and to_train:
-        raise ModelError(
-            f"the head of {path} would be lost: training continues from one in `score.weight`, not from {family.how}",
-            hint=f"start from the base model it was made of, or {OTHER_HEAD}; score.py and evaluate.py score it as it is",
-        )
+        what = f"the head of {path} would be lost: training continues from one in `score.weight`, not from {family.how}"
+        raise ModelError(what, hint=f"start from the base model it was made of, or {OTHER_HEAD}")
     if family and family.head:
         return check_kind(path, family, kind)
     config = read_config(path)
@@ -173,9 +171,10 @@ def check_kind(path: str, family: Family, kind: Kind) -> None:
 
 
 def _adopt_foreign_tokenizer(path: str, tokenizer: Tokenizer, model: Model, kind: Kind) -> list[str]:
+    at = "first" if scored_at(model) == "pooled" else "last"
     notes = [
-        f"{path} has no {CARD} and is no public model that is known (score.py --list_public_models): assumed are its own chat "
-        f"template and its {head_name(model)} head, read at the {'first' if scored_at(model) == 'pooled' else 'last'} token"
+        f"{path} has no {CARD} and is not a known public model (score.py --list_public_models): assumed are its own chat "
+        f"template and its {head_name(model)} head, read at the {at} token"
     ]
     if not tokenizer.chat_template:
         notes += prepare_tokenizer(tokenizer)
@@ -250,8 +249,8 @@ def save(
         model.save_pretrained(folder)
         renderer.tokenizer.save_pretrained(folder)
         (folder / CARD).write_text(to_json(card, indent=2) + "\n", encoding="utf-8")
-        model.to("cpu")
         (folder / "README.md").write_text(_readme(kind, card), encoding="utf-8")
+        model.to("cpu")
         again = load(str(folder), device=str(device), kind=kind, compare=False)
         reloaded = kind.renderer(again.tokenizer, scored_at(again.model), again.card["rendering"])
         card["reload_difference"] = check_golden(golden_scores(again.model, reloaded), golden, tolerance)
@@ -265,6 +264,7 @@ def _readme(kind: Kind, card: dict[str, Any]) -> str:
     if base and not Path(base).exists():
         front.append(f"base_model: {base}")
     text = kind.readme.format(**card["rendering"])
+    text += f"\n`{CARD}` holds the fingerprint of that rendering and golden scores to check against.\n"
     if card["rendering"].get("text_format") == "rendered":
         text += "\nIts texts were rendered before training: give it prompt and answer as one such text, without a chat template.\n"
     return "\n".join(["---", *front, "---", "", text])

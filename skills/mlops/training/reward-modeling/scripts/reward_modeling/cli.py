@@ -34,81 +34,57 @@ T = TypeVar("T")
 # ---- values of flags
 
 
-def _refused(expected: str, text: str) -> argparse.ArgumentTypeError:
-    return argparse.ArgumentTypeError(f"expected {expected}, got {text!r}")
+def _checked(expected: str, read: Callable[[str], Any]) -> Callable[[str], Any]:
+    """A type for argparse. read: None or a ValueError is not what was expected."""
 
-
-def boolean(text: str) -> bool:
-    known = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
-    if text.lower() not in known:
-        raise _refused("true or false", text)
-    return known[text.lower()]
-
-
-def positive_int(text: str) -> int:
-    if not text.lstrip("+").isdigit() or int(text) < 1:
-        raise _refused("a whole number of at least 1", text)
-    return int(text)
-
-
-def _number(within: str, fits: Callable[[float], bool]) -> Callable[[str], float]:
-    def parse(text: str) -> float:
-        try:
-            value = float(text)
-        except ValueError:
-            raise _refused("a number", text) from None
-        if not math.isfinite(value):
-            raise _refused("a finite number", text)
-        if not fits(value):
-            raise _refused(f"a number {within}", text)
-        return value
+    def parse(text: str) -> Any:
+        with contextlib.suppress(ValueError):
+            if (value := read(text)) is not None:
+                return value
+        raise argparse.ArgumentTypeError(f"expected {expected}, got {text!r}")
 
     return parse
 
 
-finite_number = _number("", math.isfinite)
-fraction = _number("from 0 to below 1", lambda value: 0 <= value < 1)
-positive_number = _number("above 0", lambda value: value > 0)
-non_negative_number = _number("of at least 0", lambda value: value >= 0)
+def _number(expected: str, fits: Callable[[float], bool]) -> Callable[[str], float]:
+    return _checked(expected, lambda text: value if math.isfinite(value := float(text)) and fits(value) else None)
 
 
-def utf8(text: str) -> str:
-    with contextlib.suppress(UnicodeEncodeError):
-        text.encode("utf-8")
-        return text
-    raise argparse.ArgumentTypeError("the text is not UTF-8; give it in a file")
+_BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+boolean = _checked("true or false", lambda text: _BOOLEANS.get(text.lower()))
+positive_int = _checked("a whole number of at least 1", lambda text: (text.lstrip("+").isdigit() and int(text)) or None)
+finite_number = _number("a finite number", math.isfinite)
+fraction = _number("a number from 0 to below 1", lambda value: 0 <= value < 1)
+positive_number = _number("a number above 0", lambda value: value > 0)
+non_negative_number = _number("a number of at least 0", lambda value: value >= 0)
+utf8 = _checked("text in UTF-8; give other text in a file", lambda text: text.encode().decode())
 
 
 def escaped(text: str) -> str:
     return text.replace("\\n", "\n").replace("\\t", "\t")
 
 
-def _parts(text: str) -> Iterator[str]:
-    return filter(None, map(str.strip, text.split(",")))
+def _pairs(expected: str, read: Callable[[str], tuple[str, str] | None]) -> Callable[[str], dict[str, str]]:
+    """A type for argparse: what `read` makes of each part between commas."""
+    pair = _checked(expected, read)
+    return lambda text: dict(map(pair, list(filter(None, map(str.strip, text.split(",")))) or [text]))
 
 
-def column_map(text: str) -> dict[str, str]:
-    """`prompt=question,context=` -> {"prompt": "question", "context": ""}: an empty right side drops a column."""
-    pairs = {}
-    for part in _parts(text):
-        name, equals, column = part.partition("=")
-        if not equals or not name.strip():
-            raise _refused("NAME=COLUMN", part)
-        pairs[name.strip()] = column.strip()
-    return pairs
+def _column(text: str) -> tuple[str, str] | None:
+    name, equals, column = map(str.strip, text.partition("="))
+    return (name, column) if name and equals else None
 
 
-def winner_values(text: str) -> dict[str, str]:
-    means = {}
-    for part in _parts(text):
-        value, _, side = part.rpartition("=")
-        if not value.strip() or winners.WORDS.get(side.strip().lower()) is None:
-            raise _refused("VALUE=a, VALUE=b or VALUE=tie", part)
-        means[winners.key(value)] = winners.WORDS[side.strip().lower()]
-    if not means:
-        raise _refused("VALUE=a,VALUE=b", text)
-    return means
+def _winner(text: str) -> tuple[str, str] | None:
+    value, _, side = map(str.strip, text.rpartition("="))
+    meant = winners.WORDS.get(side.lower())
+    return (winners.key(value), meant) if value and meant else None
 
+
+column_map = _pairs("NAME=COLUMN", _column)
+"""`prompt=question,context=` -> {"prompt": "question", "context": ""}: an empty right side drops a column."""
+winner_values = _pairs("VALUE=a, VALUE=b or VALUE=tie", _winner)
+"""`1=a,0=b` -> {"1": "a", "0": "b"}."""
 
 OF_TYPE = {
     "str": {"metavar": "TEXT"},

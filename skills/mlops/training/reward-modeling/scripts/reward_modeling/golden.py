@@ -67,15 +67,13 @@ def check_unchanged(path: str, card: dict[str, Any], model: Model, renderer: Any
     dtype: in memory; weights stored in less precision are compared as loosely as that allows.
     """
     folder = snapshot(path)
-    stored = {_STORED.get(tensor.dtype, "float32") for tensor in tensors(folder).values()} if folder else set()
-    tolerance = max(GOLDEN_TOLERANCE[name] for name in {dtype, *stored})
+    stored = {_STORED.get(tensor.dtype, "float32") for tensor in tensors(folder).values()} if folder else ()
+    tolerance = max(GOLDEN_TOLERANCE[name] for name in (dtype, *stored))
     difference = largest_difference(golden_scores(model, renderer), [entry["score"] for entry in card["golden"]])
     if not difference <= tolerance:
-        raise ModelError(
-            f"{path} does not score as when it was saved: {_exceeds(difference, tolerance)}",
-            where=f"{path}/{CARD}",
-            hint=f"restore weights and config.json; where the change was meant, delete {CARD}: the model is then foreign",
-        )
+        what = f"{path} does not score as when it was saved: {_exceeds(difference, tolerance)}"
+        hint = f"restore weights and config.json; after a change that was meant, delete {CARD}"
+        raise ModelError(what, where=f"{path}/{CARD}", hint=hint)
 
 
 def check_golden(scores: list, golden: list, tolerance: float = RELOAD_TOLERANCE) -> float:

@@ -56,13 +56,10 @@ class Kind:
 
     def renderer(self, tokenizer: Tokenizer, scored_at: str, rendering: dict[str, Any]) -> Any:
         """By the `rendering` of a card, without a limit of length."""
-        rules = {
-            "special_tokens_in_content": content_rule(rendering),
-            "text_format": rendering.get("text_format") or "chat",
-        }
+        rules = {"scored_at": scored_at, "special_tokens_in_content": content_rule(rendering)}
         if self.renders is StepRenderer:
             rules["step_separator"] = rendering.get("step_separator") or default_separator(tokenizer)
-        return self.renders(tokenizer, max_length=None, scored_at=scored_at, **rules)
+        return self.renders(tokenizer, max_length=None, text_format=rendering.get("text_format") or "chat", **rules)
 
 
 OUTCOME = Kind(
@@ -90,7 +87,7 @@ print(pipe(text, add_special_tokens=False)[0]["score"])
 ```
 
 Render with this folder's chat template, add no special tokens, pad on the right, and stop at {max_length} tokens as in
-training. `reward_model.json` holds the fingerprint of that rendering and golden scores to check against.
+training.
 """,
 )
 
@@ -133,7 +130,6 @@ for step in steps:
 
 A decoder gives the same numbers in one pass over all steps; an encoder reads in both directions and needs a pass for
 each step, as above. Prompt, steps and separator are tokenized one by one, at most {max_length} tokens as in training.
-`reward_model.json` holds the fingerprint of that rendering and golden scores to check against.
 """,
 )
 

@@ -89,11 +89,7 @@ EVERYWHERE = _table(
 )
 
 _TRAINERS = _table(
-    ignored={
-        _SET: "remove_unused_columns? dataset_num_proc",
-        _REMOTE_CODE: "trust_remote_code?",
-        _HUB: "push_to_hub?",
-    },
+    ignored={_SET: "remove_unused_columns? dataset_num_proc", _REMOTE_CODE: "trust_remote_code?", _HUB: "push_to_hub?"},
     refused={"leave it out: the model is read in fp32, without remote code": "model_init_kwargs"},
 )
 OF_SCRIPT = {
@@ -112,14 +108,11 @@ OF_SCRIPT = {
             "write probabilities as labels, such as 0.9": "label_smoothing_factor",
             "leave it out: the labels are made here": "label_names+",
             "leave it out: it replaces the loss": "use_liger_kernel?",
-        },
+        }
     ),
     "grpo.py": _TRAINERS
     | _table(
-        becomes={
-            "max_completion_length": "response_length max_new_tokens",
-            "dataset_split": "dataset_train_split",
-        },
+        becomes={"max_completion_length": "response_length max_new_tokens", "dataset_split": "dataset_train_split"},
         ignored={_NO_EVALUATION: "eval_strategy eval_steps per_device_eval_batch_size dataset_test_split"},
         refused={_TEMPLATE: "chat_template_kwargs"},
     ),

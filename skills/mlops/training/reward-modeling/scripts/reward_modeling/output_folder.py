@@ -88,11 +88,11 @@ def last_complete_checkpoint(output_dir: str | Path) -> str | None:
 
 def model_files(output_dir: str | Path) -> set[str]:
     folder, record = Path(output_dir), read_record(output_dir)
-    if record is not None and "files" in record:
+    if record and "files" in record:
         return {name for name in record["files"] if os.path.lexists(folder / name)}
-    if record is None and "fingerprint" not in _json(folder / CARD):
+    if not record and "fingerprint" not in _json(folder / CARD):
         return set()
-    own = OLDER if record is not None else (*OLDER, "README.md")
+    own = OLDER if record else (*OLDER, "README.md")
     return {path.name for path in folder.iterdir() if _matches(path.name, own)}
 
 
@@ -177,18 +177,19 @@ def _remove_empty(folders: list[Path]) -> None:
 def _refuse_content(folder: Path, overwrite: bool, resuming: bool) -> None:
     foreign, newest = foreign_files(folder), last_complete_checkpoint(folder)
     replaced = [name for name in foreign if _matches(name, (*OLDER, *BESIDE, *READ_ALONG))]
-    held = [name for name in ("config.json", CARD) if (folder / name).exists()] or [Path(p).name for p in [newest] if p]
-    away = f"choose another --output_dir, or move away what no run of these scripts wrote: {_some(foreign)}"
-    if held and not (overwrite or resuming):
-        hint = "choose another --output_dir, continue with --resume_from_checkpoint, or add --overwrite_output_dir"
+    held = next((name for name in ("config.json", CARD) if (folder / name).exists()), newest and Path(newest).name)
+    other, allowed = "choose another --output_dir", overwrite or resuming
+    away = f"{other}, or move away what no run of these scripts wrote: {_some(foreign)}"
+    if held and not allowed:
+        hint = f"{other}, continue with --resume_from_checkpoint, or add --overwrite_output_dir"
         if replaced:
             hint = f"{away} (--overwrite_output_dir replaces only what they wrote)"
-        raise UsageError(f"{folder} already holds a model ({held[0]})", hint=hint)
+        raise UsageError(f"{folder} already holds a model ({held})", hint=hint)
     if replaced:
         what = f"{folder} holds a model or files that no run of these scripts wrote: {_some(replaced)}"
         raise UsageError(what, hint=away)
-    if foreign and not (overwrite or resuming):
-        hint = "choose another --output_dir, or add --overwrite_output_dir: they then stay beside the model"
+    if foreign and not allowed:
+        hint = f"{other}, or add --overwrite_output_dir: they then stay beside the model"
         raise UsageError(f"{folder} holds files that no run of these scripts wrote: {_some(foreign)}", hint=hint)
     if not held and (read_record(folder) or checkpoints(folder)):
         log(f"{folder} holds a run without a complete checkpoint: it is started anew")
@@ -234,13 +235,12 @@ def staged(output_dir: str | Path) -> Iterator[Path]:
 
     `config.json` comes last: what can be loaded is complete.
     """
-    folder = Path(output_dir)
-    staging = folder / STAGING
+    staging = Path(output_dir) / STAGING
     try:
         remove(staging)
         staging.mkdir(parents=True)
         yield staging
-        _move_into_place(staging, folder)
+        _move_into_place(staging, Path(output_dir))
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 

@@ -110,11 +110,10 @@ def _check_no_own_class(path: str, file: str, key: str) -> None:
 
 
 def _own_code_error(path: str, why: str) -> ModelError:
-    files = ", ".join(own_code(path)) or "a file of its repository"
-    return ModelError(
-        f"{path} needs code of its own ({files}), which is never run: {why}",
-        hint="use a model whose classes are part of transformers",
+    what = (
+        f"{path} needs code of its own ({', '.join(own_code(path)) or 'in its repository'}), which is never run: {why}"
     )
+    return ModelError(what, hint="use a model whose classes are part of transformers")
 
 
 def loaded_by(path: str, load_it: Callable[[], Any]) -> Any:
@@ -152,10 +151,9 @@ def read_chat_template(path: str | None) -> str | None:
             if Path(path).exists() and not Path(path).is_file():
                 raise UsageError(f"the chat template {path} is not a regular file")
             return Path(path).read_text(encoding="utf-8")
-        except OSError as error:
-            raise UsageError(f"cannot read the chat template {path}: {error.strerror}") from error
-        except UnicodeDecodeError as error:
-            raise UsageError(f"the chat template {path} is not UTF-8 text") from error
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", "it is not UTF-8 text")
+            raise UsageError(f"cannot read the chat template {path}: {reason}") from error
     template = read_tokenizer(path).chat_template
     if not template:
         hint = "name a model that has one, or a .jinja file"

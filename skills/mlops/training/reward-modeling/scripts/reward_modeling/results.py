@@ -39,10 +39,7 @@ SCRIPT_RESULTS = {
 class Result:
     """Its configuration is that of the JSON Schema, for pydantic."""
 
-    __pydantic_config__: ClassVar = {
-        "extra": "forbid",
-        "alias_generator": lambda name: name.rstrip("_"),
-    }
+    __pydantic_config__: ClassVar = {"extra": "forbid", "alias_generator": lambda name: name.rstrip("_")}
 
 
 @dataclass(frozen=True)

@@ -119,11 +119,7 @@ class ScoringSettings(TextSettings):
         None, "in one forward pass, each shared one counted once (chosen from the data)", metavar="TOKENS"
     )
     shared_prefix: bool | None = flag(None, SHARED_PREFIX_HELP)
-    refused: str = flag(
-        "stop",
-        "what to do with rows that the chat template refuses",
-        choices=("stop", "unscored"),
-    )
+    refused: str = flag("stop", "what to do with rows that the chat template refuses", choices=("stop", "unscored"))
     chat_template_path: str | None = flag(
         None, "template over that of a model without a card: .jinja file, or folder or hub id", metavar="TEMPLATE"
     )
