@@ -1,7 +1,6 @@
 """Load, save and verify a reward model.
 
-A saved one is a plain Hugging Face folder of its `Kind`'s class, with a pad token and a chat template of its own, and
-`reward_model.json`, its card: the fingerprint of its rendering, its training, reward statistics and golden scores.
+A saved one is a plain Hugging Face folder with a card, `reward_model.json`: fingerprint of its rendering, golden scores.
 """
 
 from __future__ import annotations

@@ -25,9 +25,9 @@ LARGEST_JSON = 2**26  # bytes; the index of the largest public model has 2 ** 23
 LARGEST_HEADER = 10**8  # bytes of a safetensors header, as the library has it
 SIZES = dict.fromkeys(("vocab_size", "hidden_size", "num_attention_heads", "max_position_embeddings"), 2**31)
 SIZES["num_hidden_layers"] = MOST = 10_000
-"""Numbers of a config that are counts -> the largest that is read."""
+"""Counts in a config -> the largest that is read."""
 MADE = re.compile(r"num_(\w+_)?(layers|experts)|(n|encoder|decoder)_layers?")
-"""Numbers of a config of which libraries make so many layers, or lists so long."""
+"""Numbers of which libraries make so many layers, or lists so long."""
 FLOATS = ("F64", "F32", "F16", "BF16")
 
 

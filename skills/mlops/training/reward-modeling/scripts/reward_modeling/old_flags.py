@@ -97,7 +97,7 @@ OF_SCRIPT = {
     | _table(
         ignored={_SET: "pad_to_multiple_of"},
         refused={
-            "leave it out: a pad token other than EOS is chosen or added": "pad_token",
+            "leave it out: one other than EOS is chosen or added": "pad_token",
             "give a template that ends answers with --chat_template_path": "eos_token",
             "use --label_smoothing": "label_smoothing_factor",
         },
@@ -134,13 +134,13 @@ OF_SCRIPT = {
             "micro_batch_size num_total_batches world_size",
         },
         refused={
-            "give the folder or hub id of a classifier with --reward_model_path": "reward_model",
+            "give a classifier with --reward_model_path": "reward_model",
             "give --total_episodes": "max_steps steps",
-            "leave it out: answers end at their end token; --stop_token_id names another": "stop_token",
-            "it is --missing_eos_penalty now, a positive number that is subtracted": "penalty_reward_value",
+            "leave it out; --stop_token_id names another end than EOS": "stop_token",
+            "it is --missing_eos_penalty now, a positive number": "penalty_reward_value",
             "it is --kl_coef now": "init_kl_coef",
             "give --target_kl KL, or leave it out for a fixed --kl_coef": "adap_kl_ctrl?",
-            "leave it out: the adaptive controller takes a tenth of the error at each update": "horizon",
+            "leave it out: the adaptive controller has a fixed one": "horizon",
             "it is --kl_estimator k1 or k3 now": "kl_penalty",
         },
     ),

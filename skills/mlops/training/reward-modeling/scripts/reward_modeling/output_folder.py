@@ -1,7 +1,7 @@
 """What a run may write into its output folder, and delete there: its own names and no others.
 
-OUT/run.json says what must be the same for a run to be resumed, `files`, the names of the saved model, and `finished`,
-whether the last run saved one. Older versions wrote no `files`: there OLDER says which names are ours.
+OUT/run.json holds the identity of a run, `files`, the names of the saved model, and `finished`, whether the last run saved
+one. Older versions wrote no `files`: there OLDER says which names are ours.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ OURS = (
     *("torch", "transformers", "trl", "datasets", "peft", "accelerate", "rich", "yaml", "scipy", "pydantic"),
     *("numpy", "pyarrow", "jinja2", "safetensors", "tokenizers", "huggingface_hub", "pandas", "dill"),
 )
-"""What the headers of the scripts list, and what these bring along, by the names under which they are imported."""
+"""What the headers of the scripts list, and what these bring along, as they are imported."""
 
 _SAME = (
     "aim",

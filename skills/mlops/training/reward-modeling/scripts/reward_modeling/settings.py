@@ -48,8 +48,6 @@ class FormatSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class WinnerSettings:
-    """For scripts that ask which of two answers is better."""
-
     group: ClassVar = "data"
     winner_values: Mapping[str, str] | None = flag(
         None,
@@ -69,7 +67,6 @@ def split_flag(default: str | None) -> Any:
 
 
 def neutral_flag() -> Any:
-    """For scripts that read labeled steps."""
     return flag(
         None,
         "what a step rated 0 is taken for; must be said where there are any (PRM800K)",
@@ -101,8 +98,6 @@ class TextSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class ScoringSettings(TextSettings):
-    """For every script that scores."""
-
     group: ClassVar = "reward model"
     model_name_or_path: str = flag(None, "folder or hub id of a reward model", metavar="MODEL")
     dtype: str = flag("float32", "precision of the weights", choices=DTYPES)
@@ -151,8 +146,6 @@ class ScoringSettings(TextSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class RewardsSettings:
-    """What `ensemble.Rewards` is made of."""
-
     group: ClassVar = "reward"
     reward_model_path: Sequence[str] = flag(
         None, "folders or hub ids of one or more outcome reward models", metavar="MODEL"

@@ -29,7 +29,7 @@ WRAPPERS = {
         MERGE,
     ),
     r"^(module|model\.module)\.|_orig_mod\.|_fsdp_wrapped_module\.|_checkpoint_wrapped_module\.|_forward_module\.": (
-        "they come from a wrapper around the model (DistributedDataParallel, torch.compile, FSDP)",
+        "they come from a wrapper (DistributedDataParallel, torch.compile, FSDP)",
         CLEAN_UP,
     ),
     r"\.(weight_(scale|scale_inv|packed|shape|zero_point|format)|(input|output|k|v)_scale|qweight|qzeros|scales|g_idx|absmax"
