@@ -19,10 +19,9 @@
     uv run scripts/quickstart.py
     uv run scripts/quickstart.py --output_dir runs/second --seed 1
 
-Makes a small world with a known gold reward, writes preferences with noisy labels, audits them, trains a reward model on
-them, evaluates it on held-out pairs with clean labels, ranks fresh answers, compares its choice with the gold reward, and
-optimizes a policy against it, whose gold reward before and after the optimizer never sees.
-Every step is the script of the same name, called with the flags that are printed.
+Makes a small world with a known gold reward, audits preferences with noisy labels, trains a reward model on them, evaluates
+it on clean held-out pairs, ranks fresh answers, and optimizes a policy against it. Every step is the script of the same
+name, called with the flags that are printed.
 
 Writes  OUT/base_model, OUT/reward_model, OUT/policy and its run.svg; train.jsonl, held_out.jsonl, completions.jsonl,
         ranked.jsonl and prompts.jsonl, in the formats of references/data.md
@@ -34,6 +33,7 @@ import json
 import math
 import time
 from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 HELD_OUT_PAIRS = 1000
 PROMPTS, ANSWERS = 50, 8
 UPDATES, POLICY_PROMPTS, FRESH_PROMPTS = 25, 2000, 256
-"""Of the policy: updates of 64 answers, prompts to learn from, and fresh ones to evaluate it on."""
+"""Of the policy: updates of 64 answers, prompts to learn from, fresh ones to evaluate on."""
 CLOSING = """\
 accuracy on held-out pairs {accuracy:.3f}
 gold reward of the answer it ranks first {choice[chosen]:.2f}; a random answer {choice[random]:.2f}, the best \
@@ -91,16 +91,16 @@ def main(argv: list[str] | None = None) -> Quickstart:
     step("score", *of_model, "--input", files["completions"], "--rank", "--output", ranked)
     choice, policy = gold_of_choice(ranked), optimize(out, base, model, files["prompts"], settings.seed)
     artefacts = {
-        "preferences": files["train"],
-        "held-out pairs": files["held_out"],
-        "base model": base,
-        "reward model": model,
-        "rewards of the held-out pairs": rewards,
-        "ranked answers": ranked,
-        "policy": out / "policy",
-        "picture of its run": out / "policy" / "run.svg",
+        "preferences": str(files["train"]),
+        "held-out pairs": str(files["held_out"]),
+        "base model": str(base),
+        "reward model": str(model),
+        "rewards of the held-out pairs": str(rewards),
+        "ranked answers": str(ranked),
+        "policy": str(out / "policy"),
+        "picture of its run": str(out / "policy" / "run.svg"),
     }
-    table("where everything lies", ["what", "where"], [[name, str(path)] for name, path in artefacts.items()])
+    table("where everything lies", ["what", "where"], list(artefacts.items()))
     log(CLOSING.format(accuracy=evaluation.accuracy, choice=choice, policy=policy))
     seconds = time.perf_counter() - started
     log(f"done in {seconds:.0f} s")
@@ -115,12 +115,12 @@ def main(argv: list[str] | None = None) -> Quickstart:
         policy_gold_reward=policy,
         audit={"errors": audit.errors, "warnings": audit.warnings},
         reload_difference=training.reload_difference,
-        artefacts={name: str(path) for name, path in artefacts.items()},
+        artefacts=artefacts,
     )
 
 
 def step(script: str, *arguments: object) -> Any:
-    """Run the script of this name in this process, and show the command that would do the same."""
+    """Run the script of this name in this process, and show its command."""
     import importlib
 
     words = [str(word) for word in arguments]
@@ -139,7 +139,6 @@ def train(out: Path, base: Path, files: dict[str, Path], seed: int) -> TrainedMo
 
 
 def make_data(out: Path, seed: int) -> dict[str, Path]:
-    """Write noisy preferences to train on, clean ones to evaluate on, and fresh answers to rank."""
     log("making a small world: questions, good answers, answers with one of seven flaws, and a gold reward for each")
     records = {
         "train": sandbox.comparisons(REWARD_DEFAULTS.rows, seed),
@@ -157,7 +156,7 @@ def make_data(out: Path, seed: int) -> dict[str, Path]:
 
 
 def optimize(out: Path, base: Path, reward_model: Path, prompts: Path, seed: int) -> dict[str, float]:
-    """Train the base model as a policy by PPO. Mean gold reward before and after, on fresh prompts; the KL at the end."""
+    """Train the base model as a policy. Mean gold reward before and after, on fresh prompts; the KL at the end."""
     flags_of = [word for name, value in PPO_DEFAULTS.items() for word in (f"--{name}", value)]
     run = step(
         "ppo",
@@ -173,9 +172,8 @@ def optimize(out: Path, base: Path, reward_model: Path, prompts: Path, seed: int
 
 def gold_of_choice(ranked: Path) -> dict[str, float]:
     """Mean gold reward of the answers ranked first, of a random answer and of the best one."""
-    rows = [json.loads(line) for line in ranked.read_text(encoding="utf-8").splitlines()]
     golds = []
-    for row in rows:
+    for row in map(json.loads, ranked.read_text(encoding="utf-8").splitlines()):
         asked = parse_prompt(row["prompt"][-1]["content"])
         golds.append([gold(asked, completion[-1]["content"]).value for completion in row["completions"]])
     mean = {"chosen": lambda row: row[0], "random": lambda row: sum(row) / len(row), "best": max}
@@ -183,12 +181,9 @@ def gold_of_choice(ranked: Path) -> dict[str, float]:
 
 
 def free_folder(folder: Path) -> Path:
-    """`folder`, or the first of folder-2, folder-3, ... that does not exist: an earlier run is never touched."""
-    number, free = 1, folder
-    while free.exists():
-        number += 1
-        free = folder.with_name(f"{folder.name}-{number}")
-    return free
+    """`folder`, or the first of folder-2, folder-3, ... that does not exist."""
+    names = chain([folder.name], (f"{folder.name}-{number}" for number in count(2)))
+    return next(path for path in map(folder.with_name, names) if not path.exists())
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ def folds_of(pairs: Sequence[Comparison], count: int, seed: int) -> list[int]:
     """The fold of each pair, 0 to count - 1. No prompt is in two, and they differ by one prompt at most, whatever the order
     of the rows. Raises DataError for fewer prompts than folds.
     """
-    prompts = [json.dumps(pair.prompt, sort_keys=True, default=str) for pair in pairs]
+    prompts = [_text(pair.prompt) for pair in pairs]
     order = sorted(set(prompts), key=lambda text: hashlib.sha256(f"{seed}:{text}".encode()).digest())
     if len(order) < count:
         raise DataError(f"{len(order)} different prompts cannot make {count} folds", hint="lower --folds or add data")
@@ -39,27 +39,29 @@ def folds_of(pairs: Sequence[Comparison], count: int, seed: int) -> list[int]:
     return [fold[text] for text in prompts]
 
 
+def _text(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, default=str)
+
+
 class HeldOutScores:
-    """The rewards of conversations by the model of the fold that held them out, for `evaluation.pairs.evaluate_pairs`."""
+    """The rewards by the model of the fold that held a pair out, as a scorer for `evaluation.pairs.evaluate_pairs`."""
 
     def __init__(self, renderer: Renderer):
         self.renderer = renderer
         self.known: dict[str, float | None] = {}
 
-    def add(self, conversations: Sequence[Conversation], scores: Sequence[float | None]) -> None:
-        self.known |= zip(map(_key, conversations), scores, strict=True)
+    def add(self, evaluation: PairEvaluation) -> None:
+        for pair, *rewards in evaluation.scored:
+            for side, reward in zip((pair.chosen, pair.rejected), rewards, strict=True):
+                self.known[_text((pair.prompt, side, pair.tools))] = reward
 
     def score_conversations(
         self, conversations: Sequence[Conversation], progress: Callable[[int], None] | None = None
     ) -> list[float | None]:
-        return [self.known[_key(one)] for one in conversations]
+        return [self.known[_text(one[:3])] for one in conversations]
 
     def warn_of_losses(self, before: dict[str, int] | None = None) -> None:
-        """Nothing: what was lost was told while the folds were scored."""
-
-
-def _key(one: Conversation) -> str:
-    return json.dumps(one[:3], sort_keys=True, default=str)
+        """Nothing: it was told while the folds were scored."""
 
 
 def cross_validate(
@@ -74,7 +76,6 @@ def cross_validate(
     load: the model to start from, anew. Nothing of the models of the folds is kept.
     """
     from ..evaluation.pairs import evaluate_pairs
-    from ..scoring import RewardModel
 
     place_of = folds_of(pairs, kind.folds, settings.seed)
     fields = {**fields, "save_strategy": "no", "report_to": "none"}
@@ -87,32 +88,23 @@ def cross_validate(
         rows = kind.render(train, renderer, settings.drop_refused)
         lora = configuration.lora_of(settings, kind.task_type, head_name(loaded.model))
         with tempfile.TemporaryDirectory() as folder:
+            own, parameters = replace(settings, output_dir=folder), loaded.model.num_parameters()
             config, _ = configuration.trainer_config(
-                kind.config_class(),
-                replace(settings, output_dir=folder),
-                fields,
-                loaded.model.num_parameters(),
-                has_eval=False,
-                **kind.own_fields(),
+                kind.config_class(), own, fields, parameters, has_eval=False, **kind.own_fields()
             )
             model, training = kind.fit(loaded.model, renderer, rows, config, head=loaded.head, peft_config=lora)
         if config.process_index == 0:
             pooled = pooled or HeldOutScores(renderer)
-            scorer = RewardModel(model.eval(), renderer)
-            evaluation = evaluate_pairs(scorer, held_out)
-            for side, scores in (("chosen", 1), ("rejected", 2)):
-                conversations = [Conversation(pair.prompt, getattr(pair, side), pair.tools) for pair in held_out]
-                pooled.add(conversations, [row[scores] for row in evaluation.scored])
-            accuracy, loss = evaluation.summary.accuracy, training["train_loss"]
-            found.append(Fold(len(train), len(held_out), loss, accuracy))
+            evaluation = evaluate_pairs(kind.scorer(model.eval(), renderer), held_out)
+            pooled.add(evaluation)
+            found.append(Fold(len(train), len(held_out), training["train_loss"], evaluation.summary.accuracy))
         del model, loaded
         gc.collect()
     if pooled is None:
         return None
     evaluation = evaluate_pairs(pooled, pairs)
-    accuracy = evaluation.summary.accuracy
     log(
-        f"{kind.folds} folds: accuracy {accuracy:.3f} on "
+        f"{kind.folds} folds: accuracy {evaluation.summary.accuracy:.3f} on "
         f"{len(pairs)} pairs, each by a model that did not see its prompt; now a model is trained on all of them"
     )
     return evaluation, found

@@ -1,7 +1,7 @@
 """Comparisons for training an outcome reward model: read, audited, and rendered into rows.
 
-One row is one prompt with all its completions and pairs: a completion in several pairs is computed once, as InstructGPT
-does (arXiv:2203.02155, section 3.5).
+One row is one prompt with all its completions and pairs: a completion in several pairs is computed once (arXiv:2203.02155,
+section 3.5).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ..data.records import Comparison, comparisons
 from ..kinds import OUTCOME
 from ..rendering import OVERLONG, Conversation, Renderer
 from ..settings import SHARED_PREFIX_HELP
-from .data import STATISTICS_SAMPLE, Data, Rows, read, settle_refused
+from .data import CHUNK, Data, Rows, read, settle_refused
 from .settings import DataSettings
 
 if TYPE_CHECKING:
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
     from ..evaluation.pairs import PairEvaluation
     from ..scoring import RewardModel
-    from .results import RewardStatistics
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +56,7 @@ class Pairs:
     )
     model: ClassVar = OUTCOME
     task_type: ClassVar = "SEQ_CLS"
+    rated: ClassVar = "pairs"
 
     @property
     def loss(self) -> dict[str, Any]:
@@ -76,7 +76,6 @@ class Pairs:
         return {"center_rewards_coefficient": self.center_rewards_coefficient or None, "max_length": None}
 
     def read(self, settings: DataSettings) -> Data:
-        """The split comes after the audit, which looks at the held-out pairs too."""
         if self.folds is not None and (self.folds < 2 or settings.has_evaluation):
             raise UsageError(
                 f"--folds {self.folds} makes its own held-out pairs, from at least 2 folds",
@@ -87,19 +86,19 @@ class Pairs:
         data = data.audited(findings, settings)
         if not self.use_margin:
             data = replace(data, train=[replace(pair, margin=None) for pair in data.train])
-        return data.split(settings)
+        return data.split(settings)  # the audit looks at held-out pairs too
 
     def renderer(self, tokenizer: PreTrainedTokenizerBase, **common: Any) -> Renderer:
         return Renderer(tokenizer, overlong=self.overlong, **common)
 
-    def audited(self, data: Data, renderer: Renderer, settings: DataSettings) -> Data:
+    @staticmethod
+    def audited(data: Data, renderer: Renderer, settings: DataSettings) -> Data:
         return data
 
-    def render(
-        self, records: Sequence[Comparison], renderer: Renderer, drop_refused: bool, *, held_out: bool = False
-    ) -> Rows:
+    @staticmethod
+    def render(records: Sequence[Comparison], renderer: Renderer, drop: bool, *, held_out: bool = False) -> Rows:
         called = "held-out pair" if held_out else "pair"
-        return render_comparisons(records, renderer, called=called, drop_refused=drop_refused)
+        return render_comparisons(records, renderer, called=called, drop_refused=drop)
 
     def found(self, rows: Rows, renderer: Renderer) -> dict[str, Any]:
         counts, limit, how = rows.counts, renderer.max_length, f"--overlong {renderer.overlong}"
@@ -132,46 +131,33 @@ class Pairs:
             **run,
         )
 
-    def evaluate(
-        self, model: torch.nn.Module, renderer: Renderer, held_out: list[Comparison], trained_on: list[Comparison]
-    ) -> tuple[PairEvaluation | None, RewardStatistics]:
-        from ..evaluation.pairs import evaluate_pairs
+    @staticmethod
+    def scorer(model: torch.nn.Module, renderer: Renderer) -> RewardModel:
         from ..scoring import RewardModel
 
-        scorer = RewardModel(model, renderer)
-        evaluation = evaluate_pairs(scorer, held_out) if held_out else None
-        return evaluation, reward_statistics(scorer, evaluation, trained_on)
+        return RewardModel(model, renderer)
 
+    @staticmethod
+    def evaluate(scorer: RewardModel, held_out: Sequence[Comparison]) -> PairEvaluation:
+        from ..evaluation.pairs import evaluate_pairs
 
-def reward_statistics(
-    model: RewardModel, evaluation: PairEvaluation | None, trained_on: Sequence[Comparison]
-) -> RewardStatistics:
-    """Of the rewards of held-out answers, or of some training answers when none are held out."""
-    import numpy as np
+        return evaluate_pairs(scorer, held_out)
 
-    from ..evaluation.pairs import evaluate_pairs
-    from .results import RewardStatistics
-
-    source = "held-out pairs"
-    if evaluation is None:
-        evaluation, source = evaluate_pairs(model, trained_on[:STATISTICS_SAMPLE]), "training pairs"
-    rewards = np.concatenate([evaluation.chosen, evaluation.rejected])
-    return RewardStatistics(float(rewards.mean()), float(rewards.std()), len(rewards), source)
+    def rewards(
+        self, scorer: RewardModel, evaluation: PairEvaluation | None, sample: Sequence[Comparison]
+    ) -> list[float]:
+        """Of held-out answers, or of some that were trained on."""
+        found = evaluation or self.evaluate(scorer, sample)
+        return [*found.chosen, *found.rejected]
 
 
 def render_comparisons(
-    comparisons: Sequence[Comparison],
-    renderer: Renderer,
-    chunk: int = 1024,
-    *,
-    called: str = "pair",
-    drop_refused: bool = False,
+    comparisons: Sequence[Comparison], renderer: Renderer, *, called: str = "pair", drop_refused: bool = False
 ) -> Rows:
     """Render comparisons into rows of token ids, one row for each prompt of a ranking and one for each other pair.
 
-    A pair is left out, and counted, when the over-length policy leaves out one of its sides, or when truncation made
-    both sides the same (it would teach nothing), and with `drop_refused` when a side cannot be rendered. Raises DataError for
-    all that cannot be rendered together otherwise, and when no pair is left; `called` names one there.
+    Left out, and counted, are pairs with a side that is too long, sides made the same by truncation, and with
+    `drop_refused` sides that cannot be rendered. Raises DataError for those otherwise, and when no pair is left.
     """
     from datasets import Dataset
 
@@ -182,8 +168,8 @@ def render_comparisons(
     counts = {"pairs": len(comparisons), **dict.fromkeys(zeros, 0)}
     rows, kept, refused, before = [], [], [], _rendered(renderer)
     ordered = list(groups.values())
-    for start in range(0, len(ordered), chunk):
-        for row, pairs in _render_groups(ordered[start : start + chunk], renderer, counts, refused):
+    for start in range(0, len(ordered), CHUNK):
+        for row, pairs in _render_groups(ordered[start : start + CHUNK], renderer, counts, refused):
             rows.append(row)
             kept += pairs
     if refused:

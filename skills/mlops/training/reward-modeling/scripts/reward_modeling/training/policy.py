@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-SUMMARY = "ppo.json"
 _ASKED = {"role": "user", "content": "Is it?"}
 _ANSWERED = "Indeed"
 
@@ -36,8 +35,8 @@ _ANSWERED = "Indeed"
 class Policy:
     """A causal language model (or a PEFT model around one), in fp32, without dropout, and what surrounds its answers.
 
-    end_tokens: any of them ends an answer. gap: what the chat template writes between the generation prompt and an answer,
-    such as a space. generation_config: as it came, put back on saving.
+    end_tokens: any of them ends an answer. gap: what the chat template writes between the generation prompt and an answer.
+    generation_config: as it came, put back on saving.
     """
 
     model: PreTrainedModel | PeftModel
@@ -55,7 +54,7 @@ class Policy:
         stop_token_id: int | None = None,
         device: str | None = None,
     ) -> Policy:
-        """Load from a folder or hub id, or from the folder of a LoRA adapter, as a checkpoint is with --use_peft: merged.
+        """Load from a folder or hub id, or from the folder of a LoRA adapter, which is merged.
 
         stop_token_id: the only token that ends an answer, instead of all known ones.
         Raises ModelError when it is not a causal language model, has no chat template or nothing that ends an answer.
@@ -74,7 +73,7 @@ class Policy:
         if not tokenizer.chat_template:
             raise ModelError(
                 f"the tokenizer of {path} has no chat template: how the policy was asked in its fine-tuning is not known",
-                hint="name that template with --chat_template_path (a .jinja file, or a model that has it)",
+                hint="name it with --chat_template_path (a .jinja file, or a model that has it)",
             )
         model, notes = _read(path)
         checkpoints.check_embedded(path, tokenizer, model.get_input_embeddings().num_embeddings)
@@ -85,10 +84,11 @@ class Policy:
 
             model = PeftModel.from_pretrained(model, adapter).merge_and_unload()
         renderer = Renderer(tokenizer, max_length=None)
-        known = [stop_token_id] if stop_token_id is not None else _end_tokens(tokenizer, model.generation_config)
         gap, after = _around_answer(renderer)
-        if stop_token_id is None and after is not None:
-            known.append(after)
+        listed = model.generation_config.eos_token_id
+        listed = listed if isinstance(listed, list) else [listed]
+        several = [stop_token_id] if stop_token_id is not None else [tokenizer.eos_token_id, *listed, after]
+        known = tuple(dict.fromkeys(token for token in several if token is not None))
         if not known:
             raise ModelError(
                 f"{path} has no EOS token: nothing would end an answer",
@@ -98,7 +98,7 @@ class Policy:
             tokenizer.pad_token = tokenizer.convert_ids_to_tokens(known[0])
         without_dropout(model).eval().to(device or checkpoints.best_device())
         own, model.generation_config = model.generation_config, GenerationConfig()  # nothing but what `sample` asks for
-        return cls(model, renderer, tuple(dict.fromkeys(known)), gap, own)
+        return cls(model, renderer, known, gap, own)
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -110,13 +110,13 @@ class Policy:
 
     @property
     def context(self) -> int | None:
-        """How many tokens, prompt and answer together, the model can read."""
+        """Tokens, prompt and answer together, that the model can read."""
         return positions(unwrapped(self.model))
 
     def prompt_ids(
         self, messages: Sequence[Message], tools: list[dict] | None = None, where: Origin | None = None
     ) -> list[int]:
-        """The conversation so far, up to where the answer begins."""
+        """The conversation up to where the answer starts."""
         return self.renderer.prompt_ids(messages, tools, where=where)
 
     def finished(self, ids: Sequence[int]) -> bool:
@@ -124,12 +124,12 @@ class Policy:
         return bool(ids) and ids[-1] in self.end_tokens
 
     def reply(self, ids: Sequence[int]) -> list[Message]:
-        """An answer as one assistant message: without the end token and other special tokens, and without the gap."""
+        """An answer as one assistant message, without special tokens and the gap."""
         text = self.tokenizer.decode(list(ids)[: -1 if self.finished(ids) else None], skip_special_tokens=True)
-        return [{"role": "assistant", "content": text.removeprefix(self.gap) if self.gap else text}]
+        return [{"role": "assistant", "content": text.removeprefix(self.gap)}]
 
     def write(self, folder: Path) -> None:
-        """The policy as it is now, a plain causal language model or the adapter of one, with its tokenizer."""
+        """A plain causal language model, or the adapter of one, with its tokenizer."""
         sampling, self.model.generation_config = self.model.generation_config, self.generation_config
         self.model.save_pretrained(folder)
         self.model.generation_config = sampling
@@ -147,7 +147,7 @@ class Policy:
 
 
 def _read(path: str) -> tuple[PreTrainedModel, list[str]]:
-    """(the causal language model of this folder or hub id in fp32, notes). Raises ModelError when it is not whole."""
+    """(the model in fp32, notes). Raises ModelError when it is not whole."""
     from transformers import AutoModelForCausalLM
 
     model, missing, notes = checkpoints.read_model(
@@ -159,7 +159,7 @@ def _read(path: str) -> tuple[PreTrainedModel, list[str]]:
 
 
 def _base_of(path: str) -> str:
-    """The model that the causal adapter in this folder belongs to; the path itself where there is none."""
+    """The model that the causal adapter in this folder belongs to, or the path itself."""
     adapter = Path(path) / "adapter_config.json"
     if not adapter.is_file() or (Path(path) / "config.json").is_file():
         return path
@@ -167,27 +167,18 @@ def _base_of(path: str) -> str:
     return config["base_model_name_or_path"] if config.get("task_type") == "CAUSAL_LM" else path
 
 
-def _end_tokens(tokenizer: PreTrainedTokenizerBase, generation_config: GenerationConfig) -> list[int]:
-    listed = generation_config.eos_token_id
-    several = listed if isinstance(listed, list) else [listed]
-    return [token for token in (tokenizer.eos_token_id, *several) if token is not None]
-
-
 def _around_answer(renderer: Renderer) -> tuple[str, int | None]:
     """(what the template writes before an answer, the special token it writes after one, if any)."""
     head = renderer.text([_ASKED], prompt_only=True)
     whole = renderer.text([_ASKED, {"role": "assistant", "content": _ANSWERED}])
-    before, _, behind = whole.rpartition(_ANSWERED)
-    ids = renderer.tokenizer(behind, add_special_tokens=False)["input_ids"] if behind else []
+    before, _, rest = whole.rpartition(_ANSWERED)
+    ids = renderer.tokenizer(rest, add_special_tokens=False)["input_ids"] if rest else []
     after = ids[0] if ids and ids[0] in renderer.tokenizer.all_special_ids else None
     return (before.removeprefix(head) if before.startswith(head) else ""), after
 
 
-def save(policy: Policy, output_dir: str | Path, summary: object, name: str = SUMMARY) -> None:
-    """Save the policy as a plain causal language model, its adapter merged (and kept in `adapter`), with its summary.
-
-    Of what is in the folder, only a model saved before is replaced (`output_folder.staged`).
-    """
+def save(policy: Policy, output_dir: str | Path, summary: object, name: str = "ppo.json") -> None:
+    """Save the policy as a plain causal language model, its adapter merged (and kept in `adapter`), with its summary."""
     with staged(output_dir) as folder:
         if hasattr(policy.model, "merge_and_unload"):
             policy.model.save_pretrained(folder / checkpoints.ADAPTER)

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from ..cli import flag, non_negative_number
 from ..console import UsageError
-from .settings import PolicySettings
+from .settings import PolicySettings, eos_penalty_flag
 
 RESPONSE_LENGTH = 53
 VALUE_MODELS = ("policy", "reward", "shared")
@@ -16,8 +16,6 @@ VALUE_MODELS = ("policy", "reward", "shared")
 
 @dataclass(frozen=True, kw_only=True)
 class BatchSettings:
-    """How many answers there are, and how many at a time."""
-
     group: ClassVar = "run"
     seed: int
     total_episodes: int | None = flag(None, "answers in all (num_train_epochs x prompts)")
@@ -28,7 +26,7 @@ class BatchSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(BatchSettings):
-    """What decides the course of a run. Without a default of their own: total_episodes, value_learning_rate, response_length."""
+    """What decides the course of a run."""
 
     group: ClassVar = "PPO"
     learning_rate: float = flag(3e-6, "of the policy; LoRA wants about ten times that")
@@ -38,9 +36,7 @@ class Settings(BatchSettings):
     weight_decay: float = flag(0.0, "", type=non_negative_number)
     max_grad_norm: float = flag(1.0, "of policy and value model each")
     response_length: int | None = flag(
-        None,
-        f"longest answer ({RESPONSE_LENGTH} as in TRL, or half of what the policy reads; score.py writes longer ones)",
-        metavar="TOKENS",
+        None, f"longest answer ({RESPONSE_LENGTH} as in TRL, or half of what the policy reads)", metavar="TOKENS"
     )
     temperature: float = flag(0.7, "of sampling and of all probabilities; score.py samples at 1 unless told")
     num_ppo_epochs: int = flag(4, "passes over each rollout")
@@ -57,9 +53,7 @@ class Settings(BatchSettings):
     lam: float = flag(0.95, "lambda of GAE", type=non_negative_number)
     whiten_rewards: bool = flag(False, "divide the token rewards of a rollout by their standard deviation")
     whiten_advantages: bool = flag(True, "make their mean 0 and standard deviation 1")
-    missing_eos_penalty: float = flag(
-        1.0, "taken from the reward of an answer that did not end", type=non_negative_number
-    )
+    missing_eos_penalty: float = eos_penalty_flag()
 
     def __post_init__(self) -> None:
         rows = self.per_device_train_batch_size * self.gradient_accumulation_steps
@@ -75,16 +69,14 @@ class Settings(BatchSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class RunSettings(PolicySettings):
-    """A run around it."""
-
     group: ClassVar = "run"
     sft_model_path: str | None = flag(
         None, "--model_name_or_path by its old name; goes before it", group="policy", metavar="MODEL"
     )
     value_model: str = flag(
         "policy",
-        "what the value model is made of: policy (a copy, with a head of zeros), reward, shared (a head on the policy "
-        "itself) or a path; all but policy and shared need the policy's tokenizer",
+        "made of: policy (a copy, with a head of zeros), reward, shared (a head on the policy itself) or a path; reward and "
+        "a path need the policy's tokenizer",
         group="policy",
         metavar="MODEL",
     )

@@ -1,4 +1,4 @@
-"""Labelled solutions for training a process reward model: read, audited, and rendered into rows.
+"""Labeled solutions for training a process reward model: read, audited, and rendered into rows.
 
 A decoder learns all steps of a solution from one row, an encoder from one row a step.
 """
@@ -6,9 +6,8 @@ A decoder learns all steps of a solution from one row, an encoder from one row a
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..cli import escaped, flag
@@ -17,8 +16,8 @@ from ..data.audit import audit
 from ..data.records import Solution, solutions
 from ..kinds import PROCESS
 from ..settings import neutral_flag
-from ..step_rendering import STEPS_OVERLONG, RenderedSolution, StepRenderer, default_separator, supervised_text
-from .data import STATISTICS_SAMPLE, Data, Rows, read, settle_refused
+from ..step_rendering import STEPS_OVERLONG, StepRenderer, default_separator, supervised_text
+from .data import CHUNK, Data, Rows, read, settle_refused
 from .settings import DataSettings
 
 if TYPE_CHECKING:
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
 
     from ..evaluation.steps import StepEvaluation
     from ..process import ProcessRewardModel
-    from .results import RewardStatistics, ShownLabel
+    from .results import ShownLabel
 
 ROWS_OF = {
     "last_token": "all steps of a solution in one row",
@@ -66,6 +65,7 @@ class Steps:
     seed: int = 42
     model: ClassVar = PROCESS
     task_type: ClassVar = "TOKEN_CLS"
+    rated: ClassVar = "steps"
     folds: ClassVar = None
 
     @property
@@ -140,15 +140,27 @@ class Steps:
         )
         return model, summary | {"class_weights": list(weights)}
 
-    def evaluate(
-        self, model: torch.nn.Module, renderer: StepRenderer, held_out: list[Solution], trained_on: list[Solution]
-    ) -> tuple[StepEvaluation | None, RewardStatistics]:
-        from ..evaluation.steps import evaluate_steps
+    @staticmethod
+    def scorer(model: torch.nn.Module, renderer: StepRenderer) -> ProcessRewardModel:
         from ..process import ProcessRewardModel
 
-        scorer = ProcessRewardModel(model, renderer)
-        evaluation = evaluate_steps(scorer, held_out, threshold=0.5) if held_out else None
-        return evaluation, step_statistics(scorer, evaluation, trained_on)
+        return ProcessRewardModel(model, renderer)
+
+    @staticmethod
+    def evaluate(scorer: ProcessRewardModel, held_out: Sequence[Solution]) -> StepEvaluation:
+        from ..evaluation.steps import evaluate_steps
+
+        return evaluate_steps(scorer, held_out, threshold=0.5)
+
+    @staticmethod
+    def rewards(
+        scorer: ProcessRewardModel, evaluation: StepEvaluation | None, sample: Sequence[Solution]
+    ) -> list[float]:
+        """Of held-out steps, or of some that were trained on."""
+        from ..evaluation.steps import score_steps
+
+        rows = [row["step_rewards"] for row in evaluation.rows] if evaluation else score_steps(scorer, sample)
+        return [value for row in rows for value in row if value is not None]
 
 
 def render_solutions(
@@ -158,14 +170,12 @@ def render_solutions(
     last_step_only: bool = False,
     steps_per_solution: int | None = None,
     seed: int = 42,
-    chunk: int = 1024,
     drop_refused: bool = False,
 ) -> Rows:
-    """Render labeled solutions. What stands after the last labeled step is left out, since nothing is learned from it.
+    """Render labeled solutions up to their last labeled step. Every solution, step and label that is not used is counted.
 
-    last_step_only: use the last label of each solution that fits. steps_per_solution: use at most so many of its labels,
-    drawn at random with this seed. drop_refused: leave out solutions that cannot be rendered. Every solution, step and label
-    that is not used is counted. Raises DataError for those that cannot be rendered otherwise, and when nothing is left.
+    steps_per_solution: at most so many labels of each, drawn at random. drop_refused: leave out what cannot be rendered.
+    Raises DataError for what cannot be rendered otherwise, and when nothing is left.
     """
     from datasets import Dataset
 
@@ -173,8 +183,7 @@ def render_solutions(
     zeros = ("solutions_used", "rows", "steps", "steps_unlabelled", "labels_not_drawn", "labels_used", "correct_steps")
     counts = {"solutions": len(solutions), **dict.fromkeys(zeros, 0)}
 
-    def draw(number: int, places: list[int]) -> set[int]:
-        """The labels to use of a solution, each by the place of its token."""
+    def drawn(number: int, places: list[int]) -> set[int]:
         if last_step_only:
             return set(places[-1:])
         if steps_per_solution and steps_per_solution < len(places):
@@ -182,8 +191,8 @@ def render_solutions(
         return set(places)
 
     rows, kept, refused = [], [], []
-    for start in range(0, len(solutions), chunk):
-        part = solutions[start : start + chunk]
+    for start in range(0, len(solutions), CHUNK):
+        part = solutions[start : start + CHUNK]
         labeled = [max(i for i, label in enumerate(one.labels, 1) if label is not None) for one in part]
         rendered = renderer.render_all(
             [(one.prompt, one.steps[:end], one.origin) for one, end in zip(part, labeled, strict=True)], refused
@@ -191,9 +200,17 @@ def render_solutions(
         for number, (one, solution) in enumerate(zip(part, rendered, strict=True), start):
             counts["steps"] += len(one.steps)
             counts["steps_unlabelled"] += one.labels.count(None) + len(one.steps) - len(one.labels)
-            if solution is not None and (own := _rows_of(one, solution, renderer, partial(draw, number), counts)):
+            if solution is None:
+                continue
+            at = zip(solution.positions, one.labels, strict=False)
+            labels = {place: label for place, label in at if label is not None}
+            chosen = drawn(number, sorted(labels))
+            counts["labels_not_drawn"] += len(labels) - len(chosen)
+            counts["labels_used"] += len(chosen)
+            counts["correct_steps"] += sum(labels[place] >= 0.5 for place in chosen)
+            if chosen:
                 kept.append(one)
-                rows += own
+                rows += _rows_of(renderer.rows(solution), {place: labels[place] for place in chosen})
     if refused:
         settle_refused(refused, len(solutions), f"{len(refused)} solutions", drop_refused)
         counts["dropped_refused"] = len(refused)
@@ -208,25 +225,12 @@ def render_solutions(
     return Rows(Dataset.from_list(rows), kept, counts, f"{counts['labels_used']} labeled steps")
 
 
-def _rows_of(
-    one: Solution,
-    rendered: RenderedSolution,
-    renderer: StepRenderer,
-    draw: Callable[[list[int]], set[int]],
-    counts: dict[str, int],
-) -> list[dict[str, list]]:
-    """The rows of a solution with the labels that are drawn of those that fit. What stands after the last position of a row
-    is left out: a decoder learns nothing from it."""
-    labeled = zip(rendered.positions, one.labels, strict=False)
-    labels = {place: label for place, label in labeled if label is not None}
-    chosen = draw(sorted(labels))
-    counts["labels_not_drawn"] += len(labels) - len(chosen)
-    counts["labels_used"] += len(chosen)
-    counts["correct_steps"] += sum(labels[place] >= 0.5 for place in chosen)
-    rows = ((ids, [place for place in positions if place in chosen]) for ids, positions in renderer.rows(rendered))
+def _rows_of(rows: Iterable[tuple[list[int], list[int]]], labels: dict[int, float]) -> list[dict[str, list]]:
+    """The rows that have a label, each up to its last one: a decoder learns nothing from the rest."""
+    own = ((ids, [place for place in positions if place in labels]) for ids, positions in rows)
     return [
         {"input_ids": ids[: places[-1] + 1], "positions": places, "labels": [labels[place] for place in places]}
-        for ids, places in rows
+        for ids, places in own
         if places
     ]
 
@@ -237,31 +241,10 @@ def show_labels(rows: Rows, tokenizer: PreTrainedTokenizerBase, n: int) -> list[
 
     shown = []
     for number, row in enumerate(rows.dataset.select(range(min(n, len(rows.dataset)))), 1):
-        texts = supervised_text(tokenizer, row["input_ids"], row["positions"])
-        shown.append(
-            [
-                ShownLabel(text, token, place, label)
-                for (text, token), place, label in zip(texts, row["positions"], row["labels"], strict=True)
-            ]
-        )
         log(f"row {number}: {len(row['input_ids'])} tokens")
-        for entry in shown[-1]:
-            log(f"  label {entry.label:g} at token {entry.position} {entry.token!r} after {entry.text!r}")
+        texts = supervised_text(tokenizer, row["input_ids"], row["positions"])
+        shown.append([])
+        for (text, token), place, label in zip(texts, row["positions"], row["labels"], strict=True):
+            log(f"  label {label:g} at token {place} {token!r} after {text!r}")
+            shown[-1].append(ShownLabel(text, token, place, label))
     return shown
-
-
-def step_statistics(
-    scorer: ProcessRewardModel, evaluation: StepEvaluation | None, trained_on: Sequence[Solution]
-) -> RewardStatistics:
-    """Of the scores of held-out steps, or of some training steps when none are held out."""
-    import torch
-
-    from ..evaluation.steps import score_steps
-    from .results import RewardStatistics
-
-    if evaluation is not None:
-        source, scores = "held-out steps", [row["step_rewards"] for row in evaluation.rows]
-    else:
-        source, scores = "training steps", score_steps(scorer, trained_on[:STATISTICS_SAMPLE])
-    values = torch.tensor([value for row in scores for value in row if value is not None])
-    return RewardStatistics(values.mean().item(), values.std(correction=0).item(), len(values), source)
