@@ -111,8 +111,7 @@ def parse_prompt(text: str) -> Prompt:
 
 
 def answer(prompt: Prompt, flaw: str | None, rng: random.Random) -> str:
-    """An answer with the named flaw, or a good one for None. One cut before the value is evasive too. Raises UsageError on an
-    unknown flaw."""
+    """An answer with the named flaw, or a good one. Raises UsageError on an unknown flaw."""
     if flaw is not None and flaw not in FLAWS:
         raise UsageError(f"no flaw {flaw!r}", hint=f"choose one of {', '.join(FLAWS)}")
     if flaw == "evasive":
@@ -170,7 +169,7 @@ SFT_MIX: dict[str | None, float] = {None: 3.0, **dict.fromkeys(FLAWS, 1.0)}
 """Weights of good answers (None) and of each flaw in what the tiny policy is taught."""
 
 FLAWED_MIX: dict[str | None, float] = {**SFT_MIX, None: 2.0, "evasive": 6.0, "offtopic": 3.0}
-"""The same for a policy whose most likely answer is a flawed one: reinforcement learning must do more than sharpen it."""
+"""The same for a policy whose most likely answer is flawed: reinforcement learning must do more than sharpen it."""
 
 PAIR_MIX: dict[str | None, float] = {**SFT_MIX, None: 6.0, "wrong": 2.0}
 """The same for each of the two answers of a comparison."""
@@ -182,8 +181,8 @@ def comparisons(
     """`n` labeled pairs. The better answer by gold is chosen with probability sigmoid(beta * difference in gold); then a
     share `flip` of the labels is inverted. beta=math.inf, flip=0: clean labels.
 
-    minimal_pairs: the share of a good answer and the same words with a wrong value. metadata: subset (the flaw that the
-    rejected answer was made with, or "none"), gold_chosen, gold_rejected, flipped (the label contradicts the gold order).
+    minimal_pairs: the share of a good answer and the same words with a wrong value. metadata: subset (the flaw of the
+    rejected answer, or "none"), gold_chosen, gold_rejected, flipped (the label contradicts the gold order).
     """
     rng = random.Random(f"comparisons {seed} {split}")
     made: list[Comparison] = []
@@ -210,7 +209,7 @@ def comparisons(
 def sft_conversations(
     n: int, seed: int, mix: Mapping[str | None, float] = SFT_MIX, split: str = "train"
 ) -> list[list[Message]]:
-    """`n` conversations of a question and an answer, whose quality is drawn from `mix`."""
+    """`n` questions with one answer, whose quality is drawn from `mix`."""
     rng = random.Random(f"sft {seed} {split}")
     asked = (prompt(rng, split) for _ in range(n))
     return [one.messages + _reply(answer(one, _draw(mix, rng), rng)) for one in asked]
@@ -255,7 +254,7 @@ def _other_value(prompt: Prompt, rng: random.Random) -> str:
 
 
 def _aside(prompt: Prompt, rng: random.Random) -> str:
-    """A sentence about something else. It states no value: to name a person who is asked for would be wrong, too."""
+    """It states no value: to name a person who is asked for would be wrong, too."""
     answers_by_name = KINDS[prompt.kind].values is world.NAMES
     template = rng.choice([aside for aside in world.ASIDES if not (answers_by_name and "{name}" in aside)])
     unused = {name: [word for word in SLOTS[name] if word not in prompt.facts.values()] for name in fields_of(template)}
@@ -281,7 +280,7 @@ def _minimal_pair(prompt: Prompt, rng: random.Random) -> list[tuple[str, str | N
 
 
 def _pattern(template: str) -> re.Pattern[str]:
-    """A template as a regular expression with one named group a field; a field that returns must hold the same word."""
+    """One named group a field; a field that returns must hold the same word."""
     pattern = re.sub(r"\\\{(\w+)\\\}", r"(?P=\1)", re.escape(template))
     for name in fields_of(template):
         pattern = pattern.replace(f"(?P={name})", f"(?P<{name}>{'|'.join(SLOTS[name])})", 1)

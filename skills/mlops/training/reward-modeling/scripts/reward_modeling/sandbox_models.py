@@ -49,8 +49,7 @@ SFT_DEFAULTS = TrainingSettings(steps=500, batch_size=32, learning_rate=4e-3)
 """Conversations for the decoder."""
 
 REWARD_DEFAULTS = TrainingSettings(steps=600, batch_size=32, learning_rate=1.5e-3)
-"""Pairs for the reward model, started from that decoder: held-out accuracy 0.88 to 0.93 on three seeds (30 CPU seconds);
-after 400 steps two of the three were at 0.76."""
+"""Pairs for the reward model: held-out accuracy 0.88 to 0.93 on three seeds (30 CPU seconds); after 400 steps two had 0.76."""
 
 PPO_DEFAULTS: dict[str, Any] = {
     "response_length": 28,
@@ -71,7 +70,7 @@ PPO_DEFAULTS: dict[str, Any] = {
 def tokenizer(texts: Iterable[str] | None = None) -> PreTrainedTokenizerBase:
     """A byte-level BPE in which every word of the world, or of these texts, is one token.
 
-    A Qwen2Tokenizer, which is what `AutoTokenizer` makes of any tokenizer saved beside a qwen2 model, with other ids.
+    A Qwen2Tokenizer: `AutoTokenizer` makes that of any tokenizer beside a qwen2 model, with other ids.
     """
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
     from transformers import Qwen2Tokenizer
@@ -96,10 +95,9 @@ def tokenizer(texts: Iterable[str] | None = None) -> PreTrainedTokenizerBase:
 
 
 def tiny_config(tokenizer: PreTrainedTokenizerBase, **overrides: Any) -> Qwen2Config:
-    """A Qwen2 decoder of two layers and width 64, sized to the tokenizer. overrides: fields of Qwen2Config.
+    """A Qwen2 decoder of two layers and width 64. overrides: fields of Qwen2Config.
 
-    Measured: with smaller initial weights copying is learned more slowly; with heads of width 16 a reward model of 300 steps
-    took a wrong name for a right one.
+    Measured: with smaller initial weights copying is learned more slowly, with heads of width 16 names are mistaken.
     """
     from transformers import Qwen2Config
 
@@ -131,7 +129,7 @@ def base_model(
     texts: Iterable[str] | None = None,
     **overrides: Any,
 ) -> Path:
-    """Train the tiny decoder on sandbox conversations and save it with its tokenizer as a Hugging Face folder.
+    """Train the tiny decoder on sandbox conversations and save it with its tokenizer.
 
     conversations: (n, seed) -> others to learn from, whose words occur in `texts`. overrides: fields of the config. Same
     seed, machine and thread count: same weights. Raises UsageError when there is something at `path` already.

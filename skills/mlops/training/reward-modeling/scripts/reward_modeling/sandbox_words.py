@@ -114,7 +114,7 @@ def sentence(body: str) -> str:
 
 
 def every_text() -> Iterator[str]:
-    """Texts that hold every word of the world wherever it can stand: first, after a space, capitalized or not."""
+    """Every word of the world wherever it can stand: first, after a space, capitalized or not."""
     for kind in KINDS.values():
         for template in kind.prompts:
             yield from _filled(template, SLOTS)

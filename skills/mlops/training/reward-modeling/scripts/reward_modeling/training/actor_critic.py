@@ -29,14 +29,14 @@ if TYPE_CHECKING:
 
 
 def joined(prompts: Sequence[list[int]], answers: Sequence[list[int]], pad_token_id: int) -> tuple[Tensor, Tensor, int]:
-    """(ids [B, P + N], mask [B, P + N], N) of prompts with their answers, in the layout of this file."""
+    """(ids [B, P + N], mask [B, P + N], N)."""
     first, first_mask = left_padded(prompts, pad_token_id)
     second, second_mask = right_padded(answers, pad_token_id)
     return torch.cat([first, second], 1), torch.cat([first_mask, second_mask], 1), second.shape[1]
 
 
 def _forward(model: torch.nn.Module, ids: Tensor, mask: Tensor, width: int, **more: bool) -> Any:
-    """With the inputs that this architecture takes: some know no position ids, some compute all logits or none."""
+    """With the inputs that it takes: some know no position ids, some compute all logits or none."""
     inputs = {"position_ids": (mask.cumsum(1) - 1).clamp(min=0), "use_cache": False, "logits_to_keep": width + 1}
     parameters = inspect.signature(unwrapped(model).forward).parameters
     taken = {name: value for name, value in inputs.items() if name in parameters}
@@ -98,9 +98,7 @@ class ActorCritic(torch.nn.Module):
 def actor_critic(
     policy: Policy, value_model: str, temperature: float, peft_config: LoraConfig | None = None
 ) -> ActorCritic:
-    """The policy with a value function, and with adapters where a LoRA config is given.
-
-    value_model: "policy" (a copy of its trunk with a head of zeros), "shared" (such a head on the policy's own trunk), or
+    """value_model: "policy" (a copy of its trunk with a head of zeros), "shared" (such a head on the policy's own trunk), or
     the path of a decoder with one label, as a reward model is. Raises UsageError when it has another tokenizer.
     """
     base = policy.model
@@ -135,7 +133,7 @@ def _value_from(path: str, policy: Policy) -> tuple[torch.nn.Module, torch.nn.Mo
 
 
 def reference_of(policy: Policy) -> Callable[[], contextlib.AbstractContextManager[torch.nn.Module]]:
-    """A function that opens the reference policy: a frozen copy, or a LoRA policy with its adapters switched off."""
+    """What opens the reference policy: a frozen copy, or a LoRA policy with its adapters off."""
 
     @contextlib.contextmanager
     def without_adapter() -> Iterator[torch.nn.Module]:

@@ -56,7 +56,7 @@ def trainer_config(
     has_eval: bool,
     **own: Any,
 ) -> tuple[TrainingArguments, str]:
-    """(the trainer's configuration, the reason of its defaults): the user's fields over those for this size and hardware.
+    """(the user's fields over the defaults for this size and hardware, the reason of the defaults).
 
     own: fields that the kind sets and nobody else. Raises UsageError when the trainer refuses them.
     """
@@ -115,10 +115,7 @@ def planned(
 
 
 def lora_of(settings: LoraSettings, task_type: str, head: str | None, dropout: float = 0.05) -> LoraConfig | None:
-    """A LoRA configuration, or None without --use_peft. dropout: unless given by its flag.
-
-    head: of a model that has a new one, which is trained and saved too: it would stay random, and be lost.
-    """
+    """None without --use_peft. head: a new one, which is trained and saved too. dropout: unless given by its flag."""
     if not settings.use_peft:
         return None
     from peft import LoraConfig

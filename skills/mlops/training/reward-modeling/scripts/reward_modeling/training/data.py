@@ -34,7 +34,7 @@ class Data:
     left_out: int = 0
 
     def split(self, settings: DataSettings) -> Data:
-        """With a share of the prompts held out, unless there is evaluation data. Raises DataError where a side is empty."""
+        """With a share held out, unless there is evaluation data. Raises DataError where a side is empty."""
         made = self
         if settings.val_set_size and not self.held_out:
             train, held_out = split_by_prompt(self.train, settings.val_set_size, settings.seed)
@@ -42,7 +42,7 @@ class Data:
         return made.checked(settings)
 
     def audited(self, findings: Sequence[Finding], settings: DataSettings) -> Data:
-        """Without the training records that --audit leaves out. Raises DataError for errors under --audit stop."""
+        """Without the records that --audit leaves out. Raises DataError for errors under --audit stop."""
         findings = [*self.findings, *findings]
         kept = without_errors(self.train, findings, settings.audit, self.called)
         return replace(self, train=kept, findings=findings, left_out=len(self.train) - len(kept))
@@ -59,7 +59,7 @@ class Data:
 def read(
     settings: DataSettings, called: str, take: Callable[[Records], list[Any]], **reading: Any
 ) -> tuple[Data, Records]:
-    """(the data that the settings name, all that was read to train on). take: what of it this use wants."""
+    """(the data that the settings name, all that was read to train on). take: what of it is wanted."""
     reading |= settings.reading
     split = settings.dataset_train_split
     records = load(settings.dataset_name, split=split, leave_out_unreadable=settings.drop_refused, **reading)
@@ -74,7 +74,7 @@ def read(
 
 @dataclass(frozen=True)
 class Rows:
-    """A rendered training set: what is left of the records, `counts` of what happened on the way, its size in words."""
+    """A rendered training set: what is left of the records, what happened on the way, its size in words."""
 
     dataset: Dataset
     records: list[Any]
@@ -83,7 +83,7 @@ class Rows:
 
 
 def settle_refused(refused: list[tuple[int, DataError]], total: int, lost: str, drop: bool) -> None:
-    """Conversations that could not be rendered, of `total`: one DataError, or with `drop` a warning that `lost` is gone."""
+    """Of conversations that could not be rendered: one DataError, or with `drop` a warning that `lost` is gone."""
     error = refused_together(sorted(refused, key=lambda fault: fault[0]), total)
     if not drop:
         hint = f"leave such rows out with --audit drop, or fix them: {error.hint}"

@@ -1,6 +1,6 @@
 """Cross-validation on few comparisons: each pair is evaluated by a model that never saw its prompt, and all are pooled.
 
-A dozen held-out pairs prove nothing; by K models every pair is a held-out one, and the model to keep is trained on all.
+A dozen held-out pairs prove nothing; by K models every pair is held out, and the model to keep is trained on all.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from .. import checkpoints
@@ -28,8 +29,8 @@ if TYPE_CHECKING:
 
 
 def folds_of(pairs: Sequence[Comparison], count: int, seed: int) -> list[int]:
-    """The fold of each pair, 0 to count - 1. No prompt is in two, and they differ by one prompt at most, whatever the order
-    of the rows. Raises DataError for fewer prompts than folds.
+    """0 to count - 1 for each pair. No prompt is in two, and they differ by one prompt at most, whatever the order of the rows.
+    Raises DataError for fewer prompts than folds.
     """
     prompts = [_text(pair.prompt) for pair in pairs]
     order = sorted(set(prompts), key=lambda text: hashlib.sha256(f"{seed}:{text}".encode()).digest())
@@ -43,27 +44,6 @@ def _text(value: Any) -> str:
     return json.dumps(value, sort_keys=True, default=str)
 
 
-class HeldOutScores:
-    """The rewards by the model of the fold that held a pair out, as a scorer for `evaluation.pairs.evaluate_pairs`."""
-
-    def __init__(self, renderer: Renderer):
-        self.renderer = renderer
-        self.known: dict[str, float | None] = {}
-
-    def add(self, evaluation: PairEvaluation) -> None:
-        for pair, *rewards in evaluation.scored:
-            for side, reward in zip((pair.chosen, pair.rejected), rewards, strict=True):
-                self.known[_text((pair.prompt, side, pair.tools))] = reward
-
-    def score_conversations(
-        self, conversations: Sequence[Conversation], progress: Callable[[int], None] | None = None
-    ) -> list[float | None]:
-        return [self.known[_text(one[:3])] for one in conversations]
-
-    def warn_of_losses(self, before: dict[str, int] | None = None) -> None:
-        """Nothing: it was told while the folds were scored."""
-
-
 def cross_validate(
     kind: Pairs,
     settings: Settings,
@@ -73,13 +53,14 @@ def cross_validate(
 ) -> tuple[PairEvaluation, list[Fold]] | None:
     """(the evaluation of all pairs as held-out ones, each fold's counts and accuracy); None in all processes but the first.
 
-    load: the model to start from, anew. Nothing of the models of the folds is kept.
+    load: the model to start from, anew.
     """
     from ..evaluation.pairs import evaluate_pairs
 
     place_of = folds_of(pairs, kind.folds, settings.seed)
     fields = {**fields, "save_strategy": "no", "report_to": "none"}
-    pooled, found = None, []
+    known: dict[str, float | None] = {}  # the reward of each side by the model that did not see it
+    found = []
     for fold in range(kind.folds):
         train = [pair for pair, place in zip(pairs, place_of, strict=True) if place != fold]
         held_out = [pair for pair, place in zip(pairs, place_of, strict=True) if place == fold]
@@ -94,15 +75,23 @@ def cross_validate(
             )
             model, training = kind.fit(loaded.model, renderer, rows, config, head=loaded.head, peft_config=lora)
         if config.process_index == 0:
-            pooled = pooled or HeldOutScores(renderer)
             evaluation = evaluate_pairs(kind.scorer(model.eval(), renderer), held_out)
-            pooled.add(evaluation)
+            for pair, chosen, rejected in evaluation.scored:
+                known[_text((pair.prompt, pair.chosen, pair.tools))] = chosen
+                known[_text((pair.prompt, pair.rejected, pair.tools))] = rejected
             found.append(Fold(len(train), len(held_out), training["train_loss"], evaluation.summary.accuracy))
         del model, loaded
         gc.collect()
-    if pooled is None:
+    if config.process_index != 0:
         return None
-    evaluation = evaluate_pairs(pooled, pairs)
+
+    def score_conversations(
+        conversations: Sequence[Conversation], progress: Callable[[int], None]
+    ) -> list[float | None]:
+        return [known[_text(one[:3])] for one in conversations]
+
+    told = {"renderer": renderer, "warn_of_losses": lambda before: None}  # of losses in the folds
+    evaluation = evaluate_pairs(SimpleNamespace(score_conversations=score_conversations, **told), pairs)
     log(
         f"{kind.folds} folds: accuracy {evaluation.summary.accuracy:.3f} on "
         f"{len(pairs)} pairs, each by a model that did not see its prompt; now a model is trained on all of them"

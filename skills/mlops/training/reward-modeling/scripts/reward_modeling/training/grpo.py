@@ -42,7 +42,7 @@ IDENTITY = (
     *("steps_per_generation", "num_generations", "num_iterations", "max_completion_length", "beta", "epsilon"),
     *("temperature", "top_p", "top_k", "loss_type", "scale_rewards", "normalize_advantages"),
 )
-"""Fields that must be the same for a resumed run to continue the one that was killed."""
+"""Must be the same for a run to be resumed."""
 
 
 class _Ours:
@@ -65,7 +65,7 @@ def _messages(prompt: list[dict]) -> list[dict]:
 
 
 class GRPORun(TrainerCallback):
-    """One of the algorithms for `reinforcement.train`. fields: of TRL's configuration. trl is imported late: it takes seconds.
+    """For `reinforcement.train`. fields: of TRL's configuration. trl is imported late: it takes seconds.
 
     As a callback it writes OUT/log.jsonl, each entry with a sample completion.
     """
@@ -101,7 +101,7 @@ class GRPORun(TrainerCallback):
     def _configure(self, fields: dict[str, Any], parameters: int) -> list[str]:
         """Make `config`, of fields over our defaults over TRL's. Returns notes on what was chosen.
 
-        save_steps is rounded up to end with a generation: a run resumed within one would answer again what it had half learned.
+        save_steps is rounded up to a whole generation: within one a resumed run would answer again what it half learned.
         """
         settings, (own, why) = self.settings, DEFAULTS[self.settings.algorithm]
         defaults = {
@@ -128,7 +128,7 @@ class GRPORun(TrainerCallback):
         return notes
 
     def make(self, policy: Policy, prompts: Sequence[Prompt], rewards: Rewards, lora: LoraConfig | None) -> str:
-        """Make TRL's trainer. Raises ModelError when it refuses the model, UsageError for too few prompts, or with tools."""
+        """Raises ModelError when the trainer refuses the model, UsageError for too few prompts, or with tools."""
         import trl
         from datasets import Dataset
 
@@ -200,7 +200,7 @@ class GRPORun(TrainerCallback):
     # ---- what the trainer calls ----
 
     def reward(self, prompts: list, completion_ids: list[list[int]], **columns: Any) -> list[float]:
-        """One for each completion, less the penalty of those that did not end: the reward model's template ends them all."""
+        """Less the penalty of those that did not end: the reward model's template ends them all."""
         replies = [self.policy.reply(ids) for ids in completion_ids]
         messages = [_messages(prompt) for prompt in prompts]
         try:

@@ -52,7 +52,7 @@ def not_finite(what: str, state: TrainerState) -> RunError:
 
 
 def check_finite(loss: torch.Tensor, model: torch.nn.Module, state: TrainerState) -> None:
-    """Raises RunError in training for a NaN or infinite loss, at every step: transformers logs the mean of those before it."""
+    """At every step, in training: transformers logs the mean of those before it."""
     if model.training and not torch.isfinite(loss):
         raise not_finite(f"the loss became {loss.item()}", state)
 
@@ -74,7 +74,7 @@ def fit(
 ) -> tuple[torch.nn.Module, dict[str, Any]]:
     """Train a reward model. Returns what `run` returns.
 
-    loss: settings that must be the same for a run to be resumed. within: see `run`. own: arguments of this class of trainer.
+    loss: settings that must be the same for a run to be resumed. own: arguments of this class of trainer.
     Raises ModelError when the trainer refuses the model, RunError for a NaN or infinite loss or a run that cannot be resumed.
     """
     identity = resuming.run_identity(arguments, rows.dataset, renderer, head, peft_config=peft_config, **loss)
@@ -102,10 +102,7 @@ def fit(
 def run(
     trainer: Trainer, resume: str | None, within: contextlib.AbstractContextManager | None = None
 ) -> tuple[torch.nn.Module, dict[str, Any]]:
-    """Train inside the block `within`. Returns the model in memory (a PEFT model where one is trained) and a summary.
-
-    Raises RunError for a checkpoint that cannot be read.
-    """
+    """Train inside the block `within`. Returns the model in memory (a PEFT model where one is trained) and a summary."""
     arguments = trainer.args
     for other in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(other)
@@ -140,7 +137,7 @@ def run(
 
 
 class Watch(TrainerCallback):
-    """Seals checkpoints, and tells of progress: a bar on a terminal, elsewhere a quiet line each time the trainer logs."""
+    """Seals checkpoints, and tells of progress: a bar on a terminal, elsewhere a line each time the trainer logs."""
 
     def __init__(self) -> None:
         self.bar: Progress | None = None

@@ -66,7 +66,7 @@ def centering(chosen: Tensor, rejected: Tensor, weight: Tensor | None = None) ->
 def flattened(rows: list[dict[str, list]]) -> tuple[list[list[int]], dict[str, Tensor]]:
     """(the S sequences of all rows; for each of P pairs the places of its sides among them, its margin and its weight).
 
-    Weights are scaled by P / rows: in the mean over pairs, a ranking counts as one prompt however many pairs it makes.
+    Weights are scaled by P / rows: in the mean over pairs, a ranking counts as one prompt.
     """
     sequences: list[list[int]] = []
     pairs: dict[str, list] = {name: [] for name in PAIR_FIELDS}
@@ -131,7 +131,7 @@ class OutcomeTrainer(RewardTrainer):
         return (loss, outputs) if return_outputs else loss
 
     def _collect_metrics(self, rewards: Tensor, difference: Tensor, tokens: Tensor) -> None:
-        """One value for each pair and each reward: TRL's `log` averages the lists, so its means are over pairs."""
+        """TRL's `log` averages the lists, so its means are over pairs."""
         mode = "train" if self.model.training else "eval"
         metrics = self._metrics[mode]
         if mode == "train":  # every token of every sequence, shared or not, as TRL counts
@@ -181,8 +181,7 @@ def packed_batches(trainer: Any, wanted: bool | None = None) -> Iterator[str | N
     """Let a trainer run on packed batches inside the block, where its model allows it and `wanted` (see
     `guard.reason_against`). Yields why not, or None.
 
-    Two forward hooks, so that a distributed wrapper sees an ordinary forward pass: one keeps the head's output for every
-    token, the other replaces the model's output by the scores at `ends`.
+    Two forward hooks, so that a distributed wrapper sees an ordinary forward pass.
     """
     from ..guard import reason_against
 

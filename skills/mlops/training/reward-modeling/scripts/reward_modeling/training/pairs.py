@@ -43,14 +43,14 @@ class Pairs:
     use_margin: bool = flag(True, "use the margin or score columns of the data, where there are any")
     overlong: str = flag(
         "truncate_prompt",
-        "what to do with longer ones; always counted; truncate_prompt: cut the start of the prompt, keep the answer",
+        "for longer ones; always counted; truncate_prompt: cut the start of the prompt, keep the answer",
         group="model",
         choices=OVERLONG,
     )
     shared_prefix: bool | None = flag(None, SHARED_PREFIX_HELP, group="run")
     folds: int | None = flag(
         None,
-        "for few pairs: cross-validate in K folds of the prompts, pool all held-out pairs into one evaluation, then train on all",
+        "for few pairs: cross-validate in K folds of the prompts, pool all held-out pairs, then train on all",
         group="data",
         metavar="K",
     )
@@ -60,11 +60,8 @@ class Pairs:
 
     @property
     def loss(self) -> dict[str, Any]:
-        return {
-            "center_rewards_coefficient": self.center_rewards_coefficient,
-            "label_smoothing": self.label_smoothing,
-            "margin": self.use_margin,
-        }
+        of_fit = {name: getattr(self, name) for name in ("center_rewards_coefficient", "label_smoothing")}
+        return {**of_fit, "margin": self.use_margin}
 
     @staticmethod
     def config_class() -> type[RewardConfig]:
@@ -154,7 +151,7 @@ class Pairs:
 def render_comparisons(
     comparisons: Sequence[Comparison], renderer: Renderer, *, called: str = "pair", drop_refused: bool = False
 ) -> Rows:
-    """Render comparisons into rows of token ids, one row for each prompt of a ranking and one for each other pair.
+    """One row of token ids for each prompt of a ranking and for each other pair.
 
     Left out, and counted, are pairs with a side that is too long, sides made the same by truncation, and with
     `drop_refused` sides that cannot be rendered. Raises DataError for those otherwise, and when no pair is left.
@@ -175,8 +172,9 @@ def render_comparisons(
     if refused:
         settle_refused(refused, _rendered(renderer) - before, f"{counts['dropped_refused']} {called}s", drop_refused)
     if not rows:
+        long, most = counts["dropped_over_length"], renderer.max_length
         raise DataError(
-            f"no {called} is left of {len(comparisons)}: {counts['dropped_over_length']} are longer than {renderer.max_length} tokens",
+            f"no {called} is left of {len(comparisons)}: {long} are longer than {most} tokens",
             hint="raise --max_length, or choose --overlong truncate_left, which cuts long answers too",
         )
     counts["pairs_used"] = len(kept)
@@ -190,13 +188,13 @@ def _rendered(renderer: Renderer) -> int:
 def _render_groups(
     groups: list[list[Comparison]], renderer: Renderer, counts: dict[str, int], refused: list[tuple[int, DataError]]
 ) -> Iterator[tuple[dict[str, list], list[Comparison]]]:
-    """(row, pairs kept) for each group that has a pair left. Each distinct completion of a group is rendered once."""
-    conversations: dict[tuple[int, str], Conversation] = {}
-    for g, pair in ((g, pair) for g, group in enumerate(groups) for pair in group):
-        for completion in (pair.chosen, pair.rejected):
-            conversations.setdefault(
-                _key(g, completion), Conversation(pair.prompt, completion, pair.tools, pair.origin)
-            )
+    """(row, pairs kept) of each group with a pair left. Each distinct completion of a group is rendered once."""
+    conversations = {
+        _key(g, side): Conversation(pair.prompt, side, pair.tools, pair.origin)
+        for g, group in enumerate(groups)
+        for pair in group
+        for side in (pair.chosen, pair.rejected)
+    }
     where_is = {key: place for place, key in enumerate(conversations)}
     faults: list[tuple[int, DataError]] = []
     rendered = renderer.render_all(list(conversations.values()), faults)
@@ -209,14 +207,15 @@ def _render_groups(
         for pair in group:
             sides = [where_is[_key(g, side)] for side in (pair.chosen, pair.rejected)]
             chosen, rejected = (rendered[side] for side in sides)
+            reason = None
             if not lost.isdisjoint(sides):
-                counts["dropped_refused"] = counts.get("dropped_refused", 0) + 1
-                continue
-            if chosen is None or rejected is None:
-                counts["dropped_over_length"] += 1
-                continue
-            if chosen.ids == rejected.ids:
-                counts["identical_after_truncation"] += 1
+                reason = "dropped_refused"
+            elif chosen is None or rejected is None:
+                reason = "dropped_over_length"
+            elif chosen.ids == rejected.ids:
+                reason = "identical_after_truncation"
+            if reason:
+                counts[reason] = counts.get(reason, 0) + 1
                 continue
             counts["truncated_sides"] += bool(chosen.cut) + bool(rejected.cut)
             for name, side in zip(("chosen", "rejected"), sides, strict=True):

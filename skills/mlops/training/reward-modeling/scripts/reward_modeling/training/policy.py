@@ -1,4 +1,4 @@
-"""A policy: the language model that reinforcement learning trains, and how its prompts and answers are written.
+"""The language model that reinforcement learning trains, and how its prompts and answers are written.
 
 policy = Policy.from_pretrained("runs/sft")
 prompts = [policy.prompt_ids([{"role": "user", "content": "What is 2 + 2?"}])]
@@ -33,7 +33,7 @@ _ANSWERED = "Indeed"
 
 @dataclass
 class Policy:
-    """A causal language model (or a PEFT model around one), in fp32, without dropout, and what surrounds its answers.
+    """A causal language model (or a PEFT model around one), in fp32, without dropout.
 
     end_tokens: any of them ends an answer. gap: what the chat template writes between the generation prompt and an answer.
     generation_config: as it came, put back on saving.
@@ -54,7 +54,7 @@ class Policy:
         stop_token_id: int | None = None,
         device: str | None = None,
     ) -> Policy:
-        """Load from a folder or hub id, or from the folder of a LoRA adapter, which is merged.
+        """From a folder or hub id, or the folder of a LoRA adapter, which is merged.
 
         stop_token_id: the only token that ends an answer, instead of all known ones.
         Raises ModelError when it is not a causal language model, has no chat template or nothing that ends an answer.
@@ -178,7 +178,7 @@ def _around_answer(renderer: Renderer) -> tuple[str, int | None]:
 
 
 def save(policy: Policy, output_dir: str | Path, summary: object, name: str = "ppo.json") -> None:
-    """Save the policy as a plain causal language model, its adapter merged (and kept in `adapter`), with its summary."""
+    """A plain causal language model, its adapter merged (and kept in `adapter`), with the summary of its run."""
     with staged(output_dir) as folder:
         if hasattr(policy.model, "merge_and_unload"):
             policy.model.save_pretrained(folder / checkpoints.ADAPTER)

@@ -2,10 +2,9 @@
 
     an update   sample answers -> their rewards, log-probabilities and values -> advantages -> clipped gradient steps
 
-Shapes: B answers of at most N tokens. `live` [B, N] is True where an answer has a token, its end token included; no sum or
-mean reads what lies after it. Every random choice follows from the seed and the number of the update or answer, so a
-resumed run, or one of several processes, makes the choices of an undisturbed one. All processes know all answers, rewards,
-log-probabilities and values of an update; each computes its share of them.
+Shapes: B answers of at most N tokens. `live` [B, N] is True where an answer has a token, its end token included. Random
+choices follow from the seed and the number of the update or answer, so a resumed run, or one of several processes, makes
+those of an undisturbed one. All processes know the whole rollout; each computes its share.
 
 Sources: arXiv:1707.06347 (PPO, Eq. 7); arXiv:1506.02438 (GAE, Eq. 16); arXiv:1909.08593 (KL penalty, Eq. 2; adaptive KL,
 2.2); arXiv:2403.17031 (the details in use); joschu.net/blog/kl-approx.html (k1 and k3).
@@ -117,7 +116,7 @@ def targets_of(rollout: Rollout, settings: Settings, kl_coef: float) -> tuple[Te
 
 
 def adapted(kl_coef: float, kl: float, target: float | None) -> float:
-    """The next KL coefficient, by a tenth of the relative error clipped to 0.2. arXiv:1909.08593, 2.2."""
+    """The next KL coefficient, by a tenth of the relative error clipped to 0.2."""
     if target is None:
         return kl_coef
     return kl_coef * (1 + 0.1 * min(0.2, max(-0.2, (kl - target) / target)))
@@ -127,15 +126,14 @@ def adapted(kl_coef: float, kl: float, target: float | None) -> float:
 
 
 def policy_loss(log_probs: Tensor, old: Tensor, advantages: Tensor, cliprange: float) -> tuple[Tensor, Tensor]:
-    """(loss, whether the clip took the gradient), per token: -min(r A, clip(r) A). arXiv:1707.06347 Eq. 7."""
+    """(loss, whether the clip took the gradient), per token: -min(r A, clip(r) A). Eq. 7."""
     ratio = torch.exp(log_probs - old)
     plain, clipped = -advantages * ratio, -advantages * ratio.clamp(1 - cliprange, 1 + cliprange)
     return torch.maximum(plain, clipped), clipped > plain
 
 
 def value_loss(values: Tensor, old: Tensor, returns: Tensor, cliprange: float) -> tuple[Tensor, Tensor]:
-    """(loss, whether the clip took the gradient), per token: half the larger squared error of V and of V clipped around its
-    old value."""
+    """Per token: half the larger squared error of V and of V clipped around its old value."""
     plain = (values - returns) ** 2
     clipped = (old + (values - old).clamp(-cliprange, cliprange) - returns) ** 2
     return 0.5 * torch.maximum(plain, clipped), clipped > plain
@@ -194,9 +192,9 @@ class PPO:
             self.kl_coef = adapted(self.kl_coef, entry["kl"], settings.target_kl)
             self.scheduler.step()
         if sampled:
-            shown = zip(rollout.prompts[:4], rollout.texts, rollout.scores.tolist(), strict=False)
             entry["samples"] = [
-                {"prompt": asked.messages, "completion": text, "reward": score} for asked, text, score in shown
+                {"prompt": asked.messages, "completion": text, "reward": score.item()}
+                for asked, text, score in zip(rollout.prompts[:4], rollout.texts, rollout.scores, strict=False)
             ]
         return {**entry, "seconds": time.perf_counter() - started}, stopped
 
@@ -220,10 +218,8 @@ class PPO:
             answers = self._shared(zip(mine, written, strict=True))
         texts = [policy.reply(answer) for answer in answers]
         with self._timed("rewards"):
-            asked = [prompts[row] for row in mine]
-            scored = self.rewards(
-                [prompt.messages for prompt in asked], [texts[row] for row in mine], [prompt.tools for prompt in asked]
-            )
+            asked = [(prompts[row].messages, texts[row], prompts[row].tools) for row in mine]
+            scored = self.rewards(*map(list, zip(*asked, strict=True)))
             scores = torch.tensor(self._shared(zip(mine, scored, strict=True)), dtype=torch.float32)
         if not torch.isfinite(scores).all():
             raise RunError("a reward is NaN or infinite", hint="look at the reward model with score.py")

@@ -122,7 +122,7 @@ def make_accelerator(settings: RunSettings) -> Accelerator:
 def run(ppo: PPO, folder: Path, resume: str | None, settings: RunSettings) -> tuple[PPOSummary, list[dict[str, Any]]]:
     """Train to the end, to the KL budget, or to an error. Returns the summary of the run and the entries of its log.
 
-    Raises RunError, naming the update; the checkpoints written before stay.
+    Raises RunError, naming the update.
     """
     stopped, shown = None, settings.num_sample_generations
     if resume:
@@ -186,9 +186,8 @@ def summarize(ppo: PPO, history: Sequence[dict[str, Any]], stopped: str | None) 
 
 
 def save(ppo: PPO, output_dir: Path, limit: int) -> None:
-    """Write a checkpoint; it appears complete, and the oldest over `limit` go.
-
-    Its policy is a plain causal language model, or the adapter of one; the value function is in optimizer.pt.
+    """A plain causal language model, or the adapter of one; the value function is in optimizer.pt. It appears complete, and the
+    oldest over `limit` go.
     """
     if ppo.process_index == 0:
         staging = output_dir / output_folder.CHECKPOINT_STAGING

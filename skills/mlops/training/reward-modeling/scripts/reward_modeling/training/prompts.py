@@ -33,7 +33,7 @@ class Prompt:
 
 
 def read_prompts(sources: list[str], split: str | None = None, **reading: Any) -> list[Ranking]:
-    """The prompts of these datasets as records, logged. reading: see `reading.load`."""
+    """Logged. reading: see `reading.load`."""
     records = load_prompts(sources, split=split, **reading)
     log(f"{len(records.rows)} rows of format {records.format}")
     warn_of_templates(records.rows)
@@ -41,7 +41,7 @@ def read_prompts(sources: list[str], split: str | None = None, **reading: Any) -
 
 
 def new_tokens(policy: Policy, given: int | None, default: int, flag: str) -> int:
-    """The longest answer in tokens: as given, else the default, or half the context of a policy too small for it."""
+    """As given, else the default, or half the context of a policy too small for it."""
     if given is not None or policy.context is None or 2 * default <= policy.context:
         return default if given is None else given
     half = max(1, policy.context // 2)
@@ -58,9 +58,8 @@ def render_prompts(
     overlong: str = "error",
     limit: str = "--response_length",
 ) -> list[Prompt]:
-    """The prompts as the policy reads them, in input order. longest: in tokens, at most what the context leaves beside the
-    answer. overlong: "error" or "drop" (counted) for longer ones. limit: the flag that sets max_new_tokens, for messages.
-    Raises DataError for long prompts."""
+    """In input order. longest: in tokens, at most what the context leaves beside the answer. overlong: "error" or "drop"
+    (counted) for longer ones. limit: the flag that sets max_new_tokens. Raises DataError for long prompts."""
     room = None if policy.context is None else policy.context - max_new_tokens
     if room is not None and room < 1:
         told = f"{limit} {max_new_tokens} leaves no room for a prompt: the policy reads {policy.context} tokens"
@@ -90,7 +89,7 @@ def render_prompts(
 
 
 def written_rankings(settings: ScoreSettings) -> tuple[Iterator[Ranking], int]:
-    """(what a policy writes for each prompt, as rankings that are made as they are asked for; how many completions)."""
+    """(what a policy writes for each prompt, made as it is asked for; how many completions)."""
     records = [Ranking([{"role": "user", "content": settings.prompt}], [])] if settings.prompt else []
     if settings.input:
         records = read_prompts(settings.input, settings.dataset_split, **settings.reading)

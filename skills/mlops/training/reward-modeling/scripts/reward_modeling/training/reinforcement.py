@@ -117,7 +117,7 @@ def best_of_for(kl: float) -> float:
 
 
 def concerns(start: dict[str, float], end: dict[str, float], warn_kl: float) -> list[str]:
-    """One sentence for each sign that the reward was gamed, from the numbers of a run's start and end.
+    """One sentence for each sign that the reward was gamed.
 
     The policy's own reward cannot tell: it rises while answers get worse (Gao et al. 2022, arXiv:2210.10760).
     """
@@ -140,8 +140,7 @@ def concerns(start: dict[str, float], end: dict[str, float], warn_kl: float) -> 
 
 
 def start_and_end(history: Entries, names: Sequence[str]) -> dict[str, dict[str, float]]:
-    """The named numbers of `beginning`, the first entry, whose answers the untrained policy wrote, and of `end`, means over
-    the last tenth."""
+    """The named numbers of the first entry, whose answers the untrained policy wrote, and means over the last tenth."""
     parts = {"beginning": history[:1], "end": history[-max(1, len(history) // 10) :]}
     return {
         end: {name: sum(entry[name] for entry in part) / len(part) for name in names if part and name in part[0]}
@@ -150,8 +149,7 @@ def start_and_end(history: Entries, names: Sequence[str]) -> dict[str, dict[str,
 
 
 def draw_run(file: Path, history: Sequence[Mapping[str, float]], panels: Mapping[str, Sequence[str]]) -> None:
-    """The run as an SVG file, by step. panels: title -> the numbers drawn together. Without matplotlib a warning: the run
-    is saved by then."""
+    """As an SVG file, by step. panels: title -> the numbers drawn together. Without matplotlib a warning."""
     from ..evaluation.plots import Panel, Series, svg
 
     def series(name: str) -> Series:

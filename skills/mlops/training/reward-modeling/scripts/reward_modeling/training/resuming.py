@@ -23,7 +23,7 @@ IDENTITY_FIELDS = (
     *("max_steps", "lr_scheduler_type", "warmup_steps", "weight_decay", "max_grad_norm", "optim"),
     *("bf16", "fp16", "world_size"),
 )
-"""Fields of every trainer that must be the same for a resumed run to end where the undisturbed one would have."""
+"""Must be the same for a resumed run to end where the undisturbed one would have."""
 
 
 def seal(folder: str | Path) -> None:
@@ -54,11 +54,10 @@ def damaged(folder: str | Path) -> str | None:
 
 
 def resume_point(resume: str | bool | None, output_dir: str | Path) -> str | None:
-    """The checkpoint to continue from, or None for a fresh start. Raises UsageError when there is none, or when that run is
-    finished; RunError when one of its files is damaged."""
+    """Raises UsageError when there is no checkpoint to continue from, or the run is finished; RunError when one is damaged."""
     if not resume:
         return None
-    if resume is True or resume in ("true", "True"):
+    if str(resume) in ("true", "True"):
         found, folders = last_complete_checkpoint(output_dir), checkpoints(output_dir)
         if output_folder.is_finished(output_dir):
             _refuse_finished(found, output_dir)
@@ -103,7 +102,7 @@ def _refuse_damaged(checkpoint: Path) -> None:
 
 
 def explain_unreadable(error: BaseException, checkpoint: str | Path) -> None:
-    """Raises RunError in place of what a library says of a checkpoint without a seal that it cannot read."""
+    """In place of what a library says of a checkpoint without a seal."""
     ours = isinstance(error, UserError) or not isinstance(error, Exception)
     if ours or is_full_disk(error) or "out of memory" in str(error).lower():
         return
@@ -150,23 +149,17 @@ def lora_summary(lora: LoraConfig) -> dict[str, Any]:
     return {"r": lora.r, "alpha": lora.lora_alpha, "dropout": lora.lora_dropout, "target_modules": targets}
 
 
-def check_same_run(output_dir: Path, identity: dict[str, Any]) -> None:
-    """Raises RunError when the run in `output_dir` was started with other data or settings."""
-    before = read_record(output_dir) or {}
+def start_run(output_dir: str | Path, process_index: int, identity: dict[str, Any], resume: str | None) -> None:
+    """Clear the output folder for a run, and write down its identity. Raises RunError when another run would be resumed."""
+    before = (read_record(output_dir) or {}) if resume else {}
     known = [(name, before[name], value) for name, value in identity.items() if name in before]
     if changed := [f"{name} ({old} -> {new})" for name, old, new in known if old != new]:
         raise RunError(
             f"cannot resume: {', '.join(changed)}",
-            where=str(output_dir / output_folder.RECORD),
+            where=str(Path(output_dir) / output_folder.RECORD),
             hint="repeat the flags of the first run; to train its model further, give it as --model_name_or_path with a new "
             "--output_dir",
         )
-
-
-def start_run(output_dir: str | Path, process_index: int, identity: dict[str, Any], resume: str | None) -> None:
-    """Clear the output folder for a run, and write down its identity. Raises RunError when it cannot be resumed."""
-    if resume:
-        check_same_run(Path(output_dir), identity)
     if process_index == 0:
         output_folder.start(output_dir, identity, resuming=bool(resume))
         for folder in checkpoints(output_dir):  # of an older version, or killed between the last file and the seal

@@ -17,8 +17,7 @@ from .policy import Policy
 
 
 class Draw:
-    """A logits processor that draws the next token by one uniform number a row and step, and leaves greedy search no other:
-    a row's answer depends on its own numbers only, not on its batch."""
+    """A logits processor that draws the next token by one uniform number a row and step, and leaves greedy search no other."""
 
     def __init__(self, uniforms: Tensor, temperature: float):
         self.uniforms, self.temperature, self.step = uniforms, temperature, 0
@@ -69,9 +68,8 @@ def sample(
 ) -> list[list[int]]:
     """One answer for each prompt, as token ids with the end token where it came. In input order.
 
-    prompts: rendered by `Policy.prompt_ids`; for several answers repeat a prompt. numbers: of each answer's random draws
-    (0, 1, 2, ...): the same seed and number give the same answer in any batch, up to rounding of probabilities.
-    temperature 0 takes the most likely token.
+    numbers: of each answer's random draws (0, 1, 2, ...): the same seed and number give the same answer in any batch, up to
+    rounding of probabilities. temperature 0 takes the most likely token.
     """
     numbers = range(len(prompts)) if numbers is None else numbers
     order = sorted(range(len(prompts)), key=lambda place: len(prompts[place]))
@@ -87,7 +85,7 @@ def sample(
 
 
 def up_to_end(row: list[int], end_tokens: Sequence[int]) -> list[int]:
-    """The row up to and with its first end token; what follows in a batch is padding."""
+    """Up to and with the first end token; what follows in a batch is padding."""
     return next((row[: place + 1] for place, token in enumerate(row) if token in end_tokens), row)
 
 

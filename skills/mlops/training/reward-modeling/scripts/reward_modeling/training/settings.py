@@ -80,7 +80,6 @@ class DataSettings(ReadingSettings, TextSettings):
 
     @property
     def names_evaluation(self) -> bool:
-        """Whether the data to evaluate on is not split off."""
         return bool(self.eval_dataset_name or self.dataset_test_split)
 
     @property

@@ -28,11 +28,6 @@ if TYPE_CHECKING:
     from ..process import ProcessRewardModel
     from .results import ShownLabel
 
-ROWS_OF = {
-    "last_token": "all steps of a solution in one row",
-    "prefix": "one row for each step, since the model reads in both directions",
-}
-
 
 @dataclass(frozen=True, kw_only=True)
 class Steps:
@@ -44,13 +39,12 @@ class Steps:
     )
     train_on_last_step_only: bool = flag(False, "use the last label of each solution alone")
     steps_per_solution: int | None = flag(
-        None,
-        "use at most N labels of each solution, drawn at random; an encoder computes a row for each (all)",
+        None, "use at most N labels of each solution, drawn at random; an encoder computes a row for each (all)"
     )
     disable_dropout: bool = flag(True, "switch every dropout of the model off")
     overlong: str = flag(
         "drop_steps",
-        "what to do with longer ones; always counted; drop_steps: leave out the last steps, keep prompt and first steps whole",
+        "for longer ones; always counted; drop_steps: leave out the last steps, keep prompt and first steps whole",
         group="model",
         choices=STEPS_OVERLONG,
     )
@@ -71,9 +65,7 @@ class Steps:
     @property
     def loss(self) -> dict[str, Any]:
         return {
-            "class_weighting": self.class_weighting,
-            "train_on_last_step_only": self.train_on_last_step_only,
-            "steps_per_solution": self.steps_per_solution,
+            name: getattr(self, name) for name in ("class_weighting", "train_on_last_step_only", "steps_per_solution")
         }
 
     @staticmethod
@@ -87,8 +79,7 @@ class Steps:
 
     def read(self, settings: DataSettings) -> Data:
         data, records = read(settings, "solutions", solutions, neutral=self.neutral)
-        unlabeled = sum(isinstance(row, Solution) for row in records.rows) - len(data.train)
-        if unlabeled:
+        if unlabeled := sum(isinstance(row, Solution) for row in records.rows) - len(data.train):
             data = replace(data, set_aside=data.set_aside | {"without labels": unlabeled})
         return data.split(settings)
 
@@ -97,8 +88,7 @@ class Steps:
         return StepRenderer(tokenizer, step_separator=separator, overlong=self.overlong, **common)
 
     def audited(self, data: Data, renderer: StepRenderer, settings: DataSettings) -> Data:
-        """Only the renderer knows the separator, which must not stand in a step."""
-        separator, held_out = renderer.step_separator, data.held_out or None
+        separator, held_out = renderer.step_separator, data.held_out or None  # it must not stand in a step
         findings = audit(data.train, separator=separator, eval_records=held_out, rendered=settings.rendered)
         return data.audited(findings, settings).checked(settings)
 
@@ -110,11 +100,17 @@ class Steps:
         return render_solutions(records, renderer, drop_refused=drop_refused, seed=self.seed, **drawing)
 
     def found(self, rows: Rows, renderer: StepRenderer) -> dict[str, Any]:
-        log(
-            f"rendered: {listed(rows.counts)}; longest allowed {renderer.max_length} tokens, "
-            f"separator {renderer.step_separator!r}, {ROWS_OF[renderer.scored_at]}"
+        in_one = renderer.scored_at == "last_token"
+        how = (
+            "all steps of a solution in one row"
+            if in_one
+            else "one row for each step, since it reads in both directions"
         )
-        found: dict[str, Any] = {"step_separator": renderer.step_separator}
+        separator = renderer.step_separator
+        log(
+            f"rendered: {listed(rows.counts)}; longest allowed {renderer.max_length} tokens, separator {separator!r}, {how}"
+        )
+        found: dict[str, Any] = {"step_separator": separator}
         if self.show_labels:
             found["labels_shown"] = show_labels(rows, renderer.tokenizer, self.show_labels)
         return found
@@ -174,8 +170,7 @@ def render_solutions(
 ) -> Rows:
     """Render labeled solutions up to their last labeled step. Every solution, step and label that is not used is counted.
 
-    steps_per_solution: at most so many labels of each, drawn at random. drop_refused: leave out what cannot be rendered.
-    Raises DataError for what cannot be rendered otherwise, and when nothing is left.
+    Raises DataError for what cannot be rendered, without `drop_refused`, and when nothing is left.
     """
     from datasets import Dataset
 
@@ -215,10 +210,8 @@ def render_solutions(
         settle_refused(refused, len(solutions), f"{len(refused)} solutions", drop_refused)
         counts["dropped_refused"] = len(refused)
     if not rows:
-        raise DataError(
-            f"no labeled step is left of {len(solutions)} solutions: at most {renderer.max_length} tokens are read",
-            hint="raise --max_length, or choose --overlong truncate_prompt",
-        )
+        told = f"no labeled step is left of {len(solutions)} solutions: at most {renderer.max_length} tokens are read"
+        raise DataError(told, hint="raise --max_length, or choose --overlong truncate_prompt")
     done = {name: renderer.counts[name] - before.get(name, 0) for name in ("dropped", "truncated", "steps_dropped")}
     counts |= {"solutions_used": len(kept), "rows": len(rows), "solutions_dropped_over_length": done["dropped"]}
     counts |= {"prompts_truncated": done["truncated"], "steps_dropped_over_length": done["steps_dropped"]}
@@ -236,7 +229,7 @@ def _rows_of(rows: Iterable[tuple[list[int], list[int]]], labels: dict[int, floa
 
 
 def show_labels(rows: Rows, tokenizer: PreTrainedTokenizerBase, n: int) -> list[list[ShownLabel]]:
-    """Of the first n rows each supervised position: the text up to it, the token itself, and its label. Also logged."""
+    """Each supervised position of the first n rows, also logged."""
     from .results import ShownLabel
 
     shown = []
