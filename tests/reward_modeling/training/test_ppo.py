@@ -13,9 +13,9 @@ from reward_modeling.console import RunError
 from reward_modeling.training import ppo, ppo_run
 from reward_modeling.training.actor_critic import actor_critic
 from reward_modeling.training.policy import Policy
-from reward_modeling.training.ppo_settings import RunSettings
 from reward_modeling.training.prompts import Prompt
 from reward_modeling.training.reinforcement import best_of_for, concerns
+from reward_modeling.training.settings import PPORunSettings
 
 T = torch.tensor
 
@@ -216,7 +216,7 @@ def by_words(prompts, completions, tools):
 
 def run(made, out, resume=None, **changed):
     """The summary of the run of a PPO in the folder `out`, from a checkpoint where one is given."""
-    return ppo_run.run(made, out, resume, RunSettings(**changed))[0]
+    return ppo_run.run(made, out, resume, PPORunSettings(**changed))[0]
 
 
 @pytest.fixture
@@ -226,7 +226,7 @@ def make(tiny, tmp_path):
     def build(rewards=by_words, value_model="policy", peft_config=None, out=tmp_path, prompts=3, **changed):
         from accelerate import Accelerator
 
-        chosen = ppo.Settings(**DEFAULTS | changed)
+        chosen = ppo.PPOSettings(**DEFAULTS | changed)
         torch.manual_seed(0)
         policy = Policy.from_pretrained(str(tiny("qwen2")), device="cpu")
         policy.end_tokens += tuple(range(100, 160))  # so that random answers end, at any length

@@ -35,17 +35,17 @@ from dataclasses import replace
 from reward_modeling import cli
 from reward_modeling.console import UsageError, log, main_guard
 from reward_modeling.results import Result
-from reward_modeling.training.ppo_settings import RunSettings, Settings
+from reward_modeling.training.settings import PPORunSettings, PPOSettings
 
 
 def parser() -> cli.Parser:
     required = ("reward_model_path", "dataset_name", "output_dir")
-    return cli.Parser(__doc__, "ppo.py", RunSettings, Settings, required=required)
+    return cli.Parser(__doc__, "ppo.py", PPORunSettings, PPOSettings, required=required)
 
 
 def main(argv: list[str] | None = None) -> Result | None:
     args = parser().parse(argv)
-    settings, course = cli.settings(RunSettings, args), cli.settings(Settings, args)
+    settings, course = cli.settings(PPORunSettings, args), cli.settings(PPOSettings, args)
     old_name, name = settings.sft_model_path, settings.model_name_or_path
     if not (old_name or name):
         raise UsageError("--model_name_or_path is required", hint="ppo.py --help shows an example")

@@ -29,12 +29,14 @@ Writes  OUT/base_model, OUT/reward_model, OUT/policy and its run.svg; train.json
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
 import time
 from dataclasses import dataclass
 from itertools import chain, count
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from reward_modeling import cli, sandbox, sandbox_models
@@ -45,7 +47,7 @@ from reward_modeling.sandbox import gold, parse_prompt
 from reward_modeling.sandbox_models import PPO_DEFAULTS, REWARD_DEFAULTS, answers_of
 
 if TYPE_CHECKING:
-    from reward_modeling.training.results import Quickstart, TrainedModel
+    from reward_modeling.training.results import Quickstart
 
 HELD_OUT_PAIRS = 1000
 PROMPTS, ANSWERS = 50, 8
@@ -74,22 +76,27 @@ def parser() -> cli.Parser:
 
 def main(argv: list[str] | None = None) -> Quickstart:
     settings = cli.settings(Settings, parser().parse(argv))
-    out = Path(settings.output_dir or free_folder(Path("runs/quickstart")))
+    out, seed = Path(settings.output_dir or free_folder(Path("runs/quickstart"))), settings.seed
     if out.is_dir() and any(out.iterdir()):
         raise UsageError(f"{out} is not empty", hint="give another --output_dir, or leave it out: a free one is taken")
-    out = claim(out)
-    started = time.perf_counter()
-    files = make_data(out, settings.seed)
+    out, started = claim(out), time.perf_counter()
+    files = make_data(out, seed)
     log("\nteaching a tiny decoder (two layers) to answer, well and badly: the model to start from")
-    base = sandbox_models.base_model(out / "base_model", settings.seed)  # what a pretrained model is elsewhere
+    base = sandbox_models.base_model(out / "base_model", seed)  # what a pretrained model is elsewhere
     audit = step("check_data", files["train"], "--eval_dataset_name", files["held_out"])
-    training = train(out, base, files, settings.seed)
     model, rewards, ranked = out / "reward_model", out / "held_out_rewards.jsonl", out / "ranked.jsonl"
+    training = step(
+        "train",
+        *("--model_name_or_path", base, "--dataset_name", files["train"], "--eval_dataset_name", files["held_out"]),
+        *("--output_dir", model, "--seed", seed, "--learning_rate", REWARD_DEFAULTS.learning_rate),
+        *("--per_device_train_batch_size", REWARD_DEFAULTS.batch_size, "--num_train_epochs", 1),
+        *("--eval_strategy", "no", "--save_strategy", "no", "--logging_steps", 50),
+    )
     of_model = ("--model_name_or_path", model)
     held_out = ("--dataset_name", files["held_out"], "--subset_column", "subset", "--output", rewards)
     evaluation = step("evaluate", *of_model, *held_out)
     step("score", *of_model, "--input", files["completions"], "--rank", "--output", ranked)
-    choice, policy = gold_of_choice(ranked), optimize(out, base, model, files["prompts"], settings.seed)
+    choice, policy = gold_of_choice(ranked), optimize(out, base, model, files["prompts"], seed)
     artefacts = {
         "preferences": str(files["train"]),
         "held-out pairs": str(files["held_out"]),
@@ -121,21 +128,9 @@ def main(argv: list[str] | None = None) -> Quickstart:
 
 def step(script: str, *arguments: object) -> Any:
     """Run the script of this name in this process, and show its command."""
-    import importlib
-
     words = [str(word) for word in arguments]
     log(f"\n$ {script}.py {' '.join(words)}")
     return importlib.import_module(script).main(words)
-
-
-def train(out: Path, base: Path, files: dict[str, Path], seed: int) -> TrainedModel:
-    return step(
-        "train",
-        *("--model_name_or_path", base, "--dataset_name", files["train"], "--eval_dataset_name", files["held_out"]),
-        *("--output_dir", out / "reward_model", "--seed", seed, "--learning_rate", REWARD_DEFAULTS.learning_rate),
-        *("--per_device_train_batch_size", REWARD_DEFAULTS.batch_size, "--num_train_epochs", 1),
-        *("--eval_strategy", "no", "--save_strategy", "no", "--logging_steps", 50),
-    )
 
 
 def make_data(out: Path, seed: int) -> dict[str, Path]:
@@ -157,16 +152,14 @@ def make_data(out: Path, seed: int) -> dict[str, Path]:
 
 def optimize(out: Path, base: Path, reward_model: Path, prompts: Path, seed: int) -> dict[str, float]:
     """Train the base model as a policy. Mean gold reward before and after, on fresh prompts; the KL at the end."""
-    flags_of = [word for name, value in PPO_DEFAULTS.items() for word in (f"--{name}", value)]
     run = step(
         "ppo",
         *("--model_name_or_path", base, "--reward_model_path", reward_model, "--dataset_name", prompts),
-        *("--output_dir", out / "policy", "--seed", seed, "--total_episodes", 64 * UPDATES, *flags_of),
+        *("--output_dir", out / "policy", "--seed", seed, "--total_episodes", 64 * UPDATES),
+        *(word for name, value in PPO_DEFAULTS.items() for word in (f"--{name}", value)),
     )
     asked = sandbox.prompts(FRESH_PROMPTS, seed, split="test")
-    before, after = (
-        sum(gold.value for _, gold in answers_of(path, asked, seed)) / FRESH_PROMPTS for path in (base, out / "policy")
-    )
+    before, after = (fmean(gold.value for _, gold in answers_of(path, asked, seed)) for path in (base, out / "policy"))
     return {"before": before, "after": after, "most": sandbox.MAX_GOLD, "kl": run.end["kl"]}
 
 
@@ -176,8 +169,8 @@ def gold_of_choice(ranked: Path) -> dict[str, float]:
     for row in map(json.loads, ranked.read_text(encoding="utf-8").splitlines()):
         asked = parse_prompt(row["prompt"][-1]["content"])
         golds.append([gold(asked, completion[-1]["content"]).value for completion in row["completions"]])
-    mean = {"chosen": lambda row: row[0], "random": lambda row: sum(row) / len(row), "best": max}
-    return {name: sum(map(take, golds)) / len(golds) for name, take in mean.items()}
+    mean = {"chosen": lambda row: row[0], "random": fmean, "best": max}
+    return {name: fmean(map(take, golds)) for name, take in mean.items()}
 
 
 def free_folder(folder: Path) -> Path:

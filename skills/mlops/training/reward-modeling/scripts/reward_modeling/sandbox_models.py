@@ -188,8 +188,7 @@ def answers_of(
     path: str | Path, prompts: Sequence[Prompt], seed: int, temperature: float = 1.0
 ) -> list[tuple[str, GoldReward]]:
     """One answer of a policy to each prompt, and its gold reward."""
-    from .training.policy import Policy
-    from .training.sampling import sample
+    from .training.policy import Policy, sample
 
     policy = Policy.from_pretrained(str(path))
     ids = [policy.prompt_ids(asked.messages) for asked in prompts]

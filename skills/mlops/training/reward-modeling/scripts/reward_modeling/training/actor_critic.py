@@ -20,8 +20,7 @@ from ..console import UsageError
 from ..heads import unwrapped
 from ..packing import right_padded
 from .loop import without_dropout
-from .policy import Policy
-from .sampling import left_padded
+from .policy import Policy, left_padded
 
 if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel

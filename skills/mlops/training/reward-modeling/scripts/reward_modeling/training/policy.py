@@ -12,7 +12,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy
 import torch
+from torch import Tensor
 
 from .. import checkpoints
 from ..console import ModelError, log, to_json
@@ -20,6 +22,7 @@ from ..data.records import Message, Origin
 from ..heads import unwrapped
 from ..lengths import positions
 from ..output_folder import staged
+from ..packing import right_padded
 from ..rendering import Renderer
 from .loop import without_dropout
 
@@ -185,3 +188,85 @@ def save(policy: Policy, output_dir: str | Path, summary: object, name: str = "p
             policy = replace(policy, model=policy.model.merge_and_unload())
         policy.write(folder)
         (folder / name).write_text(to_json(summary, indent=2) + "\n", encoding="utf-8")
+
+
+# ---- answers, each drawn by its own random numbers ----
+
+
+class Draw:
+    """A logits processor that draws the next token by one uniform number a row and step, and leaves greedy search no other."""
+
+    def __init__(self, uniforms: Tensor, temperature: float):
+        self.uniforms, self.temperature, self.step = uniforms, temperature, 0
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        cumulative = torch.softmax(scores.float() / self.temperature, dim=-1).cumsum(dim=-1)
+        threshold = self.uniforms[:, self.step, None] * cumulative[:, -1:]
+        drawn = torch.searchsorted(cumulative, threshold, right=True).clamp(max=scores.shape[-1] - 1)
+        self.step += 1
+        return torch.full_like(scores, -torch.inf).scatter_(1, drawn, 0.0)
+
+
+def uniforms(seed: int, number: int, count: int) -> Tensor:
+    """[count] numbers in [0, 1) of answer `number` of a run with this seed, wherever it is computed."""
+    return torch.from_numpy(numpy.random.default_rng([seed, number]).random(count, dtype=numpy.float32))
+
+
+def _generate(
+    policy: Policy, prompts: list[list[int]], max_new_tokens: int, temperature: float, draws: Tensor
+) -> list[list[int]]:
+    # Not by vLLM or transformers' continuous batching, which cannot draw by given numbers.
+    from transformers import GenerationConfig, LogitsProcessorList
+
+    pad = policy.tokenizer.pad_token_id
+    ids, mask = left_padded(prompts, pad)
+    config = GenerationConfig(
+        max_new_tokens=max_new_tokens, do_sample=False, eos_token_id=list(policy.end_tokens), pad_token_id=pad
+    )
+    drawing = [Draw(draws.to(policy.device), temperature)] if temperature else []
+    written = unwrapped(policy.model).generate(
+        input_ids=ids.to(policy.device),
+        attention_mask=mask.to(policy.device),
+        generation_config=config,
+        logits_processor=LogitsProcessorList(drawing),
+    )
+    return written[:, ids.shape[1] :].tolist()
+
+
+def sample(
+    policy: Policy,
+    prompts: Sequence[list[int]],
+    *,
+    max_new_tokens: int,
+    temperature: float = 1.0,
+    seed: int = 0,
+    numbers: Sequence[int] | None = None,
+    batch_size: int = 64,
+) -> list[list[int]]:
+    """One answer for each prompt, as token ids with the end token where it came. In input order.
+
+    numbers: of each answer's random draws (0, 1, 2, ...): the same seed and number give the same answer in any batch, up to
+    rounding of probabilities. temperature 0 takes the most likely token.
+    """
+    numbers = range(len(prompts)) if numbers is None else numbers
+    order = sorted(range(len(prompts)), key=lambda place: len(prompts[place]))
+    answers: list[list[int]] = [[] for _ in prompts]
+    with torch.inference_mode():
+        for start in range(0, len(order), batch_size):
+            places = order[start : start + batch_size]
+            draws = torch.stack([uniforms(seed, numbers[place], max_new_tokens) for place in places])
+            rows = _generate(policy, [prompts[place] for place in places], max_new_tokens, temperature, draws)
+            for place, row in zip(places, rows, strict=True):
+                answers[place] = up_to_end(row, policy.end_tokens)
+    return answers
+
+
+def up_to_end(row: list[int], end_tokens: Sequence[int]) -> list[int]:
+    """Up to and with the first end token; what follows in a batch is padding."""
+    return next((row[: place + 1] for place, token in enumerate(row) if token in end_tokens), row)
+
+
+def left_padded(rows: Sequence[Sequence[int]], pad_token_id: int) -> tuple[Tensor, Tensor]:
+    """(ids, mask), both [rows, longest row]: every row ends in the last column."""
+    ids, mask = right_padded([row[::-1] for row in rows], pad_token_id)
+    return ids.flip(1), mask.flip(1)

@@ -29,10 +29,9 @@ from torch import Tensor
 from ..console import RunError
 from ..data.records import Message
 from .actor_critic import ActorCritic, answer_logits, joined, log_probs_and_entropy, reference_of
-from .policy import Policy
-from .ppo_settings import Settings
+from .policy import Policy, sample
 from .prompts import Prompt
-from .sampling import sample
+from .settings import PPOSettings
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -104,7 +103,7 @@ def whiten(values: Tensor, live: Tensor, *, shift_mean: bool = True) -> Tensor:
     return (scaled if shift_mean else scaled + mean) * live
 
 
-def targets_of(rollout: Rollout, settings: Settings, kl_coef: float) -> tuple[Tensor, Tensor]:
+def targets_of(rollout: Rollout, settings: PPOSettings, kl_coef: float) -> tuple[Tensor, Tensor]:
     """(advantages, returns), both [B, N]: what policy and value function learn from a rollout."""
     scores = rollout.scores - settings.missing_eos_penalty * (~rollout.finished).float()
     kl = KL_ESTIMATORS[settings.kl_estimator](rollout.log_probs, rollout.reference)
@@ -154,7 +153,7 @@ class PPO:
         actor: ActorCritic,
         rewards: Callable[..., list[float]],
         prompts: Sequence[Prompt],
-        settings: Settings,
+        settings: PPOSettings,
         accelerator: Accelerator,
     ):
         from transformers import get_scheduler

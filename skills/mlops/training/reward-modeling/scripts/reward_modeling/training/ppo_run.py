@@ -22,10 +22,10 @@ from . import resuming
 from .actor_critic import actor_critic
 from .policy import Policy
 from .ppo import PPO
-from .ppo_settings import RESPONSE_LENGTH, VALUE_MODELS, RunSettings, Settings
 from .prompts import Prompt
 from .reinforcement import RunLog, concerns, entries_until, start_and_end
 from .results import PlannedPPO, PPOSummary, TrainedPPO
+from .settings import RESPONSE_LENGTH, VALUE_MODELS, PPORunSettings, PPOSettings
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -49,7 +49,7 @@ class PPORun:
         "entropy (nats per token)": ("entropy",),
     }
 
-    def __init__(self, settings: RunSettings, course: Settings):
+    def __init__(self, settings: PPORunSettings, course: PPOSettings):
         self.settings, self.course = settings, course
         self.split, self.length = settings.dataset_train_split, course.response_length
         self.inputs = {settings.value_model}.difference(VALUE_MODELS)
@@ -98,7 +98,7 @@ class PPORun:
         return vars(summary), history
 
 
-def make_accelerator(settings: RunSettings) -> Accelerator:
+def make_accelerator(settings: PPORunSettings) -> Accelerator:
     """Device, precision, processes and trackers: fp32 on a CPU unless asked, bf16 autocast on a GPU that has it."""
     warnings.filterwarnings("ignore", message="`log_with=")  # said below, in our words
     hardware = precision({"bf16": settings.bf16})
@@ -119,7 +119,9 @@ def make_accelerator(settings: RunSettings) -> Accelerator:
 # ---- the course ----
 
 
-def run(ppo: PPO, folder: Path, resume: str | None, settings: RunSettings) -> tuple[PPOSummary, list[dict[str, Any]]]:
+def run(
+    ppo: PPO, folder: Path, resume: str | None, settings: PPORunSettings
+) -> tuple[PPOSummary, list[dict[str, Any]]]:
     """Train to the end, to the KL budget, or to an error. Returns the summary of the run and the entries of its log.
 
     Raises RunError, naming the update.

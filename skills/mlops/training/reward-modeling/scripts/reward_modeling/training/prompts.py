@@ -12,8 +12,7 @@ from ..data.reading import load_prompts
 from ..data.records import Message, Ranking
 from ..data.writing import with_metadata
 from ..rendering import refused_together
-from .policy import Policy
-from .sampling import sample
+from .policy import Policy, sample
 
 if TYPE_CHECKING:
     from ..row_scoring import ScoreSettings
