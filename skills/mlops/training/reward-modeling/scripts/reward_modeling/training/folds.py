@@ -56,6 +56,7 @@ def cross_validate(
     load: the model to start from, anew.
     """
     from ..evaluation.pairs import evaluate_pairs
+    from ..scoring import RewardModel
 
     place_of = folds_of(pairs, kind.folds, settings.seed)
     fields = {**fields, "save_strategy": "no", "report_to": "none"}
@@ -75,7 +76,7 @@ def cross_validate(
             )
             model, training = kind.fit(loaded.model, renderer, rows, config, head=loaded.head, peft_config=lora)
         if config.process_index == 0:
-            evaluation = evaluate_pairs(kind.scorer(model.eval(), renderer), held_out)
+            evaluation = evaluate_pairs(RewardModel(model.eval(), renderer), held_out)
             for pair, chosen, rejected in evaluation.scored:
                 known[_text((pair.prompt, pair.chosen, pair.tools))] = chosen
                 known[_text((pair.prompt, pair.rejected, pair.tools))] = rejected

@@ -71,7 +71,7 @@ class GRPORun(TrainerCallback):
     """
 
     limit, summary, device = "--max_completion_length", "grpo.json", "cpu"
-    inputs = ()
+    inputs, planned, trained = (), PlannedGRPO, TrainedGRPO
     panels = {  # noqa: RUF012 - of the picture: title -> names in the log
         "reward": ("reward",),
         "KL to the reference (nats per token)": ("kl",),
@@ -167,12 +167,6 @@ class GRPORun(TrainerCallback):
             f"{config.generation_batch_size} answers at a time, {config.num_generations} to a prompt; "
             f"{config.world_size} process(es)"
         )
-
-    def planned(self, **result: Any) -> PlannedGRPO:
-        return PlannedGRPO(**result, **self.told)
-
-    def trained(self, **result: Any) -> TrainedGRPO:
-        return TrainedGRPO(**result, **self.told)
 
     def identity(self) -> dict[str, str]:
         rewards, lora = self.rewards, self.lora

@@ -27,9 +27,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
     from trl import RewardConfig
 
-    from ..evaluation.pairs import PairEvaluation
-    from ..scoring import RewardModel
-
 
 @dataclass(frozen=True, kw_only=True)
 class Pairs:
@@ -56,7 +53,6 @@ class Pairs:
     )
     model: ClassVar = OUTCOME
     task_type: ClassVar = "SEQ_CLS"
-    rated: ClassVar = "pairs"
 
     @property
     def loss(self) -> dict[str, Any]:
@@ -127,25 +123,6 @@ class Pairs:
             within=lambda trainer: outcome.packed_batches(trainer, self.shared_prefix),
             **run,
         )
-
-    @staticmethod
-    def scorer(model: torch.nn.Module, renderer: Renderer) -> RewardModel:
-        from ..scoring import RewardModel
-
-        return RewardModel(model, renderer)
-
-    @staticmethod
-    def evaluate(scorer: RewardModel, held_out: Sequence[Comparison]) -> PairEvaluation:
-        from ..evaluation.pairs import evaluate_pairs
-
-        return evaluate_pairs(scorer, held_out)
-
-    def rewards(
-        self, scorer: RewardModel, evaluation: PairEvaluation | None, sample: Sequence[Comparison]
-    ) -> list[float]:
-        """Of held-out answers, or of some that were trained on."""
-        found = evaluation or self.evaluate(scorer, sample)
-        return [*found.chosen, *found.rejected]
 
 
 def render_comparisons(

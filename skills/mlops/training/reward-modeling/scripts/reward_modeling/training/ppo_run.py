@@ -8,7 +8,6 @@ import shutil
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +40,7 @@ class PPORun:
     """PPO for `reinforcement.train`. course: what decides the course of the run."""
 
     limit, default_length, summary = "--response_length", RESPONSE_LENGTH, "ppo.json"
-    trained = TrainedPPO
+    planned, trained = PlannedPPO, TrainedPPO
     panels = {  # noqa: RUF012 - of the picture: title -> names in the log
         "reward": ("reward", "objective"),
         "KL to the reference (nats per answer)": ("kl",),
@@ -55,7 +54,20 @@ class PPORun:
         self.inputs = {settings.value_model}.difference(VALUE_MODELS)
 
     def prepare(self) -> None:
-        self.accelerator = make_accelerator(self.settings)
+        """Device, precision, processes and trackers: fp32 on a CPU unless asked, bf16 autocast on a GPU that has it."""
+        settings, hardware = self.settings, precision({"bf16": self.settings.bf16})
+        warnings.filterwarnings("ignore", message="`log_with=")  # said below, in our words
+        try:
+            self.accelerator = Accelerator(
+                cpu=hardware["use_cpu"],
+                mixed_precision="bf16" if hardware["bf16"] else "no",
+                log_with=None if list(settings.report_to) == ["none"] else list(settings.report_to),
+                project_dir=settings.output_dir,
+            )
+        except ValueError as error:
+            told = f"--report_to {' '.join(settings.report_to)}: {error}"
+            raise UsageError(told, hint="install it, or leave the flag out") from error
+        self.accelerator.init_trackers("ppo")
         self.process_index, self.device = self.accelerator.process_index, str(self.accelerator.device)
         self.reward_device = self.device
 
@@ -76,7 +88,7 @@ class PPORun:
             for model in filter(None, (actor.policy, actor.trunk)):
                 model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         self.ppo = PPO(policy, actor, rewards, prompts, course, self.accelerator)
-        self.planned = partial(PlannedPPO, updates=self.ppo.updates, settings=vars(course))
+        self.told = {"updates": self.ppo.updates, "settings": vars(course)}
         return (
             f"{self.ppo.updates} updates of {self.ppo.batch_size} answers in {course.num_ppo_epochs} passes of "
             f"{course.num_mini_batches} steps; {self.ppo.world} process(es) on {self.device}; "
@@ -96,24 +108,6 @@ class PPORun:
         summary, history = run(self.ppo, output_dir, resume, self.settings)
         self.accelerator.end_training()
         return vars(summary), history
-
-
-def make_accelerator(settings: PPORunSettings) -> Accelerator:
-    """Device, precision, processes and trackers: fp32 on a CPU unless asked, bf16 autocast on a GPU that has it."""
-    warnings.filterwarnings("ignore", message="`log_with=")  # said below, in our words
-    hardware = precision({"bf16": settings.bf16})
-    try:
-        accelerator = Accelerator(
-            cpu=hardware["use_cpu"],
-            mixed_precision="bf16" if hardware["bf16"] else "no",
-            log_with=None if list(settings.report_to) == ["none"] else list(settings.report_to),
-            project_dir=settings.output_dir,
-        )
-    except ValueError as error:
-        told = f"--report_to {' '.join(settings.report_to)}: {error}"
-        raise UsageError(told, hint="install it, or leave the flag out") from error
-    accelerator.init_trackers("ppo")
-    return accelerator
 
 
 # ---- the course ----

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from ..console import DataError, UsageError, log, warn
@@ -88,23 +89,19 @@ def render_prompts(
 
 
 def written_rankings(settings: ScoreSettings) -> tuple[Iterator[Ranking], int]:
-    """(what a policy writes for each prompt, made as it is asked for; how many completions)."""
+    """(what a policy writes for each prompt, made as it is asked for; how many completions).
+
+    Metadata `finished`: which completions ended by themselves.
+    """
     records = [Ranking([{"role": "user", "content": settings.prompt}], [])] if settings.prompt else []
     if settings.input:
         records = read_prompts(settings.input, settings.dataset_split, **settings.reading)
     policy, limit = Policy.from_pretrained(settings.generate_with, device=settings.device), "--max_new_tokens"
-    longest = new_tokens(policy, settings.max_new_tokens, MAX_NEW_TOKENS, limit)
+    longest, n = new_tokens(policy, settings.max_new_tokens, MAX_NEW_TOKENS, limit), settings.best_of
     prompts = render_prompts(records, policy, longest, limit=limit)
-    return write_completions(policy, records, prompts, longest, settings), len(records) * settings.best_of
-
-
-def write_completions(
-    policy: Policy, records: Sequence[Ranking], prompts: Sequence[Prompt], longest: int, settings: ScoreSettings
-) -> Iterator[Ranking]:
-    """Each record with its completions; metadata `finished`: which of them ended by themselves."""
-    n = settings.best_of
     together = max(1, TOGETHER // n)
-    for start in range(0, len(records), together):
+
+    def write(start: int) -> Iterator[Ranking]:
         places = range(start, min(start + together, len(records)))
         answers = sample(
             policy,
@@ -118,3 +115,5 @@ def write_completions(
             own = answers[row * n : (row + 1) * n]
             metadata = with_metadata({"finished": [policy.finished(answer) for answer in own]}, records[place].metadata)
             yield replace(records[place], completions=[policy.reply(answer) for answer in own], metadata=metadata)
+
+    return chain.from_iterable(map(write, range(0, len(records), together))), len(records) * n

@@ -68,15 +68,15 @@ def train(run: PPORun | GRPORun, settings: PolicySettings) -> PolicyRun | None:
         "prompts": len(prompts),
     }
     if settings.dry_run:
-        return run.planned(**result, dry_run=True)
+        return run.planned(**result, **run.told, dry_run=True)
     identity = run.identity() | {"prompts_sha256": resuming.digest([prompt.ids for prompt in prompts])}
     resuming.start_run(output_dir, run.process_index, identity, resume)
     found, history = run.train(output_dir, resume)
     if run.process_index != 0:
         return None
     rewards.warn_of_losses()
-    lost = rewards.truncated
-    trained = run.trained(**result, **found, resumed_from=resume, reward_inputs_truncated=lost)
+    found = {**run.told, **found, "reward_inputs_truncated": rewards.truncated}
+    trained = run.trained(**result, **found, resumed_from=resume)
     save(policy, output_dir, trained, run.summary)
     log(f"saved: {output_dir}")
     draw_run(output_dir / "run.svg", history, run.panels)

@@ -1,7 +1,7 @@
 """Train a reward model of any kind: read, audit, render, fit, evaluate, save.
 
 What a kind adds are the methods of `pairs.Pairs` and `steps.Steps`, called here in this order: config_class, own_fields (of
-the trainer's configuration), read, renderer, audited (by what the renderer knows), render, found, fit, evaluate, rewards.
+the trainer's configuration), read, renderer, audited (by what the renderer knows), render, found, fit.
 """
 
 from __future__ import annotations
@@ -13,9 +13,16 @@ import numpy as np
 
 from .. import checkpoints, losses
 from ..console import listed, log
+from ..data.records import Comparison, Solution
+from ..evaluation.pairs import PairEvaluation, evaluate_pairs
+from ..evaluation.steps import StepEvaluation, evaluate_steps, score_steps
 from ..heads import head_name
+from ..hf import Model
+from ..kinds import PROCESS
 from ..lengths import longest_input
 from ..output_folder import checkpoints as checkpoints_in
+from ..process import ProcessRewardModel
+from ..scoring import RewardModel
 from . import configuration
 from .folds import cross_validate
 from .results import PlannedModel, RewardStatistics, TrainedModel
@@ -74,11 +81,8 @@ def train(kind: Pairs | Steps, settings: Settings, fields: Mapping[str, Any]) ->
     )
     if config.process_index != 0:
         return None
-    scorer = kind.scorer(model.eval(), renderer)
-    evaluation = kind.evaluate(scorer, held_out) if held_out else None
-    rewards = np.array(kind.rewards(scorer, evaluation, rows.records[:STATISTICS_SAMPLE]))
-    source = f"{'held-out' if evaluation else 'training'} {kind.rated}"
-    reward = RewardStatistics(float(rewards.mean()), float(rewards.std()), len(rewards), source)
+    evaluate = _evaluate_steps if kind.model is PROCESS else _evaluate_pairs
+    evaluation, reward = evaluate(model.eval(), renderer, held_out, rows.records[:STATISTICS_SAMPLE])
     if validation:
         evaluation, result["folds"] = validation
         training["cross_validation"] = {"folds": kind.folds, "accuracy": evaluation.summary.accuracy}
@@ -96,6 +100,31 @@ def train(kind: Pairs | Steps, settings: Settings, fields: Mapping[str, Any]) ->
         fingerprint=card["fingerprint"],
         reload_difference=card["reload_difference"],
     )
+
+
+def _evaluate_pairs(
+    model: Model, renderer: Renderer, held_out: list[Comparison], trained_on: list[Comparison]
+) -> tuple[PairEvaluation | None, RewardStatistics]:
+    """(the evaluation of held-out data, statistics of its rewards, or of those of some training data)."""
+    scorer = RewardModel(model, renderer)
+    evaluation = evaluate_pairs(scorer, held_out) if held_out else None
+    rated = evaluation or evaluate_pairs(scorer, trained_on)
+    source = "held-out pairs" if evaluation else "training pairs"
+    return evaluation, _statistics([*rated.chosen, *rated.rejected], source)
+
+
+def _evaluate_steps(
+    model: Model, renderer: Renderer, held_out: list[Solution], trained_on: list[Solution]
+) -> tuple[StepEvaluation | None, RewardStatistics]:
+    scorer = ProcessRewardModel(model, renderer)
+    evaluation = evaluate_steps(scorer, held_out, threshold=0.5) if held_out else None
+    rows = [row["step_rewards"] for row in evaluation.rows] if evaluation else score_steps(scorer, trained_on)
+    rewards = [value for row in rows for value in row if value is not None]
+    return evaluation, _statistics(rewards, "held-out steps" if evaluation else "training steps")
+
+
+def _statistics(rewards: list[float], source: str) -> RewardStatistics:
+    return RewardStatistics(float(np.mean(rewards)), float(np.std(rewards)), len(rewards), source)
 
 
 def _say_what_is_saved(output_dir: Path, difference: float) -> None:

@@ -26,7 +26,7 @@ class OutputSettings:
     overwrite_output_dir: bool = flag(False, "replace a model that is there; files that no run wrote stay beside it")
     resume_from_checkpoint: str | bool | None = flag(
         None,
-        "continue from this checkpoint, or from the newest complete one of --output_dir",
+        "continue from this checkpoint, or the newest complete one of --output_dir",
         nargs="?",
         const=True,
         metavar="CHECKPOINT",

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedTokenizerBase, TrainingArguments
 
-    from ..evaluation.steps import StepEvaluation
-    from ..process import ProcessRewardModel
     from .results import ShownLabel
 
 
@@ -59,7 +57,6 @@ class Steps:
     seed: int = 42
     model: ClassVar = PROCESS
     task_type: ClassVar = "TOKEN_CLS"
-    rated: ClassVar = "steps"
     folds: ClassVar = None
 
     @property
@@ -135,28 +132,6 @@ class Steps:
             **run,
         )
         return model, summary | {"class_weights": list(weights)}
-
-    @staticmethod
-    def scorer(model: torch.nn.Module, renderer: StepRenderer) -> ProcessRewardModel:
-        from ..process import ProcessRewardModel
-
-        return ProcessRewardModel(model, renderer)
-
-    @staticmethod
-    def evaluate(scorer: ProcessRewardModel, held_out: Sequence[Solution]) -> StepEvaluation:
-        from ..evaluation.steps import evaluate_steps
-
-        return evaluate_steps(scorer, held_out, threshold=0.5)
-
-    @staticmethod
-    def rewards(
-        scorer: ProcessRewardModel, evaluation: StepEvaluation | None, sample: Sequence[Solution]
-    ) -> list[float]:
-        """Of held-out steps, or of some that were trained on."""
-        from ..evaluation.steps import score_steps
-
-        rows = [row["step_rewards"] for row in evaluation.rows] if evaluation else score_steps(scorer, sample)
-        return [value for row in rows for value in row if value is not None]
 
 
 def render_solutions(
