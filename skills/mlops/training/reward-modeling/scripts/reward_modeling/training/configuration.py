@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from ..console import UsageError
 from ..precision import precision
 from ..settings import EVALUATE_ON
-from .resuming import lora_summary
 from .settings import LoraSettings, Settings
 
 if TYPE_CHECKING:
@@ -129,3 +128,8 @@ def lora_of(settings: LoraSettings, task_type: str, head: str | None, dropout: f
         target_modules=targets[0] if targets == ["all-linear"] else targets,
         modules_to_save=[head] if head else None,
     )
+
+
+def lora_summary(lora: LoraConfig) -> dict[str, Any]:
+    targets = lora.target_modules if isinstance(lora.target_modules, str) else sorted(lora.target_modules)
+    return {"r": lora.r, "alpha": lora.lora_alpha, "dropout": lora.lora_dropout, "target_modules": targets}

@@ -14,7 +14,7 @@ from transformers import TrainingArguments as Arguments
 
 from ..console import QUIET_SECONDS, ModelError, RunError, console, log
 from ..output_folder import discard_checkpoints, last_complete_checkpoint
-from . import resuming
+from . import configuration, resuming
 
 if TYPE_CHECKING:
     from peft import PeftConfig
@@ -77,7 +77,10 @@ def fit(
     loss: settings that must be the same for a run to be resumed. own: arguments of this class of trainer.
     Raises ModelError when the trainer refuses the model, RunError for a NaN or infinite loss or a run that cannot be resumed.
     """
-    identity = resuming.run_identity(arguments, rows.dataset, renderer, head, peft_config=peft_config, **loss)
+    identity = {name: getattr(arguments, name) for name in resuming.IDENTITY_FIELDS} | loss
+    identity["lora"] = peft_config and list(configuration.lora_summary(peft_config).values())
+    identity = {name: str(value) for name, value in identity.items()}
+    identity |= {"data_sha256": resuming.digest(rows.dataset), "fingerprint": renderer.fingerprint, "head": head}
     resuming.start_run(arguments.output_dir, arguments.process_index, identity, resume)
     try:
         trainer = trainer_class(

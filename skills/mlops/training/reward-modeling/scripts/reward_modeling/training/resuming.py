@@ -6,17 +6,11 @@ import hashlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .. import output_folder
 from ..console import RunError, UsageError, UserError, is_first_process, is_full_disk, log, to_json, write_whole
 from ..output_folder import SEAL, checkpoints, is_complete_checkpoint, last_complete_checkpoint, read_record
-
-if TYPE_CHECKING:
-    from peft import LoraConfig
-    from transformers import TrainingArguments
-
-    from ..rendering import Renderer
 
 IDENTITY_FIELDS = (
     *("seed", "learning_rate", "per_device_train_batch_size", "gradient_accumulation_steps", "num_train_epochs"),
@@ -120,33 +114,12 @@ def _way_on(checkpoint: Path) -> str:
 # ---- which run it is ----
 
 
-def run_identity(
-    arguments: TrainingArguments,
-    rows: Iterable[dict[str, Any]],
-    renderer: Renderer,
-    head: str,
-    *,
-    peft_config: LoraConfig | None = None,
-    **loss: Any,
-) -> dict[str, Any]:
-    """Of a run of a reward model. loss: settings of the loss."""
-    lora = peft_config and list(lora_summary(peft_config).values())
-    settings = {name: getattr(arguments, name) for name in IDENTITY_FIELDS} | loss | {"lora": lora}
-    texts = {name: str(value) for name, value in settings.items()}
-    return {"data_sha256": digest(rows), "fingerprint": renderer.fingerprint, "head": head, **texts}
-
-
 def digest(rows: Iterable[Any]) -> str:
     """Sixteen hex digits of rows that JSON can carry."""
     found = hashlib.sha256()
     for row in rows:
         found.update(json.dumps(row, sort_keys=True).encode())
     return found.hexdigest()[:16]
-
-
-def lora_summary(lora: LoraConfig) -> dict[str, Any]:
-    targets = lora.target_modules if isinstance(lora.target_modules, str) else sorted(lora.target_modules)
-    return {"r": lora.r, "alpha": lora.lora_alpha, "dropout": lora.lora_dropout, "target_modules": targets}
 
 
 def start_run(output_dir: str | Path, process_index: int, identity: dict[str, Any], resume: str | None) -> None:
