@@ -209,7 +209,6 @@ def comparisons(
 def sft_conversations(
     n: int, seed: int, mix: Mapping[str | None, float] = SFT_MIX, split: str = "train"
 ) -> list[list[Message]]:
-    """`n` questions with one answer, whose quality is drawn from `mix`."""
     rng = random.Random(f"sft {seed} {split}")
     asked = (prompt(rng, split) for _ in range(n))
     return [one.messages + _reply(answer(one, _draw(mix, rng), rng)) for one in asked]
@@ -266,7 +265,6 @@ def _draw(mix: Mapping[str | None, float], rng: random.Random) -> str | None:
 
 
 def _mixed_pair(prompt: Prompt, rng: random.Random) -> list[tuple[str, str | None]]:
-    """Two answers with different flaws, or good ones."""
     first, second = _draw(PAIR_MIX, rng), _draw(PAIR_MIX, rng)
     while first == second is not None:
         second = _draw(PAIR_MIX, rng)
@@ -274,7 +272,6 @@ def _mixed_pair(prompt: Prompt, rng: random.Random) -> list[tuple[str, str | Non
 
 
 def _minimal_pair(prompt: Prompt, rng: random.Random) -> list[tuple[str, str | None]]:
-    """A good answer, and the same words with another value."""
     good = answer(prompt, None, rng)
     return [(good, None), (re.sub(rf"\b{prompt.key}\b", _other_value(prompt, rng), good), "wrong")]
 

@@ -128,7 +128,6 @@ def every_text() -> Iterator[str]:
 
 
 def _filled(template: str, slots: Mapping[str, tuple[str, ...]]) -> list[str]:
-    """Each of the fields takes each of its words at least once."""
     names = fields_of(template)
     rounds = max((len(slots[name]) for name in names), default=1)
     return [template.format(**{name: slots[name][i % len(slots[name])] for name in names}) for i in range(rounds)]

@@ -119,7 +119,6 @@ def actor_critic(
 
 
 def _value_from(path: str, policy: Policy) -> tuple[torch.nn.Module, torch.nn.Module]:
-    """(trunk, head) of a scalar model at this path."""
     loaded, reason = checkpoints.load(path, device="cpu"), None
     if checkpoints.scored_at(loaded.model) != "last_token":
         reason = "is an encoder, which sees the whole answer at once and so gives no value for its prefix"

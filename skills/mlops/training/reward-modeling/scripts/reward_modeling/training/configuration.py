@@ -35,7 +35,6 @@ PLANNED = (
 
 
 def default_arguments(parameters: int, lora: bool) -> tuple[dict[str, Any], str]:
-    """(what to start from for a model of this many parameters, and why)."""
     _, name, rate, batch, epochs = next(size for size in SIZES if parameters < size[0])
     chosen = {
         "learning_rate": rate * (10 if lora else 1),

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 
 CHUNK = 1024
-"""Records that are rendered together."""
 
 
 @dataclass(frozen=True)

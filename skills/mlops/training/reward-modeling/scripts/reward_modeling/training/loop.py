@@ -35,7 +35,6 @@ SUMMARIZED = (
 
 
 def without_dropout(model: torch.nn.Module) -> torch.nn.Module:
-    """The model with every dropout set to 0, for good."""
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0

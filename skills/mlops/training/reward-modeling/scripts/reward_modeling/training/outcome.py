@@ -145,7 +145,6 @@ class OutcomeTrainer(RewardTrainer):
         metrics["max_reward"] = [max([*metrics["max_reward"], rewards.max().item()])]
 
     def _gather_ragged(self, values: Tensor) -> Tensor:
-        """The values of all processes, which may hold different numbers of them."""
         if self.accelerator.num_processes == 1:
             return values
         gathered = self.accelerator.gather(self.accelerator.pad_across_processes(values, pad_index=float("nan")))

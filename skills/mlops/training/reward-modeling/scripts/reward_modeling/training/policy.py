@@ -113,13 +113,11 @@ class Policy:
 
     @property
     def context(self) -> int | None:
-        """Tokens, prompt and answer together, that the model can read."""
         return positions(unwrapped(self.model))
 
     def prompt_ids(
         self, messages: Sequence[Message], tools: list[dict] | None = None, where: Origin | None = None
     ) -> list[int]:
-        """The conversation up to where the answer starts."""
         return self.renderer.prompt_ids(messages, tools, where=where)
 
     def finished(self, ids: Sequence[int]) -> bool:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import shutil
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -126,9 +125,16 @@ def run(
     file = folder / "log.jsonl"
     run_log = RunLog(file, entries_until(file, ppo.done), write=ppo.process_index == 0)
     while ppo.done < ppo.updates:
-        with _naming_update(ppo, folder):
-            sampled = bool(shown) and ppo.done % max(1, ppo.updates // shown) == 0
+        sampled = bool(shown) and ppo.done % max(1, ppo.updates // shown) == 0
+        try:
             entry, stopped = ppo.update(ppo.done, sampled=sampled)
+        except RunError as error:
+            kept = output_folder.last_complete_checkpoint(folder)
+            raise RunError(
+                f"update {ppo.done + 1} of {ppo.updates}: {error.message}",
+                where=kept and f"{kept} is the last good checkpoint",
+                hint=error.hint or "lower --learning_rate, or raise --kl_coef",
+            ) from error
         step = entry["step"]
         ppo.accelerator.log({name: value for name, value in entry.items() if name not in ("step", "samples")}, step)
         run_log.add(entry)
@@ -142,20 +148,6 @@ def run(
         if step % settings.save_steps == 0 and step < ppo.updates:
             save(ppo, folder, settings.save_total_limit)
     return summarize(ppo, run_log.entries, stopped), run_log.entries
-
-
-@contextlib.contextmanager
-def _naming_update(ppo: PPO, output_dir: Path) -> Iterator[None]:
-    """Let an error say in which update it happened, and what is left of the run."""
-    try:
-        yield
-    except RunError as error:
-        kept = output_folder.last_complete_checkpoint(output_dir)
-        raise RunError(
-            f"update {ppo.done + 1} of {ppo.updates}: {error.message}",
-            where=kept and f"{kept} is the last good checkpoint",
-            hint=error.hint or "lower --learning_rate, or raise --kl_coef",
-        ) from error
 
 
 def summarize(ppo: PPO, history: Sequence[dict[str, Any]], stopped: str | None) -> PPOSummary:
@@ -205,7 +197,6 @@ def save(ppo: PPO, output_dir: Path, limit: int) -> None:
 
 
 def load(ppo: PPO, checkpoint: Path) -> None:
-    """Continue from a checkpoint. Raises RunError when it cannot be read."""
     try:
         state = torch.load(checkpoint / "optimizer.pt", map_location=ppo.accelerator.device, weights_only=True)
         if "value" in state:

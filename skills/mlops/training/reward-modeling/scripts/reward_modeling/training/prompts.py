@@ -25,8 +25,6 @@ MAX_NEW_TOKENS = 256
 
 @dataclass(frozen=True)
 class Prompt:
-    """One prompt as the policy reads it and as a reward model gets it."""
-
     ids: list[int]
     messages: list[Message]
     tools: list[dict] | None = None

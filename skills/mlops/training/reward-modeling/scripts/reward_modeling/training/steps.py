@@ -204,7 +204,6 @@ def _rows_of(rows: Iterable[tuple[list[int], list[int]]], labels: dict[int, floa
 
 
 def show_labels(rows: Rows, tokenizer: PreTrainedTokenizerBase, n: int) -> list[list[ShownLabel]]:
-    """Each supervised position of the first n rows, also logged."""
     from .results import ShownLabel
 
     shown = []
