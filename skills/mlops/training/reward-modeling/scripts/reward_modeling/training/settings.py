@@ -141,10 +141,12 @@ class Settings(ModelSettings, DataSettings, OutputSettings, LoraSettings, SizeSe
 @dataclass(frozen=True, kw_only=True)
 class RewardSettings(RewardsSettings):
     group: ClassVar = "reward"
-    normalize_rewards: bool = flag(False, "subtract the mean and divide by the deviation saved with each model")
+    normalize_rewards: bool = flag(False, "subtract the mean and divide by the standard deviation saved with each")
     reward_dtype: str = flag("float32", "precision of the reward models' weights", choices=DTYPES)
     reward_max_length: int | None = flag(
-        None, "longest conversation it reads (as in its training); the start of longer ones is cut", metavar="TOKENS"
+        None,
+        "longest conversation a reward model reads (as in training); the start of longer ones is cut",
+        metavar="TOKENS",
     )
     reward_max_tokens_per_batch: int | None = flag(
         None, "tokens in one forward pass of a reward model (chosen from the data)", metavar="TOKENS"
@@ -177,7 +179,6 @@ def eos_penalty_flag(group: str | None = None) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class GRPOSettings(PolicySettings):
-    group: ClassVar = "policy"
     algorithm: str = flag("grpo", "trainer of TRL", choices=("grpo", "rloo"))
     missing_eos_penalty: float = eos_penalty_flag("reward")
     dataset_split: str | None = split_flag("train")
