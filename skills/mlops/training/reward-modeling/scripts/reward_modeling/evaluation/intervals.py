@@ -1,13 +1,7 @@
 """Means, differences and rank correlations with 95 % intervals that know which observations share a prompt.
 
-Observations of one prompt share a `group` and are not independent: every interval is built from sums over groups.
-Arrays of shape [n] hold one value an observation: a pair, a step, a solution or a prompt.
-
-Sources
-    Wilson 1927, JASA 22:209-212
-    Kish 1965, "Survey Sampling": effective sample size under weights, (sum w)^2 / sum w^2
-    Korn and Graubard 1998, Survey Methodology 24:193-201: effective sample size from a clustered variance
-    Miller 2024, arXiv:2411.00640: clustered standard errors, paired differences
+Arrays of shape [n] hold one value an observation: a pair, a step, a solution or a prompt. Those of one prompt share a group
+and are not independent: every interval is built from sums over groups.
 """
 
 from __future__ import annotations
@@ -44,7 +38,7 @@ class Estimate:
 
 
 def accuracy(outcomes, groups: Groups = None, weights=None) -> Estimate:
-    """Weighted mean of the outcomes, sum w o / sum w, with a Wilson interval at the effective sample size.
+    """Weighted mean of the outcomes, with a Wilson interval at the effective sample size.
 
     outcomes, weights: [n]. Raises DataError without pairs or with unusable weights.
     """
@@ -60,9 +54,9 @@ def accuracy_where(kept: np.ndarray, outcomes: np.ndarray, groups: np.ndarray, w
 
 
 def wilson(value: float, n: float) -> tuple[float, float]:
-    """Score interval of a proportion: all p with |value - p| <= z sqrt(p (1 - p) / n). Wilson 1927.
+    """Score interval of a proportion: all p with |value - p| <= z sqrt(p (1 - p) / n). Wilson 1927, JASA 22:209-212.
 
-    n may be a fraction. Never empty, not even at 0 or 1.
+    n may be a fraction.
     >>> [round(end, 4) for end in wilson(1.0, 10)]
     [0.7225, 1.0]
     """
@@ -75,11 +69,10 @@ def wilson(value: float, n: float) -> tuple[float, float]:
 def effective_size(value: float, influence: np.ndarray, index: np.ndarray, weights: np.ndarray) -> float:
     """How many independent right-or-wrong observations would be as informative: value (1 - value) / clustered variance.
 
-    Two departures from that ratio (Korn and Graubard 1998), both without effect on independent untied pairs:
+    Two departures (Korn and Graubard 1998, Survey Methodology 24:193-201), without effect on independent untied pairs:
     (1) where it exceeds the number of prompts, the variance is known only from how the prompts scatter, so the ratio
     shrinks by (z / t)^2 with prompts - 1 degrees of freedom, but not below the number of prompts;
     (2) where the variance is 0 (all right, all wrong, all tied) it is the number of prompts.
-    Prompts of unequal weight are counted as Kish does. influence (see `smooth`), index, weights: [n].
     """
     variance, prompts = clustered_variance(influence, index), effective_groups(index, weights)
     if variance < 1e-15:
@@ -92,8 +85,7 @@ def effective_size(value: float, influence: np.ndarray, index: np.ndarray, weigh
 def smooth(value: float, influence, groups: Groups = None, weights=None) -> Estimate:
     """A number from 0 to 1 that depends smoothly on means, with Wilson's interval at its effective size.
 
-    influence: [n] how much each observation moves the number, summing to about 0 (the delta method); (outcome - mean) / n
-    for a mean.
+    influence: [n] how much each observation moves it, summing to about 0 (the delta method); (outcome - mean) / n for a mean.
     """
     influence = floats(influence)
     index = group_index(groups, len(influence))
@@ -102,15 +94,12 @@ def smooth(value: float, influence, groups: Groups = None, weights=None) -> Esti
 
 
 def clustered_variance(residuals: np.ndarray, index: np.ndarray) -> float:
-    """Sum over groups of the squared sum of residuals: the variance of a weighted sum, Miller 2024.
-
-    residuals: [n] weight * (outcome - mean). Over (sum w)^2 it is the variance of the weighted mean.
-    """
+    """The variance of a sum of residuals [n] that sum to 0: squared sums over groups. Miller 2024, arXiv:2411.00640."""
     return float(np.sum(np.bincount(index, weights=residuals) ** 2))
 
 
 def effective_groups(index: np.ndarray, weights: np.ndarray) -> float:
-    """(sum W)^2 / sum W^2 over the groups' total weights W. Kish 1965."""
+    """(sum W)^2 / sum W^2 over the groups' total weights W. Kish 1965, "Survey Sampling"."""
     totals = np.bincount(index, weights=weights)
     return float(totals.sum() ** 2 / np.sum(totals**2))
 
@@ -126,7 +115,7 @@ def group_index(groups: Groups, n: int) -> np.ndarray:
 
 
 def difference(outcomes_a, outcomes_b, groups: Groups = None, weights=None) -> Estimate:
-    """Mean of a - b over the same pairs, with its clustered 95 % interval. Miller 2024, paired differences.
+    """Mean of a - b over the same pairs, with its clustered 95 % interval (Miller 2024, paired differences).
 
     value +- t sqrt(V + 1 / G^2), t with G - 1 degrees of freedom for G prompts, cut at -1 and 1. The 1 / G^2 is half a
     made-up prompt for each model (Agresti and Min 2005, Statistics in Medicine 24:729-740): two models that agree
@@ -143,12 +132,11 @@ def difference(outcomes_a, outcomes_b, groups: Groups = None, weights=None) -> E
 
 
 def spearman(x, y, groups: Groups = None) -> Estimate | None:
-    """Rank correlation: Pearson's r of the ranks (ties share their mean rank), with a clustered interval.
+    """Rank correlation of x and y [n], None where it is undefined: under 4 values, or one side constant.
 
-    x, y: [n]. None where it is undefined: under 4 values, or one side constant. The interval is Fisher's z with the
-    variance (1 + r^2 / 2) / (n - 3) of Bonett and Wright 2000, Psychometrika 65:23-28, at n over the design effect:
-    the clustered over the independent variance of r's influence function u v - r (u^2 + v^2) / 2 (u, v: standardized
-    ranks). A perfect correlation takes its interval from 1 - 12 / (n^3 - n), one swap of neighbours away.
+    The interval is Fisher's z with the variance (1 + r^2 / 2) / (n - 3) of Bonett and Wright 2000, Psychometrika 65:23-28,
+    at n over the design effect: the clustered over the independent variance of r's influence u v - r (u^2 + v^2) / 2 (u, v:
+    standardized ranks). A perfect correlation takes its interval from 1 - 12 / (n^3 - n), one swap of neighbors away.
     """
     x, y = floats(x), floats(y)
     n = len(x)
@@ -164,22 +152,17 @@ def spearman(x, y, groups: Groups = None) -> Estimate | None:
     effective = effective_groups(index, np.ones(n))
     if clustered > 1e-12 * n:
         effective = min(n, n * independent / clustered)
-    low, high = _fisher_interval(r, effective, limit=1 - 12 / (n**3 - n))
+    limit = 1 - 12 / (n**3 - n)
+    inner = min(max(r, -limit), limit)
+    half = Z * math.sqrt((1 + inner**2 / 2) / (effective - 3)) if effective > 3 else math.inf
+    low, high = (math.tanh(math.atanh(inner) + sign * half) for sign in (-1, 1))
     return Estimate(r, min(low, r), max(high, r), n, int(index.max()) + 1)
-
-
-def _fisher_interval(r: float, n: float, limit: float) -> tuple[float, float]:
-    if n <= 3:
-        return -1.0, 1.0
-    r = min(max(r, -limit), limit)
-    half = Z * math.sqrt((1 + r**2 / 2) / (n - 3))
-    return math.tanh(math.atanh(r) - half), math.tanh(math.atanh(r) + half)
 
 
 def weights_of(weights, n: int) -> np.ndarray:
     """[n] weights, all 1 when there are none. Raises DataError without pairs, or when weights cannot weigh."""
     if n == 0:
-        raise DataError("no pairs to evaluate")
+        raise DataError("no pairs to evaluate", hint="check_data.py shows what the file holds")
     if weights is None:
         return np.ones(n)
     weights = floats(weights)

@@ -1,25 +1,18 @@
 """What maximizing a reward does to the reward that was meant: proxy and gold against KL, fitted curves, their peak and a verdict.
 
-With d = sqrt(KL(policy || initial policy)) and rewards measured from the initial policy's mean, Gao et al. find
-
-    best-of-n               R(d) = d (alpha - beta d)
-    reinforcement learning  R(d) = d (alpha - beta log d)
-
-The gold curve turns down where beta > 0; `peak_kl` says where.
-
-Sources
-    Gao et al. 2022, "Scaling Laws for Reward Model Overoptimization", arXiv:2210.10760: both forms of R(d)
-    Stiennon et al. 2020, arXiv:2009.01325 appendix G.3: the KL of best-of-n, log n - (n - 1)/n, an upper bound that is
-        tight while no single answer is likely (arXiv:2401.01879)
+R(d), for d = sqrt(KL(policy || initial policy)) and rewards measured from the initial policy's mean, is that of Gao et al. 2022,
+"Scaling Laws for Reward Model Overoptimization", arXiv:2210.10760, section 1. Gold turns down where beta > 0.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
+from typing import NamedTuple
 
 import numpy as np
 
@@ -34,11 +27,8 @@ DROP = 0.05
 
 
 def best_of_n_kl(n: float) -> float:
-    """log n - (n - 1)/n, in nats.
-
-    >>> round(best_of_n_kl(16), 4)
-    1.8351
-    """
+    """log n - (n - 1)/n, in nats (arXiv:2009.01325 appendix G.3): an upper bound that is tight while no single answer is
+    likely (arXiv:2401.01879)."""
     return math.log(n) - (n - 1) / n
 
 
@@ -54,10 +44,9 @@ class Point:
 
 
 def best_of_n_points(proxy: Sequence[Sequence[float]], gold: Sequence[Sequence[float]]) -> list[Point]:
-    """Points of best-of-n for n of 1, 2, 4, ... up to the answers a prompt has, mean over prompts.
+    """Points of best-of-n for n of 1, 2, 4, ... up to N, mean over prompts and over all subsets of n, in closed form.
 
-    proxy, gold: [prompts][N], with the same N for each prompt. Each point is the mean over all subsets of n of a prompt's
-    N answers, in closed form (`best_of`), and so unbiased.
+    proxy, gold: [prompts][N], with the same N for each prompt.
     """
     answers = {len(row) for row in (*proxy, *gold)}
     if len(answers) != 1:
@@ -73,9 +62,8 @@ def best_of_n_points(proxy: Sequence[Sequence[float]], gold: Sequence[Sequence[f
     ]
 
 
-@dataclass(frozen=True)
-class Form:
-    """R(d) = alpha d - beta g(d). g: the second term; peak: (alpha, beta) -> the d at which R is highest, beta > 0."""
+class Form(NamedTuple):
+    """R(d) = alpha d - beta second(d). peak: (alpha, beta) -> the d at which R is highest, beta > 0."""
 
     second: Callable[[float], float]
     peak: Callable[[float, float], float]
@@ -86,7 +74,6 @@ FORMS: dict[str, Form] = {
     "best_of_n": Form(lambda d: d * d, lambda a, b: a / (2 * b), "d(a - b d)"),
     "rl": Form(lambda d: d * math.log(d) if d > 0 else 0.0, lambda a, b: math.exp(a / b - 1), "d(a - b log d)"),
 }
-"""Method -> the form that Gao et al. 2022 (arXiv:2210.10760, section 1) fit to it."""
 
 
 @dataclass(frozen=True)
@@ -107,29 +94,14 @@ class Fit:
     """At every point."""
 
     def __call__(self, kl: float) -> float:
-        return self.start + rise(self.form, self.alpha, self.beta, kl)
-
-
-def rise(form: str, alpha: float, beta: float, kl: float) -> float:
-    """R(d) above its start."""
-    d = math.sqrt(max(kl, 0.0))
-    return alpha * d - beta * FORMS[form].second(d)
-
-
-def peak_kl(form: str, alpha: float, beta: float) -> float | None:
-    if not (beta > 0 and (form == "rl" or alpha > 0)):
-        return None
-    try:
-        return FORMS[form].peak(alpha, beta) ** 2
-    except OverflowError:  # a straight line in d: beta is what rounding left of it
-        return None
+        d = math.sqrt(max(kl, 0.0))
+        return self.start + self.alpha * d - self.beta * FORMS[self.form].second(d)
 
 
 def fit_curve(kls: Sequence[float], rewards: Sequence[float], form: str, start: float) -> Fit | None:
-    """Least squares of R(d) = rewards - start. None with fewer than three points of different KL above zero.
+    """Least squares of R(d) = rewards - start, exact since it is linear in alpha and beta.
 
-    Both forms are linear in alpha and beta, so the fit is exact; with two points it would pass through both and say
-    nothing.
+    None with fewer than three points of different KL above zero: the curve would pass through two and say nothing.
     """
     pairs = [(math.sqrt(kl), reward - start) for kl, reward in zip(kls, rewards, strict=True) if kl > 0]
     if len({d for d, _ in pairs}) < 3:
@@ -137,17 +109,13 @@ def fit_curve(kls: Sequence[float], rewards: Sequence[float], form: str, start: 
     design = np.array([[d, -FORMS[form].second(d)] for d, _ in pairs])
     target = np.array([reward for _, reward in pairs])
     solution, *_ = np.linalg.lstsq(design, target, rcond=None)
-    alpha, beta = map(float, solution)
-    return Fit(
-        form=form,
-        formula=FORMS[form].formula,
-        alpha=alpha,
-        beta=beta,
-        rmse=float(np.sqrt(np.mean((target - design @ solution) ** 2))),
-        start=float(start),
-        peak_kl=peak_kl(form, alpha, beta),
-        residuals=[reward - start - rise(form, alpha, beta, kl) for kl, reward in zip(kls, rewards, strict=True)],
-    )
+    rmse = float(np.sqrt(np.mean((target - design @ solution) ** 2)))
+    (alpha, beta), peak = map(float, solution), None
+    if beta > 0 and (form == "rl" or alpha > 0):
+        with contextlib.suppress(OverflowError):  # a straight line in d: beta is what rounding left of it
+            peak = FORMS[form].peak(alpha, beta) ** 2
+    found = Fit(form, FORMS[form].formula, alpha, beta, rmse, float(start), peak, [])
+    return replace(found, residuals=[reward - found(kl) for kl, reward in zip(kls, rewards, strict=True)])
 
 
 @dataclass(frozen=True)
@@ -191,9 +159,8 @@ def study(points: Sequence[Point], form: str, name: str = "") -> Study:
 def read_studies(rows: Sequence[tuple[str, Mapping[str, object]]]) -> list[Study]:
     """Studies from (file and number, row) with `kl` or `n`, `proxy` and `gold`, grouped by `run` where there is one.
 
-    n: best-of-n, whose KL follows from it; kl: reinforcement learning, in nats a response. Rows that hold lists in
-    `proxy` and `gold`, one prompt's answers each, are turned into best-of-n points first (`best_of_n_points`).
-    Raises DataError naming the row for a value that is missing or no finite number.
+    n: best-of-n, whose KL follows from it; kl: reinforcement learning, in nats a response. Lists in `proxy` and `gold` are
+    one prompt's answers each. Raises DataError naming the row for a value that is missing or not finite.
     """
     groups: dict[str, list[tuple[str, Mapping[str, object]]]] = defaultdict(list)
     for where, row in rows:
@@ -232,7 +199,7 @@ def _finite(value: object, name: str, where: str) -> float:
 
 
 def show_studies(studies: Sequence[Study]) -> None:
-    """A table of every point with the fitted gold, and one of the fits, on stderr."""
+    """Every point with the fitted gold, and the fits, on stderr."""
     rows = [
         [one.name, point.n, point.kl, point.proxy, point.gold, one.gold(point.kl) if one.gold else None]
         for one in studies
@@ -249,14 +216,14 @@ def show_studies(studies: Sequence[Study]) -> None:
 
 
 def diagnose_study(study: Study) -> str:
-    """One sentence about where gold is best, and whether the run went on beyond it."""
+    """Where gold is best, and whether the run went on beyond it."""
     best, last = study.best, study.points[-1]
     of_n = f" (n = {best.n})" if best.n is not None else ""
     found = f"{study.name}: gold is best, {best.gold:.3f}, at a KL of {best.kl:.2f}{of_n}"
     if study.overoptimised:
-        found += f", and falls to {last.gold:.3f} at {last.kl:.2f} while proxy rises from {best.proxy:.2f} to {last.proxy:.2f}: over-optimised"
+        found += f", and falls to {last.gold:.3f} at {last.kl:.2f} while proxy rises from {best.proxy:.2f} to {last.proxy:.2f}: over-optimized"
     elif best is last:
-        found += ", the last point: nothing shows that more optimisation would hurt"
+        found += ", the last point: nothing shows that more optimization would hurt"
     return found
 
 

@@ -1,9 +1,4 @@
-"""Evaluate a reward model on labeled comparisons: measures, diagnostics and tables.
-
-evaluation = evaluate_pairs(model, pairs)       both sides scored, then counted by `pair_measures.summarize_pairs`
-show_pairs(evaluation.summary, "mine")          tables on stderr
-diagnose_pairs(evaluation.summary)              a sentence for each thing worth knowing
-"""
+"""Evaluate a reward model on labeled comparisons: rewards, diagnostics and tables. `pair_measures` has the numbers."""
 
 from __future__ import annotations
 
@@ -16,10 +11,9 @@ import numpy as np
 from ..data.records import Comparison
 from ..data.writing import with_metadata
 from ..errors import DataError
-from ..rendering import Conversation
 from ..terminal import table
 from .diagnostics import SUBSET_ROWS, Diagnostic, diagnosed, estimates_table, tell_more
-from .inputs import answer_length, prompt_keys, score_distinct, source_of, subsets
+from .inputs import answer_length, prompt_keys, score_answers, source_of, subsets
 from .intervals import Estimate
 from .pair_measures import PairedComparison, PairSummary, compare_outcomes, pair_outcomes, summarize_pairs
 
@@ -55,22 +49,16 @@ class PairEvaluation:
 def evaluate_pairs(
     model: RewardModel, comparisons: Sequence[Comparison], *, subset_column: str | None = None
 ) -> PairEvaluation:
-    """Score every pair and summarize. Identical conversations are computed once.
-
-    Raises DataError when the over-length policy leaves no pair.
-    """
+    """Score every pair and summarize. Raises DataError when the over-length policy leaves no pair."""
     before = dict(model.renderer.counts)
-    sides = ((pair, side) for pair in comparisons for side in (pair.chosen, pair.rejected))
-    scores = score_distinct(model, [Conversation(pair.prompt, side, pair.tools, pair.origin) for pair, side in sides])
-    scored = list(zip(comparisons, scores[::2], scores[1::2], strict=True))
-    kept = [(pair, c, r) for pair, c, r in scored if c is not None and r is not None]
+    scored = [(pair, *both) for pair, both in zip(comparisons, score_answers(model, comparisons), strict=True)]
+    kept = [row for row in scored if None not in row[1:]]
     if not kept:
         raise DataError(
             f"none of {len(comparisons)} pairs fits into {model.renderer.max_length} tokens",
             hint="raise --max_length, or choose --overlong truncate_left",
         )
-    pairs = [pair for pair, _, _ in kept]
-    chosen, rejected = np.array([c for _, c, _ in kept]), np.array([r for _, _, r in kept])
+    pairs, chosen, rejected = zip(*kept, strict=True)
     counts = model.renderer.counts
     summary = summarize_pairs(
         chosen,
@@ -84,7 +72,7 @@ def evaluate_pairs(
         **{name: counts[name] - before.get(name, 0) for name in ("truncated", "not_rendered")},
     )
     model.warn_of_losses(before)
-    return PairEvaluation(chosen, rejected, summary, scored)
+    return PairEvaluation(np.array(chosen), np.array(rejected), summary, scored)
 
 
 def compare_models(first: PairEvaluation, second: PairEvaluation) -> PairedComparison:
@@ -96,16 +84,13 @@ def compare_models(first: PairEvaluation, second: PairEvaluation) -> PairedCompa
             "no pair was scored by both models", hint="raise --max_length, or choose --overlong truncate_left"
         )
     pairs, *rewards = zip(*shared, strict=True)
-    return compare_outcomes(
-        *(pair_outcomes(*np.transpose(of_model)) for of_model in rewards),
-        groups=prompt_keys(pairs),
-        weights=[pair.weight for pair in pairs],
-    )
+    outcomes = [pair_outcomes(*np.transpose(of_model)) for of_model in rewards]
+    return compare_outcomes(*outcomes, groups=prompt_keys(pairs), weights=[pair.weight for pair in pairs])
 
 
 def _miscalibrated(summary: PairSummary) -> bool:
-    """Over the limit, and by more than few pairs produce: a calibrated model on 50 pairs shows about 0.1 by chance."""
-    return summary.ece > LARGE_ECE and summary.ece > 2 * summary.ece_if_calibrated
+    """By more than few pairs produce: a calibrated model on 50 pairs shows about 0.1 by chance."""
+    return summary.ece > max(LARGE_ECE, 2 * summary.ece_if_calibrated)
 
 
 def _strong(estimate: Estimate | None) -> bool:
@@ -169,7 +154,7 @@ def diagnose_pairs(summary: PairSummary) -> list[str]:
 
 
 def show_pairs(summary: PairSummary, title: str) -> None:
-    """Print a summary on stderr: headline, calibration, length, subsets. The sentences of `diagnose_pairs` are not printed."""
+    """Print a summary on stderr: headline, calibration, length, subsets; no diagnostics."""
     length = summary.length
     headline = {
         "accuracy": summary.accuracy,
@@ -178,7 +163,18 @@ def show_pairs(summary: PairSummary, title: str) -> None:
         "gain over the better": length.gain_over_baseline,
     }
     estimates_table(f"{title}: {summary.n_pairs} pairs of {summary.n_prompts} prompts", headline, chance=True)
-    _show_calibration(summary)
+    rows = [
+        ["log-loss", summary.log_loss, summary.blind.log_loss],
+        ["Brier score", summary.brier, summary.blind.brier],
+        ["ECE", summary.ece, None],
+        ["ECE if calibrated, with so few pairs", summary.ece_if_calibrated, None],
+        ["confidence - accuracy", summary.overconfidence, None],
+        ["mean margin", summary.margin.mean, 0.0],
+        ["exact ties", summary.tie_share, None],
+    ]
+    table("calibration and margins", ["", "value", "blind model"], rows)
+    bins = [[f"{bin.from_:.2f} to {bin.to:.2f}", bin.n, bin.confidence, bin.accuracy] for bin in summary.reliability]
+    table("how sure, how right", ["confidence", "n", "mean confidence", "accuracy"], bins)
     by_length = {
         "accuracy, chosen is longer": length.accuracy_longer_chosen,
         "accuracy, chosen is shorter": length.accuracy_shorter_chosen,
@@ -188,7 +184,11 @@ def show_pairs(summary: PairSummary, title: str) -> None:
     }
     estimates_table("length", by_length)
     if summary.subsets:
-        _show_subsets(summary)
+        ordered = sorted(summary.subsets.items(), key=lambda item: (item[1].value, item[0]))
+        estimates_table("subsets, smallest accuracy first", dict(ordered[:SUBSET_ROWS]))
+        tell_more(ordered)
+        means = {"macro: mean over subsets": summary.macro_accuracy, "micro: mean over pairs": summary.micro_accuracy}
+        estimates_table("all subsets", means)
 
 
 def show_comparison(found: PairedComparison, first: str, second: str) -> None:
@@ -205,27 +205,3 @@ def show_comparison(found: PairedComparison, first: str, second: str) -> None:
         "p by prompt": found.prompt_sign_test_p,
     }
     table("pairs and exact tests", list(cells), [list(cells.values())])
-
-
-def _show_calibration(summary: PairSummary) -> None:
-    rows = [
-        ["log-loss", summary.log_loss, summary.blind.log_loss],
-        ["Brier score", summary.brier, summary.blind.brier],
-        ["ECE", summary.ece, None],
-        ["ECE if calibrated, with so few pairs", summary.ece_if_calibrated, None],
-        ["confidence - accuracy", summary.overconfidence, None],
-        ["mean margin", summary.margin.mean, 0.0],
-        ["exact ties", summary.tie_share, None],
-    ]
-    table("calibration and margins", ["", "value", "blind model"], rows)
-    bins = [[f"{bin.from_:.2f} to {bin.to:.2f}", bin.n, bin.confidence, bin.accuracy] for bin in summary.reliability]
-    table("how sure, how right", ["confidence", "n", "mean confidence", "accuracy"], bins)
-
-
-def _show_subsets(summary: PairSummary) -> None:
-    """The subsets with the smallest accuracy, and both means."""
-    ordered = sorted(summary.subsets.items(), key=lambda item: (item[1].value, item[0]))
-    estimates_table("subsets, smallest accuracy first", dict(ordered[:SUBSET_ROWS]))
-    tell_more(ordered)
-    means = {"macro: mean over subsets": summary.macro_accuracy, "micro: mean over pairs": summary.micro_accuracy}
-    estimates_table("all subsets", means)

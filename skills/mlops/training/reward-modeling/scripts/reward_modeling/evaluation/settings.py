@@ -88,17 +88,15 @@ class EvaluationSettings(ReadingSettings, ScoringSettings):
                 raise UsageError(
                     f"--{name} does nothing with --benchmark, which brings its own data", hint="leave it out"
                 )
-        if self.threshold is not None and self.threshold_data:
-            raise UsageError(
-                "--threshold gives the threshold that --threshold_data is there to choose", hint="give one of them"
-            )
         for name in ("answer_column", "answer_pattern"):
             if getattr(self, name) and self.best_of_n is None:
                 raise UsageError(f"--{name} does nothing without --best_of_n")
-        if self.answer_column and self.answer_pattern:
-            raise UsageError(
-                "--answer_column and --answer_pattern both say where final answers are", hint="give one of them"
-            )
+        for one, other, both in (
+            ("threshold", "threshold_data", "say where the threshold is from"),
+            ("answer_column", "answer_pattern", "say where final answers are"),
+        ):
+            if getattr(self, one) is not None and getattr(self, other):
+                raise UsageError(f"--{one} and --{other} both {both}", hint="give one of them")
         if self.best_of_n is not None and self.compare:
             raise UsageError("--compare evaluates two models on pairs", hint="run --best_of_n for each model")
 

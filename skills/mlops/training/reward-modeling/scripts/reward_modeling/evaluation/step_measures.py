@@ -1,13 +1,7 @@
 """Step labels and scores -> numbers with error bars, and the threshold under which a step is flagged.
 
-A step is wrong when its label is under one half, and flagged when its score is under the threshold. "Positive" is a wrong
-step. Where labels stop at the first error, the steps after it count nowhere; measures of solutions need no label there,
-since only the first flag counts. A solution without an error counts as correct when its last step is labeled.
-
-Sources
-    ProcessBench, arXiv:2412.06559, section 3: the first wrong step, and the harmonic mean of the two accuracies
-    DeLong et al. 1988, Biometrics 44:837-845: the variance of the AUROC from placements; Obuchowski 1997, Biometrics
-        53:567-578: the same with clustered data
+A step is wrong when its label is under one half; "positive" is a wrong step. Where labels stop at the first error, later steps
+count nowhere. A solution without an error counts as correct when its last step is labeled.
 """
 
 from __future__ import annotations
@@ -29,10 +23,11 @@ NEVER = np.iinfo(np.int64).max
 
 @dataclass(frozen=True)
 class LabeledSteps:
-    """Every labeled and scored step, flat. scores, wrong: [steps]. place: [steps] its number within the solution.
+    """Every labeled and scored step, flat.
 
-    owner: [steps] number of its solution. first_error: [solutions] place of the first wrong step, NO_ERROR for a correct
-    solution, UNKNOWN where labels or scores do not tell. groups: [solutions] what solutions of one prompt share.
+    scores, wrong, place (within the solution), owner (number of the solution): [steps]. first_error: [solutions] place of
+    the first wrong step, NO_ERROR for a correct solution, UNKNOWN where labels or scores do not tell. groups: [solutions]
+    what solutions of one prompt share.
     """
 
     scores: np.ndarray
@@ -57,10 +52,12 @@ def labeled_steps(solutions: Sequence[Solution], scores: Sequence[Sequence[float
     """
     steps, first_error = [], []
     for number, (solution, row) in enumerate(zip(solutions, scores, strict=True)):
-        found, missing = NO_ERROR if _is_complete(solution) else UNKNOWN, False
-        for i, (label, score) in enumerate(zip(solution.labels or (), row, strict=False)):
+        labels = solution.labels or ()
+        complete = len(labels) == len(solution.steps) and labels[-1] is not None
+        found, missing = NO_ERROR if complete else UNKNOWN, False
+        for i, (label, score) in enumerate(zip(labels, row, strict=False)):
             if label is None:
-                missing |= i == 0  # nobody labeled how it begins, as in an alternative of a late step
+                missing |= i == 0  # nobody labeled how it starts, as in an alternative of a late step
                 continue
             missing |= score is None
             if label < FIXED and found < 0:
@@ -77,17 +74,11 @@ def labeled_steps(solutions: Sequence[Solution], scores: Sequence[Sequence[float
     return LabeledSteps(*map(np.array, zip(*steps, strict=True)), np.array(first_error), groups)
 
 
-def _is_complete(solution: Solution) -> bool:
-    """Whether labels reach the last step, so that a solution without an error is known to be correct."""
-    labels = solution.labels or ()
-    return len(labels) == len(solution.steps) and labels[-1] is not None
-
-
 def auroc(wrongness, wrong, groups: Groups = None) -> Estimate | None:
-    """Probability that a wrong step has the higher wrongness than a correct one, ties one half. 0.5 for a blind model.
+    """Probability that a wrong step has the higher wrongness than a correct one, ties one half; None without both kinds.
 
-    wrongness: [n], higher for steps that look wrong; wrong: [n] bool. None without steps of both kinds. The interval is
-    from DeLong's placements, summed by group.
+    wrongness: [n]; wrong: [n] bool. The interval is from placements (DeLong et al. 1988, Biometrics 44:837-845), summed by
+    group (Obuchowski 1997, Biometrics 53:567-578).
     """
     wrongness, wrong = floats(wrongness), np.asarray(wrong, dtype=bool)
     positive, negative = int(wrong.sum()), int((~wrong).sum())
@@ -104,10 +95,11 @@ def auroc(wrongness, wrong, groups: Groups = None) -> Estimate | None:
 
 
 def harmonic_mean(outcomes, wrong, groups: Groups = None) -> Estimate | None:
-    """2 a c / (a + c) of the accuracies on erroneous and on correct solutions: the F1 of ProcessBench. 0 if both are 0.
+    """2 a c / (a + c) of the accuracies on erroneous and on correct solutions: the F1 of ProcessBench (arXiv:2412.06559,
+    section 3); None without both kinds.
 
-    outcomes: [solutions] 1 where the first error was found or rightly none; wrong: [solutions] bool. None without
-    solutions of both kinds. The interval is by the delta method.
+    outcomes: [solutions] 1 where the first error was found or rightly none; wrong: [solutions] bool. The interval is by the
+    delta method.
     """
     outcomes, wrong = floats(outcomes), np.asarray(wrong, dtype=bool)
     if not wrong.any() or wrong.all():
@@ -153,6 +145,11 @@ class StepMeasures:
 
 def measures(data: LabeledSteps, thresholds: np.ndarray) -> StepMeasures:
     """Every measure of one scorer. thresholds: [solutions]."""
+
+    def share(hits: np.ndarray, groups: np.ndarray, weights: np.ndarray) -> Estimate | None:
+        weights = floats(weights)
+        return accuracy_where(weights > 0, hits, groups, weights)
+
     groups = data.groups[data.owner]
     flagged = data.scores < thresholds[data.owner]
     hit = flagged & data.wrong
@@ -160,22 +157,16 @@ def measures(data: LabeledSteps, thresholds: np.ndarray) -> StepMeasures:
     right = (first_flagged(data, flagged) == data.first_error)[known]
     bad, prompts = (data.first_error != NO_ERROR)[known], data.groups[known]
     return StepMeasures(
-        step_accuracy=_share(flagged == data.wrong, groups),
-        precision=_share(hit, groups, flagged),
-        recall=_share(hit, groups, data.wrong),
-        f1=_share(hit, groups, flagged.astype(float) + data.wrong),  # true flags weigh two, other flags and misses one
+        step_accuracy=share(flagged == data.wrong, groups, np.ones(len(hit))),
+        precision=share(hit, groups, flagged),
+        recall=share(hit, groups, data.wrong),
+        f1=share(hit, groups, flagged.astype(float) + data.wrong),  # true flags weigh two, other flags and misses one
         auroc=auroc(-data.scores, data.wrong, groups),
-        first_error_accuracy=_share(right, prompts),
-        erroneous=_share(right, prompts, bad),
-        correct=_share(right, prompts, ~bad),
+        first_error_accuracy=share(right, prompts, np.ones(len(right))),
+        erroneous=share(right, prompts, bad),
+        correct=share(right, prompts, ~bad),
         processbench_f1=harmonic_mean(right, bad, prompts),
     )
-
-
-def _share(hits: np.ndarray, groups: np.ndarray, weights: np.ndarray | None = None) -> Estimate | None:
-    """The mean of hits where there is weight, or None where there is none."""
-    weights = np.ones(len(hits)) if weights is None else floats(weights)
-    return accuracy_where(weights > 0, hits, groups, weights)
 
 
 def choose_threshold(data: LabeledSteps) -> tuple[float, float]:
@@ -206,10 +197,9 @@ def choose_threshold(data: LabeledSteps) -> tuple[float, float]:
         return 1 - np.searchsorted(np.sort(values), candidates, side="left") / len(values)
 
     c = share_above(lowest_before[correct])
-    window = lowest_before[erroneous] > at_error[erroneous]
-    a = share_above(np.where(window, lowest_before[erroneous], -np.inf)) - share_above(
-        np.where(window, at_error[erroneous], -np.inf)
-    )
+    ends_of = lowest_before[erroneous], at_error[erroneous]
+    upper, lower = (np.where(ends_of[0] > ends_of[1], end, -np.inf) for end in ends_of)
+    a = share_above(upper) - share_above(lower)
     f1 = np.divide(2 * a * c, a + c, out=np.zeros_like(a), where=a + c > 0)
     best = np.flatnonzero(f1 >= f1.max() - 1e-12)
     chosen = best[len(best) // 2]

@@ -1,4 +1,4 @@
-"""Evaluate a process reward model on solutions whose steps are labeled: baselines, diagnostics and tables.
+"""Evaluate a process reward model on solutions whose steps are labeled: thresholds, baselines, diagnostics and tables.
 
 The threshold must come from other solutions than those it is used on: from a file, or each half of the prompts from the
 other half. It is the one with the highest ProcessBench F1. `step_measures` has the numbers.
@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import islice
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, NamedTuple
@@ -24,7 +23,6 @@ from ..step_rendering import Steps
 from ..terminal import log, progress, table
 from .diagnostics import SUBSET_ROWS, Diagnostic, diagnosed, estimates_table, tell_more, value
 from .inputs import source_of, subsets
-from .intervals import Estimate
 from .step_measures import (
     FIXED,
     NO_ERROR,
@@ -66,8 +64,8 @@ class Baseline(NamedTuple):
 
 
 def _longest(steps: Sequence[str]) -> list[float]:
-    longest = max(range(len(steps)), key=lambda i: len(steps[i]))
-    return [0.0 if i == longest else 1.0 for i in range(len(steps))]
+    lengths = [len(step) for step in steps]
+    return [float(i != lengths.index(max(lengths))) for i in range(len(steps))]
 
 
 STEP_BASELINES: dict[str, Baseline] = {
@@ -122,28 +120,6 @@ def score_steps(model: ProcessRewardModel, solutions: Sequence[Solution]) -> lis
     return [step_rewards(solution.steps, row) for row, solution in zip(scored, solutions, strict=True)]
 
 
-@dataclass(frozen=True)
-class Scored:
-    """Solutions and the scores of their steps, [solutions][steps], None for what was not scored."""
-
-    solutions: Sequence[Solution]
-    scores: list[list[float | None]]
-
-    @cached_property
-    def data(self) -> LabeledSteps:
-        return labeled_steps(self.solutions, self.scores)
-
-    def by(self, baseline: Baseline | None) -> Scored:
-        """The same with a baseline's scores, of the steps that the model has scored too."""
-        if baseline is None:
-            return self
-        scores = [
-            [None if seen is None else value for value, seen in zip(baseline.scores(one.steps), row, strict=True)]
-            for one, row in zip(self.solutions, self.scores, strict=True)
-        ]
-        return Scored(self.solutions, scores)
-
-
 def evaluate_steps(
     model: ProcessRewardModel,
     solutions: Sequence[Solution],
@@ -158,22 +134,37 @@ def evaluate_steps(
     Raises DataError without labels or with labels of one kind only to choose on.
     """
     before = dict(model.renderer.counts)
-    scored = Scored(solutions, score_steps(model, solutions))
+    scores = score_steps(model, solutions)
     model.warn_of_losses(before)
-    data, half, others = scored.data, halves(solutions), None
+    data, half, others = labeled_steps(solutions, scores), halves(solutions), None
     chosen_on = f"halves of the prompts by hash ({sum(~half)} and {sum(half)} solutions), each on the other"
     if threshold is not None:
         chosen_on = "given"
     elif threshold_data is not None:
-        others = Scored(threshold_data, score_steps(model, threshold_data))
+        others = threshold_data, score_steps(model, threshold_data)
         chosen_on = f"{len(threshold_data)} solutions of other data"
 
-    def measured(baseline: Baseline | None) -> StepMeasures:
-        scorer = scored.by(baseline)
-        return measures(scorer.data, _thresholds(scorer, half, threshold, others, baseline))
+    def thresholds_of(data: LabeledSteps, baseline: Baseline | None = None) -> np.ndarray:
+        """[solutions] the given one, or one chosen on the others or on the other half of the prompts."""
+        at = threshold
+        if baseline and not baseline.chosen:
+            at = FIXED
+        elif others:
+            at, _ = choose_threshold(_labeled(baseline, *others))
+        elif at is None:
+            return cross_fitted(data, half)
+        elif baseline:  # its scores have another scale than the one that is given
+            with contextlib.suppress(DataError):
+                return cross_fitted(data, half)
+        return np.full(len(half), at)
 
-    thresholds = _thresholds(scored, half, threshold, others)
-    names = subsets(solutions, subset_column, STEP_SUBSET_COLUMNS)
+    baselines = {}
+    for name, one in STEP_BASELINES.items():
+        blind = _labeled(one, solutions, scores)
+        baselines[name] = measures(blind, thresholds_of(blind, one))
+    thresholds = thresholds_of(data)
+    names = np.array([str(name) for name in subsets(solutions, subset_column, STEP_SUBSET_COLUMNS) or ()])
+    found = sorted(set(names[data.owner])) if len(names) else ()
     summary = StepSummary(
         n_solutions=len(solutions),
         n_prompts=int(data.groups.max()) + 1,
@@ -185,48 +176,38 @@ def evaluate_steps(
         not_judged_solutions=int(np.sum(data.first_error == UNKNOWN)),
         threshold=Threshold(sorted(set(thresholds.tolist())), chosen_on),
         **vars(measures(data, thresholds)),
-        subsets={} if names is None else _by_subset(data, thresholds, names),
-        baselines={name: measured(one) for name, one in STEP_BASELINES.items()},
+        subsets={name: measures(data.of(names == name), thresholds[names == name]) for name in found},
+        baselines=baselines,
     )
-    return StepEvaluation(summary, _written_rows(scored, thresholds))
+    return StepEvaluation(summary, _written_rows(solutions, scores, data, thresholds))
 
 
-def _thresholds(
-    scored: Scored, half: np.ndarray, given: float | None, others: Scored | None, baseline: Baseline | None = None
-) -> np.ndarray:
-    """[solutions] the given threshold, or one chosen on the others or on the other half of the prompts."""
-    if baseline and not baseline.chosen:
-        given = FIXED
-    elif others is not None:
-        given = choose_threshold(others.by(baseline).data)[0]
-    elif given is None:
-        return cross_fitted(scored.data, half)
-    elif baseline:  # its scores have another scale than the one that is given
-        with contextlib.suppress(DataError):
-            return cross_fitted(scored.data, half)
-    return np.full(len(half), given)
+def _labeled(
+    baseline: Baseline | None, solutions: Sequence[Solution], scores: list[list[float | None]]
+) -> LabeledSteps:
+    """By a baseline's scores, those of the steps that the model has scored too."""
+    if baseline:
+        scores = [
+            [None if seen is None else value for value, seen in zip(baseline.scores(one.steps), row, strict=True)]
+            for one, row in zip(solutions, scores, strict=True)
+        ]
+    return labeled_steps(solutions, scores)
 
 
-def _by_subset(data: LabeledSteps, thresholds: np.ndarray, names: list[str]) -> dict[str, StepMeasures]:
-    labels = np.array([str(name) for name in names])
-    return {
-        name: measures(data.of(labels == name), thresholds[labels == name]) for name in sorted(set(labels[data.owner]))
-    }
-
-
-def _written_rows(scored: Scored, thresholds: np.ndarray) -> list[dict[str, object]]:
-    data = scored.data
-    flags = first_flagged(data, data.scores < thresholds[data.owner])
-    columns = zip(scored.solutions, scored.scores, thresholds, flags, data.first_error, strict=True)
+def _written_rows(
+    solutions: Sequence[Solution], scores: list[list[float | None]], data: LabeledSteps, thresholds: np.ndarray
+) -> list[dict[str, object]]:
+    flags = first_flagged(data, data.scores < thresholds[data.owner]).tolist()
+    columns = zip(solutions, scores, thresholds.tolist(), flags, data.first_error.tolist(), strict=True)
     return [
         with_metadata(
             {
                 **source_of(solution),
                 "labels": solution.labels,
                 "step_rewards": row,
-                "threshold": float(at),
-                "first_flagged": int(flag),
-                "first_error": None if error == UNKNOWN else int(error),
+                "threshold": at,
+                "first_flagged": flag,
+                "first_error": None if error == UNKNOWN else error,
             },
             solution.metadata,
         )
@@ -245,24 +226,6 @@ MEASURES = {
     "correct": "of correct solutions",
     "processbench_f1": "ProcessBench F1",
 }
-
-
-class Best(NamedTuple):
-    """The baseline with the largest value of a measure."""
-
-    name: str
-    estimate: Estimate
-
-
-def _best_baseline(summary: StepSummary, measure: str) -> Best | None:
-    """None where there is nothing to measure."""
-    found = [Best(_spelled(name), e) for name, one in summary.baselines.items() if (e := getattr(one, measure))]
-    return max(found, key=lambda best: best.estimate.value, default=None)
-
-
-def _spelled(name: str) -> str:
-    """A baseline's key in the JSON, as people read it and as a narrow table can wrap it."""
-    return name.replace("_", " ")
 
 
 def _wrong_way(measured: Iterable[StepMeasures]) -> str:
@@ -318,13 +281,17 @@ STEP_DIAGNOSTICS: dict[str, Diagnostic[SimpleNamespace]] = {
 
 
 def diagnose_steps(summary: StepSummary) -> list[str]:
-    best = {measure: _best_baseline(summary, measure) for measure in ("auroc", "f1", "processbench_f1")}
+    best = {}
+    for measure in ("auroc", "f1", "processbench_f1"):
+        found = {name: getattr(one, measure) for name, one in summary.baselines.items()}
+        for name in sorted(filter(found.get, found), key=lambda name: -found[name].value)[:1]:
+            best[measure] = SimpleNamespace(name=name.replace("_", " "), estimate=found[name])
     known = SimpleNamespace(**vars(summary), best=best, wrong_way=_wrong_way(summary.baselines.values()))
     return diagnosed(known, STEP_DIAGNOSTICS)
 
 
 def show_steps(summary: StepSummary, name: str) -> None:
-    """Print a summary on stderr: measures, baselines, subsets. The sentences of `diagnose_steps` are not printed."""
+    """Print a summary on stderr: measures, baselines, subsets; no diagnostics."""
     title = (
         f"{name}: {summary.n_steps} labeled steps ({summary.wrong_steps} wrong) of {summary.n_solutions} "
         f"solutions ({summary.erroneous_solutions} with an error), {summary.n_prompts} prompts"
@@ -332,9 +299,8 @@ def show_steps(summary: StepSummary, name: str) -> None:
     estimates_table(title, {label: getattr(summary, key) for key, label in MEASURES.items()})
     at = ", ".join(f"{threshold:.4f}" for threshold in summary.threshold.values)
     log(f"threshold {at}: {summary.threshold.chosen_on}")
-    _show_measures(
-        "baselines", {"the model": summary, **{_spelled(key): one for key, one in summary.baselines.items()}}
-    )
+    baselines = {name.replace("_", " "): one for name, one in summary.baselines.items()}
+    _show_measures("baselines", {"the model": summary, **baselines})
     if summary.subsets:
         _show_measures("subsets", dict(islice(summary.subsets.items(), SUBSET_ROWS)))
         tell_more(summary.subsets)

@@ -1,7 +1,4 @@
-"""Final answers of completions, and how often a majority vote over n of them is right.
-
-Source: Wang et al. 2022, "Self-Consistency Improves Chain of Thought Reasoning", arXiv:2203.11171
-"""
+"""Final answers of completions, and how often a majority vote over n of them is right (Wang et al. 2022, arXiv:2203.11171)."""
 
 from __future__ import annotations
 
@@ -15,13 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..console import DataError, UsageError
-from ..data.records import Message, Ranking
+from ..data.records import Ranking
 
 ENOUGH_ANSWERS = 0.5
 """A vote needs final answers to compare: this share of the completions must have one."""
 DRAWS = 4096
-"""Draws of n that stand for all: the standard error is at most 1 / (2 sqrt(DRAWS)) = 0.008 for a prompt. Over any number of
-prompts it is at most 1/64 of what the choice of the prompts leaves open, so the intervals need no room for it."""
+"""Draws of n that stand for all: the standard error is at most 0.008 for a prompt, and at most 1/64 of what the choice of the
+prompts leaves open, so the intervals need no room for it."""
 
 # What writes a final answer down: the last match in a completion counts, its group 1 is the answer.
 ANSWER_PATTERNS: dict[str, str] = {
@@ -33,10 +30,10 @@ ANSWER_PATTERNS: dict[str, str] = {
 
 
 def majority_vote(answers: Sequence[str | None], correct: Sequence[float], n: int, key: str = "") -> float:
-    """Expected correctness of the most frequent answer among n drawn, ties broken at random; no answer casts no vote.
+    """Expected correctness of the most frequent answer among n drawn, ties broken at random; None casts no vote.
 
     answers: [pool]. An answer is as correct as its completions are on average. The mean over DRAWS draws without
-    replacement, seeded by n and the `key` of the prompt: the same in every run and wherever the prompt stands in a file.
+    replacement, seeded by n and the `key` of the prompt.
     >>> majority_vote(["4", "4", "5"], [1, 1, 0], 3)
     1.0
     """
@@ -89,28 +86,26 @@ class Answers:
 def find_answers(rankings: Sequence[Ranking], *, column: str | None = None, pattern: str | None = None) -> Answers:
     """The final answers to vote on: from a column with one a completion, or taken from the texts.
 
-    Raises UsageError for a pattern that is no regular expression with a group, DataError for a column of other length.
+    Raises UsageError for a pattern that is not a regular expression with one group, DataError for a column of other length.
     """
     if column is not None:
         return Answers([_column_answers(ranking, column) for ranking in rankings], f"the column {column}")
-    if pattern is not None:
-        _check_pattern(pattern)
-    found = [[final_answer(_text_of(completion), pattern) for completion in r.completions] for r in rankings]
-    share = float(np.mean([answer is not None for answers in found for answer in answers]))
-    if share < ENOUGH_ANSWERS:
-        return Answers(None, f"only {share:.1%} of the completions state a final answer that could be compared")
-    return Answers(found, f"the texts, {share:.1%} of which state one")
-
-
-def _check_pattern(pattern: str) -> None:
     try:
-        groups = re.compile(pattern).groups
+        groups = 1 if pattern is None else re.compile(pattern).groups
     except re.error as error:
-        raise UsageError(f"--answer_pattern is no regular expression: {error}") from error
+        raise UsageError(f"--answer_pattern is not a regular expression: {error}") from error
     if groups != 1:
         raise UsageError(
             f"--answer_pattern has {groups} groups; one must hold the answer", hint=r"as in --answer_pattern 'A: (.*)'"
         )
+    found = [
+        [final_answer("\n".join(message.get("content") or "" for message in one), pattern) for one in row.completions]
+        for row in rankings
+    ]
+    share = float(np.mean([answer is not None for answers in found for answer in answers]))
+    if share < ENOUGH_ANSWERS:
+        return Answers(None, f"only {share:.1%} of the completions state a final answer that could be compared")
+    return Answers(found, f"the texts, {share:.1%} of which state one")
 
 
 def _column_answers(ranking: Ranking, column: str) -> list[str | None]:
@@ -121,7 +116,3 @@ def _column_answers(ranking: Ranking, column: str) -> list[str | None]:
             where=str(ranking.origin) if ranking.origin else None,
         )
     return [None if answer is None else comparable(answer) for answer in answers]
-
-
-def _text_of(completion: Sequence[Message]) -> str:
-    return "\n".join(message.get("content") or "" for message in completion)
