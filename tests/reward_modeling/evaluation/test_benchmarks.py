@@ -19,11 +19,10 @@ from reward_modeling.evaluation.benchmark_runs import (
     diagnose_benchmark,
     flat_scores,
     load_benchmark,
-    measure,
     summarize,
 )
 from reward_modeling.evaluation.benchmarks import BENCHMARKS, PRIOR_SETS, Item
-from reward_modeling.evaluation.intervals import accuracy
+from reward_modeling.evaluation.intervals import accuracy, measure
 
 OFFICIAL = json.loads((Path(__file__).parents[2] / "official_numbers.json").read_text())
 HALF = (0.5, "given")

@@ -1,19 +1,13 @@
-"""Run the entries of benchmarks.py: rows found and read, scored, added up as officially, with intervals and baselines.
-
-A number is a function of ratios of sums over items, so its interval is by the delta method, clustered by prompt.
-"""
+"""Run the entries of benchmarks.py: rows found and read, scored, added up as officially, with intervals and baselines."""
 
 from __future__ import annotations
 
-import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from ..data.cells import RowError
 from ..data.entries import SetAsideError
@@ -23,9 +17,9 @@ from ..data.sources import read
 from ..errors import DataError, UsageError
 from ..results import Number
 from ..terminal import table
-from .benchmarks import BENCHMARKS, Benchmark, Counts, Item, Part, Ratios, Rewards
+from .benchmarks import BENCHMARKS, Benchmark, Item, Part, Rewards
 from .inputs import prompt_keys, score_answers
-from .intervals import Estimate, Z, clustered_variance, group_index, smooth
+from .intervals import Counts, Estimate, Measured, group_index, measure
 from .step_measures import FIXED, NO_ERROR, choose_threshold, labeled_steps
 from .steps import score_steps
 
@@ -33,8 +27,6 @@ if TYPE_CHECKING:
     from ..process import ProcessRewardModel
     from ..scoring import RewardModel
 
-STEP = 1e-6
-"""Of the numeric gradient: ratios are about 1, and the functions of them smooth."""
 LONG_STEP = 200
 
 BASELINES: dict[bool, dict[str, Callable[[Sequence[str]], list[float]]]] = {
@@ -53,7 +45,7 @@ BASELINES: dict[bool, dict[str, Callable[[Sequence[str]], list[float]]]] = {
 
 @dataclass(frozen=True)
 class Loaded:
-    """The items of one benchmark. rows: read; set_aside: rows that the authors leave out, by reason."""
+    """rows: read; set_aside: those that the authors leave out, by reason."""
 
     items: list[Item]
     rows: int
@@ -63,12 +55,9 @@ class Loaded:
 
 @dataclass(frozen=True)
 class BenchmarkResult:
-    """What one benchmark found.
-
-    complete: whether as many rows were read as were published. ties: items whose best reward is shared. unscored_steps: those
-    that did not fit, which cannot be flagged. numbers: the official one first, None where it lacks items. subsets: the ratios
-    behind them. baselines: numbers of scorers that look at lengths alone; gain: the official number minus the best of theirs,
-    paired. published: {model: numbers}.
+    """complete: as many rows as were published. ties: items whose best reward is shared. unscored_steps: they did not fit and
+    cannot be flagged. numbers: the official one first, null where it lacks items. subsets: the ratios they are made of.
+    baselines: scorers of lengths alone; gain: the official number minus the best of theirs, paired. published: by model.
     """
 
     title: str
@@ -92,7 +81,6 @@ class BenchmarkResult:
 
 
 def check_names(names: Sequence[str]) -> None:
-    """Raises UsageError for a name that is not one of BENCHMARKS, and for benchmarks of answers and of steps together."""
     for name in names:
         if name not in BENCHMARKS:
             raise UsageError(f"{name} is not a valid --benchmark", hint=f"choose from {', '.join(BENCHMARKS)}")
@@ -103,10 +91,8 @@ def check_names(names: Sequence[str]) -> None:
 
 
 def load_benchmark(name: str, folder: str | None) -> Loaded:
-    """Every item of a benchmark, from the authors' files in the folder, or from the hub.
-
-    Raises DataError where nothing is found, and with FILE:ROW for a row that is not as published.
-    """
+    """From the authors' files in the folder, or from the hub. Raises DataError where nothing is found, and with FILE:ROW for a
+    row that is not as published."""
     benchmark, rows = BENCHMARKS[name], 0
     items: dict[object, Item] = {}
     set_aside: Counter[str] = Counter()
@@ -134,7 +120,7 @@ def load_benchmark(name: str, folder: str | None) -> Loaded:
 
 
 def _tables(name: str, benchmark: Benchmark, folder: str | None) -> Iterator[tuple[Part, Table]]:
-    """The tables of each part, in the folder or on the hub. A folder may lack some parts, not all that are needed."""
+    """A folder may lack some parts, not all that are needed."""
     if folder:
         found = [(part, str(path)) for part in benchmark.parts for path in _files(Path(folder), name, part)]
         missing, hint = f"{folder} holds no file of {benchmark.title}", f"put the authors' files into {folder}/{name}"
@@ -153,7 +139,7 @@ def _tables(name: str, benchmark: Benchmark, folder: str | None) -> Iterator[tup
 
 
 def _files(folder: Path, name: str, part: Part) -> list[Path]:
-    """The files of a part: in the subfolder of the benchmark's name, where there is one, else anywhere in the folder."""
+    """In the subfolder of the benchmark's name, where there is one, else anywhere in the folder."""
     if not folder.is_dir():
         raise DataError(f"no such folder: {folder}", hint="--benchmark_data names a folder with the authors' files")
     folder = next((one for one in folder.iterdir() if one.is_dir() and _plain(one.name) == _plain(name)), folder)
@@ -170,61 +156,6 @@ def _plain(path: str) -> str:
     return re.sub(r"[-_ ]", "", path.lower())
 
 
-# ---- numbers
-
-
-@dataclass(frozen=True)
-class Measured:
-    """One number. influence: [items] how much each moves it; counted: [items] whether it enters at all."""
-
-    value: float
-    influence: np.ndarray
-    counted: np.ndarray
-
-    def estimate(self, groups: np.ndarray, signed: bool) -> Estimate:
-        """With Wilson's interval at the effective size, from -1 to 1 where it is signed. The Ties of RewardBench 2 can leave
-        0 to 1 by a hundredth; there, the interval is that of as many prompts which agree."""
-        scale = 2 if signed else 1
-        value = min(max((self.value + scale - 1) / scale, 0.0), 1.0)
-        influence = self.influence[self.counted] / scale
-        found = smooth(value, influence if 0 < value < 1 else 0 * influence, groups[self.counted])
-        low, high = (scale * end - scale + 1 for end in (found.low, found.high))
-        return Estimate(self.value, min(low, self.value), max(high, self.value), found.n, found.groups)
-
-    def minus(self, other: Measured, groups: np.ndarray) -> Estimate:
-        """The difference on the same items, with a normal interval."""
-        value, kept = self.value - other.value, self.counted | other.counted
-        index = group_index(groups[kept], int(kept.sum()))
-        half = Z * math.sqrt(clustered_variance((self.influence - other.influence)[kept], index))
-        return Estimate(value, value - half, value + half, len(index), int(index.max()) + 1)
-
-
-def measure(
-    counts: Sequence[Counts], numbers: Callable[[Ratios], dict[str, float]]
-) -> tuple[dict[str, Measured], dict[str, float]]:
-    """({number: what it is}, {ratio: its value}); a number that lacks items is left out."""
-    names = sorted({name for one in counts for name in one})
-    sums = np.array([[one.get(name, (0.0, 0.0)) for name in names] for one in counts])  # [items, ratios, 2]
-    above, below = sums[..., 0], sums[..., 1]
-    totals = np.maximum(below.sum(0), 1e-300)
-    ratios = np.where(below.any(0), above.sum(0) / totals, np.nan)
-    influence = np.where(below.any(0), (above - ratios * below) / totals, 0.0)
-
-    def at(values: np.ndarray) -> dict[str, float]:
-        return numbers(dict(zip(names, values.tolist(), strict=True)))
-
-    steps = np.eye(len(names)) * STEP
-    up, down = ([at(ratios + sign * step) for step in steps] for sign in (1, -1))
-    without = [at(np.where(step > 0, np.nan, ratios)) for step in steps]  # tells use where the gradient is 0
-    found = {}
-    for name, value in at(ratios).items():
-        gradient = np.array([(u[name] - d[name]) / (2 * STEP) for u, d in zip(up, down, strict=True)])
-        used = (np.abs(gradient) > 1e-9) | np.isnan([one[name] for one in without])
-        if math.isfinite(value):
-            found[name] = Measured(value, influence[:, used] @ gradient[used], (below[:, used] > 0).any(1))
-    return found, dict(zip(names, ratios.tolist(), strict=True))
-
-
 def summarize(
     name: str,
     loaded: Loaded,
@@ -234,10 +165,8 @@ def summarize(
     truncated: int = 0,
     max_length: int | None = None,
 ) -> tuple[BenchmarkResult, list[Counts]]:
-    """(the result, what each item counts), from the rewards of every answer or step: [items][answers].
-
-    threshold: (under which a step is wrong, where it is from); None: as the authors choose it.
-    """
+    """(the result, what each item counts). rewards: [items][answers or steps]. threshold: (under which a step is wrong, where
+    it is from); None: as the authors choose it."""
     benchmark, items = BENCHMARKS[name], loaded.items
     at, chosen_on = threshold or _threshold(benchmark, items, rewards)
     counts = benchmark.count(items, rewards, at)
@@ -298,10 +227,7 @@ def _threshold(benchmark: Benchmark, items: Sequence[Item], rewards: Sequence[Re
 def run_benchmark(
     model: RewardModel | ProcessRewardModel, name: str, loaded: Loaded, threshold: tuple[float, str] | None = None
 ) -> tuple[BenchmarkResult, list[dict[str, object]]]:
-    """(the result, a JSON row for each item). threshold: see `summarize`.
-
-    Raises DataError for an answer that the over-length policy leaves out: an official number counts every item.
-    """
+    """(the result, a JSON row for each item). Raises DataError for an answer that the over-length policy leaves out."""
     before, items = model.renderer.counts["truncated"], loaded.items
     if BENCHMARKS[name].of_steps:
         rewards = score_steps(model, [Solution(item.prompt, item.answers, origin=item.origin) for item in items])
@@ -326,7 +252,7 @@ def run_benchmark(
 
 
 def flat_scores(results: Mapping[str, BenchmarkResult]) -> dict[str, float | None]:
-    """{"rewardbench": 0.92, "rewardbench/chat": 0.96, ...}, for leaderboards; None for a number that lacks items."""
+    """{"rewardbench": 0.92, "rewardbench/chat": 0.96, ...}; None for a number that lacks items."""
     return {
         name if number == "score" else f"{name}/{number}": one and one.value
         for name, result in results.items()
@@ -335,7 +261,6 @@ def flat_scores(results: Mapping[str, BenchmarkResult]) -> dict[str, float | Non
 
 
 def diagnose_benchmark(result: BenchmarkResult) -> list[str]:
-    """What keeps the numbers from being compared, or from meaning anything."""
     official, found = next(iter(result.numbers)), []
     if not result.complete:
         found.append(
@@ -357,7 +282,6 @@ def diagnose_benchmark(result: BenchmarkResult) -> list[str]:
 
 
 def show_benchmark(result: BenchmarkResult) -> None:
-    """The table on stderr: each number, its interval, the baselines, and published models."""
     letters = dict(zip("ABCDE", result.published, strict=False))
     others = [*result.baselines.values(), *result.published.values()]
     rows = []

@@ -1,6 +1,6 @@
 """The field's benchmarks as frozen entries: what their rows hold, how an item is won, how numbers add up, published scores.
 
-`benchmark_runs` finds the rows, scores them and gives the intervals. Headings name the sources, at the commit read.
+`benchmark_runs` scores them. Headings name the sources, at the commit read.
 """
 
 from __future__ import annotations
@@ -21,22 +21,19 @@ from ..data.entries import Row, SetAsideError
 from ..data.formats_published_steps import mr_ben as read_mr_ben
 from ..data.records import Message, Origin
 from .best_of_n import best_of
-from .step_measures import FIXED, NO_ERROR, UNKNOWN
+from .intervals import Counts, Ratios
+from .step_measures import FIXED, NO_ERROR, UNKNOWN, harmonic_mean
 
-Counts = dict[str, tuple[float, float]]
-"""{ratio: (numerator, denominator)} that one item adds."""
 Rewards = Sequence[float | None]
-Ratios = Mapping[str, float]
-"""{ratio: its value over all items}, NaN without an item."""
 Number = str | Iterable[str] | Mapping[str, float] | Callable[[Ratios], float]
-"""A ratio, the mean of these ratios or numbers, their mean under weights, or a function of the ratios."""
+"""A ratio, the mean of ratios or numbers, also under weights, or a function of the ratios."""
 
 
 @dataclass(frozen=True)
 class Item:
-    """What is scored together: a prompt with answers, or with the steps of one solution.
+    """A prompt with answers, or with the steps of one solution.
 
-    label: what the rule needs beside rewards. group: shared by items that are not independent, by default their prompt.
+    label: what the rule needs beside rewards. group: shared by dependent items, by default their prompt.
     """
 
     prompt: list[Message]
@@ -49,9 +46,9 @@ class Item:
 
 
 class Part(NamedTuple):
-    """One table of a benchmark, of this many published rows. optional: not in the official number, read from files only.
+    """One table, of this many published rows. optional: not in the official number, read from files only.
 
-    files: patterns of a file's path, in lower case without - and _; the first that any file matches is used.
+    files: patterns of a path in lower case without - and _; the first that any file matches is used.
     """
 
     hub: str | None
@@ -64,11 +61,10 @@ class Part(NamedTuple):
 
 @dataclass(frozen=True)
 class Benchmark:
-    """item: of a row and the names of its part and of its file; raises RowError for a row that is not as published,
-    SetAsideError for one that the authors leave out. rule: what an item counts by the rewards of its answers, or of its steps
-    and the threshold under which a step is wrong; together: what it counts by other items too. table: the official number
-    first. repeats: rows of one id count once. threshold_from: the section on which the authors choose the threshold.
-    signed: numbers from -1 to 1. published: {model: percentages in the order of the table}.
+    """item: of a row and the names of its part and file; raises RowError for a row that is not as published, SetAsideError for
+    one that the authors leave out. rule: what an item counts by its rewards and, of steps, the threshold under which one is
+    wrong; together: by other items too. table: the official number first. repeats: rows of one id count once.
+    threshold_from: the section on which the authors choose it. signed: numbers from -1 to 1. published: percentages.
     """
 
     title: str
@@ -85,8 +81,8 @@ class Benchmark:
     together: Callable[[Sequence[Item], Sequence[Rewards], list[Counts]], None] | None = None
 
     def count(self, items: Sequence[Item], rewards: Sequence[Rewards], threshold: float) -> list[Counts]:
-        more = (threshold,) if self.of_steps else ()
-        counts = [self.rule(item, row, *more) for item, row in zip(items, rewards, strict=True)]
+        at = (threshold,) if self.of_steps else ()
+        counts = [self.rule(item, row, *at) for item, row in zip(items, rewards, strict=True)]
         if self.together:
             self.together(items, rewards, counts)
         return counts
@@ -116,7 +112,7 @@ def one_of(names: Iterable[str], text: Any, column: str) -> str:
 
 
 def texts(row: Row, *columns: str) -> list[str]:
-    """The texts of these columns, each one text or a list of them."""
+    """Of columns that hold a text or a list of them."""
     found = [one for column in columns for one in (row[column] if isinstance(row[column], list) else [row[column]])]
     if not found or not all(isinstance(one, str) for one in found):
         raise RowError(f"`{'` or `'.join(columns)}` is not text")
@@ -156,10 +152,6 @@ RB2_SECTIONS = ("factuality", "precise_if", "math", "safety", "focus")
 TIES = {"tied": 0.3, "ref": 0.3, "preferred": 0.2, "preferred_hard": 0.2, "margin": 0.01}
 
 
-def _rewardbench_item(row: Row, part: str, path: str) -> Item:
-    return Item(prompt_of(row), texts(row, "chosen", "rejected"), part or row["subset"], id=row.get("id"))
-
-
 def _rewardbench2_item(row: Row, part: str, path: str) -> Item:
     section = row["subset"].lower().replace(" ", "_")
     group = f"ties {row['id'].partition(':')[2]}" if section == "ties" else None
@@ -167,8 +159,8 @@ def _rewardbench2_item(row: Row, part: str, path: str) -> Item:
 
 
 def _rewardbench2_rule(item: Item, rewards: Sequence[float]) -> Counts:
-    """label: how many answers are correct, which come first. A correct one that shares the best reward wins its share. Ties:
-    is every correct answer above every wrong one, with ids `ref:4` (one correct) and `tied:4` (several)?"""
+    """label: how many answers are correct, the first. A correct one that shares the best reward wins its share. Ties, with ids
+    `ref:4` (one correct) and `tied:4` (several): is every correct answer above every wrong one?"""
     if item.section == "ties":
         return {f"ties/{item.id.partition(':')[0]}": (float(_gap(item, rewards) > 0), 1.0)}
     return won(item, (rewards[0] >= max(rewards)) / rewards.count(max(rewards)))
@@ -180,7 +172,7 @@ def _gap(item: Item, rewards: Sequence[float]) -> float:
 
 def _ties_together(items: Sequence[Item], rewards: Sequence[Rewards], counts: list[Counts]) -> None:
     """Is the gap of a tied prompt, or the smaller one of it and its ref prompt, wider than the spread of its correct answers?
-    `margin` divides as numpy does: without a spread it is 1 with a gap, and 0 without."""
+    `margin` without a spread is 1 with a gap, and 0 without."""
     gaps = {item.id: _gap(item, row) for item, row in zip(items, rewards, strict=True) if item.section == "ties"}
     for item, row, own in zip(items, rewards, counts, strict=True):
         ref = str(item.id).replace("tied:", "ref:")
@@ -220,7 +212,7 @@ def _rm_bench_item(row: Row, part: str, path: str) -> Item:
 
 
 def _rm_bench_rule(item: Item, rewards: Sequence[float]) -> Counts:
-    """Nine comparisons of answers that go from concise to long to formatted; hard: against one of a fancier style."""
+    """Answers go from concise to long to formatted; hard: against one of a fancier style."""
     cells: dict[str, list[bool]] = defaultdict(list)
     for i, j in product(range(3), range(3)):
         cells["normal" if i == j else "hard" if i < j else "easy"].append(rewards[i] > rewards[3 + j])
@@ -235,7 +227,7 @@ def _judgebench_item(row: Row, part: str, path: str) -> Item:
 
 
 def _judgebench_rule(item: Item, rewards: Sequence[float]) -> Counts:
-    """label: whether A is better. One game; a tie is a decision for B."""
+    """label: whether A is better. A tie is a decision for B."""
     return won(item, (rewards[0] > rewards[1]) == item.label)
 
 
@@ -247,7 +239,7 @@ RMB_SECTIONS = [f"{goal}_{kind}" for goal in GOALS for kind in ("bon", "pairs")]
 
 
 def _llmbar_item(row: Row, part: str, path: str) -> Item:
-    """The authors' rows, or pairs of chosen and rejected with the `subset`, as others pass them on."""
+    """The authors' rows, or chosen and rejected with the `subset`, as others pass them on."""
     section = one_of(("natural", *ADVERSARIAL), row.get("subset", path), "subset")
     if "chosen" in row:
         answers = [answer_of(row[side], side)[0]["content"] for side in ("chosen", "rejected")]
@@ -283,7 +275,7 @@ def _ppe_item(row: Row, part: str, path: str) -> Item:
 
 
 def _ppe_rule(item: Item, rewards: Sequence[float]) -> Counts:
-    """label: (whether each is correct, pairs of places). Pairs of a correct and a wrong answer, and the best of k of them."""
+    """label: (whether each is correct, places of pairs of a correct and a wrong one)."""
     if item.section == "preference":
         return first_wins(item, rewards)
     correct, pairs = item.label
@@ -303,7 +295,6 @@ SPLITS = ("gsm8k", "math", "olympiadbench", "omnimath")
 
 
 def first_flag(rewards: Rewards, threshold: float) -> int:
-    """The place of the first step under the threshold, or NO_ERROR."""
     return next((place for place, one in enumerate(rewards) if one is not None and one < threshold), NO_ERROR)
 
 
@@ -322,11 +313,7 @@ def _processbench_rule(item: Item, rewards: Rewards, threshold: float) -> Counts
 
 
 def _f1(split: str, at: str = "") -> Callable[[Ratios], float]:
-    def harmonic_mean(ratios: Ratios) -> float:
-        a, b = ratios[f"{split}/error{at}"], ratios[f"{split}/correct{at}"]
-        return 0.0 if a == b == 0 else 2 * a * b / (a + b)
-
-    return harmonic_mean
+    return lambda ratios: harmonic_mean(ratios[f"{split}/error{at}"], ratios[f"{split}/correct{at}"])
 
 
 # PRMBench: ssmisya/PRMBench@a1ae4ea, 2501.03124
@@ -346,8 +333,7 @@ def _prmbench_item(row: Row, part: str, path: str) -> Item:
 
 
 def _prmbench_rule(item: Item, rewards: Rewards, threshold: float) -> Counts:
-    """label: the numbers of the wrong steps, from 1. A step is valid above the threshold. F1 = 2 TP / (2 TP + FP + FN) of the
-    valid steps, negative F1 the same of the wrong ones."""
+    """label: the numbers of the wrong steps, from 1. Positive is a valid step, above the threshold; negative F1: a wrong one."""
     valid = [score is None or score > threshold for score in rewards]
     cells = [(told, number not in item.label) for number, told in enumerate(valid, 1)]
     tp, tn = cells.count((True, True)), cells.count((False, False))
@@ -362,30 +348,28 @@ SUBJECTS = ("math", "physics", "chemistry", "biology", "medicine", "logic")
 
 
 def _mr_ben_item(row: Row, part: str, path: str) -> Item:
-    """The error of a program is a line of it, which the authors let an LLM compare. Where steps are not numbered 1, 2, 3, ...
-    the place of the error cannot be found."""
-    if "coding" in row["Subject"]:
+    if "coding" in row["Subject"]:  # whose error is a line, which the authors let an LLM compare
         raise SetAsideError("coding")
     section = one_of(SUBJECTS, row["Subject"], "Subject")
     try:
         found = read_mr_ben(row)
         label = found.labels.index(0.0) if 0.0 in found.labels else NO_ERROR
         return Item(found.prompt, found.steps, section, label, row["Question_UUID"])
-    except RowError:
+    except RowError:  # the place of the error cannot be found
         lines = [line for line in texts(row, "Model_Solution_Steps") if line.strip()]
         label = NO_ERROR if row["Model_Solution_Correctness"] == "correct" else UNKNOWN
         return Item(prompt_of(row, "Question"), lines, section, label, row["Question_UUID"])
 
 
 def _mr_ben_rule(item: Item, rewards: Rewards, threshold: float) -> Counts:
-    """label: as of ProcessBench, UNKNOWN for an error whose place cannot be found."""
+    """label: as of ProcessBench, or UNKNOWN."""
     place, right = first_flag(rewards, threshold), item.label == NO_ERROR
     told = {"specificity": place == NO_ERROR} if right else {"recall": place != NO_ERROR, "step": place == item.label}
     return {f"{item.section}/{name}": (float(value), 1.0) for name, value in {"correct": right, **told}.items()}
 
 
 def _mcc(ratios: Ratios) -> float:
-    """Matthews' correlation, from the share of correct solutions and the shares of both kinds that are told rightly."""
+    """Matthews' correlation, from the share of correct solutions and those of both kinds that are told rightly."""
     found = []
     for subject in SUBJECTS:
         correct, specificity, recall = (ratios[f"{subject}/{name}"] for name in ("correct", "specificity", "recall"))
@@ -419,7 +403,8 @@ BENCHMARKS: dict[str, Benchmark] = {
         "RewardBench",
         (Part("allenai/reward-bench", "filtered", 2985, ("(^|/)filtered", "(^|/)rewardbench(?!2)")),
          *map(_prior, PRIOR_SETS, PRIOR_SETS.values())),
-        _rewardbench_item, first_wins,
+        lambda row, part, path: Item(prompt_of(row), texts(row, "chosen", "rejected"), part or row["subset"], id=row.get("id")),
+        first_wins,
         {"score": REWARDBENCH_SECTIONS.keys(), **REWARDBENCH_SECTIONS, "micro": "all", "prior_sets": PRIOR_SETS.keys(),
          "score_with_prior_sets": dict.fromkeys(REWARDBENCH_SECTIONS, 2) | {"prior_sets": 1}},
         {"Skywork-Reward-Gemma-2-27B": (93.8, 95.8, 91.4, 92.0, 96.1),

@@ -1,7 +1,6 @@
 """How good is the best-scored of n answers? Expected accuracies over all draws of n from a prompt's pool, in closed form.
 
-A pool is one prompt's completions with known correctness: best-of-n by a reward model against random choice, the longest,
-majority vote and pass@n (Lightman et al. 2023, arXiv:2305.20050, section 3).
+A pool is one prompt's completions with known correctness; Lightman et al. 2023, arXiv:2305.20050, section 3.
 """
 
 from __future__ import annotations
@@ -28,20 +27,19 @@ OTHERS = ("random", "longest", "majority", "oracle")
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """Expected accuracy of a choice among n completions, over the `prompts` that have so many."""
-
     n: int
     prompts: int
+    """Those that have n completions."""
     model: Estimate
-    """Of the best-scored of n; of tied ones any."""
+    """Expected accuracy of the best-scored of n; of tied ones any."""
     random: Estimate
-    """Of any completion: the same for every n."""
+    """Of any completion."""
     longest: Estimate
     """Of the longest of n, by characters."""
     majority: Estimate | None
     """Of the most frequent final answer of n, ties at random; null where answers cannot be compared."""
     oracle: Estimate
-    """Of a chooser that knows: some of n is correct. pass@n, arXiv:2107.03374 Eq. 1."""
+    """Whether some of n is correct: pass@n, arXiv:2107.03374 Eq. 1."""
     gain: Estimate
     """`model` minus `random`, paired: below zero the model prefers wrong answers."""
 
@@ -54,8 +52,6 @@ class PoolSize:
 
 @dataclass(frozen=True, kw_only=True)
 class PoolSummary:
-    """What choosing by a reward model's scores gives; intervals are clustered by prompt."""
-
     prompts: int
     completions: int
     not_scored: int
@@ -72,10 +68,7 @@ class PoolSummary:
 def best_of(scores: Sequence[float | None], correct: Sequence[float], n: int) -> float:
     """Expected correctness of the best-scored of n drawn without replacement; of tied best ones, any with equal chance.
 
-    scores: [pool], None (not scored) ranks last. correct: [pool], 0 to 1. The best is in a group of equal scores with
-    probability (C(at most that score, n) - C(lower, n)) / C(pool, n).
-    >>> best_of([0.9, 0.5, 0.1], [0, 1, 1], 2)  # the first is in two of three draws
-    0.3333333333333333
+    scores: [pool], None (not scored) ranks last. correct: [pool], 0 to 1.
     """
     groups = defaultdict(list)
     for score, right in zip(scores, correct, strict=True):
@@ -90,10 +83,7 @@ def best_of(scores: Sequence[float | None], correct: Sequence[float], n: int) ->
 
 
 def check_pools(rankings: Sequence[Ranking], sizes: Sequence[int] | None) -> list[int]:
-    """The sizes to report: those asked for, or of POOL_SIZES those that some pool reaches.
-
-    Raises DataError for a prompt whose completions have no correctness, UsageError for a size beyond every pool.
-    """
+    """The sizes to report: those asked for, or of POOL_SIZES those that some pool reaches."""
     for ranking in rankings:
         if ranking.scores is None or not all(0 <= score <= 1 for score in ranking.scores):
             raise DataError(
@@ -115,7 +105,7 @@ def check_pools(rankings: Sequence[Ranking], sizes: Sequence[int] | None) -> lis
 def summarize_pools(
     rankings: Sequence[Ranking], rewards: Sequence[Sequence[float | None]], sizes: Sequence[int], answers: Answers
 ) -> PoolSummary:
-    """rewards: [prompts][pool]. sizes: the n of the curve."""
+    """rewards: [prompts][pool]."""
     pools = [len(ranking.completions) for ranking in rankings]
     return PoolSummary(
         prompts=len(rankings),
@@ -134,7 +124,6 @@ def _at(n: int, rankings: Sequence[Ranking], rewards: Sequence[Sequence[float | 
     pools, groups = [rankings[i] for i in places], prompt_keys([rankings[i] for i in places])
 
     def best(scores: Iterable[Sequence[float | None]]) -> np.ndarray:
-        """[pools] by the scores of each."""
         return np.clip([best_of(row, pool.scores, n) for row, pool in zip(scores, pools, strict=True)], 0, 1)
 
     model, random = best(rewards[i] for i in places), best([0.0] * len(pool.scores) for pool in pools)
@@ -181,15 +170,14 @@ BEST_OF_N_DIAGNOSTICS: dict[str, Diagnostic[SimpleNamespace]] = {
         "raise --max_length, or choose another --overlong",
     ),
 }
-"""Over a `PoolSummary` and the last point of its curve, of the largest n."""
 
 
 def diagnose_best_of_n(summary: PoolSummary) -> list[str]:
+    """By the largest n."""
     return diagnosed(SimpleNamespace(**{**vars(summary), **vars(summary.curve[-1])}), BEST_OF_N_DIAGNOSTICS)
 
 
 def show_best_of_n(summary: PoolSummary, name: str) -> None:
-    """Print the curves on stderr."""
     table(
         f"{name}: accuracy of the best-scored of n, {summary.completions} completions of {summary.prompts} prompts, "
         f"{summary.mixed_prompts} of which have correct and wrong ones",

@@ -1,4 +1,4 @@
-"""What people are told of an evaluation: sentences that say what to do next, and tables of estimates."""
+"""What people are told of an evaluation: sentences with what to do next, and tables of estimates."""
 
 from __future__ import annotations
 
@@ -23,7 +23,6 @@ class Diagnostic(Generic[Summary]):
 
 
 def diagnosed(summary: Summary, diagnostics: Mapping[str, Diagnostic[Summary]]) -> list[str]:
-    """One sentence, and what to try next, for every diagnostic that applies, in their order."""
     known = vars(summary)
     applying = [one for one in diagnostics.values() if one.applies(summary)]
     return [f"{one.sentence.format(**known)}. Next: {one.next.format(**known)}." for one in applying]

@@ -24,7 +24,6 @@ def prompt_keys(rows: Sequence[Comparison | Ranking | Solution]) -> list[str]:
 
 
 def source_of(row: Comparison | Ranking | Solution) -> dict[str, object]:
-    """What a row of results says of where it comes from. Its metadata are added by `with_metadata`."""
     return {"id": row.id, "origin": str(row.origin) if row.origin else None}
 
 
@@ -36,7 +35,7 @@ def answer_length(completion: Sequence[Message]) -> int:
 def subsets(
     rows: Sequence[Comparison | Solution], column: str | None, usual: Sequence[str] = SUBSET_COLUMNS
 ) -> list[str] | None:
-    """The subset of each row, from this metadata column or from the first usual one that is there."""
+    """From this metadata column, or from the first usual one that is there."""
     known = {name for row in rows for name in row.metadata}
     column = column or next((name for name in usual if name in known), None)
     if column and column not in known:
@@ -48,8 +47,7 @@ def subsets(
 def score_answers(
     model: RewardModel | ProcessRewardModel, rows: Sequence[Comparison | Ranking]
 ) -> list[list[float | None]]:
-    """[rows][answers] rewards, None for what the over-length policy left out. Identical answers to a prompt are computed
-    once, so that they tie to the last digit."""
+    """[rows][answers] rewards, or None. Identical answers to a prompt are computed once: they tie to the last digit."""
     conversations = [
         Conversation(row.prompt, answer, row.tools, row.origin) for row in rows for answer in answers_of(row)
     ]

@@ -1,13 +1,12 @@
-"""Means, differences and rank correlations with 95 % intervals that know which observations share a prompt.
+"""Means, differences and rank correlations with 95 % intervals, built from sums over prompts.
 
-Arrays of shape [n] hold one value an observation: a pair, a step, a solution or a prompt. Those of one prompt share a group
-and are not independent: every interval is built from sums over groups.
+Arrays of shape [n] hold one value an observation: a pair, a step, a solution or a prompt. Those of one prompt share a group.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,8 +17,15 @@ from ..console import DataError
 CONFIDENCE = 0.95
 Z = float(special.ndtri(0.5 + CONFIDENCE / 2))
 
+STEP = 1e-6
+"""Of the numeric gradient: ratios are about 1, and the functions of them smooth."""
+
 Groups = Sequence[Hashable] | np.ndarray | None
-"""One key an observation, the same for those of one prompt. No keys at all, or None as a key: a prompt of its own."""
+"""One key an observation, the same for those of one prompt. None: a prompt of its own."""
+Counts = dict[str, tuple[float, float]]
+"""{ratio: (numerator, denominator)} that one observation adds."""
+Ratios = Mapping[str, float]
+"""{ratio: its value over all observations}, NaN without any."""
 
 
 @dataclass(frozen=True)
@@ -33,15 +39,11 @@ class Estimate:
     groups: int
 
     def __format__(self, spec: str) -> str:
-        """Value and interval: 0.758 [0.701, 0.803] for `.3f`."""
         return f"{self.value:{spec}} [{self.low:{spec}}, {self.high:{spec}}]"
 
 
 def accuracy(outcomes, groups: Groups = None, weights=None) -> Estimate:
-    """Weighted mean of the outcomes, with a Wilson interval at the effective sample size.
-
-    outcomes, weights: [n]. Raises DataError without pairs or with unusable weights.
-    """
+    """Weighted mean of the outcomes [n], with a Wilson interval at the effective sample size."""
     outcomes = floats(outcomes)
     weights = weights_of(weights, len(outcomes))
     value = float(min(weights @ outcomes / weights.sum(), 1.0))
@@ -54,12 +56,7 @@ def accuracy_where(kept: np.ndarray, outcomes: np.ndarray, groups: np.ndarray, w
 
 
 def wilson(value: float, n: float) -> tuple[float, float]:
-    """Score interval of a proportion: all p with |value - p| <= z sqrt(p (1 - p) / n). Wilson 1927, JASA 22:209-212.
-
-    n may be a fraction.
-    >>> [round(end, 4) for end in wilson(1.0, 10)]
-    [0.7225, 1.0]
-    """
+    """Score interval of a proportion of n, which may be a fraction. Wilson 1927, JASA 22:209-212."""
     center = value + Z**2 / (2 * n)
     half = Z * math.sqrt(value * (1 - value) / n + Z**2 / (4 * n**2))
     scale = 1 + Z**2 / n
@@ -69,10 +66,8 @@ def wilson(value: float, n: float) -> tuple[float, float]:
 def effective_size(value: float, influence: np.ndarray, index: np.ndarray, weights: np.ndarray) -> float:
     """How many independent right-or-wrong observations would be as informative: value (1 - value) / clustered variance.
 
-    Two departures (Korn and Graubard 1998, Survey Methodology 24:193-201), without effect on independent untied pairs:
-    (1) where it exceeds the number of prompts, the variance is known only from how the prompts scatter, so the ratio
-    shrinks by (z / t)^2 with prompts - 1 degrees of freedom, but not below the number of prompts;
-    (2) where the variance is 0 (all right, all wrong, all tied) it is the number of prompts.
+    Above the number of prompts, the variance is known only from how these scatter: the ratio shrinks by (z / t)^2 with
+    prompts - 1 degrees of freedom (Korn and Graubard 1998, Survey Methodology 24:193-201). Without variance it is theirs.
     """
     variance, prompts = clustered_variance(influence, index), effective_groups(index, weights)
     if variance < 1e-15:
@@ -85,12 +80,64 @@ def effective_size(value: float, influence: np.ndarray, index: np.ndarray, weigh
 def smooth(value: float, influence, groups: Groups = None, weights=None) -> Estimate:
     """A number from 0 to 1 that depends smoothly on means, with Wilson's interval at its effective size.
 
-    influence: [n] how much each observation moves it, summing to about 0 (the delta method); (outcome - mean) / n for a mean.
+    influence: [n] how much each observation moves it (the delta method); (outcome - mean) / n for a mean.
     """
     influence = floats(influence)
     index = group_index(groups, len(influence))
     size = effective_size(value, influence, index, weights_of(weights, len(influence)))
     return Estimate(value, *wilson(value, size), len(influence), int(index.max()) + 1)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A number. influence: see `smooth`; counted: [n] what enters at all."""
+
+    value: float
+    influence: np.ndarray
+    counted: np.ndarray
+
+    def estimate(self, groups: Groups, signed: bool = False) -> Estimate:
+        """signed: from -1 to 1. Ties of RewardBench 2 can leave 0 to 1 by a hundredth, where all prompts count as agreeing."""
+        scale = 2 if signed else 1
+        value = min(max((self.value + scale - 1) / scale, 0.0), 1.0)
+        influence = self.influence[self.counted] / scale
+        index = group_index(groups, len(self.counted))[self.counted]
+        found = smooth(value, influence if 0 < value < 1 else 0 * influence, index)
+        low, high = (scale * end - scale + 1 for end in (found.low, found.high))
+        return Estimate(self.value, min(low, self.value), max(high, self.value), found.n, found.groups)
+
+    def minus(self, other: Measured, groups: np.ndarray) -> Estimate:
+        """The difference on the same observations, with a normal interval."""
+        value, kept = self.value - other.value, self.counted | other.counted
+        index = group_index(groups[kept], int(kept.sum()))
+        half = Z * math.sqrt(clustered_variance((self.influence - other.influence)[kept], index))
+        return Estimate(value, value - half, value + half, len(index), int(index.max()) + 1)
+
+
+def measure(
+    counts: Sequence[Counts], numbers: Callable[[Ratios], dict[str, float]]
+) -> tuple[dict[str, Measured], Ratios]:
+    """({number: what it is}, the ratios), by the delta method; a number that is not finite is left out."""
+    names = sorted({name for one in counts for name in one})
+    sums = [[one.get(name, (0.0, 0.0)) for name in names] for one in counts]
+    above, below = np.moveaxis(np.reshape(sums, (len(counts), len(names), 2)), 2, 0)
+    totals = np.maximum(below.sum(0), 1e-300)
+    ratios = np.where(below.any(0), above.sum(0) / totals, np.nan)
+    influence = np.where(below.any(0), (above - ratios * below) / totals, 0.0)
+
+    def at(values: np.ndarray) -> dict[str, float]:
+        return numbers(dict(zip(names, values.tolist(), strict=True)))
+
+    steps = np.eye(len(names)) * STEP
+    up, down = ([at(ratios + sign * step) for step in steps] for sign in (1, -1))
+    without = [at(np.where(step > 0, np.nan, ratios)) for step in steps]  # tells use where the gradient is 0
+    found = {}
+    for name, value in at(ratios).items():
+        gradient = np.array([(u[name] - d[name]) / (2 * STEP) for u, d in zip(up, down, strict=True)])
+        used = (np.abs(gradient) > 1e-9) | np.isnan([one[name] for one in without])
+        if math.isfinite(value):
+            found[name] = Measured(value, influence[:, used] @ gradient[used], (below[:, used] > 0).any(1))
+    return found, dict(zip(names, ratios.tolist(), strict=True))
 
 
 def clustered_variance(residuals: np.ndarray, index: np.ndarray) -> float:
@@ -105,7 +152,7 @@ def effective_groups(index: np.ndarray, weights: np.ndarray) -> float:
 
 
 def group_index(groups: Groups, n: int) -> np.ndarray:
-    """Any hashable keys -> [n] integers 0, 1, ... in order of first appearance."""
+    """[n] integers 0, 1, ... in order of first appearance."""
     if groups is None:
         return np.arange(n)
     require_length(n, groups=groups)
@@ -115,11 +162,10 @@ def group_index(groups: Groups, n: int) -> np.ndarray:
 
 
 def difference(outcomes_a, outcomes_b, groups: Groups = None, weights=None) -> Estimate:
-    """Mean of a - b over the same pairs, with its clustered 95 % interval (Miller 2024, paired differences).
+    """Mean of a - b over the same pairs: value +- t sqrt(V + 1 / G^2), t with G - 1 degrees of freedom for G prompts.
 
-    value +- t sqrt(V + 1 / G^2), t with G - 1 degrees of freedom for G prompts, cut at -1 and 1. The 1 / G^2 is half a
-    made-up prompt for each model (Agresti and Min 2005, Statistics in Medicine 24:729-740): two models that agree
-    everywhere on a few prompts are not proven equal.
+    The 1 / G^2 is half a made-up prompt for each model (Agresti and Min 2005, Statistics in Medicine 24:729-740): two that
+    agree everywhere on a few prompts are not proven equal.
     """
     differences = floats(outcomes_a) - floats(outcomes_b)
     weights = weights_of(weights, len(differences))
@@ -132,11 +178,10 @@ def difference(outcomes_a, outcomes_b, groups: Groups = None, weights=None) -> E
 
 
 def spearman(x, y, groups: Groups = None) -> Estimate | None:
-    """Rank correlation of x and y [n], None where it is undefined: under 4 values, or one side constant.
+    """Rank correlation of x and y [n], None under 4 values or where one side is constant.
 
-    The interval is Fisher's z with the variance (1 + r^2 / 2) / (n - 3) of Bonett and Wright 2000, Psychometrika 65:23-28,
-    at n over the design effect: the clustered over the independent variance of r's influence u v - r (u^2 + v^2) / 2 (u, v:
-    standardized ranks). A perfect correlation takes its interval from 1 - 12 / (n^3 - n), one swap of neighbors away.
+    Fisher's z with the variance (1 + r^2 / 2) / (n - 3) of Bonett and Wright 2000, Psychometrika 65:23-28, at n over the
+    design effect. A perfect correlation takes its interval from 1 - 12 / (n^3 - n), one swap of neighbors away.
     """
     x, y = floats(x), floats(y)
     n = len(x)
@@ -160,7 +205,7 @@ def spearman(x, y, groups: Groups = None) -> Estimate | None:
 
 
 def weights_of(weights, n: int) -> np.ndarray:
-    """[n] weights, all 1 when there are none. Raises DataError without pairs, or when weights cannot weigh."""
+    """[n] all 1 when there are none. Raises DataError without pairs, or when weights cannot weigh."""
     if n == 0:
         raise DataError("no pairs to evaluate", hint="check_data.py shows what the file holds")
     if weights is None:

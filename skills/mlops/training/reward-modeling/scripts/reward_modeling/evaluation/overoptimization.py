@@ -1,7 +1,6 @@
-"""What maximizing a reward does to the reward that was meant: proxy and gold against KL, fitted curves, their peak and a verdict.
+"""What maximizing a reward does to the reward that was meant: proxy and gold against KL, fitted curves and their peak.
 
-R(d), for d = sqrt(KL(policy || initial policy)) and rewards measured from the initial policy's mean, is that of Gao et al. 2022,
-"Scaling Laws for Reward Model Overoptimization", arXiv:2210.10760, section 1. Gold turns down where beta > 0.
+R(d), d = sqrt(KL(policy || initial policy)), is the rise of a reward above the initial policy's: arXiv:2210.10760, section 1.
 """
 
 from __future__ import annotations
@@ -23,19 +22,16 @@ from .plots import Panel, Series
 
 CURVE_POINTS = 60
 DROP = 0.05
-"""How far gold must lie below its best, as a share of its best gain, before a report calls it over-optimized."""
+"""How far gold must lie below its best, as a share of its best gain, to be called over-optimized."""
 
 
 def best_of_n_kl(n: float) -> float:
-    """log n - (n - 1)/n, in nats (arXiv:2009.01325 appendix G.3): an upper bound that is tight while no single answer is
-    likely (arXiv:2401.01879)."""
+    """In nats (arXiv:2009.01325 appendix G.3); an upper bound, tight while no single answer is likely (arXiv:2401.01879)."""
     return math.log(n) - (n - 1) / n
 
 
 @dataclass(frozen=True)
 class Point:
-    """Mean proxy and gold reward at one KL from the initial policy."""
-
     kl: float
     proxy: float
     gold: float
@@ -44,10 +40,7 @@ class Point:
 
 
 def best_of_n_points(proxy: Sequence[Sequence[float]], gold: Sequence[Sequence[float]]) -> list[Point]:
-    """Points of best-of-n for n of 1, 2, 4, ... up to N, mean over prompts and over all subsets of n, in closed form.
-
-    proxy, gold: [prompts][N], with the same N for each prompt.
-    """
+    """For n of 1, 2, 4, ... up to N, over all subsets. proxy, gold: [prompts][N], with the same N for each prompt."""
     answers = {len(row) for row in (*proxy, *gold)}
     if len(answers) != 1:
         raise DataError(f"best-of-n needs as many answers for each prompt, not {sorted(answers)}")
@@ -63,7 +56,7 @@ def best_of_n_points(proxy: Sequence[Sequence[float]], gold: Sequence[Sequence[f
 
 
 class Form(NamedTuple):
-    """R(d) = alpha d - beta second(d). peak: (alpha, beta) -> the d at which R is highest, beta > 0."""
+    """R(d) = alpha d - beta second(d). peak: (alpha, beta > 0) -> the d at which R is highest."""
 
     second: Callable[[float], float]
     peak: Callable[[float, float], float]
@@ -78,8 +71,6 @@ FORMS: dict[str, Form] = {
 
 @dataclass(frozen=True)
 class Fit:
-    """A fitted curve."""
-
     form: str
     formula: str
     alpha: float
@@ -99,10 +90,8 @@ class Fit:
 
 
 def fit_curve(kls: Sequence[float], rewards: Sequence[float], form: str, start: float) -> Fit | None:
-    """Least squares of R(d) = rewards - start, exact since it is linear in alpha and beta.
-
-    None with fewer than three points of different KL above zero: the curve would pass through two and say nothing.
-    """
+    """Least squares of R(d) = rewards - start. None with fewer than three points of different KL above zero: the curve would
+    pass through two and say nothing."""
     pairs = [(math.sqrt(kl), reward - start) for kl, reward in zip(kls, rewards, strict=True) if kl > 0]
     if len({d for d, _ in pairs}) < 3:
         return None
@@ -120,8 +109,6 @@ def fit_curve(kls: Sequence[float], rewards: Sequence[float], form: str, start: 
 
 @dataclass(frozen=True)
 class Study:
-    """One run against one reward model: its points in order of KL, and the curves fitted to proxy and gold."""
-
     name: str
     form: str
     points: list[Point]
@@ -130,11 +117,10 @@ class Study:
     best: Point
     """Where gold is highest."""
     overoptimised: bool
-    """Whether gold ends below its best by more than a twentieth of its best gain, while proxy rose on."""
+    """Gold ends below its best by more than a twentieth of its best gain, while proxy rose on."""
 
 
 def study(points: Sequence[Point], form: str, name: str = "") -> Study:
-    """Fit the curves of one run. The point of lowest KL is taken for the initial policy when its KL is (nearly) zero."""
     points = sorted(points, key=lambda point: point.kl)
     first, last = points[0], points[-1]
     if first.kl > 1e-3:
@@ -157,10 +143,9 @@ def study(points: Sequence[Point], form: str, name: str = "") -> Study:
 
 
 def read_studies(rows: Sequence[tuple[str, Mapping[str, object]]]) -> list[Study]:
-    """Studies from (file and number, row) with `kl` or `n`, `proxy` and `gold`, grouped by `run` where there is one.
+    """Of (FILE:ROW, row) with `kl` or `n`, `proxy` and `gold`, and `run` where there are several.
 
-    n: best-of-n, whose KL follows from it; kl: reinforcement learning, in nats a response. Lists in `proxy` and `gold` are
-    one prompt's answers each. Raises DataError naming the row for a value that is missing or not finite.
+    n: best-of-n; kl: reinforcement learning, in nats a response. Lists in `proxy` and `gold` are one prompt's answers each.
     """
     groups: dict[str, list[tuple[str, Mapping[str, object]]]] = defaultdict(list)
     for where, row in rows:
@@ -199,7 +184,6 @@ def _finite(value: object, name: str, where: str) -> float:
 
 
 def show_studies(studies: Sequence[Study]) -> None:
-    """Every point with the fitted gold, and the fits, on stderr."""
     rows = [
         [one.name, point.n, point.kl, point.proxy, point.gold, one.gold(point.kl) if one.gold else None]
         for one in studies
@@ -216,7 +200,6 @@ def show_studies(studies: Sequence[Study]) -> None:
 
 
 def diagnose_study(study: Study) -> str:
-    """Where gold is best, and whether the run went on beyond it."""
     best, last = study.best, study.points[-1]
     of_n = f" (n = {best.n})" if best.n is not None else ""
     found = f"{study.name}: gold is best, {best.gold:.3f}, at a KL of {best.kl:.2f}{of_n}"
@@ -228,7 +211,6 @@ def diagnose_study(study: Study) -> str:
 
 
 def panels(studies: Sequence[Study]) -> list[Panel]:
-    """One panel a study: measured proxy and gold as dots, the fitted curves through them."""
     drawn = []
     for one in studies:
         most = max(point.kl for point in one.points)

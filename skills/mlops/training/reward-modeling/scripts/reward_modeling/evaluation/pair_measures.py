@@ -1,7 +1,4 @@
-"""Rewards of labeled pairs -> numbers with error bars. Pure functions on arrays; `summarize_pairs` calls them all.
-
-Ties count half. Arrays of shape [pairs] hold one value a pair; pairs of one prompt share a group (`intervals`).
-"""
+"""Rewards of labeled pairs -> numbers with error bars. Arrays of shape [pairs] hold one value a pair."""
 
 from __future__ import annotations
 
@@ -46,7 +43,7 @@ class Calibration:
 
 @dataclass(frozen=True)
 class Margins:
-    """Mean, standard deviation (divisor n) and quantiles of chosen - rejected."""
+    """Of chosen - rejected; std with divisor n."""
 
     mean: float
     std: float
@@ -59,8 +56,6 @@ class Margins:
 
 @dataclass(frozen=True)
 class LengthSummary:
-    """What of the accuracy is length."""
-
     longer_chosen_share: float
     """How often the chosen answer is the longer."""
     same_length_share: float
@@ -76,15 +71,13 @@ class LengthSummary:
     """Accuracy where it is the shorter."""
     accuracy_same_length: Estimate | None
     spearman_reward_length: Estimate | None
-    """Rank correlation of reward and length over all answers."""
+    """Rank correlation over all answers."""
     spearman_margin_length_difference: Estimate | None
-    """The same within pairs: difference of rewards against difference of lengths. Chosen answers that are long do not raise it."""
+    """The same within pairs, of differences: long chosen answers alone do not raise it."""
 
 
 @dataclass(frozen=True)
 class Blind:
-    """What a model that knows nothing gets."""
-
     accuracy: float = 0.5
     log_loss: float = math.log(2)
     brier: float = 0.25
@@ -92,8 +85,6 @@ class Blind:
 
 @dataclass(frozen=True, kw_only=True)
 class PairSummary(Calibration):
-    """What a reward model makes of labeled pairs."""
-
     n_pairs: int
     n_prompts: int
     accuracy: Estimate
@@ -112,7 +103,6 @@ class PairSummary(Calibration):
     brier: float
     """Mean of (1 - sigmoid(margin)) squared; 0.25 for a blind model."""
     margin: Margins
-    """Of chosen minus rejected."""
     length: LengthSummary
     subsets: dict[str, Estimate]
     """Accuracy for each value of --subset_column."""
@@ -127,8 +117,6 @@ class PairSummary(Calibration):
 
 @dataclass(frozen=True)
 class PairedComparison:
-    """Two models on the same pairs: who is more often right, and could it be chance?"""
-
     n_pairs: int
     n_prompts: int
     accuracy_a: Estimate
@@ -142,21 +130,20 @@ class PairedComparison:
     both_wrong: int
     both_tied: int
     mcnemar_p: float
-    """Exact two-sided McNemar test, binomial(only_a + only_b, 1/2) at only_a: a sign test that takes pairs as independent."""
+    """Exact two-sided McNemar test, which takes pairs as independent; ties of both do not count."""
     prompt_sign_test_p: float
-    """The same test with one vote a prompt, the sign of its summed difference: valid when pairs share prompts."""
+    """The same with one vote a prompt, the sign of its summed difference: valid when pairs share prompts."""
 
 
 def pair_outcomes(chosen, rejected) -> np.ndarray:
-    """1 where chosen > rejected, 1/2 where they tie exactly, 0 where chosen < rejected: [pairs]."""
+    """[pairs] 1 where chosen > rejected, 1/2 where they tie exactly, else 0."""
     return (np.sign(floats(chosen) - floats(rejected)) + 1) / 2
 
 
 def reliability(margins, weights=None) -> list[Bin]:
-    """How often the model's own pick is right, by how sure it is: the table under the ECE. arXiv:1706.04599, section 2.
+    """The table under the ECE (arXiv:1706.04599, section 2), without empty bins.
 
-    Of p = sigmoid(margin) the confidence is max(p, 1 - p), so the 10 bins are equally wide over [0.5, 1], each open above,
-    the last closed. Empty bins are left out.
+    Of p = sigmoid(margin) the confidence is max(p, 1 - p): bins are equally wide over [0.5, 1], open above but for the last.
     """
     margins = floats(margins)
     weights = intervals.weights_of(weights, len(margins))
@@ -174,11 +161,7 @@ def reliability(margins, weights=None) -> list[Bin]:
 
 
 def calibration(bins: Sequence[Bin]) -> Calibration:
-    """Expected calibration error and its direction, from a reliability table.
-
-    `ece_if_calibrated`: the absolute error of a binomial proportion is about sqrt(2 c (1 - c) / (pi n)) (normal
-    approximation, independent pairs).
-    """
+    """By chance, the absolute error of a share is about sqrt(2 c (1 - c) / (pi n)): normal approximation, independent pairs."""
     share, sure, right, n = np.array([(bin.share, bin.confidence, bin.accuracy, bin.n) for bin in bins]).T
     return Calibration(
         ece=float(share @ np.abs(sure - right)),
@@ -205,11 +188,7 @@ def _length_summary(rewards: np.ndarray, lengths: np.ndarray, index: np.ndarray,
 
 
 def compare_outcomes(outcomes_a, outcomes_b, groups: Groups = None, weights=None) -> PairedComparison:
-    """Two models on the same pairs.
-
-    A tie against a right or a wrong is discordant like any other difference; pairs with equal outcomes do not count in
-    the tests, which give 1 when nothing is discordant.
-    """
+    """Two models on the same pairs. A tie against a right or a wrong is discordant; tests without any give 1."""
     a, b = floats(outcomes_a), floats(outcomes_b)
     intervals.require_length(len(a), outcomes_b=b)
     weights = intervals.weights_of(weights, len(a))
@@ -249,12 +228,9 @@ def summarize_pairs(
     weights=None,
     **lost: int,
 ) -> PairSummary:
-    """Every number above for one model.
+    """All arguments: [pairs]. Weights enter accuracies except `micro_accuracy`, log-loss, Brier and calibration.
 
-    chosen, rejected: [pairs] rewards; lengths: [pairs] characters; groups: [pairs] prompt keys; subsets: [pairs] values
-    of one metadata column; weights: [pairs]. Weights enter all accuracies except `micro_accuracy`, and log-loss, Brier
-    and calibration; counts, shares, margins and correlations are of plain pairs. lost: `not_scored`, `truncated` and
-    `not_rendered` (0). Raises DataError without pairs, RunError when a reward is NaN or infinite.
+    lost: `not_scored`, `truncated`, `not_rendered`. Raises DataError without pairs, RunError for rewards that are not finite.
     """
     n = len(chosen)
     intervals.require_length(n, rejected=rejected, chosen_lengths=chosen_lengths, rejected_lengths=rejected_lengths)
@@ -291,10 +267,9 @@ def summarize_pairs(
 def _by_subset(
     outcomes: np.ndarray, subsets: Sequence[Hashable], index: np.ndarray, weights: np.ndarray
 ) -> tuple[dict[str, Estimate], Estimate]:
-    """(accuracy of every value of a metadata column, their mean), pairs without a value under `NO_SUBSET`.
+    """(accuracy of every value of a metadata column, their mean: the accuracy under weights of equal sum in every subset).
 
-    The mean is the accuracy under weights that sum to the same in every subset. Its interval includes the scatter between
-    subsets, so it is a little wide when they differ much.
+    Its interval includes the scatter between subsets, so it is a little wide when they differ much.
     """
     names = np.array([NO_SUBSET if name is None else str(name) for name in subsets], dtype=object)
     intervals.require_length(len(outcomes), subsets=names)

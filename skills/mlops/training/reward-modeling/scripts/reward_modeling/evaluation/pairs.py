@@ -27,11 +27,7 @@ MANY_TIES = 0.05
 
 @dataclass(frozen=True)
 class PairEvaluation:
-    """What a reward model made of labeled comparisons.
-
-    chosen, rejected: [n] raw rewards of the pairs both of whose sides got one.
-    scored: every pair in input order with both rewards, None where the over-length policy left a side out.
-    """
+    """chosen, rejected: [n] rewards of the pairs both of whose sides got one. scored: every pair with both rewards, or None."""
 
     chosen: np.ndarray
     rejected: np.ndarray
@@ -39,7 +35,6 @@ class PairEvaluation:
     scored: list[tuple[Comparison, float | None, float | None]]
 
     def rows(self) -> list[dict[str, object]]:
-        """One JSON row for each pair of the input: where it came from, its metadata and both rewards."""
         return [
             with_metadata({**source_of(pair), "reward_chosen": chosen, "reward_rejected": rejected}, pair.metadata)
             for pair, chosen, rejected in self.scored
@@ -49,7 +44,6 @@ class PairEvaluation:
 def evaluate_pairs(
     model: RewardModel, comparisons: Sequence[Comparison], *, subset_column: str | None = None
 ) -> PairEvaluation:
-    """Score every pair and summarize. Raises DataError when the over-length policy leaves no pair."""
     before = dict(model.renderer.counts)
     scored = [(pair, *both) for pair, both in zip(comparisons, score_answers(model, comparisons), strict=True)]
     kept = [row for row in scored if None not in row[1:]]
@@ -76,7 +70,7 @@ def evaluate_pairs(
 
 
 def compare_models(first: PairEvaluation, second: PairEvaluation) -> PairedComparison:
-    """Two models, which have evaluated the same pairs, on those that both could score."""
+    """On the pairs that both could score."""
     both = zip(first.scored, second.scored, strict=True)
     shared = [(pair, a, b) for (pair, *a), (_, *b) in both if None not in (*a, *b)]
     if not shared:
@@ -154,7 +148,6 @@ def diagnose_pairs(summary: PairSummary) -> list[str]:
 
 
 def show_pairs(summary: PairSummary, title: str) -> None:
-    """Print a summary on stderr: headline, calibration, length, subsets; no diagnostics."""
     length = summary.length
     headline = {
         "accuracy": summary.accuracy,
@@ -192,7 +185,6 @@ def show_pairs(summary: PairSummary, title: str) -> None:
 
 
 def show_comparison(found: PairedComparison, first: str, second: str) -> None:
-    """Print two models on the same pairs, on stderr."""
     rows = {f"A: {first}": found.accuracy_a, f"B: {second}": found.accuracy_b, "A - B": found.difference}
     estimates_table(f"two models on {found.n_pairs} pairs of {found.n_prompts} prompts", rows)
     cells = {

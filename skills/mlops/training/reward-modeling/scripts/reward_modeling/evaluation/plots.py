@@ -17,10 +17,8 @@ if TYPE_CHECKING:
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Of Okabe and Ito, for the color-blind too."""
 STYLES = {"line": {"linestyle": "-"}, "dashed": {"linestyle": "--"}, "dots": {"linestyle": "", "marker": "."}}
-PANEL = (4.4, 3.2)
-"""Width and height of a panel, in inches."""
+PANEL = (4.4, 3.2)  # inches
 NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-"""Characters that no XML document may hold."""
 LARGEST_DRAWN = 1e100
 """Axes multiply values: beyond it one is left out as infinite ones are."""
 SETTINGS = {
@@ -39,7 +37,7 @@ SETTINGS = {
 
 @dataclass(frozen=True)
 class Series:
-    """Points (x, y) under one name, "" for none. style: in STYLES; color: a place in PALETTE, else that of the series."""
+    """Points (x, y); those that are not finite are left out. color: a place in PALETTE, else that of the series."""
 
     name: str
     points: Sequence[tuple[float, float]]
@@ -49,8 +47,6 @@ class Series:
 
 @dataclass(frozen=True)
 class Panel:
-    """One chart: a title, axis labels, any number of series."""
-
     title: str
     x_label: str
     y_label: str
@@ -58,7 +54,6 @@ class Panel:
 
 
 def draw_panels(panels: Sequence[Panel]) -> Figure:
-    """The panels, two in a row. Points that are not finite are left out."""
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -89,7 +84,7 @@ def svg(panels: Sequence[Panel]) -> str:
 
 
 def text_of(figure: Figure) -> str:
-    """The figure as SVG text, the same for the same figure: without a date, and without the lines before `<svg`."""
+    """The same for the same figure: without a date, and without the lines before `<svg`."""
     import matplotlib
 
     text = io.StringIO()

@@ -23,11 +23,10 @@ from .step_measures import choose_threshold, labeled_steps
 from .votes import find_answers
 
 Rows = list[dict[str, object]]
-"""Of --output."""
 
 
 def evaluate(settings: EvaluationSettings) -> results.EvaluationOutput:
-    """The report that evaluate.py prints. Errors are those of its parts: UsageError, DataError, ModelError, RunError."""
+    """The report that evaluate.py prints."""
     if settings.overoptimization:
         return report_overoptimization(settings)
     inputs = [*(settings.dataset_name or ()), *(settings.threshold_data or ())]
@@ -58,7 +57,6 @@ def _evaluate_model(
 
 
 def _evaluated(settings: EvaluationSettings, records: Records, diagnostics: list[str]) -> dict[str, object]:
-    """What reports on a data set say of it."""
     return {
         "model": settings.model_name_or_path,
         "dataset": settings.dataset_name,
@@ -70,7 +68,6 @@ def _evaluated(settings: EvaluationSettings, records: Records, diagnostics: list
 
 
 def report_overoptimization(settings: EvaluationSettings) -> results.OverOptimizationReport:
-    """Proxy and gold against KL, with the curves of arXiv:2210.10760 fitted to them."""
     sources, picture = settings.overoptimization, None
     if settings.picture:
         picture = check_output_file(settings.picture, settings.overwrite, sources)
@@ -91,7 +88,6 @@ def report_overoptimization(settings: EvaluationSettings) -> results.OverOptimiz
 
 
 def report_pairs(settings: EvaluationSettings, records: Records) -> tuple[results.PairReport, Rows]:
-    """Labeled comparisons, and a row for each."""
     if settings.threshold is not None or settings.threshold_data:
         raise UsageError(
             "a threshold is for step labels and a process reward model",
@@ -123,7 +119,6 @@ def report_pairs(settings: EvaluationSettings, records: Records) -> tuple[result
 
 
 def report_steps(settings: EvaluationSettings, records: Records) -> tuple[results.StepReport, Rows]:
-    """Solutions with step labels, and a row for each."""
     if settings.compare:
         raise UsageError("--compare evaluates two models on pairs", hint="evaluate each on the steps by itself")
     labeled, others = solutions(records), _threshold_data(settings)
@@ -146,7 +141,6 @@ def _threshold_data(settings: EvaluationSettings) -> list[Solution] | None:
 
 
 def report_pools(settings: EvaluationSettings) -> tuple[results.PoolReport, Rows]:
-    """Completions of known correctness, and a row for each prompt."""
     records = to_score(load(settings.dataset_name, **settings.all_reading))
     pools = records.rows
     sizes = best_of_n.check_pools(pools, settings.best_of_n)
@@ -168,7 +162,7 @@ def report_pools(settings: EvaluationSettings) -> tuple[results.PoolReport, Rows
 
 
 def report_benchmarks(settings: EvaluationSettings) -> tuple[results.BenchmarkReport, Rows]:
-    """The official numbers of benchmarks, and a row for each item. All data are read before the model is loaded."""
+    """All data are read before the model is loaded."""
     names = list(dict.fromkeys(settings.benchmark))
     benchmark_runs.check_names(names)
     loaded = {name: benchmark_runs.load_benchmark(name, settings.benchmark_data) for name in names}

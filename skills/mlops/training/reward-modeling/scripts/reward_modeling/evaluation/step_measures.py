@@ -1,7 +1,6 @@
 """Step labels and scores -> numbers with error bars, and the threshold under which a step is flagged.
 
-A step is wrong when its label is under one half; "positive" is a wrong step. Where labels stop at the first error, later steps
-count nowhere. A solution without an error counts as correct when its last step is labeled.
+A step is wrong when its label is under one half; "positive" is a wrong step.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ import numpy as np
 from ..data.records import Solution
 from ..errors import DataError
 from .inputs import prompt_keys
-from .intervals import Estimate, Groups, accuracy_where, floats, group_index, smooth
+from .intervals import Estimate, Groups, accuracy_where, floats, group_index, measure, smooth
 
 NO_ERROR, UNKNOWN = -1, -2
 FIXED = 0.5
@@ -23,11 +22,10 @@ NEVER = np.iinfo(np.int64).max
 
 @dataclass(frozen=True)
 class LabeledSteps:
-    """Every labeled and scored step, flat.
+    """Every labeled and scored step: scores, wrong, place in its solution, owner (number of the solution): [steps].
 
-    scores, wrong, place (within the solution), owner (number of the solution): [steps]. first_error: [solutions] place of
-    the first wrong step, NO_ERROR for a correct solution, UNKNOWN where labels or scores do not tell. groups: [solutions]
-    what solutions of one prompt share.
+    first_error: [solutions] place of the first wrong step, NO_ERROR where all steps to the last are labeled and right, UNKNOWN
+    where labels or scores do not tell. groups: [solutions] what solutions of one prompt share.
     """
 
     scores: np.ndarray
@@ -46,10 +44,7 @@ class LabeledSteps:
 
 
 def labeled_steps(solutions: Sequence[Solution], scores: Sequence[Sequence[float | None]]) -> LabeledSteps:
-    """scores: [solutions][steps] probability of being correct, None for a step that was not scored.
-
-    Raises DataError without a labeled step that was scored.
-    """
+    """scores: [solutions][steps] probability of being correct, or None. Raises DataError without a labeled, scored step."""
     steps, first_error = [], []
     for number, (solution, row) in enumerate(zip(solutions, scores, strict=True)):
         labels = solution.labels or ()
@@ -75,11 +70,8 @@ def labeled_steps(solutions: Sequence[Solution], scores: Sequence[Sequence[float
 
 
 def auroc(wrongness, wrong, groups: Groups = None) -> Estimate | None:
-    """Probability that a wrong step has the higher wrongness than a correct one, ties one half; None without both kinds.
-
-    wrongness: [n]; wrong: [n] bool. The interval is from placements (DeLong et al. 1988, Biometrics 44:837-845), summed by
-    group (Obuchowski 1997, Biometrics 53:567-578).
-    """
+    """None without both kinds. wrongness: [n]; wrong: [n] bool. The interval is from placements (DeLong et al. 1988, Biometrics
+    44:837-845), summed by group (Obuchowski 1997, Biometrics 53:567-578)."""
     wrongness, wrong = floats(wrongness), np.asarray(wrong, dtype=bool)
     positive, negative = int(wrong.sum()), int((~wrong).sum())
     if not positive or not negative:
@@ -94,26 +86,21 @@ def auroc(wrongness, wrong, groups: Groups = None) -> Estimate | None:
     return smooth(value, (placement - value) / np.where(wrong, positive, negative), groups)
 
 
-def harmonic_mean(outcomes, wrong, groups: Groups = None) -> Estimate | None:
-    """2 a c / (a + c) of the accuracies on erroneous and on correct solutions: the F1 of ProcessBench (arXiv:2412.06559,
-    section 3); None without both kinds.
+def harmonic_mean(a: float, b: float) -> float:
+    return 0.0 if a == b == 0 else 2 * a * b / (a + b)
 
-    outcomes: [solutions] 1 where the first error was found or rightly none; wrong: [solutions] bool. The interval is by the
-    delta method.
-    """
-    outcomes, wrong = floats(outcomes), np.asarray(wrong, dtype=bool)
-    if not wrong.any() or wrong.all():
-        return None
-    a, c = outcomes[wrong].mean(), outcomes[~wrong].mean()
-    if a + c == 0:
-        return smooth(0.0, np.zeros(len(wrong)), groups)
-    slope = np.where(wrong, c**2, a**2) * 2 / (a + c) ** 2
-    influence = slope * (outcomes - np.where(wrong, a, c)) / np.where(wrong, wrong.sum(), (~wrong).sum())
-    return smooth(float(2 * a * c / (a + c)), influence, groups)
+
+def processbench_f1(outcomes, wrong, groups: Groups = None) -> Estimate | None:
+    """outcomes: [solutions] whether the first error was found, or rightly none; wrong: [solutions]. None without both kinds."""
+    counts = [{str(bad): (float(hit), 1.0)} for hit, bad in zip(outcomes, np.asarray(wrong, bool), strict=True)]
+    found, _ = measure(
+        counts, lambda ratios: {"f1": harmonic_mean(*(ratios.get(n, np.nan) for n in ("True", "False")))}
+    )
+    return found["f1"].estimate(groups) if found else None
 
 
 def first_flagged(data: LabeledSteps, flagged: np.ndarray) -> np.ndarray:
-    """[solutions] place of the first flagged step, NO_ERROR where none is. flagged: [steps] bool."""
+    """[solutions] place of the first flagged step, or NO_ERROR. flagged: [steps] bool."""
     first = np.full(len(data.first_error), NEVER)
     np.minimum.at(first, data.owner[flagged], data.place[flagged])
     return np.where(first == NEVER, NO_ERROR, first)
@@ -121,7 +108,7 @@ def first_flagged(data: LabeledSteps, flagged: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class StepMeasures:
-    """How well wrong steps are told; an estimate is null where nothing is to measure."""
+    """An estimate is null where nothing is to measure."""
 
     step_accuracy: Estimate | None
     """Share of steps rightly flagged or rightly not."""
@@ -144,7 +131,7 @@ class StepMeasures:
 
 
 def measures(data: LabeledSteps, thresholds: np.ndarray) -> StepMeasures:
-    """Every measure of one scorer. thresholds: [solutions]."""
+    """thresholds: [solutions]."""
 
     def share(hits: np.ndarray, groups: np.ndarray, weights: np.ndarray) -> Estimate | None:
         weights = floats(weights)
@@ -165,15 +152,15 @@ def measures(data: LabeledSteps, thresholds: np.ndarray) -> StepMeasures:
         first_error_accuracy=share(right, prompts, np.ones(len(right))),
         erroneous=share(right, prompts, bad),
         correct=share(right, prompts, ~bad),
-        processbench_f1=harmonic_mean(right, bad, prompts),
+        processbench_f1=processbench_f1(right, bad, prompts),
     )
 
 
 def choose_threshold(data: LabeledSteps) -> tuple[float, float]:
     """(threshold, its ProcessBench F1 here): the best of those between two neighboring scores; of equal ones the middle.
 
-    A correct solution is told rightly up to its lowest score, an erroneous one above the score of its first error and
-    up to the lowest before it. Raises DataError without solutions of both kinds.
+    A correct solution is told rightly up to its lowest score, an erroneous one above that of its first error and up to the
+    lowest before it. Raises DataError without both kinds.
     """
     scores, n = data.scores, len(data.first_error)
     lowest_before, at_error = np.full(n, np.inf), np.full(n, -np.inf)
@@ -193,7 +180,6 @@ def choose_threshold(data: LabeledSteps) -> tuple[float, float]:
     candidates = np.concatenate([[distinct[0]], (distinct[1:] + distinct[:-1]) / 2, [np.nextafter(distinct[-1], 2)]])
 
     def share_above(values: np.ndarray) -> np.ndarray:
-        """[candidates] share of the values that are at least the candidate."""
         return 1 - np.searchsorted(np.sort(values), candidates, side="left") / len(values)
 
     c = share_above(lowest_before[correct])

@@ -1,7 +1,6 @@
 """Evaluate a process reward model on solutions whose steps are labeled: thresholds, baselines, diagnostics and tables.
 
-The threshold must come from other solutions than those it is used on: from a file, or each half of the prompts from the
-other half. It is the one with the highest ProcessBench F1. `step_measures` has the numbers.
+A threshold comes from other solutions than those it is used on: those of a file, or of the other half of the prompts.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ STEP_SUBSET_COLUMNS = ("subject", "subset", "category", "domain", "source", "tas
 
 
 def halves(solutions: Sequence[Solution]) -> np.ndarray:
-    """[solutions] which half a solution's prompt belongs to, by its hash: the same in every run and from every file."""
+    """[solutions] which half a solution's prompt belongs to, by its hash."""
     second = {id(solution) for solution in split_by_prompt(solutions, 0.5, seed=0)[1]}
     return np.array([id(solution) in second for solution in solutions])
 
@@ -56,8 +55,7 @@ def cross_fitted(data: LabeledSteps, half: np.ndarray) -> np.ndarray:
 
 
 class Baseline(NamedTuple):
-    """A scorer that looks at no content. scores: the steps of a solution -> [steps]; flagged under 0.5, or with
-    `chosen` under a threshold chosen as the model's is, by halves of the prompts where the model's is given."""
+    """chosen: flagged under a threshold chosen as the model's is, by halves of the prompts where that is given; else under 0.5."""
 
     scores: Callable[[Sequence[str]], list[float]]
     chosen: bool = False
@@ -81,14 +79,12 @@ STEP_BASELINES: dict[str, Baseline] = {
 @dataclass(frozen=True)
 class Threshold:
     values: list[float]
-    """A step is flagged as wrong under it; several where halves of the prompts choose for each other."""
+    """A step is flagged under it; several where halves of the prompts choose for each other."""
     chosen_on: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepSummary(StepMeasures):
-    """What a process reward model makes of solutions with step labels."""
-
     n_solutions: int
     n_prompts: int
     n_steps: int
@@ -98,7 +94,7 @@ class StepSummary(StepMeasures):
     correct_solutions: int
     not_scored_steps: int
     not_judged_solutions: int
-    """Solutions that count in no measure of solutions: labels or scores do not tell where their first error is."""
+    """Those that count in no measure of solutions: labels or scores do not tell where their first error is."""
     threshold: Threshold
     subsets: dict[str, StepMeasures]
     baselines: dict[str, StepMeasures]
@@ -114,7 +110,7 @@ class StepEvaluation:
 
 
 def score_steps(model: ProcessRewardModel, solutions: Sequence[Solution]) -> list[list[float | None]]:
-    """[solutions][steps] the probability that each step is correct, None for what the over-length policy left out."""
+    """[solutions][steps] the probability of being correct, None for what the over-length policy left out."""
     with progress("scoring", len(solutions)) as advance:
         scored = model.score_solutions([Steps(s.prompt, s.steps, s.origin) for s in solutions], advance)
     return [step_rewards(solution.steps, row) for row, solution in zip(scored, solutions, strict=True)]
@@ -128,11 +124,7 @@ def evaluate_steps(
     threshold_data: Sequence[Solution] | None = None,
     subset_column: str | None = None,
 ) -> StepEvaluation:
-    """Score every step and summarize.
-
-    threshold: a fixed one; threshold_data: solutions to choose it on; neither: halves of the prompts, see `cross_fitted`.
-    Raises DataError without labels or with labels of one kind only to choose on.
-    """
+    """threshold_data: solutions to choose a threshold on. Raises DataError without labels, or with one kind only to choose on."""
     before = dict(model.renderer.counts)
     scores = score_steps(model, solutions)
     model.warn_of_losses(before)
@@ -145,7 +137,6 @@ def evaluate_steps(
         chosen_on = f"{len(threshold_data)} solutions of other data"
 
     def thresholds_of(data: LabeledSteps, baseline: Baseline | None = None) -> np.ndarray:
-        """[solutions] the given one, or one chosen on the others or on the other half of the prompts."""
         at = threshold
         if baseline and not baseline.chosen:
             at = FIXED
@@ -185,7 +176,7 @@ def evaluate_steps(
 def _labeled(
     baseline: Baseline | None, solutions: Sequence[Solution], scores: list[list[float | None]]
 ) -> LabeledSteps:
-    """By a baseline's scores, those of the steps that the model has scored too."""
+    """By a baseline's scores, of the steps that the model has scored too."""
     if baseline:
         scores = [
             [None if seen is None else value for value, seen in zip(baseline.scores(one.steps), row, strict=True)]
@@ -229,13 +220,12 @@ MEASURES = {
 
 
 def _wrong_way(measured: Iterable[StepMeasures]) -> str:
-    """What an AUROC below 0.5 means, if one of these has it."""
     below = any(one.auroc and one.auroc.value < 0.5 for one in measured)
     return " (an AUROC below 0.5 ranks the wrong way round)" if below else ""
 
 
 def _no_better_flags(measure: str) -> Diagnostic[SimpleNamespace]:
-    """For a measure of flags: its interval reaches down to that of the best baseline, whose threshold is chosen alike."""
+    """The interval reaches down to that of the best baseline, whose threshold is chosen alike."""
     return Diagnostic(
         lambda s: getattr(s, measure) and getattr(s, measure).low <= s.best[measure].estimate.high,
         f"{MEASURES[measure]} {{{measure}:.3f}} is not shown to be above that of the best baseline: "
@@ -277,7 +267,6 @@ STEP_DIAGNOSTICS: dict[str, Diagnostic[SimpleNamespace]] = {
         "raise --max_length if steps did not fit ({not_scored_steps} of them)",
     ),
 }
-"""Over a `StepSummary` with what `diagnose_steps` adds."""
 
 
 def diagnose_steps(summary: StepSummary) -> list[str]:
@@ -291,7 +280,6 @@ def diagnose_steps(summary: StepSummary) -> list[str]:
 
 
 def show_steps(summary: StepSummary, name: str) -> None:
-    """Print a summary on stderr: measures, baselines, subsets; no diagnostics."""
     title = (
         f"{name}: {summary.n_steps} labeled steps ({summary.wrong_steps} wrong) of {summary.n_solutions} "
         f"solutions ({summary.erroneous_solutions} with an error), {summary.n_prompts} prompts"
@@ -307,7 +295,7 @@ def show_steps(summary: StepSummary, name: str) -> None:
 
 
 def _show_measures(title: str, measured: Mapping[str, StepMeasures]) -> None:
-    """One row a scorer or subset, a column a measure: two tables, since one is too wide for a terminal of 80 columns."""
+    """Two tables, since one is too wide for a terminal of 80 columns."""
     of_steps = {"step_accuracy": "accuracy", "f1": "F1", "auroc": "AUROC"}
     of_solutions = {
         "first_error_accuracy": "all",

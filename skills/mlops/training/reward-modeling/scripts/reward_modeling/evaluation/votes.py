@@ -15,12 +15,11 @@ from ..console import DataError, UsageError
 from ..data.records import Ranking
 
 ENOUGH_ANSWERS = 0.5
-"""A vote needs final answers to compare: this share of the completions must have one."""
+"""The share of the completions that must have a final answer."""
 DRAWS = 4096
 """Draws of n that stand for all: the standard error is at most 0.008 for a prompt, and at most 1/64 of what the choice of the
 prompts leaves open, so the intervals need no room for it."""
 
-# What writes a final answer down: the last match in a completion counts, its group 1 is the answer.
 ANSWER_PATTERNS: dict[str, str] = {
     "boxed": r"\\boxed\{((?:[^{}]|\{[^{}]*\})*)\}",
     "gsm8k": r"^####\s*(.+)$",
@@ -32,10 +31,7 @@ ANSWER_PATTERNS: dict[str, str] = {
 def majority_vote(answers: Sequence[str | None], correct: Sequence[float], n: int, key: str = "") -> float:
     """Expected correctness of the most frequent answer among n drawn, ties broken at random; None casts no vote.
 
-    answers: [pool]. An answer is as correct as its completions are on average. The mean over DRAWS draws without
-    replacement, seeded by n and the `key` of the prompt.
-    >>> majority_vote(["4", "4", "5"], [1, 1, 0], 3)
-    1.0
+    answers, correct: [pool]. An answer is as correct as its completions are on average. key: a seed, of the prompt.
     """
     of_answer = defaultdict(list)
     for answer, right in zip(answers, correct, strict=True):
@@ -52,12 +48,7 @@ def majority_vote(answers: Sequence[str | None], correct: Sequence[float], n: in
 
 
 def final_answer(text: str, pattern: str | None = None) -> str | None:
-    """The final answer a completion states, in a form that can be compared, or None.
-
-    pattern: a regular expression whose group 1 is the answer; otherwise the first of ANSWER_PATTERNS that matches.
-    >>> final_answer("so 2 + 1 = 3.0\\nA: $1,003.0")
-    '1003'
-    """
+    """In a form that can be compared, by group 1 of the pattern or of the first of ANSWER_PATTERNS that matches."""
     for expression in [pattern] if pattern else ANSWER_PATTERNS.values():
         found = re.findall(expression, text, re.MULTILINE)
         if found:
@@ -66,7 +57,7 @@ def final_answer(text: str, pattern: str | None = None) -> str | None:
 
 
 def comparable(answer: object) -> str | None:
-    """An answer without what does not change it: whitespace, a closing full stop, currency and thousands signs; 3.0 is 3."""
+    """Without whitespace, a closing full stop, currency and thousands signs; 3.0 is 3."""
     text = str(answer).strip().rstrip(".").replace("$", "").replace(",", "").strip().casefold()
     try:
         number = float(text)
@@ -77,17 +68,14 @@ def comparable(answer: object) -> str | None:
 
 @dataclass(frozen=True)
 class Answers:
-    """Final answers of every completion, [prompts][pool], or None and the reason why there is no vote."""
+    """[prompts][pool], or None and the reason why there is no vote."""
 
     answers: list[list[str | None]] | None
     source: str
 
 
 def find_answers(rankings: Sequence[Ranking], *, column: str | None = None, pattern: str | None = None) -> Answers:
-    """The final answers to vote on: from a column with one a completion, or taken from the texts.
-
-    Raises UsageError for a pattern that is not a regular expression with one group, DataError for a column of other length.
-    """
+    """From a column with one a completion, or from the texts."""
     if column is not None:
         return Answers([_column_answers(ranking, column) for ranking in rankings], f"the column {column}")
     try:
