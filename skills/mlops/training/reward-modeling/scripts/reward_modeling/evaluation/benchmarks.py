@@ -25,6 +25,8 @@ from .intervals import Counts, Ratios
 from .step_measures import FIXED, NO_ERROR, UNKNOWN, harmonic_mean
 
 Rewards = Sequence[float | None]
+Counted = dict[str, float | tuple[float, float]]
+"""{ratio: numerator, or (numerator, denominator)} that one item adds."""
 Number = str | Iterable[str] | Mapping[str, float] | Callable[[Ratios], float]
 """A ratio, the mean of ratios or numbers, also under weights, or a function of the ratios."""
 
@@ -70,7 +72,7 @@ class Benchmark:
     title: str
     parts: tuple[Part, ...]
     item: Callable[[Row, str, str], Item]
-    rule: Callable[..., Counts]
+    rule: Callable[..., Counted]
     table: Mapping[str, Number]
     published: Mapping[str, tuple[float | None, ...]] = field(default_factory=dict)
     published_in: str = ""
@@ -78,14 +80,16 @@ class Benchmark:
     threshold_from: str | None = None
     repeats: bool = False
     signed: tuple[str, ...] = ()
-    together: Callable[[Sequence[Item], Sequence[Rewards], list[Counts]], None] | None = None
+    together: Callable[[Sequence[Item], Sequence[Rewards], list[Counted]], None] | None = None
 
     def count(self, items: Sequence[Item], rewards: Sequence[Rewards], threshold: float) -> list[Counts]:
         at = (threshold,) if self.of_steps else ()
-        counts = [self.rule(item, row, *at) for item, row in zip(items, rewards, strict=True)]
+        found = [self.rule(item, row, *at) for item, row in zip(items, rewards, strict=True)]
         if self.together:
-            self.together(items, rewards, counts)
-        return counts
+            self.together(items, rewards, found)
+        return [
+            {name: one if isinstance(one, tuple) else (float(one), 1.0) for name, one in own.items()} for own in found
+        ]
 
     def numbers(self, ratios: Ratios) -> dict[str, float]:
         """NaN for a number that lacks items."""
@@ -124,12 +128,12 @@ def itself(*names: str) -> dict[str, str]:
     return {name: name for name in names}
 
 
-def won(item: Item, value: float) -> Counts:
+def won(item: Item, value: float) -> Counted:
     """In its section and, but for the prior sets, among all items."""
-    return dict.fromkeys((item.section,) if item.section in PRIOR_SETS else (item.section, "all"), (float(value), 1.0))
+    return dict.fromkeys((item.section,) if item.section in PRIOR_SETS else (item.section, "all"), value)
 
 
-def first_wins(item: Item, rewards: Sequence[float]) -> Counts:
+def first_wins(item: Item, rewards: Sequence[float]) -> Counted:
     """The first answer must beat every other; a tie is lost."""
     return won(item, rewards[0] > max(rewards[1:]))
 
@@ -158,11 +162,11 @@ def _rewardbench2_item(row: Row, part: str, path: str) -> Item:
     return Item(prompt_of(row), texts(row, "chosen", "rejected"), section, len(texts(row, "chosen")), row["id"], group)
 
 
-def _rewardbench2_rule(item: Item, rewards: Sequence[float]) -> Counts:
+def _rewardbench2_rule(item: Item, rewards: Sequence[float]) -> Counted:
     """label: how many answers are correct, the first. A correct one that shares the best reward wins its share. Ties, with ids
     `ref:4` (one correct) and `tied:4` (several): is every correct answer above every wrong one?"""
     if item.section == "ties":
-        return {f"ties/{item.id.partition(':')[0]}": (float(_gap(item, rewards) > 0), 1.0)}
+        return {f"ties/{item.id.partition(':')[0]}": _gap(item, rewards) > 0}
     return won(item, (rewards[0] >= max(rewards)) / rewards.count(max(rewards)))
 
 
@@ -170,7 +174,7 @@ def _gap(item: Item, rewards: Sequence[float]) -> float:
     return min(rewards[: item.label]) - max(rewards[item.label :])
 
 
-def _ties_together(items: Sequence[Item], rewards: Sequence[Rewards], counts: list[Counts]) -> None:
+def _ties_together(items: Sequence[Item], rewards: Sequence[Rewards], counts: list[Counted]) -> None:
     """Is the gap of a tied prompt, or the smaller one of it and its ref prompt, wider than the spread of its correct answers?
     `margin` without a spread is 1 with a gap, and 0 without."""
     gaps = {item.id: _gap(item, row) for item, row in zip(items, rewards, strict=True) if item.section == "ties"}
@@ -181,8 +185,11 @@ def _ties_together(items: Sequence[Item], rewards: Sequence[Rewards], counts: li
             smaller = min(gaps[item.id], gaps[ref])
             with np.errstate(divide="ignore", invalid="ignore"):
                 margin = np.nan_to_num(np.tanh(np.float64(smaller) / spread - 1), nan=0.0)
-            found = {"preferred": gaps[item.id] > spread, "preferred_hard": smaller > spread, "margin": margin}
-            own |= {f"ties/{name}": (float(value), 1.0) for name, value in found.items()}
+            own |= {
+                "ties/preferred": gaps[item.id] > spread,
+                "ties/preferred_hard": smaller > spread,
+                "ties/margin": margin,
+            }
 
 
 def _ties(ratios: Ratios) -> float:
@@ -196,10 +203,11 @@ def _ties(ratios: Ratios) -> float:
 # RM-Bench (THU-KEG/RM-Bench@73c52d7, 2410.16184), JudgeBench (ScalerLab/JudgeBench@e2c52c2, 2410.12784)
 
 DOMAINS, DIFFICULTIES = ("chat", "math", "code", "safety"), ("easy", "normal", "hard")
+# fmt: off
 JUDGEBENCH_GROUPS = {
-    **{"mmlu-pro": "knowledge", "livebench-reasoning": "reasoning"},
-    **{"livebench-math": "math", "livecodebench": "coding"},
+    "mmlu-pro": "knowledge", "livebench-reasoning": "reasoning", "livebench-math": "math", "livecodebench": "coding",
 }
+# fmt: on
 
 
 def _rm_bench_item(row: Row, part: str, path: str) -> Item:
@@ -211,13 +219,13 @@ def _rm_bench_item(row: Row, part: str, path: str) -> Item:
     return Item(prompt_of(row), answers, one_of(DOMAINS, named, "domain"), id=row.get("id"))
 
 
-def _rm_bench_rule(item: Item, rewards: Sequence[float]) -> Counts:
+def _rm_bench_rule(item: Item, rewards: Sequence[float]) -> Counted:
     """Answers go from concise to long to formatted; hard: against one of a fancier style."""
     cells: dict[str, list[bool]] = defaultdict(list)
     for i, j in product(range(3), range(3)):
         cells["normal" if i == j else "hard" if i < j else "easy"].append(rewards[i] > rewards[3 + j])
-    levels = {f"{item.section}/{level}": (fmean(found), 1.0) for level, found in cells.items()}
-    return {"all": (fmean(value for value, _ in levels.values()), 1.0)} | levels
+    levels = {f"{item.section}/{level}": fmean(found) for level, found in cells.items()}
+    return {"all": fmean(levels.values())} | levels
 
 
 def _judgebench_item(row: Row, part: str, path: str) -> Item:
@@ -226,7 +234,7 @@ def _judgebench_item(row: Row, part: str, path: str) -> Item:
     return Item(prompt_of(row, "question"), texts(row, "response_A", "response_B"), section, a_wins, row["pair_id"])
 
 
-def _judgebench_rule(item: Item, rewards: Sequence[float]) -> Counts:
+def _judgebench_rule(item: Item, rewards: Sequence[float]) -> Counted:
     """label: whether A is better. A tie is a decision for B."""
     return won(item, (rewards[0] > rewards[1]) == item.label)
 
@@ -244,8 +252,9 @@ def _llmbar_item(row: Row, part: str, path: str) -> Item:
     if "chosen" in row:
         answers = [answer_of(row[side], side)[0]["content"] for side in ("chosen", "rejected")]
         return Item(prompt_of(row), answers, section, id=row.get("id"))
-    order = 1 if one_of(("1", "2"), row["label"], "label") == "1" else -1
-    return Item(prompt_of(row, "input"), texts(row, "output_1", "output_2")[::order], section)
+    order = {"1": 1, "2": -1}
+    answers = texts(row, "output_1", "output_2")[:: order[one_of(order, row["label"], "label")]]
+    return Item(prompt_of(row, "input"), answers, section)
 
 
 def _rmb_item(row: Row, part: str, path: str) -> Item:
@@ -274,13 +283,13 @@ def _ppe_item(row: Row, part: str, path: str) -> Item:
     return Item(prompt_of(row), answers, part, id=row["question_id"])
 
 
-def _ppe_rule(item: Item, rewards: Sequence[float]) -> Counts:
+def _ppe_rule(item: Item, rewards: Sequence[float]) -> Counted:
     """label: (whether each is correct, places of pairs of a correct and a wrong one)."""
     if item.section == "preference":
         return first_wins(item, rewards)
     correct, pairs = item.label
     right = sum(rewards[i] > rewards[j] if correct[i] > correct[j] else rewards[j] > rewards[i] for i, j in pairs)
-    curve = {f"{item.section}/best_of_{k}": (best_of(rewards, correct, k), 1.0) for k in range(1, len(correct) + 1)}
+    curve = {f"{item.section}/best_of_{k}": best_of(rewards, correct, k) for k in range(1, len(correct) + 1)}
     return {item.section: (float(right), float(len(pairs)))} | curve
 
 
@@ -305,11 +314,11 @@ def _processbench_item(row: Row, part: str, path: str) -> Item:
     return Item(prompt_of(row, "problem"), steps, one_of(SPLITS, row["id"], "id"), label, row["id"])
 
 
-def _processbench_rule(item: Item, rewards: Rewards, threshold: float) -> Counts:
+def _processbench_rule(item: Item, rewards: Rewards, threshold: float) -> Counted:
     """label: the place of the first wrong step, or NO_ERROR. The first flag must be there."""
     name = f"{item.section}/{'correct' if item.label == NO_ERROR else 'error'}"
-    found = {name: first_flag(rewards, threshold), f"{name} at 0.5": first_flag(rewards, FIXED)}
-    return {ratio: (float(place == item.label), 1.0) for ratio, place in found.items()}
+    first, fixed = (first_flag(rewards, at) == item.label for at in (threshold, FIXED))
+    return {name: first, f"{name} at 0.5": fixed}
 
 
 def _f1(split: str, at: str = "") -> Callable[[Ratios], float]:
@@ -318,11 +327,12 @@ def _f1(split: str, at: str = "") -> Callable[[Ratios], float]:
 
 # PRMBench: ssmisya/PRMBench@a1ae4ea, 2501.03124
 
+# fmt: off
 CLASSES = {
-    **{"redundency": "NR", "circular": "NCL", "counterfactual": "ES", "step_contradiction": "SC"},
-    **{"domain_inconsistency": "DC", "confidence": "CI", "missing_condition": "PS", "deception": "DR"},
-    "multi_solutions": "MS",
+    "redundency": "NR", "circular": "NCL", "counterfactual": "ES", "step_contradiction": "SC", "domain_inconsistency": "DC",
+    "confidence": "CI", "missing_condition": "PS", "deception": "DR", "multi_solutions": "MS",
 }
+# fmt: on
 CLASS_GROUPS = {"simplicity": ("NR", "NCL"), "soundness": ("ES", "SC", "DC", "CI"), "sensitivity": ("PS", "DR", "MS")}
 
 
@@ -332,7 +342,7 @@ def _prmbench_item(row: Row, part: str, path: str) -> Item:
     return Item(prompt_of(row, "modified_question"), steps, CLASSES[kind], wrong, f"{kind}_{row['idx']}")
 
 
-def _prmbench_rule(item: Item, rewards: Rewards, threshold: float) -> Counts:
+def _prmbench_rule(item: Item, rewards: Rewards, threshold: float) -> Counted:
     """label: the numbers of the wrong steps, from 1. Positive is a valid step, above the threshold; negative F1: a wrong one."""
     valid = [score is None or score > threshold for score in rewards]
     cells = [(told, number not in item.label) for number, told in enumerate(valid, 1)]
@@ -361,11 +371,11 @@ def _mr_ben_item(row: Row, part: str, path: str) -> Item:
         return Item(prompt_of(row, "Question"), lines, section, label, row["Question_UUID"])
 
 
-def _mr_ben_rule(item: Item, rewards: Rewards, threshold: float) -> Counts:
+def _mr_ben_rule(item: Item, rewards: Rewards, threshold: float) -> Counted:
     """label: as of ProcessBench, or UNKNOWN."""
     place, right = first_flag(rewards, threshold), item.label == NO_ERROR
     told = {"specificity": place == NO_ERROR} if right else {"recall": place != NO_ERROR, "step": place == item.label}
-    return {f"{item.section}/{name}": (float(value), 1.0) for name, value in {"correct": right, **told}.items()}
+    return {f"{item.section}/{name}": value for name, value in {"correct": right, **told}.items()}
 
 
 def _mcc(ratios: Ratios) -> float:

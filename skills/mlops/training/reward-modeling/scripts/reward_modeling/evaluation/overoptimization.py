@@ -154,32 +154,30 @@ def read_studies(rows: Sequence[tuple[str, Mapping[str, object]]]) -> list[Study
 
 
 def _read_study(name: str, members: list[tuple[str, Mapping[str, object]]]) -> Study:
-    if all(isinstance(row.get("proxy"), list) and isinstance(row.get("gold"), list) for _, row in members):
-        lists = [
-            [[_finite(value, key, where) for value in row[key]] for where, row in members] for key in ("proxy", "gold")
-        ]
-        return study(best_of_n_points(*lists), "best_of_n", name or "best_of_n")
+    if all(isinstance(row.get(key), list) for _, row in members for key in ("proxy", "gold")):
+        proxy, gold = (
+            [[_finite({key: value}, key, where) for value in row[key]] for where, row in members]
+            for key in ("proxy", "gold")
+        )
+        return study(best_of_n_points(proxy, gold), "best_of_n", name or "best_of_n")
     forms = {"best_of_n" if row.get("n") is not None else "rl" for _, row in members}
     if len(forms) > 1:
         raise DataError(f"the rows of run {name!r} have `n` in some and `kl` in others", where=members[0][0])
-    form = forms.pop()
-    points = []
+    (form,), points = forms, []
     for where, row in members:
-        n = int(_finite(row["n"], "n", where)) if form == "best_of_n" else None
+        n = int(_finite(row, "n", where)) if form == "best_of_n" else None
         if n is not None and n < 1:
             raise DataError(f"`n` is {n}, not a number of answers", where=where)
-        kl = best_of_n_kl(n) if n is not None else _finite(row.get("kl"), "kl", where)
-        points.append(Point(kl, *(_finite(row.get(key), key, where) for key in ("proxy", "gold")), n))
+        kl = best_of_n_kl(n) if n else _finite(row, "kl", where)
+        points.append(Point(kl, _finite(row, "proxy", where), _finite(row, "gold", where), n))
     return study(points, form, name or form)
 
 
-def _finite(value: object, name: str, where: str) -> float:
+def _finite(row: Mapping[str, object], name: str, where: str) -> float:
+    value = row.get(name)
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise DataError(
-            f"`{name}` is {value!r}, not a finite number",
-            where=where,
-            hint="rows need `kl` or `n`, and `proxy` and `gold`",
-        )
+        hint = "rows need `kl` or `n`, and `proxy` and `gold`"
+        raise DataError(f"`{name}` is {value!r}, not a finite number", where=where, hint=hint)
     return float(value)
 
 

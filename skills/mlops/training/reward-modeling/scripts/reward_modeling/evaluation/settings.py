@@ -13,8 +13,6 @@ from ..settings import ReadingSettings, ScoringSettings, neutral_flag, split_fla
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationSettings(ReadingSettings, ScoringSettings):
-    """What to evaluate, on what. Raises UsageError for settings that do nothing together."""
-
     group: ClassVar = "evaluation"
     dataset_split: str | None = split_flag("test")
     neutral: str | None = neutral_flag()
@@ -85,18 +83,13 @@ class EvaluationSettings(ReadingSettings, ScoringSettings):
         check_required(self, ("model_name_or_path", *data), "evaluate.py")
         for name in ("dataset_name", "compare", "best_of_n"):
             if self.benchmark and getattr(self, name):
-                raise UsageError(
-                    f"--{name} does nothing with --benchmark, which brings its own data", hint="leave it out"
-                )
+                raise UsageError(f"--{name} does nothing with --benchmark, which brings its own data")
         for name in ("answer_column", "answer_pattern"):
             if getattr(self, name) and self.best_of_n is None:
                 raise UsageError(f"--{name} does nothing without --best_of_n")
-        for one, other, both in (
-            ("threshold", "threshold_data", "say where the threshold is from"),
-            ("answer_column", "answer_pattern", "say where final answers are"),
-        ):
+        for one, other in (("threshold", "threshold_data"), ("answer_column", "answer_pattern")):
             if getattr(self, one) is not None and getattr(self, other):
-                raise UsageError(f"--{one} and --{other} both {both}", hint="give one of them")
+                raise UsageError(f"--{one} and --{other} exclude each other", hint="give one of them")
         if self.best_of_n is not None and self.compare:
             raise UsageError("--compare evaluates two models on pairs", hint="run --best_of_n for each model")
 

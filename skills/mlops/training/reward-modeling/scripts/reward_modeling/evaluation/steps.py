@@ -61,15 +61,10 @@ class Baseline(NamedTuple):
     chosen: bool = False
 
 
-def _longest(steps: Sequence[str]) -> list[float]:
-    lengths = [len(step) for step in steps]
-    return [float(i != lengths.index(max(lengths))) for i in range(len(steps))]
-
-
 STEP_BASELINES: dict[str, Baseline] = {
     "all_correct": Baseline(lambda steps: [1.0] * len(steps)),
     "all_wrong": Baseline(lambda steps: [0.0] * len(steps)),
-    "longest_step": Baseline(_longest),
+    "longest_step": Baseline(lambda steps: [float(i != steps.index(max(steps, key=len))) for i in range(len(steps))]),
     "longer_steps": Baseline(lambda steps: [-float(len(step)) for step in steps], chosen=True),
     # Where labels stop at the first error, wrong steps are the later ones.
     "later_steps": Baseline(lambda steps: [-float(i) for i in range(len(steps))], chosen=True),
@@ -296,17 +291,15 @@ def show_steps(summary: StepSummary, name: str) -> None:
 
 def _show_measures(title: str, measured: Mapping[str, StepMeasures]) -> None:
     """Two tables, since one is too wide for a terminal of 80 columns."""
-    of_steps = {"step_accuracy": "accuracy", "f1": "F1", "auroc": "AUROC"}
-    of_solutions = {
-        "first_error_accuracy": "all",
-        "erroneous": "with an error",
-        "correct": "correct",
-        "processbench_f1": "ProcessBench F1",
-    }
     tables = {
-        f"{title}: steps{_wrong_way(measured.values())}": of_steps,
-        f"{title}: solutions whose first error is found, or rightly none": of_solutions,
+        f"steps{_wrong_way(measured.values())}": {"step_accuracy": "accuracy", "f1": "F1", "auroc": "AUROC"},
+        "solutions whose first error is found, or rightly none": {
+            "first_error_accuracy": "all",
+            "erroneous": "with an error",
+            "correct": "correct",
+            "processbench_f1": "ProcessBench F1",
+        },
     }
     for heading, columns in tables.items():
         rows = [[name, *(value(getattr(one, key)) for key in columns)] for name, one in measured.items()]
-        table(heading, ["", *columns.values()], rows)
+        table(f"{title}: {heading}", ["", *columns.values()], rows)

@@ -36,15 +36,15 @@ def majority_vote(answers: Sequence[str | None], correct: Sequence[float], n: in
     of_answer = defaultdict(list)
     for answer, right in zip(answers, correct, strict=True):
         of_answer[answer].append(right)
-    silent = of_answer.pop(None, [])
+    silent = len(of_answer.pop(None, ()))
     if n == 1 or not of_answer:
         return sum(map(sum, of_answer.values())) / len(answers)
-    sizes, shares = zip(*((len(rights), np.mean(rights)) for rights in of_answer.values()), strict=True)
+    sizes, shares = map(list, zip(*((len(rights), np.mean(rights)) for rights in of_answer.values()), strict=True))
     random = np.random.default_rng([n, zlib.crc32(key.encode())])
-    votes = random.multivariate_hypergeometric([*sizes, len(silent)], n, size=DRAWS, method="count")[:, :-1]
+    votes = random.multivariate_hypergeometric([*sizes, silent], n, size=DRAWS, method="count")[:, :-1]
     most = votes.max(axis=1, keepdims=True)
     chosen = (votes == most) & (most > 0)
-    return float(np.mean(chosen @ np.array(shares) / np.maximum(chosen.sum(axis=1), 1)))
+    return float(np.mean(chosen @ shares / np.maximum(chosen.sum(axis=1), 1)))
 
 
 def final_answer(text: str, pattern: str | None = None) -> str | None:
