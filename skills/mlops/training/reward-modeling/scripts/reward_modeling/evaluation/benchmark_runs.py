@@ -18,6 +18,7 @@ from ..errors import DataError, UsageError
 from ..results import Number
 from ..terminal import table
 from .benchmarks import BENCHMARKS, Benchmark, Item, Part, Rewards
+from .diagnostics import spelled
 from .inputs import prompt_keys, score_answers
 from .intervals import Counts, Estimate, Measured, group_index, measure
 from .step_measures import FIXED, NO_ERROR, choose_threshold, labeled_steps
@@ -85,9 +86,7 @@ def check_names(names: Sequence[str]) -> None:
         if name not in BENCHMARKS:
             raise UsageError(f"{name} is not a valid --benchmark", hint=f"choose from {', '.join(BENCHMARKS)}")
     if len({BENCHMARKS[name].of_steps for name in names}) > 1:
-        raise UsageError(
-            "--benchmark names benchmarks of answers and of steps", hint="run each kind with its own model"
-        )
+        raise UsageError("--benchmark names benchmarks of answers and of steps", hint="run each kind alone")
 
 
 def load_benchmark(name: str, folder: str | None) -> Loaded:
@@ -107,10 +106,9 @@ def load_benchmark(name: str, folder: str | None) -> Loaded:
                 continue
             except (RowError, KeyError, TypeError, AttributeError) as error:
                 said = str(error) if isinstance(error, RowError) else f"{type(error).__name__} at {error}"
+                hint = f"give the authors' files, in {name}/ of --benchmark_data"
                 raise DataError(
-                    f"the row is not one of {benchmark.title}: {said}",
-                    where=str(origin),
-                    hint=f"give the files as the authors publish them, in {name}/ of --benchmark_data",
+                    f"the row is not one of {benchmark.title}: {said}", where=str(origin), hint=hint
                 ) from error
             key = item.id if benchmark.repeats else origin
             set_aside["repeated"] += key in items
@@ -123,7 +121,7 @@ def _tables(name: str, benchmark: Benchmark, folder: str | None) -> Iterator[tup
     """A folder may lack some parts, not all that are needed."""
     if folder:
         found = [(part, str(path)) for part in benchmark.parts for path in _files(Path(folder), name, part)]
-        missing, hint = f"{folder} holds no file of {benchmark.title}", f"put the authors' files into {folder}/{name}"
+        missing, hint = f"{folder} holds no file of {benchmark.title}", f"put them into {folder}/{name}"
     else:
         found = [(part, part.hub) for part in benchmark.parts if part.hub and not part.optional]
         missing, hint = f"{benchmark.title} is not on the hub as its authors publish it", "give --benchmark_data"
@@ -270,7 +268,7 @@ def diagnose_benchmark(result: BenchmarkResult) -> list[str]:
     if result.gain and result.gain.low <= 0:
         best = max(result.baselines, key=lambda name: result.baselines[name][official])
         found.append(
-            f"not shown to be above the baseline {best.replace('_', ' ')}: gain {result.gain:+.3f}. "
+            f"not shown to be above the baseline {spelled(best)}: gain {result.gain:+.3f}. "
             "Next: do not rely on the model here."
         )
     if result.truncated or result.unscored_steps:
@@ -287,11 +285,11 @@ def show_benchmark(result: BenchmarkResult) -> None:
     rows = []
     for number, one in result.numbers.items():
         values = [getattr(one, key, None) for key in ("value", "low", "high")] + [of.get(number) for of in others]
-        rows.append([number.replace("_", " "), *(None if value is None else f"{value:.3f}" for value in values)])
+        rows.append([spelled(number), *(None if value is None else f"{value:.3f}" for value in values)])
     title = f"{result.title}: {result.items} items of {result.rows} rows"
     if result.threshold is not None:
         title += f"; a step is wrong under {result.threshold:.4f} ({result.threshold_from})"
     title += "".join(f"\n{letter}: {model}" for letter, model in letters.items())
     title += f" ({result.published_in})" if letters else ""
-    columns = ["", "value", "low", "high", *(name.replace("_", " ") for name in result.baselines), *letters]
+    columns = ["", "value", "low", "high", *map(spelled, result.baselines), *letters]
     table(title, columns, rows)

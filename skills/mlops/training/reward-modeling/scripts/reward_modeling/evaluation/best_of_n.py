@@ -142,11 +142,10 @@ def _at(n: int, rankings: Sequence[Ranking], rewards: Sequence[Sequence[float | 
     )
 
 
-BEST_OF_N_DIAGNOSTICS: dict[str, Diagnostic[SimpleNamespace]] = {
+BEST_OF_N_DIAGNOSTICS: dict[str, Diagnostic] = {
     "worse_than_random": Diagnostic(
         lambda s: s.gain.high < 0,
-        "best of {n}: {model.value:.3f} is below random choice ({random.value:.3f}); gain {gain:+.3f}: "
-        "it prefers wrong answers",
+        "best of {n}: {model.value:.3f} is below random choice ({random.value:.3f}); gain {gain:+.3f}",
         "do not choose by it; train on answers of the generator that is to be ranked",
     ),
     "random": Diagnostic(

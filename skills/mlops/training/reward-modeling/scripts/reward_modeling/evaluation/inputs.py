@@ -48,9 +48,7 @@ def score_answers(
     model: RewardModel | ProcessRewardModel, rows: Sequence[Comparison | Ranking]
 ) -> list[list[float | None]]:
     """[rows][answers] rewards, or None. Identical answers to a prompt are computed once: they tie to the last digit."""
-    conversations = [
-        Conversation(row.prompt, answer, row.tools, row.origin) for row in rows for answer in answers_of(row)
-    ]
+    conversations = [Conversation(row.prompt, one, row.tools, row.origin) for row in rows for one in answers_of(row)]
     if getattr(model, "compares", False):  # whose rewards depend on the other answers of the row
         rewards = iter(model.score_conversations(conversations))
     else:

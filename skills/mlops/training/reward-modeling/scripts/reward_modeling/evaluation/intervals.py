@@ -5,6 +5,7 @@ Arrays of shape [n] hold one value an observation: a pair, a step, a solution or
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,9 +15,9 @@ from scipy import special
 
 from ..console import DataError
 
-CONFIDENCE = 0.95
-Z = float(special.ndtri(0.5 + CONFIDENCE / 2))
+Z = float(special.ndtri(0.975))
 
+floats = functools.partial(np.asarray, dtype=np.float64)
 STEP = 1e-6
 """Of the numeric gradient: ratios are about 1, and the functions of them smooth."""
 
@@ -218,11 +219,7 @@ def weights_of(weights, n: int) -> np.ndarray:
 
 
 def t_quantile(degrees: int) -> float:
-    return float(special.stdtrit(degrees, 0.5 + CONFIDENCE / 2)) if degrees > 0 else math.inf
-
-
-def floats(values) -> np.ndarray:
-    return np.asarray(values, dtype=np.float64)
+    return float(special.stdtrit(degrees, 0.975)) if degrees > 0 else math.inf
 
 
 def require_length(n: int, **arrays) -> None:

@@ -182,17 +182,12 @@ def _finite(row: Mapping[str, object], name: str, where: str) -> float:
 
 
 def show_studies(studies: Sequence[Study]) -> None:
-    rows = [
-        [one.name, point.n, point.kl, point.proxy, point.gold, one.gold(point.kl) if one.gold else None]
-        for one in studies
-        for point in one.points
+    points = [
+        [one.name, at.n, at.kl, at.proxy, at.gold, one.gold and one.gold(at.kl)] for one in studies for at in one.points
     ]
-    table("proxy and gold against KL", ["run", "n", "KL", "proxy", "gold", "fitted gold"], rows)
-    rows = [
-        [one.name, one.gold.formula, one.gold.alpha, one.gold.beta, one.gold.rmse, one.gold.peak_kl]
-        for one in studies
-        if one.gold
-    ]
+    table("proxy and gold against KL", ["run", "n", "KL", "proxy", "gold", "fitted gold"], points)
+    fits = [(one.name, one.gold) for one in studies if one.gold]
+    rows = [[name, fit.formula, fit.alpha, fit.beta, fit.rmse, fit.peak_kl] for name, fit in fits]
     if rows:
         table("fitted gold", ["run", "R(d) - R(0)", "a", "b", "residual (rms)", "peak at KL"], rows)
 
@@ -214,10 +209,9 @@ def panels(studies: Sequence[Study]) -> list[Panel]:
         most = max(point.kl for point in one.points)
         grid = [most * (i / CURVE_POINTS) ** 2 for i in range(CURVE_POINTS + 1)]  # even steps in d
         series = []
-        for color, (name, curve) in enumerate((("proxy", one.proxy), ("gold", one.gold))):
-            series.append(Series(name, [(p.kl, getattr(p, name)) for p in one.points], "dots", color))
-            if curve:
-                line = [(kl, curve(kl)) for kl in grid]
-                series.append(Series(f"{name}, fitted", line, "dashed" if name == "proxy" else "line", color))
+        for color, (name, style) in enumerate({"proxy": "dashed", "gold": "line"}.items()):
+            series.append(Series(name, [(at.kl, getattr(at, name)) for at in one.points], "dots", color))
+            if curve := getattr(one, name):
+                series.append(Series(f"{name}, fitted", [(kl, curve(kl)) for kl in grid], style, color))
         drawn.append(Panel(one.name, "KL (nats per response)", "reward", series))
     return drawn

@@ -12,7 +12,7 @@ from ..data.records import Comparison
 from ..data.writing import with_metadata
 from ..errors import DataError
 from ..terminal import table
-from .diagnostics import SUBSET_ROWS, Diagnostic, diagnosed, estimates_table, tell_more
+from .diagnostics import SUBSET_ROWS, Diagnostic, diagnosed, estimates_table, tell_more, values_of
 from .inputs import answer_length, prompt_keys, score_answers, source_of, subsets
 from .intervals import Estimate
 from .pair_measures import PairedComparison, PairSummary, compare_outcomes, pair_outcomes, summarize_pairs
@@ -96,7 +96,7 @@ _CALIBRATION = (
     "{ece_if_calibrated:.3f})"
 )
 
-PAIR_DIAGNOSTICS: dict[str, Diagnostic[PairSummary]] = {
+PAIR_DIAGNOSTICS: dict[str, Diagnostic] = {
     "chance": Diagnostic(
         lambda s: s.accuracy.low <= 0.5 <= s.accuracy.high,
         "accuracy {accuracy:.3f} is not distinguishable from chance",
@@ -105,7 +105,7 @@ PAIR_DIAGNOSTICS: dict[str, Diagnostic[PairSummary]] = {
     "below_chance": Diagnostic(
         lambda s: s.accuracy.high < 0.5,
         "accuracy {accuracy:.3f} is below chance",
-        "check that chosen and rejected are not swapped; a set built to fool reward models also does this",
+        "check that chosen and rejected are not swapped",
     ),
     "length_baseline": Diagnostic(
         lambda s: s.length.gain_over_baseline.low <= 0,
@@ -148,34 +148,14 @@ def diagnose_pairs(summary: PairSummary) -> list[str]:
 
 
 def show_pairs(summary: PairSummary, title: str) -> None:
-    length = summary.length
-    headline = {
-        "accuracy": summary.accuracy,
-        "pick the longer": length.baseline_longer,
-        "pick the shorter": length.baseline_shorter,
-        "gain over the better": length.gain_over_baseline,
-    }
-    estimates_table(f"{title}: {summary.n_pairs} pairs of {summary.n_prompts} prompts", headline, chance=True)
-    rows = [
-        ["log-loss", summary.log_loss, summary.blind.log_loss],
-        ["Brier score", summary.brier, summary.blind.brier],
-        ["ECE", summary.ece, None],
-        ["ECE if calibrated, with so few pairs", summary.ece_if_calibrated, None],
-        ["confidence - accuracy", summary.overconfidence, None],
-        ["mean margin", summary.margin.mean, 0.0],
-        ["exact ties", summary.tie_share, None],
-    ]
+    title = f"{title}: {summary.n_pairs} pairs of {summary.n_prompts} prompts"
+    estimates_table(title, {"accuracy": summary.accuracy} | values_of(summary.length, Estimate), chance=True)
+    numbers = values_of(summary, float) | {"mean margin": summary.margin.mean}
+    blind = values_of(summary.blind, float) | {"mean margin": 0.0}
+    rows = [[name, number, blind.get(name)] for name, number in numbers.items()]
     table("calibration and margins", ["", "value", "blind model"], rows)
     bins = [[f"{bin.from_:.2f} to {bin.to:.2f}", bin.n, bin.confidence, bin.accuracy] for bin in summary.reliability]
     table("how sure, how right", ["confidence", "n", "mean confidence", "accuracy"], bins)
-    by_length = {
-        "accuracy, chosen is longer": length.accuracy_longer_chosen,
-        "accuracy, chosen is shorter": length.accuracy_shorter_chosen,
-        "accuracy, same length": length.accuracy_same_length,
-        "rank correlation, reward and length": length.spearman_reward_length,
-        "rank correlation within pairs": length.spearman_margin_length_difference,
-    }
-    estimates_table("length", by_length)
     if summary.subsets:
         ordered = sorted(summary.subsets.items(), key=lambda item: (item[1].value, item[0]))
         estimates_table("subsets, smallest accuracy first", dict(ordered[:SUBSET_ROWS]))
@@ -185,15 +165,5 @@ def show_pairs(summary: PairSummary, title: str) -> None:
 
 
 def show_comparison(found: PairedComparison, first: str, second: str) -> None:
-    rows = {f"A: {first}": found.accuracy_a, f"B: {second}": found.accuracy_b, "A - B": found.difference}
-    estimates_table(f"two models on {found.n_pairs} pairs of {found.n_prompts} prompts", rows)
-    cells = {
-        "both right": found.both_right,
-        "A better": found.only_a,
-        "B better": found.only_b,
-        "both wrong": found.both_wrong,
-        "both tied": found.both_tied,
-        "McNemar p": found.mcnemar_p,
-        "p by prompt": found.prompt_sign_test_p,
-    }
-    table("pairs and exact tests", list(cells), [list(cells.values())])
+    estimates_table(f"A: {first}\nB: {second}", values_of(found, Estimate))
+    table("pairs and exact tests", ["", ""], list(values_of(found, int, float).items()))

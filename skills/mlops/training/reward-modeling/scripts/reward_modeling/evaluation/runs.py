@@ -42,9 +42,7 @@ def evaluate(settings: EvaluationSettings) -> results.EvaluationOutput:
     return report
 
 
-def _evaluate_model(
-    settings: EvaluationSettings,
-) -> tuple[results.BenchmarkReport | results.PairReport | results.PoolReport | results.StepReport, Rows]:
+def _evaluate_model(settings: EvaluationSettings) -> tuple[results.EvaluationOutput, Rows]:
     if settings.benchmark:
         return report_benchmarks(settings)
     if settings.best_of_n is not None:
@@ -68,9 +66,9 @@ def _evaluated(settings: EvaluationSettings, records: Records, diagnostics: list
 
 
 def report_overoptimization(settings: EvaluationSettings) -> results.OverOptimizationReport:
-    sources, picture = settings.overoptimization, None
-    if settings.picture:
-        picture = check_output_file(settings.picture, settings.overwrite, sources)
+    sources, picture = settings.overoptimization, settings.picture
+    if picture:
+        picture = check_output_file(picture, settings.overwrite, sources)
     rows = [
         (f"{table.name}:{number}", row)
         for source in sources
@@ -89,10 +87,7 @@ def report_overoptimization(settings: EvaluationSettings) -> results.OverOptimiz
 
 def report_pairs(settings: EvaluationSettings, records: Records) -> tuple[results.PairReport, Rows]:
     if settings.threshold is not None or settings.threshold_data:
-        raise UsageError(
-            "a threshold is for step labels and a process reward model",
-            hint="leave out --threshold and --threshold_data",
-        )
+        raise UsageError("a threshold is for step labels and a process reward model")
     compared = comparisons(records)
     if not compared:
         raise DataError(
@@ -122,12 +117,9 @@ def report_steps(settings: EvaluationSettings, records: Records) -> tuple[result
     if settings.compare:
         raise UsageError("--compare evaluates two models on pairs", hint="evaluate each on the steps by itself")
     labeled, others = solutions(records), _threshold_data(settings)
+    model = process.from_settings(settings)
     found = steps.evaluate_steps(
-        process.from_settings(settings),
-        labeled,
-        threshold=settings.threshold,
-        threshold_data=others,
-        subset_column=settings.subset_column,
+        model, labeled, threshold=settings.threshold, threshold_data=others, subset_column=settings.subset_column
     )
     steps.show_steps(found.summary, settings.model_name_or_path)
     said = _evaluated(settings, records, steps.diagnose_steps(found.summary))

@@ -73,17 +73,17 @@ def auroc(wrongness, wrong, groups: Groups = None) -> Estimate | None:
     """None without both kinds. wrongness: [n]; wrong: [n] bool. The interval is from placements (DeLong et al. 1988, Biometrics
     44:837-845), summed by group (Obuchowski 1997, Biometrics 53:567-578)."""
     wrongness, wrong = floats(wrongness), np.asarray(wrong, dtype=bool)
-    positive, negative = int(wrong.sum()), int((~wrong).sum())
-    if not positive or not negative:
+    of_kind = np.where(wrong, wrong.sum(), (~wrong).sum())
+    if wrong.all() or not wrong.any():
         return None
     from scipy import stats
 
-    ranks = stats.rankdata(wrongness)
-    placement = np.empty(len(wrong))
-    placement[wrong] = (ranks[wrong] - stats.rankdata(wrongness[wrong])) / negative
-    placement[~wrong] = 1 - (ranks[~wrong] - stats.rankdata(wrongness[~wrong])) / positive
+    higher = stats.rankdata(wrongness)  # than how many of the other kind
+    for kind in (wrong, ~wrong):
+        higher[kind] -= stats.rankdata(wrongness[kind])
+    placement = np.where(wrong, higher, len(wrong) - of_kind - higher) / (len(wrong) - of_kind)
     value = float(placement[wrong].mean())
-    return smooth(value, (placement - value) / np.where(wrong, positive, negative), groups)
+    return smooth(value, (placement - value) / of_kind, groups)
 
 
 def harmonic_mean(a: float, b: float) -> float:

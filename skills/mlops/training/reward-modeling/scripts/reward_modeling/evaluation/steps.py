@@ -20,8 +20,9 @@ from ..data.writing import with_metadata
 from ..errors import DataError
 from ..step_rendering import Steps
 from ..terminal import log, progress, table
-from .diagnostics import SUBSET_ROWS, Diagnostic, diagnosed, estimates_table, tell_more, value
+from .diagnostics import SUBSET_ROWS, Diagnostic, diagnosed, estimates_table, spelled, tell_more, value, values_of
 from .inputs import source_of, subsets
+from .intervals import Estimate
 from .step_measures import (
     FIXED,
     NO_ERROR,
@@ -201,35 +202,22 @@ def _written_rows(
     ]
 
 
-MEASURES = {
-    "step_accuracy": "step accuracy",
-    "precision": "precision of flags",
-    "recall": "recall of wrong steps",
-    "f1": "F1 of wrong steps",
-    "auroc": "AUROC",
-    "first_error_accuracy": "first error found, or rightly none",
-    "erroneous": "of solutions with an error",
-    "correct": "of correct solutions",
-    "processbench_f1": "ProcessBench F1",
-}
-
-
 def _wrong_way(measured: Iterable[StepMeasures]) -> str:
     below = any(one.auroc and one.auroc.value < 0.5 for one in measured)
     return " (an AUROC below 0.5 ranks the wrong way round)" if below else ""
 
 
-def _no_better_flags(measure: str) -> Diagnostic[SimpleNamespace]:
+def _no_better_flags(measure: str, label: str) -> Diagnostic:
     """The interval reaches down to that of the best baseline, whose threshold is chosen alike."""
     return Diagnostic(
         lambda s: getattr(s, measure) and getattr(s, measure).low <= s.best[measure].estimate.high,
-        f"{MEASURES[measure]} {{{measure}:.3f}} is not shown to be above that of the best baseline: "
+        f"{label} {{{measure}:.3f}} is not shown to be above that of the best baseline: "
         f"{{best[{measure}].name}} {{best[{measure}].estimate:.3f}}",
         "evaluate on more solutions ({n_solutions} here), or train on more",
     )
 
 
-STEP_DIAGNOSTICS: dict[str, Diagnostic[SimpleNamespace]] = {
+STEP_DIAGNOSTICS: dict[str, Diagnostic] = {
     "blind": Diagnostic(
         lambda s: s.auroc and s.auroc.low <= 0.5 <= s.auroc.high,
         "AUROC {auroc:.3f}: wrong steps are not told from correct ones better than by chance",
@@ -253,8 +241,8 @@ STEP_DIAGNOSTICS: dict[str, Diagnostic[SimpleNamespace]] = {
         "({baselines[all_correct].step_accuracy.value:.3f})",
         "go by F1 and ProcessBench F1, each against its best baseline",
     ),
-    "f1_baseline": _no_better_flags("f1"),
-    "processbench_baseline": _no_better_flags("processbench_f1"),
+    "f1_baseline": _no_better_flags("f1", "F1 of wrong steps"),
+    "processbench_baseline": _no_better_flags("processbench_f1", "ProcessBench F1"),
     "not_judged": Diagnostic(
         lambda s: s.not_judged_solutions > 0,
         "{not_judged_solutions} of {n_solutions} solutions count in no figure of solutions: labels or scores stop before "
@@ -269,7 +257,7 @@ def diagnose_steps(summary: StepSummary) -> list[str]:
     for measure in ("auroc", "f1", "processbench_f1"):
         found = {name: getattr(one, measure) for name, one in summary.baselines.items()}
         for name in sorted(filter(found.get, found), key=lambda name: -found[name].value)[:1]:
-            best[measure] = SimpleNamespace(name=name.replace("_", " "), estimate=found[name])
+            best[measure] = SimpleNamespace(name=spelled(name), estimate=found[name])
     known = SimpleNamespace(**vars(summary), best=best, wrong_way=_wrong_way(summary.baselines.values()))
     return diagnosed(known, STEP_DIAGNOSTICS)
 
@@ -279,10 +267,10 @@ def show_steps(summary: StepSummary, name: str) -> None:
         f"{name}: {summary.n_steps} labeled steps ({summary.wrong_steps} wrong) of {summary.n_solutions} "
         f"solutions ({summary.erroneous_solutions} with an error), {summary.n_prompts} prompts"
     )
-    estimates_table(title, {label: getattr(summary, key) for key, label in MEASURES.items()})
+    estimates_table(title, values_of(summary, Estimate))
     at = ", ".join(f"{threshold:.4f}" for threshold in summary.threshold.values)
     log(f"threshold {at}: {summary.threshold.chosen_on}")
-    baselines = {name.replace("_", " "): one for name, one in summary.baselines.items()}
+    baselines = {spelled(name): one for name, one in summary.baselines.items()}
     _show_measures("baselines", {"the model": summary, **baselines})
     if summary.subsets:
         _show_measures("subsets", dict(islice(summary.subsets.items(), SUBSET_ROWS)))
@@ -291,15 +279,9 @@ def show_steps(summary: StepSummary, name: str) -> None:
 
 def _show_measures(title: str, measured: Mapping[str, StepMeasures]) -> None:
     """Two tables, since one is too wide for a terminal of 80 columns."""
-    tables = {
-        f"steps{_wrong_way(measured.values())}": {"step_accuracy": "accuracy", "f1": "F1", "auroc": "AUROC"},
-        "solutions whose first error is found, or rightly none": {
-            "first_error_accuracy": "all",
-            "erroneous": "with an error",
-            "correct": "correct",
-            "processbench_f1": "ProcessBench F1",
-        },
-    }
-    for heading, columns in tables.items():
-        rows = [[name, *(value(getattr(one, key)) for key in columns)] for name, one in measured.items()]
-        table(f"{title}: {heading}", ["", *columns.values()], rows)
+    for heading, keys in {
+        f"steps{_wrong_way(measured.values())}": ("step_accuracy", "f1", "auroc"),
+        "solutions": ("first_error_accuracy", "erroneous", "correct", "processbench_f1"),
+    }.items():
+        rows = [[name, *(value(getattr(one, key)) for key in keys)] for name, one in measured.items()]
+        table(f"{title}: {heading}", ["", *map(spelled, keys)], rows)

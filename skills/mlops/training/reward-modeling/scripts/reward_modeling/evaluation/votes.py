@@ -20,12 +20,12 @@ DRAWS = 4096
 """Draws of n that stand for all: the standard error is at most 0.008 for a prompt, and at most 1/64 of what the choice of the
 prompts leaves open, so the intervals need no room for it."""
 
-ANSWER_PATTERNS: dict[str, str] = {
-    "boxed": r"\\boxed\{((?:[^{}]|\{[^{}]*\})*)\}",
-    "gsm8k": r"^####\s*(.+)$",
-    "A:": r"^A(?:nswer)?:\s*(.+)$",
-    "the answer is": r"[Tt]he (?:final )?answer is:?\s*(.+?)\.?$",
-}
+ANSWER_PATTERNS = (
+    r"\\boxed\{((?:[^{}]|\{[^{}]*\})*)\}",
+    r"^####\s*(.+)$",
+    r"^A(?:nswer)?:\s*(.+)$",
+    r"[Tt]he (?:final )?answer is:?\s*(.+?)\.?$",
+)
 
 
 def majority_vote(answers: Sequence[str | None], correct: Sequence[float], n: int, key: str = "") -> float:
@@ -49,9 +49,8 @@ def majority_vote(answers: Sequence[str | None], correct: Sequence[float], n: in
 
 def final_answer(text: str, pattern: str | None = None) -> str | None:
     """In a form that can be compared, by group 1 of the pattern or of the first of ANSWER_PATTERNS that matches."""
-    for expression in [pattern] if pattern else ANSWER_PATTERNS.values():
-        found = re.findall(expression, text, re.MULTILINE)
-        if found:
+    for expression in [pattern] if pattern else ANSWER_PATTERNS:
+        if found := re.findall(expression, text, re.MULTILINE):
             return comparable(found[-1])
     return None
 
