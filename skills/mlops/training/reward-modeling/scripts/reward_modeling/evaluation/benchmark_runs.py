@@ -105,7 +105,7 @@ def load_benchmark(name: str, folder: str | None) -> Loaded:
                 set_aside[str(reason)] += 1
                 continue
             except (RowError, KeyError, TypeError, AttributeError) as error:
-                said = str(error) if isinstance(error, RowError) else f"{type(error).__name__} at {error}"
+                said = error if isinstance(error, RowError) else f"{type(error).__name__} at {error}"
                 hint = f"give the authors' files, in {name}/ of --benchmark_data"
                 raise DataError(
                     f"the row is not one of {benchmark.title}: {said}", where=str(origin), hint=hint

@@ -295,7 +295,7 @@ def _ppe_rule(item: Item, rewards: Sequence[float]) -> Counted:
 
 def _highest(ratios: Ratios) -> float:
     curves = [[ratios[f"{name}/best_of_{k + 1}"] for k in range(POOL)] for name in PPE_SETS]
-    return fmean(max(curve) if all(map(math.isfinite, curve)) else math.nan for curve in curves)
+    return float(np.max(curves, axis=1).mean())
 
 
 # ProcessBench: QwenLM/ProcessBench@e802463, 2412.06559. A step that was not scored cannot be flagged, here and below
@@ -403,10 +403,6 @@ def _ppe_set(name: str, title: str) -> Part:
     return Part(f"lmarena-ai/PPE-{title}-Best-of-K", "train", rows, files, name)
 
 
-RM_BENCH_FILES = ("totaldataset", r"(^|/)(chat|code|math|safetyre\w+)filtered", r"(^|/)rmbench")
-JUDGEBENCH_FILES = ("judgebench,responsemodel=gpt[^,]*$", r"(^|/)judgebench/?(.*/)?gpt", r"(^|/)judgebench[^,]*$")
-PROCESSBENCH_FILES = (r"(^|/)processbench", rf"(^|/)({'|'.join(SPLITS)})\b")
-
 # fmt: off
 BENCHMARKS: dict[str, Benchmark] = {
     "rewardbench": Benchmark(
@@ -430,7 +426,9 @@ BENCHMARKS: dict[str, Benchmark] = {
         "arXiv:2506.01937, Table 3", together=_ties_together,
     ),
     "rm-bench": Benchmark(
-        "RM-Bench", (Part("THU-KEG/RM-Bench", "train", 1327, RM_BENCH_FILES),),
+        "RM-Bench",
+        (Part("THU-KEG/RM-Bench", "train", 1327,
+              ("totaldataset", r"(^|/)(chat|code|math|safetyre\w+)filtered", "(^|/)rmbench")),),
         _rm_bench_item, _rm_bench_rule,
         {"score": DOMAINS, **{domain: [f"{domain}/{level}" for level in DIFFICULTIES] for domain in DOMAINS},
          **{level: [f"{domain}/{level}" for domain in DOMAINS] for level in DIFFICULTIES}, "micro": "all"},
@@ -439,7 +437,9 @@ BENCHMARKS: dict[str, Benchmark] = {
         "RM-Bench-Leaderboard README, 2025-07; V2: its README",
     ),
     "judgebench": Benchmark(
-        "JudgeBench, answers of GPT-4o", (Part("ScalerLab/JudgeBench", "gpt", 350, JUDGEBENCH_FILES),),
+        "JudgeBench, answers of GPT-4o",
+        (Part("ScalerLab/JudgeBench", "gpt", 350,
+              ("judgebench,responsemodel=gpt[^,]*$", "(^|/)judgebench/?(.*/)?gpt", "(^|/)judgebench[^,]*$")),),
         _judgebench_item, _judgebench_rule,
         {"score": "all", **itself(*JUDGEBENCH_GROUPS.values()), "macro": JUDGEBENCH_GROUPS.values()},
         {"Skywork-Reward-V2-Llama-3.1-8B": (None, 76.6, 75.5, 89.3, 78.6, 80.0),
@@ -474,7 +474,8 @@ BENCHMARKS: dict[str, Benchmark] = {
         "statistics.json, swap and CoT; the means are of its five subsets",
     ),
     "processbench": Benchmark(
-        "ProcessBench", (Part("Qwen/ProcessBench", "+".join(SPLITS), 3400, PROCESSBENCH_FILES),),
+        "ProcessBench",
+        (Part("Qwen/ProcessBench", "+".join(SPLITS), 3400, ("(^|/)processbench", rf"(^|/)({'|'.join(SPLITS)})\b")),),
         _processbench_item, _processbench_rule,
         {"score": SPLITS, **{split: _f1(split) for split in SPLITS},
          "score_at_0.5": lambda ratios: fmean(_f1(split, " at 0.5")(ratios) for split in SPLITS)},

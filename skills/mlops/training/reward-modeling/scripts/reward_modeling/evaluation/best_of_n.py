@@ -89,7 +89,7 @@ def check_pools(rankings: Sequence[Ranking], sizes: Sequence[int] | None) -> lis
             raise DataError(
                 "best-of-n needs to know which completions are correct",
                 where=str(ranking.origin) if ranking.origin else None,
-                hint="give a column `correct` with true or false (1 or 0) for each of the `completions`",
+                hint="give a column `correct` with true or false for each of the `completions`",
             )
     if not rankings:
         raise DataError("no prompts to evaluate", hint="check_data.py shows what the file holds")
@@ -97,7 +97,6 @@ def check_pools(rankings: Sequence[Ranking], sizes: Sequence[int] | None) -> lis
     if sizes and max(sizes) > largest:
         raise UsageError(
             f"--best_of_n {max(sizes)} is more than the {largest} completions of the largest pool",
-            hint="name sizes up to the pool",
         )
     return sorted(set(sizes)) if sizes else [n for n in POOL_SIZES if n <= largest]
 

@@ -22,7 +22,7 @@ STEP = 1e-6
 """Of the numeric gradient: ratios are about 1, and the functions of them smooth."""
 
 Groups = Sequence[Hashable] | np.ndarray | None
-"""One key an observation, the same for those of one prompt. None: a prompt of its own."""
+"""One key an observation, the same for those of one prompt. None: all have prompts of their own."""
 Counts = dict[str, tuple[float, float]]
 """{ratio: (numerator, denominator)} that one observation adds."""
 Ratios = Mapping[str, float]
@@ -67,8 +67,8 @@ def wilson(value: float, n: float) -> tuple[float, float]:
 def effective_size(value: float, influence: np.ndarray, index: np.ndarray, weights: np.ndarray) -> float:
     """How many independent right-or-wrong observations would be as informative: value (1 - value) / clustered variance.
 
-    Above the number of prompts, the variance is known only from how these scatter: the ratio shrinks by (z / t)^2 with
-    prompts - 1 degrees of freedom (Korn and Graubard 1998, Survey Methodology 24:193-201). Without variance it is theirs.
+    Above the number of prompts it shrinks by (z / t)^2, as these scatter (Korn and Graubard 1998, Survey Methodology
+    24:193-201); without variance it is that number.
     """
     variance, prompts = clustered_variance(influence, index), effective_groups(index, weights)
     if variance < 1e-15:
@@ -79,10 +79,7 @@ def effective_size(value: float, influence: np.ndarray, index: np.ndarray, weigh
 
 
 def smooth(value: float, influence, groups: Groups = None, weights=None) -> Estimate:
-    """A number from 0 to 1 that depends smoothly on means, with Wilson's interval at its effective size.
-
-    influence: [n] how much each observation moves it (the delta method); (outcome - mean) / n for a mean.
-    """
+    """A number from 0 to 1 with Wilson's interval at its effective size. influence: [n] how much each observation moves it."""
     influence = floats(influence)
     index = group_index(groups, len(influence))
     size = effective_size(value, influence, index, weights_of(weights, len(influence)))
@@ -156,10 +153,8 @@ def group_index(groups: Groups, n: int) -> np.ndarray:
     """[n] integers 0, 1, ... in order of first appearance."""
     if groups is None:
         return np.arange(n)
-    require_length(n, groups=groups)
     seen: dict[Hashable, int] = {}
-    keys = (("pair", row) if key is None else key for row, key in enumerate(groups))
-    return np.array([seen.setdefault(key, len(seen)) for key in keys], dtype=np.int64)
+    return np.array([seen.setdefault(key, len(seen)) for key in groups], dtype=np.int64)
 
 
 def difference(outcomes_a, outcomes_b, groups: Groups = None, weights=None) -> Estimate:
@@ -212,7 +207,6 @@ def weights_of(weights, n: int) -> np.ndarray:
     if weights is None:
         return np.ones(n)
     weights = floats(weights)
-    require_length(n, weights=weights)
     if not np.all(np.isfinite(weights)) or np.any(weights < 0) or weights.sum() <= 0:
         raise DataError("weights must be finite, not negative, and not all zero")
     return weights
@@ -220,9 +214,3 @@ def weights_of(weights, n: int) -> np.ndarray:
 
 def t_quantile(degrees: int) -> float:
     return float(special.stdtrit(degrees, 0.975)) if degrees > 0 else math.inf
-
-
-def require_length(n: int, **arrays) -> None:
-    for name, values in arrays.items():
-        if len(values) != n:
-            raise ValueError(f"{name} has {len(values)} entries for {n} pairs")

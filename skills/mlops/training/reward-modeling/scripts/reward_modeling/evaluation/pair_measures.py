@@ -10,8 +10,7 @@ import numpy as np
 from scipy import special
 
 from ..console import RunError
-from . import intervals
-from .intervals import Estimate, Groups, accuracy, accuracy_where, difference, floats, group_index, spearman
+from .intervals import Estimate, Groups, accuracy, accuracy_where, difference, floats, group_index, spearman, weights_of
 
 BINS = 10
 QUANTILES = (5, 25, 50, 75, 95)
@@ -62,13 +61,11 @@ class LengthSummary:
     baseline_longer: Estimate
     """Accuracy of always picking the longer answer; equal lengths tie."""
     baseline_shorter: Estimate
-    """Accuracy of always picking the shorter."""
     gain_over_baseline: Estimate
     """Accuracy minus the better of these two, paired."""
     accuracy_longer_chosen: Estimate | None
     """Accuracy where the chosen answer is the longer."""
     accuracy_shorter_chosen: Estimate | None
-    """Accuracy where it is the shorter."""
     accuracy_same_length: Estimate | None
     spearman_reward_length: Estimate | None
     """Rank correlation over all answers."""
@@ -88,7 +85,7 @@ class PairSummary(Calibration):
     n_pairs: int
     n_prompts: int
     accuracy: Estimate
-    """Share of pairs whose chosen answer scores higher, a tie counts one half; 0.5 for a blind model."""
+    """Share of pairs whose chosen answer scores higher, a tie counts one half."""
     not_scored: int
     """Pairs of which the over-length policy left out a side."""
     truncated: int
@@ -99,13 +96,12 @@ class PairSummary(Calibration):
     """Pairs with exactly equal rewards."""
     tie_share: float
     log_loss: float
-    """Mean of -log sigmoid(margin); 0.693 for a blind model."""
+    """Mean of -log sigmoid(margin)."""
     brier: float
-    """Mean of (1 - sigmoid(margin)) squared; 0.25 for a blind model."""
+    """Mean of (1 - sigmoid(margin)) squared."""
     margin: Margins
     length: LengthSummary
     subsets: dict[str, Estimate]
-    """Accuracy for each value of --subset_column."""
     macro_accuracy: Estimate | None
     """Mean over subsets; null without any."""
     micro_accuracy: Estimate
@@ -113,6 +109,7 @@ class PairSummary(Calibration):
     reliability: list[Bin]
     """The bins of `ece`: how sure, how right."""
     blind: Blind
+    """What a model that knows nothing gets."""
 
 
 @dataclass(frozen=True)
@@ -146,7 +143,7 @@ def reliability(margins, weights=None) -> list[Bin]:
     Of p = sigmoid(margin) the confidence is max(p, 1 - p): bins are equally wide over [0.5, 1], open above but for the last.
     """
     margins = floats(margins)
-    weights = intervals.weights_of(weights, len(margins))
+    weights = weights_of(weights, len(margins))
     confidence, correct = special.expit(np.abs(margins)), pair_outcomes(margins, 0.0)
     edges = np.linspace(0.5, 1.0, BINS + 1)
     bins = np.digitize(confidence, edges[1:-1])
@@ -190,8 +187,7 @@ def _length_summary(rewards: np.ndarray, lengths: np.ndarray, index: np.ndarray,
 def compare_outcomes(outcomes_a, outcomes_b, groups: Groups = None, weights=None) -> PairedComparison:
     """Two models on the same pairs. A tie against a right or a wrong is discordant; tests without any give 1."""
     a, b = floats(outcomes_a), floats(outcomes_b)
-    intervals.require_length(len(a), outcomes_b=b)
-    weights = intervals.weights_of(weights, len(a))
+    weights = weights_of(weights, len(a))
     index = group_index(groups, len(a))
     votes = np.bincount(index, weights=a - b)
     only_a, only_b = int(np.sum(a > b)), int(np.sum(a < b))
@@ -233,9 +229,8 @@ def summarize_pairs(
     lost: `not_scored`, `truncated`, `not_rendered`. Raises DataError without pairs, RunError for rewards that are not finite.
     """
     n = len(chosen)
-    intervals.require_length(n, rejected=rejected, chosen_lengths=chosen_lengths, rejected_lengths=rejected_lengths)
-    weights, index = intervals.weights_of(weights, n), group_index(groups, n)
-    rewards, lengths = floats([chosen, rejected]), floats([chosen_lengths, rejected_lengths])
+    weights, index = weights_of(weights, n), group_index(groups, n)
+    rewards, lengths = np.split(floats([chosen, rejected, chosen_lengths, rejected_lengths]), 2)
     if len(bad := np.flatnonzero(~np.isfinite(rewards).all(0))):
         raise RunError(
             f"{len(bad)} of {n} pairs have a reward that is NaN or infinite, the first at index {bad[0]}",
@@ -272,7 +267,6 @@ def _by_subset(
     Its interval includes the scatter between subsets, so it is a little wide when they differ much.
     """
     names = np.array([NO_SUBSET if name is None else str(name) for name in subsets], dtype=object)
-    intervals.require_length(len(outcomes), subsets=names)
     found = {name: accuracy_where(names == name, outcomes, index, weights) for name in sorted(set(names))}
     subset = group_index(names, len(names))
     totals = np.bincount(subset, weights=weights)[subset]

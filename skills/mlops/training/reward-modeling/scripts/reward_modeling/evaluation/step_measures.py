@@ -111,7 +111,7 @@ class StepMeasures:
     """An estimate is null where nothing is to measure."""
 
     step_accuracy: Estimate | None
-    """Share of steps rightly flagged or rightly not."""
+    """Share of steps rightly flagged or not."""
     precision: Estimate | None
     """Share of flagged steps that are wrong."""
     recall: Estimate | None
@@ -119,7 +119,7 @@ class StepMeasures:
     f1: Estimate | None
     """Harmonic mean of precision and recall."""
     auroc: Estimate | None
-    """Probability that a wrong step scores lower than a correct one; 0.5 for a blind model. Needs no threshold."""
+    """Probability that a wrong step scores lower than a correct one; 0.5 for a blind model."""
     first_error_accuracy: Estimate | None
     """Share of solutions whose first flag is the first error, or that have neither."""
     erroneous: Estimate | None
@@ -173,8 +173,7 @@ def choose_threshold(data: LabeledSteps) -> tuple[float, float]:
         raise DataError(
             "a threshold is chosen on solutions with an error and solutions without; of those whose steps are all labeled "
             f"and scored, {int(erroneous.sum())} have one and {int(correct.sum())} have none",
-            hint="where steps were longer than the model reads raise --max_length; otherwise give other solutions with "
-            "--threshold_data, or a number with --threshold",
+            hint="raise --max_length where steps did not fit, or give --threshold_data or --threshold",
         )
     distinct = np.unique(scores)
     candidates = np.concatenate([[distinct[0]], (distinct[1:] + distinct[:-1]) / 2, [np.nextafter(distinct[-1], 2)]])

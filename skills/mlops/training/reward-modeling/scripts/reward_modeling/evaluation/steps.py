@@ -245,8 +245,7 @@ STEP_DIAGNOSTICS: dict[str, Diagnostic] = {
     "processbench_baseline": _no_better_flags("processbench_f1", "ProcessBench F1"),
     "not_judged": Diagnostic(
         lambda s: s.not_judged_solutions > 0,
-        "{not_judged_solutions} of {n_solutions} solutions count in no figure of solutions: labels or scores stop before "
-        "it is clear where their first error is",
+        "{not_judged_solutions} of {n_solutions} solutions count in no measure: labels or scores stop before their first error",
         "raise --max_length if steps did not fit ({not_scored_steps} of them)",
     ),
 }
@@ -255,9 +254,9 @@ STEP_DIAGNOSTICS: dict[str, Diagnostic] = {
 def diagnose_steps(summary: StepSummary) -> list[str]:
     best = {}
     for measure in ("auroc", "f1", "processbench_f1"):
-        found = {name: getattr(one, measure) for name, one in summary.baselines.items()}
-        for name in sorted(filter(found.get, found), key=lambda name: -found[name].value)[:1]:
-            best[measure] = SimpleNamespace(name=spelled(name), estimate=found[name])
+        found = [(spelled(name), getattr(one, measure)) for name, one in summary.baselines.items()]
+        named = [SimpleNamespace(name=name, estimate=estimate) for name, estimate in found if estimate]
+        best[measure] = max(named, key=lambda one: one.estimate.value, default=None)
     known = SimpleNamespace(**vars(summary), best=best, wrong_way=_wrong_way(summary.baselines.values()))
     return diagnosed(known, STEP_DIAGNOSTICS)
 
