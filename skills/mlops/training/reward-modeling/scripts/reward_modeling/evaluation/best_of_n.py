@@ -95,9 +95,7 @@ def check_pools(rankings: Sequence[Ranking], sizes: Sequence[int] | None) -> lis
         raise DataError("no prompts to evaluate", hint="check_data.py shows what the file holds")
     largest = max(len(ranking.completions) for ranking in rankings)
     if sizes and max(sizes) > largest:
-        raise UsageError(
-            f"--best_of_n {max(sizes)} is more than the {largest} completions of the largest pool",
-        )
+        raise UsageError(f"--best_of_n {max(sizes)} is more than the {largest} completions of the largest pool")
     return sorted(set(sizes)) if sizes else [n for n in POOL_SIZES if n <= largest]
 
 

@@ -45,10 +45,7 @@ class EvaluationSettings(ReadingSettings, WinnerSettings, ScoringSettings):
         type=positive_int,
     )
     answer_column: str | None = flag(
-        None,
-        "column with one final answer a completion, for the majority vote",
-        group="best of n",
-        metavar="COLUMN",
+        None, "column with one final answer a completion, for the majority vote", group="best of n", metavar="COLUMN"
     )
     answer_pattern: str | None = flag(
         None,

@@ -245,7 +245,7 @@ STEP_DIAGNOSTICS: dict[str, Diagnostic] = {
     "processbench_baseline": _no_better_flags("processbench_f1", "ProcessBench F1"),
     "not_judged": Diagnostic(
         lambda s: s.not_judged_solutions > 0,
-        "{not_judged_solutions} of {n_solutions} solutions count in no measure: labels or scores stop before their first error",
+        "{not_judged_solutions} of {n_solutions} solutions count in no measure of solutions: labels or scores stop early",
         "raise --max_length if steps did not fit ({not_scored_steps} of them)",
     ),
 }
