@@ -17,6 +17,7 @@ from . import checkpoints
 from .console import ModelError
 from .precision import best_device, usable
 from .pretrained import read_model, read_tokenizer
+from .public_models import made_ready
 from .rendering import Rendered, Renderer
 
 TOKENS_TOGETHER = 1024
@@ -53,18 +54,16 @@ class LogRatio(nn.Module):
         return self.policy.get_input_embeddings()
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> TokenClassifierOutput:
-        ratio = _log_probs(self.policy, input_ids, attention_mask) - _log_probs(
-            self.reference, input_ids, attention_mask
-        )
-        sums = nn.functional.pad(self.scale * ratio.double().cumsum(-1), (1, 0))
+        own, other = (_log_probs(model, input_ids, attention_mask) for model in (self.policy, self.reference))
+        sums = nn.functional.pad(self.scale * (own - other).double().cumsum(-1), (1, 0))
         return TokenClassifierOutput(logits=sums[..., None])
 
 
 def _log_probs(model: Any, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """[B, T - 1] log-probabilities, in fp32, of each token but the first."""
     states = model.get_decoder()(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state[:, :-1]
-    wanted, head, cap = ids[:, 1:].flatten(), model.get_output_embeddings(), model.config.get_text_config()
-    softcap, parts = getattr(cap, "final_logit_softcapping", None), []
+    wanted, head, parts = ids[:, 1:].flatten(), model.get_output_embeddings(), []
+    softcap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
     for part, tokens in zip(states.flatten(0, 1).split(TOKENS_TOGETHER), wanted.split(TOKENS_TOGETHER), strict=True):
         logits = head(part).float()
         if softcap:
@@ -80,31 +79,24 @@ def load_log_ratio(
     from transformers import AutoModelForCausalLM
 
     device, tokenizer = usable(device or best_device()), read_tokenizer(path)
-    own, other = tokenizer.get_vocab(), read_tokenizer(reference).get_vocab()
-    if own != other:
-        differ = len(own.items() ^ other.items())
+    differ = len(tokenizer.get_vocab().items() ^ read_tokenizer(reference).get_vocab().items())
+    if differ:
         raise ModelError(
             f"{path} and {reference} have other vocabularies ({differ} tokens differ): their log-probabilities are not of the same tokens",
             hint="give the model that its training started from as --reference_model_name_or_path",
         )
-    models, notes = (
-        [],
-        [f"reward: {scale:g} times the log-probability of the answer by {path} less that by {reference}"],
-    )
+    models = []
+    notes = [f"reward: {scale:g} times the log-probability of the answer by {path} less that by {reference}"]
+    run = {"scores": False, "strict": True, "dtype": getattr(torch, dtype)}
     for name in (path, reference):
-        model, missing, more = read_model(
-            AutoModelForCausalLM, name, scores=False, strict=True, dtype=getattr(torch, dtype)
-        )
+        model, missing, more = read_model(AutoModelForCausalLM, name, **run)
         if missing:
             raise ModelError(
                 f"{name} lacks {len(missing)} weights, the first is {missing[0]}: it is not a language model"
             )
-        models.append(model.eval().to(device))
+        models.append(model.to(device))
         notes += more
-    if tokenizer.pad_token is None:  # any token will do after the mask
-        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(0)
-    tokenizer.padding_side, models[0].config.get_text_config().pad_token_id = "right", tokenizer.pad_token_id
-    return checkpoints.Loaded(LogRatio(*models, scale, of_steps=of_steps).eval(), tokenizer, "loaded", notes)
+    return made_ready(LogRatio(*models, scale, of_steps=of_steps), tokenizer, device, notes)
 
 
 class AnswerRenderer(Renderer):

@@ -1,9 +1,4 @@
-"""Models that compare two answers to one prompt, run over all pairs: win rates, and a reward that holds within the prompt.
-
-The reward of an answer is the mean, over the answers of its prompt, of the log-odds that it beats each of them (itself: 0):
-the Bradley-Terry scores that fit the log-odds of all pairs best, by least squares. So the difference of two answers alone
-is their log-odds. Both orders of a pair are computed, which takes out what a model gives to a place.
-"""
+"""Models that compare two answers to one prompt, run over all pairs: win rates, and a reward that holds within the prompt."""
 
 from __future__ import annotations
 
@@ -20,7 +15,12 @@ from .scoring import RewardModel
 
 
 class PairwiseModel(RewardModel):
-    """A model that compares two answers. Its rewards hold within a prompt: what has one answer is a DataError."""
+    """A model that compares two answers. Its rewards hold within a prompt: what has one answer is a DataError.
+
+    The reward of an answer is the mean, over the answers of its prompt, of the log-odds that it beats each of them (itself:
+    0): the Bradley-Terry scores that fit the log-odds of all pairs best, by least squares. So the difference of two answers
+    alone is their log-odds. Both orders of a pair are computed, which takes out what a model gives to a place.
+    """
 
     attributes = ("win_rate",)
     compares = True
@@ -30,8 +30,7 @@ class PairwiseModel(RewardModel):
     ) -> list[list[float] | None]:
         """[reward, win rate] of each conversation among those beside it that have its prompt and origin."""
         groups = [list(group) for _, group in groupby(conversations, key=lambda one: (one.prompt, one.origin))]
-        pairs = [pair for group in groups for pair in self._pairs(group)]
-        odds = iter(self._scored(pairs, None))
+        odds = iter(self._scored([pair for group in groups for pair in _pairs(group)], None))
         found: list[list[float] | None] = []
         for group in groups:
             n = len(group)
@@ -41,21 +40,6 @@ class PairwiseModel(RewardModel):
             if progress:
                 progress(n)
         return found
-
-    def _pairs(self, group: list[Conversation]) -> list[AnswerPair]:
-        origin = group[0].origin
-        if len(group) < 2:
-            raise DataError(
-                "this model compares the answers of one prompt, which has only one here: it has no reward of its own",
-                where=origin,
-                hint="give two or more completions to each prompt",
-            )
-        texts = []
-        for one in group:
-            if len(one.completion) != 1 or one.tools:
-                raise DataError("a model that compares answers reads one text, without tools", where=origin)
-            texts.append(one.completion[0].get("content") or "")
-        return [AnswerPair(group[0].prompt, texts[i], texts[j], origin) for i, j in permutations(range(len(texts)), 2)]
 
     def _of_both(self, one: float | None, other: float | None) -> float | None:
         """The log-odds of the first answer, of those read in both orders."""
@@ -73,9 +57,22 @@ class PairwiseModel(RewardModel):
         return [(rendered.ids, self.renderer.places_of(rendered.ids))]
 
 
+def _pairs(group: list[Conversation]) -> list[AnswerPair]:
+    prompt, origin = group[0].prompt, group[0].origin
+    if len(group) < 2:
+        raise DataError(
+            "this model compares the answers of one prompt, which has only one here: it has no reward of its own",
+            where=origin,
+            hint="give two or more completions to each prompt",
+        )
+    if any(len(one.completion) != 1 or one.tools for one in group):
+        raise DataError("a model that compares answers reads one text, without tools", where=origin)
+    texts = [one.completion[0].get("content") or "" for one in group]
+    return [AnswerPair(prompt, first, second, origin) for first, second in permutations(texts, 2)]
+
+
 def _among(odds: list[float | None]) -> list[float] | None:
     """Reward and win rate by the log-odds against every other answer; None when some could not be computed."""
     if None in odds:
         return None
-    wins = [probability(one) for one in odds]
-    return [math.fsum(odds) / (len(odds) + 1), math.fsum(wins) / len(wins)]
+    return [math.fsum(odds) / (len(odds) + 1), math.fsum(map(probability, odds)) / len(odds)]

@@ -1,8 +1,7 @@
 """Heads of public reward models: hidden states -> numbers -> a reward. In fp32 whatever the trunk runs in.
 
-A head is built of the shapes of its tensors in the checkpoint, so that no size is written twice. `forward` makes
-[..., k] numbers of [..., H] hidden states, position by position, so rows can be packed; `combine` makes
-[rows, 1 + attributes] of the [rows, positions, k] numbers of whole rows: the reward, then the attributes.
+Built of the shapes of their tensors, so that no size is written twice. `forward` makes [..., k] numbers of [..., H] hidden
+states, each position alone; `combine` [rows, 1 + attributes] (the reward first) of their [rows, positions, k] numbers.
 """
 
 from __future__ import annotations
@@ -16,6 +15,19 @@ from torch import nn
 from .errors import ModelError
 
 Shapes = Mapping[str, tuple[int, ...]]
+ATTRIBUTES = tuple(
+    f"{data}-{name}"
+    for data, names in {
+        "helpsteer": "helpfulness correctness coherence complexity verbosity",
+        "ultrafeedback": "overall_score instruction_following truthfulness honesty helpfulness",
+        "beavertails": "is_safe",
+        "prometheus": "score",
+        "argilla": "overall_quality judge_lm",
+        "code": "complexity style explanation instruction-following readability",
+    }.items()
+    for name in names.split()
+)
+"""Of ArmoRM (arXiv:2406.12845, table 1), of which the first five are HelpSteer2's."""
 
 
 def stack(width: int, shapes: Shapes, activation: type[nn.Module] = nn.ReLU) -> nn.Sequential:
@@ -38,20 +50,8 @@ def part(shapes: Shapes, name: str) -> Shapes:
     return {key.removeprefix(f"{name}."): shape for key, shape in shapes.items() if key.startswith(f"{name}.")}
 
 
-ATTRIBUTES = (
-    *(f"helpsteer-{name}" for name in ("helpfulness", "correctness", "coherence", "complexity", "verbosity")),
-    *(
-        f"ultrafeedback-{name}"
-        for name in ("overall_score", "instruction_following", "truthfulness", "honesty", "helpfulness")
-    ),
-    *("beavertails-is_safe", "prometheus-score", "argilla-overall_quality", "argilla-judge_lm"),
-    *(f"code-{name}" for name in ("complexity", "style", "explanation", "instruction-following", "readability")),
-)
-"""Of ArmoRM (arXiv:2406.12845, table 1), of which the first five are HelpSteer2's."""
-
-
 class Head(nn.Module):
-    """What every head is made of. config: of the trunk; shapes: of its tensors; options: of its family."""
+    """What every head is made of. config: of the trunk; options: of its family, for `build`."""
 
     attributes: tuple[str, ...] = ()
 
@@ -66,12 +66,6 @@ class Head(nn.Module):
                 hint="fetch all files of the model",
             ) from error
 
-    def build(self, config: Any) -> None:
-        raise NotImplementedError
-
-    def numbers(self, hidden: torch.Tensor) -> torch.Tensor:
-        raise NotImplementedError
-
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         flat = hidden.flatten(0, -2).to(next(self.parameters()).dtype)
         with torch.autocast(hidden.device.type, enabled=False):
@@ -84,8 +78,17 @@ class Head(nn.Module):
 class Stack(Head):
     """One linear layer, or several with an activation between them."""
 
+    outputs: tuple[int, ...] = (1,)
+    """How many numbers its last layer may give."""
+
     def build(self, config: Any) -> None:
-        for name, layer in stack(self.width, self.shapes).named_children():
+        layers = stack(self.width, self.shapes)
+        if layers[-1].out_features not in self.outputs:
+            raise ModelError(
+                f"the head gives {layers[-1].out_features} numbers, of which none is known to be the reward",
+                hint="it takes the code of its authors",
+            )
+        for name, layer in layers.named_children():
             self.add_module(name, layer)
 
     def numbers(self, hidden: torch.Tensor) -> torch.Tensor:
@@ -97,28 +100,14 @@ class Stack(Head):
 class StepLogits(Stack):
     """The log-odds of a step, or its two logits (incorrect, correct), at any position: rows have as many as steps."""
 
+    outputs = (1, 2)
     combine = None
-
-
-class Marked(Head):
-    """A against B, of the states at the marks of source, A and B (LLM-Blender, arXiv:2306.02561, section 3.3)."""
-
-    def build(self, config: Any) -> None:
-        self.layers = stack(2 * self.width, part(self.shapes, "layers"), nn.Tanh)
-
-    def numbers(self, hidden: torch.Tensor) -> torch.Tensor:
-        return hidden
-
-    def combine(self, numbers: torch.Tensor) -> torch.Tensor:
-        source, first, second = numbers.unbind(1)
-        first, second = (self.layers(torch.cat([source, answer], -1)) for answer in (first, second))
-        return (first - second).mean(-1, keepdim=True)
 
 
 class Second(Stack):
     """The second number, beside it the first, which is of length (ODIN, arXiv:2402.07319)."""
 
-    attributes = ("length",)
+    attributes, outputs = ("length",), (2,)
 
     def combine(self, numbers: torch.Tensor) -> torch.Tensor:
         return numbers[:, -1].flip(-1)
@@ -127,8 +116,10 @@ class Second(Stack):
 class Difference(Stack):
     """The first number minus the second."""
 
+    outputs = (2,)
+
     def combine(self, numbers: torch.Tensor) -> torch.Tensor:
-        return numbers[:, -1, :1] - numbers[:, -1, 1:2]
+        return numbers[:, -1, :1] - numbers[:, -1, 1:]
 
 
 class Probability(Difference):
@@ -162,14 +153,29 @@ class Normalized(Stack):
         return shifted / (saved["std"] if "std" in saved else saved["var"].sqrt() + 1e-8)
 
     def combine(self, numbers: torch.Tensor) -> torch.Tensor:
-        number = numbers[:, -1, :1]
+        number = numbers[:, -1]
         return torch.cat([-number, number], 1) if self.cost else number
+
+
+class Marked(Head):
+    """A against B, of the states at the marks of source, A and B (LLM-Blender, arXiv:2306.02561, section 3.3)."""
+
+    def build(self, config: Any) -> None:
+        self.layers = stack(2 * self.width, part(self.shapes, "layers"), nn.Tanh)
+
+    def numbers(self, hidden: torch.Tensor) -> torch.Tensor:
+        return hidden
+
+    def combine(self, numbers: torch.Tensor) -> torch.Tensor:
+        source, first, second = numbers.unbind(1)
+        first, second = (self.layers(torch.cat([source, answer], -1)) for answer in (first, second))
+        return (first - second).mean(-1, keepdim=True)
 
 
 class Gated(Head):
     """Attributes at the last token, mixed by a softmax gate that reads another one (ArmoRM, arXiv:2406.12845, section 3.2).
 
-    With quantiles an attribute is their mean (QRM, arXiv:2409.10164). adjusted: attributes after the transform.
+    Where an attribute has quantiles it is their mean (QRM, arXiv:2409.10164). adjusted: attributes after the transform.
     """
 
     def build(self, config: Any, adjusted: bool = False) -> None:
@@ -201,8 +207,7 @@ class Weighted(Head):
     def build(self, config: Any, weights: tuple[float, ...] = ()) -> None:
         self.fixed = weights
         self.objectives = stack(self.width, part(self.shapes, "objectives"))
-        gate = part(self.shapes, "gate")
-        self.gate = stack(self.width, gate, nn.SELU) if gate else None
+        self.gate = None if weights else stack(self.width, part(self.shapes, "gate"), nn.SELU)
 
     def numbers(self, hidden: torch.Tensor) -> torch.Tensor:
         means = self.objectives(hidden)[:, ::2]

@@ -1,7 +1,6 @@
-"""Load a public reward model of `readers.PUBLIC` by classes of transformers alone, and render for it.
+"""Load a public reward model of `public_table.PUBLIC` by classes of transformers alone, and render for it.
 
-The trunk is that of its config, the head one of `public_heads`; `model_class` puts both into a model that `forward` runs as
-it runs our own, packed where the trunk allows it.
+The trunk is that of its config, the head one of `public_heads`; `forward` runs both as it runs our own.
 """
 
 from __future__ import annotations
@@ -11,18 +10,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from . import checkpoints, pair_rendering
+from . import checkpoints
 from .base_rendering import BaseRenderer
 from .console import ModelError, UsageError
 from .heads import scored_at
 from .kinds import Kind
 from .model_folder import CONFIG, check_folder, own_code, pickled_weights, read_json
 from .output_folder import CARD
+from .pair_rendering import AskedRenderer, MarkedRenderer
 from .precision import best_device, usable
 from .pretrained import loaded_by, read_chat_template, read_tokenizer, without_reports
 from .public_families import Family, Text
-from .public_rendering import PublicRenderer, with_token_types
-from .public_steps import PublicStepRenderer
+from .public_rendering import PublicRenderer, PublicStepRenderer, with_token_types
 from .readers import INDEX, pickled, recognize
 from .tokenizer_setup import prepare_tokenizer
 from .vocabulary import check_embedded
@@ -34,47 +33,43 @@ UNUSED = re.compile(r"^(lm_head|embed_out|output)\.|^normalizer\.count$|\.inv_fr
 
 
 def load_any(
-    path: str, reference: str | None, *, dtype: str, device: str | None, kind: Kind, compares: bool = False
+    path: str, reference: str | None, *, kind: Kind, compares: bool = False, **run: Any
 ) -> tuple[checkpoints.Loaded, Family | None]:
     """A model of ours or of others, ready to score, with its family where it has one.
 
-    reference: of a log-ratio. compares: whether one that compares answers is wanted; another is a ModelError.
+    reference: of a log-ratio. compares: whether one that compares answers is wanted; another is a ModelError. run: dtype
+    and device.
     """
     family = recognize(path)
-    if compares != bool(family and family.compares):
-        found = f"compares answers ({family.called})" if family and family.compares else "scores each answer alone"
+    if compares and not (family and family.compares):
         raise ModelError(
-            f"{path} {found}: rewards of such a model hold {'across prompts' if compares else 'within a prompt only'}",
-            hint="load it with RewardModel"
-            if compares
-            else "rank with score.py or PairwiseModel, or give a model that scores",
+            f"{path} scores each answer alone: rewards of such a model hold across prompts",
+            hint="load it with RewardModel",
+        )
+    if family and family.compares and not compares:
+        raise ModelError(
+            f"{path} compares answers ({family.called}): rewards of such a model hold within a prompt only",
+            hint="rank with score.py or PairwiseModel, or give a model that scores",
         )
     needed = getattr(family and family.text, "reference", None)
-    if reference or needed:
-        return _log_ratio(path, reference, needed, family, dtype=dtype, device=device), family
-    if family is None or family.head is None:
-        return checkpoints.load(path, dtype=dtype, device=device, kind=kind), family
-    checkpoints.check_kind(path, family, kind)
-    return load_family(path, family, dtype=dtype, device=device), family
-
-
-def _log_ratio(
-    path: str, reference: str | None, needed: str | None, family: Family | None, **run: Any
-) -> checkpoints.Loaded:
-    from . import implicit
-
+    if not (reference or needed):
+        if family is None or family.head is None:
+            return checkpoints.load(path, kind=kind, **run), family
+        checkpoints.check_kind(path, family, kind)
+        return load_family(path, family, **run), family
     if not reference:
         raise UsageError(
             f"the reward of {path} is a log-ratio with a reference model, which is missing",
             hint=f"--reference_model_name_or_path, by its authors {needed}",
         )
-    if needed and family:
-        return implicit.load_log_ratio(path, reference, scale=family.text.scale, of_steps=True, **run)
-    if family or checkpoints.kind_of(path):
+    if not needed and (family or checkpoints.kind_of(path)):
         raise UsageError(
             f"{path} has a reward of its own: it needs no --reference_model_name_or_path", hint="leave it out"
         )
-    return implicit.load_log_ratio(path, reference, **run)
+    from .implicit import load_log_ratio
+
+    of_steps = {"scale": family.text.scale, "of_steps": True} if family else {}
+    return load_log_ratio(path, reference, **of_steps, **run), family
 
 
 def load_family(path: str, family: Family, *, dtype: str, device: str | None) -> checkpoints.Loaded:
@@ -114,6 +109,11 @@ def load_family(path: str, family: Family, *, dtype: str, device: str | None) ->
     if files := own_code(path):
         notes.append(f"{', '.join(files)}: not run, the classes of transformers are used instead")
     check_embedded(path, tokenizer, model.get_input_embeddings().num_embeddings)
+    return made_ready(model, tokenizer, device, notes)
+
+
+def made_ready(model: Any, tokenizer: Any, device: str, notes: list[str]) -> checkpoints.Loaded:
+    """The loaded model on its device in eval mode, padded on the right."""
     if tokenizer.pad_token is None:  # any token will do after the mask
         tokenizer.pad_token = tokenizer.convert_ids_to_tokens(0)
     tokenizer.padding_side, model.config.get_text_config().pad_token_id = "right", tokenizer.pad_token_id
@@ -122,15 +122,14 @@ def load_family(path: str, family: Family, *, dtype: str, device: str | None) ->
 
 def fetched(path: str) -> Path:
     """The folder of a model; of a hub id, its weights and tokenizer in the cache."""
-    if Path(path).is_dir():
-        check_folder(path)
-        return Path(path)
-    from huggingface_hub import snapshot_download
+    folder = Path(path)
+    if not folder.is_dir():
+        from huggingface_hub import snapshot_download
 
-    kinds = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
-    folder = loaded_by(path, lambda: Path(snapshot_download(path, allow_patterns=kinds)))
-    if not any(folder.glob("*.safetensors")):
-        loaded_by(path, lambda: snapshot_download(path, allow_patterns=["*.bin"]))
+        kinds = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+        folder = loaded_by(path, lambda: Path(snapshot_download(path, allow_patterns=kinds)))
+        if not any(folder.glob("*.safetensors")):
+            loaded_by(path, lambda: snapshot_download(path, allow_patterns=["*.bin"]))
     check_folder(str(folder))
     return folder
 
@@ -194,10 +193,8 @@ def read_tensors(folder: Path) -> dict[str, Any]:
         shards = set(read_json(index)["weight_map"].values())
         files = [file for file in files if file.name in shards or "head" in file.name]
     state: dict[str, Any] = {}
-    for file in files:
-        state |= load_file(file)
-    for name in [] if files else pickled_weights(folder):
-        state |= pickled(folder / name)
+    for file in files or [folder / name for name in pickled_weights(folder)]:
+        state |= load_file(file) if files else pickled(file)
     return state
 
 
@@ -205,18 +202,14 @@ def under_own_names(path: str, state: dict[str, Any], family: Family, tokenizer:
     """The tensors under the names of `model_class`: `model.*` and `score.*`, without those that take no part."""
     found = {}
     if family.tokens:
-        rows = state.get(
-            "lm_head.weight", next((own for name, own in state.items() if name.endswith("embed_tokens.weight")), None)
-        )
+        tied = (own for name, own in state.items() if name.endswith("embed_tokens.weight"))
+        rows = state["lm_head.weight"] if "lm_head.weight" in state else next(tied, None)
         if rows is not None:
             found["score.0.weight"] = rows[[token_id(path, tokenizer, token) for token in family.tokens]]
     for name, tensor in state.items():
         if not UNUSED.search(name):
-            for pattern, replacement in (*family.weights, TRUNK):
-                new = re.sub(pattern, replacement, name)
-                if new != name:
-                    break
-            found[new] = tensor
+            renamed = (re.sub(*rule, name) for rule in (*family.weights, TRUNK))
+            found[next((new for new in renamed if new != name), name)] = tensor
     return found
 
 
@@ -257,11 +250,11 @@ def overridden(
             hint="leave out --chat_template_path and --text_format pair",
         )
     family = family or Family(path, "the flags", "the head of transformers")
-    if text_format == "pair":
-        if scored_at(loaded.model) != "pooled":
-            raise UsageError("--text_format pair is for encoders", hint="leave it out, or give --chat_template_path")
-        return replace(family, text=replace(family.text, pair=True))
-    return replace(family, text=replace(family.text, template=read_chat_template(template_path), pair=False))
+    if text_format != "pair":
+        return replace(family, text=replace(family.text, template=read_chat_template(template_path), pair=False))
+    if scored_at(loaded.model) != "pooled":
+        raise UsageError("--text_format pair is for encoders", hint="leave it out, or give --chat_template_path")
+    return replace(family, text=replace(family.text, pair=True))
 
 
 def renderer_of(
@@ -271,32 +264,34 @@ def renderer_of(
 
     family: None for a language model with a reference. separator: between steps, where a model was trained with another.
     """
-    tokenizer = loaded.tokenizer
+    tokenizer, notes = loaded.tokenizer, loaded.notes
     rules = {"max_length": None, "text_format": "chat" if text_format in (None, "pair") else text_format}
     if family and family.text.template:
         tokenizer.chat_template = family.text.template
     elif not tokenizer.chat_template:
-        notes = prepare_tokenizer(tokenizer)
-        loaded.notes += [] if family and family.literal else notes
+        prepared = prepare_tokenizer(tokenizer)
+        text = family and family.text
+        if not (family and (family.head == "Marked" or text.pair or getattr(text, "opening", None) is not None)):
+            notes += prepared  # else no text takes a template
     if family is None:
         from .implicit import AnswerRenderer
 
         return AnswerRenderer(tokenizer, **rules)
-    if family.kind == "process":
-        plain = family.head is None and not family.text.reference
-        place = scored_at(loaded.model) if plain else "last_token"
-        loaded.notes.append(f"text: {family.text.described()}")
-        return PublicStepRenderer(tokenizer, family, path=path, separator=separator, scored_at=place, **rules)
     if family.compares:
-        return pair_rendering.pair_renderer(tokenizer, family, path, rules)
-    if family.head is None:  # in place of what `checkpoints.load` says of a model that nobody knows
-        told = [note for note in loaded.notes if not note.startswith((f"{path} has no ", "chat template: the tok"))]
-        loaded.notes[:] = [f"{path}: {family.called}, read by {family.how}", *told]
-    if family.text.pair and getattr(loaded.model.config, "type_vocab_size", 0) > 1:
-        loaded.model.register_forward_pre_hook(with_token_types(tokenizer.sep_token_id), with_kwargs=True)
-    place = "pooled" if family.pooled else "end" if family.head else scored_at(loaded.model)
-    made = PublicRenderer(tokenizer, family, scored_at=place, **rules)
-    if family.text.append and made.appended is None:
-        raise ModelError(f"the tokenizer of {path} has no {family.text.append[0]}, after which the reward is read")
-    loaded.notes.append(f"text: {family.text.described()}")
+        made = MarkedRenderer if family.head == "Marked" else AskedRenderer
+        return made(tokenizer, family, path=path, **rules)
+    rules |= {"path": path}
+    own = None if family.head else scored_at(loaded.model)
+    if family.kind == "process":
+        rules |= {"scored_at": own or "last_token"}
+        made = PublicStepRenderer(tokenizer, family, separator=separator, **rules)
+    else:
+        if family.head is None:  # in place of what `checkpoints.load` says of a model that nobody knows
+            told = [note for note in notes if not note.startswith((f"{path} has no ", "chat template: the tok"))]
+            notes[:] = [f"{path}: {family.called}, read by {family.how}", *told]
+        if family.text.pair and getattr(loaded.model.config, "type_vocab_size", 0) > 1:
+            loaded.model.register_forward_pre_hook(with_token_types(tokenizer.sep_token_id), with_kwargs=True)
+        rules |= {"scored_at": "pooled" if family.pooled else own or "end"}
+        made = PublicRenderer(tokenizer, family, **rules)
+    notes.append(f"text: {family.text.described()}")
     return made
