@@ -1,11 +1,9 @@
-"""What a family of public reward models is: one head, one text format. To add one, add an entry to `public_table.PUBLIC`.
-
-Its fields say how it is recognized, where its head is, and how its text is written; or `refused`, why it cannot be scored.
-"""
+"""What a family of public reward models is: one head, one text format. Its entry in `public_table.PUBLIC` is all it takes."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,11 +20,10 @@ LAST = "a linear head at the last token"
 class Text:
     """How the authors wrote a conversation.
 
-    template: over the tokenizer's own. system: the turn that opens a conversation without one. bos: "template" (only what
-    it writes), "tokenizer" (the tokenizer's, once) or "both". append: a token at the end, the first of these that the
-    vocabulary has. turns: changes the messages of prompt and answer. prompt_only: the answer is part of a prompt, read
-    where the model would reply. end: what every text ends with, {eos} in it. pair: prompt and answer are the two texts of
-    an encoder.
+    template: over the tokenizer's own. system: the turn that opens a conversation without one. bos: "template" (what it
+    writes), "tokenizer" (the tokenizer's, once) or "both". append: a last token, the first of these in the vocabulary.
+    turns: changes the messages. prompt_only: the answer is part of a prompt, read where the model would reply. end: of
+    every text, with {eos}. pair: the two texts of an encoder.
     """
 
     template: str | None = None
@@ -40,7 +37,6 @@ class Text:
     max_length: int | None = None
 
     def described(self) -> str:
-        """In words, for the log and the list."""
         template = "prompt and answer as a text pair" if self.pair else "its own chat template"
         words = {
             "a literal frame of its authors" if self.template else template: True,
@@ -58,10 +54,10 @@ class Text:
 class StepText(Text):
     """How the authors wrote a solution.
 
-    tag: what stands after a step and is read at its last token. opening: of a literal text, {} for the prompt; None for the
-    chat template. step: of each step there, {} for it. pieces: prompt, steps and tags are tokenized one by one. replies:
-    each step is a user turn and "+" the reply to it. split: where a solution in one text is split. value: of the log-odds
-    of a step. aggregate: of the authors. reference: the model whose log-probabilities are subtracted, times `scale`.
+    tag: after a step, read at its last token. opening: of a literal text, {} for the prompt; None for the chat template.
+    step: of each step there, {} for it. pieces: prompt, steps and tags are tokenized one by one. replies: each step is a
+    user turn and "+" the reply. split: where one text is split. value: of a step's log-odds. reference: the model whose
+    log-probabilities are subtracted, times `scale`.
     """
 
     tag: str = "\n"
@@ -84,27 +80,26 @@ class StepText(Text):
 class Family:
     """Models of one head and one text format.
 
-    called: its published ids, or what they have in common. how: the reward is read.
-    architectures, config, tensors (patterns parted by spaces, each fits one) and lacks (fits none) must all fit; `named`, of
-    the name, only where other models have the same tensors.
+    called: their published ids. how: the reward is read. refused: why it cannot be scored.
+    classes (of `architectures`), config, tensors (each of these patterns, parted by spaces, fits one) and lacks (fits none)
+    must all fit; `named`, of the name, only where other models have the same tensors.
     head: a class of `public_heads` with these options, None for one of transformers. weights: pattern -> new name, `model.*`
     (the trunk) or `score.*` (the head, whose sizes are theirs). tokens: whose logits are the head, ids or texts.
     trunk: `model_type` of transformers, where the config's is unknown. tokenizer: its class, likewise.
-    pooled: the mean of all tokens is read. gate: the text at whose last occurrence the head's weights are read.
+    pooled: the mean of all tokens is read. gate: the text at whose last place the attributes' weights are read.
     compares: two answers, so that rewards hold within a prompt only.
     """
 
     called: str
     source: str
     how: str = LAST
-    kind: str = "outcome"
-    architectures: str = ".*"
+    classes: str = ".*"
     config: Mapping[str, Any] = field(default_factory=dict)
     tensors: str = ""
     lacks: str | None = None
     named: str | None = None
     head: str | None = None
-    weights: tuple[tuple[str, str], ...] = ()
+    weights: Mapping[str, str] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
     trunk: str | None = None
     tokenizer: str | None = None
@@ -115,20 +110,22 @@ class Family:
     compares: bool = False
     refused: str | None = None
 
+    @property
+    def kind(self) -> str:
+        return "process" if isinstance(self.text, StepText) else "outcome"
 
-def frame(user: str, assistant: str, between: str = "") -> str:
+
+FRAME = (
+    "{%- for message in messages -%}{%- if message['role'] == 'user' -%}{{ USER }}"
+    "{%- elif message['role'] == 'assistant' -%}{{ ANSWER }}{%- if not loop.last -%}{{ BETWEEN }}{%- endif -%}"
+    "{%- else -%}{{ raise_exception('it has no such turn') }}{%- endif -%}{%- endfor -%}"
+    "{%- if add_generation_prompt -%}{{ OPENING }}{%- endif -%}"
+)
+
+
+def frame(user: str, answer: str, between: str = "") -> str:
     """A chat template of two literal turns, {} for what is said; a system prompt is put before the first user turn."""
-
-    def written(turn: str) -> str:
-        before, _, after = map(json.dumps, turn.partition("{}"))
-        return f"{{{{ {before} + message['content'] + {after} }}}}"
-
-    return (
-        "{%- for message in messages -%}{%- if message['role'] == 'user' -%}"
-        + written(user)
-        + "{%- elif message['role'] == 'assistant' -%}"
-        + written(assistant)
-        + f"{{%- if not loop.last -%}}{{{{ {json.dumps(between)} }}}}{{%- endif -%}}"
-        + "{%- else -%}{{ raise_exception('it has no such turn') }}{%- endif -%}{%- endfor -%}"
-        + f"{{%- if add_generation_prompt -%}}{{{{ {json.dumps(assistant.partition('{}')[0])} }}}}{{%- endif -%}}"
-    )
+    opening = answer.partition("{}")[0]
+    texts = {"USER": user, "ANSWER": answer, "BETWEEN": between, "OPENING": opening}
+    written = {name: " + message['content'] + ".join(map(json.dumps, text.split("{}"))) for name, text in texts.items()}
+    return re.sub("|".join(texts), lambda name: written[name[0]], FRAME)

@@ -1,7 +1,4 @@
-"""Load a public reward model of `public_table.PUBLIC` by classes of transformers alone, and render for it.
-
-The trunk is that of its config, the head one of `public_heads`; `forward` runs both as it runs our own.
-"""
+"""Load a public reward model of `public_table.PUBLIC` by classes of transformers and `public_heads` alone, and render for it."""
 
 from __future__ import annotations
 
@@ -35,22 +32,15 @@ UNUSED = re.compile(r"^(lm_head|embed_out|output)\.|^normalizer\.count$|\.inv_fr
 def load_any(
     path: str, reference: str | None, *, kind: Kind, compares: bool = False, **run: Any
 ) -> tuple[checkpoints.Loaded, Family | None]:
-    """A model of ours or of others, ready to score, with its family where it has one.
+    """A model of ours or of others, with its family where it has one. run: dtype and device.
 
-    reference: of a log-ratio. compares: whether one that compares answers is wanted; another is a ModelError. run: dtype
-    and device.
+    reference: of a log-ratio. compares: whether one that compares answers is wanted; another is a ModelError.
     """
     family = recognize(path)
-    if compares and not (family and family.compares):
-        raise ModelError(
-            f"{path} scores each answer alone: rewards of such a model hold across prompts",
-            hint="load it with RewardModel",
-        )
-    if family and family.compares and not compares:
-        raise ModelError(
-            f"{path} compares answers ({family.called}): rewards of such a model hold within a prompt only",
-            hint="rank with score.py or PairwiseModel, or give a model that scores",
-        )
+    if compares != bool(family and family.compares):
+        found = "scores each answer alone" if compares else "compares answers: its rewards hold within a prompt only"
+        hint = "load it with RewardModel" if compares else "rank with score.py, or give a model that scores each answer"
+        raise ModelError(f"{path} {found}", hint=hint)
     needed = getattr(family and family.text, "reference", None)
     if not (reference or needed):
         if family is None or family.head is None:
@@ -59,25 +49,19 @@ def load_any(
         return load_family(path, family, **run), family
     if not reference:
         raise UsageError(
-            f"the reward of {path} is a log-ratio with a reference model, which is missing",
-            hint=f"--reference_model_name_or_path, by its authors {needed}",
+            f"the reward of {path} is a log-ratio with a reference model",
+            hint=f"give --reference_model_name_or_path, by its authors {needed}",
         )
     if not needed and (family or checkpoints.kind_of(path)):
-        raise UsageError(
-            f"{path} has a reward of its own: it needs no --reference_model_name_or_path", hint="leave it out"
-        )
+        raise UsageError(f"{path} has a reward of its own", hint="leave out --reference_model_name_or_path")
     from .implicit import load_log_ratio
 
     of_steps = {"scale": family.text.scale, "of_steps": True} if family else {}
-    return load_log_ratio(path, reference, **of_steps, **run), family
+    return made_ready(*load_log_ratio(path, reference, **of_steps, **run)), family
 
 
 def load_family(path: str, family: Family, *, dtype: str, device: str | None) -> checkpoints.Loaded:
-    """A public model of this family with a head of its own, in eval mode. The head stays in fp32.
-
-    Raises ModelError when a tensor is missing or unknown, when the tokenizer lacks a token that the family needs, and for
-    pickled weights that hold more than tensors.
-    """
+    """A public model with a head of its own, which stays in fp32. Raises ModelError where a tensor or token is missing."""
     import torch
 
     from . import public_heads
@@ -89,18 +73,13 @@ def load_family(path: str, family: Family, *, dtype: str, device: str | None) ->
     split_attention(state, config)
     shapes = {name.removeprefix("score."): tuple(own.shape) for name, own in state.items() if name.startswith("score.")}
     if not shapes:
-        raise ModelError(
-            f"{path} lacks its head ({family.called}): none of its tensors is one", hint="fetch all of its files"
-        )
+        raise ModelError(f"{path} lacks its head ({family.called})", hint="fetch all of its files")
     made = model_class(config, family, getattr(public_heads, str(family.head)), shapes)
     asked = {"dtype": getattr(torch, dtype), "output_loading_info": True, "ignore_mismatched_sizes": True}
     with without_reports():
         model, info = loaded_by(path, lambda: made.from_pretrained(None, config=config, state_dict=state, **asked))
     model.score.to(torch.float64 if dtype == "float64" else torch.float32)
-    notes = [
-        f"{path}: {family.called}, read by {family.how}",
-        *check_loaded(path, model, info, scores=False, strict=True),
-    ]
+    notes = [_read_by(path, family), *check_loaded(path, model, info, scores=False, strict=True)]
     missing = sorted(name for name in info["missing_keys"] if not name.endswith(".num_batches_tracked"))
     if missing:
         raise ModelError(f"{path} lacks {len(missing)} tensors, the first is {missing[0]}")
@@ -109,19 +88,22 @@ def load_family(path: str, family: Family, *, dtype: str, device: str | None) ->
     if files := own_code(path):
         notes.append(f"{', '.join(files)}: not run, the classes of transformers are used instead")
     check_embedded(path, tokenizer, model.get_input_embeddings().num_embeddings)
-    return made_ready(model, tokenizer, device, notes)
+    return made_ready(model.to(device), tokenizer, notes)
 
 
-def made_ready(model: Any, tokenizer: Any, device: str, notes: list[str]) -> checkpoints.Loaded:
-    """The loaded model on its device in eval mode, padded on the right."""
+def _read_by(path: str, family: Family) -> str:
+    return f"{path}: {family.called}, read by {family.how}"
+
+
+def made_ready(model: Any, tokenizer: Any, notes: list[str]) -> checkpoints.Loaded:
     if tokenizer.pad_token is None:  # any token will do after the mask
         tokenizer.pad_token = tokenizer.convert_ids_to_tokens(0)
     tokenizer.padding_side, model.config.get_text_config().pad_token_id = "right", tokenizer.pad_token_id
-    return checkpoints.Loaded(model.eval().to(device), tokenizer, "loaded", notes)
+    return checkpoints.Loaded(model.eval(), tokenizer, "loaded", notes)
 
 
 def fetched(path: str) -> Path:
-    """The folder of a model; of a hub id, its weights and tokenizer in the cache."""
+    """The folder of a model, of a hub id in the cache."""
     folder = Path(path)
     if not folder.is_dir():
         from huggingface_hub import snapshot_download
@@ -135,7 +117,6 @@ def fetched(path: str) -> Path:
 
 
 def tokenizer_of(path: str, family: Family) -> Any:
-    """Its tokenizer, by the family's class of transformers where it came with code of its own."""
     import transformers
 
     if family.tokenizer is None:
@@ -155,7 +136,7 @@ def trunk_config(folder: Path, family: Family) -> Any:
 
 
 def model_class(config: Any, family: Family, head: type, shapes: dict[str, tuple[int, ...]]) -> type:
-    """A model of transformers: the trunk of this config as `model`, the head as `score`. Logits are [B, T, k], pooled [B, k]."""
+    """The trunk of this config as `model`, the head as `score`. Logits are [B, T, k], pooled [B, k]."""
     from transformers import AutoModel, PreTrainedModel
     from transformers.modeling_outputs import TokenClassifierOutput
 
@@ -181,11 +162,11 @@ def model_class(config: Any, family: Family, head: type, shapes: dict[str, tuple
     return Public
 
 
-# ---- weights ---------------------------------------------------------------------------------------------------------
+# ---- weights
 
 
 def read_tensors(folder: Path) -> dict[str, Any]:
-    """All tensors of a folder, mapped into memory; of pickles only where there are no safetensors, and only tensors."""
+    """All tensors of a folder, mapped into memory; of pickles only where there are no safetensors."""
     from safetensors.torch import load_file
 
     index, files = folder / INDEX, sorted(folder.glob("*.safetensors"))
@@ -199,7 +180,7 @@ def read_tensors(folder: Path) -> dict[str, Any]:
 
 
 def under_own_names(path: str, state: dict[str, Any], family: Family, tokenizer: Any) -> dict[str, Any]:
-    """The tensors under the names of `model_class`: `model.*` and `score.*`, without those that take no part."""
+    """The tensors that take part, under the names of `model_class`."""
     found = {}
     if family.tokens:
         tied = (own for name, own in state.items() if name.endswith("embed_tokens.weight"))
@@ -208,7 +189,7 @@ def under_own_names(path: str, state: dict[str, Any], family: Family, tokenizer:
             found["score.0.weight"] = rows[[token_id(path, tokenizer, token) for token in family.tokens]]
     for name, tensor in state.items():
         if not UNUSED.search(name):
-            renamed = (re.sub(*rule, name) for rule in (*family.weights, TRUNK))
+            renamed = (re.sub(*rule, name) for rule in (*family.weights.items(), TRUNK))
             found[next((new for new in renamed if new != name), name)] = tensor
     return found
 
@@ -225,7 +206,6 @@ def split_attention(state: dict[str, Any], config: Any) -> None:
 
 
 def token_id(path: str, tokenizer: Any, token: int | str) -> int:
-    """The id of a token, given as itself or as a text that is one token. Raises ModelError where it is not."""
     ids = [token] if isinstance(token, int) else tokenizer(token, add_special_tokens=False)["input_ids"]
     if len(ids) != 1:
         raise ModelError(
@@ -235,13 +215,13 @@ def token_id(path: str, tokenizer: Any, token: int | str) -> int:
     return ids[0]
 
 
-# ---- text ------------------------------------------------------------------------------------------------------------
+# ---- text
 
 
 def overridden(
     path: str, loaded: checkpoints.Loaded, family: Family | None, text_format: str | None, template_path: str | None
 ) -> Family | None:
-    """The family with the user's text format and template over its own. Raises UsageError for a model with a card."""
+    """The family with the user's text format and template over its own."""
     if text_format != "pair" and not template_path:
         return replace(family, text=Text()) if family and family.text.pair and text_format == "chat" else family
     if loaded.card:
@@ -260,10 +240,7 @@ def overridden(
 def renderer_of(
     loaded: checkpoints.Loaded, family: Family | None, path: str, text_format: str | None, separator: str | None = None
 ) -> BaseRenderer:
-    """The renderer of a loaded model of this family. Raises ModelError when the tokenizer lacks a token that it needs.
-
-    family: None for a language model with a reference. separator: between steps, where a model was trained with another.
-    """
+    """family: None for a language model with a reference. separator: between steps, where trained with another."""
     tokenizer, notes = loaded.tokenizer, loaded.notes
     rules = {"max_length": None, "text_format": "chat" if text_format in (None, "pair") else text_format}
     if family and family.text.template:
@@ -288,7 +265,7 @@ def renderer_of(
     else:
         if family.head is None:  # in place of what `checkpoints.load` says of a model that nobody knows
             told = [note for note in notes if not note.startswith((f"{path} has no ", "chat template: the tok"))]
-            notes[:] = [f"{path}: {family.called}, read by {family.how}", *told]
+            notes[:] = [_read_by(path, family), *told]
         if family.text.pair and getattr(loaded.model.config, "type_vocab_size", 0) > 1:
             loaded.model.register_forward_pre_hook(with_token_types(tokenizer.sep_token_id), with_kwargs=True)
         rules |= {"scored_at": "pooled" if family.pooled else own or "end"}

@@ -29,7 +29,7 @@ class Checkpoint:
 
     def fits(self, family: Family) -> bool:
         return bool(
-            re.fullmatch(family.architectures, self.architecture)
+            re.fullmatch(family.classes, self.architecture)
             and all(key in self.config and value in (ANY, self.config[key]) for key, value in family.config.items())
             and re.search(family.named or "", self.names)
             and all(map(self._holds, family.tensors.split()))
