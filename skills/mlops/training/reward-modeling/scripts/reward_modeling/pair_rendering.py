@@ -14,12 +14,10 @@ from .rendering import Rendered
 
 PAIR_MARKS = ("<|source|>", "<|candidate1|>", "<|candidate2|>")
 PAIRRM_LIMITS, BETTER_PAIRRM_LIMITS = (1224, 412), (2030, 670)
-"""The most tokens of a source and of an answer; what a source leaves is shared by the answers."""
+"""The most tokens of a source and of an answer; the answers share what the source leaves."""
 
 
 class AnswerPair(NamedTuple):
-    """Two answers to one prompt, in the order in which the model reads them."""
-
     prompt: Sequence[Message]
     first: str
     second: str
@@ -27,7 +25,7 @@ class AnswerPair(NamedTuple):
 
 
 class AskedRenderer(BaseRenderer):
-    """Prompt and two answers as RLHFlow asks which is better: one user turn of the chat template, without BOS."""
+    """As RLHFlow asks which answer is better: one user turn of the chat template, without BOS."""
 
     policies, places = ("drop", "error"), ("last_token",)
 
@@ -59,7 +57,7 @@ class AskedRenderer(BaseRenderer):
 
 
 class MarkedRenderer(AskedRenderer):
-    """Prompt and two answers as LLM-Blender writes them: each after a mark, within [CLS] and [SEP], cut at its end."""
+    """As LLM-Blender writes them: each text after a mark, within [CLS] and [SEP], cut at its end before [SEP]."""
 
     policies, places = ("truncate_left",), ("prefix",)
 
@@ -68,10 +66,8 @@ class MarkedRenderer(AskedRenderer):
         self.limits = BETTER_PAIRRM_LIMITS if "better-pairrm" in path.lower() else PAIRRM_LIMITS
         self.marks = [ids[0] for ids in self._tokens(list(PAIR_MARKS)) if len(ids) == 1]
         if len(self.marks) < len(PAIR_MARKS):
-            raise ModelError(
-                f"the tokenizer of {path} lacks one of {', '.join(PAIR_MARKS)}, where the model is read",
-                hint="restore the tokenizer that was saved with it",
-            )
+            what = f"the tokenizer of {path} lacks one of {', '.join(PAIR_MARKS)}, where the model is read"
+            raise ModelError(what, hint="restore the tokenizer that was saved with it")
 
     def _parts_of(self, prompt, first, second, origin) -> list[list[int]]:
         several = len(prompt) > 1
@@ -80,17 +76,16 @@ class MarkedRenderer(AskedRenderer):
         return self.tokenizer(texts)["input_ids"]
 
     def _fit(self, parts: list[list[int]], prompt, first, second, origin) -> Rendered:
-        """Each text cut at its end, before its [SEP], to what is left for it."""
         self.counts["rendered"] += 1
         source, answer = self.limits
         limits = [source, *2 * [(source + 2 * answer - min(len(parts[0]), source)) // 2]]
-        cut = sum(max(len(part) - limit, 0) for part, limit in zip(parts, limits, strict=True))
-        if cut:
-            self._count("truncated", origin)
-        kept = (
+        kept = [
             part if len(part) <= limit else part[: limit - 1] + part[-1:]
             for part, limit in zip(parts, limits, strict=True)
-        )
+        ]
+        cut = sum(map(len, parts)) - sum(map(len, kept))
+        if cut:
+            self._count("truncated", origin)
         return Rendered([*chain(*kept)], cut)
 
     def places_of(self, ids: list[int]) -> list[int]:

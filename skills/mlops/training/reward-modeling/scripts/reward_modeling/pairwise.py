@@ -1,4 +1,4 @@
-"""Models that compare two answers to one prompt, run over all pairs: win rates, and a reward that holds within the prompt."""
+"""Models that compare two answers to one prompt, run over all pairs: win rates, and a reward within the prompt."""
 
 from __future__ import annotations
 
@@ -15,11 +15,10 @@ from .scoring import RewardModel
 
 
 class PairwiseModel(RewardModel):
-    """A model that compares two answers. Its rewards hold within a prompt: what has one answer is a DataError.
+    """Its rewards hold within a prompt: what has one answer is a DataError.
 
-    The reward of an answer is the mean, over the answers of its prompt, of the log-odds that it beats each of them (itself:
-    0): the Bradley-Terry scores that fit the log-odds of all pairs best, by least squares. So the difference of two answers
-    alone is their log-odds. Both orders of a pair are computed, which takes out what a model gives to a place.
+    An answer's is the mean log-odds that it beats each answer of its prompt (itself: 0): the Bradley-Terry scores that fit
+    all pairs best, by least squares. Both orders of a pair are computed, which takes out what a model gives to a place.
     """
 
     attributes = ("win_rate",)
@@ -42,7 +41,7 @@ class PairwiseModel(RewardModel):
         return found
 
     def _of_both(self, one: float | None, other: float | None) -> float | None:
-        """The log-odds of the first answer, of those read in both orders."""
+        """The log-odds of the first answer by both orders."""
         if one is None or other is None:
             return None
         if self.renderer.family.head == "Marked":
@@ -60,11 +59,8 @@ class PairwiseModel(RewardModel):
 def _pairs(group: list[Conversation]) -> list[AnswerPair]:
     prompt, origin = group[0].prompt, group[0].origin
     if len(group) < 2:
-        raise DataError(
-            "this model compares the answers of one prompt, which has only one here: it has no reward of its own",
-            where=origin,
-            hint="give two or more completions to each prompt",
-        )
+        what = "this model compares the answers of one prompt, which has only one here"
+        raise DataError(what, where=origin, hint="give two or more completions to each prompt")
     if any(len(one.completion) != 1 or one.tools for one in group):
         raise DataError("a model that compares answers reads one text, without tools", where=origin)
     texts = [one.completion[0].get("content") or "" for one in group]
@@ -72,7 +68,7 @@ def _pairs(group: list[Conversation]) -> list[AnswerPair]:
 
 
 def _among(odds: list[float | None]) -> list[float] | None:
-    """Reward and win rate by the log-odds against every other answer; None when some could not be computed."""
+    """Reward and win rate by the log-odds against every other answer."""
     if None in odds:
         return None
     return [math.fsum(odds) / (len(odds) + 1), math.fsum(map(probability, odds)) / len(odds)]

@@ -1,8 +1,7 @@
-"""Heads of public reward models: hidden states -> numbers -> a reward. In fp32 whatever the trunk runs in.
+"""Heads of public reward models, built of the shapes of their tensors. In fp32 whatever the trunk runs in.
 
-Built of the shapes of their tensors, so that no size is written twice. `forward` makes [..., k] numbers of [..., H] hidden
-states, each position alone; `combine` [rows, 1 + attributes] (the reward first) of their [rows, positions, k] numbers.
-"""
+`forward` makes [..., k] numbers of [..., H] hidden states, each position alone; `combine` makes [rows, 1 + attributes], the
+reward first, of [rows, positions, k] numbers."""
 
 from __future__ import annotations
 
@@ -31,7 +30,7 @@ ATTRIBUTES = tuple(
 
 
 def stack(width: int, shapes: Shapes, activation: type[nn.Module] = nn.ReLU) -> nn.Sequential:
-    """The layers whose tensors these are: `0.weight`, `0.bias`, `2.weight`, ... with the activation at the other numbers."""
+    """The layers of `0.weight`, `0.bias`, `2.weight`, ... with the activation at the numbers between."""
     layers = nn.Sequential()
     for number in range(1 + max(int(name.split(".")[0]) for name in shapes)):
         weight = shapes.get(f"{number}.weight")
@@ -46,13 +45,10 @@ def stack(width: int, shapes: Shapes, activation: type[nn.Module] = nn.ReLU) -> 
 
 
 def part(shapes: Shapes, name: str) -> Shapes:
-    """The shapes of one part of a head, under their names in it."""
     return {key.removeprefix(f"{name}."): shape for key, shape in shapes.items() if key.startswith(f"{name}.")}
 
 
 class Head(nn.Module):
-    """What every head is made of. config: of the trunk; options: of its family, for `build`."""
-
     attributes: tuple[str, ...] = ()
 
     def __init__(self, config: Any, shapes: Shapes, **options: Any):
@@ -61,10 +57,8 @@ class Head(nn.Module):
         try:
             self.build(config, **options)
         except (KeyError, ValueError) as error:  # a shape, or all shapes of a part, that are not there
-            raise ModelError(
-                f"the head lacks a tensor ({error}): it has {', '.join(sorted(shapes))}",
-                hint="fetch all files of the model",
-            ) from error
+            what = f"the head lacks a tensor ({error}): it has {', '.join(sorted(shapes))}"
+            raise ModelError(what, hint="fetch all files of the model") from error
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         flat = hidden.flatten(0, -2).to(next(self.parameters()).dtype)
@@ -76,18 +70,14 @@ class Head(nn.Module):
 
 
 class Stack(Head):
-    """One linear layer, or several with an activation between them."""
+    """One linear layer, or several with an activation between them. outputs: how many numbers it may give."""
 
     outputs: tuple[int, ...] = (1,)
-    """How many numbers its last layer may give."""
 
     def build(self, config: Any) -> None:
         layers = stack(self.width, self.shapes)
-        if layers[-1].out_features not in self.outputs:
-            raise ModelError(
-                f"the head gives {layers[-1].out_features} numbers, of which none is known to be the reward",
-                hint="it takes the code of its authors",
-            )
+        if (found := layers[-1].out_features) not in self.outputs:
+            raise ModelError(f"the head gives {found} numbers, of which none is known to be the reward")
         for name, layer in layers.named_children():
             self.add_module(name, layer)
 
@@ -98,7 +88,7 @@ class Stack(Head):
 
 
 class StepLogits(Stack):
-    """The log-odds of a step, or its two logits (incorrect, correct), at any position: rows have as many as steps."""
+    """The log-odds of a step, or its two logits (incorrect, correct), at any number of positions."""
 
     outputs = (1, 2)
     combine = None
@@ -130,14 +120,14 @@ class Probability(Difference):
 
 
 class Normalized(Stack):
-    """One linear layer whose number is normalized by saved statistics, where the config says so; a cost is negated.
+    """A linear layer normalized by saved statistics, where the config says so; a cost is negated, and only scaled.
 
-    Safe-RLHF shifts a reward and scales it, and only scales a cost (arXiv:2310.12773); OpenRLHF shifts and scales.
+    Of Safe-RLHF (arXiv:2310.12773) and OpenRLHF.
     """
 
     def build(self, config: Any, cost: bool = False) -> None:
         self.cost, self.attributes = cost, ("cost",) if cost else ()
-        self.used = any(getattr(config, name, False) for name in ("do_normalize", "normalize_reward"))
+        self.used = getattr(config, "do_normalize", False) or getattr(config, "normalize_reward", False)
         self.statistics = {name: getattr(config, name) for name in ("mean", "var", "std") if hasattr(config, name)}
         for name in self.shapes.keys() & {"mean", "var"}:
             self.register_buffer(name, torch.ones(self.shapes[name]))
@@ -158,7 +148,7 @@ class Normalized(Stack):
 
 
 class Marked(Head):
-    """A against B, of the states at the marks of source, A and B (LLM-Blender, arXiv:2306.02561, section 3.3)."""
+    """A against B, by the states at the marks of source, A and B (arXiv:2306.02561, section 3.3)."""
 
     def build(self, config: Any) -> None:
         self.layers = stack(2 * self.width, part(self.shapes, "layers"), nn.Tanh)
@@ -173,14 +163,13 @@ class Marked(Head):
 
 
 class Gated(Head):
-    """Attributes at the last token, mixed by a softmax gate that reads another one (ArmoRM, arXiv:2406.12845, section 3.2).
+    """Attributes at the last token, mixed by a softmax gate at another one (ArmoRM, arXiv:2406.12845, section 3.2).
 
-    Where an attribute has quantiles it is their mean (QRM, arXiv:2409.10164). adjusted: attributes after the transform.
+    Of quantiles their mean counts (QRM, arXiv:2409.10164). adjusted: attributes after the transform.
     """
 
     def build(self, config: Any, adjusted: bool = False) -> None:
-        self.adjusted = adjusted
-        self.temperature = getattr(config, "gating_temperature", 10)
+        self.adjusted, self.temperature = adjusted, getattr(config, "gating_temperature", 10)
         self.objectives = stack(self.width, part(self.shapes, "objectives"))
         self.gate = stack(self.width, part(self.shapes, "gate"))
         self.transform = nn.Parameter(torch.empty(self.shapes["transform"]))
@@ -200,7 +189,7 @@ class Gated(Head):
 
 
 class Weighted(Head):
-    """Means and spreads of attributes, of which the means are summed with weights, fixed or of a network (URM, arXiv:2410.00847)."""
+    """Means of attributes beside their spreads, summed with weights, fixed or of a network (URM, arXiv:2410.00847)."""
 
     attributes = ATTRIBUTES[:5]
 

@@ -48,10 +48,8 @@ def load_any(
         checkpoints.check_kind(path, family, kind)
         return load_family(path, family, **run), family
     if not reference:
-        raise UsageError(
-            f"the reward of {path} is a log-ratio with a reference model",
-            hint=f"give --reference_model_name_or_path, by its authors {needed}",
-        )
+        what = f"the reward of {path} is a log-ratio with a reference model"
+        raise UsageError(what, hint=f"give --reference_model_name_or_path, by its authors {needed}")
     if not needed and (family or checkpoints.kind_of(path)):
         raise UsageError(f"{path} has a reward of its own", hint="leave out --reference_model_name_or_path")
     from .implicit import load_log_ratio
@@ -208,10 +206,8 @@ def split_attention(state: dict[str, Any], config: Any) -> None:
 def token_id(path: str, tokenizer: Any, token: int | str) -> int:
     ids = [token] if isinstance(token, int) else tokenizer(token, add_special_tokens=False)["input_ids"]
     if len(ids) != 1:
-        raise ModelError(
-            f"the tokenizer of {path} has no token {token!r}, whose logit is the reward",
-            hint="restore the tokenizer that was saved with it",
-        )
+        what = f"the tokenizer of {path} has no token {token!r}, whose logit is the reward"
+        raise ModelError(what, hint="restore the tokenizer that was saved with it")
     return ids[0]
 
 
@@ -225,10 +221,8 @@ def overridden(
     if text_format != "pair" and not template_path:
         return replace(family, text=Text()) if family and family.text.pair and text_format == "chat" else family
     if loaded.card:
-        raise UsageError(
-            f"{path} renders text as in training, which its {CARD} describes",
-            hint="leave out --chat_template_path and --text_format pair",
-        )
+        what = f"{path} renders text as in training, which its {CARD} describes"
+        raise UsageError(what, hint="leave out --chat_template_path and --text_format pair")
     family = family or Family(path, "the flags", "the head of transformers")
     if text_format != "pair":
         return replace(family, text=replace(family.text, template=read_chat_template(template_path), pair=False))

@@ -1,4 +1,4 @@
-"""Conversations and solutions written as the authors of a public reward model wrote them (`public_families.Text`, `StepText`)."""
+"""Conversations and solutions written as the authors of a public reward model wrote them, by its `Text` or `StepText`."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _found(ids: list[int], part: list[int]) -> list[int]:
 
 
 def with_token_types(separator: int) -> Callable[[Any, tuple, dict], tuple[tuple, dict]]:
-    """A hook that tells an encoder which tokens are those of the second text: all after the first separator."""
+    """A hook that tells an encoder which tokens are of the second text: all after the first separator."""
 
     def hook(model: Any, args: tuple, named: dict[str, Any]) -> tuple[tuple, dict]:
         ends = (named["input_ids"] == separator).long()
@@ -40,8 +40,6 @@ def with_token_types(separator: int) -> Callable[[Any, tuple, dict], tuple[tuple
 
 
 class PublicRenderer(Renderer):
-    """Writes a conversation as the authors of a family did. Arguments and policies: see `Renderer`."""
-
     places = (*Renderer.places, "end")
 
     def __init__(self, tokenizer: Any, family: Family, *, path: str, **rules: Any):
@@ -56,7 +54,7 @@ class PublicRenderer(Renderer):
             raise ModelError(f"the tokenizer of {path} has no {family.text.append[0]}, after which the reward is read")
 
     def places_of(self, ids: list[int]) -> list[int]:
-        """The positions that the head reads, ascending: where a gate is read, and the last."""
+        """Where the gate is read, if there is one, and the last."""
         return [*(_found(ids, self._gate)[-1:] if self._gate else ()), len(ids) - 1]
 
     def _filled(self, messages: Sequence[Message], tools: Any, prompt_only: bool, count: bool = False) -> str:
@@ -74,9 +72,7 @@ class PublicRenderer(Renderer):
         if not self._is_pair:
             return super()._parts_of(prompt, completion, tools, origin)
         if tools:
-            raise DataError(
-                "a text pair has no place for `tools`", where=origin, hint="drop them with --columns tools="
-            )
+            raise DataError("a text pair has no place for `tools`", where=origin, hint="drop them: --columns tools=")
         return [_as_text(prompt), _as_text(completion)]
 
     @cached_property
@@ -107,19 +103,16 @@ class PublicRenderer(Renderer):
             ids = [*ids, self._appended]
         fitted = super()._fit([ids], prompt, completion, tools, origin)
         if fitted and self._gate and not _found(fitted.ids, self._gate):
-            raise DataError(
-                f"the text lacks {self.family.gate!r}, where the weights of the attributes are read",
-                where=origin,
-                hint="raise --max_length: the start of the answer was cut off" if fitted.cut else None,
-            )
+            what = f"the text lacks {self.family.gate!r}, where the weights of the attributes are read"
+            hint = "raise --max_length: the start of the answer was cut off" if fitted.cut else None
+            raise DataError(what, where=origin, hint=hint)
         return fitted
 
 
 class PublicStepRenderer(StepRenderer):
-    """Writes a solution as the authors of a family did. Arguments: see `BaseRenderer`.
+    """separator: over the family's, for models that were trained with another."""
 
-    separator: over the family's, for models that were trained with another. Raises ModelError where the tokenizer lacks the tag.
-    """
+    _lead = ""
 
     def __init__(self, tokenizer: Any, family: Family, *, path: str, separator: str | None = None, **rules: Any):
         assert isinstance(family.text, StepText)
@@ -129,12 +122,8 @@ class PublicStepRenderer(StepRenderer):
         self._of_pieces = family.text.pieces or self.text_format == "rendered"
         self.from_start = family.text.reference is not None and self.text_format == "chat"
         if len(self.separator_ids) != 1 and not (self._of_pieces or self.from_start or family.text.replies):
-            raise ModelError(
-                f"the tokenizer of {path} has no token {tag!r}, where the score of a step is read",
-                hint="restore the tokenizer that was saved with it",
-            )
-
-    _lead = ""
+            what = f"the tokenizer of {path} has no token {tag!r}, where the score of a step is read"
+            raise ModelError(what, hint="restore the tokenizer that was saved with it")
 
     @property
     def split_at(self) -> str:
@@ -160,11 +149,8 @@ class PublicStepRenderer(StepRenderer):
     def _literal(self, prompt: Sequence[Message], origin: Any) -> str:
         """A literal text up to the first step."""
         if any(message["role"] == "assistant" for message in prompt):
-            raise DataError(
-                "the prompt has turns of the assistant, for which its authors had no form",
-                where=origin,
-                hint="give the problem as one user turn",
-            )
+            what = "the prompt has turns of the assistant, for which its authors had no form"
+            raise DataError(what, where=origin, hint="give the problem as one user turn")
         opening = (self.written.opening or "{}").replace("{bos}", self.tokenizer.bos_token or "")
         return opening.replace("{}", _as_text(prompt))
 
@@ -186,12 +172,9 @@ class PublicStepRenderer(StepRenderer):
 
     def _prefixes(self, prompt: Sequence[Message], steps: Sequence[str], origin: Any) -> list[str]:
         """The whole, then what the authors count the tokens of: the text without, and up to each, step, stripped."""
-        texts = []
-        for k in range(len(steps) + 1):
-            answer = {"role": "assistant", "content": "\n\n".join(steps[:k])}
-            texts.append(self.text([*prompt, answer], where=origin))
-        ends = [text.strip() + "\n\n" * (0 < k < len(steps)) for k, text in enumerate(texts)]
-        return [texts[-1], *ends]
+        answers = ({"role": "assistant", "content": "\n\n".join(steps[:k])} for k in range(len(steps) + 1))
+        texts = [self.text([*prompt, answer], where=origin) for answer in answers]
+        return [texts[-1], *(text.strip() + "\n\n" * (0 < k < len(steps)) for k, text in enumerate(texts))]
 
     def _fit(self, parts: list[list[int]], prompt, steps, origin) -> RenderedSolution | None:
         if self.written.bos == "tokenizer" and self.text_format == "chat":
@@ -205,9 +188,8 @@ class PublicStepRenderer(StepRenderer):
         if not self._is_over_length(places[-1] + 1, "solution", origin):
             return RenderedSolution(row[: places[-1] + 1], places)
         if self.overlong == "truncate_prompt":
-            raise UsageError(
-                "--overlong truncate_prompt is not for a model whose template holds its steps", hint="choose drop_steps"
-            )
+            what = "--overlong truncate_prompt is not for a model whose template holds its steps"
+            raise UsageError(what, hint="choose drop_steps")
         kept = [place for place in places if place < self.max_length]
         if self.overlong == "drop" or len(kept) <= len(places) - len(steps):
             self._count("dropped", origin)
@@ -217,12 +199,9 @@ class PublicStepRenderer(StepRenderer):
         return RenderedSolution(row[: kept[-1] + 1], kept, dropped)
 
     def _tags(self, ids: list[int], wanted: int, origin: Any) -> list[int]:
-        """The last token of each tag: of those that steps made, the last ones."""
+        """The last token of each tag, of which those of the steps are the last."""
         found = _found(ids, self.separator_ids)[-wanted:]
         if len(found) < wanted:
-            raise DataError(
-                f"{wanted - len(found)} steps end so that {self.step_separator!r} after them is another token",
-                where=origin,
-                hint="take whitespace off their ends",
-            )
+            what = f"{wanted - len(found)} steps end so that {self.step_separator!r} after them is another token"
+            raise DataError(what, where=origin, hint="take whitespace off their ends")
         return [start + len(self.separator_ids) - 1 for start in found]
