@@ -193,6 +193,13 @@ def test_what_is_missing_is_named(name, changes, message, tmp_path):
         RewardModel.from_pretrained(str(folder), device="cpu")
 
 
+def test_a_head_of_several_numbers_is_not_taken_for_a_reward(tmp_path):
+    two = {"v_head.summary.weight": torch.ones(2, 16), "v_head.summary.bias": torch.ones(2)}
+    folder, *_ = replace(EXAMPLES["linear head"], heads=two).write(tmp_path)
+    with pytest.raises(ModelError, match="the head gives 2 numbers"):
+        RewardModel.from_pretrained(str(folder), device="cpu")
+
+
 def test_of_a_pickle_only_tensors_are_read(tmp_path):
     folder, *_ = EXAMPLES["beaver"].write(tmp_path)
     expected = RewardModel.from_pretrained(str(folder), device="cpu").score([QUESTION], [ANSWER])

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers.modeling_outputs import TokenClassifierOutput
 
 from .console import ModelError
@@ -26,7 +26,7 @@ class Since(nn.Module):
 
     attributes = ()
 
-    def combine(self, sums: torch.Tensor) -> torch.Tensor:
+    def combine(self, sums: Tensor) -> Tensor:
         return sums[:, -1] - sums[:, 0]
 
 
@@ -47,13 +47,13 @@ class LogRatio(nn.Module):
     def get_input_embeddings(self) -> nn.Module:
         return self.policy.get_input_embeddings()
 
-    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> TokenClassifierOutput:
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> TokenClassifierOutput:
         own, other = (_log_probs(model, input_ids, attention_mask) for model in (self.policy, self.reference))
         sums = nn.functional.pad(self.scale * (own - other).double().cumsum(-1), (1, 0))
         return TokenClassifierOutput(logits=sums[..., None])
 
 
-def _log_probs(model: Any, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+def _log_probs(model: Any, ids: Tensor, mask: Tensor) -> Tensor:
     """[B, T - 1], in fp32, of each token but the first."""
     states = model.get_decoder()(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state[:, :-1]
     wanted, head, parts = ids[:, 1:].flatten(), model.get_output_embeddings(), []

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from .errors import ModelError
 
@@ -60,12 +60,12 @@ class Head(nn.Module):
             what = f"the head lacks a tensor ({error}): it has {', '.join(sorted(shapes))}"
             raise ModelError(what, hint="fetch all files of the model") from error
 
-    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+    def forward(self, hidden: Tensor) -> Tensor:
         flat = hidden.flatten(0, -2).to(next(self.parameters()).dtype)
         with torch.autocast(hidden.device.type, enabled=False):
             return self.numbers(flat).unflatten(0, hidden.shape[:-1])
 
-    def combine(self, numbers: torch.Tensor) -> torch.Tensor:
+    def combine(self, numbers: Tensor) -> Tensor:
         return numbers[:, -1, :1]
 
 
@@ -81,7 +81,7 @@ class Stack(Head):
         for name, layer in layers.named_children():
             self.add_module(name, layer)
 
-    def numbers(self, hidden: torch.Tensor) -> torch.Tensor:
+    def numbers(self, hidden: Tensor) -> Tensor:
         for layer in self.children():
             hidden = layer(hidden)
         return hidden
@@ -99,7 +99,7 @@ class Second(Stack):
 
     attributes, outputs = ("length",), (2,)
 
-    def combine(self, numbers: torch.Tensor) -> torch.Tensor:
+    def combine(self, numbers: Tensor) -> Tensor:
         return numbers[:, -1].flip(-1)
 
 
@@ -108,14 +108,14 @@ class Difference(Stack):
 
     outputs = (2,)
 
-    def combine(self, numbers: torch.Tensor) -> torch.Tensor:
+    def combine(self, numbers: Tensor) -> Tensor:
         return numbers[:, -1, :1] - numbers[:, -1, 1:]
 
 
 class Probability(Difference):
     """The probability of the first of two logits."""
 
-    def combine(self, numbers: torch.Tensor) -> torch.Tensor:
+    def combine(self, numbers: Tensor) -> Tensor:
         return super().combine(numbers).sigmoid()
 
 
@@ -134,7 +134,7 @@ class Normalized(Stack):
         self.shapes = {name: shape for name, shape in self.shapes.items() if name[0].isdigit()}
         super().build(config)
 
-    def numbers(self, hidden: torch.Tensor) -> torch.Tensor:
+    def numbers(self, hidden: Tensor) -> Tensor:
         number = super().numbers(hidden)
         if not self.used:
             return number
@@ -142,7 +142,7 @@ class Normalized(Stack):
         shifted = number if self.cost else number - saved["mean"]
         return shifted / (saved["std"] if "std" in saved else saved["var"].sqrt() + 1e-8)
 
-    def combine(self, numbers: torch.Tensor) -> torch.Tensor:
+    def combine(self, numbers: Tensor) -> Tensor:
         number = numbers[:, -1]
         return torch.cat([-number, number], 1) if self.cost else number
 
@@ -153,56 +153,59 @@ class Marked(Head):
     def build(self, config: Any) -> None:
         self.layers = stack(2 * self.width, part(self.shapes, "layers"), nn.Tanh)
 
-    def numbers(self, hidden: torch.Tensor) -> torch.Tensor:
+    def numbers(self, hidden: Tensor) -> Tensor:
         return hidden
 
-    def combine(self, numbers: torch.Tensor) -> torch.Tensor:
+    def combine(self, numbers: Tensor) -> Tensor:
         source, first, second = numbers.unbind(1)
         first, second = (self.layers(torch.cat([source, answer], -1)) for answer in (first, second))
         return (first - second).mean(-1, keepdim=True)
 
 
-class Gated(Head):
-    """Attributes at the last token, mixed by a softmax gate at another one (ArmoRM, arXiv:2406.12845, section 3.2).
+class Weighted(Head):
+    """Means of attributes beside their spreads, summed with weights, fixed or of a gate (URM, arXiv:2410.00847)."""
+
+    attributes, activation = ATTRIBUTES[:5], nn.SELU
+
+    def build(self, config: Any, weights: tuple[float, ...] = ()) -> None:
+        self.fixed = weights
+        self.objectives = stack(self.width, part(self.shapes, "objectives"))
+        self.gate = None if weights else stack(self.width, part(self.shapes, "gate"), self.activation)
+
+    def mean_of(self, values: Tensor) -> Tensor:
+        return values[..., 0]
+
+    def numbers(self, hidden: Tensor) -> Tensor:
+        means = self.mean_of(self.objectives(hidden).unflatten(-1, (len(self.attributes), -1)))
+        weights = self.gate(hidden) if self.gate else means.new_tensor(self.fixed).expand_as(means)
+        return torch.cat([means, weights], -1)
+
+    def combine(self, numbers: Tensor) -> Tensor:
+        means, weights = numbers[:, -1].chunk(2, -1)
+        return torch.cat([(means * weights).sum(-1, keepdim=True), means], -1)
+
+
+class Gated(Weighted):
+    """Attributes, mixed by the softmax of a gate that reads another token (ArmoRM, arXiv:2406.12845, section 3.2).
 
     Of quantiles their mean counts (QRM, arXiv:2409.10164). adjusted: attributes after the transform.
     """
 
+    activation = nn.ReLU
+
     def build(self, config: Any, adjusted: bool = False) -> None:
+        super().build(config)
         self.adjusted, self.temperature = adjusted, getattr(config, "gating_temperature", 10)
-        self.objectives = stack(self.width, part(self.shapes, "objectives"))
-        self.gate = stack(self.width, part(self.shapes, "gate"))
         self.transform = nn.Parameter(torch.empty(self.shapes["transform"]))
         self.scale = nn.Parameter(torch.ones(self.shapes["scale"]))
         self.attributes = ATTRIBUTES[: len(self.transform)]
 
-    def numbers(self, hidden: torch.Tensor) -> torch.Tensor:
-        quantiles = self.objectives(hidden).unflatten(-1, (len(self.transform), -1))
-        return torch.cat([quantiles.mean(-1), self.gate(hidden)], -1)
+    def mean_of(self, values: Tensor) -> Tensor:
+        return values.mean(-1)
 
-    def combine(self, numbers: torch.Tensor) -> torch.Tensor:
+    def combine(self, numbers: Tensor) -> Tensor:
         attributes, gate = numbers[:, -1].chunk(2, -1)[0], numbers[:, 0].chunk(2, -1)[1]
         weights = torch.softmax(gate / self.temperature, -1) * self.scale[0]
         adjusted = attributes @ self.transform
         reward = (weights * adjusted).sum(-1, keepdim=True)
         return torch.cat([reward, adjusted if self.adjusted else attributes], -1)
-
-
-class Weighted(Head):
-    """Means of attributes beside their spreads, summed with weights, fixed or of a network (URM, arXiv:2410.00847)."""
-
-    attributes = ATTRIBUTES[:5]
-
-    def build(self, config: Any, weights: tuple[float, ...] = ()) -> None:
-        self.fixed = weights
-        self.objectives = stack(self.width, part(self.shapes, "objectives"))
-        self.gate = None if weights else stack(self.width, part(self.shapes, "gate"), nn.SELU)
-
-    def numbers(self, hidden: torch.Tensor) -> torch.Tensor:
-        means = self.objectives(hidden)[:, ::2]
-        weights = self.gate(hidden) if self.gate else means.new_tensor(self.fixed).expand_as(means)
-        return torch.cat([means, weights], -1)
-
-    def combine(self, numbers: torch.Tensor) -> torch.Tensor:
-        means, weights = numbers[:, -1].chunk(2, -1)
-        return torch.cat([(means * weights).sum(-1, keepdim=True), means], -1)

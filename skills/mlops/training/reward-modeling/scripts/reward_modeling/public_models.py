@@ -66,7 +66,7 @@ def load_family(path: str, family: Family, *, dtype: str, device: str | None) ->
 
     device = usable(device or best_device())
     folder = fetched(path)
-    tokenizer, config = tokenizer_of(str(folder), family), trunk_config(folder, family)
+    tokenizer, config = tokenizer_of(folder, family), trunk_config(folder, family)
     state = under_own_names(path, loaded_by(path, lambda: read_tensors(folder)), family, tokenizer)
     split_attention(state, config)
     shapes = {name.removeprefix("score."): tuple(own.shape) for name, own in state.items() if name.startswith("score.")}
@@ -114,14 +114,14 @@ def fetched(path: str) -> Path:
     return folder
 
 
-def tokenizer_of(path: str, family: Family) -> Any:
+def tokenizer_of(folder: Path, family: Family) -> Any:
     import transformers
 
     if family.tokenizer is None:
-        return read_tokenizer(path)
-    whole = (Path(path) / "tokenizer.json").is_file()
+        return read_tokenizer(str(folder))
+    whole = (folder / "tokenizer.json").is_file()
     made = getattr(transformers, "PreTrainedTokenizerFast" if whole else family.tokenizer)
-    return loaded_by(path, lambda: made.from_pretrained(path, trust_remote_code=False))
+    return loaded_by(str(folder), lambda: made.from_pretrained(folder, trust_remote_code=False))
 
 
 def trunk_config(folder: Path, family: Family) -> Any:
@@ -129,8 +129,10 @@ def trunk_config(folder: Path, family: Family) -> Any:
 
     if family.trunk is None:
         return loaded_by(str(folder), lambda: AutoConfig.from_pretrained(folder, trust_remote_code=False))
-    fields = {key: value for key, value in read_json(folder / CONFIG).items() if key not in ("model_type", "auto_map")}
-    return AutoConfig.for_model(family.trunk, **fields)
+    fields = read_json(folder / CONFIG)
+    return AutoConfig.for_model(
+        family.trunk, **{key: fields[key] for key in fields.keys() - {"model_type", "auto_map"}}
+    )
 
 
 def model_class(config: Any, family: Family, head: type, shapes: dict[str, tuple[int, ...]]) -> type:

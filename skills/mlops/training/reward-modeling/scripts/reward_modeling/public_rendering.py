@@ -68,7 +68,7 @@ class PublicRenderer(Renderer):
         written, end = written.rstrip("\n"), text.end.format(eos=self.tokenizer.eos_token)
         return written if written.endswith(end.strip()) else written + end
 
-    def _parts_of(self, prompt: Any, completion: Any, tools: Any, origin: Any) -> list[str | list[int]]:
+    def _parts_of(self, prompt, completion, tools, origin) -> list[str | list[int]]:
         if not self._is_pair:
             return super()._parts_of(prompt, completion, tools, origin)
         if tools:
@@ -94,7 +94,7 @@ class PublicRenderer(Renderer):
         lacks = self.family.text.bos == "both" or ids[: len(opening)] != opening
         return [*opening, *ids] if self._templated and lacks else ids
 
-    def _fit(self, parts: list[list[int]], prompt: Any, completion: Any, tools: Any, origin: Any) -> Rendered | None:
+    def _fit(self, parts: list[list[int]], prompt, completion, tools, origin) -> Rendered | None:
         ids = self._opened(parts[0])
         if len(parts) == 2:
             before, between, after = self._borders

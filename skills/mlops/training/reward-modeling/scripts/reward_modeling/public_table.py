@@ -119,8 +119,7 @@ PUBLIC: dict[str, Family] = {
     ),
     "math-shepherd": step_tokens(
         "peiyi9979/math-shepherd-mistral-7b-prm", 'its card, OpenR prm/infer_fns.py; steps begin with "Step 1: " there',
-        PLUS + 'at " ки" after each step',
-        classes="MistralForCausalLM", named="math-shepherd.*prm",
+        PLUS + 'at " ки" after each step', classes="MistralForCausalLM", named="math-shepherd.*prm",
         text=StepText(tag="ки", opening="{} ", step="{} ки\n", split="\n", bos="tokenizer"),
     ),
     "rlhflow-prm": step_tokens(
@@ -167,8 +166,7 @@ PUBLIC: dict[str, Family] = {
     ),
     "plain": classifier(
         "Skywork/Skywork-Reward-*, sfairXC/FsfairX-LLaMA3-RM-v0.1, weqweasdas/RM-*, NCSOFT/Llama-3-OffsetBias-RM-8B, "
-        "allenai/*-RM and *-RM-RB2, HFXM/RAMO-*, SultanR/SmolTulu-*-RM",
-        "Skywork-Reward README, reward-bench pipeline.py", text=ONCE,
+        "allenai/*-RM and *-RM-RB2, HFXM/RAMO-*, SultanR/SmolTulu-*-RM", "Skywork-Reward README, reward-bench pipeline.py", text=ONCE,
         named=r"skywork-reward|fsfairx|weqweasdas/rm-|offsetbias|tulu.*-rm|-rm-rb2|\bramo-|smoltulu",
     ),
     "deberta-pair": Family(
@@ -191,14 +189,12 @@ PUBLIC: dict[str, Family] = {
     "inf-orm": mlp("infly/INF-ORM-Llama3.1-70B", "reward-bench inform.py", classes="INFORMForSequenceClassification"),
     # ---- one layer under another name
     "polar": Family(
-        "internlm/POLAR-*", "InternLM/POLAR", "its distance to a reference answer",
-        classes="InternLM2ForRewardModel", named="polar",
+        "internlm/POLAR-*", "InternLM/POLAR", "its distance to a reference answer", classes="InternLM2ForRewardModel", named="polar",
         refused="it compares an answer with a reference answer, which a row of prompt and answer does not have",
     ),
     "internlm2": Family(
         "internlm/internlm2-1_8b-reward, -7b-reward, -20b-reward", "xtuner modeling_internlm2_reward",
-        "a linear head at an appended reward token",
-        classes="InternLM2ForRewardModel", tensors=r"^v_head\.weight", head="Stack",
+        "a linear head at an appended reward token", classes="InternLM2ForRewardModel", tensors=r"^v_head\.weight", head="Stack",
         weights={
             **LINEAR,
             r"^model\.tok_embeddings\.": "model.embed_tokens.",
@@ -208,8 +204,7 @@ PUBLIC: dict[str, Family] = {
             r"\.feed_forward\.w2\.": ".mlp.down_proj.",
             r"\.attention_norm\.": ".input_layernorm.",
             r"\.ffn_norm\.": ".post_attention_layernorm.",
-        },
-        trunk="llama", tokenizer="LlamaTokenizer", text=Text(append=("<|reward|>", "[UNUSED_TOKEN_130]")),
+        }, trunk="llama", tokenizer="LlamaTokenizer", text=Text(append=("<|reward|>", "[UNUSED_TOKEN_130]")),
     ),
     "ultrarm": regression(
         "openbmb/UltraRM-13b", "its card, whose examples have one newline between the turns",
@@ -220,8 +215,7 @@ PUBLIC: dict[str, Family] = {
         config={"model_type": "mistral"}, text=Text(frame("[INST] {} [/INST] ", "{}", " "), bos="tokenizer"),
     ),
     "starling-34b": starling(
-        "Nexusflow/Starling-RM-34B", "reward-bench starling.py",
-        config={"vocab_size": 64_000}, text=Text(bos="tokenizer", max_length=2048),
+        "Nexusflow/Starling-RM-34B", "reward-bench starling.py", config={"vocab_size": 64_000}, text=Text(bos="tokenizer", max_length=2048),
     ),
     "starling": starling(
         "berkeley-nest/Starling-RM-7B-alpha", "its card, reward-bench starling.py",
@@ -252,8 +246,7 @@ PUBLIC: dict[str, Family] = {
     "openrlhf": Family(
         "any model that OpenRLHF saved", "OpenRLHF models/model.py, datasets/reward_dataset.py", LAST + ", which is EOS",
         classes=r"(?!\w+ForSequenceClassification)\w*", config={"value_head_prefix": ANY},
-        tensors=r"^(score|value_head)\.weight", head="Normalized", weights={r"^(score|value_head)\.": "score.0."},
-        text=Text(end=" {eos}"),
+        tensors=r"^(score|value_head)\.weight", head="Normalized", weights={r"^(score|value_head)\.": "score.0."}, text=Text(end=" {eos}"),
     ),
     # ---- many heads
     "ldl": Family(
@@ -271,8 +264,7 @@ PUBLIC: dict[str, Family] = {
         how="19 attributes at the last token, mixed by a gate that reads the end of the prompt",
         classes=r"\w+WithGating", tensors=r"^regression_layer\.weight ^gating\.layers\.1\.weight ^reward_transform_matrix",
         # between its gate's layers stands ReLU without a number
-        weights={rf"^gating\.layers\.{i}\.": f"score.gate.{2 * i}." for i in (1, 2, 3)} | QRM.weights,
-        options={},
+        weights={rf"^gating\.layers\.{i}\.": f"score.gate.{2 * i}." for i in (1, 2, 3)} | QRM.weights, options={},
     ),
     "urm": Family(
         "LxzGordon/URM-LLaMa-3.1-8B", "its card, SGLang llama_reward.py",

@@ -18,8 +18,6 @@ INDEX, PICKLED = "model.safetensors.index.json", "pytorch_model.bin"
 
 
 class Checkpoint:
-    """What recognition sees of a model: its path, its config.json, and, where that does not tell, the names of its tensors."""
-
     def __init__(self, path: str, config: Mapping[str, Any]):
         self.path, self.config, self.is_folder = path, config, Path(path).is_dir()
         listed = config.get("architectures")  # of anybody's config, not checked yet
@@ -58,7 +56,7 @@ class Checkpoint:
 
 
 def pickled(file: Path) -> dict[str, Any]:
-    """The tensors in a pickle, mapped into memory. Raises ModelError for one that holds more than tensors."""
+    """The tensors in a pickle, mapped into memory. Raises ModelError where it holds more than tensors."""
     import torch
 
     from .pretrained import loaded_by
@@ -67,15 +65,13 @@ def pickled(file: Path) -> dict[str, Any]:
 
 
 def recognize(path: str) -> Family | None:
-    """The family of a public model at this folder or hub id; None for any other, ours among them. Reads no weights.
+    """The family of a public model; None for any other, ours among them. Reads no weights.
 
-    Raises ModelError for a family that cannot be scored here, with the reason, and for a hub that does not answer.
+    Raises ModelError for a family that cannot be scored here, and for a hub that does not answer.
     """
-    config = _foreign_config(str(path))
-    if not config:
-        return None
-    checkpoint = Checkpoint(str(path), config)
-    family = next((one for one in PUBLIC.values() if checkpoint.fits(one)), None)
+    config = _foreign_config(path := str(path))
+    checkpoint = config and Checkpoint(path, config)
+    family = next((one for one in PUBLIC.values() if checkpoint and checkpoint.fits(one)), None)
     if family and family.refused:
         raise ModelError(f"{path} cannot be scored here: {family.refused}", hint=f"it is {family.called}: {family.how}")
     return family
@@ -92,9 +88,9 @@ def _foreign_config(path: str) -> dict[str, Any] | None:
 
     check_reachable(path)
     config = hub_file(path, CONFIG) or hub_file(path, CONFIG, ask=True)
-    found = read_json(config) if config and not hub_file(path, CARD, ask=True) else None
-    if found:
-        check_config(found, config)
+    if not config or hub_file(path, CARD, ask=True):
+        return None
+    check_config(found := read_json(config), config)
     return found
 
 
