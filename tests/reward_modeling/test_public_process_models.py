@@ -368,7 +368,7 @@ def test_pure_and_reasonflux_are_told_from_what_has_their_tensors(public):
     )[0]
     assert min(scores) < 0, "p(correct) - p(incorrect) is not a probability"
     reasonflux = ProcessRewardModel.from_pretrained(public("Gen-Verse/ReasonFlux-PRM-7B"), device="cpu").renderer
-    assert reasonflux.family.text.system is None, "unlike Qwen's"
+    assert reasonflux.family.system is None, "unlike Qwen's"
 
 
 def test_every_stand_in_is_recognized(public):

@@ -17,66 +17,6 @@ LAST = "a linear head at the last token"
 
 
 @dataclass(frozen=True)
-class Text:
-    """How the authors wrote a conversation.
-
-    template: over the tokenizer's own. system: the turn that opens a conversation without one. bos: "template" (what it
-    writes), "tokenizer" (the tokenizer's, once) or "both". append: a last token, the first of these in the vocabulary.
-    turns: changes the messages. prompt_only: the answer is part of a prompt, read where the model would reply. end: of
-    every text, with {eos}. pair: the two texts of an encoder.
-    """
-
-    template: str | None = None
-    system: str | None = None
-    bos: str = "template"
-    append: tuple[str, ...] = ()
-    turns: Callable[[list[Message]], list[Message]] | None = None
-    prompt_only: bool = False
-    end: str | None = None
-    pair: bool = False
-    max_length: int | None = None
-
-    def described(self) -> str:
-        template = "prompt and answer as a text pair" if self.pair else "its own chat template"
-        words = {
-            "a literal frame of its authors" if self.template else template: True,
-            f"system prompt {self.system!r}": self.system is not None,
-            "one BOS": self.bos == "tokenizer",
-            "a second BOS, as its authors had it": self.bos == "both",
-            f"{''.join(self.append[:1])} at the end": self.append,
-            "the turns rewritten as the authors had them": self.turns,
-            "EOS at the end": self.end,
-        }
-        return ", ".join(word for word, holds in words.items() if holds)
-
-
-@dataclass(frozen=True)
-class StepText(Text):
-    """How the authors wrote a solution.
-
-    tag: after a step, read at its last token. opening: of a literal text, {} for the prompt; None for the chat template.
-    step: of each step there, {} for it. pieces: prompt, steps and tags are tokenized one by one. replies: each step is a
-    user turn and "+" the reply. split: where one text is split. value: of a step's log-odds. reference: the model whose
-    log-probabilities are subtracted, times `scale`.
-    """
-
-    tag: str = "\n"
-    opening: str | None = None
-    step: str = ""
-    pieces: bool = False
-    replies: bool = False
-    split: str = "\n\n"
-    value: Callable[[float], float] = probability
-    aggregate: str | None = None
-    reference: str | None = None
-    scale: float = 1.0
-
-    def described(self) -> str:
-        form = "its own chat template" if self.opening is None else f"a literal text, {self.opening!r}"
-        return f"{form}, {'each step a turn' if self.replies else f'{self.tag!r} after each step'}"
-
-
-@dataclass(frozen=True)
 class Family:
     """Models of one head and one text format.
 
@@ -88,31 +28,78 @@ class Family:
     trunk: `model_type` of transformers, where the config's is unknown. tokenizer: its class, likewise.
     pooled: the mean of all tokens is read. gate: the text at whose last place the attributes' weights are read.
     compares: two answers, so that rewards hold within a prompt only.
+    template: over the tokenizer's own. system: the turn that opens a conversation without one. bos: "template" (what it
+    writes), "tokenizer" (the tokenizer's, once) or "both". append: a last token, the first of these in the vocabulary.
+    turns: changes the messages. prompt_only: the answer is part of a prompt, read where the model would reply. end: of
+    every text, with {eos}. pair: the two texts of an encoder.
+    tag: after a step, read at its last token; all that follows is of process models. opening: of a literal text, {} for the
+    prompt; None for the chat template. step: of each step there, {} for it. pieces: prompt, steps and tags are tokenized one
+    by one. replies: each step is a user turn and "+" the reply. split: where one text is split. value: of a step's log-odds.
+    reference: the model whose log-probabilities are subtracted, times `scale`.
     """
 
     called: str
     source: str
     how: str = LAST
+    refused: str | None = None
+
     classes: str = ".*"
     config: Mapping[str, Any] = field(default_factory=dict)
     tensors: str = ""
     lacks: str | None = None
     named: str | None = None
+
     head: str | None = None
-    weights: Mapping[str, str] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
+    weights: Mapping[str, str] = field(default_factory=dict)
+    tokens: tuple[int | str, ...] = ()
     trunk: str | None = None
     tokenizer: str | None = None
-    tokens: tuple[int | str, ...] = ()
     pooled: bool = False
     gate: str | None = None
-    text: Text = Text()
     compares: bool = False
-    refused: str | None = None
+
+    template: str | None = None
+    system: str | None = None
+    bos: str = "template"
+    append: tuple[str, ...] = ()
+    turns: Callable[[list[Message]], list[Message]] | None = None
+    prompt_only: bool = False
+    end: str | None = None
+    pair: bool = False
+    max_length: int | None = None
+
+    tag: str | None = None
+    opening: str | None = None
+    step: str = ""
+    pieces: bool = False
+    replies: bool = False
+    split: str = "\n\n"
+    value: Callable[[float], float] = probability
+    aggregate: str | None = None
+    reference: str | None = None
+    scale: float = 1.0
 
     @property
     def kind(self) -> str:
-        return "process" if isinstance(self.text, StepText) else "outcome"
+        return "process" if self.tag else "outcome"
+
+    def text(self) -> str:
+        """Its text format in words, for the log and the list."""
+        template = "prompt and answer as a text pair" if self.pair else "its own chat template"
+        if self.tag:
+            form = template if self.opening is None else f"a literal text, {self.opening!r}"
+            return f"{form}, {'each step a turn' if self.replies else f'{self.tag!r} after each step'}"
+        words = {
+            "a literal frame of its authors" if self.template else template: True,
+            f"system prompt {self.system!r}": self.system is not None,
+            "one BOS": self.bos == "tokenizer",
+            "a second BOS, as its authors had it": self.bos == "both",
+            f"{''.join(self.append[:1])} at the end": self.append,
+            "the turns rewritten as the authors had them": self.turns,
+            "EOS at the end": self.end,
+        }
+        return ", ".join(word for word, holds in words.items() if holds)
 
 
 FRAME = (

@@ -17,7 +17,7 @@ from .output_folder import CARD
 from .pair_rendering import AskedRenderer, MarkedRenderer
 from .precision import best_device, usable
 from .pretrained import loaded_by, read_chat_template, read_tokenizer, without_reports
-from .public_families import Family, Text
+from .public_families import Family
 from .public_rendering import PublicRenderer, PublicStepRenderer, with_token_types
 from .readers import INDEX, pickled, recognize
 from .tokenizer_setup import prepare_tokenizer
@@ -41,7 +41,7 @@ def load_any(
         found = "scores each answer alone" if compares else "compares answers: its rewards hold within a prompt only"
         hint = "load it with RewardModel" if compares else "rank with score.py, or give a model that scores each answer"
         raise ModelError(f"{path} {found}", hint=hint)
-    needed = getattr(family and family.text, "reference", None)
+    needed = family and family.reference
     if not (reference or needed):
         if family is None or family.head is None:
             return checkpoints.load(path, kind=kind, **run), family
@@ -54,7 +54,7 @@ def load_any(
         raise UsageError(f"{path} has a reward of its own", hint="leave out --reference_model_name_or_path")
     from .implicit import load_log_ratio
 
-    of_steps = {"scale": family.text.scale, "of_steps": True} if family else {}
+    of_steps = {"scale": family.scale, "of_steps": True} if family else {}
     return made_ready(*load_log_ratio(path, reference, **of_steps, **run)), family
 
 
@@ -221,16 +221,16 @@ def overridden(
 ) -> Family | None:
     """The family with the user's text format and template over its own."""
     if text_format != "pair" and not template_path:
-        return replace(family, text=Text()) if family and family.text.pair and text_format == "chat" else family
+        return replace(family, pair=False) if family and family.pair and text_format == "chat" else family
     if loaded.card:
         what = f"{path} renders text as in training, which its {CARD} describes"
         raise UsageError(what, hint="leave out --chat_template_path and --text_format pair")
     family = family or Family(path, "the flags", "the head of transformers")
     if text_format != "pair":
-        return replace(family, text=replace(family.text, template=read_chat_template(template_path), pair=False))
+        return replace(family, template=read_chat_template(template_path), pair=False)
     if scored_at(loaded.model) != "pooled":
         raise UsageError("--text_format pair is for encoders", hint="leave it out, or give --chat_template_path")
-    return replace(family, text=replace(family.text, pair=True))
+    return replace(family, pair=True)
 
 
 def renderer_of(
@@ -239,12 +239,11 @@ def renderer_of(
     """family: None for a language model with a reference. separator: between steps, where trained with another."""
     tokenizer, notes = loaded.tokenizer, loaded.notes
     rules = {"max_length": None, "text_format": "chat" if text_format in (None, "pair") else text_format}
-    if family and family.text.template:
-        tokenizer.chat_template = family.text.template
+    if family and family.template:
+        tokenizer.chat_template = family.template
     elif not tokenizer.chat_template:
         prepared = prepare_tokenizer(tokenizer)
-        text = family and family.text
-        if not (family and (family.head == "Marked" or text.pair or getattr(text, "opening", None) is not None)):
+        if not (family and (family.head == "Marked" or family.pair or family.opening is not None)):
             notes += prepared  # else no text takes a template
     if family is None:
         from .implicit import AnswerRenderer
@@ -262,9 +261,9 @@ def renderer_of(
         if family.head is None:  # in place of what `checkpoints.load` says of a model that nobody knows
             told = [note for note in notes if not note.startswith((f"{path} has no ", "chat template: the tok"))]
             notes[:] = [_read_by(path, family), *told]
-        if family.text.pair and getattr(loaded.model.config, "type_vocab_size", 0) > 1:
+        if family.pair and getattr(loaded.model.config, "type_vocab_size", 0) > 1:
             loaded.model.register_forward_pre_hook(with_token_types(tokenizer.sep_token_id), with_kwargs=True)
         rules |= {"scored_at": "pooled" if family.pooled else own or "end"}
         made = PublicRenderer(tokenizer, family, **rules)
-    notes.append(f"text: {family.text.described()}")
+    notes.append(f"text: {family.text()}")
     return made

@@ -1,4 +1,4 @@
-"""Conversations and solutions written as the authors of a public reward model wrote them, by its `Text` or `StepText`."""
+"""Conversations and solutions written as the authors of a public reward model wrote them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from .base_rendering import opening_ids
 from .console import DataError, ModelError, UsageError
 from .data.records import Message
-from .public_families import Family, StepText, Text
+from .public_families import Family
 from .rendering import Rendered, Renderer
 from .step_rendering import RenderedSolution, StepRenderer, check_steps
 
@@ -18,10 +18,10 @@ def _as_text(messages: Sequence[Message]) -> str:
     return "\n".join(message["content"] or "" for message in messages)
 
 
-def _with_system(messages: Sequence[Message], text: Text) -> Sequence[Message]:
-    if text.system is None or (messages and messages[0]["role"] == "system"):
+def _with_system(messages: Sequence[Message], family: Family) -> Sequence[Message]:
+    if family.system is None or (messages and messages[0]["role"] == "system"):
         return messages
-    return [{"role": "system", "content": text.system}, *messages]
+    return [{"role": "system", "content": family.system}, *messages]
 
 
 def _found(ids: list[int], part: list[int]) -> list[int]:
@@ -45,27 +45,27 @@ class PublicRenderer(Renderer):
     def __init__(self, tokenizer: Any, family: Family, *, path: str, **rules: Any):
         super().__init__(tokenizer, **rules)
         self.family, self._templated = family, self.text_format != "rendered"
-        self._is_pair = family.text.pair and self._templated
-        self._opening = [] if family.text.bos == "template" else opening_ids(tokenizer)
+        self._is_pair = family.pair and self._templated
+        self._opening = [] if family.bos == "template" else opening_ids(tokenizer)
         self._gate = self._tokens([family.gate])[0] if family.gate else []
-        vocabulary = tokenizer.get_vocab() if family.text.append else {}
-        self._appended = next((vocabulary[token] for token in family.text.append if token in vocabulary), None)
-        if family.text.append and self._appended is None:
-            raise ModelError(f"the tokenizer of {path} has no {family.text.append[0]}, after which the reward is read")
+        vocabulary = tokenizer.get_vocab() if family.append else {}
+        self._appended = next((vocabulary[token] for token in family.append if token in vocabulary), None)
+        if family.append and self._appended is None:
+            raise ModelError(f"the tokenizer of {path} has no {family.append[0]}, after which the reward is read")
 
     def places_of(self, ids: list[int]) -> list[int]:
         """Where the gate is read, if there is one, and the last."""
         return [*(_found(ids, self._gate)[-1:] if self._gate else ()), len(ids) - 1]
 
     def _filled(self, messages: Sequence[Message], tools: Any, prompt_only: bool, count: bool = False) -> str:
-        text = self.family.text
-        messages = _with_system(messages, text)
-        if not prompt_only and text.turns:
-            messages = text.turns(list(messages))
-        written = super()._filled(messages, tools, prompt_only or text.prompt_only, count)
-        if prompt_only or text.end is None:
+        family = self.family
+        messages = _with_system(messages, family)
+        if not prompt_only and family.turns:
+            messages = family.turns(list(messages))
+        written = super()._filled(messages, tools, prompt_only or family.prompt_only, count)
+        if prompt_only or family.end is None:
             return written
-        written, end = written.rstrip("\n"), text.end.format(eos=self.tokenizer.eos_token)
+        written, end = written.rstrip("\n"), family.end.format(eos=self.tokenizer.eos_token)
         return written if written.endswith(end.strip()) else written + end
 
     def _parts_of(self, prompt, completion, tools, origin) -> list[str | list[int]]:
@@ -91,7 +91,7 @@ class PublicRenderer(Renderer):
     def _opened(self, ids: list[int]) -> list[int]:
         """The ids after the BOS that the family's policy puts there."""
         opening = self._opening
-        lacks = self.family.text.bos == "both" or ids[: len(opening)] != opening
+        lacks = self.family.bos == "both" or ids[: len(opening)] != opening
         return [*opening, *ids] if self._templated and lacks else ids
 
     def _fit(self, parts: list[list[int]], prompt, completion, tools, origin) -> Rendered | None:
@@ -115,13 +115,12 @@ class PublicStepRenderer(StepRenderer):
     _lead = ""
 
     def __init__(self, tokenizer: Any, family: Family, *, path: str, separator: str | None = None, **rules: Any):
-        assert isinstance(family.text, StepText)
-        self.family, self.written = family, family.text
-        tag = separator if separator and family.text.pieces else family.text.tag
+        self.family = self.written = family
+        tag = separator if separator and family.pieces else family.tag
         super().__init__(tokenizer, step_separator=tag, **rules)
-        self._of_pieces = family.text.pieces or self.text_format == "rendered"
-        self.from_start = family.text.reference is not None and self.text_format == "chat"
-        if len(self.separator_ids) != 1 and not (self._of_pieces or self.from_start or family.text.replies):
+        self._of_pieces = family.pieces or self.text_format == "rendered"
+        self.from_start = family.reference is not None and self.text_format == "chat"
+        if len(self.separator_ids) != 1 and not (self._of_pieces or self.from_start or family.replies):
             what = f"the tokenizer of {path} has no token {tag!r}, where the score of a step is read"
             raise ModelError(what, hint="restore the tokenizer that was saved with it")
 

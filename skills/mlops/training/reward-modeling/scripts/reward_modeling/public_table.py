@@ -7,7 +7,7 @@ from functools import partial
 
 from .aggregation import probability
 from .data.records import Message
-from .public_families import ANY, LAST, Family, StepText, Text, frame
+from .public_families import ANY, LAST, Family, frame
 
 
 def _merged(messages: list[Message]) -> list[Message]:
@@ -40,7 +40,6 @@ LINEAR = {LINEAR_HEAD: "score.0."}
 VALUE = {r"^(v|value)_head\.(summary\.)?(?=\d)": "score."} | LINEAR
 AT_TAG = "the probability of the second of two labels at the tag after each step"
 PLUS = 'the probability of "+" against "-" '
-ONCE, TWICE, TO_4096 = Text(bos="tokenizer"), Text(bos="both"), Text(max_length=4096)
 
 classifier = partial(Family, classes=CLASSIFIER)
 linear = partial(Family, head="Stack", weights=LINEAR)
@@ -56,12 +55,12 @@ comparing = partial(Family, compares=True)
 BEAVER = Family(
     "PKU-Alignment/beaver-7b-v*-reward", "its card, reward-bench beaver.py", LAST + ", normalized where its config says so",
     classes="LlamaForScore", tensors=r"^score_head\.weight", head="Normalized", weights={**LINEAR, r"^normalizer\.": "score."},
-    text=Text(frame("BEGINNING OF CONVERSATION: USER: {} ", "ASSISTANT:{}", "</s>"), bos="tokenizer"),
+    template=frame("BEGINNING OF CONVERSATION: USER: {} ", "ASSISTANT:{}", "</s>"), bos="tokenizer",
 )  # fmt: skip
 OASST = Family(
     "OpenAssistant/oasst-rm-2*-pythia-*", "reward-bench openassistant.py",
     classes="GPTNeoXRewardModel", tensors=r"^out_proj\.weight", head="Stack", weights={r"^out_proj\.": "score.0."}, trunk="gpt_neox",
-    text=Text(frame("<|prompter|>{}<|endoftext|>", "<|assistant|>{}<|endoftext|>")),
+    template=frame("<|prompter|>{}<|endoftext|>", "<|assistant|>{}<|endoftext|>"),
 )  # fmt: skip
 QRM = Family(
     "nicolinho/QRM-Llama3-8B, QRM-Llama3.1-8B, QRM-Llama3.1-8B-v2", "reward-bench qrm.py",
@@ -74,29 +73,29 @@ QRM = Family(
         r"^gating\.logit_scale$": "score.scale",
         r"^reward_transform_matrix$": "score.transform",
     },
-    options={"adjusted": True}, gate="<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n", text=TO_4096,
+    options={"adjusted": True}, gate="<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n", max_length=4096,
 )  # fmt: skip
 NEMOTRON = Family(
     "nvidia/Llama-3.1-Nemotron-70B-Reward-HF, Llama-3.3-Nemotron-70B-Reward*, Qwen-2.5-Nemotron-32B-Reward", "its card",
     "the logit of token 0 after the whole text",
-    classes=CAUSAL, named=r"nemotron.*reward", head="Stack", tokens=(0,), text=TO_4096,
+    classes=CAUSAL, named=r"nemotron.*reward", head="Stack", tokens=(0,), max_length=4096,
 )  # fmt: skip
 
 PUBLIC: dict[str, Family] = {
     # ---- steps
     "reasonflux-prm": step_layers(
         "Gen-Verse/ReasonFlux-PRM-7B", "Gen-Verse/ReasonFlux README", AT_TAG,
-        classes="Qwen2ForProcessRewardModel", named="reasonflux", text=StepText(tag="<extra_0>"),
+        classes="Qwen2ForProcessRewardModel", named="reasonflux", tag="<extra_0>",
     ),
     "qwen-prm": step_layers(
         "Qwen/Qwen2.5-Math-PRM-7B, -72B, Qwen/Qwen2.5-Math-7B-PRM800K", "its card, search-and-learn reward_models.py, ms-swift", AT_TAG,
-        classes="Qwen2ForProcessRewardModel", text=StepText(tag="<extra_0>", system=BOXED),
+        classes="Qwen2ForProcessRewardModel", tag="<extra_0>", system=BOXED,
     ),
     "skywork-o1-prm": prm(
         "Skywork/Skywork-o1-Open-PRM-Qwen-2.5-1.5B, -7B", "SkyworkAI/skywork-o1-prm-inference model_utils",
         "the sigmoid of the value head at the line break after each step",
         classes=r"Qwen2For(Prm|Reward)Model", named="prm", tensors=LINEAR_HEAD, weights=LINEAR,
-        text=StepText(opening="{bos}{}\n", pieces=True, split="\n", aggregate="mean"),
+        tag="\n", opening="{bos}{}\n", pieces=True, split="\n", aggregate="mean",
     ),
     "reason-eval": Family(
         "GAIR/ReasonEval-7B, -34B", "GAIR-NLP/ReasonEval codes/examples.py", "three classes of each step", classes=r"ReasonEval_\w+",
@@ -105,44 +104,44 @@ PUBLIC: dict[str, Family] = {
     "pure": step_layers(
         "jinachris/PURE-PRM-7B", "its card; CJReinforce/PURE trains with TRL",
         "p(correct) - p(incorrect) at the empty line after each step",
-        classes="Qwen2ForTokenClassification", text=StepText(tag="\n\n", opening="{}\n\n", pieces=True, value=signed),
+        classes="Qwen2ForTokenClassification", tag="\n\n", opening="{}\n\n", pieces=True, value=signed,
     ),
     "trl-blank-line": classified_steps(
         "HuggingFaceH4/Qwen2.5-Math-*-Instruct-PRM-0.2", "search-and-learn recipes/training", AT_TAG,
         classes=r"\w+ForTokenClassification", named=r"prm-0\.2",
-        text=StepText(tag="\n\n", opening="{bos}{}", pieces=True, aggregate="last"),
+        tag="\n\n", opening="{bos}{}", pieces=True, aggregate="last",
     ),
     "trl": classified_steps(
         "token classifiers with two labels of TRL's PRMTrainer and of axolotl", "trl/experimental/prm",
         AT_TAG + ", a line break unless --step_separator says otherwise",
-        classes=r"(Qwen|Llama|Mistral|Gemma|Phi)\w*ForTokenClassification", text=StepText(opening="{bos}{}", pieces=True, split="\n"),
+        classes=r"(Qwen|Llama|Mistral|Gemma|Phi)\w*ForTokenClassification", tag="\n", opening="{bos}{}", pieces=True, split="\n",
     ),
     "math-shepherd": step_tokens(
         "peiyi9979/math-shepherd-mistral-7b-prm", 'its card, OpenR prm/infer_fns.py; steps begin with "Step 1: " there',
         PLUS + 'at " ки" after each step', classes="MistralForCausalLM", named="math-shepherd.*prm",
-        text=StepText(tag="ки", opening="{} ", step="{} ки\n", split="\n", bos="tokenizer"),
+        tag="ки", opening="{} ", step="{} ки\n", split="\n", bos="tokenizer",
     ),
     "rlhflow-prm": step_tokens(
         "RLHFlow/Llama3.1-8B-PRM-Mistral-Data, -Deepseek-Data", "RLHFlow/RLHF-Reward-Modeling math-rm/prm_evaluate.py",
         PLUS + "as the reply to each step", classes="LlamaForCausalLM", named="8b-prm-",
-        text=StepText(tag="<|start_header_id|>assistant<|end_header_id|>\n\n", replies=True, aggregate="mean", max_length=8192),
+        tag="<|start_header_id|>assistant<|end_header_id|>\n\n", replies=True, aggregate="mean", max_length=8192,
     ),
     "versa-prm": step_tokens(
         "UW-Madison-Lee-Lab/VersaPRM*, Llama-PRM800K, Qwen-PRM800K", "UW-Madison-Lee-Lab/VersaPRM evaluation",
         PLUS + "at four line breaks after each step", classes=CAUSAL, named=r"versaprm|(llama|qwen)-prm800k",
-        text=StepText(tag=" \n\n\n\n", opening="{} \n\n", step="{} \n\n\n\n", bos="tokenizer"),
+        tag=" \n\n\n\n", opening="{} \n\n", step="{} \n\n\n\n", bos="tokenizer",
     ),
     "math-psa": prm(
         "openreasoner/Math-psa, merged into its base", "OpenR prm/infer_fns.py",
         'the probability of " +" against " -" at five line breaks after each step',
         classes="Qwen2ForCausalLM", named="math-psa", tokens=(" -", " +"),
-        text=StepText(tag=" \n\n\n\n\n", opening="{} \n\n", step="{} \n\n\n\n\n ", bos="tokenizer"),
+        tag=" \n\n\n\n\n", opening="{} \n\n", step="{} \n\n\n\n\n ", bos="tokenizer",
     ),
     "implicit-prm": Family(
         "PRIME-RL/EurusPRM-Stage1, -Stage2, Windy0822/ImplicitPRM_DPO, _CE", "their cards, PRIME-RL/ImplicitPRM eval/processbench.py",
         "0.001 times the log-ratio with a reference model, summed from the start of the answer to each step's end",
         classes=CAUSAL, named=r"eurusprm|implicitprm",
-        text=StepText(tag="\n\n", value=float, reference="Qwen/Qwen2.5-Math-7B-Instruct, or Llama-3.1-8B-Instruct", scale=0.001),
+        tag="\n\n", value=float, reference="Qwen/Qwen2.5-Math-7B-Instruct, or Llama-3.1-8B-Instruct", scale=0.001,
     ),
     # ---- two answers
     "pair-rm": comparing(
@@ -159,19 +158,19 @@ PUBLIC: dict[str, Family] = {
     # ---- heads of transformers
     "skywork-v2": classifier(
         "Skywork/Skywork-Reward-V2-*", "SkyworkAI/Skywork-Reward-V2 README",
-        named=r"skywork-reward-v2", text=Text(bos="tokenizer", max_length=16_384),
+        named=r"skywork-reward-v2", bos="tokenizer", max_length=16_384,
     ),
     "grm": classifier(
-        "Ray2333/GRM-*-rewardmodel-ft", "JudgeBench judges.py (double BOS)", named=r"grm-.*rewardmodel", text=TWICE
+        "Ray2333/GRM-*-rewardmodel-ft", "JudgeBench judges.py (double BOS)", named=r"grm-.*rewardmodel", bos="both"
     ),
     "plain": classifier(
         "Skywork/Skywork-Reward-*, sfairXC/FsfairX-LLaMA3-RM-v0.1, weqweasdas/RM-*, NCSOFT/Llama-3-OffsetBias-RM-8B, "
-        "allenai/*-RM and *-RM-RB2, HFXM/RAMO-*, SultanR/SmolTulu-*-RM", "Skywork-Reward README, reward-bench pipeline.py", text=ONCE,
+        "allenai/*-RM and *-RM-RB2, HFXM/RAMO-*, SultanR/SmolTulu-*-RM", "Skywork-Reward README, reward-bench pipeline.py", bos="tokenizer",
         named=r"skywork-reward|fsfairx|weqweasdas/rm-|offsetbias|tulu.*-rm|-rm-rb2|\bramo-|smoltulu",
     ),
     "deberta-pair": Family(
         "OpenAssistant/reward-model-deberta-v3-*", "its card", "the head of transformers at the first token",
-        classes=r"DebertaV2ForSequenceClassification", named=r"reward-model-deberta", text=Text(pair=True),
+        classes=r"DebertaV2ForSequenceClassification", named=r"reward-model-deberta", pair=True,
     ),
     "odin": classifier(
         "gemma_9b_odin_v2", "ODIN, arXiv:2402.07319", "the second of two linear heads at the last token; the first is of length",
@@ -180,11 +179,11 @@ PUBLIC: dict[str, Family] = {
     # ---- two layers
     "qwen-math-rm": mlp(
         "Qwen/Qwen2.5-Math-RM-72B", "its card, vLLM qwen2_rm.py",
-        classes="Qwen2ForRewardModel", named=r"2\.5-math", text=Text(system=BOXED),
+        classes="Qwen2ForRewardModel", named=r"2\.5-math", system=BOXED,
     ),
     "qwen-rm": mlp(
         "Qwen/Qwen2-Math-RM-72B, Qwen/WorldPM-72B*", "its card, QwenLM/WorldPM README",
-        classes=r"Qwen2ForRewardModel|WorldPM\w*", text=Text(system=""),
+        classes=r"Qwen2ForRewardModel|WorldPM\w*", system="",
     ),
     "inf-orm": mlp("infly/INF-ORM-Llama3.1-70B", "reward-bench inform.py", classes="INFORMForSequenceClassification"),
     # ---- one layer under another name
@@ -204,27 +203,27 @@ PUBLIC: dict[str, Family] = {
             r"\.feed_forward\.w2\.": ".mlp.down_proj.",
             r"\.attention_norm\.": ".input_layernorm.",
             r"\.ffn_norm\.": ".post_attention_layernorm.",
-        }, trunk="llama", tokenizer="LlamaTokenizer", text=Text(append=("<|reward|>", "[UNUSED_TOKEN_130]")),
+        }, trunk="llama", tokenizer="LlamaTokenizer", append=("<|reward|>", "[UNUSED_TOKEN_130]"),
     ),
     "ultrarm": regression(
         "openbmb/UltraRM-13b", "its card, whose examples have one newline between the turns",
-        classes="LlamaRewardModel", text=Text(frame("Human: {}\n\n", "Assistant: {}", "\n\n"), bos="tokenizer"),
+        classes="LlamaRewardModel", template=frame("Human: {}\n\n", "Assistant: {}", "\n\n"), bos="tokenizer",
     ),
     "eurus-rm": regression(
         "openbmb/Eurus-RM-7b", "OpenBMB/Eurus, reward-bench openbmb.py",
-        config={"model_type": "mistral"}, text=Text(frame("[INST] {} [/INST] ", "{}", " "), bos="tokenizer"),
+        config={"model_type": "mistral"}, template=frame("[INST] {} [/INST] ", "{}", " "), bos="tokenizer",
     ),
     "starling-34b": starling(
-        "Nexusflow/Starling-RM-34B", "reward-bench starling.py", config={"vocab_size": 64_000}, text=Text(bos="tokenizer", max_length=2048),
+        "Nexusflow/Starling-RM-34B", "reward-bench starling.py", config={"vocab_size": 64_000}, bos="tokenizer", max_length=2048,
     ),
     "starling": starling(
         "berkeley-nest/Starling-RM-7B-alpha", "its card, reward-bench starling.py",
-        config={"model_type": "llama"}, text=Text(frame("<s>[INST] {} </s> [/INST] ", "{}</s>"), bos="both", max_length=2048),
+        config={"model_type": "llama"}, template=frame("<s>[INST] {} </s> [/INST] ", "{}</s>"), bos="both", max_length=2048,
     ),
     "athene": linear(
         "Nexusflow/Athene-RM-8B, -70B", "reward-bench athene.py", "a linear head at an appended CLS token",
         classes="AtheneForSequenceClassification", tensors=r"^v_head\.weight",
-        text=Text(bos="both", append=("<|reserved_special_token_1|>",), max_length=4096),
+        bos="both", append=("<|reserved_special_token_1|>",), max_length=4096,
     ),
     "beaver-cost": replace(
         BEAVER, called="PKU-Alignment/beaver-7b-v*-cost", how="minus the cost, a linear head at the last token",
@@ -241,12 +240,12 @@ PUBLIC: dict[str, Family] = {
         "Ray2333/GRM-*-sftreg, Ray2333/GRM-llama3-8B-distill", "reward-bench grm.py",
         "the value head (linear or two layers with ReLU) at the last token",
         tensors=r"^v_head\.summary\.", lacks=r"^score\.", named=r"grm-", head="Stack", weights=VALUE,
-        text=Text(bos="tokenizer", max_length=2048),
+        bos="tokenizer", max_length=2048,
     ),
     "openrlhf": Family(
         "any model that OpenRLHF saved", "OpenRLHF models/model.py, datasets/reward_dataset.py", LAST + ", which is EOS",
         classes=r"(?!\w+ForSequenceClassification)\w*", config={"value_head_prefix": ANY},
-        tensors=r"^(score|value_head)\.weight", head="Normalized", weights={r"^(score|value_head)\.": "score.0."}, text=Text(end=" {eos}"),
+        tensors=r"^(score|value_head)\.weight", head="Normalized", weights={r"^(score|value_head)\.": "score.0."}, end=" {eos}",
     ),
     # ---- many heads
     "ldl": Family(
@@ -270,30 +269,30 @@ PUBLIC: dict[str, Family] = {
         "LxzGordon/URM-LLaMa-3.1-8B", "its card, SGLang llama_reward.py",
         "the means of five attributes at the last token, weighted by a network on the same state",
         classes=r"\w+WithNormal_Weights", tensors=r"^weights\.fc\.4\.weight", head="Weighted",
-        weights={r"^score\.": "score.objectives.0.", r"^weights\.fc\.": "score.gate."}, text=TWICE,
+        weights={r"^score\.": "score.objectives.0.", r"^weights\.fc\.": "score.gate."}, bos="both",
     ),
     "urm-fixed": Family(
         "LxzGordon/URM-LLaMa-3-8B", "SGLang llama_reward.py, Nemotron-4's weights",
         "the means of five attributes at the last token, with fixed weights",
         classes=r"\w+WithNormal", tensors=r"^score\.weight", head="Weighted",
-        weights={r"^score\.": "score.objectives.0."}, options={"weights": (0.3, 0.74, 0.46, 0.47, -0.33)}, text=TWICE,
+        weights={r"^score\.": "score.objectives.0."}, options={"weights": (0.3, 0.74, 0.46, 0.47, -0.33)}, bos="both",
     ),
     # ---- logits of tokens
     "nemotron-principle": replace(
         NEMOTRON, called="nvidia/Llama-3.3-Nemotron-70B-Reward-Principle",
         how='the logit of "Yes" minus that of "No" after the question whether the answer is correct',
         named=r"nemotron.*reward-principle", head="Difference", tokens=("Yes", "No"),
-        text=Text(turns=_asked_of, prompt_only=True, max_length=4096),
+        turns=_asked_of, prompt_only=True,
     ),
     "nemotron-qwen3": replace(
         NEMOTRON, called="nvidia/Qwen-3-Nemotron-32B-Reward", classes="Qwen3ForCausalLM",
-        text=Text(turns=_without_thinking, max_length=4096),
+        turns=_without_thinking,
     ),
     "nemotron": NEMOTRON,
     "rlhflow-orm": Family(
         "RLHFlow/Llama3.1-8B-ORM-Mistral-Data, -Deepseek-Data", "RLHFlow/RLHF-Reward-Modeling orm_evaluate.py",
         PLUS + "as the reply to question and answer in one turn",
-        classes=CAUSAL, named=r"8b-orm-", head="Probability", tokens=("+", "-"), text=Text(turns=_merged, prompt_only=True),
+        classes=CAUSAL, named=r"8b-orm-", head="Probability", tokens=("+", "-"), turns=_merged, prompt_only=True,
     ),
     # ---- refused
     "steamshp": Family(

@@ -102,8 +102,8 @@ def families() -> list[dict[str, str]]:
             "models": one.called,
             "kind": one.kind,
             "reward": f"refused: {one.refused}" if one.refused else one.how,
-            "text": one.text.described(),
-            "max_length": str(one.text.max_length or "its config's"),
+            "text": one.text(),
+            "max_length": str(one.max_length or "its config's"),
             "checked": f"{'code of its authors or a peer, and ' * (name in ROUTED.split())}formula, on tiny weights",
             "source": one.source,
         }
