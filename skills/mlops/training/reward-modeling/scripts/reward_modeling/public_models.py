@@ -252,18 +252,16 @@ def renderer_of(
     if family.compares:
         made = MarkedRenderer if family.head == "Marked" else AskedRenderer
         return made(tokenizer, family, path=path, **rules)
-    rules |= {"path": path}
-    own = None if family.head else scored_at(loaded.model)
+    own, rules["path"] = None if family.head else scored_at(loaded.model), path
     if family.kind == "process":
-        rules |= {"scored_at": own or "last_token"}
-        made = PublicStepRenderer(tokenizer, family, separator=separator, **rules)
+        made = PublicStepRenderer(tokenizer, family, separator=separator, scored_at=own or "last_token", **rules)
     else:
         if family.head is None:  # in place of what `checkpoints.load` says of a model that nobody knows
             told = [note for note in notes if not note.startswith((f"{path} has no ", "chat template: the tok"))]
             notes[:] = [_read_by(path, family), *told]
         if family.pair and getattr(loaded.model.config, "type_vocab_size", 0) > 1:
             loaded.model.register_forward_pre_hook(with_token_types(tokenizer.sep_token_id), with_kwargs=True)
-        rules |= {"scored_at": "pooled" if family.pooled else own or "end"}
-        made = PublicRenderer(tokenizer, family, **rules)
+        place = "pooled" if family.pooled else own or "end"
+        made = PublicRenderer(tokenizer, family, scored_at=place, **rules)
     notes.append(f"text: {family.text()}")
     return made

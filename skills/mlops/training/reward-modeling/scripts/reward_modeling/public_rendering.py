@@ -145,7 +145,7 @@ class PublicStepRenderer(StepRenderer):
             texts = [self._whole(prompt, steps, origin)]
         return [self.special.ids(text) for text in texts] if token else texts
 
-    def _literal(self, prompt: Sequence[Message], origin: Any) -> str:
+    def _literal(self, prompt, origin) -> str:
         """A literal text up to the first step."""
         if any(message["role"] == "assistant" for message in prompt):
             what = "the prompt has turns of the assistant, for which its authors had no form"
@@ -153,11 +153,11 @@ class PublicStepRenderer(StepRenderer):
         opening = (self.written.opening or "{}").replace("{bos}", self.tokenizer.bos_token or "")
         return opening.replace("{}", _as_text(prompt))
 
-    def _whole(self, prompt: Sequence[Message], steps: Sequence[str], origin: Any) -> str:
+    def _whole(self, prompt, steps, origin) -> str:
         written, tag = self.written, self.step_separator
         if written.opening is not None:
-            tagged = sum(tag.strip() in step for step in steps) if tag.strip() else 0
-            if tagged:
+            tagged = sum(tag.strip() in step for step in steps)
+            if tag.strip() and tagged:
                 raise DataError(f"{tagged} steps hold {tag.strip()!r}, which stands after a step here", where=origin)
             return self._literal(prompt, origin) + "".join(written.step.replace("{}", step) for step in steps)
         if not written.replies:
@@ -169,7 +169,7 @@ class PublicStepRenderer(StepRenderer):
             turns += [{"role": "user", "content": step}, {"role": "assistant", "content": "+"}]
         return self.text(turns, where=origin)
 
-    def _prefixes(self, prompt: Sequence[Message], steps: Sequence[str], origin: Any) -> list[str]:
+    def _prefixes(self, prompt, steps, origin) -> list[str]:
         """The whole, then what the authors count the tokens of: the text without, and up to each, step, stripped."""
         answers = ({"role": "assistant", "content": "\n\n".join(steps[:k])} for k in range(len(steps) + 1))
         texts = [self.text([*prompt, answer], where=origin) for answer in answers]

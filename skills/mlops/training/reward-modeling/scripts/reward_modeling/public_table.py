@@ -102,14 +102,12 @@ PUBLIC: dict[str, Family] = {
         refused="its authors' script reads a step of the 7B one token before its end and one of the 34B at its end",
     ),
     "pure": step_layers(
-        "jinachris/PURE-PRM-7B", "its card; CJReinforce/PURE trains with TRL",
-        "p(correct) - p(incorrect) at the empty line after each step",
+        "jinachris/PURE-PRM-7B", "its card; CJReinforce/PURE trains with TRL", "p(correct) - p(incorrect) at the empty line after each step",
         classes="Qwen2ForTokenClassification", tag="\n\n", opening="{}\n\n", pieces=True, value=signed,
     ),
     "trl-blank-line": classified_steps(
         "HuggingFaceH4/Qwen2.5-Math-*-Instruct-PRM-0.2", "search-and-learn recipes/training", AT_TAG,
-        classes=r"\w+ForTokenClassification", named=r"prm-0\.2",
-        tag="\n\n", opening="{bos}{}", pieces=True, aggregate="last",
+        classes=r"\w+ForTokenClassification", named=r"prm-0\.2", tag="\n\n", opening="{bos}{}", pieces=True, aggregate="last",
     ),
     "trl": classified_steps(
         "token classifiers with two labels of TRL's PRMTrainer and of axolotl", "trl/experimental/prm",
@@ -157,12 +155,9 @@ PUBLIC: dict[str, Family] = {
     ),
     # ---- heads of transformers
     "skywork-v2": classifier(
-        "Skywork/Skywork-Reward-V2-*", "SkyworkAI/Skywork-Reward-V2 README",
-        named=r"skywork-reward-v2", bos="tokenizer", max_length=16_384,
+        "Skywork/Skywork-Reward-V2-*", "SkyworkAI/Skywork-Reward-V2 README", named=r"skywork-reward-v2", bos="tokenizer", max_length=16_384,
     ),
-    "grm": classifier(
-        "Ray2333/GRM-*-rewardmodel-ft", "JudgeBench judges.py (double BOS)", named=r"grm-.*rewardmodel", bos="both"
-    ),
+    "grm": classifier("Ray2333/GRM-*-rewardmodel-ft", "JudgeBench judges.py (double BOS)", named=r"grm-.*rewardmodel", bos="both"),
     "plain": classifier(
         "Skywork/Skywork-Reward-*, sfairXC/FsfairX-LLaMA3-RM-v0.1, weqweasdas/RM-*, NCSOFT/Llama-3-OffsetBias-RM-8B, "
         "allenai/*-RM and *-RM-RB2, HFXM/RAMO-*, SultanR/SmolTulu-*-RM", "Skywork-Reward README, reward-bench pipeline.py", bos="tokenizer",
@@ -177,13 +172,9 @@ PUBLIC: dict[str, Family] = {
         named="odin", tensors=r"^score\.weight", head="Second", weights={r"^score\.": "score.0."},
     ),
     # ---- two layers
-    "qwen-math-rm": mlp(
-        "Qwen/Qwen2.5-Math-RM-72B", "its card, vLLM qwen2_rm.py",
-        classes="Qwen2ForRewardModel", named=r"2\.5-math", system=BOXED,
-    ),
+    "qwen-math-rm": mlp("Qwen/Qwen2.5-Math-RM-72B", "its card, vLLM qwen2_rm.py", classes="Qwen2ForRewardModel", named=r"2\.5-math", system=BOXED),
     "qwen-rm": mlp(
-        "Qwen/Qwen2-Math-RM-72B, Qwen/WorldPM-72B*", "its card, QwenLM/WorldPM README",
-        classes=r"Qwen2ForRewardModel|WorldPM\w*", system="",
+        "Qwen/Qwen2-Math-RM-72B, Qwen/WorldPM-72B*", "its card, QwenLM/WorldPM README", classes=r"Qwen2ForRewardModel|WorldPM\w*", system="",
     ),
     "inf-orm": mlp("infly/INF-ORM-Llama3.1-70B", "reward-bench inform.py", classes="INFORMForSequenceClassification"),
     # ---- one layer under another name
@@ -222,8 +213,7 @@ PUBLIC: dict[str, Family] = {
     ),
     "athene": linear(
         "Nexusflow/Athene-RM-8B, -70B", "reward-bench athene.py", "a linear head at an appended CLS token",
-        classes="AtheneForSequenceClassification", tensors=r"^v_head\.weight",
-        bos="both", append=("<|reserved_special_token_1|>",), max_length=4096,
+        classes="AtheneForSequenceClassification", tensors=r"^v_head\.weight", bos="both", append=("<|reserved_special_token_1|>",), max_length=4096,
     ),
     "beaver-cost": replace(
         BEAVER, called="PKU-Alignment/beaver-7b-v*-cost", how="minus the cost, a linear head at the last token",
@@ -239,8 +229,7 @@ PUBLIC: dict[str, Family] = {
     "grm-sftreg": Family(
         "Ray2333/GRM-*-sftreg, Ray2333/GRM-llama3-8B-distill", "reward-bench grm.py",
         "the value head (linear or two layers with ReLU) at the last token",
-        tensors=r"^v_head\.summary\.", lacks=r"^score\.", named=r"grm-", head="Stack", weights=VALUE,
-        bos="tokenizer", max_length=2048,
+        tensors=r"^v_head\.summary\.", lacks=r"^score\.", named=r"grm-", head="Stack", weights=VALUE, bos="tokenizer", max_length=2048,
     ),
     "openrlhf": Family(
         "any model that OpenRLHF saved", "OpenRLHF models/model.py, datasets/reward_dataset.py", LAST + ", which is EOS",
@@ -273,21 +262,16 @@ PUBLIC: dict[str, Family] = {
     ),
     "urm-fixed": Family(
         "LxzGordon/URM-LLaMa-3-8B", "SGLang llama_reward.py, Nemotron-4's weights",
-        "the means of five attributes at the last token, with fixed weights",
-        classes=r"\w+WithNormal", tensors=r"^score\.weight", head="Weighted",
+        "the means of five attributes at the last token, with fixed weights", classes=r"\w+WithNormal", tensors=r"^score\.weight", head="Weighted",
         weights={r"^score\.": "score.objectives.0."}, options={"weights": (0.3, 0.74, 0.46, 0.47, -0.33)}, bos="both",
     ),
     # ---- logits of tokens
     "nemotron-principle": replace(
         NEMOTRON, called="nvidia/Llama-3.3-Nemotron-70B-Reward-Principle",
         how='the logit of "Yes" minus that of "No" after the question whether the answer is correct',
-        named=r"nemotron.*reward-principle", head="Difference", tokens=("Yes", "No"),
-        turns=_asked_of, prompt_only=True,
+        named=r"nemotron.*reward-principle", head="Difference", tokens=("Yes", "No"), turns=_asked_of, prompt_only=True,
     ),
-    "nemotron-qwen3": replace(
-        NEMOTRON, called="nvidia/Qwen-3-Nemotron-32B-Reward", classes="Qwen3ForCausalLM",
-        turns=_without_thinking,
-    ),
+    "nemotron-qwen3": replace(NEMOTRON, called="nvidia/Qwen-3-Nemotron-32B-Reward", classes="Qwen3ForCausalLM", turns=_without_thinking),
     "nemotron": NEMOTRON,
     "rlhflow-orm": Family(
         "RLHFlow/Llama3.1-8B-ORM-Mistral-Data, -Deepseek-Data", "RLHFlow/RLHF-Reward-Modeling orm_evaluate.py",
