@@ -55,7 +55,7 @@ class PublicRenderer(Renderer):
 
     def places_of(self, ids: list[int]) -> list[int]:
         """Where the gate is read, if there is one, and the last."""
-        return [*(_found(ids, self._gate)[-1:] if self._gate else ()), len(ids) - 1]
+        return [*([_found(ids, self._gate)[-1]] if self._gate else ()), len(ids) - 1]
 
     def _filled(self, messages: Sequence[Message], tools: Any, prompt_only: bool, count: bool = False) -> str:
         family = self.family
