@@ -18,6 +18,8 @@
     uv run scripts/score.py --model_name_or_path runs/mine --input completions.jsonl --output scored.jsonl
     uv run scripts/score.py --model_name_or_path runs/mine --input completions.jsonl --rank
     uv run scripts/score.py --model_name_or_path runs/mine --input prompts.jsonl --generate_with runs/sft --best_of 16 --output best.jsonl
+    uv run scripts/score.py --model_name_or_path Skywork/Skywork-Reward-V2-Qwen3-0.6B --input completions.jsonl
+    uv run scripts/score.py --list_public_models
     uv run scripts/score.py --model_name_or_path runs/mine --prompt "What is 2 + 2?" --completions "4." "A fish."
     uv run scripts/score.py --model_name_or_path runs/prm --input solutions.jsonl --aggregate prod --rank
     uv run scripts/score.py --reward_model_path runs/helpful runs/harmless --reward_weights 0.7 0.3 --input completions.jsonl --rank
@@ -33,15 +35,16 @@ from __future__ import annotations
 
 from reward_modeling import cli
 from reward_modeling.console import main_guard
-from reward_modeling.row_scoring import ScoreSettings, ScoringResult, score
+from reward_modeling.row_scoring import Output, ScoreSettings, list_public_models, score
 
 
 def parser() -> cli.Parser:
     return cli.Parser(__doc__, "score.py", ScoreSettings)
 
 
-def main(argv: list[str] | None = None) -> ScoringResult:
-    return score(cli.settings(ScoreSettings, parser().parse(argv)))
+def main(argv: list[str] | None = None) -> Output:
+    settings = cli.settings(ScoreSettings, parser().parse(argv))
+    return list_public_models() if settings.list_public_models else score(settings)
 
 
 if __name__ == "__main__":

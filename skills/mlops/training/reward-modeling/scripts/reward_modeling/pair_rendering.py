@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from .base_rendering import BaseRenderer
 from .console import ModelError, UsageError
 from .data.records import Message
-from .readers import Family
+from .public_families import Family
 from .rendering import Rendered
 
 MARKS = ("<|source|>", "<|candidate1|>", "<|candidate2|>")

@@ -22,21 +22,17 @@ from .scoring import RewardModel
 class PairwiseModel(RewardModel):
     """A model that compares two answers. Its rewards hold within a prompt: what has one answer is a DataError."""
 
+    attributes = ("win_rate",)
     compares = True
-
-    def score_conversations(
-        self, conversations: Sequence[Conversation], progress: Callable[[int], None] | None = None
-    ) -> list[float | None]:
-        return [own and own["reward"] for own in self.score_attributes(conversations, progress)]
 
     def score_attributes(
         self, conversations: Sequence[Conversation], progress: Callable[[int], None] | None = None
-    ) -> list[dict[str, float] | None]:
-        """{"reward", "win_rate"} of each conversation among those after and before it with its prompt and origin."""
+    ) -> list[list[float] | None]:
+        """[reward, win rate] of each conversation among those beside it that have its prompt and origin."""
         groups = [list(group) for _, group in groupby(conversations, key=lambda one: (one.prompt, one.origin))]
         pairs = [pair for group in groups for pair in self._pairs(group)]
         odds = iter(self._scored(pairs, None))
-        found: list[dict[str, float] | None] = []
+        found: list[list[float] | None] = []
         for group in groups:
             n = len(group)
             first = {pair: own and own[1][0] for pair, own in zip(permutations(range(n), 2), odds, strict=False)}
@@ -77,9 +73,9 @@ class PairwiseModel(RewardModel):
         return [(rendered.ids, self.renderer.places_of(rendered.ids))]
 
 
-def _among(odds: list[float | None]) -> dict[str, float] | None:
+def _among(odds: list[float | None]) -> list[float] | None:
     """Reward and win rate by the log-odds against every other answer; None when some could not be computed."""
     if None in odds:
         return None
     wins = [probability(one) for one in odds]
-    return {"reward": math.fsum(odds) / (len(odds) + 1), "win_rate": math.fsum(wins) / len(wins)}
+    return [math.fsum(odds) / (len(odds) + 1), math.fsum(wins) / len(wins)]

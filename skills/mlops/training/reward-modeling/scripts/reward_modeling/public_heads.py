@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from .errors import ModelError
+
 Shapes = Mapping[str, tuple[int, ...]]
 
 
@@ -56,7 +58,13 @@ class Head(nn.Module):
     def __init__(self, config: Any, shapes: Shapes, **options: Any):
         super().__init__()
         self.width, self.shapes = config.get_text_config().hidden_size, shapes
-        self.build(config, **options)
+        try:
+            self.build(config, **options)
+        except (KeyError, ValueError) as error:  # a shape, or all shapes of a part, that are not there
+            raise ModelError(
+                f"the head lacks a tensor ({error}): it has {', '.join(sorted(shapes))}",
+                hint="fetch all files of the model",
+            ) from error
 
     def build(self, config: Any) -> None:
         raise NotImplementedError

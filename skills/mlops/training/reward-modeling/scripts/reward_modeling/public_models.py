@@ -7,7 +7,8 @@ it runs our own, packed where the trunk allows it.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,13 @@ from .data.records import Message
 from .heads import scored_at
 from .kinds import Kind
 from .model_folder import CONFIG, check_folder, own_code, pickled_weights, read_json
+from .output_folder import CARD
 from .precision import best_device, usable
-from .pretrained import loaded_by, without_reports
+from .pretrained import loaded_by, read_chat_template, without_reports
 from .pretrained import read_tokenizer as pretrained_tokenizer
+from .public_families import Family, Text
 from .public_steps import PublicStepRenderer
-from .readers import INDEX, Family, recognize
+from .readers import INDEX, recognize
 from .rendering import Rendered, Renderer
 from .tokenizer_setup import prepare_tokenizer
 from .vocabulary import check_embedded
@@ -35,10 +38,21 @@ UNUSED = re.compile(r"^(lm_head|embed_out|output)\.|^normalizer\.count$|\.inv_fr
 
 
 def load_any(
-    path: str, reference: str | None, *, dtype: str, device: str | None, kind: Kind
+    path: str, reference: str | None, *, dtype: str, device: str | None, kind: Kind, compares: bool = False
 ) -> tuple[checkpoints.Loaded, Family | None]:
-    """A model of ours or of others, ready to score, with its family where it has one. reference: of a log-ratio."""
+    """A model of ours or of others, ready to score, with its family where it has one.
+
+    reference: of a log-ratio. compares: whether one that compares answers is wanted; another is a ModelError.
+    """
     family = recognize(path)
+    if compares != bool(family and family.compares):
+        found = f"compares answers ({family.called})" if family and family.compares else "scores each answer alone"
+        raise ModelError(
+            f"{path} {found}: rewards of such a model hold {'across prompts' if compares else 'within a prompt only'}",
+            hint="load it with RewardModel"
+            if compares
+            else "rank with score.py or PairwiseModel, or give a model that scores",
+        )
     needed = getattr(family and family.text, "reference", None)
     if reference or needed:
         return _log_ratio(path, reference, needed, family, dtype=dtype, device=device), family
@@ -239,9 +253,9 @@ class PublicRenderer(Renderer):
 
     places = (*Renderer.places, "end")
 
-    def __init__(self, tokenizer: Any, family: Family, *, path: str, scored_at: str, **rules: Any):
-        self.family, self.path, self.family_text = family, path, family.text
-        super().__init__(tokenizer, scored_at=scored_at, **rules)
+    def __init__(self, tokenizer: Any, family: Family, **rules: Any):
+        self.family, self.family_text = family, family.text
+        super().__init__(tokenizer, **rules)
 
     @cached_property
     def _opening(self) -> list[int]:
@@ -274,7 +288,29 @@ class PublicRenderer(Renderer):
         written, end = written.rstrip("\n"), text.end.format(eos=self.tokenizer.eos_token)
         return written if written.endswith(end.strip()) else written + end
 
+    def _parts_of(self, prompt: Any, completion: Any, tools: Any, origin: Any) -> list[str | list[int]]:
+        if not self.family_text.pair or self.text_format == "rendered":
+            return super()._parts_of(prompt, completion, tools, origin)
+        if tools:
+            raise DataError(
+                "a text pair has no place for `tools`", where=origin, hint="drop them with --columns tools="
+            )
+        return ["\n".join(message["content"] or "" for message in texts) for texts in (prompt, completion)]
+
+    @cached_property
+    def _borders(self) -> list[list[int]]:
+        """What the tokenizer puts before, between and after the two texts of a pair."""
+        (word,) = self._tokens(["a"])
+        ids, borders = list(self.tokenizer("a", "a")["input_ids"]), []
+        for _ in range(2):
+            at = next(i for i in range(len(ids)) if ids[i : i + len(word)] == word)
+            borders, ids = [*borders, ids[:at]], ids[at + len(word) :]
+        return [*borders, ids]
+
     def prompt_ids(self, prompt: Sequence[Message], tools: list[dict] | None = None, *, where: Any = None) -> list[int]:
+        if self.family_text.pair and self.text_format != "rendered":
+            text = "\n".join(message["content"] or "" for message in prompt)
+            return [*self._borders[0], *self._tokens([text])[0], *self._borders[1]]
         return self._opened(super().prompt_ids(prompt, tools, where=where))
 
     def _opened(self, ids: list[int]) -> list[int]:
@@ -286,6 +322,8 @@ class PublicRenderer(Renderer):
 
     def _fit(self, parts: list[list[int]], prompt: Any, completion: Any, tools: Any, origin: Any) -> Rendered | None:
         ids = self._opened(parts[0])
+        if len(parts) == 2:
+            ids = [*self._borders[0], *parts[0], *self._borders[1], *parts[1], *self._borders[2]]
         if ids and self.text_format != "rendered" and self._appended not in (None, ids[-1]):
             ids = [*ids, self._appended]
         fitted = super()._fit([ids], prompt, completion, tools, origin)
@@ -301,6 +339,25 @@ class PublicRenderer(Renderer):
         return fitted
 
 
+def overridden(
+    path: str, loaded: checkpoints.Loaded, family: Family | None, text_format: str | None, template_path: str | None
+) -> Family | None:
+    """The family with the user's text format and template over its own. Raises UsageError for a model with a card."""
+    if text_format != "pair" and not template_path:
+        return replace(family, text=Text()) if family and family.text.pair and text_format == "chat" else family
+    if loaded.card:
+        raise UsageError(
+            f"{path} renders text as in training, which its {CARD} describes",
+            hint="leave out --chat_template_path and --text_format pair",
+        )
+    family = family or Family(path, "the flags", "the head of transformers")
+    if text_format == "pair":
+        if scored_at(loaded.model) != "pooled":
+            raise UsageError("--text_format pair is for encoders", hint="leave it out, or give --chat_template_path")
+        return replace(family, text=replace(family.text, pair=True))
+    return replace(family, text=replace(family.text, template=read_chat_template(template_path), pair=False))
+
+
 def renderer(
     loaded: checkpoints.Loaded, family: Family | None, path: str, text_format: str | None, separator: str | None = None
 ) -> BaseRenderer:
@@ -308,11 +365,13 @@ def renderer(
 
     family: None for a language model with a reference. separator: between steps, where a model was trained with another.
     """
-    tokenizer, rules = loaded.tokenizer, {"max_length": None, "text_format": text_format or "chat"}
+    tokenizer = loaded.tokenizer
+    rules = {"max_length": None, "text_format": "chat" if text_format in (None, "pair") else text_format}
     if family and family.text.template:
         tokenizer.chat_template = family.text.template
     elif not tokenizer.chat_template:
-        loaded.notes += prepare_tokenizer(tokenizer)
+        notes = prepare_tokenizer(tokenizer)
+        loaded.notes += [] if family and family.literal else notes
     if family is None:
         from .implicit import AnswerRenderer
 
@@ -324,9 +383,24 @@ def renderer(
         return PublicStepRenderer(tokenizer, family, path=path, separator=separator, scored_at=place, **rules)
     if family.compares:
         return pair_rendering.renderer(tokenizer, family, path, rules)
+    if family.head is None:  # in place of what `checkpoints.load` says of a model that nobody knows
+        told = [note for note in loaded.notes if not note.startswith((f"{path} has no ", "chat template: the tok"))]
+        loaded.notes[:] = [f"{path}: {family.called}, read by {family.how}", *told]
+    if family.text.pair and getattr(loaded.model.config, "type_vocab_size", 0) > 1:
+        loaded.model.register_forward_pre_hook(_with_token_types(tokenizer.sep_token_id), with_kwargs=True)
     place = "pooled" if family.pooled else "end" if family.head else scored_at(loaded.model)
-    made = PublicRenderer(tokenizer, family, path=path, scored_at=place, **rules)
+    made = PublicRenderer(tokenizer, family, scored_at=place, **rules)
     if family.text.append and made._appended is None:
         raise ModelError(f"the tokenizer of {path} has no {family.text.append[0]}, after which the reward is read")
     loaded.notes.append(f"text: {family.text.described()}")
     return made
+
+
+def _with_token_types(separator: int) -> Callable[[Any, tuple, dict[str, Any]], tuple[tuple, dict[str, Any]]]:
+    """A hook that tells an encoder which tokens are those of the second text: all after the first separator."""
+
+    def hook(model: Any, args: tuple, named: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+        ends = (named["input_ids"] == separator).long()
+        return args, {**named, "token_type_ids": ((ends.cumsum(1) - ends) > 0).long() * named["attention_mask"]}
+
+    return hook

@@ -1,4 +1,4 @@
-"""Process and pairwise reward models that others published: their entries for `readers`, in the form of `readers.PUBLIC`.
+"""Process and pairwise reward models that others published: their entries, in the form of `public_families`.
 
 A step's score is read at a tag after the step, by two logits (incorrect, correct), one log-odds, or a log-ratio of two
 language models. `StepText` says how prompt and steps are written. `public_steps` renders them, `pairwise` compares answers.
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from .aggregation import probability
-from .readers import BOXED, CAUSAL, LINEAR, Family, Text
+from .public_families import BOXED, CAUSAL, LINEAR, Family, Text
 
 ASSISTANT = "<|start_header_id|>assistant<|end_header_id|>\n\n"
 AT_TAG, TWO = "at the tag after each step", "the probability of the second of two labels "

@@ -8,8 +8,8 @@ from typing import Any
 from .base_rendering import opening_ids
 from .console import DataError, ModelError, UsageError
 from .data.records import Message
+from .public_families import Family
 from .public_processes import StepText
-from .readers import Family
 from .step_rendering import RenderedSolution, StepRenderer, check_steps
 
 

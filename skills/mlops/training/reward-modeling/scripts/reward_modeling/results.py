@@ -25,7 +25,7 @@ RESULTS = {
     "check_data.py": "reward_modeling.data_check:Output",
     "train.py": "reward_modeling.training.results:ModelOutput",
     "train_process.py": "reward_modeling.training.results:ModelOutput",
-    "score.py": "reward_modeling.row_scoring:ScoringResult",
+    "score.py": "reward_modeling.row_scoring:Output",
     "evaluate.py": "reward_modeling.evaluation.results:Output",
     "ppo.py": "reward_modeling.training.results:PPOOutput",
     "grpo.py": "reward_modeling.training.results:GRPOOutput",

@@ -19,6 +19,7 @@ from .data.writing import counted, tell_moved, with_metadata
 from .ensemble import Rewards
 from .packing import WINDOW
 from .process import ProcessRewardModel
+from .readers import families
 from .rendering import Conversation, refused_together
 from .results import Number, Result
 from .scoring import Ranked, RewardModel, ranked
@@ -27,7 +28,7 @@ from .settings import FormatSettings, RewardsSettings, ScoringSettings, split_fl
 SHOWN_PROMPTS = 5
 Model = RewardModel | ProcessRewardModel | Rewards
 Scored = tuple[Ranking, list[float | None], list[dict[str, Any]] | None]
-"""A ranking, the rewards of its completions, and {"steps", "step_rewards"} of each from a process reward model."""
+"""A ranking, the rewards of its completions, and columns of each: "steps" and "step_rewards", or "attributes"."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +71,13 @@ class ScoreSettings(ScoringSettings, RewardsSettings, FormatSettings):
     )
     overwrite: bool = flag(False, "replace --output if it exists")
 
+    list_public_models: bool = flag(
+        False, "show the public reward models that are known and how each is read, then stop"
+    )
+
     def __post_init__(self) -> None:
+        if self.list_public_models:
+            return
         self._check_models()
         if bool(self.input) == bool(self.prompt is not None):
             raise UsageError("give either --input, or --prompt with --completions")
@@ -136,6 +143,25 @@ class ScoringResult(Result):
     steps_not_scored: int | None = None
     rows: list[dict[str, object]] | None = None
     """The scored rows, without --output."""
+
+
+@dataclass(frozen=True)
+class PublicModels(Result):
+    public_models: list[dict[str, str]]
+
+
+Output = ScoringResult | PublicModels
+
+
+def list_public_models() -> PublicModels:
+    """The families of `readers.PUBLIC`, as a table on stderr too."""
+    found = families()
+    table(
+        "public models",
+        ["family", "models", "reward"],
+        [[one[name] for name in ("family", "models", "reward")] for one in found],
+    )
+    return PublicModels(found)
 
 
 def score(settings: ScoreSettings) -> ScoringResult:
@@ -284,6 +310,10 @@ def score_together(
         scored = model.score_in_steps(conversations, advance)
         flat = [model.reward(scores) for _, scores in scored]
         steps = iter([{"steps": own, "step_rewards": step_rewards(own, scores)} for own, scores in scored])
+    elif names := getattr(model, "attributes", ()):
+        found = model.score_attributes(conversations, advance)
+        flat = [own and own[0] for own in found]
+        steps = iter([{"attributes": own and dict(zip(names, own[1:], strict=True))} for own in found])
     else:
         flat = model.score_conversations(conversations, advance)
     if normalise and not isinstance(model, Rewards):  # which does so with each model's own statistics
@@ -317,7 +347,7 @@ class Summary:
             if len(known) < len(scores):
                 self.lost += 1
                 self.first_lost = self.first_lost or ranking.origin
-            rewards = [reward for own in steps or () for reward in own["step_rewards"]]
+            rewards = [reward for own in steps or () for reward in own.get("step_rewards", ())]
             self.steps += len(rewards)
             self.steps_not_scored += rewards.count(None)
             if self.settings.generate_with:
@@ -376,5 +406,5 @@ def result_row(
         return with_metadata(row | (own[0] if own else {}), metadata)
     row |= {"completions": [item.completion for item in ordered], "rewards": [item.score for item in ordered]}
     if own:
-        row |= {name: [one[name] for one in own] for name in ("steps", "step_rewards")}
+        row |= {name: [one[name] for one in own] for name in own[0]}
     return with_metadata(row | ({"order": [item.index for item in ordered]} if settings.rank else {}), metadata)

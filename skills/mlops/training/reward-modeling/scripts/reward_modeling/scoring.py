@@ -45,6 +45,8 @@ class Scorer:
     """
 
     kind: ClassVar[Kind]
+    compares: ClassVar[bool] = False
+    """Whether it compares the answers of a prompt, so that its rewards hold there only."""
 
     def __init__(
         self,
@@ -71,29 +73,31 @@ class Scorer:
         max_tokens_per_batch: int | None = None,
         shared_prefix: bool | None = None,
         text_format: str | None = None,
+        chat_template_path: str | None = None,
         refused: str = "stop",
         reference_model_name_or_path: str | None = None,
         **own: Any,
     ) -> Self:
         """Load a reward model from a folder or hub id.
 
-        max_length, overlong, text_format ("chat" or "rendered"): as in training unless given; a model without a card reads
-        all that its config and tokenizer allow. refused: "stop" raises DataError for conversations that cannot be rendered,
-        "unscored" gives them no score. dtype: of the weights; the head stays fp32. shared_prefix: compute shared prefixes
-        once; None does so on CPUs, True also on a GPU. reference_model_name_or_path: of a language model whose reward is a
-        log-ratio. own: arguments of this kind of model, those of its class. Raises
-        ModelError when it is not a reward model of this kind or renders text otherwise than it did in training, UsageError
-        for an `overlong` of the other kind.
+        max_length, overlong, text_format ("chat", "rendered", "pair"): as in training unless given; a model without a card
+        reads what its authors did (`readers.PUBLIC`), or all that its config and tokenizer allow. chat_template_path: over
+        that of such a model. refused: "stop" raises DataError for conversations that cannot be rendered, "unscored" gives
+        them no score. dtype: of the weights; the head stays fp32. shared_prefix: compute shared prefixes once; None does so
+        on CPUs, True also on a GPU. reference_model_name_or_path: of a language model whose reward is a log-ratio. own:
+        arguments of this kind of model, those of its class. Raises ModelError when it is not a reward model of this kind or
+        renders text otherwise than it did in training, UsageError for an `overlong` of the other kind.
         """
         policies = cls.kind.renders.policies
         if overlong not in (None, *policies):
             other = next(kind for kind in KINDS.values() if kind is not cls.kind)
             what = f"--overlong {overlong} is for {other.name} reward models"
             raise UsageError(what, hint=f"choose {', '.join(policies)}")
-        run = {"dtype": dtype, "device": device, "kind": cls.kind}
+        run = {"dtype": dtype, "device": device, "kind": cls.kind, "compares": cls.compares}
         loaded, family = public_models.load_any(path, reference_model_name_or_path, **run)
         trained = loaded.rendering or own
         trained = {**trained, "text_format": text_format or trained.get("text_format")}
+        family = public_models.overridden(path, loaded, family, text_format, chat_template_path)
         if family or reference_model_name_or_path:
             renderer = public_models.renderer(loaded, family, path, text_format, own.get("step_separator"))
         else:
@@ -245,10 +249,21 @@ class RewardModel(Scorer):
 
     kind = OUTCOME
 
+    @property
+    def attributes(self) -> tuple[str, ...]:
+        """Names of what a public model gives beside its reward."""
+        return getattr(getattr(self.model, "score", None), "attributes", ())
+
     def score_conversations(
         self, conversations: Sequence[Conversation], progress: Callable[[int], None] | None = None
     ) -> list[float | None]:
-        return [found and found[1][0] for found in self._scored(conversations, progress)]
+        return [numbers and numbers[0] for numbers in self.score_attributes(conversations, progress)]
+
+    def score_attributes(
+        self, conversations: Sequence[Conversation], progress: Callable[[int], None] | None = None
+    ) -> list[list[float] | None]:
+        """[the reward, then each of `attributes`] of each conversation; None for what was left out."""
+        return [found and found[1] for found in self._scored(conversations, progress)]
 
     def score_ids(self, rows: Sequence[list[int]]) -> list[float]:
         """Rewards of rendered token ids, in input order. Raises RunError when a reward is not a finite number."""

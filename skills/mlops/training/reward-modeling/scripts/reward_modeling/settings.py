@@ -82,17 +82,23 @@ def neutral_flag() -> Any:
     )
 
 
+def text_format_flag(*more: str) -> Any:
+    """How texts are read, with the choices that this script has beyond training's."""
+    return flag(
+        None,
+        "rendered: prompt and answer are templated already, their text is read as it is; chat: the chat template is written "
+        f"around them{'; pair: the two texts of an encoder' * bool(more)} (what the model was trained with, else chat)",
+        group="data",
+        choices=("chat", "rendered", *more),
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class TextSettings:
     """Whether the texts of the data are messages, or what a template has made of them."""
 
     group: ClassVar = "data"
-    text_format: str | None = flag(
-        None,
-        "rendered: prompt and answer are templated already, their text is read as it is; chat: the chat template is "
-        "written around them (what the model was trained with, else chat)",
-        choices=("chat", "rendered"),
-    )
+    text_format: str | None = text_format_flag()
 
     @property
     def rendered(self) -> bool:
@@ -125,6 +131,10 @@ class ScoringSettings(TextSettings):
         "what to do with rows that the chat template refuses: stop, or give them no score",
         choices=("stop", "unscored"),
     )
+    chat_template_path: str | None = flag(
+        None, "template over that of a model without a card: .jinja file, or folder or hub id", metavar="TEMPLATE"
+    )
+    text_format: str | None = text_format_flag("pair")
     reference_model_name_or_path: str | None = flag(
         None,
         "language model whose log-probabilities are subtracted: the reward of a DPO model, EurusPRM or ImplicitPRM",
@@ -147,7 +157,8 @@ class ScoringSettings(TextSettings):
     def loading(self) -> dict[str, Any]:
         """Arguments of `from_pretrained` that both kinds of reward model have."""
         names = ("dtype", "device", "max_length", "overlong", "max_tokens_per_batch", "shared_prefix", "refused")
-        return {name: getattr(self, name) for name in (*names, "text_format", "reference_model_name_or_path")}
+        more = ("text_format", "chat_template_path", "reference_model_name_or_path")
+        return {name: getattr(self, name) for name in (*names, *more)}
 
 
 @dataclass(frozen=True, kw_only=True)

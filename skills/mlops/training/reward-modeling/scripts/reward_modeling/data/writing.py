@@ -21,7 +21,7 @@ from .records import Comparison, Ranking, Record
 METADATA = "metadata"
 # fmt: off
 RESULTS = frozenset((
-    "id", "origin", "reward", "rewards", "order", "index", "step_rewards", "finished", "reward_chosen", "reward_rejected",
+    "id", "origin", "reward", "rewards", "order", "index", "step_rewards", "attributes", "finished", "reward_chosen", "reward_rejected",
     "threshold", "first_flagged", "first_error",
 ))
 # fmt: on
