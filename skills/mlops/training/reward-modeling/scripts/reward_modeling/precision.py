@@ -61,9 +61,9 @@ def why_emulated(dtype: str) -> str | None:
     if not torch.backends.mkldnn.is_available():
         return f"this build of PyTorch has no oneDNN, which uses the {dtype} instructions of a processor"
     if has["architecture"].startswith("x86"):
-        names = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
-        name = next(filter(os.environ.get, names), names[0])
-        limit = os.environ.get(name, "")
+        name, limit = "ONEDNN_MAX_CPU_ISA", os.environ.get("ONEDNN_MAX_CPU_ISA")
+        if not limit:
+            name, limit = "DNNL_MAX_CPU_ISA", os.environ.get("DNNL_MAX_CPU_ISA", "")
         if limit.upper() in TOO_LOW or (limit.upper(), dtype) == ("AVX512_CORE_BF16", "float16"):
             return f"{name}={limit} switches the processor's {dtype} instructions off"
         if not torch.backends.cpu.get_cpu_capability().startswith("AVX512"):
