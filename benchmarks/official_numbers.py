@@ -49,7 +49,7 @@ def rewardbench(package: Path) -> dict[str, float]:
     metrics = {}
     for subset in official_rows.SECTIONS:
         won = [s[0] > s[1] for row, s in zip(rows, scores, strict=True) if row["subset"] == subset]
-        metrics[subset] = sum(won) / len(won)  # scripts/run_rm.py
+        metrics[subset] = sum(won) / len(won)  # as its run_rm script does
     found = code.calculate_scores_per_section(constants.EXAMPLE_COUNTS, constants.SUBSET_MAPPING, metrics)
     return {"score": float(np.mean(list(found.values())))} | {
         name.lower().replace(" ", "_"): value for name, value in found.items()

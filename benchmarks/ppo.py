@@ -149,7 +149,7 @@ def verdicts(found: list[dict[str, Any]]) -> dict[str, bool]:
             held[f"seed {one['seed']}: no penalty ends lower, with more proxy"] = (
                 lower and free["proxy"] > matched["proxy"]
             )
-            held[f"seed {one['seed']}: and its report says so"] = any("over-optimised" in w for w in free["warnings"])
+            held[f"seed {one['seed']}: and its report says so"] = any("over-optimized" in w for w in free["warnings"])
     return held
 
 

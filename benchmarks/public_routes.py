@@ -20,18 +20,10 @@ import sys
 import types
 from pathlib import Path
 
+import public_outcome_routes
 import torch
+from public_routes_inputs import ANSWERS, SOLUTIONS
 from transformers import AutoModelForCausalLM, AutoModelForTokenClassification, AutoTokenizer
-
-SOLUTIONS = [
-    ("What is the sum of two and three and four?", ["First add two and three.", "Then add four: 9."]),
-    ("What is 2 + 3?", ["Step 1: add.", "Step 2: the answer is five.", "So 5."]),
-    ("Four and four?", ["Eight"]),
-]
-ANSWERS = [
-    ("What is the sum of two and three?", "The sum is five.", "It is four, or the answer is here."),
-    ("hello!", "hi!", "no"),
-]
 
 
 def stand_in(name: str, **attributes) -> None:
@@ -237,12 +229,16 @@ def main() -> None:
     parser.add_argument("--sources", type=Path, required=True)
     parser.add_argument("--checkpoints", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--models", nargs="+", default=list(ROUTES), choices=ROUTES)
+    names = (*ROUTES, *public_outcome_routes.NAMES)
+    parser.add_argument("--models", nargs="+", default=names, choices=names)
     args = parser.parse_args()
     found = {}
     for name in args.models:
-        folder = "PRIME-RL/EurusPRM-Stage2" if name == "DPO" else name
-        found[name] = ROUTES[name](args.checkpoints / folder.replace("/", "--"), args.sources)
+        folder = args.checkpoints / ("PRIME-RL/EurusPRM-Stage2" if name == "DPO" else name).replace("/", "--")
+        if name in ROUTES:
+            found[name] = ROUTES[name](folder, args.sources)
+        else:
+            found[name] = public_outcome_routes.run(name, next(folder.iterdir()), args.sources)
         print(name, json.dumps(found[name]), file=sys.stderr)
     args.output.write_text(json.dumps(found, indent=1))
 

@@ -1,6 +1,7 @@
 """Arrows point down: no module of the package imports itself in a circle, and data/ imports nothing above it."""
 
 import ast
+from collections import Counter
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -53,3 +54,31 @@ def test_data_imports_only_data_and_the_console():
     }
     assert not wrong
     assert "reward_modeling.data.formats" in IMPORTS["reward_modeling.data.reading"], "the imports were found"
+
+
+def top_level_names(tree: ast.Module) -> set[str]:
+    names = set()
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            names |= {target.id for target in targets if isinstance(target, ast.Name)}
+    return names
+
+
+def test_few_names_stand_for_two_things():
+    where = Counter(name for path in MODULES.values() for name in top_level_names(ast.parse(path.read_text("utf-8"))))
+    several = sorted(name for name, count in where.items() if count > 1)
+    assert len(several) < 8, several
+
+
+def test_only_cli_knows_the_parser():
+    """No other module imports argparse, and no function but a script's main has a namespace in hand."""
+    for path in SCRIPTS.rglob("*.py"):
+        text = path.read_text("utf-8")
+        assert path.name == "cli.py" or "argparse" not in text, path
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef) and node.name != "main":
+                arguments = {one.arg: one.annotation for one in (*node.args.args, *node.args.kwonlyargs)}
+                assert "args" not in arguments or arguments["args"] is not None, f"{path}: {node.name}"

@@ -250,7 +250,7 @@ def with_tools(tokenizer):
     [
         ({"--reward_model_path": lambda f: save_tiny("qwen2", f)}, 4, "is not a reward model"),
         ({"--reward_model_path": lambda f: save_tiny("qwen2", f, head=2)}, 4, "has 2 labels"),
-        ({"--model_name_or_path": lambda f: save_tiny("qwen2", f, head=1)}, 4, "is no policy"),
+        ({"--model_name_or_path": lambda f: save_tiny("qwen2", f, head=1)}, 4, "is not a policy"),
         ({"--model_name_or_path": bad(no_template)}, 4, "has no chat template"),
         ({"--model_name_or_path": no_end}, 4, "has no EOS token: nothing would end an answer"),
         ({"--dataset_name": [{"prompt": "hello"}, {"prompt": ""}]}, 3, "the prompt is empty"),

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import official_rows
 import pytest
 from folders import copied
 
 from conftest import CHATML, run_script, save_tiny, toy_pairs
-from local_hub import LocalHub, jsonl
+from local_hub import LocalHub, jsonl, parquet
 
 BASE = "Qwen/Qwen2.5-0.5B-Instruct"
 DATASET = "trl-lib/ultrafeedback_binarized"
@@ -135,6 +136,23 @@ def test_a_wrong_split_or_configuration_is_answered_with_the_right_ones(hub, two
     error, hint = failure(run_script("check_data.py", two_configurations, env=hub.env), 3)
     assert "Config name is missing" in error and "['polite', 'rude']" in error
     assert "--dataset_config" in hint
+
+
+def test_benchmarks_come_from_the_hub(hub, toy_process_model):
+    """All four splits of ProcessBench under its id; one that the hub does not give says where else it may come from."""
+    rows, _ = official_rows.processbench()
+    splits = ("gsm8k", "math", "olympiadbench", "omnimath")
+    files = {one: [row for row in rows if row["id"].startswith(one)] for one in splits}
+    hub.add_dataset(
+        "Qwen/ProcessBench", {f"data/{one}-00000-of-00001.parquet": parquet(own) for one, own in files.items()}
+    )
+    words = ("evaluate.py", "--model_name_or_path", toy_process_model, "--benchmark")
+    done = run_script(*words, "processbench", env=hub.env)
+    assert done.returncode == 0, done.stderr
+    assert done.json["benchmarks"]["processbench"]["rows"] == len(rows)
+    assert done.json["scores"]["processbench"] is not None
+    error, hint = failure(run_script(*words, "prmbench", env=hub.env), 3)
+    assert "hitsmy/PRMBench_Preview is no" in error and "--benchmark_data" in hint
 
 
 def test_an_unknown_id_is_refused_at_once(hub):

@@ -119,7 +119,10 @@ def test_every_script_prints_its_schema_before_anything_else(script):
     assert script in RESULTS
 
 
-def test_the_text_below_a_field_is_its_description():
+def test_the_text_below_a_field_is_its_description_in_types_made_of_it_too():
+    assert json_schema("evaluate.py")["$defs"]["PairReport"]["properties"]["ties"]["description"].startswith(
+        "Pairs with"
+    )
     definitions = json_schema("train.py")["$defs"]
     assert definitions["TrainedModel"]["properties"]["evaluation"]["description"] == "On held-out data."
     bin = definitions["Bin"]

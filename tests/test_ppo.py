@@ -188,7 +188,7 @@ def test_models_in_the_wrong_place(command, tiny, random_reward, toy_process_mod
     base = tiny("qwen2")
     refused(ppo(command(reward=base)), 4, f"{base} is not a reward model", "train one: train.py")
     refused(ppo(command(reward=toy_process_model)), 4, f"{toy_process_model} is a process reward model")
-    refused(ppo(command(policy=random_reward)), 4, f"{random_reward} is no policy", "--reward_model_path")
+    refused(ppo(command(policy=random_reward)), 4, f"{random_reward} is not a policy", "--reward_model_path")
 
 
 def test_prompts_longer_than_the_context_are_named_or_left_out_and_counted(command, tmp_path):

@@ -197,7 +197,7 @@ def test_a_separator_inside_a_step(tiny, tmp_path):
         (("--eval_steps", "5"), 2, "--eval_steps needs something to evaluate on"),
         (("--label_smoothing_factor", "0.1"), 2, "unknown flag --label_smoothing_factor"),
         (("--center_rewards_coefficient", "0.1"), 2, "unknown flag --center_rewards_coefficient"),
-        (("--max_length", "4"), 3, "no labelled step is left of 96 solutions"),
+        (("--max_length", "4"), 3, "no labeled step is left of 96 solutions"),
     ],
 )
 def test_flags_that_cannot_be_meant(more, code, message, tiny, toy_steps_file, tmp_path):

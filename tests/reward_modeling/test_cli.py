@@ -25,7 +25,7 @@ class Settings:
     coefficient: float | None = cli.flag(None, "", type=cli.non_negative_number)
     prompt: str | None = cli.flag(None, "")
     names: Sequence[str] | None = cli.flag(None, "", nargs="+")
-    columns: Mapping[str, str] | None = cli.flag(None, "", type=cli.columns)
+    columns: Mapping[str, str] | None = cli.flag(None, "", type=cli.column_map)
     overwrite: bool = cli.flag(False, "replace it")
     unsaid: int = 3
 

@@ -46,6 +46,18 @@ def checks() -> str:
     return "\n".join(lines)
 
 
+def benchmarks() -> str:
+    """The table of benchmarks, from BENCHMARKS."""
+    from reward_modeling.evaluation.benchmarks import BENCHMARKS, Values
+
+    lines = ["| name | rows | from the hub | numbers, the official one first |", "|---|---|---|---|"]
+    for name, entry in BENCHMARKS.items():
+        rows = f"{sum(part.rows for part in entry.parts if not part.optional):,}"
+        hub = f"`{entry.parts[0].hub}`" if entry.parts[0].hub else "no: files only"
+        lines.append(f"| `{name}` | {rows} | {hub} | {', '.join(f'`{one}`' for one in entry.numbers(Values()))} |")
+    return "\n".join(lines)
+
+
 def first_line(path: Path) -> str:
     """Of a file's docstring."""
     doc = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "marks the package"
@@ -67,9 +79,43 @@ def modules() -> str:
     return "\n".join(lines)
 
 
+def keys(result: type, prefix: str = "") -> list[str]:
+    """Rows of a table: the fields of a result that are described, its own before those of its bases."""
+    from reward_modeling.results import descriptions
+
+    described = sorted(descriptions(result).items(), key=lambda item: item[0] not in result.__annotations__)
+    return [f"| `{prefix}{name}` | {text.replace('|', chr(92) + '|')} |" for name, text in described]
+
+
+def key_table(*rows: list[str]) -> str:
+    return "\n".join(["| key | meaning |", "|---|---|", *(row for part in rows for row in part)])
+
+
+def pair_keys() -> str:
+    from reward_modeling.evaluation.pair_measures import LengthSummary, PairSummary
+
+    return key_table(keys(PairSummary), keys(LengthSummary, "length."))
+
+
+def step_keys() -> str:
+    from reward_modeling.evaluation.step_measures import StepMeasures
+
+    return key_table(keys(StepMeasures))
+
+
+def curve_keys() -> str:
+    from reward_modeling.evaluation.best_of_n import CurvePoint
+
+    return key_table(keys(CurvePoint))
+
+
 BLOCKS = {
+    "pair_keys": pair_keys,
+    "step_keys": step_keys,
+    "curve_keys": curve_keys,
     "formats": formats,
     "checks": checks,
+    "benchmarks": benchmarks,
     "files": files,
     "modules": modules,
 }

@@ -206,6 +206,7 @@ def test_split_takes_about_the_share_asked_for():
 @pytest.mark.parametrize(
     ("parameters", "lora", "rate", "batch", "checkpointing"),
     [
+        (22e6, False, 1e-4, 8, False),
         (5e8, False, 2e-5, 8, False),
         (3e9, False, 1e-5, 4, True),
         (8e9, False, 5e-6, 2, True),

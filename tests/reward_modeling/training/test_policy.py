@@ -198,7 +198,7 @@ def test_dropout_is_switched_off(tmp_path):
 
 
 def test_a_reward_model_is_no_policy(toy_model):
-    with pytest.raises(ModelError, match="is no policy: its architecture is Qwen2ForSequenceClassification"):
+    with pytest.raises(ModelError, match="is not a policy: its architecture is Qwen2ForSequenceClassification"):
         Policy.from_pretrained(str(toy_model[0]))
 
 

@@ -166,7 +166,7 @@ def test_the_report_names_what_looks_like_a_gamed_reward():
     calm = {"reward": 1.0, "kl": 2.0, "length": 10.0, "eos_rate": 1.0}
     assert concerns(calm, calm, 10.0) == []
     (only,) = concerns(calm, calm | {"kl": 12.0, "reward": 2.0}, 10.0)
-    assert "12.0 nats" in only and "over-optimised" in only and "from 1.00 to 2.00" in only
+    assert "12.0 nats" in only and "over-optimized" in only and "from 1.00 to 2.00" in only
     both = concerns(calm, calm | {"length": 25.0, "eos_rate": 0.3}, 10.0)
     assert "only 30%" in both[0] and "from 10 to 25 tokens" in both[1]
     n = 50

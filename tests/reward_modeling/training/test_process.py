@@ -100,7 +100,7 @@ def test_steps_that_do_not_fit_are_counted(tiny):
     rows = render_solutions([long], renderer)
     assert rows.counts["steps_dropped_over_length"] == 60 - rows.counts["labels_used"] > 0
     assert set(rows.dataset[0]["labels"]) == {1.0}
-    with pytest.raises(DataError, match="no labelled step is left of 1 solutions"):
+    with pytest.raises(DataError, match="no labeled step is left of 1 solutions"):
         render_solutions([long], made(tiny, max_length=5)[1])
 
 

@@ -29,18 +29,18 @@ from __future__ import annotations
 
 from reward_modeling import cli
 from reward_modeling.console import main_guard
-from reward_modeling.data_check import CheckSettings, Output, check, list_checks, list_formats
+from reward_modeling.data_check import CheckOutput, CheckSettings, check_data, list_checks, list_formats
 
 
 def parser() -> cli.Parser:
     return cli.Parser(__doc__, "check_data.py", CheckSettings)
 
 
-def main(argv: list[str] | None = None) -> Output:
+def main(argv: list[str] | None = None) -> CheckOutput:
     settings = cli.settings(CheckSettings, parser().parse(argv))
     if settings.list_formats or settings.list_checks:
         return list_formats() if settings.list_formats else list_checks()
-    return check(settings)
+    return check_data(settings)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@
 
 Makes a small world with a known gold reward, writes preferences with noisy labels, audits them, trains a reward model on
 them, evaluates it on held-out pairs with clean labels, ranks fresh answers, compares its choice with the gold reward, and
-optimises a policy against it, whose gold reward before and after the optimiser never sees.
+optimizes a policy against it, whose gold reward before and after the optimizer never sees.
 Every step is the script of the same name, called with the flags that are printed.
 
 Writes  OUT/base_model, OUT/reward_model, OUT/policy and its run.svg; train.jsonl, held_out.jsonl, completions.jsonl,
@@ -89,7 +89,7 @@ def main(argv: list[str] | None = None) -> Quickstart:
     held_out = ("--dataset_name", files["held_out"], "--subset_column", "subset", "--output", rewards)
     evaluation = step("evaluate", *of_model, *held_out)
     step("score", *of_model, "--input", files["completions"], "--rank", "--output", ranked)
-    choice, policy = gold_of_choice(ranked), optimise(out, base, model, files["prompts"], settings.seed)
+    choice, policy = gold_of_choice(ranked), optimize(out, base, model, files["prompts"], settings.seed)
     artefacts = {
         "preferences": files["train"],
         "held-out pairs": files["held_out"],
@@ -156,7 +156,7 @@ def make_data(out: Path, seed: int) -> dict[str, Path]:
     return files
 
 
-def optimise(out: Path, base: Path, reward_model: Path, prompts: Path, seed: int) -> dict[str, float]:
+def optimize(out: Path, base: Path, reward_model: Path, prompts: Path, seed: int) -> dict[str, float]:
     """Train the base model as a policy by PPO. Mean gold reward before and after, on fresh prompts; the KL at the end."""
     flags_of = [word for name, value in PPO_DEFAULTS.items() for word in (f"--{name}", value)]
     run = step(

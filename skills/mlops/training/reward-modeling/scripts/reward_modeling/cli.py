@@ -62,7 +62,7 @@ def _number(expected: str, fits: Callable[[float], bool]) -> Callable[[str], flo
     return parse
 
 
-number = _number("", math.isfinite)
+finite_number = _number("", math.isfinite)
 fraction = _number("from 0 to below 1", lambda value: 0 <= value < 1)
 positive_number = _number("above 0", lambda value: value > 0)
 non_negative_number = _number("of at least 0", lambda value: value >= 0)
@@ -82,7 +82,7 @@ def escaped(text: str) -> str:
     return text.replace("\\n", "\n").replace("\\t", "\t")
 
 
-def columns(text: str) -> dict[str, str]:
+def column_map(text: str) -> dict[str, str]:
     """`prompt=question,chosen=good` -> {"prompt": "question", "chosen": "good"}. An empty right side drops a column."""
     pairs = {}
     for part in filter(None, map(str.strip, text.split(","))):
@@ -113,7 +113,7 @@ OF_TYPE: dict[str, dict[str, Any]] = {
     "bool": {"type": boolean, "nargs": "?", "const": True, "metavar": "BOOL"},  # alone, or with a value
     "Sequence[str]": {"nargs": "+", "metavar": "TEXT"},
     "Sequence[int]": {"nargs": "+", "type": positive_int, "metavar": "N"},
-    "Sequence[float]": {"nargs": "+", "type": number, "metavar": "X"},
+    "Sequence[float]": {"nargs": "+", "type": finite_number, "metavar": "X"},
     "Mapping[str, str]": {"metavar": "A=B,..."},
 }
 """Type of a field -> what argparse is told."""

@@ -210,10 +210,10 @@ class CheckList(Result):
     checks: list[CheckEntry]
 
 
-Output = Checked | NotChecked | FormatList | CheckList
+CheckOutput = Checked | NotChecked | FormatList | CheckList
 
 
-def check(settings: CheckSettings) -> Checked:
+def check_data(settings: CheckSettings) -> Checked:
     """Check the data and write --output and --findings; the result that check_data.py prints.
 
     Raises DataError where the data cannot be read, and, after printing the result, where findings are left that stop training.
@@ -223,7 +223,7 @@ def check(settings: CheckSettings) -> Checked:
     except DataError as error:
         emit(NotChecked(ErrorText(error.message, error.where, error.hint)))
         raise
-    return finish(result, bad)
+    return told_result(result, bad)
 
 
 def checked(settings: CheckSettings) -> tuple[Checked, list[Finding]]:
@@ -360,7 +360,7 @@ def report(
         log(f"wrote {kept} rows to {output}")
 
 
-def finish(result: Checked, bad: list[Finding]) -> Checked:
+def told_result(result: Checked, bad: list[Finding]) -> Checked:
     """The result, or, when findings are left that stop training, the result on stdout and then the lines that say so."""
     if not bad:
         return result

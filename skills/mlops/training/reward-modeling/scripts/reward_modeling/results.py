@@ -7,13 +7,17 @@ repr=False stays inside. The text below a field is its description in the schema
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import importlib
+import inspect
 import json
 import math
 import os
 import sys
+import textwrap
 from dataclasses import fields, is_dataclass
+from itertools import pairwise
 from typing import Any, ClassVar, TextIO
 
 from .errors import RunError
@@ -22,7 +26,7 @@ Number = float | None
 """A number; null in JSON where it is NaN or infinite."""
 
 RESULTS = {
-    "check_data.py": "reward_modeling.data_check:Output",
+    "check_data.py": "reward_modeling.data_check:CheckOutput",
     "train.py": "reward_modeling.training.results:ModelOutput",
     "train_process.py": "reward_modeling.training.results:ModelOutput",
     "score.py": "reward_modeling.row_scoring:Output",
@@ -39,7 +43,6 @@ class Result:
 
     __pydantic_config__: ClassVar = {
         "extra": "forbid",
-        "use_attribute_docstrings": True,
         "alias_generator": lambda name: name.rstrip("_"),
     }
 
@@ -54,8 +57,30 @@ def adapter(script: str) -> Any:
 
 def json_schema(script: str) -> dict[str, Any]:
     """The JSON Schema of the object that this script writes to stdout."""
-    dialect = "https://json-schema.org/draft/2020-12/schema"
-    return {"$schema": dialect, **adapter(script).json_schema(), "title": f"stdout of {script}"}
+    from pydantic.json_schema import GenerateJsonSchema
+
+    class Described(GenerateJsonSchema):
+        def dataclass_schema(self, schema: Any) -> dict[str, Any]:
+            made = super().dataclass_schema(schema)
+            for one in made["properties"].values():
+                one.pop("title", None)  # the name once more
+            for name, text in descriptions(schema["cls"]).items():
+                made["properties"][name.rstrip("_")]["description"] = text
+            return made
+
+    schema = adapter(script).json_schema(schema_generator=Described)
+    return {"$schema": GenerateJsonSchema.schema_dialect, **schema, "title": f"stdout of {script}"}
+
+
+def descriptions(result: type) -> dict[str, str]:
+    """{field: the text below it} of a dataclass and its bases, in the order of the fields."""
+    found = {}
+    for base in filter(is_dataclass, result.__mro__):
+        (defined,) = ast.parse(textwrap.dedent(inspect.getsource(base))).body
+        for one, below in pairwise(defined.body):
+            if isinstance(one, ast.AnnAssign) and isinstance(below, ast.Expr):
+                found[one.target.id] = " ".join(below.value.value.split())
+    return {field.name: found[field.name] for field in fields(result) if field.name in found}
 
 
 def finite(value: Any) -> Any:

@@ -27,7 +27,7 @@ from .settings import FormatSettings, RewardsSettings, ScoringSettings, split_fl
 
 SHOWN_PROMPTS = 5
 Model = RewardModel | ProcessRewardModel | Rewards
-Scored = tuple[Ranking, list[float | None], list[dict[str, Any]] | None]
+ScoredRanking = tuple[Ranking, list[float | None], list[dict[str, Any]] | None]
 """A ranking, the rewards of its completions, and columns of each: "steps" and "step_rewards", or "attributes"."""
 
 
@@ -181,7 +181,7 @@ def score(settings: ScoreSettings) -> ScoringResult:
     else:
         rankings, completions = read_rankings(settings, of_steps)
     model = load_model(settings)
-    summary, moved, rows = Summary(settings), Counter(), None
+    summary, moved, rows = RowSummary(settings), Counter(), None
     with progress("scoring", completions) as advance:
         scored = scored_rankings(model, rankings, settings, advance)
         lines = map(to_json, counted(summary.of(scored), moved))
@@ -246,7 +246,7 @@ def read_rankings(settings: ScoreSettings, of_steps: bool) -> tuple[Stream | lis
 
 def scored_rankings(
     model: Model, rankings: Iterable[Ranking], settings: ScoreSettings, advance: Callable[[int], None]
-) -> Iterator[Scored]:
+) -> Iterator[ScoredRanking]:
     """All rankings with their scores, in input order, scored together as many as a plan takes.
 
     Raises DataError where the chat template refuses some and --refused stops, after a look for all of them.
@@ -303,7 +303,7 @@ def score_together(
     conversations: Sequence[Conversation],
     normalise: bool,
     advance: Callable[[int], None],
-) -> Iterator[Scored]:
+) -> Iterator[ScoredRanking]:
     """Rankings with the scores of their completions, which are the conversations."""
     steps = None
     if isinstance(model, ProcessRewardModel):
@@ -327,7 +327,7 @@ def score_together(
 # ---- rows and their summary -----------------------------------------------------------------------------------------
 
 
-class Summary:
+class RowSummary:
     """What is said of all rows after the last: counts, the mean, and the first few for a look."""
 
     def __init__(self, settings: ScoreSettings):
@@ -336,7 +336,7 @@ class Summary:
         self.total, self.lost, self.first_lost = 0.0, 0, None
         self.first: list[list[Ranked]] = []
 
-    def of(self, scored: Iterable[Scored]) -> Iterator[dict[str, Any]]:
+    def of(self, scored: Iterable[ScoredRanking]) -> Iterator[dict[str, Any]]:
         """The output rows, counted as they pass."""
         for ranking, scores, steps in scored:
             known = [score for score in scores if score is not None]

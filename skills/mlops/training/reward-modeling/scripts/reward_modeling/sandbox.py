@@ -68,7 +68,7 @@ FLAWS: dict[str, Flaw] = {
     "evasive": Flaw("states no value", 1.3),
     "offtopic": Flaw("names a person or thing that the prompt does not, or uses a word unknown to the world", 0.8),
     "rude": Flaw("insults", 0.7),
-    "repetitive": Flaw("repeats a pair of neighbouring words; counted per repeat", 0.4, each=0.1, most=1.0),
+    "repetitive": Flaw("repeats a pair of neighboring words; counted per repeat", 0.4, each=0.1, most=1.0),
     "truncated": Flaw("does not end in a full stop, or the end of the turn never came", 0.5),
     "padded": Flaw(f"is longer than {LONGEST} words; counted per word too many", 0.5, each=0.05, most=1.0),
 }
@@ -181,14 +181,14 @@ def _count_flaws(prompt: Prompt, words: list[str], ended: bool) -> dict[str, int
     values = {value.lower() for value in KINDS[prompt.kind].values}
     key, known_here = prompt.key.lower(), {*words_of(prompt.text), prompt.key.lower()}
     stated = [word for word in words if word in values]
-    neighbours = list(pairwise(words))
+    neighbors = list(pairwise(words))
     foreign = [word for word in words if word not in known_here and (word in ENTITIES or word not in WORDS)]
     return {
         "wrong": sum(word != key for word in stated),
         "evasive": int(not stated),
         "offtopic": sum(word not in values for word in foreign),
         "rude": sum(word in INSULTS for word in words),
-        "repetitive": len(neighbours) - len(set(neighbours)),
+        "repetitive": len(neighbors) - len(set(neighbors)),
         "truncated": int(not ended),
         "padded": max(0, len(words) - LONGEST),
     }
@@ -207,7 +207,7 @@ PAIR_MIX: dict[str | None, float] = {None: 6.0, **dict.fromkeys(FLAWS, 1.0), "wr
 def comparisons(
     n: int, seed: int, *, split: str = "train", beta: float = 8.0, flip: float = 0.03, minimal_pairs: float = 0.4
 ) -> list[Comparison]:
-    """`n` labelled pairs. The better answer by gold is chosen with probability sigmoid(beta * difference in gold), as
+    """`n` labeled pairs. The better answer by gold is chosen with probability sigmoid(beta * difference in gold), as
     Bradley and Terry have it; then a share `flip` of the labels is turned round. beta=math.inf, flip=0: clean labels.
 
     minimal_pairs: the share of a good answer and the same words with a wrong value. metadata: subset (the flaw that the

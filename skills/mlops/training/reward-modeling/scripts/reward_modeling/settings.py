@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from .aggregation import AGGREGATIONS, DEFAULT_AGGREGATE
-from .cli import columns, escaped, flag, winner_values
+from .cli import column_map, escaped, flag, winner_values
 from .ensemble import COMBINATIONS
 from .rendering import OVERLONG
 from .step_rendering import STEPS_OVERLONG
@@ -47,7 +47,7 @@ class FormatSettings:
         None,
         "read column B as A, as in prompt=question,chosen=good; B may reach into objects and lists, as in "
         "prompt=question.text,completions=answers[].answer; `context=` says that the column context is to be dropped",
-        type=columns,
+        type=column_map,
     )
     winner_values: Mapping[str, str] | None = flag(
         None,

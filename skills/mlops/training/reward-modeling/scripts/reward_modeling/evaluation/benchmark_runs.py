@@ -18,7 +18,7 @@ import numpy as np
 
 from ..data.cells import RowError
 from ..data.entries import SetAsideError
-from ..data.files import READERS, suffix
+from ..data.files import READERS, Table, suffix
 from ..data.records import Origin, Solution
 from ..data.sources import read
 from ..errors import DataError, UsageError
@@ -139,9 +139,17 @@ def load_benchmark(name: str, folder: str | None) -> Loaded:
 def _rows(name: str, benchmark: Benchmark, folder: str | None) -> Iterator[tuple[Part, Origin, dict[str, object]]]:
     """The rows of each part. A folder may lack some parts, not all that are needed."""
     for part, source in _sources(name, benchmark, folder):
-        for one in read(source, None if folder else part.split):
+        for one in _tables(source, None if folder else part.split):
             for number, row in zip(one.numbers, one.complete().rows, strict=True):
                 yield part, Origin(one.name, number), row
+
+
+def _tables(source: str, split: str | None) -> Iterator[Table]:
+    try:
+        yield from read(source, split)
+    except DataError as error:
+        hint = error.hint if split is None else "check the network, or give the authors' files with --benchmark_data"
+        raise DataError(error.message, where=error.where, hint=hint) from error
 
 
 def _sources(name: str, benchmark: Benchmark, folder: str | None) -> list[tuple[Part, str]]:
@@ -285,7 +293,7 @@ def _threshold(benchmark: Benchmark, items: Sequence[Item], rewards: Sequence[Re
     section = benchmark.threshold_from
     chosen = [(item, row) for item, row in zip(items, rewards, strict=True) if item.section == section]
     if not chosen:
-        return FIXED, "fixed, as the authors do"
+        return FIXED, "fixed"
     solutions = [Solution(item.prompt, item.answers, _labels(item)) for item, _ in chosen]
     value, _ = choose_threshold(labeled_steps(solutions, [row for _, row in chosen]))
     return value, f"the best on {section}, as the authors do; so {section} itself is not held out"

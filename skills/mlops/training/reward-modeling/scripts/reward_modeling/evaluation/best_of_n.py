@@ -43,15 +43,17 @@ class CurvePoint:
     n: int
     prompts: int
     model: Estimate
-    """Of the one that the model scores best."""
+    """Of the best-scored of n; of tied ones any."""
     random: Estimate
+    """Of any completion: the same for every n."""
     longest: Estimate
+    """Of the longest of n, by characters."""
     majority: Estimate | None
-    """Of the most frequent final answer; null where answers cannot be compared."""
+    """Of the most frequent final answer of n, ties at random; null where answers cannot be compared."""
     oracle: Estimate
-    """How often any of n is right."""
+    """Of a chooser that knows: some of n is correct. pass@n, arXiv:2107.03374 Eq. 1."""
     gain: Estimate
-    """model - random, paired."""
+    """`model` minus `random`, paired: below zero the model prefers wrong answers."""
 
 
 @dataclass(frozen=True)

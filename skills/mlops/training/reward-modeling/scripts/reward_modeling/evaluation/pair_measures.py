@@ -47,11 +47,11 @@ class Bin:
 @dataclass(frozen=True)
 class Calibration:
     ece: float
-    """Expected calibration error, the sum over bins of share * |accuracy - confidence|. arXiv:1706.04599 Eq. 3; 0 is perfect."""
+    """Expected calibration error: the sum over bins of share * |accuracy - confidence| (arXiv:1706.04599 Eq. 3)."""
     ece_if_calibrated: float
-    """What a perfectly calibrated model would show with so few pairs: an ECE near this number says nothing."""
+    """The `ece` that a calibrated model would show by chance with so few pairs."""
     overconfidence: float
-    """Mean confidence - accuracy: above 0 too sure, below 0 not sure enough."""
+    """Mean confidence - accuracy: above 0 too sure, below not sure enough."""
 
 
 @dataclass(frozen=True)
@@ -72,20 +72,23 @@ class LengthSummary:
     """What of the accuracy is length."""
 
     longer_chosen_share: float
+    """How often the chosen answer is the longer."""
     same_length_share: float
     baseline_longer: Estimate
-    """The accuracy of a model that only compares lengths and picks the longer; equal lengths tie."""
+    """Accuracy of always picking the longer answer; equal lengths tie."""
     baseline_shorter: Estimate
+    """Accuracy of always picking the shorter."""
     gain_over_baseline: Estimate
-    """Accuracy minus that of the better of the two baselines, paired."""
+    """Accuracy minus the better of these two, paired."""
     accuracy_longer_chosen: Estimate | None
-    """Accuracy where the chosen answer is the longer; below where it is the shorter, and as long as the other."""
+    """Accuracy where the chosen answer is the longer."""
     accuracy_shorter_chosen: Estimate | None
+    """Accuracy where it is the shorter."""
     accuracy_same_length: Estimate | None
     spearman_reward_length: Estimate | None
-    """Over all answers: long answers get high rewards, whatever the prompt."""
+    """Rank correlation of reward and length over all answers."""
     spearman_margin_length_difference: Estimate | None
-    """Within a prompt, the more length the more reward. That people chose the longer answers does not raise it by itself."""
+    """The same within pairs: difference of rewards against difference of lengths. Chosen answers that are long do not raise it."""
 
 
 @dataclass(frozen=True)
@@ -103,25 +106,32 @@ class PairSummary(Calibration):
 
     n_pairs: int
     n_prompts: int
+    accuracy: Estimate
+    """Share of pairs whose chosen answer scores higher, a tie counts one half; 0.5 for a blind model."""
     not_scored: int
     """Pairs of which the over-length policy left out a side."""
     truncated: int
+    """Sides that it cut."""
     not_rendered: int
-    accuracy: Estimate
-    """Share of pairs whose chosen answer scores higher; a tie counts half."""
+    """Sides of which the chat template leaves out a part, such as tool calls."""
     ties: int
-    """Exact ones."""
+    """Pairs with exactly equal rewards."""
     tie_share: float
     log_loss: float
+    """Mean of -log sigmoid(margin); 0.693 for a blind model."""
     brier: float
+    """Mean of (1 - sigmoid(margin)) squared; 0.25 for a blind model."""
     margin: Margins
+    """Of chosen minus rejected."""
     length: LengthSummary
     subsets: dict[str, Estimate]
+    """Accuracy for each value of --subset_column."""
     macro_accuracy: Estimate | None
     """Mean over subsets; null without any."""
     micro_accuracy: Estimate
     """Mean over pairs, without weights."""
     reliability: list[Bin]
+    """The bins of `ece`: how sure, how right."""
     blind: Blind
 
 

@@ -59,6 +59,7 @@ class OverOptimizationReport(Result):
 class BenchmarkReport(Result):
     model: str
     benchmarks: dict[str, BenchmarkResult]
+    settings: dict[str, str]
     scores: dict[str, Number]
     """The numbers of all, by benchmark and benchmark/number, for leaderboards; null for one that lacks items."""
     diagnostics: list[str]

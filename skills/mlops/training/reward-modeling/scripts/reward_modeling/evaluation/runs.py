@@ -178,11 +178,11 @@ def evaluate_benchmarks(settings: EvaluationSettings) -> tuple[BenchmarkReport, 
     if of_steps:
         checkpoints.check(settings.model_name_or_path, checkpoints.PROCESS)
     model, threshold = process.from_settings(settings), None
-    if not (settings.overlong or of_steps) and model.renderer.overlong in ("drop", "error"):
-        model.renderer.overlong = "truncate_left"  # as RewardBench and RM-Bench do: every item counts
+    if not settings.overlong and "truncate_left" in model.renderer.policies:
+        model.renderer.overlong = "truncate_left"  # as RewardBench, RM-Bench and RMB do: every item counts
     if settings.threshold is not None:
         threshold = settings.threshold, "given"
-    elif others is not None:
+    elif of_steps and others is not None:
         chosen, _ = choose_threshold(labeled_steps(others, steps.score_steps(model, others)))
         threshold = chosen, f"{len(others)} other solutions"
     results, rows, diagnostics = {}, [], []
@@ -195,6 +195,7 @@ def evaluate_benchmarks(settings: EvaluationSettings) -> tuple[BenchmarkReport, 
         model=settings.model_name_or_path,
         benchmarks=results,
         scores=benchmark_runs.flat_scores(results),
+        settings={"dtype": settings.dtype, "overlong": model.renderer.overlong},
         diagnostics=diagnostics,
         output=settings.output and str(Path(settings.output)),
     )

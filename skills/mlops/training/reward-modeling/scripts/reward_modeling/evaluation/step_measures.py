@@ -140,7 +140,7 @@ class StepMeasures:
     f1: Estimate | None
     """Harmonic mean of precision and recall."""
     auroc: Estimate | None
-    """Needs no threshold."""
+    """Probability that a wrong step scores lower than a correct one; 0.5 for a blind model. Needs no threshold."""
     first_error_accuracy: Estimate | None
     """Share of solutions whose first flag is the first error, or that have neither."""
     erroneous: Estimate | None
@@ -148,7 +148,7 @@ class StepMeasures:
     correct: Estimate | None
     """The same among solutions without."""
     processbench_f1: Estimate | None
-    """Harmonic mean of `erroneous` and `correct`."""
+    """Harmonic mean of `erroneous` and `correct` (arXiv:2412.06559)."""
 
 
 def measures(data: LabeledSteps, thresholds: np.ndarray) -> StepMeasures:

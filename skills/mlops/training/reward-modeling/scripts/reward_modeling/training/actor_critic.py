@@ -1,7 +1,7 @@
 """A policy with its value function, and the probabilities of answers.
 
-Layout of a batch, [B, P + N]: prompts padded on the left to P, answers on the right to N, a mask and position ids for
-both, so that answers start in one column. Padding is told from lengths, never from a token that an answer may hold.
+Layout of a batch, [B, P + N]: prompts padded on the left to P, answers on the right to N, so that answers start in one
+column. Padding is told from lengths, never from a token that an answer may hold.
 """
 
 from __future__ import annotations

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..console import UsageError
 from ..precision import precision
 from ..settings import EVALUATE_ON
+from .resuming import lora_summary
 from .settings import LoraSettings, Settings
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ class SizeDefaults:
 
 
 SIZES = (
+    SizeDefaults("under 100M", 1e8, 1e-4, 8, 2),  # measured: references/training.md
     SizeDefaults("under 1B", 1e9, 2e-5, 8, 2),
     SizeDefaults("1B to 7B", 7e9, 1e-5, 4, 1),
     SizeDefaults("7B and more", float("inf"), 5e-6, 2, 1),
@@ -43,12 +45,8 @@ def default_arguments(parameters: int, lora: bool) -> tuple[dict[str, Any], str]
     """Learning rate, batch size, epochs and activation checkpointing for a model of this many parameters, and why."""
     size = next(size for size in SIZES if parameters < size.parameters)
     rate = size.learning_rate * (LORA_LEARNING_RATE_FACTOR if lora else 1)
-    chosen = {
-        "learning_rate": rate,
-        "per_device_train_batch_size": size.per_device_train_batch_size,
-        "num_train_epochs": size.num_train_epochs,
-        "gradient_checkpointing": parameters >= CHECKPOINT_ACTIVATIONS_FROM,
-    }
+    chosen = {field: value for field, value in asdict(size).items() if field not in ("name", "parameters")}
+    chosen |= {"learning_rate": rate, "gradient_checkpointing": parameters >= CHECKPOINT_ACTIVATIONS_FROM}
     return chosen, f"{parameters / 1e6:.1f}M parameters ({size.name}{', LoRA' if lora else ''})"
 
 
@@ -118,7 +116,6 @@ def planned(
     names = ("warmup_steps", "weight_decay", "eval_strategy", "eval_steps", "save_strategy", "save_steps")
     batch = config.per_device_train_batch_size * config.gradient_accumulation_steps * config.world_size
     steps = config.max_steps if config.max_steps > 0 else math.ceil(math.ceil(rows / batch) * config.num_train_epochs)
-    adapted = lora and (lora.target_modules if isinstance(lora.target_modules, str) else sorted(lora.target_modules))
     return {
         "model_name_or_path": settings.model_name_or_path,
         "max_length": renderer.max_length,
@@ -126,8 +123,7 @@ def planned(
         "val_set_size": settings.val_set_size,
         **config_summary(config, {**dict.fromkeys((*names, "logging_steps")), **given}),
         "optimizer_steps": steps,
-        "lora": lora
-        and {"r": lora.r, "alpha": lora.lora_alpha, "dropout": lora.lora_dropout, "target_modules": adapted},
+        "lora": lora and lora_summary(lora),
     }
 
 

@@ -59,7 +59,7 @@ ALGORITHMS: dict[str, Algorithm] = {
     "grpo": Algorithm(
         GRPOTrainer,
         {"beta": 0.04},
-        "TRL's default of no KL penalty is for verifiable rewards; a learned one is soon over-optimised (0.04: arXiv:2402.03300)",
+        "TRL's default of no KL penalty is for verifiable rewards; a learned one is soon over-optimized (0.04: arXiv:2402.03300)",
     ),
     "rloo": Algorithm(RLOOTrainer, {}, "TRL's defaults: its KL penalty of 0.05 is part of the reward"),
 }

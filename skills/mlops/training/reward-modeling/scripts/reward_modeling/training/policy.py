@@ -58,38 +58,32 @@ class Policy:
         """Load from a folder or hub id, or from the folder of a LoRA adapter, as a checkpoint is with --use_peft: merged.
 
         stop_token_id: the only token that ends an answer, instead of all known ones.
-        Raises ModelError when it is no causal language model, has no chat template or nothing that ends an answer.
+        Raises ModelError when it is not a causal language model, has no chat template or nothing that ends an answer.
         """
-        from transformers import AutoModelForCausalLM, GenerationConfig
+        from transformers import GenerationConfig
 
         adapter, path = path, _base_of(path)
         architecture = checkpoints.architecture_of(checkpoints.read_config(path))
         if "ForSequenceClassification" in architecture or "ForTokenClassification" in architecture:
             raise ModelError(
-                f"{path} is no policy: its architecture is {architecture}, which writes no text",
-                hint="give the model to be optimised here, and the reward model as --reward_model_path",
+                f"{path} is not a policy: its architecture is {architecture}, which writes no text",
+                hint="give the model to be optimized here, and the reward model as --reward_model_path",
             )
-        tokenizer = checkpoints.read_tokenizer(path)
+        tokenizer = checkpoints.read_tokenizer(adapter if (Path(adapter) / "tokenizer_config.json").exists() else path)
         tokenizer.chat_template = checkpoints.read_chat_template(chat_template_path) or tokenizer.chat_template
         if not tokenizer.chat_template:
             raise ModelError(
                 f"the tokenizer of {path} has no chat template: how the policy was asked in its fine-tuning is not known",
                 hint="name that template with --chat_template_path (a .jinja file, or a model that has it)",
             )
-        model, missing, notes = checkpoints.read_model(
-            AutoModelForCausalLM, path, scores=False, strict=True, dtype=torch.float32
-        )
-        if missing:
-            raise ModelError(f"{path} lacks the weights of {len(missing)} layers ({missing[0]}): they would be random")
+        model, notes = _read(path)
         checkpoints.check_embedded(path, tokenizer, model.get_input_embeddings().num_embeddings)
         for note in notes:
             log(f"policy {path}: {note}")
         if adapter != path:
             from peft import PeftModel
 
-            own = model.generation_config
             model = PeftModel.from_pretrained(model, adapter).merge_and_unload()
-            model.generation_config = own
         renderer = Renderer(tokenizer, max_length=None)
         known = [stop_token_id] if stop_token_id is not None else _end_tokens(tokenizer, model.generation_config)
         gap, after = _around_answer(renderer)
@@ -100,7 +94,7 @@ class Policy:
                 f"{path} has no EOS token: nothing would end an answer",
                 hint="name the token that ends its answers with --stop_token_id",
             )
-        if tokenizer.pad_token is None:  # only ever behind a mask
+        if tokenizer.pad_token is None:  # only ever masked
             tokenizer.pad_token = tokenizer.convert_ids_to_tokens(known[0])
         without_dropout(model).eval().to(device or checkpoints.best_device())
         own, model.generation_config = model.generation_config, GenerationConfig()  # nothing but what `sample` asks for
@@ -148,13 +142,20 @@ class Policy:
             from safetensors.torch import load_file
 
             set_peft_model_state_dict(self.model, load_file(folder / "adapter_model.safetensors"))
-            return
-        from transformers import AutoModelForCausalLM
+        else:
+            self.model.load_state_dict(_read(str(folder))[0].state_dict())
 
-        saved, *_ = checkpoints.read_model(
-            AutoModelForCausalLM, str(folder), scores=False, strict=True, dtype=torch.float32
-        )
-        self.model.load_state_dict(saved.state_dict())
+
+def _read(path: str) -> tuple[PreTrainedModel, list[str]]:
+    """(the causal language model of this folder or hub id in fp32, notes). Raises ModelError when it is not whole."""
+    from transformers import AutoModelForCausalLM
+
+    model, missing, notes = checkpoints.read_model(
+        AutoModelForCausalLM, path, scores=False, strict=True, dtype=torch.float32
+    )
+    if missing:
+        raise ModelError(f"{path} lacks the weights of {len(missing)} layers ({missing[0]}): they would be random")
+    return model, notes
 
 
 def _base_of(path: str) -> str:

@@ -156,7 +156,7 @@ def value_loss(
 
 
 class PPO:
-    """What makes the updates of a run, which `ppo_course.run` calls one after the other.
+    """The updates of a run, which `ppo_course.run` makes one after the other.
 
     policy: with `actor` around its model (see `actor_critic.actor_critic`). rewards: (prompts, completions, tools) ->
     floats, as `Rewards` is. accelerator: decides device, precision and processes. done: updates so far.

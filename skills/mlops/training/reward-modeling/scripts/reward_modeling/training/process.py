@@ -1,4 +1,4 @@
-"""The trainer of process reward models: the loss of labelled steps, its batches, and transformers' Trainer on them.
+"""The trainer of process reward models: the loss of labeled steps, its batches, and transformers' Trainer on them.
 
 Overridden is `compute_loss` alone, to stop at a NaN or infinite loss.
 """
@@ -30,22 +30,22 @@ def step_loss(
     weights: tuple[float, float] = (1.0, 1.0),
     count: torch.Tensor | int | None = None,
 ) -> torch.Tensor:
-    """Cross-entropy of a step's label with the softmax of its two logits: mean over labelled tokens, in fp32.
+    """Cross-entropy of a step's label with the softmax of its two logits: mean over labeled tokens, in fp32.
 
     logits: [S, T, 2], label 1 is "correct". labels: [S, T], the probability that the step is correct (0 and 1 for hard
     labels), IGNORED elsewhere. weights: of an incorrect and of a correct step. count: what the sum is divided by, for a
-    mean over several batches; by default the labelled tokens here. Returns [].
+    mean over several batches; by default the labeled tokens here. Returns [].
     log 2 for a model that knows nothing. For hard labels and no weights this is the loss of arXiv:2312.08935; for
     probabilities estimated by rollouts its soft form, y log p + (1 - y) log (1 - p).
 
     >>> step_loss(torch.tensor([[[0.0, 2.0], [0.0, 0.0]]]), torch.tensor([[1.0, IGNORED]]))
     tensor(0.1269)
     """
-    labelled = labels != IGNORED
-    target = labels[labelled]
-    log_p = F.log_softmax(logits[labelled].float(), dim=-1)
+    labeled = labels != IGNORED
+    target = labels[labeled]
+    log_p = F.log_softmax(logits[labeled].float(), dim=-1)
     losses = -(weights[0] * (1 - target) * log_p[:, 0] + weights[1] * target * log_p[:, 1])
-    return losses.sum() / (labelled.sum() if count is None else count)
+    return losses.sum() / (labeled.sum() if count is None else count)
 
 
 class StepCollator:
@@ -98,10 +98,10 @@ class ProcessTrainer(Trainer):
 
 
 def step_metrics(prediction: Any) -> dict[str, float]:
-    """Over all labelled steps: share on the right side of 1/2, and that of calling every step correct."""
-    labelled = prediction.label_ids != IGNORED
-    correct = prediction.label_ids[labelled] >= 0.5
-    called = prediction.predictions[labelled] >= 0.5
+    """Over all labeled steps: share on the right side of 1/2, and that of calling every step correct."""
+    labeled = prediction.label_ids != IGNORED
+    correct = prediction.label_ids[labeled] >= 0.5
+    called = prediction.predictions[labeled] >= 0.5
     return {"accuracy": float((called == correct).mean()), "all_correct": float(correct.mean())}
 
 
@@ -116,7 +116,7 @@ def class_weights(labels: Sequence[Sequence[float]], weighting: str) -> tuple[fl
     correct = sum(map(sum, labels))
     if not 0 < correct < total:
         raise DataError(
-            f"all {total} labelled steps are {'correct' if correct else 'incorrect'}: there is nothing to balance",
+            f"all {total} labeled steps are {'correct' if correct else 'incorrect'}: there is nothing to balance",
             hint="leave out --class_weighting, or give data with both",
         )
     return total / (2 * (total - correct)), total / (2 * correct)

@@ -75,9 +75,9 @@ def render_prompts(
         raise DataError(
             f"{len(over)} of {len(prompts)} prompts are longer than {longest} tokens, the first has {len(prompts[first].ids)}",
             where=str(records[first].origin),
-            hint=f"leave them out with --overlong drop, or lower {limit}"
-            if len(over) < len(prompts)
-            else f"lower {limit}, raise --max_prompt_length, or use a policy with a longer context",
+            hint=f"lower {limit}, raise --max_prompt_length, or use a policy with a longer context"
+            if len(over) == len(prompts)
+            else f"leave them out with --overlong drop, or lower {limit}",
         )
     if over:
         warn(f"left out {len(over)} of {len(prompts)} prompts, longer than {longest} tokens")

@@ -6,11 +6,17 @@ import hashlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .. import output_folder
 from ..console import RunError, UsageError, UserError, is_first_process, is_full_disk, log, to_json, write_whole
 from ..output_folder import SEAL, checkpoints, is_complete_checkpoint, last_complete_checkpoint, read_record
+
+if TYPE_CHECKING:
+    from peft import LoraConfig
+    from transformers import TrainingArguments
+
+    from ..rendering import Renderer
 
 
 def seal(folder: str | Path) -> None:
@@ -25,11 +31,8 @@ def seal(folder: str | Path) -> None:
 def _facts(path: Path) -> list[Any]:
     import xxhash  # which datasets needs; as fast as memory
 
-    found = xxhash.xxh3_128()
     with open(path, "rb", buffering=0) as file:
-        while block := file.read(1 << 22):
-            found.update(block)
-    return [path.stat().st_size, found.hexdigest()]
+        return [path.stat().st_size, hashlib.file_digest(file, xxhash.xxh3_128).hexdigest()]
 
 
 def damaged(folder: str | Path) -> str | None:
@@ -122,7 +125,13 @@ def way_on(checkpoint: str | Path) -> str:
 
 
 def run_identity(
-    arguments: Any, rows: Iterable[dict[str, Any]], renderer: Any, head: str, *, peft_config: Any = None, **loss: Any
+    arguments: TrainingArguments,
+    rows: Iterable[dict[str, Any]],
+    renderer: Renderer,
+    head: str,
+    *,
+    peft_config: LoraConfig | None = None,
+    **loss: Any,
 ) -> dict[str, Any]:
     """What must be the same for a resumed run to end where the undisturbed one would have. loss: settings of the loss."""
     names = (
@@ -131,7 +140,7 @@ def run_identity(
         *("bf16", "fp16", "world_size"),
     )
     settings = {name: str(getattr(arguments, name)) for name in names} | {name: str(loss[name]) for name in loss}
-    settings["lora"] = str(peft_config and _lora_summary(peft_config))
+    settings["lora"] = str(peft_config and list(lora_summary(peft_config).values()))
     return {"data_sha256": digest(rows), "fingerprint": renderer.fingerprint, "head": head, **settings}
 
 
@@ -143,9 +152,9 @@ def digest(rows: Iterable[Any]) -> str:
     return found.hexdigest()[:16]
 
 
-def _lora_summary(config: Any) -> list[Any]:
-    targets = config.target_modules
-    return [config.r, config.lora_alpha, config.lora_dropout, targets if isinstance(targets, str) else sorted(targets)]
+def lora_summary(lora: LoraConfig) -> dict[str, Any]:
+    targets = lora.target_modules if isinstance(lora.target_modules, str) else sorted(lora.target_modules)
+    return {"r": lora.r, "alpha": lora.lora_alpha, "dropout": lora.lora_dropout, "target_modules": targets}
 
 
 def check_same_run(output_dir: Path, identity: dict[str, Any]) -> None:

@@ -51,7 +51,7 @@ def concerns(beginning: dict[str, float], end: dict[str, float], warn_kl: float)
         found.append(
             f"the policy is {end['kl']:.1f} nats from the reference, as far as the best of {best_of_for(end['kl']):.0g} "
             f"samples, and its reward went from {beginning['reward']:.2f} to {end['reward']:.2f}: the reward is probably "
-            "over-optimised. Judge the policy by something else than this reward, raise --kl_coef, or set --max_kl"
+            "over-optimized. Evaluate the policy by something else than this reward, raise --kl_coef, or set --max_kl"
         )
     if end["eos_rate"] < 0.9 * beginning["eos_rate"] or end["eos_rate"] < 0.5:
         found.append(

@@ -120,9 +120,13 @@ class SizeSettings:
     """What has a default for each size of model (`configuration.SIZES`)."""
 
     group: ClassVar = "chosen by model size unless given"
-    learning_rate: float | None = flag(None, "2e-5 below 1B, 1e-5 to 7B, 5e-6 above; ten times that with LoRA")
-    per_device_train_batch_size: int | None = flag(None, "pairs, rankings or solutions in one forward pass: 8, 4, 2")
-    num_train_epochs: float | None = flag(None, "2, 1, 1")
+    learning_rate: float | None = flag(
+        None, "1e-4 below 100M, 2e-5 to 1B, 1e-5 to 7B, 5e-6 above; ten times that with LoRA"
+    )
+    per_device_train_batch_size: int | None = flag(
+        None, "pairs, rankings or solutions in one forward pass (8 below 1B, 4 to 7B, 2 above)"
+    )
+    num_train_epochs: float | None = flag(None, "2 below 1B, 1 above")
     gradient_checkpointing: bool | None = flag(None, "from 1B parameters on")
     bf16: bool | None = flag(None, "bfloat16 autocast (on a GPU or a CPU that has it)")
     eval_steps: float | None = flag(None, "evaluate every so many steps (once an epoch)")
@@ -157,7 +161,7 @@ class RewardSettings(RewardsSettings):
     reward_dtype: str = flag("float32", "precision of the reward models' weights", choices=DTYPES)
     reward_max_length: int | None = flag(
         None,
-        "longest conversation a reward model reads (what it was trained with); the beginning of longer ones is cut",
+        "longest conversation a reward model reads (what it was trained with); the start of longer ones is cut",
         metavar="TOKENS",
     )
     reward_max_tokens_per_batch: int | None = flag(

@@ -38,7 +38,7 @@ STATISTICS_SAMPLE = 256
 
 @dataclass(frozen=True, kw_only=True)
 class Steps:
-    """A process reward model, by the cross-entropy of labelled steps, for `runs.train`."""
+    """A process reward model, by the cross-entropy of labeled steps, for `runs.train`."""
 
     group: ClassVar = "loss"
     class_weighting: str = flag(
@@ -63,9 +63,7 @@ class Steps:
         type=escaped,
     )
     neutral: str | None = neutral_flag()
-    show_labels: int | None = flag(
-        None, "decode the first N rows at every labelled token, before training", group="run"
-    )
+    show_labels: int | None = flag(None, "decode the first N rows at every labeled token, before training", group="run")
     seed: int = 42
     model: ClassVar = PROCESS
     task_type: ClassVar = "TOKEN_CLS"
@@ -89,9 +87,9 @@ class Steps:
 
     def read(self, settings: DataSettings) -> Data:
         data, records = read(settings, "solutions", solutions, neutral=self.neutral)
-        unlabelled = sum(isinstance(row, Solution) for row in records.rows) - len(data.train)
-        if unlabelled:
-            data = replace(data, set_aside=data.set_aside | {"without labels": unlabelled})
+        unlabeled = sum(isinstance(row, Solution) for row in records.rows) - len(data.train)
+        if unlabeled:
+            data = replace(data, set_aside=data.set_aside | {"without labels": unlabeled})
         return data.split(settings)
 
     def renderer(self, tokenizer: PreTrainedTokenizerBase, **common: Any) -> StepRenderer:
@@ -163,7 +161,7 @@ def render_solutions(
     chunk: int = 1024,
     drop_refused: bool = False,
 ) -> Rows:
-    """Render labelled solutions. What stands after the last labelled step is left out, since nothing is learned from it.
+    """Render labeled solutions. What stands after the last labeled step is left out, since nothing is learned from it.
 
     last_step_only: use the last label of each solution that fits. steps_per_solution: use at most so many of its labels,
     drawn at random with this seed. drop_refused: leave out solutions that cannot be rendered. Every solution, step and label
@@ -201,13 +199,13 @@ def render_solutions(
         counts["dropped_refused"] = len(refused)
     if not rows:
         raise DataError(
-            f"no labelled step is left of {len(solutions)} solutions: at most {renderer.max_length} tokens are read",
+            f"no labeled step is left of {len(solutions)} solutions: at most {renderer.max_length} tokens are read",
             hint="raise --max_length, or choose --overlong truncate_prompt",
         )
     done = {name: renderer.counts[name] - before.get(name, 0) for name in ("dropped", "truncated", "steps_dropped")}
     counts |= {"solutions_used": len(kept), "rows": len(rows), "solutions_dropped_over_length": done["dropped"]}
     counts |= {"prompts_truncated": done["truncated"], "steps_dropped_over_length": done["steps_dropped"]}
-    return Rows(Dataset.from_list(rows), kept, counts, f"{counts['labels_used']} labelled steps")
+    return Rows(Dataset.from_list(rows), kept, counts, f"{counts['labels_used']} labeled steps")
 
 
 def _rows_of(
@@ -219,8 +217,8 @@ def _rows_of(
 ) -> list[dict[str, list]]:
     """The rows of a solution with the labels that are drawn of those that fit. What stands after the last position of a row
     is left out: a decoder learns nothing from it."""
-    labelled = zip(rendered.positions, one.labels, strict=False)
-    labels = {place: label for place, label in labelled if label is not None}
+    labeled = zip(rendered.positions, one.labels, strict=False)
+    labels = {place: label for place, label in labeled if label is not None}
     chosen = draw(sorted(labels))
     counts["labels_not_drawn"] += len(labels) - len(chosen)
     counts["labels_used"] += len(chosen)
