@@ -29,7 +29,7 @@ BLOCK_DEVICES = ("cuda",)
 BLOCK = 128
 """Tokens in a block of FlexAttention: its own default."""
 
-HARMLESS = frozenset(
+WITHOUT_EFFECT = frozenset(
     ("position_ids", "cache_position", "use_cache", "output_attentions", "is_causal", "position_embeddings", "ends")
 )
 """What models pass along and what changes nothing here: positions are in the rotary embedding already, and `ends` is for
@@ -112,7 +112,7 @@ def shared_prefix_attention(
         raise UnsupportedAttentionError("called without a layout, or with a mask of its own")
     if dropout:
         raise UnsupportedAttentionError("attention dropout")
-    unknown = [name for name, given in others.items() if given is not None and name not in HARMLESS]
+    unknown = [name for name, given in others.items() if given is not None and name not in WITHOUT_EFFECT]
     if unknown:
         raise UnsupportedAttentionError(", ".join(sorted(unknown)))
     layout.callers.add(id(module))

@@ -32,7 +32,7 @@ PROBES: tuple[tuple[Message, ...], ...] = (
 TEXT_FORMATS = ("chat", "rendered")
 CONTENT_RULE = "special_tokens_in_content"
 """Key of the contract: "text". Cards without it are of models that were trained when such tokens were parsed."""
-SHOWN = 5
+PLACES_SHOWN = 5
 
 
 def content_rule(card: dict[str, Any] | None) -> str:
@@ -275,7 +275,9 @@ def refused_together(faults: Sequence[tuple[int, DataError]], total: int) -> Dat
     if len(faults) == 1:
         return first
     places = list(dict.fromkeys(error.where for _, error in faults if error.where))
-    shown = ", ".join(places[:SHOWN]) + (f" and {len(places) - SHOWN} more" if len(places) > SHOWN else "")
+    shown = ", ".join(places[:PLACES_SHOWN]) + (
+        f" and {len(places) - PLACES_SHOWN} more" if len(places) > PLACES_SHOWN else ""
+    )
     return DataError(
         f"{len(faults)} of {total} conversations cannot be rendered{f' ({shown})' if shown else ''}; the first: {first.message}",
         where=first.where,

@@ -93,15 +93,15 @@ def _emptied(message: Message, content: str) -> Message:
     return {**{key: value for key, value in message.items() if key not in SPEAKING}, "content": content}
 
 
-def _leaves(value: object) -> Iterator[str]:
+def _texts_in(value: object) -> Iterator[str]:
     """The texts and numbers in a field, without the labels of tool calls."""
     if isinstance(value, dict):
         for key, item in value.items():
             if key not in _LABELS:
-                yield from _leaves(item)
+                yield from _texts_in(item)
     elif isinstance(value, (list, tuple)):
         for item in value:
-            yield from _leaves(item)
+            yield from _texts_in(item)
     elif value is not None:
         yield value if isinstance(value, str) else json.dumps(value, default=str)
 
@@ -123,7 +123,7 @@ def _stands_in(value: object, region: str) -> bool:
     """Whether all texts of the value are there, in other whitespace or as JSON writes it too."""
     return all(
         _squeezed(leaf) in region or _squeezed(json.dumps(leaf, ensure_ascii=False)[1:-1]) in region
-        for leaf in _leaves(value)
+        for leaf in _texts_in(value)
     )
 
 

@@ -34,7 +34,7 @@ def logits_at(
 
     padded: do not share prefixes (see `guard.reason_against`). A model that pools has one position a row, whichever.
     """
-    for numbers, logits in (_padded if padded else _packed)(model, rows, pad_token_id, max_tokens):
+    for numbers, logits in (_in_batches if padded else _in_rows)(model, rows, pad_token_id, max_tokens):
         yield numbers, logits if logits.dtype == torch.float64 else logits.float()
 
 
@@ -52,7 +52,7 @@ def values_of(model: Model, logits: torch.Tensor, counts: Sequence[int]) -> list
     return [own.tolist() for own in scores_of(logits).split(list(counts))]
 
 
-def _packed(model: Model, rows: Sequence[Row], pad_token_id: int, max_tokens: int | None) -> Iterator:
+def _in_rows(model: Model, rows: Sequence[Row], pad_token_id: int, max_tokens: int | None) -> Iterator:
     base = unwrapped(model)
     head = getattr(base, head_name(base))
     # On a CPU a row has as many tokens as `pack` chooses, on a GPU enough to keep it busy.
@@ -64,7 +64,7 @@ def _packed(model: Model, rows: Sequence[Row], pad_token_id: int, max_tokens: in
             yield packed.sequences, outputs_at(base, head, packed, places)
 
 
-def _padded(model: Model, rows: Sequence[Row], pad_token_id: int, max_tokens: int | None) -> Iterator:
+def _in_batches(model: Model, rows: Sequence[Row], pad_token_id: int, max_tokens: int | None) -> Iterator:
     keys = [(tuple(ids), tuple(positions)) for ids, positions in rows]
     for batch in padded_batches(keys, [ids for ids, _ in rows], max_tokens or PADDED_TOKENS):
         distinct = [rows[equal[0]] for equal in batch]

@@ -39,7 +39,10 @@ def golden_scores(model: Model, renderer: Any) -> list[float | list[float]]:
     model.eval()
     with torch.inference_mode():
         logits = [
-            [padded_logits(model, [row], pad_token_id=0).float() for row in _rows(model, renderer, kind, example)]
+            [
+                padded_logits(model, [row], pad_token_id=0).float()
+                for row in _golden_rows(model, renderer, kind, example)
+            ]
             for example in kind.golden
         ]
     model.train(was_training)
@@ -49,7 +52,7 @@ def golden_scores(model: Model, renderer: Any) -> list[float | list[float]]:
     return [[score for row in rows for score in row.softmax(-1)[:, 1].tolist()] for rows in logits]
 
 
-def _rows(model: Model, renderer: Any, kind: Kind, example: dict[str, Any]) -> list[Row]:
+def _golden_rows(model: Model, renderer: Any, kind: Kind, example: dict[str, Any]) -> list[Row]:
     """(ids, positions) of a golden text; of its end, where a model is too small for the whole."""
     most = positions(model)
     if kind is OUTCOME:
@@ -92,10 +95,10 @@ def check_golden(scores: list, golden: list, tolerance: float = RELOAD_TOLERANCE
 
 def largest_difference(scores: list, golden: list) -> float:
     """The largest |score - golden| / max(1, |golden|) of rewards, or of the step scores of several solutions; NaN for NaN."""
-    pairs = list(zip(_flat(scores), _flat(golden), strict=True))
+    pairs = list(zip(_numbers(scores), _numbers(golden), strict=True))
     differences = [abs(new - old) / max(1.0, abs(old)) for new, old in pairs]
     return math.nan if any(map(math.isnan, differences)) else max(differences)
 
 
-def _flat(scores: list) -> list[float]:
+def _numbers(scores: list) -> list[float]:
     return [value for score in scores for value in (score if isinstance(score, list) else [score])]

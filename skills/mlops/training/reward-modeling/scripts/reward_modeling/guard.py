@@ -27,7 +27,7 @@ LAYER_TYPES = frozenset(("full_attention", "sliding_attention"))
 TOLERANCES = {torch.float64: 1e-6, torch.float32: 1e-3, torch.bfloat16: 0.2, torch.float16: 0.05}
 """In float64 transformers computes some norms in float32, which leaves 1e-7, and wrong models differ by 1e-4 and more. The
 other precisions only show whether a device computes what the float64 check has found right."""
-WINDOW = 6
+SHORT_WINDOW = 6
 VOCABULARY = 64
 
 
@@ -127,7 +127,7 @@ def shrunken(config: Config, head_dim: int = 16) -> Any:
             with contextlib.suppress(AttributeError):  # a property of some configs, derived from the others
                 setattr(small, name, size)
     if getattr(small, "sliding_window", None) is not None:
-        small.sliding_window = WINDOW
+        small.sliding_window = SHORT_WINDOW
     if kinds:
         small.layer_types = kinds[:layers]
     for name in ("pad_token_id", "bos_token_id", "eos_token_id"):

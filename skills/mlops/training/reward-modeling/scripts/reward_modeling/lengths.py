@@ -11,7 +11,7 @@ DEFAULT_MAX_LENGTH = 1024
 """Tokens of a conversation in training, unless told otherwise."""
 _NO_LIMIT = 10_000_000
 """Above it a tokenizer's `model_max_length` means that nobody set one: transformers writes 1e30."""
-_NAMES = ("max_position_embeddings", "n_positions", "max_sequence_length", "max_seq_len", "seq_length")
+_LENGTH_FIELDS = ("max_position_embeddings", "n_positions", "max_sequence_length", "max_seq_len", "seq_length")
 
 
 def positions(model: Model) -> int | None:
@@ -21,7 +21,9 @@ def positions(model: Model) -> int | None:
     What tells them is the table itself: position embeddings with a padding row of their own.
     """
     config = model.config.get_text_config()
-    told = next((value for name in _NAMES if isinstance(value := getattr(config, name, None), int) and value > 0), None)
+    told = next(
+        (value for name in _LENGTH_FIELDS if isinstance(value := getattr(config, name, None), int) and value > 0), None
+    )
     for name, module in model.named_modules():
         padding = getattr(module, "padding_idx", None)
         if name.rpartition(".")[2] == "position_embeddings" and padding is not None and _skips_padding(model, name):

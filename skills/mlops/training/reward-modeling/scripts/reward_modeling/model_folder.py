@@ -24,8 +24,8 @@ READ_BY_LIBRARIES = (
 )
 LARGEST_JSON = 2**26  # bytes; the index of the largest public model has 2 ** 23
 LARGEST_HEADER = 10**8  # bytes of a safetensors header, as the library has it
-SIZES = dict.fromkeys(("vocab_size", "hidden_size", "num_attention_heads", "max_position_embeddings"), 2**31)
-SIZES["num_hidden_layers"] = MOST = 10_000
+COUNTS = dict.fromkeys(("vocab_size", "hidden_size", "num_attention_heads", "max_position_embeddings"), 2**31)
+COUNTS["num_hidden_layers"] = MOST = 10_000
 """Numbers of a config that are counts -> the largest that is read."""
 MADE = re.compile(r"num_(\w+_)?(layers|experts)|(n|encoder|decoder)_layers?")
 """Numbers of a config of which libraries make so many layers, or lists so long."""
@@ -139,10 +139,10 @@ def check_config(config: dict[str, Any], file: Path) -> None:
         for name, value in part.items() if isinstance(part, dict) else ():
             if (
                 part_name in ("", "text_config")
-                and name in SIZES
-                and not (value is None or _is_size(value, SIZES[name]))
+                and name in COUNTS
+                and not (value is None or _is_size(value, COUNTS[name]))
             ):
-                refuse(name, value, f"is {{}}, not a whole number from 1 to {SIZES[name]}")
+                refuse(name, value, f"is {{}}, not a whole number from 1 to {COUNTS[name]}")
             if MADE.fullmatch(name) and isinstance(value, int) and value > MOST:
                 refuse(name, value, f"is {{}}, more than {MOST}")
             kernels = value.values() if isinstance(value, dict) else [value]

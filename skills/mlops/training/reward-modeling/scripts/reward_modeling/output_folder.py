@@ -42,13 +42,13 @@ OLDER = (
 READ_ALONG = (
     *("adapter_*", "pytorch_model*", "*.safetensors", "*.safetensors.index.json", "*token*.json", "checkpoint-*"),
 )
-_NAMES = "|".join(map(re.escape, BESIDE))
-OF_KILLED_RUNS = rf"{re.escape(STAGING)}|{re.escape(CHECKPOINT_STAGING)}|\.({_NAMES})(\.\d+)?\.partial"
+_BESIDE = "|".join(map(re.escape, BESIDE))
+OF_KILLED_RUNS = rf"{re.escape(STAGING)}|{re.escape(CHECKPOINT_STAGING)}|\.({_BESIDE})(\.\d+)?\.partial"
 
 
 def read_record(output_dir: str | Path) -> dict[str, Any] | None:
     """The content of OUT/run.json, or None where there is none, or one that another program wrote."""
-    found = _json(Path(output_dir) / RECORD)
+    found = _json_of(Path(output_dir) / RECORD)
     ours = isinstance(found, dict) and not {"files", "fingerprint", "prompts_sha256"}.isdisjoint(found)
     return found if ours else None
 
@@ -57,7 +57,7 @@ def write_record(output_dir: str | Path, record: dict[str, Any]) -> None:
     write_whole(Path(output_dir) / RECORD, [to_json(record, indent=2)])
 
 
-def _json(file: Path) -> Any:
+def _json_of(file: Path) -> Any:
     with contextlib.suppress(OSError, ValueError):
         return json.loads(file.read_text(encoding="utf-8"))
 
@@ -77,9 +77,9 @@ def is_complete_checkpoint(folder: str | Path) -> bool:
     Those of older versions have no seal: trainer_state.json was the last of their files.
     """
     folder = Path(folder)
-    if _json(folder / "trainer_state.json") is None:
+    if _json_of(folder / "trainer_state.json") is None:
         return False
-    seal = _json(folder / SEAL)
+    seal = _json_of(folder / SEAL)
     if not isinstance(seal, dict):
         processes = int((read_record(folder.parent) or {}).get("world_size", 1))
         states = len(list(folder.glob("rng_state_*.pth")))  # written by each process for itself
@@ -98,7 +98,7 @@ def model_files(output_dir: str | Path) -> set[str]:
     folder, record = Path(output_dir), read_record(output_dir)
     if record is not None and "files" in record:
         return {name for name in record["files"] if os.path.lexists(folder / name)}
-    card = _json(folder / CARD)
+    card = _json_of(folder / CARD)
     if record is None and not (isinstance(card, dict) and "fingerprint" in card):
         return set()
     own = {path.name for path in folder.iterdir() if _matches(path.name, OLDER)}

@@ -7,7 +7,7 @@ from itertools import chain
 from .console import ModelError
 from .hf import Tokenizer
 
-ASKED = 64
+SAMPLED = 64
 """How many tokens of a vocabulary are turned into text and back."""
 
 
@@ -15,7 +15,7 @@ def check_tells_apart(path: str, tokenizer: Tokenizer) -> None:
     """Raises ModelError for a tokenizer that gives different texts the same ids, as one without its vocabulary does."""
     added = {*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()}
     ordinary = _spread([token for token in tokenizer.get_vocab() if token not in added])
-    texts = list(dict.fromkeys(_texts(tokenizer, ordinary)))
+    texts = list(dict.fromkeys(_texts_of(tokenizer, ordinary)))
     ids = {tuple(row) for row in _ids(tokenizer, texts)} if texts else set()
     if len(ids) < 2:
         raise ModelError(
@@ -30,7 +30,7 @@ def check_embedded(path: str, tokenizer: Tokenizer, rows: int) -> None:
     rows: of the embeddings. A token that no text becomes, such as padding that was added later, may lie beyond them.
     """
     beyond = [token for token, number in tokenizer.get_vocab().items() if number >= rows]
-    found = chain(*_ids(tokenizer, _texts(tokenizer, _spread(beyond))))
+    found = chain(*_ids(tokenizer, _texts_of(tokenizer, _spread(beyond))))
     reached = [number for number in found if number >= rows and number != tokenizer.pad_token_id]
     if reached:
         raise ModelError(
@@ -40,10 +40,10 @@ def check_embedded(path: str, tokenizer: Tokenizer, rows: int) -> None:
 
 
 def _spread(tokens: list[str]) -> list[str]:
-    return sorted(tokens)[:: max(1, len(tokens) // ASKED)]
+    return sorted(tokens)[:: max(1, len(tokens) // SAMPLED)]
 
 
-def _texts(tokenizer: Tokenizer, tokens: list[str]) -> list[str]:
+def _texts_of(tokenizer: Tokenizer, tokens: list[str]) -> list[str]:
     texts = (tokenizer.convert_tokens_to_string([token]).strip() for token in tokens)
     return [text for text in texts if text]
 
