@@ -149,8 +149,8 @@ def ppo_points(folder: Path, policy: Path, rewards: Any, model: Path, seed: int,
     history = [json.loads(line) for line in (out / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     steps = [(entry["kl"], entry["reward"], gold) for entry, gold in zip(history, recorder.gold, strict=True)]
     windows = [steps[i : i + WINDOW] for i in range(1, len(steps), WINDOW)]
-    return [Point(0.0, start.proxy, start.gold)] + [
-        Point(*(fmean(step[i] for step in window) for i in range(3))) for window in windows
+    return [Point(0.0, start.proxy, start.gold, None)] + [
+        Point(*(fmean(step[i] for step in window) for i in range(3)), None) for window in windows
     ]
 
 

@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from conftest import SCRIPTS, run_main, toy_pairs, write_jsonl
-from reward_modeling.results import RESULTS, adapter, json_schema
+from reward_modeling.results import SCRIPT_RESULTS, adapter, json_schema
 
 
 def faults_of(script: str, output: dict) -> list[str]:
@@ -116,7 +116,7 @@ def test_every_script_prints_its_schema_before_anything_else(script):
     done = subprocess.run([sys.executable, SCRIPTS / script, "--json_schema"], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert json.loads(done.stdout) == json_schema(script)
-    assert script in RESULTS
+    assert script in SCRIPT_RESULTS
 
 
 def test_the_text_below_a_field_is_its_description_in_types_made_of_it_too():

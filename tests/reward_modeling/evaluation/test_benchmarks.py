@@ -173,6 +173,9 @@ def test_llmbar_and_rmb_by_hand(tmp_path):
     for folder, label in {"Natural": 1, "Adversarial/Neighbor": 2, "Adversarial/GPTInst": 2}.items():
         loaded(tmp_path, "llmbar", [row | {"label": label}], f"Dataset/LLMBar/{folder}/dataset.json.tmp.jsonl")
     assert [item.answers for item in load_benchmark("llmbar", str(tmp_path)).items[:1]] == [["two", "one"]]
+    pair = {"prompt": "?", "chosen": [{"role": "assistant", "content": "good"}], "rejected": "bad", "subset": "gptout"}
+    (item,) = loaded(tmp_path / "flat", "llmbar", [pair]).items
+    assert (item.section, item.answers) == ("gptout", ["good", "bad"])
     turns = [{"role": "user", "content": "Hi", "language": "English"}]
     best = {"conversation_input": turns, "bon_uid": "1", "category_path": "BoN_set/Harmlessness/S1"}
     best |= {"bon_best": {"answer": "no"}, "loser_list": [{"answer": "x"}, {"answer": "y"}]}

@@ -72,9 +72,9 @@ def test_a_curve_that_bends_upwards_has_no_peak_and_two_points_no_fit():
 
 
 def test_overoptimized_needs_gold_to_fall_while_proxy_rises():
-    up = [Point(0, 0, 0), Point(1, 1, 1), Point(4, 2, 1.2)]
-    down = [Point(0, 0, 0), Point(1, 1, 1), Point(4, 2, 0.5)]
-    both_fall = [Point(0, 0, 0), Point(1, 1, 1), Point(4, 0.5, 0.5)]
+    up = [Point(0, 0, 0, None), Point(1, 1, 1, None), Point(4, 2, 1.2, None)]
+    down = [Point(0, 0, 0, None), Point(1, 1, 1, None), Point(4, 2, 0.5, None)]
+    both_fall = [Point(0, 0, 0, None), Point(1, 1, 1, None), Point(4, 0.5, 0.5, None)]
     assert [study(points, "rl").overoptimised for points in (up, down, both_fall)] == [False, True, False]
 
 
@@ -118,7 +118,7 @@ def test_bad_rows_are_named(rows, message, where):
 
 
 def test_the_panels_hold_the_points_and_the_fitted_curves():
-    points = [Point(kl, kl, math.sqrt(kl) - 0.2 * kl) for kl in (0, 0.5, 1, 2, 4)]
+    points = [Point(kl, kl, math.sqrt(kl) - 0.2 * kl, None) for kl in (0, 0.5, 1, 2, 4)]
     one = study(points, "rl", "a < b & c")
     (panel,) = panels([one])
     assert [(s.name, s.style, s.color) for s in panel.series] == [

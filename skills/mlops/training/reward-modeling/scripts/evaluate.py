@@ -38,14 +38,14 @@ from reward_modeling.console import main_guard
 from reward_modeling.evaluation.settings import EvaluationSettings
 
 if TYPE_CHECKING:
-    from reward_modeling.evaluation.results import Output
+    from reward_modeling.evaluation.results import EvaluationOutput
 
 
 def parser() -> cli.Parser:
     return cli.Parser(__doc__, "evaluate.py", EvaluationSettings)
 
 
-def main(argv: list[str] | None = None) -> Output:
+def main(argv: list[str] | None = None) -> EvaluationOutput:
     settings = cli.settings(EvaluationSettings, parser().parse(argv))
     from reward_modeling.evaluation import runs
 

@@ -24,7 +24,7 @@ from .errors import UsageError
 from .old_flags import translated
 from .packages import check_optional
 from .precision import warn_if_emulated
-from .results import RESULTS, json_schema, stdout
+from .results import SCRIPT_RESULTS, json_schema, stdout
 
 MAY_BE_EMPTY = ("prompt", "completions", "step_separator", "trainer_arguments")
 SKILL_FOLDER = Path(__file__).resolve().parents[2]
@@ -169,7 +169,7 @@ class Parser(argparse.ArgumentParser):
             allow_abbrev=False,
         )
         self.required, self.trainer = required, trainer
-        if prog in RESULTS:
+        if prog in SCRIPT_RESULTS:
             told = "print the JSON Schema of what goes to stdout, and exit"
             self.add_argument("--json_schema", action=_PrintSchema, nargs=0, default=argparse.SUPPRESS, help=told)
         self.add_argument(

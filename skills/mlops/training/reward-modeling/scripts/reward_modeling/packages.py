@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from .errors import UsageError
-from .results import RESULTS
+from .results import SCRIPT_RESULTS
 
 OURS = (
     *("torch", "transformers", "trl", "datasets", "peft", "accelerate", "rich", "yaml", "scipy", "pydantic"),
@@ -71,7 +71,7 @@ def check_optional(given: Mapping[str, Sequence[str]]) -> None:
 def not_installed(module: str, before: str = "") -> UsageError:
     """The error for a package that is needed and missing. before: what asked for it."""
     script = Path(sys.argv[0]).name
-    script = script if script in RESULTS else "NAME.py"
+    script = script if script in SCRIPT_RESULTS else "NAME.py"
     package = INSTALLED_AS.get(module, module)
     if module in OURS:
         hint = f"uv run scripts/{script} ... installs what the script needs; elsewhere: pip install {package}"

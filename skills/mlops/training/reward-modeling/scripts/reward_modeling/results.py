@@ -25,12 +25,12 @@ from .errors import RunError
 Number = float | None
 """A number; null in JSON where it is NaN or infinite."""
 
-RESULTS = {
+SCRIPT_RESULTS = {
     "check_data.py": "reward_modeling.data_check:CheckOutput",
     "train.py": "reward_modeling.training.results:ModelOutput",
     "train_process.py": "reward_modeling.training.results:ModelOutput",
     "score.py": "reward_modeling.row_scoring:Output",
-    "evaluate.py": "reward_modeling.evaluation.results:Output",
+    "evaluate.py": "reward_modeling.evaluation.results:EvaluationOutput",
     "ppo.py": "reward_modeling.training.results:PPOOutput",
     "grpo.py": "reward_modeling.training.results:GRPOOutput",
     "quickstart.py": "reward_modeling.training.results:Quickstart",
@@ -51,7 +51,7 @@ def adapter(script: str) -> Any:
     """pydantic's TypeAdapter of what this script prints."""
     from pydantic import TypeAdapter
 
-    module, _, name = RESULTS[script].partition(":")
+    module, _, name = SCRIPT_RESULTS[script].partition(":")
     return TypeAdapter(getattr(importlib.import_module(module), name))
 
 

@@ -61,11 +61,11 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Cell]]) ->
     for name, right in zip(columns, numeric, strict=True):
         drawn.add_column(name, justify="right" if right else "left", overflow="fold")
     for row in rows:
-        drawn.add_row(*[_cell(value) for value in row])
+        drawn.add_row(*[_shown(value) for value in row])
     console().print(drawn, markup=False)
 
 
-def _cell(value: Cell) -> str:
+def _shown(value: Cell) -> str:
     if value is None:
         return "-"
     if isinstance(value, bool):

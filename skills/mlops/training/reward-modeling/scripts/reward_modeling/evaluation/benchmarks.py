@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..data.cells import RowError
-from ..data.conversations import messages_of, prompt_of
+from ..data.conversations import answer_of, messages_of, prompt_of
 from ..data.entries import Row, SetAsideError
 from ..data.formats_published_steps import mr_ben as read_mr_ben
 from ..data.records import Message, Origin
@@ -267,10 +267,13 @@ ADVERSARIAL = ("neighbor", "gptinst", "gptout", "manual")
 
 
 def _llmbar_item(row: Row, part: str, path: str) -> Item:
+    """The authors' rows, or pairs of chosen and rejected with the `subset`, as others pass them on."""
     section = one_of(("natural", *ADVERSARIAL), row.get("subset", path), "subset")
-    label = one_of(("1", "2"), row["label"], "label")
-    answers = texts(row, "output_1", "output_2")
-    return Item(prompt_of(row, "input"), answers if label == "1" else answers[::-1], section)
+    if "chosen" in row:
+        answers = [answer_of(row[side], side)[0]["content"] for side in ("chosen", "rejected")]
+        return Item(prompt_of(row), answers, section, id=row.get("id"))
+    order = 1 if one_of(("1", "2"), row["label"], "label") == "1" else -1
+    return Item(prompt_of(row, "input"), texts(row, "output_1", "output_2")[::order], section)
 
 
 def _llmbar(v: Values) -> dict[str, float]:

@@ -23,7 +23,7 @@ from ..data.records import Ranking
 from ..errors import DataError, UsageError
 from ..rendering import Conversation
 from ..terminal import log, table
-from .diagnostics import Diagnostic, sentences, value
+from .diagnostics import Diagnostic, diagnosed, value
 from .inputs import answer_length, prompt_keys, score_distinct
 from .intervals import Estimate, accuracy, difference
 from .votes import Answers, majority_vote
@@ -220,7 +220,7 @@ BEST_OF_N_DIAGNOSTICS: dict[str, Diagnostic[SimpleNamespace]] = {
 
 
 def diagnose_best_of_n(summary: PoolSummary) -> list[str]:
-    return sentences(SimpleNamespace(**{**vars(summary), **vars(summary.curve[-1])}), BEST_OF_N_DIAGNOSTICS)
+    return diagnosed(SimpleNamespace(**{**vars(summary), **vars(summary.curve[-1])}), BEST_OF_N_DIAGNOSTICS)
 
 
 def show_best_of_n(summary: PoolSummary, name: str) -> None:

@@ -27,7 +27,7 @@ class Diagnostic(Generic[Summary]):
     next: str
 
 
-def sentences(summary: Summary, diagnostics: Mapping[str, Diagnostic[Summary]]) -> list[str]:
+def diagnosed(summary: Summary, diagnostics: Mapping[str, Diagnostic[Summary]]) -> list[str]:
     """One sentence, and what to try next, for every diagnostic that applies, in their order."""
     known = vars(summary)
     applying = [one for one in diagnostics.values() if one.applies(summary)]

@@ -44,12 +44,13 @@ def best_of_n_kl(n: float) -> float:
 
 @dataclass(frozen=True)
 class Point:
-    """Mean proxy and gold reward at one KL from the initial policy. n: of best-of-n, else None."""
+    """Mean proxy and gold reward at one KL from the initial policy."""
 
     kl: float
     proxy: float
     gold: float
-    n: int | None = None
+    n: int | None
+    """Of best-of-n."""
 
 
 def best_of_n_points(proxy: Sequence[Sequence[float]], gold: Sequence[Sequence[float]]) -> list[Point]:

@@ -18,7 +18,7 @@ from ..data.writing import with_metadata
 from ..errors import DataError
 from ..rendering import Conversation
 from ..terminal import table
-from .diagnostics import SUBSET_ROWS, Diagnostic, estimates_table, sentences, tell_more
+from .diagnostics import SUBSET_ROWS, Diagnostic, diagnosed, estimates_table, tell_more
 from .inputs import answer_length, prompt_keys, score_distinct, source_of, subsets
 from .intervals import Estimate
 from .pair_measures import PairedComparison, PairSummary, compare_outcomes, pair_outcomes, summarize_pairs
@@ -165,7 +165,7 @@ PAIR_DIAGNOSTICS: dict[str, Diagnostic[PairSummary]] = {
 
 
 def diagnose_pairs(summary: PairSummary) -> list[str]:
-    return sentences(summary, PAIR_DIAGNOSTICS)
+    return diagnosed(summary, PAIR_DIAGNOSTICS)
 
 
 def show_pairs(summary: PairSummary, title: str) -> None:

@@ -24,7 +24,7 @@ PANEL = (4.4, 3.2)
 """Width and height of a panel, in inches."""
 NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """Characters that no XML document may hold."""
-LARGEST = 1e100
+LARGEST_DRAWN = 1e100
 """Beyond it a value is left out as an infinite one is: axes multiply values."""
 SETTINGS = {
     "font.size": 8,
@@ -76,7 +76,9 @@ def draw_panels(panels: Sequence[Panel]) -> Figure:
 def _draw_panel(axis: Axes, panel: Panel) -> None:
     named = {}
     for number, series in enumerate(panel.series):
-        points = [(x, y) for x, y in series.points if abs(x) < LARGEST and abs(y) < LARGEST]  # False for NaN
+        points = [
+            (x, y) for x, y in series.points if abs(x) < LARGEST_DRAWN and abs(y) < LARGEST_DRAWN
+        ]  # False for NaN
         style = STYLES["dots" if len(points) < 2 else series.style]
         color = PALETTE[(number if series.color is None else series.color) % len(PALETTE)]
         (drawn,) = axis.plot([x for x, _ in points], [y for _, y in points], color=color, **style)

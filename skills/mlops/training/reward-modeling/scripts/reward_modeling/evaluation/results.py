@@ -66,4 +66,4 @@ class BenchmarkReport(Result):
     output: str | None
 
 
-Output = PairReport | StepReport | PoolReport | BenchmarkReport | OverOptimizationReport
+EvaluationOutput = PairReport | StepReport | PoolReport | BenchmarkReport | OverOptimizationReport

@@ -18,19 +18,27 @@ from ..results import to_json
 from ..terminal import log
 from . import benchmark_runs, best_of_n, overoptimization, pairs, steps
 from .plots import svg
-from .results import BenchmarkReport, ComparisonWith, Output, OverOptimizationReport, PairReport, PoolReport, StepReport
+from .results import (
+    BenchmarkReport,
+    ComparisonWith,
+    EvaluationOutput,
+    OverOptimizationReport,
+    PairReport,
+    PoolReport,
+    StepReport,
+)
 from .settings import EvaluationSettings
 from .step_measures import choose_threshold, labeled_steps
 from .votes import find_answers
 
-Row = dict[str, object]
+WrittenRow = dict[str, object]
 """Of --output."""
 
 
-def evaluate(settings: EvaluationSettings) -> Output:
+def evaluate(settings: EvaluationSettings) -> EvaluationOutput:
     """The report that evaluate.py prints. Errors are those of its parts: UsageError, DataError, ModelError, RunError."""
     if settings.overoptimization:
-        return evaluate_overoptimization(settings)
+        return report_overoptimization(settings)
     inputs = [*(settings.dataset_name or ()), *(settings.threshold_data or ())]
     output = check_output_file(settings.output, settings.overwrite, inputs) if settings.output else None
     report, rows = _evaluate_model(settings)
@@ -45,16 +53,16 @@ def evaluate(settings: EvaluationSettings) -> Output:
 
 def _evaluate_model(
     settings: EvaluationSettings,
-) -> tuple[BenchmarkReport | PairReport | PoolReport | StepReport, list[Row]]:
+) -> tuple[BenchmarkReport | PairReport | PoolReport | StepReport, list[WrittenRow]]:
     if settings.benchmark:
-        return evaluate_benchmarks(settings)
+        return report_benchmarks(settings)
     if settings.best_of_n is not None:
-        return evaluate_pools(settings)
+        return report_pools(settings)
     records = load(settings.dataset_name, neutral=settings.neutral, **settings.all_reading)
     of_steps = checkpoints.kind_of(settings.model_name_or_path) is checkpoints.PROCESS
     if of_steps and any(isinstance(row, Solution) for row in records.rows):
-        return evaluate_steps(settings, records)
-    return evaluate_pairs(settings, records)
+        return report_steps(settings, records)
+    return report_pairs(settings, records)
 
 
 def _say(diagnostics: Iterable[str]) -> None:
@@ -74,7 +82,7 @@ def _evaluated(settings: EvaluationSettings, records: Records, diagnostics: list
     }
 
 
-def evaluate_overoptimization(settings: EvaluationSettings) -> OverOptimizationReport:
+def report_overoptimization(settings: EvaluationSettings) -> OverOptimizationReport:
     """Proxy and gold against KL, with the curves of arXiv:2210.10760 fitted to them."""
     sources, picture = settings.overoptimization, None
     if settings.picture:
@@ -94,7 +102,7 @@ def evaluate_overoptimization(settings: EvaluationSettings) -> OverOptimizationR
     return OverOptimizationReport(studies, diagnostics, picture and str(picture))
 
 
-def evaluate_pairs(settings: EvaluationSettings, records: Records) -> tuple[PairReport, list[Row]]:
+def report_pairs(settings: EvaluationSettings, records: Records) -> tuple[PairReport, list[WrittenRow]]:
     """Labeled comparisons, and a row for each."""
     if settings.threshold is not None or settings.threshold_data:
         raise UsageError(
@@ -126,7 +134,7 @@ def evaluate_pairs(settings: EvaluationSettings, records: Records) -> tuple[Pair
     return PairReport(**said, **vars(found.summary), comparison=comparison), found.rows()
 
 
-def evaluate_steps(settings: EvaluationSettings, records: Records) -> tuple[StepReport, list[Row]]:
+def report_steps(settings: EvaluationSettings, records: Records) -> tuple[StepReport, list[WrittenRow]]:
     """Solutions with step labels, and a row for each."""
     if settings.compare:
         raise UsageError("--compare evaluates two models on pairs", hint="evaluate each on the steps by itself")
@@ -150,7 +158,7 @@ def _threshold_data(settings: EvaluationSettings) -> list[Solution] | None:
     return solutions(load(settings.threshold_data, neutral=settings.neutral, **settings.all_reading))
 
 
-def evaluate_pools(settings: EvaluationSettings) -> tuple[PoolReport, list[Row]]:
+def report_pools(settings: EvaluationSettings) -> tuple[PoolReport, list[WrittenRow]]:
     """Completions of known correctness, and a row for each prompt."""
     records = to_score(load(settings.dataset_name, **settings.all_reading))
     pools = records.rows
@@ -169,7 +177,7 @@ def evaluate_pools(settings: EvaluationSettings) -> tuple[PoolReport, list[Row]]
     return PoolReport(**_evaluated(settings, records, best_of_n.diagnose_best_of_n(summary)), **vars(summary)), rows
 
 
-def evaluate_benchmarks(settings: EvaluationSettings) -> tuple[BenchmarkReport, list[Row]]:
+def report_benchmarks(settings: EvaluationSettings) -> tuple[BenchmarkReport, list[WrittenRow]]:
     """The official numbers of benchmarks, and a row for each item. All data are read before the model is loaded."""
     names = list(dict.fromkeys(settings.benchmark))
     benchmark_runs.check_names(names)

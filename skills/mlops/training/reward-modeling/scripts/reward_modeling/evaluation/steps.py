@@ -22,7 +22,7 @@ from ..data.writing import with_metadata
 from ..errors import DataError
 from ..step_rendering import Steps
 from ..terminal import log, progress, table
-from .diagnostics import SUBSET_ROWS, Diagnostic, estimates_table, sentences, tell_more, value
+from .diagnostics import SUBSET_ROWS, Diagnostic, diagnosed, estimates_table, tell_more, value
 from .inputs import source_of, subsets
 from .intervals import Estimate
 from .step_measures import (
@@ -70,7 +70,7 @@ def _longest(steps: Sequence[str]) -> list[float]:
     return [0.0 if i == longest else 1.0 for i in range(len(steps))]
 
 
-BASELINES: dict[str, Baseline] = {
+STEP_BASELINES: dict[str, Baseline] = {
     "all_correct": Baseline(lambda steps: [1.0] * len(steps)),
     "all_wrong": Baseline(lambda steps: [0.0] * len(steps)),
     "longest_step": Baseline(_longest),
@@ -186,9 +186,9 @@ def evaluate_steps(
         threshold=Threshold(sorted(set(thresholds.tolist())), chosen_on),
         **vars(measures(data, thresholds)),
         subsets={} if names is None else _by_subset(data, thresholds, names),
-        baselines={name: measured(one) for name, one in BASELINES.items()},
+        baselines={name: measured(one) for name, one in STEP_BASELINES.items()},
     )
-    return StepEvaluation(summary, _rows(scored, thresholds))
+    return StepEvaluation(summary, _written_rows(scored, thresholds))
 
 
 def _thresholds(
@@ -214,7 +214,7 @@ def _by_subset(data: LabeledSteps, thresholds: np.ndarray, names: list[str]) -> 
     }
 
 
-def _rows(scored: Scored, thresholds: np.ndarray) -> list[dict[str, object]]:
+def _written_rows(scored: Scored, thresholds: np.ndarray) -> list[dict[str, object]]:
     data = scored.data
     flags = first_flagged(data, data.scores < thresholds[data.owner])
     columns = zip(scored.solutions, scored.scores, thresholds, flags, data.first_error, strict=True)
@@ -320,7 +320,7 @@ STEP_DIAGNOSTICS: dict[str, Diagnostic[SimpleNamespace]] = {
 def diagnose_steps(summary: StepSummary) -> list[str]:
     best = {measure: _best_baseline(summary, measure) for measure in ("auroc", "f1", "processbench_f1")}
     known = SimpleNamespace(**vars(summary), best=best, wrong_way=_wrong_way(summary.baselines.values()))
-    return sentences(known, STEP_DIAGNOSTICS)
+    return diagnosed(known, STEP_DIAGNOSTICS)
 
 
 def show_steps(summary: StepSummary, name: str) -> None:

@@ -16,6 +16,9 @@ from .settings import DataSettings
 if TYPE_CHECKING:
     from datasets import Dataset
 
+STATISTICS_SAMPLE = 256
+"""Records whose rewards stand for all, where none are held out."""
+
 
 @dataclass(frozen=True)
 class Data:

@@ -1,4 +1,4 @@
-"""The loop of transformers' trainer, for every run that uses one: started, watched, resumed and ended alike."""
+"""The loop of transformers' trainer, for every run that uses one."""
 
 from __future__ import annotations
 

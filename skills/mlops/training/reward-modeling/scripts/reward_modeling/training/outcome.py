@@ -28,7 +28,7 @@ from ..heads import unwrapped
 from ..packing import pack_together, right_padded
 from . import loop
 
-PAIR_FIELDS = ("chosen", "rejected", "margin", "weight")
+PAIR_FIELDS = {"chosen": torch.long, "rejected": torch.long, "margin": torch.float32, "weight": torch.float32}
 
 
 # ---- loss, batch, trainer ------------------------------------------------------------------------------------------
@@ -87,20 +87,14 @@ def flattened(rows: list[dict[str, list]]) -> tuple[list[list[int]], dict[str, t
     sequences: list[list[int]] = []
     pairs: dict[str, list] = {name: [] for name in PAIR_FIELDS}
     for row in rows:
-        offset = len(sequences)
+        for side in ("chosen", "rejected"):
+            pairs[side] += [len(sequences) + place for place in row[side]]
         sequences += row["sequences"]
-        pairs["chosen"] += [offset + place for place in row["chosen"]]
-        pairs["rejected"] += [offset + place for place in row["rejected"]]
         pairs["margin"] += row["margin"]
         pairs["weight"] += row["weight"]
-    count = len(pairs["weight"])
-    return sequences, {
-        "chosen": torch.tensor(pairs["chosen"]),
-        "rejected": torch.tensor(pairs["rejected"]),
-        "margin": torch.tensor(pairs["margin"], dtype=torch.float32),
-        "weight": torch.tensor(pairs["weight"], dtype=torch.float32) * count / len(rows),
-        "tokens": torch.tensor(sum(map(len, sequences))),
-    }
+    tensors = {name: torch.tensor(pairs[name], dtype=dtype) for name, dtype in PAIR_FIELDS.items()}
+    tensors["weight"] = tensors["weight"] * len(pairs["weight"]) / len(rows)
+    return sequences, {**tensors, "tokens": torch.tensor(sum(map(len, sequences)))}
 
 
 class PaddedCollator:
@@ -128,7 +122,7 @@ class OutcomeTrainer(RewardTrainer):
         return dataset
 
     def _set_signature_columns_if_needed(self) -> None:
-        self._signature_columns = ["sequences", "chosen", "rejected", "margin", "weight"]
+        self._signature_columns = ["sequences", *PAIR_FIELDS]
 
     def compute_loss(
         self, model: Any, inputs: dict[str, torch.Tensor], return_outputs: bool = False, num_items_in_batch: Any = None

@@ -19,7 +19,7 @@ from ..data.records import Comparison, comparisons
 from ..kinds import OUTCOME
 from ..rendering import OVERLONG, Conversation, Renderer
 from ..settings import SHARED_PREFIX_HELP
-from .data import Data, Rows, read, settle_refused
+from .data import STATISTICS_SAMPLE, Data, Rows, read, settle_refused
 from .settings import DataSettings
 
 if TYPE_CHECKING:
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from ..evaluation.pairs import PairEvaluation
     from ..scoring import RewardModel
     from .results import RewardStatistics
-
-STATISTICS_SAMPLE = 256
 
 
 @dataclass(frozen=True, kw_only=True)

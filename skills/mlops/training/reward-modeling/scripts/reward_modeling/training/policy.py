@@ -36,8 +36,8 @@ _ANSWERED = "Indeed"
 class Policy:
     """A causal language model (or a PEFT model around one), in fp32, without dropout, and what surrounds its answers.
 
-    end_tokens: any of them ends an answer. gap: what the chat template writes between the generation prompt and an
-    answer, such as a space; it is no part of the answer. generation_config: as it came, put back on saving.
+    end_tokens: any of them ends an answer. gap: what the chat template writes between the generation prompt and an answer,
+    such as a space. generation_config: as it came, put back on saving.
     """
 
     model: PreTrainedModel | PeftModel

@@ -49,11 +49,9 @@ def render_prompts(
     overlong: str = "error",
     limit: str = "--response_length",
 ) -> list[Prompt]:
-    """The prompts as the policy reads them, in input order.
-
-    longest: tokens of a prompt, at most what the context leaves beside the answer. overlong: "error" or "drop" for longer
-    ones, which is counted. limit: the flag that sets max_new_tokens, for messages. Raises DataError for long prompts.
-    """
+    """The prompts as the policy reads them, in input order. longest: in tokens, at most what the context leaves beside the
+    answer. overlong: "error" or "drop" (counted) for longer ones. limit: the flag that sets max_new_tokens, for messages.
+    Raises DataError for long prompts."""
     room = None if policy.context is None else policy.context - max_new_tokens
     if room is not None and room < 1:
         raise UsageError(
@@ -81,5 +79,4 @@ def render_prompts(
         )
     if over:
         warn(f"left out {len(over)} of {len(prompts)} prompts, longer than {longest} tokens")
-    gone = set(over)
-    return [prompt for place, prompt in enumerate(prompts) if place not in gone]
+    return [prompt for prompt in prompts if longest is None or len(prompt.ids) <= longest]

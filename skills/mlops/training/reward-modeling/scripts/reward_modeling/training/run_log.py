@@ -65,9 +65,8 @@ def concerns(beginning: dict[str, float], end: dict[str, float], warn_kl: float)
 
 
 def start_and_end(history: Sequence[dict[str, Any]], names: Sequence[str]) -> dict[str, dict[str, float]]:
-    """The named numbers of a run's log: `beginning`, its first entry, whose answers the untrained policy wrote, and `end`,
-    means over its last tenth.
-    """
+    """The named numbers of `beginning`, the first entry, whose answers the untrained policy wrote, and of `end`, means over
+    the last tenth."""
     parts = {"beginning": history[:1], "end": history[-max(1, len(history) // 10) :]}
     return {
         end: {name: sum(entry[name] for entry in part) / len(part) for name in names if part and name in part[0]}
@@ -76,10 +75,8 @@ def start_and_end(history: Sequence[dict[str, Any]], names: Sequence[str]) -> di
 
 
 def draw_run(file: Path, history: Sequence[Mapping[str, float]], panels: Mapping[str, Sequence[str]]) -> None:
-    """The run as an SVG file, by step. panels: title -> the names of the numbers drawn together.
-
-    Without matplotlib there is a warning and no file: the run, which is saved by then, is worth more than its picture.
-    """
+    """The run as an SVG file, by step. panels: title -> the names of the numbers drawn together. Without matplotlib there is
+    a warning and no file: the run is saved by then."""
     from ..evaluation.plots import Panel, Series, svg
 
     def series(name: str) -> Series:

@@ -23,7 +23,8 @@ from .settings import Settings
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from transformers import TrainingArguments
+    from peft import PeftModel
+    from transformers import PreTrainedModel, TrainingArguments
 
     from ..rendering import Renderer
     from .pairs import Pairs
@@ -64,8 +65,7 @@ def train(kind: Pairs | Steps, settings: Settings, fields: Mapping[str, Any]) ->
     if settings.dry_run:
         planned = configuration.planned(settings, config, fields, renderer, len(rows.dataset), lora)
         return PlannedModel(**result, dry_run=True, settings=planned | kind.loss)
-    folds = getattr(kind, "folds", None)
-    validation = folds and cross_validate(kind, settings, fields, rows.records, lambda: _model(kind, settings))
+    validation = kind.folds and cross_validate(kind, settings, fields, rows.records, lambda: _model(kind, settings))
     model, training = kind.fit(
         loaded.model, renderer, rows, config, head=loaded.head, eval_rows=eval_rows, peft_config=lora, resume=resume
     )
@@ -74,14 +74,11 @@ def train(kind: Pairs | Steps, settings: Settings, fields: Mapping[str, Any]) ->
     evaluation, reward = kind.evaluate(model.eval(), renderer, held_out, rows.records)
     if validation:
         evaluation, result["folds"] = validation
-        training["cross_validation"] = {"folds": folds, "accuracy": evaluation.summary.accuracy}
+        training["cross_validation"] = {"folds": kind.folds, "accuracy": evaluation.summary.accuracy}
     training |= {"head": loaded.head, "counts": result["counts"], "base_model": settings.model_name_or_path}
     training |= {"dataset": settings.dataset_name, "loss": kind.loss}
-    card = checkpoints.save(model, renderer, settings.output_dir, training=training, reward=reward)
-    difference = card["reload_difference"]
-    log(f"saved and verified: {output_dir} (golden scores differ by {difference:.1e} after reloading)")
+    card = _save(model, renderer, output_dir, training, reward)
     training.pop("log")
-    _tell_of_checkpoints(output_dir)
     return TrainedModel(
         **result,
         resumed_from=resume,
@@ -89,20 +86,29 @@ def train(kind: Pairs | Steps, settings: Settings, fields: Mapping[str, Any]) ->
         reward=reward,
         evaluation=evaluation and evaluation.summary,
         fingerprint=card["fingerprint"],
-        reload_difference=difference,
+        reload_difference=card["reload_difference"],
     )
 
 
-def _tell_of_checkpoints(output_dir: Path) -> None:
-    """Say what stays in the model's folder beside the model, and what it costs."""
-    left = checkpoints_in(output_dir)
-    if left:
+def _save(
+    model: PreTrainedModel | PeftModel,
+    renderer: Renderer,
+    output_dir: Path,
+    training: dict[str, Any],
+    reward: dict[str, Any],
+) -> dict[str, Any]:
+    """Save the model and check what was saved. Returns its card. Says what stays beside it, and what that costs."""
+    card = checkpoints.save(model, renderer, str(output_dir), training=training, reward=reward)
+    difference = card["reload_difference"]
+    log(f"saved and verified: {output_dir} (golden scores differ by {difference:.1e} after reloading)")
+    if left := checkpoints_in(output_dir):
         names = ", ".join(folder.name for folder in left)
         size = sum(file.stat().st_size for folder in left for file in folder.rglob("*")) / 1e6
         log(
             f"{names} stay in {output_dir} ({size:.0f} MB): they are for resuming only, "
             "delete them, or train with --save_strategy no"
         )
+    return card
 
 
 def _config(

@@ -13,15 +13,13 @@ import torch
 
 from ..console import progress
 from ..heads import unwrapped
+from ..packing import right_padded
 from .policy import Policy
 
 
 class Draw:
-    """A logits processor that draws the next token itself, by one uniform number a row and step.
-
-    All other tokens are set to minus infinity, so that greedy search takes the drawn one. A row's answer then depends on
-    its own numbers only: not on the other rows, the size of the batch or the number of processes.
-    """
+    """A logits processor that draws the next token itself, by one uniform number a row and step: all others become minus
+    infinity, so that greedy search takes it. A row's answer depends on its own numbers only, not on its batch."""
 
     def __init__(self, uniforms: torch.Tensor, temperature: float):
         self.uniforms, self.temperature, self.step = uniforms, temperature, 0
@@ -35,15 +33,14 @@ class Draw:
 
 
 def uniforms(seed: int, number: int, count: int) -> torch.Tensor:
-    """[count] numbers in [0, 1) that belong to answer `number` of a run with this seed, wherever it is computed."""
+    """[count] numbers in [0, 1) of answer `number` of a run with this seed, wherever it is computed."""
     return torch.from_numpy(numpy.random.default_rng([seed, number]).random(count, dtype=numpy.float32))
 
 
 def _generate(
     policy: Policy, prompts: list[list[int]], max_new_tokens: int, temperature: float, draws: torch.Tensor
 ) -> list[list[int]]:
-    """B rows of ids by `model.generate`. vLLM and transformers' continuous batching cannot draw by numbers given, as `Draw`
-    does; the latter took a hundred times as long on a CPU."""
+    """B rows of ids. vLLM and transformers' continuous batching cannot draw by given numbers, as `Draw` does."""
     from transformers import GenerationConfig, LogitsProcessorList
 
     ids, mask = left_padded(prompts, policy.tokenizer.pad_token_id)
@@ -76,10 +73,9 @@ def sample(
 ) -> list[list[int]]:
     """One answer for each prompt, as token ids with the end token where it came. In input order.
 
-    prompts: rendered by `Policy.prompt_ids`; for several answers repeat a prompt. numbers: what names each answer's
-    random draws (0, 1, 2, ... unless given): the same seed and number give the same answer in any batch, up to
-    differences in the last digit of a probability. temperature 0 takes the most likely token.
-    Batches are made of prompts of like length. label: of a progress bar, if one is wanted.
+    prompts: rendered by `Policy.prompt_ids`; for several answers repeat a prompt. numbers: of each answer's random draws
+    (0, 1, 2, ...): the same seed and number give the same answer in any batch, up to rounding of probabilities.
+    temperature 0 takes the most likely token. label: of a progress bar, if one is wanted.
     """
     numbers = range(len(prompts)) if numbers is None else numbers
     order = sorted(range(len(prompts)), key=lambda place: len(prompts[place]))
@@ -103,10 +99,5 @@ def up_to_end(row: list[int], end_tokens: Sequence[int]) -> list[int]:
 
 def left_padded(rows: Sequence[Sequence[int]], pad_token_id: int) -> tuple[torch.Tensor, torch.Tensor]:
     """(ids, mask), both [rows, longest row]: every row ends in the last column."""
-    width = max(map(len, rows))
-    ids = torch.full((len(rows), width), pad_token_id)
-    mask = torch.zeros((len(rows), width), dtype=torch.long)
-    for place, row in enumerate(rows):
-        ids[place, width - len(row) :] = torch.tensor(row, dtype=torch.long)
-        mask[place, width - len(row) :] = 1
-    return ids, mask
+    ids, mask = right_padded([row[::-1] for row in rows], pad_token_id)
+    return ids.flip(1), mask.flip(1)

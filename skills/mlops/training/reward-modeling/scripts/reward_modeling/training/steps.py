@@ -18,7 +18,7 @@ from ..data.records import Solution, solutions
 from ..kinds import PROCESS
 from ..settings import neutral_flag
 from ..step_rendering import STEPS_OVERLONG, RenderedSolution, StepRenderer, default_separator, supervised_text
-from .data import Data, Rows, read, settle_refused
+from .data import STATISTICS_SAMPLE, Data, Rows, read, settle_refused
 from .settings import DataSettings
 
 if TYPE_CHECKING:
@@ -33,7 +33,6 @@ ROWS_OF = {
     "last_token": "all steps of a solution in one row",
     "prefix": "one row for each step, since the model reads in both directions",
 }
-STATISTICS_SAMPLE = 256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +66,7 @@ class Steps:
     seed: int = 42
     model: ClassVar = PROCESS
     task_type: ClassVar = "TOKEN_CLS"
+    folds: ClassVar = None
 
     @property
     def loss(self) -> dict[str, Any]:
