@@ -8,19 +8,19 @@ from dataclasses import dataclass
 
 
 def probability(logit: float) -> float:
-    """1 / (1 + exp(-logit)): the softmax of two labels, from the difference of their logits. Does not overflow."""
+    """1 / (1 + exp(-logit)), from the difference of two labels' logits, without overflow."""
     if logit >= 0:
         return 1 / (1 + math.exp(-logit))
     return math.exp(logit) / (1 + math.exp(logit))
 
 
 Value = Callable[[float], float]
-"""From the logit of a step, log p / (1 - p), to its score: the probability p, but of some public models another number."""
+"""From a step's log p / (1 - p) to its score: p, but of some public models another number."""
 
 
 @dataclass(frozen=True)
 class Aggregation:
-    """How the steps of a solution become one reward: `reward` of their logits, and of what makes a score of each."""
+    """reward: of the logits of steps, and of what makes a score of each."""
 
     reward: Callable[[Sequence[float], Value], float]
     description: str
@@ -52,12 +52,12 @@ AGGREGATIONS: dict[str, Aggregation] = {
     ),
 }
 DEFAULT_AGGREGATE = "min"
-"""One wrong step makes a solution wrong, and unlike `prod` and `sum_logit` it does not depend on how many steps there are."""
+"""One wrong step makes a solution wrong, and how many steps there are does not matter."""
 
 
 @dataclass(frozen=True)
 class StepScores:
-    """What the model made of one solution. logits: one for each step that fitted; the last `dropped` steps did not."""
+    """logits: of each step that fitted; the last `dropped` steps did not."""
 
     logits: list[float]
     dropped: int = 0
@@ -65,10 +65,10 @@ class StepScores:
 
     @property
     def probabilities(self) -> list[float | None]:
-        """The probability that each step is correct, or what `value` makes of its logit; None for those that did not fit."""
+        """Of each step; None for those that did not fit."""
         return [*map(self.value, self.logits), *[None] * self.dropped]
 
 
 def step_rewards(steps: Sequence[str], scores: StepScores | None) -> list[float | None]:
-    """The probability that each of the steps is correct; None for those that did not fit, and all of a solution left out."""
+    """The probability that each step is correct; None for those that did not fit, or all if it was left out."""
     return scores.probabilities if scores else [None] * len(steps)

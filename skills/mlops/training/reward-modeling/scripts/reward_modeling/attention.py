@@ -1,12 +1,7 @@
 """Attention over a packed row: each segment attends to the path that leads to it and to itself.
 
-Registered with transformers' `AttentionInterface`, so no model code is patched: all other layers see one flat row [1, T] of
-unique tokens. Under this name transformers builds no mask, and hands the keyword `layout` down to every attention layer.
-Any argument that is not implemented raises, and `guard.reason_against` says which models may be run this way.
-
-Two ways give the same numbers: on a CPU PyTorch's own attention once a segment, on a GPU FlexAttention once a layer.
-
-Prior work shares prefixes by patching models: arXiv:2410.20305 (preference optimization with FlexAttention), flash-pref (CUDA).
+Registered with transformers' `AttentionInterface`: no model code is patched, and `layout` is handed to every layer. On a
+CPU PyTorch's own attention once a segment, on a GPU FlexAttention once a layer. Prior work: arXiv:2410.20305, flash-pref.
 """
 
 from __future__ import annotations
@@ -32,8 +27,7 @@ BLOCK = 128
 WITHOUT_EFFECT = frozenset(
     ("position_ids", "cache_position", "use_cache", "output_attentions", "is_causal", "position_embeddings", "ends")
 )
-"""What models pass along and what changes nothing here: positions are in the rotary embedding already, and `ends` is for
-the hook that reads the scores in training."""
+"""What models pass along without effect here; `ends` is for the hook that reads scores in training."""
 
 
 class UnsupportedAttentionError(ValueError):
@@ -41,10 +35,7 @@ class UnsupportedAttentionError(ValueError):
 
 
 class Layout:
-    """What attention needs to know of a packed row, computed once for all layers.
-
-    callers: the attention modules that have followed this layout.
-    """
+    """What attention needs to know of a packed row, computed once for all layers. callers: modules that followed it."""
 
     def __init__(self, row: PackedRow):
         self.sizes, self.keys = row.pieces()
@@ -55,9 +46,9 @@ class Layout:
         self._made: dict[Any, Any] = {}
 
     def mask(self, segment: int, window: int | None, like: torch.Tensor) -> torch.Tensor | None:
-        """Additive mask [queries, keys] of a segment, or None where plain causal attention says the same.
+        """Additive mask [queries, keys] of a segment, None where plain causal attention says the same.
 
-        A token at offset i of a segment at depth d sees the keys 0 to d + i, the last `window` of them where there is one.
+        A token at offset i of a segment at depth d sees the keys 0 to d + i, the last `window` of them.
         """
         depth, size = len(self.segments[segment].path), self.segments[segment].size
         if depth == 0 and (window is None or size <= window):
@@ -75,7 +66,7 @@ class Layout:
         return self._once((segment, window, like.dtype, like.device), made)
 
     def blocks(self, window: int | None, device: torch.device) -> Any:
-        """The BlockMask of the whole row for FlexAttention: which blocks of queries see which blocks of keys."""
+        """The BlockMask of the whole row for FlexAttention."""
 
         def made() -> Any:
             positions = torch.tensor(self._row.positions, device=device)
@@ -122,7 +113,7 @@ def shared_prefix_attention(
 
 
 def _by_segment(query, key, value, layout: Layout, scaling: float | None, window: int | None, softcap: float | None):
-    """`shared_prefix_attention` with one call of PyTorch's attention a segment."""
+    """One call of PyTorch's attention a segment."""
     groups = query.shape[1] // key.shape[1]
     if groups > 1:
         key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
@@ -142,7 +133,7 @@ def _by_segment(query, key, value, layout: Layout, scaling: float | None, window
 
 
 def _by_blocks(query, key, value, layout: Layout, scaling: float | None, window: int | None, softcap: float | None):
-    """`shared_prefix_attention` with one call of PyTorch's FlexAttention (arXiv:2412.05496), compiled on a GPU."""
+    """One call of FlexAttention (arXiv:2412.05496), compiled on a GPU."""
     if torch.is_autocast_enabled(query.device.type):
         dtype = torch.get_autocast_dtype(query.device.type)
         query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
@@ -177,11 +168,10 @@ def _capped_at(softcap: float | None, device: torch.device) -> Callable | None:
 
 
 def block_mask(until: torch.Tensor, positions: torch.Tensor, window: int | None) -> Any:
-    """FlexAttention's BlockMask of a row, without making the [T, T] mask. until: [T], of `PackedRow.until`; positions: [T].
+    """FlexAttention's BlockMask of a row, without the [T, T] mask. until, positions: [T], of `PackedRow`.
 
-    A block of keys that lies before a block of queries is seen in part when some key's `until` reaches into it, and in
-    full when every key's does to its end. The row is filled up to whole blocks with tokens that see and are seen by none
-    but themselves.
+    A block of keys before a block of queries is seen in part when some key's `until` reaches into it, and in full when every
+    key's does to its end. The row is filled up to whole blocks with tokens that see only themselves.
     """
     from torch.nn.attention.flex_attention import BlockMask
 
@@ -213,7 +203,7 @@ def block_mask(until: torch.Tensor, positions: torch.Tensor, window: int | None)
 
 
 def _softcapped(q, k, v, mask, scaling: float | None, softcap: float) -> torch.Tensor:
-    """Attention whose logits are bounded by softcap * tanh(logits / softcap), as Gemma 2 does (arXiv:2408.00118)."""
+    """Logits bounded by softcap * tanh(logits / softcap), as Gemma 2 does (arXiv:2408.00118)."""
     logits = q @ k.transpose(2, 3) * (scaling if scaling is not None else q.shape[-1] ** -0.5)
     logits = torch.tanh(logits / softcap) * softcap
     if mask is None:
@@ -227,7 +217,7 @@ AttentionInterface.register(NAME, shared_prefix_attention)
 
 @contextlib.contextmanager
 def shared_prefix(model: Model) -> Iterator[None]:
-    """Run the model with this attention inside the block. The choice lives in the model's config: not thread-safe."""
+    """Run the model with this attention inside the block: by its config, so not thread-safe."""
     before = model.config._attn_implementation
     model.set_attn_implementation(NAME)
     try:
@@ -239,10 +229,9 @@ def shared_prefix(model: Model) -> Iterator[None]:
 def outputs_at(
     model: Model, head: Any, row: PackedRow, places: Sequence[int], layout: Layout | None = None
 ) -> torch.Tensor:
-    """[places, labels] outputs of a model's head at places of a packed row. Inside a `shared_prefix(model)` block.
+    """[places, labels] outputs of a model's head at places of a packed row, inside a `shared_prefix(model)` block.
 
-    Gradients flow. layout: of this row, for a caller that looks at its callers. Equal places give the same number to the
-    last bit, which a product of all of them would not: equal completions tie.
+    Gradients flow. Equal places give the same number to the last bit, so that equal completions tie.
     """
     device = next(model.parameters()).device
     hidden = getattr(model, model.base_model_prefix)(

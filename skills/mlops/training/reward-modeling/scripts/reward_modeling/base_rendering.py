@@ -31,23 +31,21 @@ PROBES: tuple[tuple[Message, ...], ...] = (
 
 TEXT_FORMATS = ("chat", "rendered")
 CONTENT_RULE = "special_tokens_in_content"
-"""Key of the contract: "text". Cards without it are of models that were trained when such tokens were parsed."""
+"""Key of the contract: "text". Cards without it are of models trained when such tokens were parsed."""
 PLACES_SHOWN = 5
 
 
 def content_rule(card: dict[str, Any] | None) -> str:
-    """How a model reads special tokens in content, by the `rendering` of its card: "text", or "parsed" in older cards."""
+    """How a model reads special tokens in content, by its card: "text", or "parsed" in older cards."""
     return "text" if not card or "pad_token_id" not in card else card.get(CONTENT_RULE, "parsed")
 
 
 class BaseRenderer:
     """Writes and tokenizes text by the rules of `rendering`, and keeps account.
 
-    tokenizer: with a chat template and a pad token (see `tokenizer_setup`). max_length: tokens, None for no limit.
-    special_tokens_in_content: "text", or "parsed" for models whose card says nothing of it. text_format: "chat", or
-    "rendered": prompt and answer, one message each, are read one after the other as they are, special tokens included.
-    `counts` says what happened so far, `first` where it happened first, `losses.sentences` tells people. `longest` is the
-    most that `max_length` could be. `refused`: None, or a list that gets (place, error) of what cannot be rendered.
+    tokenizer: of `tokenizer_setup`. max_length: tokens, None for no limit; `longest` is the most it could be. text_format:
+    "rendered" reads prompt and answer as they are, special tokens included. `counts`: what happened so far, `first`: where
+    first. `refused`: None, or a list that gets (place, error) of what cannot be rendered.
     """
 
     policies: ClassVar[tuple[str, ...]]
@@ -86,10 +84,10 @@ class BaseRenderer:
         return SpecialTokens(self.tokenizer)
 
     def render_all(self, inputs: Sequence[Any], refused: list[tuple[int, DataError]] | None = None) -> list[Any]:
-        """What becomes of each input, in input order, None where the over-length policy leaves it out.
+        """What becomes of each input, None where the over-length policy leaves it out.
 
-        refused: a list that gets (place, error) of what cannot be rendered, by default the renderer's own `refused`; without
-        any they are one DataError, which counts them and names the first.
+        refused: gets (place, error) of what cannot be rendered, by default the renderer's own `refused`; without any they are
+        one DataError.
         """
         refused = self.refused if refused is None else refused
         faults: list[tuple[int, DataError]] = []
@@ -123,7 +121,7 @@ class BaseRenderer:
         raise NotImplementedError
 
     def _is_over_length(self, needed: int, called: str, origin: object) -> bool:
-        """Count one that has so many tokens. Raises DataError for one that is too long where the policy is `error`."""
+        """Count one that has so many tokens."""
         self.counts["rendered"] += 1
         if self.max_length is None or needed <= self.max_length:
             return False
@@ -161,10 +159,9 @@ class BaseRenderer:
         where: object = None,
         prompt_only: bool = False,
     ) -> str:
-        """The templated conversation. With `prompt_only`, up to where the answer would begin.
+        """The templated conversation, with `prompt_only` up to where the answer would begin.
 
-        Raises DataError when the template refuses the conversation or fails on it, ModelError when it has no place for
-        `tools`.
+        Raises DataError when the template refuses or fails, ModelError when it has no place for `tools`.
         """
         if self.text_format == "rendered":
             return _joined(messages, tools, where)
@@ -206,14 +203,14 @@ class BaseRenderer:
     def prompt_ids(
         self, prompt: Sequence[Message], tools: list[dict] | None = None, *, where: object = None
     ) -> list[int]:
-        """Ids of a conversation up to where the answer would begin: what a policy continues."""
+        """Ids up to where the answer would begin: what a policy continues."""
         marked = self._marked(prompt, tools, where, prompt_only=True)
         if marked is not None:
             return self.special.ids(marked)
         return self._tokens([self.text(prompt, tools, where=where, prompt_only=True)])[0]
 
     def _marked(self, messages: Sequence[Message], tools: Any, where: object, prompt_only: bool = False) -> str | None:
-        """The text with marks around special tokens of the content, None where there are none or they are to be parsed."""
+        """The text with marks around special tokens of the content, None where there are none or they are parsed."""
         if self.text_format == "rendered" or not (token := self.special.inside([messages, tools or []])):
             return None
         if not prompt_only:
@@ -230,10 +227,7 @@ class BaseRenderer:
         return self.tokenizer(texts, add_special_tokens=False, return_attention_mask=False)["input_ids"]
 
     def contract(self) -> dict[str, Any]:
-        """What decides a conversation's ids, in JSON. `max_length` and `overlong` may be changed by the caller, the rest not.
-
-        Raises ModelError when the chat template fails on plain conversations.
-        """
+        """What decides a conversation's ids, in JSON; the caller may change `max_length` and `overlong` alone."""
         tokenizer = self.tokenizer
         return {
             "chat_template_sha256": _sha256(template_text(tokenizer)),
@@ -249,7 +243,7 @@ class BaseRenderer:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Sixteen hex digits that change when any conversation could render to other ids or be scored elsewhere."""
+        """Sixteen hex digits that change when any conversation could render or be scored otherwise."""
         return fingerprint_of(self.contract())
 
     def probe_ids(self) -> list[list[int]]:
@@ -270,7 +264,7 @@ def opening_ids(tokenizer: Any) -> list[int]:
 
 
 def refused_together(faults: Sequence[tuple[int, DataError]], total: int) -> DataError:
-    """One error for all of them: the only one as it is, else their number, the first places and the first reason."""
+    """One error for all of them."""
     first = faults[0][1]
     if len(faults) == 1:
         return first
@@ -286,7 +280,6 @@ def refused_together(faults: Sequence[tuple[int, DataError]], total: int) -> Dat
 
 
 def _joined(messages: Sequence[Message], tools: Any, where: object) -> str:
-    """The texts of messages one after the other."""
     if tools:
         raise DataError(
             "the data has `tools`, which text that is rendered already must hold itself",
@@ -307,7 +300,6 @@ def check_one_text(prompt: Sequence[Message], completion: Sequence[Message], whe
 
 
 def fingerprint_of(contract: dict[str, Any]) -> str:
-    """Sixteen hex digits of a rendering contract."""
     return _sha256(json.dumps(contract, sort_keys=True))[:16]
 
 
@@ -316,12 +308,12 @@ def _sha256(text: str) -> str:
 
 
 def _without_null(messages: Sequence[Message]) -> list[Message]:
-    """Null content as empty text: a message that calls a tool may have it, and few templates know it."""
+    """A message that calls a tool may have null content, and few templates know it."""
     return [{**message, "content": ""} if message.get("content") is None else message for message in messages]
 
 
 def _fold_system(messages: list[Message]) -> list[Message] | None:
-    """The conversation with its system prompt put before the first user turn, for templates that know no system role."""
+    """The system prompt put before the first user turn, for templates that know no system role."""
     if len(messages) < 2 or messages[0]["role"] != "system" or messages[1]["role"] != "user":
         return None
     first = {**messages[1], "content": f"{messages[0]['content']}\n\n{messages[1]['content']}"}

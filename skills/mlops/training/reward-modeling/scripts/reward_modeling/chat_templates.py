@@ -1,9 +1,4 @@
-"""Run a chat template, which is a program that came with somebody's model: bounded, on a fixed day, its faults told.
-
-    apply(tokenizer, messages, tools, prompt_only=False)     the text that transformers would write
-
-transformers compiles every template in one function. Inside `apply` that function is ours (`template_sandbox`).
-"""
+"""Run a chat template, which is a program that came with somebody's model: bounded, on a fixed day, its faults told."""
 
 from __future__ import annotations
 
@@ -25,7 +20,7 @@ class TemplateFaultError(Exception):
 def apply(
     tokenizer: Tokenizer, messages: Sequence[dict], tools: list[dict] | None = None, prompt_only: bool = False
 ) -> str:
-    """The templated conversation, with `prompt_only` up to where the answer would begin. Raises TemplateFaultError, whatever happens."""
+    """What transformers would write, with `prompt_only` up to where the answer would begin, or TemplateFaultError."""
     from jinja2 import TemplateError
 
     from .template_sandbox import TooMuchError
@@ -58,7 +53,7 @@ def _our_compiler() -> Iterator[None]:
 
 
 def template_text(tokenizer: Tokenizer) -> str:
-    """The tokenizer's template; of several by name (one for tools, one without), all."""
+    """The tokenizer's template; of several by name, all."""
     template = tokenizer.chat_template
     return json.dumps(template, sort_keys=True) if isinstance(template, dict) else template
 

@@ -1,7 +1,6 @@
-"""Does what a completion says reach the model? Chat templates leave out what they have no place for, without a word.
+"""Does what a completion says reach the model? Templates leave out what they have no place for, without a word.
 
-A template may drop tool calls, reasoning or what stands before `</think>`. A completion of which nothing is left would
-score like an empty one, and tie with every other such completion.
+A completion of which nothing is left would score like an empty one, and tie with every other such.
 """
 
 from __future__ import annotations
@@ -77,7 +76,7 @@ class Completeness:
             return 0
 
     def _missing_fields(self, prompt, completion, tools, fields, region: str) -> list[str]:
-        """Fields whose texts do not show when each is replaced by a sign of its own: a word may stand elsewhere by chance."""
+        """Each is replaced by a sign of its own, since a word may stand elsewhere by chance."""
         signs: dict[str, str] = {}
         swapped = list(completion)
         for place, field in fields:

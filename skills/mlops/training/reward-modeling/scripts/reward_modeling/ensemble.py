@@ -1,10 +1,6 @@
 """The reward that reinforcement learning maximizes: of one reward model, of several with weights, or of an ensemble.
 
->>> rewards = Rewards.from_pretrained(["runs/helpful", "runs/harmless"], weights=[0.7, 0.3])  # doctest: +SKIP
->>> rewards(prompts, completions)  # [n] floats; message lists in                             # doctest: +SKIP
-
-Each model renders the conversation again by its own contract and scores it as `RewardModel` does, so a reward is what
-score.py prints, whatever the policy's tokenizer.
+Each model renders the conversation again by its own contract: a reward is what score.py prints, whatever the policy.
 """
 
 from __future__ import annotations
@@ -25,7 +21,7 @@ from .scoring import RewardModel
 
 @dataclass(frozen=True)
 class Combination:
-    """How the rewards of several models become one. combine: (one completion's reward by each model, weights) -> reward."""
+    """combine: (one completion's reward by each model, weights) -> reward."""
 
     combine: Callable[[Sequence[float], Sequence[float]], float]
     description: str
@@ -54,17 +50,15 @@ COMBINATIONS: dict[str, Combination] = {
 
 NORMALISE = "--normalize_rewards (of score.py: --normalize)"
 SPREAD_APART = 4.0
-"""How many times as far one model's rewards may spread as another's before a warning: weights say little then."""
+"""Times as far as another's that one model's rewards may spread before a warning: weights say little then."""
 SHIFTED = 0.5
-"""How far apart, in standard deviations, the zeros of an ensemble's members may lie before a warning."""
+"""Standard deviations that the zeros of an ensemble's members may lie apart before a warning."""
 
 
 class Rewards:
-    """Rewards of completions by one reward model or several. Made by `from_pretrained`.
+    """Rewards by one or several reward models. Made by `from_pretrained`.
 
-    names: one a model, unique, short. parts, spreads: name -> mean and standard deviation of its rewards in the last call,
-    before weights.
-    normalise: (reward - mean) / std with the statistics saved with each model.
+    parts, spreads: name -> mean and standard deviation of its rewards in the last call, before weights.
     """
 
     def __init__(
@@ -101,10 +95,9 @@ class Rewards:
         normalise: bool = False,
         **loading: Any,
     ) -> Rewards:
-        """Load reward models from folders or hub ids. loading: arguments of `RewardModel.from_pretrained`.
+        """Load from folders or hub ids. loading: arguments of `RewardModel.from_pretrained`.
 
-        No completion is left out: what is longer than `max_length` loses its start (`truncate_left`), and is counted in
-        `truncated`. Raises ModelError when one is not an outcome reward model, UsageError for weights that do not fit.
+        Nothing is left out: what is longer than `max_length` loses its start (`truncate_left`), and is counted.
         """
         paths = [str(path) for path in ([paths] if isinstance(paths, str | PurePath) else paths)]
         check_weights(weights, len(paths), combine)
@@ -125,10 +118,7 @@ class Rewards:
         completions: Sequence[list[Message]],
         tools: Sequence[list[dict] | None] | None = None,
     ) -> list[float]:
-        """[n] rewards of [n] prompts, each continued by its completion; both are message lists.
-
-        Raises RunError for a reward that is not finite, naming the model and the completion.
-        """
+        """[n] rewards of [n] prompts, each continued by its completion; both are message lists."""
         tools = tools or [None] * len(prompts)
         conversations = [Conversation(*one) for one in zip(prompts, completions, tools, strict=True)]
         known = self._lost()
@@ -140,10 +130,7 @@ class Rewards:
     def score_conversations(
         self, conversations: Sequence[Conversation], progress: Callable[[int], None] | None = None
     ) -> list[float]:
-        """[n] combined rewards, in input order.
-
-        `progress` is called with the number of conversations that the last of the models has finished.
-        """
+        """[n] combined rewards. progress: gets the number of conversations that the last model has finished."""
         *_, last = self.models
         by_model = [
             self._score(name, model, conversations, progress if name == last else None)
@@ -157,7 +144,7 @@ class Rewards:
         return [self.combination.combine(rewards, self.weights) for rewards in zip(*by_model, strict=True)]
 
     def logged(self, prefix: str) -> dict[str, float]:
-        """For a log, where there are several models: the mean of each in the last call, and its standard deviation."""
+        """Mean and standard deviation of each of several models in the last call."""
         if len(self.models) == 1:
             return {}
         spreads = {f"{prefix}/{name}/std": spread for name, spread in self.spreads.items()}
@@ -165,11 +152,9 @@ class Rewards:
 
     @property
     def truncated(self) -> int:
-        """Conversations cut so far because they were longer than a model reads."""
         return sum(model.truncated for model in self.models.values())
 
     def warn_of_losses(self) -> None:
-        """Say on stderr what was cut or left out so far, by each model."""
         for name, model in self.models.items():
             losses.warn_of(model.renderer, called=f"reward model {name}: " if len(self.models) > 1 else "")
 
@@ -195,7 +180,7 @@ class Rewards:
 
 
 def check_weights(weights: Sequence[float] | None, models: int, combine: str) -> list[float]:
-    """The weights, 1 for each model unless given. Raises UsageError when they do not fit the models or the combination."""
+    """The weights, 1 for each model unless given. Raises UsageError when they do not fit."""
     if combine not in COMBINATIONS:
         raise UsageError(f"no combination {combine!r}", hint=f"choose one of {', '.join(COMBINATIONS)}")
     if weights is None:
@@ -215,10 +200,7 @@ def check_weights(weights: Sequence[float] | None, models: int, combine: str) ->
 
 
 def unique_names(paths: Sequence[str]) -> list[str]:
-    """The shortest ends of the paths that tell them apart: runs/a/rm, runs/b/rm -> a/rm, b/rm.
-
-    Raises UsageError for a path given twice: its weight would be counted twice, in silence.
-    """
+    """The shortest ends of the paths that tell them apart: runs/a/rm, runs/b/rm -> a/rm, b/rm."""
     parts = [PurePath(path).parts for path in paths]
     twice = [path for i, path in enumerate(paths) if parts[i] in parts[:i]]
     if twice:
@@ -239,7 +221,7 @@ def _check_statistics(name: str, model: RewardModel) -> None:
 
 
 def _warn_of_spreads(spreads: dict[str, float]) -> None:
-    """A reward's scale means as little as its zero: the model whose rewards spread furthest decides, whatever its weight."""
+    """The model whose rewards spread furthest decides, whatever its weight."""
     if max(spreads.values()) > SPREAD_APART * min(spreads.values()):
         told = ", ".join(f"{name} {spread:.2g}" for name, spread in spreads.items())
         warn(
@@ -248,7 +230,7 @@ def _warn_of_spreads(spreads: dict[str, float]) -> None:
 
 
 def _warn_of_shifted_zeros(models: dict[str, RewardModel]) -> None:
-    """A reward's zero means nothing, so members of an ensemble may be shifted: then `min` is one member's reward."""
+    """A reward's zero means nothing: if members are shifted, `min` is one member's reward."""
     known = [(model.card or {}).get("reward") for model in models.values()]
     known = [reward for reward in known if reward and reward.get("std")]
     means = [reward["mean"] for reward in known]

@@ -1,12 +1,7 @@
 """Token ids -> logits: the one place of the project that calls a reward model for a score.
 
-A row is (ids, positions), its logits are wanted at these ascending positions: an answer is a row with one position, a
-solution a row with one for each step. Where the model allows it, rows are packed so that a prefix that several share is
-computed once (`packing`, `attention`); otherwise equal rows are computed once, in padded batches of nearly one length.
-
->>> rows = [([5, 6, 7, 8], [3]), ([5, 6, 9], [2])]                                  # doctest: +SKIP
->>> next(logits_at(model, rows, padded=False, pad_token_id=0))                      # doctest: +SKIP
-([0, 1], tensor([[0.3], [-1.2]]))
+A row is (ids, ascending positions of the logits). Rows are packed where the model allows it (`packing`, `attention`),
+otherwise equal rows are computed once, in padded batches.
 """
 
 from __future__ import annotations
@@ -23,7 +18,7 @@ from .packing import pack, padded_batches, right_padded
 
 Row = tuple[list[int], list[int]]
 PADDED_TOKENS = 8192
-"""Tokens in a padded batch, and in a packed row on a GPU, unless told otherwise."""
+"""In a padded batch, and in a packed row on a GPU, unless told otherwise."""
 
 
 @torch.inference_mode()
@@ -32,7 +27,7 @@ def logits_at(
 ) -> Iterator[tuple[list[int], torch.Tensor]]:
     """(numbers of rows, [all their positions, labels] logits in fp32 or float64) of batch after batch.
 
-    padded: do not share prefixes (see `guard.reason_against`). A model that pools has one position a row, whichever.
+    padded: do not share prefixes (`guard.reason_against`). A model that pools has one position a row, whichever.
     """
     for numbers, logits in (_in_batches if padded else _in_rows)(model, rows, pad_token_id, max_tokens):
         yield numbers, logits if logits.dtype == torch.float64 else logits.float()
@@ -45,7 +40,7 @@ def scores_of(logits: torch.Tensor) -> torch.Tensor:
 
 @torch.inference_mode()
 def values_of(model: Model, logits: torch.Tensor, counts: Sequence[int]) -> list[list[float]]:
-    """The numbers of each row of so many positions: a score a position, or of a public model the reward and attributes."""
+    """The numbers of each row: a score a position, or of a public model the reward and attributes."""
     combine = getattr(getattr(model, "score", None), "combine", None)
     if combine:
         return combine(logits.unflatten(0, (len(counts), -1))).tolist()

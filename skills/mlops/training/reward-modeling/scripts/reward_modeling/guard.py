@@ -1,11 +1,8 @@
-"""Which models may be run on packed rows (see `attention`): those that give there the rewards of one at a time.
+"""Which models may be run on packed rows (`attention`): those that give there the rewards of one at a time.
 
-One that mixes tokens in any other way (recurrent layers, ALiBi, attention sinks, two directions) would give wrong rewards
-without any error. `reason_against` lets a model through only if
-
-1. it reads a score from the last token (`score` head) or from each token, and every layer type it names is full or sliding attention,
-2. its attention calls ours in every layer and asks it for nothing unknown, and
-3. a shrunken model of the same class, with random float64 weights, gives the rewards of one-at-a-time scoring.
+One that mixes tokens otherwise (recurrent layers, ALiBi, sinks, two directions) would give wrong rewards in silence. So
+a model must read its score from the last or each token, have full or sliding attention only, call ours in every layer
+and ask it for nothing unknown, and a shrunken random float64 copy must give the rewards of one-at-a-time scoring.
 """
 
 from __future__ import annotations
@@ -25,18 +22,18 @@ from .packing import pack_together
 
 LAYER_TYPES = frozenset(("full_attention", "sliding_attention"))
 TOLERANCES = {torch.float64: 1e-6, torch.float32: 1e-3, torch.bfloat16: 0.2, torch.float16: 0.05}
-"""In float64 transformers computes some norms in float32, which leaves 1e-7, and wrong models differ by 1e-4 and more. The
-other precisions only show whether a device computes what the float64 check has found right."""
+"""In float64 some norms of transformers in float32 leave 1e-7, and wrong models differ by 1e-4 and more. The
+other precisions only show whether a device computes what the float64 check has found right.
+"""
 SHORT_WINDOW = 6
 VOCABULARY = 64
 
 
 def reason_against(model: Model, wanted: bool | None = None, scored_at: str = "last_token") -> str | None:
-    """Why this model is not run on packed rows, or None when it is. Takes about a tenth of a second.
+    """Why this model is not run on packed rows, None when it is. Takes about a tenth of a second.
 
-    wanted: None for wherever it was measured, which is on CPUs; False for nowhere; True also on a GPU. There a small model
-    in the precision of this one must give the rewards of one-at-a-time scoring too, which compiles the kernel.
-    scored_at: of its renderer.
+    wanted: None for on CPUs, where it was measured; True also on a GPU, where a small model in the precision of this one
+    must pass too. scored_at: of its renderer.
     """
     if why := getattr(model, "why_padded", None):
         return why
@@ -70,11 +67,10 @@ def reason_against(model: Model, wanted: bool | None = None, scored_at: str = "l
 
 
 def self_check(model_class: type, config: Config, like: torch.Tensor) -> float:
-    """Largest difference of rewards, relative to their spread, between packed rows and one at a time, of a shrunken model
-    in the precision and on the device of `like`.
+    """Largest difference of rewards, relative to their spread, of a shrunken model of the precision and device of `like`.
 
     Where FlexAttention runs, heads keep their width and sequences fill several blocks: both choose the kernel. Raises
-    UnsupportedAttentionError when the model's attention asks for something unknown or never calls ours.
+    UnsupportedAttentionError when the attention asks for something unknown or never calls ours.
     """
     length, width = 12, 16
     if like.device.type in attention.BLOCK_DEVICES:
@@ -103,7 +99,6 @@ def self_check(model_class: type, config: Config, like: torch.Tensor) -> float:
 
 
 def head_width(config: Config) -> int:
-    """Numbers in an attention head."""
     return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
 
 
@@ -140,7 +135,7 @@ def shrunken(config: Config, head_dim: int = 16) -> Any:
 
 
 def _sequences(length: int) -> list[list[int]]:
-    """Sequences that share prefixes at two depths, longer than the window; one is a prefix of another."""
+    """They share prefixes at two depths, longer than the window; one is a prefix of another."""
     drawn = torch.randint(1, VOCABULARY, (5, length)).tolist()
     stem, left, right = drawn[0], drawn[0] + drawn[1], drawn[0] + drawn[2]
     return [stem, left, left + drawn[3], left + drawn[4][:3], right, drawn[4]]

@@ -15,10 +15,9 @@ _LENGTH_FIELDS = ("max_position_embeddings", "n_positions", "max_sequence_length
 
 
 def positions(model: Model) -> int | None:
-    """How many tokens the model has positions for, or None where no number bounds it.
+    """How many tokens the model has positions for, None where no number bounds it.
 
-    RoBERTa and its relatives number positions from padding_idx + 1, so their table holds more rows than they read tokens.
-    What tells them is the table itself: position embeddings with a padding row of their own.
+    RoBERTa and its relatives number positions from padding_idx + 1: their table holds more rows than they read tokens.
     """
     config = model.config.get_text_config()
     told = next(
@@ -41,10 +40,7 @@ def _skips_padding(model: Model, name: str) -> bool:
 def longest_input(
     model: Model, tokenizer: Tokenizer, asked: int | None = None, default: int | None = DEFAULT_MAX_LENGTH
 ) -> int | None:
-    """The max_length asked for, or `default`, or less where the model or its tokenizer ends earlier; None without any bound.
-
-    Raises UsageError when more is asked for than the model has positions.
-    """
+    """`asked`, or `default`, or less where the model or tokenizer ends earlier; None without any bound."""
     most = positions(model)
     if not asked:
         own = tokenizer.model_max_length

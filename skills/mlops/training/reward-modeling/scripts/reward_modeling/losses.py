@@ -1,4 +1,4 @@
-"""What a renderer could not give to the model, in sentences: how many, of how many, and what to do. Nothing is lost in silence."""
+"""What a renderer could not give to the model, in sentences: how many, of how many, and what to do."""
 
 from __future__ import annotations
 
@@ -14,14 +14,13 @@ COUNTED = (*OF_LENGTH, *OF_TEXTS, "templated", "refused")
 def warn_of(
     renderer: Any, before: dict[str, int] | None = None, called: str = "", only: tuple[str, ...] = COUNTED
 ) -> None:
-    """Say on stderr what was lost, after `before`, a copy of `renderer.counts`, or ever. only: these kinds of loss."""
+    """Warn of these kinds of loss since `before`, a copy of `renderer.counts`, or ever."""
     lost = {name: count - (before or {}).get(name, 0) for name, count in renderer.counts.items()}
     for sentence in sentences(renderer, lost, only):
         warn(called + sentence)
 
 
 def sentences(renderer: Any, counts: dict[str, int], only: tuple[str, ...] = COUNTED) -> list[str]:
-    """One sentence for each kind of loss that was counted."""
     rendered = counts.get("rendered", 0)
     total = rendered + counts.get("without_steps", 0) + counts.get("refused", 0)
     told = {name: count for name in only if (count := counts.get(name, 0))}
@@ -47,7 +46,6 @@ def sentences(renderer: Any, counts: dict[str, int], only: tuple[str, ...] = COU
 
 
 def _advice(renderer: Any) -> str:
-    """What helps against the limit on tokens."""
     most, limit = renderer.longest, renderer.max_length
     is_more = most and limit and most > limit
     longer = f"Raise --max_length (the model reads {most}), or" if is_more else "Shorten them, or"

@@ -1,12 +1,8 @@
 """Rendered rows -> batches for one forward pass each, without computing a token twice.
 
-Two ways. `pack` lays many sequences side by side in one flat row in which a shared prefix stands once: a prompt is
-computed once for all its completions, a system prompt once for all prompts, and nothing is padded. It needs attention
-that knows the layout (`attention.py`). `padded_batches` makes ordinary padded batches for every other model.
-
-How a row is made: the sequences are sorted as strings of token ids, so that those with a common prefix stand together.
-Each then adds only the tokens that it does not share with the one before it: a `Segment`. Its other tokens are a path
-through earlier segments. Sharing is found from token ids, never from text, at any depth and for any mixture of prompts.
+`pack` lays sequences side by side in a flat row in which a shared prefix stands once; it needs attention that knows the
+layout (`attention`). `padded_batches` is for all other models. Sequences are sorted as strings of ids; each adds only
+what it does not share with the one before it: a `Segment`, whose other tokens are a path through earlier segments.
 """
 
 from __future__ import annotations
@@ -28,18 +24,15 @@ SHORTEST_SHARED = 8
 ROW_TOKENS = 1024
 """Tokens in a row: enough to keep matrix products busy, few enough that activations stay near the processor."""
 RECOMPUTED = 8
-"""A row grows past that while cutting it would compute more than one token in eight again: a large group stays whole."""
+"""A row grows past that while cutting it would compute more than one token in eight again."""
 WINDOW = 8192
-"""Sequences sorted and packed together: the memory that planning takes does not grow with the input."""
+"""Sequences planned together: memory does not grow with the input."""
 
 
 def padded_batches(rows: Sequence[Any], ids: Sequence[Sequence[int]], max_tokens: int) -> Iterator[list[list[int]]]:
-    """Batches of at most `max_tokens` padded tokens (rows x longest row) in which equal rows are computed once: a batch
-    lists, for each row to compute, the indices of all that are equal to it.
+    """Batches of at most `max_tokens` padded tokens: for each row to compute, the indices of all equal to it.
 
-    rows: hashable, what makes two of them equal. ids: the token ids of each. Sorted by length a batch holds rows of nearly
-    one length, so hardly any padding is computed. The longest come first: a batch that does not fit into memory fails at
-    once, not after an hour. A row longer than `max_tokens` gets a batch of its own.
+    rows: hashable. ids: of each row. Sorted by length, the longest first: what does not fit into memory fails at once.
     """
     equal: dict[Any, list[int]] = {}
     for i, row in enumerate(rows):
@@ -53,7 +46,7 @@ def padded_batches(rows: Sequence[Any], ids: Sequence[Sequence[int]], max_tokens
 
 
 def right_padded(rows: Sequence[Sequence[int]], pad_token_id: int) -> tuple[Any, Any]:
-    """(ids, mask), both [rows, longest row]: every row from the left, pad tokens after it, the mask 1 where tokens are."""
+    """(ids, mask), both [rows, longest row]: pad tokens after each row, the mask 1 where tokens are."""
     import torch
 
     width = max(map(len, rows))
@@ -67,7 +60,7 @@ def right_padded(rows: Sequence[Sequence[int]], pad_token_id: int) -> tuple[Any,
 
 @dataclass(frozen=True)
 class Segment:
-    """The tokens that one sequence adds: `size` of them from `start` in the row. path: places of its earlier tokens."""
+    """The `size` tokens from `start` in the row that one sequence adds. path: places of its earlier tokens."""
 
     start: int
     size: int
@@ -83,10 +76,9 @@ class Segment:
 
 @dataclass
 class PackedRow:
-    """One flat row of unique tokens.
+    """One flat row of unique tokens. ids, positions: [T]. segments: later ones refer to earlier ones only.
 
-    ids, positions: [T]. segments: in the order of the row; a later one refers to earlier ones only. sequences: which
-    input sequences are here; places: for each of them the place in the row of each of its tokens.
+    sequences: which inputs are here. places: of each of their tokens in the row.
     """
 
     ids: list[int] = field(default_factory=list)
@@ -111,10 +103,7 @@ class PackedRow:
         return [places[-1] for places in self.places]
 
     def until(self) -> torch.Tensor:
-        """[T] where in the row the tokens that see each one end: token k is seen by k, k + 1, ... until[k] - 1 and no other.
-
-        The sequences are sorted, so what begins with a token and its path is one run of the row.
-        """
+        """[T]: token k is seen by k, k + 1, ... until[k] - 1 and no other, since the sequences are sorted."""
         import torch
 
         until = torch.empty(len(self.ids), dtype=torch.long)
@@ -125,10 +114,7 @@ class PackedRow:
         return until
 
     def pieces(self) -> tuple[list[int], list[list[int]]]:
-        """(sizes, keys): the row cut at every border of a slice, and the pieces that each segment attends to.
-
-        Keys and values are split once by `sizes`; a segment's are the concatenation of its pieces.
-        """
+        """(sizes, keys): the row cut at every border of a slice, and the pieces that each segment attends to."""
         runs = [segment.runs for segment in self.segments]
         ordered = sorted({border for own in runs for start, size in own for border in (start, start + size)})
         number = {border: i for i, border in enumerate(ordered)}
@@ -139,11 +125,9 @@ class PackedRow:
 def pack(
     sequences: Sequence[Sequence[int]], max_tokens: int | None = None, *, share: bool = True
 ) -> Iterator[PackedRow]:
-    """Pack sequences of token ids into rows. Every sequence is in exactly one row; none may be empty.
+    """Every sequence of token ids in exactly one row; none may be empty.
 
-    max_tokens: unique tokens in a row; None chooses (see ROW_TOKENS, RECOMPUTED). A sequence longer than that gets a row
-    of its own. Where a row is full it is cut where the least is shared, so that the completions of a
-    prompt stay together. Time is near-linear in tokens, memory linear in WINDOW sequences.
+    max_tokens: unique tokens in a row; None chooses (ROW_TOKENS, RECOMPUTED). A longer sequence gets a row of its own.
     """
     for start in range(0, len(sequences), WINDOW):
         window = range(start, min(start + WINDOW, len(sequences)))
@@ -151,7 +135,7 @@ def pack(
 
 
 def pack_together(sequences: Sequence[Sequence[int]], *, share: bool = True) -> PackedRow:
-    """All of the sequences in one row: for training, where a batch is one step whatever its size."""
+    """All in one row: for training, where a batch is one step whatever its size."""
     return next(_pack_window(sequences, range(len(sequences)), sys.maxsize, share))
 
 
@@ -169,10 +153,7 @@ def _pack_window(sequences, window: range, max_tokens: int | None, share: bool) 
 
 
 def _row_end(first: int, sequences, order: list[int], shared: list[int], new: list[int], max_tokens: int | None) -> int:
-    """Where the row that begins at `first` ends: where the least is shared in its second half, once it is full.
-
-    A row of ROW_TOKENS goes on while a cut would compute again more than one token in RECOMPUTED.
-    """
+    """Where the row from `first` ends: where the least is shared in its second half, once it is full."""
     limit = max_tokens or ROW_TOKENS
     tokens, cut = len(sequences[order[first]]), first + 1
     for place in range(first + 1, len(order)):
@@ -198,7 +179,7 @@ def _sorted_with_shared(sequences, window: Sequence[int], share: bool) -> tuple[
 
 
 def _sort_key(ids: Sequence[int]) -> bytes:
-    """Four big-endian bytes a token: compared by memcmp, a hundred times faster than a list of Python integers."""
+    """Four big-endian bytes a token: compared by memcmp, a hundred times faster than lists of integers."""
     words = array("I", ids)
     if sys.byteorder == "little":
         words.byteswap()

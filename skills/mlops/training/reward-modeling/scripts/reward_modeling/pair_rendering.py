@@ -20,7 +20,7 @@ ASKED = "[CONTEXT] {} [RESPONSE A] {} [RESPONSE B] {} \n"
 
 
 class Pair(NamedTuple):
-    """Two answers to one prompt, in the order in which the model reads them."""
+    """In the order in which the model reads them."""
 
     prompt: Sequence[Message]
     first: str
@@ -29,7 +29,7 @@ class Pair(NamedTuple):
 
 
 class MarkedRenderer(BaseRenderer):
-    """Prompt and two answers as LLM-Blender writes them: each after a mark, within [CLS] and [SEP], cut at its end."""
+    """Prompt and answers as LLM-Blender writes them: each after a mark, within [CLS] and [SEP], cut at its end."""
 
     policies, places = ("truncate_left",), ("prefix",)
 
@@ -53,7 +53,7 @@ class MarkedRenderer(BaseRenderer):
         return self.tokenizer(texts)["input_ids"]
 
     def _fit(self, parts: list[list[int]], prompt, first, second, origin) -> Rendered:
-        """Each text cut at its end, before its [SEP], to what is left for it."""
+        """Each text cut at its end, before its [SEP]."""
         self.counts["rendered"] += 1
         source, answer = self.limits
         kept, cut = [], 0
@@ -100,7 +100,6 @@ class AskedRenderer(BaseRenderer):
 
 
 def renderer(tokenizer: Any, family: Family, path: str, rules: dict[str, Any]) -> MarkedRenderer | AskedRenderer:
-    """The renderer of a model of this family that compares answers."""
     if rules["text_format"] == "rendered":
         raise UsageError("--text_format rendered is not for a model that compares answers: it writes two of them")
     if family.head == "Marked":

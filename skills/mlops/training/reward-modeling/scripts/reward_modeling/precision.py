@@ -1,7 +1,6 @@
 """The precision of a run: what the processor computes itself, and one warning where it would have to emulate it.
 
-On a CPU without instructions for bf16 a bf16 matrix product takes 60 times as long as one in fp32 (AVX2: 2.3 against 141
-GFLOP/s), so nothing here chooses it there.
+On a CPU without bf16 instructions a bf16 matrix product takes 60 times as long as one in fp32.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ INSTRUCTIONS = {
     "bfloat16": ("amx_bf16", "avx512_bf16", "sve_bf16", "bf16"),
     "float16": ("amx_fp16", "avx512_fp16", "fp16_arith"),
 }
-"""Precision -> the names in `torch.cpu.get_capabilities()` of which one is enough; the last ones are Arm's."""
+"""Names of `torch.cpu.get_capabilities()` of which one is enough; the last ones are Arm's."""
 TOO_LOW = ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX2_VNNI_2", "AVX512_CORE", "AVX512_CORE_VNNI")
 """Values of ONEDNN_MAX_CPU_ISA that switch all of them off; AVX512_CORE_BF16 leaves those of bf16 alone."""
 AUTOCAST = {"bf16": "bfloat16", "bf16_full_eval": "bfloat16", "fp16": "float16", "fp16_full_eval": "float16"}
@@ -50,7 +49,7 @@ def usable(device: str) -> str:
 
 
 def why_emulated(dtype: str) -> str | None:
-    """Why matrix products of this dtype are slow on this CPU, or None where it computes them itself."""
+    """Why matrix products of this dtype are slow on this CPU, None where it computes them itself."""
     import torch
 
     if dtype not in INSTRUCTIONS:
@@ -85,7 +84,6 @@ def asked_by(flags: Mapping[str, Any]) -> dict[str, str]:
 
 
 def warn_if_emulated(flags: Mapping[str, Any]) -> None:
-    """One warning for all parsed flags that ask for a precision which the CPU they run on emulates."""
     asked = {flag: dtype for flag, dtype in asked_by(flags).items() if dtype != "float32"}
     if not asked:
         return
@@ -104,8 +102,8 @@ def warn_if_emulated(flags: Mapping[str, Any]) -> None:
 def precision(given: Mapping[str, Any] = MappingProxyType({}), parameters: float = 0) -> dict[str, bool]:
     """`bf16`, `fp16` and `use_cpu` of a training run; weights stay fp32.
 
-    A GPU takes bf16 where it has it, otherwise fp16; a CPU bf16 where it has the instructions and the model has BF16_FROM
-    parameters (0 for a policy), otherwise fp32. given: the user's fields, which win, but for fp16 on a CPU.
+    A GPU takes bf16 where it has it, else fp16; a CPU bf16 where it has the instructions and the model BF16_FROM
+    parameters (0 for a policy). given: the user's fields, which win, but for fp16 on a CPU.
     """
     import torch
 

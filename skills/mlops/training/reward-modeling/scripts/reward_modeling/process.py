@@ -1,15 +1,7 @@
 """Rewards for the steps of solutions, and one reward for each solution made of them.
 
->>> from reward_modeling import ProcessRewardModel                                  # doctest: +SKIP
->>> model = ProcessRewardModel.from_pretrained("runs/prm")                          # doctest: +SKIP
->>> model.score_steps(["What is 2 + 2 + 2?"], [["2 + 2 = 4.", "4 + 2 = 7."]])       # doctest: +SKIP
-[[0.97, 0.04]]
->>> model.score(["What is 2 + 2 + 2?"], [["2 + 2 = 4.", "4 + 2 = 7."]])             # doctest: +SKIP
-[0.04]
-
-The score of a step is softmax(logits)[1] at the last token of the separator after it, in fp32: the probability that it is
-correct given what came before. A decoder scores all steps of a solution in one pass, and the prompt of several solutions
-once; an encoder needs a row for each step (`step_rendering.StepRenderer.rows`).
+A step's score is softmax(logits)[1], fp32, at the last token of the separator after it. A decoder scores all steps in
+one pass, an encoder needs a row for each (`step_rendering.StepRenderer.rows`).
 """
 
 from __future__ import annotations
@@ -33,14 +25,11 @@ if TYPE_CHECKING:
     from .settings import ScoringSettings
 
 SolutionText = str | Sequence[str]
-"""A solution: its steps, or one text that is split into steps."""
+"""Its steps, or one text that is split into steps."""
 
 
 def from_settings(settings: ScoringSettings, path: str | None = None) -> RewardModel | ProcessRewardModel:
-    """The reward model that the settings describe, of whichever kind lies at `path`, by default at their own.
-
-    Raises UsageError for settings of the other kind, ModelError when there is no reward model.
-    """
+    """The reward model of whichever kind at `path`, by default the settings' own."""
     path = path or settings.model_name_or_path
     kind = ProcessRewardModel if checkpoints.kind_of(path) is PROCESS else RewardModel
     if (family := readers.recognize(path)) and family.compares:
@@ -58,12 +47,10 @@ def from_settings(settings: ScoringSettings, path: str | None = None) -> RewardM
 
 
 class ProcessRewardModel(Scorer):
-    """A process reward model and its rendering contract. Made by `from_pretrained`; the verbs are those of `RewardModel`.
+    """A process reward model, with the verbs of `RewardModel`. Made by `from_pretrained`.
 
-    Step scores do not depend on the steps that follow either. aggregate: the entry of AGGREGATIONS that makes a solution's
-    reward, of the steps that fitted, "min" unless given. step_separator: where texts are split into steps, by default at
-    the separator of the model if that is whitespace, else at line breaks; of a model without a card it is the model's
-    separator too.
+    aggregate: of AGGREGATIONS, over the steps that fitted, "min" unless given. step_separator: where texts are split, by
+    default at the model's separator if that is whitespace, else at line breaks; without a card it is the model's too.
     """
 
     kind = PROCESS
@@ -92,8 +79,7 @@ class ProcessRewardModel(Scorer):
     def score_steps(self, prompts: Sequence[Text], solutions: Sequence[Any]) -> list[Any]:
         """The probability that each step is correct, in input order; None for steps that did not fit.
 
-        prompts: [n] strings or message lists. solutions: [n], each one text or list of steps (-> a list of floats) or a
-        list of lists of steps (-> a list of such lists).
+        solutions: [n], each a text or list of steps (-> a list of floats) or a list of lists of steps (-> a list of such lists).
         """
 
         def score(asked: list[tuple]) -> list[Any]:
@@ -104,11 +90,9 @@ class ProcessRewardModel(Scorer):
         return self._shaped(prompts, solutions, None, score)
 
     def reward(self, scores: StepScores | None) -> float | None:
-        """One reward for the solution, or None when it was not scored."""
         return None if scores is None else AGGREGATIONS[self.aggregate].reward(scores.logits, self.value)
 
     def split(self, solution: SolutionText) -> list[str]:
-        """The steps of a solution: a text is split, steps stay as they are."""
         return split_steps(solution, self.split_at) if isinstance(solution, str) else list(solution)
 
     def score_conversations(
@@ -121,8 +105,8 @@ class ProcessRewardModel(Scorer):
     ) -> list[tuple[list[str], StepScores | None]]:
         """(steps, their scores) of each conversation, whose completion is split into steps.
 
-        The scores are None for what was left out, and for an empty completion, which has no step. Raises DataError for a
-        completion of several turns, ModelError for tools: process reward models are trained without.
+        The scores are None for what was left out and for an empty completion. Raises DataError for several turns, ModelError
+        for tools: process reward models are trained without.
         """
         inputs = self._inputs(conversations)
         empty = inputs.count(None)
@@ -136,7 +120,7 @@ class ProcessRewardModel(Scorer):
     def score_solutions(
         self, solutions: Sequence[Steps], progress: Callable[[int], None] | None = None
     ) -> list[StepScores | None]:
-        """Step scores in input order; None for what was left out. progress: gets the number of solutions that are done."""
+        """Step scores in input order; None for what was left out."""
         return [
             found and StepScores(found[1], found[0].dropped, self.value) for found in self._scored(solutions, progress)
         ]

@@ -1,18 +1,15 @@
 """Messages, or a prompt and steps -> token ids and what is scored. The one place of the project that tokenizes.
 
-A reward depends on every token up to the scored one, so training, scoring, evaluation and reinforcement learning must
-turn the same conversation into the same ids. The rules:
+A reward depends on every token up to the scored one, so everything turns the same conversation into the same ids:
 
 1. The tokenizer's chat template writes the text; where there is none, `DEFAULT_TEMPLATE` is installed and saved.
-2. The text is tokenized without adding special tokens: the template has written them, so BOS cannot appear twice.
-3. No generation prompt. The conversation ends as the template ends it, with a token that says that the answer ended.
-4. Padding is on the right, with a mask, by a token that is neither EOS nor ever last in a conversation: transformers'
-   sequence classifiers pool the right-most token that is not the pad token, so padding with EOS would hide EOS.
+2. It is tokenized without adding special tokens: the template has written them, so BOS cannot appear twice.
+3. No generation prompt: the conversation ends with the template's token that says that the answer ended.
+4. Padding is on the right, masked, by a token that is neither EOS nor ever last: transformers' classifiers pool the
+   right-most token that is not the pad token, so padding with EOS would hide EOS.
 5. A decoder is scored at its last token, an encoder at its pooled one.
 6. What is longer than `max_length` follows one stated policy, and is counted.
 7. Special tokens in what people wrote are text (`special_tokens`), and what a template leaves out is told (`completeness`).
-
-A `fingerprint` names all of this in a few characters; it is saved with a model and compared when one is loaded.
 """
 
 from __future__ import annotations
@@ -36,7 +33,7 @@ OVERLONG = ("drop", "truncate_prompt", "truncate_left", "error")
 
 
 class Conversation(NamedTuple):
-    """One completion in its context. origin: where it comes from, FILE:ROW, as errors call it."""
+    """origin: FILE:ROW, as errors call it."""
 
     prompt: Sequence[Message]
     completion: Sequence[Message]
@@ -46,10 +43,7 @@ class Conversation(NamedTuple):
 
 @dataclass(frozen=True)
 class Rendered:
-    """Token ids of one conversation, at most `max_length`. `cut` tokens were removed from its start.
-
-    start: where the answer begins, for a reward that counts its tokens alone.
-    """
+    """At most `max_length` ids. cut: tokens removed from the start. start: of the answer, where a reward counts it alone."""
 
     ids: list[int]
     cut: int = 0
@@ -59,8 +53,8 @@ class Rendered:
 class Renderer(BaseRenderer):
     """Turns conversations into token ids by the rules above. Arguments: see `BaseRenderer`.
 
-    overlong: `drop` (no ids), `truncate_prompt` (cut the start of the prompt, keep the answer whole; no ids when the
-    answer alone is too long), `truncate_left` (cut whatever comes first, the answer's start too) or `error`.
+    overlong: `drop`, `truncate_prompt` (cut the start of the prompt; no ids when the answer alone is too long),
+    `truncate_left` (cut whatever comes first) or `error`.
     """
 
     policies = OVERLONG
@@ -126,7 +120,7 @@ class Renderer(BaseRenderer):
         return Rendered(ids[:head] + ids[len(ids) - room :], cut=len(ids) - self.max_length)
 
     def _answer_start(self, ids: list[int], prompt: Sequence[Message], tools: list[dict] | None, origin: object) -> int:
-        """How many leading tokens belong to the prompt: those it has in common with the prompt rendered alone."""
+        """Leading tokens in common with the prompt rendered alone."""
         if not prompt:
             return 0
         if self._last_prompt[0] != (prompt, tools):  # of several completions of one prompt, once

@@ -28,7 +28,7 @@ from .settings import FormatSettings, RewardsSettings, ScoringSettings, split_fl
 SHOWN_PROMPTS = 5
 Model = RewardModel | ProcessRewardModel | Rewards
 ScoredRanking = tuple[Ranking, list[float | None], list[dict[str, Any]] | None]
-"""A ranking, the rewards of its completions, and columns of each: "steps" and "step_rewards", or "attributes"."""
+"""A ranking, its rewards, and columns of each completion: "steps" and "step_rewards", or "attributes"."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,7 +154,6 @@ Output = ScoringResult | PublicModels
 
 
 def list_public_models() -> PublicModels:
-    """The families of `readers.PUBLIC`, as a table on stderr too."""
     found = families()
     table(
         "public models",
@@ -165,7 +164,7 @@ def list_public_models() -> PublicModels:
 
 
 def score(settings: ScoreSettings) -> ScoringResult:
-    """Score all rows; the result that score.py prints. Errors are those of its parts: UsageError, DataError, ModelError."""
+    """The result that score.py prints."""
     output = None
     if settings.output:
         output = check_output_file(settings.output, settings.overwrite, settings.input or ())
@@ -219,7 +218,6 @@ def score(settings: ScoreSettings) -> ScoringResult:
 
 
 def load_model(settings: ScoreSettings) -> Model:
-    """The one reward model, or `Rewards` of several."""
     if not settings.reward_model_path:
         return process.from_settings(settings)
     how = {"weights": settings.reward_weights, "combine": settings.reward_combine, "normalise": settings.normalize}
@@ -227,10 +225,7 @@ def load_model(settings: ScoreSettings) -> Model:
 
 
 def read_rankings(settings: ScoreSettings, of_steps: bool) -> tuple[Stream | list[Ranking], int]:
-    """What to score, as rankings (a prompt with one or more completions each), and how many completions it is in all.
-
-    The rankings of a file are read again from it, a slice at a time: it may be larger than memory.
-    """
+    """What to score, and how many completions. A file is read again slice by slice: it may be larger than memory."""
     if settings.input:
         how = {"winner_values": settings.winner_values, "steps": of_steps, **settings.reading}
         rankings = stream(settings.input, split=settings.dataset_split, **how)
@@ -247,9 +242,9 @@ def read_rankings(settings: ScoreSettings, of_steps: bool) -> tuple[Stream | lis
 def scored_rankings(
     model: Model, rankings: Iterable[Ranking], settings: ScoreSettings, advance: Callable[[int], None]
 ) -> Iterator[ScoredRanking]:
-    """All rankings with their scores, in input order, scored together as many as a plan takes.
+    """Rankings with their scores, in input order.
 
-    Raises DataError where the chat template refuses some and --refused stops, after a look for all of them.
+    Raises DataError where the chat template refuses some and --refused stops, after looking for all of them.
     """
     renderer = getattr(model, "renderer", None)  # several models have one each, and stop at the first that refuses
     refused: list[tuple[int, DataError]] = []
@@ -276,7 +271,7 @@ def scored_rankings(
 
 
 def in_windows(rankings: Iterable[Ranking], best_of: int | None) -> Iterator[list[Ranking]]:
-    """Lists of rankings with about WINDOW completions, only the first `best_of` of each ranking."""
+    """Lists of rankings with about WINDOW completions."""
     together, waiting = [], 0
     for ranking in rankings:
         together.append(first_completions(ranking, best_of) if best_of else ranking)
@@ -288,7 +283,6 @@ def in_windows(rankings: Iterable[Ranking], best_of: int | None) -> Iterator[lis
 
 
 def first_completions(ranking: Ranking, n: int) -> Ranking:
-    """The ranking with only its first n completions. Raises DataError when it has fewer."""
     if len(ranking.completions) < n:
         raise DataError(
             f"the prompt has {len(ranking.completions)} completions, fewer than --best_of {n}",
@@ -328,7 +322,7 @@ def score_together(
 
 
 class RowSummary:
-    """What is said of all rows after the last: counts, the mean, and the first few for a look."""
+    """What is said of all rows after the last."""
 
     def __init__(self, settings: ScoreSettings):
         self.settings = settings
@@ -358,14 +352,13 @@ class RowSummary:
             yield result_row(ranking, ordered, steps, self.settings)
 
     def warn_of_lost_candidates(self) -> None:
-        """Say when a prompt's best was chosen without all of its candidates: a better one may have been left out."""
+        """A better one than the best may have been left out."""
         if self.lost and (self.settings.rank or self.settings.best_of):
             first = f" (the first: {self.first_lost})" if self.first_lost else ""
             done = "the best is the best of the others" if self.settings.best_of else "they stand last"
             warn(f"{self.lost} of {self.prompts} prompts lost candidates, which have no score: {done}{first}")
 
     def show(self) -> None:
-        """The first prompts with their completions and rewards, on stderr."""
         rows = [
             [i + 1, item.score, " ".join(message.get("content") or "" for message in item.completion)[:80]]
             for i, items in enumerate(self.first)
@@ -384,7 +377,6 @@ class RowSummary:
 
 
 def in_order(ranking: Ranking, scores: Sequence[float | None], settings: ScoreSettings) -> list[Ranked]:
-    """The completions as they are written: best first with --rank, the best alone with --best_of, else in their order."""
     if settings.rank or settings.best_of:
         return ranked(scores, ranking.completions)[: 1 if settings.best_of else None]
     return [Ranked(i, *pair) for i, pair in enumerate(zip(scores, ranking.completions, strict=True))]
@@ -393,7 +385,7 @@ def in_order(ranking: Ranking, scores: Sequence[float | None], settings: ScoreSe
 def result_row(
     ranking: Ranking, ordered: Sequence[Ranked], steps: list[dict[str, Any]] | None, settings: ScoreSettings
 ) -> dict[str, Any]:
-    """One output row: the ranking's own columns with its completions in their order, or the best, and their rewards."""
+    """The ranking's own columns with its completions in their order, or the best, and their rewards."""
     row = {name: value for name, value in (("id", ranking.id), ("tools", ranking.tools)) if value is not None}
     row["prompt"], metadata = ranking.prompt, dict(ranking.metadata)
     finished = metadata.pop("finished") if settings.generate_with else None

@@ -1,10 +1,4 @@
-"""Reward models as a program uses them: conversations in, rewards out. Rendered by `rendering`, computed by `forward`.
-
->>> from reward_modeling import RewardModel                                         # doctest: +SKIP
->>> model = RewardModel.from_pretrained("runs/hh")                                  # doctest: +SKIP
->>> model.score(["What is 2 + 2?"], ["4."])                                         # doctest: +SKIP
-[1.31]
-"""
+"""Reward models as a program uses them: conversations in, rewards out. Rendered by `rendering`, computed by `forward`."""
 
 from __future__ import annotations
 
@@ -25,12 +19,12 @@ from .packing import WINDOW
 from .rendering import Conversation
 
 Text = str | Sequence[Message]
-"""A prompt or a completion: a string (one user or assistant turn) or a list of messages."""
+"""A string (one user or assistant turn), or a list of messages."""
 
 
 @dataclass(frozen=True)
 class Ranked:
-    """One completion of a prompt: its place in the input, its reward, and itself."""
+    """index: place of the completion in the input."""
 
     index: int
     score: float | None
@@ -38,15 +32,14 @@ class Ranked:
 
 
 class Scorer:
-    """What both kinds of reward model have in common: how they are loaded, and their verbs.
+    """What both kinds of reward model have in common.
 
-    Scores do not depend on the batch they were computed in, on order or on padding: the difference to scoring one at a
-    time stays under 1e-5 in fp32. A completion that the over-length policy leaves out scores None.
+    Scores do not depend on batch, order or padding (within 1e-5 in fp32); None for what the over-length policy leaves out.
     """
 
     kind: ClassVar[Kind]
     compares: ClassVar[bool] = False
-    """Whether it compares the answers of a prompt, so that its rewards hold there only."""
+    """Its rewards hold only among the answers of one prompt."""
 
     def __init__(
         self,
@@ -80,13 +73,11 @@ class Scorer:
     ) -> Self:
         """Load a reward model from a folder or hub id.
 
-        max_length, overlong, text_format ("chat", "rendered", "pair"): as in training unless given; a model without a card
-        reads what its authors did (`readers.PUBLIC`), or all that its config and tokenizer allow. chat_template_path: over
-        that of such a model. refused: "stop" raises DataError for conversations that cannot be rendered, "unscored" gives
-        them no score. dtype: of the weights; the head stays fp32. shared_prefix: compute shared prefixes once; None does so
-        on CPUs, True also on a GPU. reference_model_name_or_path: of a language model whose reward is a log-ratio. own:
-        arguments of this kind of model, those of its class. Raises ModelError when it is not a reward model of this kind or
-        renders text otherwise than it did in training, UsageError for an `overlong` of the other kind.
+        max_length, overlong, text_format ("chat", "rendered", "pair"): as in training unless given; without a card what its
+        authors did (`readers.PUBLIC`), or all that config and tokenizer allow. refused: "stop" raises DataError for what cannot
+        be rendered, "unscored" gives it no score. dtype: of the weights; the head stays fp32. shared_prefix: compute shared
+        prefixes once; None on CPUs only. reference_model_name_or_path: for a language model whose reward is a log-ratio. own:
+        arguments of the class. Raises ModelError when it is not of this kind or renders otherwise than in training.
         """
         policies = cls.kind.renders.policies
         if overlong not in (None, *policies):
@@ -115,41 +106,39 @@ class Scorer:
     def score(
         self, prompts: Sequence[Text], completions: Sequence[Any], *, tools: Sequence[list[dict] | None] | None = None
     ) -> list[Any]:
-        """The reward of each completion, in input order.
+        """Rewards in input order: a float for one completion, a list for a list of completions.
 
-        prompts: [n] strings or message lists. completions: [n], each one completion (-> one float) or a list of
-        completions (-> a list of floats). One is a string, or a list of messages, of a process reward model of steps.
+        completions: [n], each a string or a list of messages (of a process reward model a list of steps), or a list of these.
         """
         return self._shaped(prompts, completions, tools, self._rewards)
 
     def rank(self, prompt: Text, completions: Sequence[Any], *, tools: list[dict] | None = None) -> list[Ranked]:
-        """The completions of one prompt, best first; equal scores keep their input order, unscored ones come last."""
+        """The completions of one prompt, best first: stable, unscored ones last."""
         return ranked(self._telling(self._rewards, [(prompt, one, tools) for one in completions]), completions)
 
     def score_conversations(
         self, conversations: Sequence[Conversation], progress: Callable[[int], None] | None = None
     ) -> list[float | None]:
-        """Rewards in input order; None for what was left out. Raises RunError for a reward that is not finite.
+        """Rewards in input order, None for what was left out; RunError for one that is not finite.
 
-        `progress` is called with the number of conversations that a forward pass has finished.
+        progress: gets the number of conversations that a forward pass has finished.
         """
         raise NotImplementedError
 
     def render(self, conversations: Sequence[Conversation]) -> list[Any]:
-        """What the renderer makes of the conversations that have something to score, None for what it leaves out."""
+        """What the renderer makes of all that has something to score, None for what it leaves out."""
         return self.renderer.render_all([one for one in self._inputs(conversations) if one])
 
     @property
     def truncated(self) -> int:
-        """Conversations cut so far because they were longer than the model reads."""
         return self.renderer.counts["truncated"]
 
     def warn_of_losses(self, before: dict[str, int] | None = None) -> None:
-        """Say on stderr what was lost after `before`, a copy of `renderer.counts`, or ever."""
+        """Warn of what was lost since `before`, a copy of `renderer.counts`, or ever."""
         losses.warn_of(self.renderer, before)
 
     def why_padded(self) -> str | None:
-        """Why shared prefixes are computed again for each row, or None where they are computed once."""
+        """Why shared prefixes are not computed once, or None where they are."""
         return self._why_padded
 
     # ---- what a kind of model says ----------------------------------------------------------------------------
@@ -159,12 +148,10 @@ class Scorer:
     _rewards: Callable[[Sequence[tuple[Text, Any, Any]]], list[float | None]]
     """Of (prompt, one completion, tools)."""
     _is_several: Callable[[Any], bool]
-    """Whether this is a list of completions rather than one."""
     _rows: Callable[[Any], list[tuple[list[int], list[int]]]]
     """(ids, positions) of each row to compute, of what the renderer made."""
 
     def _described(self) -> list[str]:
-        """How it is run, for the log."""
         return [f"scoring: {self._way()}"]
 
     # ---- the path of all scores -------------------------------------------------------------------------------
@@ -181,7 +168,7 @@ class Scorer:
         return "shared prefixes are computed once" if padded is None else f"batches are padded, since {padded}"
 
     def _shaped(self, prompts, completions, tools, score: Callable[[list[tuple]], list]) -> list[Any]:
-        """`score` of each completion, in lists where several were given. Says what was lost on the way."""
+        """`score` of each completion, in lists where several were given."""
         if len(prompts) != len(completions):
             raise ValueError(f"{len(prompts)} prompts but {len(completions)} completions")
         several = [self._is_several(completion) for completion in completions]
@@ -203,10 +190,7 @@ class Scorer:
         return scores
 
     def _scored(self, inputs: Sequence[Any], progress: Callable[[int], None] | None) -> list[Any]:
-        """(what the renderer made of it, the scores at its positions) of each input; None for what was left out.
-
-        As many as are planned together are rendered together, so that memory is bounded.
-        """
+        """(what the renderer made of it, its scores) of each input, in windows that bound memory; None for what was left out."""
         found: list[Any] = []
         for start in range(0, len(inputs), WINDOW):
             part = inputs[start : start + WINDOW]
@@ -221,10 +205,7 @@ class Scorer:
     def score_rows(
         self, rows: Sequence[tuple[list[int], list[int]]], progress: Callable[[list[int]], None] | None = None
     ) -> list[list[float]]:
-        """The scores at the positions of each row of (ids, ascending positions); those of steps are log-odds.
-
-        `progress` is called with the numbers of the rows that are done.
-        """
+        """The scores at the positions of each row of (ids, ascending positions); those of steps are log-odds."""
         from .forward import logits_at, values_of
 
         scores: list[list[float]] = [[] for _ in rows]
@@ -239,13 +220,13 @@ class Scorer:
 
     @property
     def _pad_token_id(self) -> int:
-        """The token by which the model finds the end of a row: its config's, which a foreign tokenizer may not share."""
+        """By which the model finds the end of a row: its config's, which a foreign tokenizer may not share."""
         configured = self.model.config.get_text_config().pad_token_id
         return self.renderer.tokenizer.pad_token_id if configured is None else configured
 
 
 class RewardModel(Scorer):
-    """An outcome reward model and its rendering contract. Made by `from_pretrained`. Scores are raw fp32 logits."""
+    """An outcome reward model. Made by `from_pretrained`. Scores are raw fp32 logits."""
 
     kind = OUTCOME
 
@@ -266,13 +247,13 @@ class RewardModel(Scorer):
         return [found and found[1] for found in self._scored(conversations, progress)]
 
     def score_ids(self, rows: Sequence[list[int]]) -> list[float]:
-        """Rewards of rendered token ids, in input order. Raises RunError when a reward is not a finite number."""
+        """Rewards of rendered token ids, in input order."""
         scores = self.score_rows([self._row(ids) for ids in rows])
         _check_finite(scores, [None] * len(rows))
         return [own[0] for own in scores]
 
     def normalise(self, scores: Sequence[float | None]) -> list[float | None]:
-        """(score - mean) / std, with the mean and standard deviation that were saved with the model."""
+        """(score - mean) / std, with the statistics saved with the model."""
         reward = (self.card or {}).get("reward")
         if not reward or not reward.get("std"):
             raise RunError(
@@ -311,7 +292,7 @@ class RewardModel(Scorer):
 
 
 def _set_length(renderer: Any, loaded: checkpoints.Loaded, asked: int | None) -> None:
-    """Let the renderer keep as many tokens as asked for, as in training, or of a model without a card as it can read."""
+    """As many tokens as asked for, as in training, or without a card as the model can read."""
     trained, family = loaded.rendering.get("max_length"), getattr(renderer, "family", None)
     default = DEFAULT_MAX_LENGTH if loaded.card else family and family.text.max_length
     renderer.max_length = longest_input(loaded.model, loaded.tokenizer, asked or trained, default)
@@ -322,7 +303,6 @@ def _set_length(renderer: Any, loaded: checkpoints.Loaded, asked: int | None) ->
 
 
 def _check_finite(scores: Sequence[list[float]], origins: Sequence[Any], before: int = 0) -> None:
-    """Raises RunError that names the first with a score that is not finite, counted from after `before`."""
     bad = [i for i, own in enumerate(scores) if not all(map(math.isfinite, own))]
     if bad:
         raise RunError(
@@ -333,7 +313,7 @@ def _check_finite(scores: Sequence[list[float]], origins: Sequence[Any], before:
 
 
 def _by_input(rows: Sequence[Sequence[Any]], progress: Callable[[int], None]) -> Callable[[list[int]], None]:
-    """Turns the numbers of rows that are done into the number of inputs, with the rows of each, that are now done."""
+    """Turns numbers of rows that are done into the number of inputs that are now done."""
     owner = [i for i, own in enumerate(rows) for _ in own]
     left = [len(own) for own in rows]
 
@@ -348,13 +328,13 @@ def _by_input(rows: Sequence[Sequence[Any]], progress: Callable[[int], None]) ->
 
 
 def ranked(scores: Sequence[float | None], completions: Sequence[Any]) -> list[Ranked]:
-    """Completions with their scores, best first; a stable sort, None last."""
+    """Best first, stable, None last."""
     order = sorted(range(len(scores)), key=lambda i: (scores[i] is None, -(scores[i] or 0.0)))
     return [Ranked(i, scores[i], completions[i]) for i in order]
 
 
 def as_messages(text: Text, role: str) -> list[Message]:
-    """A string as one message of this role; messages as they are. An empty prompt is no message."""
+    """An empty prompt is not a message."""
     if isinstance(text, str):
         return [{"role": role, "content": text}] if text or role == "assistant" else []
     return list(text)

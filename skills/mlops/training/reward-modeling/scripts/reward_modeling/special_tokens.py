@@ -1,8 +1,7 @@
 """Special tokens in what people and policies write are text: `<|im_end|>` in an answer ends no turn.
 
-A message that holds one is marked before its template is rendered, and the marked places are tokenized as text, as by
-`apply_chat_template(sanitize_control_tokens=True)`. What the template writes stays special. Where no message holds one,
-nothing is marked and the ids are what they always were.
+A message that holds one is marked before rendering, and tokenized there as text, as by
+`apply_chat_template(sanitize_control_tokens=True)`. What the template writes stays special.
 """
 
 from __future__ import annotations
@@ -21,8 +20,8 @@ _TAG = re.compile(r"</?\w+>")
 class SpecialTokens:
     """The tokens that set out turns for this tokenizer, and how to read them as text.
 
-    They are its special tokens, and those of its other added tokens that the template writes, unless they are tags such as
-    `<think>` and `<tool_call>`, which answers hold rightly.
+    They are its special tokens, and other added tokens that the template writes, but not tags such as `<think>`, which
+    answers hold rightly.
     """
 
     def __init__(self, tokenizer: Tokenizer):
@@ -56,7 +55,7 @@ class SpecialTokens:
         return self._marking.mark_control_tokens(value, self._pattern)
 
     def ids(self, marked: str) -> list[int]:
-        """Token ids of a rendered text with marks: what is marked becomes the tokens of a text."""
+        """Ids of a rendered text in which what is marked becomes the tokens of a text."""
         try:
             return self._marking.encode_marked_chat(self.tokenizer, marked)
         except (

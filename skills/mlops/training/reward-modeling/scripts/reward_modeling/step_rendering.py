@@ -1,15 +1,12 @@
 """Solutions in steps -> token ids and the place of each label.
 
-The prompt is rendered as everywhere, up to where the answer begins. After it stand, for each step, the step's own tokens
-and the separator's. The score of a step is read at the last token of its separator:
+The prompt is rendered up to where the answer would begin; then, for each step, its tokens and the separator's:
 
-1. Prompt, steps and separator are tokenized one by one, so that no token spans two of them: the ids of the first k steps
-   are a prefix of the ids of all steps, whatever follows. A decoder therefore scores every step in one pass.
-2. An encoder reads in both directions: at the end of step k it would see step k + 1, or that nothing follows. So each
-   prefix of a solution is a row of its own, up to the same token.
-3. The scored token is the separator's, not a closing SEP or EOS, which would say whether the solution ended.
-4. What is longer than `max_length` loses whole steps at its end, or the start of its prompt, and is counted. A step that
-   is kept is kept whole, with its own label.
+1. Prompt, steps and separator are tokenized one by one, so that no token spans two: the ids of the first k steps are a
+   prefix of the ids of all, and a decoder scores every step in one pass.
+2. An encoder would see at the end of step k what follows, so each prefix of a solution is a row of its own.
+3. The scored token is the separator's last, not a closing SEP or EOS, which would say whether the solution ended.
+4. What is longer than `max_length` loses whole steps at its end, or the start of its prompt, and is counted.
 """
 
 from __future__ import annotations
@@ -30,7 +27,7 @@ STEPS_OVERLONG = ("drop_steps", "truncate_prompt", "drop", "error")
 
 
 class Steps(NamedTuple):
-    """One solution in steps. origin: where it comes from, FILE:ROW, as errors call it."""
+    """One solution in steps. origin: FILE:ROW, as errors call it."""
 
     prompt: Sequence[Message]
     steps: Sequence[str]
@@ -39,10 +36,7 @@ class Steps(NamedTuple):
 
 @dataclass(frozen=True)
 class RenderedSolution:
-    """Token ids of a prompt and its steps. The last steps, `dropped` of them, did not fit.
-
-    positions: for each kept step the index in `ids` of the token it is scored at. cut: tokens removed from the prompt.
-    """
+    """positions: where in `ids` each kept step is scored. dropped: last steps that did not fit. cut: from the prompt."""
 
     ids: list[int]
     positions: list[int]
@@ -53,9 +47,8 @@ class RenderedSolution:
 class StepRenderer(BaseRenderer):
     """Turns a prompt and its steps into token ids by the rules above. Arguments: see `BaseRenderer`.
 
-    overlong: `drop_steps` (leave out the last steps), `truncate_prompt` (cut the start of the prompt, then last steps),
-    `drop` (leave out the solution) or `error`. scored_at: `last_token` for decoders (all steps in one row) or `prefix` for
-    encoders (a row for each step). Raises ModelError when the separator is not a token.
+    overlong: `drop_steps` (the last ones), `truncate_prompt` (cut its start, then last steps), `drop` or `error`.
+    scored_at: `last_token` for decoders or `prefix` for encoders (a row for each step).
     """
 
     policies = STEPS_OVERLONG
@@ -89,7 +82,7 @@ class StepRenderer(BaseRenderer):
     def render_solution(
         self, prompt: Sequence[Message], steps: Sequence[str], *, where: object = None
     ) -> RenderedSolution | None:
-        """Ids of one prompt with its steps, None when the policy leaves it out. Raises DataError for an empty step."""
+        """Ids of one prompt with its steps, None when the policy leaves it out."""
         return self.render_all([Steps(prompt, steps, where)])[0]
 
     def _parts_of(self, prompt, steps, origin) -> list[str | list[int]]:
@@ -113,14 +106,14 @@ class StepRenderer(BaseRenderer):
         return texts
 
     def rows(self, solution: RenderedSolution) -> list[tuple[list[int], list[int]]]:
-        """(ids, positions) of each row to compute: the whole solution for a decoder, for an encoder one a step."""
+        """(ids, positions) of each row to compute."""
         if self.scored_at == "last_token":
             return [(solution.ids, solution.positions)]
         return [(solution.ids[: position + 1], [position]) for position in solution.positions]
 
     @cached_property
     def _lead(self) -> str:
-        """The whitespace that the template writes between the generation prompt and an answer: it belongs to the first step."""
+        """Whitespace that the template writes between generation prompt and answer: it belongs to the first step."""
         if self.text_format == "rendered":
             return ""
         opening = self.text(ASKED, prompt_only=True)
@@ -156,7 +149,6 @@ class StepRenderer(BaseRenderer):
         return RenderedSolution(ids, positions, dropped, cut)
 
     def contract(self) -> dict[str, Any]:
-        """What decides a solution's ids and scored tokens, in JSON. `max_length` and `overlong` may be changed by the caller."""
         own = {"step_separator": self.step_separator, "separator_ids": self.separator_ids}
         return {**super().contract(), **own}
 
@@ -169,12 +161,12 @@ def default_separator(tokenizer: Tokenizer) -> str:
 
 
 def split_steps(text: str, separator: str = STEP_SEPARATOR) -> list[str]:
-    """The steps of a plain-text solution; whitespace between two separators is not a step."""
+    """Whitespace between two separators is not a step."""
     return [step for step in text.split(separator) if step.strip()]
 
 
 def supervised_text(tokenizer: Tokenizer, ids: Sequence[int], positions: Iterable[int]) -> list[tuple[str, str]]:
-    """(text, token) of each step: what is decoded from after the token scored before, and the scored token itself."""
+    """(text, token) of each step: what is decoded since the token scored before, and the scored token itself."""
     shown, start = [], 0
     for position in positions:
         shown.append((tokenizer.decode(ids[start : position + 1]), tokenizer.convert_ids_to_tokens(ids[position])))

@@ -1,6 +1,5 @@
-"""transformers' sandbox for chat templates with a price on what a template reads and makes.
+"""transformers' sandbox for chat templates, in which loops, calls, filters and operators pay for what they read and make.
 
-The same filters and globals, but each loop, call, filter and operator pays from a budget of WORK for what it reads and makes.
 Steps are counted and not seconds, so a template that is refused is refused on every machine.
 """
 
@@ -18,12 +17,12 @@ from jinja2 import nodes
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 WORK = 200_000_000
-"""Characters that a template may read and write for one conversation: a prompt of a million tokens needs a tenth of it."""
+"""Characters that a template may read and write for one conversation: a million tokens need a tenth of it."""
 TURN, CALL, ELEMENT = 100, 1000, 50
-"""What a turn of a loop, a call, and an element of a container that is read cost, in characters."""
+"""The price in characters of a turn of a loop, a call, and a container's element."""
 LARGEST_INTEGER = 1_000_000  # bits
 TODAY = datetime(2024, 7, 26)
-"""The day that `strftime_now` gives: a template that writes today's date would make a score depend on the day."""
+"""What `strftime_now` gives: today's date would make a score depend on the day."""
 _WIDTHS = frozenset(["center", "indent", "tojson", "batch", "slice", "round"])
 """Filters whose numbers say how much they make."""
 _DEEP = frozenset(["tojson", "pprint", "string", "join"])
@@ -69,7 +68,7 @@ budget = Budget()
 
 
 def _counted(context: object, values: object) -> Any:
-    """What a loop runs over, paid for before the first turn; an iterator of unknown length pays as it goes."""
+    """Paid before the first turn; an iterator of unknown length pays as it goes."""
     if isinstance(values, Sized):
         budget.charge(TURN * len(values))
         return values
@@ -85,7 +84,7 @@ def _weighed_deep(context: object, value: object) -> Any:
 
 
 def _check_format(form: str, values: Sequence[Any]) -> None:
-    """A width in a format makes as many spaces: `'%1000000000d'`, or `'%*d'` and `'{:{}}'` with a number for it."""
+    """A width makes as many spaces: `'%1000000000d'`, or `'%*d'` and `'{:{}}'` with a number for it."""
     if _LONG_NUMBER.search(form):
         raise TooMuchError("it formats a text with a huge width")
     if "*" in form or ":{" in form:
@@ -148,8 +147,6 @@ def _pay_for_operator(operator: str, left: object, right: object) -> None:
 
 
 def _priced(source: nodes.Template) -> nodes.Template:
-    """The program with a price put on what it loops over, slices, looks into and joins."""
-
     def paid(node: nodes.Expr, how: Callable) -> nodes.Filter:
         return nodes.Filter(node, how.__name__, [], [], None, None, lineno=node.lineno)
 
@@ -168,8 +165,6 @@ def _priced(source: nodes.Template) -> nodes.Template:
 
 
 class Bounded(ImmutableSandboxedEnvironment):
-    """The sandbox with a price on loops, slices, `in`, `~`, operators, calls and what is written."""
-
     intercepted_binops = frozenset(("*", "**", "%", "+"))
 
     def _generate(self, source: nodes.Template, *args: object, **named: object) -> str:
@@ -213,7 +208,7 @@ class Bounded(ImmutableSandboxedEnvironment):
 
 @functools.cache
 def environment() -> Bounded:
-    """transformers' own sandbox, rebuilt so that its programs pay. The random filters and `lipsum` are gone."""
+    """transformers' own sandbox, rebuilt so that its programs pay, without the random filters and `lipsum`."""
     from transformers.utils import chat_template_utils
 
     theirs = chat_template_utils._compile_jinja_template("").environment

@@ -1,4 +1,4 @@
-"""Give a tokenizer what the rules of `rendering` need: a chat template, an end token, a pad token of its own, a fixed date."""
+"""Give a tokenizer what `rendering` needs: a chat template, an end token, a pad token of its own, a fixed date."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ FIXED_DATE = "{%- macro strftime_now(format) -%}26 Jul 2024{%- endmacro -%}"
 
 
 def prepare_tokenizer(tokenizer: Tokenizer, chat_template: str | None = None) -> list[str]:
-    """Changes the tokenizer in place, and returns one sentence for each change.
+    """Changes the tokenizer in place; one sentence for each change.
 
-    When a pad token had to be added, the vocabulary has grown by one and the model's embeddings must follow
-    (`checkpoints.load_for_training` does that). Raises ModelError when there is neither a chat template nor a token that could end an answer.
+    A pad token that had to be added makes the vocabulary grow: the embeddings must follow
+    (`checkpoints.load_for_training`). Raises ModelError without a template and a token that could end an answer.
     """
     notes = []
     if chat_template:
@@ -56,10 +56,7 @@ def prepare_tokenizer(tokenizer: Tokenizer, chat_template: str | None = None) ->
 
 
 def default_template(tokenizer: Tokenizer) -> str:
-    """`DEFAULT_TEMPLATE` with this tokenizer's start and end tokens written in.
-
-    Start: CLS, or BOS where the tokenizer itself would put it. End: EOS, or SEP for an encoder.
-    """
+    """`DEFAULT_TEMPLATE` with this tokenizer's start (CLS, or BOS where it would put it) and end (EOS or SEP)."""
     end = tokenizer.eos_token or tokenizer.sep_token
     if not end:
         raise ModelError(

@@ -1,7 +1,4 @@
-"""Arguments of tool calls as a chat template wants them: many write JSON themselves, some want JSON text.
-
-OpenAI's format has JSON text. A template that writes JSON would encode it a second time.
-"""
+"""Arguments of tool calls as a chat template wants them: OpenAI's format has JSON text, which many would encode again."""
 
 from __future__ import annotations
 
@@ -16,7 +13,7 @@ from .data.records import Message
 
 
 class Arguments:
-    """Writes the arguments of tool calls as one template wants them. write: (messages, tools, prompt_only) -> text."""
+    """For one template. write: (messages, tools, prompt_only) -> text."""
 
     def __init__(self, write: Callable[[Sequence[Message], Any, bool], str]):
         self._write = write

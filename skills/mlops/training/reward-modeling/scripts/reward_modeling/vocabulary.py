@@ -8,11 +8,11 @@ from .console import ModelError
 from .hf import Tokenizer
 
 SAMPLED = 64
-"""How many tokens of a vocabulary are turned into text and back."""
+"""Tokens of a vocabulary that are turned into text and back."""
 
 
 def check_tells_apart(path: str, tokenizer: Tokenizer) -> None:
-    """Raises ModelError for a tokenizer that gives different texts the same ids, as one without its vocabulary does."""
+    """Raises ModelError for a tokenizer that gives different texts the same ids, as without its vocabulary."""
     added = {*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()}
     ordinary = _spread([token for token in tokenizer.get_vocab() if token not in added])
     texts = list(dict.fromkeys(_texts_of(tokenizer, ordinary)))
@@ -25,9 +25,9 @@ def check_tells_apart(path: str, tokenizer: Tokenizer) -> None:
 
 
 def check_embedded(path: str, tokenizer: Tokenizer, rows: int) -> None:
-    """Raises ModelError when an ordinary text can become a token that the model has no embedding for.
+    """Raises ModelError when an ordinary text can become a token beyond the `rows` of the embeddings.
 
-    rows: of the embeddings. A token that no text becomes, such as padding that was added later, may lie beyond them.
+    A token that no text becomes, such as padding that was added later, may lie beyond.
     """
     beyond = [token for token, number in tokenizer.get_vocab().items() if number >= rows]
     found = chain(*_ids(tokenizer, _texts_of(tokenizer, _spread(beyond))))
