@@ -39,7 +39,7 @@ def one_call_a_prefix(model: ProcessRewardModel, solution: Steps) -> list[float]
     prompt, steps, _ = solution
     with torch.inference_mode():
         for k in range(1, len(steps) + 1):
-            ids = model.renderer.render_solution(prompt, steps[:k]).ids
+            ids = model.renderer.render(prompt, steps[:k]).ids
             logits = model.model(input_ids=torch.tensor([ids])).logits[0, -1]
             scores.append(logits.softmax(-1)[1].item())
     return scores
@@ -56,8 +56,8 @@ def test_one_pass_gives_the_scores_of_one_call_a_prefix(family):
     assert model.why_padded() is None and model.renderer.scored_at == "last_token"
     solutions = toy_solutions(5)
     assert_same(model, solutions, 1e-5)
-    computed = sum(len(row.ids) for row in pack([model.renderer.render_solution(*s[:2]).ids for s in solutions]))
-    rendered = sum(len(model.renderer.render_solution(*s[:2]).ids) for s in solutions)
+    computed = sum(len(row.ids) for row in pack([model.renderer.render(*s[:2]).ids for s in solutions]))
+    rendered = sum(len(model.renderer.render(*s[:2]).ids) for s in solutions)
     assert computed < 0.7 * rendered, "the prompt and the first step of three solutions are computed once"
 
 

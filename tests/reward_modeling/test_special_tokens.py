@@ -118,7 +118,7 @@ def test_steps_and_their_prompt_hold_text():
     tokenizer = tiny_tokenizer("qwen2")
     prepare_tokenizer(tokenizer)
     renderer = StepRenderer(tokenizer, max_length=None, step_separator="[SEP]")
-    solution = renderer.render_solution(said("hi <|im_end|>", "user"), ["one [SEP] two", "<pad>three"])
+    solution = renderer.render(said("hi <|im_end|>", "user"), ["one [SEP] two", "<pad>three"])
     assert len(solution.positions) == 2 and solution.ids.count(5) == 2, "only the separators are separators"
     assert solution.ids.count(2) == 1 and 3 not in solution.ids
     assert renderer.counts["special_tokens_in_content"] == 1

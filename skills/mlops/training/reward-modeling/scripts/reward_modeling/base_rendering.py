@@ -29,10 +29,10 @@ PROBES: tuple[tuple[Message, ...], ...] = (
     ),
 )
 
-TEXT_FORMATS = ("chat", "rendered")
 CONTENT_RULE = "special_tokens_in_content"
 """Key of the contract: "text". Cards without it are of models trained when such tokens were parsed."""
 PLACES_SHOWN = 5
+WITHOUT_TOOLS = "drop them with --columns tools="
 
 
 def content_rule(card: dict[str, Any] | None) -> str:
@@ -48,6 +48,8 @@ class BaseRenderer:
     first. `refused`: None, or a list that gets (place, error) of what cannot be rendered.
     """
 
+    takes: ClassVar[Callable[..., tuple]]
+    """The type of an input."""
     policies: ClassVar[tuple[str, ...]]
     """The entries of `overlong`."""
     places: ClassVar[tuple[str, ...]]
@@ -64,7 +66,7 @@ class BaseRenderer:
         text_format: str = "chat",
     ):
         for name, value, allowed in (
-            ("text_format", text_format, TEXT_FORMATS),
+            ("text_format", text_format, ("chat", "rendered")),
             ("overlong", overlong, self.policies),
             ("scored_at", scored_at, self.places),
         ):
@@ -83,11 +85,15 @@ class BaseRenderer:
     def special(self) -> SpecialTokens:
         return SpecialTokens(self.tokenizer)
 
+    def render(self, *one: Any, where: object = None, **named: Any) -> Any:
+        """What becomes of one input, None when the policy leaves it out."""
+        return self.render_all([self.takes(*one, **named, origin=where)])[0]
+
     def render_all(self, inputs: Sequence[Any], refused: list[tuple[int, DataError]] | None = None) -> list[Any]:
         """What becomes of each input, None where the over-length policy leaves it out.
 
-        refused: gets (place, error) of what cannot be rendered, by default the renderer's own `refused`; without any they are
-        one DataError.
+        refused: gets (place, error) of what cannot be rendered, by default the renderer's own `refused`; without any they
+        are one DataError.
         """
         refused = self.refused if refused is None else refused
         faults: list[tuple[int, DataError]] = []
@@ -127,11 +133,9 @@ class BaseRenderer:
             return False
         self.counts["over_length"] += 1
         if self.overlong == "error":
-            raise DataError(
-                f"the {called} has {needed} tokens, more than --max_length {self.max_length}",
-                where=origin,
-                hint=f"raise --max_length, or choose --overlong {' or '.join(self.policies[:2])}",
-            )
+            what = f"the {called} has {needed} tokens, more than --max_length {self.max_length}"
+            hint = f"raise --max_length, or choose --overlong {' or '.join(self.policies[:2])}"
+            raise DataError(what, where=origin, hint=hint)
         return True
 
     def _count_templated(self, prompt: Sequence[Message], origin: object) -> None:
@@ -142,14 +146,14 @@ class BaseRenderer:
 
     def _count(self, name: str, where: object) -> None:
         self.counts[name] += 1
-        self.first.setdefault(name, str(where) if where else "a conversation")
+        self.first.setdefault(name, str(where or "a conversation"))
 
     def _count_special(self, token: str, where: object) -> None:
         self._count(CONTENT_RULE, f"{token} in {where or 'a conversation'}")
 
     def _leading_special(self, ids: list[int]) -> int:
         """1 when the conversation opens with BOS or CLS, which a cut must leave in place."""
-        return int(ids[0] in (self.tokenizer.bos_token_id, self.tokenizer.cls_token_id) and ids[0] is not None)
+        return int(ids[0] in (self.tokenizer.bos_token_id, self.tokenizer.cls_token_id))
 
     def text(
         self,
@@ -164,21 +168,19 @@ class BaseRenderer:
         Raises DataError when the template refuses or fails, ModelError when it has no place for `tools`.
         """
         if self.text_format == "rendered":
-            return _joined(messages, tools, where)
+            if tools:
+                what = "the data has `tools`, which text that is rendered already must hold itself"
+                raise DataError(what, where=where, hint=WITHOUT_TOOLS)
+            return "".join(message["content"] or "" for message in messages)
         if tools and "tools" not in template_text(self.tokenizer):
-            raise ModelError(
-                "the data has `tools`, but the chat template of this model has no place for them",
-                where=where,
-                hint="use a model whose template knows tools, or drop them with --columns tools=",
-            )
+            what = "the data has `tools`, but the chat template of this model has no place for them"
+            raise ModelError(what, where=where, hint=f"use a model whose template knows tools, or {WITHOUT_TOOLS}")
         try:
             return self._write(messages, tools, prompt_only, count=not prompt_only)
         except TemplateFaultError as error:
-            raise DataError(
-                f"the chat template refuses this conversation: {error}",
-                where=where,
-                hint="drop the row, or use a model whose chat template takes such conversations",
-            ) from error
+            what = f"the chat template refuses this conversation: {error}"
+            hint = "drop the row, or use a model whose chat template takes such conversations"
+            raise DataError(what, where=where, hint=hint) from error
 
     def _write(self, messages: Sequence[Message], tools: Any, prompt_only: bool, count: bool = False) -> str:
         """`text`, with the arguments of tool calls as the template wants them."""
@@ -191,9 +193,11 @@ class BaseRenderer:
         try:
             return apply(self.tokenizer, messages, tools, prompt_only)
         except TemplateFaultError:
-            filled = _without_null(messages)
-            others = [other for other in (filled, _fold_system(filled)) if other not in (None, messages)]
-            for other in others:
+            # A message that calls a tool may have null content, and few templates know it.
+            filled = [{**message, "content": ""} if message.get("content") is None else message for message in messages]
+            for other in (filled, _fold_system(filled)):
+                if other in (None, messages):
+                    continue
                 with contextlib.suppress(TemplateFaultError):
                     text = apply(self.tokenizer, other, tools, prompt_only)
                     self.counts["system_prompt_moved_into_user_turn"] += count and len(other) < len(messages)
@@ -217,9 +221,8 @@ class BaseRenderer:
             self._count_special(token, where)
         if self.special_tokens_in_content != "text":
             return None
-        return self.text(
-            self.special.marked(messages), self.special.marked(tools), where=where, prompt_only=prompt_only
-        )
+        messages, tools = self.special.marked(messages), self.special.marked(tools)
+        return self.text(messages, tools, where=where, prompt_only=prompt_only)
 
     def _tokens(self, texts: list[str]) -> list[list[int]]:
         if not texts:
@@ -232,9 +235,7 @@ class BaseRenderer:
         return {
             "chat_template_sha256": _sha256(template_text(tokenizer)),
             "probe_ids_sha256": _sha256(json.dumps(self.probe_ids())),
-            "bos_token_id": tokenizer.bos_token_id,
-            "eos_token_id": tokenizer.eos_token_id,
-            "pad_token_id": tokenizer.pad_token_id,
+            **{name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")},
             "padding_side": "right",
             "scored_at": self.scored_at,
             **({CONTENT_RULE: "text"} if self.special_tokens_in_content == "text" else {}),
@@ -251,9 +252,8 @@ class BaseRenderer:
         try:
             return self._tokens([apply(self.tokenizer, probe) for probe in PROBES])
         except TemplateFaultError as error:
-            raise ModelError(
-                f"the model has a broken chat template: {error}", hint="restore the one that came with it"
-            ) from error
+            what = f"the model has a broken chat template: {error}"
+            raise ModelError(what, hint="restore the one that came with it") from error
 
 
 def opening_ids(tokenizer: Any) -> list[int]:
@@ -269,34 +269,17 @@ def refused_together(faults: Sequence[tuple[int, DataError]], total: int) -> Dat
     if len(faults) == 1:
         return first
     places = list(dict.fromkeys(error.where for _, error in faults if error.where))
-    shown = ", ".join(places[:PLACES_SHOWN]) + (
-        f" and {len(places) - PLACES_SHOWN} more" if len(places) > PLACES_SHOWN else ""
-    )
-    return DataError(
-        f"{len(faults)} of {total} conversations cannot be rendered{f' ({shown})' if shown else ''}; the first: {first.message}",
-        where=first.where,
-        hint=first.hint,
-    )
-
-
-def _joined(messages: Sequence[Message], tools: Any, where: object) -> str:
-    if tools:
-        raise DataError(
-            "the data has `tools`, which text that is rendered already must hold itself",
-            where=where,
-            hint="drop them with --columns tools=",
-        )
-    return "".join(message["content"] or "" for message in messages)
+    shown, more = ", ".join(places[:PLACES_SHOWN]), len(places) - PLACES_SHOWN
+    shown = shown and f" ({shown}{f' and {more} more' if more > 0 else ''})"
+    what = f"{len(faults)} of {total} conversations cannot be rendered{shown}; the first: {first.message}"
+    return DataError(what, where=first.where, hint=first.hint)
 
 
 def check_one_text(prompt: Sequence[Message], completion: Sequence[Message], where: object) -> None:
     """Raises DataError for turns: only a template can say what stands between them."""
     if len(prompt) > 1 or len(completion) != 1:
-        raise DataError(
-            "a conversation of several messages is not a text that is rendered already",
-            where=where,
-            hint="give prompt and answer as texts, or leave out --text_format rendered",
-        )
+        what = "a conversation of several messages is not a text that is rendered already"
+        raise DataError(what, where=where, hint="give prompt and answer as texts, or leave out --text_format rendered")
 
 
 def fingerprint_of(contract: dict[str, Any]) -> str:
@@ -307,14 +290,9 @@ def _sha256(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8")).hexdigest()
 
 
-def _without_null(messages: Sequence[Message]) -> list[Message]:
-    """A message that calls a tool may have null content, and few templates know it."""
-    return [{**message, "content": ""} if message.get("content") is None else message for message in messages]
-
-
 def _fold_system(messages: list[Message]) -> list[Message] | None:
     """The system prompt put before the first user turn, for templates that know no system role."""
-    if len(messages) < 2 or messages[0]["role"] != "system" or messages[1]["role"] != "user":
+    if [message["role"] for message in messages[:2]] != ["system", "user"]:
         return None
-    first = {**messages[1], "content": f"{messages[0]['content']}\n\n{messages[1]['content']}"}
-    return [first, *messages[2:]]
+    system, user, *rest = messages
+    return [{**user, "content": f"{system['content']}\n\n{user['content']}"}, *rest]

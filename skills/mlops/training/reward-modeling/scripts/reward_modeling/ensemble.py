@@ -16,7 +16,7 @@ from . import checkpoints, losses
 from .console import ModelError, RunError, UsageError, UserError, log, warn
 from .data.records import Message
 from .rendering import Conversation
-from .scoring import RewardModel
+from .scoring import Progress, RewardModel
 
 
 @dataclass(frozen=True)
@@ -71,13 +71,16 @@ class Rewards:
     ):
         self.models, self.combine, self.normalise = models, combine, normalise
         self.weights = check_weights(weights, len(models), combine)
-        self.combination = COMBINATIONS[combine]
         self.parts: dict[str, float] = {}
         self.spreads: dict[str, float] = {}
         self._compared = len(models) == 1
         if normalise:
             for name, model in models.items():
-                _check_statistics(name, model)
+                try:
+                    model.normalise([])
+                except UserError as error:
+                    hint = f"leave out {NORMALISE}, or train the model with train.py"
+                    raise ModelError(f"reward model {name}: {error.message}", hint=hint) from error
         elif combine != "sum":
             _warn_of_shifted_zeros(models)
 
@@ -119,29 +122,25 @@ class Rewards:
         tools: Sequence[list[dict] | None] | None = None,
     ) -> list[float]:
         """[n] rewards of [n] prompts, each continued by its completion; both are message lists."""
-        tools = tools or [None] * len(prompts)
-        conversations = [Conversation(*one) for one in zip(prompts, completions, tools, strict=True)]
+        asked = zip(prompts, completions, tools or [None] * len(prompts), strict=True)
         known = self._lost()
-        rewards = self.score_conversations(conversations)
+        rewards = self.score_conversations([Conversation(*one) for one in asked])
         if known != self._lost():  # the first of a kind is told at once: a run takes hours
             self.warn_of_losses()
         return rewards
 
-    def score_conversations(
-        self, conversations: Sequence[Conversation], progress: Callable[[int], None] | None = None
-    ) -> list[float]:
+    def score_conversations(self, conversations: Sequence[Conversation], progress: Progress = None) -> list[float]:
         """[n] combined rewards. progress: gets the number of conversations that the last model has finished."""
-        *_, last = self.models
-        by_model = [
-            self._score(name, model, conversations, progress if name == last else None)
-            for name, model in self.models.items()
-        ]
-        self.parts = {name: fmean(scores) for name, scores in zip(self.models, by_model, strict=True) if scores}
-        self.spreads = {name: pstdev(scores) for name, scores in zip(self.models, by_model, strict=True) if scores}
+        last = self.names[-1]
+        by_model = {name: self._score(name, conversations, progress if name == last else None) for name in self.models}
+        if conversations:
+            self.parts = {name: fmean(scores) for name, scores in by_model.items()}
+            self.spreads = {name: pstdev(scores) for name, scores in by_model.items()}
         if not self._compared and len(conversations) > 1:
             self._compared = True
             _warn_of_spreads(self.spreads)
-        return [self.combination.combine(rewards, self.weights) for rewards in zip(*by_model, strict=True)]
+        combine = COMBINATIONS[self.combine].combine
+        return [combine(rewards, self.weights) for rewards in zip(*by_model.values(), strict=True)]
 
     def logged(self, prefix: str) -> dict[str, float]:
         """Mean and standard deviation of each of several models in the last call."""
@@ -161,19 +160,19 @@ class Rewards:
     def _lost(self) -> list[set[str]]:
         return [{kind for kind in losses.COUNTED if model.renderer.counts[kind]} for model in self.models.values()]
 
-    def _score(
-        self, name: str, model: RewardModel, conversations: Sequence[Conversation], progress: Any = None
-    ) -> list[float]:
+    def _score(self, name: str, conversations: Sequence[Conversation], progress: Progress) -> list[float]:
+        model = self.models[name]
         model.model.eval()  # a trainer may have been handed the module and put it into training mode
         try:
             scores = model.score_conversations(conversations, progress)
         except RunError as error:
             raise RunError(f"reward model {name}: {error.message}", where=error.where, hint=error.hint) from error
-        left_out = [i for i, score in enumerate(scores) if score is None]
-        if left_out:  # only where the caller chose such a policy: a reward of a missing completion would be made up
+        if (
+            None in scores
+        ):  # only where the caller chose such a policy: a reward of a missing completion would be made up
             raise RunError(
-                f"reward model {name} left out completion {left_out[0] + 1}: it cannot be rendered, or is longer than "
-                f"{model.renderer.max_length} tokens",
+                f"reward model {name} left out completion {scores.index(None) + 1}: it cannot be rendered, or is longer "
+                f"than {model.renderer.max_length} tokens",
                 hint="choose truncate_left, raise the reward model's maximum length or shorten the responses",
             )
         return model.normalise(scores) if self.normalise else scores
@@ -188,10 +187,8 @@ def check_weights(weights: Sequence[float] | None, models: int, combine: str) ->
     if len(weights) != models:
         raise UsageError(f"{len(weights)} reward weights for {models} reward models", hint="give one weight a model")
     if not COMBINATIONS[combine].takes_weights:
-        raise UsageError(
-            f"--reward_combine {combine} takes no weights: it treats its models alike",
-            hint="leave the weights out, or combine by sum or mean",
-        )
+        what = f"--reward_combine {combine} takes no weights: it treats its models alike"
+        raise UsageError(what, hint="leave the weights out, or combine by sum or mean")
     if not all(math.isfinite(weight) for weight in weights):
         raise UsageError(f"the reward weights {list(weights)} are not all finite")
     if combine == "mean" and sum(weights) <= 0:
@@ -211,31 +208,19 @@ def unique_names(paths: Sequence[str]) -> list[str]:
     return ["/".join(part[-depth:]) for part in parts]
 
 
-def _check_statistics(name: str, model: RewardModel) -> None:
-    try:
-        model.normalise([])
-    except UserError as error:
-        raise ModelError(
-            f"reward model {name}: {error.message}", hint=f"leave out {NORMALISE}, or train the model with train.py"
-        ) from error
-
-
 def _warn_of_spreads(spreads: dict[str, float]) -> None:
     """The model whose rewards spread furthest decides, whatever its weight."""
     if max(spreads.values()) > SPREAD_APART * min(spreads.values()):
         told = ", ".join(f"{name} {spread:.2g}" for name, spread in spreads.items())
-        warn(
-            f"the first rewards have standard deviations of {told}: the widest decides. Normalise ({NORMALISE}) or weigh them"
-        )
+        advice = f"the widest decides. Normalize ({NORMALISE}) or weigh them"
+        warn(f"the first rewards have standard deviations of {told}: {advice}")
 
 
 def _warn_of_shifted_zeros(models: dict[str, RewardModel]) -> None:
     """A reward's zero means nothing: if members are shifted, `min` is one member's reward."""
-    known = [(model.card or {}).get("reward") for model in models.values()]
-    known = [reward for reward in known if reward and reward.get("std")]
+    known = [(model.card or {}).get("reward") or {} for model in models.values()]
+    known = [reward for reward in known if reward.get("std")]
     means = [reward["mean"] for reward in known]
     if len(known) > 1 and max(means) - min(means) > SHIFTED * min(reward["std"] for reward in known):
-        warn(
-            f"the saved means of the ensemble's rewards lie {max(means) - min(means):.2f} apart: their zeros differ, so they "
-            f"should be normalized before they are combined: {NORMALISE}"
-        )
+        apart = f"the saved means of the ensemble's rewards lie {max(means) - min(means):.2f} apart"
+        warn(f"{apart}: their zeros differ, so they should be normalized before they are combined: {NORMALISE}")

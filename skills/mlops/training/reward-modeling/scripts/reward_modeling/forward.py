@@ -14,9 +14,8 @@ import torch
 from .attention import outputs_at, shared_prefix
 from .heads import head_name, unwrapped
 from .hf import Model
-from .packing import pack, padded_batches, right_padded
+from .packing import Row, pack, padded_batches, right_padded
 
-Row = tuple[list[int], list[int]]
 PADDED_TOKENS = 8192
 """In a padded batch, and in a packed row on a GPU, unless told otherwise."""
 

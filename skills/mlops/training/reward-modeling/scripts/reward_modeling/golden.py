@@ -61,7 +61,7 @@ def _golden_rows(model: Model, renderer: Any, kind: Kind, example: dict[str, Any
         return [(ids, [len(ids) - 1])]
     unlimited = kind.renderer(renderer.tokenizer, renderer.scored_at, renderer.contract())
     unlimited.max_length, unlimited.overlong = most, "truncate_prompt"
-    solution = unlimited.render_solution(example["prompt"], example["steps"])
+    solution = unlimited.render(example["prompt"], example["steps"])
     return unlimited.rows(solution) if solution else []
 
 

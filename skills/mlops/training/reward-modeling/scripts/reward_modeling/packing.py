@@ -19,6 +19,8 @@ from .prefixes import shared_length
 if TYPE_CHECKING:
     import torch
 
+Row = tuple[list[int], list[int]]
+"""Token ids, and the ascending positions whose logits are wanted."""
 SHORTEST_SHARED = 8
 """A shared prefix of fewer tokens is computed again: its own attention call would cost more."""
 ROW_TOKENS = 1024

@@ -13,19 +13,16 @@ from . import checkpoints, readers
 from .aggregation import AGGREGATIONS, DEFAULT_AGGREGATE, StepScores, probability, step_rewards
 from .completeness import said
 from .console import DataError, ModelError, UsageError, log
-from .data.records import Message
 from .hf import Model
 from .kinds import PROCESS
+from .packing import Row
 from .pairwise import PairwiseModel
 from .rendering import Conversation
-from .scoring import RewardModel, Scorer, Text, as_messages
+from .scoring import Progress, RewardModel, Scorer, Text, as_messages
 from .step_rendering import STEP_SEPARATOR, StepRenderer, Steps, split_steps
 
 if TYPE_CHECKING:
     from .settings import ScoringSettings
-
-SolutionText = str | Sequence[str]
-"""Its steps, or one text that is split into steps."""
 
 
 def from_settings(settings: ScoringSettings, path: str | None = None) -> RewardModel | ProcessRewardModel:
@@ -74,12 +71,10 @@ class ProcessRewardModel(Scorer):
             raise UsageError("--aggregate prod is of probabilities, which the steps of this model do not get")
         self.split_at = step_separator or (renderer.split_at if renderer else STEP_SEPARATOR)
 
-    # ---- verbs ------------------------------------------------------------------------------------------------
-
     def score_steps(self, prompts: Sequence[Text], solutions: Sequence[Any]) -> list[Any]:
         """The probability that each step is correct, in input order; None for steps that did not fit.
 
-        solutions: [n], each a text or list of steps (-> a list of floats) or a list of lists of steps (-> a list of such lists).
+        solutions: [n], each a text or list of steps (-> a list of floats), or a list of these (-> a list of such lists).
         """
 
         def score(asked: list[tuple]) -> list[Any]:
@@ -92,16 +87,16 @@ class ProcessRewardModel(Scorer):
     def reward(self, scores: StepScores | None) -> float | None:
         return None if scores is None else AGGREGATIONS[self.aggregate].reward(scores.logits, self.value)
 
-    def split(self, solution: SolutionText) -> list[str]:
+    def split(self, solution: str | Sequence[str]) -> list[str]:
         return split_steps(solution, self.split_at) if isinstance(solution, str) else list(solution)
 
     def score_conversations(
-        self, conversations: Sequence[Conversation], progress: Callable[[int], None] | None = None
+        self, conversations: Sequence[Conversation], progress: Progress = None
     ) -> list[float | None]:
         return [self.reward(scores) for _, scores in self.score_in_steps(conversations, progress)]
 
     def score_in_steps(
-        self, conversations: Sequence[Conversation], progress: Callable[[int], None] | None = None
+        self, conversations: Sequence[Conversation], progress: Progress = None
     ) -> list[tuple[list[str], StepScores | None]]:
         """(steps, their scores) of each conversation, whose completion is split into steps.
 
@@ -117,26 +112,18 @@ class ProcessRewardModel(Scorer):
             progress(empty)
         return found
 
-    def score_solutions(
-        self, solutions: Sequence[Steps], progress: Callable[[int], None] | None = None
-    ) -> list[StepScores | None]:
+    def score_solutions(self, solutions: Sequence[Steps], progress: Progress = None) -> list[StepScores | None]:
         """Step scores in input order; None for what was left out."""
-        return [
-            found and StepScores(found[1], found[0].dropped, self.value) for found in self._scored(solutions, progress)
-        ]
-
-    # ---- what is particular -----------------------------------------------------------------------------------
+        scored = self._scored(solutions, progress)
+        return [found and StepScores(found[1], found[0].dropped, self.value) for found in scored]
 
     def _inputs(self, conversations: Sequence[Conversation]) -> list[Steps | None]:
-        split = [
-            Steps(prompt, self._steps_of(completion, tools, origin), origin)
-            for prompt, completion, tools, origin in conversations
-        ]
+        split = [Steps(one.prompt, self._steps_of(one), one.origin) for one in conversations]
         return [solution if solution.steps else None for solution in split]
 
     def _solutions(self, asked: Sequence[tuple[Text, Any, Any]]) -> list[Steps]:
-        if any(tools for _, _, tools in asked):
-            raise _without_tools(None)
+        for _, _, tools in asked:
+            _check_no_tools(tools, None)
         return [Steps(as_messages(prompt, "user"), self.split(one)) for prompt, one, _ in asked]
 
     def _rewards(self, asked: Sequence[tuple[Text, Any, Any]]) -> list[float | None]:
@@ -145,13 +132,11 @@ class ProcessRewardModel(Scorer):
     def _is_several(self, completion: Any) -> bool:
         return not isinstance(completion, str) and bool(completion) and not isinstance(completion[0], str)
 
-    def score_rows(
-        self, rows: Sequence[tuple[list[int], list[int]]], progress: Callable[[list[int]], None] | None = None
-    ) -> list[list[float]]:
+    def score_rows(self, rows: Sequence[Row], progress: Callable[[list[int]], None] | None = None) -> list[list[float]]:
         found = super().score_rows(rows, progress)
         return [[own - start for own in rest] for start, *rest in found] if self.renderer.from_start else found
 
-    def _rows(self, rendered: Any) -> list[tuple[list[int], list[int]]]:
+    def _rows(self, rendered: Any) -> list[Row]:
         return self.renderer.rows(rendered)
 
     def _described(self) -> list[str]:
@@ -162,19 +147,18 @@ class ProcessRewardModel(Scorer):
             return "one row for each step, since an encoder would otherwise see the steps that follow"
         return f"all steps of a solution in one pass, {super()._way()}"
 
-    def _steps_of(self, completion: Sequence[Message], tools: Any, origin: object) -> list[str]:
-        if tools:
-            raise _without_tools(origin)
+    def _steps_of(self, conversation: Conversation) -> list[str]:
+        _, completion, tools, origin = conversation
+        _check_no_tools(tools, origin)
         if len(completion) != 1:
             raise DataError(f"the completion has {len(completion)} messages, not one text of steps", where=origin)
         if unread := said(completion[0]):
-            raise DataError(
-                f"a process reward model reads steps, not `{'` and `'.join(unread)}`",
-                where=origin,
-                hint="move them into the steps, or drop these rows",
-            )
+            what = f"a process reward model reads steps, not `{'` and `'.join(unread)}`"
+            raise DataError(what, where=origin, hint="move them into the steps, or drop these rows")
         return self.split(completion[0].get("steps") or completion[0].get("content") or "")
 
 
-def _without_tools(origin: object) -> ModelError:
-    return ModelError("a process reward model reads no `tools`", where=origin, hint="drop them: --columns tools=")
+def _check_no_tools(tools: Any, origin: object) -> None:
+    if tools:
+        what = "a process reward model reads no `tools`"
+        raise ModelError(what, where=origin, hint="drop them: --columns tools=")

@@ -57,26 +57,14 @@ class Renderer(BaseRenderer):
     `truncate_left` (cut whatever comes first) or `error`.
     """
 
+    takes = Conversation
     policies = OVERLONG
     places = ("last_token", "pooled")
 
-    def __init__(
-        self, tokenizer: Tokenizer, *, max_length: int | None, overlong: str = "truncate_prompt", **rules: Any
-    ):
-        super().__init__(tokenizer, max_length=max_length, overlong=overlong, **rules)
+    def __init__(self, tokenizer: Tokenizer, *, overlong: str = "truncate_prompt", **rules: Any):
+        super().__init__(tokenizer, overlong=overlong, **rules)
         self._completeness = Completeness(self._write)
         self._last_prompt: tuple[tuple, list[int]] = ((), [])
-
-    def render(
-        self,
-        prompt: Sequence[Message],
-        completion: Sequence[Message],
-        tools: list[dict] | None = None,
-        *,
-        where: object = None,
-    ) -> Rendered | None:
-        """Ids of one prompt with one completion, None when the policy leaves it out."""
-        return self.render_all([Conversation(prompt, completion, tools, where)])[0]
 
     def _parts_of(self, prompt, completion, tools, origin) -> list[str | list[int]]:
         text = self.text([*prompt, *completion], tools, where=origin)
@@ -90,11 +78,9 @@ class Renderer(BaseRenderer):
         if absent:
             fields = " and ".join(f"`{field}`" for field in absent)
             if self._completeness.nothing_left(prompt, completion, tools, text):
-                raise DataError(
-                    f"nothing of the completion reaches the model: its chat template leaves out {fields}",
-                    where=origin,
-                    hint="use a model whose chat template writes them, move them into `content`, or drop these rows",
-                )
+                what = f"nothing of the completion reaches the model: its chat template leaves out {fields}"
+                hint = "use a model whose chat template writes them, move them into `content`, or drop these rows"
+                raise DataError(what, where=origin, hint=hint)
             self._count("not_rendered", f"{fields} of {origin}" if origin else fields)
         marked = self._marked([*prompt, *completion], tools, origin)
         return [text if marked is None else self.special.ids(marked)]
@@ -104,9 +90,8 @@ class Renderer(BaseRenderer):
         if not ids:
             raise DataError("the conversation renders to no token at all", where=origin)
         if self.scored_at == "last_token" and ids[-1] == self.tokenizer.pad_token_id:
-            raise DataError(
-                "the conversation ends with the pad token, which would hide its end from the model", where=origin
-            )
+            what = "the conversation ends with the pad token, which would hide its end from the model"
+            raise DataError(what, where=origin)
         if not self._is_over_length(len(ids), "conversation", origin):
             return Rendered(ids)
         head = self._leading_special(ids)

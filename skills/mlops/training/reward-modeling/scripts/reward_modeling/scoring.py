@@ -15,11 +15,13 @@ from .data.records import Message
 from .hf import Model
 from .kinds import KINDS, OUTCOME, Kind
 from .lengths import DEFAULT_MAX_LENGTH, longest_input, positions
-from .packing import WINDOW
+from .packing import WINDOW, Row
 from .rendering import Conversation
 
 Text = str | Sequence[Message]
 """A string (one user or assistant turn), or a list of messages."""
+Progress = Callable[[int], None] | None
+"""Gets the number of inputs that a forward pass has finished."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,8 @@ class Scorer:
     """What both kinds of reward model have in common.
 
     Scores do not depend on batch, order or padding (within 1e-5 in fp32); None for what the over-length policy leaves out.
+    A kind has `_rewards` of (prompt, completion, tools)s, `_is_several` (whether this is a list of completions), and
+    `_rows`: those to compute of what the renderer made.
     """
 
     kind: ClassVar[Kind]
@@ -63,8 +67,6 @@ class Scorer:
         device: str | None = None,
         max_length: int | None = None,
         overlong: str | None = None,
-        max_tokens_per_batch: int | None = None,
-        shared_prefix: bool | None = None,
         text_format: str | None = None,
         chat_template_path: str | None = None,
         refused: str = "stop",
@@ -74,20 +76,21 @@ class Scorer:
         """Load a reward model from a folder or hub id.
 
         max_length, overlong, text_format ("chat", "rendered", "pair"): as in training unless given; without a card what its
-        authors did (`readers.PUBLIC`), or all that config and tokenizer allow. refused: "stop" raises DataError for what cannot
-        be rendered, "unscored" gives it no score. dtype: of the weights; the head stays fp32. shared_prefix: compute shared
-        prefixes once; None on CPUs only. reference_model_name_or_path: for a language model whose reward is a log-ratio. own:
-        arguments of the class. Raises ModelError when it is not of this kind or renders otherwise than in training.
+        authors did (`readers.PUBLIC`), or all that config and tokenizer allow. refused: "stop" raises DataError for what
+        cannot be rendered, "unscored" gives it no score. dtype: of the weights; the head stays fp32.
+        reference_model_name_or_path: for a language model whose reward is a log-ratio. own: arguments of the class;
+        shared_prefix None computes shared prefixes once on CPUs only. Raises ModelError when it is not of this kind or
+        renders otherwise than in training.
         """
         policies = cls.kind.renders.policies
         if overlong not in (None, *policies):
-            other = next(kind for kind in KINDS.values() if kind is not cls.kind)
-            what = f"--overlong {overlong} is for {other.name} reward models"
+            other = next(kind.name for kind in KINDS.values() if kind is not cls.kind)
+            what = f"--overlong {overlong} is for {other} reward models"
             raise UsageError(what, hint=f"choose {', '.join(policies)}")
         run = {"dtype": dtype, "device": device, "kind": cls.kind, "compares": cls.compares}
         loaded, family = public_models.load_any(path, reference_model_name_or_path, **run)
-        trained = loaded.rendering or own
-        trained = {**trained, "text_format": text_format or trained.get("text_format")}
+        trained = dict(loaded.rendering or own)
+        trained["text_format"] = text_format or trained.get("text_format")
         family = public_models.overridden(path, loaded, family, text_format, chat_template_path)
         if family or reference_model_name_or_path:
             renderer = public_models.renderer(loaded, family, path, text_format, own.get("step_separator"))
@@ -96,33 +99,29 @@ class Scorer:
         renderer.refused = [] if refused == "unscored" else None
         renderer.overlong = overlong or trained.get("overlong") or renderer.overlong
         _set_length(renderer, loaded, max_length)
-        run = {"max_tokens_per_batch": max_tokens_per_batch, "shared_prefix": shared_prefix}
-        made = cls(loaded.model, renderer, card=loaded.card, **run, **own)
+        made = cls(loaded.model, renderer, card=loaded.card, **own)
         made.notes = [*loaded.notes, *made._described()]
         return made
-
-    # ---- verbs ------------------------------------------------------------------------------------------------
 
     def score(
         self, prompts: Sequence[Text], completions: Sequence[Any], *, tools: Sequence[list[dict] | None] | None = None
     ) -> list[Any]:
         """Rewards in input order: a float for one completion, a list for a list of completions.
 
-        completions: [n], each a string or a list of messages (of a process reward model a list of steps), or a list of these.
+        completions: [n], each a string or a list of messages (of a process reward model a list of steps), or a list of
+        these.
         """
         return self._shaped(prompts, completions, tools, self._rewards)
 
     def rank(self, prompt: Text, completions: Sequence[Any], *, tools: list[dict] | None = None) -> list[Ranked]:
         """The completions of one prompt, best first: stable, unscored ones last."""
-        return ranked(self._telling(self._rewards, [(prompt, one, tools) for one in completions]), completions)
+        n = len(completions)
+        return ranked(self._shaped([prompt] * n, completions, [tools] * n, self._rewards), completions)
 
     def score_conversations(
-        self, conversations: Sequence[Conversation], progress: Callable[[int], None] | None = None
+        self, conversations: Sequence[Conversation], progress: Progress = None
     ) -> list[float | None]:
-        """Rewards in input order, None for what was left out; RunError for one that is not finite.
-
-        progress: gets the number of conversations that a forward pass has finished.
-        """
+        """Rewards in input order, None for what was left out; RunError for one that is not finite."""
         raise NotImplementedError
 
     def render(self, conversations: Sequence[Conversation]) -> list[Any]:
@@ -141,20 +140,12 @@ class Scorer:
         """Why shared prefixes are not computed once, or None where they are."""
         return self._why_padded
 
-    # ---- what a kind of model says ----------------------------------------------------------------------------
-
-    _inputs: Callable[[Sequence[Conversation]], list[Any]]
-    """What the renderer takes, None where there is nothing to score."""
-    _rewards: Callable[[Sequence[tuple[Text, Any, Any]]], list[float | None]]
-    """Of (prompt, one completion, tools)."""
-    _is_several: Callable[[Any], bool]
-    _rows: Callable[[Any], list[tuple[list[int], list[int]]]]
-    """(ids, positions) of each row to compute, of what the renderer made."""
-
     def _described(self) -> list[str]:
         return [f"scoring: {self._way()}"]
 
-    # ---- the path of all scores -------------------------------------------------------------------------------
+    def _inputs(self, conversations: Sequence[Conversation]) -> list[Any]:
+        """What the renderer takes, None where there is nothing to score."""
+        return list(conversations)
 
     @cached_property
     def _why_padded(self) -> str | None:
@@ -165,7 +156,7 @@ class Scorer:
 
     def _way(self) -> str:
         padded = self.why_padded()
-        return "shared prefixes are computed once" if padded is None else f"batches are padded, since {padded}"
+        return f"batches are padded, since {padded}" if padded else "shared prefixes are computed once"
 
     def _shaped(self, prompts, completions, tools, score: Callable[[list[tuple]], list]) -> list[Any]:
         """`score` of each completion, in lists where several were given."""
@@ -177,20 +168,16 @@ class Scorer:
             for i, (prompt, completion) in enumerate(zip(prompts, completions, strict=True))
             for one in (completion if several[i] else [completion])
         ]
-        flat = iter(self._telling(score, asked))
+        before = dict(self.renderer.counts)
+        flat = iter(score(asked))
+        self.warn_of_losses(before)
         return [
             [next(flat) for _ in completion] if many else next(flat)
             for completion, many in zip(completions, several, strict=True)
         ]
 
-    def _telling(self, score: Callable[[list[tuple]], list], asked: list[tuple]) -> list[Any]:
-        before = dict(self.renderer.counts)
-        scores = score(asked)
-        self.warn_of_losses(before)
-        return scores
-
-    def _scored(self, inputs: Sequence[Any], progress: Callable[[int], None] | None) -> list[Any]:
-        """(what the renderer made of it, its scores) of each input, in windows that bound memory; None for what was left out."""
+    def _scored(self, inputs: Sequence[Any], progress: Progress) -> list[Any]:
+        """(what the renderer made of it, its scores) of each input, None for what was left out; windows bound memory."""
         found: list[Any] = []
         for start in range(0, len(inputs), WINDOW):
             part = inputs[start : start + WINDOW]
@@ -202,10 +189,8 @@ class Scorer:
             found += [one and (one, own) for one, own in zip(rendered, scores, strict=True)]
         return found
 
-    def score_rows(
-        self, rows: Sequence[tuple[list[int], list[int]]], progress: Callable[[list[int]], None] | None = None
-    ) -> list[list[float]]:
-        """The scores at the positions of each row of (ids, ascending positions); those of steps are log-odds."""
+    def score_rows(self, rows: Sequence[Row], progress: Callable[[list[int]], None] | None = None) -> list[list[float]]:
+        """The scores at the positions of each row; those of steps are log-odds. progress: gets the numbers of rows done."""
         from .forward import logits_at, values_of
 
         scores: list[list[float]] = [[] for _ in rows]
@@ -236,12 +221,12 @@ class RewardModel(Scorer):
         return getattr(getattr(self.model, "score", None), "attributes", ())
 
     def score_conversations(
-        self, conversations: Sequence[Conversation], progress: Callable[[int], None] | None = None
+        self, conversations: Sequence[Conversation], progress: Progress = None
     ) -> list[float | None]:
         return [numbers and numbers[0] for numbers in self.score_attributes(conversations, progress)]
 
     def score_attributes(
-        self, conversations: Sequence[Conversation], progress: Callable[[int], None] | None = None
+        self, conversations: Sequence[Conversation], progress: Progress = None
     ) -> list[list[float] | None]:
         """[the reward, then each of `attributes`] of each conversation; None for what was left out."""
         return [found and found[1] for found in self._scored(conversations, progress)]
@@ -254,34 +239,25 @@ class RewardModel(Scorer):
 
     def normalise(self, scores: Sequence[float | None]) -> list[float | None]:
         """(score - mean) / std, with the statistics saved with the model."""
-        reward = (self.card or {}).get("reward")
-        if not reward or not reward.get("std"):
-            raise RunError(
-                "the model's card has no reward mean and std",
-                hint="score without normalizing, or train the model with train.py",
-            )
+        reward = (self.card or {}).get("reward") or {}
+        if not reward.get("std"):
+            hint = "score without normalizing, or train the model with train.py"
+            raise RunError("the model's card has no reward mean and std", hint=hint)
         return [None if score is None else (score - reward["mean"]) / reward["std"] for score in scores]
 
-    def _inputs(self, conversations: Sequence[Conversation]) -> list[Conversation]:
-        return list(conversations)
-
     def _rewards(self, asked: Sequence[tuple[Text, Any, Any]]) -> list[float | None]:
-        return self.score_conversations(
-            [
-                Conversation(as_messages(prompt, "user"), as_messages(one, "assistant"), tools)
-                for prompt, one, tools in asked
-            ]
-        )
+        texts = ((as_messages(prompt, "user"), as_messages(one, "assistant"), tools) for prompt, one, tools in asked)
+        return self.score_conversations([Conversation(*own) for own in texts])
 
     def _is_several(self, completion: Any) -> bool:
         return not isinstance(completion, str) and not (completion and isinstance(completion[0], dict))
 
-    def _rows(self, rendered: Any) -> list[tuple[list[int], list[int]]]:
+    def _rows(self, rendered: Any) -> list[Row]:
         if rendered.start is not None:
             return [(rendered.ids, [rendered.start - 1, len(rendered.ids) - 1])]
         return [self._row(rendered.ids)]
 
-    def _row(self, ids: list[int]) -> tuple[list[int], list[int]]:
+    def _row(self, ids: list[int]) -> Row:
         """Without trailing pad tokens: a foreign decoder that pads with EOS is scored before it, as by transformers."""
         if self.renderer.scored_at == "end":
             return ids, self.renderer.places_of(ids)
@@ -293,9 +269,9 @@ class RewardModel(Scorer):
 
 def _set_length(renderer: Any, loaded: checkpoints.Loaded, asked: int | None) -> None:
     """As many tokens as asked for, as in training, or without a card as the model can read."""
-    trained, family = loaded.rendering.get("max_length"), getattr(renderer, "family", None)
+    asked, family = asked or loaded.rendering.get("max_length"), getattr(renderer, "family", None)
     default = DEFAULT_MAX_LENGTH if loaded.card else family and family.text.max_length
-    renderer.max_length = longest_input(loaded.model, loaded.tokenizer, asked or trained, default)
+    renderer.max_length = longest_input(loaded.model, loaded.tokenizer, asked, default)
     renderer.longest = positions(loaded.model)
     if not loaded.card:
         renderer.probe_ids()  # a broken template should show before the data is read

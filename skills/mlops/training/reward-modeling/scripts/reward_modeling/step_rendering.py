@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 from .base_rendering import BaseRenderer, check_one_text
@@ -21,6 +22,7 @@ from .completeness import ANSWERED, ASKED
 from .console import DataError, ModelError
 from .data.records import Message
 from .hf import Tokenizer
+from .packing import Row
 
 STEP_SEPARATOR = "\n"
 STEPS_OVERLONG = ("drop_steps", "truncate_prompt", "drop", "error")
@@ -51,26 +53,21 @@ class StepRenderer(BaseRenderer):
     scored_at: `last_token` for decoders or `prefix` for encoders (a row for each step).
     """
 
+    takes = Steps
     policies = STEPS_OVERLONG
     places = ("last_token", "prefix")
     from_start = False
     """Whether the first position is the start of the answer, which a step's score is counted from."""
 
     def __init__(
-        self,
-        tokenizer: Tokenizer,
-        *,
-        max_length: int | None,
-        overlong: str = "drop_steps",
-        step_separator: str = STEP_SEPARATOR,
-        **rules: Any,
+        self, tokenizer: Tokenizer, *, overlong: str = "drop_steps", step_separator: str = STEP_SEPARATOR, **rules: Any
     ):
-        super().__init__(tokenizer, max_length=max_length, overlong=overlong, **rules)
+        super().__init__(tokenizer, overlong=overlong, **rules)
         self.step_separator = step_separator
         self.separator_ids = self._tokens([step_separator])[0] if step_separator else []
         if not self.separator_ids:
             raise ModelError(
-                f"the step separator {step_separator!r} is not a token of this tokenizer, so that no step has a token to be scored at",
+                f"the step separator {step_separator!r} is not a token of this tokenizer, where a step could be scored",
                 hint=f"give another, as in --step_separator {tokenizer.sep_token or tokenizer.eos_token or '###'}",
             )
 
@@ -79,34 +76,26 @@ class StepRenderer(BaseRenderer):
         """Where the text of a whole solution is split, unless told otherwise."""
         return self.step_separator if self.step_separator.isspace() else STEP_SEPARATOR
 
-    def render_solution(
-        self, prompt: Sequence[Message], steps: Sequence[str], *, where: object = None
-    ) -> RenderedSolution | None:
-        """Ids of one prompt with its steps, None when the policy leaves it out."""
-        return self.render_all([Steps(prompt, steps, where)])[0]
-
     def _parts_of(self, prompt, steps, origin) -> list[str | list[int]]:
         check_steps(steps, origin)
         self.counts["separator_in_step"] += sum(self.step_separator in step for step in steps)
-        texts: list[Any] = [self.text(prompt, where=origin, prompt_only=True) if prompt else ""]
-        texts += [self._lead + step if i == 0 and prompt else step for i, step in enumerate(steps)]
+        texts: list[Any] = [self.text(prompt, where=origin, prompt_only=True) if prompt else "", *steps]
         if self.text_format == "rendered":
             check_one_text(prompt, [{}], origin)
             return texts
+        if prompt:
+            texts[1] = self._lead + texts[1]
         self._count_templated(prompt, origin)
         if token := self.special.inside([prompt, steps]):
             self._count_special(token, origin)
             if self.special_tokens_in_content == "text":
-                marked = self._marked(prompt, None, origin, prompt_only=True)
-                own = [self.special.marked(text) if self.special.inside(text) else None for text in texts[1:]]
-                texts = [
-                    text if sign is None else self.special.ids(sign)
-                    for text, sign in zip(texts, [marked, *own], strict=True)
-                ]
+                marked = [self._marked(prompt, None, origin, prompt_only=True)]
+                marked += [self.special.marked(text) if self.special.inside(text) else None for text in texts[1:]]
+                both = zip(texts, marked, strict=True)
+                texts = [text if own is None else self.special.ids(own) for text, own in both]
         return texts
 
-    def rows(self, solution: RenderedSolution) -> list[tuple[list[int], list[int]]]:
-        """(ids, positions) of each row to compute."""
+    def rows(self, solution: RenderedSolution) -> list[Row]:
         if self.scored_at == "last_token":
             return [(solution.ids, solution.positions)]
         return [(solution.ids[: position + 1], [position]) for position in solution.positions]
@@ -114,8 +103,6 @@ class StepRenderer(BaseRenderer):
     @cached_property
     def _lead(self) -> str:
         """Whitespace that the template writes between generation prompt and answer: it belongs to the first step."""
-        if self.text_format == "rendered":
-            return ""
         opening = self.text(ASKED, prompt_only=True)
         whole = self.text([*ASKED, {"role": "assistant", "content": ANSWERED}])
         lead, found, _ = whole.removeprefix(opening).partition(ANSWERED)
@@ -124,29 +111,24 @@ class StepRenderer(BaseRenderer):
     def _fit(self, parts: list[list[int]], prompt, steps, origin) -> RenderedSolution | None:
         prompt, *steps = parts
         sizes = [len(step) + len(self.separator_ids) for step in steps]
-        needed = len(prompt) + sum(sizes)
-        if not self._is_over_length(needed, "solution", origin):
-            return self._join(prompt, steps)
-        head, cut = self._leading_special(prompt) if prompt else 0, 0
-        if self.overlong == "truncate_prompt":
-            cut = min(needed - self.max_length, len(prompt) - head)
-        kept, used = 0, len(prompt) - cut
-        while kept < len(steps) and used + sizes[kept] <= self.max_length:
-            used += sizes[kept]
-            kept += 1
-        if self.overlong == "drop" or not kept:
-            self._count("dropped", origin)
-            return None
-        self.counts["truncated"] += bool(cut)
-        self.counts["steps_dropped"] += len(steps) - kept
-        return self._join(prompt[:head] + prompt[head + cut :], steps[:kept], len(steps) - kept, cut)
-
-    def _join(self, prompt: list[int], steps: list[list[int]], dropped: int = 0, cut: int = 0) -> RenderedSolution:
+        needed, cut, kept = len(prompt) + sum(sizes), 0, len(steps)
+        if self._is_over_length(needed, "solution", origin):
+            head = self._leading_special(prompt) if prompt else 0
+            if self.overlong == "truncate_prompt":
+                cut = min(needed - self.max_length, len(prompt) - head)
+            ends = accumulate(sizes, initial=len(prompt) - cut)
+            kept = sum(end <= self.max_length for end in ends) - 1
+            if self.overlong == "drop" or kept < 1:
+                self._count("dropped", origin)
+                return None
+            self.counts["truncated"] += bool(cut)
+            self.counts["steps_dropped"] += len(steps) - kept
+            prompt = prompt[:head] + prompt[head + cut :]
         ids, positions = list(prompt), []
-        for step in steps:
+        for step in steps[:kept]:
             ids += step + self.separator_ids
             positions.append(len(ids) - 1)
-        return RenderedSolution(ids, positions, dropped, cut)
+        return RenderedSolution(ids, positions, len(steps) - kept, cut)
 
     def contract(self) -> dict[str, Any]:
         own = {"step_separator": self.step_separator, "separator_ids": self.separator_ids}
