@@ -28,8 +28,7 @@ _SIGN = "QZ{}ZQ"
 def said(message: Message) -> list[str]:
     """The speaking fields that this message fills."""
     filled = [field for field in SPEAKING if message.get(field)]
-    named = [field for field in filled if field in _REASONING]
-    return [field for field in filled if field not in named[1:]]
+    return [field for field in filled if field not in [name for name in filled if name in _REASONING][1:]]
 
 
 class Completeness:
@@ -42,9 +41,14 @@ class Completeness:
         """The fields of which something is not in the text; quick where the text ends with the answer."""
         fields = [(place, field) for place, message in enumerate(completion) for field in said(message)]
         content = completion[0].get("content") if len(completion) == 1 else None
-        if not fields and isinstance(content, str) and self._ends_with(text, content):
-            return []
-        region = _squeezed(text[self._where_completion_starts(prompt, tools, text) :])
+        if not fields and isinstance(content, str):
+            kept = (content, content.strip(), content.lstrip(), content.rstrip())
+            if text.endswith(tuple(own + self._after_answer for own in kept)):
+                return []
+        start = 0
+        with contextlib.suppress(TemplateFaultError):
+            start = shared_length(text, self._write(prompt, tools, False)) if prompt else 0
+        region = _squeezed(text[start:])
         absent = ["content" for message in completion if not _stands_in(message.get("content") or "", region)]
         absent += self._missing_fields(prompt, completion, tools, fields, region) if fields else []
         return list(dict.fromkeys(absent))
@@ -52,28 +56,21 @@ class Completeness:
     def nothing_left(self, prompt: Sequence[Message], completion: Sequence[Message], tools: Any, text: str) -> bool:
         """Whether a completion that says nothing, or something else, would give the same text."""
         for content in ("", _SIGN):
+            emptied = [
+                {**{key: value for key, value in one.items() if key not in SPEAKING}, "content": content}
+                for one in completion
+            ]
             with contextlib.suppress(TemplateFaultError):
-                if text == self._write([*prompt, *(_emptied(one, content) for one in completion)], tools, False):
+                if text == self._write([*prompt, *emptied], tools, False):
                     return True
         return False
 
-    def _ends_with(self, text: str, content: str) -> bool:
-        kept = (content, content.strip(), content.lstrip(), content.rstrip())
-        return text.endswith(tuple(own + self._after_answer for own in kept))
-
     @cached_property
     def _after_answer(self) -> str:
-        try:
+        with contextlib.suppress(TemplateFaultError):
             text = self._write([*ASKED, {"role": "assistant", "content": ANSWERED}], None, False)
-        except TemplateFaultError:
-            return ""
-        return text.rpartition(ANSWERED)[2]
-
-    def _where_completion_starts(self, prompt: Sequence[Message], tools: Any, text: str) -> int:
-        try:
-            return shared_length(text, self._write(prompt, tools, False)) if prompt else 0
-        except TemplateFaultError:
-            return 0
+            return text.rpartition(ANSWERED)[2]
+        return ""
 
     def _missing_fields(self, prompt, completion, tools, fields, region: str) -> list[str]:
         """Each is replaced by a sign of its own, since a word may stand elsewhere by chance."""
@@ -86,10 +83,6 @@ class Completeness:
         except TemplateFaultError:
             return [field for place, field in fields if not _stands_in(completion[place][field], region)]
         return [field for sign, field in signs.items() if sign not in shown]
-
-
-def _emptied(message: Message, content: str) -> Message:
-    return {**{key: value for key, value in message.items() if key not in SPEAKING}, "content": content}
 
 
 def _texts_in(value: object) -> Iterator[str]:

@@ -19,22 +19,17 @@ def positions(model: Model) -> int | None:
 
     RoBERTa and its relatives number positions from padding_idx + 1: their table holds more rows than they read tokens.
     """
-    config = model.config.get_text_config()
-    told = next(
-        (value for name in _LENGTH_FIELDS if isinstance(value := getattr(config, name, None), int) and value > 0), None
-    )
     for name, module in model.named_modules():
+        around, _, own = name.rpartition(".")
         padding = getattr(module, "padding_idx", None)
-        if name.rpartition(".")[2] == "position_embeddings" and padding is not None and _skips_padding(model, name):
-            return module.weight.shape[0] - padding - 1
-    return told
-
-
-def _skips_padding(model: Model, name: str) -> bool:
-    """Whether the module around these position embeddings numbers them from after the padding row."""
-    around = model.get_submodule(name.rpartition(".")[0])
-    where = (around, sys.modules[type(around).__module__])  # a method in some architectures, a function in others
-    return any(hasattr(place, "create_position_ids_from_input_ids") for place in where)
+        if own == "position_embeddings" and padding is not None:
+            within = model.get_submodule(around)
+            # A method in some architectures, a function in others.
+            places = (within, sys.modules[type(within).__module__])
+            if any(hasattr(place, "create_position_ids_from_input_ids") for place in places):
+                return module.weight.shape[0] - padding - 1
+    told = (getattr(model.config.get_text_config(), name, None) for name in _LENGTH_FIELDS)
+    return next((value for value in told if isinstance(value, int) and value > 0), None)
 
 
 def longest_input(

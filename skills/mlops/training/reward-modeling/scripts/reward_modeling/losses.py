@@ -23,7 +23,6 @@ def warn_of(
 def sentences(renderer: Any, counts: dict[str, int], only: tuple[str, ...] = COUNTED) -> list[str]:
     rendered = counts.get("rendered", 0)
     total = rendered + counts.get("without_steps", 0) + counts.get("refused", 0)
-    told = {name: count for name in only if (count := counts.get(name, 0))}
     over = f"longer than {renderer.max_length} tokens under --overlong {renderer.overlong}. {_advice(renderer)}"
     read = "text"
     if renderer.special_tokens_in_content != "text":
@@ -33,23 +32,20 @@ def sentences(renderer: Any, counts: dict[str, int], only: tuple[str, ...] = COU
         "truncated": f"{{}} of {total} completions are scored with their start cut off: {over}",
         "steps_dropped": f"{{}} steps at the end of {total} solutions are unscored: {over}",
         "without_steps": f"{{}} of {total} completions are unscored: there is no step in them",
-        "not_rendered": "{} of "
-        f"{rendered} completions reach the model in part: its chat template leaves out {{}}. Use a model whose template "
-        "writes them, or move them into `content`",
+        "not_rendered": f"{{}} of {rendered} completions reach the model in part: its chat template leaves out {{}}. "
+        "Use a model whose template writes them, or move them into `content`",
         "refused": f"{{}} of {total} completions are unscored: they cannot be rendered (the first: {{}})",
-        "templated": f"{{}} of {rendered} conversations have a prompt that is templated already, and are templated twice (the first: "
-        "{}). Give the messages alone, or take the texts as they are with --text_format rendered",
+        "templated": f"{{}} of {rendered} conversations have a prompt that is templated already, and are templated twice "
+        "(the first: {}). Give the messages alone, or take the texts as they are with --text_format rendered",
         "special_tokens_in_content": f"{{}} of {rendered} conversations hold special tokens in their texts, read as {read} "
         "(the first: {})",
     }
-    return [words[name].format(count, renderer.first.get(name, "no row")) for name, count in told.items()]
+    return [words[name].format(n, renderer.first.get(name, "no row")) for name in only if (n := counts.get(name, 0))]
 
 
 def _advice(renderer: Any) -> str:
     most, limit = renderer.longest, renderer.max_length
-    is_more = most and limit and most > limit
-    longer = f"Raise --max_length (the model reads {most}), or" if is_more else "Shorten them, or"
+    longer = f"Raise --max_length (the model reads {most})" if most and limit and most > limit else "Shorten them"
     other = "truncate_prompt" if hasattr(renderer, "step_separator") else "truncate_left"
-    return f"{longer} " + (
-        f"choose --overlong {other}" if renderer.overlong != other else "leave them out with --overlong drop"
-    )
+    choice = "leave them out with --overlong drop" if renderer.overlong == other else f"choose --overlong {other}"
+    return f"{longer}, or {choice}"

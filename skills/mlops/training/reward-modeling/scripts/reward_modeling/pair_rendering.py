@@ -13,9 +13,8 @@ from .public_families import Family
 from .rendering import Rendered
 
 MARKS = ("<|source|>", "<|candidate1|>", "<|candidate2|>")
-LIMITS = {"better-pairrm": (2030, 670)}
+LIMITS = {"better-pairrm": (2030, 670), "": (1224, 412)}
 """Part of a name -> the most tokens of a source and of an answer; what a source leaves is shared by the answers."""
-PAIRRM_LIMITS = (1224, 412)
 ASKED = "[CONTEXT] {} [RESPONSE A] {} [RESPONSE B] {} \n"
 
 
@@ -36,20 +35,17 @@ class MarkedRenderer(BaseRenderer):
     def __init__(self, tokenizer: Any, family: Family, *, path: str, **rules: Any):
         super().__init__(tokenizer, overlong="truncate_left", scored_at="prefix", **rules)
         self.family = family
-        self.limits = next((limits for name, limits in LIMITS.items() if name in path.lower()), PAIRRM_LIMITS)
+        self.limits = next(limits for name, limits in LIMITS.items() if name in path.lower())
         self.marks = [ids[0] for ids in self._tokens(list(MARKS)) if len(ids) == 1]
         if len(self.marks) < len(MARKS):
-            raise ModelError(
-                f"the tokenizer of {path} lacks one of {', '.join(MARKS)}, where the model is read",
-                hint="restore the tokenizer that was saved with it",
-            )
+            what = f"the tokenizer of {path} lacks one of {', '.join(MARKS)}, where the model is read"
+            raise ModelError(what, hint="restore the tokenizer that was saved with it")
 
     def _parts_of(self, prompt, first, second, origin) -> list[list[int]]:
         asked = [message["content"] or "" for message in prompt]
         if len(prompt) > 1:
-            turns = [f"{message['role'].upper()}: {text}" for message, text in zip(prompt, asked, strict=True)]
-            asked = ["\n".join(turns)]
-        texts = [mark + text for mark, text in zip(MARKS, ["".join(asked), first, second], strict=True)]
+            asked = [f"{one['role'].upper()}: {text}" for one, text in zip(prompt, asked, strict=True)]
+        texts = [mark + text for mark, text in zip(MARKS, ["\n".join(asked), first, second], strict=True)]
         return self.tokenizer(texts)["input_ids"]
 
     def _fit(self, parts: list[list[int]], prompt, first, second, origin) -> Rendered:

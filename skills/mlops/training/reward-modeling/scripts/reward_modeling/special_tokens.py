@@ -7,7 +7,6 @@ A message that holds one is marked before rendering, and tokenized there as text
 from __future__ import annotations
 
 import re
-from functools import cached_property
 from itertools import chain
 from typing import Any
 
@@ -58,16 +57,8 @@ class SpecialTokens:
         """Ids of a rendered text in which what is marked becomes the tokens of a text."""
         try:
             return self._marking.encode_marked_chat(self.tokenizer, marked)
-        except (
-            ValueError
-        ):  # a vocabulary that makes the token of its text too: break the text after its first character
-            first, last = self._ends
-            pair = re.compile(f"{first}({self._pattern.pattern}){last}")
-            broken = pair.sub(lambda found: f"{found[1][0]}{first}{found[1][1:]}", marked)
+        except ValueError:  # a vocabulary that makes the token of its text too: break it after its first character
+            first, last = self.marked(self.tokens[0]).split(self.tokens[0])
+            pair = f"{first}({self._pattern.pattern}){last}"
+            broken = re.sub(pair, lambda found: f"{found[1][0]}{first}{found[1][1:]}", marked)
             return self._marking.encode_marked_chat(self.tokenizer, broken)
-
-    @cached_property
-    def _ends(self) -> tuple[str, str]:
-        token = self.tokens[0]
-        first, last = self.marked(token).split(token)
-        return first, last

@@ -100,17 +100,14 @@ def _filter(name: str, function: Callable) -> Any:
         for value in values:
             budget.weigh(value, deep=name in _DEEP)
         if name in _WIDTHS:  # indentation is written on every line
-            lines = 1 + before - budget.left if name in ("indent", "tojson") else 1
-            budget.weigh_integers(values, times=lines)
-        if name in ("replace", "join", "format"):
-            args = _check_growth(name, list(args), values)
-        return budget.weigh(function(*args, **named))
+            budget.weigh_integers(values, times=1 + before - budget.left if name in ("indent", "tojson") else 1)
+        return budget.weigh(function(*_check_growth(name, [*args], values), **named))
 
     return paying
 
 
 def _check_growth(name: str, args: list[Any], values: list[Any]) -> list[Any]:
-    """Pay for filters and methods whose result is longer than all that goes in."""
+    """Pay for filters and methods whose result is longer than all that goes in; the arguments to call them with."""
     texts = [value for value in values if isinstance(value, str)]
     if name == "format" and texts:
         _check_format(texts[0], values)
@@ -125,24 +122,6 @@ def _check_growth(name: str, args: list[Any], values: list[Any]) -> list[Any]:
     return args
 
 
-def _pay_for_operator(operator: str, left: object, right: object) -> None:
-    if operator == "%" and isinstance(left, str):
-        _check_format(left, right if isinstance(right, tuple) else [right])
-    if isinstance(left, int) and isinstance(right, int):
-        bits = left.bit_length() * max(right, 1) if operator == "**" else left.bit_length() + right.bit_length()
-        if bits > LARGEST_INTEGER:
-            raise TooMuchError("it computes a huge number")
-        return
-    if operator == "*":
-        number = left if isinstance(left, int) else right
-        sized = right if number is left else left
-        if isinstance(number, int) and isinstance(sized, Sized):
-            budget.charge(max(number, 0) * len(sized) * (1 if isinstance(sized, str) else ELEMENT))
-        return
-    for value in (left, right):
-        budget.weigh(value)
-
-
 # ---- the sandbox --------------------------------------------------------------------------------------------------
 
 
@@ -150,15 +129,15 @@ def _priced(source: nodes.Template) -> nodes.Template:
     def paid(node: nodes.Expr, how: Callable) -> nodes.Filter:
         return nodes.Filter(node, how.__name__, [], [], None, None, lineno=node.lineno)
 
+    # Lists, since a price changes what is searched.
     for loop in list(source.find_all(nodes.For)):
         loop.iter = paid(loop.iter, _counted)
     for part in list(source.find_all(nodes.Getitem)):
         if isinstance(part.arg, nodes.Slice):
             part.node = paid(part.node, _weighed)
-    for compared in list(source.find_all(nodes.Compare)):
-        for operand in compared.ops:
-            if operand.op in ("in", "notin"):
-                operand.expr = paid(operand.expr, _weighed)
+    for operand in list(source.find_all(nodes.Operand)):
+        if operand.op in ("in", "notin"):
+            operand.expr = paid(operand.expr, _weighed)
     for joined in list(source.find_all(nodes.Concat)):
         joined.nodes = [paid(node, _weighed_deep) for node in joined.nodes]
     return source
@@ -171,16 +150,11 @@ class Bounded(ImmutableSandboxedEnvironment):
         return super()._generate(_priced(source).set_environment(self), *args, **named)
 
     def concat(self, parts: Iterable[str]) -> str:
-        texts = []
-        for part in parts:
-            budget.charge(len(part) + 1)
-            texts.append(part)
-        return "".join(texts)
+        return "".join(part for part in parts if not budget.charge(len(part) + 1))
 
     def call(self, context: object, called: Callable, *args: object, **named: object) -> Any:
-        values = [*args, *named.values()]
+        values, owner = [*args, *named.values()], getattr(called, "__self__", None)
         budget.charge(CALL)
-        owner = getattr(called, "__self__", None)
         for value in (owner, *values):
             budget.weigh(value)
         if isinstance(owner, (str, bytes, int, float)):
@@ -192,17 +166,27 @@ class Bounded(ImmutableSandboxedEnvironment):
 
     def wrap_str_format(self, value: object) -> Any:
         wrapped = super().wrap_str_format(value)
-        if wrapped is None:
-            return None
 
         def checked(*args: object, **named: object) -> str:
             _check_format(str(value.__self__), [*args, *named.values()])
             return wrapped(*args, **named)
 
-        return checked
+        return wrapped and checked
 
     def call_binop(self, context: object, operator: str, left: object, right: object) -> Any:
-        _pay_for_operator(operator, left, right)
+        if operator == "%" and isinstance(left, str):
+            _check_format(left, right if isinstance(right, tuple) else [right])
+        if isinstance(left, int) and isinstance(right, int):
+            bits = left.bit_length() * max(right, 1) if operator == "**" else left.bit_length() + right.bit_length()
+            if bits > LARGEST_INTEGER:
+                raise TooMuchError("it computes a huge number")
+        elif operator == "*":
+            number, sized = (left, right) if isinstance(left, int) else (right, left)
+            if isinstance(number, int) and isinstance(sized, Sized):
+                budget.charge(max(number, 0) * len(sized) * (1 if isinstance(sized, str) else ELEMENT))
+        else:
+            budget.weigh(left)
+            budget.weigh(right)
         return super().call_binop(context, operator, left, right)
 
 
@@ -222,10 +206,9 @@ def environment() -> Bounded:
     def random(*args: object) -> None:
         raise jinja2.TemplateError("it draws at random, so that no score could be repeated")
 
-    def today(form: object) -> str:
-        return TODAY.strftime(budget.weigh(str(form)[:200]))
-
-    made.globals.update(theirs.globals, strftime_now=today, lipsum=random)
+    made.globals.update(
+        theirs.globals, lipsum=random, strftime_now=lambda form: TODAY.strftime(budget.weigh(str(form)[:200]))
+    )
     made.filters.update({name: _filter(name, function) for name, function in theirs.filters.items()}, random=random)
     for priced in (_counted, _weighed, _weighed_deep):  # with the context, or they would be run while compiling
         made.filters[priced.__name__] = jinja2.pass_context(priced)

@@ -48,7 +48,12 @@ def prepare_tokenizer(tokenizer: Tokenizer, chat_template: str | None = None) ->
         notes.append(DATE_NOTE)
     pad = tokenizer.pad_token
     if pad is None or pad == tokenizer.eos_token:
-        tokenizer.pad_token = _own_pad_token(tokenizer)
+        known = tokenizer.get_vocab().keys() - {tokenizer.eos_token}
+        own = next(filter(known.__contains__, PAD_CANDIDATES), None)
+        if own:
+            tokenizer.pad_token = own
+        else:
+            tokenizer.add_special_tokens({"pad_token": PAD_CANDIDATES[0]})
         why = "missing" if pad is None else "the same as EOS, which hides EOS from the model"
         notes.append(f"pad token: {tokenizer.pad_token} (it was {why})")
     tokenizer.padding_side = "right"
@@ -66,12 +71,3 @@ def default_template(tokenizer: Tokenizer) -> str:
     opening = tokenizer.convert_ids_to_tokens(tokenizer("a", add_special_tokens=True)["input_ids"][0])
     start = opening if opening in (tokenizer.cls_token, tokenizer.bos_token) else ""
     return DEFAULT_TEMPLATE.replace("START", json.dumps(start)).replace("END", json.dumps(end))
-
-
-def _own_pad_token(tokenizer: Tokenizer) -> str:
-    known = tokenizer.get_vocab().keys() - {tokenizer.eos_token}
-    for token in PAD_CANDIDATES:
-        if token in known:
-            return token
-    tokenizer.add_special_tokens({"pad_token": PAD_CANDIDATES[0]})
-    return PAD_CANDIDATES[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Sequence
 from functools import cached_property
@@ -35,12 +36,11 @@ class Arguments:
             return ""
 
     def as_wanted(self, messages: Sequence[Message]) -> Sequence[Message]:
-        if not any(message.get("tool_calls") for message in messages):
-            return messages
-        calls = [message.get("tool_calls") for message in messages]
         return [
-            {**message, "tool_calls": list(map(self._call, own))} if isinstance(own, (list, tuple)) else message
-            for message, own in zip(messages, calls, strict=True)
+            {**message, "tool_calls": list(map(self._call, message["tool_calls"]))}
+            if isinstance(message.get("tool_calls"), (list, tuple))
+            else message
+            for message in messages
         ]
 
     def _call(self, call: Any) -> Any:
@@ -50,11 +50,9 @@ class Arguments:
             return {**call, "function": self._call(call["function"])}
         arguments = call.get("arguments")
         if isinstance(arguments, str) and self._takes == "object":
-            try:
+            with contextlib.suppress(ValueError):
                 read = json.loads(arguments)
-            except ValueError:
-                return call
-            return {**call, "arguments": read} if isinstance(read, dict) else call
-        if isinstance(arguments, dict) and self._takes == "text":
-            return {**call, "arguments": json.dumps(arguments, ensure_ascii=False)}
-        return call
+                arguments = read if isinstance(read, dict) else arguments
+        elif isinstance(arguments, dict) and self._takes == "text":
+            arguments = json.dumps(arguments, ensure_ascii=False)
+        return {**call, "arguments": arguments} if "arguments" in call else call

@@ -14,10 +14,8 @@ SAMPLED = 64
 def check_tells_apart(path: str, tokenizer: Tokenizer) -> None:
     """Raises ModelError for a tokenizer that gives different texts the same ids, as without its vocabulary."""
     added = {*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()}
-    ordinary = _spread([token for token in tokenizer.get_vocab() if token not in added])
-    texts = list(dict.fromkeys(_texts_of(tokenizer, ordinary)))
-    ids = {tuple(row) for row in _ids(tokenizer, texts)} if texts else set()
-    if len(ids) < 2:
+    texts = _sampled(tokenizer, [token for token in tokenizer.get_vocab() if token not in added])
+    if len(set(map(tuple, _ids(tokenizer, list(dict.fromkeys(texts)))))) < 2:
         raise ModelError(
             f"the tokenizer of {path} gives different texts the same tokens: it came without its vocabulary",
             hint="restore tokenizer.json (or vocab.json and merges.txt, vocab.txt, tokenizer.model) beside tokenizer_config.json",
@@ -30,7 +28,7 @@ def check_embedded(path: str, tokenizer: Tokenizer, rows: int) -> None:
     A token that no text becomes, such as padding that was added later, may lie beyond.
     """
     beyond = [token for token, number in tokenizer.get_vocab().items() if number >= rows]
-    found = chain(*_ids(tokenizer, _texts_of(tokenizer, _spread(beyond))))
+    found = chain(*_ids(tokenizer, _sampled(tokenizer, beyond)))
     reached = [number for number in found if number >= rows and number != tokenizer.pad_token_id]
     if reached:
         raise ModelError(
@@ -39,13 +37,9 @@ def check_embedded(path: str, tokenizer: Tokenizer, rows: int) -> None:
         )
 
 
-def _spread(tokens: list[str]) -> list[str]:
-    return sorted(tokens)[:: max(1, len(tokens) // SAMPLED)]
-
-
-def _texts_of(tokenizer: Tokenizer, tokens: list[str]) -> list[str]:
-    texts = (tokenizer.convert_tokens_to_string([token]).strip() for token in tokens)
-    return [text for text in texts if text]
+def _sampled(tokenizer: Tokenizer, tokens: list[str]) -> list[str]:
+    some = sorted(tokens)[:: max(1, len(tokens) // SAMPLED)]
+    return [text for token in some if (text := tokenizer.convert_tokens_to_string([token]).strip())]
 
 
 def _ids(tokenizer: Tokenizer, texts: list[str]) -> list[list[int]]:
