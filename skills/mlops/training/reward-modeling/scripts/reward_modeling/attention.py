@@ -39,9 +39,7 @@ class Layout:
 
     def __init__(self, row: PackedRow):
         self.sizes, self.keys = row.pieces()
-        self.segments = row.segments
-        self.length = len(row.ids)
-        self._row = row
+        self.segments, self.length, self._row = row.segments, len(row.ids), row
         self.callers: set[int] = set()
         self._made: dict[Any, Any] = {}
 
@@ -53,31 +51,21 @@ class Layout:
         depth, size = len(self.segments[segment].path), self.segments[segment].size
         if depth == 0 and (window is None or size <= window):
             return None
-
-        def made() -> torch.Tensor:
+        made = (segment, window, like.dtype, like.device)
+        if made not in self._made:
             keys = torch.arange(depth + size, device=like.device)[None]
-            query = keys.mT[depth:]
-            seen = keys <= query
-            if window is not None:
-                seen = seen & (query - keys < window)
-            mask = torch.zeros(seen.shape, dtype=like.dtype, device=like.device)
-            return mask.masked_fill_(~seen, float("-inf"))
-
-        return self._once((segment, window, like.dtype, like.device), made)
+            ahead = keys.mT[depth:] - keys
+            hidden = ahead < 0 if window is None else (ahead < 0) | (ahead >= window)
+            mask = torch.zeros(hidden.shape, dtype=like.dtype, device=like.device)
+            self._made[made] = mask.masked_fill_(hidden, float("-inf"))
+        return self._made[made]
 
     def blocks(self, window: int | None, device: torch.device) -> Any:
         """The BlockMask of the whole row for FlexAttention."""
-
-        def made() -> Any:
+        if (window, device) not in self._made:
             positions = torch.tensor(self._row.positions, device=device)
-            return block_mask(self._row.until().to(device), positions, window)
-
-        return self._once(("blocks", window, device), made)
-
-    def _once(self, key: Any, make: Callable[[], Any]) -> Any:
-        if key not in self._made:
-            self._made[key] = make()
-        return self._made[key]
+            self._made[window, device] = block_mask(self._row.until().to(device), positions, window)
+        return self._made[window, device]
 
 
 def shared_prefix_attention(
@@ -107,9 +95,8 @@ def shared_prefix_attention(
     if unknown:
         raise UnsupportedAttentionError(", ".join(sorted(unknown)))
     layout.callers.add(id(module))
-    if query.device.type in BLOCK_DEVICES:
-        return _by_blocks(query, key, value, layout, scaling, sliding_window, softcap), None
-    return _by_segment(query, key, value, layout, scaling, sliding_window, softcap), None
+    way = _by_blocks if query.device.type in BLOCK_DEVICES else _by_segment
+    return way(query, key, value, layout, scaling, sliding_window, softcap), None
 
 
 def _by_segment(query, key, value, layout: Layout, scaling: float | None, window: int | None, softcap: float | None):
@@ -125,10 +112,10 @@ def _by_segment(query, key, value, layout: Layout, scaling: float | None, window
         k, v = (torch.cat([pieces[piece] for piece in layout.keys[i]], -2) for pieces in (keys, values))
         mask = layout.mask(i, window, query)
         if softcap is None:
-            out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None, scale=scaling)
+            how = {"attn_mask": mask, "is_causal": mask is None, "scale": scaling}
+            outputs.append(F.scaled_dot_product_attention(q, k, v, **how))
         else:
-            out = _softcapped(q, k, v, mask, scaling, softcap)
-        outputs.append(out)
+            outputs.append(_softcapped(q, k, v, mask, scaling, softcap))
     return torch.cat(outputs, 2).transpose(1, 2).contiguous()
 
 
@@ -207,8 +194,7 @@ def _softcapped(q, k, v, mask, scaling: float | None, softcap: float) -> torch.T
     logits = q @ k.transpose(2, 3) * (scaling if scaling is not None else q.shape[-1] ** -0.5)
     logits = torch.tanh(logits / softcap) * softcap
     if mask is None:
-        size = q.shape[2]
-        mask = torch.full((size, size), float("-inf"), dtype=q.dtype, device=q.device).triu(1)
+        mask = torch.full_like(logits[0, 0], float("-inf")).triu(1)
     return torch.softmax((logits + mask).float(), -1).to(q.dtype) @ v
 
 

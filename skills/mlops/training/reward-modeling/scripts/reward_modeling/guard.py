@@ -46,13 +46,13 @@ def reason_against(model: Model, wanted: bool | None = None, scored_at: str = "l
     if scored_at == "pooled" or not (of_tokens or hasattr(model, "score")) or not hasattr(model, "base_model_prefix"):
         return "it reads its score from the whole text, as encoders do"
     device = weights.device.type
-    if device != "cpu" and not (wanted and device in attention.BLOCK_DEVICES):
-        untried = "it is not measured on this device"
-        return f"{untried} (try --shared_prefix true)" if device in attention.BLOCK_DEVICES else untried
+    by_blocks = device in attention.BLOCK_DEVICES
+    if device != "cpu" and not (wanted and by_blocks):
+        return f"it is not measured on this device{' (try --shared_prefix true)' * by_blocks}"
     if foreign := set(getattr(config, "layer_types", None) or ()) - LAYER_TYPES:
         return f"it has layers of the type {', '.join(sorted(foreign))}"
     likes = {"": torch.empty(0, dtype=torch.float64)}
-    if device in attention.BLOCK_DEVICES:
+    if by_blocks:
         likes[f" on {device}"] = weights
     for where, like in likes.items():
         try:
@@ -75,7 +75,7 @@ def self_check(model_class: type, config: Config, like: torch.Tensor) -> float:
     length, width = 12, 16
     if like.device.type in attention.BLOCK_DEVICES:
         length = min(attention.BLOCK, (getattr(config, "max_position_embeddings", None) or 3 * attention.BLOCK) // 3)
-        width = head_width(config)
+        width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     config = shrunken(config, width)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -88,7 +88,9 @@ def self_check(model_class: type, config: Config, like: torch.Tensor) -> float:
     row = pack_together(sequences)
     layout = Layout(row)
     with torch.no_grad():
-        alone = torch.stack([_alone(model, sequence) for sequence in sequences])
+        # A sequence classifier has one logit, others are read at the last token.
+        logits = [model(input_ids=torch.tensor([own], device=model.device)).logits for own in sequences]
+        alone = torch.stack([own.reshape(-1, own.shape[-1])[-1, 0] for own in logits])
         packed = torch.empty_like(alone)
         with shared_prefix(model):
             head = getattr(model, head_name(model))
@@ -96,10 +98,6 @@ def self_check(model_class: type, config: Config, like: torch.Tensor) -> float:
     if len(layout.callers) != config.num_hidden_layers:
         raise UnsupportedAttentionError(f"nothing in {config.num_hidden_layers - len(layout.callers)} of its layers")
     return ((packed - alone).abs().max() / alone.std()).item()
-
-
-def head_width(config: Config) -> int:
-    return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
 
 
 def shrunken(config: Config, head_dim: int = 16) -> Any:
@@ -115,19 +113,15 @@ def shrunken(config: Config, head_dim: int = 16) -> Any:
         **{"vocab_size": VOCABULARY, "num_hidden_layers": layers, "query_pre_attn_scalar": 16},
         **{"num_attention_heads": 2 * groups, "num_key_value_heads": 2, "head_dim": head_dim},
         **{"hidden_size": 2 * head_dim * groups, **dict.fromkeys(widths, 32)},
-        **{"num_experts": 4, "num_local_experts": 4, "num_experts_per_tok": 2},
+        **{"num_experts": 4, "num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": SHORT_WINDOW},
+        **dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id"), 0),
     }
     for name, size in sizes.items():
         if getattr(small, name, None) is not None:
             with contextlib.suppress(AttributeError):  # a property of some configs, derived from the others
                 setattr(small, name, size)
-    if getattr(small, "sliding_window", None) is not None:
-        small.sliding_window = SHORT_WINDOW
     if kinds:
         small.layer_types = kinds[:layers]
-    for name in ("pad_token_id", "bos_token_id", "eos_token_id"):
-        if getattr(small, name, None) is not None:
-            setattr(small, name, 0)
     small.num_labels = 1
     # The fast paths of expert layers take no float64; which one runs has nothing to do with the layout.
     small._experts_implementation = "eager"
@@ -139,9 +133,3 @@ def _sequences(length: int) -> list[list[int]]:
     drawn = torch.randint(1, VOCABULARY, (5, length)).tolist()
     stem, left, right = drawn[0], drawn[0] + drawn[1], drawn[0] + drawn[2]
     return [stem, left, left + drawn[3], left + drawn[4][:3], right, drawn[4]]
-
-
-def _alone(model: Model, sequence: list[int]) -> torch.Tensor:
-    """The first logit of a sequence classifier, or of the last token."""
-    logits = model(input_ids=torch.tensor([sequence], device=model.device)).logits
-    return logits.reshape(-1, logits.shape[-1])[-1, 0]
