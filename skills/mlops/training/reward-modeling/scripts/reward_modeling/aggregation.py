@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 
 def probability(logit: float) -> float:
-    """1 / (1 + exp(-logit)), from the difference of two labels' logits, without overflow."""
+    """1 / (1 + exp(-logit)), without overflow."""
     if logit >= 0:
         return 1 / (1 + math.exp(-logit))
     return math.exp(logit) / (1 + math.exp(logit))
@@ -52,7 +52,7 @@ AGGREGATIONS: dict[str, Aggregation] = {
     ),
 }
 DEFAULT_AGGREGATE = "min"
-"""One wrong step makes a solution wrong, and how many steps there are does not matter."""
+"""One wrong step makes a solution wrong, however many there are."""
 
 
 @dataclass(frozen=True)
@@ -65,10 +65,10 @@ class StepScores:
 
     @property
     def probabilities(self) -> list[float | None]:
-        """Of each step; None for those that did not fit."""
+        """None for steps that did not fit."""
         return [*map(self.value, self.logits), *[None] * self.dropped]
 
 
 def step_rewards(steps: Sequence[str], scores: StepScores | None) -> list[float | None]:
-    """The probability that each step is correct; None for those that did not fit, or all if it was left out."""
+    """None for steps that did not fit, all of them where the solution was left out."""
     return scores.probabilities if scores else [None] * len(steps)

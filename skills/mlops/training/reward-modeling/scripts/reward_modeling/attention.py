@@ -1,7 +1,7 @@
 """Attention over a packed row: each segment attends to the path that leads to it and to itself.
 
-Registered with transformers' `AttentionInterface`: no model code is patched, and `layout` is handed to every layer. On a
-CPU PyTorch's own attention once a segment, on a GPU FlexAttention once a layer. Prior work: arXiv:2410.20305, flash-pref.
+Registered with transformers' `AttentionInterface`: no model code is patched. On a CPU PyTorch's own attention once a
+segment, on a GPU FlexAttention once a layer. Prior work: arXiv:2410.20305, flash-pref.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ NAME = "reward_modeling_shared_prefix"
 BLOCK_DEVICES = ("cuda",)
 """Where FlexAttention is called once a layer: a call a segment would leave a GPU idle."""
 BLOCK = 128
-"""Tokens in a block of FlexAttention: its own default."""
+"""FlexAttention's own default."""
 
 WITHOUT_EFFECT = frozenset(
     ("position_ids", "cache_position", "use_cache", "output_attentions", "is_causal", "position_embeddings", "ends")
@@ -35,7 +35,7 @@ class UnsupportedAttentionError(ValueError):
 
 
 class Layout:
-    """What attention needs to know of a packed row, computed once for all layers. callers: modules that followed it."""
+    """What attention needs to know of a packed row. callers: modules that followed it."""
 
     def __init__(self, row: PackedRow):
         self.sizes, self.keys = row.pieces()
@@ -44,7 +44,7 @@ class Layout:
         self._made: dict[Any, Any] = {}
 
     def mask(self, segment: int, window: int | None, like: torch.Tensor) -> torch.Tensor | None:
-        """Additive mask [queries, keys] of a segment, None where plain causal attention says the same.
+        """Additive [queries, keys] of a segment, None where plain causal attention says the same.
 
         A token at offset i of a segment at depth d sees the keys 0 to d + i, the last `window` of them.
         """
@@ -61,7 +61,6 @@ class Layout:
         return self._made[made]
 
     def blocks(self, window: int | None, device: torch.device) -> Any:
-        """The BlockMask of the whole row for FlexAttention."""
         if (window, device) not in self._made:
             positions = torch.tensor(self._row.positions, device=device)
             self._made[window, device] = block_mask(self._row.until().to(device), positions, window)
@@ -82,10 +81,10 @@ def shared_prefix_attention(
     softcap: float | None = None,
     **others: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Causal attention along each sequence of a packed row. query: [1, H, T, D]; key, value: [1, K, T, D].
+    """Causal attention along each sequence. query: [1, H, T, D]; key, value: [1, K, T, D] -> [1, T, H, D].
 
-    Returns [1, T, H, D]. Raises UnsupportedAttentionError for any argument it does not implement, and for dropout, which
-    would draw one mask for tokens that several sequences share.
+    Raises UnsupportedAttentionError for any argument it does not implement, and for dropout, which would draw one mask for
+    tokens that several sequences share.
     """
     if layout is None or attention_mask is not None:
         raise UnsupportedAttentionError("called without a layout, or with a mask of its own")
@@ -100,7 +99,6 @@ def shared_prefix_attention(
 
 
 def _by_segment(query, key, value, layout: Layout, scaling: float | None, window: int | None, softcap: float | None):
-    """One call of PyTorch's attention a segment."""
     groups = query.shape[1] // key.shape[1]
     if groups > 1:
         key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
@@ -120,7 +118,7 @@ def _by_segment(query, key, value, layout: Layout, scaling: float | None, window
 
 
 def _by_blocks(query, key, value, layout: Layout, scaling: float | None, window: int | None, softcap: float | None):
-    """One call of FlexAttention (arXiv:2412.05496), compiled on a GPU."""
+    """FlexAttention: arXiv:2412.05496."""
     if torch.is_autocast_enabled(query.device.type):
         dtype = torch.get_autocast_dtype(query.device.type)
         query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
@@ -141,7 +139,7 @@ def _flex_attention(compiled: bool) -> Callable:
 
 @functools.cache
 def _capped_at(softcap: float | None, device: torch.device) -> Callable | None:
-    """FlexAttention's score_mod of `_softcapped`; cached, since kernels are compiled anew for another object."""
+    """Cached, since kernels are compiled anew for another object."""
     if softcap is None:
         return None
     # The compiler refuses a captured number. The tensor is cached, so training must be able to use it too.
@@ -157,8 +155,8 @@ def _capped_at(softcap: float | None, device: torch.device) -> Callable | None:
 def block_mask(until: torch.Tensor, positions: torch.Tensor, window: int | None) -> Any:
     """FlexAttention's BlockMask of a row, without the [T, T] mask. until, positions: [T], of `PackedRow`.
 
-    A block of keys before a block of queries is seen in part when some key's `until` reaches into it, and in full when every
-    key's does to its end. The row is filled up to whole blocks with tokens that see only themselves.
+    An earlier block of keys is seen in part when some key's `until` reaches into the block of queries, in full when every
+    key's does to its end. Tokens that see only themselves fill the last block.
     """
     from torch.nn.attention.flex_attention import BlockMask
 
@@ -190,7 +188,7 @@ def block_mask(until: torch.Tensor, positions: torch.Tensor, window: int | None)
 
 
 def _softcapped(q, k, v, mask, scaling: float | None, softcap: float) -> torch.Tensor:
-    """Logits bounded by softcap * tanh(logits / softcap), as Gemma 2 does (arXiv:2408.00118)."""
+    """As Gemma 2 does (arXiv:2408.00118)."""
     logits = q @ k.transpose(2, 3) * (scaling if scaling is not None else q.shape[-1] ** -0.5)
     logits = torch.tanh(logits / softcap) * softcap
     if mask is None:
@@ -203,7 +201,7 @@ AttentionInterface.register(NAME, shared_prefix_attention)
 
 @contextlib.contextmanager
 def shared_prefix(model: Model) -> Iterator[None]:
-    """Run the model with this attention inside the block: by its config, so not thread-safe."""
+    """Run the model with this attention: by its config, so not thread-safe."""
     before = model.config._attn_implementation
     model.set_attn_implementation(NAME)
     try:
@@ -215,7 +213,7 @@ def shared_prefix(model: Model) -> Iterator[None]:
 def outputs_at(
     model: Model, head: Any, row: PackedRow, places: Sequence[int], layout: Layout | None = None
 ) -> torch.Tensor:
-    """[places, labels] outputs of a model's head at places of a packed row, inside a `shared_prefix(model)` block.
+    """[places, labels] outputs of the head at places of a row, inside `shared_prefix(model)`.
 
     Gradients flow. Equal places give the same number to the last bit, so that equal completions tie.
     """

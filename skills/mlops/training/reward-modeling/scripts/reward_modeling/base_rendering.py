@@ -1,4 +1,4 @@
-"""Messages -> the text of a chat template and its ids: what the renderers of answers and of steps have in common."""
+"""Messages -> the text of a chat template and its ids: what all renderers have in common."""
 
 from __future__ import annotations
 
@@ -30,26 +30,25 @@ PROBES: tuple[tuple[Message, ...], ...] = (
 )
 
 CONTENT_RULE = "special_tokens_in_content"
-"""Key of the contract: "text". Cards without it are of models trained when such tokens were parsed."""
+"""Cards without this key are of models trained when such tokens were parsed."""
 PLACES_SHOWN = 5
 WITHOUT_TOOLS = "drop them with --columns tools="
 
 
 def content_rule(card: dict[str, Any] | None) -> str:
-    """How a model reads special tokens in content, by its card: "text", or "parsed" in older cards."""
+    """ "text", or "parsed" in older cards."""
     return "text" if not card or "pad_token_id" not in card else card.get(CONTENT_RULE, "parsed")
 
 
 class BaseRenderer:
     """Writes and tokenizes text by the rules of `rendering`, and keeps account.
 
-    tokenizer: of `tokenizer_setup`. max_length: tokens, None for no limit; `longest` is the most it could be. text_format:
-    "rendered" reads prompt and answer as they are, special tokens included. `counts`: what happened so far, `first`: where
-    first. `refused`: None, or a list that gets (place, error) of what cannot be rendered.
+    max_length: tokens, None for no limit; `longest` is the most it could be. text_format: "rendered" reads prompt and answer
+    as they are. `counts`: what happened, `first`: where first. `refused`: None, or gets (place, error) of what cannot be
+    rendered.
     """
 
     takes: ClassVar[Callable[..., tuple]]
-    """The type of an input."""
     policies: ClassVar[tuple[str, ...]]
     """The entries of `overlong`."""
     places: ClassVar[tuple[str, ...]]
@@ -86,14 +85,12 @@ class BaseRenderer:
         return SpecialTokens(self.tokenizer)
 
     def render(self, *one: Any, where: object = None, **named: Any) -> Any:
-        """What becomes of one input, None when the policy leaves it out."""
         return self.render_all([self.takes(*one, **named, origin=where)])[0]
 
     def render_all(self, inputs: Sequence[Any], refused: list[tuple[int, DataError]] | None = None) -> list[Any]:
         """What becomes of each input, None where the over-length policy leaves it out.
 
-        refused: gets (place, error) of what cannot be rendered, by default the renderer's own `refused`; without any they
-        are one DataError.
+        refused: by default the renderer's own; without any, what cannot be rendered is one DataError.
         """
         refused = self.refused if refused is None else refused
         faults: list[tuple[int, DataError]] = []
@@ -123,11 +120,10 @@ class BaseRenderer:
         raise NotImplementedError
 
     def _fit(self, parts: list[list[int]], *one: Any) -> Any:
-        """What becomes of the ids of the parts by the over-length policy, None where it leaves them out."""
+        """What becomes of the ids of the parts by the over-length policy."""
         raise NotImplementedError
 
     def _is_over_length(self, needed: int, called: str, origin: object) -> bool:
-        """Count one that has so many tokens."""
         self.counts["rendered"] += 1
         if self.max_length is None or needed <= self.max_length:
             return False
@@ -152,7 +148,7 @@ class BaseRenderer:
         self._count(CONTENT_RULE, f"{token} in {where or 'a conversation'}")
 
     def _leading_special(self, ids: list[int]) -> int:
-        """1 when the conversation opens with BOS or CLS, which a cut must leave in place."""
+        """1 for BOS or CLS, which a cut must leave in place."""
         return int(ids[0] in (self.tokenizer.bos_token_id, self.tokenizer.cls_token_id))
 
     def text(
@@ -163,10 +159,7 @@ class BaseRenderer:
         where: object = None,
         prompt_only: bool = False,
     ) -> str:
-        """The templated conversation, with `prompt_only` up to where the answer would begin.
-
-        Raises DataError when the template refuses or fails, ModelError when it has no place for `tools`.
-        """
+        """The templated conversation, with `prompt_only` up to where the answer would begin."""
         if self.text_format == "rendered":
             if tools:
                 what = "the data has `tools`, which text that is rendered already must hold itself"
@@ -183,13 +176,13 @@ class BaseRenderer:
             raise DataError(what, where=where, hint=hint) from error
 
     def _write(self, messages: Sequence[Message], tools: Any, prompt_only: bool, count: bool = False) -> str:
-        """`text`, with the arguments of tool calls as the template wants them."""
+        """With the arguments of tool calls as the template wants them."""
         if self.special_tokens_in_content == "text":
             messages = self._arguments.as_wanted(messages)
         return self._filled(messages, tools, prompt_only, count)
 
     def _filled(self, messages: Sequence[Message], tools: Any, prompt_only: bool, count: bool = False) -> str:
-        """The template's text; where it refuses, with null content as an empty one, then without a system turn."""
+        """Where the template refuses, with null content as an empty one, then without a system turn."""
         try:
             return apply(self.tokenizer, messages, tools, prompt_only)
         except TemplateFaultError:
@@ -207,14 +200,14 @@ class BaseRenderer:
     def prompt_ids(
         self, prompt: Sequence[Message], tools: list[dict] | None = None, *, where: object = None
     ) -> list[int]:
-        """Ids up to where the answer would begin: what a policy continues."""
+        """What a policy continues."""
         marked = self._marked(prompt, tools, where, prompt_only=True)
         if marked is not None:
             return self.special.ids(marked)
         return self._tokens([self.text(prompt, tools, where=where, prompt_only=True)])[0]
 
     def _marked(self, messages: Sequence[Message], tools: Any, where: object, prompt_only: bool = False) -> str | None:
-        """The text with marks around special tokens of the content, None where there are none or they are parsed."""
+        """With marks around special tokens of the content, None where there are none or they are parsed."""
         if self.text_format == "rendered" or not (token := self.special.inside([messages, tools or []])):
             return None
         if not prompt_only:
@@ -230,7 +223,7 @@ class BaseRenderer:
         return self.tokenizer(texts, add_special_tokens=False, return_attention_mask=False)["input_ids"]
 
     def contract(self) -> dict[str, Any]:
-        """What decides a conversation's ids, in JSON; the caller may change `max_length` and `overlong` alone."""
+        """What decides a conversation's ids; the caller may change `max_length` and `overlong` alone."""
         tokenizer = self.tokenizer
         return {
             "chat_template_sha256": _sha256(template_text(tokenizer)),
@@ -244,11 +237,10 @@ class BaseRenderer:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Sixteen hex digits that change when any conversation could render or be scored otherwise."""
+        """Changes when any conversation could render or be scored otherwise."""
         return fingerprint_of(self.contract())
 
     def probe_ids(self) -> list[list[int]]:
-        """Ids of two plain conversations. Raises ModelError when the template cannot render them."""
         try:
             return self._tokens([apply(self.tokenizer, probe) for probe in PROBES])
         except TemplateFaultError as error:
@@ -257,14 +249,13 @@ class BaseRenderer:
 
 
 def opening_ids(tokenizer: Any) -> list[int]:
-    """What the tokenizer itself puts before every text, such as BOS."""
+    """What the tokenizer puts before every text, such as BOS."""
     plain = tokenizer("a", add_special_tokens=False)["input_ids"]
     ids = tokenizer("a")["input_ids"]
     return ids[: len(ids) - len(plain)] if ids[len(ids) - len(plain) :] == plain else ids[:1]
 
 
 def refused_together(faults: Sequence[tuple[int, DataError]], total: int) -> DataError:
-    """One error for all of them."""
     first = faults[0][1]
     if len(faults) == 1:
         return first
@@ -276,7 +267,7 @@ def refused_together(faults: Sequence[tuple[int, DataError]], total: int) -> Dat
 
 
 def check_one_text(prompt: Sequence[Message], completion: Sequence[Message], where: object) -> None:
-    """Raises DataError for turns: only a template can say what stands between them."""
+    """Only a template can say what stands between turns."""
     if len(prompt) > 1 or len(completion) != 1:
         what = "a conversation of several messages is not a text that is rendered already"
         raise DataError(what, where=where, hint="give prompt and answer as texts, or leave out --text_format rendered")
@@ -291,7 +282,7 @@ def _sha256(text: str) -> str:
 
 
 def _fold_system(messages: list[Message]) -> list[Message] | None:
-    """The system prompt put before the first user turn, for templates that know no system role."""
+    """For templates that know no system role."""
     if [message["role"] for message in messages[:2]] != ["system", "user"]:
         return None
     system, user, *rest = messages

@@ -1,4 +1,4 @@
-"""Run a chat template, which is a program that came with somebody's model: bounded, on a fixed day, its faults told."""
+"""Run a chat template, a program that came with somebody's model: bounded, on a fixed day, its faults told."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class TemplateFaultError(Exception):
 def apply(
     tokenizer: Tokenizer, messages: Sequence[dict], tools: list[dict] | None = None, prompt_only: bool = False
 ) -> str:
-    """What transformers would write, with `prompt_only` up to where the answer would begin, or TemplateFaultError."""
+    """What transformers would write, or TemplateFaultError."""
     from jinja2 import TemplateError
     from transformers.utils import chat_template_utils as theirs
 
@@ -43,7 +43,7 @@ def apply(
 
 
 def template_text(tokenizer: Tokenizer) -> str:
-    """The tokenizer's template; of several by name, all."""
+    """Of several by name, all."""
     template = tokenizer.chat_template
     return json.dumps(template, sort_keys=True) if isinstance(template, dict) else template
 

@@ -1,7 +1,4 @@
-"""Does what a completion says reach the model? Templates leave out what they have no place for, without a word.
-
-A completion of which nothing is left would score like an empty one, and tie with every other such.
-"""
+"""Does what a completion says reach the model? Templates leave out what they have no place for, without a word."""
 
 from __future__ import annotations
 
@@ -32,7 +29,7 @@ def said(message: Message) -> list[str]:
 
 
 class Completeness:
-    """Compares completions with what one template makes of them. write: (messages, tools, prompt_only) -> text."""
+    """For one template. write: (messages, tools, prompt_only) -> text."""
 
     def __init__(self, write: Callable[[Sequence[Message], Any, bool], str]):
         self._write = write
@@ -86,7 +83,7 @@ class Completeness:
 
 
 def _texts_in(value: object) -> Iterator[str]:
-    """The texts and numbers in a field, without the labels of tool calls."""
+    """Texts and numbers, without the labels of tool calls."""
     if isinstance(value, dict):
         for key, item in value.items():
             if key not in _LABELS:
@@ -99,7 +96,7 @@ def _texts_in(value: object) -> Iterator[str]:
 
 
 def _signed(value: object, field: str, signs: dict[str, str]) -> Any:
-    """The value with each leaf replaced by a sign; `signs` says which field each stands for."""
+    """Each leaf replaced by a sign; `signs` says which field each stands for."""
     if isinstance(value, dict):
         return {key: item if key in _LABELS else _signed(item, field, signs) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -112,7 +109,7 @@ def _signed(value: object, field: str, signs: dict[str, str]) -> Any:
 
 
 def _stands_in(value: object, region: str) -> bool:
-    """Whether all texts of the value are there, in other whitespace or as JSON writes it too."""
+    """In other whitespace or as JSON writes it too."""
     return all(
         _squeezed(leaf) in region or _squeezed(json.dumps(leaf, ensure_ascii=False)[1:-1]) in region
         for leaf in _texts_in(value)

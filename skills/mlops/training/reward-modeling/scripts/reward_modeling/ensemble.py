@@ -1,6 +1,6 @@
 """The reward that reinforcement learning maximizes: of one reward model, of several with weights, or of an ensemble.
 
-Each model renders the conversation again by its own contract: a reward is what score.py prints, whatever the policy.
+Each renders the conversation by its own contract: a reward is what score.py prints, whatever the policy.
 """
 
 from __future__ import annotations
@@ -50,16 +50,13 @@ COMBINATIONS: dict[str, Combination] = {
 
 NORMALISE = "--normalize_rewards (of score.py: --normalize)"
 SPREAD_APART = 4.0
-"""Times as far as another's that one model's rewards may spread before a warning: weights say little then."""
+"""Times as far as another's that one model's rewards may spread before a warning."""
 SHIFTED = 0.5
 """Standard deviations that the zeros of an ensemble's members may lie apart before a warning."""
 
 
 class Rewards:
-    """Rewards by one or several reward models. Made by `from_pretrained`.
-
-    parts, spreads: name -> mean and standard deviation of its rewards in the last call, before weights.
-    """
+    """Made by `from_pretrained`. parts, spreads: mean and standard deviation by model in the last call, before weights."""
 
     def __init__(
         self,
@@ -98,10 +95,7 @@ class Rewards:
         normalise: bool = False,
         **loading: Any,
     ) -> Rewards:
-        """Load from folders or hub ids. loading: arguments of `RewardModel.from_pretrained`.
-
-        Nothing is left out: what is longer than `max_length` loses its start (`truncate_left`), and is counted.
-        """
+        """loading: of `RewardModel.from_pretrained`. What is longer than `max_length` loses its start, and is counted."""
         paths = [str(path) for path in ([paths] if isinstance(paths, str | PurePath) else paths)]
         check_weights(weights, len(paths), combine)
         names = unique_names(paths)
@@ -121,7 +115,7 @@ class Rewards:
         completions: Sequence[list[Message]],
         tools: Sequence[list[dict] | None] | None = None,
     ) -> list[float]:
-        """[n] rewards of [n] prompts, each continued by its completion; both are message lists."""
+        """[n] rewards of [n] prompts and completions, which are message lists."""
         asked = zip(prompts, completions, tools or [None] * len(prompts), strict=True)
         known = self._lost()
         rewards = self.score_conversations([Conversation(*one) for one in asked])
@@ -130,7 +124,7 @@ class Rewards:
         return rewards
 
     def score_conversations(self, conversations: Sequence[Conversation], progress: Progress = None) -> list[float]:
-        """[n] combined rewards. progress: gets the number of conversations that the last model has finished."""
+        """[n] combined rewards. progress: of the last model."""
         last = self.names[-1]
         by_model = {name: self._score(name, conversations, progress if name == last else None) for name in self.models}
         if conversations:
@@ -143,7 +137,6 @@ class Rewards:
         return [combine(rewards, self.weights) for rewards in zip(*by_model.values(), strict=True)]
 
     def logged(self, prefix: str) -> dict[str, float]:
-        """Mean and standard deviation of each of several models in the last call."""
         if len(self.models) == 1:
             return {}
         spreads = {f"{prefix}/{name}/std": spread for name, spread in self.spreads.items()}
@@ -179,7 +172,7 @@ class Rewards:
 
 
 def check_weights(weights: Sequence[float] | None, models: int, combine: str) -> list[float]:
-    """The weights, 1 for each model unless given. Raises UsageError when they do not fit."""
+    """The weights, 1 for each model unless given."""
     if combine not in COMBINATIONS:
         raise UsageError(f"no combination {combine!r}", hint=f"choose one of {', '.join(COMBINATIONS)}")
     if weights is None:
@@ -197,7 +190,7 @@ def check_weights(weights: Sequence[float] | None, models: int, combine: str) ->
 
 
 def unique_names(paths: Sequence[str]) -> list[str]:
-    """The shortest ends of the paths that tell them apart: runs/a/rm, runs/b/rm -> a/rm, b/rm."""
+    """The shortest ends that tell the paths apart: runs/a/rm, runs/b/rm -> a/rm, b/rm."""
     parts = [PurePath(path).parts for path in paths]
     twice = [path for i, path in enumerate(paths) if parts[i] in parts[:i]]
     if twice:

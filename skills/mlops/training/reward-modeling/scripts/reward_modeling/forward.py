@@ -1,7 +1,6 @@
 """Token ids -> logits: the one place of the project that calls a reward model for a score.
 
-A row is (ids, ascending positions of the logits). Rows are packed where the model allows it (`packing`, `attention`),
-otherwise equal rows are computed once, in padded batches.
+Rows are packed where the model allows it; otherwise equal rows are computed once, in padded batches.
 """
 
 from __future__ import annotations
@@ -33,13 +32,13 @@ def logits_at(
 
 
 def scores_of(logits: torch.Tensor) -> torch.Tensor:
-    """[n] scores of [n, labels] logits: rewards of one label, log p / (1 - p) of the second of two."""
+    """[n] of [n, labels] logits: rewards of one label, log p / (1 - p) of the second of two."""
     return logits[:, 0] if logits.shape[1] == 1 else logits[:, 1] - logits[:, 0]
 
 
 @torch.inference_mode()
 def values_of(model: Model, logits: torch.Tensor, counts: Sequence[int]) -> list[list[float]]:
-    """The numbers of each row: a score a position, or of a public model the reward and attributes."""
+    """Of each row, a score a position, or of a public model the reward and attributes."""
     combine = getattr(getattr(model, "score", None), "combine", None)
     if combine:
         return combine(logits.unflatten(0, (len(counts), -1))).tolist()

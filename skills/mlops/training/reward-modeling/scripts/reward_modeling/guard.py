@@ -1,8 +1,7 @@
 """Which models may be run on packed rows (`attention`): those that give there the rewards of one at a time.
 
-One that mixes tokens otherwise (recurrent layers, ALiBi, sinks, two directions) would give wrong rewards in silence. So
-a model must read its score from the last or each token, have full or sliding attention only, call ours in every layer
-and ask it for nothing unknown, and a shrunken random float64 copy must give the rewards of one-at-a-time scoring.
+One that mixes tokens otherwise (recurrent layers, ALiBi, sinks, two directions) would be wrong in silence. So it must
+have full or sliding attention only, call ours in every layer, and pass as a shrunken random float64 copy.
 """
 
 from __future__ import annotations
@@ -22,18 +21,15 @@ from .packing import pack_together
 
 LAYER_TYPES = frozenset(("full_attention", "sliding_attention"))
 TOLERANCES = {torch.float64: 1e-6, torch.float32: 1e-3, torch.bfloat16: 0.2, torch.float16: 0.05}
-"""In float64 some norms of transformers in float32 leave 1e-7, and wrong models differ by 1e-4 and more. The
-other precisions only show whether a device computes what the float64 check has found right.
-"""
+"""In float64 transformers' fp32 norms leave 1e-7, and wrong models differ by 1e-4. The others only check the device."""
 SHORT_WINDOW = 6
 VOCABULARY = 64
 
 
 def reason_against(model: Model, wanted: bool | None = None, scored_at: str = "last_token") -> str | None:
-    """Why this model is not run on packed rows, None when it is. Takes about a tenth of a second.
+    """None when it is run on them. Takes about a tenth of a second.
 
-    wanted: None for on CPUs, where it was measured; True also on a GPU, where a small model in the precision of this one
-    must pass too. scored_at: of its renderer.
+    wanted: None for on CPUs, where it was measured; True also on a GPU, where a small model in this precision must pass too.
     """
     if why := getattr(model, "why_padded", None):
         return why
@@ -69,8 +65,7 @@ def reason_against(model: Model, wanted: bool | None = None, scored_at: str = "l
 def self_check(model_class: type, config: Config, like: torch.Tensor) -> float:
     """Largest difference of rewards, relative to their spread, of a shrunken model of the precision and device of `like`.
 
-    Where FlexAttention runs, heads keep their width and sequences fill several blocks: both choose the kernel. Raises
-    UnsupportedAttentionError when the attention asks for something unknown or never calls ours.
+    Where FlexAttention runs, heads keep their width and sequences fill several blocks: both choose the kernel.
     """
     length, width = 12, 16
     if like.device.type in attention.BLOCK_DEVICES:
@@ -101,7 +96,7 @@ def self_check(model_class: type, config: Config, like: torch.Tensor) -> float:
 
 
 def shrunken(config: Config, head_dim: int = 16) -> Any:
-    """The same architecture with small layers: every layer type is there, heads are grouped as they were."""
+    """Every layer type is there, heads are grouped as they were."""
     small = copy.deepcopy(config)
     kinds = list(getattr(config, "layer_types", None) or ())
     layers = max((kinds.index(kind) + 1 for kind in kinds), default=2)

@@ -10,15 +10,12 @@ from .hf import Model, Tokenizer
 DEFAULT_MAX_LENGTH = 1024
 """Tokens of a conversation in training, unless told otherwise."""
 _NO_LIMIT = 10_000_000
-"""Above it a tokenizer's `model_max_length` means that nobody set one: transformers writes 1e30."""
+"""Above it nobody set `model_max_length`: transformers writes 1e30."""
 _LENGTH_FIELDS = ("max_position_embeddings", "n_positions", "max_sequence_length", "max_seq_len", "seq_length")
 
 
 def positions(model: Model) -> int | None:
-    """How many tokens the model has positions for, None where no number bounds it.
-
-    RoBERTa and its relatives number positions from padding_idx + 1: their table holds more rows than they read tokens.
-    """
+    """None where no number bounds it. RoBERTa numbers positions from padding_idx + 1: its table has more rows."""
     for name, module in model.named_modules():
         around, _, own = name.rpartition(".")
         padding = getattr(module, "padding_idx", None)

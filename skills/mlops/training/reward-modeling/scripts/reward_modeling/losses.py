@@ -1,4 +1,4 @@
-"""What a renderer could not give to the model, in sentences: how many, of how many, and what to do."""
+"""What a renderer could not give to the model: how many, of how many, and what to do."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ COUNTED = (*OF_LENGTH, *OF_TEXTS, "templated", "refused")
 def warn_of(
     renderer: Any, before: dict[str, int] | None = None, called: str = "", only: tuple[str, ...] = COUNTED
 ) -> None:
-    """Warn of these kinds of loss since `before`, a copy of `renderer.counts`, or ever."""
+    """Of these kinds of loss since `before`, a copy of `renderer.counts`, or ever."""
     lost = {name: count - (before or {}).get(name, 0) for name, count in renderer.counts.items()}
     for sentence in sentences(renderer, lost, only):
         warn(called + sentence)

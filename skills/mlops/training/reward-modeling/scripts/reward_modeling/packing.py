@@ -1,8 +1,7 @@
 """Rendered rows -> batches for one forward pass each, without computing a token twice.
 
-`pack` lays sequences side by side in a flat row in which a shared prefix stands once; it needs attention that knows the
-layout (`attention`). `padded_batches` is for all other models. Sequences are sorted as strings of ids; each adds only
-what it does not share with the one before it: a `Segment`, whose other tokens are a path through earlier segments.
+`pack` lays sequences side by side in a flat row in which a shared prefix stands once, for attention that knows the layout
+(`attention`): sorted, each adds a `Segment`, the tokens that it does not share with the one before it.
 """
 
 from __future__ import annotations
@@ -22,9 +21,9 @@ if TYPE_CHECKING:
 Row = tuple[list[int], list[int]]
 """Token ids, and the ascending positions whose logits are wanted."""
 SHORTEST_SHARED = 8
-"""A shared prefix of fewer tokens is computed again: its own attention call would cost more."""
+"""A shorter shared prefix is computed again: its own attention call would cost more."""
 ROW_TOKENS = 1024
-"""Tokens in a row: enough to keep matrix products busy, few enough that activations stay near the processor."""
+"""Enough to keep matrix products busy, few enough that activations stay near the processor."""
 RECOMPUTED = 8
 """A row grows past that while cutting it would compute more than one token in eight again."""
 WINDOW = 8192
@@ -34,7 +33,7 @@ WINDOW = 8192
 def padded_batches(rows: Sequence[Any], ids: Sequence[Sequence[int]], max_tokens: int) -> Iterator[list[list[int]]]:
     """Batches of at most `max_tokens` padded tokens: for each row to compute, the indices of all equal to it.
 
-    rows: hashable. ids: of each row. Sorted by length, the longest first: what does not fit into memory fails at once.
+    rows: hashable. ids: of each row. The longest come first: what does not fit into memory fails at once.
     """
     equal: dict[Any, list[int]] = {}
     for i, row in enumerate(rows):
@@ -48,7 +47,7 @@ def padded_batches(rows: Sequence[Any], ids: Sequence[Sequence[int]], max_tokens
 
 
 def right_padded(rows: Sequence[Sequence[int]], pad_token_id: int) -> tuple[Any, Any]:
-    """(ids, mask), both [rows, longest row]: pad tokens after each row, the mask 1 where tokens are."""
+    """(ids, mask), both [rows, longest row]."""
     import torch
     from torch.nn.utils.rnn import pad_sequence
 
@@ -67,7 +66,7 @@ class Segment:
 
     @property
     def runs(self) -> list[tuple[int, int]]:
-        """The slices (start, size) of the row that hold its path and itself."""
+        """The slices (start, size) of the row that hold path and segment."""
         places = [*self.path, *range(self.start, self.start + self.size)]
         cuts = [0, *(i for i in range(1, len(places)) if places[i] != places[i - 1] + 1), len(places)]
         return [(places[first], last - first) for first, last in pairwise(cuts)]
@@ -75,10 +74,7 @@ class Segment:
 
 @dataclass
 class PackedRow:
-    """One flat row of unique tokens. ids, positions: [T]. segments: later ones refer to earlier ones only.
-
-    sequences: which inputs are here. places: of each of their tokens in the row.
-    """
+    """Unique tokens. ids, positions: [T]. sequences: which inputs are here. places: of each of their tokens."""
 
     ids: list[int] = field(default_factory=list)
     positions: list[int] = field(default_factory=list)
@@ -87,7 +83,7 @@ class PackedRow:
     places: list[list[int]] = field(default_factory=list)
 
     def add(self, index: int, sequence: Sequence[int], shared: int) -> None:
-        """Append a sequence that has its first `shared` tokens in common with the one added before it."""
+        """shared: tokens in common with the sequence added before it."""
         start, path, new = len(self.ids), self.places[-1][:shared] if shared else [], sequence[shared:]
         if new:
             self.ids.extend(new)
@@ -98,7 +94,7 @@ class PackedRow:
 
     @property
     def ends(self) -> list[int]:
-        """Place in the row of the last token of each sequence."""
+        """Of each sequence, the place of its last token."""
         return [places[-1] for places in self.places]
 
     def until(self) -> torch.Tensor:
@@ -124,17 +120,14 @@ class PackedRow:
 def pack(
     sequences: Sequence[Sequence[int]], max_tokens: int | None = None, *, share: bool = True
 ) -> Iterator[PackedRow]:
-    """Every sequence of token ids in exactly one row; none may be empty.
-
-    max_tokens: unique tokens in a row; None chooses (ROW_TOKENS, RECOMPUTED). A longer sequence gets a row of its own.
-    """
+    """Every sequence in exactly one row; none may be empty. max_tokens: unique ones in a row, None chooses."""
     for start in range(0, len(sequences), WINDOW):
         window = range(start, min(start + WINDOW, len(sequences)))
         yield from _pack_window(sequences, window, max_tokens, share)
 
 
 def pack_together(sequences: Sequence[Sequence[int]], *, share: bool = True) -> PackedRow:
-    """All in one row: for training, where a batch is one step whatever its size."""
+    """For training, where a batch is one step whatever its size."""
     return next(_pack_window(sequences, range(len(sequences)), sys.maxsize, share))
 
 
@@ -150,7 +143,7 @@ def _pack_window(sequences, window: range, max_tokens: int | None, share: bool) 
 
 
 def _row_end(first: int, sequences, order: list[int], shared: list[int], max_tokens: int | None) -> int:
-    """Where the row from `first` ends: where the least is shared in its second half, once it is full."""
+    """Where the least is shared in the second half of the row from `first`, once it is full."""
     limit = max_tokens or ROW_TOKENS
     tokens, cut = len(sequences[order[first]]), first + 1
     for place in range(first + 1, len(order)):
@@ -164,7 +157,7 @@ def _row_end(first: int, sequences, order: list[int], shared: list[int], max_tok
 
 
 def _sorted_with_shared(sequences, window: Sequence[int], share: bool) -> tuple[list[int], list[int]]:
-    """Indices in the order of their token ids, and how many tokens each shares with the one before it."""
+    """And how many tokens each shares with the one before it."""
     if not share:
         return list(window), [0] * len(window)
     # Four big-endian bytes a token are compared by memcmp, a hundred times faster than lists of integers.

@@ -14,13 +14,11 @@ from .rendering import Rendered
 
 MARKS = ("<|source|>", "<|candidate1|>", "<|candidate2|>")
 LIMITS = {"better-pairrm": (2030, 670), "": (1224, 412)}
-"""Part of a name -> the most tokens of a source and of an answer; what a source leaves is shared by the answers."""
+"""Part of a name -> tokens of a source and of an answer; what a source leaves is shared by the answers."""
 ASKED = "[CONTEXT] {} [RESPONSE A] {} [RESPONSE B] {} \n"
 
 
 class Pair(NamedTuple):
-    """In the order in which the model reads them."""
-
     prompt: Sequence[Message]
     first: str
     second: str
@@ -28,7 +26,7 @@ class Pair(NamedTuple):
 
 
 class MarkedRenderer(BaseRenderer):
-    """Prompt and answers as LLM-Blender writes them: each after a mark, within [CLS] and [SEP], cut at its end."""
+    """As LLM-Blender writes them: each after a mark, within [CLS] and [SEP], cut at its end."""
 
     policies, places = ("truncate_left",), ("prefix",)
 
@@ -49,7 +47,6 @@ class MarkedRenderer(BaseRenderer):
         return self.tokenizer(texts)["input_ids"]
 
     def _fit(self, parts: list[list[int]], prompt, first, second, origin) -> Rendered:
-        """Each text cut at its end, before its [SEP]."""
         self.counts["rendered"] += 1
         source, answer = self.limits
         kept, cut = [], 0
@@ -66,7 +63,7 @@ class MarkedRenderer(BaseRenderer):
 
 
 class AskedRenderer(BaseRenderer):
-    """Prompt and two answers as RLHFlow asks which is better: one user turn of the chat template, without BOS."""
+    """As RLHFlow asks which is better: one user turn of the chat template, without BOS."""
 
     policies, places = ("drop", "error"), ("last_token",)
 

@@ -1,4 +1,4 @@
-"""The precision of a run: what the processor computes itself, and one warning where it would have to emulate it.
+"""The precision of a run, and one warning where the processor would have to emulate it.
 
 On a CPU without bf16 instructions a bf16 matrix product takes 60 times as long as one in fp32.
 """
@@ -17,13 +17,13 @@ INSTRUCTIONS = {
     "bfloat16": ("amx_bf16", "avx512_bf16", "sve_bf16", "bf16"),
     "float16": ("amx_fp16", "avx512_fp16", "fp16_arith"),
 }
-"""Names of `torch.cpu.get_capabilities()` of which one is enough; the last ones are Arm's."""
+"""Names of `torch.cpu.get_capabilities()` of which one is enough; the last are Arm's."""
 TOO_LOW = ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX2_VNNI_2", "AVX512_CORE", "AVX512_CORE_VNNI")
-"""Values of ONEDNN_MAX_CPU_ISA that switch all of them off; AVX512_CORE_BF16 leaves those of bf16 alone."""
+"""Values of ONEDNN_MAX_CPU_ISA that switch all of them off."""
 AUTOCAST = {"bf16": "bfloat16", "bf16_full_eval": "bfloat16", "fp16": "float16", "fp16_full_eval": "float16"}
-"""Fields of the trainers -> the precision that they ask for."""
+"""Fields of the trainers -> what they ask for."""
 BF16_FROM = 10e6
-"""Parameters from which bf16 autocast pays on a CPU with AMX: 22M train 1.5 to 1.9 times as fast, 0.02M at a third."""
+"""Parameters from which bf16 pays on a CPU with AMX: 22M train 1.5 to 1.9 times as fast, 0.02M at a third."""
 
 
 def best_device() -> str:
@@ -35,7 +35,7 @@ def best_device() -> str:
 
 
 def usable(device: str) -> str:
-    """The device, if a tensor can be put there. Raises UsageError otherwise."""
+    """The device, if a tensor can be put there."""
     import torch
 
     try:
@@ -49,7 +49,7 @@ def usable(device: str) -> str:
 
 
 def why_emulated(dtype: str) -> str | None:
-    """Why matrix products of this dtype are slow on this CPU, None where it computes them itself."""
+    """Why this CPU is slow in it, None where it is not."""
     import torch
 
     if dtype not in INSTRUCTIONS:
@@ -102,8 +102,8 @@ def warn_if_emulated(flags: Mapping[str, Any]) -> None:
 def precision(given: Mapping[str, Any] = MappingProxyType({}), parameters: float = 0) -> dict[str, bool]:
     """`bf16`, `fp16` and `use_cpu` of a training run; weights stay fp32.
 
-    A GPU takes bf16 where it has it, else fp16; a CPU bf16 where it has the instructions and the model BF16_FROM
-    parameters (0 for a policy). given: the user's fields, which win, but for fp16 on a CPU.
+    A GPU takes bf16 where it has it, else fp16; a CPU bf16 where it has the instructions and the model BF16_FROM parameters
+    (0 for a policy). given: the user's fields, which win, but for fp16 on a CPU.
     """
     import torch
 

@@ -7,7 +7,7 @@ from typing import Any
 
 
 def shared_length(a: Sequence[Any], b: Sequence[Any]) -> int:
-    """Length of the common prefix of two texts, bytes or lists: by bisection on slices, which compare in C."""
+    """Of texts, bytes or lists: by bisection on slices, which compare in C."""
     low, high = 0, min(len(a), len(b))
     if a[:high] == b[:high]:
         return high

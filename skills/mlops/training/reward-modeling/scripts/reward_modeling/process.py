@@ -1,7 +1,6 @@
 """Rewards for the steps of solutions, and one reward for each solution made of them.
 
-A step's score is softmax(logits)[1], fp32, at the last token of the separator after it. A decoder scores all steps in
-one pass, an encoder needs a row for each (`step_rendering.StepRenderer.rows`).
+A step's score is softmax(logits)[1], fp32, at the last token of the separator after it.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def from_settings(settings: ScoringSettings, path: str | None = None) -> RewardModel | ProcessRewardModel:
-    """The reward model of whichever kind at `path`, by default the settings' own."""
+    """Of whichever kind; path: by default the settings' own."""
     path = path or settings.model_name_or_path
     kind = ProcessRewardModel if checkpoints.kind_of(path) is PROCESS else RewardModel
     if (family := readers.recognize(path)) and family.compares:
@@ -44,10 +43,10 @@ def from_settings(settings: ScoringSettings, path: str | None = None) -> RewardM
 
 
 class ProcessRewardModel(Scorer):
-    """A process reward model, with the verbs of `RewardModel`. Made by `from_pretrained`.
+    """Made by `from_pretrained`, with the verbs of `RewardModel`.
 
-    aggregate: of AGGREGATIONS, over the steps that fitted, "min" unless given. step_separator: where texts are split, by
-    default at the model's separator if that is whitespace, else at line breaks; without a card it is the model's too.
+    aggregate: of AGGREGATIONS, over the steps that fitted. step_separator: where texts are split, by default at the
+    model's separator if that is whitespace, else at line breaks; without a card it is the model's too.
     """
 
     kind = PROCESS
@@ -72,7 +71,7 @@ class ProcessRewardModel(Scorer):
         self.split_at = step_separator or (renderer.split_at if renderer else STEP_SEPARATOR)
 
     def score_steps(self, prompts: Sequence[Text], solutions: Sequence[Any]) -> list[Any]:
-        """The probability that each step is correct, in input order; None for steps that did not fit.
+        """The probability that each step is correct; None for steps that did not fit.
 
         solutions: [n], each a text or list of steps (-> a list of floats), or a list of these (-> a list of such lists).
         """
@@ -98,11 +97,7 @@ class ProcessRewardModel(Scorer):
     def score_in_steps(
         self, conversations: Sequence[Conversation], progress: Progress = None
     ) -> list[tuple[list[str], StepScores | None]]:
-        """(steps, their scores) of each conversation, whose completion is split into steps.
-
-        The scores are None for what was left out and for an empty completion. Raises DataError for several turns, ModelError
-        for tools: process reward models are trained without.
-        """
+        """(steps, their scores) of each conversation; None for what was left out and for an empty completion."""
         inputs = self._inputs(conversations)
         empty = inputs.count(None)
         self.renderer.counts["without_steps"] += empty
@@ -113,7 +108,7 @@ class ProcessRewardModel(Scorer):
         return found
 
     def score_solutions(self, solutions: Sequence[Steps], progress: Progress = None) -> list[StepScores | None]:
-        """Step scores in input order; None for what was left out."""
+        """None for what was left out."""
         scored = self._scored(solutions, progress)
         return [found and StepScores(found[1], found[0].dropped, self.value) for found in scored]
 

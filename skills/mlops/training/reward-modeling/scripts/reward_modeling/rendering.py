@@ -2,11 +2,11 @@
 
 A reward depends on every token up to the scored one, so everything turns the same conversation into the same ids:
 
-1. The tokenizer's chat template writes the text; where there is none, `DEFAULT_TEMPLATE` is installed and saved.
+1. The tokenizer's chat template writes the text, `DEFAULT_TEMPLATE` where there is none.
 2. It is tokenized without adding special tokens: the template has written them, so BOS cannot appear twice.
-3. No generation prompt: the conversation ends with the template's token that says that the answer ended.
-4. Padding is on the right, masked, by a token that is neither EOS nor ever last: transformers' classifiers pool the
-   right-most token that is not the pad token, so padding with EOS would hide EOS.
+3. No generation prompt: the conversation ends with the template's end of an answer.
+4. Padding is on the right, by a token that is neither EOS nor ever last: transformers' classifiers pool the right-most
+   token that is not the pad token.
 5. A decoder is scored at its last token, an encoder at its pooled one.
 6. What is longer than `max_length` follows one stated policy, and is counted.
 7. Special tokens in what people wrote are text (`special_tokens`), and what a template leaves out is told (`completeness`).
@@ -43,7 +43,7 @@ class Conversation(NamedTuple):
 
 @dataclass(frozen=True)
 class Rendered:
-    """At most `max_length` ids. cut: tokens removed from the start. start: of the answer, where a reward counts it alone."""
+    """cut: tokens removed from the start. start: of the answer, where a reward counts it alone."""
 
     ids: list[int]
     cut: int = 0
@@ -51,9 +51,7 @@ class Rendered:
 
 
 class Renderer(BaseRenderer):
-    """Turns conversations into token ids by the rules above. Arguments: see `BaseRenderer`.
-
-    overlong: `drop`, `truncate_prompt` (cut the start of the prompt; no ids when the answer alone is too long),
+    """overlong: `drop`, `truncate_prompt` (cut the start of the prompt; no ids when the answer alone is too long),
     `truncate_left` (cut whatever comes first) or `error`.
     """
 

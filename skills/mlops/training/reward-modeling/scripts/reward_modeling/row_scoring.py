@@ -1,4 +1,4 @@
-"""Rows of a file, or what a policy writes for prompts, scored one window at a time, and written with their rewards."""
+"""Rows of a file, or what a policy writes for prompts, scored window by window and written with their rewards."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ SHOWN_PROMPTS = 5
 COUNTED = ("not_rendered", "templated", "refused", "special_tokens_in_content")
 Model = RewardModel | ProcessRewardModel | Rewards
 ScoredRanking = tuple[Ranking, list[float | None], list[dict[str, Any]] | None]
-"""A ranking, its rewards, and columns of each completion: "steps" and "step_rewards", or "attributes"."""
+"""With its rewards, and columns of each completion: "steps" and "step_rewards", or "attributes"."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreSettings(ScoringSettings, RewardsSettings, FormatSettings):
-    """What to score, with what, and what to write. Raises UsageError for settings that do not go together."""
+    """What to score, with what, and what to write."""
 
     group: ClassVar = "result"
     input: Sequence[str] | None = flag(
@@ -159,7 +159,6 @@ def list_public_models() -> PublicModels:
 
 
 def score(settings: ScoreSettings) -> ScoringResult:
-    """The result that score.py prints."""
     output = settings.output and check_output_file(settings.output, settings.overwrite, settings.input or ())
     several = settings.reward_model_path
     of_steps = not several and checkpoints.kind_of(settings.model_name_or_path) is checkpoints.PROCESS
@@ -213,7 +212,7 @@ def score(settings: ScoreSettings) -> ScoringResult:
 
 
 def read_rankings(settings: ScoreSettings, of_steps: bool) -> tuple[Stream | list[Ranking], int]:
-    """What to score, and how many completions. A file is read again slice by slice: it may be larger than memory."""
+    """And how many completions. A file is read again slice by slice: it may be larger than memory."""
     if settings.input:
         how = {"winner_values": settings.winner_values, "steps": of_steps, **settings.reading}
         rankings = stream(settings.input, split=settings.dataset_split, **how)
@@ -229,10 +228,7 @@ def read_rankings(settings: ScoreSettings, of_steps: bool) -> tuple[Stream | lis
 def scored_rankings(
     model: Model, rankings: Iterable[Ranking], settings: ScoreSettings, advance: Callable[[int], None]
 ) -> Iterator[ScoredRanking]:
-    """Rankings with their scores, in input order.
-
-    Raises DataError where the chat template refuses some and --refused stops, after looking for all of them.
-    """
+    """In input order. Raises DataError, after looking for all that the template refuses, where --refused stops."""
     refused: list[tuple[int, DataError]] = []
     seen, stops = 0, settings.refused == "stop"
     if renderer := getattr(model, "renderer", None):  # several models have one each, and stop at the first that refuses
@@ -257,7 +253,7 @@ def scored_rankings(
 
 
 def in_windows(rankings: Iterable[Ranking], best_of: int | None) -> Iterator[list[Ranking]]:
-    """Lists of rankings with about WINDOW completions, of each the first `best_of`."""
+    """Lists with about WINDOW completions, of each ranking the first `best_of`."""
     together, waiting = [], 0
     for ranking in rankings:
         n = best_of or len(ranking.completions)
@@ -277,7 +273,7 @@ def in_windows(rankings: Iterable[Ranking], best_of: int | None) -> Iterator[lis
 def score_together(
     model: Model, rankings: Sequence[Ranking], conversations: Sequence[Conversation], normalise: bool, advance: Callable
 ) -> Iterator[ScoredRanking]:
-    """Rankings with the scores of their completions, which are the conversations."""
+    """The conversations are the completions of the rankings."""
     columns = None
     if isinstance(model, ProcessRewardModel):
         scored = model.score_in_steps(conversations, advance)
@@ -301,8 +297,6 @@ def score_together(
 
 
 class RowSummary:
-    """What is said of all rows after the last."""
-
     def __init__(self, settings: ScoreSettings):
         self.settings, self.counts, self.total, self.first_lost = settings, Counter(), 0.0, None
         self.first: list[list[Ranked]] = []
@@ -360,7 +354,6 @@ class RowSummary:
 def result_row(
     ranking: Ranking, ordered: Sequence[Ranked], columns: list[dict[str, Any]] | None, settings: ScoreSettings
 ) -> dict[str, Any]:
-    """The ranking's own columns with its completions in their order, or the best, and their rewards."""
     row = {name: value for name, value in (("id", ranking.id), ("tools", ranking.tools)) if value is not None}
     row["prompt"], metadata = ranking.prompt, dict(ranking.metadata)
     finished = metadata.pop("finished") if settings.generate_with else None

@@ -34,11 +34,9 @@ class Ranked:
 
 
 class Scorer:
-    """What both kinds of reward model have in common.
+    """Scores do not depend on batch, order or padding (within 1e-5 in fp32); None for what the over-length policy leaves out.
 
-    Scores do not depend on batch, order or padding (within 1e-5 in fp32); None for what the over-length policy leaves out.
-    A kind has `_rewards` of (prompt, completion, tools)s, `_is_several` (whether this is a list of completions), and
-    `_rows`: those to compute of what the renderer made.
+    A kind has `_rewards` of (prompt, completion, tools)s, `_is_several` (a list of completions?), and `_rows` to compute.
     """
 
     kind: ClassVar[Kind]
@@ -73,14 +71,12 @@ class Scorer:
         reference_model_name_or_path: str | None = None,
         **own: Any,
     ) -> Self:
-        """Load a reward model from a folder or hub id.
+        """Load a reward model from a folder or hub id; ModelError when it is not one of this kind.
 
         max_length, overlong, text_format ("chat", "rendered", "pair"): as in training unless given; without a card what its
-        authors did (`readers.PUBLIC`), or all that config and tokenizer allow. refused: "stop" raises DataError for what
-        cannot be rendered, "unscored" gives it no score. dtype: of the weights; the head stays fp32.
-        reference_model_name_or_path: for a language model whose reward is a log-ratio. own: arguments of the class;
-        shared_prefix None computes shared prefixes once on CPUs only. Raises ModelError when it is not of this kind or
-        renders otherwise than in training.
+        authors did (`readers.PUBLIC`), or all that config and tokenizer allow. refused: "stop" raises DataError for what cannot
+        be rendered, "unscored" gives it no score. dtype: of the weights; the head stays fp32. own: arguments of the class;
+        shared_prefix None computes shared prefixes once on CPUs only.
         """
         policies = cls.kind.renders.policies
         if overlong not in (None, *policies):
@@ -108,13 +104,12 @@ class Scorer:
     ) -> list[Any]:
         """Rewards in input order: a float for one completion, a list for a list of completions.
 
-        completions: [n], each a string or a list of messages (of a process reward model a list of steps), or a list of
-        these.
+        completions: [n], each a string or a list of messages (of a process reward model: of steps), or a list of these.
         """
         return self._shaped(prompts, completions, tools, self._rewards)
 
     def rank(self, prompt: Text, completions: Sequence[Any], *, tools: list[dict] | None = None) -> list[Ranked]:
-        """The completions of one prompt, best first: stable, unscored ones last."""
+        """Best first: stable, unscored ones last."""
         n = len(completions)
         return ranked(self._shaped([prompt] * n, completions, [tools] * n, self._rewards), completions)
 
@@ -125,7 +120,6 @@ class Scorer:
         raise NotImplementedError
 
     def render(self, conversations: Sequence[Conversation]) -> list[Any]:
-        """What the renderer makes of all that has something to score, None for what it leaves out."""
         return self.renderer.render_all([one for one in self._inputs(conversations) if one])
 
     @property
@@ -133,11 +127,11 @@ class Scorer:
         return self.renderer.counts["truncated"]
 
     def warn_of_losses(self, before: dict[str, int] | None = None) -> None:
-        """Warn of what was lost since `before`, a copy of `renderer.counts`, or ever."""
+        """Since `before`, a copy of `renderer.counts`, or ever."""
         losses.warn_of(self.renderer, before)
 
     def why_padded(self) -> str | None:
-        """Why shared prefixes are not computed once, or None where they are."""
+        """Why shared prefixes are not computed once, None where they are."""
         return self._why_padded
 
     def _described(self) -> list[str]:
@@ -159,7 +153,6 @@ class Scorer:
         return f"batches are padded, since {padded}" if padded else "shared prefixes are computed once"
 
     def _shaped(self, prompts, completions, tools, score: Callable[[list[tuple]], list]) -> list[Any]:
-        """`score` of each completion, in lists where several were given."""
         if len(prompts) != len(completions):
             raise ValueError(f"{len(prompts)} prompts but {len(completions)} completions")
         several = [self._is_several(completion) for completion in completions]
@@ -177,7 +170,7 @@ class Scorer:
         ]
 
     def _scored(self, inputs: Sequence[Any], progress: Progress) -> list[Any]:
-        """(what the renderer made of it, its scores) of each input, None for what was left out; windows bound memory."""
+        """(what the renderer made of it, its scores) of each input, None for what was left out."""
         found: list[Any] = []
         for start in range(0, len(inputs), WINDOW):
             part = inputs[start : start + WINDOW]
@@ -190,7 +183,7 @@ class Scorer:
         return found
 
     def score_rows(self, rows: Sequence[Row], progress: Callable[[list[int]], None] | None = None) -> list[list[float]]:
-        """The scores at the positions of each row; those of steps are log-odds. progress: gets the numbers of rows done."""
+        """The scores at each row's positions; those of steps are log-odds. progress: gets the numbers of rows done."""
         from .forward import logits_at, values_of
 
         scores: list[list[float]] = [[] for _ in rows]
@@ -205,19 +198,19 @@ class Scorer:
 
     @property
     def _pad_token_id(self) -> int:
-        """By which the model finds the end of a row: its config's, which a foreign tokenizer may not share."""
+        """Its config's, by which the model finds the end of a row; a foreign tokenizer may have another."""
         configured = self.model.config.get_text_config().pad_token_id
         return self.renderer.tokenizer.pad_token_id if configured is None else configured
 
 
 class RewardModel(Scorer):
-    """An outcome reward model. Made by `from_pretrained`. Scores are raw fp32 logits."""
+    """Made by `from_pretrained`. Scores are raw fp32 logits."""
 
     kind = OUTCOME
 
     @property
     def attributes(self) -> tuple[str, ...]:
-        """Names of what a public model gives beside its reward."""
+        """What a public model gives beside its reward."""
         return getattr(getattr(self.model, "score", None), "attributes", ())
 
     def score_conversations(
@@ -228,11 +221,10 @@ class RewardModel(Scorer):
     def score_attributes(
         self, conversations: Sequence[Conversation], progress: Progress = None
     ) -> list[list[float] | None]:
-        """[the reward, then each of `attributes`] of each conversation; None for what was left out."""
+        """[the reward, then each of `attributes`] of each conversation."""
         return [found and found[1] for found in self._scored(conversations, progress)]
 
     def score_ids(self, rows: Sequence[list[int]]) -> list[float]:
-        """Rewards of rendered token ids, in input order."""
         scores = self.score_rows([self._row(ids) for ids in rows])
         _check_finite(scores, [None] * len(rows))
         return [own[0] for own in scores]
@@ -268,7 +260,6 @@ class RewardModel(Scorer):
 
 
 def _set_length(renderer: Any, loaded: checkpoints.Loaded, asked: int | None) -> None:
-    """As many tokens as asked for, as in training, or without a card as the model can read."""
     asked, family = asked or loaded.rendering.get("max_length"), getattr(renderer, "family", None)
     default = DEFAULT_MAX_LENGTH if loaded.card else family and family.text.max_length
     renderer.max_length = longest_input(loaded.model, loaded.tokenizer, asked, default)
@@ -289,7 +280,7 @@ def _check_finite(scores: Sequence[list[float]], origins: Sequence[Any], before:
 
 
 def _by_input(rows: Sequence[Sequence[Any]], progress: Callable[[int], None]) -> Callable[[list[int]], None]:
-    """Turns numbers of rows that are done into the number of inputs that are now done."""
+    """Turns numbers of rows done into the number of inputs done."""
     owner = [i for i, own in enumerate(rows) for _ in own]
     left = [len(own) for own in rows]
 

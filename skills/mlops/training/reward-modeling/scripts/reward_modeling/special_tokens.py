@@ -1,7 +1,6 @@
 """Special tokens in what people and policies write are text: `<|im_end|>` in an answer ends no turn.
 
-A message that holds one is marked before rendering, and tokenized there as text, as by
-`apply_chat_template(sanitize_control_tokens=True)`. What the template writes stays special.
+They are marked before rendering and tokenized as by `apply_chat_template(sanitize_control_tokens=True)`.
 """
 
 from __future__ import annotations
@@ -17,9 +16,7 @@ _TAG = re.compile(r"</?\w+>")
 
 
 class SpecialTokens:
-    """The tokens that set out turns for this tokenizer, and how to read them as text.
-
-    They are its special tokens, and other added tokens that the template writes, but not tags such as `<think>`, which
+    """The special tokens, and other added tokens that the template writes, but not tags such as `<think>`, which
     answers hold rightly.
     """
 
@@ -38,7 +35,7 @@ class SpecialTokens:
         self._pattern = re.compile("|".join(map(re.escape, sorted(self.tokens, key=len, reverse=True))) or "(?!)")
 
     def inside(self, value: object) -> str | None:
-        """The first special token in any text of these messages or tools."""
+        """The first special token in any of these texts."""
         if isinstance(value, str):
             found = any(start in value for start in self._starts) and self._pattern.search(value)
             return found[0] if found else None
@@ -46,7 +43,6 @@ class SpecialTokens:
         return next(filter(None, map(self.inside, parts)), None)
 
     def marked(self, value: object) -> Any:
-        """The messages or tools with every special token between two marks."""
         if isinstance(value, dict):  # a key of a tool call's arguments is text of the policy too
             return {self.marked(key): self.marked(item) for key, item in value.items()}
         if isinstance(value, (list, tuple)):
@@ -54,7 +50,7 @@ class SpecialTokens:
         return self._marking.mark_control_tokens(value, self._pattern)
 
     def ids(self, marked: str) -> list[int]:
-        """Ids of a rendered text in which what is marked becomes the tokens of a text."""
+        """What is marked becomes the tokens of a text."""
         try:
             return self._marking.encode_marked_chat(self.tokenizer, marked)
         except ValueError:  # a vocabulary that makes the token of its text too: break it after its first character

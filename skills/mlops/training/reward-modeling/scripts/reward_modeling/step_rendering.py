@@ -1,12 +1,9 @@
 """Solutions in steps -> token ids and the place of each label.
 
-The prompt is rendered up to where the answer would begin; then, for each step, its tokens and the separator's:
-
-1. Prompt, steps and separator are tokenized one by one, so that no token spans two: the ids of the first k steps are a
-   prefix of the ids of all, and a decoder scores every step in one pass.
-2. An encoder would see at the end of step k what follows, so each prefix of a solution is a row of its own.
-3. The scored token is the separator's last, not a closing SEP or EOS, which would say whether the solution ended.
-4. What is longer than `max_length` loses whole steps at its end, or the start of its prompt, and is counted.
+1. Prompt, steps and separator are tokenized one by one: the ids of the first k steps are a prefix of the ids of all, and
+   a decoder scores every step in one pass. An encoder would see what follows, so each prefix is a row of its own.
+2. The scored token is the separator's last, not a closing SEP or EOS, which would say whether the solution ended.
+3. What is longer than `max_length` loses whole steps at its end, or the start of its prompt, and is counted.
 """
 
 from __future__ import annotations
@@ -29,7 +26,7 @@ STEPS_OVERLONG = ("drop_steps", "truncate_prompt", "drop", "error")
 
 
 class Steps(NamedTuple):
-    """One solution in steps. origin: FILE:ROW, as errors call it."""
+    """origin: FILE:ROW, as errors call it."""
 
     prompt: Sequence[Message]
     steps: Sequence[str]
@@ -38,7 +35,7 @@ class Steps(NamedTuple):
 
 @dataclass(frozen=True)
 class RenderedSolution:
-    """positions: where in `ids` each kept step is scored. dropped: last steps that did not fit. cut: from the prompt."""
+    """positions: where each kept step is scored. dropped: last steps that did not fit. cut: tokens of the prompt."""
 
     ids: list[int]
     positions: list[int]
@@ -47,9 +44,8 @@ class RenderedSolution:
 
 
 class StepRenderer(BaseRenderer):
-    """Turns a prompt and its steps into token ids by the rules above. Arguments: see `BaseRenderer`.
+    """overlong: `drop_steps` (the last ones), `truncate_prompt` (cut its start, then last steps), `drop` or `error`.
 
-    overlong: `drop_steps` (the last ones), `truncate_prompt` (cut its start, then last steps), `drop` or `error`.
     scored_at: `last_token` for decoders or `prefix` for encoders (a row for each step).
     """
 
@@ -57,7 +53,7 @@ class StepRenderer(BaseRenderer):
     policies = STEPS_OVERLONG
     places = ("last_token", "prefix")
     from_start = False
-    """Whether the first position is the start of the answer, which a step's score is counted from."""
+    """Whether the first position is the start of the answer, which scores are counted from."""
 
     def __init__(
         self, tokenizer: Tokenizer, *, overlong: str = "drop_steps", step_separator: str = STEP_SEPARATOR, **rules: Any
@@ -73,7 +69,7 @@ class StepRenderer(BaseRenderer):
 
     @property
     def split_at(self) -> str:
-        """Where the text of a whole solution is split, unless told otherwise."""
+        """Where texts are split, unless told otherwise."""
         return self.step_separator if self.step_separator.isspace() else STEP_SEPARATOR
 
     def _parts_of(self, prompt, steps, origin) -> list[str | list[int]]:
@@ -102,7 +98,7 @@ class StepRenderer(BaseRenderer):
 
     @cached_property
     def _lead(self) -> str:
-        """Whitespace that the template writes between generation prompt and answer: it belongs to the first step."""
+        """Whitespace that the template writes before an answer: it belongs to the first step."""
         opening = self.text(ASKED, prompt_only=True)
         whole = self.text([*ASKED, {"role": "assistant", "content": ANSWERED}])
         lead, found, _ = whole.removeprefix(opening).partition(ANSWERED)
@@ -136,7 +132,7 @@ class StepRenderer(BaseRenderer):
 
 
 def default_separator(tokenizer: Tokenizer) -> str:
-    """A line break; the SEP token for a tokenizer that reads line breaks as spaces, as WordPiece does."""
+    """The SEP token for a tokenizer that reads line breaks as spaces, as WordPiece does."""
     if tokenizer(STEP_SEPARATOR, add_special_tokens=False)["input_ids"] or not tokenizer.sep_token:
         return STEP_SEPARATOR
     return tokenizer.sep_token
@@ -148,7 +144,7 @@ def split_steps(text: str, separator: str = STEP_SEPARATOR) -> list[str]:
 
 
 def supervised_text(tokenizer: Tokenizer, ids: Sequence[int], positions: Iterable[int]) -> list[tuple[str, str]]:
-    """(text, token) of each step: what is decoded since the token scored before, and the scored token itself."""
+    """(the text since the token scored before, the scored token) of each step."""
     shown, start = [], 0
     for position in positions:
         shown.append((tokenizer.decode(ids[start : position + 1]), tokenizer.convert_ids_to_tokens(ids[position])))

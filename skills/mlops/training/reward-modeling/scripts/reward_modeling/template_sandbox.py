@@ -1,6 +1,6 @@
 """transformers' sandbox for chat templates, in which loops, calls, filters and operators pay for what they read and make.
 
-Steps are counted and not seconds, so a template that is refused is refused on every machine.
+Steps are counted, not seconds: a template that is refused is refused on every machine.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from jinja2 import nodes
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 WORK = 200_000_000
-"""Characters that a template may read and write for one conversation: a million tokens need a tenth of it."""
+"""Characters to read and write for one conversation: a million tokens need a tenth of it."""
 TURN, CALL, ELEMENT = 100, 1000, 50
 """The price in characters of a turn of a loop, a call, and a container's element."""
 LARGEST_INTEGER = 1_000_000  # bits
@@ -26,7 +26,7 @@ TODAY = datetime(2024, 7, 26)
 _WIDTHS = frozenset(["center", "indent", "tojson", "batch", "slice", "round"])
 """Filters whose numbers say how much they make."""
 _DEEP = frozenset(["tojson", "pprint", "string", "join"])
-"""Filters that write all that a value holds, however often it is in there."""
+"""Filters that write all that a value holds."""
 _LONG_NUMBER = re.compile(r"\d{6}")
 
 
@@ -49,7 +49,7 @@ class Budget:
             raise TooMuchError("it does more work than a conversation can need: loops without end, or a huge text")
 
     def weigh(self, value: object, deep: bool = False) -> Any:
-        """The value, paid for: a text by its length, a container by its elements, `deep` with all that they hold."""
+        """Pay for a text by its length, for a container by its elements, `deep` with all that they hold."""
         if isinstance(value, (str, bytes)):
             self.charge(len(value))
         elif isinstance(value, (list, tuple, dict, set, range)):
@@ -92,8 +92,6 @@ def _check_format(form: str, values: Sequence[Any]) -> None:
 
 
 def _filter(name: str, function: Callable) -> Any:
-    """The filter, paying for what it gets and gives."""
-
     @functools.wraps(function)  # with the marks that say which filters get the context
     def paying(*args: object, **named: object) -> Any:
         values, before = [*args, *named.values()], budget.left
@@ -107,7 +105,7 @@ def _filter(name: str, function: Callable) -> Any:
 
 
 def _check_growth(name: str, args: list[Any], values: list[Any]) -> list[Any]:
-    """Pay for filters and methods whose result is longer than all that goes in; the arguments to call them with."""
+    """Pay for results longer than all that goes in."""
     texts = [value for value in values if isinstance(value, str)]
     if name == "format" and texts:
         _check_format(texts[0], values)

@@ -30,8 +30,7 @@ FIXED_DATE = "{%- macro strftime_now(format) -%}26 Jul 2024{%- endmacro -%}"
 def prepare_tokenizer(tokenizer: Tokenizer, chat_template: str | None = None) -> list[str]:
     """Changes the tokenizer in place; one sentence for each change.
 
-    A pad token that had to be added makes the vocabulary grow: the embeddings must follow
-    (`checkpoints.load_for_training`). Raises ModelError without a template and a token that could end an answer.
+    A pad token that had to be added makes the vocabulary grow: the embeddings must follow (`checkpoints.load_for_training`).
     """
     notes = []
     if chat_template:
@@ -61,7 +60,7 @@ def prepare_tokenizer(tokenizer: Tokenizer, chat_template: str | None = None) ->
 
 
 def default_template(tokenizer: Tokenizer) -> str:
-    """`DEFAULT_TEMPLATE` with this tokenizer's start (CLS, or BOS where it would put it) and end (EOS or SEP)."""
+    """With this tokenizer's start (CLS, or BOS where it would put it) and end (EOS or SEP)."""
     end = tokenizer.eos_token or tokenizer.sep_token
     if not end:
         raise ModelError(

@@ -14,14 +14,12 @@ from .data.records import Message
 
 
 class Arguments:
-    """For one template. write: (messages, tools, prompt_only) -> text."""
-
     def __init__(self, write: Callable[[Sequence[Message], Any, bool], str]):
         self._write = write
 
     @cached_property
     def _takes(self) -> str:
-        """What the template writes as its model knows it: an "object", only "text", or "any" where both read alike."""
+        """An "object", only "text", or "any" where both read alike."""
         text, sign = '{"QZ": "ZQ1QZ"}', "ZQ1QZ"
         of_text, of_object = self._shown(text), self._shown(json.loads(text))
         if sign in of_object:

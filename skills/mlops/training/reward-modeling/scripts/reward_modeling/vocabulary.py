@@ -1,4 +1,4 @@
-"""Whether a tokenizer tells texts apart, and whether a model has an embedding for each token that a text can become."""
+"""Whether a tokenizer tells texts apart, and a model has an embedding for each token that a text can become."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SAMPLED = 64
 
 
 def check_tells_apart(path: str, tokenizer: Tokenizer) -> None:
-    """Raises ModelError for a tokenizer that gives different texts the same ids, as without its vocabulary."""
+    """Raises ModelError for a tokenizer that gives different texts the same ids."""
     added = {*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()}
     texts = _sampled(tokenizer, [token for token in tokenizer.get_vocab() if token not in added])
     if len(set(map(tuple, _ids(tokenizer, list(dict.fromkeys(texts)))))) < 2:
@@ -23,10 +23,7 @@ def check_tells_apart(path: str, tokenizer: Tokenizer) -> None:
 
 
 def check_embedded(path: str, tokenizer: Tokenizer, rows: int) -> None:
-    """Raises ModelError when an ordinary text can become a token beyond the `rows` of the embeddings.
-
-    A token that no text becomes, such as padding that was added later, may lie beyond.
-    """
+    """Raises ModelError when an ordinary text can become a token beyond the `rows` of the embeddings."""
     beyond = [token for token, number in tokenizer.get_vocab().items() if number >= rows]
     found = chain(*_ids(tokenizer, _sampled(tokenizer, beyond)))
     reached = [number for number in found if number >= rows and number != tokenizer.pad_token_id]
