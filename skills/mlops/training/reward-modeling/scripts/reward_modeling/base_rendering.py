@@ -11,12 +11,12 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 from .chat_templates import TemplateFaultError, apply, template_text
+from .completeness import Arguments
 from .console import DataError, ModelError
 from .data.audit.text import is_templated
 from .data.records import Message
 from .hf import Tokenizer
 from .special_tokens import SpecialTokens
-from .tool_arguments import Arguments
 
 # Rendered once to identify a tokenizer by what it does: several turns, a system prompt, digits, accents, code, whitespace.
 PROBES: tuple[tuple[Message, ...], ...] = (

@@ -41,10 +41,8 @@ def usable(device: str) -> str:
     try:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UsageError(
-            f"cannot use --device {device}: {reason}", hint="leave it out to take the best there is"
-        ) from error
+        what = f"cannot use --device {device}: {str(error).strip().splitlines()[0]}"
+        raise UsageError(what, hint="leave it out to take the best there is") from error
     return device
 
 
@@ -71,28 +69,22 @@ def why_emulated(dtype: str) -> str | None:
     return None
 
 
-def asked_by(flags: Mapping[str, Any]) -> dict[str, str]:
-    """{flag as given: dtype} of the parsed flags of any script, those of the trainer included."""
+def warn_if_emulated(flags: Mapping[str, Any]) -> None:
+    """One warning for all parsed flags, those of the trainer included, whose precision this CPU emulates."""
     asked = {f"--{name} {value}": value for name in ("dtype", "reward_dtype") if (value := flags.get(name))}
-    words = [*(flags.get("trainer_arguments") or []), *(["--bf16"] if flags.get("bf16") else [])]
-    for word, after in itertools.pairwise([*words, "--"]):
+    of_trainer = flags.get("trainer_arguments") or []
+    words = [*of_trainer, *(["--bf16"] if flags.get("bf16") else []), "--"]
+    for word, after in itertools.pairwise(words):
         name, _, value = word.removeprefix("--").partition("=")
         value = value or ("true" if after.startswith("--") else after)
         if name in AUTOCAST and value.lower() in ("true", "t", "yes", "y", "1"):
             asked[f"--{name} true"] = AUTOCAST[name]
-    return asked
-
-
-def warn_if_emulated(flags: Mapping[str, Any]) -> None:
-    asked = {flag: dtype for flag, dtype in asked_by(flags).items() if dtype != "float32"}
-    if not asked:
+    asked = {flag: dtype for flag, dtype in asked.items() if dtype != "float32"}
+    forced = "cpu" if "--use_cpu" in of_trainer else None
+    if not asked or not (flags.get("device") or forced or best_device()).startswith("cpu"):
         return
-    forced = "cpu" if "--use_cpu" in (flags.get("trainer_arguments") or []) else None
-    if not (flags.get("device") or forced or best_device()).startswith("cpu"):
-        return
-    if "--fp16 true" in asked:
+    if asked.pop("--fp16 true", None):
         warn("--fp16 true: float16 autocast needs a GPU, so the run is in float32: leave it out")
-        del asked["--fp16 true"]
     reasons = {flag: reason for flag, dtype in asked.items() if (reason := why_emulated(dtype))}
     if reasons:
         named, why = " and ".join(reasons), "; ".join(dict.fromkeys(reasons.values()))

@@ -24,7 +24,7 @@ from .completeness import Completeness
 from .console import DataError
 from .data.records import Message
 from .hf import Tokenizer
-from .prefixes import shared_length
+from .packing import shared_length
 from .tokenizer_setup import FIXED_DATE as FIXED_DATE
 from .tokenizer_setup import default_template as default_template
 from .tokenizer_setup import prepare_tokenizer as prepare_tokenizer

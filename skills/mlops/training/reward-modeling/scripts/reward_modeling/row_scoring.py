@@ -26,6 +26,7 @@ from .scoring import Ranked, RewardModel, as_messages, ranked
 from .settings import FormatSettings, RewardsSettings, ScoringSettings, split_flag
 
 SHOWN_PROMPTS = 5
+WRITTEN_HERE = {"group": "completions written here"}
 COUNTED = ("not_rendered", "templated", "refused", "special_tokens_in_content")
 Model = RewardModel | ProcessRewardModel | Rewards
 ScoredRanking = tuple[Ranking, list[float | None], list[dict[str, Any]] | None]
@@ -44,42 +45,40 @@ class ScoreSettings(ScoringSettings, RewardsSettings, FormatSettings):
     prompt: str | None = flag(None, "one prompt, instead of --input", group="data", type=utf8)
     completions: Sequence[str] | None = flag(None, "its completions", group="data", type=utf8)
     generate_with: str | None = flag(
-        None,
-        "folder or hub id of a policy that writes --best_of N completions for each prompt of --input or --prompt",
-        group="completions written here",
-        metavar="POLICY",
+        None, "policy that writes --best_of N completions for each prompt", metavar="POLICY", **WRITTEN_HERE
     )
     temperature: float = flag(
         1.0,
         "of sampling; 0 takes the likeliest; ppo.py samples at 0.7 unless told",
-        group="completions written here",
         type=non_negative_number,
+        **WRITTEN_HERE,
     )
     max_new_tokens: int | None = flag(
         None,
         "longest completion (256, or half of what the policy reads; ppo.py trains with 53 unless told)",
-        group="completions written here",
         metavar="TOKENS",
+        **WRITTEN_HERE,
     )
-    seed: int = flag(0, "of sampling", group="completions written here", type=int)
+    seed: int = flag(0, "of sampling", type=int, **WRITTEN_HERE)
     rank: bool = flag(False, "order each prompt's completions, best first; a row is a prompt: rows are not grouped")
     best_of: int | None = flag(None, "keep the best of each prompt's first N completions")
     normalize: bool = flag(False, "subtract the mean and divide by the standard deviation saved with the model")
     output: str | None = flag(
-        None,
-        "JSONL file for the scored rows (they are printed in the JSON on stdout without it)",
-        metavar="FILE",
+        None, "JSONL file for the scored rows (they are printed in the JSON on stdout without it)", metavar="FILE"
     )
     overwrite: bool = flag(False, "replace --output if it exists")
-
-    list_public_models: bool = flag(
-        False, "show the public reward models that are known and how each is read, then stop"
-    )
+    list_public_models: bool = flag(False, "show the known public reward models and how each is read, then stop")
 
     def __post_init__(self) -> None:
         if self.list_public_models:
             return
-        self._check_models()
+        if self.reward_model_path and self.model_name_or_path:
+            raise UsageError("--model_name_or_path is one reward model, --reward_model_path several: give one of them")
+        if not self.reward_model_path:
+            check_required(self, ("model_name_or_path",), "score.py")
+            if self.reward_weights or self.reward_combine != "sum":
+                what = "--reward_weights and --reward_combine are for several models"
+                raise UsageError(what, hint="give them with --reward_model_path A B")
         if bool(self.input) == bool(self.prompt is not None):
             raise UsageError("give either --input, or --prompt with --completions")
         if self.generate_with:
@@ -92,16 +91,6 @@ class ScoreSettings(ScoringSettings, RewardsSettings, FormatSettings):
                 hint=f"--rank writes all completions of a row, best first; --best_of {self.best_of} the best of its first "
                 f"{self.best_of} alone",
             )
-
-    def _check_models(self) -> None:
-        if self.reward_model_path and self.model_name_or_path:
-            raise UsageError("--model_name_or_path is one reward model, --reward_model_path several: give one of them")
-        if self.reward_model_path:
-            return
-        check_required(self, ("model_name_or_path",), "score.py")
-        if self.reward_weights or self.reward_combine != "sum":
-            what = "--reward_weights and --reward_combine are for several models"
-            raise UsageError(what, hint="give them with --reward_model_path A B")
 
     def _check_generation(self) -> None:
         if self.completions:
@@ -222,9 +211,6 @@ def read_rankings(settings: ScoreSettings, of_steps: bool) -> tuple[Stream | lis
     return [Ranking(as_messages(settings.prompt, "user"), completions)], len(completions)
 
 
-# ---- scores ---------------------------------------------------------------------------------------------------------
-
-
 def scored_rankings(
     model: Model, rankings: Iterable[Ranking], settings: ScoreSettings, advance: Callable[[int], None]
 ) -> Iterator[ScoredRanking]:
@@ -291,9 +277,6 @@ def score_together(
     for ranking in rankings:
         several = len(ranking.completions)
         yield ranking, list(islice(scores, several)), columns and list(islice(columns, several))
-
-
-# ---- rows and their summary -----------------------------------------------------------------------------------------
 
 
 class RowSummary:

@@ -34,9 +34,6 @@ class TooMuchError(Exception):
     """A template went over its budget."""
 
 
-# ---- what things cost ---------------------------------------------------------------------------------------------
-
-
 class Budget:
     left = WORK
 
@@ -120,9 +117,6 @@ def _check_growth(name: str, args: list[Any], values: list[Any]) -> list[Any]:
     return args
 
 
-# ---- the sandbox --------------------------------------------------------------------------------------------------
-
-
 def _priced(source: nodes.Template) -> nodes.Template:
     def paid(node: nodes.Expr, how: Callable) -> nodes.Filter:
         return nodes.Filter(node, how.__name__, [], [], None, None, lineno=node.lineno)
@@ -190,7 +184,7 @@ class Bounded(ImmutableSandboxedEnvironment):
 
 @functools.cache
 def environment() -> Bounded:
-    """transformers' own sandbox, rebuilt so that its programs pay, without the random filters and `lipsum`."""
+    """transformers' own sandbox, rebuilt so that its programs pay; random filters and `lipsum` are gone."""
     from transformers.utils import chat_template_utils
 
     theirs = chat_template_utils._compile_jinja_template("").environment
