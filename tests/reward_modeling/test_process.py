@@ -53,7 +53,7 @@ def assert_same(model: ProcessRewardModel, solutions: list[Steps], tolerance: fl
 @pytest.mark.parametrize("family", DECODERS)
 def test_one_pass_gives_the_scores_of_one_call_a_prefix(family):
     model = process_model(family)
-    assert model.why_padded() is None and model.renderer.scored_at == "last_token"
+    assert model.why_padded is None and model.renderer.scored_at == "last_token"
     solutions = toy_solutions(5)
     assert_same(model, solutions, 1e-5)
     computed = sum(len(row.ids) for row in pack([model.renderer.render(*s[:2]).ids for s in solutions]))
@@ -65,9 +65,9 @@ def test_one_pass_gives_the_scores_of_one_call_a_prefix(family):
 def test_padded_rows_give_the_scores_of_one_call_a_prefix(family):
     model = process_model(family, max_tokens_per_batch=200)
     if family == "qwen2":
-        model._why_padded = "it is asked for here"
+        model.why_padded = "it is asked for here"
     else:
-        assert model.renderer.scored_at == "prefix" and "both directions" in model.why_padded()
+        assert model.renderer.scored_at == "prefix" and "both directions" in model.why_padded
     assert_same(model, toy_solutions(3), 1e-5)
 
 
@@ -91,7 +91,7 @@ def test_packed_rows_in_float64(double, sequences, rng):
         (ids, sorted({len(ids) - 1, *rng.choices(range(len(ids)), k=min(3, len(ids)))}))
         for ids in [[token + 10 for token in sequence] for sequence in sequences]
     ]
-    assert double.why_padded() is None
+    assert double.why_padded is None
     for (ids, positions), scores in zip(rows, double.score_rows(rows), strict=True):
         with torch.inference_mode():
             logits = double.model(input_ids=torch.tensor([ids])).logits[0, positions]

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from conftest import tiny_tokenizer
 from reward_modeling.console import DataError, ModelError
-from reward_modeling.rendering import prepare_tokenizer
 from reward_modeling.step_rendering import StepRenderer, default_separator, split_steps, supervised_text
+from reward_modeling.tokenizer_setup import prepare_tokenizer
 
 PROMPT = [{"role": "user", "content": "hello world"}]
 STEP = st.text(alphabet="abc xyz,.?é\n", min_size=1, max_size=12).filter(str.strip)

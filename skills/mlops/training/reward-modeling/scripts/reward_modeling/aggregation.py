@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
+from statistics import fmean
 
 
 def probability(logit: float) -> float:
@@ -20,35 +22,28 @@ Value = Callable[[float], float]
 
 @dataclass(frozen=True)
 class Aggregation:
-    """reward: of the logits of steps, and of what makes a score of each."""
-
-    reward: Callable[[Sequence[float], Value], float]
+    combine: Callable[[Sequence[float]], float]
+    """Of the scores of steps, or of their logits."""
     description: str
     source: str | None = None
+    of_logits: bool = False
+
+    def reward(self, logits: Sequence[float], value: Value = probability) -> float:
+        return self.combine(logits if self.of_logits else [*map(value, logits)])
 
 
 AGGREGATIONS: dict[str, Aggregation] = {
-    "min": Aggregation(
-        lambda logits, value=probability: value(min(logits)), "the weakest step", "arXiv:2312.08935 (Math-Shepherd)"
-    ),
+    "min": Aggregation(min, "the weakest step", "arXiv:2312.08935 (Math-Shepherd)"),
     "prod": Aggregation(
-        lambda logits, value=probability: math.prod(map(value, logits)),
+        math.prod,
         "the probability that all steps are correct, if they were independent; prefers few steps",
         "arXiv:2305.20050 (Let's Verify Step by Step)",
     ),
-    "mean": Aggregation(
-        lambda logits, value=probability: math.fsum(map(value, logits)) / len(logits),
-        "the mean over steps; many good steps hide one bad one",
-    ),
-    "last": Aggregation(
-        lambda logits, value=probability: value(logits[-1]),
-        "the last step, for a model trained on how solutions end",
-        "arXiv:2408.03314",
-    ),
-    "max": Aggregation(lambda logits, value=probability: value(max(logits)), "the strongest step"),
+    "mean": Aggregation(fmean, "the mean over steps; many good steps hide one bad one"),
+    "last": Aggregation(itemgetter(-1), "the last step, for a model trained on how solutions end", "arXiv:2408.03314"),
+    "max": Aggregation(max, "the strongest step"),
     "sum_logit": Aggregation(
-        lambda logits, value=probability: math.fsum(logits),
-        "the sum of log p / (1 - p): evidence adds up, prefers many good steps",
+        math.fsum, "the sum of log p / (1 - p): evidence adds up, prefers many good steps", of_logits=True
     ),
 }
 DEFAULT_AGGREGATE = "min"

@@ -17,7 +17,7 @@ from .kinds import PROCESS
 from .packing import Row
 from .pairwise import PairwiseModel
 from .rendering import Conversation
-from .scoring import Progress, RewardModel, Scorer, Text, as_messages
+from .scoring import Progress, RewardModel, Scorer, Scores, Text, as_messages
 from .step_rendering import STEP_SEPARATOR, StepRenderer, Steps, split_steps
 
 if TYPE_CHECKING:
@@ -89,9 +89,7 @@ class ProcessRewardModel(Scorer):
     def split(self, solution: str | Sequence[str]) -> list[str]:
         return split_steps(solution, self.split_at) if isinstance(solution, str) else list(solution)
 
-    def score_conversations(
-        self, conversations: Sequence[Conversation], progress: Progress = None
-    ) -> list[float | None]:
+    def score_conversations(self, conversations: Sequence[Conversation], progress: Progress = None) -> Scores:
         return [self.reward(scores) for _, scores in self.score_in_steps(conversations, progress)]
 
     def score_in_steps(
@@ -121,7 +119,7 @@ class ProcessRewardModel(Scorer):
             _check_no_tools(tools, None)
         return [Steps(as_messages(prompt, "user"), self.split(one)) for prompt, one, _ in asked]
 
-    def _rewards(self, asked: Sequence[tuple[Text, Any, Any]]) -> list[float | None]:
+    def _rewards(self, asked: Sequence[tuple[Text, Any, Any]]) -> Scores:
         return [self.reward(scores) for scores in self.score_solutions(self._solutions(asked))]
 
     def _is_several(self, completion: Any) -> bool:

@@ -19,15 +19,11 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from .base_rendering import BaseRenderer, check_one_text
-from .base_rendering import refused_together as refused_together
 from .completeness import Completeness
 from .console import DataError
 from .data.records import Message
 from .hf import Tokenizer
 from .packing import shared_length
-from .tokenizer_setup import FIXED_DATE as FIXED_DATE
-from .tokenizer_setup import default_template as default_template
-from .tokenizer_setup import prepare_tokenizer as prepare_tokenizer
 
 OVERLONG = ("drop", "truncate_prompt", "truncate_left", "error")
 

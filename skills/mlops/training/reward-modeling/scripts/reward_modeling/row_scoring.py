@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 from . import checkpoints, process
 from .aggregation import step_rewards
+from .base_rendering import refused_together
 from .cli import check_required, flag, non_negative_number, utf8
 from .console import DataError, UsageError, check_output_file, log, progress, table, to_json, warn, write_whole
 from .data.reading import Stream, stream
@@ -20,7 +21,7 @@ from .ensemble import Rewards
 from .packing import WINDOW
 from .process import ProcessRewardModel
 from .readers import families
-from .rendering import Conversation, refused_together
+from .rendering import Conversation
 from .results import Number, Result
 from .scoring import Ranked, RewardModel, as_messages, ranked
 from .settings import FormatSettings, RewardsSettings, ScoringSettings, split_flag

@@ -18,6 +18,7 @@ from .lengths import DEFAULT_MAX_LENGTH, longest_input, positions
 from .packing import WINDOW, Row
 from .rendering import Conversation
 
+Scores = list[float | None]
 Text = str | Sequence[Message]
 """A string (one user or assistant turn), or a list of messages."""
 Progress = Callable[[int], None] | None
@@ -113,9 +114,7 @@ class Scorer:
         n = len(completions)
         return ranked(self._shaped([prompt] * n, completions, [tools] * n, self._rewards), completions)
 
-    def score_conversations(
-        self, conversations: Sequence[Conversation], progress: Progress = None
-    ) -> list[float | None]:
+    def score_conversations(self, conversations: Sequence[Conversation], progress: Progress = None) -> Scores:
         """Rewards in input order, None for what was left out; RunError for one that is not finite."""
         raise NotImplementedError
 
@@ -130,10 +129,6 @@ class Scorer:
         """Since `before`, a copy of `renderer.counts`, or ever."""
         losses.warn_of(self.renderer, before)
 
-    def why_padded(self) -> str | None:
-        """Why shared prefixes are not computed once, None where they are."""
-        return self._why_padded
-
     def _described(self) -> list[str]:
         return [f"scoring: {self._way()}"]
 
@@ -142,20 +137,22 @@ class Scorer:
         return list(conversations)
 
     @cached_property
-    def _why_padded(self) -> str | None:
+    def why_padded(self) -> str | None:
+        """Why shared prefixes are not computed once, None where they are."""
         from .guard import reason_against
 
-        scored_at = self.renderer.scored_at if self.renderer else "last_token"
+        scored_at = getattr(self.renderer, "scored_at", "last_token")
         return reason_against(checkpoints.unwrapped(self.model), self.shared_prefix, scored_at)
 
     def _way(self) -> str:
-        padded = self.why_padded()
-        return f"batches are padded, since {padded}" if padded else "shared prefixes are computed once"
+        return (
+            f"batches are padded, since {self.why_padded}" if self.why_padded else "shared prefixes are computed once"
+        )
 
     def _shaped(self, prompts, completions, tools, score: Callable[[list[tuple]], list]) -> list[Any]:
         if len(prompts) != len(completions):
             raise ValueError(f"{len(prompts)} prompts but {len(completions)} completions")
-        several = [self._is_several(completion) for completion in completions]
+        several = list(map(self._is_several, completions))
         asked = [
             (prompt, one, tools[i] if tools else None)
             for i, (prompt, completion) in enumerate(zip(prompts, completions, strict=True))
@@ -188,7 +185,7 @@ class Scorer:
 
         scores: list[list[float]] = [[] for _ in rows]
         run = {"pad_token_id": self._pad_token_id, "max_tokens": self.max_tokens_per_batch}
-        for numbers, logits in logits_at(self.model, rows, padded=bool(self.why_padded()), **run):
+        for numbers, logits in logits_at(self.model, rows, padded=bool(self.why_padded), **run):
             own = values_of(self.model, logits, [len(rows[number][1]) for number in numbers])
             for number, values in zip(numbers, own, strict=True):
                 scores[number] = values
@@ -213,9 +210,7 @@ class RewardModel(Scorer):
         """What a public model gives beside its reward."""
         return getattr(getattr(self.model, "score", None), "attributes", ())
 
-    def score_conversations(
-        self, conversations: Sequence[Conversation], progress: Progress = None
-    ) -> list[float | None]:
+    def score_conversations(self, conversations: Sequence[Conversation], progress: Progress = None) -> Scores:
         return [numbers and numbers[0] for numbers in self.score_attributes(conversations, progress)]
 
     def score_attributes(
@@ -229,7 +224,7 @@ class RewardModel(Scorer):
         _check_finite(scores, [None] * len(rows))
         return [own[0] for own in scores]
 
-    def normalise(self, scores: Sequence[float | None]) -> list[float | None]:
+    def normalise(self, scores: Sequence[float | None]) -> Scores:
         """(score - mean) / std, with the statistics saved with the model."""
         reward = (self.card or {}).get("reward") or {}
         if not reward.get("std"):
@@ -237,7 +232,7 @@ class RewardModel(Scorer):
             raise RunError("the model's card has no reward mean and std", hint=hint)
         return [None if score is None else (score - reward["mean"]) / reward["std"] for score in scores]
 
-    def _rewards(self, asked: Sequence[tuple[Text, Any, Any]]) -> list[float | None]:
+    def _rewards(self, asked: Sequence[tuple[Text, Any, Any]]) -> Scores:
         texts = ((as_messages(prompt, "user"), as_messages(one, "assistant"), tools) for prompt, one, tools in asked)
         return self.score_conversations([Conversation(*own) for own in texts])
 

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..base_rendering import refused_together
 from ..console import DataError, UsageError, log, warn
 from ..data.audit import warn_of_templates
 from ..data.reading import load_prompts
 from ..data.records import Message, Ranking
-from ..rendering import refused_together
 from .policy import Policy
 
 
