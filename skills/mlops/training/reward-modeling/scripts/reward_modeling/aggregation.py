@@ -1,4 +1,4 @@
-"""Scores of steps, and how the steps of a solution become one reward."""
+"""Scores of steps, and how those of a solution become one reward."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ DEFAULT_AGGREGATE = "min"
 
 @dataclass(frozen=True)
 class StepScores:
-    """logits: of each step that fitted; the last `dropped` steps did not."""
+    """logits: of each step that fitted; the last `dropped` did not."""
 
     logits: list[float]
     dropped: int = 0
@@ -60,10 +60,9 @@ class StepScores:
 
     @property
     def probabilities(self) -> list[float | None]:
-        """None for steps that did not fit."""
         return [*map(self.value, self.logits), *[None] * self.dropped]
 
 
 def step_rewards(steps: Sequence[str], scores: StepScores | None) -> list[float | None]:
-    """None for steps that did not fit, all of them where the solution was left out."""
+    """None for steps that did not fit."""
     return scores.probabilities if scores else [None] * len(steps)

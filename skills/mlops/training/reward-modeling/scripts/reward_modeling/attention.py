@@ -1,7 +1,6 @@
 """Attention over a packed row: each segment attends to the path that leads to it and to itself.
 
-Registered with transformers' `AttentionInterface`: no model code is patched. On a CPU PyTorch's own attention once a
-segment, on a GPU FlexAttention once a layer. Prior work: arXiv:2410.20305, flash-pref.
+Registered with transformers' `AttentionInterface`: no model code is patched. Prior work: arXiv:2410.20305, flash-pref.
 """
 
 from __future__ import annotations
@@ -22,12 +21,10 @@ NAME = "reward_modeling_shared_prefix"
 BLOCK_DEVICES = ("cuda",)
 """Where FlexAttention is called once a layer: a call a segment would leave a GPU idle."""
 BLOCK = 128
-"""FlexAttention's own default."""
-
 WITHOUT_EFFECT = frozenset(
     ("position_ids", "cache_position", "use_cache", "output_attentions", "is_causal", "position_embeddings", "ends")
 )
-"""What models pass along without effect here; `ends` is for the hook that reads scores in training."""
+"""Passed along without effect here; `ends` is for the hook that reads scores in training."""
 
 
 class UnsupportedAttentionError(ValueError):
@@ -35,7 +32,7 @@ class UnsupportedAttentionError(ValueError):
 
 
 class Layout:
-    """What attention needs to know of a packed row. callers: modules that followed it."""
+    """callers: modules that followed it."""
 
     def __init__(self, row: PackedRow):
         self.sizes, self.keys = row.pieces()
@@ -153,7 +150,7 @@ def _capped_at(softcap: float | None, device: torch.device) -> Callable | None:
 
 
 def block_mask(until: torch.Tensor, positions: torch.Tensor, window: int | None) -> Any:
-    """FlexAttention's BlockMask of a row, without the [T, T] mask. until, positions: [T], of `PackedRow`.
+    """Without the [T, T] mask. until, positions: [T], of `PackedRow`.
 
     An earlier block of keys is seen in part when some key's `until` reaches into the block of queries, in full when every
     key's does to its end. Tokens that see only themselves fill the last block.
@@ -213,10 +210,7 @@ def shared_prefix(model: Model) -> Iterator[None]:
 def outputs_at(
     model: Model, head: Any, row: PackedRow, places: Sequence[int], layout: Layout | None = None
 ) -> torch.Tensor:
-    """[places, labels] outputs of the head at places of a row, inside `shared_prefix(model)`.
-
-    Gradients flow. Equal places give the same number to the last bit, so that equal completions tie.
-    """
+    """[places, labels] outputs of the head at places of a row, inside `shared_prefix(model)`. Gradients flow."""
     device = next(model.parameters()).device
     hidden = getattr(model, model.base_model_prefix)(
         input_ids=torch.tensor([row.ids], device=device),

@@ -18,7 +18,7 @@ from .data.records import Message
 from .hf import Tokenizer
 from .special_tokens import SpecialTokens
 
-# Rendered once to identify a tokenizer by what it does: several turns, a system prompt, digits, accents, code, whitespace.
+# Rendered to identify a tokenizer by what it does.
 PROBES: tuple[tuple[Message, ...], ...] = (
     ({"role": "user", "content": "What is 17 + 25?"}, {"role": "assistant", "content": "17 + 25 = 42."}),
     (
@@ -41,11 +41,10 @@ def content_rule(card: dict[str, Any] | None) -> str:
 
 
 class BaseRenderer:
-    """Writes and tokenizes text by the rules of `rendering`, and keeps account.
+    """Writes and tokenizes text by the rules of `rendering`, and keeps account: `counts`, and in `first` where first.
 
     max_length: tokens, None for no limit; `longest` is the most it could be. text_format: "rendered" reads prompt and answer
-    as they are. `counts`: what happened, `first`: where first. `refused`: None, or gets (place, error) of what cannot be
-    rendered.
+    as they are. `refused`: None, or gets (place, error) of what cannot be rendered.
     """
 
     takes: ClassVar[Callable[..., tuple]]
@@ -88,10 +87,7 @@ class BaseRenderer:
         return self.render_all([self.takes(*one, **named, origin=where)])[0]
 
     def render_all(self, inputs: Sequence[Any], refused: list[tuple[int, DataError]] | None = None) -> list[Any]:
-        """What becomes of each input, None where the over-length policy leaves it out.
-
-        refused: by default the renderer's own; without any, what cannot be rendered is one DataError.
-        """
+        """None where the policy leaves one out. refused: by default the renderer's own; without any, a DataError."""
         refused = self.refused if refused is None else refused
         faults: list[tuple[int, DataError]] = []
 
@@ -116,7 +112,7 @@ class BaseRenderer:
         return rendered
 
     def _parts_of(self, *one: Any) -> list[str | list[int]]:
-        """The texts of an input, each tokenized on its own; ids in place of one that holds special tokens."""
+        """Texts that are tokenized one by one; ids in place of one that holds special tokens."""
         raise NotImplementedError
 
     def _fit(self, parts: list[list[int]], *one: Any) -> Any:
@@ -159,7 +155,7 @@ class BaseRenderer:
         where: object = None,
         prompt_only: bool = False,
     ) -> str:
-        """The templated conversation, with `prompt_only` up to where the answer would begin."""
+        """With `prompt_only`, up to where the answer would begin."""
         if self.text_format == "rendered":
             if tools:
                 what = "the data has `tools`, which text that is rendered already must hold itself"
@@ -207,7 +203,7 @@ class BaseRenderer:
         return self._tokens([self.text(prompt, tools, where=where, prompt_only=True)])[0]
 
     def _marked(self, messages: Sequence[Message], tools: Any, where: object, prompt_only: bool = False) -> str | None:
-        """With marks around special tokens of the content, None where there are none or they are parsed."""
+        """None where no special tokens are in the content, or they are parsed."""
         if self.text_format == "rendered" or not (token := self.special.inside([messages, tools or []])):
             return None
         if not prompt_only:
@@ -223,7 +219,7 @@ class BaseRenderer:
         return self.tokenizer(texts, add_special_tokens=False, return_attention_mask=False)["input_ids"]
 
     def contract(self) -> dict[str, Any]:
-        """What decides a conversation's ids; the caller may change `max_length` and `overlong` alone."""
+        """What decides the ids; the caller may change `max_length` and `overlong` alone."""
         tokenizer = self.tokenizer
         return {
             "chat_template_sha256": _sha256(template_text(tokenizer)),

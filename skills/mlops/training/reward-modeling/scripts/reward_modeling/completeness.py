@@ -23,7 +23,6 @@ _SIGN = "QZ{}ZQ"
 
 
 def said(message: Message) -> list[str]:
-    """The speaking fields that this message fills."""
     filled = [field for field in SPEAKING if message.get(field)]
     return [field for field in filled if field not in [name for name in filled if name in _REASONING][1:]]
 
@@ -83,7 +82,7 @@ class Completeness:
 
 
 def _texts_in(value: object) -> Iterator[str]:
-    """Texts and numbers, without the labels of tool calls."""
+    """Without the labels of tool calls."""
     if isinstance(value, dict):
         for key, item in value.items():
             if key not in _LABELS:
@@ -96,7 +95,7 @@ def _texts_in(value: object) -> Iterator[str]:
 
 
 def _signed(value: object, field: str, signs: dict[str, str]) -> Any:
-    """Each leaf replaced by a sign; `signs` says which field each stands for."""
+    """`signs` gets the field that each sign stands for."""
     if isinstance(value, dict):
         return {key: item if key in _LABELS else _signed(item, field, signs) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

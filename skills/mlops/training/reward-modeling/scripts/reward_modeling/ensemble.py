@@ -1,7 +1,4 @@
-"""The reward that reinforcement learning maximizes: of one reward model, of several with weights, or of an ensemble.
-
-Each renders the conversation by its own contract: a reward is what score.py prints, whatever the policy.
-"""
+"""The reward of one model, of several with weights, or of an ensemble: what score.py prints, whatever the policy."""
 
 from __future__ import annotations
 
@@ -95,7 +92,7 @@ class Rewards:
         normalise: bool = False,
         **loading: Any,
     ) -> Rewards:
-        """loading: of `RewardModel.from_pretrained`. What is longer than `max_length` loses its start, and is counted."""
+        """What is longer than `max_length` loses its start, and is counted."""
         paths = [str(path) for path in ([paths] if isinstance(paths, str | PurePath) else paths)]
         check_weights(weights, len(paths), combine)
         names = unique_names(paths)
@@ -115,7 +112,7 @@ class Rewards:
         completions: Sequence[list[Message]],
         tools: Sequence[list[dict] | None] | None = None,
     ) -> list[float]:
-        """[n] rewards of [n] prompts and completions, which are message lists."""
+        """prompts, completions: [n] message lists."""
         asked = zip(prompts, completions, tools or [None] * len(prompts), strict=True)
         known = self._lost()
         rewards = self.score_conversations([Conversation(*one) for one in asked])
@@ -124,7 +121,7 @@ class Rewards:
         return rewards
 
     def score_conversations(self, conversations: Sequence[Conversation], progress: Progress = None) -> list[float]:
-        """[n] combined rewards. progress: of the last model."""
+        """progress: of the last model."""
         last = self.names[-1]
         by_model = {name: self._score(name, conversations, progress if name == last else None) for name in self.models}
         if conversations:
@@ -172,7 +169,7 @@ class Rewards:
 
 
 def check_weights(weights: Sequence[float] | None, models: int, combine: str) -> list[float]:
-    """The weights, 1 for each model unless given."""
+    """1 for each model unless given."""
     if combine not in COMBINATIONS:
         raise UsageError(f"no combination {combine!r}", hint=f"choose one of {', '.join(COMBINATIONS)}")
     if weights is None:

@@ -1,7 +1,4 @@
-"""Token ids -> logits: the one place of the project that calls a reward model for a score.
-
-Rows are packed where the model allows it; otherwise equal rows are computed once, in padded batches.
-"""
+"""Token ids -> logits: the one place of the project that calls a reward model for a score."""
 
 from __future__ import annotations
 
@@ -16,7 +13,7 @@ from .hf import Model
 from .packing import Row, pack, padded_batches, right_padded
 
 PADDED_TOKENS = 8192
-"""In a padded batch, and in a packed row on a GPU, unless told otherwise."""
+"""In a padded batch, and in a packed row on a GPU."""
 
 
 @torch.inference_mode()
@@ -38,7 +35,7 @@ def scores_of(logits: torch.Tensor) -> torch.Tensor:
 
 @torch.inference_mode()
 def values_of(model: Model, logits: torch.Tensor, counts: Sequence[int]) -> list[list[float]]:
-    """Of each row, a score a position, or of a public model the reward and attributes."""
+    """A score a position, or of a public model the reward and attributes."""
     combine = getattr(getattr(model, "score", None), "combine", None)
     if combine:
         return combine(logits.unflatten(0, (len(counts), -1))).tolist()

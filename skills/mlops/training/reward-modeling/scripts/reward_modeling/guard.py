@@ -118,7 +118,7 @@ def shrunken(config: Config, head_dim: int = 16) -> Any:
     if kinds:
         small.layer_types = kinds[:layers]
     small.num_labels = 1
-    # The fast paths of expert layers take no float64; which one runs has nothing to do with the layout.
+    # The fast paths of expert layers take no float64.
     small._experts_implementation = "eager"
     return small
 

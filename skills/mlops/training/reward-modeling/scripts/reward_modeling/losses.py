@@ -14,7 +14,7 @@ COUNTED = (*OF_LENGTH, *OF_TEXTS, "templated", "refused")
 def warn_of(
     renderer: Any, before: dict[str, int] | None = None, called: str = "", only: tuple[str, ...] = COUNTED
 ) -> None:
-    """Of these kinds of loss since `before`, a copy of `renderer.counts`, or ever."""
+    """before: a copy of `renderer.counts`."""
     lost = {name: count - (before or {}).get(name, 0) for name, count in renderer.counts.items()}
     for sentence in sentences(renderer, lost, only):
         warn(called + sentence)

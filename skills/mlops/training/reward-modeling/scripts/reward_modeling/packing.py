@@ -29,7 +29,7 @@ WINDOW = 8192
 
 
 def shared_length(a: Sequence[Any], b: Sequence[Any]) -> int:
-    """Of texts, bytes or lists: by bisection on slices, which compare in C."""
+    """By bisection on slices, which compare in C."""
     low, high = 0, min(len(a), len(b))
     if a[:high] == b[:high]:
         return high
@@ -43,7 +43,7 @@ def shared_length(a: Sequence[Any], b: Sequence[Any]) -> int:
 
 
 def padded_batches(rows: Sequence[Any], ids: Sequence[Sequence[int]], max_tokens: int) -> Iterator[list[list[int]]]:
-    """Batches of at most `max_tokens` padded tokens: for each row to compute, the indices of all equal to it.
+    """For each row to compute, the indices of all equal to it, in batches of at most `max_tokens` padded tokens.
 
     rows: hashable. ids: of each row. The longest come first: what does not fit into memory fails at once.
     """
@@ -51,11 +51,10 @@ def padded_batches(rows: Sequence[Any], ids: Sequence[Sequence[int]], max_tokens
     for i, row in enumerate(rows):
         equal.setdefault(row, []).append(i)
     groups = sorted(equal.values(), key=lambda group: -len(ids[group[0]]))
-    start = 0
-    while start < len(groups):
-        size = max(1, max_tokens // max(1, len(ids[groups[start][0]])))
-        yield groups[start : start + size]
-        start += size
+    while groups:
+        size = max(1, max_tokens // max(1, len(ids[groups[0][0]])))
+        yield groups[:size]
+        del groups[:size]
 
 
 def right_padded(rows: Sequence[Sequence[int]], pad_token_id: int) -> tuple[Any, Any]:
@@ -75,13 +74,6 @@ class Segment:
     start: int
     size: int
     path: list[int]
-
-    @property
-    def runs(self) -> list[tuple[int, int]]:
-        """The slices (start, size) of the row that hold path and segment."""
-        places = [*self.path, *range(self.start, self.start + self.size)]
-        cuts = [0, *(i for i in range(1, len(places)) if places[i] != places[i - 1] + 1), len(places)]
-        return [(places[first], last - first) for first, last in pairwise(cuts)]
 
 
 @dataclass
@@ -106,7 +98,6 @@ class PackedRow:
 
     @property
     def ends(self) -> list[int]:
-        """Of each sequence, the place of its last token."""
         return [places[-1] for places in self.places]
 
     def until(self) -> torch.Tensor:
@@ -122,17 +113,21 @@ class PackedRow:
 
     def pieces(self) -> tuple[list[int], list[list[int]]]:
         """(sizes, keys): the row cut at every border of a slice, and the pieces that each segment attends to."""
-        runs = [segment.runs for segment in self.segments]
-        ordered = sorted({border for own in runs for start, size in own for border in (start, start + size)})
+        runs = []
+        for segment in self.segments:
+            places = [*segment.path, *range(segment.start, segment.start + segment.size)]
+            cuts = [0, *(i for i in range(1, len(places)) if places[i] != places[i - 1] + 1), len(places)]
+            runs.append([(places[first], places[last - 1] + 1) for first, last in pairwise(cuts)])
+        ordered = sorted({border for own in runs for run in own for border in run})
         number = {border: i for i, border in enumerate(ordered)}
-        keys = [[i for start, size in own for i in range(number[start], number[start + size])] for own in runs]
+        keys = [[i for first, last in own for i in range(number[first], number[last])] for own in runs]
         return [end - start for start, end in pairwise(ordered)], keys
 
 
 def pack(
     sequences: Sequence[Sequence[int]], max_tokens: int | None = None, *, share: bool = True
 ) -> Iterator[PackedRow]:
-    """Every sequence in exactly one row; none may be empty. max_tokens: unique ones in a row, None chooses."""
+    """None may be empty. max_tokens: unique ones in a row, None chooses."""
     for start in range(0, len(sequences), WINDOW):
         window = range(start, min(start + WINDOW, len(sequences)))
         yield from _pack_window(sequences, window, max_tokens, share)
@@ -169,7 +164,7 @@ def _row_end(first: int, sequences, order: list[int], shared: list[int], max_tok
 
 
 def _sorted_with_shared(sequences, window: Sequence[int], share: bool) -> tuple[list[int], list[int]]:
-    """And how many tokens each shares with the one before it."""
+    """And the tokens each shares with the one before it."""
     if not share:
         return list(window), [0] * len(window)
     # Four big-endian bytes a token are compared by memcmp, a hundred times faster than lists of integers.

@@ -35,7 +35,6 @@ def best_device() -> str:
 
 
 def usable(device: str) -> str:
-    """The device, if a tensor can be put there."""
     import torch
 
     try:
@@ -47,7 +46,7 @@ def usable(device: str) -> str:
 
 
 def why_emulated(dtype: str) -> str | None:
-    """Why this CPU is slow in it, None where it is not."""
+    """None where this CPU computes in it."""
     import torch
 
     if dtype not in INSTRUCTIONS:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def from_settings(settings: ScoringSettings, path: str | None = None) -> RewardModel | ProcessRewardModel:
-    """Of whichever kind; path: by default the settings' own."""
+    """path: by default the settings' own."""
     path = path or settings.model_name_or_path
     kind = ProcessRewardModel if checkpoints.kind_of(path) is PROCESS else RewardModel
     if (family := readers.recognize(path)) and family.compares:
@@ -45,8 +45,8 @@ def from_settings(settings: ScoringSettings, path: str | None = None) -> RewardM
 class ProcessRewardModel(Scorer):
     """Made by `from_pretrained`, with the verbs of `RewardModel`.
 
-    aggregate: of AGGREGATIONS, over the steps that fitted. step_separator: where texts are split, by default at the
-    model's separator if that is whitespace, else at line breaks; without a card it is the model's too.
+    step_separator: where texts are split, by default at the model's separator if that is whitespace, else at line breaks;
+    without a card it is the model's too.
     """
 
     kind = PROCESS

@@ -36,8 +36,6 @@ ScoredRanking = tuple[Ranking, list[float | None], list[dict[str, Any]] | None]
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreSettings(ScoringSettings, RewardsSettings, FormatSettings):
-    """What to score, with what, and what to write."""
-
     group: ClassVar = "result"
     input: Sequence[str] | None = flag(
         None, "files, folders or hub ids with prompts and completions", group="data", metavar="DATA"
@@ -202,7 +200,7 @@ def score(settings: ScoreSettings) -> ScoringResult:
 
 
 def read_rankings(settings: ScoreSettings, of_steps: bool) -> tuple[Stream | list[Ranking], int]:
-    """And how many completions. A file is read again slice by slice: it may be larger than memory."""
+    """And how many completions. A file, which may be larger than memory, is read again slice by slice."""
     if settings.input:
         how = {"winner_values": settings.winner_values, "steps": of_steps, **settings.reading}
         rankings = stream(settings.input, split=settings.dataset_split, **how)
@@ -240,7 +238,7 @@ def scored_rankings(
 
 
 def in_windows(rankings: Iterable[Ranking], best_of: int | None) -> Iterator[list[Ranking]]:
-    """Lists with about WINDOW completions, of each ranking the first `best_of`."""
+    """About WINDOW completions each, of each ranking the first `best_of`."""
     together, waiting = [], 0
     for ranking in rankings:
         n = best_of or len(ranking.completions)
@@ -260,7 +258,7 @@ def in_windows(rankings: Iterable[Ranking], best_of: int | None) -> Iterator[lis
 def score_together(
     model: Model, rankings: Sequence[Ranking], conversations: Sequence[Conversation], normalise: bool, advance: Callable
 ) -> Iterator[ScoredRanking]:
-    """The conversations are the completions of the rankings."""
+    """conversations: the completions of the rankings."""
     columns = None
     if isinstance(model, ProcessRewardModel):
         scored = model.score_in_steps(conversations, advance)
@@ -311,7 +309,6 @@ class RowSummary:
             yield result_row(ranking, ordered, columns, self.settings)
 
     def warn_of_lost_candidates(self) -> None:
-        """A better one than the best may have been left out."""
         lost, best = self.counts["prompts_with_unscored"], self.settings.best_of
         if lost and (self.settings.rank or best):
             first = f" (the first: {self.first_lost})" if self.first_lost else ""

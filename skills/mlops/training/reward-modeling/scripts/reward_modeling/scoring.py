@@ -20,14 +20,14 @@ from .rendering import Conversation
 
 Scores = list[float | None]
 Text = str | Sequence[Message]
-"""A string (one user or assistant turn), or a list of messages."""
+"""A string (one turn), or a list of messages."""
 Progress = Callable[[int], None] | None
 """Gets the number of inputs that a forward pass has finished."""
 
 
 @dataclass(frozen=True)
 class Ranked:
-    """index: place of the completion in the input."""
+    """index: of the completion in the input."""
 
     index: int
     score: float | None
@@ -126,14 +126,14 @@ class Scorer:
         return self.renderer.counts["truncated"]
 
     def warn_of_losses(self, before: dict[str, int] | None = None) -> None:
-        """Since `before`, a copy of `renderer.counts`, or ever."""
+        """Since `before`, a copy of `renderer.counts`."""
         losses.warn_of(self.renderer, before)
 
     def _described(self) -> list[str]:
         return [f"scoring: {self._way()}"]
 
     def _inputs(self, conversations: Sequence[Conversation]) -> list[Any]:
-        """What the renderer takes, None where there is nothing to score."""
+        """None where there is nothing to score."""
         return list(conversations)
 
     @cached_property
@@ -225,7 +225,7 @@ class RewardModel(Scorer):
         return [own[0] for own in scores]
 
     def normalise(self, scores: Sequence[float | None]) -> Scores:
-        """(score - mean) / std, with the statistics saved with the model."""
+        """(score - mean) / std, as saved with the model."""
         reward = (self.card or {}).get("reward") or {}
         if not reward.get("std"):
             hint = "score without normalizing, or train the model with train.py"

@@ -3,7 +3,6 @@
 1. Prompt, steps and separator are tokenized one by one: the ids of the first k steps are a prefix of the ids of all, and
    a decoder scores every step in one pass. An encoder would see what follows, so each prefix is a row of its own.
 2. The scored token is the separator's last, not a closing SEP or EOS, which would say whether the solution ended.
-3. What is longer than `max_length` loses whole steps at its end, or the start of its prompt, and is counted.
 """
 
 from __future__ import annotations
@@ -26,8 +25,6 @@ STEPS_OVERLONG = ("drop_steps", "truncate_prompt", "drop", "error")
 
 
 class Steps(NamedTuple):
-    """origin: FILE:ROW, as errors call it."""
-
     prompt: Sequence[Message]
     steps: Sequence[str]
     origin: object = None
@@ -44,10 +41,7 @@ class RenderedSolution:
 
 
 class StepRenderer(BaseRenderer):
-    """overlong: `drop_steps` (the last ones), `truncate_prompt` (cut its start, then last steps), `drop` or `error`.
-
-    scored_at: `last_token` for decoders or `prefix` for encoders (a row for each step).
-    """
+    """overlong: `drop_steps` (the last ones), `truncate_prompt` (cut its start, then last steps), `drop` or `error`."""
 
     takes = Steps
     policies = STEPS_OVERLONG
@@ -69,27 +63,25 @@ class StepRenderer(BaseRenderer):
 
     @property
     def split_at(self) -> str:
-        """Where texts are split, unless told otherwise."""
         return self.step_separator if self.step_separator.isspace() else STEP_SEPARATOR
 
     def _parts_of(self, prompt, steps, origin) -> list[str | list[int]]:
         check_steps(steps, origin)
         self.counts["separator_in_step"] += sum(self.step_separator in step for step in steps)
-        texts: list[Any] = [self.text(prompt, where=origin, prompt_only=True) if prompt else "", *steps]
         if self.text_format == "rendered":
             check_one_text(prompt, [{}], origin)
-            return texts
-        if prompt:
-            texts[1] = self._lead + texts[1]
+            return [self.text(prompt, where=origin), *steps]
         self._count_templated(prompt, origin)
-        if token := self.special.inside([prompt, steps]):
+        token = self.special.inside([prompt, steps])
+        marks = token and self.special_tokens_in_content == "text"
+        if token:
             self._count_special(token, origin)
-            if self.special_tokens_in_content == "text":
-                marked = [self._marked(prompt, None, origin, prompt_only=True)]
-                marked += [self.special.marked(text) if self.special.inside(text) else None for text in texts[1:]]
-                both = zip(texts, marked, strict=True)
-                texts = [text if own is None else self.special.ids(own) for text, own in both]
-        return texts
+        if marks:
+            prompt, steps = self.special.marked([prompt, steps])
+        texts = ["", *steps]
+        if prompt:
+            texts = [self.text(prompt, where=origin, prompt_only=True), self._lead + steps[0], *steps[1:]]
+        return [self.special.ids(text) for text in texts] if marks else texts
 
     def rows(self, solution: RenderedSolution) -> list[Row]:
         if self.scored_at == "last_token":

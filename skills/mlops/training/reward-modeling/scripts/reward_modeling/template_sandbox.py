@@ -17,7 +17,7 @@ from jinja2 import nodes
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 WORK = 200_000_000
-"""Characters to read and write for one conversation: a million tokens need a tenth of it."""
+"""Characters for one conversation: a million tokens need a tenth of it."""
 TURN, CALL, ELEMENT = 100, 1000, 50
 """The price in characters of a turn of a loop, a call, and a container's element."""
 LARGEST_INTEGER = 1_000_000  # bits
@@ -57,7 +57,7 @@ class Budget:
         return value
 
     def weigh_integers(self, values: Sequence[Any], times: int = 1) -> None:
-        """Pay for what these widths and counts will make."""
+        """As widths and counts."""
         self.charge(times * sum(abs(value) for value in values if isinstance(value, int)))
 
 
@@ -184,7 +184,7 @@ class Bounded(ImmutableSandboxedEnvironment):
 
 @functools.cache
 def environment() -> Bounded:
-    """transformers' own sandbox, rebuilt so that its programs pay; random filters and `lipsum` are gone."""
+    """transformers' own sandbox with prices; random filters and `lipsum` are gone."""
     from transformers.utils import chat_template_utils
 
     theirs = chat_template_utils._compile_jinja_template("").environment

@@ -8,8 +8,7 @@ from .chat_templates import DATE_NOTE, template_text, writes_the_date
 from .console import ModelError
 from .hf import Tokenizer
 
-# "User:" and "Assistant:" on their own lines, and an end token after each answer. The generation prompt is a prefix of
-# the finished conversation, so that a prompt is tokenized alike with and without an answer after it.
+# The generation prompt is a prefix of the finished conversation: a prompt is tokenized alike with and without an answer.
 DEFAULT_TEMPLATE = (
     "{{ START }}"
     "{%- for message in messages -%}"
@@ -20,18 +19,15 @@ DEFAULT_TEMPLATE = (
     "{%- if add_generation_prompt -%}{{ 'Assistant:' }}{%- endif -%}"
 )
 
-# Tokens that model families set aside for padding, tried before a new one is added to the vocabulary.
+# Set aside for padding by model families.
 PAD_CANDIDATES = ("<|pad|>", "<pad>", "[PAD]", "<|finetune_right_pad_id|>", "<|fim_pad|>", "<|PAD_TOKEN|>")
 
-# A template that writes today's date makes a score depend on the day. This macro, put before such a template, fixes it.
+# Put before a template that writes today's date, which would make a score depend on the day.
 FIXED_DATE = "{%- macro strftime_now(format) -%}26 Jul 2024{%- endmacro -%}"
 
 
 def prepare_tokenizer(tokenizer: Tokenizer, chat_template: str | None = None) -> list[str]:
-    """Changes the tokenizer in place; one sentence for each change.
-
-    A pad token that had to be added makes the vocabulary grow: the embeddings must follow (`checkpoints.load_for_training`).
-    """
+    """In place; one sentence for each change. The embeddings must follow a pad token that had to be added."""
     notes = []
     if chat_template:
         tokenizer.chat_template = chat_template
@@ -63,10 +59,8 @@ def default_template(tokenizer: Tokenizer) -> str:
     """With this tokenizer's start (CLS, or BOS where it would put it) and end (EOS or SEP)."""
     end = tokenizer.eos_token or tokenizer.sep_token
     if not end:
-        raise ModelError(
-            "the tokenizer has neither a chat template nor an EOS or SEP token: nothing would tell the model where an answer ends",
-            hint="give a template that ends answers with --chat_template_path, or use a tokenizer with an EOS token",
-        )
-    opening = tokenizer.convert_ids_to_tokens(tokenizer("a", add_special_tokens=True)["input_ids"][0])
+        what = "the tokenizer has neither a chat template nor an EOS or SEP token: nothing would tell the model where an answer ends"
+        raise ModelError(what, hint="give a template with --chat_template_path, or use a tokenizer with an EOS token")
+    opening = tokenizer.convert_ids_to_tokens(tokenizer("a")["input_ids"][0])
     start = opening if opening in (tokenizer.cls_token, tokenizer.bos_token) else ""
     return DEFAULT_TEMPLATE.replace("START", json.dumps(start)).replace("END", json.dumps(end))

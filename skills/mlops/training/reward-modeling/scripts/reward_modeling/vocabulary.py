@@ -8,7 +8,6 @@ from .console import ModelError
 from .hf import Tokenizer
 
 SAMPLED = 64
-"""Tokens of a vocabulary that are turned into text and back."""
 
 
 def check_tells_apart(path: str, tokenizer: Tokenizer) -> None:
@@ -23,7 +22,7 @@ def check_tells_apart(path: str, tokenizer: Tokenizer) -> None:
 
 
 def check_embedded(path: str, tokenizer: Tokenizer, rows: int) -> None:
-    """Raises ModelError when an ordinary text can become a token beyond the `rows` of the embeddings."""
+    """Raises ModelError when a text can become a token beyond the `rows` of the embeddings."""
     beyond = [token for token, number in tokenizer.get_vocab().items() if number >= rows]
     found = chain(*_ids(tokenizer, _sampled(tokenizer, beyond)))
     reached = [number for number in found if number >= rows and number != tokenizer.pad_token_id]
