@@ -20,32 +20,15 @@ Value = Callable[[float], float]
 """From a step's log p / (1 - p) to its score: p, but of some public models another number."""
 
 
-@dataclass(frozen=True)
-class Aggregation:
-    combine: Callable[[Sequence[float]], float]
-    """Of the scores of steps, or of their logits."""
-    description: str
-    source: str | None = None
-    of_logits: bool = False
-
-    def reward(self, logits: Sequence[float], value: Value = probability) -> float:
-        return self.combine(logits if self.of_logits else [*map(value, logits)])
-
-
-AGGREGATIONS: dict[str, Aggregation] = {
-    "min": Aggregation(min, "the weakest step", "arXiv:2312.08935 (Math-Shepherd)"),
-    "prod": Aggregation(
-        math.prod,
-        "the probability that all steps are correct, if they were independent; prefers few steps",
-        "arXiv:2305.20050 (Let's Verify Step by Step)",
-    ),
-    "mean": Aggregation(fmean, "the mean over steps; many good steps hide one bad one"),
-    "last": Aggregation(itemgetter(-1), "the last step, for a model trained on how solutions end", "arXiv:2408.03314"),
-    "max": Aggregation(max, "the strongest step"),
-    "sum_logit": Aggregation(
-        math.fsum, "the sum of log p / (1 - p): evidence adds up, prefers many good steps", of_logits=True
-    ),
+AGGREGATIONS: dict[str, Callable[[Sequence[float]], float]] = {
+    "min": min,  # arXiv:2312.08935 (Math-Shepherd)
+    "prod": math.prod,  # all are correct, if they were independent: arXiv:2305.20050 (Let's Verify Step by Step)
+    "mean": fmean,
+    "last": itemgetter(-1),  # for a model trained on how solutions end: arXiv:2408.03314
+    "max": max,
+    "sum_logit": math.fsum,
 }
+"""Of the scores of steps; `sum_logit` of their logits."""
 DEFAULT_AGGREGATE = "min"
 """One wrong step makes a solution wrong, however many there are."""
 
@@ -66,3 +49,8 @@ class StepScores:
 def step_rewards(steps: Sequence[str], scores: StepScores | None) -> list[float | None]:
     """None for steps that did not fit."""
     return scores.probabilities if scores else [None] * len(steps)
+
+
+def aggregated(name: str, logits: Sequence[float], value: Value = probability) -> float:
+    """The reward of a solution by the entry of AGGREGATIONS; value: makes a score of a step's logit."""
+    return AGGREGATIONS[name](logits if name == "sum_logit" else [*map(value, logits)])

@@ -6,9 +6,8 @@ from typing import Any
 
 from .console import warn
 
-OF_LENGTH = ("dropped", "truncated", "steps_dropped", "without_steps")
 OF_TEXTS = ("not_rendered", "special_tokens_in_content")  # "templated" is a finding of the audit in training
-COUNTED = (*OF_LENGTH, *OF_TEXTS, "templated", "refused")
+COUNTED = ("dropped", "truncated", "steps_dropped", "without_steps", *OF_TEXTS, "templated", "refused")
 
 
 def warn_of(

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from . import checkpoints, readers
-from .aggregation import AGGREGATIONS, DEFAULT_AGGREGATE, StepScores, probability, step_rewards
+from .aggregation import AGGREGATIONS, DEFAULT_AGGREGATE, StepScores, aggregated, probability, step_rewards
 from .completeness import said
 from .console import DataError, ModelError, UsageError, log
 from .hf import Model
@@ -84,7 +84,7 @@ class ProcessRewardModel(Scorer):
         return self._shaped(prompts, solutions, None, score)
 
     def reward(self, scores: StepScores | None) -> float | None:
-        return None if scores is None else AGGREGATIONS[self.aggregate].reward(scores.logits, self.value)
+        return None if scores is None else aggregated(self.aggregate, scores.logits, self.value)
 
     def split(self, solution: str | Sequence[str]) -> list[str]:
         return split_steps(solution, self.split_at) if isinstance(solution, str) else list(solution)
