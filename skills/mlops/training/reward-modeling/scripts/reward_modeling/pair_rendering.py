@@ -12,13 +12,13 @@ from .data.records import Message
 from .public_families import Family
 from .rendering import Rendered
 
-MARKS = ("<|source|>", "<|candidate1|>", "<|candidate2|>")
+PAIR_MARKS = ("<|source|>", "<|candidate1|>", "<|candidate2|>")
 LIMITS = {"better-pairrm": (2030, 670), "": (1224, 412)}
 """Part of a name -> tokens of a source and of an answer; what a source leaves is shared by the answers."""
-ASKED = "[CONTEXT] {} [RESPONSE A] {} [RESPONSE B] {} \n"
+WHICH_IS_BETTER = "[CONTEXT] {} [RESPONSE A] {} [RESPONSE B] {} \n"
 
 
-class Pair(NamedTuple):
+class AnswerPair(NamedTuple):
     prompt: Sequence[Message]
     first: str
     second: str
@@ -34,16 +34,16 @@ class MarkedRenderer(BaseRenderer):
         super().__init__(tokenizer, overlong="truncate_left", scored_at="prefix", **rules)
         self.family = family
         self.limits = next(limits for name, limits in LIMITS.items() if name in path.lower())
-        self.marks = [ids[0] for ids in self._tokens(list(MARKS)) if len(ids) == 1]
-        if len(self.marks) < len(MARKS):
-            what = f"the tokenizer of {path} lacks one of {', '.join(MARKS)}, where the model is read"
+        self.marks = [ids[0] for ids in self._tokens(list(PAIR_MARKS)) if len(ids) == 1]
+        if len(self.marks) < len(PAIR_MARKS):
+            what = f"the tokenizer of {path} lacks one of {', '.join(PAIR_MARKS)}, where the model is read"
             raise ModelError(what, hint="restore the tokenizer that was saved with it")
 
     def _parts_of(self, prompt, first, second, origin) -> list[list[int]]:
         asked = [message["content"] or "" for message in prompt]
         if len(prompt) > 1:
             asked = [f"{one['role'].upper()}: {text}" for one, text in zip(prompt, asked, strict=True)]
-        texts = [mark + text for mark, text in zip(MARKS, ["\n".join(asked), first, second], strict=True)]
+        texts = [mark + text for mark, text in zip(PAIR_MARKS, ["\n".join(asked), first, second], strict=True)]
         return self.tokenizer(texts)["input_ids"]
 
     def _fit(self, parts: list[list[int]], prompt, first, second, origin) -> Rendered:
@@ -77,7 +77,7 @@ class AskedRenderer(BaseRenderer):
             self._count_special(token, origin)
             prompt, first, second = self.special.marked([prompt, first, second])
         turns = "".join(f"\n<turn> {message['role']}\n {message['content']}" for message in prompt)
-        asked = ASKED.format(f"\n{turns}\n", first, second)
+        asked = WHICH_IS_BETTER.format(f"\n{turns}\n", first, second)
         text = self.text([{"role": "user", "content": asked}], where=origin)
         text = text.replace(self.tokenizer.bos_token or "\0", "")
         return [self.special.ids(text) if token else text]
@@ -92,7 +92,7 @@ class AskedRenderer(BaseRenderer):
         return [len(ids) - 1]
 
 
-def renderer(tokenizer: Any, family: Family, path: str, rules: dict[str, Any]) -> MarkedRenderer | AskedRenderer:
+def pair_renderer(tokenizer: Any, family: Family, path: str, rules: dict[str, Any]) -> MarkedRenderer | AskedRenderer:
     if rules["text_format"] == "rendered":
         raise UsageError("--text_format rendered is not for a model that compares answers: it writes two of them")
     if family.head == "Marked":

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
+from pathlib import Path
 from typing import Any, ClassVar
 
 from . import checkpoints, process
@@ -18,24 +19,24 @@ from .data.reading import Stream, stream
 from .data.records import Ranking
 from .data.writing import counted, tell_moved, with_metadata
 from .ensemble import Rewards
+from .golden import keep_card
 from .packing import WINDOW
 from .process import ProcessRewardModel
 from .readers import families
 from .rendering import Conversation
 from .results import Number, Result
 from .scoring import Ranked, RewardModel, as_messages, ranked
-from .settings import FormatSettings, RewardsSettings, ScoringSettings, split_flag
+from .settings import FormatSettings, RewardsSettings, ScoringSettings, WinnerSettings, split_flag
 
 SHOWN_PROMPTS = 5
 WRITTEN_HERE = {"group": "completions written here"}
-COUNTED = ("not_rendered", "templated", "refused", "special_tokens_in_content")
 Model = RewardModel | ProcessRewardModel | Rewards
 ScoredRanking = tuple[Ranking, list[float | None], list[dict[str, Any]] | None]
 """With its rewards, and columns of each completion: "steps" and "step_rewards", or "attributes"."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScoreSettings(ScoringSettings, RewardsSettings, FormatSettings):
+class ScoreSettings(ScoringSettings, RewardsSettings, FormatSettings, WinnerSettings):
     group: ClassVar = "result"
     input: Sequence[str] | None = flag(
         None, "files, folders or hub ids with prompts and completions", group="data", metavar="DATA"
@@ -66,6 +67,11 @@ class ScoreSettings(ScoringSettings, RewardsSettings, FormatSettings):
         None, "JSONL file for the scored rows (they are printed in the JSON on stdout without it)", metavar="FILE"
     )
     overwrite: bool = flag(False, "replace --output if it exists")
+    write_card: str | None = flag(
+        None,
+        "file for a hash of the rendering and the rewards of fixed texts; where it is there already, it is compared with",
+        metavar="FILE",
+    )
     list_public_models: bool = flag(False, "show the known public reward models and how each is read, then stop")
 
     def __post_init__(self) -> None:
@@ -73,6 +79,9 @@ class ScoreSettings(ScoringSettings, RewardsSettings, FormatSettings):
             return
         if self.reward_model_path and self.model_name_or_path:
             raise UsageError("--model_name_or_path is one reward model, --reward_model_path several: give one of them")
+        if self.write_card and (self.reward_model_path or self.rendered):
+            what = "--write_card is of one model and its chat text"
+            raise UsageError(what, hint="give one with --model_name_or_path")
         if not self.reward_model_path:
             check_required(self, ("model_name_or_path",), "score.py")
             if self.reward_weights or self.reward_combine != "sum":
@@ -163,6 +172,10 @@ def score(settings: ScoreSettings) -> ScoringResult:
         model = Rewards.from_pretrained(several, **how, **settings.loading)
     else:
         model = process.from_settings(settings)
+    if settings.write_card:
+        difference = keep_card(model, settings.model_name_or_path, Path(settings.write_card), settings.dtype)
+        told = "written" if difference is None else f"golden scores differ by at most {difference:.1e}"
+        log(f"card {settings.write_card}: {told}")
     summary, moved, rows = RowSummary(settings), Counter(), None
     with progress("scoring", completions) as advance:
         scored = scored_rankings(model, rankings, settings, advance)
@@ -177,7 +190,8 @@ def score(settings: ScoreSettings) -> ScoringResult:
     if output:
         log(f"wrote {summary.counts['prompts']} rows to {output}")
     counts = sum((one.renderer.counts for one in getattr(model, "models", {"": model}).values()), summary.counts)
-    told = ["prompts", "completions", "not_scored", "prompts_with_unscored", "truncated", *COUNTED]
+    told = ["prompts", "completions", "not_scored", "prompts_with_unscored", "truncated"]
+    told += ["not_rendered", "templated", "refused", "special_tokens_in_content"]
     more = {}
     if several:
         more |= {"reward_models": model.names, "reward_combine": model.combine, "reward_weights": model.weights}
