@@ -174,8 +174,8 @@ def score(settings: ScoreSettings) -> ScoringResult:
         model = process.from_settings(settings)
     if settings.write_card:
         difference = keep_card(model, settings.model_name_or_path, Path(settings.write_card), settings.dtype)
-        told = "written" if difference is None else f"golden scores differ by at most {difference:.1e}"
-        log(f"card {settings.write_card}: {told}")
+        state = "written" if difference is None else f"golden scores differ by at most {difference:.1e}"
+        log(f"card {settings.write_card}: {state}")
     summary, moved, rows = RowSummary(settings), Counter(), None
     with progress("scoring", completions) as advance:
         scored = scored_rankings(model, rankings, settings, advance)
