@@ -142,8 +142,8 @@ def process_model(family: str, *, seed: int = 0, dtype=None, max_length: int | N
     from transformers import AutoModelForTokenClassification
 
     from reward_modeling import ProcessRewardModel, checkpoints
-    from reward_modeling.rendering import prepare_tokenizer
     from reward_modeling.step_rendering import StepRenderer, default_separator
+    from reward_modeling.tokenizer_setup import prepare_tokenizer
 
     tokenizer = tiny_tokenizer(family)
     prepare_tokenizer(tokenizer)

@@ -186,8 +186,7 @@ def test_input_and_prompt_exclude_each_other(rows_file):
     assert done.stderr.splitlines() == [
         "error: --rank orders all completions, --best_of keeps one: choose one of them",
         "",
-        "hint: --rank writes all completions of a row, best first; --best_of 2 writes one, the best of its first 2 "
-        "(in a row of 2, the first of --rank)",
+        "hint: --rank writes all completions of a row, best first; --best_of 2 the best of its first 2 alone",
     ]
 
 

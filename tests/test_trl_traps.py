@@ -14,8 +14,9 @@ from reward_modeling import checkpoints
 from reward_modeling.data.reading import load
 from reward_modeling.data.records import comparisons
 from reward_modeling.precision import precision
-from reward_modeling.rendering import Renderer, prepare_tokenizer
+from reward_modeling.rendering import Renderer
 from reward_modeling.scoring import RewardModel
+from reward_modeling.tokenizer_setup import prepare_tokenizer
 from reward_modeling.training.outcome import PaddedCollator
 from reward_modeling.training.pairs import render_comparisons
 

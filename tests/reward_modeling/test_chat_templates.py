@@ -8,7 +8,8 @@ from conftest import CHATML, tiny_tokenizer
 from reward_modeling import chat_templates
 from reward_modeling.chat_templates import TemplateFaultError, apply
 from reward_modeling.console import DataError, ModelError
-from reward_modeling.rendering import Renderer, prepare_tokenizer
+from reward_modeling.rendering import Renderer
+from reward_modeling.tokenizer_setup import prepare_tokenizer
 
 USER, ANSWER = (
     {"role": "user", "content": "hi there"},

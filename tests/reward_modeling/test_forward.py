@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from conftest import process_model
 from reward_modeling.forward import logits_at, scores_of
-from reward_modeling.prefixes import shared_length
+from reward_modeling.packing import shared_length
 
 ROWS = [
     ([5, 6, 7, 8, 9, 10, 11, 12, 13, 14], [9]),

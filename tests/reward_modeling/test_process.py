@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from conftest import DECODERS, TEXT, computed_rows, process_model
 from reward_modeling import ProcessRewardModel, checkpoints
-from reward_modeling.aggregation import AGGREGATIONS, StepScores, probability
+from reward_modeling.aggregation import AGGREGATIONS, StepScores, aggregated, probability
 from reward_modeling.console import DataError, ModelError, RunError, UsageError
 from reward_modeling.packing import pack, pack_together
 from reward_modeling.rendering import Conversation
@@ -39,7 +39,7 @@ def one_call_a_prefix(model: ProcessRewardModel, solution: Steps) -> list[float]
     prompt, steps, _ = solution
     with torch.inference_mode():
         for k in range(1, len(steps) + 1):
-            ids = model.renderer.render_solution(prompt, steps[:k]).ids
+            ids = model.renderer.render(prompt, steps[:k]).ids
             logits = model.model(input_ids=torch.tensor([ids])).logits[0, -1]
             scores.append(logits.softmax(-1)[1].item())
     return scores
@@ -53,11 +53,11 @@ def assert_same(model: ProcessRewardModel, solutions: list[Steps], tolerance: fl
 @pytest.mark.parametrize("family", DECODERS)
 def test_one_pass_gives_the_scores_of_one_call_a_prefix(family):
     model = process_model(family)
-    assert model.why_padded() is None and model.renderer.scored_at == "last_token"
+    assert model.why_padded is None and model.renderer.scored_at == "last_token"
     solutions = toy_solutions(5)
     assert_same(model, solutions, 1e-5)
-    computed = sum(len(row.ids) for row in pack([model.renderer.render_solution(*s[:2]).ids for s in solutions]))
-    rendered = sum(len(model.renderer.render_solution(*s[:2]).ids) for s in solutions)
+    computed = sum(len(row.ids) for row in pack([model.renderer.render(*s[:2]).ids for s in solutions]))
+    rendered = sum(len(model.renderer.render(*s[:2]).ids) for s in solutions)
     assert computed < 0.7 * rendered, "the prompt and the first step of three solutions are computed once"
 
 
@@ -65,9 +65,9 @@ def test_one_pass_gives_the_scores_of_one_call_a_prefix(family):
 def test_padded_rows_give_the_scores_of_one_call_a_prefix(family):
     model = process_model(family, max_tokens_per_batch=200)
     if family == "qwen2":
-        model._why_padded = "it is asked for here"
+        model.why_padded = "it is asked for here"
     else:
-        assert model.renderer.scored_at == "prefix" and "both directions" in model.why_padded()
+        assert model.renderer.scored_at == "prefix" and "both directions" in model.why_padded
     assert_same(model, toy_solutions(3), 1e-5)
 
 
@@ -91,7 +91,7 @@ def test_packed_rows_in_float64(double, sequences, rng):
         (ids, sorted({len(ids) - 1, *rng.choices(range(len(ids)), k=min(3, len(ids)))}))
         for ids in [[token + 10 for token in sequence] for sequence in sequences]
     ]
-    assert double.why_padded() is None
+    assert double.why_padded is None
     for (ids, positions), scores in zip(rows, double.score_rows(rows), strict=True):
         with torch.inference_mode():
             logits = double.model(input_ids=torch.tensor([ids])).logits[0, positions]
@@ -119,12 +119,12 @@ BY_HAND = {"min": 0.2, "prod": 0.08, "mean": 0.5, "last": 0.5, "max": 0.8, "sum_
 def test_aggregations_by_hand(name):
     """Steps of 0.8, 0.2 and 0.5; the logits of 0.8 and 0.2 cancel."""
     logits = [logit(0.8), logit(0.2), logit(0.5)]
-    assert AGGREGATIONS[name].reward(logits) == pytest.approx(BY_HAND[name], abs=1e-12)
+    assert aggregated(name, logits) == pytest.approx(BY_HAND[name], abs=1e-12)
 
 
 @given(st.lists(st.floats(-800, 800), min_size=1, max_size=9))
 def test_rewards_are_ordered_and_finite(logits):
-    rewards = {name: entry.reward(logits) for name, entry in AGGREGATIONS.items()}
+    rewards = {name: aggregated(name, logits) for name in AGGREGATIONS}
     assert all(map(math.isfinite, rewards.values()))
     assert 0 <= rewards["prod"] <= rewards["min"] <= rewards["mean"] + 1e-12 <= rewards["max"] + 2e-12
     assert rewards["min"] <= rewards["last"] <= rewards["max"] <= 1

@@ -139,7 +139,7 @@ def test_steps_get_the_number_of_the_formula(name, public):
         wanted.append(score(own, tokenizer, hidden[places], logits[places]).tolist())
     asked = [question for question, _ in SOLUTIONS], [steps for _, steps in SOLUTIONS]
     together = model.score_steps(*asked)
-    assert model.why_padded() is None
+    assert model.why_padded is None
     padded = ProcessRewardModel.from_pretrained(folder, device="cpu", shared_prefix=False).score_steps(*asked)
     alone = [model.score_steps([question], [steps])[0] for question, steps in zip(*asked, strict=True)]
     for found in (together, padded, alone):
@@ -194,7 +194,7 @@ def test_an_implicit_process_model_sums_log_ratios(public):
     (found,) = model.score_steps([question], [steps])
     assert found == pytest.approx(wanted, abs=1e-7)
     assert model.score([question], [steps])[0] == pytest.approx(min(wanted), abs=1e-7)
-    assert "two models" in model.why_padded()
+    assert "two models" in model.why_padded
     several = model.score_steps([q for q, _ in SOLUTIONS], [s for _, s in SOLUTIONS])
     assert several[0] == pytest.approx(found, abs=1e-8)
 

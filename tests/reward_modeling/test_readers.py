@@ -35,7 +35,7 @@ def test_a_public_model_gives_the_number_of_its_formula(name, tmp_path):
         with torch.no_grad():
             hidden = getattr(trunk, "model", trunk)(input_ids=torch.tensor([ids])).last_hidden_state[0]
         assert score == pytest.approx(float(example.reward(hidden, tensors, ids)), abs=1e-5)
-    packed = model.why_padded()
+    packed = model.why_padded
     assert (packed is None) == (name != "oasst-mean"), packed
     alone = [model.score_conversations([turns(*one)])[0] for one in ASKED]
     padded = RewardModel.from_pretrained(str(folder), device="cpu", shared_prefix=False)

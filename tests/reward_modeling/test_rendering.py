@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from conftest import CHATML, tiny_tokenizer
 from reward_modeling.console import DataError, ModelError
-from reward_modeling.rendering import FIXED_DATE, Renderer, default_template, prepare_tokenizer
+from reward_modeling.rendering import Renderer
+from reward_modeling.tokenizer_setup import FIXED_DATE, default_template, prepare_tokenizer
 
 PROMPT = [{"role": "user", "content": "How many apples are there in the basket?"}]
 ANSWER = [{"role": "assistant", "content": "There are twelve apples."}]

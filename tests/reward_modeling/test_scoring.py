@@ -45,7 +45,7 @@ def test_scores_equal_one_at_a_time(family, model_of):
         with torch.no_grad():
             alone.append(model.model(input_ids=ids).logits[0, 0].item())
     assert torch.tensor(alone).std() > 0.05, "a head that gives one score to all would pass any test"
-    assert (model.why_padded() is None) == (family in DECODERS), "the wrong path would be tested below"
+    assert (model.why_padded is None) == (family in DECODERS), "the wrong path would be tested below"
     for budget in (1, 64, 100_000, None):
         model.max_tokens_per_batch = budget
         assert model.score(prompts, answers) == pytest.approx(alone, abs=1e-5)
@@ -113,7 +113,7 @@ def test_a_model_that_pads_with_eos_is_scored_where_transformers_scores_it(padde
     eos = model.renderer.tokenizer.eos_token_id
     monkeypatch.setattr(model.model.config, "pad_token_id", eos)
     if padded:
-        model._why_padded = "a test says so"
+        model.why_padded = "a test says so"
     rows = [[5, 6, 7, eos], [5, 6, 7, 8, 9, eos, eos], [5, 6]]
     with torch.no_grad():
         expected = [model.model(input_ids=torch.tensor([row])).logits[0, 0].item() for row in rows]

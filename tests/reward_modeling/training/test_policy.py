@@ -42,7 +42,7 @@ def test_a_prompt_ends_where_the_answer_begins_and_an_answer_comes_back_as_its_t
 
 def test_the_blank_that_a_template_writes_is_no_part_of_an_answer(tmp_path):
     """The project's default template ends its prompts with `Assistant:` and writes a blank before each answer."""
-    from reward_modeling.rendering import default_template
+    from reward_modeling.tokenizer_setup import default_template
 
     def edit(tokenizer):
         tokenizer.chat_template = default_template(tokenizer)

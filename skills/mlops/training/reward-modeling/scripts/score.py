@@ -16,7 +16,6 @@
 """Score completions with a reward model, rank them, or keep the best.
 
     uv run scripts/score.py --model_name_or_path runs/mine --input completions.jsonl --output scored.jsonl
-    uv run scripts/score.py --model_name_or_path runs/mine --input completions.jsonl --rank
     uv run scripts/score.py --model_name_or_path runs/mine --input prompts.jsonl --generate_with runs/sft --best_of 16 --output best.jsonl
     uv run scripts/score.py --model_name_or_path Skywork/Skywork-Reward-V2-Qwen3-0.6B --input completions.jsonl
     uv run scripts/score.py --list_public_models

@@ -1,63 +1,41 @@
-"""Scores of steps, and how the steps of a solution become one reward."""
+"""Scores of steps, and how those of a solution become one reward."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
+from statistics import fmean
 
 
 def probability(logit: float) -> float:
-    """1 / (1 + exp(-logit)): the softmax of two labels, from the difference of their logits. Does not overflow."""
+    """1 / (1 + exp(-logit)), without overflow."""
     if logit >= 0:
         return 1 / (1 + math.exp(-logit))
     return math.exp(logit) / (1 + math.exp(logit))
 
 
 Value = Callable[[float], float]
-"""From the logit of a step, log p / (1 - p), to its score: the probability p, but of some public models another number."""
+"""From a step's log p / (1 - p) to its score: p, but of some public models another number."""
 
 
-@dataclass(frozen=True)
-class Aggregation:
-    """How the steps of a solution become one reward: `reward` of their logits, and of what makes a score of each."""
-
-    reward: Callable[[Sequence[float], Value], float]
-    description: str
-    source: str | None = None
-
-
-AGGREGATIONS: dict[str, Aggregation] = {
-    "min": Aggregation(
-        lambda logits, value=probability: value(min(logits)), "the weakest step", "arXiv:2312.08935 (Math-Shepherd)"
-    ),
-    "prod": Aggregation(
-        lambda logits, value=probability: math.prod(map(value, logits)),
-        "the probability that all steps are correct, if they were independent; prefers few steps",
-        "arXiv:2305.20050 (Let's Verify Step by Step)",
-    ),
-    "mean": Aggregation(
-        lambda logits, value=probability: math.fsum(map(value, logits)) / len(logits),
-        "the mean over steps; many good steps hide one bad one",
-    ),
-    "last": Aggregation(
-        lambda logits, value=probability: value(logits[-1]),
-        "the last step, for a model trained on how solutions end",
-        "arXiv:2408.03314",
-    ),
-    "max": Aggregation(lambda logits, value=probability: value(max(logits)), "the strongest step"),
-    "sum_logit": Aggregation(
-        lambda logits, value=probability: math.fsum(logits),
-        "the sum of log p / (1 - p): evidence adds up, prefers many good steps",
-    ),
+AGGREGATIONS: dict[str, Callable[[Sequence[float]], float]] = {
+    "min": min,  # arXiv:2312.08935 (Math-Shepherd)
+    "prod": math.prod,  # all are correct, if they were independent: arXiv:2305.20050 (Let's Verify Step by Step)
+    "mean": fmean,
+    "last": itemgetter(-1),  # for a model trained on how solutions end: arXiv:2408.03314
+    "max": max,
+    "sum_logit": math.fsum,
 }
+"""Of the scores of steps; `sum_logit` of their logits."""
 DEFAULT_AGGREGATE = "min"
-"""One wrong step makes a solution wrong, and unlike `prod` and `sum_logit` it does not depend on how many steps there are."""
+"""One wrong step makes a solution wrong, however many there are."""
 
 
 @dataclass(frozen=True)
 class StepScores:
-    """What the model made of one solution. logits: one for each step that fitted; the last `dropped` steps did not."""
+    """logits: of each step that fitted; the last `dropped` did not."""
 
     logits: list[float]
     dropped: int = 0
@@ -65,10 +43,14 @@ class StepScores:
 
     @property
     def probabilities(self) -> list[float | None]:
-        """The probability that each step is correct, or what `value` makes of its logit; None for those that did not fit."""
         return [*map(self.value, self.logits), *[None] * self.dropped]
 
 
 def step_rewards(steps: Sequence[str], scores: StepScores | None) -> list[float | None]:
-    """The probability that each of the steps is correct; None for those that did not fit, and all of a solution left out."""
+    """None for steps that did not fit."""
     return scores.probabilities if scores else [None] * len(steps)
+
+
+def aggregated(name: str, logits: Sequence[float], value: Value = probability) -> float:
+    """The reward of a solution by the entry of AGGREGATIONS; value: makes a score of a step's logit."""
+    return AGGREGATIONS[name](logits if name == "sum_logit" else [*map(value, logits)])

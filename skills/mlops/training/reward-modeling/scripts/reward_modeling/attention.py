@@ -1,12 +1,6 @@
 """Attention over a packed row: each segment attends to the path that leads to it and to itself.
 
-Registered with transformers' `AttentionInterface`, so no model code is patched: all other layers see one flat row [1, T] of
-unique tokens. Under this name transformers builds no mask, and hands the keyword `layout` down to every attention layer.
-Any argument that is not implemented raises, and `guard.reason_against` says which models may be run this way.
-
-Two ways give the same numbers: on a CPU PyTorch's own attention once a segment, on a GPU FlexAttention once a layer.
-
-Prior work shares prefixes by patching models: arXiv:2410.20305 (preference optimization with FlexAttention), flash-pref (CUDA).
+Registered with transformers' `AttentionInterface`: no model code is patched. Prior work: arXiv:2410.20305, flash-pref.
 """
 
 from __future__ import annotations
@@ -27,13 +21,10 @@ NAME = "reward_modeling_shared_prefix"
 BLOCK_DEVICES = ("cuda",)
 """Where FlexAttention is called once a layer: a call a segment would leave a GPU idle."""
 BLOCK = 128
-"""Tokens in a block of FlexAttention: its own default."""
-
-HARMLESS = frozenset(
+WITHOUT_EFFECT = frozenset(
     ("position_ids", "cache_position", "use_cache", "output_attentions", "is_causal", "position_embeddings", "ends")
 )
-"""What models pass along and what changes nothing here: positions are in the rotary embedding already, and `ends` is for
-the hook that reads the scores in training."""
+"""Passed along without effect here; `ends` is for the hook that reads scores in training."""
 
 
 class UnsupportedAttentionError(ValueError):
@@ -41,52 +32,36 @@ class UnsupportedAttentionError(ValueError):
 
 
 class Layout:
-    """What attention needs to know of a packed row, computed once for all layers.
-
-    callers: the attention modules that have followed this layout.
-    """
+    """callers: modules that followed it."""
 
     def __init__(self, row: PackedRow):
         self.sizes, self.keys = row.pieces()
-        self.segments = row.segments
-        self.length = len(row.ids)
-        self._row = row
+        self.segments, self.length, self._row = row.segments, len(row.ids), row
         self.callers: set[int] = set()
         self._made: dict[Any, Any] = {}
 
     def mask(self, segment: int, window: int | None, like: torch.Tensor) -> torch.Tensor | None:
-        """Additive mask [queries, keys] of a segment, or None where plain causal attention says the same.
+        """Additive [queries, keys] of a segment, None where plain causal attention says the same.
 
-        A token at offset i of a segment at depth d sees the keys 0 to d + i, the last `window` of them where there is one.
+        A token at offset i of a segment at depth d sees the keys 0 to d + i, the last `window` of them.
         """
         depth, size = len(self.segments[segment].path), self.segments[segment].size
         if depth == 0 and (window is None or size <= window):
             return None
-
-        def made() -> torch.Tensor:
+        made = (segment, window, like.dtype, like.device)
+        if made not in self._made:
             keys = torch.arange(depth + size, device=like.device)[None]
-            query = keys.mT[depth:]
-            seen = keys <= query
-            if window is not None:
-                seen = seen & (query - keys < window)
-            mask = torch.zeros(seen.shape, dtype=like.dtype, device=like.device)
-            return mask.masked_fill_(~seen, float("-inf"))
-
-        return self._once((segment, window, like.dtype, like.device), made)
+            ahead = keys.mT[depth:] - keys
+            hidden = ahead < 0 if window is None else (ahead < 0) | (ahead >= window)
+            mask = torch.zeros(hidden.shape, dtype=like.dtype, device=like.device)
+            self._made[made] = mask.masked_fill_(hidden, float("-inf"))
+        return self._made[made]
 
     def blocks(self, window: int | None, device: torch.device) -> Any:
-        """The BlockMask of the whole row for FlexAttention: which blocks of queries see which blocks of keys."""
-
-        def made() -> Any:
+        if (window, device) not in self._made:
             positions = torch.tensor(self._row.positions, device=device)
-            return block_mask(self._row.until().to(device), positions, window)
-
-        return self._once(("blocks", window, device), made)
-
-    def _once(self, key: Any, make: Callable[[], Any]) -> Any:
-        if key not in self._made:
-            self._made[key] = make()
-        return self._made[key]
+            self._made[window, device] = block_mask(self._row.until().to(device), positions, window)
+        return self._made[window, device]
 
 
 def shared_prefix_attention(
@@ -103,26 +78,24 @@ def shared_prefix_attention(
     softcap: float | None = None,
     **others: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Causal attention along each sequence of a packed row. query: [1, H, T, D]; key, value: [1, K, T, D].
+    """Causal attention along each sequence. query: [1, H, T, D]; key, value: [1, K, T, D] -> [1, T, H, D].
 
-    Returns [1, T, H, D]. Raises UnsupportedAttentionError for any argument it does not implement, and for dropout, which
-    would draw one mask for tokens that several sequences share.
+    Raises UnsupportedAttentionError for any argument it does not implement, and for dropout, which would draw one mask for
+    tokens that several sequences share.
     """
     if layout is None or attention_mask is not None:
         raise UnsupportedAttentionError("called without a layout, or with a mask of its own")
     if dropout:
         raise UnsupportedAttentionError("attention dropout")
-    unknown = [name for name, given in others.items() if given is not None and name not in HARMLESS]
+    unknown = [name for name, given in others.items() if given is not None and name not in WITHOUT_EFFECT]
     if unknown:
         raise UnsupportedAttentionError(", ".join(sorted(unknown)))
     layout.callers.add(id(module))
-    if query.device.type in BLOCK_DEVICES:
-        return _by_blocks(query, key, value, layout, scaling, sliding_window, softcap), None
-    return _by_segment(query, key, value, layout, scaling, sliding_window, softcap), None
+    way = _by_blocks if query.device.type in BLOCK_DEVICES else _by_segment
+    return way(query, key, value, layout, scaling, sliding_window, softcap), None
 
 
 def _by_segment(query, key, value, layout: Layout, scaling: float | None, window: int | None, softcap: float | None):
-    """`shared_prefix_attention` with one call of PyTorch's attention a segment."""
     groups = query.shape[1] // key.shape[1]
     if groups > 1:
         key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
@@ -134,15 +107,15 @@ def _by_segment(query, key, value, layout: Layout, scaling: float | None, window
         k, v = (torch.cat([pieces[piece] for piece in layout.keys[i]], -2) for pieces in (keys, values))
         mask = layout.mask(i, window, query)
         if softcap is None:
-            out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None, scale=scaling)
+            how = {"attn_mask": mask, "is_causal": mask is None, "scale": scaling}
+            outputs.append(F.scaled_dot_product_attention(q, k, v, **how))
         else:
-            out = _softcapped(q, k, v, mask, scaling, softcap)
-        outputs.append(out)
+            outputs.append(_softcapped(q, k, v, mask, scaling, softcap))
     return torch.cat(outputs, 2).transpose(1, 2).contiguous()
 
 
 def _by_blocks(query, key, value, layout: Layout, scaling: float | None, window: int | None, softcap: float | None):
-    """`shared_prefix_attention` with one call of PyTorch's FlexAttention (arXiv:2412.05496), compiled on a GPU."""
+    """FlexAttention: arXiv:2412.05496."""
     if torch.is_autocast_enabled(query.device.type):
         dtype = torch.get_autocast_dtype(query.device.type)
         query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
@@ -163,7 +136,7 @@ def _flex_attention(compiled: bool) -> Callable:
 
 @functools.cache
 def _capped_at(softcap: float | None, device: torch.device) -> Callable | None:
-    """FlexAttention's score_mod of `_softcapped`; cached, since kernels are compiled anew for another object."""
+    """Cached, since kernels are compiled anew for another object."""
     if softcap is None:
         return None
     # The compiler refuses a captured number. The tensor is cached, so training must be able to use it too.
@@ -177,11 +150,10 @@ def _capped_at(softcap: float | None, device: torch.device) -> Callable | None:
 
 
 def block_mask(until: torch.Tensor, positions: torch.Tensor, window: int | None) -> Any:
-    """FlexAttention's BlockMask of a row, without making the [T, T] mask. until: [T], of `PackedRow.until`; positions: [T].
+    """Without the [T, T] mask. until, positions: [T], of `PackedRow`.
 
-    A block of keys that lies before a block of queries is seen in part when some key's `until` reaches into it, and in
-    full when every key's does to its end. The row is filled up to whole blocks with tokens that see and are seen by none
-    but themselves.
+    An earlier block of keys is seen in part when some key's `until` reaches into the block of queries, in full when every
+    key's does to its end. Tokens that see only themselves fill the last block.
     """
     from torch.nn.attention.flex_attention import BlockMask
 
@@ -213,12 +185,11 @@ def block_mask(until: torch.Tensor, positions: torch.Tensor, window: int | None)
 
 
 def _softcapped(q, k, v, mask, scaling: float | None, softcap: float) -> torch.Tensor:
-    """Attention whose logits are bounded by softcap * tanh(logits / softcap), as Gemma 2 does (arXiv:2408.00118)."""
+    """As Gemma 2 does (arXiv:2408.00118)."""
     logits = q @ k.transpose(2, 3) * (scaling if scaling is not None else q.shape[-1] ** -0.5)
     logits = torch.tanh(logits / softcap) * softcap
     if mask is None:
-        size = q.shape[2]
-        mask = torch.full((size, size), float("-inf"), dtype=q.dtype, device=q.device).triu(1)
+        mask = torch.full_like(logits[0, 0], float("-inf")).triu(1)
     return torch.softmax((logits + mask).float(), -1).to(q.dtype) @ v
 
 
@@ -227,7 +198,7 @@ AttentionInterface.register(NAME, shared_prefix_attention)
 
 @contextlib.contextmanager
 def shared_prefix(model: Model) -> Iterator[None]:
-    """Run the model with this attention inside the block. The choice lives in the model's config: not thread-safe."""
+    """Run the model with this attention: by its config, so not thread-safe."""
     before = model.config._attn_implementation
     model.set_attn_implementation(NAME)
     try:
@@ -239,11 +210,7 @@ def shared_prefix(model: Model) -> Iterator[None]:
 def outputs_at(
     model: Model, head: Any, row: PackedRow, places: Sequence[int], layout: Layout | None = None
 ) -> torch.Tensor:
-    """[places, labels] outputs of a model's head at places of a packed row. Inside a `shared_prefix(model)` block.
-
-    Gradients flow. layout: of this row, for a caller that looks at its callers. Equal places give the same number to the
-    last bit, which a product of all of them would not: equal completions tie.
-    """
+    """[places, labels] outputs of the head at places of a row, inside `shared_prefix(model)`. Gradients flow."""
     device = next(model.parameters()).device
     hidden = getattr(model, model.base_model_prefix)(
         input_ids=torch.tensor([row.ids], device=device),

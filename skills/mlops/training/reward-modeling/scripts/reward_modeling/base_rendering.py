@@ -1,4 +1,4 @@
-"""Messages -> the text of a chat template and its ids: what the renderers of answers and of steps have in common."""
+"""Messages -> the text of a chat template and its ids: what all renderers have in common."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 from .chat_templates import TemplateFaultError, apply, template_text
+from .completeness import Arguments
 from .console import DataError, ModelError
 from .data.audit.text import is_templated
 from .data.records import Message
 from .hf import Tokenizer
 from .special_tokens import SpecialTokens
-from .tool_arguments import Arguments
 
-# Rendered once to identify a tokenizer by what it does: several turns, a system prompt, digits, accents, code, whitespace.
+# Rendered to identify a tokenizer by what it does.
 PROBES: tuple[tuple[Message, ...], ...] = (
     ({"role": "user", "content": "What is 17 + 25?"}, {"role": "assistant", "content": "17 + 25 = 42."}),
     (
@@ -29,27 +29,25 @@ PROBES: tuple[tuple[Message, ...], ...] = (
     ),
 )
 
-TEXT_FORMATS = ("chat", "rendered")
 CONTENT_RULE = "special_tokens_in_content"
-"""Key of the contract: "text". Cards without it are of models that were trained when such tokens were parsed."""
-SHOWN = 5
+"""Cards without this key are of models trained when such tokens were parsed."""
+PLACES_SHOWN = 5
+WITHOUT_TOOLS = "drop them with --columns tools="
 
 
 def content_rule(card: dict[str, Any] | None) -> str:
-    """How a model reads special tokens in content, by the `rendering` of its card: "text", or "parsed" in older cards."""
+    """ "text", or "parsed" in older cards."""
     return "text" if not card or "pad_token_id" not in card else card.get(CONTENT_RULE, "parsed")
 
 
 class BaseRenderer:
-    """Writes and tokenizes text by the rules of `rendering`, and keeps account.
+    """Writes and tokenizes text by the rules of `rendering`, and keeps account: `counts`, and in `first` where first.
 
-    tokenizer: with a chat template and a pad token (see `tokenizer_setup`). max_length: tokens, None for no limit.
-    special_tokens_in_content: "text", or "parsed" for models whose card says nothing of it. text_format: "chat", or
-    "rendered": prompt and answer, one message each, are read one after the other as they are, special tokens included.
-    `counts` says what happened so far, `first` where it happened first, `losses.sentences` tells people. `longest` is the
-    most that `max_length` could be. `refused`: None, or a list that gets (place, error) of what cannot be rendered.
+    max_length: tokens, None for no limit; `longest` is the most it could be. text_format: "rendered" reads prompt and answer
+    as they are. `refused`: None, or gets (place, error) of what cannot be rendered.
     """
 
+    takes: ClassVar[Callable[..., tuple]]
     policies: ClassVar[tuple[str, ...]]
     """The entries of `overlong`."""
     places: ClassVar[tuple[str, ...]]
@@ -66,7 +64,7 @@ class BaseRenderer:
         text_format: str = "chat",
     ):
         for name, value, allowed in (
-            ("text_format", text_format, TEXT_FORMATS),
+            ("text_format", text_format, ("chat", "rendered")),
             ("overlong", overlong, self.policies),
             ("scored_at", scored_at, self.places),
         ):
@@ -85,12 +83,11 @@ class BaseRenderer:
     def special(self) -> SpecialTokens:
         return SpecialTokens(self.tokenizer)
 
-    def render_all(self, inputs: Sequence[Any], refused: list[tuple[int, DataError]] | None = None) -> list[Any]:
-        """What becomes of each input, in input order, None where the over-length policy leaves it out.
+    def render(self, *one: Any, where: object = None, **named: Any) -> Any:
+        return self.render_all([self.takes(*one, **named, origin=where)])[0]
 
-        refused: a list that gets (place, error) of what cannot be rendered, by default the renderer's own `refused`; without
-        any they are one DataError, which counts them and names the first.
-        """
+    def render_all(self, inputs: Sequence[Any], refused: list[tuple[int, DataError]] | None = None) -> list[Any]:
+        """None where the policy leaves one out. refused: by default the renderer's own; without any, a DataError."""
         refused = self.refused if refused is None else refused
         faults: list[tuple[int, DataError]] = []
 
@@ -115,25 +112,22 @@ class BaseRenderer:
         return rendered
 
     def _parts_of(self, *one: Any) -> list[str | list[int]]:
-        """The texts of an input, each tokenized on its own; ids in place of one that holds special tokens."""
+        """Texts that are tokenized one by one; ids in place of one that holds special tokens."""
         raise NotImplementedError
 
     def _fit(self, parts: list[list[int]], *one: Any) -> Any:
-        """What becomes of the ids of the parts by the over-length policy, None where it leaves them out."""
+        """What becomes of the ids of the parts by the over-length policy."""
         raise NotImplementedError
 
     def _is_over_length(self, needed: int, called: str, origin: object) -> bool:
-        """Count one that has so many tokens. Raises DataError for one that is too long where the policy is `error`."""
         self.counts["rendered"] += 1
         if self.max_length is None or needed <= self.max_length:
             return False
         self.counts["over_length"] += 1
         if self.overlong == "error":
-            raise DataError(
-                f"the {called} has {needed} tokens, more than --max_length {self.max_length}",
-                where=origin,
-                hint=f"raise --max_length, or choose --overlong {' or '.join(self.policies[:2])}",
-            )
+            what = f"the {called} has {needed} tokens, more than --max_length {self.max_length}"
+            hint = f"raise --max_length, or choose --overlong {' or '.join(self.policies[:2])}"
+            raise DataError(what, where=origin, hint=hint)
         return True
 
     def _count_templated(self, prompt: Sequence[Message], origin: object) -> None:
@@ -144,14 +138,14 @@ class BaseRenderer:
 
     def _count(self, name: str, where: object) -> None:
         self.counts[name] += 1
-        self.first.setdefault(name, str(where) if where else "a conversation")
+        self.first.setdefault(name, str(where or "a conversation"))
 
     def _count_special(self, token: str, where: object) -> None:
         self._count(CONTENT_RULE, f"{token} in {where or 'a conversation'}")
 
     def _leading_special(self, ids: list[int]) -> int:
-        """1 when the conversation opens with BOS or CLS, which a cut must leave in place."""
-        return int(ids[0] in (self.tokenizer.bos_token_id, self.tokenizer.cls_token_id) and ids[0] is not None)
+        """1 for BOS or CLS, which a cut must leave in place."""
+        return int(ids[0] in (self.tokenizer.bos_token_id, self.tokenizer.cls_token_id))
 
     def text(
         self,
@@ -161,42 +155,38 @@ class BaseRenderer:
         where: object = None,
         prompt_only: bool = False,
     ) -> str:
-        """The templated conversation. With `prompt_only`, up to where the answer would begin.
-
-        Raises DataError when the template refuses the conversation or fails on it, ModelError when it has no place for
-        `tools`.
-        """
+        """With `prompt_only`, up to where the answer would begin."""
         if self.text_format == "rendered":
-            return _joined(messages, tools, where)
+            if tools:
+                what = "the data has `tools`, which text that is rendered already must hold itself"
+                raise DataError(what, where=where, hint=WITHOUT_TOOLS)
+            return "".join(message["content"] or "" for message in messages)
         if tools and "tools" not in template_text(self.tokenizer):
-            raise ModelError(
-                "the data has `tools`, but the chat template of this model has no place for them",
-                where=where,
-                hint="use a model whose template knows tools, or drop them with --columns tools=",
-            )
+            what = "the data has `tools`, but the chat template of this model has no place for them"
+            raise ModelError(what, where=where, hint=f"use a model whose template knows tools, or {WITHOUT_TOOLS}")
         try:
             return self._write(messages, tools, prompt_only, count=not prompt_only)
         except TemplateFaultError as error:
-            raise DataError(
-                f"the chat template refuses this conversation: {error}",
-                where=where,
-                hint="drop the row, or use a model whose chat template takes such conversations",
-            ) from error
+            what = f"the chat template refuses this conversation: {error}"
+            hint = "drop the row, or use a model whose chat template takes such conversations"
+            raise DataError(what, where=where, hint=hint) from error
 
     def _write(self, messages: Sequence[Message], tools: Any, prompt_only: bool, count: bool = False) -> str:
-        """`text`, with the arguments of tool calls as the template wants them."""
+        """With the arguments of tool calls as the template wants them."""
         if self.special_tokens_in_content == "text":
             messages = self._arguments.as_wanted(messages)
         return self._filled(messages, tools, prompt_only, count)
 
     def _filled(self, messages: Sequence[Message], tools: Any, prompt_only: bool, count: bool = False) -> str:
-        """The template's text; where it refuses, with null content as an empty one, then without a system turn."""
+        """Where the template refuses, with null content as an empty one, then without a system turn."""
         try:
             return apply(self.tokenizer, messages, tools, prompt_only)
         except TemplateFaultError:
-            filled = _without_null(messages)
-            others = [other for other in (filled, _fold_system(filled)) if other not in (None, messages)]
-            for other in others:
+            # A message that calls a tool may have null content, and few templates know it.
+            filled = [{**message, "content": ""} if message.get("content") is None else message for message in messages]
+            for other in (filled, _fold_system(filled)):
+                if other in (None, messages):
+                    continue
                 with contextlib.suppress(TemplateFaultError):
                     text = apply(self.tokenizer, other, tools, prompt_only)
                     self.counts["system_prompt_moved_into_user_turn"] += count and len(other) < len(messages)
@@ -206,23 +196,22 @@ class BaseRenderer:
     def prompt_ids(
         self, prompt: Sequence[Message], tools: list[dict] | None = None, *, where: object = None
     ) -> list[int]:
-        """Ids of a conversation up to where the answer would begin: what a policy continues."""
+        """What a policy continues."""
         marked = self._marked(prompt, tools, where, prompt_only=True)
         if marked is not None:
             return self.special.ids(marked)
         return self._tokens([self.text(prompt, tools, where=where, prompt_only=True)])[0]
 
     def _marked(self, messages: Sequence[Message], tools: Any, where: object, prompt_only: bool = False) -> str | None:
-        """The text with marks around special tokens of the content, None where there are none or they are to be parsed."""
+        """None where no special tokens are in the content, or they are parsed."""
         if self.text_format == "rendered" or not (token := self.special.inside([messages, tools or []])):
             return None
         if not prompt_only:
             self._count_special(token, where)
         if self.special_tokens_in_content != "text":
             return None
-        return self.text(
-            self.special.marked(messages), self.special.marked(tools), where=where, prompt_only=prompt_only
-        )
+        messages, tools = self.special.marked(messages), self.special.marked(tools)
+        return self.text(messages, tools, where=where, prompt_only=prompt_only)
 
     def _tokens(self, texts: list[str]) -> list[list[int]]:
         if not texts:
@@ -230,17 +219,12 @@ class BaseRenderer:
         return self.tokenizer(texts, add_special_tokens=False, return_attention_mask=False)["input_ids"]
 
     def contract(self) -> dict[str, Any]:
-        """What decides a conversation's ids, in JSON. `max_length` and `overlong` may be changed by the caller, the rest not.
-
-        Raises ModelError when the chat template fails on plain conversations.
-        """
+        """What decides the ids; the caller may change `max_length` and `overlong` alone."""
         tokenizer = self.tokenizer
         return {
             "chat_template_sha256": _sha256(template_text(tokenizer)),
             "probe_ids_sha256": _sha256(json.dumps(self.probe_ids())),
-            "bos_token_id": tokenizer.bos_token_id,
-            "eos_token_id": tokenizer.eos_token_id,
-            "pad_token_id": tokenizer.pad_token_id,
+            **{name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")},
             "padding_side": "right",
             "scored_at": self.scored_at,
             **({CONTENT_RULE: "text"} if self.special_tokens_in_content == "text" else {}),
@@ -249,63 +233,43 @@ class BaseRenderer:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Sixteen hex digits that change when any conversation could render to other ids or be scored elsewhere."""
+        """Changes when any conversation could render or be scored otherwise."""
         return fingerprint_of(self.contract())
 
     def probe_ids(self) -> list[list[int]]:
-        """Ids of two plain conversations. Raises ModelError when the template cannot render them."""
         try:
             return self._tokens([apply(self.tokenizer, probe) for probe in PROBES])
         except TemplateFaultError as error:
-            raise ModelError(
-                f"the model has a broken chat template: {error}", hint="restore the one that came with it"
-            ) from error
+            what = f"the model has a broken chat template: {error}"
+            raise ModelError(what, hint="restore the one that came with it") from error
 
 
 def opening_ids(tokenizer: Any) -> list[int]:
-    """What the tokenizer itself puts before every text, such as BOS."""
+    """What the tokenizer puts before every text, such as BOS."""
     plain = tokenizer("a", add_special_tokens=False)["input_ids"]
     ids = tokenizer("a")["input_ids"]
     return ids[: len(ids) - len(plain)] if ids[len(ids) - len(plain) :] == plain else ids[:1]
 
 
 def refused_together(faults: Sequence[tuple[int, DataError]], total: int) -> DataError:
-    """One error for all of them: the only one as it is, else their number, the first places and the first reason."""
     first = faults[0][1]
     if len(faults) == 1:
         return first
     places = list(dict.fromkeys(error.where for _, error in faults if error.where))
-    shown = ", ".join(places[:SHOWN]) + (f" and {len(places) - SHOWN} more" if len(places) > SHOWN else "")
-    return DataError(
-        f"{len(faults)} of {total} conversations cannot be rendered{f' ({shown})' if shown else ''}; the first: {first.message}",
-        where=first.where,
-        hint=first.hint,
-    )
-
-
-def _joined(messages: Sequence[Message], tools: Any, where: object) -> str:
-    """The texts of messages one after the other."""
-    if tools:
-        raise DataError(
-            "the data has `tools`, which text that is rendered already must hold itself",
-            where=where,
-            hint="drop them with --columns tools=",
-        )
-    return "".join(message["content"] or "" for message in messages)
+    shown, more = ", ".join(places[:PLACES_SHOWN]), len(places) - PLACES_SHOWN
+    shown = shown and f" ({shown}{f' and {more} more' if more > 0 else ''})"
+    what = f"{len(faults)} of {total} conversations cannot be rendered{shown}; the first: {first.message}"
+    return DataError(what, where=first.where, hint=first.hint)
 
 
 def check_one_text(prompt: Sequence[Message], completion: Sequence[Message], where: object) -> None:
-    """Raises DataError for turns: only a template can say what stands between them."""
+    """Only a template can say what stands between turns."""
     if len(prompt) > 1 or len(completion) != 1:
-        raise DataError(
-            "a conversation of several messages is not a text that is rendered already",
-            where=where,
-            hint="give prompt and answer as texts, or leave out --text_format rendered",
-        )
+        what = "a conversation of several messages is not a text that is rendered already"
+        raise DataError(what, where=where, hint="give prompt and answer as texts, or leave out --text_format rendered")
 
 
 def fingerprint_of(contract: dict[str, Any]) -> str:
-    """Sixteen hex digits of a rendering contract."""
     return _sha256(json.dumps(contract, sort_keys=True))[:16]
 
 
@@ -313,14 +277,9 @@ def _sha256(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8")).hexdigest()
 
 
-def _without_null(messages: Sequence[Message]) -> list[Message]:
-    """Null content as empty text: a message that calls a tool may have it, and few templates know it."""
-    return [{**message, "content": ""} if message.get("content") is None else message for message in messages]
-
-
 def _fold_system(messages: list[Message]) -> list[Message] | None:
-    """The conversation with its system prompt put before the first user turn, for templates that know no system role."""
-    if len(messages) < 2 or messages[0]["role"] != "system" or messages[1]["role"] != "user":
+    """For templates that know no system role."""
+    if [message["role"] for message in messages[:2]] != ["system", "user"]:
         return None
-    first = {**messages[1], "content": f"{messages[0]['content']}\n\n{messages[1]['content']}"}
-    return [first, *messages[2:]]
+    system, user, *rest = messages
+    return [{**user, "content": f"{system['content']}\n\n{user['content']}"}, *rest]

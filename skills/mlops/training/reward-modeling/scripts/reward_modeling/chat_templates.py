@@ -1,16 +1,10 @@
-"""Run a chat template, which is a program that came with somebody's model: bounded, on a fixed day, its faults told.
-
-    apply(tokenizer, messages, tools, prompt_only=False)     the text that transformers would write
-
-transformers compiles every template in one function. Inside `apply` that function is ours (`template_sandbox`).
-"""
+"""Run a chat template, a program that came with somebody's model: bounded, on a fixed day, its faults told."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from .hf import Tokenizer
 
@@ -25,40 +19,31 @@ class TemplateFaultError(Exception):
 def apply(
     tokenizer: Tokenizer, messages: Sequence[dict], tools: list[dict] | None = None, prompt_only: bool = False
 ) -> str:
-    """The templated conversation, with `prompt_only` up to where the answer would begin. Raises TemplateFaultError, whatever happens."""
+    """What transformers would write, or TemplateFaultError."""
     from jinja2 import TemplateError
+    from transformers.utils import chat_template_utils as theirs
 
-    from .template_sandbox import TooMuchError
+    from .template_sandbox import TooMuchError, budget, compiled, environment
 
-    with _LOCK, _our_compiler():
+    with _LOCK:
+        environment()  # made by their compiler, so before it is replaced
+        budget.refill()
+        own, theirs._compile_jinja_template = theirs._compile_jinja_template, compiled
         try:
             return tokenizer.apply_chat_template(
                 list(messages), tools=tools or None, tokenize=False, add_generation_prompt=prompt_only
             )
         except Exception as error:  # a program of others raises what it likes
-            words, kind = str(error).strip().splitlines()[:1], type(error).__name__
-            is_told = isinstance(error, (TemplateError, TooMuchError))
-            told = words[0] if words and is_told else f"{words[0]} ({kind})" if words else kind
-            raise TemplateFaultError(told) from error
-
-
-@contextlib.contextmanager
-def _our_compiler() -> Iterator[None]:
-    from transformers.utils import chat_template_utils as theirs
-
-    from .template_sandbox import budget, compiled, environment
-
-    environment()  # made by their compiler, so before it is replaced
-    budget.refill()
-    own, theirs._compile_jinja_template = theirs._compile_jinja_template, compiled
-    try:
-        yield
-    finally:
-        theirs._compile_jinja_template = own
+            words, kind = str(error).strip().partition("\n")[0], type(error).__name__
+            if not isinstance(error, (TemplateError, TooMuchError)):
+                words = words and f"{words} ({kind})"
+            raise TemplateFaultError(words or kind) from error
+        finally:
+            theirs._compile_jinja_template = own
 
 
 def template_text(tokenizer: Tokenizer) -> str:
-    """The tokenizer's template; of several by name (one for tools, one without), all."""
+    """Of several by name, all."""
     template = tokenizer.chat_template
     return json.dumps(template, sort_keys=True) if isinstance(template, dict) else template
 

@@ -1,8 +1,4 @@
-"""Does what a completion says reach the model? Chat templates leave out what they have no place for, without a word.
-
-A template may drop tool calls, reasoning or what stands before `</think>`. A completion of which nothing is left would
-score like an empty one, and tie with every other such completion.
-"""
+"""Does what a completion says reach the model? Templates leave out what they have no place for, without a word."""
 
 from __future__ import annotations
 
@@ -14,7 +10,7 @@ from typing import Any
 
 from .chat_templates import TemplateFaultError
 from .data.records import Message
-from .prefixes import shared_length
+from .packing import shared_length
 
 SPEAKING = ("reasoning_content", "reasoning", "thinking", "tool_calls", "function_call", "refusal")
 """Fields of a message, beside its content, that are part of what it says."""
@@ -27,14 +23,12 @@ _SIGN = "QZ{}ZQ"
 
 
 def said(message: Message) -> list[str]:
-    """The speaking fields that this message fills."""
     filled = [field for field in SPEAKING if message.get(field)]
-    named = [field for field in filled if field in _REASONING]
-    return [field for field in filled if field not in named[1:]]
+    return [field for field in filled if field not in [name for name in filled if name in _REASONING][1:]]
 
 
 class Completeness:
-    """Compares completions with what one template makes of them. write: (messages, tools, prompt_only) -> text."""
+    """For one template. write: (messages, tools, prompt_only) -> text."""
 
     def __init__(self, write: Callable[[Sequence[Message], Any, bool], str]):
         self._write = write
@@ -43,9 +37,14 @@ class Completeness:
         """The fields of which something is not in the text; quick where the text ends with the answer."""
         fields = [(place, field) for place, message in enumerate(completion) for field in said(message)]
         content = completion[0].get("content") if len(completion) == 1 else None
-        if not fields and isinstance(content, str) and self._ends_with(text, content):
-            return []
-        region = _squeezed(text[self._where_completion_starts(prompt, tools, text) :])
+        if not fields and isinstance(content, str):
+            kept = (content, content.strip(), content.lstrip(), content.rstrip())
+            if text.endswith(tuple(own + self._after_answer for own in kept)):
+                return []
+        start = 0
+        with contextlib.suppress(TemplateFaultError):
+            start = shared_length(text, self._write(prompt, tools, False)) if prompt else 0
+        region = _squeezed(text[start:])
         absent = ["content" for message in completion if not _stands_in(message.get("content") or "", region)]
         absent += self._missing_fields(prompt, completion, tools, fields, region) if fields else []
         return list(dict.fromkeys(absent))
@@ -53,31 +52,24 @@ class Completeness:
     def nothing_left(self, prompt: Sequence[Message], completion: Sequence[Message], tools: Any, text: str) -> bool:
         """Whether a completion that says nothing, or something else, would give the same text."""
         for content in ("", _SIGN):
+            emptied = [
+                {**{key: value for key, value in one.items() if key not in SPEAKING}, "content": content}
+                for one in completion
+            ]
             with contextlib.suppress(TemplateFaultError):
-                if text == self._write([*prompt, *(_emptied(one, content) for one in completion)], tools, False):
+                if text == self._write([*prompt, *emptied], tools, False):
                     return True
         return False
 
-    def _ends_with(self, text: str, content: str) -> bool:
-        kept = (content, content.strip(), content.lstrip(), content.rstrip())
-        return text.endswith(tuple(own + self._after_answer for own in kept))
-
     @cached_property
     def _after_answer(self) -> str:
-        try:
+        with contextlib.suppress(TemplateFaultError):
             text = self._write([*ASKED, {"role": "assistant", "content": ANSWERED}], None, False)
-        except TemplateFaultError:
-            return ""
-        return text.rpartition(ANSWERED)[2]
-
-    def _where_completion_starts(self, prompt: Sequence[Message], tools: Any, text: str) -> int:
-        try:
-            return shared_length(text, self._write(prompt, tools, False)) if prompt else 0
-        except TemplateFaultError:
-            return 0
+            return text.rpartition(ANSWERED)[2]
+        return ""
 
     def _missing_fields(self, prompt, completion, tools, fields, region: str) -> list[str]:
-        """Fields whose texts do not show when each is replaced by a sign of its own: a word may stand elsewhere by chance."""
+        """Each is replaced by a sign of its own, since a word may stand elsewhere by chance."""
         signs: dict[str, str] = {}
         swapped = list(completion)
         for place, field in fields:
@@ -89,25 +81,21 @@ class Completeness:
         return [field for sign, field in signs.items() if sign not in shown]
 
 
-def _emptied(message: Message, content: str) -> Message:
-    return {**{key: value for key, value in message.items() if key not in SPEAKING}, "content": content}
-
-
-def _leaves(value: object) -> Iterator[str]:
-    """The texts and numbers in a field, without the labels of tool calls."""
+def _texts_in(value: object) -> Iterator[str]:
+    """Without the labels of tool calls."""
     if isinstance(value, dict):
         for key, item in value.items():
             if key not in _LABELS:
-                yield from _leaves(item)
+                yield from _texts_in(item)
     elif isinstance(value, (list, tuple)):
         for item in value:
-            yield from _leaves(item)
+            yield from _texts_in(item)
     elif value is not None:
         yield value if isinstance(value, str) else json.dumps(value, default=str)
 
 
 def _signed(value: object, field: str, signs: dict[str, str]) -> Any:
-    """The value with each leaf replaced by a sign; `signs` says which field each stands for."""
+    """`signs` gets the field that each sign stands for."""
     if isinstance(value, dict):
         return {key: item if key in _LABELS else _signed(item, field, signs) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -120,12 +108,57 @@ def _signed(value: object, field: str, signs: dict[str, str]) -> Any:
 
 
 def _stands_in(value: object, region: str) -> bool:
-    """Whether all texts of the value are there, in other whitespace or as JSON writes it too."""
+    """In other whitespace or as JSON writes it too."""
     return all(
         _squeezed(leaf) in region or _squeezed(json.dumps(leaf, ensure_ascii=False)[1:-1]) in region
-        for leaf in _leaves(value)
+        for leaf in _texts_in(value)
     )
 
 
 def _squeezed(text: str) -> str:
     return "".join(text.split())
+
+
+class Arguments:
+    """Arguments of tool calls as one template wants them: OpenAI's format has JSON text, which many would encode again."""
+
+    def __init__(self, write: Callable[[Sequence[Message], Any, bool], str]):
+        self._write = write
+
+    @cached_property
+    def _takes(self) -> str:
+        """An "object", only "text", or "any" where both read alike."""
+        text, sign = '{"QZ": "ZQ1QZ"}', "ZQ1QZ"
+        of_text, of_object = self._shown(text), self._shown(json.loads(text))
+        if sign in of_object:
+            return "any" if of_text == of_object else "object"
+        return "text" if text in of_text else "any"
+
+    def _shown(self, arguments: Any) -> str:
+        call = {"id": "call00001", "type": "function", "function": {"name": "look", "arguments": arguments}}
+        try:
+            return self._write([*ASKED, {"role": "assistant", "content": "", "tool_calls": [call]}], None, False)
+        except TemplateFaultError:
+            return ""
+
+    def as_wanted(self, messages: Sequence[Message]) -> Sequence[Message]:
+        return [
+            {**message, "tool_calls": list(map(self._call, message["tool_calls"]))}
+            if isinstance(message.get("tool_calls"), (list, tuple))
+            else message
+            for message in messages
+        ]
+
+    def _call(self, call: Any) -> Any:
+        if not isinstance(call, dict):
+            return call
+        if isinstance(call.get("function"), dict):
+            return {**call, "function": self._call(call["function"])}
+        arguments = call.get("arguments")
+        if isinstance(arguments, str) and self._takes == "object":
+            with contextlib.suppress(ValueError):
+                read = json.loads(arguments)
+                arguments = read if isinstance(read, dict) else arguments
+        elif isinstance(arguments, dict) and self._takes == "text":
+            arguments = json.dumps(arguments, ensure_ascii=False)
+        return {**call, "arguments": arguments} if "arguments" in call else call

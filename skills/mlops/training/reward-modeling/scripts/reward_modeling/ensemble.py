@@ -1,11 +1,4 @@
-"""The reward that reinforcement learning maximizes: of one reward model, of several with weights, or of an ensemble.
-
->>> rewards = Rewards.from_pretrained(["runs/helpful", "runs/harmless"], weights=[0.7, 0.3])  # doctest: +SKIP
->>> rewards(prompts, completions)  # [n] floats; message lists in                             # doctest: +SKIP
-
-Each model renders the conversation again by its own contract and scores it as `RewardModel` does, so a reward is what
-score.py prints, whatever the policy's tokenizer.
-"""
+"""The reward of one model, of several with weights, or of an ensemble: what score.py prints, whatever the policy."""
 
 from __future__ import annotations
 
@@ -20,12 +13,12 @@ from . import checkpoints, losses
 from .console import ModelError, RunError, UsageError, UserError, log, warn
 from .data.records import Message
 from .rendering import Conversation
-from .scoring import RewardModel
+from .scoring import Progress, RewardModel
 
 
 @dataclass(frozen=True)
 class Combination:
-    """How the rewards of several models become one. combine: (one completion's reward by each model, weights) -> reward."""
+    """combine: (one completion's reward by each model, weights) -> reward."""
 
     combine: Callable[[Sequence[float], Sequence[float]], float]
     description: str
@@ -54,18 +47,13 @@ COMBINATIONS: dict[str, Combination] = {
 
 NORMALISE = "--normalize_rewards (of score.py: --normalize)"
 SPREAD_APART = 4.0
-"""How many times as far one model's rewards may spread as another's before a warning: weights say little then."""
+"""Times as far as another's that one model's rewards may spread before a warning."""
 SHIFTED = 0.5
-"""How far apart, in standard deviations, the zeros of an ensemble's members may lie before a warning."""
+"""Standard deviations that the zeros of an ensemble's members may lie apart before a warning."""
 
 
 class Rewards:
-    """Rewards of completions by one reward model or several. Made by `from_pretrained`.
-
-    names: one a model, unique, short. parts, spreads: name -> mean and standard deviation of its rewards in the last call,
-    before weights.
-    normalise: (reward - mean) / std with the statistics saved with each model.
-    """
+    """Made by `from_pretrained`. parts, spreads: mean and standard deviation by model in the last call, before weights."""
 
     def __init__(
         self,
@@ -77,13 +65,16 @@ class Rewards:
     ):
         self.models, self.combine, self.normalise = models, combine, normalise
         self.weights = check_weights(weights, len(models), combine)
-        self.combination = COMBINATIONS[combine]
         self.parts: dict[str, float] = {}
         self.spreads: dict[str, float] = {}
         self._compared = len(models) == 1
         if normalise:
             for name, model in models.items():
-                _check_statistics(name, model)
+                try:
+                    model.normalise([])
+                except UserError as error:
+                    hint = f"leave out {NORMALISE}, or train the model with train.py"
+                    raise ModelError(f"reward model {name}: {error.message}", hint=hint) from error
         elif combine != "sum":
             _warn_of_shifted_zeros(models)
 
@@ -101,11 +92,7 @@ class Rewards:
         normalise: bool = False,
         **loading: Any,
     ) -> Rewards:
-        """Load reward models from folders or hub ids. loading: arguments of `RewardModel.from_pretrained`.
-
-        No completion is left out: what is longer than `max_length` loses its start (`truncate_left`), and is counted in
-        `truncated`. Raises ModelError when one is not an outcome reward model, UsageError for weights that do not fit.
-        """
+        """What is longer than `max_length` loses its start, and is counted."""
         paths = [str(path) for path in ([paths] if isinstance(paths, str | PurePath) else paths)]
         check_weights(weights, len(paths), combine)
         names = unique_names(paths)
@@ -125,39 +112,28 @@ class Rewards:
         completions: Sequence[list[Message]],
         tools: Sequence[list[dict] | None] | None = None,
     ) -> list[float]:
-        """[n] rewards of [n] prompts, each continued by its completion; both are message lists.
-
-        Raises RunError for a reward that is not finite, naming the model and the completion.
-        """
-        tools = tools or [None] * len(prompts)
-        conversations = [Conversation(*one) for one in zip(prompts, completions, tools, strict=True)]
+        """prompts, completions: [n] message lists."""
+        asked = zip(prompts, completions, tools or [None] * len(prompts), strict=True)
         known = self._lost()
-        rewards = self.score_conversations(conversations)
+        rewards = self.score_conversations([Conversation(*one) for one in asked])
         if known != self._lost():  # the first of a kind is told at once: a run takes hours
             self.warn_of_losses()
         return rewards
 
-    def score_conversations(
-        self, conversations: Sequence[Conversation], progress: Callable[[int], None] | None = None
-    ) -> list[float]:
-        """[n] combined rewards, in input order.
-
-        `progress` is called with the number of conversations that the last of the models has finished.
-        """
-        *_, last = self.models
-        by_model = [
-            self._score(name, model, conversations, progress if name == last else None)
-            for name, model in self.models.items()
-        ]
-        self.parts = {name: fmean(scores) for name, scores in zip(self.models, by_model, strict=True) if scores}
-        self.spreads = {name: pstdev(scores) for name, scores in zip(self.models, by_model, strict=True) if scores}
+    def score_conversations(self, conversations: Sequence[Conversation], progress: Progress = None) -> list[float]:
+        """progress: of the last model."""
+        last = self.names[-1]
+        by_model = {name: self._score(name, conversations, progress if name == last else None) for name in self.models}
+        if conversations:
+            self.parts = {name: fmean(scores) for name, scores in by_model.items()}
+            self.spreads = {name: pstdev(scores) for name, scores in by_model.items()}
         if not self._compared and len(conversations) > 1:
             self._compared = True
             _warn_of_spreads(self.spreads)
-        return [self.combination.combine(rewards, self.weights) for rewards in zip(*by_model, strict=True)]
+        combine = COMBINATIONS[self.combine].combine
+        return [combine(rewards, self.weights) for rewards in zip(*by_model.values(), strict=True)]
 
     def logged(self, prefix: str) -> dict[str, float]:
-        """For a log, where there are several models: the mean of each in the last call, and its standard deviation."""
         if len(self.models) == 1:
             return {}
         spreads = {f"{prefix}/{name}/std": spread for name, spread in self.spreads.items()}
@@ -165,37 +141,35 @@ class Rewards:
 
     @property
     def truncated(self) -> int:
-        """Conversations cut so far because they were longer than a model reads."""
         return sum(model.truncated for model in self.models.values())
 
     def warn_of_losses(self) -> None:
-        """Say on stderr what was cut or left out so far, by each model."""
         for name, model in self.models.items():
             losses.warn_of(model.renderer, called=f"reward model {name}: " if len(self.models) > 1 else "")
 
     def _lost(self) -> list[set[str]]:
         return [{kind for kind in losses.COUNTED if model.renderer.counts[kind]} for model in self.models.values()]
 
-    def _score(
-        self, name: str, model: RewardModel, conversations: Sequence[Conversation], progress: Any = None
-    ) -> list[float]:
+    def _score(self, name: str, conversations: Sequence[Conversation], progress: Progress) -> list[float]:
+        model = self.models[name]
         model.model.eval()  # a trainer may have been handed the module and put it into training mode
         try:
             scores = model.score_conversations(conversations, progress)
         except RunError as error:
             raise RunError(f"reward model {name}: {error.message}", where=error.where, hint=error.hint) from error
-        left_out = [i for i, score in enumerate(scores) if score is None]
-        if left_out:  # only where the caller chose such a policy: a reward of a missing completion would be made up
+        if (
+            None in scores
+        ):  # only where the caller chose such a policy: a reward of a missing completion would be made up
             raise RunError(
-                f"reward model {name} left out completion {left_out[0] + 1}: it cannot be rendered, or is longer than "
-                f"{model.renderer.max_length} tokens",
+                f"reward model {name} left out completion {scores.index(None) + 1}: it cannot be rendered, or is longer "
+                f"than {model.renderer.max_length} tokens",
                 hint="choose truncate_left, raise the reward model's maximum length or shorten the responses",
             )
         return model.normalise(scores) if self.normalise else scores
 
 
 def check_weights(weights: Sequence[float] | None, models: int, combine: str) -> list[float]:
-    """The weights, 1 for each model unless given. Raises UsageError when they do not fit the models or the combination."""
+    """1 for each model unless given."""
     if combine not in COMBINATIONS:
         raise UsageError(f"no combination {combine!r}", hint=f"choose one of {', '.join(COMBINATIONS)}")
     if weights is None:
@@ -203,10 +177,8 @@ def check_weights(weights: Sequence[float] | None, models: int, combine: str) ->
     if len(weights) != models:
         raise UsageError(f"{len(weights)} reward weights for {models} reward models", hint="give one weight a model")
     if not COMBINATIONS[combine].takes_weights:
-        raise UsageError(
-            f"--reward_combine {combine} takes no weights: it treats its models alike",
-            hint="leave the weights out, or combine by sum or mean",
-        )
+        what = f"--reward_combine {combine} takes no weights: it treats its models alike"
+        raise UsageError(what, hint="leave the weights out, or combine by sum or mean")
     if not all(math.isfinite(weight) for weight in weights):
         raise UsageError(f"the reward weights {list(weights)} are not all finite")
     if combine == "mean" and sum(weights) <= 0:
@@ -215,10 +187,7 @@ def check_weights(weights: Sequence[float] | None, models: int, combine: str) ->
 
 
 def unique_names(paths: Sequence[str]) -> list[str]:
-    """The shortest ends of the paths that tell them apart: runs/a/rm, runs/b/rm -> a/rm, b/rm.
-
-    Raises UsageError for a path given twice: its weight would be counted twice, in silence.
-    """
+    """The shortest ends that tell the paths apart: runs/a/rm, runs/b/rm -> a/rm, b/rm."""
     parts = [PurePath(path).parts for path in paths]
     twice = [path for i, path in enumerate(paths) if parts[i] in parts[:i]]
     if twice:
@@ -229,31 +198,19 @@ def unique_names(paths: Sequence[str]) -> list[str]:
     return ["/".join(part[-depth:]) for part in parts]
 
 
-def _check_statistics(name: str, model: RewardModel) -> None:
-    try:
-        model.normalise([])
-    except UserError as error:
-        raise ModelError(
-            f"reward model {name}: {error.message}", hint=f"leave out {NORMALISE}, or train the model with train.py"
-        ) from error
-
-
 def _warn_of_spreads(spreads: dict[str, float]) -> None:
-    """A reward's scale means as little as its zero: the model whose rewards spread furthest decides, whatever its weight."""
+    """The model whose rewards spread furthest decides, whatever its weight."""
     if max(spreads.values()) > SPREAD_APART * min(spreads.values()):
         told = ", ".join(f"{name} {spread:.2g}" for name, spread in spreads.items())
-        warn(
-            f"the first rewards have standard deviations of {told}: the widest decides. Normalise ({NORMALISE}) or weigh them"
-        )
+        advice = f"the widest decides. Normalize ({NORMALISE}) or weigh them"
+        warn(f"the first rewards have standard deviations of {told}: {advice}")
 
 
 def _warn_of_shifted_zeros(models: dict[str, RewardModel]) -> None:
-    """A reward's zero means nothing, so members of an ensemble may be shifted: then `min` is one member's reward."""
-    known = [(model.card or {}).get("reward") for model in models.values()]
-    known = [reward for reward in known if reward and reward.get("std")]
+    """A reward's zero means nothing: if members are shifted, `min` is one member's reward."""
+    known = [(model.card or {}).get("reward") or {} for model in models.values()]
+    known = [reward for reward in known if reward.get("std")]
     means = [reward["mean"] for reward in known]
     if len(known) > 1 and max(means) - min(means) > SHIFTED * min(reward["std"] for reward in known):
-        warn(
-            f"the saved means of the ensemble's rewards lie {max(means) - min(means):.2f} apart: their zeros differ, so they "
-            f"should be normalized before they are combined: {NORMALISE}"
-        )
+        apart = f"the saved means of the ensemble's rewards lie {max(means) - min(means):.2f} apart"
+        warn(f"{apart}: their zeros differ, so they should be normalized before they are combined: {NORMALISE}")

@@ -1,13 +1,4 @@
-"""Token ids -> logits: the one place of the project that calls a reward model for a score.
-
-A row is (ids, positions), its logits are wanted at these ascending positions: an answer is a row with one position, a
-solution a row with one for each step. Where the model allows it, rows are packed so that a prefix that several share is
-computed once (`packing`, `attention`); otherwise equal rows are computed once, in padded batches of nearly one length.
-
->>> rows = [([5, 6, 7, 8], [3]), ([5, 6, 9], [2])]                                  # doctest: +SKIP
->>> next(logits_at(model, rows, padded=False, pad_token_id=0))                      # doctest: +SKIP
-([0, 1], tensor([[0.3], [-1.2]]))
-"""
+"""Token ids -> logits: the one place of the project that calls a reward model for a score."""
 
 from __future__ import annotations
 
@@ -19,11 +10,10 @@ import torch
 from .attention import outputs_at, shared_prefix
 from .heads import head_name, unwrapped
 from .hf import Model
-from .packing import pack, padded_batches, right_padded
+from .packing import Row, pack, padded_batches, right_padded
 
-Row = tuple[list[int], list[int]]
 PADDED_TOKENS = 8192
-"""Tokens in a padded batch, and in a packed row on a GPU, unless told otherwise."""
+"""In a padded batch, and in a packed row on a GPU."""
 
 
 @torch.inference_mode()
@@ -32,27 +22,27 @@ def logits_at(
 ) -> Iterator[tuple[list[int], torch.Tensor]]:
     """(numbers of rows, [all their positions, labels] logits in fp32 or float64) of batch after batch.
 
-    padded: do not share prefixes (see `guard.reason_against`). A model that pools has one position a row, whichever.
+    padded: do not share prefixes (`guard.reason_against`). A model that pools has one position a row, whichever.
     """
-    for numbers, logits in (_padded if padded else _packed)(model, rows, pad_token_id, max_tokens):
+    for numbers, logits in (_in_batches if padded else _in_rows)(model, rows, pad_token_id, max_tokens):
         yield numbers, logits if logits.dtype == torch.float64 else logits.float()
 
 
 def scores_of(logits: torch.Tensor) -> torch.Tensor:
-    """[n] scores of [n, labels] logits: rewards of one label, log p / (1 - p) of the second of two."""
+    """[n] of [n, labels] logits: rewards of one label, log p / (1 - p) of the second of two."""
     return logits[:, 0] if logits.shape[1] == 1 else logits[:, 1] - logits[:, 0]
 
 
 @torch.inference_mode()
 def values_of(model: Model, logits: torch.Tensor, counts: Sequence[int]) -> list[list[float]]:
-    """The numbers of each row of so many positions: a score a position, or of a public model the reward and attributes."""
+    """A score a position, or of a public model the reward and attributes."""
     combine = getattr(getattr(model, "score", None), "combine", None)
     if combine:
         return combine(logits.unflatten(0, (len(counts), -1))).tolist()
     return [own.tolist() for own in scores_of(logits).split(list(counts))]
 
 
-def _packed(model: Model, rows: Sequence[Row], pad_token_id: int, max_tokens: int | None) -> Iterator:
+def _in_rows(model: Model, rows: Sequence[Row], pad_token_id: int, max_tokens: int | None) -> Iterator:
     base = unwrapped(model)
     head = getattr(base, head_name(base))
     # On a CPU a row has as many tokens as `pack` chooses, on a GPU enough to keep it busy.
@@ -64,7 +54,7 @@ def _packed(model: Model, rows: Sequence[Row], pad_token_id: int, max_tokens: in
             yield packed.sequences, outputs_at(base, head, packed, places)
 
 
-def _padded(model: Model, rows: Sequence[Row], pad_token_id: int, max_tokens: int | None) -> Iterator:
+def _in_batches(model: Model, rows: Sequence[Row], pad_token_id: int, max_tokens: int | None) -> Iterator:
     keys = [(tuple(ids), tuple(positions)) for ids, positions in rows]
     for batch in padded_batches(keys, [ids for ids, _ in rows], max_tokens or PADDED_TOKENS):
         distinct = [rows[equal[0]] for equal in batch]

@@ -56,7 +56,7 @@ def _rows(model: Model, renderer: Any, kind: Kind, example: dict[str, Any]) -> l
         return [(ids, [len(ids) - 1])]
     unlimited = kind.renderer(renderer.tokenizer, renderer.scored_at, renderer.contract())
     unlimited.max_length, unlimited.overlong = most, "truncate_prompt"
-    solution = unlimited.render_solution(example["prompt"], example["steps"])
+    solution = unlimited.render(example["prompt"], example["steps"])
     return unlimited.rows(solution) if solution else []
 
 
@@ -94,7 +94,7 @@ def largest_difference(scores: list, golden: list) -> float:
     return max(differences, key=lambda one: (math.isnan(one), one))
 
 
-def _flat(scores: list) -> list[float]:
+def _numbers(scores: list) -> list[float]:
     return [value for score in scores for value in (score if isinstance(score, list) else [score])]
 
 

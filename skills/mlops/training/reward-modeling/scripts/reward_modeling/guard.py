@@ -1,11 +1,7 @@
-"""Which models may be run on packed rows (see `attention`): those that give there the rewards of one at a time.
+"""Which models may be run on packed rows (`attention`): those that give there the rewards of one at a time.
 
-One that mixes tokens in any other way (recurrent layers, ALiBi, attention sinks, two directions) would give wrong rewards
-without any error. `reason_against` lets a model through only if
-
-1. it reads a score from the last token (`score` head) or from each token, and every layer type it names is full or sliding attention,
-2. its attention calls ours in every layer and asks it for nothing unknown, and
-3. a shrunken model of the same class, with random float64 weights, gives the rewards of one-at-a-time scoring.
+One that mixes tokens otherwise (recurrent layers, ALiBi, sinks, two directions) would be wrong in silence. So it must
+have full or sliding attention only, call ours in every layer, and pass as a shrunken random float64 copy.
 """
 
 from __future__ import annotations
@@ -25,18 +21,15 @@ from .packing import pack_together
 
 LAYER_TYPES = frozenset(("full_attention", "sliding_attention"))
 TOLERANCES = {torch.float64: 1e-6, torch.float32: 1e-3, torch.bfloat16: 0.2, torch.float16: 0.05}
-"""In float64 transformers computes some norms in float32, which leaves 1e-7, and wrong models differ by 1e-4 and more. The
-other precisions only show whether a device computes what the float64 check has found right."""
-WINDOW = 6
+"""In float64 transformers' fp32 norms leave 1e-7, and wrong models differ by 1e-4. The others only check the device."""
+SHORT_WINDOW = 6
 VOCABULARY = 64
 
 
 def reason_against(model: Model, wanted: bool | None = None, scored_at: str = "last_token") -> str | None:
-    """Why this model is not run on packed rows, or None when it is. Takes about a tenth of a second.
+    """None when it is run on them. Takes about a tenth of a second.
 
-    wanted: None for wherever it was measured, which is on CPUs; False for nowhere; True also on a GPU. There a small model
-    in the precision of this one must give the rewards of one-at-a-time scoring too, which compiles the kernel.
-    scored_at: of its renderer.
+    wanted: None for on CPUs, where it was measured; True also on a GPU, where a small model in this precision must pass too.
     """
     if why := getattr(model, "why_padded", None):
         return why
@@ -49,13 +42,13 @@ def reason_against(model: Model, wanted: bool | None = None, scored_at: str = "l
     if scored_at == "pooled" or not (of_tokens or hasattr(model, "score")) or not hasattr(model, "base_model_prefix"):
         return "it reads its score from the whole text, as encoders do"
     device = weights.device.type
-    if device != "cpu" and not (wanted and device in attention.BLOCK_DEVICES):
-        untried = "it is not measured on this device"
-        return f"{untried} (try --shared_prefix true)" if device in attention.BLOCK_DEVICES else untried
+    by_blocks = device in attention.BLOCK_DEVICES
+    if device != "cpu" and not (wanted and by_blocks):
+        return f"it is not measured on this device{' (try --shared_prefix true)' * by_blocks}"
     if foreign := set(getattr(config, "layer_types", None) or ()) - LAYER_TYPES:
         return f"it has layers of the type {', '.join(sorted(foreign))}"
     likes = {"": torch.empty(0, dtype=torch.float64)}
-    if device in attention.BLOCK_DEVICES:
+    if by_blocks:
         likes[f" on {device}"] = weights
     for where, like in likes.items():
         try:
@@ -70,16 +63,14 @@ def reason_against(model: Model, wanted: bool | None = None, scored_at: str = "l
 
 
 def self_check(model_class: type, config: Config, like: torch.Tensor) -> float:
-    """Largest difference of rewards, relative to their spread, between packed rows and one at a time, of a shrunken model
-    in the precision and on the device of `like`.
+    """Largest difference of rewards, relative to their spread, of a shrunken model of the precision and device of `like`.
 
-    Where FlexAttention runs, heads keep their width and sequences fill several blocks: both choose the kernel. Raises
-    UnsupportedAttentionError when the model's attention asks for something unknown or never calls ours.
+    Where FlexAttention runs, heads keep their width and sequences fill several blocks: both choose the kernel.
     """
     length, width = 12, 16
     if like.device.type in attention.BLOCK_DEVICES:
         length = min(attention.BLOCK, (getattr(config, "max_position_embeddings", None) or 3 * attention.BLOCK) // 3)
-        width = head_width(config)
+        width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     config = shrunken(config, width)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -92,7 +83,9 @@ def self_check(model_class: type, config: Config, like: torch.Tensor) -> float:
     row = pack_together(sequences)
     layout = Layout(row)
     with torch.no_grad():
-        alone = torch.stack([_alone(model, sequence) for sequence in sequences])
+        # A sequence classifier has one logit, others are read at the last token.
+        logits = [model(input_ids=torch.tensor([own], device=model.device)).logits for own in sequences]
+        alone = torch.stack([own.reshape(-1, own.shape[-1])[-1, 0] for own in logits])
         packed = torch.empty_like(alone)
         with shared_prefix(model):
             head = getattr(model, head_name(model))
@@ -102,13 +95,8 @@ def self_check(model_class: type, config: Config, like: torch.Tensor) -> float:
     return ((packed - alone).abs().max() / alone.std()).item()
 
 
-def head_width(config: Config) -> int:
-    """Numbers in an attention head."""
-    return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-
-
 def shrunken(config: Config, head_dim: int = 16) -> Any:
-    """The same architecture with small layers: every layer type is there, heads are grouped as they were."""
+    """Every layer type is there, heads are grouped as they were."""
     small = copy.deepcopy(config)
     kinds = list(getattr(config, "layer_types", None) or ())
     layers = max((kinds.index(kind) + 1 for kind in kinds), default=2)
@@ -120,33 +108,23 @@ def shrunken(config: Config, head_dim: int = 16) -> Any:
         **{"vocab_size": VOCABULARY, "num_hidden_layers": layers, "query_pre_attn_scalar": 16},
         **{"num_attention_heads": 2 * groups, "num_key_value_heads": 2, "head_dim": head_dim},
         **{"hidden_size": 2 * head_dim * groups, **dict.fromkeys(widths, 32)},
-        **{"num_experts": 4, "num_local_experts": 4, "num_experts_per_tok": 2},
+        **{"num_experts": 4, "num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": SHORT_WINDOW},
+        **dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id"), 0),
     }
     for name, size in sizes.items():
         if getattr(small, name, None) is not None:
             with contextlib.suppress(AttributeError):  # a property of some configs, derived from the others
                 setattr(small, name, size)
-    if getattr(small, "sliding_window", None) is not None:
-        small.sliding_window = WINDOW
     if kinds:
         small.layer_types = kinds[:layers]
-    for name in ("pad_token_id", "bos_token_id", "eos_token_id"):
-        if getattr(small, name, None) is not None:
-            setattr(small, name, 0)
     small.num_labels = 1
-    # The fast paths of expert layers take no float64; which one runs has nothing to do with the layout.
+    # The fast paths of expert layers take no float64.
     small._experts_implementation = "eager"
     return small
 
 
 def _sequences(length: int) -> list[list[int]]:
-    """Sequences that share prefixes at two depths, longer than the window; one is a prefix of another."""
+    """They share prefixes at two depths, longer than the window; one is a prefix of another."""
     drawn = torch.randint(1, VOCABULARY, (5, length)).tolist()
     stem, left, right = drawn[0], drawn[0] + drawn[1], drawn[0] + drawn[2]
     return [stem, left, left + drawn[3], left + drawn[4][:3], right, drawn[4]]
-
-
-def _alone(model: Model, sequence: list[int]) -> torch.Tensor:
-    """The first logit of a sequence classifier, or of the last token."""
-    logits = model(input_ids=torch.tensor([sequence], device=model.device)).logits
-    return logits.reshape(-1, logits.shape[-1])[-1, 0]

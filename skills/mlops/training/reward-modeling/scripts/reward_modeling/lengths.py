@@ -10,39 +10,29 @@ from .hf import Model, Tokenizer
 DEFAULT_MAX_LENGTH = 1024
 """Tokens of a conversation in training, unless told otherwise."""
 _NO_LIMIT = 10_000_000
-"""Above it a tokenizer's `model_max_length` means that nobody set one: transformers writes 1e30."""
-_NAMES = ("max_position_embeddings", "n_positions", "max_sequence_length", "max_seq_len", "seq_length")
+"""Above it nobody set `model_max_length`: transformers writes 1e30."""
+_LENGTH_FIELDS = ("max_position_embeddings", "n_positions", "max_sequence_length", "max_seq_len", "seq_length")
 
 
 def positions(model: Model) -> int | None:
-    """How many tokens the model has positions for, or None where no number bounds it.
-
-    RoBERTa and its relatives number positions from padding_idx + 1, so their table holds more rows than they read tokens.
-    What tells them is the table itself: position embeddings with a padding row of their own.
-    """
-    config = model.config.get_text_config()
-    told = next((value for name in _NAMES if isinstance(value := getattr(config, name, None), int) and value > 0), None)
+    """None where no number bounds it. RoBERTa numbers positions from padding_idx + 1: its table has more rows."""
     for name, module in model.named_modules():
+        around, _, own = name.rpartition(".")
         padding = getattr(module, "padding_idx", None)
-        if name.rpartition(".")[2] == "position_embeddings" and padding is not None and _skips_padding(model, name):
-            return module.weight.shape[0] - padding - 1
-    return told
-
-
-def _skips_padding(model: Model, name: str) -> bool:
-    """Whether the module around these position embeddings numbers them from after the padding row."""
-    around = model.get_submodule(name.rpartition(".")[0])
-    where = (around, sys.modules[type(around).__module__])  # a method in some architectures, a function in others
-    return any(hasattr(place, "create_position_ids_from_input_ids") for place in where)
+        if own == "position_embeddings" and padding is not None:
+            within = model.get_submodule(around)
+            # A method in some architectures, a function in others.
+            places = (within, sys.modules[type(within).__module__])
+            if any(hasattr(place, "create_position_ids_from_input_ids") for place in places):
+                return module.weight.shape[0] - padding - 1
+    told = (getattr(model.config.get_text_config(), name, None) for name in _LENGTH_FIELDS)
+    return next((value for value in told if isinstance(value, int) and value > 0), None)
 
 
 def longest_input(
     model: Model, tokenizer: Tokenizer, asked: int | None = None, default: int | None = DEFAULT_MAX_LENGTH
 ) -> int | None:
-    """The max_length asked for, or `default`, or less where the model or its tokenizer ends earlier; None without any bound.
-
-    Raises UsageError when more is asked for than the model has positions.
-    """
+    """`asked`, or `default`, or less where the model or tokenizer ends earlier; None without any bound."""
     most = positions(model)
     if not asked:
         own = tokenizer.model_max_length

@@ -1,4 +1,4 @@
-"""What a renderer could not give to the model, in sentences: how many, of how many, and what to do. Nothing is lost in silence."""
+"""What a renderer could not give to the model: how many, of how many, and what to do."""
 
 from __future__ import annotations
 
@@ -6,25 +6,22 @@ from typing import Any
 
 from .console import warn
 
-OF_LENGTH = ("dropped", "truncated", "steps_dropped", "without_steps")
 OF_TEXTS = ("not_rendered", "special_tokens_in_content")  # "templated" is a finding of the audit in training
-COUNTED = (*OF_LENGTH, *OF_TEXTS, "templated", "refused")
+COUNTED = ("dropped", "truncated", "steps_dropped", "without_steps", *OF_TEXTS, "templated", "refused")
 
 
 def warn_of(
     renderer: Any, before: dict[str, int] | None = None, called: str = "", only: tuple[str, ...] = COUNTED
 ) -> None:
-    """Say on stderr what was lost, after `before`, a copy of `renderer.counts`, or ever. only: these kinds of loss."""
+    """before: a copy of `renderer.counts`."""
     lost = {name: count - (before or {}).get(name, 0) for name, count in renderer.counts.items()}
     for sentence in sentences(renderer, lost, only):
         warn(called + sentence)
 
 
 def sentences(renderer: Any, counts: dict[str, int], only: tuple[str, ...] = COUNTED) -> list[str]:
-    """One sentence for each kind of loss that was counted."""
     rendered = counts.get("rendered", 0)
     total = rendered + counts.get("without_steps", 0) + counts.get("refused", 0)
-    told = {name: count for name in only if (count := counts.get(name, 0))}
     over = f"longer than {renderer.max_length} tokens under --overlong {renderer.overlong}. {_advice(renderer)}"
     read = "text"
     if renderer.special_tokens_in_content != "text":
@@ -34,24 +31,20 @@ def sentences(renderer: Any, counts: dict[str, int], only: tuple[str, ...] = COU
         "truncated": f"{{}} of {total} completions are scored with their start cut off: {over}",
         "steps_dropped": f"{{}} steps at the end of {total} solutions are unscored: {over}",
         "without_steps": f"{{}} of {total} completions are unscored: there is no step in them",
-        "not_rendered": "{} of "
-        f"{rendered} completions reach the model in part: its chat template leaves out {{}}. Use a model whose template "
-        "writes them, or move them into `content`",
+        "not_rendered": f"{{}} of {rendered} completions reach the model in part: its chat template leaves out {{}}. "
+        "Use a model whose template writes them, or move them into `content`",
         "refused": f"{{}} of {total} completions are unscored: they cannot be rendered (the first: {{}})",
-        "templated": f"{{}} of {rendered} conversations have a prompt that is templated already, and are templated twice (the first: "
-        "{}). Give the messages alone, or take the texts as they are with --text_format rendered",
+        "templated": f"{{}} of {rendered} conversations have a prompt that is templated already, and are templated twice "
+        "(the first: {}). Give the messages alone, or take the texts as they are with --text_format rendered",
         "special_tokens_in_content": f"{{}} of {rendered} conversations hold special tokens in their texts, read as {read} "
         "(the first: {})",
     }
-    return [words[name].format(count, renderer.first.get(name, "no row")) for name, count in told.items()]
+    return [words[name].format(n, renderer.first.get(name, "no row")) for name in only if (n := counts.get(name, 0))]
 
 
 def _advice(renderer: Any) -> str:
-    """What helps against the limit on tokens."""
     most, limit = renderer.longest, renderer.max_length
-    is_more = most and limit and most > limit
-    longer = f"Raise --max_length (the model reads {most}), or" if is_more else "Shorten them, or"
+    longer = f"Raise --max_length (the model reads {most})" if most and limit and most > limit else "Shorten them"
     other = "truncate_prompt" if hasattr(renderer, "step_separator") else "truncate_left"
-    return f"{longer} " + (
-        f"choose --overlong {other}" if renderer.overlong != other else "leave them out with --overlong drop"
-    )
+    choice = "leave them out with --overlong drop" if renderer.overlong == other else f"choose --overlong {other}"
+    return f"{longer}, or {choice}"

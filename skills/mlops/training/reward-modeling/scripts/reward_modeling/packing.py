@@ -1,93 +1,84 @@
 """Rendered rows -> batches for one forward pass each, without computing a token twice.
 
-Two ways. `pack` lays many sequences side by side in one flat row in which a shared prefix stands once: a prompt is
-computed once for all its completions, a system prompt once for all prompts, and nothing is padded. It needs attention
-that knows the layout (`attention.py`). `padded_batches` makes ordinary padded batches for every other model.
-
-How a row is made: the sequences are sorted as strings of token ids, so that those with a common prefix stand together.
-Each then adds only the tokens that it does not share with the one before it: a `Segment`. Its other tokens are a path
-through earlier segments. Sharing is found from token ids, never from text, at any depth and for any mixture of prompts.
+`pack` lays sequences side by side in a flat row in which a shared prefix stands once, for attention that knows the layout
+(`attention`): sorted, each adds a `Segment`, the tokens that it does not share with the one before it.
 """
 
 from __future__ import annotations
 
+import struct
 import sys
-from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from .prefixes import shared_length
-
 if TYPE_CHECKING:
     import torch
 
+Row = tuple[list[int], list[int]]
+"""Token ids, and the ascending positions whose logits are wanted."""
 SHORTEST_SHARED = 8
-"""A shared prefix of fewer tokens is computed again: its own attention call would cost more."""
+"""A shorter shared prefix is computed again: its own attention call would cost more."""
 ROW_TOKENS = 1024
-"""Tokens in a row: enough to keep matrix products busy, few enough that activations stay near the processor."""
+"""Enough to keep matrix products busy, few enough that activations stay near the processor."""
 RECOMPUTED = 8
-"""A row grows past that while cutting it would compute more than one token in eight again: a large group stays whole."""
+"""A row grows past that while cutting it would compute more than one token in eight again."""
 WINDOW = 8192
-"""Sequences sorted and packed together: the memory that planning takes does not grow with the input."""
+"""Sequences planned together: memory does not grow with the input."""
+
+
+def shared_length(a: Sequence[Any], b: Sequence[Any]) -> int:
+    """By bisection on slices, which compare in C."""
+    low, high = 0, min(len(a), len(b))
+    if a[:high] == b[:high]:
+        return high
+    while high - low > 1:
+        middle = (low + high) // 2
+        if a[low:middle] == b[low:middle]:
+            low = middle
+        else:
+            high = middle
+    return low
 
 
 def padded_batches(rows: Sequence[Any], ids: Sequence[Sequence[int]], max_tokens: int) -> Iterator[list[list[int]]]:
-    """Batches of at most `max_tokens` padded tokens (rows x longest row) in which equal rows are computed once: a batch
-    lists, for each row to compute, the indices of all that are equal to it.
+    """For each row to compute, the indices of all equal to it, in batches of at most `max_tokens` padded tokens.
 
-    rows: hashable, what makes two of them equal. ids: the token ids of each. Sorted by length a batch holds rows of nearly
-    one length, so hardly any padding is computed. The longest come first: a batch that does not fit into memory fails at
-    once, not after an hour. A row longer than `max_tokens` gets a batch of its own.
+    rows: hashable. ids: of each row. The longest come first: what does not fit into memory fails at once.
     """
     equal: dict[Any, list[int]] = {}
     for i, row in enumerate(rows):
         equal.setdefault(row, []).append(i)
     groups = sorted(equal.values(), key=lambda group: -len(ids[group[0]]))
-    start = 0
-    while start < len(groups):
-        size = max(1, max_tokens // max(1, len(ids[groups[start][0]])))
-        yield groups[start : start + size]
-        start += size
+    while groups:
+        size = max(1, max_tokens // max(1, len(ids[groups[0][0]])))
+        yield groups[:size]
+        del groups[:size]
 
 
 def right_padded(rows: Sequence[Sequence[int]], pad_token_id: int) -> tuple[Any, Any]:
-    """(ids, mask), both [rows, longest row]: every row from the left, pad tokens after it, the mask 1 where tokens are."""
+    """(ids, mask), both [rows, longest row]."""
     import torch
+    from torch.nn.utils.rnn import pad_sequence
 
-    width = max(map(len, rows))
-    ids = torch.full((len(rows), width), pad_token_id)
-    mask = torch.zeros((len(rows), width), dtype=torch.long)
-    for i, row in enumerate(rows):
-        ids[i, : len(row)] = torch.tensor(row)
-        mask[i, : len(row)] = 1
-    return ids, mask
+    tokens = [torch.tensor(row, dtype=torch.long) for row in rows]
+    ids = pad_sequence(tokens, batch_first=True, padding_value=pad_token_id)
+    return ids, pad_sequence([torch.ones_like(row) for row in tokens], batch_first=True)
 
 
 @dataclass(frozen=True)
 class Segment:
-    """The tokens that one sequence adds: `size` of them from `start` in the row. path: places of its earlier tokens."""
+    """The `size` tokens from `start` in the row that one sequence adds. path: places of its earlier tokens."""
 
     start: int
     size: int
     path: list[int]
 
-    @property
-    def runs(self) -> list[tuple[int, int]]:
-        """The slices (start, size) of the row that hold its path and itself."""
-        places = [*self.path, *range(self.start, self.start + self.size)]
-        cuts = [0, *(i for i in range(1, len(places)) if places[i] != places[i - 1] + 1), len(places)]
-        return [(places[first], last - first) for first, last in pairwise(cuts)]
-
 
 @dataclass
 class PackedRow:
-    """One flat row of unique tokens.
-
-    ids, positions: [T]. segments: in the order of the row; a later one refers to earlier ones only. sequences: which
-    input sequences are here; places: for each of them the place in the row of each of its tokens.
-    """
+    """Unique tokens. ids, positions: [T]. sequences: which inputs are here. places: of each of their tokens."""
 
     ids: list[int] = field(default_factory=list)
     positions: list[int] = field(default_factory=list)
@@ -96,7 +87,7 @@ class PackedRow:
     places: list[list[int]] = field(default_factory=list)
 
     def add(self, index: int, sequence: Sequence[int], shared: int) -> None:
-        """Append a sequence that has its first `shared` tokens in common with the one added before it."""
+        """shared: tokens in common with the sequence added before it."""
         start, path, new = len(self.ids), self.places[-1][:shared] if shared else [], sequence[shared:]
         if new:
             self.ids.extend(new)
@@ -107,14 +98,10 @@ class PackedRow:
 
     @property
     def ends(self) -> list[int]:
-        """Place in the row of the last token of each sequence."""
         return [places[-1] for places in self.places]
 
     def until(self) -> torch.Tensor:
-        """[T] where in the row the tokens that see each one end: token k is seen by k, k + 1, ... until[k] - 1 and no other.
-
-        The sequences are sorted, so what begins with a token and its path is one run of the row.
-        """
+        """[T]: token k is seen by k, k + 1, ... until[k] - 1 and no other, since the sequences are sorted."""
         import torch
 
         until = torch.empty(len(self.ids), dtype=torch.long)
@@ -125,81 +112,66 @@ class PackedRow:
         return until
 
     def pieces(self) -> tuple[list[int], list[list[int]]]:
-        """(sizes, keys): the row cut at every border of a slice, and the pieces that each segment attends to.
-
-        Keys and values are split once by `sizes`; a segment's are the concatenation of its pieces.
-        """
-        runs = [segment.runs for segment in self.segments]
-        ordered = sorted({border for own in runs for start, size in own for border in (start, start + size)})
+        """(sizes, keys): the row cut at every border of a slice, and the pieces that each segment attends to."""
+        runs = []
+        for segment in self.segments:
+            places = [*segment.path, *range(segment.start, segment.start + segment.size)]
+            cuts = [0, *(i for i in range(1, len(places)) if places[i] != places[i - 1] + 1), len(places)]
+            runs.append([(places[first], places[last - 1] + 1) for first, last in pairwise(cuts)])
+        ordered = sorted({border for own in runs for run in own for border in run})
         number = {border: i for i, border in enumerate(ordered)}
-        keys = [[i for start, size in own for i in range(number[start], number[start + size])] for own in runs]
+        keys = [[i for first, last in own for i in range(number[first], number[last])] for own in runs]
         return [end - start for start, end in pairwise(ordered)], keys
 
 
 def pack(
     sequences: Sequence[Sequence[int]], max_tokens: int | None = None, *, share: bool = True
 ) -> Iterator[PackedRow]:
-    """Pack sequences of token ids into rows. Every sequence is in exactly one row; none may be empty.
-
-    max_tokens: unique tokens in a row; None chooses (see ROW_TOKENS, RECOMPUTED). A sequence longer than that gets a row
-    of its own. Where a row is full it is cut where the least is shared, so that the completions of a
-    prompt stay together. Time is near-linear in tokens, memory linear in WINDOW sequences.
-    """
+    """None may be empty. max_tokens: unique ones in a row, None chooses."""
     for start in range(0, len(sequences), WINDOW):
         window = range(start, min(start + WINDOW, len(sequences)))
         yield from _pack_window(sequences, window, max_tokens, share)
 
 
 def pack_together(sequences: Sequence[Sequence[int]], *, share: bool = True) -> PackedRow:
-    """All of the sequences in one row: for training, where a batch is one step whatever its size."""
+    """For training, where a batch is one step whatever its size."""
     return next(_pack_window(sequences, range(len(sequences)), sys.maxsize, share))
 
 
 def _pack_window(sequences, window: range, max_tokens: int | None, share: bool) -> Iterator[PackedRow]:
     order, shared = _sorted_with_shared(sequences, window, share)
-    new = [len(sequences[index]) - prefix for index, prefix in zip(order, shared, strict=True)]
     first = 0
     while first < len(order):
-        last = _row_end(first, sequences, order, shared, new, max_tokens)
-        row = PackedRow()
+        last, row = _row_end(first, sequences, order, shared, max_tokens), PackedRow()
         for place in range(first, last):
             row.add(order[place], sequences[order[place]], shared[place] if place > first else 0)
         yield row
         first = last
 
 
-def _row_end(first: int, sequences, order: list[int], shared: list[int], new: list[int], max_tokens: int | None) -> int:
-    """Where the row that begins at `first` ends: where the least is shared in its second half, once it is full.
-
-    A row of ROW_TOKENS goes on while a cut would compute again more than one token in RECOMPUTED.
-    """
+def _row_end(first: int, sequences, order: list[int], shared: list[int], max_tokens: int | None) -> int:
+    """Where the least is shared in the second half of the row from `first`, once it is full."""
     limit = max_tokens or ROW_TOKENS
     tokens, cut = len(sequences[order[first]]), first + 1
     for place in range(first + 1, len(order)):
+        new = len(sequences[order[place]]) - shared[place]
         if 2 * tokens < limit or shared[place] <= shared[cut]:
             cut = place
-        if tokens + new[place] > limit and (max_tokens or RECOMPUTED * shared[cut] <= tokens):
+        if tokens + new > limit and (max_tokens or RECOMPUTED * shared[cut] <= tokens):
             return cut
-        tokens += new[place]
+        tokens += new
     return len(order)
 
 
 def _sorted_with_shared(sequences, window: Sequence[int], share: bool) -> tuple[list[int], list[int]]:
-    """Indices in the order of their token ids, and how many tokens each shares with the one before it."""
+    """And the tokens each shares with the one before it."""
     if not share:
         return list(window), [0] * len(window)
-    keys = {index: _sort_key(sequences[index]) for index in window}
+    # Four big-endian bytes a token are compared by memcmp, a hundred times faster than lists of integers.
+    keys = {index: struct.pack(f">{len(sequences[index])}I", *sequences[index]) for index in window}
     order = sorted(window, key=keys.__getitem__)
     shared = [0]
     for before, index in pairwise(order):
         prefix = shared_length(keys[before], keys[index]) // 4
         shared.append(prefix if prefix >= SHORTEST_SHARED or prefix == len(sequences[index]) else 0)
     return order, shared
-
-
-def _sort_key(ids: Sequence[int]) -> bytes:
-    """Four big-endian bytes a token: compared by memcmp, a hundred times faster than a list of Python integers."""
-    words = array("I", ids)
-    if sys.byteorder == "little":
-        words.byteswap()
-    return words.tobytes()

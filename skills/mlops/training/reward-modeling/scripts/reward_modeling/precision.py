@@ -1,7 +1,6 @@
-"""The precision of a run: what the processor computes itself, and one warning where it would have to emulate it.
+"""The precision of a run, and one warning where the processor would have to emulate it.
 
-On a CPU without instructions for bf16 a bf16 matrix product takes 60 times as long as one in fp32 (AVX2: 2.3 against 141
-GFLOP/s), so nothing here chooses it there.
+On a CPU without bf16 instructions a bf16 matrix product takes 60 times as long as one in fp32.
 """
 
 from __future__ import annotations
@@ -18,13 +17,13 @@ INSTRUCTIONS = {
     "bfloat16": ("amx_bf16", "avx512_bf16", "sve_bf16", "bf16"),
     "float16": ("amx_fp16", "avx512_fp16", "fp16_arith"),
 }
-"""Precision -> the names in `torch.cpu.get_capabilities()` of which one is enough; the last ones are Arm's."""
+"""Names of `torch.cpu.get_capabilities()` of which one is enough; the last are Arm's."""
 TOO_LOW = ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX2_VNNI_2", "AVX512_CORE", "AVX512_CORE_VNNI")
-"""Values of ONEDNN_MAX_CPU_ISA that switch all of them off; AVX512_CORE_BF16 leaves those of bf16 alone."""
+"""Values of ONEDNN_MAX_CPU_ISA that switch all of them off."""
 AUTOCAST = {"bf16": "bfloat16", "bf16_full_eval": "bfloat16", "fp16": "float16", "fp16_full_eval": "float16"}
-"""Fields of the trainers -> the precision that they ask for."""
+"""Fields of the trainers -> what they ask for."""
 BF16_FROM = 10e6
-"""Parameters from which bf16 autocast pays on a CPU with AMX: 22M train 1.5 to 1.9 times as fast, 0.02M at a third."""
+"""Parameters from which bf16 pays on a CPU with AMX: 22M train 1.5 to 1.9 times as fast, 0.02M at a third."""
 
 
 def best_device() -> str:
@@ -36,21 +35,18 @@ def best_device() -> str:
 
 
 def usable(device: str) -> str:
-    """The device, if a tensor can be put there. Raises UsageError otherwise."""
     import torch
 
     try:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UsageError(
-            f"cannot use --device {device}: {reason}", hint="leave it out to take the best there is"
-        ) from error
+        what = f"cannot use --device {device}: {str(error).strip().splitlines()[0]}"
+        raise UsageError(what, hint="leave it out to take the best there is") from error
     return device
 
 
 def why_emulated(dtype: str) -> str | None:
-    """Why matrix products of this dtype are slow on this CPU, or None where it computes them itself."""
+    """None where this CPU computes in it."""
     import torch
 
     if dtype not in INSTRUCTIONS:
@@ -61,8 +57,9 @@ def why_emulated(dtype: str) -> str | None:
     if not torch.backends.mkldnn.is_available():
         return f"this build of PyTorch has no oneDNN, which uses the {dtype} instructions of a processor"
     if has["architecture"].startswith("x86"):
-        names = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
-        name, limit = next(((name, os.environ[name]) for name in names if os.environ.get(name)), ("", ""))
+        name, limit = "ONEDNN_MAX_CPU_ISA", os.environ.get("ONEDNN_MAX_CPU_ISA")
+        if not limit:
+            name, limit = "DNNL_MAX_CPU_ISA", os.environ.get("DNNL_MAX_CPU_ISA", "")
         if limit.upper() in TOO_LOW or (limit.upper(), dtype) == ("AVX512_CORE_BF16", "float16"):
             return f"{name}={limit} switches the processor's {dtype} instructions off"
         if not torch.backends.cpu.get_cpu_capability().startswith("AVX512"):
@@ -71,29 +68,22 @@ def why_emulated(dtype: str) -> str | None:
     return None
 
 
-def asked_by(flags: Mapping[str, Any]) -> dict[str, str]:
-    """{flag as given: dtype} of the parsed flags of any script, those of the trainer included."""
+def warn_if_emulated(flags: Mapping[str, Any]) -> None:
+    """One warning for all parsed flags, those of the trainer included, whose precision this CPU emulates."""
     asked = {f"--{name} {value}": value for name in ("dtype", "reward_dtype") if (value := flags.get(name))}
-    words = [*(flags.get("trainer_arguments") or []), *(["--bf16"] if flags.get("bf16") else [])]
-    for word, after in itertools.pairwise([*words, "--"]):
+    of_trainer = flags.get("trainer_arguments") or []
+    words = [*of_trainer, *(["--bf16"] if flags.get("bf16") else []), "--"]
+    for word, after in itertools.pairwise(words):
         name, _, value = word.removeprefix("--").partition("=")
         value = value or ("true" if after.startswith("--") else after)
         if name in AUTOCAST and value.lower() in ("true", "t", "yes", "y", "1"):
             asked[f"--{name} true"] = AUTOCAST[name]
-    return asked
-
-
-def warn_if_emulated(flags: Mapping[str, Any]) -> None:
-    """One warning for all parsed flags that ask for a precision which the CPU they run on emulates."""
-    asked = {flag: dtype for flag, dtype in asked_by(flags).items() if dtype != "float32"}
-    if not asked:
+    asked = {flag: dtype for flag, dtype in asked.items() if dtype != "float32"}
+    forced = "cpu" if "--use_cpu" in of_trainer else None
+    if not asked or not (flags.get("device") or forced or best_device()).startswith("cpu"):
         return
-    forced = "cpu" if "--use_cpu" in (flags.get("trainer_arguments") or []) else None
-    if not (flags.get("device") or forced or best_device()).startswith("cpu"):
-        return
-    if "--fp16 true" in asked:
+    if asked.pop("--fp16 true", None):
         warn("--fp16 true: float16 autocast needs a GPU, so the run is in float32: leave it out")
-        del asked["--fp16 true"]
     reasons = {flag: reason for flag, dtype in asked.items() if (reason := why_emulated(dtype))}
     if reasons:
         named, why = " and ".join(reasons), "; ".join(dict.fromkeys(reasons.values()))
@@ -103,8 +93,8 @@ def warn_if_emulated(flags: Mapping[str, Any]) -> None:
 def precision(given: Mapping[str, Any] = MappingProxyType({}), parameters: float = 0) -> dict[str, bool]:
     """`bf16`, `fp16` and `use_cpu` of a training run; weights stay fp32.
 
-    A GPU takes bf16 where it has it, otherwise fp16; a CPU bf16 where it has the instructions and the model has BF16_FROM
-    parameters (0 for a policy), otherwise fp32. given: the user's fields, which win, but for fp16 on a CPU.
+    A GPU takes bf16 where it has it, else fp16; a CPU bf16 where it has the instructions and the model BF16_FROM parameters
+    (0 for a policy). given: the user's fields, which win, but for fp16 on a CPU.
     """
     import torch
 

@@ -1,15 +1,6 @@
 """Rewards for the steps of solutions, and one reward for each solution made of them.
 
->>> from reward_modeling import ProcessRewardModel                                  # doctest: +SKIP
->>> model = ProcessRewardModel.from_pretrained("runs/prm")                          # doctest: +SKIP
->>> model.score_steps(["What is 2 + 2 + 2?"], [["2 + 2 = 4.", "4 + 2 = 7."]])       # doctest: +SKIP
-[[0.97, 0.04]]
->>> model.score(["What is 2 + 2 + 2?"], [["2 + 2 = 4.", "4 + 2 = 7."]])             # doctest: +SKIP
-[0.04]
-
-The score of a step is softmax(logits)[1] at the last token of the separator after it, in fp32: the probability that it is
-correct given what came before. A decoder scores all steps of a solution in one pass, and the prompt of several solutions
-once; an encoder needs a row for each step (`step_rendering.StepRenderer.rows`).
+A step's score is softmax(logits)[1], fp32, at the last token of the separator after it.
 """
 
 from __future__ import annotations
@@ -18,29 +9,23 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from . import checkpoints, readers
-from .aggregation import AGGREGATIONS, DEFAULT_AGGREGATE, StepScores, probability, step_rewards
+from .aggregation import AGGREGATIONS, DEFAULT_AGGREGATE, StepScores, aggregated, probability, step_rewards
 from .completeness import said
 from .console import DataError, ModelError, UsageError, log
-from .data.records import Message
 from .hf import Model
 from .kinds import PROCESS
+from .packing import Row
 from .pairwise import PairwiseModel
 from .rendering import Conversation
-from .scoring import RewardModel, Scorer, Text, as_messages
+from .scoring import Progress, RewardModel, Scorer, Scores, Text, as_messages
 from .step_rendering import STEP_SEPARATOR, StepRenderer, Steps, split_steps
 
 if TYPE_CHECKING:
     from .settings import ScoringSettings
 
-SolutionText = str | Sequence[str]
-"""A solution: its steps, or one text that is split into steps."""
-
 
 def from_settings(settings: ScoringSettings, path: str | None = None) -> RewardModel | ProcessRewardModel:
-    """The reward model that the settings describe, of whichever kind lies at `path`, by default at their own.
-
-    Raises UsageError for settings of the other kind, ModelError when there is no reward model.
-    """
+    """path: by default the settings' own."""
     path = path or settings.model_name_or_path
     kind = ProcessRewardModel if checkpoints.kind_of(path) is PROCESS else RewardModel
     if (family := readers.recognize(path)) and family.compares:
@@ -58,12 +43,10 @@ def from_settings(settings: ScoringSettings, path: str | None = None) -> RewardM
 
 
 class ProcessRewardModel(Scorer):
-    """A process reward model and its rendering contract. Made by `from_pretrained`; the verbs are those of `RewardModel`.
+    """Made by `from_pretrained`, with the verbs of `RewardModel`.
 
-    Step scores do not depend on the steps that follow either. aggregate: the entry of AGGREGATIONS that makes a solution's
-    reward, of the steps that fitted, "min" unless given. step_separator: where texts are split into steps, by default at
-    the separator of the model if that is whitespace, else at line breaks; of a model without a card it is the model's
-    separator too.
+    step_separator: where texts are split, by default at the model's separator if that is whitespace, else at line breaks;
+    without a card it is the model's too.
     """
 
     kind = PROCESS
@@ -87,13 +70,10 @@ class ProcessRewardModel(Scorer):
             raise UsageError("--aggregate prod is of probabilities, which the steps of this model do not get")
         self.split_at = step_separator or (renderer.split_at if renderer else STEP_SEPARATOR)
 
-    # ---- verbs ------------------------------------------------------------------------------------------------
-
     def score_steps(self, prompts: Sequence[Text], solutions: Sequence[Any]) -> list[Any]:
-        """The probability that each step is correct, in input order; None for steps that did not fit.
+        """The probability that each step is correct; None for steps that did not fit.
 
-        prompts: [n] strings or message lists. solutions: [n], each one text or list of steps (-> a list of floats) or a
-        list of lists of steps (-> a list of such lists).
+        solutions: [n], each a text or list of steps (-> a list of floats), or a list of these (-> a list of such lists).
         """
 
         def score(asked: list[tuple]) -> list[Any]:
@@ -104,26 +84,18 @@ class ProcessRewardModel(Scorer):
         return self._shaped(prompts, solutions, None, score)
 
     def reward(self, scores: StepScores | None) -> float | None:
-        """One reward for the solution, or None when it was not scored."""
-        return None if scores is None else AGGREGATIONS[self.aggregate].reward(scores.logits, self.value)
+        return None if scores is None else aggregated(self.aggregate, scores.logits, self.value)
 
-    def split(self, solution: SolutionText) -> list[str]:
-        """The steps of a solution: a text is split, steps stay as they are."""
+    def split(self, solution: str | Sequence[str]) -> list[str]:
         return split_steps(solution, self.split_at) if isinstance(solution, str) else list(solution)
 
-    def score_conversations(
-        self, conversations: Sequence[Conversation], progress: Callable[[int], None] | None = None
-    ) -> list[float | None]:
+    def score_conversations(self, conversations: Sequence[Conversation], progress: Progress = None) -> Scores:
         return [self.reward(scores) for _, scores in self.score_in_steps(conversations, progress)]
 
     def score_in_steps(
-        self, conversations: Sequence[Conversation], progress: Callable[[int], None] | None = None
+        self, conversations: Sequence[Conversation], progress: Progress = None
     ) -> list[tuple[list[str], StepScores | None]]:
-        """(steps, their scores) of each conversation, whose completion is split into steps.
-
-        The scores are None for what was left out, and for an empty completion, which has no step. Raises DataError for a
-        completion of several turns, ModelError for tools: process reward models are trained without.
-        """
+        """(steps, their scores) of each conversation; None for what was left out and for an empty completion."""
         inputs = self._inputs(conversations)
         empty = inputs.count(None)
         self.renderer.counts["without_steps"] += empty
@@ -133,41 +105,31 @@ class ProcessRewardModel(Scorer):
             progress(empty)
         return found
 
-    def score_solutions(
-        self, solutions: Sequence[Steps], progress: Callable[[int], None] | None = None
-    ) -> list[StepScores | None]:
-        """Step scores in input order; None for what was left out. progress: gets the number of solutions that are done."""
-        return [
-            found and StepScores(found[1], found[0].dropped, self.value) for found in self._scored(solutions, progress)
-        ]
-
-    # ---- what is particular -----------------------------------------------------------------------------------
+    def score_solutions(self, solutions: Sequence[Steps], progress: Progress = None) -> list[StepScores | None]:
+        """None for what was left out."""
+        scored = self._scored(solutions, progress)
+        return [found and StepScores(found[1], found[0].dropped, self.value) for found in scored]
 
     def _inputs(self, conversations: Sequence[Conversation]) -> list[Steps | None]:
-        split = [
-            Steps(prompt, self._steps_of(completion, tools, origin), origin)
-            for prompt, completion, tools, origin in conversations
-        ]
+        split = [Steps(one.prompt, self._steps_of(one), one.origin) for one in conversations]
         return [solution if solution.steps else None for solution in split]
 
     def _solutions(self, asked: Sequence[tuple[Text, Any, Any]]) -> list[Steps]:
-        if any(tools for _, _, tools in asked):
-            raise _without_tools(None)
+        for _, _, tools in asked:
+            _check_no_tools(tools, None)
         return [Steps(as_messages(prompt, "user"), self.split(one)) for prompt, one, _ in asked]
 
-    def _rewards(self, asked: Sequence[tuple[Text, Any, Any]]) -> list[float | None]:
+    def _rewards(self, asked: Sequence[tuple[Text, Any, Any]]) -> Scores:
         return [self.reward(scores) for scores in self.score_solutions(self._solutions(asked))]
 
     def _is_several(self, completion: Any) -> bool:
         return not isinstance(completion, str) and bool(completion) and not isinstance(completion[0], str)
 
-    def score_rows(
-        self, rows: Sequence[tuple[list[int], list[int]]], progress: Callable[[list[int]], None] | None = None
-    ) -> list[list[float]]:
+    def score_rows(self, rows: Sequence[Row], progress: Callable[[list[int]], None] | None = None) -> list[list[float]]:
         found = super().score_rows(rows, progress)
         return [[own - start for own in rest] for start, *rest in found] if self.renderer.from_start else found
 
-    def _rows(self, rendered: Any) -> list[tuple[list[int], list[int]]]:
+    def _rows(self, rendered: Any) -> list[Row]:
         return self.renderer.rows(rendered)
 
     def _described(self) -> list[str]:
@@ -178,19 +140,18 @@ class ProcessRewardModel(Scorer):
             return "one row for each step, since an encoder would otherwise see the steps that follow"
         return f"all steps of a solution in one pass, {super()._way()}"
 
-    def _steps_of(self, completion: Sequence[Message], tools: Any, origin: object) -> list[str]:
-        if tools:
-            raise _without_tools(origin)
+    def _steps_of(self, conversation: Conversation) -> list[str]:
+        _, completion, tools, origin = conversation
+        _check_no_tools(tools, origin)
         if len(completion) != 1:
             raise DataError(f"the completion has {len(completion)} messages, not one text of steps", where=origin)
         if unread := said(completion[0]):
-            raise DataError(
-                f"a process reward model reads steps, not `{'` and `'.join(unread)}`",
-                where=origin,
-                hint="move them into the steps, or drop these rows",
-            )
+            what = f"a process reward model reads steps, not `{'` and `'.join(unread)}`"
+            raise DataError(what, where=origin, hint="move them into the steps, or drop these rows")
         return self.split(completion[0].get("steps") or completion[0].get("content") or "")
 
 
-def _without_tools(origin: object) -> ModelError:
-    return ModelError("a process reward model reads no `tools`", where=origin, hint="drop them: --columns tools=")
+def _check_no_tools(tools: Any, origin: object) -> None:
+    if tools:
+        what = "a process reward model reads no `tools`"
+        raise ModelError(what, where=origin, hint="drop them: --columns tools=")

@@ -1,18 +1,15 @@
 """Messages, or a prompt and steps -> token ids and what is scored. The one place of the project that tokenizes.
 
-A reward depends on every token up to the scored one, so training, scoring, evaluation and reinforcement learning must
-turn the same conversation into the same ids. The rules:
+A reward depends on every token up to the scored one, so everything turns the same conversation into the same ids:
 
-1. The tokenizer's chat template writes the text; where there is none, `DEFAULT_TEMPLATE` is installed and saved.
-2. The text is tokenized without adding special tokens: the template has written them, so BOS cannot appear twice.
-3. No generation prompt. The conversation ends as the template ends it, with a token that says that the answer ended.
-4. Padding is on the right, with a mask, by a token that is neither EOS nor ever last in a conversation: transformers'
-   sequence classifiers pool the right-most token that is not the pad token, so padding with EOS would hide EOS.
+1. The tokenizer's chat template writes the text, `DEFAULT_TEMPLATE` where there is none.
+2. It is tokenized without adding special tokens: the template has written them, so BOS cannot appear twice.
+3. No generation prompt: the conversation ends with the template's end of an answer.
+4. Padding is on the right, by a token that is neither EOS nor ever last: transformers' classifiers pool the right-most
+   token that is not the pad token.
 5. A decoder is scored at its last token, an encoder at its pooled one.
 6. What is longer than `max_length` follows one stated policy, and is counted.
 7. Special tokens in what people wrote are text (`special_tokens`), and what a template leaves out is told (`completeness`).
-
-A `fingerprint` names all of this in a few characters; it is saved with a model and compared when one is loaded.
 """
 
 from __future__ import annotations
@@ -22,21 +19,17 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from .base_rendering import BaseRenderer, check_one_text
-from .base_rendering import refused_together as refused_together
 from .completeness import Completeness
 from .console import DataError
 from .data.records import Message
 from .hf import Tokenizer
-from .prefixes import shared_length
-from .tokenizer_setup import FIXED_DATE as FIXED_DATE
-from .tokenizer_setup import default_template as default_template
-from .tokenizer_setup import prepare_tokenizer as prepare_tokenizer
+from .packing import shared_length
 
 OVERLONG = ("drop", "truncate_prompt", "truncate_left", "error")
 
 
 class Conversation(NamedTuple):
-    """One completion in its context. origin: where it comes from, FILE:ROW, as errors call it."""
+    """origin: FILE:ROW, as errors call it."""
 
     prompt: Sequence[Message]
     completion: Sequence[Message]
@@ -46,10 +39,7 @@ class Conversation(NamedTuple):
 
 @dataclass(frozen=True)
 class Rendered:
-    """Token ids of one conversation, at most `max_length`. `cut` tokens were removed from its start.
-
-    start: where the answer begins, for a reward that counts its tokens alone.
-    """
+    """cut: tokens removed from the start. start: of the answer, where a reward counts it alone."""
 
     ids: list[int]
     cut: int = 0
@@ -57,32 +47,18 @@ class Rendered:
 
 
 class Renderer(BaseRenderer):
-    """Turns conversations into token ids by the rules above. Arguments: see `BaseRenderer`.
-
-    overlong: `drop` (no ids), `truncate_prompt` (cut the start of the prompt, keep the answer whole; no ids when the
-    answer alone is too long), `truncate_left` (cut whatever comes first, the answer's start too) or `error`.
+    """overlong: `drop`, `truncate_prompt` (cut the start of the prompt; no ids when the answer alone is too long),
+    `truncate_left` (cut whatever comes first) or `error`.
     """
 
+    takes = Conversation
     policies = OVERLONG
     places = ("last_token", "pooled")
 
-    def __init__(
-        self, tokenizer: Tokenizer, *, max_length: int | None, overlong: str = "truncate_prompt", **rules: Any
-    ):
-        super().__init__(tokenizer, max_length=max_length, overlong=overlong, **rules)
+    def __init__(self, tokenizer: Tokenizer, *, overlong: str = "truncate_prompt", **rules: Any):
+        super().__init__(tokenizer, overlong=overlong, **rules)
         self._completeness = Completeness(self._write)
         self._last_prompt: tuple[tuple, list[int]] = ((), [])
-
-    def render(
-        self,
-        prompt: Sequence[Message],
-        completion: Sequence[Message],
-        tools: list[dict] | None = None,
-        *,
-        where: object = None,
-    ) -> Rendered | None:
-        """Ids of one prompt with one completion, None when the policy leaves it out."""
-        return self.render_all([Conversation(prompt, completion, tools, where)])[0]
 
     def _parts_of(self, prompt, completion, tools, origin) -> list[str | list[int]]:
         text = self.text([*prompt, *completion], tools, where=origin)
@@ -96,11 +72,9 @@ class Renderer(BaseRenderer):
         if absent:
             fields = " and ".join(f"`{field}`" for field in absent)
             if self._completeness.nothing_left(prompt, completion, tools, text):
-                raise DataError(
-                    f"nothing of the completion reaches the model: its chat template leaves out {fields}",
-                    where=origin,
-                    hint="use a model whose chat template writes them, move them into `content`, or drop these rows",
-                )
+                what = f"nothing of the completion reaches the model: its chat template leaves out {fields}"
+                hint = "use a model whose chat template writes them, move them into `content`, or drop these rows"
+                raise DataError(what, where=origin, hint=hint)
             self._count("not_rendered", f"{fields} of {origin}" if origin else fields)
         marked = self._marked([*prompt, *completion], tools, origin)
         return [text if marked is None else self.special.ids(marked)]
@@ -110,9 +84,8 @@ class Renderer(BaseRenderer):
         if not ids:
             raise DataError("the conversation renders to no token at all", where=origin)
         if self.scored_at == "last_token" and ids[-1] == self.tokenizer.pad_token_id:
-            raise DataError(
-                "the conversation ends with the pad token, which would hide its end from the model", where=origin
-            )
+            what = "the conversation ends with the pad token, which would hide its end from the model"
+            raise DataError(what, where=origin)
         if not self._is_over_length(len(ids), "conversation", origin):
             return Rendered(ids)
         head = self._leading_special(ids)
@@ -126,7 +99,7 @@ class Renderer(BaseRenderer):
         return Rendered(ids[:head] + ids[len(ids) - room :], cut=len(ids) - self.max_length)
 
     def _answer_start(self, ids: list[int], prompt: Sequence[Message], tools: list[dict] | None, origin: object) -> int:
-        """How many leading tokens belong to the prompt: those it has in common with the prompt rendered alone."""
+        """Leading tokens in common with the prompt rendered alone."""
         if not prompt:
             return 0
         if self._last_prompt[0] != (prompt, tools):  # of several completions of one prompt, once

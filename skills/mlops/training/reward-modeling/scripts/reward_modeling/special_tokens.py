@@ -1,14 +1,11 @@
 """Special tokens in what people and policies write are text: `<|im_end|>` in an answer ends no turn.
 
-A message that holds one is marked before its template is rendered, and the marked places are tokenized as text, as by
-`apply_chat_template(sanitize_control_tokens=True)`. What the template writes stays special. Where no message holds one,
-nothing is marked and the ids are what they always were.
+They are marked before rendering and tokenized as by `apply_chat_template(sanitize_control_tokens=True)`.
 """
 
 from __future__ import annotations
 
 import re
-from functools import cached_property
 from itertools import chain
 from typing import Any
 
@@ -19,10 +16,8 @@ _TAG = re.compile(r"</?\w+>")
 
 
 class SpecialTokens:
-    """The tokens that set out turns for this tokenizer, and how to read them as text.
-
-    They are its special tokens, and those of its other added tokens that the template writes, unless they are tags such as
-    `<think>` and `<tool_call>`, which answers hold rightly.
+    """The special tokens, and other added tokens that the template writes, but not tags such as `<think>`, which
+    answers hold rightly.
     """
 
     def __init__(self, tokenizer: Tokenizer):
@@ -40,7 +35,7 @@ class SpecialTokens:
         self._pattern = re.compile("|".join(map(re.escape, sorted(self.tokens, key=len, reverse=True))) or "(?!)")
 
     def inside(self, value: object) -> str | None:
-        """The first special token in any text of these messages or tools."""
+        """The first special token in any of these texts."""
         if isinstance(value, str):
             found = any(start in value for start in self._starts) and self._pattern.search(value)
             return found[0] if found else None
@@ -48,7 +43,6 @@ class SpecialTokens:
         return next(filter(None, map(self.inside, parts)), None)
 
     def marked(self, value: object) -> Any:
-        """The messages or tools with every special token between two marks."""
         if isinstance(value, dict):  # a key of a tool call's arguments is text of the policy too
             return {self.marked(key): self.marked(item) for key, item in value.items()}
         if isinstance(value, (list, tuple)):
@@ -56,19 +50,11 @@ class SpecialTokens:
         return self._marking.mark_control_tokens(value, self._pattern)
 
     def ids(self, marked: str) -> list[int]:
-        """Token ids of a rendered text with marks: what is marked becomes the tokens of a text."""
+        """What is marked becomes the tokens of a text."""
         try:
             return self._marking.encode_marked_chat(self.tokenizer, marked)
-        except (
-            ValueError
-        ):  # a vocabulary that makes the token of its text too: break the text after its first character
-            first, last = self._ends
-            pair = re.compile(f"{first}({self._pattern.pattern}){last}")
-            broken = pair.sub(lambda found: f"{found[1][0]}{first}{found[1][1:]}", marked)
+        except ValueError:  # a vocabulary that makes the token of its text too: break it after its first character
+            first, last = self.marked(self.tokens[0]).split(self.tokens[0])
+            pair = f"{first}({self._pattern.pattern}){last}"
+            broken = re.sub(pair, lambda found: f"{found[1][0]}{first}{found[1][1:]}", marked)
             return self._marking.encode_marked_chat(self.tokenizer, broken)
-
-    @cached_property
-    def _ends(self) -> tuple[str, str]:
-        token = self.tokens[0]
-        first, last = self.marked(token).split(token)
-        return first, last

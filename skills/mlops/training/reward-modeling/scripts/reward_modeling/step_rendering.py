@@ -1,15 +1,8 @@
 """Solutions in steps -> token ids and the place of each label.
 
-The prompt is rendered as everywhere, up to where the answer begins. After it stand, for each step, the step's own tokens
-and the separator's. The score of a step is read at the last token of its separator:
-
-1. Prompt, steps and separator are tokenized one by one, so that no token spans two of them: the ids of the first k steps
-   are a prefix of the ids of all steps, whatever follows. A decoder therefore scores every step in one pass.
-2. An encoder reads in both directions: at the end of step k it would see step k + 1, or that nothing follows. So each
-   prefix of a solution is a row of its own, up to the same token.
-3. The scored token is the separator's, not a closing SEP or EOS, which would say whether the solution ended.
-4. What is longer than `max_length` loses whole steps at its end, or the start of its prompt, and is counted. A step that
-   is kept is kept whole, with its own label.
+1. Prompt, steps and separator are tokenized one by one: the ids of the first k steps are a prefix of the ids of all, and
+   a decoder scores every step in one pass. An encoder would see what follows, so each prefix is a row of its own.
+2. The scored token is the separator's last, not a closing SEP or EOS, which would say whether the solution ended.
 """
 
 from __future__ import annotations
@@ -17,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 from .base_rendering import BaseRenderer, check_one_text
@@ -24,14 +18,13 @@ from .completeness import ANSWERED, ASKED
 from .console import DataError, ModelError
 from .data.records import Message
 from .hf import Tokenizer
+from .packing import Row
 
 STEP_SEPARATOR = "\n"
 STEPS_OVERLONG = ("drop_steps", "truncate_prompt", "drop", "error")
 
 
 class Steps(NamedTuple):
-    """One solution in steps. origin: where it comes from, FILE:ROW, as errors call it."""
-
     prompt: Sequence[Message]
     steps: Sequence[str]
     origin: object = None
@@ -39,10 +32,7 @@ class Steps(NamedTuple):
 
 @dataclass(frozen=True)
 class RenderedSolution:
-    """Token ids of a prompt and its steps. The last steps, `dropped` of them, did not fit.
-
-    positions: for each kept step the index in `ids` of the token it is scored at. cut: tokens removed from the prompt.
-    """
+    """positions: where each kept step is scored. dropped: last steps that did not fit. cut: tokens of the prompt."""
 
     ids: list[int]
     positions: list[int]
@@ -51,78 +41,56 @@ class RenderedSolution:
 
 
 class StepRenderer(BaseRenderer):
-    """Turns a prompt and its steps into token ids by the rules above. Arguments: see `BaseRenderer`.
+    """overlong: `drop_steps` (the last ones), `truncate_prompt` (cut its start, then last steps), `drop` or `error`."""
 
-    overlong: `drop_steps` (leave out the last steps), `truncate_prompt` (cut the start of the prompt, then last steps),
-    `drop` (leave out the solution) or `error`. scored_at: `last_token` for decoders (all steps in one row) or `prefix` for
-    encoders (a row for each step). Raises ModelError when the separator is not a token.
-    """
-
+    takes = Steps
     policies = STEPS_OVERLONG
     places = ("last_token", "prefix")
     from_start = False
-    """Whether the first position is the start of the answer, which a step's score is counted from."""
+    """Whether the first position is the start of the answer, which scores are counted from."""
 
     def __init__(
-        self,
-        tokenizer: Tokenizer,
-        *,
-        max_length: int | None,
-        overlong: str = "drop_steps",
-        step_separator: str = STEP_SEPARATOR,
-        **rules: Any,
+        self, tokenizer: Tokenizer, *, overlong: str = "drop_steps", step_separator: str = STEP_SEPARATOR, **rules: Any
     ):
-        super().__init__(tokenizer, max_length=max_length, overlong=overlong, **rules)
+        super().__init__(tokenizer, overlong=overlong, **rules)
         self.step_separator = step_separator
         self.separator_ids = self._tokens([step_separator])[0] if step_separator else []
         if not self.separator_ids:
             raise ModelError(
-                f"the step separator {step_separator!r} is not a token of this tokenizer, so that no step has a token to be scored at",
+                f"the step separator {step_separator!r} is not a token of this tokenizer, where a step could be scored",
                 hint=f"give another, as in --step_separator {tokenizer.sep_token or tokenizer.eos_token or '###'}",
             )
 
     @property
     def split_at(self) -> str:
-        """Where the text of a whole solution is split, unless told otherwise."""
         return self.step_separator if self.step_separator.isspace() else STEP_SEPARATOR
-
-    def render_solution(
-        self, prompt: Sequence[Message], steps: Sequence[str], *, where: object = None
-    ) -> RenderedSolution | None:
-        """Ids of one prompt with its steps, None when the policy leaves it out. Raises DataError for an empty step."""
-        return self.render_all([Steps(prompt, steps, where)])[0]
 
     def _parts_of(self, prompt, steps, origin) -> list[str | list[int]]:
         check_steps(steps, origin)
         self.counts["separator_in_step"] += sum(self.step_separator in step for step in steps)
-        texts: list[Any] = [self.text(prompt, where=origin, prompt_only=True) if prompt else ""]
-        texts += [self._lead + step if i == 0 and prompt else step for i, step in enumerate(steps)]
         if self.text_format == "rendered":
             check_one_text(prompt, [{}], origin)
-            return texts
+            return [self.text(prompt, where=origin), *steps]
         self._count_templated(prompt, origin)
-        if token := self.special.inside([prompt, steps]):
+        token = self.special.inside([prompt, steps])
+        marks = token and self.special_tokens_in_content == "text"
+        if token:
             self._count_special(token, origin)
-            if self.special_tokens_in_content == "text":
-                marked = self._marked(prompt, None, origin, prompt_only=True)
-                own = [self.special.marked(text) if self.special.inside(text) else None for text in texts[1:]]
-                texts = [
-                    text if sign is None else self.special.ids(sign)
-                    for text, sign in zip(texts, [marked, *own], strict=True)
-                ]
-        return texts
+        if marks:
+            prompt, steps = self.special.marked([prompt, steps])
+        texts = ["", *steps]
+        if prompt:
+            texts = [self.text(prompt, where=origin, prompt_only=True), self._lead + steps[0], *steps[1:]]
+        return [self.special.ids(text) for text in texts] if marks else texts
 
-    def rows(self, solution: RenderedSolution) -> list[tuple[list[int], list[int]]]:
-        """(ids, positions) of each row to compute: the whole solution for a decoder, for an encoder one a step."""
+    def rows(self, solution: RenderedSolution) -> list[Row]:
         if self.scored_at == "last_token":
             return [(solution.ids, solution.positions)]
         return [(solution.ids[: position + 1], [position]) for position in solution.positions]
 
     @cached_property
     def _lead(self) -> str:
-        """The whitespace that the template writes between the generation prompt and an answer: it belongs to the first step."""
-        if self.text_format == "rendered":
-            return ""
+        """Whitespace that the template writes before an answer: it belongs to the first step."""
         opening = self.text(ASKED, prompt_only=True)
         whole = self.text([*ASKED, {"role": "assistant", "content": ANSWERED}])
         lead, found, _ = whole.removeprefix(opening).partition(ANSWERED)
@@ -131,50 +99,44 @@ class StepRenderer(BaseRenderer):
     def _fit(self, parts: list[list[int]], prompt, steps, origin) -> RenderedSolution | None:
         prompt, *steps = parts
         sizes = [len(step) + len(self.separator_ids) for step in steps]
-        needed = len(prompt) + sum(sizes)
-        if not self._is_over_length(needed, "solution", origin):
-            return self._join(prompt, steps)
-        head, cut = self._leading_special(prompt) if prompt else 0, 0
-        if self.overlong == "truncate_prompt":
-            cut = min(needed - self.max_length, len(prompt) - head)
-        kept, used = 0, len(prompt) - cut
-        while kept < len(steps) and used + sizes[kept] <= self.max_length:
-            used += sizes[kept]
-            kept += 1
-        if self.overlong == "drop" or not kept:
-            self._count("dropped", origin)
-            return None
-        self.counts["truncated"] += bool(cut)
-        self.counts["steps_dropped"] += len(steps) - kept
-        return self._join(prompt[:head] + prompt[head + cut :], steps[:kept], len(steps) - kept, cut)
-
-    def _join(self, prompt: list[int], steps: list[list[int]], dropped: int = 0, cut: int = 0) -> RenderedSolution:
+        needed, cut, kept = len(prompt) + sum(sizes), 0, len(steps)
+        if self._is_over_length(needed, "solution", origin):
+            head = self._leading_special(prompt) if prompt else 0
+            if self.overlong == "truncate_prompt":
+                cut = min(needed - self.max_length, len(prompt) - head)
+            ends = accumulate(sizes, initial=len(prompt) - cut)
+            kept = sum(end <= self.max_length for end in ends) - 1
+            if self.overlong == "drop" or kept < 1:
+                self._count("dropped", origin)
+                return None
+            self.counts["truncated"] += bool(cut)
+            self.counts["steps_dropped"] += len(steps) - kept
+            prompt = prompt[:head] + prompt[head + cut :]
         ids, positions = list(prompt), []
-        for step in steps:
+        for step in steps[:kept]:
             ids += step + self.separator_ids
             positions.append(len(ids) - 1)
-        return RenderedSolution(ids, positions, dropped, cut)
+        return RenderedSolution(ids, positions, len(steps) - kept, cut)
 
     def contract(self) -> dict[str, Any]:
-        """What decides a solution's ids and scored tokens, in JSON. `max_length` and `overlong` may be changed by the caller."""
         own = {"step_separator": self.step_separator, "separator_ids": self.separator_ids}
         return {**super().contract(), **own}
 
 
 def default_separator(tokenizer: Tokenizer) -> str:
-    """A line break; the SEP token for a tokenizer that reads line breaks as spaces, as WordPiece does."""
+    """The SEP token for a tokenizer that reads line breaks as spaces, as WordPiece does."""
     if tokenizer(STEP_SEPARATOR, add_special_tokens=False)["input_ids"] or not tokenizer.sep_token:
         return STEP_SEPARATOR
     return tokenizer.sep_token
 
 
 def split_steps(text: str, separator: str = STEP_SEPARATOR) -> list[str]:
-    """The steps of a plain-text solution; whitespace between two separators is not a step."""
+    """Whitespace between two separators is not a step."""
     return [step for step in text.split(separator) if step.strip()]
 
 
 def supervised_text(tokenizer: Tokenizer, ids: Sequence[int], positions: Iterable[int]) -> list[tuple[str, str]]:
-    """(text, token) of each step: what is decoded from after the token scored before, and the scored token itself."""
+    """(the text since the token scored before, the scored token) of each step."""
     shown, start = [], 0
     for position in positions:
         shown.append((tokenizer.decode(ids[start : position + 1]), tokenizer.convert_ids_to_tokens(ids[position])))

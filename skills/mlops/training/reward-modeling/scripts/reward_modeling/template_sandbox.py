@@ -1,7 +1,6 @@
-"""transformers' sandbox for chat templates with a price on what a template reads and makes.
+"""transformers' sandbox for chat templates, in which loops, calls, filters and operators pay for what they read and make.
 
-The same filters and globals, but each loop, call, filter and operator pays from a budget of WORK for what it reads and makes.
-Steps are counted and not seconds, so a template that is refused is refused on every machine.
+Steps are counted, not seconds: a template that is refused is refused on every machine.
 """
 
 from __future__ import annotations
@@ -18,24 +17,21 @@ from jinja2 import nodes
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 WORK = 200_000_000
-"""Characters that a template may read and write for one conversation: a prompt of a million tokens needs a tenth of it."""
+"""Characters for one conversation: a million tokens need a tenth of it."""
 TURN, CALL, ELEMENT = 100, 1000, 50
-"""What a turn of a loop, a call, and an element of a container that is read cost, in characters."""
+"""The price in characters of a turn of a loop, a call, and a container's element."""
 LARGEST_INTEGER = 1_000_000  # bits
 TODAY = datetime(2024, 7, 26)
-"""The day that `strftime_now` gives: a template that writes today's date would make a score depend on the day."""
+"""What `strftime_now` gives: today's date would make a score depend on the day."""
 _WIDTHS = frozenset(["center", "indent", "tojson", "batch", "slice", "round"])
 """Filters whose numbers say how much they make."""
 _DEEP = frozenset(["tojson", "pprint", "string", "join"])
-"""Filters that write all that a value holds, however often it is in there."""
+"""Filters that write all that a value holds."""
 _LONG_NUMBER = re.compile(r"\d{6}")
 
 
 class TooMuchError(Exception):
     """A template went over its budget."""
-
-
-# ---- what things cost ---------------------------------------------------------------------------------------------
 
 
 class Budget:
@@ -50,7 +46,7 @@ class Budget:
             raise TooMuchError("it does more work than a conversation can need: loops without end, or a huge text")
 
     def weigh(self, value: object, deep: bool = False) -> Any:
-        """The value, paid for: a text by its length, a container by its elements, `deep` with all that they hold."""
+        """Pay for a text by its length, for a container by its elements, `deep` with all that they hold."""
         if isinstance(value, (str, bytes)):
             self.charge(len(value))
         elif isinstance(value, (list, tuple, dict, set, range)):
@@ -61,7 +57,7 @@ class Budget:
         return value
 
     def weigh_integers(self, values: Sequence[Any], times: int = 1) -> None:
-        """Pay for what these widths and counts will make."""
+        """As widths and counts."""
         self.charge(times * sum(abs(value) for value in values if isinstance(value, int)))
 
 
@@ -69,7 +65,7 @@ budget = Budget()
 
 
 def _counted(context: object, values: object) -> Any:
-    """What a loop runs over, paid for before the first turn; an iterator of unknown length pays as it goes."""
+    """Paid before the first turn; an iterator of unknown length pays as it goes."""
     if isinstance(values, Sized):
         budget.charge(TURN * len(values))
         return values
@@ -85,7 +81,7 @@ def _weighed_deep(context: object, value: object) -> Any:
 
 
 def _check_format(form: str, values: Sequence[Any]) -> None:
-    """A width in a format makes as many spaces: `'%1000000000d'`, or `'%*d'` and `'{:{}}'` with a number for it."""
+    """A width makes as many spaces: `'%1000000000d'`, or `'%*d'` and `'{:{}}'` with a number for it."""
     if _LONG_NUMBER.search(form):
         raise TooMuchError("it formats a text with a huge width")
     if "*" in form or ":{" in form:
@@ -93,25 +89,20 @@ def _check_format(form: str, values: Sequence[Any]) -> None:
 
 
 def _filter(name: str, function: Callable) -> Any:
-    """The filter, paying for what it gets and gives."""
-
     @functools.wraps(function)  # with the marks that say which filters get the context
     def paying(*args: object, **named: object) -> Any:
         values, before = [*args, *named.values()], budget.left
         for value in values:
             budget.weigh(value, deep=name in _DEEP)
         if name in _WIDTHS:  # indentation is written on every line
-            lines = 1 + before - budget.left if name in ("indent", "tojson") else 1
-            budget.weigh_integers(values, times=lines)
-        if name in ("replace", "join", "format"):
-            args = _check_growth(name, list(args), values)
-        return budget.weigh(function(*args, **named))
+            budget.weigh_integers(values, times=1 + before - budget.left if name in ("indent", "tojson") else 1)
+        return budget.weigh(function(*_check_growth(name, [*args], values), **named))
 
     return paying
 
 
 def _check_growth(name: str, args: list[Any], values: list[Any]) -> list[Any]:
-    """Pay for filters and methods whose result is longer than all that goes in."""
+    """Pay for results longer than all that goes in."""
     texts = [value for value in values if isinstance(value, str)]
     if name == "format" and texts:
         _check_format(texts[0], values)
@@ -126,66 +117,36 @@ def _check_growth(name: str, args: list[Any], values: list[Any]) -> list[Any]:
     return args
 
 
-def _pay_for_operator(operator: str, left: object, right: object) -> None:
-    if operator == "%" and isinstance(left, str):
-        _check_format(left, right if isinstance(right, tuple) else [right])
-    if isinstance(left, int) and isinstance(right, int):
-        bits = left.bit_length() * max(right, 1) if operator == "**" else left.bit_length() + right.bit_length()
-        if bits > LARGEST_INTEGER:
-            raise TooMuchError("it computes a huge number")
-        return
-    if operator == "*":
-        number = left if isinstance(left, int) else right
-        sized = right if number is left else left
-        if isinstance(number, int) and isinstance(sized, Sized):
-            budget.charge(max(number, 0) * len(sized) * (1 if isinstance(sized, str) else ELEMENT))
-        return
-    for value in (left, right):
-        budget.weigh(value)
-
-
-# ---- the sandbox --------------------------------------------------------------------------------------------------
-
-
 def _priced(source: nodes.Template) -> nodes.Template:
-    """The program with a price put on what it loops over, slices, looks into and joins."""
-
     def paid(node: nodes.Expr, how: Callable) -> nodes.Filter:
         return nodes.Filter(node, how.__name__, [], [], None, None, lineno=node.lineno)
 
+    # Lists, since a price changes what is searched.
     for loop in list(source.find_all(nodes.For)):
         loop.iter = paid(loop.iter, _counted)
     for part in list(source.find_all(nodes.Getitem)):
         if isinstance(part.arg, nodes.Slice):
             part.node = paid(part.node, _weighed)
-    for compared in list(source.find_all(nodes.Compare)):
-        for operand in compared.ops:
-            if operand.op in ("in", "notin"):
-                operand.expr = paid(operand.expr, _weighed)
+    for operand in list(source.find_all(nodes.Operand)):
+        if operand.op in ("in", "notin"):
+            operand.expr = paid(operand.expr, _weighed)
     for joined in list(source.find_all(nodes.Concat)):
         joined.nodes = [paid(node, _weighed_deep) for node in joined.nodes]
     return source
 
 
 class Bounded(ImmutableSandboxedEnvironment):
-    """The sandbox with a price on loops, slices, `in`, `~`, operators, calls and what is written."""
-
     intercepted_binops = frozenset(("*", "**", "%", "+"))
 
     def _generate(self, source: nodes.Template, *args: object, **named: object) -> str:
         return super()._generate(_priced(source).set_environment(self), *args, **named)
 
     def concat(self, parts: Iterable[str]) -> str:
-        texts = []
-        for part in parts:
-            budget.charge(len(part) + 1)
-            texts.append(part)
-        return "".join(texts)
+        return "".join(part for part in parts if not budget.charge(len(part) + 1))
 
     def call(self, context: object, called: Callable, *args: object, **named: object) -> Any:
-        values = [*args, *named.values()]
+        values, owner = [*args, *named.values()], getattr(called, "__self__", None)
         budget.charge(CALL)
-        owner = getattr(called, "__self__", None)
         for value in (owner, *values):
             budget.weigh(value)
         if isinstance(owner, (str, bytes, int, float)):
@@ -197,23 +158,33 @@ class Bounded(ImmutableSandboxedEnvironment):
 
     def wrap_str_format(self, value: object) -> Any:
         wrapped = super().wrap_str_format(value)
-        if wrapped is None:
-            return None
 
         def checked(*args: object, **named: object) -> str:
             _check_format(str(value.__self__), [*args, *named.values()])
             return wrapped(*args, **named)
 
-        return checked
+        return wrapped and checked
 
     def call_binop(self, context: object, operator: str, left: object, right: object) -> Any:
-        _pay_for_operator(operator, left, right)
+        if operator == "%" and isinstance(left, str):
+            _check_format(left, right if isinstance(right, tuple) else [right])
+        if isinstance(left, int) and isinstance(right, int):
+            bits = left.bit_length() * max(right, 1) if operator == "**" else left.bit_length() + right.bit_length()
+            if bits > LARGEST_INTEGER:
+                raise TooMuchError("it computes a huge number")
+        elif operator == "*":
+            number, sized = (left, right) if isinstance(left, int) else (right, left)
+            if isinstance(number, int) and isinstance(sized, Sized):
+                budget.charge(max(number, 0) * len(sized) * (1 if isinstance(sized, str) else ELEMENT))
+        else:
+            budget.weigh(left)
+            budget.weigh(right)
         return super().call_binop(context, operator, left, right)
 
 
 @functools.cache
 def environment() -> Bounded:
-    """transformers' own sandbox, rebuilt so that its programs pay. The random filters and `lipsum` are gone."""
+    """transformers' own sandbox with prices; random filters and `lipsum` are gone."""
     from transformers.utils import chat_template_utils
 
     theirs = chat_template_utils._compile_jinja_template("").environment
@@ -227,10 +198,9 @@ def environment() -> Bounded:
     def random(*args: object) -> None:
         raise jinja2.TemplateError("it draws at random, so that no score could be repeated")
 
-    def today(form: object) -> str:
-        return TODAY.strftime(budget.weigh(str(form)[:200]))
-
-    made.globals.update(theirs.globals, strftime_now=today, lipsum=random)
+    made.globals.update(
+        theirs.globals, lipsum=random, strftime_now=lambda form: TODAY.strftime(budget.weigh(str(form)[:200]))
+    )
     made.filters.update({name: _filter(name, function) for name, function in theirs.filters.items()}, random=random)
     for priced in (_counted, _weighed, _weighed_deep):  # with the context, or they would be run while compiling
         made.filters[priced.__name__] = jinja2.pass_context(priced)

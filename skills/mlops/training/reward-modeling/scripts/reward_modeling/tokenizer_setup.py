@@ -1,4 +1,4 @@
-"""Give a tokenizer what the rules of `rendering` need: a chat template, an end token, a pad token of its own, a fixed date."""
+"""Give a tokenizer what `rendering` needs: a chat template, an end token, a pad token of its own, a fixed date."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from .chat_templates import DATE_NOTE, template_text, writes_the_date
 from .console import ModelError
 from .hf import Tokenizer
 
-# "User:" and "Assistant:" on their own lines, and an end token after each answer. The generation prompt is a prefix of
-# the finished conversation, so that a prompt is tokenized alike with and without an answer after it.
+# The generation prompt is a prefix of the finished conversation: a prompt is tokenized alike with and without an answer.
 DEFAULT_TEMPLATE = (
     "{{ START }}"
     "{%- for message in messages -%}"
@@ -20,19 +19,15 @@ DEFAULT_TEMPLATE = (
     "{%- if add_generation_prompt -%}{{ 'Assistant:' }}{%- endif -%}"
 )
 
-# Tokens that model families set aside for padding, tried before a new one is added to the vocabulary.
+# Set aside for padding by model families.
 PAD_CANDIDATES = ("<|pad|>", "<pad>", "[PAD]", "<|finetune_right_pad_id|>", "<|fim_pad|>", "<|PAD_TOKEN|>")
 
-# A template that writes today's date makes a score depend on the day. This macro, put before such a template, fixes it.
+# Put before a template that writes today's date, which would make a score depend on the day.
 FIXED_DATE = "{%- macro strftime_now(format) -%}26 Jul 2024{%- endmacro -%}"
 
 
 def prepare_tokenizer(tokenizer: Tokenizer, chat_template: str | None = None) -> list[str]:
-    """Changes the tokenizer in place, and returns one sentence for each change.
-
-    When a pad token had to be added, the vocabulary has grown by one and the model's embeddings must follow
-    (`checkpoints.load_for_training` does that). Raises ModelError when there is neither a chat template nor a token that could end an answer.
-    """
+    """In place; one sentence for each change. The embeddings must follow a pad token that had to be added."""
     notes = []
     if chat_template:
         tokenizer.chat_template = chat_template
@@ -48,7 +43,12 @@ def prepare_tokenizer(tokenizer: Tokenizer, chat_template: str | None = None) ->
         notes.append(DATE_NOTE)
     pad = tokenizer.pad_token
     if pad is None or pad == tokenizer.eos_token:
-        tokenizer.pad_token = _own_pad_token(tokenizer)
+        known = tokenizer.get_vocab().keys() - {tokenizer.eos_token}
+        own = next(filter(known.__contains__, PAD_CANDIDATES), None)
+        if own:
+            tokenizer.pad_token = own
+        else:
+            tokenizer.add_special_tokens({"pad_token": PAD_CANDIDATES[0]})
         why = "missing" if pad is None else "the same as EOS, which hides EOS from the model"
         notes.append(f"pad token: {tokenizer.pad_token} (it was {why})")
     tokenizer.padding_side = "right"
@@ -56,25 +56,11 @@ def prepare_tokenizer(tokenizer: Tokenizer, chat_template: str | None = None) ->
 
 
 def default_template(tokenizer: Tokenizer) -> str:
-    """`DEFAULT_TEMPLATE` with this tokenizer's start and end tokens written in.
-
-    Start: CLS, or BOS where the tokenizer itself would put it. End: EOS, or SEP for an encoder.
-    """
+    """With this tokenizer's start (CLS, or BOS where it would put it) and end (EOS or SEP)."""
     end = tokenizer.eos_token or tokenizer.sep_token
     if not end:
-        raise ModelError(
-            "the tokenizer has neither a chat template nor an EOS or SEP token: nothing would tell the model where an answer ends",
-            hint="give a template that ends answers with --chat_template_path, or use a tokenizer with an EOS token",
-        )
-    opening = tokenizer.convert_ids_to_tokens(tokenizer("a", add_special_tokens=True)["input_ids"][0])
+        what = "the tokenizer has neither a chat template nor an EOS or SEP token: nothing would tell the model where an answer ends"
+        raise ModelError(what, hint="give a template with --chat_template_path, or use a tokenizer with an EOS token")
+    opening = tokenizer.convert_ids_to_tokens(tokenizer("a")["input_ids"][0])
     start = opening if opening in (tokenizer.cls_token, tokenizer.bos_token) else ""
     return DEFAULT_TEMPLATE.replace("START", json.dumps(start)).replace("END", json.dumps(end))
-
-
-def _own_pad_token(tokenizer: Tokenizer) -> str:
-    known = tokenizer.get_vocab().keys() - {tokenizer.eos_token}
-    for token in PAD_CANDIDATES:
-        if token in known:
-            return token
-    tokenizer.add_special_tokens({"pad_token": PAD_CANDIDATES[0]})
-    return PAD_CANDIDATES[0]

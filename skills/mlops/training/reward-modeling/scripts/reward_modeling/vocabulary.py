@@ -1,4 +1,4 @@
-"""Whether a tokenizer tells texts apart, and whether a model has an embedding for each token that a text can become."""
+"""Whether a tokenizer tells texts apart, and a model has an embedding for each token that a text can become."""
 
 from __future__ import annotations
 
@@ -7,17 +7,14 @@ from itertools import chain
 from .console import ModelError
 from .hf import Tokenizer
 
-ASKED = 64
-"""How many tokens of a vocabulary are turned into text and back."""
+SAMPLED = 64
 
 
 def check_tells_apart(path: str, tokenizer: Tokenizer) -> None:
-    """Raises ModelError for a tokenizer that gives different texts the same ids, as one without its vocabulary does."""
+    """Raises ModelError for a tokenizer that gives different texts the same ids."""
     added = {*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()}
-    ordinary = _spread([token for token in tokenizer.get_vocab() if token not in added])
-    texts = list(dict.fromkeys(_texts(tokenizer, ordinary)))
-    ids = {tuple(row) for row in _ids(tokenizer, texts)} if texts else set()
-    if len(ids) < 2:
+    texts = _sampled(tokenizer, [token for token in tokenizer.get_vocab() if token not in added])
+    if len(set(map(tuple, _ids(tokenizer, list(dict.fromkeys(texts)))))) < 2:
         raise ModelError(
             f"the tokenizer of {path} gives different texts the same tokens: it came without its vocabulary",
             hint="restore tokenizer.json (or vocab.json and merges.txt, vocab.txt, tokenizer.model) beside tokenizer_config.json",
@@ -25,12 +22,9 @@ def check_tells_apart(path: str, tokenizer: Tokenizer) -> None:
 
 
 def check_embedded(path: str, tokenizer: Tokenizer, rows: int) -> None:
-    """Raises ModelError when an ordinary text can become a token that the model has no embedding for.
-
-    rows: of the embeddings. A token that no text becomes, such as padding that was added later, may lie beyond them.
-    """
+    """Raises ModelError when a text can become a token beyond the `rows` of the embeddings."""
     beyond = [token for token, number in tokenizer.get_vocab().items() if number >= rows]
-    found = chain(*_ids(tokenizer, _texts(tokenizer, _spread(beyond))))
+    found = chain(*_ids(tokenizer, _sampled(tokenizer, beyond)))
     reached = [number for number in found if number >= rows and number != tokenizer.pad_token_id]
     if reached:
         raise ModelError(
@@ -39,13 +33,9 @@ def check_embedded(path: str, tokenizer: Tokenizer, rows: int) -> None:
         )
 
 
-def _spread(tokens: list[str]) -> list[str]:
-    return sorted(tokens)[:: max(1, len(tokens) // ASKED)]
-
-
-def _texts(tokenizer: Tokenizer, tokens: list[str]) -> list[str]:
-    texts = (tokenizer.convert_tokens_to_string([token]).strip() for token in tokens)
-    return [text for text in texts if text]
+def _sampled(tokenizer: Tokenizer, tokens: list[str]) -> list[str]:
+    some = sorted(tokens)[:: max(1, len(tokens) // SAMPLED)]
+    return [text for token in some if (text := tokenizer.convert_tokens_to_string([token]).strip())]
 
 
 def _ids(tokenizer: Tokenizer, texts: list[str]) -> list[list[int]]:

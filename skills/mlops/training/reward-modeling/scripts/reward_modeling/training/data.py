@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from ..base_rendering import refused_together
 from ..console import DataError, warn
 from ..data.audit import Finding, unreadable, without_errors
 from ..data.reading import check_verbatim, load
 from ..data.records import Records, split_by_prompt
-from ..rendering import refused_together
 from .settings import DataSettings
 
 if TYPE_CHECKING:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
+from ..base_rendering import refused_together
 from ..console import DataError, UsageError, log, warn
 from ..data.audit import warn_of_templates
 from ..data.reading import load_prompts
