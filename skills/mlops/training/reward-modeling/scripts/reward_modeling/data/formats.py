@@ -15,9 +15,8 @@ from .formats_datasets import DATASETS
 from .formats_pairs import PAIRS
 from .formats_published_steps import PUBLISHED_STEPS
 from .formats_ranked import RANKED
-from .formats_rankings import RANKINGS
+from .formats_rankings import OPEN, RANKINGS, UNLABELED
 from .formats_steps import STEPS
-from .formats_unlabeled import OPEN, UNLABELED
 
 LABELED = DATASETS | RANKED | PAIRS | RANKINGS | STEPS | PUBLISHED_STEPS
 FORMATS: dict[str, Format] = LABELED | UNLABELED | OPEN

@@ -1,7 +1,6 @@
 """Formats of public data sets of pairs that are known by their columns: the numbers in them mean what their cards say.
 
-Each entry is named after its data set. `winner` is a, b or tie when a converter is called (winners.py), and a value that
-the data set does not have stops the run.
+`winner` is a, b or tie when a converter is called (winners.py); a value that the data set does not have stops the run.
 """
 
 from __future__ import annotations
@@ -13,20 +12,24 @@ from typing import Any
 from .cells import RowError, objects, short, structure, turns, wrong_type
 from .conversations import answer_of, messages_of, prompt_of, said, split_shared
 from .entries import BAD, GOOD, MARGINS, PAIR, USER, Format, Row, entry, number
-from .formats_pairs import after_history, are_answers, columns, comparison, instructed, scores_of
-from .records import Comparison, Message, Ranking
+from .formats_pairs import Pairs, are_answers, arena, columns, comparison, instructed, scores_of
+from .formats_rankings import answered
+from .records import Message, Ranking
 from .winners import WORDS, Winner
 
 DATASETS: dict[str, Format] = {}
-_pairs = partial(entry, DATASETS)
+_pairs = partial(entry, DATASETS, optional=())
 
 FIRST_IS_0 = {"0": "a", "1": "b"}
-STRENGTHS = {str(value): "a" if value < 0 else "b" if value else "tie" for value in range(-3, 4)}
 
 
 def _two(row: Row, prompt: list[Message], first: Any, second: Any, margin: float | None = None) -> Ranking:
     """The prompt and answers a and b, with what the row says of them."""
     return Ranking(prompt, [answer_of(first, "a"), answer_of(second, "b")], scores_of(row), margin=margin)
+
+
+def _one_hot(*values: Any) -> str:
+    return "/".join(f"{number(value, 'winner'):g}" if value not in (None, "") else "null" for value in values)
 
 
 # fmt: off
@@ -85,36 +88,40 @@ columns(
     "tie; the strength is the margin",
     ("context|prompt", "response1|response_1", "response2|response_2", "overall_preference|preference_strength"),
     {"context": USER, "response1": "5", "response2": "4", "overall_preference": 2},
-    optional=(),
-    winner=Winner(("overall_preference",), STRENGTHS),
+    winner=Winner(
+        ("overall_preference",),
+        {str(value): "a" if value < 0 else "b" if value else "tie" for value in range(-3, 4)},
+    ),
 )
 def helpsteer3(row: Row) -> Ranking:
     strength = abs(number(row["overall_preference"], "overall_preference")) if "winner" in row else None
     return _two(row, prompt_of(row, "context"), row["response1"], row["response2"], strength)
 
 
-def _higher(first: Any, second: Any) -> str:
-    scores = [number(first, "score_0"), number(second, "score_1")]
+def _difference(row: Row) -> float:
+    scores = [number(row[name], name) for name in ("score_0", "score_1")]
     if None in scores:
         raise RowError("one of `score_0` and `score_1` is null")
-    return "score_0 higher" if scores[0] > scores[1] else "score_1 higher" if scores[0] < scores[1] else "equal"
+    return scores[0] - scores[1]
+
+
+def _higher(first: Any, second: Any) -> str:
+    difference = _difference({"score_0": first, "score_1": second})
+    return "score_0 higher" if difference > 0 else "score_1 higher" if difference < 0 else "equal"
 
 
 @_pairs(
     "WebGPT comparisons: a question, two answers and a score of each; equal scores are ties, the difference is the margin",
     ("question", "answer_0", "answer_1", "score_0", "score_1"),
     {"question": {"full_text": "2+2?"}, "answer_0": "5", "answer_1": "4", "score_0": -1.0, "score_1": 1.0},
-    optional=(),
     winner=Winner(("score_0", "score_1"), {"score_0 higher": "a", "score_1 higher": "b", "equal": "tie"}, _higher),
 )
 def webgpt(row: Row) -> Ranking:
     question = structure(row["question"])
-    if isinstance(question, dict):
-        question = question.get("full_text")
-    margin = abs(number(row["score_0"], "score_0") - number(row["score_1"], "score_1")) if "winner" in row else None
-    return _two(
-        row, prompt_of({"question.full_text": question}, "question.full_text"), row["answer_0"], row["answer_1"], margin
-    )
+    name = "question.full_text"
+    prompt = prompt_of({name: question.get("full_text") if isinstance(question, dict) else question}, name)
+    margin = abs(_difference(row)) if "winner" in row else None
+    return _two(row, prompt, row["answer_0"], row["answer_1"], margin)
 
 
 @_pairs(
@@ -126,31 +133,22 @@ def webgpt(row: Row) -> Ranking:
         "choice": 1,
     },
     lambda row: isinstance(structure(row["info"]), dict) and objects(row["summaries"]) is not None,
-    optional=(),
     winner=Winner(("choice",), FIRST_IS_0),
 )
 def summarize_from_feedback(row: Row) -> Ranking:
+    """The post is laid out as in prompts of TL;DR (arXiv:2009.01325, trl-lib/tldr-preference)."""
     info, summaries = structure(row["info"]), objects(row["summaries"])
     if not isinstance(info, dict):
         raise wrong_type("info", info, "an object with a post or an article")
     if summaries is None or len(summaries) != 2:
         raise wrong_type("summaries", row["summaries"], "a list of two objects with a text")
-    texts = [summary.get("text") for summary in summaries]
-    return _two(row, [said("user", _to_summarize(info))], *texts)
-
-
-def _to_summarize(info: Row) -> str:
-    """The post as prompts of TL;DR are laid out (arXiv:2009.01325, trl-lib/tldr-preference)."""
     body = info.get("post") or info.get("article")
     if not isinstance(body, str):
         raise RowError("`info` has neither a post nor an article in text")
     parts = [f"SUBREDDIT: r/{info['subreddit']}"] if info.get("subreddit") else []
     parts += [f"TITLE: {info['title']}"] if info.get("title") else []
-    return "\n\n".join([*parts, f"POST: {body}" if info.get("post") else body, "TL;DR:"])
-
-
-def _one_hot(*values: Any) -> str:
-    return "/".join(f"{number(value, 'winner'):g}" if value not in (None, "") else "null" for value in values)
+    parts += [f"POST: {body}" if info.get("post") else body, "TL;DR:"]
+    return _two(row, [said("user", "\n\n".join(parts))], *(summary.get("text") for summary in summaries))
 
 
 columns(
@@ -173,7 +171,6 @@ columns(
     "MT-bench human judgments: conversations a and b, which of them won, and the turn that was compared, which ends them",
     ("conversation_a", "conversation_b", "winner", "turn"),
     {"conversation_a": USER + GOOD, "conversation_b": USER + BAD, "winner": "model_a", "turn": 1, "judge": "author_1"},
-    optional=(),
     winner=Winner(),
     # Chatbot Arena 33k has both, and its `turn` counts the turns.
     beside=lambda row: "judge" in row and "tstamp" not in row,
@@ -182,15 +179,7 @@ def mt_bench(row: Row) -> Ranking:
     turn = number(row["turn"], "turn")
     if turn is None or turn < 1 or turn != int(turn):
         raise wrong_type("turn", row["turn"], "the number of a turn, counted from 1")
-    sides = [_until(messages_of(row[name], name), int(turn)) for name in ("conversation_a", "conversation_b")]
-    prompt, *answers = split_shared(*sides)
-    return Ranking(prompt, answers, scores_of(row))
-
-
-def _until(conversation: list[Message], turn: int) -> list[Message]:
-    """A conversation to the end of a turn, where the user speaks the next time."""
-    asked = [place for place, message in enumerate(conversation) if message["role"] == "user"]
-    return conversation[: asked[turn]] if len(asked) > turn else conversation
+    return arena(row, int(turn))
 
 
 def _first_or_second(preference: Any) -> Any:
@@ -213,7 +202,7 @@ def _first_or_second(preference: Any) -> Any:
     ),
 )
 def alpaca_farm(row: Row) -> Ranking:
-    return _two(row, prompt_of({"prompt": instructed(row)}), row["output_1"], row["output_2"])
+    return _two(row, instructed(row), row["output_1"], row["output_2"])
 
 
 # ---- rows whose columns say which answer is better ---------------------------------------------------------------------
@@ -234,14 +223,11 @@ def _is_kto(row: Row) -> bool:
 )
 def kto(row: Row) -> Ranking:
     if "messages" in row:
-        said = messages_of(row["messages"], "messages")
-        if not said or said[-1]["role"] != "assistant":
-            raise RowError("`messages` does not end with an assistant message, which the label is of")
-        prompt, answer = said[:-1], said[-1:]
+        prompt, answer = answered(row, "there is nothing that the label is of")
     elif {"prompt", "completion"} <= row.keys():
         prompt, answer = row["prompt"], answer_of(row["completion"], "completion")
     elif {"instruction", "output"} <= row.keys():
-        prompt, answer = after_history(row, instructed(row)), answer_of(row["output"], "output")
+        prompt, answer = instructed(row), answer_of(row["output"], "output")
     else:
         raise RowError("the row has a label and no completion")
     label = row.get("label")
@@ -252,14 +238,9 @@ def kto(row: Row) -> Ranking:
 @_pairs(
     "preference rows of OpenAI: `input` with messages and tools, the output that is preferred and the one that is not",
     ("input", "preferred_output", "non_preferred_output"),
-    {
-        "input": {"messages": USER},
-        "preferred_output": GOOD,
-        "non_preferred_output": BAD,
-    },
-    optional=(),
+    {"input": {"messages": USER}, "preferred_output": GOOD, "non_preferred_output": BAD},
 )
-def openai_preference(row: Row) -> Comparison | Ranking:
+def openai_preference(row: Row) -> Pairs:
     asked = structure(row["input"])
     asked = asked if isinstance(asked, dict) else {"messages": asked}
     prompt = messages_of(asked.get("messages"), "input.messages")
@@ -273,23 +254,14 @@ def openai_preference(row: Row) -> Comparison | Ranking:
     {"messages": USER + GOOD, "rejected_response": "5"},
     optional=("system", *MARGINS),
 )
-def ms_swift(row: Row) -> Comparison | Ranking:
-    whole, other = messages_of(row["messages"], "messages"), row["rejected_response"]
-    if not whole or whole[-1]["role"] != "assistant":
-        raise RowError("`messages` does not end with an assistant message, the better answer")
-    others = [_rejected(item, whole) for item in (other if are_answers(other) else [other])]
-    shared = min(shared for shared, _ in others)
-    rejected = [conversation[shared:] for _, conversation in others]
+def ms_swift(row: Row) -> Pairs:
+    asked, better = answered(row, "there is no better answer")
+    whole, other = asked + better, row["rejected_response"]
+    others = [answer_of(item, "rejected_response") for item in (other if are_answers(other) else [other])]
+    others = [asked + one if one and one[0]["role"] == "assistant" else one for one in others]
+    shared = min(len(split_shared(whole, one)[0]) for one in others)
     prompt = prompt_of({"prompt": whole[:shared], "system": row.get("system")})
-    return comparison(row, prompt, whole[shared:], rejected)
-
-
-def _rejected(value: Any, whole: list[Message]) -> tuple[int, list[Message]]:
-    """(messages shared with the whole conversation, the whole rejected conversation)."""
-    answer = answer_of(value, "rejected_response")
-    if answer and answer[0]["role"] == "assistant":
-        return len(whole) - 1, whole[:-1] + answer
-    return len(split_shared(whole, answer)[0]), answer
+    return comparison(row, prompt, whole[shared:], [one[shared:] for one in others])
 
 
 @_pairs(
@@ -298,10 +270,8 @@ def _rejected(value: Any, whole: list[Message]) -> tuple[int, list[Message]]:
     {"query": "2+2?", "response": "4", "rejected_response": "5"},
     optional=("history", "system", *MARGINS),
 )
-def ms_swift_query(row: Row) -> Comparison | Ranking:
-    return comparison(
-        row, prompt_of(row | {"prompt": after_history(row, row["query"])}), row["response"], row["rejected_response"]
-    )
+def ms_swift_query(row: Row) -> Pairs:
+    return comparison(row, instructed(row, "query"), row["response"], row["rejected_response"])
 
 
 @_pairs(
@@ -311,8 +281,8 @@ def ms_swift_query(row: Row) -> Comparison | Ranking:
     lambda row: isinstance(row["output"], list) and turns(row["output"]) is not None,  # text may be an answer in JSON
     optional=("input", "history", "system"),
 )
-def llama_factory_old(row: Row) -> Comparison | Ranking:
+def llama_factory_old(row: Row) -> Pairs:
     given = row["output"]
     if not isinstance(given, list) or len(given) != 2 or not all(isinstance(text, str) for text in given):
-        raise RowError(f"`output` is {short(row['output'])}: expected a list of two texts, the better one first")
-    return comparison(row, prompt_of(row | {"prompt": after_history(row, instructed(row))}), *given)
+        raise RowError(f"`output` is {short(given)}: expected a list of two texts, the better one first")
+    return comparison(row, instructed(row), *given)

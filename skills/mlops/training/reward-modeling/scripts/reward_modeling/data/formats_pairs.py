@@ -25,24 +25,26 @@ from .entries import BAD, GOOD, MARGINS, PAIR, USER, Format, Row, are_lists, are
 from .records import Comparison, Ranking
 from .winners import SCORES, Winner
 
+Pairs = Comparison | Ranking
 PAIRS: dict[str, Format] = {}
-_pairs = partial(entry, PAIRS, optional=("system", *MARGINS))
+_WITH_MARGINS = ("system", *MARGINS)
+_pairs = partial(entry, PAIRS, optional=_WITH_MARGINS)
 PROMPT_NAMES = "question|query|problem|context|messages|conversation|dialogue|history"
 _HUMAN = "\n\nHuman: 2+2?\n\nAssistant:"
 
 
-def comparison(row: Row, prompt: list[Message], chosen: Any, rejected: Any) -> Comparison | Ranking:
+def comparison(row: Row, prompt: list[Message], chosen: Any, rejected: Any) -> Pairs:
     """chosen and rejected: text or messages, or lists of these, of which each makes a pair with each of the other side."""
-    sides = [_answers(chosen, "chosen", prompt), _answers(rejected, "rejected", prompt)]
+    better, worse = _answers(chosen, "chosen", prompt), _answers(rejected, "rejected", prompt)
     margin, weight = margin_and_weight(row)
-    if [len(side) for side in sides] == [1, 1]:
-        return Comparison(prompt, sides[0][0], sides[1][0], margin=margin, weight=weight)
-    scores = [1.0] * len(sides[0]) + [0.0] * len(sides[1])
-    return Ranking(prompt, sides[0] + sides[1], scores, margin=margin, weight=weight)
+    if len(better) == len(worse) == 1:
+        return Comparison(prompt, better[0], worse[0], margin=margin, weight=weight)
+    scores = [1.0] * len(better) + [0.0] * len(worse)
+    return Ranking(prompt, better + worse, scores, margin=margin, weight=weight)
 
 
 def are_answers(value: Any) -> bool:
-    """Whether a value is a list of answers and not one: texts, lists of messages, or objects that hold an answer."""
+    """Whether a value is a list of answers, not one answer: texts, lists of messages, or objects that hold an answer."""
     return isinstance(value, list) and bool(value) and all(isinstance(i, (str, list)) or is_answer(i) for i in value)
 
 
@@ -67,26 +69,26 @@ def columns(
     optional: tuple[str, ...] = ("system",),
     **more: Any,
 ) -> None:
-    """An entry for rows whose texts need no taking apart: the names are those of the prompt and the two answers.
-
-    Without a winner the first answer is the better one. labels: the columns of the winner, where several names are theirs.
-    example: of columns that hold something else than a short text.
+    """An entry for rows whose texts need no taking apart. names: of the columns of the prompt and the two answers, the
+    better one first if there is no winner. labels: the winner's columns, if several names are theirs. example: other values.
     """
     needs = names + (labels or (winner.columns if winner else ()))
     names = tuple(name.partition("|")[0] for name in names)
-    shown = ("5", "4") if winner else ("4", "5")
-    example = dict(zip(names, ("2+2?", *shown), strict=True)) | (example or {})
+    shown = ("2+2?", "5", "4") if winner else ("2+2?", "4", "5")
 
-    def convert(row: Row) -> Comparison | Ranking:
+    def convert(row: Row) -> Pairs:
         if winner:
             return Ranking(*prompt_and_answers(row, *names), scores_of(row))
         return comparison(row, prompt_of(row, names[0]), row[names[1]], row[names[2]])
 
     convert.__name__ = name
+    example = dict(zip(names, shown, strict=True)) | (example or {})
     entry(table, description, needs, example, optional=optional, winner=winner, **more)(convert)
 
 
-_TEXT_AND_MARGINS = ("system", *MARGINS)
+def unanswered(transcript: list[Message]) -> list[Message]:
+    """A transcript without the "Assistant:" at its end, where the answer goes."""
+    return transcript[:-1] if transcript[-1:] == [said("assistant", "")] else transcript
 
 
 @_pairs(
@@ -96,15 +98,14 @@ _TEXT_AND_MARGINS = ("system", *MARGINS)
     lambda row: is_transcript(row.get("prompt", row["chosen"])),
     optional=("prompt", *MARGINS),
 )
-def transcript(row: Row) -> Comparison | Ranking:
+def transcript(row: Row) -> Pairs:
     if "prompt" not in row:
         return comparison(row, *split_shared(*(transcript_of(row[name], name) for name in PAIR)))
-    prompt = transcript_of(row["prompt"], "prompt")
-    if prompt[-1] == {"role": "assistant", "content": ""}:  # the prompt ends with "Assistant:", where the answer goes
-        prompt = prompt[:-1]
+    prompt = unanswered(transcript_of(row["prompt"], "prompt"))
     if not all(is_transcript(row[name]) for name in PAIR):
-        stripped = [row[name].strip() if isinstance(row[name], str) else row[name] for name in PAIR]
-        return comparison(row, prompt, *stripped)
+        return comparison(
+            row, prompt, *(row[name].strip() if isinstance(row[name], str) else row[name] for name in PAIR)
+        )
     answers = [transcript_of(row[name], name) for name in PAIR]
     if not all(starts_with(answer, prompt) for answer in answers):
         raise RowError("`chosen` and `rejected` are whole transcripts that do not begin with `prompt`")
@@ -124,17 +125,12 @@ def _repeats_prompt(prompt: Any, text: Any) -> bool:
     {"prompt": "2+2 is", "chosen": "2+2 is 4", "rejected": "2+2 is 5"},
     lambda row: all(_repeats_prompt(row["prompt"], row[name]) for name in PAIR),
 )
-def concatenated(row: Row) -> Comparison | Ranking:
+def concatenated(row: Row) -> Pairs:
     for name in PAIR:
         if not _repeats_prompt(row["prompt"], row[name]):
             raise RowError(f"`{name}` does not begin with the text of `prompt`")
     answers = [row[name][len(row["prompt"]) :].lstrip() for name in PAIR]
     return comparison(row, prompt_of(row | {"prompt": row["prompt"].rstrip()}), *answers)
-
-
-def _is_whole(conversation: list[Message]) -> bool:
-    """Whether messages given as an answer are a whole conversation: they begin with the system or the user."""
-    return bool(conversation) and conversation[0]["role"] in ("system", "user")
 
 
 @_pairs(
@@ -143,23 +139,22 @@ def _is_whole(conversation: list[Message]) -> bool:
     ("prompt", *PAIR),
     {"prompt": USER, "chosen": GOOD, "rejected": BAD},
 )
-def explicit(row: Row) -> Comparison | Ranking:
+def explicit(row: Row) -> Pairs:
     if any(map(are_answers, map(row.get, PAIR))) and turns(row["prompt"]) is None:
         return comparison(row, prompt_of(row), row["chosen"], row["rejected"])
-    prompt, (chosen, rejected) = prompt_and_answers(row, "prompt", *PAIR)
-    if not (_is_whole(chosen) and _is_whole(rejected)):
-        return comparison(row, prompt, chosen, rejected)
+    prompt, answers = prompt_and_answers(row, "prompt", *PAIR)
+    if not all(answer and answer[0]["role"] in ("system", "user") for answer in answers):
+        return comparison(row, prompt, *answers)
     # Answers that are whole conversations, as in UltraFeedback: the prompt they repeat is cut off.
-    if starts_with(chosen, prompt) and starts_with(rejected, prompt):
-        return comparison(row, prompt, chosen[len(prompt) :], rejected[len(prompt) :])
+    if all(starts_with(answer, prompt) for answer in answers):
+        return comparison(row, prompt, *(answer[len(prompt) :] for answer in answers))
     if not isinstance(row["prompt"], str):
-        return comparison(row, prompt, chosen, rejected)
-    asked = row["prompt"].strip()
-    for name, conversation in (("chosen", chosen), ("rejected", rejected)):
-        if not any(message["content"].strip() == asked for message in conversation[:-1]):
+        return comparison(row, prompt, *answers)
+    for name, conversation in zip(PAIR, answers, strict=True):
+        if not any(message["content"].strip() == row["prompt"].strip() for message in conversation[:-1]):
             raise RowError(f"`{name}` is a whole conversation in which `prompt` does not occur")
-    shared, chosen, rejected = split_shared(chosen, rejected)
-    return comparison(row, with_system(shared, row.get("system")), chosen, rejected)
+    shared, *answers = split_shared(*answers)
+    return comparison(row, with_system(shared, row.get("system")), *answers)
 
 
 def _speaks_from_value(value: Any) -> bool:
@@ -175,9 +170,9 @@ def _speaks_from_value(value: Any) -> bool:
         "rejected": {"from": "gpt", "value": "5"},
     },
     lambda row: "conversations" in row or all(_speaks_from_value(row[name]) for name in PAIR),
-    optional=("conversations", "system", *MARGINS),
+    optional=("conversations", *_WITH_MARGINS),
 )
-def sharegpt(row: Row) -> Comparison | Ranking:
+def sharegpt(row: Row) -> Pairs:
     if "conversations" not in row:
         return implicit(row)
     prompt = with_system(messages_of(row["conversations"], "conversations"), row.get("system"))
@@ -188,30 +183,24 @@ def sharegpt(row: Row) -> Comparison | Ranking:
     "an instruction with an optional input below it, and two answers",
     ("instruction", *PAIR),
     {"instruction": "Add.", "input": "2+2", "chosen": "4", "rejected": "5"},
-    optional=("input", "history", "system", *MARGINS),
+    optional=("input", "history", *_WITH_MARGINS),
 )
-def alpaca(row: Row) -> Comparison | Ranking:
-    prompt = prompt_of(row | {"prompt": after_history(row, instructed(row))})
-    return comparison(row, prompt, row["chosen"], row["rejected"])
+def alpaca(row: Row) -> Pairs:
+    return comparison(row, instructed(row), row["chosen"], row["rejected"])
 
 
-def instructed(row: Row) -> str:
-    """An instruction, and its input below it."""
-    parts = [row["instruction"], row.get("input") or ""]
-    if not all(isinstance(part, str) for part in parts):
-        raise RowError("`instruction` and `input` must be text")
-    return "\n".join(part for part in parts if part)
-
-
-def after_history(row: Row, asked: Any) -> list[Message]:
-    """The question after the earlier turns in `history`, a list of [question, answer]."""
+def instructed(row: Row, column: str = "instruction") -> list[Message]:
+    """The system text, the earlier turns in `history`, a list of [question, answer], and an instruction, its input below."""
     history = structure(row.get("history") or [])
     if not isinstance(history, list) or not all(isinstance(turn, list) and len(turn) == 2 for turn in history):
         raise wrong_type("history", history, "a list of [question, answer]")
-    texts = [*(text for turn in history for text in turn), asked]
-    if not all(isinstance(text, str) for text in texts):
-        raise wrong_type("history", history, "texts")
-    return [said("assistant" if place % 2 else "user", text) for place, text in enumerate(texts)]
+    asked = [row[column], row.get("input") or ""]
+    texts = [text for turn in history for text in turn]
+    if not all(isinstance(text, str) for text in texts + asked):
+        raise RowError(f"`{column}`, `input` and the turns of `history` must be text")
+    texts.append("\n".join(filter(None, asked)))
+    conversation = [said("assistant" if place % 2 else "user", text) for place, text in enumerate(texts)]
+    return with_system(conversation, row.get("system"))
 
 
 columns(
@@ -220,7 +209,7 @@ columns(
     "an input, an optional system text, and two answers (axolotl bradley_terry.chat_template)",
     ("input", *PAIR),
     example={"system": "Be brief."},
-    optional=_TEXT_AND_MARGINS,
+    optional=_WITH_MARGINS,
 )
 
 
@@ -230,7 +219,7 @@ columns(
     {"system": "Be brief.", "question": "2+2?", "chosen": "4", "rejected": "5"},
     lambda row: isinstance(row["question"], str) or are_messages(row["question"]),
 )
-def question(row: Row) -> Comparison | Ranking:
+def question(row: Row) -> Pairs:
     return explicit(row | {"prompt": row["question"]})
 
 
@@ -240,7 +229,7 @@ def question(row: Row) -> Comparison | Ranking:
     {"chosen": USER + GOOD, "rejected": USER + BAD},
     are_lists(*PAIR),
 )
-def implicit(row: Row) -> Comparison | Ranking:
+def implicit(row: Row) -> Pairs:
     prompt, chosen, rejected = split_shared(*(messages_of(row[name], name) for name in PAIR))
     return comparison(row, with_system(prompt, row.get("system")), chosen, rejected)
 
@@ -252,14 +241,14 @@ def implicit(row: Row) -> Comparison | Ranking:
     are_texts(*PAIR),
     optional=MARGINS,
 )
-def text(row: Row) -> Comparison | Ranking:
+def text(row: Row) -> Pairs:
     for name in PAIR:
         if not isinstance(row[name], str):
             raise wrong_type(name, row[name], "text")
         if is_transcript(row[name]):
             raise RowError(f"`{name}` is a transcript of `Human:` and `Assistant:` turns among rows that are not")
-    prompt, chosen, rejected = split_text(row["chosen"], row["rejected"])
-    return comparison(row, prompt_of({"prompt": prompt}), chosen, rejected)
+    prompt, *answers = split_text(row["chosen"], row["rejected"])
+    return comparison(row, prompt_of({"prompt": prompt}), *answers)
 
 
 def scores_of(row: Row) -> list[float] | None:
@@ -290,7 +279,12 @@ columns(
     optional=(),
     winner=Winner(),
 )
-def arena(row: Row) -> Ranking:
-    conversations = [messages_of(row[name], name) for name in ("conversation_a", "conversation_b")]
-    prompt, *answers = split_shared(*conversations)
+def arena(row: Row, turn: int | None = None) -> Ranking:
+    """turn: ends the conversations, each where the user speaks the next time."""
+    sides = []
+    for name in ("conversation_a", "conversation_b"):
+        messages = messages_of(row[name], name)
+        asked = [place for place, message in enumerate(messages) if message["role"] == "user"]
+        sides.append(messages[: asked[turn]] if turn and turn < len(asked) else messages)
+    prompt, *answers = split_shared(*sides)
     return Ranking(prompt, answers, scores_of(row))

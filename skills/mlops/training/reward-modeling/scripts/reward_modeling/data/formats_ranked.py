@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
 
 from .cells import RowError, objects, short, structure, wrong_type
 from .conversations import Message, answer_of, is_transcript, prompt_of, said, transcript_of
 from .entries import BAD, GOOD, USER, Format, Numbered, Problems, Row, entry, number
+from .formats_pairs import unanswered
 from .formats_rankings import ranks
 from .records import Ranking
 
@@ -26,21 +28,29 @@ def _hold(column: str, *names: str):
     return matches
 
 
-def _items(row: Row, column: str, text: str, of: str) -> list[tuple[Row, list[Message]]]:
-    """The objects of a column, each with the answer in it."""
+def _items(row: Row, column: str, text: str, of: str) -> tuple[list[Row], list[list[Message]]]:
+    """The objects of a column, and the answer in each."""
     found = objects(row[column])
     if found is None:
         raise wrong_type(column, row[column], f"a list of objects with {text} and {of}")
-    return [(item, answer_of(structure(item.get(text)), f"{column}.{text}")) for item in found]
+    return found, [answer_of(structure(item.get(text)), f"{column}.{text}") for item in found]
+
+
+def _all_or_none(values: list[float | None], lacking: str) -> list[float] | None:
+    """Where no completion has a value the row is unlabeled."""
+    if None not in values:
+        return values
+    if any(value is not None for value in values):
+        raise RowError(lacking)
+    return None
 
 
 def _by_rank(row: Row, prompt: list[Message], column: str, text: str) -> Ranking:
-    """Rank 0 or 1 is best. Where no completion has a rank the row is unlabeled."""
-    items = _items(row, column, text, "rank")
-    found = [number(item.get("rank"), f"{column}.rank") for item, _ in items]
-    if None in found and any(rank is not None for rank in found):
-        raise RowError(f"some of `{column}` have no rank")
-    return Ranking(prompt, [answer for _, answer in items], None if None in found else [-rank for rank in found])
+    """Rank 0 or 1 is best."""
+    items, answers = _items(row, column, text, "rank")
+    found = [number(item.get("rank"), f"{column}.rank") for item in items]
+    given = _all_or_none(found, f"some of `{column}` have no rank")
+    return Ranking(prompt, answers, given and [-rank for rank in given])
 
 
 @_ranked(
@@ -51,9 +61,7 @@ def _by_rank(row: Row, prompt: list[Message], column: str, text: str) -> Ranking
 )
 def nectar(row: Row) -> Ranking:
     prompt = transcript_of(row["prompt"], "prompt") if is_transcript(row["prompt"]) else prompt_of(row)
-    if prompt and prompt[-1] == said("assistant", ""):
-        prompt = prompt[:-1]
-    return _by_rank(row, prompt, "answers", "answer")
+    return _by_rank(row, unanswered(prompt), "answers", "answer")
 
 
 @_ranked(
@@ -76,26 +84,25 @@ def nemo_rl(row: Row) -> Ranking:
     _hold("completions", "response", "overall_score|fine-grained_score|annotations"),
 )
 def ultrafeedback(row: Row) -> Ranking:
-    items = _items(row, "completions", "response", "overall_score")
-    scores = [_rating(item.get("overall_score"), "overall_score") for item, _ in items]
+    items, answers = _items(row, "completions", "response", "overall_score")
+    scores = [_rating(item, "overall_score") for item in items]
     if None in scores:
-        scores = [_mean_rating(item) for item, _ in items]
-    if None in scores and any(score is not None for score in scores):
-        raise RowError("some of `completions` have neither an overall score nor ratings")
-    return Ranking(prompt_of(row, "instruction"), [answer for _, answer in items], None if None in scores else scores)
+        scores = [_mean_rating(item) for item in items]
+    lacking = "some of `completions` have neither an overall score nor ratings"
+    return Ranking(prompt_of(row, "instruction"), answers, _all_or_none(scores, lacking))
 
 
 def _mean_rating(item: Row) -> float | None:
     annotations = structure(item.get("annotations")) or {}
     if not isinstance(annotations, dict):
         raise wrong_type("annotations", annotations, "an object with a Rating for each aspect")
-    given = [_rating(aspect.get("Rating"), "Rating") for aspect in annotations.values() if isinstance(aspect, dict)]
+    given = [_rating(aspect, "Rating") for aspect in annotations.values() if isinstance(aspect, dict)]
     found = [rating for rating in given if rating is not None]
-    return sum(found) / len(found) if found else _rating(item.get("fine-grained_score"), "fine-grained_score")
+    return sum(found) / len(found) if found else _rating(item, "fine-grained_score")
 
 
-def _rating(value: Any, column: str) -> float | None:
-    return None if value == "N/A" else number(value, column)
+def _rating(item: Row, name: str) -> float | None:
+    return None if item.get(name) == "N/A" else number(item.get(name), name)
 
 
 # ---- trees of messages -------------------------------------------------------------------------------------------------
@@ -110,39 +117,45 @@ def _message(node: Row) -> Message:
     return said(role, node["text"])
 
 
-def _rows_of(prompt: list[Message], replies: Iterable[Row], shared: Row) -> Iterator[Row]:
-    """Rows of format `ranks`: the replies of the assistant that have a rank, and those that nobody ranked."""
+def _rows_of(path: list[Message], replies: Iterable[Row], shared: Row) -> Iterator[Row]:
+    """Rows of format `ranks`: the assistant's replies to a prompter that have a rank, and those that nobody ranked."""
     answers = [(reply, _message(reply)["content"]) for reply in replies if reply.get("role") == "assistant"]
-    for ranked in (True, False):
+    for ranked in (True, False) if path[-1]["role"] == "user" else ():
         chosen = [(reply, text) for reply, text in answers if (reply.get("rank") not in (None, "")) == ranked]
         if chosen:
             given = [reply["rank"] for reply, _ in chosen] if ranked else None
-            yield shared | {"prompt": prompt, "completions": [text for _, text in chosen], "ranks": given}
+            yield shared | {"prompt": path, "completions": [text for _, text in chosen], "ranks": given}
 
 
-def _tree(numbered: Numbered, problems: Problems) -> Numbered:
+def _each(numbered: Numbered, problems: Problems, rows_of: Callable[[Row], Iterable[Row]]) -> Numbered:
+    """The rows that each row becomes; those that cannot be read are added to the problems."""
     found: Numbered = []
-    for number_, row in numbered:
-        shared = {name: value for name, value in row.items() if name != "prompt"}
+    for place, row in numbered:
         try:
-            rows, open_ = [], [(structure(row.get("prompt")), [])]
-            while open_:
-                node, before = open_.pop(0)
-                if not isinstance(node, dict):
-                    raise wrong_type("prompt", node, "a message with replies")
-                said_so_far, replies = [*before, _message(node)], objects(node.get("replies"))
-                if replies is None and structure(node.get("replies")) not in (None, "", []):
-                    raise wrong_type("replies", node["replies"], "a list of messages")
-                replies = replies or []
-                if node["role"] == "prompter":
-                    rows += _rows_of(said_so_far, replies, shared)
-                open_ += [(reply, said_so_far) for reply in replies]
-            if not rows:
-                raise RowError("the tree holds no answer of the assistant")
-            found += [(number_, one) for one in rows]
+            found += [(place, one) for one in list(rows_of(row))]
         except RowError as error:
-            problems.append((number_, str(error)))
+            problems.append((place, str(error)))
     return found
+
+
+def _without(row: Row, *names: str) -> Row:
+    return {name: value for name, value in row.items() if name not in names}
+
+
+def _rows_of_tree(row: Row) -> list[Row]:
+    rows, open_ = [], deque([(structure(row.get("prompt")), [])])
+    while open_:
+        node, before = open_.popleft()
+        if not isinstance(node, dict):
+            raise wrong_type("prompt", node, "a message with replies")
+        path, replies = [*before, _message(node)], objects(node.get("replies"))
+        if replies is None and structure(node.get("replies")) not in (None, "", []):
+            raise wrong_type("replies", node["replies"], "a list of messages")
+        rows += _rows_of(path, replies or (), _without(row, "prompt"))
+        open_ += [(reply, path) for reply in replies or ()]
+    if not rows:
+        raise RowError("the tree holds no answer of the assistant")
+    return rows
 
 
 def _is_tree(row: Row) -> bool:
@@ -165,7 +178,7 @@ def _is_tree(row: Row) -> bool:
     },
     _is_tree,
     optional=(),
-    expand=_tree,
+    expand=partial(_each, rows_of=_rows_of_tree),
 )
 def oasst_trees(row: Row) -> Ranking:
     return ranks(row)
@@ -174,28 +187,22 @@ def oasst_trees(row: Row) -> Ranking:
 def _flat(numbered: Numbered, problems: Problems) -> Numbered:
     """The rows are the nodes of trees, each with the id of its parent; a row of a prompter becomes rankings of its replies."""
     nodes: dict[Any, tuple[int, Row]] = {}
-    replies: dict[Any, list[Row]] = {}
-    for number_, row in numbered:
+    replies: defaultdict[Any, list[Row]] = defaultdict(list)
+    for place, row in numbered:
         name, parent = row.get("message_id"), row.get("parent_id")
         if not isinstance(name, (str, int, float)) or not isinstance(parent, (str, int, float, type(None))):
-            problems.append(
-                (number_, f"`message_id` and `parent_id` are {short([name, parent])}, not names of messages")
-            )
+            problems.append((place, f"`message_id` and `parent_id` are {short([name, parent])}, not names of messages"))
         elif name in nodes or name == "":
-            problems.append((number_, f"`message_id` {short(name)} is empty or occurs twice"))
+            problems.append((place, f"`message_id` {short(name)} is empty or occurs twice"))
         else:
-            nodes[row["message_id"]] = number_, row
-            replies.setdefault(row.get("parent_id") or None, []).append(row)
-    found = []
-    for number_, row in nodes.values():
-        try:
-            path = _path(row, nodes)
-            if row["role"] == "prompter":
-                shared = {name: row[name] for name in row if name not in ("text", "role", "rank", "parent_id")}
-                found += [(number_, one) for one in _rows_of(path, replies.get(row["message_id"], []), shared)]
-        except RowError as error:
-            problems.append((number_, str(error)))
-    return found
+            nodes[name] = place, row
+            replies[parent or None].append(row)
+
+    def rows_of(row: Row) -> Iterator[Row]:
+        shared = _without(row, "text", "role", "rank", "parent_id")
+        return _rows_of(_path(row, nodes), replies[row["message_id"]], shared)
+
+    return _each(nodes.values(), problems, rows_of)
 
 
 def _path(row: Row, nodes: dict[Any, tuple[int, Row]]) -> list[Message]:
