@@ -13,10 +13,9 @@ from .cells import RowError
 from .entries import Format, Row, always, never
 from .formats_datasets import DATASETS
 from .formats_pairs import PAIRS
-from .formats_published_steps import PUBLISHED_STEPS
 from .formats_ranked import RANKED
 from .formats_rankings import OPEN, RANKINGS, UNLABELED
-from .formats_steps import STEPS
+from .formats_steps import PUBLISHED_STEPS, STEPS
 
 LABELED = DATASETS | RANKED | PAIRS | RANKINGS | STEPS | PUBLISHED_STEPS
 FORMATS: dict[str, Format] = LABELED | UNLABELED | OPEN
