@@ -8,31 +8,11 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import ClassVar
 
+from . import console
 from .cli import flag
-from .console import (
-    DataError,
-    Result,
-    UsageError,
-    check_output_file,
-    emit,
-    listed,
-    log,
-    table,
-    to_json,
-    write_whole,
-)
-from .data.audit import (
-    CHECKS,
-    STEP_CHECKS,
-    UNLABELED_CHECKS,
-    UNREADABLE,
-    AuditFinding,
-    Check,
-    Finding,
-    prompt_digests,
-    show,
-    unreadable,
-)
+from .console import DataError, Result, UsageError, listed, log
+from .data import audit
+from .data.audit import CHECKS, STEP_CHECKS, UNLABELED_CHECKS, UNREADABLE, AuditFinding, Check, Finding
 from .data.audit.parts import Survey
 from .data.audit.rendered import OVER_LENGTH, REFUSED, RENDERED_CHECKS, rendered_checks
 from .data.converting import Reading
@@ -101,37 +81,19 @@ class CheckSettings(ReadingSettings, WinnerSettings, TextSettings):
         if self.list_formats or self.list_checks:
             return
         model, output, clean = self.model_name_or_path, self.output, "add --output clean.jsonl"
+        # fmt: off
         for wrong, message, hint in (
             (not self.sources, "no dataset was named", "check_data.py FILE, or check_data.py --list_formats"),
             (self.drop and not output, "--drop leaves rows out of --output, which is not given", clean),
-            (
-                self.layout == "original" and not output,
-                "--layout says how --output is written, which is not given",
-                clean,
-            ),
-            (
-                self.chat_template_path and not model,
-                "--chat_template_path needs --model_name_or_path, whose tokenizer it is for",
-                None,
-            ),
-            (
-                REFUSED in self.drop and not model,
-                "--drop refused needs --model_name_or_path, whose chat template refuses rows",
-                None,
-            ),
-            (
-                self.max_length and not model,
-                "--max_length needs --model_name_or_path, whose tokenizer counts the tokens",
-                None,
-            ),
-            (
-                OVER_LENGTH in self.drop and not self.max_length,
-                "--drop over_length needs --max_length and --model_name_or_path",
-                None,
-            ),
+            (self.layout == "original" and not output, "--layout says how --output is written, which is not given", clean),
+            (self.chat_template_path and not model, "--chat_template_path needs --model_name_or_path, whose tokenizer it is for", None),
+            (REFUSED in self.drop and not model, "--drop refused needs --model_name_or_path, whose chat template refuses rows", None),
+            (self.max_length and not model, "--max_length needs --model_name_or_path, whose tokenizer counts the tokens", None),
+            (OVER_LENGTH in self.drop and not self.max_length, "--drop over_length needs --max_length and --model_name_or_path", None),
         ):
             if wrong:
                 raise UsageError(message, hint=hint)
+        # fmt: on
 
     @property
     def sources(self) -> list[str]:
@@ -206,14 +168,9 @@ def check_data(settings: CheckSettings) -> Checked:
 
     Raises DataError where the data cannot be read, and, after printing the result, where findings are left that stop training.
     """
-    return told_result(*checked(settings))
-
-
-def checked(settings: CheckSettings) -> tuple[Checked, list[Finding]]:
-    """The result, and the findings that stop training, after --drop. Writes --output."""
     inputs = [*settings.sources, *(settings.eval_dataset_name or ())]
     output, found = (
-        check_output_file(path, settings.overwrite, inputs) if path else None
+        console.check_output_file(path, settings.overwrite, inputs) if path else None
         for path in (settings.output, settings.findings)
     )
     reading = Reading(
@@ -224,53 +181,60 @@ def checked(settings: CheckSettings) -> tuple[Checked, list[Finding]]:
         leave_out_unreadable=True,
         **settings.reading,
     )
-    survey, columns = surveyed(settings, reading)
+    survey, columns = _surveyed(settings, reading)
     summary, rows = survey.summary, sum(survey.kinds.values())
-    lost = unreadable(summary, rows)
+    lost = audit.unreadable(summary, rows)
     if lost and output and UNREADABLE not in settings.drop:
         raise DataError(lost[0].message, where=", ".join(lost[0].rows), hint=f"fix them, or add --drop {UNREADABLE}")
     if summary.winner_values:
         log(said(summary.winner_values))
     findings = [*lost, *survey.close()]
-    left = [finding for finding in findings if finding.check not in settings.drop]
     if found:
-        write_whole(found, map(to_json, places(lost, survey)))
-    moved = write_rows(output, survey, settings, reading, columns) if output else None
-    dropped_rows = survey.rows_dropped
-    if lost and UNREADABLE in settings.drop:
-        dropped_rows = Counter({UNREADABLE: lost[0].count}) + dropped_rows
-    kept = rows - sum(survey.rows_dropped.values())
-    report(survey, findings, (dropped_rows, survey.completions_dropped), kept, output)
+        console.write_whole(found, map(console.to_json, _places(lost, survey)))
+    moved = _write_rows(output, survey, settings, reading, columns) if output else None
+    dropped = Counter({UNREADABLE: lost[0].count} if lost and UNREADABLE in settings.drop else {}) + survey.rows_dropped
+    left = [finding for finding in findings if finding.check not in settings.drop]
+    severities = Counter(finding.severity for finding in left)
     result = Checked(
         format=summary.format,
         files=summary.files,
         rows=rows + sum(summary.set_aside.values()),
-        kept=kept,
+        kept=rows - sum(survey.rows_dropped.values()),
         kinds=survey.kinds,
-        **{name: count for part in survey.parts.values() for name, count in part.counts.items()},
+        **survey.counts,
         equal_scores=survey.equal_scores,
-        set_aside={reason: n for reason, n in summary.set_aside.items() if reason not in dropped_rows},
+        set_aside={reason: n for reason, n in summary.set_aside.items() if reason not in dropped},
         winner_values=summary.winner_values,
         columns_used=summary.columns_used,
         metadata_columns=summary.metadata_columns,
         metadata_moved=moved,
         findings=findings,
-        dropped=sum(dropped_rows.values()),
-        dropped_rows=dropped_rows,
+        dropped=sum(dropped.values()),
+        dropped_rows=dropped,
         dropped_completions=survey.completions_dropped,
         output=str(output) if output else None,
-        errors=sum(finding.severity == "error" for finding in left),
-        warnings=sum(finding.severity == "warning" for finding in left),
+        errors=severities["error"],
+        warnings=severities["warning"],
     )
-    return result, [finding for finding in left if finding.severity in ("error", *["warning"] * settings.strict)]
+    _report(result, summary.set_aside)
+    bad = [finding for finding in left if finding.severity in ("error", *["warning"] * settings.strict)]
+    if bad:
+        console.emit(result)
+        raise DataError(
+            f"{len(bad)} of the findings stop training; the first: {bad[0].message}",
+            where=", ".join(bad[0].rows),
+            hint=f"leave the rows out with --drop {' '.join(dict.fromkeys(finding.check for finding in bad))} "
+            "--output clean.jsonl, or fix them",
+        )
+    return result
 
 
-def surveyed(settings: CheckSettings, reading: Reading) -> tuple[Survey, dict[str, None]]:
+def _surveyed(settings: CheckSettings, reading: Reading) -> tuple[Survey, dict[str, None]]:
     """(what a pass over all rows finds, the columns that they have)."""
     held_out: frozenset[bytes] = frozenset()
     for _, records in slices(settings.eval_dataset_name or (), replace(reading, leave_out_unreadable=False)):
-        held_out |= prompt_digests(records.rows)
-    more = render_checks(settings) if settings.model_name_or_path else lambda kind: []
+        held_out |= audit.prompt_digests(records.rows)
+    more = _render_checks(settings) if settings.model_name_or_path else lambda kind: []
     survey = Survey(held_out, rendered=settings.rendered, more=more)
     columns: dict[str, None] = {}
     for raw, records in slices(settings.sources, reading):
@@ -281,22 +245,22 @@ def surveyed(settings: CheckSettings, reading: Reading) -> tuple[Survey, dict[st
     return survey, columns
 
 
-def write_rows(
+def _write_rows(
     output: Path, survey: Survey, settings: CheckSettings, reading: Reading, columns: dict[str, None]
 ) -> dict[str, int] | None:
     """Write the rows that are left after --drop, in a second pass. Returns what `tell_moved` tells."""
     kept = ((raw, records, survey.left(records, settings.drop)) for raw, records in slices(settings.sources, reading))
     if settings.layout == "original":
         rows = (row for raw, records, left in kept for row in kept_rows(raw, records, left))
-        write_whole(output, lines(rows, columns, output))
+        console.write_whole(output, lines(rows, columns, output))
         return None
     moved: Counter[str] = Counter()
     rows = (to_row(row) for _, _, left in kept for row in left.values())
-    write_whole(output, map(to_json, counted(rows, moved)))
+    console.write_whole(output, map(console.to_json, counted(rows, moved)))
     return tell_moved(moved)
 
 
-def render_checks(settings: CheckSettings) -> Callable[[type], list[Check]]:
+def _render_checks(settings: CheckSettings) -> Callable[[type], list[Check]]:
     """Checks by rendering as training and scoring with the model of --model_name_or_path would. Reads its tokenizer alone."""
     from .checkpoints import read_chat_template, read_tokenizer
     from .rendering import Renderer
@@ -313,65 +277,51 @@ def render_checks(settings: CheckSettings) -> Callable[[type], list[Check]]:
     def checks(kind: type) -> list[Check]:
         steps = kind is Solution and settings.max_length
         render_steps = StepRenderer(tokenizer, step_separator=separator, **how).render_all if steps else None
-        return rendered_checks(kind, render, render_steps, settings.max_length)
+        return rendered_checks(render, render_steps, settings.max_length)
 
     return checks
 
 
-def places(lost: list[Finding], survey: Survey) -> Iterator[dict]:
+def _places(lost: list[Finding], survey: Survey) -> Iterator[dict]:
     """Every finding with each row it is about."""
     for row, reason in survey.summary.unreadable:
         yield {"check": lost[0].check, "severity": lost[0].severity, "row": row, "message": reason}
-    for part in survey.parts.values():
-        yield from part.places()
+    yield from survey.places()
 
 
-def report(
-    survey: Survey, findings: list[Finding], lost: tuple[Counter[str], Counter[str]], kept: int, output: Path | None
-) -> None:
-    summary = survey.summary
-    log(f"{sum(survey.kinds.values())} rows of format {summary.format}: {listed(survey.kinds)}")
-    for reason, count in summary.set_aside.items():
+def _report(result: Checked, set_aside: dict[str, int]) -> None:
+    log(f"{sum(result.kinds.values())} rows of format {result.format}: {listed(result.kinds)}")
+    for reason, count in set_aside.items():
         log(f"{count} more rows are set aside: {reason}")
-    if summary.metadata_columns:
-        log(f"kept as metadata: {', '.join(summary.metadata_columns)}")
-    show(findings)
-    for what, counts in zip(("rows", "completions of rankings that stay"), lost, strict=True):
+    if result.metadata_columns:
+        log(f"kept as metadata: {', '.join(result.metadata_columns)}")
+    audit.show(result.findings)
+    for what, counts in (
+        ("rows", result.dropped_rows),
+        ("completions of rankings that stay", result.dropped_completions),
+    ):
         if counts:
             log(f"dropped {what}: {listed(counts)}")
-    if output:
-        log(f"wrote {kept} rows to {output}")
-
-
-def told_result(result: Checked, bad: list[Finding]) -> Checked:
-    """The result, or, when findings are left that stop training, the result on stdout and then the lines that say so."""
-    if not bad:
-        return result
-    emit(result)
-    checks = " ".join(dict.fromkeys(finding.check for finding in bad))
-    raise DataError(
-        f"{len(bad)} of the findings stop training; the first: {bad[0].message}",
-        where=", ".join(bad[0].rows),
-        hint=f"leave the rows out with --drop {checks} --output clean.jsonl, or fix them",
-    )
+    if result.output:
+        log(f"wrote {result.kept} rows to {result.output}")
 
 
 def list_formats() -> FormatList:
     names = [field.name for field in fields(FormatEntry)]
     entries = [FormatEntry(*(getattr(entry, name) for name in names)) for entry in FORMATS.values()]
     rows = [[entry.name, ", ".join(entry.needs), entry.description] for entry in entries]
-    table("formats", ["name", "columns", "description"], rows)
+    console.table("formats", ["name", "columns", "description"], rows)
     return FormatList(entries)
 
 
 def list_checks() -> CheckList:
-    names = ("name", "severity", "why", "advice")
+    names = [field.name for field in fields(CheckEntry)]
     tables = {"comparisons": CHECKS, "solutions in steps": STEP_CHECKS, "rows without labels": UNLABELED_CHECKS}
     tables["what a model reads (--model_name_or_path)"] = RENDERED_CHECKS
     entries = [
-        CheckEntry(about, *(getattr(check, name) for name in names))
+        CheckEntry(about, *(getattr(check, name) for name in names[1:]))
         for about, checks in tables.items()
         for check in checks.values()
     ]
-    table("checks", ["about", *names], [list(vars(entry).values()) for entry in entries])
+    console.table("checks", names, [list(vars(entry).values()) for entry in entries])
     return CheckList(entries)

@@ -1,10 +1,6 @@
 """What is wrong with comparisons, labeled steps or rows to be scored, before a model learns or scores them.
 
-    findings = audit(pairs, eval_records=held_out)      one Finding a check that found something
-    clean = drop(pairs, findings)                       without the pairs of these findings
-
-Each check is one entry in CHECKS (pairs.py), STEP_CHECKS (steps.py) or UNLABELED_CHECKS (unlabeled.py): what it looks for, why
-that matters, what to do. Every check takes time linear in the text.
+Each check is one entry in CHECKS or UNLABELED_CHECKS (pairs.py) or in STEP_CHECKS (steps.py), and takes time linear in the text.
 """
 
 from __future__ import annotations
@@ -15,16 +11,13 @@ from typing import Any
 from ... import console
 from ..records import Comparison, Ranking, Record, Records, Solution
 from .findings import SHOWN, Audit, AuditFinding, Check, Finding, Material, digest
-from .pairs import CHECKS
+from .pairs import CHECKS, UNLABELED_CHECKS
 from .steps import STEP_CHECKS
-from .unlabeled import UNLABELED_CHECKS
 
 __all__ = ["CHECKS", "STEP_CHECKS", "UNLABELED_CHECKS", "AuditFinding", "Check", "Finding"]
 
 TABLES = {Comparison: ("pairs", CHECKS), Solution: ("solutions", STEP_CHECKS), Ranking: ("rows", UNLABELED_CHECKS)}
-"""What records of a type are called, and their checks. Rankings are rows to be scored or answered: labeled ones are audited
-as their pairs.
-"""
+"""What records of a type are called, and their checks. Labeled rankings are audited as their pairs."""
 UNREADABLE = "unreadable"
 
 
@@ -62,11 +55,7 @@ def prompt_digests(records: Iterable[Record]) -> frozenset[bytes]:
 
 
 def unreadable(records: Records, read: int | None = None) -> list[Finding]:
-    """The rows that were left out because they cannot be read, as one more finding, or nothing. read: the others, where they
-    are not in `records`.
-    """
-    if not records.unreadable:
-        return []
+    """The rows that cannot be read, as one more finding, or nothing. read: how many can, where `records` does not hold them."""
     count = len(records.unreadable)
     read = (len(records.rows) if read is None else read) + sum(records.set_aside.values())
     return [
@@ -76,21 +65,22 @@ def unreadable(records: Records, read: int | None = None) -> list[Finding]:
             count=count,
             share=count / read,
             rows=tuple(place for place, _ in records.unreadable[:SHOWN]),
-            message=f"{count} of {read} rows cannot be read; the first: {records.unreadable[0][1]}",
+            message=f"{count} of {read} rows cannot be read; the first: {reason}",
             advice="fix them, or leave them out",
         )
+        for _, reason in records.unreadable[:1]
     ]
 
 
 def drop(records: Sequence[Any], findings: Iterable[Finding]) -> list[Any]:
-    """The audited records without the rows of the findings."""
+    """The audited records without those of the findings."""
     gone = {index for finding in findings for index in finding.indices}
     return [record for index, record in enumerate(records) if index not in gone]
 
 
 def without_errors(records: Sequence[Any], findings: Sequence[Finding], how: str, called: str) -> list[Any]:
-    """What a training run keeps of audited records, by its --audit (`how`): with "drop" those without errors, with "warn"
-    all. Shows the findings. Raises DataError for errors under "stop". called: the records, for messages.
+    """What a training run keeps of audited records (`called`), by its --audit (`how`): with "drop" those without errors, with
+    "warn" all. Shows the findings. Raises DataError for errors under "stop".
     """
     show(findings)
     errors = [finding for finding in findings if finding.severity == "error"]

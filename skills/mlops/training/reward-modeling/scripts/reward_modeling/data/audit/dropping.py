@@ -1,30 +1,26 @@
-"""Leave out what findings are about, and nothing else: whole rows, or single completions of a ranking.
-
-result = drop_rows(records.rows, pairs, findings)     len(rows) == len(result.rows) + sum(result.by_check.values())
-"""
+"""Leave out what findings are about, and nothing else: whole rows, or single completions of a ranking."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 from ..records import Comparison, Ranking, ordered_pairs
-from .findings import Finding, digest, repeated
+from .findings import Finding, digest
 
 Pair = tuple[int, int]
 """Places of the better and the worse completion in their ranking."""
 
 
-@dataclass(frozen=True)
-class Dropped:
+class Dropped(NamedTuple):
     """rows: what is left, by its place. by_check: rows that are gone, each under the first finding that took it.
     completions: those that are gone from rankings that stay."""
 
     rows: dict[int, Any]
-    by_check: Counter[str] = field(default_factory=Counter)
-    completions: Counter[str] = field(default_factory=Counter)
+    by_check: Counter[str]
+    completions: Counter[str]
 
 
 def drop_rows(rows: Sequence[Any], audited: Sequence[Any], findings: Iterable[Finding]) -> Dropped:
@@ -35,9 +31,10 @@ def drop_rows(rows: Sequence[Any], audited: Sequence[Any], findings: Iterable[Fi
     it together (identical, repeated, contradicting), one that repeats an earlier completion, else the one in most such
     pairs. Rankings that make no pair any more go as a whole.
     """
-    places = [place for number, row in enumerate(rows) for place in _places(number, row)]
-    if len(places) != len(audited):
-        raise ValueError(f"{len(audited)} records were audited, the rows make {len(places)}")
+    places: list[tuple[int, Pair | None]] = []
+    for number, row in enumerate(rows):
+        is_ranked = isinstance(row, Ranking) and row.scores is not None
+        places += [(number, pair) for pair in (ordered_pairs(row) if is_ranked else [None])]
     gone: dict[int, str] = {}
     cut: dict[int, dict[int, str]] = defaultdict(dict)
     for finding in findings:
@@ -57,13 +54,6 @@ def drop_rows(rows: Sequence[Any], audited: Sequence[Any], findings: Iterable[Fi
     return Dropped(kept, Counter(gone.values()), completions)
 
 
-def _places(number: int, row: Any) -> list[tuple[int, Pair | None]]:
-    """Where each audited record of this row comes from."""
-    if isinstance(row, Ranking) and row.scores is not None:
-        return [(number, pair) for pair in ordered_pairs(row)]
-    return [(number, None)]
-
-
 def _completions(
     ranking: Ranking, found: list[tuple[Comparison, Pair]], finding: Finding, lost: dict[int, str]
 ) -> set[int]:
@@ -72,20 +62,15 @@ def _completions(
     if flawed:
         sides = [(record, zip(pair, (record.chosen, record.rejected), strict=True)) for record, pair in found]
         return {place for record, two in sides for place, answer in two if flawed(record, answer)} - lost.keys()
-    repeats = _repeats(ranking)
+    texts = [digest(completion, {}) for completion in ranking.completions]
     pairs = [pair for _, pair in found if not lost.keys() & set(pair)]
     chosen: set[int] = set()
     while pairs:
         degree = Counter(place for pair in pairs for place in pair)
-        worst = max(degree, key=lambda place: (place in repeats, degree[place], place))
+        worst = max(degree, key=lambda place: (texts.index(texts[place]) < place, degree[place], place))
         chosen.add(worst)
         pairs = [pair for pair in pairs if worst not in pair]
     return chosen
-
-
-def _repeats(ranking: Ranking) -> set[int]:
-    """Completions that say what an earlier one of the ranking says."""
-    return set(repeated(digest(completion, {}) for completion in ranking.completions))
 
 
 def _without(row: Any, lost: dict[int, str] | None) -> Any:

@@ -1,16 +1,21 @@
-"""What can be wrong with comparisons: one table, CHECKS.
+"""What can be wrong with comparisons (CHECKS), and with rows to be scored or answered (UNLABELED_CHECKS).
 
 A check says which side of a pair has the flaw, where it is one side's: of a ranking only that completion is then dropped.
 """
 
 from __future__ import annotations
 
-from ..records import Comparison, Message, Record, answers_of
-from .findings import Check, Link, Material, each_answer, outside, table_of, where
+from dataclasses import replace
+from itertools import chain
+from operator import attrgetter
+
+from ..records import Comparison, Message, Ranking, Record, answers_of
+from .findings import Check, Material, each_answer, outside, table_of, where
 from .text import contents, is_garbled, is_templated, leaks_turn
 
 LONGER_WARNING = (0.3, 0.7)
 """Shares of pairs with the longer answer chosen outside of this range are a warning: length alone would score well."""
+_FOLLOWS = {"start": ("user",), "user": ("assistant",), "assistant": ("user", "tool"), "tool": ("tool", "assistant")}
 
 
 def _says_nothing(record: Record, answer: list[Message]) -> bool:
@@ -18,54 +23,25 @@ def _says_nothing(record: Record, answer: list[Message]) -> bool:
     return not any(message["content"].strip() or message.get("tool_calls") for message in said)
 
 
-def _is_unfinished(pair: Comparison, answer: list[Message]) -> bool:
-    return not answer or answer[-1]["role"] != "assistant"
-
-
-def _stumbles(record: Record, answer: list[Message]) -> bool:
-    return out_of_turn(record.prompt + answer)
-
-
-def _leaks(record: Record, answer: list[Message]) -> bool:
-    return leaks_turn(contents(answer, "assistant"))
-
-
 def _both(record: Record, answer: list[Message]) -> bool:
     """What is wrong with the prompt is wrong with both sides."""
     return True
 
 
-def _texts(record: Record) -> list[str]:
-    return contents([*record.prompt, *(message for answer in answers_of(record) for message in answer)])
+def _asked(side: list[Message]) -> list[tuple[str, str]]:
+    """What the user or the system says among the messages of an answer, which the two sides do not share."""
+    return [(message["role"], message["content"].strip()) for message in side if message["role"] in ("user", "system")]
 
 
-def _prompts_differ(pair: Comparison) -> bool:
-    """Messages that the two sides do not share are answers; those of the user or the system among them must agree."""
-    asked = [
-        [(message["role"], message["content"].strip()) for message in side if message["role"] in ("user", "system")]
-        for side in (pair.chosen, pair.rejected)
-    ]
-    return asked[0] != asked[1]
-
-
-def out_of_turn(messages: list[Message]) -> bool:
+def _is_out_of_turn(messages: list[Message]) -> bool:
     """Whether roles break the order: a system message, then user and assistant in turn, tools after the assistant."""
     roles = [message["role"] for message in messages]
-    follows = {"start": ("user",), "user": ("assistant",), "assistant": ("user", "tool"), "tool": ("tool", "assistant")}
-    before = "start"
-    for role in roles[1:] if roles[:1] == ["system"] else roles:
-        if role not in follows[before]:
-            return True
-        before = role
-    return False
+    roles = roles[1:] if roles[:1] == ["system"] else roles
+    return any(role not in _FOLLOWS[before] for before, role in zip(["start", *roles], roles, strict=False))
 
 
 def _identical(material: Material) -> list[int]:
     return [index for index, (_, chosen, rejected) in enumerate(material.keys) if chosen == rejected]
-
-
-def _links(material: Material) -> list[list[Link]]:
-    return material.links
 
 
 def _overlap(material: Material) -> list[int]:
@@ -82,7 +58,7 @@ CHECKS = table_of(
     Check(
         "empty_answer",
         "error",
-        "{count} of {total} {called} have an answer that says nothing",
+        "have an answer that says nothing",
         "The model learns to score the absence of text: a failed generation, or a column read wrongly.",
         "drop these rows, or fix the column they come from",
         **each_answer(_says_nothing),
@@ -90,23 +66,23 @@ CHECKS = table_of(
     Check(
         "no_final_answer",
         "error",
-        "{count} of {total} {called} have a side that does not end with an assistant message",
+        "have a side that does not end with an assistant message",
         "The score is read at the end of the answer: here it would be of the user's or a tool's words.",
         "cut the conversations after their last assistant message, or drop these rows",
-        **each_answer(_is_unfinished),
+        **each_answer(lambda pair, answer: not answer or answer[-1]["role"] != "assistant"),
     ),
     Check(
         "prompts_differ",
         "error",
-        "{count} of {total} {called} do not ask the same on both sides",
+        "do not ask the same on both sides",
         "A difference in reward then measures the question and not the answer.",
         "drop these rows; if all have it, chosen and rejected come from different rows of the source",
-        where(_prompts_differ),
+        where(lambda pair: _asked(pair.chosen) != _asked(pair.rejected)),
     ),
     Check(
         "identical",
         "error",
-        "{count} of {total} {called} have identical chosen and rejected answers",
+        "have identical chosen and rejected answers",
         "They teach nothing, keep the loss above zero and count as half right at best.",
         "drop these rows",
         _identical,
@@ -114,23 +90,24 @@ CHECKS = table_of(
     Check(
         "duplicate",
         "warning",
-        "{count} of {total} {called} repeat an earlier pair",
+        "repeat an earlier pair",
         "They count twice in training, and when one of them lands in the evaluation set, it has been seen.",
         "drop them, unless they are separate labels of the same answers",
-        repeats=_links,
+        links=attrgetter("links"),
     ),
     Check(
         "contradiction",
         "warning",
-        "{count} of {total} {called} also occur with the opposite label",
+        "also occur with the opposite label",
         "No model can satisfy both: they bound the accuracy that can be reached.",
         "keep the majority's label, or drop both",
-        opposes=_links,
+        links=attrgetter("links"),
+        opposes=True,
     ),
     Check(
         "train_eval_overlap",
         "warning",
-        "{count} of {total} {called} have a prompt of the evaluation set",
+        "have a prompt of the evaluation set",
         "Accuracy on prompts that were trained on says little about new ones.",
         "drop these rows from the training set",
         _overlap,
@@ -139,25 +116,25 @@ CHECKS = table_of(
     Check(
         "roles",
         "warning",
-        "{count} of {total} {called} have roles that do not alternate",
+        "have roles that do not alternate",
         "Chat templates raise errors on such conversations, or render them in a way the base model never saw.",
         "merge consecutive messages of one role; put the system message first and once",
-        **each_answer(_stumbles),
+        **each_answer(lambda record, answer: _is_out_of_turn(record.prompt + answer)),
         of_chat=True,
     ),
     Check(
         "leaked_turn",
         "warning",
-        "{count} of {total} {called} have an answer that holds the marker of a turn (Human:, <|im_end|>, [INST], ...)",
+        "have an answer that holds the marker of a turn (Human:, <|im_end|>, [INST], ...)",
         "The answer went on into the user's next turn, or a template was written into it: the marker predicts the label.",
         "cut the answer at the marker, or drop these rows",
-        **each_answer(_leaks),
+        **each_answer(lambda record, answer: leaks_turn(contents(answer, "assistant"))),
         of_chat=True,
     ),
     Check(
         "templated",
         "warning",
-        "{count} of {total} {called} have a prompt that is templated already (<|im_start|>user, [INST], Human: ... Assistant:)",
+        "have a prompt that is templated already (<|im_start|>user, [INST], Human: ... Assistant:)",
         "The chat template is written around it a second time: the model reads a text that no one else gives it.",
         "give the messages alone, or take the text as it is with --text_format rendered",
         where(lambda pair: is_templated(contents(pair.prompt))),
@@ -177,7 +154,7 @@ CHECKS = table_of(
     Check(
         "negative_margin",
         "warning",
-        "{count} of {total} {called} have a margin below zero",
+        "have a margin below zero",
         "The scores contradict the labels: the rejected answer has the higher one.",
         "check that the score columns are not swapped, or drop these rows",
         where(lambda record: record.margin is not None and record.margin < 0),
@@ -185,10 +162,25 @@ CHECKS = table_of(
     Check(
         "encoding",
         "warning",
-        "{count} of {total} {called} hold control characters, replacement characters or wrongly decoded text",
+        "hold control characters, replacement characters or wrongly decoded text",
         "The text went through the wrong encoding once (Ã© for é): tokens the base model hardly knows.",
         "read the source again as UTF-8, or drop these rows",
-        find=where(lambda record: is_garbled(_texts(record))),
+        where(lambda record: is_garbled(contents([*record.prompt, *chain(*answers_of(record))]))),
         of_answer=lambda record, answer: is_garbled(contents(record.prompt + answer)),
     ),
+)
+
+
+def _stumbles(row: Ranking) -> bool:
+    """A prompt without completions is looked at as if it were answered."""
+    answers = row.completions or [[{"role": "assistant", "content": ""}]]
+    return any(_is_out_of_turn(row.prompt + answer) for answer in answers)
+
+
+UNLABELED_CHECKS = table_of(
+    replace(CHECKS["empty_answer"], severity="warning"),
+    CHECKS["duplicate"],
+    CHECKS["train_eval_overlap"],
+    replace(CHECKS["roles"], find=where(_stumbles)),
+    *(CHECKS[name] for name in ("leaked_turn", "templated", "encoding")),
 )

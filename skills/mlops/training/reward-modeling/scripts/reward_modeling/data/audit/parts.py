@@ -25,40 +25,11 @@ def kind_of(row: Record) -> str:
     return "completions" if row.completions else "prompts"
 
 
-class Part:
-    """Rows that are audited together, as records of one type."""
-
-    def __init__(self, kind: type, audit: Audit):
-        self.kind, self.audit = kind, audit
-        self.counts: Counter[str] = Counter()
-        self.findings: list[Finding] = []
-        self.passed = 0
-        """Of the audited records, how many `left` has passed."""
-
-    def add(self, rows: list[Record], material: Material) -> None:
-        self.audit.add(material)
-        if self.kind is Comparison:
-            self.counts.update(comparisons=len(material.records))
-        elif self.kind is Ranking:
-            self.counts.update(prompts=len(rows), completions=sum(len(row.completions) for row in rows))
-        else:
-            labels = [label for one in rows for label in one.labels or () if label is not None]
-            self.counts.update(solutions=len(rows), steps=sum(len(one.steps) for one in rows))
-            self.counts.update(labelled_steps=len(labels), incorrect_steps=sum(label < 0.5 for label in labels))
-
-    def places(self) -> Iterator[dict[str, Any]]:
-        """Every finding with each row it is about, FILE:ROW; row is null for what is about the data as a whole."""
-        for one in self.findings:
-            for row in self.audit.places(one.indices) if one.indices else [None]:
-                yield {"check": one.check, "severity": one.severity, "row": row, "message": one.message}
-
-
 def _by_type(rows: list[Record]) -> dict[type, tuple[list[int], list[Record], list[Record]]]:
     """{type: (places, rows, what is audited of them)}: labeled answers are audited as their pairs."""
     parts: dict[type, tuple[list[int], list[Record], list[Record]]] = {}
     for place, row in enumerate(rows):
-        ranked = isinstance(row, Ranking) and row.scores is not None and not row.is_labeled_answer
-        kind = Comparison if ranked else type(row)
+        kind = Comparison if kind_of(row) == "rankings" else type(row)
         places, whole, audited = parts.setdefault(kind, ([], [], []))
         places.append(place)
         whole.append(row)
@@ -66,54 +37,67 @@ def _by_type(rows: list[Record]) -> dict[type, tuple[list[int], list[Record], li
     return parts
 
 
+def _counts(kind: type, rows: list[Record], audited: list[Record]) -> dict[str, int]:
+    if kind is Comparison:
+        return {"comparisons": len(audited)}
+    if kind is Ranking:
+        return {"prompts": len(rows), "completions": sum(len(row.completions) for row in rows)}
+    labels = [label for one in rows for label in one.labels or () if label is not None]
+    steps = {"solutions": len(rows), "steps": sum(len(one.steps) for one in rows)}
+    return steps | {"labelled_steps": len(labels), "incorrect_steps": sum(label < 0.5 for label in labels)}
+
+
 class Survey:
     """What slices of records hold and what is wrong with them. Keeps hashes and counts, not texts.
 
-    A second pass over the same slices, with `left`, gives what remains when findings are dropped.
+    more: further checks for records of a type. A second pass over the same slices, with `left`, gives what remains when
+    findings are dropped.
     """
 
-    def __init__(
-        self,
-        eval_prompts: frozenset[bytes] = frozenset(),
-        *,
-        rendered: bool = False,
-        more: Callable[[type], list[Check]] = lambda kind: [],
-    ):
+    def __init__(self, eval_prompts: frozenset[bytes], *, rendered: bool, more: Callable[[type], list[Check]]):
         self.eval_prompts, self.rendered, self.more = eval_prompts, rendered, more
-        self.parts: dict[type, Part] = {}
+        self.audits: dict[type, Audit] = {}
+        self.findings: dict[type, list[Finding]] = {}
         self.summary = Records([])
         """All slices without their rows."""
         self.kinds: Counter[str] = Counter()
+        self.counts: Counter[str] = Counter()
         self.equal_scores = 0
+        self.passed: Counter[type] = Counter()
+        """How many audited records `left` has passed."""
         self.rows_dropped: Counter[str] = Counter()
         self.completions_dropped: Counter[str] = Counter()
 
     def add(self, records: Records) -> None:
         for kind, (_, rows, audited) in _by_type(records.rows).items():
-            if kind not in self.parts:
+            if kind not in self.audits:
                 called, checks = TABLES[kind]
-                audit = Audit(called, [*self.more(kind), *checks.values()], rendered=self.rendered)
-                self.parts[kind] = Part(kind, audit)
-            self.parts[kind].add(rows, Material(audited, self.eval_prompts))
+                self.audits[kind] = Audit(called, [*self.more(kind), *checks.values()], rendered=self.rendered)
+            self.audits[kind].add(Material(audited, self.eval_prompts))
+            self.counts.update(_counts(kind, rows, audited))
         self.kinds.update(map(kind_of, records.rows))
         self.equal_scores += equal_scores(records)
         self.summary = joined([self.summary, records], rows=False)
 
     def close(self) -> list[Finding]:
         """All findings, after the last slice."""
-        self.parts = {kind: self.parts[kind] for kind in TABLES if kind in self.parts}
-        for part in self.parts.values():
-            part.findings = part.audit.findings()
-        return [finding for part in self.parts.values() for finding in part.findings]
+        self.findings = {kind: self.audits[kind].findings() for kind in TABLES if kind in self.audits}
+        return [one for found in self.findings.values() for one in found]
+
+    def places(self) -> Iterator[dict[str, Any]]:
+        """Every finding with each row it is about, FILE:ROW; row is null for what is about the data as a whole."""
+        for kind, found in self.findings.items():
+            for one in found:
+                for row in self.audits[kind].places(one.indices) if one.indices else [None]:
+                    yield {"check": one.check, "severity": one.severity, "row": row, "message": one.message}
 
     def left(self, records: Records, checks: Iterable[str]) -> dict[int, Record]:
         """What is left of the next slice without what the findings of these checks are about, by its place; counts the rest."""
         kept: dict[int, Record] = {}
         for kind, (places, rows, audited) in _by_type(records.rows).items():
-            part = self.parts[kind]
-            here = [one.within(part.passed, len(audited)) for one in part.findings if one.check in checks]
-            part.passed += len(audited)
-            done = drop_rows(rows, audited, here)
+            here = [one for one in self.findings[kind] if one.check in checks]
+            done = drop_rows(rows, audited, [one.within(self.passed[kind], len(audited)) for one in here])
+            self.passed[kind] += len(audited)
             kept |= {places[place]: row for place, row in done.rows.items()}
             self.rows_dropped += done.by_check
             self.completions_dropped += done.completions

@@ -22,37 +22,34 @@ def _separator_inside(whitespace: bool) -> Callable[[Material], list[int]]:
     return find
 
 
-def _labeled_prefixes(material: Material) -> list[list[Link]]:
+def _labeled(record: Solution) -> list[tuple[int, float]]:
+    """(how many steps it ends, label) of each labeled step."""
+    return [(end, label) for end, label in enumerate(record.labels or (), 1) if label is not None]
+
+
+def _prefixes(material: Material) -> list[list[Link]]:
     """The steps to each labeled one, which other solutions may share: on one side where it is right."""
     return [
-        [
-            (hashed(key[: 1 + end]), 1 if label >= 0.5 else 2)
-            for end, label in enumerate(record.labels or (), 1)
-            if label is not None
-        ]
-        for record, key in material.keyed()
+        [(hashed(key[: 1 + end]), 1 if label >= 0.5 else 2) for end, label in _labeled(record)]
+        for record, key in zip(material.records, material.keys, strict=True)
     ]
-
-
-def _labels(record: Solution) -> list[float]:
-    return [label for label in record.labels or () if label is not None]
 
 
 def _wrong_steps(material: Material) -> list[int]:
     """The owner of each incorrect step."""
-    return [index for index, record in enumerate(material.records) for label in _labels(record) if label < 0.5]
+    return [index for index, record in enumerate(material.records) for _, label in _labeled(record) if label < 0.5]
 
 
 def _ends_wrong(record: Solution) -> bool:
-    judged = _labels(record)
-    return bool(judged) and judged[-1] < 0.5 and all(label >= 0.5 for label in judged[:-1])
+    wrong = [label < 0.5 for _, label in _labeled(record)]
+    return wrong[-1:] == [True] and sum(wrong) == 1
 
 
 STEP_CHECKS = table_of(
     Check(
         "separator_in_step",
         "error",
-        "{count} of {total} {called} have a step that holds the step separator",
+        "have a step that holds the step separator",
         "Inside a step the separator has no label, after it it has one: the model learns that it means nothing.",
         "choose a --step_separator that occurs in no step, or split these steps",
         _separator_inside(whitespace=False),
@@ -60,7 +57,7 @@ STEP_CHECKS = table_of(
     Check(
         "line_break_in_step",
         "warning",
-        "{count} of {total} {called} have a step that holds the whitespace step separator",
+        "have a step that holds the whitespace step separator",
         "Labels stay in their places, but a text split at the separator has other steps than the training data.",
         "score steps rather than texts, or choose another --step_separator",
         _separator_inside(whitespace=True),
@@ -69,10 +66,11 @@ STEP_CHECKS = table_of(
     Check(
         "contradiction",
         "warning",
-        "{count} of {total} {called} have a step that is labeled otherwise elsewhere, after the same steps",
+        "have a step that is labeled otherwise elsewhere, after the same steps",
         "No model can satisfy both: they bound the accuracy that can be reached.",
         "average the labels to a probability, or drop these rows",
-        opposes=_labeled_prefixes,
+        links=_prefixes,
+        opposes=True,
     ),
     CHECKS["train_eval_overlap"],
     CHECKS["leaked_turn"],
@@ -84,7 +82,7 @@ STEP_CHECKS = table_of(
         "Where nearly all steps are alike, calling all of them so is nearly right, and the model learns just that.",
         "compare with the baselines that call every step correct or wrong; consider --class_weighting balanced",
         _wrong_steps,
-        of=lambda material: sum(len(_labels(record)) for record in material.records),
+        of=lambda material: sum(len(_labeled(record)) for record in material.records),
         grade=outside(*WRONG_WARNING),
     ),
     Check(

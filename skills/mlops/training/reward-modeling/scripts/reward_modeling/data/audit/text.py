@@ -1,7 +1,4 @@
-"""What can be wrong with a text whatever it is part of: wrong encodings, turns that leaked in, templates written twice.
-
-Every search takes time linear in the text.
-"""
+"""What can be wrong with a text: wrong encodings, turns that leaked in, templates written twice. In time linear in the text."""
 
 from __future__ import annotations
 
@@ -72,7 +69,7 @@ def _is_templated(text: str) -> bool:
 def _goes_on(answer: str) -> bool:
     """Whether an answer runs into "Human: ... Assistant: ..." on one line."""
     asked = answer.find(" Human: ")
-    return asked >= 0 and " Assistant: " in answer[asked:]
+    return asked >= 0 and answer.find(" Assistant: ", asked) >= 0
 
 
 def contents(messages: Sequence[Message], role: str | None = None) -> list[str]:
