@@ -28,12 +28,11 @@ DROPPABLE = (
     *(UNREADABLE, REFUSED, OVER_LENGTH),
     *(name for name, check in (CHECKS | STEP_CHECKS).items() if check.about_rows),
 )
-"""Findings whose rows --drop leaves out."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CheckSettings(ReadingSettings, WinnerSettings, TextSettings):
-    """What to check, for which model, and what to write. Raises UsageError for settings that do nothing together."""
+    """Raises UsageError for settings that do nothing together."""
 
     group: ClassVar = "result"
     data: Sequence[str] = flag(
@@ -164,9 +163,8 @@ CheckOutput = Checked | FormatList | CheckList
 
 
 def check_data(settings: CheckSettings) -> Checked:
-    """Check the data and write --output and --findings; the result that check_data.py prints.
-
-    Raises DataError where the data cannot be read, and, after printing the result, where findings are left that stop training.
+    """Checks the data, writes --output and --findings. Raises DataError where the data cannot be read, and, after printing the
+    result, where findings are left that stop training.
     """
     inputs = [*settings.sources, *(settings.eval_dataset_name or ())]
     output, found = (
@@ -248,7 +246,7 @@ def _surveyed(settings: CheckSettings, reading: Reading) -> tuple[Survey, dict[s
 def _write_rows(
     output: Path, survey: Survey, settings: CheckSettings, reading: Reading, columns: dict[str, None]
 ) -> dict[str, int] | None:
-    """Write the rows that are left after --drop, in a second pass. Returns what `tell_moved` tells."""
+    """In a second pass. Returns what `tell_moved` tells."""
     kept = ((raw, records, survey.left(records, settings.drop)) for raw, records in slices(settings.sources, reading))
     if settings.layout == "original":
         rows = (row for raw, records, left in kept for row in kept_rows(raw, records, left))
@@ -261,7 +259,7 @@ def _write_rows(
 
 
 def _render_checks(settings: CheckSettings) -> Callable[[type], list[Check]]:
-    """Checks by rendering as training and scoring with the model of --model_name_or_path would. Reads its tokenizer alone."""
+    """Checks by rendering as training and scoring would. Reads the model's tokenizer alone."""
     from .checkpoints import read_chat_template, read_tokenizer
     from .rendering import Renderer
     from .step_rendering import STEP_SEPARATOR, StepRenderer
@@ -283,7 +281,6 @@ def _render_checks(settings: CheckSettings) -> Callable[[type], list[Check]]:
 
 
 def _places(lost: list[Finding], survey: Survey) -> Iterator[dict]:
-    """Every finding with each row it is about."""
     for row, reason in survey.summary.unreadable:
         yield {"check": lost[0].check, "severity": lost[0].severity, "row": row, "message": reason}
     yield from survey.places()

@@ -1,7 +1,4 @@
-"""Formats of public data sets of pairs that are known by their columns: the numbers in them mean what their cards say.
-
-`winner` is a, b or tie when a converter is called (winners.py); a value that the data set does not have stops the run.
-"""
+"""Formats of public data sets of pairs, known by their columns: the numbers in them mean what their cards say."""
 
 from __future__ import annotations
 
@@ -24,7 +21,6 @@ FIRST_IS_0 = {"0": "a", "1": "b"}
 
 
 def _two(row: Row, prompt: list[Message], first: Any, second: Any, margin: float | None = None) -> Ranking:
-    """The prompt and answers a and b, with what the row says of them."""
     return Ranking(prompt, [answer_of(first, "a"), answer_of(second, "b")], scores_of(row), margin=margin)
 
 
@@ -70,7 +66,6 @@ _SHORT: dict[str, tuple[str, tuple[str, str, str], Winner | None, Row]] = {
     ),
 }
 # fmt: on
-"""name: (description, columns of the prompt and the answers, what says which is better, an example of other values)."""
 for _name, (_description, _names, _winner, _example) in _SHORT.items():
     columns(DATASETS, _name, _description, _names, winner=_winner, example=_example)
 columns(
@@ -136,7 +131,7 @@ def webgpt(row: Row) -> Ranking:
     winner=Winner(("choice",), FIRST_IS_0),
 )
 def summarize_from_feedback(row: Row) -> Ranking:
-    """The post is laid out as in prompts of TL;DR (arXiv:2009.01325, trl-lib/tldr-preference)."""
+    """Laid out as prompts of TL;DR (arXiv:2009.01325, trl-lib/tldr-preference)."""
     info, summaries = structure(row["info"]), objects(row["summaries"])
     if not isinstance(info, dict):
         raise wrong_type("info", info, "an object with a post or an article")
@@ -203,9 +198,6 @@ def _first_or_second(preference: Any) -> Any:
 )
 def alpaca_farm(row: Row) -> Ranking:
     return _two(row, instructed(row), row["output_1"], row["output_2"])
-
-
-# ---- rows whose columns say which answer is better ---------------------------------------------------------------------
 
 
 def _is_kto(row: Row) -> bool:

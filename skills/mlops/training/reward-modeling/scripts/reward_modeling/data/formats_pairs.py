@@ -34,7 +34,7 @@ _HUMAN = "\n\nHuman: 2+2?\n\nAssistant:"
 
 
 def comparison(row: Row, prompt: list[Message], chosen: Any, rejected: Any) -> Pairs:
-    """chosen and rejected: text or messages, or lists of these, of which each makes a pair with each of the other side."""
+    """chosen and rejected: an answer, or a list of which each makes a pair with each of the other side."""
     better, worse = _answers(chosen, "chosen", prompt), _answers(rejected, "rejected", prompt)
     margin, weight = margin_and_weight(row)
     if len(better) == len(worse) == 1:
@@ -44,7 +44,7 @@ def comparison(row: Row, prompt: list[Message], chosen: Any, rejected: Any) -> P
 
 
 def are_answers(value: Any) -> bool:
-    """Whether a value is a list of answers, not one answer: texts, lists of messages, or objects that hold an answer."""
+    """A list of texts, lists of messages, or objects that hold an answer: not one answer."""
     return isinstance(value, list) and bool(value) and all(isinstance(i, (str, list)) or is_answer(i) for i in value)
 
 
@@ -69,8 +69,8 @@ def columns(
     optional: tuple[str, ...] = ("system",),
     **more: Any,
 ) -> None:
-    """An entry for rows whose texts need no taking apart. names: of the columns of the prompt and the two answers, the
-    better one first if there is no winner. labels: the winner's columns, if several names are theirs. example: other values.
+    """An entry for rows whose texts need no taking apart. names: the prompt and two answers, without a winner the better one
+    first. labels: the winner's columns, if several names are theirs. example: of other values.
     """
     needs = names + (labels or (winner.columns if winner else ()))
     names = tuple(name.partition("|")[0] for name in names)
@@ -87,7 +87,7 @@ def columns(
 
 
 def unanswered(transcript: list[Message]) -> list[Message]:
-    """A transcript without the "Assistant:" at its end, where the answer goes."""
+    """Without the "Assistant:" at the end, where the answer goes."""
     return transcript[:-1] if transcript[-1:] == [said("assistant", "")] else transcript
 
 
@@ -113,7 +113,7 @@ def transcript(row: Row) -> Pairs:
 
 
 def _repeats_prompt(prompt: Any, text: Any) -> bool:
-    """Whether a text is the prompt, whitespace, and more: "Hello" and "Hello! How are you" are a prompt and an answer."""
+    """Whether whitespace follows: "Hello" and "Hello! How are you" are a prompt and an answer."""
     if not isinstance(prompt, str) or not isinstance(text, str) or not prompt.strip() or not text.startswith(prompt):
         return False
     return prompt[-1].isspace() or text[len(prompt) : len(prompt) + 1].isspace()
@@ -190,7 +190,7 @@ def alpaca(row: Row) -> Pairs:
 
 
 def instructed(row: Row, column: str = "instruction") -> list[Message]:
-    """The system text, the earlier turns in `history`, a list of [question, answer], and an instruction, its input below."""
+    """The system text, the turns of `history`, and an instruction with its input below."""
     history = structure(row.get("history") or [])
     if not isinstance(history, list) or not all(isinstance(turn, list) and len(turn) == 2 for turn in history):
         raise wrong_type("history", history, "a list of [question, answer]")
@@ -252,7 +252,7 @@ def text(row: Row) -> Pairs:
 
 
 def scores_of(row: Row) -> list[float] | None:
-    """Scores of answers a and b by the winner, which is a, b or tie by now (`winners.meaning`)."""
+    """Of answers a and b by the winner, which is a, b or tie by now."""
     winner = row.get("winner")
     if winner is not None and winner not in SCORES:
         raise RowError(
@@ -280,7 +280,7 @@ columns(
     winner=Winner(),
 )
 def arena(row: Row, turn: int | None = None) -> Ranking:
-    """turn: ends the conversations, each where the user speaks the next time."""
+    """turn: after which the conversations end."""
     sides = []
     for name in ("conversation_a", "conversation_b"):
         messages = messages_of(row[name], name)

@@ -1,4 +1,4 @@
-"""Formats of public data sets of rankings that are known by their columns, and of trees of messages (OASST)."""
+"""Formats of public data sets of rankings, known by their columns, and of trees of messages (OASST)."""
 
 from __future__ import annotations
 
@@ -29,7 +29,6 @@ def _hold(column: str, *names: str):
 
 
 def _items(row: Row, column: str, text: str, of: str) -> tuple[list[Row], list[list[Message]]]:
-    """The objects of a column, and the answer in each."""
     found = objects(row[column])
     if found is None:
         raise wrong_type(column, row[column], f"a list of objects with {text} and {of}")
@@ -37,7 +36,6 @@ def _items(row: Row, column: str, text: str, of: str) -> tuple[list[Row], list[l
 
 
 def _all_or_none(values: list[float | None], lacking: str) -> list[float] | None:
-    """Where no completion has a value the row is unlabeled."""
     if None not in values:
         return values
     if any(value is not None for value in values):
@@ -46,7 +44,6 @@ def _all_or_none(values: list[float | None], lacking: str) -> list[float] | None
 
 
 def _by_rank(row: Row, prompt: list[Message], column: str, text: str) -> Ranking:
-    """Rank 0 or 1 is best."""
     items, answers = _items(row, column, text, "rank")
     found = [number(item.get("rank"), f"{column}.rank") for item in items]
     given = _all_or_none(found, f"some of `{column}` have no rank")
@@ -118,7 +115,7 @@ def _message(node: Row) -> Message:
 
 
 def _rows_of(path: list[Message], replies: Iterable[Row], shared: Row) -> Iterator[Row]:
-    """Rows of format `ranks`: the assistant's replies to a prompter that have a rank, and those that nobody ranked."""
+    """Rows of format `ranks`: the assistant's replies that have a rank, and those that have none."""
     answers = [(reply, _message(reply)["content"]) for reply in replies if reply.get("role") == "assistant"]
     for ranked in (True, False) if path[-1]["role"] == "user" else ():
         chosen = [(reply, text) for reply, text in answers if (reply.get("rank") not in (None, "")) == ranked]
@@ -128,7 +125,6 @@ def _rows_of(path: list[Message], replies: Iterable[Row], shared: Row) -> Iterat
 
 
 def _each(numbered: Numbered, problems: Problems, rows_of: Callable[[Row], Iterable[Row]]) -> Numbered:
-    """The rows that each row becomes; those that cannot be read are added to the problems."""
     found: Numbered = []
     for place, row in numbered:
         try:
@@ -185,7 +181,7 @@ def oasst_trees(row: Row) -> Ranking:
 
 
 def _flat(numbered: Numbered, problems: Problems) -> Numbered:
-    """The rows are the nodes of trees, each with the id of its parent; a row of a prompter becomes rankings of its replies."""
+    """Rows of prompters become rankings of their replies."""
     nodes: dict[Any, tuple[int, Row]] = {}
     replies: defaultdict[Any, list[Row]] = defaultdict(list)
     for place, row in numbered:

@@ -1,4 +1,4 @@
-"""Formats of rankings: a prompt and any number of completions with scores or ranks, or without (UNLABELED), or none (OPEN)."""
+"""Formats of rankings: a prompt and any number of completions with scores or ranks, or without (UNLABELED, OPEN)."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _rankings, _unlabeled, _open = (partial(entry, table) for table in (RANKINGS, UN
 
 
 def _answer(given: Any) -> list[Message]:
-    """A completion that is a list of texts is given in steps, and keeps them."""
+    """A list of texts is an answer in steps."""
     if isinstance(given, list) and given and all(isinstance(step, str) for step in given):
         return in_steps(steps_of(given, "completions"))
     return answer_of(given, "completions")
 
 
 def _ranked(row: Row, column: str, sign: float = 1) -> Ranking:
-    """The completions with the numbers of a column (true and false are 1 and 0), or without any where it is null."""
+    """Completions with the numbers of a column, true and false too, or without if it is null."""
     found = completions(row)
     if column not in row:
         return found
@@ -125,7 +125,7 @@ def conversation(row: Row) -> Ranking:
 
 
 def answered(row: Row, otherwise: str) -> tuple[list[Message], list[Message]]:
-    """The messages before the last one, and the last one, which must be the assistant's."""
+    """`messages` before the last one, and the last one, the assistant's."""
     whole = messages_of(row["messages"], "messages")
     if not whole or whole[-1]["role"] != "assistant":
         raise RowError(f"`messages` does not end with an assistant message: {otherwise}")

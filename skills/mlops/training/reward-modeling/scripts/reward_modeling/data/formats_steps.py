@@ -1,4 +1,4 @@
-"""Formats of answers in steps, each labeled as right or wrong: plain ones (STEPS), and those of data sets (PUBLISHED_STEPS)."""
+"""Formats of answers in steps, each labeled as right or wrong: plain ones, and those of public data sets."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _steps, _published = partial(entry, STEPS), partial(entry, PUBLISHED_STEPS, opti
 NEUTRAL = {"good": 1.0, "bad": 0.0, "ignore": None}
 """What a step rated 0, neither right nor wrong, is taken for."""
 STEP_TAG = "ки"
-"""What stands at the end of a step in Math-Shepherd, where the label's text has + or -."""
+"""In Math-Shepherd after each step, where the label's text has + or -."""
 _FIRST_STEP = re.compile(r"(?:#+ *|\*\*)?\bstep *1\b *[:.)]", re.IGNORECASE)
 MARKS = {"+": 1.0, "-": 0.0}
 _WRONG_SUM = {"prompt": "2+2+2?", "completions": ["2+2=4", "4+2=7"]}
@@ -40,7 +40,7 @@ def _one_a_step(value: Any, column: str, steps: list[str]) -> list:
 
 
 def _labels(value: Any, steps: list[str]) -> list[float | None]:
-    """One label a step; null where it has none. A list that ends with the first error leaves the rest without."""
+    """One label a step, or null. A list that ends with the first error leaves the rest without."""
     if isinstance(value, list) and len(value) < len(steps) and value and value[-1] == 0 and all(value[:-1]):
         value = value + [None] * (len(steps) - len(value))
     given = [label for label in _one_a_step(value, "labels", steps) if label is not None]
@@ -71,7 +71,6 @@ class NeutralError(RowError):
 
 
 def _rated(rating: Any, place: int, row: Row) -> float | None:
-    """The label of a step that was rated -1, 0 or 1, or not at all (null)."""
     if rating is None:
         return None
     if isinstance(rating, bool) or rating not in (-1, 0, 1):
@@ -94,9 +93,6 @@ def ratings(row: Row) -> Solution:
     return Solution(prompt_of(row), steps, [_rated(rating, place, row) for place, rating in enumerate(given, 1)])
 
 
-# ---- data sets ---------------------------------------------------------------------------------------------------------
-
-
 @_published(
     "rows of PRM800K as published: the solution that its labeler followed, then each rated alternative of a step after the "
     "steps before it, which have no label there; what a rating of 0 means is said with --neutral",
@@ -109,7 +105,7 @@ def ratings(row: Row) -> Solution:
     optional=("is_quality_control_question", "is_initial_screening_question"),
 )
 def prm800k(row: Row) -> list[Solution]:
-    """Every rating is the label of one step of one solution. Raises SetAsideError for rows that checked the labelers."""
+    """Every rating labels one step of one solution. Raises SetAsideError for rows that checked the labelers."""
     for kind in ("quality_control", "initial_screening"):
         if row.get(f"is_{kind}_question"):
             raise SetAsideError(kind.replace("_", " "))
@@ -133,8 +129,8 @@ def prm800k(row: Row) -> list[Solution]:
 
 
 def _followed(step: Row, place: int) -> tuple[Row | None, bool]:
-    """The completion that the labeler followed, and whether the solution ends there: the chosen one, or the one written by
-    hand, which is right. Where there is neither, the solution ends with the one rated worst, if there is any.
+    """The chosen completion or one written by hand, which is right, and False; where there is neither, the one rated worst,
+    if any, and True: the solution ends with it.
     """
     given, chosen, by_hand = step["completions"] or [], step.get("chosen_completion"), step.get("human_completion")
     if chosen is None and by_hand:
@@ -150,7 +146,7 @@ def _followed(step: Row, place: int) -> tuple[Row | None, bool]:
 
 
 def _solution(texts: list[str], column: str, labels: list[float], system: str | None = None) -> Solution:
-    """A solution whose first text still holds the problem, before "Step 1:", or on lines or in a question of its own."""
+    """The first text still holds the problem, before "Step 1:", or on lines or in a question of its own."""
     text = texts[0].strip() if texts else ""
     first = _FIRST_STEP.search(text)
     ends = [text.rfind("\n\n"), text.rfind("\n"), text.rfind("? ") + 1]
@@ -173,7 +169,6 @@ def _is_list(value: Any) -> bool:
 
 
 def _before_tags(row: Row) -> list[str]:
-    """The pieces of `input`, a tag after each."""
     if not isinstance(row["input"], str):
         raise wrong_type("input", row["input"], "text")
     *pieces, rest = row["input"].split(STEP_TAG)
@@ -200,7 +195,7 @@ def tagged_steps(row: Row) -> Solution:
 
 
 def _is_marked(value: Any) -> bool:
-    """Whether every second turn is + or -, nothing else."""
+    """Whether every second turn is + or -."""
     turns = messages_of(value, "")
     turns = turns[1:] if turns and turns[0]["role"] == "system" else turns
     return len(turns) > 1 and all(turn["content"].strip() in MARKS for turn in turns[1::2])
@@ -252,7 +247,7 @@ def math_shepherd(row: Row) -> Solution:
 
 
 def _up_to(error: int | None, count: int) -> list[float | None]:
-    """Labels of steps by the place of the first error, counted from 0, after which they have none."""
+    """Labels by the place of the first error, after which there are none."""
     return [1.0] * count if error is None else [1.0] * error + [0.0] + [None] * (count - error - 1)
 
 
@@ -281,7 +276,7 @@ def processbench(row: Row) -> Solution:
     optional=("question",),
 )
 def prmbench(row: Row) -> Solution:
-    """Places after the last step, which a hundred published rows have, are ignored, as the benchmark does."""
+    """Places after the last step, which a hundred rows have, are ignored, as the benchmark does."""
     steps, wrong = decoded(row["modified_process"], "steps"), decoded(row["error_steps"], "labels")
     steps = steps_of(steps, "modified_process")
     if not isinstance(wrong, list) or not all(type(place) is int and place > 0 for place in wrong):
@@ -304,7 +299,7 @@ def prmbench(row: Row) -> Solution:
     optional=("Options",),
 )
 def mr_ben(row: Row) -> Solution:
-    """Lines without a number of their own belong to the step before them."""
+    """Lines without a number belong to the step before them."""
     steps = steps_of(decoded(row["Model_Solution_Steps"], "steps"), "Model_Solution_Steps")
     numbered = [re.match(r"\s*Step\s*(\d+)\s*[:.]", line) for line in steps]
     if numbered[0]:

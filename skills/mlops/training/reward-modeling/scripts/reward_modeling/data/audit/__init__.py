@@ -1,7 +1,4 @@
-"""What is wrong with comparisons, labeled steps or rows to be scored, before a model learns or scores them.
-
-Each check is one entry in CHECKS or UNLABELED_CHECKS (pairs.py) or in STEP_CHECKS (steps.py), and takes time linear in the text.
-"""
+"""What is wrong with comparisons, labeled steps or rows to be scored. Every check takes time linear in the text."""
 
 from __future__ import annotations
 
@@ -17,12 +14,11 @@ from .steps import STEP_CHECKS
 __all__ = ["CHECKS", "STEP_CHECKS", "UNLABELED_CHECKS", "AuditFinding", "Check", "Finding"]
 
 TABLES = {Comparison: ("pairs", CHECKS), Solution: ("solutions", STEP_CHECKS), Ranking: ("rows", UNLABELED_CHECKS)}
-"""What records of a type are called, and their checks. Labeled rankings are audited as their pairs."""
+"""What records are called, and their checks. Labeled rankings are audited as their pairs."""
 UNREADABLE = "unreadable"
 
 
 def warn_of_templates(rows: Sequence[Ranking]) -> None:
-    """Say on stderr which prompts are templated already, for those who only answer or score them."""
     checked = Audit("rows", [CHECKS["templated"]])
     checked.add(Material(rows))
     for finding in checked.findings():
@@ -36,10 +32,8 @@ def audit(
     rendered: bool = False,
     separator: str | None = None,
 ) -> list[Finding]:
-    """Every finding on these records, which are of one type, errors first.
-
-    rendered: the texts are taken as they are (--text_format rendered), so that turns and templates in them are meant.
-    eval_records: the evaluation set, whose prompts must not be trained on. separator: of the steps of solutions.
+    """Findings on records of one type, errors first. eval_records: whose prompts must not be trained on. rendered: turns and
+    templates in the texts are meant. separator: of the steps of solutions.
     """
     if not records:
         return []
@@ -55,7 +49,7 @@ def prompt_digests(records: Iterable[Record]) -> frozenset[bytes]:
 
 
 def unreadable(records: Records, read: int | None = None) -> list[Finding]:
-    """The rows that cannot be read, as one more finding, or nothing. read: how many can, where `records` does not hold them."""
+    """One finding, or none. read: how many rows can be read, where `records` does not hold them."""
     count = len(records.unreadable)
     read = (len(records.rows) if read is None else read) + sum(records.set_aside.values())
     return [
@@ -73,15 +67,12 @@ def unreadable(records: Records, read: int | None = None) -> list[Finding]:
 
 
 def drop(records: Sequence[Any], findings: Iterable[Finding]) -> list[Any]:
-    """The audited records without those of the findings."""
     gone = {index for finding in findings for index in finding.indices}
     return [record for index, record in enumerate(records) if index not in gone]
 
 
 def without_errors(records: Sequence[Any], findings: Sequence[Finding], how: str, called: str) -> list[Any]:
-    """What a training run keeps of audited records (`called`), by its --audit (`how`): with "drop" those without errors, with
-    "warn" all. Shows the findings. Raises DataError for errors under "stop".
-    """
+    """What a training run keeps of audited records by its --audit (`how`). Raises DataError for errors under "stop"."""
     show(findings)
     errors = [finding for finding in findings if finding.severity == "error"]
     if errors and how == "stop":
@@ -98,7 +89,6 @@ def without_errors(records: Sequence[Any], findings: Sequence[Finding], how: str
 
 
 def show(findings: Sequence[Finding]) -> None:
-    """The findings as a table on stderr."""
     if not findings:
         console.log("the audit found nothing")
         return

@@ -11,12 +11,12 @@ from ..records import Comparison, Ranking, ordered_pairs
 from .findings import Finding, digest
 
 Pair = tuple[int, int]
-"""Places of the better and the worse completion in their ranking."""
+"""Places of the better and the worse completion."""
 
 
 class Dropped(NamedTuple):
-    """rows: what is left, by its place. by_check: rows that are gone, each under the first finding that took it.
-    completions: those that are gone from rankings that stay."""
+    """rows: what is left, by place. by_check: rows that are gone, under the finding that took each first. completions: those
+    that are gone from rankings that stay."""
 
     rows: dict[int, Any]
     by_check: Counter[str]
@@ -24,12 +24,11 @@ class Dropped(NamedTuple):
 
 
 def drop_rows(rows: Sequence[Any], audited: Sequence[Any], findings: Iterable[Finding]) -> Dropped:
-    """The rows without what the findings are about. audited: what was audited, in the order of the rows, where a labeled
-    ranking stands as its pairs.
+    """audited: the records of the rows in their order, a labeled ranking as its pairs.
 
-    A pair or another row goes as a whole. A ranking loses the completions that have the flaw; where the two of a pair have
-    it together (identical, repeated, contradicting), one that repeats an earlier completion, else the one in most such
-    pairs. Rankings that make no pair any more go as a whole.
+    A ranking loses the completions that have the flaw; where the two of a pair have it together (identical, repeated,
+    contradicting), one that repeats an earlier completion, else the one in most such pairs. Other rows, and rankings that
+    then make no pair, go as a whole.
     """
     places: list[tuple[int, Pair | None]] = []
     for number, row in enumerate(rows):
@@ -57,7 +56,7 @@ def drop_rows(rows: Sequence[Any], audited: Sequence[Any], findings: Iterable[Fi
 def _completions(
     ranking: Ranking, found: list[tuple[Comparison, Pair]], finding: Finding, lost: dict[int, str]
 ) -> set[int]:
-    """Which completions of a ranking a finding on these of its pairs is about, beside those that are lost already."""
+    """What a finding on these pairs of a ranking takes, beside what is lost already."""
     flawed = finding.of_answer
     if flawed:
         sides = [(record, zip(pair, (record.chosen, record.rejected), strict=True)) for record, pair in found]
@@ -74,7 +73,7 @@ def _completions(
 
 
 def _without(row: Any, lost: dict[int, str] | None) -> Any:
-    """The ranking without these completions; lists of metadata with an entry for each completion lose theirs too."""
+    """Lists of metadata with an entry for each completion lose theirs too."""
     if not lost:
         return row
     count = len(row.completions)

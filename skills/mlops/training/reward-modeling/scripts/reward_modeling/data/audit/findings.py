@@ -1,4 +1,4 @@
-"""What a check is and what it finds. An `Audit` applies checks to records slice by slice, and keeps hashes of them, not texts."""
+"""What a check is and what it finds: an `Audit` looks at records slice by slice, and keeps hashes, not texts."""
 
 from __future__ import annotations
 
@@ -18,20 +18,17 @@ from ..records import Comparison, Message, Origin, Record, Solution, answers_of
 SHOWN = 5
 SEVERITIES = ("error", "warning", "info")
 Link = tuple[int, int]
-"""The hash of something that several records may share, and on which side of it this record stands (1 or 2)."""
+"""The hash of what several records may share, and on which side of it this one stands (1 or 2)."""
 Test = Callable[[Any, list[Message]], bool]
-"""Whether an answer of a record has a flaw."""
 
 
 @dataclass(frozen=True)
 class AuditFinding:
-    """What one check found."""
-
     check: str
     severity: Literal["error", "warning", "info"]
     count: int
     share: float
-    """`count` as a part of what was looked at."""
+    """Of what was looked at."""
     rows: tuple[str, ...]
     """The first five places."""
     message: str
@@ -40,32 +37,29 @@ class AuditFinding:
 
 @dataclass(frozen=True)
 class Finding(AuditFinding):
-    """indices: all places in the audited list. of_answer: as in `Check`."""
+    """indices: all places in the audited list."""
 
     indices: tuple[int, ...] = field(default=(), repr=False)
     of_answer: Test | None = field(default=None, repr=False, compare=False)
 
     def within(self, start: int, count: int) -> Finding:
-        """The finding for a slice of the audited records alone."""
         first, end = (bisect_left(self.indices, index) for index in (start, start + count))
         return replace(self, indices=tuple(index - start for index in self.indices[first:end]))
 
 
 @dataclass(frozen=True)
 class Material:
-    """Audited records or a slice of them, and what is computed from them once."""
+    """A slice of the audited records, and what is computed from them once. separator: after each step of solutions."""
 
     records: Sequence[Record]
     eval_prompts: frozenset[bytes] = frozenset()
-    """Digests of the prompts of the evaluation set."""
     separator: str | None = None
-    """What will stand after each step of solutions, where that is known."""
     notes: dict[str, Any] = field(default_factory=dict)
-    """What checks add to their messages."""
+    """What checks fill into their messages."""
 
     @cached_property
     def keys(self) -> list[tuple]:
-        """Digests of prompt and answers of each record, or of a solution's prompt, and its steps."""
+        """Digests of each record's prompt and answers, or of a solution's prompt, and its steps."""
         memo: dict[int, bytes] = {}
         return [
             (digest(record.prompt, memo), *record.steps)
@@ -76,7 +70,7 @@ class Material:
 
     @cached_property
     def links(self) -> list[list[Link]]:
-        """Of each record its one link to equal ones; comparisons with opposite labels stand on two sides of it."""
+        """To equal records; comparisons with opposite labels stand on two sides."""
         return [
             [(hashed((key[0], key[2], key[1])), 2)]
             if isinstance(record, Comparison) and key[1] > key[2]
@@ -92,23 +86,23 @@ class Check:
     name: str
     severity: str
     what: str
-    """What {count} of {total} {called} (what the records are called) do or have; these are filled in."""
+    """What {count} of {total} {called} do or have."""
     why: str
     advice: str
     find: Callable[[Material], list[int]] | None = None
-    """The positions of the records that have it."""
+    """Positions of the records that have it."""
     of_answer: Test | None = None
-    """Whether an answer of a found record has the flaw; None: two answers have it together."""
+    """Whether an answer of a found record has the flaw; None: two have it together."""
     of: Callable[[Material], int] | None = None
     """How many records were looked at, when not all."""
     grade: Callable[[float], str] | None = None
-    """The severity by share, when it depends on it: such a check always reports, and is about the data, not its rows."""
+    """The severity by share: such a check always reports, and is about the data, not its rows."""
     of_chat: bool = False
-    """Whether it is about turns and templates, which text that is rendered already must have."""
+    """About turns and templates, which rendered text must have."""
     links: Callable[[Material], list[list[Link]]] | None = None
-    """In place of `find`: a record is found where an earlier one has the same links on the same sides."""
+    """In place of `find`: found are records whose links an earlier one has on the same sides."""
     opposes: bool = False
-    """Found are instead records that share a link with one on its other side."""
+    """Found are records that share a link with one on its other side."""
 
     @property
     def about_rows(self) -> bool:
@@ -116,7 +110,7 @@ class Check:
 
 
 class Audit:
-    """Checks applied to records of one type, slice after slice. rendered: without the checks of chats."""
+    """Checks of records of one type, slice after slice. rendered: without those of chats."""
 
     def __init__(self, called: str, checks: Iterable[Check], *, rendered: bool = False):
         self.called = called
@@ -162,7 +156,6 @@ class Audit:
         return found
 
     def findings(self) -> list[Finding]:
-        """What was found in all slices, errors first."""
         for name, (keys, owners) in self._linked.items():
             opposed = {owner for key, owner in zip(keys, owners, strict=True) if self._sides[name][key] == 3}
             self._found[name] = array("Q", sorted(opposed))
@@ -189,14 +182,11 @@ class Audit:
         )
 
     def places(self, indices: Iterable[int]) -> Iterable[str]:
-        """The different rows (FILE:ROW) of these records, in order; the pairs of one ranking come from one."""
+        """The different rows (FILE:ROW) of these records, in order."""
         rows = ((index, *divmod(self._places[index], 1 << 40)) for index in indices)
         named = (str(Origin(self._files[file], row - 1)) if row else f"pair {index + 1}" for index, file, row in rows)
         seen: set[str] = set()
         return (name for name in named if not (name in seen or seen.add(name)))
-
-
-# ---- what checks look at -----------------------------------------------------------------------------------------------
 
 
 def hashed(value: Any) -> int:
@@ -204,7 +194,7 @@ def hashed(value: Any) -> int:
 
 
 def digest(messages: list[Message], memo: dict[int, bytes]) -> bytes:
-    """A digest of messages, blind to whitespace after their contents. Pairs of a ranking share lists: each is read once."""
+    """Blind to whitespace after contents. Pairs of a ranking share lists of messages: each is read once."""
     known = memo.get(id(messages))
     if known is None:
         text = json.dumps(
@@ -215,17 +205,17 @@ def digest(messages: list[Message], memo: dict[int, bytes]) -> bytes:
 
 
 def where(test: Callable[[Any], Any]) -> Callable[[Material], list[int]]:
-    """The `find` of a check that looks at one record at a time."""
+    """`find` by a test of one record."""
     return lambda material: [index for index, record in enumerate(material.records) if test(record)]
 
 
 def each_answer(test: Test) -> dict[str, Callable]:
-    """`find` and `of_answer` of a check that looks at one answer at a time."""
+    """`find` and `of_answer` by a test of one answer."""
     return {"find": where(lambda record: any(test(record, each) for each in answers_of(record))), "of_answer": test}
 
 
 def outside(low: float, high: float) -> Callable[[float], str]:
-    """The `grade` of a check whose share is a warning outside of a range."""
+    """A `grade`: a share outside of this range is a warning."""
     return lambda share: "info" if low <= share <= high else "warning"
 
 

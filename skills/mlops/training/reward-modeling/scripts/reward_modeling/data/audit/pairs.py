@@ -1,7 +1,4 @@
-"""What can be wrong with comparisons (CHECKS), and with rows to be scored or answered (UNLABELED_CHECKS).
-
-A check says which side of a pair has the flaw, where it is one side's: of a ranking only that completion is then dropped.
-"""
+"""What can be wrong with comparisons (CHECKS), and with rows to be scored or answered (UNLABELED_CHECKS)."""
 
 from __future__ import annotations
 
@@ -14,7 +11,7 @@ from .findings import Check, Material, each_answer, outside, table_of, where
 from .text import contents, is_garbled, is_templated, leaks_turn
 
 LONGER_WARNING = (0.3, 0.7)
-"""Shares of pairs with the longer answer chosen outside of this range are a warning: length alone would score well."""
+"""Range of shares of pairs with the longer answer chosen outside of which length alone would score well."""
 _FOLLOWS = {"start": ("user",), "user": ("assistant",), "assistant": ("user", "tool"), "tool": ("tool", "assistant")}
 
 
@@ -24,17 +21,16 @@ def _says_nothing(record: Record, answer: list[Message]) -> bool:
 
 
 def _both(record: Record, answer: list[Message]) -> bool:
-    """What is wrong with the prompt is wrong with both sides."""
-    return True
+    return True  # what is wrong with the prompt is wrong with both sides
 
 
 def _asked(side: list[Message]) -> list[tuple[str, str]]:
-    """What the user or the system says among the messages of an answer, which the two sides do not share."""
+    """What an answer holds of the user or the system."""
     return [(message["role"], message["content"].strip()) for message in side if message["role"] in ("user", "system")]
 
 
 def _is_out_of_turn(messages: list[Message]) -> bool:
-    """Whether roles break the order: a system message, then user and assistant in turn, tools after the assistant."""
+    """Whether roles break the order: system, then user and assistant in turn, tools after the assistant."""
     roles = [message["role"] for message in messages]
     roles = roles[1:] if roles[:1] == ["system"] else roles
     return any(role not in _FOLLOWS[before] for before, role in zip(["start", *roles], roles, strict=False))

@@ -1,4 +1,4 @@
-"""Data of any kind and size, audited slice by slice: each row by the checks of what it is, and what is left without findings."""
+"""Data of any kind and size, audited slice by slice: each row by the checks of what it is, and what is left of it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from .findings import Check, Material
 
 
 def kind_of(row: Record) -> str:
-    """What a row is: pairs, rankings, answers with a label each, steps, completions to be scored, or prompts to be answered."""
     if isinstance(row, Comparison):
         return "pairs"
     if isinstance(row, Solution):
@@ -26,7 +25,7 @@ def kind_of(row: Record) -> str:
 
 
 def _by_type(rows: list[Record]) -> dict[type, tuple[list[int], list[Record], list[Record]]]:
-    """{type: (places, rows, what is audited of them)}: labeled answers are audited as their pairs."""
+    """{type: (places, rows, what is audited of them)}: labeled rankings are audited as their pairs."""
     parts: dict[type, tuple[list[int], list[Record], list[Record]]] = {}
     for place, row in enumerate(rows):
         kind = Comparison if kind_of(row) == "rankings" else type(row)
@@ -48,10 +47,9 @@ def _counts(kind: type, rows: list[Record], audited: list[Record]) -> dict[str, 
 
 
 class Survey:
-    """What slices of records hold and what is wrong with them. Keeps hashes and counts, not texts.
+    """What slices of records hold and what is wrong with them; in a second pass, with `left`, what remains without it.
 
-    more: further checks for records of a type. A second pass over the same slices, with `left`, gives what remains when
-    findings are dropped.
+    more: further checks for records of a type.
     """
 
     def __init__(self, eval_prompts: frozenset[bytes], *, rendered: bool, more: Callable[[type], list[Check]]):
@@ -59,12 +57,12 @@ class Survey:
         self.audits: dict[type, Audit] = {}
         self.findings: dict[type, list[Finding]] = {}
         self.summary = Records([])
-        """All slices without their rows."""
+        """Without the rows."""
         self.kinds: Counter[str] = Counter()
         self.counts: Counter[str] = Counter()
         self.equal_scores = 0
         self.passed: Counter[type] = Counter()
-        """How many audited records `left` has passed."""
+        """By `left`."""
         self.rows_dropped: Counter[str] = Counter()
         self.completions_dropped: Counter[str] = Counter()
 
@@ -80,19 +78,18 @@ class Survey:
         self.summary = joined([self.summary, records], rows=False)
 
     def close(self) -> list[Finding]:
-        """All findings, after the last slice."""
         self.findings = {kind: self.audits[kind].findings() for kind in TABLES if kind in self.audits}
         return [one for found in self.findings.values() for one in found]
 
     def places(self) -> Iterator[dict[str, Any]]:
-        """Every finding with each row it is about, FILE:ROW; row is null for what is about the data as a whole."""
+        """Every finding with each row it is about; null where it is about the data as a whole."""
         for kind, found in self.findings.items():
             for one in found:
                 for row in self.audits[kind].places(one.indices) if one.indices else [None]:
                     yield {"check": one.check, "severity": one.severity, "row": row, "message": one.message}
 
     def left(self, records: Records, checks: Iterable[str]) -> dict[int, Record]:
-        """What is left of the next slice without what the findings of these checks are about, by its place; counts the rest."""
+        """What these checks leave of the next slice, by its place; counts the rest."""
         kept: dict[int, Record] = {}
         for kind, (places, rows, audited) in _by_type(records.rows).items():
             here = [one for one in self.findings[kind] if one.check in checks]

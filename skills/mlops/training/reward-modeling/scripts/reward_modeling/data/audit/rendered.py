@@ -10,8 +10,7 @@ from .findings import Check, Material, hashed, table_of, where
 
 REFUSED, OVER_LENGTH = "refused", "over_length"
 Render = Callable[[list, list], list]
-"""Conversations (or prompts with steps) and a list that gets (place, error) of those that cannot be rendered -> what is
-rendered, as `BaseRenderer.render_all`."""
+"""`BaseRenderer.render_all`: the list gets (place, error) of what cannot be rendered."""
 
 RENDERED_CHECKS = table_of(
     Check(
@@ -32,13 +31,10 @@ RENDERED_CHECKS = table_of(
 
 
 def rendered_checks(render: Render, render_steps: Render | None, max_length: int | None) -> list[Check]:
-    """RENDERED_CHECKS with a model's templates. render_steps: renders solutions as a process model reads them, for their
-    lengths.
-    """
+    """RENDERED_CHECKS with a model's templates. render_steps: of solutions, for their lengths."""
     flawed: dict[str, set[int]] = {REFUSED: set(), OVER_LENGTH: set()}
 
     def look(material: Material) -> None:
-        """Note the keys of the conversations that are refused or too long, and the first error."""
         rows = {_key(row, answer): (row, answer) for row in material.records for answer in _answers(row)}
         keys, faults = list(rows), []
         asked = [(row.prompt, answer, getattr(row, "tools", None), row.origin) for row, answer in rows.values()]
@@ -74,7 +70,7 @@ def _key(row: Record, answer: list[Message]) -> int:
 
 
 def _answers(record: Record) -> list[list[Message]]:
-    """What is rendered of a record after its prompt; a prompt alone is rendered with an answer of one character."""
+    """What is rendered after the prompt; a prompt alone gets an answer of one character."""
     if isinstance(record, Solution):
         return [in_steps(record.steps)]
     return answers_of(record) or [[{"role": "assistant", "content": "-"}]]

@@ -9,7 +9,7 @@ from .findings import Check, Link, Material, hashed, outside, table_of, where
 from .pairs import CHECKS
 
 WRONG_WARNING = (0.05, 0.95)
-"""Shares of incorrect steps outside of this range are a warning: calling all steps alike is then nearly right."""
+"""Range of shares of incorrect steps outside of which calling all steps alike is nearly right."""
 
 
 def _separator_inside(whitespace: bool) -> Callable[[Material], list[int]]:
@@ -23,12 +23,12 @@ def _separator_inside(whitespace: bool) -> Callable[[Material], list[int]]:
 
 
 def _labeled(record: Solution) -> list[tuple[int, float]]:
-    """(how many steps it ends, label) of each labeled step."""
+    """(number of the step, label) of each labeled step."""
     return [(end, label) for end, label in enumerate(record.labels or (), 1) if label is not None]
 
 
 def _prefixes(material: Material) -> list[list[Link]]:
-    """The steps to each labeled one, which other solutions may share: on one side where it is right."""
+    """The steps to each labeled one: on one side where it is right."""
     return [
         [(hashed(key[: 1 + end]), 1 if label >= 0.5 else 2) for end, label in _labeled(record)]
         for record, key in zip(material.records, material.keys, strict=True)

@@ -17,8 +17,8 @@ _TURN = re.compile(
     r"|^###\s?(?:Instruction|Response|Human|Assistant|User)\b",
     re.MULTILINE,
 )
-# What a chat template writes before a turn. A question may name such a token: one counts only where it opens a line (after
-# the token that opens the text, if any), and one that closes a turn only where it ends the text.
+# What a chat template writes before a turn. A question may name such a token: one counts only where it opens a line, and
+# one that closes a turn only where it ends the text.
 _FIRST = (
     r"<s>|<bos>|<[|｜](?:begin_of_text|begin▁of▁sentence|startoftext|endoftext)[|｜]>|\[gMASK\]\s?<sop>|<BOS_TOKEN>"
 )
@@ -43,17 +43,17 @@ _REPLY_IS_NEXT = re.compile(r"\s(?:Assistant|ASSISTANT):\s*\Z")
 
 
 def is_garbled(texts: Iterable[str]) -> bool:
-    """Whether a text went through the wrong encoding, or holds control characters."""
+    """Texts from a wrong encoding, or with control characters."""
     return any(_CONTROL.search(text) or (not text.isascii() and _MOJIBAKE.search(text)) for text in texts)
 
 
 def leaks_turn(texts: Iterable[str]) -> bool:
-    """Whether an answer holds the marker of another turn: generation went on, or a template stands in the text."""
+    """An answer with the marker of another turn: generation went on, or a template stands in the text."""
     return any(_TURN.search(text) or _goes_on(text) for text in texts)
 
 
 def is_templated(texts: Iterable[str]) -> bool:
-    """Whether one of a prompt's texts is what a chat template makes of a conversation, and would be templated twice."""
+    """A prompt that is what a chat template makes of a conversation, and would be templated twice."""
     return any(map(_is_templated, texts))
 
 
@@ -67,11 +67,9 @@ def _is_templated(text: str) -> bool:
 
 
 def _goes_on(answer: str) -> bool:
-    """Whether an answer runs into "Human: ... Assistant: ..." on one line."""
     asked = answer.find(" Human: ")
     return asked >= 0 and answer.find(" Assistant: ", asked) >= 0
 
 
 def contents(messages: Sequence[Message], role: str | None = None) -> list[str]:
-    """What these messages say, or those of one role."""
     return [message["content"] for message in messages if role in (None, message["role"])]
