@@ -11,86 +11,17 @@ from .conversations import answer_of, messages_of, prompt_of, said, split_shared
 from .entries import BAD, GOOD, MARGINS, PAIR, USER, Format, Row, entry, number
 from .formats_pairs import Pairs, are_answers, arena, columns, comparison, instructed, scores_of
 from .formats_rankings import answered
-from .records import Message, Ranking
+from .records import Ranking
 from .winners import WORDS, Winner
 
 DATASETS: dict[str, Format] = {}
-_pairs = partial(entry, DATASETS, optional=())
+_pairs, _columns = partial(entry, DATASETS, optional=()), partial(columns, DATASETS)
 
 FIRST_IS_0 = {"0": "a", "1": "b"}
 
 
-def _two(row: Row, prompt: list[Message], first: Any, second: Any, margin: float | None = None) -> Ranking:
-    return Ranking(prompt, [answer_of(first, "a"), answer_of(second, "b")], scores_of(row), margin=margin)
-
-
 def _one_hot(*values: Any) -> str:
     return "/".join(f"{number(value, 'winner'):g}" if value not in (None, "") else "null" for value in values)
-
-
-# fmt: off
-_SHORT: dict[str, tuple[str, tuple[str, str, str], Winner | None, Row]] = {
-    "shp": (
-        "SHP (stanfordnlp/SHP): a post and two comments; in `labels` 1 means that human_ref_A is better, 0 human_ref_B",
-        ("history", "human_ref_A", "human_ref_B"), Winner(("labels",), {"1": "a", "0": "b"}), {"labels": 0},
-    ),
-    "pku_saferlhf": (
-        "PKU-SafeRLHF: two answers and the place of the more helpful one; which is safer stays metadata",
-        ("prompt", "response_0", "response_1"), Winner(("better_response_id",), FIRST_IS_0), {"better_response_id": 1},
-    ),
-    "pku_saferlhf_safer": (
-        "PKU-SafeRLHF without the more helpful answer: two answers and the place of the safer one",
-        ("prompt", "response_0", "response_1"), Winner(("safer_response_id",), FIRST_IS_0), {"safer_response_id": 1},
-    ),
-    "judgebench": (
-        "JudgeBench: a question and two answers; `label` is A>B or B>A",
-        ("question", "response_A", "response_B"), Winner(("label",), {"a>b": "a", "b>a": "b", "a=b": "tie"}), {"label": "B>A"},
-    ),
-    "ppe": (
-        "answers 1 and 2, and which model won (PPE human preference): model_a gave response_1",
-        ("prompt", "response_1", "response_2"), Winner(means=WORDS | {"response_1": "a", "response_2": "b"}), {"winner": "model_b"},
-    ),
-    "stack_exchange_paired": (
-        "stack-exchange-paired: a question and two answers, of which response_j has more votes",
-        ("question", "response_j", "response_k"), None, {},
-    ),
-    "rmb": (
-        "RMB, pairs: a conversation, a better answer and one in `reject`, each beside the name of its model",
-        ("conversation_input", "chosen", "rejected"), None,
-        {"conversation_input": USER, "chosen": {"llm_name": "m", "answer": "4"}, "rejected": {"answer": "5"}},
-    ),
-    "rmb_best_of_n": (
-        "RMB, best of n: a conversation, the best answer and the others",
-        ("conversation_input", "bon_best", "loser_list"), None,
-        {"conversation_input": USER, "bon_best": {"answer": "4"}, "loser_list": [{"answer": "5"}]},
-    ),
-}
-# fmt: on
-for _name, (_description, _names, _winner, _example) in _SHORT.items():
-    columns(DATASETS, _name, _description, _names, winner=_winner, example=_example)
-columns(
-    DATASETS,
-    "rewardbench",
-    "RewardBench 1: a prompt, the better and the worse answer, the models that gave them and the subset",
-    ("prompt", *PAIR),
-    beside=lambda row: {"chosen_model", "rejected_model", "subset"} <= row.keys(),
-    example={"chosen_model": "m", "rejected_model": "n", "subset": "xstest-should-refuse"},
-)
-
-
-@_pairs(
-    "HelpSteer 3, and the preferences of HelpSteer 2: -3 to -1 mean that response 1 is better, 1 to 3 response 2, 0 is a "
-    "tie; the strength is the margin",
-    ("context|prompt", "response1|response_1", "response2|response_2", "overall_preference|preference_strength"),
-    {"context": USER, "response1": "5", "response2": "4", "overall_preference": 2},
-    winner=Winner(
-        ("overall_preference",),
-        {str(value): "a" if value < 0 else "b" if value else "tie" for value in range(-3, 4)},
-    ),
-)
-def helpsteer3(row: Row) -> Ranking:
-    strength = abs(number(row["overall_preference"], "overall_preference")) if "winner" in row else None
-    return _two(row, prompt_of(row, "context"), row["response1"], row["response2"], strength)
 
 
 def _difference(row: Row) -> float:
@@ -105,18 +36,131 @@ def _higher(first: Any, second: Any) -> str:
     return "score_0 higher" if difference > 0 else "score_1 higher" if difference < 0 else "equal"
 
 
-@_pairs(
-    "WebGPT comparisons: a question, two answers and a score of each; equal scores are ties, the difference is the margin",
-    ("question", "answer_0", "answer_1", "score_0", "score_1"),
-    {"question": {"full_text": "2+2?"}, "answer_0": "5", "answer_1": "4", "score_0": -1.0, "score_1": 1.0},
-    winner=Winner(("score_0", "score_1"), {"score_0 higher": "a", "score_1 higher": "b", "equal": "tie"}, _higher),
-)
-def webgpt(row: Row) -> Ranking:
+def _full_text(row: Row) -> Row:
     question = structure(row["question"])
-    name = "question.full_text"
-    prompt = prompt_of({name: question.get("full_text") if isinstance(question, dict) else question}, name)
-    margin = abs(_difference(row)) if "winner" in row else None
-    return _two(row, prompt, row["answer_0"], row["answer_1"], margin)
+    return row | {"question": question.get("full_text") if isinstance(question, dict) else question}
+
+
+def _first_or_second(preference: Any) -> Any:
+    value = number(preference, "preference")
+    if not 1 < value < 2 or value == 1.5:
+        return value
+    return "1 to 1.5" if value < 1.5 else "1.5 to 2"
+
+
+_columns(
+    "shp",
+    "SHP (stanfordnlp/SHP): a post and two comments; in `labels` 1 means that human_ref_A is better, 0 human_ref_B",
+    ("history", "human_ref_A", "human_ref_B"),
+    winner=Winner(("labels",), {"1": "a", "0": "b"}),
+    example={"labels": 0},
+)
+_columns(
+    "pku_saferlhf",
+    "PKU-SafeRLHF: two answers and the place of the more helpful one; which is safer stays metadata",
+    ("prompt", "response_0", "response_1"),
+    winner=Winner(("better_response_id",), FIRST_IS_0),
+    example={"better_response_id": 1},
+)
+_columns(
+    "pku_saferlhf_safer",
+    "PKU-SafeRLHF without the more helpful answer: two answers and the place of the safer one",
+    ("prompt", "response_0", "response_1"),
+    winner=Winner(("safer_response_id",), FIRST_IS_0),
+    example={"safer_response_id": 1},
+)
+_columns(
+    "judgebench",
+    "JudgeBench: a question and two answers; `label` is A>B or B>A",
+    ("question", "response_A", "response_B"),
+    winner=Winner(("label",), {"a>b": "a", "b>a": "b", "a=b": "tie"}),
+    example={"label": "B>A"},
+)
+_columns(
+    "ppe",
+    "PPE human preference: answers 1 and 2, and which model won; model_a gave response_1",
+    ("prompt", "response_1", "response_2"),
+    winner=Winner(means=WORDS | {"response_1": "a", "response_2": "b"}),
+    example={"winner": "model_b"},
+)
+_columns(
+    "stack_exchange_paired",
+    "stack-exchange-paired: a question and two answers, of which response_j has more votes",
+    ("question", "response_j", "response_k"),
+)
+_columns(
+    "rmb",
+    "RMB, pairs: a conversation, a better answer and one in `reject`, each beside the name of its model",
+    ("conversation_input", *PAIR),
+    example={"conversation_input": USER, "chosen": {"llm_name": "m", "answer": "4"}, "rejected": {"answer": "5"}},
+)
+_columns(
+    "rmb_best_of_n",
+    "RMB, best of n: a conversation, the best answer and the others",
+    ("conversation_input", "bon_best", "loser_list"),
+    example={"conversation_input": USER, "bon_best": {"answer": "4"}, "loser_list": [{"answer": "5"}]},
+)
+_columns(
+    "rewardbench",
+    "RewardBench 1: a prompt, the better and the worse answer, the models that gave them and the subset",
+    ("prompt", *PAIR),
+    beside=lambda row: {"chosen_model", "rejected_model", "subset"} <= row.keys(),
+    example={"chosen_model": "m", "rejected_model": "n", "subset": "xstest-should-refuse"},
+)
+_columns(
+    "helpsteer3",
+    "HelpSteer 3, and the preferences of HelpSteer 2: below 0 response 1 is better, above 0 response 2, 0 is a tie; the "
+    "strength is the margin",
+    ("context|prompt", "response1|response_1", "response2|response_2"),
+    winner=Winner(
+        ("overall_preference",), {str(one): "a" if one < 0 else "b" if one else "tie" for one in range(-3, 4)}
+    ),
+    labels=("overall_preference|preference_strength",),
+    example={"context": USER, "overall_preference": 2},
+    optional=(),
+    margin=lambda row: abs(number(row["overall_preference"], "overall_preference")),
+)
+_columns(
+    "webgpt",
+    "WebGPT comparisons: a question, two answers and a score of each; equal scores are ties, the difference is the margin",
+    ("question", "answer_0", "answer_1"),
+    winner=Winner(("score_0", "score_1"), {"score_0 higher": "a", "score_1 higher": "b", "equal": "tie"}, _higher),
+    example={"question": {"full_text": "2+2?"}, "score_0": -1.0, "score_1": 1.0},
+    optional=(),
+    prepare=_full_text,
+    margin=lambda row: abs(_difference(row)),
+)
+_columns(
+    "arena_55k",
+    "Chatbot Arena 55k: prompt and answers, also as lists of turns in JSON, and one of three columns that is 1",
+    ("prompt", "response_a", "response_b"),
+    winner=Winner(
+        ("winner_model_a", "winner_model_b", "winner_tie"), {"1/0/0": "a", "0/1/0": "b", "0/0/1": "tie"}, _one_hot
+    ),
+    example={"prompt": '["2+2?"]', "response_a": '["5"]', "response_b": '["4"]'}
+    | {"winner_model_a": 0, "winner_model_b": 1, "winner_tie": 0},
+)
+_columns(
+    "alpaca_farm",
+    "AlpacaFarm and AlpacaEval: two outputs; `preference` is 1 for output_1, 2 for output_2, 0 or 1.5 for a tie, or between "
+    "1 and 2 the nearer one",
+    ("instruction", "output_1", "output_2"),
+    winner=Winner(
+        ("preference",),
+        {"1": "a", "2": "b", "1 to 1.5": "a", "1.5 to 2": "b", "0": "tie", "1.5": "tie"},
+        _first_or_second,
+    ),
+    example={"preference": 2},
+    optional=("input",),
+    prepare=instructed,
+)
+_columns(
+    "ms_swift_query",
+    "ms-swift with `query` and `response`, which is better than `rejected_response`; earlier turns in `history`",
+    ("query", "response", "rejected_response"),
+    optional=("history", "system", *MARGINS),
+    prepare=partial(instructed, column="query"),
+)
 
 
 @_pairs(
@@ -143,23 +187,8 @@ def summarize_from_feedback(row: Row) -> Ranking:
     parts = [f"SUBREDDIT: r/{info['subreddit']}"] if info.get("subreddit") else []
     parts += [f"TITLE: {info['title']}"] if info.get("title") else []
     parts += [f"POST: {body}" if info.get("post") else body, "TL;DR:"]
-    return _two(row, [said("user", "\n\n".join(parts))], *(summary.get("text") for summary in summaries))
-
-
-columns(
-    DATASETS,
-    "arena_55k",
-    "Chatbot Arena 55k (lmsys-arena-human-preference-55k): prompt and answers, also as lists of turns in JSON, and one "
-    "of three columns that is 1",
-    ("prompt", "response_a", "response_b"),
-    winner=Winner(
-        ("winner_model_a", "winner_model_b", "winner_tie"), {"1/0/0": "a", "0/1/0": "b", "0/0/1": "tie"}, _one_hot
-    ),
-    example={
-        **{"prompt": '["2+2?"]', "response_a": '["5"]', "response_b": '["4"]'},
-        **{"winner_model_a": 0, "winner_model_b": 1, "winner_tie": 0},
-    },
-)
+    answers = [answer_of(summary.get("text"), "summaries.text") for summary in summaries]
+    return Ranking([said("user", "\n\n".join(parts))], answers, scores_of(row))
 
 
 @_pairs(
@@ -175,29 +204,6 @@ def mt_bench(row: Row) -> Ranking:
     if turn is None or turn < 1 or turn != int(turn):
         raise wrong_type("turn", row["turn"], "the number of a turn, counted from 1")
     return arena(row, int(turn))
-
-
-def _first_or_second(preference: Any) -> Any:
-    value = number(preference, "preference")
-    if not 1 < value < 2 or value == 1.5:
-        return value
-    return "1 to 1.5" if value < 1.5 else "1.5 to 2"
-
-
-@_pairs(
-    "AlpacaFarm and AlpacaEval: two outputs; `preference` is 1 for output_1, 2 for output_2, 0 or 1.5 for a tie, or between "
-    "1 and 2 the nearer one",
-    ("instruction", "output_1", "output_2", "preference"),
-    {"instruction": "2+2?", "output_1": "5", "output_2": "4", "preference": 2},
-    optional=("input",),
-    winner=Winner(
-        ("preference",),
-        {"1": "a", "2": "b", "1 to 1.5": "a", "1.5 to 2": "b", "0": "tie", "1.5": "tie"},
-        _first_or_second,
-    ),
-)
-def alpaca_farm(row: Row) -> Ranking:
-    return _two(row, instructed(row), row["output_1"], row["output_2"])
 
 
 def _is_kto(row: Row) -> bool:
@@ -219,7 +225,7 @@ def kto(row: Row) -> Ranking:
     elif {"prompt", "completion"} <= row.keys():
         prompt, answer = row["prompt"], answer_of(row["completion"], "completion")
     elif {"instruction", "output"} <= row.keys():
-        prompt, answer = instructed(row), answer_of(row["output"], "output")
+        prompt, answer = instructed(row)["instruction"], answer_of(row["output"], "output")
     else:
         raise RowError("the row has a label and no completion")
     label = row.get("label")
@@ -257,16 +263,6 @@ def ms_swift(row: Row) -> Pairs:
 
 
 @_pairs(
-    "ms-swift with `query` and `response`, which is better than `rejected_response`; earlier turns in `history`",
-    ("query", "response", "rejected_response"),
-    {"query": "2+2?", "response": "4", "rejected_response": "5"},
-    optional=("history", "system", *MARGINS),
-)
-def ms_swift_query(row: Row) -> Pairs:
-    return comparison(row, instructed(row, "query"), row["response"], row["rejected_response"])
-
-
-@_pairs(
     "LLaMA-Factory's old form: an instruction, and in `output` the better and the worse answer",
     ("instruction", "output"),
     {"instruction": "Add.", "input": "2+2", "output": ["4", "5"]},
@@ -277,4 +273,4 @@ def llama_factory_old(row: Row) -> Pairs:
     given = row["output"]
     if not isinstance(given, list) or len(given) != 2 or not all(isinstance(text, str) for text in given):
         raise RowError(f"`output` is {short(given)}: expected a list of two texts, the better one first")
-    return comparison(row, instructed(row), *given)
+    return comparison(row, prompt_of(instructed(row), "instruction"), *given)

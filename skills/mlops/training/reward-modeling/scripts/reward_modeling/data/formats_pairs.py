@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -67,9 +68,11 @@ def columns(
     labels: tuple[str, ...] = (),
     example: Row | None = None,
     optional: tuple[str, ...] = ("system",),
+    prepare: Callable[[Row], Row] = lambda row: row,
+    margin: Callable[[Row], float] | None = None,
     **more: Any,
 ) -> None:
-    """An entry for rows whose texts need no taking apart. names: the prompt and two answers, without a winner the better one
+    """An entry for rows whose answers need no taking apart. names: the prompt and two answers, without a winner the better one
     first. labels: the winner's columns, if several names are theirs. example: of other values.
     """
     needs = names + (labels or (winner.columns if winner else ()))
@@ -77,8 +80,10 @@ def columns(
     shown = ("2+2?", "5", "4") if winner else ("2+2?", "4", "5")
 
     def convert(row: Row) -> Pairs:
+        row = prepare(row)
         if winner:
-            return Ranking(*prompt_and_answers(row, *names), scores_of(row))
+            stated = margin(row) if margin and "winner" in row else None
+            return Ranking(*prompt_and_answers(row, *names), scores_of(row), margin=stated)
         return comparison(row, prompt_of(row, names[0]), row[names[1]], row[names[2]])
 
     convert.__name__ = name
@@ -179,18 +184,8 @@ def sharegpt(row: Row) -> Pairs:
     return comparison(row, prompt, row["chosen"], row["rejected"])
 
 
-@_pairs(
-    "an instruction with an optional input below it, and two answers",
-    ("instruction", *PAIR),
-    {"instruction": "Add.", "input": "2+2", "chosen": "4", "rejected": "5"},
-    optional=("input", "history", *_WITH_MARGINS),
-)
-def alpaca(row: Row) -> Pairs:
-    return comparison(row, instructed(row), row["chosen"], row["rejected"])
-
-
-def instructed(row: Row, column: str = "instruction") -> list[Message]:
-    """The system text, the turns of `history`, and an instruction with its input below."""
+def instructed(row: Row, column: str = "instruction") -> Row:
+    """The row with the turns of `history` and the `input` below the instruction in its place."""
     history = structure(row.get("history") or [])
     if not isinstance(history, list) or not all(isinstance(turn, list) and len(turn) == 2 for turn in history):
         raise wrong_type("history", history, "a list of [question, answer]")
@@ -199,10 +194,18 @@ def instructed(row: Row, column: str = "instruction") -> list[Message]:
     if not all(isinstance(text, str) for text in texts + asked):
         raise RowError(f"`{column}`, `input` and the turns of `history` must be text")
     texts.append("\n".join(filter(None, asked)))
-    conversation = [said("assistant" if place % 2 else "user", text) for place, text in enumerate(texts)]
-    return with_system(conversation, row.get("system"))
+    return row | {column: [said("assistant" if place % 2 else "user", text) for place, text in enumerate(texts)]}
 
 
+columns(
+    PAIRS,
+    "alpaca",
+    "an instruction with an optional input below it, and two answers",
+    ("instruction", *PAIR),
+    example={"input": "2+2"},
+    optional=("input", "history", *_WITH_MARGINS),
+    prepare=instructed,
+)
 columns(
     PAIRS,
     "axolotl",
