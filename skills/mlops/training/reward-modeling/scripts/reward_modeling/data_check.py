@@ -29,6 +29,9 @@ DROPPABLE = (
     *(name for name, check in (CHECKS | STEP_CHECKS).items() if check.about_rows),
 )
 
+SAID = ("format", "files", "winner_values", "columns_used", "metadata_columns")
+"""Of `Records`, in the result under the same names."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class CheckSettings(ReadingSettings, WinnerSettings, TextSettings):
@@ -45,30 +48,27 @@ class CheckSettings(ReadingSettings, WinnerSettings, TextSettings):
     )
     model_name_or_path: str | None = flag(
         None,
-        "also find rows that the chat template of this model refuses (reads its tokenizer alone)",
+        "also find rows that this model's chat template refuses (reads its tokenizer alone)",
         group="data",
         metavar="MODEL",
     )
     chat_template_path: str | None = flag(
-        None, "a .jinja file, or a model whose chat template to use instead", group="data", metavar="PATH"
+        None, "a .jinja file or a model with another chat template", group="data", metavar="PATH"
     )
     max_length: int | None = flag(
-        None,
-        "also find rows with more tokens than this, counted by the tokenizer and chat template of --model_name_or_path",
-        group="data",
+        None, "also find rows with more tokens than this, as --model_name_or_path counts them", group="data"
     )
     output: str | None = flag(None, "write the rows as canonical JSON Lines", metavar="FILE")
     layout: str = flag(
         "canonical",
-        "of --output; original: the rows as they were read, with their own columns, as CSV where FILE ends in .csv or .tsv",
+        "of --output; original: the rows with their own columns, as CSV where FILE ends in .csv or .tsv",
         choices=("canonical", "original"),
     )
     findings: str | None = flag(None, "write every finding with each of its rows as JSON Lines", metavar="FILE")
     overwrite: bool = flag(False, "replace --output and --findings if they exist")
     drop: Sequence[str] = flag(
         (),
-        "leave out of --output what these findings are about, whole rows or single completions of a ranking: "
-        f"{', '.join(DROPPABLE)}",
+        f"leave out of --output what these findings are about, rows or completions of a ranking: {', '.join(DROPPABLE)}",
         choices=DROPPABLE,
         metavar="CHECK",
     )
@@ -105,7 +105,7 @@ class Checked(Result):
     files: list[str]
     rows: int
     kept: int
-    """Rows that are left after --drop."""
+    """After --drop."""
     kinds: dict[str, int]
     comparisons: int | None = None
     prompts: int | None = None
@@ -115,7 +115,7 @@ class Checked(Result):
     labelled_steps: int | None = None
     incorrect_steps: int | None = None
     equal_scores: int
-    """Pairs of completions whose scores are equal, from which no comparison is made."""
+    """Pairs of completions that make no comparison."""
     set_aside: dict[str, int]
     winner_values: dict[str, int]
     columns_used: list[str]
@@ -127,7 +127,7 @@ class Checked(Result):
     dropped_completions: dict[str, int]
     output: str | None
     errors: int
-    """Findings of this severity that are left after --drop."""
+    """After --drop, as `warnings`."""
     warnings: int
 
 
@@ -194,17 +194,13 @@ def check_data(settings: CheckSettings) -> Checked:
     left = [finding for finding in findings if finding.check not in settings.drop]
     severities = Counter(finding.severity for finding in left)
     result = Checked(
-        format=summary.format,
-        files=summary.files,
         rows=rows + sum(summary.set_aside.values()),
         kept=rows - sum(survey.rows_dropped.values()),
         kinds=survey.kinds,
         **survey.counts,
         equal_scores=survey.equal_scores,
         set_aside={reason: n for reason, n in summary.set_aside.items() if reason not in dropped},
-        winner_values=summary.winner_values,
-        columns_used=summary.columns_used,
-        metadata_columns=summary.metadata_columns,
+        **{name: getattr(summary, name) for name in SAID},
         metadata_moved=moved,
         findings=findings,
         dropped=sum(dropped.values()),
@@ -293,19 +289,19 @@ def _report(result: Checked, set_aside: dict[str, int]) -> None:
     if result.metadata_columns:
         log(f"kept as metadata: {', '.join(result.metadata_columns)}")
     audit.show(result.findings)
-    for what, counts in (
-        ("rows", result.dropped_rows),
-        ("completions of rankings that stay", result.dropped_completions),
-    ):
-        if counts:
-            log(f"dropped {what}: {listed(counts)}")
+    if result.dropped_rows:
+        log(f"dropped rows: {listed(result.dropped_rows)}")
+    if result.dropped_completions:
+        log(f"dropped completions of rankings that stay: {listed(result.dropped_completions)}")
     if result.output:
         log(f"wrote {result.kept} rows to {result.output}")
 
 
 def list_formats() -> FormatList:
-    names = [field.name for field in fields(FormatEntry)]
-    entries = [FormatEntry(*(getattr(entry, name) for name in names)) for entry in FORMATS.values()]
+    entries = [
+        FormatEntry(**{field.name: getattr(entry, field.name) for field in fields(FormatEntry)})
+        for entry in FORMATS.values()
+    ]
     rows = [[entry.name, ", ".join(entry.needs), entry.description] for entry in entries]
     console.table("formats", ["name", "columns", "description"], rows)
     return FormatList(entries)

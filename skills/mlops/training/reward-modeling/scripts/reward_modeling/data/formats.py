@@ -9,8 +9,7 @@ from .cells import RowError
 from .entries import Format, Row, always, never
 from .formats_datasets import DATASETS
 from .formats_pairs import PAIRS
-from .formats_ranked import RANKED
-from .formats_rankings import OPEN, RANKINGS, UNLABELED
+from .formats_rankings import OPEN, RANKED, RANKINGS, UNLABELED
 from .formats_steps import PUBLISHED_STEPS, STEPS
 
 LABELED = DATASETS | RANKED | PAIRS | RANKINGS | STEPS | PUBLISHED_STEPS
@@ -26,17 +25,13 @@ PROMPTS: Tiers = (LABELED, OPEN, UNLABELED)
 NAMES = frozenset(name for entry in FORMATS.values() for names in entry.columns for name in names.split("|"))
 """Columns that a format reads."""
 # Columns that could be part of the input, an error if unused: TRL's RewardTrainer drops them in silence.
-# fmt: off
-INPUT_LIKE = frozenset((
-    "prompt", "prompts", "system", "system_prompt", "preamble", "persona", "instruction", "instructions", "input",
-    "inputs", "question", "questions", "query", "context", "contexts", "history", "conversation", "conversations",
-    "messages", "dialogue", "dialog", "document", "documents", "passage", "passages", "background", "article", "post",
-    "image", "images", "functions", "tools",
-))
-# fmt: on
-LABEL_NAMES = frozenset(
-    ("label", "kto_tag", "tie", "winner", "scores", "correct", "ranks", "labels", "ratings", "margin", "weight")
+_INPUTS = (
+    "prompt prompts system system_prompt preamble persona instruction instructions input inputs question questions query "
+    "context contexts history conversation conversations messages dialogue dialog document documents passage passages "
+    "background article post image images functions tools"
 )
+_LABELS = "label kto_tag tie winner scores correct ranks labels ratings margin weight"
+INPUT_LIKE, LABEL_NAMES = frozenset(_INPUTS.split()), frozenset(_LABELS.split())
 NULLABLE = ("winner", "scores|correct", "labels|step_labels", "ranks|rank", "parent_id", "rank", "label|kto_tag")
 """Labels: null means that the row has none."""
 HEAD = 20
@@ -62,18 +57,16 @@ def recognize(rows: list[Row], where: str, tiers: Tiers = ANSWERS) -> Format:
             return tier[best]
     present = {name for row in head for name in row}
     for entry in (entry for tier in tiers for entry in tier.values()):
-        is_shaped = (
-            entry.matches is never
-            or (entry.name in DATASETS | RANKED and entry.matches is not always)
-            or entry.beside is not always
-        )
-        if not is_shaped and all(any(name in present for name in names.split("|")) for names in entry.needs):
+        by_shape = entry.matches is never or (entry.name in DATASETS | RANKED and entry.matches is not always)
+        if by_shape or entry.beside is not always:
+            continue
+        if not any(present.isdisjoint(names.split("|")) for names in entry.needs):
             return entry
     raise DataError(
         f"no format has the columns {', '.join(sorted(present)) or '(none)'}",
         where=where,
         hint="name them, as in --columns prompt=A,chosen=B,rejected=C (or prompt=A,completions=B to score); "
-        "check_data.py --list_formats shows every format",
+        "check_data.py --list_formats shows all formats",
     )
 
 

@@ -1,23 +1,38 @@
-"""Formats of rankings: a prompt and any number of completions with scores or ranks, or without (UNLABELED, OPEN)."""
+"""Formats of rankings: a prompt and any number of completions with scores or ranks, or without; trees of OASST."""
 
 from __future__ import annotations
 
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from .cells import RowError, wrong_type
-from .conversations import Message, answer_of, messages_of, prompt_and_answers, prompt_of
-from .entries import GOOD, USER, Format, Row, are_lists, entry, margin_and_weight, never, number, one_each
+from . import entries
+from .cells import RowError, objects, short, structure, wrong_type
+from .conversations import (
+    Message,
+    answer_of,
+    is_transcript,
+    messages_of,
+    prompt_and_answers,
+    prompt_of,
+    said,
+    transcript_of,
+)
+from .entries import BAD, GOOD, USER, Format, Numbered, Problems, Row, are_lists, entry, number
+from .formats_pairs import unanswered
 from .formats_steps import steps_of
 from .records import Ranking, Solution, in_steps
 
 RANKINGS: dict[str, Format] = {}
+RANKED: dict[str, Format] = {}
+"""Public data sets, known by their columns."""
 UNLABELED: dict[str, Format] = {}
 """Completions to be scored."""
 OPEN: dict[str, Format] = {}
 """Prompts to be answered."""
-_rankings, _unlabeled, _open = (partial(entry, table) for table in (RANKINGS, UNLABELED, OPEN))
+_rankings, _ranked, _unlabeled, _open = (partial(entry, table) for table in (RANKINGS, RANKED, UNLABELED, OPEN))
 
 
 def _answer(given: Any) -> list[Message]:
@@ -27,12 +42,12 @@ def _answer(given: Any) -> list[Message]:
     return answer_of(given, "completions")
 
 
-def _ranked(row: Row, column: str, sign: float = 1) -> Ranking:
+def _numbered(row: Row, column: str, sign: float = 1) -> Ranking:
     """Completions with the numbers of a column, true and false too, or without if it is null."""
     found = completions(row)
     if column not in row:
         return found
-    given = one_each(row[column], column, "a list of numbers", len(found.completions), "completions")
+    given = entries.one_each(row[column], column, "a list of numbers", len(found.completions), "completions")
     numbers = [number(item, column) for item in given]
     if None in numbers:
         raise RowError(f"`{column}` holds null")
@@ -47,15 +62,15 @@ def _ranked(row: Row, column: str, sign: float = 1) -> Ranking:
     optional=("system", "margin", "weight"),
 )
 def ranking(row: Row) -> Ranking:
-    margin, weight = margin_and_weight(row)
-    return replace(_ranked(row, "scores"), margin=margin, weight=weight)
+    margin, weight = entries.margin_and_weight(row)
+    return replace(_numbered(row, "scores"), margin=margin, weight=weight)
 
 
 @_rankings(
     "a prompt and any number of completions, the best first; only where --format names it",
     ("prompt|question|instruction|query", "completions|responses|answers"),
     {"prompt": "2+2?", "completions": ["4", "four", "5"]},
-    never,
+    entries.never,
 )
 def best_first(row: Row) -> Ranking:
     found = completions(row)
@@ -69,7 +84,7 @@ def best_first(row: Row) -> Ranking:
     are_lists("completions", "ranks"),
 )
 def ranks(row: Row) -> Ranking:
-    return _ranked(row, "ranks", -1)
+    return _numbered(row, "ranks", -1)
 
 
 @_unlabeled(
@@ -132,12 +147,12 @@ def answered(row: Row, otherwise: str) -> tuple[list[Message], list[Message]]:
     return whole[:-1], whole[-1:]
 
 
-def _to_be_answered(said: list[Message], column: str) -> Ranking:
-    if said and said[-1]["role"] == "assistant":
+def _to_be_answered(asked: list[Message], column: str) -> Ranking:
+    if asked and asked[-1]["role"] == "assistant":
         raise RowError(f"`{column}` ends with an assistant message: there is nothing to answer")
-    if not any(message["content"].strip() for message in said):
+    if not any(message["content"].strip() for message in asked):
         raise RowError("the prompt is empty")
-    return Ranking(said, [])
+    return Ranking(asked, [])
 
 
 @_open("a prompt alone, to be answered by a policy", ("prompt|question|query",), {"prompt": "2+2?"})
@@ -146,8 +161,8 @@ def prompt(row: Row) -> Ranking:
 
 
 def _is_open(row: Row) -> bool:
-    said = messages_of(row["messages"], "messages")
-    return bool(said) and said[-1]["role"] != "assistant"
+    asked = messages_of(row["messages"], "messages")
+    return bool(asked) and asked[-1]["role"] != "assistant"
 
 
 @_open(
@@ -159,3 +174,214 @@ def _is_open(row: Row) -> bool:
 )
 def open_conversation(row: Row) -> Ranking:
     return _to_be_answered(messages_of(row["messages"], "messages"), "messages")
+
+
+def _hold(column: str, *names: str):
+    """Whether a column holds objects with these names; `a|b` stands for either."""
+
+    def matches(row: Row) -> bool:
+        found = objects(row.get(column))
+        return found is not None and all(any(name in found[0] for name in either.split("|")) for either in names)
+
+    return matches
+
+
+def _items(row: Row, column: str, text: str, of: str) -> tuple[list[Row], list[list[Message]]]:
+    found = objects(row[column])
+    if found is None:
+        raise wrong_type(column, row[column], f"a list of objects with {text} and {of}")
+    return found, [answer_of(structure(item.get(text)), f"{column}.{text}") for item in found]
+
+
+def _all_or_none(values: list[float | None], lacking: str) -> list[float] | None:
+    if None not in values:
+        return values
+    if any(value is not None for value in values):
+        raise RowError(lacking)
+    return None
+
+
+def _by_rank(row: Row, prompt: list[Message], column: str, text: str) -> Ranking:
+    items, answers = _items(row, column, text, "rank")
+    found = [number(item.get("rank"), f"{column}.rank") for item in items]
+    given = _all_or_none(found, f"some of `{column}` have no rank")
+    return Ranking(prompt, answers, given and [-rank for rank in given])
+
+
+@_ranked(
+    "Nectar: a transcript and answers with ranks, 1 is best",
+    ("prompt", "answers"),
+    {"prompt": "\n\nHuman: 2+2?\n\nAssistant: ", "answers": [{"answer": "5", "rank": 2}, {"answer": "4", "rank": 1}]},
+    _hold("answers", "answer", "rank"),
+)
+def nectar(row: Row) -> Ranking:
+    prompt = transcript_of(row["prompt"], "prompt") if is_transcript(row["prompt"]) else prompt_of(row)
+    return _by_rank(row, unanswered(prompt), "answers", "answer")
+
+
+@_ranked(
+    "NeMo-RL: a context and completions with ranks, 0 is best",
+    ("context|prompt", "completions"),
+    {"context": USER, "completions": [{"rank": 1, "completion": BAD}, {"rank": 0, "completion": GOOD}]},
+    _hold("completions", "completion", "rank"),
+)
+def nemo_rl(row: Row) -> Ranking:
+    return _by_rank(row, prompt_of(row, "context"), "completions", "completion")
+
+
+@_ranked(
+    "UltraFeedback as published: completions with an overall score, or where that is missing the mean of their ratings",
+    ("instruction|prompt", "completions"),
+    {
+        "instruction": "2+2?",
+        "completions": [{"response": "5", "overall_score": 2}, {"response": "4", "overall_score": 9}],
+    },
+    _hold("completions", "response", "overall_score|fine-grained_score|annotations"),
+)
+def ultrafeedback(row: Row) -> Ranking:
+    items, answers = _items(row, "completions", "response", "overall_score")
+    scores = [_rating(item, "overall_score") for item in items]
+    if None in scores:
+        scores = [_mean_rating(item) for item in items]
+    lacking = "some of `completions` have neither an overall score nor ratings"
+    return Ranking(prompt_of(row, "instruction"), answers, _all_or_none(scores, lacking))
+
+
+def _mean_rating(item: Row) -> float | None:
+    annotations = structure(item.get("annotations")) or {}
+    if not isinstance(annotations, dict):
+        raise wrong_type("annotations", annotations, "an object with a Rating for each aspect")
+    given = [_rating(aspect, "Rating") for aspect in annotations.values() if isinstance(aspect, dict)]
+    found = [rating for rating in given if rating is not None]
+    return sum(found) / len(found) if found else _rating(item, "fine-grained_score")
+
+
+def _rating(item: Row, name: str) -> float | None:
+    return None if item.get(name) == "N/A" else number(item.get(name), name)
+
+
+# ---- trees of messages -------------------------------------------------------------------------------------------------
+
+_SPEAKERS = {"prompter": "user", "assistant": "assistant"}
+
+
+def _message(node: Row) -> Message:
+    role = _SPEAKERS.get(str(node.get("role")))
+    if role is None or not isinstance(node.get("text"), str):
+        raise RowError(f"a message has the role {short(node.get('role'))} and the text {short(node.get('text'))}")
+    return said(role, node["text"])
+
+
+def _rows_of(path: list[Message], replies: Iterable[Row], shared: Row) -> Iterator[Row]:
+    """Rows of format `ranks`: the assistant's replies that have a rank, and those that have none."""
+    answers = [(reply, _message(reply)["content"]) for reply in replies if reply.get("role") == "assistant"]
+    for ranked in (True, False) if path[-1]["role"] == "user" else ():
+        chosen = [(reply, text) for reply, text in answers if (reply.get("rank") not in (None, "")) == ranked]
+        if chosen:
+            given = [reply["rank"] for reply, _ in chosen] if ranked else None
+            yield shared | {"prompt": path, "completions": [text for _, text in chosen], "ranks": given}
+
+
+def _each(numbered: Numbered, problems: Problems, rows_of: Callable[[Row], Iterable[Row]]) -> Numbered:
+    found: Numbered = []
+    for place, row in numbered:
+        try:
+            found += [(place, one) for one in list(rows_of(row))]
+        except RowError as error:
+            problems.append((place, str(error)))
+    return found
+
+
+def _without(row: Row, *names: str) -> Row:
+    return {name: value for name, value in row.items() if name not in names}
+
+
+def _rows_of_tree(row: Row) -> list[Row]:
+    rows, open_ = [], deque([(structure(row.get("prompt")), [])])
+    while open_:
+        node, before = open_.popleft()
+        if not isinstance(node, dict):
+            raise wrong_type("prompt", node, "a message with replies")
+        path, replies = [*before, _message(node)], objects(node.get("replies"))
+        if replies is None and structure(node.get("replies")) not in (None, "", []):
+            raise wrong_type("replies", node["replies"], "a list of messages")
+        rows += _rows_of(path, replies or (), _without(row, "prompt"))
+        open_ += [(reply, path) for reply in replies or ()]
+    if not rows:
+        raise RowError("the tree holds no answer of the assistant")
+    return rows
+
+
+def _is_tree(row: Row) -> bool:
+    root = structure(row["prompt"])
+    return isinstance(root, dict) and {"text", "role", "replies"} <= root.keys()
+
+
+@_ranked(
+    "trees of OASST: every message of a prompter with the assistant's replies, ranked from 0, the best",
+    ("prompt",),
+    {
+        "message_tree_id": "t",
+        "prompt": {
+            **{"text": "2+2?", "role": "prompter"},
+            "replies": [
+                {"text": "5", "role": "assistant", "rank": 1, "replies": []},
+                {"text": "4", "role": "assistant", "rank": 0, "replies": []},
+            ],
+        },
+    },
+    _is_tree,
+    optional=(),
+    expand=partial(_each, rows_of=_rows_of_tree),
+)
+def oasst_trees(row: Row) -> Ranking:
+    return ranks(row)
+
+
+def _flat(numbered: Numbered, problems: Problems) -> Numbered:
+    """Rows of prompters become rankings of their replies."""
+    nodes: dict[Any, tuple[int, Row]] = {}
+    replies: defaultdict[Any, list[Row]] = defaultdict(list)
+    for place, row in numbered:
+        name, parent = row.get("message_id"), row.get("parent_id")
+        if not isinstance(name, (str, int, float)) or not isinstance(parent, (str, int, float, type(None))):
+            problems.append((place, f"`message_id` and `parent_id` are {short([name, parent])}, not names of messages"))
+        elif name in nodes or name == "":
+            problems.append((place, f"`message_id` {short(name)} is empty or occurs twice"))
+        else:
+            nodes[name] = place, row
+            replies[parent or None].append(row)
+
+    def rows_of(row: Row) -> Iterator[Row]:
+        shared = _without(row, "text", "role", "rank", "parent_id")
+        return _rows_of(_path(row, nodes), replies[row["message_id"]], shared)
+
+    return _each(nodes.values(), problems, rows_of)
+
+
+def _path(row: Row, nodes: dict[Any, tuple[int, Row]]) -> list[Message]:
+    """The messages from the root to this one."""
+    path, seen = [_message(row)], {row["message_id"]}
+    while row.get("parent_id") not in (None, ""):
+        if row["parent_id"] not in nodes or row["parent_id"] in seen:
+            raise RowError(
+                f"its parent {short(row['parent_id'])} is not among these rows: name the file with whole trees, as "
+                "OASST's *_trees.jsonl.gz"
+            )
+        row = nodes[row["parent_id"]][1]
+        seen.add(row["message_id"])
+        path.insert(0, _message(row))
+    return path
+
+
+@_ranked(
+    "messages of OASST, one a row, with the id of the message that they answer; ranks from 0, the best",
+    ("message_id", "parent_id", "text", "role", "rank"),
+    {"message_id": "q", "parent_id": None, "text": "2+2?", "role": "prompter", "rank": None},
+    lambda row: str(row.get("role")) in _SPEAKERS,
+    optional=(),
+    expand=_flat,
+    one_piece=True,
+)
+def oasst_flat(row: Row) -> Ranking:
+    return ranks(row)

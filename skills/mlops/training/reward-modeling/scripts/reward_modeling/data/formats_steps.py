@@ -29,9 +29,9 @@ _TAGGED = "2+2+2? Step 1: 2+2=4 {}\nStep 2: 4+2=7 {}"
 def steps_of(value: Any, column: str) -> list[str]:
     if not isinstance(value, list) or not value or not all(isinstance(step, str) for step in value):
         raise wrong_type(column, value, "a list of steps in text")
-    for place, step in enumerate(value, 1):
-        if not step.strip():
-            raise RowError(f"step {place} of `{column}` is empty")
+    empty = [place for place, step in enumerate(value, 1) if not step.strip()]
+    if empty:
+        raise RowError(f"step {empty[0]} of `{column}` is empty")
     return value
 
 
@@ -94,8 +94,8 @@ def ratings(row: Row) -> Solution:
 
 
 @_published(
-    "rows of PRM800K as published: the solution that its labeler followed, then each rated alternative of a step after the "
-    "steps before it, which have no label there; what a rating of 0 means is said with --neutral",
+    "PRM800K: the solution that its labeler followed, then each rated alternative of a step after the steps before it, which "
+    "have no label there; what a rating of 0 means is said with --neutral",
     ("question", "label"),
     {
         "question": {"problem": "2+2+2?"},
@@ -178,7 +178,7 @@ def _before_tags(row: Row) -> list[str]:
 
 
 @_published(
-    "a problem and steps in one text, a tag after each, and a list with +, -, true, false or a probability for each step "
+    "a problem and steps in one text, a tag after each, and a list with +, -, true, false or a probability for each "
     "(OpenRLHF, ER-PRM)",
     ("input|text", "value|labels|label"),
     {"input": _TAGGED.format(STEP_TAG, STEP_TAG), "value": ["+", "-"]},
@@ -206,10 +206,8 @@ def _is_marked(value: Any) -> bool:
     ("conversations|messages",),
     {
         "conversations": [
-            {"role": "user", "content": "2+2+2? Step 1: 2+2=4"},
-            {"role": "assistant", "content": "+"},
-            {"role": "user", "content": "Step 2: 4+2=7"},
-            {"role": "assistant", "content": "-"},
+            *(said("user", "2+2+2? Step 1: 2+2=4"), said("assistant", "+")),
+            *(said("user", "Step 2: 4+2=7"), said("assistant", "-")),
         ]
     },
     lambda row: _is_marked(row["conversations"]),

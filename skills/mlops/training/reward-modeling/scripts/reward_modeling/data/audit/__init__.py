@@ -7,9 +7,8 @@ from typing import Any
 
 from ... import console
 from ..records import Comparison, Ranking, Record, Records, Solution
+from .checks import CHECKS, STEP_CHECKS, UNLABELED_CHECKS
 from .findings import SHOWN, Audit, AuditFinding, Check, Finding, Material, digest
-from .pairs import CHECKS, UNLABELED_CHECKS
-from .steps import STEP_CHECKS
 
 __all__ = ["CHECKS", "STEP_CHECKS", "UNLABELED_CHECKS", "AuditFinding", "Check", "Finding"]
 

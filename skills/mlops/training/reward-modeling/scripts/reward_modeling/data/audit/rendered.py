@@ -24,7 +24,7 @@ RENDERED_CHECKS = table_of(
         OVER_LENGTH,
         "warning",
         "hold a conversation longer than {max_length} tokens",
-        "They are dropped or truncated, as the policy says; TRL alone drops them without a count.",
+        "They are dropped or truncated, by --overlong; TRL alone drops them without a count.",
         "raise --max_length, or choose what is cut with --overlong",
     ),
 )

@@ -1,13 +1,14 @@
-"""What can be wrong with comparisons (CHECKS), and with rows to be scored or answered (UNLABELED_CHECKS)."""
+"""What can be wrong with comparisons (CHECKS), solutions in steps (STEP_CHECKS) and rows to be scored (UNLABELED_CHECKS)."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import chain
 from operator import attrgetter
 
-from ..records import Comparison, Message, Ranking, Record, answers_of
-from .findings import Check, Material, each_answer, outside, table_of, where
+from ..records import Comparison, Message, Ranking, Record, Solution, answers_of
+from .findings import Check, Link, Material, each_answer, hashed, outside, table_of, where
 from .text import contents, is_garbled, is_templated, leaks_turn
 
 LONGER_WARNING = (0.3, 0.7)
@@ -55,7 +56,7 @@ CHECKS = table_of(
         "empty_answer",
         "error",
         "have an answer that says nothing",
-        "The model learns to score the absence of text: a failed generation, or a column read wrongly.",
+        "A failed generation, or a column read wrongly: the model learns to score the absence of text.",
         "drop these rows, or fix the column they come from",
         **each_answer(_says_nothing),
     ),
@@ -63,7 +64,7 @@ CHECKS = table_of(
         "no_final_answer",
         "error",
         "have a side that does not end with an assistant message",
-        "The score is read at the end of the answer: here it would be of the user's or a tool's words.",
+        "The score is read at the end of the answer: of the user's or a tool's words here.",
         "cut the conversations after their last assistant message, or drop these rows",
         **each_answer(lambda pair, answer: not answer or answer[-1]["role"] != "assistant"),
     ),
@@ -72,14 +73,14 @@ CHECKS = table_of(
         "error",
         "do not ask the same on both sides",
         "A difference in reward then measures the question and not the answer.",
-        "drop these rows; if all have it, chosen and rejected come from different rows of the source",
+        "drop these rows; if all have it, the sides come from different rows of the source",
         where(lambda pair: _asked(pair.chosen) != _asked(pair.rejected)),
     ),
     Check(
         "identical",
         "error",
         "have identical chosen and rejected answers",
-        "They teach nothing, keep the loss above zero and count as half right at best.",
+        "They teach nothing and count as half right at best.",
         "drop these rows",
         _identical,
     ),
@@ -87,7 +88,7 @@ CHECKS = table_of(
         "duplicate",
         "warning",
         "repeat an earlier pair",
-        "They count twice in training, and when one of them lands in the evaluation set, it has been seen.",
+        "They count twice in training, and may be evaluated on after they were seen.",
         "drop them, unless they are separate labels of the same answers",
         links=attrgetter("links"),
     ),
@@ -113,7 +114,7 @@ CHECKS = table_of(
         "roles",
         "warning",
         "have roles that do not alternate",
-        "Chat templates raise errors on such conversations, or render them in a way the base model never saw.",
+        "Chat templates refuse such conversations, or render what the base model never saw.",
         "merge consecutive messages of one role; put the system message first and once",
         **each_answer(lambda record, answer: _is_out_of_turn(record.prompt + answer)),
         of_chat=True,
@@ -122,7 +123,7 @@ CHECKS = table_of(
         "leaked_turn",
         "warning",
         "have an answer that holds the marker of a turn (Human:, <|im_end|>, [INST], ...)",
-        "The answer went on into the user's next turn, or a template was written into it: the marker predicts the label.",
+        "Generation went on into the next turn, or a template was written into it: the marker predicts the label.",
         "cut the answer at the marker, or drop these rows",
         **each_answer(lambda record, answer: leaks_turn(contents(answer, "assistant"))),
         of_chat=True,
@@ -131,8 +132,8 @@ CHECKS = table_of(
         "templated",
         "warning",
         "have a prompt that is templated already (<|im_start|>user, [INST], Human: ... Assistant:)",
-        "The chat template is written around it a second time: the model reads a text that no one else gives it.",
-        "give the messages alone, or take the text as it is with --text_format rendered",
+        "The chat template is written around it a second time.",
+        "give the messages alone, or use --text_format rendered",
         where(lambda pair: is_templated(contents(pair.prompt))),
         of_chat=True,
         of_answer=_both,
@@ -141,8 +142,8 @@ CHECKS = table_of(
         "longer_chosen",
         "info",
         "the longer answer is chosen in {count} of {total} {called} whose answers differ in length ({percent})",
-        "Far from one half, length alone predicts the label, and the model may learn length instead of quality.",
-        "compare accuracy with the length baseline, and on pairs where the shorter answer is chosen",
+        "Far from one half, length alone predicts the label, and the model may learn it.",
+        "compare with the length baseline, and on pairs where the shorter answer is chosen",
         where(lambda pair: _longer(pair) > 0),
         of=lambda material: sum(_longer(pair) != 0 for pair in material.records),
         grade=outside(*LONGER_WARNING),
@@ -158,8 +159,8 @@ CHECKS = table_of(
     Check(
         "encoding",
         "warning",
-        "hold control characters, replacement characters or wrongly decoded text",
-        "The text went through the wrong encoding once (Ã© for é): tokens the base model hardly knows.",
+        "hold control or replacement characters or wrongly decoded text",
+        "A wrong encoding once (Ã© for é): tokens the base model hardly knows.",
         "read the source again as UTF-8, or drop these rows",
         where(lambda record: is_garbled(contents([*record.prompt, *chain(*answers_of(record))]))),
         of_answer=lambda record, answer: is_garbled(contents(record.prompt + answer)),
@@ -179,4 +180,88 @@ UNLABELED_CHECKS = table_of(
     CHECKS["train_eval_overlap"],
     replace(CHECKS["roles"], find=where(_stumbles)),
     *(CHECKS[name] for name in ("leaked_turn", "templated", "encoding")),
+)
+
+
+WRONG_WARNING = (0.05, 0.95)
+"""Range of shares of incorrect steps outside of which calling all steps alike is nearly right."""
+
+
+def _separator_inside(whitespace: bool) -> Callable[[Material], list[int]]:
+    def find(material: Material) -> list[int]:
+        mark = material.separator
+        if not mark or mark.isspace() != whitespace:
+            return []
+        return where(lambda record: any(mark in step for step in record.steps))(material)
+
+    return find
+
+
+def _labeled(record: Solution) -> list[tuple[int, float]]:
+    """(number of the step, label) of each labeled step."""
+    return [(end, label) for end, label in enumerate(record.labels or (), 1) if label is not None]
+
+
+def _prefixes(material: Material) -> list[list[Link]]:
+    """The steps to each labeled one: on one side where it is right."""
+    return [
+        [(hashed(key[: 1 + end]), 1 if label >= 0.5 else 2) for end, label in _labeled(record)]
+        for record, key in zip(material.records, material.keys, strict=True)
+    ]
+
+
+def _wrong_steps(material: Material) -> list[int]:
+    """The owner of each incorrect step."""
+    return [index for index, record in enumerate(material.records) for _, label in _labeled(record) if label < 0.5]
+
+
+def _ends_wrong(record: Solution) -> bool:
+    wrong = [label < 0.5 for _, label in _labeled(record)]
+    return wrong[-1:] == [True] and sum(wrong) == 1
+
+
+STEP_CHECKS = table_of(
+    Check(
+        "separator_in_step",
+        "error",
+        "have a step that holds the step separator",
+        "Inside a step the separator has no label: the model learns that it means nothing.",
+        "choose a --step_separator that occurs in no step, or split these steps",
+        _separator_inside(whitespace=False),
+    ),
+    Check(
+        "line_break_in_step",
+        "warning",
+        "have a step that holds the whitespace step separator",
+        "A text that is split at the separator has other steps than the training data.",
+        "score steps rather than texts, or choose another --step_separator",
+        _separator_inside(whitespace=True),
+    ),
+    CHECKS["duplicate"],
+    replace(
+        CHECKS["contradiction"],
+        what="have a step that is labeled otherwise elsewhere, after the same steps",
+        advice="average the labels to a probability, or drop these rows",
+        links=_prefixes,
+    ),
+    *(CHECKS[name] for name in ("train_eval_overlap", "leaked_turn", "templated")),
+    Check(
+        "wrong_steps",
+        "info",
+        "{count} of {total} labeled steps are incorrect ({percent})",
+        "Where nearly all steps are alike, the model learns to call all of them so.",
+        "compare with the baselines that call all steps alike; consider --class_weighting balanced",
+        _wrong_steps,
+        of=lambda material: sum(len(_labeled(record)) for record in material.records),
+        grade=outside(*WRONG_WARNING),
+    ),
+    Check(
+        "ends_at_first_error",
+        "info",
+        "in {count} of {total} {called} the last labeled step is the first wrong one",
+        "Late steps are then wrong more often: position alone predicts some labels.",
+        "compare with a baseline that looks at the position alone",
+        where(_ends_wrong),
+    ),
+    CHECKS["encoding"],
 )
