@@ -50,21 +50,21 @@ def _first_or_second(preference: Any) -> Any:
 
 _columns(
     "shp",
-    "SHP (stanfordnlp/SHP): a post and two comments; in `labels` 1 means that human_ref_A is better, 0 human_ref_B",
+    "SHP: a post and two comments; in `labels` 1 means that human_ref_A is better, 0 human_ref_B",
     ("history", "human_ref_A", "human_ref_B"),
     winner=Winner(("labels",), {"1": "a", "0": "b"}),
     example={"labels": 0},
 )
 _columns(
     "pku_saferlhf",
-    "PKU-SafeRLHF: two answers and the place of the more helpful one; which is safer stays metadata",
+    "PKU-SafeRLHF: two answers and the place of the more helpful one",
     ("prompt", "response_0", "response_1"),
     winner=Winner(("better_response_id",), FIRST_IS_0),
     example={"better_response_id": 1},
 )
 _columns(
     "pku_saferlhf_safer",
-    "PKU-SafeRLHF without the more helpful answer: two answers and the place of the safer one",
+    "PKU-SafeRLHF without the more helpful answer: the place of the safer one",
     ("prompt", "response_0", "response_1"),
     winner=Winner(("safer_response_id",), FIRST_IS_0),
     example={"safer_response_id": 1},
@@ -78,19 +78,19 @@ _columns(
 )
 _columns(
     "ppe",
-    "PPE human preference: answers 1 and 2, and which model won; model_a gave response_1",
+    "PPE human preference: two answers, and which model won; model_a gave response_1",
     ("prompt", "response_1", "response_2"),
     winner=Winner(means=WORDS | {"response_1": "a", "response_2": "b"}),
     example={"winner": "model_b"},
 )
 _columns(
     "stack_exchange_paired",
-    "stack-exchange-paired: a question and two answers, of which response_j has more votes",
+    "stack-exchange-paired: a question and two answers; response_j has more votes",
     ("question", "response_j", "response_k"),
 )
 _columns(
     "rmb",
-    "RMB, pairs: a conversation, a better answer and one in `reject`, each beside the name of its model",
+    "RMB, pairs: a conversation and two answers, each beside the name of its model",
     ("conversation_input", *PAIR),
     example={"conversation_input": USER, "chosen": {"llm_name": "m", "answer": "4"}, "rejected": {"answer": "5"}},
 )
@@ -102,15 +102,14 @@ _columns(
 )
 _columns(
     "rewardbench",
-    "RewardBench 1: a prompt, the better and the worse answer, the models that gave them and the subset",
+    "RewardBench 1: a prompt, two answers, the models that gave them and the subset",
     ("prompt", *PAIR),
     beside=lambda row: {"chosen_model", "rejected_model", "subset"} <= row.keys(),
     example={"chosen_model": "m", "rejected_model": "n", "subset": "xstest-should-refuse"},
 )
 _columns(
     "helpsteer3",
-    "HelpSteer 3, and the preferences of HelpSteer 2: below 0 response 1 is better, above 0 response 2, 0 is a tie; the "
-    "strength is the margin",
+    "HelpSteer 2 and 3: below 0 response 1 is better, above 0 response 2, 0 is a tie; the strength is the margin",
     ("context|prompt", "response1|response_1", "response2|response_2"),
     winner=Winner(
         ("overall_preference",), {str(one): "a" if one < 0 else "b" if one else "tie" for one in range(-3, 4)}
@@ -122,7 +121,7 @@ _columns(
 )
 _columns(
     "webgpt",
-    "WebGPT comparisons: a question, two answers and a score of each; equal scores are ties, the difference is the margin",
+    "WebGPT comparisons: a question, two answers and their scores; equal ones are ties, the difference is the margin",
     ("question", "answer_0", "answer_1"),
     winner=Winner(("score_0", "score_1"), {"score_0 higher": "a", "score_1 higher": "b", "equal": "tie"}, _higher),
     example={"question": {"full_text": "2+2?"}, "score_0": -1.0, "score_1": 1.0},
@@ -132,18 +131,17 @@ _columns(
 )
 _columns(
     "arena_55k",
-    "Chatbot Arena 55k: prompt and answers, also as lists of turns in JSON, and one of three columns that is 1",
+    "Chatbot Arena 55k: prompt and answers, also as lists of turns in JSON, and three columns of which one is 1",
     ("prompt", "response_a", "response_b"),
     winner=Winner(
         ("winner_model_a", "winner_model_b", "winner_tie"), {"1/0/0": "a", "0/1/0": "b", "0/0/1": "tie"}, _one_hot
     ),
-    example={"prompt": '["2+2?"]', "response_a": '["5"]', "response_b": '["4"]'}
-    | {"winner_model_a": 0, "winner_model_b": 1, "winner_tie": 0},
+    example={"winner_model_a": 0, "winner_model_b": 1, "winner_tie": 0},
 )
 _columns(
     "alpaca_farm",
-    "AlpacaFarm and AlpacaEval: two outputs; `preference` is 1 for output_1, 2 for output_2, 0 or 1.5 for a tie, or between "
-    "1 and 2 the nearer one",
+    "AlpacaFarm and AlpacaEval: two outputs; `preference` is 1 or nearer to it for output_1, 2 or nearer to it for output_2, "
+    "0 or 1.5 for a tie",
     ("instruction", "output_1", "output_2"),
     winner=Winner(
         ("preference",),
@@ -156,7 +154,7 @@ _columns(
 )
 _columns(
     "ms_swift_query",
-    "ms-swift with `query` and `response`, which is better than `rejected_response`; earlier turns in `history`",
+    "ms-swift with a query, a response and a rejected one; earlier turns in `history`",
     ("query", "response", "rejected_response"),
     optional=("history", "system", *MARGINS),
     prepare=partial(instructed, column="query"),
@@ -164,13 +162,9 @@ _columns(
 
 
 @_pairs(
-    "summarize_from_feedback: a post (TL;DR) or an article, two summaries and the place of the better one",
+    "summarize_from_feedback: a post or an article, two summaries and the place of the better one",
     ("info", "summaries", "choice"),
-    {
-        "info": {"subreddit": "math", "title": "Sums", "post": "2+2"},
-        "summaries": [{"text": "5"}, {"text": "4"}],
-        "choice": 1,
-    },
+    {"info": {"title": "Sums", "post": "2+2"}, "summaries": [{"text": "5"}, {"text": "4"}], "choice": 1},
     lambda row: isinstance(structure(row["info"]), dict) and objects(row["summaries"]) is not None,
     winner=Winner(("choice",), FIRST_IS_0),
 )
@@ -192,7 +186,7 @@ def summarize_from_feedback(row: Row) -> Ranking:
 
 
 @_pairs(
-    "MT-bench human judgments: conversations a and b, which of them won, and the turn that was compared, which ends them",
+    "MT-bench human judgments: conversations a and b, which won, and the turn that was compared, which ends them",
     ("conversation_a", "conversation_b", "winner", "turn"),
     {"conversation_a": USER + GOOD, "conversation_b": USER + BAD, "winner": "model_a", "turn": 1, "judge": "author_1"},
     winner=Winner(),
@@ -212,8 +206,8 @@ def _is_kto(row: Row) -> bool:
 
 
 @_pairs(
-    "KTO (TRL, LLaMA-Factory, ms-swift): a prompt and one completion, or a conversation that ends with it, and whether it is "
-    "desirable, true or false; it can be checked and scored, and makes no pair",
+    "KTO (TRL, LLaMA-Factory, ms-swift): a prompt and a completion, or a conversation that ends with it, and whether it is "
+    "desirable; it can be scored, and makes no pair",
     ("label|kto_tag",),
     {"prompt": "2+2?", "completion": "4", "label": True},
     _is_kto,
@@ -234,7 +228,7 @@ def kto(row: Row) -> Ranking:
 
 
 @_pairs(
-    "preference rows of OpenAI: `input` with messages and tools, the output that is preferred and the one that is not",
+    "preference rows of OpenAI: `input` with messages and tools, and two outputs",
     ("input", "preferred_output", "non_preferred_output"),
     {"input": {"messages": USER}, "preferred_output": GOOD, "non_preferred_output": BAD},
 )
@@ -247,7 +241,7 @@ def openai_preference(row: Row) -> Pairs:
 
 
 @_pairs(
-    "ms-swift: a conversation that ends with the better answer, and another answer, conversation or list of answers",
+    "ms-swift: a conversation that ends with the better answer, and another answer or conversation, or a list of answers",
     ("messages", "rejected_response|rejected_messages"),
     {"messages": USER + GOOD, "rejected_response": "5"},
     optional=("system", *MARGINS),

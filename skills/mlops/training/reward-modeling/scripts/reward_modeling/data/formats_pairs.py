@@ -97,7 +97,7 @@ def unanswered(transcript: list[Message]) -> list[Message]:
 
 
 @_pairs(
-    "Human:/Assistant: dialogues (Anthropic HH), whole on both sides or with the prompt in its own column",
+    "Human:/Assistant: dialogues (Anthropic HH), whole on both sides or with a prompt",
     PAIR,
     {"chosen": f"{_HUMAN} 4", "rejected": f"{_HUMAN} 5"},
     lambda row: is_transcript(row.get("prompt", row["chosen"])),
@@ -139,8 +139,8 @@ def concatenated(row: Row) -> Pairs:
 
 
 @_pairs(
-    "a prompt and two answers, each as text, as messages or as a list of answers (RewardBench 2, RM-Bench: all pairs); "
-    "answers that repeat the prompt as messages are cut",
+    "a prompt and two answers, each as text, messages or a list of answers (RewardBench 2, RM-Bench: all pairs); messages "
+    "that repeat the prompt are cut",
     ("prompt", *PAIR),
     {"prompt": USER, "chosen": GOOD, "rejected": BAD},
 )
@@ -162,18 +162,18 @@ def explicit(row: Row) -> Pairs:
     return comparison(row, with_system(shared, row.get("system")), *answers)
 
 
+def _from(speaker: str, value: str) -> Row:
+    return {"from": speaker, "value": value}
+
+
 def _speaks_from_value(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and isinstance(value[0], dict) and "from" in value[0]
 
 
 @_pairs(
-    "from/value messages; the prompt in `conversations` (LLaMA-Factory), or shared by both sides",
+    "from/value messages; the prompt in `conversations` (LLaMA-Factory) or shared by both sides",
     PAIR,
-    {
-        "conversations": [{"from": "human", "value": "2+2?"}],
-        "chosen": {"from": "gpt", "value": "4"},
-        "rejected": {"from": "gpt", "value": "5"},
-    },
+    {"conversations": [_from("human", "2+2?")], "chosen": _from("gpt", "4"), "rejected": _from("gpt", "5")},
     lambda row: "conversations" in row or all(_speaks_from_value(row[name]) for name in PAIR),
     optional=("conversations", *_WITH_MARGINS),
 )
@@ -209,7 +209,7 @@ columns(
 columns(
     PAIRS,
     "axolotl",
-    "an input, an optional system text, and two answers (axolotl bradley_terry.chat_template)",
+    "an input and two answers (axolotl bradley_terry.chat_template)",
     ("input", *PAIR),
     example={"system": "Be brief."},
     optional=_WITH_MARGINS,
@@ -217,7 +217,7 @@ columns(
 
 
 @_pairs(
-    "a question, query, context or the messages so far, an optional system text, and two answers (Intel Orca pairs)",
+    "a question, query, context or the messages so far, and two answers (Intel Orca pairs)",
     (PROMPT_NAMES, *PAIR),
     {"system": "Be brief.", "question": "2+2?", "chosen": "4", "rejected": "5"},
     lambda row: isinstance(row["question"], str) or are_messages(row["question"]),
@@ -227,7 +227,7 @@ def question(row: Row) -> Pairs:
 
 
 @_pairs(
-    "two whole conversations as messages; what they share from the start is the prompt",
+    "two conversations as messages; what they share from the start is the prompt",
     PAIR,
     {"chosen": USER + GOOD, "rejected": USER + BAD},
     are_lists(*PAIR),
@@ -258,16 +258,14 @@ def scores_of(row: Row) -> list[float] | None:
     """Of answers a and b by the winner, which is a, b or tie by now."""
     winner = row.get("winner")
     if winner is not None and winner not in SCORES:
-        raise RowError(
-            f"`winner` is {short(winner)}: expected model_a, model_b, a, b or tie, or what --winner_values says"
-        )
+        raise RowError(f"`winner` is {short(winner)}: expected a, b, tie, model_a or model_b, or see --winner_values")
     return None if winner is None else list(SCORES[winner])
 
 
 columns(
     PAIRS,
     "pairwise",
-    "a prompt, answers a and b, and which of them won; ties are set aside",
+    "a prompt, answers a and b, and which won",
     (f"prompt|instruction|input|{PROMPT_NAMES}", "response_a", "response_b"),
     winner=Winner(),
     labels=("winner|preference|preferred|choice|better|chosen",),
@@ -276,7 +274,7 @@ columns(
 
 
 @_pairs(
-    "conversations a and b, and which of them won (Chatbot Arena); ties are set aside",
+    "conversations a and b, and which won (Chatbot Arena)",
     ("conversation_a", "conversation_b", "winner"),
     {"conversation_a": USER + GOOD, "conversation_b": USER + BAD, "winner": "model_a"},
     optional=(),

@@ -55,7 +55,7 @@ def _numbered(row: Row, column: str, sign: float = 1) -> Ranking:
 
 
 @_rankings(
-    "a prompt and any number of completions with scores, higher is better, or with true and false in `correct`",
+    "a prompt and any number of completions with scores, higher is better, or true and false in `correct`",
     ("prompt", "completions|responses", "scores|correct"),
     {"prompt": "2+2?", "completions": ["4", "5", "four"], "scores": [1.0, 0.0, 1.0]},
     are_lists("completions", "scores"),
@@ -67,7 +67,7 @@ def ranking(row: Row) -> Ranking:
 
 
 @_rankings(
-    "a prompt and any number of completions, the best first; only where --format names it",
+    "a prompt and completions, the best first; only where --format names it",
     ("prompt|question|instruction|query", "completions|responses|answers"),
     {"prompt": "2+2?", "completions": ["4", "four", "5"]},
     entries.never,
@@ -78,7 +78,7 @@ def best_first(row: Row) -> Ranking:
 
 
 @_rankings(
-    "a prompt and any number of completions with ranks, 1 is best",
+    "a prompt and completions with ranks, 1 is best",
     ("prompt", "completions|responses", "ranks|rank"),
     {"prompt": "2+2?", "completions": ["4", "5", "four"], "ranks": [1, 3, 2]},
     are_lists("completions", "ranks"),
@@ -129,7 +129,7 @@ def completion(row: Row) -> Ranking:
 
 
 @_unlabeled(
-    "a whole conversation whose last message, the assistant's, is to be scored",
+    "a conversation whose last message, the assistant's, is to be scored",
     ("messages|conversations",),
     {"messages": USER + GOOD},
     optional=(),
@@ -166,7 +166,7 @@ def _is_open(row: Row) -> bool:
 
 
 @_open(
-    "a conversation whose last message is the user's, to be answered by a policy",
+    "a conversation that ends with the user, to be answered by a policy",
     ("messages|conversations",),
     {"messages": USER},
     _is_open,
@@ -230,7 +230,7 @@ def nemo_rl(row: Row) -> Ranking:
 
 
 @_ranked(
-    "UltraFeedback as published: completions with an overall score, or where that is missing the mean of their ratings",
+    "UltraFeedback: completions with an overall score, or where one is missing the mean of their ratings",
     ("instruction|prompt", "completions"),
     {
         "instruction": "2+2?",
@@ -318,17 +318,11 @@ def _is_tree(row: Row) -> bool:
 
 
 @_ranked(
-    "trees of OASST: every message of a prompter with the assistant's replies, ranked from 0, the best",
+    "trees of OASST: each message of a prompter with the assistant's replies; rank 0 is best",
     ("prompt",),
     {
-        "message_tree_id": "t",
-        "prompt": {
-            **{"text": "2+2?", "role": "prompter"},
-            "replies": [
-                {"text": "5", "role": "assistant", "rank": 1, "replies": []},
-                {"text": "4", "role": "assistant", "rank": 0, "replies": []},
-            ],
-        },
+        "prompt": {"text": "2+2?", "role": "prompter"}
+        | {"replies": [{"text": str(5 - rank), "role": "assistant", "rank": 1 - rank} for rank in (0, 1)]}
     },
     _is_tree,
     optional=(),
@@ -375,7 +369,7 @@ def _path(row: Row, nodes: dict[Any, tuple[int, Row]]) -> list[Message]:
 
 
 @_ranked(
-    "messages of OASST, one a row, with the id of the message that they answer; ranks from 0, the best",
+    "messages of OASST, one a row, with the id of the message that they answer; rank 0 is best",
     ("message_id", "parent_id", "text", "role", "rank"),
     {"message_id": "q", "parent_id": None, "text": "2+2?", "role": "prompter", "rank": None},
     lambda row: str(row.get("role")) in _SPEAKERS,

@@ -23,6 +23,9 @@ STEP_TAG = "ки"
 _FIRST_STEP = re.compile(r"(?:#+ *|\*\*)?\bstep *1\b *[:.)]", re.IGNORECASE)
 MARKS = {"+": 1.0, "-": 0.0}
 _WRONG_SUM = {"prompt": "2+2+2?", "completions": ["2+2=4", "4+2=7"]}
+_BEN_STEPS, _BEN_ERROR, _BEN_VERDICT = (
+    f"Model_Solution_{name}" for name in ("Steps", "First_Error_Step", "Correctness")
+)
 _TAGGED = "2+2+2? Step 1: 2+2=4 {}\nStep 2: 4+2=7 {}"
 
 
@@ -55,8 +58,8 @@ def _labels(value: Any, steps: list[str]) -> list[float | None]:
 
 
 @_steps(
-    "a prompt and an answer in steps with one label each, or up to the first error (TRL, axolotl): "
-    "true or false, 0 or 1, probabilities, null for no label",
+    "a prompt and steps with one label each, or up to the first error (TRL, axolotl): true or false, 0 or 1, probabilities, "
+    "null for no label",
     ("prompt|question|problem", "completions|steps", "labels|step_labels"),
     _WRONG_SUM | {"labels": [True, False]},
     are_lists("completions", "labels"),
@@ -82,7 +85,7 @@ def _rated(rating: Any, place: int, row: Row) -> float | None:
 
 
 @_steps(
-    "a prompt and an answer in steps rated -1, 0 or 1; what 0 means is said with --neutral",
+    "a prompt and steps rated -1, 0 or 1; what 0 means is said with --neutral",
     ("prompt|question|problem", "completions|steps", "ratings"),
     _WRONG_SUM | {"ratings": [1, -1]},
     are_lists("completions", "ratings"),
@@ -94,8 +97,8 @@ def ratings(row: Row) -> Solution:
 
 
 @_published(
-    "PRM800K: the solution that its labeler followed, then each rated alternative of a step after the steps before it, which "
-    "have no label there; what a rating of 0 means is said with --neutral",
+    "PRM800K: the solution that its labeler followed, then each rated alternative of a step after the steps before it, "
+    "without their labels; what 0 means is said with --neutral",
     ("question", "label"),
     {
         "question": {"problem": "2+2+2?"},
@@ -138,10 +141,8 @@ def _followed(step: Row, place: int) -> tuple[Row | None, bool]:
     if chosen is None:
         return min(given, key=lambda one: 2 if one["rating"] is None else one["rating"], default=None), True
     if type(chosen) is not int or not 0 <= chosen < len(given):
-        raise RowError(
-            f"`chosen_completion` of step {place} is {short(chosen)}: expected the place of one of "
-            f"{len(given)} completions, counted from 0, or null"
-        )
+        expected = f"expected the place of one of {len(given)} completions, counted from 0, or null"
+        raise RowError(f"`chosen_completion` of step {place} is {short(chosen)}: {expected}")
     return given[chosen], False
 
 
@@ -153,10 +154,10 @@ def _solution(texts: list[str], column: str, labels: list[float], system: str | 
     cut = first.start() if first else next((end for end in ends if end > 0), 0)
     problem = text[:cut].strip()
     if not problem and not (first and system):
+        if first:
+            raise RowError(f"`{column}` has no problem before 'Step 1:'")
         raise RowError(
-            f"`{column}` has no problem before 'Step 1:'"
-            if first
-            else f"the first text of `{column}` is one line without 'Step 1:' or a question: where does the problem end?"
+            f"`{column}` starts with what is one line without 'Step 1:' or a question: where is the problem?"
         )
     asked = [said("user", problem)] if problem else []
     steps = [text[cut:].strip(), *(text.strip() for text in texts[1:])]
@@ -202,7 +203,7 @@ def _is_marked(value: Any) -> bool:
 
 
 @_published(
-    "a conversation in which the user says step after step, the first after the problem, and + or - answers each (RLHFlow)",
+    "a conversation in which the user says the problem and step after step, and + or - answers each (RLHFlow)",
     ("conversations|messages",),
     {
         "conversations": [
@@ -260,14 +261,12 @@ def processbench(row: Row) -> Solution:
     if isinstance(error, str) and re.fullmatch(r"\s*-?\d{1,9}\s*", error):  # as CSV holds it
         error = int(error)
     if type(error) is not int or not -1 <= error < len(steps):
-        raise RowError(
-            f"`label` is {short(error)}: expected the place of the first error among {len(steps)} steps, or -1"
-        )
+        raise RowError(f"`label` is {short(error)}: expected the place of the first error in {len(steps)} steps, or -1")
     return Solution(prompt_of(row, "problem"), steps, _up_to(None if error < 0 else error, len(steps)))
 
 
 @_published(
-    "a question, the steps of a solution into which errors were put, and the places of these steps, counted from 1 (PRMBench)",
+    "a question, steps, and the places of those into which errors were put, counted from 1 (PRMBench)",
     ("modified_question|question", "modified_process", "error_steps"),
     {"modified_question": "2+2+2?", "modified_process": ["2+2=4", "4+2=7"], "error_steps": [2]},
     lambda row: _is_list(row["modified_process"]) and _is_list(row["error_steps"]),
@@ -284,21 +283,18 @@ def prmbench(row: Row) -> Solution:
 
 
 @_published(
-    "a question with options, a model's steps and the number of the first wrong one, or N/A (Mr-Ben)",
-    ("Question", "Model_Solution_Steps", "Model_Solution_First_Error_Step", "Model_Solution_Correctness"),
+    "a question with options, steps and the number of the first wrong one, or N/A (Mr-Ben)",
+    ("Question", _BEN_STEPS, _BEN_ERROR, _BEN_VERDICT),
     {
-        "Question": "2+2+2?",
-        "Options": "A: 6\nB: 7",
-        "Model_Solution_Steps": ["Step 1: 2+2=4", "Step 2: 4+2=7"],
-        "Model_Solution_Correctness": "incorrect",
-        "Model_Solution_First_Error_Step": "2",
+        **{"Question": "2+2+2?", "Options": "A: 6\nB: 7", _BEN_STEPS: ["Step 1: 2+2=4", "Step 2: 4+2=7"]},
+        **{_BEN_VERDICT: "incorrect", _BEN_ERROR: "2"},
     },
-    lambda row: _is_list(row["Model_Solution_Steps"]),
+    lambda row: _is_list(row[_BEN_STEPS]),
     optional=("Options",),
 )
 def mr_ben(row: Row) -> Solution:
     """Lines without a number belong to the step before them."""
-    steps = steps_of(decoded(row["Model_Solution_Steps"], "steps"), "Model_Solution_Steps")
+    steps = steps_of(decoded(row[_BEN_STEPS], "steps"), _BEN_STEPS)
     numbered = [re.match(r"\s*Step\s*(\d+)\s*[:.]", line) for line in steps]
     if numbered[0]:
         starts = [place for place, found in enumerate(numbered) if found]
@@ -312,16 +308,13 @@ def mr_ben(row: Row) -> Solution:
 
 
 def _first_error(row: Row, count: int) -> int | None:
-    verdict = str(row["Model_Solution_Correctness"]).strip().lower()
-    error = str(row["Model_Solution_First_Error_Step"]).strip()
+    verdict, error = str(row[_BEN_VERDICT]).strip().lower(), str(row[_BEN_ERROR]).strip()
     if verdict not in ("correct", "incorrect"):
-        raise RowError(f"`Model_Solution_Correctness` is {short(verdict)}, not correct or incorrect")
+        raise RowError(f"`{_BEN_VERDICT}` is {short(verdict)}, not correct or incorrect")
     if verdict == "correct":
         if error not in ("N/A", "NA", ""):
             raise RowError(f"a correct solution has a first error step ({short(error)})")
         return None
     if not re.fullmatch(r"[1-9]\d{0,5}", error) or int(error) > count:
-        raise RowError(
-            f"`Model_Solution_First_Error_Step` is {short(error)}: expected the number of one of {count} steps"
-        )
+        raise RowError(f"`{_BEN_ERROR}` is {short(error)}: expected the number of one of {count} steps")
     return int(error) - 1
