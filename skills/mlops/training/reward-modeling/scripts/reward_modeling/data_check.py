@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
+from itertools import chain
 from pathlib import Path
 from typing import ClassVar
 
@@ -12,7 +13,7 @@ from . import console
 from .cli import flag
 from .console import DataError, Result, UsageError, listed, log
 from .data import audit
-from .data.audit import CHECKS, STEP_CHECKS, UNLABELED_CHECKS, UNREADABLE, AuditFinding, Check, Finding
+from .data.audit import CHECKS, STEP_CHECKS, UNLABELED_CHECKS, UNREADABLE, AuditFinding, Check
 from .data.audit.parts import Survey
 from .data.audit.rendered import OVER_LENGTH, REFUSED, RENDERED_CHECKS, rendered_checks
 from .data.converting import Reading
@@ -79,20 +80,20 @@ class CheckSettings(ReadingSettings, WinnerSettings, TextSettings):
     def __post_init__(self) -> None:
         if self.list_formats or self.list_checks:
             return
-        model, output, clean = self.model_name_or_path, self.output, "add --output clean.jsonl"
-        # fmt: off
-        for wrong, message, hint in (
-            (not self.sources, "no dataset was named", "check_data.py FILE, or check_data.py --list_formats"),
-            (self.drop and not output, "--drop leaves rows out of --output, which is not given", clean),
-            (self.layout == "original" and not output, "--layout says how --output is written, which is not given", clean),
-            (self.chat_template_path and not model, "--chat_template_path needs --model_name_or_path, whose tokenizer it is for", None),
-            (REFUSED in self.drop and not model, "--drop refused needs --model_name_or_path, whose chat template refuses rows", None),
-            (self.max_length and not model, "--max_length needs --model_name_or_path, whose tokenizer counts the tokens", None),
-            (OVER_LENGTH in self.drop and not self.max_length, "--drop over_length needs --max_length and --model_name_or_path", None),
+        if not self.sources:
+            raise UsageError("no dataset was named", hint="check_data.py FILE, or check_data.py --list_formats")
+        model, output = "--model_name_or_path", "--output"
+        for given, name, needed, is_there in (
+            (self.drop, "--drop", output, self.output),
+            (self.layout == "original", "--layout original", output, self.output),
+            (self.chat_template_path, "--chat_template_path", model, self.model_name_or_path),
+            (REFUSED in self.drop, "--drop refused", model, self.model_name_or_path),
+            (self.max_length, "--max_length", model, self.model_name_or_path),
+            (OVER_LENGTH in self.drop, "--drop over_length", "--max_length", self.max_length),
         ):
-            if wrong:
-                raise UsageError(message, hint=hint)
-        # fmt: on
+            if given and not is_there:
+                hint = "add --output clean.jsonl" if needed == output else None
+                raise UsageError(f"{name} needs {needed}, which is not given", hint=hint)
 
     @property
     def sources(self) -> list[str]:
@@ -188,7 +189,9 @@ def check_data(settings: CheckSettings) -> Checked:
         log(said(summary.winner_values))
     findings = [*lost, *survey.close()]
     if found:
-        console.write_whole(found, map(console.to_json, _places(lost, survey)))
+        unread = {"check": UNREADABLE, "severity": "error"}
+        places = [unread | {"row": row, "message": reason} for row, reason in summary.unreadable]
+        console.write_whole(found, map(console.to_json, chain(places, survey.places())))
     moved = _write_rows(output, survey, settings, reading, columns) if output else None
     dropped = Counter({UNREADABLE: lost[0].count} if lost and UNREADABLE in settings.drop else {}) + survey.rows_dropped
     left = [finding for finding in findings if finding.check not in settings.drop]
@@ -224,7 +227,7 @@ def check_data(settings: CheckSettings) -> Checked:
 
 
 def _surveyed(settings: CheckSettings, reading: Reading) -> tuple[Survey, dict[str, None]]:
-    """(what a pass over all rows finds, the columns that they have)."""
+    """What a pass over all rows finds, and their columns."""
     held_out: frozenset[bytes] = frozenset()
     for _, records in slices(settings.eval_dataset_name or (), replace(reading, leave_out_unreadable=False)):
         held_out |= audit.prompt_digests(records.rows)
@@ -274,12 +277,6 @@ def _render_checks(settings: CheckSettings) -> Callable[[type], list[Check]]:
         return rendered_checks(render, render_steps, settings.max_length)
 
     return checks
-
-
-def _places(lost: list[Finding], survey: Survey) -> Iterator[dict]:
-    for row, reason in survey.summary.unreadable:
-        yield {"check": lost[0].check, "severity": lost[0].severity, "row": row, "message": reason}
-    yield from survey.places()
 
 
 def _report(result: Checked, set_aside: dict[str, int]) -> None:

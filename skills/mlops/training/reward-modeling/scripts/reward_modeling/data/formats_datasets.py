@@ -17,7 +17,7 @@ from .winners import WORDS, Winner
 DATASETS: dict[str, Format] = {}
 _pairs, _columns = partial(entry, DATASETS, optional=()), partial(columns, DATASETS)
 
-FIRST_IS_0 = {"0": "a", "1": "b"}
+_FIRST_IS_0 = {"0": "a", "1": "b"}
 
 
 def _one_hot(*values: Any) -> str:
@@ -59,14 +59,14 @@ _columns(
     "pku_saferlhf",
     "PKU-SafeRLHF: two answers and the place of the more helpful one",
     ("prompt", "response_0", "response_1"),
-    winner=Winner(("better_response_id",), FIRST_IS_0),
+    winner=Winner(("better_response_id",), _FIRST_IS_0),
     example={"better_response_id": 1},
 )
 _columns(
     "pku_saferlhf_safer",
     "PKU-SafeRLHF without the more helpful answer: the place of the safer one",
     ("prompt", "response_0", "response_1"),
-    winner=Winner(("safer_response_id",), FIRST_IS_0),
+    winner=Winner(("safer_response_id",), _FIRST_IS_0),
     example={"safer_response_id": 1},
 )
 _columns(
@@ -166,7 +166,7 @@ _columns(
     ("info", "summaries", "choice"),
     {"info": {"title": "Sums", "post": "2+2"}, "summaries": [{"text": "5"}, {"text": "4"}], "choice": 1},
     lambda row: isinstance(structure(row["info"]), dict) and objects(row["summaries"]) is not None,
-    winner=Winner(("choice",), FIRST_IS_0),
+    winner=Winner(("choice",), _FIRST_IS_0),
 )
 def summarize_from_feedback(row: Row) -> Ranking:
     """Laid out as prompts of TL;DR (arXiv:2009.01325, trl-lib/tldr-preference)."""

@@ -72,8 +72,8 @@ def columns(
     margin: Callable[[Row], float] | None = None,
     **more: Any,
 ) -> None:
-    """An entry for rows whose answers need no taking apart. names: the prompt and two answers, without a winner the better one
-    first. labels: the winner's columns, if several names are theirs. example: of other values.
+    """An entry for rows whose answers need no taking apart. names: of the prompt and two answers, without a winner the better
+    one first. labels: the winner's columns with their other names.
     """
     needs = names + (labels or (winner.columns if winner else ()))
     names = tuple(name.partition("|")[0] for name in names)
@@ -107,10 +107,9 @@ def transcript(row: Row) -> Pairs:
     if "prompt" not in row:
         return comparison(row, *split_shared(*(transcript_of(row[name], name) for name in PAIR)))
     prompt = unanswered(transcript_of(row["prompt"], "prompt"))
-    if not all(is_transcript(row[name]) for name in PAIR):
-        return comparison(
-            row, prompt, *(row[name].strip() if isinstance(row[name], str) else row[name] for name in PAIR)
-        )
+    answers = [row[name] for name in PAIR]
+    if not all(map(is_transcript, answers)):
+        return comparison(row, prompt, *(one.strip() if isinstance(one, str) else one for one in answers))
     answers = [transcript_of(row[name], name) for name in PAIR]
     if not all(starts_with(answer, prompt) for answer in answers):
         raise RowError("`chosen` and `rejected` are whole transcripts that do not begin with `prompt`")
@@ -166,15 +165,16 @@ def _from(speaker: str, value: str) -> Row:
     return {"from": speaker, "value": value}
 
 
-def _speaks_from_value(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and isinstance(value[0], dict) and "from" in value[0]
+def _has_from(value: Any) -> bool:
+    found = value[0] if isinstance(value, list) and value else None
+    return isinstance(found, dict) and "from" in found
 
 
 @_pairs(
     "from/value messages; the prompt in `conversations` (LLaMA-Factory) or shared by both sides",
     PAIR,
     {"conversations": [_from("human", "2+2?")], "chosen": _from("gpt", "4"), "rejected": _from("gpt", "5")},
-    lambda row: "conversations" in row or all(_speaks_from_value(row[name]) for name in PAIR),
+    lambda row: "conversations" in row or all(_has_from(row[name]) for name in PAIR),
     optional=("conversations", *_WITH_MARGINS),
 )
 def sharegpt(row: Row) -> Pairs:

@@ -260,8 +260,6 @@ def _rating(item: Row, name: str) -> float | None:
     return None if item.get(name) == "N/A" else number(item.get(name), name)
 
 
-# ---- trees of messages -------------------------------------------------------------------------------------------------
-
 _SPEAKERS = {"prompter": "user", "assistant": "assistant"}
 
 
@@ -312,11 +310,6 @@ def _rows_of_tree(row: Row) -> list[Row]:
     return rows
 
 
-def _is_tree(row: Row) -> bool:
-    root = structure(row["prompt"])
-    return isinstance(root, dict) and {"text", "role", "replies"} <= root.keys()
-
-
 @_ranked(
     "trees of OASST: each message of a prompter with the assistant's replies; rank 0 is best",
     ("prompt",),
@@ -324,7 +317,7 @@ def _is_tree(row: Row) -> bool:
         "prompt": {"text": "2+2?", "role": "prompter"}
         | {"replies": [{"text": str(5 - rank), "role": "assistant", "rank": 1 - rank} for rank in (0, 1)]}
     },
-    _is_tree,
+    lambda row: isinstance(root := structure(row["prompt"]), dict) and {"text", "role", "replies"} <= root.keys(),
     optional=(),
     expand=partial(_each, rows_of=_rows_of_tree),
 )
@@ -358,10 +351,8 @@ def _path(row: Row, nodes: dict[Any, tuple[int, Row]]) -> list[Message]:
     path, seen = [_message(row)], {row["message_id"]}
     while row.get("parent_id") not in (None, ""):
         if row["parent_id"] not in nodes or row["parent_id"] in seen:
-            raise RowError(
-                f"its parent {short(row['parent_id'])} is not among these rows: name the file with whole trees, as "
-                "OASST's *_trees.jsonl.gz"
-            )
+            what = f"its parent {short(row['parent_id'])} is not among these rows"
+            raise RowError(f"{what}: name the file with whole trees, as OASST's *_trees.jsonl.gz")
         row = nodes[row["parent_id"]][1]
         seen.add(row["message_id"])
         path.insert(0, _message(row))

@@ -42,6 +42,10 @@ def _one_a_step(value: Any, column: str, steps: list[str]) -> list:
     return one_each(value, column, "a list with an entry for each step", len(steps), "steps")
 
 
+def _is_share(label: Any) -> bool:
+    return isinstance(label, (int, float)) and 0 <= label <= 1
+
+
 def _labels(value: Any, steps: list[str]) -> list[float | None]:
     """One label a step, or null. A list that ends with the first error leaves the rest without."""
     if isinstance(value, list) and len(value) < len(steps) and value and value[-1] == 0 and all(value[:-1]):
@@ -52,7 +56,7 @@ def _labels(value: Any, steps: list[str]) -> list[float | None]:
     if not given:
         raise RowError("`labels` holds nothing but null")
     for label in given:
-        if not isinstance(label, (bool, int, float)) or not 0 <= label <= 1:
+        if not _is_share(label):
             raise RowError(f"`labels` holds {short(label)}: expected true or false, 0 or 1, or probabilities")
     return [None if label is None else float(label) for label in value]
 
@@ -189,7 +193,7 @@ def tagged_steps(row: Row) -> Solution:
     steps, labels = _before_tags(row), []
     for place, given in enumerate(_one_a_step(decoded(row["value"], "labels"), "value", steps), 1):
         label = MARKS.get(given, given) if isinstance(given, str) else given
-        if not isinstance(label, (bool, int, float)) or not 0 <= label <= 1:
+        if not _is_share(label):
             raise RowError(f"the value of step {place} is {short(given)}: expected +, -, true, false or a probability")
         labels.append(float(label))
     return _solution(steps, "input", labels)
@@ -216,14 +220,14 @@ def _is_marked(value: Any) -> bool:
 def marked_turns(row: Row) -> Solution:
     turns = messages_of(row["conversations"], "conversations")
     system = turns.pop(0)["content"] if turns and turns[0]["role"] == "system" else None
+    spoken = [turn["content"].strip() for turn in turns]
     for place, turn in enumerate(turns):
-        wanted = ("user", "assistant")[place % 2]
-        if turn["role"] != wanted or (place % 2 and turn["content"].strip() not in MARKS):
-            raise RowError(f"turn {place + 1} of `conversations` is not " + ("+ or -" if place % 2 else "a step"))
+        role, wanted = ("assistant", "+ or -") if place % 2 else ("user", "a step")
+        if turn["role"] != role or (place % 2 and spoken[place] not in MARKS):
+            raise RowError(f"turn {place + 1} of `conversations` is not {wanted}")
     if len(turns) % 2:
         raise RowError("the last step of `conversations` has no + or -")
-    labels = [MARKS[turn["content"].strip()] for turn in turns[1::2]]
-    return _solution([turn["content"] for turn in turns[::2]], "conversations", labels, system)
+    return _solution(spoken[::2], "conversations", [MARKS[mark] for mark in spoken[1::2]], system)
 
 
 @_published(

@@ -11,8 +11,6 @@ from ..records import Comparison, Message, Ranking, Record, Solution, answers_of
 from .findings import Check, Link, Material, each_answer, hashed, outside, table_of, where
 from .text import contents, is_garbled, is_templated, leaks_turn
 
-LONGER_WARNING = (0.3, 0.7)
-"""Range of shares of pairs with the longer answer chosen outside of which length alone would score well."""
 _FOLLOWS = {"start": ("user",), "user": ("assistant",), "assistant": ("user", "tool"), "tool": ("tool", "assistant")}
 
 
@@ -146,7 +144,7 @@ CHECKS = table_of(
         "compare with the length baseline, and on pairs where the shorter answer is chosen",
         where(lambda pair: _longer(pair) > 0),
         of=lambda material: sum(_longer(pair) != 0 for pair in material.records),
-        grade=outside(*LONGER_WARNING),
+        grade=outside(0.3, 0.7),
     ),
     Check(
         "negative_margin",
@@ -181,10 +179,6 @@ UNLABELED_CHECKS = table_of(
     replace(CHECKS["roles"], find=where(_stumbles)),
     *(CHECKS[name] for name in ("leaked_turn", "templated", "encoding")),
 )
-
-
-WRONG_WARNING = (0.05, 0.95)
-"""Range of shares of incorrect steps outside of which calling all steps alike is nearly right."""
 
 
 def _separator_inside(whitespace: bool) -> Callable[[Material], list[int]]:
@@ -253,7 +247,7 @@ STEP_CHECKS = table_of(
         "compare with the baselines that call all steps alike; consider --class_weighting balanced",
         _wrong_steps,
         of=lambda material: sum(len(_labeled(record)) for record in material.records),
-        grade=outside(*WRONG_WARNING),
+        grade=outside(0.05, 0.95),
     ),
     Check(
         "ends_at_first_error",

@@ -16,9 +16,8 @@ from typing import Any, Literal
 from ..records import Comparison, Message, Origin, Record, Solution, answers_of
 
 SHOWN = 5
-SEVERITIES = ("error", "warning", "info")
 Link = tuple[int, int]
-"""The hash of what several records may share, and on which side of it this one stands (1 or 2)."""
+"""The hash of what records may share, and on which side of it this one stands (1 or 2)."""
 Test = Callable[[Any, list[Message]], bool]
 
 
@@ -30,7 +29,7 @@ class AuditFinding:
     share: float
     """Of what was looked at."""
     rows: tuple[str, ...]
-    """The first five places."""
+    """The first five."""
     message: str
     advice: str
 
@@ -49,7 +48,7 @@ class Finding(AuditFinding):
 
 @dataclass(frozen=True)
 class Material:
-    """A slice of the audited records, and what is computed from them once. separator: after each step of solutions."""
+    """A slice of the audited records, and what is computed from them once."""
 
     records: Sequence[Record]
     eval_prompts: frozenset[bytes] = frozenset()
@@ -59,7 +58,7 @@ class Material:
 
     @cached_property
     def keys(self) -> list[tuple]:
-        """Digests of each record's prompt and answers, or of a solution's prompt, and its steps."""
+        """Digests of prompt and answers, or of a solution's prompt, and its steps."""
         memo: dict[int, bytes] = {}
         return [
             (digest(record.prompt, memo), *record.steps)
@@ -92,9 +91,9 @@ class Check:
     find: Callable[[Material], list[int]] | None = None
     """Positions of the records that have it."""
     of_answer: Test | None = None
-    """Whether an answer of a found record has the flaw; None: two have it together."""
+    """Whether an answer has the flaw; None: two have it together."""
     of: Callable[[Material], int] | None = None
-    """How many records were looked at, when not all."""
+    """How many are looked at, when not all."""
     grade: Callable[[float], str] | None = None
     """The severity by share: such a check always reports, and is about the data, not its rows."""
     of_chat: bool = False
@@ -142,7 +141,7 @@ class Audit:
         self.count += len(material.records)
 
     def _link(self, check: Check, material: Material) -> list[int]:
-        """The records that repeat earlier ones. Opposed ones are found when all were seen."""
+        """Records that repeat earlier ones; opposed ones are found when all were seen."""
         sides, found = self._sides[check.name], []
         for index, links in enumerate(check.links(material)):
             if check.opposes:
@@ -160,7 +159,7 @@ class Audit:
             opposed = {owner for key, owner in zip(keys, owners, strict=True) if self._sides[name][key] == 3}
             self._found[name] = array("Q", sorted(opposed))
         findings = [finding for check in self.checks if (finding := self._finding(check))]
-        return sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))
+        return sorted(findings, key=lambda finding: ("error", "warning", "info").index(finding.severity))
 
     def _finding(self, check: Check) -> Finding | None:
         total, indices = self._totals[check.name], tuple(self._found[check.name])

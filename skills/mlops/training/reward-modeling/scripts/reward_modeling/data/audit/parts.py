@@ -17,12 +17,12 @@ Pair = tuple[int, int]
 
 
 class Dropped(NamedTuple):
-    """rows: what is left, by place. by_check: rows that are gone, under the finding that took each first. completions: those
-    that are gone from rankings that stay."""
-
     rows: dict[int, Any]
+    """What is left, by place."""
     by_check: Counter[str]
+    """Rows that are gone, under the finding that took each first."""
     completions: Counter[str]
+    """Those that are gone from rankings that stay."""
 
 
 def drop_rows(rows: Sequence[Any], audited: Sequence[Any], findings: Iterable[Finding]) -> Dropped:
@@ -134,12 +134,10 @@ class Survey:
         self.audits: dict[type, Audit] = {}
         self.findings: dict[type, list[Finding]] = {}
         self.summary = Records([])
-        """Without the rows."""
         self.kinds: Counter[str] = Counter()
         self.counts: Counter[str] = Counter()
         self.equal_scores = 0
         self.passed: Counter[type] = Counter()
-        """By `left`."""
         self.rows_dropped: Counter[str] = Counter()
         self.completions_dropped: Counter[str] = Counter()
 

@@ -70,7 +70,7 @@ def _key(row: Record, answer: list[Message]) -> int:
 
 
 def _answers(record: Record) -> list[list[Message]]:
-    """What is rendered after the prompt; a prompt alone gets an answer of one character."""
+    """A prompt alone is rendered with an answer of one character."""
     if isinstance(record, Solution):
         return [in_steps(record.steps)]
     return answers_of(record) or [[{"role": "assistant", "content": "-"}]]

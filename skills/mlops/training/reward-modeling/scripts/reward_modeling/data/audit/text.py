@@ -8,8 +8,7 @@ from collections.abc import Iterable, Sequence
 from ..records import Message
 
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufffd]")
-# UTF-8 read as Latin-1 or Windows-1252: the lead byte of a two-byte letter and its second byte (Ã©, Â£), the start of a
-# typographic sign (â€™), the start of an emoji (ðŸ˜€).
+# UTF-8 read as Latin-1 or Windows-1252: a two-byte letter (Ã©, Â£), the start of a typographic sign (â€™), of an emoji (ðŸ˜€).
 _MOJIBAKE = re.compile("[\u00c2\u00c3][\u0080-\u00bf]|\u00e2(?:\u20ac|\u0080)|\u00f0(?:\u0178|\u009f)")
 # What begins or ends a turn: of HH transcripts, of ChatML, Llama 3 and DeepSeek, of Gemma, of Llama 2, of Alpaca and Vicuna.
 _TURN = re.compile(
