@@ -297,21 +297,27 @@ def prmbench(row: Row) -> Solution:
     optional=("Options",),
 )
 def mr_ben(row: Row) -> Solution:
-    """Lines without a number belong to the step before them."""
-    steps = steps_of(decoded(row[_BEN_STEPS], "steps"), _BEN_STEPS)
-    numbered = [re.match(r"\s*Step\s*(\d+)\s*[:.]", line) for line in steps]
-    if numbered[0]:
-        starts = [place for place, found in enumerate(numbered) if found]
-        if [int(numbered[start][1]) for start in starts] != list(range(1, len(starts) + 1)):
+    """Lines without a number belong to the step before them, or to the first; empty ones are left out."""
+    given = decoded(row[_BEN_STEPS], "steps")
+    if not isinstance(given, list):
+        raise wrong_type(_BEN_STEPS, given, "a list of steps in text")
+    places = [place for place, line in enumerate(given, 1) if not isinstance(line, str) or line.strip()]
+    steps = steps_of([given[place - 1] for place in places], _BEN_STEPS)
+    numbered = [re.match(r"\s*S?tep\s*(\d+)\s*[:.]", line) for line in steps]
+    if any(numbered):
+        starts = [at for at, found in enumerate(numbered) if found]
+        places = [int(numbered[at][1]) for at in starts]
+        steps = ["\n".join(steps[at:end]) for at, end in pairwise([0, *starts[1:], None])]
+        if places != list(range(1, len(steps) + 1)):
             raise RowError("the steps are not numbered 1, 2, 3, ...: the number of the first error cannot be placed")
-        steps = ["\n".join(steps[start:end]) for start, end in pairwise([*starts, len(steps)])]
     prompt, options = prompt_of(row, "Question"), row.get("Options")
     if isinstance(options, str) and options.strip():
         prompt = prompt_of({"prompt": f"{row['Question']}\n\n{options.strip()}"})
-    return Solution(prompt, steps, _up_to(_first_error(row, len(steps)), len(steps)))
+    return Solution(prompt, steps, _up_to(_first_error(row, places), len(steps)))
 
 
-def _first_error(row: Row, count: int) -> int | None:
+def _first_error(row: Row, places: list[int]) -> int | None:
+    """places: the number of each step."""
     verdict, error = str(row[_BEN_VERDICT]).strip().lower(), str(row[_BEN_ERROR]).strip()
     if verdict not in ("correct", "incorrect"):
         raise RowError(f"`{_BEN_VERDICT}` is {short(verdict)}, not correct or incorrect")
@@ -319,6 +325,6 @@ def _first_error(row: Row, count: int) -> int | None:
         if error not in ("N/A", "NA", ""):
             raise RowError(f"a correct solution has a first error step ({short(error)})")
         return None
-    if not re.fullmatch(r"[1-9]\d{0,5}", error) or int(error) > count:
-        raise RowError(f"`{_BEN_ERROR}` is {short(error)}: expected the number of one of {count} steps")
-    return int(error) - 1
+    if not re.fullmatch(r"[1-9]\d{0,5}", error) or int(error) not in places:
+        raise RowError(f"`{_BEN_ERROR}` is {short(error)}: expected the number of one of {len(places)} steps")
+    return places.index(int(error))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,33 +15,25 @@ from ..errors import DataError, UsageError
 from ..outputs import check_output_file, write_whole
 from ..results import to_json
 from ..terminal import log
-from . import benchmark_runs, best_of_n, overoptimization, pairs, steps
+from . import benchmark_runs, best_of_n, overoptimization, pairs, results, steps
+from .inputs import score_answers, source_of
 from .plots import svg
-from .results import (
-    BenchmarkReport,
-    ComparisonWith,
-    EvaluationOutput,
-    OverOptimizationReport,
-    PairReport,
-    PoolReport,
-    StepReport,
-)
 from .settings import EvaluationSettings
 from .step_measures import choose_threshold, labeled_steps
 from .votes import find_answers
 
-WrittenRow = dict[str, object]
-"""Of --output."""
+Rows = list[dict[str, object]]
 
 
-def evaluate(settings: EvaluationSettings) -> EvaluationOutput:
-    """The report that evaluate.py prints. Errors are those of its parts: UsageError, DataError, ModelError, RunError."""
+def evaluate(settings: EvaluationSettings) -> results.EvaluationOutput:
+    """The report that evaluate.py prints."""
     if settings.overoptimization:
         return report_overoptimization(settings)
     inputs = [*(settings.dataset_name or ()), *(settings.threshold_data or ())]
     output = check_output_file(settings.output, settings.overwrite, inputs) if settings.output else None
     report, rows = _evaluate_model(settings)
-    _say(report.diagnostics)
+    for sentence in report.diagnostics:
+        log(f"- {sentence}")
     if output:
         moved: Counter[str] = Counter()
         write_whole(output, map(to_json, counted(rows, moved)))
@@ -51,9 +42,7 @@ def evaluate(settings: EvaluationSettings) -> EvaluationOutput:
     return report
 
 
-def _evaluate_model(
-    settings: EvaluationSettings,
-) -> tuple[BenchmarkReport | PairReport | PoolReport | StepReport, list[WrittenRow]]:
+def _evaluate_model(settings: EvaluationSettings) -> tuple[results.EvaluationOutput, Rows]:
     if settings.benchmark:
         return report_benchmarks(settings)
     if settings.best_of_n is not None:
@@ -65,13 +54,7 @@ def _evaluate_model(
     return report_pairs(settings, records)
 
 
-def _say(diagnostics: Iterable[str]) -> None:
-    for sentence in diagnostics:
-        log(f"- {sentence}")
-
-
 def _evaluated(settings: EvaluationSettings, records: Records, diagnostics: list[str]) -> dict[str, object]:
-    """What reports on a data set say of it."""
     return {
         "model": settings.model_name_or_path,
         "dataset": settings.dataset_name,
@@ -82,11 +65,10 @@ def _evaluated(settings: EvaluationSettings, records: Records, diagnostics: list
     }
 
 
-def report_overoptimization(settings: EvaluationSettings) -> OverOptimizationReport:
-    """Proxy and gold against KL, with the curves of arXiv:2210.10760 fitted to them."""
-    sources, picture = settings.overoptimization, None
-    if settings.picture:
-        picture = check_output_file(settings.picture, settings.overwrite, sources)
+def report_overoptimization(settings: EvaluationSettings) -> results.OverOptimizationReport:
+    sources, picture = settings.overoptimization, settings.picture
+    if picture:
+        picture = check_output_file(picture, settings.overwrite, sources)
     rows = [
         (f"{table.name}:{number}", row)
         for source in sources
@@ -96,19 +78,16 @@ def report_overoptimization(settings: EvaluationSettings) -> OverOptimizationRep
     studies = overoptimization.read_studies(rows)
     overoptimization.show_studies(studies)
     diagnostics = [overoptimization.diagnose_study(study) for study in studies]
-    _say(diagnostics)
+    for sentence in diagnostics:
+        log(f"- {sentence}")
     if picture:
         write_whole(picture, [svg(overoptimization.panels(studies))])
-    return OverOptimizationReport(studies, diagnostics, picture and str(picture))
+    return results.OverOptimizationReport(studies, diagnostics, picture and str(picture))
 
 
-def report_pairs(settings: EvaluationSettings, records: Records) -> tuple[PairReport, list[WrittenRow]]:
-    """Labeled comparisons, and a row for each."""
+def report_pairs(settings: EvaluationSettings, records: Records) -> tuple[results.PairReport, Rows]:
     if settings.threshold is not None or settings.threshold_data:
-        raise UsageError(
-            "a threshold is for step labels and a process reward model",
-            hint="leave out --threshold and --threshold_data",
-        )
+        raise UsageError("a threshold is for step labels and a process reward model")
     compared = comparisons(records)
     if not compared:
         raise DataError(
@@ -129,56 +108,53 @@ def report_pairs(settings: EvaluationSettings, records: Records) -> tuple[PairRe
     if settings.compare:
         paired = pairs.compare_models(found, evaluated(settings.compare))
         pairs.show_comparison(paired, settings.model_name_or_path, settings.compare)
-        comparison = ComparisonWith(**vars(paired), model=settings.compare)
+        comparison = results.ComparisonWith(**vars(paired), model=settings.compare)
     said = _evaluated(settings, records, pairs.diagnose_pairs(found.summary))
-    return PairReport(**said, **vars(found.summary), comparison=comparison), found.rows()
+    return results.PairReport(**said, **vars(found.summary), comparison=comparison), found.rows()
 
 
-def report_steps(settings: EvaluationSettings, records: Records) -> tuple[StepReport, list[WrittenRow]]:
-    """Solutions with step labels, and a row for each."""
+def report_steps(settings: EvaluationSettings, records: Records) -> tuple[results.StepReport, Rows]:
     if settings.compare:
         raise UsageError("--compare evaluates two models on pairs", hint="evaluate each on the steps by itself")
     labeled, others = solutions(records), _threshold_data(settings)
+    model = process.from_settings(settings)
     found = steps.evaluate_steps(
-        process.from_settings(settings),
-        labeled,
-        threshold=settings.threshold,
-        threshold_data=others,
-        subset_column=settings.subset_column,
+        model, labeled, threshold=settings.threshold, threshold_data=others, subset_column=settings.subset_column
     )
     steps.show_steps(found.summary, settings.model_name_or_path)
     said = _evaluated(settings, records, steps.diagnose_steps(found.summary))
-    return StepReport(**said, **vars(found.summary)), found.rows
+    return results.StepReport(**said, **vars(found.summary)), found.rows
 
 
 def _threshold_data(settings: EvaluationSettings) -> list[Solution] | None:
-    """The solutions to choose a threshold on."""
     if not settings.threshold_data:
         return None
     return solutions(load(settings.threshold_data, neutral=settings.neutral, **settings.all_reading))
 
 
-def report_pools(settings: EvaluationSettings) -> tuple[PoolReport, list[WrittenRow]]:
-    """Completions of known correctness, and a row for each prompt."""
+def report_pools(settings: EvaluationSettings) -> tuple[results.PoolReport, Rows]:
     records = to_score(load(settings.dataset_name, **settings.all_reading))
     pools = records.rows
     sizes = best_of_n.check_pools(pools, settings.best_of_n)
     answers = find_answers(pools, column=settings.answer_column, pattern=settings.answer_pattern)
-    rewards = best_of_n.score_pools(process.from_settings(settings), pools)
+    model = process.from_settings(settings)
+    rewards = score_answers(model, pools)
+    model.warn_of_losses()
     summary = best_of_n.summarize_pools(pools, rewards, sizes, answers)
     best_of_n.show_best_of_n(summary, settings.model_name_or_path)
     rows = [
         with_metadata(
-            {"id": pool.id, "origin": str(pool.origin), "correct": pool.scores, "rewards": row},
+            source_of(pool) | {"correct": pool.scores, "rewards": row},
             {name: value for name, value in pool.metadata.items() if name != "correct"},  # as it was read: the scores
         )
         for pool, row in zip(pools, rewards, strict=True)
     ]
-    return PoolReport(**_evaluated(settings, records, best_of_n.diagnose_best_of_n(summary)), **vars(summary)), rows
+    said = _evaluated(settings, records, best_of_n.diagnose_best_of_n(summary))
+    return results.PoolReport(**said, **vars(summary)), rows
 
 
-def report_benchmarks(settings: EvaluationSettings) -> tuple[BenchmarkReport, list[WrittenRow]]:
-    """The official numbers of benchmarks, and a row for each item. All data are read before the model is loaded."""
+def report_benchmarks(settings: EvaluationSettings) -> tuple[results.BenchmarkReport, Rows]:
+    """All data are read before the model is loaded."""
     names = list(dict.fromkeys(settings.benchmark))
     benchmark_runs.check_names(names)
     loaded = {name: benchmark_runs.load_benchmark(name, settings.benchmark_data) for name in names}
@@ -193,16 +169,16 @@ def report_benchmarks(settings: EvaluationSettings) -> tuple[BenchmarkReport, li
     elif of_steps and others is not None:
         chosen, _ = choose_threshold(labeled_steps(others, steps.score_steps(model, others)))
         threshold = chosen, f"{len(others)} other solutions"
-    results, rows, diagnostics = {}, [], []
+    found, rows, diagnostics = {}, [], []
     for name, items in loaded.items():
-        results[name], found = benchmark_runs.run_benchmark(model, name, items, threshold)
-        rows += found
-        diagnostics += benchmark_runs.diagnose_benchmark(results[name])
-        benchmark_runs.show_benchmark(results[name])
-    report = BenchmarkReport(
+        found[name], own = benchmark_runs.run_benchmark(model, name, items, threshold)
+        rows += own
+        diagnostics += benchmark_runs.diagnose_benchmark(found[name])
+        benchmark_runs.show_benchmark(found[name])
+    report = results.BenchmarkReport(
         model=settings.model_name_or_path,
-        benchmarks=results,
-        scores=benchmark_runs.flat_scores(results),
+        benchmarks=found,
+        scores=benchmark_runs.flat_scores(found),
         settings={"dtype": settings.dtype, "overlong": model.renderer.overlong},
         diagnostics=diagnostics,
         output=settings.output and str(Path(settings.output)),
