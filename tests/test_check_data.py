@@ -287,7 +287,7 @@ USAGE = {
     "unknown check": (["a.jsonl", "--drop", "nothing", "--output", "x"], "invalid choice: 'nothing'"),
     "drop without output": (
         ["a.jsonl", "--drop", "identical"],
-        "--drop leaves rows out of --output, which is not given",
+        "--drop needs --output, which is not given",
     ),
     "output exists": (["a.jsonl", "--output", "a.jsonl"], "a.jsonl exists already"),
     "unknown format": (["a.jsonl", "--format", "implict"], "did you mean implicit?"),

@@ -137,7 +137,7 @@ def test_long_solutions_and_rows_to_be_scored_are_found(tmp_path, tiny):
     [
         (["--max_length", 5], "--max_length needs --model_name_or_path"),
         (["--drop", "over_length", "--output", "x"], "--drop over_length needs --max_length"),
-        (["--layout", "original"], "--layout says how --output is written"),
+        (["--layout", "original"], "--layout original needs --output"),
     ],
 )
 def test_flags_that_lack_another(tmp_path, flags, message):

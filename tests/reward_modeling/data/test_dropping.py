@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reward_modeling.data.audit import CHECKS, audit
-from reward_modeling.data.audit.dropping import drop_rows
+from reward_modeling.data.audit.parts import drop_rows
 from reward_modeling.data.records import Comparison, Origin, Ranking, comparisons_of
 
 

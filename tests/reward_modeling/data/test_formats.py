@@ -310,7 +310,7 @@ OTHER_BAD = [
         {"prompt": "p", "response_a": "x", "response_b": "y", "winner": 2},
         "`winner` holds numbers, which do not say which answer is better: 2 (1 rows)",
     ),
-    ({"prompt": "p", "response_a": "x", "response_b": "y", "winner": "first"}, "`winner` is first: expected model_a"),
+    ({"prompt": "p", "response_a": "x", "response_b": "y", "winner": "first"}, "`winner` is first: expected a, b, tie"),
     ({"chosen": "left", "rejected": "right"}, "share no prefix"),
     ({"a": 1, "b": 2}, "no format has the columns a, b"),
 ]
@@ -488,7 +488,7 @@ BAD_STEPS = {
         "1 of 1 steps are rated 0, neither right nor wrong: --neutral says what",
     ),
     "rating": ({"completions": ["a"], "ratings": [2]}, "step 1 is rated 2: expected -1, 0 or 1"),
-    "place of the error": ({"steps": ["a"], "label": 1}, "expected the place of the first error among 1 steps, or -1"),
+    "place of the error": ({"steps": ["a"], "label": 1}, "expected the place of the first error in 1 steps, or -1"),
 }
 
 

@@ -3,36 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
+from itertools import chain
 from pathlib import Path
 from typing import ClassVar
 
+from . import console
 from .cli import flag
-from .console import (
-    DataError,
-    Result,
-    UsageError,
-    check_output_file,
-    emit,
-    listed,
-    log,
-    table,
-    to_json,
-    write_whole,
-)
-from .data.audit import (
-    CHECKS,
-    STEP_CHECKS,
-    UNLABELED_CHECKS,
-    UNREADABLE,
-    AuditFinding,
-    Check,
-    Finding,
-    prompt_digests,
-    show,
-    unreadable,
-)
+from .console import DataError, Result, UsageError, listed, log
+from .data import audit
+from .data.audit import CHECKS, STEP_CHECKS, UNLABELED_CHECKS, UNREADABLE, AuditFinding, Check
 from .data.audit.parts import Survey
 from .data.audit.rendered import OVER_LENGTH, REFUSED, RENDERED_CHECKS, rendered_checks
 from .data.converting import Reading
@@ -48,12 +29,14 @@ DROPPABLE = (
     *(UNREADABLE, REFUSED, OVER_LENGTH),
     *(name for name, check in (CHECKS | STEP_CHECKS).items() if check.about_rows),
 )
-"""Findings whose rows --drop leaves out."""
+
+SAID = ("format", "files", "winner_values", "columns_used", "metadata_columns")
+"""Of `Records`, in the result under the same names."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CheckSettings(ReadingSettings, WinnerSettings, TextSettings):
-    """What to check, for which model, and what to write. Raises UsageError for settings that do nothing together."""
+    """Raises UsageError for settings that do nothing together."""
 
     group: ClassVar = "result"
     data: Sequence[str] = flag(
@@ -66,30 +49,27 @@ class CheckSettings(ReadingSettings, WinnerSettings, TextSettings):
     )
     model_name_or_path: str | None = flag(
         None,
-        "also find rows that the chat template of this model refuses (reads its tokenizer alone)",
+        "also find rows that this model's chat template refuses (reads its tokenizer alone)",
         group="data",
         metavar="MODEL",
     )
     chat_template_path: str | None = flag(
-        None, "a .jinja file, or a model whose chat template to use instead", group="data", metavar="PATH"
+        None, "a .jinja file or a model with another chat template", group="data", metavar="PATH"
     )
     max_length: int | None = flag(
-        None,
-        "also find rows with more tokens than this, counted by the tokenizer and chat template of --model_name_or_path",
-        group="data",
+        None, "also find rows with more tokens than this, as --model_name_or_path counts them", group="data"
     )
     output: str | None = flag(None, "write the rows as canonical JSON Lines", metavar="FILE")
     layout: str = flag(
         "canonical",
-        "of --output; original: the rows as they were read, with their own columns, as CSV where FILE ends in .csv or .tsv",
+        "of --output; original: the rows with their own columns, as CSV where FILE ends in .csv or .tsv",
         choices=("canonical", "original"),
     )
     findings: str | None = flag(None, "write every finding with each of its rows as JSON Lines", metavar="FILE")
     overwrite: bool = flag(False, "replace --output and --findings if they exist")
     drop: Sequence[str] = flag(
         (),
-        "leave out of --output what these findings are about, whole rows or single completions of a ranking: "
-        f"{', '.join(DROPPABLE)}",
+        f"leave out of --output what these findings are about, rows or completions of a ranking: {', '.join(DROPPABLE)}",
         choices=DROPPABLE,
         metavar="CHECK",
     )
@@ -100,38 +80,20 @@ class CheckSettings(ReadingSettings, WinnerSettings, TextSettings):
     def __post_init__(self) -> None:
         if self.list_formats or self.list_checks:
             return
-        model, output, clean = self.model_name_or_path, self.output, "add --output clean.jsonl"
-        for wrong, message, hint in (
-            (not self.sources, "no dataset was named", "check_data.py FILE, or check_data.py --list_formats"),
-            (self.drop and not output, "--drop leaves rows out of --output, which is not given", clean),
-            (
-                self.layout == "original" and not output,
-                "--layout says how --output is written, which is not given",
-                clean,
-            ),
-            (
-                self.chat_template_path and not model,
-                "--chat_template_path needs --model_name_or_path, whose tokenizer it is for",
-                None,
-            ),
-            (
-                REFUSED in self.drop and not model,
-                "--drop refused needs --model_name_or_path, whose chat template refuses rows",
-                None,
-            ),
-            (
-                self.max_length and not model,
-                "--max_length needs --model_name_or_path, whose tokenizer counts the tokens",
-                None,
-            ),
-            (
-                OVER_LENGTH in self.drop and not self.max_length,
-                "--drop over_length needs --max_length and --model_name_or_path",
-                None,
-            ),
+        if not self.sources:
+            raise UsageError("no dataset was named", hint="check_data.py FILE, or check_data.py --list_formats")
+        model, output = "--model_name_or_path", "--output"
+        for given, name, needed, is_there in (
+            (self.drop, "--drop", output, self.output),
+            (self.layout == "original", "--layout original", output, self.output),
+            (self.chat_template_path, "--chat_template_path", model, self.model_name_or_path),
+            (REFUSED in self.drop, "--drop refused", model, self.model_name_or_path),
+            (self.max_length, "--max_length", model, self.model_name_or_path),
+            (OVER_LENGTH in self.drop, "--drop over_length", "--max_length", self.max_length),
         ):
-            if wrong:
-                raise UsageError(message, hint=hint)
+            if given and not is_there:
+                hint = "add --output clean.jsonl" if needed == output else None
+                raise UsageError(f"{name} needs {needed}, which is not given", hint=hint)
 
     @property
     def sources(self) -> list[str]:
@@ -144,7 +106,7 @@ class Checked(Result):
     files: list[str]
     rows: int
     kept: int
-    """Rows that are left after --drop."""
+    """After --drop."""
     kinds: dict[str, int]
     comparisons: int | None = None
     prompts: int | None = None
@@ -154,7 +116,7 @@ class Checked(Result):
     labelled_steps: int | None = None
     incorrect_steps: int | None = None
     equal_scores: int
-    """Pairs of completions whose scores are equal, from which no comparison is made."""
+    """Pairs of completions that make no comparison."""
     set_aside: dict[str, int]
     winner_values: dict[str, int]
     columns_used: list[str]
@@ -166,7 +128,7 @@ class Checked(Result):
     dropped_completions: dict[str, int]
     output: str | None
     errors: int
-    """Findings of this severity that are left after --drop."""
+    """After --drop, as `warnings`."""
     warnings: int
 
 
@@ -202,18 +164,12 @@ CheckOutput = Checked | FormatList | CheckList
 
 
 def check_data(settings: CheckSettings) -> Checked:
-    """Check the data and write --output and --findings; the result that check_data.py prints.
-
-    Raises DataError where the data cannot be read, and, after printing the result, where findings are left that stop training.
+    """Checks the data, writes --output and --findings. Raises DataError where the data cannot be read, and, after printing the
+    result, where findings are left that stop training.
     """
-    return told_result(*checked(settings))
-
-
-def checked(settings: CheckSettings) -> tuple[Checked, list[Finding]]:
-    """The result, and the findings that stop training, after --drop. Writes --output."""
     inputs = [*settings.sources, *(settings.eval_dataset_name or ())]
     output, found = (
-        check_output_file(path, settings.overwrite, inputs) if path else None
+        console.check_output_file(path, settings.overwrite, inputs) if path else None
         for path in (settings.output, settings.findings)
     )
     reading = Reading(
@@ -224,53 +180,58 @@ def checked(settings: CheckSettings) -> tuple[Checked, list[Finding]]:
         leave_out_unreadable=True,
         **settings.reading,
     )
-    survey, columns = surveyed(settings, reading)
+    survey, columns = _surveyed(settings, reading)
     summary, rows = survey.summary, sum(survey.kinds.values())
-    lost = unreadable(summary, rows)
+    lost = audit.unreadable(summary, rows)
     if lost and output and UNREADABLE not in settings.drop:
         raise DataError(lost[0].message, where=", ".join(lost[0].rows), hint=f"fix them, or add --drop {UNREADABLE}")
     if summary.winner_values:
         log(said(summary.winner_values))
     findings = [*lost, *survey.close()]
-    left = [finding for finding in findings if finding.check not in settings.drop]
     if found:
-        write_whole(found, map(to_json, places(lost, survey)))
-    moved = write_rows(output, survey, settings, reading, columns) if output else None
-    dropped_rows = survey.rows_dropped
-    if lost and UNREADABLE in settings.drop:
-        dropped_rows = Counter({UNREADABLE: lost[0].count}) + dropped_rows
-    kept = rows - sum(survey.rows_dropped.values())
-    report(survey, findings, (dropped_rows, survey.completions_dropped), kept, output)
+        unread = {"check": UNREADABLE, "severity": "error"}
+        places = [unread | {"row": row, "message": reason} for row, reason in summary.unreadable]
+        console.write_whole(found, map(console.to_json, chain(places, survey.places())))
+    moved = _write_rows(output, survey, settings, reading, columns) if output else None
+    dropped = Counter({UNREADABLE: lost[0].count} if lost and UNREADABLE in settings.drop else {}) + survey.rows_dropped
+    left = [finding for finding in findings if finding.check not in settings.drop]
+    severities = Counter(finding.severity for finding in left)
     result = Checked(
-        format=summary.format,
-        files=summary.files,
         rows=rows + sum(summary.set_aside.values()),
-        kept=kept,
+        kept=rows - sum(survey.rows_dropped.values()),
         kinds=survey.kinds,
-        **{name: count for part in survey.parts.values() for name, count in part.counts.items()},
+        **survey.counts,
         equal_scores=survey.equal_scores,
-        set_aside={reason: n for reason, n in summary.set_aside.items() if reason not in dropped_rows},
-        winner_values=summary.winner_values,
-        columns_used=summary.columns_used,
-        metadata_columns=summary.metadata_columns,
+        set_aside={reason: n for reason, n in summary.set_aside.items() if reason not in dropped},
+        **{name: getattr(summary, name) for name in SAID},
         metadata_moved=moved,
         findings=findings,
-        dropped=sum(dropped_rows.values()),
-        dropped_rows=dropped_rows,
+        dropped=sum(dropped.values()),
+        dropped_rows=dropped,
         dropped_completions=survey.completions_dropped,
         output=str(output) if output else None,
-        errors=sum(finding.severity == "error" for finding in left),
-        warnings=sum(finding.severity == "warning" for finding in left),
+        errors=severities["error"],
+        warnings=severities["warning"],
     )
-    return result, [finding for finding in left if finding.severity in ("error", *["warning"] * settings.strict)]
+    _report(result, summary.set_aside)
+    bad = [finding for finding in left if finding.severity in ("error", *["warning"] * settings.strict)]
+    if bad:
+        console.emit(result)
+        raise DataError(
+            f"{len(bad)} of the findings stop training; the first: {bad[0].message}",
+            where=", ".join(bad[0].rows),
+            hint=f"leave the rows out with --drop {' '.join(dict.fromkeys(finding.check for finding in bad))} "
+            "--output clean.jsonl, or fix them",
+        )
+    return result
 
 
-def surveyed(settings: CheckSettings, reading: Reading) -> tuple[Survey, dict[str, None]]:
-    """(what a pass over all rows finds, the columns that they have)."""
+def _surveyed(settings: CheckSettings, reading: Reading) -> tuple[Survey, dict[str, None]]:
+    """What a pass over all rows finds, and their columns."""
     held_out: frozenset[bytes] = frozenset()
     for _, records in slices(settings.eval_dataset_name or (), replace(reading, leave_out_unreadable=False)):
-        held_out |= prompt_digests(records.rows)
-    more = render_checks(settings) if settings.model_name_or_path else lambda kind: []
+        held_out |= audit.prompt_digests(records.rows)
+    more = _render_checks(settings) if settings.model_name_or_path else lambda kind: []
     survey = Survey(held_out, rendered=settings.rendered, more=more)
     columns: dict[str, None] = {}
     for raw, records in slices(settings.sources, reading):
@@ -281,23 +242,23 @@ def surveyed(settings: CheckSettings, reading: Reading) -> tuple[Survey, dict[st
     return survey, columns
 
 
-def write_rows(
+def _write_rows(
     output: Path, survey: Survey, settings: CheckSettings, reading: Reading, columns: dict[str, None]
 ) -> dict[str, int] | None:
-    """Write the rows that are left after --drop, in a second pass. Returns what `tell_moved` tells."""
+    """In a second pass. Returns what `tell_moved` tells."""
     kept = ((raw, records, survey.left(records, settings.drop)) for raw, records in slices(settings.sources, reading))
     if settings.layout == "original":
         rows = (row for raw, records, left in kept for row in kept_rows(raw, records, left))
-        write_whole(output, lines(rows, columns, output))
+        console.write_whole(output, lines(rows, columns, output))
         return None
     moved: Counter[str] = Counter()
     rows = (to_row(row) for _, _, left in kept for row in left.values())
-    write_whole(output, map(to_json, counted(rows, moved)))
+    console.write_whole(output, map(console.to_json, counted(rows, moved)))
     return tell_moved(moved)
 
 
-def render_checks(settings: CheckSettings) -> Callable[[type], list[Check]]:
-    """Checks by rendering as training and scoring with the model of --model_name_or_path would. Reads its tokenizer alone."""
+def _render_checks(settings: CheckSettings) -> Callable[[type], list[Check]]:
+    """Checks by rendering as training and scoring would. Reads the model's tokenizer alone."""
     from .checkpoints import read_chat_template, read_tokenizer
     from .rendering import Renderer
     from .step_rendering import STEP_SEPARATOR, StepRenderer
@@ -313,65 +274,44 @@ def render_checks(settings: CheckSettings) -> Callable[[type], list[Check]]:
     def checks(kind: type) -> list[Check]:
         steps = kind is Solution and settings.max_length
         render_steps = StepRenderer(tokenizer, step_separator=separator, **how).render_all if steps else None
-        return rendered_checks(kind, render, render_steps, settings.max_length)
+        return rendered_checks(render, render_steps, settings.max_length)
 
     return checks
 
 
-def places(lost: list[Finding], survey: Survey) -> Iterator[dict]:
-    """Every finding with each row it is about."""
-    for row, reason in survey.summary.unreadable:
-        yield {"check": lost[0].check, "severity": lost[0].severity, "row": row, "message": reason}
-    for part in survey.parts.values():
-        yield from part.places()
-
-
-def report(
-    survey: Survey, findings: list[Finding], lost: tuple[Counter[str], Counter[str]], kept: int, output: Path | None
-) -> None:
-    summary = survey.summary
-    log(f"{sum(survey.kinds.values())} rows of format {summary.format}: {listed(survey.kinds)}")
-    for reason, count in summary.set_aside.items():
+def _report(result: Checked, set_aside: dict[str, int]) -> None:
+    log(f"{sum(result.kinds.values())} rows of format {result.format}: {listed(result.kinds)}")
+    for reason, count in set_aside.items():
         log(f"{count} more rows are set aside: {reason}")
-    if summary.metadata_columns:
-        log(f"kept as metadata: {', '.join(summary.metadata_columns)}")
-    show(findings)
-    for what, counts in zip(("rows", "completions of rankings that stay"), lost, strict=True):
-        if counts:
-            log(f"dropped {what}: {listed(counts)}")
-    if output:
-        log(f"wrote {kept} rows to {output}")
-
-
-def told_result(result: Checked, bad: list[Finding]) -> Checked:
-    """The result, or, when findings are left that stop training, the result on stdout and then the lines that say so."""
-    if not bad:
-        return result
-    emit(result)
-    checks = " ".join(dict.fromkeys(finding.check for finding in bad))
-    raise DataError(
-        f"{len(bad)} of the findings stop training; the first: {bad[0].message}",
-        where=", ".join(bad[0].rows),
-        hint=f"leave the rows out with --drop {checks} --output clean.jsonl, or fix them",
-    )
+    if result.metadata_columns:
+        log(f"kept as metadata: {', '.join(result.metadata_columns)}")
+    audit.show(result.findings)
+    if result.dropped_rows:
+        log(f"dropped rows: {listed(result.dropped_rows)}")
+    if result.dropped_completions:
+        log(f"dropped completions of rankings that stay: {listed(result.dropped_completions)}")
+    if result.output:
+        log(f"wrote {result.kept} rows to {result.output}")
 
 
 def list_formats() -> FormatList:
-    names = [field.name for field in fields(FormatEntry)]
-    entries = [FormatEntry(*(getattr(entry, name) for name in names)) for entry in FORMATS.values()]
+    entries = [
+        FormatEntry(**{field.name: getattr(entry, field.name) for field in fields(FormatEntry)})
+        for entry in FORMATS.values()
+    ]
     rows = [[entry.name, ", ".join(entry.needs), entry.description] for entry in entries]
-    table("formats", ["name", "columns", "description"], rows)
+    console.table("formats", ["name", "columns", "description"], rows)
     return FormatList(entries)
 
 
 def list_checks() -> CheckList:
-    names = ("name", "severity", "why", "advice")
+    names = [field.name for field in fields(CheckEntry)]
     tables = {"comparisons": CHECKS, "solutions in steps": STEP_CHECKS, "rows without labels": UNLABELED_CHECKS}
     tables["what a model reads (--model_name_or_path)"] = RENDERED_CHECKS
     entries = [
-        CheckEntry(about, *(getattr(check, name) for name in names))
+        CheckEntry(about, *(getattr(check, name) for name in names[1:]))
         for about, checks in tables.items()
         for check in checks.values()
     ]
-    table("checks", ["about", *names], [list(vars(entry).values()) for entry in entries])
+    console.table("checks", names, [list(vars(entry).values()) for entry in entries])
     return CheckList(entries)

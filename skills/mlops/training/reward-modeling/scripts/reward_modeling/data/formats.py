@@ -1,8 +1,4 @@
-"""The one table of data formats, FORMATS, and which of them rows are.
-
-A new format is a new entry beside its converter in formats_pairs.py, formats_rankings.py, formats_steps.py,
-formats_published_steps.py or formats_unlabeled.py. `recognize` finds out which format rows have.
-"""
+"""The one table of data formats, FORMATS, and which of them rows are."""
 
 from __future__ import annotations
 
@@ -13,37 +9,29 @@ from .cells import RowError
 from .entries import Format, Row, always, never
 from .formats_datasets import DATASETS
 from .formats_pairs import PAIRS
-from .formats_published_steps import PUBLISHED_STEPS
-from .formats_ranked import RANKED
-from .formats_rankings import RANKINGS
-from .formats_steps import STEPS
-from .formats_unlabeled import OPEN, UNLABELED
+from .formats_rankings import OPEN, RANKED, RANKINGS, UNLABELED
+from .formats_steps import PUBLISHED_STEPS, STEPS
 
 LABELED = DATASETS | RANKED | PAIRS | RANKINGS | STEPS | PUBLISHED_STEPS
 FORMATS: dict[str, Format] = LABELED | UNLABELED | OPEN
-"""In order: of two formats that fit a file equally well the earlier one is taken."""
+"""Of two formats that fit a file equally well the earlier one is taken."""
 
 Tiers = tuple[dict[str, Format], ...]
-"""The formats that are tried, in groups: the first group with a format that fits decides."""
+"""The formats that are tried: the first group with one that fits decides."""
 ANSWERS: Tiers = (LABELED, UNLABELED)
 ANYTHING: Tiers = (LABELED, {"open_conversation": OPEN["open_conversation"]} | UNLABELED, OPEN)
 PROMPTS: Tiers = (LABELED, OPEN, UNLABELED)
 
 NAMES = frozenset(name for entry in FORMATS.values() for names in entry.columns for name in names.split("|"))
 """Columns that a format reads."""
-# Columns that could be part of what the model reads. Left unused, they are an error: TRL's RewardTrainer drops them in
-# silence and trains on half of the input.
-# fmt: off
-INPUT_LIKE = frozenset((
-    "prompt", "prompts", "system", "system_prompt", "preamble", "persona", "instruction", "instructions", "input",
-    "inputs", "question", "questions", "query", "context", "contexts", "history", "conversation", "conversations",
-    "messages", "dialogue", "dialog", "document", "documents", "passage", "passages", "background", "article", "post",
-    "image", "images", "functions", "tools",
-))
-# fmt: on
-LABEL_NAMES = frozenset(
-    ("label", "kto_tag", "tie", "winner", "scores", "correct", "ranks", "labels", "ratings", "margin", "weight")
+# Columns that could be part of the input, an error if unused: TRL's RewardTrainer drops them in silence.
+_INPUTS = (
+    "prompt prompts system system_prompt preamble persona instruction instructions input inputs question questions query "
+    "context contexts history conversation conversations messages dialogue dialog document documents passage passages "
+    "background article post image images functions tools"
 )
+_LABELS = "label kto_tag tie winner scores correct ranks labels ratings margin weight"
+INPUT_LIKE, LABEL_NAMES = frozenset(_INPUTS.split()), frozenset(_LABELS.split())
 NULLABLE = ("winner", "scores|correct", "labels|step_labels", "ranks|rank", "parent_id", "rank", "label|kto_tag")
 """Labels: null means that the row has none."""
 HEAD = 20
@@ -59,10 +47,7 @@ def named(name: str) -> Format:
 
 
 def recognize(rows: list[Row], where: str, tiers: Tiers = ANSWERS) -> Format:
-    """The format that most of the first rows fit; when none fits, the one whose columns they have, for its messages.
-
-    Raises DataError when no format has these columns.
-    """
+    """The format that most of the first rows fit, else the one whose columns they have, for its messages, else a DataError."""
     head = rows[:HEAD]
     for tier in tiers:
         fitting = {name: [row for row in head if fits(entry, row)] for name, entry in tier.items()}
@@ -72,18 +57,16 @@ def recognize(rows: list[Row], where: str, tiers: Tiers = ANSWERS) -> Format:
             return tier[best]
     present = {name for row in head for name in row}
     for entry in (entry for tier in tiers for entry in tier.values()):
-        is_shaped = (
-            entry.matches is never
-            or (entry.name in DATASETS | RANKED and entry.matches is not always)
-            or entry.beside is not always
-        )
-        if not is_shaped and all(any(name in present for name in names.split("|")) for names in entry.needs):
+        by_shape = entry.matches is never or (entry.name in DATASETS | RANKED and entry.matches is not always)
+        if by_shape or entry.beside is not always:
+            continue
+        if not any(present.isdisjoint(names.split("|")) for names in entry.needs):
             return entry
     raise DataError(
         f"no format has the columns {', '.join(sorted(present)) or '(none)'}",
         where=where,
         hint="name them, as in --columns prompt=A,chosen=B,rejected=C (or prompt=A,completions=B to score); "
-        "check_data.py --list_formats shows every format",
+        "check_data.py --list_formats shows all formats",
     )
 
 
@@ -96,13 +79,13 @@ def fits(entry: Format, row: Row) -> bool:
 
 
 def _reads_all(entry: Format, row: Row) -> bool:
-    """Whether the format reads every column that could be part of the input: one that leaves some out fits less well."""
+    """Whether it reads every column that could be part of the input."""
     _, used = entry.pick(row)
     return not any(value and name.lower() in INPUT_LIKE for name, value in row.items() if name not in used.values())
 
 
 def lacks(entry: Format, row: Row, picked: Row) -> str | None:
-    """The first column that the format needs and the row lacks. A label may be null: then the row is set aside."""
+    """The first column that the format needs and the row lacks. A null label sets the row aside."""
     for names in entry.needs:
         alternatives = names.split("|")
         nullable = names in NULLABLE or (entry.winner and alternatives[0] in entry.winner.columns)

@@ -18,7 +18,7 @@ import numpy as np
 from ..data.cells import RowError
 from ..data.conversations import answer_of, messages_of, prompt_of
 from ..data.entries import Row, SetAsideError
-from ..data.formats_published_steps import mr_ben as read_mr_ben
+from ..data.formats_steps import mr_ben as read_mr_ben
 from ..data.records import Message, Origin
 from .best_of_n import best_of
 from .intervals import Counts, Ratios

@@ -1,11 +1,4 @@
-"""What is wrong with comparisons, labeled steps or rows to be scored, before a model learns or scores them.
-
-    findings = audit(pairs, eval_records=held_out)      one Finding a check that found something
-    clean = drop(pairs, findings)                       without the pairs of these findings
-
-Each check is one entry in CHECKS (pairs.py), STEP_CHECKS (steps.py) or UNLABELED_CHECKS (unlabeled.py): what it looks for, why
-that matters, what to do. Every check takes time linear in the text.
-"""
+"""What is wrong with comparisons, labeled steps or rows to be scored. Every check takes time linear in the text."""
 
 from __future__ import annotations
 
@@ -14,22 +7,17 @@ from typing import Any
 
 from ... import console
 from ..records import Comparison, Ranking, Record, Records, Solution
+from .checks import CHECKS, STEP_CHECKS, UNLABELED_CHECKS
 from .findings import SHOWN, Audit, AuditFinding, Check, Finding, Material, digest
-from .pairs import CHECKS
-from .steps import STEP_CHECKS
-from .unlabeled import UNLABELED_CHECKS
 
 __all__ = ["CHECKS", "STEP_CHECKS", "UNLABELED_CHECKS", "AuditFinding", "Check", "Finding"]
 
 TABLES = {Comparison: ("pairs", CHECKS), Solution: ("solutions", STEP_CHECKS), Ranking: ("rows", UNLABELED_CHECKS)}
-"""What records of a type are called, and their checks. Rankings are rows to be scored or answered: labeled ones are audited
-as their pairs.
-"""
+"""What records are called, and their checks. Labeled rankings are audited as their pairs."""
 UNREADABLE = "unreadable"
 
 
 def warn_of_templates(rows: Sequence[Ranking]) -> None:
-    """Say on stderr which prompts are templated already, for those who only answer or score them."""
     checked = Audit("rows", [CHECKS["templated"]])
     checked.add(Material(rows))
     for finding in checked.findings():
@@ -43,10 +31,8 @@ def audit(
     rendered: bool = False,
     separator: str | None = None,
 ) -> list[Finding]:
-    """Every finding on these records, which are of one type, errors first.
-
-    rendered: the texts are taken as they are (--text_format rendered), so that turns and templates in them are meant.
-    eval_records: the evaluation set, whose prompts must not be trained on. separator: of the steps of solutions.
+    """Findings on records of one type, errors first. eval_records: whose prompts must not be trained on. rendered: turns and
+    templates in the texts are meant. separator: of the steps of solutions.
     """
     if not records:
         return []
@@ -62,11 +48,7 @@ def prompt_digests(records: Iterable[Record]) -> frozenset[bytes]:
 
 
 def unreadable(records: Records, read: int | None = None) -> list[Finding]:
-    """The rows that were left out because they cannot be read, as one more finding, or nothing. read: the others, where they
-    are not in `records`.
-    """
-    if not records.unreadable:
-        return []
+    """One finding, or none. read: how many rows can be read, where `records` does not hold them."""
     count = len(records.unreadable)
     read = (len(records.rows) if read is None else read) + sum(records.set_aside.values())
     return [
@@ -76,22 +58,20 @@ def unreadable(records: Records, read: int | None = None) -> list[Finding]:
             count=count,
             share=count / read,
             rows=tuple(place for place, _ in records.unreadable[:SHOWN]),
-            message=f"{count} of {read} rows cannot be read; the first: {records.unreadable[0][1]}",
+            message=f"{count} of {read} rows cannot be read; the first: {reason}",
             advice="fix them, or leave them out",
         )
+        for _, reason in records.unreadable[:1]
     ]
 
 
 def drop(records: Sequence[Any], findings: Iterable[Finding]) -> list[Any]:
-    """The audited records without the rows of the findings."""
     gone = {index for finding in findings for index in finding.indices}
     return [record for index, record in enumerate(records) if index not in gone]
 
 
 def without_errors(records: Sequence[Any], findings: Sequence[Finding], how: str, called: str) -> list[Any]:
-    """What a training run keeps of audited records, by its --audit (`how`): with "drop" those without errors, with "warn"
-    all. Shows the findings. Raises DataError for errors under "stop". called: the records, for messages.
-    """
+    """What a training run keeps of audited records by its --audit (`how`). Raises DataError for errors under "stop"."""
     show(findings)
     errors = [finding for finding in findings if finding.severity == "error"]
     if errors and how == "stop":
@@ -108,7 +88,6 @@ def without_errors(records: Sequence[Any], findings: Sequence[Finding], how: str
 
 
 def show(findings: Sequence[Finding]) -> None:
-    """The findings as a table on stderr."""
     if not findings:
         console.log("the audit found nothing")
         return

@@ -1,8 +1,4 @@
-"""What a check is and what it finds: the machinery that the tables of checks share.
-
-A check is one frozen entry in the table of its record type (pairs.py, steps.py, unlabeled.py). An `Audit` applies them to
-records slice by slice, and keeps hashes of them, not texts.
-"""
+"""What a check is and what it finds: an `Audit` looks at records slice by slice, and keeps hashes, not texts."""
 
 from __future__ import annotations
 
@@ -20,22 +16,20 @@ from typing import Any, Literal
 from ..records import Comparison, Message, Origin, Record, Solution, answers_of
 
 SHOWN = 5
-SEVERITIES = ("error", "warning", "info")
 Link = tuple[int, int]
-"""The hash of something that several records may share, and on which side of it this record stands (1 or 2)."""
+"""The hash of what records may share, and on which side of it this one stands (1 or 2)."""
+Test = Callable[[Any, list[Message]], bool]
 
 
 @dataclass(frozen=True)
 class AuditFinding:
-    """What one check found."""
-
     check: str
     severity: Literal["error", "warning", "info"]
     count: int
     share: float
-    """`count` as a part of what was looked at."""
+    """Of what was looked at."""
     rows: tuple[str, ...]
-    """The first five places."""
+    """The first five."""
     message: str
     advice: str
 
@@ -45,30 +39,26 @@ class Finding(AuditFinding):
     """indices: all places in the audited list."""
 
     indices: tuple[int, ...] = field(default=(), repr=False)
-    of_answer: Callable[[Record, list[Message]], bool] | None = field(default=None, repr=False, compare=False)
-    """As in `Check`."""
+    of_answer: Test | None = field(default=None, repr=False, compare=False)
 
     def within(self, start: int, count: int) -> Finding:
-        """The finding for a slice of the audited records alone."""
         first, end = (bisect_left(self.indices, index) for index in (start, start + count))
         return replace(self, indices=tuple(index - start for index in self.indices[first:end]))
 
 
 @dataclass(frozen=True)
 class Material:
-    """Audited records or a slice of them, and what is computed from them once."""
+    """A slice of the audited records, and what is computed from them once."""
 
     records: Sequence[Record]
     eval_prompts: frozenset[bytes] = frozenset()
-    """Digests of the prompts of the evaluation set."""
     separator: str | None = None
-    """What will stand after each step of solutions, where that is known."""
     notes: dict[str, Any] = field(default_factory=dict)
-    """What checks add to their messages."""
+    """What checks fill into their messages."""
 
     @cached_property
     def keys(self) -> list[tuple]:
-        """Digests of prompt and answers of each record, or of a solution's prompt, and its steps."""
+        """Digests of prompt and answers, or of a solution's prompt, and its steps."""
         memo: dict[int, bytes] = {}
         return [
             (digest(record.prompt, memo), *record.steps)
@@ -79,44 +69,39 @@ class Material:
 
     @cached_property
     def links(self) -> list[list[Link]]:
-        """Of each record its one link to equal ones; comparisons with opposite labels stand on two sides of it."""
-        swapped = [isinstance(record, Comparison) and key[1] > key[2] for record, key in self.keyed()]
+        """To equal records; comparisons with opposite labels stand on two sides."""
         return [
-            [(hashed((key[0], key[2], key[1])), 2) if other else (hashed(key), 1)]
-            for key, other in zip(self.keys, swapped, strict=True)
+            [(hashed((key[0], key[2], key[1])), 2)]
+            if isinstance(record, Comparison) and key[1] > key[2]
+            else [(hashed(key), 1)]
+            for record, key in zip(self.records, self.keys, strict=True)
         ]
-
-    def keyed(self) -> Iterable[tuple[Record, tuple]]:
-        return zip(self.records, self.keys, strict=True)
-
-
-def _nothing(material: Material) -> list[int]:
-    return []
 
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that can be wrong. `find` gives the positions of the records that have it."""
+    """One thing that can be wrong."""
 
     name: str
     severity: str
     what: str
-    """The finding in one line; {count}, {total} and {called}, what the records are called, are filled in."""
+    """What {count} of {total} {called} do or have."""
     why: str
     advice: str
-    find: Callable[[Material], list[int]] = _nothing
-    of_answer: Callable[[Record, list[Message]], bool] | None = None
-    """Whether an answer of a found record has the flaw; None: two answers have it together."""
+    find: Callable[[Material], list[int]] | None = None
+    """Positions of the records that have it."""
+    of_answer: Test | None = None
+    """Whether an answer has the flaw; None: two have it together."""
     of: Callable[[Material], int] | None = None
-    """How many records were looked at, when not all."""
+    """How many are looked at, when not all."""
     grade: Callable[[float], str] | None = None
-    """The severity by share, when it depends on it: such a check always reports, and is about the data, not its rows."""
+    """The severity by share: such a check always reports, and is about the data, not its rows."""
     of_chat: bool = False
-    """Whether it is about turns and templates, which text that is rendered already must have."""
-    repeats: Callable[[Material], list[list[Link]]] | None = None
-    """Links of each record: it is found where an earlier one has the same on the same side."""
-    opposes: Callable[[Material], list[list[Link]]] | None = None
-    """Links of each record: it is found where another one has one of them on the other side."""
+    """About turns and templates, which rendered text must have."""
+    links: Callable[[Material], list[list[Link]]] | None = None
+    """In place of `find`: found are records whose links an earlier one has on the same sides."""
+    opposes: bool = False
+    """Found are records that share a link with one on its other side."""
 
     @property
     def about_rows(self) -> bool:
@@ -124,13 +109,14 @@ class Check:
 
 
 class Audit:
-    """Checks applied to records of one type, slice after slice. rendered: without the checks of chats."""
+    """Checks of records of one type, slice after slice. rendered: without those of chats."""
 
     def __init__(self, called: str, checks: Iterable[Check], *, rendered: bool = False):
         self.called = called
         self.checks = [check for check in checks if not (rendered and check.of_chat)]
         self.count = 0
-        self._origins: tuple[list[str], array] = ([], array("Q"))
+        self._files: list[str | None] = []
+        self._places = array("Q")
         self._totals: Counter[str] = Counter()
         self._found: dict[str, array] = {check.name: array("Q") for check in self.checks}
         self._sides: dict[str, dict[int, int]] = defaultdict(dict)
@@ -141,48 +127,39 @@ class Audit:
         for check in self.checks:
             looked_at = check.of(material) if check.of else len(material.records)
             self._totals[check.name] += looked_at
-            if check.repeats:
-                found = self._repeated(check, material)
-            elif check.opposes:
+            if check.links:
                 found = self._link(check, material)
             else:
                 found = check.find(material) if looked_at else []
             self._found[check.name].extend(self.count + index for index in found)
         self._notes = material.notes | self._notes
-        files, places = self._origins
         for record in material.records:
             file, row = (record.origin.file, record.origin.row + 1) if record.origin else (None, 0)
-            if file not in files[-1:]:
-                files.append(file)
-            places.append((len(files) - 1 << 40) + row)
+            if file not in self._files[-1:]:
+                self._files.append(file)
+            self._places.append((len(self._files) - 1 << 40) + row)
         self.count += len(material.records)
 
-    def _repeated(self, check: Check, material: Material) -> list[int]:
-        sides, found = self._sides[check.name], []
-        for index, links in enumerate(check.repeats(material)):
-            if all(sides.get(key, 0) & side for key, side in links):
-                found.append(index)
-            sides |= {key: sides.get(key, 0) | side for key, side in links}
-        return found
-
     def _link(self, check: Check, material: Material) -> list[int]:
-        """Nothing is found before all records were seen."""
-        sides, (keys, owners) = self._sides[check.name], self._linked[check.name]
-        for index, links in enumerate(check.opposes(material), self.count):
+        """Records that repeat earlier ones; opposed ones are found when all were seen."""
+        sides, found = self._sides[check.name], []
+        for index, links in enumerate(check.links(material)):
+            if check.opposes:
+                keys, owners = self._linked[check.name]
+                keys.extend(key for key, _ in links)
+                owners.extend([self.count + index] * len(links))
+            elif all(sides.get(key, 0) & side for key, side in links):
+                found.append(index)
             for key, side in links:
                 sides[key] = sides.get(key, 0) | side
-                keys.append(key)
-                owners.append(index)
-        return []
+        return found
 
     def findings(self) -> list[Finding]:
-        """What was found in all slices, errors first."""
         for name, (keys, owners) in self._linked.items():
-            sides = self._sides[name]
-            opposed = {owner for key, owner in zip(keys, owners, strict=True) if sides[key] == 3}
+            opposed = {owner for key, owner in zip(keys, owners, strict=True) if self._sides[name][key] == 3}
             self._found[name] = array("Q", sorted(opposed))
         findings = [finding for check in self.checks if (finding := self._finding(check))]
-        return sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))
+        return sorted(findings, key=lambda finding: ("error", "warning", "info").index(finding.severity))
 
     def _finding(self, check: Check) -> Finding | None:
         total, indices = self._totals[check.name], tuple(self._found[check.name])
@@ -190,28 +167,25 @@ class Audit:
             return None
         share = len(indices) / total
         filled = {"count": len(indices), "total": total, "called": self.called, "percent": f"{share:.1%}"}
+        what = check.what if "{count}" in check.what else f"{{count}} of {{total}} {{called}} {check.what}"
         return Finding(
             check=check.name,
             severity=check.grade(share) if check.grade else check.severity,
             count=len(indices),
             share=share,
             rows=tuple(islice(self.places(indices), SHOWN)) if check.about_rows else (),
-            message=check.what.format(**filled, **self._notes),
+            message=what.format(**filled, **self._notes),
             advice=check.advice,
             indices=indices if check.about_rows else (),
             of_answer=check.of_answer,
         )
 
     def places(self, indices: Iterable[int]) -> Iterable[str]:
-        """The different rows (FILE:ROW) of these records, in order; the pairs of one ranking come from one."""
-        files, places = self._origins
-        rows = ((index, *divmod(places[index], 1 << 40)) for index in indices)
-        named = (str(Origin(files[file], row - 1)) if row else f"pair {index + 1}" for index, file, row in rows)
+        """The different rows (FILE:ROW) of these records, in order."""
+        rows = ((index, *divmod(self._places[index], 1 << 40)) for index in indices)
+        named = (str(Origin(self._files[file], row - 1)) if row else f"pair {index + 1}" for index, file, row in rows)
         seen: set[str] = set()
         return (name for name in named if not (name in seen or seen.add(name)))
-
-
-# ---- what checks look at -----------------------------------------------------------------------------------------------
 
 
 def hashed(value: Any) -> int:
@@ -219,7 +193,7 @@ def hashed(value: Any) -> int:
 
 
 def digest(messages: list[Message], memo: dict[int, bytes]) -> bytes:
-    """A digest of messages, blind to whitespace after their contents. Pairs of a ranking share lists: each is read once."""
+    """Blind to whitespace after contents. Pairs of a ranking share lists of messages: each is read once."""
     known = memo.get(id(messages))
     if known is None:
         text = json.dumps(
@@ -230,30 +204,19 @@ def digest(messages: list[Message], memo: dict[int, bytes]) -> bytes:
 
 
 def where(test: Callable[[Any], Any]) -> Callable[[Material], list[int]]:
-    """The `find` of a check that looks at one record at a time."""
+    """`find` by a test of one record."""
     return lambda material: [index for index, record in enumerate(material.records) if test(record)]
 
 
-def each_answer(test: Callable[[Record, list[Message]], bool]) -> dict[str, Callable]:
-    """`find` and `of_answer` of a check that looks at one answer at a time."""
+def each_answer(test: Test) -> dict[str, Callable]:
+    """`find` and `of_answer` by a test of one answer."""
     return {"find": where(lambda record: any(test(record, each) for each in answers_of(record))), "of_answer": test}
 
 
-def repeated(keys: Iterable[Any]) -> list[int]:
-    """The places of keys that were there before: the first of equals is not among them."""
-    seen, found = set(), []
-    for index, key in enumerate(keys):
-        if key in seen:
-            found.append(index)
-        seen.add(key)
-    return found
-
-
 def outside(low: float, high: float) -> Callable[[float], str]:
-    """The `grade` of a check whose share is a warning outside of a range."""
+    """A `grade`: a share outside of this range is a warning."""
     return lambda share: "info" if low <= share <= high else "warning"
 
 
 def table_of(*checks: Check) -> dict[str, Check]:
-    """{name: check}, in this order."""
     return {check.name: check for check in checks}

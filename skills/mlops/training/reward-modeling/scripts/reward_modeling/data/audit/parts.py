@@ -1,19 +1,95 @@
-"""Data of any kind and size, audited slice by slice: each row by the checks of what it is, and what is left without findings."""
+"""Data of any kind and size, audited slice by slice: each row by the checks of what it is, and what is left of it."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
 
-from ..records import Comparison, Ranking, Record, Records, Solution, comparisons_of, equal_scores, joined
-from . import TABLES, Audit, Finding
-from .dropping import drop_rows
-from .findings import Check, Material
+from .. import records as data
+from ..records import Comparison, Ranking, Record, Records, Solution, comparisons_of, ordered_pairs
+from . import TABLES, Audit
+from .findings import Check, Finding, Material, digest
+
+Pair = tuple[int, int]
+"""Places of the better and the worse completion."""
+
+
+class Dropped(NamedTuple):
+    rows: dict[int, Any]
+    """What is left, by place."""
+    by_check: Counter[str]
+    """Rows that are gone, under the finding that took each first."""
+    completions: Counter[str]
+    """Those that are gone from rankings that stay."""
+
+
+def drop_rows(rows: Sequence[Any], audited: Sequence[Any], findings: Iterable[Finding]) -> Dropped:
+    """audited: the records of the rows in their order, a labeled ranking as its pairs.
+
+    A ranking loses the completions that have the flaw; where the two of a pair have it together (identical, repeated,
+    contradicting), one that repeats an earlier completion, else the one in most such pairs. Other rows, and rankings that
+    then make no pair, go as a whole.
+    """
+    places: list[tuple[int, Pair | None]] = []
+    for number, row in enumerate(rows):
+        is_ranked = isinstance(row, Ranking) and row.scores is not None
+        places += [(number, pair) for pair in (ordered_pairs(row) if is_ranked else [None])]
+    gone: dict[int, str] = {}
+    cut: dict[int, dict[int, str]] = defaultdict(dict)
+    for finding in findings:
+        found: dict[int, list[tuple[Comparison, Pair]]] = defaultdict(list)
+        for index in finding.indices:
+            number, pair = places[index]
+            if pair is None:
+                gone.setdefault(number, finding.check)
+            elif number not in gone:
+                found[number].append((audited[index], pair))
+        for number, pairs in found.items():
+            cut[number] |= dict.fromkeys(_completions(rows[number], pairs, finding, cut[number]), finding.check)
+            if not ordered_pairs(_without(rows[number], cut[number])):
+                gone[number] = finding.check
+    kept = {number: _without(row, cut.get(number)) for number, row in enumerate(rows) if number not in gone}
+    completions = Counter(check for number, lost in cut.items() if number not in gone for check in lost.values())
+    return Dropped(kept, Counter(gone.values()), completions)
+
+
+def _completions(
+    ranking: Ranking, found: list[tuple[Comparison, Pair]], finding: Finding, lost: dict[int, str]
+) -> set[int]:
+    """What a finding on these pairs of a ranking takes, beside what is lost already."""
+    flawed = finding.of_answer
+    if flawed:
+        sides = [(record, zip(pair, (record.chosen, record.rejected), strict=True)) for record, pair in found]
+        return {place for record, two in sides for place, answer in two if flawed(record, answer)} - lost.keys()
+    texts = [digest(completion, {}) for completion in ranking.completions]
+    pairs = [pair for _, pair in found if not lost.keys() & set(pair)]
+    chosen: set[int] = set()
+    while pairs:
+        degree = Counter(place for pair in pairs for place in pair)
+        worst = max(degree, key=lambda place: (texts.index(texts[place]) < place, degree[place], place))
+        chosen.add(worst)
+        pairs = [pair for pair in pairs if worst not in pair]
+    return chosen
+
+
+def _without(row: Any, lost: dict[int, str] | None) -> Any:
+    """Lists of metadata with an entry for each completion lose theirs too."""
+    if not lost:
+        return row
+    count = len(row.completions)
+
+    def left(values: Any) -> Any:
+        if not isinstance(values, list) or len(values) != count:
+            return values
+        return [value for place, value in enumerate(values) if place not in lost]
+
+    metadata = {name: left(value) for name, value in row.metadata.items()}
+    return replace(row, completions=left(row.completions), scores=left(row.scores), metadata=metadata)
 
 
 def kind_of(row: Record) -> str:
-    """What a row is: pairs, rankings, answers with a label each, steps, completions to be scored, or prompts to be answered."""
     if isinstance(row, Comparison):
         return "pairs"
     if isinstance(row, Solution):
@@ -25,40 +101,11 @@ def kind_of(row: Record) -> str:
     return "completions" if row.completions else "prompts"
 
 
-class Part:
-    """Rows that are audited together, as records of one type."""
-
-    def __init__(self, kind: type, audit: Audit):
-        self.kind, self.audit = kind, audit
-        self.counts: Counter[str] = Counter()
-        self.findings: list[Finding] = []
-        self.passed = 0
-        """Of the audited records, how many `left` has passed."""
-
-    def add(self, rows: list[Record], material: Material) -> None:
-        self.audit.add(material)
-        if self.kind is Comparison:
-            self.counts.update(comparisons=len(material.records))
-        elif self.kind is Ranking:
-            self.counts.update(prompts=len(rows), completions=sum(len(row.completions) for row in rows))
-        else:
-            labels = [label for one in rows for label in one.labels or () if label is not None]
-            self.counts.update(solutions=len(rows), steps=sum(len(one.steps) for one in rows))
-            self.counts.update(labelled_steps=len(labels), incorrect_steps=sum(label < 0.5 for label in labels))
-
-    def places(self) -> Iterator[dict[str, Any]]:
-        """Every finding with each row it is about, FILE:ROW; row is null for what is about the data as a whole."""
-        for one in self.findings:
-            for row in self.audit.places(one.indices) if one.indices else [None]:
-                yield {"check": one.check, "severity": one.severity, "row": row, "message": one.message}
-
-
 def _by_type(rows: list[Record]) -> dict[type, tuple[list[int], list[Record], list[Record]]]:
-    """{type: (places, rows, what is audited of them)}: labeled answers are audited as their pairs."""
+    """{type: (places, rows, what is audited of them)}: labeled rankings are audited as their pairs."""
     parts: dict[type, tuple[list[int], list[Record], list[Record]]] = {}
     for place, row in enumerate(rows):
-        ranked = isinstance(row, Ranking) and row.scores is not None and not row.is_labeled_answer
-        kind = Comparison if ranked else type(row)
+        kind = Comparison if kind_of(row) == "rankings" else type(row)
         places, whole, audited = parts.setdefault(kind, ([], [], []))
         places.append(place)
         whole.append(row)
@@ -66,54 +113,63 @@ def _by_type(rows: list[Record]) -> dict[type, tuple[list[int], list[Record], li
     return parts
 
 
-class Survey:
-    """What slices of records hold and what is wrong with them. Keeps hashes and counts, not texts.
+def _counts(kind: type, rows: list[Record], audited: list[Record]) -> dict[str, int]:
+    if kind is Comparison:
+        return {"comparisons": len(audited)}
+    if kind is Ranking:
+        return {"prompts": len(rows), "completions": sum(len(row.completions) for row in rows)}
+    labels = [label for one in rows for label in one.labels or () if label is not None]
+    steps = {"solutions": len(rows), "steps": sum(len(one.steps) for one in rows)}
+    return steps | {"labelled_steps": len(labels), "incorrect_steps": sum(label < 0.5 for label in labels)}
 
-    A second pass over the same slices, with `left`, gives what remains when findings are dropped.
+
+class Survey:
+    """What slices of records hold and what is wrong with them; in a second pass, with `left`, what remains without it.
+
+    more: further checks for records of a type.
     """
 
-    def __init__(
-        self,
-        eval_prompts: frozenset[bytes] = frozenset(),
-        *,
-        rendered: bool = False,
-        more: Callable[[type], list[Check]] = lambda kind: [],
-    ):
+    def __init__(self, eval_prompts: frozenset[bytes], *, rendered: bool, more: Callable[[type], list[Check]]):
         self.eval_prompts, self.rendered, self.more = eval_prompts, rendered, more
-        self.parts: dict[type, Part] = {}
+        self.audits: dict[type, Audit] = {}
+        self.findings: dict[type, list[Finding]] = {}
         self.summary = Records([])
-        """All slices without their rows."""
         self.kinds: Counter[str] = Counter()
+        self.counts: Counter[str] = Counter()
         self.equal_scores = 0
+        self.passed: Counter[type] = Counter()
         self.rows_dropped: Counter[str] = Counter()
         self.completions_dropped: Counter[str] = Counter()
 
     def add(self, records: Records) -> None:
         for kind, (_, rows, audited) in _by_type(records.rows).items():
-            if kind not in self.parts:
+            if kind not in self.audits:
                 called, checks = TABLES[kind]
-                audit = Audit(called, [*self.more(kind), *checks.values()], rendered=self.rendered)
-                self.parts[kind] = Part(kind, audit)
-            self.parts[kind].add(rows, Material(audited, self.eval_prompts))
+                self.audits[kind] = Audit(called, [*self.more(kind), *checks.values()], rendered=self.rendered)
+            self.audits[kind].add(Material(audited, self.eval_prompts))
+            self.counts.update(_counts(kind, rows, audited))
         self.kinds.update(map(kind_of, records.rows))
-        self.equal_scores += equal_scores(records)
-        self.summary = joined([self.summary, records], rows=False)
+        self.equal_scores += data.equal_scores(records)
+        self.summary = data.joined([self.summary, records], rows=False)
 
     def close(self) -> list[Finding]:
-        """All findings, after the last slice."""
-        self.parts = {kind: self.parts[kind] for kind in TABLES if kind in self.parts}
-        for part in self.parts.values():
-            part.findings = part.audit.findings()
-        return [finding for part in self.parts.values() for finding in part.findings]
+        self.findings = {kind: self.audits[kind].findings() for kind in TABLES if kind in self.audits}
+        return [one for found in self.findings.values() for one in found]
+
+    def places(self) -> Iterator[dict[str, Any]]:
+        """Every finding with each row it is about; null where it is about the data as a whole."""
+        for kind, found in self.findings.items():
+            for one in found:
+                for row in self.audits[kind].places(one.indices) if one.indices else [None]:
+                    yield {"check": one.check, "severity": one.severity, "row": row, "message": one.message}
 
     def left(self, records: Records, checks: Iterable[str]) -> dict[int, Record]:
-        """What is left of the next slice without what the findings of these checks are about, by its place; counts the rest."""
+        """What these checks leave of the next slice, by its place; counts the rest."""
         kept: dict[int, Record] = {}
         for kind, (places, rows, audited) in _by_type(records.rows).items():
-            part = self.parts[kind]
-            here = [one.within(part.passed, len(audited)) for one in part.findings if one.check in checks]
-            part.passed += len(audited)
-            done = drop_rows(rows, audited, here)
+            here = [one for one in self.findings[kind] if one.check in checks]
+            done = drop_rows(rows, audited, [one.within(self.passed[kind], len(audited)) for one in here])
+            self.passed[kind] += len(audited)
             kept |= {places[place]: row for place, row in done.rows.items()}
             self.rows_dropped += done.by_check
             self.completions_dropped += done.completions

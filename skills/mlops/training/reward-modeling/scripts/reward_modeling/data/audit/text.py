@@ -1,7 +1,4 @@
-"""What can be wrong with a text whatever it is part of: wrong encodings, turns that leaked in, templates written twice.
-
-Every search takes time linear in the text.
-"""
+"""What can be wrong with a text: wrong encodings, turns that leaked in, templates written twice. In time linear in the text."""
 
 from __future__ import annotations
 
@@ -11,8 +8,7 @@ from collections.abc import Iterable, Sequence
 from ..records import Message
 
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufffd]")
-# UTF-8 read as Latin-1 or Windows-1252: the lead byte of a two-byte letter and its second byte (Ã©, Â£), the start of a
-# typographic sign (â€™), the start of an emoji (ðŸ˜€).
+# UTF-8 read as Latin-1 or Windows-1252: a two-byte letter (Ã©, Â£), the start of a typographic sign (â€™), of an emoji (ðŸ˜€).
 _MOJIBAKE = re.compile("[\u00c2\u00c3][\u0080-\u00bf]|\u00e2(?:\u20ac|\u0080)|\u00f0(?:\u0178|\u009f)")
 # What begins or ends a turn: of HH transcripts, of ChatML, Llama 3 and DeepSeek, of Gemma, of Llama 2, of Alpaca and Vicuna.
 _TURN = re.compile(
@@ -20,8 +16,8 @@ _TURN = re.compile(
     r"|^###\s?(?:Instruction|Response|Human|Assistant|User)\b",
     re.MULTILINE,
 )
-# What a chat template writes before a turn. A question may name such a token: one counts only where it opens a line (after
-# the token that opens the text, if any), and one that closes a turn only where it ends the text.
+# What a chat template writes before a turn. A question may name such a token: one counts only where it opens a line, and
+# one that closes a turn only where it ends the text.
 _FIRST = (
     r"<s>|<bos>|<[|｜](?:begin_of_text|begin▁of▁sentence|startoftext|endoftext)[|｜]>|\[gMASK\]\s?<sop>|<BOS_TOKEN>"
 )
@@ -46,17 +42,17 @@ _REPLY_IS_NEXT = re.compile(r"\s(?:Assistant|ASSISTANT):\s*\Z")
 
 
 def is_garbled(texts: Iterable[str]) -> bool:
-    """Whether a text went through the wrong encoding, or holds control characters."""
+    """Texts from a wrong encoding, or with control characters."""
     return any(_CONTROL.search(text) or (not text.isascii() and _MOJIBAKE.search(text)) for text in texts)
 
 
 def leaks_turn(texts: Iterable[str]) -> bool:
-    """Whether an answer holds the marker of another turn: generation went on, or a template stands in the text."""
+    """An answer with the marker of another turn: generation went on, or a template stands in the text."""
     return any(_TURN.search(text) or _goes_on(text) for text in texts)
 
 
 def is_templated(texts: Iterable[str]) -> bool:
-    """Whether one of a prompt's texts is what a chat template makes of a conversation, and would be templated twice."""
+    """A prompt that is what a chat template makes of a conversation, and would be templated twice."""
     return any(map(_is_templated, texts))
 
 
@@ -70,11 +66,9 @@ def _is_templated(text: str) -> bool:
 
 
 def _goes_on(answer: str) -> bool:
-    """Whether an answer runs into "Human: ... Assistant: ..." on one line."""
     asked = answer.find(" Human: ")
-    return asked >= 0 and " Assistant: " in answer[asked:]
+    return asked >= 0 and answer.find(" Assistant: ", asked) >= 0
 
 
 def contents(messages: Sequence[Message], role: str | None = None) -> list[str]:
-    """What these messages say, or those of one role."""
     return [message["content"] for message in messages if role in (None, message["role"])]

@@ -1,0 +1,261 @@
+"""What can be wrong with comparisons (CHECKS), solutions in steps (STEP_CHECKS) and rows to be scored (UNLABELED_CHECKS)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import chain
+from operator import attrgetter
+
+from ..records import Comparison, Message, Ranking, Record, Solution, answers_of
+from .findings import Check, Link, Material, each_answer, hashed, outside, table_of, where
+from .text import contents, is_garbled, is_templated, leaks_turn
+
+_FOLLOWS = {"start": ("user",), "user": ("assistant",), "assistant": ("user", "tool"), "tool": ("tool", "assistant")}
+
+
+def _says_nothing(record: Record, answer: list[Message]) -> bool:
+    said = [message for message in answer if message["role"] == "assistant"]
+    return not any(message["content"].strip() or message.get("tool_calls") for message in said)
+
+
+def _both(record: Record, answer: list[Message]) -> bool:
+    return True  # what is wrong with the prompt is wrong with both sides
+
+
+def _asked(side: list[Message]) -> list[tuple[str, str]]:
+    """What an answer holds of the user or the system."""
+    return [(message["role"], message["content"].strip()) for message in side if message["role"] in ("user", "system")]
+
+
+def _is_out_of_turn(messages: list[Message]) -> bool:
+    """Whether roles break the order: system, then user and assistant in turn, tools after the assistant."""
+    roles = [message["role"] for message in messages]
+    roles = roles[1:] if roles[:1] == ["system"] else roles
+    return any(role not in _FOLLOWS[before] for before, role in zip(["start", *roles], roles, strict=False))
+
+
+def _identical(material: Material) -> list[int]:
+    return [index for index, (_, chosen, rejected) in enumerate(material.keys) if chosen == rejected]
+
+
+def _overlap(material: Material) -> list[int]:
+    return [index for index, (prompt, *_) in enumerate(material.keys) if prompt in material.eval_prompts]
+
+
+def _longer(pair: Comparison) -> int:
+    """How many more characters chosen says than rejected."""
+    chosen, rejected = (sum(map(len, contents(side, "assistant"))) for side in (pair.chosen, pair.rejected))
+    return chosen - rejected
+
+
+CHECKS = table_of(
+    Check(
+        "empty_answer",
+        "error",
+        "have an answer that says nothing",
+        "A failed generation, or a column read wrongly: the model learns to score the absence of text.",
+        "drop these rows, or fix the column they come from",
+        **each_answer(_says_nothing),
+    ),
+    Check(
+        "no_final_answer",
+        "error",
+        "have a side that does not end with an assistant message",
+        "The score is read at the end of the answer: of the user's or a tool's words here.",
+        "cut the conversations after their last assistant message, or drop these rows",
+        **each_answer(lambda pair, answer: not answer or answer[-1]["role"] != "assistant"),
+    ),
+    Check(
+        "prompts_differ",
+        "error",
+        "do not ask the same on both sides",
+        "A difference in reward then measures the question and not the answer.",
+        "drop these rows; if all have it, the sides come from different rows of the source",
+        where(lambda pair: _asked(pair.chosen) != _asked(pair.rejected)),
+    ),
+    Check(
+        "identical",
+        "error",
+        "have identical chosen and rejected answers",
+        "They teach nothing and count as half right at best.",
+        "drop these rows",
+        _identical,
+    ),
+    Check(
+        "duplicate",
+        "warning",
+        "repeat an earlier pair",
+        "They count twice in training, and may be evaluated on after they were seen.",
+        "drop them, unless they are separate labels of the same answers",
+        links=attrgetter("links"),
+    ),
+    Check(
+        "contradiction",
+        "warning",
+        "also occur with the opposite label",
+        "No model can satisfy both: they bound the accuracy that can be reached.",
+        "keep the majority's label, or drop both",
+        links=attrgetter("links"),
+        opposes=True,
+    ),
+    Check(
+        "train_eval_overlap",
+        "warning",
+        "have a prompt of the evaluation set",
+        "Accuracy on prompts that were trained on says little about new ones.",
+        "drop these rows from the training set",
+        _overlap,
+        of_answer=_both,
+    ),
+    Check(
+        "roles",
+        "warning",
+        "have roles that do not alternate",
+        "Chat templates refuse such conversations, or render what the base model never saw.",
+        "merge consecutive messages of one role; put the system message first and once",
+        **each_answer(lambda record, answer: _is_out_of_turn(record.prompt + answer)),
+        of_chat=True,
+    ),
+    Check(
+        "leaked_turn",
+        "warning",
+        "have an answer that holds the marker of a turn (Human:, <|im_end|>, [INST], ...)",
+        "Generation went on into the next turn, or a template was written into it: the marker predicts the label.",
+        "cut the answer at the marker, or drop these rows",
+        **each_answer(lambda record, answer: leaks_turn(contents(answer, "assistant"))),
+        of_chat=True,
+    ),
+    Check(
+        "templated",
+        "warning",
+        "have a prompt that is templated already (<|im_start|>user, [INST], Human: ... Assistant:)",
+        "The chat template is written around it a second time.",
+        "give the messages alone, or use --text_format rendered",
+        where(lambda pair: is_templated(contents(pair.prompt))),
+        of_chat=True,
+        of_answer=_both,
+    ),
+    Check(
+        "longer_chosen",
+        "info",
+        "the longer answer is chosen in {count} of {total} {called} whose answers differ in length ({percent})",
+        "Far from one half, length alone predicts the label, and the model may learn it.",
+        "compare with the length baseline, and on pairs where the shorter answer is chosen",
+        where(lambda pair: _longer(pair) > 0),
+        of=lambda material: sum(_longer(pair) != 0 for pair in material.records),
+        grade=outside(0.3, 0.7),
+    ),
+    Check(
+        "negative_margin",
+        "warning",
+        "have a margin below zero",
+        "The scores contradict the labels: the rejected answer has the higher one.",
+        "check that the score columns are not swapped, or drop these rows",
+        where(lambda record: record.margin is not None and record.margin < 0),
+    ),
+    Check(
+        "encoding",
+        "warning",
+        "hold control or replacement characters or wrongly decoded text",
+        "A wrong encoding once (Ã© for é): tokens the base model hardly knows.",
+        "read the source again as UTF-8, or drop these rows",
+        where(lambda record: is_garbled(contents([*record.prompt, *chain(*answers_of(record))]))),
+        of_answer=lambda record, answer: is_garbled(contents(record.prompt + answer)),
+    ),
+)
+
+
+def _stumbles(row: Ranking) -> bool:
+    """A prompt without completions is looked at as if it were answered."""
+    answers = row.completions or [[{"role": "assistant", "content": ""}]]
+    return any(_is_out_of_turn(row.prompt + answer) for answer in answers)
+
+
+UNLABELED_CHECKS = table_of(
+    replace(CHECKS["empty_answer"], severity="warning"),
+    CHECKS["duplicate"],
+    CHECKS["train_eval_overlap"],
+    replace(CHECKS["roles"], find=where(_stumbles)),
+    *(CHECKS[name] for name in ("leaked_turn", "templated", "encoding")),
+)
+
+
+def _separator_inside(whitespace: bool) -> Callable[[Material], list[int]]:
+    def find(material: Material) -> list[int]:
+        mark = material.separator
+        if not mark or mark.isspace() != whitespace:
+            return []
+        return where(lambda record: any(mark in step for step in record.steps))(material)
+
+    return find
+
+
+def _labeled(record: Solution) -> list[tuple[int, float]]:
+    """(number of the step, label) of each labeled step."""
+    return [(end, label) for end, label in enumerate(record.labels or (), 1) if label is not None]
+
+
+def _prefixes(material: Material) -> list[list[Link]]:
+    """The steps to each labeled one: on one side where it is right."""
+    return [
+        [(hashed(key[: 1 + end]), 1 if label >= 0.5 else 2) for end, label in _labeled(record)]
+        for record, key in zip(material.records, material.keys, strict=True)
+    ]
+
+
+def _wrong_steps(material: Material) -> list[int]:
+    """The owner of each incorrect step."""
+    return [index for index, record in enumerate(material.records) for _, label in _labeled(record) if label < 0.5]
+
+
+def _ends_wrong(record: Solution) -> bool:
+    wrong = [label < 0.5 for _, label in _labeled(record)]
+    return wrong[-1:] == [True] and sum(wrong) == 1
+
+
+STEP_CHECKS = table_of(
+    Check(
+        "separator_in_step",
+        "error",
+        "have a step that holds the step separator",
+        "Inside a step the separator has no label: the model learns that it means nothing.",
+        "choose a --step_separator that occurs in no step, or split these steps",
+        _separator_inside(whitespace=False),
+    ),
+    Check(
+        "line_break_in_step",
+        "warning",
+        "have a step that holds the whitespace step separator",
+        "A text that is split at the separator has other steps than the training data.",
+        "score steps rather than texts, or choose another --step_separator",
+        _separator_inside(whitespace=True),
+    ),
+    CHECKS["duplicate"],
+    replace(
+        CHECKS["contradiction"],
+        what="have a step that is labeled otherwise elsewhere, after the same steps",
+        advice="average the labels to a probability, or drop these rows",
+        links=_prefixes,
+    ),
+    *(CHECKS[name] for name in ("train_eval_overlap", "leaked_turn", "templated")),
+    Check(
+        "wrong_steps",
+        "info",
+        "{count} of {total} labeled steps are incorrect ({percent})",
+        "Where nearly all steps are alike, the model learns to call all of them so.",
+        "compare with the baselines that call all steps alike; consider --class_weighting balanced",
+        _wrong_steps,
+        of=lambda material: sum(len(_labeled(record)) for record in material.records),
+        grade=outside(0.05, 0.95),
+    ),
+    Check(
+        "ends_at_first_error",
+        "info",
+        "in {count} of {total} {called} the last labeled step is the first wrong one",
+        "Late steps are then wrong more often: position alone predicts some labels.",
+        "compare with a baseline that looks at the position alone",
+        where(_ends_wrong),
+    ),
+    CHECKS["encoding"],
+)
