@@ -89,7 +89,7 @@ def _exceeds(difference: float, tolerance: float) -> str:
 
 def largest_difference(scores: list, golden: list) -> float:
     """Of |score - golden| / max(1, |golden|); NaN for NaN."""
-    pairs = zip(_flat(scores), _flat(golden), strict=True)
+    pairs = zip(_numbers(scores), _numbers(golden), strict=True)
     differences = (abs(new - old) / max(1.0, abs(old)) for new, old in pairs)
     return max(differences, key=lambda one: (math.isnan(one), one))
 

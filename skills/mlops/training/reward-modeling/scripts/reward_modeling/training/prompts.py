@@ -13,7 +13,6 @@ from ..data.audit import warn_of_templates
 from ..data.reading import load_prompts
 from ..data.records import Message, Ranking
 from ..data.writing import with_metadata
-from ..rendering import refused_together
 from .policy import Policy, sample
 
 if TYPE_CHECKING:
