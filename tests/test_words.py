@@ -24,7 +24,7 @@ AVOIDED = {
     "whitespace or empty": r"\bblanks\b|\bis blank\b",
     "evaluate": r"\b(to|not|is|are|be) judged\b|\bjudging\b|\bunjudged\b|\bjudge (a|the|it|how|reward|process) \b",
     "NaN or infinite": r"\bno number\b|\bno finite number\b",
-    "is not a": r"\bis no (file|folder|model|valid|whole|JSON|list|text|object|row|reward)\b",
+    "is not a": r"(?<!there )\bis no (file|folder|model|valid|whole|JSON|list|text|object|row|reward)\b",
     "after": r"\bbehind (it|them|the|each|a)\b",
     "fix": r"\bmend(s|ed|ing)?\b",
     "interval": r"\berror bars?\b",

@@ -15,7 +15,7 @@ _LENGTH_FIELDS = ("max_position_embeddings", "n_positions", "max_sequence_length
 
 
 def positions(model: Model) -> int | None:
-    """None where no number bounds it. RoBERTa numbers positions from padding_idx + 1: its table has more rows."""
+    """None where nothing bounds it. RoBERTa numbers positions from padding_idx + 1: its table has more rows."""
     for name, module in model.named_modules():
         around, _, own = name.rpartition(".")
         padding = getattr(module, "padding_idx", None)

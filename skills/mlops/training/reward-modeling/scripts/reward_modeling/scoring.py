@@ -75,7 +75,7 @@ class Scorer:
         """Load a reward model from a folder or hub id; ModelError when it is not one of this kind.
 
         max_length, overlong, text_format ("chat", "rendered", "pair"): as in training unless given; without a card what its
-        authors did (`readers.PUBLIC`), or all that config and tokenizer allow. refused: "stop" raises DataError for what cannot
+        authors did (`public_table.PUBLIC`), or all that config and tokenizer allow. refused: "stop" raises DataError for what cannot
         be rendered, "unscored" gives it no score. dtype: of the weights; the head stays fp32. own: arguments of the class;
         shared_prefix None computes shared prefixes once on CPUs only.
         """

@@ -1,4 +1,4 @@
-"""Rewards of labeled pairs -> numbers with error bars. Arrays of shape [pairs] hold one value a pair."""
+"""Rewards of labeled pairs -> numbers with intervals. Arrays of shape [pairs] hold one value a pair."""
 
 from __future__ import annotations
 

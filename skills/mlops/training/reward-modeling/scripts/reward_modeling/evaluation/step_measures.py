@@ -1,4 +1,4 @@
-"""Step labels and scores -> numbers with error bars, and the threshold under which a step is flagged.
+"""Step labels and scores -> numbers with intervals, and the threshold under which a step is flagged.
 
 A step is wrong when its label is under one half; "positive" is a wrong step.
 """
