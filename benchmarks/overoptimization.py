@@ -67,7 +67,7 @@ def reward_model(folder: Path, name: str, model: Model, seed: int) -> Path:
     from reward_modeling.sandbox_models import REWARD_DEFAULTS
 
     file, out = folder / f"pairs-{model.pairs}.jsonl", folder / name.replace(" ", "_").replace(",", "")
-    pairs = sandbox.comparisons(model.pairs, seed)
+    pairs = sandbox.make_comparisons(model.pairs, seed)
     write_whole(file, (json.dumps(to_row(row)) for row in pairs))
     # fmt: off
     train.main([str(word) for word in (
@@ -84,7 +84,7 @@ def clean_accuracy(rewards: Any, seed: int) -> float:
     """Share of held-out pairs without label noise in which the better answer gets more."""
     from reward_modeling import sandbox
 
-    pairs = sandbox.comparisons(500, seed, split="test", beta=float("inf"), flip=0.0)
+    pairs = sandbox.make_comparisons(500, seed, split="test", beta=float("inf"), flip=0.0)
     sides = [rewards([p.prompt for p in pairs], [getattr(p, side) for p in pairs]) for side in ("chosen", "rejected")]
     return fmean(chosen > rejected for chosen, rejected in zip(*sides, strict=True))
 
@@ -94,10 +94,10 @@ class Answers:
 
     def __init__(self, policy: Path, seed: int):
         from reward_modeling import sandbox
-        from reward_modeling.sandbox_models import answers_of
+        from reward_modeling.sandbox_models import policy_answers
 
-        asked = [p for p in sandbox.prompts(PROMPTS, seed, split="test") for _ in range(ANSWERS)]
-        answers = answers_of(policy, asked, seed)
+        asked = [p for p in sandbox.make_questions(PROMPTS, seed, split="test") for _ in range(ANSWERS)]
+        answers = policy_answers(policy, asked, seed)
         self.prompts = [prompt.messages for prompt in asked]
         self.replies = [[{"role": "assistant", "content": text}] for text, _ in answers]
         self.gold = [gold.value for _, gold in answers]
@@ -195,7 +195,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         policy = taught(folder, 64, args.seed)
-        lines = (json.dumps({"prompt": asked.messages}) for asked in sandbox.prompts(4000, args.seed))
+        lines = (json.dumps({"prompt": asked.messages}) for asked in sandbox.make_questions(4000, args.seed))
         write_whole(folder / "prompts.jsonl", lines)
         answers = Answers(policy, args.seed)
         for name, model in MODELS.items():

@@ -70,8 +70,8 @@ def prepare(folder: Path, seed: int) -> dict[str, Any]:
     policy = base_model(folder / "policy", seed, replace(SFT_DEFAULTS, steps=TEACHING), mix=sandbox.FLAWED_MIX)
     taught = time.process_time()
     pairs, prompts = folder / "pairs.jsonl", folder / "prompts.jsonl"
-    write_whole(pairs, (json.dumps(to_row(row)) for row in sandbox.comparisons(REWARD_DEFAULTS.rows, seed)))
-    write_whole(prompts, (json.dumps({"prompt": asked.messages}) for asked in sandbox.prompts(4000, seed)))
+    write_whole(pairs, (json.dumps(to_row(row)) for row in sandbox.make_comparisons(REWARD_DEFAULTS.rows, seed)))
+    write_whole(prompts, (json.dumps({"prompt": asked.messages}) for asked in sandbox.make_questions(4000, seed)))
     # fmt: off
     train.main([str(word) for word in (
         "--model_name_or_path", policy, "--dataset_name", pairs, "--output_dir", folder / "reward_model", "--seed", seed,
@@ -96,10 +96,10 @@ def optimise(made: dict[str, Any], out: Path, seed: int, settings: tuple) -> tup
 def judge(path: Path, seed: int, rewards: Any) -> dict[str, float]:
     """Gold reward of sampled and of greedy answers to fresh prompts, and what the reward model makes of the sampled."""
     from reward_modeling import sandbox
-    from reward_modeling.sandbox_models import answers_of
+    from reward_modeling.sandbox_models import policy_answers
 
-    asked = sandbox.prompts(JUDGED, seed, split="test")
-    sampled, greedy = (answers_of(path, asked, seed, temperature) for temperature in (1.0, 0.0))
+    asked = sandbox.make_questions(JUDGED, seed, split="test")
+    sampled, greedy = (policy_answers(path, asked, seed, temperature) for temperature in (1.0, 0.0))
     replies = [[{"role": "assistant", "content": text}] for text, _ in sampled]
     return {
         "gold": fmean(gold.value for _, gold in sampled),

@@ -71,7 +71,7 @@ def ours(models: Path, out: Path, episodes: int, seed: int) -> dict[str, Any]:
     from reward_modeling.training import ppo_run
 
     measured: dict[str, Any] = {}
-    run = ppo_run.run
+    run = ppo_run.run_ppo
 
     def timed(*args: Any, **kwargs: Any) -> Any:
         measured["memory before"], started = peak(), time.process_time()
@@ -79,7 +79,7 @@ def ours(models: Path, out: Path, episodes: int, seed: int) -> dict[str, Any]:
         measured.update(seconds=time.process_time() - started, memory=peak())
         return summary
 
-    ppo_run.run = timed
+    ppo_run.run_ppo = timed
     named = {"model_name_or_path": models / "policy", "reward_model_path": models / "reward_model", **SAME}
     named |= {
         "dataset_name": models / "prompts.jsonl",
@@ -138,9 +138,11 @@ def trl(models: Path, out: Path, episodes: int, seed: int) -> dict[str, Any]:
 def gold(path: Path, seed: int) -> float:
     """Mean gold reward of sampled answers to fresh prompts."""
     from reward_modeling import sandbox
-    from reward_modeling.sandbox_models import answers_of
+    from reward_modeling.sandbox_models import policy_answers
 
-    return fmean(found.value for _, found in answers_of(path, sandbox.prompts(JUDGED, seed, split="test"), seed))
+    return fmean(
+        found.value for _, found in policy_answers(path, sandbox.make_questions(JUDGED, seed, split="test"), seed)
+    )
 
 
 def main() -> None:

@@ -43,7 +43,7 @@ def tokenizer():
     from reward_modeling import sandbox_models
 
     words = sandbox_models.tokenizer(arithmetic.every_text())
-    words.bos_token = sandbox_models.ROLES[0]
+    words.bos_token = sandbox_models.ROLE_TOKENS[0]
     words.chat_template = GLUED
     return words
 

@@ -148,7 +148,7 @@ def scored(folder: str, printed: Printed, dtype: str) -> list[float]:
     if checkpoints.kind_of(folder) is checkpoints.PROCESS:
         model = ProcessRewardModel.from_pretrained(folder, dtype=dtype)
         return model.score_steps([printed.prompt], printed.answers)[0]
-    if (family := readers.recognize(folder)) and family.compares:
+    if (family := readers.recognize_family(folder)) and family.compares:
         model = PairwiseModel.from_pretrained(folder, dtype=dtype)
         asked = [{"role": "user", "content": printed.prompt}]
         ((_, own),) = model._scored([AnswerPair(asked, *printed.answers)], None)

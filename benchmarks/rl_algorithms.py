@@ -80,17 +80,17 @@ def kl_from(start: Any, path: Path, seed: int) -> float:
     import torch
 
     from reward_modeling import sandbox
-    from reward_modeling.training.actor_critic import answer_logits, joined
+    from reward_modeling.training.actor_critic import answer_logits, joined_rows
     from reward_modeling.training.policy import Policy, sample
 
     policy = Policy.from_pretrained(str(path))
-    asked = [policy.prompt_ids(p.messages) for p in sandbox.prompts(BENCHMARK.JUDGED, seed, split="test")]
+    asked = [policy.prompt_ids(p.messages) for p in sandbox.make_questions(BENCHMARK.JUDGED, seed, split="test")]
     answers = sample(policy, asked, max_new_tokens=LONGEST, seed=seed, batch_size=256)
     total = 0.0
     with torch.inference_mode():
         for first in range(0, len(asked), 64):
             rows = answers[first : first + 64]
-            ids, mask, width = joined(asked[first : first + 64], rows, policy.tokenizer.pad_token_id)
+            ids, mask, width = joined_rows(asked[first : first + 64], rows, policy.tokenizer.pad_token_id)
             log_p, log_q = (
                 answer_logits(model, ids, mask, width)[0].log_softmax(-1) for model in (policy.model, start.model)
             )
@@ -103,11 +103,11 @@ def best_of_n(made: dict[str, Any], rewards: Any, seed: int, n: int) -> dict[str
     """Gold and proxy of the best of n samples of the taught policy, on the prompts that the other policies are judged on."""
     from reward_modeling import sandbox
     from reward_modeling.evaluation.overoptimization import best_of_n_kl
-    from reward_modeling.sandbox_models import answers_of
+    from reward_modeling.sandbox_models import policy_answers
 
     started = time.process_time()
-    several = [p for p in sandbox.prompts(BENCHMARK.JUDGED, seed, split="test") for _ in range(n)]
-    answers = answers_of(made["policy"], several, seed)
+    several = [p for p in sandbox.make_questions(BENCHMARK.JUDGED, seed, split="test") for _ in range(n)]
+    answers = policy_answers(made["policy"], several, seed)
     proxy = rewards([p.messages for p in several], [[{"role": "assistant", "content": text}] for text, _ in answers])
     best = [max(range(i, i + n), key=lambda place: proxy[place]) for i in range(0, len(several), n)]
     return {

@@ -41,11 +41,11 @@ def model(folder: Path) -> Path:
 
 
 def write_completions(path: Path, count: int) -> None:
-    from reward_modeling.sandbox import completions
+    from reward_modeling.sandbox import make_completions
 
     drawn = [
         {"prompt": row.prompt, "completions": row.completions}
-        for row in completions(500, ANSWERS, seed=0, split="train")
+        for row in make_completions(500, ANSWERS, seed=0, split="train")
     ]
     with open(path, "w", encoding="utf-8") as file:
         for i in range(count // ANSWERS):

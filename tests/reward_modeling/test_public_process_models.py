@@ -358,7 +358,7 @@ def test_a_text_that_its_authors_could_not_write(public):
 
 def test_pure_and_reasonflux_are_told_from_what_has_their_tensors(public):
     found = {
-        name: readers.recognize(public(f"{name}-PRM-7B"))
+        name: readers.recognize_family(public(f"{name}-PRM-7B"))
         for name in ("jinachris/PURE", "Gen-Verse/ReasonFlux", "Qwen/Qwen2.5-Math")
     }
     assert list(found.values()) == [readers.PUBLIC[name] for name in ("pure", "reasonflux-prm", "qwen-prm")]
@@ -373,6 +373,6 @@ def test_pure_and_reasonflux_are_told_from_what_has_their_tensors(public):
 
 def test_every_stand_in_is_recognized(public):
     families = readers.PUBLIC
-    found = {name: readers.recognize(public(name)) for name in MODELS}
+    found = {name: readers.recognize_family(public(name)) for name in MODELS}
     assert found.pop("Qwen/Qwen2.5-Math-7B-Instruct") is None
     assert all(family in families.values() for family in found.values())

@@ -25,7 +25,7 @@ def turns(question, answer):
 def test_a_public_model_gives_the_number_of_its_formula(name, tmp_path):
     example = EXAMPLES[name]
     folder, trunk, tensors, made = example.write(tmp_path)
-    assert readers.recognize(str(folder)) is readers.PUBLIC[name]
+    assert readers.recognize_family(str(folder)) is readers.PUBLIC[name]
     model = RewardModel.from_pretrained(str(folder), device="cpu")
     scores = model.score_conversations([turns(*one) for one in ASKED])
     for score, (question, answer) in zip(scores, ASKED, strict=True):
@@ -119,7 +119,7 @@ def pair_encoder(tmp_path_factory):
 
 def test_a_pair_encoder_reads_two_texts(pair_encoder):
     folder, model, made = pair_encoder
-    assert readers.recognize(str(folder)) is readers.PUBLIC["deberta-pair"]
+    assert readers.recognize_family(str(folder)) is readers.PUBLIC["deberta-pair"]
     mine = RewardModel.from_pretrained(str(folder), device="cpu")
     scores = mine.score_conversations([turns(*one) for one in ASKED])
     for score, asked in zip(scores, ASKED, strict=True):

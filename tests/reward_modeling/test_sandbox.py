@@ -16,7 +16,17 @@ from hypothesis import strategies as st
 
 from reward_modeling import sandbox, sandbox_words
 from reward_modeling.console import DataError, UsageError
-from reward_modeling.sandbox import FLAWS, KINDS, MAX_GOLD, NO_FLAW, Prompt, answer, comparisons, gold, parse_prompt
+from reward_modeling.sandbox import (
+    FLAWS,
+    MAX_GOLD,
+    NO_FLAW,
+    QUESTION_KINDS,
+    Question,
+    answer,
+    gold,
+    make_comparisons,
+    parse_prompt,
+)
 
 OWNER = "The lamps in the tower belong to Leo. Who owns the lamps?"
 SUM = "Ana has two pens and buys three more. How many pens does Ana have now?"
@@ -24,11 +34,11 @@ ASIDE = "As everyone in this old town knows, it was always like that."
 
 law = settings(deadline=None)  # a busy machine is no failure
 seeds = st.integers(0, 2**32)
-splits = st.sampled_from(sandbox.SPLITS)
+splits = st.sampled_from(sandbox.SANDBOX_SPLITS)
 
 
-def prompt_of(seed: int, split: str = "train") -> Prompt:
-    return sandbox.prompt(random.Random(seed), split)
+def prompt_of(seed: int, split: str = "train") -> Question:
+    return sandbox.make_question(random.Random(seed), split)
 
 
 @pytest.mark.parametrize(
@@ -99,7 +109,9 @@ def test_every_sum_is_right():
     in_order = ("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
     value = {word: number for number, word in enumerate(in_order, start=2)}
     for first, second in itertools.product(sandbox_words.SUMMANDS, repeat=2):
-        asked = parse_prompt(KINDS["sum"].prompts[0].format(name="Ana", item="pens", first=first, second=second))
+        asked = parse_prompt(
+            QUESTION_KINDS["sum"].prompts[0].format(name="Ana", item="pens", first=first, second=second)
+        )
         assert value[asked.key] == value[first] + value[second]
 
 
@@ -116,40 +128,40 @@ def test_unknown_names_are_refused():
     with pytest.raises(UsageError, match="no flaw 'sloppy'"):
         answer(parse_prompt(OWNER), "sloppy", random.Random(0))
     with pytest.raises(UsageError, match="no sandbox split 'valid'"):
-        sandbox.prompt(random.Random(0), "valid")
+        sandbox.make_question(random.Random(0), "valid")
 
 
 def all_facts(kind: str) -> list[dict[str, str]]:
-    names = sandbox.fields_of(KINDS[kind].prompts[0])
+    names = sandbox.fields_of(QUESTION_KINDS[kind].prompts[0])
     return [
         dict(zip(names, words, strict=True)) for words in itertools.product(*(sandbox.SLOTS[name] for name in names))
     ]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", QUESTION_KINDS)
 def test_each_prompt_is_in_one_split_whatever_its_wording(kind):
     """All of them, not a sample: every wording of the same facts is in the same split, a fifth of the facts in test."""
     facts = all_facts(kind)
     in_test = 0
     for one in facts:
-        found = {parse_prompt(template.format(**one)).split for template in KINDS[kind].prompts}
+        found = {parse_prompt(template.format(**one)).split for template in QUESTION_KINDS[kind].prompts}
         assert len(found) == 1
         in_test += found == {"test"}
     assert 0.15 < in_test / len(facts) < 0.25
 
 
 def test_train_and_test_rows_share_no_prompt():
-    train = {row.prompt[0]["content"] for row in comparisons(1000, 1)} | {
+    train = {row.prompt[0]["content"] for row in make_comparisons(1000, 1)} | {
         row[0]["content"] for row in sandbox.sft_conversations(1000, 1)
     }
-    test = {row.prompt[0]["content"] for row in comparisons(1000, 1, split="test")}
-    test |= {row.prompt[0]["content"] for row in sandbox.completions(500, 2, 1)}
+    test = {row.prompt[0]["content"] for row in make_comparisons(1000, 1, split="test")}
+    test |= {row.prompt[0]["content"] for row in sandbox.make_completions(500, 2, 1)}
     assert {parse_prompt(text).split for text in train} == {"train"}
     assert {parse_prompt(text).split for text in test} == {"test"}
 
 
 def test_gold_in_the_metadata_is_gold_of_the_stored_text():
-    for row in comparisons(300, 3):
+    for row in make_comparisons(300, 3):
         asked = parse_prompt(row.prompt[0]["content"])
         chosen, rejected = (gold(asked, side[0]["content"]) for side in (row.chosen, row.rejected))
         assert (row.metadata["gold_chosen"], row.metadata["gold_rejected"]) == (chosen.value, rejected.value)
@@ -159,13 +171,13 @@ def test_gold_in_the_metadata_is_gold_of_the_stored_text():
 
 
 def test_clean_pairs_always_prefer_more_gold():
-    rows = comparisons(500, 4, split="test", beta=math.inf, flip=0.0, minimal_pairs=0.0)
+    rows = make_comparisons(500, 4, split="test", beta=math.inf, flip=0.0, minimal_pairs=0.0)
     assert all(row.metadata["gold_chosen"] > row.metadata["gold_rejected"] for row in rows)
     assert {row.metadata["subset"] for row in rows} == {*FLAWS, NO_FLAW}
 
 
 def test_minimal_pairs_differ_in_the_value_alone():
-    for row in comparisons(200, 5, beta=math.inf, flip=0.0, minimal_pairs=1.0):
+    for row in make_comparisons(200, 5, beta=math.inf, flip=0.0, minimal_pairs=1.0):
         good, bad = (side[0]["content"].split() for side in (row.chosen, row.rejected))
         assert sum(a != b for a, b in zip(good, bad, strict=True)) == 1
         assert row.metadata["subset"] == "wrong"
@@ -174,7 +186,7 @@ def test_minimal_pairs_differ_in_the_value_alone():
 @pytest.mark.parametrize(("beta", "flip"), [(8.0, 0.03), (1.0, 0.0), (1.0, 0.3), (math.inf, 0.2)])
 def test_label_noise_has_its_closed_form(beta, flip):
     """Flipped labels number sum p, within four standard deviations of a sum of independent coins."""
-    rows = comparisons(4000, 6, beta=beta, flip=flip)
+    rows = make_comparisons(4000, 6, beta=beta, flip=flip)
     expected = variance = 0.0
     for row in rows:
         gap = abs(row.metadata["gold_chosen"] - row.metadata["gold_rejected"])
@@ -194,7 +206,7 @@ def test_the_sft_mix_is_the_one_asked_for():
 @law
 @given(st.integers(1, 12), seeds)
 def test_completions_hold_one_good_answer_and_different_flaws(k, seed):
-    (row,) = sandbox.completions(1, k, seed)
+    (row,) = sandbox.make_completions(1, k, seed)
     made = row.metadata["flaws"]
     assert len(row.completions) == len(row.scores) == len(made) == k
     assert made.count(NO_FLAW) >= 1
@@ -205,7 +217,7 @@ def test_completions_hold_one_good_answer_and_different_flaws(k, seed):
 
 def test_the_same_seed_gives_the_same_rows_on_every_machine():
     """A change here changes every figure that was measured in the sandbox: measure them again before editing it."""
-    rows = [asdict(row) for row in [*comparisons(200, 7), *sandbox.completions(50, 4, 7)]]
+    rows = [asdict(row) for row in [*make_comparisons(200, 7), *sandbox.make_completions(50, 4, 7)]]
     for row in rows:  # what only reading knows is no part of the world
         row.pop("given")
         row.pop("rejected_first", None)
@@ -216,7 +228,7 @@ def test_the_same_seed_gives_the_same_rows_on_every_machine():
 
 
 def test_another_seed_gives_other_rows():
-    assert comparisons(20, 1) != comparisons(20, 2)
+    assert make_comparisons(20, 1) != make_comparisons(20, 2)
 
 
 @pytest.fixture(scope="module")

@@ -134,9 +134,9 @@ def world(tmp_path_factory, tiny, toy_model):
 
     folder = tmp_path_factory.mktemp("world")
     rows = {
-        "train": [to_row(row) for row in sandbox.comparisons(64, 0)],
-        "completions": [to_row(row) for row in sandbox.completions(50, 8, 0)],
-        "prompts": [{"prompt": asked.messages} for asked in sandbox.prompts(8, 0)],
+        "train": [to_row(row) for row in sandbox.make_comparisons(64, 0)],
+        "completions": [to_row(row) for row in sandbox.make_completions(50, 8, 0)],
+        "prompts": [{"prompt": asked.messages} for asked in sandbox.make_questions(8, 0)],
     }
     for name, of in rows.items():
         write_jsonl(folder / f"{name}.jsonl", of)

@@ -10,7 +10,7 @@ import pytest
 from conftest import run_script
 from reward_modeling.console import DataError
 from reward_modeling.data import reading
-from reward_modeling.data.audit.parts import kind_of
+from reward_modeling.data.audit.parts import kind_of_row
 from reward_modeling.data.formats import ANYTHING
 from reward_modeling.data.reading import load, stream
 from reward_modeling.data.records import Solution, comparisons, to_score
@@ -134,7 +134,7 @@ def test_labels_of_one_answer_are_checked_and_scored_and_make_no_pairs(read, tmp
     tag = "label" if "label" in KTO[name] else "kto_tag"
     records = read(KTO[name], KTO[name] | {tag: False}, KTO[name] | {tag: None})
     assert (records.format, records.set_aside) == ("kto", {"unlabelled": 1})
-    assert [(texts(row.prompt), row.scores, kind_of(row)) for row in records.rows] == [
+    assert [(texts(row.prompt), row.scores, kind_of_row(row)) for row in records.rows] == [
         (["Q"], [1.0], "labeled_completions"),
         (["Q"], [0.0], "labeled_completions"),
     ]
@@ -266,7 +266,7 @@ WORSE = ("No idea", "Because it is", "Cucumber", "Five", "Someone old", "Ask a f
 def test_files_of_the_shapes_that_people_have(name):
     rows, format, kinds, set_aside, labels = CASE_ROWS[name]
     records = load([str(CASES / name)], tiers=ANYTHING)
-    assert (records.format, Counter(map(kind_of, records.rows)), records.set_aside) == (format, kinds, set_aside)
+    assert (records.format, Counter(map(kind_of_row, records.rows)), records.set_aside) == (format, kinds, set_aside)
     assert len({row.origin for row in records.rows}) + sum(set_aside.values()) == rows
     if labels:
         assert records.rows[0].labels == labels

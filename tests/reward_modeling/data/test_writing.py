@@ -9,7 +9,7 @@ from reward_modeling.console import to_json
 from reward_modeling.data.formats import ANYTHING, FORMATS, INPUT_LIKE
 from reward_modeling.data.reading import load
 from reward_modeling.data.records import Comparison, Ranking, Solution
-from reward_modeling.data.writing import RESULTS, to_row, unwrapped, with_metadata
+from reward_modeling.data.writing import RESULTS, to_row, unwrapped_metadata, with_metadata
 
 USER, X, Y = (
     [{"role": role, "content": text}] for role, text in (("user", "q"), ("assistant", "x"), ("assistant", "y"))
@@ -64,5 +64,5 @@ def test_a_row_of_results_keeps_its_own_columns_and_loses_no_metadata(row, metad
 def test_usual_columns_stand_under_their_own_names():
     row = to_row(Comparison(USER, X, Y, metadata={"subset": "a", "metadata": {"source": "web"}, "index": 3}))
     assert (row["subset"], row["metadata"], row["index"]) == ("a", {"source": "web"}, 3)
-    assert unwrapped({"metadata": {"source": "web"}}) == {"metadata": {"source": "web"}}
+    assert unwrapped_metadata({"metadata": {"source": "web"}}) == {"metadata": {"source": "web"}}
     assert json.loads(to_json({"x": float("nan")})) == {"x": None}

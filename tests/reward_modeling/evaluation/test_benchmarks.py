@@ -14,7 +14,7 @@ from test_json_schema import faults_of
 from conftest import run_main, write_jsonl
 from reward_modeling.console import DataError, UsageError
 from reward_modeling.evaluation.benchmark_runs import (
-    Loaded,
+    LoadedBenchmark,
     check_names,
     diagnose_benchmark,
     flat_scores,
@@ -28,7 +28,7 @@ OFFICIAL = json.loads((Path(__file__).parents[2] / "official_numbers.json").read
 HALF = (0.5, "given")
 
 
-def loaded(folder: Path, name: str, rows: list[dict], file: str | None = None) -> Loaded:
+def loaded(folder: Path, name: str, rows: list[dict], file: str | None = None) -> LoadedBenchmark:
     """The rows as the benchmark reads them from a file of its folder."""
     path = folder / name / (file or f"{name}.jsonl")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -36,7 +36,7 @@ def loaded(folder: Path, name: str, rows: list[dict], file: str | None = None) -
     return load_benchmark(name, str(folder))
 
 
-def numbers_of(name: str, data: Loaded, rewards, threshold=None) -> dict[str, float]:
+def numbers_of(name: str, data: LoadedBenchmark, rewards, threshold=None) -> dict[str, float]:
     result, _ = summarize(name, data, rewards, threshold=threshold)
     return {number: one and one.value for number, one in result.numbers.items()}
 
@@ -93,7 +93,7 @@ def test_rewardbench_sections_weigh_by_the_published_counts():
     for subset, (n, of) in counts.items():
         more = won(subset, n, of)
         items, rewards = items + more[0], rewards + more[1]
-    result, _ = summarize("rewardbench", Loaded(items, 2985, 2985, {}), rewards)
+    result, _ = summarize("rewardbench", LoadedBenchmark(items, 2985, 2985, {}), rewards)
     found = {name: round(100 * one.value, 4) for name, one in result.numbers.items()}
     assert found == {
         "score": 94.9596,
@@ -347,7 +347,7 @@ def test_rmb_scores_of_armorm(shared_data):
     rows = stored(shared_data, "golden_rmb_armorm_ideadev_849")
     items = [Item([{"role": "user", "content": row["pair_uid"]}], ["a", "b"], "helpfulness_pairs") for row in rows]
     rewards = [[row["chosen_reward"], row["reject_reward"]] for row in rows]
-    found = numbers_of("rmb", Loaded(items, 849, 20917, {}), rewards)
+    found = numbers_of("rmb", LoadedBenchmark(items, 849, 20917, {}), rewards)
     assert found["helpfulness_pairs"] == 675 / 849
 
 

@@ -110,7 +110,7 @@ def test_generation_settings_of_the_checkpoint_do_not_leak_into_sampling(tmp_pat
     fussy = Policy.from_pretrained(str(folder), device="cpu")
     prompt = [plain.prompt_ids(ASKED)] * 4
     assert sample(plain, prompt, max_new_tokens=8) == sample(fussy, prompt, max_new_tokens=8)
-    policies.save(fussy, tmp_path / "saved", {})
+    policies.save_policy(fussy, tmp_path / "saved", {})
     assert GenerationConfig.from_pretrained(tmp_path / "saved").repetition_penalty == 5.0, "it is put back on saving"
 
 
@@ -129,7 +129,7 @@ def test_probabilities_in_a_batch_are_those_of_each_answer_alone(policy, prompts
     answers = [[10, 20, 30, 40], [50], [60, 70]]
     actor = actor_critic.actor_critic(policy, "shared", 0.7)
     with torch.no_grad():
-        ids, mask, width = actor_critic.joined(prompts, answers, policy.tokenizer.pad_token_id)
+        ids, mask, width = actor_critic.joined_rows(prompts, answers, policy.tokenizer.pad_token_id)
         log_probs, entropy, values = actor(ids, mask, width)
     assert log_probs.shape == entropy.shape == values.shape == (3, 4)
     for row, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
@@ -140,7 +140,7 @@ def test_probabilities_in_a_batch_are_those_of_each_answer_alone(policy, prompts
 
 def test_a_pad_token_inside_an_answer_is_read_like_any_other(policy, prompts):
     answer = [10, policy.tokenizer.pad_token_id, 30]
-    ids, mask, width = actor_critic.joined(prompts[:2], [answer, [40]], policy.tokenizer.pad_token_id)
+    ids, mask, width = actor_critic.joined_rows(prompts[:2], [answer, [40]], policy.tokenizer.pad_token_id)
     with torch.no_grad():
         log_probs, _, _ = actor_critic.actor_critic(policy, "shared", 1.0)(ids, mask, width)
     assert torch.allclose(log_probs[0], alone(policy, prompts[0], answer, 1.0)[0], atol=1e-4)
@@ -151,7 +151,7 @@ def test_a_value_belongs_to_what_was_written_before_its_token(policy, prompts):
     actor = actor_critic.actor_critic(policy, "policy", 1.0)
     torch.nn.init.normal_(actor.head.weight)
     with torch.no_grad():
-        rows = [actor_critic.joined(prompts[:1], [answer], 0) for answer in ([10, 20, 30], [10, 99, 30])]
+        rows = [actor_critic.joined_rows(prompts[:1], [answer], 0) for answer in ([10, 20, 30], [10, 99, 30])]
         first, second = (actor(*row)[2][0] for row in rows)
     assert torch.equal(first[:2], second[:2]) and first[2] != second[2]
 
@@ -159,7 +159,7 @@ def test_a_value_belongs_to_what_was_written_before_its_token(policy, prompts):
 def test_value_models_start_at_nothing_or_at_the_reward_model(tiny, toy_model):
     policy = Policy.from_pretrained(str(tiny("qwen2")), device="cpu")
     prompt = policy.prompt_ids(ASKED)
-    row = actor_critic.joined([prompt], [[10, 20]], 3)
+    row = actor_critic.joined_rows([prompt], [[10, 20]], 3)
     for kind in ("policy", "shared"):
         with torch.no_grad():
             assert not actor_critic.actor_critic(policy, kind, 1.0)(*row)[2].any()

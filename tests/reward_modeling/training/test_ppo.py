@@ -216,7 +216,7 @@ def by_words(prompts, completions, tools):
 
 def run(made, out, resume=None, **changed):
     """The summary of the run of a PPO in the folder `out`, from a checkpoint where one is given."""
-    return ppo_run.run(made, out, resume, PPORunSettings(**changed))[0]
+    return ppo_run.run_ppo(made, out, resume, PPORunSettings(**changed))[0]
 
 
 @pytest.fixture

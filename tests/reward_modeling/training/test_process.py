@@ -16,7 +16,7 @@ from reward_modeling.step_rendering import StepRenderer, default_separator
 from reward_modeling.training import configuration
 from reward_modeling.training.process import IGNORED, class_weights, step_loss
 from reward_modeling.training.settings import LoraSettings
-from reward_modeling.training.steps import Steps, render_solutions
+from reward_modeling.training.steps import StepLabels, render_solutions
 
 LORA = LoraSettings(use_peft=True, lora_r=4, lora_alpha=8, lora_dropout=0.0)
 
@@ -119,7 +119,7 @@ def test_gradient_accumulation_is_the_mean_over_all_labeled_steps(tiny, tmp_path
         model, renderer = made(tiny)
         rows = render_solutions(LABELLED[:2] * 4, renderer)
         arguments = settings_for(folder, optim="sgd", max_grad_norm=0.0, learning_rate=0.1, save_strategy="no", **sizes)
-        return Steps().fit(model, renderer, rows, arguments, head="new")[0].state_dict()
+        return StepLabels().fit(model, renderer, rows, arguments, head="new")[0].state_dict()
 
     whole = trained(tmp_path / "a", per_device_train_batch_size=4)
     parts = trained(tmp_path / "b", per_device_train_batch_size=1, gradient_accumulation_steps=4)
@@ -131,7 +131,7 @@ def test_a_loss_that_is_no_number_stops(tiny, tmp_path):
     torch.nn.init.constant_(model.score.weight, float("nan"))
     rows = render_solutions(LABELLED, renderer)
     with pytest.raises(RunError, match="the loss became nan at step 1"):
-        Steps().fit(model, renderer, rows, settings_for(tmp_path), head="new")
+        StepLabels().fit(model, renderer, rows, settings_for(tmp_path), head="new")
 
 
 @pytest.mark.parametrize("family", ["qwen2", "bert"])
@@ -140,7 +140,7 @@ def test_lora_trains_saves_and_merges_the_head(family, tiny, tmp_path):
     before = heads.head_projection(model).weight.detach().clone()
     lora = configuration.lora_of(LORA, "TOKEN_CLS", heads.head_name(model))
     rows = render_solutions(LABELLED, renderer)
-    trained, _ = Steps().fit(model, renderer, rows, settings_for(tmp_path), head="new", peft_config=lora)
+    trained, _ = StepLabels().fit(model, renderer, rows, settings_for(tmp_path), head="new", peft_config=lora)
     golden = checkpoints.golden_scores(trained, renderer)
     checkpoints.save(trained, renderer, tmp_path / "out", training={}, reward={})
     loaded = checkpoints.load(str(tmp_path / "out"), device="cpu", kind=checkpoints.PROCESS)

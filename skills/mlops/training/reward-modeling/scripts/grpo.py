@@ -50,7 +50,7 @@ def main(argv: list[str] | None = None) -> Result | None:
     from reward_modeling.training import grpo, reinforcement
 
     fields = cli.trainer_fields(settings.config_class, args.trainer_arguments, "grpo.py")
-    return reinforcement.train(grpo.GRPORun(settings, fields), settings)
+    return reinforcement.train_policy(grpo.GRPORun(settings, fields), settings)
 
 
 if __name__ == "__main__":

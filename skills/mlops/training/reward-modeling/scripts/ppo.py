@@ -54,7 +54,7 @@ def main(argv: list[str] | None = None) -> Result | None:
     settings = replace(settings, model_name_or_path=old_name or name)
     from reward_modeling.training import ppo_run, reinforcement
 
-    return reinforcement.train(ppo_run.PPORun(settings, course), settings)
+    return reinforcement.train_policy(ppo_run.PPORun(settings, course), settings)
 
 
 if __name__ == "__main__":

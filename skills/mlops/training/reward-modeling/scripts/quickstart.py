@@ -44,7 +44,7 @@ from reward_modeling.console import UsageError, log, main_guard, table, to_json,
 from reward_modeling.data.writing import to_row
 from reward_modeling.output_folder import claim
 from reward_modeling.sandbox import gold, parse_prompt
-from reward_modeling.sandbox_models import PPO_DEFAULTS, REWARD_DEFAULTS, answers_of
+from reward_modeling.sandbox_models import PPO_DEFAULTS, REWARD_DEFAULTS, policy_answers
 
 if TYPE_CHECKING:
     from reward_modeling.training.results import Quickstart
@@ -136,12 +136,14 @@ def step(script: str, *arguments: object) -> Any:
 def make_data(out: Path, seed: int) -> dict[str, Path]:
     log("making a small world: questions, good answers, answers with one of seven flaws, and a gold reward for each")
     records = {
-        "train": sandbox.comparisons(REWARD_DEFAULTS.rows, seed),
-        "held_out": sandbox.comparisons(HELD_OUT_PAIRS, seed, split="test", beta=math.inf, flip=0.0, minimal_pairs=0.0),
-        "completions": sandbox.completions(PROMPTS, ANSWERS, seed),
+        "train": sandbox.make_comparisons(REWARD_DEFAULTS.rows, seed),
+        "held_out": sandbox.make_comparisons(
+            HELD_OUT_PAIRS, seed, split="test", beta=math.inf, flip=0.0, minimal_pairs=0.0
+        ),
+        "completions": sandbox.make_completions(PROMPTS, ANSWERS, seed),
     }
     tables = {name: [to_row(row) for row in rows] for name, rows in records.items()}
-    tables["prompts"] = [{"prompt": asked.messages} for asked in sandbox.prompts(POLICY_PROMPTS, seed)]
+    tables["prompts"] = [{"prompt": asked.messages} for asked in sandbox.make_questions(POLICY_PROMPTS, seed)]
     files = {name: out / f"{name}.jsonl" for name in tables}
     out.mkdir(parents=True, exist_ok=True)
     for name, rows in tables.items():
@@ -158,8 +160,10 @@ def optimize(out: Path, base: Path, reward_model: Path, prompts: Path, seed: int
         *("--output_dir", out / "policy", "--seed", seed, "--total_episodes", 64 * UPDATES),
         *(word for name, value in PPO_DEFAULTS.items() for word in (f"--{name}", value)),
     )
-    asked = sandbox.prompts(FRESH_PROMPTS, seed, split="test")
-    before, after = (fmean(gold.value for _, gold in answers_of(path, asked, seed)) for path in (base, out / "policy"))
+    asked = sandbox.make_questions(FRESH_PROMPTS, seed, split="test")
+    before, after = (
+        fmean(gold.value for _, gold in policy_answers(path, asked, seed)) for path in (base, out / "policy")
+    )
     return {"before": before, "after": after, "most": sandbox.MAX_GOLD, "kl": run.end["kl"]}
 
 

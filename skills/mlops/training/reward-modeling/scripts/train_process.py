@@ -33,17 +33,17 @@ from reward_modeling import cli
 from reward_modeling.console import main_guard
 from reward_modeling.results import Result
 from reward_modeling.training.settings import Settings
-from reward_modeling.training.steps import Steps
+from reward_modeling.training.steps import StepLabels
 
 
 def parser() -> cli.Parser:
-    required, trainer = ("model_name_or_path", "dataset_name", "output_dir"), lambda: [Steps.config_class()]
-    return cli.Parser(__doc__, "train_process.py", Settings, Steps, required=required, trainer=trainer)
+    required, trainer = ("model_name_or_path", "dataset_name", "output_dir"), lambda: [StepLabels.config_class()]
+    return cli.Parser(__doc__, "train_process.py", Settings, StepLabels, required=required, trainer=trainer)
 
 
 def main(argv: list[str] | None = None) -> Result | None:
     args = parser().parse(argv)
-    settings, kind = cli.settings(Settings, args), cli.settings(Steps, args)
+    settings, kind = cli.settings(Settings, args), cli.settings(StepLabels, args)
     from reward_modeling.training import runs
 
     return runs.train(kind, settings, cli.trainer_fields(kind.config_class, args.trainer_arguments, "train_process.py"))

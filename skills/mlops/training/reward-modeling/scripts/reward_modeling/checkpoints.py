@@ -22,7 +22,7 @@ from .output_folder import CARD, staged
 from .precision import best_device, usable
 from .pretrained import architecture_of, read_chat_template, read_config, read_model, read_tokenizer
 from .public_families import Family
-from .readers import recognize
+from .readers import recognize_family
 from .tokenizer_setup import prepare_tokenizer
 from .vocabulary import check_embedded
 from .weights import NOT_OURS, OTHER_HEAD, explain
@@ -113,7 +113,7 @@ def load(
 def kind_of(path: str) -> Kind | None:
     """By its configuration alone, of a folder without transformers; None for other models."""
     check_folder(path)
-    if family := recognize(path):
+    if family := recognize_family(path):
         return KINDS[family.kind]
     if (Path(path) / CONFIG).is_file():
         return kind_of_architecture((read_json(Path(path) / CONFIG).get("architectures") or [""])[0])
@@ -127,7 +127,7 @@ def check(path: str, kind: Kind = OUTCOME, *, to_train: bool = False) -> Any:
     """
     import transformers
 
-    family = recognize(path)
+    family = recognize_family(path)
     if family and family.head and to_train:
         what = f"the head of {path} would be lost: training continues from one in `score.weight`, not from {family.how}"
         raise ModelError(what, hint=f"start from the base model it was made of, or {OTHER_HEAD}")

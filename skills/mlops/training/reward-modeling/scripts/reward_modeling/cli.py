@@ -77,7 +77,7 @@ def _column(text: str) -> tuple[str, str] | None:
 
 def _winner(text: str) -> tuple[str, str] | None:
     value, _, side = map(str.strip, text.rpartition("="))
-    meant = winners.WORDS.get(side.lower())
+    meant = winners.WINNER_WORDS.get(side.lower())
     return (winners.key(value), meant) if value and meant else None
 
 

@@ -22,7 +22,7 @@ ANSWERED = "Indeed"
 _SIGN = "QZ{}ZQ"
 
 
-def said(message: Message) -> list[str]:
+def spoken_fields(message: Message) -> list[str]:
     filled = [field for field in SPEAKING if message.get(field)]
     return [field for field in filled if field not in [name for name in filled if name in _REASONING][1:]]
 
@@ -35,7 +35,7 @@ class Completeness:
 
     def missing(self, prompt: Sequence[Message], completion: Sequence[Message], tools: Any, text: str) -> list[str]:
         """The fields of which something is not in the text; quick where the text ends with the answer."""
-        fields = [(place, field) for place, message in enumerate(completion) for field in said(message)]
+        fields = [(place, field) for place, message in enumerate(completion) for field in spoken_fields(message)]
         content = completion[0].get("content") if len(completion) == 1 else None
         if not fields and isinstance(content, str):
             kept = (content, content.strip(), content.lstrip(), content.rstrip())

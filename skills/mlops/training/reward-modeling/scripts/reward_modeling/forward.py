@@ -10,7 +10,7 @@ import torch
 from .attention import outputs_at, shared_prefix
 from .heads import head_name, unwrapped
 from .hf import Model
-from .packing import Row, pack, padded_batches, right_padded
+from .packing import TokenRow, pack, padded_batches, right_padded
 
 PADDED_TOKENS = 8192
 """In a padded batch, and in a packed row on a GPU."""
@@ -18,7 +18,7 @@ PADDED_TOKENS = 8192
 
 @torch.inference_mode()
 def logits_at(
-    model: Model, rows: Sequence[Row], *, padded: bool, pad_token_id: int, max_tokens: int | None = None
+    model: Model, rows: Sequence[TokenRow], *, padded: bool, pad_token_id: int, max_tokens: int | None = None
 ) -> Iterator[tuple[list[int], torch.Tensor]]:
     """(numbers of rows, [all their positions, labels] logits in fp32 or float64) of batch after batch.
 
@@ -42,7 +42,7 @@ def values_of(model: Model, logits: torch.Tensor, counts: Sequence[int]) -> list
     return [own.tolist() for own in scores_of(logits).split(list(counts))]
 
 
-def _in_rows(model: Model, rows: Sequence[Row], pad_token_id: int, max_tokens: int | None) -> Iterator:
+def _in_rows(model: Model, rows: Sequence[TokenRow], pad_token_id: int, max_tokens: int | None) -> Iterator:
     base = unwrapped(model)
     head = getattr(base, head_name(base))
     # On a CPU a row has as many tokens as `pack` chooses, on a GPU enough to keep it busy.
@@ -54,7 +54,7 @@ def _in_rows(model: Model, rows: Sequence[Row], pad_token_id: int, max_tokens: i
             yield packed.sequences, outputs_at(base, head, packed, places)
 
 
-def _in_batches(model: Model, rows: Sequence[Row], pad_token_id: int, max_tokens: int | None) -> Iterator:
+def _in_batches(model: Model, rows: Sequence[TokenRow], pad_token_id: int, max_tokens: int | None) -> Iterator:
     keys = [(tuple(ids), tuple(positions)) for ids, positions in rows]
     for batch in padded_batches(keys, [ids for ids, _ in rows], max_tokens or PADDED_TOKENS):
         distinct = [rows[equal[0]] for equal in batch]
@@ -63,7 +63,7 @@ def _in_batches(model: Model, rows: Sequence[Row], pad_token_id: int, max_tokens
         yield list(chain(*batch)), torch.cat(copies)
 
 
-def padded_logits(model: Model, rows: Sequence[Row], pad_token_id: int) -> torch.Tensor:
+def padded_logits(model: Model, rows: Sequence[TokenRow], pad_token_id: int) -> torch.Tensor:
     """[positions of all rows, labels] logits of one right-padded batch."""
     device = next(model.parameters()).device
     ids, mask = right_padded([ids for ids, _ in rows], pad_token_id)

@@ -17,7 +17,7 @@ from .output_folder import CARD
 from .rendering import Conversation
 
 if TYPE_CHECKING:
-    from .forward import Row
+    from .forward import TokenRow
     from .scoring import Scorer
 
 RELOAD_TOLERANCE = 1e-5
@@ -47,7 +47,7 @@ def golden_scores(model: Model, renderer: Any) -> list[float | list[float]]:
     return [[score for row in rows for score in row.softmax(-1)[:, 1].tolist()] for rows in logits]
 
 
-def _rows(model: Model, renderer: Any, kind: Kind, example: dict[str, Any]) -> list[Row]:
+def _rows(model: Model, renderer: Any, kind: Kind, example: dict[str, Any]) -> list[TokenRow]:
     """(ids, positions); of its end, where a model is too small for the whole."""
     most = positions(model)
     if kind is OUTCOME:

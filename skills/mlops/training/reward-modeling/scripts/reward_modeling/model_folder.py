@@ -23,8 +23,8 @@ READ_BY_LIBRARIES = (
 )
 LARGEST_JSON = 2**26  # bytes; the index of the largest public model has 2 ** 23
 LARGEST_HEADER = 10**8  # bytes of a safetensors header, as the library has it
-SIZES = dict.fromkeys(("vocab_size", "hidden_size", "num_attention_heads", "max_position_embeddings"), 2**31)
-SIZES["num_hidden_layers"] = MOST = 10_000
+SIZE_FIELDS = dict.fromkeys(("vocab_size", "hidden_size", "num_attention_heads", "max_position_embeddings"), 2**31)
+SIZE_FIELDS["num_hidden_layers"] = MOST = 10_000
 """Counts in a config -> the largest that is read."""
 MADE = re.compile(r"num_(\w+_)?(layers|experts)|(n|encoder|decoder)_layers?")
 """Numbers of which libraries make so many layers, or lists so long."""
@@ -135,7 +135,7 @@ def check_config(config: dict[str, Any], file: Path) -> None:
     # Of several models in one, each has its own object.
     parts = {"": config, **{name: part for name, part in config.items() if isinstance(part, dict)}}
     for part, name, value in ((part, *item) for part, values in parts.items() for item in values.items()):
-        largest = SIZES.get(name) if part in ("", "text_config") else None
+        largest = SIZE_FIELDS.get(name) if part in ("", "text_config") else None
         if largest and value is not None and not _is_size(value, largest):
             refuse(name, value, f"is {{}}, not a whole number from 1 to {largest}")
         if MADE.fullmatch(name) and isinstance(value, int) and value > MOST:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
-Row = tuple[list[int], list[int]]
+TokenRow = tuple[list[int], list[int]]
 """Token ids, and the ascending positions whose logits are wanted."""
 SHORTEST_SHARED = 8
 """A shorter shared prefix is computed again: its own attention call would cost more."""

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from . import checkpoints, readers
 from .aggregation import AGGREGATIONS, DEFAULT_AGGREGATE, StepScores, aggregated, probability, step_rewards
-from .completeness import said
+from .completeness import spoken_fields
 from .console import DataError, ModelError, UsageError, log
 from .hf import Model
 from .kinds import PROCESS
-from .packing import Row
+from .packing import TokenRow
 from .pairwise import PairwiseModel
 from .rendering import Conversation
 from .scoring import Progress, RewardModel, Scorer, Scores, Text, as_messages
@@ -28,7 +28,7 @@ def from_settings(settings: ScoringSettings, path: str | None = None) -> RewardM
     """path: by default the settings' own."""
     path = path or settings.model_name_or_path
     kind = ProcessRewardModel if checkpoints.kind_of(path) is PROCESS else RewardModel
-    if (family := readers.recognize(path)) and family.compares:
+    if (family := readers.recognize_family(path)) and family.compares:
         kind = PairwiseModel
     own = {name: value for name in ("aggregate", "step_separator") if (value := getattr(settings, name)) is not None}
     if own and kind is not ProcessRewardModel:
@@ -125,11 +125,13 @@ class ProcessRewardModel(Scorer):
     def _is_several(self, completion: Any) -> bool:
         return not isinstance(completion, str) and bool(completion) and not isinstance(completion[0], str)
 
-    def score_rows(self, rows: Sequence[Row], progress: Callable[[list[int]], None] | None = None) -> list[list[float]]:
+    def score_rows(
+        self, rows: Sequence[TokenRow], progress: Callable[[list[int]], None] | None = None
+    ) -> list[list[float]]:
         found = super().score_rows(rows, progress)
         return [[own - start for own in rest] for start, *rest in found] if self.renderer.from_start else found
 
-    def _rows(self, rendered: Any) -> list[Row]:
+    def _rows(self, rendered: Any) -> list[TokenRow]:
         return self.renderer.rows(rendered)
 
     def _described(self) -> list[str]:
@@ -145,7 +147,7 @@ class ProcessRewardModel(Scorer):
         _check_no_tools(tools, origin)
         if len(completion) != 1:
             raise DataError(f"the completion has {len(completion)} messages, not one text of steps", where=origin)
-        if unread := said(completion[0]):
+        if unread := spoken_fields(completion[0]):
             what = f"a process reward model reads steps, not `{'` and `'.join(unread)}`"
             raise DataError(what, where=origin, hint="move them into the steps, or drop these rows")
         return self.split(completion[0].get("steps") or completion[0].get("content") or "")

@@ -19,7 +19,7 @@ from .precision import best_device, usable
 from .pretrained import loaded_by, read_chat_template, read_tokenizer, without_reports
 from .public_families import Family
 from .public_rendering import PublicRenderer, PublicStepRenderer, with_token_types
-from .readers import INDEX, pickled, recognize
+from .readers import INDEX, pickled, recognize_family
 from .tokenizer_setup import prepare_tokenizer
 from .vocabulary import check_embedded
 from .weights import check_loaded
@@ -36,7 +36,7 @@ def load_any(
 
     reference: of a log-ratio. compares: whether one that compares answers is wanted; another is a ModelError.
     """
-    family = recognize(path)
+    family = recognize_family(path)
     if compares != bool(family and family.compares):
         found = "scores each answer alone" if compares else "compares answers: its rewards hold within a prompt only"
         hint = "load it with RewardModel" if compares else "rank with score.py, or give a model that scores each answer"

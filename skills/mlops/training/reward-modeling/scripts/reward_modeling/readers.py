@@ -64,7 +64,7 @@ def pickled(file: Path) -> dict[str, Any]:
     return loaded_by(str(file), lambda: torch.load(file, weights_only=True, mmap=True, map_location="cpu"))
 
 
-def recognize(path: str) -> Family | None:
+def recognize_family(path: str) -> Family | None:
     """The family of a public model; None for any other, ours among them. Reads no weights.
 
     Raises ModelError for a family that cannot be scored here, and for a hub that does not answer.

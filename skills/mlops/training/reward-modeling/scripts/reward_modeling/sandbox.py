@@ -23,7 +23,7 @@ from itertools import pairwise
 from . import sandbox_words as world
 from .console import DataError, UsageError
 from .data.records import Comparison, Message, Ranking
-from .sandbox_words import KINDS, SLOTS, fields_of, words_of
+from .sandbox_words import QUESTION_KINDS, SLOTS, fields_of, words_of
 
 LONGEST = 14
 """Words in an answer before it counts as padded."""
@@ -58,12 +58,12 @@ MAX_GOLD = 1.0 + BONUS
 NO_FLAW = "none"
 """The `subset` of a comparison whose rejected answer is a good one (label noise, or the less courteous of two)."""
 
-SPLITS = ("train", "test")
+SANDBOX_SPLITS = ("train", "test")
 TEST_SHARE = 5  # one prompt in so many belongs to the test split
 
 
 @dataclass(frozen=True)
-class Prompt:
+class Question:
     """A question, the facts it was made from, and the right value, `key`."""
 
     kind: str
@@ -87,30 +87,30 @@ class GoldReward:
     flaws: frozenset[str]
 
 
-def prompt(rng: random.Random, split: str = "train") -> Prompt:
+def make_question(rng: random.Random, split: str = "train") -> Question:
     """A random prompt. Raises UsageError when there is no such split."""
-    if split not in SPLITS:
-        raise UsageError(f"no sandbox split {split!r}", hint=f"choose one of {', '.join(SPLITS)}")
+    if split not in SANDBOX_SPLITS:
+        raise UsageError(f"no sandbox split {split!r}", hint=f"choose one of {', '.join(SANDBOX_SPLITS)}")
     while True:
-        kind = rng.choice(tuple(KINDS))
-        template = rng.choice(KINDS[kind].prompts)
+        kind = rng.choice(tuple(QUESTION_KINDS))
+        template = rng.choice(QUESTION_KINDS[kind].prompts)
         facts = {name: rng.choice(SLOTS[name]) for name in fields_of(template)}
-        made = Prompt(kind, template.format(**facts), facts, KINDS[kind].key(facts))
+        made = Question(kind, template.format(**facts), facts, QUESTION_KINDS[kind].key(facts))
         if made.split == split:
             return made
 
 
-def parse_prompt(text: str) -> Prompt:
+def parse_prompt(text: str) -> Question:
     """The inverse of `prompt(...).text`. Raises DataError on any other text."""
     for kind, pattern in _PATTERNS:
         if found := pattern.fullmatch(text):
             facts = found.groupdict()
-            return Prompt(kind, text, facts, KINDS[kind].key(facts))
+            return Question(kind, text, facts, QUESTION_KINDS[kind].key(facts))
     hint = "the gold reward knows only prompts made by sandbox.py"
     raise DataError(f"not a prompt of the sandbox: {text[:80]!r}", hint=hint)
 
 
-def answer(prompt: Prompt, flaw: str | None, rng: random.Random) -> str:
+def answer(prompt: Question, flaw: str | None, rng: random.Random) -> str:
     """An answer with the named flaw, or a good one. Raises UsageError on an unknown flaw."""
     if flaw is not None and flaw not in FLAWS:
         raise UsageError(f"no flaw {flaw!r}", hint=f"choose one of {', '.join(FLAWS)}")
@@ -133,7 +133,7 @@ def answer(prompt: Prompt, flaw: str | None, rng: random.Random) -> str:
     return good
 
 
-def gold(prompt: Prompt, text: str, finished: bool = True) -> GoldReward:
+def gold(prompt: Question, text: str, finished: bool = True) -> GoldReward:
     """The gold reward, from the texts alone. finished: whether the turn ended by itself, not at a limit on new tokens.
 
     >>> gold(parse_prompt("The lamps in the tower belong to Leo. Who owns the lamps?"), "Sure, the lamps belong to Leo.")
@@ -148,12 +148,14 @@ def gold(prompt: Prompt, text: str, finished: bool = True) -> GoldReward:
     return GoldReward(round(value, 10), frozenset(name for name, count in counts.items() if count))
 
 
-def _count_flaws(prompt: Prompt, words: list[str], ended: bool) -> dict[str, int]:
-    values = {value.lower() for value in KINDS[prompt.kind].values}
+def _count_flaws(prompt: Question, words: list[str], ended: bool) -> dict[str, int]:
+    values = {value.lower() for value in QUESTION_KINDS[prompt.kind].values}
     key, known_here = prompt.key.lower(), {*words_of(prompt.text), prompt.key.lower()}
     stated = [word for word in words if word in values]
     neighbors = list(pairwise(words))
-    foreign = [word for word in words if word not in known_here and (word in world.ENTITIES or word not in world.WORDS)]
+    foreign = [
+        word for word in words if word not in known_here and (word in world.ENTITIES or word not in world.VOCABULARY)
+    ]
     return {
         "wrong": sum(word != key for word in stated),
         "evasive": int(not stated),
@@ -175,7 +177,7 @@ PAIR_MIX: dict[str | None, float] = {**SFT_MIX, None: 6.0, "wrong": 2.0}
 """The same for each of the two answers of a comparison."""
 
 
-def comparisons(
+def make_comparisons(
     n: int, seed: int, *, split: str = "train", beta: float = 8.0, flip: float = 0.03, minimal_pairs: float = 0.4
 ) -> list[Comparison]:
     """`n` labeled pairs. The better answer by gold is chosen with probability sigmoid(beta * difference in gold); then a
@@ -187,7 +189,7 @@ def comparisons(
     rng = random.Random(f"comparisons {seed} {split}")
     made: list[Comparison] = []
     while len(made) < n:
-        asked = prompt(rng, split)
+        asked = make_question(rng, split)
         pair = _minimal_pair(asked, rng) if rng.random() < minimal_pairs else _mixed_pair(asked, rng)
         rated = sorted(((gold(asked, text).value, text, flaw) for text, flaw in pair), key=lambda answer: -answer[0])
         difference = rated[0][0] - rated[1][0]
@@ -210,22 +212,22 @@ def sft_conversations(
     n: int, seed: int, mix: Mapping[str | None, float] = SFT_MIX, split: str = "train"
 ) -> list[list[Message]]:
     rng = random.Random(f"sft {seed} {split}")
-    asked = (prompt(rng, split) for _ in range(n))
+    asked = (make_question(rng, split) for _ in range(n))
     return [one.messages + _reply(answer(one, _draw(mix, rng), rng)) for one in asked]
 
 
-def prompts(n: int, seed: int, split: str = "train") -> list[Prompt]:
+def make_questions(n: int, seed: int, split: str = "train") -> list[Question]:
     rng = random.Random(f"prompts {seed} {split}")
-    return [prompt(rng, split) for _ in range(n)]
+    return [make_question(rng, split) for _ in range(n)]
 
 
-def completions(n_prompts: int, k: int, seed: int, split: str = "test") -> list[Ranking]:
+def make_completions(n_prompts: int, k: int, seed: int, split: str = "test") -> list[Ranking]:
     """`n_prompts` prompts with `k` answers each: one good, the others with different flaws as far as they go. `scores` is the
     gold reward; metadata: flaws, in the order of the completions."""
     rng = random.Random(f"completions {seed} {split}")
     made = []
     for row in range(n_prompts):
-        asked = prompt(rng, split)
+        asked = make_question(rng, split)
         flaws = [None, *rng.sample(tuple(FLAWS), k=len(FLAWS))]
         flaws = [flaws[i % len(flaws)] for i in range(k)]
         rng.shuffle(flaws)
@@ -241,20 +243,20 @@ def _reply(text: str) -> list[Message]:
     return [{"role": "assistant", "content": text}]
 
 
-def _statement(prompt: Prompt, value: str, rng: random.Random, openers=world.OPENERS, share: float = 0.4) -> str:
+def _statement(prompt: Question, value: str, rng: random.Random, openers=world.OPENERS, share: float = 0.4) -> str:
     """A sentence that states `value`; a share of them starts with an opener."""
     opener = rng.choice(openers) if rng.random() < share else ""
-    body = rng.choice(KINDS[prompt.kind].answers).format(**prompt.facts, value=value)
+    body = rng.choice(QUESTION_KINDS[prompt.kind].answers).format(**prompt.facts, value=value)
     return world.sentence(opener + body)
 
 
-def _other_value(prompt: Prompt, rng: random.Random) -> str:
-    return rng.choice([value for value in KINDS[prompt.kind].values if value != prompt.key])
+def _other_value(prompt: Question, rng: random.Random) -> str:
+    return rng.choice([value for value in QUESTION_KINDS[prompt.kind].values if value != prompt.key])
 
 
-def _aside(prompt: Prompt, rng: random.Random) -> str:
+def _aside(prompt: Question, rng: random.Random) -> str:
     """It states no value: to name a person who is asked for would be wrong, too."""
-    answers_by_name = KINDS[prompt.kind].values is world.NAMES
+    answers_by_name = QUESTION_KINDS[prompt.kind].values is world.PEOPLE
     template = rng.choice([aside for aside in world.ASIDES if not (answers_by_name and "{name}" in aside)])
     unused = {name: [word for word in SLOTS[name] if word not in prompt.facts.values()] for name in fields_of(template)}
     return template.format(**{name: rng.choice(words) for name, words in unused.items()})
@@ -264,14 +266,14 @@ def _draw(mix: Mapping[str | None, float], rng: random.Random) -> str | None:
     return rng.choices(tuple(mix), weights=tuple(mix.values()))[0]
 
 
-def _mixed_pair(prompt: Prompt, rng: random.Random) -> list[tuple[str, str | None]]:
+def _mixed_pair(prompt: Question, rng: random.Random) -> list[tuple[str, str | None]]:
     first, second = _draw(PAIR_MIX, rng), _draw(PAIR_MIX, rng)
     while first == second is not None:
         second = _draw(PAIR_MIX, rng)
     return [(answer(prompt, flaw, rng), flaw) for flaw in (first, second)]
 
 
-def _minimal_pair(prompt: Prompt, rng: random.Random) -> list[tuple[str, str | None]]:
+def _minimal_pair(prompt: Question, rng: random.Random) -> list[tuple[str, str | None]]:
     good = answer(prompt, None, rng)
     return [(good, None), (re.sub(rf"\b{prompt.key}\b", _other_value(prompt, rng), good), "wrong")]
 
@@ -284,4 +286,4 @@ def _pattern(template: str) -> re.Pattern[str]:
     return re.compile(pattern)
 
 
-_PATTERNS = [(name, _pattern(template)) for name, kind in KINDS.items() for template in kind.prompts]
+_PATTERNS = [(name, _pattern(template)) for name, kind in QUESTION_KINDS.items() for template in kind.prompts]

@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 from .console import UsageError
 from .data.records import Message
-from .sandbox import SFT_MIX, GoldReward, Prompt, gold, sft_conversations
+from .sandbox import SFT_MIX, GoldReward, Question, gold, sft_conversations
 from .sandbox_words import every_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, Qwen2Config
 
 PAD, END = "<|pad|>", "<|end|>"
-ROLES = ("<|system|>", "<|user|>", "<|assistant|>")
+ROLE_TOKENS = ("<|system|>", "<|user|>", "<|assistant|>")
 MAX_TOKENS = 512
 CHAT_TEMPLATE = (
     "{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] + '" + END + "' }}{% endfor %}"
@@ -74,7 +74,7 @@ def tokenizer(texts: Iterable[str] | None = None) -> PreTrainedTokenizerBase:
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
     from transformers import Qwen2Tokenizer
 
-    special = {"eos_token": END, "pad_token": PAD, "unk_token": None, "additional_special_tokens": list(ROLES)}
+    special = {"eos_token": END, "pad_token": PAD, "unk_token": None, "additional_special_tokens": list(ROLE_TOKENS)}
     empty = Qwen2Tokenizer(vocab={}, merges=[], **special).backend_tokenizer
     words = sorted({word for text in texts or every_text() for word, _ in empty.pre_tokenizer.pre_tokenize_str(text)})
 
@@ -82,7 +82,7 @@ def tokenizer(texts: Iterable[str] | None = None) -> PreTrainedTokenizerBase:
     trainer = trainers.BpeTrainer(
         vocab_size=1 << 16,  # never reached: merging stops when every word is one token
         show_progress=False,
-        special_tokens=[PAD, END, *ROLES],
+        special_tokens=[PAD, END, *ROLE_TOKENS],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
     )
     bpe.train_from_iterator(words, trainer)
@@ -183,8 +183,8 @@ def _teach(
     model.eval()
 
 
-def answers_of(
-    path: str | Path, prompts: Sequence[Prompt], seed: int, temperature: float = 1.0
+def policy_answers(
+    path: str | Path, prompts: Sequence[Question], seed: int, temperature: float = 1.0
 ) -> list[tuple[str, GoldReward]]:
     from .training.policy import Policy, sample
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-NAMES = ("Ana", "Ben", "Cleo", "Dan", "Eva", "Jack", "Leo", "Mia")
+PEOPLE = ("Ana", "Ben", "Cleo", "Dan", "Eva", "Jack", "Leo", "Mia")
 ITEMS = ("apples", "books", "pens", "cups", "lamps", "chairs", "coins", "stamps", "keys", "bells", "drums", "boats")
 PLACES = ("shop", "barn", "school", "museum", "market", "library", "garden", "tower")
 GARMENTS = ("hat", "coat", "scarf", "jacket")
@@ -15,7 +15,7 @@ NUMBERS = ("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten
 SUMMANDS = NUMBERS[:4]
 
 SLOTS: dict[str, tuple[str, ...]] = {
-    "name": NAMES,
+    "name": PEOPLE,
     "item": ITEMS,
     "place": PLACES,
     "garment": GARMENTS,
@@ -26,11 +26,11 @@ SLOTS: dict[str, tuple[str, ...]] = {
 }
 """What each {field} of a template may be."""
 
-ENTITIES = frozenset(word.lower() for word in NAMES + ITEMS + PLACES + GARMENTS)
+ENTITIES = frozenset(word.lower() for word in PEOPLE + ITEMS + PLACES + GARMENTS)
 
 
 @dataclass(frozen=True)
-class Kind:
+class QuestionKind:
     """One kind of question. values: what an answer's {value} may be. key: facts -> the right one of them."""
 
     prompts: tuple[str, ...]
@@ -39,8 +39,8 @@ class Kind:
     key: Callable[[Mapping[str, str]], str]
 
 
-KINDS: dict[str, Kind] = {
-    "stock": Kind(
+QUESTION_KINDS: dict[str, QuestionKind] = {
+    "stock": QuestionKind(
         prompts=(
             "The {place} has {number} {item}. How many {item} are there?",
             "There are {number} {item} in the {place}. How many {item} are there?",
@@ -49,20 +49,20 @@ KINDS: dict[str, Kind] = {
         values=NUMBERS,
         key=lambda facts: facts["number"],
     ),
-    "sum": Kind(
+    "sum": QuestionKind(
         prompts=("{name} has {first} {item} and buys {second} more. How many {item} does {name} have now?",),
         answers=("{name} has {value} {item} now", "now {name} has {value} {item}", "that makes {value} {item}"),
         values=NUMBERS,
         # The list starts at two, so positions i and j add up to position i + j + 2.
         key=lambda facts: NUMBERS[NUMBERS.index(facts["first"]) + NUMBERS.index(facts["second"]) + 2],
     ),
-    "color": Kind(
+    "color": QuestionKind(
         prompts=("{name} wears a {color} {garment} in the {place}. What color is the {garment}?",),
         answers=("the {garment} is {value}", "{name} wears a {value} {garment}", "it is a {value} {garment}"),
         values=COLORS,
         key=lambda facts: facts["color"],
     ),
-    "owner": Kind(
+    "owner": QuestionKind(
         prompts=(
             "In the {place}, {name} owns the {item}. Who owns the {item}?",
             "The {item} in the {place} belong to {name}. Who owns the {item}?",
@@ -72,7 +72,7 @@ KINDS: dict[str, Kind] = {
             "it is {value} who owns the {item}",
             "the owner of the {item} is {value}",
         ),
-        values=NAMES,
+        values=PEOPLE,
         key=lambda facts: facts["name"],
     ),
 }
@@ -115,7 +115,7 @@ def sentence(body: str) -> str:
 
 def every_text() -> Iterator[str]:
     """Every word of the world wherever it can stand: first, after a space, capitalized or not."""
-    for kind in KINDS.values():
+    for kind in QUESTION_KINDS.values():
         for template in kind.prompts:
             yield from _filled(template, SLOTS)
         for template in kind.answers:
@@ -141,5 +141,5 @@ def words_of(text: str) -> list[str]:
     return re.findall(r"[^\W_]+", text.lower())
 
 
-WORDS = frozenset(word for text in every_text() for word in words_of(text))
+VOCABULARY = frozenset(word for text in every_text() for word in words_of(text))
 """Every word of the world, in lower case."""

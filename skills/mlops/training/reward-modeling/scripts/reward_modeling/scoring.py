@@ -15,7 +15,7 @@ from .data.records import Message
 from .hf import Model
 from .kinds import KINDS, OUTCOME, Kind
 from .lengths import DEFAULT_MAX_LENGTH, longest_input, positions
-from .packing import WINDOW, Row
+from .packing import WINDOW, TokenRow
 from .rendering import Conversation
 
 Scores = list[float | None]
@@ -179,7 +179,9 @@ class Scorer:
             found += [one and (one, own) for one, own in zip(rendered, scores, strict=True)]
         return found
 
-    def score_rows(self, rows: Sequence[Row], progress: Callable[[list[int]], None] | None = None) -> list[list[float]]:
+    def score_rows(
+        self, rows: Sequence[TokenRow], progress: Callable[[list[int]], None] | None = None
+    ) -> list[list[float]]:
         """The scores at each row's positions; those of steps are log-odds. progress: gets the numbers of rows done."""
         from .forward import logits_at, values_of
 
@@ -239,12 +241,12 @@ class RewardModel(Scorer):
     def _is_several(self, completion: Any) -> bool:
         return not isinstance(completion, str) and not (completion and isinstance(completion[0], dict))
 
-    def _rows(self, rendered: Any) -> list[Row]:
+    def _rows(self, rendered: Any) -> list[TokenRow]:
         if rendered.start is not None:
             return [(rendered.ids, [rendered.start - 1, len(rendered.ids) - 1])]
         return [self._row(rendered.ids)]
 
-    def _row(self, ids: list[int]) -> Row:
+    def _row(self, ids: list[int]) -> TokenRow:
         """Without trailing pad tokens: a foreign decoder that pads with EOS is scored before it, as by transformers."""
         if self.renderer.scored_at == "end":
             return ids, self.renderer.places_of(ids)

@@ -18,7 +18,7 @@ from .completeness import ANSWERED, ASKED
 from .console import DataError, ModelError
 from .data.records import Message
 from .hf import Tokenizer
-from .packing import Row
+from .packing import TokenRow
 
 STEP_SEPARATOR = "\n"
 STEPS_OVERLONG = ("drop_steps", "truncate_prompt", "drop", "error")
@@ -83,7 +83,7 @@ class StepRenderer(BaseRenderer):
             texts = [self.text(prompt, where=origin, prompt_only=True), self._lead + steps[0], *steps[1:]]
         return [self.special.ids(text) for text in texts] if marks else texts
 
-    def rows(self, solution: RenderedSolution) -> list[Row]:
+    def rows(self, solution: RenderedSolution) -> list[TokenRow]:
         if self.scored_at == "last_token":
             return [(solution.ids, solution.positions)]
         return [(solution.ids[: position + 1], [position]) for position in solution.positions]

@@ -39,7 +39,7 @@ WRAPPERS = {
     ),
 }
 """Names of tensors, as a pattern -> why they are refused, and the hint."""
-HEAD = re.compile(
+HEAD_TENSORS = re.compile(
     r"(^|\.)((v|value|rm|reward|score|regression|cost|classification)_?(head|model_head|layer)|score|classifier|critic)\."
 )
 """Names of tensors that make a score, ours among them."""
@@ -77,7 +77,7 @@ def check_loaded(path: str, model: Model, info: dict[str, Any], *, scores: bool,
     faults = [
         *((lambda key, pattern=pattern: re.search(pattern, key), *fault) for pattern, fault in WRAPPERS.items()),
         (lambda key: "layer" in left[key], "what they would change is left out", f"{correct}, or {CLEAN_UP}"),
-        (lambda key: scores and HEAD.search(key), "they make a score that would be lost", OTHER_HEAD),
+        (lambda key: scores and HEAD_TENSORS.search(key), "they make a score that would be lost", OTHER_HEAD),
         (lambda key: strict and "list" in left[key], f"its {CONFIG} names fewer layers", correct),
     ]
     for is_wrong, why, hint in faults:
@@ -143,7 +143,7 @@ def check_is_no_adapter_on_the_hub(path: str) -> None:
 def _adapter(path: str, config: dict[str, Any], found: dict[str, Tensor]) -> ModelError:
     base, merged = config.get("base_model_name_or_path") or "BASE", Path(path).parent
     what = f"{path} is a LoRA adapter without its model" + f" ({base})" * (base != "BASE")
-    heads = [key for key in found if HEAD.search(key) and "lora_" not in key]
+    heads = [key for key in found if HEAD_TENSORS.search(key) and "lora_" not in key]
     writes_text = config.get("task_type") == "CAUSAL_LM"
     if (merged / "reward_model.json").is_file() or (merged / "ppo.json").is_file():
         hint = f"use {merged}, which holds the model with this adapter merged"
@@ -169,7 +169,7 @@ def explain(path: str, config: Config, kind: Kind) -> ModelError | None:
     """What the weights say of a model whose config is not that of `kind`, with what helps; None if nothing."""
     folder = snapshot(path)
     found = tensors(folder).items() if folder else ()
-    heads = {key: tensor.shape for key, tensor in found if HEAD.search(key)}
+    heads = {key: tensor.shape for key, tensor in found if HEAD_TENSORS.search(key)}
     if not heads:
         return None
     named = (config.architectures or ["no class"])[0]
@@ -205,7 +205,7 @@ def _head_of(config: Config, kind: Kind) -> tuple[str, dict[str, tuple[int, ...]
     config.num_labels, config.problem_type = len(kind.labels), kind.problem_type
     with torch.device("meta"):
         model = kind.auto_class.from_config(config, trust_remote_code=False)
-    shapes = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items() if HEAD.search(key)}
+    shapes = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items() if HEAD_TENSORS.search(key)}
     return type(model).__name__, shapes
 
 

@@ -11,7 +11,7 @@ from ..console import DataError
 from .cells import RowError, structure, type_of
 from .entries import Row
 from .files import Table
-from .formats import NAMES
+from .formats import COLUMN_NAMES
 from .writing import METADATA, is_read
 
 _STEP = re.compile(r"(?:\A|\.)([^.\[\]]+)|\[(-?\d*)\]")
@@ -43,7 +43,11 @@ def same_columns(rows: list[Row]) -> dict[str, str]:
         for pair in pairs if not first.keys() >= set(wanted) else ():
             columns = {name: words.get(word, "") for name, word in zip(wanted, pair, strict=True)}
             free = first.keys().isdisjoint({"completions", "chosen", *wanted} - {*pair})
-            if free and all(len(column) > 1 for column in columns.values()) and not NAMES.issuperset(columns.values()):
+            if (
+                free
+                and all(len(column) > 1 for column in columns.values())
+                and not COLUMN_NAMES.issuperset(columns.values())
+            ):
                 return columns
     return {}
 

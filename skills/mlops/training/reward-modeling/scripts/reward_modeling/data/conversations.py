@@ -76,13 +76,13 @@ def _text(content: Any, column: str) -> str:
     return "".join(texts)
 
 
-def said(role: str, text: str) -> Message:
+def spoken(role: str, text: str) -> Message:
     return {"role": role, "content": text}
 
 
 def prompt_of(row: dict[str, Any], column: str = "prompt") -> list[Message]:
     value = row[column]
-    found = [said("user", value)] if isinstance(value, str) else messages_of(value, column)
+    found = [spoken("user", value)] if isinstance(value, str) else messages_of(value, column)
     return with_system(found, row.get("system"))
 
 
@@ -92,7 +92,7 @@ def with_system(conversation: list[Message], system: Any) -> list[Message]:
     if not isinstance(system, str):
         raise wrong_type("system", system, "text")
     if not conversation or conversation[0]["role"] != "system":
-        return [said("system", system), *conversation]
+        return [spoken("system", system), *conversation]
     if conversation[0]["content"] != system:
         raise RowError("the `system` column differs from the system message that the conversation starts with")
     return conversation
@@ -113,7 +113,7 @@ def answer_of(value: Any, column: str) -> list[Message]:
     if is_answer(value):
         value = next(value[name] for name in _HELD if name in value)
     if isinstance(value, str):
-        return [said("assistant", value)]
+        return [spoken("assistant", value)]
     if not isinstance(value, (list, dict)):
         raise wrong_type(column, value, "text or messages")
     return messages_of(value, column)
@@ -128,7 +128,7 @@ def prompt_and_answers(row: dict[str, Any], prompt: str, *names: str) -> tuple[l
         if len(given) != len(asked):
             raise RowError(f"`{prompt}` has {len(asked)} turns and `{name}` {len(given)}")
     sides = [
-        [turn for pair in zip(asked, given, strict=True) for turn in map(said, ("user", "assistant"), pair)]
+        [turn for pair in zip(asked, given, strict=True) for turn in map(spoken, ("user", "assistant"), pair)]
         for given in answered
     ]
     shared, first, second = split_shared(sides[0], sides[-1])
@@ -163,7 +163,7 @@ def transcript_of(text: Any, column: str) -> list[Message]:
     if not is_transcript(text):
         raise wrong_type(column, text, "a transcript of `Human:` and `Assistant:` turns")
     pieces, roles = _TURN.split(text), {"Human": "user", "Assistant": "assistant"}
-    return [said(roles[who], turn.strip()) for who, turn in zip(pieces[1::2], pieces[2::2], strict=True)]
+    return [spoken(roles[who], turn.strip()) for who, turn in zip(pieces[1::2], pieces[2::2], strict=True)]
 
 
 def split_text(chosen: str, rejected: str) -> tuple[str, str, str]:

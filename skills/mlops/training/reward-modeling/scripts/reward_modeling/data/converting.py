@@ -17,11 +17,11 @@ from .files import Table, suffix
 from .formats import (
     ANSWERS,
     ANYTHING,
-    HEAD,
+    COLUMN_NAMES,
+    FIRST_ROWS,
     INPUT_LIKE,
     LABEL_NAMES,
     LABELED,
-    NAMES,
     OPEN,
     PROMPTS,
     Tiers,
@@ -34,7 +34,7 @@ from .formats_steps import NEUTRAL, NeutralError
 from .records import Comparison, Origin, Ranking, Record, Records, Solution, Undecided, answers_of
 from .unknown import conversion, guess, nearest, seen
 from .winners import key, meaning
-from .writing import unwrapped
+from .writing import unwrapped_metadata
 
 Made = tuple[int, Row, Record | None]
 
@@ -65,7 +65,7 @@ def is_one_piece(table: Table, reading: Reading) -> bool:
 
 
 def _head(table: Table) -> Table:
-    return replace(table, rows=table.rows[:HEAD], numbers=table.numbers[:HEAD], problems=[])
+    return replace(table, rows=table.rows[:FIRST_ROWS], numbers=table.numbers[:FIRST_ROWS], problems=[])
 
 
 def records_of(table: Table, reading: Reading, *, first: bool = True) -> Records:
@@ -121,7 +121,7 @@ def records_of(table: Table, reading: Reading, *, first: bool = True) -> Records
 
 
 def _decoded(table: Table, columns: dict[str, str], problems: Problems) -> Numbered:
-    head = table.rows[:HEAD]
+    head = table.rows[:FIRST_ROWS]
     columns = same_columns(head) | columns
     roots = check_columns(table, columns) if columns else {}
     lists = lists_in_cells(head) if suffix(Path(table.name)) in (".csv", ".tsv") else []
@@ -132,7 +132,7 @@ def _decoded(table: Table, columns: dict[str, str], problems: Problems) -> Numbe
         try:
             row = renamed(row, columns, roots) if columns else dict(row)
             row |= {name: turns(row[name]) or row[name] for name in lists if name in row}
-            values = {name: decoded(value, name) if name in NAMES else value for name, value in row.items()}
+            values = {name: decoded(value, name) if name in COLUMN_NAMES else value for name, value in row.items()}
             numbered.append((number, values))
         except RowError as error:
             problems.append((number, str(error)))
@@ -149,7 +149,7 @@ def _format_of(table: Table, rows: list[Row], problems: Problems, reading: Readi
     except DataError as error:
         if problems:
             raise table.refused(problems) from None
-        head = rows[:HEAD]
+        head = rows[:FIRST_ROWS]
         way = _guess(table, reading) or f"{error.hint}\n{conversion(table.name, head[0])}"
         raise DataError(error.message + seen(head), where=table.name, hint=way + nearest(head, reading.tiers)) from None
     if reading.tiers is ANYTHING and found.name not in LABELED:
@@ -193,7 +193,7 @@ def _records(chosen: Format, row: Row, picked: Row, used: Iterable[str], origin:
     labels = [name for name in used if name in of_winner or name in LABEL_NAMES or "score" in name]
     shared = {
         "origin": origin,
-        "metadata": finite(unwrapped({name: value for name, value in row.items() if name not in used})),
+        "metadata": finite(unwrapped_metadata({name: value for name, value in row.items() if name not in used})),
         "given": finite({name: row[name] for name in labels if name in row}),
         "id": finite(picked.get("id")),
     }

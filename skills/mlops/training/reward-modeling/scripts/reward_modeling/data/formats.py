@@ -22,7 +22,7 @@ ANSWERS: Tiers = (LABELED, UNLABELED)
 ANYTHING: Tiers = (LABELED, {"open_conversation": OPEN["open_conversation"]} | UNLABELED, OPEN)
 PROMPTS: Tiers = (LABELED, OPEN, UNLABELED)
 
-NAMES = frozenset(name for entry in FORMATS.values() for names in entry.columns for name in names.split("|"))
+COLUMN_NAMES = frozenset(name for entry in FORMATS.values() for names in entry.columns for name in names.split("|"))
 """Columns that a format reads."""
 # Columns that could be part of the input, an error if unused: TRL's RewardTrainer drops them in silence.
 _INPUTS = (
@@ -34,7 +34,7 @@ _LABELS = "label kto_tag tie winner scores correct ranks labels ratings margin w
 INPUT_LIKE, LABEL_NAMES = frozenset(_INPUTS.split()), frozenset(_LABELS.split())
 NULLABLE = ("winner", "scores|correct", "labels|step_labels", "ranks|rank", "parent_id", "rank", "label|kto_tag")
 """Labels: null means that the row has none."""
-HEAD = 20
+FIRST_ROWS = 20
 """How many rows vote on the format."""
 
 
@@ -48,7 +48,7 @@ def named(name: str) -> Format:
 
 def recognize(rows: list[Row], where: str, tiers: Tiers = ANSWERS) -> Format:
     """The format that most of the first rows fit, else the one whose columns they have, for its messages, else a DataError."""
-    head = rows[:HEAD]
+    head = rows[:FIRST_ROWS]
     for tier in tiers:
         fitting = {name: [row for row in head if fits(entry, row)] for name, entry in tier.items()}
         votes = {name: (sum(_reads_all(tier[name], row) for row in rows), len(rows)) for name, rows in fitting.items()}

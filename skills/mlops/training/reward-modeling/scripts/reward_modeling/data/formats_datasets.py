@@ -7,12 +7,12 @@ from functools import partial
 from typing import Any
 
 from .cells import RowError, objects, short, structure, turns, wrong_type
-from .conversations import answer_of, messages_of, prompt_of, said, split_shared
+from .conversations import answer_of, messages_of, prompt_of, split_shared, spoken
 from .entries import BAD, GOOD, MARGINS, PAIR, USER, Format, Row, entry, number
-from .formats_pairs import Pairs, are_answers, arena, columns, comparison, instructed, scores_of
+from .formats_pairs import PairColumns, are_answers, arena, columns, comparison, instructed, scores_by_winner
 from .formats_rankings import answered
 from .records import Ranking
-from .winners import WORDS, Winner
+from .winners import WINNER_WORDS, Winner
 
 DATASETS: dict[str, Format] = {}
 _pairs, _columns = partial(entry, DATASETS, optional=()), partial(columns, DATASETS)
@@ -80,7 +80,7 @@ _columns(
     "ppe",
     "PPE human preference: two answers, and which model won; model_a gave response_1",
     ("prompt", "response_1", "response_2"),
-    winner=Winner(means=WORDS | {"response_1": "a", "response_2": "b"}),
+    winner=Winner(means=WINNER_WORDS | {"response_1": "a", "response_2": "b"}),
     example={"winner": "model_b"},
 )
 _columns(
@@ -182,7 +182,7 @@ def summarize_from_feedback(row: Row) -> Ranking:
     parts += [f"TITLE: {info['title']}"] if info.get("title") else []
     parts += [f"POST: {body}" if info.get("post") else body, "TL;DR:"]
     answers = [answer_of(summary.get("text"), "summaries.text") for summary in summaries]
-    return Ranking([said("user", "\n\n".join(parts))], answers, scores_of(row))
+    return Ranking([spoken("user", "\n\n".join(parts))], answers, scores_by_winner(row))
 
 
 @_pairs(
@@ -232,7 +232,7 @@ def kto(row: Row) -> Ranking:
     ("input", "preferred_output", "non_preferred_output"),
     {"input": {"messages": USER}, "preferred_output": GOOD, "non_preferred_output": BAD},
 )
-def openai_preference(row: Row) -> Pairs:
+def openai_preference(row: Row) -> PairColumns:
     asked = structure(row["input"])
     asked = asked if isinstance(asked, dict) else {"messages": asked}
     prompt = messages_of(asked.get("messages"), "input.messages")
@@ -246,7 +246,7 @@ def openai_preference(row: Row) -> Pairs:
     {"messages": USER + GOOD, "rejected_response": "5"},
     optional=("system", *MARGINS),
 )
-def ms_swift(row: Row) -> Pairs:
+def ms_swift(row: Row) -> PairColumns:
     asked, better = answered(row, "there is no better answer")
     whole, other = asked + better, row["rejected_response"]
     others = [answer_of(item, "rejected_response") for item in (other if are_answers(other) else [other])]
@@ -263,7 +263,7 @@ def ms_swift(row: Row) -> Pairs:
     lambda row: isinstance(row["output"], list) and turns(row["output"]) is not None,  # text may be an answer in JSON
     optional=("input", "history", "system"),
 )
-def llama_factory_old(row: Row) -> Pairs:
+def llama_factory_old(row: Row) -> PairColumns:
     given = row["output"]
     if not isinstance(given, list) or len(given) != 2 or not all(isinstance(text, str) for text in given):
         raise RowError(f"`output` is {short(given)}: expected a list of two texts, the better one first")

@@ -15,9 +15,9 @@ from .conversations import (
     messages_of,
     prompt_and_answers,
     prompt_of,
-    said,
     split_shared,
     split_text,
+    spoken,
     starts_with,
     transcript_of,
     with_system,
@@ -26,7 +26,7 @@ from .entries import BAD, GOOD, MARGINS, PAIR, USER, Format, Row, are_lists, are
 from .records import Comparison, Ranking
 from .winners import SCORES, Winner
 
-Pairs = Comparison | Ranking
+PairColumns = Comparison | Ranking
 PAIRS: dict[str, Format] = {}
 _WITH_MARGINS = ("system", *MARGINS)
 _pairs = partial(entry, PAIRS, optional=_WITH_MARGINS)
@@ -34,7 +34,7 @@ PROMPT_NAMES = "question|query|problem|context|messages|conversation|dialogue|hi
 _HUMAN = "\n\nHuman: 2+2?\n\nAssistant:"
 
 
-def comparison(row: Row, prompt: list[Message], chosen: Any, rejected: Any) -> Pairs:
+def comparison(row: Row, prompt: list[Message], chosen: Any, rejected: Any) -> PairColumns:
     """chosen and rejected: an answer, or a list of which each makes a pair with each of the other side."""
     better, worse = _answers(chosen, "chosen", prompt), _answers(rejected, "rejected", prompt)
     margin, weight = margin_and_weight(row)
@@ -79,11 +79,11 @@ def columns(
     names = tuple(name.partition("|")[0] for name in names)
     shown = ("2+2?", "5", "4") if winner else ("2+2?", "4", "5")
 
-    def convert(row: Row) -> Pairs:
+    def convert(row: Row) -> PairColumns:
         row = prepare(row)
         if winner:
             stated = margin(row) if margin and "winner" in row else None
-            return Ranking(*prompt_and_answers(row, *names), scores_of(row), margin=stated)
+            return Ranking(*prompt_and_answers(row, *names), scores_by_winner(row), margin=stated)
         return comparison(row, prompt_of(row, names[0]), row[names[1]], row[names[2]])
 
     convert.__name__ = name
@@ -93,7 +93,7 @@ def columns(
 
 def unanswered(transcript: list[Message]) -> list[Message]:
     """Without the "Assistant:" at the end, where the answer goes."""
-    return transcript[:-1] if transcript[-1:] == [said("assistant", "")] else transcript
+    return transcript[:-1] if transcript[-1:] == [spoken("assistant", "")] else transcript
 
 
 @_pairs(
@@ -103,7 +103,7 @@ def unanswered(transcript: list[Message]) -> list[Message]:
     lambda row: is_transcript(row.get("prompt", row["chosen"])),
     optional=("prompt", *MARGINS),
 )
-def transcript(row: Row) -> Pairs:
+def transcript(row: Row) -> PairColumns:
     if "prompt" not in row:
         return comparison(row, *split_shared(*(transcript_of(row[name], name) for name in PAIR)))
     prompt = unanswered(transcript_of(row["prompt"], "prompt"))
@@ -129,7 +129,7 @@ def _repeats_prompt(prompt: Any, text: Any) -> bool:
     {"prompt": "2+2 is", "chosen": "2+2 is 4", "rejected": "2+2 is 5"},
     lambda row: all(_repeats_prompt(row["prompt"], row[name]) for name in PAIR),
 )
-def concatenated(row: Row) -> Pairs:
+def concatenated(row: Row) -> PairColumns:
     for name in PAIR:
         if not _repeats_prompt(row["prompt"], row[name]):
             raise RowError(f"`{name}` does not begin with the text of `prompt`")
@@ -143,7 +143,7 @@ def concatenated(row: Row) -> Pairs:
     ("prompt", *PAIR),
     {"prompt": USER, "chosen": GOOD, "rejected": BAD},
 )
-def explicit(row: Row) -> Pairs:
+def explicit(row: Row) -> PairColumns:
     if any(map(are_answers, map(row.get, PAIR))) and turns(row["prompt"]) is None:
         return comparison(row, prompt_of(row), row["chosen"], row["rejected"])
     prompt, answers = prompt_and_answers(row, "prompt", *PAIR)
@@ -177,7 +177,7 @@ def _has_from(value: Any) -> bool:
     lambda row: "conversations" in row or all(_has_from(row[name]) for name in PAIR),
     optional=("conversations", *_WITH_MARGINS),
 )
-def sharegpt(row: Row) -> Pairs:
+def sharegpt(row: Row) -> PairColumns:
     if "conversations" not in row:
         return implicit(row)
     prompt = with_system(messages_of(row["conversations"], "conversations"), row.get("system"))
@@ -194,7 +194,7 @@ def instructed(row: Row, column: str = "instruction") -> Row:
     if not all(isinstance(text, str) for text in texts + asked):
         raise RowError(f"`{column}`, `input` and the turns of `history` must be text")
     texts.append("\n".join(filter(None, asked)))
-    return row | {column: [said("assistant" if place % 2 else "user", text) for place, text in enumerate(texts)]}
+    return row | {column: [spoken("assistant" if place % 2 else "user", text) for place, text in enumerate(texts)]}
 
 
 columns(
@@ -222,7 +222,7 @@ columns(
     {"system": "Be brief.", "question": "2+2?", "chosen": "4", "rejected": "5"},
     lambda row: isinstance(row["question"], str) or are_messages(row["question"]),
 )
-def question(row: Row) -> Pairs:
+def question(row: Row) -> PairColumns:
     return explicit(row | {"prompt": row["question"]})
 
 
@@ -232,7 +232,7 @@ def question(row: Row) -> Pairs:
     {"chosen": USER + GOOD, "rejected": USER + BAD},
     are_lists(*PAIR),
 )
-def implicit(row: Row) -> Pairs:
+def implicit(row: Row) -> PairColumns:
     prompt, chosen, rejected = split_shared(*(messages_of(row[name], name) for name in PAIR))
     return comparison(row, with_system(prompt, row.get("system")), chosen, rejected)
 
@@ -244,7 +244,7 @@ def implicit(row: Row) -> Pairs:
     are_texts(*PAIR),
     optional=MARGINS,
 )
-def text(row: Row) -> Pairs:
+def text(row: Row) -> PairColumns:
     for name in PAIR:
         if not isinstance(row[name], str):
             raise wrong_type(name, row[name], "text")
@@ -254,7 +254,7 @@ def text(row: Row) -> Pairs:
     return comparison(row, prompt_of({"prompt": prompt}), *answers)
 
 
-def scores_of(row: Row) -> list[float] | None:
+def scores_by_winner(row: Row) -> list[float] | None:
     """Of answers a and b by the winner, which is a, b or tie by now."""
     winner = row.get("winner")
     if winner is not None and winner not in SCORES:
@@ -288,4 +288,4 @@ def arena(row: Row, turn: int | None = None) -> Ranking:
         asked = [place for place, message in enumerate(messages) if message["role"] == "user"]
         sides.append(messages[: asked[turn]] if turn and turn < len(asked) else messages)
     prompt, *answers = split_shared(*sides)
-    return Ranking(prompt, answers, scores_of(row))
+    return Ranking(prompt, answers, scores_by_winner(row))

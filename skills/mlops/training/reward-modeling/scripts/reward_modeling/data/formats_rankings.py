@@ -17,7 +17,7 @@ from .conversations import (
     messages_of,
     prompt_and_answers,
     prompt_of,
-    said,
+    spoken,
     transcript_of,
 )
 from .entries import BAD, GOOD, USER, Format, Numbered, Problems, Row, are_lists, entry, number
@@ -267,7 +267,7 @@ def _message(node: Row) -> Message:
     role = _SPEAKERS.get(str(node.get("role")))
     if role is None or not isinstance(node.get("text"), str):
         raise RowError(f"a message has the role {short(node.get('role'))} and the text {short(node.get('text'))}")
-    return said(role, node["text"])
+    return spoken(role, node["text"])
 
 
 def _rows_of(path: list[Message], replies: Iterable[Row], shared: Row) -> Iterator[Row]:

@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 from .cells import RowError, decoded, short, wrong_type
-from .conversations import messages_of, prompt_of, said, with_system
+from .conversations import messages_of, prompt_of, spoken, with_system
 from .entries import Format, Row, SetAsideError, are_lists, are_texts, entry, one_each
 from .records import Solution
 
@@ -163,7 +163,7 @@ def _solution(texts: list[str], column: str, labels: list[float], system: str | 
         raise RowError(
             f"`{column}` starts with what is one line without 'Step 1:' or a question: where is the problem?"
         )
-    asked = [said("user", problem)] if problem else []
+    asked = [spoken("user", problem)] if problem else []
     steps = [text[cut:].strip(), *(text.strip() for text in texts[1:])]
     return Solution(with_system(asked, system), steps_of(steps, column), labels)
 
@@ -211,8 +211,8 @@ def _is_marked(value: Any) -> bool:
     ("conversations|messages",),
     {
         "conversations": [
-            *(said("user", "2+2+2? Step 1: 2+2=4"), said("assistant", "+")),
-            *(said("user", "Step 2: 4+2=7"), said("assistant", "-")),
+            *(spoken("user", "2+2+2? Step 1: 2+2=4"), spoken("assistant", "+")),
+            *(spoken("user", "Step 2: 4+2=7"), spoken("assistant", "-")),
         ]
     },
     lambda row: _is_marked(row["conversations"]),

@@ -12,7 +12,7 @@ from .cells import are_messages, short, type_of
 from .entries import Row
 from .files import suffix
 from .formats import Tiers
-from .writing import METADATA, unwrapped
+from .writing import METADATA, unwrapped_metadata
 
 COLUMNS = 12
 # Words in the names of columns, the likeliest first.
@@ -70,7 +70,7 @@ def nearest(rows: list[Row], tiers: Tiers) -> str:
 
 def guess(row: Row, works: Callable[[dict[str, str], str | None], bool], *, labeled: bool = False) -> str | None:
     """A --columns line with which the row can be read (`works`). labeled: that says which answer is better."""
-    written = unwrapped(row) is not row  # metadata of a canonical copy are nothing to be read
+    written = unwrapped_metadata(row) is not row  # metadata of a canonical copy are nothing to be read
     leaves = dict(_leaves({name: value for name, value in row.items() if not (written and name == METADATA)}))
     for place, layout in enumerate(LAYOUTS[: LABELED_LAYOUTS if labeled else None], start=1):
         format = "best_first" if place == LABELED_LAYOUTS else None

@@ -12,7 +12,7 @@ from typing import Any
 from ..console import DataError
 from .cells import RowError, short
 
-WORDS = {
+WINNER_WORDS = {
     **dict.fromkeys(("a", "model_a", "response_a", "conversation_a"), "a"),
     **dict.fromkeys(("b", "model_b", "response_b", "conversation_b"), "b"),
     **dict.fromkeys(("tie", "tie (inconsistent)", "tie (bothbad)", "tie (both bad)", "bothbad", "both_bad"), "tie"),
@@ -81,7 +81,7 @@ def meaning(
                 where=where,
                 hint="read this file without --winner_values, or, if it is another data set, name its columns with --columns",
             )
-    means = known | (given or {}) if known else WORDS | (_of_columns(columns) if given is None else given)
+    means = known | (given or {}) if known else WINNER_WORDS | (_of_columns(columns) if given is None else given)
     closed = given is not None or known
     unsaid = [value for value in counts if value not in means and (closed or _is_bare(value))]
     if unsaid:

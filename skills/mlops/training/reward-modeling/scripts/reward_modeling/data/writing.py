@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from ..console import listed, log
-from .formats import INPUT_LIKE, LABEL_NAMES, NAMES
+from .formats import COLUMN_NAMES, INPUT_LIKE, LABEL_NAMES
 from .records import Comparison, Record, Solution
 
 METADATA = "metadata"
@@ -45,7 +45,7 @@ def with_metadata(row: dict[str, Any], metadata: dict[str, Any], *, canonical: b
     return row | kept | ({METADATA: apart} if apart else {})
 
 
-def unwrapped(metadata: dict[str, Any]) -> dict[str, Any]:
+def unwrapped_metadata(metadata: dict[str, Any]) -> dict[str, Any]:
     """Metadata before `with_metadata`."""
     apart = metadata.get(METADATA)
     kept = {name: value for name, value in metadata.items() if name != METADATA}
@@ -75,4 +75,4 @@ def _is_taken(name: str) -> bool:
 
 
 def is_read(name: str) -> bool:
-    return name in NAMES or name in LABEL_NAMES or name.lower() in INPUT_LIKE
+    return name in COLUMN_NAMES or name in LABEL_NAMES or name.lower() in INPUT_LIKE

@@ -17,7 +17,7 @@ from ..data.sources import read
 from ..errors import DataError, UsageError
 from ..results import Number
 from ..terminal import table
-from .benchmarks import BENCHMARKS, Benchmark, Item, Part, Rewards
+from .benchmarks import BENCHMARKS, Benchmark, Item, ItemRewards, Part
 from .diagnostics import spelled
 from .inputs import prompt_keys, score_answers
 from .intervals import Counts, Estimate, Measured, group_index, measure
@@ -45,7 +45,7 @@ BASELINES: dict[bool, dict[str, Callable[[Sequence[str]], list[float]]]] = {
 
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadedBenchmark:
     """rows: read; set_aside: those that the authors leave out, by reason."""
 
     items: list[Item]
@@ -89,7 +89,7 @@ def check_names(names: Sequence[str]) -> None:
         raise UsageError("--benchmark names benchmarks of answers and of steps", hint="run each kind alone")
 
 
-def load_benchmark(name: str, folder: str | None) -> Loaded:
+def load_benchmark(name: str, folder: str | None) -> LoadedBenchmark:
     """From the authors' files in the folder, or from the hub. Raises DataError where nothing is found, and with FILE:ROW for a
     row that is not as published."""
     benchmark, rows = BENCHMARKS[name], 0
@@ -114,7 +114,7 @@ def load_benchmark(name: str, folder: str | None) -> Loaded:
             set_aside["repeated"] += key in items
             items.setdefault(key, item)
     published = sum(part.rows for part in benchmark.parts if not part.optional)
-    return Loaded(list(items.values()), rows, published, dict(+set_aside))
+    return LoadedBenchmark(list(items.values()), rows, published, dict(+set_aside))
 
 
 def _tables(name: str, benchmark: Benchmark, folder: str | None) -> Iterator[tuple[Part, Table]]:
@@ -156,8 +156,8 @@ def _plain(path: str) -> str:
 
 def summarize(
     name: str,
-    loaded: Loaded,
-    rewards: Sequence[Rewards],
+    loaded: LoadedBenchmark,
+    rewards: Sequence[ItemRewards],
     *,
     threshold: tuple[float, str] | None = None,
     truncated: int = 0,
@@ -206,7 +206,7 @@ def summarize(
     return result, counts
 
 
-def _threshold(benchmark: Benchmark, items: Sequence[Item], rewards: Sequence[Rewards]) -> tuple[float, str]:
+def _threshold(benchmark: Benchmark, items: Sequence[Item], rewards: Sequence[ItemRewards]) -> tuple[float, str]:
     section = benchmark.threshold_from
     chosen = [(item, row) for item, row in zip(items, rewards, strict=True) if item.section == section]
     if not chosen:
@@ -223,7 +223,10 @@ def _threshold(benchmark: Benchmark, items: Sequence[Item], rewards: Sequence[Re
 
 
 def run_benchmark(
-    model: RewardModel | ProcessRewardModel, name: str, loaded: Loaded, threshold: tuple[float, str] | None = None
+    model: RewardModel | ProcessRewardModel,
+    name: str,
+    loaded: LoadedBenchmark,
+    threshold: tuple[float, str] | None = None,
 ) -> tuple[BenchmarkResult, list[dict[str, object]]]:
     """(the result, a JSON row for each item). Raises DataError for an answer that the over-length policy leaves out."""
     before, items = model.renderer.counts["truncated"], loaded.items

@@ -24,10 +24,10 @@ from .best_of_n import best_of
 from .intervals import Counts, Ratios
 from .step_measures import FIXED, NO_ERROR, UNKNOWN, harmonic_mean
 
-Rewards = Sequence[float | None]
+ItemRewards = Sequence[float | None]
 Counted = dict[str, float | tuple[float, float]]
 """{ratio: numerator, or (numerator, denominator)} that one item adds."""
-Number = str | Iterable[str] | Mapping[str, float] | Callable[[Ratios], float]
+Figure = str | Iterable[str] | Mapping[str, float] | Callable[[Ratios], float]
 """A ratio, the mean of ratios or numbers, also under weights, or a function of the ratios."""
 
 
@@ -73,16 +73,16 @@ class Benchmark:
     parts: tuple[Part, ...]
     item: Callable[[Row, str, str], Item]
     rule: Callable[..., Counted]
-    table: Mapping[str, Number]
+    table: Mapping[str, Figure]
     published: Mapping[str, tuple[float | None, ...]] = field(default_factory=dict)
     published_in: str = ""
     of_steps: bool = False
     threshold_from: str | None = None
     repeats: bool = False
     signed: tuple[str, ...] = ()
-    together: Callable[[Sequence[Item], Sequence[Rewards], list[Counted]], None] | None = None
+    together: Callable[[Sequence[Item], Sequence[ItemRewards], list[Counted]], None] | None = None
 
-    def count(self, items: Sequence[Item], rewards: Sequence[Rewards], threshold: float) -> list[Counts]:
+    def count(self, items: Sequence[Item], rewards: Sequence[ItemRewards], threshold: float) -> list[Counts]:
         at = (threshold,) if self.of_steps else ()
         found = [self.rule(item, row, *at) for item, row in zip(items, rewards, strict=True)]
         if self.together:
@@ -174,7 +174,7 @@ def _gap(item: Item, rewards: Sequence[float]) -> float:
     return min(rewards[: item.label]) - max(rewards[item.label :])
 
 
-def _ties_together(items: Sequence[Item], rewards: Sequence[Rewards], counts: list[Counted]) -> None:
+def _ties_together(items: Sequence[Item], rewards: Sequence[ItemRewards], counts: list[Counted]) -> None:
     """Is the gap of a tied prompt, or the smaller one of it and its ref prompt, wider than the spread of its correct answers?
     `margin` without a spread is 1 with a gap, and 0 without."""
     gaps = {item.id: _gap(item, row) for item, row in zip(items, rewards, strict=True) if item.section == "ties"}
@@ -300,10 +300,10 @@ def _highest(ratios: Ratios) -> float:
 
 # ProcessBench: QwenLM/ProcessBench@e802463, 2412.06559. A step that was not scored cannot be flagged, here and below
 
-SPLITS = ("gsm8k", "math", "olympiadbench", "omnimath")
+PROCESSBENCH_SPLITS = ("gsm8k", "math", "olympiadbench", "omnimath")
 
 
-def first_flag(rewards: Rewards, threshold: float) -> int:
+def first_flag(rewards: ItemRewards, threshold: float) -> int:
     return next((place for place, one in enumerate(rewards) if one is not None and one < threshold), NO_ERROR)
 
 
@@ -311,10 +311,10 @@ def _processbench_item(row: Row, part: str, path: str) -> Item:
     steps, label = texts(row, "steps"), row["label"]
     if type(label) is not int or not NO_ERROR <= label < len(steps):
         raise RowError(f"`label` is {label!r}: expected the place of one of {len(steps)} steps, or -1")
-    return Item(prompt_of(row, "problem"), steps, one_of(SPLITS, row["id"], "id"), label, row["id"])
+    return Item(prompt_of(row, "problem"), steps, one_of(PROCESSBENCH_SPLITS, row["id"], "id"), label, row["id"])
 
 
-def _processbench_rule(item: Item, rewards: Rewards, threshold: float) -> Counted:
+def _processbench_rule(item: Item, rewards: ItemRewards, threshold: float) -> Counted:
     """label: the place of the first wrong step, or NO_ERROR. The first flag must be there."""
     name = f"{item.section}/{'correct' if item.label == NO_ERROR else 'error'}"
     first, fixed = (first_flag(rewards, at) == item.label for at in (threshold, FIXED))
@@ -342,7 +342,7 @@ def _prmbench_item(row: Row, part: str, path: str) -> Item:
     return Item(prompt_of(row, "modified_question"), steps, CLASSES[kind], wrong, f"{kind}_{row['idx']}")
 
 
-def _prmbench_rule(item: Item, rewards: Rewards, threshold: float) -> Counted:
+def _prmbench_rule(item: Item, rewards: ItemRewards, threshold: float) -> Counted:
     """label: the numbers of the wrong steps, from 1. Positive is a valid step, above the threshold; negative F1: a wrong one."""
     valid = [score is None or score > threshold for score in rewards]
     cells = [(told, number not in item.label) for number, told in enumerate(valid, 1)]
@@ -371,7 +371,7 @@ def _mr_ben_item(row: Row, part: str, path: str) -> Item:
         return Item(prompt_of(row, "Question"), lines, section, label, row["Question_UUID"])
 
 
-def _mr_ben_rule(item: Item, rewards: Rewards, threshold: float) -> Counted:
+def _mr_ben_rule(item: Item, rewards: ItemRewards, threshold: float) -> Counted:
     """label: as of ProcessBench, or UNKNOWN."""
     place, right = first_flag(rewards, threshold), item.label == NO_ERROR
     told = {"specificity": place == NO_ERROR} if right else {"recall": place != NO_ERROR, "step": place == item.label}
@@ -475,10 +475,10 @@ BENCHMARKS: dict[str, Benchmark] = {
     ),
     "processbench": Benchmark(
         "ProcessBench",
-        (Part("Qwen/ProcessBench", "+".join(SPLITS), 3400, ("(^|/)processbench", rf"(^|/)({'|'.join(SPLITS)})\b")),),
+        (Part("Qwen/ProcessBench", "+".join(PROCESSBENCH_SPLITS), 3400, ("(^|/)processbench", rf"(^|/)({'|'.join(PROCESSBENCH_SPLITS)})\b")),),
         _processbench_item, _processbench_rule,
-        {"score": SPLITS, **{split: _f1(split) for split in SPLITS},
-         "score_at_0.5": lambda ratios: fmean(_f1(split, " at 0.5")(ratios) for split in SPLITS)},
+        {"score": PROCESSBENCH_SPLITS, **{split: _f1(split) for split in PROCESSBENCH_SPLITS},
+         "score_at_0.5": lambda ratios: fmean(_f1(split, " at 0.5")(ratios) for split in PROCESSBENCH_SPLITS)},
         {"Qwen2.5-Math-PRM-7B": (73.5, 82.4, 77.6, 67.5, 66.3), "Skywork-PRM-7B": (42.1, 70.8, 53.6, 22.9, 21.0)},
         "R-PRM README, 2025-04", of_steps=True, threshold_from="gsm8k",
     ),

@@ -29,7 +29,7 @@ def spelled(name: str) -> str:
     return name.replace("_", " ")
 
 
-def values_of(summary: object, *kinds: type) -> dict[str, Any]:
+def values_for(summary: object, *kinds: type) -> dict[str, Any]:
     """{key: value} of those of these types."""
     return {spelled(name): value for name, value in vars(summary).items() if type(value) in kinds}
 

@@ -12,7 +12,7 @@ from ..data.records import Comparison
 from ..data.writing import with_metadata
 from ..errors import DataError
 from ..terminal import table
-from .diagnostics import SUBSET_ROWS, Diagnostic, diagnosed, estimates_table, tell_more, values_of
+from .diagnostics import SUBSET_ROWS, Diagnostic, diagnosed, estimates_table, tell_more, values_for
 from .inputs import answer_length, prompt_keys, score_answers, source_of, subsets
 from .intervals import Estimate
 from .pair_measures import PairedComparison, PairSummary, compare_outcomes, pair_outcomes, summarize_pairs
@@ -149,9 +149,9 @@ def diagnose_pairs(summary: PairSummary) -> list[str]:
 
 def show_pairs(summary: PairSummary, title: str) -> None:
     title = f"{title}: {summary.n_pairs} pairs of {summary.n_prompts} prompts"
-    estimates_table(title, {"accuracy": summary.accuracy} | values_of(summary.length, Estimate), chance=True)
-    numbers = values_of(summary, float) | {"mean margin": summary.margin.mean}
-    blind = values_of(summary.blind, float) | {"mean margin": 0.0}
+    estimates_table(title, {"accuracy": summary.accuracy} | values_for(summary.length, Estimate), chance=True)
+    numbers = values_for(summary, float) | {"mean margin": summary.margin.mean}
+    blind = values_for(summary.blind, float) | {"mean margin": 0.0}
     rows = [[name, number, blind.get(name)] for name, number in numbers.items()]
     table("calibration and margins", ["", "value", "blind model"], rows)
     bins = [[f"{bin.from_:.2f} to {bin.to:.2f}", bin.n, bin.confidence, bin.accuracy] for bin in summary.reliability]
@@ -165,5 +165,5 @@ def show_pairs(summary: PairSummary, title: str) -> None:
 
 
 def show_comparison(found: PairedComparison, first: str, second: str) -> None:
-    estimates_table(f"A: {first}\nB: {second}", values_of(found, Estimate))
-    table("pairs and exact tests", ["", ""], list(values_of(found, int, float).items()))
+    estimates_table(f"A: {first}\nB: {second}", values_for(found, Estimate))
+    table("pairs and exact tests", ["", ""], list(values_for(found, int, float).items()))

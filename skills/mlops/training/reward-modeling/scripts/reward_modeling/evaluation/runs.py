@@ -22,7 +22,7 @@ from .settings import EvaluationSettings
 from .step_measures import choose_threshold, labeled_steps
 from .votes import find_answers
 
-Rows = list[dict[str, object]]
+OutputRows = list[dict[str, object]]
 
 
 def evaluate(settings: EvaluationSettings) -> results.EvaluationOutput:
@@ -42,7 +42,7 @@ def evaluate(settings: EvaluationSettings) -> results.EvaluationOutput:
     return report
 
 
-def _evaluate_model(settings: EvaluationSettings) -> tuple[results.EvaluationOutput, Rows]:
+def _evaluate_model(settings: EvaluationSettings) -> tuple[results.EvaluationOutput, OutputRows]:
     if settings.benchmark:
         return report_benchmarks(settings)
     if settings.best_of_n is not None:
@@ -85,7 +85,7 @@ def report_overoptimization(settings: EvaluationSettings) -> results.OverOptimiz
     return results.OverOptimizationReport(studies, diagnostics, picture and str(picture))
 
 
-def report_pairs(settings: EvaluationSettings, records: Records) -> tuple[results.PairReport, Rows]:
+def report_pairs(settings: EvaluationSettings, records: Records) -> tuple[results.PairReport, OutputRows]:
     if settings.threshold is not None or settings.threshold_data:
         raise UsageError("a threshold is for step labels and a process reward model")
     compared = comparisons(records)
@@ -113,7 +113,7 @@ def report_pairs(settings: EvaluationSettings, records: Records) -> tuple[result
     return results.PairReport(**said, **vars(found.summary), comparison=comparison), found.rows()
 
 
-def report_steps(settings: EvaluationSettings, records: Records) -> tuple[results.StepReport, Rows]:
+def report_steps(settings: EvaluationSettings, records: Records) -> tuple[results.StepReport, OutputRows]:
     if settings.compare:
         raise UsageError("--compare evaluates two models on pairs", hint="evaluate each on the steps by itself")
     labeled, others = solutions(records), _threshold_data(settings)
@@ -132,7 +132,7 @@ def _threshold_data(settings: EvaluationSettings) -> list[Solution] | None:
     return solutions(load(settings.threshold_data, neutral=settings.neutral, **settings.all_reading))
 
 
-def report_pools(settings: EvaluationSettings) -> tuple[results.PoolReport, Rows]:
+def report_pools(settings: EvaluationSettings) -> tuple[results.PoolReport, OutputRows]:
     records = to_score(load(settings.dataset_name, **settings.all_reading))
     pools = records.rows
     sizes = best_of_n.check_pools(pools, settings.best_of_n)
@@ -153,7 +153,7 @@ def report_pools(settings: EvaluationSettings) -> tuple[results.PoolReport, Rows
     return results.PoolReport(**said, **vars(summary)), rows
 
 
-def report_benchmarks(settings: EvaluationSettings) -> tuple[results.BenchmarkReport, Rows]:
+def report_benchmarks(settings: EvaluationSettings) -> tuple[results.BenchmarkReport, OutputRows]:
     """All data are read before the model is loaded."""
     names = list(dict.fromkeys(settings.benchmark))
     benchmark_runs.check_names(names)

@@ -20,7 +20,7 @@ from ..data.writing import with_metadata
 from ..errors import DataError
 from ..step_rendering import Steps
 from ..terminal import log, progress, table
-from .diagnostics import SUBSET_ROWS, Diagnostic, diagnosed, estimates_table, spelled, tell_more, value, values_of
+from .diagnostics import SUBSET_ROWS, Diagnostic, diagnosed, estimates_table, spelled, tell_more, value, values_for
 from .inputs import source_of, subsets
 from .intervals import Estimate
 from .step_measures import (
@@ -266,7 +266,7 @@ def show_steps(summary: StepSummary, name: str) -> None:
         f"{name}: {summary.n_steps} labeled steps ({summary.wrong_steps} wrong) of {summary.n_solutions} "
         f"solutions ({summary.erroneous_solutions} with an error), {summary.n_prompts} prompts"
     )
-    estimates_table(title, values_of(summary, Estimate))
+    estimates_table(title, values_for(summary, Estimate))
     at = ", ".join(f"{threshold:.4f}" for threshold in summary.threshold.values)
     log(f"threshold {at}: {summary.threshold.chosen_on}")
     baselines = {spelled(name): one for name, one in summary.baselines.items()}

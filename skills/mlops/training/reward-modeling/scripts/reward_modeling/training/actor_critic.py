@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-def joined(prompts: Sequence[list[int]], answers: Sequence[list[int]], pad_token_id: int) -> tuple[Tensor, Tensor, int]:
+def joined_rows(
+    prompts: Sequence[list[int]], answers: Sequence[list[int]], pad_token_id: int
+) -> tuple[Tensor, Tensor, int]:
     """(ids [B, P + N], mask [B, P + N], N)."""
     first, first_mask = left_padded(prompts, pad_token_id)
     second, second_mask = right_padded(answers, pad_token_id)

@@ -55,7 +55,7 @@ class Data:
         return self
 
 
-def read(
+def read_data(
     settings: DataSettings, called: str, take: Callable[[Records], list[Any]], **reading: Any
 ) -> tuple[Data, Records]:
     """(the data that the settings name, all that was read to train on). take: what of it is wanted."""

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .data import Rows
 
 SHOWN_BESIDE_BAR = ("loss", "accuracy", "eval_accuracy")
-SHOWN = (
+SHOWN_VALUES = (
     *("loss", "eval_loss", "accuracy", "eval_accuracy", "margin", "eval_margin"),
     *("reward", "kl", "entropy", "completions/mean_length", "learning_rate"),
 )
@@ -79,7 +79,7 @@ def fit(
     identity = {name: getattr(arguments, name) for name in resuming.IDENTITY_FIELDS} | loss
     identity["lora"] = peft_config and list(configuration.lora_summary(peft_config).values())
     identity = {name: str(value) for name, value in identity.items()}
-    identity |= {"data_sha256": resuming.digest(rows.dataset), "fingerprint": renderer.fingerprint, "head": head}
+    identity |= {"data_sha256": resuming.rows_digest(rows.dataset), "fingerprint": renderer.fingerprint, "head": head}
     resuming.start_run(arguments.output_dir, arguments.process_index, identity, resume)
     try:
         trainer = trainer_class(
@@ -173,7 +173,7 @@ class Watch(TrainerCallback):
     ) -> None:
         if not state.is_world_process_zero or not logs:
             return
-        names = SHOWN_BESIDE_BAR if self.bar else SHOWN
+        names = SHOWN_BESIDE_BAR if self.bar else SHOWN_VALUES
         shown = "  ".join(f"{name} {float(logs[name]):.4g}" for name in names if name in logs)
         if self.bar:
             self.bar.update(self.task, description=f"training  {shown}")

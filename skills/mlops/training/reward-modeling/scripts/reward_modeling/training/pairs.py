@@ -19,7 +19,7 @@ from ..data.records import Comparison, comparisons
 from ..kinds import OUTCOME
 from ..rendering import OVERLONG, Conversation, Renderer
 from ..settings import SHARED_PREFIX_HELP, WinnerSettings
-from .data import CHUNK, Data, Rows, read, settle_refused
+from .data import CHUNK, Data, Rows, read_data, settle_refused
 from .settings import DataSettings
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class Pairs(WinnerSettings):
                 f"--folds {self.folds} makes its own held-out pairs, from at least 2 folds",
                 hint="leave out --val_set_size, --eval_dataset_name and --dataset_test_split, or leave out --folds",
             )
-        data, _ = read(settings, "pairs", comparisons, winner_values=self.winner_values)
+        data, _ = read_data(settings, "pairs", comparisons, winner_values=self.winner_values)
         findings = audit(data.train, eval_records=data.held_out or None, rendered=settings.rendered)
         data = data.audited(findings, settings)
         if not self.use_margin:

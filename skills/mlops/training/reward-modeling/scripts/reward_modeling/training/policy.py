@@ -178,7 +178,7 @@ def _around_answer(renderer: Renderer) -> tuple[str, int | None]:
     return (before.removeprefix(head) if before.startswith(head) else ""), after
 
 
-def save(policy: Policy, output_dir: str | Path, summary: object, name: str = "ppo.json") -> None:
+def save_policy(policy: Policy, output_dir: str | Path, summary: object, name: str = "ppo.json") -> None:
     """A plain causal language model, its adapter merged (and kept in `adapter`), with the summary of its run."""
     with staged(output_dir) as folder:
         if hasattr(policy.model, "merge_and_unload"):

@@ -28,7 +28,7 @@ from torch import Tensor
 
 from ..console import RunError
 from ..data.records import Message
-from .actor_critic import ActorCritic, answer_logits, joined, log_probs_and_entropy, reference_of
+from .actor_critic import ActorCritic, answer_logits, joined_rows, log_probs_and_entropy, reference_of
 from .policy import Policy, sample
 from .prompts import Prompt
 from .settings import PPOSettings
@@ -347,7 +347,7 @@ class PPO:
 
     def _batch(self, prompts: list[Prompt], answers: list[list[int]], rows: list[int]) -> tuple[Tensor, Tensor, int]:
         pad = self.policy.tokenizer.pad_token_id
-        ids, mask, width = joined([prompts[row].ids for row in rows], [answers[row] for row in rows], pad)
+        ids, mask, width = joined_rows([prompts[row].ids for row in rows], [answers[row] for row in rows], pad)
         return ids.to(self.accelerator.device), mask.to(self.accelerator.device), width
 
     def _shared(self, mine: Iterable[tuple[int, Any]]) -> list[Any]:

@@ -104,7 +104,7 @@ class PPORun:
         return {name: str(value) for name, value in named.items() if name not in PER_PROCESS}
 
     def train(self, output_dir: Path, resume: str | None) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-        summary, history = run(self.ppo, output_dir, resume, self.settings)
+        summary, history = run_ppo(self.ppo, output_dir, resume, self.settings)
         self.accelerator.end_training()
         return vars(summary), history
 
@@ -112,7 +112,7 @@ class PPORun:
 # ---- the course ----
 
 
-def run(
+def run_ppo(
     ppo: PPO, folder: Path, resume: str | None, settings: PPORunSettings
 ) -> tuple[PPOSummary, list[dict[str, Any]]]:
     """Train to the end, to the KL budget, or to an error. Returns the summary of the run and the entries of its log.
@@ -121,7 +121,7 @@ def run(
     """
     stopped, shown = None, settings.num_sample_generations
     if resume:
-        load(ppo, Path(resume))
+        load_checkpoint(ppo, Path(resume))
     file = folder / "log.jsonl"
     run_log = RunLog(file, entries_until(file, ppo.done), write=ppo.process_index == 0)
     while ppo.done < ppo.updates:
@@ -146,11 +146,11 @@ def run(
             break
         ppo.done = step
         if step % settings.save_steps == 0 and step < ppo.updates:
-            save(ppo, folder, settings.save_total_limit)
-    return summarize(ppo, run_log.entries, stopped), run_log.entries
+            save_checkpoint(ppo, folder, settings.save_total_limit)
+    return summarize_run(ppo, run_log.entries, stopped), run_log.entries
 
 
-def summarize(ppo: PPO, history: Sequence[dict[str, Any]], stopped: str | None) -> PPOSummary:
+def summarize_run(ppo: PPO, history: Sequence[dict[str, Any]], stopped: str | None) -> PPOSummary:
     """Warns where the reward was probably gamed. stopped: why the run ended early, if it did."""
     ends = start_and_end(history, ("reward", "kl", "length", "eos_rate"))
     found = concerns(ends["beginning"], ends["end"], ppo.settings.warn_kl)
@@ -173,7 +173,7 @@ def summarize(ppo: PPO, history: Sequence[dict[str, Any]], stopped: str | None) 
 # ---- checkpoints: what is trained, the optimizer, and how far it came. Random states follow from the seed ----
 
 
-def save(ppo: PPO, output_dir: Path, limit: int) -> None:
+def save_checkpoint(ppo: PPO, output_dir: Path, limit: int) -> None:
     """A plain causal language model, or the adapter of one; the value function is in optimizer.pt. It appears complete, and the
     oldest over `limit` go.
     """
@@ -196,7 +196,7 @@ def save(ppo: PPO, output_dir: Path, limit: int) -> None:
     ppo.accelerator.wait_for_everyone()
 
 
-def load(ppo: PPO, checkpoint: Path) -> None:
+def load_checkpoint(ppo: PPO, checkpoint: Path) -> None:
     try:
         state = torch.load(checkpoint / "optimizer.pt", map_location=ppo.accelerator.device, weights_only=True)
         if "value" in state:

@@ -13,7 +13,7 @@ from .. import checkpoints
 from ..console import log, to_json, warn, write_whole
 from ..ensemble import Rewards
 from . import configuration, resuming
-from .policy import Policy, save
+from .policy import Policy, save_policy
 from .prompts import new_tokens, read_prompts, render_prompts
 from .results import PolicyRun
 from .settings import PolicySettings
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 Entries = list[dict[str, Any]]
 
 
-def train(run: PPORun | GRPORun, settings: PolicySettings) -> PolicyRun | None:
+def train_policy(run: PPORun | GRPORun, settings: PolicySettings) -> PolicyRun | None:
     """One run; the result that its script prints, or None in all processes but the first.
 
     Errors are those of its parts: UsageError, DataError, ModelError and RunError.
@@ -69,7 +69,7 @@ def train(run: PPORun | GRPORun, settings: PolicySettings) -> PolicyRun | None:
     }
     if settings.dry_run:
         return run.planned(**result, **run.told, dry_run=True)
-    identity = run.identity() | {"prompts_sha256": resuming.digest([prompt.ids for prompt in prompts])}
+    identity = run.identity() | {"prompts_sha256": resuming.rows_digest([prompt.ids for prompt in prompts])}
     resuming.start_run(output_dir, run.process_index, identity, resume)
     found, history = run.train(output_dir, resume)
     if run.process_index != 0:
@@ -77,7 +77,7 @@ def train(run: PPORun | GRPORun, settings: PolicySettings) -> PolicyRun | None:
     rewards.warn_of_losses()
     found = {**run.told, **found, "reward_inputs_truncated": rewards.truncated}
     trained = run.trained(**result, **found, resumed_from=resume)
-    save(policy, output_dir, trained, run.summary)
+    save_policy(policy, output_dir, trained, run.summary)
     log(f"saved: {output_dir}")
     draw_run(output_dir / "run.svg", history, run.panels)
     return trained

@@ -114,7 +114,7 @@ def _way_on(checkpoint: Path) -> str:
 # ---- which run it is ----
 
 
-def digest(rows: Iterable[Any]) -> str:
+def rows_digest(rows: Iterable[Any]) -> str:
     """Sixteen hex digits of rows that JSON can carry."""
     found = hashlib.sha256()
     for row in rows:

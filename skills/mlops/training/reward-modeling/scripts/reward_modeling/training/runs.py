@@ -35,13 +35,15 @@ if TYPE_CHECKING:
 
     from ..rendering import Renderer
     from .pairs import Pairs
-    from .steps import Steps
+    from .steps import StepLabels
 
 STATISTICS_SAMPLE = 256
 """Records whose rewards stand for all, where none are held out."""
 
 
-def train(kind: Pairs | Steps, settings: Settings, fields: Mapping[str, Any]) -> PlannedModel | TrainedModel | None:
+def train(
+    kind: Pairs | StepLabels, settings: Settings, fields: Mapping[str, Any]
+) -> PlannedModel | TrainedModel | None:
     """One training run; the result that its script prints, or None in all processes but the first.
 
     fields: of the trainer's configuration, given by their own names. Errors are those of its parts: UsageError, DataError,
@@ -139,13 +141,13 @@ def _say_what_is_saved(output_dir: Path, difference: float) -> None:
 
 
 def _config(
-    kind: Pairs | Steps, settings: Settings, fields: Mapping[str, Any], parameters: int, has_eval: bool
+    kind: Pairs | StepLabels, settings: Settings, fields: Mapping[str, Any], parameters: int, has_eval: bool
 ) -> tuple[TrainingArguments, str]:
     own = kind.own_fields()
     return configuration.trainer_config(kind.config_class(), settings, fields, parameters, has_eval=has_eval, **own)
 
 
-def _model(kind: Pairs | Steps, settings: Settings) -> tuple[checkpoints.Loaded, Renderer]:
+def _model(kind: Pairs | StepLabels, settings: Settings) -> tuple[checkpoints.Loaded, Renderer]:
     path, template = settings.model_name_or_path, settings.chat_template_path
     loaded = checkpoints.load_for_training(path, chat_template_path=template, seed=settings.seed, kind=kind.model)
     for note in [f"head: {loaded.head}", *loaded.notes]:

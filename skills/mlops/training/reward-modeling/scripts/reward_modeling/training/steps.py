@@ -17,7 +17,7 @@ from ..data.records import Solution, solutions
 from ..kinds import PROCESS
 from ..settings import neutral_flag
 from ..step_rendering import STEPS_OVERLONG, StepRenderer, default_separator, supervised_text
-from .data import CHUNK, Data, Rows, read, settle_refused
+from .data import CHUNK, Data, Rows, read_data, settle_refused
 from .settings import DataSettings
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Steps:
+class StepLabels:
     """A process reward model, by the cross-entropy of labeled steps, for `runs.train`."""
 
     group: ClassVar = "loss"
@@ -75,7 +75,7 @@ class Steps:
         return {}
 
     def read(self, settings: DataSettings) -> Data:
-        data, records = read(settings, "solutions", solutions, neutral=self.neutral)
+        data, records = read_data(settings, "solutions", solutions, neutral=self.neutral)
         if unlabeled := sum(isinstance(row, Solution) for row in records.rows) - len(data.train):
             data = replace(data, set_aside=data.set_aside | {"without labels": unlabeled})
         return data.split(settings)

@@ -8,7 +8,7 @@ from typing import Any
 from ... import console
 from ..records import Comparison, Ranking, Record, Records, Solution
 from .checks import CHECKS, STEP_CHECKS, UNLABELED_CHECKS
-from .findings import SHOWN, Audit, AuditFinding, Check, Finding, Material, digest
+from .findings import SHOWN_ROWS, Audit, AuditFinding, Check, Finding, Material, digest
 
 __all__ = ["CHECKS", "STEP_CHECKS", "UNLABELED_CHECKS", "AuditFinding", "Check", "Finding"]
 
@@ -57,7 +57,7 @@ def unreadable(records: Records, read: int | None = None) -> list[Finding]:
             severity="error",
             count=count,
             share=count / read,
-            rows=tuple(place for place, _ in records.unreadable[:SHOWN]),
+            rows=tuple(place for place, _ in records.unreadable[:SHOWN_ROWS]),
             message=f"{count} of {read} rows cannot be read; the first: {reason}",
             advice="fix them, or leave them out",
         )

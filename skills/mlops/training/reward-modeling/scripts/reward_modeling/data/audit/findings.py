@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from ..records import Comparison, Message, Origin, Record, Solution, answers_of
 
-SHOWN = 5
+SHOWN_ROWS = 5
 Link = tuple[int, int]
 """The hash of what records may share, and on which side of it this one stands (1 or 2)."""
 Test = Callable[[Any, list[Message]], bool]
@@ -173,7 +173,7 @@ class Audit:
             severity=check.grade(share) if check.grade else check.severity,
             count=len(indices),
             share=share,
-            rows=tuple(islice(self.places(indices), SHOWN)) if check.about_rows else (),
+            rows=tuple(islice(self.places(indices), SHOWN_ROWS)) if check.about_rows else (),
             message=what.format(**filled, **self._notes),
             advice=check.advice,
             indices=indices if check.about_rows else (),

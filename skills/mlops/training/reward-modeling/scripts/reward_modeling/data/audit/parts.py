@@ -89,7 +89,7 @@ def _without(row: Any, lost: dict[int, str] | None) -> Any:
     return replace(row, completions=left(row.completions), scores=left(row.scores), metadata=metadata)
 
 
-def kind_of(row: Record) -> str:
+def kind_of_row(row: Record) -> str:
     if isinstance(row, Comparison):
         return "pairs"
     if isinstance(row, Solution):
@@ -105,7 +105,7 @@ def _by_type(rows: list[Record]) -> dict[type, tuple[list[int], list[Record], li
     """{type: (places, rows, what is audited of them)}: labeled rankings are audited as their pairs."""
     parts: dict[type, tuple[list[int], list[Record], list[Record]]] = {}
     for place, row in enumerate(rows):
-        kind = Comparison if kind_of(row) == "rankings" else type(row)
+        kind = Comparison if kind_of_row(row) == "rankings" else type(row)
         places, whole, audited = parts.setdefault(kind, ([], [], []))
         places.append(place)
         whole.append(row)
@@ -148,7 +148,7 @@ class Survey:
                 self.audits[kind] = Audit(called, [*self.more(kind), *checks.values()], rendered=self.rendered)
             self.audits[kind].add(Material(audited, self.eval_prompts))
             self.counts.update(_counts(kind, rows, audited))
-        self.kinds.update(map(kind_of, records.rows))
+        self.kinds.update(map(kind_of_row, records.rows))
         self.equal_scores += data.equal_scores(records)
         self.summary = data.joined([self.summary, records], rows=False)
 
