@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from .. import checkpoints, process
@@ -17,7 +18,10 @@ from ..outputs import check_output_file, write_whole
 from ..results import to_json
 from ..terminal import log
 from . import benchmark_runs, best_of_n, overoptimization, pairs, steps
+from .comparison import compare, show_compared
+from .inputs import score_distinct
 from .plots import svg
+from .probes import ProbeSummary, probe_pairs, show_probes
 from .results import (
     BenchmarkReport,
     ComparisonWith,
@@ -120,18 +124,36 @@ def report_pairs(settings: EvaluationSettings, records: Records) -> tuple[PairRe
         of_steps = checkpoints.kind_of(settings.compare) is checkpoints.PROCESS
         checkpoints.check(settings.compare, checkpoints.PROCESS if of_steps else checkpoints.OUTCOME)
 
-    def evaluated(path: str) -> pairs.PairEvaluation:
-        model = process.from_settings(settings, path)
-        return pairs.evaluate_pairs(model, compared, subset_column=settings.subset_column)
+    def evaluated(path: str) -> tuple[pairs.PairEvaluation, ProbeSummary | None]:
+        model, probed = process.from_settings(settings, path), None
+        if settings.probes and getattr(model, "compares", False):
+            raise UsageError(
+                f"{path} compares answers, and --probes needs the reward of one", hint="leave out --probes"
+            )
+        found = pairs.evaluate_pairs(model, compared, subset_column=settings.subset_column)
+        pairs.show_pairs(found.summary, f"{path} on {len(compared)} comparisons")
+        if settings.probes:
+            probed = probe_pairs(found.scored, partial(score_distinct, model))
+            show_probes(probed, path)
+        return found, probed
 
-    found, comparison = evaluated(settings.model_name_or_path), None
-    pairs.show_pairs(found.summary, f"{settings.model_name_or_path} on {len(compared)} comparisons")
+    names = settings.model_name_or_path, settings.compare
+    (found, probed), other, comparison = evaluated(names[0]), None, None
     if settings.compare:
-        paired = pairs.compare_models(found, evaluated(settings.compare))
-        pairs.show_comparison(paired, settings.model_name_or_path, settings.compare)
-        comparison = ComparisonWith(**vars(paired), model=settings.compare)
+        other, other_probed = evaluated(settings.compare)
+        both = compare(found, other, names, settings.subset_column)
+        show_compared(both, *names)
+        comparison = ComparisonWith(
+            **vars(both.whole),
+            model=settings.compare,
+            verdict=both.verdict,
+            by_subset=both.subsets,
+            other=other.summary,
+            probes=other_probed,
+        )
     said = _evaluated(settings, records, pairs.diagnose_pairs(found.summary))
-    return PairReport(**said, **vars(found.summary), comparison=comparison), found.rows()
+    report = PairReport(**said, **vars(found.summary), comparison=comparison, probes=probed)
+    return report, found.rows(other)
 
 
 def report_steps(settings: EvaluationSettings, records: Records) -> tuple[StepReport, list[WrittenRow]]:
