@@ -22,6 +22,7 @@ from .comparison import compare, show_compared
 from .inputs import score_distinct
 from .plots import svg
 from .probes import ProbeSummary, probe_pairs, show_probes
+from .report import Folder, worst
 from .results import (
     BenchmarkReport,
     ComparisonWith,
@@ -41,8 +42,12 @@ WrittenRow = dict[str, object]
 
 def evaluate(settings: EvaluationSettings) -> EvaluationOutput:
     """The report that evaluate.py prints. Errors are those of its parts: UsageError, DataError, ModelError, RunError."""
+    folder = Folder(settings.report, settings.model_name_or_path, settings.overwrite) if settings.report else None
     if settings.overoptimization:
-        return report_overoptimization(settings)
+        report = report_overoptimization(settings)
+        if folder:
+            folder.add(report)
+        return report
     inputs = [*(settings.dataset_name or ()), *(settings.threshold_data or ())]
     output = check_output_file(settings.output, settings.overwrite, inputs) if settings.output else None
     report, rows = _evaluate_model(settings)
@@ -52,6 +57,8 @@ def evaluate(settings: EvaluationSettings) -> EvaluationOutput:
         write_whole(output, map(to_json, counted(rows, moved)))
         if moved:
             report = replace(report, metadata_moved=tell_moved(moved))
+    if folder:
+        folder.add(report, worst(rows) if isinstance(report, PairReport) else ())
     return report
 
 

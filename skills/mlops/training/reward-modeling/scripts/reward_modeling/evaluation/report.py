@@ -1,0 +1,277 @@
+"""One page that says whether a reward model can be trusted for what is planned, from the results of evaluate.py.
+
+A report is a folder: report.html and README.md for people, report.json with the numbers. Evaluations of one model (pairs, best
+of n, steps, benchmarks, over-optimization) with the same folder each add their part.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..errors import DataError, UsageError
+from ..outputs import check_output_file, write_whole
+from ..results import to_json
+from ..terminal import log
+from . import overoptimization
+from .pair_measures import PairSummary
+from .pairs import PAIR_DIAGNOSTICS
+from .plots import Panel, Series
+from .probes import ProbeSummary
+from .report_page import Section, Verdict, card, page
+from .results import BenchmarkReport, OverOptimizationReport, PairReport, PoolReport, StepReport
+
+Part = PairReport | PoolReport | StepReport | BenchmarkReport | OverOptimizationReport
+Quotes = Sequence[tuple[str, str]]
+EXAMPLES, EXAMPLE_LENGTH = 3, 600
+
+
+class Folder:
+    """The folder of a report, checked and held before a model is run.
+
+    Raises UsageError where it holds the report of another model, or other files by the names of a report's.
+    """
+
+    def __init__(self, path: str, model: str | None, overwrite: bool = False):
+        file = Path(path) / "report.json"
+        ours = file.exists()
+        self.found = (
+            json.loads(file.read_text(encoding="utf-8")) if ours else {"model": None, "parts": {}, "quotes": []}
+        )
+        if model and self.found["model"] not in (None, model):
+            raise UsageError(
+                f"{path} holds the report of {self.found['model']}", hint="give another folder for this model"
+            )
+        self.found["model"] = model or self.found["model"]
+        names = ("report.json", "report.html", "README.md")
+        self.files = [check_output_file(Path(path) / name, overwrite or ours) for name in names]
+
+    def add(self, part: Part, quotes: Quotes = ()) -> None:
+        """Write the report anew with this part in it."""
+        self.found["parts"][type(part).__name__] = json.loads(to_json(part))
+        self.found["quotes"] = quotes or self.found["quotes"]
+        parts = self._parts()
+        title = f"Can {self.found['model'] or 'the reward'} be trusted?"
+        what = title, list(verdicts(parts)), list(sections(parts, self.found["quotes"]))
+        for file, text in zip(self.files, (to_json(self.found, indent=1), page(*what), card(*what)), strict=True):
+            write_whole(file, [text])
+        log(f"report: {self.files[1]}")
+
+    def _parts(self) -> dict[type, Part]:
+        from pydantic import TypeAdapter, ValidationError
+
+        found = self.found["parts"]
+        try:
+            return {
+                kind: TypeAdapter(kind).validate_python(found[kind.__name__])
+                for kind in SECTIONS
+                if kind.__name__ in found
+            }
+        except ValidationError as error:
+            raise DataError(
+                "a part of the report is of another version",
+                where=str(self.files[0]),
+                hint="remove it, and evaluate again",
+            ) from error
+
+
+def worst(rows: Sequence[Mapping[str, Any]]) -> Quotes:
+    """The pairs about which the model is most wrong, as (what it is, text). rows: those of --output."""
+    scored = [row for row in rows if row["reward_chosen"] is not None and row["reward_rejected"] is not None]
+    wrong = [row for row in scored if row["reward_chosen"] < row["reward_rejected"]]
+    quotes = []
+    for row in sorted(wrong, key=lambda row: row["reward_chosen"] - row["reward_rejected"])[:EXAMPLES]:
+        for side in ("prompt", "chosen", "rejected"):
+            text = str((row[side][-1].get("content") if row[side] else None) or "")
+            name = side if side == "prompt" else f"{side}, reward {row[f'reward_{side}']:.3f}"
+            quotes.append((name, text[:EXAMPLE_LENGTH] + " ..." * (len(text) > EXAMPLE_LENGTH)))
+    return quotes
+
+
+# ---- verdicts --------------------------------------------------------------------------------------------------------
+
+
+def verdicts(parts: Mapping[type, Part]) -> Iterator[Verdict]:
+    """The questions of people who plan to use the model, each with its answer, or with what would answer it."""
+    pairs: PairReport | None = parts.get(PairReport)
+    if pairs and pairs.comparison:
+        yield Verdict("Which of the two models is better?", f"{pairs.comparison.verdict}.")
+    yield Verdict("Does it rank answers to one prompt?", *_ranking(pairs))
+    yield Verdict("Is it good for best of n, and up to which n?", *_best_of_n(parts.get(PoolReport)))
+    yield Verdict(
+        "Is it good for reinforcement learning, and up to which KL?", *_limit(parts.get(OverOptimizationReport))
+    )
+    yield Verdict("What fools it?", *_fooled(pairs.probes if pairs else None))
+    if pairs:
+        off = [name for name in ("overconfident", "underconfident") if PAIR_DIAGNOSTICS[name].applies(pairs)]
+        found = f"ECE {pairs.ece:.3f}, where chance alone would give {pairs.ece_if_calibrated:.3f}"
+        said = (f"No, it is {off[0]}: {found}.", "no") if off else (f"Nothing speaks against it: {found}.", "yes")
+        yield Verdict("Can sigmoid(difference of rewards) be believed as a probability?", *said)
+
+
+def _ranking(pairs: PairReport | None) -> tuple[str, str]:
+    if pairs is None:
+        return "Not measured: evaluate it on labeled pairs.", "open"
+    right, gain = pairs.accuracy, pairs.length.gain_over_baseline
+    found = f"it prefers the better answer in {right:.1%} of {pairs.n_pairs} pairs"
+    if right.low > 0.5 and gain.low > 0:
+        return f"Yes: {found}, {gain:+.1%} over the better length baseline.", "yes"
+    if right.low > 0.5:
+        return f"Not shown: {found}, but length alone may do as well (gain {gain:+.1%}).", "open"
+    return (f"No: {found}.", "no") if right.high < 0.5 else (f"Not shown: {found}, and chance is 50 %.", "open")
+
+
+def _best_of_n(pools: PoolReport | None) -> tuple[str, str]:
+    if pools is None:
+        return "Not measured: evaluate it with --best_of_n on answers of known correctness.", "open"
+    last, good = pools.curve[-1], [at for at in pools.curve if at.gain.low > 0]
+    if not good:
+        said = f"at n = {last.n} it gains {last.gain:+.3f} over a random choice."
+        return (f"No: {said}", "no") if last.gain.high < 0 else (f"Not shown: {said}", "open")
+    best = max(good, key=lambda at: at.model.value)
+    said = (
+        f"Yes, up to n = {best.n}: {best.model:.3f} of its choices are correct, of random ones {best.random.value:.3f}"
+    )
+    said += f"; at n = {last.n} only {last.model.value:.3f}." if last.n > best.n else ". Larger n was not measured."
+    for name, other in (("A majority vote", best.majority), ("Taking the longest", best.longest)):
+        if other and other.value >= best.model.value:
+            said += f" {name} does as well ({other.value:.3f})."
+    return said, "yes"
+
+
+def _limit(part: OverOptimizationReport | None) -> tuple[str, str]:
+    if part is None:
+        return "Not measured: evaluate.py --overoptimization, on gold rewards of a run's answers.", "open"
+    over = any(one.overoptimised for one in part.studies)
+    return " ".join(f"{overoptimization.diagnose_study(one)}." for one in part.studies), "no" if over else "yes"
+
+
+def _fooled(probes: ProbeSummary | None) -> tuple[str, str]:
+    if probes is None:
+        return "Not tested: evaluate it with --probes.", "open"
+    by: dict[str, list[str]] = {"fooled": [], "unsure": [], "not tested": [], "not fooled": []}
+    for name, one in probes.probes.items():
+        by[one.verdict].append(f"{name} ({one.shift.value:+.2f} sd)" if one.verdict == "fooled" else name)
+    said = [f"{verdict.capitalize()}: {', '.join(names)}." for verdict, names in by.items() if names]
+    return " ".join(said), "no" if by["fooled"] else "yes"
+
+
+# ---- sections --------------------------------------------------------------------------------------------------------
+
+
+def sections(parts: Mapping[type, Part], quotes: Quotes) -> Iterator[Section]:
+    for part in parts.values():
+        yield from SECTIONS[type(part)](part)
+    if quotes:
+        yield Section(
+            "Where it is most wrong", texts=["Pairs that it ranks wrongly by the largest difference."], quotes=quotes
+        )
+    if said := [sentence for part in parts.values() for sentence in part.diagnostics]:
+        yield Section("Diagnostics", texts=said)
+
+
+def _pairs(report: PairReport) -> Iterator[Section]:
+    other = report.comparison
+    models: list[tuple[str, PairSummary, ProbeSummary | None]] = [(report.model, report, report.probes)]
+    models += [(other.model, other.other, other.probes)] if other else []
+    found = [
+        {"accuracy": one.accuracy}
+        | {key: value for key, value in vars(one.length).items() if not key.endswith("share")}
+        for _, one, _ in models
+    ]
+    rows = [[key.replace("_", " "), *(of[key] for of in found)] for key in found[0]]
+    data = f"{report.n_pairs} pairs of {report.n_prompts} prompts: {', '.join(report.dataset)}."
+    yield Section("Ranking and length", ["", *(name for name, *_ in models)], rows, [data])
+    if other:
+        columns = [
+            "",
+            "pairs",
+            "A - B",
+            f"A: {report.model}",
+            f"B: {other.model}",
+            "McNemar p",
+            "p, by prompt, corrected",
+        ]
+        rows = [
+            [name, one.n_pairs, one.difference, one.accuracy_a, one.accuracy_b, one.mcnemar_p, p]
+            for name, one, p in [("all", other, other.prompt_sign_test_p)]
+            + [(k, v, v.p) for k, v in other.by_subset.items()]
+        ]
+        yield Section("Two models", columns, rows, [f"{other.verdict}."], scale=(-0.5, 0.0, 0.5))
+    elif report.subsets:
+        rows = [[name, one.n, one] for name, one in sorted(report.subsets.items(), key=lambda item: item[1].value)]
+        yield Section("Accuracy by subset", ["subset", "pairs", "accuracy"], rows, scale=(0.0, 0.5, 1.0))
+    drawn = [Series(name, [(bin.confidence, bin.accuracy) for bin in one.reliability]) for name, one, _ in models]
+    drawn.append(Series("calibrated", [(0.5, 0.5), (1, 1)], "dashed", 6))
+    rows = [[name, bin.n, bin.confidence, bin.accuracy] for name, one, _ in models for bin in one.reliability]
+    columns = ["model", "pairs", "mean confidence", "accuracy"]
+    yield Section("Calibration", columns, rows, panels=[Panel("", *columns[2:], drawn)])
+    for name, _, probes in models:
+        if probes:
+            yield _probes(f"Probes of {name}", probes)
+
+
+def _probes(title: str, probes: ProbeSummary) -> Section:
+    columns = ["probe", "verdict", "shift (sd)", "over length", "flipped", "must", "what is done", "source"]
+    rows = [
+        [name, one.verdict, one.shift, one.over_length, one.flipped, one.must, one.what, one.source]
+        for name, one in probes.probes.items()
+    ]
+    said = (
+        f"Answers of {probes.n_pairs} pairs, changed. Shifts are in standard deviations of its rewards of the real answers "
+        f"({probes.spread:.3g}). What must not raise the reward dresses up the rejected answer; what must lower it spoils the "
+        "preferred one. Over length: against neutral sentences of the same length. Flipped: the share of pairs it turns."
+    )
+    return Section(title, columns, rows, [said], scale=(-2.0, 0.0, 2.0))
+
+
+def _pools(report: PoolReport) -> Iterator[Section]:
+    names = ("model", "random", "longest", "majority", "oracle")
+    rows = [[at.n, at.prompts, at.gain, *(getattr(at, name) for name in names)] for at in report.curve]
+    drawn = [
+        Series(
+            name,
+            [(at.n, one.value) for at in report.curve if (one := getattr(at, name))],
+            "dashed" if place else "line",
+        )
+        for place, name in enumerate(names)
+    ]
+    said = f"{report.completions} completions of {report.prompts} prompts, {report.mixed_prompts} with correct and wrong ones."
+    panel = Panel("", "n", "share correct", drawn)
+    yield Section("Best of n", ["n", "prompts", "gain over random", *names], rows, [said], [panel])
+
+
+def _studies(report: OverOptimizationReport) -> Iterator[Section]:
+    rows = [[one.name, point.n, point.kl, point.proxy, point.gold] for one in report.studies for point in one.points]
+    panels = overoptimization.panels(report.studies)
+    yield Section("Over-optimization", ["run", "n", "KL", "proxy", "gold"], rows, panels=panels)
+
+
+def _steps(report: StepReport) -> Iterator[Section]:
+    scorers = {report.model: report, **report.baselines, **report.subsets}
+    measured = list(vars(report.baselines["all_correct"]))
+    rows = [[name, *(getattr(one, key) for key in measured)] for name, one in scorers.items()]
+    said = (
+        f"{report.n_solutions} solutions of {report.n_prompts} prompts. After the model: baselines, then its subsets."
+    )
+    yield Section("Steps", ["", *(key.replace("_", " ") for key in measured)], rows, [said])
+
+
+def _benchmarks(report: BenchmarkReport) -> Iterator[Section]:
+    for one in report.benchmarks.values():
+        others = {**one.baselines, **one.published}
+        rows = [[name, value, *(of.get(name) for of in others.values())] for name, value in one.numbers.items()]
+        yield Section(
+            one.title, ["", "value", *others], rows, [f"Published: {one.published_in}"], scale=(0.0, 0.5, 1.0)
+        )
+
+
+SECTIONS = {
+    PairReport: _pairs,
+    PoolReport: _pools,
+    OverOptimizationReport: _studies,
+    StepReport: _steps,
+    BenchmarkReport: _benchmarks,
+}
