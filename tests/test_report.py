@@ -64,7 +64,7 @@ def reported(data, toy_model, tiny, tmp_path_factory):
     model = ("--model_name_or_path", toy_model[0], "--report", folder / "page")
     found = ("--probes", "--compare", folder / "other", "--output", folder / "rows.jsonl")
     done = run_main("evaluate.py", *model, "--dataset_name", data["pairs"], *found)
-    for other in (("--dataset_name", data["pools"], "--best_of_n"), ("--overoptimization", data["points"])):
+    for other in (("--dataset_name", data["pools"], "--best_of_n", "1", "2"), ("--overoptimization", data["points"])):
         again = run_main("evaluate.py", *(model if "--best_of_n" in other else model[2:]), *other)
         assert again.returncode == 0, again.stderr
     assert done.returncode == 0, done.stderr
@@ -87,7 +87,7 @@ def test_verdicts_come_first_and_answer_what_was_measured(reported):
     verdicts = text[: text.index("<h2>")]
     for question in ("Which of the two", "Does it rank", "best of n", "which KL", "What fools it", "probability"):
         assert question in verdicts
-    assert "Yes, up to n = 2:" in verdicts and "over-optimised" in verdicts and "Not measured" not in verdicts
+    assert "Yes: up to n = 2," in verdicts and "over-optimised" in verdicts and "Not measured" not in verdicts
     for title in ("Ranking and length", "Two models", "Calibration", "Probes of", "Best of n", "Over-optimization"):
         assert f"<h2>{title}" in text
 

@@ -2,56 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from ..terminal import log, table
 from .inputs import subsets
-from .intervals import Estimate
 from .pair_measures import NO_SUBSET, PairedComparison
-from .pairs import PairEvaluation, compare_models, show_comparison
+from .pairs import PairEvaluation, compare_models
+from .report_page import Section
 
 LEVEL = 0.05
 
 
-@dataclass(frozen=True)
-class SubsetComparison:
+@dataclass(frozen=True, kw_only=True)
+class SubsetComparison(PairedComparison):
     """Two models on the pairs of one subset."""
 
-    n_pairs: int
-    accuracy_a: Estimate
-    accuracy_b: Estimate
-    difference: Estimate
-    """a - b."""
-    mcnemar_p: float
     p: float
-    """By prompt, corrected for the number of subsets (Holm 1979): under 0.05 the difference is no luck."""
-
-
-@dataclass(frozen=True)
-class ComparedModels:
-    """verdict: which is better, and whether it could be luck."""
-
-    whole: PairedComparison
-    subsets: dict[str, SubsetComparison]
-    verdict: str
+    """`prompt_sign_test_p`, corrected for the number of subsets (Holm 1979): under 0.05 the difference is no luck."""
 
 
 def compare(
     first: PairEvaluation, second: PairEvaluation, names: tuple[str, str], subset_column: str | None = None
-) -> ComparedModels:
-    """On the whole and, where the pairs have subsets, on each."""
+) -> tuple[PairedComparison, dict[str, SubsetComparison], str]:
+    """(on all pairs, on each subset where there are some, which is better and whether it could be luck)."""
     whole = compare_models(first, second)
     of = subsets([pair for pair, _, _ in first.scored], subset_column) or []
     named = [NO_SUBSET if name is None else str(name) for name in of]
     parts = {name: _compare_part(first, second, [one == name for one in named]) for name in sorted(set(named))}
     found = {name: part for name, part in parts.items() if part}
     corrected = holm([part.prompt_sign_test_p for part in found.values()])
-    rows = {
-        name: SubsetComparison(part.n_pairs, part.accuracy_a, part.accuracy_b, part.difference, part.mcnemar_p, p)
-        for (name, part), p in zip(found.items(), corrected, strict=True)
+    by_subset = {
+        name: SubsetComparison(**vars(part), p=p) for (name, part), p in zip(found.items(), corrected, strict=True)
     }
-    return ComparedModels(whole, rows, _verdict(whole, rows, names))
+    return whole, by_subset, _verdict(whole, by_subset, names)
 
 
 def _compare_part(first: PairEvaluation, second: PairEvaluation, kept: Sequence[bool]) -> PairedComparison | None:
@@ -92,23 +75,12 @@ def _verdict(whole: PairedComparison, parts: dict[str, SubsetComparison], names:
     return f"{said}; but they differ on {', '.join(split)}" if split else said
 
 
-def show_compared(found: ComparedModels, first: str, second: str) -> None:
-    """The verdict, then the tables, on stderr."""
-    log(found.verdict)
-    show_comparison(found.whole, first, second)
+def comparison_section(
+    whole: PairedComparison, by_subset: Mapping[str, SubsetComparison], first: str, second: str, verdict: str
+) -> Section:
     rows = [
-        [
-            name,
-            one.n_pairs,
-            f"{one.accuracy_a:.3f}",
-            f"{one.accuracy_b:.3f}",
-            f"{one.difference:+.3f}",
-            one.mcnemar_p,
-            one.p,
-        ]
-        for name, one in found.subsets.items()
+        [name, one.n_pairs, one.difference, one.accuracy_a, one.accuracy_b, one.mcnemar_p, p]
+        for name, one, p in [("all", whole, whole.prompt_sign_test_p), *((k, v, v.p) for k, v in by_subset.items())]
     ]
-    if rows:
-        table(
-            "two models by subset", ["", "n", "A [95 %]", "B [95 %]", "A - B [95 %]", "McNemar p", "p, corrected"], rows
-        )
+    columns = ["", "pairs", "A - B", f"A: {first}", f"B: {second}", "McNemar p", "p, by prompt, corrected"]
+    return Section("Two models", columns, rows, [f"{verdict}."], scale=(-0.5, 0.0, 0.5))

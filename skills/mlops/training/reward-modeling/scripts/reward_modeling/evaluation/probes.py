@@ -20,7 +20,6 @@ import numpy as np
 
 from ..data.records import Comparison, Message
 from ..rendering import Conversation
-from ..terminal import log, table
 from .inputs import prompt_keys
 from .intervals import (
     Estimate,
@@ -30,6 +29,7 @@ from .intervals import (
     group_index,
     t_quantile,
 )
+from .report_page import Section
 
 MOST_PAIRS = 300
 """Pairs that are probed, drawn by a fixed seed; each probe scores one or two texts a pair."""
@@ -314,24 +314,16 @@ def mean_shift(values: np.ndarray, groups: np.ndarray) -> Estimate | None:
     return Estimate(value, value - half, value + half, len(values), int(index.max()) + 1)
 
 
-def show_probes(summary: ProbeSummary, name: str) -> None:
-    """Print what each probe does to the rewards, on stderr."""
-
-    def shown(estimate: Estimate | None, how: str) -> str | None:
-        return estimate and format(estimate, how)
-
+def probe_section(name: str, summary: ProbeSummary) -> Section:
+    """What each probe does to the rewards."""
+    columns = ["probe", "verdict", "must", "shift (sd)", "over length", "flipped", "what is done", "source"]
     rows = [
-        [
-            probe,
-            one.verdict,
-            one.must,
-            shown(one.shift, "+.2f"),
-            shown(one.over_length, "+.2f"),
-            shown(one.flipped, ".2f"),
-        ]
+        [probe, one.verdict, one.must, one.shift, one.over_length, one.flipped, one.what, one.source]
         for probe, one in summary.probes.items()
     ]
-    columns = ["probe", "verdict", "must", "shift [95 %]", "over length [95 %]", "flipped [95 %]"]
-    title = f"{name}: probes of {summary.n_pairs} pairs, shifts in standard deviations of its rewards ({summary.spread:.3g})"
-    table(title, columns, rows)
-    log(f"fooled by: {', '.join(summary.fooled_by) or 'no probe'}")
+    said = (
+        f"Answers of {summary.n_pairs} pairs, changed. Shifts are in standard deviations of its rewards of the real answers "
+        f"({summary.spread:.3g}). What must not raise the reward dresses up the rejected answer; what must lower it spoils the "
+        "preferred one. Over length: against neutral sentences of the same length. Flipped: the share of pairs it turns."
+    )
+    return Section(f"Probes of {name}", columns, rows, [said], scale=(-2.0, 0.0, 2.0))

@@ -16,11 +16,12 @@ from ..outputs import check_output_file, write_whole
 from ..results import to_json
 from ..terminal import log
 from . import overoptimization
+from .comparison import comparison_section
 from .pair_measures import PairSummary
 from .pairs import PAIR_DIAGNOSTICS
 from .plots import Panel, Series
-from .probes import ProbeSummary
-from .report_page import Section, Verdict, card, page
+from .probes import ProbeSummary, probe_section
+from .report_page import Section, card, page
 from .results import BenchmarkReport, OverOptimizationReport, PairReport, PoolReport, StepReport
 
 Part = PairReport | PoolReport | StepReport | BenchmarkReport | OverOptimizationReport
@@ -93,69 +94,63 @@ def worst(rows: Sequence[Mapping[str, Any]]) -> Quotes:
 # ---- verdicts --------------------------------------------------------------------------------------------------------
 
 
-def verdicts(parts: Mapping[type, Part]) -> Iterator[Verdict]:
+def verdicts(parts: Mapping[type, Part]) -> Iterator[tuple[str, str]]:
     """The questions of people who plan to use the model, each with its answer, or with what would answer it."""
     pairs: PairReport | None = parts.get(PairReport)
     if pairs and pairs.comparison:
-        yield Verdict("Which of the two models is better?", f"{pairs.comparison.verdict}.")
-    yield Verdict("Does it rank answers to one prompt?", *_ranking(pairs))
-    yield Verdict("Is it good for best of n, and up to which n?", *_best_of_n(parts.get(PoolReport)))
-    yield Verdict(
-        "Is it good for reinforcement learning, and up to which KL?", *_limit(parts.get(OverOptimizationReport))
+        yield "Which of the two models is better?", f"{pairs.comparison.verdict}."
+    yield "Does it rank answers to one prompt?", _ranking(pairs)
+    yield "Is it good for best of n, and up to which n?", _best_of_n(parts.get(PoolReport))
+    studied: OverOptimizationReport | None = parts.get(OverOptimizationReport)
+    asked = "Is it good for reinforcement learning, and up to which KL?"
+    yield (
+        asked,
+        " ".join(studied.diagnostics) if studied else "Not measured: evaluate.py --overoptimization, on gold rewards.",
     )
-    yield Verdict("What fools it?", *_fooled(pairs.probes if pairs else None))
+    yield "What fools it?", _fooled(pairs.probes if pairs else None)
     if pairs:
         off = [name for name in ("overconfident", "underconfident") if PAIR_DIAGNOSTICS[name].applies(pairs)]
         found = f"ECE {pairs.ece:.3f}, where chance alone would give {pairs.ece_if_calibrated:.3f}"
-        said = (f"No, it is {off[0]}: {found}.", "no") if off else (f"Nothing speaks against it: {found}.", "yes")
-        yield Verdict("Can sigmoid(difference of rewards) be believed as a probability?", *said)
+        yield "Is sigmoid(difference of rewards) a probability?", f"No: {off[0]}, {found}." if off else f"Yes: {found}."
 
 
-def _ranking(pairs: PairReport | None) -> tuple[str, str]:
+def _ranking(pairs: PairReport | None) -> str:
     if pairs is None:
-        return "Not measured: evaluate it on labeled pairs.", "open"
+        return "Not measured: evaluate it on labeled pairs."
     right, gain = pairs.accuracy, pairs.length.gain_over_baseline
     found = f"it prefers the better answer in {right:.1%} of {pairs.n_pairs} pairs"
-    if right.low > 0.5 and gain.low > 0:
-        return f"Yes: {found}, {gain:+.1%} over the better length baseline.", "yes"
-    if right.low > 0.5:
-        return f"Not shown: {found}, but length alone may do as well (gain {gain:+.1%}).", "open"
-    return (f"No: {found}.", "no") if right.high < 0.5 else (f"Not shown: {found}, and chance is 50 %.", "open")
+    if right.low <= 0.5:
+        return f"{'No' if right.high < 0.5 else 'Not shown'}: {found}, and chance is 50 %."
+    if gain.low <= 0:
+        return f"Not shown: {found}, but length alone may do as well (gain {gain:+.1%})."
+    return f"Yes: {found}, {gain:+.1%} over the better length baseline."
 
 
-def _best_of_n(pools: PoolReport | None) -> tuple[str, str]:
+def _best_of_n(pools: PoolReport | None) -> str:
     if pools is None:
-        return "Not measured: evaluate it with --best_of_n on answers of known correctness.", "open"
+        return "Not measured: evaluate it with --best_of_n on answers of known correctness."
     last, good = pools.curve[-1], [at for at in pools.curve if at.gain.low > 0]
     if not good:
-        said = f"at n = {last.n} it gains {last.gain:+.3f} over a random choice."
-        return (f"No: {said}", "no") if last.gain.high < 0 else (f"Not shown: {said}", "open")
+        answer = "No" if last.gain.high < 0 else "Not shown"
+        return f"{answer}: at n = {last.n} it gains {last.gain:+.3f} over a random choice."
     best = max(good, key=lambda at: at.model.value)
     said = (
-        f"Yes, up to n = {best.n}: {best.model:.3f} of its choices are correct, of random ones {best.random.value:.3f}"
+        f"Yes: up to n = {best.n}, {best.model:.3f} of its choices are correct, of random ones {best.random.value:.3f}"
     )
     said += f"; at n = {last.n} only {last.model.value:.3f}." if last.n > best.n else ". Larger n was not measured."
     for name, other in (("A majority vote", best.majority), ("Taking the longest", best.longest)):
         if other and other.value >= best.model.value:
             said += f" {name} does as well ({other.value:.3f})."
-    return said, "yes"
+    return said
 
 
-def _limit(part: OverOptimizationReport | None) -> tuple[str, str]:
-    if part is None:
-        return "Not measured: evaluate.py --overoptimization, on gold rewards of a run's answers.", "open"
-    over = any(one.overoptimised for one in part.studies)
-    return " ".join(f"{overoptimization.diagnose_study(one)}." for one in part.studies), "no" if over else "yes"
-
-
-def _fooled(probes: ProbeSummary | None) -> tuple[str, str]:
+def _fooled(probes: ProbeSummary | None) -> str:
     if probes is None:
-        return "Not tested: evaluate it with --probes.", "open"
+        return "Not tested: evaluate it with --probes."
     by: dict[str, list[str]] = {"fooled": [], "unsure": [], "not tested": [], "not fooled": []}
     for name, one in probes.probes.items():
         by[one.verdict].append(f"{name} ({one.shift.value:+.2f} sd)" if one.verdict == "fooled" else name)
-    said = [f"{verdict.capitalize()}: {', '.join(names)}." for verdict, names in by.items() if names]
-    return " ".join(said), "no" if by["fooled"] else "yes"
+    return " ".join(f"{verdict.capitalize()}: {', '.join(names)}." for verdict, names in by.items() if names)
 
 
 # ---- sections --------------------------------------------------------------------------------------------------------
@@ -185,21 +180,7 @@ def _pairs(report: PairReport) -> Iterator[Section]:
     data = f"{report.n_pairs} pairs of {report.n_prompts} prompts: {', '.join(report.dataset)}."
     yield Section("Ranking and length", ["", *(name for name, *_ in models)], rows, [data])
     if other:
-        columns = [
-            "",
-            "pairs",
-            "A - B",
-            f"A: {report.model}",
-            f"B: {other.model}",
-            "McNemar p",
-            "p, by prompt, corrected",
-        ]
-        rows = [
-            [name, one.n_pairs, one.difference, one.accuracy_a, one.accuracy_b, one.mcnemar_p, p]
-            for name, one, p in [("all", other, other.prompt_sign_test_p)]
-            + [(k, v, v.p) for k, v in other.by_subset.items()]
-        ]
-        yield Section("Two models", columns, rows, [f"{other.verdict}."], scale=(-0.5, 0.0, 0.5))
+        yield comparison_section(other, other.by_subset, report.model, other.model, other.verdict)
     elif report.subsets:
         rows = [[name, one.n, one] for name, one in sorted(report.subsets.items(), key=lambda item: item[1].value)]
         yield Section("Accuracy by subset", ["subset", "pairs", "accuracy"], rows, scale=(0.0, 0.5, 1.0))
@@ -210,21 +191,7 @@ def _pairs(report: PairReport) -> Iterator[Section]:
     yield Section("Calibration", columns, rows, panels=[Panel("", *columns[2:], drawn)])
     for name, _, probes in models:
         if probes:
-            yield _probes(f"Probes of {name}", probes)
-
-
-def _probes(title: str, probes: ProbeSummary) -> Section:
-    columns = ["probe", "verdict", "shift (sd)", "over length", "flipped", "must", "what is done", "source"]
-    rows = [
-        [name, one.verdict, one.shift, one.over_length, one.flipped, one.must, one.what, one.source]
-        for name, one in probes.probes.items()
-    ]
-    said = (
-        f"Answers of {probes.n_pairs} pairs, changed. Shifts are in standard deviations of its rewards of the real answers "
-        f"({probes.spread:.3g}). What must not raise the reward dresses up the rejected answer; what must lower it spoils the "
-        "preferred one. Over length: against neutral sentences of the same length. Flipped: the share of pairs it turns."
-    )
-    return Section(title, columns, rows, [said], scale=(-2.0, 0.0, 2.0))
+            yield probe_section(name, probes)
 
 
 def _pools(report: PoolReport) -> Iterator[Section]:

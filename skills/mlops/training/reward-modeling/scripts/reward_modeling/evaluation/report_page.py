@@ -1,4 +1,4 @@
-"""How a report looks: sections of text, tables and plots as one HTML page without a network, or as Markdown."""
+"""How results look: sections of text, tables and plots as one HTML page without a network, as Markdown, or on stderr."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..terminal import table
 from .intervals import Estimate
 from .plots import Panel, svg
 
@@ -34,7 +35,7 @@ summary { cursor: pointer; color: #0072b2 }
 </head>
 <body>
 <h1>{{ title }}</h1>
-<dl>{% for one in verdicts %}<div class="{{ one.mark }}"><dt>{{ one.question }}</dt><dd>{{ one.answer }}</dd></div>
+<dl>{% for asked, said in verdicts %}<div class="{{ marks.get(said.split(":")[0], "open") }}"><dt>{{ asked }}</dt><dd>{{ said }}</dd></div>
 {% endfor %}</dl>
 {% for section in sections %}<section>
 <h2>{{ section.title }}</h2>
@@ -42,11 +43,11 @@ summary { cursor: pointer; color: #0072b2 }
 {% endfor %}{% if section.panels %}<figure>{{ drawn(section.panels, loop.index) }}</figure>
 <details><summary>The data of the plot</summary>{% endif %}
 {% if section.rows %}<div class="wide"><table>
-<tr>{% for name in section.columns %}<th scope="col">{{ name }}</th>{% endfor %}
-{% if section.scale %}<th scope="col">{{ "%g to %g"|format(section.scale[0], section.scale[2]) }}</th>{% endif %}</tr>
+<tr>{% for name in section.columns %}<th scope="col">{{ name }}</th>
+{% if section.scale and loop.first %}<th scope="col">{{ "%g to %g"|format(section.scale[0], section.scale[2]) }}</th>{% endif %}{% endfor %}</tr>
 {% for row in section.rows %}<tr>{% for cell in row %}
-<td{% if cell is string and cell|length > 24 %} class="text"{% endif %}>{{ shown(cell) }}</td>{% endfor %}
-{% if section.scale %}<td>{{ bar(row, section.scale) }}</td>{% endif %}</tr>
+<td{% if cell is string and cell|length > 24 %} class="text"{% endif %}>{{ shown(cell) }}</td>
+{% if section.scale and loop.first %}<td>{{ bar(row, section.scale) }}</td>{% endif %}{% endfor %}</tr>
 {% endfor %}</table></div>{% endif %}
 {% if section.panels %}</details>{% endif %}
 {% for name, text in section.quotes %}<p><b>{{ name }}</b></p><pre>{{ text }}</pre>
@@ -63,7 +64,7 @@ tags:
 
 # {{ title }}
 
-{% for one in verdicts %}**{{ one.question }}** {{ one.answer }}
+{% for asked, said in verdicts %}**{{ asked }}** {{ said }}
 
 {% endfor %}{% for section in sections if not section.quotes %}## {{ section.title }}
 
@@ -77,18 +78,15 @@ tags:
 """
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """A question that a user has, and its answer in plain words. mark: "yes", "no" or "open"."""
-
-    question: str
-    answer: str
-    mark: str = "open"
+MARKS = {"Yes": "yes", "No": "no", "Fooled": "no"}
+"""First word of an answer -> its color; gray for any other."""
+Verdicts = Sequence[tuple[str, str]]
+"""Questions that a user has, and their answers in plain words."""
 
 
 @dataclass(frozen=True)
 class Section:
-    """scale: (lowest, reference, highest) of a bar that shows each row's first estimate. quotes: (name, text) of rows."""
+    """scale: (lowest, reference, highest) of a bar for each row's first estimate. quotes: (name, text) of rows of the data."""
 
     title: str
     columns: Sequence[str] = ()
@@ -98,13 +96,17 @@ class Section:
     scale: tuple[float, float, float] | None = None
     quotes: Sequence[tuple[str, str]] = ()
 
+    def show(self, columns: int | None = None) -> None:
+        """The table on stderr, with only the first columns where they are too many."""
+        table(self.title, self.columns[:columns], [[_shown(cell) for cell in row[:columns]] for row in self.rows])
 
-def page(title: str, verdicts: Sequence[Verdict], sections: Sequence[Section]) -> str:
+
+def page(title: str, verdicts: Verdicts, sections: Sequence[Section]) -> str:
     """The HTML page; every text in it is escaped."""
     return _filled(PAGE, True, title=title, verdicts=verdicts, sections=sections)
 
 
-def card(title: str, verdicts: Sequence[Verdict], sections: Sequence[Section]) -> str:
+def card(title: str, verdicts: Verdicts, sections: Sequence[Section]) -> str:
     """The same as a model card in Markdown, without plots and quotes."""
     return _filled(CARD, False, title=title, verdicts=verdicts, sections=sections)
 
@@ -113,7 +115,8 @@ def _filled(template: str, html: bool, **what: object) -> str:
     import jinja2
 
     environment = jinja2.Environment(autoescape=html, undefined=jinja2.StrictUndefined)
-    return environment.from_string(template).render(shown=_shown, plain=_plain, bar=_bar, drawn=_drawn, **what)
+    tools = {"shown": _shown, "plain": _plain, "bar": _bar, "drawn": _drawn, "marks": MARKS}
+    return environment.from_string(template).render(**tools, **what)
 
 
 def _shown(cell: Cell) -> str:
@@ -136,10 +139,10 @@ def _bar(row: Sequence[Cell], scale: tuple[float, float, float]) -> str:
     one = next((cell for cell in row if isinstance(cell, Estimate)), None)
     if one is None:
         return ""
-    low, middle, high = scale
+    ends = {"low": one.low, "high": one.high, "value": one.value, "middle": scale[1]}
     at = {
-        name: 150 * (min(max(value, low), high) - low) / (high - low) + 5
-        for name, value in (("low", one.low), ("high", one.high), ("value", one.value), ("middle", middle))
+        name: 150 * (min(max(value, scale[0]), scale[2]) - scale[0]) / (scale[2] - scale[0]) + 5
+        for name, value in ends.items()
     }
     return Markup(
         '<svg viewBox="0 0 160 14" role="img" aria-label="interval"><path stroke="#999" d="M{middle:.1f} 0V14"/>'

@@ -18,10 +18,10 @@ from ..outputs import check_output_file, write_whole
 from ..results import to_json
 from ..terminal import log
 from . import benchmark_runs, best_of_n, overoptimization, pairs, steps
-from .comparison import compare, show_compared
+from .comparison import compare, comparison_section
 from .inputs import score_distinct
 from .plots import svg
-from .probes import ProbeSummary, probe_pairs, show_probes
+from .probes import ProbeSummary, probe_pairs, probe_section
 from .report import Folder, worst
 from .results import (
     BenchmarkReport,
@@ -141,20 +141,22 @@ def report_pairs(settings: EvaluationSettings, records: Records) -> tuple[PairRe
         pairs.show_pairs(found.summary, f"{path} on {len(compared)} comparisons")
         if settings.probes:
             probed = probe_pairs(found.scored, partial(score_distinct, model))
-            show_probes(probed, path)
+            probe_section(path, probed).show(6)
         return found, probed
 
     names = settings.model_name_or_path, settings.compare
     (found, probed), other, comparison = evaluated(names[0]), None, None
     if settings.compare:
         other, other_probed = evaluated(settings.compare)
-        both = compare(found, other, names, settings.subset_column)
-        show_compared(both, *names)
+        paired, by_subset, verdict = compare(found, other, names, settings.subset_column)
+        log(verdict)
+        pairs.show_comparison(paired, *names)
+        comparison_section(paired, by_subset, *names, verdict).show()
         comparison = ComparisonWith(
-            **vars(both.whole),
+            **vars(paired),
             model=settings.compare,
-            verdict=both.verdict,
-            by_subset=both.subsets,
+            verdict=verdict,
+            by_subset=by_subset,
             other=other.summary,
             probes=other_probed,
         )
