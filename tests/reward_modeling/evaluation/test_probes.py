@@ -69,7 +69,7 @@ def test_what_a_length_lover_is_told():
     """Longer by 250 characters is +250: the other probes only add length, so they are not what fools it."""
     found = probed(lambda prompt, answer: float(len(answer)))
     assert [name for name in found.fooled_by if PROBES[name].must == "not rise"] == ["length"]
-    assert found.probes["length"].shift.value == pytest.approx(len(neutral(250)) / found.spread + 1 / found.spread)
+    assert found.probes["length"].shift.value == pytest.approx(251 / found.spread)
     assert found.probes["flattery"].shift.low > 0.1 and abs(found.probes["flattery"].over_length.value) < 0.1
 
 
@@ -116,18 +116,18 @@ CHANGES = {
 @pytest.mark.parametrize("name", CHANGES)
 def test_what_a_probe_writes(name):
     answer, expected = CHANGES[name]
-    assert PROBES[name].change(answer, "other") == expected
+    assert PROBES[name].changed(answer, "other") == expected
 
 
 def test_probes_leave_out_what_they_cannot_change():
-    assert PROBES["truncation"].change("too short", "") is None
-    assert PROBES["shuffled"].change("One. Two.", "") is None
+    assert PROBES["truncation"].changed("too short", "") is None
+    assert PROBES["shuffled"].changed("One. Two.", "") is None
 
 
 @pytest.mark.parametrize("length", [1, 10, 45, 250, 3000])
 def test_neutral_text_has_the_length_asked_for(length):
     assert len(neutral(length)) == length
-    assert neutral(100).startswith(NEUTRAL[0])
+    assert neutral(40) == NEUTRAL[:39] + "."
 
 
 def test_the_interval_of_a_shift_covers_its_mean():

@@ -125,10 +125,10 @@ def group_index(groups: Groups, n: int) -> np.ndarray:
     return np.array([seen.setdefault(key, len(seen)) for key in keys], dtype=np.int64)
 
 
-def difference(outcomes_a, outcomes_b, groups: Groups = None, weights=None) -> Estimate:
+def difference(outcomes_a, outcomes_b, groups: Groups = None, weights=None, *, bound: float = 1.0) -> Estimate:
     """Mean of a - b over the same pairs, with its clustered 95 % interval. Miller 2024, paired differences.
 
-    value +- t sqrt(V + 1 / G^2), t with G - 1 degrees of freedom for G prompts, cut at -1 and 1. The 1 / G^2 is half a
+    value +- t sqrt(V + 1 / G^2), t with G - 1 degrees of freedom for G prompts, cut at -bound and bound. The 1 / G^2 is half a
     made-up prompt for each model (Agresti and Min 2005, Statistics in Medicine 24:729-740): two models that agree
     everywhere on a few prompts are not proven equal.
     """
@@ -138,7 +138,7 @@ def difference(outcomes_a, outcomes_b, groups: Groups = None, weights=None) -> E
     value = float(weights @ differences / weights.sum())
     variance = clustered_variance(weights * (differences - value), index) / weights.sum() ** 2
     half = t_quantile(int(index.max())) * math.sqrt(variance + effective_groups(index, weights) ** -2)
-    low, high = max(value - half, -1.0), min(value + half, 1.0)
+    low, high = max(value - half, -bound), min(value + half, bound)
     return Estimate(value, low, high, len(differences), int(index.max()) + 1)
 
 
