@@ -130,3 +130,48 @@ def test_probes_are_for_pairs(data, toy_model):
     words = ("--model_name_or_path", toy_model[0], "--dataset_name", data["pools"], "--best_of_n", "--probes")
     done = run_main("evaluate.py", *words)
     assert done.returncode == 2 and "--probes change the answers of labeled pairs" in done.stderr
+
+
+def test_training_reports_its_held_out_rows(data, tiny, tmp_path):
+    words = (
+        "--model_name_or_path",
+        tiny("qwen2"),
+        "--dataset_name",
+        data["pairs"],
+        "--audit",
+        "warn",
+        "--save_strategy",
+        "no",
+    )
+    asked = ("--output_dir", tmp_path / "model", "--max_steps", "1", "--report", tmp_path / "page")
+    refused = run_main("train.py", *words, *asked)
+    assert refused.returncode == 2 and "--report needs something to evaluate on" in refused.stderr
+    done = run_main("train.py", *words, *asked, "--val_set_size", "0.4")
+    assert done.returncode == 0, done.stderr
+    text = (tmp_path / "page" / "report.html").read_text(encoding="utf-8")
+    Page(text)
+    assert f"{done.json['evaluation']['n_pairs']} pairs of" in text and "Not tested: evaluate it with --probes." in text
+    assert EVIL not in text
+
+
+def test_a_process_model_reports_its_steps(tiny, tmp_path):
+    rows = [
+        {"prompt": f"{i}+2?", "completions": [f"{i}+2={i + 2}", f"so {i + 2 + i % 2}"], "labels": [True, i % 2 == 0]}
+        for i in range(12)
+    ]
+    words = ("--model_name_or_path", tiny("qwen2"), "--dataset_name", write_jsonl(tmp_path / "steps.jsonl", rows))
+    asked = (
+        "--output_dir",
+        tmp_path / "model",
+        "--max_steps",
+        "1",
+        "--report",
+        tmp_path / "page",
+        "--val_set_size",
+        "0.5",
+    )
+    done = run_main("train_process.py", *words, *asked, "--save_strategy", "no")
+    assert done.returncode == 0, done.stderr
+    text = (tmp_path / "page" / "report.html").read_text(encoding="utf-8")
+    Page(text)
+    assert "<h2>Steps</h2>" in text and "processbench f1" in text and "all_correct" in text

@@ -18,11 +18,12 @@ from ..terminal import log
 from . import overoptimization
 from .comparison import comparison_section
 from .pair_measures import PairSummary
-from .pairs import PAIR_DIAGNOSTICS
+from .pairs import PAIR_DIAGNOSTICS, PairEvaluation, diagnose_pairs
 from .plots import Panel, Series
 from .probes import ProbeSummary, probe_section
 from .report_page import Section, card, page
 from .results import BenchmarkReport, OverOptimizationReport, PairReport, PoolReport, StepReport
+from .steps import StepEvaluation, diagnose_steps
 
 Part = PairReport | PoolReport | StepReport | BenchmarkReport | OverOptimizationReport
 Quotes = Sequence[tuple[str, str]]
@@ -59,6 +60,13 @@ class Folder:
         for file, text in zip(self.files, (to_json(self.found, indent=1), page(*what), card(*what)), strict=True):
             write_whole(file, [text])
         log(f"report: {self.files[1]}")
+
+    def add_held_out(self, found: PairEvaluation | StepEvaluation, **said: Any) -> None:
+        """What training found on its held-out rows. said: what an evaluation says of its data."""
+        of_steps, told = isinstance(found, StepEvaluation), vars(found.summary)
+        kind, diagnose = (StepReport, diagnose_steps) if of_steps else (PairReport, diagnose_pairs)
+        part = kind(**told, **said, diagnostics=diagnose(found.summary), output=None)
+        self.add(part, () if of_steps else worst(found.rows()))
 
     def _parts(self) -> dict[type, Part]:
         from pydantic import TypeAdapter, ValidationError

@@ -30,7 +30,8 @@ td:first-child { min-width: 7rem } td { white-space: nowrap } td.text { white-sp
 figure { margin: 1rem 0 } svg { max-width: 100%; height: auto } td svg { width: 160px; height: 14px; max-width: none }
 pre { white-space: pre-wrap; overflow-wrap: anywhere; background: #f6f6f6; padding: .5rem; font-size: .85rem }
 summary { cursor: pointer; color: #0072b2 }
-@media print { body { max-width: none; padding: 0 } section, figure, tr { break-inside: avoid } td { white-space: normal } }
+@media print { body { max-width: none; padding: 0 } section, figure, tr { break-inside: avoid } td { white-space: normal }
+  details::details-content { content-visibility: visible; display: block } }
 </style>
 </head>
 <body>
@@ -62,17 +63,17 @@ tags:
 - reward-model
 ---
 
-# {{ title }}
+# {{ title|plain }}
 
-{% for asked, said in verdicts %}**{{ asked }}** {{ said }}
+{% for asked, said in verdicts %}**{{ asked }}** {{ said|plain }}
 
-{% endfor %}{% for section in sections if not section.quotes %}## {{ section.title }}
+{% endfor %}{% for section in sections if not section.quotes %}## {{ section.title|plain }}
 
-{% for text in section.texts %}{{ text }}
+{% for text in section.texts %}{{ text|plain }}
 
-{% endfor %}{% if section.rows %}| {{ section.columns|join(" | ") }} |
+{% endfor %}{% if section.rows %}| {{ section.columns|map("plain")|join(" | ") }} |
 |{{ "---|" * section.columns|length }}
-{% for row in section.rows %}| {% for cell in row %}{{ plain(cell) }} | {% endfor %}
+{% for row in section.rows %}| {% for cell in row %}{{ cell|plain }} | {% endfor %}
 {% endfor %}
 {% endif %}{% endfor %}Intervals are 95 %, clustered by prompt. Plots and examples: report.html.
 """
@@ -115,7 +116,8 @@ def _filled(template: str, html: bool, **what: object) -> str:
     import jinja2
 
     environment = jinja2.Environment(autoescape=html, undefined=jinja2.StrictUndefined)
-    tools = {"shown": _shown, "plain": _plain, "bar": _bar, "drawn": _drawn, "marks": MARKS}
+    environment.filters["plain"] = _plain
+    tools = {"shown": _shown, "bar": _bar, "drawn": _drawn, "marks": MARKS}
     return environment.from_string(template).render(**tools, **what)
 
 
@@ -128,7 +130,7 @@ def _shown(cell: Cell) -> str:
 
 
 def _plain(cell: Cell) -> str:
-    """For a cell of a Markdown table."""
+    """For Markdown, in tables too."""
     return re.sub(r"([|<\\`])", r"\\\1", " ".join(_shown(cell).split()))
 
 

@@ -37,9 +37,13 @@ def train(kind: Pairs | Steps, settings: Settings, fields: Mapping[str, Any]) ->
     fields: of the trainer's configuration, given by their own names. Errors are those of its parts: UsageError, DataError,
     ModelError and RunError.
     """
-    output_dir, resume = settings.begin(*settings.inputs)
+    (output_dir, resume), report = settings.begin(*settings.inputs), None
     if fields:  # what the trainer refuses is refused before data is read
         _config(kind, settings, fields, 0, settings.has_evaluation)
+    if settings.report:
+        from ..evaluation.report import Folder
+
+        report = Folder(settings.report, str(output_dir), settings.overwrite_output_dir)
     data = kind.read(settings)
     loaded, renderer = _model(kind, settings)
     data = kind.audited(data, renderer, settings)
@@ -79,6 +83,14 @@ def train(kind: Pairs | Steps, settings: Settings, fields: Mapping[str, Any]) ->
     training |= {"dataset": settings.dataset_name, "loss": kind.loss}
     card = _save(model, renderer, output_dir, training, reward)
     training.pop("log")
+    if report and evaluation:
+        said = {
+            "model": str(output_dir),
+            "dataset": settings.dataset_name,
+            "format": data.format,
+            "set_aside": data.set_aside,
+        }
+        report.add_held_out(evaluation, **said)
     return TrainedModel(
         **result,
         resumed_from=resume,

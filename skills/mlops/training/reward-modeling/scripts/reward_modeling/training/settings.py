@@ -79,6 +79,11 @@ class DataSettings(ReadingSettings, TextSettings):
         type=fraction,
         metavar="SHARE",
     )
+    report: str | None = flag(
+        None,
+        "folder for a page (report.html) and a model card about the held-out rows, as of evaluate.py",
+        metavar="DIR",
+    )
     audit: str = flag(
         "stop",
         "what to do with rows in which check_data.py finds errors, or which the chat template refuses",
@@ -142,6 +147,11 @@ class Settings(ModelSettings, DataSettings, OutputSettings, LoraSettings, SizeSe
             raise UsageError(
                 "--eval_steps needs something to evaluate on",
                 hint=f"{EVALUATE_ON}, or leave --eval_steps out of the command line and the recipe",
+            )
+
+        if self.report and not (self.has_evaluation or getattr(self, "folds", None)):
+            raise UsageError(
+                "--report needs something to evaluate on", hint=f"{EVALUATE_ON}, or evaluate.py --report later"
             )
 
     @property
