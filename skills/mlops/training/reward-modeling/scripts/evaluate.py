@@ -19,6 +19,7 @@
 
     uv run scripts/evaluate.py --model_name_or_path runs/mine --dataset_name held_out.jsonl
     uv run scripts/evaluate.py --model_name_or_path runs/mine --dataset_name held_out.jsonl --compare runs/other --output pairs.jsonl
+    uv run scripts/evaluate.py --model_name_or_path runs/mine --dataset_name held_out.jsonl --probes --report runs/report
     uv run scripts/evaluate.py --model_name_or_path runs/prm --dataset_name steps.jsonl --subset_column subject
     uv run scripts/evaluate.py --model_name_or_path runs/mine --dataset_name pools.jsonl --best_of_n 1 4 16
     uv run scripts/evaluate.py --model_name_or_path runs/mine --benchmark rewardbench2 judgebench --benchmark_data DIR
@@ -26,7 +27,8 @@
 
 Reads   comparisons and rankings, solutions with step labels for a process reward model, or with --best_of_n completions of
         known correctness, in any format of references/data.md
-Writes  a report on stderr, one JSON object on stdout, a row with its rewards for each row of the data to --output
+Writes  a report on stderr, one JSON object on stdout, a row with its rewards for each row of the data to --output,
+        a page and a model card to the folder --report
 A pair counts 1 when the chosen answer scores higher, 1/2 for a tie. references/evaluation.md says how to read the numbers.
 """
 
