@@ -87,7 +87,11 @@ def test_verdicts_come_first_and_answer_what_was_measured(reported):
     verdicts = text[: text.index("<h2>")]
     for question in ("Which of the two", "Does it rank", "best of n", "which KL", "What fools it", "probability"):
         assert question in verdicts
-    assert "Yes: up to n = 2," in verdicts and "over-optimised" in verdicts and "Not measured" not in verdicts
+    assert (
+        "Yes: up to n = 2," in verdicts
+        and "Only so far: rl: gold is best" in verdicts
+        and "Not measured" not in verdicts
+    )
     for title in ("Ranking and length", "Two models", "Calibration", "Probes of", "Best of n", "Over-optimization"):
         assert f"<h2>{title}" in text
 
@@ -151,7 +155,7 @@ def test_training_reports_its_held_out_rows(data, tiny, tmp_path):
     text = (tmp_path / "page" / "report.html").read_text(encoding="utf-8")
     Page(text)
     assert f"{done.json['evaluation']['n_pairs']} pairs of" in text and "Not tested: evaluate it with --probes." in text
-    assert EVIL not in text
+    assert "Where it is most wrong" in text and "&lt;script&gt;" in text and EVIL not in text
 
 
 def test_a_process_model_reports_its_steps(tiny, tmp_path):

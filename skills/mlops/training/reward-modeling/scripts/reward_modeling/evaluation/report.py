@@ -109,12 +109,7 @@ def verdicts(parts: Mapping[type, Part]) -> Iterator[tuple[str, str]]:
         yield "Which of the two models is better?", f"{pairs.comparison.verdict}."
     yield "Does it rank answers to one prompt?", _ranking(pairs)
     yield "Is it good for best of n, and up to which n?", _best_of_n(parts.get(PoolReport))
-    studied: OverOptimizationReport | None = parts.get(OverOptimizationReport)
-    asked = "Is it good for reinforcement learning, and up to which KL?"
-    yield (
-        asked,
-        " ".join(studied.diagnostics) if studied else "Not measured: evaluate.py --overoptimization, on gold rewards.",
-    )
+    yield "Is it good for reinforcement learning, and up to which KL?", _limit(parts.get(OverOptimizationReport))
     yield "What fools it?", _fooled(pairs.probes if pairs else None)
     if pairs:
         off = [name for name in ("overconfident", "underconfident") if PAIR_DIAGNOSTICS[name].applies(pairs)]
@@ -150,6 +145,13 @@ def _best_of_n(pools: PoolReport | None) -> str:
         if other and other.value >= best.model.value:
             said += f" {name} does as well ({other.value:.3f})."
     return said
+
+
+def _limit(part: OverOptimizationReport | None) -> str:
+    if part is None:
+        return "Not measured: evaluate.py --overoptimization, on gold rewards of a run's answers."
+    over = any(study.overoptimised for study in part.studies)
+    return f"{'Only so far' if over else 'Yes'}: {'; '.join(part.diagnostics)}."
 
 
 def _fooled(probes: ProbeSummary | None) -> str:

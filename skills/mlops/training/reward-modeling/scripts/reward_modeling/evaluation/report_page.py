@@ -79,8 +79,8 @@ tags:
 """
 
 
-MARKS = {"Yes": "yes", "No": "no", "Fooled": "no"}
-"""First word of an answer -> its color; gray for any other."""
+MARKS = {"Yes": "yes", "No": "no", "Fooled": "no", "Only so far": "no"}
+"""How an answer begins -> its color; gray for any other."""
 Verdicts = Sequence[tuple[str, str]]
 """Questions that a user has, and their answers in plain words."""
 
