@@ -113,6 +113,16 @@ PRINTED: dict[str, Printed] = {
     "PKU-Alignment/beaver-7b-v1.0-reward": Printed(
         "hello", ["Hello! How can I help you today?"], [-11.4375], 0.1, "bf16, its card"
     ),
+    "LxzGordon/URM-LLaMa-3.1-8B": Printed(
+        "What is the range of the numeric output of a sigmoid node in a neural network?",
+        [
+            "The output of a sigmoid node is bounded between -1 and 1.",
+            "The output of a sigmoid node is bounded between 0 and 1.",
+        ],
+        [2.3285412788391113, 12.438033103942871],
+        0.05,
+        "fp32, its card",
+    ),
     "Qwen/Qwen2.5-Math-PRM-7B": Printed(
         FLAMINGOS, [STEPS], [1.0, 0.1904296875, 0.9765625, 1.0], 0.02, "bf16, its card"
     ),
@@ -132,7 +142,7 @@ PRINTED: dict[str, Printed] = {
 
 def scored(folder: str, printed: Printed, dtype: str) -> list[float]:
     from reward_modeling import ProcessRewardModel, RewardModel, checkpoints, readers
-    from reward_modeling.pair_rendering import Pair
+    from reward_modeling.pair_rendering import AnswerPair
     from reward_modeling.pairwise import PairwiseModel
 
     if checkpoints.kind_of(folder) is checkpoints.PROCESS:
@@ -141,7 +151,7 @@ def scored(folder: str, printed: Printed, dtype: str) -> list[float]:
     if (family := readers.recognize(folder)) and family.compares:
         model = PairwiseModel.from_pretrained(folder, dtype=dtype)
         asked = [{"role": "user", "content": printed.prompt}]
-        ((_, own),) = model._scored([Pair(asked, *printed.answers)], None)
+        ((_, own),) = model._scored([AnswerPair(asked, *printed.answers)], None)
         return own
     return RewardModel.from_pretrained(folder, dtype=dtype).score([printed.prompt], [printed.answers])[0]
 

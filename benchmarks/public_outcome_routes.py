@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import sys
 from collections.abc import Callable
@@ -76,7 +77,10 @@ def of_pattern(name: str) -> Callable[[Any, Path], Any]:
         opening = "<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n"
         module.token_pattern = AutoTokenizer.from_pretrained(path)(opening, add_special_tokens=False)["input_ids"]
         kind = getattr(module, name)
-        return PreTrainedModel.from_pretrained.__func__(kind, path, torch_dtype=torch.float32).float()
+        model = PreTrainedModel.from_pretrained.__func__(kind, path, torch_dtype=torch.float32).float()
+        if hasattr(model, "num_quantiles"):  # it multiplies, for a result that nobody reads, as if both were equal
+            model.num_objectives = model.num_quantiles
+        return model
 
     return make
 
@@ -134,6 +138,9 @@ ROUTES: dict[str, Route] = {
         literal("Human: {}\n\nAssistant: {}"),
         lambda m, row: m(input_ids=row, attention_mask=torch.ones_like(row))[0, 0],
     ),
+    "oasst": Route(
+        (RB, "openassistant"), "GPTNeoXRewardModel", literal("<|prompter|>{}<|endoftext|><|assistant|>{}<|endoftext|>")
+    ),
     "beaver": Route(
         (RB, "beaver"),
         "LlamaForScore",
@@ -166,6 +173,18 @@ FIELDS = {
 }
 
 
+def rlhflow_orm(path: Path, sources: Path) -> list[float]:
+    """RLHFlow's `select_sample` of math-rm/orm_evaluate."""
+    sys.path.insert(0, str(sources / "rlhflow/math-rm"))
+    own, tokenizer = importlib.import_module("orm_evaluate"), AutoTokenizer.from_pretrained(path)
+    how = argparse.Namespace(num_n=2, model_type="Deepseek")
+    tokens, model, found = [tokenizer.encode("+")[-1], tokenizer.encode("-")[-1]], causal(None, path).eval(), []
+    for question, *answers in ANSWERS:
+        sample = {"prompt": question, "answers": answers, "label": [1, 0]}
+        found += own.select_sample(how, sample, model, tokenizer, tokens, "cpu")[1]["step_scores"]
+    return found
+
+
 def internlm2(path: Path, sources: Path) -> list[float]:
     """xtuner's `get_score`; only the reward token's id is that of the tiny tokenizer."""
     sys.path.insert(0, str(sources / "authors"))
@@ -182,8 +201,8 @@ def internlm2(path: Path, sources: Path) -> list[float]:
 
 def run(name: str, path: Path, sources: Path) -> list[float]:
     """The number of each answer."""
-    if name == "internlm2":
-        return internlm2(path, sources)
+    if name in OWN:
+        return OWN[name](path, sources)
     route, module = ROUTES[name], None
     if route.module:
         sys.path.insert(0, str(sources / route.module[0]))
@@ -195,4 +214,5 @@ def run(name: str, path: Path, sources: Path) -> list[float]:
         return [route.read(model, torch.tensor([row])).item() for row in rows]
 
 
-NAMES = (*ROUTES, "internlm2")
+OWN = {"internlm2": internlm2, "rlhflow-orm": rlhflow_orm}
+NAMES = (*ROUTES, *OWN)

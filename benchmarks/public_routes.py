@@ -73,7 +73,7 @@ def math_shepherd(path: Path, sources: Path) -> list:
 
 
 def rlhflow(path: Path, sources: Path) -> list:
-    """RLHFlow's `select_sample` of math-rm/prm_evaluate.py."""
+    """RLHFlow's `select_sample` of math-rm/prm_evaluate."""
     own, (model, tokenizer) = source(sources / "rlhflow/math-rm", "prm_evaluate"), causal(path)
     tokens = [tokenizer.encode("+")[-1], tokenizer.encode("-")[-1]]
     arguments = argparse.Namespace(num_n=1, model_type="Deepseek")
@@ -100,7 +100,7 @@ def skywork_o1(path: Path, sources: Path) -> list:
 
 
 def versa(path: Path, sources: Path) -> list:
-    """VersaPRM's `LlamaPRM` on the text of its `get_rewards_reasoning_step.py`; only its tag's id is that of the tiny tokenizer."""
+    """VersaPRM's `LlamaPRM` on the text of its `get_rewards_reasoning_step`; only its tag's id is that of the tiny tokenizer."""
     own = source(sources / "authors", "versa.prm_llama")
     _, tokenizer = causal(path)
     tag = tokenizer.encode(" \n\n\n\n")[-1]
@@ -113,7 +113,7 @@ def versa(path: Path, sources: Path) -> list:
 
 
 def math_psa(path: Path, sources: Path) -> list:
-    """OpenR's `_qwen_math_infer_fn` on the text of VersaPRM's `get_rewards_reasoning_step.py`, which numbers the steps too."""
+    """OpenR's `_qwen_math_infer_fn` on the text of VersaPRM's `get_rewards_reasoning_step`, which numbers the steps too."""
     openr, (model, tokenizer) = source(sources / "authors", "openr_infer_fns"), causal(path)
     texts = [f"{question} \n\n" + "".join(f"{step} \n\n\n\n\n " for step in steps) for question, steps in SOLUTIONS]
     return [openr._qwen_math_infer_fn(text, model, tokenizer, "cpu").tolist() for text in texts]
@@ -145,7 +145,7 @@ def trl_prm(path: Path, sources: Path) -> list:
 
 
 def implicit(path: Path, sources: Path) -> list:
-    """PRIME's eval/processbench.py: `build_item_tensors`, `get_logps` and the lines of `inference` that sum them up."""
+    """PRIME's eval/processbench: `build_item_tensors`, `get_logps` and the lines of `inference` that sum them up."""
     own = source(sources / "iprm/eval", "processbench")
     model, tokenizer = causal(path)
     reference, _ = causal(path.parent / "Qwen--Qwen2.5-Math-7B-Instruct")

@@ -103,7 +103,7 @@ def test_score_takes_a_foreign_reward_model_and_says_so(hub, tiny):
     hub.add_model(FOREIGN, tiny("qwen3", head=1))
     done = run_script("score.py", "--model_name_or_path", FOREIGN, *ANSWERS, env=hub.env)
     assert done.returncode == 0, done.stderr
-    assert f"{FOREIGN} has no reward_model.json" in done.stderr
+    assert f"{FOREIGN}: Skywork/Skywork-Reward-V2-*, read by a linear head at the last token" in done.stderr
     assert len(set(done.json["rows"][0]["rewards"])) == 2
 
 
@@ -152,14 +152,14 @@ def test_benchmarks_come_from_the_hub(hub, toy_process_model):
     assert done.json["benchmarks"]["processbench"]["rows"] == len(rows)
     assert done.json["scores"]["processbench"] is not None
     error, hint = failure(run_script(*words, "prmbench", env=hub.env), 3)
-    assert "hitsmy/PRMBench_Preview is no" in error and "--benchmark_data" in hint
+    assert "hitsmy/PRMBench_Preview is neither" in error and "--benchmark_data" in hint
 
 
 def test_an_unknown_id_is_refused_at_once(hub):
     """Asked once or twice, not retried with growing pauses: the hub knows what it does not have."""
     before = len(hub.requests)
     error, _ = failure(run_script("check_data.py", "nobody/nothing", env=hub.env), 3)
-    assert error.startswith("error: nobody/nothing is no file here, and no dataset that the hub gave: Dataset")
+    assert error.startswith("error: nobody/nothing is neither a file here nor a dataset that the hub gave: Dataset")
     error, _ = failure(run_script("score.py", "--model_name_or_path", "nobody/nothing", *ANSWERS, env=hub.env), 4)
     assert error.startswith(
         "error: cannot load nobody/nothing: nobody/nothing is not a local folder and is not a valid"

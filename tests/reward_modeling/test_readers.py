@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from public_models import ANSWER, EXAMPLES, LLAMA, LLAMA3_TOKENS, QUESTION
+from safetensors.torch import load_file, save_file
 
 from reward_modeling import RewardModel, checkpoints, readers
 from reward_modeling.console import DataError, ModelError, UsageError
@@ -65,6 +66,22 @@ def run_script(folder, tmp_path, *flags):
 
     asked = ["--prompt", QUESTION, "--completions", ANSWER, "--device", "cpu", *flags]
     return score.main(["--model_name_or_path", str(folder), *asked]).rows[0]
+
+
+def test_a_card_shows_whether_another_run_scores_alike(tmp_path):
+    folder, *_ = EXAMPLES["athene"].write(tmp_path)
+    card = ("--write_card", str(tmp_path / "card.json"))
+    run_script(folder, tmp_path, *card)
+    assert len(json.loads((tmp_path / "card.json").read_text())["golden"]) == 4
+    run_script(folder, tmp_path, *card)  # compares
+    with pytest.raises(ModelError, match="it renders the golden texts otherwise"):
+        run_script(folder, tmp_path, *card, "--max_length", "12", "--overlong", "truncate_left")
+    weights = load_file(folder / "model.safetensors")
+    save_file(
+        {**weights, "v_head.weight": 2 * weights["v_head.weight"]}, folder / "model.safetensors", {"format": "pt"}
+    )
+    with pytest.raises(ModelError, match=r"does not score as .* did: golden scores differ by"):
+        run_script(folder, tmp_path, *card)
 
 
 # ---- pairs of texts, and what a user overrides ----------------------------------------------------------------------
@@ -173,6 +190,19 @@ def without(example, *names, **changes):
 def test_what_is_missing_is_named(name, changes, message, tmp_path):
     folder, *_ = without(EXAMPLES[name], *changes.pop("names", ()), **changes).write(tmp_path)
     with pytest.raises(ModelError, match=message):
+        RewardModel.from_pretrained(str(folder), device="cpu")
+
+
+def test_of_a_pickle_only_tensors_are_read(tmp_path):
+    folder, *_ = EXAMPLES["beaver"].write(tmp_path)
+    expected = RewardModel.from_pretrained(str(folder), device="cpu").score([QUESTION], [ANSWER])
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    model = RewardModel.from_pretrained(str(folder), device="cpu")
+    assert model.score([QUESTION], [ANSWER]) == pytest.approx(expected, abs=1e-6)
+    assert any("a pickle, of which only tensors are read" in note for note in model.notes)
+    torch.save({"score_head.weight": Path("code")}, folder / "pytorch_model.bin")
+    with pytest.raises(ModelError, match="holds more than tensors"):
         RewardModel.from_pretrained(str(folder), device="cpu")
 
 

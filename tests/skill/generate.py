@@ -22,10 +22,16 @@ def formats() -> str:
     own = DATASETS | RANKED | PUBLISHED_STEPS
     lines = ["| format | columns | what it is |", "|---|---|---|"]
     for entry in (entry for name, entry in FORMATS.items() if name not in own):
-        columns = ", ".join(f"`{name}`".replace("|", "` or `") for name in entry.needs)
+        columns = ", ".join(map(one_of, entry.needs))
         lines.append(f"| `{entry.name}` | {columns} | {entry.description.replace('|', ' or ')} |")
     known = "Known by their columns, and read with the meaning that their cards give to numbers: "
     return "\n".join([*lines, "", known + ", ".join(f"`{name}`" for name in own) + "."])
+
+
+def one_of(names: str) -> str:
+    """`a` or `b`; of many the first."""
+    first, *others = names.split("|")
+    return f"`{first}` and the like" if len(others) > 2 else f"`{names}`".replace("|", "` or `")
 
 
 def checks() -> str:

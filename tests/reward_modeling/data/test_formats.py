@@ -288,7 +288,7 @@ BAD = [
         {"prompt": "p", "chosen": "x", "rejected": "y", "weight": 0},
         "`weight` is 0: a pair counts with a weight above 0",
     ),
-    ({"prompt": "p", "chosen": "x", "rejected": "y", "tools": "none"}, "`tools` is text that is no JSON (none)"),
+    ({"prompt": "p", "chosen": "x", "rejected": "y", "tools": "none"}, "`tools` is text that is not valid JSON (none)"),
     ({"prompt": [{"role": "wizard", "content": "p"}], "chosen": "x", "rejected": "y"}, "whose role is wizard"),
     ({"prompt": [{"role": "user", "content": 5}], "chosen": "x", "rejected": "y"}, "content is a number (5), not text"),
     ({"prompt": "p", "chosen": Q + A, "rejected": Q + B}, "conversation in which `prompt` does not occur"),
@@ -311,7 +311,7 @@ OTHER_BAD = [
         "`winner` holds numbers, which do not say which answer is better: 2 (1 rows)",
     ),
     ({"prompt": "p", "response_a": "x", "response_b": "y", "winner": "first"}, "`winner` is first: expected model_a"),
-    ({"chosen": "left", "rejected": "right"}, "share no beginning"),
+    ({"chosen": "left", "rejected": "right"}, "share no prefix"),
     ({"a": 1, "b": 2}, "no format has the columns a, b"),
 ]
 
@@ -501,7 +501,7 @@ def test_bad_steps_name_the_row(read, name):
 
 
 def test_bad_math_shepherd_rows(read):
-    with pytest.raises(DataError, match="does not repeat step 2 of `input` with \\+ or - behind it"):
+    with pytest.raises(DataError, match="does not repeat step 2 of `input` with \\+ or - after it"):
         read({**SHEPHERD, "label": SHEPHERD["label"].replace("-", "?")})
     with pytest.raises(DataError, match="is one line without 'Step 1:'"):
         read({name: text.replace("Step 1", "First").replace("?", ".") for name, text in SHEPHERD.items()})

@@ -172,7 +172,8 @@ def check(path: str, kind: Kind = OUTCOME) -> Any:
     if found is None:
         raise ModelError(
             f"{path} is not a reward model: its architecture is {architecture or 'not named'}, without a score head",
-            hint=f"train one: {kind.script} --model_name_or_path {path} --dataset_name DATA",
+            hint=f"train one: {kind.script} --model_name_or_path {path} --dataset_name DATA; if DPO made it, give the model that it was "
+            "made of as --reference_model_name_or_path",
         )
     if unknown:
         raise ModelError(

@@ -42,7 +42,7 @@ from .data.reading import check_verbatim, slices
 from .data.records import Solution
 from .data.winners import said
 from .data.writing import counted, tell_moved, to_row
-from .settings import ReadingSettings, TextSettings, neutral_flag, split_flag
+from .settings import ReadingSettings, TextSettings, WinnerSettings, neutral_flag, split_flag
 
 DROPPABLE = (
     *(UNREADABLE, REFUSED, OVER_LENGTH),
@@ -52,7 +52,7 @@ DROPPABLE = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class CheckSettings(ReadingSettings, TextSettings):
+class CheckSettings(ReadingSettings, WinnerSettings, TextSettings):
     """What to check, for which model, and what to write. Raises UsageError for settings that do nothing together."""
 
     group: ClassVar = "result"
@@ -171,18 +171,6 @@ class Checked(Result):
 
 
 @dataclass(frozen=True)
-class ErrorText:
-    message: str
-    where: str | None
-    hint: str | None
-
-
-@dataclass(frozen=True)
-class NotChecked(Result):
-    error: ErrorText
-
-
-@dataclass(frozen=True)
 class FormatEntry:
     name: str
     description: str
@@ -210,7 +198,7 @@ class CheckList(Result):
     checks: list[CheckEntry]
 
 
-CheckOutput = Checked | NotChecked | FormatList | CheckList
+CheckOutput = Checked | FormatList | CheckList
 
 
 def check_data(settings: CheckSettings) -> Checked:
@@ -218,12 +206,7 @@ def check_data(settings: CheckSettings) -> Checked:
 
     Raises DataError where the data cannot be read, and, after printing the result, where findings are left that stop training.
     """
-    try:
-        result, bad = checked(settings)
-    except DataError as error:
-        emit(NotChecked(ErrorText(error.message, error.where, error.hint)))
-        raise
-    return told_result(result, bad)
+    return told_result(*checked(settings))
 
 
 def checked(settings: CheckSettings) -> tuple[Checked, list[Finding]]:

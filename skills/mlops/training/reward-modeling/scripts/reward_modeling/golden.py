@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .console import ModelError, RunError
+from .console import ModelError, RunError, to_json, write_whole
 from .heads import unwrapped
 from .hf import Model
 from .kinds import OUTCOME, Kind, kind_of_architecture
 from .lengths import positions
-from .model_folder import snapshot, tensors
+from .model_folder import read_json, snapshot, tensors
 from .output_folder import CARD
+from .rendering import Conversation
 
 if TYPE_CHECKING:
     from .forward import Row
+    from .scoring import Scorer
 
 RELOAD_TOLERANCE = 1e-5
 MERGE_TOLERANCE = 1e-4
@@ -99,3 +103,43 @@ def largest_difference(scores: list, golden: list) -> float:
 
 def _flat(scores: list) -> list[float]:
     return [value for score in scores for value in (score if isinstance(score, list) else [score])]
+
+
+# ---- models of others -----------------------------------------------------------------------------------------------
+
+
+def keep_card(model: Scorer, name: str, file: Path, dtype: str) -> float | None:
+    """Write a hash of the rendered golden texts, and their rewards; where the file is there already, compare with it.
+
+    The largest difference from the rewards there, None where it was written. Raises ModelError when the model renders or
+    scores otherwise, or when the file is of another model.
+    """
+    conversations = [
+        Conversation(text["prompt"], [{"role": "assistant", "content": "", "steps": text["steps"]}])
+        if "steps" in text
+        else Conversation(text["messages"][:-1], text["messages"][-1:])
+        for text in model.kind.golden
+    ]
+    rows = [one and model._rows(one) for one in model.render(conversations)]
+    rendering = hashlib.sha256(to_json(rows).encode()).hexdigest()[:16]
+    scores = [math.nan if score is None else score for score in model.score_conversations(conversations)]
+    card = {"model": name, "rendering": rendering, "dtype": dtype, "golden": scores}
+    if not file.exists():
+        write_whole(file, [to_json(card, indent=2)])
+        return None
+    known = read_json(file)
+    difference = (
+        largest_difference(scores, known.get("golden") or [])
+        if len(known.get("golden") or []) == len(scores)
+        else math.inf
+    )
+    tolerance = max(GOLDEN_TOLERANCE.get(str(own), 0.0) for own in (dtype, known.get("dtype")))
+    if known.get("rendering") != rendering or not difference <= tolerance:
+        what = f"golden scores differ by {difference:.2g}, more than {tolerance:.0e}"
+        raise ModelError(
+            f"{name} does not score as {known.get('model')} did: "
+            + (what if known.get("rendering") == rendering else "it renders the golden texts otherwise"),
+            where=str(file),
+            hint="use the same model, tokenizer and flags; to write the file anew, take it away",
+        )
+    return difference

@@ -19,7 +19,7 @@ from .precision import best_device, usable
 from .pretrained import read_model, read_tokenizer
 from .rendering import Rendered, Renderer
 
-SLICE = 1024
+TOKENS_TOGETHER = 1024
 """Tokens whose logits over the vocabulary are in memory at a time."""
 
 
@@ -65,7 +65,7 @@ def _log_probs(model: Any, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tenso
     states = model.get_decoder()(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state[:, :-1]
     wanted, head, cap = ids[:, 1:].flatten(), model.get_output_embeddings(), model.config.get_text_config()
     softcap, parts = getattr(cap, "final_logit_softcapping", None), []
-    for part, tokens in zip(states.flatten(0, 1).split(SLICE), wanted.split(SLICE), strict=True):
+    for part, tokens in zip(states.flatten(0, 1).split(TOKENS_TOGETHER), wanted.split(TOKENS_TOGETHER), strict=True):
         logits = head(part).float()
         if softcap:
             logits = softcap * torch.tanh(logits / softcap)
@@ -73,7 +73,7 @@ def _log_probs(model: Any, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tenso
     return torch.cat([*parts, states.new_zeros(0)]).view(len(ids), -1)
 
 
-def load(
+def load_log_ratio(
     path: str, reference: str, *, dtype: str, device: str | None, scale: float = 1.0, of_steps: bool = False
 ) -> checkpoints.Loaded:
     """A language model and its reference, as one reward model. Raises ModelError when they do not share a vocabulary."""

@@ -12,14 +12,14 @@ from .data.records import Message
 from .public_families import Family
 from .rendering import Rendered
 
-MARKS = ("<|source|>", "<|candidate1|>", "<|candidate2|>")
+PAIR_MARKS = ("<|source|>", "<|candidate1|>", "<|candidate2|>")
 LIMITS = {"better-pairrm": (2030, 670)}
 """Part of a name -> the most tokens of a source and of an answer; what a source leaves is shared by the answers."""
 PAIRRM_LIMITS = (1224, 412)
-ASKED = "[CONTEXT] {} [RESPONSE A] {} [RESPONSE B] {} \n"
+WHICH_IS_BETTER = "[CONTEXT] {} [RESPONSE A] {} [RESPONSE B] {} \n"
 
 
-class Pair(NamedTuple):
+class AnswerPair(NamedTuple):
     """Two answers to one prompt, in the order in which the model reads them."""
 
     prompt: Sequence[Message]
@@ -37,10 +37,10 @@ class MarkedRenderer(BaseRenderer):
         super().__init__(tokenizer, overlong="truncate_left", scored_at="prefix", **rules)
         self.family = family
         self.limits = next((limits for name, limits in LIMITS.items() if name in path.lower()), PAIRRM_LIMITS)
-        self.marks = [ids[0] for ids in self._tokens(list(MARKS)) if len(ids) == 1]
-        if len(self.marks) < len(MARKS):
+        self.marks = [ids[0] for ids in self._tokens(list(PAIR_MARKS)) if len(ids) == 1]
+        if len(self.marks) < len(PAIR_MARKS):
             raise ModelError(
-                f"the tokenizer of {path} lacks one of {', '.join(MARKS)}, where the model is read",
+                f"the tokenizer of {path} lacks one of {', '.join(PAIR_MARKS)}, where the model is read",
                 hint="restore the tokenizer that was saved with it",
             )
 
@@ -49,7 +49,7 @@ class MarkedRenderer(BaseRenderer):
         if len(prompt) > 1:
             turns = [f"{message['role'].upper()}: {text}" for message, text in zip(prompt, asked, strict=True)]
             asked = ["\n".join(turns)]
-        texts = [mark + text for mark, text in zip(MARKS, ["".join(asked), first, second], strict=True)]
+        texts = [mark + text for mark, text in zip(PAIR_MARKS, ["".join(asked), first, second], strict=True)]
         return self.tokenizer(texts)["input_ids"]
 
     def _fit(self, parts: list[list[int]], prompt, first, second, origin) -> Rendered:
@@ -84,7 +84,7 @@ class AskedRenderer(BaseRenderer):
             self._count_special(token, origin)
             prompt, first, second = self.special.marked([prompt, first, second])
         turns = "".join(f"\n<turn> {message['role']}\n {message['content']}" for message in prompt)
-        asked = ASKED.format(f"\n{turns}\n", first, second)
+        asked = WHICH_IS_BETTER.format(f"\n{turns}\n", first, second)
         text = self.text([{"role": "user", "content": asked}], where=origin)
         text = text.replace(self.tokenizer.bos_token or "\0", "")
         return [self.special.ids(text) if token else text]
@@ -99,7 +99,7 @@ class AskedRenderer(BaseRenderer):
         return [len(ids) - 1]
 
 
-def renderer(tokenizer: Any, family: Family, path: str, rules: dict[str, Any]) -> MarkedRenderer | AskedRenderer:
+def pair_renderer(tokenizer: Any, family: Family, path: str, rules: dict[str, Any]) -> MarkedRenderer | AskedRenderer:
     """The renderer of a model of this family that compares answers."""
     if rules["text_format"] == "rendered":
         raise UsageError("--text_format rendered is not for a model that compares answers: it writes two of them")

@@ -14,7 +14,7 @@ from typing import Any
 
 from .aggregation import probability
 from .console import DataError, UsageError
-from .pair_rendering import Pair
+from .pair_rendering import AnswerPair
 from .rendering import Conversation
 from .scoring import RewardModel
 
@@ -42,7 +42,7 @@ class PairwiseModel(RewardModel):
                 progress(n)
         return found
 
-    def _pairs(self, group: list[Conversation]) -> list[Pair]:
+    def _pairs(self, group: list[Conversation]) -> list[AnswerPair]:
         origin = group[0].origin
         if len(group) < 2:
             raise DataError(
@@ -55,7 +55,7 @@ class PairwiseModel(RewardModel):
             if len(one.completion) != 1 or one.tools:
                 raise DataError("a model that compares answers reads one text, without tools", where=origin)
             texts.append(one.completion[0].get("content") or "")
-        return [Pair(group[0].prompt, texts[i], texts[j], origin) for i, j in permutations(range(len(texts)), 2)]
+        return [AnswerPair(group[0].prompt, texts[i], texts[j], origin) for i, j in permutations(range(len(texts)), 2)]
 
     def _of_both(self, one: float | None, other: float | None) -> float | None:
         """The log-odds of the first answer, of those read in both orders."""

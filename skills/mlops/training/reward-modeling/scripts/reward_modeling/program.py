@@ -16,8 +16,8 @@ from pathlib import Path
 from types import FrameType
 
 from . import packages
-from .errors import RunError, UserError, is_full_disk
-from .results import discard, emit, keep_stdout_for_results
+from .errors import RunError, UsageError, UserError, is_full_disk
+from .results import discard, emit, emit_error, keep_stdout_for_results
 from .terminal import is_first_process
 
 EXIT_INTERRUPTED = 130
@@ -55,8 +55,7 @@ def main_guard(main: Callable[[], object]) -> None:
         code = 0
     except UserError as error:
         told = packages.missing(error) or error
-        print(told.render(), file=sys.stderr)
-        code = told.exit_code
+        code = _tell(told)
     except KeyboardInterrupt:
         code = EXIT_INTERRUPTED
     except BrokenPipeError:  # the reader of stdout or of stderr has left, as `head` does: there is nobody to tell
@@ -126,13 +125,20 @@ def keep_freed_memory() -> None:
 
 def explain_unexpected(error: Exception) -> int:
     """One line for a failure that nobody foresaw; the traceback only for those who ask for it."""
-    known = known_run_error(error)
-    print(known.render(), file=sys.stderr)
+    code = _tell(known_run_error(error))
     if os.environ.get("REWARD_MODELING_DEBUG"):
         import traceback
 
         traceback.print_exception(error)
-    return known.exit_code
+    return code
+
+
+def _tell(error: UserError) -> int:
+    """The lines of an error on stderr, and unless the flags are wrong its JSON on stdout. Returns the exit code."""
+    print(error.render(), file=sys.stderr)
+    if not isinstance(error, UsageError) and is_first_process():
+        emit_error(error)
+    return error.exit_code
 
 
 def known_run_error(error: Exception) -> UserError:

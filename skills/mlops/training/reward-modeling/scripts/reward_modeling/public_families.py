@@ -58,6 +58,8 @@ class Text:
         words += [f"system prompt {self.system!r}"] if self.system is not None else []
         words += {"tokenizer": ["one BOS"], "both": ["a second BOS, as its authors had it"]}.get(self.bos, [])
         words += [f"{self.append[0]} at the end"] if self.append else []
+        words += ["the turns rewritten as the authors had them"] if self.turns else []
+        words += ["EOS at the end"] if self.end else []
         return ", ".join(words)
 
 
@@ -94,7 +96,6 @@ class Family:
     text: Text = Text()
     compares: bool = False
     """Whether it compares two answers: its rewards hold within a prompt only."""
-    checked: str = "formula in the tests"
     refused: str | None = None
 
     @property

@@ -94,7 +94,7 @@ class Stack(Head):
         return hidden
 
 
-class Steps(Stack):
+class StepLogits(Stack):
     """The log-odds of a step, or its two logits (incorrect, correct), at any position: rows have as many as steps."""
 
     combine = None

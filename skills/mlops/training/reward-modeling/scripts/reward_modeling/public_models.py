@@ -7,27 +7,23 @@ it runs our own, packed where the trunk allows it.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from . import checkpoints, pair_rendering
-from .base_rendering import BaseRenderer, opening_ids
-from .console import DataError, ModelError, UsageError
-from .data.records import Message
+from .base_rendering import BaseRenderer
+from .console import ModelError, UsageError
 from .heads import scored_at
 from .kinds import Kind
 from .model_folder import CONFIG, check_folder, own_code, pickled_weights, read_json
 from .output_folder import CARD
 from .precision import best_device, usable
-from .pretrained import loaded_by, read_chat_template, without_reports
-from .pretrained import read_tokenizer as pretrained_tokenizer
+from .pretrained import loaded_by, read_chat_template, read_tokenizer, without_reports
 from .public_families import Family, Text
+from .public_rendering import PublicRenderer, with_token_types
 from .public_steps import PublicStepRenderer
-from .readers import INDEX, recognize
-from .rendering import Rendered, Renderer
+from .readers import INDEX, pickled, recognize
 from .tokenizer_setup import prepare_tokenizer
 from .vocabulary import check_embedded
 from .weights import check_loaded
@@ -59,7 +55,7 @@ def load_any(
     if family is None or family.head is None:
         return checkpoints.load(path, dtype=dtype, device=device, kind=kind), family
     checkpoints.check_kind(path, family, kind)
-    return load(path, family, dtype=dtype, device=device), family
+    return load_family(path, family, dtype=dtype, device=device), family
 
 
 def _log_ratio(
@@ -73,15 +69,15 @@ def _log_ratio(
             hint=f"--reference_model_name_or_path, by its authors {needed}",
         )
     if needed and family:
-        return implicit.load(path, reference, scale=family.text.scale, of_steps=True, **run)
+        return implicit.load_log_ratio(path, reference, scale=family.text.scale, of_steps=True, **run)
     if family or checkpoints.kind_of(path):
         raise UsageError(
             f"{path} has a reward of its own: it needs no --reference_model_name_or_path", hint="leave it out"
         )
-    return implicit.load(path, reference, **run)
+    return implicit.load_log_ratio(path, reference, **run)
 
 
-def load(path: str, family: Family, *, dtype: str, device: str | None) -> checkpoints.Loaded:
+def load_family(path: str, family: Family, *, dtype: str, device: str | None) -> checkpoints.Loaded:
     """A public model of this family with a head of its own, in eval mode. The head stays in fp32.
 
     Raises ModelError when a tensor is missing or unknown, when the tokenizer lacks a token that the family needs, and for
@@ -93,8 +89,8 @@ def load(path: str, family: Family, *, dtype: str, device: str | None) -> checkp
 
     device = usable(device or best_device())
     folder = fetched(path)
-    tokenizer, config = read_tokenizer(str(folder), family), trunk_config(folder, family)
-    state = renamed(path, loaded_by(path, lambda: read_tensors(folder)), family, tokenizer)
+    tokenizer, config = tokenizer_of(str(folder), family), trunk_config(folder, family)
+    state = under_own_names(path, loaded_by(path, lambda: read_tensors(folder)), family, tokenizer)
     split_attention(state, config)
     shapes = {name.removeprefix("score."): tuple(own.shape) for name, own in state.items() if name.startswith("score.")}
     if not shapes:
@@ -113,6 +109,8 @@ def load(path: str, family: Family, *, dtype: str, device: str | None) -> checkp
     missing = sorted(name for name in info["missing_keys"] if not name.endswith(".num_batches_tracked"))
     if missing:
         raise ModelError(f"{path} lacks {len(missing)} tensors, the first is {missing[0]}")
+    if not any(folder.glob("*.safetensors")):
+        notes.append("weights: a pickle, of which only tensors are read; safetensors are safer")
     if files := own_code(path):
         notes.append(f"{', '.join(files)}: not run, the classes of transformers are used instead")
     check_embedded(path, tokenizer, model.get_input_embeddings().num_embeddings)
@@ -137,12 +135,12 @@ def fetched(path: str) -> Path:
     return folder
 
 
-def read_tokenizer(path: str, family: Family) -> Any:
+def tokenizer_of(path: str, family: Family) -> Any:
     """Its tokenizer, by the family's class of transformers where it came with code of its own."""
     import transformers
 
     if family.tokenizer is None:
-        return pretrained_tokenizer(path)
+        return read_tokenizer(path)
     whole = (Path(path) / "tokenizer.json").is_file()
     made = getattr(transformers, "PreTrainedTokenizerFast" if whole else family.tokenizer)
     return loaded_by(path, lambda: made.from_pretrained(path, trust_remote_code=False))
@@ -189,7 +187,6 @@ def model_class(config: Any, family: Family, head: type, shapes: dict[str, tuple
 
 def read_tensors(folder: Path) -> dict[str, Any]:
     """All tensors of a folder, mapped into memory; of pickles only where there are no safetensors, and only tensors."""
-    import torch
     from safetensors.torch import load_file
 
     index, files = folder / INDEX, sorted(folder.glob("*.safetensors"))
@@ -200,11 +197,11 @@ def read_tensors(folder: Path) -> dict[str, Any]:
     for file in files:
         state |= load_file(file)
     for name in [] if files else pickled_weights(folder):
-        state |= torch.load(folder / name, weights_only=True, mmap=True, map_location="cpu")
+        state |= pickled(folder / name)
     return state
 
 
-def renamed(path: str, state: dict[str, Any], family: Family, tokenizer: Any) -> dict[str, Any]:
+def under_own_names(path: str, state: dict[str, Any], family: Family, tokenizer: Any) -> dict[str, Any]:
     """The tensors under the names of `model_class`: `model.*` and `score.*`, without those that take no part."""
     found = {}
     if family.tokens:
@@ -248,97 +245,6 @@ def token_id(path: str, tokenizer: Any, token: int | str) -> int:
 # ---- text ------------------------------------------------------------------------------------------------------------
 
 
-class PublicRenderer(Renderer):
-    """Writes a conversation as the authors of a family did. Arguments: see `BaseRenderer`; the policies are those of ours."""
-
-    places = (*Renderer.places, "end")
-
-    def __init__(self, tokenizer: Any, family: Family, **rules: Any):
-        self.family, self.family_text = family, family.text
-        super().__init__(tokenizer, **rules)
-
-    @cached_property
-    def _opening(self) -> list[int]:
-        return opening_ids(self.tokenizer)
-
-    @cached_property
-    def _appended(self) -> int | None:
-        vocabulary = self.tokenizer.get_vocab()
-        return next((vocabulary[token] for token in self.family_text.append if token in vocabulary), None)
-
-    @cached_property
-    def _gate(self) -> list[int]:
-        return self._tokens([self.family.gate or ""])[0]
-
-    def places_of(self, ids: list[int]) -> list[int]:
-        """The positions that the head reads, ascending: where a gate is read, and the last."""
-        last, size = len(ids) - 1, len(self._gate)
-        gates = (start for start in range(len(ids) - size, -1, -1) if ids[start : start + size] == self._gate)
-        return [next(gates), last] if size else [last]
-
-    def _filled(self, messages: Sequence[Message], tools: Any, prompt_only: bool, count: bool = False) -> str:
-        text = self.family_text
-        if text.system is not None and (not messages or messages[0]["role"] != "system"):
-            messages = [{"role": "system", "content": text.system}, *messages]
-        if not prompt_only and text.turns:
-            messages = text.turns(list(messages))
-        written = super()._filled(messages, tools, prompt_only or text.prompt_only, count)
-        if prompt_only or text.end is None:
-            return written
-        written, end = written.rstrip("\n"), text.end.format(eos=self.tokenizer.eos_token)
-        return written if written.endswith(end.strip()) else written + end
-
-    def _parts_of(self, prompt: Any, completion: Any, tools: Any, origin: Any) -> list[str | list[int]]:
-        if not self.family_text.pair or self.text_format == "rendered":
-            return super()._parts_of(prompt, completion, tools, origin)
-        if tools:
-            raise DataError(
-                "a text pair has no place for `tools`", where=origin, hint="drop them with --columns tools="
-            )
-        return ["\n".join(message["content"] or "" for message in texts) for texts in (prompt, completion)]
-
-    @cached_property
-    def _borders(self) -> list[list[int]]:
-        """What the tokenizer puts before, between and after the two texts of a pair."""
-        (word,) = self._tokens(["a"])
-        ids, borders = list(self.tokenizer("a", "a")["input_ids"]), []
-        for _ in range(2):
-            at = next(i for i in range(len(ids)) if ids[i : i + len(word)] == word)
-            borders, ids = [*borders, ids[:at]], ids[at + len(word) :]
-        return [*borders, ids]
-
-    def prompt_ids(self, prompt: Sequence[Message], tools: list[dict] | None = None, *, where: Any = None) -> list[int]:
-        if self.family_text.pair and self.text_format != "rendered":
-            text = "\n".join(message["content"] or "" for message in prompt)
-            return [*self._borders[0], *self._tokens([text])[0], *self._borders[1]]
-        return self._opened(super().prompt_ids(prompt, tools, where=where))
-
-    def _opened(self, ids: list[int]) -> list[int]:
-        """The ids after the BOS that the family's policy puts there."""
-        if self.text_format == "rendered":
-            return ids
-        bos, opening = self.family_text.bos, self._opening
-        return [*opening, *ids] if bos == "both" or (bos == "tokenizer" and ids[: len(opening)] != opening) else ids
-
-    def _fit(self, parts: list[list[int]], prompt: Any, completion: Any, tools: Any, origin: Any) -> Rendered | None:
-        ids = self._opened(parts[0])
-        if len(parts) == 2:
-            ids = [*self._borders[0], *parts[0], *self._borders[1], *parts[1], *self._borders[2]]
-        if ids and self.text_format != "rendered" and self._appended not in (None, ids[-1]):
-            ids = [*ids, self._appended]
-        fitted = super()._fit([ids], prompt, completion, tools, origin)
-        if fitted and self._gate:
-            try:
-                self.places_of(fitted.ids)
-            except StopIteration:
-                raise DataError(
-                    f"the text lacks {self.family.gate!r}, where the weights of the attributes are read",
-                    where=origin,
-                    hint="raise --max_length: the start of the answer was cut off" if fitted.cut else None,
-                ) from None
-        return fitted
-
-
 def overridden(
     path: str, loaded: checkpoints.Loaded, family: Family | None, text_format: str | None, template_path: str | None
 ) -> Family | None:
@@ -358,7 +264,7 @@ def overridden(
     return replace(family, text=replace(family.text, template=read_chat_template(template_path), pair=False))
 
 
-def renderer(
+def renderer_of(
     loaded: checkpoints.Loaded, family: Family | None, path: str, text_format: str | None, separator: str | None = None
 ) -> BaseRenderer:
     """The renderer of a loaded model of this family. Raises ModelError when the tokenizer lacks a token that it needs.
@@ -382,25 +288,15 @@ def renderer(
         loaded.notes.append(f"text: {family.text.described()}")
         return PublicStepRenderer(tokenizer, family, path=path, separator=separator, scored_at=place, **rules)
     if family.compares:
-        return pair_rendering.renderer(tokenizer, family, path, rules)
+        return pair_rendering.pair_renderer(tokenizer, family, path, rules)
     if family.head is None:  # in place of what `checkpoints.load` says of a model that nobody knows
         told = [note for note in loaded.notes if not note.startswith((f"{path} has no ", "chat template: the tok"))]
         loaded.notes[:] = [f"{path}: {family.called}, read by {family.how}", *told]
     if family.text.pair and getattr(loaded.model.config, "type_vocab_size", 0) > 1:
-        loaded.model.register_forward_pre_hook(_with_token_types(tokenizer.sep_token_id), with_kwargs=True)
+        loaded.model.register_forward_pre_hook(with_token_types(tokenizer.sep_token_id), with_kwargs=True)
     place = "pooled" if family.pooled else "end" if family.head else scored_at(loaded.model)
     made = PublicRenderer(tokenizer, family, scored_at=place, **rules)
-    if family.text.append and made._appended is None:
+    if family.text.append and made.appended is None:
         raise ModelError(f"the tokenizer of {path} has no {family.text.append[0]}, after which the reward is read")
     loaded.notes.append(f"text: {family.text.described()}")
     return made
-
-
-def _with_token_types(separator: int) -> Callable[[Any, tuple, dict[str, Any]], tuple[tuple, dict[str, Any]]]:
-    """A hook that tells an encoder which tokens are those of the second text: all after the first separator."""
-
-    def hook(model: Any, args: tuple, named: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
-        ends = (named["input_ids"] == separator).long()
-        return args, {**named, "token_type_ids": ((ends.cumsum(1) - ends) > 0).long() * named["attention_mask"]}
-
-    return hook

@@ -60,7 +60,7 @@ PROCESSES: dict[str, Family] = {
         architectures="Qwen2ForProcessRewardModel",
         named="reasonflux",
         tensors=(r"^score\.2\.weight",),
-        head="Steps",
+        head="StepLogits",
     ),
     "qwen-prm": _process(
         "Qwen/Qwen2.5-Math-PRM-7B, -72B, Qwen/Qwen2.5-Math-7B-PRM800K",
@@ -69,7 +69,7 @@ PROCESSES: dict[str, Family] = {
         StepText(tag="<extra_0>", system=BOXED),
         architectures="Qwen2ForProcessRewardModel",
         tensors=(r"^score\.2\.weight",),
-        head="Steps",
+        head="StepLogits",
     ),
     "skywork-o1-prm": _process(
         "Skywork/Skywork-o1-Open-PRM-Qwen-2.5-1.5B, -7B",
@@ -79,7 +79,7 @@ PROCESSES: dict[str, Family] = {
         architectures=r"Qwen2For(Prm|Reward)Model",
         named="prm",
         tensors=(LINEAR[0],),
-        head="Steps",
+        head="StepLogits",
         weights=(LINEAR,),
     ),
     "reason-eval": Family(
@@ -96,7 +96,7 @@ PROCESSES: dict[str, Family] = {
         StepText(tag="\n\n", opening="{}\n\n", pieces=True, value=signed),
         architectures="Qwen2ForTokenClassification",
         tensors=(r"^score\.2\.weight",),
-        head="Steps",
+        head="StepLogits",
     ),
     "trl-blank-line": _process(
         "HuggingFaceH4/Qwen2.5-Math-*-Instruct-PRM-0.2",
@@ -122,7 +122,7 @@ PROCESSES: dict[str, Family] = {
         StepText(tag="ки", opening="{} ", step="{} ки\n", split="\n", bos="tokenizer"),
         architectures="MistralForCausalLM",
         named="math-shepherd.*prm",
-        head="Steps",
+        head="StepLogits",
         tokens=("-", "+"),
     ),
     "rlhflow-prm": _process(
@@ -132,7 +132,7 @@ PROCESSES: dict[str, Family] = {
         StepText(tag=ASSISTANT, replies=True, aggregate="mean", max_length=8192),
         architectures="LlamaForCausalLM",
         named="8b-prm-",
-        head="Steps",
+        head="StepLogits",
         tokens=("-", "+"),
     ),
     "versa-prm": _process(
@@ -142,7 +142,7 @@ PROCESSES: dict[str, Family] = {
         StepText(tag=" \n\n\n\n", opening="{} \n\n", step="{} \n\n\n\n", bos="tokenizer"),
         architectures=CAUSAL,
         named=r"versaprm|(llama|qwen)-prm800k",
-        head="Steps",
+        head="StepLogits",
         tokens=("-", "+"),
     ),
     "math-psa": _process(
@@ -152,7 +152,7 @@ PROCESSES: dict[str, Family] = {
         StepText(tag=" \n\n\n\n\n", opening="{} \n\n", step="{} \n\n\n\n\n ", bos="tokenizer"),
         architectures="Qwen2ForCausalLM",
         named="math-psa",
-        head="Steps",
+        head="StepLogits",
         tokens=(" -", " +"),
     ),
     "implicit-prm": _process(

@@ -16,11 +16,11 @@ import math
 import os
 import sys
 import textwrap
-from dataclasses import fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from itertools import pairwise
 from typing import Any, ClassVar, TextIO
 
-from .errors import RunError
+from .errors import RunError, UserError
 
 Number = float | None
 """A number; null in JSON where it is NaN or infinite."""
@@ -47,12 +47,27 @@ class Result:
     }
 
 
+@dataclass(frozen=True)
+class ErrorText:
+    message: str
+    where: str | None
+    """FILE:ROW."""
+    hint: str | None
+
+
+@dataclass(frozen=True)
+class Stopped(Result):
+    """What is printed where an error in the data, the model or the run ends it before a result."""
+
+    error: ErrorText
+
+
 def adapter(script: str) -> Any:
     """pydantic's TypeAdapter of what this script prints."""
     from pydantic import TypeAdapter
 
     module, _, name = SCRIPT_RESULTS[script].partition(":")
-    return TypeAdapter(getattr(importlib.import_module(module), name))
+    return TypeAdapter(getattr(importlib.import_module(module), name) | Stopped)
 
 
 def json_schema(script: str) -> dict[str, Any]:
@@ -105,6 +120,7 @@ def to_json(value: Any, **how: Any) -> str:
 
 
 _stdout = sys.stdout
+_has_result = False
 
 
 def stdout() -> TextIO:
@@ -118,12 +134,21 @@ def emit(result: Any) -> None:
         raise RunError(
             "stdout is closed: there is nowhere to write the result", hint="redirect stdout to a file, or to /dev/null"
         )
+    global _has_result
+    _has_result = True
     try:
         _stdout.write(to_json(result, indent=2) + "\n")
         _stdout.flush()
     except OSError:
         discard(_stdout)
         raise
+
+
+def emit_error(error: UserError) -> None:
+    """Write what ended the run to stdout, where no result was written."""
+    if _stdout is not None and not _has_result:
+        with contextlib.suppress(OSError):
+            emit(Stopped(ErrorText(error.message, error.where, error.hint)))
 
 
 def discard(stream: TextIO) -> None:

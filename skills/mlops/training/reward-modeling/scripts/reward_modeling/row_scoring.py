@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
+from pathlib import Path
 from typing import Any, ClassVar
 
 from . import checkpoints, process
@@ -17,13 +18,14 @@ from .data.reading import Stream, stream
 from .data.records import Ranking
 from .data.writing import counted, tell_moved, with_metadata
 from .ensemble import Rewards
+from .golden import keep_card
 from .packing import WINDOW
 from .process import ProcessRewardModel
 from .readers import families
 from .rendering import Conversation, refused_together
 from .results import Number, Result
 from .scoring import Ranked, RewardModel, ranked
-from .settings import FormatSettings, RewardsSettings, ScoringSettings, split_flag
+from .settings import FormatSettings, RewardsSettings, ScoringSettings, WinnerSettings, split_flag
 
 SHOWN_PROMPTS = 5
 Model = RewardModel | ProcessRewardModel | Rewards
@@ -32,7 +34,7 @@ ScoredRanking = tuple[Ranking, list[float | None], list[dict[str, Any]] | None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScoreSettings(ScoringSettings, RewardsSettings, FormatSettings):
+class ScoreSettings(ScoringSettings, RewardsSettings, FormatSettings, WinnerSettings):
     """What to score, with what, and what to write. Raises UsageError for settings that do not go together."""
 
     group: ClassVar = "result"
@@ -71,6 +73,11 @@ class ScoreSettings(ScoringSettings, RewardsSettings, FormatSettings):
     )
     overwrite: bool = flag(False, "replace --output if it exists")
 
+    write_card: str | None = flag(
+        None,
+        "file for a hash of the rendering and the rewards of fixed texts; where it is there already, it is compared with",
+        metavar="FILE",
+    )
     list_public_models: bool = flag(
         False, "show the public reward models that are known and how each is read, then stop"
     )
@@ -95,6 +102,10 @@ class ScoreSettings(ScoringSettings, RewardsSettings, FormatSettings):
     def _check_models(self) -> None:
         if self.reward_model_path and self.model_name_or_path:
             raise UsageError("--model_name_or_path is one reward model, --reward_model_path several: give one of them")
+        if self.write_card and (self.reward_model_path or self.rendered):
+            raise UsageError(
+                "--write_card is of one model and its chat text", hint="give one with --model_name_or_path"
+            )
         if self.reward_model_path:
             return
         check_required(self, ("model_name_or_path",), "score.py")
@@ -181,6 +192,10 @@ def score(settings: ScoreSettings) -> ScoringResult:
     else:
         rankings, completions = read_rankings(settings, of_steps)
     model = load_model(settings)
+    if settings.write_card and not isinstance(model, Rewards):
+        difference = keep_card(model, settings.model_name_or_path, Path(settings.write_card), settings.dtype)
+        told = "written" if difference is None else f"golden scores differ by at most {difference:.1e}"
+        log(f"card {settings.write_card}: {told}")
     summary, moved, rows = RowSummary(settings), Counter(), None
     with progress("scoring", completions) as advance:
         scored = scored_rankings(model, rankings, settings, advance)

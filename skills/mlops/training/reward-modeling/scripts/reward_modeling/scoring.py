@@ -99,7 +99,7 @@ class Scorer:
         trained = {**trained, "text_format": text_format or trained.get("text_format")}
         family = public_models.overridden(path, loaded, family, text_format, chat_template_path)
         if family or reference_model_name_or_path:
-            renderer = public_models.renderer(loaded, family, path, text_format, own.get("step_separator"))
+            renderer = public_models.renderer_of(loaded, family, path, text_format, own.get("step_separator"))
         else:
             renderer = cls.kind.renderer(loaded.tokenizer, checkpoints.scored_at(loaded.model), trained)
         renderer.refused = [] if refused == "unscored" else None

@@ -49,17 +49,24 @@ class FormatSettings:
         "prompt=question.text,completions=answers[].answer; `context=` says that the column context is to be dropped",
         type=column_map,
     )
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """Arguments of `reading.load` and `reading.load_prompts`."""
+        return {"config": self.dataset_config, "format": self.format, "columns": self.columns}
+
+
+@dataclass(frozen=True, kw_only=True)
+class WinnerSettings:
+    """For scripts that ask which of two answers is better."""
+
+    group: ClassVar = "data"
     winner_values: Mapping[str, str] | None = flag(
         None,
         "what the values of a winner column mean: a, b or tie (words such as model_a are known, numbers never are)",
         type=winner_values,
         metavar="1=a,0=b",
     )
-
-    @property
-    def reading(self) -> dict[str, Any]:
-        """Arguments of `reading.load` and `reading.load_prompts`."""
-        return {"config": self.dataset_config, "format": self.format, "columns": self.columns}
 
 
 @dataclass(frozen=True, kw_only=True)

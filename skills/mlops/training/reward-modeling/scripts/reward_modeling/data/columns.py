@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 from ..console import DataError
@@ -27,7 +27,7 @@ _STEP = re.compile(r"(?:\A|\.)([^.\[\]]+)|\[(-?\d*)\]")
 SAME = {
     ("chosen", "rejected"): (
         ("chosen", "rejected"), ("chosen", "reject"), ("accepted", "rejected"), ("preferred", "dispreferred"),
-        ("preferred", "rejected"), ("better", "worse"), ("best", "worst"), ("winning", "losing"), ("winner", "loser"),
+        ("preferred", "rejected"), ("better", "worse"), ("best", "worst"), ("winning", "losing"),
         ("positive", "negative"), ("good", "bad"),
     ),
     ("response_a", "response_b"): (("a", "b"),),
@@ -38,17 +38,21 @@ _HOLDS = "responses?|answers?|completions?|outputs?|texts?"
 _AFFIX = re.compile(rf"(?:{_HOLDS})_(?P<last>\w+)|(?P<first>\w+?)_?(?:{_HOLDS})")
 
 
-def same_columns(present: Collection[str]) -> dict[str, str]:
+def same_columns(rows: list[Row]) -> dict[str, str]:
     """Columns whose names say what they hold in other words, as in --columns: {"chosen": "preferred_response", ...}.
 
-    Only where no format reads both of them by their own names.
+    Only where no format reads both of them by their own names, and where they hold texts or messages.
     """
+    first = {name: value for row in reversed(rows) for name, value in row.items() if value is not None}
     words: dict[str, str] = {}
-    for name in present:
+    for name in (name for name, value in first.items() if isinstance(value, (str, list, dict))):
         found = _AFFIX.fullmatch(name.lower())
         words.setdefault((found["last"] or found["first"]) if found else name.lower(), name)
     for wanted, pairs in SAME.items():
-        for pair in pairs if wanted[0] not in present else ():
+        for pair in pairs if not first.keys() >= set(wanted) else ():
+            taken = {"completions", "chosen", *wanted} - {pair[0], pair[1]}
+            if not first.keys().isdisjoint(taken):
+                continue
             columns = {name: words.get(word) for name, word in zip(wanted, pair, strict=True)}
             named = [column for column in columns.values() if column and len(column) > 1]
             if len(named) == 2 and not all(column in NAMES for column in named):
@@ -62,7 +66,7 @@ def root_of(column: str, present: Iterable[str]) -> str:
 
 
 def check_columns(table: Table, columns: dict[str, str]) -> dict[str, str]:
-    """{column or path: its root} of what is read. Raises DataError for columns that no row has and for what is no path."""
+    """{column or path: its root} of what is read. Raises DataError for columns that no row has and for what is not a valid path."""
     present = dict.fromkeys(name for row in table.rows for name in row)
     roots = {}
     for name, column in columns.items():

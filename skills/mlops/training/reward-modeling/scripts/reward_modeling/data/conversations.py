@@ -119,16 +119,17 @@ _HELD = ("answer", "response", "completion", "output", "text", "content")
 
 
 def is_answer(value: Any) -> bool:
-    """Whether an object holds an answer in text beside what is said about it: {"llm_name": ..., "answer": ...}."""
+    """Whether an object holds one answer in text beside what is said about it: {"llm_name": ..., "answer": ...}."""
     if not isinstance(value, dict) or not all(isinstance(item, str | None) for item in value.values()):
         return False
-    return value.keys().isdisjoint(("role", "from")) and sum(name in value for name in _HELD) == 1
+    held = [value[name] for name in _HELD if name in value]
+    return value.keys().isdisjoint(("role", "from")) and len(held) == 1 and held[0] is not None
 
 
 def answer_of(value: Any, column: str) -> list[Message]:
     """A completion given as text (one assistant message), as an object that holds it, as one message, or as messages."""
     if is_answer(value):
-        value = next(value[name] for name in _HELD if isinstance(value.get(name), str))
+        value = next(value[name] for name in _HELD if name in value)
     if isinstance(value, str):
         return [said("assistant", value)]
     if not isinstance(value, (list, dict)):
@@ -182,7 +183,7 @@ def is_transcript(value: Any) -> bool:
 
 
 def transcript_of(text: Any, column: str) -> list[Message]:
-    """A Human/Assistant transcript -> messages; the whitespace around each turn is no part of it."""
+    """A Human/Assistant transcript -> messages; the whitespace around each turn is not part of it."""
     if not is_transcript(text):
         raise wrong_type(column, text, "a transcript of `Human:` and `Assistant:` turns")
     pieces, roles = _TURN.split(text), {"Human": "user", "Assistant": "assistant"}
@@ -192,14 +193,14 @@ def transcript_of(text: Any, column: str) -> list[Message]:
 def split_text(chosen: str, rejected: str) -> tuple[str, str, str]:
     """Two texts with a shared prefix -> that prefix (the prompt) and the two endings.
 
-    The cut is the last line break inside the prefix, or the last blank when there is none, so that answers which
+    The cut is the last line break inside the prefix, or the last space when there is none, so that answers which
     happen to begin with the same words keep them where the prompt ends with its line.
     """
     shared = os.path.commonprefix([chosen, rejected])
     if len(shared) == min(len(chosen), len(rejected)):
         shared = shared.rstrip()[:-1]
-    lines, blanks = shared.rfind("\n"), max(shared.rfind(" "), shared.rfind("\t"))
-    cut = lines if shared[: max(lines, 0)].strip() else blanks
+    lines, spaces = shared.rfind("\n"), max(shared.rfind(" "), shared.rfind("\t"))
+    cut = lines if shared[: max(lines, 0)].strip() else spaces
     if not shared[: max(cut, 0)].strip():
-        raise RowError("`chosen` and `rejected` share no beginning, so no prompt can be told from the answers")
+        raise RowError("`chosen` and `rejected` share no prefix, so no prompt can be told from the answers")
     return chosen[:cut].rstrip(), chosen[cut:].lstrip(), rejected[cut:].lstrip()

@@ -139,7 +139,7 @@ def records_of(table: Table, reading: Reading, format: str | None, *, first: boo
 def _decoded(table: Table, columns: dict[str, str], problems: list[tuple[int, str]]) -> list[tuple[int, Row]]:
     """The numbered rows under the names of --columns, with messages and lists that were written as text; adds to problems."""
     head = table.rows[:HEAD]
-    columns = same_columns(dict.fromkeys(name for row in head for name in row)) | columns
+    columns = same_columns(head) | columns
     roots = check_columns(table, columns) if columns else {}
     lists = lists_in_cells(head) if suffix(Path(table.name)) in (".csv", ".tsv") else ()
     lists = () if INPUT_LIKE.issuperset(lists) else lists
@@ -241,7 +241,7 @@ def _tools(value: Any) -> list[dict] | None:
         try:
             value = clean(loads(value))
         except (ValueError, RecursionError):
-            raise RowError(f"`tools` is text that is no JSON ({short(value)})") from None
+            raise RowError(f"`tools` is text that is not valid JSON ({short(value)})") from None
     if value in (None, "", []):
         return None
     if not isinstance(value, list) or not all(isinstance(tool, dict) for tool in value):
@@ -254,7 +254,7 @@ def _undecided(chosen: Format, row: Row, record: Record) -> str | None:
     ranked = record.scores if isinstance(record, Ranking) else ()
     if ranked is None and (chosen.winner or not {"scores", "correct", "ranks"}.isdisjoint(row)):
         return "unlabelled"
-    if "label" in row and row["label"] is None:
+    if any(row.get(name, "") is None for name in ("label", "kto_tag")):
         return "unlabelled"
     tied = chosen.winner and ranked and len(set(ranked)) == 1
     said = str(row.get("tie")).lower() == "true" or (isinstance(record, Comparison) and _says_tie(row.get("status")))
@@ -336,7 +336,7 @@ def _hint(chosen: Format, columns: dict[str, str] | None) -> str:
     needs = ", ".join(names.replace("|", " or ") for names in chosen.needs)
     mapped = "" if columns else ", or --columns to name them"
     return (
-        f"the rows were read as format `{chosen.name}` ({needs}); use --format for another{mapped}, or mend these rows"
+        f"the rows were read as format `{chosen.name}` ({needs}); use --format for another{mapped}, or fix these rows"
     )
 
 

@@ -341,12 +341,10 @@ def arrow_rows(batch: Any) -> Iterator[dict[str, Any] | RowError]:
         return
     except failures:
         pass
-    columns = []
-    for name, column in zip(batch.schema.names, batch.columns, strict=True):
-        try:
-            columns.append(column.to_pylist())
-        except failures:
-            columns.append([_value(name, scalar) for scalar in column])
+    columns = [
+        [_value(name, scalar) for scalar in column]
+        for name, column in zip(batch.schema.names, batch.columns, strict=True)
+    ]
     for values in zip(*columns, strict=True):
         wrong = next((value for value in values if isinstance(value, RowError)), None)
         yield wrong or dict(zip(batch.schema.names, values, strict=True))

@@ -140,7 +140,7 @@ def _written_configurations(folder: Path) -> dict[str, dict[str | None, list[Pat
         }
     except (yaml.YAMLError, KeyError, TypeError, AttributeError, ValueError, NotImplementedError) as error:
         raise DataError(
-            f"the `configs` in {readme} cannot be read: {error}", hint="mend them, or name the files you mean"
+            f"the `configs` in {readme} cannot be read: {error}", hint="fix them, or name the files you mean"
         ) from error
     chosen = [str(entry.get("config_name")) for entry in entries if entry.get("default") is True]
     there = {name: splits for name, splits in configs.items() if splits}

@@ -45,7 +45,7 @@ LABEL_NAMES = frozenset(
     ("label", "kto_tag", "tie", "winner", "scores", "correct", "ranks", "labels", "ratings", "margin", "weight")
 )
 NULLABLE = ("winner", "scores|correct", "labels|step_labels", "ranks|rank", "parent_id", "rank", "label|kto_tag")
-"""Labels: null means that nobody judged the row."""
+"""Labels: null means that the row has none."""
 HEAD = 20
 """How many rows vote on the format."""
 

@@ -29,52 +29,47 @@ def _two(row: Row, prompt: list[Message], first: Any, second: Any, margin: float
     return Ranking(prompt, [answer_of(first, "a"), answer_of(second, "b")], scores_of(row), margin=margin)
 
 
-columns(
-    DATASETS,
-    "shp",
-    "SHP (stanfordnlp/SHP): a post and two comments; in `labels` 1 means that human_ref_A is better, 0 human_ref_B",
-    ("history", "human_ref_A", "human_ref_B"),
-    winner=Winner(("labels",), {"1": "a", "0": "b"}),
-    example={"labels": 0},
-)
-columns(
-    DATASETS,
-    "pku_saferlhf",
-    "PKU-SafeRLHF: two answers and the place of the more helpful one; which is safer stays metadata",
-    ("prompt", "response_0", "response_1"),
-    winner=Winner(("better_response_id",), FIRST_IS_0),
-    example={"better_response_id": 1},
-)
-columns(
-    DATASETS,
-    "pku_saferlhf_safer",
-    "PKU-SafeRLHF without the more helpful answer: two answers and the place of the safer one",
-    ("prompt", "response_0", "response_1"),
-    winner=Winner(("safer_response_id",), FIRST_IS_0),
-    example={"safer_response_id": 1},
-)
-columns(
-    DATASETS,
-    "judgebench",
-    "JudgeBench: a question and two answers; `label` is A>B or B>A",
-    ("question", "response_A", "response_B"),
-    winner=Winner(("label",), {"a>b": "a", "b>a": "b", "a=b": "tie"}),
-    example={"label": "B>A"},
-)
-columns(
-    DATASETS,
-    "ppe",
-    "answers 1 and 2, and which model won (PPE human preference): model_a gave response_1",
-    ("prompt", "response_1", "response_2"),
-    winner=Winner(means=WORDS | {"response_1": "a", "response_2": "b"}),
-    example={"winner": "model_b"},
-)
-columns(
-    DATASETS,
-    "stack_exchange_paired",
-    "stack-exchange-paired: a question and two answers, of which response_j has more votes",
-    ("question", "response_j", "response_k"),
-)
+# fmt: off
+_SHORT: dict[str, tuple[str, tuple[str, str, str], Winner | None, Row]] = {
+    "shp": (
+        "SHP (stanfordnlp/SHP): a post and two comments; in `labels` 1 means that human_ref_A is better, 0 human_ref_B",
+        ("history", "human_ref_A", "human_ref_B"), Winner(("labels",), {"1": "a", "0": "b"}), {"labels": 0},
+    ),
+    "pku_saferlhf": (
+        "PKU-SafeRLHF: two answers and the place of the more helpful one; which is safer stays metadata",
+        ("prompt", "response_0", "response_1"), Winner(("better_response_id",), FIRST_IS_0), {"better_response_id": 1},
+    ),
+    "pku_saferlhf_safer": (
+        "PKU-SafeRLHF without the more helpful answer: two answers and the place of the safer one",
+        ("prompt", "response_0", "response_1"), Winner(("safer_response_id",), FIRST_IS_0), {"safer_response_id": 1},
+    ),
+    "judgebench": (
+        "JudgeBench: a question and two answers; `label` is A>B or B>A",
+        ("question", "response_A", "response_B"), Winner(("label",), {"a>b": "a", "b>a": "b", "a=b": "tie"}), {"label": "B>A"},
+    ),
+    "ppe": (
+        "answers 1 and 2, and which model won (PPE human preference): model_a gave response_1",
+        ("prompt", "response_1", "response_2"), Winner(means=WORDS | {"response_1": "a", "response_2": "b"}), {"winner": "model_b"},
+    ),
+    "stack_exchange_paired": (
+        "stack-exchange-paired: a question and two answers, of which response_j has more votes",
+        ("question", "response_j", "response_k"), None, {},
+    ),
+    "rmb": (
+        "RMB, pairs: a conversation, a better answer and one in `reject`, each beside the name of its model",
+        ("conversation_input", "chosen", "rejected"), None,
+        {"conversation_input": USER, "chosen": {"llm_name": "m", "answer": "4"}, "rejected": {"answer": "5"}},
+    ),
+    "rmb_best_of_n": (
+        "RMB, best of n: a conversation, the best answer and the others",
+        ("conversation_input", "bon_best", "loser_list"), None,
+        {"conversation_input": USER, "bon_best": {"answer": "4"}, "loser_list": [{"answer": "5"}]},
+    ),
+}
+# fmt: on
+"""name: (description, columns of the prompt and the answers, what says which is better, an example of other values)."""
+for _name, (_description, _names, _winner, _example) in _SHORT.items():
+    columns(DATASETS, _name, _description, _names, winner=_winner, example=_example)
 columns(
     DATASETS,
     "rewardbench",
@@ -82,20 +77,6 @@ columns(
     ("prompt", *PAIR),
     beside=lambda row: {"chosen_model", "rejected_model", "subset"} <= row.keys(),
     example={"chosen_model": "m", "rejected_model": "n", "subset": "xstest-should-refuse"},
-)
-columns(
-    DATASETS,
-    "rmb",
-    "RMB, pairs: a conversation, a better answer and one to reject, each beside the name of its model",
-    ("conversation_input", "chosen", "reject"),
-    example={"conversation_input": USER, "chosen": {"llm_name": "m", "answer": "4"}, "reject": {"answer": "5"}},
-)
-columns(
-    DATASETS,
-    "rmb_best_of_n",
-    "RMB, best of n: a conversation, the best answer and the others",
-    ("conversation_input", "bon_best", "loser_list"),
-    example={"conversation_input": USER, "bon_best": {"answer": "4"}, "loser_list": [{"answer": "5"}]},
 )
 
 
@@ -189,7 +170,7 @@ columns(
 
 
 @_pairs(
-    "MT-bench human judgments: conversations a and b, which of them won, and the turn that was judged, which ends them",
+    "MT-bench human judgments: conversations a and b, which of them won, and the turn that was compared, which ends them",
     ("conversation_a", "conversation_b", "winner", "turn"),
     {"conversation_a": USER + GOOD, "conversation_b": USER + BAD, "winner": "model_a", "turn": 1, "judge": "author_1"},
     optional=(),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from .cells import RowError, short, structure, turns, wrong_type
+from .cells import RowError, are_messages, short, structure, turns, wrong_type
 from .conversations import (
     Message,
     answer_of,
@@ -27,7 +27,7 @@ from .winners import SCORES, Winner
 
 PAIRS: dict[str, Format] = {}
 _pairs = partial(entry, PAIRS, optional=("system", *MARGINS))
-ASKED = "question|query|problem|context|messages|conversation|dialogue|history"
+PROMPT_NAMES = "question|query|problem|context|messages|conversation|dialogue|history"
 _HUMAN = "\n\nHuman: 2+2?\n\nAssistant:"
 
 
@@ -226,8 +226,9 @@ columns(
 
 @_pairs(
     "a question, query, context or the messages so far, an optional system text, and two answers (Intel Orca pairs)",
-    (ASKED, *PAIR),
+    (PROMPT_NAMES, *PAIR),
     {"system": "Be brief.", "question": "2+2?", "chosen": "4", "rejected": "5"},
+    lambda row: isinstance(row["question"], str) or are_messages(row["question"]),
 )
 def question(row: Row) -> Comparison | Ranking:
     return explicit(row | {"prompt": row["question"]})
@@ -245,7 +246,7 @@ def implicit(row: Row) -> Comparison | Ranking:
 
 
 @_pairs(
-    "two texts that begin alike; the prompt is what they share, up to its last line break or blank",
+    "two texts that begin alike; the prompt is what they share, up to its last line break or space",
     PAIR,
     {"chosen": "2+2 is 4", "rejected": "2+2 is 5"},
     are_texts(*PAIR),
@@ -256,7 +257,7 @@ def text(row: Row) -> Comparison | Ranking:
         if not isinstance(row[name], str):
             raise wrong_type(name, row[name], "text")
         if is_transcript(row[name]):
-            raise RowError(f"`{name}` is a transcript of `Human:` and `Assistant:` turns among rows that are none")
+            raise RowError(f"`{name}` is a transcript of `Human:` and `Assistant:` turns among rows that are not")
     prompt, chosen, rejected = split_text(row["chosen"], row["rejected"])
     return comparison(row, prompt_of({"prompt": prompt}), chosen, rejected)
 
@@ -275,7 +276,7 @@ columns(
     PAIRS,
     "pairwise",
     "a prompt, answers a and b, and which of them won; ties are set aside",
-    (f"prompt|instruction|input|{ASKED}", "response_a", "response_b"),
+    (f"prompt|instruction|input|{PROMPT_NAMES}", "response_a", "response_b"),
     winner=Winner(),
     labels=("winner|preference|preferred|choice|better|chosen",),
     example={"winner": "model_b"},

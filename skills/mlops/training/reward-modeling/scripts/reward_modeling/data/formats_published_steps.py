@@ -186,7 +186,7 @@ def math_shepherd(row: Row) -> Solution:
         end += len(part)
         mark = row["label"][end : end + 1]
         if row["label"][end - len(part) : end] != part or mark not in ("+", "-"):
-            raise RowError(f"`label` does not repeat step {place} of `input` with + or - behind it")
+            raise RowError(f"`label` does not repeat step {place} of `input` with + or - after it")
         end += 1
         steps.append(part.strip())
         labels.append(float(mark == "+"))
@@ -200,7 +200,7 @@ def math_shepherd(row: Row) -> Solution:
     are_lists("steps"),
 )
 def processbench(row: Row) -> Solution:
-    """What follows an error is not judged."""
+    """What follows an error has no label."""
     steps, error = steps_of(row["steps"], "steps"), row["label"]
     if isinstance(error, str) and re.fullmatch(r"\s*-?\d{1,9}\s*", error):  # as CSV holds it
         error = int(error)
@@ -208,8 +208,8 @@ def processbench(row: Row) -> Solution:
         raise RowError(
             f"`label` is {short(error)}: expected the place of the first error among {len(steps)} steps, or -1"
         )
-    judged = [1.0] * len(steps) if error < 0 else [1.0] * error + [0.0]
-    return Solution(prompt_of(row, "problem"), steps, judged + [None] * (len(steps) - len(judged)))
+    labels = [1.0] * len(steps) if error < 0 else [1.0] * error + [0.0]
+    return Solution(prompt_of(row, "problem"), steps, labels + [None] * (len(steps) - len(labels)))
 
 
 @published(
@@ -243,7 +243,7 @@ def prmbench(row: Row) -> Solution:
     optional=("Options",),
 )
 def mr_ben(row: Row) -> Solution:
-    """Lines without a number of their own belong to the step before them. What follows an error is not judged."""
+    """Lines without a number of their own belong to the step before them. What follows an error has no label."""
     lines = steps_of(decoded(row["Model_Solution_Steps"], "steps"), "Model_Solution_Steps")
     numbers = [int(found[1]) if (found := re.match(r"\s*Step\s*(\d+)\s*[:.]", line)) else None for line in lines]
     steps: list[str] = []

@@ -31,7 +31,7 @@ def _one_a_step(value: Any, column: str, steps: list[str]) -> list:
 
 
 def _labels(value: Any, steps: list[str]) -> list[float | None]:
-    """One label a step; null where nobody judged it. A list that ends with the first error leaves the rest unjudged."""
+    """One label a step; null where it has none. A list that ends with the first error leaves the rest without."""
     if isinstance(value, list) and len(value) < len(steps) and value and value[-1] == 0 and all(value[:-1]):
         value = value + [None] * (len(steps) - len(value))
     given = [label for label in _one_a_step(value, "labels", steps) if label is not None]
@@ -47,7 +47,7 @@ def _labels(value: Any, steps: list[str]) -> list[float | None]:
 
 @_steps(
     "a prompt and an answer in steps with one label each, or up to the first error (TRL, axolotl): "
-    "true or false, 0 or 1, probabilities, null for not judged",
+    "true or false, 0 or 1, probabilities, null for no label",
     ("prompt|question|problem", "completions|steps", "labels|step_labels"),
     {"prompt": "2+2+2?", "completions": ["2+2=4", "4+2=7"], "labels": [True, False]},
     are_lists("completions", "labels"),

@@ -92,7 +92,7 @@ class Ranking(_Row):
 class Solution(_Row):
     """One prompt and an answer in steps.
 
-    `labels` holds one label a step (1 good, 0 bad, a probability, or None where nobody judged it), or is None.
+    `labels` holds one label a step (1 good, 0 bad, a probability, or None where it has none), or is None.
     """
 
     prompt: list[Message]
@@ -193,7 +193,7 @@ def comparisons(records: Records) -> list[Comparison]:
 
 
 def solutions(records: Records) -> list[Solution]:
-    """The rows whose steps are labelled, for training and evaluation. Raises DataError for rows without steps, and when no
+    """The rows whose steps are labeled, for training and evaluation. Raises DataError for rows without steps, and when no
     row has labels.
     """
     for row in records.rows:

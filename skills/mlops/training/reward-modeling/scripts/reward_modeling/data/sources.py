@@ -92,7 +92,7 @@ def _saved(path: Path, split: str | None, size: int | None) -> Iterator[Table]:
     try:
         loaded = datasets.load_from_disk(str(path))
     except (OSError, ValueError, KeyError) as error:
-        raise DataError(f"no readable saved dataset: {first_line(error)}", where=str(path)) from error
+        raise DataError(f"not a readable saved dataset: {first_line(error)}", where=str(path)) from error
     yield from _from_datasets(loaded, str(path), split, size)
 
 
@@ -118,7 +118,7 @@ def _hub(name: str, split: str | None, config: str | None, size: int | None) -> 
         other = "check the spelling and the network, or name a local file"
         hint = f"did you mean the file {close[0]}?" if close else other
         raise DataError(
-            f"{name} is no file here, and no dataset that the hub gave: {first_line(error)}", hint=hint
+            f"{name} is neither a file here nor a dataset that the hub gave: {first_line(error)}", hint=hint
         ) from error
     yield from _from_datasets(loaded, name, split, size)
 

@@ -8,11 +8,11 @@ from typing import Any, ClassVar
 
 from ..cli import check_required, flag, fraction, positive_int
 from ..console import UsageError
-from ..settings import ReadingSettings, ScoringSettings, neutral_flag, split_flag
+from ..settings import ReadingSettings, ScoringSettings, WinnerSettings, neutral_flag, split_flag
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluationSettings(ReadingSettings, ScoringSettings):
+class EvaluationSettings(ReadingSettings, WinnerSettings, ScoringSettings):
     """What to evaluate, on what. Raises UsageError for settings that do nothing together."""
 
     group: ClassVar = "evaluation"

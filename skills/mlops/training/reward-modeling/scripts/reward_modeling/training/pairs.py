@@ -18,7 +18,7 @@ from ..data.audit import audit
 from ..data.records import Comparison, comparisons
 from ..kinds import OUTCOME
 from ..rendering import OVERLONG, Conversation, Renderer
-from ..settings import SHARED_PREFIX_HELP
+from ..settings import SHARED_PREFIX_HELP, WinnerSettings
 from .data import STATISTICS_SAMPLE, Data, Rows, read, settle_refused
 from .settings import DataSettings
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pairs:
+class Pairs(WinnerSettings):
     """An outcome reward model, by the Bradley-Terry loss on comparisons, for `runs.train`."""
 
     group: ClassVar = "loss"
@@ -82,7 +82,7 @@ class Pairs:
                 f"--folds {self.folds} makes its own held-out pairs, from at least 2 folds",
                 hint="leave out --val_set_size, --eval_dataset_name and --dataset_test_split, or leave out --folds",
             )
-        data, _ = read(settings, "pairs", comparisons, winner_values=settings.winner_values)
+        data, _ = read(settings, "pairs", comparisons, winner_values=self.winner_values)
         findings = audit(data.train, eval_records=data.held_out or None, rendered=settings.rendered)
         data = data.audited(findings, settings)
         if not self.use_margin:

@@ -69,7 +69,7 @@ STEP_CHECKS = table_of(
     Check(
         "contradiction",
         "warning",
-        "{count} of {total} {called} have a step that is labelled otherwise elsewhere, after the same steps",
+        "{count} of {total} {called} have a step that is labeled otherwise elsewhere, after the same steps",
         "No model can satisfy both: they bound the accuracy that can be reached.",
         "average the labels to a probability, or drop these rows",
         opposes=_labeled_prefixes,
@@ -80,7 +80,7 @@ STEP_CHECKS = table_of(
     Check(
         "wrong_steps",
         "info",
-        "{count} of {total} labelled steps are incorrect ({percent})",
+        "{count} of {total} labeled steps are incorrect ({percent})",
         "Where nearly all steps are alike, calling all of them so is nearly right, and the model learns just that.",
         "compare with the baselines that call every step correct or wrong; consider --class_weighting balanced",
         _wrong_steps,
@@ -90,7 +90,7 @@ STEP_CHECKS = table_of(
     Check(
         "ends_at_first_error",
         "info",
-        "in {count} of {total} {called} the last labelled step is the first wrong one",
+        "in {count} of {total} {called} the last labeled step is the first wrong one",
         "Late steps are then wrong more often than early ones, and position alone predicts some labels.",
         "compare with a baseline that looks at the position alone",
         where(_ends_wrong),
