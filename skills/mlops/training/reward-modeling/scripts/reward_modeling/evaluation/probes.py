@@ -230,18 +230,17 @@ def _result(probe: Probe, changed, controls, rewards: np.ndarray, spread: float,
     right = (rewards[:, 0] > rewards[:, 1]) & np.isfinite(changed)
     wins = changed >= original if falls else changed > rewards[:, 0]
     flipped = accuracy(wins[right], groups[right]) if right.any() else None
-    if falls:
-        moved = _at_least(shift.value <= -SMALL and shift.high < 0, shift.low > -SMALL)
-        verdict: Verdict = {True: "not fooled", False: "fooled", None: "unsure"}[moved]
-    else:
-        risen = [_at_least(one.value >= SMALL and one.low > 0, one.high < SMALL) for one in (shift, over) if one]
-        verdict = "not fooled" if False in risen else "unsure" if None in risen else "fooled"
+    shown = [_shown(one, -1 if falls else 1) for one in (shift, over) if one]
+    moved = False if False in shown else None if None in shown else True
+    verdict: Verdict = "unsure" if moved is None else "not fooled" if moved == falls else "fooled"
     return ProbeResult(probe.what, probe.must, probe.source, verdict, shift, over, flipped)
 
 
-def _at_least(shown: bool, too_small: bool) -> bool | None:
-    """Whether a shift is shown, shown to be too small to count (False), or neither (None)."""
-    return True if shown else False if too_small else None
+def _shown(shift: Estimate, sign: int) -> bool | None:
+    """Whether a shift up (1) or down (-1) is shown, shown to be too small to count, or neither (None)."""
+    if sign * shift.value >= SMALL and not shift.low <= 0 <= shift.high:
+        return True
+    return False if max(sign * shift.low, sign * shift.high) < SMALL else None
 
 
 def mean_shift(values: np.ndarray, groups: np.ndarray) -> Estimate | None:

@@ -27,7 +27,8 @@ from .steps import StepEvaluation, diagnose_steps
 
 Part = PairReport | PoolReport | StepReport | BenchmarkReport | OverOptimizationReport
 Quotes = Sequence[tuple[str, str]]
-EXAMPLES, EXAMPLE_LENGTH = 3, 600
+EXAMPLES, LONGEST = 3, 600
+"""Pairs that are quoted, and characters of each text."""
 
 
 class Folder:
@@ -39,21 +40,18 @@ class Folder:
     def __init__(self, path: str, model: str | None, overwrite: bool = False):
         file = Path(path) / "report.json"
         ours = file.exists()
-        self.found = (
-            json.loads(file.read_text(encoding="utf-8")) if ours else {"model": None, "parts": {}, "quotes": []}
-        )
-        if model and self.found["model"] not in (None, model):
-            raise UsageError(
-                f"{path} holds the report of {self.found['model']}", hint="give another folder for this model"
-            )
-        self.found["model"] = model or self.found["model"]
+        self.found = json.loads(file.read_text(encoding="utf-8")) if ours else {"parts": {}, "quotes": []}
+        known = self.found.setdefault("model", model) or model
+        if model and known != model:
+            raise UsageError(f"{path} holds the report of {known}", hint="give another folder for this model")
+        self.found["model"] = known
         names = ("report.json", "report.html", "README.md")
         self.files = [check_output_file(Path(path) / name, overwrite or ours) for name in names]
 
-    def add(self, part: Part, quotes: Quotes = ()) -> None:
-        """Write the report anew with this part in it."""
+    def add(self, part: Part, quotes: Quotes | None = None) -> None:
+        """Write the report anew with this part in it. quotes: of pairs."""
         self.found["parts"][type(part).__name__] = json.loads(to_json(part))
-        self.found["quotes"] = quotes or self.found["quotes"]
+        self.found["quotes"] = self.found["quotes"] if quotes is None else quotes
         parts = self._parts()
         title = f"Can {self.found['model'] or 'the reward'} be trusted?"
         what = title, list(verdicts(parts)), list(sections(parts, self.found["quotes"]))
@@ -66,36 +64,30 @@ class Folder:
         of_steps, told = isinstance(found, StepEvaluation), vars(found.summary)
         kind, diagnose = (StepReport, diagnose_steps) if of_steps else (PairReport, diagnose_pairs)
         part = kind(**told, **said, diagnostics=diagnose(found.summary), output=None)
-        self.add(part, () if of_steps else worst(found.rows()))
+        self.add(part, None if of_steps else worst(found.rows()))
 
     def _parts(self) -> dict[type, Part]:
         from pydantic import TypeAdapter, ValidationError
 
-        found = self.found["parts"]
+        kept = {kind: self.found["parts"].get(kind.__name__) for kind in SECTIONS}
         try:
-            return {
-                kind: TypeAdapter(kind).validate_python(found[kind.__name__])
-                for kind in SECTIONS
-                if kind.__name__ in found
-            }
+            return {kind: TypeAdapter(kind).validate_python(part) for kind, part in kept.items() if part}
         except ValidationError as error:
-            raise DataError(
-                "a part of the report is of another version",
-                where=str(self.files[0]),
-                hint="remove it, and evaluate again",
-            ) from error
+            hint = "remove it, and evaluate again"
+            raise DataError("it is of another version", where=str(self.files[0]), hint=hint) from error
 
 
 def worst(rows: Sequence[Mapping[str, Any]]) -> Quotes:
     """The pairs about which the model is most wrong, as (what it is, text). rows: those of --output."""
-    scored = [row for row in rows if row["reward_chosen"] is not None and row["reward_rejected"] is not None]
-    wrong = [row for row in scored if row["reward_chosen"] < row["reward_rejected"]]
+    scored = [row for row in rows if None not in (row["reward_chosen"], row["reward_rejected"])]
+    margins = [row["reward_chosen"] - row["reward_rejected"] for row in scored]
     quotes = []
-    for row in sorted(wrong, key=lambda row: row["reward_chosen"] - row["reward_rejected"])[:EXAMPLES]:
-        for side in ("prompt", "chosen", "rejected"):
-            text = str((row[side][-1].get("content") if row[side] else None) or "")
-            name = side if side == "prompt" else f"{side}, reward {row[f'reward_{side}']:.3f}"
-            quotes.append((name, text[:EXAMPLE_LENGTH] + " ..." * (len(text) > EXAMPLE_LENGTH)))
+    for place in sorted(range(len(scored)), key=margins.__getitem__)[:EXAMPLES]:
+        for side in ("prompt", "chosen", "rejected") if margins[place] < 0 else ():
+            messages, reward = scored[place][side], scored[place].get(f"reward_{side}")
+            text = str((messages[-1].get("content") if messages else None) or "")
+            name = side if reward is None else f"{side}, reward {reward:.3f}"
+            quotes.append((name, text if len(text) <= LONGEST else f"{text[:LONGEST]} ..."))
     return quotes
 
 
@@ -170,9 +162,7 @@ def sections(parts: Mapping[type, Part], quotes: Quotes) -> Iterator[Section]:
     for part in parts.values():
         yield from SECTIONS[type(part)](part)
     if quotes:
-        yield Section(
-            "Where it is most wrong", texts=["Pairs that it ranks wrongly by the largest difference."], quotes=quotes
-        )
+        yield Section("Where it is most wrong", texts=["Ranked wrongly by the largest difference."], quotes=quotes)
     if said := [sentence for part in parts.values() for sentence in part.diagnostics]:
         yield Section("Diagnostics", texts=said)
 
@@ -207,17 +197,11 @@ def _pairs(report: PairReport) -> Iterator[Section]:
 def _pools(report: PoolReport) -> Iterator[Section]:
     names = ("model", "random", "longest", "majority", "oracle")
     rows = [[at.n, at.prompts, at.gain, *(getattr(at, name) for name in names)] for at in report.curve]
-    drawn = [
-        Series(
-            name,
-            [(at.n, one.value) for at in report.curve if (one := getattr(at, name))],
-            "dashed" if place else "line",
-        )
-        for place, name in enumerate(names)
-    ]
-    said = f"{report.completions} completions of {report.prompts} prompts, {report.mixed_prompts} with correct and wrong ones."
-    panel = Panel("", "n", "share correct", drawn)
-    yield Section("Best of n", ["n", "prompts", "gain over random", *names], rows, [said], [panel])
+    lines = {name: [(at.n, one.value) for at in report.curve if (one := getattr(at, name))] for name in names}
+    drawn = [Series(name, line, "line" if name == "model" else "dashed") for name, line in lines.items()]
+    said = f"{report.prompts} prompts, {report.mixed_prompts} with correct and wrong ones among {report.completions} completions."
+    panels = [Panel("", "n", "share correct", drawn)]
+    yield Section("Best of n", ["n", "prompts", "gain over random", *names], rows, [said], panels)
 
 
 def _studies(report: OverOptimizationReport) -> Iterator[Section]:
@@ -230,9 +214,7 @@ def _steps(report: StepReport) -> Iterator[Section]:
     scorers = {report.model: report, **report.baselines, **report.subsets}
     measured = list(vars(report.baselines["all_correct"]))
     rows = [[name, *(getattr(one, key) for key in measured)] for name, one in scorers.items()]
-    said = (
-        f"{report.n_solutions} solutions of {report.n_prompts} prompts. After the model: baselines, then its subsets."
-    )
+    said = f"{report.n_solutions} solutions of {report.n_prompts} prompts. After the model: baselines, its subsets."
     yield Section("Steps", ["", *(key.replace("_", " ") for key in measured)], rows, [said])
 
 
@@ -240,9 +222,8 @@ def _benchmarks(report: BenchmarkReport) -> Iterator[Section]:
     for one in report.benchmarks.values():
         others = {**one.baselines, **one.published}
         rows = [[name, value, *(of.get(name) for of in others.values())] for name, value in one.numbers.items()]
-        yield Section(
-            one.title, ["", "value", *others], rows, [f"Published: {one.published_in}"], scale=(0.0, 0.5, 1.0)
-        )
+        said = [f"Published: {one.published_in}"]
+        yield Section(one.title, ["", "value", *others], rows, said, scale=(0.0, 0.5, 1.0))
 
 
 SECTIONS = {

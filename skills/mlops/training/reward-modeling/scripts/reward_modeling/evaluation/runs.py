@@ -58,7 +58,7 @@ def evaluate(settings: EvaluationSettings) -> EvaluationOutput:
         if moved:
             report = replace(report, metadata_moved=tell_moved(moved))
     if folder:
-        folder.add(report, worst(rows) if isinstance(report, PairReport) else ())
+        folder.add(report, worst(rows) if isinstance(report, PairReport) else None)
     return report
 
 
