@@ -249,12 +249,12 @@ def test_best_of_n_of_a_process_model(toy_process_model, pools_file):
 @pytest.mark.parametrize(
     ("model", "data", "more", "cells"),
     [
-        ("toy_process_model", "steps_file", (), ("longest step", "ProcessBench F1", "with an error", "blue")),
+        ("toy_process_model", "steps_file", (), ("longest step", "processbench f1", "erroneous", "blue")),
         (
             "toy_model",
             "pairs_file",
             ("--compare", "."),
-            ("pick the longer", "blind model", "hard", "macro: mean over subsets"),
+            ("baseline longer", "blind model", "hard", "macro: mean over subsets"),
         ),
         ("toy_model", "pools_file", ("--best_of_n",), ("model [95 %]", "gain over random [95 %]", "oracle")),
     ],

@@ -54,13 +54,13 @@ def checks() -> str:
 
 def benchmarks() -> str:
     """The table of benchmarks, from BENCHMARKS."""
-    from reward_modeling.evaluation.benchmarks import BENCHMARKS, Values
+    from reward_modeling.evaluation.benchmarks import BENCHMARKS
 
     lines = ["| name | rows | from the hub | numbers, the official one first |", "|---|---|---|---|"]
     for name, entry in BENCHMARKS.items():
         rows = f"{sum(part.rows for part in entry.parts if not part.optional):,}"
         hub = f"`{entry.parts[0].hub}`" if entry.parts[0].hub else "no: files only"
-        lines.append(f"| `{name}` | {rows} | {hub} | {', '.join(f'`{one}`' for one in entry.numbers(Values()))} |")
+        lines.append(f"| `{name}` | {rows} | {hub} | {', '.join(f'`{one}`' for one in entry.table)} |")
     return "\n".join(lines)
 
 

@@ -67,6 +67,13 @@ ROWS = {
         BEN_STEPS,
         [1, 1, 1],
     ),
+    "mr_ben empty lines": (BEN | {"Model_Solution_Steps": ["", GOOD, " ", BAD, "so seven", ""]}, BEN_STEPS[:2], [1, 0]),
+    "mr_ben preface": (BEN | {"Model_Solution_Steps": ["The steps:", GOOD, BAD]}, [f"The steps:\n{GOOD}", BAD], [1, 0]),
+    "mr_ben plain empty lines": (
+        BEN | {"Model_Solution_Steps": ["a", "", "b", "c"], "Model_Solution_First_Error_Step": "3"},
+        ["a", "b", "c"],
+        [1, 0, None],
+    ),
     "mr_ben plain": (
         BEN | {"Model_Solution_Steps": ["a", "b"], "Model_Solution_First_Error_Step": "1"},
         ["a", "b"],

@@ -19,11 +19,10 @@ from reward_modeling.evaluation.benchmark_runs import (
     diagnose_benchmark,
     flat_scores,
     load_benchmark,
-    measure,
     summarize,
 )
-from reward_modeling.evaluation.benchmarks import BENCHMARKS, PRIOR_SETS, Item, Values
-from reward_modeling.evaluation.intervals import accuracy
+from reward_modeling.evaluation.benchmarks import BENCHMARKS, PRIOR_SETS, Item
+from reward_modeling.evaluation.intervals import accuracy, measure
 
 OFFICIAL = json.loads((Path(__file__).parents[2] / "official_numbers.json").read_text())
 HALF = (0.5, "given")
@@ -284,7 +283,7 @@ def test_mistakes_are_said_in_one_line(tmp_path):
 
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_published_scores_fit_the_numbers(name):
-    numbers = list(BENCHMARKS[name].numbers(Values()))
+    numbers = list(BENCHMARKS[name].table)
     for row in BENCHMARKS[name].published.values():
         assert len(row) <= len(numbers) and all(value is None or 0 <= value <= 100 for value in row)
     for number, parts in {"rewardbench": 5, "rewardbench2": 7, "processbench": 5}.items():

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from reward_modeling.console import DataError, UsageError
 from reward_modeling.data.records import Ranking
 from reward_modeling.evaluation import best_of_n
-from reward_modeling.evaluation.best_of_n import best_of, oracle
+from reward_modeling.evaluation.best_of_n import best_of
+from reward_modeling.evaluation.inputs import score_answers
 from reward_modeling.evaluation.votes import find_answers
 
 PROMPT = [{"role": "user", "content": "2+2?"}]
@@ -48,14 +49,14 @@ def test_oracle_equals_enumeration(drawn):
     pool, n = drawn
     correct = [right for _, right in pool]
     found = mean(any(correct[i] for i in subset) for subset in combinations(range(len(pool)), n))
-    assert oracle(correct, n) == pytest.approx(found, abs=1e-12)
+    assert best_of(correct, correct, n) == pytest.approx(found, abs=1e-12)
 
 
 def test_by_hand():
     """Of four, one right: it has the second highest score. Of 6 draws of two it is best in the two without the first."""
     scores, correct = [0.9, 0.8, 0.3, 0.1], [0, 1, 0, 0]
     assert [best_of(scores, correct, n) for n in (1, 2, 4)] == pytest.approx([1 / 4, 2 / 6, 0])
-    assert [oracle(correct, n) for n in (1, 2, 4)] == pytest.approx([1 / 4, 1 / 2, 1])
+    assert [best_of(correct, correct, n) for n in (1, 2, 4)] == pytest.approx([1 / 4, 1 / 2, 1])
     assert best_of([0.5, 0.5, 0.1], [1, 0, 0], 3) == 0.5, "ties: any of the best"
     assert best_of([None, 0.1], [1, 0], 2) == 0, "what was not scored is never preferred"
 
@@ -108,7 +109,6 @@ def test_sizes():
 def test_score_gives_rewards_in_the_order_of_the_pools():
     model = SimpleNamespace(
         score_conversations=lambda rows, advance: [float(len(row[1][0]["content"])) for row in rows],
-        warn_of_losses=lambda: None,
     )
     rows = [ranking([1.0, 0.0], ["abc", "a"]), ranking([1.0], ["ab"])]
-    assert best_of_n.score_pools(model, rows) == [[3.0, 1.0], [2.0]]
+    assert score_answers(model, rows) == [[3.0, 1.0], [2.0]]

@@ -120,8 +120,9 @@ def test_spearman_is_none_where_undefined(x, y):
     assert spearman(x, y) is None
 
 
-def test_groups_of_any_hashable_kind_and_none_stands_alone():
-    assert group_index(["b", ("a", 1), "b", None, None], 5).tolist() == [0, 1, 0, 2, 3]
+def test_groups_of_any_hashable_kind():
+    assert group_index(["b", ("a", 1), "b", 1], 4).tolist() == [0, 1, 0, 2]
+    assert group_index(None, 2).tolist() == [0, 1]
 
 
 @pytest.mark.parametrize("weights", [[0, 0], [1, -1], [1, math.nan], [math.inf, 1]])

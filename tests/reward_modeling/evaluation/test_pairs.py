@@ -82,13 +82,13 @@ def test_show_prints_each_table_on_stderr(capsys):
     assert "runs/[/a] on hh.jsonl: 400 pairs of 400 prompts" in err
     for row in (
         "accuracy ",
-        "pick the longer",
-        "pick the shorter",
+        "baseline longer",
+        "baseline shorter",
         "chance",
-        "log-loss",
-        "ECE",
+        "log loss",
+        "ece",
         "0.80 to 0.85",
-        "rank corr",
+        "spearman reward length",
     ):
         assert row in err
     assert "0.7580" in err and "0.8363" in err  # the Wilson interval of 320 in 400

@@ -26,7 +26,7 @@ def probed(reward, pairs=PAIRS):
         return reward(prompt[0]["content"], completion[-1]["content"])
 
     scored = [(pair, of(pair.prompt, pair.chosen), of(pair.prompt, pair.rejected)) for pair in pairs]
-    return probe_pairs(scored, lambda asked: [of(one.prompt, one.completion) for one in asked])
+    return probe_pairs(scored, lambda rows: [[of(row.prompt, one) for one in row.completions] for row in rows])
 
 
 def test_the_gold_reward_passes_every_probe():
@@ -147,7 +147,9 @@ def test_a_sample_of_many_pairs_is_probed_and_unscored_ones_are_left_out():
     assert probed(gold, pairs).n_pairs == MOST_PAIRS
     scored = [(pair, None if i % 2 else 1.0, 0.0) for i, pair in enumerate(PAIRS[:10])]
     rng = random.Random(0)
-    found = probe_pairs(scored, lambda asked: [None if rng.random() < 0.5 else 0.0 for _ in asked])
+    found = probe_pairs(
+        scored, lambda rows: [[None if rng.random() < 0.5 else 0.0 for _ in row.completions] for row in rows]
+    )
     assert found.n_pairs == 5 and found.probes["flattery"].shift.n < 5
 
 

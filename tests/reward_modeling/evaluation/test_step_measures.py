@@ -122,10 +122,10 @@ def test_intervals_cover_the_truth():
         return wrongness, wrong, right, np.repeat(np.arange(prompts), 3)
 
     wrongness, wrong, right, groups = sample(60000)
-    truth = step_measures.auroc(wrongness, wrong).value, step_measures.harmonic_mean(right, wrong).value
+    truth = step_measures.auroc(wrongness, wrong).value, step_measures.processbench_f1(right, wrong).value
     hits = np.zeros(2)
     for _ in range(400):
         wrongness, wrong, right, groups = sample(60)
-        estimates = step_measures.auroc(wrongness, wrong, groups), step_measures.harmonic_mean(right, wrong, groups)
+        estimates = step_measures.auroc(wrongness, wrong, groups), step_measures.processbench_f1(right, wrong, groups)
         hits += [e.low <= t <= e.high for e, t in zip(estimates, truth, strict=True)]
     assert ((hits / 400 > 0.92) & (hits / 400 < 0.98)).all(), hits / 400

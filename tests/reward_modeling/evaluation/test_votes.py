@@ -94,7 +94,7 @@ def test_where_there_is_nothing_to_vote_on():
     assert given_column.answers == [["4", "4"]]
     with pytest.raises(DataError, match="does not hold one final answer for each of the 2"):
         find_answers(code, column="final")
-    with pytest.raises(UsageError, match="no regular expression"):
+    with pytest.raises(UsageError, match="not a regular expression"):
         find_answers(code, pattern="(")
     with pytest.raises(UsageError, match="has 0 groups"):
         find_answers(code, pattern="x")

@@ -25,11 +25,10 @@
     uv run scripts/evaluate.py --model_name_or_path runs/mine --benchmark rewardbench2 judgebench --benchmark_data DIR
     uv run scripts/evaluate.py --overoptimization points.jsonl --picture curves.svg
 
-Reads   comparisons and rankings, solutions with step labels for a process reward model, or with --best_of_n completions of
-        known correctness, in any format of references/data.md
+Reads   comparisons, rankings, solutions with step labels, or with --best_of_n completions of known correctness
 Writes  a report on stderr, one JSON object on stdout, a row with its rewards for each row of the data to --output,
         a page and a model card to the folder --report
-A pair counts 1 when the chosen answer scores higher, 1/2 for a tie. references/evaluation.md says how to read the numbers.
+references/evaluation.md says how to read the numbers.
 """
 
 from __future__ import annotations

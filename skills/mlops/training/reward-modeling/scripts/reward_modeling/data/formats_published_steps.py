@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 from .cells import RowError, decoded, short, wrong_type
@@ -243,27 +244,27 @@ def prmbench(row: Row) -> Solution:
     optional=("Options",),
 )
 def mr_ben(row: Row) -> Solution:
-    """Lines without a number of their own belong to the step before them. What follows an error has no label."""
-    lines = steps_of(decoded(row["Model_Solution_Steps"], "steps"), "Model_Solution_Steps")
-    numbers = [int(found[1]) if (found := re.match(r"\s*Step\s*(\d+)\s*[:.]", line)) else None for line in lines]
-    steps: list[str] = []
-    for line, number in zip(lines, numbers, strict=True):
-        if number is None and numbers[0] is not None:
-            steps[-1] += "\n" + line
-        else:
-            steps.append(line)
-    if numbers[0] is None:
-        steps, numbers = lines, list(range(1, len(lines) + 1))
-    numbers = [number for number in numbers if number is not None]
-    if numbers != list(range(1, len(steps) + 1)):
-        raise RowError("the steps are not numbered 1, 2, 3, ...: the number of the first error cannot be placed")
+    """Lines without a number belong to the step before them, or to the first; empty ones are left out."""
+    given = decoded(row["Model_Solution_Steps"], "steps")
+    if not isinstance(given, list):
+        raise wrong_type("Model_Solution_Steps", given, "a list of steps in text")
+    places = [place for place, line in enumerate(given, 1) if not isinstance(line, str) or line.strip()]
+    steps = steps_of([given[place - 1] for place in places], "Model_Solution_Steps")
+    numbered = [re.match(r"\s*S?tep\s*(\d+)\s*[:.]", line) for line in steps]
+    if any(numbered):
+        starts = [at for at, found in enumerate(numbered) if found]
+        places = [int(numbered[at][1]) for at in starts]
+        steps = ["\n".join(steps[at:end]) for at, end in pairwise([0, *starts[1:], None])]
+        if places != list(range(1, len(steps) + 1)):
+            raise RowError("the steps are not numbered 1, 2, 3, ...: the number of the first error cannot be placed")
     prompt = prompt_of(row, "Question")
     if isinstance(row.get("Options"), str) and row["Options"].strip():
         prompt = prompt_of({"prompt": f"{row['Question']}\n\n{row['Options'].strip()}"})
-    return Solution(prompt, steps, _until_error(row, len(steps)))
+    return Solution(prompt, steps, _until_error(row, places))
 
 
-def _until_error(row: Row, count: int) -> list[float | None]:
+def _until_error(row: Row, places: list[int]) -> list[float | None]:
+    """places: the number of each step."""
     verdict = str(row["Model_Solution_Correctness"]).strip().lower()
     error = str(row["Model_Solution_First_Error_Step"]).strip()
     if verdict not in ("correct", "incorrect"):
@@ -271,10 +272,10 @@ def _until_error(row: Row, count: int) -> list[float | None]:
     if verdict == "correct":
         if error not in ("N/A", "NA", ""):
             raise RowError(f"a correct solution has a first error step ({short(error)})")
-        return [1.0] * count
-    if not re.fullmatch(r"[1-9]\d{0,5}", error) or int(error) > count:
+        return [1.0] * len(places)
+    if not re.fullmatch(r"[1-9]\d{0,5}", error) or int(error) not in places:
         raise RowError(
-            f"`Model_Solution_First_Error_Step` is {short(error)}: expected the number of one of {count} steps"
+            f"`Model_Solution_First_Error_Step` is {short(error)}: expected the number of one of {len(places)} steps"
         )
-    right = int(error) - 1
-    return [1.0] * right + [0.0] + [None] * (count - right - 1)
+    right = places.index(int(error))
+    return [1.0] * right + [0.0] + [None] * (len(places) - right - 1)

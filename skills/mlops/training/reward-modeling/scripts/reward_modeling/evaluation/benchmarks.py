@@ -1,21 +1,15 @@
-"""The field's benchmarks of reward models: what their rows hold, how an item is won, how sections add up, published scores.
+"""The field's benchmarks as frozen entries: what their rows hold, how an item is won, how numbers add up, published scores.
 
-One frozen entry each in BENCHMARKS; `benchmark_runs` finds the rows, scores them and puts intervals on the numbers. Every item
-adds (numerator, denominator) to named ratios, such as the accuracy of a subset, and `numbers` is a function of these ratios
-alone, the official number first. A ratio without an item is NaN, and so is what needs it.
-
-Sources, read at the commit named: RewardBench 1 and 2 (allenai/reward-bench@05a9005, arXiv:2403.13787, 2506.01937), RM-Bench
-(THU-KEG/RM-Bench@73c52d7, 2410.16184), JudgeBench (ScalerLab/JudgeBench@e2c52c2, 2410.12784), PPE (2410.14872; its best-of-n
-numbers by the paper's words, since its code was not at hand), RMB (Zhou-Zoey/RMB-Reward-Model-Benchmark@2be3180, 2410.09893),
-LLMBar (princeton-nlp/LLMBar@900616b, 2310.07641), ProcessBench (QwenLM/ProcessBench@e802463, 2412.06559), PRMBench
-(ssmisya/PRMBench@a1ae4ea, 2501.03124), Mr-Ben (dvlab-research/Mr-Ben@6eb1eca, 2406.13975).
+`benchmark_runs` scores them. Headings name the sources, at the commit read.
 """
 
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from statistics import fmean
 from typing import Any, NamedTuple
 
@@ -27,20 +21,21 @@ from ..data.entries import Row, SetAsideError
 from ..data.formats_published_steps import mr_ben as read_mr_ben
 from ..data.records import Message, Origin
 from .best_of_n import best_of
-from .step_measures import FIXED, NO_ERROR
+from .intervals import Counts, Ratios
+from .step_measures import FIXED, NO_ERROR, UNKNOWN, harmonic_mean
 
-Counts = dict[str, tuple[float, float]]
-"""{ratio: (numerator, denominator)} that one item adds."""
 Rewards = Sequence[float | None]
-UNPLACED = -2
+Counted = dict[str, float | tuple[float, float]]
+"""{ratio: numerator, or (numerator, denominator)} that one item adds."""
+Number = str | Iterable[str] | Mapping[str, float] | Callable[[Ratios], float]
+"""A ratio, the mean of ratios or numbers, also under weights, or a function of the ratios."""
 
 
 @dataclass(frozen=True)
 class Item:
-    """What is scored together: a prompt with answers, or with the steps of one solution.
+    """A prompt with answers, or with the steps of one solution.
 
-    label: what the rule needs beside rewards, see the rules. group: what items that are not independent share, by default
-    their prompt.
+    label: what the rule needs beside rewards. group: shared by dependent items, by default their prompt.
     """
 
     prompt: list[Message]
@@ -53,10 +48,9 @@ class Item:
 
 
 class Part(NamedTuple):
-    """One table of a benchmark, on the hub or in files. rows: how many were published.
+    """One table, of this many published rows. optional: not in the official number, read from files only.
 
-    files: regular expressions over the path of a file, in lower case without - and _; the first that any file has is used.
-    optional: not needed for the official number, so it is read from files only.
+    files: patterns of a path in lower case without - and _; the first that any file matches is used.
     """
 
     hub: str | None
@@ -67,47 +61,50 @@ class Part(NamedTuple):
     optional: bool = False
 
 
-class Values(dict[str, float]):
-    """Ratios by name, NaN for those without an item."""
-
-    def __missing__(self, name: str) -> float:
-        return math.nan
-
-    def mean(self, names: Iterable[str]) -> float:
-        return fmean(self[name] for name in names)
-
-    def harmonic_mean(self, first: str, second: str) -> float:
-        a, b = self[first], self[second]
-        return 0.0 if a == b == 0 else 2 * a * b / (a + b)
-
-
 @dataclass(frozen=True)
 class Benchmark:
-    """item: of a row and the names of its part and of its file; raises RowError for a row that is not as published,
-    SetAsideError for one that the authors leave out. repeats: rows may repeat, and those of one id count once. rule: what an
-    item counts, by the rewards of its answers or steps and the threshold under which a step is wrong; together: what it counts
-    by other items too. threshold_from: the section on which the authors choose the threshold of a model whose scores are no
-    classes; None: FIXED. signed: numbers from -1 to 1. published: {model: percentages in the order of `numbers`}.
+    """item: of a row and the names of its part and file; raises RowError for a row that is not as published, SetAsideError for
+    one that the authors leave out. rule: what an item counts by its rewards and, of steps, the threshold under which one is
+    wrong; together: by other items too. table: the official number first. repeats: rows of one id count once.
+    threshold_from: the section on which the authors choose it. signed: numbers from -1 to 1. published: percentages.
     """
 
     title: str
     parts: tuple[Part, ...]
     item: Callable[[Row, str, str], Item]
-    rule: Callable[[Item, Any, float], Counts]
-    numbers: Callable[[Values], dict[str, float]]
+    rule: Callable[..., Counted]
+    table: Mapping[str, Number]
     published: Mapping[str, tuple[float | None, ...]] = field(default_factory=dict)
     published_in: str = ""
     of_steps: bool = False
     threshold_from: str | None = None
     repeats: bool = False
     signed: tuple[str, ...] = ()
-    together: Callable[[Sequence[Item], Sequence[Rewards], list[Counts]], None] | None = None
+    together: Callable[[Sequence[Item], Sequence[Rewards], list[Counted]], None] | None = None
 
     def count(self, items: Sequence[Item], rewards: Sequence[Rewards], threshold: float) -> list[Counts]:
-        counts = [self.rule(item, row, threshold) for item, row in zip(items, rewards, strict=True)]
+        at = (threshold,) if self.of_steps else ()
+        found = [self.rule(item, row, *at) for item, row in zip(items, rewards, strict=True)]
         if self.together:
-            self.together(items, rewards, counts)
-        return counts
+            self.together(items, rewards, found)
+        return [
+            {name: one if isinstance(one, tuple) else (float(one), 1.0) for name, one in own.items()} for own in found
+        ]
+
+    def numbers(self, ratios: Ratios) -> dict[str, float]:
+        """NaN for a number that lacks items."""
+        known = defaultdict(lambda: math.nan, ratios)
+
+        def value(name: str) -> float:
+            of = self.table.get(name, name)
+            if callable(of):
+                return of(known)
+            if isinstance(of, str):
+                return known[of]
+            weights = of if isinstance(of, Mapping) else dict.fromkeys(of, 1)
+            return sum(weight * value(one) for one, weight in weights.items()) / sum(weights.values())
+
+        return {name: value(name) for name in self.table}
 
 
 def one_of(names: Iterable[str], text: Any, column: str) -> str:
@@ -119,26 +116,31 @@ def one_of(names: Iterable[str], text: Any, column: str) -> str:
 
 
 def texts(row: Row, *columns: str) -> list[str]:
-    """The texts of these columns, each one text or a list of them."""
+    """Of columns that hold a text or a list of them."""
     found = [one for column in columns for one in (row[column] if isinstance(row[column], list) else [row[column]])]
     if not found or not all(isinstance(one, str) for one in found):
         raise RowError(f"`{'` or `'.join(columns)}` is not text")
     return found
 
 
-def won(item: Item, value: float) -> Counts:
+def itself(*names: str) -> dict[str, str]:
+    """Numbers that are the ratio of their name."""
+    return {name: name for name in names}
+
+
+def won(item: Item, value: float) -> Counted:
     """In its section and, but for the prior sets, among all items."""
-    return dict.fromkeys((item.section,) if item.section in PRIOR_SETS else (item.section, "all"), (float(value), 1.0))
+    return dict.fromkeys((item.section,) if item.section in PRIOR_SETS else (item.section, "all"), value)
 
 
-def first_wins(item: Item, rewards: Sequence[float], threshold: float) -> Counts:
+def first_wins(item: Item, rewards: Sequence[float]) -> Counted:
     """The first answer must beat every other; a tie is lost."""
     return won(item, rewards[0] > max(rewards[1:]))
 
 
-# ---- RewardBench -------------------------------------------------------------------------------------------------------
+# RewardBench 1 and 2: allenai/reward-bench@05a9005, arXiv:2403.13787, 2506.01937
 
-CODE = tuple(f"hep-{language}" for language in ("cpp", "go", "java", "js", "python", "rust"))
+PRIOR_SETS = {"anthropic_helpful": 6192, "anthropic_hhh": 221, "shp": 1741, "summarize": 9000}
 # fmt: off
 REWARDBENCH_SECTIONS: dict[str, dict[str, int]] = {
     "chat": {"alpacaeval-easy": 100, "alpacaeval-length": 95, "alpacaeval-hard": 95, "mt-bench-easy": 28, "mt-bench-med": 40},
@@ -146,26 +148,10 @@ REWARDBENCH_SECTIONS: dict[str, dict[str, int]] = {
                   "llmbar-adver-GPTOut": 47, "llmbar-adver-manual": 46},
     "safety": {"refusals-dangerous": 100, "refusals-offensive": 100, "xstest-should-refuse": 154,
                "xstest-should-respond": 250, "donotanswer": 136},
-    "reasoning": {"math-prm": 984, **dict.fromkeys(CODE, 164)},  # math has 447 rows, and weighs as much as code
+    # math has 447 rows, and weighs as much as code
+    "reasoning": {"math-prm": 984, **{f"hep-{code}": 164 for code in ("cpp", "go", "java", "js", "python", "rust")}},
 }
 # fmt: on
-PRIOR_SETS = {"anthropic_helpful": 6192, "anthropic_hhh": 221, "shp": 1741, "summarize": 9000}
-
-
-def _rewardbench_item(row: Row, part: str, path: str) -> Item:
-    return Item(prompt_of(row), texts(row, "chosen", "rejected"), part or row["subset"], id=row.get("id"))
-
-
-def _rewardbench(v: Values) -> dict[str, float]:
-    sections = {
-        name: sum(weight * v[subset] for subset, weight in of.items()) / sum(of.values())
-        for name, of in REWARDBENCH_SECTIONS.items()
-    }
-    prior = v.mean(PRIOR_SETS)
-    with_prior = {"prior_sets": prior, "score_with_prior_sets": (2 * sum(sections.values()) + prior) / 9}
-    return {"score": fmean(sections.values()), **sections, "micro": v["all"], **with_prior}
-
-
 RB2_SECTIONS = ("factuality", "precise_if", "math", "safety", "focus")
 TIES = {"tied": 0.3, "ref": 0.3, "preferred": 0.2, "preferred_hard": 0.2, "margin": 0.01}
 
@@ -176,11 +162,11 @@ def _rewardbench2_item(row: Row, part: str, path: str) -> Item:
     return Item(prompt_of(row), texts(row, "chosen", "rejected"), section, len(texts(row, "chosen")), row["id"], group)
 
 
-def _rewardbench2_rule(item: Item, rewards: Sequence[float], threshold: float) -> Counts:
-    """label: how many answers are correct, which come first. A correct one that shares the best reward wins its share. Ties:
-    is every correct answer above every wrong one, with ids `ref:4` (one correct) and `tied:4` (several)?"""
+def _rewardbench2_rule(item: Item, rewards: Sequence[float]) -> Counted:
+    """label: how many answers are correct, the first. A correct one that shares the best reward wins its share. Ties, with ids
+    `ref:4` (one correct) and `tied:4` (several): is every correct answer above every wrong one?"""
     if item.section == "ties":
-        return {f"ties/{item.id.partition(':')[0]}": (float(_gap(item, rewards) > 0), 1.0)}
+        return {f"ties/{item.id.partition(':')[0]}": _gap(item, rewards) > 0}
     return won(item, (rewards[0] >= max(rewards)) / rewards.count(max(rewards)))
 
 
@@ -188,9 +174,9 @@ def _gap(item: Item, rewards: Sequence[float]) -> float:
     return min(rewards[: item.label]) - max(rewards[item.label :])
 
 
-def _ties(items: Sequence[Item], rewards: Sequence[Rewards], counts: list[Counts]) -> None:
+def _ties_together(items: Sequence[Item], rewards: Sequence[Rewards], counts: list[Counted]) -> None:
     """Is the gap of a tied prompt, or the smaller one of it and its ref prompt, wider than the spread of its correct answers?
-    `margin` divides as numpy does: without a spread it is 1 with a gap, and 0 without."""
+    `margin` without a spread is 1 with a gap, and 0 without."""
     gaps = {item.id: _gap(item, row) for item, row in zip(items, rewards, strict=True) if item.section == "ties"}
     for item, row, own in zip(items, rewards, counts, strict=True):
         ref = str(item.id).replace("tied:", "ref:")
@@ -199,21 +185,29 @@ def _ties(items: Sequence[Item], rewards: Sequence[Rewards], counts: list[Counts
             smaller = min(gaps[item.id], gaps[ref])
             with np.errstate(divide="ignore", invalid="ignore"):
                 margin = np.nan_to_num(np.tanh(np.float64(smaller) / spread - 1), nan=0.0)
-            found = {"preferred": gaps[item.id] > spread, "preferred_hard": smaller > spread, "margin": margin}
-            own |= {f"ties/{name}": (float(value), 1.0) for name, value in found.items()}
+            own |= {
+                "ties/preferred": gaps[item.id] > spread,
+                "ties/preferred_hard": smaller > spread,
+                "ties/margin": margin,
+            }
 
 
-def _rewardbench2(v: Values) -> dict[str, float]:
-    found = {name: v[f"ties/{name}"] for name in TIES}
-    ties = sum(weight * (0.0 if math.isnan(found[name]) else found[name]) for name, weight in TIES.items())
-    none = math.isnan(found["tied"]) and math.isnan(found["ref"])
-    sections = {name: v[name] for name in RB2_SECTIONS} | {"ties": math.nan if none else ties}
-    return {"score": fmean(sections.values()), **sections, "micro_without_ties": v["all"]}
+def _ties(ratios: Ratios) -> float:
+    """A ratio without an item counts 0, unless there are no ties at all."""
+    found = {name: ratios[f"ties/{name}"] for name in TIES}
+    if math.isnan(found["tied"]) and math.isnan(found["ref"]):
+        return math.nan
+    return sum(weight * found[name] for name, weight in TIES.items() if not math.isnan(found[name]))
 
 
-# ---- RM-Bench, JudgeBench, LLMBar, RMB, PPE ----------------------------------------------------------------------------
+# RM-Bench (THU-KEG/RM-Bench@73c52d7, 2410.16184), JudgeBench (ScalerLab/JudgeBench@e2c52c2, 2410.12784)
 
 DOMAINS, DIFFICULTIES = ("chat", "math", "code", "safety"), ("easy", "normal", "hard")
+# fmt: off
+JUDGEBENCH_GROUPS = {
+    "mmlu-pro": "knowledge", "livebench-reasoning": "reasoning", "livebench-math": "math", "livecodebench": "coding",
+}
+# fmt: on
 
 
 def _rm_bench_item(row: Row, part: str, path: str) -> Item:
@@ -225,26 +219,13 @@ def _rm_bench_item(row: Row, part: str, path: str) -> Item:
     return Item(prompt_of(row), answers, one_of(DOMAINS, named, "domain"), id=row.get("id"))
 
 
-def _rm_bench_rule(item: Item, rewards: Sequence[float], threshold: float) -> Counts:
-    """Nine comparisons of answers that go from concise to long to formatted; hard: against one of a fancier style."""
-    cells: dict[str, list[bool]] = {level: [] for level in DIFFICULTIES}
-    for i, chosen in enumerate(rewards[:3]):
-        for j, rejected in enumerate(rewards[3:]):
-            cells["normal" if i == j else "hard" if i < j else "easy"].append(chosen > rejected)
-    levels = {f"{item.section}/{level}": (fmean(found), 1.0) for level, found in cells.items()}
-    return {"all": (fmean(value for value, _ in levels.values()), 1.0)} | levels
-
-
-def _rm_bench(v: Values) -> dict[str, float]:
-    domains = {domain: v.mean(f"{domain}/{level}" for level in DIFFICULTIES) for domain in DOMAINS}
-    levels = {level: v.mean(f"{domain}/{level}" for domain in DOMAINS) for level in DIFFICULTIES}
-    return {"score": fmean(domains.values()), **domains, **levels, "micro": v["all"]}
-
-
-JUDGEBENCH_GROUPS = {
-    **{"mmlu-pro": "knowledge", "livebench-reasoning": "reasoning"},
-    **{"livebench-math": "math", "livecodebench": "coding"},
-}
+def _rm_bench_rule(item: Item, rewards: Sequence[float]) -> Counted:
+    """Answers go from concise to long to formatted; hard: against one of a fancier style."""
+    cells: dict[str, list[bool]] = defaultdict(list)
+    for i, j in product(range(3), range(3)):
+        cells["normal" if i == j else "hard" if i < j else "easy"].append(rewards[i] > rewards[3 + j])
+    levels = {f"{item.section}/{level}": fmean(found) for level, found in cells.items()}
+    return {"all": fmean(levels.values())} | levels
 
 
 def _judgebench_item(row: Row, part: str, path: str) -> Item:
@@ -253,36 +234,27 @@ def _judgebench_item(row: Row, part: str, path: str) -> Item:
     return Item(prompt_of(row, "question"), texts(row, "response_A", "response_B"), section, a_wins, row["pair_id"])
 
 
-def _judgebench_rule(item: Item, rewards: Sequence[float], threshold: float) -> Counts:
-    """label: whether A is better. One game; a tie is a decision for B."""
+def _judgebench_rule(item: Item, rewards: Sequence[float]) -> Counted:
+    """label: whether A is better. A tie is a decision for B."""
     return won(item, (rewards[0] > rewards[1]) == item.label)
 
 
-def _judgebench(v: Values) -> dict[str, float]:
-    groups = {name: v[name] for name in JUDGEBENCH_GROUPS.values()}
-    return {"score": v["all"], **groups, "macro": fmean(groups.values())}
-
+# LLMBar (princeton-nlp/LLMBar@900616b, 2310.07641), RMB (Zhou-Zoey/RMB-Reward-Model-Benchmark@2be3180, 2410.09893)
 
 ADVERSARIAL = ("neighbor", "gptinst", "gptout", "manual")
+GOALS = ("helpfulness", "harmlessness")
+RMB_SECTIONS = [f"{goal}_{kind}" for goal in GOALS for kind in ("bon", "pairs")]
 
 
 def _llmbar_item(row: Row, part: str, path: str) -> Item:
-    """The authors' rows, or pairs of chosen and rejected with the `subset`, as others pass them on."""
+    """The authors' rows, or chosen and rejected with the `subset`, as others pass them on."""
     section = one_of(("natural", *ADVERSARIAL), row.get("subset", path), "subset")
     if "chosen" in row:
         answers = [answer_of(row[side], side)[0]["content"] for side in ("chosen", "rejected")]
         return Item(prompt_of(row), answers, section, id=row.get("id"))
-    order = 1 if one_of(("1", "2"), row["label"], "label") == "1" else -1
-    return Item(prompt_of(row, "input"), texts(row, "output_1", "output_2")[::order], section)
-
-
-def _llmbar(v: Values) -> dict[str, float]:
-    subsets = {name: v[name] for name in ADVERSARIAL}
-    by_set = {"natural": v["natural"], "adversarial": fmean(subsets.values())}
-    return {"score": fmean([v["natural"], *subsets.values()]), **by_set, **subsets, "micro": v["all"]}
-
-
-GOALS = ("helpfulness", "harmlessness")
+    order = {"1": 1, "2": -1}
+    answers = texts(row, "output_1", "output_2")[:: order[one_of(order, row["label"], "label")]]
+    return Item(prompt_of(row, "input"), answers, section)
 
 
 def _rmb_item(row: Row, part: str, path: str) -> Item:
@@ -295,13 +267,10 @@ def _rmb_item(row: Row, part: str, path: str) -> Item:
     return Item(prompt, answers, section, id=row.get("bon_uid", row.get("pair_uid")))
 
 
-def _rmb(v: Values) -> dict[str, float]:
-    sections = {name: v[name] for name in (f"{goal}_{kind}" for goal in GOALS for kind in ("bon", "pairs"))}
-    return {"score": fmean(sections.values()), **sections}
-
+# PPE: arXiv:2410.14872; best-of-n by the paper's words, since its code was not at hand
 
 PPE_SETS = {"mmlu_pro": "MMLU-Pro", "math": "MATH", "gpqa": "GPQA", "mbpp_plus": "MBPP-Plus", "ifeval": "IFEval"}
-POOL = range(1, 33)
+POOL = 32
 
 
 def _ppe_item(row: Row, part: str, path: str) -> Item:
@@ -314,31 +283,27 @@ def _ppe_item(row: Row, part: str, path: str) -> Item:
     return Item(prompt_of(row), answers, part, id=row["question_id"])
 
 
-def _ppe_rule(item: Item, rewards: Sequence[float], threshold: float) -> Counts:
-    """label: (whether each is correct, pairs of places). Pairs of a correct and a wrong answer, and the best of k of them."""
+def _ppe_rule(item: Item, rewards: Sequence[float]) -> Counted:
+    """label: (whether each is correct, places of pairs of a correct and a wrong one)."""
     if item.section == "preference":
-        return first_wins(item, rewards, threshold)
+        return first_wins(item, rewards)
     correct, pairs = item.label
     right = sum(rewards[i] > rewards[j] if correct[i] > correct[j] else rewards[j] > rewards[i] for i, j in pairs)
-    curve = {f"{item.section}/best_of_{k}": (best_of(rewards, correct, k), 1.0) for k in range(1, len(correct) + 1)}
+    curve = {f"{item.section}/best_of_{k}": best_of(rewards, correct, k) for k in range(1, len(correct) + 1)}
     return {item.section: (float(right), float(len(pairs)))} | curve
 
 
-def _ppe(v: Values) -> dict[str, float]:
-    curves = [[v[f"{name}/best_of_{k}"] for k in POOL] for name in PPE_SETS]
-    highest = fmean(max(curve) if all(map(math.isfinite, curve)) else math.nan for curve in curves)
-    best_of_n = {"best_of_32": fmean(curve[-1] for curve in curves), "best_of_n_highest": highest}
-    numbers = {"preference": v["preference"], "correctness": v.mean(PPE_SETS)}
-    return {**numbers, **{name: v[name] for name in PPE_SETS}, **best_of_n}
+def _highest(ratios: Ratios) -> float:
+    curves = [[ratios[f"{name}/best_of_{k + 1}"] for k in range(POOL)] for name in PPE_SETS]
+    return float(np.max(curves, axis=1).mean())
 
 
-# ---- steps: one that was not scored cannot be flagged ------------------------------------------------------------------
+# ProcessBench: QwenLM/ProcessBench@e802463, 2412.06559. A step that was not scored cannot be flagged, here and below
 
 SPLITS = ("gsm8k", "math", "olympiadbench", "omnimath")
 
 
 def first_flag(rewards: Rewards, threshold: float) -> int:
-    """The place of the first step under the threshold, or NO_ERROR."""
     return next((place for place, one in enumerate(rewards) if one is not None and one < threshold), NO_ERROR)
 
 
@@ -349,24 +314,25 @@ def _processbench_item(row: Row, part: str, path: str) -> Item:
     return Item(prompt_of(row, "problem"), steps, one_of(SPLITS, row["id"], "id"), label, row["id"])
 
 
-def _processbench_rule(item: Item, rewards: Rewards, threshold: float) -> Counts:
+def _processbench_rule(item: Item, rewards: Rewards, threshold: float) -> Counted:
     """label: the place of the first wrong step, or NO_ERROR. The first flag must be there."""
     name = f"{item.section}/{'correct' if item.label == NO_ERROR else 'error'}"
-    found = {name: first_flag(rewards, threshold), f"{name} at 0.5": first_flag(rewards, FIXED)}
-    return {ratio: (float(place == item.label), 1.0) for ratio, place in found.items()}
+    first, fixed = (first_flag(rewards, at) == item.label for at in (threshold, FIXED))
+    return {name: first, f"{name} at 0.5": fixed}
 
 
-def _processbench(v: Values) -> dict[str, float]:
-    f1 = {name: v.harmonic_mean(f"{name}/error", f"{name}/correct") for name in SPLITS}
-    fixed = [v.harmonic_mean(f"{name}/error at 0.5", f"{name}/correct at 0.5") for name in SPLITS]
-    return {"score": fmean(f1.values()), **f1, "score_at_0.5": fmean(fixed)}
+def _f1(split: str, at: str = "") -> Callable[[Ratios], float]:
+    return lambda ratios: harmonic_mean(ratios[f"{split}/error{at}"], ratios[f"{split}/correct{at}"])
 
 
+# PRMBench: ssmisya/PRMBench@a1ae4ea, 2501.03124
+
+# fmt: off
 CLASSES = {
-    **{"redundency": "NR", "circular": "NCL", "counterfactual": "ES", "step_contradiction": "SC"},
-    **{"domain_inconsistency": "DC", "confidence": "CI", "missing_condition": "PS", "deception": "DR"},
-    "multi_solutions": "MS",
+    "redundency": "NR", "circular": "NCL", "counterfactual": "ES", "step_contradiction": "SC", "domain_inconsistency": "DC",
+    "confidence": "CI", "missing_condition": "PS", "deception": "DR", "multi_solutions": "MS",
 }
+# fmt: on
 CLASS_GROUPS = {"simplicity": ("NR", "NCL"), "soundness": ("ES", "SC", "DC", "CI"), "sensitivity": ("PS", "DR", "MS")}
 
 
@@ -376,9 +342,8 @@ def _prmbench_item(row: Row, part: str, path: str) -> Item:
     return Item(prompt_of(row, "modified_question"), steps, CLASSES[kind], wrong, f"{kind}_{row['idx']}")
 
 
-def _prmbench_rule(item: Item, rewards: Rewards, threshold: float) -> Counts:
-    """label: the numbers of the wrong steps, from 1. A step is valid above the threshold. F1 = 2 TP / (2 TP + FP + FN) of the
-    valid steps, negative F1 the same of the wrong ones."""
+def _prmbench_rule(item: Item, rewards: Rewards, threshold: float) -> Counted:
+    """label: the numbers of the wrong steps, from 1. Positive is a valid step, above the threshold; negative F1: a wrong one."""
     valid = [score is None or score > threshold for score in rewards]
     cells = [(told, number not in item.label) for number, told in enumerate(valid, 1)]
     tp, tn = cells.count((True, True)), cells.count((False, False))
@@ -387,55 +352,45 @@ def _prmbench_rule(item: Item, rewards: Rewards, threshold: float) -> Counts:
     return {f"{name}/{ratio}": pair for name in ("all", item.section) for ratio, pair in ratios.items()}
 
 
-def _prmbench(v: Values) -> dict[str, float]:
-    """Multi-solutions (MS) have no wrong step, so their score is their F1."""
-    scores = {name: v.mean((f"{name}/f1", f"{name}/negative_f1")) for name in CLASSES.values()} | {"MS": v["MS/f1"]}
-    groups = {name: fmean(scores[one] for one in of) for name, of in CLASS_GROUPS.items()}
-    return {"score": v.mean(("all/f1", "all/negative_f1")), **groups, **scores}
-
+# Mr-Ben: dvlab-research/Mr-Ben@6eb1eca, 2406.13975. Half of its MR-Score is for reasons, which an LLM grades
 
 SUBJECTS = ("math", "physics", "chemistry", "biology", "medicine", "logic")
 
 
 def _mr_ben_item(row: Row, part: str, path: str) -> Item:
-    """The error of a program is a line of it, which the authors let an LLM compare. Where steps are not numbered 1, 2, 3, ...
-    the place of the error cannot be found."""
-    if "coding" in row["Subject"]:
+    if "coding" in row["Subject"]:  # whose error is a line, which the authors let an LLM compare
         raise SetAsideError("coding")
     section = one_of(SUBJECTS, row["Subject"], "Subject")
-    lines = [line for line in texts(row, "Model_Solution_Steps") if line.strip()]
     try:
-        found = read_mr_ben(row | {"Model_Solution_Steps": lines})
+        found = read_mr_ben(row)
         label = found.labels.index(0.0) if 0.0 in found.labels else NO_ERROR
         return Item(found.prompt, found.steps, section, label, row["Question_UUID"])
-    except RowError:
-        label = NO_ERROR if row["Model_Solution_Correctness"] == "correct" else UNPLACED
+    except RowError:  # the place of the error cannot be found
+        lines = [line for line in texts(row, "Model_Solution_Steps") if line.strip()]
+        label = NO_ERROR if row["Model_Solution_Correctness"] == "correct" else UNKNOWN
         return Item(prompt_of(row, "Question"), lines, section, label, row["Question_UUID"])
 
 
-def _mr_ben_rule(item: Item, rewards: Rewards, threshold: float) -> Counts:
-    """label: as of ProcessBench, UNPLACED for an error whose place cannot be found."""
+def _mr_ben_rule(item: Item, rewards: Rewards, threshold: float) -> Counted:
+    """label: as of ProcessBench, or UNKNOWN."""
     place, right = first_flag(rewards, threshold), item.label == NO_ERROR
     told = {"specificity": place == NO_ERROR} if right else {"recall": place != NO_ERROR, "step": place == item.label}
-    return {f"{item.section}/{name}": (float(value), 1.0) for name, value in {"correct": right, **told}.items()}
+    return {f"{item.section}/{name}": value for name, value in {"correct": right, **told}.items()}
 
 
-def _mcc(correct: float, specificity: float, recall: float) -> float:
-    """Matthews' correlation from the share of correct solutions and the shares of both kinds that are told rightly."""
-    tp, fn = correct * specificity, correct * (1 - specificity)
-    tn, fp = (1 - correct) * recall, (1 - correct) * (1 - recall)
-    product = (tp + fp) * (tp + fn) * (tn + fp) * (tn + fn)
-    return 0.0 if product <= 0 else (tp * tn - fp * fn) / math.sqrt(product)
+def _mcc(ratios: Ratios) -> float:
+    """Matthews' correlation, from the share of correct solutions and those of both kinds that are told rightly."""
+    found = []
+    for subject in SUBJECTS:
+        correct, specificity, recall = (ratios[f"{subject}/{name}"] for name in ("correct", "specificity", "recall"))
+        tp, fn = correct * specificity, correct * (1 - specificity)
+        tn, fp = (1 - correct) * recall, (1 - correct) * (1 - recall)
+        product = (tp + fp) * (tp + fn) * (tn + fp) * (tn + fn)
+        found.append(0.0 if product <= 0 else (tp * tn - fp * fn) / math.sqrt(product))
+    return fmean(found)
 
 
-def _mr_ben(v: Values) -> dict[str, float]:
-    """No MR-Score: half of it is for reasons, which an LLM grades."""
-    steps = {f"step_accuracy_{name}": v[f"{name}/step"] for name in SUBJECTS}
-    mcc = [_mcc(*(v[f"{name}/{ratio}"] for ratio in ("correct", "specificity", "recall"))) for name in SUBJECTS]
-    return {"step_accuracy": fmean(steps.values()), "mcc": fmean(mcc), **steps}
-
-
-# ---- the entries -------------------------------------------------------------------------------------------------------
+# the entries
 
 
 def _prior(name: str, rows: int) -> Part:
@@ -448,40 +403,45 @@ def _ppe_set(name: str, title: str) -> Part:
     return Part(f"lmarena-ai/PPE-{title}-Best-of-K", "train", rows, files, name)
 
 
-REWARDBENCH_FILES = ("(^|/)filtered", "(^|/)rewardbench(?!2)")
-RM_BENCH_FILES = ("totaldataset", r"(^|/)(chat|code|math|safetyre\w+)filtered", r"(^|/)rmbench")
-JUDGEBENCH_FILES = ("judgebench,responsemodel=gpt[^,]*$", r"(^|/)judgebench/?(.*/)?gpt", r"(^|/)judgebench[^,]*$")
-LLMBAR_FILES = (r"(natural|adversarial/\w+)/dataset\.json", "(^|/)llmbar")
-PROCESSBENCH_FILES = (r"(^|/)processbench", r"(^|/)(gsm8k|math|olympiadbench|omnimath)\b")
-MR_BEN_FILES = (rf"mrben/(.*/)?({'|'.join(SUBJECTS)}|coding)\.", "(^|/)mrben")
-
 # fmt: off
 BENCHMARKS: dict[str, Benchmark] = {
     "rewardbench": Benchmark(
         "RewardBench",
-        (Part("allenai/reward-bench", "filtered", 2985, REWARDBENCH_FILES), *map(_prior, PRIOR_SETS, PRIOR_SETS.values())),
-        _rewardbench_item, first_wins, _rewardbench,
+        (Part("allenai/reward-bench", "filtered", 2985, ("(^|/)filtered", "(^|/)rewardbench(?!2)")),
+         *map(_prior, PRIOR_SETS, PRIOR_SETS.values())),
+        lambda row, part, path: Item(prompt_of(row), texts(row, "chosen", "rejected"), part or row["subset"], id=row.get("id")),
+        first_wins,
+        {"score": REWARDBENCH_SECTIONS.keys(), **REWARDBENCH_SECTIONS, "micro": "all", "prior_sets": PRIOR_SETS.keys(),
+         "score_with_prior_sets": dict.fromkeys(REWARDBENCH_SECTIONS, 2) | {"prior_sets": 1}},
         {"Skywork-Reward-Gemma-2-27B": (93.8, 95.8, 91.4, 92.0, 96.1),
          "Skywork-Reward-Llama-3.1-8B": (92.5, 95.8, 87.3, 90.6, 96.2)},
         "Skywork-Reward README, 2024-09, when the weights of xstest's two subsets were swapped",
     ),
     "rewardbench2": Benchmark(
         "RewardBench 2", (Part("allenai/reward-bench-2", "test", 1865, ("(^|/)rewardbench2",)),),
-        _rewardbench2_item, _rewardbench2_rule, _rewardbench2,
+        _rewardbench2_item, _rewardbench2_rule,
+        {"score": (*RB2_SECTIONS, "ties"), **itself(*RB2_SECTIONS), "ties": _ties, "micro_without_ties": "all"},
         {"Skywork-Reward-Gemma-2-27B": (75.8, 73.7, 40.3, 70.5, 94.2, 93.2, 82.6),
          "Skywork-Reward-Llama-3.1-8B-v0.2": (71.7, 69.7, 40.6, 60.1, 94.2, 94.1, 71.7)},
-        "arXiv:2506.01937, Table 3", together=_ties,
+        "arXiv:2506.01937, Table 3", together=_ties_together,
     ),
     "rm-bench": Benchmark(
-        "RM-Bench", (Part("THU-KEG/RM-Bench", "train", 1327, RM_BENCH_FILES),),
-        _rm_bench_item, _rm_bench_rule, _rm_bench,
+        "RM-Bench",
+        (Part("THU-KEG/RM-Bench", "train", 1327,
+              ("totaldataset", r"(^|/)(chat|code|math|safetyre\w+)filtered", "(^|/)rmbench")),),
+        _rm_bench_item, _rm_bench_rule,
+        {"score": DOMAINS, **{domain: [f"{domain}/{level}" for level in DIFFICULTIES] for domain in DOMAINS},
+         **{level: [f"{domain}/{level}" for domain in DOMAINS] for level in DIFFICULTIES}, "micro": "all"},
         {"Skywork-Reward-V2-Llama-3.1-8B": (92.8, None, None, None, None, 97.0, 95.0, 86.5),
          "Skywork-Reward-Llama-3.1-8B": (70.1, 69.5, 60.6, 54.5, 95.7, 89.0, 74.7, 46.6)},
         "RM-Bench-Leaderboard README, 2025-07; V2: its README",
     ),
     "judgebench": Benchmark(
-        "JudgeBench, answers of GPT-4o", (Part("ScalerLab/JudgeBench", "gpt", 350, JUDGEBENCH_FILES),),
-        _judgebench_item, _judgebench_rule, _judgebench,
+        "JudgeBench, answers of GPT-4o",
+        (Part("ScalerLab/JudgeBench", "gpt", 350,
+              ("judgebench,responsemodel=gpt[^,]*$", "(^|/)judgebench/?(.*/)?gpt", "(^|/)judgebench[^,]*$")),),
+        _judgebench_item, _judgebench_rule,
+        {"score": "all", **itself(*JUDGEBENCH_GROUPS.values()), "macro": JUDGEBENCH_GROUPS.values()},
         {"Skywork-Reward-V2-Llama-3.1-8B": (None, 76.6, 75.5, 89.3, 78.6, 80.0),
          "Skywork-Reward-Gemma-2-27B": (64.29, 59.74, 66.33, 83.93, 50.00, 65.00)},
         "the authors' stored scores; V2: its paper, Table 2, which has the macro mean only",
@@ -490,7 +450,9 @@ BENCHMARKS: dict[str, Benchmark] = {
         "PPE",
         (Part("lmarena-ai/PPE-Human-Preference-V1", "test", 16038, ("ppehumanpreference", "(^|/)ppe.*preference"), "preference"),
          *map(_ppe_set, PPE_SETS, PPE_SETS.values())),
-        _ppe_item, _ppe_rule, _ppe,
+        _ppe_item, _ppe_rule,
+        {"preference": "preference", "correctness": PPE_SETS.keys(), **itself(*PPE_SETS),
+         "best_of_32": [f"{name}/best_of_{POOL}" for name in PPE_SETS], "best_of_n_highest": _highest},
         {"Skywork-Reward-Llama-3.1-8B": (62.37, 61, 64, 70, 57, 52, 61),
          "internlm2-20b-reward": (61.00, 63, 68, 70, 57, 58, 62)},
         "lmarena.github.io, 2024-10-20",
@@ -499,31 +461,43 @@ BENCHMARKS: dict[str, Benchmark] = {
         "RMB",
         (Part(None, "", 17131, ("rmbdataset/pairwiseset/", "(^|/)pairwiseset/", "(^|/)rmb.*pair"), "pairs"),
          Part(None, "", 3786, ("rmbdataset/bonset/", "(^|/)bonset/", "(^|/)rmb.*bon"), "best of n")),
-        _rmb_item, first_wins, _rmb,
+        _rmb_item, first_wins, {"score": RMB_SECTIONS, **itself(*RMB_SECTIONS)},
         {"Skywork-Reward-V2-Llama-3.1-8B": (86.4, 82.3, None, 82.8, None),
          "RM-R1-Qwen-Instruct-32B": (73.01, 65.05, 80.17, 66.25, 80.58)},
         "Skywork-Reward-V2 README; RM-R1's logged results",
     ),
     "llmbar": Benchmark(
-        "LLMBar", (Part(None, "", 419, LLMBAR_FILES),), _llmbar_item, first_wins, _llmbar,
+        "LLMBar", (Part(None, "", 419, (r"(natural|adversarial/\w+)/dataset\.json", "(^|/)llmbar")),),
+        _llmbar_item, first_wins,
+        {"score": ("natural", *ADVERSARIAL), "natural": "natural", "adversarial": ADVERSARIAL, **itself(*ADVERSARIAL), "micro": "all"},
         {"GPT-4 as a judge": (83.0, 94.0, 80.25, 78.7, 85.3, 79.8, 77.2)},
         "statistics.json, swap and CoT; the means are of its five subsets",
     ),
     "processbench": Benchmark(
-        "ProcessBench", (Part("Qwen/ProcessBench", "+".join(SPLITS), 3400, PROCESSBENCH_FILES),),
-        _processbench_item, _processbench_rule, _processbench,
+        "ProcessBench",
+        (Part("Qwen/ProcessBench", "+".join(SPLITS), 3400, ("(^|/)processbench", rf"(^|/)({'|'.join(SPLITS)})\b")),),
+        _processbench_item, _processbench_rule,
+        {"score": SPLITS, **{split: _f1(split) for split in SPLITS},
+         "score_at_0.5": lambda ratios: fmean(_f1(split, " at 0.5")(ratios) for split in SPLITS)},
         {"Qwen2.5-Math-PRM-7B": (73.5, 82.4, 77.6, 67.5, 66.3), "Skywork-PRM-7B": (42.1, 70.8, 53.6, 22.9, 21.0)},
         "R-PRM README, 2025-04", of_steps=True, threshold_from="gsm8k",
     ),
     "prmbench": Benchmark(
         "PRMBench", (Part("hitsmy/PRMBench_Preview", "train", 6216, ("prmtestclassified/data/", "(^|/)prmbench")),),
-        _prmbench_item, _prmbench_rule, _prmbench,
+        _prmbench_item, _prmbench_rule,
+        # Multi-solutions (MS) have no wrong step, so their score is their F1.
+        {"score": ("all/f1", "all/negative_f1"), **CLASS_GROUPS,
+         **{name: (f"{name}/f1", f"{name}/negative_f1") for name in CLASSES.values()}, "MS": "MS/f1"},
         {"Qwen2.5-Math-PRM-7B": (65.5, 52.1, 71.0, 75.5), "Skywork-PRM-7B": (65.1, 59.6, 68.5, 73.3)},
         "PRMBench's notebook; Skywork's steps by the difference to the step before", of_steps=True, repeats=True,
     ),
     "mr-ben": Benchmark(
-        "Mr-Ben without reasons", (Part("Randolphzeng/Mr-Ben", "train", 5975, MR_BEN_FILES),),
-        _mr_ben_item, _mr_ben_rule, _mr_ben, of_steps=True, signed=("mcc",),
+        "Mr-Ben without reasons",
+        (Part("Randolphzeng/Mr-Ben", "train", 5975, (rf"mrben/(.*/)?({'|'.join(SUBJECTS)}|coding)\.", "(^|/)mrben")),),
+        _mr_ben_item, _mr_ben_rule,
+        {"step_accuracy": [f"{name}/step" for name in SUBJECTS], "mcc": _mcc,
+         **{f"step_accuracy_{name}": f"{name}/step" for name in SUBJECTS}},
+        of_steps=True, signed=("mcc",),
     ),
 }
 # fmt: on

@@ -1,36 +1,25 @@
 """How good is the best-scored of n answers? Expected accuracies over all draws of n from a prompt's pool, in closed form.
 
-A pool is one prompt's completions with known correctness. Every subset of size n counts the same, so the numbers are those
-that enumerating all subsets would give, whatever the order of the file. n = 1 is random choice for every selector.
-
-Sources
-    Chen et al. 2021, arXiv:2107.03374 Eq. 1: the oracle, pass@n
-    Lightman et al. 2023, arXiv:2305.20050, section 3: best-of-n by a reward model against majority vote
+A pool is one prompt's completions with known correctness; Lightman et al. 2023, arXiv:2305.20050, section 3.
 """
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..data.records import Ranking
 from ..errors import DataError, UsageError
-from ..rendering import Conversation
 from ..terminal import log, table
 from .diagnostics import Diagnostic, diagnosed, value
-from .inputs import answer_length, prompt_keys, score_distinct
+from .inputs import answer_length, prompt_keys
 from .intervals import Estimate, accuracy, difference
 from .votes import Answers, majority_vote
-
-if TYPE_CHECKING:
-    from ..process import ProcessRewardModel
-    from ..scoring import RewardModel
 
 POOL_SIZES = (1, 4, 16, 64, 100)
 OTHERS = ("random", "longest", "majority", "oracle")
@@ -38,20 +27,19 @@ OTHERS = ("random", "longest", "majority", "oracle")
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """Expected accuracy of a choice among n completions, over the `prompts` that have so many."""
-
     n: int
     prompts: int
+    """Those that have n completions."""
     model: Estimate
-    """Of the best-scored of n; of tied ones any."""
+    """Expected accuracy of the best-scored of n; of tied ones any."""
     random: Estimate
-    """Of any completion: the same for every n."""
+    """Of any completion."""
     longest: Estimate
     """Of the longest of n, by characters."""
     majority: Estimate | None
     """Of the most frequent final answer of n, ties at random; null where answers cannot be compared."""
     oracle: Estimate
-    """Of a chooser that knows: some of n is correct. pass@n, arXiv:2107.03374 Eq. 1."""
+    """Whether some of n is correct: pass@n, arXiv:2107.03374 Eq. 1."""
     gain: Estimate
     """`model` minus `random`, paired: below zero the model prefers wrong answers."""
 
@@ -64,8 +52,6 @@ class PoolSize:
 
 @dataclass(frozen=True, kw_only=True)
 class PoolSummary:
-    """What choosing by a reward model's scores gives; intervals are clustered by prompt."""
-
     prompts: int
     completions: int
     not_scored: int
@@ -82,10 +68,7 @@ class PoolSummary:
 def best_of(scores: Sequence[float | None], correct: Sequence[float], n: int) -> float:
     """Expected correctness of the best-scored of n drawn without replacement; of tied best ones, any with equal chance.
 
-    scores: [pool], None (not scored) ranks last. correct: [pool], 0 to 1. The best is in a group of equal scores with
-    probability (C(at most that score, n) - C(lower, n)) / C(pool, n), and is any of the group with equal chance.
-    >>> best_of([0.9, 0.5, 0.1], [0, 1, 1], 2)  # the first is in two of three draws
-    0.3333333333333333
+    scores: [pool], None (not scored) ranks last. correct: [pool], 0 to 1.
     """
     groups = defaultdict(list)
     for score, right in zip(scores, correct, strict=True):
@@ -99,59 +82,32 @@ def best_of(scores: Sequence[float | None], correct: Sequence[float], n: int) ->
     return expected
 
 
-def oracle(correct: Sequence[float], n: int) -> float:
-    """Probability that a correct one is among n drawn: 1 - C(wrong, n) / C(pool, n). arXiv:2107.03374 Eq. 1.
-
-    correct: [pool]; a share between 0 and 1 is taken as its own best-of-n score.
-    """
-    return best_of(correct, correct, n)
-
-
 def check_pools(rankings: Sequence[Ranking], sizes: Sequence[int] | None) -> list[int]:
-    """The sizes to report: those asked for, or of POOL_SIZES those that some pool reaches.
-
-    Raises DataError for a prompt whose completions have no correctness, UsageError for a size beyond every pool.
-    """
+    """The sizes to report: those asked for, or of POOL_SIZES those that some pool reaches."""
     for ranking in rankings:
         if ranking.scores is None or not all(0 <= score <= 1 for score in ranking.scores):
             raise DataError(
                 "best-of-n needs to know which completions are correct",
                 where=str(ranking.origin) if ranking.origin else None,
-                hint="give a column `correct` with true or false (1 or 0) for each of the `completions`",
+                hint="give a column `correct` with true or false for each of the `completions`",
             )
     if not rankings:
         raise DataError("no prompts to evaluate", hint="check_data.py shows what the file holds")
     largest = max(len(ranking.completions) for ranking in rankings)
     if sizes and max(sizes) > largest:
-        raise UsageError(
-            f"--best_of_n {max(sizes)} is more than the {largest} completions of the largest pool",
-            hint="name sizes up to the pool",
-        )
+        raise UsageError(f"--best_of_n {max(sizes)} is more than the {largest} completions of the largest pool")
     return sorted(set(sizes)) if sizes else [n for n in POOL_SIZES if n <= largest]
-
-
-def score_pools(model: RewardModel | ProcessRewardModel, rankings: Sequence[Ranking]) -> list[list[float | None]]:
-    """The reward of every completion, [prompts][pool], from an outcome or a process reward model."""
-    conversations = [
-        Conversation(row.prompt, completion, row.tools, row.origin)
-        for row in rankings
-        for completion in row.completions
-    ]
-    rewards = iter(score_distinct(model, conversations))
-    model.warn_of_losses()
-    return [[next(rewards) for _ in ranking.completions] for ranking in rankings]
 
 
 def summarize_pools(
     rankings: Sequence[Ranking], rewards: Sequence[Sequence[float | None]], sizes: Sequence[int], answers: Answers
 ) -> PoolSummary:
-    """rewards: [prompts][pool]. sizes: the n of the curve."""
-    flat = [reward for row in rewards for reward in row]
+    """rewards: [prompts][pool]."""
     pools = [len(ranking.completions) for ranking in rankings]
     return PoolSummary(
         prompts=len(rankings),
-        completions=len(flat),
-        not_scored=sum(reward is None for reward in flat),
+        completions=sum(pools),
+        not_scored=sum(reward is None for row in rewards for reward in row),
         pool=PoolSize(min(pools), max(pools)),
         mixed_prompts=sum(min(r.scores) < max(r.scores) for r in rankings),
         majority_answers=answers.source,
@@ -162,37 +118,31 @@ def summarize_pools(
 
 def _at(n: int, rankings: Sequence[Ranking], rewards: Sequence[Sequence[float | None]], answers: Answers) -> CurvePoint:
     places = [i for i, ranking in enumerate(rankings) if len(ranking.completions) >= n]
-    groups = prompt_keys([rankings[i] for i in places])
+    pools, groups = [rankings[i] for i in places], prompt_keys([rankings[i] for i in places])
 
-    def expected(of_pool: Callable[[int], float]) -> np.ndarray:
-        return np.clip([of_pool(i) for i in places], 0, 1)
+    def best(scores: Iterable[Sequence[float | None]]) -> np.ndarray:
+        return np.clip([best_of(row, pool.scores, n) for row, pool in zip(scores, pools, strict=True)], 0, 1)
 
-    def longest(i: int) -> float:
-        return best_of([answer_length(completion) for completion in rankings[i].completions], rankings[i].scores, n)
-
-    def voted(place: int, key: str) -> float:
-        return majority_vote(answers.answers[place], rankings[place].scores, n, key)
-
-    model = expected(lambda i: best_of(rewards[i], rankings[i].scores, n))
-    random = expected(lambda i: float(np.mean(rankings[i].scores)))
-    votes = None if answers.answers is None else np.clip(list(map(voted, places, groups)), 0, 1)
+    model, random = best(rewards[i] for i in places), best([0.0] * len(pool.scores) for pool in pools)
+    votes = answers.answers and [
+        majority_vote(answers.answers[i], rankings[i].scores, n, key) for i, key in zip(places, groups, strict=True)
+    ]
     return CurvePoint(
         n=n,
         prompts=len(places),
         model=accuracy(model, groups),
         random=accuracy(random, groups),
-        longest=accuracy(expected(longest), groups),
-        majority=None if votes is None else accuracy(votes, groups),
-        oracle=accuracy(expected(lambda i: oracle(rankings[i].scores, n)), groups),
+        longest=accuracy(best([answer_length(answer) for answer in pool.completions] for pool in pools), groups),
+        majority=votes and accuracy(np.clip(votes, 0, 1), groups),
+        oracle=accuracy(best(pool.scores for pool in pools), groups),
         gain=difference(model, random, groups),
     )
 
 
-BEST_OF_N_DIAGNOSTICS: dict[str, Diagnostic[SimpleNamespace]] = {
+BEST_OF_N_DIAGNOSTICS: dict[str, Diagnostic] = {
     "worse_than_random": Diagnostic(
         lambda s: s.gain.high < 0,
-        "best of {n}: {model.value:.3f} is below random choice ({random.value:.3f}); gain {gain:+.3f}: "
-        "it prefers wrong answers",
+        "best of {n}: {model.value:.3f} is below random choice ({random.value:.3f}); gain {gain:+.3f}",
         "do not choose by it; train on answers of the generator that is to be ranked",
     ),
     "random": Diagnostic(
@@ -216,15 +166,14 @@ BEST_OF_N_DIAGNOSTICS: dict[str, Diagnostic[SimpleNamespace]] = {
         "raise --max_length, or choose another --overlong",
     ),
 }
-"""Over a `PoolSummary` and the last point of its curve, of the largest n."""
 
 
 def diagnose_best_of_n(summary: PoolSummary) -> list[str]:
+    """By the largest n."""
     return diagnosed(SimpleNamespace(**{**vars(summary), **vars(summary.curve[-1])}), BEST_OF_N_DIAGNOSTICS)
 
 
 def show_best_of_n(summary: PoolSummary, name: str) -> None:
-    """Print the curves on stderr: the model's, then what it is to be compared with."""
     table(
         f"{name}: accuracy of the best-scored of n, {summary.completions} completions of {summary.prompts} prompts, "
         f"{summary.mixed_prompts} of which have correct and wrong ones",

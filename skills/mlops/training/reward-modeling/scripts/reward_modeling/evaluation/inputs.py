@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ..data.records import Comparison, Message, Ranking, Solution
+from ..data.records import Comparison, Message, Ranking, Solution, answers_of
 from ..errors import DataError
 from ..rendering import Conversation
 from ..terminal import progress
@@ -24,41 +24,39 @@ def prompt_keys(rows: Sequence[Comparison | Ranking | Solution]) -> list[str]:
 
 
 def source_of(row: Comparison | Ranking | Solution) -> dict[str, object]:
-    """What a row of results says of where it comes from. Its metadata are added by `with_metadata`."""
     return {"id": row.id, "origin": str(row.origin) if row.origin else None}
 
 
 def answer_length(completion: Sequence[Message]) -> int:
-    """Characters of an answer."""
+    """In characters."""
     return sum(len(message.get("content") or "") for message in completion)
 
 
 def subsets(
     rows: Sequence[Comparison | Solution], column: str | None, usual: Sequence[str] = SUBSET_COLUMNS
 ) -> list[str] | None:
-    """The subset of each row, from this metadata column or from the first usual one that is there."""
+    """From this metadata column, or from the first usual one that is there."""
     known = {name for row in rows for name in row.metadata}
-    if column is None:
-        column = next((name for name in usual if name in known), None)
-        if column is None:
-            return None
-    elif column not in known:
+    column = column or next((name for name in usual if name in known), None)
+    if column and column not in known:
         listed = ", ".join(sorted(known)) or "no metadata columns"
         raise DataError(f"no pair has the column {column}", hint=f"the data has {listed}")
-    return [row.metadata.get(column) for row in rows]
+    return [row.metadata.get(column) for row in rows] if column else None
 
 
-def score_distinct(
-    model: RewardModel | ProcessRewardModel, conversations: Sequence[Conversation]
-) -> list[float | None]:
-    """`model.score_conversations`, with identical conversations computed once: they tie to the last digit."""
+def score_answers(
+    model: RewardModel | ProcessRewardModel, rows: Sequence[Comparison | Ranking]
+) -> list[list[float | None]]:
+    """[rows][answers] rewards, or None. Identical answers to a prompt are computed once: they tie to the last digit."""
+    conversations = [Conversation(row.prompt, one, row.tools, row.origin) for row in rows for one in answers_of(row)]
     if getattr(model, "compares", False):  # whose rewards depend on the other answers of the row
-        return model.score_conversations(conversations)
-    distinct: dict[str, Conversation] = {}
-    keys = [json.dumps(one[:3], sort_keys=True, default=str) for one in conversations]
-    for key, one in zip(keys, conversations, strict=True):
-        distinct.setdefault(key, one)
-    with progress("scoring", len(distinct)) as advance:
-        scores = model.score_conversations(list(distinct.values()), advance)
-    by_key = dict(zip(distinct, scores, strict=True))
-    return [by_key[key] for key in keys]
+        rewards = iter(model.score_conversations(conversations))
+    else:
+        keys = [json.dumps(one[:3], sort_keys=True, default=str) for one in conversations]
+        distinct: dict[str, Conversation] = {}
+        for key, one in zip(keys, conversations, strict=True):
+            distinct.setdefault(key, one)
+        with progress("scoring", len(distinct)) as advance:
+            scores = model.score_conversations(list(distinct.values()), advance)
+        rewards = map(dict(zip(distinct, scores, strict=True)).__getitem__, keys)
+    return [[next(rewards) for _ in answers_of(row)] for row in rows]

@@ -1,19 +1,13 @@
-"""Means, differences and rank correlations with 95 % intervals that know which observations share a prompt.
+"""Means, differences and rank correlations with 95 % intervals, built from sums over prompts.
 
-Observations of one prompt share a `group` and are not independent: every interval is built from sums over groups.
-Arrays of shape [n] hold one value an observation: a pair, a step, a solution or a prompt.
-
-Sources
-    Wilson 1927, JASA 22:209-212
-    Kish 1965, "Survey Sampling": effective sample size under weights, (sum w)^2 / sum w^2
-    Korn and Graubard 1998, Survey Methodology 24:193-201: effective sample size from a clustered variance
-    Miller 2024, arXiv:2411.00640: clustered standard errors, paired differences
+Arrays of shape [n] hold one value an observation: a pair, a step, a solution or a prompt. Those of one prompt share a group.
 """
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,11 +15,18 @@ from scipy import special
 
 from ..console import DataError
 
-CONFIDENCE = 0.95
-Z = float(special.ndtri(0.5 + CONFIDENCE / 2))
+Z = float(special.ndtri(0.975))
+
+floats = functools.partial(np.asarray, dtype=np.float64)
+STEP = 1e-6
+"""Of the numeric gradient: ratios are about 1, and the functions of them smooth."""
 
 Groups = Sequence[Hashable] | np.ndarray | None
-"""One key an observation, the same for those of one prompt. No keys at all, or None as a key: a prompt of its own."""
+"""One key an observation, the same for those of one prompt. None: all have prompts of their own."""
+Counts = dict[str, tuple[float, float]]
+"""{ratio: (numerator, denominator)} that one observation adds."""
+Ratios = Mapping[str, float]
+"""{ratio: its value over all observations}, NaN without any."""
 
 
 @dataclass(frozen=True)
@@ -39,15 +40,11 @@ class Estimate:
     groups: int
 
     def __format__(self, spec: str) -> str:
-        """Value and interval: 0.758 [0.701, 0.803] for `.3f`."""
         return f"{self.value:{spec}} [{self.low:{spec}}, {self.high:{spec}}]"
 
 
 def accuracy(outcomes, groups: Groups = None, weights=None) -> Estimate:
-    """Weighted mean of the outcomes, sum w o / sum w, with a Wilson interval at the effective sample size.
-
-    outcomes, weights: [n]. Raises DataError without pairs or with unusable weights.
-    """
+    """Weighted mean of the outcomes [n], with a Wilson interval at the effective sample size."""
     outcomes = floats(outcomes)
     weights = weights_of(weights, len(outcomes))
     value = float(min(weights @ outcomes / weights.sum(), 1.0))
@@ -60,12 +57,7 @@ def accuracy_where(kept: np.ndarray, outcomes: np.ndarray, groups: np.ndarray, w
 
 
 def wilson(value: float, n: float) -> tuple[float, float]:
-    """Score interval of a proportion: all p with |value - p| <= z sqrt(p (1 - p) / n). Wilson 1927.
-
-    n may be a fraction. Never empty, not even at 0 or 1.
-    >>> [round(end, 4) for end in wilson(1.0, 10)]
-    [0.7225, 1.0]
-    """
+    """Score interval of a proportion of n, which may be a fraction. Wilson 1927, JASA 22:209-212."""
     center = value + Z**2 / (2 * n)
     half = Z * math.sqrt(value * (1 - value) / n + Z**2 / (4 * n**2))
     scale = 1 + Z**2 / n
@@ -75,11 +67,8 @@ def wilson(value: float, n: float) -> tuple[float, float]:
 def effective_size(value: float, influence: np.ndarray, index: np.ndarray, weights: np.ndarray) -> float:
     """How many independent right-or-wrong observations would be as informative: value (1 - value) / clustered variance.
 
-    Two departures from that ratio (Korn and Graubard 1998), both without effect on independent untied pairs:
-    (1) where it exceeds the number of prompts, the variance is known only from how the prompts scatter, so the ratio
-    shrinks by (z / t)^2 with prompts - 1 degrees of freedom, but not below the number of prompts;
-    (2) where the variance is 0 (all right, all wrong, all tied) it is the number of prompts.
-    Prompts of unequal weight are counted as Kish does. influence (see `smooth`), index, weights: [n].
+    Above the number of prompts it shrinks by (z / t)^2, as these scatter (Korn and Graubard 1998, Survey Methodology
+    24:193-201); without variance it is that number.
     """
     variance, prompts = clustered_variance(influence, index), effective_groups(index, weights)
     if variance < 1e-15:
@@ -90,47 +79,89 @@ def effective_size(value: float, influence: np.ndarray, index: np.ndarray, weigh
 
 
 def smooth(value: float, influence, groups: Groups = None, weights=None) -> Estimate:
-    """A number from 0 to 1 that depends smoothly on means, with Wilson's interval at its effective size.
-
-    influence: [n] how much each observation moves the number, summing to about 0 (the delta method); (outcome - mean) / n
-    for a mean.
-    """
+    """A number from 0 to 1 with Wilson's interval at its effective size. influence: [n] how much each observation moves it."""
     influence = floats(influence)
     index = group_index(groups, len(influence))
     size = effective_size(value, influence, index, weights_of(weights, len(influence)))
     return Estimate(value, *wilson(value, size), len(influence), int(index.max()) + 1)
 
 
-def clustered_variance(residuals: np.ndarray, index: np.ndarray) -> float:
-    """Sum over groups of the squared sum of residuals: the variance of a weighted sum, Miller 2024.
+@dataclass(frozen=True)
+class Measured:
+    """A number. influence: see `smooth`; counted: [n] what enters at all."""
 
-    residuals: [n] weight * (outcome - mean). Over (sum w)^2 it is the variance of the weighted mean.
-    """
+    value: float
+    influence: np.ndarray
+    counted: np.ndarray
+
+    def estimate(self, groups: Groups, signed: bool = False) -> Estimate:
+        """signed: from -1 to 1. Ties of RewardBench 2 can leave 0 to 1 by a hundredth, where all prompts count as agreeing."""
+        scale = 2 if signed else 1
+        value = min(max((self.value + scale - 1) / scale, 0.0), 1.0)
+        influence = self.influence[self.counted] / scale
+        index = group_index(groups, len(self.counted))[self.counted]
+        found = smooth(value, influence if 0 < value < 1 else 0 * influence, index)
+        low, high = (scale * end - scale + 1 for end in (found.low, found.high))
+        return Estimate(self.value, min(low, self.value), max(high, self.value), found.n, found.groups)
+
+    def minus(self, other: Measured, groups: np.ndarray) -> Estimate:
+        """The difference on the same observations, with a normal interval."""
+        value, kept = self.value - other.value, self.counted | other.counted
+        index = group_index(groups[kept], int(kept.sum()))
+        half = Z * math.sqrt(clustered_variance((self.influence - other.influence)[kept], index))
+        return Estimate(value, value - half, value + half, len(index), int(index.max()) + 1)
+
+
+def measure(
+    counts: Sequence[Counts], numbers: Callable[[Ratios], dict[str, float]]
+) -> tuple[dict[str, Measured], Ratios]:
+    """({number: what it is}, the ratios), by the delta method; a number that is not finite is left out."""
+    names = sorted({name for one in counts for name in one})
+    sums = [[one.get(name, (0.0, 0.0)) for name in names] for one in counts]
+    above, below = np.moveaxis(np.reshape(sums, (len(counts), len(names), 2)), 2, 0)
+    totals = np.maximum(below.sum(0), 1e-300)
+    ratios = np.where(below.any(0), above.sum(0) / totals, np.nan)
+    influence = np.where(below.any(0), (above - ratios * below) / totals, 0.0)
+
+    def at(values: np.ndarray) -> dict[str, float]:
+        return numbers(dict(zip(names, values.tolist(), strict=True)))
+
+    steps = np.eye(len(names)) * STEP
+    up, down = ([at(ratios + sign * step) for step in steps] for sign in (1, -1))
+    without = [at(np.where(step > 0, np.nan, ratios)) for step in steps]  # tells use where the gradient is 0
+    found = {}
+    for name, value in at(ratios).items():
+        gradient = np.array([(u[name] - d[name]) / (2 * STEP) for u, d in zip(up, down, strict=True)])
+        used = (np.abs(gradient) > 1e-9) | np.isnan([one[name] for one in without])
+        if math.isfinite(value):
+            found[name] = Measured(value, influence[:, used] @ gradient[used], (below[:, used] > 0).any(1))
+    return found, dict(zip(names, ratios.tolist(), strict=True))
+
+
+def clustered_variance(residuals: np.ndarray, index: np.ndarray) -> float:
+    """The variance of a sum of residuals [n] that sum to 0: squared sums over groups. Miller 2024, arXiv:2411.00640."""
     return float(np.sum(np.bincount(index, weights=residuals) ** 2))
 
 
 def effective_groups(index: np.ndarray, weights: np.ndarray) -> float:
-    """(sum W)^2 / sum W^2 over the groups' total weights W. Kish 1965."""
+    """(sum W)^2 / sum W^2 over the groups' total weights W. Kish 1965, "Survey Sampling"."""
     totals = np.bincount(index, weights=weights)
     return float(totals.sum() ** 2 / np.sum(totals**2))
 
 
 def group_index(groups: Groups, n: int) -> np.ndarray:
-    """Any hashable keys -> [n] integers 0, 1, ... in order of first appearance."""
+    """[n] integers 0, 1, ... in order of first appearance."""
     if groups is None:
         return np.arange(n)
-    require_length(n, groups=groups)
     seen: dict[Hashable, int] = {}
-    keys = (("pair", row) if key is None else key for row, key in enumerate(groups))
-    return np.array([seen.setdefault(key, len(seen)) for key in keys], dtype=np.int64)
+    return np.array([seen.setdefault(key, len(seen)) for key in groups], dtype=np.int64)
 
 
 def difference(outcomes_a, outcomes_b, groups: Groups = None, weights=None, *, bound: float = 1.0) -> Estimate:
-    """Mean of a - b over the same pairs, with its clustered 95 % interval. Miller 2024, paired differences.
+    """Mean of a - b, from -bound to bound, over the same pairs: value +- t sqrt(V + 1 / G^2), t with G - 1 degrees of freedom.
 
-    value +- t sqrt(V + 1 / G^2), t with G - 1 degrees of freedom for G prompts, cut at -bound and bound. The 1 / G^2 is half a
-    made-up prompt for each model (Agresti and Min 2005, Statistics in Medicine 24:729-740): two models that agree
-    everywhere on a few prompts are not proven equal.
+    G: prompts. The 1 / G^2 is half a made-up prompt for each model (Agresti and Min 2005, Statistics in Medicine 24:729-740): two that
+    agree everywhere on a few prompts are not proven equal.
     """
     differences = floats(outcomes_a) - floats(outcomes_b)
     weights = weights_of(weights, len(differences))
@@ -143,12 +174,10 @@ def difference(outcomes_a, outcomes_b, groups: Groups = None, weights=None, *, b
 
 
 def spearman(x, y, groups: Groups = None) -> Estimate | None:
-    """Rank correlation: Pearson's r of the ranks (ties share their mean rank), with a clustered interval.
+    """Rank correlation of x and y [n], None under 4 values or where one side is constant.
 
-    x, y: [n]. None where it is undefined: under 4 values, or one side constant. The interval is Fisher's z with the
-    variance (1 + r^2 / 2) / (n - 3) of Bonett and Wright 2000, Psychometrika 65:23-28, at n over the design effect:
-    the clustered over the independent variance of r's influence function u v - r (u^2 + v^2) / 2 (u, v: standardized
-    ranks). A perfect correlation takes its interval from 1 - 12 / (n^3 - n), one swap of neighbours away.
+    Fisher's z with the variance (1 + r^2 / 2) / (n - 3) of Bonett and Wright 2000, Psychometrika 65:23-28, at n over the
+    design effect. A perfect correlation takes its interval from 1 - 12 / (n^3 - n), one swap of neighbors away.
     """
     x, y = floats(x), floats(y)
     n = len(x)
@@ -164,40 +193,24 @@ def spearman(x, y, groups: Groups = None) -> Estimate | None:
     effective = effective_groups(index, np.ones(n))
     if clustered > 1e-12 * n:
         effective = min(n, n * independent / clustered)
-    low, high = _fisher_interval(r, effective, limit=1 - 12 / (n**3 - n))
+    limit = 1 - 12 / (n**3 - n)
+    inner = min(max(r, -limit), limit)
+    half = Z * math.sqrt((1 + inner**2 / 2) / (effective - 3)) if effective > 3 else math.inf
+    low, high = (math.tanh(math.atanh(inner) + sign * half) for sign in (-1, 1))
     return Estimate(r, min(low, r), max(high, r), n, int(index.max()) + 1)
 
 
-def _fisher_interval(r: float, n: float, limit: float) -> tuple[float, float]:
-    if n <= 3:
-        return -1.0, 1.0
-    r = min(max(r, -limit), limit)
-    half = Z * math.sqrt((1 + r**2 / 2) / (n - 3))
-    return math.tanh(math.atanh(r) - half), math.tanh(math.atanh(r) + half)
-
-
 def weights_of(weights, n: int) -> np.ndarray:
-    """[n] weights, all 1 when there are none. Raises DataError without pairs, or when weights cannot weigh."""
+    """[n] all 1 when there are none. Raises DataError without pairs, or when weights cannot weigh."""
     if n == 0:
-        raise DataError("no pairs to evaluate")
+        raise DataError("no pairs to evaluate", hint="check_data.py shows what the file holds")
     if weights is None:
         return np.ones(n)
     weights = floats(weights)
-    require_length(n, weights=weights)
     if not np.all(np.isfinite(weights)) or np.any(weights < 0) or weights.sum() <= 0:
         raise DataError("weights must be finite, not negative, and not all zero")
     return weights
 
 
 def t_quantile(degrees: int) -> float:
-    return float(special.stdtrit(degrees, 0.5 + CONFIDENCE / 2)) if degrees > 0 else math.inf
-
-
-def floats(values) -> np.ndarray:
-    return np.asarray(values, dtype=np.float64)
-
-
-def require_length(n: int, **arrays) -> None:
-    for name, values in arrays.items():
-        if len(values) != n:
-            raise ValueError(f"{name} has {len(values)} entries for {n} pairs")
+    return float(special.stdtrit(degrees, 0.975)) if degrees > 0 else math.inf

@@ -1,7 +1,4 @@
-"""Rewards of labeled pairs -> numbers with error bars. Pure functions on arrays; `summarize_pairs` calls them all.
-
-Ties count half. Arrays of shape [pairs] hold one value a pair; pairs of one prompt share a group (`intervals`).
-"""
+"""Rewards of labeled pairs -> numbers with error bars. Arrays of shape [pairs] hold one value a pair."""
 
 from __future__ import annotations
 
@@ -12,19 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special
 
-from ..console import DataError, RunError
-from .intervals import (
-    Estimate,
-    Groups,
-    accuracy,
-    accuracy_where,
-    difference,
-    floats,
-    group_index,
-    require_length,
-    spearman,
-    weights_of,
-)
+from ..console import RunError
+from .intervals import Estimate, Groups, accuracy, accuracy_where, difference, floats, group_index, spearman, weights_of
 
 BINS = 10
 QUANTILES = (5, 25, 50, 75, 95)
@@ -56,7 +42,7 @@ class Calibration:
 
 @dataclass(frozen=True)
 class Margins:
-    """Mean, standard deviation (divisor n) and quantiles of chosen - rejected."""
+    """Of chosen - rejected; std with divisor n."""
 
     mean: float
     std: float
@@ -69,32 +55,26 @@ class Margins:
 
 @dataclass(frozen=True)
 class LengthSummary:
-    """What of the accuracy is length."""
-
     longer_chosen_share: float
     """How often the chosen answer is the longer."""
     same_length_share: float
     baseline_longer: Estimate
     """Accuracy of always picking the longer answer; equal lengths tie."""
     baseline_shorter: Estimate
-    """Accuracy of always picking the shorter."""
     gain_over_baseline: Estimate
     """Accuracy minus the better of these two, paired."""
     accuracy_longer_chosen: Estimate | None
     """Accuracy where the chosen answer is the longer."""
     accuracy_shorter_chosen: Estimate | None
-    """Accuracy where it is the shorter."""
     accuracy_same_length: Estimate | None
     spearman_reward_length: Estimate | None
-    """Rank correlation of reward and length over all answers."""
+    """Rank correlation over all answers."""
     spearman_margin_length_difference: Estimate | None
-    """The same within pairs: difference of rewards against difference of lengths. Chosen answers that are long do not raise it."""
+    """The same within pairs, of differences: long chosen answers alone do not raise it."""
 
 
 @dataclass(frozen=True)
 class Blind:
-    """What a model that knows nothing gets."""
-
     accuracy: float = 0.5
     log_loss: float = math.log(2)
     brier: float = 0.25
@@ -102,12 +82,10 @@ class Blind:
 
 @dataclass(frozen=True, kw_only=True)
 class PairSummary(Calibration):
-    """What a reward model makes of labeled pairs."""
-
     n_pairs: int
     n_prompts: int
     accuracy: Estimate
-    """Share of pairs whose chosen answer scores higher, a tie counts one half; 0.5 for a blind model."""
+    """Share of pairs whose chosen answer scores higher, a tie counts one half."""
     not_scored: int
     """Pairs of which the over-length policy left out a side."""
     truncated: int
@@ -118,14 +96,12 @@ class PairSummary(Calibration):
     """Pairs with exactly equal rewards."""
     tie_share: float
     log_loss: float
-    """Mean of -log sigmoid(margin); 0.693 for a blind model."""
+    """Mean of -log sigmoid(margin)."""
     brier: float
-    """Mean of (1 - sigmoid(margin)) squared; 0.25 for a blind model."""
+    """Mean of (1 - sigmoid(margin)) squared."""
     margin: Margins
-    """Of chosen minus rejected."""
     length: LengthSummary
     subsets: dict[str, Estimate]
-    """Accuracy for each value of --subset_column."""
     macro_accuracy: Estimate | None
     """Mean over subsets; null without any."""
     micro_accuracy: Estimate
@@ -133,12 +109,11 @@ class PairSummary(Calibration):
     reliability: list[Bin]
     """The bins of `ece`: how sure, how right."""
     blind: Blind
+    """What a model that knows nothing gets."""
 
 
 @dataclass(frozen=True)
 class PairedComparison:
-    """Two models on the same pairs: who is more often right, and could it be chance?"""
-
     n_pairs: int
     n_prompts: int
     accuracy_a: Estimate
@@ -152,49 +127,20 @@ class PairedComparison:
     both_wrong: int
     both_tied: int
     mcnemar_p: float
-    """Exact two-sided McNemar test, binomial(only_a + only_b, 1/2) at only_a: a sign test that takes pairs as independent."""
+    """Exact two-sided McNemar test, which takes pairs as independent; ties of both do not count."""
     prompt_sign_test_p: float
-    """The same test with one vote a prompt, the sign of its summed difference: valid when pairs share prompts."""
+    """The same with one vote a prompt, the sign of its summed difference: valid when pairs share prompts."""
 
 
 def pair_outcomes(chosen, rejected) -> np.ndarray:
-    """1 where chosen > rejected, 1/2 where they tie exactly, 0 where chosen < rejected.
-
-    chosen, rejected: [pairs] rewards. Returns [pairs].
-    >>> pair_outcomes([2.0, 1.0, 0.0], [1.0, 1.0, 1.0])
-    array([1. , 0.5, 0. ])
-    """
+    """[pairs] 1 where chosen > rejected, 1/2 where they tie exactly, else 0."""
     return (np.sign(floats(chosen) - floats(rejected)) + 1) / 2
 
 
-def margin_summary(margins) -> Margins:
-    """margins: [pairs], chosen - rejected."""
-    margins = floats(margins)
-    return Margins(float(margins.mean()), float(margins.std()), *map(float, np.percentile(margins, QUANTILES)))
-
-
-def log_loss(margins, weights=None) -> float:
-    """Mean of -log sigmoid(margin) = log(1 + exp(-margin)), in nats. Bradley and Terry; arXiv:2203.02155 Eq. 1.
-
-    margins: [pairs]. log 2 for a blind model. Does not overflow.
-    >>> round(log_loss([0.0, 0.0]), 4)
-    0.6931
-    """
-    margins = floats(margins)
-    return float(np.average(np.logaddexp(0.0, -margins), weights=weights_of(weights, len(margins))))
-
-
-def brier(margins, weights=None) -> float:
-    """Mean of (1 - sigmoid(margin))^2. Brier 1950. 0.25 for a blind model."""
-    margins = floats(margins)
-    return float(np.average(special.expit(-margins) ** 2, weights=weights_of(weights, len(margins))))
-
-
 def reliability(margins, weights=None) -> list[Bin]:
-    """How often the model's own pick is right, by how sure it is: the table under the ECE. arXiv:1706.04599, section 2.
+    """The table under the ECE (arXiv:1706.04599, section 2), without empty bins.
 
-    Of p = sigmoid(margin) the confidence is max(p, 1 - p), so the 10 bins are equally wide over [0.5, 1], each open above,
-    the last closed. Empty bins are left out.
+    Of p = sigmoid(margin) the confidence is max(p, 1 - p): bins are equally wide over [0.5, 1], open above but for the last.
     """
     margins = floats(margins)
     weights = weights_of(weights, len(margins))
@@ -204,96 +150,43 @@ def reliability(margins, weights=None) -> list[Bin]:
     number, weight, sure, right = (
         np.bincount(bins, of, BINS) for of in (None, weights, weights * confidence, weights * correct)
     )
-    return [
-        Bin(
-            from_=float(edges[i]),
-            to=float(edges[i + 1]),
-            n=int(number[i]),
-            share=float(weight[i] / weights.sum()),
-            confidence=float(sure[i] / weight[i]),
-            accuracy=float(right[i] / weight[i]),
-        )
-        for i in np.flatnonzero(weight)
-    ]
+    some = weight > 0
+    columns = edges[:-1], edges[1:], number, weight / weights.sum()
+    means = (sure[some] / weight[some], right[some] / weight[some])
+    rows = zip(*(column[some].tolist() for column in columns), *(mean.tolist() for mean in means), strict=True)
+    return [Bin(*row) for row in rows]
 
 
 def calibration(bins: Sequence[Bin]) -> Calibration:
-    """Expected calibration error and its direction, from a reliability table.
-
-    The absolute error of a binomial proportion is about sqrt(2 c (1 - c) / (pi n)) (normal approximation, independent
-    pairs), which gives `ece_if_calibrated`.
-    """
-    gaps = [(bin.share, bin.confidence - bin.accuracy) for bin in bins]
+    """By chance, the absolute error of a share is about sqrt(2 c (1 - c) / (pi n)): normal approximation, independent pairs."""
+    share, sure, right, n = np.array([(bin.share, bin.confidence, bin.accuracy, bin.n) for bin in bins]).T
     return Calibration(
-        ece=sum(share * abs(gap) for share, gap in gaps),
-        ece_if_calibrated=sum(
-            bin.share * math.sqrt(2 * bin.confidence * (1 - bin.confidence) / bin.n / math.pi) for bin in bins
-        ),
-        overconfidence=sum(share * gap for share, gap in gaps),
+        ece=float(share @ np.abs(sure - right)),
+        ece_if_calibrated=float(share @ np.sqrt(2 * sure * (1 - sure) / n / math.pi)),
+        overconfidence=float(share @ (sure - right)),
     )
 
 
-def length_summary(
-    chosen, rejected, chosen_lengths, rejected_lengths, groups: Groups = None, weights=None
-) -> LengthSummary:
-    """Lengths: [pairs] characters of the answers."""
-    chosen, rejected = floats(chosen), floats(rejected)
-    lengths, others = floats(chosen_lengths), floats(rejected_lengths)
-    index = group_index(groups, len(lengths))
-    weights = weights_of(weights, len(lengths))
-    outcomes, longer = pair_outcomes(chosen, rejected), pair_outcomes(lengths, others)
+def _length_summary(rewards: np.ndarray, lengths: np.ndarray, index: np.ndarray, weights: np.ndarray) -> LengthSummary:
+    """rewards, lengths: [2, pairs] of the chosen and the rejected answers."""
+    outcomes, longer = pair_outcomes(*rewards), pair_outcomes(*lengths)
     baselines = accuracy(longer, index, weights), accuracy(1 - longer, index, weights)
     better = longer if baselines[0].value >= baselines[1].value else 1 - longer
-    rewards_of_all, lengths_of_all = np.concatenate([chosen, rejected]), np.concatenate([lengths, others])
+    by_length = [accuracy_where(longer == value, outcomes, index, weights) for value in (1, 0, 0.5)]
     return LengthSummary(
-        longer_chosen_share=float(np.mean(longer == 1)),
-        same_length_share=float(np.mean(longer == 0.5)),
-        baseline_longer=baselines[0],
-        baseline_shorter=baselines[1],
-        gain_over_baseline=difference(outcomes, better, index, weights),
-        accuracy_longer_chosen=accuracy_where(longer == 1, outcomes, index, weights),
-        accuracy_shorter_chosen=accuracy_where(longer == 0, outcomes, index, weights),
-        accuracy_same_length=accuracy_where(longer == 0.5, outcomes, index, weights),
-        spearman_reward_length=spearman(rewards_of_all, lengths_of_all, np.tile(index, 2)),
-        spearman_margin_length_difference=spearman(chosen - rejected, lengths - others, index),
+        float(np.mean(longer == 1)),
+        float(np.mean(longer == 0.5)),
+        *baselines,
+        difference(outcomes, better, index, weights),
+        *by_length,
+        spearman_reward_length=spearman(rewards.ravel(), lengths.ravel(), np.tile(index, 2)),
+        spearman_margin_length_difference=spearman(rewards[0] - rewards[1], lengths[0] - lengths[1], index),
     )
-
-
-def subset_table(outcomes, subsets: Sequence[Hashable], groups: Groups = None, weights=None) -> dict[str, Estimate]:
-    """Accuracy of every value of a metadata column, by name. Pairs without a value stand under `NO_SUBSET`."""
-    outcomes = floats(outcomes)
-    require_length(len(outcomes), subsets=subsets)
-    names = np.array(_subset_names(subsets), dtype=object)
-    index, weights = group_index(groups, len(outcomes)), weights_of(weights, len(outcomes))
-    found = {name: accuracy_where(names == name, outcomes, index, weights) for name in sorted(set(names))}
-    return {name: estimate for name, estimate in found.items() if estimate}
-
-
-def macro_accuracy(outcomes, subsets: Sequence[Hashable], groups: Groups = None, weights=None) -> Estimate:
-    """Mean of the subsets' accuracies: the accuracy under weights that sum to the same in every subset.
-
-    The interval includes the scatter between subsets, so it is a little wide when they differ much.
-    """
-    outcomes = floats(outcomes)
-    require_length(len(outcomes), subsets=subsets)
-    index = group_index(_subset_names(subsets), len(outcomes))
-    weights = weights_of(weights, len(outcomes))
-    totals = np.bincount(index, weights=weights)[index]
-    return accuracy(outcomes, groups, np.divide(weights, totals, out=np.zeros_like(weights), where=totals > 0))
-
-
-def _subset_names(subsets: Sequence[Hashable]) -> list[str]:
-    return [NO_SUBSET if name is None else str(name) for name in subsets]
 
 
 def compare_outcomes(outcomes_a, outcomes_b, groups: Groups = None, weights=None) -> PairedComparison:
-    """Two models on the same pairs.
-
-    A tie against a right or a wrong is discordant like any other difference; pairs with equal outcomes do not count in
-    the tests, which give 1 when nothing is discordant.
-    """
+    """Two models on the same pairs. A tie against a right or a wrong is discordant; tests without any give 1."""
     a, b = floats(outcomes_a), floats(outcomes_b)
-    require_length(len(a), outcomes_b=b)
     weights = weights_of(weights, len(a))
     index = group_index(groups, len(a))
     votes = np.bincount(index, weights=a - b)
@@ -331,24 +224,21 @@ def summarize_pairs(
     weights=None,
     **lost: int,
 ) -> PairSummary:
-    """Every number above for one model.
+    """All arguments: [pairs]. Weights enter accuracies except `micro_accuracy`, log-loss, Brier and calibration.
 
-    chosen, rejected: [pairs] rewards; lengths: [pairs] characters; groups: [pairs] prompt keys; subsets: [pairs] values
-    of one metadata column; weights: [pairs]. Weights enter all accuracies except `micro_accuracy`, and log-loss, Brier
-    and calibration; counts, shares, margins and correlations are of plain pairs. lost: `not_scored`, `truncated` and
-    `not_rendered` (0).
-
-    Raises DataError without pairs, RunError when a reward is NaN or infinite.
+    lost: `not_scored`, `truncated`, `not_rendered`. Raises DataError without pairs, RunError for rewards that are not finite.
     """
-    chosen, rejected = floats(chosen), floats(rejected)
     n = len(chosen)
-    require_length(n, rejected=rejected, chosen_lengths=chosen_lengths, rejected_lengths=rejected_lengths)
-    if n == 0:
-        raise DataError("no pairs to evaluate", hint="check_data.py shows what the file holds")
-    _require_finite(chosen, rejected)
-    outcomes, margins = pair_outcomes(chosen, rejected), chosen - rejected
-    index = group_index(groups, n)
+    weights, index = weights_of(weights, n), group_index(groups, n)
+    rewards, lengths = np.split(floats([chosen, rejected, chosen_lengths, rejected_lengths]), 2)
+    if len(bad := np.flatnonzero(~np.isfinite(rewards).all(0))):
+        raise RunError(
+            f"{len(bad)} of {n} pairs have a reward that is NaN or infinite, the first at index {bad[0]}",
+            hint="score in fp32 (--dtype float32); if it stays, the training run diverged: look at its loss",
+        )
+    outcomes, margins = pair_outcomes(*rewards), rewards[0] - rewards[1]
     bins = reliability(margins, weights)
+    table, macro = ({}, None) if subsets is None else _by_subset(outcomes, subsets, index, weights)
     return PairSummary(
         n_pairs=n,
         n_prompts=int(index.max()) + 1,
@@ -356,23 +246,29 @@ def summarize_pairs(
         accuracy=accuracy(outcomes, index, weights),
         ties=int(np.sum(outcomes == 0.5)),
         tie_share=float(np.mean(outcomes == 0.5)),
-        log_loss=log_loss(margins, weights),
-        brier=brier(margins, weights),
+        log_loss=float(np.average(np.logaddexp(0.0, -margins), weights=weights)),
+        brier=float(np.average(special.expit(-margins) ** 2, weights=weights)),
         **vars(calibration(bins)),
-        margin=margin_summary(margins),
-        length=length_summary(chosen, rejected, chosen_lengths, rejected_lengths, index, weights),
-        subsets={} if subsets is None else subset_table(outcomes, subsets, index, weights),
-        macro_accuracy=None if subsets is None else macro_accuracy(outcomes, subsets, index, weights),
+        margin=Margins(*map(float, (margins.mean(), margins.std(), *np.percentile(margins, QUANTILES)))),
+        length=_length_summary(rewards, lengths, index, weights),
+        subsets=table,
+        macro_accuracy=macro,
         micro_accuracy=accuracy(outcomes, index),
         reliability=bins,
         blind=Blind(),
     )
 
 
-def _require_finite(chosen: np.ndarray, rejected: np.ndarray) -> None:
-    bad = np.flatnonzero(~(np.isfinite(chosen) & np.isfinite(rejected)))
-    if len(bad):
-        raise RunError(
-            f"{len(bad)} of {len(chosen)} pairs have a reward that is NaN or infinite, the first at index {bad[0]}",
-            hint="score in fp32 (--dtype float32); if it stays, the training run diverged: look at its loss",
-        )
+def _by_subset(
+    outcomes: np.ndarray, subsets: Sequence[Hashable], index: np.ndarray, weights: np.ndarray
+) -> tuple[dict[str, Estimate], Estimate]:
+    """(accuracy of every value of a metadata column, their mean: the accuracy under weights of equal sum in every subset).
+
+    Its interval includes the scatter between subsets, so it is a little wide when they differ much.
+    """
+    names = np.array([NO_SUBSET if name is None else str(name) for name in subsets], dtype=object)
+    found = {name: accuracy_where(names == name, outcomes, index, weights) for name in sorted(set(names))}
+    subset = group_index(names, len(names))
+    totals = np.bincount(subset, weights=weights)[subset]
+    even = np.divide(weights, totals, out=np.zeros_like(weights), where=totals > 0)
+    return {name: estimate for name, estimate in found.items() if estimate}, accuracy(outcomes, index, even)

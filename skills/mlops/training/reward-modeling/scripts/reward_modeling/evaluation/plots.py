@@ -1,7 +1,4 @@
-"""Line charts as SVG, by matplotlib, which is imported when something is drawn.
-
-write_whole("run.svg", [svg([Panel("reward", "update", "reward", [Series("gold", [(0, 0.1), (1, 0.4)])])])])
-"""
+"""Line charts as SVG, by matplotlib, which is imported when something is drawn."""
 
 from __future__ import annotations
 
@@ -18,14 +15,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Those of Okabe and Ito, which the color-blind can tell apart too."""
+"""Of Okabe and Ito, for the color-blind too."""
 STYLES = {"line": {"linestyle": "-"}, "dashed": {"linestyle": "--"}, "dots": {"linestyle": "", "marker": "."}}
-PANEL = (4.4, 3.2)
-"""Width and height of a panel, in inches."""
+PANEL = (4.4, 3.2)  # inches
 NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-"""Characters that no XML document may hold."""
 LARGEST_DRAWN = 1e100
-"""Beyond it a value is left out as an infinite one is: axes multiply values."""
+"""Axes multiply values: beyond it one is left out as infinite ones are."""
 SETTINGS = {
     "font.size": 8,
     "axes.spines.top": False,
@@ -42,7 +37,7 @@ SETTINGS = {
 
 @dataclass(frozen=True)
 class Series:
-    """Points (x, y) under one name, "" for none. style: in STYLES; color: a place in PALETTE, else that of the series."""
+    """Points (x, y); those that are not finite are left out. color: a place in PALETTE, else that of the series."""
 
     name: str
     points: Sequence[tuple[float, float]]
@@ -52,8 +47,6 @@ class Series:
 
 @dataclass(frozen=True)
 class Panel:
-    """One chart: a title, axis labels, any number of series."""
-
     title: str
     x_label: str
     y_label: str
@@ -61,7 +54,6 @@ class Panel:
 
 
 def draw_panels(panels: Sequence[Panel]) -> Figure:
-    """The panels, two in a row. Points that are not finite are left out."""
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -76,9 +68,7 @@ def draw_panels(panels: Sequence[Panel]) -> Figure:
 def _draw_panel(axis: Axes, panel: Panel) -> None:
     named = {}
     for number, series in enumerate(panel.series):
-        points = [
-            (x, y) for x, y in series.points if abs(x) < LARGEST_DRAWN and abs(y) < LARGEST_DRAWN
-        ]  # False for NaN
+        points = [point for point in series.points if all(abs(value) < LARGEST_DRAWN for value in point)]  # no NaN
         style = STYLES["dots" if len(points) < 2 else series.style]
         color = PALETTE[(number if series.color is None else series.color) % len(PALETTE)]
         (drawn,) = axis.plot([x for x, _ in points], [y for _, y in points], color=color, **style)
@@ -94,7 +84,7 @@ def svg(panels: Sequence[Panel]) -> str:
 
 
 def text_of(figure: Figure) -> str:
-    """The figure as SVG text, the same for the same figure: without a date, and without the lines before `<svg`."""
+    """The same for the same figure: without a date, and without the lines before `<svg`."""
     import matplotlib
 
     text = io.StringIO()

@@ -12,12 +12,12 @@ import random
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Literal
 
 import numpy as np
 
-from ..data.records import Comparison, Message
-from ..rendering import Conversation
+from ..data.records import Comparison, Message, Ranking
 from .inputs import prompt_keys
 from .intervals import Estimate, accuracy, difference
 from .report_page import Section
@@ -172,11 +172,11 @@ class ProbeSummary:
 
 def probe_pairs(
     scored: Sequence[tuple[Comparison, float | None, float | None]],
-    score: Callable[[Sequence[Conversation]], Sequence[float | None]],
+    score: Callable[[Sequence[Ranking]], Sequence[Sequence[float | None]]],
 ) -> ProbeSummary:
     """Every probe on pairs and their two rewards, without pairs whose answers have no text, such as tool calls.
 
-    score: the rewards of conversations, None for one that is not scored; called once.
+    score: the rewards of completions, None for one that is not scored; called once.
     """
     rows = [row for row in scored if None not in row and _text(row[0].chosen) and _text(row[0].rejected)]
     if len(rows) > MOST_PAIRS:
@@ -186,16 +186,15 @@ def probe_pairs(
         np.array(prompt_keys([row[0] for row in rows])),
     )
     spread = float(rewards.std()) if rows else 0.0
-    places, wanted = [], []
+    places, changed = [], []
     for i, (pair, *_) in enumerate(rows):
         others = (rows[(i + step) % len(rows)][0] for step in range(1, len(rows)))
         other = next((_text(one.chosen) for one in others if one.prompt != pair.prompt), "")
-        for name, probe in PROBES.items():
-            for control, completion in enumerate(_changed(probe, pair, other)):
-                places.append((name, control, i))
-                wanted.append(Conversation(pair.prompt, completion, pair.tools, pair.origin))
+        made = {name: _changed(probe, pair, other) for name, probe in PROBES.items()}
+        places += [(name, control, i) for name, completions in made.items() for control in range(len(completions))]
+        changed.append(Ranking(pair.prompt, [*chain(*made.values())], tools=pair.tools, origin=pair.origin))
     found = {name: np.full((2, len(rows)), np.nan) for name in PROBES}
-    for (name, control, i), reward in zip(places, score(wanted), strict=True):
+    for (name, control, i), reward in zip(places, chain(*score(changed)), strict=True):
         found[name][control, i] = np.nan if reward is None else reward
     probes = {name: _result(probe, *found[name], rewards, spread or 1.0, groups) for name, probe in PROBES.items()}
     return ProbeSummary(len(rows), spread, [name for name, one in probes.items() if one.verdict == "fooled"], probes)

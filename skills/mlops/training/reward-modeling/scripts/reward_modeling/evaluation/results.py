@@ -22,10 +22,9 @@ class Evaluated(Result):
     set_aside: dict[str, int]
     """Rows by why they are not evaluated, as labeled ties."""
     diagnostics: list[str]
-    """The sentences of the report, with what to do next."""
     output: str | None
     metadata_moved: dict[str, int] | None = None
-    """Metadata columns whose names the rows of `output` use, and in how many rows they are in its column `metadata`."""
+    """Rows of `output` by metadata column that is in its column `metadata`, since a result has its name."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,31 +16,21 @@ from ..errors import DataError, UsageError
 from ..outputs import check_output_file, write_whole
 from ..results import to_json
 from ..terminal import log
-from . import benchmark_runs, best_of_n, overoptimization, pairs, steps
+from . import benchmark_runs, best_of_n, overoptimization, pairs, results, steps
 from .comparison import compare, comparison_section
-from .inputs import score_distinct
+from .inputs import score_answers, source_of
 from .plots import svg
 from .probes import ProbeSummary, probe_pairs, probe_section
 from .report import Folder, worst
-from .results import (
-    BenchmarkReport,
-    ComparisonWith,
-    EvaluationOutput,
-    OverOptimizationReport,
-    PairReport,
-    PoolReport,
-    StepReport,
-)
 from .settings import EvaluationSettings
 from .step_measures import choose_threshold, labeled_steps
 from .votes import find_answers
 
-WrittenRow = dict[str, object]
-"""Of --output."""
+Rows = list[dict[str, object]]
 
 
-def evaluate(settings: EvaluationSettings) -> EvaluationOutput:
-    """The report that evaluate.py prints. Errors are those of its parts: UsageError, DataError, ModelError, RunError."""
+def evaluate(settings: EvaluationSettings) -> results.EvaluationOutput:
+    """The report that evaluate.py prints."""
     folder = Folder(settings.report, settings.model_name_or_path, settings.overwrite) if settings.report else None
     if settings.overoptimization:
         report = report_overoptimization(settings)
@@ -51,20 +40,19 @@ def evaluate(settings: EvaluationSettings) -> EvaluationOutput:
     inputs = [*(settings.dataset_name or ()), *(settings.threshold_data or ())]
     output = check_output_file(settings.output, settings.overwrite, inputs) if settings.output else None
     report, rows = _evaluate_model(settings)
-    _say(report.diagnostics)
+    for sentence in report.diagnostics:
+        log(f"- {sentence}")
     if output:
         moved: Counter[str] = Counter()
         write_whole(output, map(to_json, counted(rows, moved)))
         if moved:
             report = replace(report, metadata_moved=tell_moved(moved))
     if folder:
-        folder.add(report, worst(rows) if isinstance(report, PairReport) else None)
+        folder.add(report, worst(rows) if isinstance(report, results.PairReport) else None)
     return report
 
 
-def _evaluate_model(
-    settings: EvaluationSettings,
-) -> tuple[BenchmarkReport | PairReport | PoolReport | StepReport, list[WrittenRow]]:
+def _evaluate_model(settings: EvaluationSettings) -> tuple[results.EvaluationOutput, Rows]:
     if settings.benchmark:
         return report_benchmarks(settings)
     if settings.best_of_n is not None:
@@ -76,13 +64,7 @@ def _evaluate_model(
     return report_pairs(settings, records)
 
 
-def _say(diagnostics: Iterable[str]) -> None:
-    for sentence in diagnostics:
-        log(f"- {sentence}")
-
-
 def _evaluated(settings: EvaluationSettings, records: Records, diagnostics: list[str]) -> dict[str, object]:
-    """What reports on a data set say of it."""
     return {
         "model": settings.model_name_or_path,
         "dataset": settings.dataset_name,
@@ -93,11 +75,10 @@ def _evaluated(settings: EvaluationSettings, records: Records, diagnostics: list
     }
 
 
-def report_overoptimization(settings: EvaluationSettings) -> OverOptimizationReport:
-    """Proxy and gold against KL, with the curves of arXiv:2210.10760 fitted to them."""
-    sources, picture = settings.overoptimization, None
-    if settings.picture:
-        picture = check_output_file(settings.picture, settings.overwrite, sources)
+def report_overoptimization(settings: EvaluationSettings) -> results.OverOptimizationReport:
+    sources, picture = settings.overoptimization, settings.picture
+    if picture:
+        picture = check_output_file(picture, settings.overwrite, sources)
     rows = [
         (f"{table.name}:{number}", row)
         for source in sources
@@ -107,19 +88,16 @@ def report_overoptimization(settings: EvaluationSettings) -> OverOptimizationRep
     studies = overoptimization.read_studies(rows)
     overoptimization.show_studies(studies)
     diagnostics = [overoptimization.diagnose_study(study) for study in studies]
-    _say(diagnostics)
+    for sentence in diagnostics:
+        log(f"- {sentence}")
     if picture:
         write_whole(picture, [svg(overoptimization.panels(studies))])
-    return OverOptimizationReport(studies, diagnostics, picture and str(picture))
+    return results.OverOptimizationReport(studies, diagnostics, picture and str(picture))
 
 
-def report_pairs(settings: EvaluationSettings, records: Records) -> tuple[PairReport, list[WrittenRow]]:
-    """Labeled comparisons, and a row for each."""
+def report_pairs(settings: EvaluationSettings, records: Records) -> tuple[results.PairReport, Rows]:
     if settings.threshold is not None or settings.threshold_data:
-        raise UsageError(
-            "a threshold is for step labels and a process reward model",
-            hint="leave out --threshold and --threshold_data",
-        )
+        raise UsageError("a threshold is for step labels and a process reward model")
     compared = comparisons(records)
     if not compared:
         raise DataError(
@@ -140,7 +118,7 @@ def report_pairs(settings: EvaluationSettings, records: Records) -> tuple[PairRe
         found = pairs.evaluate_pairs(model, compared, subset_column=settings.subset_column)
         pairs.show_pairs(found.summary, f"{path} on {len(compared)} comparisons")
         if settings.probes:
-            probed = probe_pairs(found.scored, partial(score_distinct, model))
+            probed = probe_pairs(found.scored, partial(score_answers, model))
             probe_section(path, probed).show(6)
         return found, probed
 
@@ -152,7 +130,7 @@ def report_pairs(settings: EvaluationSettings, records: Records) -> tuple[PairRe
         log(verdict)
         pairs.show_comparison(paired, *names)
         comparison_section(paired, by_subset, *names, verdict).show()
-        comparison = ComparisonWith(
+        comparison = results.ComparisonWith(
             **vars(paired),
             model=settings.compare,
             verdict=verdict,
@@ -161,55 +139,52 @@ def report_pairs(settings: EvaluationSettings, records: Records) -> tuple[PairRe
             probes=other_probed,
         )
     said = _evaluated(settings, records, pairs.diagnose_pairs(found.summary))
-    report = PairReport(**said, **vars(found.summary), comparison=comparison, probes=probed)
+    report = results.PairReport(**said, **vars(found.summary), comparison=comparison, probes=probed)
     return report, found.rows(other)
 
 
-def report_steps(settings: EvaluationSettings, records: Records) -> tuple[StepReport, list[WrittenRow]]:
-    """Solutions with step labels, and a row for each."""
+def report_steps(settings: EvaluationSettings, records: Records) -> tuple[results.StepReport, Rows]:
     if settings.compare:
         raise UsageError("--compare evaluates two models on pairs", hint="evaluate each on the steps by itself")
     labeled, others = solutions(records), _threshold_data(settings)
+    model = process.from_settings(settings)
     found = steps.evaluate_steps(
-        process.from_settings(settings),
-        labeled,
-        threshold=settings.threshold,
-        threshold_data=others,
-        subset_column=settings.subset_column,
+        model, labeled, threshold=settings.threshold, threshold_data=others, subset_column=settings.subset_column
     )
     steps.show_steps(found.summary, settings.model_name_or_path)
     said = _evaluated(settings, records, steps.diagnose_steps(found.summary))
-    return StepReport(**said, **vars(found.summary)), found.rows
+    return results.StepReport(**said, **vars(found.summary)), found.rows
 
 
 def _threshold_data(settings: EvaluationSettings) -> list[Solution] | None:
-    """The solutions to choose a threshold on."""
     if not settings.threshold_data:
         return None
     return solutions(load(settings.threshold_data, neutral=settings.neutral, **settings.all_reading))
 
 
-def report_pools(settings: EvaluationSettings) -> tuple[PoolReport, list[WrittenRow]]:
-    """Completions of known correctness, and a row for each prompt."""
+def report_pools(settings: EvaluationSettings) -> tuple[results.PoolReport, Rows]:
     records = to_score(load(settings.dataset_name, **settings.all_reading))
     pools = records.rows
     sizes = best_of_n.check_pools(pools, settings.best_of_n)
     answers = find_answers(pools, column=settings.answer_column, pattern=settings.answer_pattern)
-    rewards = best_of_n.score_pools(process.from_settings(settings), pools)
+    model = process.from_settings(settings)
+    rewards = score_answers(model, pools)
+    model.warn_of_losses()
     summary = best_of_n.summarize_pools(pools, rewards, sizes, answers)
     best_of_n.show_best_of_n(summary, settings.model_name_or_path)
     rows = [
         with_metadata(
-            {"id": pool.id, "origin": str(pool.origin), "correct": pool.scores, "rewards": row},
+            source_of(pool) | {"correct": pool.scores, "rewards": row},
             {name: value for name, value in pool.metadata.items() if name != "correct"},  # as it was read: the scores
         )
         for pool, row in zip(pools, rewards, strict=True)
     ]
-    return PoolReport(**_evaluated(settings, records, best_of_n.diagnose_best_of_n(summary)), **vars(summary)), rows
+    said = _evaluated(settings, records, best_of_n.diagnose_best_of_n(summary))
+    return results.PoolReport(**said, **vars(summary)), rows
 
 
-def report_benchmarks(settings: EvaluationSettings) -> tuple[BenchmarkReport, list[WrittenRow]]:
-    """The official numbers of benchmarks, and a row for each item. All data are read before the model is loaded."""
+def report_benchmarks(settings: EvaluationSettings) -> tuple[results.BenchmarkReport, Rows]:
+    """All data are read before the model is loaded."""
     names = list(dict.fromkeys(settings.benchmark))
     benchmark_runs.check_names(names)
     loaded = {name: benchmark_runs.load_benchmark(name, settings.benchmark_data) for name in names}
@@ -224,16 +199,16 @@ def report_benchmarks(settings: EvaluationSettings) -> tuple[BenchmarkReport, li
     elif of_steps and others is not None:
         chosen, _ = choose_threshold(labeled_steps(others, steps.score_steps(model, others)))
         threshold = chosen, f"{len(others)} other solutions"
-    results, rows, diagnostics = {}, [], []
+    found, rows, diagnostics = {}, [], []
     for name, items in loaded.items():
-        results[name], found = benchmark_runs.run_benchmark(model, name, items, threshold)
-        rows += found
-        diagnostics += benchmark_runs.diagnose_benchmark(results[name])
-        benchmark_runs.show_benchmark(results[name])
-    report = BenchmarkReport(
+        found[name], own = benchmark_runs.run_benchmark(model, name, items, threshold)
+        rows += own
+        diagnostics += benchmark_runs.diagnose_benchmark(found[name])
+        benchmark_runs.show_benchmark(found[name])
+    report = results.BenchmarkReport(
         model=settings.model_name_or_path,
-        benchmarks=results,
-        scores=benchmark_runs.flat_scores(results),
+        benchmarks=found,
+        scores=benchmark_runs.flat_scores(found),
         settings={"dtype": settings.dtype, "overlong": model.renderer.overlong},
         diagnostics=diagnostics,
         output=settings.output and str(Path(settings.output)),

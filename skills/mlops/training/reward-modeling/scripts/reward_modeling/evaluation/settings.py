@@ -13,8 +13,6 @@ from ..settings import ReadingSettings, ScoringSettings, WinnerSettings, neutral
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationSettings(ReadingSettings, WinnerSettings, ScoringSettings):
-    """What to evaluate, on what. Raises UsageError for settings that do nothing together."""
-
     group: ClassVar = "evaluation"
     dataset_split: str | None = split_flag("test")
     neutral: str | None = neutral_flag()
@@ -51,10 +49,7 @@ class EvaluationSettings(ReadingSettings, WinnerSettings, ScoringSettings):
         type=positive_int,
     )
     answer_column: str | None = flag(
-        None,
-        "column with one final answer a completion, for the majority vote",
-        group="best of n",
-        metavar="COLUMN",
+        None, "column with one final answer a completion, for the majority vote", group="best of n", metavar="COLUMN"
     )
     answer_pattern: str | None = flag(
         None,
@@ -89,20 +84,13 @@ class EvaluationSettings(ReadingSettings, WinnerSettings, ScoringSettings):
         check_required(self, ("model_name_or_path", *data), "evaluate.py")
         for name in ("dataset_name", "compare", "best_of_n"):
             if self.benchmark and getattr(self, name):
-                raise UsageError(
-                    f"--{name} does nothing with --benchmark, which brings its own data", hint="leave it out"
-                )
-        if self.threshold is not None and self.threshold_data:
-            raise UsageError(
-                "--threshold gives the threshold that --threshold_data is there to choose", hint="give one of them"
-            )
+                raise UsageError(f"--{name} does nothing with --benchmark, which brings its own data")
         for name in ("answer_column", "answer_pattern"):
             if getattr(self, name) and self.best_of_n is None:
                 raise UsageError(f"--{name} does nothing without --best_of_n")
-        if self.answer_column and self.answer_pattern:
-            raise UsageError(
-                "--answer_column and --answer_pattern both say where final answers are", hint="give one of them"
-            )
+        for one, other in (("threshold", "threshold_data"), ("answer_column", "answer_pattern")):
+            if getattr(self, one) is not None and getattr(self, other):
+                raise UsageError(f"--{one} and --{other} exclude each other", hint="give one of them")
         if self.probes and (self.benchmark or self.best_of_n is not None):
             raise UsageError(
                 "--probes change the answers of labeled pairs", hint="run it without --benchmark and --best_of_n"

@@ -1,13 +1,6 @@
 """Step labels and scores -> numbers with error bars, and the threshold under which a step is flagged.
 
-A step is wrong when its label is under one half, and flagged when its score is under the threshold. "Positive" is a wrong
-step. Where labels stop at the first error, the steps after it count nowhere; measures of solutions need no label there,
-since only the first flag counts. A solution without an error counts as correct when its last step is labeled.
-
-Sources
-    ProcessBench, arXiv:2412.06559, section 3: the first wrong step, and the harmonic mean of the two accuracies
-    DeLong et al. 1988, Biometrics 44:837-845: the variance of the AUROC from placements; Obuchowski 1997, Biometrics
-        53:567-578: the same with clustered data
+A step is wrong when its label is under one half; "positive" is a wrong step.
 """
 
 from __future__ import annotations
@@ -20,7 +13,7 @@ import numpy as np
 from ..data.records import Solution
 from ..errors import DataError
 from .inputs import prompt_keys
-from .intervals import Estimate, Groups, accuracy_where, floats, group_index, smooth
+from .intervals import Estimate, Groups, accuracy_where, floats, group_index, measure, smooth
 
 NO_ERROR, UNKNOWN = -1, -2
 FIXED = 0.5
@@ -29,10 +22,10 @@ NEVER = np.iinfo(np.int64).max
 
 @dataclass(frozen=True)
 class LabeledSteps:
-    """Every labeled and scored step, flat. scores, wrong: [steps]. place: [steps] its number within the solution.
+    """Every labeled and scored step: scores, wrong, place in its solution, owner (number of the solution): [steps].
 
-    owner: [steps] number of its solution. first_error: [solutions] place of the first wrong step, NO_ERROR for a correct
-    solution, UNKNOWN where labels or scores do not tell. groups: [solutions] what solutions of one prompt share.
+    first_error: [solutions] place of the first wrong step, NO_ERROR where all steps to the last are labeled and right, UNKNOWN
+    where labels or scores do not tell. groups: [solutions] what solutions of one prompt share.
     """
 
     scores: np.ndarray
@@ -51,16 +44,15 @@ class LabeledSteps:
 
 
 def labeled_steps(solutions: Sequence[Solution], scores: Sequence[Sequence[float | None]]) -> LabeledSteps:
-    """scores: [solutions][steps] probability of being correct, None for a step that was not scored.
-
-    Raises DataError without a labeled step that was scored.
-    """
+    """scores: [solutions][steps] probability of being correct, or None. Raises DataError without a labeled, scored step."""
     steps, first_error = [], []
     for number, (solution, row) in enumerate(zip(solutions, scores, strict=True)):
-        found, missing = NO_ERROR if _is_complete(solution) else UNKNOWN, False
-        for i, (label, score) in enumerate(zip(solution.labels or (), row, strict=False)):
+        labels = solution.labels or ()
+        complete = len(labels) == len(solution.steps) and labels[-1] is not None
+        found, missing = NO_ERROR if complete else UNKNOWN, False
+        for i, (label, score) in enumerate(zip(labels, row, strict=False)):
             if label is None:
-                missing |= i == 0  # nobody labeled how it begins, as in an alternative of a late step
+                missing |= i == 0  # nobody labeled how it starts, as in an alternative of a late step
                 continue
             missing |= score is None
             if label < FIXED and found < 0:
@@ -77,51 +69,38 @@ def labeled_steps(solutions: Sequence[Solution], scores: Sequence[Sequence[float
     return LabeledSteps(*map(np.array, zip(*steps, strict=True)), np.array(first_error), groups)
 
 
-def _is_complete(solution: Solution) -> bool:
-    """Whether labels reach the last step, so that a solution without an error is known to be correct."""
-    labels = solution.labels or ()
-    return len(labels) == len(solution.steps) and labels[-1] is not None
-
-
 def auroc(wrongness, wrong, groups: Groups = None) -> Estimate | None:
-    """Probability that a wrong step has the higher wrongness than a correct one, ties one half. 0.5 for a blind model.
-
-    wrongness: [n], higher for steps that look wrong; wrong: [n] bool. None without steps of both kinds. The interval is
-    from DeLong's placements, summed by group.
-    """
+    """None without both kinds. wrongness: [n]; wrong: [n] bool. The interval is from placements (DeLong et al. 1988, Biometrics
+    44:837-845), summed by group (Obuchowski 1997, Biometrics 53:567-578)."""
     wrongness, wrong = floats(wrongness), np.asarray(wrong, dtype=bool)
-    positive, negative = int(wrong.sum()), int((~wrong).sum())
-    if not positive or not negative:
+    of_kind = np.where(wrong, wrong.sum(), (~wrong).sum())
+    if wrong.all() or not wrong.any():
         return None
     from scipy import stats
 
-    ranks = stats.rankdata(wrongness)
-    placement = np.empty(len(wrong))
-    placement[wrong] = (ranks[wrong] - stats.rankdata(wrongness[wrong])) / negative
-    placement[~wrong] = 1 - (ranks[~wrong] - stats.rankdata(wrongness[~wrong])) / positive
+    higher = stats.rankdata(wrongness)  # than how many of the other kind
+    for kind in (wrong, ~wrong):
+        higher[kind] -= stats.rankdata(wrongness[kind])
+    placement = np.where(wrong, higher, len(wrong) - of_kind - higher) / (len(wrong) - of_kind)
     value = float(placement[wrong].mean())
-    return smooth(value, (placement - value) / np.where(wrong, positive, negative), groups)
+    return smooth(value, (placement - value) / of_kind, groups)
 
 
-def harmonic_mean(outcomes, wrong, groups: Groups = None) -> Estimate | None:
-    """2 a c / (a + c) of the accuracies on erroneous and on correct solutions: the F1 of ProcessBench. 0 if both are 0.
+def harmonic_mean(a: float, b: float) -> float:
+    return 0.0 if a == b == 0 else 2 * a * b / (a + b)
 
-    outcomes: [solutions] 1 where the first error was found or rightly none; wrong: [solutions] bool. None without
-    solutions of both kinds. The interval is by the delta method.
-    """
-    outcomes, wrong = floats(outcomes), np.asarray(wrong, dtype=bool)
-    if not wrong.any() or wrong.all():
-        return None
-    a, c = outcomes[wrong].mean(), outcomes[~wrong].mean()
-    if a + c == 0:
-        return smooth(0.0, np.zeros(len(wrong)), groups)
-    slope = np.where(wrong, c**2, a**2) * 2 / (a + c) ** 2
-    influence = slope * (outcomes - np.where(wrong, a, c)) / np.where(wrong, wrong.sum(), (~wrong).sum())
-    return smooth(float(2 * a * c / (a + c)), influence, groups)
+
+def processbench_f1(outcomes, wrong, groups: Groups = None) -> Estimate | None:
+    """outcomes: [solutions] whether the first error was found, or rightly none; wrong: [solutions]. None without both kinds."""
+    counts = [{str(bad): (float(hit), 1.0)} for hit, bad in zip(outcomes, np.asarray(wrong, bool), strict=True)]
+    found, _ = measure(
+        counts, lambda ratios: {"f1": harmonic_mean(*(ratios.get(n, np.nan) for n in ("True", "False")))}
+    )
+    return found["f1"].estimate(groups) if found else None
 
 
 def first_flagged(data: LabeledSteps, flagged: np.ndarray) -> np.ndarray:
-    """[solutions] place of the first flagged step, NO_ERROR where none is. flagged: [steps] bool."""
+    """[solutions] place of the first flagged step, or NO_ERROR. flagged: [steps] bool."""
     first = np.full(len(data.first_error), NEVER)
     np.minimum.at(first, data.owner[flagged], data.place[flagged])
     return np.where(first == NEVER, NO_ERROR, first)
@@ -129,10 +108,10 @@ def first_flagged(data: LabeledSteps, flagged: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class StepMeasures:
-    """How well wrong steps are told; an estimate is null where nothing is to measure."""
+    """An estimate is null where nothing is to measure."""
 
     step_accuracy: Estimate | None
-    """Share of steps rightly flagged or rightly not."""
+    """Share of steps rightly flagged or not."""
     precision: Estimate | None
     """Share of flagged steps that are wrong."""
     recall: Estimate | None
@@ -140,7 +119,7 @@ class StepMeasures:
     f1: Estimate | None
     """Harmonic mean of precision and recall."""
     auroc: Estimate | None
-    """Probability that a wrong step scores lower than a correct one; 0.5 for a blind model. Needs no threshold."""
+    """Probability that a wrong step scores lower than a correct one; 0.5 for a blind model."""
     first_error_accuracy: Estimate | None
     """Share of solutions whose first flag is the first error, or that have neither."""
     erroneous: Estimate | None
@@ -152,7 +131,12 @@ class StepMeasures:
 
 
 def measures(data: LabeledSteps, thresholds: np.ndarray) -> StepMeasures:
-    """Every measure of one scorer. thresholds: [solutions]."""
+    """thresholds: [solutions]."""
+
+    def share(hits: np.ndarray, groups: np.ndarray, weights: np.ndarray) -> Estimate | None:
+        weights = floats(weights)
+        return accuracy_where(weights > 0, hits, groups, weights)
+
     groups = data.groups[data.owner]
     flagged = data.scores < thresholds[data.owner]
     hit = flagged & data.wrong
@@ -160,29 +144,23 @@ def measures(data: LabeledSteps, thresholds: np.ndarray) -> StepMeasures:
     right = (first_flagged(data, flagged) == data.first_error)[known]
     bad, prompts = (data.first_error != NO_ERROR)[known], data.groups[known]
     return StepMeasures(
-        step_accuracy=_share(flagged == data.wrong, groups),
-        precision=_share(hit, groups, flagged),
-        recall=_share(hit, groups, data.wrong),
-        f1=_share(hit, groups, flagged.astype(float) + data.wrong),  # true flags weigh two, other flags and misses one
+        step_accuracy=share(flagged == data.wrong, groups, np.ones(len(hit))),
+        precision=share(hit, groups, flagged),
+        recall=share(hit, groups, data.wrong),
+        f1=share(hit, groups, flagged.astype(float) + data.wrong),  # true flags weigh two, other flags and misses one
         auroc=auroc(-data.scores, data.wrong, groups),
-        first_error_accuracy=_share(right, prompts),
-        erroneous=_share(right, prompts, bad),
-        correct=_share(right, prompts, ~bad),
-        processbench_f1=harmonic_mean(right, bad, prompts),
+        first_error_accuracy=share(right, prompts, np.ones(len(right))),
+        erroneous=share(right, prompts, bad),
+        correct=share(right, prompts, ~bad),
+        processbench_f1=processbench_f1(right, bad, prompts),
     )
-
-
-def _share(hits: np.ndarray, groups: np.ndarray, weights: np.ndarray | None = None) -> Estimate | None:
-    """The mean of hits where there is weight, or None where there is none."""
-    weights = np.ones(len(hits)) if weights is None else floats(weights)
-    return accuracy_where(weights > 0, hits, groups, weights)
 
 
 def choose_threshold(data: LabeledSteps) -> tuple[float, float]:
     """(threshold, its ProcessBench F1 here): the best of those between two neighboring scores; of equal ones the middle.
 
-    A correct solution is told rightly up to its lowest score, an erroneous one above the score of its first error and
-    up to the lowest before it. Raises DataError without solutions of both kinds.
+    A correct solution is told rightly up to its lowest score, an erroneous one above that of its first error and up to the
+    lowest before it. Raises DataError without both kinds.
     """
     scores, n = data.scores, len(data.first_error)
     lowest_before, at_error = np.full(n, np.inf), np.full(n, -np.inf)
@@ -195,21 +173,18 @@ def choose_threshold(data: LabeledSteps) -> tuple[float, float]:
         raise DataError(
             "a threshold is chosen on solutions with an error and solutions without; of those whose steps are all labeled "
             f"and scored, {int(erroneous.sum())} have one and {int(correct.sum())} have none",
-            hint="where steps were longer than the model reads raise --max_length; otherwise give other solutions with "
-            "--threshold_data, or a number with --threshold",
+            hint="raise --max_length where steps did not fit, or give --threshold_data or --threshold",
         )
     distinct = np.unique(scores)
     candidates = np.concatenate([[distinct[0]], (distinct[1:] + distinct[:-1]) / 2, [np.nextafter(distinct[-1], 2)]])
 
     def share_above(values: np.ndarray) -> np.ndarray:
-        """[candidates] share of the values that are at least the candidate."""
         return 1 - np.searchsorted(np.sort(values), candidates, side="left") / len(values)
 
     c = share_above(lowest_before[correct])
-    window = lowest_before[erroneous] > at_error[erroneous]
-    a = share_above(np.where(window, lowest_before[erroneous], -np.inf)) - share_above(
-        np.where(window, at_error[erroneous], -np.inf)
-    )
+    ends_of = lowest_before[erroneous], at_error[erroneous]
+    upper, lower = (np.where(ends_of[0] > ends_of[1], end, -np.inf) for end in ends_of)
+    a = share_above(upper) - share_above(lower)
     f1 = np.divide(2 * a * c, a + c, out=np.zeros_like(a), where=a + c > 0)
     best = np.flatnonzero(f1 >= f1.max() - 1e-12)
     chosen = best[len(best) // 2]

@@ -1,7 +1,4 @@
-"""Final answers of completions, and how often a majority vote over n of them is right.
-
-Source: Wang et al. 2022, "Self-Consistency Improves Chain of Thought Reasoning", arXiv:2203.11171
-"""
+"""Final answers of completions, and how often a majority vote over n of them is right (Wang et al. 2022, arXiv:2203.11171)."""
 
 from __future__ import annotations
 
@@ -15,61 +12,51 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..console import DataError, UsageError
-from ..data.records import Message, Ranking
+from ..data.records import Ranking
 
 ENOUGH_ANSWERS = 0.5
-"""A vote needs final answers to compare: this share of the completions must have one."""
+"""The share of the completions that must have a final answer."""
 DRAWS = 4096
-"""Draws of n that stand for all: the standard error is at most 1 / (2 sqrt(DRAWS)) = 0.008 for a prompt. Over any number of
-prompts it is at most 1/64 of what the choice of the prompts leaves open, so the intervals need no room for it."""
+"""Draws of n that stand for all: the standard error is at most 0.008 for a prompt, and at most 1/64 of what the choice of the
+prompts leaves open, so the intervals need no room for it."""
 
-# What writes a final answer down: the last match in a completion counts, its group 1 is the answer.
-ANSWER_PATTERNS: dict[str, str] = {
-    "boxed": r"\\boxed\{((?:[^{}]|\{[^{}]*\})*)\}",
-    "gsm8k": r"^####\s*(.+)$",
-    "A:": r"^A(?:nswer)?:\s*(.+)$",
-    "the answer is": r"[Tt]he (?:final )?answer is:?\s*(.+?)\.?$",
-}
+ANSWER_PATTERNS = (
+    r"\\boxed\{((?:[^{}]|\{[^{}]*\})*)\}",
+    r"^####\s*(.+)$",
+    r"^A(?:nswer)?:\s*(.+)$",
+    r"[Tt]he (?:final )?answer is:?\s*(.+?)\.?$",
+)
 
 
 def majority_vote(answers: Sequence[str | None], correct: Sequence[float], n: int, key: str = "") -> float:
-    """Expected correctness of the most frequent answer among n drawn, ties broken at random; no answer casts no vote.
+    """Expected correctness of the most frequent answer among n drawn, ties broken at random; None casts no vote.
 
-    answers: [pool]. An answer is as correct as its completions are on average. The mean over DRAWS draws without
-    replacement, seeded by n and the `key` of the prompt: the same in every run and wherever the prompt stands in a file.
-    >>> majority_vote(["4", "4", "5"], [1, 1, 0], 3)
-    1.0
+    answers, correct: [pool]. An answer is as correct as its completions are on average. key: a seed, of the prompt.
     """
     of_answer = defaultdict(list)
     for answer, right in zip(answers, correct, strict=True):
         of_answer[answer].append(right)
-    silent = of_answer.pop(None, [])
+    silent = len(of_answer.pop(None, ()))
     if n == 1 or not of_answer:
         return sum(map(sum, of_answer.values())) / len(answers)
-    sizes, shares = zip(*((len(rights), np.mean(rights)) for rights in of_answer.values()), strict=True)
+    sizes, shares = map(list, zip(*((len(rights), np.mean(rights)) for rights in of_answer.values()), strict=True))
     random = np.random.default_rng([n, zlib.crc32(key.encode())])
-    votes = random.multivariate_hypergeometric([*sizes, len(silent)], n, size=DRAWS, method="count")[:, :-1]
+    votes = random.multivariate_hypergeometric([*sizes, silent], n, size=DRAWS, method="count")[:, :-1]
     most = votes.max(axis=1, keepdims=True)
     chosen = (votes == most) & (most > 0)
-    return float(np.mean(chosen @ np.array(shares) / np.maximum(chosen.sum(axis=1), 1)))
+    return float(np.mean(chosen @ shares / np.maximum(chosen.sum(axis=1), 1)))
 
 
 def final_answer(text: str, pattern: str | None = None) -> str | None:
-    """The final answer a completion states, in a form that can be compared, or None.
-
-    pattern: a regular expression whose group 1 is the answer; otherwise the first of ANSWER_PATTERNS that matches.
-    >>> final_answer("so 2 + 1 = 3.0\\nA: $1,003.0")
-    '1003'
-    """
-    for expression in [pattern] if pattern else ANSWER_PATTERNS.values():
-        found = re.findall(expression, text, re.MULTILINE)
-        if found:
+    """In a form that can be compared, by group 1 of the pattern or of the first of ANSWER_PATTERNS that matches."""
+    for expression in [pattern] if pattern else ANSWER_PATTERNS:
+        if found := re.findall(expression, text, re.MULTILINE):
             return comparable(found[-1])
     return None
 
 
 def comparable(answer: object) -> str | None:
-    """An answer without what does not change it: whitespace, a closing full stop, currency and thousands signs; 3.0 is 3."""
+    """Without whitespace, a closing full stop, currency and thousands signs; 3.0 is 3."""
     text = str(answer).strip().rstrip(".").replace("$", "").replace(",", "").strip().casefold()
     try:
         number = float(text)
@@ -80,37 +67,32 @@ def comparable(answer: object) -> str | None:
 
 @dataclass(frozen=True)
 class Answers:
-    """Final answers of every completion, [prompts][pool], or None and the reason why there is no vote."""
+    """[prompts][pool], or None and the reason why there is no vote."""
 
     answers: list[list[str | None]] | None
     source: str
 
 
 def find_answers(rankings: Sequence[Ranking], *, column: str | None = None, pattern: str | None = None) -> Answers:
-    """The final answers to vote on: from a column with one a completion, or taken from the texts.
-
-    Raises UsageError for a pattern that is no regular expression with a group, DataError for a column of other length.
-    """
+    """From a column with one a completion, or from the texts."""
     if column is not None:
         return Answers([_column_answers(ranking, column) for ranking in rankings], f"the column {column}")
-    if pattern is not None:
-        _check_pattern(pattern)
-    found = [[final_answer(_text_of(completion), pattern) for completion in r.completions] for r in rankings]
-    share = float(np.mean([answer is not None for answers in found for answer in answers]))
-    if share < ENOUGH_ANSWERS:
-        return Answers(None, f"only {share:.1%} of the completions state a final answer that could be compared")
-    return Answers(found, f"the texts, {share:.1%} of which state one")
-
-
-def _check_pattern(pattern: str) -> None:
     try:
-        groups = re.compile(pattern).groups
+        groups = 1 if pattern is None else re.compile(pattern).groups
     except re.error as error:
-        raise UsageError(f"--answer_pattern is no regular expression: {error}") from error
+        raise UsageError(f"--answer_pattern is not a regular expression: {error}") from error
     if groups != 1:
         raise UsageError(
             f"--answer_pattern has {groups} groups; one must hold the answer", hint=r"as in --answer_pattern 'A: (.*)'"
         )
+    found = [
+        [final_answer("\n".join(message.get("content") or "" for message in one), pattern) for one in row.completions]
+        for row in rankings
+    ]
+    share = float(np.mean([answer is not None for answers in found for answer in answers]))
+    if share < ENOUGH_ANSWERS:
+        return Answers(None, f"only {share:.1%} of the completions state a final answer that could be compared")
+    return Answers(found, f"the texts, {share:.1%} of which state one")
 
 
 def _column_answers(ranking: Ranking, column: str) -> list[str | None]:
@@ -121,7 +103,3 @@ def _column_answers(ranking: Ranking, column: str) -> list[str | None]:
             where=str(ranking.origin) if ranking.origin else None,
         )
     return [None if answer is None else comparable(answer) for answer in answers]
-
-
-def _text_of(completion: Sequence[Message]) -> str:
-    return "\n".join(message.get("content") or "" for message in completion)
