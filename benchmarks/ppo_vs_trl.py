@@ -68,10 +68,10 @@ def peak() -> float:
 def ours(models: Path, out: Path, episodes: int, seed: int) -> dict[str, Any]:
     import ppo
 
-    from reward_modeling.training import ppo_course
+    from reward_modeling.training import ppo_run
 
     measured: dict[str, Any] = {}
-    run = ppo_course.run
+    run = ppo_run.run
 
     def timed(*args: Any, **kwargs: Any) -> Any:
         measured["memory before"], started = peak(), time.process_time()
@@ -79,7 +79,7 @@ def ours(models: Path, out: Path, episodes: int, seed: int) -> dict[str, Any]:
         measured.update(seconds=time.process_time() - started, memory=peak())
         return summary
 
-    ppo_course.run = timed
+    ppo_run.run = timed
     named = {"model_name_or_path": models / "policy", "reward_model_path": models / "reward_model", **SAME}
     named |= {
         "dataset_name": models / "prompts.jsonl",

@@ -81,8 +81,7 @@ def kl_from(start: Any, path: Path, seed: int) -> float:
 
     from reward_modeling import sandbox
     from reward_modeling.training.actor_critic import answer_logits, joined
-    from reward_modeling.training.policy import Policy
-    from reward_modeling.training.sampling import sample
+    from reward_modeling.training.policy import Policy, sample
 
     policy = Policy.from_pretrained(str(path))
     asked = [policy.prompt_ids(p.messages) for p in sandbox.prompts(BENCHMARK.JUDGED, seed, split="test")]

@@ -15,7 +15,7 @@ difference of a reward to scoring one at a time.
 "pipeline" is transformers' text-classification pipeline, told not to squash the score; "CrossEncoder" is that of
 sentence-transformers, which sorts by length and pads batches of 32. Both tokenise what they score, a small part of the
 time; the other contenders, ours too, are given token ids. Ours runs with the allocator setting of this project's scripts
-(`console.keep_freed_memory`), the others with the C library's own.
+(`program.keep_freed_memory`), the others with the C library's own.
 """
 
 from __future__ import annotations
@@ -220,7 +220,7 @@ def arithmetic(model, rows: list[list[int]]) -> float:
 
 def allocator_of(name: str) -> None:
     """The setting under which a contender is run. Elsewhere than on Linux with glibc there is only one."""
-    from reward_modeling.console import M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, keep_freed_memory
+    from reward_modeling.program import M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, keep_freed_memory
 
     if name in OURS:
         keep_freed_memory()

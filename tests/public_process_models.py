@@ -260,6 +260,7 @@ MODELS: dict[str, Callable[[Path], Path]] = {
         fields={"auto_map": {"AutoModel": "modeling_qwen2_rm.Qwen2ForProcessRewardModel"}, "num_labels": 2},
         **MLP,
     ),
+    "Gen-Verse/ReasonFlux-PRM-7B": headed("Qwen2ForProcessRewardModel", "qwen2", qwen_tokenizer, **MLP),
     "Skywork/Skywork-o1-Open-PRM-Qwen-2.5-1.5B": headed(
         "Qwen2ForPrmModel",
         "qwen2",

@@ -145,7 +145,7 @@ def test_a_model_with_two_labels(tmp_path, toy_file, asked_with):
     told(asked_with("score.py", model), 4, f"{model} has 2 labels; an outcome reward model has 1")
     told(asked_with("evaluate.py", model), 4, f"{model} has 2 labels; an outcome reward model has 1")
     done = train(model, toy_file, tmp_path / "out")
-    told(done, 4, f"{model} is a classifier with 2 labels; an outcome reward model has 1")
+    told(done, 4, f"{model} has 2 labels; an outcome reward model has 1")
 
 
 def test_a_missing_pad_token_is_added_and_said(tmp_path, toy_file, asked_with):

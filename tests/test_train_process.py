@@ -83,7 +83,7 @@ def test_each_kind_of_model_is_named_where_the_other_is_wanted(trained, toy_mode
     with pytest.raises(ModelError, match=r"is a process reward model .*: it scores steps, not whole answers"):
         checkpoints.load(str(trained[0]))
     done = run_main("train_process.py", *flags(toy_model[0], toy_steps_file, tmp_path / "x"))
-    assert done.returncode == 4 and "its head cannot become that of a process reward model" in done.stderr
+    assert done.returncode == 4 and "it scores whole answers, not steps" in done.stderr
     assert checkpoints.kind_of(str(trained[0])).name == "process"
 
 

@@ -308,11 +308,10 @@ def test_a_library_call_deletes_no_checkpoints_of_others(out):
 
 
 def test_the_half_written_last_line_of_a_killed_run_is_no_obstacle(out):
-    from reward_modeling.training.run_log import RunLog
+    from reward_modeling.training.reinforcement import RunLog, entries_until
 
     log = fill(out, "log.jsonl", text='{"step": 1}\n{"step": 2, "kl": NaN}\n{"step": 3}\n{"ste') / "log.jsonl"
-    resumed = RunLog(log)
-    resumed.start(2, write=True)
+    resumed = RunLog(log, entries_until(log, 2), write=True)
     resumed.add({"step": 3, "kl": float("inf")})
     assert log.read_text() == '{"step": 1}\n{"step": 2, "kl": null}\n{"step": 3, "kl": null}\n'
 

@@ -64,7 +64,7 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it(package, s
     assert done.stderr.splitlines()[-3:] == [
         f"error: {package} is not installed",
         "",
-        f"hint: uv run scripts/{script} ... installs what the script needs; elsewhere: pip install {installed_as}",
+        f"hint: uv run scripts/{script} ... installs what it needs; elsewhere: pip install {installed_as}",
     ]
 
 
@@ -109,7 +109,7 @@ def parse(words: list[str]):
     [
         (["--report_to", "wandb"], "--report_to wandb: wandb", "uv run --with wandb scripts/"),
         (["--report_to=mlflow"], "--report_to mlflow: mlflow", "pip install mlflow"),
-        (["--report_to", "none", "comet_ml"], "--report_to comet_ml: comet_ml", "pip install comet_ml"),
+        (["--report_to", "none", "comet_ml"], "--report_to comet_ml: comet_ml", "pip install comet-ml"),
         (["--optim", "adamw_bnb_8bit"], "--optim adamw_bnb_8bit: bitsandbytes", "--with bitsandbytes"),
         (["--optim", "paged_lion_8bit"], "--optim paged_lion_8bit: bitsandbytes", ""),
         (["--optim", "galore_adamw"], "--optim galore_adamw: galore_torch", "pip install galore-torch"),

@@ -79,6 +79,7 @@ def tokens(*pieces):
 # id -> (the texts that are tokenized one by one, what stands at the places that are read, the score of each there)
 BY_HAND = {
     "Qwen/Qwen2.5-Math-PRM-7B": (lambda q, s, t: [qwen(q, s)], "<extra_0>", lambda w, t, h, x: mlp(w, h)),
+    "Gen-Verse/ReasonFlux-PRM-7B": (lambda q, s, t: [qwen(q, s)], "<extra_0>", lambda w, t, h, x: mlp(w, h)),
     "jinachris/PURE-PRM-7B": (
         lambda q, s, t: [q + "\n\n", *(part for step in s for part in (step, "\n\n"))],
         "ĊĊ",
@@ -353,6 +354,21 @@ def test_a_text_that_its_authors_could_not_write(public):
     turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, {"role": "user", "content": "c"}]
     with pytest.raises(DataError, match="turns of the assistant"):
         model.score_steps([turns], [["so"]])
+
+
+def test_pure_and_reasonflux_are_told_from_what_has_their_tensors(public):
+    found = {
+        name: readers.recognize(public(f"{name}-PRM-7B"))
+        for name in ("jinachris/PURE", "Gen-Verse/ReasonFlux", "Qwen/Qwen2.5-Math")
+    }
+    assert list(found.values()) == [readers.PUBLIC[name] for name in ("pure", "reasonflux-prm", "qwen-prm")]
+    question, steps = SOLUTIONS[0]
+    scores = ProcessRewardModel.from_pretrained(public("jinachris/PURE-PRM-7B"), device="cpu").score_steps(
+        [question], [steps]
+    )[0]
+    assert min(scores) < 0, "p(correct) - p(incorrect) is not a probability"
+    reasonflux = ProcessRewardModel.from_pretrained(public("Gen-Verse/ReasonFlux-PRM-7B"), device="cpu").renderer
+    assert reasonflux.family.system is None, "unlike Qwen's"
 
 
 def test_every_stand_in_is_recognized(public):

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import public_process_models
 import yaml
 
 from conftest import DECODERS, process_model, tiny_config, tiny_tokenizer, toy_pairs, write_jsonl
@@ -239,14 +240,38 @@ EXAMPLES: dict[str, Callable[[Path], object]] = {
 }
 """Files and models that a reader of the documents has, or has made by an earlier command, and what makes a small one."""
 
-STAND_INS: dict[str, str] = {
+
+def published_classifier(folder: Path) -> Path:
+    """A tiny classifier with one label, as others publish reward models: without a card of this project."""
+    import torch
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+
+    base = base_model("qwen3", folder.with_name(f".{folder.name}-base"))
+    torch.manual_seed(0)
+    config = AutoConfig.from_pretrained(base, num_labels=1)
+    AutoModelForSequenceClassification.from_config(config).save_pretrained(folder)
+    for path in base.glob("*token*"):
+        shutil.copy(path, folder)
+    shutil.copy(base / "chat_template.jinja", folder)
+    return folder
+
+
+def pair_model(folder: Path) -> Path:
+    return public_process_models.MODELS["llm-blender/PairRM-hf"](folder)
+
+
+STAND_INS: dict[str, str | Callable[[Path], Path]] = {
     "Qwen/Qwen2.5-0.5B": "qwen2",
     "Qwen/Qwen2.5-0.5B-Instruct": "qwen2",
     "Qwen/Qwen3-0.6B": "qwen3",
     "google/gemma-2-2b-it": "gemma2",
     "meta-llama/Llama-3.2-1B-Instruct": "llama",
+    "my/dpo-model": "qwen2",
+    "my/sft-model": "qwen2",
+    "Skywork/Skywork-Reward-V2-Qwen3-0.6B": published_classifier,
+    "llm-blender/PairRM-hf": pair_model,
 }
-"""Base models on the hub -> the family of the tiny model that is served under their id."""
+"""Models on the hub -> the family of the tiny base model that is served under their id, or what makes one."""
 
 
 def example(name: str, store: Path) -> Path:

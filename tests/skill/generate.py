@@ -35,7 +35,7 @@ def one_of(names: str) -> str:
 
 
 def checks() -> str:
-    """The table of the audit's checks: each once, with what it is about."""
+    """The table of the audit's checks: each once, with what it is about. A run prints its advice itself."""
     from reward_modeling.data.audit import CHECKS, STEP_CHECKS, UNLABELED_CHECKS
     from reward_modeling.data.audit.rendered import RENDERED_CHECKS
 
@@ -44,11 +44,11 @@ def checks() -> str:
     for about, table in tables.items():
         for check in table.values():
             of.setdefault((check.name, check.why), []).append(about)
-    lines = ["| check | of | severity | why it matters | what to do |", "|---|---|---|---|---|"]
+    lines = ["| check | of | severity | why it matters |", "|---|---|---|---|"]
     for (name, why), about in of.items():
         check = tables[about[0]][name]
         severity = f"{check.severity}, by share" if check.grade else check.severity
-        lines.append(f"| `{name}` | {', '.join(about)} | {severity} | {why} | {check.advice} |")
+        lines.append(f"| `{name}` | {', '.join(about)} | {severity} | {why} |")
     return "\n".join(lines)
 
 

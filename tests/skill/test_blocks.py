@@ -39,8 +39,9 @@ def warm(tmp_path_factory):
     from local_hub import LocalHub, parquet
 
     hub = LocalHub(cache=tmp_path_factory.mktemp("cache"))
-    for name, family in STAND_INS.items():
-        hub.add_model(name, base_model(family, tmp_path_factory.mktemp(family)))
+    for name, made in STAND_INS.items():
+        folder = tmp_path_factory.mktemp("model")
+        hub.add_model(name, base_model(made, folder) if isinstance(made, str) else made(folder))
     train, test = (parquet(ultrafeedback_rows(16, seed)) for seed in (1, 2))
     hub.add_dataset("trl-lib/ultrafeedback_binarized", {"data/train-0.parquet": train, "data/test-0.parquet": test})
     with WarmProcess(hub.env) as python:

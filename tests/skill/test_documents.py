@@ -276,7 +276,10 @@ def test_pins_lie_within_the_bounds():
 
 def test_no_document_is_too_long_to_read():
     document = (SKILL / "SKILL.md").read_text(encoding="utf-8")
-    assert len(document.splitlines()) < 120 and (tokens(document) or 0) < 4200
+    read = re.sub(r"<!-- files: begin -->.*<!-- files: end -->", "", document, flags=re.DOTALL)
+    assert len(document.splitlines()) < 120
+    # The specification allows 5,000 tokens; the list of files is for loaders, and a reader skips it.
+    assert (tokens(read) or 0) < 2600 and (tokens(document) or 0) < 5000
     for reference in (SKILL / "references").glob("*.md"):
         text = reference.read_text(encoding="utf-8")
         assert len(text.splitlines()) < 300, reference.name

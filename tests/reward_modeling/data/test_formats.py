@@ -288,7 +288,7 @@ BAD = [
         {"prompt": "p", "chosen": "x", "rejected": "y", "weight": 0},
         "`weight` is 0: a pair counts with a weight above 0",
     ),
-    ({"prompt": "p", "chosen": "x", "rejected": "y", "tools": "none"}, "`tools` is text that is not valid JSON (none)"),
+    ({"prompt": "p", "chosen": "x", "rejected": "y", "tools": "none"}, "`tools` is text (none), not a list of objects"),
     ({"prompt": [{"role": "wizard", "content": "p"}], "chosen": "x", "rejected": "y"}, "whose role is wizard"),
     ({"prompt": [{"role": "user", "content": 5}], "chosen": "x", "rejected": "y"}, "content is a number (5), not text"),
     ({"prompt": "p", "chosen": Q + A, "rejected": Q + B}, "conversation in which `prompt` does not occur"),

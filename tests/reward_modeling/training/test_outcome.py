@@ -222,9 +222,9 @@ def test_defaults_follow_the_size(parameters, lora, rate, batch, checkpointing):
 
 def test_resuming_another_run_is_refused(tmp_path):
     (tmp_path / "run.json").write_text(json.dumps({"fingerprint": "f", "learning_rate": "0.1", "seed": "1"}))
-    resuming.check_same_run(tmp_path, {"learning_rate": "0.1", "seed": "1"})
+    resuming.start_run(tmp_path, 0, {"learning_rate": "0.1", "seed": "1"}, "checkpoint-1")
     with pytest.raises(RunError, match=r"learning_rate \(0.1 -> 0.2\)"):
-        resuming.check_same_run(tmp_path, {"learning_rate": "0.2", "seed": "1"})
+        resuming.start_run(tmp_path, 0, {"learning_rate": "0.2", "seed": "1"}, "checkpoint-1")
 
 
 @pytest.mark.parametrize("family", ["qwen2", "bert"])

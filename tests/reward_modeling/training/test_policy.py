@@ -7,11 +7,10 @@ import torch
 
 from conftest import save_tiny
 from reward_modeling.console import ModelError, UsageError
-from reward_modeling.training import actor_critic, sampling
+from reward_modeling.training import actor_critic
 from reward_modeling.training import policy as policies
 from reward_modeling.training.loop import without_dropout
-from reward_modeling.training.policy import Policy
-from reward_modeling.training.sampling import sample
+from reward_modeling.training.policy import Policy, sample
 
 ASKED = [{"role": "user", "content": "hello world"}]
 OTHERS = ["red", "one two three four five six", "What is the capital of France?"]
@@ -36,7 +35,7 @@ def test_a_prompt_ends_where_the_answer_begins_and_an_answer_comes_back_as_its_t
         policy.renderer.text([*ASKED, {"role": "assistant", "content": "blue green"}]), add_special_tokens=False
     )["input_ids"]
     assert whole[: len(head)] == head
-    answer = sampling.up_to_end(whole[len(head) :], policy.end_tokens)
+    answer = policies.up_to_end(whole[len(head) :], policy.end_tokens)
     assert policy.finished(answer) and not policy.finished(answer[:-1])
     assert policy.reply(answer) == policy.reply(answer[:-1]) == [{"role": "assistant", "content": "blue green"}]
 
@@ -88,8 +87,8 @@ def test_greedy_answers_are_those_of_repeated_argmax(policy, prompts):
 def test_tokens_are_drawn_with_the_probabilities_of_the_tempered_distribution():
     """4,000 draws of one step against softmax(logits / T); catches a temperature that multiplies."""
     logits = torch.tensor([2.0, 0.0, 1.0, -1.0, -torch.inf])
-    draws = torch.stack([sampling.uniforms(1, number, 1) for number in range(4000)])
-    chosen = sampling.Draw(draws, 2.0)(None, logits.expand(4000, -1)).argmax(-1)
+    draws = torch.stack([policies.uniforms(1, number, 1) for number in range(4000)])
+    chosen = policies.Draw(draws, 2.0)(None, logits.expand(4000, -1)).argmax(-1)
     share = torch.bincount(chosen, minlength=5) / 4000
     assert torch.allclose(share, torch.softmax(logits / 2.0, -1), atol=0.025)
     assert share[4] == 0
@@ -98,7 +97,7 @@ def test_tokens_are_drawn_with_the_probabilities_of_the_tempered_distribution():
 @pytest.mark.parametrize("u, token", [(0.0, 1), (0.25, 1), (0.5, 2), (0.999999, 2)])
 def test_the_ends_of_the_unit_interval_draw_tokens_that_have_a_chance(u, token):
     logits = torch.tensor([[-torch.inf, 0.0, 0.0, -torch.inf]])
-    assert sampling.Draw(torch.tensor([[u]]), 1.0)(None, logits).argmax().item() == token
+    assert policies.Draw(torch.tensor([[u]]), 1.0)(None, logits).argmax().item() == token
 
 
 def test_generation_settings_of_the_checkpoint_do_not_leak_into_sampling(tmp_path):

@@ -10,11 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reward_modeling.console import RunError
-from reward_modeling.training import ppo, ppo_course
+from reward_modeling.training import ppo, ppo_run
 from reward_modeling.training.actor_critic import actor_critic
 from reward_modeling.training.policy import Policy
 from reward_modeling.training.prompts import Prompt
-from reward_modeling.training.run_log import best_of_for, concerns
+from reward_modeling.training.reinforcement import best_of_for, concerns
+from reward_modeling.training.settings import PPORunSettings
 
 T = torch.tensor
 
@@ -205,7 +206,7 @@ DEFAULTS = {
     "whiten_advantages": True,
     "missing_eos_penalty": 0.0,
 }
-RUN = {"save_steps": 1000, "save_total_limit": 2, "log_every": 1000}
+RUN = {"save_steps": 1000, "save_total_limit": 2, "logging_steps": 1000, "num_sample_generations": 0}
 
 
 def by_words(prompts, completions, tools):
@@ -215,7 +216,7 @@ def by_words(prompts, completions, tools):
 
 def run(made, out, resume=None, **changed):
     """The summary of the run of a PPO in the folder `out`, from a checkpoint where one is given."""
-    return ppo_course.run(made, out, resume, **changed)[0]
+    return ppo_run.run(made, out, resume, PPORunSettings(**changed))[0]
 
 
 @pytest.fixture
@@ -225,7 +226,7 @@ def make(tiny, tmp_path):
     def build(rewards=by_words, value_model="policy", peft_config=None, out=tmp_path, prompts=3, **changed):
         from accelerate import Accelerator
 
-        chosen = ppo.Settings(**DEFAULTS | changed)
+        chosen = ppo.PPOSettings(**DEFAULTS | changed)
         torch.manual_seed(0)
         policy = Policy.from_pretrained(str(tiny("qwen2")), device="cpu")
         policy.end_tokens += tuple(range(100, 160))  # so that random answers end, at any length

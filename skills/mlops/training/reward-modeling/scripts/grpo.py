@@ -15,7 +15,7 @@
 #     "matplotlib>=3.10,<4",
 # ]
 # ///
-"""Optimise a policy against a reward model with TRL's GRPO or RLOO: no value model, several answers to each prompt.
+"""Optimize a policy against a reward model with TRL's GRPO or RLOO: no value model, several answers to each prompt.
 
     uv run scripts/grpo.py --model_name_or_path runs/sft --reward_model_path runs/rm --dataset_name prompts.jsonl --output_dir runs/grpo
     uv run scripts/grpo.py --algorithm rloo --reward_model_path runs/a runs/b --reward_weights 0.7 0.3 --config grpo.yaml
@@ -33,14 +33,10 @@ All of them: https://huggingface.co/docs/trl/grpo_trainer#trl.GRPOConfig and rlo
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from reward_modeling import cli
 from reward_modeling.console import main_guard
+from reward_modeling.results import Result
 from reward_modeling.training.settings import GRPOSettings
-
-if TYPE_CHECKING:
-    from reward_modeling.training.results import GRPOOutput
 
 
 def parser() -> cli.Parser:
@@ -49,12 +45,13 @@ def parser() -> cli.Parser:
     return cli.Parser(__doc__, "grpo.py", GRPOSettings, required=required, trainer=trainer)
 
 
-def main(argv: list[str] | None = None) -> GRPOOutput | None:
+def main(argv: list[str] | None = None) -> Result | None:
     args = parser().parse(argv)
     settings = cli.settings(GRPOSettings, args)
-    from reward_modeling.training import grpo_run
+    from reward_modeling.training import grpo, reinforcement
 
-    return grpo_run.train(settings, cli.trainer_fields(settings.config_class, args.trainer_arguments, "grpo.py"))
+    fields = cli.trainer_fields(settings.config_class, args.trainer_arguments, "grpo.py")
+    return reinforcement.train(grpo.GRPORun(settings, fields), settings)
 
 
 if __name__ == "__main__":

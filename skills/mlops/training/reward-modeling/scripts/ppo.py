@@ -15,7 +15,7 @@
 #     "matplotlib>=3.10,<4",
 # ]
 # ///
-"""Optimize a policy against a reward model by PPO, the classic RLHF way, with a penalty for leaving the start behind.
+"""Optimize a policy against a reward model by PPO, with a penalty on its KL to the policy it started from.
 
     uv run scripts/ppo.py --model_name_or_path runs/sft --reward_model_path runs/rm --dataset_name prompts.jsonl --output_dir runs/ppo
     uv run scripts/ppo.py --config ppo.yaml --use_peft --learning_rate 3e-5
@@ -32,38 +32,30 @@ per_device_train_batch_size x gradient_accumulation_steps x processes answers, s
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from reward_modeling import cli
 from reward_modeling.console import UsageError, log, main_guard
-from reward_modeling.training.ppo_settings import RunSettings, Settings
-
-if TYPE_CHECKING:
-    from reward_modeling.training.results import PPOOutput
+from reward_modeling.results import Result
+from reward_modeling.training.settings import PPORunSettings, PPOSettings
 
 
 def parser() -> cli.Parser:
     required = ("reward_model_path", "dataset_name", "output_dir")
-    return cli.Parser(__doc__, "ppo.py", RunSettings, Settings, required=required)
+    return cli.Parser(__doc__, "ppo.py", PPORunSettings, PPOSettings, required=required)
 
 
-def main(argv: list[str] | None = None) -> PPOOutput | None:
+def main(argv: list[str] | None = None) -> Result | None:
     args = parser().parse(argv)
-    settings, course = cli.settings(RunSettings, args), cli.settings(Settings, args)
-    policy = policy_path(settings.sft_model_path, settings.model_name_or_path)
-    from reward_modeling.training import ppo_run
-
-    return ppo_run.train(replace(settings, model_name_or_path=policy), course)
-
-
-def policy_path(old_name: str | None, name: str | None) -> str:
-    """The path of the policy, by either of its names."""
-    path = old_name or name
-    if path is None:
+    settings, course = cli.settings(PPORunSettings, args), cli.settings(PPOSettings, args)
+    old_name, name = settings.sft_model_path, settings.model_name_or_path
+    if not (old_name or name):
         raise UsageError("--model_name_or_path is required", hint="ppo.py --help shows an example")
     if old_name and name not in (None, old_name):
-        log(f"policy: {path} (--sft_model_path); --model_name_or_path is not used")
-    return path
+        log(f"policy: {old_name} (--sft_model_path); --model_name_or_path is not used")
+    settings = replace(settings, model_name_or_path=old_name or name)
+    from reward_modeling.training import ppo_run, reinforcement
+
+    return reinforcement.train(ppo_run.PPORun(settings, course), settings)
 
 
 if __name__ == "__main__":

@@ -20,10 +20,9 @@
     uv run scripts/quickstart.py
     uv run scripts/quickstart.py --output_dir runs/second --seed 1
 
-Makes a small world with a known gold reward, writes preferences with noisy labels, audits them, trains a reward model on
-them, evaluates it on held-out pairs with clean labels, ranks fresh answers, compares its choice with the gold reward, and
-optimizes a policy against it, whose gold reward before and after the optimizer never sees.
-Every step is the script of the same name, called with the flags that are printed.
+Makes a small world with a known gold reward, audits preferences with noisy labels, trains a reward model on them, evaluates
+it on clean held-out pairs, ranks fresh answers, and optimizes a policy against it. Every step is the script of the same
+name, called with the flags that are printed.
 
 Writes  OUT/base_model, OUT/reward_model, OUT/policy and its run.svg; train.jsonl, held_out.jsonl, completions.jsonl,
         ranked.jsonl and prompts.jsonl, in the formats of references/data.md
@@ -31,11 +30,14 @@ Writes  OUT/base_model, OUT/reward_model, OUT/policy and its run.svg; train.json
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
 import time
 from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from reward_modeling import cli, sandbox, sandbox_models
@@ -46,12 +48,12 @@ from reward_modeling.sandbox import gold, parse_prompt
 from reward_modeling.sandbox_models import PPO_DEFAULTS, REWARD_DEFAULTS, answers_of
 
 if TYPE_CHECKING:
-    from reward_modeling.training.results import Quickstart, TrainedModel
+    from reward_modeling.training.results import Quickstart
 
 HELD_OUT_PAIRS = 1000
 PROMPTS, ANSWERS = 50, 8
 UPDATES, POLICY_PROMPTS, FRESH_PROMPTS = 25, 2000, 256
-"""Of the policy: updates of 64 answers, prompts to learn from, and fresh ones to evaluate it on."""
+"""Of the policy: updates of 64 answers, prompts to learn from, fresh ones to evaluate on."""
 CLOSING = """\
 accuracy on held-out pairs {accuracy:.3f}
 gold reward of the answer it ranks first {choice[chosen]:.2f}; a random answer {choice[random]:.2f}, the best \
@@ -75,33 +77,38 @@ def parser() -> cli.Parser:
 
 def main(argv: list[str] | None = None) -> Quickstart:
     settings = cli.settings(Settings, parser().parse(argv))
-    out = Path(settings.output_dir or free_folder(Path("runs/quickstart")))
+    out, seed = Path(settings.output_dir or free_folder(Path("runs/quickstart"))), settings.seed
     if out.is_dir() and any(out.iterdir()):
         raise UsageError(f"{out} is not empty", hint="give another --output_dir, or leave it out: a free one is taken")
-    out = claim(out)
-    started = time.perf_counter()
-    files = make_data(out, settings.seed)
+    out, started = claim(out), time.perf_counter()
+    files = make_data(out, seed)
     log("\nteaching a tiny decoder (two layers) to answer, well and badly: the model to start from")
-    base = sandbox_models.base_model(out / "base_model", settings.seed)  # what a pretrained model is elsewhere
+    base = sandbox_models.base_model(out / "base_model", seed)  # what a pretrained model is elsewhere
     audit = step("check_data", files["train"], "--eval_dataset_name", files["held_out"])
-    training = train(out, base, files, settings.seed)
     model, rewards, ranked = out / "reward_model", out / "held_out_rewards.jsonl", out / "ranked.jsonl"
+    training = step(
+        "train",
+        *("--model_name_or_path", base, "--dataset_name", files["train"], "--eval_dataset_name", files["held_out"]),
+        *("--output_dir", model, "--seed", seed, "--learning_rate", REWARD_DEFAULTS.learning_rate),
+        *("--per_device_train_batch_size", REWARD_DEFAULTS.batch_size, "--num_train_epochs", 1),
+        *("--eval_strategy", "no", "--save_strategy", "no", "--logging_steps", 50),
+    )
     of_model = ("--model_name_or_path", model)
     held_out = ("--dataset_name", files["held_out"], "--subset_column", "subset", "--output", rewards)
     evaluation = step("evaluate", *of_model, *held_out)
     step("score", *of_model, "--input", files["completions"], "--rank", "--output", ranked)
-    choice, policy = gold_of_choice(ranked), optimize(out, base, model, files["prompts"], settings.seed)
+    choice, policy = gold_of_choice(ranked), optimize(out, base, model, files["prompts"], seed)
     artefacts = {
-        "preferences": files["train"],
-        "held-out pairs": files["held_out"],
-        "base model": base,
-        "reward model": model,
-        "rewards of the held-out pairs": rewards,
-        "ranked answers": ranked,
-        "policy": out / "policy",
-        "picture of its run": out / "policy" / "run.svg",
+        "preferences": str(files["train"]),
+        "held-out pairs": str(files["held_out"]),
+        "base model": str(base),
+        "reward model": str(model),
+        "rewards of the held-out pairs": str(rewards),
+        "ranked answers": str(ranked),
+        "policy": str(out / "policy"),
+        "picture of its run": str(out / "policy" / "run.svg"),
     }
-    table("where everything lies", ["what", "where"], [[name, str(path)] for name, path in artefacts.items()])
+    table("where everything lies", ["what", "where"], list(artefacts.items()))
     log(CLOSING.format(accuracy=evaluation.accuracy, choice=choice, policy=policy))
     seconds = time.perf_counter() - started
     log(f"done in {seconds:.0f} s")
@@ -116,31 +123,18 @@ def main(argv: list[str] | None = None) -> Quickstart:
         policy_gold_reward=policy,
         audit={"errors": audit.errors, "warnings": audit.warnings},
         reload_difference=training.reload_difference,
-        artefacts={name: str(path) for name, path in artefacts.items()},
+        artefacts=artefacts,
     )
 
 
 def step(script: str, *arguments: object) -> Any:
-    """Run the script of this name in this process, and show the command that would do the same."""
-    import importlib
-
+    """Run the script of this name in this process, and show its command."""
     words = [str(word) for word in arguments]
     log(f"\n$ {script}.py {' '.join(words)}")
     return importlib.import_module(script).main(words)
 
 
-def train(out: Path, base: Path, files: dict[str, Path], seed: int) -> TrainedModel:
-    return step(
-        "train",
-        *("--model_name_or_path", base, "--dataset_name", files["train"], "--eval_dataset_name", files["held_out"]),
-        *("--output_dir", out / "reward_model", "--seed", seed, "--learning_rate", REWARD_DEFAULTS.learning_rate),
-        *("--per_device_train_batch_size", REWARD_DEFAULTS.batch_size, "--num_train_epochs", 1),
-        *("--eval_strategy", "no", "--save_strategy", "no", "--logging_steps", 50),
-    )
-
-
 def make_data(out: Path, seed: int) -> dict[str, Path]:
-    """Write noisy preferences to train on, clean ones to evaluate on, and fresh answers to rank."""
     log("making a small world: questions, good answers, answers with one of seven flaws, and a gold reward for each")
     records = {
         "train": sandbox.comparisons(REWARD_DEFAULTS.rows, seed),
@@ -158,38 +152,32 @@ def make_data(out: Path, seed: int) -> dict[str, Path]:
 
 
 def optimize(out: Path, base: Path, reward_model: Path, prompts: Path, seed: int) -> dict[str, float]:
-    """Train the base model as a policy by PPO. Mean gold reward before and after, on fresh prompts; the KL at the end."""
-    flags_of = [word for name, value in PPO_DEFAULTS.items() for word in (f"--{name}", value)]
+    """Train the base model as a policy. Mean gold reward before and after, on fresh prompts; the KL at the end."""
     run = step(
         "ppo",
         *("--model_name_or_path", base, "--reward_model_path", reward_model, "--dataset_name", prompts),
-        *("--output_dir", out / "policy", "--seed", seed, "--total_episodes", 64 * UPDATES, *flags_of),
+        *("--output_dir", out / "policy", "--seed", seed, "--total_episodes", 64 * UPDATES),
+        *(word for name, value in PPO_DEFAULTS.items() for word in (f"--{name}", value)),
     )
     asked = sandbox.prompts(FRESH_PROMPTS, seed, split="test")
-    before, after = (
-        sum(gold.value for _, gold in answers_of(path, asked, seed)) / FRESH_PROMPTS for path in (base, out / "policy")
-    )
+    before, after = (fmean(gold.value for _, gold in answers_of(path, asked, seed)) for path in (base, out / "policy"))
     return {"before": before, "after": after, "most": sandbox.MAX_GOLD, "kl": run.end["kl"]}
 
 
 def gold_of_choice(ranked: Path) -> dict[str, float]:
     """Mean gold reward of the answers ranked first, of a random answer and of the best one."""
-    rows = [json.loads(line) for line in ranked.read_text(encoding="utf-8").splitlines()]
     golds = []
-    for row in rows:
+    for row in map(json.loads, ranked.read_text(encoding="utf-8").splitlines()):
         asked = parse_prompt(row["prompt"][-1]["content"])
         golds.append([gold(asked, completion[-1]["content"]).value for completion in row["completions"]])
-    mean = {"chosen": lambda row: row[0], "random": lambda row: sum(row) / len(row), "best": max}
-    return {name: sum(map(take, golds)) / len(golds) for name, take in mean.items()}
+    mean = {"chosen": lambda row: row[0], "random": fmean, "best": max}
+    return {name: fmean(map(take, golds)) for name, take in mean.items()}
 
 
 def free_folder(folder: Path) -> Path:
-    """`folder`, or the first of folder-2, folder-3, ... that does not exist: an earlier run is never touched."""
-    number, free = 1, folder
-    while free.exists():
-        number += 1
-        free = folder.with_name(f"{folder.name}-{number}")
-    return free
+    """`folder`, or the first of folder-2, folder-3, ... that does not exist."""
+    names = chain([folder.name], (f"{folder.name}-{number}" for number in count(2)))
+    return next(path for path in map(folder.with_name, names) if not path.exists())
 
 
 if __name__ == "__main__":

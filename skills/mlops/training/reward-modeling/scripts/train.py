@@ -18,7 +18,6 @@
 """Train an outcome reward model: one score for a whole answer, from human or verifier preferences.
 
     uv run scripts/train.py --model_name_or_path Qwen/Qwen2.5-0.5B-Instruct --dataset_name trl-lib/ultrafeedback_binarized --output_dir runs/uf
-    uv run scripts/train.py --model_name_or_path Qwen/Qwen2.5-0.5B-Instruct --dataset_name pairs.jsonl --output_dir runs/mine --val_set_size 0.1
     uv run scripts/train.py --config assets/recipes/qwen.yaml --dataset_name pairs.jsonl --output_dir runs/qwen
 
 Reads   comparisons and rankings in any format of references/data.md
@@ -31,15 +30,11 @@ All of them: https://huggingface.co/docs/trl/reward_trainer#trl.RewardConfig
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from reward_modeling import cli
 from reward_modeling.console import main_guard
+from reward_modeling.results import Result
 from reward_modeling.training.pairs import Pairs
 from reward_modeling.training.settings import Settings
-
-if TYPE_CHECKING:
-    from reward_modeling.training.results import ModelOutput
 
 
 def parser() -> cli.Parser:
@@ -47,7 +42,7 @@ def parser() -> cli.Parser:
     return cli.Parser(__doc__, "train.py", Settings, Pairs, required=required, trainer=lambda: [Pairs.config_class()])
 
 
-def main(argv: list[str] | None = None) -> ModelOutput | None:
+def main(argv: list[str] | None = None) -> Result | None:
     args = parser().parse(argv)
     settings, kind = cli.settings(Settings, args), cli.settings(Pairs, args)
     from reward_modeling.training import runs

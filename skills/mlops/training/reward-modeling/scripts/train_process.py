@@ -18,10 +18,9 @@
 """Train a process reward model: after each step of a solution, how likely the step is correct.
 
     uv run scripts/train_process.py --model_name_or_path Qwen/Qwen2.5-3B --dataset_name trl-lib/math_shepherd --output_dir runs/prm
-    uv run scripts/train_process.py --model_name_or_path Qwen/Qwen2.5-0.5B --dataset_name steps.jsonl --output_dir runs/mine --val_set_size 0.1
     uv run scripts/train_process.py --model_name_or_path Qwen/Qwen2.5-0.5B --dataset_name steps.jsonl --output_dir runs/mine --dry_run --show_labels 3
 
-Reads   solutions with labelled steps in any stepwise format of references/process.md
+Reads   solutions with labeled steps in any stepwise format of references/process.md
 Writes  OUT/ a plain Hugging Face token classifier with reward_model.json beside it, OUT/run.json, OUT/checkpoint-*
 Method  cross-entropy at the last token of the separator after each step, arXiv:2305.20050, arXiv:2312.08935.
         The saved model is reloaded and compared before it appears in OUT.
@@ -32,15 +31,11 @@ All of them: https://huggingface.co/docs/transformers/main_classes/trainer#trans
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from reward_modeling import cli
 from reward_modeling.console import main_guard
+from reward_modeling.results import Result
 from reward_modeling.training.settings import Settings
 from reward_modeling.training.steps import Steps
-
-if TYPE_CHECKING:
-    from reward_modeling.training.results import ModelOutput
 
 
 def parser() -> cli.Parser:
@@ -48,7 +43,7 @@ def parser() -> cli.Parser:
     return cli.Parser(__doc__, "train_process.py", Settings, Steps, required=required, trainer=trainer)
 
 
-def main(argv: list[str] | None = None) -> ModelOutput | None:
+def main(argv: list[str] | None = None) -> Result | None:
     args = parser().parse(argv)
     settings, kind = cli.settings(Settings, args), cli.settings(Steps, args)
     from reward_modeling.training import runs

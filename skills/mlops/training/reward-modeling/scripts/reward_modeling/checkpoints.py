@@ -1,10 +1,6 @@
 """Load, save and verify a reward model.
 
-A saved outcome reward model is a plain Hugging Face `*ForSequenceClassification` folder with one label and
-`problem_type="regression"` (without it transformers' pipeline and vLLM squash the score), a process reward model a
-`*ForTokenClassification` folder with two labels; both have a pad token of their own and their chat template. Beside the
-weights lies `reward_model.json`, the model's card: the fingerprint of its rendering, how it was trained, the mean and
-standard deviation of its rewards, and golden scores of a few fixed texts. `kinds` says what differs.
+A saved one is a plain Hugging Face folder with a card, `reward_model.json`: fingerprint of its rendering, golden scores.
 """
 
 from __future__ import annotations
@@ -25,23 +21,18 @@ from .model_folder import CONFIG, check_folder, read_json
 from .output_folder import CARD, staged
 from .precision import best_device, usable
 from .pretrained import architecture_of, read_chat_template, read_config, read_model, read_tokenizer
-from .pretrained import loaded_by as loaded_by
 from .public_families import Family
 from .readers import recognize
 from .tokenizer_setup import prepare_tokenizer
 from .vocabulary import check_embedded
-from .weights import OTHER_HEAD, explain
+from .weights import NOT_OURS, OTHER_HEAD, explain
 
 ADAPTER = "adapter"
 
 
 @dataclass
 class Loaded:
-    """A model ready to be trained or asked: in fp32 unless told otherwise, with its renderer's tokenizer.
-
-    head: "new" (drawn at random) or "loaded". card: the content of reward_model.json, or None for a foreign model.
-    rendering: how its text was rendered in training, as cards have it; empty where nobody knows.
-    """
+    """head: "new" (drawn at random) or "loaded". card: None for a foreign model. rendering: as cards have it, or {}."""
 
     model: Model
     tokenizer: Tokenizer
@@ -56,42 +47,23 @@ def load_for_training(
 ) -> Loaded:
     """A model with the head of this kind, in fp32, and a tokenizer that obeys the rendering rules.
 
-    A trained reward head is kept; otherwise a head is drawn from N(0, 1/(d+1)) with this seed (Stiennon et al. 2020,
-    arXiv:2009.01325, appendix B.1). Raises ModelError for a folder that is not a model, and for a classifier with other
-    labels or of the other kind, which would lose its head in silence.
+    A new head is drawn from N(0, 1/(d+1)) (Stiennon et al. 2020, arXiv:2009.01325, B.1).
     """
     import torch
     from transformers import set_seed
 
-    if (family := recognize(path)) and family.head:
-        raise ModelError(
-            f"the head of {path} would be lost: training continues from one in `score.weight`, not from {family.how}",
-            hint=f"start from the base model it was made of, or {OTHER_HEAD}; score.py and evaluate.py score it as it is",
-        )
-    config = read_config(path)
-    found, labels = kind_of_architecture(architecture_of(config)), len(kind.labels)
-    if found is kind and config.num_labels != labels:
-        raise explain(path, config, kind) or ModelError(
-            f"{path} is a classifier with {config.num_labels} labels; {kind.called} has {labels}",
-            hint=f"start from the base model it was made of, or from a model with num_labels={labels}",
-        )
-    if found not in (None, kind):
-        raise ModelError(
-            f"{path} scores {found.scores} ({architecture_of(config)}); its head cannot become that of {kind.called}",
-            hint=f"start from the base model it was made of, or train it further with {found.script}",
-        )
+    check(path, kind, to_train=True)
     tokenizer = read_tokenizer(path)
     notes = prepare_tokenizer(tokenizer, read_chat_template(chat_template_path))
     set_seed(seed)
-    auto_class, dtype = kind.auto_class, torch.float32
-    model, missing, more = read_model(auto_class, path, scores=True, strict=False, num_labels=labels, dtype=dtype)
+    how = {"num_labels": len(kind.labels), "dtype": torch.float32}
+    model, missing, more = read_model(kind.auto_class, path, scores=True, strict=False, **how)
     notes += more
     trunk = f"{model.base_model_prefix}."
     lost = [key for key in missing if key.startswith(trunk) and ".pooler." not in key]
     if lost:
         raise ModelError(f"{path} lacks the weights of {len(lost)} layers, the first is {lost[0]}")
-    head_is_new = bool(missing)
-    if head_is_new:
+    if missing:
         projection = head_projection(model)
         torch.nn.init.normal_(projection.weight, std=(projection.in_features + 1) ** -0.5)
         if projection.bias is not None:
@@ -100,16 +72,15 @@ def load_for_training(
         model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
         notes.append(f"embeddings: grown to {len(tokenizer)} for the new pad token")
     _write_contract_into_config(model, tokenizer, kind)
-    return Loaded(model, tokenizer, "new" if head_is_new else "loaded", notes)
+    return Loaded(model, tokenizer, "new" if missing else "loaded", notes)
 
 
 def load(
     path: str, *, dtype: str = "float32", device: str | None = None, kind: Kind = OUTCOME, compare: bool = True
 ) -> Loaded:
-    """A trained reward model, in eval mode on the best device there is.
+    """A trained reward model, in eval mode. compare: its golden scores with those of its card.
 
-    compare: its golden scores with those of its card. Raises ModelError when the folder is not a reward model of this
-    kind, when it renders text otherwise than it did in training, and when it does not score as it did then.
+    Raises ModelError when it is not of this kind, or renders or scores text otherwise than in training.
     """
     import torch
 
@@ -120,10 +91,8 @@ def load(
     model, missing, more = read_model(kind.auto_class, path, scores=True, strict=True, dtype=getattr(torch, dtype))
     notes += more
     if missing:
-        raise explain(path, config, kind) or ModelError(
-            f"{path} lacks the weights of {len(missing)} layers ({missing[0]}): its scores would be random",
-            hint=f"train it with {kind.script}",
-        )
+        what = f"{path} lacks the weights of {len(missing)} layers ({missing[0]}): its scores would be random"
+        raise explain(path, config, kind) or ModelError(what, hint=f"train it with {kind.script}")
     rows = model.get_input_embeddings().num_embeddings
     if card is None:
         check_embedded(path, tokenizer, rows)
@@ -142,10 +111,7 @@ def load(
 
 
 def kind_of(path: str) -> Kind | None:
-    """Which kind of reward model lies at this path, by its configuration alone; None for any other model.
-
-    That of a folder is read without transformers, so that faults of the data show at once.
-    """
+    """By its configuration alone, of a folder without transformers; None for other models."""
     check_folder(path)
     if family := recognize(path):
         return KINDS[family.kind]
@@ -154,52 +120,60 @@ def kind_of(path: str) -> Kind | None:
     return kind_of_architecture(architecture_of(read_config(str(path))))
 
 
-def check(path: str, kind: Kind = OUTCOME) -> Any:
-    """The configuration at this path. Raises ModelError when it is not that of such a reward model; reads no weights."""
+def check(path: str, kind: Kind = OUTCOME, *, to_train: bool = False) -> Any:
+    """The configuration of such a reward model, or ModelError.
+
+    to_train: a model without a head will do, and one whose head would be lost will not.
+    """
     import transformers
 
     family = recognize(path)
+    if family and family.head and to_train:
+        what = f"the head of {path} would be lost: training continues from one in `score.weight`, not from {family.how}"
+        raise ModelError(what, hint=f"start from the base model it was made of, or {OTHER_HEAD}")
     if family and family.head:
         return check_kind(path, family, kind)
     config = read_config(path)
     architecture, labels = architecture_of(config), len(kind.labels)
     found = kind_of_architecture(architecture)
     if found not in (None, kind):
-        raise ModelError(f"{path} is {found.called} ({architecture}): it scores {found.scores}, not {kind.scores}")
-    unknown = not hasattr(transformers, architecture)
+        what = f"{path} is {found.called} ({architecture}): it scores {found.scores}, not {kind.scores}"
+        other = f"start from the base model it was made of, or train it further with {found.script}"
+        raise ModelError(what, hint=other if to_train else None)
+    if to_train and found is None:
+        return config
+    unknown = not to_train and not hasattr(transformers, architecture)
     if (found is None or config.num_labels != labels or unknown) and (explained := explain(path, config, kind)):
         raise explained
     if found is None:
         raise ModelError(
             f"{path} is not a reward model: its architecture is {architecture or 'not named'}, without a score head",
-            hint=f"train one: {kind.script} --model_name_or_path {path} --dataset_name DATA; if DPO made it, give the model that it was "
-            "made of as --reference_model_name_or_path",
+            hint=f"train one: {kind.script} --model_name_or_path {path} --dataset_name DATA; of a model that DPO made, give "
+            "the one before as --reference_model_name_or_path",
         )
     if unknown:
-        raise ModelError(
-            f"{path} was saved by a class that transformers does not have ({architecture}): how it scores is not known",
-            hint="score with the code of its authors, or train a reward model from its base",
+        what = (
+            f"{path} was saved by a class that transformers does not have ({architecture}): how it scores is not known"
         )
+        raise ModelError(what, hint=NOT_OURS)
     if config.num_labels != labels:
-        raise ModelError(
-            f"{path} has {config.num_labels} labels; {kind.called} has {labels}",
-            hint=f"use a model trained with num_labels={labels}",
-        )
+        what = f"{path} has {config.num_labels} labels; {kind.called} has {labels}"
+        other = "start from the base model it was made of, or " if to_train else ""
+        raise ModelError(what, hint=f"{other}use a model with num_labels={labels}")
     return config
 
 
 def check_kind(path: str, family: Family, kind: Kind) -> None:
-    """Raises ModelError for a public model of another kind."""
     found = KINDS[family.kind]
     if found is not kind:
         raise ModelError(f"{path} is {found.called} ({family.called}): it scores {found.scores}, not {kind.scores}")
 
 
 def _adopt_foreign_tokenizer(path: str, tokenizer: Tokenizer, model: Model, kind: Kind) -> list[str]:
-    """Run a reward model that came without a card as its author would have: its own pad token, its own pooling."""
+    at = "first" if scored_at(model) == "pooled" else "last"
     notes = [
-        f"{path} has no {CARD} and is no public model that is known (score.py --list_public_models): assumed are its own chat "
-        f"template and its {head_name(model)} head, read at the {'first' if scored_at(model) == 'pooled' else 'last'} token"
+        f"{path} has no {CARD} and is not a known public model (score.py --list_public_models): assumed are its own chat "
+        f"template and its {head_name(model)} head, read at the {at} token"
     ]
     if not tokenizer.chat_template:
         notes += prepare_tokenizer(tokenizer)
@@ -208,7 +182,7 @@ def _adopt_foreign_tokenizer(path: str, tokenizer: Tokenizer, model: Model, kind
     rows = model.get_input_embeddings().num_embeddings
     if tokenizer.pad_token is None or tokenizer.pad_token_id >= rows:
         why = "it was missing" if tokenizer.pad_token is None else "its own has no embedding"
-        # Any token will do after the mask ends; the last of the vocabulary is the least likely to end a text.
+        # Any will do after the mask ends; the last of the vocabulary is the least likely to end a text.
         tokenizer.pad_token = tokenizer.convert_ids_to_tokens(min(len(tokenizer), rows) - 1)
         notes.append(f"pad token: {tokenizer.pad_token} ({why})")
     if model.config.get_text_config().pad_token_id is None:
@@ -218,29 +192,28 @@ def _adopt_foreign_tokenizer(path: str, tokenizer: Tokenizer, model: Model, kind
 
 def _check_fingerprint(path: str, card: dict[str, Any], renderer: Any) -> None:
     try:
-        unchanged = renderer.fingerprint == card.get("fingerprint")
+        unchanged = renderer.fingerprint == card["fingerprint"]
     except ModelError as error:  # of the template
         raise ModelError(error.message.replace("the model", path, 1), hint="restore the one saved with it") from error
     if unchanged:
         return
-    was, now = card.get("rendering", {}), renderer.contract()
-    changed = [key for key in now if was.get(key) != now[key]]
+    was, now = card["rendering"], renderer.contract()
+    changed = ", ".join(key for key in now if was.get(key) != now[key]) or "the fingerprint"
     raise ModelError(
-        f"{path} renders text otherwise than it did in training: {', '.join(changed) or 'the fingerprint'} changed, so its scores would mean nothing",
+        f"{path} renders text otherwise than it did in training: {changed} changed, so its scores would mean nothing",
         where=f"{path}/{CARD}",
-        hint="restore the tokenizer and chat template that were saved with the model, and the transformers version that its card names",
+        hint="restore its tokenizer and chat template as saved, and the transformers version of its card",
     )
 
 
 def _write_contract_into_config(model: Model, tokenizer: Tokenizer, kind: Kind) -> None:
     config = model.config
-    config.get_text_config().pad_token_id = tokenizer.pad_token_id
-    config.pad_token_id = tokenizer.pad_token_id
+    config.get_text_config().pad_token_id = config.pad_token_id = tokenizer.pad_token_id
     config.problem_type = kind.problem_type
-    config.id2label, config.label2id = dict(kind.labels), {label: number for number, label in kind.labels.items()}
+    config.id2label, config.label2id = dict(kind.labels), kind.label2id
 
 
-# ---- saving -------------------------------------------------------------------------------------------------------
+# ---- saving
 
 
 def save(
@@ -248,14 +221,25 @@ def save(
 ) -> dict[str, Any]:
     """Save a reward model, reload it, compare, and only then let it appear in `output_dir`. Returns its card.
 
-    model: in memory; a PEFT model is merged first, its adapter kept in the folder `adapter`. renderer: a `Renderer`, or
-    a `StepRenderer` for a process reward model. training: any JSON summary. reward: {"mean", "std", "n"} over held-out
-    answers or steps. Of what is in the folder, only a model saved before is replaced (`output_folder.staged`).
-    Raises RunError when the reloaded model does not give the golden scores of the one in memory.
+    model: of PEFT it is merged, its adapter kept. reward: {"mean", "std", "n"} of held-out answers or steps. Raises RunError
+    when golden scores change on reloading.
     """
+    import torch
+    import transformers
+
     kind = kind_of_architecture(type(unwrapped(model)).__name__)
     golden, tolerance = golden_scores(model, renderer), RELOAD_TOLERANCE
     device = next(model.parameters()).device
+    card = {
+        "card_version": CARD_VERSION,
+        "kind": kind.name,
+        "fingerprint": renderer.fingerprint,
+        "rendering": {**renderer.contract(), "max_length": renderer.max_length, "overlong": renderer.overlong},
+        "reward": reward,
+        "golden": [{**example, "score": score} for example, score in zip(kind.golden, golden, strict=True)],
+        "training": training,
+        "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
+    }
     with staged(output_dir) as folder:
         if hasattr(model, "merge_and_unload"):
             model.save_pretrained(folder / ADAPTER)
@@ -263,46 +247,23 @@ def save(
         _write_contract_into_config(model, renderer.tokenizer, kind)
         model.save_pretrained(folder)
         renderer.tokenizer.save_pretrained(folder)
-        card = _card(kind, renderer, training, reward, golden)
         (folder / CARD).write_text(to_json(card, indent=2) + "\n", encoding="utf-8")
-        model.to("cpu")
         (folder / "README.md").write_text(_readme(kind, card), encoding="utf-8")
-        card["reload_difference"] = _verify(folder, kind, golden, tolerance, str(device))
+        model.to("cpu")
+        again = load(str(folder), device=str(device), kind=kind, compare=False)
+        reloaded = kind.renderer(again.tokenizer, scored_at(again.model), again.card["rendering"])
+        card["reload_difference"] = check_golden(golden_scores(again.model, reloaded), golden, tolerance)
         (folder / CARD).write_text(to_json(card, indent=2) + "\n", encoding="utf-8")
     return card
 
 
-def _card(kind: Kind, renderer: Any, training: dict, reward: dict, golden: list) -> dict[str, Any]:
-    import torch
-    import transformers
-
-    rendering = {**renderer.contract(), "max_length": renderer.max_length, "overlong": renderer.overlong}
-    return {
-        "card_version": CARD_VERSION,
-        "kind": kind.name,
-        "fingerprint": renderer.fingerprint,
-        "rendering": rendering,
-        "reward": reward,
-        "golden": [{**example, "score": score} for example, score in zip(kind.golden, golden, strict=True)],
-        "training": training,
-        "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
-    }
-
-
 def _readme(kind: Kind, card: dict[str, Any]) -> str:
-    """The model's page on the hub: what it is and how its score is read by other tools."""
     base = card["training"].get("base_model")
     front = ["library_name: transformers", *kind.front]
     if base and not Path(base).exists():
         front.append(f"base_model: {base}")
     text = kind.readme.format(**card["rendering"])
+    text += f"\n`{CARD}` holds the fingerprint of that rendering and golden scores to check against.\n"
     if card["rendering"].get("text_format") == "rendered":
-        text += "\nIts texts were rendered before training: give it prompt and answer as one such text, without any chat template.\n"
+        text += "\nIts texts were rendered before training: give it prompt and answer as one such text, without a chat template.\n"
     return "\n".join(["---", *front, "---", "", text])
-
-
-def _verify(folder: Path, kind: Kind, golden: list, tolerance: float, device: str) -> float:
-    """The largest difference between the golden scores and those of the model as loaded from `folder`."""
-    loaded = load(str(folder), device=device, kind=kind, compare=False)
-    renderer = kind.renderer(loaded.tokenizer, scored_at(loaded.model), loaded.card["rendering"])
-    return check_golden(golden_scores(loaded.model, renderer), golden, tolerance)

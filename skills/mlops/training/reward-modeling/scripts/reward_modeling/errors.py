@@ -1,11 +1,4 @@
-"""The errors that a user can fix, each with its exit code; `program.main_guard` tells them without a traceback.
-
-UserError                 the base
-|-- UsageError    exit 2  flags, configuration, paths the user named
-|-- DataError     exit 3  a file, a row, a column
-|-- ModelError    exit 4  a model or tokenizer folder
-`-- RunError      exit 5  the run itself: disk, memory, a NaN or infinite loss
-"""
+"""The errors that a user can fix, each with its exit code: flags and paths 2, data 3, a model folder 4, the run itself 5."""
 
 from __future__ import annotations
 
@@ -13,7 +6,7 @@ import errno
 
 
 class UserError(Exception):
-    """A mistake the user can fix. `where` is a file and row, or an origin that reads so, `hint` the next thing to try."""
+    """where: a file and row, or an origin. hint: the next thing to try."""
 
     exit_code = 1
 
@@ -22,12 +15,8 @@ class UserError(Exception):
         self.message, self.where, self.hint = message, str(where) if where else None, hint
 
     def render(self) -> str:
-        lines = [f"error: {self.message}"]
-        if self.where:
-            lines.append(f"  --> {self.where}")
-        if self.hint:
-            lines += ["", f"hint: {self.hint}"]
-        return "\n".join(lines)
+        where, hint = f"\n  --> {self.where}", f"\n\nhint: {self.hint}"
+        return f"error: {self.message}{where if self.where else ''}{hint if self.hint else ''}"
 
 
 class UsageError(UserError):
@@ -46,13 +35,14 @@ class RunError(UserError):
     exit_code = 5
 
 
-def is_full_disk(error: BaseException) -> bool:
-    """Whether this error, or one that it was raised from, is a write that found no space."""
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return True
+def is_full_disk(error: BaseException | None) -> bool:
+    """Whether it, or one that it was raised from, is a write that found no space."""
+    if error is None:
+        return False
     # safetensors says it in words; torch.save says only that its zip file has not become as long as it should.
     signs = ("No space left on device", "PytorchStreamWriter failed writing", ". unexpected pos ")
-    if any(sign in str(error) for sign in signs):
-        return True
-    before = error.__cause__ or error.__context__
-    return before is not None and is_full_disk(before)
+    return (
+        getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+        or any(sign in str(error) for sign in signs)
+        or is_full_disk(error.__cause__ or error.__context__)
+    )

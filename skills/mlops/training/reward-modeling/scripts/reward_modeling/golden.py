@@ -22,17 +22,13 @@ if TYPE_CHECKING:
 
 RELOAD_TOLERANCE = 1e-5
 MERGE_TOLERANCE = 1e-4
-GOLDEN_TOLERANCE = {"float32": 5e-4, "float16": 0.1, "bfloat16": 0.5}
-"""How far a golden score may lie from the card's on another machine, relative to scores above 1, by precision. Measured
-on rewards of about 5 by 24 layers: AVX2 against AVX-512 8e-6, fp16 0.02, bf16 0.18; merging an adapter may add 1e-4."""
-_STORED = {"F16": "float16", "BF16": "bfloat16"}
+GOLDEN_TOLERANCE = {"float32": 5e-4, "float16": 0.1, "F16": 0.1, "bfloat16": 0.5, "BF16": 0.5}
+"""How far golden scores may lie apart on another machine, relative to scores above 1. Measured on rewards of about 5 by
+24 layers: AVX2 against AVX-512 8e-6, fp16 0.02, bf16 0.18; merging an adapter may add 1e-4."""
 
 
 def golden_scores(model: Model, renderer: Any) -> list[float | list[float]]:
-    """The scores of the golden texts: raw rewards, or for a process reward model the probabilities of the steps.
-
-    Each row is computed alone: no batch, no padding, nothing to go wrong.
-    """
+    """Each row alone: raw rewards, or for a process reward model a list of step scores."""
     import torch
 
     from .forward import padded_logits
@@ -42,10 +38,8 @@ def golden_scores(model: Model, renderer: Any) -> list[float | list[float]]:
     torch.set_float32_matmul_precision("highest")  # TF32 would make them those of one kind of GPU
     model.eval()
     with torch.inference_mode():
-        logits = [
-            [padded_logits(model, [row], pad_token_id=0).float() for row in _rows(model, renderer, kind, example)]
-            for example in kind.golden
-        ]
+        texts = [_rows(model, renderer, kind, example) for example in kind.golden]
+        logits = [[padded_logits(model, [row], pad_token_id=0).float() for row in rows] for rows in texts]
     model.train(was_training)
     torch.set_float32_matmul_precision(precision)
     if kind is OUTCOME:
@@ -54,7 +48,7 @@ def golden_scores(model: Model, renderer: Any) -> list[float | list[float]]:
 
 
 def _rows(model: Model, renderer: Any, kind: Kind, example: dict[str, Any]) -> list[Row]:
-    """(ids, positions) of a golden text; of its end, where a model is too small for the whole."""
+    """(ids, positions); of its end, where a model is too small for the whole."""
     most = positions(model)
     if kind is OUTCOME:
         ids = renderer.tokenizer(renderer.text(example["messages"]), add_special_tokens=False)["input_ids"]
@@ -67,52 +61,50 @@ def _rows(model: Model, renderer: Any, kind: Kind, example: dict[str, Any]) -> l
 
 
 def check_unchanged(path: str, card: dict[str, Any], model: Model, renderer: Any, dtype: str) -> None:
-    """Raises ModelError when the model does not give the golden scores of its card: weights or config were changed.
+    """Raises ModelError when the golden scores are not those of the card.
 
-    dtype: of the weights in memory; weights stored in less precision are compared as loosely as that allows.
+    dtype: in memory; weights stored in less precision are compared as loosely as that allows.
     """
     folder = snapshot(path)
-    stored = {_STORED.get(tensor.dtype, "float32") for tensor in tensors(folder).values()} if folder else set()
-    tolerance = max(GOLDEN_TOLERANCE[name] for name in {dtype, *stored})
+    stored = {tensor.dtype for tensor in tensors(folder).values()} if folder else ()
+    tolerance = max(GOLDEN_TOLERANCE.get(name, 5e-4) for name in (dtype, *stored))
     difference = largest_difference(golden_scores(model, renderer), [entry["score"] for entry in card["golden"]])
     if not difference <= tolerance:
-        raise ModelError(
-            f"{path} does not score as when it was saved: golden scores differ by {difference:.2g}, more than {tolerance:.0e}",
-            where=f"{path}/{CARD}",
-            hint=f"restore weights and config.json; after a change that was meant, take {CARD} away: it is then read as a "
-            "model from elsewhere",
-        )
+        what = f"{path} does not score as when it was saved: {_exceeds(difference, tolerance)}"
+        hint = f"restore weights and config.json; after a change that was meant, delete {CARD}"
+        raise ModelError(what, where=f"{path}/{CARD}", hint=hint)
 
 
 def check_golden(scores: list, golden: list, tolerance: float = RELOAD_TOLERANCE) -> float:
-    """The largest difference, relative to scores above 1. Raises RunError when it exceeds the tolerance or is NaN."""
+    """The largest difference; RunError when it exceeds the tolerance or is NaN."""
     difference = largest_difference(scores, golden)
     if not difference <= tolerance:
-        raise RunError(
-            f"the saved model scores differently from the one in memory: golden scores differ by {difference:.2e}, more than {tolerance:.0e}"
-        )
+        raise RunError(f"the saved model scores differently from the one in memory: {_exceeds(difference, tolerance)}")
     return difference
 
 
+def _exceeds(difference: float, tolerance: float) -> str:
+    return f"golden scores differ by {difference:.2g}, more than {tolerance:.0e}"
+
+
 def largest_difference(scores: list, golden: list) -> float:
-    """The largest |score - golden| / max(1, |golden|) of rewards, or of the step scores of several solutions; NaN for NaN."""
-    pairs = list(zip(_flat(scores), _flat(golden), strict=True))
-    differences = [abs(new - old) / max(1.0, abs(old)) for new, old in pairs]
-    return math.nan if any(map(math.isnan, differences)) else max(differences)
+    """Of |score - golden| / max(1, |golden|); NaN for NaN."""
+    pairs = zip(_flat(scores), _flat(golden), strict=True)
+    differences = (abs(new - old) / max(1.0, abs(old)) for new, old in pairs)
+    return max(differences, key=lambda one: (math.isnan(one), one))
 
 
 def _flat(scores: list) -> list[float]:
     return [value for score in scores for value in (score if isinstance(score, list) else [score])]
 
 
-# ---- models of others -----------------------------------------------------------------------------------------------
+# ---- models of others
 
 
 def keep_card(model: Scorer, name: str, file: Path, dtype: str) -> float | None:
     """Write a hash of the rendered golden texts, and their rewards; where the file is there already, compare with it.
 
-    The largest difference from the rewards there, None where it was written. Raises ModelError when the model renders or
-    scores otherwise, or when the file is of another model.
+    Returns the largest difference, None where it was written. Raises ModelError when the model renders or scores otherwise.
     """
     conversations = [
         Conversation(text["prompt"], [{"role": "assistant", "content": "", "steps": text["steps"]}])
@@ -128,18 +120,15 @@ def keep_card(model: Scorer, name: str, file: Path, dtype: str) -> float | None:
         write_whole(file, [to_json(card, indent=2)])
         return None
     known = read_json(file)
-    difference = (
-        largest_difference(scores, known.get("golden") or [])
-        if len(known.get("golden") or []) == len(scores)
-        else math.inf
-    )
+    golden = known.get("golden") or []
+    difference = largest_difference(scores, golden) if len(golden) == len(scores) else math.inf
     tolerance = max(GOLDEN_TOLERANCE.get(str(own), 0.0) for own in (dtype, known.get("dtype")))
-    if known.get("rendering") != rendering or not difference <= tolerance:
-        what = f"golden scores differ by {difference:.2g}, more than {tolerance:.0e}"
+    same_text = known.get("rendering") == rendering
+    if not same_text or not difference <= tolerance:
+        why = _exceeds(difference, tolerance) if same_text else "it renders the golden texts otherwise"
         raise ModelError(
-            f"{name} does not score as {known.get('model')} did: "
-            + (what if known.get("rendering") == rendering else "it renders the golden texts otherwise"),
-            where=str(file),
-            hint="use the same model, tokenizer and flags; to write the file anew, take it away",
+            f"{name} does not score as {known.get('model')} did: {why}",
+            where=file,
+            hint="use the same model, tokenizer and flags; to write the file anew, delete it",
         )
     return difference

@@ -10,10 +10,8 @@ from .kinds import PROCESS, kind_of_architecture
 
 
 def scored_at(model: Model) -> str:
-    """Where this architecture reads the score: a decoder at the last token (of an answer, of a step's separator).
-
-    An encoder reads the score of an answer from its pooled state, and that of a step from a row that ends with the step.
-    """
+    """A decoder is read at the last token of an answer or separator, an encoder at its pooled state; of steps, at the end of
+    a row for each ("prefix")."""
     base = unwrapped(model)
     if kind_of_architecture(type(base).__name__) is PROCESS:
         return "prefix" if reads_ahead(base) else "last_token"
@@ -21,20 +19,15 @@ def scored_at(model: Model) -> str:
 
 
 def reads_ahead(model: Model) -> bool:
-    """Whether a later token changes what the model makes of an earlier one. Asked of the model itself, by two passes.
-
-    Class names do not tell: GPT-2's `classifier` looks like BERT's, and some encoders were made of decoders.
-    """
+    """Whether a later token changes what the model makes of an earlier one, by two passes: class names do not tell."""
     import torch
 
     device, was_training = next(model.parameters()).device, model.training
     model.eval()
     with torch.inference_mode():
-        rows = [torch.tensor([[1, 2, 1, last]], device=device) for last in (1, 2)]
-        states = [
-            getattr(model, model.base_model_prefix)(input_ids=row, attention_mask=torch.ones_like(row))[0][:, :-1]
-            for row in rows
-        ]
+        rows = torch.tensor([[[1, 2, 1, last]] for last in (1, 2)], device=device)
+        trunk = getattr(model, model.base_model_prefix)
+        states = [trunk(input_ids=row, attention_mask=torch.ones_like(row))[0][:, :-1] for row in rows]
     model.train(was_training)
     return not torch.allclose(states[0].float(), states[1].float(), rtol=0.0, atol=1e-4)
 
@@ -44,15 +37,13 @@ def head_name(model: Model) -> str:
     base = unwrapped(model)
     name = next((name for name in ("score", "classifier", "classification_head") if hasattr(base, name)), None)
     if name is None:
-        raise ModelError(
-            f"{type(base).__name__} has no score head this project knows",
-            hint="use an AutoModelForSequenceClassification or AutoModelForTokenClassification architecture",
-        )
+        hint = "use an AutoModelForSequenceClassification or AutoModelForTokenClassification architecture"
+        raise ModelError(f"{type(base).__name__} has no score head this project knows", hint=hint)
     return name
 
 
 def head_projection(model: Model) -> Any:
-    """The last linear layer of the head, with one output for each label."""
+    """The last layer of the head, with one output for each label."""
     import torch
 
     base = unwrapped(model)
@@ -61,10 +52,7 @@ def head_projection(model: Model) -> Any:
 
 
 def keep_head_in_float32(model: Model) -> None:
-    """Compute the score in fp32 whatever the rest runs in: bf16 leaves few distinct rewards, and so ties.
-
-    The head's projection is cast to fp32, its input too, and autocast is switched off inside it.
-    """
+    """bf16 leaves few distinct rewards, and so ties."""
     import torch
 
     projection = head_projection(model).float()
@@ -78,5 +66,5 @@ def keep_head_in_float32(model: Model) -> None:
 
 
 def unwrapped(model: Model) -> Any:
-    """The transformers model inside a PEFT wrapper."""
+    """What a PEFT wrapper holds."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model

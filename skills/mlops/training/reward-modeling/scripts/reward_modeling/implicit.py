@@ -1,8 +1,7 @@
 """Rewards of language models: scale times the log-probability of the answer less that by a reference model.
 
-A DPO model is the reward model of its own training (arXiv:2305.18290, equation 5), up to what depends on the prompt alone;
-ImplicitPRM and EurusPRM sum the same up to the end of each step (arXiv:2412.01981, equation 4).
-"""
+Of DPO (arXiv:2305.18290, equation 5), up to what depends on the prompt alone; ImplicitPRM and EurusPRM sum it up to the end
+of each step (arXiv:2412.01981, equation 4)."""
 
 from __future__ import annotations
 
@@ -10,17 +9,16 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers.modeling_outputs import TokenClassifierOutput
 
-from . import checkpoints
 from .console import ModelError
 from .precision import best_device, usable
 from .pretrained import read_model, read_tokenizer
 from .rendering import Rendered, Renderer
 
 TOKENS_TOGETHER = 1024
-"""Tokens whose logits over the vocabulary are in memory at a time."""
+"""Whose logits over the vocabulary are in memory at a time."""
 
 
 class Since(nn.Module):
@@ -28,15 +26,12 @@ class Since(nn.Module):
 
     attributes = ()
 
-    def combine(self, sums: torch.Tensor) -> torch.Tensor:
+    def combine(self, sums: Tensor) -> Tensor:
         return sums[:, -1] - sums[:, 0]
 
 
 class LogRatio(nn.Module):
-    """Two causal language models of one vocabulary. Logits are [B, T, 1] sums, in float64, of the tokens up to each position.
-
-    The first token of a row has no probability and counts nothing.
-    """
+    """Two causal language models. Logits are [B, T, 1] sums, in float64, of the tokens up to each position but the first."""
 
     why_padded = "a log-ratio reads two models"
 
@@ -52,19 +47,17 @@ class LogRatio(nn.Module):
     def get_input_embeddings(self) -> nn.Module:
         return self.policy.get_input_embeddings()
 
-    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> TokenClassifierOutput:
-        ratio = _log_probs(self.policy, input_ids, attention_mask) - _log_probs(
-            self.reference, input_ids, attention_mask
-        )
-        sums = nn.functional.pad(self.scale * ratio.double().cumsum(-1), (1, 0))
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> TokenClassifierOutput:
+        own, other = (_log_probs(model, input_ids, attention_mask) for model in (self.policy, self.reference))
+        sums = nn.functional.pad(self.scale * (own - other).double().cumsum(-1), (1, 0))
         return TokenClassifierOutput(logits=sums[..., None])
 
 
-def _log_probs(model: Any, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """[B, T - 1] log-probabilities, in fp32, of each token but the first."""
+def _log_probs(model: Any, ids: Tensor, mask: Tensor) -> Tensor:
+    """[B, T - 1], in fp32, of each token but the first."""
     states = model.get_decoder()(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state[:, :-1]
-    wanted, head, cap = ids[:, 1:].flatten(), model.get_output_embeddings(), model.config.get_text_config()
-    softcap, parts = getattr(cap, "final_logit_softcapping", None), []
+    wanted, head, parts = ids[:, 1:].flatten(), model.get_output_embeddings(), []
+    softcap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
     for part, tokens in zip(states.flatten(0, 1).split(TOKENS_TOGETHER), wanted.split(TOKENS_TOGETHER), strict=True):
         logits = head(part).float()
         if softcap:
@@ -75,40 +68,31 @@ def _log_probs(model: Any, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tenso
 
 def load_log_ratio(
     path: str, reference: str, *, dtype: str, device: str | None, scale: float = 1.0, of_steps: bool = False
-) -> checkpoints.Loaded:
-    """A language model and its reference, as one reward model. Raises ModelError when they do not share a vocabulary."""
+) -> tuple[LogRatio, Any, list[str]]:
+    """(a language model and its reference as one, tokenizer, notes). Raises ModelError when they share no vocabulary."""
     from transformers import AutoModelForCausalLM
 
     device, tokenizer = usable(device or best_device()), read_tokenizer(path)
-    own, other = tokenizer.get_vocab(), read_tokenizer(reference).get_vocab()
-    if own != other:
-        differ = len(own.items() ^ other.items())
+    differ = len(tokenizer.get_vocab().items() ^ read_tokenizer(reference).get_vocab().items())
+    if differ:
         raise ModelError(
-            f"{path} and {reference} have other vocabularies ({differ} tokens differ): their log-probabilities are not of the same tokens",
-            hint="give the model that its training started from as --reference_model_name_or_path",
+            f"{path} and {reference} have other vocabularies ({differ} tokens differ), so no log-ratio",
+            hint="--reference_model_name_or_path is the model that its training started from",
         )
-    models, notes = (
-        [],
-        [f"reward: {scale:g} times the log-probability of the answer by {path} less that by {reference}"],
-    )
+    models = []
+    notes = [f"reward: {scale:g} times the log-probability of the answer by {path} less that by {reference}"]
+    run = {"scores": False, "strict": True, "dtype": getattr(torch, dtype)}
     for name in (path, reference):
-        model, missing, more = read_model(
-            AutoModelForCausalLM, name, scores=False, strict=True, dtype=getattr(torch, dtype)
-        )
+        model, missing, more = read_model(AutoModelForCausalLM, name, **run)
         if missing:
-            raise ModelError(
-                f"{name} lacks {len(missing)} weights, the first is {missing[0]}: it is not a language model"
-            )
-        models.append(model.eval().to(device))
+            raise ModelError(f"{name} is not a language model: it lacks {len(missing)} weights, as {missing[0]}")
+        models.append(model)
         notes += more
-    if tokenizer.pad_token is None:  # any token will do after the mask
-        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(0)
-    tokenizer.padding_side, models[0].config.get_text_config().pad_token_id = "right", tokenizer.pad_token_id
-    return checkpoints.Loaded(LogRatio(*models, scale, of_steps=of_steps).eval(), tokenizer, "loaded", notes)
+    return LogRatio(*models, scale, of_steps=of_steps).to(device), tokenizer, notes
 
 
 class AnswerRenderer(Renderer):
-    """Conversations with the place where the answer starts: what the template writes after it counts as the answer."""
+    """Tells where the answer starts; what the template writes after it counts as the answer."""
 
     def _fit(self, parts: list[list[int]], prompt: Any, completion: Any, tools: Any, origin: Any) -> Rendered | None:
         fitted = super()._fit(parts, prompt, completion, tools, origin)

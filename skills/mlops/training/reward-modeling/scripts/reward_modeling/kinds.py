@@ -1,7 +1,4 @@
-"""The two kinds of reward model: what a saved one is, and the fixed texts whose scores prove that it came through saving.
-
-One frozen entry each in KINDS. `checkpoints` loads, saves and verifies any of them alike.
-"""
+"""The two kinds of reward model: what a saved one is, and the fixed texts whose scores prove that it came through saving."""
 
 from __future__ import annotations
 
@@ -14,84 +11,69 @@ from .hf import Tokenizer
 from .rendering import Renderer
 from .step_rendering import StepRenderer, default_separator
 
+
+def _turns(*texts: str) -> list[Message]:
+    return [{"role": ("user", "assistant")[place % 2], "content": text} for place, text in enumerate(texts)]
+
+
 # Fixed for good: a card written today must be checkable by every later version.
-GOLDEN_CONVERSATIONS: tuple[tuple[Message, ...], ...] = (
-    ({"role": "user", "content": "Name the capital of France."}, {"role": "assistant", "content": "Paris."}),
-    (
-        {"role": "user", "content": "Name the capital of France."},
-        {"role": "assistant", "content": "I would rather talk about boats."},
-    ),
-    (
-        {"role": "user", "content": "What is 6 times 7?"},
-        {"role": "assistant", "content": "42."},
-        {"role": "user", "content": "And 6 times 8? Show the step."},
-        {"role": "assistant", "content": "6 * 8 = 6 * 7 + 6 = 42 + 6 = 48."},
-    ),
-    (
-        {"role": "user", "content": "Say it again."},
-        {"role": "assistant", "content": "again again again again again again again again"},
-    ),
-)
-GOLDEN_SOLUTIONS: tuple[dict[str, Any], ...] = (
-    {
-        "prompt": [{"role": "user", "content": "What is 2 + 3 + 4?"}],
-        "steps": ["2 + 3 = 5.", "5 + 4 = 9.", "The answer is 9."],
-    },
-    {
-        "prompt": [{"role": "user", "content": "What is 2 + 3 + 4?"}],
-        "steps": ["2 + 3 = 6.", "6 + 4 = 10.", "The answer is 10."],
-    },
-    {
-        "prompt": [
-            {"role": "user", "content": "Is 7 prime?"},
-            {"role": "assistant", "content": "Yes."},
-            {"role": "user", "content": "And 9?"},
-        ],
-        "steps": ["9 = 3 * 3, so it is not prime."],
-    },
+GOLDEN_CONVERSATIONS = (
+    _turns("Name the capital of France.", "Paris."),
+    _turns("Name the capital of France.", "I would rather talk about boats."),
+    _turns("What is 6 times 7?", "42.", "And 6 times 8? Show the step.", "6 * 8 = 6 * 7 + 6 = 42 + 6 = 48."),
+    _turns("Say it again.", "again again again again again again again again"),
 )
 
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of reward model."""
+    """called, scores: what it is, and what it scores, for messages. architecture: how the names of its classes end.
+
+    labels: `id2label` of a model saved here. front: front matter of its page on the hub.
+    """
 
     name: str
     called: str
-    """With its article, for messages."""
     scores: str
-    """What it scores, for messages."""
     architecture: str
-    """How the names of its classes in transformers end."""
     labels: dict[int, str]
-    """`id2label` of a model saved here."""
     problem_type: str | None
     script: str
     golden: tuple[dict[str, Any], ...]
     renders: type[Renderer] | type[StepRenderer]
     front: tuple[str, ...]
-    """Front matter of its page on the hub."""
     readme: str
 
     @property
+    def label2id(self) -> dict[str, int]:
+        return {label: number for number, label in self.labels.items()}
+
+    @property
     def auto_class(self) -> Any:
-        """transformers' `AutoModelFor...` of its architecture."""
         import transformers
 
         return getattr(transformers, f"AutoModel{self.architecture}")
 
     def renderer(self, tokenizer: Tokenizer, scored_at: str, rendering: dict[str, Any]) -> Any:
-        """Its renderer by the `rendering` of a card, without a limit of length."""
-        rules = {
-            "special_tokens_in_content": content_rule(rendering),
-            "text_format": rendering.get("text_format") or "chat",
-        }
+        """By the `rendering` of a card, without a limit of length."""
+        rules = {"scored_at": scored_at, "special_tokens_in_content": content_rule(rendering)}
         if self.renders is StepRenderer:
             rules["step_separator"] = rendering.get("step_separator") or default_separator(tokenizer)
-        return self.renders(tokenizer, max_length=None, scored_at=scored_at, **rules)
+        return self.renders(tokenizer, max_length=None, text_format=rendering.get("text_format") or "chat", **rules)
 
 
-OUTCOME_README = """# Reward model
+OUTCOME = Kind(
+    name="outcome",
+    called="an outcome reward model",
+    scores="whole answers",
+    architecture="ForSequenceClassification",
+    labels={0: "REWARD"},
+    problem_type="regression",
+    script="train.py",
+    golden=tuple({"messages": messages} for messages in GOLDEN_CONVERSATIONS),
+    renders=Renderer,
+    front=("pipeline_tag: text-classification", "tags: [reward-model, bradley-terry]"),
+    readme="""# Reward model
 
 Scores an answer in the context of its conversation: one raw number, higher is better, comparable within a prompt only.
 
@@ -105,10 +87,29 @@ print(pipe(text, add_special_tokens=False)[0]["score"])
 ```
 
 Render with this folder's chat template, add no special tokens, pad on the right, and stop at {max_length} tokens as in
-training. `reward_model.json` holds the fingerprint of that rendering and golden scores to check against.
-"""
+training.
+""",
+)
 
-PROCESS_README = """# Process reward model
+PROCESS = Kind(
+    name="process",
+    called="a process reward model",
+    scores="steps",
+    architecture="ForTokenClassification",
+    labels={0: "INCORRECT", 1: "CORRECT"},
+    problem_type=None,
+    script="train_process.py",
+    golden=tuple(
+        {"prompt": _turns(*prompt), "steps": steps}
+        for prompt, steps in (
+            (["What is 2 + 3 + 4?"], ["2 + 3 = 5.", "5 + 4 = 9.", "The answer is 9."]),
+            (["What is 2 + 3 + 4?"], ["2 + 3 = 6.", "6 + 4 = 10.", "The answer is 10."]),
+            (["Is 7 prime?", "Yes.", "And 9?"], ["9 = 3 * 3, so it is not prime."]),
+        )
+    ),
+    renders=StepRenderer,
+    front=("pipeline_tag: token-classification", "tags: [reward-model, process-reward-model]"),
+    readme="""# Process reward model
 
 Scores each step of a solution: the probability that the step is correct, read at the last token of the separator
 {step_separator!r} after it.
@@ -129,40 +130,11 @@ for step in steps:
 
 A decoder gives the same numbers in one pass over all steps; an encoder reads in both directions and needs a pass for
 each step, as above. Prompt, steps and separator are tokenized one by one, at most {max_length} tokens as in training.
-`reward_model.json` holds the fingerprint of that rendering and golden scores to check against.
-"""
-
-OUTCOME = Kind(
-    name="outcome",
-    called="an outcome reward model",
-    scores="whole answers",
-    architecture="ForSequenceClassification",
-    labels={0: "REWARD"},
-    problem_type="regression",
-    script="train.py",
-    golden=tuple({"messages": list(messages)} for messages in GOLDEN_CONVERSATIONS),
-    renders=Renderer,
-    front=("pipeline_tag: text-classification", "tags: [reward-model, bradley-terry]"),
-    readme=OUTCOME_README,
-)
-
-PROCESS = Kind(
-    name="process",
-    called="a process reward model",
-    scores="steps",
-    architecture="ForTokenClassification",
-    labels={0: "INCORRECT", 1: "CORRECT"},
-    problem_type=None,
-    script="train_process.py",
-    golden=GOLDEN_SOLUTIONS,
-    renders=StepRenderer,
-    front=("pipeline_tag: token-classification", "tags: [reward-model, process-reward-model]"),
-    readme=PROCESS_README,
+""",
 )
 
 KINDS = {kind.name: kind for kind in (OUTCOME, PROCESS)}
 
 
 def kind_of_architecture(architecture: str) -> Kind | None:
-    """The kind of reward model that an architecture of this name can be."""
     return next((kind for kind in KINDS.values() if architecture.endswith(kind.architecture)), None)

@@ -1,7 +1,6 @@
 """Flags of TRL's, transformers' and other tools' command lines: what each is taken as, why it has no effect, or what replaces it.
 
-An entry counts, on command lines and in recipes, where the script has no flag of that name; those of OF_SCRIPT count even
-where the trainer has the field.
+An entry counts where the script has no flag of that name; those of OF_SCRIPT count even where the trainer has the field.
 """
 
 from __future__ import annotations
@@ -16,9 +15,9 @@ NOTHING = ("false", "no", "none", "null", "off")
 
 
 class Old(NamedTuple):
-    """One answer to a flag: `becomes` is the flag that takes its values, `ignored` a reason, `refused` what to do instead.
+    """values: "?" of a flag that may stand alone, "+" of one that takes several; then one of three answers.
 
-    values: "?" of a flag that may stand alone, "+" of one that takes several.
+    becomes: the flag that takes its values. ignored: a reason. refused: what to do instead.
     """
 
     values: str
@@ -28,7 +27,7 @@ class Old(NamedTuple):
 
 
 def _table(**answers: Mapping[str, str]) -> dict[str, Old]:
-    """Of {new flag, reason or advice: the old flags that it answers, with "?" or "+" after those that are not of one value}."""
+    """Of {new flag, reason or advice: old flags, with "?" or "+" as in Old.values}."""
     return {
         word.rstrip("?+"): Old("".join(filter("?+".count, word)), **{verb: said})
         for verb, table in answers.items()
@@ -37,11 +36,12 @@ def _table(**answers: Mapping[str, str]) -> dict[str, Old]:
     }
 
 
-_MIGRATION = "references/migration.md"
+_LEFT_OUT = "leave it out (references/migration.md)"
 _NO_EVALUATION = "nothing is evaluated during the run; sample completions are in OUT/log.jsonl"
 _HUB = "nothing is uploaded during the run: afterwards, hf upload NAME OUT"
-_COLUMNS = "the columns are chosen by the format of the data"
-_REMOTE_CODE = "remote code is never run; a model that needs it is refused"
+_REMOTE_CODE = "remote code is never run"
+_SET = "the script sets it (references/migration.md)"
+_TEMPLATE = "give the template with --chat_template_path"
 
 EVERYWHERE = _table(
     becomes={
@@ -66,57 +66,38 @@ EVERYWHERE = _table(
         "lora_target_modules": "lora_target target_modules",
     },
     ignored={
-        "weights are kept in fp32 in training, and --bf16 or --fp16 choose the autocast": "dtype model_dtype precision",
+        "weights are fp32 in training, --bf16 or --fp16 choose the autocast": "dtype model_dtype precision",
         "scores are computed in fp32 unless --dtype says otherwise": "bf16? fp16?",
-        "the model and the device choose it (references/scaling.md)": "attn_implementation use_flash_attention_2? flash_attn? flash_attention?",
-        "the fast tokenizer is used wherever there is one": "use_fast_tokenizer? use_fast?",
+        "the model and the device choose it": "attn_implementation use_flash_attention_2? flash_attn? flash_attention? "
+        "sample_packing? packing? packing_samples? pad_to_sequence_len? pad_to_multiple_of",
         _REMOTE_CODE: "trust_remote_code?",
-        "it is set: one label for an outcome reward model, two for a process reward model": "num_labels",
-        "it is set by the script": "lora_task_type task_type",
-        "data is read in slices": "dataset_streaming? streaming?",
-        "rows are read and rendered in one process": "dataset_num_proc preprocessing_num_workers",
-        _COLUMNS: "remove_unused_columns?",
-        "no buffer needs it": "ignore_bias_buffers?",
+        _SET: "num_labels lora_task_type task_type use_fast_tokenizer? use_fast? dataset_streaming? streaming? dataset_num_proc "
+        "preprocessing_num_workers ignore_bias_buffers? remove_unused_columns? do_train? do_eval? do_predict? add_eos_token?",
         "nothing is quantized": "bnb_4bit_quant_type use_bnb_nested_quant? bnb_4bit_quant_storage bnb_4bit_compute_dtype",
         "the run is named by --output_dir": "exp_name run_name tracker_project_name",
-        "batches are padded to their longest row, or packed": "pad_to_sequence_len? pad_to_multiple_of",
-        "rows are packed wherever the model allows it": "sample_packing? packing? packing_samples?",
-        "a training script trains: there is no other mode": "do_train? do_eval? do_predict?",
-        "the end of the text is the template's": "add_eos_token?",
         _HUB: "push_to_hub? hub_model_id hub_strategy hub_private_repo?",
     },
     refused={
-        f"leave it out: weights are fp32, and --use_peft saves the memory of the optimizer ({_MIGRATION})": "load_in_4bit? load_in_8bit?",
-        f"leave it out: --load_best_model_at_end keeps the best checkpoint ({_MIGRATION})": "early_stopping_patience early_stopping_threshold",
-        "download that revision, and give its folder: hf download MODEL --revision REVISION --local-dir DIR": "model_revision revision",
-        f"leave it out: the head alone is trained and saved beside the adapter ({_MIGRATION})": "lora_modules_to_save+ modules_to_save+",
-        f"leave it out: the adapter is a plain LoRA ({_MIGRATION})": "lora_target_parameters use_rslora? use_dora?",
+        f"{_LEFT_OUT}; --use_peft saves memory": "load_in_4bit? load_in_8bit? deepspeed fsdp fsdp_config",
+        "leave it out: --load_best_model_at_end keeps the best": "early_stopping_patience early_stopping_threshold",
+        "give the folder of that revision: hf download MODEL --revision REVISION --local-dir DIR": "model_revision revision",
+        _LEFT_OUT: "lora_modules_to_save+ modules_to_save+ lora_target_parameters use_rslora? use_dora?",
         "give the files with --dataset_name A B": "datasets+ dataset_mixer+",
         "cut the file: head -n N": "max_samples max_train_samples max_eval_samples",
-        f"give the template with --chat_template_path ({_MIGRATION})": "template chat_template",
-        "leave it out: it needs an engine made for it (references/scaling.md); --use_peft saves memory here": "deepspeed fsdp fsdp_config",
+        _TEMPLATE: "template chat_template",
     },
 )
 
 _TRAINERS = _table(
-    ignored={
-        _COLUMNS: "remove_unused_columns?",
-        "the rows are rendered before the trainer sees them": "dataset_num_proc",
-        _REMOTE_CODE: "trust_remote_code?",
-        _HUB: "push_to_hub?",
-    },
-    refused={
-        "leave it out: the model is loaded in fp32, from safetensors, without remote code": "model_init_kwargs",
-    },
+    ignored={_SET: "remove_unused_columns? dataset_num_proc", _REMOTE_CODE: "trust_remote_code?", _HUB: "push_to_hub?"},
+    refused={"leave it out: the model is read in fp32, without remote code": "model_init_kwargs"},
 )
-OF_SCRIPT: dict[str, dict[str, Old]] = {
+OF_SCRIPT = {
     "train.py": _TRAINERS
     | _table(
-        ignored={
-            "batches are padded to their longest row": "pad_to_multiple_of",
-        },
+        ignored={_SET: "pad_to_multiple_of"},
         refused={
-            "leave it out: a pad token is chosen, or added, so that it is not EOS": "pad_token",
+            "leave it out: one other than EOS is chosen or added": "pad_token",
             "give a template that ends answers with --chat_template_path": "eos_token",
             "use --label_smoothing": "label_smoothing_factor",
         },
@@ -124,24 +105,16 @@ OF_SCRIPT: dict[str, dict[str, Old]] = {
     "train_process.py": _TRAINERS
     | _table(
         refused={
-            "write probabilities as labels: 0.9 for a step that is correct nine times in ten": "label_smoothing_factor",
+            "write probabilities as labels, such as 0.9": "label_smoothing_factor",
             "leave it out: the labels are made here": "label_names+",
             "leave it out: it replaces the loss": "use_liger_kernel?",
-        },
+        }
     ),
     "grpo.py": _TRAINERS
     | _table(
-        becomes={
-            "max_completion_length": "response_length max_new_tokens",
-            "dataset_split": "dataset_train_split",
-        },
-        ignored={
-            f"{_NO_EVALUATION}: evaluate OUT with score.py --generate_with OUT": "eval_strategy eval_steps",
-            "nothing is evaluated during the run": "per_device_eval_batch_size dataset_test_split",
-        },
-        refused={
-            "give a template with --chat_template_path": "chat_template_kwargs",
-        },
+        becomes={"max_completion_length": "response_length max_new_tokens", "dataset_split": "dataset_train_split"},
+        ignored={_NO_EVALUATION: "eval_strategy eval_steps per_device_eval_batch_size dataset_test_split"},
+        refused={_TEMPLATE: "chat_template_kwargs"},
     ),
     "ppo.py": _table(
         becomes={
@@ -151,26 +124,23 @@ OF_SCRIPT: dict[str, dict[str, Old]] = {
             "num_ppo_epochs": "ppo_epochs",
         },
         ignored={
-            _NO_EVALUATION: "dataset_test_split eval_strategy eval_steps evaluation_strategy",
-            "nothing is evaluated during the run": "per_device_eval_batch_size",
+            _NO_EVALUATION: "dataset_test_split eval_strategy eval_steps evaluation_strategy per_device_eval_batch_size",
             "every update is logged": "logging_strategy",
             "--save_steps says when": "save_strategy",
-            "prompts are rendered in one process": "dataset_num_proc",
             "bf16 on a GPU that has it, otherwise fp32": "fp16?",
-            "an answer that does not end is always penalized, by --missing_eos_penalty": "non_eos_penalty?",
-            "DeepSpeed is not used": "ds3_gather_for_generation?",
-            "it follows from the other sizes": "local_batch_size batch_size mini_batch_size local_mini_batch_size micro_batch_size",
-            "it follows from --total_episodes": "num_total_batches",
-            "it follows from the launcher": "world_size",
+            "--missing_eos_penalty always penalizes an answer without an end": "non_eos_penalty?",
+            _SET: "dataset_num_proc ds3_gather_for_generation?",
+            "it follows from the other settings": "local_batch_size batch_size mini_batch_size local_mini_batch_size "
+            "micro_batch_size num_total_batches world_size",
         },
         refused={
-            "give the folder or hub id of a classifier with --reward_model_path": "reward_model",
+            "give a classifier with --reward_model_path": "reward_model",
             "give --total_episodes": "max_steps steps",
-            "leave it out: answers end at their end token; --stop_token_id names another": "stop_token",
-            "it is --missing_eos_penalty now, a positive number that is subtracted": "penalty_reward_value",
+            "leave it out; --stop_token_id names another end than EOS": "stop_token",
+            "it is --missing_eos_penalty now, a positive number": "penalty_reward_value",
             "it is --kl_coef now": "init_kl_coef",
-            "give --target_kl KL for the adaptive controller, leave it out for a fixed --kl_coef": "adap_kl_ctrl?",
-            "leave it out: the adaptive controller takes a tenth of the error at each update": "horizon",
+            "give --target_kl KL, or leave it out for a fixed --kl_coef": "adap_kl_ctrl?",
+            "leave it out: the adaptive controller has a fixed one": "horizon",
             "it is --kl_estimator k1 or k3 now": "kl_penalty",
         },
     ),
@@ -197,27 +167,28 @@ HARMLESS = {
 def translated(
     words: list[str], script: str, known: Callable[[str], bool], where: str | None = None
 ) -> tuple[list[str], dict[str, str]]:
-    """(the words of a command line in the flags of this script, {refused flag: what to do instead}).
+    """(the words in the flags of this script, {refused flag: what to do instead}).
 
-    known: whether the script has a flag of this name. where: the recipe that the words are from. What is taken, or left
-    out, is said in a warning.
+    known: whether the script has a flag. where: the recipe of the words.
     """
     own = OF_SCRIPT.get(script, {})
-    kept: list[str] = []
-    refused: dict[str, str] = {}
+    kept, refused = [], {}
     while words:
         word, *words = words
         if word == "--":
             return [*kept, word, *words], refused
-        name, equals, value = word.removeprefix("--").partition("=")
-        if word.startswith("--") and not known(name):
+        if not word.startswith("--"):
+            kept.append(word)
+            continue
+        name, equals, value = word[2:].partition("=")
+        if not known(name):
             name = name.replace("-", "_")  # as transformers' own parser takes them, and --no_NAME for --NAME false
             positive = name.removeprefix("no_")
             if positive != name and not equals and (known(positive) or positive in {**own, **EVERYWHERE}):
                 name, equals, value = positive, "=", "false"
         entry = own.get(name) or (None if known(name) else EVERYWHERE.get(name))
-        if entry is None or not word.startswith("--"):
-            kept.append(f"--{name}{equals}{value}" if word.startswith("--") else word)
+        if entry is None:
+            kept.append(f"--{name}{equals}{value}")
             continue
         count = 0 if equals else _count(entry.values, words)
         values, words = ([value] if equals else words[:count]), words[count:]
@@ -226,7 +197,7 @@ def translated(
 
 
 def _count(values: str, words: list[str]) -> int:
-    """How many of these words are the values of a flag that stands before them."""
+    """How many are values of the flag before them."""
     found = next((place for place, word in enumerate(words) if word.startswith("--")), len(words))
     if values == "?":
         return int(bool(found) and words[0].lower() in (*NOTHING, "true", "yes", "on", "0", "1"))
@@ -236,25 +207,22 @@ def _count(values: str, words: list[str]) -> int:
 def _answer(
     name: str, entry: Old, values: list[str], known: Callable[[str], bool], refused: dict[str, str], where: str
 ) -> list[str]:
-    """The words that take the place of an old flag. A refused one goes into `refused`."""
-    if _asks_for_nothing(name, entry, values):
+    """The words in place of an old flag. A refused one goes into `refused`."""
+    nothing = [*HARMLESS.get(name, ())]
+    while entry.becomes in EVERYWHERE and not known(entry.becomes):
+        nothing += HARMLESS.get(entry.becomes, ())
+        entry = EVERYWHERE[entry.becomes]
+    if not entry.becomes:
+        nothing += NOTHING
+    if values and all(value.lower() in nothing for value in values):
         return []
-    if entry.becomes:
-        if not known(entry.becomes):
-            again = EVERYWHERE.get(entry.becomes)
-            if again is None:
-                return [f"--{name}", *values]
-            nothing = _asks_for_nothing(entry.becomes, again, values)
-            return [] if nothing else _answer(name, again, values, known, refused, where)
-        warn(f"--{name} is taken as --{entry.becomes}{where}")
-        return [f"--{entry.becomes}", *values]
     if entry.refused:
         refused[name] = entry.refused
-    else:
+    elif entry.ignored:
         warn(f"--{name} has no effect: {entry.ignored}{where}")
+    elif known(entry.becomes):
+        warn(f"--{name} is taken as --{entry.becomes}{where}")
+        return [f"--{entry.becomes}", *values]
+    else:
+        return [f"--{name}", *values]
     return []
-
-
-def _asks_for_nothing(name: str, entry: Old, values: list[str]) -> bool:
-    nothing = (*HARMLESS.get(name, ()), *(() if entry.becomes else NOTHING))
-    return bool(values) and all(value.lower() in nothing for value in values)

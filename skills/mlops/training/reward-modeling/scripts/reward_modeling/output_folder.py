@@ -1,8 +1,7 @@
 """What a run may write into its output folder, and delete there: its own names and no others.
 
-OUT/run.json is the record of the folder: what must be the same for a run to be resumed, `files`, the names that the saved
-model consists of, and `finished`, whether the last run saved one. Folders of older versions have no `files`: there OLDER
-says which names are ours. A run locks its folder; the kernel takes the lock away when the process ends, however it ends.
+OUT/run.json holds the identity of a run, `files`, the names of the saved model, and `finished`, whether the last run saved
+one. Older versions wrote no `files`: there OLDER says which names are ours.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from .console import UsageError, is_first_process, is_standard_stream, locked, log, remove, sweep, to_json, write_whole
+from .console import UsageError, is_first_process, is_standard_stream, locked, log, remove, to_json, write_whole
 
 RECORD = "run.json"
 CARD = "reward_model.json"
@@ -30,7 +29,7 @@ SEAL = "checkpoint.json"
 
 BESIDE = (RECORD, "README.md", "log.jsonl", "run.svg", "runs", "ppo", "completions")
 """What runs write beside a model and its checkpoints; the last three are folders of trackers."""
-# What transformers' save_pretrained of a model and of its tokenizer, and these scripts, write for a model.
+# What transformers' save_pretrained, and these scripts, write for a model.
 OLDER = (
     *("config.json", "generation_config.json", CARD, "ppo.json", "grpo.json", "adapter"),
     *("model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json"),
@@ -42,67 +41,59 @@ OLDER = (
 READ_ALONG = (
     *("adapter_*", "pytorch_model*", "*.safetensors", "*.safetensors.index.json", "*token*.json", "checkpoint-*"),
 )
-_NAMES = "|".join(map(re.escape, BESIDE))
-OF_KILLED_RUNS = rf"{re.escape(STAGING)}|{re.escape(CHECKPOINT_STAGING)}|\.({_NAMES})(\.\d+)?\.partial"
+OF_KILLED_RUNS = rf"\.(model|checkpoint)\.partial|\.({'|'.join(map(re.escape, BESIDE))})(\.\d+)?\.partial"
 
 
 def read_record(output_dir: str | Path) -> dict[str, Any] | None:
-    """The content of OUT/run.json, or None where there is none, or one that another program wrote."""
+    """The content of OUT/run.json, or None where these scripts wrote none."""
     found = _json(Path(output_dir) / RECORD)
-    ours = isinstance(found, dict) and not {"files", "fingerprint", "prompts_sha256"}.isdisjoint(found)
-    return found if ours else None
+    return None if {"files", "fingerprint", "prompts_sha256"}.isdisjoint(found) else found
 
 
-def write_record(output_dir: str | Path, record: dict[str, Any]) -> None:
-    write_whole(Path(output_dir) / RECORD, [to_json(record, indent=2)])
+def _write_record(folder: Path, record: dict[str, Any]) -> None:
+    write_whole(folder / RECORD, [to_json(record, indent=2)])
 
 
-def _json(file: Path) -> Any:
+def _json(file: Path) -> dict[str, Any]:
     with contextlib.suppress(OSError, ValueError):
-        return json.loads(file.read_text(encoding="utf-8"))
+        found = json.loads(file.read_text(encoding="utf-8"))
+        return found if isinstance(found, dict) else {}
+    return {}
 
 
-# ---- whose files they are -----------------------------------------------------------------------------------------
+# ---- whose files they are
 
 
 def checkpoints(output_dir: str | Path) -> list[Path]:
-    """The checkpoints in a folder, oldest first, complete or not."""
-    found = [folder for folder in Path(output_dir).glob("checkpoint-*") if folder.name.rpartition("-")[2].isdigit()]
-    return sorted(found, key=lambda folder: int(folder.name.rpartition("-")[2]))
+    """Oldest first, complete or not."""
+    steps = {folder: folder.name.rpartition("-")[2] for folder in Path(output_dir).glob("checkpoint-*")}
+    return sorted((folder for folder, step in steps.items() if step.isdigit()), key=lambda one: int(steps[one]))
 
 
 def is_complete_checkpoint(folder: str | Path) -> bool:
-    """Whether it was written to its end, and nothing of it was deleted since. What is in its files is not read.
-
-    Those of older versions have no seal: trainer_state.json was the last of their files.
-    """
+    """Whether nothing of it is missing. Without a seal (older versions) trainer_state.json was written last."""
     folder = Path(folder)
-    if _json(folder / "trainer_state.json") is None:
+    if not _json(folder / "trainer_state.json"):
         return False
-    seal = _json(folder / SEAL)
-    if not isinstance(seal, dict):
-        processes = int((read_record(folder.parent) or {}).get("world_size", 1))
-        states = len(list(folder.glob("rng_state_*.pth")))  # written by each process for itself
-        return any(folder.glob("*.safetensors")) and (not states or states >= processes)
-    return all((folder / name).exists() for name in seal.get("files", ()))
+    if seal := _json(folder / SEAL):
+        return all((folder / name).exists() for name in seal.get("files", ()))
+    processes = int((read_record(folder.parent) or {}).get("world_size", 1))
+    states = len(list(folder.glob("rng_state_*.pth")))  # written by each process for itself
+    return any(folder.glob("*.safetensors")) and (not states or states >= processes)
 
 
 def last_complete_checkpoint(output_dir: str | Path) -> str | None:
-    """The newest checkpoint that was written to its end."""
-    complete = [folder for folder in checkpoints(output_dir) if is_complete_checkpoint(folder)]
-    return str(complete[-1]) if complete else None
+    return next((str(folder) for folder in reversed(checkpoints(output_dir)) if is_complete_checkpoint(folder)), None)
 
 
 def model_files(output_dir: str | Path) -> set[str]:
-    """The names in the folder that make up a model saved by these scripts."""
     folder, record = Path(output_dir), read_record(output_dir)
-    if record is not None and "files" in record:
+    if record and "files" in record:
         return {name for name in record["files"] if os.path.lexists(folder / name)}
-    card = _json(folder / CARD)
-    if record is None and not (isinstance(card, dict) and "fingerprint" in card):
+    if not record and "fingerprint" not in _json(folder / CARD):
         return set()
-    own = {path.name for path in folder.iterdir() if _matches(path.name, OLDER)}
-    return own | ({"README.md"} if record is None else set())
+    own = OLDER if record else (*OLDER, "README.md")
+    return {path.name for path in folder.iterdir() if _matches(path.name, own)}
 
 
 def _matches(name: str, patterns: Iterable[str]) -> bool:
@@ -110,23 +101,21 @@ def _matches(name: str, patterns: Iterable[str]) -> bool:
 
 
 def foreign_files(output_dir: str | Path) -> list[str]:
-    """The names in the folder that no run of these scripts wrote. Hidden ones are left out: no run reads or deletes them.
-
-    So is the file that this process's output is redirected to.
-    """
-    folder, model = Path(output_dir), model_files(output_dir)
+    """But for hidden ones and the file that this process's output goes to."""
+    folder, own = Path(output_dir), model_files(output_dir)
     started = read_record(folder) is not None
+    if started:
+        own |= {*BESIDE}
 
-    def is_own(path: Path) -> bool:
+    def is_foreign(path: Path) -> bool:
         if re.fullmatch(r"checkpoint-\d+", path.name):
-            return started or (path / SEAL).exists() or not any(path.iterdir())
-        return path.name in model or (started and path.name in BESIDE)
+            return not started and not (path / SEAL).exists() and any(path.iterdir())
+        return not (path.name in own or path.name.startswith(".") or is_standard_stream(path))
 
-    visible = (path for path in folder.iterdir() if not path.name.startswith("."))
-    return sorted(path.name for path in visible if not is_own(path) and not is_standard_stream(path))
+    return sorted(path.name for path in folder.iterdir() if is_foreign(path))
 
 
-# ---- before a run -------------------------------------------------------------------------------------------------
+# ---- before a run
 
 
 def claim(
@@ -137,20 +126,26 @@ def claim(
     dry_run: bool = False,
     inputs: Iterable[str | None] = (),
 ) -> Path:
-    """The folder, made if need be, and locked for this run while the returned object lives.
+    """The folder, made if need be, and locked while the returned object lives; gone on leaving if it is empty.
 
-    It is removed on leaving if nothing came into it. inputs: paths and hub ids that the run reads. A dry run asks what a
-    run with `overwrite` would, and locks nothing. Raises UsageError when it holds a model or files of others, or an input,
-    when another run is writing there, and when it cannot be written to.
+    inputs: what the run reads. A dry run asks what `overwrite` would, and locks nothing. Raises UsageError where a run may
+    not or cannot write.
     """
     folder = Path(output_dir)
     if os.path.exists(folder) and not folder.is_dir():  # noqa: PTH110 - False for a name that cannot be
         raise UsageError(f"{folder} is a file, not a folder")
-    _refuse_inputs(folder, filter(None, inputs))
-    held = _writable(folder)
+    own = Path(os.path.realpath(folder))
+    for name in filter(None, inputs):
+        path = Path(os.path.realpath(name))
+        if path.exists() and (path == own or own in path.parents):
+            raise UsageError(f"{folder} holds what the run reads: {name}", hint="choose another --output_dir")
+    _check_writable(folder)
+    held = folder
     if not dry_run and is_first_process():
         held = locked(folder, folder)
-        sweep(folder, OF_KILLED_RUNS)
+        for path in folder.iterdir():
+            if re.fullmatch(OF_KILLED_RUNS, path.name):
+                remove(path)
     try:
         _refuse_content(folder, overwrite or dry_run, resuming)
     except UsageError:
@@ -160,32 +155,20 @@ def claim(
     return held
 
 
-def _refuse_inputs(folder: Path, inputs: Iterable[str]) -> None:
-    own = Path(os.path.realpath(folder))
-    for name in inputs:
-        path = Path(os.path.realpath(name))
-        if path.exists() and (path == own or own in path.parents):
-            raise UsageError(
-                f"{folder} is where the run would write, and it holds what the run reads: {name}",
-                hint="give a folder of its own as --output_dir",
-            )
-
-
-def _writable(folder: Path) -> Path:
+def _check_writable(folder: Path) -> None:
     try:
         target = Path(os.path.realpath(folder))  # of a link whose target is not there yet, too
-        made = [path.absolute() for path in (target, *target.parents) if not path.exists()]
-        atexit.register(_remove_empty, made)
+        atexit.register(_remove_empty, [path.absolute() for path in (target, *target.parents) if not path.exists()])
         target.mkdir(parents=True, exist_ok=True)
         # Permission bits do not say it all (root, read-only mounts): only a write does.
         with tempfile.TemporaryFile(dir=folder):
-            return folder
+            pass
     except OSError as error:
         raise UsageError(f"cannot write to {folder}: {error.strerror}", hint="choose another --output_dir") from error
 
 
 def _remove_empty(folders: list[Path]) -> None:
-    """Remove these folders, innermost first, up to the first that is not empty."""
+    """Innermost first, up to the first that is not empty."""
     with contextlib.suppress(OSError):
         for folder in folders:
             folder.rmdir()
@@ -194,39 +177,35 @@ def _remove_empty(folders: list[Path]) -> None:
 def _refuse_content(folder: Path, overwrite: bool, resuming: bool) -> None:
     foreign, newest = foreign_files(folder), last_complete_checkpoint(folder)
     replaced = [name for name in foreign if _matches(name, (*OLDER, *BESIDE, *READ_ALONG))]
-    held = [name for name in ("config.json", CARD) if (folder / name).exists()] or [Path(p).name for p in [newest] if p]
-    away = f"choose another --output_dir, or move away what no run of these scripts wrote: {_some(foreign)}"
-    if held and not (overwrite or resuming):
-        raise UsageError(
-            f"{folder} already holds a model ({held[0]})",
-            hint=f"{away} (--overwrite_output_dir replaces only what they wrote)"
-            if replaced
-            else "choose another --output_dir, continue with --resume_from_checkpoint, or add --overwrite_output_dir",
-        )
+    held = next((name for name in ("config.json", CARD) if (folder / name).exists()), newest and Path(newest).name)
+    other, allowed = "choose another --output_dir", overwrite or resuming
+    away = f"{other}, or move away what no run of these scripts wrote: {_some(foreign)}"
+    if held and not allowed:
+        hint = f"{other}, continue with --resume_from_checkpoint, or add --overwrite_output_dir"
+        if replaced:
+            hint = f"{away} (--overwrite_output_dir replaces only what they wrote)"
+        raise UsageError(f"{folder} already holds a model ({held})", hint=hint)
     if replaced:
-        raise UsageError(
-            f"{folder} holds a model or files that no run of these scripts wrote: {_some(replaced)}", hint=away
-        )
-    if foreign and not (overwrite or resuming):
-        raise UsageError(
-            f"{folder} holds files that no run of these scripts wrote: {_some(foreign)}",
-            hint="choose another --output_dir, or add --overwrite_output_dir: they then stay beside the model",
-        )
+        what = f"{folder} holds a model or files that no run of these scripts wrote: {_some(replaced)}"
+        raise UsageError(what, hint=away)
+    if foreign and not allowed:
+        hint = f"{other}, or add --overwrite_output_dir: they then stay beside the model"
+        raise UsageError(f"{folder} holds files that no run of these scripts wrote: {_some(foreign)}", hint=hint)
     if not held and (read_record(folder) or checkpoints(folder)):
-        log(f"{folder} holds a run that ended before its first complete checkpoint: it is started anew")
+        log(f"{folder} holds a run without a complete checkpoint: it is started anew")
 
 
 def _some(names: list[str]) -> str:
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
-# ---- during and after a run ---------------------------------------------------------------------------------------
+# ---- during and after a run
 
 
 def start(output_dir: str | Path, identity: dict[str, Any], *, resuming: bool) -> None:
-    """Write down that a run begins, and remove what an earlier one left that could be taken for its own.
+    """Remove what could be taken for this run's own; a model stays until the new one is saved.
 
-    A model that is there stays until the new one is saved. identity: what must be the same for a run to be resumed.
+    identity: what must be the same for a run to be resumed.
     """
     folder = Path(output_dir)
     folder.mkdir(parents=True, exist_ok=True)
@@ -235,11 +214,10 @@ def start(output_dir: str | Path, identity: dict[str, Any], *, resuming: bool) -
     if not resuming and read_record(folder) is not None:
         for name in ("log.jsonl", "run.svg"):
             remove(folder / name)
-    write_record(folder, {**identity, "files": files, "finished": False})
+    _write_record(folder, {**identity, "files": files, "finished": False})
 
 
 def discard_checkpoints(output_dir: str | Path, *, only_incomplete: bool) -> None:
-    """Remove what a killed run left half-written, or everything an earlier run left, which could be resumed by mistake."""
     foreign = foreign_files(output_dir) if Path(output_dir).is_dir() else []
     for folder in checkpoints(output_dir):
         if folder.name not in foreign and not (only_incomplete and is_complete_checkpoint(folder)):
@@ -247,25 +225,22 @@ def discard_checkpoints(output_dir: str | Path, *, only_incomplete: bool) -> Non
 
 
 def is_finished(output_dir: str | Path) -> bool:
-    """Whether the last run in the folder saved its model."""
     record = read_record(output_dir) or {}
     return bool(record.get("finished", True)) and (Path(output_dir) / "config.json").exists()
 
 
 @contextlib.contextmanager
 def staged(output_dir: str | Path) -> Iterator[Path]:
-    """A folder to write a model into. Its files move to `output_dir` when the block ends well, and are gone otherwise.
+    """A folder for a model, whose files move to `output_dir` when the block ends well, in place of the model before.
 
-    They move one by one, `config.json` last: a folder that can be loaded is complete. Of what is there, the model that
-    these scripts saved before goes, and files of the same names are replaced; everything else stays.
+    `config.json` comes last: what can be loaded is complete.
     """
-    folder = Path(output_dir)
-    staging = folder / STAGING
+    staging = Path(output_dir) / STAGING
     try:
         remove(staging)
         staging.mkdir(parents=True)
         yield staging
-        _move_into_place(staging, folder)
+        _move_into_place(staging, Path(output_dir))
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 
@@ -276,11 +251,11 @@ def _move_into_place(staging: Path, folder: Path) -> None:
     foreign = [name for name in names if name not in before and (folder / name).is_dir()]
     if foreign:
         raise UsageError(f"{folder} holds a folder `{foreign[0]}` that is not of a saved model", hint="move it away")
-    # Killed from here on, the record knows all the names, and the next run starts anew.
-    write_record(folder, {**record, "files": sorted({*before, *names}), "finished": False})
+    # If it is killed from here on, the record knows all the names.
+    _write_record(folder, {**record, "files": sorted({*before, *names}), "finished": False})
     (folder / "config.json").unlink(missing_ok=True)
     for name in before:
         remove(folder / name)
     for name in sorted(names, key=lambda name: (name == "config.json", name == CARD)):
         (staging / name).replace(folder / name)
-    write_record(folder, {**record, "files": names, "finished": True})
+    _write_record(folder, {**record, "files": names, "finished": True})

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import shutil
 import stat
 import weakref
@@ -18,13 +17,13 @@ from .terminal import is_first_process, warn
 
 
 class Held(type(Path())):
-    """A path that this process alone may write to while the object lives: it is locked, for a file by its partial one."""
+    """A path that this process alone may write to while the object lives."""
 
 
 def locked(path: str | Path, file: Path, flags: int = os.O_RDONLY) -> Path:
-    """`path`, held by a lock on `file` (the folder itself, or the partial file). Raises UsageError when another run has it.
+    """`path`, held by a lock on `file`, which the kernel takes away when the process ends.
 
-    The kernel takes the lock away when the process ends, however it ends. Where the file system has no locks: a warning.
+    Raises UsageError when another run has it. Where the file system has no locks: a warning.
     """
     descriptor = os.open(file, flags, 0o666)
     try:
@@ -35,9 +34,8 @@ def locked(path: str | Path, file: Path, flags: int = os.O_RDONLY) -> Path:
         pass
     except BlockingIOError as error:
         os.close(descriptor)
-        raise UsageError(
-            f"another run is writing to {path}", hint="wait until it has ended, stop it, or choose another place"
-        ) from error
+        hint = "wait for its end, or choose another place"
+        raise UsageError(f"another run is writing to {path}", hint=hint) from error
     except OSError as error:
         warn(f"{path} cannot be locked ({error.strerror}): see to it that no second run writes there")
     held = Held(path)
@@ -47,14 +45,14 @@ def locked(path: str | Path, file: Path, flags: int = os.O_RDONLY) -> Path:
 
 
 def _let_go(descriptor: int, partial: Path | None, owner: int) -> None:
-    with contextlib.suppress(OSError):  # a fork of the owner, such as a worker that loads data, closes its copy alone
+    with contextlib.suppress(OSError):  # a fork, such as a worker that loads data, closes its copy alone
         if partial is not None and os.getpid() == owner and os.path.samestat(os.fstat(descriptor), os.lstat(partial)):
             partial.unlink()
     os.close(descriptor)
 
 
 def _held_file(path: str | Path) -> Path:
-    """The path of a file, held by its partial file, which lies beside it (a link's target) until it takes its place."""
+    """Held by its partial file, which lies beside it (a link's target) until it takes its place."""
     while True:
         partial = _partial(path)
         held = locked(path, partial, os.O_RDWR | os.O_CREAT)
@@ -65,12 +63,11 @@ def _held_file(path: str | Path) -> Path:
 
 def _partial(path: str | Path) -> Path:
     target = Path(os.path.realpath(path))
-    name = target.name if len(os.fsencode(target.name)) < 240 else f"{zlib.crc32(os.fsencode(target.name)):08x}"
-    return target.with_name(f".{name}.partial")
+    name = os.fsencode(target.name)
+    return target.with_name(f".{target.name if len(name) < 240 else f'{zlib.crc32(name):08x}'}.partial")
 
 
 def is_standard_stream(path: Path) -> bool:
-    """Whether stdout or stderr of this process is redirected to this file."""
     for stream in (1, 2, stdout()):
         with contextlib.suppress(OSError, ValueError, AttributeError):
             if os.path.samestat(os.fstat(stream if isinstance(stream, int) else stream.fileno()), path.stat()):
@@ -78,15 +75,7 @@ def is_standard_stream(path: Path) -> bool:
     return False
 
 
-def sweep(folder: str | Path, names: str) -> None:
-    """Remove what killed runs left in a folder: entries whose name is matched by the regular expression `names`."""
-    for path in Path(folder).iterdir():
-        if re.fullmatch(names, path.name):
-            remove(path)
-
-
 def remove(path: Path) -> None:
-    """Remove a file, a link or a folder with all it holds, if it is there."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
@@ -94,23 +83,18 @@ def remove(path: Path) -> None:
 
 
 def check_output_file(path: str | Path, overwrite: bool = False, inputs: Iterable[str | None] = ()) -> Path:
-    """The path, if a file can be written there, and held for this run while the returned object lives.
-
-    inputs: files that the run reads. Raises UsageError when it is one of them, a folder, a device or a pipe, when its
-    folder cannot be written to, when another run is writing it, or when it exists and may not be replaced. Of a link, the
-    target is meant.
-    """
+    """The path (of a link, its target is meant), held while the returned object lives. inputs: what the run reads."""
     path = Path(path)
     try:
         if path.is_dir():
             raise UsageError(f"{path} is a folder, not a file")
         if path.exists() and (not path.is_file() or is_standard_stream(path)):
-            raise UsageError(f"{path} is not a regular file", hint="give the name of a file, or leave the flag out")
+            raise UsageError(f"{path} is not a regular file", hint="name a file, or leave the flag out")
         if path.exists() and not overwrite:
-            raise UsageError(f"{path} exists already", hint="give another name, or add --overwrite")
+            raise UsageError(f"{path} exists already", hint="choose another, or add --overwrite")
         target = Path(os.path.realpath(path))
         if any(target == Path(os.path.realpath(name)) for name in inputs if name):
-            raise UsageError(f"{path} is what the run reads", hint="write to another file: the original would be lost")
+            raise UsageError(f"{path} is what the run reads", hint="write to another file")
         if target.is_symlink():
             raise UsageError(f"cannot write {path}: its links go in a circle")
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -118,27 +102,22 @@ def check_output_file(path: str | Path, overwrite: bool = False, inputs: Iterabl
         return _held_file(path) if is_first_process() else path  # only a write says whether it can be written to
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise UsageError(f"cannot write {path}: {reason}", hint="choose another place for the file") from error
+        raise UsageError(f"cannot write {path}: {reason}", hint="choose another place") from error
 
 
 def write_whole(path: str | Path, lines: Iterable[str]) -> int:
-    """Write text lines to `path` so that it appears complete or not at all. Returns the number of lines.
-
-    A link stays one: its target is written. A file that is replaced keeps its permissions.
-    """
+    """The file appears complete or not at all, with its old permissions. Returns the number of lines."""
     held = path if hasattr(path, "descriptor") else _held_file(path)
     partial, target = _partial(held), Path(os.path.realpath(held))
+    how = {"encoding": "utf-8", "newline": "\n", "errors": "backslashreplace", "closefd": False}
     count = 0
     try:
         with contextlib.suppress(FileNotFoundError):
             os.fchmod(held.descriptor, stat.S_IMODE(target.stat().st_mode))
         os.ftruncate(held.descriptor, 0)
-        with open(
-            held.descriptor, "w", encoding="utf-8", newline="\n", errors="backslashreplace", closefd=False
-        ) as file:
-            for line in lines:
+        with open(held.descriptor, "w", **how) as file:
+            for count, line in enumerate(lines, 1):  # noqa: B007 - it is what is returned
                 file.write(line + "\n")
-                count += 1
             file.flush()
             os.fsync(file.fileno())
         partial.replace(target)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib.util
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from .errors import UsageError
@@ -15,30 +15,40 @@ OURS = (
     *("torch", "transformers", "trl", "datasets", "peft", "accelerate", "rich", "yaml", "scipy", "pydantic"),
     *("numpy", "pyarrow", "jinja2", "safetensors", "tokenizers", "huggingface_hub", "pandas", "dill"),
 )
-"""What the headers of the scripts list, and what these bring along, by the names under which they are imported."""
+"""What the headers of the scripts list, and what these bring along, as they are imported."""
 
-REPORTERS: dict[str, tuple[str, ...]] = {
-    **{name: (name,) for name in ("aim", "clearml", "codecarbon", "comet_ml", "dvclive", "mlflow", "neptune")},
-    **{name: (name,) for name in ("swanlab", "trackio", "wandb")},
-    "tensorboard": ("tensorboard", "tensorboardX"),
-    "azure_ml": ("azureml",),
-    "dagshub": ("dagshub",),
-    "flyte": ("flytekit",),
-}
-"""Value of --report_to -> packages of which one must be installed."""
+_SAME = (
+    "aim",
+    "clearml",
+    "codecarbon",
+    "comet_ml",
+    "dagshub",
+    "dvclive",
+    "mlflow",
+    "neptune",
+    "swanlab",
+    "trackio",
+    "wandb",
+)
+REPORTERS = {name: name for name in _SAME} | {"tensorboard": "tensorboard", "azure_ml": "azureml", "flyte": "flytekit"}
+"""Value of --report_to -> package; instead of tensorboard, tensorboardX will do."""
 OPTIMIZERS = {
-    **dict.fromkeys(("adamw_torch_4bit", "adamw_torch_8bit"), "torchao"),
-    **dict.fromkeys(("galore_",), "galore_torch"),
-    **dict.fromkeys(("lomo", "adalomo"), "lomo_optim"),
-    **dict.fromkeys(("ademamix", "adamw_8bit", "lion", "paged_", "rmsprop_bnb", "adamw_bnb"), "bitsandbytes"),
-    **{"grokadamw": "grokadamw", "schedule_free": "schedulefree", "apollo_": "apollo_torch", "stable_adamw": "optimi"},
+    start: package
+    for package, starts in {
+        "torchao": "adamw_torch_4bit adamw_torch_8bit",
+        "galore_torch": "galore_",
+        "lomo_optim": "lomo adalomo",
+        "bitsandbytes": "ademamix adamw_8bit lion paged_ rmsprop_bnb adamw_bnb",
+        "grokadamw": "grokadamw",
+        "schedulefree": "schedule_free",
+        "apollo_torch": "apollo_",
+        "optimi": "stable_adamw",
+    }.items()
+    for start in starts.split()
 }
-"""Beginning of a value of --optim -> package."""
+"""Start of a value of --optim -> package."""
 SWITCHES = {"deepspeed": "deepspeed", "use_liger_kernel": "liger_kernel", "use_vllm": "vllm"}
-INSTALLED_AS = {
-    **{"yaml": "pyyaml", "azureml": "azureml-core", "optimi": "torch-optimi", "lomo_optim": "lomo-optim"},
-    **{"galore_torch": "galore-torch", "apollo_torch": "apollo-torch", "liger_kernel": "liger-kernel"},
-}
+INSTALLED_AS = {"yaml": "pyyaml", "azureml": "azureml-core", "optimi": "torch-optimi"}
 
 
 def is_installed(module: str) -> bool:
@@ -49,55 +59,56 @@ def is_installed(module: str) -> bool:
 
 
 def check_optional(given: Mapping[str, Sequence[str]]) -> None:
-    """Raises UsageError when a setting of a run, {name: values}, needs a package that is not installed."""
+    """given: {name of a setting: its values}."""
+    needed = []
     for value in given.get("report_to", ()):
         if value in ("none", "all", "[]", "kubeflow"):
             continue
         if value not in REPORTERS:
             close = difflib.get_close_matches(value, REPORTERS, n=1) or [", ".join(REPORTERS)]
             raise UsageError(f"--report_to {value} is not known", hint=f"did you mean {close[0]}?")
-        if not any(map(is_installed, REPORTERS[value])):
-            raise not_installed(REPORTERS[value][0], f"--report_to {value}: ")
-    for value in given.get("optim", ()):
-        package = next((package for start, package in OPTIMIZERS.items() if value.startswith(start)), None)
-        if package and not is_installed(package):
-            raise not_installed(package, f"--optim {value}: ")
+        if value == "tensorboard" and is_installed("tensorboardX"):
+            continue
+        needed.append((f"--report_to {value}: ", REPORTERS[value]))
+    needed += [
+        (f"--optim {value}: ", package)
+        for value in given.get("optim", ())
+        for start, package in OPTIMIZERS.items()
+        if value.startswith(start)
+    ]
     for name, package in SWITCHES.items():
-        is_off = [value.lower() for value in given.get(name, ["false"])] in (["false"], ["none"])
-        if not is_off and not is_installed(package):
-            raise not_installed(package, f"--{name}: ")
+        if [value.lower() for value in given.get(name, ["false"])] not in (["false"], ["none"]):
+            needed.append((f"--{name}: ", package))
+    for flag, package in needed:
+        if not is_installed(package):
+            raise not_installed(package, flag)
 
 
 def not_installed(module: str, before: str = "") -> UsageError:
-    """The error for a package that is needed and missing. before: what asked for it."""
+    """before: what asked for it."""
     script = Path(sys.argv[0]).name
     script = script if script in SCRIPT_RESULTS else "NAME.py"
-    package = INSTALLED_AS.get(module, module)
+    package = INSTALLED_AS.get(module, module.replace("_", "-"))
     if module in OURS:
-        hint = f"uv run scripts/{script} ... installs what the script needs; elsewhere: pip install {package}"
+        hint = f"uv run scripts/{script} ... installs what it needs; elsewhere: pip install {package}"
     else:
         hint = f"uv run --with {package} scripts/{script} ..., or pip install {package}"
     return UsageError(f"{before}{module} is not installed", hint=hint)
 
 
 def missing(error: BaseException) -> UsageError | None:
-    """The error to tell instead of this one, where a package that is not there, or is another version, is its cause.
+    """The error to tell where a package that is missing, or of another version, is the cause.
 
     Libraries try optional packages on their way to another error: those count only where they are the error itself.
     """
-    for cause in _causes(error):
+    cause: BaseException | None = error
+    while cause is not None:
         name = (getattr(cause, "name", None) or "").partition(".")[0]
-        if not isinstance(cause, ImportError) or not name or (name not in OURS and cause is not error):
-            continue
-        if not is_installed(name):
-            return not_installed(name)
-        if not isinstance(cause, ModuleNotFoundError):
-            found = not_installed(name)
-            return UsageError(f"the installed {name} is not the version that is needed: {cause}", hint=found.hint)
+        if isinstance(cause, ImportError) and name and (name in OURS or cause is error):
+            told = not_installed(name)
+            if is_installed(name):
+                told.message = f"the installed {name} is not the version that is needed: {cause}"
+            if not (is_installed(name) and isinstance(cause, ModuleNotFoundError)):
+                return told
+        cause = cause.__cause__ or cause.__context__
     return None
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__

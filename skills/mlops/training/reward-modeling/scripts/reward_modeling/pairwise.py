@@ -1,9 +1,4 @@
-"""Models that compare two answers to one prompt, run over all pairs: win rates, and a reward that holds within the prompt.
-
-The reward of an answer is the mean, over the answers of its prompt, of the log-odds that it beats each of them (itself: 0):
-the Bradley-Terry scores that fit the log-odds of all pairs best, by least squares. So the difference of two answers alone
-is their log-odds. Both orders of a pair are computed, which takes out what a model gives to a place.
-"""
+"""Models that compare two answers to one prompt, run over all pairs: win rates, and a reward within the prompt."""
 
 from __future__ import annotations
 
@@ -20,7 +15,11 @@ from .scoring import RewardModel
 
 
 class PairwiseModel(RewardModel):
-    """A model that compares two answers. Its rewards hold within a prompt: what has one answer is a DataError."""
+    """Its rewards hold within a prompt: what has one answer is a DataError.
+
+    An answer's is the mean log-odds that it beats each answer of its prompt (itself: 0): the Bradley-Terry scores that fit
+    all pairs best, by least squares. Both orders of a pair are computed, which takes out what a model gives to a place.
+    """
 
     attributes = ("win_rate",)
     compares = True
@@ -30,8 +29,7 @@ class PairwiseModel(RewardModel):
     ) -> list[list[float] | None]:
         """[reward, win rate] of each conversation among those beside it that have its prompt and origin."""
         groups = [list(group) for _, group in groupby(conversations, key=lambda one: (one.prompt, one.origin))]
-        pairs = [pair for group in groups for pair in self._pairs(group)]
-        odds = iter(self._scored(pairs, None))
+        odds = iter(self._scored([pair for group in groups for pair in _pairs(group)], None))
         found: list[list[float] | None] = []
         for group in groups:
             n = len(group)
@@ -42,23 +40,8 @@ class PairwiseModel(RewardModel):
                 progress(n)
         return found
 
-    def _pairs(self, group: list[Conversation]) -> list[AnswerPair]:
-        origin = group[0].origin
-        if len(group) < 2:
-            raise DataError(
-                "this model compares the answers of one prompt, which has only one here: it has no reward of its own",
-                where=origin,
-                hint="give two or more completions to each prompt",
-            )
-        texts = []
-        for one in group:
-            if len(one.completion) != 1 or one.tools:
-                raise DataError("a model that compares answers reads one text, without tools", where=origin)
-            texts.append(one.completion[0].get("content") or "")
-        return [AnswerPair(group[0].prompt, texts[i], texts[j], origin) for i, j in permutations(range(len(texts)), 2)]
-
     def _of_both(self, one: float | None, other: float | None) -> float | None:
-        """The log-odds of the first answer, of those read in both orders."""
+        """The log-odds of the first answer by both orders."""
         if one is None or other is None:
             return None
         if self.renderer.family.head == "Marked":
@@ -73,9 +56,19 @@ class PairwiseModel(RewardModel):
         return [(rendered.ids, self.renderer.places_of(rendered.ids))]
 
 
+def _pairs(group: list[Conversation]) -> list[AnswerPair]:
+    prompt, origin = group[0].prompt, group[0].origin
+    if len(group) < 2:
+        what = "this model compares the answers of one prompt, which has only one here"
+        raise DataError(what, where=origin, hint="give two or more completions to each prompt")
+    if any(len(one.completion) != 1 or one.tools for one in group):
+        raise DataError("a model that compares answers reads one text, without tools", where=origin)
+    texts = [one.completion[0].get("content") or "" for one in group]
+    return [AnswerPair(prompt, first, second, origin) for first, second in permutations(texts, 2)]
+
+
 def _among(odds: list[float | None]) -> list[float] | None:
-    """Reward and win rate by the log-odds against every other answer; None when some could not be computed."""
+    """Reward and win rate by the log-odds against every other answer."""
     if None in odds:
         return None
-    wins = [probability(one) for one in odds]
-    return [math.fsum(odds) / (len(odds) + 1), math.fsum(wins) / len(wins)]
+    return [math.fsum(odds) / (len(odds) + 1), math.fsum(map(probability, odds)) / len(odds)]

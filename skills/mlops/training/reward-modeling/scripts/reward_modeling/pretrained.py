@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from . import weights
 from .console import ModelError, UsageError, UserError
 from .hf import Config
 from .model_folder import (
@@ -20,7 +21,6 @@ from .model_folder import (
     snapshot,
 )
 from .vocabulary import check_tells_apart
-from .weights import check_is_model, check_is_no_adapter_on_the_hub, check_loaded, check_size
 
 # Words in what the hub's client says -> the next thing to try.
 HUB_HINTS = {
@@ -31,17 +31,16 @@ HUB_HINTS = {
 
 
 def read_config(path: str) -> Any:
-    """The config of a model folder or hub id. Raises ModelError where there is none, or where it is broken."""
     from transformers import AutoConfig
 
     check_folder(path)
-    check_is_model(path)
+    weights.check_is_model(path)
     check_reachable(path)
     try:
         config = loaded_by(path, lambda: AutoConfig.from_pretrained(path, trust_remote_code=False))
     except ModelError as error:
         if any(words in error.message for words in ("does not appear to have a file named", "Unrecognized model")):
-            check_is_no_adapter_on_the_hub(path)
+            weights.check_is_no_adapter_on_the_hub(path)
         raise
     if not Path(path).is_dir() and (folder := snapshot(path)):
         check_config(read_json(folder / CONFIG), folder / CONFIG)
@@ -50,7 +49,6 @@ def read_config(path: str) -> Any:
 
 
 def read_tokenizer(path: str) -> Any:
-    """The tokenizer of a model folder or hub id. Raises ModelError where it cannot be loaded, or lacks its vocabulary."""
     from transformers import AutoTokenizer
 
     check_folder(path)
@@ -64,17 +62,13 @@ def read_tokenizer(path: str) -> Any:
 def read_model(
     auto_class: Any, path: str, *, scores: bool, strict: bool, dtype: Any, **labels: int
 ) -> tuple[Any, list[str], list[str]]:
-    """(model, names of its weights that the files lack, notes), by a class of transformers itself and no other.
-
-    scores, strict: as in `weights.check_loaded`. labels: `num_labels` over that of the config. Raises ModelError for weights
-    that do not fit, and for a model that needs code of its own.
-    """
+    """(model, names of its weights that the files lack, notes). scores, strict: as in `weights.check_loaded`."""
     options = {"trust_remote_code": False, "output_loading_info": True, "ignore_mismatched_sizes": True}
     with without_reports():
         if Path(path).is_dir():
-            loaded_by(path, lambda: check_size(path, auto_class, **labels))
+            loaded_by(path, lambda: weights.check_size(path, auto_class, **labels))
         model, info = loaded_by(path, lambda: auto_class.from_pretrained(path, dtype=dtype, **options, **labels))
-    notes = check_loaded(path, model, info, scores=scores, strict=strict)
+    notes = weights.check_loaded(path, model, info, scores=scores, strict=strict)
     folder, files = snapshot(path), own_code(path)
     if files:
         notes.append(f"{', '.join(files)}: not run, the classes of transformers are used instead")
@@ -84,14 +78,14 @@ def read_model(
 
 
 def check_reachable(path: str) -> None:
-    """Raises ModelError for a hub id that is neither in the cache nor to be had from the hub."""
+    """Raises ModelError for a hub id that is neither in the cache nor on the hub."""
     if not (Path(path).is_dir() or hub_answers(path) or snapshot(path)):
         raise ModelError(f"cannot load {path}: the hub does not answer", hint=HUB_HINTS["couldn't connect"])
 
 
 @contextlib.contextmanager
 def without_reports() -> Iterator[None]:
-    """transformers reports a new head as a defect and an unused language-model head as another; both are meant."""
+    """transformers reports a new head and an unused one: both are meant."""
     from transformers.utils import logging
 
     verbosity = logging.get_verbosity()
@@ -103,62 +97,53 @@ def without_reports() -> Iterator[None]:
 
 
 def _check_no_own_class(path: str, file: str, key: str) -> None:
-    """Raises ModelError when `key` of this file names a class that transformers does not have, and code that has it."""
     import transformers
 
     folder = snapshot(path)
-    if folder is None or not (folder / file).is_file():
-        return
-    config = read_json(folder / file)
-    names = config.get(key) or []
-    for name in filter(lambda name: isinstance(name, str), names if isinstance(names, list) else [names]):
-        if config.get("auto_map") and not any(hasattr(transformers, str(n)) for n in (name, name.removesuffix("Fast"))):
+    config = read_json(folder / file) if folder and (folder / file).is_file() else {}
+    names = config.get(key)
+    for name in names if isinstance(names, list) else [names]:
+        if not isinstance(name, str) or not config.get("auto_map"):
+            continue
+        if not any(hasattr(transformers, one) for one in (name, name.removesuffix("Fast"))):
             raise _own_code_error(path, f"{name} is not part of transformers")
 
 
 def _own_code_error(path: str, why: str) -> ModelError:
-    files = ", ".join(own_code(path)) or "a file of its repository"
-    return ModelError(
-        f"{path} needs code of its own ({files}), which is never run: {why}",
-        hint="use a model whose classes are part of transformers",
+    what = (
+        f"{path} needs code of its own ({', '.join(own_code(path)) or 'in its repository'}), which is never run: {why}"
     )
+    return ModelError(what, hint="use a model whose classes are part of transformers")
 
 
 def loaded_by(path: str, load_it: Callable[[], Any]) -> Any:
-    """Run a `from_pretrained`, turning what it raises for a bad folder or an unknown id into ModelError."""
+    """Run a `from_pretrained`, turning what it raises into ModelError."""
     try:
         return load_it()
     except UserError:
         raise
     except Exception as error:  # tokenizers and safetensors raise classes of their own, derived from Exception only
-        if "No space left" in str(error) or "out of memory" in str(error).lower():
+        said = str(error)
+        if "No space left" in said or "out of memory" in said.lower():
             raise
-        if "trust_remote_code" in str(error):
+        if "trust_remote_code" in said:
             raise _own_code_error(path, "no class of transformers reads it") from error
-        if "weights_only" in str(error) or "torch.load" in str(error):
-            # Their text says how to switch the protection off.
-            raise ModelError(
-                f"cannot load {path}: a pickle among its files holds more than tensors, or is broken",
-                hint="only tensors are read from a pickle: ask its authors for safetensors",
-            ) from error
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-        absent = "" if Path(path).exists() else ", and there is no such folder here"
-        for words, hint in HUB_HINTS.items():
-            if words in reason:
-                raise ModelError(f"cannot load {path}: {reason}", hint=hint) from error
-        raise ModelError(
-            f"cannot load {path}: {reason}{absent}",
-            hint="give a folder with config.json, weights and a tokenizer, or a hub id",
-        ) from error
+        reason = (said.strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        hint = next((hint for words, hint in HUB_HINTS.items() if words in reason), None)
+        if "weights_only" in said or "torch.load" in said:  # whose text says how to switch the protection off
+            reason = "a pickle among its files holds more than tensors, or is broken"
+            hint = "only tensors are read from a pickle: ask its authors for safetensors"
+        if hint is None:
+            reason += "" if Path(path).exists() else ", and there is no such folder here"
+            hint = "give a folder with config.json, weights and a tokenizer, or a hub id"
+        raise ModelError(f"cannot load {path}: {reason}", hint=hint) from error
 
 
 def architecture_of(config: Config) -> str:
-    """The name of the class that a config was saved with, or an empty one."""
     return (config.architectures or [""])[0]
 
 
 def read_chat_template(path: str | None) -> str | None:
-    """The template in a .jinja file, or that of the tokenizer in a folder or on the hub."""
     if path is None:
         return None
     if path.endswith((".jinja", ".j2")):
@@ -166,13 +151,11 @@ def read_chat_template(path: str | None) -> str | None:
             if Path(path).exists() and not Path(path).is_file():
                 raise UsageError(f"the chat template {path} is not a regular file")
             return Path(path).read_text(encoding="utf-8")
-        except OSError as error:
-            raise UsageError(f"cannot read the chat template {path}: {error.strerror}") from error
-        except UnicodeDecodeError as error:
-            raise UsageError(f"the chat template {path} is not UTF-8 text") from error
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", "it is not UTF-8 text")
+            raise UsageError(f"cannot read the chat template {path}: {reason}") from error
     template = read_tokenizer(path).chat_template
     if not template:
-        raise ModelError(
-            f"the tokenizer of {path} has no chat template", hint="name a model that has one, or a .jinja file"
-        )
+        hint = "name a model that has one, or a .jinja file"
+        raise ModelError(f"the tokenizer of {path} has no chat template", hint=hint)
     return template

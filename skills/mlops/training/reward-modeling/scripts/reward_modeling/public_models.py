@@ -1,8 +1,4 @@
-"""Load a public reward model of `readers.PUBLIC` by classes of transformers alone, and render for it.
-
-The trunk is that of its config, the head one of `public_heads`; `model_class` puts both into a model that `forward` runs as
-it runs our own, packed where the trunk allows it.
-"""
+"""Load a public reward model of `public_table.PUBLIC` by classes of transformers and `public_heads` alone, and render for it."""
 
 from __future__ import annotations
 
@@ -11,18 +7,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from . import checkpoints, pair_rendering
+from . import checkpoints
 from .base_rendering import BaseRenderer
 from .console import ModelError, UsageError
 from .heads import scored_at
 from .kinds import Kind
 from .model_folder import CONFIG, check_folder, own_code, pickled_weights, read_json
 from .output_folder import CARD
+from .pair_rendering import AskedRenderer, MarkedRenderer
 from .precision import best_device, usable
 from .pretrained import loaded_by, read_chat_template, read_tokenizer, without_reports
-from .public_families import Family, Text
-from .public_rendering import PublicRenderer, with_token_types
-from .public_steps import PublicStepRenderer
+from .public_families import Family
+from .public_rendering import PublicRenderer, PublicStepRenderer, with_token_types
 from .readers import INDEX, pickled, recognize
 from .tokenizer_setup import prepare_tokenizer
 from .vocabulary import check_embedded
@@ -34,78 +30,54 @@ UNUSED = re.compile(r"^(lm_head|embed_out|output)\.|^normalizer\.count$|\.inv_fr
 
 
 def load_any(
-    path: str, reference: str | None, *, dtype: str, device: str | None, kind: Kind, compares: bool = False
+    path: str, reference: str | None, *, kind: Kind, compares: bool = False, **run: Any
 ) -> tuple[checkpoints.Loaded, Family | None]:
-    """A model of ours or of others, ready to score, with its family where it has one.
+    """A model of ours or of others, with its family where it has one. run: dtype and device.
 
     reference: of a log-ratio. compares: whether one that compares answers is wanted; another is a ModelError.
     """
     family = recognize(path)
     if compares != bool(family and family.compares):
-        found = f"compares answers ({family.called})" if family and family.compares else "scores each answer alone"
-        raise ModelError(
-            f"{path} {found}: rewards of such a model hold {'across prompts' if compares else 'within a prompt only'}",
-            hint="load it with RewardModel"
-            if compares
-            else "rank with score.py or PairwiseModel, or give a model that scores",
-        )
-    needed = getattr(family and family.text, "reference", None)
-    if reference or needed:
-        return _log_ratio(path, reference, needed, family, dtype=dtype, device=device), family
-    if family is None or family.head is None:
-        return checkpoints.load(path, dtype=dtype, device=device, kind=kind), family
-    checkpoints.check_kind(path, family, kind)
-    return load_family(path, family, dtype=dtype, device=device), family
-
-
-def _log_ratio(
-    path: str, reference: str | None, needed: str | None, family: Family | None, **run: Any
-) -> checkpoints.Loaded:
-    from . import implicit
-
+        found = "scores each answer alone" if compares else "compares answers: its rewards hold within a prompt only"
+        hint = "load it with RewardModel" if compares else "rank with score.py, or give a model that scores each answer"
+        raise ModelError(f"{path} {found}", hint=hint)
+    needed = family and family.reference
+    if not (reference or needed):
+        if family is None or family.head is None:
+            return checkpoints.load(path, kind=kind, **run), family
+        checkpoints.check_kind(path, family, kind)
+        return load_family(path, family, **run), family
     if not reference:
-        raise UsageError(
-            f"the reward of {path} is a log-ratio with a reference model, which is missing",
-            hint=f"--reference_model_name_or_path, by its authors {needed}",
-        )
-    if needed and family:
-        return implicit.load_log_ratio(path, reference, scale=family.text.scale, of_steps=True, **run)
-    if family or checkpoints.kind_of(path):
-        raise UsageError(
-            f"{path} has a reward of its own: it needs no --reference_model_name_or_path", hint="leave it out"
-        )
-    return implicit.load_log_ratio(path, reference, **run)
+        what = f"the reward of {path} is a log-ratio with a reference model"
+        raise UsageError(what, hint=f"give --reference_model_name_or_path, by its authors {needed}")
+    if not needed and (family or checkpoints.kind_of(path)):
+        raise UsageError(f"{path} has a reward of its own", hint="leave out --reference_model_name_or_path")
+    from .implicit import load_log_ratio
+
+    of_steps = {"scale": family.scale, "of_steps": True} if family else {}
+    return made_ready(*load_log_ratio(path, reference, **of_steps, **run)), family
 
 
 def load_family(path: str, family: Family, *, dtype: str, device: str | None) -> checkpoints.Loaded:
-    """A public model of this family with a head of its own, in eval mode. The head stays in fp32.
-
-    Raises ModelError when a tensor is missing or unknown, when the tokenizer lacks a token that the family needs, and for
-    pickled weights that hold more than tensors.
-    """
+    """A public model with a head of its own, which stays in fp32. Raises ModelError where a tensor or token is missing."""
     import torch
 
     from . import public_heads
 
     device = usable(device or best_device())
     folder = fetched(path)
-    tokenizer, config = tokenizer_of(str(folder), family), trunk_config(folder, family)
+    tokenizer, config = tokenizer_of(folder, family), trunk_config(folder, family)
     state = under_own_names(path, loaded_by(path, lambda: read_tensors(folder)), family, tokenizer)
     split_attention(state, config)
     shapes = {name.removeprefix("score."): tuple(own.shape) for name, own in state.items() if name.startswith("score.")}
     if not shapes:
-        raise ModelError(
-            f"{path} lacks its head ({family.called}): none of its tensors is one", hint="fetch all of its files"
-        )
+        raise ModelError(f"{path} lacks its head ({family.called})", hint="fetch all of its files")
     made = model_class(config, family, getattr(public_heads, str(family.head)), shapes)
     asked = {"dtype": getattr(torch, dtype), "output_loading_info": True, "ignore_mismatched_sizes": True}
     with without_reports():
         model, info = loaded_by(path, lambda: made.from_pretrained(None, config=config, state_dict=state, **asked))
     model.score.to(torch.float64 if dtype == "float64" else torch.float32)
-    notes = [
-        f"{path}: {family.called}, read by {family.how}",
-        *check_loaded(path, model, info, scores=False, strict=True),
-    ]
+    notes = [_read_by(path, family), *check_loaded(path, model, info, scores=False, strict=True)]
     missing = sorted(name for name in info["missing_keys"] if not name.endswith(".num_batches_tracked"))
     if missing:
         raise ModelError(f"{path} lacks {len(missing)} tensors, the first is {missing[0]}")
@@ -114,36 +86,42 @@ def load_family(path: str, family: Family, *, dtype: str, device: str | None) ->
     if files := own_code(path):
         notes.append(f"{', '.join(files)}: not run, the classes of transformers are used instead")
     check_embedded(path, tokenizer, model.get_input_embeddings().num_embeddings)
+    return made_ready(model.to(device), tokenizer, notes)
+
+
+def _read_by(path: str, family: Family) -> str:
+    return f"{path}: {family.called}, read by {family.how}"
+
+
+def made_ready(model: Any, tokenizer: Any, notes: list[str]) -> checkpoints.Loaded:
     if tokenizer.pad_token is None:  # any token will do after the mask
         tokenizer.pad_token = tokenizer.convert_ids_to_tokens(0)
     tokenizer.padding_side, model.config.get_text_config().pad_token_id = "right", tokenizer.pad_token_id
-    return checkpoints.Loaded(model.eval().to(device), tokenizer, "loaded", notes)
+    return checkpoints.Loaded(model.eval(), tokenizer, "loaded", notes)
 
 
 def fetched(path: str) -> Path:
-    """The folder of a model; of a hub id, its weights and tokenizer in the cache."""
-    if Path(path).is_dir():
-        check_folder(path)
-        return Path(path)
-    from huggingface_hub import snapshot_download
+    """The folder of a model, of a hub id in the cache."""
+    folder = Path(path)
+    if not folder.is_dir():
+        from huggingface_hub import snapshot_download
 
-    kinds = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
-    folder = loaded_by(path, lambda: Path(snapshot_download(path, allow_patterns=kinds)))
-    if not any(folder.glob("*.safetensors")):
-        loaded_by(path, lambda: snapshot_download(path, allow_patterns=["*.bin"]))
+        kinds = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+        folder = loaded_by(path, lambda: Path(snapshot_download(path, allow_patterns=kinds)))
+        if not any(folder.glob("*.safetensors")):
+            loaded_by(path, lambda: snapshot_download(path, allow_patterns=["*.bin"]))
     check_folder(str(folder))
     return folder
 
 
-def tokenizer_of(path: str, family: Family) -> Any:
-    """Its tokenizer, by the family's class of transformers where it came with code of its own."""
+def tokenizer_of(folder: Path, family: Family) -> Any:
     import transformers
 
     if family.tokenizer is None:
-        return read_tokenizer(path)
-    whole = (Path(path) / "tokenizer.json").is_file()
+        return read_tokenizer(str(folder))
+    whole = (folder / "tokenizer.json").is_file()
     made = getattr(transformers, "PreTrainedTokenizerFast" if whole else family.tokenizer)
-    return loaded_by(path, lambda: made.from_pretrained(path, trust_remote_code=False))
+    return loaded_by(str(folder), lambda: made.from_pretrained(folder, trust_remote_code=False))
 
 
 def trunk_config(folder: Path, family: Family) -> Any:
@@ -151,12 +129,14 @@ def trunk_config(folder: Path, family: Family) -> Any:
 
     if family.trunk is None:
         return loaded_by(str(folder), lambda: AutoConfig.from_pretrained(folder, trust_remote_code=False))
-    fields = {key: value for key, value in read_json(folder / CONFIG).items() if key not in ("model_type", "auto_map")}
-    return AutoConfig.for_model(family.trunk, **fields)
+    fields = read_json(folder / CONFIG)
+    return AutoConfig.for_model(
+        family.trunk, **{key: fields[key] for key in fields.keys() - {"model_type", "auto_map"}}
+    )
 
 
 def model_class(config: Any, family: Family, head: type, shapes: dict[str, tuple[int, ...]]) -> type:
-    """A model of transformers: the trunk of this config as `model`, the head as `score`. Logits are [B, T, k], pooled [B, k]."""
+    """The trunk of this config as `model`, the head as `score`. Logits are [B, T, k], pooled [B, k]."""
     from transformers import AutoModel, PreTrainedModel
     from transformers.modeling_outputs import TokenClassifierOutput
 
@@ -182,11 +162,11 @@ def model_class(config: Any, family: Family, head: type, shapes: dict[str, tuple
     return Public
 
 
-# ---- weights ---------------------------------------------------------------------------------------------------------
+# ---- weights
 
 
 def read_tensors(folder: Path) -> dict[str, Any]:
-    """All tensors of a folder, mapped into memory; of pickles only where there are no safetensors, and only tensors."""
+    """All tensors of a folder, mapped into memory; of pickles only where there are no safetensors."""
     from safetensors.torch import load_file
 
     index, files = folder / INDEX, sorted(folder.glob("*.safetensors"))
@@ -194,29 +174,23 @@ def read_tensors(folder: Path) -> dict[str, Any]:
         shards = set(read_json(index)["weight_map"].values())
         files = [file for file in files if file.name in shards or "head" in file.name]
     state: dict[str, Any] = {}
-    for file in files:
-        state |= load_file(file)
-    for name in [] if files else pickled_weights(folder):
-        state |= pickled(folder / name)
+    for file in files or [folder / name for name in pickled_weights(folder)]:
+        state |= load_file(file) if files else pickled(file)
     return state
 
 
 def under_own_names(path: str, state: dict[str, Any], family: Family, tokenizer: Any) -> dict[str, Any]:
-    """The tensors under the names of `model_class`: `model.*` and `score.*`, without those that take no part."""
+    """The tensors that take part, under the names of `model_class`."""
     found = {}
     if family.tokens:
-        rows = state.get(
-            "lm_head.weight", next((own for name, own in state.items() if name.endswith("embed_tokens.weight")), None)
-        )
+        tied = (own for name, own in state.items() if name.endswith("embed_tokens.weight"))
+        rows = state["lm_head.weight"] if "lm_head.weight" in state else next(tied, None)
         if rows is not None:
             found["score.0.weight"] = rows[[token_id(path, tokenizer, token) for token in family.tokens]]
     for name, tensor in state.items():
         if not UNUSED.search(name):
-            for pattern, replacement in (*family.weights, TRUNK):
-                new = re.sub(pattern, replacement, name)
-                if new != name:
-                    break
-            found[new] = tensor
+            renamed = (re.sub(*rule, name) for rule in (*family.weights.items(), TRUNK))
+            found[next((new for new in renamed if new != name), name)] = tensor
     return found
 
 
@@ -232,71 +206,62 @@ def split_attention(state: dict[str, Any], config: Any) -> None:
 
 
 def token_id(path: str, tokenizer: Any, token: int | str) -> int:
-    """The id of a token, given as itself or as a text that is one token. Raises ModelError where it is not."""
     ids = [token] if isinstance(token, int) else tokenizer(token, add_special_tokens=False)["input_ids"]
     if len(ids) != 1:
-        raise ModelError(
-            f"the tokenizer of {path} has no token {token!r}, whose logit is the reward",
-            hint="restore the tokenizer that was saved with it",
-        )
+        what = f"the tokenizer of {path} has no token {token!r}, whose logit is the reward"
+        raise ModelError(what, hint="restore the tokenizer that was saved with it")
     return ids[0]
 
 
-# ---- text ------------------------------------------------------------------------------------------------------------
+# ---- text
 
 
 def overridden(
     path: str, loaded: checkpoints.Loaded, family: Family | None, text_format: str | None, template_path: str | None
 ) -> Family | None:
-    """The family with the user's text format and template over its own. Raises UsageError for a model with a card."""
+    """The family with the user's text format and template over its own."""
     if text_format != "pair" and not template_path:
-        return replace(family, text=Text()) if family and family.text.pair and text_format == "chat" else family
+        return replace(family, pair=False) if family and family.pair and text_format == "chat" else family
     if loaded.card:
-        raise UsageError(
-            f"{path} renders text as in training, which its {CARD} describes",
-            hint="leave out --chat_template_path and --text_format pair",
-        )
+        what = f"{path} renders text as in training, which its {CARD} describes"
+        raise UsageError(what, hint="leave out --chat_template_path and --text_format pair")
     family = family or Family(path, "the flags", "the head of transformers")
-    if text_format == "pair":
-        if scored_at(loaded.model) != "pooled":
-            raise UsageError("--text_format pair is for encoders", hint="leave it out, or give --chat_template_path")
-        return replace(family, text=replace(family.text, pair=True))
-    return replace(family, text=replace(family.text, template=read_chat_template(template_path), pair=False))
+    if text_format != "pair":
+        return replace(family, template=read_chat_template(template_path), pair=False)
+    if scored_at(loaded.model) != "pooled":
+        raise UsageError("--text_format pair is for encoders", hint="leave it out, or give --chat_template_path")
+    return replace(family, pair=True)
 
 
 def renderer_of(
     loaded: checkpoints.Loaded, family: Family | None, path: str, text_format: str | None, separator: str | None = None
 ) -> BaseRenderer:
-    """The renderer of a loaded model of this family. Raises ModelError when the tokenizer lacks a token that it needs.
-
-    family: None for a language model with a reference. separator: between steps, where a model was trained with another.
-    """
-    tokenizer = loaded.tokenizer
+    """family: None for a language model with a reference. separator: between steps, where trained with another."""
+    tokenizer, notes = loaded.tokenizer, loaded.notes
     rules = {"max_length": None, "text_format": "chat" if text_format in (None, "pair") else text_format}
-    if family and family.text.template:
-        tokenizer.chat_template = family.text.template
+    if family and family.template:
+        tokenizer.chat_template = family.template
     elif not tokenizer.chat_template:
-        notes = prepare_tokenizer(tokenizer)
-        loaded.notes += [] if family and family.literal else notes
+        prepared = prepare_tokenizer(tokenizer)
+        if not (family and (family.head == "Marked" or family.pair or family.opening is not None)):
+            notes += prepared  # else no text takes a template
     if family is None:
         from .implicit import AnswerRenderer
 
         return AnswerRenderer(tokenizer, **rules)
-    if family.kind == "process":
-        plain = family.head is None and not family.text.reference
-        place = scored_at(loaded.model) if plain else "last_token"
-        loaded.notes.append(f"text: {family.text.described()}")
-        return PublicStepRenderer(tokenizer, family, path=path, separator=separator, scored_at=place, **rules)
     if family.compares:
-        return pair_rendering.pair_renderer(tokenizer, family, path, rules)
-    if family.head is None:  # in place of what `checkpoints.load` says of a model that nobody knows
-        told = [note for note in loaded.notes if not note.startswith((f"{path} has no ", "chat template: the tok"))]
-        loaded.notes[:] = [f"{path}: {family.called}, read by {family.how}", *told]
-    if family.text.pair and getattr(loaded.model.config, "type_vocab_size", 0) > 1:
-        loaded.model.register_forward_pre_hook(with_token_types(tokenizer.sep_token_id), with_kwargs=True)
-    place = "pooled" if family.pooled else "end" if family.head else scored_at(loaded.model)
-    made = PublicRenderer(tokenizer, family, scored_at=place, **rules)
-    if family.text.append and made.appended is None:
-        raise ModelError(f"the tokenizer of {path} has no {family.text.append[0]}, after which the reward is read")
-    loaded.notes.append(f"text: {family.text.described()}")
+        made = MarkedRenderer if family.head == "Marked" else AskedRenderer
+        return made(tokenizer, family, path=path, **rules)
+    own, rules["path"] = None if family.head else scored_at(loaded.model), path
+    if family.kind == "process":
+        made = PublicStepRenderer(tokenizer, family, separator=separator, scored_at=own or "last_token", **rules)
+    else:
+        if family.head is None:  # in place of what `checkpoints.load` says of a model that nobody knows
+            told = [note for note in notes if not note.startswith((f"{path} has no ", "chat template: the tok"))]
+            notes[:] = [_read_by(path, family), *told]
+        if family.pair and getattr(loaded.model.config, "type_vocab_size", 0) > 1:
+            loaded.model.register_forward_pre_hook(with_token_types(tokenizer.sep_token_id), with_kwargs=True)
+        place = "pooled" if family.pooled else own or "end"
+        made = PublicRenderer(tokenizer, family, scored_at=place, **rules)
+    notes.append(f"text: {family.text()}")
     return made

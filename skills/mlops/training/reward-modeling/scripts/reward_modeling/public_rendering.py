@@ -1,4 +1,4 @@
-"""Conversations written as the authors of a public outcome reward model wrote them (`public_families.Text`)."""
+"""Conversations and solutions written as the authors of a public reward model wrote them."""
 
 from __future__ import annotations
 
@@ -7,113 +7,200 @@ from functools import cached_property
 from typing import Any
 
 from .base_rendering import opening_ids
-from .console import DataError
+from .console import DataError, ModelError, UsageError
 from .data.records import Message
 from .public_families import Family
 from .rendering import Rendered, Renderer
-
-Named = dict[str, Any]
-
-
-class PublicRenderer(Renderer):
-    """Writes a conversation as the authors of a family did. Arguments: see `BaseRenderer`; the policies are those of ours."""
-
-    places = (*Renderer.places, "end")
-
-    def __init__(self, tokenizer: Any, family: Family, **rules: Any):
-        self.family = family
-        super().__init__(tokenizer, **rules)
-
-    @cached_property
-    def _opening(self) -> list[int]:
-        return opening_ids(self.tokenizer)
-
-    @cached_property
-    def appended(self) -> int | None:
-        vocabulary = self.tokenizer.get_vocab()
-        return next((vocabulary[token] for token in self.family.text.append if token in vocabulary), None)
-
-    @cached_property
-    def _gate(self) -> list[int]:
-        return self._tokens([self.family.gate or ""])[0]
-
-    def places_of(self, ids: list[int]) -> list[int]:
-        """The positions that the head reads, ascending: where a gate is read, and the last."""
-        last, size = len(ids) - 1, len(self._gate)
-        gates = (start for start in range(len(ids) - size, -1, -1) if ids[start : start + size] == self._gate)
-        return [next(gates), last] if size else [last]
-
-    def _filled(self, messages: Sequence[Message], tools: Any, prompt_only: bool, count: bool = False) -> str:
-        text = self.family.text
-        if text.system is not None and (not messages or messages[0]["role"] != "system"):
-            messages = [{"role": "system", "content": text.system}, *messages]
-        if not prompt_only and text.turns:
-            messages = text.turns(list(messages))
-        written = super()._filled(messages, tools, prompt_only or text.prompt_only, count)
-        if prompt_only or text.end is None:
-            return written
-        written, end = written.rstrip("\n"), text.end.format(eos=self.tokenizer.eos_token)
-        return written if written.endswith(end.strip()) else written + end
-
-    def _parts_of(self, prompt: Any, completion: Any, tools: Any, origin: Any) -> list[str | list[int]]:
-        if not self.family.text.pair or self.text_format == "rendered":
-            return super()._parts_of(prompt, completion, tools, origin)
-        if tools:
-            raise DataError(
-                "a text pair has no place for `tools`", where=origin, hint="drop them with --columns tools="
-            )
-        return [_as_text(prompt), _as_text(completion)]
-
-    @cached_property
-    def _borders(self) -> list[list[int]]:
-        """What the tokenizer puts before, between and after the two texts of a pair."""
-        (word,) = self._tokens(["a"])
-        ids, borders = list(self.tokenizer("a", "a")["input_ids"]), []
-        for _ in range(2):
-            at = next(i for i in range(len(ids)) if ids[i : i + len(word)] == word)
-            borders, ids = [*borders, ids[:at]], ids[at + len(word) :]
-        return [*borders, ids]
-
-    def prompt_ids(self, prompt: Sequence[Message], tools: list[dict] | None = None, *, where: Any = None) -> list[int]:
-        if self.family.text.pair and self.text_format != "rendered":
-            return [*self._borders[0], *self._tokens([_as_text(prompt)])[0], *self._borders[1]]
-        return self._opened(super().prompt_ids(prompt, tools, where=where))
-
-    def _opened(self, ids: list[int]) -> list[int]:
-        """The ids after the BOS that the family's policy puts there."""
-        if self.text_format == "rendered":
-            return ids
-        bos, opening = self.family.text.bos, self._opening
-        return [*opening, *ids] if bos == "both" or (bos == "tokenizer" and ids[: len(opening)] != opening) else ids
-
-    def _fit(self, parts: list[list[int]], prompt: Any, completion: Any, tools: Any, origin: Any) -> Rendered | None:
-        ids = self._opened(parts[0])
-        if len(parts) == 2:
-            ids = [*self._borders[0], *parts[0], *self._borders[1], *parts[1], *self._borders[2]]
-        if ids and self.text_format != "rendered" and self.appended not in (None, ids[-1]):
-            ids = [*ids, self.appended]
-        fitted = super()._fit([ids], prompt, completion, tools, origin)
-        if fitted and self._gate:
-            try:
-                self.places_of(fitted.ids)
-            except StopIteration:
-                raise DataError(
-                    f"the text lacks {self.family.gate!r}, where the weights of the attributes are read",
-                    where=origin,
-                    hint="raise --max_length: the start of the answer was cut off" if fitted.cut else None,
-                ) from None
-        return fitted
+from .step_rendering import RenderedSolution, StepRenderer, check_steps
 
 
 def _as_text(messages: Sequence[Message]) -> str:
     return "\n".join(message["content"] or "" for message in messages)
 
 
-def with_token_types(separator: int) -> Callable[[Any, tuple, Named], tuple[tuple, Named]]:
-    """A hook that tells an encoder which tokens are those of the second text: all after the first separator."""
+def _with_system(messages: Sequence[Message], family: Family) -> Sequence[Message]:
+    if family.system is None or (messages and messages[0]["role"] == "system"):
+        return messages
+    return [{"role": "system", "content": family.system}, *messages]
 
-    def hook(model: Any, args: tuple, named: Named) -> tuple[tuple, Named]:
+
+def _found(ids: list[int], part: list[int]) -> list[int]:
+    """Where the part starts in the ids, ascending."""
+    return [start for start in range(len(ids) - len(part) + 1) if ids[start : start + len(part)] == part]
+
+
+def with_token_types(separator: int) -> Callable[[Any, tuple, dict], tuple[tuple, dict]]:
+    """A hook that tells an encoder which tokens are of the second text: all after the first separator."""
+
+    def hook(model: Any, args: tuple, named: dict[str, Any]) -> tuple[tuple, dict]:
         ends = (named["input_ids"] == separator).long()
         return args, {**named, "token_type_ids": ((ends.cumsum(1) - ends) > 0).long() * named["attention_mask"]}
 
     return hook
+
+
+class PublicRenderer(Renderer):
+    places = (*Renderer.places, "end")
+
+    def __init__(self, tokenizer: Any, family: Family, *, path: str, **rules: Any):
+        super().__init__(tokenizer, **rules)
+        self.family, self._templated = family, self.text_format != "rendered"
+        self._is_pair = family.pair and self._templated
+        self._opening = [] if family.bos == "template" else opening_ids(tokenizer)
+        self._gate = self._tokens([family.gate])[0] if family.gate else []
+        vocabulary = tokenizer.get_vocab() if family.append else {}
+        self._appended = next((vocabulary[token] for token in family.append if token in vocabulary), None)
+        if family.append and self._appended is None:
+            raise ModelError(f"the tokenizer of {path} has no {family.append[0]}, after which the reward is read")
+
+    def places_of(self, ids: list[int]) -> list[int]:
+        """Where the gate is read, if there is one, and the last."""
+        return [*([_found(ids, self._gate)[-1]] if self._gate else ()), len(ids) - 1]
+
+    def _filled(self, messages: Sequence[Message], tools: Any, prompt_only: bool, count: bool = False) -> str:
+        family = self.family
+        messages = _with_system(messages, family)
+        if not prompt_only and family.turns:
+            messages = family.turns(list(messages))
+        written = super()._filled(messages, tools, prompt_only or family.prompt_only, count)
+        if prompt_only or family.end is None:
+            return written
+        written, end = written.rstrip("\n"), family.end.format(eos=self.tokenizer.eos_token)
+        return written if written.endswith(end.strip()) else written + end
+
+    def _parts_of(self, prompt, completion, tools, origin) -> list[str | list[int]]:
+        if not self._is_pair:
+            return super()._parts_of(prompt, completion, tools, origin)
+        if tools:
+            raise DataError("a text pair has no place for `tools`", where=origin, hint="drop them: --columns tools=")
+        return [_as_text(prompt), _as_text(completion)]
+
+    @cached_property
+    def _borders(self) -> list[list[int]]:
+        """What the tokenizer puts before, between and after the two texts of a pair."""
+        (word,) = self._tokens(["a"])
+        ids = list(self.tokenizer("a", "a")["input_ids"])
+        first, second = _found(ids, word)[:2]
+        return [ids[:first], ids[first + len(word) : second], ids[second + len(word) :]]
+
+    def prompt_ids(self, prompt: Sequence[Message], tools: list[dict] | None = None, *, where: Any = None) -> list[int]:
+        if self._is_pair:
+            return [*self._borders[0], *self._tokens([_as_text(prompt)])[0], *self._borders[1]]
+        return self._opened(super().prompt_ids(prompt, tools, where=where))
+
+    def _opened(self, ids: list[int]) -> list[int]:
+        """The ids after the BOS that the family's policy puts there."""
+        opening = self._opening
+        lacks = self.family.bos == "both" or ids[: len(opening)] != opening
+        return [*opening, *ids] if self._templated and lacks else ids
+
+    def _fit(self, parts: list[list[int]], prompt, completion, tools, origin) -> Rendered | None:
+        ids = self._opened(parts[0])
+        if len(parts) == 2:
+            before, between, after = self._borders
+            ids = [*before, *parts[0], *between, *parts[1], *after]
+        if ids and self._templated and self._appended not in (None, ids[-1]):
+            ids = [*ids, self._appended]
+        fitted = super()._fit([ids], prompt, completion, tools, origin)
+        if fitted and self._gate and not _found(fitted.ids, self._gate):
+            what = f"the text lacks {self.family.gate!r}, where the weights of the attributes are read"
+            hint = "raise --max_length: the start of the answer was cut off" if fitted.cut else None
+            raise DataError(what, where=origin, hint=hint)
+        return fitted
+
+
+class PublicStepRenderer(StepRenderer):
+    """separator: over the family's, for models that were trained with another."""
+
+    _lead = ""
+
+    def __init__(self, tokenizer: Any, family: Family, *, path: str, separator: str | None = None, **rules: Any):
+        self.family = self.written = family
+        tag = separator if separator and family.pieces else family.tag
+        super().__init__(tokenizer, step_separator=tag, **rules)
+        self._of_pieces = family.pieces or self.text_format == "rendered"
+        self.from_start = family.reference is not None and self.text_format == "chat"
+        if len(self.separator_ids) != 1 and not (self._of_pieces or self.from_start or family.replies):
+            what = f"the tokenizer of {path} has no token {tag!r}, where the score of a step is read"
+            raise ModelError(what, hint="restore the tokenizer that was saved with it")
+
+    @property
+    def split_at(self) -> str:
+        return self.written.split
+
+    def _parts_of(self, prompt, steps, origin) -> list[str | list[int]]:
+        if self.text_format == "rendered":
+            return super()._parts_of(prompt, steps, origin)
+        check_steps(steps, origin)
+        token = self.special.inside([prompt, steps])
+        if token:
+            self._count_special(token, origin)
+            prompt, steps = self.special.marked(prompt), self.special.marked(steps)
+        if self._of_pieces:
+            self.counts["separator_in_step"] += sum(self.step_separator in step for step in steps)
+            texts = [self._literal(prompt, origin), *steps]
+        elif self.from_start:
+            texts = self._prefixes(prompt, steps, origin)
+        else:
+            texts = [self._whole(prompt, steps, origin)]
+        return [self.special.ids(text) for text in texts] if token else texts
+
+    def _literal(self, prompt, origin) -> str:
+        """A literal text up to the first step."""
+        if any(message["role"] == "assistant" for message in prompt):
+            what = "the prompt has turns of the assistant, for which its authors had no form"
+            raise DataError(what, where=origin, hint="give the problem as one user turn")
+        opening = (self.written.opening or "{}").replace("{bos}", self.tokenizer.bos_token or "")
+        return opening.replace("{}", _as_text(prompt))
+
+    def _whole(self, prompt, steps, origin) -> str:
+        written, tag = self.written, self.step_separator
+        if written.opening is not None:
+            tagged = sum(tag.strip() in step for step in steps)
+            if tag.strip() and tagged:
+                raise DataError(f"{tagged} steps hold {tag.strip()!r}, which stands after a step here", where=origin)
+            return self._literal(prompt, origin) + "".join(written.step.replace("{}", step) for step in steps)
+        if not written.replies:
+            answer = {"role": "assistant", "content": "".join(step + tag for step in steps)}
+            return self.text([*_with_system(prompt, written), answer], where=origin)
+        *turns, question = prompt or [{"role": "user", "content": ""}]
+        asked = [f"{question['content']} {steps[0].strip()}", *(step.strip() for step in steps[1:])]
+        for step in asked:
+            turns += [{"role": "user", "content": step}, {"role": "assistant", "content": "+"}]
+        return self.text(turns, where=origin)
+
+    def _prefixes(self, prompt, steps, origin) -> list[str]:
+        """The whole, then what the authors count the tokens of: the text without, and up to each, step, stripped."""
+        answers = ({"role": "assistant", "content": "\n\n".join(steps[:k])} for k in range(len(steps) + 1))
+        texts = [self.text([*prompt, answer], where=origin) for answer in answers]
+        return [texts[-1], *(text.strip() + "\n\n" * (0 < k < len(steps)) for k, text in enumerate(texts))]
+
+    def _fit(self, parts: list[list[int]], prompt, steps, origin) -> RenderedSolution | None:
+        if self.written.bos == "tokenizer" and self.text_format == "chat":
+            parts = [opening_ids(self.tokenizer) + parts[0], *parts[1:]]
+        if self._of_pieces:
+            return super()._fit(parts, prompt, steps, origin)
+        row, *ends = parts
+        places = [min(len(end), len(row)) - 1 for end in ends] if ends else self._tags(row, len(steps), origin)
+        if ends:  # sums start before the first token of the answer
+            places[0] = max(places[0] - 1, 0)
+        if not self._is_over_length(places[-1] + 1, "solution", origin):
+            return RenderedSolution(row[: places[-1] + 1], places)
+        if self.overlong == "truncate_prompt":
+            what = "--overlong truncate_prompt is not for a model whose template holds its steps"
+            raise UsageError(what, hint="choose drop_steps")
+        kept = [place for place in places if place < self.max_length]
+        if self.overlong == "drop" or len(kept) <= len(places) - len(steps):
+            self._count("dropped", origin)
+            return None
+        dropped = len(places) - len(kept)
+        self.counts["steps_dropped"] += dropped
+        return RenderedSolution(row[: kept[-1] + 1], kept, dropped)
+
+    def _tags(self, ids: list[int], wanted: int, origin: Any) -> list[int]:
+        """The last token of each tag, of which those of the steps are the last."""
+        found = _found(ids, self.separator_ids)[-wanted:]
+        if len(found) < wanted:
+            what = f"{wanted - len(found)} steps end so that {self.step_separator!r} after them is another token"
+            raise DataError(what, where=origin, hint="take whitespace off their ends")
+        return [start + len(self.separator_ids) - 1 for start in found]

@@ -1,8 +1,6 @@
 """What a script prints: one frozen dataclass, as one JSON object on stdout, whose JSON Schema comes from its types.
 
-A field without a default is always there; one whose default is None is left out while it is None. NaN and infinity, which
-JSON lacks, are null: such numbers have the type `Number`. A name may end in `_`, which JSON leaves out, and a field with
-repr=False stays inside. The text below a field is its description in the schema.
+A field whose default is None is left out while it is None, one with repr=False always, and so is a `_` that ends a name.
 """
 
 from __future__ import annotations
@@ -26,25 +24,22 @@ Number = float | None
 """A number; null in JSON where it is NaN or infinite."""
 
 SCRIPT_RESULTS = {
-    "check_data.py": "reward_modeling.data_check:CheckOutput",
-    "train.py": "reward_modeling.training.results:ModelOutput",
-    "train_process.py": "reward_modeling.training.results:ModelOutput",
-    "score.py": "reward_modeling.row_scoring:Output",
-    "evaluate.py": "reward_modeling.evaluation.results:EvaluationOutput",
-    "ppo.py": "reward_modeling.training.results:PPOOutput",
-    "grpo.py": "reward_modeling.training.results:GRPOOutput",
-    "quickstart.py": "reward_modeling.training.results:Quickstart",
+    "check_data.py": "data_check:CheckOutput",
+    "train.py": "training.results:ModelOutput",
+    "train_process.py": "training.results:ModelOutput",
+    "score.py": "row_scoring:Output",
+    "evaluate.py": "evaluation.results:EvaluationOutput",
+    "ppo.py": "training.results:PPOOutput",
+    "grpo.py": "training.results:GRPOOutput",
+    "quickstart.py": "training.results:Quickstart",
 }
 """Script -> module:type of what it prints."""
 
 
 class Result:
-    """Base of what a script prints. The configuration is that of its JSON Schema, for pydantic, and holds for its parts."""
+    """Its configuration is that of the JSON Schema, for pydantic."""
 
-    __pydantic_config__: ClassVar = {
-        "extra": "forbid",
-        "alias_generator": lambda name: name.rstrip("_"),
-    }
+    __pydantic_config__: ClassVar = {"extra": "forbid", "alias_generator": lambda name: name.rstrip("_")}
 
 
 @dataclass(frozen=True)
@@ -63,15 +58,14 @@ class Stopped(Result):
 
 
 def adapter(script: str) -> Any:
-    """pydantic's TypeAdapter of what this script prints."""
     from pydantic import TypeAdapter
 
     module, _, name = SCRIPT_RESULTS[script].partition(":")
-    return TypeAdapter(getattr(importlib.import_module(module), name) | Stopped)
+    return TypeAdapter(getattr(importlib.import_module(f".{module}", __package__), name) | Stopped)
 
 
 def json_schema(script: str) -> dict[str, Any]:
-    """The JSON Schema of the object that this script writes to stdout."""
+    """The text below a field is its description."""
     from pydantic.json_schema import GenerateJsonSchema
 
     class Described(GenerateJsonSchema):
@@ -99,7 +93,7 @@ def descriptions(result: type) -> dict[str, str]:
 
 
 def finite(value: Any) -> Any:
-    """A copy of `value` as JSON can carry it: dataclasses are objects, and NaN and infinity null."""
+    """A copy as JSON can carry it: dataclasses are objects, and NaN and infinity null."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if is_dataclass(value):
@@ -115,7 +109,7 @@ def finite(value: Any) -> Any:
 
 
 def to_json(value: Any, **how: Any) -> str:
-    """JSON text of anything, with null for what JSON cannot carry: every file and stdout is written by this."""
+    """Every file and stdout is written by this."""
     return json.dumps(finite(value), ensure_ascii=False, default=str, allow_nan=False, **how)
 
 
@@ -124,17 +118,14 @@ _has_result = False
 
 
 def stdout() -> TextIO:
-    """What stdout was before `keep_stdout_for_results`: for what a script was asked to print."""
+    """What it was before `keep_stdout_for_results`."""
     return _stdout
 
 
 def emit(result: Any) -> None:
-    """Write the script's one JSON object to stdout."""
-    if _stdout is None:
-        raise RunError(
-            "stdout is closed: there is nowhere to write the result", hint="redirect stdout to a file, or to /dev/null"
-        )
     global _has_result
+    if _stdout is None:
+        raise RunError("stdout is closed: there is nowhere to write the result", hint="redirect it to a file")
     _has_result = True
     try:
         _stdout.write(to_json(result, indent=2) + "\n")
@@ -145,19 +136,19 @@ def emit(result: Any) -> None:
 
 
 def emit_error(error: UserError) -> None:
-    """Write what ended the run to stdout, where no result was written."""
+    """Unless a result was written."""
     if _stdout is not None and not _has_result:
         with contextlib.suppress(OSError):
             emit(Stopped(ErrorText(error.message, error.where, error.hint)))
 
 
 def discard(stream: TextIO) -> None:
-    """Let what is left in a stream that cannot be written go to nowhere, or Python complains about it on leaving."""
+    """Let what is left in a broken stream go nowhere, or Python complains on leaving."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def keep_stdout_for_results() -> None:
-    """Send everything that libraries, child processes and C code print to stderr; `emit` alone keeps stdout."""
+    """Send what libraries, child processes and C code print to stderr; `emit` alone keeps stdout."""
     global _stdout
     if _stdout is not sys.stdout or sys.stdout is None:  # None: the caller closed it (`>&-`)
         return

@@ -186,7 +186,7 @@ def score(settings: ScoreSettings) -> ScoringResult:
     if of_steps and settings.normalize:
         raise UsageError("--normalize is for outcome reward models: step scores are probabilities")
     if settings.generate_with:
-        from .training.completions import written_rankings
+        from .training.prompts import written_rankings
 
         rankings, completions = written_rankings(settings)
     else:

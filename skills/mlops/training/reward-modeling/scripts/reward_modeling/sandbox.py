@@ -6,14 +6,8 @@
 
     gold = 1 + 0.2 [right, and with a courtesy word] - sum of the penalties in FLAWS, at most MAX_GOLD = 1.2
 
-`gold` reads nothing but the two texts (`parse_prompt` recovers the facts from the stored prompt), so whatever a
-policy writes later can be evaluated. Generation is pure Python from a seed; the rows are the same on every machine.
-
-A prompt holds one candidate value only, since a model this small chose between two at chance: `wrong` tests copying and
-adding, not reading comprehension. `minimal_pairs` of `comparisons` are built knowing what `wrong` means, which real
-preference data are not. A hash of a prompt's facts, whatever its wording, decides its split.
-
-`sandbox_models` makes a tokenizer, a decoder and the settings to train with for it.
+Pure Python from a seed: the rows are the same on every machine. A prompt holds one candidate value only, since a model this
+small chose between two at chance. A hash of a prompt's facts, whatever its wording, decides its split.
 """
 
 from __future__ import annotations
@@ -26,33 +20,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 
+from . import sandbox_words as world
 from .console import DataError, UsageError
 from .data.records import Comparison, Message, Ranking
-from .sandbox_words import (
-    ASIDES,
-    COURTESY,
-    ENTITIES,
-    EVASIONS,
-    FILLERS,
-    INSULTS,
-    KINDS,
-    NAMES,
-    OPENERS,
-    RUDE_OPENERS,
-    SLOTS,
-    WORDS,
-    fields_of,
-    sentence,
-    words_of,
-)
+from .sandbox_words import KINDS, SLOTS, fields_of, words_of
 
 LONGEST = 14
-"""Words in an answer before it counts as padded; no good answer reaches it."""
+"""Words in an answer before it counts as padded."""
 
 
 @dataclass(frozen=True)
 class Flaw:
-    """What is wrong, and its price: `penalty` for the first occurrence, `each` for every further one, `most` in all."""
+    """Its price: `penalty` for the first occurrence, `each` for every further one, `most` in all."""
 
     description: str
     penalty: float
@@ -72,7 +51,7 @@ FLAWS: dict[str, Flaw] = {
     "truncated": Flaw("does not end in a full stop, or the end of the turn never came", 0.5),
     "padded": Flaw(f"is longer than {LONGEST} words; counted per word too many", 0.5, each=0.05, most=1.0),
 }
-"""Name -> entry. An answer that states the right value and has no flaw is worth 1."""
+"""An answer that states the right value and has no flaw is worth 1."""
 
 BONUS = 0.2
 MAX_GOLD = 1.0 + BONUS
@@ -80,8 +59,7 @@ NO_FLAW = "none"
 """The `subset` of a comparison whose rejected answer is a good one (label noise, or the less courteous of two)."""
 
 SPLITS = ("train", "test")
-TEST_SHARE = 5
-"""One prompt in this many belongs to the test split."""
+TEST_SHARE = 5  # one prompt in so many belongs to the test split
 
 
 @dataclass(frozen=True)
@@ -105,14 +83,12 @@ class Prompt:
 
 @dataclass(frozen=True)
 class GoldReward:
-    """The gold reward of one answer, and which of FLAWS it has."""
-
     value: float
     flaws: frozenset[str]
 
 
 def prompt(rng: random.Random, split: str = "train") -> Prompt:
-    """A random prompt of one split. Raises UsageError when there is no such split."""
+    """A random prompt. Raises UsageError when there is no such split."""
     if split not in SPLITS:
         raise UsageError(f"no sandbox split {split!r}", hint=f"choose one of {', '.join(SPLITS)}")
     while True:
@@ -125,27 +101,25 @@ def prompt(rng: random.Random, split: str = "train") -> Prompt:
 
 
 def parse_prompt(text: str) -> Prompt:
-    """The prompt that a text was made from: the inverse of `prompt(...).text`. Raises DataError on any other text."""
+    """The inverse of `prompt(...).text`. Raises DataError on any other text."""
     for kind, pattern in _PATTERNS:
         if found := pattern.fullmatch(text):
             facts = found.groupdict()
             return Prompt(kind, text, facts, KINDS[kind].key(facts))
-    raise DataError(
-        f"not a prompt of the sandbox: {text[:80]!r}", hint="the gold reward knows only prompts made by sandbox.py"
-    )
+    hint = "the gold reward knows only prompts made by sandbox.py"
+    raise DataError(f"not a prompt of the sandbox: {text[:80]!r}", hint=hint)
 
 
 def answer(prompt: Prompt, flaw: str | None, rng: random.Random) -> str:
-    """An answer with the named flaw, or a good one for None. It may bring a second flaw along: an answer cut before
-    the value is evasive too. Raises UsageError on an unknown flaw."""
+    """An answer with the named flaw, or a good one. Raises UsageError on an unknown flaw."""
     if flaw is not None and flaw not in FLAWS:
         raise UsageError(f"no flaw {flaw!r}", hint=f"choose one of {', '.join(FLAWS)}")
     if flaw == "evasive":
-        return rng.choice(EVASIONS)
+        return rng.choice(world.EVASIONS)
     if flaw == "offtopic":
         return _aside(prompt, rng)
     if flaw == "rude":
-        return _statement(prompt, prompt.key, rng, RUDE_OPENERS, share=1.0)
+        return _statement(prompt, prompt.key, rng, world.RUDE_OPENERS, share=1.0)
     if flaw == "wrong":
         return _statement(prompt, _other_value(prompt, rng), rng)
     good = _statement(prompt, prompt.key, rng)
@@ -155,14 +129,12 @@ def answer(prompt: Prompt, flaw: str | None, rng: random.Random) -> str:
         words = good.split()
         return " ".join(words[: rng.randint(2, len(words) - 1)]).rstrip(",")
     if flaw == "padded":
-        return f"{good} {rng.choice(FILLERS)}"
+        return f"{good} {rng.choice(world.FILLERS)}"
     return good
 
 
 def gold(prompt: Prompt, text: str, finished: bool = True) -> GoldReward:
-    """1 + 0.2 [right value and a courtesy word] - the penalties of the flaws found, from the texts alone.
-
-    finished: whether the turn ended by itself, rather than at a limit on new tokens. Numbers count as written words only.
+    """The gold reward, from the texts alone. finished: whether the turn ended by itself, not at a limit on new tokens.
 
     >>> gold(parse_prompt("The lamps in the tower belong to Leo. Who owns the lamps?"), "Sure, the lamps belong to Leo.")
     GoldReward(value=1.2, flaws=frozenset())
@@ -171,23 +143,22 @@ def gold(prompt: Prompt, text: str, finished: bool = True) -> GoldReward:
     counts = _count_flaws(prompt, words, ended=finished and text.endswith((".", "!", "?")))
     value = 1.0 - sum(FLAWS[name].price(count) for name, count in counts.items())
     right = not counts["wrong"] and not counts["evasive"]
-    if right and COURTESY.intersection(words):
+    if right and world.COURTESY.intersection(words):
         value += BONUS
     return GoldReward(round(value, 10), frozenset(name for name, count in counts.items() if count))
 
 
 def _count_flaws(prompt: Prompt, words: list[str], ended: bool) -> dict[str, int]:
-    """How often each flaw occurs; the words are in lower case."""
     values = {value.lower() for value in KINDS[prompt.kind].values}
     key, known_here = prompt.key.lower(), {*words_of(prompt.text), prompt.key.lower()}
     stated = [word for word in words if word in values]
     neighbors = list(pairwise(words))
-    foreign = [word for word in words if word not in known_here and (word in ENTITIES or word not in WORDS)]
+    foreign = [word for word in words if word not in known_here and (word in world.ENTITIES or word not in world.WORDS)]
     return {
         "wrong": sum(word != key for word in stated),
         "evasive": int(not stated),
         "offtopic": sum(word not in values for word in foreign),
-        "rude": sum(word in INSULTS for word in words),
+        "rude": sum(word in world.INSULTS for word in words),
         "repetitive": len(neighbors) - len(set(neighbors)),
         "truncated": int(not ended),
         "padded": max(0, len(words) - LONGEST),
@@ -197,21 +168,21 @@ def _count_flaws(prompt: Prompt, words: list[str], ended: bool) -> dict[str, int
 SFT_MIX: dict[str | None, float] = {None: 3.0, **dict.fromkeys(FLAWS, 1.0)}
 """Weights of good answers (None) and of each flaw in what the tiny policy is taught."""
 
-FLAWED_MIX: dict[str | None, float] = {None: 2.0, **dict.fromkeys(FLAWS, 1.0), "evasive": 6.0, "offtopic": 3.0}
-"""The same for a policy whose most likely answer is a flawed one: reinforcement learning must do more than sharpen it."""
+FLAWED_MIX: dict[str | None, float] = {**SFT_MIX, None: 2.0, "evasive": 6.0, "offtopic": 3.0}
+"""The same for a policy whose most likely answer is flawed: reinforcement learning must do more than sharpen it."""
 
-PAIR_MIX: dict[str | None, float] = {None: 6.0, **dict.fromkeys(FLAWS, 1.0), "wrong": 2.0}
+PAIR_MIX: dict[str | None, float] = {**SFT_MIX, None: 6.0, "wrong": 2.0}
 """The same for each of the two answers of a comparison."""
 
 
 def comparisons(
     n: int, seed: int, *, split: str = "train", beta: float = 8.0, flip: float = 0.03, minimal_pairs: float = 0.4
 ) -> list[Comparison]:
-    """`n` labeled pairs. The better answer by gold is chosen with probability sigmoid(beta * difference in gold), as
-    Bradley and Terry have it; then a share `flip` of the labels is turned round. beta=math.inf, flip=0: clean labels.
+    """`n` labeled pairs. The better answer by gold is chosen with probability sigmoid(beta * difference in gold); then a
+    share `flip` of the labels is inverted. beta=math.inf, flip=0: clean labels.
 
-    minimal_pairs: the share of a good answer and the same words with a wrong value. metadata: subset (the flaw that the
-    rejected answer was made with, or "none"), gold_chosen, gold_rejected, flipped (the label contradicts the gold order).
+    minimal_pairs: the share of a good answer and the same words with a wrong value. metadata: subset (the flaw of the
+    rejected answer, or "none"), gold_chosen, gold_rejected, flipped (the label contradicts the gold order).
     """
     rng = random.Random(f"comparisons {seed} {split}")
     made: list[Comparison] = []
@@ -230,31 +201,27 @@ def comparisons(
             "gold_rejected": rejected[0],
             "flipped": flipped,
         }
-        row = Comparison(
-            asked.messages, _reply(chosen[1]), _reply(rejected[1]), id=f"{split}-{seed}-{len(made)}", metadata=metadata
-        )
-        made.append(row)
+        name, sides = f"{split}-{seed}-{len(made)}", (_reply(chosen[1]), _reply(rejected[1]))
+        made.append(Comparison(asked.messages, *sides, id=name, metadata=metadata))
     return made
 
 
 def sft_conversations(
     n: int, seed: int, mix: Mapping[str | None, float] = SFT_MIX, split: str = "train"
 ) -> list[list[Message]]:
-    """`n` conversations of one question and one answer, whose quality is drawn from `mix`."""
     rng = random.Random(f"sft {seed} {split}")
     asked = (prompt(rng, split) for _ in range(n))
     return [one.messages + _reply(answer(one, _draw(mix, rng), rng)) for one in asked]
 
 
 def prompts(n: int, seed: int, split: str = "train") -> list[Prompt]:
-    """`n` questions for a policy to answer."""
     rng = random.Random(f"prompts {seed} {split}")
     return [prompt(rng, split) for _ in range(n)]
 
 
 def completions(n_prompts: int, k: int, seed: int, split: str = "test") -> list[Ranking]:
-    """`n_prompts` prompts with `k` answers each, to be scored: one good, the others with different flaws as far as they
-    go. `scores` is the gold reward; metadata: flaws, in the order of the completions."""
+    """`n_prompts` prompts with `k` answers each: one good, the others with different flaws as far as they go. `scores` is the
+    gold reward; metadata: flaws, in the order of the completions."""
     rng = random.Random(f"completions {seed} {split}")
     made = []
     for row in range(n_prompts):
@@ -274,11 +241,11 @@ def _reply(text: str) -> list[Message]:
     return [{"role": "assistant", "content": text}]
 
 
-def _statement(prompt: Prompt, value: str, rng: random.Random, openers: tuple[str, ...] = OPENERS, share=0.4) -> str:
-    """A sentence that states `value`; a share of them begins with an opener."""
+def _statement(prompt: Prompt, value: str, rng: random.Random, openers=world.OPENERS, share: float = 0.4) -> str:
+    """A sentence that states `value`; a share of them starts with an opener."""
     opener = rng.choice(openers) if rng.random() < share else ""
     body = rng.choice(KINDS[prompt.kind].answers).format(**prompt.facts, value=value)
-    return sentence(opener + body)
+    return world.sentence(opener + body)
 
 
 def _other_value(prompt: Prompt, rng: random.Random) -> str:
@@ -286,9 +253,9 @@ def _other_value(prompt: Prompt, rng: random.Random) -> str:
 
 
 def _aside(prompt: Prompt, rng: random.Random) -> str:
-    """A sentence about something else. It states no value: to name a person who is asked for would be wrong, too."""
-    answers_by_name = KINDS[prompt.kind].values is NAMES
-    template = rng.choice([aside for aside in ASIDES if not (answers_by_name and "{name}" in aside)])
+    """It states no value: to name a person who is asked for would be wrong, too."""
+    answers_by_name = KINDS[prompt.kind].values is world.NAMES
+    template = rng.choice([aside for aside in world.ASIDES if not (answers_by_name and "{name}" in aside)])
     unused = {name: [word for word in SLOTS[name] if word not in prompt.facts.values()] for name in fields_of(template)}
     return template.format(**{name: rng.choice(words) for name, words in unused.items()})
 
@@ -298,7 +265,6 @@ def _draw(mix: Mapping[str | None, float], rng: random.Random) -> str | None:
 
 
 def _mixed_pair(prompt: Prompt, rng: random.Random) -> list[tuple[str, str | None]]:
-    """Two answers with different flaws, or one or both of them good."""
     first, second = _draw(PAIR_MIX, rng), _draw(PAIR_MIX, rng)
     while first == second is not None:
         second = _draw(PAIR_MIX, rng)
@@ -306,21 +272,16 @@ def _mixed_pair(prompt: Prompt, rng: random.Random) -> list[tuple[str, str | Non
 
 
 def _minimal_pair(prompt: Prompt, rng: random.Random) -> list[tuple[str, str | None]]:
-    """A good answer, and the same words with another value."""
     good = answer(prompt, None, rng)
     return [(good, None), (re.sub(rf"\b{prompt.key}\b", _other_value(prompt, rng), good), "wrong")]
 
 
 def _pattern(template: str) -> re.Pattern[str]:
-    """A template as a regular expression with one named group a field; a field that returns must hold the same word."""
-    parts = re.split(r"{(\w+)}", template)
-    seen: set[str] = set()
-    for i in range(1, len(parts), 2):
-        name = parts[i]
-        parts[i] = f"(?P={name})" if name in seen else f"(?P<{name}>{'|'.join(SLOTS[name])})"
-        seen.add(name)
-    parts[::2] = [re.escape(literal) for literal in parts[::2]]
-    return re.compile("".join(parts))
+    """One named group a field; a field that returns must hold the same word."""
+    pattern = re.sub(r"\\\{(\w+)\\\}", r"(?P=\1)", re.escape(template))
+    for name in fields_of(template):
+        pattern = pattern.replace(f"(?P={name})", f"(?P<{name}>{'|'.join(SLOTS[name])})", 1)
+    return re.compile(pattern)
 
 
 _PATTERNS = [(name, _pattern(template)) for name, kind in KINDS.items() for template in kind.prompts]

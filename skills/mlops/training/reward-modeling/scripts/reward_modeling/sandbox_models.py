@@ -1,6 +1,6 @@
 """What the sandbox's world is learned with: a tokenizer, a tiny decoder, and the settings of quickstart and tests.
 
-base_model("runs/sandbox/base", seed=0)     # tokenizer and decoder, an ordinary folder, in about twenty CPU seconds
+base_model("runs/sandbox/base", seed=0)     # an ordinary folder, in about twenty CPU seconds
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ CHAT_TEMPLATE = (
     "{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] + '" + END + "' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
 )
-"""Every turn ends with END, and nothing follows the last one: the token a reward model scores is END itself."""
+"""Nothing follows the END of the last turn: it is the token that a reward model scores."""
 
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """How one of the tiny models is trained: AdamW, 5 % warm-up, then a cosine down to zero, gradients clipped to 1."""
+    """AdamW, 5 % warm-up, then a cosine down to zero, gradients clipped to 1. rows: so that none is seen twice."""
 
     steps: int
     batch_size: int
@@ -42,16 +42,13 @@ class TrainingSettings:
 
     @property
     def rows(self) -> int:
-        """Rows needed so that none is seen twice."""
         return self.steps * self.batch_size
 
 
 SFT_DEFAULTS = TrainingSettings(steps=500, batch_size=32, learning_rate=4e-3)
-"""Conversations for the decoder."""
 
 REWARD_DEFAULTS = TrainingSettings(steps=600, batch_size=32, learning_rate=1.5e-3)
-"""Pairs for the reward model, started from that decoder: held-out accuracy 0.88 to 0.93 on three seeds (30 CPU seconds).
-After 400 steps two of the three had not found out yet what makes an answer wrong (0.76)."""
+"""Pairs for the reward model: held-out accuracy 0.88 to 0.93 on three seeds (30 CPU seconds); after 400 steps two had 0.76."""
 
 PPO_DEFAULTS: dict[str, Any] = {
     "response_length": 28,
@@ -66,14 +63,13 @@ PPO_DEFAULTS: dict[str, Any] = {
     "vf_coef": 0.5,
     "normalize_rewards": True,
 }
-"""Flags of ppo.py for the decoder as policy and that reward model: 64 answers an update. benchmarks/ppo.py measures them."""
+"""Flags of ppo.py for both: 64 answers an update. benchmarks/ppo.py measures them."""
 
 
 def tokenizer(texts: Iterable[str] | None = None) -> PreTrainedTokenizerBase:
-    """A byte-level BPE in the Qwen2 format in which every word of the world, or of these texts, is one token.
+    """A byte-level BPE in which every word of the world, or of these texts, is one token.
 
-    Any text comes back, composed to NFC. `AutoTokenizer` gives Qwen2Tokenizer for whatever is saved beside a qwen2 model,
-    silently with other ids where it was of another class: so it is one from the start.
+    A Qwen2Tokenizer: `AutoTokenizer` makes that of any tokenizer beside a qwen2 model, with other ids.
     """
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
     from transformers import Qwen2Tokenizer
@@ -82,11 +78,9 @@ def tokenizer(texts: Iterable[str] | None = None) -> PreTrainedTokenizerBase:
     empty = Qwen2Tokenizer(vocab={}, merges=[], **special).backend_tokenizer
     words = sorted({word for text in texts or every_text() for word, _ in empty.pre_tokenizer.pre_tokenize_str(text)})
 
-    # The words are split and spelled in the byte alphabet already, so the trainer needs no pre-tokenizer of its own.
-    bpe = Tokenizer(models.BPE())
-    never_reached = 1 << 16  # merging stops by itself, when every word is one token
+    bpe = Tokenizer(models.BPE())  # the words are split and spelled in the byte alphabet already
     trainer = trainers.BpeTrainer(
-        vocab_size=never_reached,
+        vocab_size=1 << 16,  # never reached: merging stops when every word is one token
         show_progress=False,
         special_tokens=[PAD, END, *ROLES],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
@@ -100,10 +94,9 @@ def tokenizer(texts: Iterable[str] | None = None) -> PreTrainedTokenizerBase:
 
 
 def tiny_config(tokenizer: PreTrainedTokenizerBase, **overrides: Any) -> Qwen2Config:
-    """A Qwen2 decoder of two layers and width 64, sized to the tokenizer. Any field of Qwen2Config can be overridden.
+    """A Qwen2 decoder of two layers and width 64. overrides: fields of Qwen2Config.
 
-    Two choices matter: initial weights of standard deviation 0.1, since with less copying is learned more slowly, and heads
-    of width 32, since with 16 a reward model of 300 steps took a wrong name for a right one.
+    Measured: with smaller initial weights copying is learned more slowly, with heads of width 16 names are mistaken.
     """
     from transformers import Qwen2Config
 
@@ -135,10 +128,10 @@ def base_model(
     texts: Iterable[str] | None = None,
     **overrides: Any,
 ) -> Path:
-    """Train the tiny decoder on sandbox conversations and save it with its tokenizer as a Hugging Face folder.
+    """Train the tiny decoder on sandbox conversations and save it with its tokenizer.
 
-    conversations: (n, seed) -> others to learn from, and texts: what their words occur in. overrides: fields of the config.
-    Same seed, machine and thread count: same weights. Raises UsageError when there is something at `path` already.
+    conversations: (n, seed) -> others to learn from, whose words occur in `texts`. overrides: fields of the config. Same
+    seed, machine and thread count: same weights. Raises UsageError when there is something at `path` already.
     """
     import torch
     from transformers import AutoModelForCausalLM
@@ -165,11 +158,14 @@ def base_model(
 def _teach(
     model: PreTrainedModel, words: PreTrainedTokenizerBase, rows: list[list[Message]], settings: TrainingSettings
 ) -> None:
-    """Supervised fine-tuning in one pass over the rows: cross-entropy on the tokens of the answer and its END."""
+    """One pass over the rows: cross-entropy on the tokens of the answer and its END."""
     import torch
 
+    def warm_cosine(step: int) -> float:
+        return min((step + 1) / (0.05 * settings.steps), 0.5 * (1 + math.cos(math.pi * step / settings.steps)))
+
     optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _warm_cosine(step, settings.steps))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, warm_cosine)
     answer_starts = words.convert_tokens_to_ids("<|assistant|>")
     model.train()
     for step in range(settings.steps):
@@ -187,17 +183,10 @@ def _teach(
     model.eval()
 
 
-def _warm_cosine(step: int, steps: int) -> float:
-    """The share of the peak learning rate: up in a line over 5 % of the steps, then down in half a cosine."""
-    return min((step + 1) / (0.05 * steps), 0.5 * (1 + math.cos(math.pi * step / steps)))
-
-
 def answers_of(
     path: str | Path, prompts: Sequence[Prompt], seed: int, temperature: float = 1.0
 ) -> list[tuple[str, GoldReward]]:
-    """One answer of a policy to each prompt, and its gold reward. temperature 0: the most likely answers."""
-    from .training.policy import Policy
-    from .training.sampling import sample
+    from .training.policy import Policy, sample
 
     policy = Policy.from_pretrained(str(path))
     ids = [policy.prompt_ids(asked.messages) for asked in prompts]

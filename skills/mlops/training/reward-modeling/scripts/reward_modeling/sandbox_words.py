@@ -31,7 +31,7 @@ ENTITIES = frozenset(word.lower() for word in NAMES + ITEMS + PLACES + GARMENTS)
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of question. `values`: what may stand in an answer's {value}; `key`: facts -> the right one of them."""
+    """One kind of question. values: what an answer's {value} may be. key: facts -> the right one of them."""
 
     prompts: tuple[str, ...]
     answers: tuple[str, ...]
@@ -114,7 +114,7 @@ def sentence(body: str) -> str:
 
 
 def every_text() -> Iterator[str]:
-    """Texts that hold every word of the world wherever it can stand: first, after a space, capitalised or not."""
+    """Every word of the world wherever it can stand: first, after a space, capitalized or not."""
     for kind in KINDS.values():
         for template in kind.prompts:
             yield from _filled(template, SLOTS)
@@ -128,7 +128,6 @@ def every_text() -> Iterator[str]:
 
 
 def _filled(template: str, slots: Mapping[str, tuple[str, ...]]) -> list[str]:
-    """The template filled so that each of its fields takes each of its words at least once."""
     names = fields_of(template)
     rounds = max((len(slots[name]) for name in names), default=1)
     return [template.format(**{name: slots[name][i % len(slots[name])] for name in names}) for i in range(rounds)]

@@ -313,7 +313,7 @@ class RewardModel(Scorer):
 def _set_length(renderer: Any, loaded: checkpoints.Loaded, asked: int | None) -> None:
     """Let the renderer keep as many tokens as asked for, as in training, or of a model without a card as it can read."""
     trained, family = loaded.rendering.get("max_length"), getattr(renderer, "family", None)
-    default = DEFAULT_MAX_LENGTH if loaded.card else family and family.text.max_length
+    default = DEFAULT_MAX_LENGTH if loaded.card else family and family.max_length
     renderer.max_length = longest_input(loaded.model, loaded.tokenizer, asked or trained, default)
     renderer.longest = positions(loaded.model)
     if not loaded.card:

@@ -1,7 +1,4 @@
-"""Settings that several scripts share: which data and how it is read, the reward model and how it is run.
-
-A field with a flag is the flag of that name.
-"""
+"""Settings that several scripts share: which data and how it is read, the reward model and how it is run."""
 
 from __future__ import annotations
 
@@ -17,27 +14,21 @@ from .step_rendering import STEPS_OVERLONG
 
 EVALUATE_ON = "add --val_set_size 0.1 or --eval_dataset_name FILE"
 DTYPES = ("float32", "bfloat16", "float16")
-SHARED_PREFIX_HELP = (
-    "compute shared prefixes once, where the model allows it (on CPUs; true: on a GPU too, not measured there)"
-)
+SHARED_PREFIX_HELP = "compute shared prefixes once, where the model allows it (on CPUs; true: on a GPU too)"
 
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetSettings:
-    """Which data."""
-
     group: ClassVar = "data"
     dataset_name: Sequence[str] = flag(
         None,
-        "files (JSONL, JSON, CSV, TSV, Parquet, .gz), folders, datasets saved to disk or hub ids; several are concatenated",
+        "files (JSONL, JSON, CSV, TSV, Parquet, .gz), folders, saved datasets or hub ids; several are concatenated",
         metavar="DATA",
     )
 
 
 @dataclass(frozen=True, kw_only=True)
 class FormatSettings:
-    """How data is read."""
-
     group: ClassVar = "data"
     dataset_config: str | None = flag(None, "configuration of a hub dataset", metavar="NAME")
     format: str | None = flag(
@@ -45,25 +36,22 @@ class FormatSettings:
     )
     columns: Mapping[str, str] | None = flag(
         None,
-        "read column B as A, as in prompt=question,chosen=good; B may reach into objects and lists, as in "
-        "prompt=question.text,completions=answers[].answer; `context=` says that the column context is to be dropped",
+        "read column B as A: prompt=question,chosen=good; B may reach into objects and lists: prompt=question.text,"
+        "completions=answers[].answer; `context=` drops that column",
         type=column_map,
     )
 
     @property
     def reading(self) -> dict[str, Any]:
-        """Arguments of `reading.load` and `reading.load_prompts`."""
         return {"config": self.dataset_config, "format": self.format, "columns": self.columns}
 
 
 @dataclass(frozen=True, kw_only=True)
 class WinnerSettings:
-    """For scripts that ask which of two answers is better."""
-
     group: ClassVar = "data"
     winner_values: Mapping[str, str] | None = flag(
         None,
-        "what the values of a winner column mean: a, b or tie (words such as model_a are known, numbers never are)",
+        "what the values of a winner column mean: a, b or tie (words such as model_a are known)",
         type=winner_values,
         metavar="1=a,0=b",
     )
@@ -71,30 +59,28 @@ class WinnerSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class ReadingSettings(DatasetSettings, FormatSettings):
-    """Which data, and how it is read."""
+    pass
 
 
 def split_flag(default: str | None) -> Any:
-    """The split of a script that reads one."""
-    return flag(default, f"split of a hub dataset{'' if default else ' (all of it)'}", group="data", metavar="SPLIT")
+    return flag(default, "split of a hub dataset" + ("" if default else " (all of it)"), group="data", metavar="SPLIT")
 
 
 def neutral_flag() -> Any:
-    """For scripts that read labeled steps."""
     return flag(
         None,
-        "what a step rated 0 is taken for (ratings, PRM800K); must be said where there are any",
+        "what a step rated 0 is taken for; must be said where there are any (PRM800K)",
         group="data",
         choices=("good", "bad", "ignore"),
     )
 
 
 def text_format_flag(*more: str) -> Any:
-    """How texts are read, with the choices that this script has beyond training's."""
+    """more: choices beyond training's."""
     return flag(
         None,
-        "rendered: prompt and answer are templated already, their text is read as it is; chat: the chat template is written "
-        f"around them{'; pair: the two texts of an encoder' * bool(more)} (what the model was trained with, else chat)",
+        "rendered: the texts are templated already; chat: the chat template is written around them"
+        f"{'; pair: the two texts of an encoder' * bool(more)} (what the model was trained with, else chat)",
         group="data",
         choices=("chat", "rendered", *more),
     )
@@ -102,21 +88,16 @@ def text_format_flag(*more: str) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class TextSettings:
-    """Whether the texts of the data are messages, or what a template has made of them."""
-
     group: ClassVar = "data"
     text_format: str | None = text_format_flag()
 
     @property
     def rendered(self) -> bool:
-        """Whether the texts are templated already."""
         return self.text_format == "rendered"
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScoringSettings(TextSettings):
-    """The reward model and how it is run: for every script that scores."""
-
     group: ClassVar = "reward model"
     model_name_or_path: str = flag(None, "folder or hub id of a reward model", metavar="MODEL")
     dtype: str = flag("float32", "precision of the weights", choices=DTYPES)
@@ -130,14 +111,10 @@ class ScoringSettings(TextSettings):
         choices=tuple(dict.fromkeys((*OVERLONG, *STEPS_OVERLONG))),
     )
     max_tokens_per_batch: int | None = flag(
-        None, "tokens in one forward pass, each shared one counted once (chosen from the data)", metavar="TOKENS"
+        None, "in one forward pass, each shared one counted once (chosen from the data)", metavar="TOKENS"
     )
     shared_prefix: bool | None = flag(None, SHARED_PREFIX_HELP)
-    refused: str = flag(
-        "stop",
-        "what to do with rows that the chat template refuses: stop, or give them no score",
-        choices=("stop", "unscored"),
-    )
+    refused: str = flag("stop", "what to do with rows that the chat template refuses", choices=("stop", "unscored"))
     chat_template_path: str | None = flag(
         None, "template over that of a model without a card: .jinja file, or folder or hub id", metavar="TEMPLATE"
     )
@@ -149,20 +126,19 @@ class ScoringSettings(TextSettings):
     )
     aggregate: str | None = flag(
         None,
-        f"how the steps of a solution make its reward ({DEFAULT_AGGREGATE}: one wrong step is enough, however many there are)",
+        f"how the steps of a solution make its reward ({DEFAULT_AGGREGATE}: one wrong step is enough)",
         group="process reward model",
         choices=tuple(AGGREGATIONS),
     )
     step_separator: str | None = flag(
         None,
-        r"where solutions in text are split into steps (that of the model if it is whitespace, else a line break, \n)",
+        r"where solutions in text are split into steps (that of the model if it is whitespace, else \n)",
         group="process reward model",
         type=escaped,
     )
 
     @property
     def loading(self) -> dict[str, Any]:
-        """Arguments of `from_pretrained` that both kinds of reward model have."""
         names = ("dtype", "device", "max_length", "overlong", "max_tokens_per_batch", "shared_prefix", "refused")
         more = ("text_format", "chat_template_path", "reference_model_name_or_path")
         return {name: getattr(self, name) for name in (*names, *more)}
@@ -170,8 +146,6 @@ class ScoringSettings(TextSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class RewardsSettings:
-    """One outcome reward model, several with weights, or an ensemble: what `ensemble.Rewards` is made of."""
-
     group: ClassVar = "reward"
     reward_model_path: Sequence[str] = flag(
         None, "folders or hub ids of one or more outcome reward models", metavar="MODEL"

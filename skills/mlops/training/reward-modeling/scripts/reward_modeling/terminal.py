@@ -18,7 +18,6 @@ _console: Console | None = None
 
 
 def console() -> Console:
-    """The one rich console, on stderr. Made on first use: `--help` does not pay for rich."""
     global _console
     if _console is None:
         from rich.console import Console
@@ -27,29 +26,28 @@ def console() -> Console:
     return _console
 
 
-def log(message: str) -> None:
-    """One plain progress line on stderr, never styled: a path with brackets stays a path."""
+def log(message: str, style: str | None = None) -> None:
+    """On stderr, never read as markup: a path with brackets stays a path."""
     if is_first_process():
-        console().print(message, markup=False)
+        console().print(message, markup=False, style=style)
 
 
 def warn(message: str) -> None:
-    if is_first_process():
-        console().print(f"warning: {message}", markup=False, style="yellow")
+    log(f"warning: {message}", "yellow")
 
 
 def is_first_process() -> bool:
-    """Whether this is the process of a distributed run that speaks for all of them."""
+    """Whether it speaks for all processes of a distributed run."""
     return os.environ.get("RANK", "0") == "0"
 
 
 def listed(values: Mapping[str, object]) -> str:
-    """{"pairs": 12, "epochs": 1} -> "pairs 12, epochs 1", for a line of the log."""
+    """{"pairs": 12, "epochs": 1} -> "pairs 12, epochs 1"."""
     return ", ".join(f"{name} {value}" for name, value in values.items())
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
-    """A small table on stderr; numbers are right-aligned, floats shown with four digits."""
+    """Numbers are right-aligned, floats shown with four digits."""
     from rich.table import Table
     from rich.text import Text
 
@@ -57,19 +55,17 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Cell]]) ->
         return
     # A Text is never read as markup: a title may hold a path with brackets.
     drawn = Table(title=Text(title, style="table.title"), title_justify="left", pad_edge=False)
-    numeric = [all(isinstance(row[i], (int, float)) or row[i] is None for row in rows) for i in range(len(columns))]
-    for name, right in zip(columns, numeric, strict=True):
-        drawn.add_column(name, justify="right" if right else "left", overflow="fold")
+    for i, name in enumerate(columns):
+        numeric = all(isinstance(row[i], (int, float)) or row[i] is None for row in rows)
+        drawn.add_column(name, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
-        drawn.add_row(*[_shown(value) for value in row])
+        drawn.add_row(*map(_shown, row))
     console().print(drawn, markup=False)
 
 
 def _shown(value: Cell) -> str:
-    if value is None:
-        return "-"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
+    if value is None or isinstance(value, bool):
+        return {None: "-", True: "yes", False: "no"}[value]
     return f"{value:.4f}" if isinstance(value, float) else str(value)
 
 
@@ -83,13 +79,14 @@ def progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
             task = bar.add_task(label, total=total)
             yield lambda done: bar.advance(task, done)
         return
-    state = {"done": 0, "shown": 0, "since": time.monotonic()}
+    finished, shown, since = 0, 0, time.monotonic()
 
     def advance(done: int) -> None:
-        state["done"] += done
-        tenth = 10 * state["done"] // max(1, total)
-        if tenth > state["shown"] and time.monotonic() - state["since"] > QUIET_SECONDS:
-            state.update(shown=tenth, since=time.monotonic())
-            log(f"{label}: {state['done']} of {total}")
+        nonlocal finished, shown, since
+        finished += done
+        tenth = 10 * finished // max(1, total)
+        if tenth > shown and time.monotonic() - since > QUIET_SECONDS:
+            shown, since = tenth, time.monotonic()
+            log(f"{label}: {finished} of {total}")
 
     yield advance

@@ -1,11 +1,11 @@
 """What the tensors of a model folder say it is: whether they fit the class that reads them, and what helps where not.
 
-transformers leaves out a tensor that its class has no place for, in silence. Of an adapter, of another head or of a
-quantized layer that changes every score, so such names are refused; `lm_head` beside a reward model changes nothing.
+transformers leaves out a tensor that its class has no place for, in silence: those that would change a score are refused.
 """
 
 from __future__ import annotations
 
+import copy
 import math
 import re
 from pathlib import Path
@@ -19,16 +19,17 @@ from .model_folder import ADAPTER_CONFIG, CONFIG, FLOATS, Tensor, hub_file, read
 CLEAN_UP = "save the plain model again: unwrap it (`accelerator.unwrap_model`), then `save_pretrained`"
 MERGE = "merge the adapter before saving: `model.merge_and_unload()`, then `save_pretrained`"
 OTHER_HEAD = "move that head to `score.weight` first: references/troubleshooting.md#move-another-head-to-scoreweight"
+NOT_OURS = "score with the code of its authors, or train a reward model from its base"
 PLAIN = "give the model without quantization: its weights in fp32, bf16 or fp16"
 BOTH = f"holds an adapter beside its model ({ADAPTER_CONFIG}): which of both is meant?"
-WRAPPERS: dict[str, tuple[str, str]] = {
+WRAPPERS = {
     r"(^|\.)base_model\.model\.|lora_|\.(base_layer|modules_to_save|original_module|ia3_\w+|vera_\w+)(\.|$)"
     r"|\.(hada|lokr|oft|boft|randlora|fourierft|adaption)_|(^|\.)prompt_(embeddings|encoder)\b": (
         "they come from an adapter",
         MERGE,
     ),
     r"^(module|model\.module)\.|_orig_mod\.|_fsdp_wrapped_module\.|_checkpoint_wrapped_module\.|_forward_module\.": (
-        "they come from a wrapper around the model (DistributedDataParallel, torch.compile, FSDP)",
+        "they come from a wrapper (DistributedDataParallel, torch.compile, FSDP)",
         CLEAN_UP,
     ),
     r"\.(weight_(scale|scale_inv|packed|shape|zero_point|format)|(input|output|k|v)_scale|qweight|qzeros|scales|g_idx|absmax"
@@ -45,10 +46,7 @@ HEAD = re.compile(
 
 
 def check_size(path: str, auto_class: Any, **fields: Any) -> None:
-    """Raises ModelError for a folder whose config describes a far larger model than its weights: it would fill the memory.
-
-    fields: of the config, as `from_pretrained` takes them.
-    """
+    """Raises ModelError where the config describes a far larger model than the weights: it would fill the memory."""
     import torch
     from transformers import AutoConfig
 
@@ -63,52 +61,39 @@ def check_size(path: str, auto_class: Any, **fields: Any) -> None:
             wanted = auto_class.from_config(config, trust_remote_code=False).num_parameters()
         too_large = wanted > 4 * held + 10**7 and f"{wanted:.1e} parameters; its weights have {held:.1e}"
     if too_large:
-        raise ModelError(
-            f"{path} does not fit its {CONFIG}, which describes {too_large}", where=str(Path(path) / CONFIG)
-        )
+        raise ModelError(f"{path} does not fit its {CONFIG}, which describes {too_large}", where=Path(path) / CONFIG)
 
 
 def check_loaded(path: str, model: Model, info: dict[str, Any], *, scores: bool, strict: bool) -> list[str]:
-    """Notes on the tensors that were not used. Raises ModelError for those that change what the model computes.
+    """Notes on unused tensors. Raises ModelError for those that change what the model computes.
 
-    info: as `from_pretrained` gave it. scores: the model has a head of ours, so another beside it is refused. strict: it is
-    used as it is, not trained on, so whole layers left out are refused too.
+    info: of `from_pretrained`. scores: another head beside ours is refused. strict: so are whole layers left out.
     """
     if getattr(model, "_hf_peft_config_loaded", False):
         raise ModelError(f"{path} {BOTH}", hint=MERGE)
     unused, called = sorted(info["unexpected_keys"]), type(model).__name__
     left = {key: {_left_at(model, name) for name in (key, f"{model.base_model_prefix}.{key}")} for key in unused}
+    correct = f"correct its {CONFIG}"
     faults = [
-        *(([k for k in unused if re.search(pattern, k)], *fault) for pattern, fault in WRAPPERS.items()),
-        (
-            [k for k in unused if "layer" in left[k]],
-            "what they would change is left out",
-            f"correct its {CONFIG}, or {CLEAN_UP}",
-        ),
-        ([k for k in unused if scores and HEAD.search(k)], "they make a score that would be lost", OTHER_HEAD),
-        (
-            [k for k in unused if strict and "list" in left[k]],
-            f"its {CONFIG} names fewer layers",
-            f"correct its {CONFIG}",
-        ),
+        *((lambda key, pattern=pattern: re.search(pattern, key), *fault) for pattern, fault in WRAPPERS.items()),
+        (lambda key: "layer" in left[key], "what they would change is left out", f"{correct}, or {CLEAN_UP}"),
+        (lambda key: scores and HEAD.search(key), "they make a score that would be lost", OTHER_HEAD),
+        (lambda key: strict and "list" in left[key], f"its {CONFIG} names fewer layers", correct),
     ]
-    for keys, why, hint in faults:
-        if keys:
+    for is_wrong, why, hint in faults:
+        if keys := list(filter(is_wrong, unused)):
             what = f"{path} holds {len(keys)} tensors that {called} has no place for ({keys[0]}): {why}"
             raise ModelError(what, hint=hint)
-    if info["mismatched_keys"]:
-        key, has, wants = sorted(info["mismatched_keys"])[0]
-        raise ModelError(
-            f"{path} does not fit its {CONFIG}: {key} is {list(has)}, {called} wants {list(wants)}",
-            hint="use the config that was saved with the weights",
-        )
+    for key, has, wants in sorted(info["mismatched_keys"]):
+        what = f"{path} does not fit its {CONFIG}: {key} is {list(has)}, {called} wants {list(wants)}"
+        raise ModelError(what, hint="use the config that was saved with the weights")
     _check_numbers(path, model)
     rest = [key for key in unused if not key.startswith(("lm_head.", "cls."))]
     return [f"weights: {len(rest)} tensors of the file are not used, the first is {rest[0]}"] if rest else []
 
 
 def _left_at(model: Model, key: str) -> str:
-    """Where the path of a tensor leaves the model: in a "layer" (it has parameters), beyond the end of a "list", or "none"."""
+    """Where its path leaves the model: in a "layer" (it has parameters), beyond the end of a "list", or "none"."""
     import torch
 
     module = model
@@ -123,44 +108,33 @@ def _left_at(model: Model, key: str) -> str:
 
 
 def _check_numbers(path: str, model: Model) -> None:
-    """Raises ModelError for weights that are whole numbers or 8-bit floats without a config that says how to read them."""
     folder = snapshot(path)
     if folder is None or getattr(model.config, "quantization_config", None):
         return
-    known = set(model.state_dict())
-    odd = [
-        key
-        for key, tensor in tensors(folder).items()
-        if tensor.dtype not in FLOATS and (key.endswith((".weight", ".bias")) or key in known)
-    ]
-    if odd:
+    known, odd = set(model.state_dict()), [key for key, one in tensors(folder).items() if one.dtype not in FLOATS]
+    if odd := [key for key in odd if key.endswith((".weight", ".bias")) or key in known]:
         raise ModelError(f"{path} holds {len(odd)} weights that are not floating-point numbers ({odd[0]})", hint=PLAIN)
 
 
-# ---- what it is instead -------------------------------------------------------------------------------------------
+# ---- what it is instead
 
 
 def check_is_model(path: str) -> None:
-    """Raises ModelError when this is an adapter, or a folder without a model, and says what to do with it."""
+    """Raises ModelError when this is an adapter, or a folder without a model."""
     folder = Path(path)
-    if folder.is_dir():
-        adapter = folder / ADAPTER_CONFIG
-        if adapter.is_file() and (folder / CONFIG).is_file():
-            raise ModelError(
-                f"{path} {BOTH}",
-                where=str(adapter),
-                hint=f"without the adapter: move {ADAPTER_CONFIG} and adapter_model.* away; with it: {MERGE}",
-            )
-        if adapter.is_file():
-            raise _adapter(path, read_json(adapter), tensors(folder, "adapter_model*.safetensors"))
-        if not (folder / CONFIG).is_file():
-            raise ModelError(f"{path} is not a model folder: it has no {CONFIG}")
-    elif folder.exists() or path.startswith((".", "/", "~")) or path.count("/") > 1:
+    adapter, has_config = folder / ADAPTER_CONFIG, (folder / CONFIG).is_file()
+    if adapter.is_file() and has_config:
+        hint = f"without the adapter: move {ADAPTER_CONFIG} and adapter_model.* away; with it: {MERGE}"
+        raise ModelError(f"{path} {BOTH}", where=adapter, hint=hint)
+    if adapter.is_file():
+        raise _adapter(path, read_json(adapter), tensors(folder, "adapter_model*.safetensors"))
+    if folder.is_dir() and not has_config:
+        raise ModelError(f"{path} is not a model folder: it has no {CONFIG}")
+    if not folder.is_dir() and (folder.exists() or path.startswith((".", "/", "~")) or path.count("/") > 1):
         raise ModelError(f"there is no model folder {path}")
 
 
 def check_is_no_adapter_on_the_hub(path: str) -> None:
-    """Raises ModelError when this hub repository holds an adapter. Asks the hub."""
     if adapter := hub_file(path, ADAPTER_CONFIG, ask=True):
         weights = hub_file(path, "adapter_model.safetensors", ask=True)
         raise _adapter(path, read_json(adapter), tensors(weights.parent, weights.name) if weights else {})
@@ -169,42 +143,33 @@ def check_is_no_adapter_on_the_hub(path: str) -> None:
 def _adapter(path: str, config: dict[str, Any], found: dict[str, Tensor]) -> ModelError:
     base, merged = config.get("base_model_name_or_path") or "BASE", Path(path).parent
     what = f"{path} is a LoRA adapter without its model" + f" ({base})" * (base != "BASE")
-    if (merged / "reward_model.json").is_file() or (merged / "ppo.json").is_file():
-        return ModelError(
-            what,
-            hint=f"use {merged}, which holds the model with this adapter merged; in PEFT: PeftModel.from_pretrained(MODEL, "
-            f"{str(path)!r}) around the base with num_labels as in {merged / CONFIG}",
-        )
     heads = [key for key in found if HEAD.search(key) and "lora_" not in key]
-    if config.get("task_type") == "CAUSAL_LM" and not heads:
-        return ModelError(what, hint=_merge_command(path, base, "ForCausalLM", ""))
-    if found and not heads:
-        return ModelError(
-            f"{what}, and without a score head: it was neither trained nor saved",
-            hint="nothing brings it back: train again with train.py --use_peft, or with TaskType.SEQ_CLS in a LoraConfig",
-        )
-    kind = PROCESS if config.get("task_type") == "TOKEN_CLS" else OUTCOME
-    shapes = (found[key].shape for key in heads if key.endswith("weight") and found[key].shape)
-    labels = next(shapes, [len(kind.labels)])[0]
-    return ModelError(what, hint=_merge_command(path, base, kind.architecture, f", num_labels={labels}"))
-
-
-def _merge_command(path: str, base: str, architecture: str, labels: str) -> str:
-    """Lines of Python that merge an adapter into its base, and save the result with its tokenizer."""
-    auto = f"AutoModel{architecture}"
-    return f"""merge it into its base, then give the folder MERGED instead:
+    writes_text = config.get("task_type") == "CAUSAL_LM"
+    if (merged / "reward_model.json").is_file() or (merged / "ppo.json").is_file():
+        hint = f"use {merged}, which holds the model with this adapter merged"
+    elif found and not heads and not writes_text:
+        what += ", and without a score head: it was neither trained nor saved"
+        hint = "train again with train.py --use_peft, or with TaskType.SEQ_CLS in a LoraConfig"
+    else:
+        kind = PROCESS if config.get("task_type") == "TOKEN_CLS" else OUTCOME
+        shapes = (found[key].shape for key in heads if key.endswith("weight") and found[key].shape)
+        auto, labels = f"AutoModel{kind.architecture}", f", num_labels={next(shapes, [len(kind.labels)])[0]}"
+        if writes_text and not heads:
+            auto, labels = "AutoModelForCausalLM", ""
+        hint = f"""merge it into its base, then give the folder MERGED instead:
   from peft import PeftModel
   from transformers import {auto}, AutoTokenizer
   base = {auto}.from_pretrained({base!r}{labels})
-  PeftModel.from_pretrained(base, {str(path)!r}).merge_and_unload().save_pretrained("MERGED")
+  PeftModel.from_pretrained(base, {path!r}).merge_and_unload().save_pretrained("MERGED")
   AutoTokenizer.from_pretrained({base!r}).save_pretrained("MERGED")"""
+    return ModelError(what, hint=hint)
 
 
 def explain(path: str, config: Config, kind: Kind) -> ModelError | None:
-    """What the weights say of a model whose config is not that of `kind`, with the command that helps; None if nothing."""
+    """What the weights say of a model whose config is not that of `kind`, with what helps; None if nothing."""
     folder = snapshot(path)
-    found = tensors(folder) if folder else {}
-    heads = {key: tensor.shape for key, tensor in found.items() if HEAD.search(key)}
+    found = tensors(folder).items() if folder else ()
+    heads = {key: tensor.shape for key, tensor in found if HEAD.search(key)}
     if not heads:
         return None
     named = (config.architectures or ["no class"])[0]
@@ -213,21 +178,17 @@ def explain(path: str, config: Config, kind: Kind) -> ModelError | None:
         return ModelError(
             f"{path} is {kind.called} by its weights ({_shapes(heads)}), but its {CONFIG} names {named} with "
             f"{config.num_labels} labels",
-            where=str(folder / CONFIG),
-            hint=f"if {family} is what it was trained as, let the config say so:\n  {_correct(folder, family, kind)}",
+            where=folder / CONFIG,
+            hint=f"if it was trained as {family}, let the config say so:\n  {_correct(folder, family, kind)}",
         )
+    if heads.keys() == wanted.keys() and kind_of_architecture(named) is kind:
+        return None
     if heads.keys() == wanted.keys():
-        if kind_of_architecture(named) is kind:
-            return None
-        return ModelError(
-            f"{path} has another number of labels than {kind.called}: {_shapes(heads)} instead of {_shapes(wanted)}",
-            hint=f"use a model trained with num_labels={len(kind.labels)}",
-        )
+        what = f"{path} has another number of labels than {kind.called}: {_shapes(heads)} instead of {_shapes(wanted)}"
+        return ModelError(what, hint=f"use a model trained with num_labels={len(kind.labels)}")
     several = len({key.rpartition(".")[0] for key in heads}) > 1
-    return ModelError(
-        f"{path} was saved as {named} with a head that no class of transformers has: {_shapes(heads)}",
-        hint="score with the code of its authors, or train a reward model from its base" if several else OTHER_HEAD,
-    )
+    what = f"{path} was saved as {named} with a head that no class of transformers has: {_shapes(heads)}"
+    return ModelError(what, hint=NOT_OURS if several else OTHER_HEAD)
 
 
 def _shapes(heads: dict[str, tuple[int, ...]]) -> str:
@@ -235,28 +196,24 @@ def _shapes(heads: dict[str, tuple[int, ...]]) -> str:
 
 
 def _head_of(config: Config, kind: Kind) -> tuple[str, dict[str, tuple[int, ...]]]:
-    """(the class of transformers for a model of this config with a head of this kind, the shapes of that head)."""
-    import copy
-
+    """(class of transformers for this config with a head of this kind, shapes of that head)."""
     import torch
 
-    auto = kind.auto_class
-    if type(config) not in auto._model_mapping:
+    if type(config) not in kind.auto_class._model_mapping:
         return "", {}
     config = copy.deepcopy(config)
     config.num_labels, config.problem_type = len(kind.labels), kind.problem_type
     with torch.device("meta"):
-        model = auto.from_config(config, trust_remote_code=False)
+        model = kind.auto_class.from_config(config, trust_remote_code=False)
     shapes = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items() if HEAD.search(key)}
     return type(model).__name__, shapes
 
 
 def _correct(folder: Path, family: str, kind: Kind) -> str:
-    """A command that writes architecture and labels into a config.json."""
     values = {
         "architectures": [family],
         "id2label": {str(number): label for number, label in kind.labels.items()},
-        "label2id": {label: number for number, label in kind.labels.items()},
+        "label2id": kind.label2id,
     }
     return (
         f'python -c "import json, pathlib; f = pathlib.Path({str(folder / CONFIG)!r}); c = json.loads(f.read_text()); '

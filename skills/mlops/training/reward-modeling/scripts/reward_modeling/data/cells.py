@@ -1,39 +1,23 @@
-"""The values of one row, made safe to use: JSON read without silent loss, messages written as text, NaN, depth, encoding.
-
-`loads` reads JSON and marks what a row may not hold (`Refused`), `clean` checks and copies a row, `decoded` reads a cell
-in which messages or a list were written as JSON or as Python (pandas and numpy write them so).
-"""
+"""The values of one row, made safe to use."""
 
 from __future__ import annotations
 
 import ast
+import contextlib
 import json
 import re
 import warnings
+from collections import Counter
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple
 
 MAX_DEPTH = 64
-"""Lists and objects inside one another."""
 MAX_CELL = 4_000_000
-"""Characters of a text that is read as messages or as a list."""
+"""Characters of a text that is parsed."""
 
-LISTS = frozenset(
-    (
-        "answers",
-        "summaries",
-        "completions",
-        "responses",
-        "scores",
-        "ranks",
-        "correct",
-        "labels",
-        "ratings",
-        "steps",
-        "tools",
-    )
-)
-"""Columns whose values are lists: text in them is read as one."""
+LISTS = frozenset(("answers", "summaries", "completions", "responses", "steps", "tools"))
+LISTS |= {"scores", "ranks", "correct", "labels", "ratings"}
+"""Columns of lists, also written as text."""
 
 
 class RowError(Exception):
@@ -41,9 +25,9 @@ class RowError(Exception):
 
 
 def type_of(value: Any) -> str:
-    """The type of a value in words of the data, for messages."""
-    names = {bool: "true or false", int: "a number", float: "a number", str: "text", list: "a list", dict: "an object"}
-    return "null" if value is None else names.get(type(value), type(value).__name__)
+    names = {type(None): "null", bool: "true or false", str: "text", list: "a list", dict: "an object"}
+    names |= {int: "a number", float: "a number"}
+    return names.get(type(value), type(value).__name__)
 
 
 def short(value: Any, width: int = 40) -> str:
@@ -52,25 +36,23 @@ def short(value: Any, width: int = 40) -> str:
 
 
 def wrong_type(column: str, value: Any, wanted: str) -> RowError:
-    """The error for a value that is not what it has to be: "`tools` is text (none), not a list of objects"."""
+    """As in: `tools` is text (none), not a list of objects."""
     shown = "" if value is None else f" ({short(value)})"
     return RowError(f"`{column}` is {type_of(value)}{shown}, not {wanted}")
 
 
-class Refused:
-    """A value that no row may hold. It stands in the value's place, so that the row is named and the others are read."""
+class Refused(NamedTuple):
+    """Stands for a value that no row may hold."""
 
-    def __init__(self, reason: str):
-        self.reason = reason
+    reason: str
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any] | Refused:
     found = dict(pairs)
     if len(found) == len(pairs):
         return found
-    names = [name for name, _ in pairs]
-    twice = next(name for name in names if names.count(name) > 1)
-    return Refused(f"the key `{twice}` occurs twice in one object")
+    name, _ = Counter(name for name, _ in pairs).most_common(1)[0]
+    return Refused(f"the key `{name}` occurs twice in one object")
 
 
 def _whole_number(digits: str) -> int | Refused:
@@ -81,14 +63,10 @@ def _whole_number(digits: str) -> int | Refused:
 
 
 def object_in(text: Any) -> Any:
-    """The object or list that a text holds as JSON; anything else as it is."""
-    if not isinstance(text, str):
-        return text
-    try:
-        found = clean(loads(text))
-    except (ValueError, RecursionError):
-        return text
-    return found if isinstance(found, (dict, list)) else text
+    with contextlib.suppress(ValueError, RecursionError):
+        found = clean(loads(text)) if isinstance(text, str) else None
+        return found if isinstance(found, (dict, list)) else text
+    return text
 
 
 _DECODE = json.JSONDecoder(object_pairs_hook=_object).decode
@@ -96,10 +74,7 @@ _DECODE_LONG = json.JSONDecoder(object_pairs_hook=_object, parse_int=_whole_numb
 
 
 def loads(text: str) -> Any:
-    """JSON -> value, with `Refused` in the place of objects that repeat a key and of numbers of thousands of digits.
-
-    Raises json.JSONDecodeError, and RecursionError for what is nested too deeply.
-    """
+    """Raises json.JSONDecodeError, and RecursionError. `Refused` stands for objects that repeat a key and for huge numbers."""
     try:
         return _DECODE(text)
     except json.JSONDecodeError:
@@ -109,7 +84,7 @@ def loads(text: str) -> Any:
 
 
 def clean(value: Any, depth: int = 0) -> Any:
-    """A copy of a value with NaN as null and decimals as numbers. Raises RowError for what no file and no model can hold."""
+    """A copy with NaN as null. Raises RowError for what no file and no model can hold."""
     kind = type(value)
     if kind is str:
         if not value.isascii():
@@ -135,24 +110,19 @@ def _check_encoding(text: str) -> None:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
         code = ord(text[error.start])
-        if code >= 0xDC80 and code <= 0xDCFF:  # how `surrogateescape` keeps a byte
+        if 0xDC80 <= code <= 0xDCFF:  # how `surrogateescape` keeps a byte
             raise RowError(f"the byte 0x{code - 0xDC00:02x} is not UTF-8") from None
         raise RowError(f"the row holds one half of a surrogate pair (\\u{code:04x} without its partner)") from None
 
 
-# ---- messages and lists written as text --------------------------------------------------------------------------------
-
-
-_OPENS = re.compile(r'\s*"?\s*(?:array\(\s*)?[\[{]')
-_LIST_OF_OBJECTS = re.compile(r'\s*"?\s*(?:array\(\s*)?\[\s*\{')
+_OPENS = re.compile(r'\s*"?\s*(?:array\(\s*)?(\[\s*\{|[\[{])')
 _FIRST_KEY = re.compile(r"""\s*"?\s*\{\s*\\?["'](?:role|content|from|value|messages|conversations)\\?["']\s*:""")
-_KEYS = [
-    [re.compile(rf"""["']{name}\\?["']\s*:""") for name in pair] for pair in (("role", "content"), ("from", "value"))
-]
+_PAIRS = (("role", "content"), ("from", "value"))
+_KEYS = [[re.compile(rf"""["']{key}\\?["']\s*:""") for key in pair] for pair in _PAIRS]
 _SPEAKERS = frozenset(("system", "human", "user", "gpt", "assistant", "tool", "function_call", "observation"))
 
-# Python as pandas and numpy print it: no commas between the items of arrays, array(...), dtype=..., nan. Strings are
-# tokens of their own, so that nothing inside them is changed.
+# Python as pandas and numpy print it: arrays without commas, array(...), dtype=..., nan. Strings are tokens of their own, so
+# that nothing inside them is changed.
 _TOKEN = re.compile(
     r"""(,\s*dtype=(?:\w+|'[^']*')|array(?=\()|'[^'\\]*(?:\\.[^'\\]*)*'|"[^"\\]*(?:\\.[^"\\]*)*"|[\w.+-]+|[\]})])"""
     r"""(\s+(?=['"\w\[{+.-]))?""",
@@ -162,17 +132,18 @@ _WORDS = {"nan": "None", "NaN": "None", "null": "None", "true": "True", "false":
 
 
 def decoded(value: Any, column: str) -> Any:
-    """A cell, or the messages or the list that were written in it as text. Other text stays text, JSON answers too.
+    """A cell, or the messages or list written in it; answers in JSON stay text.
 
-    Raises RowError for text that looks like a list of messages and cannot be read as one: it is never an answer.
-    """
+    Raises RowError for text that looks like messages and cannot be read: it is never an answer."""
     if isinstance(value, dict):
         return unnested(value)
     if isinstance(value, list):
         return [decoded(item, "") if isinstance(item, str) else item for item in value]
-    if not isinstance(value, str) or not _OPENS.match(value):
+    opens = _OPENS.match(value) if isinstance(value, str) else None
+    if not opens:
         return value
-    likely = _looks_like_messages(value)
+    objects_open = len(opens[1]) > 1
+    likely = _FIRST_KEY.match(value) or (objects_open and any(all(k.search(value) for k in pair) for pair in _KEYS))
     if not likely and column not in LISTS:
         return value
     found = clean(_parsed(value))
@@ -181,44 +152,37 @@ def decoded(value: Any, column: str) -> Any:
     if isinstance(found, dict) and (_is_message(found) or any(are_messages(item) for item in found.values())):
         return unnested(found)
     if likely and (found is None or (isinstance(found, list) and any(map(_is_message, found)))):
-        raise RowError(
-            f"`{column}` is text that looks like messages written as JSON or Python, and cannot be read as them "
-            f"({value[:40].strip()}...)"
-        )
+        what = f"`{column}` is text that looks like messages written as JSON or Python, and cannot be read as them"
+        raise RowError(f"{what} ({value[:40].strip()}...)")
     return value
 
 
 def unnested(value: dict[str, Any]) -> Any:
-    """The messages in {"messages": [...]} that holds nothing else, or in columns of lists as {"role": [...], "content":
-    [...]}; any other object as it is.
-    """
-    filled = {name: item for name, item in value.items() if item not in (None, [], {}, "")}
-    if len(filled) == 1 and are_messages(next(iter(filled.values()))):
-        return next(iter(filled.values()))
-    found = objects(value) if {"role", "content"} <= value.keys() or {"from", "value"} <= value.keys() else None
-    return found if found and are_messages(found) else value
+    """The messages in {"messages": [...]} or {"role": [...], "content": [...]}."""
+    filled = [item for item in value.values() if item not in (None, [], {}, "")]
+    if len(filled) == 1 and are_messages(filled[0]):
+        return filled[0]
+    found = objects(value) if any(value.keys() >= set(pair) for pair in _PAIRS) else None
+    return found if are_messages(found) else value
 
 
 def structure(value: Any) -> Any:
-    """A list or an object, also one that was written as text; anything else as it is."""
     found = _parsed(value) if isinstance(value, str) and _OPENS.match(value) else value
     return clean(found) if isinstance(found, (dict, list)) else value
 
 
 def objects(value: Any) -> list[dict[str, Any]] | None:
-    """Objects given as a list, as an object of lists of one length (as `datasets` writes them), or as text; else None."""
+    """Also of an object of lists (as `datasets` writes them), or text."""
     value = structure(value)
     if isinstance(value, dict) and value and all(isinstance(item, list) for item in value.values()):
-        if len({len(item) for item in value.values()}) > 1:
+        if len(set(map(len, value.values()))) > 1:
             return None
         value = [dict(zip(value, items, strict=True)) for items in zip(*value.values(), strict=True)]
     return value if isinstance(value, list) and value and all(isinstance(item, dict) for item in value) else None
 
 
 def turns(value: Any, *, silent: bool = False) -> list[str] | None:
-    """The turns of one speaker, given as a list of texts or as that list written as text; a null turn is empty. silent: also
-    where all of them are.
-    """
+    """The turns of one speaker; a null turn is empty. silent: also where all are."""
     if isinstance(value, str) and re.match(r"\s*\[", value):
         value = _parsed(value)
     if not isinstance(value, list) or not value or not all(isinstance(turn, str | None) for turn in value):
@@ -227,11 +191,10 @@ def turns(value: Any, *, silent: bool = False) -> list[str] | None:
 
 
 def lists_in_cells(rows: list[dict[str, Any]]) -> list[str]:
-    """Columns of a CSV file in which every cell is a list of texts: one alone could be an answer in JSON."""
-    held = {
-        name: [row[name] for row in rows if row.get(name)] for name in dict.fromkeys(n for row in rows for n in row)
-    }
-    return [name for name, cells in held.items() if cells and all(turns(cell) for cell in cells)]
+    """Where every cell is a list: one alone could be an answer in JSON."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    held = {name: [row[name] for row in rows if row.get(name)] for name in names}
+    return [name for name, cells in held.items() if cells and all(map(turns, cells))]
 
 
 def are_messages(value: Any) -> bool:
@@ -246,40 +209,21 @@ def _is_message(item: Any) -> bool:
     return "value" in item and str(item.get("from")).lower() in _SPEAKERS
 
 
-def _looks_like_messages(text: str) -> bool:
-    if _FIRST_KEY.match(text):
-        return True
-    return bool(_LIST_OF_OBJECTS.match(text)) and any(all(key.search(text) for key in pair) for pair in _KEYS)
-
-
 def _parsed(text: str) -> Any:
-    """The list, object or text that a text writes as JSON (also JSON in JSON) or as Python, or None."""
+    """JSON (also in JSON) or Python, or None."""
     if len(text) > MAX_CELL:
         return None
-    try:
+    with contextlib.suppress(ValueError, RecursionError):
         found = loads(text)
         return loads(found) if isinstance(found, str) else found
-    except (ValueError, RecursionError):
-        pass
-    fixed = _TOKEN.sub(lambda match: _literal(match[1]) + ("," + match[2] if match[2] else ""), text.strip())
+    fixed = _TOKEN.sub(_literal, text.strip())
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of escapes that Python does not know
-            return _plain(ast.literal_eval(fixed))
+        with warnings.catch_warnings(action="ignore"):  # of escapes that Python does not know
+            return json.loads(json.dumps(ast.literal_eval(fixed)))
     except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
         return None
 
 
-def _literal(token: str) -> str:
-    return "" if token.startswith(",") else _WORDS.get(token, token)
-
-
-def _plain(value: Any) -> Any:
-    """Lists, objects, texts and numbers as JSON has them. Raises ValueError for sets, bytes and the dots of a cut array."""
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if isinstance(value, dict) and all(isinstance(name, str) for name in value):
-        return {name: _plain(item) for name, item in value.items()}
-    if value is None or isinstance(value, (str, bool, int, float)):
-        return value
-    raise ValueError(value)
+def _literal(match: re.Match[str]) -> str:
+    token = "" if match[1].startswith(",") else _WORDS.get(match[1], match[1])
+    return f"{token},{match[2]}" if match[2] else token

@@ -1,10 +1,4 @@
-"""--columns: which column of the file, or which part of one, is read under which name of a format.
-
-    {"prompt": "question.full_text", "completions": "answers[].answer", "ranks": "answers[].rank"}
-
-`a.b` is the value under b in the object a, `a[]` each entry of the list a, `a[0]` and `a[-1]` one of them. Objects and lists
-may be written as JSON or Python text. A column whose own name has dots or brackets is that column.
-"""
+"""--columns, as in {"prompt": "question.text", "ranks": "answers[].rank", "chosen": "answers[0]"}. Objects may be text."""
 
 from __future__ import annotations
 
@@ -33,40 +27,33 @@ SAME = {
     ("response_a", "response_b"): (("a", "b"),),
 }
 # fmt: on
-"""Columns of formats, and words by which others name them, alone or as in preferred_response, answer_a."""
+"""Alone or as in preferred_response, answer_a."""
 _HOLDS = "responses?|answers?|completions?|outputs?|texts?"
-_AFFIX = re.compile(rf"(?:{_HOLDS})_(?P<last>\w+)|(?P<first>\w+?)_?(?:{_HOLDS})")
+_AFFIX = re.compile(rf"\A(?:(?:{_HOLDS})_(?P<last>\w+)|(?P<first>\w+?)_?(?:{_HOLDS}))\Z")
 
 
 def same_columns(rows: list[Row]) -> dict[str, str]:
-    """Columns whose names say what they hold in other words, as in --columns: {"chosen": "preferred_response", ...}.
-
-    Only where no format reads both of them by their own names, and where they hold texts or messages.
-    """
+    """As in {"chosen": "preferred_response", ...}; not where a format reads both by their own names."""
     first = {name: value for row in reversed(rows) for name, value in row.items() if value is not None}
     words: dict[str, str] = {}
-    for name in (name for name, value in first.items() if isinstance(value, (str, list, dict))):
-        found = _AFFIX.fullmatch(name.lower())
-        words.setdefault((found["last"] or found["first"]) if found else name.lower(), name)
+    for name, value in first.items():
+        if isinstance(value, (str, list, dict)):
+            words.setdefault(_AFFIX.sub(r"\g<last>\g<first>", name.lower()), name)
     for wanted, pairs in SAME.items():
         for pair in pairs if not first.keys() >= set(wanted) else ():
-            taken = {"completions", "chosen", *wanted} - {pair[0], pair[1]}
-            if not first.keys().isdisjoint(taken):
-                continue
-            columns = {name: words.get(word) for name, word in zip(wanted, pair, strict=True)}
-            named = [column for column in columns.values() if column and len(column) > 1]
-            if len(named) == 2 and not all(column in NAMES for column in named):
+            columns = {name: words.get(word, "") for name, word in zip(wanted, pair, strict=True)}
+            free = first.keys().isdisjoint({"completions", "chosen", *wanted} - {*pair})
+            if free and all(len(column) > 1 for column in columns.values()) and not NAMES.issuperset(columns.values()):
                 return columns
     return {}
 
 
 def root_of(column: str, present: Iterable[str]) -> str:
-    """The column that a path begins in: the path itself where a column has that name."""
     return column if column in present else re.split(r"[.\[]", column, maxsplit=1)[0]
 
 
 def check_columns(table: Table, columns: dict[str, str]) -> dict[str, str]:
-    """{column or path: its root} of what is read. Raises DataError for columns that no row has and for what is not a valid path."""
+    """{column or path: its root}."""
     present = dict.fromkeys(name for row in table.rows for name in row)
     roots = {}
     for name, column in columns.items():
@@ -77,26 +64,22 @@ def check_columns(table: Table, columns: dict[str, str]) -> dict[str, str]:
             hint = f"did you mean {close[0]}?" if close else f"the columns are {', '.join(present)}"
             raise DataError(f"there is no column `{root}`", where=table.name, hint=hint)
         if root != wanted and "".join(match[0] for match in _STEP.finditer(wanted)) != wanted:
-            raise DataError(
-                f"`{wanted}` is not a valid path", where=table.name, hint="write a.b, a[].b or a[0].b in --columns"
-            )
+            hint = "write a.b, a[].b or a[0].b in --columns"
+            raise DataError(f"`{wanted}` is not a valid path", where=table.name, hint=hint)
         if column:
             roots[column] = root
     return roots
 
 
 def renamed(row: Row, columns: dict[str, str], roots: dict[str, str]) -> Row:
-    """The row with the mapped columns under their new names, without those that were dropped.
-
-    A column of which parts are read stays as metadata. Raises RowError for a part that is not there.
-    """
+    """A column read in parts stays as metadata."""
     gone = {column or name for name, column in columns.items()} | columns.keys()
     new = {name: value for name, value in row.items() if name not in gone}
-    nested = {root: row[root] for column, root in roots.items() if root != column and root in row}
-    for name in [name for name in nested if is_read(name)]:
+    nested = dict.fromkeys(root for column, root in roots.items() if root != column and root in row)
+    for name in filter(is_read, nested):
         new.pop(name, None)
         if METADATA not in row and name not in gone:
-            new[METADATA] = new.get(METADATA, {}) | {name: nested[name]}
+            new[METADATA] = new.get(METADATA, {}) | {name: row[name]}
     for name, column in columns.items():
         if column and roots[column] in row:
             new[name] = row[column] if roots[column] == column else part_of(row, column)
@@ -104,9 +87,8 @@ def renamed(row: Row, columns: dict[str, str], roots: dict[str, str]) -> Row:
 
 
 def part_of(row: Row, path: str) -> Any:
-    """The part of a row at a path, null where the path meets null."""
-    steps = [match[1] if match[1] is not None else f"[{match[2]}]" for match in _STEP.finditer(path)]
-    return _follow(row[steps[0]], steps[1:], path, steps[0])
+    root, *steps = (match[1] or f"[{match[2]}]" for match in _STEP.finditer(path))
+    return _follow(row[root], steps, path, root)
 
 
 def _follow(value: Any, steps: list[str], path: str, at: str) -> Any:
@@ -119,8 +101,10 @@ def _follow(value: Any, steps: list[str], path: str, at: str) -> Any:
         raise RowError(f"`{path}`: `{at}` is {type_of(value)}, not {kind}")
     if step == "[]":
         return [_follow(item, rest, path, f"{at}[{place}]") for place, item in enumerate(value)]
-    key, there = (int(step[1:-1]), range(-len(value), len(value))) if wanted is list else (step, value)
+    if wanted is list:
+        key, there, what, has = int(step[1:-1]), range(-len(value), len(value)), "entry", f"it has {len(value)}"
+    else:
+        key, there, what, has = step, value, "key", f"it has {', '.join(map(str, value)) or 'nothing'}"
     if key not in there:
-        has = f"it has {len(value)}" if wanted is list else f"it has {', '.join(map(str, value)) or 'nothing'}"
-        raise RowError(f"`{path}`: `{at}` has no {'entry' if wanted is list else 'key'} `{key}` ({has[:80]})")
+        raise RowError(f"`{path}`: `{at}` has no {what} `{key}` ({has[:80]})")
     return _follow(value[key], rest, path, f"{at}{step}" if wanted is list else f"{at}.{step}")

@@ -1,9 +1,4 @@
-"""What a format is: the columns it reads, how its rows are told from others, and its converter.
-
-Each table of formats (formats_pairs.py, formats_rankings.py, formats_steps.py, ...) holds one entry beside
-each converter. A converter gets the row's non-null columns under the names of its format and raises RowError for what it
-cannot read; `reading` adds id, tools, metadata and origin.
-"""
+"""What a format is. Its tables are formats_*.py."""
 
 from __future__ import annotations
 
@@ -24,7 +19,7 @@ PAIR = ("chosen", "rejected")
 MARGINS = ("margin", "weight", "score_chosen|chosen_score", "score_rejected|rejected_score")
 COMMON = ("id", "tools")
 LARGEST = (2 - 2**-23) * 2.0**127
-"""In fp32, in which losses are computed: what lies above is infinite there."""
+"""In fp32."""
 
 # For the example rows.
 USER: list[Message] = [{"role": "user", "content": "2+2?"}]
@@ -32,7 +27,7 @@ GOOD, BAD = [{"role": "assistant", "content": "4"}], [{"role": "assistant", "con
 
 
 class SetAsideError(Exception):
-    """Why a row that can be read is left out and counted; the text names its kind."""
+    """Why a readable row is left out."""
 
 
 def always(row: Row) -> bool:
@@ -40,13 +35,13 @@ def always(row: Row) -> bool:
 
 
 def never(row: Row) -> bool:
-    """Of formats that are taken only where --format names them."""
+    """Of formats that --format must name."""
     return False
 
 
 @dataclass(frozen=True)
 class Format:
-    """One way of writing rows down. In `needs` and `optional`, `a|b` stands for either name."""
+    """In `needs` and `optional`, `a|b` stands for either name."""
 
     name: str
     description: str
@@ -54,31 +49,34 @@ class Format:
     optional: tuple[str, ...]
     example: Row
     matches: Callable[[Row], bool]
-    """Tells its rows from others with the same columns."""
+    """Of rows with the same columns, under the format's names, without nulls."""
     convert: Callable[[Row], Record | list[Record]]
-    """One row may make several records. Raises RowError and SetAsideError."""
+    """Raises RowError and SetAsideError."""
     winner: Winner | None = None
-    """Of formats of two answers: what says which one is better. The converter finds a, b or tie in `winner`."""
+    """The converter finds a, b or tie in `winner`."""
     beside: Callable[[Row], bool] = always
-    """Tells its rows from others by columns that it does not read."""
+    """By columns that it does not read."""
     expand: Callable[[Numbered, Problems], Numbered] | None = None
-    """Makes of all rows of a table those that are converted, for rows that hold several records or a part of one."""
     one_piece: bool = False
-    """Whether rows belong to others anywhere in the file, so that it cannot be read in slices."""
+    """Rows belong to others anywhere in the file."""
 
     @property
     def columns(self) -> tuple[str, ...]:
         return self.needs + self.optional + COMMON
 
     def pick(self, row: Row) -> tuple[Row, dict[str, str]]:
-        """The row's non-null columns under the format's names, and {name: column of the row} for those it has."""
+        """The non-null columns under the format's names, and {name: column of the row}."""
         used = {}
         for names in self.columns:
             alternatives = names.split("|")
-            present = [name for name in alternatives if name in row]
+            present = sorted((name for name in alternatives if name in row), key=lambda name: row[name] is None)
             if present:
-                used[alternatives[0]] = next((name for name in present if row[name] is not None), present[0])
+                used[alternatives[0]] = present[0]
         return {name: row[column] for name, column in used.items() if row[column] is not None}, used
+
+    def records(self, picked: Row) -> list[Record]:
+        found = self.convert(picked)
+        return found if isinstance(found, list) else [found]
 
 
 def are_lists(*names: str) -> Callable[[Row], bool]:
@@ -98,20 +96,19 @@ def entry(
     optional: tuple[str, ...] = ("system",),
     **more: Any,
 ) -> Callable[[Callable[[Row], Record]], Callable[[Row], Record]]:
-    """Makes the converter under it an entry of the table, by the converter's name. more: the other fields of a Format."""
+    """Makes the converter under it an entry of the table."""
 
     def add(convert: Callable[[Row], Record]) -> Callable[[Row], Record]:
-        table[convert.__name__] = Format(
-            convert.__name__, description, needs, optional, example, matches, convert, **more
-        )
+        name = convert.__name__
+        table[name] = Format(name, description, needs, optional, example, matches, convert, **more)
         return convert
 
     return add
 
 
 def number(value: Any, column: str) -> float | None:
-    """A finite number that fp32 can hold, also written as text as CSV does; null and "" are None."""
-    if value is None or value == "":
+    """A finite fp32 number, also written as text; null and "" are None."""
+    if value in (None, ""):
         return None
     try:
         found = float(value) if isinstance(value, (int, float, str)) else math.nan
@@ -125,7 +122,6 @@ def number(value: Any, column: str) -> float | None:
 
 
 def one_each(value: Any, column: str, wanted: str, count: int, of: str) -> list:
-    """A list with an entry for each of `count` completions or steps (`of`)."""
     if not isinstance(value, list):
         raise wrong_type(column, value, wanted)
     if len(value) != count:
@@ -134,7 +130,6 @@ def one_each(value: Any, column: str, wanted: str, count: int, of: str) -> list:
 
 
 def margin_and_weight(row: Row) -> tuple[float | None, float]:
-    """How much better the better answer is, or None, and how much the pair counts."""
     margin = number(row.get("margin"), "margin")
     if margin is None:
         scores = [number(row.get(name), name) for name in ("score_chosen", "score_rejected")]

@@ -1,8 +1,5 @@
-"""One file of rows (JSON, JSON Lines, CSV, TSV, Parquet; packed by gzip) -> slices of numbered rows, and the rows that cannot be read.
-
-JSON Lines, CSV and Parquet are read in slices, so that a file may be larger than memory; JSON is read whole. What a file can
-make this process hold is bounded: by the length of a line, and for packed files read whole by how well they unpack.
-"""
+"""One file of rows -> slices of numbered rows. Memory is bounded: by the length of a line, and for a .gz file read whole by
+how well it unpacks."""
 
 from __future__ import annotations
 
@@ -13,11 +10,12 @@ import io
 import json
 import re
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import chain, islice
+from itertools import accumulate, chain, count, islice
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, AnyStr, BinaryIO
 
 from ..console import DataError
 from .cells import Refused, RowError, clean, loads, type_of
@@ -25,75 +23,57 @@ from .json_shapes import rows_of
 
 MIB = 2**20
 LINE_LIMIT = 64 * MIB
-"""Bytes of one line, which is one row of JSON Lines, and of one cell of a CSV file."""
+# A .gz file that is read whole may not unpack to more than both: text packs ten to one.
 STRETCH, RATIO = 4 * MIB, 200
-"""A .gz file that is read whole may not unpack to more than STRETCH bytes and RATIO times its own: text packs ten to one,
-and what packs better can fill the memory from a small file."""
-_Piece = TypeVar("_Piece", bytes, str)
-
 SHOWN = 5
-"""How many bad rows an error shows; all of them are counted."""
+AGAIN = "fetch or write it again"
 _QUOTE = "quote cells that hold commas, quotes or line breaks"
 _LINE = "every line is one JSON object, in UTF-8"
-HINTS = {".jsonl": _LINE, ".ndjson": _LINE, ".csv": _QUOTE, ".tsv": _QUOTE}
-"""What to do about rows that cannot be read, by the kind of file."""
+_HINTS = {".jsonl": _LINE, ".ndjson": _LINE, ".csv": _QUOTE, ".tsv": _QUOTE}
 
 
 @dataclass(frozen=True)
 class Table:
-    """The rows of one file or one hub split, or a slice of them; `numbers` are their row numbers, counted from 1."""
+    """`numbers` are those of the rows, counted from 1."""
 
     name: str
     rows: list[dict[str, Any]] = field(default_factory=list)
     numbers: list[int] = field(default_factory=list)
     problems: list[tuple[int, str]] = field(default_factory=list)
-    """(number, reason) of the rows that cannot be read, which are not in `rows`."""
+    """(number, reason)."""
     set_aside: dict[str, int] = field(default_factory=dict)
-    """What else the file holds that is not read, counted."""
 
     def __len__(self) -> int:
         return len(self.rows) + len(self.problems)
 
-    @property
-    def hint(self) -> str:
-        """What to do about the problems."""
-        return HINTS.get(suffix(Path(self.name)), 'a row looks like {"prompt": ..., "chosen": ..., "rejected": ...}')
-
     def refused(self, problems: list[tuple[int, str]], hint: str | None = None) -> DataError:
-        """The error for rows that cannot be read: all are counted, the first SHOWN are shown."""
         numbers, reasons = zip(*problems, strict=True)
-        where = f"{self.name}:{numbers[0]}"
+        where, several = f"{self.name}:{numbers[0]}", f"{len(numbers)} of {len(self)} rows"
         if len(numbers) > 1:
             more = ", ..." if len(numbers) > SHOWN else ""
             where += f" (also {', '.join(map(str, numbers[1:SHOWN]))}{more})"
-        several = f"{len(numbers)} of {len(self)} rows" if len(numbers) > 1 else ""
-        if len(set(reasons)) == 1:
-            message = f"{several}: {reasons[0]}" if several else reasons[0]
+        if len(set(reasons)) > 1:
+            listed = (f"\n  row {number}: {reason}" for number, reason in problems[:SHOWN])
+            message = f"{several} cannot be read{''.join(listed)}"
         else:
-            listed = "".join(f"\n  row {number}: {reason}" for number, reason in problems[:SHOWN])
-            message = f"{several} cannot be read{listed}"
-        return DataError(message, where=where, hint=hint or self.hint)
+            message = f"{several}: {reasons[0]}" if len(numbers) > 1 else reasons[0]
+        like = 'a row looks like {"prompt": ..., "chosen": ..., "rejected": ...}'
+        return DataError(message, where=where, hint=hint or _HINTS.get(suffix(Path(self.name)), like))
 
     def complete(self) -> Table:
-        """The table itself. Raises DataError where some of its rows cannot be read."""
         if self.problems:
             raise self.refused(self.problems)
         return self
 
     def joined(self, other: Table) -> Table:
-        """This slice of a file and the next as one."""
         lists = {name: getattr(self, name) + getattr(other, name) for name in ("rows", "numbers", "problems")}
         return Table(self.name, **lists, set_aside=self.set_aside | other.set_aside)
 
 
-def sliced(
-    name: str, numbered: Iterable[tuple[int, Any]], size: int | None, set_aside: dict[str, int] | None = None
-) -> Iterator[Table]:
-    """(number, row) pairs as tables of `size` rows, or as one. Every row is checked (`cells.clean`); what is no object is no
-    row, and a row that cannot be read is the RowError that says why.
-    """
-    part = Table(name, set_aside=set_aside or {})
-    for number, row in numbered:
+def sliced(name: str, rows: Iterable[tuple[int, Any]], size: int | None, set_aside: Any = ()) -> Iterator[Table]:
+    """Tables of `size` rows, or one. A RowError may stand for a row."""
+    part = Table(name, set_aside=dict(set_aside))
+    for number, row in rows:
         try:
             if isinstance(row, RowError):
                 raise row
@@ -111,87 +91,64 @@ def sliced(
 
 
 def suffix(path: Path) -> str:
-    """The kind of a file by its name: ".jsonl" for pairs.jsonl and for pairs.jsonl.gz."""
+    """That of pairs.jsonl.gz is .jsonl."""
     return Path(path.name.lower().removesuffix(".gz")).suffix
-
-
-# ---- bytes -------------------------------------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[BinaryIO]:
-    """The bytes of a file, unpacked where it is packed, without the mark that some editors put at the start.
-
-    Raises DataError for empty files and those that cannot be read.
-    """
-    packed = path.name.lower().endswith(".gz")
     try:
-        with (gzip.open if packed else open)(path, "rb") as file:
+        with (gzip.open if path.name.lower().endswith(".gz") else open)(path, "rb") as file:
             start = file.peek(3)[:3]
             if start[:2] in (b"\xff\xfe", b"\xfe\xff"):
-                raise DataError("the file is written in UTF-16", where=str(path), hint="save it as UTF-8")
+                raise DataError("the file is written in UTF-16", where=path, hint="save it as UTF-8")
             if not start:
-                raise empty(path)
+                raise _empty(path)
             if start == b"\xef\xbb\xbf":
                 file.read(3)
             yield file
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise DataError(
-            f"the gzip file is truncated or corrupt: {error}", where=str(path), hint="fetch or write it again"
-        ) from error
+        raise DataError(f"the gzip file is truncated or corrupt: {error}", where=path, hint=AGAIN) from error
     except OSError as error:
-        raise DataError(f"cannot read the file: {error.strerror}", where=str(path)) from error
+        raise DataError(f"cannot read the file: {error.strerror}", where=path) from error
 
 
-def _bounded(pieces: Iterator[_Piece], file: BinaryIO, path: Path) -> Iterator[_Piece]:
-    """The pieces of a file whose rows will all be in memory. Raises DataError for a .gz file that unpacks too well."""
+def _empty(path: Path) -> DataError:
+    return DataError("the file is empty", where=path, hint=AGAIN)
+
+
+def _bounded(pieces: Iterator[AnyStr], file: BinaryIO, path: Path) -> Iterator[AnyStr]:
     packed, size = getattr(file, "fileobj", None), 0
     for piece in pieces:
         size += len(piece)
         if packed and size > max(STRETCH, RATIO * packed.tell()):
-            raise DataError(
+            what, hint = (
                 f"the file unpacks to more than {RATIO} times its size",
-                where=str(path),
-                hint="if that is right, unpack it with gunzip and name the unpacked file",
+                "if that is right, unpack it with gunzip",
             )
+            raise DataError(what, where=path, hint=hint)
         yield piece
 
 
-def empty(path: Path) -> DataError:
-    return DataError("the file is empty", where=str(path), hint="check that it was written to the end")
-
-
-def _line_by_line(path: Path, readline: Callable[[int], _Piece]) -> Iterator[_Piece]:
+def _line_by_line(path: Path, readline: Callable[[int], AnyStr]) -> Iterator[AnyStr]:
     for number, line in enumerate(iter(lambda: readline(LINE_LIMIT + 1), readline(0)), start=1):
         if len(line) > LINE_LIMIT:
-            raise DataError(
-                f"the line is longer than {LINE_LIMIT // MIB} MiB",
-                where=f"{path}:{number}",
-                hint="one row stands on one line",
-            )
+            what = f"the line is longer than {LINE_LIMIT // MIB} MiB"
+            raise DataError(what, where=f"{path}:{number}", hint="write one row a line")
         yield line
 
 
-# ---- kinds of files ----------------------------------------------------------------------------------------------------
-
-
 def _jsonl(path: Path, size: int | None) -> Iterator[Table]:
-    yield from (_json if _is_one_document(path) else _lines)(path, size)
-
-
-def _is_one_document(path: Path) -> bool:
-    """Whether a .jsonl file is one JSON document after all, which its first lines show: a list that goes on after its line or
-    is all there is, or an object that opens on a line of its own.
-    """
+    """The file may be one JSON document after all."""
     with _opened(path) as file:
-        lines = (line.strip() for line in _line_by_line(path, file.readline))
-        first, second = next(filter(None, lines), b""), next(filter(None, lines), b"")
-    if not first.startswith((b"[", b"{")):
-        return False
+        lines = filter(None, (line.strip() for line in _line_by_line(path, file.readline)))
+        first, second = next(lines, b""), next(lines, b"")
     found = _row(first)
     if isinstance(found, RowError):
-        return (first.startswith(b"[") or first == b"{") and bool(second) and not isinstance(_row(second), dict)
-    return isinstance(found, list) and not second and any(isinstance(row, dict) for row in found)
+        document = (first.startswith(b"[") or first == b"{") and second and not isinstance(_row(second), dict)
+    else:
+        document = isinstance(found, list) and not second and any(isinstance(row, dict) for row in found)
+    yield from (_json if document else _lines)(path, size)
 
 
 def _lines(path: Path, size: int | None) -> Iterator[Table]:
@@ -216,47 +173,30 @@ def _json(path: Path, size: int | None) -> Iterator[Table]:
     with _opened(path) as file:
         content = b"".join(_bounded(iter(lambda: file.read(STRETCH), b""), file, path))
     if not content.strip():
-        raise empty(path)
-    text = _decode(content, path)
+        raise _empty(path)
     try:
+        text = content.decode("utf-8")
         found = loads(text)
+    except UnicodeDecodeError as error:
+        line, place = content.count(b"\n", 0, error.start) + 1, error.start - content.rfind(b"\n", 0, error.start)
+        what = f"byte {place} of the line (0x{content[error.start]:02x}) is not UTF-8"
+        raise DataError(what, where=f"{path}:{line}", hint="save the file as UTF-8") from error
     except json.JSONDecodeError as error:
         if error.msg == "Extra data":  # one object a line under the name .json
             yield from _lines(path, size)
             return
         raise DataError(f"broken JSON: {error.msg} at column {error.colno}", where=f"{path}:{error.lineno}") from error
     except RecursionError as error:
-        raise DataError("the file nests lists and objects too deep", where=f"{path}:{_too_deep(text)}") from error
+        depths = accumulate((sign in "[{") - (sign in "]}") for sign in text)
+        _, deepest = max(zip(depths, count(0, -1), strict=False))
+        line = text.count("\n", 0, -deepest) + 1
+        raise DataError("the file nests lists and objects too deep", where=f"{path}:{line}") from error
     if isinstance(found, Refused):
-        raise DataError(found.reason, where=str(path))
+        raise DataError(found.reason, where=path)
     rows, beside = rows_of(found, str(path))
     if rows is None:
-        raise DataError("a JSON file holds a list of rows, or that list under `data`", where=str(path))
+        raise DataError("a JSON file holds a list of rows, or that list under `data`", where=path)
     yield from sliced(str(path), enumerate(rows, start=1), size, beside)
-
-
-def _decode(content: bytes, path: Path) -> str:
-    """The text of a file. An undecodable byte is reported with its line and its place in the line."""
-    try:
-        return content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start)
-        begin = content.rfind(b"\n", 0, error.start) + 1
-        raise DataError(
-            f"byte {error.start - begin + 1} of the line (0x{content[error.start]:02x}) is not UTF-8",
-            where=f"{path}:{line + 1}",
-            hint="save the file as UTF-8",
-        ) from error
-
-
-def _too_deep(text: str) -> int:
-    """The line of a text at which it is nested deepest."""
-    depth = deepest = place = 0
-    for index, sign in enumerate(text):
-        depth += (sign in "[{") - (sign in "]}")
-        if depth > deepest:
-            deepest, place = depth, index
-    return text.count("\n", 0, place) + 1
 
 
 def _csv(path: Path, size: int | None) -> Iterator[Table]:
@@ -266,27 +206,19 @@ def _csv(path: Path, size: int | None) -> Iterator[Table]:
         lines = _line_by_line(path, text.readline)
         lines = lines if size else _bounded(lines, file, path)
         start = list(islice(lines, 1))
-        delimiter = _delimiter(start[0] if start else "", suffix(path) == ".tsv")
+        outside = re.sub(r'"(?:[^"]|"")*"?', "", "".join(start))
+        signs = "\t,;" if suffix(path) == ".tsv" else ",\t;"
+        delimiter = next((sign for sign in signs if sign in outside), ",")
         reader = csv.reader(chain(start, lines), delimiter=delimiter, strict=True)
         try:
             header = next(filter(None, reader), None)
             if header is None:
-                raise empty(path)
-            refuse_repeated(header, path)
+                raise _empty(path)
+            _refuse_repeated(header, path)
             rows = (_cells(header, cells) for cells in filter(None, reader))
             yield from sliced(str(path), enumerate(rows, start=1), size)
         except csv.Error as error:
-            raise DataError(
-                f"broken CSV: {error}",
-                where=f"{path}, line {reader.line_num}",
-                hint=_QUOTE,
-            ) from error
-
-
-def _delimiter(header: str, tabs: bool) -> str:
-    """What separates the columns of a header: commas where it has any, else tabs or semicolons; in .tsv files tabs first."""
-    outside = re.sub(r'"(?:[^"]|"")*"?', "", header)
-    return next((sign for sign in ("\t,;" if tabs else ",\t;") if sign in outside), ",")
+            raise DataError(f"broken CSV: {error}", where=f"{path}, line {reader.line_num}", hint=_QUOTE) from error
 
 
 def _cells(header: list[str], cells: list[str]) -> dict[str, str] | RowError:
@@ -296,77 +228,59 @@ def _cells(header: list[str], cells: list[str]) -> dict[str, str] | RowError:
     return dict(zip(header, cells, strict=True))
 
 
-def refuse_repeated(columns: list[str], path: Path) -> None:
-    """Raises DataError for two columns of one name, of which only the last would be read."""
-    twice = sorted({name for name in columns if columns.count(name) > 1}) if len(set(columns)) < len(columns) else []
+def _refuse_repeated(columns: list[str], path: Path) -> None:
+    twice = sorted(name for name, times in Counter(columns).items() if times > 1)
     if twice:
         named = ", ".join(f"`{name}`" for name in twice[:5])
         places = ", ".join(str(place) for place, name in enumerate(columns, start=1) if name == twice[0])
-        raise DataError(
-            f"the file has several columns of the name {named} (columns {places[:80]})",
-            where=str(path),
-            hint="rename or remove all but one of them: which one is meant cannot be told",
-        )
+        what = f"the file has several columns of the name {named} (columns {places[:80]})"
+        raise DataError(what, where=path, hint="rename or remove all but the one that is meant")
 
 
 def _parquet(path: Path, size: int | None) -> Iterator[Table]:
     if path.name.lower().endswith(".gz"):
-        raise DataError(
-            "Parquet files are not read from .gz", where=str(path), hint="gunzip it: Parquet is compressed inside"
-        )
+        hint = "gunzip it: Parquet is compressed inside"
+        raise DataError("Parquet files are not read from .gz", where=path, hint=hint)
     import pyarrow
     import pyarrow.parquet
 
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
-            count, held = file.metadata.num_rows, path.stat().st_size
-            if size is None and count > max(MIB, held):  # runs of one value may take no room
-                raise DataError(f"the file of {held} bytes says that it has {count} rows", where=str(path))
-            refuse_repeated(file.schema_arrow.names, path)
-            rows = (row for batch in file.iter_batches(min(size or 1024, 1024)) for row in arrow_rows(batch))
-            yield from sliced(str(path), enumerate(rows, start=1), size)
+            rows, held = file.metadata.num_rows, path.stat().st_size
+            if size is None and rows > max(MIB, held):  # runs of one value may take no room
+                raise DataError(f"the file of {held} bytes says that it has {rows} rows", where=path)
+            _refuse_repeated(file.schema_arrow.names, path)
+            yield from arrow_tables(str(path), file.iter_batches(min(size or 1024, 1024)), size)
     except (pyarrow.ArrowException, OSError, ValueError, RecursionError, OverflowError) as error:
-        raise DataError(
-            f"not a readable Parquet file: {first_line(error)}", where=str(path), hint="fetch or write it again"
-        ) from error
+        raise DataError(f"not a readable Parquet file: {first_line(error)}", where=path, hint=AGAIN) from error
 
 
-def arrow_rows(batch: Any) -> Iterator[dict[str, Any] | RowError]:
-    """The rows of an Arrow batch. Where a value has no Python form (dates after 9999, bytes that are not UTF-8) it is told
-    with its row and column, and dates and times become text.
-    """
-    failures = _failures()
-    try:
+def arrow_tables(name: str, batches: Iterable[Any], size: int | None) -> Iterator[Table]:
+    return sliced(name, enumerate(chain.from_iterable(map(_arrow_rows, batches)), start=1), size)
+
+
+def _arrow_rows(batch: Any) -> Iterator[dict[str, Any] | RowError]:
+    """A value without a Python form (dates after 9999, broken UTF-8) becomes text, or its row a RowError."""
+    import pyarrow
+
+    failures = (pyarrow.ArrowException, ValueError, OverflowError, RecursionError, TypeError)
+
+    def value(name: str, scalar: Any) -> Any:
+        try:
+            return scalar.as_py()
+        except failures as error:
+            with contextlib.suppress(pyarrow.ArrowException, ValueError):
+                if pyarrow.types.is_temporal(scalar.type):
+                    return scalar.cast(pyarrow.string()).as_py()
+            return RowError(f"column `{name}` holds a value that cannot be read: {first_line(error)}")
+
+    with contextlib.suppress(*failures):
         yield from batch.to_pylist()
         return
-    except failures:
-        pass
-    columns = [
-        [_value(name, scalar) for scalar in column]
-        for name, column in zip(batch.schema.names, batch.columns, strict=True)
-    ]
-    for values in zip(*columns, strict=True):
-        wrong = next((value for value in values if isinstance(value, RowError)), None)
-        yield wrong or dict(zip(batch.schema.names, values, strict=True))
-
-
-def _failures() -> tuple[type[Exception], ...]:
-    """What pyarrow raises for a value that has no Python form."""
-    import pyarrow
-
-    return pyarrow.ArrowException, ValueError, OverflowError, RecursionError, TypeError
-
-
-def _value(name: str, scalar: Any) -> Any:
-    import pyarrow
-
-    try:
-        return scalar.as_py()
-    except _failures() as error:
-        with contextlib.suppress(pyarrow.ArrowException, ValueError):
-            if pyarrow.types.is_temporal(scalar.type):
-                return scalar.cast(pyarrow.string()).as_py()
-        return RowError(f"column `{name}` holds a value that cannot be read: {first_line(error)}")
+    names = batch.schema.names
+    for cells in zip(*batch.columns, strict=True):
+        row = dict(zip(names, map(value, names, cells), strict=True))
+        yield next((found for found in row.values() if isinstance(found, RowError)), row)
 
 
 def first_line(error: BaseException) -> str:
@@ -374,10 +288,8 @@ def first_line(error: BaseException) -> str:
 
 
 READERS: dict[str, Callable[[Path, int | None], Iterator[Table]]] = {
-    ".jsonl": _jsonl,
-    ".ndjson": _jsonl,
+    **dict.fromkeys((".jsonl", ".ndjson"), _jsonl),
     ".json": _json,
-    ".csv": _csv,
-    ".tsv": _csv,
+    **dict.fromkeys((".csv", ".tsv"), _csv),
     ".parquet": _parquet,
 }

@@ -1,14 +1,5 @@
-"""The rows of one JSON document, however it lays them out.
-
-[{"prompt": ...}, ...]                            rows
-{"data": [...]}                                   also `rows`, `examples`, `instances`, `records`; what stands beside is counted
-{"prompt": [...], "chosen": [...]}                columns, as lists or as pandas writes them ({"prompt": {"0": ...}})
-{"0": {...}, "1": {...}}                          pandas, orient="index"
-{"columns": [...], "index": [...], "data": [[...]]}      pandas, orient="split"
-{"rows": [{"row_idx": 0, "row": {...}}]}          the dataset viewer of the hub
-{"one id": [{...}], "another": [{...}]}           rows in groups
-{"prompt": ..., "chosen": ...}                    one row
-"""
+"""The rows of one JSON document: a list, a list under `data`, columns, groups, one row, or as pandas and the dataset viewer of
+the hub write them."""
 
 from __future__ import annotations
 
@@ -18,49 +9,46 @@ from ..console import DataError
 from .cells import are_messages
 
 UNDER = ("data", "rows", "examples", "instances", "records")
-"""Keys of one list of rows."""
-SPLITS = frozenset(("train", "training", "validation", "valid", "val", "dev", "test", "testing", "eval", "evaluation"))
+SPLITS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("validation", "valid", "val", "dev"), "validation"),
+    **dict.fromkeys(("test", "testing", "eval", "evaluation"), "test"),
+}
 
 
 def rows_of(found: Any, where: str) -> tuple[list | None, dict[str, int]]:
-    """(rows, what stands beside them and is not read, counted); (None, {}) for what holds no rows.
-
-    Raises DataError for several splits.
-    """
-    if isinstance(found, list):
-        return found, {}
+    """(rows or None, what stands beside them, counted)."""
     if not isinstance(found, dict):
-        return None, {}
+        return (found if isinstance(found, list) else None), {}
     key = next((name for name in UNDER if isinstance(found.get(name), list)), None)
-    if key and (_are_split(found.get("columns"), found[key]) or not _is_column(found, key)):
-        rows = found[key]
-        beside = {name: value for name, value in found.items() if name != key}
-        names = beside.get("columns")
-        if _are_split(names, rows):
-            beside.pop("columns")
-            beside.pop("index", None)
-            rows = [dict(zip(names, row, strict=True)) if len(row) == len(names) else row for row in rows]
-        elif rows and all(isinstance(row, dict) and isinstance(row.get("row"), dict) for row in rows):
-            rows = [row["row"] for row in rows]
-        counts = {f"`{name}` beside `{key}`": len(v) if isinstance(v, list) else 1 for name, v in beside.items()}
-        return rows, counts
-    names = _splits(found)
-    if len(names) > 1:
-        raise DataError(
-            f"the file holds several splits ({', '.join(names)})",
-            where=where,
-            hint=f"write the one you mean to a file of its own: json.dump(json.load(open(FILE))[{names[0]!r}], ...)",
-        )
-    if names:
-        return found[names[0]], {}
-    return _columns(found) or _groups(found) or [found], {}
+    beside = {name: value for name, value in found.items() if name != key}
+    rows, names = found.get(key), beside.get("columns")
+    if key and _are_split(names, rows):
+        beside = {name: value for name, value in beside.items() if name not in ("columns", "index")}
+        rows = [dict(zip(names, row, strict=True)) if len(row) == len(names) else row for row in rows]
+    elif rows and all(isinstance(row, dict) and isinstance(row.get("row"), dict) for row in rows):
+        rows = [row["row"] for row in rows]
+    elif key and _is_column(rows, list(beside.values())):
+        key = None
+    if key:
+        return rows, {f"`{name}` beside `{key}`": len(v) if isinstance(v, list) else 1 for name, v in beside.items()}
+    groups = list(found.values())
+    if not all(isinstance(rows, list) and all(isinstance(row, dict) for row in rows) for rows in groups):
+        return _columns(found) or [found], {}
+    if not all(name.lower().partition("_")[0] in SPLITS for name in found):
+        rows = [row for group in groups for row in group]
+        shared = rows and all(set(rows[0]) & row.keys() for row in rows)
+        return (rows if len(groups) > 1 and shared and not any(map(are_messages, groups)) else [found]), {}
+    if len(groups) > 1:
+        hint = "write the one you mean to a file of its own: "
+        hint += f"json.dump(json.load(open(FILE))[{next(iter(found))!r}], ...)"
+        raise DataError(f"the file holds several splits ({', '.join(found)})", where=where, hint=hint)
+    return groups[0] if groups else [found], {}
 
 
-def _is_column(found: dict[str, Any], key: str) -> bool:
-    """Whether the list under this key is one of several columns: no list of objects, others of the same length beside."""
-    others = [value for name, value in found.items() if name != key]
-    columns = [value for value in others if isinstance(value, list) and len(value) == len(found[key])]
-    return len(others) == len(columns) > 0 and not all(isinstance(item, dict) for item in found[key])
+def _is_column(rows: list, others: list) -> bool:
+    of_one_length = all(isinstance(value, list) and len(value) == len(rows) for value in others)
+    return bool(others) and of_one_length and not all(isinstance(item, dict) for item in rows)
 
 
 def _are_split(names: Any, rows: list) -> bool:
@@ -69,37 +57,15 @@ def _are_split(names: Any, rows: list) -> bool:
 
 
 def _columns(found: dict[str, Any]) -> list[dict[str, Any]] | None:
-    """Rows from columns of one length. A list of messages is a value, not a column."""
     values = list(found.values())
-    if values and all(isinstance(value, dict) and key.isdecimal() for key, value in found.items()):
-        return values  # pandas, orient="index"
-    if len(values) > 1 and all(isinstance(value, dict) for value in values):
-        keys = [list(value) for value in values]
-        if not keys[0] or any(key != keys[0] for key in keys) or not all(key.isdecimal() for key in keys[0]):
+    if all(isinstance(value, dict) for value in values):
+        if all(map(str.isdecimal, found)):
+            return values  # pandas, orient="index"
+        if any(list(value) != list(values[0]) or not all(map(str.isdecimal, value)) for value in values):
             return None
         values = [list(value.values()) for value in values]
-    elif len(values) < 2 or not all(isinstance(value, list) and value for value in values):
+    if len(values) < 2 or not all(isinstance(value, list) and value and not are_messages(value) for value in values):
         return None
-    if any(are_messages(value) for value in values) or len({len(value) for value in values}) > 1:
-        return None
-    if all(isinstance(item, dict) for value in values for item in value):  # groups of rows
+    if len(set(map(len, values))) > 1:
         return None
     return [dict(zip(found, row, strict=True)) for row in zip(*values, strict=True)]
-
-
-def _groups(found: dict[str, Any]) -> list[dict[str, Any]] | None:
-    """The rows of all groups, as in Mr-Ben: {question: its rows}. Splits of a data set are no groups."""
-    lists = list(found.values())
-    if len(lists) < 2 or not all(isinstance(value, list) for value in lists):
-        return None
-    rows = [row for value in lists for row in value]
-    if not rows or not all(isinstance(row, dict) for row in rows) or any(are_messages(value) for value in lists):
-        return None
-    names = set(rows[0])
-    return rows if all(names & row.keys() for row in rows) else None
-
-
-def _splits(found: dict[str, Any]) -> list[str]:
-    """The splits of a data set that one object holds, or []."""
-    are_rows = all(isinstance(value, list) and all(isinstance(row, dict) for row in value) for value in found.values())
-    return list(found) if are_rows and all(name.lower().partition("_")[0] in SPLITS for name in found) else []

@@ -1,4 +1,4 @@
-"""The rows of a file again, with their own columns, without those that were dropped (`check_data.py --layout original`)."""
+"""The rows of a file with their own columns, without those dropped (`check_data.py --layout original`)."""
 
 from __future__ import annotations
 
@@ -14,29 +14,21 @@ from ..console import DataError, to_json
 from .files import Table, suffix
 from .records import Record, Records
 
-SEPARATORS = {".csv": ",", ".tsv": "\t"}
-
 
 def kept_rows(table: Table, records: Records, left: dict[int, Record]) -> Iterator[dict[str, Any]]:
-    """The table's rows all of whose records are left. left: those of `records.rows`, by their place.
-
-    Raises DataError for a row of which only a part is left, which its own columns cannot say.
-    """
+    """left: {place in `records.rows`: record}."""
     stays: dict[int, list[bool]] = defaultdict(list)
     for place, record in enumerate(records.rows):
         stays[record.origin.row].append(left.get(place) is record)
         if any(stays[record.origin.row]) != all(stays[record.origin.row]) or left.get(place, record) is not record:
-            raise DataError(
-                "only a part of this row stays (completions of a ranking, or alternatives of a step, are dropped)",
-                where=str(record.origin),
-                hint="--layout canonical can say that, the file's own columns cannot",
-            )
+            what = "only a part of this row stays (completions of a ranking, or alternatives of a step, are dropped)"
+            hint = "--layout canonical can say that, the file's own columns cannot"
+            raise DataError(what, where=record.origin, hint=hint)
     yield from (row for number, row in zip(table.numbers, table.rows, strict=True) if all(stays.get(number, [False])))
 
 
 def lines(rows: Iterable[dict[str, Any]], columns: Iterable[str], output: Path) -> Iterator[str]:
-    """Rows as lines: CSV with these columns where the output is named so, else JSON."""
-    separator = SEPARATORS.get(suffix(output))
+    separator = {".csv": ",", ".tsv": "\t"}.get(suffix(output))
     if not separator:
         yield from map(to_json, rows)
         return

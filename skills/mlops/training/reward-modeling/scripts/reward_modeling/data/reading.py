@@ -1,9 +1,4 @@
-"""Any dataset -> typed records.
-
-records = load(["pairs.jsonl.gz"])                     all rows
-for ranking in stream(["completions.jsonl"]): ...      rows to be scored, a slice at a time
-load_prompts(["questions.parquet"])                    what the rows ask, in any format
-"""
+"""Any dataset -> typed records."""
 
 from __future__ import annotations
 
@@ -23,7 +18,6 @@ from .sources import read
 from .winners import said
 
 SLICE = 4096
-"""Rows of a stream that are in memory together."""
 
 # fmt: off
 VERBATIM = frozenset((
@@ -32,20 +26,17 @@ VERBATIM = frozenset((
     "rmb_best_of_n", "nemo_rl", "ultrafeedback", "stepwise", "ratings", "processbench", "prmbench", "steps", "prompt",
 ))
 # fmt: on
-"""Formats whose texts reach the model as they stand in the file."""
+"""Formats whose texts reach the model unchanged."""
 
 
 def load(sources: list[str] | str, **how: Any) -> Records:
-    """Read files, folders, datasets saved to disk and hub ids, one after the other. how: the fields of `Reading`.
+    """Ties and rows whose label is null are set aside. how: the fields of `Reading`.
 
-    Ties and rows whose label is null are set aside and counted. Rows without labels are Rankings without scores or Solutions
-    without labels; the uses in records.py take or refuse them. Raises UsageError for an unknown format, and DataError, with
-    file and row, for what cannot be read.
-    """
+    Raises UsageError for an unknown format, DataError (FILE:ROW) for what cannot be read."""
     reading = Reading(**how)
     sources = [sources] if isinstance(sources, str) else sources
     tables = (table for source in sources for table in read(source, reading.split, reading.config))
-    records = joined(records_of(table, reading, reading.format) for table in tables)
+    records = joined(records_of(table, reading) for table in tables)
     if not records.formats:
         raise UsageError("no dataset was named", hint="give a file, a folder or a hub id")
     if records.winner_values:
@@ -54,10 +45,7 @@ def load(sources: list[str] | str, **how: Any) -> Records:
 
 
 def slices(sources: Iterable[str], reading: Reading) -> Iterator[tuple[Table, Records]]:
-    """The same, a slice of at most SLICE rows at a time, each with its rows as they were read.
-
-    The first slice of a file decides its format and must have all columns.
-    """
+    """The first slice of a file decides its format and must have all columns."""
     tables = (table for source in sources for table in read(source, reading.split, reading.config, SLICE))
     for _, of_file in groupby(tables, key=lambda table: table.name):
         known, here, parts = None, reading, iter(of_file)
@@ -66,35 +54,33 @@ def slices(sources: Iterable[str], reading: Reading) -> Iterator[tuple[Table, Re
                 present = {name for row in table.rows for name in row}
                 given = (reading.columns or {}).items()
                 columns = {name: col for name, col in given if root_of(col or name, present) in present}
-                here = replace(reading, columns=columns)
+                here = replace(reading, columns=columns, format=reading.format or known)
             elif len(table) == SLICE and is_one_piece(table, reading):
                 table = reduce(Table.joined, parts, table)
-            records = records_of(table, here, reading.format or known, first=not known)
+            records = records_of(table, here, first=not known)
             known = records.formats[table.name]
             yield table, records
 
 
 def load_prompts(sources: list[str] | str, **how: Any) -> Records:
-    """What the rows ask, in any format and also without answers, as Rankings without completions. Nobody asks who won."""
+    """In any format."""
     return prompts(load(sources, tiers=PROMPTS, neutral="ignore", **how))
 
 
 @dataclass(frozen=True)
 class Stream:
-    """Rows to be scored that may be more than memory holds: all of them were checked, and each pass reads them again."""
+    """Checked rows that may be more than memory holds: each pass reads them again."""
 
     sources: tuple[str, ...]
     reading: Reading
     steps: bool
     formats: dict[str, str] = field(default_factory=dict)
-    """{file: the format found in its first rows}."""
     rows: int = 0
     completions: int = 0
 
     format = Records.format
 
     def slices(self) -> Iterator[Records]:
-        """Slice after slice as records."""
         for _, records in slices(self.sources, self.reading):
             self.formats.update(records.formats)
             yield to_score(records, steps=self.steps)
@@ -105,11 +91,7 @@ class Stream:
 
 
 def stream(sources: list[str], *, steps: bool = False, **how: Any) -> Stream:
-    """Check all rows as `to_score(load(sources, **how), steps=steps)` does, and keep none: what is wrong is said before the
-    work begins.
-
-    Raises what `load` raises; the rows counted in an error are those of one slice of SLICE rows.
-    """
+    """Check as `to_score(load(sources, **how), steps=steps)` does, and keep nothing."""
     checked = Stream(tuple(sources), Reading(neutral="ignore", **how), steps)
     rows = completions = 0
     summary = Records([])
@@ -125,10 +107,7 @@ def stream(sources: list[str], *, steps: bool = False, **how: Any) -> Stream:
 
 
 def check_verbatim(records: Records | Stream) -> None:
-    """Raises UsageError where reading takes texts apart, which text that is rendered already must not be."""
     for name in records.formats.values():
         if name not in VERBATIM:
-            raise UsageError(
-                f"--text_format rendered needs prompt and answer in columns of their own: format `{name}` takes texts apart",
-                hint="name the columns, as in --format explicit --columns prompt=A,chosen=B,rejected=C",
-            )
+            what = f"--text_format rendered needs columns of prompt and answer: format `{name}` takes texts apart"
+            raise UsageError(what, hint="name them, as in --format explicit --columns prompt=A,chosen=B,rejected=C")

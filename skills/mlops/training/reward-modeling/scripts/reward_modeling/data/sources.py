@@ -1,8 +1,4 @@
-"""Files, folders, datasets saved to disk and hub ids -> tables of plain rows, numbered as a reader counts them.
-
-files.py reads a file and folders.py chooses the files of a folder, with the standard library (Parquet loads pyarrow); saved
-and hub datasets load `datasets`.
-"""
+"""Files, folders, datasets saved to disk and hub ids -> tables of numbered rows."""
 
 from __future__ import annotations
 
@@ -14,15 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from ..console import DataError
-from .files import READERS, Table, arrow_rows, first_line, sliced, suffix
+from .cells import short
+from .files import AGAIN, READERS, Table, arrow_tables, first_line, suffix
 from .folders import data_files
 
 
 def read(source: str, split: str | None = None, config: str | None = None, size: int | None = None) -> Iterator[Table]:
-    """The tables of one source: one for each file, or slices of at most `size` rows where it is given.
-
-    Raises DataError for anything that cannot be read or holds no rows.
-    """
+    """One table a file, or slices of at most `size` rows."""
     path = Path(source).expanduser()
     mode = _mode(path)
     if mode and stat.S_ISREG(mode):
@@ -34,24 +28,27 @@ def read(source: str, split: str | None = None, config: str | None = None, size:
             for file in data_files(path, split, config):
                 yield from _file(file, size)
     elif mode:
-        raise DataError(
-            f"{source} is a pipe or a device, not a file", hint="write the rows into a file and name that file"
-        )
+        raise DataError(f"{source} is a pipe or a device, not a file", hint="write the rows into a file")
     elif _looks_like_path(source):
-        raise _no_such_file(source, path)
+        close = difflib.get_close_matches(path.name, (entry.name for entry in path.parent.glob("*")), n=1)
+        hint = (
+            f"did you mean {path.with_name(close[0])}?" if close else f"{path.parent} holds nothing of a similar name"
+        )
+        if not path.parent.is_dir():
+            hint = f"there is no folder {path.parent}"
+        raise DataError(f"no such file or folder: {source}", hint=hint)
     else:
         yield from _hub(source, split, config, size)
 
 
 def _mode(path: Path) -> int | None:
-    """The kind of what is at a path, or None where nothing is. Raises DataError where that cannot be found out."""
     try:
         return path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a zero byte in the name
         return None
     except OSError as error:
-        shown = str(path) if len(str(path)) <= 200 else f"{str(path)[:200]}..."
-        raise DataError(f"cannot read {shown}: {error.strerror}", hint="check the name and the permissions") from error
+        what = f"cannot read {short(str(path), 200)}: {error.strerror}"
+        raise DataError(what, hint="check the name and the permissions") from error
 
 
 def _looks_like_path(source: str) -> bool:
@@ -60,47 +57,33 @@ def _looks_like_path(source: str) -> bool:
     return re.fullmatch(r"[\w.-]+(/[\w.-]+)?", source) is None
 
 
-def _no_such_file(source: str, path: Path) -> DataError:
-    neighbours = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
-    close = difflib.get_close_matches(path.name, neighbours, n=1)
-    hint = f"did you mean {path.with_name(close[0])}?" if close else f"{path.parent} holds nothing of a similar name"
-    if not path.parent.is_dir():
-        hint = f"there is no folder {path.parent}"
-    return DataError(f"no such file or folder: {source}", hint=hint)
-
-
 def _file(path: Path, size: int | None) -> Iterator[Table]:
     kind = suffix(path)
     if kind not in READERS:
-        raise DataError(
-            f"unknown kind of file: {path.name}",
-            where=str(path),
-            hint=f"files end in {', '.join(READERS)}; all but Parquet may end in .gz",
-        )
+        hint = f"files end in {', '.join(READERS)}; all but Parquet may end in .gz"
+        raise DataError(f"unknown kind of file: {path.name}", where=path, hint=hint)
     there = False
     for part in READERS[kind](path, size):
         there = there or len(part) > 0
         yield part
     if not there:
-        raise DataError("the file holds no rows", where=str(path), hint="check that it was written to the end")
+        raise DataError("the file holds no rows", where=path, hint=AGAIN)
 
 
 def _saved(path: Path, split: str | None, size: int | None) -> Iterator[Table]:
-    """A folder written by `Dataset.save_to_disk` or `DatasetDict.save_to_disk`."""
     import datasets
 
     try:
         loaded = datasets.load_from_disk(str(path))
     except (OSError, ValueError, KeyError) as error:
-        raise DataError(f"not a readable saved dataset: {first_line(error)}", where=str(path)) from error
+        raise DataError(f"not a readable saved dataset: {first_line(error)}", where=path) from error
     yield from _from_datasets(loaded, str(path), split, size)
 
 
 # What `datasets` says of a dataset that is there -> the flag that was wrong.
 _WRONG_CHOICES = {
     "Unknown split": "choose one with --dataset_split (train.py: --dataset_train_split, --dataset_test_split)",
-    "Config name is missing": "choose one with --dataset_config",
-    "BuilderConfig": "choose one with --dataset_config",
+    **dict.fromkeys(("Config name is missing", "BuilderConfig"), "choose one with --dataset_config"),
 }
 
 
@@ -115,11 +98,9 @@ def _hub(name: str, split: str | None, config: str | None, size: int | None) -> 
                 said = " ".join(str(error).splitlines()[:2])  # the second line lists the configurations
                 raise DataError(said, where=name, hint=flag) from error
         close = difflib.get_close_matches(name, [entry.name for entry in Path().iterdir()], n=1)
-        other = "check the spelling and the network, or name a local file"
-        hint = f"did you mean the file {close[0]}?" if close else other
-        raise DataError(
-            f"{name} is neither a file here nor a dataset that the hub gave: {first_line(error)}", hint=hint
-        ) from error
+        hint = f"did you mean the file {close[0]}?" if close else "check the spelling and the network, or name a file"
+        what = f"{name} is neither a file here nor a dataset that the hub gave: {first_line(error)}"
+        raise DataError(what, hint=hint) from error
     yield from _from_datasets(loaded, name, split, size)
 
 
@@ -132,6 +113,4 @@ def _from_datasets(loaded: Any, name: str, split: str | None, size: int | None) 
         loaded = loaded[wanted]
     if not len(loaded):
         raise DataError("the dataset holds no rows", where=name)
-    batches = loaded.with_format("arrow").iter(min(size or 1024, 1024))
-    rows = (row for batch in batches for row in arrow_rows(batch))
-    yield from sliced(name, enumerate(rows, start=1), size)
+    yield from arrow_tables(name, loaded.with_format("arrow").iter(min(size or 1024, 1024)), size)

@@ -1,4 +1,4 @@
-"""Help for rows that no format fits: what was seen, the nearest formats, and a way to read them that was tried or a conversion."""
+"""Help for rows that no format fits."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from .cells import are_messages, short, type_of
 from .entries import Row
 from .files import suffix
 from .formats import Tiers
+from .writing import METADATA, unwrapped
 
 COLUMNS = 12
-"""How many columns are shown."""
 # Words in the names of columns, the likeliest first.
 _PROMPT = "prompt question query instruction problem task post context input user ask title text"
 _CHOSEN = "chosen preferred better accepted winning winner win best good positive pos"
@@ -36,18 +36,16 @@ LAYOUTS = (
     {"prompt": _PROMPT, "completion": _ONE},
 )
 LABELED_LAYOUTS = 5
-"""So many of them say which answer is better, the last by its place in the list (format `best_first`)."""
+"""So many say which answer is better."""
 _MEANING = {"scores": "a higher score must be better", "ranks": "rank 1 must be best"}
 
 
 def seen(rows: list[Row]) -> str:
-    """One line for each column: its type, nesting and a value, cut short."""
-    columns = {name: value for row in reversed(rows) for name, value in row.items() if value is not None}
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    lines = [
-        f"\n  {name}: {_shape(columns.get(name))}, as in {short(columns.get(name), 60)}" for name in names[:COLUMNS]
-    ]
-    return "".join(lines) + (f"\n  and {len(names) - COLUMNS} more columns" if len(names) > COLUMNS else "")
+    columns = dict.fromkeys(name for row in rows for name in row)
+    columns |= {name: value for row in reversed(rows) for name, value in row.items() if value is not None}
+    lines = [f"\n  {name}: {_shape(value)}, as in {short(value, 60)}" for name, value in columns.items()]
+    more = len(lines) - COLUMNS
+    return "".join(lines[:COLUMNS]) + (f"\n  and {more} more columns" if more > 0 else "")
 
 
 def _shape(value: Any, depth: int = 0) -> str:
@@ -62,67 +60,50 @@ def _shape(value: Any, depth: int = 0) -> str:
 
 
 def nearest(rows: list[Row], tiers: Tiers) -> str:
-    """The formats with the most columns in common, with what they lack."""
     present, found = {name for row in rows for name in row}, {}
     for entry in (entry for tier in tiers for entry in tier.values()):
-        lacks = [names for names in entry.needs if present.isdisjoint(names.split("|"))]
-        share = 1 - len(lacks) / len(entry.needs)
-        if share and lacks:
-            missing = ", ".join(names.replace("|", " or ") for names in lacks)
-            found[entry.name] = (-share, f"`{entry.name}` (lacks {missing})")
-    best = [said for _, said in sorted(found.values(), key=lambda one: one[0])[:3]]
-    return f"\nthe nearest formats: {', '.join(best)}" if best else ""
+        lacks = [names.replace("|", " or ") for names in entry.needs if present.isdisjoint(names.split("|"))]
+        if 0 < len(lacks) < len(entry.needs):
+            found[f"`{entry.name}` (lacks {', '.join(lacks)})"] = len(lacks) / len(entry.needs)
+    return f"\nthe nearest formats: {', '.join(sorted(found, key=found.get)[:3])}" if found else ""
 
 
-def guess(rows: list[Row], works: Callable[[dict[str, str], str | None], bool], *, labeled: bool = False) -> str | None:
-    """A --columns line that was tried on the rows and works, or None. What numbers mean is said, not guessed.
-
-    labeled: only one that says which answer is better.
-    """
-    leaves = dict(_leaves(rows[0])) if rows else {}
+def guess(row: Row, works: Callable[[dict[str, str], str | None], bool], *, labeled: bool = False) -> str | None:
+    """A --columns line with which the row can be read (`works`). labeled: that says which answer is better."""
+    written = unwrapped(row) is not row  # metadata of a canonical copy are nothing to be read
+    leaves = dict(_leaves({name: value for name, value in row.items() if not (written and name == METADATA)}))
     for place, layout in enumerate(LAYOUTS[: LABELED_LAYOUTS if labeled else None], start=1):
         format = "best_first" if place == LABELED_LAYOUTS else None
-        choices = [list(_candidates(leaves, name, words))[:4] for name, words in layout.items()]
-        for paths in product(*choices):
+        for paths in product(*(_candidates(leaves, name, words)[:4] for name, words in layout.items())):
             columns = dict(zip(layout, paths, strict=True))
-            if len(set(paths)) == len(paths) and _same_list(columns) and works(columns, format):
-                written = ",".join(f"{name}={path}" for name, path in columns.items())
+            lists = {path.partition("[]")[0] for path in paths if "[]" in path}
+            if len(set(paths)) == len(paths) and len(lists) <= 1 and works(columns, format):
+                line = ",".join(f"{name}={path}" for name, path in columns.items())
                 meaning = "".join(f" ({_MEANING[name]})" for name in columns if name in _MEANING)
                 flag, order = ("--format best_first ", " (the best must come first)") if format else ("", "")
-                return f"these rows can be read with {flag}--columns '{written}'{meaning}{order}"
+                return f"these rows can be read with {flag}--columns '{line}'{meaning}{order}"
     return None
 
 
 def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """(path, value) of everything in a row that is no object and no list of objects."""
+    """(path, value) of all but objects and lists of objects."""
     if isinstance(value, dict):
         for name, item in value.items():
             if re.fullmatch(r"[^.\[\],=]+", name):
                 yield from _leaves(item, f"{path}.{name}" if path else name)
-    elif (
-        isinstance(value, list)
-        and value
-        and isinstance(value[0], dict)
-        and not are_messages(value)
-        and "[]" not in path
-    ):
+    elif "[]" not in path and isinstance(value, list) and isinstance([*value, 0][0], dict) and not are_messages(value):
         yield from _leaves(value[0], f"{path}[]")
     else:
         yield path, value
 
 
 def _candidates(leaves: dict[str, Any], name: str, words: str) -> list[str]:
-    """Paths whose values could be this column, the likeliest first."""
-    ranked = []
-    for path, value in leaves.items():
-        wanted = _rank(path, words)
-        if wanted is not None and _could_be(path, value, name):
-            ranked.append((wanted, path))
-    return [path for _, path in sorted(ranked)]
+    ranked = ((_rank(path, words), path) for path, value in leaves.items() if _could_be(path, value, name))
+    return [path for rank, path in sorted(one for one in ranked if one[0] is not None)]
 
 
 def _rank(path: str, words: str) -> int | None:
-    """How early a word of the list comes in the parts of a path; its last part counts most."""
+    """How early a word of the list comes in a path; its last part counts most."""
     order, parts = words.split(), re.split(r"[.\[\]]+", path)
     if path.count("[]") and words is _MANY and parts[-1].lower() not in _BODY.split():
         return None
@@ -135,29 +116,21 @@ def _rank(path: str, words: str) -> int | None:
 
 def _could_be(path: str, value: Any, name: str) -> bool:
     many = "[]" in path
-    if name in ("scores", "ranks"):
-        values = [value] if many else value if isinstance(value, list) else [None]
-        return bool(values) and all(isinstance(one, (int, float)) for one in values)
     if name == "winner":
         return isinstance(value, (str, int, float))
-    if name == "completions":
-        values = [value] if many else value if isinstance(value, list) and not are_messages(value) else [None]
-        return bool(values) and all(isinstance(one, str) for one in values)
-    return not many and (are_messages(value) or (isinstance(value, str) and bool(value.strip())))
+    if name not in ("scores", "ranks", "completions"):
+        return not many and (are_messages(value) or (isinstance(value, str) and bool(value.strip())))
+    values, wanted = [value] if many else value, str if name == "completions" else (int, float)
+    return isinstance(values, list) and bool(values) and all(isinstance(one, wanted) for one in values)
 
 
-def _same_list(columns: dict[str, str]) -> bool:
-    return len({path.partition("[]")[0] for path in columns.values() if "[]" in path}) <= 1
-
-
-def conversion(name: str, rows: list[Row]) -> str:
-    """Three lines of Python that write pairs from these rows, with the names of their columns in the places to fill."""
-    texts = [path for path, value in (_leaves(rows[0]) if rows else ()) if isinstance(value, str)]
+def conversion(name: str, row: Row) -> str:
+    """Three lines of Python that write pairs."""
+    paths = [path for path, value in _leaves(row) if isinstance(value, str)]
     parts = [
-        re.sub(r"([^.\[\]]+)|\[\]", lambda m: f"[{m[1]!r}]" if m[1] else "[0]", path).replace("].[", "][")
-        for path in texts
+        re.sub(r"([^.\[\]]+)|\[\]|\.", lambda m: f"[{m[1]!r}]" if m[1] else "[0]" * (m[0] != "."), path)
+        for path in paths
     ]
-    parts += ["['...']"] * (3 - len(parts))
     kind, module = suffix(Path(name)), "datasets"
     if kind in (".csv", ".tsv"):
         module, delimiter = "csv", "," if kind == ".csv" else "\t"
@@ -165,7 +138,8 @@ def conversion(name: str, rows: list[Row]) -> str:
     else:
         loader = f"{'parquet' if kind == '.parquet' else 'json'!r}, data_files=" if kind else ""
         read = f"datasets.load_dataset({loader}{name!r}, split='train')"
-    fields = ", ".join(f"{to!r}: row{part}" for to, part in zip(("prompt", "chosen", "rejected"), parts, strict=False))
+    columns = zip(("prompt", "chosen", "rejected"), [*parts, *["['...']"] * 3], strict=False)
+    fields = ", ".join(f"{to!r}: row{part}" for to, part in columns)
     return (
         f"or convert them, with the right columns in these three places:\n  import {module}, json\n  rows = {read}\n"
         f"  open('pairs.jsonl', 'w').writelines(json.dumps({{{fields}}}) + '\\n' for row in rows)"

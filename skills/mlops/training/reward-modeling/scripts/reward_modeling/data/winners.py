@@ -1,11 +1,9 @@
-"""What the values of a winner column mean. Words say it themselves; the meaning of bare numbers is never guessed.
-
-In SHP 1 is the first answer, in PKU-SafeRLHF the second: whoever guesses trains on inverted pairs.
-"""
+"""What the values of a winner column mean. Bare numbers are never guessed: in SHP 1 is the first answer, in PKU-SafeRLHF the
+second."""
 
 from __future__ import annotations
 
-import math
+import contextlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,36 +19,33 @@ WORDS = {
 }
 SCORES = {"a": [1.0, 0.0], "b": [0.0, 1.0], "tie": [0.0, 0.0]}
 
-# Public datasets that are known by their columns: the winner column, and the answer's column that each value means.
-KNOWN = (
-    ("labels", {"1": "human_ref_A", "0": "human_ref_B"}),  # SHP
-    ("better_response_id", {"0": "response_0", "1": "response_1"}),  # PKU-SafeRLHF
-    ("safer_response_id", {"0": "response_0", "1": "response_1"}),
-)
+_PKU_SAFERLHF = {"0": "response_0", "1": "response_1"}
+KNOWN = {
+    "labels": {"1": "human_ref_A", "0": "human_ref_B"},  # SHP
+    "better_response_id": _PKU_SAFERLHF,
+    "safer_response_id": _PKU_SAFERLHF,
+}
+"""Public data sets."""
 
 
 def key(value: Any) -> str:
-    """How a value is written in --winner_values: 1, 1.0, "1" and "1.0" are "1", True is "true"."""
+    """As in --winner_values: "1" for 1.0, "true" for True."""
     text = str(value).strip().lower()
-    try:
+    with contextlib.suppress(ValueError):
         number = float(text)
-    except ValueError:
-        return text
-    return f"{number:g}" if math.isfinite(number) and number == int(number) and abs(number) < 1e6 else text
+        if abs(number) < 1e6 and number == int(number):
+            return f"{number:g}"
+    return text
 
 
 @dataclass(frozen=True)
 class Winner:
-    """What says in a format's rows which of two answers is better."""
-
     columns: tuple[str, ...] = ("winner",)
     means: dict[str, str] | None = None
-    """{value: "a", "b" or "tie"} of a data set that is known. None: words say it themselves, numbers are asked about."""
+    """{value: "a", "b" or "tie"} of a known data set. None: words say it themselves, numbers are asked about."""
     read: Callable[..., Any] = lambda value: value
-    """The values of the columns -> the value that `means` names."""
 
     def value(self, row: dict[str, Any]) -> Any:
-        """The value of a row, or None where it has none."""
         values = [row.get(column) for column in self.columns]
         if all(value in (None, "") for value in values):
             return None
@@ -60,13 +55,11 @@ class Winner:
             return ", ".join(map(short, values))
 
 
-def is_bare(value: str) -> bool:
-    """Whether a key is a number, or true or false, which do not say which answer they mean."""
-    try:
+def _is_bare(value: str) -> bool:
+    with contextlib.suppress(ValueError):
         float(value)
-    except ValueError:
-        return value in ("true", "false")
-    return True
+        return True
+    return value in ("true", "false")
 
 
 def meaning(
@@ -77,70 +70,54 @@ def meaning(
     known: dict[str, str] | None = None,
     name: str = "",
 ) -> tuple[dict[str, str], dict[str, int]]:
-    """({value: "a", "b" or "tie"}, {"value=a": its rows}) of (row number, non-null value) pairs.
+    """({value: "a", "b" or "tie"}, {"value=a": its rows}) of (row number, value) pairs.
 
-    given: what --winner_values says, if anything. columns: what --columns says, by which known datasets are told.
-    known: what the values mean in the data set `name`, which has no others.
-    Raises DataError for bare numbers without a meaning, with how often each occurs, and for values that `given` leaves out.
-    """
+    known: of the data set `name`. Raises DataError for values without a meaning."""
     counts = Counter(key(value) for _, value in winners)
-    if known and given:
-        _check_agreement(name, known, counts, given, where)
-    means = known | (given or {}) if known else WORDS | (_known(columns) if given is None else given)
-    closed = given is not None or known
-    unsaid = [value for value in counts if value not in means and (closed or is_bare(value))]
-    if unsaid:
-        rows = [number for number, value in winners if key(value) in unsaid]
-        if known:
-            raise _strange(name, known, counts, unsaid, f"{where}:{rows[0]}")
-        raise _unsaid(counts, unsaid, given, f"{where}:{rows[0]}")
-    return means, {f"{value}={means[value]}": count for value, count in counts.items() if value in means}
-
-
-def _known(columns: dict[str, str]) -> dict[str, str]:
-    sides = {columns.get("response_a"): "a", columns.get("response_b"): "b"}
-    for winner, values in KNOWN:
-        if columns.get("winner") == winner and set(values.values()) == set(sides):
-            return {value: sides[column] for value, column in values.items()}
-    return {}
-
-
-def _check_agreement(name: str, known: dict[str, str], counts: Counter[str], given: dict[str, str], where: str) -> None:
-    """Raises DataError where --winner_values contradicts what is known of a data set: one of them gives inverted pairs."""
-    for value in counts:
-        if value in known and given.get(value, known[value]) != known[value]:
+    for value in counts.keys() & (known or {}) & (given or {}).keys():
+        if given[value] != known[value]:
             raise DataError(
                 f"--winner_values says {value}={given[value]}, but in `{name}` {value} means {known[value]}",
                 where=where,
-                hint="read this file without --winner_values, or name its columns with --columns prompt=...,winner=... if "
-                "it is another data set",
+                hint="read this file without --winner_values, or, if it is another data set, name its columns with --columns",
             )
+    means = known | (given or {}) if known else WORDS | (_of_columns(columns) if given is None else given)
+    closed = given is not None or known
+    unsaid = [value for value in counts if value not in means and (closed or _is_bare(value))]
+    if unsaid:
+        where = f"{where}:{next(number for number, value in winners if key(value) in unsaid)}"
+        if known:
+            means = _meanings(known, " = ")
+            what = f"the preference is {unsaid[0][:40]} ({counts[unsaid[0]]} rows), which has no meaning in `{name}`: {means}"
+            hint = "say what the values mean, as in --winner_values 1=a,2=b, or remove these rows"
+            raise DataError(what, where=where, hint=hint)
+        raise _unsaid(counts, unsaid[0], given, where)
+    return means, {f"{value}={means[value]}": count for value, count in counts.items() if value in means}
 
 
-def _strange(name: str, known: dict[str, str], counts: Counter[str], unsaid: list[str], where: str) -> DataError:
-    means = ", ".join(f"{value} = {side}" for value, side in known.items())
-    return DataError(
-        f"the preference is {unsaid[0][:40]} ({counts[unsaid[0]]} rows), which has no meaning in `{name}`: {means}",
-        where=where,
-        hint="say what the values mean, as in --winner_values 1=a,2=b, or remove these rows",
-    )
+def _of_columns(columns: dict[str, str]) -> dict[str, str]:
+    sides = {columns.get("response_a"): "a", columns.get("response_b"): "b"}
+    values = KNOWN.get(columns.get("winner", ""), {})
+    return {value: sides[column] for value, column in values.items()} if set(values.values()) == sides.keys() else {}
 
 
-def _unsaid(counts: Counter[str], unsaid: list[str], given: dict[str, str] | None, where: str) -> DataError:
+def _meanings(means: dict[str, str], equals: str) -> str:
+    return ", ".join(f"{value}{equals}{side}" for value, side in means.items())
+
+
+def _unsaid(counts: Counter[str], unsaid: str, given: dict[str, str] | None, where: str) -> DataError:
     seen = ", ".join(f"{value[:40]} ({count} rows)" for value, count in counts.most_common(8))
     if given is not None:
-        said = ", ".join(f"{value}={side}" for value, side in given.items())
+        said = _meanings(given, "=")
         return DataError(
-            f"`winner` is {unsaid[0][:40]}, which --winner_values {said} does not say; the values are {seen}",
+            f"`winner` is {unsaid[:40]}, which --winner_values {said} does not say; the values are {seen}",
             where=where,
-            hint=f"add it, as in --winner_values {said.replace(', ', ',')},{unsaid[0]}=tie, or remove these rows",
+            hint=f"add it, as in --winner_values {said.replace(', ', ',')},{unsaid}=tie, or remove these rows",
         )
-    ordered = sorted((value for value in counts if is_bare(value)), reverse=True)
-    sides = ["a", *["tie"] * (len(ordered) - 2), "b"] if len(ordered) > 1 else ["a"]
-    one, other = (
-        ",".join(f"{value}={names[side]}" for value, side in zip(ordered, sides, strict=True))
-        for names in ({"a": "a", "b": "b", "tie": "tie"}, {"a": "b", "b": "a", "tie": "tie"})
-    )
+    ordered = sorted(filter(_is_bare, counts), reverse=True)
+    sides = ["a", *["tie"] * (len(ordered) - 2), "b"][: len(ordered)]
+    swapped = [{"a": "b", "b": "a"}.get(side, side) for side in sides]
+    one, other = (",".join(map("=".join, zip(ordered, names, strict=True))) for names in (sides, swapped))
     return DataError(
         f"`winner` holds numbers, which do not say which answer is better: {seen}",
         where=where,
@@ -149,5 +126,4 @@ def _unsaid(counts: Counter[str], unsaid: list[str], given: dict[str, str] | Non
 
 
 def said(counts: dict[str, int]) -> str:
-    """{"1=a": 123} -> "winner: 1 -> a (123 rows)", for the log."""
     return "winner: " + ", ".join(f"{pair.replace('=', ' -> ')} ({count} rows)" for pair, count in counts.items())

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..console import UsageError
 from ..precision import precision
 from ..settings import EVALUATE_ON
-from .resuming import lora_summary
 from .settings import LoraSettings, Settings
 
 if TYPE_CHECKING:
@@ -19,35 +17,32 @@ if TYPE_CHECKING:
 
     from ..rendering import Renderer
 
-
-@dataclass(frozen=True)
-class SizeDefaults:
-    """What to start from for models below `parameters`; LoRA multiplies the learning rate by ten."""
-
-    name: str
-    parameters: float
-    learning_rate: float
-    per_device_train_batch_size: int
-    num_train_epochs: int
-
-
 SIZES = (
-    SizeDefaults("under 100M", 1e8, 1e-4, 8, 2),  # measured: references/training.md
-    SizeDefaults("under 1B", 1e9, 2e-5, 8, 2),
-    SizeDefaults("1B to 7B", 7e9, 1e-5, 4, 1),
-    SizeDefaults("7B and more", float("inf"), 5e-6, 2, 1),
+    (1e8, "under 100M", 1e-4, 8, 2),  # measured: references/training.md
+    (1e9, "under 1B", 2e-5, 8, 2),
+    (7e9, "1B to 7B", 1e-5, 4, 1),
+    (math.inf, "7B and more", 5e-6, 2, 1),
 )
-LORA_LEARNING_RATE_FACTOR = 10
+"""Below so many parameters: name, learning rate (ten times that with LoRA), batch size and epochs to start from."""
 CHECKPOINT_ACTIVATIONS_FROM = 1e9
+TOLD = (
+    *("learning_rate", "per_device_train_batch_size", "gradient_accumulation_steps", "num_train_epochs"),
+    *("max_steps", "bf16", "fp16", "gradient_checkpointing", "lr_scheduler_type", "seed"),
+)
+PLANNED = (
+    *("warmup_steps", "weight_decay", "eval_strategy", "eval_steps", "save_strategy", "save_steps", "logging_steps"),
+)
 
 
 def default_arguments(parameters: int, lora: bool) -> tuple[dict[str, Any], str]:
-    """Learning rate, batch size, epochs and activation checkpointing for a model of this many parameters, and why."""
-    size = next(size for size in SIZES if parameters < size.parameters)
-    rate = size.learning_rate * (LORA_LEARNING_RATE_FACTOR if lora else 1)
-    chosen = {field: value for field, value in asdict(size).items() if field not in ("name", "parameters")}
-    chosen |= {"learning_rate": rate, "gradient_checkpointing": parameters >= CHECKPOINT_ACTIVATIONS_FROM}
-    return chosen, f"{parameters / 1e6:.1f}M parameters ({size.name}{', LoRA' if lora else ''})"
+    _, name, rate, batch, epochs = next(size for size in SIZES if parameters < size[0])
+    chosen = {
+        "learning_rate": rate * (10 if lora else 1),
+        "per_device_train_batch_size": batch,
+        "num_train_epochs": epochs,
+        "gradient_checkpointing": parameters >= CHECKPOINT_ACTIVATIONS_FROM,
+    }
+    return chosen, f"{parameters / 1e6:.1f}M parameters ({name}{', LoRA' if lora else ''})"
 
 
 def trainer_config(
@@ -59,28 +54,26 @@ def trainer_config(
     has_eval: bool,
     **own: Any,
 ) -> tuple[TrainingArguments, str]:
-    """The trainer's configuration: the user's fields over the defaults for this size and hardware, and their reason.
+    """(the user's fields over the defaults for this size and hardware, the reason of the defaults).
 
-    fields: of the trainer, given by their own names. parameters: of the model. own: fields that the kind sets and nobody
-    else. Raises UsageError when the trainer refuses them.
+    own: fields that the kind sets and nobody else. Raises UsageError when the trainer refuses them.
     """
-    named = ("learning_rate", "per_device_train_batch_size", "num_train_epochs", "gradient_checkpointing", "bf16")
-    fields = {**fields, **{name: value for name in named if (value := getattr(settings, name)) is not None}}
     size, reason = default_arguments(parameters, settings.use_peft)
-    evaluation = {"eval_strategy": "epoch"}
-    if settings.eval_steps is not None:
-        evaluation = {"eval_strategy": "steps", "eval_steps": settings.eval_steps}
-    batch = fields.get("per_device_train_batch_size") or size["per_device_train_batch_size"]
+    fields = {**fields, **{name: value for name in (*size, "bf16") if (value := getattr(settings, name)) is not None}}
     defaults = {
         **size,
-        **(evaluation if has_eval else {}),
         "lr_scheduler_type": "cosine",
         "warmup_steps": 0.05,
         "save_total_limit": 2,
         "max_grad_norm": 1.0,
         "logging_steps": 10,
-        "per_device_eval_batch_size": 2 * batch,
+        "per_device_eval_batch_size": 2
+        * (fields.get("per_device_train_batch_size") or size["per_device_train_batch_size"]),
     }
+    if has_eval and settings.eval_steps is not None:
+        defaults |= {"eval_strategy": "steps", "eval_steps": settings.eval_steps}
+    elif has_eval:
+        defaults["eval_strategy"] = "epoch"
     own |= {"output_dir": settings.output_dir, "seed": settings.seed, "remove_unused_columns": False}
     try:
         config = config_class(**own, **{**defaults, **fields, **precision(fields, parameters)})
@@ -91,14 +84,9 @@ def trainer_config(
     return config, reason
 
 
-def config_summary(config: TrainingArguments, given: Mapping[str, Any]) -> dict[str, Any]:
+def config_summary(config: TrainingArguments, given: Mapping[str, Any], more: tuple[str, ...] = ()) -> dict[str, Any]:
     """The settings that matter most, and all that were given by their own names."""
-    names = (
-        *("learning_rate", "per_device_train_batch_size", "gradient_accumulation_steps", "num_train_epochs"),
-        *("max_steps", "bf16", "fp16", "gradient_checkpointing", "lr_scheduler_type", "seed"),
-        *given,
-    )
-    values = {name: getattr(config, name) for name in names}
+    values = {name: getattr(config, name) for name in (*TOLD, *more, *given)}
     return {name: getattr(value, "value", value) for name, value in values.items()}  # enumerations by their value
 
 
@@ -110,10 +98,7 @@ def planned(
     rows: int,
     lora: LoraConfig | None,
 ) -> dict[str, Any]:
-    """What a dry run says of the run it stands for. rows: of the training set; `given` as in `config_summary`; lora: its
-    configuration, or None.
-    """
-    names = ("warmup_steps", "weight_decay", "eval_strategy", "eval_steps", "save_strategy", "save_steps")
+    """What a dry run says of the run it stands for. rows: of the training set."""
     batch = config.per_device_train_batch_size * config.gradient_accumulation_steps * config.world_size
     steps = config.max_steps if config.max_steps > 0 else math.ceil(math.ceil(rows / batch) * config.num_train_epochs)
     return {
@@ -121,17 +106,14 @@ def planned(
         "max_length": renderer.max_length,
         "overlong": renderer.overlong,
         "val_set_size": settings.val_set_size,
-        **config_summary(config, {**dict.fromkeys((*names, "logging_steps")), **given}),
+        **config_summary(config, given, PLANNED),
         "optimizer_steps": steps,
         "lora": lora and lora_summary(lora),
     }
 
 
 def lora_of(settings: LoraSettings, task_type: str, head: str | None, dropout: float = 0.05) -> LoraConfig | None:
-    """A LoRA configuration that trains and saves the head, or None without --use_peft. dropout: unless given by its flag.
-
-    head: without it the head would stay random, and be lost on saving; None for a model that has no new one, as a policy.
-    """
+    """None without --use_peft. head: a new one, which is trained and saved too. dropout: unless given by its flag."""
     if not settings.use_peft:
         return None
     from peft import LoraConfig
@@ -145,3 +127,8 @@ def lora_of(settings: LoraSettings, task_type: str, head: str | None, dropout: f
         target_modules=targets[0] if targets == ["all-linear"] else targets,
         modules_to_save=[head] if head else None,
     )
+
+
+def lora_summary(lora: LoraConfig) -> dict[str, Any]:
+    targets = lora.target_modules if isinstance(lora.target_modules, str) else sorted(lora.target_modules)
+    return {"r": lora.r, "alpha": lora.lora_alpha, "dropout": lora.lora_dropout, "target_modules": targets}

@@ -16,8 +16,8 @@ from .settings import DataSettings
 if TYPE_CHECKING:
     from datasets import Dataset
 
-STATISTICS_SAMPLE = 256
-"""Records whose rewards stand for all, where none are held out."""
+
+CHUNK = 1024
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Data:
     left_out: int = 0
 
     def split(self, settings: DataSettings) -> Data:
-        """With a share of the prompts held out, unless there is evaluation data. Raises DataError where a side is empty."""
+        """With a share held out, unless there is evaluation data. Raises DataError where a side is empty."""
         made = self
         if settings.val_set_size and not self.held_out:
             train, held_out = split_by_prompt(self.train, settings.val_set_size, settings.seed)
@@ -41,7 +41,7 @@ class Data:
         return made.checked(settings)
 
     def audited(self, findings: Sequence[Finding], settings: DataSettings) -> Data:
-        """Without the training records that --audit leaves out. Raises DataError for errors under --audit stop."""
+        """Without the records that --audit leaves out. Raises DataError for errors under --audit stop."""
         findings = [*self.findings, *findings]
         kept = without_errors(self.train, findings, settings.audit, self.called)
         return replace(self, train=kept, findings=findings, left_out=len(self.train) - len(kept))
@@ -58,7 +58,7 @@ class Data:
 def read(
     settings: DataSettings, called: str, take: Callable[[Records], list[Any]], **reading: Any
 ) -> tuple[Data, Records]:
-    """The data that the settings name, and all that was read to train on. take: what of it this use wants."""
+    """(the data that the settings name, all that was read to train on). take: what of it is wanted."""
     reading |= settings.reading
     split = settings.dataset_train_split
     records = load(settings.dataset_name, split=split, leave_out_unreadable=settings.drop_refused, **reading)
@@ -73,10 +73,7 @@ def read(
 
 @dataclass(frozen=True)
 class Rows:
-    """A rendered training set. `records` is what is left of the comparisons or solutions, `counts` what happened on the way.
-
-    size: of the training set in words, for the log.
-    """
+    """A rendered training set: what is left of the records, what happened on the way, its size in words."""
 
     dataset: Dataset
     records: list[Any]
@@ -85,8 +82,7 @@ class Rows:
 
 
 def settle_refused(refused: list[tuple[int, DataError]], total: int, lost: str, drop: bool) -> None:
-    """What becomes of conversations that could not be rendered, of `total`: one DataError, or with `drop` a warning. lost: how
-    many rows are gone with them, in words."""
+    """Of conversations that could not be rendered: one DataError, or with `drop` a warning that `lost` is gone."""
     error = refused_together(sorted(refused, key=lambda fault: fault[0]), total)
     if not drop:
         hint = f"leave such rows out with --audit drop, or fix them: {error.hint}"

@@ -1,6 +1,6 @@
 """Cross-validation on few comparisons: each pair is evaluated by a model that never saw its prompt, and all are pooled.
 
-A dozen held-out pairs prove nothing; by K models every pair is a held-out one, and the model to keep is trained on all.
+A dozen held-out pairs prove nothing; by K models every pair is held out, and the model to keep is trained on all.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from .. import checkpoints
@@ -28,10 +29,10 @@ if TYPE_CHECKING:
 
 
 def folds_of(pairs: Sequence[Comparison], count: int, seed: int) -> list[int]:
-    """The fold of each pair, 0 to count - 1. No prompt is in two, and they differ by one prompt at most, whatever the order
-    of the rows. Raises DataError for fewer prompts than folds.
+    """0 to count - 1 for each pair. No prompt is in two, and they differ by one prompt at most, whatever the order of the rows.
+    Raises DataError for fewer prompts than folds.
     """
-    prompts = [json.dumps(pair.prompt, sort_keys=True, default=str) for pair in pairs]
+    prompts = [_text(pair.prompt) for pair in pairs]
     order = sorted(set(prompts), key=lambda text: hashlib.sha256(f"{seed}:{text}".encode()).digest())
     if len(order) < count:
         raise DataError(f"{len(order)} different prompts cannot make {count} folds", hint="lower --folds or add data")
@@ -39,27 +40,8 @@ def folds_of(pairs: Sequence[Comparison], count: int, seed: int) -> list[int]:
     return [fold[text] for text in prompts]
 
 
-class HeldOutScores:
-    """The rewards of conversations by the model of the fold that held them out, for `evaluation.pairs.evaluate_pairs`."""
-
-    def __init__(self, renderer: Renderer):
-        self.renderer = renderer
-        self.known: dict[str, float | None] = {}
-
-    def add(self, conversations: Sequence[Conversation], scores: Sequence[float | None]) -> None:
-        self.known |= zip(map(_key, conversations), scores, strict=True)
-
-    def score_conversations(
-        self, conversations: Sequence[Conversation], progress: Callable[[int], None] | None = None
-    ) -> list[float | None]:
-        return [self.known[_key(one)] for one in conversations]
-
-    def warn_of_losses(self, before: dict[str, int] | None = None) -> None:
-        """Nothing: what was lost was told while the folds were scored."""
-
-
-def _key(one: Conversation) -> str:
-    return json.dumps(one[:3], sort_keys=True, default=str)
+def _text(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, default=str)
 
 
 def cross_validate(
@@ -71,14 +53,15 @@ def cross_validate(
 ) -> tuple[PairEvaluation, list[Fold]] | None:
     """(the evaluation of all pairs as held-out ones, each fold's counts and accuracy); None in all processes but the first.
 
-    load: the model to start from, anew. Nothing of the models of the folds is kept.
+    load: the model to start from, anew.
     """
     from ..evaluation.pairs import evaluate_pairs
     from ..scoring import RewardModel
 
     place_of = folds_of(pairs, kind.folds, settings.seed)
     fields = {**fields, "save_strategy": "no", "report_to": "none"}
-    pooled, found = None, []
+    known: dict[str, float | None] = {}  # the reward of each side by the model that did not see it
+    found = []
     for fold in range(kind.folds):
         train = [pair for pair, place in zip(pairs, place_of, strict=True) if place != fold]
         held_out = [pair for pair, place in zip(pairs, place_of, strict=True) if place == fold]
@@ -87,32 +70,31 @@ def cross_validate(
         rows = kind.render(train, renderer, settings.drop_refused)
         lora = configuration.lora_of(settings, kind.task_type, head_name(loaded.model))
         with tempfile.TemporaryDirectory() as folder:
+            own, parameters = replace(settings, output_dir=folder), loaded.model.num_parameters()
             config, _ = configuration.trainer_config(
-                kind.config_class(),
-                replace(settings, output_dir=folder),
-                fields,
-                loaded.model.num_parameters(),
-                has_eval=False,
-                **kind.own_fields(),
+                kind.config_class(), own, fields, parameters, has_eval=False, **kind.own_fields()
             )
             model, training = kind.fit(loaded.model, renderer, rows, config, head=loaded.head, peft_config=lora)
         if config.process_index == 0:
-            pooled = pooled or HeldOutScores(renderer)
-            scorer = RewardModel(model.eval(), renderer)
-            evaluation = evaluate_pairs(scorer, held_out)
-            for side, scores in (("chosen", 1), ("rejected", 2)):
-                conversations = [Conversation(pair.prompt, getattr(pair, side), pair.tools) for pair in held_out]
-                pooled.add(conversations, [row[scores] for row in evaluation.scored])
-            accuracy, loss = evaluation.summary.accuracy, training["train_loss"]
-            found.append(Fold(len(train), len(held_out), loss, accuracy))
+            evaluation = evaluate_pairs(RewardModel(model.eval(), renderer), held_out)
+            for pair, chosen, rejected in evaluation.scored:
+                known[_text((pair.prompt, pair.chosen, pair.tools))] = chosen
+                known[_text((pair.prompt, pair.rejected, pair.tools))] = rejected
+            found.append(Fold(len(train), len(held_out), training["train_loss"], evaluation.summary.accuracy))
         del model, loaded
         gc.collect()
-    if pooled is None:
+    if config.process_index != 0:
         return None
-    evaluation = evaluate_pairs(pooled, pairs)
-    accuracy = evaluation.summary.accuracy
+
+    def score_conversations(
+        conversations: Sequence[Conversation], progress: Callable[[int], None]
+    ) -> list[float | None]:
+        return [known[_text(one[:3])] for one in conversations]
+
+    told = {"renderer": renderer, "warn_of_losses": lambda before: None}  # of losses in the folds
+    evaluation = evaluate_pairs(SimpleNamespace(score_conversations=score_conversations, **told), pairs)
     log(
-        f"{kind.folds} folds: accuracy {accuracy:.3f} on "
+        f"{kind.folds} folds: accuracy {evaluation.summary.accuracy:.3f} on "
         f"{len(pairs)} pairs, each by a model that did not see its prompt; now a model is trained on all of them"
     )
     return evaluation, found

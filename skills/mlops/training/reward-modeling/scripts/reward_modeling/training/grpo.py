@@ -1,47 +1,51 @@
-"""Train a policy against a reward with TRL's trainers of GRPO (arXiv:2402.03300) and RLOO (arXiv:2402.14740).
+"""GRPO (arXiv:2402.03300) and RLOO (arXiv:2402.14740) by TRL's trainers. What is added, each held by a test:
 
-TRL's trainers run the loop. What this module adds, each for one reason that a test holds it to:
-
-- `_tokenize_prompts`: prompts are rendered by the policy's own contract, as in PPO.
-- `compute_loss`: a NaN or infinite loss ends the run, with its step named.
-- `RewardFunction`: completions become messages again from their ids and are scored by `ensemble.Rewards`. TRL's own
-  reward models score a whole batch in one forward pass, never truncate, stay in training mode and share a name.
+- prompts are rendered by the policy's own contract, and a NaN or infinite loss, gradient or probability ends the run.
+- `GRPORun.reward`: completions become messages again from their ids and are scored by `ensemble.Rewards`. TRL's own reward
+  models score a whole batch in one forward pass, never truncate, stay in training mode and share a name.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from datasets import Dataset
-from peft import LoraConfig
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
+from transformers import TrainerCallback, TrainerState, TrainingArguments
 
-from ..console import ModelError, RunError, UsageError, to_json, write_whole
-from ..ensemble import Rewards
+from ..console import ModelError, RunError, UsageError, log
 from ..precision import precision
 from . import configuration, loop, resuming
 from .policy import Policy
 from .prompts import Prompt
+from .reinforcement import RunLog, start_and_end
+from .results import PlannedGRPO, TrainedGRPO
 from .settings import GRPOSettings
 
+if TYPE_CHECKING:
+    from peft import LoraConfig
 
-@dataclass(frozen=True)
-class Algorithm:
-    """One of TRL's trainers, and the settings that this project starts from instead of TRL's own, with their reason."""
+    from ..ensemble import Rewards
 
-    trainer: type
-    defaults: dict[str, Any]
-    why: str
+DEFAULTS: dict[str, tuple[dict[str, Any], str]] = {
+    "grpo": (
+        {"beta": 0.04},
+        "TRL's default of no KL penalty is for verifiable rewards; a learned one is soon over-optimized (0.04: arXiv:2402.03300)",
+    ),
+    "rloo": ({}, "TRL's defaults: its KL penalty of 0.05 is part of the reward"),
+}
+"""What is not TRL's default, and why."""
+LORA_LEARNING_RATE = 1e-5  # ten times the 1e-6 that both trainers start from
+IDENTITY = (
+    *resuming.IDENTITY_FIELDS,
+    *("steps_per_generation", "num_generations", "num_iterations", "max_completion_length", "beta", "epsilon"),
+    *("temperature", "top_p", "top_k", "loss_type", "scale_rewards", "normalize_advantages"),
+)
+"""Must be the same for a run to be resumed."""
 
 
 class _Ours:
-    """What both trainers get: our rendering of prompts, and an end to a run whose loss is NaN or infinite."""
-
     policy: Policy
 
     def _tokenize_prompts(self, prompts: list) -> tuple[list[list[int]], None, dict]:
@@ -55,101 +59,142 @@ class _Ours:
         return loss
 
 
-ALGORITHMS: dict[str, Algorithm] = {
-    "grpo": Algorithm(
-        GRPOTrainer,
-        {"beta": 0.04},
-        "TRL's default of no KL penalty is for verifiable rewards; a learned one is soon over-optimized (0.04: arXiv:2402.03300)",
-    ),
-    "rloo": Algorithm(RLOOTrainer, {}, "TRL's defaults: its KL penalty of 0.05 is part of the reward"),
-}
-LORA_LEARNING_RATE = 1e-5
-"""Ten times the 1e-6 that both trainers start from."""
-
-IDENTITY = (
-    *("seed", "learning_rate", "per_device_train_batch_size", "gradient_accumulation_steps", "steps_per_generation"),
-    *("num_generations", "num_iterations", "num_train_epochs", "max_steps", "max_completion_length"),
-    *("lr_scheduler_type", "warmup_steps", "weight_decay", "max_grad_norm", "optim"),
-    *("beta", "epsilon", "temperature", "top_p", "top_k", "loss_type", "scale_rewards", "normalize_advantages"),
-    *("bf16", "fp16", "world_size"),
-)
-"""Fields that must be the same for a resumed run to continue the one that was killed."""
+def _messages(prompt: list[dict]) -> list[dict]:
+    """Without the nulls that Arrow writes for keys that other messages have."""
+    return [{key: value for key, value in message.items() if value is not None} for message in prompt]
 
 
-# ---- settings -----------------------------------------------------------------------------------------------------
+class GRPORun(TrainerCallback):
+    """For `reinforcement.train`. fields: of TRL's configuration. trl is imported late: it takes seconds.
 
-
-def make_config(
-    settings: GRPOSettings, fields: dict[str, Any], *, parameters: int
-) -> tuple[GRPOConfig | RLOOConfig, list[str]]:
-    """The trainer's configuration: `fields` over our defaults over TRL's. (config, notes on what was chosen).
-
-    Checkpoints fall between generations: one within would let a resumed run answer again what it had half learned from,
-    so save_steps is rounded up. Raises UsageError when the trainer refuses the fields.
-    """
-    entry = ALGORITHMS[settings.algorithm]
-    defaults = {
-        **entry.defaults,
-        **({"learning_rate": LORA_LEARNING_RATE} if settings.use_peft else {}),
-        "gradient_checkpointing": parameters >= configuration.CHECKPOINT_ACTIVATIONS_FROM,
-        "logging_steps": 1,
-        "logging_first_step": True,  # alone: these answers are the untrained policy's
-        "save_total_limit": 2,
-        "disable_dropout": True,
-    }
-    try:
-        config = settings.config_class()(
-            output_dir=settings.output_dir,
-            seed=settings.seed,
-            remove_unused_columns=False,
-            **{**defaults, **fields, **precision(fields)},
-        )
-    except (ValueError, TypeError) as error:
-        raise UsageError(f"the trainer refuses these settings: {error}") from error
-    notes = [f"{name} {value} ({entry.why})" for name, value in entry.defaults.items() if name not in fields]
-    between = config.steps_per_generation * config.num_iterations
-    steps = -(-between // config.gradient_accumulation_steps)
-    if config.save_strategy == "steps" and config.save_steps >= 1 and config.save_steps % steps:
-        config.save_steps = int(-(-config.save_steps // steps) * steps)
-        notes.append(f"save_steps {config.save_steps}: a checkpoint between two generations of answers")
-    return config, notes
-
-
-def identity(
-    algorithm: str,
-    config: GRPOConfig | RLOOConfig,
-    prompts: Sequence[Prompt],
-    rewards: Rewards,
-    peft_config: LoraConfig | None,
-) -> dict[str, str]:
-    """What must be the same for a run to be resumed."""
-    settings = {name: str(getattr(config, name)) for name in IDENTITY if hasattr(config, name)}
-    return {
-        "algorithm": algorithm,
-        "prompts_sha256": resuming.digest([prompt.ids for prompt in prompts]),
-        "rewards": str([rewards.names, rewards.weights, rewards.combine, rewards.normalise]),
-        "lora": str(peft_config and [peft_config.r, peft_config.lora_alpha, peft_config.target_modules]),
-        **settings,
-    }
-
-
-# ---- the reward ---------------------------------------------------------------------------------------------------
-
-
-class RewardFunction:
-    """`Rewards` as TRL calls a reward function. last: prompt, completion and reward of the last batch's first answer.
-
-    missing_eos_penalty: taken from the reward of an answer that did not end. A reward model is shown every answer as its
-    template ends it, so without a penalty an answer cut at the limit looks finished.
+    As a callback it writes OUT/log.jsonl, each entry with a sample completion.
     """
 
-    __name__ = "reward"  # under which TRL logs it
+    limit, summary, device = "--max_completion_length", "grpo.json", "cpu"
+    inputs, planned, trained = (), PlannedGRPO, TrainedGRPO
+    panels = {  # noqa: RUF012 - of the picture: title -> names in the log
+        "reward": ("reward",),
+        "KL to the reference (nats per token)": ("kl",),
+        "answers (tokens)": ("completions/mean_length",),
+        "entropy (nats per token)": ("entropy",),
+    }
 
-    def __init__(self, rewards: Rewards, policy: Policy, missing_eos_penalty: float = 0.0):
-        self.rewards, self.policy, self.missing_eos_penalty = rewards, policy, missing_eos_penalty
+    def __init__(self, settings: GRPOSettings, fields: dict[str, Any]):
+        self.settings, self.fields = settings, fields
+        self.split, self.length = settings.dataset_split, fields.get("max_completion_length")
         self.last: dict[str, Any] = {}
 
-    def __call__(self, prompts: list, completion_ids: list[list[int]], **columns: Any) -> list[float]:
+    @property
+    def default_length(self) -> int:
+        return self.settings.config_class().max_completion_length
+
+    def prepare(self) -> None:
+        if self.fields:  # what the trainer refuses is refused before data is read
+            self._configure(self.fields, parameters=0)
+
+    def configure(self, policy: Policy, length: int) -> None:
+        fields = {**self.fields, "max_completion_length": length}
+        for note in self._configure(fields, parameters=policy.model.num_parameters()):
+            log(f"setting: {note}")
+        self.process_index, self.reward_device = self.config.process_index, str(self.config.device)
+
+    def _configure(self, fields: dict[str, Any], parameters: int) -> list[str]:
+        """Make `config`, of fields over our defaults over TRL's. Returns notes on what was chosen.
+
+        save_steps is rounded up to a whole generation: within one a resumed run would answer again what it half learned.
+        """
+        settings, (own, why) = self.settings, DEFAULTS[self.settings.algorithm]
+        defaults = {
+            **own,
+            **({"learning_rate": LORA_LEARNING_RATE} if settings.use_peft else {}),
+            "gradient_checkpointing": parameters >= configuration.CHECKPOINT_ACTIVATIONS_FROM,
+            "logging_steps": 1,
+            "logging_first_step": True,  # alone: these answers are the untrained policy's
+            "save_total_limit": 2,
+            "disable_dropout": True,
+        }
+        fixed = {"output_dir": settings.output_dir, "seed": settings.seed, "remove_unused_columns": False}
+        try:
+            config = settings.config_class()(**fixed, **{**defaults, **fields, **precision(fields)})
+        except (ValueError, TypeError) as error:
+            raise UsageError(f"the trainer refuses these settings: {error}") from error
+        notes = [f"{name} {value} ({why})" for name, value in own.items() if name not in fields]
+        between = config.steps_per_generation * config.num_iterations
+        steps = -(-between // config.gradient_accumulation_steps)
+        if config.save_strategy == "steps" and config.save_steps >= 1 and config.save_steps % steps:
+            config.save_steps = int(-(-config.save_steps // steps) * steps)
+            notes.append(f"save_steps {config.save_steps}: a checkpoint between two generations of answers")
+        self.config = config
+        return notes
+
+    def make(self, policy: Policy, prompts: Sequence[Prompt], rewards: Rewards, lora: LoraConfig | None) -> str:
+        """Raises ModelError when the trainer refuses the model, UsageError for too few prompts, or with tools."""
+        import trl
+        from datasets import Dataset
+
+        if any(prompt.tools for prompt in prompts):
+            raise UsageError(
+                "the data has `tools`, which TRL's trainers cannot give to each prompt",
+                hint="use ppo.py, or drop them with --columns tools=",
+            )
+        config, tokenizer, algorithm = self.config, policy.tokenizer, self.settings.algorithm
+        self.policy, self.rewards, self.lora = policy, rewards, lora
+        needed = config.generation_batch_size // config.num_generations
+        if len(prompts) < needed:
+            raise UsageError(
+                f"a step answers {needed} prompts, but there are only {len(prompts)}",
+                hint="lower --per_device_train_batch_size or --gradient_accumulation_steps, or raise --num_generations",
+            )
+        policy.model.generation_config.eos_token_id = list(policy.end_tokens)
+        if tokenizer.eos_token is None:  # TRL would put a null among the tokens that end an answer
+            tokenizer.eos_token = tokenizer.convert_ids_to_tokens(policy.end_tokens[0])
+        theirs = {"grpo": trl.GRPOTrainer, "rloo": trl.RLOOTrainer}[algorithm]
+        try:
+            self.trainer = type("Trainer", (_Ours, theirs), {"policy": policy})(
+                model=policy.model,
+                reward_funcs=self.reward,
+                args=config,
+                train_dataset=Dataset.from_list([{"prompt": prompt.messages} for prompt in prompts]),
+                processing_class=tokenizer,
+                peft_config=lora,
+            )
+        except (ValueError, TypeError) as error:
+            raise ModelError(f"the policy cannot be trained: {error}") from error
+        self.trainer.add_callback(self)
+        fields = {name: getattr(config, name) for name in IDENTITY if hasattr(config, name)}
+        self.told = {"algorithm": algorithm, "settings": fields}
+        return (
+            f"{config.generation_batch_size} answers at a time, {config.num_generations} to a prompt; "
+            f"{config.world_size} process(es)"
+        )
+
+    def identity(self) -> dict[str, str]:
+        rewards, lora = self.rewards, self.lora
+        return {
+            "algorithm": self.settings.algorithm,
+            "rewards": str([rewards.names, rewards.weights, rewards.combine, rewards.normalise]),
+            "lora": str(lora and [lora.r, lora.lora_alpha, lora.target_modules]),
+            **{name: str(value) for name, value in self.told["settings"].items()},
+        }
+
+    def train(self, output_dir: Path, resume: str | None) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        """(summary, log); `policy.model` is the trained model afterwards."""
+        try:
+            self.policy.model, summary = loop.run(self.trainer, resume)
+        except RuntimeError as error:
+            if "probability tensor" not in str(error):
+                raise
+            raise loop.not_finite("the policy's probabilities are NaN or infinite", self.trainer.state) from error
+        history = self.trainer.state.log_history
+        answered = [entry for entry in history if "reward" in entry]
+        names = ("reward", "reward_std", "kl", "entropy", "completions/mean_length", "completions/clipped_ratio")
+        summary.pop("log")
+        return summary | start_and_end(answered, names), history
+
+    # ---- what the trainer calls ----
+
+    def reward(self, prompts: list, completion_ids: list[list[int]], **columns: Any) -> list[float]:
+        """Less the penalty of those that did not end: the reward model's template ends them all."""
         replies = [self.policy.reply(ids) for ids in completion_ids]
         messages = [_messages(prompt) for prompt in prompts]
         try:
@@ -157,103 +202,28 @@ class RewardFunction:
         except RunError as error:
             step = columns["trainer_state"].global_step + 1 if "trainer_state" in columns else "?"
             raise RunError(f"step {step}: {error.message}", where=error.where, hint=error.hint) from error
-        for name, value in self.rewards.logged("rewards").items() if columns.get("log_metric") else ():
-            columns["log_metric"](name, value)
-        ended = [self.policy.finished(ids) for ids in completion_ids]
-        values = [value - self.missing_eos_penalty * (not end) for value, end in zip(values, ended, strict=True)]
+        if log_metric := columns.get("log_metric"):
+            for name, value in self.rewards.logged("rewards").items():
+                log_metric(name, value)
+        penalty, ended = self.settings.missing_eos_penalty, map(self.policy.finished, completion_ids)
+        values = [value - penalty * (not end) for value, end in zip(values, ended, strict=True)]
         self.last = {"prompt": messages[0], "completion": replies[0], "reward": values[0]}
         return values
 
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:
+        entries = list(state.log_history)  # of a resumed run those up to its checkpoint: later ones are undone
+        self.log = RunLog(Path(args.output_dir) / "log.jsonl", entries, write=state.is_world_process_zero)
 
-def _messages(prompt: list[dict]) -> list[dict]:
-    """The messages of a row of a dataset, without the nulls that Arrow writes for keys that other messages have."""
-    return [{key: value for key, value in message.items() if value is not None} for message in prompt]
-
-
-# ---- the run ------------------------------------------------------------------------------------------------------
-
-
-class RunLog(TrainerCallback):
-    """OUT/log.jsonl: every entry the trainer logs, with a sample completion; and an end where a gradient is NaN or infinite."""
-
-    def __init__(self, output_dir: str, reward: RewardFunction):
-        self.file, self.reward = Path(output_dir) / "log.jsonl", reward
-
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        if state.is_world_process_zero:  # a resumed state holds the entries up to its checkpoint: later ones are undone
-            write_whole(self.file, map(to_json, state.log_history))
-
-    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        if not state.is_world_process_zero:
-            return
+    def on_log(self, args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:
         entry = state.log_history[-1]
-        if "reward" in entry:  # this step wrote new answers
-            entry = {**entry, "sample": self.reward.last}
-        with open(self.file, "a", encoding="utf-8") as file:
-            file.write(to_json(entry) + "\n")
+        answered = "reward" in entry  # this step wrote new answers
+        self.log.add({**entry, "sample": self.last} if answered else entry)
 
     def on_pre_optimizer_step(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **kwargs: Any
+        self, args: TrainingArguments, state: TrainerState, *_: Any, model: Any = None, **__: Any
     ) -> None:
         if args.fp16:  # its scaler meets infinite gradients as a rule, and skips the step
             return
         gradients = [p.grad for p in model.parameters() if p.grad is not None]
         if not torch.stack([gradient.sum() for gradient in gradients]).isfinite().all():
-            raise RunError(
-                f"a gradient is NaN or infinite at step {state.global_step + 1}",
-                hint="lower --learning_rate, or continue from the last checkpoint with --resume_from_checkpoint",
-            )
-
-
-def make_trainer(
-    algorithm: str,
-    policy: Policy,
-    prompts: Sequence[Prompt],
-    reward: RewardFunction,
-    config: GRPOConfig | RLOOConfig,
-    peft_config: LoraConfig | None = None,
-) -> Trainer:
-    """TRL's trainer around the policy. Raises ModelError when it refuses the model, UsageError for too few prompts."""
-    needed = config.generation_batch_size // config.num_generations
-    if len(prompts) < needed:
-        raise UsageError(
-            f"a step answers {needed} prompts, but there are only {len(prompts)}",
-            hint="lower --per_device_train_batch_size or --gradient_accumulation_steps, or raise --num_generations",
-        )
-    tokenizer = policy.tokenizer
-    policy.model.generation_config.eos_token_id = list(policy.end_tokens)
-    if tokenizer.eos_token is None:  # TRL would put a null among the tokens that end an answer
-        tokenizer.eos_token = tokenizer.convert_ids_to_tokens(policy.end_tokens[0])
-    kind = type("Trainer", (_Ours, ALGORITHMS[algorithm].trainer), {"policy": policy})
-    try:
-        trainer = kind(
-            model=policy.model,
-            reward_funcs=reward,
-            args=config,
-            train_dataset=Dataset.from_list([{"prompt": prompt.messages} for prompt in prompts]),
-            processing_class=tokenizer,
-            peft_config=peft_config,
-        )
-    except (ValueError, TypeError) as error:
-        raise ModelError(f"the policy cannot be trained: {error}") from error
-    trainer.add_callback(RunLog(config.output_dir, reward))
-    return trainer
-
-
-def run(trainer: Trainer, policy: Policy, resume: str | None) -> dict[str, Any]:
-    """Run it. `policy.model` is the trained model afterwards (a PEFT model where one is trained). Returns a summary.
-
-    Raises RunError, naming the step, for rewards, losses, gradients or probabilities that are NaN or infinite.
-    """
-    try:
-        policy.model, summary = loop.run(trainer, resume, scalar_head=False)
-    except RuntimeError as error:
-        if "probability tensor" not in str(error):
-            raise
-        raise RunError(
-            f"the policy's probabilities are NaN or infinite at step {trainer.state.global_step + 1}",
-            hint="lower --learning_rate, or continue from the last checkpoint with --resume_from_checkpoint",
-        ) from error
-    return summary
+            raise loop.not_finite("a gradient is NaN or infinite", state)

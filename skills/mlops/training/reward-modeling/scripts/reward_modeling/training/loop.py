@@ -9,23 +9,32 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback, TrainerControl, TrainerState
+from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback, TrainerState
 from transformers import TrainingArguments as Arguments
 
 from ..console import QUIET_SECONDS, ModelError, RunError, console, log
 from ..output_folder import discard_checkpoints, last_complete_checkpoint
-from . import resuming
+from . import configuration, resuming
 
 if TYPE_CHECKING:
     from peft import PeftConfig
-    from rich.progress import Progress, TaskID
+    from rich.progress import Progress
 
     from ..rendering import Renderer
     from .data import Rows
 
+SHOWN_BESIDE_BAR = ("loss", "accuracy", "eval_accuracy")
+SHOWN = (
+    *("loss", "eval_loss", "accuracy", "eval_accuracy", "margin", "eval_margin"),
+    *("reward", "kl", "entropy", "completions/mean_length", "learning_rate"),
+)
+SUMMARIZED = (
+    *("learning_rate", "per_device_train_batch_size", "gradient_accumulation_steps", "num_train_epochs"),
+    *("bf16", "fp16", "seed", "world_size"),
+)
+
 
 def without_dropout(model: torch.nn.Module) -> torch.nn.Module:
-    """The model with every dropout set to 0, for good."""
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
@@ -34,13 +43,17 @@ def without_dropout(model: torch.nn.Module) -> torch.nn.Module:
     return model
 
 
+def not_finite(what: str, state: TrainerState) -> RunError:
+    return RunError(
+        f"{what} at step {state.global_step + 1}",
+        hint="lower --learning_rate, or continue from the last checkpoint with --resume_from_checkpoint",
+    )
+
+
 def check_finite(loss: torch.Tensor, model: torch.nn.Module, state: TrainerState) -> None:
-    """Raises RunError in training for a NaN or infinite loss, at every step: transformers logs the mean of those before it."""
+    """At every step, in training: transformers logs the mean of those before it."""
     if model.training and not torch.isfinite(loss):
-        raise RunError(
-            f"the loss became {loss.item()} at step {state.global_step + 1}",
-            hint="lower --learning_rate, or continue from the last checkpoint with --resume_from_checkpoint",
-        )
+        raise not_finite(f"the loss became {loss.item()}", state)
 
 
 def fit(
@@ -58,12 +71,15 @@ def fit(
     within: Callable[[Trainer], contextlib.AbstractContextManager] = contextlib.nullcontext,
     **own: Any,
 ) -> tuple[torch.nn.Module, dict[str, Any]]:
-    """Train a reward model. Returns the model in memory (a PEFT model when `peft_config` is given) and a summary of the run.
+    """Train a reward model. Returns what `run` returns.
 
-    loss: settings that must be the same for a run to be resumed. within: see `run`. own: arguments of this class of trainer.
+    loss: settings that must be the same for a run to be resumed. own: arguments of this class of trainer.
     Raises ModelError when the trainer refuses the model, RunError for a NaN or infinite loss or a run that cannot be resumed.
     """
-    identity = resuming.run_identity(arguments, rows.dataset, renderer, head, peft_config=peft_config, **loss)
+    identity = {name: getattr(arguments, name) for name in resuming.IDENTITY_FIELDS} | loss
+    identity["lora"] = peft_config and list(configuration.lora_summary(peft_config).values())
+    identity = {name: str(value) for name, value in identity.items()}
+    identity |= {"data_sha256": resuming.digest(rows.dataset), "fingerprint": renderer.fingerprint, "head": head}
     resuming.start_run(arguments.output_dir, arguments.process_index, identity, resume)
     try:
         trainer = trainer_class(
@@ -78,31 +94,22 @@ def fit(
     except (ValueError, TypeError) as error:
         raise ModelError(f"the model cannot be trained: {error}") from error
     log(f"training: {rows.size} in {len(rows.dataset)} rows, {arguments.world_size} process(es)")
+    if arguments.bf16 or arguments.fp16:
+        from ..heads import keep_head_in_float32
+
+        keep_head_in_float32(trainer.model)
     return run(trainer, resume, within(trainer))
 
 
 def run(
-    trainer: Trainer,
-    resume: str | None,
-    within: contextlib.AbstractContextManager | None = None,
-    *,
-    scalar_head: bool = True,
+    trainer: Trainer, resume: str | None, within: contextlib.AbstractContextManager | None = None
 ) -> tuple[torch.nn.Module, dict[str, Any]]:
-    """Train inside the block `within`. Returns the model in memory (a PEFT model where one is trained) and a summary.
-
-    Raises RunError for a checkpoint that cannot be read.
-    scalar_head: whether the model scores, and its head is to stay in fp32 under autocast; a policy has none.
-    """
-    from ..heads import keep_head_in_float32
-
+    """Train inside the block `within`. Returns the model in memory (a PEFT model where one is trained) and a summary."""
     arguments = trainer.args
     for other in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(other)
-    progress = ProgressLog()
-    for callback in (progress, Sealing()):
-        trainer.add_callback(callback)
-    if scalar_head and (arguments.bf16 or arguments.fp16):
-        keep_head_in_float32(trainer.model)
+    watch = Watch()
+    trainer.add_callback(watch)
     if resume:
         log(f"continuing from {resume}")
     try:
@@ -111,7 +118,7 @@ def run(
     except BaseException as error:  # Ctrl-C and a full disk included: what was being written then is of no use
         if arguments.process_index == 0:
             discard_checkpoints(arguments.output_dir, only_incomplete=True)
-        if resume and not progress.began:
+        if resume and not watch.began:
             resuming.explain_unreadable(error, resume)
         if isinstance(error, KeyboardInterrupt):
             newest = last_complete_checkpoint(arguments.output_dir)
@@ -121,55 +128,35 @@ def run(
                 else "no checkpoint is complete yet: --save_steps says how often one is written"
             )
         raise
-    names = (
-        *("learning_rate", "per_device_train_batch_size", "gradient_accumulation_steps", "num_train_epochs"),
-        *("bf16", "fp16", "seed", "world_size"),
-    )
     summary = {
         "train_loss": result.training_loss,  # of a resumed run, of the steps since its checkpoint
         "steps": result.global_step,
         "seconds": result.metrics.get("train_runtime"),
         "log": [entry for entry in trainer.state.log_history if "loss" in entry or "eval_loss" in entry],
-        **{name: getattr(arguments, name) for name in names},
+        **{name: getattr(arguments, name) for name in SUMMARIZED},
     }
     return trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False), summary
 
 
-# ---- what it tells ---------------------------------------------------------------------------------------------------
-
-
-SHOWN_BESIDE_BAR = ("loss", "accuracy", "eval_accuracy")
-SHOWN = (
-    *("loss", "eval_loss", "accuracy", "eval_accuracy", "margin", "eval_margin"),
-    *("reward", "kl", "entropy", "completions/mean_length"),
-    "learning_rate",
-)
-
-
-class Sealing(TrainerCallback):
-    """Each checkpoint is sealed when all processes have written their part of it."""
-
-    def on_save(self, args: Arguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        from accelerate import PartialState
-
-        PartialState().wait_for_everyone()
-        if state.is_world_process_zero:
-            resuming.seal(Path(args.output_dir) / f"checkpoint-{state.global_step}")
-
-
-class ProgressLog(TrainerCallback):
-    """A bar on a terminal, elsewhere a quiet line each time the trainer logs: transformers' own prints dictionaries."""
+class Watch(TrainerCallback):
+    """Seals checkpoints, and tells of progress: a bar on a terminal, elsewhere a line each time the trainer logs."""
 
     def __init__(self) -> None:
         self.bar: Progress | None = None
-        self.task: TaskID | None = None
         self.last_line = -QUIET_SECONDS
         self.began = False  # a step, after all of a checkpoint was read
 
-    def on_step_begin(self, args: Arguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_step_begin(self, *_: Any, **__: Any) -> None:
         self.began = True
 
-    def on_train_begin(self, args: Arguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_save(self, args: Arguments, state: TrainerState, *_: Any, **__: Any) -> None:
+        from accelerate import PartialState
+
+        PartialState().wait_for_everyone()  # each process writes a part
+        if state.is_world_process_zero:
+            resuming.seal(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+
+    def on_train_begin(self, args: Arguments, state: TrainerState, *_: Any, **__: Any) -> None:
         if state.is_world_process_zero and console().is_terminal:
             from rich.progress import Progress
 
@@ -177,12 +164,12 @@ class ProgressLog(TrainerCallback):
             self.task = self.bar.add_task("training", total=state.max_steps, completed=state.global_step)
             self.bar.start()
 
-    def on_step_end(self, args: Arguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_step_end(self, args: Arguments, state: TrainerState, *_: Any, **__: Any) -> None:
         if self.bar:
             self.bar.update(self.task, completed=state.global_step)
 
     def on_log(
-        self, args: Arguments, state: TrainerState, control: TrainerControl, logs: dict | None = None, **kwargs: Any
+        self, args: Arguments, state: TrainerState, *_: Any, logs: dict[str, float] | None = None, **__: Any
     ) -> None:
         if not state.is_world_process_zero or not logs:
             return
@@ -197,7 +184,7 @@ class ProgressLog(TrainerCallback):
             self.last_line = time.monotonic()
             log(f"step {state.global_step}/{state.max_steps}  {shown}")
 
-    def on_train_end(self, args: Arguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_train_end(self, *_: Any, **__: Any) -> None:
         if self.bar:
             self.bar.stop()
             self.bar = None

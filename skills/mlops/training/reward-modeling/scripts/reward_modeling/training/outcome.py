@@ -1,13 +1,6 @@
 """The trainer of outcome reward models: the Bradley-Terry loss, its batches, and TRL's RewardTrainer on them.
 
-TRL's RewardTrainer runs the loop. Overridden, each for one reason that a test holds it to:
-
-- `_prepare_dataset`: the rows are rendered already, by the project's own contract, and none is dropped in silence.
-- `_set_signature_columns_if_needed`: the rows carry weights and rankings of any length.
-- `compute_loss`: weights, label smoothing, rankings; metrics are means over pairs, not over batches, ties count half.
-
-A batch is padded, or packed so that a shared prompt is computed once: the same loss and gradients in less time, which a
-test compares. `tokens` counts what TRL counts: every token of every sequence, shared or not.
+A batch is padded, or packed so that a shared prompt is computed once: the same loss and gradients in less time.
 """
 
 from __future__ import annotations
@@ -19,6 +12,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from datasets import Dataset
+from torch import Tensor
 from trl import RewardConfig, RewardTrainer
 
 from ..attention import Layout
@@ -31,24 +25,19 @@ from . import loop
 PAIR_FIELDS = {"chosen": torch.long, "rejected": torch.long, "margin": torch.float32, "weight": torch.float32}
 
 
-# ---- loss, batch, trainer ------------------------------------------------------------------------------------------
-
-
 def bradley_terry(
-    chosen: torch.Tensor,
-    rejected: torch.Tensor,
+    chosen: Tensor,
+    rejected: Tensor,
     *,
-    margin: torch.Tensor | None = None,
-    weight: torch.Tensor | None = None,
+    margin: Tensor | None = None,
+    weight: Tensor | None = None,
     label_smoothing: float = 0.0,
-) -> torch.Tensor:
-    """Pairwise logistic loss: -log sigmoid(chosen - rejected - margin), weighted mean over pairs.
+) -> Tensor:
+    """Pairwise logistic loss: -log sigmoid(chosen - rejected - margin), weighted mean over pairs. Returns [].
 
-    chosen, rejected: [P] rewards. margin: [P], how much better the chosen answer must be, or None. weight: [P], or
-    None for all ones; the sum is divided by P, not by the sum of the weights.
-    label_smoothing: the share e of labels believed wrong; the loss becomes (1 - e) l(d) + e l(-d). Returns [].
-    log 2 when every pair ties. Unchanged by a constant added to all rewards: scores of two runs share no zero.
-    arXiv:2203.02155 Eq. 1; margin: arXiv:2307.09288 Eq. 2; smoothing: arXiv:2403.00409 gives it for preference data.
+    chosen, rejected: [P] rewards. margin: [P], how much better the chosen answer must be. weight: [P]; the sum is divided
+    by P, not by the sum of the weights. label_smoothing: the share e of labels believed wrong: (1 - e) l(d) + e l(-d).
+    arXiv:2203.02155 Eq. 1; margin: arXiv:2307.09288 Eq. 2; smoothing: arXiv:2403.00409.
 
     >>> bradley_terry(torch.tensor([2.0, 0.0]), torch.tensor([0.0, 0.0]))
     tensor(0.4100)
@@ -59,16 +48,13 @@ def bradley_terry(
     loss = -F.logsigmoid(difference)
     if label_smoothing:
         loss = (1 - label_smoothing) * loss - label_smoothing * F.logsigmoid(-difference)
-    if weight is not None:
-        loss = loss * weight
-    return loss.mean()
+    return (loss if weight is None else loss * weight).mean()
 
 
-def centering(chosen: torch.Tensor, rejected: torch.Tensor, weight: torch.Tensor | None = None) -> torch.Tensor:
+def centering(chosen: Tensor, rejected: Tensor, weight: Tensor | None = None) -> Tensor:
     """Mean squared sum of a pair's rewards, which pulls their mean to zero. chosen, rejected, weight: [P]. Returns [].
 
-    Bradley-Terry leaves the zero of the rewards free; this fixes it. Multiplied by `center_rewards_coefficient`, for
-    which 0.01 is usual. arXiv:2312.09244 Eq. 2.
+    Bradley-Terry leaves the zero of the rewards free. Multiplied by `center_rewards_coefficient`. arXiv:2312.09244 Eq. 2.
 
     >>> centering(torch.tensor([1.0, 2.0]), torch.tensor([-1.0, 0.0]))
     tensor(2.)
@@ -77,12 +63,10 @@ def centering(chosen: torch.Tensor, rejected: torch.Tensor, weight: torch.Tensor
     return (squared if weight is None else squared * weight).mean()
 
 
-def flattened(rows: list[dict[str, list]]) -> tuple[list[list[int]], dict[str, torch.Tensor]]:
-    """The S sequences of all rows, and for each of P pairs the places `chosen`, `rejected` of its sides among them, its
-    `margin` and its `weight`.
+def flattened(rows: list[dict[str, list]]) -> tuple[list[list[int]], dict[str, Tensor]]:
+    """(the S sequences of all rows; for each of P pairs the places of its sides among them, its margin and its weight).
 
-    Weights are scaled by P / rows, so that a mean over pairs is the sum of weighted pairs over the number of prompts:
-    a ranking counts as one prompt however many pairs it makes.
+    Weights are scaled by P / rows: in the mean over pairs, a ranking counts as one prompt.
     """
     sequences: list[list[int]] = []
     pairs: dict[str, list] = {name: [] for name in PAIR_FIELDS}
@@ -103,14 +87,19 @@ class PaddedCollator:
     def __init__(self, pad_token_id: int):
         self.pad_token_id = pad_token_id
 
-    def __call__(self, rows: list[dict[str, list]]) -> dict[str, torch.Tensor]:
+    def __call__(self, rows: list[dict[str, list]]) -> dict[str, Tensor]:
         sequences, pairs = flattened(rows)
         ids, mask = right_padded(sequences, self.pad_token_id)
         return {"input_ids": ids, "attention_mask": mask, **pairs}
 
 
 class OutcomeTrainer(RewardTrainer):
-    """TRL's RewardTrainer on rendered rows. `label_smoothing`: see `bradley_terry`."""
+    """TRL's RewardTrainer on rendered rows. Overridden, each for a reason that a test holds it to:
+
+    - `_prepare_dataset`: the rows are rendered already, by the project's own contract, and none is dropped in silence.
+    - `_set_signature_columns_if_needed`: the rows carry weights and rankings of any length.
+    - `compute_loss`: weights, label smoothing, rankings; metrics are means over pairs, not over batches, ties count half.
+    """
 
     def __init__(self, *args: Any, label_smoothing: float = 0.0, **kwargs: Any):
         super().__init__(*args, **kwargs)
@@ -125,7 +114,7 @@ class OutcomeTrainer(RewardTrainer):
         self._signature_columns = ["sequences", *PAIR_FIELDS]
 
     def compute_loss(
-        self, model: Any, inputs: dict[str, torch.Tensor], return_outputs: bool = False, num_items_in_batch: Any = None
+        self, model: Any, inputs: dict[str, Tensor], return_outputs: bool = False, num_items_in_batch: Any = None
     ):
         pairs = {name: inputs.pop(name) for name in PAIR_FIELDS}
         tokens = inputs.pop("tokens")
@@ -141,11 +130,11 @@ class OutcomeTrainer(RewardTrainer):
         self._collect_metrics(rewards.detach(), (chosen - rejected).detach(), tokens)
         return (loss, outputs) if return_outputs else loss
 
-    def _collect_metrics(self, rewards: torch.Tensor, difference: torch.Tensor, tokens: torch.Tensor) -> None:
-        """Keep one value for each pair and each reward: TRL's `log` averages the lists, so its means are over pairs."""
+    def _collect_metrics(self, rewards: Tensor, difference: Tensor, tokens: Tensor) -> None:
+        """TRL's `log` averages the lists, so its means are over pairs."""
         mode = "train" if self.model.training else "eval"
         metrics = self._metrics[mode]
-        if mode == "train":
+        if mode == "train":  # every token of every sequence, shared or not, as TRL counts
             self._total_train_tokens += self.accelerator.gather(tokens).sum().item()
         metrics["num_tokens"] = [self._total_train_tokens]
         difference, rewards = self._gather_ragged(difference), self._gather_ragged(rewards)
@@ -155,23 +144,18 @@ class OutcomeTrainer(RewardTrainer):
         metrics["min_reward"] = [min([*metrics["min_reward"], rewards.min().item()])]
         metrics["max_reward"] = [max([*metrics["max_reward"], rewards.max().item()])]
 
-    def _gather_ragged(self, values: torch.Tensor) -> torch.Tensor:
-        """The values of all processes, which may hold different numbers of them: padded with NaN, gathered, cleaned."""
+    def _gather_ragged(self, values: Tensor) -> Tensor:
         if self.accelerator.num_processes == 1:
             return values
         gathered = self.accelerator.gather(self.accelerator.pad_across_processes(values, pad_index=float("nan")))
         return gathered[~gathered.isnan()]
 
 
-# ---- packed batches --------------------------------------------------------------------------------------------------
-
-
 class PackedCollator:
     """One flat row of unique tokens: `input_ids`, `position_ids` [1, T], the `layout` that attention follows, `ends`
     [S], where each sequence's last token lies, and what `flattened` gives.
 
-    `ends` comes first: transformers takes the size of a batch from its first tensor. `share` is off while dropout is on,
-    since a token that two sequences share would draw one mask for both.
+    `share` is off while dropout is on: a token that two sequences share would draw one mask for both.
     """
 
     def __init__(self, share: bool):
@@ -183,7 +167,7 @@ class PackedCollator:
         ends = torch.empty(len(sequences), dtype=torch.long)
         ends[row.sequences] = torch.tensor(row.ends)
         return {
-            "ends": ends,
+            "ends": ends,  # first: transformers takes the size of a batch from its first tensor
             "input_ids": torch.tensor([row.ids]),
             "position_ids": torch.tensor([row.positions]),
             "layout": Layout(row),
@@ -196,14 +180,12 @@ def packed_batches(trainer: Any, wanted: bool | None = None) -> Iterator[str | N
     """Let a trainer run on packed batches inside the block, where its model allows it and `wanted` (see
     `guard.reason_against`). Yields why not, or None.
 
-    Two forward hooks, so that a distributed wrapper sees an ordinary forward pass: one keeps the head's output for every
-    token, the other replaces the model's output by the scores at `ends`.
+    Two forward hooks, so that a distributed wrapper sees an ordinary forward pass.
     """
     from ..guard import reason_against
 
     base = unwrapped(trainer.model)
-    reason = reason_against(base, wanted)
-    if reason:
+    if reason := reason_against(base, wanted):
         log(f"batches are padded, since {reason}")
         yield reason
         return
@@ -213,9 +195,9 @@ def packed_batches(trainer: Any, wanted: bool | None = None) -> Iterator[str | N
         if share
         else "batches are packed without padding; dropout forbids sharing"
     )
-    kept: dict[str, torch.Tensor] = {}
+    kept: dict[str, Tensor] = {}
 
-    def keep(module: Any, inputs: Any, output: torch.Tensor) -> None:
+    def keep(module: Any, inputs: Any, output: Tensor) -> None:
         kept["scores"] = output
 
     def at_ends(module: Any, inputs: Any, named: dict[str, Any], output: Any) -> Any:

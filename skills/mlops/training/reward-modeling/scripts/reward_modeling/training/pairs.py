@@ -1,7 +1,7 @@
 """Comparisons for training an outcome reward model: read, audited, and rendered into rows.
 
-One row is one prompt with all its completions and pairs: a completion in several pairs is computed once, as InstructGPT
-does (arXiv:2203.02155, section 3.5).
+One row is one prompt with all its completions and pairs: a completion in several pairs is computed once (arXiv:2203.02155,
+section 3.5).
 """
 
 from __future__ import annotations
@@ -19,17 +19,13 @@ from ..data.records import Comparison, comparisons
 from ..kinds import OUTCOME
 from ..rendering import OVERLONG, Conversation, Renderer
 from ..settings import SHARED_PREFIX_HELP, WinnerSettings
-from .data import STATISTICS_SAMPLE, Data, Rows, read, settle_refused
+from .data import CHUNK, Data, Rows, read, settle_refused
 from .settings import DataSettings
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedTokenizerBase
     from trl import RewardConfig
-
-    from ..evaluation.pairs import PairEvaluation
-    from ..scoring import RewardModel
-    from .results import RewardStatistics
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,14 +40,14 @@ class Pairs(WinnerSettings):
     use_margin: bool = flag(True, "use the margin or score columns of the data, where there are any")
     overlong: str = flag(
         "truncate_prompt",
-        "what to do with longer ones; always counted; truncate_prompt: cut the start of the prompt, keep the answer",
+        "for longer ones; always counted; truncate_prompt: cut the start of the prompt, keep the answer",
         group="model",
         choices=OVERLONG,
     )
     shared_prefix: bool | None = flag(None, SHARED_PREFIX_HELP, group="run")
     folds: int | None = flag(
         None,
-        "for few pairs: cross-validate in K folds of the prompts, pool all held-out pairs into one evaluation, then train on all",
+        "for few pairs: cross-validate in K folds of the prompts, pool all held-out pairs, then train on all",
         group="data",
         metavar="K",
     )
@@ -60,11 +56,8 @@ class Pairs(WinnerSettings):
 
     @property
     def loss(self) -> dict[str, Any]:
-        return {
-            "center_rewards_coefficient": self.center_rewards_coefficient,
-            "label_smoothing": self.label_smoothing,
-            "margin": self.use_margin,
-        }
+        of_fit = {name: getattr(self, name) for name in ("center_rewards_coefficient", "label_smoothing")}
+        return {**of_fit, "margin": self.use_margin}
 
     @staticmethod
     def config_class() -> type[RewardConfig]:
@@ -76,7 +69,6 @@ class Pairs(WinnerSettings):
         return {"center_rewards_coefficient": self.center_rewards_coefficient or None, "max_length": None}
 
     def read(self, settings: DataSettings) -> Data:
-        """The split comes after the audit, which looks at the held-out pairs too."""
         if self.folds is not None and (self.folds < 2 or settings.has_evaluation):
             raise UsageError(
                 f"--folds {self.folds} makes its own held-out pairs, from at least 2 folds",
@@ -87,19 +79,19 @@ class Pairs(WinnerSettings):
         data = data.audited(findings, settings)
         if not self.use_margin:
             data = replace(data, train=[replace(pair, margin=None) for pair in data.train])
-        return data.split(settings)
+        return data.split(settings)  # the audit looks at held-out pairs too
 
     def renderer(self, tokenizer: PreTrainedTokenizerBase, **common: Any) -> Renderer:
         return Renderer(tokenizer, overlong=self.overlong, **common)
 
-    def audited(self, data: Data, renderer: Renderer, settings: DataSettings) -> Data:
+    @staticmethod
+    def audited(data: Data, renderer: Renderer, settings: DataSettings) -> Data:
         return data
 
-    def render(
-        self, records: Sequence[Comparison], renderer: Renderer, drop_refused: bool, *, held_out: bool = False
-    ) -> Rows:
+    @staticmethod
+    def render(records: Sequence[Comparison], renderer: Renderer, drop: bool, *, held_out: bool = False) -> Rows:
         called = "held-out pair" if held_out else "pair"
-        return render_comparisons(records, renderer, called=called, drop_refused=drop_refused)
+        return render_comparisons(records, renderer, called=called, drop_refused=drop)
 
     def found(self, rows: Rows, renderer: Renderer) -> dict[str, Any]:
         counts, limit, how = rows.counts, renderer.max_length, f"--overlong {renderer.overlong}"
@@ -132,46 +124,14 @@ class Pairs(WinnerSettings):
             **run,
         )
 
-    def evaluate(
-        self, model: torch.nn.Module, renderer: Renderer, held_out: list[Comparison], trained_on: list[Comparison]
-    ) -> tuple[PairEvaluation | None, RewardStatistics]:
-        from ..evaluation.pairs import evaluate_pairs
-        from ..scoring import RewardModel
-
-        scorer = RewardModel(model, renderer)
-        evaluation = evaluate_pairs(scorer, held_out) if held_out else None
-        return evaluation, reward_statistics(scorer, evaluation, trained_on)
-
-
-def reward_statistics(
-    model: RewardModel, evaluation: PairEvaluation | None, trained_on: Sequence[Comparison]
-) -> RewardStatistics:
-    """Of the rewards of held-out answers, or of some training answers when none are held out."""
-    import numpy as np
-
-    from ..evaluation.pairs import evaluate_pairs
-    from .results import RewardStatistics
-
-    source = "held-out pairs"
-    if evaluation is None:
-        evaluation, source = evaluate_pairs(model, trained_on[:STATISTICS_SAMPLE]), "training pairs"
-    rewards = np.concatenate([evaluation.chosen, evaluation.rejected])
-    return RewardStatistics(float(rewards.mean()), float(rewards.std()), len(rewards), source)
-
 
 def render_comparisons(
-    comparisons: Sequence[Comparison],
-    renderer: Renderer,
-    chunk: int = 1024,
-    *,
-    called: str = "pair",
-    drop_refused: bool = False,
+    comparisons: Sequence[Comparison], renderer: Renderer, *, called: str = "pair", drop_refused: bool = False
 ) -> Rows:
-    """Render comparisons into rows of token ids, one row for each prompt of a ranking and one for each other pair.
+    """One row of token ids for each prompt of a ranking and for each other pair.
 
-    A pair is left out, and counted, when the over-length policy leaves out one of its sides, or when truncation made
-    both sides the same (it would teach nothing), and with `drop_refused` when a side cannot be rendered. Raises DataError for
-    all that cannot be rendered together otherwise, and when no pair is left; `called` names one there.
+    Left out, and counted, are pairs with a side that is too long, sides made the same by truncation, and with
+    `drop_refused` sides that cannot be rendered. Raises DataError for those otherwise, and when no pair is left.
     """
     from datasets import Dataset
 
@@ -182,15 +142,16 @@ def render_comparisons(
     counts = {"pairs": len(comparisons), **dict.fromkeys(zeros, 0)}
     rows, kept, refused, before = [], [], [], _rendered(renderer)
     ordered = list(groups.values())
-    for start in range(0, len(ordered), chunk):
-        for row, pairs in _render_groups(ordered[start : start + chunk], renderer, counts, refused):
+    for start in range(0, len(ordered), CHUNK):
+        for row, pairs in _render_groups(ordered[start : start + CHUNK], renderer, counts, refused):
             rows.append(row)
             kept += pairs
     if refused:
         settle_refused(refused, _rendered(renderer) - before, f"{counts['dropped_refused']} {called}s", drop_refused)
     if not rows:
+        long, most = counts["dropped_over_length"], renderer.max_length
         raise DataError(
-            f"no {called} is left of {len(comparisons)}: {counts['dropped_over_length']} are longer than {renderer.max_length} tokens",
+            f"no {called} is left of {len(comparisons)}: {long} are longer than {most} tokens",
             hint="raise --max_length, or choose --overlong truncate_left, which cuts long answers too",
         )
     counts["pairs_used"] = len(kept)
@@ -204,13 +165,13 @@ def _rendered(renderer: Renderer) -> int:
 def _render_groups(
     groups: list[list[Comparison]], renderer: Renderer, counts: dict[str, int], refused: list[tuple[int, DataError]]
 ) -> Iterator[tuple[dict[str, list], list[Comparison]]]:
-    """(row, pairs kept) for each group that has a pair left. Each distinct completion of a group is rendered once."""
-    conversations: dict[tuple[int, str], Conversation] = {}
-    for g, pair in ((g, pair) for g, group in enumerate(groups) for pair in group):
-        for completion in (pair.chosen, pair.rejected):
-            conversations.setdefault(
-                _key(g, completion), Conversation(pair.prompt, completion, pair.tools, pair.origin)
-            )
+    """(row, pairs kept) of each group with a pair left. Each distinct completion of a group is rendered once."""
+    conversations = {
+        _key(g, side): Conversation(pair.prompt, side, pair.tools, pair.origin)
+        for g, group in enumerate(groups)
+        for pair in group
+        for side in (pair.chosen, pair.rejected)
+    }
     where_is = {key: place for place, key in enumerate(conversations)}
     faults: list[tuple[int, DataError]] = []
     rendered = renderer.render_all(list(conversations.values()), faults)
@@ -223,14 +184,15 @@ def _render_groups(
         for pair in group:
             sides = [where_is[_key(g, side)] for side in (pair.chosen, pair.rejected)]
             chosen, rejected = (rendered[side] for side in sides)
+            reason = None
             if not lost.isdisjoint(sides):
-                counts["dropped_refused"] = counts.get("dropped_refused", 0) + 1
-                continue
-            if chosen is None or rejected is None:
-                counts["dropped_over_length"] += 1
-                continue
-            if chosen.ids == rejected.ids:
-                counts["identical_after_truncation"] += 1
+                reason = "dropped_refused"
+            elif chosen is None or rejected is None:
+                reason = "dropped_over_length"
+            elif chosen.ids == rejected.ids:
+                reason = "identical_after_truncation"
+            if reason:
+                counts[reason] = counts.get(reason, 0) + 1
                 continue
             counts["truncated_sides"] += bool(chosen.cut) + bool(rejected.cut)
             for name, side in zip(("chosen", "rejected"), sides, strict=True):

@@ -1,4 +1,4 @@
-"""A policy: the language model that reinforcement learning trains, and how its prompts and answers are written.
+"""The language model that reinforcement learning trains, and how its prompts and answers are written.
 
 policy = Policy.from_pretrained("runs/sft")
 prompts = [policy.prompt_ids([{"role": "user", "content": "What is 2 + 2?"}])]
@@ -12,7 +12,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy
 import torch
+from torch import Tensor
 
 from .. import checkpoints
 from ..console import ModelError, log, to_json
@@ -20,6 +22,7 @@ from ..data.records import Message, Origin
 from ..heads import unwrapped
 from ..lengths import positions
 from ..output_folder import staged
+from ..packing import right_padded
 from ..rendering import Renderer
 from .loop import without_dropout
 
@@ -27,17 +30,16 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-SUMMARY = "ppo.json"
 _ASKED = {"role": "user", "content": "Is it?"}
 _ANSWERED = "Indeed"
 
 
 @dataclass
 class Policy:
-    """A causal language model (or a PEFT model around one), in fp32, without dropout, and what surrounds its answers.
+    """A causal language model (or a PEFT model around one), in fp32, without dropout.
 
-    end_tokens: any of them ends an answer. gap: what the chat template writes between the generation prompt and an answer,
-    such as a space. generation_config: as it came, put back on saving.
+    end_tokens: any of them ends an answer. gap: what the chat template writes between the generation prompt and an answer.
+    generation_config: as it came, put back on saving.
     """
 
     model: PreTrainedModel | PeftModel
@@ -55,7 +57,7 @@ class Policy:
         stop_token_id: int | None = None,
         device: str | None = None,
     ) -> Policy:
-        """Load from a folder or hub id, or from the folder of a LoRA adapter, as a checkpoint is with --use_peft: merged.
+        """From a folder or hub id, or the folder of a LoRA adapter, which is merged.
 
         stop_token_id: the only token that ends an answer, instead of all known ones.
         Raises ModelError when it is not a causal language model, has no chat template or nothing that ends an answer.
@@ -74,7 +76,7 @@ class Policy:
         if not tokenizer.chat_template:
             raise ModelError(
                 f"the tokenizer of {path} has no chat template: how the policy was asked in its fine-tuning is not known",
-                hint="name that template with --chat_template_path (a .jinja file, or a model that has it)",
+                hint="name it with --chat_template_path (a .jinja file, or a model that has it)",
             )
         model, notes = _read(path)
         checkpoints.check_embedded(path, tokenizer, model.get_input_embeddings().num_embeddings)
@@ -85,10 +87,11 @@ class Policy:
 
             model = PeftModel.from_pretrained(model, adapter).merge_and_unload()
         renderer = Renderer(tokenizer, max_length=None)
-        known = [stop_token_id] if stop_token_id is not None else _end_tokens(tokenizer, model.generation_config)
         gap, after = _around_answer(renderer)
-        if stop_token_id is None and after is not None:
-            known.append(after)
+        listed = model.generation_config.eos_token_id
+        listed = listed if isinstance(listed, list) else [listed]
+        several = [stop_token_id] if stop_token_id is not None else [tokenizer.eos_token_id, *listed, after]
+        known = tuple(dict.fromkeys(token for token in several if token is not None))
         if not known:
             raise ModelError(
                 f"{path} has no EOS token: nothing would end an answer",
@@ -98,7 +101,7 @@ class Policy:
             tokenizer.pad_token = tokenizer.convert_ids_to_tokens(known[0])
         without_dropout(model).eval().to(device or checkpoints.best_device())
         own, model.generation_config = model.generation_config, GenerationConfig()  # nothing but what `sample` asks for
-        return cls(model, renderer, tuple(dict.fromkeys(known)), gap, own)
+        return cls(model, renderer, known, gap, own)
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -110,13 +113,11 @@ class Policy:
 
     @property
     def context(self) -> int | None:
-        """How many tokens, prompt and answer together, the model can read."""
         return positions(unwrapped(self.model))
 
     def prompt_ids(
         self, messages: Sequence[Message], tools: list[dict] | None = None, where: Origin | None = None
     ) -> list[int]:
-        """The conversation so far, up to where the answer begins."""
         return self.renderer.prompt_ids(messages, tools, where=where)
 
     def finished(self, ids: Sequence[int]) -> bool:
@@ -124,12 +125,12 @@ class Policy:
         return bool(ids) and ids[-1] in self.end_tokens
 
     def reply(self, ids: Sequence[int]) -> list[Message]:
-        """An answer as one assistant message: without the end token and other special tokens, and without the gap."""
+        """An answer as one assistant message, without special tokens and the gap."""
         text = self.tokenizer.decode(list(ids)[: -1 if self.finished(ids) else None], skip_special_tokens=True)
-        return [{"role": "assistant", "content": text.removeprefix(self.gap) if self.gap else text}]
+        return [{"role": "assistant", "content": text.removeprefix(self.gap)}]
 
     def write(self, folder: Path) -> None:
-        """The policy as it is now, a plain causal language model or the adapter of one, with its tokenizer."""
+        """A plain causal language model, or the adapter of one, with its tokenizer."""
         sampling, self.model.generation_config = self.model.generation_config, self.generation_config
         self.model.save_pretrained(folder)
         self.model.generation_config = sampling
@@ -147,7 +148,7 @@ class Policy:
 
 
 def _read(path: str) -> tuple[PreTrainedModel, list[str]]:
-    """(the causal language model of this folder or hub id in fp32, notes). Raises ModelError when it is not whole."""
+    """(the model in fp32, notes). Raises ModelError when it is not whole."""
     from transformers import AutoModelForCausalLM
 
     model, missing, notes = checkpoints.read_model(
@@ -159,7 +160,7 @@ def _read(path: str) -> tuple[PreTrainedModel, list[str]]:
 
 
 def _base_of(path: str) -> str:
-    """The model that the causal adapter in this folder belongs to; the path itself where there is none."""
+    """The model that the causal adapter in this folder belongs to, or the path itself."""
     adapter = Path(path) / "adapter_config.json"
     if not adapter.is_file() or (Path(path) / "config.json").is_file():
         return path
@@ -167,30 +168,103 @@ def _base_of(path: str) -> str:
     return config["base_model_name_or_path"] if config.get("task_type") == "CAUSAL_LM" else path
 
 
-def _end_tokens(tokenizer: PreTrainedTokenizerBase, generation_config: GenerationConfig) -> list[int]:
-    listed = generation_config.eos_token_id
-    several = listed if isinstance(listed, list) else [listed]
-    return [token for token in (tokenizer.eos_token_id, *several) if token is not None]
-
-
 def _around_answer(renderer: Renderer) -> tuple[str, int | None]:
     """(what the template writes before an answer, the special token it writes after one, if any)."""
     head = renderer.text([_ASKED], prompt_only=True)
     whole = renderer.text([_ASKED, {"role": "assistant", "content": _ANSWERED}])
-    before, _, behind = whole.rpartition(_ANSWERED)
-    ids = renderer.tokenizer(behind, add_special_tokens=False)["input_ids"] if behind else []
+    before, _, rest = whole.rpartition(_ANSWERED)
+    ids = renderer.tokenizer(rest, add_special_tokens=False)["input_ids"] if rest else []
     after = ids[0] if ids and ids[0] in renderer.tokenizer.all_special_ids else None
     return (before.removeprefix(head) if before.startswith(head) else ""), after
 
 
-def save(policy: Policy, output_dir: str | Path, summary: object, name: str = SUMMARY) -> None:
-    """Save the policy as a plain causal language model, its adapter merged (and kept in `adapter`), with its summary.
-
-    Of what is in the folder, only a model saved before is replaced (`output_folder.staged`).
-    """
+def save(policy: Policy, output_dir: str | Path, summary: object, name: str = "ppo.json") -> None:
+    """A plain causal language model, its adapter merged (and kept in `adapter`), with the summary of its run."""
     with staged(output_dir) as folder:
         if hasattr(policy.model, "merge_and_unload"):
             policy.model.save_pretrained(folder / checkpoints.ADAPTER)
             policy = replace(policy, model=policy.model.merge_and_unload())
         policy.write(folder)
         (folder / name).write_text(to_json(summary, indent=2) + "\n", encoding="utf-8")
+
+
+# ---- answers, each drawn by its own random numbers ----
+
+
+class Draw:
+    """A logits processor that draws the next token by one uniform number a row and step, and leaves greedy search no other."""
+
+    def __init__(self, uniforms: Tensor, temperature: float):
+        self.uniforms, self.temperature, self.step = uniforms, temperature, 0
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        cumulative = torch.softmax(scores.float() / self.temperature, dim=-1).cumsum(dim=-1)
+        threshold = self.uniforms[:, self.step, None] * cumulative[:, -1:]
+        drawn = torch.searchsorted(cumulative, threshold, right=True).clamp(max=scores.shape[-1] - 1)
+        self.step += 1
+        return torch.full_like(scores, -torch.inf).scatter_(1, drawn, 0.0)
+
+
+def uniforms(seed: int, number: int, count: int) -> Tensor:
+    """[count] numbers in [0, 1) of answer `number` of a run with this seed, wherever it is computed."""
+    return torch.from_numpy(numpy.random.default_rng([seed, number]).random(count, dtype=numpy.float32))
+
+
+def _generate(
+    policy: Policy, prompts: list[list[int]], max_new_tokens: int, temperature: float, draws: Tensor
+) -> list[list[int]]:
+    # Not by vLLM or transformers' continuous batching, which cannot draw by given numbers.
+    from transformers import GenerationConfig, LogitsProcessorList
+
+    pad = policy.tokenizer.pad_token_id
+    ids, mask = left_padded(prompts, pad)
+    config = GenerationConfig(
+        max_new_tokens=max_new_tokens, do_sample=False, eos_token_id=list(policy.end_tokens), pad_token_id=pad
+    )
+    drawing = [Draw(draws.to(policy.device), temperature)] if temperature else []
+    written = unwrapped(policy.model).generate(
+        input_ids=ids.to(policy.device),
+        attention_mask=mask.to(policy.device),
+        generation_config=config,
+        logits_processor=LogitsProcessorList(drawing),
+    )
+    return written[:, ids.shape[1] :].tolist()
+
+
+def sample(
+    policy: Policy,
+    prompts: Sequence[list[int]],
+    *,
+    max_new_tokens: int,
+    temperature: float = 1.0,
+    seed: int = 0,
+    numbers: Sequence[int] | None = None,
+    batch_size: int = 64,
+) -> list[list[int]]:
+    """One answer for each prompt, as token ids with the end token where it came. In input order.
+
+    numbers: of each answer's random draws (0, 1, 2, ...): the same seed and number give the same answer in any batch, up to
+    rounding of probabilities. temperature 0 takes the most likely token.
+    """
+    numbers = range(len(prompts)) if numbers is None else numbers
+    order = sorted(range(len(prompts)), key=lambda place: len(prompts[place]))
+    answers: list[list[int]] = [[] for _ in prompts]
+    with torch.inference_mode():
+        for start in range(0, len(order), batch_size):
+            places = order[start : start + batch_size]
+            draws = torch.stack([uniforms(seed, numbers[place], max_new_tokens) for place in places])
+            rows = _generate(policy, [prompts[place] for place in places], max_new_tokens, temperature, draws)
+            for place, row in zip(places, rows, strict=True):
+                answers[place] = up_to_end(row, policy.end_tokens)
+    return answers
+
+
+def up_to_end(row: list[int], end_tokens: Sequence[int]) -> list[int]:
+    """Up to and with the first end token; what follows in a batch is padding."""
+    return next((row[: place + 1] for place, token in enumerate(row) if token in end_tokens), row)
+
+
+def left_padded(rows: Sequence[Sequence[int]], pad_token_id: int) -> tuple[Tensor, Tensor]:
+    """(ids, mask), both [rows, longest row]: every row ends in the last column."""
+    ids, mask = right_padded([row[::-1] for row in rows], pad_token_id)
+    return ids.flip(1), mask.flip(1)

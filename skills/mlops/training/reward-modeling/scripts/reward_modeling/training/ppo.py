@@ -2,19 +2,12 @@
 
     an update   sample answers -> their rewards, log-probabilities and values -> advantages -> clipped gradient steps
 
-Shapes: B answers of at most N tokens. `live` [B, N] is True where an answer has a token, its end token included. Nothing
-is learned from what lies after it, and no sum or mean reads it.
+Shapes: B answers of at most N tokens. `live` [B, N] is True where an answer has a token, its end token included. Random
+choices follow from the seed and the number of the update or answer, so a resumed run, or one of several processes, makes
+those of an undisturbed one. All processes know the whole rollout; each computes its share.
 
-Every random choice is drawn from the seed and the number of the update or answer, so a run that is resumed, or shared by
-several processes, makes the choices of an undisturbed one. All processes know all answers, rewards, log-probabilities and
-values of an update; each computes its share of them.
-
-Sources
-    Schulman et al. 2017, "Proximal Policy Optimization Algorithms", arXiv:1707.06347: Eq. 7
-    Schulman et al. 2015, "High-Dimensional Continuous Control Using GAE", arXiv:1506.02438: Eq. 16
-    Ziegler et al. 2019, "Fine-Tuning Language Models from Human Preferences", arXiv:1909.08593: Eq. 2, adaptive KL in 2.2
-    Huang et al. 2024, "The N+ Implementation Details of RLHF with PPO", arXiv:2403.17031: the details in use
-    Schulman 2020, "Approximating KL Divergence", joschu.net/blog/kl-approx.html: k1 and k3
+Sources: arXiv:1707.06347 (PPO, Eq. 7); arXiv:1506.02438 (GAE, Eq. 16); arXiv:1909.08593 (KL penalty, Eq. 2; adaptive KL,
+2.2); arXiv:2403.17031 (the details in use); joschu.net/blog/kl-approx.html (k1 and k3).
 """
 
 from __future__ import annotations
@@ -26,71 +19,69 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy
 import torch
+from torch import Tensor
 
 from ..console import RunError
 from ..data.records import Message
 from .actor_critic import ActorCritic, answer_logits, joined, log_probs_and_entropy, reference_of
-from .policy import Policy
-from .ppo_settings import Settings
+from .policy import Policy, sample
 from .prompts import Prompt
-from .sampling import sample
+from .settings import PPOSettings
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
 EXPLODED = 10.0
-"""KL in nats per token at which a run is stopped: by then the policy writes what the reference finds impossible."""
+"""KL in nats per token at which a run is stopped: the policy writes what the reference finds impossible."""
 
 
 @dataclass
 class Rollout:
-    """One update's answers. answers: B lists of ids; the tensors are [B, N], scores and finished [B], all on the CPU."""
+    """One update's answers: B lists of ids. The tensors are [B, N], scores and finished [B], all on the CPU."""
 
     prompts: list[Prompt]
     answers: list[list[int]]
     texts: list[list[Message]]
-    scores: torch.Tensor
-    finished: torch.Tensor
-    live: torch.Tensor
-    log_probs: torch.Tensor
-    reference: torch.Tensor
-    values: torch.Tensor
+    scores: Tensor
+    finished: Tensor
+    live: Tensor
+    log_probs: Tensor
+    reference: Tensor
+    values: Tensor
 
 
-# ---- advantages ---------------------------------------------------------------------------------------------------
+# ---- advantages ----
 
 
-def k1(log_p: torch.Tensor, log_q: torch.Tensor) -> torch.Tensor:
-    """log p - log q: unbiased for KL(p||q) under p, and as a penalty in the reward its gradient is that of KL(p||q)."""
+def k1(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """log p - log q: unbiased for KL(p||q) under p; as a penalty in the reward its gradient is that of KL(p||q)."""
     return log_p - log_q
 
 
-def k3(log_p: torch.Tensor, log_q: torch.Tensor) -> torch.Tensor:
+def k3(log_p: Tensor, log_q: Tensor) -> Tensor:
     """q/p - 1 - log(q/p): unbiased for KL(p||q) under p, never negative, of less variance.
 
-    As a penalty in the reward it pulls weakly: its expected gradient is grad KL(p||q) - grad KL(q||p), which vanishes
-    where p and q are close.
+    As a penalty it pulls weakly: its expected gradient, grad KL(p||q) - grad KL(q||p), vanishes where p and q are close.
     """
     return torch.expm1(log_q - log_p) - (log_q - log_p)
 
 
-KL_ESTIMATORS: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {"k1": k1, "k3": k3}
+KL_ESTIMATORS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"k1": k1, "k3": k3}
 
 
-def token_rewards(scores: torch.Tensor, kl: torch.Tensor, live: torch.Tensor, kl_coef: float) -> torch.Tensor:
-    """[B, N]: minus kl_coef times the KL estimate of each token, plus the answer's score [B] at its last token."""
+def token_rewards(scores: Tensor, kl: Tensor, live: Tensor, kl_coef: float) -> Tensor:
+    """[B, N]: -kl_coef times the KL estimate of each token, plus the answer's score [B] at its last token."""
     rewards = -kl_coef * kl * live
     rewards[torch.arange(len(scores)), live.sum(1) - 1] += scores
     return rewards
 
 
-def gae(
-    rewards: torch.Tensor, values: torch.Tensor, live: torch.Tensor, gamma: float, lam: float
-) -> tuple[torch.Tensor, torch.Tensor]:
+def gae(rewards: Tensor, values: Tensor, live: Tensor, gamma: float, lam: float) -> tuple[Tensor, Tensor]:
     """(advantages, returns), both [B, N]: A_t = sum over l of (gamma lam)^l delta_{t+l}, returns = A + V.
 
     delta_t = r_t + gamma V_{t+1} - V_t; after an answer's last token V is 0. arXiv:1506.02438 Eq. 16.
@@ -105,15 +96,15 @@ def gae(
     return advantages, advantages + values
 
 
-def whiten(values: torch.Tensor, live: torch.Tensor, *, shift_mean: bool = True) -> torch.Tensor:
-    """`values` with the standard deviation of the live ones made 1, and their mean 0 unless it is to stay."""
+def whiten(values: Tensor, live: Tensor, *, shift_mean: bool = True) -> Tensor:
+    """`values` with the standard deviation of the live ones made 1, and their mean 0 where it is shifted."""
     mean, deviation = values[live].mean(), values[live].std() if live.sum() > 1 else torch.ones(())
     scaled = (values - mean) / (deviation + 1e-8)
     return (scaled if shift_mean else scaled + mean) * live
 
 
-def targets_of(rollout: Rollout, settings: Settings, kl_coef: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """(advantages, returns), both [B, N]: what the policy and the value function learn from this rollout."""
+def targets_of(rollout: Rollout, settings: PPOSettings, kl_coef: float) -> tuple[Tensor, Tensor]:
+    """(advantages, returns), both [B, N]: what policy and value function learn from a rollout."""
     scores = rollout.scores - settings.missing_eos_penalty * (~rollout.finished).float()
     kl = KL_ESTIMATORS[settings.kl_estimator](rollout.log_probs, rollout.reference)
     rewards = token_rewards(scores, kl, rollout.live, kl_coef)
@@ -124,42 +115,36 @@ def targets_of(rollout: Rollout, settings: Settings, kl_coef: float) -> tuple[to
 
 
 def adapted(kl_coef: float, kl: float, target: float | None) -> float:
-    """The next KL coefficient: 10 % of the relative error, clipped to 20 %, towards the target. arXiv:1909.08593, 2.2."""
+    """The next KL coefficient, by a tenth of the relative error clipped to 0.2."""
     if target is None:
         return kl_coef
     return kl_coef * (1 + 0.1 * min(0.2, max(-0.2, (kl - target) / target)))
 
 
-# ---- the loss -----------------------------------------------------------------------------------------------------
+# ---- the loss ----
 
 
-def policy_loss(
-    log_probs: torch.Tensor, old: torch.Tensor, advantages: torch.Tensor, cliprange: float
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """(loss, whether the clip took the gradient), per token: -min(r A, clip(r) A). arXiv:1707.06347 Eq. 7."""
+def policy_loss(log_probs: Tensor, old: Tensor, advantages: Tensor, cliprange: float) -> tuple[Tensor, Tensor]:
+    """(loss, whether the clip took the gradient), per token: -min(r A, clip(r) A). Eq. 7."""
     ratio = torch.exp(log_probs - old)
     plain, clipped = -advantages * ratio, -advantages * ratio.clamp(1 - cliprange, 1 + cliprange)
     return torch.maximum(plain, clipped), clipped > plain
 
 
-def value_loss(
-    values: torch.Tensor, old: torch.Tensor, returns: torch.Tensor, cliprange: float
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """(loss, whether the clip took the gradient), per token: the worse of half the squared errors of V and of V clipped
-    to `cliprange` around its old value."""
+def value_loss(values: Tensor, old: Tensor, returns: Tensor, cliprange: float) -> tuple[Tensor, Tensor]:
+    """Per token: half the larger squared error of V and of V clipped around its old value."""
     plain = (values - returns) ** 2
     clipped = (old + (values - old).clamp(-cliprange, cliprange) - returns) ** 2
     return 0.5 * torch.maximum(plain, clipped), clipped > plain
 
 
-# ---- the run ------------------------------------------------------------------------------------------------------
+# ---- the run ----
 
 
 class PPO:
-    """The updates of a run, which `ppo_course.run` makes one after the other.
+    """The updates of a run, which `ppo_run.run` makes one after the other; `done` of them so far.
 
-    policy: with `actor` around its model (see `actor_critic.actor_critic`). rewards: (prompts, completions, tools) ->
-    floats, as `Rewards` is. accelerator: decides device, precision and processes. done: updates so far.
+    policy: with `actor` around its model. rewards: (prompts, completions, tools) -> floats, as `Rewards` is.
     """
 
     def __init__(
@@ -168,7 +153,7 @@ class PPO:
         actor: ActorCritic,
         rewards: Callable[..., list[float]],
         prompts: Sequence[Prompt],
-        settings: Settings,
+        settings: PPOSettings,
         accelerator: Accelerator,
     ):
         from transformers import get_scheduler
@@ -192,8 +177,9 @@ class PPO:
         self.actor = accelerator.prepare(actor)
 
     def update(self, update: int, *, sampled: bool = False) -> tuple[dict[str, Any], str | None]:
-        """(the log entry of one update, why nothing is learned from it, if so). sampled: whether some of its answers are
-        shown in the entry. Raises RunError for an exploded KL, and a reward, loss or gradient that is NaN or infinite.
+        """(the log entry of one update, with some answers if `sampled`; why nothing is learned from it, if so).
+
+        Raises RunError for an exploded KL, and a reward, loss or gradient that is NaN or infinite.
         """
         settings, started, stopped = self.settings, time.perf_counter(), None
         rollout = self._roll_out(update)
@@ -205,9 +191,9 @@ class PPO:
             self.kl_coef = adapted(self.kl_coef, entry["kl"], settings.target_kl)
             self.scheduler.step()
         if sampled:
-            shown = zip(rollout.prompts[:4], rollout.texts, rollout.scores.tolist(), strict=False)
             entry["samples"] = [
-                {"prompt": asked.messages, "completion": text, "reward": score} for asked, text, score in shown
+                {"prompt": asked.messages, "completion": text, "reward": score.item()}
+                for asked, text, score in zip(rollout.prompts[:4], rollout.texts, rollout.scores, strict=False)
             ]
         return {**entry, "seconds": time.perf_counter() - started}, stopped
 
@@ -231,10 +217,8 @@ class PPO:
             answers = self._shared(zip(mine, written, strict=True))
         texts = [policy.reply(answer) for answer in answers]
         with self._timed("rewards"):
-            asked = [prompts[row] for row in mine]
-            scored = self.rewards(
-                [prompt.messages for prompt in asked], [texts[row] for row in mine], [prompt.tools for prompt in asked]
-            )
+            asked = [(prompts[row].messages, texts[row], prompts[row].tools) for row in mine]
+            scored = self.rewards(*map(list, zip(*asked, strict=True)))
             scores = torch.tensor(self._shared(zip(mine, scored, strict=True)), dtype=torch.float32)
         if not torch.isfinite(scores).all():
             raise RunError("a reward is NaN or infinite", hint="look at the reward model with score.py")
@@ -245,18 +229,18 @@ class PPO:
         return Rollout(prompts, answers, texts, scores, finished, live, *tokens)
 
     def _prompt(self, episode: int) -> Prompt:
-        """The prompt of the run's n-th answer: all prompts in a new order in each epoch."""
+        """The prompt of the run's n-th answer: all prompts in a new order each epoch."""
         epoch, place = divmod(episode, len(self.prompts))
         return self.prompts[_order(self.settings.seed, epoch, len(self.prompts))[place]]
 
     @torch.no_grad()
-    def _probabilities(self, update: int, prompts: list[Prompt], answers: list[list[int]]) -> list[torch.Tensor]:
+    def _probabilities(self, update: int, prompts: list[Prompt], answers: list[list[int]]) -> list[Tensor]:
         """[log-probabilities by the policy, by the reference, values], each [B, N].
 
-        Computed in the very batches of the first inner epoch, so that the first ratio of new to old is exactly 1.
+        In the very batches of the first inner epoch, so that the first ratio of new to old is exactly 1.
         """
         found = []
-        for rows in (rows for _, micro_batches in self._mini_batches(update, 0, answers) for rows in micro_batches):
+        for rows in chain.from_iterable(batches for _, batches in self._mini_batches(update, 1, answers)):
             ids, mask, width = self._batch(prompts, answers, rows)
             log_probs, _, values = self.actor(ids, mask, width)
             with self.reference() as reference, self.accelerator.autocast():
@@ -268,7 +252,6 @@ class PPO:
         return [_padded(tokens) for tokens in zip(*self._shared(found), strict=True)]
 
     def _measure(self, update: int, rollout: Rollout) -> dict[str, Any]:
-        """The log entry of a rollout. Raises RunError when the KL has exploded."""
         kl = k1(rollout.log_probs, rollout.reference)
         if not kl.isfinite().all() or kl[rollout.live].mean() > EXPLODED:
             raise RunError(
@@ -294,19 +277,13 @@ class PPO:
     # ---- what it learns from that ----
 
     def _learn(self, update: int, rollout: Rollout) -> dict[str, float]:
-        """The gradient steps of one update; returns their means over tokens for the log."""
+        """The gradient steps of one update. Returns means over tokens for the log."""
         targets = targets_of(rollout, self.settings, self.kl_coef)
         sums, first_ratio, tokens_seen = torch.zeros(6, device=self.accelerator.device), None, 0
         self.plain.train(self.plain.policy.is_activation_checkpointing)
-        epochs = range(self.settings.num_ppo_epochs)
         with self._timed("learning"):
-            for tokens, micro_batches in (
-                batch for epoch in epochs for batch in self._mini_batches(update, epoch, rollout.answers)
-            ):
-                found = [
-                    self._backward(rollout, targets, rows, tokens, last=rows is micro_batches[-1])
-                    for rows in micro_batches
-                ]
+            for tokens, batches in self._mini_batches(update, self.settings.num_ppo_epochs, rollout.answers):
+                found = [self._backward(rollout, targets, rows, tokens, last=rows is batches[-1]) for rows in batches]
                 self._step()
                 sums, tokens_seen = sum((terms for terms, _ in found), start=sums), tokens_seen + tokens
                 if first_ratio is None:
@@ -322,16 +299,11 @@ class PPO:
         }
 
     def _backward(
-        self,
-        rollout: Rollout,
-        targets: tuple[torch.Tensor, torch.Tensor],
-        rows: list[int],
-        tokens: int,
-        last: bool,
-    ) -> tuple[torch.Tensor, float]:
-        """Add the gradient of one micro-batch. (sums over its tokens for the log, largest |ratio - 1|).
+        self, rollout: Rollout, targets: tuple[Tensor, Tensor], rows: list[int], tokens: int, last: bool
+    ) -> tuple[Tensor, float]:
+        """Add the gradient of a micro-batch. (sums over its tokens for the log, largest |ratio - 1|).
 
-        tokens, last: of its mini-batch, and whether it ends it, which is where processes share their gradients.
+        tokens: of its mini-batch. last: whether it ends it, where processes share their gradients.
         """
         settings = self.settings
         with contextlib.nullcontext() if last else self.accelerator.no_sync(self.actor):
@@ -351,7 +323,7 @@ class PPO:
         return torch.stack([(term.detach() * live).sum() for term in terms]), change[live].expm1().abs().max().item()
 
     def _step(self) -> None:
-        """One optimizer step. Policy and value are clipped apart, so that a large value error does not stall the policy."""
+        """Policy and value are clipped apart, so that a large value error does not stall the policy."""
         for group in filter(lambda group: group["params"], self.optimizer.param_groups):
             norm = self.accelerator.clip_grad_norm_(group["params"], self.settings.max_grad_norm)
             if not torch.isfinite(norm):
@@ -361,24 +333,25 @@ class PPO:
 
     # ---- batches and processes ----
 
-    def _mini_batches(self, update: int, epoch: int, answers: list[list[int]]) -> Iterator[tuple[int, list[list[int]]]]:
-        """For each mini-batch of an inner epoch: (its tokens, this process's rows in micro-batches of like length)."""
-        order = numpy.random.default_rng([self.settings.seed, 2, update, epoch]).permutation(self.batch_size)
+    def _mini_batches(
+        self, update: int, epochs: int, answers: list[list[int]]
+    ) -> Iterator[tuple[int, list[list[int]]]]:
+        """For each mini-batch of these inner epochs: (its tokens, this process's rows in micro-batches of like length)."""
         size = self.settings.per_device_train_batch_size
-        for mini_batch in numpy.array_split(order, self.settings.num_mini_batches):
-            rows = sorted(mini_batch.tolist(), key=lambda row: len(answers[row]))[self.process_index :: self.world]
-            micro_batches = [rows[start : start + size] for start in range(0, len(rows), size)]
-            yield sum(len(answers[row]) for row in mini_batch), micro_batches
+        for epoch in range(epochs):
+            order = numpy.random.default_rng([self.settings.seed, 2, update, epoch]).permutation(self.batch_size)
+            for mini_batch in numpy.array_split(order, self.settings.num_mini_batches):
+                rows = sorted(mini_batch.tolist(), key=lambda row: len(answers[row]))[self.process_index :: self.world]
+                micro_batches = [rows[start : start + size] for start in range(0, len(rows), size)]
+                yield sum(len(answers[row]) for row in mini_batch), micro_batches
 
-    def _batch(
-        self, prompts: list[Prompt], answers: list[list[int]], rows: list[int]
-    ) -> tuple[torch.Tensor, torch.Tensor, int]:
+    def _batch(self, prompts: list[Prompt], answers: list[list[int]], rows: list[int]) -> tuple[Tensor, Tensor, int]:
         pad = self.policy.tokenizer.pad_token_id
         ids, mask, width = joined([prompts[row].ids for row in rows], [answers[row] for row in rows], pad)
         return ids.to(self.accelerator.device), mask.to(self.accelerator.device), width
 
     def _shared(self, mine: Iterable[tuple[int, Any]]) -> list[Any]:
-        """(row, value) of every process -> all values in the order of their rows, in every process."""
+        """(row, value) of every process -> all values in the order of their rows."""
         from accelerate.utils import gather_object
 
         return [value for _, value in sorted(gather_object(list(mine)), key=lambda pair: pair[0])]
@@ -395,6 +368,6 @@ def _order(seed: int, epoch: int, count: int) -> numpy.ndarray:
     return numpy.random.default_rng([seed, 1, epoch]).permutation(count)
 
 
-def _padded(rows: Iterable[list[float]]) -> torch.Tensor:
+def _padded(rows: Iterable[list[float]]) -> Tensor:
     """[B, N], zeros after each row."""
     return torch.nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True)

@@ -1,7 +1,4 @@
-"""The trainer of process reward models: the loss of labeled steps, its batches, and transformers' Trainer on them.
-
-Overridden is `compute_loss` alone, to stop at a NaN or infinite loss.
-"""
+"""The trainer of process reward models: the loss of labeled steps, its batches, and transformers' Trainer on them."""
 
 from __future__ import annotations
 
@@ -10,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
-from transformers import Trainer
+from torch import Tensor
+from transformers import EvalPrediction, Trainer
 
 from ..console import DataError
 from ..packing import right_padded
@@ -24,19 +22,17 @@ IGNORED = -100.0
 
 
 def step_loss(
-    logits: torch.Tensor,
-    labels: torch.Tensor,
+    logits: Tensor,
+    labels: Tensor,
     *,
     weights: tuple[float, float] = (1.0, 1.0),
-    count: torch.Tensor | int | None = None,
-) -> torch.Tensor:
-    """Cross-entropy of a step's label with the softmax of its two logits: mean over labeled tokens, in fp32.
+    count: Tensor | int | None = None,
+) -> Tensor:
+    """Cross-entropy of a step's label with the softmax of its two logits: mean over labeled tokens, in fp32. Returns [].
 
-    logits: [S, T, 2], label 1 is "correct". labels: [S, T], the probability that the step is correct (0 and 1 for hard
-    labels), IGNORED elsewhere. weights: of an incorrect and of a correct step. count: what the sum is divided by, for a
-    mean over several batches; by default the labeled tokens here. Returns [].
-    log 2 for a model that knows nothing. For hard labels and no weights this is the loss of arXiv:2312.08935; for
-    probabilities estimated by rollouts its soft form, y log p + (1 - y) log (1 - p).
+    logits: [S, T, 2], label 1 is "correct". labels: [S, T], the probability that the step is correct, IGNORED elsewhere.
+    weights: of an incorrect and of a correct step. count: what the sum is divided by (the labeled tokens here).
+    arXiv:2312.08935; for probabilities estimated by rollouts its soft form, y log p + (1 - y) log (1 - p).
 
     >>> step_loss(torch.tensor([[[0.0, 2.0], [0.0, 0.0]]]), torch.tensor([[1.0, IGNORED]]))
     tensor(0.1269)
@@ -54,7 +50,7 @@ class StepCollator:
     def __init__(self, pad_token_id: int):
         self.pad_token_id = pad_token_id
 
-    def __call__(self, rows: list[dict[str, list]]) -> dict[str, torch.Tensor]:
+    def __call__(self, rows: list[dict[str, list]]) -> dict[str, Tensor]:
         ids, mask = right_padded([row["input_ids"] for row in rows], self.pad_token_id)
         labels = torch.full(ids.shape, IGNORED)
         for i, row in enumerate(rows):
@@ -63,7 +59,7 @@ class StepCollator:
 
 
 class ProcessTrainer(Trainer):
-    """transformers' Trainer with `step_loss`. weights: see there. peft_config: of an adapter, as TRL's trainers take it."""
+    """transformers' Trainer with `step_loss`, stopped at a NaN or infinite one. peft_config: as TRL's trainers take it."""
 
     def __init__(
         self,
@@ -78,7 +74,7 @@ class ProcessTrainer(Trainer):
 
             model = get_peft_model(model, peft_config)
 
-        def loss(outputs: Any, labels: torch.Tensor, num_items_in_batch: Any = None) -> torch.Tensor:
+        def loss(outputs: Any, labels: Tensor, num_items_in_batch: Any = None) -> Tensor:
             return step_loss(outputs["logits"], labels, weights=weights, count=num_items_in_batch)
 
         super().__init__(
@@ -90,15 +86,15 @@ class ProcessTrainer(Trainer):
         )
 
     def compute_loss(
-        self, model: Any, inputs: dict[str, torch.Tensor], return_outputs: bool = False, num_items_in_batch: Any = None
+        self, model: Any, inputs: dict[str, Tensor], return_outputs: bool = False, num_items_in_batch: Any = None
     ):
         outcome = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         loop.check_finite(outcome[0] if return_outputs else outcome, model, self.state)
         return outcome
 
 
-def step_metrics(prediction: Any) -> dict[str, float]:
-    """Over all labeled steps: share on the right side of 1/2, and that of calling every step correct."""
+def step_metrics(prediction: EvalPrediction) -> dict[str, float]:
+    """Share of labeled steps on the right side of 1/2, and that of calling every step correct."""
     labeled = prediction.label_ids != IGNORED
     correct = prediction.label_ids[labeled] >= 0.5
     called = prediction.predictions[labeled] >= 0.5
@@ -106,9 +102,8 @@ def step_metrics(prediction: Any) -> dict[str, float]:
 
 
 def class_weights(labels: Sequence[Sequence[float]], weighting: str) -> tuple[float, float]:
-    """Weights of an incorrect and of a correct step. `balanced`: both classes weigh half of all steps together.
-
-    Soft labels count for both classes by their share. Raises DataError when a class does not occur.
+    """Weights of an incorrect and of a correct step. `balanced`: both classes weigh half of all steps together; soft labels
+    count for both by their share. Raises DataError when a class does not occur.
     """
     if weighting == "none":
         return 1.0, 1.0

@@ -1,44 +1,51 @@
-"""What runs of reinforcement learning have in common: what they start from, and their end."""
+"""A run of reinforcement learning from settings to a saved policy, and its log; `ppo_run` and `grpo` are what differs."""
 
 from __future__ import annotations
 
+import contextlib
+import json
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .. import checkpoints
-from ..console import log
+from ..console import log, to_json, warn, write_whole
 from ..ensemble import Rewards
-from . import configuration
+from . import configuration, resuming
 from .policy import Policy, save
-from .results import TrainedPolicy
+from .prompts import new_tokens, read_prompts, render_prompts
+from .results import PolicyRun
 from .settings import PolicySettings
 
 if TYPE_CHECKING:
-    from peft import LoraConfig
+    from .grpo import GRPORun
+    from .ppo_run import PPORun
+
+Entries = list[dict[str, Any]]
 
 
-def begin(settings: PolicySettings, *inputs: str) -> tuple[Path, str | None]:
-    """(the output folder, the checkpoint to continue from): whatever can be wrong with folders is told first.
+def train(run: PPORun | GRPORun, settings: PolicySettings) -> PolicyRun | None:
+    """One run; the result that its script prints, or None in all processes but the first.
 
-    inputs: paths that the run reads beside those in the settings.
+    Errors are those of its parts: UsageError, DataError, ModelError and RunError.
     """
-    begun = settings.begin(*settings.inputs, *inputs)
+    output_dir, resume = settings.begin(*settings.inputs, *run.inputs)
     for path in settings.reward_model_path:
         checkpoints.check(path)
-    return begun
-
-
-def load_policy(settings: PolicySettings, device: str) -> Policy:
-    return Policy.from_pretrained(
+    run.prepare()
+    records = read_prompts(settings.dataset_name, run.split, **settings.reading)
+    policy = Policy.from_pretrained(
         settings.model_name_or_path,
         chat_template_path=settings.chat_template_path,
         stop_token_id=settings.stop_token_id,
-        device=device,
+        device=run.device,
     )
-
-
-def load_rewards(settings: PolicySettings, device: str) -> Rewards:
-    return Rewards.from_pretrained(
+    length = new_tokens(policy, run.length, run.default_length, run.limit)
+    run.configure(policy, length)
+    longest, overlong = settings.max_prompt_length, settings.overlong
+    prompts = render_prompts(records, policy, length, longest=longest, overlong=overlong, limit=run.limit)
+    rewards = Rewards.from_pretrained(
         settings.reward_model_path,
         weights=settings.reward_weights,
         combine=settings.reward_combine,
@@ -46,27 +53,111 @@ def load_rewards(settings: PolicySettings, device: str) -> Rewards:
         dtype=settings.reward_dtype,
         max_length=settings.reward_max_length,
         max_tokens_per_batch=settings.reward_max_tokens_per_batch,
-        device=device,
+        device=run.reward_device,
     )
+    if settings.use_peft:
+        from accelerate.utils import set_seed
 
-
-def lora_of(settings: PolicySettings) -> LoraConfig | None:
-    """The LoRA configuration of a policy, without dropout, or None. Seeds what is drawn for it."""
-    if not settings.use_peft:
+        set_seed(settings.seed)  # of the adapter's weights
+    lora = configuration.lora_of(settings, "CAUSAL_LM", None, dropout=0.0)
+    log(f"{len(prompts)} prompts; {run.make(policy, prompts, rewards, lora)}")
+    result = {
+        "output_dir": str(output_dir),
+        "policy": settings.model_name_or_path,
+        "reward_models": settings.reward_model_path,
+        "prompts": len(prompts),
+    }
+    if settings.dry_run:
+        return run.planned(**result, **run.told, dry_run=True)
+    identity = run.identity() | {"prompts_sha256": resuming.digest([prompt.ids for prompt in prompts])}
+    resuming.start_run(output_dir, run.process_index, identity, resume)
+    found, history = run.train(output_dir, resume)
+    if run.process_index != 0:
         return None
-    from accelerate.utils import set_seed
-
-    set_seed(settings.seed)
-    return configuration.lora_of(settings, "CAUSAL_LM", None, dropout=0.0)
-
-
-def truncated(rewards: Rewards) -> int:
-    """How many texts were cut for the reward models, which is also said."""
     rewards.warn_of_losses()
-    return rewards.truncated
-
-
-def finish(policy: Policy, output_dir: Path, trained: TrainedPolicy, name: str) -> None:
-    """Save the policy with the summary of its run under this name."""
-    save(policy, output_dir, trained, name)
+    found = {**run.told, **found, "reward_inputs_truncated": rewards.truncated}
+    trained = run.trained(**result, **found, resumed_from=resume)
+    save(policy, output_dir, trained, run.summary)
     log(f"saved: {output_dir}")
+    draw_run(output_dir / "run.svg", history, run.panels)
+    return trained
+
+
+# ---- the log ----
+
+
+class RunLog:
+    """A file with one JSON object a step, and its entries so far. write: whether this process is the one that writes."""
+
+    def __init__(self, file: Path, entries: Entries, *, write: bool):
+        self.file, self.entries, self.write = file, entries, write
+        if write:
+            write_whole(file, map(to_json, entries))
+
+    def add(self, entry: dict[str, Any]) -> None:
+        self.entries.append(entry)
+        if self.write:
+            with open(self.file, "a", encoding="utf-8") as file:
+                file.write(to_json(entry) + "\n")
+
+
+def entries_until(file: Path, done: int) -> Entries:
+    """The entries of a log up to step `done`, which a resumed run keeps."""
+    entries = []
+    if done and file.exists():
+        for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
+            with contextlib.suppress(ValueError):  # of a killed run the last line may be half-written
+                entries.append(json.loads(line))
+    return [entry for entry in entries if entry["step"] <= done]
+
+
+def best_of_for(kl: float) -> float:
+    """The n whose best-of-n lies this many nats from its samples: log n - (n - 1)/n = kl, for large n."""
+    return math.exp(min(kl + 1, 700.0))
+
+
+def concerns(start: dict[str, float], end: dict[str, float], warn_kl: float) -> list[str]:
+    """One sentence for each sign that the reward was gamed.
+
+    The policy's own reward cannot tell: it rises while answers get worse (Gao et al. 2022, arXiv:2210.10760).
+    """
+    found = []
+    if end["kl"] > warn_kl:
+        found.append(
+            f"the policy is {end['kl']:.1f} nats from the reference, as far as the best of {best_of_for(end['kl']):.0g} "
+            f"samples, and its reward went from {start['reward']:.2f} to {end['reward']:.2f}: the reward is probably "
+            "over-optimized. Evaluate the policy by something else than this reward, raise --kl_coef, or set --max_kl"
+        )
+    if end["eos_rate"] < 0.9 * start["eos_rate"] or end["eos_rate"] < 0.5:
+        found.append(
+            f"only {end['eos_rate']:.0%} of the answers end by themselves: raise --response_length or --missing_eos_penalty"
+        )
+    if end["length"] > 2 * start["length"]:
+        found.append(
+            f"answers grew from {start['length']:.0f} to {end['length']:.0f} tokens: is the reward one for length?"
+        )
+    return found
+
+
+def start_and_end(history: Entries, names: Sequence[str]) -> dict[str, dict[str, float]]:
+    """The named numbers of the first entry, whose answers the untrained policy wrote, and means over the last tenth."""
+    parts = {"beginning": history[:1], "end": history[-max(1, len(history) // 10) :]}
+    return {
+        end: {name: sum(entry[name] for entry in part) / len(part) for name in names if part and name in part[0]}
+        for end, part in parts.items()
+    }
+
+
+def draw_run(file: Path, history: Sequence[Mapping[str, float]], panels: Mapping[str, Sequence[str]]) -> None:
+    """As an SVG file, by step. panels: title -> the numbers drawn together. Without matplotlib a warning."""
+    from ..evaluation.plots import Panel, Series, svg
+
+    def series(name: str) -> Series:
+        return Series(name, [(entry["step"], entry[name]) for entry in history if name in entry])
+
+    try:
+        picture = svg([Panel(title, "step", names[0], list(map(series, names))) for title, names in panels.items()])
+    except ImportError as error:
+        return warn(f"the run is not drawn: {error}")
+    write_whole(file, [picture])
+    log(f"the run is drawn in {file}")

@@ -1,4 +1,4 @@
-"""What train.py, train_process.py, ppo.py and grpo.py print, of a dry run or of a whole one, and what quickstart.py prints."""
+"""What the training scripts print, of a dry run or of a whole one, and what quickstart.py prints."""
 
 from __future__ import annotations
 

@@ -6,26 +6,26 @@ import hashlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .. import output_folder
 from ..console import RunError, UsageError, UserError, is_first_process, is_full_disk, log, to_json, write_whole
 from ..output_folder import SEAL, checkpoints, is_complete_checkpoint, last_complete_checkpoint, read_record
 
-if TYPE_CHECKING:
-    from peft import LoraConfig
-    from transformers import TrainingArguments
-
-    from ..rendering import Renderer
+IDENTITY_FIELDS = (
+    *("seed", "learning_rate", "per_device_train_batch_size", "gradient_accumulation_steps", "num_train_epochs"),
+    *("max_steps", "lr_scheduler_type", "warmup_steps", "weight_decay", "max_grad_norm", "optim"),
+    *("bf16", "fp16", "world_size"),
+)
+"""Must be the same for a resumed run to end where the undisturbed one would have."""
 
 
 def seal(folder: str | Path) -> None:
-    """Write down size and hash of all files of a complete checkpoint: neither safetensors nor torch notices a flipped bit."""
+    """Write down size and hash of all files of a checkpoint: neither safetensors nor torch notices a flipped bit."""
     folder = Path(folder)
-    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != SEAL)
-    write_whole(
-        folder / SEAL, [to_json({"files": {path.relative_to(folder).as_posix(): _facts(path) for path in files}})]
-    )
+    paths = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != SEAL]
+    files = {path.relative_to(folder).as_posix(): _facts(path) for path in paths}
+    write_whole(folder / SEAL, [to_json({"files": files})])
 
 
 def _facts(path: Path) -> list[Any]:
@@ -36,7 +36,7 @@ def _facts(path: Path) -> list[Any]:
 
 
 def damaged(folder: str | Path) -> str | None:
-    """The first file of a sealed checkpoint that is not as it was written, if there is one."""
+    """The first file of a sealed checkpoint that is not as it was written, if any."""
     folder = Path(folder)
     try:
         files = json.loads((folder / SEAL).read_text(encoding="utf-8"))["files"].items()
@@ -48,25 +48,23 @@ def damaged(folder: str | Path) -> str | None:
 
 
 def resume_point(resume: str | bool | None, output_dir: str | Path) -> str | None:
-    """The checkpoint to continue from, or None for a fresh start. Raises UsageError when there is none, or when that run is
-    finished; RunError when one of its files is damaged."""
+    """Raises UsageError when there is no checkpoint to continue from, or the run is finished; RunError when one is damaged."""
     if not resume:
         return None
-    if resume is True or resume in ("true", "True"):
-        found = last_complete_checkpoint(output_dir)
+    if str(resume) in ("true", "True"):
+        found, folders = last_complete_checkpoint(output_dir), checkpoints(output_dir)
         if output_folder.is_finished(output_dir):
             _refuse_finished(found, output_dir)
-        for folder in checkpoints(output_dir):
+        for folder in folders:
             if not is_complete_checkpoint(folder):
                 log(f"{folder} is not complete, and passed over")
-        if found is None and not (read_record(output_dir) or checkpoints(output_dir)):
+        if found is None and not (read_record(output_dir) or folders):
             raise UsageError(
                 f"{output_dir} holds no complete checkpoint to resume from",
                 hint="start without --resume_from_checkpoint, and set --save_steps below the number of steps",
             )
-        newest = checkpoints(output_dir)[-1:]
-        if found is None and newest and (newest[0] / SEAL).exists():  # it was complete
-            _refuse_damaged(newest[0])
+        if found is None and folders and (folders[-1] / SEAL).exists():  # it was complete
+            _refuse_damaged(folders[-1])
     elif is_complete_checkpoint(resume):
         found = resume
     else:
@@ -80,7 +78,6 @@ def resume_point(resume: str | bool | None, output_dir: str | Path) -> str | Non
 
 
 def _refuse_finished(checkpoint: str | None, output_dir: str | Path) -> None:
-    """Raises UsageError when the run that wrote this checkpoint has reached its end and saved its model."""
     state = json.loads((Path(checkpoint) / "trainer_state.json").read_text(encoding="utf-8")) if checkpoint else {}
     steps = state.get("global_step", 0)
     if checkpoint is None or steps >= state.get("max_steps", 0):
@@ -94,54 +91,27 @@ def _refuse_finished(checkpoint: str | None, output_dir: str | Path) -> None:
 def _refuse_damaged(checkpoint: Path) -> None:
     name = damaged(checkpoint)
     if name is not None:
-        raise RunError(
-            f"the checkpoint is damaged: {name} is not as it was written",
-            where=str(checkpoint / name),
-            hint=way_on(checkpoint),
-        )
+        told = f"the checkpoint is damaged: {name} is not as it was written"
+        raise RunError(told, where=str(checkpoint / name), hint=_way_on(checkpoint))
 
 
 def explain_unreadable(error: BaseException, checkpoint: str | Path) -> None:
-    """Raises RunError in place of what a library says of a checkpoint without a seal that it cannot read."""
+    """In place of what a library says of a checkpoint without a seal."""
     ours = isinstance(error, UserError) or not isinstance(error, Exception)
     if ours or is_full_disk(error) or "out of memory" in str(error).lower():
         return
-    raise RunError(
-        f"the checkpoint cannot be read ({type(error).__name__})", where=str(checkpoint), hint=way_on(checkpoint)
-    ) from error
+    told = f"the checkpoint cannot be read ({type(error).__name__})"
+    raise RunError(told, where=str(checkpoint), hint=_way_on(Path(checkpoint))) from error
 
 
-def way_on(checkpoint: str | Path) -> str:
-    """What to do when a checkpoint cannot be used."""
-    folder = Path(checkpoint)
-    others = [path for path in checkpoints(folder.parent) if path != folder and is_complete_checkpoint(path)]
-    good = [path for path in others if damaged(path) is None]
-    if good:
+def _way_on(checkpoint: Path) -> str:
+    others = [path for path in checkpoints(checkpoint.parent) if path != checkpoint and is_complete_checkpoint(path)]
+    if good := [path for path in others if damaged(path) is None]:
         return f"continue from the one before: --resume_from_checkpoint {good[-1]}"
     return "there is no other checkpoint: start again with --overwrite_output_dir, without --resume_from_checkpoint"
 
 
-# ---- which run it is ----------------------------------------------------------------------------------------------
-
-
-def run_identity(
-    arguments: TrainingArguments,
-    rows: Iterable[dict[str, Any]],
-    renderer: Renderer,
-    head: str,
-    *,
-    peft_config: LoraConfig | None = None,
-    **loss: Any,
-) -> dict[str, Any]:
-    """What must be the same for a resumed run to end where the undisturbed one would have. loss: settings of the loss."""
-    names = (
-        *("seed", "learning_rate", "per_device_train_batch_size", "gradient_accumulation_steps", "num_train_epochs"),
-        *("max_steps", "lr_scheduler_type", "warmup_steps", "weight_decay", "max_grad_norm", "optim"),
-        *("bf16", "fp16", "world_size"),
-    )
-    settings = {name: str(getattr(arguments, name)) for name in names} | {name: str(loss[name]) for name in loss}
-    settings["lora"] = str(peft_config and list(lora_summary(peft_config).values()))
-    return {"data_sha256": digest(rows), "fingerprint": renderer.fingerprint, "head": head, **settings}
+# ---- which run it is ----
 
 
 def digest(rows: Iterable[Any]) -> str:
@@ -152,31 +122,17 @@ def digest(rows: Iterable[Any]) -> str:
     return found.hexdigest()[:16]
 
 
-def lora_summary(lora: LoraConfig) -> dict[str, Any]:
-    targets = lora.target_modules if isinstance(lora.target_modules, str) else sorted(lora.target_modules)
-    return {"r": lora.r, "alpha": lora.lora_alpha, "dropout": lora.lora_dropout, "target_modules": targets}
-
-
-def check_same_run(output_dir: Path, identity: dict[str, Any]) -> None:
-    """Raises RunError when the run in `output_dir` was started with other data or settings."""
-    before = read_record(output_dir) or {}
-    changed = [
-        f"{name} ({before[name]} -> {value})"
-        for name, value in identity.items()
-        if name in before and before[name] != value
-    ]
-    if changed:
+def start_run(output_dir: str | Path, process_index: int, identity: dict[str, Any], resume: str | None) -> None:
+    """Clear the output folder for a run, and write down its identity. Raises RunError when another run would be resumed."""
+    before = (read_record(output_dir) or {}) if resume else {}
+    known = [(name, before[name], value) for name, value in identity.items() if name in before]
+    if changed := [f"{name} ({old} -> {new})" for name, old, new in known if old != new]:
         raise RunError(
             f"cannot resume: {', '.join(changed)}",
             where=str(Path(output_dir) / output_folder.RECORD),
-            hint="repeat the flags of the first run; to train its model further, give it as --model_name_or_path with a new --output_dir",
+            hint="repeat the flags of the first run; to train its model further, give it as --model_name_or_path with a new "
+            "--output_dir",
         )
-
-
-def start_run(output_dir: str | Path, process_index: int, identity: dict[str, Any], resume: str | None) -> None:
-    """Clear the output folder for a run, and write down its identity. Raises RunError when it cannot be resumed."""
-    if resume:
-        check_same_run(Path(output_dir), identity)
     if process_index == 0:
         output_folder.start(output_dir, identity, resuming=bool(resume))
         for folder in checkpoints(output_dir):  # of an older version, or killed between the last file and the seal

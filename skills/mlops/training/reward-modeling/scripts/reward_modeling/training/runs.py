@@ -1,8 +1,7 @@
 """Train a reward model of any kind: read, audit, render, fit, evaluate, save.
 
-What a kind adds are the methods of `pairs.Pairs` and `steps.Steps`, each called once here, in this order: config_class,
-own_fields (of the trainer's configuration, which nobody else sets), read, renderer, audited (by what the renderer lets an
-audit find), render, found (more keys of the result, and warnings), fit, evaluate. Only the last two import torch.
+What a kind adds are the methods of `pairs.Pairs` and `steps.Steps`, called here in this order: config_class, own_fields (of
+the trainer's configuration), read, renderer, audited (by what the renderer knows), render, found, fit.
 """
 
 from __future__ import annotations
@@ -10,25 +9,36 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from .. import checkpoints, losses
 from ..console import listed, log
+from ..data.records import Comparison, Solution
+from ..evaluation.pairs import PairEvaluation, evaluate_pairs
+from ..evaluation.steps import StepEvaluation, evaluate_steps, score_steps
 from ..heads import head_name
+from ..hf import Model
+from ..kinds import PROCESS
 from ..lengths import longest_input
 from ..output_folder import checkpoints as checkpoints_in
+from ..process import ProcessRewardModel
+from ..scoring import RewardModel
 from . import configuration
 from .folds import cross_validate
-from .results import PlannedModel, TrainedModel
+from .results import PlannedModel, RewardStatistics, TrainedModel
 from .settings import Settings
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from peft import PeftModel
-    from transformers import PreTrainedModel, TrainingArguments
+    from transformers import TrainingArguments
 
     from ..rendering import Renderer
     from .pairs import Pairs
     from .steps import Steps
+
+STATISTICS_SAMPLE = 256
+"""Records whose rewards stand for all, where none are held out."""
 
 
 def train(kind: Pairs | Steps, settings: Settings, fields: Mapping[str, Any]) -> PlannedModel | TrainedModel | None:
@@ -75,13 +85,15 @@ def train(kind: Pairs | Steps, settings: Settings, fields: Mapping[str, Any]) ->
     )
     if config.process_index != 0:
         return None
-    evaluation, reward = kind.evaluate(model.eval(), renderer, held_out, rows.records)
+    evaluate = _evaluate_steps if kind.model is PROCESS else _evaluate_pairs
+    evaluation, reward = evaluate(model.eval(), renderer, held_out, rows.records[:STATISTICS_SAMPLE])
     if validation:
         evaluation, result["folds"] = validation
         training["cross_validation"] = {"folds": kind.folds, "accuracy": evaluation.summary.accuracy}
     training |= {"head": loaded.head, "counts": result["counts"], "base_model": settings.model_name_or_path}
     training |= {"dataset": settings.dataset_name, "loss": kind.loss}
-    card = _save(model, renderer, output_dir, training, reward)
+    card = checkpoints.save(model, renderer, str(output_dir), training=training, reward=reward)
+    _say_what_is_saved(output_dir, card["reload_difference"])
     training.pop("log")
     if report and evaluation:
         said = {
@@ -102,16 +114,32 @@ def train(kind: Pairs | Steps, settings: Settings, fields: Mapping[str, Any]) ->
     )
 
 
-def _save(
-    model: PreTrainedModel | PeftModel,
-    renderer: Renderer,
-    output_dir: Path,
-    training: dict[str, Any],
-    reward: dict[str, Any],
-) -> dict[str, Any]:
-    """Save the model and check what was saved. Returns its card. Says what stays beside it, and what that costs."""
-    card = checkpoints.save(model, renderer, str(output_dir), training=training, reward=reward)
-    difference = card["reload_difference"]
+def _evaluate_pairs(
+    model: Model, renderer: Renderer, held_out: list[Comparison], trained_on: list[Comparison]
+) -> tuple[PairEvaluation | None, RewardStatistics]:
+    """(the evaluation of held-out data, statistics of its rewards, or of those of some training data)."""
+    scorer = RewardModel(model, renderer)
+    evaluation = evaluate_pairs(scorer, held_out) if held_out else None
+    rated = evaluation or evaluate_pairs(scorer, trained_on)
+    source = "held-out pairs" if evaluation else "training pairs"
+    return evaluation, _statistics([*rated.chosen, *rated.rejected], source)
+
+
+def _evaluate_steps(
+    model: Model, renderer: Renderer, held_out: list[Solution], trained_on: list[Solution]
+) -> tuple[StepEvaluation | None, RewardStatistics]:
+    scorer = ProcessRewardModel(model, renderer)
+    evaluation = evaluate_steps(scorer, held_out, threshold=0.5) if held_out else None
+    rows = [row["step_rewards"] for row in evaluation.rows] if evaluation else score_steps(scorer, trained_on)
+    rewards = [value for row in rows for value in row if value is not None]
+    return evaluation, _statistics(rewards, "held-out steps" if evaluation else "training steps")
+
+
+def _statistics(rewards: list[float], source: str) -> RewardStatistics:
+    return RewardStatistics(float(np.mean(rewards)), float(np.std(rewards)), len(rewards), source)
+
+
+def _say_what_is_saved(output_dir: Path, difference: float) -> None:
     log(f"saved and verified: {output_dir} (golden scores differ by {difference:.1e} after reloading)")
     if left := checkpoints_in(output_dir):
         names = ", ".join(folder.name for folder in left)
@@ -120,7 +148,6 @@ def _save(
             f"{names} stay in {output_dir} ({size:.0f} MB): they are for resuming only, "
             "delete them, or train with --save_strategy no"
         )
-    return card
 
 
 def _config(
@@ -131,7 +158,6 @@ def _config(
 
 
 def _model(kind: Pairs | Steps, settings: Settings) -> tuple[checkpoints.Loaded, Renderer]:
-    """The model to start from, and how its inputs are written."""
     path, template = settings.model_name_or_path, settings.chat_template_path
     loaded = checkpoints.load_for_training(path, chat_template_path=template, seed=settings.seed, kind=kind.model)
     for note in [f"head: {loaded.head}", *loaded.notes]:

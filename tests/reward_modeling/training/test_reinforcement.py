@@ -2,7 +2,7 @@
 
 import sys
 
-from reward_modeling.training import run_log
+from reward_modeling.training import reinforcement
 
 HISTORY = [{"step": 0, "reward": 0.5, "kl": 0.0}, {"step": 1, "reward": 0.75}]
 PANELS = {"reward": ("reward", "gold"), "KL": ("kl",)}
@@ -11,7 +11,7 @@ PANELS = {"reward": ("reward", "gold"), "KL": ("kl",)}
 def test_a_run_is_drawn_from_what_its_log_has(tmp_path, monkeypatch, capsys):
     drawn = []
     monkeypatch.setattr("reward_modeling.evaluation.plots.svg", lambda panels: drawn.extend(panels) or "<svg/>")
-    run_log.draw_run(tmp_path / "run.svg", HISTORY, PANELS)
+    reinforcement.draw_run(tmp_path / "run.svg", HISTORY, PANELS)
     assert [(panel.title, panel.x_label, panel.y_label) for panel in drawn] == [
         ("reward", "step", "reward"),
         ("KL", "step", "kl"),
@@ -26,5 +26,5 @@ def test_a_run_is_drawn_from_what_its_log_has(tmp_path, monkeypatch, capsys):
 
 def test_a_finished_run_is_not_lost_for_want_of_matplotlib(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    run_log.draw_run(tmp_path / "run.svg", HISTORY, PANELS)
+    reinforcement.draw_run(tmp_path / "run.svg", HISTORY, PANELS)
     assert "warning: the run is not drawn: " in capsys.readouterr().err and not list(tmp_path.iterdir())
