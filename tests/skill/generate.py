@@ -64,6 +64,16 @@ def benchmarks() -> str:
     return "\n".join(lines)
 
 
+def probes() -> str:
+    """The table of probes, from PROBES."""
+    from reward_modeling.evaluation.probes import PROBES
+
+    lines = ["| probe | the answer | the reward must | seen in |", "|---|---|---|---|"]
+    return "\n".join(
+        [*lines, *(f"| `{name}` | {one.what} | {one.must} | {one.source} |" for name, one in PROBES.items())]
+    )
+
+
 def first_line(path: Path) -> str:
     """Of a file's docstring."""
     doc = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "marks the package"
@@ -122,6 +132,7 @@ BLOCKS = {
     "formats": formats,
     "checks": checks,
     "benchmarks": benchmarks,
+    "probes": probes,
     "files": files,
     "modules": modules,
 }

@@ -11,6 +11,7 @@
 #     "pyyaml>=6,<7",
 #     "scipy>=1.14,<2",
 #     "pydantic>=2.10,<3",
+#     "jinja2>=3.1,<4",
 #     "matplotlib>=3.10,<4",
 # ]
 # ///
@@ -18,13 +19,15 @@
 
     uv run scripts/evaluate.py --model_name_or_path runs/mine --dataset_name held_out.jsonl
     uv run scripts/evaluate.py --model_name_or_path runs/mine --dataset_name held_out.jsonl --compare runs/other --output pairs.jsonl
+    uv run scripts/evaluate.py --model_name_or_path runs/mine --dataset_name held_out.jsonl --probes --report runs/report
     uv run scripts/evaluate.py --model_name_or_path runs/prm --dataset_name steps.jsonl --subset_column subject
     uv run scripts/evaluate.py --model_name_or_path runs/mine --dataset_name pools.jsonl --best_of_n 1 4 16
     uv run scripts/evaluate.py --model_name_or_path runs/mine --benchmark rewardbench2 judgebench --benchmark_data DIR
     uv run scripts/evaluate.py --overoptimization points.jsonl --picture curves.svg
 
 Reads   comparisons, rankings, solutions with step labels, or with --best_of_n completions of known correctness
-Writes  a report on stderr, one JSON object on stdout, a row with its rewards for each row of the data to --output
+Writes  a report on stderr, one JSON object on stdout, a row with its rewards for each row of the data to --output,
+        a page and a model card to the folder --report
 references/evaluation.md says how to read the numbers.
 """
 

@@ -11,6 +11,7 @@
 #     "pyyaml>=6,<7",
 #     "scipy>=1.14,<2",
 #     "pydantic>=2.10,<3",
+#     "jinja2>=3.1,<4",
 # ]
 # ///
 """Score completions with a reward model, rank them, or keep the best.

@@ -11,6 +11,8 @@
 #     "pyyaml>=6,<7",
 #     "scipy>=1.14,<2",
 #     "pydantic>=2.10,<3",
+#     "jinja2>=3.1,<4",
+#     "matplotlib>=3.10,<4",
 # ]
 # ///
 """Train an outcome reward model: one score for a whole answer, from human or verifier preferences.

@@ -157,10 +157,10 @@ def group_index(groups: Groups, n: int) -> np.ndarray:
     return np.array([seen.setdefault(key, len(seen)) for key in groups], dtype=np.int64)
 
 
-def difference(outcomes_a, outcomes_b, groups: Groups = None, weights=None) -> Estimate:
-    """Mean of a - b over the same pairs: value +- t sqrt(V + 1 / G^2), t with G - 1 degrees of freedom for G prompts.
+def difference(outcomes_a, outcomes_b, groups: Groups = None, weights=None, *, bound: float = 1.0) -> Estimate:
+    """Mean of a - b, from -bound to bound, over the same pairs: value +- t sqrt(V + 1 / G^2), t with G - 1 degrees of freedom.
 
-    The 1 / G^2 is half a made-up prompt for each model (Agresti and Min 2005, Statistics in Medicine 24:729-740): two that
+    G: prompts. The 1 / G^2 is half a made-up prompt for each model (Agresti and Min 2005, Statistics in Medicine 24:729-740): two that
     agree everywhere on a few prompts are not proven equal.
     """
     differences = floats(outcomes_a) - floats(outcomes_b)
@@ -169,7 +169,7 @@ def difference(outcomes_a, outcomes_b, groups: Groups = None, weights=None) -> E
     value = float(weights @ differences / weights.sum())
     variance = clustered_variance(weights * (differences - value), index) / weights.sum() ** 2
     half = t_quantile(int(index.max())) * math.sqrt(variance + effective_groups(index, weights) ** -2)
-    low, high = max(value - half, -1.0), min(value + half, 1.0)
+    low, high = max(value - half, -bound), min(value + half, bound)
     return Estimate(value, low, high, len(differences), int(index.max()) + 1)
 
 

@@ -34,11 +34,18 @@ class PairEvaluation:
     summary: PairSummary
     scored: list[tuple[Comparison, float | None, float | None]]
 
-    def rows(self) -> list[dict[str, object]]:
-        return [
-            with_metadata({**source_of(pair), "reward_chosen": chosen, "reward_rejected": rejected}, pair.metadata)
-            for pair, chosen, rejected in self.scored
-        ]
+    def rows(self, other: PairEvaluation | None = None) -> list[dict[str, object]]:
+        """One JSON row for each pair of the input: where it came from, its texts, rewards (those of the `other` model
+        too), lengths and metadata."""
+        rows = []
+        for place, (pair, chosen, rejected) in enumerate(self.scored):
+            row = {**source_of(pair), "prompt": pair.prompt, "chosen": pair.chosen, "rejected": pair.rejected}
+            row |= {"reward_chosen": chosen, "reward_rejected": rejected}
+            if other:
+                row |= dict(zip(("other_reward_chosen", "other_reward_rejected"), other.scored[place][1:], strict=True))
+            row |= {f"length_{side}": answer_length(getattr(pair, side)) for side in ("chosen", "rejected")}
+            rows.append(with_metadata(row, pair.metadata))
+        return rows
 
 
 def evaluate_pairs(

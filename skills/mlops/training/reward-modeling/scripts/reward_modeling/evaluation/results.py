@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from ..results import Number, Result
 from .benchmark_runs import BenchmarkResult
 from .best_of_n import PoolSummary
+from .comparison import SubsetComparison
 from .overoptimization import Study
 from .pair_measures import PairedComparison, PairSummary
+from .probes import ProbeSummary
 from .steps import StepSummary
 
 
@@ -30,11 +32,19 @@ class ComparisonWith(PairedComparison):
     """b is this model."""
 
     model: str
+    verdict: str
+    """Which is better, and whether it could be luck."""
+    by_subset: dict[str, SubsetComparison]
+    other: PairSummary
+    """The numbers of this model by itself."""
+    probes: ProbeSummary | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class PairReport(PairSummary, Evaluated):
     comparison: ComparisonWith | None = None
+    probes: ProbeSummary | None = None
+    """Under --probes: what fools the model."""
 
 
 @dataclass(frozen=True, kw_only=True)

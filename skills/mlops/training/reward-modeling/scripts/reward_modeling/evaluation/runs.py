@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from .. import checkpoints, process
@@ -16,8 +17,11 @@ from ..outputs import check_output_file, write_whole
 from ..results import to_json
 from ..terminal import log
 from . import benchmark_runs, best_of_n, overoptimization, pairs, results, steps
+from .comparison import compare, comparison_section
 from .inputs import score_answers, source_of
 from .plots import svg
+from .probes import ProbeSummary, probe_pairs, probe_section
+from .report import Folder, worst
 from .settings import EvaluationSettings
 from .step_measures import choose_threshold, labeled_steps
 from .votes import find_answers
@@ -27,8 +31,12 @@ OutputRows = list[dict[str, object]]
 
 def evaluate(settings: EvaluationSettings) -> results.EvaluationOutput:
     """The report that evaluate.py prints."""
+    folder = Folder(settings.report, settings.model_name_or_path, settings.overwrite) if settings.report else None
     if settings.overoptimization:
-        return report_overoptimization(settings)
+        report = report_overoptimization(settings)
+        if folder:
+            folder.add(report)
+        return report
     inputs = [*(settings.dataset_name or ()), *(settings.threshold_data or ())]
     output = check_output_file(settings.output, settings.overwrite, inputs) if settings.output else None
     report, rows = _evaluate_model(settings)
@@ -39,6 +47,8 @@ def evaluate(settings: EvaluationSettings) -> results.EvaluationOutput:
         write_whole(output, map(to_json, counted(rows, moved)))
         if moved:
             report = replace(report, metadata_moved=tell_moved(moved))
+    if folder:
+        folder.add(report, worst(rows) if isinstance(report, results.PairReport) else None)
     return report
 
 
@@ -99,18 +109,38 @@ def report_pairs(settings: EvaluationSettings, records: Records) -> tuple[result
         of_steps = checkpoints.kind_of(settings.compare) is checkpoints.PROCESS
         checkpoints.check(settings.compare, checkpoints.PROCESS if of_steps else checkpoints.OUTCOME)
 
-    def evaluated(path: str) -> pairs.PairEvaluation:
-        model = process.from_settings(settings, path)
-        return pairs.evaluate_pairs(model, compared, subset_column=settings.subset_column)
+    def evaluated(path: str) -> tuple[pairs.PairEvaluation, ProbeSummary | None]:
+        model, probed = process.from_settings(settings, path), None
+        if settings.probes and getattr(model, "compares", False):
+            raise UsageError(
+                f"{path} compares answers, and --probes needs the reward of one", hint="leave out --probes"
+            )
+        found = pairs.evaluate_pairs(model, compared, subset_column=settings.subset_column)
+        pairs.show_pairs(found.summary, f"{path} on {len(compared)} comparisons")
+        if settings.probes:
+            probed = probe_pairs(found.scored, partial(score_answers, model))
+            probe_section(path, probed).show(6)
+        return found, probed
 
-    found, comparison = evaluated(settings.model_name_or_path), None
-    pairs.show_pairs(found.summary, f"{settings.model_name_or_path} on {len(compared)} comparisons")
+    names = settings.model_name_or_path, settings.compare
+    (found, probed), other, comparison = evaluated(names[0]), None, None
     if settings.compare:
-        paired = pairs.compare_models(found, evaluated(settings.compare))
-        pairs.show_comparison(paired, settings.model_name_or_path, settings.compare)
-        comparison = results.ComparisonWith(**vars(paired), model=settings.compare)
+        other, other_probed = evaluated(settings.compare)
+        paired, by_subset, verdict = compare(found, other, names, settings.subset_column)
+        log(verdict)
+        pairs.show_comparison(paired, *names)
+        comparison_section(paired, by_subset, *names, verdict).show()
+        comparison = results.ComparisonWith(
+            **vars(paired),
+            model=settings.compare,
+            verdict=verdict,
+            by_subset=by_subset,
+            other=other.summary,
+            probes=other_probed,
+        )
     said = _evaluated(settings, records, pairs.diagnose_pairs(found.summary))
-    return results.PairReport(**said, **vars(found.summary), comparison=comparison), found.rows()
+    report = results.PairReport(**said, **vars(found.summary), comparison=comparison, probes=probed)
+    return report, found.rows(other)
 
 
 def report_steps(settings: EvaluationSettings, records: Records) -> tuple[results.StepReport, OutputRows]:

@@ -25,8 +25,12 @@ class EvaluationSettings(ReadingSettings, WinnerSettings, ScoringSettings):
     compare: str | None = flag(
         None, "a second reward model, evaluated on the same pairs, with a paired test", metavar="MODEL"
     )
-    output: str | None = flag(None, "JSONL file with the rewards of every row", metavar="FILE")
-    overwrite: bool = flag(False, "replace --output if it exists")
+    probes: bool = flag(False, "is the model fooled by length, flattery, lists, ..., does it notice damage")
+    report: str | None = flag(
+        None, "folder for a page (report.html) and a model card; later runs of the model add to them", metavar="DIR"
+    )
+    output: str | None = flag(None, "JSONL file with the rewards of every row, and with texts of pairs", metavar="FILE")
+    overwrite: bool = flag(False, "replace --output, or what is in the way of --report, if it exists")
     threshold: float | None = flag(
         None,
         "a step is flagged as wrong under this score (chosen: each half of the prompts from the other half)",
@@ -87,6 +91,10 @@ class EvaluationSettings(ReadingSettings, WinnerSettings, ScoringSettings):
         for one, other in (("threshold", "threshold_data"), ("answer_column", "answer_pattern")):
             if getattr(self, one) is not None and getattr(self, other):
                 raise UsageError(f"--{one} and --{other} exclude each other", hint="give one of them")
+        if self.probes and (self.benchmark or self.best_of_n is not None):
+            raise UsageError(
+                "--probes change the answers of labeled pairs", hint="run it without --benchmark and --best_of_n"
+            )
         if self.best_of_n is not None and self.compare:
             raise UsageError("--compare evaluates two models on pairs", hint="run --best_of_n for each model")
 

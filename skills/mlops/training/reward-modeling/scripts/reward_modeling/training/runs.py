@@ -49,9 +49,13 @@ def train(
     fields: of the trainer's configuration, given by their own names. Errors are those of its parts: UsageError, DataError,
     ModelError and RunError.
     """
-    output_dir, resume = settings.begin(*settings.inputs)
+    (output_dir, resume), report = settings.begin(*settings.inputs), None
     if fields:  # what the trainer refuses is refused before data is read
         _config(kind, settings, fields, 0, settings.has_evaluation)
+    if settings.report:
+        from ..evaluation.report import Folder
+
+        report = Folder(settings.report, str(output_dir), settings.overwrite_output_dir)
     data = kind.read(settings)
     loaded, renderer = _model(kind, settings)
     data = kind.audited(data, renderer, settings)
@@ -93,6 +97,14 @@ def train(
     card = checkpoints.save(model, renderer, str(output_dir), training=training, reward=reward)
     _say_what_is_saved(output_dir, card["reload_difference"])
     training.pop("log")
+    if report and evaluation:
+        said = {
+            "model": str(output_dir),
+            "dataset": settings.dataset_name,
+            "format": data.format,
+            "set_aside": data.set_aside,
+        }
+        report.add_held_out(evaluation, **said)
     return TrainedModel(
         **result,
         resumed_from=resume,

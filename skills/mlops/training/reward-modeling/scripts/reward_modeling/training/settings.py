@@ -70,6 +70,11 @@ class DataSettings(ReadingSettings, TextSettings):
     val_set_size: float = flag(
         0.0, "share of the prompts held out when there is no other evaluation data", type=fraction, metavar="SHARE"
     )
+    report: str | None = flag(
+        None,
+        "folder for a page (report.html) and a model card about the held-out rows, as of evaluate.py",
+        metavar="DIR",
+    )
     audit: str = flag(
         "stop",
         "for rows in which check_data.py finds errors, or which the chat template refuses",
@@ -132,6 +137,11 @@ class Settings(ModelSettings, DataSettings, OutputSettings, LoraSettings, SizeSe
         if self.eval_steps is not None and not self.has_evaluation:
             hint = f"{EVALUATE_ON}, or leave --eval_steps out of the command line and the recipe"
             raise UsageError("--eval_steps needs something to evaluate on", hint=hint)
+
+        if self.report and not (self.has_evaluation or getattr(self, "folds", None)):
+            raise UsageError(
+                "--report needs something to evaluate on", hint=f"{EVALUATE_ON}, or evaluate.py --report later"
+            )
 
     @property
     def inputs(self) -> Iterable[str]:
