@@ -1,7 +1,5 @@
 """Scores of steps, and how those of a solution become one reward."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 Registered with transformers' `AttentionInterface`: no model code is patched. Prior work: arXiv:2410.20305, flash-pref.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 from collections.abc import Callable, Iterator, Sequence

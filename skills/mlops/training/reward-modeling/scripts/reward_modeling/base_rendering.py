@@ -1,7 +1,5 @@
 """Messages -> the text of a chat template and its ids: what all renderers have in common."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import json

@@ -1,7 +1,5 @@
 """A reward model's card, `reward_model.json`: read and checked."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Run a chat template, a program that came with somebody's model: bounded, on a fixed day, its faults told."""
 
-from __future__ import annotations
-
 import json
 import threading
 from collections.abc import Sequence

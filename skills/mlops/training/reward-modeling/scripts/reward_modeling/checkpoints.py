@@ -3,8 +3,6 @@
 A saved one is a plain Hugging Face folder with a card, `reward_model.json`: fingerprint of its rendering, golden scores.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any

@@ -4,8 +4,6 @@ Nothing heavy is imported here, so that `--help` answers at once; a trainer, who
 is given that is not one of the script's own.
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import difflib

@@ -1,7 +1,5 @@
 """Does what a completion says reach the model? Templates leave out what they have no place for, without a word."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 from collections.abc import Callable, Iterator, Sequence

@@ -1,7 +1,5 @@
 """The errors that a user can fix, each with its exit code: flags and paths 2, data 3, a model folder 4, the run itself 5."""
 
-from __future__ import annotations
-
 import errno
 
 

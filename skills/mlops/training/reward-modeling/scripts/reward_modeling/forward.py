@@ -1,7 +1,5 @@
 """Token ids -> logits: the one place of the project that calls a reward model for a score."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from itertools import chain
 

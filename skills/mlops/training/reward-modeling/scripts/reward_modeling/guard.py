@@ -4,8 +4,6 @@ One that mixes tokens otherwise (recurrent layers, ALiBi, sinks, two directions)
 have full or sliding attention only, call ours in every layer, and pass as a shrunken random float64 copy.
 """
 
-from __future__ import annotations
-
 import contextlib
 import copy
 import math

@@ -1,7 +1,5 @@
 """The part of a reward model that makes the score: where it reads, its name and last layer, in fp32."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from .console import ModelError

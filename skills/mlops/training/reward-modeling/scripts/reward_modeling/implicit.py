@@ -3,8 +3,6 @@
 Of DPO (arXiv:2305.18290, equation 5), up to what depends on the prompt alone; ImplicitPRM and EurusPRM sum it up to the end
 of each step (arXiv:2412.01981, equation 4)."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 

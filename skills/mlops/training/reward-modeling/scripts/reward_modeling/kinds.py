@@ -1,7 +1,5 @@
 """The two kinds of reward model: what a saved one is, and the fixed texts whose scores prove that it came through saving."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

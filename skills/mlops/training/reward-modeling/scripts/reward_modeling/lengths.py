@@ -1,7 +1,5 @@
 """How many tokens a model reads."""
 
-from __future__ import annotations
-
 import sys
 
 from .console import UsageError

@@ -1,7 +1,5 @@
 """What a renderer could not give to the model: how many, of how many, and what to do."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from .console import warn

@@ -3,8 +3,6 @@
 A folder may come from anyone: only regular files are opened, JSON is bounded, and nothing outside the folder is read.
 """
 
-from __future__ import annotations
-
 import functools
 import json
 import re

@@ -3,8 +3,6 @@
 An entry counts where the script has no flag of that name; those of OF_SCRIPT count even where the trainer has the field.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 

@@ -4,8 +4,6 @@ OUT/run.json holds the identity of a run, `files`, the names of the saved model,
 one. Older versions wrote no `files`: there OLDER says which names are ours.
 """
 
-from __future__ import annotations
-
 import atexit
 import contextlib
 import json

@@ -1,7 +1,5 @@
 """Files that are written: checked and locked before a run, complete or absent after it, and never by two runs at once."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import shutil

@@ -1,7 +1,5 @@
 """Packages that are not installed: which one, and the command that installs it, before data is read where a flag tells."""
 
-from __future__ import annotations
-
 import difflib
 import importlib.util
 import sys

@@ -1,7 +1,5 @@
 """A prompt and two answers -> ids, as the authors of models that compare two answers wrote them."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from itertools import chain
 from typing import Any, NamedTuple

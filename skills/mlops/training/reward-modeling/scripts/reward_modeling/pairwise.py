@@ -1,7 +1,5 @@
 """Models that compare two answers to one prompt, run over all pairs: win rates, and a reward within the prompt."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from itertools import groupby, permutations

@@ -1,7 +1,5 @@
 """Config, tokenizer, weights and chat template of a folder or hub id, by the classes of transformers and no other code."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path

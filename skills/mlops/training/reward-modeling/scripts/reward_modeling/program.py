@@ -1,7 +1,5 @@
 """How a script ends: `main_guard` turns its result into JSON on stdout, and errors and signals into lines and exit codes."""
 
-from __future__ import annotations
-
 import contextlib
 import logging
 import math

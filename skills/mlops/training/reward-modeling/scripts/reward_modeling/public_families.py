@@ -1,7 +1,5 @@
 """What a family of public reward models is: one head, one text format. Its entry in `public_table.PUBLIC` is all it takes."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Callable, Mapping

@@ -3,8 +3,6 @@
 `forward` makes [..., k] numbers of [..., H] hidden states, each position alone; `combine` makes [rows, 1 + attributes], the
 reward first, of [rows, positions, k] numbers."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Load a public reward model of `public_table.PUBLIC` by classes of transformers and `public_heads` alone, and render for it."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Conversations and solutions written as the authors of a public reward model wrote them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any

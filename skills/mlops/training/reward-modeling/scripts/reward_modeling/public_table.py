@@ -1,7 +1,5 @@
 """Reward models that others published, a family an entry."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from functools import partial
 

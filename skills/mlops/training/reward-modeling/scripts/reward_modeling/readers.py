@@ -1,7 +1,5 @@
 """Which public reward model lies at a path: `recognize` finds its family by its config and the names of its weights."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from functools import cached_property

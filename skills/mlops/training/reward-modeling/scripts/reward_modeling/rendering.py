@@ -12,8 +12,6 @@ A reward depends on every token up to the scored one, so everything turns the sa
 7. Special tokens in what people wrote are text (`special_tokens`), and what a template leaves out is told (`completeness`).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple

@@ -3,8 +3,6 @@
 A field whose default is None is left out while it is None, one with repr=False always, and so is a `_` that ends a name.
 """
 
-from __future__ import annotations
-
 import ast
 import contextlib
 import importlib

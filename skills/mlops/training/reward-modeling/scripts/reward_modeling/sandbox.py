@@ -10,8 +10,6 @@ Pure Python from a seed: the rows are the same on every machine. A prompt holds 
 small chose between two at chance. A hash of a prompt's facts, whatever its wording, decides its split.
 """
 
-from __future__ import annotations
-
 import math
 import random
 import re

@@ -1,7 +1,5 @@
 """What is said in the sandbox's world: its words, its questions, and the sentences that answer them."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Reward models as a program uses them: conversations in, rewards out. Rendered by `rendering`, computed by `forward`."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 They are marked before rendering and tokenized as by `apply_chat_template(sanitize_control_tokens=True)`.
 """
 
-from __future__ import annotations
-
 import re
 from itertools import chain
 from typing import Any

@@ -5,8 +5,6 @@
 2. The scored token is the separator's last, not a closing SEP or EOS, which would say whether the solution ended.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property

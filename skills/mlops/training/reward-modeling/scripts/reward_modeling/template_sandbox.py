@@ -3,8 +3,6 @@
 Steps are counted, not seconds: a template that is refused is refused on every machine.
 """
 
-from __future__ import annotations
-
 import functools
 import re
 from collections.abc import Callable, Iterable, Sequence, Sized

@@ -1,7 +1,5 @@
 """Give a tokenizer what `rendering` needs: a chat template, an end token, a pad token of its own, a fixed date."""
 
-from __future__ import annotations
-
 import json
 
 from .chat_templates import DATE_NOTE, template_text, writes_the_date

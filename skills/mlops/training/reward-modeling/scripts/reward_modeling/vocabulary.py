@@ -1,7 +1,5 @@
 """Whether a tokenizer tells texts apart, and a model has an embedding for each token that a text can become."""
 
-from __future__ import annotations
-
 from itertools import chain
 
 from .console import ModelError

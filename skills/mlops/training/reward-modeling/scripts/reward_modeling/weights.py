@@ -3,8 +3,6 @@
 transformers leaves out a tensor that its class has no place for, in silence: those that would change a score are refused.
 """
 
-from __future__ import annotations
-
 import copy
 import math
 import re
