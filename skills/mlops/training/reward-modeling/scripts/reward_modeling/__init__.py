@@ -1,7 +1,4 @@
-"""Reward modeling: train, judge and use models that score answers.
-
-`RewardModel` and `ProcessRewardModel` are loaded on first use: importing the package imports neither torch nor transformers.
-"""
+"""Reward modeling: train, evaluate and use models that score answers. The two classes are loaded on first use."""
 
 from typing import Any
 

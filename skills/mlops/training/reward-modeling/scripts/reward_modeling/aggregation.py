@@ -50,5 +50,4 @@ def step_rewards(steps: Sequence[str], scores: StepScores | None) -> list[float 
 
 
 def aggregated(name: str, logits: Sequence[float], value: Value = probability) -> float:
-    """The reward of a solution by the entry of AGGREGATIONS; value: makes a score of a step's logit."""
     return AGGREGATIONS[name](logits if name == "sum_logit" else [*map(value, logits)])

@@ -150,8 +150,7 @@ def _capped_at(softcap: float | None, device: torch.device) -> Callable | None:
 def block_mask(until: torch.Tensor, positions: torch.Tensor, window: int | None) -> Any:
     """Without the [T, T] mask. until, positions: [T], of `PackedRow`.
 
-    An earlier block of keys is seen in part when some key's `until` reaches into the block of queries, in full when every
-    key's does to its end. Tokens that see only themselves fill the last block.
+    An earlier block of keys is seen in part when some key's `until` reaches into the queries, in full when all reach their end.
     """
     from torch.nn.attention.flex_attention import BlockMask
 
@@ -208,7 +207,7 @@ def shared_prefix(model: Model) -> Iterator[None]:
 def outputs_at(
     model: Model, head: Any, row: PackedRow, places: Sequence[int], layout: Layout | None = None
 ) -> torch.Tensor:
-    """[places, labels] outputs of the head at places of a row, inside `shared_prefix(model)`. Gradients flow."""
+    """[places, labels] outputs of the head, inside `shared_prefix(model)`. Gradients flow."""
     device = next(model.parameters()).device
     hidden = getattr(model, model.base_model_prefix)(
         input_ids=torch.tensor([row.ids], device=device),

@@ -114,7 +114,6 @@ class BaseRenderer:
         raise NotImplementedError
 
     def _fit(self, parts: list[list[int]], *one: Any) -> Any:
-        """What becomes of the ids of the parts by the over-length policy."""
         raise NotImplementedError
 
     def _is_over_length(self, needed: int, called: str, origin: object) -> bool:
@@ -170,7 +169,6 @@ class BaseRenderer:
             raise DataError(what, where=where, hint=hint) from error
 
     def _write(self, messages: Sequence[Message], tools: Any, prompt_only: bool, count: bool = False) -> str:
-        """With the arguments of tool calls as the template wants them."""
         if self.special_tokens_in_content == "text":
             messages = self._arguments.as_wanted(messages)
         return self._filled(messages, tools, prompt_only, count)
@@ -194,7 +192,6 @@ class BaseRenderer:
     def prompt_ids(
         self, prompt: Sequence[Message], tools: list[dict] | None = None, *, where: object = None
     ) -> list[int]:
-        """What a policy continues."""
         marked = self._marked(prompt, tools, where, prompt_only=True)
         if marked is not None:
             return self.special.ids(marked)
@@ -231,7 +228,6 @@ class BaseRenderer:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Changes when any conversation could render or be scored otherwise."""
         return fingerprint_of(self.contract())
 
     def probe_ids(self) -> list[list[int]]:
@@ -261,7 +257,6 @@ def refused_together(faults: Sequence[tuple[int, DataError]], total: int) -> Dat
 
 
 def check_one_text(prompt: Sequence[Message], completion: Sequence[Message], where: object) -> None:
-    """Only a template can say what stands between turns."""
     if len(prompt) > 1 or len(completion) != 1:
         what = "a conversation of several messages is not a text that is rendered already"
         raise DataError(what, where=where, hint="give prompt and answer as texts, or leave out --text_format rendered")
@@ -276,7 +271,6 @@ def _sha256(text: str) -> str:
 
 
 def _fold_system(messages: list[Message]) -> list[Message] | None:
-    """For templates that know no system role."""
     if [message["role"] for message in messages[:2]] != ["system", "user"]:
         return None
     system, user, *rest = messages

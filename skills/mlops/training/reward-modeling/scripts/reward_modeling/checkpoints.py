@@ -1,7 +1,4 @@
-"""Load, save and verify a reward model.
-
-A saved one is a plain Hugging Face folder with a card, `reward_model.json`: fingerprint of its rendering, golden scores.
-"""
+"""Load, save and verify a reward model: a plain Hugging Face folder with a card, `reward_model.json`."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -209,9 +206,6 @@ def _write_contract_into_config(model: Model, tokenizer: Tokenizer, kind: Kind) 
     config.get_text_config().pad_token_id = config.pad_token_id = tokenizer.pad_token_id
     config.problem_type = kind.problem_type
     config.id2label, config.label2id = dict(kind.labels), kind.label2id
-
-
-# ---- saving
 
 
 def save(

@@ -1,7 +1,6 @@
 """Flags, recipes and help pages, made from dataclasses of settings. The one module that knows argparse.
 
-Nothing heavy is imported here, so that `--help` answers at once; a trainer, whose fields are flags too, only where a flag
-is given that is not one of the script's own.
+Nothing heavy is imported here, so that `--help` answers at once.
 """
 
 import argparse
@@ -29,12 +28,8 @@ SKILL_FOLDER = Path(__file__).resolve().parents[2]
 
 T = TypeVar("T")
 
-# ---- values of flags
-
 
 def _checked(expected: str, read: Callable[[str], Any]) -> Callable[[str], Any]:
-    """A type for argparse. read: None or a ValueError is not what was expected."""
-
     def parse(text: str) -> Any:
         with contextlib.suppress(ValueError):
             if (value := read(text)) is not None:
@@ -63,7 +58,6 @@ def escaped(text: str) -> str:
 
 
 def _pairs(expected: str, read: Callable[[str], tuple[str, str] | None]) -> Callable[[str], dict[str, str]]:
-    """A type for argparse: what `read` makes of each part between commas."""
     pair = _checked(expected, read)
     return lambda text: dict(map(pair, list(filter(None, map(str.strip, text.split(",")))) or [text]))
 
@@ -95,8 +89,6 @@ OF_TYPE = {
     "Mapping[str, str]": {"metavar": "A=B,..."},
 }
 """Type of a field -> what argparse is told."""
-
-# ---- settings
 
 
 def flag(default: Any, help: str, *, group: str | None = None, **more: Any) -> Any:
@@ -162,7 +154,6 @@ class Parser(argparse.ArgumentParser):
         groups[title].add_argument(more.pop("name", f"--{one.name}"), default=one.default, **more)
 
     def print_help(self, file: Any = None) -> None:
-        """To stdout: the help is what was asked for."""
         super().print_help(file or stdout())
         stdout().flush()
 
@@ -189,7 +180,6 @@ class Parser(argparse.ArgumentParser):
     def _parsed(
         self, words: list[str], namespace: argparse.Namespace, where: str | None = None
     ) -> tuple[argparse.Namespace, list[str]]:
-        """(the namespace, the trainer's words). where: the recipe."""
         words, refused = translated(words, self.prog, self._knows, where)
         try:
             namespace, unknown = self.parse_known_args(words, namespace)
@@ -276,7 +266,7 @@ def _field_names(configs: Iterable[type]) -> set[str]:
 
 
 def trainer_fields(config_class: Callable[[], type], words: list[str], prog: str) -> dict[str, Any]:
-    """`["--weight_decay", "0.1"]` -> {"weight_decay": 0.1}, with the types of the trainer's configuration class."""
+    """`["--weight_decay", "0.1"]` -> {"weight_decay": 0.1}, with the types of the configuration class."""
     if not words:
         return {}
     from transformers import HfArgumentParser

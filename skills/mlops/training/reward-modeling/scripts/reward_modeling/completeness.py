@@ -48,7 +48,6 @@ class Completeness:
         return list(dict.fromkeys(absent))
 
     def nothing_left(self, prompt: Sequence[Message], completion: Sequence[Message], tools: Any, text: str) -> bool:
-        """Whether a completion that says nothing, or something else, would give the same text."""
         for content in ("", _SIGN):
             emptied = [
                 {**{key: value for key, value in one.items() if key not in SPEAKING}, "content": content}
@@ -80,7 +79,6 @@ class Completeness:
 
 
 def _texts_in(value: object) -> Iterator[str]:
-    """Without the labels of tool calls."""
     if isinstance(value, dict):
         for key, item in value.items():
             if key not in _LABELS:
@@ -93,7 +91,6 @@ def _texts_in(value: object) -> Iterator[str]:
 
 
 def _signed(value: object, field: str, signs: dict[str, str]) -> Any:
-    """`signs` gets the field that each sign stands for."""
     if isinstance(value, dict):
         return {key: item if key in _LABELS else _signed(item, field, signs) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -106,7 +103,6 @@ def _signed(value: object, field: str, signs: dict[str, str]) -> Any:
 
 
 def _stands_in(value: object, region: str) -> bool:
-    """In other whitespace or as JSON writes it too."""
     return all(
         _squeezed(leaf) in region or _squeezed(json.dumps(leaf, ensure_ascii=False)[1:-1]) in region
         for leaf in _texts_in(value)
@@ -125,7 +121,6 @@ class Arguments:
 
     @cached_property
     def _takes(self) -> str:
-        """An "object", only "text", or "any" where both read alike."""
         text, sign = '{"QZ": "ZQ1QZ"}', "ZQ1QZ"
         of_text, of_object = self._shown(text), self._shown(json.loads(text))
         if sign in of_object:

@@ -36,8 +36,6 @@ SAID = ("format", "files", "winner_values", "columns_used", "metadata_columns")
 
 @dataclass(frozen=True, kw_only=True)
 class CheckSettings(ReadingSettings, WinnerSettings, TextSettings):
-    """Raises UsageError for settings that do nothing together."""
-
     group: ClassVar = "result"
     data: Sequence[str] = flag(
         (), "the same as --dataset_name", group="positional arguments", name="data", nargs="*", metavar="DATA"
@@ -227,7 +225,6 @@ def check_data(settings: CheckSettings) -> Checked:
 
 
 def _surveyed(settings: CheckSettings, reading: Reading) -> tuple[Survey, dict[str, None]]:
-    """What a pass over all rows finds, and their columns."""
     held_out: frozenset[bytes] = frozenset()
     for _, records in slices(settings.eval_dataset_name or (), replace(reading, leave_out_unreadable=False)):
         held_out |= audit.prompt_digests(records.rows)
@@ -245,7 +242,6 @@ def _surveyed(settings: CheckSettings, reading: Reading) -> tuple[Survey, dict[s
 def _write_rows(
     output: Path, survey: Survey, settings: CheckSettings, reading: Reading, columns: dict[str, None]
 ) -> dict[str, int] | None:
-    """In a second pass. Returns what `tell_moved` tells."""
     kept = ((raw, records, survey.left(records, settings.drop)) for raw, records in slices(settings.sources, reading))
     if settings.layout == "original":
         rows = (row for raw, records, left in kept for row in kept_rows(raw, records, left))
@@ -258,7 +254,6 @@ def _write_rows(
 
 
 def _render_checks(settings: CheckSettings) -> Callable[[type], list[Check]]:
-    """Checks by rendering as training and scoring would. Reads the model's tokenizer alone."""
     from .checkpoints import read_chat_template, read_tokenizer
     from .rendering import Renderer
     from .step_rendering import STEP_SEPARATOR, StepRenderer

@@ -112,7 +112,6 @@ class Rewards:
         completions: Sequence[list[Message]],
         tools: Sequence[list[dict] | None] | None = None,
     ) -> list[float]:
-        """prompts, completions: [n] message lists."""
         asked = zip(prompts, completions, tools or [None] * len(prompts), strict=True)
         known = self._lost()
         rewards = self.score_conversations([Conversation(*one) for one in asked])
@@ -121,7 +120,6 @@ class Rewards:
         return rewards
 
     def score_conversations(self, conversations: Sequence[Conversation], progress: Progress = None) -> list[float]:
-        """progress: of the last model."""
         last = self.names[-1]
         by_model = {name: self._score(name, conversations, progress if name == last else None) for name in self.models}
         if conversations:
@@ -169,7 +167,6 @@ class Rewards:
 
 
 def check_weights(weights: Sequence[float] | None, models: int, combine: str) -> list[float]:
-    """1 for each model unless given."""
     if combine not in COMBINATIONS:
         raise UsageError(f"no combination {combine!r}", hint=f"choose one of {', '.join(COMBINATIONS)}")
     if weights is None:

@@ -34,7 +34,7 @@ class RunError(UserError):
 
 
 def is_full_disk(error: BaseException | None) -> bool:
-    """Whether it, or one that it was raised from, is a write that found no space."""
+    """Whether it, or one that it was raised from, found no space."""
     if error is None:
         return False
     # safetensors says it in words; torch.save says only that its zip file has not become as long as it should.

@@ -48,7 +48,6 @@ def golden_scores(model: Model, renderer: Any) -> list[float | list[float]]:
 
 
 def _rows(model: Model, renderer: Any, kind: Kind, example: dict[str, Any]) -> list[TokenRow]:
-    """(ids, positions); of its end, where a model is too small for the whole."""
     most = positions(model)
     if kind is OUTCOME:
         ids = renderer.tokenizer(renderer.text(example["messages"]), add_special_tokens=False)["input_ids"]
@@ -98,13 +97,10 @@ def _numbers(scores: list) -> list[float]:
     return [value for score in scores for value in (score if isinstance(score, list) else [score])]
 
 
-# ---- models of others
-
-
 def keep_card(model: Scorer, name: str, file: Path, dtype: str) -> float | None:
-    """Write a hash of the rendered golden texts, and their rewards; where the file is there already, compare with it.
+    """Write a hash of the rendered golden texts and their rewards (-> None), or compare with it (-> the largest difference).
 
-    Returns the largest difference, None where it was written. Raises ModelError when the model renders or scores otherwise.
+    Raises ModelError when the model renders or scores otherwise.
     """
     conversations = [
         Conversation(text["prompt"], [{"role": "assistant", "content": "", "steps": text["steps"]}])

@@ -1,7 +1,6 @@
 """Which models may be run on packed rows (`attention`): those that give there the rewards of one at a time.
 
-One that mixes tokens otherwise (recurrent layers, ALiBi, sinks, two directions) would be wrong in silence. So it must
-have full or sliding attention only, call ours in every layer, and pass as a shrunken random float64 copy.
+Others would be wrong in silence: only full or sliding attention will do, and a shrunken random float64 copy must pass.
 """
 
 import contextlib

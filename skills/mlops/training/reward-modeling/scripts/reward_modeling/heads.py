@@ -41,7 +41,6 @@ def head_name(model: Model) -> str:
 
 
 def head_projection(model: Model) -> Any:
-    """The last layer of the head, with one output for each label."""
     import torch
 
     base = unwrapped(model)
@@ -64,5 +63,4 @@ def keep_head_in_float32(model: Model) -> None:
 
 
 def unwrapped(model: Model) -> Any:
-    """What a PEFT wrapper holds."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model

@@ -1,7 +1,7 @@
 """Rewards of language models: scale times the log-probability of the answer less that by a reference model.
 
-Of DPO (arXiv:2305.18290, equation 5), up to what depends on the prompt alone; ImplicitPRM and EurusPRM sum it up to the end
-of each step (arXiv:2412.01981, equation 4)."""
+DPO (arXiv:2305.18290, equation 5); ImplicitPRM and EurusPRM: the sum to the end of each step (arXiv:2412.01981, equation 4).
+"""
 
 from dataclasses import replace
 from typing import Any
@@ -20,8 +20,6 @@ TOKENS_TOGETHER = 1024
 
 
 class Since(nn.Module):
-    """The sum at the last of two positions less that at the first."""
-
     attributes = ()
 
     def combine(self, sums: Tensor) -> Tensor:
@@ -52,7 +50,6 @@ class LogRatio(nn.Module):
 
 
 def _log_probs(model: Any, ids: Tensor, mask: Tensor) -> Tensor:
-    """[B, T - 1], in fp32, of each token but the first."""
     states = model.get_decoder()(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state[:, :-1]
     wanted, head, parts = ids[:, 1:].flatten(), model.get_output_embeddings(), []
     softcap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)

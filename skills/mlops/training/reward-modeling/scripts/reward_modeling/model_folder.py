@@ -1,6 +1,6 @@
 """What lies in a model folder, read without running any of it: its JSON, its tensors' shapes, code that it would bring.
 
-A folder may come from anyone: only regular files are opened, JSON is bounded, and nothing outside the folder is read.
+A folder may come from anyone: only regular files inside it are opened, and JSON is bounded.
 """
 
 import functools
@@ -92,9 +92,6 @@ def hub_file(path: str, name: str, *, ask: bool = False) -> Path | None:
     return Path(found) if found else None
 
 
-# ---- before the libraries open it
-
-
 def check_folder(path: str) -> None:
     """Raises ModelError when a file would block a reader, is broken, or leads out."""
     folder = Path(path)
@@ -183,11 +180,7 @@ def _short(value: object) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-# ---- code of its own, and weights
-
-
 def own_code(path: str) -> list[str]:
-    """Files whose code transformers would run, if it were allowed to."""
     folder = snapshot(path)
     if folder is None:
         return []
@@ -201,7 +194,6 @@ def own_code(path: str) -> list[str]:
 
 
 def _modules(classes: Any) -> list[str]:
-    """The files of "MODULE.CLASS", or of "OWNER/NAME--MODULE.CLASS" of another repository."""
     if isinstance(classes, list):
         return [file for entry in classes for file in _modules(entry)]
     if not isinstance(classes, str):
@@ -227,7 +219,6 @@ def _header(file: Path) -> list[tuple[str, Tensor]]:
 
 
 def pickled_weights(folder: Path) -> list[str]:
-    """Those that transformers reads, since there are no safetensors."""
     if any(folder.glob("model*.safetensors*")):
         return []
     return sorted(file.name for file in folder.glob("pytorch_model*.bin"))

@@ -195,7 +195,6 @@ def translated(
 
 
 def _count(values: str, words: list[str]) -> int:
-    """How many are values of the flag before them."""
     found = next((place for place, word in enumerate(words) if word.startswith("--")), len(words))
     if values == "?":
         return int(bool(found) and words[0].lower() in (*NOTHING, "true", "yes", "on", "0", "1"))
@@ -205,7 +204,6 @@ def _count(values: str, words: list[str]) -> int:
 def _answer(
     name: str, entry: Old, values: list[str], known: Callable[[str], bool], refused: dict[str, str], where: str
 ) -> list[str]:
-    """The words in place of an old flag. A refused one goes into `refused`."""
     nothing = [*HARMLESS.get(name, ())]
     while entry.becomes in EVERYWHERE and not known(entry.becomes):
         nothing += HARMLESS.get(entry.becomes, ())

@@ -1,7 +1,6 @@
 """What a run may write into its output folder, and delete there: its own names and no others.
 
-OUT/run.json holds the identity of a run, `files`, the names of the saved model, and `finished`, whether the last run saved
-one. Older versions wrote no `files`: there OLDER says which names are ours.
+OUT/run.json holds a run's identity, the names of the saved model (older versions: OLDER) and whether the last run saved one.
 """
 
 import atexit
@@ -59,9 +58,6 @@ def _json(file: Path) -> dict[str, Any]:
     return {}
 
 
-# ---- whose files they are
-
-
 def checkpoints(output_dir: str | Path) -> list[Path]:
     """Oldest first, complete or not."""
     steps = {folder: folder.name.rpartition("-")[2] for folder in Path(output_dir).glob("checkpoint-*")}
@@ -111,9 +107,6 @@ def foreign_files(output_dir: str | Path) -> list[str]:
         return not (path.name in own or path.name.startswith(".") or is_standard_stream(path))
 
     return sorted(path.name for path in folder.iterdir() if is_foreign(path))
-
-
-# ---- before a run
 
 
 def claim(
@@ -166,7 +159,6 @@ def _check_writable(folder: Path) -> None:
 
 
 def _remove_empty(folders: list[Path]) -> None:
-    """Innermost first, up to the first that is not empty."""
     with contextlib.suppress(OSError):
         for folder in folders:
             folder.rmdir()
@@ -195,9 +187,6 @@ def _refuse_content(folder: Path, overwrite: bool, resuming: bool) -> None:
 
 def _some(names: list[str]) -> str:
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-
-
-# ---- during and after a run
 
 
 def start(output_dir: str | Path, identity: dict[str, Any], *, resuming: bool) -> None:

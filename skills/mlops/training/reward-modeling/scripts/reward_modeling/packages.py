@@ -57,7 +57,6 @@ def is_installed(module: str) -> bool:
 
 
 def check_optional(given: Mapping[str, Sequence[str]]) -> None:
-    """given: {name of a setting: its values}."""
     needed = []
     for value in given.get("report_to", ()):
         if value in ("none", "all", "[]", "kubeflow"):
@@ -83,7 +82,6 @@ def check_optional(given: Mapping[str, Sequence[str]]) -> None:
 
 
 def not_installed(module: str, before: str = "") -> UsageError:
-    """before: what asked for it."""
     script = Path(sys.argv[0]).name
     script = script if script in SCRIPT_RESULTS else "NAME.py"
     package = INSTALLED_AS.get(module, module.replace("_", "-"))

@@ -1,7 +1,6 @@
 """Rendered rows -> batches for one forward pass each, without computing a token twice.
 
-`pack` lays sequences side by side in a flat row in which a shared prefix stands once, for attention that knows the layout
-(`attention`): sorted, each adds a `Segment`, the tokens that it does not share with the one before it.
+In a flat row a shared prefix stands once: each sorted sequence adds a `Segment`, what it does not share with the one before it.
 """
 
 from __future__ import annotations
@@ -87,7 +86,6 @@ class PackedRow:
     places: list[list[int]] = field(default_factory=list)
 
     def add(self, index: int, sequence: Sequence[int], shared: int) -> None:
-        """shared: tokens in common with the sequence added before it."""
         start, path, new = len(self.ids), self.places[-1][:shared] if shared else [], sequence[shared:]
         if new:
             self.ids.extend(new)
@@ -164,7 +162,6 @@ def _row_end(first: int, sequences, order: list[int], shared: list[int], max_tok
 
 
 def _sorted_with_shared(sequences, window: Sequence[int], share: bool) -> tuple[list[int], list[int]]:
-    """And the tokens each shares with the one before it."""
     if not share:
         return list(window), [0] * len(window)
     # Four big-endian bytes a token are compared by memcmp, a hundred times faster than lists of integers.

@@ -16,7 +16,7 @@ class PairwiseModel(RewardModel):
     """Its rewards hold within a prompt: what has one answer is a DataError.
 
     An answer's is the mean log-odds that it beats each answer of its prompt (itself: 0): the Bradley-Terry scores that fit
-    all pairs best, by least squares. Both orders of a pair are computed, which takes out what a model gives to a place.
+    all pairs best, by least squares. Both orders of a pair are computed: a place is no advantage.
     """
 
     attributes = ("win_rate",)
@@ -39,7 +39,6 @@ class PairwiseModel(RewardModel):
         return found
 
     def _of_both(self, one: float | None, other: float | None) -> float | None:
-        """The log-odds of the first answer by both orders."""
         if one is None or other is None:
             return None
         if self.renderer.family.head == "Marked":
@@ -66,7 +65,6 @@ def _pairs(group: list[Conversation]) -> list[AnswerPair]:
 
 
 def _among(odds: list[float | None]) -> list[float] | None:
-    """Reward and win rate by the log-odds against every other answer."""
     if None in odds:
         return None
     return [math.fsum(odds) / (len(odds) + 1), math.fsum(map(probability, odds)) / len(odds)]

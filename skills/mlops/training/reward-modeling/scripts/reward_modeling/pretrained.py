@@ -76,7 +76,6 @@ def read_model(
 
 
 def check_reachable(path: str) -> None:
-    """Raises ModelError for a hub id that is neither in the cache nor on the hub."""
     if not (Path(path).is_dir() or hub_answers(path) or snapshot(path)):
         raise ModelError(f"cannot load {path}: the hub does not answer", hint=HUB_HINTS["couldn't connect"])
 

@@ -1,6 +1,6 @@
-"""Rewards for the steps of solutions, and one reward for each solution made of them.
+"""Rewards for the steps of solutions, and one for each solution made of them.
 
-A step's score is softmax(logits)[1], fp32, at the last token of the separator after it.
+A step's is softmax(logits)[1], fp32, at the last token of the separator after it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 
 def from_settings(settings: ScoringSettings, path: str | None = None) -> RewardModel | ProcessRewardModel:
-    """path: by default the settings' own."""
     path = path or settings.model_name_or_path
     kind = ProcessRewardModel if checkpoints.kind_of(path) is PROCESS else RewardModel
     if (family := readers.recognize_family(path)) and family.compares:
@@ -106,7 +105,6 @@ class ProcessRewardModel(Scorer):
         return found
 
     def score_solutions(self, solutions: Sequence[Steps], progress: Progress = None) -> list[StepScores | None]:
-        """None for what was left out."""
         scored = self._scored(solutions, progress)
         return [found and StepScores(found[1], found[0].dropped, self.value) for found in scored]
 

@@ -124,7 +124,6 @@ def explain_unexpected(error: Exception) -> int:
 
 
 def _tell(error: UserError) -> int:
-    """Returns the exit code."""
     print(error.render(), file=sys.stderr)
     if not isinstance(error, UsageError) and is_first_process():
         emit_error(error)

@@ -1,7 +1,8 @@
-"""Heads of public reward models, built of the shapes of their tensors. In fp32 whatever the trunk runs in.
+"""Heads of public reward models, built of the shapes of their tensors, in fp32.
 
-`forward` makes [..., k] numbers of [..., H] hidden states, each position alone; `combine` makes [rows, 1 + attributes], the
-reward first, of [rows, positions, k] numbers."""
+`forward` makes [..., k] numbers of [..., H] states; `combine` makes [rows, 1 + attributes], the reward first, of
+[rows, positions, k] numbers.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -68,7 +69,7 @@ class Head(nn.Module):
 
 
 class Stack(Head):
-    """One linear layer, or several with an activation between them. outputs: how many numbers it may give."""
+    """One linear layer, or several with an activation between them."""
 
     outputs: tuple[int, ...] = (1,)
 
@@ -102,8 +103,6 @@ class Second(Stack):
 
 
 class Difference(Stack):
-    """The first number minus the second."""
-
     outputs = (2,)
 
     def combine(self, numbers: Tensor) -> Tensor:
@@ -111,8 +110,6 @@ class Difference(Stack):
 
 
 class Probability(Difference):
-    """The probability of the first of two logits."""
-
     def combine(self, numbers: Tensor) -> Tensor:
         return super().combine(numbers).sigmoid()
 

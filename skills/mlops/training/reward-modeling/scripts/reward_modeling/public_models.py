@@ -99,7 +99,6 @@ def made_ready(model: Any, tokenizer: Any, notes: list[str]) -> checkpoints.Load
 
 
 def fetched(path: str) -> Path:
-    """The folder of a model, of a hub id in the cache."""
     folder = Path(path)
     if not folder.is_dir():
         from huggingface_hub import snapshot_download
@@ -160,9 +159,6 @@ def model_class(config: Any, family: Family, head: type, shapes: dict[str, tuple
     return Public
 
 
-# ---- weights
-
-
 def read_tensors(folder: Path) -> dict[str, Any]:
     """All tensors of a folder, mapped into memory; of pickles only where there are no safetensors."""
     from safetensors.torch import load_file
@@ -211,13 +207,9 @@ def token_id(path: str, tokenizer: Any, token: int | str) -> int:
     return ids[0]
 
 
-# ---- text
-
-
 def overridden(
     path: str, loaded: checkpoints.Loaded, family: Family | None, text_format: str | None, template_path: str | None
 ) -> Family | None:
-    """The family with the user's text format and template over its own."""
     if text_format != "pair" and not template_path:
         return replace(family, pair=False) if family and family.pair and text_format == "chat" else family
     if loaded.card:
@@ -234,7 +226,6 @@ def overridden(
 def renderer_of(
     loaded: checkpoints.Loaded, family: Family | None, path: str, text_format: str | None, separator: str | None = None
 ) -> BaseRenderer:
-    """family: None for a language model with a reference. separator: between steps, where trained with another."""
     tokenizer, notes = loaded.tokenizer, loaded.notes
     rules = {"max_length": None, "text_format": "chat" if text_format in (None, "pair") else text_format}
     if family and family.template:

@@ -23,7 +23,6 @@ def _with_system(messages: Sequence[Message], family: Family) -> Sequence[Messag
 
 
 def _found(ids: list[int], part: list[int]) -> list[int]:
-    """Where the part starts in the ids, ascending."""
     return [start for start in range(len(ids) - len(part) + 1) if ids[start : start + len(part)] == part]
 
 
@@ -87,7 +86,6 @@ class PublicRenderer(Renderer):
         return self._opened(super().prompt_ids(prompt, tools, where=where))
 
     def _opened(self, ids: list[int]) -> list[int]:
-        """The ids after the BOS that the family's policy puts there."""
         opening = self._opening
         lacks = self.family.bos == "both" or ids[: len(opening)] != opening
         return [*opening, *ids] if self._templated and lacks else ids
@@ -144,7 +142,6 @@ class PublicStepRenderer(StepRenderer):
         return [self.special.ids(text) for text in texts] if token else texts
 
     def _literal(self, prompt, origin) -> str:
-        """A literal text up to the first step."""
         if any(message["role"] == "assistant" for message in prompt):
             what = "the prompt has turns of the assistant, for which its authors had no form"
             raise DataError(what, where=origin, hint="give the problem as one user turn")
@@ -196,7 +193,6 @@ class PublicStepRenderer(StepRenderer):
         return RenderedSolution(row[: kept[-1] + 1], kept, dropped)
 
     def _tags(self, ids: list[int], wanted: int, origin: Any) -> list[int]:
-        """The last token of each tag, of which those of the steps are the last."""
         found = _found(ids, self.separator_ids)[-wanted:]
         if len(found) < wanted:
             what = f"{wanted - len(found)} steps end so that {self.step_separator!r} after them is another token"

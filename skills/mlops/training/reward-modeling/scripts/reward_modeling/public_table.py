@@ -14,7 +14,6 @@ def _merged(messages: list[Message]) -> list[Message]:
 
 
 def _without_thinking(messages: list[Message]) -> list[Message]:
-    """Qwen3's way of saying that the answer was not thought about."""
     *before, question, answer = messages
     question = question | {"content": f"{question['content']} /nothink"}
     return [*before, question, answer | {"content": f"<think>\n\n</think>\n\n{answer['content']}"}]
@@ -26,7 +25,6 @@ def _asked_of(messages: list[Message]) -> list[Message]:
 
 
 def signed(logit: float) -> float:
-    """p(correct) - p(incorrect)."""
     return 2 * probability(logit) - 1
 
 

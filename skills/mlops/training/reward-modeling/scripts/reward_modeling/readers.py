@@ -76,7 +76,6 @@ def recognize_family(path: str) -> Family | None:
 
 
 def _foreign_config(path: str) -> dict[str, Any] | None:
-    """The config.json of a model without a card of ours; None where there is none."""
     folder = Path(path)
     if folder.exists() or path.count("/") > 1:
         check_folder(path)

@@ -27,8 +27,6 @@ OVERLONG = ("drop", "truncate_prompt", "truncate_left", "error")
 
 
 class Conversation(NamedTuple):
-    """origin: FILE:ROW, as errors call it."""
-
     prompt: Sequence[Message]
     completion: Sequence[Message]
     tools: list[dict] | None = None
@@ -97,7 +95,6 @@ class Renderer(BaseRenderer):
         return Rendered(ids[:head] + ids[len(ids) - room :], cut=len(ids) - self.max_length)
 
     def _answer_start(self, ids: list[int], prompt: Sequence[Message], tools: list[dict] | None, origin: object) -> int:
-        """Leading tokens in common with the prompt rendered alone."""
         if not prompt:
             return 0
         if self._last_prompt[0] != (prompt, tools):  # of several completions of one prompt, once

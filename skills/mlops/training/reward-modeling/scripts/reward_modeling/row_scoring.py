@@ -227,7 +227,7 @@ def read_rankings(settings: ScoreSettings, of_steps: bool) -> tuple[Stream | lis
 def scored_rankings(
     model: Model, rankings: Iterable[Ranking], settings: ScoreSettings, advance: Callable[[int], None]
 ) -> Iterator[ScoredRanking]:
-    """In input order. Raises DataError, after looking for all that the template refuses, where --refused stops."""
+    """In input order. Raises DataError, which names all that the template refuses, where --refused stops."""
     refused: list[tuple[int, DataError]] = []
     seen, stops = 0, settings.refused == "stop"
     if renderer := getattr(model, "renderer", None):  # several models have one each, and stop at the first that refuses
@@ -272,7 +272,6 @@ def in_windows(rankings: Iterable[Ranking], best_of: int | None) -> Iterator[lis
 def score_together(
     model: Model, rankings: Sequence[Ranking], conversations: Sequence[Conversation], normalise: bool, advance: Callable
 ) -> Iterator[ScoredRanking]:
-    """conversations: the completions of the rankings."""
     columns = None
     if isinstance(model, ProcessRewardModel):
         scored = model.score_in_steps(conversations, advance)
@@ -298,7 +297,6 @@ class RowSummary:
         self.first: list[list[Ranked]] = []
 
     def of(self, scored: Iterable[ScoredRanking]) -> Iterator[dict[str, Any]]:
-        """The output rows, counted as they pass."""
         for ranking, scores, columns in scored:
             known = [score for score in scores if score is not None]
             rewards = [reward for own in columns or () for reward in own.get("step_rewards", ())]

@@ -242,7 +242,6 @@ def _reply(text: str) -> list[Message]:
 
 
 def _statement(prompt: Question, value: str, rng: random.Random, openers=world.OPENERS, share: float = 0.4) -> str:
-    """A sentence that states `value`; a share of them starts with an opener."""
     opener = rng.choice(openers) if rng.random() < share else ""
     body = rng.choice(QUESTION_KINDS[prompt.kind].answers).format(**prompt.facts, value=value)
     return world.sentence(opener + body)
@@ -277,7 +276,6 @@ def _minimal_pair(prompt: Question, rng: random.Random) -> list[tuple[str, str |
 
 
 def _pattern(template: str) -> re.Pattern[str]:
-    """One named group a field; a field that returns must hold the same word."""
     pattern = re.sub(r"\\\{(\w+)\\\}", r"(?P=\1)", re.escape(template))
     for name in fields_of(template):
         pattern = pattern.replace(f"(?P={name})", f"(?P<{name}>{'|'.join(SLOTS[name])})", 1)

@@ -67,10 +67,7 @@ PPO_DEFAULTS: dict[str, Any] = {
 
 
 def tokenizer(texts: Iterable[str] | None = None) -> PreTrainedTokenizerBase:
-    """A byte-level BPE in which every word of the world, or of these texts, is one token.
-
-    A Qwen2Tokenizer: `AutoTokenizer` makes that of any tokenizer beside a qwen2 model, with other ids.
-    """
+    """A byte-level BPE in which every word of the world, or of these texts, is one token."""
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
     from transformers import Qwen2Tokenizer
 
@@ -131,7 +128,7 @@ def base_model(
     """Train the tiny decoder on sandbox conversations and save it with its tokenizer.
 
     conversations: (n, seed) -> others to learn from, whose words occur in `texts`. overrides: fields of the config. Same
-    seed, machine and thread count: same weights. Raises UsageError when there is something at `path` already.
+    seed, machine and thread count: same weights.
     """
     import torch
     from transformers import AutoModelForCausalLM
@@ -158,7 +155,6 @@ def base_model(
 def _teach(
     model: PreTrainedModel, words: PreTrainedTokenizerBase, rows: list[list[Message]], settings: TrainingSettings
 ) -> None:
-    """One pass over the rows: cross-entropy on the tokens of the answer and its END."""
     import torch
 
     def warm_cosine(step: int) -> float:

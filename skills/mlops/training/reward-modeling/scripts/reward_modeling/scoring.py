@@ -25,8 +25,6 @@ Progress = Callable[[int], None] | None
 
 @dataclass(frozen=True)
 class Ranked:
-    """index: of the completion in the input."""
-
     index: int
     score: float | None
     completion: Text
@@ -124,14 +122,12 @@ class Scorer:
         return self.renderer.counts["truncated"]
 
     def warn_of_losses(self, before: dict[str, int] | None = None) -> None:
-        """Since `before`, a copy of `renderer.counts`."""
         losses.warn_of(self.renderer, before)
 
     def _described(self) -> list[str]:
         return [f"scoring: {self._way()}"]
 
     def _inputs(self, conversations: Sequence[Conversation]) -> list[Any]:
-        """None where there is nothing to score."""
         return list(conversations)
 
     @cached_property
@@ -165,7 +161,6 @@ class Scorer:
         ]
 
     def _scored(self, inputs: Sequence[Any], progress: Progress) -> list[Any]:
-        """(what the renderer made of it, its scores) of each input, None for what was left out."""
         found: list[Any] = []
         for start in range(0, len(inputs), WINDOW):
             part = inputs[start : start + WINDOW]
@@ -255,7 +250,6 @@ class RewardModel(Scorer):
 
 
 def _set_length(renderer: Any, loaded: checkpoints.Loaded, asked: int | None) -> None:
-    """Let the renderer keep as many tokens as asked for, as in training, or of a model without a card as it can read."""
     trained, family = loaded.rendering.get("max_length"), getattr(renderer, "family", None)
     default = DEFAULT_MAX_LENGTH if loaded.card else family and family.max_length
     renderer.max_length = longest_input(loaded.model, loaded.tokenizer, asked or trained, default)
@@ -276,7 +270,6 @@ def _check_finite(scores: Sequence[list[float]], origins: Sequence[Any], before:
 
 
 def _by_input(rows: Sequence[Sequence[Any]], progress: Callable[[int], None]) -> Callable[[list[int]], None]:
-    """Turns numbers of rows done into the number of inputs done."""
     owner = [i for i, own in enumerate(rows) for _ in own]
     left = [len(own) for own in rows]
 
@@ -291,7 +284,6 @@ def _by_input(rows: Sequence[Sequence[Any]], progress: Callable[[int], None]) ->
 
 
 def ranked(scores: Sequence[float | None], completions: Sequence[Any]) -> list[Ranked]:
-    """Best first, stable, None last."""
     order = sorted(range(len(scores)), key=lambda i: (scores[i] is None, -(scores[i] or 0.0)))
     return [Ranked(i, scores[i], completions[i]) for i in order]
 

@@ -76,7 +76,6 @@ def neutral_flag() -> Any:
 
 
 def text_format_flag(*more: str) -> Any:
-    """more: choices beyond training's."""
     return flag(
         None,
         "rendered: the texts are templated already; chat: the chat template is written around them"

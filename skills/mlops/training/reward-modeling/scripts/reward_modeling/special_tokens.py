@@ -14,9 +14,7 @@ _TAG = re.compile(r"</?\w+>")
 
 
 class SpecialTokens:
-    """The special tokens, and other added tokens that the template writes, but not tags such as `<think>`, which
-    answers hold rightly.
-    """
+    """Also other added tokens that the template writes, but not tags such as `<think>`, which answers hold rightly."""
 
     def __init__(self, tokenizer: Tokenizer):
         from transformers.utils import chat_template_utils as marking
@@ -48,7 +46,6 @@ class SpecialTokens:
         return self._marking.mark_control_tokens(value, self._pattern)
 
     def ids(self, marked: str) -> list[int]:
-        """What is marked becomes the tokens of a text."""
         try:
             return self._marking.encode_marked_chat(self.tokenizer, marked)
         except ValueError:  # a vocabulary that makes the token of its text too: break it after its first character

@@ -55,7 +55,6 @@ class Budget:
         return value
 
     def weigh_integers(self, values: Sequence[Any], times: int = 1) -> None:
-        """As widths and counts."""
         self.charge(times * sum(abs(value) for value in values if isinstance(value, int)))
 
 
@@ -100,7 +99,6 @@ def _filter(name: str, function: Callable) -> Any:
 
 
 def _check_growth(name: str, args: list[Any], values: list[Any]) -> list[Any]:
-    """Pay for results longer than all that goes in."""
     texts = [value for value in values if isinstance(value, str)]
     if name == "format" and texts:
         _check_format(texts[0], values)

@@ -37,7 +37,6 @@ def warn(message: str) -> None:
 
 
 def is_first_process() -> bool:
-    """Whether it speaks for all processes of a distributed run."""
     return os.environ.get("RANK", "0") == "0"
 
 

@@ -114,9 +114,6 @@ def _check_numbers(path: str, model: Model) -> None:
         raise ModelError(f"{path} holds {len(odd)} weights that are not floating-point numbers ({odd[0]})", hint=PLAIN)
 
 
-# ---- what it is instead
-
-
 def check_is_model(path: str) -> None:
     """Raises ModelError when this is an adapter, or a folder without a model."""
     folder = Path(path)
@@ -194,7 +191,6 @@ def _shapes(heads: dict[str, tuple[int, ...]]) -> str:
 
 
 def _head_of(config: Config, kind: Kind) -> tuple[str, dict[str, tuple[int, ...]]]:
-    """(class of transformers for this config with a head of this kind, shapes of that head)."""
     import torch
 
     if type(config) not in kind.auto_class._model_mapping:
