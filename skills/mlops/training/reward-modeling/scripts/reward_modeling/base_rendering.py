@@ -47,9 +47,7 @@ class BaseRenderer:
 
     takes: ClassVar[Callable[..., tuple]]
     policies: ClassVar[tuple[str, ...]]
-    """The entries of `overlong`."""
     places: ClassVar[tuple[str, ...]]
-    """The entries of `scored_at`."""
 
     def __init__(
         self,

@@ -21,11 +21,11 @@ def apply(
     from jinja2 import TemplateError
     from transformers.utils import chat_template_utils as theirs
 
-    from .template_sandbox import TooMuchError, budget, compiled, environment
+    from .template_sandbox import WORK, TooMuchError, budget, compiled, environment
 
     with _LOCK:
         environment()  # made by their compiler, so before it is replaced
-        budget.refill()
+        budget.left = WORK
         own, theirs._compile_jinja_template = theirs._compile_jinja_template, compiled
         try:
             return tokenizer.apply_chat_template(

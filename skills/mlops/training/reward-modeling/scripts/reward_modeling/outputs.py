@@ -50,7 +50,6 @@ def _let_go(descriptor: int, partial: Path | None, owner: int) -> None:
 
 
 def _held_file(path: str | Path) -> Path:
-    """Held by its partial file, which lies beside it (a link's target) until it takes its place."""
     while True:
         partial = _partial(path)
         held = locked(path, partial, os.O_RDWR | os.O_CREAT)

@@ -44,7 +44,6 @@ OPTIMIZERS = {
     }.items()
     for start in starts.split()
 }
-"""Start of a value of --optim -> package."""
 SWITCHES = {"deepspeed": "deepspeed", "use_liger_kernel": "liger_kernel", "use_vllm": "vllm"}
 INSTALLED_AS = {"yaml": "pyyaml", "azureml": "azureml-core", "optimi": "torch-optimi"}
 

@@ -19,7 +19,6 @@ INSTRUCTIONS = {
 TOO_LOW = ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX2_VNNI_2", "AVX512_CORE", "AVX512_CORE_VNNI")
 """Values of ONEDNN_MAX_CPU_ISA that switch all of them off."""
 AUTOCAST = {"bf16": "bfloat16", "bf16_full_eval": "bfloat16", "fp16": "float16", "fp16_full_eval": "float16"}
-"""Fields of the trainers -> what they ask for."""
 BF16_FROM = 10e6
 """Parameters from which bf16 pays on a CPU with AMX: 22M train 1.5 to 1.9 times as fast, 0.02M at a third."""
 

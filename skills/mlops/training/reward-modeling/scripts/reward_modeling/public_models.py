@@ -24,7 +24,6 @@ from .weights import check_loaded
 
 TRUNK = (r"^(model|transformer|gpt_neox|pretrained_model|backbone|base_model)\.", "model.")
 UNUSED = re.compile(r"^(lm_head|embed_out|output)\.|^normalizer\.count$|\.inv_freq$|\.masked_bias$|\.attention\.bias$")
-"""Tensors of a checkpoint that take no part in the reward."""
 
 
 def load_any(
@@ -160,7 +159,6 @@ def model_class(config: Any, family: Family, head: type, shapes: dict[str, tuple
 
 
 def read_tensors(folder: Path) -> dict[str, Any]:
-    """All tensors of a folder, mapped into memory; of pickles only where there are no safetensors."""
     from safetensors.torch import load_file
 
     index, files = folder / INDEX, sorted(folder.glob("*.safetensors"))

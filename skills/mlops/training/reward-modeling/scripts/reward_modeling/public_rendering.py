@@ -74,7 +74,6 @@ class PublicRenderer(Renderer):
 
     @cached_property
     def _borders(self) -> list[list[int]]:
-        """What the tokenizer puts before, between and after the two texts of a pair."""
         (word,) = self._tokens(["a"])
         ids = list(self.tokenizer("a", "a")["input_ids"])
         first, second = _found(ids, word)[:2]

@@ -107,7 +107,6 @@ def finite(value: Any) -> Any:
 
 
 def to_json(value: Any, **how: Any) -> str:
-    """Every file and stdout is written by this."""
     return json.dumps(finite(value), ensure_ascii=False, default=str, allow_nan=False, **how)
 
 

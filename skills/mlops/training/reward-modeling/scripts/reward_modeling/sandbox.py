@@ -220,8 +220,9 @@ def make_questions(n: int, seed: int, split: str = "train") -> list[Question]:
 
 
 def make_completions(n_prompts: int, k: int, seed: int, split: str = "test") -> list[Ranking]:
-    """`n_prompts` prompts with `k` answers each: one good, the others with different flaws as far as they go. `scores` is the
-    gold reward; metadata: flaws, in the order of the completions."""
+    """`n_prompts` prompts with `k` answers each: one good, the others with different flaws as far as they go. `scores` are
+    gold rewards.
+    """
     rng = random.Random(f"completions {seed} {split}")
     made = []
     for row in range(n_prompts):

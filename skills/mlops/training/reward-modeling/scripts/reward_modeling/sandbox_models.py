@@ -1,7 +1,4 @@
-"""What the sandbox's world is learned with: a tokenizer, a tiny decoder, and the settings of quickstart and tests.
-
-base_model("runs/sandbox/base", seed=0)     # an ordinary folder, in about twenty CPU seconds
-"""
+"""What the sandbox's world is learned with: a tokenizer, a tiny decoder, and the settings of quickstart and tests."""
 
 from __future__ import annotations
 

@@ -112,7 +112,7 @@ def sentence(body: str) -> str:
 
 
 def every_text() -> Iterator[str]:
-    """Every word of the world wherever it can stand: first, after a space, capitalized or not."""
+    """Every word wherever it can stand: first, after a space, capitalized or not."""
     for kind in QUESTION_KINDS.values():
         for template in kind.prompts:
             yield from _filled(template, SLOTS)
@@ -140,4 +140,3 @@ def words_of(text: str) -> list[str]:
 
 
 VOCABULARY = frozenset(word for text in every_text() for word in words_of(text))
-"""Every word of the world, in lower case."""

@@ -18,7 +18,6 @@ from .rendering import Conversation
 
 Scores = list[float | None]
 Text = str | Sequence[Message]
-"""A string (one turn), or a list of messages."""
 Progress = Callable[[int], None] | None
 """Gets the number of inputs that a forward pass has finished."""
 

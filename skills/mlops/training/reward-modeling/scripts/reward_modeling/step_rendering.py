@@ -129,7 +129,6 @@ def default_separator(tokenizer: Tokenizer) -> str:
 
 
 def split_steps(text: str, separator: str = STEP_SEPARATOR) -> list[str]:
-    """Whitespace between two separators is not a step."""
     return [step for step in text.split(separator) if step.strip()]
 
 

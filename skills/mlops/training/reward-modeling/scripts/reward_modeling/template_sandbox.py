@@ -35,9 +35,6 @@ class TooMuchError(Exception):
 class Budget:
     left = WORK
 
-    def refill(self) -> None:
-        self.left = WORK
-
     def charge(self, characters: int) -> None:
         self.left -= characters
         if self.left < 0:

@@ -46,7 +46,6 @@ def listed(values: Mapping[str, object]) -> str:
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
-    """Numbers are right-aligned, floats shown with four digits."""
     from rich.table import Table
     from rich.text import Text
 
