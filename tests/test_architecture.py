@@ -68,8 +68,9 @@ def top_level_names(tree: ast.Module) -> set[str]:
 
 
 def test_few_names_stand_for_two_things():
+    """Not counted: names that a module keeps for itself (_rows)."""
     where = Counter(name for path in MODULES.values() for name in top_level_names(ast.parse(path.read_text("utf-8"))))
-    several = sorted(name for name, count in where.items() if count > 1)
+    several = sorted(name for name, count in where.items() if count > 1 and not name.startswith("_"))
     assert len(several) < 8, several
 
 

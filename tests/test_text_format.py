@@ -97,7 +97,7 @@ def test_a_model_of_rendered_text_says_so_in_its_card_and_is_scored_alike(tiny, 
     assert not {"templated", "leaked_turn", "roles"} & {finding["check"] for finding in done.json["audit"]}
     card = json.loads((out / "reward_model.json").read_text())
     assert card["rendering"]["text_format"] == "rendered"
-    assert "without any chat template" in (out / "README.md").read_text()
+    assert "without a chat template" in (out / "README.md").read_text()
     row = rendered(toy_pairs(1, seed=9)[0])
     scored = run_main("score.py", "--model_name_or_path", out, "--input", write_jsonl(tmp_path / "one.jsonl", [row]))
     from transformers import AutoModelForSequenceClassification, AutoTokenizer

@@ -1,6 +1,6 @@
 """Train a reward model of any kind: read, audit, render, fit, evaluate, save.
 
-What a kind adds are the methods of `pairs.Pairs` and `steps.Steps`, called here in this order: config_class, own_fields (of
+What a kind adds are the methods of `pairs.Pairs` and `steps.StepLabels`, called here in this order: config_class, own_fields (of
 the trainer's configuration), read, renderer, audited (by what the renderer knows), render, found, fit.
 """
 
