@@ -1,7 +1,5 @@
 """The values of one row, made safe to use."""
 
-from __future__ import annotations
-
 import ast
 import contextlib
 import json

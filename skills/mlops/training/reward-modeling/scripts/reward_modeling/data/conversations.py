@@ -1,7 +1,5 @@
 """Text and messages of any dialect -> messages with known roles and text contents."""
 
-from __future__ import annotations
-
 import os
 import re
 from itertools import takewhile

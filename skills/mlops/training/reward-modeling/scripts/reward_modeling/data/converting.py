@@ -1,7 +1,5 @@
 """One table of rows -> records. A column that could be part of the input and is not read is an error."""
 
-from __future__ import annotations
-
 import contextlib
 from collections import Counter
 from collections.abc import Iterable, Iterator

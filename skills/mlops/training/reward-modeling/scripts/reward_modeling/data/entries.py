@@ -1,7 +1,5 @@
 """What a format is. Its tables are formats_*.py."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass

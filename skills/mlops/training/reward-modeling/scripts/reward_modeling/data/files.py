@@ -1,8 +1,6 @@
 """One file of rows -> slices of numbered rows. Memory is bounded: by the length of a line, and for a .gz file read whole by
 how well it unpacks."""
 
-from __future__ import annotations
-
 import contextlib
 import csv
 import gzip
@@ -60,12 +58,12 @@ class Table:
         like = 'a row looks like {"prompt": ..., "chosen": ..., "rejected": ...}'
         return DataError(message, where=where, hint=hint or _HINTS.get(suffix(Path(self.name)), like))
 
-    def complete(self) -> Table:
+    def complete(self) -> "Table":
         if self.problems:
             raise self.refused(self.problems)
         return self
 
-    def joined(self, other: Table) -> Table:
+    def joined(self, other: "Table") -> "Table":
         lists = {name: getattr(self, name) + getattr(other, name) for name in ("rows", "numbers", "problems")}
         return Table(self.name, **lists, set_aside=self.set_aside | other.set_aside)
 

@@ -1,8 +1,6 @@
 """Which files of a folder are read: one configuration and one split, by the names of files and folders, as `datasets` does it,
 or by the `configs` of a README.md."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 from pathlib import Path

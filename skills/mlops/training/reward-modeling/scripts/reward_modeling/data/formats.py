@@ -1,7 +1,5 @@
 """The one table of data formats, FORMATS, and which of them rows are."""
 
-from __future__ import annotations
-
 import difflib
 
 from ..console import DataError, UsageError

@@ -1,7 +1,5 @@
 """Formats of public data sets of pairs, known by their columns: the numbers in them mean what their cards say."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from functools import partial
 from typing import Any

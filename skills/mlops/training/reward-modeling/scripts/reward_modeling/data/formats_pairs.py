@@ -1,7 +1,5 @@
 """Formats of pairs: a prompt, and two answers of which one is better."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 from typing import Any

@@ -1,7 +1,5 @@
 """Formats of rankings: a prompt and any number of completions with scores or ranks, or without; trees of OASST."""
 
-from __future__ import annotations
-
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace

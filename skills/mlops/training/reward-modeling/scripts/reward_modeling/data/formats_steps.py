@@ -1,7 +1,5 @@
 """Formats of answers in steps, each labeled as right or wrong: plain ones, and those of public data sets."""
 
-from __future__ import annotations
-
 import re
 from functools import partial
 from itertools import pairwise

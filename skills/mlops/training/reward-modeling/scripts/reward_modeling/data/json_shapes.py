@@ -1,8 +1,6 @@
 """The rows of one JSON document: a list, a list under `data`, columns, groups, one row, or as pandas and the dataset viewer of
 the hub write them."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from ..console import DataError

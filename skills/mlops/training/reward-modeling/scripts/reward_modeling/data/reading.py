@@ -1,7 +1,5 @@
 """Any dataset -> typed records."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import reduce

@@ -1,7 +1,5 @@
 """The types every dataset is read to, and its uses, which raise DataError for rows they cannot take."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections import Counter

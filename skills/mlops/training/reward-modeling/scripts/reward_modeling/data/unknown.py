@@ -1,7 +1,5 @@
 """Help for rows that no format fits."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterator
 from itertools import product

@@ -1,8 +1,6 @@
 """What the values of a winner column mean. Bare numbers are never guessed: in SHP 1 is the first answer, in PKU-SafeRLHF the
 second."""
 
-from __future__ import annotations
-
 import contextlib
 from collections import Counter
 from collections.abc import Callable, Sequence

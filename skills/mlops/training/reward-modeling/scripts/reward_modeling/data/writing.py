@@ -1,7 +1,5 @@
 """Records as rows. Metadata whose names the row itself uses stand in the object `metadata`, which reading takes apart again."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any

@@ -3,8 +3,6 @@
 A pool is one prompt's completions with known correctness; Lightman et al. 2023, arXiv:2305.20050, section 3.
 """
 
-from __future__ import annotations
-
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence

@@ -1,7 +1,5 @@
 """What people are told of an evaluation: sentences with what to do next, and tables of estimates by their JSON keys."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sized
 from typing import Any, NamedTuple
 

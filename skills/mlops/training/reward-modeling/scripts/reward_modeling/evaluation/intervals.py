@@ -3,8 +3,6 @@
 Arrays of shape [n] hold one value an observation: a pair, a step, a solution or a prompt. Those of one prompt share a group.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -104,7 +102,7 @@ class Measured:
         low, high = (scale * end - scale + 1 for end in (found.low, found.high))
         return Estimate(self.value, min(low, self.value), max(high, self.value), found.n, found.groups)
 
-    def minus(self, other: Measured, groups: np.ndarray) -> Estimate:
+    def minus(self, other: "Measured", groups: np.ndarray) -> Estimate:
         """The difference on the same observations, with a normal interval."""
         value, kept = self.value - other.value, self.counted | other.counted
         index = group_index(groups[kept], int(kept.sum()))

@@ -3,8 +3,6 @@
 R(d), d = sqrt(KL(policy || initial policy)), is the rise of a reward above the initial policy's: arXiv:2210.10760, section 1.
 """
 
-from __future__ import annotations
-
 import contextlib
 import math
 from collections import defaultdict

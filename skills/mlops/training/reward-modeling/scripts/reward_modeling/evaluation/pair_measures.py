@@ -1,7 +1,5 @@
 """Rewards of labeled pairs -> numbers with intervals. Arrays of shape [pairs] hold one value a pair."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass

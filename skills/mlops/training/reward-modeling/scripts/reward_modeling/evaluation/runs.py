@@ -1,7 +1,5 @@
 """An evaluation from its settings to its report: the data, the model, the measures, what is said and what is written."""
 
-from __future__ import annotations
-
 from collections import Counter
 from dataclasses import replace
 from functools import partial

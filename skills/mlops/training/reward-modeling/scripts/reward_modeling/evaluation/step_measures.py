@@ -3,8 +3,6 @@
 A step is wrong when its label is under one half; "positive" is a wrong step.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -35,7 +33,7 @@ class LabeledSteps:
     first_error: np.ndarray
     groups: np.ndarray
 
-    def of(self, chosen: np.ndarray) -> LabeledSteps:
+    def of(self, chosen: np.ndarray) -> "LabeledSteps":
         """The steps of the solutions where `chosen` [solutions] is true."""
         kept = chosen[self.owner]
         owner = (np.cumsum(chosen) - 1)[self.owner[kept]]

@@ -1,7 +1,5 @@
 """Final answers of completions, and how often a majority vote over n of them is right (Wang et al. 2022, arXiv:2203.11171)."""
 
-from __future__ import annotations
-
 import math
 import re
 import zlib

@@ -3,8 +3,6 @@
 A batch is padded, or packed so that a shared prompt is computed once: the same loss and gradients in less time.
 """
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterator
 from typing import Any

@@ -1,7 +1,5 @@
 """What the training scripts print, of a dry run or of a whole one, and what quickstart.py prints."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 

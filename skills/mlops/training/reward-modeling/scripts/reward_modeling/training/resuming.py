@@ -1,7 +1,5 @@
 """Checkpoints of a run: sealed when complete, checked before a run goes on from one, and refused for another run."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Iterable

@@ -1,7 +1,5 @@
 """What is wrong with comparisons, labeled steps or rows to be scored. Every check takes time linear in the text."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What can be wrong with comparisons (CHECKS), solutions in steps (STEP_CHECKS) and rows to be scored (UNLABELED_CHECKS)."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import chain

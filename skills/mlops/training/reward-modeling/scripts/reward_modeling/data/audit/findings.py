@@ -1,7 +1,5 @@
 """What a check is and what it finds: an `Audit` looks at records slice by slice, and keeps hashes, not texts."""
 
-from __future__ import annotations
-
 import json
 from array import array
 from bisect import bisect_left
@@ -41,7 +39,7 @@ class Finding(AuditFinding):
     indices: tuple[int, ...] = field(default=(), repr=False)
     of_answer: Test | None = field(default=None, repr=False, compare=False)
 
-    def within(self, start: int, count: int) -> Finding:
+    def within(self, start: int, count: int) -> "Finding":
         first, end = (bisect_left(self.indices, index) for index in (start, start + count))
         return replace(self, indices=tuple(index - start for index in self.indices[first:end]))
 

@@ -1,7 +1,5 @@
 """Data of any kind and size, audited slice by slice: each row by the checks of what it is, and what is left of it."""
 
-from __future__ import annotations
-
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace

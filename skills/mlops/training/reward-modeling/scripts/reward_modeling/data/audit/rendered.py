@@ -1,7 +1,5 @@
 """What only rendering shows: rows that a model's chat template refuses, and rows longer than --max_length."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 

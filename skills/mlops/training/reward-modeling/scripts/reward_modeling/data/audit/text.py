@@ -1,7 +1,5 @@
 """What can be wrong with a text: wrong encodings, turns that leaked in, templates written twice. In time linear in the text."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Sequence
 
