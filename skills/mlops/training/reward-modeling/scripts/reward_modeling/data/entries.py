@@ -94,7 +94,6 @@ def entry(
     optional: tuple[str, ...] = ("system",),
     **more: Any,
 ) -> Callable[[Callable[[Row], Record]], Callable[[Row], Record]]:
-    """Makes the converter under it an entry of the table."""
 
     def add(convert: Callable[[Row], Record]) -> Callable[[Row], Record]:
         name = convert.__name__

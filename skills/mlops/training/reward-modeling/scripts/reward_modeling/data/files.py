@@ -1,5 +1,4 @@
-"""One file of rows -> slices of numbered rows. Memory is bounded: by the length of a line, and for a .gz file read whole by
-how well it unpacks."""
+"""One file of rows -> slices of numbered rows. Memory is bounded by the length of a line, or how well a .gz file unpacks."""
 
 import contextlib
 import csv
@@ -32,7 +31,7 @@ _HINTS = {".jsonl": _LINE, ".ndjson": _LINE, ".csv": _QUOTE, ".tsv": _QUOTE}
 
 @dataclass(frozen=True)
 class Table:
-    """`numbers` are those of the rows, counted from 1."""
+    """`numbers`: of the rows, from 1."""
 
     name: str
     rows: list[dict[str, Any]] = field(default_factory=list)
@@ -89,7 +88,7 @@ def sliced(name: str, rows: Iterable[tuple[int, Any]], size: int | None, set_asi
 
 
 def suffix(path: Path) -> str:
-    """That of pairs.jsonl.gz is .jsonl."""
+    """pairs.jsonl.gz -> .jsonl"""
     return Path(path.name.lower().removesuffix(".gz")).suffix
 
 

@@ -1,5 +1,4 @@
-"""Which files of a folder are read: one configuration and one split, by the names of files and folders, as `datasets` does it,
-or by the `configs` of a README.md."""
+"""Which files of a folder are read: one configuration and one split, by their names or the `configs` of a README.md."""
 
 import re
 from collections.abc import Iterable

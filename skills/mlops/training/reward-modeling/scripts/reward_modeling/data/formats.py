@@ -77,7 +77,6 @@ def fits(entry: Format, row: Row) -> bool:
 
 
 def _reads_all(entry: Format, row: Row) -> bool:
-    """Whether it reads every column that could be part of the input."""
     _, used = entry.pick(row)
     return not any(value and name.lower() in INPUT_LIKE for name, value in row.items() if name not in used.values())
 

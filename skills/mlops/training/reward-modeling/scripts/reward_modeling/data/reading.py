@@ -61,7 +61,6 @@ def slices(sources: Iterable[str], reading: Reading) -> Iterator[tuple[Table, Re
 
 
 def load_prompts(sources: list[str] | str, **how: Any) -> Records:
-    """In any format."""
     return prompts(load(sources, tiers=PROMPTS, neutral="ignore", **how))
 
 

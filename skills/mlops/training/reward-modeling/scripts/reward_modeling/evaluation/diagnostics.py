@@ -23,7 +23,6 @@ def diagnosed(summary: object, diagnostics: Mapping[str, Diagnostic]) -> list[st
 
 
 def spelled(name: str) -> str:
-    """A JSON key as a narrow table can wrap it."""
     return name.replace("_", " ")
 
 

@@ -1,7 +1,4 @@
-"""Means, differences and rank correlations with 95 % intervals, built from sums over prompts.
-
-Arrays of shape [n] hold one value an observation: a pair, a step, a solution or a prompt. Those of one prompt share a group.
-"""
+"""Means, differences and rank correlations with 95 % intervals. Arrays [n]: one value an observation; those of a prompt share a group."""
 
 import functools
 import math
@@ -50,7 +47,7 @@ def accuracy(outcomes, groups: Groups = None, weights=None) -> Estimate:
 
 
 def accuracy_where(kept: np.ndarray, outcomes: np.ndarray, groups: np.ndarray, weights: np.ndarray) -> Estimate | None:
-    """`accuracy` of the observations where `kept` [n] is true; None where they have no weight."""
+    """Of the observations where `kept` [n] is true; None where they have no weight."""
     return accuracy(outcomes[kept], groups[kept], weights[kept]) if weights[kept].sum() > 0 else None
 
 
@@ -148,7 +145,6 @@ def effective_groups(index: np.ndarray, weights: np.ndarray) -> float:
 
 
 def group_index(groups: Groups, n: int) -> np.ndarray:
-    """[n] integers 0, 1, ... in order of first appearance."""
     if groups is None:
         return np.arange(n)
     seen: dict[Hashable, int] = {}

@@ -28,7 +28,6 @@ OutputRows = list[dict[str, object]]
 
 
 def evaluate(settings: EvaluationSettings) -> results.EvaluationOutput:
-    """The report that evaluate.py prints."""
     folder = Folder(settings.report, settings.model_name_or_path, settings.overwrite) if settings.report else None
     if settings.overoptimization:
         report = report_overoptimization(settings)

@@ -72,7 +72,6 @@ class Answers:
 
 
 def find_answers(rankings: Sequence[Ranking], *, column: str | None = None, pattern: str | None = None) -> Answers:
-    """From a column with one a completion, or from the texts."""
     if column is not None:
         return Answers([_column_answers(ranking, column) for ranking in rankings], f"the column {column}")
     try:

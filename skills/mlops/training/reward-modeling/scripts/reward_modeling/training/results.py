@@ -23,8 +23,6 @@ class RewardStatistics:
 
 @dataclass(frozen=True)
 class ShownLabel:
-    """A token at which a step is learned, with the text before it."""
-
     text: str
     token: str
     position: int

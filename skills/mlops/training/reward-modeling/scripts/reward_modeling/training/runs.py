@@ -1,8 +1,4 @@
-"""Train a reward model of any kind: read, audit, render, fit, evaluate, save.
-
-What a kind adds are the methods of `pairs.Pairs` and `steps.Steps`, called here in this order: config_class, own_fields (of
-the trainer's configuration), read, renderer, audited (by what the renderer knows), render, found, fit.
-"""
+"""Train a reward model of any kind by the methods of `pairs.Pairs` or `steps.Steps`: read, render, fit, evaluate, save."""
 
 from __future__ import annotations
 
@@ -44,11 +40,7 @@ STATISTICS_SAMPLE = 256
 def train(
     kind: Pairs | StepLabels, settings: Settings, fields: Mapping[str, Any]
 ) -> PlannedModel | TrainedModel | None:
-    """One training run; the result that its script prints, or None in all processes but the first.
-
-    fields: of the trainer's configuration, given by their own names. Errors are those of its parts: UsageError, DataError,
-    ModelError and RunError.
-    """
+    """The result that its script prints, or None in all processes but the first. fields: of the trainer's configuration."""
     (output_dir, resume), report = settings.begin(*settings.inputs), None
     if fields:  # what the trainer refuses is refused before data is read
         _config(kind, settings, fields, 0, settings.has_evaluation)
@@ -119,7 +111,6 @@ def train(
 def _evaluate_pairs(
     model: Model, renderer: Renderer, held_out: list[Comparison], trained_on: list[Comparison]
 ) -> tuple[PairEvaluation | None, RewardStatistics]:
-    """(the evaluation of held-out data, statistics of its rewards, or of those of some training data)."""
     scorer = RewardModel(model, renderer)
     evaluation = evaluate_pairs(scorer, held_out) if held_out else None
     rated = evaluation or evaluate_pairs(scorer, trained_on)

@@ -22,12 +22,10 @@ def _both(record: Record, answer: list[Message]) -> bool:
 
 
 def _asked(side: list[Message]) -> list[tuple[str, str]]:
-    """What an answer holds of the user or the system."""
     return [(message["role"], message["content"].strip()) for message in side if message["role"] in ("user", "system")]
 
 
 def _is_out_of_turn(messages: list[Message]) -> bool:
-    """Whether roles break the order: system, then user and assistant in turn, tools after the assistant."""
     roles = [message["role"] for message in messages]
     roles = roles[1:] if roles[:1] == ["system"] else roles
     return any(role not in _FOLLOWS[before] for before, role in zip(["start", *roles], roles, strict=False))
@@ -42,7 +40,6 @@ def _overlap(material: Material) -> list[int]:
 
 
 def _longer(pair: Comparison) -> int:
-    """How many more characters chosen says than rejected."""
     chosen, rejected = (sum(map(len, contents(side, "assistant"))) for side in (pair.chosen, pair.rejected))
     return chosen - rejected
 
@@ -190,7 +187,6 @@ def _separator_inside(whitespace: bool) -> Callable[[Material], list[int]]:
 
 
 def _labeled(record: Solution) -> list[tuple[int, float]]:
-    """(number of the step, label) of each labeled step."""
     return [(end, label) for end, label in enumerate(record.labels or (), 1) if label is not None]
 
 
@@ -203,7 +199,6 @@ def _prefixes(material: Material) -> list[list[Link]]:
 
 
 def _wrong_steps(material: Material) -> list[int]:
-    """The owner of each incorrect step."""
     return [index for index, record in enumerate(material.records) for _, label in _labeled(record) if label < 0.5]
 
 

@@ -68,7 +68,6 @@ def _key(row: Record, answer: list[Message]) -> int:
 
 
 def _answers(record: Record) -> list[list[Message]]:
-    """A prompt alone is rendered with an answer of one character."""
     if isinstance(record, Solution):
         return [in_steps(record.steps)]
     return answers_of(record) or [[{"role": "assistant", "content": "-"}]]

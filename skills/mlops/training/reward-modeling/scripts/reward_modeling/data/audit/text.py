@@ -40,7 +40,6 @@ _REPLY_IS_NEXT = re.compile(r"\s(?:Assistant|ASSISTANT):\s*\Z")
 
 
 def is_garbled(texts: Iterable[str]) -> bool:
-    """Texts from a wrong encoding, or with control characters."""
     return any(_CONTROL.search(text) or (not text.isascii() and _MOJIBAKE.search(text)) for text in texts)
 
 
