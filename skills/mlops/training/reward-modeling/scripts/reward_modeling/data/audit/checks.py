@@ -31,14 +31,6 @@ def _is_out_of_turn(messages: list[Message]) -> bool:
     return any(role not in _FOLLOWS[before] for before, role in zip(["start", *roles], roles, strict=False))
 
 
-def _identical(material: Material) -> list[int]:
-    return [index for index, (_, chosen, rejected) in enumerate(material.keys) if chosen == rejected]
-
-
-def _overlap(material: Material) -> list[int]:
-    return [index for index, (prompt, *_) in enumerate(material.keys) if prompt in material.eval_prompts]
-
-
 def _longer(pair: Comparison) -> int:
     chosen, rejected = (sum(map(len, contents(side, "assistant"))) for side in (pair.chosen, pair.rejected))
     return chosen - rejected
@@ -75,7 +67,7 @@ CHECKS = table_of(
         "have identical chosen and rejected answers",
         "They teach nothing and count as half right at best.",
         "drop these rows",
-        _identical,
+        lambda material: [index for index, (_, one, other) in enumerate(material.keys) if one == other],
     ),
     Check(
         "duplicate",
@@ -100,7 +92,7 @@ CHECKS = table_of(
         "have a prompt of the evaluation set",
         "Accuracy on prompts that were trained on says little about new ones.",
         "drop these rows from the training set",
-        _overlap,
+        lambda material: [index for index, key in enumerate(material.keys) if key[0] in material.eval_prompts],
         of_answer=_both,
     ),
     Check(
@@ -198,10 +190,6 @@ def _prefixes(material: Material) -> list[list[Link]]:
     ]
 
 
-def _wrong_steps(material: Material) -> list[int]:
-    return [index for index, record in enumerate(material.records) for _, label in _labeled(record) if label < 0.5]
-
-
 def _ends_wrong(record: Solution) -> bool:
     wrong = [label < 0.5 for _, label in _labeled(record)]
     return wrong[-1:] == [True] and sum(wrong) == 1
@@ -238,7 +226,7 @@ STEP_CHECKS = table_of(
         "{count} of {total} labeled steps are incorrect ({percent})",
         "Where nearly all steps are alike, the model learns to call all of them so.",
         "compare with the baselines that call all steps alike; consider --class_weighting balanced",
-        _wrong_steps,
+        lambda material: [i for i, row in enumerate(material.records) for _, label in _labeled(row) if label < 0.5],
         of=lambda material: sum(len(_labeled(record)) for record in material.records),
         grade=outside(0.05, 0.95),
     ),
