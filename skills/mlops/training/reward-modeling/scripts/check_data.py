@@ -26,8 +26,6 @@ Exits   0 without error findings, 3 with them (the JSON is printed all the same)
         is then {"error": {"message", "where", "hint"}})
 """
 
-from __future__ import annotations
-
 from reward_modeling import cli
 from reward_modeling.console import main_guard
 from reward_modeling.data_check import CheckOutput, CheckSettings, check_data, list_checks, list_formats

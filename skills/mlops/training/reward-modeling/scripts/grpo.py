@@ -31,8 +31,6 @@ Any other field of trl.GRPOConfig or trl.RLOOConfig is accepted by its own name:
 All of them: https://huggingface.co/docs/trl/grpo_trainer#trl.GRPOConfig and rloo_trainer#trl.RLOOConfig
 """
 
-from __future__ import annotations
-
 from reward_modeling import cli
 from reward_modeling.console import main_guard
 from reward_modeling.results import Result

@@ -29,8 +29,6 @@ The flags of TRL's PPO script and PPOConfig keep their names; defaults in parent
 per_device_train_batch_size x gradient_accumulation_steps x processes answers, split into num_mini_batches optimizer steps.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from reward_modeling import cli

@@ -31,8 +31,6 @@ Writes  the input rows with `reward` or `rewards`, in input order, ids and every
 Scores are raw fp32 rewards: higher is better, their zero means nothing, compare them within a prompt only.
 """
 
-from __future__ import annotations
-
 from reward_modeling import cli
 from reward_modeling.console import main_guard
 from reward_modeling.row_scoring import Output, ScoreSettings, list_public_models, score

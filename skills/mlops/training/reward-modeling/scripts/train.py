@@ -28,8 +28,6 @@ Any other field of trl.RewardConfig is accepted by its own name: --weight_decay 
 All of them: https://huggingface.co/docs/trl/reward_trainer#trl.RewardConfig
 """
 
-from __future__ import annotations
-
 from reward_modeling import cli
 from reward_modeling.console import main_guard
 from reward_modeling.results import Result

@@ -29,8 +29,6 @@ Any other field of transformers.TrainingArguments is accepted by its own name: -
 All of them: https://huggingface.co/docs/transformers/main_classes/trainer#transformers.TrainingArguments
 """
 
-from __future__ import annotations
-
 from reward_modeling import cli
 from reward_modeling.console import main_guard
 from reward_modeling.results import Result

@@ -1,7 +1,5 @@
 """The values of one row, made safe to use."""
 
-from __future__ import annotations
-
 import ast
 import contextlib
 import json
@@ -36,7 +34,6 @@ def short(value: Any, width: int = 40) -> str:
 
 
 def wrong_type(column: str, value: Any, wanted: str) -> RowError:
-    """As in: `tools` is text (none), not a list of objects."""
     shown = "" if value is None else f" ({short(value)})"
     return RowError(f"`{column}` is {type_of(value)}{shown}, not {wanted}")
 
@@ -172,7 +169,6 @@ def structure(value: Any) -> Any:
 
 
 def objects(value: Any) -> list[dict[str, Any]] | None:
-    """Also of an object of lists (as `datasets` writes them), or text."""
     value = structure(value)
     if isinstance(value, dict) and value and all(isinstance(item, list) for item in value.values()):
         if len(set(map(len, value.values()))) > 1:
@@ -182,7 +178,7 @@ def objects(value: Any) -> list[dict[str, Any]] | None:
 
 
 def turns(value: Any, *, silent: bool = False) -> list[str] | None:
-    """The turns of one speaker; a null turn is empty. silent: also where all are."""
+    """silent: also where all are."""
     if isinstance(value, str) and re.match(r"\s*\[", value):
         value = _parsed(value)
     if not isinstance(value, list) or not value or not all(isinstance(turn, str | None) for turn in value):
@@ -210,7 +206,6 @@ def _is_message(item: Any) -> bool:
 
 
 def _parsed(text: str) -> Any:
-    """JSON (also in JSON) or Python, or None."""
     if len(text) > MAX_CELL:
         return None
     with contextlib.suppress(ValueError, RecursionError):

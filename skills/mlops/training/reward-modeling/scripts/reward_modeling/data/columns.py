@@ -1,7 +1,5 @@
 """--columns, as in {"prompt": "question.text", "ranks": "answers[].rank", "chosen": "answers[0]"}. Objects may be text."""
 
-from __future__ import annotations
-
 import difflib
 import re
 from collections.abc import Iterable

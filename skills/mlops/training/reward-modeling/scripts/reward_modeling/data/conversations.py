@@ -1,7 +1,5 @@
 """Text and messages of any dialect -> messages with known roles and text contents."""
 
-from __future__ import annotations
-
 import os
 import re
 from itertools import takewhile
@@ -102,7 +100,6 @@ _HELD = ("answer", "response", "completion", "output", "text", "content")
 
 
 def is_answer(value: Any) -> bool:
-    """As in {"llm_name": ..., "answer": ...}."""
     if not isinstance(value, dict) or not all(isinstance(item, str | None) for item in value.values()):
         return False
     held = [value[name] for name in _HELD if name in value]
@@ -120,7 +117,6 @@ def answer_of(value: Any, column: str) -> list[Message]:
 
 
 def prompt_and_answers(row: dict[str, Any], prompt: str, *names: str) -> tuple[list[Message], list[list[Message]]]:
-    """Lists of turns on all sides (Chatbot Arena) are conversations."""
     asked, answered = turns(row[prompt]), [turns(row[name], silent=True) for name in names]
     if asked is None or None in answered:
         return prompt_of(row, prompt), [answer_of(row[name], name) for name in names]

@@ -1,7 +1,5 @@
 """One table of rows -> records. A column that could be part of the input and is not read is an error."""
 
-from __future__ import annotations
-
 import contextlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -158,7 +156,6 @@ def _format_of(table: Table, rows: list[Row], problems: Problems, reading: Readi
 
 
 def _tell_unread(table: Table, name: str, reading: Reading) -> None:
-    """Refuse labeled rows of which only the prompt would be read; warn of other unread labels and answers."""
     way = _guess(table, reading, labeled=True)
     if way and name in OPEN:
         what = f"only the prompts of these rows fit a format (`{name}`), and they seem to say which answer is better"

@@ -1,7 +1,5 @@
 """What a format is. Its tables are formats_*.py."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -96,7 +94,6 @@ def entry(
     optional: tuple[str, ...] = ("system",),
     **more: Any,
 ) -> Callable[[Callable[[Row], Record]], Callable[[Row], Record]]:
-    """Makes the converter under it an entry of the table."""
 
     def add(convert: Callable[[Row], Record]) -> Callable[[Row], Record]:
         name = convert.__name__

@@ -1,7 +1,4 @@
-"""One file of rows -> slices of numbered rows. Memory is bounded: by the length of a line, and for a .gz file read whole by
-how well it unpacks."""
-
-from __future__ import annotations
+"""One file of rows -> slices of numbered rows. Memory is bounded by the length of a line, or how well a .gz file unpacks."""
 
 import contextlib
 import csv
@@ -34,7 +31,7 @@ _HINTS = {".jsonl": _LINE, ".ndjson": _LINE, ".csv": _QUOTE, ".tsv": _QUOTE}
 
 @dataclass(frozen=True)
 class Table:
-    """`numbers` are those of the rows, counted from 1."""
+    """`numbers`: of the rows, from 1."""
 
     name: str
     rows: list[dict[str, Any]] = field(default_factory=list)
@@ -60,12 +57,12 @@ class Table:
         like = 'a row looks like {"prompt": ..., "chosen": ..., "rejected": ...}'
         return DataError(message, where=where, hint=hint or _HINTS.get(suffix(Path(self.name)), like))
 
-    def complete(self) -> Table:
+    def complete(self) -> "Table":
         if self.problems:
             raise self.refused(self.problems)
         return self
 
-    def joined(self, other: Table) -> Table:
+    def joined(self, other: "Table") -> "Table":
         lists = {name: getattr(self, name) + getattr(other, name) for name in ("rows", "numbers", "problems")}
         return Table(self.name, **lists, set_aside=self.set_aside | other.set_aside)
 
@@ -91,7 +88,7 @@ def sliced(name: str, rows: Iterable[tuple[int, Any]], size: int | None, set_asi
 
 
 def suffix(path: Path) -> str:
-    """That of pairs.jsonl.gz is .jsonl."""
+    """pairs.jsonl.gz -> .jsonl"""
     return Path(path.name.lower().removesuffix(".gz")).suffix
 
 

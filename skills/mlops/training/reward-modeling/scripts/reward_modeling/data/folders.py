@@ -1,7 +1,4 @@
-"""Which files of a folder are read: one configuration and one split, by the names of files and folders, as `datasets` does it,
-or by the `configs` of a README.md."""
-
-from __future__ import annotations
+"""Which files of a folder are read: one configuration and one split, by their names or the `configs` of a README.md."""
 
 import re
 from collections.abc import Iterable
@@ -55,7 +52,8 @@ def _words(name: str) -> list[str]:
 
 
 def _configurations(folder: Path) -> dict[str, Splits]:
-    files = {path: path.relative_to(folder) for path in sorted(folder.rglob("*")) if _is_data(path)}
+    found = (path for path in sorted(folder.rglob("*")) if path.name not in BOOKKEEPING)
+    files = {path: path.relative_to(folder) for path in found if path.is_file() and suffix(path) in READERS}
     files = {path: inside for path, inside in files.items() if not any(part.startswith(".") for part in inside.parts)}
     if not files:
         hint = f"data files end in {', '.join(READERS)}, or are datasets saved to disk"
@@ -66,10 +64,6 @@ def _configurations(folder: Path) -> dict[str, Splits]:
             config, split = _place(inside)
             configs.setdefault(config, {}).setdefault(split, []).append(path)
     return configs
-
-
-def _is_data(path: Path) -> bool:
-    return path.is_file() and suffix(path) in READERS and path.name not in BOOKKEEPING
 
 
 def _place(path: Path) -> tuple[str, str | None]:

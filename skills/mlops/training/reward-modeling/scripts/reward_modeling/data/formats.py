@@ -1,7 +1,5 @@
 """The one table of data formats, FORMATS, and which of them rows are."""
 
-from __future__ import annotations
-
 import difflib
 
 from ..console import DataError, UsageError
@@ -79,7 +77,6 @@ def fits(entry: Format, row: Row) -> bool:
 
 
 def _reads_all(entry: Format, row: Row) -> bool:
-    """Whether it reads every column that could be part of the input."""
     _, used = entry.pick(row)
     return not any(value and name.lower() in INPUT_LIKE for name, value in row.items() if name not in used.values())
 

@@ -1,7 +1,5 @@
 """Formats of public data sets of pairs, known by their columns: the numbers in them mean what their cards say."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -169,7 +167,7 @@ _columns(
     winner=Winner(("choice",), _FIRST_IS_0),
 )
 def summarize_from_feedback(row: Row) -> Ranking:
-    """Laid out as prompts of TL;DR (arXiv:2009.01325, trl-lib/tldr-preference)."""
+    """Laid out as in trl-lib/tldr-preference."""
     info, summaries = structure(row["info"]), objects(row["summaries"])
     if not isinstance(info, dict):
         raise wrong_type("info", info, "an object with a post or an article")

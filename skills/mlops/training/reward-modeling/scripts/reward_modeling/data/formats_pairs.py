@@ -1,7 +1,5 @@
 """Formats of pairs: a prompt, and two answers of which one is better."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -45,7 +43,6 @@ def comparison(row: Row, prompt: list[Message], chosen: Any, rejected: Any) -> P
 
 
 def are_answers(value: Any) -> bool:
-    """A list of texts, lists of messages, or objects that hold an answer: not one answer."""
     return isinstance(value, list) and bool(value) and all(isinstance(i, (str, list)) or is_answer(i) for i in value)
 
 
@@ -72,9 +69,7 @@ def columns(
     margin: Callable[[Row], float] | None = None,
     **more: Any,
 ) -> None:
-    """An entry for rows whose answers need no taking apart. names: of the prompt and two answers, without a winner the better
-    one first. labels: the winner's columns with their other names.
-    """
+    """An entry for rows of a prompt and two answers, without a winner the better one first. labels: the winner's columns."""
     needs = names + (labels or (winner.columns if winner else ()))
     names = tuple(name.partition("|")[0] for name in names)
     shown = ("2+2?", "5", "4") if winner else ("2+2?", "4", "5")
@@ -92,7 +87,6 @@ def columns(
 
 
 def unanswered(transcript: list[Message]) -> list[Message]:
-    """Without the "Assistant:" at the end, where the answer goes."""
     return transcript[:-1] if transcript[-1:] == [spoken("assistant", "")] else transcript
 
 
@@ -255,7 +249,6 @@ def text(row: Row) -> PairColumns:
 
 
 def scores_by_winner(row: Row) -> list[float] | None:
-    """Of answers a and b by the winner, which is a, b or tie by now."""
     winner = row.get("winner")
     if winner is not None and winner not in SCORES:
         raise RowError(f"`winner` is {short(winner)}: expected a, b, tie, model_a or model_b, or see --winner_values")

@@ -1,7 +1,5 @@
 """Formats of rankings: a prompt and any number of completions with scores or ranks, or without; trees of OASST."""
 
-from __future__ import annotations
-
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
@@ -43,7 +41,6 @@ def _answer(given: Any) -> list[Message]:
 
 
 def _numbered(row: Row, column: str, sign: float = 1) -> Ranking:
-    """Completions with the numbers of a column, true and false too, or without if it is null."""
     found = completions(row)
     if column not in row:
         return found
@@ -140,7 +137,6 @@ def conversation(row: Row) -> Ranking:
 
 
 def answered(row: Row, otherwise: str) -> tuple[list[Message], list[Message]]:
-    """`messages` before the last one, and the last one, the assistant's."""
     whole = messages_of(row["messages"], "messages")
     if not whole or whole[-1]["role"] != "assistant":
         raise RowError(f"`messages` does not end with an assistant message: {otherwise}")
@@ -177,7 +173,6 @@ def open_conversation(row: Row) -> Ranking:
 
 
 def _hold(column: str, *names: str):
-    """Whether a column holds objects with these names; `a|b` stands for either."""
 
     def matches(row: Row) -> bool:
         found = objects(row.get(column))
@@ -271,7 +266,6 @@ def _message(node: Row) -> Message:
 
 
 def _rows_of(path: list[Message], replies: Iterable[Row], shared: Row) -> Iterator[Row]:
-    """Rows of format `ranks`: the assistant's replies that have a rank, and those that have none."""
     answers = [(reply, _message(reply)["content"]) for reply in replies if reply.get("role") == "assistant"]
     for ranked in (True, False) if path[-1]["role"] == "user" else ():
         chosen = [(reply, text) for reply, text in answers if (reply.get("rank") not in (None, "")) == ranked]
@@ -347,7 +341,6 @@ def _flat(numbered: Numbered, problems: Problems) -> Numbered:
 
 
 def _path(row: Row, nodes: dict[Any, tuple[int, Row]]) -> list[Message]:
-    """The messages from the root to this one."""
     path, seen = [_message(row)], {row["message_id"]}
     while row.get("parent_id") not in (None, ""):
         if row["parent_id"] not in nodes or row["parent_id"] in seen:

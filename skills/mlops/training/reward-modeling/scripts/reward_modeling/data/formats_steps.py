@@ -1,7 +1,5 @@
 """Formats of answers in steps, each labeled as right or wrong: plain ones, and those of public data sets."""
 
-from __future__ import annotations
-
 import re
 from functools import partial
 from itertools import pairwise
@@ -136,9 +134,7 @@ def prm800k(row: Row) -> list[Solution]:
 
 
 def _followed(step: Row, place: int) -> tuple[Row | None, bool]:
-    """The chosen completion or one written by hand, which is right, and False; where there is neither, the one rated worst,
-    if any, and True: the solution ends with it.
-    """
+    """The right completion and False; where there is none, the one rated worst, if any, and True: the solution ends with it."""
     given, chosen, by_hand = step["completions"] or [], step.get("chosen_completion"), step.get("human_completion")
     if chosen is None and by_hand:
         return {"text": by_hand["text"] if isinstance(by_hand, dict) else by_hand, "rating": 1}, False
@@ -169,7 +165,6 @@ def _solution(texts: list[str], column: str, labels: list[float], system: str | 
 
 
 def _is_list(value: Any) -> bool:
-    """A list, or that list written as text."""
     return isinstance(value, list) or (isinstance(value, str) and value.lstrip().startswith("["))
 
 
@@ -200,7 +195,6 @@ def tagged_steps(row: Row) -> Solution:
 
 
 def _is_marked(value: Any) -> bool:
-    """Whether every second turn is + or -."""
     turns = messages_of(value, "")
     turns = turns[1:] if turns and turns[0]["role"] == "system" else turns
     return len(turns) > 1 and all(turn["content"].strip() in MARKS for turn in turns[1::2])
@@ -250,7 +244,6 @@ def math_shepherd(row: Row) -> Solution:
 
 
 def _up_to(error: int | None, count: int) -> list[float | None]:
-    """Labels by the place of the first error, after which there are none."""
     return [1.0] * count if error is None else [1.0] * error + [0.0] + [None] * (count - error - 1)
 
 
@@ -317,7 +310,6 @@ def mr_ben(row: Row) -> Solution:
 
 
 def _first_error(row: Row, places: list[int]) -> int | None:
-    """places: the number of each step."""
     verdict, error = str(row[_BEN_VERDICT]).strip().lower(), str(row[_BEN_ERROR]).strip()
     if verdict not in ("correct", "incorrect"):
         raise RowError(f"`{_BEN_VERDICT}` is {short(verdict)}, not correct or incorrect")

@@ -1,7 +1,4 @@
-"""The rows of one JSON document: a list, a list under `data`, columns, groups, one row, or as pandas and the dataset viewer of
-the hub write them."""
-
-from __future__ import annotations
+"""The rows of one JSON document, as people, pandas and the dataset viewer of the hub write them."""
 
 from typing import Any
 

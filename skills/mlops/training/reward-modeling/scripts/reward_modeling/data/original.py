@@ -1,7 +1,5 @@
 """The rows of a file with their own columns, without those dropped (`check_data.py --layout original`)."""
 
-from __future__ import annotations
-
 import csv
 import io
 from collections import defaultdict

@@ -1,7 +1,5 @@
 """Any dataset -> typed records."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import reduce
@@ -63,7 +61,6 @@ def slices(sources: Iterable[str], reading: Reading) -> Iterator[tuple[Table, Re
 
 
 def load_prompts(sources: list[str] | str, **how: Any) -> Records:
-    """In any format."""
     return prompts(load(sources, tiers=PROMPTS, neutral="ignore", **how))
 
 

@@ -1,7 +1,5 @@
 """The types every dataset is read to, and its uses, which raise DataError for rows they cannot take."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections import Counter
@@ -167,9 +165,7 @@ def solutions(records: Records) -> list[Solution]:
 
 
 def to_score(records: Records, *, steps: bool = False) -> Records:
-    """All rows, also ties and unlabeled rows, with the label columns as metadata. A comparison has the scores 1 and 0.
-
-    steps: take solutions, too."""
+    """All rows, with the label columns as metadata; a comparison has the scores 1 and 0. steps: take solutions, too."""
     rows = _all_rows(records)
     for row, _ in rows:
         if isinstance(row, Solution) and not steps:
@@ -208,7 +204,6 @@ def prompts(records: Records) -> Records:
 
 
 def _all_rows(records: Records) -> list[tuple[Record, str | None]]:
-    """In the order of the file."""
     undecided = {place: (row, reason) for place, row, reason in records.undecided}
     decided = iter(records.rows)
     return [undecided.get(place) or (next(decided), None) for place in range(len(records.rows) + len(undecided))]

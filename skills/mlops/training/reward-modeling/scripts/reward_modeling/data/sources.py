@@ -1,7 +1,5 @@
 """Files, folders, datasets saved to disk and hub ids -> tables of numbered rows."""
 
-from __future__ import annotations
-
 import difflib
 import re
 import stat

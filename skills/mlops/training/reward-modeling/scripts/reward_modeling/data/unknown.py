@@ -1,7 +1,5 @@
 """Help for rows that no format fits."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterator
 from itertools import product
@@ -69,7 +67,7 @@ def nearest(rows: list[Row], tiers: Tiers) -> str:
 
 
 def guess(row: Row, works: Callable[[dict[str, str], str | None], bool], *, labeled: bool = False) -> str | None:
-    """A --columns line with which the row can be read (`works`). labeled: that says which answer is better."""
+    """A --columns line with which the row can be read. labeled: that says which answer is better."""
     written = unwrapped_metadata(row) is not row  # metadata of a canonical copy are nothing to be read
     leaves = dict(_leaves({name: value for name, value in row.items() if not (written and name == METADATA)}))
     for place, layout in enumerate(LAYOUTS[: LABELED_LAYOUTS if labeled else None], start=1):
@@ -86,7 +84,6 @@ def guess(row: Row, works: Callable[[dict[str, str], str | None], bool], *, labe
 
 
 def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """(path, value) of all but objects and lists of objects."""
     if isinstance(value, dict):
         for name, item in value.items():
             if re.fullmatch(r"[^.\[\],=]+", name):
@@ -103,7 +100,6 @@ def _candidates(leaves: dict[str, Any], name: str, words: str) -> list[str]:
 
 
 def _rank(path: str, words: str) -> int | None:
-    """How early a word of the list comes in a path; its last part counts most."""
     order, parts = words.split(), re.split(r"[.\[\]]+", path)
     if path.count("[]") and words is _MANY and parts[-1].lower() not in _BODY.split():
         return None

@@ -1,7 +1,4 @@
-"""What the values of a winner column mean. Bare numbers are never guessed: in SHP 1 is the first answer, in PKU-SafeRLHF the
-second."""
-
-from __future__ import annotations
+"""What a winner column means. Bare numbers are never guessed: 1 is the first answer in SHP, the second in PKU-SafeRLHF."""
 
 import contextlib
 from collections import Counter

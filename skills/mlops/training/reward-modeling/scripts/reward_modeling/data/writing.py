@@ -1,7 +1,5 @@
 """Records as rows. Metadata whose names the row itself uses stand in the object `metadata`, which reading takes apart again."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -67,11 +65,9 @@ def tell_moved(moved: Counter[str]) -> dict[str, int] | None:
 
 
 def _is_apart(value: Any) -> bool:
-    return isinstance(value, dict) and bool(value) and all(isinstance(name, str) and _is_taken(name) for name in value)
-
-
-def _is_taken(name: str) -> bool:
-    return name == METADATA or name in RESULTS or is_read(name)
+    if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):
+        return False
+    return bool(value) and all(name == METADATA or name in RESULTS or is_read(name) for name in value)
 
 
 def is_read(name: str) -> bool:

@@ -1,9 +1,4 @@
-"""How good is the best-scored of n answers? Expected accuracies over all draws of n from a prompt's pool, in closed form.
-
-A pool is one prompt's completions with known correctness; Lightman et al. 2023, arXiv:2305.20050, section 3.
-"""
-
-from __future__ import annotations
+"""Accuracy of the best-scored of n answers of a prompt's pool, over all draws of n, in closed form (arXiv:2305.20050, section 3)."""
 
 import math
 from collections import defaultdict
@@ -66,10 +61,7 @@ class PoolSummary:
 
 
 def best_of(scores: Sequence[float | None], correct: Sequence[float], n: int) -> float:
-    """Expected correctness of the best-scored of n drawn without replacement; of tied best ones, any with equal chance.
-
-    scores: [pool], None (not scored) ranks last. correct: [pool], 0 to 1.
-    """
+    """Expected correctness [0, 1] of the best-scored of n; ties by chance. scores: [pool], None ranks last. correct: [pool]."""
     groups = defaultdict(list)
     for score, right in zip(scores, correct, strict=True):
         groups[-math.inf if score is None else score].append(right)
@@ -169,7 +161,6 @@ BEST_OF_N_DIAGNOSTICS: dict[str, Diagnostic] = {
 
 
 def diagnose_best_of_n(summary: PoolSummary) -> list[str]:
-    """By the largest n."""
     return diagnosed(SimpleNamespace(**{**vars(summary), **vars(summary.curve[-1])}), BEST_OF_N_DIAGNOSTICS)
 
 

@@ -1,7 +1,5 @@
 """What people are told of an evaluation: sentences with what to do next, and tables of estimates by their JSON keys."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sized
 from typing import Any, NamedTuple
 
@@ -25,7 +23,6 @@ def diagnosed(summary: object, diagnostics: Mapping[str, Diagnostic]) -> list[st
 
 
 def spelled(name: str) -> str:
-    """A JSON key as a narrow table can wrap it."""
     return name.replace("_", " ")
 
 

@@ -1,9 +1,4 @@
-"""Means, differences and rank correlations with 95 % intervals, built from sums over prompts.
-
-Arrays of shape [n] hold one value an observation: a pair, a step, a solution or a prompt. Those of one prompt share a group.
-"""
-
-from __future__ import annotations
+"""Means, differences and rank correlations with 95 % intervals. Arrays [n]: one value an observation; those of a prompt share a group."""
 
 import functools
 import math
@@ -52,7 +47,7 @@ def accuracy(outcomes, groups: Groups = None, weights=None) -> Estimate:
 
 
 def accuracy_where(kept: np.ndarray, outcomes: np.ndarray, groups: np.ndarray, weights: np.ndarray) -> Estimate | None:
-    """`accuracy` of the observations where `kept` [n] is true; None where they have no weight."""
+    """Of the observations where `kept` [n] is true; None where they have no weight."""
     return accuracy(outcomes[kept], groups[kept], weights[kept]) if weights[kept].sum() > 0 else None
 
 
@@ -104,7 +99,7 @@ class Measured:
         low, high = (scale * end - scale + 1 for end in (found.low, found.high))
         return Estimate(self.value, min(low, self.value), max(high, self.value), found.n, found.groups)
 
-    def minus(self, other: Measured, groups: np.ndarray) -> Estimate:
+    def minus(self, other: "Measured", groups: np.ndarray) -> Estimate:
         """The difference on the same observations, with a normal interval."""
         value, kept = self.value - other.value, self.counted | other.counted
         index = group_index(groups[kept], int(kept.sum()))
@@ -150,7 +145,6 @@ def effective_groups(index: np.ndarray, weights: np.ndarray) -> float:
 
 
 def group_index(groups: Groups, n: int) -> np.ndarray:
-    """[n] integers 0, 1, ... in order of first appearance."""
     if groups is None:
         return np.arange(n)
     seen: dict[Hashable, int] = {}

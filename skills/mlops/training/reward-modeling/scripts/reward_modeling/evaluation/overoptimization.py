@@ -1,9 +1,4 @@
-"""What maximizing a reward does to the reward that was meant: proxy and gold against KL, fitted curves and their peak.
-
-R(d), d = sqrt(KL(policy || initial policy)), is the rise of a reward above the initial policy's: arXiv:2210.10760, section 1.
-"""
-
-from __future__ import annotations
+"""What maximizing a reward does to the reward that was meant: curves R(sqrt(KL)) and their peak (arXiv:2210.10760, section 1)."""
 
 import contextlib
 import math
@@ -90,8 +85,7 @@ class Fit:
 
 
 def fit_curve(kls: Sequence[float], rewards: Sequence[float], form: str, start: float) -> Fit | None:
-    """Least squares of R(d) = rewards - start. None with fewer than three points of different KL above zero: the curve would
-    pass through two and say nothing."""
+    """Least squares of R(d) = rewards - start. None with fewer than three points of different KL above zero."""
     pairs = [(math.sqrt(kl), reward - start) for kl, reward in zip(kls, rewards, strict=True) if kl > 0]
     if len({d for d, _ in pairs}) < 3:
         return None

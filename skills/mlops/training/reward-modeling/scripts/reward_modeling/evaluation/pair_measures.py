@@ -1,7 +1,5 @@
 """Rewards of labeled pairs -> numbers with intervals. Arrays of shape [pairs] hold one value a pair."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
@@ -133,7 +131,7 @@ class PairedComparison:
 
 
 def pair_outcomes(chosen, rejected) -> np.ndarray:
-    """[pairs] 1 where chosen > rejected, 1/2 where they tie exactly, else 0."""
+    """[pairs] 1 where chosen > rejected, 1/2 where they tie, else 0."""
     return (np.sign(floats(chosen) - floats(rejected)) + 1) / 2
 
 
@@ -168,7 +166,6 @@ def calibration(bins: Sequence[Bin]) -> Calibration:
 
 
 def _length_summary(rewards: np.ndarray, lengths: np.ndarray, index: np.ndarray, weights: np.ndarray) -> LengthSummary:
-    """rewards, lengths: [2, pairs] of the chosen and the rejected answers."""
     outcomes, longer = pair_outcomes(*rewards), pair_outcomes(*lengths)
     baselines = accuracy(longer, index, weights), accuracy(1 - longer, index, weights)
     better = longer if baselines[0].value >= baselines[1].value else 1 - longer
@@ -262,10 +259,7 @@ def summarize_pairs(
 def _by_subset(
     outcomes: np.ndarray, subsets: Sequence[Hashable], index: np.ndarray, weights: np.ndarray
 ) -> tuple[dict[str, Estimate], Estimate]:
-    """(accuracy of every value of a metadata column, their mean: the accuracy under weights of equal sum in every subset).
-
-    Its interval includes the scatter between subsets, so it is a little wide when they differ much.
-    """
+    """(accuracy of every value of a metadata column, their mean, whose interval includes the scatter between subsets)."""
     names = np.array([NO_SUBSET if name is None else str(name) for name in subsets], dtype=object)
     found = {name: accuracy_where(names == name, outcomes, index, weights) for name in sorted(set(names))}
     subset = group_index(names, len(names))

@@ -35,8 +35,7 @@ class PairEvaluation:
     scored: list[tuple[Comparison, float | None, float | None]]
 
     def rows(self, other: PairEvaluation | None = None) -> list[dict[str, object]]:
-        """One JSON row for each pair of the input: where it came from, its texts, rewards (those of the `other` model
-        too), lengths and metadata."""
+        """One JSON row for each pair of the input, with the rewards of the `other` model too."""
         rows = []
         for place, (pair, chosen, rejected) in enumerate(self.scored):
             row = {**source_of(pair), "prompt": pair.prompt, "chosen": pair.chosen, "rejected": pair.rejected}
@@ -77,7 +76,6 @@ def evaluate_pairs(
 
 
 def compare_models(first: PairEvaluation, second: PairEvaluation) -> PairedComparison:
-    """On the pairs that both could score."""
     both = zip(first.scored, second.scored, strict=True)
     shared = [(pair, a, b) for (pair, *a), (_, *b) in both if None not in (*a, *b)]
     if not shared:

@@ -1,7 +1,5 @@
 """What evaluate.py prints: one type for each kind of evaluation."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from ..results import Number, Result

@@ -1,7 +1,5 @@
 """An evaluation from its settings to its report: the data, the model, the measures, what is said and what is written."""
 
-from __future__ import annotations
-
 from collections import Counter
 from dataclasses import replace
 from functools import partial
@@ -30,7 +28,6 @@ OutputRows = list[dict[str, object]]
 
 
 def evaluate(settings: EvaluationSettings) -> results.EvaluationOutput:
-    """The report that evaluate.py prints."""
     folder = Folder(settings.report, settings.model_name_or_path, settings.overwrite) if settings.report else None
     if settings.overoptimization:
         report = report_overoptimization(settings)

@@ -1,9 +1,4 @@
-"""Step labels and scores -> numbers with intervals, and the threshold under which a step is flagged.
-
-A step is wrong when its label is under one half; "positive" is a wrong step.
-"""
-
-from __future__ import annotations
+"""Step labels and scores -> numbers with intervals, and the threshold for flags. "Positive": wrong, a label under 1/2."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -35,8 +30,7 @@ class LabeledSteps:
     first_error: np.ndarray
     groups: np.ndarray
 
-    def of(self, chosen: np.ndarray) -> LabeledSteps:
-        """The steps of the solutions where `chosen` [solutions] is true."""
+    def of(self, chosen: np.ndarray) -> "LabeledSteps":
         kept = chosen[self.owner]
         owner = (np.cumsum(chosen) - 1)[self.owner[kept]]
         steps = self.scores[kept], self.wrong[kept], self.place[kept], owner
@@ -131,7 +125,6 @@ class StepMeasures:
 
 
 def measures(data: LabeledSteps, thresholds: np.ndarray) -> StepMeasures:
-    """thresholds: [solutions]."""
 
     def share(hits: np.ndarray, groups: np.ndarray, weights: np.ndarray) -> Estimate | None:
         weights = floats(weights)

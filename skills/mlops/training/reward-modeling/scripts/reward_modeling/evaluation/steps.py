@@ -1,7 +1,4 @@
-"""Evaluate a process reward model on solutions whose steps are labeled: thresholds, baselines, diagnostics and tables.
-
-A threshold comes from other solutions than those it is used on: those of a file, or of the other half of the prompts.
-"""
+"""Evaluate a process reward model on labeled steps. A threshold comes from other solutions than those it is used on."""
 
 from __future__ import annotations
 
@@ -99,8 +96,6 @@ class StepSummary(StepMeasures):
 
 @dataclass(frozen=True)
 class StepEvaluation:
-    """rows: one JSON row a solution."""
-
     summary: StepSummary
     rows: list[dict[str, object]]
 
@@ -172,7 +167,6 @@ def evaluate_steps(
 def _labeled(
     baseline: Baseline | None, solutions: Sequence[Solution], scores: list[list[float | None]]
 ) -> LabeledSteps:
-    """By a baseline's scores, of the steps that the model has scored too."""
     if baseline:
         scores = [
             [None if seen is None else value for value, seen in zip(baseline.scores(one.steps), row, strict=True)]
@@ -277,7 +271,6 @@ def show_steps(summary: StepSummary, name: str) -> None:
 
 
 def _show_measures(title: str, measured: Mapping[str, StepMeasures]) -> None:
-    """Two tables, since one is too wide for a terminal of 80 columns."""
     for heading, keys in {
         f"steps{_wrong_way(measured.values())}": ("step_accuracy", "f1", "auroc"),
         "solutions": ("first_error_accuracy", "erroneous", "correct", "processbench_f1"),

@@ -1,7 +1,5 @@
 """Final answers of completions, and how often a majority vote over n of them is right (Wang et al. 2022, arXiv:2203.11171)."""
 
-from __future__ import annotations
-
 import math
 import re
 import zlib
@@ -74,7 +72,6 @@ class Answers:
 
 
 def find_answers(rankings: Sequence[Ranking], *, column: str | None = None, pattern: str | None = None) -> Answers:
-    """From a column with one a completion, or from the texts."""
     if column is not None:
         return Answers([_column_answers(ranking, column) for ranking in rankings], f"the column {column}")
     try:

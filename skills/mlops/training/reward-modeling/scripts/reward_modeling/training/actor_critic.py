@@ -1,8 +1,4 @@
-"""A policy with its value function, and the probabilities of answers.
-
-Layout of a batch, [B, P + N]: prompts padded on the left to P, answers on the right to N. Padding is told from lengths,
-never from a token that an answer may hold.
-"""
+"""A policy with its value function. Batches [B, P + N]: prompts padded on the left to P, answers on the right to N."""
 
 from __future__ import annotations
 
@@ -87,7 +83,6 @@ class ActorCritic(torch.nn.Module):
         return *log_probs_and_entropy(logits, ids[:, -width:], self.temperature), values
 
     def parameter_groups(self, rate: float, value_rate: float) -> list[dict[str, Any]]:
-        """For an optimizer: the policy's parameters, then those of the value function alone."""
         own = [p for p in self.policy.parameters() if p.requires_grad]
         return [{"params": own, "lr": rate}, {"params": list(self.trained_values().values()), "lr": value_rate}]
 

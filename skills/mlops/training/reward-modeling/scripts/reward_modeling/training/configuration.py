@@ -85,7 +85,6 @@ def trainer_config(
 
 
 def config_summary(config: TrainingArguments, given: Mapping[str, Any], more: tuple[str, ...] = ()) -> dict[str, Any]:
-    """The settings that matter most, and all that were given by their own names."""
     values = {name: getattr(config, name) for name in (*TOLD, *more, *given)}
     return {name: getattr(value, "value", value) for name, value in values.items()}  # enumerations by their value
 
@@ -98,7 +97,6 @@ def planned(
     rows: int,
     lora: LoraConfig | None,
 ) -> dict[str, Any]:
-    """What a dry run says of the run it stands for. rows: of the training set."""
     batch = config.per_device_train_batch_size * config.gradient_accumulation_steps * config.world_size
     steps = config.max_steps if config.max_steps > 0 else math.ceil(math.ceil(rows / batch) * config.num_train_epochs)
     return {

@@ -33,7 +33,7 @@ class Data:
     left_out: int = 0
 
     def split(self, settings: DataSettings) -> Data:
-        """With a share held out, unless there is evaluation data. Raises DataError where a side is empty."""
+        """Raises DataError where a side is empty."""
         made = self
         if settings.val_set_size and not self.held_out:
             train, held_out = split_by_prompt(self.train, settings.val_set_size, settings.seed)
@@ -73,8 +73,6 @@ def read_data(
 
 @dataclass(frozen=True)
 class Rows:
-    """A rendered training set: what is left of the records, what happened on the way, its size in words."""
-
     dataset: Dataset
     records: list[Any]
     counts: dict[str, int]

@@ -1,7 +1,4 @@
-"""Cross-validation on few comparisons: each pair is evaluated by a model that never saw its prompt, and all are pooled.
-
-A dozen held-out pairs prove nothing; by K models every pair is held out, and the model to keep is trained on all.
-"""
+"""Cross-validation on few comparisons: each pair is evaluated by a model that never saw its prompt, and all are pooled."""
 
 from __future__ import annotations
 

@@ -1,8 +1,6 @@
-"""GRPO (arXiv:2402.03300) and RLOO (arXiv:2402.14740) by TRL's trainers. What is added, each held by a test:
+"""GRPO (arXiv:2402.03300) and RLOO (arXiv:2402.14740) by TRL's trainers, with our rendering, rewards and checks for NaN.
 
-- prompts are rendered by the policy's own contract, and a NaN or infinite loss, gradient or probability ends the run.
-- `GRPORun.reward`: completions become messages again from their ids and are scored by `ensemble.Rewards`. TRL's own reward
-  models score a whole batch in one forward pass, never truncate, stay in training mode and share a name.
+TRL's own reward models score a whole batch in one forward pass, never truncate, stay in training mode and share a name.
 """
 
 from __future__ import annotations
@@ -60,7 +58,6 @@ class _Ours:
 
 
 def _messages(prompt: list[dict]) -> list[dict]:
-    """Without the nulls that Arrow writes for keys that other messages have."""
     return [{key: value for key, value in message.items() if value is not None} for message in prompt]
 
 
@@ -178,7 +175,6 @@ class GRPORun(TrainerCallback):
         }
 
     def train(self, output_dir: Path, resume: str | None) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-        """(summary, log); `policy.model` is the trained model afterwards."""
         try:
             self.policy.model, summary = loop.run(self.trainer, resume)
         except RuntimeError as error:

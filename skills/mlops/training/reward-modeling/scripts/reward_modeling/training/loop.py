@@ -139,8 +139,6 @@ def run(
 
 
 class Watch(TrainerCallback):
-    """Seals checkpoints, and tells of progress: a bar on a terminal, elsewhere a line each time the trainer logs."""
-
     def __init__(self) -> None:
         self.bar: Progress | None = None
         self.last_line = -QUIET_SECONDS

@@ -1,9 +1,4 @@
-"""The trainer of outcome reward models: the Bradley-Terry loss, its batches, and TRL's RewardTrainer on them.
-
-A batch is padded, or packed so that a shared prompt is computed once: the same loss and gradients in less time.
-"""
-
-from __future__ import annotations
+"""The trainer of outcome reward models: the Bradley-Terry loss, padded or packed batches, and TRL's RewardTrainer on them."""
 
 import contextlib
 from collections.abc import Iterator
@@ -177,11 +172,7 @@ class PackedCollator:
 
 @contextlib.contextmanager
 def packed_batches(trainer: Any, wanted: bool | None = None) -> Iterator[str | None]:
-    """Let a trainer run on packed batches inside the block, where its model allows it and `wanted` (see
-    `guard.reason_against`). Yields why not, or None.
-
-    Two forward hooks, so that a distributed wrapper sees an ordinary forward pass.
-    """
+    """Let a trainer run on packed batches inside the block, where its model allows it. Yields why not, or None."""
     from ..guard import reason_against
 
     base = unwrapped(trainer.model)

@@ -1,8 +1,4 @@
-"""Comparisons for training an outcome reward model: read, audited, and rendered into rows.
-
-One row is one prompt with all its completions and pairs: a completion in several pairs is computed once (arXiv:2203.02155,
-section 3.5).
-"""
+"""Comparisons for training: one row is one prompt with all its completions and pairs (arXiv:2203.02155, section 3.5)."""
 
 from __future__ import annotations
 
@@ -165,7 +161,6 @@ def _rendered(renderer: Renderer) -> int:
 def _render_groups(
     groups: list[list[Comparison]], renderer: Renderer, counts: dict[str, int], refused: list[tuple[int, DataError]]
 ) -> Iterator[tuple[dict[str, list], list[Comparison]]]:
-    """(row, pairs kept) of each group with a pair left. Each distinct completion of a group is rendered once."""
     conversations = {
         _key(g, side): Conversation(pair.prompt, side, pair.tools, pair.origin)
         for g, group in enumerate(groups)

@@ -1,8 +1,4 @@
-"""The language model that reinforcement learning trains, and how its prompts and answers are written.
-
-policy = Policy.from_pretrained("runs/sft")
-prompts = [policy.prompt_ids([{"role": "user", "content": "What is 2 + 2?"}])]
-"""
+"""The language model that reinforcement learning trains, and how its prompts and answers are written."""
 
 from __future__ import annotations
 
@@ -121,7 +117,6 @@ class Policy:
         return self.renderer.prompt_ids(messages, tools, where=where)
 
     def finished(self, ids: Sequence[int]) -> bool:
-        """Whether an answer ended by itself, rather than at a limit on new tokens."""
         return bool(ids) and ids[-1] in self.end_tokens
 
     def reply(self, ids: Sequence[int]) -> list[Message]:
@@ -130,14 +125,12 @@ class Policy:
         return [{"role": "assistant", "content": text.removeprefix(self.gap)}]
 
     def write(self, folder: Path) -> None:
-        """A plain causal language model, or the adapter of one, with its tokenizer."""
         sampling, self.model.generation_config = self.model.generation_config, self.generation_config
         self.model.save_pretrained(folder)
         self.model.generation_config = sampling
         self.tokenizer.save_pretrained(folder)
 
     def read(self, folder: Path) -> None:
-        """Give the model in memory the weights that `write` left."""
         if hasattr(self.model, "merge_and_unload"):
             from peft import set_peft_model_state_dict
             from safetensors.torch import load_file
@@ -148,7 +141,6 @@ class Policy:
 
 
 def _read(path: str) -> tuple[PreTrainedModel, list[str]]:
-    """(the model in fp32, notes). Raises ModelError when it is not whole."""
     from transformers import AutoModelForCausalLM
 
     model, missing, notes = checkpoints.read_model(
@@ -160,7 +152,6 @@ def _read(path: str) -> tuple[PreTrainedModel, list[str]]:
 
 
 def _base_of(path: str) -> str:
-    """The model that the causal adapter in this folder belongs to, or the path itself."""
     adapter = Path(path) / "adapter_config.json"
     if not adapter.is_file() or (Path(path) / "config.json").is_file():
         return path
@@ -260,7 +251,7 @@ def sample(
 
 
 def up_to_end(row: list[int], end_tokens: Sequence[int]) -> list[int]:
-    """Up to and with the first end token; what follows in a batch is padding."""
+    """With the token; padding follows it."""
     return next((row[: place + 1] for place, token in enumerate(row) if token in end_tokens), row)
 
 

@@ -229,7 +229,7 @@ class PPO:
         return Rollout(prompts, answers, texts, scores, finished, live, *tokens)
 
     def _prompt(self, episode: int) -> Prompt:
-        """The prompt of the run's n-th answer: all prompts in a new order each epoch."""
+        """All prompts in a new order each epoch."""
         epoch, place = divmod(episode, len(self.prompts))
         return self.prompts[_order(self.settings.seed, epoch, len(self.prompts))[place]]
 
@@ -277,7 +277,6 @@ class PPO:
     # ---- what it learns from that ----
 
     def _learn(self, update: int, rollout: Rollout) -> dict[str, float]:
-        """The gradient steps of one update. Returns means over tokens for the log."""
         targets = targets_of(rollout, self.settings, self.kl_coef)
         sums, first_ratio, tokens_seen = torch.zeros(6, device=self.accelerator.device), None, 0
         self.plain.train(self.plain.policy.is_activation_checkpointing)
@@ -301,10 +300,7 @@ class PPO:
     def _backward(
         self, rollout: Rollout, targets: tuple[Tensor, Tensor], rows: list[int], tokens: int, last: bool
     ) -> tuple[Tensor, float]:
-        """Add the gradient of a micro-batch. (sums over its tokens for the log, largest |ratio - 1|).
-
-        tokens: of its mini-batch. last: whether it ends it, where processes share their gradients.
-        """
+        """(sums over tokens for the log, largest |ratio - 1|). tokens: of the mini-batch. last: whether it ends it."""
         settings = self.settings
         with contextlib.nullcontext() if last else self.accelerator.no_sync(self.actor):
             ids, mask, width = self._batch(rollout.prompts, rollout.answers, rows)
@@ -351,7 +347,6 @@ class PPO:
         return ids.to(self.accelerator.device), mask.to(self.accelerator.device), width
 
     def _shared(self, mine: Iterable[tuple[int, Any]]) -> list[Any]:
-        """(row, value) of every process -> all values in the order of their rows."""
         from accelerate.utils import gather_object
 
         return [value for _, value in sorted(gather_object(list(mine)), key=lambda pair: pair[0])]

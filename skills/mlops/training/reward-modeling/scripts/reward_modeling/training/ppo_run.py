@@ -151,7 +151,6 @@ def run_ppo(
 
 
 def summarize_run(ppo: PPO, history: Sequence[dict[str, Any]], stopped: str | None) -> PPOSummary:
-    """Warns where the reward was probably gamed. stopped: why the run ended early, if it did."""
     ends = start_and_end(history, ("reward", "kl", "length", "eos_rate"))
     found = concerns(ends["beginning"], ends["end"], ppo.settings.warn_kl)
     for concern in found:

@@ -94,7 +94,6 @@ class ProcessTrainer(Trainer):
 
 
 def step_metrics(prediction: EvalPrediction) -> dict[str, float]:
-    """Share of labeled steps on the right side of 1/2, and that of calling every step correct."""
     labeled = prediction.label_ids != IGNORED
     correct = prediction.label_ids[labeled] >= 0.5
     called = prediction.predictions[labeled] >= 0.5

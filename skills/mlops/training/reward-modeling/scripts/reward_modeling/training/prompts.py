@@ -31,7 +31,6 @@ class Prompt:
 
 
 def read_prompts(sources: list[str], split: str | None = None, **reading: Any) -> list[Ranking]:
-    """Logged. reading: see `reading.load`."""
     records = load_prompts(sources, split=split, **reading)
     log(f"{len(records.rows)} rows of format {records.format}")
     warn_of_templates(records.rows)
@@ -87,10 +86,7 @@ def render_prompts(
 
 
 def written_rankings(settings: ScoreSettings) -> tuple[Iterator[Ranking], int]:
-    """(what a policy writes for each prompt, made as it is asked for; how many completions).
-
-    Metadata `finished`: which completions ended by themselves.
-    """
+    """(what a policy writes for each prompt, made as it is asked for; how many completions)."""
     records = [Ranking([{"role": "user", "content": settings.prompt}], [])] if settings.prompt else []
     if settings.input:
         records = read_prompts(settings.input, settings.dataset_split, **settings.reading)

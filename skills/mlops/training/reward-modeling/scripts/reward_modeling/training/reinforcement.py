@@ -102,7 +102,6 @@ class RunLog:
 
 
 def entries_until(file: Path, done: int) -> Entries:
-    """The entries of a log up to step `done`, which a resumed run keeps."""
     entries = []
     if done and file.exists():
         for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
@@ -117,10 +116,7 @@ def best_of_for(kl: float) -> float:
 
 
 def concerns(start: dict[str, float], end: dict[str, float], warn_kl: float) -> list[str]:
-    """One sentence for each sign that the reward was gamed.
-
-    The policy's own reward cannot tell: it rises while answers get worse (Gao et al. 2022, arXiv:2210.10760).
-    """
+    """One sentence for each sign that the reward was gamed."""
     found = []
     if end["kl"] > warn_kl:
         found.append(
@@ -149,7 +145,7 @@ def start_and_end(history: Entries, names: Sequence[str]) -> dict[str, dict[str,
 
 
 def draw_run(file: Path, history: Sequence[Mapping[str, float]], panels: Mapping[str, Sequence[str]]) -> None:
-    """As an SVG file, by step. panels: title -> the numbers drawn together. Without matplotlib a warning."""
+    """By step. panels: title -> the numbers drawn together."""
     from ..evaluation.plots import Panel, Series, svg
 
     def series(name: str) -> Series:

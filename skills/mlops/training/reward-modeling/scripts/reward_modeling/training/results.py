@@ -1,7 +1,5 @@
 """What the training scripts print, of a dry run or of a whole one, and what quickstart.py prints."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 
@@ -25,8 +23,6 @@ class RewardStatistics:
 
 @dataclass(frozen=True)
 class ShownLabel:
-    """A token at which a step is learned, with the text before it."""
-
     text: str
     token: str
     position: int

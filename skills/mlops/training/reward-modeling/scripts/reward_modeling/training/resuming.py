@@ -1,7 +1,5 @@
 """Checkpoints of a run: sealed when complete, checked before a run goes on from one, and refused for another run."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Iterable
@@ -36,7 +34,6 @@ def _facts(path: Path) -> list[Any]:
 
 
 def damaged(folder: str | Path) -> str | None:
-    """The first file of a sealed checkpoint that is not as it was written, if any."""
     folder = Path(folder)
     try:
         files = json.loads((folder / SEAL).read_text(encoding="utf-8"))["files"].items()
@@ -96,7 +93,6 @@ def _refuse_damaged(checkpoint: Path) -> None:
 
 
 def explain_unreadable(error: BaseException, checkpoint: str | Path) -> None:
-    """In place of what a library says of a checkpoint without a seal."""
     ours = isinstance(error, UserError) or not isinstance(error, Exception)
     if ours or is_full_disk(error) or "out of memory" in str(error).lower():
         return
@@ -115,7 +111,6 @@ def _way_on(checkpoint: Path) -> str:
 
 
 def rows_digest(rows: Iterable[Any]) -> str:
-    """Sixteen hex digits of rows that JSON can carry."""
     found = hashlib.sha256()
     for row in rows:
         found.update(json.dumps(row, sort_keys=True).encode())

@@ -44,11 +44,7 @@ STATISTICS_SAMPLE = 256
 def train(
     kind: Pairs | StepLabels, settings: Settings, fields: Mapping[str, Any]
 ) -> PlannedModel | TrainedModel | None:
-    """One training run; the result that its script prints, or None in all processes but the first.
-
-    fields: of the trainer's configuration, given by their own names. Errors are those of its parts: UsageError, DataError,
-    ModelError and RunError.
-    """
+    """The result that its script prints, or None in all processes but the first. fields: of the trainer's configuration."""
     (output_dir, resume), report = settings.begin(*settings.inputs), None
     if fields:  # what the trainer refuses is refused before data is read
         _config(kind, settings, fields, 0, settings.has_evaluation)
@@ -119,7 +115,6 @@ def train(
 def _evaluate_pairs(
     model: Model, renderer: Renderer, held_out: list[Comparison], trained_on: list[Comparison]
 ) -> tuple[PairEvaluation | None, RewardStatistics]:
-    """(the evaluation of held-out data, statistics of its rewards, or of those of some training data)."""
     scorer = RewardModel(model, renderer)
     evaluation = evaluate_pairs(scorer, held_out) if held_out else None
     rated = evaluation or evaluate_pairs(scorer, trained_on)

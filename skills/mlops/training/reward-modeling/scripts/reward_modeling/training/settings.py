@@ -113,8 +113,6 @@ class ModelSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class SizeSettings:
-    """Defaults: `configuration.SIZES`."""
-
     group: ClassVar = "chosen by model size unless given"
     learning_rate: float | None = flag(
         None, "1e-4 below 100M, 2e-5 to 1B, 1e-5 to 7B, 5e-6 above; ten times that with LoRA"
@@ -130,8 +128,6 @@ class SizeSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(ModelSettings, DataSettings, OutputSettings, LoraSettings, SizeSettings):
-    """A training run of a reward model of any kind."""
-
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.eval_steps is not None and not self.has_evaluation:
@@ -165,8 +161,6 @@ class RewardSettings(RewardsSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class PolicySettings(ReadingSettings, RewardSettings, OutputSettings, LoraSettings):
-    """A reinforcement learning run."""
-
     group: ClassVar = "policy"
     model_name_or_path: str = flag(None, "folder or hub id of the policy, also the reference", metavar="MODEL")
     chat_template_path: str | None = template_flag()

@@ -1,7 +1,4 @@
-"""Labeled solutions for training a process reward model: read, audited, and rendered into rows.
-
-A decoder learns all steps of a solution from one row, an encoder from one row a step.
-"""
+"""Labeled solutions as rows: a decoder learns all steps of a solution from one row, an encoder from one row a step."""
 
 from __future__ import annotations
 
@@ -143,10 +140,7 @@ def render_solutions(
     seed: int = 42,
     drop_refused: bool = False,
 ) -> Rows:
-    """Render labeled solutions up to their last labeled step. Every solution, step and label that is not used is counted.
-
-    Raises DataError for what cannot be rendered, without `drop_refused`, and when nothing is left.
-    """
+    """Up to their last labeled step; all that is not used is counted. Raises DataError when nothing is left."""
     from datasets import Dataset
 
     before = dict(renderer.counts)
@@ -194,7 +188,6 @@ def render_solutions(
 
 
 def _rows_of(rows: Iterable[tuple[list[int], list[int]]], labels: dict[int, float]) -> list[dict[str, list]]:
-    """The rows that have a label, each up to its last one: a decoder learns nothing from the rest."""
     own = ((ids, [place for place in positions if place in labels]) for ids, positions in rows)
     return [
         {"input_ids": ids[: places[-1] + 1], "positions": places, "labels": [labels[place] for place in places]}

@@ -1,7 +1,5 @@
 """What is wrong with comparisons, labeled steps or rows to be scored. Every check takes time linear in the text."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -31,9 +29,7 @@ def audit(
     rendered: bool = False,
     separator: str | None = None,
 ) -> list[Finding]:
-    """Findings on records of one type, errors first. eval_records: whose prompts must not be trained on. rendered: turns and
-    templates in the texts are meant. separator: of the steps of solutions.
-    """
+    """Findings on records of one type, errors first. rendered: turns and templates in the texts are meant."""
     if not records:
         return []
     called, checks = TABLES[type(records[0])]
@@ -96,7 +92,6 @@ def show(findings: Sequence[Finding]) -> None:
 
 
 def _short_places(rows: Sequence[str]) -> str:
-    """a/FILE:3, a/FILE:4, OTHER:1 -> FILE:3, 4, OTHER:1."""
     shown, last = [], None
     for row in rows:
         file, _, number = row.rpartition(":")

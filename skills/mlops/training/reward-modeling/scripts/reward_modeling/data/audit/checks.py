@@ -1,7 +1,5 @@
 """What can be wrong with comparisons (CHECKS), solutions in steps (STEP_CHECKS) and rows to be scored (UNLABELED_CHECKS)."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import chain
@@ -24,27 +22,16 @@ def _both(record: Record, answer: list[Message]) -> bool:
 
 
 def _asked(side: list[Message]) -> list[tuple[str, str]]:
-    """What an answer holds of the user or the system."""
     return [(message["role"], message["content"].strip()) for message in side if message["role"] in ("user", "system")]
 
 
 def _is_out_of_turn(messages: list[Message]) -> bool:
-    """Whether roles break the order: system, then user and assistant in turn, tools after the assistant."""
     roles = [message["role"] for message in messages]
     roles = roles[1:] if roles[:1] == ["system"] else roles
     return any(role not in _FOLLOWS[before] for before, role in zip(["start", *roles], roles, strict=False))
 
 
-def _identical(material: Material) -> list[int]:
-    return [index for index, (_, chosen, rejected) in enumerate(material.keys) if chosen == rejected]
-
-
-def _overlap(material: Material) -> list[int]:
-    return [index for index, (prompt, *_) in enumerate(material.keys) if prompt in material.eval_prompts]
-
-
 def _longer(pair: Comparison) -> int:
-    """How many more characters chosen says than rejected."""
     chosen, rejected = (sum(map(len, contents(side, "assistant"))) for side in (pair.chosen, pair.rejected))
     return chosen - rejected
 
@@ -80,7 +67,7 @@ CHECKS = table_of(
         "have identical chosen and rejected answers",
         "They teach nothing and count as half right at best.",
         "drop these rows",
-        _identical,
+        lambda material: [index for index, (_, one, other) in enumerate(material.keys) if one == other],
     ),
     Check(
         "duplicate",
@@ -105,7 +92,7 @@ CHECKS = table_of(
         "have a prompt of the evaluation set",
         "Accuracy on prompts that were trained on says little about new ones.",
         "drop these rows from the training set",
-        _overlap,
+        lambda material: [index for index, key in enumerate(material.keys) if key[0] in material.eval_prompts],
         of_answer=_both,
     ),
     Check(
@@ -192,7 +179,6 @@ def _separator_inside(whitespace: bool) -> Callable[[Material], list[int]]:
 
 
 def _labeled(record: Solution) -> list[tuple[int, float]]:
-    """(number of the step, label) of each labeled step."""
     return [(end, label) for end, label in enumerate(record.labels or (), 1) if label is not None]
 
 
@@ -202,11 +188,6 @@ def _prefixes(material: Material) -> list[list[Link]]:
         [(hashed(key[: 1 + end]), 1 if label >= 0.5 else 2) for end, label in _labeled(record)]
         for record, key in zip(material.records, material.keys, strict=True)
     ]
-
-
-def _wrong_steps(material: Material) -> list[int]:
-    """The owner of each incorrect step."""
-    return [index for index, record in enumerate(material.records) for _, label in _labeled(record) if label < 0.5]
 
 
 def _ends_wrong(record: Solution) -> bool:
@@ -245,7 +226,7 @@ STEP_CHECKS = table_of(
         "{count} of {total} labeled steps are incorrect ({percent})",
         "Where nearly all steps are alike, the model learns to call all of them so.",
         "compare with the baselines that call all steps alike; consider --class_weighting balanced",
-        _wrong_steps,
+        lambda material: [i for i, row in enumerate(material.records) for _, label in _labeled(row) if label < 0.5],
         of=lambda material: sum(len(_labeled(record)) for record in material.records),
         grade=outside(0.05, 0.95),
     ),

@@ -1,7 +1,5 @@
 """What a check is and what it finds: an `Audit` looks at records slice by slice, and keeps hashes, not texts."""
 
-from __future__ import annotations
-
 import json
 from array import array
 from bisect import bisect_left
@@ -41,7 +39,7 @@ class Finding(AuditFinding):
     indices: tuple[int, ...] = field(default=(), repr=False)
     of_answer: Test | None = field(default=None, repr=False, compare=False)
 
-    def within(self, start: int, count: int) -> Finding:
+    def within(self, start: int, count: int) -> "Finding":
         first, end = (bisect_left(self.indices, index) for index in (start, start + count))
         return replace(self, indices=tuple(index - start for index in self.indices[first:end]))
 
@@ -80,8 +78,6 @@ class Material:
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that can be wrong."""
-
     name: str
     severity: str
     what: str
@@ -141,7 +137,6 @@ class Audit:
         self.count += len(material.records)
 
     def _link(self, check: Check, material: Material) -> list[int]:
-        """Records that repeat earlier ones; opposed ones are found when all were seen."""
         sides, found = self._sides[check.name], []
         for index, links in enumerate(check.links(material)):
             if check.opposes:
@@ -181,7 +176,6 @@ class Audit:
         )
 
     def places(self, indices: Iterable[int]) -> Iterable[str]:
-        """The different rows (FILE:ROW) of these records, in order."""
         rows = ((index, *divmod(self._places[index], 1 << 40)) for index in indices)
         named = (str(Origin(self._files[file], row - 1)) if row else f"pair {index + 1}" for index, file, row in rows)
         seen: set[str] = set()
@@ -204,12 +198,10 @@ def digest(messages: list[Message], memo: dict[int, bytes]) -> bytes:
 
 
 def where(test: Callable[[Any], Any]) -> Callable[[Material], list[int]]:
-    """`find` by a test of one record."""
     return lambda material: [index for index, record in enumerate(material.records) if test(record)]
 
 
 def each_answer(test: Test) -> dict[str, Callable]:
-    """`find` and `of_answer` by a test of one answer."""
     return {"find": where(lambda record: any(test(record, each) for each in answers_of(record))), "of_answer": test}
 
 

@@ -1,7 +1,5 @@
 """Data of any kind and size, audited slice by slice: each row by the checks of what it is, and what is left of it."""
 
-from __future__ import annotations
-
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -26,12 +24,7 @@ class Dropped(NamedTuple):
 
 
 def drop_rows(rows: Sequence[Any], audited: Sequence[Any], findings: Iterable[Finding]) -> Dropped:
-    """audited: the records of the rows in their order, a labeled ranking as its pairs.
-
-    A ranking loses the completions that have the flaw; where the two of a pair have it together (identical, repeated,
-    contradicting), one that repeats an earlier completion, else the one in most such pairs. Other rows, and rankings that
-    then make no pair, go as a whole.
-    """
+    """A ranking loses the completions that have the flaw (of a pair that has it together one); others go as a whole."""
     places: list[tuple[int, Pair | None]] = []
     for number, row in enumerate(rows):
         is_ranked = isinstance(row, Ranking) and row.scores is not None
@@ -58,7 +51,6 @@ def drop_rows(rows: Sequence[Any], audited: Sequence[Any], findings: Iterable[Fi
 def _completions(
     ranking: Ranking, found: list[tuple[Comparison, Pair]], finding: Finding, lost: dict[int, str]
 ) -> set[int]:
-    """What a finding on these pairs of a ranking takes, beside what is lost already."""
     flawed = finding.of_answer
     if flawed:
         sides = [(record, zip(pair, (record.chosen, record.rejected), strict=True)) for record, pair in found]
@@ -75,7 +67,6 @@ def _completions(
 
 
 def _without(row: Any, lost: dict[int, str] | None) -> Any:
-    """Lists of metadata with an entry for each completion lose theirs too."""
     if not lost:
         return row
     count = len(row.completions)
@@ -102,7 +93,6 @@ def kind_of_row(row: Record) -> str:
 
 
 def _by_type(rows: list[Record]) -> dict[type, tuple[list[int], list[Record], list[Record]]]:
-    """{type: (places, rows, what is audited of them)}: labeled rankings are audited as their pairs."""
     parts: dict[type, tuple[list[int], list[Record], list[Record]]] = {}
     for place, row in enumerate(rows):
         kind = Comparison if kind_of_row(row) == "rankings" else type(row)
@@ -124,10 +114,7 @@ def _counts(kind: type, rows: list[Record], audited: list[Record]) -> dict[str, 
 
 
 class Survey:
-    """What slices of records hold and what is wrong with them; in a second pass, with `left`, what remains without it.
-
-    more: further checks for records of a type.
-    """
+    """What slices of records hold and what is wrong with them; in a second pass, with `left`, what remains without it."""
 
     def __init__(self, eval_prompts: frozenset[bytes], *, rendered: bool, more: Callable[[type], list[Check]]):
         self.eval_prompts, self.rendered, self.more = eval_prompts, rendered, more
@@ -157,7 +144,6 @@ class Survey:
         return [one for found in self.findings.values() for one in found]
 
     def places(self) -> Iterator[dict[str, Any]]:
-        """Every finding with each row it is about; null where it is about the data as a whole."""
         for kind, found in self.findings.items():
             for one in found:
                 for row in self.audits[kind].places(one.indices) if one.indices else [None]:

@@ -1,7 +1,5 @@
 """What only rendering shows: rows that a model's chat template refuses, and rows longer than --max_length."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -70,7 +68,6 @@ def _key(row: Record, answer: list[Message]) -> int:
 
 
 def _answers(record: Record) -> list[list[Message]]:
-    """A prompt alone is rendered with an answer of one character."""
     if isinstance(record, Solution):
         return [in_steps(record.steps)]
     return answers_of(record) or [[{"role": "assistant", "content": "-"}]]

@@ -1,7 +1,5 @@
 """What can be wrong with a text: wrong encodings, turns that leaked in, templates written twice. In time linear in the text."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Sequence
 
@@ -42,7 +40,6 @@ _REPLY_IS_NEXT = re.compile(r"\s(?:Assistant|ASSISTANT):\s*\Z")
 
 
 def is_garbled(texts: Iterable[str]) -> bool:
-    """Texts from a wrong encoding, or with control characters."""
     return any(_CONTROL.search(text) or (not text.isascii() and _MOJIBAKE.search(text)) for text in texts)
 
 
