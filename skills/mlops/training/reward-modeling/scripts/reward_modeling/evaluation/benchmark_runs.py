@@ -104,7 +104,7 @@ def load_benchmark(name: str, folder: str | None) -> LoadedBenchmark:
             set_aside["repeated"] += key in items
             items.setdefault(key, item)
     published = sum(part.rows for part in benchmark.parts if not part.optional)
-    return LoadedBenchmark(list(items.values()), rows, published, dict(+set_aside))
+    return LoadedBenchmark([*items.values()], rows, published, dict(+set_aside))
 
 
 def _tables(name: str, benchmark: Benchmark, folder: str | None) -> Iterator[tuple[Part, Table]]:
@@ -131,7 +131,7 @@ def _files(folder: Path, name: str, part: Part) -> list[Path]:
         raise DataError(f"no such folder: {folder}", hint="give another --benchmark_data")
     folder = next((one for one in folder.iterdir() if one.is_dir() and _plain(one.name) == _plain(name)), folder)
     files = [path for path in sorted(folder.rglob("*")) if path.is_file() and suffix(path) in READERS]
-    plain = [_plain(f"{folder.resolve().name}/{path.relative_to(folder)}") for path in files]
+    plain = [_plain(f"/{folder.resolve().name}/{path.relative_to(folder)}") for path in files]
     by_pattern = ([*compress(files, (re.search(pattern, one) for one in plain))] for pattern in part.files)
     return next(filter(None, by_pattern), [])
 

@@ -45,8 +45,8 @@ class Item:
 
 
 class Part(NamedTuple):
-    """One table, of this many published rows. files: patterns of a path in lower case without - and _, of which the first
-    that any file matches is used. optional: not in the official number, read from files only."""
+    """One table, of so many published rows. files: patterns of a path in lower case without - and _, of which the first that
+    matches any file is used. optional: not in the official number, read from files only."""
 
     hub: str | None
     split: str
@@ -87,7 +87,7 @@ class Benchmark:
         ]
 
     def numbers(self, ratios: Ratios) -> dict[str, float]:
-        """NaN for a number that lacks items."""
+        """NaN where items lack."""
         known = defaultdict(lambda: math.nan, ratios)
 
         def value(name: str) -> float:
@@ -104,10 +104,10 @@ class Benchmark:
 
 def one_of(names: Iterable[str], text: Any, column: str) -> str:
     """The longest of the names that the text holds."""
-    found = next((name for name in sorted(names, key=len, reverse=True) if name in str(text).lower()), None)
-    if found is None:
+    found = [name for name in names if name in str(text).lower()]
+    if not found:
         raise RowError(f"`{column}` says {str(text)!r}: expected one of {', '.join(names)}")
-    return found
+    return max(found, key=len)
 
 
 def texts(row: Row, *columns: str) -> list[str]:
@@ -342,19 +342,19 @@ def _mr_ben_item(row: Row, part: str, path: str) -> Item:
     section = one_of(SUBJECTS, row["Subject"], "Subject")
     try:
         found = read_mr_ben(row)
+        prompt, steps = found.prompt, found.steps
         label = found.labels.index(0.0) if 0.0 in found.labels else NO_ERROR
-        return Item(found.prompt, found.steps, section, label, row["Question_UUID"])
     except RowError:  # the place of the error cannot be found
-        lines = [line for line in texts(row, "Model_Solution_Steps") if line.strip()]
+        prompt, steps = prompt_of(row, "Question"), [*filter(str.strip, texts(row, "Model_Solution_Steps"))]
         label = NO_ERROR if row["Model_Solution_Correctness"] == "correct" else UNKNOWN
-        return Item(prompt_of(row, "Question"), lines, section, label, row["Question_UUID"])
+    return Item(prompt, steps, section, label, row["Question_UUID"])
 
 
 def _mr_ben_rule(item: Item, rewards: ItemRewards, threshold: float) -> Counted:
     """label: as of ProcessBench, or UNKNOWN."""
     place, right = first_flag(rewards, threshold), item.label == NO_ERROR
     told = {"specificity": place == NO_ERROR} if right else {"recall": place != NO_ERROR, "step": place == item.label}
-    return {f"{item.section}/{name}": value for name, value in {"correct": right, **told}.items()}
+    return {f"{item.section}/{name}": one for name, one in told.items()} | {f"{item.section}/correct": right}
 
 
 def _mcc(ratios: Ratios) -> float:
@@ -372,7 +372,7 @@ def _mcc(ratios: Ratios) -> float:
 BENCHMARKS: dict[str, Benchmark] = {
     "rewardbench": Benchmark(
         "RewardBench",
-        (Part("allenai/reward-bench", "filtered", 2985, ("(^|/)filtered", "(^|/)rewardbench(?!2)")),
+        (Part("allenai/reward-bench", "filtered", 2985, ("/filtered", "/rewardbench(?!2)")),
          *(Part("allenai/pref-test-sets", name, rows, (f"preftestsets.*{name.replace('_', '')}",), name, True)
            for name, rows in PRIOR_SETS.items())),
         lambda row, part, path: Item(prompt_of(row), texts(row, "chosen", "rejected"), part or row["subset"], id=row.get("id")),
@@ -384,7 +384,7 @@ BENCHMARKS: dict[str, Benchmark] = {
         "Skywork-Reward README, 2024-09, with the weights of xstest's subsets swapped",
     ),
     "rewardbench2": Benchmark(
-        "RewardBench 2", (Part("allenai/reward-bench-2", "test", 1865, ("(^|/)rewardbench2",)),),
+        "RewardBench 2", (Part("allenai/reward-bench-2", "test", 1865, ("/rewardbench2",)),),
         _rewardbench2_item, _rewardbench2_rule,
         {"score": (*RB2_SECTIONS, "ties"), **itself(*RB2_SECTIONS), "ties": _ties, "micro_without_ties": "all"},
         {"Skywork-Reward-Gemma-2-27B": (75.8, 73.7, 40.3, 70.5, 94.2, 93.2, 82.6),
@@ -394,7 +394,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "rm-bench": Benchmark(
         "RM-Bench",
         (Part("THU-KEG/RM-Bench", "train", 1327,
-              ("totaldataset", r"(^|/)(chat|code|math|safetyre\w+)filtered", "(^|/)rmbench")),),
+              ("totaldataset", r"/(chat|code|math|safetyre\w+)filtered", "/rmbench")),),
         _rm_bench_item, _rm_bench_rule,
         {"score": DOMAINS, **{domain: [f"{domain}/{level}" for level in DIFFICULTIES] for domain in DOMAINS},
          **{level: [f"{domain}/{level}" for domain in DOMAINS] for level in DIFFICULTIES}, "micro": "all"},
@@ -405,7 +405,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "judgebench": Benchmark(
         "JudgeBench, answers of GPT-4o",
         (Part("ScalerLab/JudgeBench", "gpt", 350,
-              ("judgebench,responsemodel=gpt[^,]*$", "(^|/)judgebench/?(.*/)?gpt", "(^|/)judgebench[^,]*$")),),
+              ("judgebench,responsemodel=gpt[^,]*$", "/judgebench/?(.*/)?gpt", "/judgebench[^,]*$")),),
         _judgebench_item, _judgebench_rule,
         {"score": "all", **itself(*JUDGEBENCH_GROUPS.values()), "macro": JUDGEBENCH_GROUPS.values()},
         {"Skywork-Reward-V2-Llama-3.1-8B": (None, 76.6, 75.5, 89.3, 78.6, 80.0),
@@ -414,9 +414,9 @@ BENCHMARKS: dict[str, Benchmark] = {
     ),
     "ppe": Benchmark(
         "PPE",
-        (Part("lmarena-ai/PPE-Human-Preference-V1", "test", 16038, ("ppehumanpreference", "(^|/)ppe.*preference"), "preference"),
+        (Part("lmarena-ai/PPE-Human-Preference-V1", "test", 16038, ("ppehumanpreference", "/ppe.*preference"), "preference"),
          *(Part(f"lmarena-ai/PPE-{title}-Best-of-K", "train", 507 if name == "mbpp_plus" else 512,
-                (f"{(plain := name.replace('_', ''))}bestofk", rf"(^|/)ppe.*{plain}"), name) for name, title in PPE_SETS.items())),
+                (f"{(plain := name.replace('_', ''))}bestofk", rf"/ppe.*{plain}"), name) for name, title in PPE_SETS.items())),
         _ppe_item, _ppe_rule,
         {"preference": "preference", "correctness": PPE_SETS.keys(), **itself(*PPE_SETS),
          "best_of_32": [f"{name}/best_of_{POOL}" for name in PPE_SETS], "best_of_n_highest":
@@ -427,15 +427,15 @@ BENCHMARKS: dict[str, Benchmark] = {
     ),
     "rmb": Benchmark(
         "RMB",
-        (Part(None, "", 17131, ("rmbdataset/pairwiseset/", "(^|/)pairwiseset/", "(^|/)rmb.*pair"), "pairs"),
-         Part(None, "", 3786, ("rmbdataset/bonset/", "(^|/)bonset/", "(^|/)rmb.*bon"), "best of n")),
+        (Part(None, "", 17131, ("rmbdataset/pairwiseset/", "/pairwiseset/", "/rmb.*pair"), "pairs"),
+         Part(None, "", 3786, ("rmbdataset/bonset/", "/bonset/", "/rmb.*bon"), "best of n")),
         _rmb_item, first_wins, {"score": RMB_SECTIONS, **itself(*RMB_SECTIONS)},
         {"Skywork-Reward-V2-Llama-3.1-8B": (86.4, 82.3, None, 82.8, None),
          "RM-R1-Qwen-Instruct-32B": (73.01, 65.05, 80.17, 66.25, 80.58)},
         "Skywork-Reward-V2 README; RM-R1's logged results",
     ),
     "llmbar": Benchmark(
-        "LLMBar", (Part(None, "", 419, (r"(natural|adversarial/\w+)/dataset\.json", "(^|/)llmbar")),),
+        "LLMBar", (Part(None, "", 419, (r"(natural|adversarial/\w+)/dataset\.json", "/llmbar")),),
         _llmbar_item, first_wins,
         {"score": ("natural", *ADVERSARIAL), "natural": "natural", "adversarial": ADVERSARIAL, **itself(*ADVERSARIAL), "micro": "all"},
         {"GPT-4 as a judge": (83.0, 94.0, 80.25, 78.7, 85.3, 79.8, 77.2)},
@@ -443,7 +443,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     ),
     "processbench": Benchmark(
         "ProcessBench",
-        (Part("Qwen/ProcessBench", "+".join(PROCESSBENCH_SPLITS), 3400, ("(^|/)processbench", rf"(^|/)({'|'.join(PROCESSBENCH_SPLITS)})\b")),),
+        (Part("Qwen/ProcessBench", "+".join(PROCESSBENCH_SPLITS), 3400, ("/processbench", rf"/({'|'.join(PROCESSBENCH_SPLITS)})\b")),),
         _processbench_item, _processbench_rule,
         {"score": PROCESSBENCH_SPLITS, **{split: _f1(split) for split in PROCESSBENCH_SPLITS},
          "score_at_0.5": lambda ratios: fmean(_f1(split, " at 0.5")(ratios) for split in PROCESSBENCH_SPLITS)},
@@ -451,7 +451,7 @@ BENCHMARKS: dict[str, Benchmark] = {
         "R-PRM README, 2025-04", of_steps=True, threshold_from="gsm8k",
     ),
     "prmbench": Benchmark(
-        "PRMBench", (Part("hitsmy/PRMBench_Preview", "train", 6216, ("prmtestclassified/data/", "(^|/)prmbench")),),
+        "PRMBench", (Part("hitsmy/PRMBench_Preview", "train", 6216, ("prmtestclassified/data/", "/prmbench")),),
         _prmbench_item, _prmbench_rule,
         # Multi-solutions (MS) have no wrong step, so their score is their F1.
         {"score": ("all/f1", "all/negative_f1"), **CLASS_GROUPS,
@@ -461,7 +461,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     ),
     "mr-ben": Benchmark(
         "Mr-Ben without reasons",
-        (Part("Randolphzeng/Mr-Ben", "train", 5975, (rf"mrben/(.*/)?({'|'.join(SUBJECTS)}|coding)\.", "(^|/)mrben")),),
+        (Part("Randolphzeng/Mr-Ben", "train", 5975, (rf"mrben/(.*/)?({'|'.join(SUBJECTS)}|coding)\.", "/mrben")),),
         _mr_ben_item, _mr_ben_rule,
         {"step_accuracy": [f"{name}/step" for name in SUBJECTS], "mcc": _mcc,
          **{f"step_accuracy_{name}": f"{name}/step" for name in SUBJECTS}},

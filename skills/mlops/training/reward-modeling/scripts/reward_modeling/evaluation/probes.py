@@ -1,7 +1,7 @@
-"""Is this reward model fooled by answers of the user's own pairs, changed in ways that must not raise, or must lower, the reward?
+"""Is a reward model fooled by changes to answers that must not raise, or must lower, the reward?
 
-What must not raise it is done to the rejected answer, and compared against neutral sentences of the same length, since a liking
-for length is one flaw, which `length` finds, and not ten. What must lower it is done to the chosen answer.
+What must not raise it is done to rejected answers, and compared with neutral sentences as long, since a liking for length is
+one flaw, which `length` finds, and not ten. What must lower it is done to chosen answers.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import random
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, islice
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -149,17 +149,19 @@ def probe_pairs(
     rewards = np.array([own for _, *own in rows]).reshape(-1, 2)
     groups = np.array(prompt_keys([row[0] for row in rows]))
     spread = float(rewards.std()) if rows else 0.0
-    places, changed = [], []
+    made, asked = [], []
     for i, (pair, *_) in enumerate(rows):
         others = (rows[(i + step) % len(rows)][0] for step in range(1, len(rows)))
         other = next((_text(one.chosen) for one in others if one.prompt != pair.prompt), "")
-        made = {name: _changed(probe, pair, other) for name, probe in PROBES.items()}
-        places += [(name, control, i) for name, completions in made.items() for control in range(len(completions))]
-        changed.append(Ranking(pair.prompt, [*chain(*made.values())], tools=pair.tools, origin=pair.origin))
-    found = {name: np.full((2, len(rows)), np.nan) for name in PROBES}
-    for (name, control, i), reward in zip(places, chain(*score(changed)), strict=True):
-        found[name][control, i] = np.nan if reward is None else reward
-    probes = {name: _result(probe, *found[name], rewards, spread or 1.0, groups) for name, probe in PROBES.items()}
+        made.append([_changed(probe, pair, other) for probe in PROBES.values()])
+        asked.append(Ranking(pair.prompt, [*chain(*made[-1])], tools=pair.tools, origin=pair.origin))
+    scores = chain(*score(asked))
+    found = [[[*islice(scores, len(one)), None, None][:2] for one in row] for row in made]
+    found = np.array(found, dtype=float).reshape(len(rows), len(PROBES), 2)
+    probes = {
+        name: _result(probe, *found[:, k].T, rewards, spread or 1.0, groups)
+        for k, (name, probe) in enumerate(PROBES.items())
+    }
     return ProbeSummary(len(rows), spread, [name for name, one in probes.items() if one.verdict == "fooled"], probes)
 
 

@@ -1,5 +1,6 @@
-"""Can a reward model be trusted for what is planned? A folder with report.html and README.md for people, report.json with the
-numbers, to which each evaluation of one model (pairs, best of n, steps, benchmarks, over-optimization) adds its part.
+"""Can a reward model be trusted for what is planned? The report of its evaluations: verdicts, tables and plots.
+
+A folder with report.html and README.md for people and report.json, to which each evaluation of one model adds its part.
 """
 
 from __future__ import annotations
