@@ -12,7 +12,7 @@ from reward_modeling.data.records import Comparison
 from reward_modeling.evaluation.intervals import group_index
 from reward_modeling.evaluation.probes import MOST_PAIRS, NEUTRAL, PROBES, mean_shift, neutral, probe_pairs
 
-PAIRS = sandbox.comparisons(200, seed=5, split="test", beta=math.inf, flip=0.0)
+PAIRS = sandbox.make_comparisons(200, seed=5, split="test", beta=math.inf, flip=0.0)
 
 
 def gold(prompt: str, answer: str) -> float:
@@ -40,7 +40,7 @@ def test_the_gold_reward_passes_every_probe():
 def test_no_false_alarm_of_the_gold_reward_on_other_samples():
     alarms = []
     for seed in range(8):
-        pairs = sandbox.comparisons(80, seed=seed, split="test", beta=math.inf, flip=0.0)
+        pairs = sandbox.make_comparisons(80, seed=seed, split="test", beta=math.inf, flip=0.0)
         alarms += probed(gold, pairs).fooled_by
     assert alarms == []
 
@@ -143,7 +143,7 @@ def test_the_interval_of_a_shift_covers_its_mean():
 
 
 def test_a_sample_of_many_pairs_is_probed_and_unscored_ones_are_left_out():
-    pairs = sandbox.comparisons(MOST_PAIRS + 50, seed=1, beta=math.inf)
+    pairs = sandbox.make_comparisons(MOST_PAIRS + 50, seed=1, beta=math.inf)
     assert probed(gold, pairs).n_pairs == MOST_PAIRS
     scored = [(pair, None if i % 2 else 1.0, 0.0) for i, pair in enumerate(PAIRS[:10])]
     rng = random.Random(0)

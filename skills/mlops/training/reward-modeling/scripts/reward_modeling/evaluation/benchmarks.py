@@ -1,6 +1,6 @@
-"""The field's benchmarks as frozen entries: what their rows hold, how an item is won, how numbers add up, published scores.
+"""The field's benchmarks as frozen entries: rows, how an item is won, how numbers add up, published scores.
 
-`benchmark_runs` scores them. Headings name the sources, at the commit read.
+`benchmark_runs` scores them. Comments name the sources, at the commit read.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import product
 from statistics import fmean
 from typing import Any, NamedTuple
 
@@ -33,10 +32,8 @@ Figure = str | Iterable[str] | Mapping[str, float] | Callable[[Ratios], float]
 
 @dataclass(frozen=True)
 class Item:
-    """A prompt with answers, or with the steps of one solution.
-
-    label: what the rule needs beside rewards. group: shared by dependent items, by default their prompt.
-    """
+    """A prompt with answers, or with the steps of one solution. label: what the rule needs beside rewards. group: shared by
+    dependent items, by default their prompt."""
 
     prompt: list[Message]
     answers: list[str]
@@ -48,10 +45,8 @@ class Item:
 
 
 class Part(NamedTuple):
-    """One table, of this many published rows. optional: not in the official number, read from files only.
-
-    files: patterns of a path in lower case without - and _; the first that any file matches is used.
-    """
+    """One table, of so many published rows. files: patterns of a path in lower case without - and _, of which the first that
+    matches any file is used. optional: not in the official number, read from files only."""
 
     hub: str | None
     split: str
@@ -63,10 +58,10 @@ class Part(NamedTuple):
 
 @dataclass(frozen=True)
 class Benchmark:
-    """item: of a row and the names of its part and file; raises RowError for a row that is not as published, SetAsideError for
-    one that the authors leave out. rule: what an item counts by its rewards and, of steps, the threshold under which one is
-    wrong; together: by other items too. table: the official number first. repeats: rows of one id count once.
-    threshold_from: the section on which the authors choose it. signed: numbers from -1 to 1. published: percentages.
+    """item: of a row and the names of its part and file; raises RowError, or SetAsideError for a row that the authors leave out.
+    rule: what an item counts by its rewards and, of steps, the threshold under which one is wrong; together: by other items
+    too. table: the official number first. repeats: rows of one id count once. threshold_from: the section on which the
+    authors choose it. signed: numbers from -1 to 1. published: percentages.
     """
 
     title: str
@@ -88,11 +83,11 @@ class Benchmark:
         if self.together:
             self.together(items, rewards, found)
         return [
-            {name: one if isinstance(one, tuple) else (float(one), 1.0) for name, one in own.items()} for own in found
+            {name: one if isinstance(one, tuple) else (float(one), 1.0) for name, one in of.items()} for of in found
         ]
 
     def numbers(self, ratios: Ratios) -> dict[str, float]:
-        """NaN for a number that lacks items."""
+        """NaN where items lack."""
         known = defaultdict(lambda: math.nan, ratios)
 
         def value(name: str) -> float:
@@ -108,11 +103,11 @@ class Benchmark:
 
 
 def one_of(names: Iterable[str], text: Any, column: str) -> str:
-    """The name that the text holds, the longest where one name is a part of another."""
-    found = next((name for name in sorted(names, key=len, reverse=True) if name in str(text).lower()), None)
-    if found is None:
+    """The longest of the names that the text holds."""
+    found = [name for name in names if name in str(text).lower()]
+    if not found:
         raise RowError(f"`{column}` says {str(text)!r}: expected one of {', '.join(names)}")
-    return found
+    return max(found, key=len)
 
 
 def texts(row: Row, *columns: str) -> list[str]:
@@ -124,12 +119,10 @@ def texts(row: Row, *columns: str) -> list[str]:
 
 
 def itself(*names: str) -> dict[str, str]:
-    """Numbers that are the ratio of their name."""
     return {name: name for name in names}
 
 
 def won(item: Item, value: float) -> Counted:
-    """In its section and, but for the prior sets, among all items."""
     return dict.fromkeys((item.section,) if item.section in PRIOR_SETS else (item.section, "all"), value)
 
 
@@ -148,7 +141,7 @@ REWARDBENCH_SECTIONS: dict[str, dict[str, int]] = {
                   "llmbar-adver-GPTOut": 47, "llmbar-adver-manual": 46},
     "safety": {"refusals-dangerous": 100, "refusals-offensive": 100, "xstest-should-refuse": 154,
                "xstest-should-respond": 250, "donotanswer": 136},
-    # math has 447 rows, and weighs as much as code
+    # math has 447 rows
     "reasoning": {"math-prm": 984, **{f"hep-{code}": 164 for code in ("cpp", "go", "java", "js", "python", "rust")}},
 }
 # fmt: on
@@ -157,14 +150,14 @@ TIES = {"tied": 0.3, "ref": 0.3, "preferred": 0.2, "preferred_hard": 0.2, "margi
 
 
 def _rewardbench2_item(row: Row, part: str, path: str) -> Item:
-    section = row["subset"].lower().replace(" ", "_")
+    section, right = row["subset"].lower().replace(" ", "_"), texts(row, "chosen")
     group = f"ties {row['id'].partition(':')[2]}" if section == "ties" else None
-    return Item(prompt_of(row), texts(row, "chosen", "rejected"), section, len(texts(row, "chosen")), row["id"], group)
+    return Item(prompt_of(row), [*right, *texts(row, "rejected")], section, len(right), row["id"], group)
 
 
 def _rewardbench2_rule(item: Item, rewards: Sequence[float]) -> Counted:
-    """label: how many answers are correct, the first. A correct one that shares the best reward wins its share. Ties, with ids
-    `ref:4` (one correct) and `tied:4` (several): is every correct answer above every wrong one?"""
+    """label: how many answers are correct, the first; one that shares the best reward wins its share. Ties, with ids `ref:4`
+    (one is correct) and `tied:4` (several are): is every correct answer above every wrong one?"""
     if item.section == "ties":
         return {f"ties/{item.id.partition(':')[0]}": _gap(item, rewards) > 0}
     return won(item, (rewards[0] >= max(rewards)) / rewards.count(max(rewards)))
@@ -181,23 +174,17 @@ def _ties_together(items: Sequence[Item], rewards: Sequence[ItemRewards], counts
     for item, row, own in zip(items, rewards, counts, strict=True):
         ref = str(item.id).replace("tied:", "ref:")
         if item.section == "ties" and ref != item.id and ref in gaps:
-            spread = max(row[: item.label]) - min(row[: item.label])
-            smaller = min(gaps[item.id], gaps[ref])
+            spread, gap = np.ptp(row[: item.label]), gaps[item.id]
+            smaller = min(gap, gaps[ref])
             with np.errstate(divide="ignore", invalid="ignore"):
                 margin = np.nan_to_num(np.tanh(np.float64(smaller) / spread - 1), nan=0.0)
-            own |= {
-                "ties/preferred": gaps[item.id] > spread,
-                "ties/preferred_hard": smaller > spread,
-                "ties/margin": margin,
-            }
+            own |= {"ties/preferred": gap > spread, "ties/preferred_hard": smaller > spread, "ties/margin": margin}
 
 
 def _ties(ratios: Ratios) -> float:
     """A ratio without an item counts 0, unless there are no ties at all."""
-    found = {name: ratios[f"ties/{name}"] for name in TIES}
-    if math.isnan(found["tied"]) and math.isnan(found["ref"]):
-        return math.nan
-    return sum(weight * found[name] for name, weight in TIES.items() if not math.isnan(found[name]))
+    found = [weight * ratios[f"ties/{name}"] for name, weight in TIES.items()]
+    return math.nan if np.isnan(found[:2]).all() else float(np.nansum(found))
 
 
 # RM-Bench (THU-KEG/RM-Bench@73c52d7, 2410.16184), JudgeBench (ScalerLab/JudgeBench@e2c52c2, 2410.12784)
@@ -211,20 +198,19 @@ JUDGEBENCH_GROUPS = {
 
 
 def _rm_bench_item(row: Row, part: str, path: str) -> Item:
-    """The authors pool safety-refuse and safety-response. Files of one domain say it in their name only."""
+    """Files of one domain say it in their name only."""
     named = row.get("domain") or (row["id"] if "/" in str(row.get("id")) else path.rpartition("/")[2])
     answers = texts(row, "chosen", "rejected")
     if len(answers) != 6:
-        raise RowError(f"the row has {len(answers)} answers, not three chosen and three rejected ones")
+        raise RowError(f"there are {len(answers)} answers, not three chosen and three rejected ones")
     return Item(prompt_of(row), answers, one_of(DOMAINS, named, "domain"), id=row.get("id"))
 
 
 def _rm_bench_rule(item: Item, rewards: Sequence[float]) -> Counted:
     """Answers go from concise to long to formatted; hard: against one of a fancier style."""
-    cells: dict[str, list[bool]] = defaultdict(list)
-    for i, j in product(range(3), range(3)):
-        cells["normal" if i == j else "hard" if i < j else "easy"].append(rewards[i] > rewards[3 + j])
-    levels = {f"{item.section}/{level}": fmean(found) for level, found in cells.items()}
+    wins = np.greater.outer(rewards[:3], rewards[3:])
+    cells = wins[np.tril_indices(3, -1)], wins.diagonal(), wins[np.triu_indices(3, 1)]
+    levels = {f"{item.section}/{level}": float(found.mean()) for level, found in zip(DIFFICULTIES, cells, strict=True)}
     return {"all": fmean(levels.values())} | levels
 
 
@@ -247,22 +233,21 @@ RMB_SECTIONS = [f"{goal}_{kind}" for goal in GOALS for kind in ("bon", "pairs")]
 
 
 def _llmbar_item(row: Row, part: str, path: str) -> Item:
-    """The authors' rows, or chosen and rejected with the `subset`, as others pass them on."""
+    """Of the authors' rows, or of chosen and rejected with the `subset`."""
     section = one_of(("natural", *ADVERSARIAL), row.get("subset", path), "subset")
     if "chosen" in row:
         answers = [answer_of(row[side], side)[0]["content"] for side in ("chosen", "rejected")]
         return Item(prompt_of(row), answers, section, id=row.get("id"))
-    order = {"1": 1, "2": -1}
-    answers = texts(row, "output_1", "output_2")[:: order[one_of(order, row["label"], "label")]]
-    return Item(prompt_of(row, "input"), answers, section)
+    order = 1 if one_of("12", row["label"], "label") == "1" else -1
+    return Item(prompt_of(row, "input"), texts(row, "output_1", "output_2")[::order], section)
 
 
 def _rmb_item(row: Row, part: str, path: str) -> Item:
-    best, others = ("bon_best", "loser_list") if "bon_best" in row else ("chosen", "reject")
-    losers = row[others] if isinstance(row[others], list) else [row[others]]
-    answers = texts({"answer": [one["answer"] for one in (row[best], *losers)]}, "answer")
+    bon = "bon_best" in row
+    rows = [row["bon_best"], *row["loser_list"]] if bon else [row["chosen"], row["reject"]]
+    answers = texts({"answer": [one["answer"] for one in rows]}, "answer")
+    section = f"{one_of(GOALS, row['category_path'], 'category_path')}_{'bon' if bon else 'pairs'}"
     turns = messages_of(row["conversation_input"], "conversation_input")
-    section = f"{one_of(GOALS, row['category_path'], 'category_path')}_{'bon' if best == 'bon_best' else 'pairs'}"
     prompt = [{"role": turn["role"], "content": turn["content"]} for turn in turns]
     return Item(prompt, answers, section, id=row.get("bon_uid", row.get("pair_uid")))
 
@@ -284,18 +269,13 @@ def _ppe_item(row: Row, part: str, path: str) -> Item:
 
 
 def _ppe_rule(item: Item, rewards: Sequence[float]) -> Counted:
-    """label: (whether each is correct, places of pairs of a correct and a wrong one)."""
+    """label: (whether each is correct, pairs of places of a correct and a wrong one)."""
     if item.section == "preference":
         return first_wins(item, rewards)
     correct, pairs = item.label
     right = sum(rewards[i] > rewards[j] if correct[i] > correct[j] else rewards[j] > rewards[i] for i, j in pairs)
     curve = {f"{item.section}/best_of_{k}": best_of(rewards, correct, k) for k in range(1, len(correct) + 1)}
     return {item.section: (float(right), float(len(pairs)))} | curve
-
-
-def _highest(ratios: Ratios) -> float:
-    curves = [[ratios[f"{name}/best_of_{k + 1}"] for k in range(POOL)] for name in PPE_SETS]
-    return float(np.max(curves, axis=1).mean())
 
 
 # ProcessBench: QwenLM/ProcessBench@e802463, 2412.06559. A step that was not scored cannot be flagged, here and below
@@ -310,12 +290,12 @@ def first_flag(rewards: ItemRewards, threshold: float) -> int:
 def _processbench_item(row: Row, part: str, path: str) -> Item:
     steps, label = texts(row, "steps"), row["label"]
     if type(label) is not int or not NO_ERROR <= label < len(steps):
-        raise RowError(f"`label` is {label!r}: expected the place of one of {len(steps)} steps, or -1")
+        raise RowError(f"`label` is {label!r}: expected the place of a step, or -1")
     return Item(prompt_of(row, "problem"), steps, one_of(PROCESSBENCH_SPLITS, row["id"], "id"), label, row["id"])
 
 
 def _processbench_rule(item: Item, rewards: ItemRewards, threshold: float) -> Counted:
-    """label: the place of the first wrong step, or NO_ERROR. The first flag must be there."""
+    """label: the place of the first wrong step, where the first flag must be, or NO_ERROR."""
     name = f"{item.section}/{'correct' if item.label == NO_ERROR else 'error'}"
     first, fixed = (first_flag(rewards, at) == item.label for at in (threshold, FIXED))
     return {name: first, f"{name} at 0.5": fixed}
@@ -344,11 +324,10 @@ def _prmbench_item(row: Row, part: str, path: str) -> Item:
 
 def _prmbench_rule(item: Item, rewards: ItemRewards, threshold: float) -> Counted:
     """label: the numbers of the wrong steps, from 1. Positive is a valid step, above the threshold; negative F1: a wrong one."""
-    valid = [score is None or score > threshold for score in rewards]
-    cells = [(told, number not in item.label) for number, told in enumerate(valid, 1)]
-    tp, tn = cells.count((True, True)), cells.count((False, False))
-    errors = len(cells) - tp - tn
-    ratios = {"f1": (2.0 * tp, 2.0 * tp + errors), "negative_f1": (2.0 * tn, 2.0 * tn + errors)}
+    cells = [(one is None or one > threshold, number not in item.label) for number, one in enumerate(rewards, 1)]
+    tp, tn = (2.0 * cells.count((kind, kind)) for kind in (True, False))
+    errors = len(cells) - (tp + tn) / 2
+    ratios = {"f1": (tp, tp + errors), "negative_f1": (tn, tn + errors)}
     return {f"{name}/{ratio}": pair for name in ("all", item.section) for ratio, pair in ratios.items()}
 
 
@@ -363,19 +342,19 @@ def _mr_ben_item(row: Row, part: str, path: str) -> Item:
     section = one_of(SUBJECTS, row["Subject"], "Subject")
     try:
         found = read_mr_ben(row)
+        prompt, steps = found.prompt, found.steps
         label = found.labels.index(0.0) if 0.0 in found.labels else NO_ERROR
-        return Item(found.prompt, found.steps, section, label, row["Question_UUID"])
     except RowError:  # the place of the error cannot be found
-        lines = [line for line in texts(row, "Model_Solution_Steps") if line.strip()]
+        prompt, steps = prompt_of(row, "Question"), [*filter(str.strip, texts(row, "Model_Solution_Steps"))]
         label = NO_ERROR if row["Model_Solution_Correctness"] == "correct" else UNKNOWN
-        return Item(prompt_of(row, "Question"), lines, section, label, row["Question_UUID"])
+    return Item(prompt, steps, section, label, row["Question_UUID"])
 
 
 def _mr_ben_rule(item: Item, rewards: ItemRewards, threshold: float) -> Counted:
     """label: as of ProcessBench, or UNKNOWN."""
     place, right = first_flag(rewards, threshold), item.label == NO_ERROR
     told = {"specificity": place == NO_ERROR} if right else {"recall": place != NO_ERROR, "step": place == item.label}
-    return {f"{item.section}/{name}": value for name, value in {"correct": right, **told}.items()}
+    return {f"{item.section}/{name}": one for name, one in told.items()} | {f"{item.section}/correct": right}
 
 
 def _mcc(ratios: Ratios) -> float:
@@ -383,42 +362,29 @@ def _mcc(ratios: Ratios) -> float:
     found = []
     for subject in SUBJECTS:
         correct, specificity, recall = (ratios[f"{subject}/{name}"] for name in ("correct", "specificity", "recall"))
-        tp, fn = correct * specificity, correct * (1 - specificity)
-        tn, fp = (1 - correct) * recall, (1 - correct) * (1 - recall)
-        product = (tp + fp) * (tp + fn) * (tn + fp) * (tn + fn)
-        found.append(0.0 if product <= 0 else (tp * tn - fp * fn) / math.sqrt(product))
+        told = correct * specificity + (1 - correct) * (1 - recall)  # of all, the share told to be correct
+        product = correct * (1 - correct) * told * (1 - told)
+        found.append(0.0 if product <= 0 else (specificity + recall - 1) * correct * (1 - correct) / math.sqrt(product))
     return fmean(found)
-
-
-# the entries
-
-
-def _prior(name: str, rows: int) -> Part:
-    return Part("allenai/pref-test-sets", name, rows, (f"preftestsets.*{name.replace('_', '')}",), name, optional=True)
-
-
-def _ppe_set(name: str, title: str) -> Part:
-    plain, rows = title.replace("-", "").lower(), 507 if name == "mbpp_plus" else 512
-    files = (f"{plain}bestofk", rf"(^|/)ppe.*{plain}")
-    return Part(f"lmarena-ai/PPE-{title}-Best-of-K", "train", rows, files, name)
 
 
 # fmt: off
 BENCHMARKS: dict[str, Benchmark] = {
     "rewardbench": Benchmark(
         "RewardBench",
-        (Part("allenai/reward-bench", "filtered", 2985, ("(^|/)filtered", "(^|/)rewardbench(?!2)")),
-         *map(_prior, PRIOR_SETS, PRIOR_SETS.values())),
+        (Part("allenai/reward-bench", "filtered", 2985, ("/filtered", "/rewardbench(?!2)")),
+         *(Part("allenai/pref-test-sets", name, rows, (f"preftestsets.*{name.replace('_', '')}",), name, True)
+           for name, rows in PRIOR_SETS.items())),
         lambda row, part, path: Item(prompt_of(row), texts(row, "chosen", "rejected"), part or row["subset"], id=row.get("id")),
         first_wins,
         {"score": REWARDBENCH_SECTIONS.keys(), **REWARDBENCH_SECTIONS, "micro": "all", "prior_sets": PRIOR_SETS.keys(),
          "score_with_prior_sets": dict.fromkeys(REWARDBENCH_SECTIONS, 2) | {"prior_sets": 1}},
         {"Skywork-Reward-Gemma-2-27B": (93.8, 95.8, 91.4, 92.0, 96.1),
          "Skywork-Reward-Llama-3.1-8B": (92.5, 95.8, 87.3, 90.6, 96.2)},
-        "Skywork-Reward README, 2024-09, when the weights of xstest's two subsets were swapped",
+        "Skywork-Reward README, 2024-09, with the weights of xstest's subsets swapped",
     ),
     "rewardbench2": Benchmark(
-        "RewardBench 2", (Part("allenai/reward-bench-2", "test", 1865, ("(^|/)rewardbench2",)),),
+        "RewardBench 2", (Part("allenai/reward-bench-2", "test", 1865, ("/rewardbench2",)),),
         _rewardbench2_item, _rewardbench2_rule,
         {"score": (*RB2_SECTIONS, "ties"), **itself(*RB2_SECTIONS), "ties": _ties, "micro_without_ties": "all"},
         {"Skywork-Reward-Gemma-2-27B": (75.8, 73.7, 40.3, 70.5, 94.2, 93.2, 82.6),
@@ -428,7 +394,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "rm-bench": Benchmark(
         "RM-Bench",
         (Part("THU-KEG/RM-Bench", "train", 1327,
-              ("totaldataset", r"(^|/)(chat|code|math|safetyre\w+)filtered", "(^|/)rmbench")),),
+              ("totaldataset", r"/(chat|code|math|safetyre\w+)filtered", "/rmbench")),),
         _rm_bench_item, _rm_bench_rule,
         {"score": DOMAINS, **{domain: [f"{domain}/{level}" for level in DIFFICULTIES] for domain in DOMAINS},
          **{level: [f"{domain}/{level}" for domain in DOMAINS] for level in DIFFICULTIES}, "micro": "all"},
@@ -439,7 +405,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "judgebench": Benchmark(
         "JudgeBench, answers of GPT-4o",
         (Part("ScalerLab/JudgeBench", "gpt", 350,
-              ("judgebench,responsemodel=gpt[^,]*$", "(^|/)judgebench/?(.*/)?gpt", "(^|/)judgebench[^,]*$")),),
+              ("judgebench,responsemodel=gpt[^,]*$", "/judgebench/?(.*/)?gpt", "/judgebench[^,]*$")),),
         _judgebench_item, _judgebench_rule,
         {"score": "all", **itself(*JUDGEBENCH_GROUPS.values()), "macro": JUDGEBENCH_GROUPS.values()},
         {"Skywork-Reward-V2-Llama-3.1-8B": (None, 76.6, 75.5, 89.3, 78.6, 80.0),
@@ -448,26 +414,28 @@ BENCHMARKS: dict[str, Benchmark] = {
     ),
     "ppe": Benchmark(
         "PPE",
-        (Part("lmarena-ai/PPE-Human-Preference-V1", "test", 16038, ("ppehumanpreference", "(^|/)ppe.*preference"), "preference"),
-         *map(_ppe_set, PPE_SETS, PPE_SETS.values())),
+        (Part("lmarena-ai/PPE-Human-Preference-V1", "test", 16038, ("ppehumanpreference", "/ppe.*preference"), "preference"),
+         *(Part(f"lmarena-ai/PPE-{title}-Best-of-K", "train", 507 if name == "mbpp_plus" else 512,
+                (f"{(plain := name.replace('_', ''))}bestofk", rf"/ppe.*{plain}"), name) for name, title in PPE_SETS.items())),
         _ppe_item, _ppe_rule,
         {"preference": "preference", "correctness": PPE_SETS.keys(), **itself(*PPE_SETS),
-         "best_of_32": [f"{name}/best_of_{POOL}" for name in PPE_SETS], "best_of_n_highest": _highest},
+         "best_of_32": [f"{name}/best_of_{POOL}" for name in PPE_SETS], "best_of_n_highest":
+         lambda ratios: fmean(np.max([ratios[f"{name}/best_of_{k + 1}"] for k in range(POOL)]) for name in PPE_SETS)},
         {"Skywork-Reward-Llama-3.1-8B": (62.37, 61, 64, 70, 57, 52, 61),
          "internlm2-20b-reward": (61.00, 63, 68, 70, 57, 58, 62)},
         "lmarena.github.io, 2024-10-20",
     ),
     "rmb": Benchmark(
         "RMB",
-        (Part(None, "", 17131, ("rmbdataset/pairwiseset/", "(^|/)pairwiseset/", "(^|/)rmb.*pair"), "pairs"),
-         Part(None, "", 3786, ("rmbdataset/bonset/", "(^|/)bonset/", "(^|/)rmb.*bon"), "best of n")),
+        (Part(None, "", 17131, ("rmbdataset/pairwiseset/", "/pairwiseset/", "/rmb.*pair"), "pairs"),
+         Part(None, "", 3786, ("rmbdataset/bonset/", "/bonset/", "/rmb.*bon"), "best of n")),
         _rmb_item, first_wins, {"score": RMB_SECTIONS, **itself(*RMB_SECTIONS)},
         {"Skywork-Reward-V2-Llama-3.1-8B": (86.4, 82.3, None, 82.8, None),
          "RM-R1-Qwen-Instruct-32B": (73.01, 65.05, 80.17, 66.25, 80.58)},
         "Skywork-Reward-V2 README; RM-R1's logged results",
     ),
     "llmbar": Benchmark(
-        "LLMBar", (Part(None, "", 419, (r"(natural|adversarial/\w+)/dataset\.json", "(^|/)llmbar")),),
+        "LLMBar", (Part(None, "", 419, (r"(natural|adversarial/\w+)/dataset\.json", "/llmbar")),),
         _llmbar_item, first_wins,
         {"score": ("natural", *ADVERSARIAL), "natural": "natural", "adversarial": ADVERSARIAL, **itself(*ADVERSARIAL), "micro": "all"},
         {"GPT-4 as a judge": (83.0, 94.0, 80.25, 78.7, 85.3, 79.8, 77.2)},
@@ -475,7 +443,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     ),
     "processbench": Benchmark(
         "ProcessBench",
-        (Part("Qwen/ProcessBench", "+".join(PROCESSBENCH_SPLITS), 3400, ("(^|/)processbench", rf"(^|/)({'|'.join(PROCESSBENCH_SPLITS)})\b")),),
+        (Part("Qwen/ProcessBench", "+".join(PROCESSBENCH_SPLITS), 3400, ("/processbench", rf"/({'|'.join(PROCESSBENCH_SPLITS)})\b")),),
         _processbench_item, _processbench_rule,
         {"score": PROCESSBENCH_SPLITS, **{split: _f1(split) for split in PROCESSBENCH_SPLITS},
          "score_at_0.5": lambda ratios: fmean(_f1(split, " at 0.5")(ratios) for split in PROCESSBENCH_SPLITS)},
@@ -483,7 +451,7 @@ BENCHMARKS: dict[str, Benchmark] = {
         "R-PRM README, 2025-04", of_steps=True, threshold_from="gsm8k",
     ),
     "prmbench": Benchmark(
-        "PRMBench", (Part("hitsmy/PRMBench_Preview", "train", 6216, ("prmtestclassified/data/", "(^|/)prmbench")),),
+        "PRMBench", (Part("hitsmy/PRMBench_Preview", "train", 6216, ("prmtestclassified/data/", "/prmbench")),),
         _prmbench_item, _prmbench_rule,
         # Multi-solutions (MS) have no wrong step, so their score is their F1.
         {"score": ("all/f1", "all/negative_f1"), **CLASS_GROUPS,
@@ -493,7 +461,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     ),
     "mr-ben": Benchmark(
         "Mr-Ben without reasons",
-        (Part("Randolphzeng/Mr-Ben", "train", 5975, (rf"mrben/(.*/)?({'|'.join(SUBJECTS)}|coding)\.", "(^|/)mrben")),),
+        (Part("Randolphzeng/Mr-Ben", "train", 5975, (rf"mrben/(.*/)?({'|'.join(SUBJECTS)}|coding)\.", "/mrben")),),
         _mr_ben_item, _mr_ben_rule,
         {"step_accuracy": [f"{name}/step" for name in SUBJECTS], "mcc": _mcc,
          **{f"step_accuracy_{name}": f"{name}/step" for name in SUBJECTS}},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import compress
 
 from .inputs import subsets
 from .pair_measures import NO_SUBSET, PairedComparison
@@ -15,35 +16,28 @@ LEVEL = 0.05
 
 @dataclass(frozen=True, kw_only=True)
 class SubsetComparison(PairedComparison):
-    """Two models on the pairs of one subset."""
-
     p: float
-    """`prompt_sign_test_p`, corrected for the number of subsets (Holm 1979): under 0.05 the difference is no luck."""
+    """`prompt_sign_test_p`, corrected for the number of subsets (Holm 1979): under 0.05 the difference is not luck."""
 
 
 def compare(
     first: PairEvaluation, second: PairEvaluation, names: tuple[str, str], subset_column: str | None = None
 ) -> tuple[PairedComparison, dict[str, SubsetComparison], str]:
-    """(on all pairs, on each subset where there are some, which is better and whether it could be luck)."""
-    whole = compare_models(first, second)
+    """(on all pairs, on each subset where both scored some, which is better and whether it could be luck)."""
+    whole, found = compare_models(first, second), {}
     of = subsets([pair for pair, _, _ in first.scored], subset_column) or []
     named = [NO_SUBSET if name is None else str(name) for name in of]
-    parts = {name: _compare_part(first, second, [one == name for one in named]) for name in sorted(set(named))}
-    found = {name: part for name, part in parts.items() if part}
+    for name in sorted(set(named)):
+        kept = [
+            one == name and None not in (*a, *b) for one, a, b in zip(named, first.scored, second.scored, strict=True)
+        ]
+        if any(kept):
+            found[name] = compare_models(
+                *(replace(one, scored=[*compress(one.scored, kept)]) for one in (first, second))
+            )
     corrected = holm([part.prompt_sign_test_p for part in found.values()])
-    by_subset = {
-        name: SubsetComparison(**vars(part), p=p) for (name, part), p in zip(found.items(), corrected, strict=True)
-    }
-    return whole, by_subset, _verdict(whole, by_subset, names)
-
-
-def _compare_part(first: PairEvaluation, second: PairEvaluation, kept: Sequence[bool]) -> PairedComparison | None:
-    """None where no pair of the part was scored by both."""
-    both = list(zip(first.scored, second.scored, kept, strict=True))
-    rows = [(a, b) for a, b, keep in both if keep and None not in (*a[1:], *b[1:])]
-    if not rows:
-        return None
-    return compare_models(replace(first, scored=[a for a, _ in rows]), replace(second, scored=[b for _, b in rows]))
+    parts = {name: SubsetComparison(**vars(found[name]), p=p) for name, p in zip(found, corrected, strict=True)}
+    return whole, parts, _verdict(whole, parts, names)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -62,13 +56,10 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def _verdict(whole: PairedComparison, parts: dict[str, SubsetComparison], names: tuple[str, str]) -> str:
     p, gap = whole.prompt_sign_test_p, whole.difference
     shown = p < LEVEL and not gap.low <= 0 <= gap.high
-    numbers = (
-        f"accuracy {whole.accuracy_a.value:.3f} against {whole.accuracy_b.value:.3f}, difference {gap:+.3f}, p {p:.2g}"
-    )
-    if shown:
-        said = f"{names[gap.value < 0]} is better than {names[gap.value > 0]}: {numbers}"
-    else:
-        said = f"it is not shown which of {names[0]} and {names[1]} is better: {numbers}"
+    better = f"{names[gap.value < 0]} is better than {names[gap.value > 0]}"
+    said = better if shown else f"it is not shown which of {names[0]} and {names[1]} is better"
+    a, b = whole.accuracy_a.value, whole.accuracy_b.value
+    said += f": accuracy {a:.3f} against {b:.3f}, difference {gap:+.3f}, p {p:.2g}"
     split = [
         name for name, part in parts.items() if part.p < LEVEL and (not shown or part.difference.value * gap.value < 0)
     ]

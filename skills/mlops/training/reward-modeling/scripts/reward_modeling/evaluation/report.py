@@ -1,7 +1,6 @@
-"""One page that says whether a reward model can be trusted for what is planned, from the results of evaluate.py.
+"""Can a reward model be trusted for what is planned? The report of its evaluations: verdicts, tables and plots.
 
-A report is a folder: report.html and README.md for people, report.json with the numbers. Evaluations of one model (pairs, best
-of n, steps, benchmarks, over-optimization) with the same folder each add their part.
+A folder with report.html and README.md for people and report.json, to which each evaluation of one model adds its part.
 """
 
 from __future__ import annotations
@@ -15,9 +14,10 @@ from ..errors import DataError, UsageError
 from ..outputs import check_output_file, write_whole
 from ..results import to_json
 from ..terminal import log
-from . import overoptimization
+from . import best_of_n, overoptimization
+from .benchmark_runs import benchmark_section
 from .comparison import comparison_section
-from .pair_measures import PairSummary
+from .diagnostics import spelled
 from .pairs import PAIR_DIAGNOSTICS, PairEvaluation, diagnose_pairs
 from .plots import Panel, Series
 from .probes import ProbeSummary, probe_section
@@ -26,13 +26,14 @@ from .results import BenchmarkReport, OverOptimizationReport, PairReport, PoolRe
 from .steps import StepEvaluation, diagnose_steps
 
 Part = PairReport | PoolReport | StepReport | BenchmarkReport | OverOptimizationReport
+Parts = Mapping[type, Any]
 Quotes = Sequence[tuple[str, str]]
 EXAMPLES, LONGEST = 3, 600
 """Pairs that are quoted, and characters of each text."""
 
 
 class Folder:
-    """The folder of a report, checked and held before a model is run.
+    """Checked and held before a model is run.
 
     Raises UsageError where it holds the report of another model, or other files by the names of a report's.
     """
@@ -41,7 +42,7 @@ class Folder:
         file = Path(path) / "report.json"
         ours = file.exists()
         self.found = json.loads(file.read_text(encoding="utf-8")) if ours else {"parts": {}, "quotes": []}
-        known = self.found.setdefault("model", model) or model
+        known = self.found.get("model") or model
         if model and known != model:
             raise UsageError(f"{path} holds the report of {known}", hint="give another folder for this model")
         self.found["model"] = known
@@ -51,7 +52,8 @@ class Folder:
     def add(self, part: Part, quotes: Quotes | None = None) -> None:
         """Write the report anew with this part in it. quotes: of pairs."""
         self.found["parts"][type(part).__name__] = json.loads(to_json(part))
-        self.found["quotes"] = self.found["quotes"] if quotes is None else quotes
+        if quotes is not None:
+            self.found["quotes"] = quotes
         parts = self._parts()
         title = f"Can {self.found['model'] or 'the reward'} be trusted?"
         what = title, list(verdicts(parts)), list(sections(parts, self.found["quotes"]))
@@ -61,17 +63,19 @@ class Folder:
 
     def add_held_out(self, found: PairEvaluation | StepEvaluation, **said: Any) -> None:
         """What training found on its held-out rows. said: what an evaluation says of its data."""
-        of_steps, told = isinstance(found, StepEvaluation), vars(found.summary)
+        of_steps = isinstance(found, StepEvaluation)
         kind, diagnose = (StepReport, diagnose_steps) if of_steps else (PairReport, diagnose_pairs)
-        part = kind(**told, **said, diagnostics=diagnose(found.summary), output=None)
+        part = kind(**vars(found.summary), **said, diagnostics=diagnose(found.summary), output=None)
         self.add(part, None if of_steps else worst(found.rows()))
 
-    def _parts(self) -> dict[type, Part]:
+    def _parts(self) -> Parts:
         from pydantic import TypeAdapter, ValidationError
 
-        kept = {kind: self.found["parts"].get(kind.__name__) for kind in SECTIONS}
+        kept = self.found["parts"]
         try:
-            return {kind: TypeAdapter(kind).validate_python(part) for kind, part in kept.items() if part}
+            return {
+                kind: TypeAdapter(kind).validate_python(part) for kind in SECTIONS if (part := kept.get(kind.__name__))
+            }
         except ValidationError as error:
             hint = "remove it, and evaluate again"
             raise DataError("it is of another version", where=str(self.files[0]), hint=hint) from error
@@ -80,21 +84,18 @@ class Folder:
 def worst(rows: Sequence[Mapping[str, Any]]) -> Quotes:
     """The pairs about which the model is most wrong, as (what it is, text). rows: those of --output."""
     scored = [row for row in rows if None not in (row["reward_chosen"], row["reward_rejected"])]
-    margins = [row["reward_chosen"] - row["reward_rejected"] for row in scored]
+    wrong = [row for row in scored if row["reward_chosen"] < row["reward_rejected"]]
+    wrong.sort(key=lambda row: row["reward_chosen"] - row["reward_rejected"])
     quotes = []
-    for place in sorted(range(len(scored)), key=margins.__getitem__)[:EXAMPLES]:
-        for side in ("prompt", "chosen", "rejected") if margins[place] < 0 else ():
-            messages, reward = scored[place][side], scored[place].get(f"reward_{side}")
-            text = str((messages[-1].get("content") if messages else None) or "")
+    for row in wrong[:EXAMPLES]:
+        for side in ("prompt", "chosen", "rejected"):
+            text, reward = str((row[side] and row[side][-1].get("content")) or ""), row.get(f"reward_{side}")
             name = side if reward is None else f"{side}, reward {reward:.3f}"
             quotes.append((name, text if len(text) <= LONGEST else f"{text[:LONGEST]} ..."))
     return quotes
 
 
-# ---- verdicts --------------------------------------------------------------------------------------------------------
-
-
-def verdicts(parts: Mapping[type, Part]) -> Iterator[tuple[str, str]]:
+def verdicts(parts: Parts) -> Iterator[tuple[str, str]]:
     """The questions of people who plan to use the model, each with its answer, or with what would answer it."""
     pairs: PairReport | None = parts.get(PairReport)
     if pairs and pairs.comparison:
@@ -105,7 +106,7 @@ def verdicts(parts: Mapping[type, Part]) -> Iterator[tuple[str, str]]:
     yield "What fools it?", _fooled(pairs.probes if pairs else None)
     if pairs:
         off = [name for name in ("overconfident", "underconfident") if PAIR_DIAGNOSTICS[name].applies(pairs)]
-        found = f"ECE {pairs.ece:.3f}, where chance alone would give {pairs.ece_if_calibrated:.3f}"
+        found = f"ECE {pairs.ece:.3f}, {pairs.ece_if_calibrated:.3f} by chance alone"
         yield "Is sigmoid(difference of rewards) a probability?", f"No: {off[0]}, {found}." if off else f"Yes: {found}."
 
 
@@ -113,12 +114,13 @@ def _ranking(pairs: PairReport | None) -> str:
     if pairs is None:
         return "Not measured: evaluate it on labeled pairs."
     right, gain = pairs.accuracy, pairs.length.gain_over_baseline
-    found = f"it prefers the better answer in {right:.1%} of {pairs.n_pairs} pairs"
+    found = f"it is right on {right:.1%} of {pairs.n_pairs} pairs"
     if right.low <= 0.5:
-        return f"{'No' if right.high < 0.5 else 'Not shown'}: {found}, and chance is 50 %."
-    if gain.low <= 0:
-        return f"Not shown: {found}, but length alone may do as well (gain {gain:+.1%})."
-    return f"Yes: {found}, {gain:+.1%} over the better length baseline."
+        return f"{'No' if right.high < 0.5 else 'Not shown'}: {found}; chance is 50 %."
+    shown = gain.low > 0
+    return (
+        f"{'Yes' if shown else 'Not shown'}: {found}, {gain:+.1%} over {'' if shown else 'choosing by '}length alone."
+    )
 
 
 def _best_of_n(pools: PoolReport | None) -> str:
@@ -126,13 +128,10 @@ def _best_of_n(pools: PoolReport | None) -> str:
         return "Not measured: evaluate it with --best_of_n on answers of known correctness."
     last, good = pools.curve[-1], [at for at in pools.curve if at.gain.low > 0]
     if not good:
-        answer = "No" if last.gain.high < 0 else "Not shown"
-        return f"{answer}: at n = {last.n} it gains {last.gain:+.3f} over a random choice."
+        return f"{'No' if last.gain.high < 0 else 'Not shown'}: {last.gain:+.3f} over a random choice at n = {last.n}."
     best = max(good, key=lambda at: at.model.value)
-    said = (
-        f"Yes: up to n = {best.n}, {best.model:.3f} of its choices are correct, of random ones {best.random.value:.3f}"
-    )
-    said += f"; at n = {last.n} only {last.model.value:.3f}." if last.n > best.n else ". Larger n was not measured."
+    said = f"Yes: up to n = {best.n}, {best.model.value:.3f} correct, {best.random.value:.3f} at random; "
+    said += f"at n = {last.n} only {last.model.value:.3f}." if last.n > best.n else "larger n was not measured."
     for name, other in (("A majority vote", best.majority), ("Taking the longest", best.longest)):
         if other and other.value >= best.model.value:
             said += f" {name} does as well ({other.value:.3f})."
@@ -155,10 +154,7 @@ def _fooled(probes: ProbeSummary | None) -> str:
     return " ".join(f"{verdict.capitalize()}: {', '.join(names)}." for verdict, names in by.items() if names)
 
 
-# ---- sections --------------------------------------------------------------------------------------------------------
-
-
-def sections(parts: Mapping[type, Part], quotes: Quotes) -> Iterator[Section]:
+def sections(parts: Parts, quotes: Quotes) -> Iterator[Section]:
     for part in parts.values():
         yield from SECTIONS[type(part)](part)
     if quotes:
@@ -169,37 +165,32 @@ def sections(parts: Mapping[type, Part], quotes: Quotes) -> Iterator[Section]:
 
 def _pairs(report: PairReport) -> Iterator[Section]:
     other = report.comparison
-    models: list[tuple[str, PairSummary, ProbeSummary | None]] = [(report.model, report, report.probes)]
-    models += [(other.model, other.other, other.probes)] if other else []
-    found = [
-        {"accuracy": one.accuracy}
-        | {key: value for key, value in vars(one.length).items() if not key.endswith("share")}
-        for _, one, _ in models
-    ]
-    rows = [[key.replace("_", " "), *(of[key] for of in found)] for key in found[0]]
+    models = {report.model: report} | ({other.model: other.other} if other else {})
+    found = [{"accuracy": one.accuracy, **vars(one.length)} for one in models.values()]
+    rows = [[spelled(key), *(of[key] for of in found)] for key in found[0] if not key.endswith("share")]
     data = f"{report.n_pairs} pairs of {report.n_prompts} prompts: {', '.join(report.dataset)}."
-    yield Section("Ranking and length", ["", *(name for name, *_ in models)], rows, [data])
+    yield Section("Ranking and length", ["", *models], rows, [data])
     if other:
         yield comparison_section(other, other.by_subset, report.model, other.model, other.verdict)
     elif report.subsets:
         rows = [[name, one.n, one] for name, one in sorted(report.subsets.items(), key=lambda item: item[1].value)]
         yield Section("Accuracy by subset", ["subset", "pairs", "accuracy"], rows, scale=(0.0, 0.5, 1.0))
-    drawn = [Series(name, [(bin.confidence, bin.accuracy) for bin in one.reliability]) for name, one, _ in models]
+    rows = [[name, bin.n, bin.confidence, bin.accuracy] for name, one in models.items() for bin in one.reliability]
+    drawn = [Series(name, [tuple(row[2:]) for row in rows if row[0] == name]) for name in models]
     drawn.append(Series("calibrated", [(0.5, 0.5), (1, 1)], "dashed", 6))
-    rows = [[name, bin.n, bin.confidence, bin.accuracy] for name, one, _ in models for bin in one.reliability]
     columns = ["model", "pairs", "mean confidence", "accuracy"]
     yield Section("Calibration", columns, rows, panels=[Panel("", *columns[2:], drawn)])
-    for name, _, probes in models:
-        if probes:
-            yield probe_section(name, probes)
+    for of in (report, other):
+        if of and of.probes:
+            yield probe_section(of.model, of.probes)
 
 
 def _pools(report: PoolReport) -> Iterator[Section]:
-    names = ("model", "random", "longest", "majority", "oracle")
+    names = ("model", *best_of_n.OTHERS)
     rows = [[at.n, at.prompts, at.gain, *(getattr(at, name) for name in names)] for at in report.curve]
     lines = {name: [(at.n, one.value) for at in report.curve if (one := getattr(at, name))] for name in names}
     drawn = [Series(name, line, "line" if name == "model" else "dashed") for name, line in lines.items()]
-    said = f"{report.prompts} prompts, {report.mixed_prompts} with correct and wrong ones among {report.completions} completions."
+    said = f"{report.completions} completions of {report.prompts} prompts, {report.mixed_prompts} with correct and wrong ones."
     panels = [Panel("", "n", "share correct", drawn)]
     yield Section("Best of n", ["n", "prompts", "gain over random", *names], rows, [said], panels)
 
@@ -215,15 +206,7 @@ def _steps(report: StepReport) -> Iterator[Section]:
     measured = list(vars(report.baselines["all_correct"]))
     rows = [[name, *(getattr(one, key) for key in measured)] for name, one in scorers.items()]
     said = f"{report.n_solutions} solutions of {report.n_prompts} prompts. After the model: baselines, its subsets."
-    yield Section("Steps", ["", *(key.replace("_", " ") for key in measured)], rows, [said])
-
-
-def _benchmarks(report: BenchmarkReport) -> Iterator[Section]:
-    for one in report.benchmarks.values():
-        others = {**one.baselines, **one.published}
-        rows = [[name, value, *(of.get(name) for of in others.values())] for name, value in one.numbers.items()]
-        said = [f"Published: {one.published_in}"]
-        yield Section(one.title, ["", "value", *others], rows, said, scale=(0.0, 0.5, 1.0))
+    yield Section("Steps", ["", *map(spelled, measured)], rows, [said])
 
 
 SECTIONS = {
@@ -231,5 +214,5 @@ SECTIONS = {
     PoolReport: _pools,
     OverOptimizationReport: _studies,
     StepReport: _steps,
-    BenchmarkReport: _benchmarks,
+    BenchmarkReport: lambda report: map(benchmark_section, report.benchmarks.values()),
 }

@@ -124,7 +124,6 @@ def report_pairs(settings: EvaluationSettings, records: Records) -> tuple[result
     if settings.compare:
         other, other_probed = evaluated(settings.compare)
         paired, by_subset, verdict = compare(found, other, names, settings.subset_column)
-        log(verdict)
         pairs.show_comparison(paired, *names)
         comparison_section(paired, by_subset, *names, verdict).show()
         comparison = results.ComparisonWith(
@@ -201,7 +200,7 @@ def report_benchmarks(settings: EvaluationSettings) -> tuple[results.BenchmarkRe
         found[name], own = benchmark_runs.run_benchmark(model, name, items, threshold)
         rows += own
         diagnostics += benchmark_runs.diagnose_benchmark(found[name])
-        benchmark_runs.show_benchmark(found[name])
+        benchmark_runs.benchmark_section(found[name]).show()
     report = results.BenchmarkReport(
         model=settings.model_name_or_path,
         benchmarks=found,
