@@ -62,8 +62,8 @@ def reward_model(folder: Path, name: str, model: Model, seed: int) -> Path:
     import train
 
     from reward_modeling import sandbox
-    from reward_modeling.console import write_whole
     from reward_modeling.data.writing import to_row
+    from reward_modeling.outputs import write_whole
     from reward_modeling.sandbox_models import REWARD_DEFAULTS
 
     file, out = folder / f"pairs-{model.pairs}.jsonl", folder / name.replace(" ", "_").replace(",", "")
@@ -185,9 +185,12 @@ def main() -> None:
     import reward_modeling.training.outcome
     import reward_modeling.training.ppo  # noqa: F401 - imports are no part of the timing
     from reward_modeling import sandbox
-    from reward_modeling.console import emit, keep_stdout_for_results, quiet_libraries, table, to_json, write_whole
     from reward_modeling.ensemble import Rewards
     from reward_modeling.evaluation import overoptimization
+    from reward_modeling.outputs import write_whole
+    from reward_modeling.program import quiet_libraries
+    from reward_modeling.results import emit, keep_stdout_for_results, to_json
+    from reward_modeling.terminal import table
 
     keep_stdout_for_results()
     quiet_libraries()

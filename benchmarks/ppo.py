@@ -62,8 +62,8 @@ def prepare(folder: Path, seed: int) -> dict[str, Any]:
     import train
 
     from reward_modeling import sandbox
-    from reward_modeling.console import write_whole
     from reward_modeling.data.writing import to_row
+    from reward_modeling.outputs import write_whole
     from reward_modeling.sandbox_models import REWARD_DEFAULTS, SFT_DEFAULTS, base_model
 
     started = time.process_time()
@@ -164,7 +164,9 @@ def main() -> None:
     torch.set_num_threads(1)
     import reward_modeling.training.outcome
     import reward_modeling.training.ppo  # noqa: F401
-    from reward_modeling.console import keep_stdout_for_results, quiet_libraries, table
+    from reward_modeling.program import quiet_libraries
+    from reward_modeling.results import keep_stdout_for_results
+    from reward_modeling.terminal import table
 
     keep_stdout_for_results()
     quiet_libraries()
@@ -183,7 +185,7 @@ def main() -> None:
     table("PPO in the sandbox", columns, rows)
     held = verdicts(found)
     table("thresholds", ["threshold", "holds"], [[name, "yes" if ok else "NO"] for name, ok in held.items()])
-    from reward_modeling.console import emit
+    from reward_modeling.results import emit
 
     emit({"thresholds": THRESHOLDS, "held": held, "seeds": found})
 

@@ -153,8 +153,11 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--side", choices=SIDES, help="run this one alone, in this process")
     args = parser.parse_args()
-    from reward_modeling.console import keep_stdout_for_results, quiet_libraries, table, write_whole
     from reward_modeling.evaluation.plots import Panel, Series, svg
+    from reward_modeling.outputs import write_whole
+    from reward_modeling.program import quiet_libraries
+    from reward_modeling.results import keep_stdout_for_results
+    from reward_modeling.terminal import table
 
     keep_stdout_for_results()
     quiet_libraries()
@@ -185,7 +188,7 @@ def main() -> None:
         for title, at in (("reward", 1), ("KL", 2))
     ]
     write_whole(args.out / "curves.svg", [svg(panels)])
-    from reward_modeling.console import emit
+    from reward_modeling.results import emit
 
     emit(found)
 

@@ -153,7 +153,7 @@ def main() -> None:
     import trl
     from arithmetic import chains
 
-    from reward_modeling.console import table
+    from reward_modeling.terminal import table
 
     # TRL knows no unjudged steps: what stands behind the first error is left out for both.
     solutions = [

@@ -124,7 +124,7 @@ def main() -> None:
 
     import torch
 
-    from reward_modeling.console import table
+    from reward_modeling.terminal import table
 
     torch.set_num_threads(1)
     model = process_model(args.hidden)

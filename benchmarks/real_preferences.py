@@ -72,10 +72,12 @@ def main() -> None:
     import evaluate
     import train
 
-    from reward_modeling.console import table, to_json, write_whole
     from reward_modeling.data.reading import load
     from reward_modeling.data.records import comparisons
     from reward_modeling.data.writing import to_row
+    from reward_modeling.outputs import write_whole
+    from reward_modeling.results import to_json
+    from reward_modeling.terminal import table
 
     def first_pairs(name: str) -> tuple[str, list]:
         """The file and its pairs, or a copy with the first --pairs of them."""

@@ -161,7 +161,9 @@ def main() -> None:
     torch.set_num_threads(1)
     import reward_modeling.training.grpo
     import reward_modeling.training.ppo  # noqa: F401 - imports are no part of a timing
-    from reward_modeling.console import emit, keep_stdout_for_results, quiet_libraries, table
+    from reward_modeling.program import quiet_libraries
+    from reward_modeling.results import emit, keep_stdout_for_results
+    from reward_modeling.terminal import table
 
     keep_stdout_for_results()
     quiet_libraries()

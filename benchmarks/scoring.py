@@ -267,9 +267,9 @@ def main() -> None:
 
     import torch
 
-    from reward_modeling.console import log, table
     from reward_modeling.heads import keep_head_in_float32
     from reward_modeling.scoring import RewardModel
+    from reward_modeling.terminal import log, table
 
     torch.set_num_threads(1)
     model, more = reward_model(args.layers), {}

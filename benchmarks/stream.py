@@ -70,7 +70,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("--completions", nargs="+", type=int, default=[16_000, 160_000, 1_000_000])
     args = parser.parse_args()
-    from reward_modeling.console import table
+    from reward_modeling.terminal import table
 
     lines, found = [], []
     with tempfile.TemporaryDirectory() as folder:

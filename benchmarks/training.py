@@ -127,7 +127,7 @@ def main() -> None:
     args = parser.parse_args()
     import torch
 
-    from reward_modeling.console import table
+    from reward_modeling.terminal import table
     from reward_modeling.training.outcome import packed_batches
 
     torch.set_num_threads(1)

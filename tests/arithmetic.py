@@ -15,8 +15,8 @@ import re
 import zlib
 from collections.abc import Iterator
 
-from reward_modeling.console import DataError
 from reward_modeling.data.records import Message, Solution
+from reward_modeling.errors import DataError
 
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven")
 OPERATIONS = {"add": 1, "take": -1}

@@ -8,8 +8,8 @@ from arithmetic import chains, gold
 
 from conftest import run_script, write_jsonl
 from reward_modeling import sandbox_models
-from reward_modeling.console import DataError
 from reward_modeling.data.writing import to_row
+from reward_modeling.errors import DataError
 
 PROMPT = "Start with five. Then add one, take one, take one."
 RIGHT = ["five add one is six", "six take one is five", "five take one is four"]

@@ -137,7 +137,7 @@ def test_prompts_of_a_policy_that_are_templated_already_are_told(tiny, tmp_path)
     data = write_jsonl(tmp_path / "a.jsonl", rows)
     with pytest.MonkeyPatch.context() as patch:
         said = []
-        patch.setattr("reward_modeling.console.warn", said.append)
+        patch.setattr("reward_modeling.data.audit.warn", said.append)
         assert len(read_prompts([str(data)])) == 3
     (sentence,) = said
     assert sentence.startswith("2 of 3 rows have a prompt that is templated already")

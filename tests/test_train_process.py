@@ -76,7 +76,7 @@ def test_the_saved_model_is_a_plain_token_classifier(trained):
 
 def test_each_kind_of_model_is_named_where_the_other_is_wanted(trained, toy_model, toy_steps_file, tmp_path):
     from reward_modeling import checkpoints
-    from reward_modeling.console import ModelError
+    from reward_modeling.errors import ModelError
 
     with pytest.raises(ModelError, match=r"is an outcome reward model .*: it scores whole answers, not steps"):
         checkpoints.load(str(toy_model[0]), kind=checkpoints.PROCESS)
@@ -101,7 +101,7 @@ def test_a_foreign_token_classifier_loads_with_a_note(tiny, tmp_path):
 
 def test_a_changed_separator_is_refused(trained, tmp_path):
     from reward_modeling import checkpoints
-    from reward_modeling.console import ModelError
+    from reward_modeling.errors import ModelError
 
     folder = shutil.copytree(trained[0], tmp_path / "changed")
     card = json.loads((folder / "reward_model.json").read_text())

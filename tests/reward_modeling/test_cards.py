@@ -8,7 +8,7 @@ from folders import copied, edited, reweighted
 
 from conftest import process_model
 from reward_modeling import ProcessRewardModel, RewardModel, checkpoints
-from reward_modeling.console import ModelError
+from reward_modeling.errors import ModelError
 from reward_modeling.rendering import Renderer
 
 REWARD = {"mean": 0.5, "std": 2.0, "n": 2}
@@ -139,7 +139,7 @@ def test_a_card_that_is_not_an_object(content, saved, tmp_path):
 
 
 def test_a_spread_of_0_is_refused_when_it_is_divided_by(saved, tmp_path):
-    from reward_modeling.console import RunError
+    from reward_modeling.errors import RunError
 
     folder = tmp_path / "m"
     copied(saved["outcome"], folder)

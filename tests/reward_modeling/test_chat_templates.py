@@ -7,7 +7,7 @@ import pytest
 from conftest import CHATML, tiny_tokenizer
 from reward_modeling import chat_templates
 from reward_modeling.chat_templates import TemplateFaultError, apply
-from reward_modeling.console import DataError, ModelError
+from reward_modeling.errors import DataError, ModelError
 from reward_modeling.rendering import Renderer
 from reward_modeling.tokenizer_setup import prepare_tokenizer
 

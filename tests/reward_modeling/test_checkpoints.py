@@ -11,7 +11,7 @@ import torch
 
 from conftest import DECODERS, ENCODERS, SCRIPTS, save_tiny
 from reward_modeling import checkpoints, heads, kinds
-from reward_modeling.console import ModelError, RunError, UsageError
+from reward_modeling.errors import ModelError, RunError, UsageError
 from reward_modeling.output_folder import STAGING, claim
 from reward_modeling.rendering import Renderer
 from reward_modeling.scoring import RewardModel

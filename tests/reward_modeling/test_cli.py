@@ -13,7 +13,7 @@ import pytest
 
 from conftest import SCRIPTS, run_script
 from reward_modeling import cli
-from reward_modeling.console import UsageError
+from reward_modeling.errors import UsageError
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from conftest import run_main, tiny_tokenizer, write_jsonl
-from reward_modeling.console import DataError
+from reward_modeling.errors import DataError
 from reward_modeling.rendering import Renderer
 
 CASES = Path(__file__).parents[2].parent / "shared" / "cases"

@@ -7,7 +7,7 @@ import torch
 
 from conftest import CHATML, QUICK, run_main, tiny_tokenizer, toy_pairs, write_jsonl
 from reward_modeling import RewardModel, checkpoints
-from reward_modeling.console import UsageError
+from reward_modeling.errors import UsageError
 from reward_modeling.lengths import longest_input, positions
 
 OFFSET = (

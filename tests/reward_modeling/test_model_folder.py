@@ -13,8 +13,8 @@ from folders import copied, edited
 
 from conftest import CHATML, run_main, save_tiny
 from reward_modeling import ProcessRewardModel, RewardModel, checkpoints
-from reward_modeling.console import ModelError, UsageError
 from reward_modeling.ensemble import Rewards
+from reward_modeling.errors import ModelError, UsageError
 from reward_modeling.model_folder import check_folder, own_code
 from reward_modeling.training.policy import Policy
 

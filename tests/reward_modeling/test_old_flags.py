@@ -5,7 +5,7 @@ import importlib
 import pytest
 import yaml
 
-from reward_modeling.console import UsageError
+from reward_modeling.errors import UsageError
 from reward_modeling.old_flags import EVERYWHERE, OF_SCRIPT
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from conftest import SCRIPTS
 from reward_modeling import output_folder
-from reward_modeling.console import RunError, UsageError
+from reward_modeling.errors import RunError, UsageError
 from reward_modeling.output_folder import claim, is_complete_checkpoint, staged
 from reward_modeling.training.resuming import damaged, resume_point, seal, start_run
 

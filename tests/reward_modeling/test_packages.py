@@ -8,7 +8,7 @@ import train
 
 from conftest import SCRIPTS, toy_pairs, write_jsonl
 from reward_modeling import packages, program
-from reward_modeling.console import UsageError
+from reward_modeling.errors import UsageError
 
 BLOCKED = """
 import runpy, sys

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from conftest import DECODERS, TEXT, computed_rows, process_model
 from reward_modeling import ProcessRewardModel, checkpoints
 from reward_modeling.aggregation import AGGREGATIONS, StepScores, aggregated, probability
-from reward_modeling.console import DataError, ModelError, RunError, UsageError
+from reward_modeling.errors import DataError, ModelError, RunError, UsageError
 from reward_modeling.packing import pack, pack_together
 from reward_modeling.rendering import Conversation
 from reward_modeling.step_rendering import Steps

@@ -9,7 +9,7 @@ from public_process_models import MODELS
 
 from conftest import run_main, write_jsonl
 from reward_modeling import ProcessRewardModel, RewardModel, process, readers
-from reward_modeling.console import DataError, ModelError, UsageError
+from reward_modeling.errors import DataError, ModelError, UsageError
 from reward_modeling.pairwise import PairwiseModel
 from reward_modeling.settings import ScoringSettings
 

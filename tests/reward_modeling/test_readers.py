@@ -10,7 +10,7 @@ from public_models import ANSWER, EXAMPLES, LLAMA, LLAMA3_TOKENS, QUESTION
 from safetensors.torch import load_file, save_file
 
 from reward_modeling import RewardModel, checkpoints, readers
-from reward_modeling.console import DataError, ModelError, UsageError
+from reward_modeling.errors import DataError, ModelError, UsageError
 from reward_modeling.rendering import Conversation
 
 SAVED = Path(__file__).parents[1] / "saved_by_0_1"

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import CHATML, tiny_tokenizer
-from reward_modeling.console import DataError, ModelError
+from reward_modeling.errors import DataError, ModelError
 from reward_modeling.rendering import Renderer
 from reward_modeling.tokenizer_setup import FIXED_DATE, default_template, prepare_tokenizer
 

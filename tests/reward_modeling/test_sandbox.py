@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reward_modeling import sandbox, sandbox_words
-from reward_modeling.console import DataError, UsageError
+from reward_modeling.errors import DataError, UsageError
 from reward_modeling.sandbox import (
     FLAWS,
     MAX_GOLD,

@@ -7,7 +7,7 @@ import torch
 
 from conftest import DECODERS, ENCODERS, computed_rows
 from reward_modeling import checkpoints
-from reward_modeling.console import RunError
+from reward_modeling.errors import RunError
 from reward_modeling.rendering import Renderer
 from reward_modeling.scoring import RewardModel, ranked
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import tiny_tokenizer
-from reward_modeling.console import DataError, ModelError
+from reward_modeling.errors import DataError, ModelError
 from reward_modeling.step_rendering import StepRenderer, default_separator, split_steps, supervised_text
 from reward_modeling.tokenizer_setup import prepare_tokenizer
 

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from conftest import SCRIPTS, save_tiny
 from reward_modeling import RewardModel, checkpoints
-from reward_modeling.console import ModelError
+from reward_modeling.errors import ModelError
 from reward_modeling.training.policy import Policy
 
 

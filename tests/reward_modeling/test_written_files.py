@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from conftest import SCRIPTS, run_main
-from reward_modeling.console import UsageError, check_output_file, to_json, write_whole
+from reward_modeling.errors import UsageError
+from reward_modeling.outputs import check_output_file, write_whole
+from reward_modeling.results import to_json
 
 
 def names(folder: Path) -> list[str]:

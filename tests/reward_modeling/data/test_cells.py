@@ -4,11 +4,11 @@ import json
 
 import pytest
 
-from reward_modeling.console import DataError
 from reward_modeling.data.cells import RowError, clean, decoded, loads
 from reward_modeling.data.reading import load
 from reward_modeling.data.records import Solution
 from reward_modeling.data.writing import to_row
+from reward_modeling.errors import DataError
 
 Q, A, B = (
     [{"role": role, "content": text}]

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from reward_modeling.console import DataError
 from reward_modeling.data.reading import load, stream
 from reward_modeling.data.writing import to_row
+from reward_modeling.errors import DataError
 
 ROW = {
     "question": {"id": "q", "full_text": "2+2?"},

@@ -9,9 +9,9 @@ from decimal import Decimal
 import pytest
 
 from conftest import run_main
-from reward_modeling.console import DataError
 from reward_modeling.data import files
 from reward_modeling.data.reading import load, load_prompts, stream
+from reward_modeling.errors import DataError
 
 GOOD = '{"prompt": "p", "chosen": "a", "rejected": "b"}'
 ROW = json.loads(GOOD)

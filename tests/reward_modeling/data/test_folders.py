@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from reward_modeling.console import DataError
 from reward_modeling.data.folders import data_files
+from reward_modeling.errors import DataError
 
 
 def folder(place, *names, readme=None):

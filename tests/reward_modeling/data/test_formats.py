@@ -4,7 +4,6 @@ import json
 
 import pytest
 
-from reward_modeling.console import DataError, UsageError
 from reward_modeling.data.formats import ANYTHING, FORMATS, PROMPTS
 from reward_modeling.data.reading import load
 from reward_modeling.data.records import (
@@ -17,6 +16,7 @@ from reward_modeling.data.records import (
     solutions,
     to_score,
 )
+from reward_modeling.errors import DataError, UsageError
 
 
 def user(text):

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from reward_modeling.console import DataError
 from reward_modeling.data.formats import ANYTHING, FORMATS
 from reward_modeling.data.reading import load, load_prompts, stream
 from reward_modeling.data.records import comparisons, to_score
 from reward_modeling.data.writing import to_row
+from reward_modeling.errors import DataError
 
 
 def user(text):

@@ -5,8 +5,8 @@ import json
 
 import pytest
 
-from reward_modeling.console import DataError
 from reward_modeling.data.reading import load, stream
+from reward_modeling.errors import DataError
 
 ROWS = [{"prompt": f"p{n}", "chosen": f"a; {n}", "rejected": f'b\t"{n}"'} for n in range(3)]
 PAIRS = [(f"p{n}", f"a; {n}", f'b\t"{n}"') for n in range(3)]

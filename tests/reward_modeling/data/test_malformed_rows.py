@@ -11,11 +11,11 @@ import io
 import json
 import random
 
-from reward_modeling.console import DataError, UserError
 from reward_modeling.data.formats import ANSWERS, ANYTHING, FORMATS, INPUT_LIKE, OPEN, PROMPTS
 from reward_modeling.data.reading import load, stream
 from reward_modeling.data.records import comparisons, equal_scores, prompts, solutions, to_score
 from reward_modeling.data.writing import to_row
+from reward_modeling.errors import DataError, UserError
 
 FILES, ROWS = 500, 40
 SUFFIXES = (".jsonl", ".csv", ".json", ".parquet", ".jsonl.gz")

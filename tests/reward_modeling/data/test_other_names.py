@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from conftest import run_script
-from reward_modeling.console import DataError
 from reward_modeling.data import reading
 from reward_modeling.data.audit.parts import kind_of_row
 from reward_modeling.data.formats import ANYTHING
 from reward_modeling.data.reading import load, stream
 from reward_modeling.data.records import Solution, comparisons, to_score
 from reward_modeling.data.writing import to_row
+from reward_modeling.errors import DataError
 
 
 def user(text):

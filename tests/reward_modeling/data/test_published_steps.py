@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from reward_modeling.console import DataError
 from reward_modeling.data.formats import PROMPTS
 from reward_modeling.data.reading import load
 from reward_modeling.data.records import prompts, solutions
+from reward_modeling.errors import DataError
 
 Q = [{"role": "user", "content": "2+2+2?"}]
 GOOD, BAD = "Step 1: 2+2=4", "Step 2: 4+2=7"

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from reward_modeling.console import DataError, UsageError
 from reward_modeling.data import reading
 from reward_modeling.data.reading import load, stream
 from reward_modeling.data.records import Comparison, Ranking, Records, Solution, comparisons, equal_scores, to_score
 from reward_modeling.data.writing import to_row
+from reward_modeling.errors import DataError, UsageError
 from warm_process import HANG
 
 REPOSITORY = Path(__file__).resolve().parents[3]

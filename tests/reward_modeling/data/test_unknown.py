@@ -7,9 +7,9 @@ import re
 
 import pytest
 
-from reward_modeling.console import DataError
 from reward_modeling.data.reading import load
 from reward_modeling.data.records import comparisons
+from reward_modeling.errors import DataError
 
 SHAPES = {
     "prompt=task.ask,chosen=good_answer,rejected=bad_answer": {

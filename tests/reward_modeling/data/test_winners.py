@@ -5,9 +5,9 @@ import json
 import pytest
 
 from reward_modeling import cli
-from reward_modeling.console import DataError, UsageError
 from reward_modeling.data.reading import load, load_prompts, stream
 from reward_modeling.data.records import to_score
+from reward_modeling.errors import DataError, UsageError
 from reward_modeling.settings import WinnerSettings
 
 ROW = {"prompt": "p", "response_a": "A", "response_b": "B"}

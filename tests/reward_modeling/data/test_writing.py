@@ -5,11 +5,11 @@ import json
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from reward_modeling.console import to_json
 from reward_modeling.data.formats import ANYTHING, FORMATS, INPUT_LIKE
 from reward_modeling.data.reading import load
 from reward_modeling.data.records import Comparison, Ranking, Solution
 from reward_modeling.data.writing import RESULTS, to_row, unwrapped_metadata, with_metadata
+from reward_modeling.results import to_json
 
 USER, X, Y = (
     [{"role": role, "content": text}] for role, text in (("user", "q"), ("assistant", "x"), ("assistant", "y"))

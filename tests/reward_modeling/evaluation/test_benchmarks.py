@@ -12,7 +12,7 @@ import pytest
 from test_json_schema import faults_of
 
 from conftest import run_main, write_jsonl
-from reward_modeling.console import DataError, UsageError
+from reward_modeling.errors import DataError, UsageError
 from reward_modeling.evaluation.benchmark_runs import (
     LoadedBenchmark,
     check_names,

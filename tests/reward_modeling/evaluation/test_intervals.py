@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from reward_modeling.console import DataError
+from reward_modeling.errors import DataError
 from reward_modeling.evaluation.intervals import (
     Z,
     accuracy,

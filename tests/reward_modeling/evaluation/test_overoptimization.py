@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import run_main, write_jsonl
-from reward_modeling.console import DataError
+from reward_modeling.errors import DataError
 from reward_modeling.evaluation.overoptimization import (
     FORMS,
     Point,

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reward_modeling.console import DataError, RunError
+from reward_modeling.errors import DataError, RunError
 from reward_modeling.evaluation.intervals import Estimate
 from reward_modeling.evaluation.pair_measures import (
     Bin,

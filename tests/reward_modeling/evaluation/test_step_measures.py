@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sklearn_metrics
 
-from reward_modeling.console import DataError
 from reward_modeling.data.records import Solution
+from reward_modeling.errors import DataError
 from reward_modeling.evaluation import step_measures
 
 

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import hypergeom
 
-from reward_modeling.console import DataError, UsageError
 from reward_modeling.data.records import Ranking
+from reward_modeling.errors import DataError, UsageError
 from reward_modeling.evaluation.votes import DRAWS, final_answer, find_answers, majority_vote
 
 STANDARD_ERROR = 0.5 / math.sqrt(DRAWS)

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conftest import run_main, toy_pairs, write_jsonl
-from reward_modeling.console import DataError
 from reward_modeling.data.records import Comparison
+from reward_modeling.errors import DataError
 from reward_modeling.training.folds import folds_of
 
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from conftest import DECODERS, ENCODERS, toy_pairs
 from reward_modeling import checkpoints, heads
-from reward_modeling.console import DataError, RunError
 from reward_modeling.data.records import Comparison, Origin, split_by_prompt
+from reward_modeling.errors import DataError, RunError
 from reward_modeling.precision import precision
 from reward_modeling.rendering import Renderer
 from reward_modeling.training import configuration, outcome, resuming

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from conftest import save_tiny
-from reward_modeling.console import ModelError, UsageError
+from reward_modeling.errors import ModelError, UsageError
 from reward_modeling.training import actor_critic
 from reward_modeling.training import policy as policies
 from reward_modeling.training.loop import without_dropout

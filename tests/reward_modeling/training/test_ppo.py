@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reward_modeling.console import RunError
+from reward_modeling.errors import RunError
 from reward_modeling.training import ppo, ppo_run
 from reward_modeling.training.actor_critic import actor_critic
 from reward_modeling.training.policy import Policy

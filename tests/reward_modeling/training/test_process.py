@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reward_modeling import checkpoints, heads
-from reward_modeling.console import DataError, RunError
 from reward_modeling.data.records import Solution
+from reward_modeling.errors import DataError, RunError
 from reward_modeling.kinds import PROCESS
 from reward_modeling.precision import precision
 from reward_modeling.step_rendering import StepRenderer, default_separator

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conftest import run_main, save_tiny, write_jsonl
-from reward_modeling.console import ModelError, RunError, UsageError
 from reward_modeling.ensemble import COMBINATIONS, Rewards, unique_names
+from reward_modeling.errors import ModelError, RunError, UsageError
 
 PROMPTS = [[{"role": "user", "content": text}] for text in ("hello red", "hello one two", "hello world")]
 ANSWERS = [[{"role": "assistant", "content": text}] for text in ("thank you three", "no blue", "")]

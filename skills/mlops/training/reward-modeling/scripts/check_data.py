@@ -27,8 +27,8 @@ Exits   0 without error findings, 3 with them (the JSON is printed all the same)
 """
 
 from reward_modeling import cli
-from reward_modeling.console import main_guard
 from reward_modeling.data_check import CheckOutput, CheckSettings, check_data, list_checks, list_formats
+from reward_modeling.program import main_guard
 
 
 def parser() -> cli.Parser:

@@ -36,8 +36,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from reward_modeling import cli
-from reward_modeling.console import main_guard
 from reward_modeling.evaluation.settings import EvaluationSettings
+from reward_modeling.program import main_guard
 
 if TYPE_CHECKING:
     from reward_modeling.evaluation.results import EvaluationOutput

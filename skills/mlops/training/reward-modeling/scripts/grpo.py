@@ -32,7 +32,7 @@ All of them: https://huggingface.co/docs/trl/grpo_trainer#trl.GRPOConfig and rlo
 """
 
 from reward_modeling import cli
-from reward_modeling.console import main_guard
+from reward_modeling.program import main_guard
 from reward_modeling.results import Result
 from reward_modeling.training.settings import GRPOSettings
 

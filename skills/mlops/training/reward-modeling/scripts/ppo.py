@@ -32,8 +32,10 @@ per_device_train_batch_size x gradient_accumulation_steps x processes answers, s
 from dataclasses import replace
 
 from reward_modeling import cli
-from reward_modeling.console import UsageError, log, main_guard
+from reward_modeling.errors import UsageError
+from reward_modeling.program import main_guard
 from reward_modeling.results import Result
+from reward_modeling.terminal import log
 from reward_modeling.training.settings import PPORunSettings, PPOSettings
 
 

@@ -41,11 +41,15 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from reward_modeling import cli, sandbox, sandbox_models
-from reward_modeling.console import UsageError, log, main_guard, table, to_json, write_whole
 from reward_modeling.data.writing import to_row
+from reward_modeling.errors import UsageError
 from reward_modeling.output_folder import claim
+from reward_modeling.outputs import write_whole
+from reward_modeling.program import main_guard
+from reward_modeling.results import to_json
 from reward_modeling.sandbox import gold, parse_prompt
 from reward_modeling.sandbox_models import PPO_DEFAULTS, REWARD_DEFAULTS, policy_answers
+from reward_modeling.terminal import log, table
 
 if TYPE_CHECKING:
     from reward_modeling.training.results import Quickstart

@@ -32,7 +32,7 @@ Scores are raw fp32 rewards: higher is better, their zero means nothing, compare
 """
 
 from reward_modeling import cli
-from reward_modeling.console import main_guard
+from reward_modeling.program import main_guard
 from reward_modeling.row_scoring import Output, ScoreSettings, list_public_models, score
 
 

@@ -29,7 +29,7 @@ All of them: https://huggingface.co/docs/trl/reward_trainer#trl.RewardConfig
 """
 
 from reward_modeling import cli
-from reward_modeling.console import main_guard
+from reward_modeling.program import main_guard
 from reward_modeling.results import Result
 from reward_modeling.training.pairs import Pairs
 from reward_modeling.training.settings import Settings

@@ -30,7 +30,7 @@ All of them: https://huggingface.co/docs/transformers/main_classes/trainer#trans
 """
 
 from reward_modeling import cli
-from reward_modeling.console import main_guard
+from reward_modeling.program import main_guard
 from reward_modeling.results import Result
 from reward_modeling.training.settings import Settings
 from reward_modeling.training.steps import StepLabels

@@ -10,9 +10,9 @@ from typing import Any, ClassVar
 
 from .chat_templates import TemplateFaultError, apply, template_text
 from .completeness import Arguments
-from .console import DataError, ModelError
 from .data.audit.text import is_templated
 from .data.records import Message
+from .errors import DataError, ModelError
 from .hf import Tokenizer
 from .special_tokens import SpecialTokens
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from .console import ModelError
+from .errors import ModelError
 from .kinds import KINDS
 from .model_folder import hub_file, read_json
 from .output_folder import CARD

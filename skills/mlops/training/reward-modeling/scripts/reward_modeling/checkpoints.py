@@ -6,7 +6,7 @@ from typing import Any
 
 from .cards import CARD_VERSION, read_card
 from .chat_templates import DATE_NOTE, writes_the_date
-from .console import ModelError, to_json
+from .errors import ModelError
 from .golden import MERGE_TOLERANCE, RELOAD_TOLERANCE, check_golden, check_unchanged, golden_scores
 from .heads import head_name, head_projection, keep_head_in_float32, scored_at, unwrapped
 from .hf import Model, Tokenizer
@@ -18,6 +18,7 @@ from .precision import best_device, usable
 from .pretrained import architecture_of, read_chat_template, read_config, read_model, read_tokenizer
 from .public_families import Family
 from .readers import recognize_family
+from .results import to_json
 from .tokenizer_setup import prepare_tokenizer
 from .vocabulary import check_embedded
 from .weights import NOT_OURS, OTHER_HEAD, explain

@@ -9,9 +9,7 @@ from itertools import chain
 from pathlib import Path
 from typing import ClassVar
 
-from . import console
 from .cli import flag
-from .console import DataError, Result, UsageError, listed, log
 from .data import audit
 from .data.audit import CHECKS, STEP_CHECKS, UNLABELED_CHECKS, UNREADABLE, AuditFinding, Check
 from .data.audit.parts import Survey
@@ -23,7 +21,11 @@ from .data.reading import check_verbatim, slices
 from .data.records import Solution
 from .data.winners import said
 from .data.writing import counted, tell_moved, to_row
+from .errors import DataError, UsageError
+from .outputs import check_output_file, write_whole
+from .results import Result, emit, to_json
 from .settings import ReadingSettings, TextSettings, WinnerSettings, neutral_flag, split_flag
+from .terminal import listed, log, table
 
 DROPPABLE = (
     *(UNREADABLE, REFUSED, OVER_LENGTH),
@@ -167,7 +169,7 @@ def check_data(settings: CheckSettings) -> Checked:
     """
     inputs = [*settings.sources, *(settings.eval_dataset_name or ())]
     output, found = (
-        console.check_output_file(path, settings.overwrite, inputs) if path else None
+        check_output_file(path, settings.overwrite, inputs) if path else None
         for path in (settings.output, settings.findings)
     )
     reading = Reading(
@@ -189,7 +191,7 @@ def check_data(settings: CheckSettings) -> Checked:
     if found:
         unread = {"check": UNREADABLE, "severity": "error"}
         places = [unread | {"row": row, "message": reason} for row, reason in summary.unreadable]
-        console.write_whole(found, map(console.to_json, chain(places, survey.places())))
+        write_whole(found, map(to_json, chain(places, survey.places())))
     moved = _write_rows(output, survey, settings, reading, columns) if output else None
     dropped = Counter({UNREADABLE: lost[0].count} if lost and UNREADABLE in settings.drop else {}) + survey.rows_dropped
     left = [finding for finding in findings if finding.check not in settings.drop]
@@ -214,7 +216,7 @@ def check_data(settings: CheckSettings) -> Checked:
     _report(result, summary.set_aside)
     bad = [finding for finding in left if finding.severity in ("error", *["warning"] * settings.strict)]
     if bad:
-        console.emit(result)
+        emit(result)
         raise DataError(
             f"{len(bad)} of the findings stop training; the first: {bad[0].message}",
             where=", ".join(bad[0].rows),
@@ -245,11 +247,11 @@ def _write_rows(
     kept = ((raw, records, survey.left(records, settings.drop)) for raw, records in slices(settings.sources, reading))
     if settings.layout == "original":
         rows = (row for raw, records, left in kept for row in kept_rows(raw, records, left))
-        console.write_whole(output, lines(rows, columns, output))
+        write_whole(output, lines(rows, columns, output))
         return None
     moved: Counter[str] = Counter()
     rows = (to_row(row) for _, _, left in kept for row in left.values())
-    console.write_whole(output, map(console.to_json, counted(rows, moved)))
+    write_whole(output, map(to_json, counted(rows, moved)))
     return tell_moved(moved)
 
 
@@ -295,7 +297,7 @@ def list_formats() -> FormatList:
         for entry in FORMATS.values()
     ]
     rows = [[entry.name, ", ".join(entry.needs), entry.description] for entry in entries]
-    console.table("formats", ["name", "columns", "description"], rows)
+    table("formats", ["name", "columns", "description"], rows)
     return FormatList(entries)
 
 
@@ -308,5 +310,5 @@ def list_checks() -> CheckList:
         for about, checks in tables.items()
         for check in checks.values()
     ]
-    console.table("checks", names, [list(vars(entry).values()) for entry in entries])
+    table("checks", names, [list(vars(entry).values()) for entry in entries])
     return CheckList(entries)

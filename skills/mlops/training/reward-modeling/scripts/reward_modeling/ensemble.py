@@ -10,10 +10,11 @@ from statistics import fmean, pstdev
 from typing import Any
 
 from . import checkpoints, losses
-from .console import ModelError, RunError, UsageError, UserError, log, warn
 from .data.records import Message
+from .errors import ModelError, RunError, UsageError, UserError
 from .rendering import Conversation
 from .scoring import Progress, RewardModel
+from .terminal import log, warn
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,16 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .console import ModelError, RunError, to_json, write_whole
+from .errors import ModelError, RunError
 from .heads import unwrapped
 from .hf import Model
 from .kinds import OUTCOME, Kind, kind_of_architecture
 from .lengths import positions
 from .model_folder import read_json, snapshot, tensors
 from .output_folder import CARD
+from .outputs import write_whole
 from .rendering import Conversation
+from .results import to_json
 
 if TYPE_CHECKING:
     from .forward import TokenRow

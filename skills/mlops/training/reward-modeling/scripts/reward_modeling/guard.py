@@ -20,7 +20,7 @@ LAYER_TYPES = frozenset(("full_attention", "sliding_attention"))
 TOLERANCES = {torch.float64: 1e-6, torch.float32: 1e-3, torch.bfloat16: 0.2, torch.float16: 0.05}
 """In float64 transformers' fp32 norms leave 1e-7, and wrong models differ by 1e-4. The others only check the device."""
 SHORT_WINDOW = 6
-VOCABULARY = 64
+VOCABULARY_SIZE = 64
 
 
 def reason_against(model: Model, wanted: bool | None = None, scored_at: str = "last_token") -> str | None:
@@ -102,7 +102,7 @@ def shrunken(config: Config, head_dim: int = 16) -> Any:
     groups = max(1, heads // (getattr(config, "num_key_value_heads", None) or heads))
     widths = ("intermediate_size", "moe_intermediate_size", "shared_expert_intermediate_size")
     sizes = {
-        **{"vocab_size": VOCABULARY, "num_hidden_layers": layers, "query_pre_attn_scalar": 16},
+        **{"vocab_size": VOCABULARY_SIZE, "num_hidden_layers": layers, "query_pre_attn_scalar": 16},
         **{"num_attention_heads": 2 * groups, "num_key_value_heads": 2, "head_dim": head_dim},
         **{"hidden_size": 2 * head_dim * groups, **dict.fromkeys(widths, 32)},
         **{"num_experts": 4, "num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": SHORT_WINDOW},
@@ -122,6 +122,6 @@ def shrunken(config: Config, head_dim: int = 16) -> Any:
 
 def _sequences(length: int) -> list[list[int]]:
     """They share prefixes at two depths, longer than the window; one is a prefix of another."""
-    drawn = torch.randint(1, VOCABULARY, (5, length)).tolist()
+    drawn = torch.randint(1, VOCABULARY_SIZE, (5, length)).tolist()
     stem, left, right = drawn[0], drawn[0] + drawn[1], drawn[0] + drawn[2]
     return [stem, left, left + drawn[3], left + drawn[4][:3], right, drawn[4]]

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from .console import ModelError
+from .errors import ModelError
 from .hf import Model
 from .kinds import PROCESS, kind_of_architecture
 

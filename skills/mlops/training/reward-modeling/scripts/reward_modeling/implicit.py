@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers.modeling_outputs import TokenClassifierOutput
 
-from .console import ModelError
+from .errors import ModelError
 from .precision import best_device, usable
 from .pretrained import read_model, read_tokenizer
 from .rendering import Rendered, Renderer

@@ -2,7 +2,7 @@
 
 import sys
 
-from .console import UsageError
+from .errors import UsageError
 from .hf import Model, Tokenizer
 
 DEFAULT_MAX_LENGTH = 1024

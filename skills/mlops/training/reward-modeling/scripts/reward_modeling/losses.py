@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from .console import warn
+from .terminal import warn
 
 OF_TEXTS = ("not_rendered", "special_tokens_in_content")  # "templated" is a finding of the audit in training
 COUNTED = ("dropped", "truncated", "steps_dropped", "without_steps", *OF_TEXTS, "templated", "refused")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from .console import ModelError
+from .errors import ModelError
 
 CONFIG, ADAPTER_CONFIG = "config.json", "adapter_config.json"
 READ_BY_LIBRARIES = (

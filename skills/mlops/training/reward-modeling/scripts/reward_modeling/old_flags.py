@@ -6,7 +6,7 @@ An entry counts where the script has no flag of that name; those of OF_SCRIPT co
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from .console import warn
+from .terminal import warn
 
 NOTHING = ("false", "no", "none", "null", "off")
 """Values by which a flag asks for nothing: it is then left out without a word."""

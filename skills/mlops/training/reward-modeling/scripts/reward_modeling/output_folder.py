@@ -15,7 +15,10 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from .console import UsageError, is_first_process, is_standard_stream, locked, log, remove, to_json, write_whole
+from .errors import UsageError
+from .outputs import is_standard_stream, locked, remove, write_whole
+from .results import to_json
+from .terminal import is_first_process, log
 
 RECORD = "run.json"
 CARD = "reward_model.json"

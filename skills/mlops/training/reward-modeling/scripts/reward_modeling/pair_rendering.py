@@ -5,8 +5,8 @@ from itertools import chain
 from typing import Any, NamedTuple
 
 from .base_rendering import BaseRenderer
-from .console import ModelError, UsageError
 from .data.records import Message
+from .errors import ModelError, UsageError
 from .public_families import Family
 from .rendering import Rendered
 

@@ -6,7 +6,7 @@ from itertools import groupby, permutations
 from typing import Any
 
 from .aggregation import probability
-from .console import DataError, UsageError
+from .errors import DataError, UsageError
 from .pair_rendering import AnswerPair
 from .rendering import Conversation
 from .scoring import RewardModel

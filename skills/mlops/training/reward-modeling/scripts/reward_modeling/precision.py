@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from .console import UsageError, warn
+from .errors import UsageError
+from .terminal import warn
 
 INSTRUCTIONS = {
     "bfloat16": ("amx_bf16", "avx512_bf16", "sve_bf16", "bf16"),

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from . import weights
-from .console import ModelError, UsageError, UserError
+from .errors import ModelError, UsageError, UserError
 from .hf import Config
 from .model_folder import (
     CONFIG,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from . import checkpoints, readers
 from .aggregation import AGGREGATIONS, DEFAULT_AGGREGATE, StepScores, aggregated, probability, step_rewards
 from .completeness import spoken_fields
-from .console import DataError, ModelError, UsageError, log
+from .errors import DataError, ModelError, UsageError
 from .hf import Model
 from .kinds import PROCESS
 from .packing import TokenRow
@@ -19,6 +19,7 @@ from .pairwise import PairwiseModel
 from .rendering import Conversation
 from .scoring import Progress, RewardModel, Scorer, Scores, Text, as_messages
 from .step_rendering import STEP_SEPARATOR, StepRenderer, Steps, split_steps
+from .terminal import log
 
 if TYPE_CHECKING:
     from .settings import ScoringSettings

@@ -7,7 +7,7 @@ from typing import Any
 
 from . import checkpoints
 from .base_rendering import BaseRenderer
-from .console import ModelError, UsageError
+from .errors import ModelError, UsageError
 from .heads import scored_at
 from .kinds import Kind
 from .model_folder import CONFIG, check_folder, own_code, pickled_weights, read_json

@@ -5,8 +5,8 @@ from functools import cached_property
 from typing import Any
 
 from .base_rendering import opening_ids
-from .console import DataError, ModelError, UsageError
 from .data.records import Message
+from .errors import DataError, ModelError, UsageError
 from .public_families import Family
 from .rendering import Rendered, Renderer
 from .step_rendering import RenderedSolution, StepRenderer, check_steps

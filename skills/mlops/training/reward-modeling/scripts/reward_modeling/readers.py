@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from .console import ModelError
+from .errors import ModelError
 from .model_folder import ADAPTER_CONFIG, CONFIG, check_config, check_folder, hub_file, read_json, tensors
 from .output_folder import CARD
 from .public_families import ANY, Family

@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 
 from .base_rendering import BaseRenderer, check_one_text
 from .completeness import Completeness
-from .console import DataError
 from .data.records import Message
+from .errors import DataError
 from .hf import Tokenizer
 from .packing import shared_length
 

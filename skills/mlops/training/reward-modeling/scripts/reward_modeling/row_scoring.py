@@ -14,19 +14,21 @@ from . import checkpoints, process
 from .aggregation import step_rewards
 from .base_rendering import refused_together
 from .cli import check_required, flag, non_negative_number, utf8
-from .console import DataError, UsageError, check_output_file, log, progress, table, to_json, warn, write_whole
 from .data.reading import Stream, stream
 from .data.records import Ranking
 from .data.writing import counted, tell_moved, with_metadata
 from .ensemble import Rewards
+from .errors import DataError, UsageError
 from .golden import keep_card
+from .outputs import check_output_file, write_whole
 from .packing import WINDOW
 from .process import ProcessRewardModel
 from .readers import families
 from .rendering import Conversation
-from .results import Number, Result
+from .results import Number, Result, to_json
 from .scoring import Ranked, RewardModel, as_messages, ranked
 from .settings import FormatSettings, RewardsSettings, ScoringSettings, WinnerSettings, split_flag
+from .terminal import log, progress, table, warn
 
 SHOWN_PROMPTS = 5
 WRITTEN_HERE = {"group": "completions written here"}

@@ -19,8 +19,8 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 from . import sandbox_words as world
-from .console import DataError, UsageError
 from .data.records import Comparison, Message, Ranking
+from .errors import DataError, UsageError
 from .sandbox_words import QUESTION_KINDS, SLOTS, fields_of, words_of
 
 LONGEST = 14

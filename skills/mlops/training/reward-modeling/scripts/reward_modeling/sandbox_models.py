@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .console import UsageError
 from .data.records import Message
+from .errors import UsageError
 from .sandbox import SFT_MIX, GoldReward, Question, gold, sft_conversations
 from .sandbox_words import every_text
 

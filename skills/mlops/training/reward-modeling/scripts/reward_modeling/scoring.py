@@ -8,8 +8,8 @@ from itertools import chain
 from typing import Any, ClassVar, Self
 
 from . import checkpoints, losses, public_models
-from .console import RunError, UsageError
 from .data.records import Message
+from .errors import RunError, UsageError
 from .hf import Model
 from .kinds import KINDS, OUTCOME, Kind
 from .lengths import DEFAULT_MAX_LENGTH, longest_input, positions

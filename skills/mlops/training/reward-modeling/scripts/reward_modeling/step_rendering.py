@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 from .base_rendering import BaseRenderer, check_one_text
 from .completeness import ANSWERED, ASKED
-from .console import DataError, ModelError
 from .data.records import Message
+from .errors import DataError, ModelError
 from .hf import Tokenizer
 from .packing import TokenRow
 

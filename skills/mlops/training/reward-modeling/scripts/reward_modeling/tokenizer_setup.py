@@ -3,7 +3,7 @@
 import json
 
 from .chat_templates import DATE_NOTE, template_text, writes_the_date
-from .console import ModelError
+from .errors import ModelError
 from .hf import Tokenizer
 
 # The generation prompt is a prefix of the finished conversation: a prompt is tokenized alike with and without an answer.

@@ -2,7 +2,7 @@
 
 from itertools import chain
 
-from .console import ModelError
+from .errors import ModelError
 from .hf import Tokenizer
 
 SAMPLED = 64

@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from .console import ModelError
+from .errors import ModelError
 from .hf import Config, Model
 from .kinds import OUTCOME, PROCESS, Kind, kind_of_architecture
 from .model_folder import ADAPTER_CONFIG, CONFIG, FLOATS, Tensor, hub_file, read_json, snapshot, tensors

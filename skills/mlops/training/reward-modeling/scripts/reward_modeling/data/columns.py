@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from ..console import DataError
+from ..errors import DataError
 from .cells import RowError, structure, type_of
 from .entries import Row
 from .files import Table

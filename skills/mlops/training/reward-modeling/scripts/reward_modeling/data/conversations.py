@@ -5,7 +5,7 @@ import re
 from itertools import takewhile
 from typing import Any
 
-from ..console import finite
+from ..results import finite
 from .cells import RowError, object_in, short, turns, type_of, wrong_type
 from .records import Message
 

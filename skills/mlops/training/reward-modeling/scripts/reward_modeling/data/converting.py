@@ -7,7 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..console import DataError, finite, warn
+from ..errors import DataError
+from ..results import finite
+from ..terminal import warn
 from .cells import RowError, decoded, lists_in_cells, object_in, short, turns, wrong_type
 from .columns import check_columns, renamed, same_columns
 from .entries import Format, Numbered, Problems, Row, SetAsideError

@@ -14,7 +14,7 @@ from itertools import accumulate, chain, count, islice
 from pathlib import Path
 from typing import Any, AnyStr, BinaryIO
 
-from ..console import DataError
+from ..errors import DataError
 from .cells import Refused, RowError, clean, loads, type_of
 from .json_shapes import rows_of
 

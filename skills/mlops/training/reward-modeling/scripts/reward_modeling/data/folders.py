@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from ..console import DataError
+from ..errors import DataError
 from .files import READERS, suffix
 from .json_shapes import SPLITS
 

@@ -2,7 +2,7 @@
 
 import difflib
 
-from ..console import DataError, UsageError
+from ..errors import DataError, UsageError
 from .cells import RowError
 from .entries import Format, Row, always, never
 from .formats_datasets import DATASETS

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ..console import DataError
+from ..errors import DataError
 from .cells import are_messages
 
 UNDER = ("data", "rows", "examples", "instances", "records")

@@ -8,7 +8,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from ..console import DataError, to_json
+from ..errors import DataError
+from ..results import to_json
 from .files import Table, suffix
 from .records import Record, Records
 

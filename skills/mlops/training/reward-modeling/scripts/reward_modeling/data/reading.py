@@ -6,7 +6,8 @@ from functools import reduce
 from itertools import groupby
 from typing import Any
 
-from ..console import UsageError, log
+from ..errors import UsageError
+from ..terminal import log
 from .columns import root_of
 from .converting import Reading, is_one_piece, records_of
 from .files import Table

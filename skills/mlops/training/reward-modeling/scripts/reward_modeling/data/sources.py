@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..console import DataError
+from ..errors import DataError
 from .cells import short
 from .files import AGAIN, READERS, Table, arrow_tables, first_line, suffix
 from .folders import data_files

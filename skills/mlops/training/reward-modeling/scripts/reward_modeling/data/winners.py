@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..console import DataError
+from ..errors import DataError
 from .cells import RowError, short
 
 WINNER_WORDS = {

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from ..console import listed, log
+from ..terminal import listed, log
 from .formats import COLUMN_NAMES, INPUT_LIKE, LABEL_NAMES
 from .records import Comparison, Record, Solution
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special
 
-from ..console import DataError
+from ..errors import DataError
 
 Z = float(special.ndtri(0.975))
 

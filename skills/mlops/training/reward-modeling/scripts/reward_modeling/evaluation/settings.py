@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from ..cli import check_required, flag, fraction, positive_int
-from ..console import UsageError
+from ..errors import UsageError
 from ..settings import ReadingSettings, ScoringSettings, WinnerSettings, neutral_flag, split_flag
 
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..console import DataError, UsageError
 from ..data.records import Ranking
+from ..errors import DataError, UsageError
 
 ENOUGH_ANSWERS = 0.5
 """The share of the completions that must have a final answer."""

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .. import checkpoints
-from ..console import UsageError
+from ..errors import UsageError
 from ..heads import unwrapped
 from ..packing import right_padded
 from .loop import without_dropout

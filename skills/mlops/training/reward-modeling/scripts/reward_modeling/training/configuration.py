@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ..console import UsageError
+from ..errors import UsageError
 from ..precision import precision
 from ..settings import EVALUATE_ON
 from .settings import LoraSettings, Settings

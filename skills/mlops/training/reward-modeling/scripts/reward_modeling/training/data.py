@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ..base_rendering import refused_together
-from ..console import DataError, warn
 from ..data.audit import Finding, unreadable, without_errors
 from ..data.reading import check_verbatim, load
 from ..data.records import Records, split_by_prompt
+from ..errors import DataError
+from ..terminal import warn
 from .settings import DataSettings
 
 if TYPE_CHECKING:

@@ -12,10 +12,11 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from .. import checkpoints
-from ..console import DataError, log
 from ..data.records import Comparison
+from ..errors import DataError
 from ..heads import head_name
 from ..rendering import Conversation, Renderer
+from ..terminal import log
 from . import configuration
 from .results import Fold
 from .settings import Settings

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import TrainerCallback, TrainerState, TrainingArguments
 
-from ..console import ModelError, RunError, UsageError, log
+from ..errors import ModelError, RunError, UsageError
 from ..precision import precision
+from ..terminal import log
 from . import configuration, loop, resuming
 from .policy import Policy
 from .prompts import Prompt

@@ -12,8 +12,9 @@ import torch
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback, TrainerState
 from transformers import TrainingArguments as Arguments
 
-from ..console import QUIET_SECONDS, ModelError, RunError, console, log
+from ..errors import ModelError, RunError
 from ..output_folder import discard_checkpoints, last_complete_checkpoint
+from ..terminal import QUIET_SECONDS, console, log
 from . import configuration, resuming
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ from trl import RewardConfig, RewardTrainer
 
 from ..attention import Layout
 from ..attention import shared_prefix as sharing
-from ..console import log
 from ..heads import unwrapped
 from ..packing import pack_together, right_padded
+from ..terminal import log
 from . import loop
 
 PAIR_FIELDS = {"chosen": torch.long, "rejected": torch.long, "margin": torch.float32, "weight": torch.float32}

@@ -9,12 +9,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..cli import flag, fraction, non_negative_number
-from ..console import DataError, UsageError, listed, log, warn
 from ..data.audit import audit
 from ..data.records import Comparison, comparisons
+from ..errors import DataError, UsageError
 from ..kinds import OUTCOME
 from ..rendering import OVERLONG, Conversation, Renderer
 from ..settings import SHARED_PREFIX_HELP, WinnerSettings
+from ..terminal import listed, log, warn
 from .data import CHUNK, Data, Rows, read_data, settle_refused
 from .settings import DataSettings
 

@@ -13,13 +13,15 @@ import torch
 from torch import Tensor
 
 from .. import checkpoints
-from ..console import ModelError, log, to_json
 from ..data.records import Message, Origin
+from ..errors import ModelError
 from ..heads import unwrapped
 from ..lengths import positions
 from ..output_folder import staged
 from ..packing import right_padded
 from ..rendering import Renderer
+from ..results import to_json
+from ..terminal import log
 from .loop import without_dropout
 
 if TYPE_CHECKING:

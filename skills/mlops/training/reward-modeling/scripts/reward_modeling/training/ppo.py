@@ -26,8 +26,8 @@ import numpy
 import torch
 from torch import Tensor
 
-from ..console import RunError
 from ..data.records import Message
+from ..errors import RunError
 from .actor_critic import ActorCritic, answer_logits, joined_rows, log_probs_and_entropy, reference_of
 from .policy import Policy, sample
 from .prompts import Prompt

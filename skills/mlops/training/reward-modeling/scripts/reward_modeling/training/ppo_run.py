@@ -14,8 +14,10 @@ import torch
 from accelerate import Accelerator
 
 from .. import output_folder
-from ..console import RunError, UsageError, log, to_json, warn
+from ..errors import RunError, UsageError
 from ..precision import precision
+from ..results import to_json
+from ..terminal import log, warn
 from . import resuming
 from .actor_critic import actor_critic
 from .policy import Policy

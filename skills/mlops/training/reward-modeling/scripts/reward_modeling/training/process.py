@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import EvalPrediction, Trainer
 
-from ..console import DataError
+from ..errors import DataError
 from ..packing import right_padded
 from . import loop
 

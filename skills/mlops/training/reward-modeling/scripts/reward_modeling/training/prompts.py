@@ -8,11 +8,12 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from ..base_rendering import refused_together
-from ..console import DataError, UsageError, log, warn
 from ..data.audit import warn_of_templates
 from ..data.reading import load_prompts
 from ..data.records import Message, Ranking
 from ..data.writing import with_metadata
+from ..errors import DataError, UsageError
+from ..terminal import log, warn
 from .policy import Policy, sample
 
 if TYPE_CHECKING:

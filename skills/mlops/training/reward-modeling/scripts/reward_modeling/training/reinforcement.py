@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import checkpoints
-from ..console import log, to_json, warn, write_whole
 from ..ensemble import Rewards
+from ..outputs import write_whole
+from ..results import to_json
+from ..terminal import log, warn
 from . import configuration, resuming
 from .policy import Policy, save_policy
 from .prompts import new_tokens, read_prompts, render_prompts

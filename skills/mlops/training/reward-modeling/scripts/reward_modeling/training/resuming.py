@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from .. import output_folder
-from ..console import RunError, UsageError, UserError, is_first_process, is_full_disk, log, to_json, write_whole
+from ..errors import RunError, UsageError, UserError, is_full_disk
 from ..output_folder import SEAL, checkpoints, is_complete_checkpoint, last_complete_checkpoint, read_record
+from ..outputs import write_whole
+from ..results import to_json
+from ..terminal import is_first_process, log
 
 IDENTITY_FIELDS = (
     *("seed", "learning_rate", "per_device_train_batch_size", "gradient_accumulation_steps", "num_train_epochs"),

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import checkpoints, losses
-from ..console import listed, log
 from ..data.records import Comparison, Solution
 from ..evaluation.pairs import PairEvaluation, evaluate_pairs
 from ..evaluation.steps import StepEvaluation, evaluate_steps, score_steps
@@ -23,6 +22,7 @@ from ..lengths import longest_input
 from ..output_folder import checkpoints as checkpoints_in
 from ..process import ProcessRewardModel
 from ..scoring import RewardModel
+from ..terminal import listed, log
 from . import configuration
 from .folds import cross_validate
 from .results import PlannedModel, RewardStatistics, TrainedModel

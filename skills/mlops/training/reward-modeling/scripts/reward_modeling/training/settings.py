@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..cli import flag, fraction, non_negative_number
-from ..console import UsageError
+from ..errors import UsageError
 from ..output_folder import claim
 from ..settings import DTYPES, EVALUATE_ON, ReadingSettings, RewardsSettings, TextSettings, split_flag
 

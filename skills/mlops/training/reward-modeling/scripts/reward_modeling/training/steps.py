@@ -8,12 +8,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..cli import escaped, flag
-from ..console import DataError, listed, log
 from ..data.audit import audit
 from ..data.records import Solution, solutions
+from ..errors import DataError
 from ..kinds import PROCESS
 from ..settings import neutral_flag
 from ..step_rendering import STEPS_OVERLONG, StepRenderer, default_separator, supervised_text
+from ..terminal import listed, log
 from .data import CHUNK, Data, Rows, read_data, settle_refused
 from .settings import DataSettings
 

@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from ... import console
+from ...errors import DataError
+from ...terminal import log, table, warn
 from ..records import Comparison, Ranking, Record, Records, Solution
 from .checks import CHECKS, STEP_CHECKS, UNLABELED_CHECKS
 from .findings import SHOWN_ROWS, Audit, AuditFinding, Check, Finding, Material, digest
@@ -19,7 +20,7 @@ def warn_of_templates(rows: Sequence[Ranking]) -> None:
     checked = Audit("rows", [CHECKS["templated"]])
     checked.add(Material(rows))
     for finding in checked.findings():
-        console.warn(f"{finding.message} ({_short_places(finding.rows)}): {finding.advice}")
+        warn(f"{finding.message} ({_short_places(finding.rows)}): {finding.advice}")
 
 
 def audit(
@@ -72,23 +73,23 @@ def without_errors(records: Sequence[Any], findings: Sequence[Finding], how: str
     errors = [finding for finding in findings if finding.severity == "error"]
     if errors and how == "stop":
         worst = errors[0]
-        raise console.DataError(
+        raise DataError(
             worst.message,
             where=", ".join(worst.rows),
             hint=f"{worst.advice}; leave such rows out with --audit drop, or look closer with check_data.py",
         )
     kept = drop(records, errors) if how == "drop" else list(records)
     if len(kept) < len(records):
-        console.warn(f"left out {len(records) - len(kept)} of {len(records)} {called} with errors")
+        warn(f"left out {len(records) - len(kept)} of {len(records)} {called} with errors")
     return kept
 
 
 def show(findings: Sequence[Finding]) -> None:
     if not findings:
-        console.log("the audit found nothing")
+        log("the audit found nothing")
         return
     rows = [[one.severity, one.check, f"{one.message}: {one.advice}", _short_places(one.rows)] for one in findings]
-    console.table("audit", ["severity", "check", "finding", "first rows"], rows)
+    table("audit", ["severity", "check", "finding", "first rows"], rows)
 
 
 def _short_places(rows: Sequence[str]) -> str:
