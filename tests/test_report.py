@@ -158,6 +158,26 @@ def test_training_reports_its_held_out_rows(data, tiny, tmp_path):
     assert "Where it is most wrong" in text and "&lt;script&gt;" in text and EVIL not in text
 
 
+def test_folds_are_evaluated_on_every_pair_and_reported(data, tiny, tmp_path):
+    words = ("--model_name_or_path", tiny("qwen2"), "--dataset_name", data["pairs"], "--audit", "warn", "--folds", "2")
+    asked = (
+        "--max_steps",
+        "1",
+        "--save_strategy",
+        "no",
+        "--report",
+        tmp_path / "page",
+        "--output_dir",
+        tmp_path / "model",
+    )
+    planned = run_main("train.py", *words, *asked, "--dry_run")
+    assert (planned.json["settings"]["folds"], planned.json["settings"]["models_trained"]) == (2, 3)
+    done = run_main("train.py", *words, *asked)
+    assert done.returncode == 0, done.stderr
+    assert done.json["evaluation"]["n_pairs"] == done.json["counts"]["pairs_used"]
+    assert f"{done.json['evaluation']['n_pairs']} pairs" in (tmp_path / "page" / "report.html").read_text("utf-8")
+
+
 def test_a_process_model_reports_its_steps(tiny, tmp_path):
     rows = [
         {"prompt": f"{i}+2?", "completions": [f"{i}+2={i + 2}", f"so {i + 2 + i % 2}"], "labels": [True, i % 2 == 0]}

@@ -101,7 +101,9 @@ def families() -> list[dict[str, str]]:
             "reward": f"refused: {one.refused}" if one.refused else one.how,
             "text": one.text(),
             "max_length": str(one.max_length or "its config's"),
-            "checked": f"{'code of its authors or a peer, and ' * (name in ROUTED.split())}formula, on tiny weights",
+            "checked": "not scored"
+            if one.refused
+            else f"{'code of its authors or a peer, and ' * (name in ROUTED.split())}formula, on tiny weights",
             "source": one.source,
         }
         for name, one in PUBLIC.items()

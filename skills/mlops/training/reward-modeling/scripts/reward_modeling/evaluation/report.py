@@ -103,11 +103,12 @@ def verdicts(parts: Parts) -> Iterator[tuple[str, str]]:
     yield "Does it rank answers to one prompt?", _ranking(pairs)
     yield "Is it good for best of n, and up to which n?", _best_of_n(parts.get(PoolReport))
     yield "Is it good for reinforcement learning, and up to which KL?", _limit(parts.get(OverOptimizationReport))
-    yield "What fools it?", _fooled(pairs.probes if pairs else None)
+    yield "What fools it?", _fooled(pairs.probes, pairs.accuracy.low > 0.5) if pairs else _fooled(None, False)
     if pairs:
         off = [name for name in ("overconfident", "underconfident") if PAIR_DIAGNOSTICS[name].applies(pairs)]
         found = f"ECE {pairs.ece:.3f}, {pairs.ece_if_calibrated:.3f} by chance alone"
-        yield "Is sigmoid(difference of rewards) a probability?", f"No: {off[0]}, {found}." if off else f"Yes: {found}."
+        answer = f"No: {off[0]}" if off else "Yes" if pairs.accuracy.low > 0.5 else "Not shown: no better than chance"
+        yield "Is sigmoid(difference of rewards) a probability?", f"{answer}; {found}."
 
 
 def _ranking(pairs: PairReport | None) -> str:
@@ -115,6 +116,7 @@ def _ranking(pairs: PairReport | None) -> str:
         return "Not measured: evaluate it on labeled pairs."
     right, gain = pairs.accuracy, pairs.length.gain_over_baseline
     found = f"it is right on {right:.1%} of {pairs.n_pairs} pairs"
+    found += f" ({pairs.not_scored} more were not scored)" if pairs.not_scored else ""
     if right.low <= 0.5:
         return f"{'No' if right.high < 0.5 else 'Not shown'}: {found}; chance is 50 %."
     shown = gain.low > 0
@@ -145,13 +147,18 @@ def _limit(part: OverOptimizationReport | None) -> str:
     return f"{'Only so far' if over else 'Yes'}: {'; '.join(part.diagnostics)}."
 
 
-def _fooled(probes: ProbeSummary | None) -> str:
+def _fooled(probes: ProbeSummary | None, ranks: bool) -> str:
     if probes is None:
         return "Not tested: evaluate it with --probes."
     by: dict[str, list[str]] = {"fooled": [], "unsure": [], "not tested": [], "not fooled": []}
     for name, one in probes.probes.items():
         by[one.verdict].append(f"{name} ({one.shift.value:+.2f} sd)" if one.verdict == "fooled" else name)
-    return " ".join(f"{verdict.capitalize()}: {', '.join(names)}." for verdict, names in by.items() if names)
+    said = " ".join(f"{verdict.capitalize()}: {', '.join(names)}." for verdict, names in by.items() if names)
+    return (
+        said
+        if ranks
+        else f"{said} It is not shown to rank better than chance, so little follows from what does not fool it."
+    )
 
 
 def sections(parts: Parts, quotes: Quotes) -> Iterator[Section]:

@@ -13,6 +13,7 @@ import numpy as np
 
 from .. import checkpoints, losses
 from ..data.records import Comparison, Solution
+from ..errors import UsageError
 from ..evaluation.pairs import PairEvaluation, evaluate_pairs
 from ..evaluation.steps import StepEvaluation, evaluate_steps, score_steps
 from ..heads import head_name
@@ -26,7 +27,7 @@ from ..terminal import listed, log
 from . import configuration
 from .folds import cross_validate
 from .results import PlannedModel, RewardStatistics, TrainedModel
-from .settings import Settings
+from .settings import EVALUATE_ON, Settings
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -45,6 +46,9 @@ def train(
     kind: Pairs | StepLabels, settings: Settings, fields: Mapping[str, Any]
 ) -> PlannedModel | TrainedModel | None:
     """The result that its script prints, or None in all processes but the first. fields: of the trainer's configuration."""
+    if settings.report and not (settings.has_evaluation or kind.folds):
+        hint = f"{EVALUATE_ON}, train.py can take --folds 5, or use evaluate.py --report later"
+        raise UsageError("--report needs something to evaluate on", hint=hint)
     (output_dir, resume), report = settings.begin(*settings.inputs), None
     if fields:  # what the trainer refuses is refused before data is read
         _config(kind, settings, fields, 0, settings.has_evaluation)
@@ -73,10 +77,15 @@ def train(
         "left_out": data.left_out + rows.counts.get("dropped_refused", 0),
         **found,
     }
+    if kind.folds:
+        log(
+            f"--folds {kind.folds}: trains {kind.folds} models to evaluate every pair, then the one that is kept on all"
+        )
     lora = configuration.lora_of(settings, kind.task_type, head_name(loaded.model))
     if settings.dry_run:
         planned = configuration.planned(settings, config, fields, renderer, len(rows.dataset), lora)
-        return PlannedModel(**result, dry_run=True, settings=planned | kind.loss)
+        planned |= kind.loss | ({"folds": kind.folds, "models_trained": kind.folds + 1} if kind.folds else {})
+        return PlannedModel(**result, dry_run=True, settings=planned)
     validation = kind.folds and cross_validate(kind, settings, fields, rows.records, lambda: _model(kind, settings))
     model, training = kind.fit(
         loaded.model, renderer, rows, config, head=loaded.head, eval_rows=eval_rows, peft_config=lora, resume=resume

@@ -134,11 +134,6 @@ class Settings(ModelSettings, DataSettings, OutputSettings, LoraSettings, SizeSe
             hint = f"{EVALUATE_ON}, or leave --eval_steps out of the command line and the recipe"
             raise UsageError("--eval_steps needs something to evaluate on", hint=hint)
 
-        if self.report and not (self.has_evaluation or getattr(self, "folds", None)):
-            raise UsageError(
-                "--report needs something to evaluate on", hint=f"{EVALUATE_ON}, or evaluate.py --report later"
-            )
-
     @property
     def inputs(self) -> Iterable[str]:
         return (self.model_name_or_path, *self.dataset_name, *(self.eval_dataset_name or ()))
