@@ -56,6 +56,7 @@ def cross_validate(
     from ..evaluation.pairs import evaluate_pairs
     from ..scoring import RewardModel
 
+    log(f"--folds {kind.folds}: trains {kind.folds} models to evaluate every pair, then the one that is kept on all")
     place_of = folds_of(pairs, kind.folds, settings.seed)
     fields = {**fields, "save_strategy": "no", "report_to": "none"}
     known: dict[str, float | None] = {}  # the reward of each side by the model that did not see it

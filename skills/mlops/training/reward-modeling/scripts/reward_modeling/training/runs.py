@@ -7,6 +7,7 @@ the trainer's configuration), read, renderer, audited (by what the renderer know
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,10 +31,9 @@ from .results import PlannedModel, RewardStatistics, TrainedModel
 from .settings import EVALUATE_ON, Settings
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from transformers import TrainingArguments
 
+    from ..evaluation.report import Folder
     from ..rendering import Renderer
     from .pairs import Pairs
     from .steps import StepLabels
@@ -46,16 +46,9 @@ def train(
     kind: Pairs | StepLabels, settings: Settings, fields: Mapping[str, Any]
 ) -> PlannedModel | TrainedModel | None:
     """The result that its script prints, or None in all processes but the first. fields: of the trainer's configuration."""
-    if settings.report and not (settings.has_evaluation or kind.folds):
-        hint = f"{EVALUATE_ON}, train.py can take --folds 5, or use evaluate.py --report later"
-        raise UsageError("--report needs something to evaluate on", hint=hint)
-    (output_dir, resume), report = settings.begin(*settings.inputs), None
+    (output_dir, resume), report = settings.begin(*settings.inputs), _report(kind, settings)
     if fields:  # what the trainer refuses is refused before data is read
         _config(kind, settings, fields, 0, settings.has_evaluation)
-    if settings.report:
-        from ..evaluation.report import Folder
-
-        report = Folder(settings.report, str(output_dir), settings.overwrite_output_dir)
     data = kind.read(settings)
     loaded, renderer = _model(kind, settings)
     data = kind.audited(data, renderer, settings)
@@ -77,10 +70,6 @@ def train(
         "left_out": data.left_out + rows.counts.get("dropped_refused", 0),
         **found,
     }
-    if kind.folds:
-        log(
-            f"--folds {kind.folds}: trains {kind.folds} models to evaluate every pair, then the one that is kept on all"
-        )
     lora = configuration.lora_of(settings, kind.task_type, head_name(loaded.model))
     if settings.dry_run:
         planned = configuration.planned(settings, config, fields, renderer, len(rows.dataset), lora)
@@ -103,13 +92,13 @@ def train(
     _say_what_is_saved(output_dir, card["reload_difference"])
     training.pop("log")
     if report and evaluation:
-        said = {
-            "model": str(output_dir),
-            "dataset": settings.dataset_name,
-            "format": data.format,
-            "set_aside": data.set_aside,
-        }
-        report.add_held_out(evaluation, **said)
+        report.add_held_out(
+            evaluation,
+            model=str(output_dir),
+            dataset=settings.dataset_name,
+            format=data.format,
+            set_aside=data.set_aside,
+        )
     return TrainedModel(
         **result,
         resumed_from=resume,
@@ -119,6 +108,17 @@ def train(
         fingerprint=card["fingerprint"],
         reload_difference=card["reload_difference"],
     )
+
+
+def _report(kind: Pairs | StepLabels, settings: Settings) -> Folder | None:
+    if not settings.report:
+        return None
+    if not (settings.has_evaluation or kind.folds):
+        hint = f"{EVALUATE_ON}, train.py can take --folds 5, or use evaluate.py --report later"
+        raise UsageError("--report needs something to evaluate on", hint=hint)
+    from ..evaluation.report import Folder
+
+    return Folder(settings.report, str(Path(settings.output_dir)), settings.overwrite_output_dir)
 
 
 def _evaluate_pairs(
