@@ -238,6 +238,9 @@ CASE_ROWS = {  # file: (rows in, format, kinds, set aside, labels of the first s
     "16-rlhflow_prm.jsonl": (6, "marked_turns", {"steps": 6}, {}, [1.0, 0.0]),
     "17-erprm.jsonl": (6, "tagged_steps", {"steps": 6}, {}, [0.9, 0.05]),
     "18-prm800k.jsonl": (1, "prm800k", {"steps": 7}, {}, [1.0, 1.0, 1.0]),
+    "31-four_bad.jsonl": (40, "explicit", {"pairs": 40}, {}, None),
+    "35-llama2_prompt.jsonl": (24, "explicit", {"pairs": 24}, {}, None),
+    "35-templated_prompt.jsonl": (24, "explicit", {"pairs": 24}, {}, None),
     "19-jsonstrings.jsonl": (6, "explicit", {"pairs": 6}, {}, None),
     "19-jsonstrings_implicit.jsonl": (6, "implicit", {"pairs": 6}, {}, None),
     "19-pandas.csv": (6, "explicit", {"pairs": 6}, {}, None),
@@ -275,5 +278,7 @@ def test_files_of_the_shapes_that_people_have(name):
             better, worse = row.chosen[0]["content"], row.rejected[0]["content"]
             assert worse.startswith(WORSE) != better.startswith(WORSE)
             assert better.startswith(WORSE) == (name == "03-helpsteer3_slight.jsonl")
+        if name[:2] in ("31", "35"):
+            assert row.chosen[0]["content"].startswith("thank you") and row.rejected[0]["content"].startswith("no ")
         if format == "kto":
             assert row.scores == [float(not row.completions[0][0]["content"].startswith(WORSE))]
