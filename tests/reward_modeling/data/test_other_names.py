@@ -279,6 +279,7 @@ def test_files_of_the_shapes_that_people_have(name):
             assert worse.startswith(WORSE) != better.startswith(WORSE)
             assert better.startswith(WORSE) == (name == "03-helpsteer3_slight.jsonl")
         if name[:2] in ("31", "35"):
-            assert row.chosen[0]["content"].startswith("thank you") and row.rejected[0]["content"].startswith("no ")
+            better, worse = (answer[0]["content"].strip() for answer in (row.chosen, row.rejected))
+            assert better.startswith("thank you") and worse.startswith("no ")
         if format == "kto":
             assert row.scores == [float(not row.completions[0][0]["content"].startswith(WORSE))]
