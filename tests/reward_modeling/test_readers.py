@@ -256,3 +256,21 @@ def test_every_family_has_an_example_or_a_reason():
     unchecked = {"deberta-pair", "qrm-gemma", "starling-34b"}  # the first above, the others differ by their text alone
     assert known - EXAMPLES.keys() == unchecked
     assert len(readers.families()) == len(readers.PUBLIC)
+
+
+def test_a_golden_text_that_does_not_fit_is_null_at_every_run(tmp_path):
+    from types import SimpleNamespace
+
+    from reward_modeling.golden import keep_card
+    from reward_modeling.kinds import OUTCOME
+
+    def model(last):
+        scores = [0.5] * (len(OUTCOME.golden) - 1) + [last]
+        told = {"render": lambda texts: [None] * len(texts), "score_conversations": lambda texts: scores}
+        return SimpleNamespace(kind=OUTCOME, **told)
+
+    card = tmp_path / "card.json"
+    assert keep_card(model(None), "m", card, "float32") is None
+    assert keep_card(model(None), "m", card, "float32") == 0.0
+    with pytest.raises(ModelError, match="does not score as m did"):
+        keep_card(model(0.5), "m", card, "float32")

@@ -112,14 +112,16 @@ def keep_card(model: Scorer, name: str, file: Path, dtype: str) -> float | None:
     ]
     rows = [one and model._rows(one) for one in model.render(conversations)]
     rendering = hashlib.sha256(to_json(rows).encode()).hexdigest()[:16]
-    scores = [math.nan if score is None else score for score in model.score_conversations(conversations)]
+    scores = model.score_conversations(conversations)  # null for a text that does not fit
     card = {"model": name, "rendering": rendering, "dtype": dtype, "golden": scores}
     if not file.exists():
         write_whole(file, [to_json(card, indent=2)])
         return None
     known = read_json(file)
     golden = known.get("golden") or []
-    difference = largest_difference(scores, golden) if len(golden) == len(scores) else math.inf
+    both = [pair for pair in zip(scores, golden, strict=False) if None not in pair]
+    alike = [score is None for score in scores] == [score is None for score in golden]
+    difference = largest_difference(*zip(*both, strict=True)) if alike and both else math.inf
     tolerance = max(GOLDEN_TOLERANCE.get(str(own), 0.0) for own in (dtype, known.get("dtype")))
     same_text = known.get("rendering") == rendering
     if not same_text or not difference <= tolerance:
