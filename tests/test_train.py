@@ -120,6 +120,21 @@ def test_a_lora_run_resumes_with_its_dropout(tiny, toy_file, tmp_path):
     assert scores(half, toy_file) == pytest.approx(scores(whole, toy_file), abs=1e-6)
 
 
+def test_a_run_killed_before_it_deleted_an_old_checkpoint_deletes_it_when_resumed(tiny, toy_file, tmp_path):
+    steps = ("--num_train_epochs", "1", "--per_device_train_batch_size", "32", "--save_steps", "1", "--save_total_limit")
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert train(*command(tiny("qwen2"), toy_file, whole, *steps, "9")).returncode == 0
+    written = sorted(path.name for path in whole.glob("checkpoint-*"))
+    assert len(written) > 2
+    for name in written:  # no step is left that would save, and delete
+        shutil.copytree(whole / name, killed / name)
+    shutil.copy(whole / "run.json", killed)
+    done = train(*command(tiny("qwen2"), toy_file, killed, *steps, "2", "--resume_from_checkpoint"))
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.name for path in killed.glob("checkpoint-*")) == written[-2:]
+    assert scores(killed, toy_file) == scores(whole, toy_file)
+
+
 def test_damaged_checkpoints_end_the_run_and_name_the_one_before(tiny, toy_file, tmp_path):
     """Those of older versions have no seal: what torch says of a broken file is told without its advice."""
     steps = (*SHORT, "--max_steps", "3", "--save_strategy", "steps", "--save_steps", "1", "--save_total_limit", "9")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback, TrainerState
 from transformers import TrainingArguments as Arguments
+from transformers.trainer_utils import rotate_checkpoints
 
 from ..errors import ModelError, RunError
 from ..output_folder import discard_checkpoints, last_complete_checkpoint
@@ -129,6 +130,8 @@ def run(
                 else "no checkpoint is complete yet: --save_steps says how often one is written"
             )
         raise
+    if resume and arguments.process_index == 0:  # killed before an old one was deleted, and no step was left to do it
+        rotate_checkpoints(arguments.output_dir, arguments.save_total_limit, trainer.state.best_model_checkpoint)
     summary = {
         "train_loss": result.training_loss,  # of a resumed run, of the steps since its checkpoint
         "steps": result.global_step,
