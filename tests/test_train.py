@@ -121,7 +121,15 @@ def test_a_lora_run_resumes_with_its_dropout(tiny, toy_file, tmp_path):
 
 
 def test_a_run_killed_before_it_deleted_an_old_checkpoint_deletes_it_when_resumed(tiny, toy_file, tmp_path):
-    steps = ("--num_train_epochs", "1", "--per_device_train_batch_size", "32", "--save_steps", "1", "--save_total_limit")
+    steps = (
+        "--num_train_epochs",
+        "1",
+        "--per_device_train_batch_size",
+        "32",
+        "--save_steps",
+        "1",
+        "--save_total_limit",
+    )
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert train(*command(tiny("qwen2"), toy_file, whole, *steps, "9")).returncode == 0
     written = sorted(path.name for path in whole.glob("checkpoint-*"))
