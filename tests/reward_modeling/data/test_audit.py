@@ -7,18 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from conftest import assistant, user
 from reward_modeling.data.audit import CHECKS, Audit, Finding, audit, drop
 from reward_modeling.data.audit.findings import Material
 from reward_modeling.data.records import Comparison, Origin
 from reward_modeling.results import finite
-
-
-def user(text):
-    return {"role": "user", "content": text}
-
-
-def assistant(text):
-    return {"role": "assistant", "content": text}
 
 
 def pair(prompt="q", chosen="good", rejected="poor", row=1, **fields):

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from conftest import assistant, user
 from reward_modeling.data.formats import ANYTHING, FORMATS, PROMPTS
 from reward_modeling.data.reading import load
 from reward_modeling.data.records import (
@@ -17,14 +18,6 @@ from reward_modeling.data.records import (
     to_score,
 )
 from reward_modeling.errors import DataError, UsageError
-
-
-def user(text):
-    return {"role": "user", "content": text}
-
-
-def assistant(text):
-    return {"role": "assistant", "content": text}
 
 
 def system(text):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from conftest import assistant, user, write_jsonl
 from reward_modeling.data.formats import ANYTHING, FORMATS
 from reward_modeling.data.reading import load, load_prompts, stream
 from reward_modeling.data.records import comparisons, to_score
@@ -17,22 +18,9 @@ from reward_modeling.data.writing import to_row
 from reward_modeling.errors import DataError
 
 
-def user(text):
-    return {"role": "user", "content": text}
-
-
-def assistant(text):
-    return {"role": "assistant", "content": text}
-
-
-def write(path, rows):
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return str(path)
-
-
 @pytest.fixture
 def read(tmp_path):
-    return lambda *rows, **options: load([write(tmp_path / "rows.jsonl", rows)], **options)
+    return lambda *rows, **options: load([str(write_jsonl(tmp_path / "rows.jsonl", rows))], **options)
 
 
 def text_of(messages):
@@ -345,7 +333,7 @@ def test_the_order_of_columns_other_columns_and_the_kind_of_file_change_nothing(
     chance = random.Random(name)
     shuffled = [dict(chance.sample(list((row | {"zz": 1}).items()), len(row) + 1)) for row in rows]
     (tmp_path / "rows.json").write_text(json.dumps(rows))
-    sources = {"shuffled": write(tmp_path / "shuffled.jsonl", shuffled), "json": str(tmp_path / "rows.json")}
+    sources = {"shuffled": str(write_jsonl(tmp_path / "shuffled.jsonl", shuffled)), "json": str(tmp_path / "rows.json")}
     if name not in LISTS_IN_CELLS:
         sources["csv"] = str(tmp_path / "rows.csv")
         with open(sources["csv"], "w", newline="") as file:
@@ -374,7 +362,7 @@ LISTS_IN_CELLS |= {"RM-Bench"}
 @pytest.mark.parametrize("name", TABLE)
 def test_a_canonical_copy_gives_the_same_pairs(read, tmp_path, name):
     _, rows, pairs, _ = TABLE[name]
-    again = load([write(tmp_path / "copy.jsonl", map(to_row, read(*rows).rows))])
+    again = load([str(write_jsonl(tmp_path / "copy.jsonl", map(to_row, read(*rows).rows)))])
     assert pairs_of(again) == pairs
 
 

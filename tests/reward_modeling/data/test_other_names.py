@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import run_script
+from conftest import assistant, run_script, user, write_jsonl
 from reward_modeling.data import reading
 from reward_modeling.data.audit.parts import kind_of_row
 from reward_modeling.data.formats import ANYTHING
@@ -15,19 +15,6 @@ from reward_modeling.data.reading import load, stream
 from reward_modeling.data.records import Solution, comparisons, to_score
 from reward_modeling.data.writing import to_row
 from reward_modeling.errors import DataError
-
-
-def user(text):
-    return {"role": "user", "content": text}
-
-
-def assistant(text):
-    return {"role": "assistant", "content": text}
-
-
-def write(path, rows):
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return str(path)
 
 
 def write_csv(path, rows):
@@ -40,7 +27,7 @@ def write_csv(path, rows):
 
 @pytest.fixture
 def read(tmp_path):
-    return lambda *rows, **how: load([write(tmp_path / "rows.jsonl", rows)], **{"tiers": ANYTHING} | how)
+    return lambda *rows, **how: load([str(write_jsonl(tmp_path / "rows.jsonl", rows))], **{"tiers": ANYTHING} | how)
 
 
 def texts(messages):
@@ -81,7 +68,10 @@ NAMED = {
 def test_columns_whose_names_say_what_they_hold(read, name):
     records = read(NAMED[name])
     assert pairs_of(records) == AB
-    assert pairs_of(load([write(Path(records.files[0]).with_name("copy.jsonl"), map(to_row, records.rows))])) == AB
+    assert (
+        pairs_of(load([str(write_jsonl(Path(records.files[0]).with_name("copy.jsonl"), map(to_row, records.rows)))]))
+        == AB
+    )
 
 
 def test_names_that_a_format_has_of_its_own_stay_what_they_are(read):
@@ -141,7 +131,7 @@ def test_labels_of_one_answer_are_checked_and_scored_and_make_no_pairs(read, tmp
     with pytest.raises(DataError, match=r"format `kto`\) label one answer each as desirable or not"):
         comparisons(records)
     assert [row.metadata[tag] for row in to_score(records).rows] == [KTO[name][tag], False, None]
-    again = load([write(tmp_path / "copy.jsonl", map(to_row, records.rows))])
+    again = load([str(write_jsonl(tmp_path / "copy.jsonl", map(to_row, records.rows)))])
     assert (again.format, [row.scores for row in again.rows]) == ("kto", [[1.0], [0.0]])
 
 
@@ -205,8 +195,8 @@ def test_messages_of_a_tree_are_read_together_across_slices(tmp_path, monkeypatc
         **{"message_id": name, "parent_id": parent, "text": text, "role": role, "rank": rank}
     }
     rows = [node("b", "q", "B", "assistant", 1), node("a", "q", "A", "assistant", 0), node("q", None, "Q", "prompter")]
-    other = write(tmp_path / "other.jsonl", [{"prompt": "Q", "completions": ["x"]}] * 3)
-    read = list(stream([write(tmp_path / "flat.jsonl", rows), other]))
+    other = str(write_jsonl(tmp_path / "other.jsonl", [{"prompt": "Q", "completions": ["x"]}] * 3))
+    read = list(stream([str(write_jsonl(tmp_path / "flat.jsonl", rows)), other]))
     assert [([texts(answer) for answer in row.completions], row.scores) for row in read[:1]] == [
         ([["B"], ["A"]], [-1, 0])
     ]
@@ -215,7 +205,7 @@ def test_messages_of_a_tree_are_read_together_across_slices(tmp_path, monkeypatc
 
 def test_an_error_in_the_data_is_json_on_stdout_in_every_script(tmp_path, toy_model):
     model, _ = toy_model
-    data = write(tmp_path / "rows.jsonl", [{"prompt": "Q", "chosen": 1, "rejected": "B"}])
+    data = str(write_jsonl(tmp_path / "rows.jsonl", [{"prompt": "Q", "chosen": 1, "rejected": "B"}]))
     runs = {
         "check_data.py": [data],
         "train.py": ["--model_name_or_path", model, "--dataset_name", data, "--output_dir", tmp_path / "out"],
