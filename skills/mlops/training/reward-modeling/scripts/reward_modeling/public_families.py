@@ -84,6 +84,8 @@ class Family:
 
     def text(self) -> str:
         """Its text format in words, for the log and the list."""
+        if self.head == "Marked":
+            return "prompt and both answers, each after a mark and cut at its end (PairRM: 1,224 and 412 tokens)"
         template = "prompt and answer as a text pair" if self.pair else "its own chat template"
         if self.tag:
             form = template if self.opening is None else f"a literal text, {self.opening!r}"

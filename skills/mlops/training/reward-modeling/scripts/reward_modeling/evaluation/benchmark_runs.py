@@ -249,7 +249,8 @@ def diagnose_benchmark(result: BenchmarkResult) -> list[str]:
             f"not shown to beat the baseline {spelled(best)}: gain {result.gain:+.3f}. Next: do not rely on it here."
         )
     if result.truncated or result.unscored_steps:
-        lost = f"{result.truncated} inputs were truncated and {result.unscored_steps} steps not read"
+        lost = f"{result.truncated} inputs were truncated"
+        lost += f" and {result.unscored_steps} steps not read" if result.unscored_steps else ""
         found.append(f"{lost} at {result.max_length} tokens. Next: raise --max_length if the model reads more.")
     return [f"{result.title}: {sentence}" for sentence in found]
 
