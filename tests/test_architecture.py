@@ -12,7 +12,7 @@ MODULES = {
 }
 
 
-SAID = {f"reward_modeling.{name}" for name in ("errors", "outputs", "results", "terminal")}
+SAID = {f"reward_modeling.{name}" for name in ("errors", "hub", "outputs", "results", "terminal")}
 """What every module may use."""
 
 

@@ -59,7 +59,9 @@ def test_rewards_are_those_of_one_at_a_time(family, base):
             torch.nn.init.normal_(parameter, std=parameter.shape[-1] ** -0.5)
     scorer = RewardModel(model, Renderer(loaded.tokenizer, max_length=128, scored_at=checkpoints.scored_at(model)))
     rng = random.Random(0)
-    rows = [[" ".join(["one", "two", "red"][: rng.randint(1, 3)] * rng.randint(1, n)) for n in (6, 9)] for _ in range(9)]
+    rows = [
+        [" ".join(["one", "two", "red"][: rng.randint(1, 3)] * rng.randint(1, n)) for n in (6, 9)] for _ in range(9)
+    ]
     alone = []
     for prompt, answer in rows:
         messages = [{"role": "user", "content": prompt}, {"role": "assistant", "content": answer}]

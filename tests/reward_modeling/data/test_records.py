@@ -135,7 +135,7 @@ def test_hub_ids_go_to_datasets_with_config_and_split(monkeypatch, tmp_path, exp
         load(["org/absent"])
     assert (
         caught.value.message
-        == "org/absent is neither a file here nor a dataset that the hub gave: the hub cannot be reached"
+        == "org/absent is neither a file here nor a dataset that the hub gave: there is no network, and it is not in the cache"
     )
 
 

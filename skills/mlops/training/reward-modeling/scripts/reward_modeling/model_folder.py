@@ -3,7 +3,6 @@
 A folder may come from anyone: only regular files inside it are opened, and JSON is bounded.
 """
 
-import functools
 import json
 import re
 import stat
@@ -12,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+from . import hub
 from .errors import ModelError
 
 CONFIG, ADAPTER_CONFIG = "config.json", "adapter_config.json"
@@ -63,30 +63,12 @@ def snapshot(path: str) -> Path | None:
     return found and found.parent
 
 
-@functools.cache
-def hub_answers(path: str) -> bool:
-    """If not, libraries read from the cache alone from here on: the hub's client would try each file for 24 seconds."""
-    from huggingface_hub import HfApi, constants
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
-
-    try:
-        HfApi().model_info(path, timeout=10)
-    except OfflineModeIsEnabled:
-        return False
-    except (HfHubHTTPError, HFValidationError):  # whoever loads it says more
-        return True
-    except Exception:  # of the HTTP client, which is another one in other versions
-        constants.HF_HUB_OFFLINE = True
-        return False
-    return True
-
-
 def hub_file(path: str, name: str, *, ask: bool = False) -> Path | None:
     """A file of a hub repository in the cache, or None. ask: the hub too."""
     from transformers.utils import cached_file
 
     try:
-        found = cached_file(path, name, local_files_only=not (ask and hub_answers(path)))
+        found = cached_file(path, name, local_files_only=not (ask and hub.answers(path)))
     except (OSError, ValueError):
         return None
     return Path(found) if found else None

@@ -5,14 +5,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from . import weights
+from . import hub, weights
 from .errors import ModelError, UsageError, UserError
 from .hf import Config
 from .model_folder import (
     CONFIG,
     check_config,
     check_folder,
-    hub_answers,
     own_code,
     pickled_weights,
     read_json,
@@ -79,7 +78,7 @@ def read_model(
 
 
 def check_reachable(path: str) -> None:
-    if not (Path(path).is_dir() or hub_answers(path) or snapshot(path)):
+    if not (Path(path).is_dir() or hub.answers(path) or snapshot(path)):
         raise ModelError(f"cannot load {path}: the hub does not answer", hint=HUB_HINTS["couldn't connect"])
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from .. import hub
 from ..errors import DataError
 from .cells import short
 from .files import AGAIN, READERS, Table, arrow_tables, first_line, suffix
@@ -83,11 +84,14 @@ _WRONG_CHOICES = {
     "Unknown split": "choose one with --dataset_split (train.py: --dataset_train_split, --dataset_test_split)",
     **dict.fromkeys(("Config name is missing", "BuilderConfig"), "choose one with --dataset_config"),
 }
+_DOWNLOAD = "where there is a network: `hf download ID --repo-type dataset --local-dir DIR`, then give DIR here"
 
 
 def _hub(name: str, split: str | None, config: str | None, size: int | None) -> Iterator[Table]:
+    reached = hub.answers(name, "dataset")  # before datasets is imported, which looks once whether it is offline
     import datasets
 
+    datasets.config.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE or not reached
     try:
         loaded = datasets.load_dataset(name, name=config, split=split)
     except Exception as error:  # every layer below (HTTP, hub, cache, arrow) raises its own kinds
@@ -96,8 +100,10 @@ def _hub(name: str, split: str | None, config: str | None, size: int | None) -> 
                 said = " ".join(str(error).splitlines()[:2])  # the second line lists the configurations
                 raise DataError(said, where=name, hint=flag) from error
         close = difflib.get_close_matches(name, [entry.name for entry in Path().iterdir()], n=1)
-        hint = f"did you mean the file {close[0]}?" if close else "check the spelling and the network, or name a file"
-        what = f"{name} is neither a file here nor a dataset that the hub gave: {first_line(error)}"
+        hint = "check the spelling and the network, or name a file" if reached else _DOWNLOAD
+        hint = f"did you mean the file {close[0]}?" if close else hint
+        why = first_line(error) if reached else "there is no network, and it is not in the cache"
+        what = f"{name} is neither a file here nor a dataset that the hub gave: {why}"
         raise DataError(what, hint=hint) from error
     yield from _from_datasets(loaded, name, split, size)
 
