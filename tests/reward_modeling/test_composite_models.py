@@ -69,6 +69,8 @@ def test_rewards_are_those_of_one_at_a_time(family, base):
         with torch.no_grad():
             alone.append(model(input_ids=ids["input_ids"]).logits[0, 0].item())
     assert torch.tensor(alone).std() > 0.05
+    linear = "it has layers of the type linear_attention"
+    assert scorer.why_padded == (None if family == "gemma3" else linear)
     together = scorer.score([prompt for prompt, _ in rows], [answer for _, answer in rows])
     assert together == pytest.approx(alone, abs=1e-5)
 

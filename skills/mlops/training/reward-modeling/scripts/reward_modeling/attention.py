@@ -209,7 +209,8 @@ def outputs_at(
 ) -> torch.Tensor:
     """[places, labels] outputs of the head, inside `shared_prefix(model)`. Gradients flow."""
     device = next(model.parameters()).device
-    hidden = getattr(model, model.base_model_prefix)(
+    trunk = getattr(model, model.base_model_prefix)
+    hidden = getattr(trunk, "language_model", trunk)(  # of a model of text and images: its text alone
         input_ids=torch.tensor([row.ids], device=device),
         position_ids=torch.tensor([row.positions], device=device),
         use_cache=False,

@@ -34,7 +34,7 @@ def reason_against(model: Model, wanted: bool | None = None, scored_at: str = "l
         return "it reads in both directions, as encoders do"
     if wanted is False:
         return "--shared_prefix false asks for it"
-    config, weights = model.config, next(model.parameters())
+    config, weights = model.config.get_text_config(), next(model.parameters())
     of_tokens = type(model).__name__.endswith("ForTokenClassification")
     if scored_at == "pooled" or not (of_tokens or hasattr(model, "score")) or not hasattr(model, "base_model_prefix"):
         return "it reads its score from the whole text, as encoders do"
@@ -49,7 +49,7 @@ def reason_against(model: Model, wanted: bool | None = None, scored_at: str = "l
         likes[f" on {device}"] = weights
     for where, like in likes.items():
         try:
-            difference = self_check(type(model), config, like)
+            difference = self_check(text_class(model), config, like)
         except UnsupportedAttentionError as error:
             return f"its attention asks for {error}"
         except Exception as error:
@@ -57,6 +57,18 @@ def reason_against(model: Model, wanted: bool | None = None, scored_at: str = "l
         if not difference <= TOLERANCES[like.dtype]:
             return f"a small model of its class gives other rewards on packed rows{where} (by {difference:.0e})"
     return None
+
+
+def text_class(model: Model) -> type:
+    """Of a model of text and images the class of its text alone, which is all that runs on packed rows."""
+    import transformers
+
+    config = model.config.get_text_config()
+    if config is model.config:
+        return type(model)
+    of_tokens = type(model).__name__.endswith("ForTokenClassification")
+    kind = "TOKEN" if of_tokens else "SEQUENCE"
+    return getattr(transformers, f"MODEL_FOR_{kind}_CLASSIFICATION_MAPPING")[type(config)]
 
 
 def self_check(model_class: type, config: Config, like: torch.Tensor) -> float:
