@@ -139,7 +139,7 @@ def test_attention_refuses_what_it_does_not_do(arguments):
 def test_a_config_that_cannot_be_shrunken_is_no_crash():
     """Its batches are padded: a guard that raises would keep the model from scoring at all."""
     model = build("qwen2", {})
-    model.config = type("Unusual", (), {"layer_types": None})()
+    model.config = type("Unusual", (), {"layer_types": None, "get_text_config": lambda self: self})()
     assert "could not be checked" in guard.reason_against(model)
 
 
