@@ -22,7 +22,7 @@
     uv run scripts/grpo.py --config grpo.yaml --beta 0.1 --num_generations 16 --use_peft
 
 Reads   prompts as text or messages; of comparisons and rankings, their prompts (references/data.md)
-Writes  OUT/ a plain Hugging Face causal language model, OUT/grpo.json, OUT/log.jsonl, OUT/run.svg, OUT/checkpoint-*
+Writes  OUT/ a plain Hugging Face causal language model, OUT/grpo.json, OUT/log.jsonl, OUT/run.html, OUT/checkpoint-*
 Method  GRPO arXiv:2402.03300, RLOO arXiv:2402.14740, by trl.GRPOTrainer and trl.RLOOTrainer. Which one, and what to
         watch: references/reinforcement-learning.md
 

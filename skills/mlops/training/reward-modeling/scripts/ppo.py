@@ -22,7 +22,7 @@
     uv run --with-requirements scripts/ppo.py torchrun --nproc_per_node 2 scripts/ppo.py --config ppo.yaml
 
 Reads   prompts as text or messages; of comparisons and rankings, their prompts (references/data.md)
-Writes  OUT/ a plain Hugging Face causal language model, OUT/ppo.json, OUT/log.jsonl, OUT/run.svg, OUT/checkpoint-*
+Writes  OUT/ a plain Hugging Face causal language model, OUT/ppo.json, OUT/log.jsonl, OUT/run.html, OUT/checkpoint-*
 Method  arXiv:1707.06347 with the per-token KL penalty of arXiv:1909.08593. What to watch: references/reinforcement-learning.md
 
 The flags of TRL's PPO script and PPOConfig keep their names; defaults in parentheses. A rollout is

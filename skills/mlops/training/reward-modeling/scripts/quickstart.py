@@ -24,7 +24,7 @@ Makes a small world with a known gold reward, audits preferences with noisy labe
 it on clean held-out pairs, ranks fresh answers, and optimizes a policy against it. Every step is the script of the same
 name, called with the flags that are printed.
 
-Writes  OUT/base_model, OUT/reward_model, OUT/policy and its run.svg; train.jsonl, held_out.jsonl, completions.jsonl,
+Writes  OUT/base_model, OUT/reward_model, OUT/policy and its run.html; train.jsonl, held_out.jsonl, completions.jsonl,
         ranked.jsonl and prompts.jsonl, in the formats of references/data.md
 """
 
@@ -110,7 +110,7 @@ def main(argv: list[str] | None = None) -> Quickstart:
         "rewards of the held-out pairs": str(rewards),
         "ranked answers": str(ranked),
         "policy": str(out / "policy"),
-        "picture of its run": str(out / "policy" / "run.svg"),
+        "page of its run": str(out / "policy" / "run.html"),
     }
     table("where everything lies", ["what", "where"], list(artefacts.items()))
     log(CLOSING.format(accuracy=evaluation.accuracy, choice=choice, policy=policy))

@@ -27,7 +27,7 @@ CHECKPOINT_STAGING = ".checkpoint.partial"
 SEAL = "checkpoint.json"
 """The last file of a checkpoint: size and hash of all others."""
 
-BESIDE = (RECORD, "README.md", "log.jsonl", "run.svg", "runs", "ppo", "completions")
+BESIDE = (RECORD, "README.md", "log.jsonl", "run.svg", "run.html", "runs", "ppo", "completions")
 """What runs write beside a model and its checkpoints; the last three are folders of trackers."""
 # What transformers' save_pretrained, and these scripts, write for a model.
 OLDER = (
@@ -202,7 +202,7 @@ def start(output_dir: str | Path, identity: dict[str, Any], *, resuming: bool) -
     files = sorted(model_files(folder))
     discard_checkpoints(folder, only_incomplete=resuming)
     if not resuming and read_record(folder) is not None:
-        for name in ("log.jsonl", "run.svg"):
+        for name in ("log.jsonl", "run.svg", "run.html"):
             remove(folder / name)
     _write_record(folder, {**identity, "files": files, "finished": False})
 

@@ -21,7 +21,7 @@ from .diagnostics import spelled
 from .pairs import PAIR_DIAGNOSTICS, PairEvaluation, diagnose_pairs
 from .plots import Panel, Series
 from .probes import ProbeSummary, probe_section
-from .report_page import Section, card, page
+from .report_page import END, Section, card, page
 from .results import BenchmarkReport, OverOptimizationReport, PairReport, PoolReport, StepReport
 from .steps import StepEvaluation, diagnose_steps
 
@@ -57,7 +57,11 @@ class Folder:
         parts = self._parts()
         title = f"Can {self.found['model'] or 'the reward'} be trusted?"
         what = title, list(verdicts(parts)), list(sections(parts, self.found["quotes"]))
-        for file, text in zip(self.files, (to_json(self.found, indent=1), page(*what), card(*what)), strict=True):
+        for file, text in zip(
+            self.files,
+            (to_json(self.found, indent=1), page(*what, f"{END} As JSON: report.json."), card(*what)),
+            strict=True,
+        ):
             write_whole(file, [text])
         log(f"report: {self.files[1]}")
 

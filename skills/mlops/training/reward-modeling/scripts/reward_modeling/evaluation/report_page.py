@@ -54,7 +54,7 @@ class Section:
         table(self.title, self.columns[:columns], [[_shown(cell) for cell in row[:columns]] for row in self.rows])
 
 
-def page(title: str, verdicts: Verdicts, sections: Sequence[Section]) -> str:
+def page(title: str, verdicts: Verdicts, sections: Sequence[Section], end: str = "") -> str:
     """The HTML page; every text in it is escaped."""
     lines = [f"<title>{escape(title)}</title></head><body>", _tag("h1", title)]
     for asked, said in verdicts:
@@ -67,7 +67,7 @@ def page(title: str, verdicts: Verdicts, sections: Sequence[Section]) -> str:
             drawn = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>p{number}-", svg(section.panels))
             data = f"<figure>{drawn}</figure><details><summary>The data of the plot</summary>{data}</details>"
         lines += [data, *(_tag("b", name) + _tag("pre", text) for name, text in section.quotes)]
-    return HEAD + "\n".join([*lines, _tag("p", f"{END} As JSON: report.json."), "</body></html>\n"])
+    return HEAD + "\n".join([*lines, _tag("p", end), "</body></html>\n"])
 
 
 def card(title: str, verdicts: Verdicts, sections: Sequence[Section]) -> str:

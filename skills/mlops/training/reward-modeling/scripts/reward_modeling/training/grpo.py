@@ -186,7 +186,7 @@ class GRPORun(TrainerCallback):
         answered = [entry for entry in history if "reward" in entry]
         names = ("reward", "reward_std", "kl", "entropy", "completions/mean_length", "completions/clipped_ratio")
         summary.pop("log")
-        return summary | start_and_end(answered, names), history
+        return summary | start_and_end(answered, names), self.log.entries
 
     # ---- what the trainer calls ----
 

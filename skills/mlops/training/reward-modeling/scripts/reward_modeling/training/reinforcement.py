@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +13,8 @@ from .. import checkpoints
 from ..ensemble import Rewards
 from ..outputs import write_whole
 from ..results import to_json
-from ..terminal import log, warn
-from . import configuration, resuming
+from ..terminal import log
+from . import configuration, resuming, run_report
 from .policy import Policy, save_policy
 from .prompts import new_tokens, read_prompts, render_prompts
 from .results import PolicyRun
@@ -81,7 +81,7 @@ def train_policy(run: PPORun | GRPORun, settings: PolicySettings) -> PolicyRun |
     trained = run.trained(**result, **found, resumed_from=resume)
     save_policy(policy, output_dir, trained, run.summary)
     log(f"saved: {output_dir}")
-    draw_run(output_dir / "run.svg", history, run.panels)
+    run_report.write(output_dir, history, run.panels, trained)
     return trained
 
 
@@ -144,18 +144,3 @@ def start_and_end(history: Entries, names: Sequence[str]) -> dict[str, dict[str,
         end: {name: sum(entry[name] for entry in part) / len(part) for name in names if part and name in part[0]}
         for end, part in parts.items()
     }
-
-
-def draw_run(file: Path, history: Sequence[Mapping[str, float]], panels: Mapping[str, Sequence[str]]) -> None:
-    """By step. panels: title -> the numbers drawn together."""
-    from ..evaluation.plots import Panel, Series, svg
-
-    def series(name: str) -> Series:
-        return Series(name, [(entry["step"], entry[name]) for entry in history if name in entry])
-
-    try:
-        picture = svg([Panel(title, "step", names[0], list(map(series, names))) for title, names in panels.items()])
-    except ImportError as error:
-        return warn(f"the run is not drawn: {error}")
-    write_whole(file, [picture])
-    log(f"the run is drawn in {file}")
