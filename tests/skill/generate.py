@@ -80,9 +80,19 @@ def first_line(path: Path) -> str:
     return doc.splitlines()[0].rstrip(".").replace("|", " or ")
 
 
+OPTIONAL = ("serve", "serving", "servers", "label_steps", "rollouts")
+"""Scripts, modules and folders that SKILL.md does not name. A loader that copies only what is named refuses more than 1 MiB;
+these are what it leaves out, and what nothing else needs."""
+
+
+def is_optional(path: Path) -> bool:
+    return not {path.stem, path.parent.name}.isdisjoint(OPTIONAL)
+
+
 def files() -> str:
-    """The names of all scripts and of the package's modules, in one line: some loaders copy only what is named."""
-    paths = sorted((SKILL / "scripts").rglob("*.py"), key=lambda path: (path.parent != SKILL / "scripts", path))
+    """The names of the scripts and of the package's modules, in one line: some loaders copy only what is named."""
+    paths = [path for path in (SKILL / "scripts").rglob("*.py") if not is_optional(path)]
+    paths.sort(key=lambda path: (path.parent != SKILL / "scripts", path))
     return ", ".join(f"`{path.relative_to(SKILL).as_posix()}`" for path in paths) + "."
 
 

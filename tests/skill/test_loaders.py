@@ -6,6 +6,7 @@ the description, which files of a skill are fetched at all, and a scanner that r
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import subprocess
@@ -18,7 +19,7 @@ from conftest import REPOSITORY, save_tiny
 
 sys.path.insert(0, str(REPOSITORY / "tests" / "skill"))
 from copies import copied, tracked
-from generate import SKILL
+from generate import OPTIONAL, SKILL, is_optional
 
 DOCUMENTS = {"root": REPOSITORY / "SKILL.md", "skill": SKILL / "SKILL.md"}
 NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
@@ -85,15 +86,28 @@ def test_every_path_that_the_document_names_is_a_file_of_the_skill_and_the_other
     named = {match.rstrip(".,;:") for match in FETCHED.findall((SKILL / "SKILL.md").read_text(encoding="utf-8"))}
     files = {path.relative_to(SKILL).as_posix() for path in tracked(SKILL)} - {"SKILL.md"}
     assert named - files == set(), "named, but no file of the skill"
-    assert files - named == set(), "a file of the skill, but not named in SKILL.md"
+    unnamed = {path for path in files if is_optional(SKILL / path)}
+    assert files - named == unnamed, "a file of the skill, but not named in SKILL.md"
 
 
 def test_sizes():
-    """A scanner refuses more than 1024 KiB in all, and remarks on files of more than 256. On more than 50 files it remarks too."""
-    sizes = [path.stat().st_size for path in tracked(SKILL)]
+    """A scanner refuses more than 1024 KiB in all, and remarks on files of more than 256. On more than 50 files it remarks too.
+    It sees what its loader fetched, which is what SKILL.md names.
+    """
+    sizes = [path.stat().st_size for path in tracked(SKILL) if not is_optional(path)]
     assert sum(sizes) < 1024 * 1020 and max(sizes) < 256_000
     assert not any(path.is_symlink() for path in tracked(SKILL)), "loaders refuse or drop links"
     assert all(path.suffix in {".py", ".md", ".yaml", ".json", ".jsonl"} for path in tracked(SKILL))
+
+
+def test_what_is_named_imports_nothing_at_once_that_is_not():
+    """Only inside functions, behind a check that says what is missing."""
+    for path in tracked(SKILL):
+        if path.suffix == ".py" and not is_optional(path):
+            for node in ast.parse(path.read_text(encoding="utf-8")).body:
+                if isinstance(node, ast.ImportFrom):
+                    words = {*(node.module or "").split("."), *(alias.name for alias in node.names)}
+                    assert words.isdisjoint(OPTIONAL), f"{path.name} imports {words & set(OPTIONAL)}"
 
 
 @pytest.mark.parametrize("reason", REFUSED)
