@@ -83,7 +83,7 @@ def first_line(path: Path) -> str:
 def files() -> str:
     """The names of all scripts and of the package's modules, in one line: some loaders copy only what is named."""
     paths = sorted((SKILL / "scripts").rglob("*.py"), key=lambda path: (path.parent != SKILL / "scripts", path))
-    return ", ".join(f"`{path.relative_to(SKILL).as_posix()}`" for path in paths) + "."
+    return "\n".join(["```text", " ".join(path.relative_to(SKILL).as_posix() for path in paths), "```"])
 
 
 def modules() -> str:

@@ -21,7 +21,6 @@ from .benchmarks import BENCHMARKS, Benchmark, Item, ItemRewards, Part
 from .diagnostics import spelled
 from .inputs import prompt_keys, score_answers
 from .intervals import Counts, Estimate, Measured, group_index, measure
-from .report_page import Section
 from .step_measures import FIXED, NO_ERROR, choose_threshold, labeled_steps
 from .steps import score_steps
 
@@ -253,17 +252,3 @@ def diagnose_benchmark(result: BenchmarkResult) -> list[str]:
         lost += f" and {result.unscored_steps} steps not read" if result.unscored_steps else ""
         found.append(f"{lost} at {result.max_length} tokens. Next: raise --max_length if the model reads more.")
     return [f"{result.title}: {sentence}" for sentence in found]
-
-
-def benchmark_section(result: BenchmarkResult) -> Section:
-    letters = dict(zip("ABCDE", result.published, strict=False))
-    others = [*result.baselines.values(), *result.published.values()]
-    rows = [[spelled(number), one, *(of.get(number) for of in others)] for number, one in result.numbers.items()]
-    texts = []
-    if result.threshold is not None:
-        texts.append(f"A step is wrong under {result.threshold:.4f} ({result.threshold_from}).")
-    if letters:
-        models = ", ".join(f"{letter}: {model}" for letter, model in letters.items())
-        texts.append(f"Published: {models} ({result.published_in}).")
-    title, columns = f"{result.title}: {result.items} items of {result.rows} rows", map(spelled, result.baselines)
-    return Section(title, ["", "value", *columns, *letters], rows, texts, scale=(0.0, 0.5, 1.0))

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -16,10 +15,9 @@ from ..data.records import Solution, split_by_prompt
 from ..data.writing import with_metadata
 from ..errors import DataError
 from ..step_rendering import Steps
-from ..terminal import log, progress, table
-from .diagnostics import SUBSET_ROWS, Diagnostic, diagnosed, estimates_table, spelled, tell_more, value, values_for
+from ..terminal import progress
+from .diagnostics import Diagnostic, diagnosed, spelled
 from .inputs import source_of, subsets
-from .intervals import Estimate
 from .step_measures import (
     FIXED,
     NO_ERROR,
@@ -196,7 +194,7 @@ def _written_rows(
     ]
 
 
-def _wrong_way(measured: Iterable[StepMeasures]) -> str:
+def wrong_way(measured: Iterable[StepMeasures]) -> str:
     below = any(one.auroc and one.auroc.value < 0.5 for one in measured)
     return " (an AUROC below 0.5 ranks the wrong way round)" if below else ""
 
@@ -251,29 +249,5 @@ def diagnose_steps(summary: StepSummary) -> list[str]:
         found = [(spelled(name), getattr(one, measure)) for name, one in summary.baselines.items()]
         named = [SimpleNamespace(name=name, estimate=estimate) for name, estimate in found if estimate]
         best[measure] = max(named, key=lambda one: one.estimate.value, default=None)
-    known = SimpleNamespace(**vars(summary), best=best, wrong_way=_wrong_way(summary.baselines.values()))
+    known = SimpleNamespace(**vars(summary), best=best, wrong_way=wrong_way(summary.baselines.values()))
     return diagnosed(known, STEP_DIAGNOSTICS)
-
-
-def show_steps(summary: StepSummary, name: str) -> None:
-    title = (
-        f"{name}: {summary.n_steps} labeled steps ({summary.wrong_steps} wrong) of {summary.n_solutions} "
-        f"solutions ({summary.erroneous_solutions} with an error), {summary.n_prompts} prompts"
-    )
-    estimates_table(title, values_for(summary, Estimate))
-    at = ", ".join(f"{threshold:.4f}" for threshold in summary.threshold.values)
-    log(f"threshold {at}: {summary.threshold.chosen_on}")
-    baselines = {spelled(name): one for name, one in summary.baselines.items()}
-    _show_measures("baselines", {"the model": summary, **baselines})
-    if summary.subsets:
-        _show_measures("subsets", dict(islice(summary.subsets.items(), SUBSET_ROWS)))
-        tell_more(summary.subsets)
-
-
-def _show_measures(title: str, measured: Mapping[str, StepMeasures]) -> None:
-    for heading, keys in {
-        f"steps{_wrong_way(measured.values())}": ("step_accuracy", "f1", "auroc"),
-        "solutions": ("first_error_accuracy", "erroneous", "correct", "processbench_f1"),
-    }.items():
-        rows = [[name, *(value(getattr(one, key)) for key in keys)] for name, one in measured.items()]
-        table(f"{title}: {heading}", ["", *map(spelled, keys)], rows)
