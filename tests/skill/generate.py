@@ -37,7 +37,7 @@ def one_of(names: str) -> str:
 def checks() -> str:
     """The table of the audit's checks: each once, with what it is about. A run prints its advice itself."""
     from reward_modeling.data.audit import CHECKS, STEP_CHECKS, UNLABELED_CHECKS
-    from reward_modeling.data.audit.rendered import RENDERED_CHECKS
+    from reward_modeling.data.audit.checks import RENDERED_CHECKS
 
     tables = {"pairs": CHECKS, "steps": STEP_CHECKS, "unlabeled": UNLABELED_CHECKS, "rendered": RENDERED_CHECKS}
     of: dict[tuple[str, str], list[str]] = {}
@@ -114,7 +114,7 @@ def pair_keys() -> str:
 
 
 def step_keys() -> str:
-    from reward_modeling.evaluation.step_measures import StepMeasures
+    from reward_modeling.evaluation.steps import StepMeasures
 
     return key_table(keys(StepMeasures))
 

@@ -16,7 +16,7 @@ from .model_folder import CONFIG, check_folder, read_json
 from .output_folder import CARD, staged
 from .precision import best_device, usable
 from .pretrained import architecture_of, read_chat_template, read_config, read_model, read_tokenizer
-from .public_families import Family
+from .public_table import Family
 from .readers import recognize_family
 from .results import to_json
 from .tokenizer_setup import prepare_tokenizer

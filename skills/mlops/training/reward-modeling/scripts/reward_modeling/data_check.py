@@ -12,15 +12,14 @@ from typing import ClassVar
 from .cli import flag
 from .data import audit
 from .data.audit import CHECKS, STEP_CHECKS, UNLABELED_CHECKS, UNREADABLE, AuditFinding, Check
+from .data.audit.checks import OVER_LENGTH, REFUSED, RENDERED_CHECKS, rendered_checks
 from .data.audit.parts import Survey
-from .data.audit.rendered import OVER_LENGTH, REFUSED, RENDERED_CHECKS, rendered_checks
 from .data.converting import Reading
+from .data.entries import said
 from .data.formats import ANYTHING, FORMATS
-from .data.original import kept_rows, lines
 from .data.reading import check_verbatim, slices
 from .data.records import Solution
-from .data.winners import said
-from .data.writing import counted, tell_moved, to_row
+from .data.writing import counted, kept_rows, lines, tell_moved, to_row
 from .errors import DataError, UsageError
 from .outputs import check_output_file, write_whole
 from .results import Result, emit, to_json

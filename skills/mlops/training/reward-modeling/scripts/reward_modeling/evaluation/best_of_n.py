@@ -12,8 +12,7 @@ import numpy as np
 
 from ..data.records import Ranking
 from ..errors import DataError, UsageError
-from .diagnostics import Diagnostic, diagnosed
-from .inputs import answer_length, prompt_keys
+from .inputs import Diagnostic, answer_length, diagnosed, prompt_keys
 from .intervals import Estimate, accuracy, difference
 
 POOL_SIZES = (1, 4, 16, 64, 100)

@@ -12,8 +12,7 @@ import numpy as np
 from ..data.records import Comparison
 from ..data.writing import with_metadata
 from ..errors import DataError
-from .diagnostics import Diagnostic, diagnosed
-from .inputs import answer_length, prompt_keys, score_answers, source_of, subsets
+from .inputs import Diagnostic, answer_length, diagnosed, prompt_keys, score_answers, source_of, subsets
 from .intervals import Estimate
 from .pair_measures import NO_SUBSET, PairedComparison, PairSummary, compare_outcomes, pair_outcomes, summarize_pairs
 

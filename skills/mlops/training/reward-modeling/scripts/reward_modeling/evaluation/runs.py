@@ -21,7 +21,7 @@ from .probes import ProbeSummary, probe_pairs
 from .report import Folder, worst
 from .sections import sections_of
 from .settings import EvaluationSettings
-from .step_measures import choose_threshold, labeled_steps
+from .steps import choose_threshold, labeled_steps
 
 OutputRows = list[dict[str, object]]
 

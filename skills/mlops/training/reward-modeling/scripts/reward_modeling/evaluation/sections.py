@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from . import overoptimization
 from .benchmark_runs import BenchmarkResult
-from .diagnostics import spelled
+from .inputs import spelled
 from .plots import Panel, Series
 from .probes import ProbeSummary
 from .report_page import Cell, Section
