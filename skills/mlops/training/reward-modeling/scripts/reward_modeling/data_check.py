@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import chain
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 from .cli import flag
 from .data import audit
@@ -26,11 +26,10 @@ from .results import Result, emit, to_json
 from .settings import ReadingSettings, TextSettings, WinnerSettings, neutral_flag, split_flag
 from .terminal import listed, log, table
 
-DROPPABLE = (
-    *(UNREADABLE, REFUSED, OVER_LENGTH),
-    *(name for name, check in (CHECKS | STEP_CHECKS).items() if check.about_rows),
-)
+_OF_ROWS = (name for name, check in (CHECKS | STEP_CHECKS).items() if check.about_rows)
+DROPPABLE = (UNREADABLE, REFUSED, OVER_LENGTH, *_OF_ROWS)
 
+T = TypeVar("T")
 SAID = ("format", "files", "winner_values", "columns_used", "metadata_columns")
 """Of `Records`, in the result under the same names."""
 
@@ -290,24 +289,20 @@ def _report(result: Checked, set_aside: dict[str, int]) -> None:
         log(f"wrote {result.kept} rows to {result.output}")
 
 
+def _entry(kind: type[T], one: object, *about: str) -> T:
+    return kind(*about, *(getattr(one, field.name) for field in fields(kind)[len(about) :]))
+
+
 def list_formats() -> FormatList:
-    entries = [
-        FormatEntry(**{field.name: getattr(entry, field.name) for field in fields(FormatEntry)})
-        for entry in FORMATS.values()
-    ]
-    rows = [[entry.name, ", ".join(entry.needs), entry.description] for entry in entries]
+    entries = [_entry(FormatEntry, one) for one in FORMATS.values()]
+    rows = [[one.name, ", ".join(one.needs), one.description] for one in entries]
     table("formats", ["name", "columns", "description"], rows)
     return FormatList(entries)
 
 
 def list_checks() -> CheckList:
-    names = [field.name for field in fields(CheckEntry)]
     tables = {"comparisons": CHECKS, "solutions in steps": STEP_CHECKS, "rows without labels": UNLABELED_CHECKS}
     tables["what a model reads (--model_name_or_path)"] = RENDERED_CHECKS
-    entries = [
-        CheckEntry(about, *(getattr(check, name) for name in names[1:]))
-        for about, checks in tables.items()
-        for check in checks.values()
-    ]
-    table("checks", names, [list(vars(entry).values()) for entry in entries])
+    entries = [_entry(CheckEntry, check, about) for about, checks in tables.items() for check in checks.values()]
+    table("checks", [field.name for field in fields(CheckEntry)], [list(vars(entry).values()) for entry in entries])
     return CheckList(entries)

@@ -1,9 +1,5 @@
 """A small generated world whose gold reward is known in closed form, and in which every bad answer has a named flaw.
 
-    prompt   The lamps in the tower belong to Leo. Who owns the lamps?
-    answer   Sure, the lamps belong to Leo.                                  gold  1.2
-             Sure, the lamps belong to Mia.                       wrong      gold -1.5
-
     gold = 1 + 0.2 [right, and with a courtesy word] - sum of the penalties in FLAWS, at most MAX_GOLD = 1.2
 
 Pure Python from a seed: the rows are the same on every machine. A prompt holds one candidate value only, since a model this

@@ -1,7 +1,5 @@
 """The field's benchmarks as frozen entries. Comments name the sources, at the commit read; `benchmark_runs` scores them."""
 
-from __future__ import annotations
-
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -15,6 +15,8 @@ if TYPE_CHECKING:  # torch, which over-optimization and the measures do without
     from ..process import ProcessRewardModel
     from ..scoring import RewardModel
 
+Scores = list[list[float | None]]
+"""[rows][answers] rewards, None for one that was not scored."""
 SUBSET_COLUMNS = ("subset", "category", "domain", "source", "tranche", "task")
 
 
@@ -44,10 +46,8 @@ def subsets(
     return [row.metadata.get(column) for row in rows] if column else None
 
 
-def score_answers(
-    model: RewardModel | ProcessRewardModel, rows: Sequence[Comparison | Ranking]
-) -> list[list[float | None]]:
-    """[rows][answers] rewards, or None. Identical answers to a prompt are computed once: they tie to the last digit."""
+def score_answers(model: RewardModel | ProcessRewardModel, rows: Sequence[Comparison | Ranking]) -> Scores:
+    """Identical answers to a prompt are computed once: they tie to the last digit."""
     conversations = [Conversation(row.prompt, one, row.tools, row.origin) for row in rows for one in answers_of(row)]
     if getattr(model, "compares", False):  # whose rewards depend on the other answers of the row
         rewards = iter(model.score_conversations(conversations))

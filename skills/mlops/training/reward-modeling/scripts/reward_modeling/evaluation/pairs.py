@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from itertools import compress
+from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -75,18 +75,6 @@ def evaluate_pairs(
     return PairEvaluation(np.array(chosen), np.array(rejected), summary, scored)
 
 
-def compare_models(first: PairEvaluation, second: PairEvaluation) -> PairedComparison:
-    both = zip(first.scored, second.scored, strict=True)
-    shared = [(pair, a, b) for (pair, *a), (_, *b) in both if None not in (*a, *b)]
-    if not shared:
-        raise DataError(
-            "no pair was scored by both models", hint="raise --max_length, or choose --overlong truncate_left"
-        )
-    pairs, *rewards = zip(*shared, strict=True)
-    outcomes = [pair_outcomes(*np.transpose(of_model)) for of_model in rewards]
-    return compare_outcomes(*outcomes, groups=prompt_keys(pairs), weights=[pair.weight for pair in pairs])
-
-
 @dataclass(frozen=True, kw_only=True)
 class SubsetComparison(PairedComparison):
     p: float
@@ -97,17 +85,22 @@ def compare(
     first: PairEvaluation, second: PairEvaluation, names: tuple[str, str], subset_column: str | None = None
 ) -> tuple[PairedComparison, dict[str, SubsetComparison], str]:
     """(on all pairs, on each subset where both scored some, which is better and whether it could be luck)."""
-    whole, found = compare_models(first, second), {}
-    of = subsets([pair for pair, _, _ in first.scored], subset_column) or []
-    named = [NO_SUBSET if name is None else str(name) for name in of]
-    for name in sorted(set(named)):
-        kept = [
-            one == name and None not in (*a, *b) for one, a, b in zip(named, first.scored, second.scored, strict=True)
-        ]
-        if any(kept):
-            found[name] = compare_models(
-                *(replace(one, scored=[*compress(one.scored, kept)]) for one in (first, second))
-            )
+    pairs = [pair for pair, _, _ in first.scored]
+    of_models = [[rewards for _, *rewards in one.scored] for one in (first, second)]
+    both = [place for place, rewards in enumerate(zip(*of_models, strict=True)) if None not in chain(*rewards)]
+    if not both:
+        hint = "raise --max_length, or choose --overlong truncate_left"
+        raise DataError("no pair was scored by both models", hint=hint)
+
+    def compared(places: list[int]) -> PairedComparison:
+        kept = [pairs[place] for place in places]
+        outcomes = [pair_outcomes(*np.transpose([rewards[place] for place in places])) for rewards in of_models]
+        return compare_outcomes(*outcomes, groups=prompt_keys(kept), weights=[pair.weight for pair in kept])
+
+    whole = compared(both)
+    names_of = [NO_SUBSET if name is None else str(name) for name in subsets(pairs, subset_column) or ()]
+    named = {name: [place for place in both if names_of[place] == name] for name in sorted(set(names_of))}
+    found = {name: compared(places) for name, places in named.items() if places}
     corrected = holm([part.prompt_sign_test_p for part in found.values()])
     parts = {name: SubsetComparison(**vars(found[name]), p=p) for name, p in zip(found, corrected, strict=True)}
     return whole, parts, _verdict(whole, parts, names)

@@ -4,8 +4,6 @@ What must not raise it is done to rejected answers, and compared with neutral se
 one flaw, which `length` finds, and not ten. What must lower it is done to chosen answers.
 """
 
-from __future__ import annotations
-
 import math
 import random
 import re

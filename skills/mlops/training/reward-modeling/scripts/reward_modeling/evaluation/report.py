@@ -3,8 +3,6 @@
 A folder with report.html and README.md for people and report.json, to which each evaluation of one model adds its part.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -68,9 +66,8 @@ class Folder:
 
         kept = self.found["parts"]
         try:
-            return {
-                kind: TypeAdapter(kind).validate_python(part) for kind in SECTIONS if (part := kept.get(kind.__name__))
-            }
+            known = [kind for kind in SECTIONS if kept.get(kind.__name__)]
+            return {kind: TypeAdapter(kind).validate_python(kept[kind.__name__]) for kind in known}
         except ValidationError as error:
             hint = "remove it, and evaluate again"
             raise DataError("it is of another version", where=str(self.files[0]), hint=hint) from error

@@ -1,7 +1,5 @@
 """How results look: sections of text, tables and plots as one HTML page without a network, as Markdown, or on stderr."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """What each kind of result shows as tables and plots: on stderr when it is found, and on the page of a report."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping
 
 from . import overoptimization
