@@ -15,7 +15,7 @@ if TYPE_CHECKING:  # torch, which over-optimization and the measures do without
     from ..process import ProcessRewardModel
     from ..scoring import RewardModel
 
-Scores = list[list[float | None]]
+AnswerRewards = list[list[float | None]]
 """[rows][answers] rewards, None for one that was not scored."""
 SUBSET_COLUMNS = ("subset", "category", "domain", "source", "tranche", "task")
 
@@ -46,7 +46,7 @@ def subsets(
     return [row.metadata.get(column) for row in rows] if column else None
 
 
-def score_answers(model: RewardModel | ProcessRewardModel, rows: Sequence[Comparison | Ranking]) -> Scores:
+def score_answers(model: RewardModel | ProcessRewardModel, rows: Sequence[Comparison | Ranking]) -> AnswerRewards:
     """Identical answers to a prompt are computed once: they tie to the last digit."""
     conversations = [Conversation(row.prompt, one, row.tools, row.origin) for row in rows for one in answers_of(row)]
     if getattr(model, "compares", False):  # whose rewards depend on the other answers of the row

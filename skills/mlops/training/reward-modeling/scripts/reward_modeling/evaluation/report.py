@@ -15,8 +15,8 @@ from ..terminal import log
 from .pairs import PAIR_DIAGNOSTICS, PairEvaluation, diagnose_pairs
 from .probes import ProbeSummary
 from .report_page import Section, card, page
-from .results import OverOptimizationReport, PairReport, PoolReport, StepReport
-from .sections import SECTIONS, Part, sections_of
+from .results import EvaluationOutput, OverOptimizationReport, PairReport, PoolReport, StepReport
+from .sections import SECTIONS, sections_of
 from .steps import StepEvaluation, diagnose_steps
 
 Parts = Mapping[type, Any]
@@ -42,7 +42,7 @@ class Folder:
         names = ("report.json", "report.html", "README.md")
         self.files = [check_output_file(Path(path) / name, overwrite or ours) for name in names]
 
-    def add(self, part: Part, quotes: Quotes | None = None) -> None:
+    def add(self, part: EvaluationOutput, quotes: Quotes | None = None) -> None:
         """Write the report anew with this part in it. quotes: of pairs."""
         self.found["parts"][type(part).__name__] = json.loads(to_json(part))
         if quotes is not None:

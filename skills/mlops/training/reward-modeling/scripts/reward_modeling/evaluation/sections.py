@@ -8,7 +8,15 @@ from .inputs import spelled
 from .plots import Panel, Series
 from .probes import ProbeSummary
 from .report_page import Cell, Section
-from .results import BenchmarkReport, ComparisonWith, OverOptimizationReport, PairReport, PoolReport, StepReport
+from .results import (
+    BenchmarkReport,
+    ComparisonWith,
+    EvaluationOutput,
+    OverOptimizationReport,
+    PairReport,
+    PoolReport,
+    StepReport,
+)
 from .steps import wrong_way
 
 CHOICES = ("random", "longest", "majority", "oracle")
@@ -17,10 +25,9 @@ MEASURES = {
     "Steps": ("step_accuracy", "precision", "recall", "f1", "auroc"),
     "Solutions": ("first_error_accuracy", "erroneous", "correct", "processbench_f1"),
 }
-Part = PairReport | PoolReport | StepReport | BenchmarkReport | OverOptimizationReport
 
 
-def sections_of(part: Part) -> Iterable[Section]:
+def sections_of(part: EvaluationOutput) -> Iterable[Section]:
     return SECTIONS[type(part)](part)
 
 
