@@ -67,7 +67,7 @@ def test_stdout_has_every_key_and_stderr_a_table_and_no_noise(judged):
     keys = "model dataset format set_aside n_pairs n_prompts accuracy ties tie_share log_loss brier ece margin length"
     keys += " subsets macro_accuracy micro_accuracy reliability blind not_scored truncated diagnostics output"
     assert set(keys.split()) <= set(result)
-    assert "40 comparisons" in stderr and "accuracy" in stderr
+    assert "40 pairs" in stderr and "accuracy" in stderr
     for noise in ("\r", "it/s]", "Warning", "Traceback"):
         assert noise not in stderr
 
@@ -256,7 +256,7 @@ def test_best_of_n_of_a_process_model(toy_process_model, pools_file):
             ("--compare", "."),
             ("baseline longer", "blind model", "hard", "macro: mean over subsets"),
         ),
-        ("toy_model", "pools_file", ("--best_of_n",), ("model [95 %]", "gain over random [95 %]", "oracle")),
+        ("toy_model", "pools_file", ("--best_of_n",), ("model", "longest", "oracle")),
     ],
 )
 def test_no_word_in_a_table_is_broken_at_80_columns(model, data, more, cells, request, monkeypatch):

@@ -198,4 +198,4 @@ def test_a_process_model_reports_its_steps(tiny, tmp_path):
     assert done.returncode == 0, done.stderr
     text = (tmp_path / "page" / "report.html").read_text(encoding="utf-8")
     Page(text)
-    assert "<h2>Steps</h2>" in text and "processbench f1" in text and "all_correct" in text
+    assert "<h2>Steps: the model" in text and "processbench f1" in text and "all correct" in text

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from conftest import CHATML, QUICK, run_main, save_tiny, toy_pairs, write_jsonl
-from reward_modeling.data.audit.text import is_templated
+from reward_modeling.data.audit.checks import is_templated
 
 TEMPLATED = [
     "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n",

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reward_modeling import sandbox, sandbox_words
+from reward_modeling import sandbox
 from reward_modeling.errors import DataError, UsageError
 from reward_modeling.sandbox import (
     FLAWS,
@@ -108,7 +108,7 @@ def test_every_sum_is_right():
     """A second route to the key: plain addition."""
     in_order = ("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
     value = {word: number for number, word in enumerate(in_order, start=2)}
-    for first, second in itertools.product(sandbox_words.SUMMANDS, repeat=2):
+    for first, second in itertools.product(sandbox.SUMMANDS, repeat=2):
         asked = parse_prompt(
             QUESTION_KINDS["sum"].prompts[0].format(name="Ana", item="pens", first=first, second=second)
         )

@@ -37,7 +37,7 @@ def one_of(names: str) -> str:
 def checks() -> str:
     """The table of the audit's checks: each once, with what it is about. A run prints its advice itself."""
     from reward_modeling.data.audit import CHECKS, STEP_CHECKS, UNLABELED_CHECKS
-    from reward_modeling.data.audit.rendered import RENDERED_CHECKS
+    from reward_modeling.data.audit.checks import RENDERED_CHECKS
 
     tables = {"pairs": CHECKS, "steps": STEP_CHECKS, "unlabeled": UNLABELED_CHECKS, "rendered": RENDERED_CHECKS}
     of: dict[tuple[str, str], list[str]] = {}
@@ -90,10 +90,10 @@ def is_optional(path: Path) -> bool:
 
 
 def files() -> str:
-    """The names of the scripts and of the package's modules, in one line: some loaders copy only what is named."""
+    """The names of the scripts and of the package's modules, in one block: some loaders copy only what is named."""
     paths = [path for path in (SKILL / "scripts").rglob("*.py") if not is_optional(path)]
     paths.sort(key=lambda path: (path.parent != SKILL / "scripts", path))
-    return ", ".join(f"`{path.relative_to(SKILL).as_posix()}`" for path in paths) + "."
+    return "\n".join(["```text", " ".join(path.relative_to(SKILL).as_posix() for path in paths), "```"])
 
 
 def modules() -> str:
@@ -124,7 +124,7 @@ def pair_keys() -> str:
 
 
 def step_keys() -> str:
-    from reward_modeling.evaluation.step_measures import StepMeasures
+    from reward_modeling.evaluation.steps import StepMeasures
 
     return key_table(keys(StepMeasures))
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from reward_modeling.data.folders import data_files
+from reward_modeling.data.sources import data_files
 from reward_modeling.errors import DataError
 
 

@@ -155,7 +155,7 @@ def test_every_rating_of_prm800k_labels_one_step_of_one_solution(tmp_path):
 
 
 def test_an_alternative_after_unjudged_steps_says_nothing_about_the_first_error(tmp_path):
-    from reward_modeling.evaluation.step_measures import UNKNOWN, labeled_steps
+    from reward_modeling.evaluation.steps import UNKNOWN, labeled_steps
 
     rows = solutions(load(written(tmp_path, WHOLE)))
     data = labeled_steps(rows, [[0.5] * len(one.steps) for one in rows])

@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 from reward_modeling.data.records import Ranking
 from reward_modeling.errors import DataError, UsageError
 from reward_modeling.evaluation import best_of_n
-from reward_modeling.evaluation.best_of_n import best_of
+from reward_modeling.evaluation.best_of_n import best_of, find_answers
 from reward_modeling.evaluation.inputs import score_answers
-from reward_modeling.evaluation.votes import find_answers
 
 PROMPT = [{"role": "user", "content": "2+2?"}]
 

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from reward_modeling.data.records import Comparison
-from reward_modeling.evaluation.comparison import compare, holm
-from reward_modeling.evaluation.pairs import PairEvaluation
+from reward_modeling.evaluation.pairs import PairEvaluation, compare, holm
 
 
 def evaluation(right, subsets=None):

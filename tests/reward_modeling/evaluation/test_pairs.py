@@ -4,7 +4,10 @@ import numpy as np
 import pytest
 
 from reward_modeling.evaluation.pair_measures import compare_outcomes, summarize_pairs
-from reward_modeling.evaluation.pairs import PAIR_DIAGNOSTICS, SUBSET_ROWS, diagnose_pairs, show_comparison, show_pairs
+from reward_modeling.evaluation.pairs import PAIR_DIAGNOSTICS, diagnose_pairs
+from reward_modeling.evaluation.report_page import ROWS_SHOWN
+from reward_modeling.evaluation.results import ComparisonWith, PairReport
+from reward_modeling.evaluation.sections import sections_of
 
 N = 400
 RIGHT = np.arange(N) % 5 != 0  # 80 % right
@@ -75,43 +78,54 @@ def test_a_large_ece_of_few_pairs_is_not_called_miscalibration():
     assert few.ece > 0.1 and not PAIR_DIAGNOSTICS["underconfident"].applies(few)
 
 
+def show(found, model, **more):
+    said = {"dataset": ["hh.jsonl"], "format": "explicit", "set_aside": {}, "diagnostics": [], "output": None}
+    for section in sections_of(PairReport(model=model, **vars(found), **said, **more)):
+        section.show()
+
+
 def test_show_prints_each_table_on_stderr(capsys):
-    show_pairs(calibrated(), "runs/[/a] on hh.jsonl")
+    show(calibrated(), "runs/[/a]")
     out, err = capsys.readouterr()
     assert out == ""
-    assert "runs/[/a] on hh.jsonl: 400 pairs of 400 prompts" in err
+    assert "runs/[/a]" in err and "400 pairs of 400 prompts: hh.jsonl" in err
     for row in (
         "accuracy ",
         "baseline longer",
         "baseline shorter",
-        "chance",
+        "Chance is 0.5",
         "log loss",
         "ece",
-        "0.80 to 0.85",
+        "0.8000",
         "spearman reward length",
+        "blind model",
     ):
         assert row in err
     assert "0.7580" in err and "0.8363" in err  # the Wilson interval of 320 in 400
-    assert "subsets" not in err
+    assert "subset" not in err
 
 
 def test_show_cuts_long_subset_tables_at_the_easy_end(capsys):
-    names = [f"s{row % (SUBSET_ROWS + 10):02d}[/b]" for row in range(N)]
+    shown = ROWS_SHOWN - 2  # and two means
+    names = [f"s{row % (shown + 10):02d}[/b]" for row in range(N)]
     wrong = np.array([name.startswith("s07") for name in names])
-    show_pairs(summary(np.where(wrong, -1.0, 1.0), subsets=names), "t")
+    show(summary(np.where(wrong, -1.0, 1.0), subsets=names), "t")
     err = capsys.readouterr().err
-    table = err[err.index("subsets, smallest accuracy first") :]
-    assert table.index("s07[/b]") < table.index("s00[/b]") and "s39[/b]" not in table
-    assert "10 more subsets are not shown; the JSON has them all" in table
+    table = err[err.index("The smallest first") :]
+    assert table.index("s07[/b]") < table.index("s00[/b]") and f"s{shown + 9}[/b]" not in table
+    assert "10 more rows are not shown; the JSON has them all" in table
     assert "macro: mean over subsets" in table and "0.9750" in table
 
 
 def test_show_survives_one_pair(capsys):
-    show_pairs(summarize_pairs([1.0], [0.0], [1], [1], subsets=["only"]), "one")
+    show(summarize_pairs([1.0], [0.0], [1], [1], subsets=["only"]), "one")
     assert "only" in capsys.readouterr().err
 
 
 def test_show_comparison(capsys):
-    show_comparison(compare_outcomes([1] * 8 + [0] * 2, [0] * 8 + [1, 0]), "new", "old/[b]")
+    found = compare_outcomes([1] * 8 + [0] * 2, [0] * 8 + [1, 0])
+    other = ComparisonWith(**vars(found), model="old/[b]", verdict="it is so", by_subset={}, other=calibrated())
+    show(calibrated(), "new", comparison=other)
     out, err = capsys.readouterr()
-    assert out == "" and "A: new" in err and "B: old/[b]" in err and "0.0391" in err
+    assert out == "" and "A: new" in err and "B: old/[b]" in err and "0.0391" in err and "it is so." in err
+    assert "A alone is right on 8 pairs, B on 1; both are on 0, wrong on 1, tied on 0." in err

@@ -8,7 +8,7 @@ from sklearn import metrics as sklearn_metrics
 
 from reward_modeling.data.records import Solution
 from reward_modeling.errors import DataError
-from reward_modeling.evaluation import step_measures
+from reward_modeling.evaluation import steps as step_measures
 
 
 def solution(labels, prompt="2+2?", texts=None, **metadata):

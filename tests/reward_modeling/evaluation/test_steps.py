@@ -10,6 +10,8 @@ import pytest
 from reward_modeling.aggregation import StepScores
 from reward_modeling.data.records import Solution
 from reward_modeling.evaluation import steps
+from reward_modeling.evaluation.results import StepReport
+from reward_modeling.evaluation.sections import sections_of
 
 
 def solution(labels, prompt="2+2?", texts=None, **metadata):
@@ -188,10 +190,13 @@ def test_a_good_scorer_needs_no_remark_and_measures_without_a_value_get_none():
 def test_the_table_of_baselines_says_what_an_auroc_below_one_half_means(capsys):
     rows, scorer = world(200)
     summary = replace(steps.evaluate_steps(scorer, rows).summary, subsets={})
-    said = "baselines: steps (an AUROC below 0.5 ranks the wrong way round)"
+    said = "Steps: the model and baselines (an AUROC below 0.5 ranks the wrong way round)"
+    of_data = {"model": "m", "dataset": [], "format": "prm800k", "set_aside": {}, "diagnostics": [], "output": None}
     for value, expected in ((0.5, False), (0.2, True)):
         baselines = {
             name: replace(one, auroc=replace(one.auroc, value=value)) for name, one in summary.baselines.items()
         }
-        steps.show_steps(replace(summary, baselines=baselines), "good")
+        report = StepReport(**vars(replace(summary, baselines=baselines)), **of_data)
+        for section in sections_of(report):
+            section.show()
         assert (said in capsys.readouterr().err) == expected

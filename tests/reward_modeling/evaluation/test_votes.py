@@ -10,7 +10,7 @@ from scipy.stats import hypergeom
 
 from reward_modeling.data.records import Ranking
 from reward_modeling.errors import DataError, UsageError
-from reward_modeling.evaluation.votes import DRAWS, final_answer, find_answers, majority_vote
+from reward_modeling.evaluation.best_of_n import DRAWS, final_answer, find_answers, majority_vote
 
 STANDARD_ERROR = 0.5 / math.sqrt(DRAWS)
 

@@ -166,9 +166,8 @@ def optimize(out: Path, base: Path, reward_model: Path, prompts: Path, seed: int
         *(word for name, value in PPO_DEFAULTS.items() for word in (f"--{name}", value)),
     )
     asked = sandbox.make_questions(FRESH_PROMPTS, seed, split="test")
-    before, after = (
-        fmean(gold.value for _, gold in policy_answers(path, asked, seed)) for path in (base, out / "policy")
-    )
+    models = base, out / "policy"
+    before, after = (fmean(gold.value for _, gold in policy_answers(path, asked, seed)) for path in models)
     return {"before": before, "after": after, "most": sandbox.MAX_GOLD, "kl": run.end["kl"]}
 
 

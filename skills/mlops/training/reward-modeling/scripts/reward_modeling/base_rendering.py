@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from .chat_templates import TemplateFaultError, apply, template_text
 from .completeness import Arguments
-from .data.audit.text import is_templated
+from .data.audit.checks import is_templated
 from .data.records import Message
 from .errors import DataError, ModelError
 from .hf import Tokenizer

@@ -4,10 +4,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .cards import CARD_VERSION, read_card
 from .chat_templates import DATE_NOTE, writes_the_date
 from .errors import ModelError
-from .golden import MERGE_TOLERANCE, RELOAD_TOLERANCE, check_golden, check_unchanged, golden_scores
+from .golden import (
+    CARD_VERSION,
+    MERGE_TOLERANCE,
+    RELOAD_TOLERANCE,
+    check_golden,
+    check_unchanged,
+    golden_scores,
+    read_card,
+)
 from .heads import head_name, head_projection, keep_head_in_float32, scored_at, unwrapped
 from .hf import Model, Tokenizer
 from .kinds import KINDS, OUTCOME, Kind, kind_of_architecture
@@ -16,11 +23,10 @@ from .model_folder import CONFIG, check_folder, read_json
 from .output_folder import CARD, staged
 from .precision import best_device, usable
 from .pretrained import architecture_of, read_chat_template, read_config, read_model, read_tokenizer
-from .public_families import Family
+from .public_table import Family
 from .readers import recognize_family
 from .results import to_json
-from .tokenizer_setup import prepare_tokenizer
-from .vocabulary import check_embedded
+from .tokenizer_setup import check_embedded, prepare_tokenizer
 from .weights import NOT_OURS, OTHER_HEAD, explain
 
 ADAPTER = "adapter"

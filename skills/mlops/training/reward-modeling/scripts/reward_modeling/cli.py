@@ -16,7 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-from .data import winners
+from .data import entries
 from .errors import UsageError
 from .old_flags import translated
 from .packages import check_optional
@@ -69,8 +69,8 @@ def _column(text: str) -> tuple[str, str] | None:
 
 def _winner(text: str) -> tuple[str, str] | None:
     value, _, side = map(str.strip, text.rpartition("="))
-    meant = winners.WINNER_WORDS.get(side.lower())
-    return (winners.key(value), meant) if value and meant else None
+    meant = entries.WINNER_WORDS.get(side.lower())
+    return (entries.key(value), meant) if value and meant else None
 
 
 column_map = _pairs("NAME=COLUMN", _column)

@@ -7,31 +7,29 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import chain
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 from .cli import flag
 from .data import audit
 from .data.audit import CHECKS, STEP_CHECKS, UNLABELED_CHECKS, UNREADABLE, AuditFinding, Check
+from .data.audit.checks import OVER_LENGTH, REFUSED, RENDERED_CHECKS, rendered_checks
 from .data.audit.parts import Survey
-from .data.audit.rendered import OVER_LENGTH, REFUSED, RENDERED_CHECKS, rendered_checks
 from .data.converting import Reading
+from .data.entries import said
 from .data.formats import ANYTHING, FORMATS
-from .data.original import kept_rows, lines
 from .data.reading import check_verbatim, slices
 from .data.records import Solution
-from .data.winners import said
-from .data.writing import counted, tell_moved, to_row
+from .data.writing import counted, kept_rows, lines, tell_moved, to_row
 from .errors import DataError, UsageError
 from .outputs import check_output_file, write_whole
 from .results import Result, emit, to_json
 from .settings import ReadingSettings, TextSettings, WinnerSettings, neutral_flag, split_flag
 from .terminal import listed, log, table
 
-DROPPABLE = (
-    *(UNREADABLE, REFUSED, OVER_LENGTH),
-    *(name for name, check in (CHECKS | STEP_CHECKS).items() if check.about_rows),
-)
+_OF_ROWS = (name for name, check in (CHECKS | STEP_CHECKS).items() if check.about_rows)
+DROPPABLE = (UNREADABLE, REFUSED, OVER_LENGTH, *_OF_ROWS)
 
+T = TypeVar("T")
 SAID = ("format", "files", "winner_values", "columns_used", "metadata_columns")
 """Of `Records`, in the result under the same names."""
 
@@ -291,24 +289,20 @@ def _report(result: Checked, set_aside: dict[str, int]) -> None:
         log(f"wrote {result.kept} rows to {result.output}")
 
 
+def _entry(kind: type[T], one: object, *about: str) -> T:
+    return kind(*about, *(getattr(one, field.name) for field in fields(kind)[len(about) :]))
+
+
 def list_formats() -> FormatList:
-    entries = [
-        FormatEntry(**{field.name: getattr(entry, field.name) for field in fields(FormatEntry)})
-        for entry in FORMATS.values()
-    ]
-    rows = [[entry.name, ", ".join(entry.needs), entry.description] for entry in entries]
+    entries = [_entry(FormatEntry, one) for one in FORMATS.values()]
+    rows = [[one.name, ", ".join(one.needs), one.description] for one in entries]
     table("formats", ["name", "columns", "description"], rows)
     return FormatList(entries)
 
 
 def list_checks() -> CheckList:
-    names = [field.name for field in fields(CheckEntry)]
     tables = {"comparisons": CHECKS, "solutions in steps": STEP_CHECKS, "rows without labels": UNLABELED_CHECKS}
     tables["what a model reads (--model_name_or_path)"] = RENDERED_CHECKS
-    entries = [
-        CheckEntry(about, *(getattr(check, name) for name in names[1:]))
-        for about, checks in tables.items()
-        for check in checks.values()
-    ]
-    table("checks", names, [list(vars(entry).values()) for entry in entries])
+    entries = [_entry(CheckEntry, check, about) for about, checks in tables.items() for check in checks.values()]
+    table("checks", [field.name for field in fields(CheckEntry)], [list(vars(entry).values()) for entry in entries])
     return CheckList(entries)

@@ -38,9 +38,7 @@ OLDER = (
     *("chat_template.json", "additional_chat_templates"),
 )
 # Read by transformers beside the files of another model, or counted as a checkpoint of it.
-READ_ALONG = (
-    *("adapter_*", "pytorch_model*", "*.safetensors", "*.safetensors.index.json", "*token*.json", "checkpoint-*"),
-)
+READ_ALONG = "adapter_*", "pytorch_model*", "*.safetensors", "*.safetensors.index.json", "*token*.json", "checkpoint-*"
 OF_KILLED_RUNS = rf"\.(model|checkpoint)\.partial|\.({'|'.join(map(re.escape, BESIDE))})(\.\d+)?\.partial"
 
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from .base_rendering import BaseRenderer
 from .data.records import Message
 from .errors import ModelError, UsageError
-from .public_families import Family
+from .public_table import Family
 from .rendering import Rendered
 
 PAIR_MARKS = ("<|source|>", "<|candidate1|>", "<|candidate2|>")

@@ -17,7 +17,7 @@ from .model_folder import (
     read_json,
     snapshot,
 )
-from .vocabulary import check_tells_apart
+from .tokenizer_setup import check_tells_apart
 
 # Words in what the hub's client says -> the next thing to try.
 HUB_HINTS = {

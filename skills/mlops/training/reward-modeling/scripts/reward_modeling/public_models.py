@@ -15,11 +15,10 @@ from .output_folder import CARD
 from .pair_rendering import AskedRenderer, MarkedRenderer
 from .precision import best_device, usable
 from .pretrained import loaded_by, read_chat_template, read_tokenizer, without_reports
-from .public_families import Family
 from .public_rendering import PublicRenderer, PublicStepRenderer, with_token_types
+from .public_table import Family
 from .readers import INDEX, pickled, recognize_family
-from .tokenizer_setup import prepare_tokenizer
-from .vocabulary import check_embedded
+from .tokenizer_setup import check_embedded, prepare_tokenizer
 from .weights import check_loaded
 
 TRUNK = (r"^(model|transformer|gpt_neox|pretrained_model|backbone|base_model)\.", "model.")

@@ -7,7 +7,7 @@ from typing import Any
 from .base_rendering import opening_ids
 from .data.records import Message
 from .errors import DataError, ModelError, UsageError
-from .public_families import Family
+from .public_table import Family
 from .rendering import Rendered, Renderer
 from .step_rendering import RenderedSolution, StepRenderer, check_steps
 

@@ -9,8 +9,7 @@ from typing import Any
 from .errors import ModelError
 from .model_folder import ADAPTER_CONFIG, CONFIG, check_config, check_folder, hub_file, read_json, tensors
 from .output_folder import CARD
-from .public_families import ANY, Family
-from .public_table import PUBLIC, ROUTED
+from .public_table import ANY, PUBLIC, ROUTED, Family
 
 INDEX, PICKLED = "model.safetensors.index.json", "pytorch_model.bin"
 

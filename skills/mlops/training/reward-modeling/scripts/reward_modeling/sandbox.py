@@ -1,9 +1,5 @@
 """A small generated world whose gold reward is known in closed form, and in which every bad answer has a named flaw.
 
-    prompt   The lamps in the tower belong to Leo. Who owns the lamps?
-    answer   Sure, the lamps belong to Leo.                                  gold  1.2
-             Sure, the lamps belong to Mia.                       wrong      gold -1.5
-
     gold = 1 + 0.2 [right, and with a courtesy word] - sum of the penalties in FLAWS, at most MAX_GOLD = 1.2
 
 Pure Python from a seed: the rows are the same on every machine. A prompt holds one candidate value only, since a model this
@@ -14,14 +10,150 @@ import math
 import random
 import re
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from . import sandbox_words as world
 from .data.records import Comparison, Message, Ranking
 from .errors import DataError, UsageError
-from .sandbox_words import QUESTION_KINDS, SLOTS, fields_of, words_of
+
+PEOPLE = ("Ana", "Ben", "Cleo", "Dan", "Eva", "Jack", "Leo", "Mia")
+ITEMS = ("apples", "books", "pens", "cups", "lamps", "chairs", "coins", "stamps", "keys", "bells", "drums", "boats")
+PLACES = ("shop", "barn", "school", "museum", "market", "library", "garden", "tower")
+GARMENTS = ("hat", "coat", "scarf", "jacket")
+COLORS = ("red", "blue", "green", "black", "white", "brown")
+NUMBERS = ("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+SUMMANDS = NUMBERS[:4]
+
+SLOTS: dict[str, tuple[str, ...]] = {
+    "name": PEOPLE,
+    "item": ITEMS,
+    "place": PLACES,
+    "garment": GARMENTS,
+    "color": COLORS,
+    "number": NUMBERS,
+    "first": SUMMANDS,
+    "second": SUMMANDS,
+}
+"""What each {field} of a template may be."""
+
+ENTITIES = frozenset(word.lower() for word in PEOPLE + ITEMS + PLACES + GARMENTS)
+
+
+@dataclass(frozen=True)
+class QuestionKind:
+    """One kind of question. values: what an answer's {value} may be. key: facts -> the right one of them."""
+
+    prompts: tuple[str, ...]
+    answers: tuple[str, ...]
+    values: tuple[str, ...]
+    key: Callable[[Mapping[str, str]], str]
+
+
+QUESTION_KINDS: dict[str, QuestionKind] = {
+    "stock": QuestionKind(
+        prompts=(
+            "The {place} has {number} {item}. How many {item} are there?",
+            "There are {number} {item} in the {place}. How many {item} are there?",
+        ),
+        answers=("there are {value} {item}", "I count {value} {item}", "the number of {item} is {value}"),
+        values=NUMBERS,
+        key=lambda facts: facts["number"],
+    ),
+    "sum": QuestionKind(
+        prompts=("{name} has {first} {item} and buys {second} more. How many {item} does {name} have now?",),
+        answers=("{name} has {value} {item} now", "now {name} has {value} {item}", "that makes {value} {item}"),
+        values=NUMBERS,
+        # The list starts at two, so positions i and j add up to position i + j + 2.
+        key=lambda facts: NUMBERS[NUMBERS.index(facts["first"]) + NUMBERS.index(facts["second"]) + 2],
+    ),
+    "color": QuestionKind(
+        prompts=("{name} wears a {color} {garment} in the {place}. What color is the {garment}?",),
+        answers=("the {garment} is {value}", "{name} wears a {value} {garment}", "it is a {value} {garment}"),
+        values=COLORS,
+        key=lambda facts: facts["color"],
+    ),
+    "owner": QuestionKind(
+        prompts=(
+            "In the {place}, {name} owns the {item}. Who owns the {item}?",
+            "The {item} in the {place} belong to {name}. Who owns the {item}?",
+        ),
+        answers=(
+            "the {item} belong to {value}",
+            "it is {value} who owns the {item}",
+            "the owner of the {item} is {value}",
+        ),
+        values=PEOPLE,
+        key=lambda facts: facts["name"],
+    ),
+}
+
+COURTESY = frozenset(["sure", "gladly", "certainly", "thanks"])
+OPENERS = ("Sure, ", "Gladly, ", "Certainly, ", "Thanks for asking, ")
+INSULTS = frozenset(["fool", "stupid", "idiot", "silly", "dumb"])
+RUDE_OPENERS = (
+    "You fool, ",
+    "What a dumb question, ",
+    "That was a stupid thing to ask, ",
+    "Listen, idiot, ",
+    "Silly you, ",
+)
+EVASIONS = (
+    "I am not sure about that.",
+    "That is hard to say.",
+    "It depends on many things.",
+    "I would rather not say.",
+    "Who knows, maybe ask someone else.",
+    "I cannot tell you that.",
+)
+ASIDES = (
+    "The {place} is closed today.",
+    "{name} went to the {place}.",
+    "The {item} in the {place} are old.",
+    "My {garment} is in the {place}.",
+)
+FILLERS = (
+    "As everyone in this old town knows, it was always like that.",
+    "And the weather is nice today, so do not worry at all.",
+    "We should all know such things well, because they matter a lot.",
+    "Of course there is much more to tell about this long story.",
+)
+
+
+def sentence(body: str) -> str:
+    return f"{body[0].upper()}{body[1:]}."
+
+
+def every_text() -> Iterator[str]:
+    """Every word wherever it can stand: first, after a space, capitalized or not."""
+    for kind in QUESTION_KINDS.values():
+        for template in kind.prompts:
+            yield from _filled(template, SLOTS)
+        for template in kind.answers:
+            for body in _filled(template, {**SLOTS, "value": kind.values}):
+                sentences = [sentence(opener + body) for opener in ("", *OPENERS, *RUDE_OPENERS)]
+                yield from (f"{sentence} {sentence}" for sentence in sentences)
+    for template in (*ASIDES, *EVASIONS):
+        yield from _filled(template, SLOTS)
+    yield from (f" {filler}" for filler in FILLERS)
+
+
+def _filled(template: str, slots: Mapping[str, tuple[str, ...]]) -> list[str]:
+    names = fields_of(template)
+    rounds = max((len(slots[name]) for name in names), default=1)
+    return [template.format(**{name: slots[name][i % len(slots[name])] for name in names}) for i in range(rounds)]
+
+
+def fields_of(template: str) -> list[str]:
+    return list(dict.fromkeys(re.findall(r"{(\w+)}", template)))
+
+
+def words_of(text: str) -> list[str]:
+    return re.findall(r"[^\W_]+", text.lower())
+
+
+VOCABULARY = frozenset(word for text in every_text() for word in words_of(text))
+
 
 LONGEST = 14
 """Words in an answer before it counts as padded."""
@@ -113,11 +245,11 @@ def answer(prompt: Question, flaw: str | None, rng: random.Random) -> str:
     if flaw is not None and flaw not in FLAWS:
         raise UsageError(f"no flaw {flaw!r}", hint=f"choose one of {', '.join(FLAWS)}")
     if flaw == "evasive":
-        return rng.choice(world.EVASIONS)
+        return rng.choice(EVASIONS)
     if flaw == "offtopic":
         return _aside(prompt, rng)
     if flaw == "rude":
-        return _statement(prompt, prompt.key, rng, world.RUDE_OPENERS, share=1.0)
+        return _statement(prompt, prompt.key, rng, RUDE_OPENERS, share=1.0)
     if flaw == "wrong":
         return _statement(prompt, _other_value(prompt, rng), rng)
     good = _statement(prompt, prompt.key, rng)
@@ -127,7 +259,7 @@ def answer(prompt: Question, flaw: str | None, rng: random.Random) -> str:
         words = good.split()
         return " ".join(words[: rng.randint(2, len(words) - 1)]).rstrip(",")
     if flaw == "padded":
-        return f"{good} {rng.choice(world.FILLERS)}"
+        return f"{good} {rng.choice(FILLERS)}"
     return good
 
 
@@ -141,7 +273,7 @@ def gold(prompt: Question, text: str, finished: bool = True) -> GoldReward:
     counts = _count_flaws(prompt, words, ended=finished and text.endswith((".", "!", "?")))
     value = 1.0 - sum(FLAWS[name].price(count) for name, count in counts.items())
     right = not counts["wrong"] and not counts["evasive"]
-    if right and world.COURTESY.intersection(words):
+    if right and COURTESY.intersection(words):
         value += BONUS
     return GoldReward(round(value, 10), frozenset(name for name, count in counts.items() if count))
 
@@ -151,14 +283,12 @@ def _count_flaws(prompt: Question, words: list[str], ended: bool) -> dict[str, i
     key, known_here = prompt.key.lower(), {*words_of(prompt.text), prompt.key.lower()}
     stated = [word for word in words if word in values]
     neighbors = list(pairwise(words))
-    foreign = [
-        word for word in words if word not in known_here and (word in world.ENTITIES or word not in world.VOCABULARY)
-    ]
+    foreign = [word for word in words if word not in known_here and (word in ENTITIES or word not in VOCABULARY)]
     return {
         "wrong": sum(word != key for word in stated),
         "evasive": int(not stated),
         "offtopic": sum(word not in values for word in foreign),
-        "rude": sum(word in world.INSULTS for word in words),
+        "rude": sum(word in INSULTS for word in words),
         "repetitive": len(neighbors) - len(set(neighbors)),
         "truncated": int(not ended),
         "padded": max(0, len(words) - LONGEST),
@@ -242,10 +372,10 @@ def _reply(text: str) -> list[Message]:
     return [{"role": "assistant", "content": text}]
 
 
-def _statement(prompt: Question, value: str, rng: random.Random, openers=world.OPENERS, share: float = 0.4) -> str:
+def _statement(prompt: Question, value: str, rng: random.Random, openers=OPENERS, share: float = 0.4) -> str:
     opener = rng.choice(openers) if rng.random() < share else ""
     body = rng.choice(QUESTION_KINDS[prompt.kind].answers).format(**prompt.facts, value=value)
-    return world.sentence(opener + body)
+    return sentence(opener + body)
 
 
 def _other_value(prompt: Question, rng: random.Random) -> str:
@@ -254,8 +384,8 @@ def _other_value(prompt: Question, rng: random.Random) -> str:
 
 def _aside(prompt: Question, rng: random.Random) -> str:
     """It states no value: to name a person who is asked for would be wrong, too."""
-    answers_by_name = QUESTION_KINDS[prompt.kind].values is world.PEOPLE
-    template = rng.choice([aside for aside in world.ASIDES if not (answers_by_name and "{name}" in aside)])
+    answers_by_name = QUESTION_KINDS[prompt.kind].values is PEOPLE
+    template = rng.choice([aside for aside in ASIDES if not (answers_by_name and "{name}" in aside)])
     unused = {name: [word for word in SLOTS[name] if word not in prompt.facts.values()] for name in fields_of(template)}
     return template.format(**{name: rng.choice(words) for name, words in unused.items()})
 

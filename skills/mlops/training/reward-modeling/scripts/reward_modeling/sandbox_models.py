@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from .data.records import Message
 from .errors import UsageError
-from .sandbox import SFT_MIX, GoldReward, Question, gold, sft_conversations
-from .sandbox_words import every_text
+from .sandbox import SFT_MIX, GoldReward, Question, every_text, gold, sft_conversations
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, Qwen2Config

@@ -11,8 +11,8 @@ from ..errors import DataError
 from ..results import finite
 from ..terminal import warn
 from .cells import RowError, decoded, lists_in_cells, object_in, short, turns, wrong_type
-from .columns import check_columns, renamed, same_columns
-from .entries import Format, Numbered, Problems, Row, SetAsideError
+from .columns import check_columns, conversion, guess, nearest, renamed, same_columns, seen
+from .entries import Format, Numbered, Problems, Row, SetAsideError, key, meaning
 from .files import Table, suffix
 from .formats import (
     ANSWERS,
@@ -32,8 +32,6 @@ from .formats import (
 )
 from .formats_steps import NEUTRAL, NeutralError
 from .records import Comparison, Origin, Ranking, Record, Records, Solution, Undecided, answers_of
-from .unknown import conversion, guess, nearest, seen
-from .winners import key, meaning
 from .writing import unwrapped_metadata
 
 Made = tuple[int, Row, Record | None]

@@ -1,17 +1,138 @@
 """What a format is. Its tables are formats_*.py."""
 
+import contextlib
 import math
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..errors import DataError
 from .cells import RowError, short, wrong_type
 from .records import Message, Record
-from .winners import Winner
 
 Row = dict[str, Any]
 Numbered = list[tuple[int, Row]]
 Problems = list[tuple[int, str]]
+
+
+WINNER_WORDS = {
+    **dict.fromkeys(("a", "model_a", "response_a", "conversation_a"), "a"),
+    **dict.fromkeys(("b", "model_b", "response_b", "conversation_b"), "b"),
+    **dict.fromkeys(("tie", "tie (inconsistent)", "tie (bothbad)", "tie (both bad)", "bothbad", "both_bad"), "tie"),
+}
+SCORES = {"a": [1.0, 0.0], "b": [0.0, 1.0], "tie": [0.0, 0.0]}
+
+_PKU_SAFERLHF = {"0": "response_0", "1": "response_1"}
+KNOWN = {
+    "labels": {"1": "human_ref_A", "0": "human_ref_B"},  # SHP
+    "better_response_id": _PKU_SAFERLHF,
+    "safer_response_id": _PKU_SAFERLHF,
+}
+"""Public data sets."""
+
+
+def key(value: Any) -> str:
+    """As in --winner_values: "1" for 1.0, "true" for True."""
+    text = str(value).strip().lower()
+    with contextlib.suppress(ValueError):
+        number = float(text)
+        if abs(number) < 1e6 and number == int(number):
+            return f"{number:g}"
+    return text
+
+
+@dataclass(frozen=True)
+class Winner:
+    columns: tuple[str, ...] = ("winner",)
+    means: dict[str, str] | None = None
+    """{value: "a", "b" or "tie"} of a known data set. None: words say it themselves, numbers are asked about."""
+    read: Callable[..., Any] = lambda value: value
+
+    def value(self, row: dict[str, Any]) -> Any:
+        values = [row.get(column) for column in self.columns]
+        if all(value in (None, "") for value in values):
+            return None
+        try:
+            return self.read(*values)
+        except RowError:  # it has no meaning, which stops the run
+            return ", ".join(map(short, values))
+
+
+def _is_bare(value: str) -> bool:
+    """A number, whose meaning is never guessed: 1 is the first answer in SHP, the second in PKU-SafeRLHF."""
+    with contextlib.suppress(ValueError):
+        float(value)
+        return True
+    return value in ("true", "false")
+
+
+def meaning(
+    winners: Sequence[tuple[int, Any]],
+    given: dict[str, str] | None,
+    columns: dict[str, str],
+    where: str,
+    known: dict[str, str] | None = None,
+    name: str = "",
+) -> tuple[dict[str, str], dict[str, int]]:
+    """({value: "a", "b" or "tie"}, {"value=a": its rows}) of (row number, value) pairs.
+
+    known: of the data set `name`. Raises DataError for values without a meaning."""
+    counts = Counter(key(value) for _, value in winners)
+    for value in counts.keys() & (known or {}) & (given or {}).keys():
+        if given[value] != known[value]:
+            raise DataError(
+                f"--winner_values says {value}={given[value]}, but in `{name}` {value} means {known[value]}",
+                where=where,
+                hint="read this file without --winner_values, or, if it is another data set, name its columns with --columns",
+            )
+    means = known | (given or {}) if known else WINNER_WORDS | (_of_columns(columns) if given is None else given)
+    closed = given is not None or known
+    unsaid = [value for value in counts if value not in means and (closed or _is_bare(value))]
+    if unsaid:
+        where = f"{where}:{next(number for number, value in winners if key(value) in unsaid)}"
+        if known:
+            means = _meanings(known, " = ")
+            what = f"the preference is {unsaid[0][:40]} ({counts[unsaid[0]]} rows), which has no meaning in `{name}`: {means}"
+            hint = "say what the values mean, as in --winner_values 1=a,2=b, or remove these rows"
+            raise DataError(what, where=where, hint=hint)
+        raise _unsaid(counts, unsaid[0], given, where)
+    return means, {f"{value}={means[value]}": count for value, count in counts.items() if value in means}
+
+
+def _of_columns(columns: dict[str, str]) -> dict[str, str]:
+    sides = {columns.get("response_a"): "a", columns.get("response_b"): "b"}
+    values = KNOWN.get(columns.get("winner", ""), {})
+    return {value: sides[column] for value, column in values.items()} if set(values.values()) == sides.keys() else {}
+
+
+def _meanings(means: dict[str, str], equals: str) -> str:
+    return ", ".join(f"{value}{equals}{side}" for value, side in means.items())
+
+
+def _unsaid(counts: Counter[str], unsaid: str, given: dict[str, str] | None, where: str) -> DataError:
+    seen = ", ".join(f"{value[:40]} ({count} rows)" for value, count in counts.most_common(8))
+    if given is not None:
+        said = _meanings(given, "=")
+        return DataError(
+            f"`winner` is {unsaid[:40]}, which --winner_values {said} does not say; the values are {seen}",
+            where=where,
+            hint=f"add it, as in --winner_values {said.replace(', ', ',')},{unsaid}=tie, or remove these rows",
+        )
+    ordered = sorted(filter(_is_bare, counts), reverse=True)
+    sides = ["a", *["tie"] * (len(ordered) - 2), "b"][: len(ordered)]
+    swapped = [{"a": "b", "b": "a"}.get(side, side) for side in sides]
+    one, other = (",".join(map("=".join, zip(ordered, names, strict=True))) for names in (sides, swapped))
+    return DataError(
+        f"`winner` holds numbers, which do not say which answer is better: {seen}",
+        where=where,
+        hint=f"say what they mean: --winner_values {one}, or {other}; to score without labels, --columns winner=",
+    )
+
+
+def said(counts: dict[str, int]) -> str:
+    return "winner: " + ", ".join(f"{pair.replace('=', ' -> ')} ({count} rows)" for pair, count in counts.items())
+
 
 PAIR = ("chosen", "rejected")
 MARGINS = ("margin", "weight", "score_chosen|chosen_score", "score_rejected|rejected_score")

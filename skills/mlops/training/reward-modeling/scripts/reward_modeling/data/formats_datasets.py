@@ -6,11 +6,10 @@ from typing import Any
 
 from .cells import RowError, objects, short, structure, turns, wrong_type
 from .conversations import answer_of, messages_of, prompt_of, split_shared, spoken
-from .entries import BAD, GOOD, MARGINS, PAIR, USER, Format, Row, entry, number
+from .entries import BAD, GOOD, MARGINS, PAIR, USER, WINNER_WORDS, Format, Row, Winner, entry, number
 from .formats_pairs import PairColumns, are_answers, arena, columns, comparison, instructed, scores_by_winner
 from .formats_rankings import answered
 from .records import Ranking
-from .winners import WINNER_WORDS, Winner
 
 DATASETS: dict[str, Format] = {}
 _pairs, _columns = partial(entry, DATASETS, optional=()), partial(columns, DATASETS)

@@ -20,9 +20,22 @@ from .conversations import (
     transcript_of,
     with_system,
 )
-from .entries import BAD, GOOD, MARGINS, PAIR, USER, Format, Row, are_lists, are_texts, entry, margin_and_weight
+from .entries import (
+    BAD,
+    GOOD,
+    MARGINS,
+    PAIR,
+    SCORES,
+    USER,
+    Format,
+    Row,
+    Winner,
+    are_lists,
+    are_texts,
+    entry,
+    margin_and_weight,
+)
 from .records import Comparison, Ranking
-from .winners import SCORES, Winner
 
 PairColumns = Comparison | Ranking
 PAIRS: dict[str, Format] = {}

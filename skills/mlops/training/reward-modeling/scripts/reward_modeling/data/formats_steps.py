@@ -21,9 +21,8 @@ STEP_TAG = "ки"
 _FIRST_STEP = re.compile(r"(?:#+ *|\*\*)?\bstep *1\b *[:.)]", re.IGNORECASE)
 MARKS = {"+": 1.0, "-": 0.0}
 _WRONG_SUM = {"prompt": "2+2+2?", "completions": ["2+2=4", "4+2=7"]}
-_BEN_STEPS, _BEN_ERROR, _BEN_VERDICT = (
-    f"Model_Solution_{name}" for name in ("Steps", "First_Error_Step", "Correctness")
-)
+_BEN = ("Steps", "First_Error_Step", "Correctness")
+_BEN_STEPS, _BEN_ERROR, _BEN_VERDICT = (f"Model_Solution_{name}" for name in _BEN)
 _TAGGED = "2+2+2? Step 1: 2+2=4 {}\nStep 2: 4+2=7 {}"
 
 

@@ -10,11 +10,11 @@ from ..errors import UsageError
 from ..terminal import log
 from .columns import root_of
 from .converting import Reading, is_one_piece, records_of
+from .entries import said
 from .files import Table
 from .formats import PROMPTS
 from .records import Ranking, Records, joined, prompts, to_score
 from .sources import read
-from .winners import said
 
 SLICE = 4096
 

@@ -18,12 +18,9 @@ from ..data.sources import read
 from ..errors import DataError, UsageError
 from ..results import Number
 from .benchmarks import BENCHMARKS, Benchmark, Item, ItemRewards, Part
-from .diagnostics import spelled
-from .inputs import prompt_keys, score_answers
+from .inputs import prompt_keys, score_answers, spelled
 from .intervals import Counts, Estimate, Measured, group_index, measure
-from .report_page import Section
-from .step_measures import FIXED, NO_ERROR, choose_threshold, labeled_steps
-from .steps import score_steps
+from .steps import FIXED, NO_ERROR, choose_threshold, labeled_steps, score_steps
 
 if TYPE_CHECKING:
     from ..process import ProcessRewardModel
@@ -50,9 +47,8 @@ class LoadedBenchmark(NamedTuple):
 @dataclass(frozen=True)
 class BenchmarkResult:
     """complete: with all published rows. ties: items whose best reward is shared. unscored_steps: those that did not fit.
-    numbers: the official one first, null where it lacks items. subsets: the ratios they are made of. baselines: scorers of
-    lengths alone; gain: the official number minus the best of theirs, paired. published: by model.
-    """
+    numbers: the official one first, null where it lacks items. subsets: the ratios below them. baselines: scorers of lengths
+    alone; gain: the official number minus the best of theirs, paired."""
 
     title: str
     rows: int
@@ -92,7 +88,7 @@ def load_benchmark(name: str, folder: str | None) -> LoadedBenchmark:
             rows += not part.optional
             origin = Origin(found.name, number)
             try:
-                item = replace(benchmark.item(row, part.name, origin.file), origin=origin)
+                item = replace(benchmark.item(row, part.name or origin.file), origin=origin)
             except SetAsideError as reason:
                 set_aside[str(reason)] += 1
                 continue
@@ -126,7 +122,7 @@ def _tables(name: str, benchmark: Benchmark, folder: str | None) -> Iterator[tup
 
 
 def _files(folder: Path, name: str, part: Part) -> list[Path]:
-    """In the subfolder of the benchmark's name, where there is one, else anywhere in the folder."""
+    """In the subfolder of the benchmark's name, or else anywhere."""
     if not folder.is_dir():
         raise DataError(f"no such folder: {folder}", hint="give another --benchmark_data")
     folder = next((one for one in folder.iterdir() if one.is_dir() and _plain(one.name) == _plain(name)), folder)
@@ -149,8 +145,8 @@ def summarize(
     truncated: int = 0,
     max_length: int | None = None,
 ) -> tuple[BenchmarkResult, list[Counts]]:
-    """(the result, what each item counts). rewards: [items][answers or steps]. threshold: (its value, where it is from), by
-    default as the authors choose it."""
+    """(the result, what each item counts). rewards: [items][answers or steps]. threshold: (value, where it is from), else as the
+    authors choose it."""
     benchmark, items = BENCHMARKS[name], loaded.items
     at, chosen_on = threshold or _threshold(benchmark, items, rewards)
     counts = benchmark.count(items, rewards, at)
@@ -253,17 +249,3 @@ def diagnose_benchmark(result: BenchmarkResult) -> list[str]:
         lost += f" and {result.unscored_steps} steps not read" if result.unscored_steps else ""
         found.append(f"{lost} at {result.max_length} tokens. Next: raise --max_length if the model reads more.")
     return [f"{result.title}: {sentence}" for sentence in found]
-
-
-def benchmark_section(result: BenchmarkResult) -> Section:
-    letters = dict(zip("ABCDE", result.published, strict=False))
-    others = [*result.baselines.values(), *result.published.values()]
-    rows = [[spelled(number), one, *(of.get(number) for of in others)] for number, one in result.numbers.items()]
-    texts = []
-    if result.threshold is not None:
-        texts.append(f"A step is wrong under {result.threshold:.4f} ({result.threshold_from}).")
-    if letters:
-        models = ", ".join(f"{letter}: {model}" for letter, model in letters.items())
-        texts.append(f"Published: {models} ({result.published_in}).")
-    title, columns = f"{result.title}: {result.items} items of {result.rows} rows", map(spelled, result.baselines)
-    return Section(title, ["", "value", *columns, *letters], rows, texts, scale=(0.0, 0.5, 1.0))

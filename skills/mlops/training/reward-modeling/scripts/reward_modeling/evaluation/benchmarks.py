@@ -1,9 +1,4 @@
-"""The field's benchmarks as frozen entries: rows, how an item is won, how numbers add up, published scores.
-
-`benchmark_runs` scores them. Comments name the sources, at the commit read.
-"""
-
-from __future__ import annotations
+"""The field's benchmarks as frozen entries. Comments name the sources, at the commit read; `benchmark_runs` scores them."""
 
 import math
 from collections import defaultdict
@@ -21,7 +16,7 @@ from ..data.formats_steps import mr_ben as read_mr_ben
 from ..data.records import Message, Origin
 from .best_of_n import best_of
 from .intervals import Counts, Ratios
-from .step_measures import FIXED, NO_ERROR, UNKNOWN, harmonic_mean
+from .steps import FIXED, NO_ERROR, UNKNOWN, harmonic_mean
 
 ItemRewards = Sequence[float | None]
 Counted = dict[str, float | tuple[float, float]]
@@ -32,8 +27,7 @@ Figure = str | Iterable[str] | Mapping[str, float] | Callable[[Ratios], float]
 
 @dataclass(frozen=True)
 class Item:
-    """A prompt with answers, or with the steps of one solution. label: what the rule needs beside rewards. group: shared by
-    dependent items, by default their prompt."""
+    """A prompt with answers or steps. label: what the rule needs beside rewards. group: of dependent items (their prompt)."""
 
     prompt: list[Message]
     answers: list[str]
@@ -45,8 +39,8 @@ class Item:
 
 
 class Part(NamedTuple):
-    """One table, of so many published rows. files: patterns of a path in lower case without - and _, of which the first that
-    matches any file is used. optional: not in the official number, read from files only."""
+    """One table. rows: published. files: patterns of a path in lower case without - and _: the first that fits any is used.
+    optional: not in the official number, read from files only."""
 
     hub: str | None
     split: str
@@ -58,15 +52,14 @@ class Part(NamedTuple):
 
 @dataclass(frozen=True)
 class Benchmark:
-    """item: of a row and the names of its part and file; raises RowError, or SetAsideError for a row that the authors leave out.
-    rule: what an item counts by its rewards and, of steps, the threshold under which one is wrong; together: by other items
-    too. table: the official number first. repeats: rows of one id count once. threshold_from: the section on which the
-    authors choose it. signed: numbers from -1 to 1. published: percentages.
+    """item: of a row and the name of its part or file; SetAsideError for a row that the authors leave out. rule: what an item
+    counts by its rewards and, of steps, the threshold; together: by other items too. table: the official number first.
+    repeats: rows of one id count once. threshold_from: the section it is chosen on. signed: from -1 to 1. published: percent.
     """
 
     title: str
     parts: tuple[Part, ...]
-    item: Callable[[Row, str, str], Item]
+    item: Callable[[Row, str], Item]
     rule: Callable[..., Counted]
     table: Mapping[str, Figure]
     published: Mapping[str, tuple[float | None, ...]] = field(default_factory=dict)
@@ -149,15 +142,20 @@ RB2_SECTIONS = ("factuality", "precise_if", "math", "safety", "focus")
 TIES = {"tied": 0.3, "ref": 0.3, "preferred": 0.2, "preferred_hard": 0.2, "margin": 0.01}
 
 
-def _rewardbench2_item(row: Row, part: str, path: str) -> Item:
+def _rewardbench_item(row: Row, place: str) -> Item:
+    section = place if place in PRIOR_SETS else row["subset"]
+    return Item(prompt_of(row), texts(row, "chosen", "rejected"), section, id=row.get("id"))
+
+
+def _rewardbench2_item(row: Row, place: str) -> Item:
     section, right = row["subset"].lower().replace(" ", "_"), texts(row, "chosen")
     group = f"ties {row['id'].partition(':')[2]}" if section == "ties" else None
     return Item(prompt_of(row), [*right, *texts(row, "rejected")], section, len(right), row["id"], group)
 
 
 def _rewardbench2_rule(item: Item, rewards: Sequence[float]) -> Counted:
-    """label: how many answers are correct, the first; one that shares the best reward wins its share. Ties, with ids `ref:4`
-    (one is correct) and `tied:4` (several are): is every correct answer above every wrong one?"""
+    """label: how many answers are correct, the first; one that shares the best reward wins its share. Ties have ids `ref:4`
+    (one is correct) and `tied:4` (several are): is each correct answer above all wrong ones?"""
     if item.section == "ties":
         return {f"ties/{item.id.partition(':')[0]}": _gap(item, rewards) > 0}
     return won(item, (rewards[0] >= max(rewards)) / rewards.count(max(rewards)))
@@ -197,9 +195,9 @@ JUDGEBENCH_GROUPS = {
 # fmt: on
 
 
-def _rm_bench_item(row: Row, part: str, path: str) -> Item:
+def _rm_bench_item(row: Row, place: str) -> Item:
     """Files of one domain say it in their name only."""
-    named = row.get("domain") or (row["id"] if "/" in str(row.get("id")) else path.rpartition("/")[2])
+    named = row.get("domain") or (row["id"] if "/" in str(row.get("id")) else place.rpartition("/")[2])
     answers = texts(row, "chosen", "rejected")
     if len(answers) != 6:
         raise RowError(f"there are {len(answers)} answers, not three chosen and three rejected ones")
@@ -214,7 +212,7 @@ def _rm_bench_rule(item: Item, rewards: Sequence[float]) -> Counted:
     return {"all": fmean(levels.values())} | levels
 
 
-def _judgebench_item(row: Row, part: str, path: str) -> Item:
+def _judgebench_item(row: Row, place: str) -> Item:
     section = JUDGEBENCH_GROUPS[one_of(JUDGEBENCH_GROUPS, row["source"], "source")]
     a_wins = one_of(("a>b", "b>a"), row["label"], "label") == "a>b"
     return Item(prompt_of(row, "question"), texts(row, "response_A", "response_B"), section, a_wins, row["pair_id"])
@@ -232,9 +230,9 @@ GOALS = ("helpfulness", "harmlessness")
 RMB_SECTIONS = [f"{goal}_{kind}" for goal in GOALS for kind in ("bon", "pairs")]
 
 
-def _llmbar_item(row: Row, part: str, path: str) -> Item:
+def _llmbar_item(row: Row, place: str) -> Item:
     """Of the authors' rows, or of chosen and rejected with the `subset`."""
-    section = one_of(("natural", *ADVERSARIAL), row.get("subset", path), "subset")
+    section = one_of(("natural", *ADVERSARIAL), row.get("subset", place), "subset")
     if "chosen" in row:
         answers = [answer_of(row[side], side)[0]["content"] for side in ("chosen", "rejected")]
         return Item(prompt_of(row), answers, section, id=row.get("id"))
@@ -242,7 +240,7 @@ def _llmbar_item(row: Row, part: str, path: str) -> Item:
     return Item(prompt_of(row, "input"), texts(row, "output_1", "output_2")[::order], section)
 
 
-def _rmb_item(row: Row, part: str, path: str) -> Item:
+def _rmb_item(row: Row, place: str) -> Item:
     bon = "bon_best" in row
     rows = [row["bon_best"], *row["loser_list"]] if bon else [row["chosen"], row["reject"]]
     answers = texts({"answer": [one["answer"] for one in rows]}, "answer")
@@ -258,14 +256,14 @@ PPE_SETS = {"mmlu_pro": "MMLU-Pro", "math": "MATH", "gpqa": "GPQA", "mbpp_plus":
 POOL = 32
 
 
-def _ppe_item(row: Row, part: str, path: str) -> Item:
-    if part != "preference":
+def _ppe_item(row: Row, place: str) -> Item:
+    if place != "preference":
         answers = texts(row, *(f"response_{number}" for number in range(1, len(row["scores"]) + 1)))
-        return Item(prompt_of(row), answers, part, (row["scores"], row["sampled_conflict_pairs"]), row["question_id"])
+        return Item(prompt_of(row), answers, place, (row["scores"], row["sampled_conflict_pairs"]), row["question_id"])
     if row["winner"] not in ("model_a", "model_b"):
         raise SetAsideError("tie")
     answers = texts(row, "response_1", "response_2")[:: 1 if row["winner"] == "model_a" else -1]
-    return Item(prompt_of(row), answers, part, id=row["question_id"])
+    return Item(prompt_of(row), answers, place, id=row["question_id"])
 
 
 def _ppe_rule(item: Item, rewards: Sequence[float]) -> Counted:
@@ -287,7 +285,7 @@ def first_flag(rewards: ItemRewards, threshold: float) -> int:
     return next((place for place, one in enumerate(rewards) if one is not None and one < threshold), NO_ERROR)
 
 
-def _processbench_item(row: Row, part: str, path: str) -> Item:
+def _processbench_item(row: Row, place: str) -> Item:
     steps, label = texts(row, "steps"), row["label"]
     if type(label) is not int or not NO_ERROR <= label < len(steps):
         raise RowError(f"`label` is {label!r}: expected the place of a step, or -1")
@@ -316,14 +314,14 @@ CLASSES = {
 CLASS_GROUPS = {"simplicity": ("NR", "NCL"), "soundness": ("ES", "SC", "DC", "CI"), "sensitivity": ("PS", "DR", "MS")}
 
 
-def _prmbench_item(row: Row, part: str, path: str) -> Item:
+def _prmbench_item(row: Row, place: str) -> Item:
     kind = one_of(CLASSES, row["classification"], "classification")
     steps, wrong = texts(row, "modified_process"), frozenset(row["error_steps"])
     return Item(prompt_of(row, "modified_question"), steps, CLASSES[kind], wrong, f"{kind}_{row['idx']}")
 
 
 def _prmbench_rule(item: Item, rewards: ItemRewards, threshold: float) -> Counted:
-    """label: the numbers of the wrong steps, from 1. Positive is a valid step, above the threshold; negative F1: a wrong one."""
+    """label: the numbers of the wrong steps, from 1. Positive: a valid step, above the threshold; negative F1: a wrong one."""
     cells = [(one is None or one > threshold, number not in item.label) for number, one in enumerate(rewards, 1)]
     tp, tn = (2.0 * cells.count((kind, kind)) for kind in (True, False))
     errors = len(cells) - (tp + tn) / 2
@@ -336,7 +334,7 @@ def _prmbench_rule(item: Item, rewards: ItemRewards, threshold: float) -> Counte
 SUBJECTS = ("math", "physics", "chemistry", "biology", "medicine", "logic")
 
 
-def _mr_ben_item(row: Row, part: str, path: str) -> Item:
+def _mr_ben_item(row: Row, place: str) -> Item:
     if "coding" in row["Subject"]:  # whose error is a line, which the authors let an LLM compare
         raise SetAsideError("coding")
     section = one_of(SUBJECTS, row["Subject"], "Subject")
@@ -358,7 +356,7 @@ def _mr_ben_rule(item: Item, rewards: ItemRewards, threshold: float) -> Counted:
 
 
 def _mcc(ratios: Ratios) -> float:
-    """Matthews' correlation, from the share of correct solutions and those of both kinds that are told rightly."""
+    """Matthews' correlation, from the shares of correct solutions and of those told rightly."""
     found = []
     for subject in SUBJECTS:
         correct, specificity, recall = (ratios[f"{subject}/{name}"] for name in ("correct", "specificity", "recall"))
@@ -375,8 +373,7 @@ BENCHMARKS: dict[str, Benchmark] = {
         (Part("allenai/reward-bench", "filtered", 2985, ("/filtered", "/rewardbench(?!2)")),
          *(Part("allenai/pref-test-sets", name, rows, (f"preftestsets.*{name.replace('_', '')}",), name, True)
            for name, rows in PRIOR_SETS.items())),
-        lambda row, part, path: Item(prompt_of(row), texts(row, "chosen", "rejected"), part or row["subset"], id=row.get("id")),
-        first_wins,
+        _rewardbench_item, first_wins,
         {"score": REWARDBENCH_SECTIONS.keys(), **REWARDBENCH_SECTIONS, "micro": "all", "prior_sets": PRIOR_SETS.keys(),
          "score_with_prior_sets": dict.fromkeys(REWARDBENCH_SECTIONS, 2) | {"prior_sets": 1}},
         {"Skywork-Reward-Gemma-2-27B": (93.8, 95.8, 91.4, 92.0, 96.1),

@@ -1,6 +1,8 @@
 """Accuracy of the best-scored of n answers of a prompt's pool, over all draws of n, in closed form (arXiv:2305.20050, section 3)."""
 
 import math
+import re
+import zlib
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -10,14 +12,22 @@ import numpy as np
 
 from ..data.records import Ranking
 from ..errors import DataError, UsageError
-from ..terminal import log, table
-from .diagnostics import Diagnostic, diagnosed, value
-from .inputs import answer_length, prompt_keys
+from .inputs import Diagnostic, answer_length, diagnosed, prompt_keys
 from .intervals import Estimate, accuracy, difference
-from .votes import Answers, majority_vote
 
 POOL_SIZES = (1, 4, 16, 64, 100)
-OTHERS = ("random", "longest", "majority", "oracle")
+ENOUGH_ANSWERS = 0.5
+"""The share of the completions that must have a final answer."""
+DRAWS = 4096
+"""Draws of n that stand for all: the standard error is at most 0.008 for a prompt, and at most 1/64 of what the choice of the
+prompts leaves open, so the intervals need no room for it."""
+
+ANSWER_PATTERNS = (
+    r"\\boxed\{((?:[^{}]|\{[^{}]*\})*)\}",
+    r"^####\s*(.+)$",
+    r"^A(?:nswer)?:\s*(.+)$",
+    r"[Tt]he (?:final )?answer is:?\s*(.+?)\.?$",
+)
 
 
 @dataclass(frozen=True)
@@ -72,6 +82,82 @@ def best_of(scores: Sequence[float | None], correct: Sequence[float], n: int) ->
         expected += best_here / draws * (sum(rights) / len(rights))
         below += len(rights)
     return expected
+
+
+def majority_vote(answers: Sequence[str | None], correct: Sequence[float], n: int, key: str = "") -> float:
+    """Expected correctness of the most frequent of n answers drawn (arXiv:2203.11171), ties at random; None casts no vote.
+
+    answers, correct: [pool]. An answer is as correct as its completions are on average. key: a seed, of the prompt.
+    """
+    of_answer = defaultdict(list)
+    for answer, right in zip(answers, correct, strict=True):
+        of_answer[answer].append(right)
+    silent = len(of_answer.pop(None, ()))
+    if n == 1 or not of_answer:
+        return sum(map(sum, of_answer.values())) / len(answers)
+    sizes, shares = map(list, zip(*((len(rights), np.mean(rights)) for rights in of_answer.values()), strict=True))
+    random = np.random.default_rng([n, zlib.crc32(key.encode())])
+    votes = random.multivariate_hypergeometric([*sizes, silent], n, size=DRAWS, method="count")[:, :-1]
+    most = votes.max(axis=1, keepdims=True)
+    chosen = (votes == most) & (most > 0)
+    return float(np.mean(chosen @ shares / np.maximum(chosen.sum(axis=1), 1)))
+
+
+def final_answer(text: str, pattern: str | None = None) -> str | None:
+    """In a form that can be compared, by group 1 of the pattern or of the first of ANSWER_PATTERNS that matches."""
+    for expression in [pattern] if pattern else ANSWER_PATTERNS:
+        if found := re.findall(expression, text, re.MULTILINE):
+            return comparable(found[-1])
+    return None
+
+
+def comparable(answer: object) -> str | None:
+    """Without whitespace, a closing full stop, currency and thousands signs; 3.0 is 3."""
+    text = str(answer).strip().rstrip(".").replace("$", "").replace(",", "").strip().casefold()
+    try:
+        number = float(text)
+    except ValueError:
+        return " ".join(text.split()) or None
+    return f"{number:.12g}" if math.isfinite(number) else text
+
+
+@dataclass(frozen=True)
+class Answers:
+    """[prompts][pool], or None and the reason why there is no vote."""
+
+    answers: list[list[str | None]] | None
+    source: str
+
+
+def find_answers(rankings: Sequence[Ranking], *, column: str | None = None, pattern: str | None = None) -> Answers:
+    if column is not None:
+        return Answers([_column_answers(ranking, column) for ranking in rankings], f"the column {column}")
+    try:
+        groups = 1 if pattern is None else re.compile(pattern).groups
+    except re.error as error:
+        raise UsageError(f"--answer_pattern is not a regular expression: {error}") from error
+    if groups != 1:
+        raise UsageError(
+            f"--answer_pattern has {groups} groups; one must hold the answer", hint=r"as in --answer_pattern 'A: (.*)'"
+        )
+    found = [
+        [final_answer("\n".join(message.get("content") or "" for message in one), pattern) for one in row.completions]
+        for row in rankings
+    ]
+    share = float(np.mean([answer is not None for answers in found for answer in answers]))
+    if share < ENOUGH_ANSWERS:
+        return Answers(None, f"only {share:.1%} of the completions state a final answer that could be compared")
+    return Answers(found, f"the texts, {share:.1%} of which state one")
+
+
+def _column_answers(ranking: Ranking, column: str) -> list[str | None]:
+    answers = ranking.metadata.get(column)
+    if not isinstance(answers, list) or len(answers) != len(ranking.completions):
+        raise DataError(
+            f"{column} does not hold one final answer for each of the {len(ranking.completions)} completions",
+            where=str(ranking.origin) if ranking.origin else None,
+        )
+    return [None if answer is None else comparable(answer) for answer in answers]
 
 
 def check_pools(rankings: Sequence[Ranking], sizes: Sequence[int] | None) -> list[int]:
@@ -162,16 +248,3 @@ BEST_OF_N_DIAGNOSTICS: dict[str, Diagnostic] = {
 
 def diagnose_best_of_n(summary: PoolSummary) -> list[str]:
     return diagnosed(SimpleNamespace(**{**vars(summary), **vars(summary.curve[-1])}), BEST_OF_N_DIAGNOSTICS)
-
-
-def show_best_of_n(summary: PoolSummary, name: str) -> None:
-    table(
-        f"{name}: accuracy of the best-scored of n, {summary.completions} completions of {summary.prompts} prompts, "
-        f"{summary.mixed_prompts} of which have correct and wrong ones",
-        ["n", "prompts", "model [95 %]", "gain over random [95 %]"],
-        [[at.n, at.prompts, f"{at.model:.4f}", f"{at.gain:.4f}"] for at in summary.curve],
-    )
-    rows = [[at.n, *(value(getattr(at, other)) for other in OTHERS)] for at in summary.curve]
-    table("accuracy of other choices", ["n", *OTHERS], rows)
-    vote = "final answers are from" if summary.majority_possible else "no majority vote:"
-    log(f"{vote} {summary.majority_answers}")

@@ -1,10 +1,10 @@
-"""What every evaluation takes from records: which share a prompt or a subset, how long answers are, and their rewards."""
+"""What every evaluation needs: which records share a prompt or a subset, their rewards, and what people are told."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..data.records import Comparison, Message, Ranking, Solution, answers_of
 from ..errors import DataError
@@ -15,6 +15,8 @@ if TYPE_CHECKING:  # torch, which over-optimization and the measures do without
     from ..process import ProcessRewardModel
     from ..scoring import RewardModel
 
+AnswerRewards = list[list[float | None]]
+"""[rows][answers] rewards, None for one that was not scored."""
 SUBSET_COLUMNS = ("subset", "category", "domain", "source", "tranche", "task")
 
 
@@ -44,10 +46,8 @@ def subsets(
     return [row.metadata.get(column) for row in rows] if column else None
 
 
-def score_answers(
-    model: RewardModel | ProcessRewardModel, rows: Sequence[Comparison | Ranking]
-) -> list[list[float | None]]:
-    """[rows][answers] rewards, or None. Identical answers to a prompt are computed once: they tie to the last digit."""
+def score_answers(model: RewardModel | ProcessRewardModel, rows: Sequence[Comparison | Ranking]) -> AnswerRewards:
+    """Identical answers to a prompt are computed once: they tie to the last digit."""
     conversations = [Conversation(row.prompt, one, row.tools, row.origin) for row in rows for one in answers_of(row)]
     if getattr(model, "compares", False):  # whose rewards depend on the other answers of the row
         rewards = iter(model.score_conversations(conversations))
@@ -60,3 +60,20 @@ def score_answers(
             scores = model.score_conversations(list(distinct.values()), advance)
         rewards = map(dict(zip(distinct, scores, strict=True)).__getitem__, keys)
     return [[next(rewards) for _ in answers_of(row)] for row in rows]
+
+
+class Diagnostic(NamedTuple):
+    """Where it `applies` to a summary, `sentence` (a format string over its attributes) is worth saying, and `next` doing."""
+
+    applies: Callable[[Any], bool]
+    sentence: str
+    next: str
+
+
+def diagnosed(summary: object, diagnostics: Mapping[str, Diagnostic]) -> list[str]:
+    applying = [one for one in diagnostics.values() if one.applies(summary)]
+    return [f"{one.sentence}. Next: {one.next}.".format(**vars(summary)) for one in applying]
+
+
+def spelled(name: str) -> str:
+    return name.replace("_", " ")

@@ -11,7 +11,6 @@ from typing import NamedTuple
 import numpy as np
 
 from ..errors import DataError
-from ..terminal import table
 from .best_of_n import best_of
 from .plots import Panel, Series
 
@@ -173,17 +172,6 @@ def _finite(row: Mapping[str, object], name: str, where: str) -> float:
         hint = "rows need `kl` or `n`, and `proxy` and `gold`"
         raise DataError(f"`{name}` is {value!r}, not a finite number", where=where, hint=hint)
     return float(value)
-
-
-def show_studies(studies: Sequence[Study]) -> None:
-    points = [
-        [one.name, at.n, at.kl, at.proxy, at.gold, one.gold and one.gold(at.kl)] for one in studies for at in one.points
-    ]
-    table("proxy and gold against KL", ["run", "n", "KL", "proxy", "gold", "fitted gold"], points)
-    fits = [(one.name, one.gold) for one in studies if one.gold]
-    rows = [[name, fit.formula, fit.alpha, fit.beta, fit.rmse, fit.peak_kl] for name, fit in fits]
-    if rows:
-        table("fitted gold", ["run", "R(d) - R(0)", "a", "b", "residual (rms)", "peak at KL"], rows)
 
 
 def diagnose_study(study: Study) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,11 +12,9 @@ import numpy as np
 from ..data.records import Comparison
 from ..data.writing import with_metadata
 from ..errors import DataError
-from ..terminal import table
-from .diagnostics import SUBSET_ROWS, Diagnostic, diagnosed, estimates_table, tell_more, values_for
-from .inputs import answer_length, prompt_keys, score_answers, source_of, subsets
+from .inputs import Diagnostic, answer_length, diagnosed, prompt_keys, score_answers, source_of, subsets
 from .intervals import Estimate
-from .pair_measures import PairedComparison, PairSummary, compare_outcomes, pair_outcomes, summarize_pairs
+from .pair_measures import NO_SUBSET, PairedComparison, PairSummary, compare_outcomes, pair_outcomes, summarize_pairs
 
 if TYPE_CHECKING:
     from ..scoring import RewardModel
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
 STRONG_CORRELATION = 0.5
 LARGE_ECE = 0.1
 MANY_TIES = 0.05
+LEVEL = 0.05
 
 
 @dataclass(frozen=True)
@@ -75,16 +75,61 @@ def evaluate_pairs(
     return PairEvaluation(np.array(chosen), np.array(rejected), summary, scored)
 
 
-def compare_models(first: PairEvaluation, second: PairEvaluation) -> PairedComparison:
-    both = zip(first.scored, second.scored, strict=True)
-    shared = [(pair, a, b) for (pair, *a), (_, *b) in both if None not in (*a, *b)]
-    if not shared:
-        raise DataError(
-            "no pair was scored by both models", hint="raise --max_length, or choose --overlong truncate_left"
-        )
-    pairs, *rewards = zip(*shared, strict=True)
-    outcomes = [pair_outcomes(*np.transpose(of_model)) for of_model in rewards]
-    return compare_outcomes(*outcomes, groups=prompt_keys(pairs), weights=[pair.weight for pair in pairs])
+@dataclass(frozen=True, kw_only=True)
+class SubsetComparison(PairedComparison):
+    p: float
+    """`prompt_sign_test_p`, corrected for the number of subsets (Holm 1979): under 0.05 the difference is not luck."""
+
+
+def compare(
+    first: PairEvaluation, second: PairEvaluation, names: tuple[str, str], subset_column: str | None = None
+) -> tuple[PairedComparison, dict[str, SubsetComparison], str]:
+    """(on all pairs, on each subset where both scored some, which is better and whether it could be luck)."""
+    pairs = [pair for pair, _, _ in first.scored]
+    of_models = [[rewards for _, *rewards in one.scored] for one in (first, second)]
+    both = [place for place, rewards in enumerate(zip(*of_models, strict=True)) if None not in chain(*rewards)]
+    if not both:
+        hint = "raise --max_length, or choose --overlong truncate_left"
+        raise DataError("no pair was scored by both models", hint=hint)
+
+    def compared(places: list[int]) -> PairedComparison:
+        kept = [pairs[place] for place in places]
+        outcomes = [pair_outcomes(*np.transpose([rewards[place] for place in places])) for rewards in of_models]
+        return compare_outcomes(*outcomes, groups=prompt_keys(kept), weights=[pair.weight for pair in kept])
+
+    whole = compared(both)
+    names_of = [NO_SUBSET if name is None else str(name) for name in subsets(pairs, subset_column) or ()]
+    named = {name: [place for place in both if names_of[place] == name] for name in sorted(set(names_of))}
+    found = {name: compared(places) for name, places in named.items() if places}
+    corrected = holm([part.prompt_sign_test_p for part in found.values()])
+    parts = {name: SubsetComparison(**vars(found[name]), p=p) for name, p in zip(found, corrected, strict=True)}
+    return whole, parts, _verdict(whole, parts, names)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p-values corrected for their number: the k-th smallest of m times m - k + 1, never falling. Holm 1979.
+
+    >>> holm([0.01, 0.04, 0.03])
+    [0.03, 0.06, 0.06]
+    """
+    corrected, most = [0.0] * len(p_values), 0.0
+    for rank, place in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        most = max(most, min(1.0, (len(p_values) - rank) * p_values[place]))
+        corrected[place] = most
+    return corrected
+
+
+def _verdict(whole: PairedComparison, parts: dict[str, SubsetComparison], names: tuple[str, str]) -> str:
+    p, gap = whole.prompt_sign_test_p, whole.difference
+    shown = p < LEVEL and not gap.low <= 0 <= gap.high
+    better = f"{names[gap.value < 0]} is better than {names[gap.value > 0]}"
+    said = better if shown else f"it is not shown which of {names[0]} and {names[1]} is better"
+    a, b = whole.accuracy_a.value, whole.accuracy_b.value
+    said += f": accuracy {a:.3f} against {b:.3f}, difference {gap:+.3f}, p {p:.2g}"
+    split = [
+        name for name, part in parts.items() if part.p < LEVEL and (not shown or part.difference.value * gap.value < 0)
+    ]
+    return f"{said}; but they differ on {', '.join(split)}" if split else said
 
 
 def _miscalibrated(summary: PairSummary) -> bool:
@@ -150,25 +195,3 @@ PAIR_DIAGNOSTICS: dict[str, Diagnostic] = {
 
 def diagnose_pairs(summary: PairSummary) -> list[str]:
     return diagnosed(summary, PAIR_DIAGNOSTICS)
-
-
-def show_pairs(summary: PairSummary, title: str) -> None:
-    title = f"{title}: {summary.n_pairs} pairs of {summary.n_prompts} prompts"
-    estimates_table(title, {"accuracy": summary.accuracy} | values_for(summary.length, Estimate), chance=True)
-    numbers = values_for(summary, float) | {"mean margin": summary.margin.mean}
-    blind = values_for(summary.blind, float) | {"mean margin": 0.0}
-    rows = [[name, number, blind.get(name)] for name, number in numbers.items()]
-    table("calibration and margins", ["", "value", "blind model"], rows)
-    bins = [[f"{bin.from_:.2f} to {bin.to:.2f}", bin.n, bin.confidence, bin.accuracy] for bin in summary.reliability]
-    table("how sure, how right", ["confidence", "n", "mean confidence", "accuracy"], bins)
-    if summary.subsets:
-        ordered = sorted(summary.subsets.items(), key=lambda item: (item[1].value, item[0]))
-        estimates_table("subsets, smallest accuracy first", dict(ordered[:SUBSET_ROWS]))
-        tell_more(ordered)
-        means = {"macro: mean over subsets": summary.macro_accuracy, "micro: mean over pairs": summary.micro_accuracy}
-        estimates_table("all subsets", means)
-
-
-def show_comparison(found: PairedComparison, first: str, second: str) -> None:
-    estimates_table(f"A: {first}\nB: {second}", values_for(found, Estimate))
-    table("pairs and exact tests", ["", ""], list(values_for(found, int, float).items()))

@@ -4,8 +4,6 @@ What must not raise it is done to rejected answers, and compared with neutral se
 one flaw, which `length` finds, and not ten. What must lower it is done to chosen answers.
 """
 
-from __future__ import annotations
-
 import math
 import random
 import re
@@ -19,7 +17,6 @@ import numpy as np
 from ..data.records import Comparison, Message, Ranking
 from .inputs import prompt_keys
 from .intervals import Estimate, accuracy, difference
-from .report_page import Section
 
 MOST_PAIRS = 300
 """Pairs that are probed, drawn by a fixed seed."""
@@ -212,16 +209,3 @@ def mean_shift(values: np.ndarray, groups: np.ndarray) -> Estimate | None:
     """Mean of the values [pairs] that are not NaN."""
     kept = np.isfinite(values)
     return difference(values[kept], np.zeros(kept.sum()), groups[kept], bound=math.inf) if kept.any() else None
-
-
-def probe_section(name: str, summary: ProbeSummary) -> Section:
-    columns = ["probe", "verdict", "must", "shift (sd)", "over length", "flipped", "what is done", "source"]
-    rows = [
-        [probe, one.verdict, one.must, one.shift, one.over_length, one.flipped, one.what, one.source]
-        for probe, one in summary.probes.items()
-    ]
-    said = (
-        f"{summary.n_pairs} pairs; the rejected answer changed (must not rise) or the chosen one (must fall). Shift: of the "
-        f"reward, sd {summary.spread:.3g}. Over length: against neutral sentences as long. Flipped: share of pairs it turns."
-    )
-    return Section(f"Probes of {name}", columns, rows, [said], scale=(-2.0, 0.0, 2.0))

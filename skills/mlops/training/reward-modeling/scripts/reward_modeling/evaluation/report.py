@@ -3,8 +3,6 @@
 A folder with report.html and README.md for people and report.json, to which each evaluation of one model adds its part.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,18 +12,13 @@ from ..errors import DataError, UsageError
 from ..outputs import check_output_file, write_whole
 from ..results import to_json
 from ..terminal import log
-from . import best_of_n, overoptimization
-from .benchmark_runs import benchmark_section
-from .comparison import comparison_section
-from .diagnostics import spelled
 from .pairs import PAIR_DIAGNOSTICS, PairEvaluation, diagnose_pairs
-from .plots import Panel, Series
-from .probes import ProbeSummary, probe_section
+from .probes import ProbeSummary
 from .report_page import END, Section, card, page
-from .results import BenchmarkReport, OverOptimizationReport, PairReport, PoolReport, StepReport
+from .results import EvaluationOutput, OverOptimizationReport, PairReport, PoolReport, StepReport
+from .sections import SECTIONS, sections_of
 from .steps import StepEvaluation, diagnose_steps
 
-Part = PairReport | PoolReport | StepReport | BenchmarkReport | OverOptimizationReport
 Parts = Mapping[type, Any]
 Quotes = Sequence[tuple[str, str]]
 EXAMPLES, LONGEST = 3, 600
@@ -49,7 +42,7 @@ class Folder:
         names = ("report.json", "report.html", "README.md")
         self.files = [check_output_file(Path(path) / name, overwrite or ours) for name in names]
 
-    def add(self, part: Part, quotes: Quotes | None = None) -> None:
+    def add(self, part: EvaluationOutput, quotes: Quotes | None = None) -> None:
         """Write the report anew with this part in it. quotes: of pairs."""
         self.found["parts"][type(part).__name__] = json.loads(to_json(part))
         if quotes is not None:
@@ -77,9 +70,8 @@ class Folder:
 
         kept = self.found["parts"]
         try:
-            return {
-                kind: TypeAdapter(kind).validate_python(part) for kind in SECTIONS if (part := kept.get(kind.__name__))
-            }
+            known = [kind for kind in SECTIONS if kept.get(kind.__name__)]
+            return {kind: TypeAdapter(kind).validate_python(kept[kind.__name__]) for kind in known}
         except ValidationError as error:
             hint = "remove it, and evaluate again"
             raise DataError("it is of another version", where=str(self.files[0]), hint=hint) from error
@@ -167,63 +159,8 @@ def _fooled(probes: ProbeSummary | None, ranks: bool) -> str:
 
 def sections(parts: Parts, quotes: Quotes) -> Iterator[Section]:
     for part in parts.values():
-        yield from SECTIONS[type(part)](part)
+        yield from sections_of(part)
     if quotes:
         yield Section("Where it is most wrong", texts=["Ranked wrongly by the largest difference."], quotes=quotes)
     if said := [sentence for part in parts.values() for sentence in part.diagnostics]:
         yield Section("Diagnostics", texts=said)
-
-
-def _pairs(report: PairReport) -> Iterator[Section]:
-    other = report.comparison
-    models = {report.model: report} | ({other.model: other.other} if other else {})
-    found = [{"accuracy": one.accuracy, **vars(one.length)} for one in models.values()]
-    rows = [[spelled(key), *(of[key] for of in found)] for key in found[0] if not key.endswith("share")]
-    data = f"{report.n_pairs} pairs of {report.n_prompts} prompts: {', '.join(report.dataset)}."
-    yield Section("Ranking and length", ["", *models], rows, [data])
-    if other:
-        yield comparison_section(other, other.by_subset, report.model, other.model, other.verdict)
-    elif report.subsets:
-        rows = [[name, one.n, one] for name, one in sorted(report.subsets.items(), key=lambda item: item[1].value)]
-        yield Section("Accuracy by subset", ["subset", "pairs", "accuracy"], rows, scale=(0.0, 0.5, 1.0))
-    rows = [[name, bin.n, bin.confidence, bin.accuracy] for name, one in models.items() for bin in one.reliability]
-    drawn = [Series(name, [tuple(row[2:]) for row in rows if row[0] == name]) for name in models]
-    drawn.append(Series("calibrated", [(0.5, 0.5), (1, 1)], "dashed", 6))
-    columns = ["model", "pairs", "mean confidence", "accuracy"]
-    yield Section("Calibration", columns, rows, panels=[Panel("", *columns[2:], drawn)])
-    for of in (report, other):
-        if of and of.probes:
-            yield probe_section(of.model, of.probes)
-
-
-def _pools(report: PoolReport) -> Iterator[Section]:
-    names = ("model", *best_of_n.OTHERS)
-    rows = [[at.n, at.prompts, at.gain, *(getattr(at, name) for name in names)] for at in report.curve]
-    lines = {name: [(at.n, one.value) for at in report.curve if (one := getattr(at, name))] for name in names}
-    drawn = [Series(name, line, "line" if name == "model" else "dashed") for name, line in lines.items()]
-    said = f"{report.completions} completions of {report.prompts} prompts, {report.mixed_prompts} with correct and wrong ones."
-    panels = [Panel("", "n", "share correct", drawn)]
-    yield Section("Best of n", ["n", "prompts", "gain over random", *names], rows, [said], panels)
-
-
-def _studies(report: OverOptimizationReport) -> Iterator[Section]:
-    rows = [[one.name, point.n, point.kl, point.proxy, point.gold] for one in report.studies for point in one.points]
-    panels = overoptimization.panels(report.studies)
-    yield Section("Over-optimization", ["run", "n", "KL", "proxy", "gold"], rows, panels=panels)
-
-
-def _steps(report: StepReport) -> Iterator[Section]:
-    scorers = {report.model: report, **report.baselines, **report.subsets}
-    measured = list(vars(report.baselines["all_correct"]))
-    rows = [[name, *(getattr(one, key) for key in measured)] for name, one in scorers.items()]
-    said = f"{report.n_solutions} solutions of {report.n_prompts} prompts. After the model: baselines, its subsets."
-    yield Section("Steps", ["", *map(spelled, measured)], rows, [said])
-
-
-SECTIONS = {
-    PairReport: _pairs,
-    PoolReport: _pools,
-    OverOptimizationReport: _studies,
-    StepReport: _steps,
-    BenchmarkReport: lambda report: map(benchmark_section, report.benchmarks.values()),
-}

@@ -1,7 +1,5 @@
 """How results look: sections of text, tables and plots as one HTML page without a network, as Markdown, or on stderr."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,6 +30,7 @@ pre { white-space: pre-wrap; background: #f6f6f6; padding: .5rem }
 </style>
 """
 CARD = "---\npipeline_tag: text-classification\ntags:\n- reward-model\n---\n"
+ROWS_SHOWN = 32
 END = "Intervals are 95 %, clustered by prompt."
 
 
@@ -46,12 +45,20 @@ class Section:
     panels: Sequence[Panel] = ()
     scale: tuple[float, float, float] | None = None
     quotes: Sequence[tuple[str, str]] = ()
+    narrow: int | None = None
 
-    def show(self, columns: int | None = None) -> None:
-        """On stderr, with only the first columns where they are too many."""
+    def show(self) -> None:
+        """On stderr: at most ROWS_SHOWN rows, the `narrow` first columns, and the intervals of a row's first two estimates."""
         for text in self.texts:
             log(text)
-        table(self.title, self.columns[:columns], [[_shown(cell) for cell in row[:columns]] for row in self.rows])
+        rows = []
+        for row in self.rows[:ROWS_SHOWN]:
+            places = [place for place, cell in enumerate(row) if isinstance(cell, Estimate)]
+            told = {place: f"{row[place]:.4f}" if place in places[:2] else row[place].value for place in places}
+            rows.append([told.get(place, cell) for place, cell in enumerate(row[: self.narrow])])
+        table(self.title, self.columns[: self.narrow], rows)
+        if (more := len(self.rows) - ROWS_SHOWN) > 0:
+            log(f"{more} more rows are not shown; the JSON has them all")
 
 
 def page(title: str, verdicts: Verdicts, sections: Sequence[Section], end: str = "") -> str:

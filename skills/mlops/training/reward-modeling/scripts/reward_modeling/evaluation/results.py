@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from ..results import Number, Result
 from .benchmark_runs import BenchmarkResult
 from .best_of_n import PoolSummary
-from .comparison import SubsetComparison
 from .overoptimization import Study
 from .pair_measures import PairedComparison, PairSummary
+from .pairs import SubsetComparison
 from .probes import ProbeSummary
 from .steps import StepSummary
 

@@ -15,28 +15,25 @@ from ..outputs import check_output_file, write_whole
 from ..results import to_json
 from ..terminal import log
 from . import benchmark_runs, best_of_n, overoptimization, pairs, results, steps
-from .comparison import compare, comparison_section
 from .inputs import score_answers, source_of
 from .plots import svg
-from .probes import ProbeSummary, probe_pairs, probe_section
+from .probes import ProbeSummary, probe_pairs
 from .report import Folder, worst
+from .sections import sections_of
 from .settings import EvaluationSettings
-from .step_measures import choose_threshold, labeled_steps
-from .votes import find_answers
+from .steps import choose_threshold, labeled_steps
 
 OutputRows = list[dict[str, object]]
 
 
 def evaluate(settings: EvaluationSettings) -> results.EvaluationOutput:
     folder = Folder(settings.report, settings.model_name_or_path, settings.overwrite) if settings.report else None
-    if settings.overoptimization:
-        report = report_overoptimization(settings)
-        if folder:
-            folder.add(report)
-        return report
     inputs = [*(settings.dataset_name or ()), *(settings.threshold_data or ())]
-    output = check_output_file(settings.output, settings.overwrite, inputs) if settings.output else None
-    report, rows = _evaluate_model(settings)
+    writes = settings.output and not settings.overoptimization
+    output = check_output_file(settings.output, settings.overwrite, inputs) if writes else None
+    report, rows = _evaluated_by(settings)
+    for section in sections_of(report):
+        section.show()
     for sentence in report.diagnostics:
         log(f"- {sentence}")
     if output:
@@ -49,7 +46,9 @@ def evaluate(settings: EvaluationSettings) -> results.EvaluationOutput:
     return report
 
 
-def _evaluate_model(settings: EvaluationSettings) -> tuple[results.EvaluationOutput, OutputRows]:
+def _evaluated_by(settings: EvaluationSettings) -> tuple[results.EvaluationOutput, OutputRows]:
+    if settings.overoptimization:
+        return report_overoptimization(settings), []
     if settings.benchmark:
         return report_benchmarks(settings)
     if settings.best_of_n is not None:
@@ -83,12 +82,9 @@ def report_overoptimization(settings: EvaluationSettings) -> results.OverOptimiz
         for number, row in zip(table.numbers, table.complete().rows, strict=True)
     ]
     studies = overoptimization.read_studies(rows)
-    overoptimization.show_studies(studies)
-    diagnostics = [overoptimization.diagnose_study(study) for study in studies]
-    for sentence in diagnostics:
-        log(f"- {sentence}")
     if picture:
         write_whole(picture, [svg(overoptimization.panels(studies))])
+    diagnostics = [overoptimization.diagnose_study(study) for study in studies]
     return results.OverOptimizationReport(studies, diagnostics, picture and str(picture))
 
 
@@ -107,25 +103,19 @@ def report_pairs(settings: EvaluationSettings, records: Records) -> tuple[result
         checkpoints.check(settings.compare, checkpoints.PROCESS if of_steps else checkpoints.OUTCOME)
 
     def evaluated(path: str) -> tuple[pairs.PairEvaluation, ProbeSummary | None]:
-        model, probed = process.from_settings(settings, path), None
+        model = process.from_settings(settings, path)
         if settings.probes and getattr(model, "compares", False):
             raise UsageError(
                 f"{path} compares answers, and --probes needs the reward of one", hint="leave out --probes"
             )
         found = pairs.evaluate_pairs(model, compared, subset_column=settings.subset_column)
-        pairs.show_pairs(found.summary, f"{path} on {len(compared)} comparisons")
-        if settings.probes:
-            probed = probe_pairs(found.scored, partial(score_answers, model))
-            probe_section(path, probed).show(6)
-        return found, probed
+        return found, probe_pairs(found.scored, partial(score_answers, model)) if settings.probes else None
 
     names = settings.model_name_or_path, settings.compare
     (found, probed), other, comparison = evaluated(names[0]), None, None
     if settings.compare:
         other, other_probed = evaluated(settings.compare)
-        paired, by_subset, verdict = compare(found, other, names, settings.subset_column)
-        pairs.show_comparison(paired, *names)
-        comparison_section(paired, by_subset, *names, verdict).show()
+        paired, by_subset, verdict = pairs.compare(found, other, names, settings.subset_column)
         comparison = results.ComparisonWith(
             **vars(paired),
             model=settings.compare,
@@ -147,7 +137,6 @@ def report_steps(settings: EvaluationSettings, records: Records) -> tuple[result
     found = steps.evaluate_steps(
         model, labeled, threshold=settings.threshold, threshold_data=others, subset_column=settings.subset_column
     )
-    steps.show_steps(found.summary, settings.model_name_or_path)
     said = _evaluated(settings, records, steps.diagnose_steps(found.summary))
     return results.StepReport(**said, **vars(found.summary)), found.rows
 
@@ -162,12 +151,11 @@ def report_pools(settings: EvaluationSettings) -> tuple[results.PoolReport, Outp
     records = to_score(load(settings.dataset_name, **settings.all_reading))
     pools = records.rows
     sizes = best_of_n.check_pools(pools, settings.best_of_n)
-    answers = find_answers(pools, column=settings.answer_column, pattern=settings.answer_pattern)
+    answers = best_of_n.find_answers(pools, column=settings.answer_column, pattern=settings.answer_pattern)
     model = process.from_settings(settings)
     rewards = score_answers(model, pools)
     model.warn_of_losses()
     summary = best_of_n.summarize_pools(pools, rewards, sizes, answers)
-    best_of_n.show_best_of_n(summary, settings.model_name_or_path)
     rows = [
         with_metadata(
             source_of(pool) | {"correct": pool.scores, "rewards": row},
@@ -200,7 +188,6 @@ def report_benchmarks(settings: EvaluationSettings) -> tuple[results.BenchmarkRe
         found[name], own = benchmark_runs.run_benchmark(model, name, items, threshold)
         rows += own
         diagnostics += benchmark_runs.diagnose_benchmark(found[name])
-        benchmark_runs.benchmark_section(found[name]).show()
     report = results.BenchmarkReport(
         model=settings.model_name_or_path,
         benchmarks=found,
