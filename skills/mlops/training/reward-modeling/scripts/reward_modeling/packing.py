@@ -136,6 +136,12 @@ def pack_together(sequences: Sequence[Sequence[int]], *, share: bool = True) -> 
     return next(_pack_window(sequences, range(len(sequences)), sys.maxsize, share))
 
 
+def unique_tokens(sequences: Sequence[Sequence[int]]) -> int:
+    """Of all, each window by itself, without laying them out."""
+    windows = (range(start, min(start + WINDOW, len(sequences))) for start in range(0, len(sequences), WINDOW))
+    return sum(map(len, sequences)) - sum(sum(_sorted_with_shared(sequences, window, True)[1]) for window in windows)
+
+
 def _pack_window(sequences, window: range, max_tokens: int | None, share: bool) -> Iterator[PackedRow]:
     order, shared = _sorted_with_shared(sequences, window, share)
     first = 0
