@@ -43,12 +43,14 @@ def drawn(row, key_heads, shared_by, dtype=torch.float64):
 
 def run(way, row, qkv, **arguments):
     """The output, and the gradients of a weighted sum of it. FlexAttention has no backward pass on a CPU: only the output."""
+    layout, length = Layout(row), len(row.ids)
     if way == "by block":
-        qkv = [tensor.detach() for tensor in qkv]
+        missing = attention.row_length(length) - length
+        qkv = [torch.nn.functional.pad(tensor.detach(), (0, 0, 0, missing)) for tensor in qkv]
     with choosing(way):
-        out, _ = shared_prefix_attention(None, *qkv, None, layout=Layout(row), **arguments)
+        out, _ = shared_prefix_attention(None, *qkv, None, layout=layout, **arguments)
     if way == "by block":
-        return (out,)
+        return (out[:, :length],)
     weights = torch.linspace(-1, 1, out.numel(), dtype=out.dtype).view_as(out)
     return out, *torch.autograd.grad((out * weights).sum(), qkv)
 

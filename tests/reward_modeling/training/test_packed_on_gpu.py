@@ -59,7 +59,7 @@ def test_losses_are_those_of_padded_batches(workers, tiny, tmp_path, blocks_on_c
     [
         ({"bf16": True}, 1e9, None, None),
         ({"bf16": True}, 5.0, None, "compile"),
-        ({"bf16": True}, -5.0, None, "too few"),
+        ({"bf16": True}, -5.0, None, "so little"),
         ({"bf16": True}, None, None, "so small"),
         ({}, 1e9, None, "float32"),
         ({}, -5.0, True, None),

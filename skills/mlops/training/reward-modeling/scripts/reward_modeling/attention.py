@@ -1,6 +1,6 @@
 """Attention over a packed row: each segment attends to the path that leads to it and to itself.
 
-Registered with transformers' `AttentionInterface`: no model code is patched. Prior work: arXiv:2410.20305, flash-pref.
+Registered with transformers' `AttentionInterface`: no model code is patched.
 """
 
 import contextlib
@@ -34,13 +34,13 @@ def by_blocks(device: torch.device) -> bool:
 
 
 def row_length(tokens: int) -> int:
-    """Tokens of a row in blocks: few lengths occur, and less than a sixteenth is filling."""
+    """Few lengths occur, and less than a sixteenth is filling."""
     step = max(BLOCK, (1 << tokens.bit_length() - 1) // 16)
     return tokens + -tokens % step
 
 
 def filled(row: PackedRow, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """(ids, positions), both [1, T]; where attention goes by blocks filled to `row_length`, so that no layer has to."""
+    """(ids, positions), both [1, T]; filled to `row_length` by blocks, so that no layer has to."""
     filling = [0] * (row_length(len(row.ids)) - len(row.ids) if by_blocks(device) else 0)
     return torch.tensor([row.ids + filling]), torch.tensor([row.positions + filling])
 
@@ -54,9 +54,7 @@ def sent(tensors: Sequence[torch.Tensor], device: torch.device) -> list[torch.Te
 
 
 class Layout:
-    """callers: modules that followed it. config: of a model whose attention goes by blocks, whose masks are made here, in a
-    worker of the loader perhaps, and brought to the device in one transfer.
-    """
+    """callers: modules that followed it. config: by blocks, whose masks a loader's worker makes here, of a model's windows."""
 
     def __init__(self, row: PackedRow, config: Config | None = None):
         self.sizes, self.keys = ([], []) if config else row.pieces()
@@ -66,7 +64,7 @@ class Layout:
         self._tables = {window: block_tables(row, window) for window in (windows_of(config) if config else ())}
 
     def to(self, device: torch.device | str, non_blocking: bool = True) -> Self:
-        """Called by accelerate for what is in a batch."""
+        """Accelerate calls it."""
         device = torch.device(device)
         if self._tables and by_blocks(device):
             own = iter(sent([table for tables in self._tables.values() for table in tables], device))
@@ -150,16 +148,13 @@ def _by_segment(query, key, value, layout: Layout, scaling: float | None, window
 
 
 def _by_blocks(query, key, value, layout: Layout, scaling: float | None, window: int | None, softcap: float | None):
-    """FlexAttention: arXiv:2412.05496."""
+    """FlexAttention (arXiv:2412.05496) of a row that is `filled`."""
     if torch.is_autocast_enabled(query.device.type):
         dtype = torch.get_autocast_dtype(query.device.type)
         query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
-    mask, length = layout.blocks(window, query.device), query.shape[2]
-    if missing := mask.seq_lengths[0] - length:
-        query, key, value = (F.pad(tensor, (0, 0, 0, missing)) for tensor in (query, key, value))
-    options = {"block_mask": mask, "scale": scaling, "enable_gqa": True}
+    options = {"block_mask": layout.blocks(window, query.device), "scale": scaling, "enable_gqa": True}
     out = _flex_attention(query.is_cuda)(query, key, value, score_mod=_capped_at(softcap, query.device), **options)
-    return out[:, :, :length].transpose(1, 2).contiguous()
+    return out.transpose(1, 2).contiguous()
 
 
 @functools.cache
@@ -186,7 +181,7 @@ def _capped_at(softcap: float | None, device: torch.device) -> Callable | None:
 
 
 def windows_of(config: Config) -> set[int | None]:
-    """Of sliding attention in its layers, None for full attention. Another that a layer asks for is made when it does."""
+    """Of sliding attention in its layers, None for full attention."""
     sliding, kinds = getattr(config, "sliding_window", None), getattr(config, "layer_types", None)
     return {sliding if kind == "sliding_attention" else None for kind in kinds} if kinds else {sliding}
 
@@ -197,7 +192,7 @@ BLOCK_TABLES = [
 
 
 def block_tables(row: PackedRow, window: int | None) -> list[torch.Tensor]:
-    """`until` and positions [T] of the filled row, and BLOCK_TABLES of its BlockMask: int32, without the [T, T] mask.
+    """`until` and positions [T] of the filled row, and BLOCK_TABLES of its BlockMask, without the [T, T] mask: int32.
 
     An earlier block of keys is seen in part when some key's `until` reaches into the queries, in full when all reach their end.
     """

@@ -11,9 +11,7 @@ from .hf import Model
 from .packing import TokenRow, pack, padded_batches, right_padded
 
 PADDED_TOKENS = 8192
-"""In a padded batch, and in a packed row on a GPU."""
-LARGE_GPU = 40e9
-"""Bytes of memory from which both have four times as many in half precision: measured fastest on an H200."""
+"""In a padded batch. On a GPU twice as many, and in a packed row too: a tenth faster on an H200."""
 
 
 @torch.inference_mode()
@@ -24,19 +22,13 @@ def logits_at(
 
     padded: do not share prefixes (`guard.reason_against`). A model that pools has one position a row, whichever.
     """
-    weights = next(model.parameters())
-    if not max_tokens and (padded or weights.device.type != "cpu"):  # on a CPU `pack` chooses
-        max_tokens = PADDED_TOKENS * (4 if _is_large(weights) else 1)
+    cpu = model.device.type == "cpu"
+    if not max_tokens and (padded or not cpu):  # else `pack` chooses
+        max_tokens = PADDED_TOKENS if cpu else 2 * PADDED_TOKENS
     batches = (_in_batches if padded else _in_rows)(model, rows, pad_token_id, max_tokens)
     # A GPU computes one batch while the next is laid out, before anyone waits for its numbers.
     for (numbers, logits), _ in pairwise(chain(batches, [None])):
         yield numbers, logits if logits.dtype == torch.float64 else logits.float()
-
-
-def _is_large(weights: torch.Tensor) -> bool:
-    if weights.device.type != "cuda" or weights.dtype not in (torch.bfloat16, torch.float16):
-        return False
-    return torch.cuda.get_device_properties(weights.device).total_memory >= LARGE_GPU
 
 
 def scores_of(logits: torch.Tensor) -> torch.Tensor:

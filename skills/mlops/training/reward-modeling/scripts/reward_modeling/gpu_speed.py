@@ -1,15 +1,13 @@
 """Whether packed rows are faster than padded batches on a GPU, by what was measured on one."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
-from .hf import Model
 from .packing import unique_tokens
 
 
-@dataclass(frozen=True)
-class Speed:
-    """Seconds a token, and of a batch at least, where the host sets the pace. Packed tokens are unique ones."""
+class Speed(NamedTuple):
+    """Seconds a token, and at least of a batch, where the host sets the pace. Packed tokens are unique ones."""
 
     padded: float
     packed: float
@@ -19,9 +17,7 @@ class Speed:
 
 SCORING = {896: Speed(3.1e-6, 4.3e-6), 4096: Speed(32e-6, 33e-6)}
 TRAINING = {896: Speed(9.2e-6, 12e-6, 0.09, 0.12)}
-"""By the hidden size that was measured, which stands for all up to the next: Qwen2 0.5B and Llama 3 8B in bf16 on an NVIDIA H200,
-torch 2.11, November 2026 (references/scaling.md). In training the padding counts, in scoring batches are sorted by length.
-"""
+"""By the least hidden size: bf16 on an NVIDIA H200 (references/scaling.md). In training padding counts, in scoring it is little."""
 COMPILING = 7.0
 """Seconds before the first packed row."""
 
@@ -32,42 +28,34 @@ def seconds_saved(speeds: Mapping[int, Speed], hidden: int, padded: int, packed:
     if not measured:
         return None
     speed = measured[-1]
-    times = ((speed.padded * padded, speed.padded_batch), (speed.packed * packed, speed.packed_batch))
-    slow, fast = (max(seconds, batches * least) for seconds, least in times)
-    return slow - fast
+    slow = max(speed.padded * padded, speed.padded_batch * batches)
+    return slow - max(speed.packed * packed, speed.packed_batch * batches)
 
 
 class Gain:
-    """Asked call after call. Kernels are compiled when what they would have saved so far is what compiling takes."""
+    """Asked call after call: kernels are compiled once they would have saved the time that takes."""
 
-    def __init__(self) -> None:
-        self.seconds = 0.0
+    seconds = 0.0
 
     def reason_against(self, saved: float | None, half: bool) -> str | None:
         """None where packed rows are faster. half: whether matrix products are in 16 bits."""
         if not half or saved is None:
             return f"{'a model so small' if half else 'float32'} was not measured on a GPU (try --shared_prefix true)"
         if saved <= 0:
-            return "too few tokens are shared for packed rows to be faster on a GPU"
+            return "packed rows are not faster with so little shared"
         self.seconds += saved
-        return (
-            None if self.seconds >= COMPILING else "packed rows would save less time than their kernels take to compile"
-        )
-
-
-def hidden_size(model: Model) -> int:
-    return model.config.get_text_config().hidden_size
+        return None if self.seconds >= COMPILING else "packed rows save less time than their kernels take to compile"
 
 
 def saved_in_training(
     hidden: int, rows: Sequence[Sequence[Sequence[int]]], per_batch: int, batches: float, share: bool
 ) -> float | None:
-    """Seconds in a run of so many batches like those of `rows`, the first of its data: sequences of token ids each."""
-    padded = packed = made = 0
-    for start in range(0, len(rows), per_batch):
+    """Seconds in so many batches like those of `rows`, the first of the data: sequences of token ids each."""
+    padded = packed = 0
+    starts = range(0, len(rows), per_batch)
+    for start in starts:
         sequences = [sequence for row in rows[start : start + per_batch] for sequence in row]
         padded += len(sequences) * max(map(len, sequences))
         packed += unique_tokens(sequences) if share else sum(map(len, sequences))
-        made += 1
-    saved = seconds_saved(TRAINING, hidden, padded, packed, made)
-    return saved and saved * batches / made
+    saved = seconds_saved(TRAINING, hidden, padded, packed, len(starts))
+    return saved and saved * batches / len(starts)

@@ -137,9 +137,8 @@ def pack_together(sequences: Sequence[Sequence[int]], *, share: bool = True) -> 
 
 
 def unique_tokens(sequences: Sequence[Sequence[int]]) -> int:
-    """Of all, each window by itself, without laying them out."""
-    windows = (range(start, min(start + WINDOW, len(sequences))) for start in range(0, len(sequences), WINDOW))
-    return sum(map(len, sequences)) - sum(sum(_sorted_with_shared(sequences, window, True)[1]) for window in windows)
+    """Without laying them out."""
+    return sum(map(len, sequences)) - sum(_sorted_with_shared(sequences, range(len(sequences)), True)[1])
 
 
 def _pack_window(sequences, window: range, max_tokens: int | None, share: bool) -> Iterator[PackedRow]:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Self
 from . import checkpoints, losses, public_models
 from .data.records import Message
 from .errors import RunError, UsageError
-from .gpu_speed import SCORING, Gain, hidden_size, seconds_saved
+from .gpu_speed import SCORING, Gain, seconds_saved
 from .hf import Model
 from .kinds import KINDS, OUTCOME, Kind
 from .lengths import DEFAULT_MAX_LENGTH, longest_input, positions
@@ -53,7 +53,7 @@ class Scorer:
         self.max_tokens_per_batch, self.shared_prefix = max_tokens_per_batch, shared_prefix
         self.notes: list[str] = []
         self._gain = Gain()
-        self._done: dict[str | None, int] = {}
+        self._reasons: list[str | None] = []
 
     @classmethod
     def from_pretrained(
@@ -149,21 +149,18 @@ class Scorer:
     def _reason_to_pad(self, rows: Sequence[TokenRow]) -> str | None:
         from .guard import speed_decides
 
-        model = checkpoints.unwrapped(self.model)
-        if self.why_padded or not speed_decides(model, self.shared_prefix):
+        if self.why_padded or not speed_decides(self.model, self.shared_prefix):
             return self.why_padded
-        sequences, half = [ids for ids, _ in rows], next(model.parameters()).element_size() == 2
-        counts = sum(map(len, sequences)), unique_tokens(sequences)
-        saved = seconds_saved(SCORING, hidden_size(model), *counts)
+        sequences, hidden = [ids for ids, _ in rows], self.model.config.get_text_config().hidden_size
+        saved = seconds_saved(SCORING, hidden, sum(map(len, sequences)), unique_tokens(sequences))
+        half = next(self.model.parameters()).element_size() == 2
         return self._gain.reason_against(saved, half) or self._why_not_on_gpu
 
     def way(self) -> str:
         """How rows were computed, or will be, and why."""
-        done = {why: rows for why, rows in self._done.items() if rows} or {self.why_padded: 0}
-        ways = [f"batches are padded, since {why}" if why else "shared prefixes are computed once" for why in done]
-        if len(done) > 1:
-            ways = [f"{way} ({rows} rows)" for way, rows in zip(ways, done.values(), strict=True)]
-        return "; ".join(ways)
+        reasons = self._reasons or [self.why_padded]
+        ways = [f"batches are padded, since {why}" if why else "shared prefixes are computed once" for why in reasons]
+        return "; later ".join(ways)
 
     def _shaped(self, prompts, completions, tools, score: Callable[[list[tuple]], list]) -> list[Any]:
         if len(prompts) != len(completions):
@@ -203,7 +200,8 @@ class Scorer:
         scores: list[list[float]] = [[] for _ in rows]
         run = {"pad_token_id": self._pad_token_id, "max_tokens": self.max_tokens_per_batch}
         reason = self._reason_to_pad(rows)
-        self._done[reason] = self._done.get(reason, 0) + len(rows)
+        if rows and reason not in self._reasons:
+            self._reasons.append(reason)
         for numbers, logits in logits_at(self.model, rows, padded=bool(reason), **run):
             own = values_of(self.model, logits, [len(rows[number][1]) for number in numbers])
             for number, values in zip(numbers, own, strict=True):

@@ -75,8 +75,8 @@ def fit(
 ) -> tuple[torch.nn.Module, dict[str, Any]]:
     """Train a reward model. Returns what `run` returns.
 
-    loss: settings that must be the same for a run to be resumed. within: the run happens inside its block, which yields why batches
-    are padded. own: arguments of this class of trainer.
+    loss: settings that must be the same for a run to be resumed. within: a block for the run that yields why batches are padded.
+    own: arguments of this class of trainer.
     Raises ModelError when the trainer refuses the model, RunError for a NaN or infinite loss or a run that cannot be resumed.
     """
     identity = {name: getattr(arguments, name) for name in resuming.IDENTITY_FIELDS} | loss
@@ -101,7 +101,7 @@ def fit(
         from ..heads import keep_head_in_float32
 
         keep_head_in_float32(trainer.model)
-    with within(trainer) if within else contextlib.nullcontext("only those of pairs are packed") as why_padded:
+    with within(trainer) if within else contextlib.nullcontext("this kind is not packed") as why_padded:
         model, summary = run(trainer, resume)
     return model, summary | {"batches": f"padded, since {why_padded}" if why_padded else "packed"}
 

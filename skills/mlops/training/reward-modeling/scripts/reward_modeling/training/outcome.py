@@ -12,7 +12,7 @@ from trl import RewardConfig, RewardTrainer
 
 from ..attention import Layout, by_blocks, filled
 from ..attention import shared_prefix as sharing
-from ..gpu_speed import Gain, hidden_size, saved_in_training
+from ..gpu_speed import Gain, saved_in_training
 from ..heads import unwrapped
 from ..packing import pack_together, right_padded
 from ..terminal import log
@@ -168,13 +168,15 @@ class PackedCollator:
         return {**batch, "layout": Layout(row, self.config), **pairs}
 
 
-def _slower(trainer: Any, base: Any, share: bool) -> str | None:
+def _slower(trainer: Any, share: bool) -> str | None:
     """Why packed rows would not be faster on a GPU."""
     args, data = trainer.args, trainer.train_dataset
-    first, batch = data[: 32 * args.per_device_train_batch_size]["sequences"], args.per_device_train_batch_size
-    steps = args.max_steps * args.gradient_accumulation_steps
-    batches = steps if steps > 0 else args.num_train_epochs * len(data) / (batch * args.world_size)
-    saved = saved_in_training(hidden_size(base), first, batch, batches, share)
+    batch = args.per_device_train_batch_size
+    batches = args.num_train_epochs * len(data) / (batch * args.world_size)
+    if args.max_steps > 0:
+        batches = args.max_steps * args.gradient_accumulation_steps
+    hidden = trainer.model.config.get_text_config().hidden_size
+    saved = saved_in_training(hidden, data[: 32 * batch]["sequences"], batch, batches, share)
     return Gain().reason_against(saved, args.bf16 or args.fp16)
 
 
@@ -187,7 +189,7 @@ def packed_batches(trainer: Any, wanted: bool | None = None) -> Iterator[str | N
     share = not any(isinstance(part, torch.nn.Dropout) and part.p > 0 for part in trainer.model.modules())
     reason = reason_against(base, wanted)
     if reason is None and speed_decides(base, wanted):
-        reason = _slower(trainer, base, share) or reason_against(base, True)
+        reason = _slower(trainer, share) or reason_against(base, True)
     if reason:
         log(f"batches are padded, since {reason}")
         yield reason
