@@ -1,11 +1,13 @@
 """FlexAttention by blocks gives the numbers of PyTorch's own attention called segment by segment, and both those of one mask."""
 
 import contextlib
+import pickle
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import GPT2Config, MistralConfig, Qwen2Config
 
 from reward_modeling import attention
 from reward_modeling.attention import Layout, shared_prefix_attention
@@ -41,10 +43,14 @@ def drawn(row, key_heads, shared_by, dtype=torch.float64):
 
 def run(way, row, qkv, **arguments):
     """The output, and the gradients of a weighted sum of it. FlexAttention has no backward pass on a CPU: only the output."""
-    with choosing(way), torch.set_grad_enabled(way != "by block"):
-        out, _ = shared_prefix_attention(None, *qkv, None, layout=Layout(row), **arguments)
+    layout, length = Layout(row), len(row.ids)
     if way == "by block":
-        return (out,)
+        missing = attention.row_length(length) - length
+        qkv = [torch.nn.functional.pad(tensor.detach(), (0, 0, 0, missing)) for tensor in qkv]
+    with choosing(way):
+        out, _ = shared_prefix_attention(None, *qkv, None, layout=layout, **arguments)
+    if way == "by block":
+        return (out[:, :length],)
     weights = torch.linspace(-1, 1, out.numel(), dtype=out.dtype).view_as(out)
     return out, *torch.autograd.grad((out * weights).sum(), qkv)
 
@@ -110,3 +116,62 @@ def test_blocks_are_what_the_mask_says(sequences, window):
     assert not (partial & full).any(), "a pair would count twice"
     if window is None:
         assert torch.equal(full, every) and torch.equal(partial | full, some), "no block is computed for nothing"
+
+
+@given(st.integers(1, 10**6))
+def test_rows_have_few_lengths_and_little_filling(tokens):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(attention, "BLOCK", 128)
+        length = attention.row_length(tokens)
+        assert 0 <= length - tokens < max(128, tokens / 16) and length % 128 == 0
+        assert attention.row_length(length) == length
+        assert len({attention.row_length(n) for n in range(16384, 32768, 97)}) <= 17
+
+
+@pytest.mark.parametrize("window", [None, 3])
+def test_kernels_are_compiled_three_times_at_most(window):
+    """Whatever the lengths of the rows: counted by the compiler, without making machine code."""
+    from torch._dynamo.testing import CompileCounter
+    from torch.nn.attention.flex_attention import flex_attention
+
+    torch._dynamo.reset()
+    counter, lengths = CompileCounter(), set()
+    compiled = torch.compile(flex_attention, backend=counter)
+    for answers in (1, 2, 3, 5, 8, 13, 21, 34):
+        row = pack_together([[1] * 9 + [2 + i % 3] * (i + 1) for i in range(answers)])
+        mask = Layout(row).blocks(window, torch.device("cpu"))
+        lengths.add(mask.seq_lengths[0])
+        query = torch.zeros(1, 4, mask.seq_lengths[0], 16)
+        compiled(query, query[:, :2], query[:, :2], block_mask=mask, scale=0.3, enable_gqa=True)
+    assert len(lengths) > 5 and counter.frame_count <= 3
+
+
+@given(tries(), st.sampled_from([None, 3]))
+@settings(max_examples=30, deadline=None)
+def test_masks_made_in_advance_are_those_made_on_demand(sequences, window):
+    """As the loader's worker makes them, and accelerate moves them."""
+    from accelerate.utils import send_to_device
+
+    row, cpu = pack_together(sequences), torch.device("cpu")
+    config = Qwen2Config(use_sliding_window=True, sliding_window=3, max_window_layers=1, num_hidden_layers=2)
+    with choosing("by block"):
+        made = send_to_device({"layout": pickle.loads(pickle.dumps(Layout(row, config)))}, cpu)["layout"]
+        assert set(made._made) == {(None, cpu), (3, cpu)}
+        mask, other = (layout.blocks(window, cpu) for layout in (made, Layout(row)))
+    for name in attention.BLOCK_TABLES:
+        assert torch.equal(getattr(mask, name), getattr(other, name)) and getattr(mask, name).dtype == torch.int32
+    assert mask.seq_lengths == other.seq_lengths
+
+
+def test_windows_are_those_of_the_layers():
+    assert attention.windows_of(Qwen2Config(sliding_window=None)) == {None}
+    both = Qwen2Config(use_sliding_window=True, sliding_window=7, max_window_layers=1, num_hidden_layers=2)
+    assert attention.windows_of(both) == {None, 7}
+    assert attention.windows_of(MistralConfig(sliding_window=9)) == {9}
+    assert attention.windows_of(GPT2Config()) == {None}
+
+
+def test_tensors_of_any_shape_are_sent_together():
+    tensors = [torch.arange(6).view(2, 3), torch.tensor([7]), torch.empty(0, 2, dtype=torch.long), torch.tensor(8)]
+    for mine, theirs in zip(attention.sent(tensors, torch.device("cpu")), tensors, strict=True):
+        assert torch.equal(mine, theirs) and mine.dtype == theirs.dtype

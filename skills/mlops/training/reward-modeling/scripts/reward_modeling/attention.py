@@ -1,18 +1,18 @@
 """Attention over a packed row: each segment attends to the path that leads to it and to itself.
 
-Registered with transformers' `AttentionInterface`: no model code is patched. Prior work: arXiv:2410.20305, flash-pref.
+Registered with transformers' `AttentionInterface`: no model code is patched.
 """
 
 import contextlib
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
 from transformers import AttentionInterface
 
-from .hf import Model
+from .hf import Config, Model
 from .packing import PackedRow
 
 NAME = "reward_modeling_shared_prefix"
@@ -29,14 +29,49 @@ class UnsupportedAttentionError(ValueError):
     """A model asks its attention for something that this one does not do."""
 
 
-class Layout:
-    """callers: modules that followed it."""
+def by_blocks(device: torch.device) -> bool:
+    return device.type in BLOCK_DEVICES
 
-    def __init__(self, row: PackedRow):
-        self.sizes, self.keys = row.pieces()
-        self.segments, self.length, self._row = row.segments, len(row.ids), row
+
+def row_length(tokens: int) -> int:
+    """Few lengths occur, and less than a sixteenth is filling."""
+    step = max(BLOCK, (1 << tokens.bit_length() - 1) // 16)
+    return tokens + -tokens % step
+
+
+def filled(row: PackedRow, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """(ids, positions), both [1, T]; filled to `row_length` by blocks, so that no layer has to."""
+    filling = [0] * (row_length(len(row.ids)) - len(row.ids) if by_blocks(device) else 0)
+    return torch.tensor([row.ids + filling]), torch.tensor([row.positions + filling])
+
+
+def sent(tensors: Sequence[torch.Tensor], device: torch.device) -> list[torch.Tensor]:
+    """On the device in one transfer, for which a GPU does not wait."""
+    flat, cuda = torch.cat([tensor.flatten() for tensor in tensors]), device.type == "cuda"
+    flat = (flat.pin_memory() if cuda else flat).to(device, non_blocking=cuda)
+    parts = flat.split([tensor.numel() for tensor in tensors])
+    return [part.view(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
+
+
+class Layout:
+    """callers: modules that followed it. config: by blocks, whose masks a loader's worker makes here, of a model's windows."""
+
+    def __init__(self, row: PackedRow, config: Config | None = None):
+        self.sizes, self.keys = ([], []) if config else row.pieces()
+        self.segments, self._row = row.segments, row
         self.callers: set[int] = set()
         self._made: dict[Any, Any] = {}
+        self._tables = {window: block_tables(row, window) for window in (windows_of(config) if config else ())}
+
+    def to(self, device: torch.device | str, non_blocking: bool = True) -> Self:
+        """Accelerate calls it."""
+        device = torch.device(device)
+        if self._tables and by_blocks(device):
+            own = iter(sent([table for tables in self._tables.values() for table in tables], device))
+            for window, tables in self._tables.items():
+                self._made[window, device] = block_mask([next(own) for _ in tables], window)
+            self._tables = {}
+        return self
 
     def mask(self, segment: int, window: int | None, like: torch.Tensor) -> torch.Tensor | None:
         """Additive [queries, keys] of a segment, None where plain causal attention says the same.
@@ -56,9 +91,9 @@ class Layout:
         return self._made[made]
 
     def blocks(self, window: int | None, device: torch.device) -> Any:
+        self.to(device)
         if (window, device) not in self._made:
-            positions = torch.tensor(self._row.positions, device=device)
-            self._made[window, device] = block_mask(self._row.until().to(device), positions, window)
+            self._made[window, device] = block_mask(sent(block_tables(self._row, window), device), window)
         return self._made[window, device]
 
 
@@ -89,7 +124,7 @@ def shared_prefix_attention(
     if unknown:
         raise UnsupportedAttentionError(", ".join(sorted(unknown)))
     layout.callers.add(id(module))
-    way = _by_blocks if query.device.type in BLOCK_DEVICES else _by_segment
+    way = _by_blocks if by_blocks(query.device) else _by_segment
     return way(query, key, value, layout, scaling, sliding_window, softcap), None
 
 
@@ -113,15 +148,13 @@ def _by_segment(query, key, value, layout: Layout, scaling: float | None, window
 
 
 def _by_blocks(query, key, value, layout: Layout, scaling: float | None, window: int | None, softcap: float | None):
-    """FlexAttention: arXiv:2412.05496."""
+    """FlexAttention (arXiv:2412.05496) of a row that is `filled`."""
     if torch.is_autocast_enabled(query.device.type):
         dtype = torch.get_autocast_dtype(query.device.type)
         query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
-    missing = -layout.length % BLOCK
-    query, key, value = (F.pad(tensor, (0, 0, 0, missing)) for tensor in (query, key, value))
     options = {"block_mask": layout.blocks(window, query.device), "scale": scaling, "enable_gqa": True}
     out = _flex_attention(query.is_cuda)(query, key, value, score_mod=_capped_at(softcap, query.device), **options)
-    return out[:, :, : layout.length].transpose(1, 2).contiguous()
+    return out.transpose(1, 2).contiguous()
 
 
 @functools.cache
@@ -147,18 +180,29 @@ def _capped_at(softcap: float | None, device: torch.device) -> Callable | None:
     return capped
 
 
-def block_mask(until: torch.Tensor, positions: torch.Tensor, window: int | None) -> Any:
-    """Without the [T, T] mask. until, positions: [T], of `PackedRow`.
+def windows_of(config: Config) -> set[int | None]:
+    """Of sliding attention in its layers, None for full attention."""
+    sliding, kinds = getattr(config, "sliding_window", None), getattr(config, "layer_types", None)
+    return {sliding if kind == "sliding_attention" else None for kind in kinds} if kinds else {sliding}
+
+
+BLOCK_TABLES = [
+    f"{full}{side}_{what}" for side in ("kv", "q") for full in ("", "full_") for what in ("num_blocks", "indices")
+]
+
+
+def block_tables(row: PackedRow, window: int | None) -> list[torch.Tensor]:
+    """`until` and positions [T] of the filled row, and BLOCK_TABLES of its BlockMask, without the [T, T] mask: int32.
 
     An earlier block of keys is seen in part when some key's `until` reaches into the queries, in full when all reach their end.
     """
     from torch.nn.attention.flex_attention import BlockMask
 
-    missing = -len(until) % BLOCK
-    fill = torch.arange(len(until), len(until) + missing, device=until.device)
+    until, positions = row.until(), torch.tensor(row.positions)
+    fill = torch.arange(len(until), row_length(len(until)))
     until, positions = torch.cat([until, fill + 1]), torch.cat([positions, fill - fill])
     ends, places = until.view(-1, BLOCK), positions.view(-1, BLOCK)
-    blocks = torch.arange(len(ends), device=until.device)
+    blocks = torch.arange(len(ends))
     first, last = blocks[:, None] * BLOCK, blocks[:, None] * BLOCK + BLOCK - 1
     before, same = blocks[None] < blocks[:, None], blocks[None] == blocks[:, None]
     full = before & (ends.amin(1)[None] > last)
@@ -167,18 +211,26 @@ def block_mask(until: torch.Tensor, positions: torch.Tensor, window: int | None)
         full &= places.amax(1)[:, None] - places.amin(1)[None] < window
         seen &= same | (places.amin(1)[:, None] - places.amax(1)[None] < window)
 
-    def visible(batch, head, query, key):
-        mask = (key <= query) & (query < until[key])
-        return mask if window is None else mask & (positions[query] - positions[key] < window)
-
     def listed(chosen: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         order = chosen.to(torch.int8).argsort(dim=1, descending=True, stable=True)
         return chosen.sum(1, dtype=torch.int32)[None, None], order.to(torch.int32)[None, None]
 
-    lengths = (len(until), len(until))
-    return BlockMask.from_kv_blocks(
-        *listed(seen & ~full), *listed(full), BLOCK_SIZE=BLOCK, mask_mod=visible, seq_lengths=lengths
-    )
+    made = BlockMask.from_kv_blocks(*listed(seen & ~full), *listed(full), BLOCK_SIZE=BLOCK)
+    return [tensor.to(torch.int32) for tensor in (until, positions, *(getattr(made, name) for name in BLOCK_TABLES))]
+
+
+def block_mask(tables: Sequence[torch.Tensor], window: int | None) -> Any:
+    """Of `block_tables`, on any device."""
+    from torch.nn.attention.flex_attention import BlockMask
+
+    until, positions, *listed = tables
+
+    def visible(batch, head, query, key):
+        mask = (key <= query) & (query < until[key])
+        return mask if window is None else mask & (positions[query] - positions[key] < window)
+
+    lengths, named = (len(until), len(until)), dict(zip(BLOCK_TABLES, listed, strict=True))
+    return BlockMask(lengths, BLOCK_SIZE=(BLOCK, BLOCK), mask_mod=visible, **named)
 
 
 def _softcapped(q, k, v, mask, scaling: float | None, softcap: float) -> torch.Tensor:
@@ -209,12 +261,11 @@ def outputs_at(
 ) -> torch.Tensor:
     """[places, labels] outputs of the head, inside `shared_prefix(model)`. Gradients flow."""
     device = next(model.parameters()).device
+    layout = layout or Layout(row, model.config if by_blocks(device) else None)
+    distinct, which = torch.tensor(places).unique(return_inverse=True)
+    ids, positions, distinct, which = sent([*filled(row, device), distinct, which], device)
     trunk = getattr(model, model.base_model_prefix)
     hidden = getattr(trunk, "language_model", trunk)(  # of a model of text and images: its text alone
-        input_ids=torch.tensor([row.ids], device=device),
-        position_ids=torch.tensor([row.positions], device=device),
-        use_cache=False,
-        layout=layout or Layout(row),
+        input_ids=ids, position_ids=positions, use_cache=False, layout=layout
     ).last_hidden_state
-    distinct, which = torch.tensor(places, device=hidden.device).unique(return_inverse=True)
     return head(hidden[0, distinct])[which]

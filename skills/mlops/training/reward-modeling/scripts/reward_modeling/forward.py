@@ -1,17 +1,17 @@
 """Token ids -> logits: the one place of the project that calls a reward model for a score."""
 
 from collections.abc import Iterator, Sequence
-from itertools import chain
+from itertools import chain, islice, pairwise
 
 import torch
 
-from .attention import outputs_at, shared_prefix
+from .attention import outputs_at, sent, shared_prefix
 from .heads import head_name, unwrapped
 from .hf import Model
 from .packing import TokenRow, pack, padded_batches, right_padded
 
 PADDED_TOKENS = 8192
-"""In a padded batch, and in a packed row on a GPU."""
+"""In a padded batch. On a GPU twice as many, and in a packed row too: a tenth faster on an H200."""
 
 
 @torch.inference_mode()
@@ -22,7 +22,12 @@ def logits_at(
 
     padded: do not share prefixes (`guard.reason_against`). A model that pools has one position a row, whichever.
     """
-    for numbers, logits in (_in_batches if padded else _in_rows)(model, rows, pad_token_id, max_tokens):
+    cpu = model.device.type == "cpu"
+    if not max_tokens and (padded or not cpu):  # else `pack` chooses
+        max_tokens = PADDED_TOKENS if cpu else 2 * PADDED_TOKENS
+    batches = (_in_batches if padded else _in_rows)(model, rows, pad_token_id, max_tokens)
+    # A GPU computes one batch while the next is laid out, before anyone waits for its numbers.
+    for (numbers, logits), _ in pairwise(chain(batches, [None])):
         yield numbers, logits if logits.dtype == torch.float64 else logits.float()
 
 
@@ -37,24 +42,23 @@ def values_of(model: Model, logits: torch.Tensor, counts: Sequence[int]) -> list
     combine = getattr(getattr(model, "score", None), "combine", None)
     if combine:
         return combine(logits.unflatten(0, (len(counts), -1))).tolist()
-    return [own.tolist() for own in scores_of(logits).split(list(counts))]
+    scores = iter(scores_of(logits).tolist())
+    return [list(islice(scores, count)) for count in counts]
 
 
 def _in_rows(model: Model, rows: Sequence[TokenRow], pad_token_id: int, max_tokens: int | None) -> Iterator:
     base = unwrapped(model)
     head = getattr(base, head_name(base))
-    # On a CPU a row has as many tokens as `pack` chooses, on a GPU enough to keep it busy.
-    limit = max_tokens or (None if base.device.type == "cpu" else PADDED_TOKENS)
     with shared_prefix(base):
-        for packed in pack([ids for ids, _ in rows], limit):
+        for packed in pack([ids for ids, _ in rows], max_tokens):
             own = zip(packed.places, packed.sequences, strict=True)
             places = [places[position] for places, number in own for position in rows[number][1]]
             yield packed.sequences, outputs_at(base, head, packed, places)
 
 
-def _in_batches(model: Model, rows: Sequence[TokenRow], pad_token_id: int, max_tokens: int | None) -> Iterator:
+def _in_batches(model: Model, rows: Sequence[TokenRow], pad_token_id: int, max_tokens: int) -> Iterator:
     keys = [(tuple(ids), tuple(positions)) for ids, positions in rows]
-    for batch in padded_batches(keys, [ids for ids, _ in rows], max_tokens or PADDED_TOKENS):
+    for batch in padded_batches(keys, [ids for ids, _ in rows], max_tokens):
         distinct = [rows[equal[0]] for equal in batch]
         own = padded_logits(model, distinct, pad_token_id).split([len(positions) for _, positions in distinct])
         copies = [part for part, equal in zip(own, batch, strict=True) for _ in equal]
@@ -64,9 +68,11 @@ def _in_batches(model: Model, rows: Sequence[TokenRow], pad_token_id: int, max_t
 def padded_logits(model: Model, rows: Sequence[TokenRow], pad_token_id: int) -> torch.Tensor:
     """[positions of all rows, labels] logits of one right-padded batch."""
     device = next(model.parameters()).device
-    ids, mask = right_padded([ids for ids, _ in rows], pad_token_id)
-    logits = model(input_ids=ids.to(device), attention_mask=mask.to(device)).logits
-    if logits.dim() == 2:
-        return logits
-    owners = [i for i, (_, positions) in enumerate(rows) for _ in positions]
-    return logits[owners, [place for _, positions in rows for place in positions]]
+    places = [(i, place) for i, (_, positions) in enumerate(rows) for place in positions]
+    tensors = [
+        *right_padded([ids for ids, _ in rows], pad_token_id),
+        torch.tensor(places, dtype=torch.long).view(-1, 2),
+    ]
+    ids, mask, places = sent(tensors, device)
+    logits = model(input_ids=ids, attention_mask=mask).logits
+    return logits if logits.dim() == 2 else logits[places[:, 0], places[:, 1]]

@@ -26,7 +26,7 @@ VOCABULARY_SIZE = 64
 def reason_against(model: Model, wanted: bool | None = None, scored_at: str = "last_token") -> str | None:
     """None when it is run on them. Takes about a tenth of a second.
 
-    wanted: None for on CPUs, where it was measured; True also on a GPU, where a small model in this precision must pass too.
+    wanted: True on a GPU, where a small model in this precision must pass too. None there leaves open what is faster (`gpu_speed`).
     """
     if why := getattr(model, "why_padded", None):
         return why
@@ -38,14 +38,13 @@ def reason_against(model: Model, wanted: bool | None = None, scored_at: str = "l
     of_tokens = type(model).__name__.endswith("ForTokenClassification")
     if scored_at == "pooled" or not (of_tokens or hasattr(model, "score")) or not hasattr(model, "base_model_prefix"):
         return "it reads its score from the whole text, as encoders do"
-    device = weights.device.type
-    by_blocks = device in attention.BLOCK_DEVICES
-    if device != "cpu" and not (wanted and by_blocks):
-        return f"it is not measured on this device{' (try --shared_prefix true)' * by_blocks}"
+    device, by_blocks = weights.device.type, attention.by_blocks(weights.device)
+    if device != "cpu" and not by_blocks:
+        return "it does not run on this device"
     if foreign := set(getattr(config, "layer_types", None) or ()) - LAYER_TYPES:
         return f"it has layers of the type {', '.join(sorted(foreign))}"
     likes = {"": torch.empty(0, dtype=torch.float64)}
-    if by_blocks:
+    if by_blocks and wanted:
         likes[f" on {device}"] = weights
     for where, like in likes.items():
         try:
@@ -71,13 +70,17 @@ def text_class(model: Model) -> type:
     return getattr(transformers, f"MODEL_FOR_{kind}_CLASSIFICATION_MAPPING")[type(config)]
 
 
+def speed_decides(model: Model, wanted: bool | None) -> bool:
+    return wanted is None and attention.by_blocks(next(model.parameters()).device)
+
+
 def self_check(model_class: type, config: Config, like: torch.Tensor) -> float:
     """Largest difference of rewards, relative to their spread, of a shrunken model of the precision and device of `like`.
 
     Where FlexAttention runs, heads keep their width and sequences fill several blocks: both choose the kernel.
     """
     length, width = 12, 16
-    if like.device.type in attention.BLOCK_DEVICES:
+    if attention.by_blocks(like.device):
         length = min(attention.BLOCK, (getattr(config, "max_position_embeddings", None) or 3 * attention.BLOCK) // 3)
         width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     config = shrunken(config, width)
@@ -90,7 +93,7 @@ def self_check(model_class: type, config: Config, like: torch.Tensor) -> float:
         sequences = _sequences(length)
     model = model.to(like.device, like.dtype)
     row = pack_together(sequences)
-    layout = Layout(row)
+    layout = Layout(row, config if attention.by_blocks(like.device) else None)
     with torch.no_grad():
         # A sequence classifier has one logit, others are read at the last token.
         logits = [model(input_ids=torch.tensor([own], device=model.device)).logits for own in sequences]

@@ -136,6 +136,11 @@ def pack_together(sequences: Sequence[Sequence[int]], *, share: bool = True) -> 
     return next(_pack_window(sequences, range(len(sequences)), sys.maxsize, share))
 
 
+def unique_tokens(sequences: Sequence[Sequence[int]]) -> int:
+    """Without laying them out."""
+    return sum(map(len, sequences)) - sum(_sorted_with_shared(sequences, range(len(sequences)), True)[1])
+
+
 def _pack_window(sequences, window: range, max_tokens: int | None, share: bool) -> Iterator[PackedRow]:
     order, shared = _sorted_with_shared(sequences, window, share)
     first = 0

@@ -136,10 +136,10 @@ class ProcessRewardModel(Scorer):
     def _described(self) -> list[str]:
         return [*super()._described(), f"reward of a solution: {self.aggregate} of its steps"]
 
-    def _way(self) -> str:
+    def way(self) -> str:
         if self.renderer.scored_at == "prefix":
             return "one row for each step, since an encoder would otherwise see the steps that follow"
-        return f"all steps of a solution in one pass, {super()._way()}"
+        return f"all steps of a solution in one pass, {super().way()}"
 
     def _steps_of(self, conversation: Conversation) -> list[str]:
         _, completion, tools, origin = conversation

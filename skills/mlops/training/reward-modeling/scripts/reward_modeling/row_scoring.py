@@ -127,6 +127,8 @@ class ScoringResult(Result):
     """Completions that cannot be rendered, under --refused unscored."""
     reward_mean: Number
     output: str | None
+    batches: str | None = None
+    """Of one model: whether shared prefixes were computed once, or why batches were padded."""
     metadata_moved: dict[str, int] | None = None
     reward_models: list[str] | None = None
     """Of several: their names, how they are combined, and their weights."""
@@ -208,6 +210,7 @@ def score(settings: ScoreSettings) -> ScoringResult:
         model=settings.model_name_or_path or ", ".join(several),
         reward_mean=summary.total / n if n else None,
         output=str(output) if output else None,
+        batches=None if several else model.way(),
         metadata_moved=tell_moved(moved),
         rows=rows,
         **{name: counts[name] for name in told},

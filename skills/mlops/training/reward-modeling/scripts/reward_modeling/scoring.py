@@ -10,10 +10,11 @@ from typing import Any, ClassVar, Self
 from . import checkpoints, losses, public_models
 from .data.records import Message
 from .errors import RunError, UsageError
+from .gpu_speed import SCORING, Gain, seconds_saved
 from .hf import Model
 from .kinds import KINDS, OUTCOME, Kind
 from .lengths import DEFAULT_MAX_LENGTH, longest_input, positions
-from .packing import WINDOW, TokenRow
+from .packing import WINDOW, TokenRow, unique_tokens
 from .rendering import Conversation
 
 Scores = list[float | None]
@@ -51,6 +52,8 @@ class Scorer:
         self.model, self.renderer, self.card = model, renderer, card
         self.max_tokens_per_batch, self.shared_prefix = max_tokens_per_batch, shared_prefix
         self.notes: list[str] = []
+        self._gain = Gain()
+        self._reasons: list[str | None] = []
 
     @classmethod
     def from_pretrained(
@@ -72,7 +75,7 @@ class Scorer:
         max_length, overlong, text_format ("chat", "rendered", "pair"): as in training unless given; without a card what its
         authors did (`public_table.PUBLIC`), or all that config and tokenizer allow. refused: "stop" raises DataError for what cannot
         be rendered, "unscored" gives it no score. dtype: of the weights; the head stays fp32. own: arguments of the class;
-        shared_prefix None computes shared prefixes once on CPUs only.
+        shared_prefix None computes shared prefixes once where that is faster.
         """
         policies = cls.kind.renders.policies
         if overlong not in (None, *policies):
@@ -124,7 +127,7 @@ class Scorer:
         losses.warn_of(self.renderer, before)
 
     def _described(self) -> list[str]:
-        return [f"scoring: {self._way()}"]
+        return [f"scoring: {self.way()}"]
 
     def _inputs(self, conversations: Sequence[Conversation]) -> list[Any]:
         return list(conversations)
@@ -137,10 +140,27 @@ class Scorer:
         scored_at = getattr(self.renderer, "scored_at", "last_token")
         return reason_against(checkpoints.unwrapped(self.model), self.shared_prefix, scored_at)
 
-    def _way(self) -> str:
-        return (
-            f"batches are padded, since {self.why_padded}" if self.why_padded else "shared prefixes are computed once"
-        )
+    @cached_property
+    def _why_not_on_gpu(self) -> str | None:
+        from .guard import reason_against
+
+        return reason_against(checkpoints.unwrapped(self.model), True)
+
+    def _reason_to_pad(self, rows: Sequence[TokenRow]) -> str | None:
+        from .guard import speed_decides
+
+        if self.why_padded or not speed_decides(self.model, self.shared_prefix):
+            return self.why_padded
+        sequences, hidden = [ids for ids, _ in rows], self.model.config.get_text_config().hidden_size
+        saved = seconds_saved(SCORING, hidden, sum(map(len, sequences)), unique_tokens(sequences))
+        half = next(self.model.parameters()).element_size() == 2
+        return self._gain.reason_against(saved, half) or self._why_not_on_gpu
+
+    def way(self) -> str:
+        """How rows were computed, or will be, and why."""
+        reasons = self._reasons or [self.why_padded]
+        ways = [f"batches are padded, since {why}" if why else "shared prefixes are computed once" for why in reasons]
+        return "; later ".join(ways)
 
     def _shaped(self, prompts, completions, tools, score: Callable[[list[tuple]], list]) -> list[Any]:
         if len(prompts) != len(completions):
@@ -179,7 +199,10 @@ class Scorer:
 
         scores: list[list[float]] = [[] for _ in rows]
         run = {"pad_token_id": self._pad_token_id, "max_tokens": self.max_tokens_per_batch}
-        for numbers, logits in logits_at(self.model, rows, padded=bool(self.why_padded), **run):
+        reason = self._reason_to_pad(rows)
+        if rows and reason not in self._reasons:
+            self._reasons.append(reason)
+        for numbers, logits in logits_at(self.model, rows, padded=bool(reason), **run):
             own = values_of(self.model, logits, [len(rows[number][1]) for number in numbers])
             for number, values in zip(numbers, own, strict=True):
                 scores[number] = values

@@ -70,12 +70,13 @@ def fit(
     peft_config: PeftConfig | None = None,
     resume: str | None = None,
     loss: dict[str, Any],
-    within: Callable[[Trainer], contextlib.AbstractContextManager] = contextlib.nullcontext,
+    within: Callable[[Trainer], contextlib.AbstractContextManager[str | None]] | None = None,
     **own: Any,
 ) -> tuple[torch.nn.Module, dict[str, Any]]:
     """Train a reward model. Returns what `run` returns.
 
-    loss: settings that must be the same for a run to be resumed. own: arguments of this class of trainer.
+    loss: settings that must be the same for a run to be resumed. within: a block for the run that yields why batches are padded.
+    own: arguments of this class of trainer.
     Raises ModelError when the trainer refuses the model, RunError for a NaN or infinite loss or a run that cannot be resumed.
     """
     identity = {name: getattr(arguments, name) for name in resuming.IDENTITY_FIELDS} | loss
@@ -100,13 +101,13 @@ def fit(
         from ..heads import keep_head_in_float32
 
         keep_head_in_float32(trainer.model)
-    return run(trainer, resume, within(trainer))
+    with within(trainer) if within else contextlib.nullcontext("this kind is not packed") as why_padded:
+        model, summary = run(trainer, resume)
+    return model, summary | {"batches": f"padded, since {why_padded}" if why_padded else "packed"}
 
 
-def run(
-    trainer: Trainer, resume: str | None, within: contextlib.AbstractContextManager | None = None
-) -> tuple[torch.nn.Module, dict[str, Any]]:
-    """Train inside the block `within`. Returns the model in memory (a PEFT model where one is trained) and a summary."""
+def run(trainer: Trainer, resume: str | None) -> tuple[torch.nn.Module, dict[str, Any]]:
+    """Returns the model in memory (a PEFT model where one is trained) and a summary."""
     arguments = trainer.args
     for other in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(other)
@@ -115,8 +116,7 @@ def run(
     if resume:
         log(f"continuing from {resume}")
     try:
-        with within or contextlib.nullcontext():
-            result = trainer.train(resume_from_checkpoint=resume)
+        result = trainer.train(resume_from_checkpoint=resume)
     except BaseException as error:  # Ctrl-C and a full disk included: what was being written then is of no use
         if arguments.process_index == 0:
             discard_checkpoints(arguments.output_dir, only_incomplete=True)

@@ -10,8 +10,9 @@ from datasets import Dataset
 from torch import Tensor
 from trl import RewardConfig, RewardTrainer
 
-from ..attention import Layout
+from ..attention import Layout, by_blocks, filled
 from ..attention import shared_prefix as sharing
+from ..gpu_speed import Gain, saved_in_training
 from ..heads import unwrapped
 from ..packing import pack_together, right_padded
 from ..terminal import log
@@ -153,34 +154,46 @@ class PackedCollator:
     `share` is off while dropout is on: a token that two sequences share would draw one mask for both.
     """
 
-    def __init__(self, share: bool):
-        self.share = share
+    def __init__(self, share: bool, model: Any):
+        self.share, self.device = share, next(model.parameters()).device
+        self.config = model.config if by_blocks(self.device) else None
 
     def __call__(self, rows: list[dict[str, list]]) -> dict[str, Any]:
         sequences, pairs = flattened(rows)
         row = pack_together(sequences, share=self.share)
         ends = torch.empty(len(sequences), dtype=torch.long)
         ends[row.sequences] = torch.tensor(row.ends)
-        return {
-            "ends": ends,  # first: transformers takes the size of a batch from its first tensor
-            "input_ids": torch.tensor([row.ids]),
-            "position_ids": torch.tensor([row.positions]),
-            "layout": Layout(row),
-            **pairs,
-        }
+        # `ends` first: transformers takes the size of a batch from its first tensor.
+        batch = {"ends": ends, **dict(zip(("input_ids", "position_ids"), filled(row, self.device), strict=True))}
+        return {**batch, "layout": Layout(row, self.config), **pairs}
+
+
+def _slower(trainer: Any, share: bool) -> str | None:
+    """Why packed rows would not be faster on a GPU."""
+    args, data = trainer.args, trainer.train_dataset
+    batch = args.per_device_train_batch_size
+    batches = args.num_train_epochs * len(data) / (batch * args.world_size)
+    if args.max_steps > 0:
+        batches = args.max_steps * args.gradient_accumulation_steps
+    hidden = trainer.model.config.get_text_config().hidden_size
+    saved = saved_in_training(hidden, data[: 32 * batch]["sequences"], batch, batches, share)
+    return Gain().reason_against(saved, args.bf16 or args.fp16)
 
 
 @contextlib.contextmanager
 def packed_batches(trainer: Any, wanted: bool | None = None) -> Iterator[str | None]:
     """Let a trainer run on packed batches inside the block, where its model allows it. Yields why not, or None."""
-    from ..guard import reason_against
+    from ..guard import reason_against, speed_decides
 
     base = unwrapped(trainer.model)
-    if reason := reason_against(base, wanted):
+    share = not any(isinstance(part, torch.nn.Dropout) and part.p > 0 for part in trainer.model.modules())
+    reason = reason_against(base, wanted)
+    if reason is None and speed_decides(base, wanted):
+        reason = _slower(trainer, share) or reason_against(base, True)
+    if reason:
         log(f"batches are padded, since {reason}")
         yield reason
         return
-    share = not any(isinstance(part, torch.nn.Dropout) and part.p > 0 for part in trainer.model.modules())
     log(
         "prompts are computed once for both sides"
         if share
@@ -195,7 +208,7 @@ def packed_batches(trainer: Any, wanted: bool | None = None) -> Iterator[str | N
         output["logits"] = kept.pop("scores")[0, named["ends"]]
         return output
 
-    collator, trainer.data_collator = trainer.data_collator, PackedCollator(share)
+    collator, trainer.data_collator = trainer.data_collator, PackedCollator(share, base)
     hooks = [base.score.register_forward_hook(keep), base.register_forward_hook(at_ends, with_kwargs=True)]
     try:
         with sharing(base):

@@ -1,0 +1,61 @@
+"""Whether packed rows are faster than padded batches on a GPU, by what was measured on one."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from .packing import unique_tokens
+
+
+class Speed(NamedTuple):
+    """Seconds a token, and at least of a batch, where the host sets the pace. Packed tokens are unique ones."""
+
+    padded: float
+    packed: float
+    padded_batch: float = 0.0
+    packed_batch: float = 0.0
+
+
+SCORING = {896: Speed(3.1e-6, 4.3e-6), 4096: Speed(32e-6, 33e-6)}
+TRAINING = {896: Speed(9.2e-6, 12e-6, 0.09, 0.12)}
+"""By the least hidden size: bf16 on an NVIDIA H200 (references/scaling.md). In training padding counts, in scoring it is little."""
+COMPILING = 7.0
+"""Seconds before the first packed row."""
+
+
+def seconds_saved(speeds: Mapping[int, Speed], hidden: int, padded: int, packed: int, batches: int = 1) -> float | None:
+    """By computing `packed` tokens instead of `padded` ones; None where no model so small was measured."""
+    measured = [speed for size, speed in speeds.items() if size <= hidden]
+    if not measured:
+        return None
+    speed = measured[-1]
+    slow = max(speed.padded * padded, speed.padded_batch * batches)
+    return slow - max(speed.packed * packed, speed.packed_batch * batches)
+
+
+class Gain:
+    """Asked call after call: kernels are compiled once they would have saved the time that takes."""
+
+    seconds = 0.0
+
+    def reason_against(self, saved: float | None, half: bool) -> str | None:
+        """None where packed rows are faster. half: whether matrix products are in 16 bits."""
+        if not half or saved is None:
+            return f"{'a model so small' if half else 'float32'} was not measured on a GPU (try --shared_prefix true)"
+        if saved <= 0:
+            return "packed rows are not faster with so little shared"
+        self.seconds += saved
+        return None if self.seconds >= COMPILING else "packed rows save less time than their kernels take to compile"
+
+
+def saved_in_training(
+    hidden: int, rows: Sequence[Sequence[Sequence[int]]], per_batch: int, batches: float, share: bool
+) -> float | None:
+    """Seconds in so many batches like those of `rows`, the first of the data: sequences of token ids each."""
+    padded = packed = 0
+    starts = range(0, len(rows), per_batch)
+    for start in starts:
+        sequences = [sequence for row in rows[start : start + per_batch] for sequence in row]
+        padded += len(sequences) * max(map(len, sequences))
+        packed += unique_tokens(sequences) if share else sum(map(len, sequences))
+    saved = seconds_saved(TRAINING, hidden, padded, packed, len(starts))
+    return saved and saved * batches / len(starts)
