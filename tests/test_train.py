@@ -143,6 +143,27 @@ def test_a_run_killed_before_it_deleted_an_old_checkpoint_deletes_it_when_resume
     assert scores(killed, toy_file) == scores(whole, toy_file)
 
 
+@pytest.mark.parametrize(
+    "more",
+    [(), ("--val_set_size=0.25", "--eval_steps=1", "--load_best_model_at_end", "--greater_is_better=true")],
+    ids=["last", "another"],  # the model that is kept; "best" is here the one of the largest loss, the first
+)
+def test_a_run_killed_after_its_last_step_in_mid_epoch_trains_no_step_more(more, tiny, toy_file, tmp_path):
+    steps = (*SHORT, "--max_steps", "5", "--save_strategy", "steps", "--save_steps", "1", "--save_total_limit", "9")
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    done = train(*command(tiny("qwen2"), toy_file, whole, *steps, *more))
+    assert done.returncode == 0, done.stderr
+    shutil.copytree(whole / "checkpoint-5", killed / "checkpoint-5")
+    shutil.copy(whole / "run.json", killed)
+    state = json.loads((killed / "checkpoint-5" / "trainer_state.json").read_text())
+    assert 0 < state["epoch"] < 1, "an epoch has more steps"
+    assert not more or state["best_model_checkpoint"] == str(whole / "checkpoint-1")
+    done = train(*command(tiny("qwen2"), toy_file, killed, *steps, *more, "--resume_from_checkpoint"))
+    assert done.returncode == 0, done.stderr
+    assert done.json["training"]["steps"] == 5
+    assert (killed / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+
+
 def test_damaged_checkpoints_end_the_run_and_name_the_one_before(tiny, toy_file, tmp_path):
     """Those of older versions have no seal: what torch says of a broken file is told without its advice."""
     steps = (*SHORT, "--max_steps", "3", "--save_strategy", "steps", "--save_steps", "1", "--save_total_limit", "9")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback, TrainerState
+from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback, TrainerControl, TrainerState
 from transformers import TrainingArguments as Arguments
 from transformers.trainer_utils import rotate_checkpoints
 
@@ -110,8 +110,9 @@ def run(
     arguments = trainer.args
     for other in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(other)
-    watch = Watch()
+    watch, batches = Watch(), trainer.get_batch_samples
     trainer.add_callback(watch)
+    trainer.get_batch_samples = lambda *more: ([], None) if watch.was_complete else batches(*more)
     if resume:
         log(f"continuing from {resume}")
     try:
@@ -147,6 +148,11 @@ class Watch(TrainerCallback):
         self.bar: Progress | None = None
         self.last_line = -QUIET_SECONDS
         self.began = False  # a step, after all of a checkpoint was read
+        self.was_complete = False
+
+    def on_epoch_begin(self, args: Arguments, state: TrainerState, control: TrainerControl, *_: Any, **__: Any) -> None:
+        """A checkpoint of the last step, in mid-epoch: transformers would train one more before it looks."""
+        self.was_complete = control.should_training_stop = state.global_step >= state.max_steps
 
     def on_step_begin(self, *_: Any, **__: Any) -> None:
         self.began = True
