@@ -16,7 +16,7 @@ from transformers.trainer_utils import rotate_checkpoints
 from ..errors import ModelError, RunError
 from ..output_folder import discard_checkpoints, last_complete_checkpoint
 from ..terminal import QUIET_SECONDS, console, log
-from . import configuration, resuming
+from . import configuration, resuming, sharding
 
 if TYPE_CHECKING:
     from peft import PeftConfig
@@ -83,6 +83,8 @@ def fit(
     identity = {name: str(value) for name, value in identity.items()}
     identity |= {"data_sha256": resuming.rows_digest(rows.dataset), "fingerprint": renderer.fingerprint, "head": head}
     resuming.start_run(arguments.output_dir, arguments.process_index, identity, resume)
+    if arguments.fsdp:
+        sharding.shard_on_cpus_too()
     try:
         trainer = trainer_class(
             model=model,
@@ -96,11 +98,13 @@ def fit(
     except (ValueError, TypeError) as error:
         raise ModelError(f"the model cannot be trained: {error}") from error
     log(f"training: {rows.size} in {len(rows.dataset)} rows, {arguments.world_size} process(es)")
+    plain = sharding.skeleton(trainer)
     if arguments.bf16 or arguments.fp16:
         from ..heads import keep_head_in_float32
 
         keep_head_in_float32(trainer.model)
-    return run(trainer, resume, within(trainer))
+    model, summary = run(trainer, resume, within(trainer))
+    return (sharding.gathered(model, plain, arguments.device) if plain is not None else model), summary
 
 
 def run(
