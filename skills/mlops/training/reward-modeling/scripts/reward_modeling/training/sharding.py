@@ -43,6 +43,10 @@ def skeleton(trainer: Trainer) -> torch.nn.Module | None:
         plugin.mixed_precision_policy = MixedPrecisionPolicy(
             param_dtype=computed_in, reduce_dtype=torch.float32, output_dtype=torch.float32
         )
+    layers = unwrapped(trainer.model)._no_split_modules or ()
+    if plugin.transformer_cls_names_to_wrap is None and any("Embeddings" in name for name in layers):
+        # accelerate 1.15 shards the table of an encoder's embeddings by itself, and then finds nothing left in them
+        plugin.transformer_cls_names_to_wrap = [name for name in layers if "Embeddings" not in name]
     empty = {id(one): torch.nn.Parameter(one.to("meta"), one.requires_grad) for one in trainer.model.parameters()}
     return copy.deepcopy(trainer.model, memo=empty)
 
