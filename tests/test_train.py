@@ -3,15 +3,12 @@
 import json
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
-import warm_process
-from conftest import QUICK, SCRIPTS, run_main, run_script, start_script, tensorboard_scalars, toy_pairs, write_jsonl
+from conftest import QUICK, run_main, run_script, start_script, tensorboard_scalars, toy_pairs, write_jsonl
 from reward_modeling.output_folder import SEAL, is_complete_checkpoint
 
 SHORT = ("--learning_rate", "3e-3", "--max_steps", "3", "--save_strategy", "no", "--per_device_train_batch_size", "8")
@@ -141,6 +138,27 @@ def test_a_run_killed_before_it_deleted_an_old_checkpoint_deletes_it_when_resume
     assert done.returncode == 0, done.stderr
     assert sorted(path.name for path in killed.glob("checkpoint-*")) == written[-2:]
     assert scores(killed, toy_file) == scores(whole, toy_file)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [(), ("--val_set_size=0.25", "--eval_steps=1", "--load_best_model_at_end", "--greater_is_better=true")],
+    ids=["last", "another"],  # the model that is kept; "best" is here the one of the largest loss, the first
+)
+def test_a_run_killed_after_its_last_step_in_mid_epoch_trains_no_step_more(more, tiny, toy_file, tmp_path):
+    steps = (*SHORT, "--max_steps", "5", "--save_strategy", "steps", "--save_steps", "1", "--save_total_limit", "9")
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    done = train(*command(tiny("qwen2"), toy_file, whole, *steps, *more))
+    assert done.returncode == 0, done.stderr
+    shutil.copytree(whole / "checkpoint-5", killed / "checkpoint-5")
+    shutil.copy(whole / "run.json", killed)
+    state = json.loads((killed / "checkpoint-5" / "trainer_state.json").read_text())
+    assert 0 < state["epoch"] < 1, "an epoch has more steps"
+    assert not more or state["best_model_checkpoint"] == str(whole / "checkpoint-1")
+    done = train(*command(tiny("qwen2"), toy_file, killed, *steps, *more, "--resume_from_checkpoint"))
+    assert done.returncode == 0, done.stderr
+    assert done.json["training"]["steps"] == 5
+    assert (killed / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
 
 
 def test_damaged_checkpoints_end_the_run_and_name_the_one_before(tiny, toy_file, tmp_path):
@@ -424,29 +442,6 @@ def test_rows_with_errors_stop_the_run_or_are_left_out_and_counted(tiny, tmp_pat
     assert done.json["left_out"] == 7 and done.json["counts"]["pairs"] + done.json["evaluation"]["n_pairs"] == 41
     warned = train(*command(tiny("qwen2"), data, tmp_path / "kept", *SHORT, "--audit", "warn"))
     assert warned.json["left_out"] == 0 and warned.json["counts"]["identical_after_truncation"] == 7
-
-
-# ---- several processes --------------------------------------------------------------------------------------------
-
-
-def test_two_processes_learn_what_one_learns_from_batches_twice_the_size(tiny, tmp_path):
-    # 64 rows fill every batch. Where the last one is not full, accelerate repeats rows, which one process does not.
-    data = write_jsonl(tmp_path / "rows.jsonl", toy_pairs(64))
-    steps = (*SHORT, "--max_steps", "24")
-    one = train(*command(tiny("qwen2"), data, tmp_path / "one", *steps))
-    assert one.returncode == 0, one.stderr
-    warm = warm_process.shared()  # torchrun starts the processes as it does for users, only without their imports
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "--no-python"]
-    more = ("--per_device_train_batch_size", "4", "--use_cpu")
-    arguments = command(tiny("qwen2"), data, tmp_path / "two", *steps, *more)
-    done = subprocess.run(
-        [*launch, warm.bin / "python", SCRIPTS / "train.py", *arguments], capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    result = json.loads(done.stdout)
-    assert (result["training"]["world_size"], result["training"]["steps"]) == (2, 24)
-    assert done.stderr.count("head: new\n") == 1, "only the first process speaks"
-    assert scores(tmp_path / "two", data) == pytest.approx(scores(tmp_path / "one", data), abs=1e-4)
 
 
 def test_a_finished_run_is_not_resumed_over_its_model(tiny, toy_file, toy_model):

@@ -374,7 +374,15 @@ def torchrun(words: list[str]) -> None:
             os.environ.update({name: str(value) for name, value in own.items()})
             os._exit(exit_code(lambda: python([args.training_script, *args.training_script_args])))
         children.append(child)
-    raise SystemExit(max(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) & 0xFF for child in children))
+    code = 0
+    while children:
+        child, status = os.wait()
+        children.remove(child)
+        if status and not code:
+            code = os.waitstatus_to_exitcode(status) & 0xFF
+            for other in children:  # torchrun ends them too: they would wait for the one that is gone
+                os.kill(other, signal.SIGKILL)
+    raise SystemExit(code)
 
 
 def pip(words: list[str]) -> None:

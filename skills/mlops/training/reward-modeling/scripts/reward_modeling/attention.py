@@ -182,6 +182,7 @@ def _capped_at(softcap: float | None, device: torch.device) -> Callable | None:
 
 def windows_of(config: Config) -> set[int | None]:
     """Of sliding attention in its layers, None for full attention."""
+    config = config.get_text_config()
     sliding, kinds = getattr(config, "sliding_window", None), getattr(config, "layer_types", None)
     return {sliding if kind == "sliding_attention" else None for kind in kinds} if kinds else {sliding}
 

@@ -53,11 +53,11 @@ def keep_head_in_float32(model: Model) -> None:
     import torch
 
     projection = head_projection(model).float()
-    plain_forward = projection.forward
 
     def forward(hidden: torch.Tensor) -> torch.Tensor:
-        with torch.autocast(hidden.device.type, enabled=False):
-            return plain_forward(hidden.float())
+        weight, bias = projection.weight, projection.bias
+        with torch.autocast(hidden.device.type, enabled=False):  # FSDP lends the weight in the precision of its layers
+            return torch.nn.functional.linear(hidden.float(), weight.float(), bias if bias is None else bias.float())
 
     projection.forward = forward
 

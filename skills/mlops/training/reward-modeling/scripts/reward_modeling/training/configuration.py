@@ -75,10 +75,15 @@ def trainer_config(
     elif has_eval:
         defaults["eval_strategy"] = "epoch"
     own |= {"output_dir": settings.output_dir, "seed": settings.seed, "remove_unused_columns": False}
+    if "fsdp" in fields:  # the trainer would take "true" for a strategy
+        fields["fsdp"] = {"true": True, "false": None}.get(str(fields["fsdp"]).lower(), fields["fsdp"])
     try:
         config = config_class(**own, **{**defaults, **fields, **precision(fields, parameters)})
     except (ValueError, TypeError) as error:
         raise UsageError(f"the trainer refuses these settings: {error}") from error
+    if config.fsdp and config.parallel_mode.value != "distributed":
+        hint = "torchrun --nproc_per_node N scripts/train.py ... (references/scaling.md#large-models)"
+        raise UsageError("--fsdp shards over several processes, and this is one", hint=hint)
     if config.eval_strategy != "no" and not has_eval:
         raise UsageError("--eval_strategy needs something to evaluate on", hint=EVALUATE_ON)
     return config, reason

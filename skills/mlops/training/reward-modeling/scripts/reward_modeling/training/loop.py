@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback, TrainerState
+from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback, TrainerControl, TrainerState
 from transformers import TrainingArguments as Arguments
 from transformers.trainer_utils import rotate_checkpoints
 
 from ..errors import ModelError, RunError
 from ..output_folder import discard_checkpoints, last_complete_checkpoint
 from ..terminal import QUIET_SECONDS, console, log
-from . import configuration, resuming
+from . import configuration, resuming, sharding
 
 if TYPE_CHECKING:
     from peft import PeftConfig
@@ -84,6 +84,8 @@ def fit(
     identity = {name: str(value) for name, value in identity.items()}
     identity |= {"data_sha256": resuming.rows_digest(rows.dataset), "fingerprint": renderer.fingerprint, "head": head}
     resuming.start_run(arguments.output_dir, arguments.process_index, identity, resume)
+    if arguments.fsdp:
+        sharding.shard_on_cpus_too()
     try:
         trainer = trainer_class(
             model=model,
@@ -97,13 +99,15 @@ def fit(
     except (ValueError, TypeError) as error:
         raise ModelError(f"the model cannot be trained: {error}") from error
     log(f"training: {rows.size} in {len(rows.dataset)} rows, {arguments.world_size} process(es)")
+    plain = sharding.skeleton(trainer)
     if arguments.bf16 or arguments.fp16:
         from ..heads import keep_head_in_float32
 
         keep_head_in_float32(trainer.model)
     with within(trainer) if within else contextlib.nullcontext("this kind is not packed") as why_padded:
         model, summary = run(trainer, resume)
-    return model, summary | {"batches": f"padded, since {why_padded}" if why_padded else "packed"}
+    summary["batches"] = f"padded, since {why_padded}" if why_padded else "packed"
+    return (sharding.gathered(model, plain, arguments.device) if plain is not None else model), summary
 
 
 def run(trainer: Trainer, resume: str | None) -> tuple[torch.nn.Module, dict[str, Any]]:
@@ -111,8 +115,9 @@ def run(trainer: Trainer, resume: str | None) -> tuple[torch.nn.Module, dict[str
     arguments = trainer.args
     for other in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(other)
-    watch = Watch()
+    watch, batches = Watch(), trainer.get_batch_samples
     trainer.add_callback(watch)
+    trainer.get_batch_samples = lambda *more: ([], None) if watch.was_complete else batches(*more)
     if resume:
         log(f"continuing from {resume}")
     try:
@@ -147,6 +152,11 @@ class Watch(TrainerCallback):
         self.bar: Progress | None = None
         self.last_line = -QUIET_SECONDS
         self.began = False  # a step, after all of a checkpoint was read
+        self.was_complete = False
+
+    def on_epoch_begin(self, args: Arguments, state: TrainerState, control: TrainerControl, *_: Any, **__: Any) -> None:
+        """A checkpoint of the last step, in mid-epoch: transformers would train one more before it looks."""
+        self.was_complete = control.should_training_stop = state.global_step >= state.max_steps
 
     def on_step_begin(self, *_: Any, **__: Any) -> None:
         self.began = True

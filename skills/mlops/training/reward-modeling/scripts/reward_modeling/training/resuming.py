@@ -16,7 +16,7 @@ from ..terminal import is_first_process, log
 IDENTITY_FIELDS = (
     *("seed", "learning_rate", "per_device_train_batch_size", "gradient_accumulation_steps", "num_train_epochs"),
     *("max_steps", "lr_scheduler_type", "warmup_steps", "weight_decay", "max_grad_norm", "optim"),
-    *("bf16", "fp16", "world_size"),
+    *("bf16", "fp16", "world_size", "fsdp"),
 )
 """Must be the same for a resumed run to end where the undisturbed one would have."""
 

@@ -1,0 +1,68 @@
+"""FSDP2 through accelerate: fp32 master weights, gradients and optimizer sharded over the processes of torchrun."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import DistributedType
+
+from ..errors import UsageError
+from ..heads import unwrapped
+
+if TYPE_CHECKING:
+    from transformers import Trainer
+
+
+def shard_on_cpus_too() -> None:
+    """Before the trainer is made. accelerate 1.15 would leave --fsdp aside on CPUs, in silence, and run DDP."""
+    state = PartialState()
+    if state.distributed_type == DistributedType.MULTI_CPU:
+        state.distributed_type = DistributedType.MULTI_GPU
+
+
+def skeleton(trainer: Trainer) -> torch.nn.Module | None:
+    """Before training: the model without its numbers, which `gathered` gives it. None where nothing is sharded.
+
+    Autocast does not reach a sharded model: its layers compute in the precision of the run, the reward stays fp32.
+    """
+    plugin = getattr(trainer.accelerator.state, "fsdp_plugin", None)
+    if plugin is None:
+        return None
+    if plugin.fsdp_version != 2 or plugin.cpu_ram_efficient_loading:
+        told = "only FSDP2 is supported, with weights that every process reads"
+        raise UsageError(
+            told, hint="fsdp_version: 2, fsdp_cpu_ram_efficient_loading: false, as in assets/accelerate/fsdp2.yaml"
+        )
+    if plugin.mixed_precision_policy is not None:
+        from torch.distributed.fsdp import MixedPrecisionPolicy
+
+        computed_in = torch.bfloat16 if trainer.args.bf16 else torch.float16
+        plugin.mixed_precision_policy = MixedPrecisionPolicy(
+            param_dtype=computed_in, reduce_dtype=torch.float32, output_dtype=torch.float32
+        )
+    layers = unwrapped(trainer.model)._no_split_modules or ()
+    if plugin.transformer_cls_names_to_wrap is None and any("Embeddings" in name for name in layers):
+        # accelerate 1.15 shards the table of an encoder's embeddings by itself, and then finds nothing left in them
+        plugin.transformer_cls_names_to_wrap = [name for name in layers if "Embeddings" not in name]
+    empty = {id(one): torch.nn.Parameter(one.to("meta"), one.requires_grad) for one in trainer.model.parameters()}
+    return copy.deepcopy(trainer.model, memo=empty)
+
+
+def gathered(model: torch.nn.Module, plain: torch.nn.Module, device: torch.device) -> torch.nn.Module:
+    """`plain` with the whole weights of the sharded model, in the first process; on the device if they fit there.
+
+    All processes must call it.
+    """
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+
+    state = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
+    if not PartialState().is_main_process:
+        return plain
+    plain.load_state_dict(state, assign=True)
+    unwrapped(plain).tie_weights()
+    size = sum(tensor.nbytes for tensor in state.values())
+    fits = device.type != "cuda" or 1.3 * size < torch.cuda.mem_get_info(device)[0]
+    return plain.to(device if fits else "cpu")
