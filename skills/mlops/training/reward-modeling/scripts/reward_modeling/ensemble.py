@@ -184,12 +184,12 @@ def check_weights(weights: Sequence[float] | None, models: int, combine: str) ->
     return [float(weight) for weight in weights]
 
 
-def unique_names(paths: Sequence[str]) -> list[str]:
+def unique_names(paths: Sequence[str], what: str = "reward model") -> list[str]:
     """The shortest ends that tell the paths apart: runs/a/rm, runs/b/rm -> a/rm, b/rm."""
     parts = [PurePath(path).parts for path in paths]
     twice = [path for i, path in enumerate(paths) if parts[i] in parts[:i]]
     if twice:
-        raise UsageError(f"the reward model {twice[0]} is given twice", hint="give it once, with a larger weight")
+        raise UsageError(f"the {what} {twice[0]} is given twice", hint="give it once, with a larger weight")
     depth = 1
     while len({part[-depth:] for part in parts}) < len(parts):
         depth += 1

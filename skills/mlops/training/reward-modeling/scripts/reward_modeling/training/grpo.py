@@ -5,6 +5,7 @@ TRL's own reward models score a whole batch in one forward pass, never truncate,
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,11 +22,12 @@ from .prompts import Prompt
 from .reinforcement import RunLog, start_and_end
 from .results import PlannedGRPO, TrainedGRPO
 from .settings import GRPOSettings
+from .step_rewards import step_advantages
 
 if TYPE_CHECKING:
     from peft import LoraConfig
 
-    from ..ensemble import Rewards
+    from .rewards import PolicyRewards
 
 DEFAULTS: dict[str, tuple[dict[str, Any], str]] = {
     "grpo": (
@@ -45,10 +47,23 @@ IDENTITY = (
 
 
 class _Ours:
-    policy: Policy
+    run: GRPORun
 
     def _tokenize_prompts(self, prompts: list) -> tuple[list[list[int]], None, dict]:
-        return [self.policy.prompt_ids(_messages(prompt)) for prompt in prompts], None, {}
+        return [self.run.policy.prompt_ids(_messages(prompt)) for prompt in prompts], None, {}
+
+    def _generate_and_score_completions(self, inputs: list[dict]) -> dict[str, Any]:
+        """With advantages [B, N] under step rewards, which TRL's loss takes too."""
+        output = super()._generate_and_score_completions(inputs)
+        if self.run.in_steps:
+            from accelerate.utils import gather_object
+
+            config, first, width = self.args, len(inputs) * self.args.process_index, output["completion_ids"].shape[1]
+            rewards, lengths = zip(*gather_object(self.run.rewarded), strict=True)
+            longest = max(width, *lengths)  # of all processes
+            found = step_advantages(rewards, lengths, longest, config.num_generations, config.scale_rewards)
+            output["advantages"] = found[first : first + len(inputs), :width].to(output["advantages"].device)
+        return output
 
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
@@ -70,6 +85,7 @@ class GRPORun(TrainerCallback):
 
     limit, summary, device = "--max_completion_length", "grpo.json", "cpu"
     inputs, planned, trained = (), PlannedGRPO, TrainedGRPO
+    given_to_functions = ("trainer_state", "log_extra", "log_metric")
     panels = {  # noqa: RUF012 - of the picture: title -> names in the log
         "reward": ("reward",),
         "KL to the reference (nats per token)": ("kl",),
@@ -81,6 +97,7 @@ class GRPORun(TrainerCallback):
         self.settings, self.fields = settings, fields
         self.split, self.length = settings.dataset_split, fields.get("max_completion_length")
         self.last: dict[str, Any] = {}
+        self.in_steps = settings.algorithm == "grpo" and settings.step_rewards not in (None, "outcome")
 
     @property
     def default_length(self) -> int:
@@ -116,6 +133,8 @@ class GRPORun(TrainerCallback):
             config = settings.config_class()(**fixed, **{**defaults, **fields, **precision(fields)})
         except (ValueError, TypeError) as error:
             raise UsageError(f"the trainer refuses these settings: {error}") from error
+        if self.in_steps and getattr(config, "multi_objective_aggregation", "") == "normalize_then_sum":
+            raise UsageError("--multi_objective_aggregation normalize_then_sum is not for --step_rewards")
         notes = [f"{name} {value} ({why})" for name, value in own.items() if name not in fields]
         between = config.steps_per_generation * config.num_iterations
         steps = -(-between // config.gradient_accumulation_steps)
@@ -125,7 +144,7 @@ class GRPORun(TrainerCallback):
         self.config = config
         return notes
 
-    def make(self, policy: Policy, prompts: Sequence[Prompt], rewards: Rewards, lora: LoraConfig | None) -> str:
+    def make(self, policy: Policy, prompts: Sequence[Prompt], rewards: PolicyRewards, lora: LoraConfig | None) -> str:
         """Raises ModelError when the trainer refuses the model, UsageError for too few prompts, or with tools."""
         import trl
         from datasets import Dataset
@@ -136,7 +155,7 @@ class GRPORun(TrainerCallback):
                 hint="use ppo.py, or drop them with --columns tools=",
             )
         config, tokenizer, algorithm = self.config, policy.tokenizer, self.settings.algorithm
-        self.policy, self.rewards, self.lora = policy, rewards, lora
+        self.policy, self.rewards, self.lora, self.prompts = policy, rewards, lora, prompts
         needed = config.generation_batch_size // config.num_generations
         if len(prompts) < needed:
             raise UsageError(
@@ -148,11 +167,13 @@ class GRPORun(TrainerCallback):
             tokenizer.eos_token = tokenizer.convert_ids_to_tokens(policy.end_tokens[0])
         theirs = {"grpo": trl.GRPOTrainer, "rloo": trl.RLOOTrainer}[algorithm]
         try:
-            self.trainer = type("Trainer", (_Ours, theirs), {"policy": policy})(
+            self.trainer = type("Trainer", (_Ours, theirs), {"run": self})(
                 model=policy.model,
                 reward_funcs=self.reward,
                 args=config,
-                train_dataset=Dataset.from_list([{"prompt": prompt.messages} for prompt in prompts]),
+                train_dataset=Dataset.from_list(
+                    [{"prompt": prompt.messages, "row": row} for row, prompt in enumerate(prompts)]
+                ),
                 processing_class=tokenizer,
                 peft_config=lora,
             )
@@ -167,10 +188,10 @@ class GRPORun(TrainerCallback):
         )
 
     def identity(self) -> dict[str, str]:
-        rewards, lora = self.rewards, self.lora
+        rewards, lora, settings = self.rewards, self.lora, self.settings
         return {
-            "algorithm": self.settings.algorithm,
-            "rewards": str([rewards.names, rewards.weights, rewards.combine, rewards.normalise]),
+            "algorithm": settings.algorithm,
+            "rewards": str([rewards.names, rewards.weights, settings.reward_combine, settings.normalize_rewards]),
             "lora": str(lora and [lora.r, lora.lora_alpha, lora.target_modules]),
             **{name: str(value) for name, value in self.told["settings"].items()},
         }
@@ -190,12 +211,12 @@ class GRPORun(TrainerCallback):
 
     # ---- what the trainer calls ----
 
-    def reward(self, prompts: list, completion_ids: list[list[int]], **columns: Any) -> list[float]:
+    def reward(self, prompts: list, completion_ids: list[list[int]], **columns: Any) -> list[float | None]:
         """Less the penalty of those that did not end: the reward model's template ends them all."""
         replies = [self.policy.reply(ids) for ids in completion_ids]
-        messages = [_messages(prompt) for prompt in prompts]
+        asked = [self.prompts[row] for row in columns.pop("row")]
         try:
-            values = self.rewards(messages, replies)
+            found = self.rewards(asked, replies, completion_ids, **columns)
         except RunError as error:
             step = columns["trainer_state"].global_step + 1 if "trainer_state" in columns else "?"
             raise RunError(f"step {step}: {error.message}", where=error.where, hint=error.hint) from error
@@ -203,8 +224,10 @@ class GRPORun(TrainerCallback):
             for name, value in self.rewards.logged("rewards").items():
                 log_metric(name, value)
         penalty, ended = self.settings.missing_eos_penalty, map(self.policy.finished, completion_ids)
-        values = [value - penalty * (not end) for value, end in zip(values, ended, strict=True)]
-        self.last = {"prompt": messages[0], "completion": replies[0], "reward": values[0]}
+        found = [one._replace(total=one.total - penalty * (not end)) for one, end in zip(found, ended, strict=True)]
+        self.rewarded = [(one, len(ids)) for one, ids in zip(found, completion_ids, strict=True)]
+        values = [None if math.isnan(one.total) else one.total for one in found]
+        self.last = {"prompt": asked[0].messages, "completion": replies[0], "reward": values[0]}
         return values
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:

@@ -32,6 +32,7 @@ from .actor_critic import ActorCritic, answer_logits, joined_rows, log_probs_and
 from .policy import Policy, sample
 from .prompts import Prompt
 from .settings import PPOSettings
+from .step_rewards import Reward, placed
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -40,14 +41,21 @@ EXPLODED = 10.0
 """KL in nats per token at which a run is stopped: the policy writes what the reference finds impossible."""
 
 
+NOT_FINITE = "look at the reward model with score.py; where reward functions alone reward, one must not return None"
+
+
 @dataclass
 class Rollout:
-    """One update's answers: B lists of ids. The tensors are [B, N], scores and finished [B], all on the CPU."""
+    """One update's answers: B lists of ids. The tensors are [B, N], scores and finished [B], all on the CPU.
+
+    scores: the whole reward, of which `earned` comes at the ends of steps.
+    """
 
     prompts: list[Prompt]
     answers: list[list[int]]
     texts: list[list[Message]]
     scores: Tensor
+    earned: Tensor
     finished: Tensor
     live: Tensor
     log_probs: Tensor
@@ -105,9 +113,9 @@ def whiten(values: Tensor, live: Tensor, *, shift_mean: bool = True) -> Tensor:
 
 def targets_of(rollout: Rollout, settings: PPOSettings, kl_coef: float) -> tuple[Tensor, Tensor]:
     """(advantages, returns), both [B, N]: what policy and value function learn from a rollout."""
-    scores = rollout.scores - settings.missing_eos_penalty * (~rollout.finished).float()
+    scores = rollout.scores - rollout.earned.sum(1) - settings.missing_eos_penalty * (~rollout.finished).float()
     kl = KL_ESTIMATORS[settings.kl_estimator](rollout.log_probs, rollout.reference)
-    rewards = token_rewards(scores, kl, rollout.live, kl_coef)
+    rewards = token_rewards(scores, kl, rollout.live, kl_coef) + rollout.earned
     if settings.whiten_rewards:
         rewards = whiten(rewards, rollout.live, shift_mean=False)
     advantages, returns = gae(rewards, rollout.values, rollout.live, settings.gamma, settings.lam)
@@ -144,14 +152,14 @@ def value_loss(values: Tensor, old: Tensor, returns: Tensor, cliprange: float) -
 class PPO:
     """The updates of a run, which `ppo_run.run` makes one after the other; `done` of them so far.
 
-    policy: with `actor` around its model. rewards: (prompts, completions, tools) -> floats, as `Rewards` is.
+    policy: with `actor` around its model. rewards: (prompts, replies, their ids) -> numbers or `Reward`s.
     """
 
     def __init__(
         self,
         policy: Policy,
         actor: ActorCritic,
-        rewards: Callable[..., list[float]],
+        rewards: Callable[..., Sequence[float | Reward]],
         prompts: Sequence[Prompt],
         settings: PPOSettings,
         accelerator: Accelerator,
@@ -217,16 +225,17 @@ class PPO:
             answers = self._shared(zip(mine, written, strict=True))
         texts = [policy.reply(answer) for answer in answers]
         with self._timed("rewards"):
-            asked = [(prompts[row].messages, texts[row], prompts[row].tools) for row in mine]
-            scored = self.rewards(*map(list, zip(*asked, strict=True)))
-            scores = torch.tensor(self._shared(zip(mine, scored, strict=True)), dtype=torch.float32)
+            scored = self.rewards(*([every[row] for row in mine] for every in (prompts, texts, answers)))
+            rewards = [one if isinstance(one, Reward) else Reward(one) for one in scored]
+            rewards = self._shared(zip(mine, rewards, strict=True))
+            scores = torch.tensor([reward.total for reward in rewards], dtype=torch.float32)
         if not torch.isfinite(scores).all():
-            raise RunError("a reward is NaN or infinite", hint="look at the reward model with score.py")
+            raise RunError("a reward is NaN or infinite", hint=NOT_FINITE)
         with self._timed("probabilities"):
             tokens = self._probabilities(update, prompts, answers)
         live = _padded([[1.0] * len(answer) for answer in answers]).bool()
         finished = torch.tensor([policy.finished(answer) for answer in answers])
-        return Rollout(prompts, answers, texts, scores, finished, live, *tokens)
+        return Rollout(prompts, answers, texts, scores, placed(rewards, live.shape[1]), finished, live, *tokens)
 
     def _prompt(self, episode: int) -> Prompt:
         """All prompts in a new order each epoch."""

@@ -30,7 +30,7 @@ from .settings import RESPONSE_LENGTH, VALUE_MODELS, PPORunSettings, PPOSettings
 if TYPE_CHECKING:
     from peft import LoraConfig
 
-    from ..ensemble import Rewards
+    from .rewards import PolicyRewards
 
 TOLD_OF_UPDATE = ("reward", "kl", "entropy", "length", "eos_rate", "explained_variance")
 PER_PROCESS = ("per_device_train_batch_size", "gradient_accumulation_steps", "local_rollout_forward_batch_size")
@@ -41,7 +41,7 @@ class PPORun:
     """PPO for `reinforcement.train`. course: what decides the course of the run."""
 
     limit, default_length, summary = "--response_length", RESPONSE_LENGTH, "ppo.json"
-    planned, trained = PlannedPPO, TrainedPPO
+    planned, trained, given_to_functions = PlannedPPO, TrainedPPO, ()
     panels = {  # noqa: RUF012 - of the picture: title -> names in the log
         "reward": ("reward", "objective"),
         "KL to the reference (nats per answer)": ("kl",),
@@ -75,7 +75,7 @@ class PPORun:
     def configure(self, policy: Policy, length: int) -> None:
         self.length = length
 
-    def make(self, policy: Policy, prompts: Sequence[Prompt], rewards: Rewards, lora: LoraConfig | None) -> str:
+    def make(self, policy: Policy, prompts: Sequence[Prompt], rewards: PolicyRewards, lora: LoraConfig | None) -> str:
         settings, course = self.settings, self.course
         course = replace(
             course,
@@ -83,7 +83,11 @@ class PPORun:
             total_episodes=course.total_episodes or max(1, round(settings.num_train_epochs * len(prompts))),
             value_learning_rate=course.value_learning_rate or course.learning_rate,
         )
-        self.value_model = settings.reward_model_path[0] if settings.value_model == "reward" else settings.value_model
+        self.value_model = settings.value_model
+        if settings.value_model == "reward":
+            if not settings.reward_model_path:
+                raise UsageError("--value_model reward needs --reward_model_path")
+            self.value_model = settings.reward_model_path[0]
         actor = actor_critic(policy, self.value_model, course.temperature, lora)
         if settings.gradient_checkpointing:
             for model in filter(None, (actor.policy, actor.trunk)):
