@@ -19,6 +19,8 @@ from ..user_functions import load_function
 GIVEN = ("prompts", "completions", "completion_ids")
 """By keyword to every function, beside the columns of the data."""
 
+AS_MANY = "it returns a list with one number for each completion, or None where it does not apply"
+
 
 class _TookTooLong(BaseException):
     """Not an Exception, which the function may catch."""
@@ -72,15 +74,15 @@ class RewardFunction:
         try:
             values = [None if value is None else float(value) for value in found]
         except (TypeError, ValueError) as error:
-            raise RunError(f"{called} did not return a list of numbers and None: {error}") from error
+            raise RunError(f"{called} did not return a list of numbers and None: {error}", hint=AS_MANY) from error
         if len(values) != count:
-            raise RunError(f"{called} returned {len(values)} rewards for {count} completions")
+            raise RunError(f"{called} returned {len(values)} rewards for {count} completions", hint=AS_MANY)
         for number, value in enumerate(values):
             if value is not None and not math.isfinite(value):
                 told = (
                     f"{called} returned {'NaN' if math.isnan(value) else value} for completion {number + 1} of {count}"
                 )
-                raise RunError(told, where=origins[number], hint="return None where it does not apply")
+                raise RunError(told, where=origins[number], hint=AS_MANY)
         return values
 
 

@@ -182,6 +182,8 @@ class GRPORun(TrainerCallback):
         self.trainer.add_callback(self)
         fields = {name: getattr(config, name) for name in IDENTITY if hasattr(config, name)}
         self.told = {"algorithm": algorithm, "settings": fields}
+        if algorithm == "rloo" and self.rewards.process_models:
+            log("rloo takes one number an answer: the rewards of its steps are added up")
         return (
             f"{config.generation_batch_size} answers at a time, {config.num_generations} to a prompt; "
             f"{config.world_size} process(es)"

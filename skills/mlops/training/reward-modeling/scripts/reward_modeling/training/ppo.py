@@ -41,6 +41,7 @@ EXPLODED = 10.0
 """KL in nats per token at which a run is stopped: the policy writes what the reference finds impossible."""
 
 
+TOO_FAST = "lower --learning_rate, or raise --kl_coef"
 NOT_FINITE = "look at the reward model with score.py; where reward functions alone reward, one must not return None"
 
 
@@ -321,7 +322,7 @@ class PPO:
             # Summed, and divided by the tokens of the whole mini-batch: however it is cut up, the gradient is the same.
             loss = ((policy + settings.vf_coef * value) * live).sum() * self.world / tokens
             if not torch.isfinite(loss):
-                raise RunError(f"the loss became {loss.item()}")
+                raise RunError(f"the loss became {loss.item()}", hint=TOO_FAST)
             self.accelerator.backward(loss)
         change = (log_probs - old).detach()
         terms = (policy, value, clipped, value_clipped, 0.5 * change**2, entropy)
@@ -332,7 +333,7 @@ class PPO:
         for group in filter(lambda group: group["params"], self.optimizer.param_groups):
             norm = self.accelerator.clip_grad_norm_(group["params"], self.settings.max_grad_norm)
             if not torch.isfinite(norm):
-                raise RunError(f"the norm of the gradient became {norm.item()}")
+                raise RunError(f"the norm of the gradient became {norm.item()}", hint=TOO_FAST)
         self.optimizer.step()
         self.optimizer.zero_grad()
 

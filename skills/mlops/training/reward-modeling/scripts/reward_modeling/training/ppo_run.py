@@ -138,8 +138,8 @@ def run_ppo(
             kept = output_folder.last_complete_checkpoint(folder)
             raise RunError(
                 f"update {ppo.done + 1} of {ppo.updates}: {error.message}",
-                where=kept and f"{kept} is the last good checkpoint",
-                hint=error.hint or "lower --learning_rate, or raise --kl_coef",
+                where="; ".join(filter(None, (error.where, kept and f"{kept} is the last good checkpoint"))),
+                hint=error.hint,
             ) from error
         step = entry["step"]
         ppo.accelerator.log({name: value for name, value in entry.items() if name not in ("step", "samples")}, step)
