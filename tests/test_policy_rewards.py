@@ -108,7 +108,7 @@ def test_functions_alone_and_beside_a_model_are_added_up(command, functions, toy
         done = run_main(*command(script, *named, *models, *samples, out=out))
         assert done.returncode == 0, done.stderr
         assert done.json["reward_functions"] == [f"{functions}:letters", "length_penalty"]
-        assert done.json["reward_models"] == [str(model) for model in models[1:]] and done.json["steps"] is None
+        assert done.json["reward_models"] == [str(model) for model in models[1:]] and done.json["answer_steps"] is None
         entries = [entry for entry in log_of(tmp_path / out) if "reward" in entry]
         prefix = "reward" if script == "ppo.py" else "rewards"
         for entry in entries:
@@ -148,6 +148,7 @@ def test_a_function_that_does_not_apply_leaves_the_others(command, functions, tm
         ("text", "did not return a list of numbers and None"),
         ("number", "did not return a list of numbers and None"),
         ("nan", "returned NaN for completion"),
+        ("needs", "raised TypeError: needs() got an unexpected keyword argument"),
         ("hangs", "took more than 0.2 seconds for 8 completions"),
     ],
 )
@@ -155,8 +156,10 @@ def test_a_bad_function_ends_the_run_and_nothing_half_written_is_left(command, f
     limit = ("--reward_function_seconds", 0.2)
     done = run_main(*command(script, "--reward_functions", f"{functions}:{name}", *limit))
     assert done.returncode == 5, done.stderr
-    where = f"the reward function {functions}:{name} {said}"
+    where = f"the reward function rules.py:{name} {said}"
     assert where in done.stderr and "Traceback" not in done.stderr
+    if name == "needs":
+        assert "it is given" in done.stderr and "answer" in done.stderr and "completion_ids" in done.stderr
     if name in ("raises", "hangs"):
         assert f"--> {functions}:" in done.stderr
     if name == "nan":
@@ -172,7 +175,6 @@ def test_what_is_refused_before_anything_is_read(command, functions, toy_model, 
         ((), 2, "--reward_model_path or --reward_functions is required"),
         (("--reward_functions", "nothing"), 2, "no reward function 'nothing'"),
         (("--reward_functions", f"{functions}:lettres"), 2, "did you mean letters?"),
-        (("--reward_functions", f"{functions}:needs"), 2, "needs `solution`, and there is prompts"),
         (
             ("--reward_functions", "length_penalty", "length_penalty"),
             2,
@@ -188,7 +190,7 @@ def test_what_is_refused_before_anything_is_read(command, functions, toy_model, 
         (
             ("--step_rewards", "min", *process, "--normalize_rewards"),
             2,
-            "--normalize_rewards is for outcome reward models",
+            "no --reward_combine or --normalize_rewards",
         ),
     ]
     for words, code, said in cases:
@@ -239,7 +241,7 @@ def test_the_reward_of_an_answer_is_made_of_the_scores_that_score_py_gives_its_s
             "min": sum(w * s for w, s in zip(weights, scores, strict=True)) / sum(weights),
         }
         assert one["reward"] == pytest.approx(expected[form], abs=1e-5)
-    counted = done.json["steps"]
+    counted = done.json["answer_steps"]
     assert counted["mean"] > 1 and counted["unscored"] == 0 == counted["empty"] and 0 <= counted["unsplit"] < 1
     assert entry["steps/mean"] > 0 and entry["explained_variance"] is not None
 
@@ -293,13 +295,13 @@ def test_rloo_takes_their_sum(command, spaced, tmp_path):
     done = run_main(*command("grpo.py", *named))
     assert done.returncode == 0, done.stderr
     assert "rloo" in done.stderr and "added up" in done.stderr
-    assert done.json["steps"]["mean"] > 1
+    assert done.json["answer_steps"]["mean"] > 1
 
 
 def test_a_policy_that_never_ends_a_step_is_rewarded_for_one_step_and_said_to(command, toy_process_model, tmp_path):
     done = run_main(*command("ppo.py", "--reward_model_path", toy_process_model, "--step_rewards", "min"))
     assert done.returncode == 0, done.stderr
-    assert done.json["steps"] == {"mean": 1.0, "unsplit": 1.0, "unscored": 0, "empty": 0}
+    assert done.json["answer_steps"] == {"mean": 1.0, "unsplit": 1.0, "unscored": 0, "empty": 0}
     assert "100% of the answers end no step" in done.stderr
 
 
@@ -325,4 +327,4 @@ def test_a_real_process(command, spaced, functions):
     )
     done = run_script(*command("ppo.py", *named))
     assert done.returncode == 0, done.stderr
-    assert done.json["updates"] == 2 and done.json["steps"]["mean"] > 0
+    assert done.json["updates"] == 2 and done.json["answer_steps"]["mean"] > 0

@@ -85,7 +85,6 @@ class GRPORun(TrainerCallback):
 
     limit, summary, device = "--max_completion_length", "grpo.json", "cpu"
     inputs, planned, trained = (), PlannedGRPO, TrainedGRPO
-    given_to_functions = ("trainer_state", "log_extra", "log_metric")
     panels = {  # noqa: RUF012 - of the picture: title -> names in the log
         "reward": ("reward",),
         "KL to the reference (nats per token)": ("kl",),
@@ -182,7 +181,7 @@ class GRPORun(TrainerCallback):
         self.trainer.add_callback(self)
         fields = {name: getattr(config, name) for name in IDENTITY if hasattr(config, name)}
         self.told = {"algorithm": algorithm, "settings": fields}
-        if algorithm == "rloo" and self.rewards.process_models:
+        if algorithm == "rloo" and self.settings.step_rewards:
             log("rloo takes one number an answer: the rewards of its steps are added up")
         return (
             f"{config.generation_batch_size} answers at a time, {config.num_generations} to a prompt; "
@@ -190,10 +189,10 @@ class GRPORun(TrainerCallback):
         )
 
     def identity(self) -> dict[str, str]:
-        rewards, lora, settings = self.rewards, self.lora, self.settings
+        models, lora = self.rewards.models, self.lora
         return {
-            "algorithm": settings.algorithm,
-            "rewards": str([rewards.names, rewards.weights, settings.reward_combine, settings.normalize_rewards]),
+            "algorithm": self.settings.algorithm,
+            "rewards": str(models and [models.names, models.weights, models.combine, models.normalise]),
             "lora": str(lora and [lora.r, lora.lora_alpha, lora.target_modules]),
             **{name: str(value) for name, value in self.told["settings"].items()},
         }

@@ -41,7 +41,7 @@ class PPORun:
     """PPO for `reinforcement.train`. course: what decides the course of the run."""
 
     limit, default_length, summary = "--response_length", RESPONSE_LENGTH, "ppo.json"
-    planned, trained, given_to_functions = PlannedPPO, TrainedPPO, ()
+    planned, trained = PlannedPPO, TrainedPPO
     panels = {  # noqa: RUF012 - of the picture: title -> names in the log
         "reward": ("reward", "objective"),
         "KL to the reference (nats per answer)": ("kl",),

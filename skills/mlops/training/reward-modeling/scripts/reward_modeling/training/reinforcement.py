@@ -9,15 +9,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import checkpoints
-from ..kinds import OUTCOME, PROCESS
 from ..outputs import write_whole
 from ..results import to_json
 from ..terminal import log, warn
-from . import configuration, resuming, rewards
+from . import configuration, resuming
 from .policy import Policy, save_policy
 from .prompts import new_tokens, read_prompts, render_prompts
 from .results import PolicyRun
+from .rewards import PolicyRewards, check_rewards
 from .settings import PolicySettings
 
 if TYPE_CHECKING:
@@ -32,11 +31,8 @@ def train_policy(run: PPORun | GRPORun, settings: PolicySettings) -> PolicyRun |
 
     Errors are those of its parts: UsageError, DataError, ModelError and RunError.
     """
-    rewards.check_settings(settings)
+    check_rewards(settings)
     output_dir, resume = settings.begin(*settings.inputs, *run.inputs)
-    paths = settings.reward_model_path or []
-    for path, steps in zip(paths, rewards.scores_steps(settings), strict=True):
-        checkpoints.check(path, PROCESS if steps else OUTCOME)
     run.prepare()
     records = read_prompts(settings.dataset_name, run.split, **settings.reading)
     policy = Policy.from_pretrained(
@@ -49,32 +45,30 @@ def train_policy(run: PPORun | GRPORun, settings: PolicySettings) -> PolicyRun |
     run.configure(policy, length)
     longest, overlong = settings.max_prompt_length, settings.overlong
     prompts = render_prompts(records, policy, length, longest=longest, overlong=overlong, limit=run.limit)
-    rewarding = rewards.PolicyRewards(settings, policy, prompts, device=run.reward_device, more=run.given_to_functions)
+    rewards = PolicyRewards(settings, policy, prompts, run.reward_device)
     if settings.use_peft:
         from accelerate.utils import set_seed
 
         set_seed(settings.seed)  # of the adapter's weights
     lora = configuration.lora_of(settings, "CAUSAL_LM", None, dropout=0.0)
-    log(f"{len(prompts)} prompts; {run.make(policy, prompts, rewarding, lora)}")
+    log(f"{len(prompts)} prompts; {run.make(policy, prompts, rewards, lora)}")
     result = {
         "output_dir": str(output_dir),
         "policy": settings.model_name_or_path,
-        "reward_models": paths,
+        "reward_models": settings.reward_model_path or [],
         "reward_functions": settings.reward_functions or [],
         "prompts": len(prompts),
     }
     if settings.dry_run:
         return run.planned(**result, **run.told, dry_run=True)
     identity = (
-        run.identity()
-        | rewarding.identity
-        | {"prompts_sha256": resuming.rows_digest([prompt.ids for prompt in prompts])}
+        run.identity() | rewards.identity | {"prompts_sha256": resuming.rows_digest([prompt.ids for prompt in prompts])}
     )
     resuming.start_run(output_dir, run.process_index, identity, resume)
     found, history = run.train(output_dir, resume)
     if run.process_index != 0:
         return None
-    found = {**run.told, **found, **rewarding.finish()}
+    found = {**run.told, **found, **rewards.finish()}
     trained = run.trained(**result, **found, resumed_from=resume)
     save_policy(policy, output_dir, trained, run.summary)
     log(f"saved: {output_dir}")

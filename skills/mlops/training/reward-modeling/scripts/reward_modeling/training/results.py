@@ -106,7 +106,7 @@ class PlannedGRPO(PolicyRun):
 class TrainedPolicy(PolicyRun):
     resumed_from: str | None
     reward_inputs_truncated: int
-    steps: dict[str, Number] | None
+    answer_steps: dict[str, Number] | None
     """Under --step_rewards: steps an answer, share of answers that ended none, steps and answers without a score."""
     beginning: dict[str, Number]
     """Of answers that the untrained policy wrote."""
