@@ -18,6 +18,9 @@ from .rendering import Conversation
 from .scoring import Progress, RewardModel
 from .terminal import log, warn
 
+OfSteps = Callable[[ProcessRewardModel, float, Sequence[Conversation]], list[float]]
+"""(a process reward model, its weight, conversations) -> their rewards."""
+
 
 @dataclass(frozen=True)
 class Combination:
@@ -65,7 +68,7 @@ class Rewards:
         weights: Sequence[float] | None = None,
         combine: str = "sum",
         normalise: bool = False,
-        of_steps: Callable[[ProcessRewardModel, float, Sequence[Conversation]], list[float]] | None = None,
+        of_steps: OfSteps | None = None,
     ):
         self.models, self.combine, self.normalise, self.of_steps = models, combine, normalise, of_steps
         self.weights = check_weights(weights, len(models), combine)
@@ -94,11 +97,10 @@ class Rewards:
         weights: Sequence[float] | None = None,
         combine: str = "sum",
         normalise: bool = False,
-        of_steps: Callable[[ProcessRewardModel, float, Sequence[Conversation]], list[float]] | None = None,
+        of_steps: OfSteps | None = None,
         **loading: Any,
     ) -> Rewards:
-        """What is longer than `max_length` loses its start, and is counted. of_steps: (a process reward model, its weight,
-        conversations) -> rewards; without it there may be none."""
+        """What is longer than `max_length` loses its start, and is counted. of_steps: for process reward models."""
         paths = [str(path) for path in ([paths] if isinstance(paths, str | PurePath) else paths)]
         check_weights(weights, len(paths), combine)
         names = unique_names(paths)

@@ -60,7 +60,8 @@ def call(name: str, function: Callable[..., Any], seconds: float, where: Sequenc
         raise RunError(f"{called} returned {len(values)} rewards for {count} completions", hint=AS_MANY)
     for place, value in enumerate(values):
         if not math.isfinite(value) and found[place] is not None:
-            raise RunError(f"{called} returned {value} for completion {place + 1}", where=where[place], hint=AS_MANY)
+            told = "NaN" if math.isnan(value) else value
+            raise RunError(f"{called} returned {told} for completion {place + 1}", where=where[place], hint=AS_MANY)
     return values
 
 

@@ -48,9 +48,10 @@ IDENTITY = (
 
 class _Ours:
     run: GRPORun
+    policy: Policy
 
     def _tokenize_prompts(self, prompts: list) -> tuple[list[list[int]], None, dict]:
-        return [self.run.policy.prompt_ids(_messages(prompt)) for prompt in prompts], None, {}
+        return [self.policy.prompt_ids(_messages(prompt)) for prompt in prompts], None, {}
 
     def _generate_and_score_completions(self, inputs: list[dict]) -> dict[str, Any]:
         """With advantages [B, N] under step rewards, which TRL's loss takes too."""
@@ -166,7 +167,7 @@ class GRPORun(TrainerCallback):
             tokenizer.eos_token = tokenizer.convert_ids_to_tokens(policy.end_tokens[0])
         theirs = {"grpo": trl.GRPOTrainer, "rloo": trl.RLOOTrainer}[algorithm]
         try:
-            self.trainer = type("Trainer", (_Ours, theirs), {"run": self})(
+            self.trainer = type("Trainer", (_Ours, theirs), {"run": self, "policy": policy})(
                 model=policy.model,
                 reward_funcs=self.reward,
                 args=config,

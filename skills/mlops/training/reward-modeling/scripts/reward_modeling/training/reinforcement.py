@@ -62,7 +62,9 @@ def train_policy(run: PPORun | GRPORun, settings: PolicySettings) -> PolicyRun |
     if settings.dry_run:
         return run.planned(**result, **run.told, dry_run=True)
     identity = (
-        run.identity() | rewards.identity | {"prompts_sha256": resuming.rows_digest([prompt.ids for prompt in prompts])}
+        run.identity()
+        | settings.rewarded_by
+        | {"prompts_sha256": resuming.rows_digest([prompt.ids for prompt in prompts])}
     )
     resuming.start_run(output_dir, run.process_index, identity, resume)
     found, history = run.train(output_dir, resume)

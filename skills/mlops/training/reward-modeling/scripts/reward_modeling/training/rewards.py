@@ -1,4 +1,4 @@
-"""What a policy is rewarded by: reward models, process reward models and functions, each with its weight."""
+"""What a policy is rewarded by: reward models and functions, each with its weight, and the ends of steps."""
 
 from __future__ import annotations
 
@@ -25,41 +25,37 @@ from .settings import RewardSettings
 from .step_rewards import Reward
 
 UNSPLIT = 0.9
-"""Share of answers without the end of a step from which on a run warns."""
+"""Share of answers that end no step from which on a run warns."""
 
 
 def check_rewards(settings: RewardSettings) -> None:
     """Before data is read. Raises UsageError and ModelError."""
     paths, functions = settings.reward_model_path or (), settings.reward_functions or ()
-    weights, of_steps = settings.reward_function_weights, False
     if not (paths or functions):
         raise UsageError("--reward_model_path or --reward_functions is required")
-    if weights and len(weights) != len(functions):
-        raise UsageError(f"{len(weights)} reward function weights for {len(functions)} reward functions")
-    for path in paths:
-        kind = checkpoints.kind_of(path)
+    if len(settings.reward_function_weights or functions) != len(functions):
+        told = f"{len(settings.reward_function_weights)} reward function weights for {len(functions)} reward functions"
+        raise UsageError(told)
+    kinds = [checkpoints.kind_of(path) or OUTCOME for path in paths]
+    for path, kind in zip(paths, kinds, strict=True):
         if kind is PROCESS and not settings.step_rewards:
             hint = f"say what its steps are worth: --step_rewards {', '.join(STEP_FORMS)}"
             raise ModelError(f"{path} is a process reward model: it scores steps, not whole answers", hint=hint)
-        checkpoints.check(path, kind or OUTCOME)
-        of_steps |= kind is PROCESS
-    if settings.step_rewards and not of_steps:
+        checkpoints.check(path, kind)
+    if settings.step_rewards and PROCESS not in kinds:
         raise UsageError("--step_rewards is for process reward models, and --reward_model_path names none")
-    if of_steps and (settings.reward_combine != "sum" or settings.normalize_rewards):
-        raise UsageError(
-            "with a process reward model, rewards are added up as they are: no --reward_combine or --normalize_rewards"
-        )
+    if settings.step_rewards and (settings.reward_combine != "sum" or settings.normalize_rewards):
+        raise UsageError("--step_rewards adds rewards up as they are: no --reward_combine or --normalize_rewards")
 
 
 class PolicyRewards:
-    """(prompts, replies, their ids) -> a Reward each. met: counts of what the process reward models were given."""
+    """(prompts, replies, their ids) -> a Reward each. met: counts of what process reward models were given."""
 
     def __init__(self, settings: RewardSettings, policy: Policy, prompts: Sequence[Prompt], device: str):
-        self.settings, self.policy = settings, policy
+        self.settings, self.policy, self.met = settings, policy, Counter[str]()
         self.columns = {name for prompt in prompts for name in prompt.metadata}
         specs = settings.reward_functions or []
         self.functions = dict(zip(unique_names(specs, "reward function"), map(function_of, specs), strict=True))
-        self.met, self.logs = Counter[str](), {}
         self.models = settings.reward_model_path and Rewards.from_pretrained(
             settings.reward_model_path,
             weights=settings.reward_weights,
@@ -76,16 +72,14 @@ class PolicyRewards:
         self, prompts: Sequence[Prompt], replies: Sequence[list[Message]], ids: Sequence[list[int]], **more: Any
     ) -> list[Reward]:
         """more: by keyword to functions."""
-        asked, before = [prompt.messages for prompt in prompts], self.met.copy()
-        self.ids, self.earned = ids, [[] for _ in ids]
-        parts = []
+        asked, before, parts = [prompt.messages for prompt in prompts], self.met.copy(), []
+        self.ids, self.earned, self.logs = ids, [[] for _ in ids], {}
         if self.models:
             parts.append(self.models(asked, replies, [prompt.tools for prompt in prompts]))
         more |= {name: [prompt.metadata.get(name) for prompt in prompts] for name in self.columns}
         more |= {"prompts": asked, "completions": replies, "completion_ids": ids}
         limit, rows = self.settings.reward_function_seconds, [prompt.origin for prompt in prompts]
         weights = self.settings.reward_function_weights or [1.0] * len(self.functions)
-        self.logs = {}
         for weight, (name, function) in zip(weights, self.functions.items(), strict=True):
             values = call(name, function, limit, rows, **more)
             parts.append([weight * value for value in values])
@@ -102,9 +96,9 @@ class PolicyRewards:
         for row, (steps, scores) in enumerate(model.score_in_steps(asked)):
             text, logits = asked[row].completion[0]["content"], scores.logits if scores else []
             ends = [end for _, end in steps_and_ends(text, model.split_at)]
+            unsplit = bool(steps) and ends[0] > len(text)
             self.met.update(
-                {"answers": 1, "steps": len(steps), "unscored": len(steps) - len(logits), "empty": not steps},
-                unsplit=bool(steps) and ends[0] > len(text),
+                answers=1, steps=len(steps), unsplit=unsplit, unscored=len(steps) - len(logits), empty=not steps
             )
             if not logits or form is None:
                 totals.append(model.reward(scores) or 0.0)
@@ -121,11 +115,6 @@ class PolicyRewards:
         if self.models or len(self.functions) > 1:
             found |= {f"{prefix}/{name}": value for name, value in self.logs.items()}
         return found | {f"steps/{name}": value for name, value in self.steps.items()}
-
-    @property
-    def identity(self) -> dict[str, str]:
-        names = ("reward_functions", "reward_function_weights", "step_rewards", "step_temperature")
-        return {name: str(getattr(self.settings, name)) for name in names}
 
     def finish(self) -> dict[str, Any]:
         """The numbers for the summary, after warnings."""

@@ -154,19 +154,22 @@ class RewardSettings(RewardsSettings):
         None, "tokens in one forward pass of a reward model (chosen from the data)", metavar="TOKENS"
     )
     reward_functions: Sequence[str] | None = flag(
-        None,
-        "functions that reward, beside models or alone: FILE:NAME, or NAME of reward_functions.py",
-        metavar="FUNCTION",
+        None, "beside models, or alone: FILE:NAME, or a NAME of reward_functions.py", metavar="FUNCTION"
     )
     reward_function_weights: Sequence[float] | None = flag(None, "one for each function (1)", metavar="W")
     reward_function_seconds: float = flag(60.0, "that one call of a function may take", metavar="SECONDS")
     step_rewards: str | None = flag(
         None,
-        "of a process reward model: outcome (its aggregate, at the end of the answer), or at the end of each step difference "
-        "(from the score before, PRIME) or min (PURE)",
+        "of process reward models: outcome, the aggregate at the end; or at each step's end difference (PRIME) or min (PURE)",
         choices=tuple(STEP_FORMS),
     )
-    step_temperature: float = flag(0.1, "of min: the lower, the more the lowest score counts alone")
+    step_temperature: float = flag(0.1, "of min: near 0 the lowest score counts alone")
+
+    @property
+    def rewarded_by(self) -> dict[str, str]:
+        """What must be the same for a run to be resumed, beside the models."""
+        names = ("reward_functions", "reward_function_weights", "step_rewards", "step_temperature")
+        return {name: str(getattr(self, name)) for name in names}
 
 
 @dataclass(frozen=True, kw_only=True)
