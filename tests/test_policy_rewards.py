@@ -183,7 +183,7 @@ def test_what_is_refused_before_anything_is_read(command, functions, toy_model, 
         (
             ("--reward_functions", "length_penalty", "--reward_function_weights", 1, 2),
             2,
-            "2 reward function weights for 1",
+            "2 weights for 1 reward functions",
         ),
         (("--step_rewards", "min", *outcome), 2, "--step_rewards is for process reward models"),
         (process, 4, f"{toy_process_model} is a process reward model: it scores steps"),

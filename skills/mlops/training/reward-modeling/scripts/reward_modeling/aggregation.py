@@ -68,9 +68,8 @@ STEP_FORMS: dict[str, Callable[[Sequence[float], float], list[float]] | None] = 
     "difference": differences,
     "min": min_form,
 }
-"""What the ends of steps with the scores s_1 ... s_n earn a policy, and T.
+"""What the ends of steps with the scores s_1 ... s_n earn a policy at temperature T, unless the aggregate comes at its end.
 
-difference  s_k - s_{k-1}, s_0 = 0: adds up to s_n. Of implicit process rewards these are PRIME's (arXiv:2502.01456)
-min         softmax(-s / T)_k s_k: adds up to about the lowest. PURE (arXiv:2504.15275)
-outcome     nothing: the aggregate of the steps is earned at the end of the answer
+difference: s_k - s_{k-1}, s_0 = 0. Of implicit process rewards these are PRIME's (arXiv:2502.01456).
+min: softmax(-s / T)_k s_k, of PURE (arXiv:2504.15275).
 """

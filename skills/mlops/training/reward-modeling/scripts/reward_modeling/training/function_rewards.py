@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
 import math
 import signal
 import threading
@@ -24,22 +23,14 @@ class _TookTooLong(BaseException):
 
 def function_of(spec: str) -> Callable[..., Any]:
     """spec: FILE:NAME, or a function of `reward_functions`."""
-    if ":" in spec:
-        return load_function(spec)
-    functions = dict(inspect.getmembers(reward_functions, inspect.isfunction))
-    own = {
-        name: one for name, one in functions.items() if one.__module__ == reward_functions.__name__ and name[0] != "_"
-    }
-    if spec not in own:
+    own = {one.__name__: one for one in reward_functions.SHIPPED}
+    if ":" not in spec and spec not in own:
         raise UsageError(f"no reward function {spec!r}", hint=f"give FILE:NAME, or one of {', '.join(own)}")
-    return own[spec]
+    return own.get(spec) or load_function(spec)
 
 
 def call(name: str, function: Callable[..., Any], seconds: float, where: Sequence[object], **given: Any) -> list[float]:
-    """NaN where it does not apply. where: the row of each completion.
-
-    Raises RunError where it raises, takes longer, or returns anything but a finite number or None for each completion.
-    """
+    """NaN where it does not apply. where: the row of each completion. Raises RunError where anything else is not as it should."""
     called, count = f"the reward function {name}", len(where)
     try:
         with _within(seconds):

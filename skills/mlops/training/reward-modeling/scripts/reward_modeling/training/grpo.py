@@ -29,14 +29,8 @@ if TYPE_CHECKING:
 
     from .rewards import PolicyRewards
 
-DEFAULTS: dict[str, tuple[dict[str, Any], str]] = {
-    "grpo": (
-        {"beta": 0.04},
-        "TRL's default of no KL penalty is for verifiable rewards; a learned one is soon over-optimized (0.04: arXiv:2402.03300)",
-    ),
-    "rloo": ({}, "TRL's defaults: its KL penalty of 0.05 is part of the reward"),
-}
-"""What is not TRL's default, and why."""
+BETA = {"grpo": {"beta": 0.04}, "rloo": {}}
+WHY = "TRL's default of no KL penalty is for verifiable rewards; a learned one is soon over-optimized (0.04: arXiv:2402.03300)"
 LORA_LEARNING_RATE = 1e-5  # ten times the 1e-6 that both trainers start from
 IDENTITY = (
     *resuming.IDENTITY_FIELDS,
@@ -54,7 +48,7 @@ class _Ours:
         return [self.policy.prompt_ids(_messages(prompt)) for prompt in prompts], None, {}
 
     def _generate_and_score_completions(self, inputs: list[dict]) -> dict[str, Any]:
-        """With advantages [B, N] under step rewards, which TRL's loss takes too."""
+        """Under step rewards with advantages [B, N], as TRL's loss takes from subclasses."""
         output = super()._generate_and_score_completions(inputs)
         if self.run.in_steps:
             from accelerate.utils import gather_object
@@ -118,7 +112,7 @@ class GRPORun(TrainerCallback):
 
         save_steps is rounded up to a whole generation: within one a resumed run would answer again what it half learned.
         """
-        settings, (own, why) = self.settings, DEFAULTS[self.settings.algorithm]
+        settings, own = self.settings, BETA[self.settings.algorithm]
         defaults = {
             **own,
             **({"learning_rate": LORA_LEARNING_RATE} if settings.use_peft else {}),
@@ -133,9 +127,11 @@ class GRPORun(TrainerCallback):
             config = settings.config_class()(**fixed, **{**defaults, **fields, **precision(fields)})
         except (ValueError, TypeError) as error:
             raise UsageError(f"the trainer refuses these settings: {error}") from error
-        if self.in_steps and getattr(config, "multi_objective_aggregation", "") == "normalize_then_sum":
-            raise UsageError("--multi_objective_aggregation normalize_then_sum is not for --step_rewards")
-        notes = [f"{name} {value} ({why})" for name, value in own.items() if name not in fields]
+        if self.in_steps and config.multi_objective_aggregation != "sum_then_normalize":
+            raise UsageError(
+                f"--step_rewards is not for --multi_objective_aggregation {config.multi_objective_aggregation}"
+            )
+        notes = [f"{name} {value} ({WHY})" for name, value in own.items() if name not in fields]
         between = config.steps_per_generation * config.num_iterations
         steps = -(-between // config.gradient_accumulation_steps)
         if config.save_strategy == "steps" and config.save_steps >= 1 and config.save_steps % steps:

@@ -128,7 +128,7 @@ class Policy:
         return [{"role": "assistant", "content": text.removeprefix(self.gap)}]
 
     def tokens_at(self, ids: list[int], ends: Sequence[int]) -> list[int]:
-        """The token that completes so many characters of the reply, for each of these numbers; the last where none does."""
+        """The token that completes so many characters of the reply, or the last, for each number of `ends`."""
 
         def characters(tokens: int) -> int:
             return len(self.tokenizer.decode(ids[:tokens], skip_special_tokens=True))

@@ -3,8 +3,8 @@
     an update   sample answers -> their rewards, log-probabilities and values -> advantages -> clipped gradient steps
 
 Shapes: B answers of at most N tokens. `live` [B, N] is True where an answer has a token, its end token included. Random
-choices follow from the seed and the number of the update or answer, so a resumed run, or one of several processes, makes
-those of an undisturbed one. All processes know the whole rollout; each computes its share.
+choices follow from the seed and the number of the update or answer, in whichever process or resumed run. All processes
+know the whole rollout; each computes its share.
 
 Sources: arXiv:1707.06347 (PPO, Eq. 7); arXiv:1506.02438 (GAE, Eq. 16); arXiv:1909.08593 (KL penalty, Eq. 2; adaptive KL,
 2.2); arXiv:2403.17031 (the details in use); joschu.net/blog/kl-approx.html (k1 and k3).
@@ -39,17 +39,15 @@ if TYPE_CHECKING:
 
 EXPLODED = 10.0
 """KL in nats per token at which a run is stopped: the policy writes what the reference finds impossible."""
-
-
 TOO_FAST = "lower --learning_rate, or raise --kl_coef"
-NOT_FINITE = "look at the reward model with score.py; where reward functions alone reward, one must not return None"
+NOT_FINITE = "look at the reward model with score.py; of functions that reward alone one must not return None"
 
 
 @dataclass
 class Rollout:
     """One update's answers: B lists of ids. The tensors are [B, N], scores and finished [B], all on the CPU.
 
-    scores: the whole reward, of which `earned` comes at the ends of steps.
+    scores: of which `earned` comes at the ends of steps.
     """
 
     prompts: list[Prompt]

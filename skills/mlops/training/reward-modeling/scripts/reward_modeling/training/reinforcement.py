@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .grpo import GRPORun
     from .ppo_run import PPORun
 
+REWARDED_BY = ("reward_functions", "reward_function_weights", "step_rewards", "step_temperature")
 Entries = list[dict[str, Any]]
 
 
@@ -61,11 +62,8 @@ def train_policy(run: PPORun | GRPORun, settings: PolicySettings) -> PolicyRun |
     }
     if settings.dry_run:
         return run.planned(**result, **run.told, dry_run=True)
-    identity = (
-        run.identity()
-        | settings.rewarded_by
-        | {"prompts_sha256": resuming.rows_digest([prompt.ids for prompt in prompts])}
-    )
+    identity = run.identity() | {name: str(getattr(settings, name)) for name in REWARDED_BY}
+    identity["prompts_sha256"] = resuming.rows_digest([prompt.ids for prompt in prompts])
     resuming.start_run(output_dir, run.process_index, identity, resume)
     found, history = run.train(output_dir, resume)
     if run.process_index != 0:

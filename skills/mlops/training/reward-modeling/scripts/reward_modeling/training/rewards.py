@@ -34,8 +34,7 @@ def check_rewards(settings: RewardSettings) -> None:
     if not (paths or functions):
         raise UsageError("--reward_model_path or --reward_functions is required")
     if len(settings.reward_function_weights or functions) != len(functions):
-        told = f"{len(settings.reward_function_weights)} reward function weights for {len(functions)} reward functions"
-        raise UsageError(told)
+        raise UsageError(f"{len(settings.reward_function_weights)} weights for {len(functions)} reward functions")
     kinds = [checkpoints.kind_of(path) or OUTCOME for path in paths]
     for path, kind in zip(paths, kinds, strict=True):
         if kind is PROCESS and not settings.step_rewards:
@@ -122,8 +121,8 @@ class PolicyRewards:
             self.models.warn_of_losses()
         found = _shares(self.met)
         if found and found["unsplit"] >= UNSPLIT:
-            share = f"{found['unsplit']:.0%} of the answers end no step, so each is rewarded as one"
-            warn(f"{share}: teach the policy to write the separator of steps")
+            told = f"{found['unsplit']:.0%} of the answers end no step, so each is rewarded as one"
+            warn(f"{told}: teach the policy to write the separator of steps")
         return {"reward_inputs_truncated": self.models.truncated if self.models else 0, "answer_steps": found or None}
 
 

@@ -165,12 +165,6 @@ class RewardSettings(RewardsSettings):
     )
     step_temperature: float = flag(0.1, "of min: near 0 the lowest score counts alone")
 
-    @property
-    def rewarded_by(self) -> dict[str, str]:
-        """What must be the same for a run to be resumed, beside the models."""
-        names = ("reward_functions", "reward_function_weights", "step_rewards", "step_temperature")
-        return {name: str(getattr(self, name)) for name in names}
-
 
 @dataclass(frozen=True, kw_only=True)
 class PolicySettings(ReadingSettings, RewardSettings, OutputSettings, LoraSettings):

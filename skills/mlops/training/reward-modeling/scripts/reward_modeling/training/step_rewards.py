@@ -12,14 +12,10 @@ from torch import Tensor
 
 
 class Reward(NamedTuple):
-    """Of one answer: `total` (NaN where nothing applies to it), of which `steps` come at these tokens, the rest at its end."""
+    """`total`, NaN where nothing applies; of that `steps` come at these tokens, the rest at the end of the answer."""
 
     total: float
     steps: tuple[tuple[int, float], ...] = ()
-
-    @property
-    def at_end(self) -> float:
-        return self.total - math.fsum(earned for _, earned in self.steps)
 
 
 def placed(rewards: Sequence[Reward], width: int) -> Tensor:
@@ -34,9 +30,8 @@ def placed(rewards: Sequence[Reward], width: int) -> Tensor:
 def step_advantages(rewards: Sequence[Reward], lengths: Sequence[int], width: int, group: int, scale: str) -> Tensor:
     """[B, N]: what an answer still earns from the step of each token on, less the mean of that over its group.
 
-    The mean is over the answers that got to a token after as many steps: it knows nothing of what this one does next, as a
-    baseline must (that of PRIME and PURE, one mean off each step, makes steps cost). scale: as in trl.GRPOConfig, whose
-    advantage this is for an answer in one step. lengths: in tokens.
+    Over those of the group that got as far, so that the mean knows nothing of what this one does next (PRIME and PURE take
+    one mean off each step, which makes steps cost). lengths: in tokens. scale: of trl.GRPOConfig.
     """
     advantages, known = torch.zeros(len(rewards), width), [not math.isnan(reward.total) for reward in rewards]
     totals = torch.tensor([reward.total for reward in rewards])
