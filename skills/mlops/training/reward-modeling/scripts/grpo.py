@@ -38,7 +38,7 @@ from reward_modeling.training.settings import GRPOSettings
 
 
 def parser() -> cli.Parser:
-    required = ("model_name_or_path", "reward_model_path", "dataset_name", "output_dir")
+    required = ("model_name_or_path", "dataset_name", "output_dir")
     trainer = lambda: GRPOSettings.config_classes().values()  # noqa: E731
     return cli.Parser(__doc__, "grpo.py", GRPOSettings, required=required, trainer=trainer)
 

@@ -40,7 +40,7 @@ from reward_modeling.training.settings import PPORunSettings, PPOSettings
 
 
 def parser() -> cli.Parser:
-    required = ("reward_model_path", "dataset_name", "output_dir")
+    required = ("dataset_name", "output_dir")
     return cli.Parser(__doc__, "ppo.py", PPORunSettings, PPOSettings, required=required)
 
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from operator import itemgetter
 from statistics import fmean
 
@@ -51,3 +52,24 @@ def step_rewards(steps: Sequence[str], scores: StepScores | None) -> list[float 
 
 def aggregated(name: str, logits: Sequence[float], value: Value = probability) -> float:
     return AGGREGATIONS[name](logits if name == "sum_logit" else [*map(value, logits)])
+
+
+def differences(scores: Sequence[float], temperature: float) -> list[float]:
+    return [after - before for before, after in pairwise((0.0, *scores))]
+
+
+def min_form(scores: Sequence[float], temperature: float) -> list[float]:
+    weights = [math.exp((min(scores) - score) / temperature) for score in scores]
+    return [weight / math.fsum(weights) * score for weight, score in zip(weights, scores, strict=True)]
+
+
+STEP_FORMS: dict[str, Callable[[Sequence[float], float], list[float]] | None] = {
+    "outcome": None,
+    "difference": differences,
+    "min": min_form,
+}
+"""What the ends of steps with the scores s_1 ... s_n earn a policy at temperature T, unless the aggregate comes at its end.
+
+difference: s_k - s_{k-1}, s_0 = 0. Of implicit process rewards these are PRIME's (arXiv:2502.01456).
+min: softmax(-s / T)_k s_k, of PURE (arXiv:2504.15275).
+"""

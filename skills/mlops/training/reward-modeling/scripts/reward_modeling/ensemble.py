@@ -12,9 +12,14 @@ from typing import Any
 from . import checkpoints, losses
 from .data.records import Message
 from .errors import ModelError, RunError, UsageError, UserError
+from .kinds import OUTCOME, PROCESS
+from .process import ProcessRewardModel
 from .rendering import Conversation
 from .scoring import Progress, RewardModel
 from .terminal import log, warn
+
+OfSteps = Callable[[ProcessRewardModel, float, Sequence[Conversation]], list[float]]
+"""(a process reward model, its weight, conversations) -> their rewards."""
 
 
 @dataclass(frozen=True)
@@ -58,13 +63,14 @@ class Rewards:
 
     def __init__(
         self,
-        models: dict[str, RewardModel],
+        models: dict[str, RewardModel | ProcessRewardModel],
         *,
         weights: Sequence[float] | None = None,
         combine: str = "sum",
         normalise: bool = False,
+        of_steps: OfSteps | None = None,
     ):
-        self.models, self.combine, self.normalise = models, combine, normalise
+        self.models, self.combine, self.normalise, self.of_steps = models, combine, normalise, of_steps
         self.weights = check_weights(weights, len(models), combine)
         self.parts: dict[str, float] = {}
         self.spreads: dict[str, float] = {}
@@ -91,21 +97,26 @@ class Rewards:
         weights: Sequence[float] | None = None,
         combine: str = "sum",
         normalise: bool = False,
+        of_steps: OfSteps | None = None,
         **loading: Any,
     ) -> Rewards:
-        """What is longer than `max_length` loses its start, and is counted."""
+        """What is longer than `max_length` loses its start, and is counted. of_steps: for process reward models."""
         paths = [str(path) for path in ([paths] if isinstance(paths, str | PurePath) else paths)]
         check_weights(weights, len(paths), combine)
         names = unique_names(paths)
-        for path in paths:  # all of them before the weights of the first are read
-            checkpoints.check(path)
-        loading = {"overlong": "truncate_left"} | {key: value for key, value in loading.items() if value is not None}
+        kinds = [PROCESS if of_steps and checkpoints.kind_of(path) is PROCESS else OUTCOME for path in paths]
+        for path, kind in zip(paths, kinds, strict=True):  # all of them before the weights of the first are read
+            checkpoints.check(path, kind)
+        loading = {key: value for key, value in loading.items() if value is not None}
         models = {}
-        for name, path in zip(names, paths, strict=True):
-            models[name] = RewardModel.from_pretrained(path, **loading)
+        for name, path, kind in zip(names, paths, kinds, strict=True):
+            made, overlong = (
+                (RewardModel, "truncate_left") if kind is OUTCOME else (ProcessRewardModel, "truncate_prompt")
+            )
+            models[name] = made.from_pretrained(path, **{"overlong": overlong} | loading)
             for note in models[name].notes:
                 log(f"reward model {name}: {note}")
-        return cls(models, weights=weights, combine=combine, normalise=normalise)
+        return cls(models, weights=weights, combine=combine, normalise=normalise, of_steps=of_steps)
 
     def __call__(
         self,
@@ -132,8 +143,9 @@ class Rewards:
         combine = COMBINATIONS[self.combine].combine
         return [combine(rewards, self.weights) for rewards in zip(*by_model.values(), strict=True)]
 
-    def logged(self, prefix: str) -> dict[str, float]:
-        if len(self.models) == 1:
+    def logged(self, prefix: str, *, alone: bool = True) -> dict[str, float]:
+        """alone: whether a single model is the whole reward, logged as such."""
+        if alone and len(self.models) == 1:
             return {}
         spreads = {f"{prefix}/{name}/std": spread for name, spread in self.spreads.items()}
         return {f"{prefix}/{name}": mean for name, mean in self.parts.items()} | spreads
@@ -153,6 +165,8 @@ class Rewards:
         model = self.models[name]
         model.model.eval()  # a trainer may have been handed the module and put it into training mode
         try:
+            if isinstance(model, ProcessRewardModel):
+                return self.of_steps(model, self.weights[self.names.index(name)], conversations)
             scores = model.score_conversations(conversations, progress)
         except RunError as error:
             raise RunError(f"reward model {name}: {error.message}", where=error.where, hint=error.hint) from error
@@ -184,12 +198,12 @@ def check_weights(weights: Sequence[float] | None, models: int, combine: str) ->
     return [float(weight) for weight in weights]
 
 
-def unique_names(paths: Sequence[str]) -> list[str]:
+def unique_names(paths: Sequence[str], what: str = "reward model") -> list[str]:
     """The shortest ends that tell the paths apart: runs/a/rm, runs/b/rm -> a/rm, b/rm."""
     parts = [PurePath(path).parts for path in paths]
     twice = [path for i, path in enumerate(paths) if parts[i] in parts[:i]]
     if twice:
-        raise UsageError(f"the reward model {twice[0]} is given twice", hint="give it once, with a larger weight")
+        raise UsageError(f"the {what} {twice[0]} is given twice", hint="give it once, with a larger weight")
     depth = 1
     while len({part[-depth:] for part in parts}) < len(parts):
         depth += 1

@@ -148,9 +148,7 @@ class ScoringSettings(TextSettings):
 @dataclass(frozen=True, kw_only=True)
 class RewardsSettings:
     group: ClassVar = "reward"
-    reward_model_path: Sequence[str] = flag(
-        None, "folders or hub ids of one or more outcome reward models", metavar="MODEL"
-    )
+    reward_model_path: Sequence[str] = flag(None, "folders or hub ids of one or more reward models", metavar="MODEL")
     reward_weights: Sequence[float] | None = flag(
         None, "one for each reward model (1); -1 turns a reward round", metavar="W"
     )

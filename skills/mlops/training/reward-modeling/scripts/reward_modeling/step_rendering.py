@@ -129,7 +129,14 @@ def default_separator(tokenizer: Tokenizer) -> str:
 
 
 def split_steps(text: str, separator: str = STEP_SEPARATOR) -> list[str]:
-    return [step for step in text.split(separator) if step.strip()]
+    return [step for step, _ in steps_and_ends(text, separator)]
+
+
+def steps_and_ends(text: str, separator: str) -> list[tuple[str, int]]:
+    """The steps, each with the characters of the text up to the end of its separator."""
+    pieces = text.split(separator)
+    ends = accumulate(len(piece) + len(separator) for piece in pieces)
+    return [(piece, end) for piece, end in zip(pieces, ends, strict=True) if piece.strip()]
 
 
 def supervised_text(tokenizer: Tokenizer, ids: Sequence[int], positions: Iterable[int]) -> list[tuple[str, str]]:

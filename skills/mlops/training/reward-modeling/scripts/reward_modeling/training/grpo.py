@@ -5,6 +5,7 @@ TRL's own reward models score a whole batch in one forward pass, never truncate,
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,20 +22,15 @@ from .prompts import Prompt
 from .reinforcement import RunLog, start_and_end
 from .results import PlannedGRPO, TrainedGRPO
 from .settings import GRPOSettings
+from .step_rewards import step_advantages
 
 if TYPE_CHECKING:
     from peft import LoraConfig
 
-    from ..ensemble import Rewards
+    from .rewards import PolicyRewards
 
-DEFAULTS: dict[str, tuple[dict[str, Any], str]] = {
-    "grpo": (
-        {"beta": 0.04},
-        "TRL's default of no KL penalty is for verifiable rewards; a learned one is soon over-optimized (0.04: arXiv:2402.03300)",
-    ),
-    "rloo": ({}, "TRL's defaults: its KL penalty of 0.05 is part of the reward"),
-}
-"""What is not TRL's default, and why."""
+BETA = {"grpo": {"beta": 0.04}, "rloo": {}}
+WHY = "TRL's default of no KL penalty is for verifiable rewards; a learned one is soon over-optimized (0.04: arXiv:2402.03300)"
 LORA_LEARNING_RATE = 1e-5  # ten times the 1e-6 that both trainers start from
 IDENTITY = (
     *resuming.IDENTITY_FIELDS,
@@ -45,10 +41,24 @@ IDENTITY = (
 
 
 class _Ours:
+    run: GRPORun
     policy: Policy
 
     def _tokenize_prompts(self, prompts: list) -> tuple[list[list[int]], None, dict]:
         return [self.policy.prompt_ids(_messages(prompt)) for prompt in prompts], None, {}
+
+    def _generate_and_score_completions(self, inputs: list[dict]) -> dict[str, Any]:
+        """Under step rewards with advantages [B, N], as TRL's loss takes from subclasses."""
+        output = super()._generate_and_score_completions(inputs)
+        if self.run.in_steps:
+            from accelerate.utils import gather_object
+
+            config, first, width = self.args, len(inputs) * self.args.process_index, output["completion_ids"].shape[1]
+            rewards, lengths = zip(*gather_object(self.run.rewarded), strict=True)
+            longest = max(width, *lengths)  # of all processes
+            found = step_advantages(rewards, lengths, longest, config.num_generations, config.scale_rewards)
+            output["advantages"] = found[first : first + len(inputs), :width].to(output["advantages"].device)
+        return output
 
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
@@ -81,6 +91,7 @@ class GRPORun(TrainerCallback):
         self.settings, self.fields = settings, fields
         self.split, self.length = settings.dataset_split, fields.get("max_completion_length")
         self.last: dict[str, Any] = {}
+        self.in_steps = settings.algorithm == "grpo" and settings.step_rewards not in (None, "outcome")
 
     @property
     def default_length(self) -> int:
@@ -101,7 +112,7 @@ class GRPORun(TrainerCallback):
 
         save_steps is rounded up to a whole generation: within one a resumed run would answer again what it half learned.
         """
-        settings, (own, why) = self.settings, DEFAULTS[self.settings.algorithm]
+        settings, own = self.settings, BETA[self.settings.algorithm]
         defaults = {
             **own,
             **({"learning_rate": LORA_LEARNING_RATE} if settings.use_peft else {}),
@@ -116,7 +127,11 @@ class GRPORun(TrainerCallback):
             config = settings.config_class()(**fixed, **{**defaults, **fields, **precision(fields)})
         except (ValueError, TypeError) as error:
             raise UsageError(f"the trainer refuses these settings: {error}") from error
-        notes = [f"{name} {value} ({why})" for name, value in own.items() if name not in fields]
+        if self.in_steps and config.multi_objective_aggregation != "sum_then_normalize":
+            raise UsageError(
+                f"--step_rewards is not for --multi_objective_aggregation {config.multi_objective_aggregation}"
+            )
+        notes = [f"{name} {value} ({WHY})" for name, value in own.items() if name not in fields]
         between = config.steps_per_generation * config.num_iterations
         steps = -(-between // config.gradient_accumulation_steps)
         if config.save_strategy == "steps" and config.save_steps >= 1 and config.save_steps % steps:
@@ -125,7 +140,7 @@ class GRPORun(TrainerCallback):
         self.config = config
         return notes
 
-    def make(self, policy: Policy, prompts: Sequence[Prompt], rewards: Rewards, lora: LoraConfig | None) -> str:
+    def make(self, policy: Policy, prompts: Sequence[Prompt], rewards: PolicyRewards, lora: LoraConfig | None) -> str:
         """Raises ModelError when the trainer refuses the model, UsageError for too few prompts, or with tools."""
         import trl
         from datasets import Dataset
@@ -136,7 +151,7 @@ class GRPORun(TrainerCallback):
                 hint="use ppo.py, or drop them with --columns tools=",
             )
         config, tokenizer, algorithm = self.config, policy.tokenizer, self.settings.algorithm
-        self.policy, self.rewards, self.lora = policy, rewards, lora
+        self.policy, self.rewards, self.lora, self.prompts = policy, rewards, lora, prompts
         needed = config.generation_batch_size // config.num_generations
         if len(prompts) < needed:
             raise UsageError(
@@ -148,11 +163,13 @@ class GRPORun(TrainerCallback):
             tokenizer.eos_token = tokenizer.convert_ids_to_tokens(policy.end_tokens[0])
         theirs = {"grpo": trl.GRPOTrainer, "rloo": trl.RLOOTrainer}[algorithm]
         try:
-            self.trainer = type("Trainer", (_Ours, theirs), {"policy": policy})(
+            self.trainer = type("Trainer", (_Ours, theirs), {"run": self, "policy": policy})(
                 model=policy.model,
                 reward_funcs=self.reward,
                 args=config,
-                train_dataset=Dataset.from_list([{"prompt": prompt.messages} for prompt in prompts]),
+                train_dataset=Dataset.from_list(
+                    [{"prompt": prompt.messages, "row": row} for row, prompt in enumerate(prompts)]
+                ),
                 processing_class=tokenizer,
                 peft_config=lora,
             )
@@ -161,16 +178,18 @@ class GRPORun(TrainerCallback):
         self.trainer.add_callback(self)
         fields = {name: getattr(config, name) for name in IDENTITY if hasattr(config, name)}
         self.told = {"algorithm": algorithm, "settings": fields}
+        if algorithm == "rloo" and self.settings.step_rewards:
+            log("rloo takes one number an answer: the rewards of its steps are added up")
         return (
             f"{config.generation_batch_size} answers at a time, {config.num_generations} to a prompt; "
             f"{config.world_size} process(es)"
         )
 
     def identity(self) -> dict[str, str]:
-        rewards, lora = self.rewards, self.lora
+        models, lora = self.rewards.models, self.lora
         return {
             "algorithm": self.settings.algorithm,
-            "rewards": str([rewards.names, rewards.weights, rewards.combine, rewards.normalise]),
+            "rewards": str(models and [models.names, models.weights, models.combine, models.normalise]),
             "lora": str(lora and [lora.r, lora.lora_alpha, lora.target_modules]),
             **{name: str(value) for name, value in self.told["settings"].items()},
         }
@@ -190,12 +209,12 @@ class GRPORun(TrainerCallback):
 
     # ---- what the trainer calls ----
 
-    def reward(self, prompts: list, completion_ids: list[list[int]], **columns: Any) -> list[float]:
+    def reward(self, prompts: list, completion_ids: list[list[int]], **columns: Any) -> list[float | None]:
         """Less the penalty of those that did not end: the reward model's template ends them all."""
         replies = [self.policy.reply(ids) for ids in completion_ids]
-        messages = [_messages(prompt) for prompt in prompts]
+        asked = [self.prompts[row] for row in columns.pop("row")]
         try:
-            values = self.rewards(messages, replies)
+            found = self.rewards(asked, replies, completion_ids, **columns)
         except RunError as error:
             step = columns["trainer_state"].global_step + 1 if "trainer_state" in columns else "?"
             raise RunError(f"step {step}: {error.message}", where=error.where, hint=error.hint) from error
@@ -203,8 +222,10 @@ class GRPORun(TrainerCallback):
             for name, value in self.rewards.logged("rewards").items():
                 log_metric(name, value)
         penalty, ended = self.settings.missing_eos_penalty, map(self.policy.finished, completion_ids)
-        values = [value - penalty * (not end) for value, end in zip(values, ended, strict=True)]
-        self.last = {"prompt": messages[0], "completion": replies[0], "reward": values[0]}
+        found = [one._replace(total=one.total - penalty * (not end)) for one, end in zip(found, ended, strict=True)]
+        self.rewarded = [(one, len(ids)) for one, ids in zip(found, completion_ids, strict=True)]
+        values = [None if math.isnan(one.total) else one.total for one in found]
+        self.last = {"prompt": asked[0].messages, "completion": replies[0], "reward": values[0]}
         return values
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -125,6 +126,15 @@ class Policy:
         """An answer as one assistant message, without special tokens and the gap."""
         text = self.tokenizer.decode(list(ids)[: -1 if self.finished(ids) else None], skip_special_tokens=True)
         return [{"role": "assistant", "content": text.removeprefix(self.gap)}]
+
+    def tokens_at(self, ids: list[int], ends: Sequence[int]) -> list[int]:
+        """The token that completes so many characters of the reply, or the last, for each number of `ends`."""
+
+        def characters(tokens: int) -> int:
+            return len(self.tokenizer.decode(ids[:tokens], skip_special_tokens=True))
+
+        gap = characters(len(ids)) - len(self.reply(ids)[0]["content"])
+        return [min(bisect_left(range(1, len(ids)), end + gap, key=characters), len(ids) - 1) for end in ends]
 
     def write(self, folder: Path) -> None:
         sampling, self.model.generation_config = self.model.generation_config, self.generation_config

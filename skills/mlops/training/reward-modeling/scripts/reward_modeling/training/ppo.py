@@ -3,8 +3,8 @@
     an update   sample answers -> their rewards, log-probabilities and values -> advantages -> clipped gradient steps
 
 Shapes: B answers of at most N tokens. `live` [B, N] is True where an answer has a token, its end token included. Random
-choices follow from the seed and the number of the update or answer, so a resumed run, or one of several processes, makes
-those of an undisturbed one. All processes know the whole rollout; each computes its share.
+choices follow from the seed and the number of the update or answer, in whichever process or resumed run. All processes
+know the whole rollout; each computes its share.
 
 Sources: arXiv:1707.06347 (PPO, Eq. 7); arXiv:1506.02438 (GAE, Eq. 16); arXiv:1909.08593 (KL penalty, Eq. 2; adaptive KL,
 2.2); arXiv:2403.17031 (the details in use); joschu.net/blog/kl-approx.html (k1 and k3).
@@ -32,22 +32,29 @@ from .actor_critic import ActorCritic, answer_logits, joined_rows, log_probs_and
 from .policy import Policy, sample
 from .prompts import Prompt
 from .settings import PPOSettings
+from .step_rewards import Reward, placed
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
 EXPLODED = 10.0
 """KL in nats per token at which a run is stopped: the policy writes what the reference finds impossible."""
+TOO_FAST = "lower --learning_rate, or raise --kl_coef"
+NOT_FINITE = "look at the reward model with score.py; of functions that reward alone one must not return None"
 
 
 @dataclass
 class Rollout:
-    """One update's answers: B lists of ids. The tensors are [B, N], scores and finished [B], all on the CPU."""
+    """One update's answers: B lists of ids. The tensors are [B, N], scores and finished [B], all on the CPU.
+
+    scores: of which `earned` comes at the ends of steps.
+    """
 
     prompts: list[Prompt]
     answers: list[list[int]]
     texts: list[list[Message]]
     scores: Tensor
+    earned: Tensor
     finished: Tensor
     live: Tensor
     log_probs: Tensor
@@ -105,9 +112,9 @@ def whiten(values: Tensor, live: Tensor, *, shift_mean: bool = True) -> Tensor:
 
 def targets_of(rollout: Rollout, settings: PPOSettings, kl_coef: float) -> tuple[Tensor, Tensor]:
     """(advantages, returns), both [B, N]: what policy and value function learn from a rollout."""
-    scores = rollout.scores - settings.missing_eos_penalty * (~rollout.finished).float()
+    scores = rollout.scores - rollout.earned.sum(1) - settings.missing_eos_penalty * (~rollout.finished).float()
     kl = KL_ESTIMATORS[settings.kl_estimator](rollout.log_probs, rollout.reference)
-    rewards = token_rewards(scores, kl, rollout.live, kl_coef)
+    rewards = token_rewards(scores, kl, rollout.live, kl_coef) + rollout.earned
     if settings.whiten_rewards:
         rewards = whiten(rewards, rollout.live, shift_mean=False)
     advantages, returns = gae(rewards, rollout.values, rollout.live, settings.gamma, settings.lam)
@@ -144,14 +151,14 @@ def value_loss(values: Tensor, old: Tensor, returns: Tensor, cliprange: float) -
 class PPO:
     """The updates of a run, which `ppo_run.run` makes one after the other; `done` of them so far.
 
-    policy: with `actor` around its model. rewards: (prompts, completions, tools) -> floats, as `Rewards` is.
+    policy: with `actor` around its model. rewards: (prompts, replies, their ids) -> numbers or `Reward`s.
     """
 
     def __init__(
         self,
         policy: Policy,
         actor: ActorCritic,
-        rewards: Callable[..., list[float]],
+        rewards: Callable[..., Sequence[float | Reward]],
         prompts: Sequence[Prompt],
         settings: PPOSettings,
         accelerator: Accelerator,
@@ -217,16 +224,17 @@ class PPO:
             answers = self._shared(zip(mine, written, strict=True))
         texts = [policy.reply(answer) for answer in answers]
         with self._timed("rewards"):
-            asked = [(prompts[row].messages, texts[row], prompts[row].tools) for row in mine]
-            scored = self.rewards(*map(list, zip(*asked, strict=True)))
-            scores = torch.tensor(self._shared(zip(mine, scored, strict=True)), dtype=torch.float32)
+            scored = self.rewards(*([every[row] for row in mine] for every in (prompts, texts, answers)))
+            rewards = [one if isinstance(one, Reward) else Reward(one) for one in scored]
+            rewards = self._shared(zip(mine, rewards, strict=True))
+            scores = torch.tensor([reward.total for reward in rewards], dtype=torch.float32)
         if not torch.isfinite(scores).all():
-            raise RunError("a reward is NaN or infinite", hint="look at the reward model with score.py")
+            raise RunError("a reward is NaN or infinite", hint=NOT_FINITE)
         with self._timed("probabilities"):
             tokens = self._probabilities(update, prompts, answers)
         live = _padded([[1.0] * len(answer) for answer in answers]).bool()
         finished = torch.tensor([policy.finished(answer) for answer in answers])
-        return Rollout(prompts, answers, texts, scores, finished, live, *tokens)
+        return Rollout(prompts, answers, texts, scores, placed(rewards, live.shape[1]), finished, live, *tokens)
 
     def _prompt(self, episode: int) -> Prompt:
         """All prompts in a new order each epoch."""
@@ -312,7 +320,7 @@ class PPO:
             # Summed, and divided by the tokens of the whole mini-batch: however it is cut up, the gradient is the same.
             loss = ((policy + settings.vf_coef * value) * live).sum() * self.world / tokens
             if not torch.isfinite(loss):
-                raise RunError(f"the loss became {loss.item()}")
+                raise RunError(f"the loss became {loss.item()}", hint=TOO_FAST)
             self.accelerator.backward(loss)
         change = (log_probs - old).detach()
         terms = (policy, value, clipped, value_clipped, 0.5 * change**2, entropy)
@@ -323,7 +331,7 @@ class PPO:
         for group in filter(lambda group: group["params"], self.optimizer.param_groups):
             norm = self.accelerator.clip_grad_norm_(group["params"], self.settings.max_grad_norm)
             if not torch.isfinite(norm):
-                raise RunError(f"the norm of the gradient became {norm.item()}")
+                raise RunError(f"the norm of the gradient became {norm.item()}", hint=TOO_FAST)
         self.optimizer.step()
         self.optimizer.zero_grad()
 

@@ -30,7 +30,7 @@ from .settings import RESPONSE_LENGTH, VALUE_MODELS, PPORunSettings, PPOSettings
 if TYPE_CHECKING:
     from peft import LoraConfig
 
-    from ..ensemble import Rewards
+    from .rewards import PolicyRewards
 
 TOLD_OF_UPDATE = ("reward", "kl", "entropy", "length", "eos_rate", "explained_variance")
 PER_PROCESS = ("per_device_train_batch_size", "gradient_accumulation_steps", "local_rollout_forward_batch_size")
@@ -75,7 +75,7 @@ class PPORun:
     def configure(self, policy: Policy, length: int) -> None:
         self.length = length
 
-    def make(self, policy: Policy, prompts: Sequence[Prompt], rewards: Rewards, lora: LoraConfig | None) -> str:
+    def make(self, policy: Policy, prompts: Sequence[Prompt], rewards: PolicyRewards, lora: LoraConfig | None) -> str:
         settings, course = self.settings, self.course
         course = replace(
             course,
@@ -83,7 +83,11 @@ class PPORun:
             total_episodes=course.total_episodes or max(1, round(settings.num_train_epochs * len(prompts))),
             value_learning_rate=course.value_learning_rate or course.learning_rate,
         )
-        self.value_model = settings.reward_model_path[0] if settings.value_model == "reward" else settings.value_model
+        self.value_model = settings.value_model
+        if settings.value_model == "reward":
+            if not settings.reward_model_path:
+                raise UsageError("--value_model reward needs --reward_model_path")
+            self.value_model = settings.reward_model_path[0]
         actor = actor_critic(policy, self.value_model, course.temperature, lora)
         if settings.gradient_checkpointing:
             for model in filter(None, (actor.policy, actor.trunk)):
@@ -134,8 +138,8 @@ def run_ppo(
             kept = output_folder.last_complete_checkpoint(folder)
             raise RunError(
                 f"update {ppo.done + 1} of {ppo.updates}: {error.message}",
-                where=kept and f"{kept} is the last good checkpoint",
-                hint=error.hint or "lower --learning_rate, or raise --kl_coef",
+                where="; ".join(filter(None, (error.where, kept and f"{kept} is the last good checkpoint"))),
+                hint=error.hint,
             ) from error
         step = entry["step"]
         ppo.accelerator.log({name: value for name, value in entry.items() if name not in ("step", "samples")}, step)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from ..base_rendering import refused_together
 from ..data.audit import warn_of_templates
 from ..data.reading import load_prompts
-from ..data.records import Message, Ranking
+from ..data.records import Message, Origin, Ranking
 from ..data.writing import with_metadata
 from ..errors import DataError, UsageError
 from ..terminal import log, warn
@@ -29,6 +29,8 @@ class Prompt:
     ids: list[int]
     messages: list[Message]
     tools: list[dict] | None = None
+    metadata: dict[str, Any] = field(default_factory=dict)
+    origin: Origin | None = None
 
 
 def read_prompts(sources: list[str], split: str | None = None, **reading: Any) -> list[Ranking]:
@@ -67,7 +69,7 @@ def render_prompts(
     for place, record in enumerate(records):
         try:
             ids = policy.prompt_ids(record.prompt, record.tools, record.origin)
-            prompts.append(Prompt(ids, record.prompt, record.tools))
+            prompts.append(Prompt(ids, record.prompt, record.tools, record.metadata, record.origin))
         except DataError as error:
             refused.append((place, error))
     if refused:

@@ -9,8 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import checkpoints
-from ..ensemble import Rewards
 from ..outputs import write_whole
 from ..results import to_json
 from ..terminal import log
@@ -18,12 +16,14 @@ from . import configuration, resuming, run_report
 from .policy import Policy, save_policy
 from .prompts import new_tokens, read_prompts, render_prompts
 from .results import PolicyRun
+from .rewards import PolicyRewards, check_rewards
 from .settings import PolicySettings
 
 if TYPE_CHECKING:
     from .grpo import GRPORun
     from .ppo_run import PPORun
 
+REWARDED_BY = ("reward_functions", "reward_function_weights", "step_rewards", "step_temperature")
 Entries = list[dict[str, Any]]
 
 
@@ -32,9 +32,8 @@ def train_policy(run: PPORun | GRPORun, settings: PolicySettings) -> PolicyRun |
 
     Errors are those of its parts: UsageError, DataError, ModelError and RunError.
     """
+    check_rewards(settings)
     output_dir, resume = settings.begin(*settings.inputs, *run.inputs)
-    for path in settings.reward_model_path:
-        checkpoints.check(path)
     run.prepare()
     records = read_prompts(settings.dataset_name, run.split, **settings.reading)
     policy = Policy.from_pretrained(
@@ -47,16 +46,7 @@ def train_policy(run: PPORun | GRPORun, settings: PolicySettings) -> PolicyRun |
     run.configure(policy, length)
     longest, overlong = settings.max_prompt_length, settings.overlong
     prompts = render_prompts(records, policy, length, longest=longest, overlong=overlong, limit=run.limit)
-    rewards = Rewards.from_pretrained(
-        settings.reward_model_path,
-        weights=settings.reward_weights,
-        combine=settings.reward_combine,
-        normalise=settings.normalize_rewards,
-        dtype=settings.reward_dtype,
-        max_length=settings.reward_max_length,
-        max_tokens_per_batch=settings.reward_max_tokens_per_batch,
-        device=run.reward_device,
-    )
+    rewards = PolicyRewards(settings, policy, prompts, run.reward_device)
     if settings.use_peft:
         from accelerate.utils import set_seed
 
@@ -66,18 +56,19 @@ def train_policy(run: PPORun | GRPORun, settings: PolicySettings) -> PolicyRun |
     result = {
         "output_dir": str(output_dir),
         "policy": settings.model_name_or_path,
-        "reward_models": settings.reward_model_path,
+        "reward_models": settings.reward_model_path or [],
+        "reward_functions": settings.reward_functions or [],
         "prompts": len(prompts),
     }
     if settings.dry_run:
         return run.planned(**result, **run.told, dry_run=True)
-    identity = run.identity() | {"prompts_sha256": resuming.rows_digest([prompt.ids for prompt in prompts])}
+    identity = run.identity() | {name: str(getattr(settings, name)) for name in REWARDED_BY}
+    identity["prompts_sha256"] = resuming.rows_digest([prompt.ids for prompt in prompts])
     resuming.start_run(output_dir, run.process_index, identity, resume)
     found, history = run.train(output_dir, resume)
     if run.process_index != 0:
         return None
-    rewards.warn_of_losses()
-    found = {**run.told, **found, "reward_inputs_truncated": rewards.truncated}
+    found = {**run.told, **found, **rewards.finish()}
     trained = run.trained(**result, **found, resumed_from=resume)
     save_policy(policy, output_dir, trained, run.summary)
     log(f"saved: {output_dir}")

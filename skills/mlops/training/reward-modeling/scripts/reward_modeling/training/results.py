@@ -85,6 +85,7 @@ class PolicyRun(Result):
     output_dir: str
     policy: str
     reward_models: list[str]
+    reward_functions: list[str]
     prompts: int
     settings: dict[str, object]
 
@@ -105,6 +106,8 @@ class PlannedGRPO(PolicyRun):
 class TrainedPolicy(PolicyRun):
     resumed_from: str | None
     reward_inputs_truncated: int
+    answer_steps: dict[str, Number] | None
+    """Under --step_rewards: steps an answer, share of answers that ended none, steps and answers without a score."""
     beginning: dict[str, Number]
     """Of answers that the untrained policy wrote."""
     end: dict[str, Number]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from ..aggregation import STEP_FORMS
 from ..cli import flag, fraction, non_negative_number
 from ..errors import UsageError
 from ..output_folder import claim
@@ -152,6 +153,17 @@ class RewardSettings(RewardsSettings):
     reward_max_tokens_per_batch: int | None = flag(
         None, "tokens in one forward pass of a reward model (chosen from the data)", metavar="TOKENS"
     )
+    reward_functions: Sequence[str] | None = flag(
+        None, "beside models, or alone: FILE:NAME, or a NAME of reward_functions.py", metavar="FUNCTION"
+    )
+    reward_function_weights: Sequence[float] | None = flag(None, "one for each function (1)", metavar="W")
+    reward_function_seconds: float = flag(60.0, "that one call of a function may take", metavar="SECONDS")
+    step_rewards: str | None = flag(
+        None,
+        "of process reward models: outcome, the aggregate at the end; or at each step's end difference (PRIME) or min (PURE)",
+        choices=tuple(STEP_FORMS),
+    )
+    step_temperature: float = flag(0.1, "of min: near 0 the lowest score counts alone")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,7 +180,7 @@ class PolicySettings(ReadingSettings, RewardSettings, OutputSettings, LoraSettin
 
     @property
     def inputs(self) -> Iterable[str]:
-        return (self.model_name_or_path, *self.reward_model_path, *self.dataset_name)
+        return (self.model_name_or_path, *(self.reward_model_path or ()), *self.dataset_name)
 
 
 def eos_penalty_flag(group: str | None = None) -> Any:
