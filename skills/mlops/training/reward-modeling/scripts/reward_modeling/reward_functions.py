@@ -27,7 +27,7 @@ def think_format(completions: Completions, **_: Any) -> list[float]:
 
 def same_answer(completions: Completions, answer: Sequence[Any], **_: Any) -> list[float | None]:
     r"""1 where the final answer (\boxed{}, ####, "the answer is") is that of the column `answer`, as text or number."""
-    from .evaluation.votes import comparable, final_answer
+    from .evaluation.best_of_n import comparable, final_answer
 
     known = [final_answer(str(one)) or comparable("" if one is None else one) for one in answer]
     found = [final_answer(one[-1]["content"]) for one in completions]
@@ -40,7 +40,7 @@ def math_correct(completions: Completions, answer: Sequence[Any], **_: Any) -> l
         raise not_installed("math_verify")
     from math_verify import parse, verify
 
-    from .evaluation.votes import final_answer
+    from .evaluation.best_of_n import final_answer
 
     known = ["" if one is None else parse(f"${final_answer(str(one)) or one}$") for one in answer]
     found = [parse(one[-1]["content"]) for one in completions]
