@@ -98,6 +98,9 @@ def missing(error: BaseException) -> UsageError | None:
     """
     cause: BaseException | None = error
     while cause is not None:
+        if isinstance(cause, ModuleNotFoundError) and str(cause.name).startswith("reward_modeling."):
+            hint = "its loader copied a part of it: copy the whole folder, from a clone of the repository"
+            return UsageError(f"this copy of the skill lacks scripts/{cause.name.replace('.', '/')}.py", hint=hint)
         name = (getattr(cause, "name", None) or "").partition(".")[0]
         if isinstance(cause, ImportError) and name and (name in OURS or cause is error):
             told = not_installed(name)
