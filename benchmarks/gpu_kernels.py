@@ -41,6 +41,10 @@ def seen(queries: int, keys: int, causal: bool, window: int | None, device: torc
     return visible if window is None else visible & (ahead < window)
 
 
+def _precise(tensor: Tensor) -> Tensor:
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
 def _pieces(
     query: Tensor, key: Tensor, value: Tensor, where: Spans
 ) -> Iterator[tuple[slice, slice, Tensor, Tensor, Tensor]]:
@@ -49,16 +53,16 @@ def _pieces(
     first = next(bounds)
     for last in bounds:
         q, k = slice(first[0], last[0]), slice(first[1], last[1])
-        wide = [tensor[k].repeat_interleave(groups, 1).transpose(0, 1) for tensor in (key, value)]
-        yield q, k, query[q].transpose(0, 1), *wide
+        wide = [_precise(tensor[k]).repeat_interleave(groups, 1).transpose(0, 1) for tensor in (key, value)]
+        yield q, k, _precise(query[q]).transpose(0, 1), *wide
         first = last
 
 
 def plain_forward(
     query: Tensor, key: Tensor, value: Tensor, where: Spans, scale: float, causal: bool, window: int | None
 ):
-    """(out [T, H, D], lse [H, T]): the kernel by its definition."""
-    out, lse = torch.empty_like(query), query.new_empty(query.shape[1], len(query))
+    """(out [T, H, D], lse [H, T]): the kernel by its definition, added up in fp32 or more."""
+    out, lse = torch.empty_like(query), _precise(query.new_empty(query.shape[1], len(query)))
     for own, _, q, k, v in _pieces(query, key, value, where):
         mask = seen(q.shape[1], k.shape[1], causal, window, q.device)
         scores = (scale * q @ k.mT).masked_fill(~mask, float("-inf"))
@@ -73,11 +77,11 @@ def plain_backward(
     """Gradients of query, key, value where probabilities are exp(score - lse), as FlashAttention's backward pass has it: `out`
     and `lse` may be those of more keys than these (arXiv:2205.14135, algorithm 4)."""
     grads = [torch.zeros_like(tensor) for tensor in (query, key, value)]
-    inner = (grad * out).sum(-1).T
+    inner = (_precise(grad) * out).sum(-1).T
     for own, its, q, k, v in _pieces(query, key, value, where):
         mask = seen(q.shape[1], k.shape[1], causal, window, q.device)
-        weights = (scale * q @ k.mT - lse[:, own, None]).exp() * mask
-        g = grad[own].transpose(0, 1)
+        weights = (scale * q @ k.mT - lse[:, own, None]).masked_fill(~mask, float("-inf")).exp()
+        g = _precise(grad[own]).transpose(0, 1)
         scores = weights * (g @ v.mT - inner[:, own, None])
         grads[0][own] = (scale * scores @ k).transpose(0, 1)
         for made, found in ((1, scale * scores.mT @ q), (2, weights.mT @ g)):
@@ -129,7 +133,7 @@ class Merged(torch.autograd.Function):
             mine = lse[:, plan.queries]
             total = torch.logaddexp(mine, other_lse)
             parts = [(part - total).exp().T[..., None] for part in (mine, other_lse)]  # fp32, as lse is
-            out[plan.queries] = out[plan.queries] * parts[0] + other * parts[1]
+            out[plan.queries] = (out[plan.queries] * parts[0] + other * parts[1]).to(out.dtype)
             lse[:, plan.queries] = total
         ctx.save_for_backward(query, key, value, out, lse)
         ctx.more = plan, scale

@@ -1,5 +1,7 @@
 """benchmarks/gpu.py: its kernels in plain form are those of one sequence at a time, and its command runs on a CPU."""
 
+import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -76,3 +78,44 @@ def test_kernels_refuse_what_they_do_not_do():
         with attending_by(kernel), pytest.raises(UnsupportedAttentionError):
             shared_prefix_attention(None, *qkv, None, layout=Layout(row), **more)
     assert gpu_kernels.KERNELS[0] == "flex"
+
+
+@pytest.fixture(scope="module")
+def tried(tmp_path_factory):
+    """gpu.json and gpu.md of the command with tiny models on this CPU."""
+    folder = tmp_path_factory.mktemp("gpu") / "out"
+    words = ["--device", "cpu", "--tiny", "--rounds", "1", "--out", str(folder)]
+    run = subprocess.run([sys.executable, str(BENCHMARKS / "gpu.py"), *words], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr[-2000:]
+    return json.loads((folder / "gpu.json").read_text("utf-8")), (folder / "gpu.md").read_text("utf-8")
+
+
+def test_every_part_runs_on_a_cpu_and_says_that_it_is_none(tried):
+    told, table = tried
+    assert list(told["parts"]) == ["env", "guard", "train", "score", "pipeline", "ppo", "precision"]
+    notes = {name: row["note"] for part in told["parts"].values() for name, row in part.items() if "note" in row}
+    assert list(notes) == ["TRL 1.12"], notes
+    assert table.startswith("# CPU (no GPU was used)") and "not a measurement" in table
+    assert all(f"## {part}" in table for part in told["parts"])
+
+
+def test_all_ways_score_alike_and_the_shares_are_shares(tried):
+    told = tried[0]["parts"]["score"]
+    ways = {name.rpartition(": ")[2] for name in told}
+    assert {
+        "padded, 16 in order",
+        "packed, nothing shared, 32768",
+        "shared, 16384, merge",
+        "RewardModel, shared",
+    } <= ways
+    for name, row in told.items():
+        assert row["largest difference"] < (1e-5 if "float32" in name else 0.1) * row["spread"], name
+        assert 0 < row["share"] < 2 and row["tokens a second"] > 0, name
+
+
+def test_packed_gradients_are_those_of_fp32_and_as_near_in_bf16_as_padded_ones(tried):
+    found = tried[0]["parts"]["precision"]
+    for work in ("pairs like HH", "pairs of single turns"):
+        assert found[f"0.5B, {work}: fp32, shared"]["gradient"] < 1e-5
+        padded, shared = (found[f"0.5B, {work}: bf16, {way}"]["gradient"] for way in ("padded", "shared"))
+        assert 1e-4 < padded < 0.05 and shared < 2 * padded
