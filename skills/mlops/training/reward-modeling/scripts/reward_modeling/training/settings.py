@@ -128,6 +128,14 @@ class SizeSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(ModelSettings, DataSettings, OutputSettings, LoraSettings, SizeSettings):
+    group: ClassVar = "run"
+    estimate_memory: int | None = flag(
+        None,
+        "print what a device needs, full, with LoRA, QLoRA and --fsdp on N devices; loads no weights and reads no data",
+        nargs="?",
+        const=1,
+    )
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.eval_steps is not None and not self.has_evaluation:
