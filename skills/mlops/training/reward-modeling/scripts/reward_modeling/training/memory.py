@@ -14,7 +14,7 @@ from ..kinds import OUTCOME
 from ..lengths import DEFAULT_MAX_LENGTH, positions
 from ..pretrained import read_config
 from ..terminal import log
-from . import configuration
+from . import configuration, loop
 from .results import Memory, MemoryEstimate
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def estimate(kind: Pairs | StepLabels, settings: Settings) -> MemoryEstimate:
     config.get_text_config().pad_token_id = 0
     model = _model(kind, config)
     parameters, most = model.num_parameters(), positions(model)
-    lora = configuration.lora_of(replace(settings, use_peft=True), kind.task_type, head_name(model))
+    lora = configuration.lora_of(replace(settings, use_peft=True, lora_dropout=0.0), kind.task_type, head_name(model))
     chosen, _ = configuration.default_arguments(parameters, settings.use_peft)
     chosen |= {name: value for name in chosen if (value := getattr(settings, name)) is not None}
     sides, length = 2 if kind.model is OUTCOME else 1, min(settings.max_length or DEFAULT_MAX_LENGTH, most or 10**9)
@@ -62,6 +62,7 @@ def estimate(kind: Pairs | StepLabels, settings: Settings) -> MemoryEstimate:
 def _model(kind: Pairs | StepLabels, config: Config, lora: LoraConfig | None = None) -> Model:
     with torch.device("meta"):
         model = kind.model.auto_class.from_config(config, dtype=torch.float32, trust_remote_code=False).train()
+    loop.without_dropout(model)
     if lora:
         from peft import get_peft_model
 

@@ -167,7 +167,9 @@ def _config(
 
 def _model(kind: Pairs | StepLabels, settings: Settings) -> tuple[checkpoints.Loaded, Renderer]:
     path, template = settings.model_name_or_path, settings.chat_template_path
-    loaded = checkpoints.load_for_training(path, chat_template_path=template, seed=settings.seed, kind=kind.model)
+    loaded = checkpoints.load_for_training(
+        path, chat_template_path=template, seed=settings.seed, kind=kind.model, in_4bit=settings.load_in_4bit
+    )
     for note in [f"head: {loaded.head}", *loaded.notes]:
         log(note)
     return loaded, kind.renderer(
