@@ -109,10 +109,11 @@ def test_killed_in_two_processes_and_resumed(script, more, tiny, tmp_path):
     in_two(script, *words(script, tiny("qwen2"), whole, *saved))
     arguments = words(script, tiny("qwen2"), killed, *saved)
     command = [sys.executable, "-m", "torch.distributed.run", *TWO, str(SCRIPTS / script), *arguments]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    said = (tmp_path / "said").open("w+")
+    process = subprocess.Popen(command, stdout=said, stderr=said)
     try:
         while not is_complete_checkpoint(killed / "checkpoint-4"):
-            assert process.poll() is None, "the run ended before its first checkpoint"
+            assert process.poll() is None, (tmp_path / "said").read_text()
             time.sleep(0.005)
     finally:
         workers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from . import quantized
 from .chat_templates import DATE_NOTE, writes_the_date
 from .errors import ModelError
 from .golden import (
@@ -21,7 +22,7 @@ from .kinds import KINDS, OUTCOME, Kind, kind_of_architecture
 from .kinds import PROCESS as PROCESS
 from .model_folder import CONFIG, check_folder, read_json
 from .output_folder import CARD, staged
-from .precision import best_device, usable
+from .precision import best_device, usable, where_it_fits
 from .pretrained import architecture_of, read_chat_template, read_config, read_model, read_tokenizer
 from .public_table import Family
 from .readers import recognize_family
@@ -45,7 +46,12 @@ class Loaded:
 
 
 def load_for_training(
-    path: str, *, chat_template_path: str | None = None, seed: int = 42, kind: Kind = OUTCOME
+    path: str,
+    *,
+    chat_template_path: str | None = None,
+    seed: int = 42,
+    kind: Kind = OUTCOME,
+    in_4bit: bool = False,
 ) -> Loaded:
     """A model with the head of this kind, in fp32, and a tokenizer that obeys the rendering rules.
 
@@ -58,7 +64,7 @@ def load_for_training(
     tokenizer = read_tokenizer(path)
     notes = prepare_tokenizer(tokenizer, read_chat_template(chat_template_path))
     set_seed(seed)
-    how = {"num_labels": len(kind.labels), "dtype": torch.float32}
+    how = {"num_labels": len(kind.labels), "dtype": torch.float32, "more": quantized.loading() if in_4bit else None}
     model, missing, more = read_model(kind.auto_class, path, scores=True, strict=False, **how)
     notes += more
     trunk = f"{model.base_model_prefix}."
@@ -242,13 +248,15 @@ def save(
     with staged(output_dir) as folder:
         if hasattr(model, "merge_and_unload"):
             model.save_pretrained(folder / ADAPTER)
-            model, tolerance = model.merge_and_unload(), MERGE_TOLERANCE
+            merge = quantized.merged if quantized.is_quantized(model) else lambda own: own.merge_and_unload()
+            model, tolerance = merge(model), MERGE_TOLERANCE
         _write_contract_into_config(model, renderer.tokenizer, kind)
         model.save_pretrained(folder)
         renderer.tokenizer.save_pretrained(folder)
         (folder / CARD).write_text(to_json(card, indent=2) + "\n", encoding="utf-8")
         (folder / "README.md").write_text(_readme(kind, card), encoding="utf-8")
         model.to("cpu")
+        device = where_it_fits(sum(one.nbytes for one in model.parameters()), device)
         again = load(str(folder), device=str(device), kind=kind, compare=False)
         reloaded = kind.renderer(again.tokenizer, scored_at(again.model), again.card["rendering"])
         card["reload_difference"] = check_golden(golden_scores(again.model, reloaded), golden, tolerance)

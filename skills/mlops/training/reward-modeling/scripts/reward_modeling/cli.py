@@ -173,7 +173,8 @@ class Parser(argparse.ArgumentParser):
         if self.trainer:
             namespace.trainer_arguments = extra + more
         check_optional({"report_to": getattr(namespace, "report_to", None) or ()} | _by_name(extra + more))
-        check_required(namespace, self.required, self.prog)
+        alone = getattr(namespace, "estimate_memory", None)  # of the model, which comes first
+        check_required(namespace, self.required[:1] if alone else self.required, self.prog)
         warn_if_emulated(vars(namespace))
         return namespace
 

@@ -6,6 +6,8 @@ from .errors import ModelError
 from .hf import Model
 from .kinds import PROCESS, kind_of_architecture
 
+HEADS = ("score", "classifier", "classification_head")
+
 
 def scored_at(model: Model) -> str:
     """A decoder is read at the last token of an answer or separator, an encoder at its pooled state; of steps, at the end of
@@ -33,7 +35,7 @@ def reads_ahead(model: Model) -> bool:
 def head_name(model: Model) -> str:
     """Name of the module that makes the score, as PEFT's `modules_to_save` wants it."""
     base = unwrapped(model)
-    name = next((name for name in ("score", "classifier", "classification_head") if hasattr(base, name)), None)
+    name = next((name for name in HEADS if hasattr(base, name)), None)
     if name is None:
         hint = "use an AutoModelForSequenceClassification or AutoModelForTokenClassification architecture"
         raise ModelError(f"{type(base).__name__} has no score head this project knows", hint=hint)

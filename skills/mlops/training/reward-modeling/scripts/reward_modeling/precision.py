@@ -32,6 +32,16 @@ def best_device() -> str:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
+def where_it_fits(size: int, device: Any) -> Any:
+    """The device, or the CPU where so many bytes do not fit there with a third to work in."""
+    import torch
+
+    if device.type != "cuda":
+        return device
+    torch.cuda.empty_cache()
+    return device if 1.3 * size < torch.cuda.mem_get_info(device)[0] else torch.device("cpu")
+
+
 def usable(device: str) -> str:
     import torch
 

@@ -60,10 +60,17 @@ def read_tokenizer(path: str) -> Any:
 
 
 def read_model(
-    auto_class: Any, path: str, *, scores: bool, strict: bool, dtype: Any, **labels: int
+    auto_class: Any,
+    path: str,
+    *,
+    scores: bool,
+    strict: bool,
+    dtype: Any,
+    more: dict[str, Any] | None = None,
+    **labels: int,
 ) -> tuple[Any, list[str], list[str]]:
     """(model, names of its weights that the files lack, notes). scores, strict: as in `weights.check_loaded`."""
-    options = {"trust_remote_code": False, "output_loading_info": True, "ignore_mismatched_sizes": True}
+    options = {"trust_remote_code": False, "output_loading_info": True, "ignore_mismatched_sizes": True, **(more or {})}
     with without_reports():
         if Path(path).is_dir():
             loaded_by(path, lambda: weights.check_size(path, auto_class, **labels))

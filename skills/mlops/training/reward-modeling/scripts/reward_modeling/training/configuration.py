@@ -84,6 +84,8 @@ def trainer_config(
     if config.fsdp and config.parallel_mode.value != "distributed":
         hint = "torchrun --nproc_per_node N scripts/train.py ... (references/scaling.md#large-models)"
         raise UsageError("--fsdp shards over several processes, and this is one", hint=hint)
+    if config.fsdp and settings.load_in_4bit:
+        raise UsageError("--fsdp does not shard 4-bit weights", hint="leave out one of --fsdp and --load_in_4bit")
     if config.eval_strategy != "no" and not has_eval:
         raise UsageError("--eval_strategy needs something to evaluate on", hint=EVALUATE_ON)
     return config, reason

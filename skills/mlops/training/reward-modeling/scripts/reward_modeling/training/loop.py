@@ -13,6 +13,7 @@ from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCall
 from transformers import TrainingArguments as Arguments
 from transformers.trainer_utils import rotate_checkpoints
 
+from .. import quantized
 from ..errors import ModelError, RunError
 from ..output_folder import discard_checkpoints, last_complete_checkpoint
 from ..terminal import QUIET_SECONDS, console, log
@@ -86,6 +87,9 @@ def fit(
     resuming.start_run(arguments.output_dir, arguments.process_index, identity, resume)
     if arguments.fsdp:
         sharding.shard_on_cpus_too()
+    if quantized.is_quantized(model):
+        model, peft_config = quantized.with_adapter(model, peft_config), None
+        quantized.compute_in(model, torch.bfloat16 if arguments.bf16 else torch.float32)
     try:
         trainer = trainer_class(
             model=model,
@@ -107,6 +111,7 @@ def fit(
     with within(trainer) if within else contextlib.nullcontext("this kind is not packed") as why_padded:
         model, summary = run(trainer, resume)
     summary["batches"] = f"padded, since {why_padded}" if why_padded else "packed"
+    quantized.compute_in(model, torch.float32)
     return (sharding.gathered(model, plain, arguments.device) if plain is not None else model), summary
 
 

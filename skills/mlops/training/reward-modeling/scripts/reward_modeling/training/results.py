@@ -77,7 +77,35 @@ class TrainedModel(ModelRun):
     """Under --folds, whose evaluation is that of all pairs."""
 
 
-ModelOutput = PlannedModel | TrainedModel
+@dataclass(frozen=True)
+class Memory:
+    """Bytes on each device."""
+
+    weights: int
+    gradients: int
+    optimizer: int
+    """Of AdamW."""
+    activations: int
+    """Kept for the backward pass."""
+    working: int
+    """Layers of a sharded model while they are whole, a layer out of its 4 bits, buckets of gradients on their way."""
+    total: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryEstimate(Result):
+    parameters: int
+    devices: int
+    sequences: int
+    """Of `length` tokens, in one forward pass."""
+    length: int
+    gradient_checkpointing: bool
+    bf16: bool
+    bytes_per_device: dict[str, Memory]
+    """By way of training: full, lora, qlora, and with --fsdp full_fsdp, lora_fsdp."""
+
+
+ModelOutput = PlannedModel | TrainedModel | MemoryEstimate
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,7 +27,7 @@ from ..scoring import RewardModel
 from ..terminal import listed, log
 from . import configuration
 from .folds import cross_validate
-from .results import PlannedModel, RewardStatistics, TrainedModel
+from .results import ModelOutput, PlannedModel, RewardStatistics, TrainedModel
 from .settings import EVALUATE_ON, Settings
 
 if TYPE_CHECKING:
@@ -42,10 +42,12 @@ STATISTICS_SAMPLE = 256
 """Records whose rewards stand for all, where none are held out."""
 
 
-def train(
-    kind: Pairs | StepLabels, settings: Settings, fields: Mapping[str, Any]
-) -> PlannedModel | TrainedModel | None:
+def train(kind: Pairs | StepLabels, settings: Settings, fields: Mapping[str, Any]) -> ModelOutput | None:
     """The result that its script prints, or None in all processes but the first. fields: of the trainer's configuration."""
+    if settings.estimate_memory:
+        from .memory import estimate
+
+        return estimate(kind, settings)
     (output_dir, resume), report = settings.begin(*settings.inputs), _report(kind, settings)
     if fields:  # what the trainer refuses is refused before data is read
         _config(kind, settings, fields, 0, settings.has_evaluation)
@@ -165,7 +167,9 @@ def _config(
 
 def _model(kind: Pairs | StepLabels, settings: Settings) -> tuple[checkpoints.Loaded, Renderer]:
     path, template = settings.model_name_or_path, settings.chat_template_path
-    loaded = checkpoints.load_for_training(path, chat_template_path=template, seed=settings.seed, kind=kind.model)
+    loaded = checkpoints.load_for_training(
+        path, chat_template_path=template, seed=settings.seed, kind=kind.model, in_4bit=settings.load_in_4bit
+    )
     for note in [f"head: {loaded.head}", *loaded.notes]:
         log(note)
     return loaded, kind.renderer(

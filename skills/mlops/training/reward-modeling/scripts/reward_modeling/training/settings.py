@@ -11,6 +11,7 @@ from ..aggregation import STEP_FORMS
 from ..cli import flag, fraction, non_negative_number
 from ..errors import UsageError
 from ..output_folder import claim
+from ..packages import is_installed, not_installed
 from ..settings import DTYPES, EVALUATE_ON, ReadingSettings, RewardsSettings, TextSettings, split_flag
 
 if TYPE_CHECKING:
@@ -129,11 +130,29 @@ class SizeSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(ModelSettings, DataSettings, OutputSettings, LoraSettings, SizeSettings):
+    group: ClassVar = "run"
+    load_in_4bit: bool = flag(
+        False,
+        "QLoRA: the frozen weights in 4 bits (NF4), by bitsandbytes; saved as a plain fp32 model",
+        group="LoRA",
+    )
+    estimate_memory: int | None = flag(
+        None,
+        "print what a device needs, full, with LoRA, QLoRA and --fsdp on N devices; loads no weights and reads no data",
+        nargs="?",
+        const=1,
+    )
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.eval_steps is not None and not self.has_evaluation:
             hint = f"{EVALUATE_ON}, or leave --eval_steps out of the command line and the recipe"
             raise UsageError("--eval_steps needs something to evaluate on", hint=hint)
+
+        if self.load_in_4bit and not (self.use_peft or self.estimate_memory):
+            raise UsageError("--load_in_4bit trains an adapter only", hint="add --use_peft, or leave it out")
+        if self.load_in_4bit and not is_installed("bitsandbytes"):
+            raise not_installed("bitsandbytes", "--load_in_4bit: ")
 
     @property
     def inputs(self) -> Iterable[str]:

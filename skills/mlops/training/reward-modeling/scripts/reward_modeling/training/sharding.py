@@ -11,6 +11,7 @@ from accelerate.utils import DistributedType
 
 from ..errors import UsageError
 from ..heads import unwrapped
+from ..precision import where_it_fits
 
 if TYPE_CHECKING:
     from transformers import Trainer
@@ -63,6 +64,4 @@ def gathered(model: torch.nn.Module, plain: torch.nn.Module, device: torch.devic
         return plain
     plain.load_state_dict(state, assign=True)
     unwrapped(plain).tie_weights()
-    size = sum(tensor.nbytes for tensor in state.values())
-    fits = device.type != "cuda" or 1.3 * size < torch.cuda.mem_get_info(device)[0]
-    return plain.to(device if fits else "cpu")
+    return plain.to(where_it_fits(sum(tensor.nbytes for tensor in state.values()), device))
