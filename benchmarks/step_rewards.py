@@ -7,7 +7,7 @@ model is made of it with gold labels of steps; then each algorithm trains the de
 min, alike in all else. Since a right beginning is a way to please a model of steps, `complete` below is a second reward in all of
 them: 0 for a solution with as many steps as the prompt asks for, else -1. `solved` is the share of 512 fresh prompts whose sampled
 solution is right and complete by the gold rules, `difference` that less the one of outcome rewards of the same seed, with the
-95 % interval of its mean over the seeds (Student's t). The settings were chosen with outcome rewards on seed 0, of four for PPO and five for GRPO.
+95 % interval of its mean over the seeds (Student's t). The settings were chosen with outcome rewards on seed 0, of four for PPO and six for GRPO.
 """
 
 from __future__ import annotations
