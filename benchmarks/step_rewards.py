@@ -7,7 +7,7 @@ model is made of it with gold labels of steps; then each algorithm trains the de
 min, alike in all else. Since a right beginning is a way to please a model of steps, `complete` below is a second reward in all of
 them: 0 for a solution with as many steps as the prompt asks for, else -1. `solved` is the share of 512 fresh prompts whose sampled
 solution is right and complete by the gold rules, `difference` that less the one of outcome rewards of the same seed, with the
-95 % interval of its mean over the seeds (Student's t). Settings were chosen with outcome rewards on seeds 0 and 1.
+95 % interval of its mean over the seeds (Student's t). The settings were chosen with outcome rewards on seed 0, of four for PPO and six for GRPO.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ PROMPTS, FRESH, LONGEST = 1024, 512, 30
 # fmt: off
 PPO = (
     "--response_length", LONGEST, "--temperature", 1, "--per_device_train_batch_size", 32, "--gradient_accumulation_steps", 2,
-    "--num_mini_batches", 2, "--num_ppo_epochs", 2, "--learning_rate", 1e-3, "--value_learning_rate", 1e-3, "--kl_coef", 0.02,
+    "--num_mini_batches", 2, "--num_ppo_epochs", 2, "--learning_rate", 1e-3, "--value_learning_rate", 1e-3, "--kl_coef", 0.1,
     "--vf_coef", 0.5, "--save_steps", 1000,
 )
 GRPO = (
     "--per_device_train_batch_size", 32, "--steps_per_generation", 2, "--num_iterations", 2, "--num_generations", 8,
-    "--max_completion_length", LONGEST, "--learning_rate", 1e-3, "--lr_scheduler_type", "linear", "--beta", 0.04,
+    "--max_completion_length", LONGEST, "--learning_rate", 5e-4, "--lr_scheduler_type", "linear", "--beta", 0.2,
     "--save_strategy", "no", "--temperature", 1,
 )
 # fmt: on

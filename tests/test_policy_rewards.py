@@ -99,7 +99,7 @@ BOTH = pytest.mark.parametrize("script", SMALL)
 
 @BOTH
 def test_functions_alone_and_beside_a_model_are_added_up(command, functions, toy_model, tmp_path, script):
-    """rules.py:letters asserts that each row came with its own columns."""
+    """The function `letters` asserts that each row came with its own columns."""
     weights = ("--reward_function_weights", 0.5, 1)
     named = ("--reward_functions", f"{functions}:letters", "length_penalty", *weights)
     samples = ("--num_sample_generations", 9) if script == "ppo.py" else ("--missing_eos_penalty", 0)
@@ -328,3 +328,32 @@ def test_a_real_process(command, spaced, functions):
     done = run_script(*command("ppo.py", *named))
     assert done.returncode == 0, done.stderr
     assert done.json["updates"] == 2 and done.json["answer_steps"]["mean"] > 0
+
+
+@pytest.mark.real
+@BOTH
+def test_two_processes(command, spaced, functions, tmp_path, script):
+    """In PPO they learn what one learns from batches twice the size; in GRPO groups are spread over both of them."""
+    import warm_process
+    from conftest import SCRIPTS
+
+    named = (
+        "--reward_functions",
+        f"{functions}:letters",
+        "--reward_model_path",
+        spaced,
+        "--step_rewards",
+        "difference",
+    )
+    launch = ["torchrun", "--standalone", "--nproc_per_node", "2"]
+    words = command(script, *named, "--per_device_train_batch_size", 4, "--num_ppo_epochs", 1, out="two")
+    if script == "grpo.py":
+        words = command(script, *named, "--per_device_train_batch_size", 2, out="two")
+    done = warm_process.shared().run([*launch, SCRIPTS / script, *words[1:]])
+    assert done.returncode == 0, done.stderr
+    if script == "ppo.py":
+        one = run_main(*command(script, *named, "--num_ppo_epochs", 1))
+        assert one.returncode == 0, one.stderr
+        for alone, shared in zip(*(log_of(tmp_path / out) for out in ("out", "two")), strict=True):
+            for name in ("reward", "kl", "value_loss", "policy_loss", "explained_variance"):
+                assert shared[name] == pytest.approx(alone[name], abs=1e-4), name

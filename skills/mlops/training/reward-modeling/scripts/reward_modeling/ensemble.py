@@ -110,10 +110,10 @@ class Rewards:
         loading = {key: value for key, value in loading.items() if value is not None}
         models = {}
         for name, path, kind in zip(names, paths, kinds, strict=True):
-            made, overlong = (
-                (RewardModel, "truncate_left") if kind is OUTCOME else (ProcessRewardModel, "truncate_prompt")
-            )
-            models[name] = made.from_pretrained(path, **{"overlong": overlong} | loading)
+            if kind is OUTCOME:
+                models[name] = RewardModel.from_pretrained(path, **{"overlong": "truncate_left"} | loading)
+            else:
+                models[name] = ProcessRewardModel.from_pretrained(path, **{"overlong": "truncate_prompt"} | loading)
             for note in models[name].notes:
                 log(f"reward model {name}: {note}")
         return cls(models, weights=weights, combine=combine, normalise=normalise, of_steps=of_steps)
@@ -142,13 +142,6 @@ class Rewards:
             _warn_of_spreads(self.spreads)
         combine = COMBINATIONS[self.combine].combine
         return [combine(rewards, self.weights) for rewards in zip(*by_model.values(), strict=True)]
-
-    def logged(self, prefix: str, *, alone: bool = True) -> dict[str, float]:
-        """alone: whether a single model is the whole reward, logged as such."""
-        if alone and len(self.models) == 1:
-            return {}
-        spreads = {f"{prefix}/{name}/std": spread for name, spread in self.spreads.items()}
-        return {f"{prefix}/{name}": mean for name, mean in self.parts.items()} | spreads
 
     @property
     def truncated(self) -> int:

@@ -130,11 +130,11 @@ class Policy:
     def tokens_at(self, ids: list[int], ends: Sequence[int]) -> list[int]:
         """The token that completes so many characters of the reply, or the last, for each number of `ends`."""
 
-        def characters(tokens: int) -> int:
-            return len(self.tokenizer.decode(ids[:tokens], skip_special_tokens=True))
+        def text(tokens: int) -> str:
+            return self.tokenizer.decode(ids[:tokens], skip_special_tokens=True)
 
-        gap = characters(len(ids)) - len(self.reply(ids)[0]["content"])
-        return [min(bisect_left(range(1, len(ids)), end + gap, key=characters), len(ids) - 1) for end in ends]
+        gap = len(self.gap) if text(len(ids)).startswith(self.gap) else 0
+        return [bisect_left(range(1, len(ids)), end + gap, key=lambda tokens: len(text(tokens))) for end in ends]
 
     def write(self, folder: Path) -> None:
         sampling, self.model.generation_config = self.model.generation_config, self.generation_config

@@ -75,6 +75,7 @@ class PolicyRewards:
         self.ids, self.earned, self.logs = ids, [[] for _ in ids], {}
         if self.models:
             parts.append(self.models(asked, replies, [prompt.tools for prompt in prompts]))
+            self.logs = {name: (mean, self.models.spreads[name]) for name, mean in self.models.parts.items()}
         more |= {name: [prompt.metadata.get(name) for prompt in prompts] for name in self.columns}
         more |= {"prompts": asked, "completions": replies, "completion_ids": ids}
         limit, rows = self.settings.reward_function_seconds, [prompt.origin for prompt in prompts]
@@ -83,7 +84,7 @@ class PolicyRewards:
             values = call(name, function, limit, rows, **more)
             parts.append([weight * value for value in values])
             known = [value for value in values if not math.isnan(value)]
-            self.logs |= {name: fmean(known), f"{name}/std": pstdev(known)} if known else {}
+            self.logs |= {name: (fmean(known), pstdev(known))} if known else {}
         self.steps = _shares(self.met - before)
         known = [[value for value in own if not math.isnan(value)] for own in zip(*parts, strict=True)]
         totals = [math.fsum(own) if own else math.nan for own in known]
@@ -110,9 +111,9 @@ class PolicyRewards:
 
     def logged(self, prefix: str) -> dict[str, float]:
         """Of the last call: mean and standard deviation by source, where there are several, and what it had of steps."""
-        found = self.models.logged(prefix, alone=not self.functions) if self.models else {}
-        if self.models or len(self.functions) > 1:
-            found |= {f"{prefix}/{name}": value for name, value in self.logs.items()}
+        logs = self.logs if len(self.logs) > 1 else {}
+        found = {f"{prefix}/{name}": mean for name, (mean, _) in logs.items()}
+        found |= {f"{prefix}/{name}/std": spread for name, (_, spread) in logs.items()}
         return found | {f"steps/{name}": value for name, value in self.steps.items()}
 
     def finish(self) -> dict[str, Any]:
