@@ -7,14 +7,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import httpx
+import httpx2
 
 from reward_modeling.serving.app import Service
 from reward_modeling.serving.server import Server, made
 from reward_modeling.serving.settings import ServeSettings
 
 
-class Served(httpx.Client):
+class Served(httpx2.Client):
     """A client of the server; `rewards` asks for one prompt's."""
 
     def __init__(self, server: Server, service: Service):

@@ -9,21 +9,21 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-import httpx
+import httpx2
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from public_models import EXAMPLES
 
-from conftest import assistant, process_model, run_main, run_script, save_tiny, start_script, user
-from reward_modeling import ProcessRewardModel, RewardModel, checkpoints
+from conftest import assistant, run_main, save_tiny, start_script, user
+from reward_modeling import ProcessRewardModel, RewardModel
 from reward_modeling.ensemble import Rewards
 from reward_modeling.pairwise import PairwiseModel
 from reward_modeling.rendering import Conversation, Written
-from public_models import EXAMPLES
 from serving import raw, serving
 
-WORDS = "apples basket red blue green one two three four five six world thank you no maybe".split()
+WORDS = ["apples", "basket", "red", "blue", "green", "one", "two", "three", "six", "world", "thank you", "no", "maybe"]
 TURNS = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n{}<|im_end|>\n"
 
 
@@ -153,14 +153,13 @@ def test_a_model_that_compares_answers_keeps_two_requests_apart(tmp_path):
     direct = PairwiseModel.from_pretrained(str(folder), device="cpu")
     expected = [direct.score(["What is the sum?"], [own])[0] for own in answers]
     with serving(folder) as served, ThreadPoolExecutor(12) as clients:
-        for own, got in zip(
-            answers * 4, clients.map(lambda own: served.rewards("What is the sum?", *own), answers * 4)
-        ):
+        found = clients.map(lambda own: served.rewards("What is the sum?", *own), answers * 4)
+        for own, got in zip(answers * 4, found, strict=True):
             assert got == pytest.approx(expected[answers.index(own)], abs=1e-5)
         assert "has only one here" in served.refused("/v1/rewards", {"prompt": "a", "completions": ["b"]})
 
 
-@pytest.mark.parametrize("name", [name for name in EXAMPLES])
+@pytest.mark.parametrize("name", list(EXAMPLES))
 def test_text_as_its_authors_write_it_gets_the_reward_of_a_public_model(name, tmp_path):
     folder = EXAMPLES[name].write(tmp_path)[0]
     direct = RewardModel.from_pretrained(str(folder), device="cpu")
@@ -183,8 +182,8 @@ def test_a_text_that_lacks_the_end_of_its_answer_gets_it(served, model, cut):
 def test_token_ids_are_taken_as_they_are(served, model):
     ids = model.renderer.tokenizer(TURNS.format("hello", "no"), add_special_tokens=False)["input_ids"]
     expected = model.score(["hello"], ["no"])
-    for given in (ids, [ids]):
-        data = served.post("/classify", json={"input": given}).json()["data"]
+    for sent in (ids, [ids]):
+        data = served.post("/classify", json={"input": sent}).json()["data"]
         assert [one["probs"][0] for one in data] == pytest.approx(expected, abs=1e-5)
     assert "token ids of this model are from 0 to" in served.refused("/classify", {"input": [5, 10**6]})
 
@@ -295,7 +294,7 @@ def test_limits(toy_model):
 
 
 def test_a_full_queue_is_429_and_a_slow_model_503(toy_model):
-    with serving(toy_model[0], max_waiting=4, max_completions=4, request_timeout=0.5) as served:
+    with serving(toy_model[0], max_completions=4, request_timeout=0.5) as served:
         go, score = threading.Event(), served.service.batcher._score_rows
         served.service.batcher._score_rows = lambda rows: go.wait() and score(rows)
         with ThreadPoolExecutor(8) as clients:
@@ -319,7 +318,7 @@ def test_a_full_queue_is_429_and_a_slow_model_503(toy_model):
 def test_a_client_that_leaves_costs_only_its_own_work(toy_model):
     with serving(toy_model[0]) as served:
         go, score, scored = threading.Event(), served.service.batcher._score_rows, []
-        served.service.batcher._score_rows = lambda rows: go.wait() and scored.extend(rows) or score(rows)
+        served.service.batcher._score_rows = lambda rows: (go.wait() and scored.extend(rows)) or score(rows)
 
         def post(prompt: str) -> bytes:
             body = json.dumps({"prompt": prompt, "completions": ["a"]}).encode()
@@ -349,7 +348,7 @@ def test_connections_that_send_no_whole_request_are_closed_and_others_live(serve
         time.sleep(0.01)
     loop = next(iter(served.server.server_state.connections)).loop
     for _ in range(2):
-        loop.call_soon_threadsafe(served.server._close_stale)
+        loop.call_soon_threadsafe(served.server.close_stale)
     assert drip.recv(10) == b"", "it was closed"
     assert served.rewards("hello", "no")
 
@@ -440,7 +439,6 @@ def test_whatever_is_sent_the_answer_is_a_clear_refusal_or_rewards(served, route
         (["--key_file", "{tmp}/empty"], "one key and nothing else"),
         (["--host", "192.0.2.1", "--key_file", "{tmp}/key"], "cannot listen on 192.0.2.1:8000"),
         (["--port", "70000"], "--port is from 0 to 65535"),
-        (["--max_waiting", "5"], "--max_completions is larger"),
         (["--reward_model_path", "a", "b"], "give one of them"),
     ],
 )
@@ -466,9 +464,9 @@ def started(model, port: int):
     process = start_script("serve.py", "--model_name_or_path", model, "--port", port)
     for _ in range(6000):
         try:
-            if httpx.get(f"http://127.0.0.1:{port}/ready").status_code == 200:
+            if httpx2.get(f"http://127.0.0.1:{port}/ready").status_code == 200:
                 return process
-        except httpx.TransportError:
+        except httpx2.TransportError:
             assert process.poll() is None
         time.sleep(0.02)
     raise AssertionError("the server is not ready")
@@ -481,12 +479,12 @@ def test_sigterm_under_load_answers_what_it_took_and_ends_with_0(toy_model, mode
     bodies = [(words(rng), [words(rng) for _ in range(4)]) for _ in range(50)]
 
     def ask(number: int) -> None:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
+        with httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
             while not stop.is_set():
                 prompt, completions = bodies[(number + len(answers)) % len(bodies)]
                 try:
                     answer = client.post("/v1/rewards", json={"prompt": prompt, "completions": completions})
-                except httpx.TransportError:  # not taken any more
+                except httpx2.TransportError:  # not taken any more
                     return
                 answers.append((prompt, completions, answer))
 
@@ -512,7 +510,7 @@ def test_a_client_that_tries_again_finishes_over_a_killed_server(toy_model, mode
     rows, found, process = [(words(rng), words(rng)) for _ in range(120)], [], started(toy_model[0], free_port())
     process.kill()
     process = started(toy_model[0], port)
-    with httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
+    with httpx2.Client(base_url=f"http://127.0.0.1:{port}") as client:
         for number, (prompt, completion) in enumerate(rows):
             if number == 50:
                 process.kill()
@@ -523,7 +521,7 @@ def test_a_client_that_tries_again_finishes_over_a_killed_server(toy_model, mode
                 try:
                     answer = client.post("/v1/rewards", json={"prompt": prompt, "completions": [completion]})
                     break
-                except httpx.TransportError:
+                except httpx2.TransportError:
                     time.sleep(0.05)
             expected = model.score([prompt], [completion])
             assert answer.json()["rows"][0]["rewards"] == pytest.approx(expected, abs=1e-5)

@@ -1,4 +1,4 @@
-"""The HTTP application of serve.py: one model and its queue behind the routes of `shapes`."""
+"""The HTTP application of serve.py: one model and its queue, asked by the routes of `shapes`."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import asyncio
 import hmac
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from itertools import count
 from typing import Any
@@ -17,6 +18,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .. import losses
 from ..data.cells import RowError
@@ -30,22 +32,25 @@ from .batching import Batcher, FullError, Scored
 from .settings import ServeSettings
 from .shapes import ROUTES, Reads, Route
 
-Event = MutableMapping[str, Any]
 WITHOUT_KEY = ("/health", "/ready")
-UNREAD, TOO_LARGE, FULL, CLIENT_LEFT, FAILED, UNAVAILABLE = 422, 413, 429, 499, 500, 503
+NO_KEY, TOO_LARGE, UNREAD, FULL, LEFT, FAILED, UNAVAILABLE = 401, 413, 422, 429, 499, 500, 503
 COUNTS = ("completions", "not_scored", "completed", *losses.COUNTED)
 
 
 def refused(
-    status: int, message: str, hint: str | None = None, where: object = None, headers: dict[str, str] | None = None
+    status: int, message: str, hint: str | None = None, where: str | None = None, **headers: str
 ) -> HTTPException:
     return HTTPException(status, {"message": message, "where": where, "hint": hint}, headers)
 
 
-def told(error: Exception, where: object = None) -> HTTPException:
+def told(error: Exception, where: str | None = None) -> HTTPException:
     """What a client gets to know: messages of the package, and of other errors nothing but that there was one."""
+    if isinstance(error, HTTPException):
+        return error
     if isinstance(error, FullError):
-        return refused(FULL, "too many completions are waiting", headers={"Retry-After": str(error.args[0])})
+        return refused(FULL, "too many completions are waiting", **{"Retry-After": str(error.args[0])})
+    if isinstance(error, TimeoutError):
+        return refused(UNAVAILABLE, "no answer in time", **{"Retry-After": "1", "Connection": "close"})
     if isinstance(error, UserError) and not isinstance(error, RunError):
         return refused(UNREAD, error.message, error.hint, where)
     known = isinstance(error, RunError)
@@ -58,34 +63,27 @@ class Service:
         self.model, self.settings = model, settings
         self.name = " + ".join(getattr(model, "names", [])) or settings.model_name_or_path.rstrip("/").split("/")[-1]
         self.renderers = [one.renderer for one in getattr(model, "models", {"": model}).values()]
-        if settings.refused == "unscored":
-            for renderer in self.renderers:
-                renderer.refused = []
         self.reads = Reads(isinstance(model, ProcessRewardModel), settings.rendered)
-        self._numbers, self.own = count(1), Counter()
-        self.batcher = Batcher(self.score, settings.batch_tokens, settings.max_waiting)
+        self.numbers, self.own = count(1), Counter()
+        self.batcher = Batcher(self.score, settings.batch_tokens, settings.max_completions)
 
     def score(self, rows: Sequence[Ranking]) -> list[Scored]:
         """By the thread of the queue, as score.py does."""
-        conversations = [
-            Conversation(row.prompt, completion, row.tools, row.origin)
-            for row in rows
-            for completion in row.completions
-        ]
+        for renderer in self.renderers:
+            renderer.refused = [] if self.settings.refused == "unscored" else None
+        asked = [Conversation(row.prompt, own, row.tools, row.origin) for row in rows for own in row.completions]
         found = []
-        for _, rewards, columns in score_together(self.model, rows, conversations, self.settings.normalize, None):
+        for _, rewards, columns in score_together(self.model, rows, asked, self.settings.normalize, None):
             own = {name: [one[name] for one in columns] for name in columns[0]} if columns else {}
             found.append({"rewards": rewards, **own})
             self.own.update(completions=len(rewards), not_scored=rewards.count(None))
-        for renderer in self.renderers:
-            if renderer.refused:
-                renderer.refused.clear()
         return found
 
     def counts(self) -> Counter[str]:
         return sum((renderer.counts.copy() for renderer in self.renderers), self.own)
 
-    def check(self, rows: Sequence[Ranking]) -> None:
+    async def answers(self, rows: Sequence[Ranking]) -> list[Scored]:
+        """In their order. When it is cancelled, what the queue still holds of them is left out."""
         completions = sum(len(row.completions) for row in rows)
         if completions > self.settings.max_completions:
             what = f"{completions} completions in one request, more than {self.settings.max_completions}"
@@ -94,42 +92,29 @@ class Service:
         if written and not all(renderer.reads_written for renderer in self.renderers):
             what = "this model takes no text that a template has written"
             raise refused(UNREAD, what, "send prompts and completions to /v1/rewards")
-
-    async def answers(self, rows: Sequence[Ranking]) -> list[Scored]:
-        """In their order. When it is cancelled, what the queue still holds of them is left out."""
-        request = f"request {next(self._numbers)}"
-        placed = [
-            Ranking(row.prompt, row.completions, tools=row.tools, origin=Origin(request, i))
-            for i, row in enumerate(rows)
-        ]
-        waiting = [asyncio.wrap_future(future) for future in self.batcher.submit(placed)]
-        try:
-            return await asyncio.gather(*waiting)
-        except Exception as error:
-            failed = (i for i, one in enumerate(waiting) if one.done() and not one.cancelled() and one.exception())
-            raise told(error, f"row {next(failed)}") from error
-        finally:
-            for one in waiting:
-                one.cancel()
+        request = f"request {next(self.numbers)}"
+        placed = [replace(row, origin=Origin(request, i)) for i, row in enumerate(rows)]
+        found = await asyncio.gather(*map(asyncio.wrap_future, self.batcher.submit(placed)), return_exceptions=True)
+        for i, one in enumerate(found):
+            if isinstance(one, Exception):
+                raise told(one, f"row {i}")
+        return found
 
 
 class Gate:
     """Each request passes its key, its limits of size and time, and is counted; no error leaves it but as JSON."""
 
-    def __init__(self, app: Callable[..., Awaitable[None]], service: Service, registry: prometheus.CollectorRegistry):
-        self.app, self.settings, self._key = app, service.settings, service.settings.key()
+    def __init__(self, app: ASGIApp, service: Service, registry: prometheus.CollectorRegistry):
+        self.app, self.service, self.settings, self._key = app, service, service.settings, service.settings.key()
         self._requests = prometheus.Counter("reward_requests", "By status", ["route", "status"], registry=registry)
         self._seconds = prometheus.Histogram("reward_request_seconds", "To the answer", ["route"], registry=registry)
-        self.own = service.own
 
-    async def __call__(
-        self, scope: Event, receive: Callable[[], Awaitable[Event]], send: Callable[[Event], Awaitable[None]]
-    ) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
         started, status, size = time.perf_counter(), 0, 0
 
-        async def limited() -> Event:
+        async def limited() -> Message:
             nonlocal size
             event = await receive()
             size += len(event.get("body", b""))
@@ -137,7 +122,7 @@ class Gate:
                 raise refused(TOO_LARGE, f"the request is larger than {self.settings.max_body} bytes")
             return event
 
-        async def counted(event: Event) -> None:
+        async def counted(event: Message) -> None:
             nonlocal status
             status = event.get("status", status)
             await send(event)
@@ -147,21 +132,17 @@ class Gate:
             async with asyncio.timeout(self.settings.request_timeout):
                 await self.app(scope, limited, counted)
         except Exception as error:
-            if isinstance(error, TimeoutError):
-                error = refused(UNAVAILABLE, "no answer in time", headers={"Retry-After": "1", "Connection": "close"})
             if not status:
-                answer = error if isinstance(error, HTTPException) else told(error)
-                await (await _as_json(None, answer))(scope, receive, counted)
+                await (await _as_json(None, told(error)))(scope, receive, counted)
         route = getattr(scope.get("route"), "path", "other")
         self._requests.labels(route, str(status)).inc()
         self._seconds.labels(route).observe(time.perf_counter() - started)
-        self.own["requests"] += 1
+        self.service.own["requests"] += 1
 
-    def _check_key(self, scope: Event) -> None:
-        if self._key and scope["path"] not in WITHOUT_KEY:
-            given = dict(scope["headers"]).get(b"authorization", b"").removeprefix(b"Bearer ")
-            if not hmac.compare_digest(given, self._key):
-                raise refused(401, "the key is missing or wrong", headers={"WWW-Authenticate": "Bearer"})
+    def _check_key(self, scope: Scope) -> None:
+        given = dict(scope["headers"]).get(b"authorization", b"").removeprefix(b"Bearer ")
+        if self._key and scope["path"] not in WITHOUT_KEY and not hmac.compare_digest(given, self._key):
+            raise refused(NO_KEY, "the key is missing or wrong", **{"WWW-Authenticate": "Bearer"})
 
 
 def make_app(service: Service) -> FastAPI:
@@ -171,11 +152,11 @@ def make_app(service: Service) -> FastAPI:
         await asyncio.to_thread(service.batcher.close)
 
     registry = prometheus.CollectorRegistry()
-    waiting = prometheus.Gauge("reward_waiting_completions", "In the queue", registry=registry)
-    waiting.set_function(lambda: service.batcher.waiting)
-    gauge = prometheus.Gauge("reward_completions", "By what became of them", ["what"], registry=registry)
+    gauge = partial(prometheus.Gauge, registry=registry)
+    gauge("reward_waiting_completions", "In the queue").set_function(lambda: service.batcher.waiting)
+    completions = gauge("reward_completions", "By what became of them", labelnames=["what"])
     for name in COUNTS:
-        gauge.labels(name).set_function(partial(lambda name: service.counts()[name], name))
+        completions.labels(name).set_function(partial(lambda name: service.counts()[name], name))
     app = FastAPI(title="Reward model", lifespan=life)
     app.add_middleware(Gate, service=service, registry=registry)
     app.add_exception_handler(RequestValidationError, _invalid)
@@ -206,13 +187,11 @@ def _handler(route: Route, service: Service) -> Callable[..., Awaitable[Response
             rows = asked.rankings(service.reads)
         except (RowError, ValueError) as error:
             raise refused(UNREAD, str(error)) from error
-        service.check(rows)
-        answers = asyncio.ensure_future(service.answers(rows))
-        left = asyncio.ensure_future(request.receive())
+        answers, left = asyncio.ensure_future(service.answers(rows)), asyncio.ensure_future(request.receive())
         try:
             await asyncio.wait({answers, left}, return_when=asyncio.FIRST_COMPLETED)
             if not answers.done():
-                return Response(status_code=CLIENT_LEFT)
+                return Response(status_code=LEFT)
             scored = answers.result()
         finally:
             answers.cancel()
@@ -227,11 +206,11 @@ def _handler(route: Route, service: Service) -> Callable[..., Awaitable[Response
 
 
 async def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-    """Where and what, without the value that was sent."""
+    """Without the value that was sent."""
     first, *more = error.errors()
-    where = ".".join(str(part) for part in first["loc"][1:])
     said = first["msg"] + f" (and {len(more)} more)" * bool(more)
     hint = None if "json" in request.headers.get("content-type", "") else "say Content-Type: application/json"
+    where = ".".join(str(part) for part in first["loc"][1:])
     return await _as_json(request, refused(UNREAD, said, hint, where))
 
 

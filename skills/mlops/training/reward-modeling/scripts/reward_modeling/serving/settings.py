@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from ipaddress import ip_address
 from pathlib import Path
 from typing import ClassVar
 
@@ -11,6 +10,8 @@ from ..cli import flag
 from ..errors import UsageError
 from ..results import Result
 from ..row_scoring import ModelsSettings
+
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,8 +23,7 @@ class ServeSettings(ModelsSettings):
         None, "file with the key that requests must carry: `Authorization: Bearer KEY`", metavar="FILE"
     )
     batch_tokens: int = flag(16384, "about how many are scored together (4 characters each)", metavar="TOKENS")
-    max_waiting: int = flag(8192, "completions that may wait; more are answered 429")
-    max_completions: int = flag(1024, "in one request")
+    max_completions: int = flag(8192, "that may wait, in one request (else 413) or together (429)")
     max_body: int = flag(8_000_000, "bytes of one request", metavar="BYTES")
     request_timeout: float = flag(120.0, "seconds until a request is given up", metavar="SECONDS")
 
@@ -31,9 +31,7 @@ class ServeSettings(ModelsSettings):
         self.check_models("serve.py")
         if not 0 <= self.port < 65536:
             raise UsageError(f"--port is from 0 to 65535, not {self.port}")
-        if self.max_completions > self.max_waiting:
-            raise UsageError("--max_completions is larger than --max_waiting, so such a request is never taken")
-        if not self.key_file and not _is_loopback(self.host):
+        if not self.key_file and self.host not in LOOPBACK:
             what = f"--host {self.host} can be reached from other machines"
             raise UsageError(what, hint="give --key_file FILE, or leave --host out")
 
@@ -47,13 +45,6 @@ class ServeSettings(ModelsSettings):
         if len(key.split()) != 1:
             raise UsageError("--key_file holds one key and nothing else", where=self.key_file)
         return key
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 @dataclass(frozen=True)
