@@ -38,7 +38,39 @@ ScoredRanking = tuple[Ranking, list[float | None], list[dict[str, Any]] | None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScoreSettings(ScoringSettings, RewardsSettings, FormatSettings, WinnerSettings):
+class ModelsSettings(ScoringSettings, RewardsSettings):
+    """One reward model, or several as one."""
+
+    normalize: bool = flag(
+        False, "subtract the mean and divide by the standard deviation saved with the model", group="result"
+    )
+
+    def check_models(self, script: str) -> None:
+        if self.reward_model_path:
+            if self.model_name_or_path:
+                what = "--model_name_or_path is one reward model, --reward_model_path several: give one of them"
+                raise UsageError(what)
+            return
+        check_required(self, ("model_name_or_path",), script)
+        if self.reward_weights or self.reward_combine != "sum":
+            what = "--reward_weights and --reward_combine are for several models"
+            raise UsageError(what, hint="give them with --reward_model_path A B")
+
+    @property
+    def of_steps(self) -> bool:
+        return not self.reward_model_path and checkpoints.kind_of(self.model_name_or_path) is checkpoints.PROCESS
+
+    def load(self) -> Model:
+        if self.of_steps and self.normalize:
+            raise UsageError("--normalize is for outcome reward models: step scores are probabilities")
+        if not self.reward_model_path:
+            return process.from_settings(self)
+        how = {"weights": self.reward_weights, "combine": self.reward_combine, "normalise": self.normalize}
+        return Rewards.from_pretrained(self.reward_model_path, **how, **self.loading)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreSettings(ModelsSettings, FormatSettings, WinnerSettings):
     group: ClassVar = "result"
     input: Sequence[str] | None = flag(
         None, "files, folders or hub ids with prompts and completions", group="data", metavar="DATA"
@@ -64,7 +96,6 @@ class ScoreSettings(ScoringSettings, RewardsSettings, FormatSettings, WinnerSett
     seed: int = flag(0, "of sampling", type=int, **WRITTEN_HERE)
     rank: bool = flag(False, "order each prompt's completions, best first; a row is a prompt: rows are not grouped")
     best_of: int | None = flag(None, "keep the best of each prompt's first N completions")
-    normalize: bool = flag(False, "subtract the mean and divide by the standard deviation saved with the model")
     output: str | None = flag(
         None, "JSONL file for the scored rows (they are printed in the JSON on stdout without it)", metavar="FILE"
     )
@@ -79,16 +110,10 @@ class ScoreSettings(ScoringSettings, RewardsSettings, FormatSettings, WinnerSett
     def __post_init__(self) -> None:
         if self.list_public_models:
             return
-        if self.reward_model_path and self.model_name_or_path:
-            raise UsageError("--model_name_or_path is one reward model, --reward_model_path several: give one of them")
+        self.check_models("score.py")
         if self.write_card and (self.reward_model_path or self.rendered):
             what = "--write_card is of one model and its chat text"
             raise UsageError(what, hint="give one with --model_name_or_path")
-        if not self.reward_model_path:
-            check_required(self, ("model_name_or_path",), "score.py")
-            if self.reward_weights or self.reward_combine != "sum":
-                what = "--reward_weights and --reward_combine are for several models"
-                raise UsageError(what, hint="give them with --reward_model_path A B")
         if bool(self.input) == bool(self.prompt is not None):
             raise UsageError("give either --input, or --prompt with --completions")
         if self.generate_with:
@@ -161,21 +186,14 @@ def list_public_models() -> PublicModels:
 
 def score(settings: ScoreSettings) -> ScoringResult:
     output = settings.output and check_output_file(settings.output, settings.overwrite, settings.input or ())
-    several = settings.reward_model_path
-    of_steps = not several and checkpoints.kind_of(settings.model_name_or_path) is checkpoints.PROCESS
-    if of_steps and settings.normalize:
-        raise UsageError("--normalize is for outcome reward models: step scores are probabilities")
+    several, of_steps = settings.reward_model_path, settings.of_steps
     if settings.generate_with:
         from .training.prompts import written_rankings
 
         rankings, completions = written_rankings(settings)
     else:
         rankings, completions = read_rankings(settings, of_steps)
-    if several:
-        how = {"weights": settings.reward_weights, "combine": settings.reward_combine, "normalise": settings.normalize}
-        model = Rewards.from_pretrained(several, **how, **settings.loading)
-    else:
-        model = process.from_settings(settings)
+    model = settings.load()
     if settings.write_card:
         difference = keep_card(model, settings.model_name_or_path, Path(settings.write_card), settings.dtype)
         state = "written" if difference is None else f"golden scores differ by at most {difference:.1e}"
