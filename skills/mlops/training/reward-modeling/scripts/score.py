@@ -40,7 +40,7 @@ def parser() -> cli.Parser:
     return cli.Parser(__doc__, "score.py", ScoreSettings)
 
 
-def main(argv: list[str] | None = None) -> Output:
+def main(argv: list[str] | None = None) -> Output | None:
     settings = cli.settings(ScoreSettings, parser().parse(argv))
     return list_public_models() if settings.list_public_models else score(settings)
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from itertools import islice
+from dataclasses import asdict, dataclass, replace
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, ClassVar
 
-from . import checkpoints, process
+from . import checkpoints, process, processes
 from .aggregation import step_rewards
 from .base_rendering import refused_together
 from .cli import check_required, flag, non_negative_number, utf8
@@ -28,9 +28,14 @@ from .rendering import Conversation
 from .results import Number, Result, to_json
 from .scoring import Ranked, RewardModel, as_messages, ranked
 from .settings import FormatSettings, RewardsSettings, ScoringSettings, WinnerSettings, split_flag
-from .terminal import log, progress, table, warn
+from .shards import Shards, state_of
+from .terminal import is_first_process, log, progress, table, warn
 
 SHOWN_PROMPTS = 5
+SMALLEST_WINDOW, WINDOWS = 16, 64
+"""Several processes share at least so many windows, so that none waits long for another."""
+FREE = ("output", "overwrite", "write_card", "device", "max_tokens_per_batch")
+"""Settings that may change when a run of several processes is started again."""
 WRITTEN_HERE = {"group": "completions written here"}
 Model = RewardModel | ProcessRewardModel | Rewards
 ScoredRanking = tuple[Ranking, list[float | None], list[dict[str, Any]] | None]
@@ -157,10 +162,16 @@ def list_public_models() -> PublicModels:
     return PublicModels(found)
 
 
-def score(settings: ScoreSettings) -> ScoringResult:
+def score(settings: ScoreSettings) -> ScoringResult | None:
+    """None in all processes but the first."""
+    if settings.generate_with:
+        processes.check_one("--generate_with writes completions in one process")
+    if (team := processes.team()) and not settings.output:
+        raise UsageError("several processes write one file", hint="add --output FILE")
     output = settings.output and check_output_file(settings.output, settings.overwrite, settings.input or ())
-    several = settings.reward_model_path
-    of_steps = not several and checkpoints.kind_of(settings.model_name_or_path) is checkpoints.PROCESS
+    of_steps = (
+        not settings.reward_model_path and checkpoints.kind_of(settings.model_name_or_path) is checkpoints.PROCESS
+    )
     if of_steps and settings.normalize:
         raise UsageError("--normalize is for outcome reward models: step scores are probabilities")
     if settings.generate_with:
@@ -168,39 +179,54 @@ def score(settings: ScoreSettings) -> ScoringResult:
 
         rankings, completions = written_rankings(settings)
     else:
-        rankings, completions = read_rankings(settings, of_steps)
-    if several:
-        how = {"weights": settings.reward_weights, "combine": settings.reward_combine, "normalise": settings.normalize}
-        model = Rewards.from_pretrained(several, **how, **settings.loading)
+        rankings, completions = read_rankings(settings, of_steps, check=not (team and team.rank))
+    model, summary, rows, shards = _loaded(settings), RowSummary(settings), None, None
+    if team:
+        shards = score_in_shards(model, rankings, settings, team.gather(completions)[0], team, output)
+        if team.rank:
+            return None
+        lines = shards.rows(summary.adder(model))
     else:
-        model = process.from_settings(settings)
-    if settings.write_card:
-        difference = keep_card(model, settings.model_name_or_path, Path(settings.write_card), settings.dtype)
-        state = "written" if difference is None else f"golden scores differ by at most {difference:.1e}"
-        log(f"card {settings.write_card}: {state}")
-    summary, moved, rows = RowSummary(settings), Counter(), None
-    with progress("scoring", completions) as advance:
-        scored = scored_rankings(model, rankings, settings, advance)
-        lines = map(to_json, counted(summary.of(scored), moved))
-        if output:
-            write_whole(output, lines)
-        else:
-            rows = [json.loads(line) for line in lines]
+        lines = scored_lines(model, rankings, settings, completions, summary)
+    if output:
+        write_whole(output, lines)
+    else:
+        rows = [json.loads(line) for line in lines]
+    if shards:
+        shards.remove()
     summary.show()
     model.warn_of_losses()
     summary.warn_of_lost_candidates()
     if output:
         log(f"wrote {summary.counts['prompts']} rows to {output}")
-    counts = sum((one.renderer.counts for one in getattr(model, "models", {"": model}).values()), summary.counts)
+    return _result(settings, model, summary, output, rows)
+
+
+def _loaded(settings: ScoreSettings) -> Model:
+    if settings.reward_model_path:
+        how = {"weights": settings.reward_weights, "combine": settings.reward_combine, "normalise": settings.normalize}
+        return Rewards.from_pretrained(settings.reward_model_path, **how, **settings.loading)
+    model = process.from_settings(settings)
+    if settings.write_card and is_first_process():
+        difference = keep_card(model, settings.model_name_or_path, Path(settings.write_card), settings.dtype)
+        state = "written" if difference is None else f"golden scores differ by at most {difference:.1e}"
+        log(f"card {settings.write_card}: {state}")
+    return model
+
+
+def _result(
+    settings: ScoreSettings, model: Model, summary: RowSummary, output: Path | None, rows: list[dict[str, Any]] | None
+) -> ScoringResult:
+    counts = sum((renderer.counts for renderer in renderers_of(model)), summary.counts)
     told = ["prompts", "completions", "not_scored", "prompts_with_unscored", "truncated"]
     told += ["not_rendered", "templated", "refused", "special_tokens_in_content"]
     more = {}
-    if several:
+    if several := settings.reward_model_path:
         more |= {"reward_models": model.names, "reward_combine": model.combine, "reward_weights": model.weights}
     if settings.generate_with:
         more["policy"] = settings.generate_with
         told.append("unfinished")
-    if of_steps:
+    if isinstance(model, ProcessRewardModel):
         more["aggregate"] = model.aggregate
         told += ["steps", "steps_not_scored"]
     n = counts["completions"] - counts["not_scored"]
@@ -208,17 +234,53 @@ def score(settings: ScoreSettings) -> ScoringResult:
         model=settings.model_name_or_path or ", ".join(several),
         reward_mean=summary.total / n if n else None,
         output=str(output) if output else None,
-        metadata_moved=tell_moved(moved),
+        metadata_moved=tell_moved(summary.moved),
         rows=rows,
         **{name: counts[name] for name in told},
         **more,
     )
 
 
-def read_rankings(settings: ScoreSettings, of_steps: bool) -> tuple[Stream | list[Ranking], int]:
+def renderers_of(model: Model) -> list[Any]:
+    return [one.renderer for one in getattr(model, "models", {"": model}).values()]
+
+
+def scored_lines(
+    model: Model, rankings: Iterable[Ranking], settings: ScoreSettings, completions: int, summary: RowSummary
+) -> Iterator[str]:
+    """Rows as JSON, in input order."""
+    with progress("scoring", completions) as advance:
+        windows = enumerate(in_windows(rankings, settings.best_of, WINDOW))
+        scored = scored_windows(model, windows, settings, advance)
+        yield from summary.lines(chain.from_iterable(own for _, own in scored))
+
+
+def score_in_shards(
+    model: Model,
+    rankings: Iterable[Ranking],
+    settings: ScoreSettings,
+    completions: int,
+    team: processes.Team,
+    output: Path,
+) -> Shards:
+    size = min(WINDOW, max(SMALLEST_WINDOW, completions // WINDOWS))
+    named = [*(settings.input or ()), *(settings.reward_model_path or [settings.model_name_or_path])]
+    own = {name: value for name, value in asdict(settings).items() if name not in FREE}
+    shards = Shards(team, output, {"settings": own, "files": state_of(named), "window": size})
+    with progress(f"scoring (the first of {team.size} processes)", completions // team.size) as advance:
+        windows = shards.claimed(in_windows(rankings, settings.best_of, size))
+        for renderer in renderers_of(model):
+            renderer.counts.clear()
+        for number, scored in scored_windows(model, windows, settings, advance, team):
+            summary = RowSummary(settings)
+            shards.write(number, summary.lines(scored), lambda own=summary: own.state(model))
+    return shards
+
+
+def read_rankings(settings: ScoreSettings, of_steps: bool, check: bool) -> tuple[Stream | list[Ranking], int]:
     """And how many completions. A file, which may be larger than memory, is read again slice by slice."""
     if settings.input:
-        how = {"winner_values": settings.winner_values, "steps": of_steps, **settings.reading}
+        how = {"winner_values": settings.winner_values, "steps": of_steps, "check": check, **settings.reading}
         rankings = stream(settings.input, split=settings.dataset_split, **how)
         log(f"{rankings.rows} rows of format {rankings.format}")
         return rankings, rankings.rows * settings.best_of if settings.best_of else rankings.completions
@@ -226,35 +288,44 @@ def read_rankings(settings: ScoreSettings, of_steps: bool) -> tuple[Stream | lis
     return [Ranking(as_messages(settings.prompt, "user"), completions)], len(completions)
 
 
-def scored_rankings(
-    model: Model, rankings: Iterable[Ranking], settings: ScoreSettings, advance: Callable[[int], None]
-) -> Iterator[ScoredRanking]:
-    """In input order. Raises DataError, which names all that the template refuses, where --refused stops."""
+def scored_windows(
+    model: Model,
+    windows: Iterable[tuple[int, list[Ranking]]],
+    settings: ScoreSettings,
+    advance: Callable[[int], None],
+    team: processes.Team | None = None,
+) -> Iterator[tuple[int, list[ScoredRanking]]]:
+    """Raises DataError, which names all that the template refuses, where --refused stops."""
     refused: list[tuple[int, DataError]] = []
+    found: list[tuple[tuple[int, int], DataError]] = []
     seen, stops = 0, settings.refused == "stop"
     if renderer := getattr(model, "renderer", None):  # several models have one each, and stop at the first that refuses
         renderer.refused = refused
-    for together in in_windows(rankings, settings.best_of):
+    for number, together in windows:
         conversations = [
             Conversation(ranking.prompt, completion, ranking.tools, ranking.origin)
             for ranking in together
             for completion in ranking.completions
         ]
         seen += len(conversations)
-        if refused and stops:  # look for the others, so that all are told
+        if found:  # look for the others, so that all are told
             model.render(conversations)
-            continue
-        scored = list(score_together(model, together, conversations, settings.normalize, advance))
-        if not (refused and stops):
-            yield from scored
-    if refused and stops:
-        error = refused_together(refused, seen)
+        else:
+            scored = list(score_together(model, together, conversations, settings.normalize, advance))
+        if stops:
+            found += [((number, place), error) for place, error in refused]
+        refused.clear()
+        if not found:
+            yield number, scored
+    parts = team.gather((found, seen)) if team else [(found, seen)]
+    if found := sorted(chain.from_iterable(own for own, _ in parts), key=lambda fault: fault[0]):
+        error = refused_together(found, sum(seen for _, seen in parts))
         hint = f"score the others with --refused unscored, or {error.hint}"
         raise DataError(error.message, where=error.where, hint=hint)
 
 
-def in_windows(rankings: Iterable[Ranking], best_of: int | None) -> Iterator[list[Ranking]]:
-    """About WINDOW completions each, of each ranking the first `best_of`."""
+def in_windows(rankings: Iterable[Ranking], best_of: int | None, size: int) -> Iterator[list[Ranking]]:
+    """About `size` completions each, of each ranking the first `best_of`."""
     together, waiting = [], 0
     for ranking in rankings:
         n = best_of or len(ranking.completions)
@@ -265,7 +336,7 @@ def in_windows(rankings: Iterable[Ranking], best_of: int | None) -> Iterator[lis
             replace(ranking, completions=ranking.completions[:n], scores=(ranking.scores or [])[:n] or None)
         )
         waiting += n
-        if waiting >= WINDOW:
+        if waiting >= size:
             yield together
             together, waiting = [], 0
     yield together
@@ -296,9 +367,36 @@ def score_together(
 class RowSummary:
     def __init__(self, settings: ScoreSettings):
         self.settings, self.counts, self.total, self.first_lost = settings, Counter(), 0.0, None
-        self.first: list[list[Ranked]] = []
+        self.moved: Counter[str] = Counter()
+        self.first: list[list[tuple[float | None, str]]] = []
 
-    def of(self, scored: Iterable[ScoredRanking]) -> Iterator[dict[str, Any]]:
+    def lines(self, scored: Iterable[ScoredRanking]) -> Iterator[str]:
+        return map(to_json, counted(self._rows(scored), self.moved))
+
+    def state(self, model: Model) -> dict[str, Any]:
+        """As `adder` takes it: what this is, and what the renderers have counted since."""
+        told = {name: getattr(self, name) for name in ("counts", "total", "first_lost", "moved", "first")}
+        told["renderers"] = [(dict(one.counts), dict(one.first)) for one in renderers_of(model)]
+        for one in renderers_of(model):
+            one.counts.clear()
+        return told
+
+    def adder(self, model: Model) -> Callable[[dict[str, Any]], None]:
+        def add(state: dict[str, Any]) -> None:
+            self.counts.update(state["counts"])
+            self.moved.update(state["moved"])
+            self.total += state["total"]
+            self.first_lost = self.first_lost or state["first_lost"]
+            self.first = (self.first + state["first"])[:SHOWN_PROMPTS]
+            for renderer, (counts, first) in zip(renderers_of(model), state["renderers"], strict=True):
+                renderer.counts.update(counts)
+                renderer.first = first | renderer.first
+
+        for renderer in renderers_of(model):
+            renderer.first = {}
+        return add
+
+    def _rows(self, scored: Iterable[ScoredRanking]) -> Iterator[dict[str, Any]]:
         for ranking, scores, columns in scored:
             known = [score for score in scores if score is not None]
             rewards = [reward for own in columns or () for reward in own.get("step_rewards", ())]
@@ -312,14 +410,15 @@ class RowSummary:
             self.counts.update(counts, steps=len(rewards), steps_not_scored=rewards.count(None))
             self.total += sum(known)
             if lost:
-                self.first_lost = self.first_lost or ranking.origin
+                self.first_lost = self.first_lost or str(ranking.origin or "") or None
             if self.settings.generate_with:
                 self.counts["unfinished"] += ranking.metadata["finished"].count(False)
             ordered = [Ranked(i, *pair) for i, pair in enumerate(zip(scores, ranking.completions, strict=True))]
             if self.settings.rank or self.settings.best_of:
                 ordered = ranked(scores, ranking.completions)[: 1 if self.settings.best_of else None]
             if len(self.first) < SHOWN_PROMPTS:
-                self.first.append(ordered)
+                texts = (" ".join(message.get("content") or "" for message in one.completion)[:80] for one in ordered)
+                self.first.append([(one.score, text) for one, text in zip(ordered, texts, strict=True)])
             yield result_row(ranking, ordered, columns, self.settings)
 
     def warn_of_lost_candidates(self) -> None:
@@ -331,11 +430,7 @@ class RowSummary:
             warn(f"{lost} of {prompts} prompts lost candidates, which have no score: {done}{first}")
 
     def show(self) -> None:
-        rows = [
-            [i, item.score, " ".join(message.get("content") or "" for message in item.completion)[:80]]
-            for i, items in enumerate(self.first, 1)
-            for item in items
-        ]
+        rows = [[i, *shown] for i, items in enumerate(self.first, 1) for shown in items]
         prompts, completions = self.counts["prompts"], self.counts["completions"]
         which = f" of the first {SHOWN_PROMPTS} prompts" if prompts > SHOWN_PROMPTS else ""
         table(f"rewards{which}", ["prompt", "reward", "completion"], rows)

@@ -14,6 +14,7 @@ from .hf import Model
 from .kinds import KINDS, OUTCOME, Kind
 from .lengths import DEFAULT_MAX_LENGTH, longest_input, positions
 from .packing import WINDOW, TokenRow
+from .processes import Team
 from .rendering import Conversation
 
 Scores = list[float | None]
@@ -51,6 +52,8 @@ class Scorer:
         self.model, self.renderer, self.card = model, renderer, card
         self.max_tokens_per_batch, self.shared_prefix = max_tokens_per_batch, shared_prefix
         self.notes: list[str] = []
+        self.team: Team | None = None
+        """Processes that call this with the same inputs: each computes a part, and all get everything."""
 
     @classmethod
     def from_pretrained(
@@ -159,16 +162,34 @@ class Scorer:
             for completion, many in zip(completions, several, strict=True)
         ]
 
-    def _scored(self, inputs: Sequence[Any], progress: Progress) -> list[Any]:
-        found: list[Any] = []
+    def _scored(self, inputs: Sequence[Any], progress: Progress) -> list[tuple[int, list[float]] | None]:
+        """(steps that did not fit, scores) of each input."""
+        if self.team is None:
+            return self._computed(inputs, progress)
+        share, before = self.team.share(len(inputs)), self.renderer.counts.copy()
+        own = self._computed(inputs[share], progress, share.start)
+        if progress:
+            progress(len(inputs) - len(own))
+        counted = {name: count - before[name] for name, count in self.renderer.counts.items()}
+        found, self.renderer.counts = [], before
+        for part, counts, first in self.team.gather((own, counted, self.renderer.first)):
+            found += part
+            before.update(counts)
+            self.renderer.first = first | self.renderer.first
+        return found
+
+    def _computed(
+        self, inputs: Sequence[Any], progress: Progress, before: int = 0
+    ) -> list[tuple[int, list[float]] | None]:
+        found = []
         for start in range(0, len(inputs), WINDOW):
             part = inputs[start : start + WINDOW]
             rendered = self.renderer.render_all(part)
             rows = [[] if one is None else self._rows(one) for one in rendered]
             flat = iter(self.score_rows(list(chain(*rows)), progress and _by_input(rows, progress)))
             scores = [[score for _ in own for score in next(flat)] for own in rows]
-            _check_finite(scores, [one.origin for one in part], start)
-            found += [one and (one, own) for one, own in zip(rendered, scores, strict=True)]
+            _check_finite(scores, [one.origin for one in part], before + start)
+            found += [one and (getattr(one, "dropped", 0), own) for one, own in zip(rendered, scores, strict=True)]
         return found
 
     def score_rows(

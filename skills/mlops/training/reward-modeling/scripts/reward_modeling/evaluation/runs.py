@@ -5,7 +5,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from .. import checkpoints, process
+from .. import checkpoints, process, processes
 from ..data.reading import load
 from ..data.records import Records, Solution, comparisons, solutions, to_score
 from ..data.sources import read
@@ -13,7 +13,8 @@ from ..data.writing import counted, tell_moved, with_metadata
 from ..errors import DataError, UsageError
 from ..outputs import check_output_file, write_whole
 from ..results import to_json
-from ..terminal import log
+from ..scoring import Scorer
+from ..terminal import is_first_process, log
 from . import benchmark_runs, best_of_n, overoptimization, pairs, results, steps
 from .comparison import compare, comparison_section
 from .inputs import score_answers, source_of
@@ -27,8 +28,13 @@ from .votes import find_answers
 OutputRows = list[dict[str, object]]
 
 
-def evaluate(settings: EvaluationSettings) -> results.EvaluationOutput:
-    folder = Folder(settings.report, settings.model_name_or_path, settings.overwrite) if settings.report else None
+def evaluate(settings: EvaluationSettings) -> results.EvaluationOutput | None:
+    """None in all processes but the first."""
+    first, folder = is_first_process(), None
+    if settings.report and first:
+        folder = Folder(settings.report, settings.model_name_or_path, settings.overwrite)
+    if not first and settings.overoptimization:
+        return None
     if settings.overoptimization:
         report = report_overoptimization(settings)
         if folder:
@@ -37,6 +43,8 @@ def evaluate(settings: EvaluationSettings) -> results.EvaluationOutput:
     inputs = [*(settings.dataset_name or ()), *(settings.threshold_data or ())]
     output = check_output_file(settings.output, settings.overwrite, inputs) if settings.output else None
     report, rows = _evaluate_model(settings)
+    if not first:
+        return None
     for sentence in report.diagnostics:
         log(f"- {sentence}")
     if output:
@@ -59,6 +67,12 @@ def _evaluate_model(settings: EvaluationSettings) -> tuple[results.EvaluationOut
     if of_steps and any(isinstance(row, Solution) for row in records.rows):
         return report_steps(settings, records)
     return report_pairs(settings, records)
+
+
+def _loaded(settings: EvaluationSettings, path: str | None = None) -> Scorer:
+    model = process.from_settings(settings, path)
+    model.team = processes.team()
+    return model
 
 
 def _evaluated(settings: EvaluationSettings, records: Records, diagnostics: list[str]) -> dict[str, object]:
@@ -107,7 +121,7 @@ def report_pairs(settings: EvaluationSettings, records: Records) -> tuple[result
         checkpoints.check(settings.compare, checkpoints.PROCESS if of_steps else checkpoints.OUTCOME)
 
     def evaluated(path: str) -> tuple[pairs.PairEvaluation, ProbeSummary | None]:
-        model, probed = process.from_settings(settings, path), None
+        model, probed = _loaded(settings, path), None
         if settings.probes and getattr(model, "compares", False):
             raise UsageError(
                 f"{path} compares answers, and --probes needs the reward of one", hint="leave out --probes"
@@ -143,7 +157,7 @@ def report_steps(settings: EvaluationSettings, records: Records) -> tuple[result
     if settings.compare:
         raise UsageError("--compare evaluates two models on pairs", hint="evaluate each on the steps by itself")
     labeled, others = solutions(records), _threshold_data(settings)
-    model = process.from_settings(settings)
+    model = _loaded(settings)
     found = steps.evaluate_steps(
         model, labeled, threshold=settings.threshold, threshold_data=others, subset_column=settings.subset_column
     )
@@ -163,7 +177,7 @@ def report_pools(settings: EvaluationSettings) -> tuple[results.PoolReport, Outp
     pools = records.rows
     sizes = best_of_n.check_pools(pools, settings.best_of_n)
     answers = find_answers(pools, column=settings.answer_column, pattern=settings.answer_pattern)
-    model = process.from_settings(settings)
+    model = _loaded(settings)
     rewards = score_answers(model, pools)
     model.warn_of_losses()
     summary = best_of_n.summarize_pools(pools, rewards, sizes, answers)
@@ -187,7 +201,7 @@ def report_benchmarks(settings: EvaluationSettings) -> tuple[results.BenchmarkRe
     of_steps, others = benchmark_runs.BENCHMARKS[names[0]].of_steps, _threshold_data(settings)
     if of_steps:
         checkpoints.check(settings.model_name_or_path, checkpoints.PROCESS)
-    model, threshold = process.from_settings(settings), None
+    model, threshold = _loaded(settings), None
     if not settings.overlong and "truncate_left" in model.renderer.policies:
         model.renderer.overlong = "truncate_left"  # as RewardBench, RM-Bench and RMB do: every item counts
     if settings.threshold is not None:
