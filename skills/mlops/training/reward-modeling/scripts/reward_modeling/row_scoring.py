@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 from . import checkpoints, process, processes
 from .aggregation import step_rewards
 from .base_rendering import refused_together
+from .cards import read_card
 from .cli import check_required, flag, non_negative_number, utf8
 from .data.reading import Stream, stream
 from .data.records import Ranking
@@ -20,13 +21,17 @@ from .data.writing import counted, tell_moved, with_metadata
 from .ensemble import Rewards
 from .errors import DataError, UsageError
 from .golden import keep_card
+from .kinds import OUTCOME
 from .outputs import check_output_file, write_whole
 from .packing import WINDOW
+from .pretrained import read_tokenizer
 from .process import ProcessRewardModel
 from .readers import families
-from .rendering import Conversation
+from .remote import APIS, OURS, ServerRewards
+from .rendering import Conversation, Renderer
 from .results import Number, Result, to_json
 from .scoring import Ranked, RewardModel, as_messages, ranked
+from .server_check import ServerCheck, check_server
 from .settings import FormatSettings, RewardsSettings, ScoringSettings, WinnerSettings, split_flag
 from .shards import Shards, state_of
 from .terminal import is_first_process, log, progress, table, warn
@@ -36,14 +41,48 @@ SMALLEST_WINDOW, WINDOWS = 16, 64
 """Several processes share at least so many windows, so that none waits long for another."""
 FREE = ("output", "overwrite", "write_card", "device", "max_tokens_per_batch")
 """Settings that may change when a run of several processes is started again."""
-WRITTEN_HERE = {"group": "completions written here"}
-Model = RewardModel | ProcessRewardModel | Rewards
+WRITTEN_HERE, OF_SERVERS = {"group": "completions written here"}, {"group": "servers"}
+WITH_MODEL = frozenset(field.name for field in fields(ScoringSettings)) - {"model_name_or_path"}
+Model = RewardModel | ProcessRewardModel | Rewards | ServerRewards
 ScoredRanking = tuple[Ranking, list[float | None], list[dict[str, Any]] | None]
 """With its rewards, and columns of each completion: "steps" and "step_rewards", or "attributes"."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScoreSettings(ScoringSettings, RewardsSettings, FormatSettings, WinnerSettings):
+class ModelsSettings(ScoringSettings, RewardsSettings):
+    """One reward model, or several as one."""
+
+    normalize: bool = flag(
+        False, "subtract the mean and divide by the standard deviation saved with the model", group="result"
+    )
+
+    def check_models(self, script: str) -> None:
+        if self.reward_model_path:
+            if self.model_name_or_path:
+                what = "--model_name_or_path is one reward model, --reward_model_path several: give one of them"
+                raise UsageError(what)
+            return
+        check_required(self, ("model_name_or_path",), script)
+        if self.reward_weights or self.reward_combine != "sum":
+            what = "--reward_weights and --reward_combine are for several models"
+            raise UsageError(what, hint="give them with --reward_model_path A B")
+
+    @property
+    def of_steps(self) -> bool:
+        path = None if self.reward_model_path else self.model_name_or_path
+        return path is not None and checkpoints.kind_of(path) is checkpoints.PROCESS
+
+    def load(self) -> Model:
+        if self.of_steps and self.normalize:
+            raise UsageError("--normalize is for outcome reward models: step scores are probabilities")
+        if not self.reward_model_path:
+            return process.from_settings(self)
+        how = {"weights": self.reward_weights, "combine": self.reward_combine, "normalise": self.normalize}
+        return Rewards.from_pretrained(self.reward_model_path, **how, **self.loading)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreSettings(ModelsSettings, FormatSettings, WinnerSettings):
     group: ClassVar = "result"
     input: Sequence[str] | None = flag(
         None, "files, folders or hub ids with prompts and completions", group="data", metavar="DATA"
@@ -69,7 +108,6 @@ class ScoreSettings(ScoringSettings, RewardsSettings, FormatSettings, WinnerSett
     seed: int = flag(0, "of sampling", type=int, **WRITTEN_HERE)
     rank: bool = flag(False, "order each prompt's completions, best first; a row is a prompt: rows are not grouped")
     best_of: int | None = flag(None, "keep the best of each prompt's first N completions")
-    normalize: bool = flag(False, "subtract the mean and divide by the standard deviation saved with the model")
     output: str | None = flag(
         None, "JSONL file for the scored rows (they are printed in the JSON on stdout without it)", metavar="FILE"
     )
@@ -79,21 +117,34 @@ class ScoreSettings(ScoringSettings, RewardsSettings, FormatSettings, WinnerSett
         "file for a hash of the rendering and the rewards of fixed texts; where it is there already, it is compared with",
         metavar="FILE",
     )
+    server: Sequence[str] | None = flag(
+        None, "addresses of servers that score, instead of this process", metavar="URL", **OF_SERVERS
+    )
+    check_server: str | None = flag(
+        None,
+        "does this server give the rewards of --model_name_or_path: of fixed texts and --input",
+        metavar="URL",
+        **OF_SERVERS,
+    )
+    api: str = flag(
+        OURS, "how it is asked; the text of all but ours is written here", choices=(OURS, *APIS), **OF_SERVERS
+    )
+    concurrency: int = flag(16, "requests at a time", **OF_SERVERS)
+    key_file: str | None = flag(None, "file with the key that requests carry", metavar="FILE", **OF_SERVERS)
     list_public_models: bool = flag(False, "show the known public reward models and how each is read, then stop")
 
     def __post_init__(self) -> None:
         if self.list_public_models:
             return
-        if self.reward_model_path and self.model_name_or_path:
-            raise UsageError("--model_name_or_path is one reward model, --reward_model_path several: give one of them")
+        if self.server or self.check_server:
+            self._check_server()
+        else:
+            self.check_models("score.py")
         if self.write_card and (self.reward_model_path or self.rendered):
             what = "--write_card is of one model and its chat text"
             raise UsageError(what, hint="give one with --model_name_or_path")
-        if not self.reward_model_path:
-            check_required(self, ("model_name_or_path",), "score.py")
-            if self.reward_weights or self.reward_combine != "sum":
-                what = "--reward_weights and --reward_combine are for several models"
-                raise UsageError(what, hint="give them with --reward_model_path A B")
+        if self.check_server and not (self.input or self.prompt):
+            return
         if bool(self.input) == bool(self.prompt is not None):
             raise UsageError("give either --input, or --prompt with --completions")
         if self.generate_with:
@@ -106,6 +157,30 @@ class ScoreSettings(ScoringSettings, RewardsSettings, FormatSettings, WinnerSett
                 hint=f"--rank writes all completions of a row, best first; --best_of {self.best_of} the best of its first "
                 f"{self.best_of} alone",
             )
+
+    def _check_server(self) -> None:
+        name = "check_server" if self.check_server else "server"
+        changed = [
+            one.name for one in fields(self) if one.name in WITH_MODEL and getattr(self, one.name) != one.default
+        ]
+        if name == "server" and self.api == OURS and changed:
+            raise UsageError(f"--{changed[0]} does nothing with --server", hint="give it to serve.py")
+        for other in (
+            "reward_model_path",
+            "normalize",
+            "write_card",
+            "server" if self.check_server else "reward_weights",
+        ):
+            if getattr(self, other):
+                raise UsageError(f"--{other} does nothing with --{name}")
+        if self.check_server or self.api != OURS:
+            check_required(self, ("model_name_or_path",), "score.py")
+
+    def key(self) -> str | None:
+        try:
+            return Path(self.key_file).read_text(encoding="utf-8").strip() if self.key_file else None
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"cannot read --key_file: {error}", where=self.key_file) from error
 
     def _check_generation(self) -> None:
         if self.completions:
@@ -153,7 +228,7 @@ class PublicModels(Result):
     public_models: list[dict[str, str]]
 
 
-Output = ScoringResult | PublicModels
+Output = ScoringResult | PublicModels | ServerCheck
 
 
 def list_public_models() -> PublicModels:
@@ -169,17 +244,12 @@ def score(settings: ScoreSettings) -> ScoringResult | None:
     if (team := processes.team()) and not settings.output:
         raise UsageError("several processes write one file", hint="add --output FILE")
     output = settings.output and check_output_file(settings.output, settings.overwrite, settings.input or ())
-    of_steps = (
-        not settings.reward_model_path and checkpoints.kind_of(settings.model_name_or_path) is checkpoints.PROCESS
-    )
-    if of_steps and settings.normalize:
-        raise UsageError("--normalize is for outcome reward models: step scores are probabilities")
     if settings.generate_with:
         from .training.prompts import written_rankings
 
         rankings, completions = written_rankings(settings)
     else:
-        rankings, completions = read_rankings(settings, of_steps, check=not (team and team.rank))
+        rankings, completions = read_rankings(settings, check=not (team and team.rank))
     model, summary, rows, shards = _loaded(settings), RowSummary(settings), None, None
     if team:
         shards = score_in_shards(model, rankings, settings, team.gather(completions)[0], team, output)
@@ -203,15 +273,39 @@ def score(settings: ScoreSettings) -> ScoringResult | None:
 
 
 def _loaded(settings: ScoreSettings) -> Model:
-    if settings.reward_model_path:
-        how = {"weights": settings.reward_weights, "combine": settings.reward_combine, "normalise": settings.normalize}
-        return Rewards.from_pretrained(settings.reward_model_path, **how, **settings.loading)
-    model = process.from_settings(settings)
+    if settings.server:
+        renderer = None if settings.api == OURS else renderer_for(settings)
+        how = {"api": settings.api, "renderer": renderer, "concurrency": settings.concurrency}
+        return ServerRewards(settings.server, key=settings.key(), **how)
+    model = settings.load()
     if settings.write_card and is_first_process():
         difference = keep_card(model, settings.model_name_or_path, Path(settings.write_card), settings.dtype)
         state = "written" if difference is None else f"golden scores differ by at most {difference:.1e}"
         log(f"card {settings.write_card}: {state}")
     return model
+
+
+def renderer_for(settings: ScoreSettings) -> Renderer:
+    """As the model's own; without its weights where its card says how it renders."""
+    path = settings.model_name_or_path
+    if settings.of_steps:
+        raise UsageError("steps are scored by serve.py alone", hint="leave --api out")
+    card = read_card(path, expected=False)
+    if not card:
+        return process.from_settings(settings).renderer
+    rendering = card["rendering"]
+    renderer = OUTCOME.renderer(read_tokenizer(path), rendering["scored_at"], rendering)
+    renderer.max_length = settings.max_length or rendering["max_length"]
+    renderer.overlong = settings.overlong or rendering["overlong"]
+    return renderer
+
+
+def check(settings: ScoreSettings) -> ServerCheck:
+    conversations = []
+    if settings.input or settings.prompt:
+        for window in in_windows(read_rankings(settings)[0], None, WINDOW):
+            conversations += conversations_of(window)
+    return check_server(settings, settings.load(), conversations)
 
 
 def _result(
@@ -226,12 +320,12 @@ def _result(
     if settings.generate_with:
         more["policy"] = settings.generate_with
         told.append("unfinished")
-    if isinstance(model, ProcessRewardModel):
-        more["aggregate"] = model.aggregate
+    if isinstance(model, ProcessRewardModel) or counts["steps"]:
+        more["aggregate"] = getattr(model, "aggregate", None)
         told += ["steps", "steps_not_scored"]
     n = counts["completions"] - counts["not_scored"]
     return ScoringResult(
-        model=settings.model_name_or_path or ", ".join(several),
+        model=settings.model_name_or_path or ", ".join(several or settings.server),
         reward_mean=summary.total / n if n else None,
         output=str(output) if output else None,
         metadata_moved=tell_moved(summary.moved),
@@ -242,7 +336,7 @@ def _result(
 
 
 def renderers_of(model: Model) -> list[Any]:
-    return [one.renderer for one in getattr(model, "models", {"": model}).values()]
+    return [one.renderer for one in getattr(model, "models", {"": model}).values() if one.renderer]
 
 
 def scored_lines(
@@ -277,10 +371,10 @@ def score_in_shards(
     return shards
 
 
-def read_rankings(settings: ScoreSettings, of_steps: bool, check: bool) -> tuple[Stream | list[Ranking], int]:
+def read_rankings(settings: ScoreSettings, check: bool = True) -> tuple[Stream | list[Ranking], int]:
     """And how many completions. A file, which may be larger than memory, is read again slice by slice."""
     if settings.input:
-        how = {"winner_values": settings.winner_values, "steps": of_steps, "check": check, **settings.reading}
+        how = {"winner_values": settings.winner_values, "steps": settings.of_steps, "check": check, **settings.reading}
         rankings = stream(settings.input, split=settings.dataset_split, **how)
         log(f"{rankings.rows} rows of format {rankings.format}")
         return rankings, rankings.rows * settings.best_of if settings.best_of else rankings.completions
@@ -302,11 +396,7 @@ def scored_windows(
     if renderer := getattr(model, "renderer", None):  # several models have one each, and stop at the first that refuses
         renderer.refused = refused
     for number, together in windows:
-        conversations = [
-            Conversation(ranking.prompt, completion, ranking.tools, ranking.origin)
-            for ranking in together
-            for completion in ranking.completions
-        ]
+        conversations = conversations_of(together)
         seen += len(conversations)
         if found:  # look for the others, so that all are told
             model.render(conversations)
@@ -322,6 +412,10 @@ def scored_windows(
         error = refused_together(found, sum(seen for _, seen in parts))
         hint = f"score the others with --refused unscored, or {error.hint}"
         raise DataError(error.message, where=error.where, hint=hint)
+
+
+def conversations_of(rankings: Iterable[Ranking]) -> list[Conversation]:
+    return [Conversation(row.prompt, one, row.tools, row.origin) for row in rankings for one in row.completions]
 
 
 def in_windows(rankings: Iterable[Ranking], best_of: int | None, size: int) -> Iterator[list[Ranking]]:
@@ -350,6 +444,10 @@ def score_together(
         scored = model.score_in_steps(conversations, advance)
         flat = [model.reward(scores) for _, scores in scored]
         columns = iter([{"steps": own, "step_rewards": step_rewards(own, scores)} for own, scores in scored])
+    elif isinstance(model, ServerRewards):
+        scored = model.score_in_columns(conversations, advance)
+        flat = [reward for reward, _ in scored]
+        columns = iter([own for _, own in scored]) if any(own for _, own in scored) else None
     elif names := getattr(model, "attributes", ()):
         found = model.score_attributes(conversations, advance)
         flat = [own and own[0] for own in found]
