@@ -1,16 +1,22 @@
-"""The processes of torchrun that score or evaluate together: what they tell each other, and an error that ends them all."""
+"""The processes of torchrun that score together: each computes a part, all know all of it, an error of one ends them all."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import pickle
+import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from itertools import count
 from os import environ
-from typing import TYPE_CHECKING, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from .errors import UsageError, UserError
-from .terminal import is_first_process
+from .outputs import write_whole
+from .results import to_json
+from .terminal import is_first_process, log
 
 if TYPE_CHECKING:
     from torch.distributed import Store
@@ -18,8 +24,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 POLL_SECONDS = 0.005
 TELL_SECONDS, LEAVE_SECONDS = 60.0, 5.0
-"""How long a process waits for the first, which may be busy with a forward pass, to tell its error; and the first for the
-others to leave."""
+"""How long one waits for the first, which may be busy with a forward pass, to tell an error; and the first for all to leave."""
 
 _team: Team | None = None
 
@@ -29,38 +34,57 @@ class Team:
 
     def __init__(self, store: Store, rank: int, size: int):
         self.store, self.rank, self.size = store, rank, size
-        self._gathered = 0
+        self.folder: Path | None = None
+        self._gathered, self._shards = count(), count()
+
+    def keep(self, output: str | Path, identity: dict[str, Any], files: Iterable[str]) -> None:
+        """Keep what is computed in shards beside the output, for a run that is started again with the same identity and files."""
+        state = [[name, *_state(Path(name).expanduser())] for name in files]
+        written = to_json({**identity, "files": state})
+        self.folder = Path(output).with_name(f".{Path(output).name}.shards")
+        run = self.folder / "run.json"
+        if self.rank == 0 and run.is_file() and run.read_text(encoding="utf-8").strip() == written:
+            log(f"going on with the {len(list(self.folder.glob('*'))) - 1} shards in {self.folder}")
+        elif self.rank == 0:
+            self.forget()
+            self.folder.mkdir()
+            write_whole(run, [written])
+        self.gather(None)
+
+    def forget(self) -> None:
+        if self.folder and self.rank == 0:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def shared(self, n: int, compute: Callable[[slice], T]) -> list[T]:
+        """What each process makes of its part of n inputs, in order. All must call it alike, with what JSON can hold."""
+        shard = self.folder and self.folder / f"{next(self._shards):06}.json"
+        if shard and self.gather(shard.exists())[0]:
+            return json.loads(shard.read_text(encoding="utf-8"))
+        parts = self.gather(compute(slice(n * self.rank // self.size, n * (self.rank + 1) // self.size)))
+        if shard and self.rank == 0:
+            write_whole(shard, [json.dumps(parts)])
+        return parts
 
     def gather(self, mine: T) -> list[T]:
-        """What each process gives, in order of rank. All must call it equally often."""
-        number, self._gathered = self._gathered, self._gathered + 1
-        self.store.set(f"gather/{number}/{self.rank}", pickle.dumps(mine))
-        found = [pickle.loads(self._get(f"gather/{number}/{rank}")) for rank in range(self.size)]
-        self.store.delete_key(f"gather/{number - 1}/{self.rank}")  # who is here has read those before
+        """What each process gives, in order of rank."""
+        number = next(self._gathered)
+        self.store.set(f"{number}/{self.rank}", pickle.dumps(mine))
+        found = [pickle.loads(self._get(f"{number}/{rank}")) for rank in range(self.size)]
+        self.store.delete_key(f"{number - 1}/{self.rank}")  # who is here has read those before
         return found
-
-    def first(self, make: Callable[[], T]) -> T:
-        """What the first process makes."""
-        return self.gather(make() if self.rank == 0 else None)[0]
-
-    def share(self, n: int) -> slice:
-        """This process's part of n things in order."""
-        return slice(n * self.rank // self.size, n * (self.rank + 1) // self.size)
-
-    def claim(self, what: str) -> int:
-        """0, 1, 2, ..., each for one process."""
-        return self.store.add(what, 1) - 1
-
-    def check(self) -> None:
-        """Raises the error that another process ended with."""
-        if self.store.check(["error"]):
-            raise pickle.loads(self.store.get("error"))
 
     def _get(self, key: str) -> bytes:
         while not self.store.check([key]):
-            self.check()
+            if self.store.check(["error"]):
+                raise pickle.loads(self.store.get("error"))
             time.sleep(POLL_SECONDS)
         return self.store.get(key)
+
+
+def _state(path: Path) -> list[tuple[str, int, int]]:
+    """Name, size and time of its files; a hub id has none."""
+    files = [path, *sorted(path.rglob("[!.]*"))]
+    return [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files if file.is_file()]
 
 
 def team() -> Team | None:
@@ -69,8 +93,7 @@ def team() -> Team | None:
     if _team is None and int(environ.get("WORLD_SIZE", "1")) > 1:
         from torch.distributed import rendezvous
 
-        store, rank, size = next(rendezvous("env://"))
-        _team = Team(store, rank, size)
+        _team = Team(*next(rendezvous("env://")))
     return _team
 
 
@@ -102,8 +125,3 @@ def _waited(is_so: Callable[[], bool], seconds: float) -> bool:
     while not is_so() and time.monotonic() < until:
         time.sleep(POLL_SECONDS)
     return is_so()
-
-
-def check_one(reason: str) -> None:
-    if int(environ.get("WORLD_SIZE", "1")) > 1:
-        raise UsageError(reason, hint="run it in one process, without torchrun")

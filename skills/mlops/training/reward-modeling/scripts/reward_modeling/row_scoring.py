@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -27,22 +27,19 @@ from .packing import WINDOW
 from .pretrained import read_tokenizer
 from .process import ProcessRewardModel
 from .readers import families
-from .remote import APIS, OURS, ServerRewards
+from .remote import APIS, SERVE, ServerRewards
 from .rendering import Conversation, Renderer
 from .results import Number, Result, to_json
 from .scoring import Ranked, RewardModel, as_messages, ranked
 from .server_check import ServerCheck, check_server
 from .settings import FormatSettings, RewardsSettings, ScoringSettings, WinnerSettings, split_flag
-from .shards import Shards, state_of
 from .terminal import is_first_process, log, progress, table, warn
 
 SHOWN_PROMPTS = 5
-SMALLEST_WINDOW, WINDOWS = 16, 64
-"""Several processes share at least so many windows, so that none waits long for another."""
+WRITTEN_HERE, OF_SERVERS = {"group": "completions written here"}, {"group": "servers"}
+LOADING = [field.name for field in fields(ScoringSettings) if field.name != "model_name_or_path"]
 FREE = ("output", "overwrite", "write_card", "device", "max_tokens_per_batch")
 """Settings that may change when a run of several processes is started again."""
-WRITTEN_HERE, OF_SERVERS = {"group": "completions written here"}, {"group": "servers"}
-WITH_MODEL = frozenset(field.name for field in fields(ScoringSettings)) - {"model_name_or_path"}
 Model = RewardModel | ProcessRewardModel | Rewards | ServerRewards
 ScoredRanking = tuple[Ranking, list[float | None], list[dict[str, Any]] | None]
 """With its rewards, and columns of each completion: "steps" and "step_rewards", or "attributes"."""
@@ -118,17 +115,15 @@ class ScoreSettings(ModelsSettings, FormatSettings, WinnerSettings):
         metavar="FILE",
     )
     server: Sequence[str] | None = flag(
-        None, "addresses of servers that score, instead of this process", metavar="URL", **OF_SERVERS
+        None, "servers that score, instead of this process", metavar="URL", **OF_SERVERS
     )
     check_server: str | None = flag(
         None,
-        "does this server give the rewards of --model_name_or_path: of fixed texts and --input",
+        "does it give the rewards of --model_name_or_path (of fixed texts and --input)",
         metavar="URL",
         **OF_SERVERS,
     )
-    api: str = flag(
-        OURS, "how it is asked; the text of all but ours is written here", choices=(OURS, *APIS), **OF_SERVERS
-    )
+    api: str = flag(SERVE, "of these servers", choices=tuple(APIS), **OF_SERVERS)
     concurrency: int = flag(16, "requests at a time", **OF_SERVERS)
     key_file: str | None = flag(None, "file with the key that requests carry", metavar="FILE", **OF_SERVERS)
     list_public_models: bool = flag(False, "show the known public reward models and how each is read, then stop")
@@ -137,13 +132,13 @@ class ScoreSettings(ModelsSettings, FormatSettings, WinnerSettings):
         if self.list_public_models:
             return
         if self.server or self.check_server:
-            self._check_server()
+            self._check_servers()
         else:
             self.check_models("score.py")
         if self.write_card and (self.reward_model_path or self.rendered):
             what = "--write_card is of one model and its chat text"
             raise UsageError(what, hint="give one with --model_name_or_path")
-        if self.check_server and not (self.input or self.prompt):
+        if self.check_server and not self.input:
             return
         if bool(self.input) == bool(self.prompt is not None):
             raise UsageError("give either --input, or --prompt with --completions")
@@ -158,22 +153,21 @@ class ScoreSettings(ModelsSettings, FormatSettings, WinnerSettings):
                 f"{self.best_of} alone",
             )
 
-    def _check_server(self) -> None:
-        name = "check_server" if self.check_server else "server"
-        changed = [
-            one.name for one in fields(self) if one.name in WITH_MODEL and getattr(self, one.name) != one.default
-        ]
-        if name == "server" and self.api == OURS and changed:
-            raise UsageError(f"--{changed[0]} does nothing with --server", hint="give it to serve.py")
-        for other in (
+    def _check_servers(self) -> None:
+        which = "server" if self.server else "check_server"
+        unused = [
             "reward_model_path",
+            "reward_weights",
             "normalize",
             "write_card",
-            "server" if self.check_server else "reward_weights",
-        ):
-            if getattr(self, other):
-                raise UsageError(f"--{other} does nothing with --{name}")
-        if self.check_server or self.api != OURS:
+            "check_server" if self.server else "output",
+        ]
+        if self.server and self.api == SERVE:
+            unused += LOADING
+        for name in unused:
+            if getattr(self, name) != getattr(ScoreSettings, name):
+                raise UsageError(f"--{name} does nothing with --{which}", hint="give it to the server")
+        if self.check_server or self.api != SERVE:
             check_required(self, ("model_name_or_path",), "score.py")
 
     def key(self) -> str | None:
@@ -239,10 +233,10 @@ def list_public_models() -> PublicModels:
 
 def score(settings: ScoreSettings) -> ScoringResult | None:
     """None in all processes but the first."""
-    if settings.generate_with:
-        processes.check_one("--generate_with writes completions in one process")
-    if (team := processes.team()) and not settings.output:
-        raise UsageError("several processes write one file", hint="add --output FILE")
+    team, several = processes.team(), settings.reward_model_path
+    if team and (settings.generate_with or settings.server or not settings.output):
+        hint = "add --output FILE; leave out --generate_with and --server, or torchrun"
+        raise UsageError("several processes score the rows of files, and the first writes one", hint=hint)
     output = settings.output and check_output_file(settings.output, settings.overwrite, settings.input or ())
     if settings.generate_with:
         from .training.prompts import written_rankings
@@ -250,32 +244,37 @@ def score(settings: ScoreSettings) -> ScoringResult | None:
         rankings, completions = written_rankings(settings)
     else:
         rankings, completions = read_rankings(settings, check=not (team and team.rank))
-    model, summary, rows, shards = _loaded(settings), RowSummary(settings), None, None
+    model = _loaded(settings)
     if team:
-        shards = score_in_shards(model, rankings, settings, team.gather(completions)[0], team, output)
-        if team.rank:
+        own = {name: value for name, value in asdict(settings).items() if name not in FREE}
+        named = [*(settings.input or ()), *(several or [settings.model_name_or_path])]
+        team.keep(output, own, named)
+        for one in getattr(model, "models", {"": model}).values():
+            one.team = team
+    summary, moved, rows = RowSummary(settings), Counter(), None
+    with progress("scoring", completions) as advance:
+        scored = scored_rankings(model, rankings, settings, advance)
+        if team and team.rank:
+            deque(scored, maxlen=0)
             return None
-        lines = shards.rows(summary.adder(model))
-    else:
-        lines = scored_lines(model, rankings, settings, completions, summary)
-    if output:
-        write_whole(output, lines)
-    else:
-        rows = [json.loads(line) for line in lines]
-    if shards:
-        shards.remove()
+        lines = map(to_json, counted(summary.of(scored), moved))
+        if output:
+            write_whole(output, lines)
+        else:
+            rows = [json.loads(line) for line in lines]
+    if team:
+        team.forget()
     summary.show()
     model.warn_of_losses()
     summary.warn_of_lost_candidates()
     if output:
         log(f"wrote {summary.counts['prompts']} rows to {output}")
-    return _result(settings, model, summary, output, rows)
+    return _result(settings, model, summary, moved, output and str(output), rows)
 
 
 def _loaded(settings: ScoreSettings) -> Model:
     if settings.server:
-        renderer = None if settings.api == OURS else renderer_for(settings)
-        how = {"api": settings.api, "renderer": renderer, "concurrency": settings.concurrency}
+        how = {"api": settings.api, "renderer": _renderer(settings), "concurrency": settings.concurrency}
         return ServerRewards(settings.server, key=settings.key(), **how)
     model = settings.load()
     if settings.write_card and is_first_process():
@@ -285,12 +284,14 @@ def _loaded(settings: ScoreSettings) -> Model:
     return model
 
 
-def renderer_for(settings: ScoreSettings) -> Renderer:
-    """As the model's own; without its weights where its card says how it renders."""
+def _renderer(settings: ScoreSettings) -> Renderer | None:
+    """Without the weights, where a card says how the model renders."""
     path = settings.model_name_or_path
+    if settings.api == SERVE:
+        return None
     if settings.of_steps:
         raise UsageError("steps are scored by serve.py alone", hint="leave --api out")
-    card = read_card(path, expected=False)
+    card = read_card(path)
     if not card:
         return process.from_settings(settings).renderer
     rendering = card["rendering"]
@@ -301,17 +302,20 @@ def renderer_for(settings: ScoreSettings) -> Renderer:
 
 
 def check(settings: ScoreSettings) -> ServerCheck:
-    conversations = []
-    if settings.input or settings.prompt:
-        for window in in_windows(read_rankings(settings)[0], None, WINDOW):
-            conversations += conversations_of(window)
-    return check_server(settings, settings.load(), conversations)
+    rankings = read_rankings(settings)[0] if settings.input else []
+    return check_server(settings, settings.load(), conversations_of(rankings))
 
 
 def _result(
-    settings: ScoreSettings, model: Model, summary: RowSummary, output: Path | None, rows: list[dict[str, Any]] | None
+    settings: ScoreSettings,
+    model: Model,
+    summary: RowSummary,
+    moved: Counter[str],
+    output: str | None,
+    rows: list[dict[str, Any]] | None,
 ) -> ScoringResult:
-    counts = sum((renderer.counts for renderer in renderers_of(model)), summary.counts)
+    renderers = [one.renderer for one in getattr(model, "models", {"": model}).values()]
+    counts = sum((one.counts for one in renderers if one), summary.counts)
     told = ["prompts", "completions", "not_scored", "prompts_with_unscored", "truncated"]
     told += ["not_rendered", "templated", "refused", "special_tokens_in_content"]
     more = {}
@@ -320,55 +324,19 @@ def _result(
     if settings.generate_with:
         more["policy"] = settings.generate_with
         told.append("unfinished")
-    if isinstance(model, ProcessRewardModel) or counts["steps"]:
+    if isinstance(model, ProcessRewardModel) or summary.counts["steps"]:
         more["aggregate"] = getattr(model, "aggregate", None)
         told += ["steps", "steps_not_scored"]
     n = counts["completions"] - counts["not_scored"]
     return ScoringResult(
         model=settings.model_name_or_path or ", ".join(several or settings.server),
         reward_mean=summary.total / n if n else None,
-        output=str(output) if output else None,
-        metadata_moved=tell_moved(summary.moved),
+        output=output,
+        metadata_moved=tell_moved(moved),
         rows=rows,
         **{name: counts[name] for name in told},
         **more,
     )
-
-
-def renderers_of(model: Model) -> list[Any]:
-    return [one.renderer for one in getattr(model, "models", {"": model}).values() if one.renderer]
-
-
-def scored_lines(
-    model: Model, rankings: Iterable[Ranking], settings: ScoreSettings, completions: int, summary: RowSummary
-) -> Iterator[str]:
-    """Rows as JSON, in input order."""
-    with progress("scoring", completions) as advance:
-        windows = enumerate(in_windows(rankings, settings.best_of, WINDOW))
-        scored = scored_windows(model, windows, settings, advance)
-        yield from summary.lines(chain.from_iterable(own for _, own in scored))
-
-
-def score_in_shards(
-    model: Model,
-    rankings: Iterable[Ranking],
-    settings: ScoreSettings,
-    completions: int,
-    team: processes.Team,
-    output: Path,
-) -> Shards:
-    size = min(WINDOW, max(SMALLEST_WINDOW, completions // WINDOWS))
-    named = [*(settings.input or ()), *(settings.reward_model_path or [settings.model_name_or_path])]
-    own = {name: value for name, value in asdict(settings).items() if name not in FREE}
-    shards = Shards(team, output, {"settings": own, "files": state_of(named), "window": size})
-    with progress(f"scoring (the first of {team.size} processes)", completions // team.size) as advance:
-        windows = shards.claimed(in_windows(rankings, settings.best_of, size))
-        for renderer in renderers_of(model):
-            renderer.counts.clear()
-        for number, scored in scored_windows(model, windows, settings, advance, team):
-            summary = RowSummary(settings)
-            shards.write(number, summary.lines(scored), lambda own=summary: own.state(model))
-    return shards
 
 
 def read_rankings(settings: ScoreSettings, check: bool = True) -> tuple[Stream | list[Ranking], int]:
@@ -382,34 +350,25 @@ def read_rankings(settings: ScoreSettings, check: bool = True) -> tuple[Stream |
     return [Ranking(as_messages(settings.prompt, "user"), completions)], len(completions)
 
 
-def scored_windows(
-    model: Model,
-    windows: Iterable[tuple[int, list[Ranking]]],
-    settings: ScoreSettings,
-    advance: Callable[[int], None],
-    team: processes.Team | None = None,
-) -> Iterator[tuple[int, list[ScoredRanking]]]:
-    """Raises DataError, which names all that the template refuses, where --refused stops."""
+def scored_rankings(
+    model: Model, rankings: Iterable[Ranking], settings: ScoreSettings, advance: Callable[[int], None]
+) -> Iterator[ScoredRanking]:
+    """In input order. Raises DataError, which names all that the template refuses, where --refused stops."""
     refused: list[tuple[int, DataError]] = []
-    found: list[tuple[tuple[int, int], DataError]] = []
     seen, stops = 0, settings.refused == "stop"
     if renderer := getattr(model, "renderer", None):  # several models have one each, and stop at the first that refuses
         renderer.refused = refused
-    for number, together in windows:
+    for together in in_windows(rankings, settings.best_of):
         conversations = conversations_of(together)
         seen += len(conversations)
-        if found:  # look for the others, so that all are told
+        if refused and stops:  # look for the others, so that all are told
             model.render(conversations)
-        else:
-            scored = list(score_together(model, together, conversations, settings.normalize, advance))
-        if stops:
-            found += [((number, place), error) for place, error in refused]
-        refused.clear()
-        if not found:
-            yield number, scored
-    parts = team.gather((found, seen)) if team else [(found, seen)]
-    if found := sorted(chain.from_iterable(own for own, _ in parts), key=lambda fault: fault[0]):
-        error = refused_together(found, sum(seen for _, seen in parts))
+            continue
+        scored = list(score_together(model, together, conversations, settings.normalize, advance))
+        if not (refused and stops):
+            yield from scored
+    if refused and stops:
+        error = refused_together(refused, seen)
         hint = f"score the others with --refused unscored, or {error.hint}"
         raise DataError(error.message, where=error.where, hint=hint)
 
@@ -418,8 +377,8 @@ def conversations_of(rankings: Iterable[Ranking]) -> list[Conversation]:
     return [Conversation(row.prompt, one, row.tools, row.origin) for row in rankings for one in row.completions]
 
 
-def in_windows(rankings: Iterable[Ranking], best_of: int | None, size: int) -> Iterator[list[Ranking]]:
-    """About `size` completions each, of each ranking the first `best_of`."""
+def in_windows(rankings: Iterable[Ranking], best_of: int | None) -> Iterator[list[Ranking]]:
+    """About WINDOW completions each, of each ranking the first `best_of`."""
     together, waiting = [], 0
     for ranking in rankings:
         n = best_of or len(ranking.completions)
@@ -430,7 +389,7 @@ def in_windows(rankings: Iterable[Ranking], best_of: int | None, size: int) -> I
             replace(ranking, completions=ranking.completions[:n], scores=(ranking.scores or [])[:n] or None)
         )
         waiting += n
-        if waiting >= size:
+        if waiting >= WINDOW:
             yield together
             together, waiting = [], 0
     yield together
@@ -445,9 +404,8 @@ def score_together(
         flat = [model.reward(scores) for _, scores in scored]
         columns = iter([{"steps": own, "step_rewards": step_rewards(own, scores)} for own, scores in scored])
     elif isinstance(model, ServerRewards):
-        scored = model.score_in_columns(conversations, advance)
-        flat = [reward for reward, _ in scored]
-        columns = iter([own for _, own in scored]) if any(own for _, own in scored) else None
+        flat, said = zip(*model.score_in_columns(conversations, advance), strict=True) if conversations else ((), ())
+        columns = iter(said) if any(said) else None
     elif names := getattr(model, "attributes", ()):
         found = model.score_attributes(conversations, advance)
         flat = [own and own[0] for own in found]
@@ -465,36 +423,9 @@ def score_together(
 class RowSummary:
     def __init__(self, settings: ScoreSettings):
         self.settings, self.counts, self.total, self.first_lost = settings, Counter(), 0.0, None
-        self.moved: Counter[str] = Counter()
-        self.first: list[list[tuple[float | None, str]]] = []
+        self.first: list[list[Ranked]] = []
 
-    def lines(self, scored: Iterable[ScoredRanking]) -> Iterator[str]:
-        return map(to_json, counted(self._rows(scored), self.moved))
-
-    def state(self, model: Model) -> dict[str, Any]:
-        """As `adder` takes it: what this is, and what the renderers have counted since."""
-        told = {name: getattr(self, name) for name in ("counts", "total", "first_lost", "moved", "first")}
-        told["renderers"] = [(dict(one.counts), dict(one.first)) for one in renderers_of(model)]
-        for one in renderers_of(model):
-            one.counts.clear()
-        return told
-
-    def adder(self, model: Model) -> Callable[[dict[str, Any]], None]:
-        def add(state: dict[str, Any]) -> None:
-            self.counts.update(state["counts"])
-            self.moved.update(state["moved"])
-            self.total += state["total"]
-            self.first_lost = self.first_lost or state["first_lost"]
-            self.first = (self.first + state["first"])[:SHOWN_PROMPTS]
-            for renderer, (counts, first) in zip(renderers_of(model), state["renderers"], strict=True):
-                renderer.counts.update(counts)
-                renderer.first = first | renderer.first
-
-        for renderer in renderers_of(model):
-            renderer.first = {}
-        return add
-
-    def _rows(self, scored: Iterable[ScoredRanking]) -> Iterator[dict[str, Any]]:
+    def of(self, scored: Iterable[ScoredRanking]) -> Iterator[dict[str, Any]]:
         for ranking, scores, columns in scored:
             known = [score for score in scores if score is not None]
             rewards = [reward for own in columns or () for reward in own.get("step_rewards", ())]
@@ -508,15 +439,14 @@ class RowSummary:
             self.counts.update(counts, steps=len(rewards), steps_not_scored=rewards.count(None))
             self.total += sum(known)
             if lost:
-                self.first_lost = self.first_lost or str(ranking.origin or "") or None
+                self.first_lost = self.first_lost or ranking.origin
             if self.settings.generate_with:
                 self.counts["unfinished"] += ranking.metadata["finished"].count(False)
             ordered = [Ranked(i, *pair) for i, pair in enumerate(zip(scores, ranking.completions, strict=True))]
             if self.settings.rank or self.settings.best_of:
                 ordered = ranked(scores, ranking.completions)[: 1 if self.settings.best_of else None]
             if len(self.first) < SHOWN_PROMPTS:
-                texts = (" ".join(message.get("content") or "" for message in one.completion)[:80] for one in ordered)
-                self.first.append([(one.score, text) for one, text in zip(ordered, texts, strict=True)])
+                self.first.append(ordered)
             yield result_row(ranking, ordered, columns, self.settings)
 
     def warn_of_lost_candidates(self) -> None:
@@ -528,7 +458,11 @@ class RowSummary:
             warn(f"{lost} of {prompts} prompts lost candidates, which have no score: {done}{first}")
 
     def show(self) -> None:
-        rows = [[i, *shown] for i, items in enumerate(self.first, 1) for shown in items]
+        rows = [
+            [i, item.score, " ".join(message.get("content") or "" for message in item.completion)[:80]]
+            for i, items in enumerate(self.first, 1)
+            for item in items
+        ]
         prompts, completions = self.counts["prompts"], self.counts["completions"]
         which = f" of the first {SHOWN_PROMPTS} prompts" if prompts > SHOWN_PROMPTS else ""
         table(f"rewards{which}", ["prompt", "reward", "completion"], rows)

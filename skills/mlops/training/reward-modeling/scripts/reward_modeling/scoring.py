@@ -1,6 +1,7 @@
 """Reward models as a program uses them: conversations in, rewards out. Rendered by `rendering`, computed by `forward`."""
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,7 +10,7 @@ from typing import Any, ClassVar, Self
 
 from . import checkpoints, losses, public_models
 from .data.records import Message
-from .errors import RunError, UsageError
+from .errors import DataError, RunError, UsageError
 from .hf import Model
 from .kinds import KINDS, OUTCOME, Kind
 from .lengths import DEFAULT_MAX_LENGTH, longest_input, positions
@@ -53,7 +54,7 @@ class Scorer:
         self.max_tokens_per_batch, self.shared_prefix = max_tokens_per_batch, shared_prefix
         self.notes: list[str] = []
         self.team: Team | None = None
-        """Processes that call this with the same inputs: each computes a part, and all get everything."""
+        """Processes that call this with the same inputs: each computes a part of them."""
 
     @classmethod
     def from_pretrained(
@@ -164,33 +165,38 @@ class Scorer:
 
     def _scored(self, inputs: Sequence[Any], progress: Progress) -> list[tuple[int, list[float]] | None]:
         """(steps that did not fit, scores) of each input."""
-        if self.team is None:
-            return self._computed(inputs, progress)
-        share, before = self.team.share(len(inputs)), self.renderer.counts.copy()
-        own = self._computed(inputs[share], progress, share.start)
-        if progress:
-            progress(len(inputs) - len(own))
-        counted = {name: count - before[name] for name, count in self.renderer.counts.items()}
-        found, self.renderer.counts = [], before
-        for part, counts, first in self.team.gather((own, counted, self.renderer.first)):
-            found += part
-            before.update(counts)
-            self.renderer.first = first | self.renderer.first
-        return found
-
-    def _computed(
-        self, inputs: Sequence[Any], progress: Progress, before: int = 0
-    ) -> list[tuple[int, list[float]] | None]:
         found = []
         for start in range(0, len(inputs), WINDOW):
             part = inputs[start : start + WINDOW]
-            rendered = self.renderer.render_all(part)
-            rows = [[] if one is None else self._rows(one) for one in rendered]
-            flat = iter(self.score_rows(list(chain(*rows)), progress and _by_input(rows, progress)))
-            scores = [[score for _ in own for score in next(flat)] for own in rows]
-            _check_finite(scores, [one.origin for one in part], before + start)
-            found += [one and (getattr(one, "dropped", 0), own) for one, own in zip(rendered, scores, strict=True)]
+            found += self._shared(part, progress, start) if self.team else self._computed(part, progress, start)
         return found
+
+    def _shared(self, inputs: Sequence[Any], progress: Progress, start: int) -> list[tuple[int, list[float]] | None]:
+        renderer, found = self.renderer, []
+        refused, counts, first = renderer.refused, renderer.counts, renderer.first
+
+        def compute(share: slice) -> tuple:
+            renderer.counts, renderer.first, renderer.refused = Counter(), {}, None if refused is None else []
+            own = self._computed(inputs[share], progress, start + share.start)
+            faults = [(share.start + place, vars(error)) for place, error in renderer.refused or ()]
+            return own, renderer.counts, renderer.first, faults
+
+        for part, counted, examples, faults in self.team.shared(len(inputs), compute):
+            found += part
+            counts.update(counted)
+            first.update(examples | first)
+            if refused is not None:
+                refused += [(place, DataError(**error)) for place, error in faults]
+        renderer.counts, renderer.first, renderer.refused = counts, first, refused
+        return found
+
+    def _computed(self, inputs: Sequence[Any], progress: Progress, start: int) -> list[tuple[int, list[float]] | None]:
+        rendered = self.renderer.render_all(inputs)
+        rows = [[] if one is None else self._rows(one) for one in rendered]
+        flat = iter(self.score_rows(list(chain(*rows)), progress and _by_input(rows, progress)))
+        scores = [[score for _ in own for score in next(flat)] for own in rows]
+        _check_finite(scores, [one.origin for one in inputs], start)
+        return [one and (getattr(one, "dropped", 0), own) for one, own in zip(rendered, scores, strict=True)]
 
     def score_rows(
         self, rows: Sequence[TokenRow], progress: Callable[[list[int]], None] | None = None

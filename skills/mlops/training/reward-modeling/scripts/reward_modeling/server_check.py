@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -9,10 +10,10 @@ from statistics import linear_regression
 from typing import TYPE_CHECKING, Any
 
 from .aggregation import probability
-from .errors import DataError, RunError, UserError
+from .errors import DataError, RunError
 from .golden import GOLDEN_TOLERANCE, golden_conversations
 from .kinds import OUTCOME
-from .remote import APIS, ServerRewards
+from .remote import APIS, Ask, ServerRewards
 from .rendering import Conversation, Renderer
 from .results import Number, Result, emit
 from .scoring import RewardModel
@@ -28,85 +29,74 @@ LENGTHS = (128, 256, 384, 512, 768, 1024, 2048, 3072, 4096, 8192)
 LONGEST_PROBE = 4096
 FEWEST_TO_FIT = 5
 
-Messages = list[dict[str, Any]]
 RAW = {
-    "vllm": 'send "use_activation": false (it reads `activation` and `softmax` no longer), or start it with --pooler-config '
-    "'{\"use_activation\": false}'",
-    "sglang": "ask /classify; /v1/classify applies a softmax",
+    "vllm": 'send "use_activation": false (`activation` is no longer read), or start it with '
+    """--pooler-config '{"use_activation": false}'""",
+    "sglang": "ask /classify: /v1/classify applies a softmax",
     "tei": 'send "raw_scores": true',
+    "": "ask for raw scores",
 }
 LONGER = {
     "vllm": "raise --max-model-len, send no truncate_prompt_tokens",
-    "sglang": "raise --context-length, leave out --allow-auto-truncate",
+    "sglang": "raise --context-length",
     "tei": "leave out --auto-truncate",
     "openrlhf": "raise its max_len",
+    "": "raise --max_length",
 }
 
 
 @dataclass(frozen=True)
 class Cause:
-    """What a server does. fix: by api, "" for any other. value: of a reward; text: of (renderer, messages, the right text)."""
+    """What a server does. fix: by api, "" for others. value: of a reward; text: of (the right text, its messages, renderer)."""
 
     says: str
     fix: dict[str, str]
     value: Callable[[float], float] | None = None
-    text: Callable[[Renderer, Messages, str], str] | None = None
+    text: Callable[[str, list[dict[str, Any]], Renderer], str] | None = None
 
 
 CAUSES = {
     "equal": Cause("gives the rewards of this model", {}, value=lambda reward: reward),
-    "sigmoid": Cause("squashes rewards by a sigmoid", RAW | {"": "ask for raw scores"}, value=probability),
-    "softmax": Cause("gives 1.0: a softmax of one label", RAW | {"": "ask for raw scores"}, value=lambda reward: 1.0),
+    "sigmoid": Cause("squashes rewards by a sigmoid", RAW, value=probability),
+    "softmax": Cause("gives 1.0, the softmax of one label", RAW, value=lambda reward: 1.0),
     "scaled": Cause(
         "shifts or scales rewards ({a:.4g} * reward {b:+.4g})",
-        {
-            "vllm": "take logit_mean and logit_sigma (logit_bias, logit_scale) out of --pooler-config",
-            "": "switch its normalization off",
-        },
+        {"vllm": "take logit_mean and logit_sigma out of --pooler-config", "": "switch its normalization off"},
     ),
     "special_tokens": Cause(
         "adds special tokens (BOS) to text that the template has finished",
         {
             "vllm": 'send "add_special_tokens": false, or token ids',
             "sglang": "send token ids, as `input_ids`",
-            "": "its tokenizer adds them: take BOS off the text, or the post_processor out of its tokenizer.json",
+            "": "take BOS off the text, or the post_processor out of its tokenizer.json",
         },
     ),
     "end_missing": Cause(
         "leaves out the token that ends an answer",
         {"": "send the whole text, with its end"},
-        text=lambda renderer, messages, text: _without_end(renderer, text),
+        text=lambda text, _, renderer: _without_end(text.rstrip(), renderer.tokenizer.all_special_tokens),
     ),
     "stripped": Cause(
-        "strips the whitespace after the answer",
-        {"": "send the text as it is"},
-        text=lambda renderer, messages, text: text.rstrip(),
+        "strips the whitespace after the answer", {"": "send the text as it is"}, text=lambda text, *_: text.rstrip()
     ),
     "end_added": Cause(
         "adds an end token after the template's",
         {"": "let it add none"},
-        text=lambda renderer, messages, text: text + (renderer.tokenizer.eos_token or ""),
-    ),
-    "generation_prompt": Cause(
-        "adds a generation prompt",
-        {"": "render with add_generation_prompt false"},
-        text=lambda renderer, messages, text: renderer.text(messages, prompt_only=True),
+        text=lambda text, _, renderer: text + (renderer.tokenizer.eos_token or ""),
     ),
     "templated_twice": Cause(
         "applies its chat template to text that is templated already",
         {"": "send the text as a completion, not as a chat"},
-        text=lambda renderer, messages, text: renderer.text([{"role": "user", "content": text}]),
+        text=lambda text, _, renderer: renderer.text([{"role": "user", "content": text}]),
     ),
     "no_template": Cause(
         "writes messages without the chat template",
         {"": "give it the chat template of the model"},
-        text=lambda renderer, messages, text: "\n".join(message.get("content") or "" for message in messages),
+        text=lambda _, messages, __: "\n".join(message.get("content") or "" for message in messages),
     ),
-    "cut": Cause("cuts texts to {length} tokens ({side})", LONGER | {"": "raise its longest input"}),
-    "refused": Cause("refuses texts of {length} tokens", LONGER | {"": "raise its longest input"}),
-    "precision": Cause(
-        "computes in {dtype}", {"": "start it in float32, or accept the difference: score.py --dtype {dtype}"}
-    ),
+    "cut": Cause("cuts texts to {length} tokens (their {side} is lost)", LONGER),
+    "refused": Cause("refuses texts of {length} tokens", LONGER),
+    "precision": Cause("computes in {dtype}", {"": "start it in float32, or accept that: score.py --dtype {dtype}"}),
     "unknown": Cause(
         "gives other rewards, for no reason that is known here",
         {"": "compare its weights, tokenizer and chat template with those of this model"},
@@ -115,7 +105,7 @@ CAUSES = {
 
 
 @dataclass(frozen=True)
-class Finding:
+class ServerFinding:
     asked_by: str
     """Whose form the requests had: that of score.py, or of a program that asks such servers."""
     equal: bool
@@ -137,143 +127,131 @@ class ServerCheck(Result):
     """Of each text: the golden ones, longer and longer ones, those of --input."""
     rewards: list[Number]
     """Of this model, computed here."""
-    findings: list[Finding]
+    findings: list[ServerFinding]
 
 
 def check_server(settings: ScoreSettings, model: RewardModel, more: Sequence[Conversation]) -> ServerCheck:
     """Raises RunError, after the result was printed, when the server gives other rewards."""
     check = _Check(settings, model, [*golden_conversations(model.kind), *_longer(model), *more])
-    others = APIS[settings.api].others if settings.api in APIS else {}
-    findings = [check.finding(name, ask) for name, ask in {"score.py": None, **others}.items()]
-    named = [one.asked_by for one in findings]
+    findings = [check.finding(name, ask) for name, ask in (APIS[settings.api].asks or {"score.py": None}).items()]
     lengths = [ids and len(ids) for ids in check.ids]
     given = zip(lengths, check.own, *(one.server for one in findings), strict=True)
-    table("rewards here and there", ["text", "tokens", "here", *named], [[i, *row] for i, row in enumerate(given, 1)])
-    wrong = [one for one in findings if not one.equal]
-    told = settings.model_name_or_path, settings.check_server, settings.api, not wrong
-    result = ServerCheck(*told, tokens=lengths, rewards=check.own, findings=findings)
-    for one in findings:
-        log(f"asked as {one.asked_by} does, {settings.check_server} {one.says}")
+    names = ["text", "tokens", "here", *(one.asked_by for one in findings)]
+    table("rewards here and there", names, [[i, *row] for i, row in enumerate(given, 1)])
+    told = [f"{settings.check_server}, asked as {one.asked_by} does, {one.says}" for one in findings]
+    wrong = [i for i, one in enumerate(findings) if not one.equal]
+    own = settings.model_name_or_path, settings.check_server, settings.api, not wrong
+    result = ServerCheck(*own, tokens=lengths, rewards=check.own, findings=findings)
+    for i, sentence in enumerate(told):
+        if i not in wrong[:1]:
+            log(sentence)
     if wrong:
         emit(result)
-        what = f"{settings.check_server}, asked as {wrong[0].asked_by} does, {wrong[0].says}"
-        raise RunError(what, hint=wrong[0].fix)
+        raise RunError(told[wrong[0]], hint=findings[wrong[0]].fix)
     return result
 
 
 def _longer(model: RewardModel) -> Iterator[Conversation]:
     """Twice as long each, as far as the model reads; each part is another, so that a cut shows."""
-    limit, n = min(model.renderer.max_length or LONGEST_PROBE, LONGEST_PROBE), 16
+    limit, n = min(model.renderer.max_length or LONGEST_PROBE, LONGEST_PROBE), 8
     while model.kind is OUTCOME and n < limit:
-        listed = " ".join(f"{i} and" for i in range(n // 2))
+        listed = " ".join(f"{i} and" for i in range(n))
         yield Conversation([{"role": "user", "content": listed}], [{"role": "assistant", "content": listed}])
         n *= 2
 
 
 class _Check:
-    """own, ids: the rewards and token ids here, of the conversations that are neither cut nor left out."""
+    """texts, ids, own: conversations that are neither cut nor left out, with their token ids and rewards here."""
 
     def __init__(self, settings: ScoreSettings, model: RewardModel, conversations: Sequence[Conversation]):
         self.settings, self.model = settings, model
         model.renderer.refused = []
-        rendered = model.render(conversations)
-        whole = [one and not getattr(one, "cut", 0) for one in rendered]
-        self.texts = [one for one, is_in in zip(conversations, whole, strict=True) if is_in]
-        kept = [one for one, is_in in zip(rendered, whole, strict=True) if is_in]
-        self.ids = [one.ids if model.kind is OUTCOME else None for one in kept]
+        whole = [
+            (one, found)
+            for one, found in zip(conversations, model.render(conversations), strict=True)
+            if found and not getattr(found, "cut", 0)
+        ]
+        self.texts = [one for one, _ in whole]
+        self.ids = [found.ids if model.kind is OUTCOME else None for _, found in whole]
         self.own = model.score_conversations(self.texts)
 
-    def finding(self, name: str, ask: Any) -> Finding:
-        key, api, renderer = self.settings.key(), self.settings.api, self.model.renderer
-        server = ServerRewards(self.settings.check_server, api=api, renderer=renderer, key=key, ask=ask)
+    def finding(self, name: str, ask: Ask | None) -> ServerFinding:
+        api, where = self.settings.api, self.settings.check_server
+        server = ServerRewards(where, api=api, renderer=self.model.renderer, key=self.settings.key(), ask=ask)
         given = [_given(server, one) for one in self.texts]
-        if None not in given:
-            causes, told = self._causes(list(range(len(given))), given)
-        elif any(one is not None for one in given):
-            causes, told = self._causes(
-                *zip(*((i, one) for i, one in enumerate(given) if one is not None), strict=True)
-            )
-            told["length"] = min(len(ids or ()) for ids, one in zip(self.ids, given, strict=True) if one is None)
-            causes = [*(one for one in causes if one != "equal"), "refused"]
-        else:
-            raise RunError(f"{self.settings.check_server} refuses all texts", hint="is it another kind of server?")
-        fixes = [CAUSES[cause].fix.get(api, CAUSES[cause].fix.get("")) for cause in causes]
+        answered = [i for i, one in enumerate(given) if one is not None]
+        if not answered:
+            raise RunError(f"{where} refuses all texts", hint="is it another kind of server?")
+        rewards, own = [given[i] for i in answered], [self.own[i] for i in answered]
+        causes, told = self._causes(answered, rewards, own)
+        if len(answered) < len(given):
+            told["length"] = min(len(self.ids[i] or ()) for i, one in enumerate(given) if one is None)
+            causes = [*causes, "refused"]
+        causes = [cause for cause in causes if cause != "equal"] or ["equal"]
+        fixes = (CAUSES[cause].fix.get(api, CAUSES[cause].fix.get("")) for cause in causes)
+        fix = "; ".join(dict.fromkeys(filter(None, fixes))).replace("{dtype}", told.get("dtype", "")) or None
         says = " and ".join(CAUSES[cause].says.format(**told) for cause in causes)
-        fix = "; ".join(one.format(**told) if "{dtype}" in one else one for one in dict.fromkeys(filter(None, fixes)))
-        off = max(_difference([one], [own]) for one, own in zip(given, self.own, strict=True) if one is not None)
-        equal = causes in (["equal"], ["precision"]) and self.settings.dtype == told.get("dtype", self.settings.dtype)
-        return Finding(name, equal, causes, says, fix or None, off, given)
+        equal = causes == ["equal"] or (causes == ["precision"] and told["dtype"] == self.settings.dtype)
+        return ServerFinding(name, equal, causes, says, fix, _difference(rewards, own), given)
 
-    def _causes(self, places: Sequence[int], given: Sequence[float]) -> tuple[list[str], dict[str, Any]]:
-        """Of rewards at these places, with what their sentences name."""
+    def _causes(self, places: list[int], given: list[float], own: list[float]) -> tuple[list[str], dict[str, Any]]:
+        """With what their sentences name."""
         closest, closest_told = (math.inf, "equal", "equal"), {}
-        for variant, scores, told in self._variants(places):
+        for variant, scores, told in self._variants(places, own):
             for name, cause in CAUSES.items():
                 if cause.value:
                     found = _difference(given, list(map(cause.value, scores))), variant, name
                     if found[0] <= TOLERANCE:
-                        return _named(variant, name), told
+                        return [variant, name], told
                     if found < closest:
                         closest, closest_told = found, told
             if len(set(given)) >= FEWEST_TO_FIT and len(set(scores)) > 1:
                 a, b = linear_regression(scores, given)
                 if _difference(given, [a * score + b for score in scores]) <= TOLERANCE * min(1, abs(a)):
-                    return _named(variant, "scaled"), told | {"a": a, "b": b}
+                    return [variant, "scaled"], told | {"a": a, "b": b}
         off, variant, name = closest
-        plain = [self.own[place] for place in places]
+        value, texts = CAUSES[name].value, [self.texts[i] for i in places]
         for dtype in ("bfloat16", "float16"):
             loading = self.settings.loading | {"dtype": dtype}
             other = type(self.model).from_pretrained(self.settings.model_name_or_path, **loading)
-            rounded = other.score_conversations([self.texts[place] for place in places])
-            if off <= NOISE * _difference(*(list(map(CAUSES[name].value, scores)) for scores in (rounded, plain))):
-                return _named(variant, name, "precision"), closest_told | {"dtype": dtype}
+            rounded = list(map(value, other.score_conversations(texts)))
+            if off <= NOISE * _difference(rounded, list(map(value, own))):
+                return [variant, name, "precision"], closest_told | {"dtype": dtype}
         return ["unknown"], {}
 
-    def _variants(self, places: Sequence[int]) -> Iterator[tuple[str, list[float], dict[str, Any]]]:
-        """(cause, what the model gives to the text that it makes, what its sentence names), where it makes another."""
-        yield "equal", [self.own[place] for place in places], {}
-        ids = [self.ids[place] for place in places]
-        if self.model.kind is not OUTCOME:
-            return
-        for name, rows, told in self._changed(ids, [self.texts[place] for place in places]):
-            if rows != ids and all(rows):
-                yield name, self.model.score_ids(rows), told
+    def _variants(self, places: list[int], own: list[float]) -> Iterator[tuple[str, list[float], dict[str, Any]]]:
+        """(cause, what the model gives to the texts that it makes, what its sentence names), where it changes any."""
+        yield "equal", own, {}
+        ids = [self.ids[i] for i in places]
+        if self.model.kind is OUTCOME:
+            for name, rows, told in self._changed(ids, [self.texts[i] for i in places]):
+                if rows != ids and all(rows):
+                    yield name, self.model.score_ids(rows), told
 
     def _changed(self, ids: list[list[int]], conversations: list[Conversation]) -> Iterator[tuple[str, list, dict]]:
         renderer, tokenizer = self.model.renderer, self.model.renderer.tokenizer
         messages = [[*one.prompt, *one.completion] for one in conversations]
         texts = [renderer.text(own, one.tools) for own, one in zip(messages, conversations, strict=True)]
         yield "special_tokens", tokenizer(texts)["input_ids"], {}
-        opening = [one for one in (tokenizer.bos_token_id, tokenizer.cls_token_id) if one is not None][:1]
-        yield "special_tokens", [opening + row for row in ids], {}
+        if tokenizer.bos_token_id is not None:
+            yield "special_tokens", [[tokenizer.bos_token_id, *row] for row in ids], {}
         for name, cause in CAUSES.items():
-            if cause.text:
-                try:
-                    made = [cause.text(renderer, *one) for one in zip(messages, texts, strict=True)]
-                except UserError:  # of a template that takes no such conversation
-                    continue
-                yield name, tokenizer(made, add_special_tokens=False)["input_ids"], {}
+            with contextlib.suppress(DataError):  # of a template that takes no such conversation
+                made = [cause.text(*one, renderer) for one in zip(texts, messages, strict=True)] if cause.text else []
+                yield name, tokenizer(made, add_special_tokens=False)["input_ids"] if made else ids, {}
         for length in (one for one in LENGTHS if one < max(map(len, ids))):
-            yield "cut", [row[:length] for row in ids], {"length": length, "side": "their end is lost"}
-            yield "cut", [row[-length:] for row in ids], {"length": length, "side": "their start is lost"}
+            yield "cut", [row[:length] for row in ids], {"length": length, "side": "end"}
+            yield "cut", [row[-length:] for row in ids], {"length": length, "side": "start"}
 
 
 def _given(server: ServerRewards, conversation: Conversation) -> float | None:
-    try:
+    with contextlib.suppress(DataError):
         return server.score_conversations([conversation])[0]
-    except DataError:
-        return None
-
-
-def _named(*causes: str) -> list[str]:
-    return [cause for cause in causes if cause != "equal"] or ["equal"]
 
 
 def _difference(given: Sequence[float], own: Sequence[float]) -> float:
     return max(abs(one - other) / max(1.0, abs(other)) for one, other in zip(given, own, strict=True))
 
 
-def _without_end(renderer: Renderer, text: str) -> str:
-    text = text.rstrip()
-    token = next((token for token in renderer.tokenizer.all_special_tokens if text.endswith(token)), "")
-    return text.removesuffix(token)
+def _without_end(text: str, tokens: Sequence[str]) -> str:
+    return text.removesuffix(next((token for token in tokens if text.endswith(token)), ""))

@@ -1,7 +1,7 @@
 """An evaluation from its settings to its report: the data, the model, the measures, what is said and what is written."""
 
 from collections import Counter
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
@@ -30,11 +30,15 @@ OutputRows = list[dict[str, object]]
 
 def evaluate(settings: EvaluationSettings) -> results.EvaluationOutput | None:
     """None in all processes but the first."""
-    first, folder = is_first_process(), None
-    if settings.report and first:
+    team, folder, paths = (
+        processes.team(),
+        None,
+        (settings.model_name_or_path, settings.compare, settings.benchmark_data),
+    )
+    if settings.report and is_first_process():
         folder = Folder(settings.report, settings.model_name_or_path, settings.overwrite)
-    if not first and settings.overoptimization:
-        return None
+    if team and settings.overoptimization:
+        raise UsageError("--overoptimization runs no model", hint="run it without torchrun")
     if settings.overoptimization:
         report = report_overoptimization(settings)
         if folder:
@@ -42,8 +46,10 @@ def evaluate(settings: EvaluationSettings) -> results.EvaluationOutput | None:
         return report
     inputs = [*(settings.dataset_name or ()), *(settings.threshold_data or ())]
     output = check_output_file(settings.output, settings.overwrite, inputs) if settings.output else None
+    if team and output:
+        team.keep(output, asdict(settings), [*inputs, *filter(None, paths)])
     report, rows = _evaluate_model(settings)
-    if not first:
+    if team and team.rank:
         return None
     for sentence in report.diagnostics:
         log(f"- {sentence}")
@@ -52,6 +58,8 @@ def evaluate(settings: EvaluationSettings) -> results.EvaluationOutput | None:
         write_whole(output, map(to_json, counted(rows, moved)))
         if moved:
             report = replace(report, metadata_moved=tell_moved(moved))
+    if team:
+        team.forget()
     if folder:
         folder.add(report, worst(rows) if isinstance(report, results.PairReport) else None)
     return report
