@@ -2,6 +2,7 @@
 
     uv run python benchmarks/stream.py
     uv run python benchmarks/stream.py --completions 50000 1000000
+    uv run python benchmarks/stream.py --completions 10000 1000000 --processes 2
 
 Sandbox prompts with 16 answers each, scored by the sandbox's two-layer decoder with random weights: the point is the
 reading, planning and writing around the model. Each file is scored in a process of its own, on one thread.
@@ -52,10 +53,12 @@ def write_completions(path: Path, count: int) -> None:
             file.write(json.dumps({"id": i, **drawn[i % len(drawn)]}) + "\n")
 
 
-def score(model: Path, data: Path, output: Path) -> tuple[float, float]:
-    """(wall seconds, peak megabytes) of one run of score.py."""
+def score(model: Path, data: Path, output: Path, processes: int) -> tuple[float, float]:
+    """(wall seconds, peak megabytes of the largest process) of one run of score.py."""
     start = time.monotonic()
-    command = [sys.executable, str(REPOSITORY / "scripts" / "score.py"), "--model_name_or_path", str(model)]
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+    command = [sys.executable, *(torchrun if processes > 1 else []), str(REPOSITORY / "scripts" / "score.py")]
+    command += ["--model_name_or_path", str(model)]
     process = subprocess.Popen(
         [*command, "--input", str(data), "--output", str(output), "--overwrite"],
         env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
@@ -69,6 +72,7 @@ def score(model: Path, data: Path, output: Path) -> tuple[float, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("--completions", nargs="+", type=int, default=[16_000, 160_000, 1_000_000])
+    parser.add_argument("--processes", type=int, default=1)
     args = parser.parse_args()
     from reward_modeling.terminal import table
 
@@ -78,8 +82,10 @@ def main() -> None:
         scorer = model(folder)
         for count in args.completions:
             write_completions(folder / "rows.jsonl", count)
-            seconds, megabytes = score(scorer, folder / "rows.jsonl", folder / "scored.jsonl")
-            found.append({"completions": count, "seconds": seconds, "peak_megabytes": megabytes})
+            seconds, megabytes = score(scorer, folder / "rows.jsonl", folder / "scored.jsonl", args.processes)
+            found.append(
+                {"completions": count, "processes": args.processes, "seconds": seconds, "peak_megabytes": megabytes}
+            )
             lines.append([f"{count:,}", f"{seconds:.0f}", f"{count / seconds:.0f}", f"{megabytes:.0f}"])
             table("score.py", ["completions", "seconds", "a second", "peak MB"], lines)
     print(json.dumps(found))

@@ -47,7 +47,7 @@ def parser() -> cli.Parser:
     return cli.Parser(__doc__, "evaluate.py", EvaluationSettings)
 
 
-def main(argv: list[str] | None = None) -> EvaluationOutput:
+def main(argv: list[str] | None = None) -> EvaluationOutput | None:
     settings = cli.settings(EvaluationSettings, parser().parse(argv))
     from reward_modeling.evaluation import runs
 

@@ -12,6 +12,7 @@
 #     "scipy>=1.14,<2",
 #     "pydantic>=2.10,<3",
 #     "jinja2>=3.1,<4",
+#     "httpx2>=2.10,<3",
 # ]
 # ///
 """Score completions with a reward model, rank them, or keep the best.
@@ -33,16 +34,18 @@ Scores are raw fp32 rewards: higher is better, their zero means nothing, compare
 
 from reward_modeling import cli
 from reward_modeling.program import main_guard
-from reward_modeling.row_scoring import Output, ScoreSettings, list_public_models, score
+from reward_modeling.row_scoring import Output, ScoreSettings, check, list_public_models, score
 
 
 def parser() -> cli.Parser:
     return cli.Parser(__doc__, "score.py", ScoreSettings)
 
 
-def main(argv: list[str] | None = None) -> Output:
+def main(argv: list[str] | None = None) -> Output | None:
     settings = cli.settings(ScoreSettings, parser().parse(argv))
-    return list_public_models() if settings.list_public_models else score(settings)
+    if settings.list_public_models:
+        return list_public_models()
+    return check(settings) if settings.check_server else score(settings)
 
 
 if __name__ == "__main__":

@@ -159,17 +159,21 @@ def _numbers(scores: list) -> list[float]:
     return [value for score in scores for value in (score if isinstance(score, list) else [score])]
 
 
+def golden_conversations(kind: Kind) -> list[Conversation]:
+    return [
+        Conversation(text["prompt"], [{"role": "assistant", "content": "", "steps": text["steps"]}])
+        if "steps" in text
+        else Conversation(text["messages"][:-1], text["messages"][-1:])
+        for text in kind.golden
+    ]
+
+
 def keep_card(model: Scorer, name: str, file: Path, dtype: str) -> float | None:
     """Write a hash of the rendered golden texts and their rewards (-> None), or compare with it (-> the largest difference).
 
     Raises ModelError when the model renders or scores otherwise.
     """
-    conversations = [
-        Conversation(text["prompt"], [{"role": "assistant", "content": "", "steps": text["steps"]}])
-        if "steps" in text
-        else Conversation(text["messages"][:-1], text["messages"][-1:])
-        for text in model.kind.golden
-    ]
+    conversations = golden_conversations(model.kind)
     rows = [one and model._rows(one) for one in model.render(conversations)]
     rendering = hashlib.sha256(to_json(rows).encode()).hexdigest()[:16]
     scores = model.score_conversations(conversations)  # null for a text that does not fit

@@ -28,7 +28,8 @@ def best_device() -> str:
     import torch
 
     if torch.cuda.is_available():
-        return "cuda"
+        local = os.environ.get("LOCAL_RANK")  # of torchrun: each process has a GPU of its own
+        return f"cuda:{int(local) % torch.cuda.device_count()}" if local else "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 

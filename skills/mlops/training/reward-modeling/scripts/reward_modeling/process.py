@@ -107,7 +107,7 @@ class ProcessRewardModel(Scorer):
 
     def score_solutions(self, solutions: Sequence[Steps], progress: Progress = None) -> list[StepScores | None]:
         scored = self._scored(solutions, progress)
-        return [found and StepScores(found[1], found[0].dropped, self.value) for found in scored]
+        return [found and StepScores(found[1], found[0], self.value) for found in scored]
 
     def _inputs(self, conversations: Sequence[Conversation]) -> list[Steps | None]:
         split = [Steps(one.prompt, self._steps_of(one), one.origin) for one in conversations]

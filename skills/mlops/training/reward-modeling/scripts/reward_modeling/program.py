@@ -13,7 +13,7 @@ from os import environ
 from pathlib import Path
 from types import FrameType
 
-from . import packages
+from . import packages, processes
 from .errors import RunError, UsageError, UserError, is_full_disk
 from .results import discard, emit, emit_error, keep_stdout_for_results
 from .terminal import is_first_process
@@ -124,9 +124,12 @@ def explain_unexpected(error: Exception) -> int:
 
 
 def _tell(error: UserError) -> int:
+    if processes.is_told_elsewhere(error):
+        return error.exit_code
     print(error.render(), file=sys.stderr)
     if not isinstance(error, UsageError) and is_first_process():
         emit_error(error)
+    processes.set_told()
     return error.exit_code
 
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
 
-from . import checkpoints, process
+from . import checkpoints, process, processes
 from .aggregation import step_rewards
 from .base_rendering import refused_together
+from .cards import read_card
 from .cli import check_required, flag, non_negative_number, utf8
 from .data.reading import Stream, stream
 from .data.records import Ranking
@@ -20,19 +21,26 @@ from .data.writing import counted, tell_moved, with_metadata
 from .ensemble import Rewards
 from .errors import DataError, UsageError
 from .golden import keep_card
+from .kinds import OUTCOME
 from .outputs import check_output_file, write_whole
 from .packing import WINDOW
+from .pretrained import read_tokenizer
 from .process import ProcessRewardModel
 from .readers import families
-from .rendering import Conversation
+from .remote import APIS, SERVE, ServerRewards
+from .rendering import Conversation, Renderer
 from .results import Number, Result, to_json
 from .scoring import Ranked, RewardModel, as_messages, ranked
+from .server_check import ServerCheck, check_server
 from .settings import FormatSettings, RewardsSettings, ScoringSettings, WinnerSettings, split_flag
-from .terminal import log, progress, table, warn
+from .terminal import is_first_process, log, progress, table, warn
 
 SHOWN_PROMPTS = 5
-WRITTEN_HERE = {"group": "completions written here"}
-Model = RewardModel | ProcessRewardModel | Rewards
+WRITTEN_HERE, OF_SERVERS = {"group": "completions written here"}, {"group": "servers"}
+LOADING = [field.name for field in fields(ScoringSettings) if field.name != "model_name_or_path"]
+FREE = ("output", "overwrite", "write_card", "device", "max_tokens_per_batch")
+"""Settings that may change when a run of several processes is started again."""
+Model = RewardModel | ProcessRewardModel | Rewards | ServerRewards
 ScoredRanking = tuple[Ranking, list[float | None], list[dict[str, Any]] | None]
 """With its rewards, and columns of each completion: "steps" and "step_rewards", or "attributes"."""
 
@@ -58,7 +66,8 @@ class ModelsSettings(ScoringSettings, RewardsSettings):
 
     @property
     def of_steps(self) -> bool:
-        return not self.reward_model_path and checkpoints.kind_of(self.model_name_or_path) is checkpoints.PROCESS
+        path = None if self.reward_model_path else self.model_name_or_path
+        return path is not None and checkpoints.kind_of(path) is checkpoints.PROCESS
 
     def load(self) -> Model:
         if self.of_steps and self.normalize:
@@ -105,15 +114,32 @@ class ScoreSettings(ModelsSettings, FormatSettings, WinnerSettings):
         "file for a hash of the rendering and the rewards of fixed texts; where it is there already, it is compared with",
         metavar="FILE",
     )
+    server: Sequence[str] | None = flag(
+        None, "servers that score, instead of this process", metavar="URL", **OF_SERVERS
+    )
+    check_server: str | None = flag(
+        None,
+        "does it give the rewards of --model_name_or_path (of fixed texts and --input)",
+        metavar="URL",
+        **OF_SERVERS,
+    )
+    api: str = flag(SERVE, "of these servers", choices=tuple(APIS), **OF_SERVERS)
+    concurrency: int = flag(16, "requests at a time", **OF_SERVERS)
+    key_file: str | None = flag(None, "file with the key that requests carry", metavar="FILE", **OF_SERVERS)
     list_public_models: bool = flag(False, "show the known public reward models and how each is read, then stop")
 
     def __post_init__(self) -> None:
         if self.list_public_models:
             return
-        self.check_models("score.py")
+        if self.server or self.check_server:
+            self._check_servers()
+        else:
+            self.check_models("score.py")
         if self.write_card and (self.reward_model_path or self.rendered):
             what = "--write_card is of one model and its chat text"
             raise UsageError(what, hint="give one with --model_name_or_path")
+        if self.check_server and not self.input:
+            return
         if bool(self.input) == bool(self.prompt is not None):
             raise UsageError("give either --input, or --prompt with --completions")
         if self.generate_with:
@@ -126,6 +152,29 @@ class ScoreSettings(ModelsSettings, FormatSettings, WinnerSettings):
                 hint=f"--rank writes all completions of a row, best first; --best_of {self.best_of} the best of its first "
                 f"{self.best_of} alone",
             )
+
+    def _check_servers(self) -> None:
+        which = "server" if self.server else "check_server"
+        unused = [
+            "reward_model_path",
+            "reward_weights",
+            "normalize",
+            "write_card",
+            "check_server" if self.server else "output",
+        ]
+        if self.server and self.api == SERVE:
+            unused += LOADING
+        for name in unused:
+            if getattr(self, name) != getattr(ScoreSettings, name):
+                raise UsageError(f"--{name} does nothing with --{which}", hint="give it to the server")
+        if self.check_server or self.api != SERVE:
+            check_required(self, ("model_name_or_path",), "score.py")
+
+    def key(self) -> str | None:
+        try:
+            return Path(self.key_file).read_text(encoding="utf-8").strip() if self.key_file else None
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"cannot read --key_file: {error}", where=self.key_file) from error
 
     def _check_generation(self) -> None:
         if self.completions:
@@ -175,7 +224,7 @@ class PublicModels(Result):
     public_models: list[dict[str, str]]
 
 
-Output = ScoringResult | PublicModels
+Output = ScoringResult | PublicModels | ServerCheck
 
 
 def list_public_models() -> PublicModels:
@@ -184,51 +233,108 @@ def list_public_models() -> PublicModels:
     return PublicModels(found)
 
 
-def score(settings: ScoreSettings) -> ScoringResult:
+def score(settings: ScoreSettings) -> ScoringResult | None:
+    """None in all processes but the first."""
+    team, several = processes.team(), settings.reward_model_path
+    if team and (settings.generate_with or settings.server or not settings.output):
+        hint = "add --output FILE; leave out --generate_with and --server, or torchrun"
+        raise UsageError("several processes score the rows of files, and the first writes one", hint=hint)
     output = settings.output and check_output_file(settings.output, settings.overwrite, settings.input or ())
-    several, of_steps = settings.reward_model_path, settings.of_steps
     if settings.generate_with:
         from .training.prompts import written_rankings
 
         rankings, completions = written_rankings(settings)
     else:
-        rankings, completions = read_rankings(settings, of_steps)
-    model = settings.load()
-    if settings.write_card:
-        difference = keep_card(model, settings.model_name_or_path, Path(settings.write_card), settings.dtype)
-        state = "written" if difference is None else f"golden scores differ by at most {difference:.1e}"
-        log(f"card {settings.write_card}: {state}")
+        rankings, completions = read_rankings(settings, check=not (team and team.rank))
+    model = _loaded(settings)
+    if team:
+        own = {name: value for name, value in asdict(settings).items() if name not in FREE}
+        named = [*(settings.input or ()), *(several or [settings.model_name_or_path])]
+        team.keep(output, own, named)
+        for one in getattr(model, "models", {"": model}).values():
+            one.team = team
     summary, moved, rows = RowSummary(settings), Counter(), None
     with progress("scoring", completions) as advance:
         scored = scored_rankings(model, rankings, settings, advance)
+        if team and team.rank:
+            deque(scored, maxlen=0)
+            return None
         lines = map(to_json, counted(summary.of(scored), moved))
         if output:
             write_whole(output, lines)
         else:
             rows = [json.loads(line) for line in lines]
+    if team:
+        team.forget()
     summary.show()
     model.warn_of_losses()
     summary.warn_of_lost_candidates()
     if output:
         log(f"wrote {summary.counts['prompts']} rows to {output}")
-    counts = sum((one.renderer.counts for one in getattr(model, "models", {"": model}).values()), summary.counts)
+    return _result(settings, model, summary, moved, output and str(output), rows)
+
+
+def _loaded(settings: ScoreSettings) -> Model:
+    if settings.server:
+        how = {"api": settings.api, "renderer": _renderer(settings), "concurrency": settings.concurrency}
+        return ServerRewards(settings.server, key=settings.key(), **how)
+    model = settings.load()
+    if settings.write_card and is_first_process():
+        difference = keep_card(model, settings.model_name_or_path, Path(settings.write_card), settings.dtype)
+        state = "written" if difference is None else f"golden scores differ by at most {difference:.1e}"
+        log(f"card {settings.write_card}: {state}")
+    return model
+
+
+def _renderer(settings: ScoreSettings) -> Renderer | None:
+    """Without the weights, where a card says how the model renders."""
+    path = settings.model_name_or_path
+    if settings.api == SERVE:
+        return None
+    if settings.of_steps:
+        raise UsageError("steps are scored by serve.py alone", hint="leave --api out")
+    card = read_card(path)
+    if not card:
+        return process.from_settings(settings).renderer
+    rendering = card["rendering"]
+    renderer = OUTCOME.renderer(read_tokenizer(path), rendering["scored_at"], rendering)
+    renderer.max_length = settings.max_length or rendering["max_length"]
+    renderer.overlong = settings.overlong or rendering["overlong"]
+    return renderer
+
+
+def check(settings: ScoreSettings) -> ServerCheck:
+    rankings = read_rankings(settings)[0] if settings.input else []
+    return check_server(settings, settings.load(), conversations_of(rankings))
+
+
+def _result(
+    settings: ScoreSettings,
+    model: Model,
+    summary: RowSummary,
+    moved: Counter[str],
+    output: str | None,
+    rows: list[dict[str, Any]] | None,
+) -> ScoringResult:
+    renderers = [one.renderer for one in getattr(model, "models", {"": model}).values()]
+    counts = sum((one.counts for one in renderers if one), summary.counts)
     told = ["prompts", "completions", "not_scored", "prompts_with_unscored", "truncated"]
     told += ["not_rendered", "templated", "refused", "special_tokens_in_content"]
     more = {}
-    if several:
+    if several := settings.reward_model_path:
         more |= {"reward_models": model.names, "reward_combine": model.combine, "reward_weights": model.weights}
     if settings.generate_with:
         more["policy"] = settings.generate_with
         told.append("unfinished")
-    if of_steps:
-        more["aggregate"] = model.aggregate
+    if isinstance(model, ProcessRewardModel) or summary.counts["steps"]:
+        more["aggregate"] = getattr(model, "aggregate", None)
         told += ["steps", "steps_not_scored"]
     n = counts["completions"] - counts["not_scored"]
     return ScoringResult(
-        model=settings.model_name_or_path or ", ".join(several),
+        model=settings.model_name_or_path or ", ".join(several or settings.server),
         reward_mean=summary.total / n if n else None,
-        output=str(output) if output else None,
-        batches=None if several else model.way(),
+        output=output,
+        batches=None if several or settings.server else model.way(),
         metadata_moved=tell_moved(moved),
         rows=rows,
         **{name: counts[name] for name in told},
@@ -236,10 +342,10 @@ def score(settings: ScoreSettings) -> ScoringResult:
     )
 
 
-def read_rankings(settings: ScoreSettings, of_steps: bool) -> tuple[Stream | list[Ranking], int]:
+def read_rankings(settings: ScoreSettings, check: bool = True) -> tuple[Stream | list[Ranking], int]:
     """And how many completions. A file, which may be larger than memory, is read again slice by slice."""
     if settings.input:
-        how = {"winner_values": settings.winner_values, "steps": of_steps, **settings.reading}
+        how = {"winner_values": settings.winner_values, "steps": settings.of_steps, "check": check, **settings.reading}
         rankings = stream(settings.input, split=settings.dataset_split, **how)
         log(f"{rankings.rows} rows of format {rankings.format}")
         return rankings, rankings.rows * settings.best_of if settings.best_of else rankings.completions
@@ -256,11 +362,7 @@ def scored_rankings(
     if renderer := getattr(model, "renderer", None):  # several models have one each, and stop at the first that refuses
         renderer.refused = refused
     for together in in_windows(rankings, settings.best_of):
-        conversations = [
-            Conversation(ranking.prompt, completion, ranking.tools, ranking.origin)
-            for ranking in together
-            for completion in ranking.completions
-        ]
+        conversations = conversations_of(together)
         seen += len(conversations)
         if refused and stops:  # look for the others, so that all are told
             model.render(conversations)
@@ -272,6 +374,10 @@ def scored_rankings(
         error = refused_together(refused, seen)
         hint = f"score the others with --refused unscored, or {error.hint}"
         raise DataError(error.message, where=error.where, hint=hint)
+
+
+def conversations_of(rankings: Iterable[Ranking]) -> list[Conversation]:
+    return [Conversation(row.prompt, one, row.tools, row.origin) for row in rankings for one in row.completions]
 
 
 def in_windows(rankings: Iterable[Ranking], best_of: int | None) -> Iterator[list[Ranking]]:
@@ -300,6 +406,9 @@ def score_together(
         scored = model.score_in_steps(conversations, advance)
         flat = [model.reward(scores) for _, scores in scored]
         columns = iter([{"steps": own, "step_rewards": step_rewards(own, scores)} for own, scores in scored])
+    elif isinstance(model, ServerRewards):
+        flat, said = zip(*model.score_in_columns(conversations, advance), strict=True) if conversations else ((), ())
+        columns = iter(said) if any(said) else None
     elif names := getattr(model, "attributes", ()):
         found = model.score_attributes(conversations, advance)
         flat = [own and own[0] for own in found]

@@ -1,6 +1,7 @@
 """Reward models as a program uses them: conversations in, rewards out. Rendered by `rendering`, computed by `forward`."""
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,12 +10,13 @@ from typing import Any, ClassVar, Self
 
 from . import checkpoints, losses, public_models
 from .data.records import Message
-from .errors import RunError, UsageError
+from .errors import DataError, RunError, UsageError
 from .gpu_speed import SCORING, Gain, seconds_saved
 from .hf import Model
 from .kinds import KINDS, OUTCOME, Kind
 from .lengths import DEFAULT_MAX_LENGTH, longest_input, positions
 from .packing import WINDOW, TokenRow, unique_tokens
+from .processes import Team
 from .rendering import Conversation
 
 Scores = list[float | None]
@@ -54,6 +56,8 @@ class Scorer:
         self.notes: list[str] = []
         self._gain = Gain()
         self._reasons: list[str | None] = []
+        self.team: Team | None = None
+        """Processes that call this with the same inputs: each computes a part of them."""
 
     @classmethod
     def from_pretrained(
@@ -179,17 +183,40 @@ class Scorer:
             for completion, many in zip(completions, several, strict=True)
         ]
 
-    def _scored(self, inputs: Sequence[Any], progress: Progress) -> list[Any]:
-        found: list[Any] = []
+    def _scored(self, inputs: Sequence[Any], progress: Progress) -> list[tuple[int, list[float]] | None]:
+        """(steps that did not fit, scores) of each input."""
+        found = []
         for start in range(0, len(inputs), WINDOW):
             part = inputs[start : start + WINDOW]
-            rendered = self.renderer.render_all(part)
-            rows = [[] if one is None else self._rows(one) for one in rendered]
-            flat = iter(self.score_rows(list(chain(*rows)), progress and _by_input(rows, progress)))
-            scores = [[score for _ in own for score in next(flat)] for own in rows]
-            _check_finite(scores, [one.origin for one in part], start)
-            found += [one and (one, own) for one, own in zip(rendered, scores, strict=True)]
+            found += self._shared(part, progress, start) if self.team else self._computed(part, progress, start)
         return found
+
+    def _shared(self, inputs: Sequence[Any], progress: Progress, start: int) -> list[tuple[int, list[float]] | None]:
+        renderer, found = self.renderer, []
+        refused, counts, first = renderer.refused, renderer.counts, renderer.first
+
+        def compute(share: slice) -> tuple:
+            renderer.counts, renderer.first, renderer.refused = Counter(), {}, None if refused is None else []
+            own = self._computed(inputs[share], progress, start + share.start)
+            faults = [(share.start + place, vars(error)) for place, error in renderer.refused or ()]
+            return own, renderer.counts, renderer.first, faults
+
+        for part, counted, examples, faults in self.team.shared(len(inputs), compute):
+            found += part
+            counts.update(counted)
+            first.update(examples | first)
+            if refused is not None:
+                refused += [(place, DataError(**error)) for place, error in faults]
+        renderer.counts, renderer.first, renderer.refused = counts, first, refused
+        return found
+
+    def _computed(self, inputs: Sequence[Any], progress: Progress, start: int) -> list[tuple[int, list[float]] | None]:
+        rendered = self.renderer.render_all(inputs)
+        rows = [[] if one is None else self._rows(one) for one in rendered]
+        flat = iter(self.score_rows(list(chain(*rows)), progress and _by_input(rows, progress)))
+        scores = [[score for _ in own for score in next(flat)] for own in rows]
+        _check_finite(scores, [one.origin for one in inputs], start)
+        return [one and (getattr(one, "dropped", 0), own) for one, own in zip(rendered, scores, strict=True)]
 
     def score_rows(
         self, rows: Sequence[TokenRow], progress: Callable[[list[int]], None] | None = None

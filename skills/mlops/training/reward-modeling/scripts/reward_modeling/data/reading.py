@@ -88,9 +88,11 @@ class Stream:
             yield from records.rows
 
 
-def stream(sources: list[str], *, steps: bool = False, **how: Any) -> Stream:
-    """Check as `to_score(load(sources, **how), steps=steps)` does, and keep nothing."""
+def stream(sources: list[str], *, steps: bool = False, check: bool = True, **how: Any) -> Stream:
+    """Check as `to_score(load(sources, **how), steps=steps)` does, and keep nothing; without, nothing is counted either."""
     checked = Stream(tuple(sources), Reading(neutral="ignore", **how), steps)
+    if not check:
+        return checked
     rows = completions = 0
     summary = Records([])
     for records in checked.slices():

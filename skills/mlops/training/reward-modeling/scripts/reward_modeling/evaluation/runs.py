@@ -1,11 +1,11 @@
 """An evaluation from its settings to its report: the data, the model, the measures, what is said and what is written."""
 
 from collections import Counter
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
-from .. import checkpoints, process
+from .. import checkpoints, process, processes
 from ..data.reading import load
 from ..data.records import Records, Solution, comparisons, solutions, to_score
 from ..data.sources import read
@@ -13,7 +13,8 @@ from ..data.writing import counted, tell_moved, with_metadata
 from ..errors import DataError, UsageError
 from ..outputs import check_output_file, write_whole
 from ..results import to_json
-from ..terminal import log
+from ..scoring import Scorer
+from ..terminal import is_first_process, log
 from . import benchmark_runs, best_of_n, overoptimization, pairs, results, steps
 from .inputs import score_answers, source_of
 from .plots import svg
@@ -26,12 +27,22 @@ from .steps import choose_threshold, labeled_steps
 OutputRows = list[dict[str, object]]
 
 
-def evaluate(settings: EvaluationSettings) -> results.EvaluationOutput:
-    folder = Folder(settings.report, settings.model_name_or_path, settings.overwrite) if settings.report else None
+def evaluate(settings: EvaluationSettings) -> results.EvaluationOutput | None:
+    """None in all processes but the first."""
+    team, folder = processes.team(), None
+    if team and settings.overoptimization:
+        raise UsageError("--overoptimization runs no model", hint="run it without torchrun")
+    if settings.report and is_first_process():
+        folder = Folder(settings.report, settings.model_name_or_path, settings.overwrite)
     inputs = [*(settings.dataset_name or ()), *(settings.threshold_data or ())]
     writes = settings.output and not settings.overoptimization
     output = check_output_file(settings.output, settings.overwrite, inputs) if writes else None
+    if team and output:
+        paths = settings.model_name_or_path, settings.compare, settings.benchmark_data
+        team.keep(output, asdict(settings), [*inputs, *filter(None, paths)])
     report, rows = _evaluated_by(settings)
+    if team and team.rank:
+        return None
     for section in sections_of(report):
         section.show()
     for sentence in report.diagnostics:
@@ -41,6 +52,8 @@ def evaluate(settings: EvaluationSettings) -> results.EvaluationOutput:
         write_whole(output, map(to_json, counted(rows, moved)))
         if moved:
             report = replace(report, metadata_moved=tell_moved(moved))
+    if team:
+        team.forget()
     if folder:
         folder.add(report, worst(rows) if isinstance(report, results.PairReport) else None)
     return report
@@ -58,6 +71,12 @@ def _evaluated_by(settings: EvaluationSettings) -> tuple[results.EvaluationOutpu
     if of_steps and any(isinstance(row, Solution) for row in records.rows):
         return report_steps(settings, records)
     return report_pairs(settings, records)
+
+
+def _loaded(settings: EvaluationSettings, path: str | None = None) -> Scorer:
+    model = process.from_settings(settings, path)
+    model.team = processes.team()
+    return model
 
 
 def _evaluated(settings: EvaluationSettings, records: Records, diagnostics: list[str]) -> dict[str, object]:
@@ -103,7 +122,7 @@ def report_pairs(settings: EvaluationSettings, records: Records) -> tuple[result
         checkpoints.check(settings.compare, checkpoints.PROCESS if of_steps else checkpoints.OUTCOME)
 
     def evaluated(path: str) -> tuple[pairs.PairEvaluation, ProbeSummary | None]:
-        model = process.from_settings(settings, path)
+        model = _loaded(settings, path)
         if settings.probes and getattr(model, "compares", False):
             raise UsageError(
                 f"{path} compares answers, and --probes needs the reward of one", hint="leave out --probes"
@@ -133,7 +152,7 @@ def report_steps(settings: EvaluationSettings, records: Records) -> tuple[result
     if settings.compare:
         raise UsageError("--compare evaluates two models on pairs", hint="evaluate each on the steps by itself")
     labeled, others = solutions(records), _threshold_data(settings)
-    model = process.from_settings(settings)
+    model = _loaded(settings)
     found = steps.evaluate_steps(
         model, labeled, threshold=settings.threshold, threshold_data=others, subset_column=settings.subset_column
     )
@@ -152,7 +171,7 @@ def report_pools(settings: EvaluationSettings) -> tuple[results.PoolReport, Outp
     pools = records.rows
     sizes = best_of_n.check_pools(pools, settings.best_of_n)
     answers = best_of_n.find_answers(pools, column=settings.answer_column, pattern=settings.answer_pattern)
-    model = process.from_settings(settings)
+    model = _loaded(settings)
     rewards = score_answers(model, pools)
     model.warn_of_losses()
     summary = best_of_n.summarize_pools(pools, rewards, sizes, answers)
@@ -175,7 +194,7 @@ def report_benchmarks(settings: EvaluationSettings) -> tuple[results.BenchmarkRe
     of_steps, others = benchmark_runs.BENCHMARKS[names[0]].of_steps, _threshold_data(settings)
     if of_steps:
         checkpoints.check(settings.model_name_or_path, checkpoints.PROCESS)
-    model, threshold = process.from_settings(settings), None
+    model, threshold = _loaded(settings), None
     if not settings.overlong and "truncate_left" in model.renderer.policies:
         model.renderer.overlong = "truncate_left"  # as RewardBench, RM-Bench and RMB do: every item counts
     if settings.threshold is not None:

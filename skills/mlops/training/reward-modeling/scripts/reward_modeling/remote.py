@@ -1,0 +1,217 @@
+"""Rewards that servers give: requests side by side, answers in input order, and patience where a server is busy or restarts."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import accumulate, count, groupby
+from typing import TYPE_CHECKING, Any
+
+from . import losses
+from .errors import DataError, RunError, UsageError, UserError
+from .rendering import Conversation, Renderer
+from .scoring import Progress, Scores, Text, as_messages
+
+if TYPE_CHECKING:
+    from httpx2 import Response
+
+Ask = Callable[[list[str], list[list[int]]], dict[str, Any]]
+"""Texts, as the chat template wrote them, and their token ids -> the body of a request."""
+TOGETHER = 32
+"""Completions in a request."""
+BUSY = frozenset((408, 425, 429, 502, 503, 504))
+PATIENCE, LONGEST_PAUSE = 300.0, 10.0
+"""Seconds that a server which has answered before may be away."""
+FIRST_TRIES = 3
+
+
+@dataclass(frozen=True)
+class Api:
+    """asks: score.py's first, then those of programs that ask such a server for rewards. read: answer -> rewards in order."""
+
+    route: str
+    asks: dict[str, Ask]
+    read: Callable[[Any], list[Any]]
+    by_text: bool = False
+    """Takes no token ids."""
+
+
+SERVE = "ours"
+APIS = {
+    SERVE: Api(
+        "/v1/rewards", {}, lambda said: [one for row in said["rows"] for one in _of_row(row)]
+    ),  # asked by `_rows`
+    # vllm/frontend/entrypoints/pooling: score.py and verl's reward loop
+    "vllm": Api(
+        "/classify",
+        {
+            "score.py": lambda texts, ids: {"input": ids, "use_activation": False},
+            "verl": lambda texts, ids: {"input": texts, "activation": False},
+        },
+        lambda said: [one["probs"][0] for one in sorted(said["data"], key=lambda one: one["index"])],
+    ),
+    # sglang/srt/entrypoints/http_server.py
+    "sglang": Api(
+        "/classify",
+        {"score.py": lambda texts, ids: {"input_ids": ids}, "one that sends text": lambda texts, ids: {"text": texts}},
+        lambda said: [one["embedding"][0] for one in said],
+    ),
+    # text-embeddings-inference, router/src/http/types.rs
+    "tei": Api(
+        "/predict",
+        {"score.py": lambda texts, ids: {"inputs": [[text] for text in texts], "raw_scores": True}},
+        lambda said: [one[0]["score"] for one in said],
+        by_text=True,
+    ),
+    # openrlhf/cli/serve_rm.py, openrlhf/utils/remote_rm_utils.py
+    "openrlhf": Api(
+        "/get_reward",
+        {"score.py": lambda texts, ids: {"query": texts, "prompts": texts, "labels": [""] * len(texts)}},
+        lambda said: said["rewards"],
+        by_text=True,
+    ),
+}
+
+
+class ServerRewards:
+    """A reward function as TRL's trainers call it, and a model as score.py does.
+
+    urls: asked in turn. renderer: of the model, for all but "ours". key: a bearer token. ask: by default that of score.py.
+    """
+
+    def __init__(
+        self,
+        urls: str | Sequence[str],
+        *,
+        api: str = SERVE,
+        renderer: Renderer | None = None,
+        concurrency: int = 16,
+        key: str | None = None,
+        ask: Ask | None = None,
+    ):
+        import httpx2
+
+        self.__name__ = "server_rewards"  # by which TRL logs it
+        self.urls = [urls] if isinstance(urls, str) else list(urls)
+        self.api, self.renderer, self.concurrency = APIS[api], renderer, concurrency
+        self.ask = ask or next(iter(self.api.asks.values()), None)
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self._client = httpx2.Client(timeout=PATIENCE, headers=headers)
+        self._lost, self._turn = (httpx2.TransportError, httpx2.InvalidURL), count()
+        self._has_answered, self._stopped = False, threading.Event()
+
+    def __call__(self, prompts: Sequence[Text], completions: Sequence[Text], **columns: Any) -> Scores:
+        asked = zip(prompts, completions, strict=True)
+        return self.score_conversations(
+            [Conversation(as_messages(prompt, "user"), as_messages(one, "assistant")) for prompt, one in asked]
+        )
+
+    def score_conversations(self, conversations: Sequence[Conversation], progress: Progress = None) -> Scores:
+        return [reward for reward, _ in self.score_in_columns(conversations, progress)]
+
+    def score_in_columns(
+        self, conversations: Sequence[Conversation], progress: Progress = None
+    ) -> list[tuple[float | None, dict[str, Any]]]:
+        """(reward, what the server says beside it) of each: `steps`, `attributes`; None for what was left out."""
+        requests = list((self._texts if self.ask else self._rows)(conversations))
+        found: list[tuple[float | None, dict[str, Any]]] = []
+        pool = ThreadPoolExecutor(self.concurrency)
+        try:
+            for part in pool.map(lambda request: self._answered(*request), requests):
+                found += part
+                if progress:
+                    progress(len(part))
+        except BaseException:
+            self._stopped.set()  # those who wait for a server
+            raise
+        finally:
+            pool.shutdown(cancel_futures=True)
+        return found
+
+    def render(self, conversations: Sequence[Conversation]) -> list[Any]:
+        return self.renderer.render_all(conversations)
+
+    def warn_of_losses(self) -> None:
+        if self.renderer:
+            losses.warn_of(self.renderer)
+
+    def _texts(self, conversations: Sequence[Conversation]) -> Iterator[tuple[dict[str, Any], list[bool], object]]:
+        """(body, which of its conversations it holds, origin of the first)."""
+        rendered = self.render(conversations)
+        for start in range(0, len(rendered), TOGETHER):
+            own, part = conversations[start : start + TOGETHER], rendered[start : start + TOGETHER]
+            held = [one is not None and not (one.cut and self.api.by_text) for one in part]  # a cut is not a text
+            kept = [both for both, is_held in zip(zip(own, part, strict=True), held, strict=True) if is_held]
+            texts = [self.renderer.text([*one.prompt, *one.completion], one.tools) for one, _ in kept]
+            yield self.ask(texts, [found.ids for _, found in kept]), held, own[0].origin
+
+    def _rows(self, conversations: Sequence[Conversation]) -> Iterator[tuple[dict[str, Any], list[bool], object]]:
+        rows = []
+        for (prompt, tools, origin), group in groupby(
+            conversations, key=lambda one: (one.prompt, one.tools, one.origin)
+        ):
+            answers = [one.completion[0].get("steps") or list(one.completion) for one in group]
+            row = {"prompt": list(prompt), "completions": answers} | ({"tools": tools} if tools else {})
+            rows.append((row, len(answers), origin))
+        before = accumulate((n for _, n, _ in rows), initial=0)
+        for _, part in groupby(zip(rows, before, strict=False), key=lambda both: both[1] // TOGETHER):
+            bodies, counts, origins = zip(*(row for row, _ in part), strict=True)
+            yield {"rows": bodies}, [True] * sum(counts), origins[0]
+
+    def _answered(self, body: dict[str, Any], held: list[bool], origin: object) -> list[tuple[float | None, dict]]:
+        if not any(held):
+            return [(None, {})] * len(held)
+        response = self._taken(body, origin)
+        try:
+            found = self.api.read(response.json())
+            found = [one if isinstance(one, tuple) else (float(one), {}) for one in found]
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+            what = f"{response.url} answers what --api does not say: {response.text[:200]}"
+            raise RunError(what, hint="is it another kind of server?") from error
+        if len(found) != sum(held):
+            raise RunError(f"{response.url} answers {len(found)} rewards to {sum(held)} completions")
+        left = iter(found)
+        return [next(left) if is_held else (None, {}) for is_held in held]
+
+    def _taken(self, body: dict[str, Any], origin: object) -> Response:
+        """The answer of the first server that takes the request."""
+        since, tries = time.monotonic(), 0
+        while True:
+            url = self.urls[next(self._turn) % len(self.urls)].rstrip("/") + self.api.route
+            pause, tries = min(0.1 * 2**tries, LONGEST_PAUSE), tries + 1
+            try:
+                response = self._client.post(url, json=body)
+                if response.status_code == 200:
+                    self._has_answered = True
+                    return response
+                said = f"{response.status_code}: {response.text[:300]}"
+                if response.status_code not in BUSY:
+                    raise _refusal(url, response.status_code, said, origin)
+                after = response.headers.get("Retry-After", "")
+                pause = min(float(after), LONGEST_PAUSE) if after.isdigit() else pause
+            except self._lost as error:
+                said = str(error) or type(error).__name__
+            away = time.monotonic() - since
+            if away > PATIENCE or (tries >= FIRST_TRIES * len(self.urls) and not self._has_answered):
+                hint = "is it running, and is this its address?"
+                raise RunError(f"{url} does not answer ({said}), tried {tries} times", hint=hint)
+            if self._stopped.wait(pause * random.uniform(0.75, 1.25)):
+                raise RunError("stopped, since another request failed")
+
+
+def _of_row(row: dict[str, Any]) -> Iterator[tuple[float | None, dict[str, Any]]]:
+    columns = {name: values for name, values in row.items() if name != "rewards"}
+    for i, reward in enumerate(row["rewards"]):
+        yield reward, {name: values[i] for name, values in columns.items()}
+
+
+def _refusal(url: str, status: int, said: str, origin: object) -> UserError:
+    if status in (401, 403):
+        return UsageError(f"{url} refuses the key ({said})", hint="give it with --key_file FILE")
+    if status == 404 or status >= 500:
+        return RunError(f"{url} failed ({said})", where=origin, hint="is it another kind of server? See --api")
+    return DataError(f"{url} refuses a request ({said})", where=origin)

@@ -1,0 +1,257 @@
+"""Does a server give this model's rewards? If not: what it does to the text or to the reward, and what sets it right."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from statistics import linear_regression
+from typing import TYPE_CHECKING, Any
+
+from .aggregation import probability
+from .errors import DataError, RunError
+from .golden import GOLDEN_TOLERANCE, golden_conversations
+from .kinds import OUTCOME
+from .remote import APIS, Ask, ServerRewards
+from .rendering import Conversation, Renderer
+from .results import Number, Result, emit
+from .scoring import RewardModel
+from .terminal import log, table
+
+if TYPE_CHECKING:
+    from .row_scoring import ScoreSettings
+
+TOLERANCE = GOLDEN_TOLERANCE["float32"]
+NOISE = 3.0
+"""Times the difference that a lower precision makes here: another processor rounds otherwise."""
+LENGTHS = (128, 256, 384, 512, 768, 1024, 2048, 3072, 4096, 8192)
+LONGEST_PROBE = 4096
+FEWEST_TO_FIT = 5
+
+RAW = {
+    "vllm": 'send "use_activation": false (`activation` is no longer read), or start it with '
+    """--pooler-config '{"use_activation": false}'""",
+    "sglang": "ask /classify: /v1/classify applies a softmax",
+    "tei": 'send "raw_scores": true',
+    "": "ask for raw scores",
+}
+LONGER = {
+    "vllm": "raise --max-model-len, send no truncate_prompt_tokens",
+    "sglang": "raise --context-length",
+    "tei": "leave out --auto-truncate",
+    "openrlhf": "raise its max_len",
+    "": "raise --max_length",
+}
+
+
+@dataclass(frozen=True)
+class Cause:
+    """What a server does. fix: by api, "" for others. value: of a reward; text: of (the right text, its messages, renderer)."""
+
+    says: str
+    fix: dict[str, str]
+    value: Callable[[float], float] | None = None
+    text: Callable[[str, list[dict[str, Any]], Renderer], str] | None = None
+
+
+CAUSES = {
+    "equal": Cause("gives the rewards of this model", {}, value=lambda reward: reward),
+    "sigmoid": Cause("squashes rewards by a sigmoid", RAW, value=probability),
+    "softmax": Cause("gives 1.0, the softmax of one label", RAW, value=lambda reward: 1.0),
+    "scaled": Cause(
+        "shifts or scales rewards ({a:.4g} * reward {b:+.4g})",
+        {"vllm": "take logit_mean and logit_sigma out of --pooler-config", "": "switch its normalization off"},
+    ),
+    "special_tokens": Cause(
+        "adds special tokens (BOS) to text that the template has finished",
+        {
+            "vllm": 'send "add_special_tokens": false, or token ids',
+            "sglang": "send token ids, as `input_ids`",
+            "": "take BOS off the text, or the post_processor out of its tokenizer.json",
+        },
+    ),
+    "end_missing": Cause(
+        "leaves out the token that ends an answer",
+        {"": "send the whole text, with its end"},
+        text=lambda text, _, renderer: _without_end(text.rstrip(), renderer.tokenizer.all_special_tokens),
+    ),
+    "stripped": Cause(
+        "strips the whitespace after the answer", {"": "send the text as it is"}, text=lambda text, *_: text.rstrip()
+    ),
+    "end_added": Cause(
+        "adds an end token after the template's",
+        {"": "let it add none"},
+        text=lambda text, _, renderer: text + (renderer.tokenizer.eos_token or ""),
+    ),
+    "templated_twice": Cause(
+        "applies its chat template to text that is templated already",
+        {"": "send the text as a completion, not as a chat"},
+        text=lambda text, _, renderer: renderer.text([{"role": "user", "content": text}]),
+    ),
+    "no_template": Cause(
+        "writes messages without the chat template",
+        {"": "give it the chat template of the model"},
+        text=lambda _, messages, __: "\n".join(message.get("content") or "" for message in messages),
+    ),
+    "cut": Cause("cuts texts to {length} tokens (their {side} is lost)", LONGER),
+    "refused": Cause("refuses texts of {length} tokens", LONGER),
+    "precision": Cause("computes in {dtype}", {"": "start it in float32, or accept that: score.py --dtype {dtype}"}),
+    "unknown": Cause(
+        "gives other rewards, for no reason that is known here",
+        {"": "compare its weights, tokenizer and chat template with those of this model"},
+    ),
+}
+
+
+@dataclass(frozen=True)
+class ServerFinding:
+    asked_by: str
+    """Whose form the requests had: that of score.py, or of a program that asks such servers."""
+    equal: bool
+    causes: list[str]
+    says: str
+    fix: str | None
+    largest_difference: Number
+    server: list[Number]
+    """Its rewards; null for a text that it refused."""
+
+
+@dataclass(frozen=True)
+class ServerCheck(Result):
+    model: str
+    checked_server: str
+    api: str
+    equal: bool
+    tokens: list[int | None]
+    """Of each text: the golden ones, longer and longer ones, those of --input."""
+    rewards: list[Number]
+    """Of this model, computed here."""
+    findings: list[ServerFinding]
+
+
+def check_server(settings: ScoreSettings, model: RewardModel, more: Sequence[Conversation]) -> ServerCheck:
+    """Raises RunError, after the result was printed, when the server gives other rewards."""
+    check = _Check(settings, model, [*golden_conversations(model.kind), *_longer(model), *more])
+    findings = [check.finding(name, ask) for name, ask in (APIS[settings.api].asks or {"score.py": None}).items()]
+    lengths = [ids and len(ids) for ids in check.ids]
+    given = zip(lengths, check.own, *(one.server for one in findings), strict=True)
+    names = ["text", "tokens", "here", *(one.asked_by for one in findings)]
+    table("rewards here and there", names, [[i, *row] for i, row in enumerate(given, 1)])
+    told = [f"{settings.check_server}, asked as {one.asked_by} does, {one.says}" for one in findings]
+    wrong = [i for i, one in enumerate(findings) if not one.equal]
+    own = settings.model_name_or_path, settings.check_server, settings.api, not wrong
+    result = ServerCheck(*own, tokens=lengths, rewards=check.own, findings=findings)
+    for i, sentence in enumerate(told):
+        if i not in wrong[:1]:
+            log(sentence)
+    if wrong:
+        emit(result)
+        raise RunError(told[wrong[0]], hint=findings[wrong[0]].fix)
+    return result
+
+
+def _longer(model: RewardModel) -> Iterator[Conversation]:
+    """Twice as long each, as far as the model reads; each part is another, so that a cut shows."""
+    limit, n = min(model.renderer.max_length or LONGEST_PROBE, LONGEST_PROBE), 8
+    while model.kind is OUTCOME and n < limit:
+        listed = " ".join(f"{i} and" for i in range(n))
+        yield Conversation([{"role": "user", "content": listed}], [{"role": "assistant", "content": listed}])
+        n *= 2
+
+
+class _Check:
+    """texts, ids, own: conversations that are neither cut nor left out, with their token ids and rewards here."""
+
+    def __init__(self, settings: ScoreSettings, model: RewardModel, conversations: Sequence[Conversation]):
+        self.settings, self.model = settings, model
+        model.renderer.refused = []
+        whole = [
+            (one, found)
+            for one, found in zip(conversations, model.render(conversations), strict=True)
+            if found and not getattr(found, "cut", 0)
+        ]
+        self.texts = [one for one, _ in whole]
+        self.ids = [found.ids if model.kind is OUTCOME else None for _, found in whole]
+        self.own = model.score_conversations(self.texts)
+
+    def finding(self, name: str, ask: Ask | None) -> ServerFinding:
+        api, where = self.settings.api, self.settings.check_server
+        server = ServerRewards(where, api=api, renderer=self.model.renderer, key=self.settings.key(), ask=ask)
+        given = [_given(server, one) for one in self.texts]
+        answered = [i for i, one in enumerate(given) if one is not None]
+        if not answered:
+            raise RunError(f"{where} refuses all texts", hint="is it another kind of server?")
+        rewards, own = [given[i] for i in answered], [self.own[i] for i in answered]
+        causes, told = self._causes(answered, rewards, own)
+        if len(answered) < len(given):
+            told["length"] = min(len(self.ids[i] or ()) for i, one in enumerate(given) if one is None)
+            causes = [*causes, "refused"]
+        causes = [cause for cause in causes if cause != "equal"] or ["equal"]
+        fixes = (CAUSES[cause].fix.get(api, CAUSES[cause].fix.get("")) for cause in causes)
+        fix = "; ".join(dict.fromkeys(filter(None, fixes))).replace("{dtype}", told.get("dtype", "")) or None
+        says = " and ".join(CAUSES[cause].says.format(**told) for cause in causes)
+        equal = causes == ["equal"] or (causes == ["precision"] and told["dtype"] == self.settings.dtype)
+        return ServerFinding(name, equal, causes, says, fix, _difference(rewards, own), given)
+
+    def _causes(self, places: list[int], given: list[float], own: list[float]) -> tuple[list[str], dict[str, Any]]:
+        """With what their sentences name."""
+        closest, closest_told = (math.inf, "equal", "equal"), {}
+        for variant, scores, told in self._variants(places, own):
+            for name, cause in CAUSES.items():
+                if cause.value:
+                    found = _difference(given, list(map(cause.value, scores))), variant, name
+                    if found[0] <= TOLERANCE:
+                        return [variant, name], told
+                    if found < closest:
+                        closest, closest_told = found, told
+            if len(set(given)) >= FEWEST_TO_FIT and len(set(scores)) > 1:
+                a, b = linear_regression(scores, given)
+                if _difference(given, [a * score + b for score in scores]) <= TOLERANCE * min(1, abs(a)):
+                    return [variant, "scaled"], told | {"a": a, "b": b}
+        off, variant, name = closest
+        value, texts = CAUSES[name].value, [self.texts[i] for i in places]
+        for dtype in ("bfloat16", "float16"):
+            loading = self.settings.loading | {"dtype": dtype}
+            other = type(self.model).from_pretrained(self.settings.model_name_or_path, **loading)
+            rounded = list(map(value, other.score_conversations(texts)))
+            if off <= NOISE * _difference(rounded, list(map(value, own))):
+                return [variant, name, "precision"], closest_told | {"dtype": dtype}
+        return ["unknown"], {}
+
+    def _variants(self, places: list[int], own: list[float]) -> Iterator[tuple[str, list[float], dict[str, Any]]]:
+        """(cause, what the model gives to the texts that it makes, what its sentence names), where it changes any."""
+        yield "equal", own, {}
+        ids = [self.ids[i] for i in places]
+        if self.model.kind is OUTCOME:
+            for name, rows, told in self._changed(ids, [self.texts[i] for i in places]):
+                if rows != ids and all(rows):
+                    yield name, self.model.score_ids(rows), told
+
+    def _changed(self, ids: list[list[int]], conversations: list[Conversation]) -> Iterator[tuple[str, list, dict]]:
+        renderer, tokenizer = self.model.renderer, self.model.renderer.tokenizer
+        messages = [[*one.prompt, *one.completion] for one in conversations]
+        texts = [renderer.text(own, one.tools) for own, one in zip(messages, conversations, strict=True)]
+        yield "special_tokens", tokenizer(texts)["input_ids"], {}
+        if tokenizer.bos_token_id is not None:
+            yield "special_tokens", [[tokenizer.bos_token_id, *row] for row in ids], {}
+        for name, cause in CAUSES.items():
+            with contextlib.suppress(DataError):  # of a template that takes no such conversation
+                made = [cause.text(*one, renderer) for one in zip(texts, messages, strict=True)] if cause.text else []
+                yield name, tokenizer(made, add_special_tokens=False)["input_ids"] if made else ids, {}
+        for length in (one for one in LENGTHS if one < max(map(len, ids))):
+            yield "cut", [row[:length] for row in ids], {"length": length, "side": "end"}
+            yield "cut", [row[-length:] for row in ids], {"length": length, "side": "start"}
+
+
+def _given(server: ServerRewards, conversation: Conversation) -> float | None:
+    with contextlib.suppress(DataError):
+        return server.score_conversations([conversation])[0]
+
+
+def _difference(given: Sequence[float], own: Sequence[float]) -> float:
+    return max(abs(one - other) / max(1.0, abs(other)) for one, other in zip(given, own, strict=True))
+
+
+def _without_end(text: str, tokens: Sequence[str]) -> str:
+    return text.removesuffix(next((token for token in tokens if text.endswith(token)), ""))
