@@ -1,0 +1,63 @@
+"""Functions of the user's own, named as FILE:NAME: from a local Python file, never from a hub."""
+
+import difflib
+import importlib.util
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+from .errors import UsageError
+
+
+def load_function(spec: str) -> Callable:
+    """The function NAME of the file FILE, which is run once however many of its functions are loaded.
+
+    Raises UsageError where there is no such file or function, and where running the file raises.
+    """
+    path, found, name = spec.rpartition(":")
+    if not (found and path and name.isidentifier()):
+        raise UsageError(f"{spec!r} names no function", hint="write FILE:NAME, as in checks.py:is_right")
+    file = Path(path)
+    if file.suffix != ".py" or not file.is_file():
+        hint = "give a Python file on this machine; none is fetched from a hub"
+        raise UsageError(f"{path} is not a Python file that exists", hint=hint)
+    module = _module_of(file.resolve())
+    function = getattr(module, name, None)
+    if callable(function):
+        return function
+    if function is not None:
+        raise UsageError(f"{name} of {path} is {type(function).__name__}, not a function")
+    own = [key for key, value in vars(module).items() if getattr(value, "__module__", None) == module.__name__]
+    close = difflib.get_close_matches(name, own, n=1)
+    hint = f"did you mean {close[0]}?" if close else f"it has {', '.join(own) or 'none'}"
+    raise UsageError(f"{path} has no function {name}", hint=hint)
+
+
+def _module_of(file: Path) -> ModuleType:
+    name = f"user_functions:{file}"
+    if name in sys.modules:
+        return sys.modules[name]
+    if str(file.parent) not in sys.path:
+        sys.path.append(str(file.parent))  # for what it imports from beside it, after everything installed
+    spec = importlib.util.spec_from_file_location(name, file)
+    sys.modules[name] = module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        line = _last_line(error, file)
+        told = f"{type(error).__name__}: {error}"
+        raise UsageError(f"{file.name} cannot be run: {told}", where=f"{file}:{line}" if line else file) from error
+    return module
+
+
+def _last_line(error: BaseException, file: Path) -> int | None:
+    if isinstance(error, SyntaxError) and error.filename == str(file):
+        return error.lineno
+    trace, line = error.__traceback__, None
+    while trace:
+        if trace.tb_frame.f_code.co_filename == str(file):
+            line = trace.tb_lineno
+        trace = trace.tb_next
+    return line
