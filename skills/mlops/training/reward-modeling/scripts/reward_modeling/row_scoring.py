@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from . import checkpoints, process
 from .aggregation import step_rewards
 from .base_rendering import refused_together
-from .cli import check_required, flag, non_negative_number, utf8
+from .cli import check_required, flag, utf8
 from .data.reading import Stream, stream
 from .data.records import Ranking
 from .data.writing import counted, tell_moved, with_metadata
@@ -27,18 +27,17 @@ from .readers import families
 from .rendering import Conversation
 from .results import Number, Result, to_json
 from .scoring import Ranked, RewardModel, as_messages, ranked
-from .settings import FormatSettings, RewardsSettings, ScoringSettings, WinnerSettings, split_flag
+from .settings import FormatSettings, RewardsSettings, SamplingSettings, ScoringSettings, WinnerSettings, split_flag
 from .terminal import log, progress, table, warn
 
 SHOWN_PROMPTS = 5
-WRITTEN_HERE = {"group": "completions written here"}
 Model = RewardModel | ProcessRewardModel | Rewards
 ScoredRanking = tuple[Ranking, list[float | None], list[dict[str, Any]] | None]
 """With its rewards, and columns of each completion: "steps" and "step_rewards", or "attributes"."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScoreSettings(ScoringSettings, RewardsSettings, FormatSettings, WinnerSettings):
+class ScoreSettings(ScoringSettings, RewardsSettings, SamplingSettings, FormatSettings, WinnerSettings):
     group: ClassVar = "result"
     input: Sequence[str] | None = flag(
         None, "files, folders or hub ids with prompts and completions", group="data", metavar="DATA"
@@ -47,21 +46,11 @@ class ScoreSettings(ScoringSettings, RewardsSettings, FormatSettings, WinnerSett
     prompt: str | None = flag(None, "one prompt, instead of --input", group="data", type=utf8)
     completions: Sequence[str] | None = flag(None, "its completions", group="data", type=utf8)
     generate_with: str | None = flag(
-        None, "policy that writes --best_of N completions for each prompt", metavar="POLICY", **WRITTEN_HERE
-    )
-    temperature: float = flag(
-        1.0,
-        "of sampling; 0 takes the likeliest; ppo.py samples at 0.7 unless told",
-        type=non_negative_number,
-        **WRITTEN_HERE,
-    )
-    max_new_tokens: int | None = flag(
         None,
-        "longest completion (256, or half of what the policy reads; ppo.py trains with 53 unless told)",
-        metavar="TOKENS",
-        **WRITTEN_HERE,
+        "policy that writes --best_of N completions for each prompt",
+        group=SamplingSettings.group,
+        metavar="POLICY",
     )
-    seed: int = flag(0, "of sampling", type=int, **WRITTEN_HERE)
     rank: bool = flag(False, "order each prompt's completions, best first; a row is a prompt: rows are not grouped")
     best_of: int | None = flag(None, "keep the best of each prompt's first N completions")
     normalize: bool = flag(False, "subtract the mean and divide by the standard deviation saved with the model")
@@ -77,6 +66,7 @@ class ScoreSettings(ScoringSettings, RewardsSettings, FormatSettings, WinnerSett
     list_public_models: bool = flag(False, "show the known public reward models and how each is read, then stop")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.list_public_models:
             return
         if self.reward_model_path and self.model_name_or_path:
@@ -107,8 +97,6 @@ class ScoreSettings(ScoringSettings, RewardsSettings, FormatSettings, WinnerSett
             raise UsageError("--completions are given, --generate_with writes them: choose one of them")
         if not self.best_of:
             raise UsageError("--generate_with needs --best_of N: how many completions to write for each prompt")
-        if self.seed < 0:
-            raise UsageError(f"--seed is a whole number of at least 0, got {self.seed}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,6 +3,7 @@
 import difflib
 import importlib.util
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -23,11 +24,8 @@ def load_function(spec: str) -> Callable:
         hint = "give a Python file on this machine; none is fetched from a hub"
         raise UsageError(f"{path} is not a Python file that exists", hint=hint)
     module = _module_of(file.resolve())
-    function = getattr(module, name, None)
-    if callable(function):
+    if callable(function := getattr(module, name, None)):
         return function
-    if function is not None:
-        raise UsageError(f"{name} of {path} is {type(function).__name__}, not a function")
     own = [key for key, value in vars(module).items() if getattr(value, "__module__", None) == module.__name__]
     close = difflib.get_close_matches(name, own, n=1)
     hint = f"did you mean {close[0]}?" if close else f"it has {', '.join(own) or 'none'}"
@@ -46,18 +44,8 @@ def _module_of(file: Path) -> ModuleType:
         spec.loader.exec_module(module)
     except Exception as error:
         del sys.modules[name]
-        line = _last_line(error, file)
-        told = f"{type(error).__name__}: {error}"
-        raise UsageError(f"{file.name} cannot be run: {told}", where=f"{file}:{line}" if line else file) from error
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
+        line = error.lineno if isinstance(error, SyntaxError) else lines[-1]
+        what = f"{file.name} cannot be run: {type(error).__name__}: {error}"
+        raise UsageError(what, where=f"{file}:{line}") from error
     return module
-
-
-def _last_line(error: BaseException, file: Path) -> int | None:
-    if isinstance(error, SyntaxError) and error.filename == str(file):
-        return error.lineno
-    trace, line = error.__traceback__, None
-    while trace:
-        if trace.tb_frame.f_code.co_filename == str(file):
-            line = trace.tb_lineno
-        trace = trace.tb_next
-    return line

@@ -1,0 +1,120 @@
+"""Is the final answer of a text right? Checkers, and a process of its own that runs one with a time limit."""
+
+import contextlib
+import multiprocessing
+import signal
+from collections.abc import Callable, Mapping
+from functools import partial
+from multiprocessing.connection import Connection
+from typing import Any, NamedTuple, Self
+
+from .errors import UsageError
+from .evaluation.votes import check_pattern, comparable, final_answer
+from .packages import is_installed, not_installed
+from .user_functions import load_function
+
+Row = Mapping[str, Any]
+Check = Callable[[str, Row], bool | None]
+"""(a whole solution, its row) -> whether its answer is right, None where that cannot be said."""
+
+
+class Verdict(NamedTuple):
+    """why: it is undecided: `without_answer`, `checker_errors` or `checker_timeouts`. told: what was raised."""
+
+    right: bool | None
+    why: str = ""
+    told: str = ""
+
+
+def same_answer(text: str, row: Row, *, column: str, pattern: str | None) -> bool | None:
+    """Whether the last match of the pattern is the reference, as text or as a number."""
+    found, reference = final_answer(text, pattern), str(row[column])
+    return None if found is None else found == (final_answer(reference, pattern) or comparable(reference))
+
+
+def same_mathematics(text: str, row: Row, *, column: str, pattern: str | None) -> bool | None:
+    """By math-verify, for which 1/2 is 0.5."""
+    from math_verify import parse, verify
+
+    reference, found = str(row[column]), parse(text)
+    return verify(parse(f"${final_answer(reference, pattern) or reference}$"), found) if found else None
+
+
+CHECKERS: dict[str, Callable[..., bool | None]] = {"answer": same_answer, "math_verify": same_mathematics}
+
+
+def check_of(name: str, column: str, pattern: str | None) -> Check:
+    """Raises UsageError for a name that is not a checker's, nor FILE:NAME."""
+    if name == "math_verify" and not is_installed(name):
+        raise not_installed(name, "--checker math_verify: ")
+    if name in CHECKERS:
+        check_pattern(pattern)
+        return partial(CHECKERS[name], column=column, pattern=pattern)
+    if ":" in name:
+        return load_function(name)
+    raise UsageError(f"--checker {name} is not known", hint=f"choose {', '.join(CHECKERS)} or FILE:NAME")
+
+
+class Checker:
+    """A context. Its process is killed, and started anew for the next text, when a check takes more than `seconds`."""
+
+    def __init__(self, *check: Any, seconds: float):
+        check_of(*check)  # which may raise
+        self.check, self.seconds, self.process = check, seconds, None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process:
+            self.process.kill()
+            self.process.join()
+            self.channel.close()
+            self.process = None
+
+    def __call__(self, text: str, row: Row) -> Verdict:
+        try:
+            if not self.process:
+                self._start()
+            self.channel.send((text, row))
+            if self.channel.poll(self.seconds):
+                return Verdict(*self.channel.recv())
+            verdict = Verdict(None, "checker_timeouts", f"it took more than {self.seconds:g} seconds")
+        except (EOFError, OSError):
+            verdict = Verdict(None, "checker_errors", "it ended its process")
+        self.__exit__()
+        return verdict
+
+    def _start(self) -> None:
+        spawned = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
+        self.channel, other = spawned.Pipe()
+        self.process = spawned.Process(target=_serve, args=(other, self.check, self.seconds), daemon=True)
+        self.process.start()
+        other.close()
+        self.channel.recv()  # its imports take as long as they take
+
+
+def _serve(channel: Connection, check: tuple[Any, ...], seconds: float) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends this process
+    alarm = getattr(signal, "alarm", lambda _: None)  # ends a check that hangs after its parent was killed
+    function = check_of(*check)
+    channel.send(True)
+    with contextlib.suppress(EOFError, OSError):
+        while True:
+            text, row = channel.recv()
+            alarm(int(2 * seconds) + 2)
+            verdict = _verdict(function, text, row)
+            alarm(0)
+            channel.send(verdict)
+
+
+def _verdict(function: Check, text: str, row: Row) -> Verdict:
+    try:
+        right = function(text, row)
+        if right is None:
+            return Verdict(None, "without_answer")
+        if right not in (0, 1):
+            raise ValueError(f"it returned {right!r}, not True, False or None")
+        return Verdict(bool(right))
+    except (Exception, SystemExit) as error:
+        return Verdict(None, "checker_errors", f"{type(error).__name__}: {error}")

@@ -1,0 +1,325 @@
+"""Step labels from rollouts: a policy finishes each prefix of a solution some times, a checker says which ends are right."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from .checkers import CHECKERS, Checker, Verdict
+from .cli import check_required, escaped, flag, positive_number
+from .data.reading import load
+from .data.records import Ranking, Solution, to_score
+from .data.writing import to_row
+from .errors import DataError, RunError, UsageError
+from .outputs import check_output_file, write_whole
+from .process import steps_of
+from .rendering import Conversation
+from .results import Number, Result, to_json
+from .settings import FormatSettings, SamplingSettings, split_flag
+from .terminal import listed, log, progress, warn
+from .training.settings import template_flag
+
+if TYPE_CHECKING:
+    from .training.policy import Policy
+
+TOGETHER = 32
+"""Solutions whose prefixes are finished together. What a killed run has of the last ones is lost."""
+UNDECIDED = ("unfinished", "overlong", "without_answer", "checker_errors", "checker_timeouts")
+MANY = 0.1
+"""The share of undecided rollouts that is warned of."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RolloutSettings(SamplingSettings, FormatSettings):
+    group: ClassVar = "rollouts"
+    model_name_or_path: str = flag(None, "policy that finishes the solutions: a folder or hub id", metavar="POLICY")
+    chat_template_path: str | None = template_flag()
+    device: str | None = flag(None, "cpu, cuda, cuda:1, mps (the best there is)", metavar="DEVICE")
+    input: Sequence[str] = flag(
+        None, "files, folders or hub ids with prompt and steps, or completions", group="data", metavar="DATA"
+    )
+    dataset_split: str | None = split_flag(None)
+    step_separator: str = flag("\n", "where texts are split, and what follows each step", type=escaped, group="data")
+    output: str | None = flag(None, "JSONL file for the labeled solutions", metavar="FILE")
+    overwrite: bool = flag(False, "replace --output if it exists, and what a killed run with other settings left")
+    num_rollouts: int = flag(8, "completions of each prefix")
+    search: str = flag(
+        "all", "label all steps, or find the first error in a logarithm of the steps", choices=("all", "binary")
+    )
+    labels: str | None = flag(
+        None,
+        "soft: the share of right completions; hard: whether any is right (soft; of a binary search hard)",
+        choices=("soft", "hard"),
+    )
+    batch_size: int = flag(64, "completions written together")
+    checker: str = flag(
+        "answer",
+        "says whether a final answer is right: answer (the same text or number), math_verify (its package), or FILE:NAME, a "
+        "function (solution, row) -> True, False or None",
+        metavar="NAME",
+    )
+    reference_column: str = flag("answer", "column with the right answer, or a solution that states it", metavar="NAME")
+    answer_pattern: str | None = flag(
+        None, r"regular expression whose group is the final answer (\boxed{}, ####, A:, the answer is)", metavar="REGEX"
+    )
+    checker_seconds: float = flag(10.0, "longest check", type=positive_number)
+    dry_run: bool = flag(False, "check the solutions as they are, say what the rollouts would cost, and stop")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        needed = ("model_name_or_path", "input") if self.dry_run else ("model_name_or_path", "input", "output")
+        check_required(self, needed, "label_steps.py")
+        if self.search == "binary" and self.labels == "soft":
+            raise UsageError("--search binary finds the first error: its labels are hard", hint="leave out --labels")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RolloutLabels(Result):
+    model: str
+    solutions: int
+    steps: int
+    right: int
+    """Solutions whose own final answer is right."""
+    wrong: int
+    undecided: int
+    rollouts_at_most: int
+    tokens_at_most: int
+    """If every rollout is as long as it may be."""
+    output: str | None = None
+    dropped: int | None = None
+    """Solutions without any label."""
+    labeled_steps: int | None = None
+    mean_label: Number = None
+    rollouts: int | None = None
+    rollouts_right: int | None = None
+    rollouts_undecided: dict[str, int] | None = None
+    """They count for no label: `unfinished` (within --max_new_tokens), `overlong` (the prefix leaves no room for these)."""
+    tokens: int | None = None
+
+
+@dataclass
+class Labeled:
+    """A solution. first: the number of its first step among all. rollouts: (right, decided) after each step, or None."""
+
+    ranking: Ranking
+    id: str | int | None
+    steps: list[str]
+    first: int
+    rollouts: list[tuple[int, int] | None]
+
+    @property
+    def row(self) -> dict[str, Any]:
+        return {"prompt": self.ranking.prompt, **self.ranking.metadata}
+
+    def span(self) -> tuple[int, int]:
+        """The last number of steps with a right end, and the first after it with none: what a binary search has left."""
+        known = [(k, own) for k, own in enumerate(self.rollouts, 1) if own]
+        good = max((k for k, (right, _) in known if right), default=0)
+        bad = (k for k, (right, decided) in known if k > good and decided and not right)
+        return good, next(bad, len(self.steps) + 1)
+
+    def wanted(self, search: str) -> list[int]:
+        """After how many steps rollouts are needed; of a binary search those of the next round."""
+        places = range(1, len(self.steps) + 1)
+        if search == "binary" and self.steps and self.rollouts[-1] is not None:
+            good, bad = self.span()
+            places = [(good + bad) // 2] if bad > good + 1 else []
+        elif search == "binary":
+            places = places[-1:]
+        return [k for k in places if self.rollouts[k - 1] is None]
+
+    def at_most(self, search: str) -> int:
+        unknown = self.rollouts.count(None)
+        if search == "all" or not unknown:
+            return unknown
+        several, ends = len(self.steps), self.rollouts[-1]
+        return 0 if ends and ends[0] else math.ceil(math.log2(several + (ends is None))) + (ends is None)
+
+    def labels(self, settings: RolloutSettings) -> list[float | None]:
+        if settings.search == "binary":
+            good, bad = self.span()
+            error = bad == good + 1 <= len(self.steps)
+            return [1.0] * good + [0.0] * error + [None] * (len(self.steps) - good - error)
+        hard = settings.labels == "hard"
+        return [(float(own[0] > 0) if hard else own[0] / own[1]) if own and own[1] else None for own in self.rollouts]
+
+
+def read_solutions(settings: RolloutSettings) -> list[Labeled]:
+    """Every completion is one. Raises DataError for a row without the reference that its checker needs."""
+    records = load(settings.input, split=settings.dataset_split, neutral="ignore", **settings.reading)
+    found, first = [], 0
+    for row in to_score(records, steps=True).rows:
+        if settings.checker in CHECKERS and row.metadata.get(settings.reference_column) is None:
+            hint = f"name it with --reference_column; the row has {', '.join(row.metadata) or 'no other columns'}"
+            raise DataError(f"no right answer in a column {settings.reference_column}", where=row.origin, hint=hint)
+        for place, completion in enumerate(row.completions):
+            steps = steps_of(Conversation(row.prompt, completion, row.tools, row.origin), settings.step_separator)
+            own = f"{row.id}:{place}" if row.id is not None and len(row.completions) > 1 else row.id
+            found.append(Labeled(row, own, steps, first, [None] * len(steps)))
+            first += len(steps)
+    log(f"{len(found)} solutions of format {records.format}")
+    return found
+
+
+def label_steps(settings: RolloutSettings) -> RolloutLabels:
+    from .training.policy import Policy
+    from .training.prompts import MAX_NEW_TOKENS, new_tokens
+
+    output = None if settings.dry_run else check_output_file(settings.output, settings.overwrite, settings.input)
+    solutions, template = read_solutions(settings), settings.chat_template_path
+    check = (settings.checker, settings.reference_column, settings.answer_pattern)
+    with Checker(*check, seconds=settings.checker_seconds) as checker:
+        path, device = settings.model_name_or_path, settings.device
+        policy = Policy.from_pretrained(path, chat_template_path=template, device=device)
+        longest = new_tokens(policy, settings.max_new_tokens, MAX_NEW_TOKENS, "--max_new_tokens")
+        run = Rollouts(settings, policy, checker, longest, solutions)
+        plan = run.plan()
+        log(f"the solutions themselves, and what the rollouts may cost: {listed(plan)}")
+        return run.labeled(output, plan) if output else RolloutLabels(model=path, **plan)
+
+
+class Rollouts:
+    """Each has random numbers of its own: more of them only add to fewer, whatever else is computed with them."""
+
+    def __init__(
+        self, settings: RolloutSettings, policy: Policy, checker: Checker, longest: int, solutions: list[Labeled]
+    ):
+        self.settings, self.policy, self.checker, self.longest = settings, policy, checker, longest
+        self.solutions, self.steps = solutions, sum(len(one.steps) for one in solutions)
+        self.counts, self.told = Counter(), set()
+
+    def plan(self) -> dict[str, int]:
+        """A whole solution is checked as it is: without rollouts, unless its answer cannot be told."""
+        verdicts = Counter()
+        for one in self.solutions:
+            right = self._check(one, self.settings.step_separator.join(one.steps)).right if one.steps else None
+            verdicts[right] += 1
+            if right is not None:
+                one.rollouts[-1] = (int(right), 1)
+        most = self.settings.num_rollouts * sum(one.at_most(self.settings.search) for one in self.solutions)
+        counts = {"right": verdicts[True], "wrong": verdicts[False], "undecided": verdicts[None]}
+        most = {"rollouts_at_most": most, "tokens_at_most": most * self.longest}
+        return {"solutions": len(self.solutions), "steps": self.steps, **counts, **most}
+
+    def labeled(self, output: Path, plan: dict[str, int]) -> RolloutLabels:
+        """Roll out, write, and delete the journal. Raises RunError where no rollout was decided."""
+        journal, settings = Path(f"{output}.rollouts"), self.settings
+        counts = self._all(journal)
+        undecided = {name: counts[name] for name in UNDECIDED if counts[name]}
+        lost, asked = sum(undecided.values()), counts["rollouts"] + counts["overlong"]
+        labels = [one.labels(settings) for one in self.solutions]
+        given = [label for own in labels for label in own if label is not None]
+        told = f"{lost} of {asked} rollouts are undecided ({listed(undecided)})"
+        if not given or lost == asked > 0:
+            journal.unlink()
+            hint = "look at some answers (score.py --generate_with), --max_new_tokens and --answer_pattern"
+            raise RunError(f"no step can be labeled by rollouts: {told}", hint=hint)
+        if lost > MANY * asked:
+            warn(f"{told}: they count for no label")
+        rows = [
+            Solution(row.prompt, one.steps, own, id=one.id, metadata={**row.metadata, "rollouts": one.rollouts})
+            for one, own in zip(self.solutions, labels, strict=True)
+            if (row := one.ranking) and any(label is not None for label in own)
+        ]
+        if dropped := len(labels) - len(rows):
+            warn(f"left out {dropped} of {len(labels)} solutions, of which no step could be labeled")
+        log(f"wrote {write_whole(output, map(to_json, map(to_row, rows)))} labeled solutions to {output}")
+        journal.unlink()
+        return RolloutLabels(
+            model=settings.model_name_or_path,
+            **plan,
+            output=str(output),
+            dropped=dropped,
+            labeled_steps=len(given),
+            mean_label=sum(given) / len(given),
+            rollouts_undecided=undecided,
+            **{name: counts[name] for name in ("rollouts", "rollouts_right", "tokens")},
+        )
+
+    def _all(self, journal: Path) -> Counter[str]:
+        """Whatever the journal of a killed run does not hold. Windows are the same in every run, and so are batches."""
+        kept, total, n = self._kept(journal), Counter(), len(self.solutions)
+        if kept:
+            log(f"{journal} holds {min(len(kept) * TOGETHER, n)} of {n} solutions")
+        with journal.open("a", encoding="utf-8") as file, progress("rollouts", n) as advance:
+            for number, start in enumerate(range(0, n, TOGETHER)):
+                part, self.counts = self.solutions[start : start + TOGETHER], Counter()
+                if number < len(kept):
+                    found, self.counts = kept[number]
+                    for one, own in zip(part, found, strict=True):
+                        one.rollouts = own
+                else:
+                    while wanted := [(one, k) for one in part for k in one.wanted(self.settings.search)]:
+                        self._roll_out(wanted)
+                    file.write(to_json([[one.rollouts for one in part], self.counts]) + "\n")
+                    file.flush()
+                total.update(self.counts)
+                advance(len(part))
+        return total
+
+    def _kept(self, journal: Path) -> list[Any]:
+        """What whole lines hold; the last may be torn. Raises UsageError for the journal of another run."""
+        asked = {key: value for key, value in vars(self.settings).items() if key not in ("overwrite", "labels")}
+        rows = [(one.row, one.steps) for one in self.solutions]
+        identity = f'"{hashlib.sha256(to_json([asked, rows]).encode()).hexdigest()}"\n'
+        lines = journal.read_text("utf-8").splitlines(keepends=True) if journal.exists() else []
+        if lines and lines[0] != identity and not self.settings.overwrite:
+            hint = "give its command again to go on with it, or add --overwrite to start anew"
+            raise UsageError(f"{journal} is of a killed run with other settings or data", hint=hint)
+        whole = [line for line in lines[1:] if line.endswith("\n")] if lines[:1] == [identity] else []
+        journal.write_text("".join([identity, *whole]), "utf-8")
+        return [json.loads(line) for line in whole]
+
+    def _roll_out(self, wanted: Sequence[tuple[Labeled, int]]) -> None:
+        from .training.policy import sample
+
+        n, context, asked = self.settings.num_rollouts, self.policy.context, []
+        for one, k in wanted:
+            ids = prefix_ids(self.policy, one, k, self.settings.step_separator)
+            fits = context is None or len(ids) + self.longest <= context
+            self.counts["overlong"] += 0 if fits else n
+            one.rollouts[k - 1] = (0, 0)
+            asked += [(one, k, ids, i) for i in range(n)] * fits
+        answers = sample(
+            self.policy,
+            [ids for _, _, ids, _ in asked],
+            max_new_tokens=self.longest,
+            temperature=self.settings.temperature,
+            seed=self.settings.seed,
+            numbers=[i * self.steps + one.first + k - 1 for one, k, _, i in asked],
+            batch_size=self.settings.batch_size,
+        )
+        for (one, k, _, _), ids in zip(asked, answers, strict=True):
+            verdict = self._verdict(one, k, ids)
+            right, decided = one.rollouts[k - 1]
+            one.rollouts[k - 1] = (right + (verdict.right is True), decided + (verdict.right is not None))
+            self.counts.update({"rollouts": 1, "tokens": len(ids), "rollouts_right": int(verdict.right is True)})
+            self.counts[verdict.why] += 1
+
+    def _verdict(self, one: Labeled, k: int, ids: list[int]) -> Verdict:
+        if not self.policy.finished(ids):
+            return Verdict(None, "unfinished")
+        before = "".join(step + self.settings.step_separator for step in one.steps[:k])
+        return self._check(one, before + self.policy.tokenizer.decode(ids[:-1], skip_special_tokens=True))
+
+    def _check(self, one: Labeled, text: str) -> Verdict:
+        verdict = self.checker(text, one.row)
+        if verdict.told and verdict.told not in self.told and len(self.told) < 3:
+            self.told.add(verdict.told)
+            warn(f"the checker failed for {one.ranking.origin}: {verdict.told}")
+        return verdict
+
+
+def prefix_ids(policy: Policy, one: Labeled, k: int, separator: str) -> list[int]:
+    """The prompt, then k steps as the start of the answer; special tokens in them are text."""
+    text = policy.gap + "".join(step + separator for step in one.steps[:k])
+    special, row = policy.renderer.special, one.ranking
+    ids = special.ids(special.marked(text)) if special.inside(text) else None
+    ids = ids or policy.tokenizer(text, add_special_tokens=False)["input_ids"]
+    return policy.prompt_ids(row.prompt, row.tools, row.origin) + ids
