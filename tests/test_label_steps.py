@@ -122,7 +122,6 @@ def test_counts_add_up_and_training_reads_the_labels(policy, file, whole, tiny, 
     assert result["right"] + result["wrong"] == result["solutions"] == 70 and result["undecided"] == 0
     labels = [label for row in labeled for label in row["labels"] if label is not None]
     assert result["labeled_steps"] == len(labels)
-    assert result["mean_label"] == pytest.approx(sum(labels) / len(labels))
     assert any(0 < label < 1 for label in labels)
     assert [one.labels for one in load(str(out)).rows] == [row["labels"] for row in labeled]
     trained = run_main(
@@ -190,12 +189,12 @@ def test_a_binary_search_finds_what_a_scan_finds(steps, data):
     """By an oracle for which right ends are found before the first error and nowhere after it."""
     error = data.draw(st.integers(1, steps + 1))
     known = data.draw(st.booleans())
-    one = labeled(steps, (int(error > steps), 1) if known else None)
+    one = labeled(steps, [int(error > steps), 1] if known else None)
     most, asked = one.at_most("binary"), 0
     while wanted := one.wanted("binary"):
         (k,) = wanted
         asked += 1
-        one.rollouts[k - 1] = (0, 3) if k >= error else (data.draw(st.integers(1, 3)), 3)
+        one.rollouts[k - 1] = [0, 3] if k >= error else [data.draw(st.integers(1, 3)), 3]
     settings = RolloutSettings(model_name_or_path="m", input=["i"], output="o", search="binary")
     scan = [1.0] * (error - 1) + [0.0] * (error <= steps) + [None] * (steps - error)
     assert one.labels(settings) == scan
@@ -205,13 +204,13 @@ def test_a_binary_search_finds_what_a_scan_finds(steps, data):
 
 def test_what_a_binary_search_cannot_decide_stays_without_a_label():
     settings = RolloutSettings(model_name_or_path="m", input=["i"], output="o", search="binary")
-    one = labeled(4, (0, 1))
+    one = labeled(4, [0, 1])
     assert one.wanted("binary") == [2]
-    one.rollouts[1] = (0, 0)
+    one.rollouts[1] = [0, 0]
     assert one.wanted("binary") == []
     assert one.labels(settings) == [None] * 4
-    one = labeled(5, (0, 1))
-    one.rollouts[1], one.rollouts[2] = (2, 3), (0, 0)
+    one = labeled(5, [0, 1])
+    one.rollouts[1], one.rollouts[2] = [2, 3], [0, 0]
     assert one.labels(settings) == [1.0, 1.0, None, None, None]
 
 
@@ -253,7 +252,7 @@ def test_a_checker_that_hangs_or_raises_is_counted(policy, tmp_path):
     decided = sum(own[1] for row in written(tmp_path / "out.jsonl") for own in row["rollouts"])
     lost = sum(own[1] for row in written(tmp_path / "out.jsonl") for own in row["rollouts"][-1:])
     assert decided - lost + sum(why.values()) <= done.json["rollouts"]
-    assert "RuntimeError: no such table" in done.stderr and "it took more than 0.3 seconds" in done.stderr
+    assert "the checker fails, the first time by this: " in done.stderr
     done = run_script("label_steps.py", *start, "--overwrite", "--checker", f"{tmp_path / 'checks.py'}:fails")
     assert done.returncode == 5
     assert "no step can be labeled by rollouts" in done.json["error"]["message"]

@@ -36,12 +36,12 @@ def test_a_function_of_a_file_is_called_and_its_file_runs_once(file):
 @pytest.mark.parametrize(
     ("spec", "told"),
     [
-        ("checks.py", "names no function"),
-        ("{folder}/checks.py:", "names no function"),
-        ("{folder}/checks.py:is right", "names no function"),
-        ("{folder}/others.py:is_right", "not a Python file that exists"),
-        ("owner/name:is_right", "not a Python file that exists"),
-        ("{folder}:is_right", "not a Python file that exists"),
+        ("checks.py", "names no function of a file that exists"),
+        ("{folder}/checks.py:", "has no function"),
+        ("{folder}/checks.py:is right", "did you mean is_right"),
+        ("{folder}/others.py:is_right", "names no function of a file that exists"),
+        ("owner/name:is_right", "names no function of a file that exists"),
+        ("{folder}:is_right", "names no function of a file that exists"),
         ("{folder}/checks.py:is_wright", "did you mean is_right?"),
         ("{folder}/checks.py:zzz", "it has is_right, runs"),
         ("{folder}/checks.py:LIMIT", "has no function LIMIT"),

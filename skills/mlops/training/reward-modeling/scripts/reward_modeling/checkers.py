@@ -6,33 +6,26 @@ import signal
 from collections.abc import Callable, Mapping
 from functools import partial
 from multiprocessing.connection import Connection
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 from .errors import UsageError
 from .evaluation.votes import check_pattern, comparable, final_answer
 from .packages import is_installed, not_installed
+from .terminal import warn
 from .user_functions import load_function
 
-Row = Mapping[str, Any]
-Check = Callable[[str, Row], bool | None]
-"""(a whole solution, its row) -> whether its answer is right, None where that cannot be said."""
+Columns = Mapping[str, Any]
+Checked = tuple[bool | None, str]
+"""(whether it is right, or None and why: `without_answer`, `checker_errors` or `checker_timeouts`)."""
 
 
-class Verdict(NamedTuple):
-    """why: it is undecided: `without_answer`, `checker_errors` or `checker_timeouts`. told: what was raised."""
-
-    right: bool | None
-    why: str = ""
-    told: str = ""
-
-
-def same_answer(text: str, row: Row, *, column: str, pattern: str | None) -> bool | None:
+def same_answer(text: str, row: Columns, *, column: str, pattern: str | None) -> bool | None:
     """Whether the last match of the pattern is the reference, as text or as a number."""
     found, reference = final_answer(text, pattern), str(row[column])
     return None if found is None else found == (final_answer(reference, pattern) or comparable(reference))
 
 
-def same_mathematics(text: str, row: Row, *, column: str, pattern: str | None) -> bool | None:
+def same_mathematics(text: str, row: Columns, *, column: str, pattern: str | None) -> bool | None:
     """By math-verify, for which 1/2 is 0.5."""
     from math_verify import parse, verify
 
@@ -43,8 +36,8 @@ def same_mathematics(text: str, row: Row, *, column: str, pattern: str | None) -
 CHECKERS: dict[str, Callable[..., bool | None]] = {"answer": same_answer, "math_verify": same_mathematics}
 
 
-def check_of(name: str, column: str, pattern: str | None) -> Check:
-    """Raises UsageError for a name that is not a checker's, nor FILE:NAME."""
+def check_of(name: str, column: str, pattern: str | None) -> Callable[[str, Columns], bool | None]:
+    """(solution, row) -> whether its answer is right, None where that cannot be said. name: of CHECKERS, or FILE:NAME."""
     if name == "math_verify" and not is_installed(name):
         raise not_installed(name, "--checker math_verify: ")
     if name in CHECKERS:
@@ -60,7 +53,7 @@ class Checker:
 
     def __init__(self, *check: Any, seconds: float):
         check_of(*check)  # which may raise
-        self.check, self.seconds, self.process = check, seconds, None
+        self.check, self.seconds, self.process, self.told = check, seconds, None, False
 
     def __enter__(self) -> Self:
         return self
@@ -69,21 +62,23 @@ class Checker:
         if self.process:
             self.process.kill()
             self.process.join()
-            self.channel.close()
             self.process = None
 
-    def __call__(self, text: str, row: Row) -> Verdict:
+    def __call__(self, text: str, row: Columns) -> Checked:
         try:
             if not self.process:
                 self._start()
             self.channel.send((text, row))
-            if self.channel.poll(self.seconds):
-                return Verdict(*self.channel.recv())
-            verdict = Verdict(None, "checker_timeouts", f"it took more than {self.seconds:g} seconds")
+            slow = not self.channel.poll(self.seconds)
+            right, why, told = (None, "checker_timeouts", "it takes too long") if slow else self.channel.recv()
         except (EOFError, OSError):
-            verdict = Verdict(None, "checker_errors", "it ended its process")
-        self.__exit__()
-        return verdict
+            right, why, told = None, "checker_errors", "it ended its process"
+        if why == "checker_timeouts" or told == "it ended its process":
+            self.__exit__()
+        if told and not self.told:
+            warn(f"the checker fails, the first time by this: {told}; after {text[-200:]!r}")
+            self.told = True
+        return right, why
 
     def _start(self) -> None:
         spawned = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
@@ -108,13 +103,11 @@ def _serve(channel: Connection, check: tuple[Any, ...], seconds: float) -> None:
             channel.send(verdict)
 
 
-def _verdict(function: Check, text: str, row: Row) -> Verdict:
+def _verdict(function: Callable, text: str, row: Columns) -> tuple[bool | None, str, str]:
     try:
         right = function(text, row)
-        if right is None:
-            return Verdict(None, "without_answer")
-        if right not in (0, 1):
+        if right is not None and right not in (0, 1):
             raise ValueError(f"it returned {right!r}, not True, False or None")
-        return Verdict(bool(right))
     except (Exception, SystemExit) as error:
-        return Verdict(None, "checker_errors", f"{type(error).__name__}: {error}")
+        return None, "checker_errors", f"{type(error).__name__}: {error}"
+    return (None, "without_answer", "") if right is None else (bool(right), "", "")

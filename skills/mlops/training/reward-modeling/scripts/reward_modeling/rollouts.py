@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from .checkers import CHECKERS, Checker, Verdict
+from .checkers import CHECKERS, Checker, Checked
 from .cli import check_required, escaped, flag, positive_number
 from .data.reading import load
 from .data.records import Ranking, Solution, to_score
@@ -20,7 +19,7 @@ from .errors import DataError, RunError, UsageError
 from .outputs import check_output_file, write_whole
 from .process import steps_of
 from .rendering import Conversation
-from .results import Number, Result, to_json
+from .results import Result, to_json
 from .settings import FormatSettings, SamplingSettings, split_flag
 from .terminal import listed, log, progress, warn
 from .training.settings import template_flag
@@ -28,11 +27,10 @@ from .training.settings import template_flag
 if TYPE_CHECKING:
     from .training.policy import Policy
 
-TOGETHER = 32
-"""Solutions whose prefixes are finished together. What a killed run has of the last ones is lost."""
+WINDOW_ROWS = 32
+"""Solutions whose prefixes are finished together, and kept together when the run is killed."""
 UNDECIDED = ("unfinished", "overlong", "without_answer", "checker_errors", "checker_timeouts")
-MANY = 0.1
-"""The share of undecided rollouts that is warned of."""
+MANY_UNDECIDED = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,9 +47,7 @@ class RolloutSettings(SamplingSettings, FormatSettings):
     output: str | None = flag(None, "JSONL file for the labeled solutions", metavar="FILE")
     overwrite: bool = flag(False, "replace --output if it exists, and what a killed run with other settings left")
     num_rollouts: int = flag(8, "completions of each prefix")
-    search: str = flag(
-        "all", "label all steps, or find the first error in a logarithm of the steps", choices=("all", "binary")
-    )
+    search: str = flag("all", "label all steps, or look for the first error", choices=("all", "binary"))
     labels: str | None = flag(
         None,
         "soft: the share of right completions; hard: whether any is right (soft; of a binary search hard)",
@@ -60,21 +56,20 @@ class RolloutSettings(SamplingSettings, FormatSettings):
     batch_size: int = flag(64, "completions written together")
     checker: str = flag(
         "answer",
-        "says whether a final answer is right: answer (the same text or number), math_verify (its package), or FILE:NAME, a "
-        "function (solution, row) -> True, False or None",
+        "answer (equal to the reference as text or number), math_verify (its package), or FILE:NAME, a function (solution, row) "
+        "-> True, False or None",
         metavar="NAME",
     )
     reference_column: str = flag("answer", "column with the right answer, or a solution that states it", metavar="NAME")
     answer_pattern: str | None = flag(
-        None, r"regular expression whose group is the final answer (\boxed{}, ####, A:, the answer is)", metavar="REGEX"
+        None, r"whose group is the final answer (\boxed{}, ####, A:, the answer is)", metavar="REGEX"
     )
     checker_seconds: float = flag(10.0, "longest check", type=positive_number)
     dry_run: bool = flag(False, "check the solutions as they are, say what the rollouts would cost, and stop")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        needed = ("model_name_or_path", "input") if self.dry_run else ("model_name_or_path", "input", "output")
-        check_required(self, needed, "label_steps.py")
+        check_required(self, ("model_name_or_path", "input", *["output"] * (not self.dry_run)), "label_steps.py")
         if self.search == "binary" and self.labels == "soft":
             raise UsageError("--search binary finds the first error: its labels are hard", hint="leave out --labels")
 
@@ -90,28 +85,26 @@ class RolloutLabels(Result):
     undecided: int
     rollouts_at_most: int
     tokens_at_most: int
-    """If every rollout is as long as it may be."""
     output: str | None = None
     dropped: int | None = None
     """Solutions without any label."""
     labeled_steps: int | None = None
-    mean_label: Number = None
     rollouts: int | None = None
     rollouts_right: int | None = None
     rollouts_undecided: dict[str, int] | None = None
-    """They count for no label: `unfinished` (within --max_new_tokens), `overlong` (the prefix leaves no room for these)."""
+    """By the reason; they count for no label. `overlong`: the prefix leaves no room for --max_new_tokens."""
     tokens: int | None = None
 
 
 @dataclass
 class Labeled:
-    """A solution. first: the number of its first step among all. rollouts: (right, decided) after each step, or None."""
+    """A solution. first: the number of its first step among all. rollouts: [right, decided] after each step, or None."""
 
     ranking: Ranking
     id: str | int | None
     steps: list[str]
     first: int
-    rollouts: list[tuple[int, int] | None]
+    rollouts: list[list[int] | None]
 
     @property
     def row(self) -> dict[str, Any]:
@@ -127,27 +120,26 @@ class Labeled:
     def wanted(self, search: str) -> list[int]:
         """After how many steps rollouts are needed; of a binary search those of the next round."""
         places = range(1, len(self.steps) + 1)
-        if search == "binary" and self.steps and self.rollouts[-1] is not None:
+        if search == "binary":
             good, bad = self.span()
-            places = [(good + bad) // 2] if bad > good + 1 else []
-        elif search == "binary":
-            places = places[-1:]
+            places = places[-1:] if None in self.rollouts[-1:] else [(good + bad) // 2] * (bad > good + 1)
         return [k for k in places if self.rollouts[k - 1] is None]
 
     def at_most(self, search: str) -> int:
-        unknown = self.rollouts.count(None)
-        if search == "all" or not unknown:
-            return unknown
-        several, ends = len(self.steps), self.rollouts[-1]
-        return 0 if ends and ends[0] else math.ceil(math.log2(several + (ends is None))) + (ends is None)
+        """How many prefixes may need rollouts."""
+        if search == "all" or not self.steps:
+            return self.rollouts.count(None)
+        unknown, known_right = self.rollouts[-1] is None, self.rollouts[-1] == [1, 1]
+        return 0 if known_right else (len(self.steps) - 1 + unknown).bit_length() + unknown
 
     def labels(self, settings: RolloutSettings) -> list[float | None]:
         if settings.search == "binary":
             good, bad = self.span()
             error = bad == good + 1 <= len(self.steps)
             return [1.0] * good + [0.0] * error + [None] * (len(self.steps) - good - error)
-        hard = settings.labels == "hard"
-        return [(float(own[0] > 0) if hard else own[0] / own[1]) if own and own[1] else None for own in self.rollouts]
+        soft = settings.labels != "hard"
+        counts = [own or (0, 0) for own in self.rollouts]
+        return [(right / decided if soft else float(right > 0)) if decided else None for right, decided in counts]
 
 
 def read_solutions(settings: RolloutSettings) -> list[Labeled]:
@@ -156,7 +148,7 @@ def read_solutions(settings: RolloutSettings) -> list[Labeled]:
     found, first = [], 0
     for row in to_score(records, steps=True).rows:
         if settings.checker in CHECKERS and row.metadata.get(settings.reference_column) is None:
-            hint = f"name it with --reference_column; the row has {', '.join(row.metadata) or 'no other columns'}"
+            hint = f"name it with --reference_column; there are {', '.join(row.metadata) or 'no other columns'}"
             raise DataError(f"no right answer in a column {settings.reference_column}", where=row.origin, hint=hint)
         for place, completion in enumerate(row.completions):
             steps = steps_of(Conversation(row.prompt, completion, row.tools, row.origin), settings.step_separator)
@@ -192,20 +184,24 @@ class Rollouts:
     ):
         self.settings, self.policy, self.checker, self.longest = settings, policy, checker, longest
         self.solutions, self.steps = solutions, sum(len(one.steps) for one in solutions)
-        self.counts, self.told = Counter(), set()
+        self.counts = Counter()
 
     def plan(self) -> dict[str, int]:
         """A whole solution is checked as it is: without rollouts, unless its answer cannot be told."""
         verdicts = Counter()
         for one in self.solutions:
-            right = self._check(one, self.settings.step_separator.join(one.steps)).right if one.steps else None
+            text = self.settings.step_separator.join(one.steps)
+            right = self.checker(text, one.row)[0] if text else None
             verdicts[right] += 1
             if right is not None:
-                one.rollouts[-1] = (int(right), 1)
+                one.rollouts[-1] = [int(right), 1]
         most = self.settings.num_rollouts * sum(one.at_most(self.settings.search) for one in self.solutions)
-        counts = {"right": verdicts[True], "wrong": verdicts[False], "undecided": verdicts[None]}
-        most = {"rollouts_at_most": most, "tokens_at_most": most * self.longest}
-        return {"solutions": len(self.solutions), "steps": self.steps, **counts, **most}
+        return {
+            "solutions": len(self.solutions),
+            "steps": self.steps,
+            **{"right": verdicts[True], "wrong": verdicts[False], "undecided": verdicts[None]},
+            **{"rollouts_at_most": most, "tokens_at_most": most * self.longest},
+        }
 
     def labeled(self, output: Path, plan: dict[str, int]) -> RolloutLabels:
         """Roll out, write, and delete the journal. Raises RunError where no rollout was decided."""
@@ -214,18 +210,18 @@ class Rollouts:
         undecided = {name: counts[name] for name in UNDECIDED if counts[name]}
         lost, asked = sum(undecided.values()), counts["rollouts"] + counts["overlong"]
         labels = [one.labels(settings) for one in self.solutions]
-        given = [label for own in labels for label in own if label is not None]
+        given = sum(label is not None for own in labels for label in own)
         told = f"{lost} of {asked} rollouts are undecided ({listed(undecided)})"
         if not given or lost == asked > 0:
             journal.unlink()
             hint = "look at some answers (score.py --generate_with), --max_new_tokens and --answer_pattern"
             raise RunError(f"no step can be labeled by rollouts: {told}", hint=hint)
-        if lost > MANY * asked:
+        if lost > MANY_UNDECIDED * asked:
             warn(f"{told}: they count for no label")
         rows = [
             Solution(row.prompt, one.steps, own, id=one.id, metadata={**row.metadata, "rollouts": one.rollouts})
             for one, own in zip(self.solutions, labels, strict=True)
-            if (row := one.ranking) and any(label is not None for label in own)
+            if (row := one.ranking) and own.count(None) < len(own)
         ]
         if dropped := len(labels) - len(rows):
             warn(f"left out {dropped} of {len(labels)} solutions, of which no step could be labeled")
@@ -236,8 +232,7 @@ class Rollouts:
             **plan,
             output=str(output),
             dropped=dropped,
-            labeled_steps=len(given),
-            mean_label=sum(given) / len(given),
+            labeled_steps=given,
             rollouts_undecided=undecided,
             **{name: counts[name] for name in ("rollouts", "rollouts_right", "tokens")},
         )
@@ -246,10 +241,10 @@ class Rollouts:
         """Whatever the journal of a killed run does not hold. Windows are the same in every run, and so are batches."""
         kept, total, n = self._kept(journal), Counter(), len(self.solutions)
         if kept:
-            log(f"{journal} holds {min(len(kept) * TOGETHER, n)} of {n} solutions")
+            log(f"{journal} holds {min(len(kept) * WINDOW_ROWS, n)} of {n} solutions")
         with journal.open("a", encoding="utf-8") as file, progress("rollouts", n) as advance:
-            for number, start in enumerate(range(0, n, TOGETHER)):
-                part, self.counts = self.solutions[start : start + TOGETHER], Counter()
+            for number, start in enumerate(range(0, n, WINDOW_ROWS)):
+                part, self.counts = self.solutions[start : start + WINDOW_ROWS], Counter()
                 if number < len(kept):
                     found, self.counts = kept[number]
                     for one, own in zip(part, found, strict=True):
@@ -284,7 +279,7 @@ class Rollouts:
             ids = prefix_ids(self.policy, one, k, self.settings.step_separator)
             fits = context is None or len(ids) + self.longest <= context
             self.counts["overlong"] += 0 if fits else n
-            one.rollouts[k - 1] = (0, 0)
+            one.rollouts[k - 1] = [0, 0]
             asked += [(one, k, ids, i) for i in range(n)] * fits
         answers = sample(
             self.policy,
@@ -296,24 +291,16 @@ class Rollouts:
             batch_size=self.settings.batch_size,
         )
         for (one, k, _, _), ids in zip(asked, answers, strict=True):
-            verdict = self._verdict(one, k, ids)
-            right, decided = one.rollouts[k - 1]
-            one.rollouts[k - 1] = (right + (verdict.right is True), decided + (verdict.right is not None))
-            self.counts.update({"rollouts": 1, "tokens": len(ids), "rollouts_right": int(verdict.right is True)})
-            self.counts[verdict.why] += 1
+            right, why = self._verdict(one, k, ids)
+            one.rollouts[k - 1][0] += right is True
+            one.rollouts[k - 1][1] += right is not None
+            self.counts.update({"rollouts": 1, "tokens": len(ids), "rollouts_right": int(right is True), why: 1})
 
-    def _verdict(self, one: Labeled, k: int, ids: list[int]) -> Verdict:
+    def _verdict(self, one: Labeled, k: int, ids: list[int]) -> Checked:
         if not self.policy.finished(ids):
-            return Verdict(None, "unfinished")
+            return None, "unfinished"
         before = "".join(step + self.settings.step_separator for step in one.steps[:k])
-        return self._check(one, before + self.policy.tokenizer.decode(ids[:-1], skip_special_tokens=True))
-
-    def _check(self, one: Labeled, text: str) -> Verdict:
-        verdict = self.checker(text, one.row)
-        if verdict.told and verdict.told not in self.told and len(self.told) < 3:
-            self.told.add(verdict.told)
-            warn(f"the checker failed for {one.ranking.origin}: {verdict.told}")
-        return verdict
+        return self.checker(before + self.policy.tokenizer.decode(ids[:-1], skip_special_tokens=True), one.row)
 
 
 def prefix_ids(policy: Policy, one: Labeled, k: int, separator: str) -> list[int]:
