@@ -14,7 +14,10 @@ def rows(shared_data):
 
 def test_the_checker_agrees_with_every_label(shared_data):
     """By the final answer, and by a reference solution that states it. What was cut before its answer is undecided."""
-    with Checker("answer", "answer", None, seconds=10) as short, Checker("answer", "reference", None, seconds=10) as whole:
+    with (
+        Checker("answer", "answer", None, seconds=10) as short,
+        Checker("answer", "reference", None, seconds=10) as whole,
+    ):
         for row in rows(shared_data):
             for completion, correct in zip(row["completions"], row["correct"], strict=True):
                 found = short(completion, row)[0]

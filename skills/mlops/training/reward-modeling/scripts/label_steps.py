@@ -16,14 +16,13 @@
 # ///
 """Label the steps of solutions by rollouts: a policy finishes each prefix, a checker says which final answers are right.
 
-    uv run scripts/label_steps.py --model_name_or_path runs/sft --input solutions.jsonl --output steps.jsonl --dry_run
-    uv run scripts/label_steps.py --model_name_or_path runs/sft --input solutions.jsonl --output steps.jsonl --num_rollouts 8
-    uv run scripts/label_steps.py --model_name_or_path runs/sft --input solutions.jsonl --output steps.jsonl --checker checks.py:is_right
+    uv run scripts/label_steps.py --model_name_or_path runs/sft --input solutions.jsonl --output labeled.jsonl --dry_run
+    uv run scripts/label_steps.py --model_name_or_path runs/sft --input solutions.jsonl --output labeled.jsonl --checker checks.py:is_right
 
-Reads   solutions: prompt and steps, or completions that are split at --step_separator, and a column with the right answer
-Writes  prompt, completions (the steps), labels, rollouts_right and rollouts_decided of each step: what train_process.py reads
-Method  Monte-Carlo estimates, arXiv:2312.08935 (Math-Shepherd), or a binary search for the first error, arXiv:2406.06592.
-        A rollout that does not end, or whose answer the checker cannot tell, counts for no label. Killed, the same command goes on.
+Reads   prompt and steps, or completions that are split at --step_separator, and a column with the right answer
+Writes  prompt, completions (the steps), labels, and rollouts: [right, decided] after each step; what train_process.py reads
+Method  Monte-Carlo estimates (Math-Shepherd, arXiv:2312.08935), binary search (OmegaPRM, arXiv:2406.06592). What does not end, or
+        whose answer cannot be told, counts for no label. Killed, the same command goes on.
 """
 
 from reward_modeling import cli

@@ -15,8 +15,6 @@ from .terminal import warn
 from .user_functions import load_function
 
 Columns = Mapping[str, Any]
-Checked = tuple[bool | None, str]
-"""(whether it is right, or None and why: `without_answer`, `checker_errors` or `checker_timeouts`)."""
 
 
 def same_answer(text: str, row: Columns, *, column: str, pattern: str | None) -> bool | None:
@@ -64,16 +62,17 @@ class Checker:
             self.process.join()
             self.process = None
 
-    def __call__(self, text: str, row: Columns) -> Checked:
+    def __call__(self, text: str, row: Columns) -> tuple[bool | None, str]:
+        """(whether it is right, or None and why: `without_answer`, `checker_errors` or `checker_timeouts`)."""
         try:
             if not self.process:
                 self._start()
             self.channel.send((text, row))
-            slow = not self.channel.poll(self.seconds)
-            right, why, told = (None, "checker_timeouts", "it takes too long") if slow else self.channel.recv()
+            in_time = self.channel.poll(self.seconds)
+            right, why, told = self.channel.recv() if in_time else (None, "checker_timeouts", "it takes too long")
         except (EOFError, OSError):
-            right, why, told = None, "checker_errors", "it ended its process"
-        if why == "checker_timeouts" or told == "it ended its process":
+            in_time, right, why, told = False, None, "checker_errors", "it ended its process"
+        if not in_time:
             self.__exit__()
         if told and not self.told:
             warn(f"the checker fails, the first time by this: {told}; after {text[-200:]!r}")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from .checkers import CHECKERS, Checker, Checked
+from .checkers import CHECKERS, Checker
 from .cli import check_required, escaped, flag, positive_number
 from .data.reading import load
 from .data.records import Ranking, Solution, to_score
@@ -45,7 +45,7 @@ class RolloutSettings(SamplingSettings, FormatSettings):
     dataset_split: str | None = split_flag(None)
     step_separator: str = flag("\n", "where texts are split, and what follows each step", type=escaped, group="data")
     output: str | None = flag(None, "JSONL file for the labeled solutions", metavar="FILE")
-    overwrite: bool = flag(False, "replace --output if it exists, and what a killed run with other settings left")
+    overwrite: bool = flag(False, "replace --output if it exists")
     num_rollouts: int = flag(8, "completions of each prefix")
     search: str = flag("all", "label all steps, or look for the first error", choices=("all", "binary"))
     labels: str | None = flag(
@@ -164,11 +164,10 @@ def label_steps(settings: RolloutSettings) -> RolloutLabels:
     from .training.prompts import MAX_NEW_TOKENS, new_tokens
 
     output = None if settings.dry_run else check_output_file(settings.output, settings.overwrite, settings.input)
-    solutions, template = read_solutions(settings), settings.chat_template_path
+    solutions, path = read_solutions(settings), settings.model_name_or_path
     check = (settings.checker, settings.reference_column, settings.answer_pattern)
     with Checker(*check, seconds=settings.checker_seconds) as checker:
-        path, device = settings.model_name_or_path, settings.device
-        policy = Policy.from_pretrained(path, chat_template_path=template, device=device)
+        policy = Policy.from_pretrained(path, chat_template_path=settings.chat_template_path, device=settings.device)
         longest = new_tokens(policy, settings.max_new_tokens, MAX_NEW_TOKENS, "--max_new_tokens")
         run = Rollouts(settings, policy, checker, longest, solutions)
         plan = run.plan()
@@ -183,8 +182,7 @@ class Rollouts:
         self, settings: RolloutSettings, policy: Policy, checker: Checker, longest: int, solutions: list[Labeled]
     ):
         self.settings, self.policy, self.checker, self.longest = settings, policy, checker, longest
-        self.solutions, self.steps = solutions, sum(len(one.steps) for one in solutions)
-        self.counts = Counter()
+        self.solutions, self.steps, self.counts = solutions, sum(len(one.steps) for one in solutions), Counter()
 
     def plan(self) -> dict[str, int]:
         """A whole solution is checked as it is: without rollouts, unless its answer cannot be told."""
@@ -196,53 +194,54 @@ class Rollouts:
             if right is not None:
                 one.rollouts[-1] = [int(right), 1]
         most = self.settings.num_rollouts * sum(one.at_most(self.settings.search) for one in self.solutions)
-        return {
-            "solutions": len(self.solutions),
-            "steps": self.steps,
-            **{"right": verdicts[True], "wrong": verdicts[False], "undecided": verdicts[None]},
-            **{"rollouts_at_most": most, "tokens_at_most": most * self.longest},
-        }
+        verdicts = {"right": verdicts[True], "wrong": verdicts[False], "undecided": verdicts[None]}
+        most = {"rollouts_at_most": most, "tokens_at_most": most * self.longest}
+        return {"solutions": len(self.solutions), "steps": self.steps, **verdicts, **most}
 
     def labeled(self, output: Path, plan: dict[str, int]) -> RolloutLabels:
         """Roll out, write, and delete the journal. Raises RunError where no rollout was decided."""
-        journal, settings = Path(f"{output}.rollouts"), self.settings
+        asked = {key: value for key, value in vars(self.settings).items() if key not in ("overwrite", "labels")}
+        identity = to_json([asked, [(one.row, one.steps) for one in self.solutions]])
+        journal = Path(f"{output}.{hashlib.sha256(identity.encode()).hexdigest()[:8]}.rollouts")
         counts = self._all(journal)
         undecided = {name: counts[name] for name in UNDECIDED if counts[name]}
         lost, asked = sum(undecided.values()), counts["rollouts"] + counts["overlong"]
-        labels = [one.labels(settings) for one in self.solutions]
-        given = sum(label is not None for own in labels for label in own)
+        labels = [one.labels(self.settings) for one in self.solutions]
         told = f"{lost} of {asked} rollouts are undecided ({listed(undecided)})"
-        if not given or lost == asked > 0:
-            journal.unlink()
-            hint = "look at some answers (score.py --generate_with), --max_new_tokens and --answer_pattern"
-            raise RunError(f"no step can be labeled by rollouts: {told}", hint=hint)
-        if lost > MANY_UNDECIDED * asked:
-            warn(f"{told}: they count for no label")
         rows = [
             Solution(row.prompt, one.steps, own, id=one.id, metadata={**row.metadata, "rollouts": one.rollouts})
             for one, own in zip(self.solutions, labels, strict=True)
             if (row := one.ranking) and own.count(None) < len(own)
         ]
+        if not rows or lost == asked > 0:
+            journal.unlink()
+            hint = "look at some answers (score.py --generate_with), --max_new_tokens and --answer_pattern"
+            raise RunError(f"no step can be labeled by rollouts: {told}", hint=hint)
+        if lost > MANY_UNDECIDED * asked:
+            warn(f"{told}: they count for no label")
         if dropped := len(labels) - len(rows):
             warn(f"left out {dropped} of {len(labels)} solutions, of which no step could be labeled")
         log(f"wrote {write_whole(output, map(to_json, map(to_row, rows)))} labeled solutions to {output}")
         journal.unlink()
         return RolloutLabels(
-            model=settings.model_name_or_path,
+            model=self.settings.model_name_or_path,
             **plan,
             output=str(output),
             dropped=dropped,
-            labeled_steps=given,
+            labeled_steps=sum(label is not None for own in labels for label in own),
             rollouts_undecided=undecided,
             **{name: counts[name] for name in ("rollouts", "rollouts_right", "tokens")},
         )
 
     def _all(self, journal: Path) -> Counter[str]:
-        """Whatever the journal of a killed run does not hold. Windows are the same in every run, and so are batches."""
-        kept, total, n = self._kept(journal), Counter(), len(self.solutions)
+        """What the journal of a killed run does not hold. Its last line may be torn. All runs have the same windows and batches."""
+        held, total, n = journal.read_text("utf-8") if journal.exists() else "", Counter(), len(self.solutions)
+        held = held[: held.rfind("\n") + 1]
+        kept = [json.loads(line) for line in held.splitlines()]
         if kept:
             log(f"{journal} holds {min(len(kept) * WINDOW_ROWS, n)} of {n} solutions")
-        with journal.open("a", encoding="utf-8") as file, progress("rollouts", n) as advance:
+        with journal.open("w", encoding="utf-8") as file, progress("rollouts", n) as advance:
+            file.write(held)
             for number, start in enumerate(range(0, n, WINDOW_ROWS)):
                 part, self.counts = self.solutions[start : start + WINDOW_ROWS], Counter()
                 if number < len(kept):
@@ -253,23 +252,10 @@ class Rollouts:
                     while wanted := [(one, k) for one in part for k in one.wanted(self.settings.search)]:
                         self._roll_out(wanted)
                     file.write(to_json([[one.rollouts for one in part], self.counts]) + "\n")
-                    file.flush()
+                file.flush()
                 total.update(self.counts)
                 advance(len(part))
         return total
-
-    def _kept(self, journal: Path) -> list[Any]:
-        """What whole lines hold; the last may be torn. Raises UsageError for the journal of another run."""
-        asked = {key: value for key, value in vars(self.settings).items() if key not in ("overwrite", "labels")}
-        rows = [(one.row, one.steps) for one in self.solutions]
-        identity = f'"{hashlib.sha256(to_json([asked, rows]).encode()).hexdigest()}"\n'
-        lines = journal.read_text("utf-8").splitlines(keepends=True) if journal.exists() else []
-        if lines and lines[0] != identity and not self.settings.overwrite:
-            hint = "give its command again to go on with it, or add --overwrite to start anew"
-            raise UsageError(f"{journal} is of a killed run with other settings or data", hint=hint)
-        whole = [line for line in lines[1:] if line.endswith("\n")] if lines[:1] == [identity] else []
-        journal.write_text("".join([identity, *whole]), "utf-8")
-        return [json.loads(line) for line in whole]
 
     def _roll_out(self, wanted: Sequence[tuple[Labeled, int]]) -> None:
         from .training.policy import sample
@@ -291,22 +277,18 @@ class Rollouts:
             batch_size=self.settings.batch_size,
         )
         for (one, k, _, _), ids in zip(asked, answers, strict=True):
-            right, why = self._verdict(one, k, ids)
+            right, why = None, "unfinished"
+            if self.policy.finished(ids):
+                before = "".join(step + self.settings.step_separator for step in one.steps[:k])
+                said = self.policy.tokenizer.decode(ids[:-1], skip_special_tokens=True)
+                right, why = self.checker(before + said, one.row)
             one.rollouts[k - 1][0] += right is True
             one.rollouts[k - 1][1] += right is not None
             self.counts.update({"rollouts": 1, "tokens": len(ids), "rollouts_right": int(right is True), why: 1})
 
-    def _verdict(self, one: Labeled, k: int, ids: list[int]) -> Checked:
-        if not self.policy.finished(ids):
-            return None, "unfinished"
-        before = "".join(step + self.settings.step_separator for step in one.steps[:k])
-        return self.checker(before + self.policy.tokenizer.decode(ids[:-1], skip_special_tokens=True), one.row)
-
 
 def prefix_ids(policy: Policy, one: Labeled, k: int, separator: str) -> list[int]:
     """The prompt, then k steps as the start of the answer; special tokens in them are text."""
-    text = policy.gap + "".join(step + separator for step in one.steps[:k])
     special, row = policy.renderer.special, one.ranking
-    ids = special.ids(special.marked(text)) if special.inside(text) else None
-    ids = ids or policy.tokenizer(text, add_special_tokens=False)["input_ids"]
-    return policy.prompt_ids(row.prompt, row.tools, row.origin) + ids
+    text = policy.gap + "".join(step + separator for step in one.steps[:k])
+    return policy.prompt_ids(row.prompt, row.tools, row.origin) + special.ids(special.marked(text))
