@@ -21,7 +21,7 @@ PROMPT, STEPS = "Start with five. Then add one, take one.", ["five add one is si
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
     return sandbox_models.base_model(
-        *(tmp_path_factory.mktemp("base") / "base", 0, sandbox_models.TrainingSettings(40, 16, 4e-3)),
+        *(tmp_path_factory.mktemp("base") / "base", 0, sandbox_models.TrainingSettings(80, 16, 4e-3)),
         conversations=arithmetic.conversations,
         texts=arithmetic.every_text(),
     )
@@ -32,7 +32,7 @@ def rows(n, seed):
         yield {"prompt": one.prompt, "completion": "\n".join(one.steps), "label": one.metadata["error"] is None}
 
 
-FLAGS = ("--objective", "implicit", "--learning_rate", "1e-3", "--per_device_train_batch_size", "8", "--beta", "0.1")
+FLAGS = ("--objective", "implicit", "--learning_rate", "1e-3", "--per_device_train_batch_size", "16", "--beta", "0.1")
 
 
 @pytest.fixture(scope="module")
@@ -40,8 +40,8 @@ def trained(base, tmp_path_factory):
     """(the folder, the script's JSON)"""
     folder = tmp_path_factory.mktemp("implicit")
     done = run_main(
-        *("train_process.py", "--model_name_or_path", base, "--output_dir", folder / "out", "--max_steps", 30),
-        *("--dataset_name", write_jsonl(folder / "answers.jsonl", rows(300, 1)), "--val_set_size", 0.2, *FLAGS),
+        *("train_process.py", "--model_name_or_path", base, "--output_dir", folder / "out", "--max_steps", 120),
+        *("--dataset_name", write_jsonl(folder / "answers.jsonl", rows(1200, 1)), "--val_set_size", 0.2, *FLAGS),
     )
     assert done.returncode == 0, done.stderr
     return folder / "out", done.json
@@ -147,7 +147,7 @@ def test_what_is_trained_is_saved_and_evaluated(base, trained):
     own = config["implicit_reward"]
     assert (own["reference"], own["beta"], own["step_separator"]) == (str(base.resolve()), 0.1, "\n")
     assert result["reload_difference"] <= 1e-5
-    assert result["training"]["train_loss"] < math.log(2)  # that of a ratio of 1
+    assert result["evaluation"]["auroc"]["value"] > 0.6  # 0.5 for one that learned nothing
     assert result["counts"]["labels_used"] == 2 * result["counts"]["solutions_used"]
     assert result["evaluation"]["step_accuracy"]["n"] == result["counts"]["answers_held_out"]
 
@@ -194,11 +194,14 @@ def test_lora_and_pairs(base, tmp_path):
         {"prompt": row["prompt"], "chosen": row["completion"], "rejected": "five add one is two"} for row in rows(24, 3)
     ]
     done = run_main(
-        *("train_process.py", "--model_name_or_path", base, "--output_dir", tmp_path / "out", "--max_steps", 3),
+        *("train_process.py", "--model_name_or_path", base, "--output_dir", tmp_path / "out", "--max_steps", 1),
         *("--dataset_name", write_jsonl(tmp_path / "pairs.jsonl", pairs), "--use_peft", *FLAGS),
     )
     assert done.returncode == 0, done.stderr
     assert done.json["reload_difference"] <= 1e-4
+    assert done.json["training"]["train_loss"] == pytest.approx(
+        math.log(2), abs=1e-5
+    )  # of the first step: every ratio is 1
     assert done.json["counts"]["solutions"] == 48 and (tmp_path / "out" / "adapter").is_dir()
     assert ProcessRewardModel.from_pretrained(tmp_path / "out", device="cpu").score([PROMPT], [STEPS])[0] is not None
 
@@ -216,3 +219,13 @@ def test_answers_without_a_label_are_refused(base, tmp_path, row, told):
     start = ("train_process.py", "--model_name_or_path", base, "--output_dir", tmp_path / "out", "--dataset_name", data)
     done = run_main(*start, *FLAGS)
     assert (done.returncode, told in done.stderr) == (3, True), done.stderr
+
+
+@pytest.mark.parametrize(
+    "flag", [("--class_weighting", "balanced"), ("--train_on_last_step_only",), ("--steps_per_solution", 2)]
+)
+def test_flags_of_step_labels_are_refused(base, tmp_path, flag):
+    data = write_jsonl(tmp_path / "rows.jsonl", rows(4, 1))
+    start = ("train_process.py", "--model_name_or_path", base, "--output_dir", tmp_path / "out", "--dataset_name", data)
+    done = run_main(*start, *FLAGS, *flag)
+    assert (done.returncode, f"{flag[0]} is for labels of steps" in done.stderr) == (2, True), done.stderr

@@ -110,7 +110,7 @@ class ProcessRewardModel(Scorer):
         return [found and StepScores(found[1], found[0].dropped, self.value) for found in scored]
 
     def _inputs(self, conversations: Sequence[Conversation]) -> list[Steps | None]:
-        split = [Steps(one.prompt, steps_of(one, self.split_at), one.origin) for one in conversations]
+        split = [Steps(one.prompt, steps_in(one, self.split_at), one.origin) for one in conversations]
         return [solution if solution.steps else None for solution in split]
 
     def _solutions(self, asked: Sequence[tuple[Text, Any, Any]]) -> list[Steps]:
@@ -142,7 +142,7 @@ class ProcessRewardModel(Scorer):
         return f"all steps of a solution in one pass, {super()._way()}"
 
 
-def steps_of(conversation: Conversation, separator: str) -> list[str]:
+def steps_in(conversation: Conversation, separator: str) -> list[str]:
     """Those of its one answer; [] of an empty one. Raises DataError for an answer with more than a text of steps."""
     _, completion, tools, origin = conversation
     _check_no_tools(tools, origin)

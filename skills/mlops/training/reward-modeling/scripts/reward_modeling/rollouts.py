@@ -17,7 +17,7 @@ from .data.records import Ranking, Solution, to_score
 from .data.writing import to_row
 from .errors import DataError, RunError, UsageError
 from .outputs import check_output_file, write_whole
-from .process import steps_of
+from .process import steps_in
 from .rendering import Conversation
 from .results import Result, to_json
 from .settings import FormatSettings, SamplingSettings, split_flag
@@ -151,7 +151,7 @@ def read_solutions(settings: RolloutSettings) -> list[Labeled]:
             hint = f"name it with --reference_column; there are {', '.join(row.metadata) or 'no other columns'}"
             raise DataError(f"no right answer in a column {settings.reference_column}", where=row.origin, hint=hint)
         for place, completion in enumerate(row.completions):
-            steps = steps_of(Conversation(row.prompt, completion, row.tools, row.origin), settings.step_separator)
+            steps = steps_in(Conversation(row.prompt, completion, row.tools, row.origin), settings.step_separator)
             own = f"{row.id}:{place}" if row.id is not None and len(row.completions) > 1 else row.id
             found.append(Labeled(row, own, steps, first, [None] * len(steps)))
             first += len(steps)

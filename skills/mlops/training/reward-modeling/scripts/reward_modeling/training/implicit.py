@@ -17,13 +17,13 @@ from torch import Tensor
 
 from .. import checkpoints
 from ..data.records import Records, Solution, to_score
-from ..errors import DataError
+from ..errors import DataError, UsageError
 from ..evaluation.steps import StepEvaluation, evaluate_steps
 from ..golden import check_golden
 from ..heads import unwrapped
 from ..implicit import LogRatio, LogRatioRenderer, golden_ratios
 from ..output_folder import staged
-from ..process import ProcessRewardModel, steps_of
+from ..process import ProcessRewardModel, steps_in
 from ..rendering import Conversation
 from ..step_rendering import STEP_SEPARATOR, default_separator
 from . import loop
@@ -72,6 +72,13 @@ class ImplicitRewards(StepLabels):
 
     task_type: ClassVar = "CAUSAL_LM"
 
+    def __post_init__(self) -> None:
+        given = [name for name in super().loss if getattr(self, name) != getattr(StepLabels, name)]
+        if given:
+            raise UsageError(
+                f"--{given[0]} is for labels of steps", hint="leave it out, or leave out --objective implicit"
+            )
+
     @property
     def loss(self) -> dict[str, Any]:
         return {"objective": self.objective, "beta": self.beta}
@@ -96,7 +103,7 @@ class ImplicitRewards(StepLabels):
                 )
                 raise DataError("the answers are not labeled as right or wrong", where=row.origin, hint=hint)
             for completion, score in zip(row.completions, row.scores, strict=True):
-                steps = steps_of(Conversation(row.prompt, completion, row.tools, row.origin), separator)
+                steps = steps_in(Conversation(row.prompt, completion, row.tools, row.origin), separator)
                 labels = [float(score), *[None] * (len(steps) - 1), float(score)]
                 found.append(Solution(row.prompt, steps, labels, origin=row.origin))
         return found
