@@ -3,9 +3,10 @@
     uv run python benchmarks/rollouts.py --seeds 0 1 2
 
 A tiny decoder is taught chains of small sums (tests/arithmetic.py) and is the policy. On the same solutions, most of which
-hold an error, three models of steps are trained from it: on gold labels, which stop at the first error; on the soft labels
-of `label_steps.py` from 4 rollouts a prefix, which knows the final answers alone; and by `--objective implicit` on whether
-each solution is right. All are evaluated on gold labels of problems that no one has seen. About 5 CPU minutes a seed.
+hold an error, models of steps are trained from it: on gold labels, which stop at the first error; on labels of
+`label_steps.py`, which knows the final answers alone, from 4 rollouts a prefix, of the first error (`binary`) or soft ones of
+all steps; and by `--objective implicit` on whether each solution is right. All are evaluated on gold labels of problems that
+no one has seen. About 7 CPU minutes a seed.
 """
 
 from __future__ import annotations
@@ -63,31 +64,32 @@ def of_seed(folder: Path, seed: int) -> dict[str, dict]:
     taught = sandbox_models.TrainingSettings(steps=150, batch_size=32, learning_rate=4e-3)
     task = {"conversations": arithmetic.conversations, "texts": arithmetic.every_text()}
     sandbox_models.base_model(base, seed, taught, **task, num_hidden_layers=3)
-    began = time.monotonic()
-    labeled = run(
-        *(
-            "label_steps.py",
-            "--model_name_or_path",
-            base,
-            "--input",
-            data["solutions"],
-            "--output",
-            folder / "soft.jsonl",
-        ),
-        *("--num_rollouts", 4, "--answer_pattern", r"is (\w+)", "--max_new_tokens", 32, "--batch_size", 256),
-    )
-    seconds, found = time.monotonic() - began, {}
-    for name, trained_on, flags in (
-        ("gold", data["gold"], TRAINING),
-        ("rollouts", folder / "soft.jsonl", TRAINING),
-        ("implicit", data["outcomes"], IMPLICIT),
-    ):
+    found: dict[str, dict] = {"labeling": {}}
+    sources = {"gold": data["gold"], "binary": folder / "binary.jsonl", "all": folder / "all.jsonl"}
+    for search in ("binary", "all"):
+        began = time.monotonic()
+        labeled = run(
+            *(
+                "label_steps.py",
+                "--model_name_or_path",
+                base,
+                "--input",
+                data["solutions"],
+                "--output",
+                sources[search],
+            ),
+            *("--num_rollouts", 4, "--answer_pattern", r"is (\w+)", "--max_new_tokens", 32, "--batch_size", 256),
+            *("--search", search),
+        )
+        found["labeling"][search] = {name: labeled[name] for name in ("rollouts", "tokens")}
+        found["labeling"][search]["seconds"] = time.monotonic() - began
+    for name, trained_on in (sources | {"implicit": data["outcomes"]}).items():
         where = ("--model_name_or_path", base, "--output_dir", folder / name)
+        flags = IMPLICIT if name == "implicit" else TRAINING
         run("train_process.py", *where, "--dataset_name", trained_on, *flags, *QUIET)
         result = run("evaluate.py", "--model_name_or_path", folder / name, "--dataset_name", data["test"])
         keys = ("step_accuracy", "auroc", "first_error_accuracy", "processbench_f1")
         found[name] = {key: result[key]["value"] for key in keys}
-    found["labeling"] = {"rollouts": labeled["rollouts"], "tokens": labeled["tokens"], "seconds": seconds}
     return found
 
 
