@@ -71,6 +71,13 @@ def gold(prompt: str, steps: list[str]) -> list[float | None]:
     return labels + [None] * (len(steps) - len(labels))
 
 
+def answer(prompt: str) -> str:
+    """The last number of a right solution."""
+    start, asked = re.fullmatch(r"Start with (\w+)\. Then (.+)\.", prompt).groups()
+    changes = (OPERATIONS[how] * _VALUE[what] for how, what in map(str.split, asked.split(", ")))
+    return NUMBERS[_VALUE[start] + sum(changes)]
+
+
 def conversations(n: int, seed: int) -> list[list[Message]]:
     """Chains without an error as conversations, one step a line: what the decoder reads before it judges steps."""
     return [

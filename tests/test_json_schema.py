@@ -40,6 +40,7 @@ def files(tmp_path_factory):
         "pools": [{**row, "correct": [True, False]} for row in both],
         "steps": steps,
         "solutions": [{"prompt": row["prompt"], "steps": row["completions"]} for row in steps],
+        "references": [{"prompt": row["prompt"], "steps": row["completions"], "answer": "6"} for row in steps],
         "prompts": [{"prompt": row["prompt"]} for row in pairs[:8]],
         "points": points,
     }
@@ -53,6 +54,7 @@ RUNS = {
         "--model_name_or_path {base} --dataset_name {steps} --output_dir {out} --dry_run --show_labels 1",
         "--model_name_or_path {base} --dataset_name {steps} --output_dir {out} --max_steps 1 --val_set_size 0.25",
     ],
+    "label_steps.py": ["--model_name_or_path {base} --input {references} --max_new_tokens 2 --dry_run"],
     "score.py": [
         "--model_name_or_path {model} --input {answers}",
         "--model_name_or_path {model} --input {answers} --rank",

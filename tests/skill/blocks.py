@@ -196,6 +196,7 @@ def labelled_steps(n: int = 12) -> list[dict]:
             "subject": "sums" if i < n // 2 else "greetings",
             "completions": steps if i % 2 else [steps[0], "4 + 2 = 7", "the answer is 7"],
             "labels": [True, bool(i % 2), bool(i % 2)],
+            "answer": "6",
         }
         for i in range(n)
     ]

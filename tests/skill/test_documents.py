@@ -248,6 +248,7 @@ def test_every_table_of_measured_numbers_names_its_source(document):
 
 
 ONLY_IN = {
+    "httpx2": {"score.py"},
     "matplotlib": {"train.py", "train_process.py", "evaluate.py", "ppo.py", "grpo.py", "quickstart.py"},
     **{package: {"serve.py"} for package in ("fastapi", "uvicorn", "prometheus-client")},
 }

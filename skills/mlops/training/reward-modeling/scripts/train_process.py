@@ -46,6 +46,11 @@ def main(argv: list[str] | None = None) -> Result | None:
     settings, kind = cli.settings(Settings, args), cli.settings(StepLabels, args)
     from reward_modeling.training import runs
 
+    if kind.objective == "implicit":
+        from reward_modeling.training.implicit import ImplicitRewards
+
+        kind = cli.settings(ImplicitRewards, args)
+
     return runs.train(kind, settings, cli.trainer_fields(kind.config_class, args.trainer_arguments, "train_process.py"))
 
 

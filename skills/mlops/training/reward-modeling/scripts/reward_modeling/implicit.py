@@ -11,9 +11,13 @@ from torch import Tensor, nn
 from transformers.modeling_outputs import TokenClassifierOutput
 
 from .errors import ModelError
+from .golden import GOLDEN_TOLERANCE, largest_difference
+from .kinds import PROCESS
 from .precision import best_device, usable
 from .pretrained import read_model, read_tokenizer
+from .public_table import Family
 from .rendering import Rendered, Renderer
+from .step_rendering import RenderedSolution, StepRenderer
 
 TOKENS_TOGETHER = 1024
 """Whose logits over the vocabulary are in memory at a time."""
@@ -95,3 +99,41 @@ class AnswerRenderer(Renderer):
         fitted = super()._fit(parts, prompt, completion, tools, origin)
         start = self._answer_start(parts[0], prompt, tools, origin)
         return fitted and replace(fitted, start=max(start - fitted.cut, 1))
+
+
+class LogRatioRenderer(StepRenderer):
+    """Of a model made by train_process.py: the first position is that before the answer."""
+
+    from_start = True
+
+    def _fit(self, parts: list[list[int]], prompt: Any, steps: Any, origin: Any) -> RenderedSolution | None:
+        fitted = super()._fit(parts, prompt, steps, origin)
+        if fitted is None:
+            return None
+        before = fitted.positions[0] - len(parts[1]) - len(self.separator_ids)
+        return replace(fitted, positions=[max(before, 0), *fitted.positions])
+
+
+def golden_ratios(model: LogRatio, renderer: StepRenderer) -> list[list[float]]:
+    """Of fixed texts: by them a reference that is not the one of training is told."""
+    plain, found = LogRatioRenderer(renderer.tokenizer, max_length=None, step_separator=renderer.step_separator), []
+    with torch.inference_mode():
+        for text in PROCESS.golden:
+            one = plain.render(text["prompt"], text["steps"])
+            ids = torch.tensor([one.ids], device=model.device)
+            start, *ends = model(ids, torch.ones_like(ids)).logits[0, one.positions, 0] / model.scale
+            found.append([float(end - start) for end in ends])
+    return found
+
+
+def own_renderer(model: LogRatio, tokenizer: Any, family: Family, path: str) -> LogRatioRenderer:
+    """Raises ModelError where the log-ratios of fixed texts are not those of the saved model."""
+    renderer = LogRatioRenderer(tokenizer, max_length=None, step_separator=family.tag)
+    renderer.family = renderer.written = family
+    dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
+    difference = largest_difference(golden_ratios(model, renderer), family.own["golden"])
+    if not difference <= GOLDEN_TOLERANCE[dtype]:
+        what = f"{path} does not score as when it was saved: log-ratios of fixed texts differ by {difference:.2g}"
+        hint = f"give the model that it was trained from as --reference_model_name_or_path ({family.reference} then)"
+        raise ModelError(what, where=path, hint=hint)
+    return renderer

@@ -110,7 +110,7 @@ class ProcessRewardModel(Scorer):
         return [found and StepScores(found[1], found[0], self.value) for found in scored]
 
     def _inputs(self, conversations: Sequence[Conversation]) -> list[Steps | None]:
-        split = [Steps(one.prompt, self._steps_of(one), one.origin) for one in conversations]
+        split = [Steps(one.prompt, steps_in(one, self.split_at), one.origin) for one in conversations]
         return [solution if solution.steps else None for solution in split]
 
     def _solutions(self, asked: Sequence[tuple[Text, Any, Any]]) -> list[Steps]:
@@ -141,15 +141,18 @@ class ProcessRewardModel(Scorer):
             return "one row for each step, since an encoder would otherwise see the steps that follow"
         return f"all steps of a solution in one pass, {super().way()}"
 
-    def _steps_of(self, conversation: Conversation) -> list[str]:
-        _, completion, tools, origin = conversation
-        _check_no_tools(tools, origin)
-        if len(completion) != 1:
-            raise DataError(f"the completion has {len(completion)} messages, not one text of steps", where=origin)
-        if unread := spoken_fields(completion[0]):
-            what = f"a process reward model reads steps, not `{'` and `'.join(unread)}`"
-            raise DataError(what, where=origin, hint="move them into the steps, or drop these rows")
-        return self.split(completion[0].get("steps") or completion[0].get("content") or "")
+
+def steps_in(conversation: Conversation, separator: str) -> list[str]:
+    """Those of its one answer; [] of an empty one. Raises DataError for an answer with more than a text of steps."""
+    _, completion, tools, origin = conversation
+    _check_no_tools(tools, origin)
+    if len(completion) != 1:
+        raise DataError(f"the completion has {len(completion)} messages, not one text of steps", where=origin)
+    if unread := spoken_fields(completion[0]):
+        what = f"a process reward model reads steps, not `{'` and `'.join(unread)}`"
+        raise DataError(what, where=origin, hint="move them into the steps, or drop these rows")
+    given = completion[0].get("steps")
+    return list(given) if given else split_steps(completion[0].get("content") or "", separator)
 
 
 def _check_no_tools(tools: Any, origin: object) -> None:

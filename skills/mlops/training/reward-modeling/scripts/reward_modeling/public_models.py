@@ -38,6 +38,7 @@ def load_any(
         hint = "load it with RewardModel" if compares else "rank with score.py, or give a model that scores each answer"
         raise ModelError(f"{path} {found}", hint=hint)
     needed = family and family.reference
+    reference = reference or (family and family.own.get("reference"))
     if not (reference or needed):
         if family is None or family.head is None:
             return checkpoints.load(path, kind=kind, **run), family
@@ -235,6 +236,10 @@ def renderer_of(
         from .implicit import AnswerRenderer
 
         return AnswerRenderer(tokenizer, **rules)
+    if family.own:
+        from .implicit import own_renderer
+
+        return own_renderer(loaded.model, tokenizer, family, path)
     if family.compares:
         made = MarkedRenderer if family.head == "Marked" else AskedRenderer
         return made(tokenizer, family, path=path, **rules)

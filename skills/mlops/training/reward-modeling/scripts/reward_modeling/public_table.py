@@ -34,7 +34,8 @@ class Family:
     tag: after a step, read at its last token; all that follows is of process models. opening: of a literal text, {} for the
     prompt; None for the chat template. step: of each step there, {} for it. pieces: prompt, steps and tags are tokenized one
     by one. replies: each step is a user turn and "+" the reply. split: where one text is split. value: of a step's log-odds.
-    reference: the model whose log-probabilities are subtracted, times `scale`.
+    reference: the model whose log-probabilities are subtracted, times `scale`. own: `implicit_reward` of a config written by
+    train_process.py, where that model is known.
     """
 
     called: str
@@ -78,6 +79,7 @@ class Family:
     aggregate: str | None = None
     reference: str | None = None
     scale: float = 1.0
+    own: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def kind(self) -> str:
@@ -101,6 +103,14 @@ class Family:
             "EOS at the end": self.end,
         }
         return ", ".join(word for word, holds in words.items() if holds)
+
+
+def implicit_family(own: Mapping[str, Any]) -> Family:
+    how = f"{own['beta']:g} times the log-ratio with {own['reference']}, summed from the start of the answer"
+    tag = own["step_separator"]
+    read = {"tag": tag, "split": tag if tag.isspace() else "\n", "pieces": True, "value": float, "aggregate": "last"}
+    more = {"reference": own["reference"], "scale": own["beta"], "max_length": own["max_length"], "own": own}
+    return Family("an implicit process reward model of train_process.py", "arXiv:2412.01981", how, **read, **more)
 
 
 FRAME = (

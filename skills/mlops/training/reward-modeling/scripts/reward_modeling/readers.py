@@ -9,7 +9,7 @@ from typing import Any
 from .errors import ModelError
 from .model_folder import ADAPTER_CONFIG, CONFIG, check_config, check_folder, hub_file, read_json, tensors
 from .output_folder import CARD
-from .public_table import ANY, PUBLIC, ROUTED, Family
+from .public_table import ANY, PUBLIC, ROUTED, Family, implicit_family
 
 INDEX, PICKLED = "model.safetensors.index.json", "pytorch_model.bin"
 
@@ -67,6 +67,8 @@ def recognize_family(path: str) -> Family | None:
     Raises ModelError for a family that cannot be scored here, and for a hub that does not answer.
     """
     config = _foreign_config(path := str(path))
+    if config and "implicit_reward" in config:
+        return implicit_family(config["implicit_reward"])
     checkpoint = config and Checkpoint(path, config)
     family = next((one for one in PUBLIC.values() if checkpoint and checkpoint.fits(one)), None)
     if family and family.refused:

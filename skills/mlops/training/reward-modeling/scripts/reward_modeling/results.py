@@ -25,6 +25,7 @@ SCRIPT_RESULTS = {
     "check_data.py": "data_check:CheckOutput",
     "train.py": "training.results:ModelOutput",
     "train_process.py": "training.results:ModelOutput",
+    "label_steps.py": "rollouts:RolloutLabels",
     "score.py": "row_scoring:Output",
     "serve.py": "serving.settings:ServingResult",
     "evaluate.py": "evaluation.results:EvaluationOutput",

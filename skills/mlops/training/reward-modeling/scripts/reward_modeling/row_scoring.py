@@ -13,14 +13,13 @@ from typing import Any, ClassVar
 from . import checkpoints, process, processes
 from .aggregation import step_rewards
 from .base_rendering import refused_together
-from .cards import read_card
-from .cli import check_required, flag, non_negative_number, utf8
+from .cli import check_required, flag, utf8
 from .data.reading import Stream, stream
 from .data.records import Ranking
 from .data.writing import counted, tell_moved, with_metadata
 from .ensemble import Rewards
 from .errors import DataError, UsageError
-from .golden import keep_card
+from .golden import keep_card, read_card
 from .kinds import OUTCOME
 from .outputs import check_output_file, write_whole
 from .packing import WINDOW
@@ -32,11 +31,11 @@ from .rendering import Conversation, Renderer
 from .results import Number, Result, to_json
 from .scoring import Ranked, RewardModel, as_messages, ranked
 from .server_check import ServerCheck, check_server
-from .settings import FormatSettings, RewardsSettings, ScoringSettings, WinnerSettings, split_flag
+from .settings import FormatSettings, RewardsSettings, SamplingSettings, ScoringSettings, WinnerSettings, split_flag
 from .terminal import is_first_process, log, progress, table, warn
 
 SHOWN_PROMPTS = 5
-WRITTEN_HERE, OF_SERVERS = {"group": "completions written here"}, {"group": "servers"}
+OF_SERVERS = {"group": "servers"}
 LOADING = [field.name for field in fields(ScoringSettings) if field.name != "model_name_or_path"]
 FREE = ("output", "overwrite", "write_card", "device", "max_tokens_per_batch")
 """Settings that may change when a run of several processes is started again."""
@@ -79,7 +78,7 @@ class ModelsSettings(ScoringSettings, RewardsSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScoreSettings(ModelsSettings, FormatSettings, WinnerSettings):
+class ScoreSettings(ModelsSettings, SamplingSettings, FormatSettings, WinnerSettings):
     group: ClassVar = "result"
     input: Sequence[str] | None = flag(
         None, "files, folders or hub ids with prompts and completions", group="data", metavar="DATA"
@@ -88,21 +87,11 @@ class ScoreSettings(ModelsSettings, FormatSettings, WinnerSettings):
     prompt: str | None = flag(None, "one prompt, instead of --input", group="data", type=utf8)
     completions: Sequence[str] | None = flag(None, "its completions", group="data", type=utf8)
     generate_with: str | None = flag(
-        None, "policy that writes --best_of N completions for each prompt", metavar="POLICY", **WRITTEN_HERE
-    )
-    temperature: float = flag(
-        1.0,
-        "of sampling; 0 takes the likeliest; ppo.py samples at 0.7 unless told",
-        type=non_negative_number,
-        **WRITTEN_HERE,
-    )
-    max_new_tokens: int | None = flag(
         None,
-        "longest completion (256, or half of what the policy reads; ppo.py trains with 53 unless told)",
-        metavar="TOKENS",
-        **WRITTEN_HERE,
+        "policy that writes --best_of N completions for each prompt",
+        group=SamplingSettings.group,
+        metavar="POLICY",
     )
-    seed: int = flag(0, "of sampling", type=int, **WRITTEN_HERE)
     rank: bool = flag(False, "order each prompt's completions, best first; a row is a prompt: rows are not grouped")
     best_of: int | None = flag(None, "keep the best of each prompt's first N completions")
     output: str | None = flag(
@@ -129,6 +118,7 @@ class ScoreSettings(ModelsSettings, FormatSettings, WinnerSettings):
     list_public_models: bool = flag(False, "show the known public reward models and how each is read, then stop")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.list_public_models:
             return
         if self.server or self.check_server:
@@ -181,8 +171,6 @@ class ScoreSettings(ModelsSettings, FormatSettings, WinnerSettings):
             raise UsageError("--completions are given, --generate_with writes them: choose one of them")
         if not self.best_of:
             raise UsageError("--generate_with needs --best_of N: how many completions to write for each prompt")
-        if self.seed < 0:
-            raise UsageError(f"--seed is a whole number of at least 0, got {self.seed}")
 
 
 @dataclass(frozen=True, kw_only=True)

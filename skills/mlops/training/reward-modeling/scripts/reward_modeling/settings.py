@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from .aggregation import AGGREGATIONS, DEFAULT_AGGREGATE
-from .cli import column_map, escaped, flag, winner_values
+from .cli import column_map, escaped, flag, non_negative_number, winner_values
 from .ensemble import COMBINATIONS
+from .errors import UsageError
 from .rendering import OVERLONG
 from .step_rendering import STEPS_OVERLONG
 
@@ -143,6 +144,24 @@ class ScoringSettings(TextSettings):
         names = ("dtype", "device", "max_length", "overlong", "max_tokens_per_batch", "shared_prefix", "refused")
         more = ("text_format", "chat_template_path", "reference_model_name_or_path")
         return {name: getattr(self, name) for name in (*names, *more)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingSettings:
+    group: ClassVar = "completions written here"
+    temperature: float = flag(
+        1.0, "of sampling; 0 takes the likeliest; ppo.py samples at 0.7 unless told", type=non_negative_number
+    )
+    max_new_tokens: int | None = flag(
+        None,
+        "longest completion (256, or half of what the policy reads; ppo.py trains with 53 unless told)",
+        metavar="TOKENS",
+    )
+    seed: int = flag(0, "of sampling", type=int)
+
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise UsageError(f"--seed is a whole number of at least 0, got {self.seed}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,6 +3,7 @@
 import difflib
 import importlib.util
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -11,27 +12,23 @@ from .errors import UsageError
 
 
 def load_function(spec: str) -> Callable:
-    """The function NAME of the file FILE, which is run once however many of its functions are loaded.
+    """The function NAME of FILE, which is run once however many of its functions are loaded.
 
     Raises UsageError where there is no such file or function, and where running the file raises.
     """
-    path, found, name = spec.rpartition(":")
-    if not (found and path and name.isidentifier()):
-        raise UsageError(f"{spec!r} names no function", hint="write FILE:NAME, as in checks.py:is_right")
+    path, _, name = spec.rpartition(":")
     file = Path(path)
     if file.suffix != ".py" or not file.is_file():
-        hint = "give a Python file on this machine; none is fetched from a hub"
-        raise UsageError(f"{path} is not a Python file that exists", hint=hint)
+        hint = "write FILE:NAME, as in checks.py:is_right, with a Python file on this machine"
+        raise UsageError(f"{spec} names no function of a file that exists", hint=hint)
     module = _module_of(file.resolve())
     function = getattr(module, name, None)
-    if callable(function):
-        return function
-    if function is not None:
-        raise UsageError(f"{name} of {path} is {type(function).__name__}, not a function")
-    own = [key for key, value in vars(module).items() if getattr(value, "__module__", None) == module.__name__]
-    close = difflib.get_close_matches(name, own, n=1)
-    hint = f"did you mean {close[0]}?" if close else f"it has {', '.join(own) or 'none'}"
-    raise UsageError(f"{path} has no function {name}", hint=hint)
+    if not callable(function):
+        own = [key for key, value in vars(module).items() if getattr(value, "__module__", None) == module.__name__]
+        close = difflib.get_close_matches(name, own, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"it has {', '.join(own) or 'none'}"
+        raise UsageError(f"{path} has no function {name}", hint=hint)
+    return function
 
 
 def _module_of(file: Path) -> ModuleType:
@@ -46,18 +43,8 @@ def _module_of(file: Path) -> ModuleType:
         spec.loader.exec_module(module)
     except Exception as error:
         del sys.modules[name]
-        line = _last_line(error, file)
-        told = f"{type(error).__name__}: {error}"
-        raise UsageError(f"{file.name} cannot be run: {told}", where=f"{file}:{line}" if line else file) from error
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
+        line = error.lineno if isinstance(error, SyntaxError) else lines[-1]
+        told = f"{file.name} cannot be run: {type(error).__name__}: {error}"
+        raise UsageError(told, where=f"{file}:{line}") from error
     return module
-
-
-def _last_line(error: BaseException, file: Path) -> int | None:
-    if isinstance(error, SyntaxError) and error.filename == str(file):
-        return error.lineno
-    trace, line = error.__traceback__, None
-    while trace:
-        if trace.tb_frame.f_code.co_filename == str(file):
-            line = trace.tb_lineno
-        trace = trace.tb_next
-    return line

@@ -132,14 +132,7 @@ class Answers:
 def find_answers(rankings: Sequence[Ranking], *, column: str | None = None, pattern: str | None = None) -> Answers:
     if column is not None:
         return Answers([_column_answers(ranking, column) for ranking in rankings], f"the column {column}")
-    try:
-        groups = 1 if pattern is None else re.compile(pattern).groups
-    except re.error as error:
-        raise UsageError(f"--answer_pattern is not a regular expression: {error}") from error
-    if groups != 1:
-        raise UsageError(
-            f"--answer_pattern has {groups} groups; one must hold the answer", hint=r"as in --answer_pattern 'A: (.*)'"
-        )
+    check_pattern(pattern)
     found = [
         [final_answer("\n".join(message.get("content") or "" for message in one), pattern) for one in row.completions]
         for row in rankings
@@ -148,6 +141,17 @@ def find_answers(rankings: Sequence[Ranking], *, column: str | None = None, patt
     if share < ENOUGH_ANSWERS:
         return Answers(None, f"only {share:.1%} of the completions state a final answer that could be compared")
     return Answers(found, f"the texts, {share:.1%} of which state one")
+
+
+def check_pattern(pattern: str | None) -> None:
+    try:
+        groups = 1 if pattern is None else re.compile(pattern).groups
+    except re.error as error:
+        raise UsageError(f"--answer_pattern is not a regular expression: {error}") from error
+    if groups != 1:
+        raise UsageError(
+            f"--answer_pattern has {groups} groups; one must hold the answer", hint=r"as in --answer_pattern 'A: (.*)'"
+        )
 
 
 def _column_answers(ranking: Ranking, column: str) -> list[str | None]:

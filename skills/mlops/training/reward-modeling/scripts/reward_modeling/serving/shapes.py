@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ..data.audit.text import is_templated
+from ..data.audit.checks import is_templated
 from ..data.cells import clean
 from ..data.conversations import answer_of, messages_of, prompt_of
 from ..data.records import Message, Ranking, in_steps

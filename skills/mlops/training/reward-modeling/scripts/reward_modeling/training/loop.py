@@ -104,7 +104,7 @@ def fit(
         raise ModelError(f"the model cannot be trained: {error}") from error
     log(f"training: {rows.size} in {len(rows.dataset)} rows, {arguments.world_size} process(es)")
     plain = sharding.skeleton(trainer)
-    if arguments.bf16 or arguments.fp16:
+    if (arguments.bf16 or arguments.fp16) and head in ("new", "loaded"):
         from ..heads import keep_head_in_float32
 
         keep_head_in_float32(trainer.model)

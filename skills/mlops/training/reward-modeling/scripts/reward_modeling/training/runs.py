@@ -72,7 +72,8 @@ def train(kind: Pairs | StepLabels, settings: Settings, fields: Mapping[str, Any
         "left_out": data.left_out + rows.counts.get("dropped_refused", 0),
         **found,
     }
-    lora = configuration.lora_of(settings, kind.task_type, head_name(loaded.model))
+    head = None if kind.task_type == "CAUSAL_LM" else head_name(loaded.model)
+    lora = configuration.lora_of(settings, kind.task_type, head)
     if settings.dry_run:
         planned = configuration.planned(settings, config, fields, renderer, len(rows.dataset), lora)
         planned |= kind.loss | ({"folds": kind.folds, "models_trained": kind.folds + 1} if kind.folds else {})
@@ -83,14 +84,16 @@ def train(kind: Pairs | StepLabels, settings: Settings, fields: Mapping[str, Any
     )
     if config.process_index != 0:
         return None
-    evaluate = _evaluate_steps if kind.model is PROCESS else _evaluate_pairs
-    evaluation, reward = evaluate(model.eval(), renderer, held_out, rows.records[:STATISTICS_SAMPLE])
+    evaluate = getattr(kind, "evaluate", _evaluate_steps if kind.model is PROCESS else _evaluate_pairs)
+    evaluation, rewards, called = evaluate(model.eval(), renderer, held_out, rows.records[:STATISTICS_SAMPLE])
+    source = f"{'held-out' if held_out else 'training'} {called}"
+    reward = RewardStatistics(float(np.mean(rewards)), float(np.std(rewards)), len(rewards), source)
     if validation:
         evaluation, result["folds"] = validation
         training["cross_validation"] = {"folds": kind.folds, "accuracy": evaluation.summary.accuracy}
     training |= {"head": loaded.head, "counts": result["counts"], "base_model": settings.model_name_or_path}
     training |= {"dataset": settings.dataset_name, "loss": kind.loss}
-    card = checkpoints.save(model, renderer, str(output_dir), training=training, reward=reward)
+    card = getattr(kind, "save", checkpoints.save)(model, renderer, str(output_dir), training=training, reward=reward)
     _say_what_is_saved(output_dir, card["reload_difference"])
     training.pop("log")
     if report and evaluation:
@@ -125,26 +128,20 @@ def _report(kind: Pairs | StepLabels, settings: Settings) -> Folder | None:
 
 def _evaluate_pairs(
     model: Model, renderer: Renderer, held_out: list[Comparison], trained_on: list[Comparison]
-) -> tuple[PairEvaluation | None, RewardStatistics]:
+) -> tuple[PairEvaluation | None, list[float], str]:
     scorer = RewardModel(model, renderer)
     evaluation = evaluate_pairs(scorer, held_out) if held_out else None
     rated = evaluation or evaluate_pairs(scorer, trained_on)
-    source = "held-out pairs" if evaluation else "training pairs"
-    return evaluation, _statistics([*rated.chosen, *rated.rejected], source)
+    return evaluation, [*rated.chosen, *rated.rejected], "pairs"
 
 
 def _evaluate_steps(
     model: Model, renderer: Renderer, held_out: list[Solution], trained_on: list[Solution]
-) -> tuple[StepEvaluation | None, RewardStatistics]:
+) -> tuple[StepEvaluation | None, list[float], str]:
     scorer = ProcessRewardModel(model, renderer)
     evaluation = evaluate_steps(scorer, held_out, threshold=0.5) if held_out else None
     rows = [row["step_rewards"] for row in evaluation.rows] if evaluation else score_steps(scorer, trained_on)
-    rewards = [value for row in rows for value in row if value is not None]
-    return evaluation, _statistics(rewards, "held-out steps" if evaluation else "training steps")
-
-
-def _statistics(rewards: list[float], source: str) -> RewardStatistics:
-    return RewardStatistics(float(np.mean(rewards)), float(np.std(rewards)), len(rewards), source)
+    return evaluation, [value for row in rows for value in row if value is not None], "steps"
 
 
 def _say_what_is_saved(output_dir: Path, difference: float) -> None:
@@ -167,9 +164,12 @@ def _config(
 
 def _model(kind: Pairs | StepLabels, settings: Settings) -> tuple[checkpoints.Loaded, Renderer]:
     path, template = settings.model_name_or_path, settings.chat_template_path
-    loaded = checkpoints.load_for_training(
-        path, chat_template_path=template, seed=settings.seed, kind=kind.model, in_4bit=settings.load_in_4bit
-    )
+    if hasattr(kind, "load"):
+        loaded = kind.load(settings)
+    else:
+        loaded = checkpoints.load_for_training(
+            path, chat_template_path=template, seed=settings.seed, kind=kind.model, in_4bit=settings.load_in_4bit
+        )
     for note in [f"head: {loaded.head}", *loaded.notes]:
         log(note)
     return loaded, kind.renderer(

@@ -30,6 +30,10 @@ class StepLabels:
     """A process reward model, by the cross-entropy of labeled steps, for `runs.train`."""
 
     group: ClassVar = "loss"
+    objective: str = flag(
+        "steps", "labels of steps, or implicit: of answers, and steps get a log-ratio", choices=("steps", "implicit")
+    )
+    beta: float = flag(0.05, "times the log-ratio is an implicit reward")
     class_weighting: str = flag(
         "none", "balanced: incorrect steps weigh as much as correct ones together", choices=("none", "balanced")
     )
