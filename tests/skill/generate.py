@@ -36,10 +36,16 @@ def one_of(names: str) -> str:
 
 def checks() -> str:
     """The table of the audit's checks: each once, with what it is about. A run prints its advice itself."""
-    from reward_modeling.data.audit import CHECKS, STEP_CHECKS, UNLABELED_CHECKS
+    from reward_modeling.data.audit import CHECKS, RATED_CHECKS, STEP_CHECKS, UNLABELED_CHECKS
     from reward_modeling.data.audit.rendered import RENDERED_CHECKS
 
-    tables = {"pairs": CHECKS, "steps": STEP_CHECKS, "unlabeled": UNLABELED_CHECKS, "rendered": RENDERED_CHECKS}
+    tables = {
+        "pairs": CHECKS,
+        "ratings": RATED_CHECKS,
+        "steps": STEP_CHECKS,
+        "unlabeled": UNLABELED_CHECKS,
+        "rendered": RENDERED_CHECKS,
+    }
     of: dict[tuple[str, str], list[str]] = {}
     for about, table in tables.items():
         for check in table.values():

@@ -11,7 +11,16 @@ from typing import ClassVar
 
 from .cli import flag
 from .data import audit
-from .data.audit import CHECKS, STEP_CHECKS, UNLABELED_CHECKS, UNREADABLE, AuditFinding, Check
+from .data.audit import (
+    CHECKS,
+    RATED_CHECKS,
+    STEP_CHECKS,
+    UNLABELED_CHECKS,
+    UNREADABLE,
+    AuditFinding,
+    Check,
+    RatingRange,
+)
 from .data.audit.parts import Survey
 from .data.audit.rendered import OVER_LENGTH, REFUSED, RENDERED_CHECKS, rendered_checks
 from .data.converting import Reading
@@ -115,6 +124,8 @@ class Checked(Result):
     steps: int | None = None
     labelled_steps: int | None = None
     incorrect_steps: int | None = None
+    ratings: dict[str, RatingRange] | None = None
+    """By attribute."""
     equal_scores: int
     """Pairs of completions that make no comparison."""
     set_aside: dict[str, int]
@@ -202,6 +213,7 @@ def check_data(settings: CheckSettings) -> Checked:
         kinds=survey.kinds,
         **survey.counts,
         equal_scores=survey.equal_scores,
+        ratings=survey.ratings or None,
         set_aside={reason: n for reason, n in summary.set_aside.items() if reason not in dropped},
         **{name: getattr(summary, name) for name in SAID},
         metadata_moved=moved,
@@ -303,7 +315,12 @@ def list_formats() -> FormatList:
 
 def list_checks() -> CheckList:
     names = [field.name for field in fields(CheckEntry)]
-    tables = {"comparisons": CHECKS, "solutions in steps": STEP_CHECKS, "rows without labels": UNLABELED_CHECKS}
+    tables = {
+        "comparisons": CHECKS,
+        "rated answers": RATED_CHECKS,
+        "solutions in steps": STEP_CHECKS,
+        "rows without labels": UNLABELED_CHECKS,
+    }
     tables["what a model reads (--model_name_or_path)"] = RENDERED_CHECKS
     entries = [
         CheckEntry(about, *(getattr(check, name) for name in names[1:]))

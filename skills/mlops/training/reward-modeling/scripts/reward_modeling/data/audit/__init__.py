@@ -1,17 +1,23 @@
-"""What is wrong with comparisons, labeled steps or rows to be scored. Every check takes time linear in the text."""
+"""What is wrong with comparisons, rated answers, labeled steps or rows to be scored. Every check takes time linear in the text."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from ...errors import DataError
 from ...terminal import log, table, warn
-from ..records import Comparison, Ranking, Record, Records, Solution
-from .checks import CHECKS, STEP_CHECKS, UNLABELED_CHECKS
+from ..records import Comparison, Ranking, Rated, Record, Records, Solution
+from .checks import CHECKS, RATED_CHECKS, STEP_CHECKS, UNLABELED_CHECKS
 from .findings import SHOWN_ROWS, Audit, AuditFinding, Check, Finding, Material, digest
 
-__all__ = ["CHECKS", "STEP_CHECKS", "UNLABELED_CHECKS", "AuditFinding", "Check", "Finding"]
+__all__ = ["CHECKS", "RATED_CHECKS", "STEP_CHECKS", "UNLABELED_CHECKS", "AuditFinding", "Check", "Finding"]
 
-TABLES = {Comparison: ("pairs", CHECKS), Solution: ("solutions", STEP_CHECKS), Ranking: ("rows", UNLABELED_CHECKS)}
+TABLES = {
+    Comparison: ("pairs", CHECKS),
+    Rated: ("answers", RATED_CHECKS),
+    Solution: ("solutions", STEP_CHECKS),
+    Ranking: ("rows", UNLABELED_CHECKS),
+}
 """What records are called, and their checks. Labeled rankings are audited as their pairs."""
 UNREADABLE = "unreadable"
 
@@ -36,7 +42,39 @@ def audit(
     called, checks = TABLES[type(records[0])]
     whole = Audit(called, checks.values(), rendered=rendered)
     whole.add(Material(records, prompt_digests(eval_records or ()), separator))
-    return whole.findings()
+    rated = [row for row in records if isinstance(row, Rated)]
+    return [*about_attributes(rating_ranges(rated), len(rated)), *whole.findings()]
+
+
+@dataclass(frozen=True)
+class RatingRange:
+    """The ratings of one attribute: how many rows have it, and from where to where."""
+
+    rated: int = 0
+    low: float | None = None
+    high: float | None = None
+
+
+def rating_ranges(rows: Iterable[Rated], known: dict[str, RatingRange] | None = None) -> dict[str, RatingRange]:
+    """By attribute, those of earlier rows (`known`) included."""
+    found = dict(known or {})
+    for row in rows:
+        for name, value in row.ratings.items():
+            one = found.setdefault(name, RatingRange())
+            if value is not None:
+                ends = [end for end in (one.low, one.high, value) if end is not None]
+                found[name] = RatingRange(one.rated + 1, min(ends), max(ends))
+    return found
+
+
+def about_attributes(ranges: dict[str, RatingRange], rows: int) -> Iterator[Finding]:
+    """Attributes that no row has, and those that all rows rate alike."""
+    for name, one in ranges.items():
+        if one.rated and (one.rated == 1 or one.low != one.high):
+            continue
+        check, count = RATED_CHECKS["attribute_constant" if one.rated else "attribute_missing"], one.rated or rows
+        message = f"all {count} answers {check.what.format(name=name, value=one.low)}"
+        yield Finding(check.name, check.severity, count, 1.0, (), message, check.advice)
 
 
 def prompt_digests(records: Iterable[Record]) -> frozenset[bytes]:
