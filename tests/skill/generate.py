@@ -36,10 +36,16 @@ def one_of(names: str) -> str:
 
 def checks() -> str:
     """The table of the audit's checks: each once, with what it is about. A run prints its advice itself."""
-    from reward_modeling.data.audit import CHECKS, STEP_CHECKS, UNLABELED_CHECKS
+    from reward_modeling.data.audit import CHECKS, RATED_CHECKS, STEP_CHECKS, UNLABELED_CHECKS
     from reward_modeling.data.audit.checks import RENDERED_CHECKS
 
-    tables = {"pairs": CHECKS, "steps": STEP_CHECKS, "unlabeled": UNLABELED_CHECKS, "rendered": RENDERED_CHECKS}
+    tables = {
+        "pairs": CHECKS,
+        "ratings": RATED_CHECKS,
+        "steps": STEP_CHECKS,
+        "unlabeled": UNLABELED_CHECKS,
+        "rendered": RENDERED_CHECKS,
+    }
     of: dict[tuple[str, str], list[str]] = {}
     for about, table in tables.items():
         for check in table.values():
@@ -50,6 +56,16 @@ def checks() -> str:
         severity = f"{check.severity}, by share" if check.grade else check.severity
         lines.append(f"| `{name}` | {', '.join(about)} | {severity} | {why} |")
     return "\n".join(lines)
+
+
+def objectives() -> str:
+    """The table of objectives, from OBJECTIVES."""
+    from reward_modeling.training.objectives import OBJECTIVES
+
+    lines = ["| objective | of | loss | source |", "|---|---|---|---|"]
+    return "\n".join(
+        [*lines, *(f"| `{name}` | {one.takes} | {one.formula} | {one.source} |" for name, one in OBJECTIVES.items())]
+    )
 
 
 def benchmarks() -> str:
@@ -123,6 +139,12 @@ def pair_keys() -> str:
     return key_table(keys(PairSummary), keys(LengthSummary, "length."))
 
 
+def rating_keys() -> str:
+    from reward_modeling.evaluation.ratings import AttributeSummary
+
+    return key_table(keys(AttributeSummary))
+
+
 def step_keys() -> str:
     from reward_modeling.evaluation.steps import StepMeasures
 
@@ -137,11 +159,13 @@ def curve_keys() -> str:
 
 BLOCKS = {
     "pair_keys": pair_keys,
+    "rating_keys": rating_keys,
     "step_keys": step_keys,
     "curve_keys": curve_keys,
     "formats": formats,
     "checks": checks,
     "benchmarks": benchmarks,
+    "objectives": objectives,
     "probes": probes,
     "files": files,
     "modules": modules,

@@ -1,10 +1,12 @@
 """Load, save and verify a reward model: a plain Hugging Face folder with a card, `reward_model.json`."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from . import quantized
+from .attributes import Attributes, collapsed, labels_of, of_card
 from .chat_templates import DATE_NOTE, writes_the_date
 from .errors import ModelError
 from .golden import (
@@ -52,35 +54,60 @@ def load_for_training(
     seed: int = 42,
     kind: Kind = OUTCOME,
     in_4bit: bool = False,
+    attributes: Attributes = (),
 ) -> Loaded:
-    """A model with the head of this kind, in fp32, and a tokenizer that obeys the rendering rules.
+    """A model with the head of this kind, or of these attributes, in fp32, and a tokenizer that obeys the rendering rules.
 
-    A new head is drawn from N(0, 1/(d+1)) (Stiennon et al. 2020, arXiv:2009.01325, B.1).
+    A new head is drawn from N(0, 1/(d+1)) (Stiennon et al. 2020, arXiv:2009.01325, B.1). Heads of attributes become one
+    where none are wanted (regression before Bradley-Terry: arXiv:2410.01257).
     """
     import torch
     from transformers import set_seed
 
-    check(path, kind, to_train=True)
+    config = check(path, kind, to_train=True)
+    is_trained = kind_of_architecture(architecture_of(config)) is kind
+    saved = saved_attributes(path) if is_trained else ()
+    labels = labels_of(attributes) or [*kind.labels.values()]
     tokenizer = read_tokenizer(path)
     notes = prepare_tokenizer(tokenizer, read_chat_template(chat_template_path))
     set_seed(seed)
-    how = {"num_labels": len(kind.labels), "dtype": torch.float32, "more": quantized.loading() if in_4bit else None}
+    labels = config.num_labels if is_trained else len(labels)
+    how = {"num_labels": labels, "dtype": torch.float32, "more": quantized.loading() if in_4bit else None}
     model, missing, more = read_model(kind.auto_class, path, scores=True, strict=False, **how)
     notes += more
     trunk = f"{model.base_model_prefix}."
     lost = [key for key in missing if key.startswith(trunk) and ".pooler." not in key]
     if lost:
         raise ModelError(f"{path} lacks the weights of {len(lost)} layers, the first is {lost[0]}")
-    if missing:
-        projection = head_projection(model)
-        torch.nn.init.normal_(projection.weight, std=(projection.in_features + 1) ** -0.5)
-        if projection.bias is not None:
-            torch.nn.init.zeros_(projection.bias)
+    new = bool(missing) or (attributes != saved and bool(attributes))
+    old = head_projection(model)
+    if new:
+        drawn = torch.nn.init.normal_(torch.empty(len(labels), old.in_features), std=(old.in_features + 1) ** -0.5)
+        _set_head(model, old, drawn)
+    elif saved and not attributes:
+        _set_head(model, old, collapsed(old.weight.data, saved))
+        notes.append(f"head: {', '.join(labels_of(saved))} become one reward by their weights")
     if len(tokenizer) > model.get_input_embeddings().num_embeddings:
         model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
         notes.append(f"embeddings: grown to {len(tokenizer)} for the new pad token")
-    _write_contract_into_config(model, tokenizer, kind)
-    return Loaded(model, tokenizer, "new" if missing else "loaded", notes)
+    _write_contract_into_config(model, tokenizer, kind, labels)
+    return Loaded(model, tokenizer, "new" if new else "loaded", notes)
+
+
+def saved_attributes(path: str) -> Attributes:
+    return of_card(read_card(path))
+
+
+def _set_head(model: Model, old: Any, weight: Any) -> None:
+    import torch
+
+    base, has_bias = unwrapped(model), old.bias is not None
+    head = torch.nn.utils.skip_init(torch.nn.Linear, weight.shape[1], len(weight), bias=has_bias)
+    head.weight.data = weight
+    if has_bias:
+        torch.nn.init.zeros_(head.bias)
+    base.set_submodule(next(name for name, module in base.named_modules() if module is old), head)
+    base.num_labels = base.config.num_labels = len(weight)
 
 
 def load(
@@ -144,6 +171,8 @@ def check(path: str, kind: Kind = OUTCOME, *, to_train: bool = False) -> Any:
     config = read_config(path)
     architecture, labels = architecture_of(config), len(kind.labels)
     found = kind_of_architecture(architecture)
+    if found is kind and config.num_labels != labels:
+        labels = len(labels_of(saved_attributes(path))) or labels
     if found not in (None, kind):
         what = f"{path} is {found.called} ({architecture}): it scores {found.scores}, not {kind.scores}"
         other = f"start from the base model it was made of, or train it further with {found.script}"
@@ -214,20 +243,27 @@ def _check_fingerprint(path: str, card: dict[str, Any], renderer: Any) -> None:
     )
 
 
-def _write_contract_into_config(model: Model, tokenizer: Tokenizer, kind: Kind) -> None:
+def _write_contract_into_config(model: Model, tokenizer: Tokenizer, kind: Kind, labels: Sequence[str] = ()) -> None:
     config = model.config
     config.get_text_config().pad_token_id = config.pad_token_id = tokenizer.pad_token_id
     config.problem_type = kind.problem_type
-    config.id2label, config.label2id = dict(kind.labels), kind.label2id
+    config.id2label = dict(enumerate(labels)) or dict(kind.labels)
+    config.label2id = {label: number for number, label in config.id2label.items()}
 
 
 def save(
-    model: Model, renderer: Any, output_dir: str | Path, *, training: dict[str, Any], reward: dict[str, float]
+    model: Model,
+    renderer: Any,
+    output_dir: str | Path,
+    *,
+    training: dict[str, Any],
+    reward: dict[str, float],
+    attributes: Attributes = (),
 ) -> dict[str, Any]:
     """Save a reward model, reload it, compare, and only then let it appear in `output_dir`. Returns its card.
 
-    model: of PEFT it is merged, its adapter kept. reward: {"mean", "std", "n"} of held-out answers or steps. Raises RunError
-    when golden scores change on reloading.
+    model: of PEFT it is merged, its adapter kept. reward: {"mean", "std", "n"} of held-out answers or steps. attributes: of
+    its heads. Raises RunError when golden scores change on reloading.
     """
     import torch
     import transformers
@@ -241,6 +277,7 @@ def save(
         "fingerprint": renderer.fingerprint,
         "rendering": {**renderer.contract(), "max_length": renderer.max_length, "overlong": renderer.overlong},
         "reward": reward,
+        **({"attributes": [vars(one) for one in attributes]} if attributes else {}),
         "golden": [{**example, "score": score} for example, score in zip(kind.golden, golden, strict=True)],
         "training": training,
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
@@ -250,7 +287,7 @@ def save(
             model.save_pretrained(folder / ADAPTER)
             merge = quantized.merged if quantized.is_quantized(model) else lambda own: own.merge_and_unload()
             model, tolerance = merge(model), MERGE_TOLERANCE
-        _write_contract_into_config(model, renderer.tokenizer, kind)
+        _write_contract_into_config(model, renderer.tokenizer, kind, labels_of(attributes))
         model.save_pretrained(folder)
         renderer.tokenizer.save_pretrained(folder)
         (folder / CARD).write_text(to_json(card, indent=2) + "\n", encoding="utf-8")
@@ -267,10 +304,17 @@ def save(
 def _readme(kind: Kind, card: dict[str, Any]) -> str:
     base = card["training"].get("base_model")
     front = ["library_name: transformers", *kind.front]
+    if objective := (card["training"].get("loss") or {}).get("objective"):
+        front[-1] = front[-1].replace("bradley-terry", objective.replace("_", "-"))
     if base and not Path(base).exists():
         front.append(f"base_model: {base}")
     text = kind.readme.format(**card["rendering"])
     text += f"\n`{CARD}` holds the fingerprint of that rendering and golden scores to check against.\n"
+    if heads := of_card(card):
+        rule = (
+            "the sum of the steps between `levels` times sigmoid(logit)" if heads[0].levels else "`mean + std * logit`"
+        )
+        text += f"\nLogits: {', '.join(labels_of(heads))}. A rating is {rule}, the reward the sum of `weight * rating` (`{CARD}`).\n"
     if card["rendering"].get("text_format") == "rendered":
         text += "\nIts texts were rendered before training: give it prompt and answer as one such text, without a chat template.\n"
     return "\n".join(["---", *front, "---", "", text])

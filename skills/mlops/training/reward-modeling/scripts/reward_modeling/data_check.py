@@ -11,7 +11,7 @@ from typing import ClassVar, TypeVar
 
 from .cli import flag
 from .data import audit
-from .data.audit import CHECKS, STEP_CHECKS, UNLABELED_CHECKS, UNREADABLE, AuditFinding, Check
+from .data.audit import CHECKS, RATED_CHECKS, STEP_CHECKS, UNLABELED_CHECKS, UNREADABLE, AuditFinding, Check
 from .data.audit.checks import OVER_LENGTH, REFUSED, RENDERED_CHECKS, rendered_checks
 from .data.audit.parts import Survey
 from .data.converting import Reading
@@ -22,7 +22,7 @@ from .data.records import Solution
 from .data.writing import counted, kept_rows, lines, tell_moved, to_row
 from .errors import DataError, UsageError
 from .outputs import check_output_file, write_whole
-from .results import Result, emit, to_json
+from .results import Number, Result, emit, to_json
 from .settings import ReadingSettings, TextSettings, WinnerSettings, neutral_flag, split_flag
 from .terminal import listed, log, table
 
@@ -113,6 +113,8 @@ class Checked(Result):
     steps: int | None = None
     labelled_steps: int | None = None
     incorrect_steps: int | None = None
+    ratings: dict[str, list[Number]] | None = None
+    """How many, the lowest and the highest, by attribute."""
     equal_scores: int
     """Pairs of completions that make no comparison."""
     set_aside: dict[str, int]
@@ -200,6 +202,7 @@ def check_data(settings: CheckSettings) -> Checked:
         kinds=survey.kinds,
         **survey.counts,
         equal_scores=survey.equal_scores,
+        ratings=survey.ratings or None,
         set_aside={reason: n for reason, n in summary.set_aside.items() if reason not in dropped},
         **{name: getattr(summary, name) for name in SAID},
         metadata_moved=moved,
@@ -301,7 +304,12 @@ def list_formats() -> FormatList:
 
 
 def list_checks() -> CheckList:
-    tables = {"comparisons": CHECKS, "solutions in steps": STEP_CHECKS, "rows without labels": UNLABELED_CHECKS}
+    tables = {
+        "comparisons": CHECKS,
+        "rated answers": RATED_CHECKS,
+        "solutions in steps": STEP_CHECKS,
+        "rows without labels": UNLABELED_CHECKS,
+    }
     tables["what a model reads (--model_name_or_path)"] = RENDERED_CHECKS
     entries = [_entry(CheckEntry, check, about) for about, checks in tables.items() for check in checks.values()]
     table("checks", [field.name for field in fields(CheckEntry)], [list(vars(entry).values()) for entry in entries])

@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from . import attributes
 from .errors import ModelError, RunError
 from .heads import unwrapped
 from .hf import Model
@@ -72,16 +73,23 @@ def _fault(card: dict[str, Any]) -> str | None:
     texts = golden if isinstance(golden, list) and all(isinstance(entry, dict) for entry in golden) else []
     if [{name: text[name] for name in text if name != "score"} for text in texts] != [*KINDS[kind].golden]:
         return "`golden` is not the list of fixed texts with their scores"
-    if not all(map(_has_scores, texts)):
+    try:
+        heads = attributes.of_card(card)
+        numbers = [number for one in heads for number in (one.weight, one.mean, one.std, *one.levels)]
+    except TypeError:
+        return "`attributes` is not a list of heads"
+    if not all(map(_is_number, numbers)):
+        return "a number of its `attributes` is not finite"
+    if not all(_has_scores(text, len(attributes.labels_of(heads))) for text in texts):
         return "a golden score is not a finite number"
     return None
 
 
-def _has_scores(text: dict[str, Any]) -> bool:
-    """Its number, or one for each of its steps."""
-    scores, steps = text.get("score"), text.get("steps")
-    found = scores if isinstance(scores, list) and steps else [scores]
-    return all(map(_is_number, found)) and len(found) == len(steps or [0])
+def _has_scores(text: dict[str, Any], heads: int) -> bool:
+    """Its number, or one for each of its steps or of several heads."""
+    scores, several = text.get("score"), len(text.get("steps") or ()) or heads
+    found = scores if isinstance(scores, list) and (heads > 1 or text.get("steps")) else [scores]
+    return all(map(_is_number, found)) and len(found) == (several or 1)
 
 
 def _is_number(value: Any) -> bool:
@@ -90,7 +98,7 @@ def _is_number(value: Any) -> bool:
 
 
 def golden_scores(model: Model, renderer: Any) -> list[float | list[float]]:
-    """Each row alone: raw rewards, or for a process reward model a list of step scores."""
+    """Each row alone: raw logits, a list of those of several heads, or for a process reward model a list of step scores."""
     import torch
 
     from .forward import padded_logits
@@ -105,7 +113,7 @@ def golden_scores(model: Model, renderer: Any) -> list[float | list[float]]:
     model.train(was_training)
     torch.set_float32_matmul_precision(precision)
     if kind is OUTCOME:
-        return [row.item() for (row,) in logits]
+        return [row.item() if row.numel() == 1 else row[0].tolist() for (row,) in logits]
     return [[score for row in rows for score in row.softmax(-1)[:, 1].tolist()] for rows in logits]
 
 

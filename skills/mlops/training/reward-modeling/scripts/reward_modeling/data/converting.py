@@ -214,6 +214,8 @@ def _tools(value: Any) -> list[dict] | None:
 
 def _undecided(chosen: Format, row: Row, record: Record) -> str | None:
     ranked = record.scores if isinstance(record, Ranking) else ()
+    if ranked is None and record.ratings is not None:
+        return "unlabelled" if all(value is None for one in record.ratings for value in one.values()) else None
     if ranked is None and (chosen.winner or not {"scores", "correct", "ranks"}.isdisjoint(row)):
         return "unlabelled"
     if any(row.get(name, "") is None for name in ("label", "kto_tag")):

@@ -7,7 +7,7 @@ from .cells import RowError
 from .entries import Format, Row, always, never
 from .formats_datasets import DATASETS
 from .formats_pairs import PAIRS
-from .formats_rankings import OPEN, RANKED, RANKINGS, UNLABELED
+from .formats_rankings import HELPSTEER, OPEN, RANKED, RANKINGS, UNLABELED
 from .formats_steps import PUBLISHED_STEPS, STEPS
 
 LABELED = DATASETS | RANKED | PAIRS | RANKINGS | STEPS | PUBLISHED_STEPS
@@ -28,8 +28,8 @@ _INPUTS = (
     "context contexts history conversation conversations messages dialogue dialog document documents passage passages "
     "background article post image images functions tools"
 )
-_LABELS = "label kto_tag tie winner scores correct ranks labels ratings margin weight"
-INPUT_LIKE, LABEL_NAMES = frozenset(_INPUTS.split()), frozenset(_LABELS.split())
+_LABELS = "label kto_tag tie winner scores correct ranks labels rating ratings margin weight"
+INPUT_LIKE, LABEL_NAMES = frozenset(_INPUTS.split()), frozenset(_LABELS.split()).union(HELPSTEER)
 NULLABLE = ("winner", "scores|correct", "labels|step_labels", "ranks|rank", "parent_id", "rank", "label|kto_tag")
 """Labels: null means that the row has none."""
 FIRST_ROWS = 20

@@ -40,6 +40,20 @@ def _answer(given: Any) -> list[Message]:
     return answer_of(given, "completions")
 
 
+def _ratings(given: Any) -> dict[str, float | None]:
+    found = structure(given)
+    if not isinstance(found, dict) or not found:
+        raise wrong_type("ratings", given, "an object with a number for each attribute")
+    return {str(name): number(value, f"ratings.{name}") for name, value in found.items()}
+
+
+def _ratings_of_each(row: Row, count: int) -> list[dict[str, float | None]] | None:
+    if "ratings" not in row:
+        return None
+    given = entries.one_each(structure(row["ratings"]), "ratings", "a list of objects", count, "completions")
+    return [_ratings(item) for item in given]
+
+
 def _numbered(row: Row, column: str, sign: float = 1) -> Ranking:
     found = completions(row)
     if column not in row:
@@ -56,11 +70,43 @@ def _numbered(row: Row, column: str, sign: float = 1) -> Ranking:
     ("prompt", "completions|responses", "scores|correct"),
     {"prompt": "2+2?", "completions": ["4", "5", "four"], "scores": [1.0, 0.0, 1.0]},
     are_lists("completions", "scores"),
-    optional=("system", "margin", "weight"),
+    optional=("system", "margin", "weight", "ratings"),
 )
 def ranking(row: Row) -> Ranking:
     margin, weight = entries.margin_and_weight(row)
-    return replace(_numbered(row, "scores"), margin=margin, weight=weight)
+    found = _numbered(row, "scores")
+    return replace(found, margin=margin, weight=weight, ratings=_ratings_of_each(row, len(found.completions)))
+
+
+HELPSTEER = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
+
+
+def _is_rated(row: Row) -> bool:
+    if "ratings" in row:
+        return isinstance(structure(row["ratings"]), dict) or objects(row["ratings"]) is not None
+    return any(number(row[name], name) is not None for name in ("score", *HELPSTEER) if name in row)
+
+
+@_rankings(
+    "a prompt and one completion with a score, or with numbers for attributes in an object `ratings` or in HelpSteer's columns; "
+    "also completions with a list of such objects",
+    ("prompt", "completion|response|completions|responses"),
+    {"prompt": "2+2?", "completion": "4", "ratings": {"helpfulness": 4, "verbosity": None}},
+    _is_rated,
+    optional=("system", "ratings", "score|rating", *HELPSTEER),
+)
+def rated(row: Row) -> Ranking:
+    given = row["completion"]
+    if isinstance(structure(row.get("ratings")), list):
+        found = completions(row | {"completions": given})
+        return replace(found, ratings=_ratings_of_each(row, len(found.completions)))
+    ratings = _ratings(row["ratings"]) if "ratings" in row else {}
+    ratings |= {name: number(row[name], name) for name in ("score", *HELPSTEER) if name in row}
+    of_helpsteer = ratings.keys() & HELPSTEER
+    for name in sorted(of_helpsteer) if len(of_helpsteer) > 3 else ():
+        if ratings[name] is not None and not 0 <= ratings[name] <= 4:
+            raise RowError(f"`{name}` is {ratings[name]:g}: HelpSteer rates from 0 to 4")
+    return replace(Ranking(*prompt_and_answers(row, "prompt", "completion")), ratings=[ratings or {"score": None}])
 
 
 @_rankings(
@@ -239,15 +285,20 @@ def ultrafeedback(row: Row) -> Ranking:
     if None in scores:
         scores = [_mean_rating(item) for item in items]
     lacking = "some of `completions` have neither an overall score nor ratings"
-    return Ranking(prompt_of(row, "instruction"), answers, _all_or_none(scores, lacking))
+    aspects = [{"overall_score": _rating(item, "overall_score"), **_aspects(item)} for item in items]
+    ratings = aspects if any(len(one) > 1 for one in aspects) else None
+    return replace(Ranking(prompt_of(row, "instruction"), answers, _all_or_none(scores, lacking)), ratings=ratings)
 
 
-def _mean_rating(item: Row) -> float | None:
+def _aspects(item: Row) -> dict[str, float | None]:
     annotations = structure(item.get("annotations")) or {}
     if not isinstance(annotations, dict):
         raise wrong_type("annotations", annotations, "an object with a Rating for each aspect")
-    given = [_rating(aspect, "Rating") for aspect in annotations.values() if isinstance(aspect, dict)]
-    found = [rating for rating in given if rating is not None]
+    return {name: _rating(aspect, "Rating") for name, aspect in annotations.items() if isinstance(aspect, dict)}
+
+
+def _mean_rating(item: Row) -> float | None:
+    found = [rating for rating in _aspects(item).values() if rating is not None]
     return sum(found) / len(found) if found else _rating(item, "fine-grained_score")
 
 

@@ -3,12 +3,12 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, combinations
 from typing import Any, NamedTuple, TypeVar
 
-from ..errors import DataError
+from ..errors import DataError, UsageError
 
 Message = dict[str, Any]
 """{"role": "system" | "user" | "assistant" | "tool", "content": str, ...}."""
@@ -49,7 +49,10 @@ class Comparison(_Row):
 
 @dataclass(frozen=True)
 class Ranking(_Row):
-    """Any number of completions; `scores`: higher is better. Its pairs have its margin and share its weight."""
+    """Any number of completions; `scores`: higher is better. Its pairs have its margin and share its weight.
+
+    ratings: of each completion by attribute, None where it is missing.
+    """
 
     prompt: list[Message]
     completions: list[list[Message]]
@@ -57,12 +60,23 @@ class Ranking(_Row):
     tools: list[dict] | None = None
     margin: float | None = None
     weight: float = 1.0
+    ratings: list[dict[str, float | None]] | None = None
 
     @property
     def is_labeled_answer(self) -> bool:
         """Of KTO, which makes no pair."""
         labeled = self.scores is not None and not self.given.keys().isdisjoint(("label", "kto_tag"))
         return labeled and len(self.completions) == 1
+
+
+@dataclass(frozen=True)
+class Rated(_Row):
+    """One answer of a ranking, rated by itself."""
+
+    prompt: list[Message]
+    completion: list[Message]
+    ratings: dict[str, float | None]
+    tools: list[dict] | None = None
 
 
 @dataclass(frozen=True)
@@ -74,8 +88,8 @@ class Solution(_Row):
     labels: list[float | None] | None = None
 
 
-Record = Comparison | Ranking | Solution
-_Split = TypeVar("_Split", Comparison, Solution)
+Record = Comparison | Ranking | Rated | Solution
+_Split = TypeVar("_Split", Comparison, Rated, Solution)
 
 
 class Undecided(NamedTuple):
@@ -143,12 +157,84 @@ def comparisons(records: Records) -> list[Comparison]:
                 records,
                 row,
                 "label one answer each as desirable or not (KTO): a loss of pairs needs two answers to one prompt",
-                "put answers to one prompt into one row, as completions with scores; these rows can be scored",
+                "--objective binary trains on them; or put answers to one prompt into one row, as completions with scores",
             )
         if isinstance(row, Ranking) and row.scores is None:
             hint = "give chosen and rejected, or completions with scores; completions without labels can be scored"
             raise _refused(records, row, "do not say which answer is better", hint)
     return [pair for row in records.rows for pair in comparisons_of(row)]
+
+
+def rated_answers(records: Records) -> list[Rated]:
+    for row in records.rows:
+        if isinstance(row, Solution):
+            raise _refused(records, row, *_OF_STEPS)
+        if isinstance(row, Comparison) or (row.ratings is None and row.scores is None):
+            hint = "give prompt, completion and score, or an object `ratings`; for pairs, --objective bradley_terry"
+            raise _refused(records, row, "do not rate each answer by itself", hint)
+    return [one for row in records.rows for one in ratings_of(row)]
+
+
+def is_rated(row: Record) -> bool:
+    return isinstance(row, Ranking) and (row.ratings is not None or row.is_labeled_answer)
+
+
+def ratings_of(row: Ranking) -> list[Rated]:
+    """By its attributes, else its `score`, or the label of KTO as `desirable`."""
+    name = "desirable" if row.is_labeled_answer else "score"
+    given = row.ratings or [{name: score} for score in row.scores]
+    shared = {one: getattr(row, one) for one in ("tools", "id", "metadata", "origin")}
+    answers = zip(row.completions, given, strict=True)
+    return [Rated(row.prompt, answer, ratings, **shared) for answer, ratings in answers]
+
+
+def rated_names(rows: Iterable[Rated]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name for row in rows for name in row.ratings))
+
+
+def check_attributes(given: Iterable[str], known: Sequence[str], flag: str) -> None:
+    if unknown := [name for name in given if name not in known]:
+        hint = f"choose from {', '.join(known)}" if known else "leave the flag out"
+        raise UsageError(f"--{flag} names `{unknown[0]}`, which is not an attribute here", hint=hint)
+
+
+def weighted(ratings: Mapping[str, float | None], weights: Mapping[str, float]) -> float | None:
+    """The sum, or None where a rating is missing."""
+    values = [(ratings.get(name), weight) for name, weight in weights.items()]
+    return None if any(value is None for value, _ in values) else sum(value * weight for value, weight in values)
+
+
+def ranked_by_ratings(records: Records, weights: Mapping[str, float] | None) -> Records:
+    """Rated answers become one ranking a prompt by the weighted sum of their ratings, where they have no other label or
+    weights are given.
+
+    `set_aside` counts prompts with fewer than two. Raises DataError where several attributes have no weights.
+    """
+    rows: list[Record] = []
+    groups: dict[str, list[Rated]] = {}
+    for row in records.rows:
+        if isinstance(row, Ranking) and row.ratings is not None and (weights or row.scores is None):
+            key = json.dumps([row.prompt, row.tools], sort_keys=True, default=str)
+            groups.setdefault(key, []).extend(ratings_of(row))
+        else:
+            rows.append(row)
+    names = rated_names(chain(*groups.values()))
+    check_attributes(weights or (), names, "attribute_weights")
+    if len(names) > 1 and not weights:
+        what = f"these rows rate {', '.join(names)}: which answer is better is not said"
+        hint = f"--attribute_weights {names[0]}=1 makes pairs, --objective regression learns all"
+        raise DataError(what, where=next(iter(records.files), None), hint=hint)
+    aside: Counter[str] = Counter(records.set_aside)
+    for answers in groups.values():
+        scores = [weighted(one.ratings, weights or dict.fromkeys(names, 1.0)) for one in answers]
+        known = [(one.completion, score) for one, score in zip(answers, scores, strict=True) if score is not None]
+        if len(known) > 1:
+            one = answers[0]
+            made = Ranking(one.prompt, *map(list, zip(*known, strict=True)), one.tools)
+            rows.append(replace(made, id=one.id, metadata=one.metadata, origin=one.origin))
+        else:
+            aside["one rated answer to its prompt"] += 1
+    return replace(records, rows=rows, set_aside=dict(aside))
 
 
 def solutions(records: Records) -> list[Solution]:
@@ -264,6 +350,8 @@ def answers_of(record: Record) -> list[list[Message]]:
         return [record.chosen, record.rejected]
     if isinstance(record, Ranking):
         return record.completions
+    if isinstance(record, Rated):
+        return [record.completion]
     return [[{"role": "assistant", "content": step} for step in record.steps]]
 
 

@@ -34,8 +34,10 @@ def to_row(record: Record) -> dict[str, Any]:
         row |= {"steps" if record.labels is None else "completions": record.steps, "labels": record.labels}
     elif record.is_labeled_answer:
         row |= {"completion": record.completions[0], "label": record.scores[0] > 0}
+    elif record.scores is None and record.ratings is not None and len(record.ratings) == 1:
+        row |= {"completion": record.completions[0], "ratings": record.ratings[0]}
     else:
-        row |= {"completions": record.completions or None, "scores": record.scores}
+        row |= {"completions": record.completions or None, "scores": record.scores, "ratings": record.ratings}
     row |= {name: getattr(record, name, None) for name in ("margin", "weight", "tools", "id")}
     row = {name: value for name, value in row.items() if value is not None and (name, value) != ("weight", 1)}
     return with_metadata(row, record.metadata, canonical=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from .. import checkpoints, process, processes
 from ..data.reading import load
-from ..data.records import Records, Solution, comparisons, solutions, to_score
+from ..data.records import Records, Solution, comparisons, is_rated, rated_answers, solutions, to_score
 from ..data.sources import read
 from ..data.writing import counted, tell_moved, with_metadata
 from ..errors import DataError, UsageError
@@ -15,7 +15,7 @@ from ..outputs import check_output_file, write_whole
 from ..results import to_json
 from ..scoring import Scorer
 from ..terminal import is_first_process, log
-from . import benchmark_runs, best_of_n, overoptimization, pairs, results, steps
+from . import benchmark_runs, best_of_n, overoptimization, pairs, ratings, results, steps
 from .inputs import score_answers, source_of
 from .plots import svg
 from .probes import ProbeSummary, probe_pairs
@@ -70,6 +70,10 @@ def _evaluated_by(settings: EvaluationSettings) -> tuple[results.EvaluationOutpu
     of_steps = checkpoints.kind_of(settings.model_name_or_path) is checkpoints.PROCESS
     if of_steps and any(isinstance(row, Solution) for row in records.rows):
         return report_steps(settings, records)
+    if not of_steps and records.rows and all(map(is_rated, records.rows)):
+        has_pairs = all(len(row.completions) > 1 and row.scores for row in records.rows)
+        if not has_pairs or checkpoints.saved_attributes(settings.model_name_or_path):
+            return report_ratings(settings, records)
     return report_pairs(settings, records)
 
 
@@ -146,6 +150,15 @@ def report_pairs(settings: EvaluationSettings, records: Records) -> tuple[result
     said = _evaluated(settings, records, pairs.diagnose_pairs(found.summary))
     report = results.PairReport(**said, **vars(found.summary), comparison=comparison, probes=probed)
     return report, found.rows(other)
+
+
+def report_ratings(settings: EvaluationSettings, records: Records) -> tuple[results.RatingReport, OutputRows]:
+    for name in ("compare", "probes", "report", "threshold", "threshold_data", "subset_column"):
+        if getattr(settings, name):
+            raise UsageError(f"--{name} is not for answers that are rated by themselves")
+    found = ratings.evaluate_ratings(process.from_settings(settings), rated_answers(records))
+    ratings.show_ratings(found.summary, settings.model_name_or_path)
+    return results.RatingReport(**_evaluated(settings, records, []), **vars(found.summary)), found.rows
 
 
 def report_steps(settings: EvaluationSettings, records: Records) -> tuple[results.StepReport, OutputRows]:

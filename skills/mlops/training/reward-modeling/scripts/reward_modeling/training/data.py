@@ -57,18 +57,22 @@ class Data:
 
 
 def read_data(
-    settings: DataSettings, called: str, take: Callable[[Records], list[Any]], **reading: Any
+    settings: DataSettings,
+    called: str,
+    take: Callable[[Records], list[Any]],
+    prepare: Callable[[Records], Records] = lambda records: records,
+    **reading: Any,
 ) -> tuple[Data, Records]:
-    """(the data that the settings name, all that was read to train on). take: what of it is wanted."""
+    """(the data that the settings name, all that was read to train on). take: what of it is wanted, after `prepare`."""
     reading |= settings.reading
     split = settings.dataset_train_split
-    records = load(settings.dataset_name, split=split, leave_out_unreadable=settings.drop_refused, **reading)
+    records = prepare(load(settings.dataset_name, split=split, leave_out_unreadable=settings.drop_refused, **reading))
     if settings.rendered:
         check_verbatim(records)
     train, held_out = take(records), []
     if settings.names_evaluation:
         source, split = settings.eval_dataset_name or settings.dataset_name, settings.dataset_test_split or "test"
-        held_out = take(load(source, split=split, **reading))
+        held_out = take(prepare(load(source, split=split, **reading)))
     return Data(called, train, held_out, records.format, records.set_aside, unreadable(records)), records
 
 

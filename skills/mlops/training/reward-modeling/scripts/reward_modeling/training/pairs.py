@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from ..attributes import Attributes
 from ..cli import flag, fraction, non_negative_number
 from ..data.audit import audit
-from ..data.records import Comparison, comparisons
+from ..data.records import Comparison, comparisons, ranked_by_ratings
 from ..errors import DataError, UsageError
 from ..kinds import OUTCOME
 from ..rendering import OVERLONG, Conversation, Renderer
 from ..settings import SHARED_PREFIX_HELP, WinnerSettings
 from ..terminal import listed, log, warn
 from .data import CHUNK, Data, Rows, read_data, settle_refused
+from .objectives import OBJECTIVES
 from .settings import DataSettings
 
 if TYPE_CHECKING:
@@ -27,9 +30,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Pairs(WinnerSettings):
-    """An outcome reward model, by the Bradley-Terry loss on comparisons, for `runs.train`."""
+    """An outcome reward model, by a loss of comparisons, for `runs.train`."""
 
     group: ClassVar = "loss"
+    objective: str = flag(
+        "bradley_terry", "what is learned from pairs and rankings, or from ratings", choices=tuple(OBJECTIVES)
+    )
+    attributes: Sequence[str] | None = flag(None, "ratings to learn, a head for each (all)", metavar="NAME")
+    attribute_weights: Mapping[str, float] | None = flag(
+        None,
+        "the reward is this sum of the attributes (their mean); with an objective of pairs: by which answers are compared",
+    )
+    fit_attribute_weights: Sequence[str] | None = flag(
+        None, "pairs on which the weights are fitted after training, by Bradley-Terry", metavar="DATA"
+    )
     center_rewards_coefficient: float = flag(
         0.01, "pull the mean reward to zero; 0 switches it off", type=non_negative_number, metavar="C"
     )
@@ -48,13 +62,14 @@ class Pairs(WinnerSettings):
         group="data",
         metavar="K",
     )
+    heads: Attributes = ()
     model: ClassVar = OUTCOME
     task_type: ClassVar = "SEQ_CLS"
 
     @property
     def loss(self) -> dict[str, Any]:
         of_fit = {name: getattr(self, name) for name in ("center_rewards_coefficient", "label_smoothing")}
-        return {**of_fit, "margin": self.use_margin}
+        return {"objective": self.objective, **of_fit, "margin": self.use_margin}
 
     @staticmethod
     def config_class() -> type[RewardConfig]:
@@ -71,12 +86,33 @@ class Pairs(WinnerSettings):
                 f"--folds {self.folds} makes its own held-out pairs, from at least 2 folds",
                 hint="leave out --val_set_size, --eval_dataset_name and --dataset_test_split, or leave out --folds",
             )
-        data, _ = read_data(settings, "pairs", comparisons, winner_values=self.winner_values)
+        self.refuse("attributes", "fit_attribute_weights", *["label_smoothing"] * (self.objective == "plackett_luce"))
+        prepare = partial(ranked_by_ratings, weights=self.attribute_weights)
+        data, _ = read_data(settings, "pairs", comparisons, prepare, winner_values=self.winner_values)
         findings = audit(data.train, eval_records=data.held_out or None, rendered=settings.rendered)
         data = data.audited(findings, settings)
         if not self.use_margin:
             data = replace(data, train=[replace(pair, margin=None) for pair in data.train])
+        for pair in [*data.train, *data.held_out] if self.objective == "scaled_bradley_terry" else ():
+            if not (pair.margin or 0) > 0:
+                what, hint = "the pair has no margin above 0 to scale by", "give `margin`, or choose bradley_terry"
+                raise DataError(what, where=pair.origin, hint=hint)
         return data.split(settings)  # the audit looks at held-out pairs too
+
+    def refuse(self, *names: str) -> None:
+        for name in names:
+            if getattr(self, name):
+                raise UsageError(
+                    f"--{name} does nothing with --objective {self.objective}", hint="leave one of them out"
+                )
+
+    def prepared(self, data: Data, path: str) -> Pairs:
+        """With the heads that the data asks for. path: of the model to start from."""
+        return self
+
+    def weighed(self, model: torch.nn.Module, renderer: Renderer) -> Attributes:
+        """The heads after training."""
+        return self.heads
 
     def renderer(self, tokenizer: PreTrainedTokenizerBase, **common: Any) -> Renderer:
         return Renderer(tokenizer, overlong=self.overlong, **common)
@@ -105,21 +141,27 @@ class Pairs(WinnerSettings):
     ) -> tuple[torch.nn.Module, dict[str, Any]]:
         from . import loop, outcome
 
+        trainer, own = self._trainer()
         return loop.fit(
-            outcome.OutcomeTrainer,
+            trainer,
             model,
             renderer,
             rows,
             config,
             data_collator=outcome.PaddedCollator(renderer.tokenizer.pad_token_id),
             label_smoothing=self.label_smoothing,
-            loss={
-                "center_rewards_coefficient": config.center_rewards_coefficient,
-                "label_smoothing": self.label_smoothing,
-            },
+            loss=self.loss | {"center_rewards_coefficient": config.center_rewards_coefficient},
+            objective=self.objective,
+            **own,
             within=lambda trainer: outcome.packed_batches(trainer, self.shared_prefix),
             **run,
         )
+
+    def _trainer(self) -> tuple[type, dict[str, Any]]:
+        """Its class, and arguments that are its own."""
+        from .outcome import OutcomeTrainer
+
+        return OutcomeTrainer, {}
 
 
 def render_comparisons(
@@ -134,7 +176,7 @@ def render_comparisons(
 
     groups: dict[Any, list[Comparison]] = defaultdict(list)
     for place, pair in enumerate(comparisons):
-        groups[(pair.origin, id(pair.prompt)) if pair.weight != 1.0 and pair.origin else place].append(pair)
+        groups[(pair.origin, id(pair.prompt)) if pair.origin else place].append(pair)
     zeros = ("dropped_over_length", "identical_after_truncation", "truncated_sides")
     counts = {"pairs": len(comparisons), **dict.fromkeys(zeros, 0)}
     rows, kept, refused, before = [], [], [], _rendered(renderer)

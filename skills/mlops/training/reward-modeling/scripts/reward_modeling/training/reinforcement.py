@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .grpo import GRPORun
     from .ppo_run import PPORun
 
-REWARDED_BY = ("reward_functions", "reward_function_weights", "step_rewards", "step_temperature")
+REWARDED_BY = ("reward_functions", "reward_function_weights", "step_rewards", "step_temperature", "attribute_weights")
 Entries = list[dict[str, Any]]
 
 

@@ -60,6 +60,7 @@ class PolicyRewards:
             weights=settings.reward_weights,
             combine=settings.reward_combine,
             normalise=settings.normalize_rewards,
+            attribute_weights=settings.attribute_weights,
             of_steps=self._of_steps if settings.step_rewards else None,
             dtype=settings.reward_dtype,
             max_length=settings.reward_max_length,

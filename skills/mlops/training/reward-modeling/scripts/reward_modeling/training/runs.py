@@ -7,19 +7,22 @@ the trainer's configuration), read, renderer, audited (by what the renderer know
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .. import checkpoints, losses
-from ..data.records import Comparison, Solution
+from ..attributes import Attributes
+from ..data.records import Comparison, Rated, Solution
 from ..errors import UsageError
 from ..evaluation.pairs import PairEvaluation, evaluate_pairs
+from ..evaluation.ratings import RatingEvaluation, evaluate_ratings
 from ..evaluation.steps import StepEvaluation, evaluate_steps, score_steps
 from ..heads import head_name
 from ..hf import Model
-from ..kinds import PROCESS
+from ..kinds import OUTCOME, PROCESS
 from ..lengths import longest_input
 from ..output_folder import checkpoints as checkpoints_in
 from ..process import ProcessRewardModel
@@ -52,6 +55,8 @@ def train(kind: Pairs | StepLabels, settings: Settings, fields: Mapping[str, Any
     if fields:  # what the trainer refuses is refused before data is read
         _config(kind, settings, fields, 0, settings.has_evaluation)
     data = kind.read(settings)
+    if kind.model is OUTCOME:
+        kind = kind.prepared(data, settings.model_name_or_path)
     loaded, renderer = _model(kind, settings)
     data = kind.audited(data, renderer, settings)
     drop = settings.drop_refused
@@ -84,8 +89,14 @@ def train(kind: Pairs | StepLabels, settings: Settings, fields: Mapping[str, Any
     )
     if config.process_index != 0:
         return None
-    evaluate = getattr(kind, "evaluate", _evaluate_steps if kind.model is PROCESS else _evaluate_pairs)
-    evaluation, rewards, called = evaluate(model.eval(), renderer, held_out, rows.records[:STATISTICS_SAMPLE])
+    heads = kind.weighed(model.eval(), renderer) if kind.model is OUTCOME else ()
+    if heads:
+        result["attribute_weights"] = {one.name: one.weight for one in heads}
+    usual = (
+        _evaluate_steps if kind.model is PROCESS else partial(_evaluate_ratings, heads) if heads else _evaluate_pairs
+    )
+    evaluate, sample = getattr(kind, "evaluate", usual), rows.records[:STATISTICS_SAMPLE]
+    evaluation, rewards, called = evaluate(model.eval(), renderer, held_out, sample)
     source = f"{'held-out' if held_out else 'training'} {called}"
     reward = RewardStatistics(float(np.mean(rewards)), float(np.std(rewards)), len(rewards), source)
     if validation:
@@ -93,7 +104,8 @@ def train(kind: Pairs | StepLabels, settings: Settings, fields: Mapping[str, Any
         training["cross_validation"] = {"folds": kind.folds, "accuracy": evaluation.summary.accuracy}
     training |= {"head": loaded.head, "counts": result["counts"], "base_model": settings.model_name_or_path}
     training |= {"dataset": settings.dataset_name, "loss": kind.loss}
-    card = getattr(kind, "save", checkpoints.save)(model, renderer, str(output_dir), training=training, reward=reward)
+    save = getattr(kind, "save", partial(checkpoints.save, attributes=heads))
+    card = save(model, renderer, str(output_dir), training=training, reward=reward)
     _say_what_is_saved(output_dir, card["reload_difference"])
     training.pop("log")
     if report and evaluation:
@@ -135,6 +147,15 @@ def _evaluate_pairs(
     return evaluation, [*rated.chosen, *rated.rejected], "pairs"
 
 
+def _evaluate_ratings(
+    heads: Attributes, model: Model, renderer: Renderer, held_out: list[Rated], trained_on: list[Rated]
+) -> tuple[RatingEvaluation | None, list[float], str]:
+    scorer = RewardModel(model, renderer, attributes=heads)
+    evaluation = evaluate_ratings(scorer, held_out) if held_out else None
+    rated = evaluation or evaluate_ratings(scorer, trained_on)
+    return evaluation, rated.rewards, "answers"
+
+
 def _evaluate_steps(
     model: Model, renderer: Renderer, held_out: list[Solution], trained_on: list[Solution]
 ) -> tuple[StepEvaluation | None, list[float], str]:
@@ -167,9 +188,9 @@ def _model(kind: Pairs | StepLabels, settings: Settings) -> tuple[checkpoints.Lo
     if hasattr(kind, "load"):
         loaded = kind.load(settings)
     else:
-        loaded = checkpoints.load_for_training(
-            path, chat_template_path=template, seed=settings.seed, kind=kind.model, in_4bit=settings.load_in_4bit
-        )
+        how = {"chat_template_path": template, "seed": settings.seed, "in_4bit": settings.load_in_4bit}
+        heads = kind.heads if kind.model is OUTCOME else ()
+        loaded = checkpoints.load_for_training(path, **how, kind=kind.model, attributes=heads)
     for note in [f"head: {loaded.head}", *loaded.notes]:
         log(note)
     return loaded, kind.renderer(

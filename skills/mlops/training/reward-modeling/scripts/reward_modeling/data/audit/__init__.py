@@ -1,17 +1,23 @@
-"""What is wrong with comparisons, labeled steps or rows to be scored. Every check takes time linear in the text."""
+"""What is wrong with comparisons, rated answers, labeled steps or rows to be scored. Every check takes time linear in the text."""
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from ...errors import DataError
 from ...terminal import log, table, warn
-from ..records import Comparison, Ranking, Record, Records, Solution
-from .checks import CHECKS, STEP_CHECKS, UNLABELED_CHECKS
+from ..records import Comparison, Ranking, Rated, Record, Records, Solution
+from .checks import CHECKS, RATED_CHECKS, STEP_CHECKS, UNLABELED_CHECKS
 from .findings import SHOWN_ROWS, Audit, AuditFinding, Check, Finding, Material, digest
 
-__all__ = ["CHECKS", "STEP_CHECKS", "UNLABELED_CHECKS", "AuditFinding", "Check", "Finding"]
+__all__ = ["CHECKS", "RATED_CHECKS", "STEP_CHECKS", "UNLABELED_CHECKS", "AuditFinding", "Check", "Finding"]
 
-TABLES = {Comparison: ("pairs", CHECKS), Solution: ("solutions", STEP_CHECKS), Ranking: ("rows", UNLABELED_CHECKS)}
+TABLES = {
+    Comparison: ("pairs", CHECKS),
+    Rated: ("answers", RATED_CHECKS),
+    Solution: ("solutions", STEP_CHECKS),
+    Ranking: ("rows", UNLABELED_CHECKS),
+}
 """What records are called, and their checks. Labeled rankings are audited as their pairs."""
 UNREADABLE = "unreadable"
 
@@ -36,7 +42,28 @@ def audit(
     called, checks = TABLES[type(records[0])]
     whole = Audit(called, checks.values(), rendered=rendered)
     whole.add(Material(records, prompt_digests(eval_records or ()), separator))
-    return whole.findings()
+    ranges: dict[str, list[float]] = {}
+    note_ratings(ranges, (row for row in records if isinstance(row, Rated)))
+    return [*about_attributes(ranges), *whole.findings()]
+
+
+def note_ratings(ranges: dict[str, list[float]], rows: Iterable[Rated]) -> None:
+    """Keep [how many, the lowest, the highest] of each attribute."""
+    for row in rows:
+        for name, value in row.ratings.items():
+            own = ranges.setdefault(name, [0, math.inf, -math.inf])
+            if value is not None:
+                own[:] = own[0] + 1, min(own[1], value), max(own[2], value)
+
+
+def about_attributes(ranges: dict[str, list[float]]) -> Iterator[Finding]:
+    for name, (count, low, high) in ranges.items():
+        if not count:
+            what, advice = f"no answer has a rating of `{name}`", "fix its column, or name others with --attributes"
+            yield Finding("attribute_missing", "error", 0, 0.0, (), what, advice)
+        elif low == high and count > 1:
+            what, advice = f"all {count} ratings of `{name}` are {low:g}", "name others with --attributes"
+            yield Finding("attribute_constant", "warning", count, 1.0, (), what, advice)
 
 
 def prompt_digests(records: Iterable[Record]) -> frozenset[bytes]:

@@ -1,4 +1,4 @@
-"""What can be wrong with comparisons (CHECKS), solutions in steps (STEP_CHECKS) and rows to be scored (UNLABELED_CHECKS)."""
+"""What can be wrong with comparisons, rated answers, solutions in steps and rows to be scored: a table of checks for each."""
 
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -216,6 +216,27 @@ CHECKS = table_of(
         where(lambda record: is_garbled(contents([*record.prompt, *chain(*answers_of(record))]))),
         of_answer=lambda record, answer: is_garbled(contents(record.prompt + answer)),
     ),
+)
+
+
+def _by_rating(material: Material) -> list[list[Link]]:
+    """To each rating of the same answer: on a side of its own."""
+    return [
+        [
+            (hashed((key, name)), 1 << hashed(value) % RATING_SIDES)
+            for name, value in row.ratings.items()
+            if value is not None
+        ]
+        for row, key in zip(material.records, material.keys, strict=True)
+    ]
+
+
+RATING_SIDES = 61
+"""Two different ratings are taken for equal once in so many."""
+RATED_CHECKS = table_of(
+    *(CHECKS[name] for name in ("empty_answer", "no_final_answer", "duplicate", "train_eval_overlap", "roles")),
+    replace(CHECKS["contradiction"], what="are rated otherwise elsewhere", advice="average them", links=_by_rating),
+    *(CHECKS[name] for name in ("leaked_turn", "templated", "encoding")),
 )
 
 

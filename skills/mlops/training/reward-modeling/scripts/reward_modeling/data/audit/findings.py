@@ -15,7 +15,7 @@ from ..records import Comparison, Message, Origin, Record, Solution, answers_of
 
 SHOWN_ROWS = 5
 Link = tuple[int, int]
-"""The hash of what records may share, and on which side of it this one stands (1 or 2)."""
+"""The hash of what records may share, and the side of it on which this one stands, a power of 2."""
 Test = Callable[[Any, list[Message]], bool]
 
 
@@ -151,7 +151,7 @@ class Audit:
 
     def findings(self) -> list[Finding]:
         for name, (keys, owners) in self._linked.items():
-            opposed = {owner for key, owner in zip(keys, owners, strict=True) if self._sides[name][key] == 3}
+            opposed = {owner for key, owner in zip(keys, owners, strict=True) if self._sides[name][key].bit_count() > 1}
             self._found[name] = array("Q", sorted(opposed))
         findings = [finding for check in self.checks if (finding := self._finding(check))]
         return sorted(findings, key=lambda finding: ("error", "warning", "info").index(finding.severity))

@@ -6,8 +6,19 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from .. import records as data
-from ..records import Comparison, Ranking, Record, Records, Solution, comparisons_of, ordered_pairs
-from . import TABLES, Audit
+from ..records import (
+    Comparison,
+    Ranking,
+    Rated,
+    Record,
+    Records,
+    Solution,
+    comparisons_of,
+    is_rated,
+    ordered_pairs,
+    ratings_of,
+)
+from . import TABLES, Audit, about_attributes, note_ratings
 from .findings import Check, Finding, Material, digest
 
 Pair = tuple[int, int]
@@ -27,8 +38,9 @@ def drop_rows(rows: Sequence[Any], audited: Sequence[Any], findings: Iterable[Fi
     """A ranking loses the completions that have the flaw (of a pair that has it together one); others go as a whole."""
     places: list[tuple[int, Pair | None]] = []
     for number, row in enumerate(rows):
-        is_ranked = isinstance(row, Ranking) and row.scores is not None
-        places += [(number, pair) for pair in (ordered_pairs(row) if is_ranked else [None])]
+        kind = AUDITED_AS.get(kind_of_row(row))
+        pairs = ordered_pairs(row) if kind is Comparison else [None] * len(row.completions if kind is Rated else "1")
+        places += [(number, pair) for pair in pairs]
     gone: dict[int, str] = {}
     cut: dict[int, dict[int, str]] = defaultdict(dict)
     for finding in findings:
@@ -77,7 +89,8 @@ def _without(row: Any, lost: dict[int, str] | None) -> Any:
         return [value for place, value in enumerate(values) if place not in lost]
 
     metadata = {name: left(value) for name, value in row.metadata.items()}
-    return replace(row, completions=left(row.completions), scores=left(row.scores), metadata=metadata)
+    names = ("completions", "scores", "ratings")
+    return replace(row, metadata=metadata, **{name: left(getattr(row, name)) for name in names})
 
 
 def kind_of_row(row: Record) -> str:
@@ -89,24 +102,29 @@ def kind_of_row(row: Record) -> str:
         return "labeled_completions"
     if row.scores is not None:
         return "rankings"
+    if row.ratings is not None:
+        return "rated_completions"
     return "completions" if row.completions else "prompts"
+
+
+AUDITED_AS = {"rankings": Comparison, "labeled_completions": Rated, "rated_completions": Rated}
 
 
 def _by_type(rows: list[Record]) -> dict[type, tuple[list[int], list[Record], list[Record]]]:
     parts: dict[type, tuple[list[int], list[Record], list[Record]]] = {}
     for place, row in enumerate(rows):
-        kind = Comparison if kind_of_row(row) == "rankings" else type(row)
+        kind = AUDITED_AS.get(kind_of_row(row), type(row))
         places, whole, audited = parts.setdefault(kind, ([], [], []))
         places.append(place)
         whole.append(row)
-        audited += comparisons_of(row) if kind is Comparison else [row]
+        audited += comparisons_of(row) if kind is Comparison else ratings_of(row) if kind is Rated else [row]
     return parts
 
 
 def _counts(kind: type, rows: list[Record], audited: list[Record]) -> dict[str, int]:
     if kind is Comparison:
         return {"comparisons": len(audited)}
-    if kind is Ranking:
+    if kind in (Ranking, Rated):
         return {"prompts": len(rows), "completions": sum(len(row.completions) for row in rows)}
     labels = [label for one in rows for label in one.labels or () if label is not None]
     steps = {"solutions": len(rows), "steps": sum(len(one.steps) for one in rows)}
@@ -124,6 +142,7 @@ class Survey:
         self.kinds: Counter[str] = Counter()
         self.counts: Counter[str] = Counter()
         self.equal_scores = 0
+        self.ratings: dict[str, list[float]] = {}
         self.passed: Counter[type] = Counter()
         self.rows_dropped: Counter[str] = Counter()
         self.completions_dropped: Counter[str] = Counter()
@@ -137,11 +156,12 @@ class Survey:
             self.counts.update(_counts(kind, rows, audited))
         self.kinds.update(map(kind_of_row, records.rows))
         self.equal_scores += data.equal_scores(records)
+        note_ratings(self.ratings, (one for row in records.rows if is_rated(row) for one in ratings_of(row)))
         self.summary = data.joined([self.summary, records], rows=False)
 
     def close(self) -> list[Finding]:
         self.findings = {kind: self.audits[kind].findings() for kind in TABLES if kind in self.audits}
-        return [one for found in self.findings.values() for one in found]
+        return [*about_attributes(self.ratings), *(one for found in self.findings.values() for one in found)]
 
     def places(self) -> Iterator[dict[str, Any]]:
         for kind, found in self.findings.items():
