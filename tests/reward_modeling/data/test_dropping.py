@@ -4,8 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reward_modeling.data.audit import CHECKS, audit
-from reward_modeling.data.audit.parts import drop_rows
+from reward_modeling.data.audit import CHECKS, audit, drop_rows
 from reward_modeling.data.records import Comparison, Origin, Ranking, comparisons_of
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from conftest import assistant, run_script, user, write_jsonl
 from reward_modeling.data import reading
-from reward_modeling.data.audit.parts import kind_of_row
+from reward_modeling.data.audit import kind_of_row
 from reward_modeling.data.formats import ANYTHING
 from reward_modeling.data.reading import load, stream
 from reward_modeling.data.records import Solution, comparisons, to_score

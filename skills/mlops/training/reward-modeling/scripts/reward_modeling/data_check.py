@@ -11,9 +11,8 @@ from typing import ClassVar, TypeVar
 
 from .cli import flag
 from .data import audit
-from .data.audit import CHECKS, STEP_CHECKS, UNLABELED_CHECKS, UNREADABLE, AuditFinding, Check
+from .data.audit import CHECKS, STEP_CHECKS, UNLABELED_CHECKS, UNREADABLE, AuditFinding, Check, Survey
 from .data.audit.checks import OVER_LENGTH, REFUSED, RENDERED_CHECKS, rendered_checks
-from .data.audit.parts import Survey
 from .data.converting import Reading
 from .data.entries import said
 from .data.formats import ANYTHING, FORMATS
