@@ -49,12 +49,11 @@ UPDATES, WINDOW = 120, 10
 
 def taught(folder: Path, width: int, seed: int) -> Path:
     """A decoder of this width, taught the flawed mix. The one of width 64 is also the policy."""
-    from reward_modeling import sandbox
     from reward_modeling.sandbox_models import SFT_DEFAULTS, base_model
 
     path, settings = folder / f"base-{width}", replace(SFT_DEFAULTS, steps=BENCHMARK.TEACHING)
     sizes = {"hidden_size": width, "intermediate_size": 3 * width}
-    return path if path.exists() else base_model(path, seed, settings, mix=sandbox.FLAWED_MIX, **sizes)
+    return path if path.exists() else base_model(path, seed, settings, BENCHMARK.flawed(settings, seed), **sizes)
 
 
 def reward_model(folder: Path, name: str, model: Model, seed: int) -> Path:

@@ -36,6 +36,7 @@ THRESHOLDS = {
 }
 TEACHING = 1000
 """Steps of supervised teaching: after 500 the policy could not add yet, and no reward can choose what it never writes."""
+FLAWED_MIX = {None: 2.0, "evasive": 6.0, "offtopic": 3.0}
 JUDGED = 512
 HARD = {"total_episodes": 300 * 64}
 """A run that is long enough to be spoiled."""
@@ -57,6 +58,13 @@ RUNS = {
 }
 
 
+def flawed(settings: Any, seed: int) -> list[list[dict[str, str]]]:
+    """Conversations for a policy whose most likely answer is flawed: reinforcement learning must do more than sharpen it."""
+    from reward_modeling.sandbox import SFT_MIX, sft_conversations
+
+    return sft_conversations(settings.rows, seed, SFT_MIX | FLAWED_MIX)
+
+
 def prepare(folder: Path, seed: int) -> dict[str, Any]:
     """The taught policy, the reward model and the prompts of one seed, and the processor seconds they took."""
     import train
@@ -67,7 +75,8 @@ def prepare(folder: Path, seed: int) -> dict[str, Any]:
     from reward_modeling.sandbox_models import REWARD_DEFAULTS, SFT_DEFAULTS, base_model
 
     started = time.process_time()
-    policy = base_model(folder / "policy", seed, replace(SFT_DEFAULTS, steps=TEACHING), mix=sandbox.FLAWED_MIX)
+    teaching = replace(SFT_DEFAULTS, steps=TEACHING)
+    policy = base_model(folder / "policy", seed, teaching, flawed(teaching, seed))
     taught = time.process_time()
     pairs, prompts = folder / "pairs.jsonl", folder / "prompts.jsonl"
     write_whole(pairs, (json.dumps(to_row(row)) for row in sandbox.make_comparisons(REWARD_DEFAULTS.rows, seed)))

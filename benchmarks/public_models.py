@@ -142,8 +142,8 @@ PRINTED: dict[str, Printed] = {
 
 def scored(folder: str, printed: Printed, dtype: str) -> list[float]:
     from reward_modeling import ProcessRewardModel, RewardModel, checkpoints, readers
-    from reward_modeling.pair_rendering import AnswerPair
     from reward_modeling.pairwise import PairwiseModel
+    from reward_modeling.public_rendering import AnswerPair
 
     if checkpoints.kind_of(folder) is checkpoints.PROCESS:
         model = ProcessRewardModel.from_pretrained(folder, dtype=dtype)

@@ -56,7 +56,7 @@ def test_a_tiny_decoder_learns_the_chains(tmp_path):
     taught = sandbox_models.TrainingSettings(steps=150, batch_size=32, learning_rate=4e-3)
     sandbox_models.base_model(
         *(tmp_path / "base", 0, taught),
-        conversations=arithmetic.conversations,
+        rows=arithmetic.conversations(taught.rows, 0),
         texts=arithmetic.every_text(),
         num_hidden_layers=3,
     )

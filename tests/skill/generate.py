@@ -35,7 +35,7 @@ def one_of(names: str) -> str:
 
 
 def checks() -> str:
-    """The table of the audit's checks: each once, with what it is about. A run prints its advice itself."""
+    """The audit's checks by severity and what they are about; `--list_checks` says why they matter and what to do."""
     from reward_modeling.data.audit import CHECKS, RATED_CHECKS, STEP_CHECKS, UNLABELED_CHECKS
     from reward_modeling.data.audit.checks import RENDERED_CHECKS
 
@@ -46,15 +46,12 @@ def checks() -> str:
         "unlabeled": UNLABELED_CHECKS,
         "rendered": RENDERED_CHECKS,
     }
-    of: dict[tuple[str, str], list[str]] = {}
+    lines = ["| of | errors | warnings | info |", "|---|---|---|---|"]
     for about, table in tables.items():
+        by = {severity: [] for severity in ("error", "warning", "info")}
         for check in table.values():
-            of.setdefault((check.name, check.why), []).append(about)
-    lines = ["| check | of | severity | why it matters |", "|---|---|---|---|"]
-    for (name, why), about in of.items():
-        check = tables[about[0]][name]
-        severity = f"{check.severity}, by share" if check.grade else check.severity
-        lines.append(f"| `{name}` | {', '.join(about)} | {severity} | {why} |")
+            by[check.severity].append(f"`{check.name}`")
+        lines.append(f"| {about} | {' | '.join(map(' '.join, by.values()))} |")
     return "\n".join(lines)
 
 
@@ -84,10 +81,8 @@ def probes() -> str:
     """The table of probes, from PROBES."""
     from reward_modeling.evaluation.probes import PROBES
 
-    lines = ["| probe | the answer | the reward must | seen in |", "|---|---|---|---|"]
-    return "\n".join(
-        [*lines, *(f"| `{name}` | {one.what} | {one.must} | {one.source} |" for name, one in PROBES.items())]
-    )
+    lines = ["| probe | the answer | the reward must |", "|---|---|---|"]
+    return "\n".join([*lines, *(f"| `{name}` | {one.what} | {one.must} |" for name, one in PROBES.items())])
 
 
 def first_line(path: Path) -> str:

@@ -221,8 +221,7 @@ def check_data(settings: CheckSettings) -> Checked:
         raise DataError(
             f"{len(bad)} of the findings stop training; the first: {bad[0].message}",
             where=", ".join(bad[0].rows),
-            hint=f"leave the rows out with --drop {' '.join(dict.fromkeys(finding.check for finding in bad))} "
-            "--output clean.jsonl, or fix them",
+            hint=f"leave the rows out with --drop {' '.join(dict.fromkeys(finding.check for finding in bad))} --output clean.jsonl, or fix them",
         )
     return result
 

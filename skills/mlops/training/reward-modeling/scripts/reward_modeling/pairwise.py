@@ -7,7 +7,7 @@ from typing import Any
 
 from .aggregation import probability
 from .errors import DataError, UsageError
-from .pair_rendering import AnswerPair
+from .public_rendering import AnswerPair
 from .rendering import Conversation
 from .scoring import RewardModel
 

@@ -12,10 +12,9 @@ from .heads import scored_at
 from .kinds import Kind
 from .model_folder import CONFIG, check_folder, own_code, pickled_weights, read_json
 from .output_folder import CARD
-from .pair_rendering import AskedRenderer, MarkedRenderer
 from .precision import best_device, usable
 from .pretrained import loaded_by, read_chat_template, read_tokenizer, without_reports
-from .public_rendering import PublicRenderer, PublicStepRenderer, with_token_types
+from .public_rendering import AskedRenderer, MarkedRenderer, PublicRenderer, PublicStepRenderer, with_token_types
 from .public_table import Family
 from .readers import INDEX, pickled, recognize_family
 from .tokenizer_setup import check_embedded, prepare_tokenizer

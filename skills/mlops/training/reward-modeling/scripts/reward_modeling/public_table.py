@@ -116,8 +116,7 @@ def implicit_family(own: Mapping[str, Any]) -> Family:
 FRAME = (
     "{%- for message in messages -%}{%- if message['role'] == 'user' -%}{{ USER }}"
     "{%- elif message['role'] == 'assistant' -%}{{ ANSWER }}{%- if not loop.last -%}{{ BETWEEN }}{%- endif -%}"
-    "{%- else -%}{{ raise_exception('it has no such turn') }}{%- endif -%}{%- endfor -%}"
-    "{%- if add_generation_prompt -%}{{ OPENING }}{%- endif -%}"
+    "{%- else -%}{{ raise_exception('it has no such turn') }}{%- endif -%}{%- endfor -%}{%- if add_generation_prompt -%}{{ OPENING }}{%- endif -%}"
 )
 
 
@@ -418,7 +417,6 @@ PUBLIC: dict[str, Family] = {
 """Name -> family, the most particular first."""
 ROUTED = (
     "qwen-prm math-shepherd rlhflow-prm skywork-o1-prm versa-prm math-psa trl-blank-line implicit-prm pair-rm pair-preference "
-    "skywork-v2 plain grm qwen-math-rm qwen-rm inf-orm internlm2 ultrarm beaver beaver-cost grm-sftreg armorm qrm urm nemotron "
-    "oasst rlhflow-orm"
+    "skywork-v2 plain grm qwen-math-rm qwen-rm inf-orm internlm2 ultrarm beaver beaver-cost grm-sftreg armorm qrm urm nemotron oasst rlhflow-orm"
 )
 """Whose tiny checkpoints get the numbers of their authors' or a peer's code (benchmarks/public_models.md)."""

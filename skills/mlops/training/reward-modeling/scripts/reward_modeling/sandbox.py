@@ -298,9 +298,6 @@ def _count_flaws(prompt: Question, words: list[str], ended: bool) -> dict[str, i
 SFT_MIX: dict[str | None, float] = {None: 3.0, **dict.fromkeys(FLAWS, 1.0)}
 """Weights of good answers (None) and of each flaw in what the tiny policy is taught."""
 
-FLAWED_MIX: dict[str | None, float] = {**SFT_MIX, None: 2.0, "evasive": 6.0, "offtopic": 3.0}
-"""The same for a policy whose most likely answer is flawed: reinforcement learning must do more than sharpen it."""
-
 PAIR_MIX: dict[str | None, float] = {**SFT_MIX, None: 6.0, "wrong": 2.0}
 """The same for each of the two answers of a comparison."""
 

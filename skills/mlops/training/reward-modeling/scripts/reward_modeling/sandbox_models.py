@@ -6,14 +6,14 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .data.records import Message
 from .errors import UsageError
-from .sandbox import SFT_MIX, GoldReward, Question, every_text, gold, sft_conversations
+from .sandbox import GoldReward, Question, every_text, gold, sft_conversations
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, Qwen2Config
@@ -115,16 +115,13 @@ def base_model(
     path: str | Path,
     seed: int,
     settings: TrainingSettings = SFT_DEFAULTS,
-    mix: Mapping[str | None, float] = SFT_MIX,
-    *,
-    conversations: Callable[[int, int], list[list[Message]]] | None = None,
+    rows: list[list[Message]] | None = None,
     texts: Iterable[str] | None = None,
     **overrides: Any,
 ) -> Path:
-    """Train the tiny decoder on sandbox conversations and save it with its tokenizer.
+    """Train the tiny decoder on sandbox conversations, or on `rows` of words of `texts`, and save it with its tokenizer.
 
-    conversations: (n, seed) -> others to learn from, whose words occur in `texts`. overrides: fields of the config. Same
-    seed, machine and thread count: same weights.
+    overrides: fields of the config. Same seed, machine and thread count: same weights.
     """
     import torch
     from transformers import AutoModelForCausalLM
@@ -136,8 +133,7 @@ def base_model(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(tiny_config(words, **overrides))
-        rows = conversations(settings.rows, seed) if conversations else sft_conversations(settings.rows, seed, mix)
-        _teach(model, words, rows, settings)
+        _teach(model, words, rows or sft_conversations(settings.rows, seed), settings)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         model.save_pretrained(partial)

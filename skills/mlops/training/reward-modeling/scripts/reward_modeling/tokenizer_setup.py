@@ -9,12 +9,9 @@ from .hf import Tokenizer
 
 # The generation prompt is a prefix of the finished conversation: a prompt is tokenized alike with and without an answer.
 DEFAULT_TEMPLATE = (
-    "{{ START }}"
-    "{%- for message in messages -%}"
-    "{%- if message['role'] == 'assistant' -%}{{ 'Assistant: ' + message['content'] + END }}"
+    "{{ START }}{%- for message in messages -%}{%- if message['role'] == 'assistant' -%}{{ 'Assistant: ' + message['content'] + END }}"
     "{%- else -%}{{ message['role'].capitalize() + ': ' + message['content'] + '\\n\\n' }}{%- endif -%}"
-    "{%- if message['role'] == 'assistant' and not loop.last -%}{{ '\\n\\n' }}{%- endif -%}"
-    "{%- endfor -%}"
+    "{%- if message['role'] == 'assistant' and not loop.last -%}{{ '\\n\\n' }}{%- endif -%}{%- endfor -%}"
     "{%- if add_generation_prompt -%}{{ 'Assistant:' }}{%- endif -%}"
 )
 

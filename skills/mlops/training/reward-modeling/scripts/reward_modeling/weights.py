@@ -171,8 +171,7 @@ def explain(path: str, config: Config, kind: Kind) -> ModelError | None:
     family, wanted = _head_of(config, kind)
     if heads == wanted:
         return ModelError(
-            f"{path} is {kind.called} by its weights ({_shapes(heads)}), but its {CONFIG} names {named} with "
-            f"{config.num_labels} labels",
+            f"{path} is {kind.called} by its weights ({_shapes(heads)}), but its {CONFIG} names {named} with {config.num_labels} labels",
             where=folder / CONFIG,
             hint=f"if it was trained as {family}, let the config say so:\n  {_correct(folder, family, kind)}",
         )

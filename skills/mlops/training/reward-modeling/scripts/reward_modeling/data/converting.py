@@ -256,8 +256,7 @@ def _say_neutral(chosen: Format, rows: list[Row], where: str) -> DataError:
                 labels.update(label for one in chosen.records(row | {"neutral": neutral}) for label in one.labels)
     good, bad, ignore = (counts[neutral] for neutral in ("good", "bad", "ignore"))
     return DataError(
-        f"{good[1.0] - ignore[1.0]} of {good.total() - good[None]} steps are rated 0, neither right nor wrong: "
-        "--neutral says what that means",
+        f"{good[1.0] - ignore[1.0]} of {good.total() - good[None]} steps are rated 0, neither right nor wrong: --neutral says what that means",
         where=where,
         hint=f"--neutral good counts them as right (then {good[1.0]} right, {ignore[0.0]} wrong), bad as wrong "
         f"({ignore[1.0]} right, {bad[0.0]} wrong), ignore gives them no label ({ignore[1.0]} right, {ignore[0.0]} wrong)",
@@ -285,8 +284,7 @@ def _refuse_lost_input(where: str, chosen: Format, names: list[str], made: list[
             continue
         system = f"read it as the system text with --columns system={name}, " if "system" in chosen.columns else ""
         raise DataError(
-            f"column `{name}` could be part of the input, but format `{chosen.name}` does not use it "
-            f"({len(lost)} of {len(made)} rows)",
+            f"column `{name}` could be part of the input, but format `{chosen.name}` does not use it ({len(lost)} of {len(made)} rows)",
             where=f"{where}:{lost[0]}",
             hint=f"{system}put it into the prompt yourself, or leave it out with --columns {name}=",
         )

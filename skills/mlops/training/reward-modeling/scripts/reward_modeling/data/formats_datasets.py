@@ -137,8 +137,7 @@ _columns(
 )
 _columns(
     "alpaca_farm",
-    "AlpacaFarm and AlpacaEval: two outputs; `preference` is 1 or nearer to it for output_1, 2 or nearer to it for output_2, "
-    "0 or 1.5 for a tie",
+    "AlpacaFarm and AlpacaEval: two outputs; `preference` is 1 or nearer to it for output_1, 2 or nearer to it for output_2, 0 or 1.5 for a tie",
     ("instruction", "output_1", "output_2"),
     winner=Winner(
         ("preference",),

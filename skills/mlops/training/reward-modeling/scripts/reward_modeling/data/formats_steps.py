@@ -59,8 +59,7 @@ def _labels(value: Any, steps: list[str]) -> list[float | None]:
 
 
 @_steps(
-    "a prompt and steps with one label each, or up to the first error (TRL, axolotl): true or false, 0 or 1, probabilities, "
-    "null for no label",
+    "a prompt and steps with one label each, or up to the first error (TRL, axolotl): true or false, 0 or 1, probabilities, null for no label",
     ("prompt|question|problem", "completions|steps", "labels|step_labels"),
     _WRONG_SUM | {"labels": [True, False]},
     are_lists("completions", "labels"),
@@ -177,8 +176,7 @@ def _before_tags(row: Row) -> list[str]:
 
 
 @_published(
-    "a problem and steps in one text, a tag after each, and a list with +, -, true, false or a probability for each "
-    "(OpenRLHF, ER-PRM)",
+    "a problem and steps in one text, a tag after each, and a list with +, -, true, false or a probability for each (OpenRLHF, ER-PRM)",
     ("input|text", "value|labels|label"),
     {"input": _TAGGED.format(STEP_TAG, STEP_TAG), "value": ["+", "-"]},
     lambda row: are_texts("input")(row) and STEP_TAG in row["input"] and _is_list(row["value"]),

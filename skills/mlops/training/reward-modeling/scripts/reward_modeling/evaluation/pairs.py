@@ -141,10 +141,7 @@ def _strong(estimate: Estimate | None) -> bool:
     return estimate is not None and abs(estimate.value) > STRONG_CORRELATION
 
 
-_CALIBRATION = (
-    "confident: confidence minus accuracy is {overconfidence:+.3f} (ECE {ece:.3f}, where chance alone would give "
-    "{ece_if_calibrated:.3f})"
-)
+_CALIBRATION = "confident: confidence minus accuracy is {overconfidence:+.3f} (ECE {ece:.3f}, where chance alone would give {ece_if_calibrated:.3f})"
 
 PAIR_DIAGNOSTICS: dict[str, Diagnostic] = {
     "chance": Diagnostic(
@@ -165,8 +162,7 @@ PAIR_DIAGNOSTICS: dict[str, Diagnostic] = {
     ),
     "length_bias": Diagnostic(
         lambda s: _strong(s.length.spearman_reward_length),
-        "length bias: over all answers, reward and length have rank correlation "
-        "{length.spearman_reward_length.value:+.2f}",
+        "length bias: over all answers, reward and length have rank correlation {length.spearman_reward_length.value:+.2f}",
         "balance the training pairs by length; check that it holds within a prompt too",
     ),
     "length_bias_within_prompts": Diagnostic(

@@ -366,8 +366,7 @@ def _no_better_flags(measure: str, label: str) -> Diagnostic:
     """The interval reaches down to that of the best baseline, whose threshold is chosen alike."""
     return Diagnostic(
         lambda s: getattr(s, measure) and getattr(s, measure).low <= s.best[measure].estimate.high,
-        f"{label} {{{measure}:.3f}} is not shown to be above that of the best baseline: "
-        f"{{best[{measure}].name}} {{best[{measure}].estimate:.3f}}",
+        f"{label} {{{measure}:.3f}} is not shown to be above that of the best baseline: {{best[{measure}].name}} {{best[{measure}].estimate:.3f}}",
         "evaluate on more solutions ({n_solutions} here), or train on more",
     )
 

@@ -26,10 +26,8 @@ _FIRST = (
 _OPENS = (
     r"<\|im_start\|>\s*(?:system|developer|user|human|assistant|tool)\b|<\|START_OF_TURN_TOKEN\|>"
     r"|<\|(?:start_header_id|header_start)\|>\s*\w+\s*<\|(?:end_header_id|header_end)\|>"
-    r"|<start_of_turn>\s*(?:user|model)\b|<\|turn>\s*(?:system|user|model)\b"
-    r"|<\|start\|>(?:system|developer|user|assistant)\b"
-    r"|<[|｜](?i:system|user|human|assistant|prompter|observation)[|｜]>"
-    r"|###\s?(?:Instruction|Response|Human|Assistant|User):"
+    r"|<start_of_turn>\s*(?:user|model)\b|<\|turn>\s*(?:system|user|model)\b|<\|start\|>(?:system|developer|user|assistant)\b"
+    r"|<[|｜](?i:system|user|human|assistant|prompter|observation)[|｜]>|###\s?(?:Instruction|Response|Human|Assistant|User):"
 )
 _TEMPLATED = re.compile(
     rf"^[^\S\n]*(?:(?:{_FIRST})\s*)?(?:{_OPENS})|\A\s*<[|｜](?:begin_of_text|begin▁of▁sentence)[|｜]>"
