@@ -63,7 +63,7 @@ class Layout:
         self._made: dict[Any, Any] = {}
         self._tables = {window: block_tables(row, window) for window in (windows_of(config) if config else ())}
 
-    def to(self, device: torch.device | str, non_blocking: bool = True) -> Self:
+    def to(self, device: torch.device | str) -> Self:
         """Accelerate calls it."""
         device = torch.device(device)
         if self._tables and by_blocks(device):

@@ -1,35 +1,25 @@
 """Whether packed rows are faster than padded batches on a GPU, by what was measured on one."""
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
 
 from .packing import unique_tokens
 
-
-class Speed(NamedTuple):
-    """Seconds a token, and at least of a batch, where the host sets the pace. Packed tokens are unique ones."""
-
-    padded: float
-    packed: float
-    padded_batch: float = 0.0
-    packed_batch: float = 0.0
-
-
-SCORING = {896: Speed(3.1e-6, 4.3e-6), 4096: Speed(32e-6, 33e-6)}
-TRAINING = {896: Speed(9.2e-6, 12e-6, 0.09, 0.12)}
+Speed = tuple[float, float, float, float]
+"""Seconds a padded token, a packed (unique) one, and at least a batch of each, where the host sets the pace."""
+SCORING: dict[int, Speed] = {896: (3.1e-6, 4.3e-6, 0, 0), 4096: (32e-6, 33e-6, 0, 0)}
+TRAINING: dict[int, Speed] = {896: (9.2e-6, 12e-6, 0.09, 0.12)}
 """By the least hidden size: bf16 on an NVIDIA H200 (references/scaling.md). In training padding counts, in scoring it is little."""
 COMPILING = 7.0
 """Seconds before the first packed row."""
 
 
-def seconds_saved(speeds: Mapping[int, Speed], hidden: int, padded: int, packed: int, batches: int = 1) -> float | None:
+def seconds_saved(speeds: dict[int, Speed], hidden: int, padded: int, packed: int, batches: int = 1) -> float | None:
     """By computing `packed` tokens instead of `padded` ones; None where no model so small was measured."""
     measured = [speed for size, speed in speeds.items() if size <= hidden]
     if not measured:
         return None
-    speed = measured[-1]
-    slow = max(speed.padded * padded, speed.padded_batch * batches)
-    return slow - max(speed.packed * packed, speed.packed_batch * batches)
+    slow, fast, slow_batch, fast_batch = measured[-1]
+    return max(slow * padded, slow_batch * batches) - max(fast * packed, fast_batch * batches)
 
 
 class Gain:
@@ -44,7 +34,7 @@ class Gain:
         if saved <= 0:
             return "packed rows are not faster with so little shared"
         self.seconds += saved
-        return None if self.seconds >= COMPILING else "packed rows save less time than their kernels take to compile"
+        return "packed rows save less time than their kernels take to compile" if self.seconds < COMPILING else None
 
 
 def saved_in_training(
