@@ -75,6 +75,7 @@ def load_for_training(
     how = {"num_labels": labels, "dtype": torch.float32, "more": quantized.loading() if in_4bit else None}
     model, missing, more = read_model(kind.auto_class, path, scores=True, strict=False, **how)
     notes += more
+    quantized.compute_in(model, torch.float32)
     trunk = f"{model.base_model_prefix}."
     lost = [key for key in missing if key.startswith(trunk) and ".pooler." not in key]
     if lost:

@@ -31,6 +31,10 @@ def compute_in(model: Model, dtype: Any) -> None:
     for module in model.modules():
         if _in_4bit(module):
             module.compute_dtype = dtype
+            if (
+                module.bias is not None
+            ):  # else cast at its next use, in inference mode: it could not be trained with again
+                module.bias.data = module.bias.data.to(dtype)
             module.support_avx512bf16_for_cpu = False  # that path of bitsandbytes rounds the scales to bf16
 
 
