@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from conftest import tiny_tokenizer
 from reward_modeling.aggregation import STEP_FORMS
+from reward_modeling.rendering import Conversation
 from reward_modeling.step_rendering import split_steps, steps_and_ends
 from reward_modeling.training import ppo
 from reward_modeling.training.policy import Policy
@@ -183,3 +184,72 @@ def test_the_expected_gradient_is_that_of_the_expected_reward():
     expected = sum(one[0] * sum(earned for _, earned in one[2]) for one in answers)
     truth = torch.autograd.grad(expected, logits)[0]
     assert torch.allclose(found, truth, atol=1e-6)
+
+
+# ---- of what a policy writes --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def rewarded(toy_process_model):
+    """rewarded(texts, **settings) -> (rewards, PolicyRewards) of these replies to a prompt, by the toy process model."""
+    from reward_modeling.training.prompts import Prompt
+    from reward_modeling.training.rewards import PolicyRewards
+    from reward_modeling.training.settings import RewardSettings
+
+    def reward(texts, **settings):
+        tokenizer = tiny_tokenizer("qwen2")
+        chosen = RewardSettings(reward_model_path=[str(toy_process_model)], **settings)
+        made = PolicyRewards(chosen, policy_of(tokenizer), [], "cpu")
+        asked = Prompt([], [{"role": "user", "content": "hello"}])
+        replies = [[{"role": "assistant", "content": text}] for text in texts]
+        ids = [tokenizer(text, add_special_tokens=False)["input_ids"] + [2] for text in texts]
+        return made([asked] * len(texts), replies, ids), made
+
+    return reward
+
+
+@pytest.mark.parametrize("form", ["outcome", "difference", "min"])
+def test_answers_without_a_step_and_steps_that_do_not_fit_are_counted_and_earn_nothing(rewarded, form):
+    whole, made = rewarded(["red\nblue\ngreen", "", " \n"], step_rewards=form)
+    assert [one.total for one in whole[1:]] == [0, 0] and not whole[1].steps
+    assert made.finish()["answer_steps"] == {"mean": 1.0, "unsplit": 0.0, "unscored": 0, "empty": 2}
+    long = "red\nblue\n" * 60
+    (cut,), made = rewarded([long], step_rewards=form)
+    conversation = Conversation([{"role": "user", "content": "hello"}], [{"role": "assistant", "content": long}])
+    scores = made.models.models["model"].score_in_steps([conversation])[0][1]
+    assert scores.dropped > 0 and made.finish()["answer_steps"] == {
+        "mean": 120.0, "unsplit": 0.0, "unscored": scores.dropped, "empty": 0,
+    }  # fmt: skip
+    known = [one for one in scores.probabilities if one is not None]
+    expected = {"outcome": min(known), "difference": known[-1], "min": math.fsum(STEP_FORMS["min"](known, 0.1))}
+    assert cut.total == pytest.approx(expected[form], abs=1e-6)
+    assert len(cut.steps) == (0 if form == "outcome" else len(known))
+
+
+def test_one_step_earns_what_the_outcome_is_worth_at_the_end(rewarded):
+    outcome, _ = rewarded(["red apples"], step_rewards="outcome")
+    for form in ("difference", "min"):
+        (found,), made = rewarded(["red apples"], step_rewards=form)
+        assert found.total == pytest.approx(outcome[0].total, abs=1e-6)
+        (token, earned), last = found.steps[0], len(made.ids[0]) - 1
+        assert token == last and earned == found.total
+        live = torch.ones(1, last + 1, dtype=torch.bool)
+        whole = ppo.token_rewards(T([outcome[0].total]), torch.zeros(1, last + 1), live, 0.0)
+        assert torch.allclose(placed([found], last + 1), whole)
+
+
+def test_weights_hold_for_steps(rewarded):
+    plain, _ = rewarded(["red\nblue"], step_rewards="difference")
+    half, _ = rewarded(["red\nblue"], step_rewards="difference", reward_weights=[-0.5])
+    assert half[0].total == pytest.approx(-0.5 * plain[0].total)
+    for (_, one), (_, two) in zip(half[0].steps, plain[0].steps, strict=True):
+        assert one == pytest.approx(-0.5 * two)
+
+
+def test_the_reward_does_not_depend_on_what_else_is_in_the_batch(rewarded):
+    texts = ["red\nblue\ngreen", "one", "two three\nfour\n", "hello world\n\nred"]
+    together, _ = rewarded(texts, step_rewards="min")
+    for text, one in zip(texts, together, strict=True):
+        (alone,), _ = rewarded([text], step_rewards="min")
+        assert alone.total == pytest.approx(one.total, abs=1e-5)
+        assert [token for token, _ in alone.steps] == [token for token, _ in one.steps]

@@ -84,11 +84,10 @@ class PolicyRewards:
         for weight, (name, function) in zip(weights, self.functions.items(), strict=True):
             values = call(name, function, limit, rows, **more)
             parts.append([weight * value for value in values])
-            known = [value for value in values if not math.isnan(value)]
-            self.logs |= {name: (fmean(known), pstdev(known))} if known else {}
+            if applied := _known(values):
+                self.logs[name] = fmean(applied), pstdev(applied)
         self.steps = _shares(self.met - before)
-        known = [[value for value in own if not math.isnan(value)] for own in zip(*parts, strict=True)]
-        totals = [math.fsum(own) if own else math.nan for own in known]
+        totals = [math.fsum(known) if (known := _known(own)) else math.nan for own in zip(*parts, strict=True)]
         return [Reward(total, tuple(earned)) for total, earned in zip(totals, self.earned, strict=True)]
 
     def _of_steps(self, model: ProcessRewardModel, weight: float, asked: Sequence[Conversation]) -> list[float]:
@@ -99,7 +98,7 @@ class PolicyRewards:
             ends = [end for _, end in steps_and_ends(text, model.split_at)]
             unsplit = bool(steps) and ends[0] > len(text)
             self.met.update(
-                answers=1, steps=len(steps), unsplit=unsplit, unscored=len(steps) - len(logits), empty=not steps
+                answers=1, steps=len(steps), unsplit=unsplit, unscored=len(steps) - len(logits), empty=int(not steps)
             )
             if not logits or form is None:
                 totals.append(model.reward(scores) or 0.0)
@@ -126,6 +125,10 @@ class PolicyRewards:
             told = f"{found['unsplit']:.0%} of the answers end no step, so each is rewarded as one"
             warn(f"{told}: teach the policy to write the separator of steps")
         return {"reward_inputs_truncated": self.models.truncated if self.models else 0, "answer_steps": found or None}
+
+
+def _known(values: Sequence[float]) -> list[float]:
+    return [value for value in values if not math.isnan(value)]
 
 
 def _shares(met: Counter[str]) -> dict[str, float]:
