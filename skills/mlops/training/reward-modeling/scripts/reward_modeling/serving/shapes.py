@@ -17,6 +17,7 @@ from ..rendering import Written
 from .batching import Scored
 
 Messages = list[dict[str, Any]]
+Completions = list[str | list[str] | Messages]
 Answer = dict[str, Any]
 
 
@@ -32,7 +33,7 @@ class Row(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     prompt: str | Messages
-    completions: list[str | list[str] | Messages] = Field(min_length=1)
+    completions: Completions = Field(min_length=1)
     tools: Messages | None = None
 
     def ranking(self, reads: Reads) -> Ranking:
@@ -54,7 +55,7 @@ class Rows(Row):
 
     rows: list[Row] | None = Field(None, min_length=1)
     prompt: str | Messages | None = None
-    completions: list[str | list[str] | Messages] | None = Field(None, min_length=1)
+    completions: Completions | None = Field(None, min_length=1)
 
     def rankings(self, reads: Reads) -> list[Ranking]:
         alone = self.prompt is not None and self.completions is not None
@@ -83,7 +84,7 @@ class Inputs(BaseModel):
 
     def rankings(self, reads: Reads) -> list[Ranking]:
         if self.use_activation or self.activation or self.softmax:
-            raise ValueError("rewards are raw here: leave use_activation, activation and softmax out, or say false")
+            raise ValueError("rewards are raw here: say use_activation false")
         if self.truncate_prompt_tokens not in (None, -1) or self.encoding_format != "float":
             raise ValueError("truncate_prompt_tokens and encoding_format cannot be chosen here")
         if (self.input is None) == (self.messages is None):
@@ -150,7 +151,7 @@ def _reranked(model: str, asked: Documents, scored: Sequence[Scored]) -> Answer:
 
 @dataclass(frozen=True)
 class Route:
-    """asks: with `rankings(Reads)`, which raises ValueError and RowError. nullable: whether an answer may lack rewards."""
+    """asks: has `rankings(Reads)`, which raises ValueError and RowError. nullable: a reward may be null."""
 
     asks: type[BaseModel]
     answer: Callable[[str, Any, Sequence[Scored]], Answer]
