@@ -28,7 +28,7 @@ class Reads(NamedTuple):
     rendered: bool
 
 
-class Row(BaseModel):
+class AskedRow(BaseModel):
     """completions: texts, lists of messages, or of a process reward model lists of steps."""
 
     model_config = ConfigDict(extra="forbid")
@@ -50,10 +50,10 @@ def _answer(value: Any, of_steps: bool) -> list[Message]:
     return answer_of(value, "completions")
 
 
-class Rows(Row):
+class AskedRows(AskedRow):
     """`rows`, or one row as it is."""
 
-    rows: list[Row] | None = Field(None, min_length=1)
+    rows: list[AskedRow] | None = Field(None, min_length=1)
     prompt: str | Messages | None = None
     completions: Completions | None = Field(None, min_length=1)
 
@@ -115,10 +115,10 @@ class Documents(BaseModel):
         return [one if isinstance(one, str) else one.text for one in self.documents]
 
     def rankings(self, reads: Reads) -> list[Ranking]:
-        return [Row(prompt=self.query, completions=self.texts).ranking(reads)]
+        return [AskedRow(prompt=self.query, completions=self.texts).ranking(reads)]
 
 
-def _rows(model: str, asked: Rows, scored: Sequence[Scored]) -> Answer:
+def _rows(model: str, asked: AskedRows, scored: Sequence[Scored]) -> Answer:
     missing = sum(one["rewards"].count(None) for one in scored)
     return {"model": model, "rows": scored, "not_scored": missing}
 
@@ -161,7 +161,7 @@ class Route:
 
 RERANK = Route(Documents, _reranked, "Documents as answers to a query, best first, as Cohere, Jina and vLLM")
 ROUTES = {
-    "/v1/rewards": Route(Rows, _rows, "The rewards of score.py: one row or many, null where there is none", True),
+    "/v1/rewards": Route(AskedRows, _rows, "The rewards of score.py: one row or many, null where there is none", True),
     "/get_reward": Route(Queries, _openrlhf, "OpenRLHF's remote reward model"),
     "/classify": Route(Inputs, _classified, "vLLM's, with the raw reward in `probs`"),
     "/pooling": Route(Inputs, _pooled, "vLLM's, with the raw reward, or those of steps, in `data`"),
