@@ -2,8 +2,9 @@
 
     OMP_NUM_THREADS=1 uv run python benchmarks/serving.py
     OMP_NUM_THREADS=1 uv run python benchmarks/serving.py --requests 2000 --rounds 4
+    OMP_NUM_THREADS=1 uv run python benchmarks/serving.py --hidden 32 --layers 1 --batches 0
 
-A Qwen2 of 1.6M parameters with random fp32 weights. 64 clients, each on a connection of its own, send requests of mixed shapes
+A Qwen2 (1.6M parameters unless told) with random fp32 weights. 64 clients, each on a connection of its own, send requests of mixed shapes
 (1 to 16 completions of one prompt, all routes) as fast as they are answered, in rounds; after each round the same rows are
 scored offline in this process, in one call. The ratio of the two is the median over the rounds, with its range. Then requests
 come at random at half the rate that was reached, for the percentiles. Last, best of 16 with 300-token prompts against a
@@ -16,7 +17,6 @@ import argparse
 import asyncio
 import json
 import random
-import resource
 import statistics
 import subprocess
 import sys
@@ -64,7 +64,7 @@ uvicorn.run(app, port=int(sys.argv[2]), log_level="error")
 """
 
 
-def write_model(folder: Path) -> None:
+def write_model(folder: Path, hidden: int, layers: int) -> None:
     import torch
     from transformers import Qwen2Config, Qwen2ForSequenceClassification
 
@@ -74,8 +74,8 @@ def write_model(folder: Path) -> None:
     tokenizer = tiny_tokenizer("qwen2")
     tokenizer.model_max_length = 4096
     config = Qwen2Config(
-        vocab_size=len(tokenizer), hidden_size=192, num_hidden_layers=4, num_attention_heads=4, num_key_value_heads=1,
-        intermediate_size=512, max_position_embeddings=4096, pad_token_id=3, eos_token_id=2, num_labels=1, initializer_range=0.1,
+        vocab_size=len(tokenizer), hidden_size=hidden, num_hidden_layers=layers, num_attention_heads=4, num_key_value_heads=1,
+        intermediate_size=8 * hidden // 3, max_position_embeddings=4096, pad_token_id=3, eos_token_id=2, num_labels=1, initializer_range=0.1,
     )  # fmt: skip
     Qwen2ForSequenceClassification(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -222,6 +222,8 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=20_000)
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--batches", type=int, default=32, help="requests of best of 16, to each server")
+    parser.add_argument("--hidden", type=int, default=192)
+    parser.add_argument("--layers", type=int, default=4)
     flags = parser.parse_args()
     from reward_modeling import RewardModel
     from reward_modeling.program import keep_freed_memory
@@ -229,7 +231,7 @@ def main() -> None:
     keep_freed_memory()
     rng, port, other = random.Random(0), free_port(), free_port()
     with tempfile.TemporaryDirectory() as folder:
-        write_model(Path(folder))
+        write_model(Path(folder), flags.hidden, flags.layers)
         model = RewardModel.from_pretrained(folder)
         server = started(
             [sys.executable, REPOSITORY / "scripts/serve.py", "--model_name_or_path", folder, "--port", port], port
@@ -254,21 +256,20 @@ def main() -> None:
         p50, p99 = (1000 * took[int(share * len(took))] for share in (0.5, 0.99))
         print(f"at half that rate: p50 {p50:.0f} ms, p99 {p99:.0f} ms")
         times = []
-        for _ in range(4):
+        for _ in range(4 if flags.batches else 0):
             asked = [best_of_16(rng) for _ in range(flags.batches // 4)]
             ours, answers = asyncio.run(closed_loop(port, asked, 8))
             theirs, plainly = asyncio.run(closed_loop(other, asked, 8))
             expected = [reward for answer in plainly for reward in rewards_in("/classify", json.loads(answer))]
             assert check(asked, answers, expected) < TOLERANCE
             times.append(theirs / ours)
-        print(f"best of 16 with 300-token prompts: {spread(times)} times FastAPI around a pipeline")
+        if times:
+            print(f"best of 16 with 300-token prompts: {spread(times)} times FastAPI around a pipeline")
         plain.kill()
         server.terminate()
         told = json.loads(server.communicate()[0])
         assert server.returncode == 0
         print(f"the server ended with {told}")
-        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024
-        print(f"the larger server held {peak} MB at its peak")
 
 
 if __name__ == "__main__":

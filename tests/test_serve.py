@@ -16,11 +16,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from public_models import EXAMPLES
 
-from conftest import assistant, run_main, save_tiny, start_script, user
+from conftest import SCRIPTS, assistant, run_main, save_tiny, start_script, user
 from reward_modeling import ProcessRewardModel, RewardModel
 from reward_modeling.ensemble import Rewards
 from reward_modeling.pairwise import PairwiseModel
 from reward_modeling.rendering import Conversation, Written
+from reward_modeling.results import adapter
 from serving import raw, serving
 
 WORDS = ["apples", "basket", "red", "blue", "green", "one", "two", "three", "six", "world", "thank you", "no", "maybe"]
@@ -373,8 +374,8 @@ def test_metrics_count_requests_completions_and_what_was_lost(toy_model):
         served.rewards("hello", "no", "yes", " ".join(["apples"] * 500))
         served.refused("/classify", {"input": "hello"})
         page = served.get("/metrics").text
-    assert 'reward_requests_total{route="/v1/rewards",status="200"} 1.0' in page
-    assert 'reward_requests_total{route="/classify",status="422"} 1.0' in page
+    assert 'reward_request_seconds_count{route="/v1/rewards",status="200"} 1.0' in page
+    assert 'reward_request_seconds_count{route="/classify",status="422"} 1.0' in page
     assert 'reward_completions{what="completions"} 5.0' in page, "two of the trial at the start"
     assert 'reward_completions{what="not_scored"} 1.0' in page and 'reward_completions{what="dropped"} 1.0' in page
 
@@ -497,6 +498,7 @@ def test_sigterm_under_load_answers_what_it_took_and_ends_with_0(toy_model, mode
         stop.set()
         [one.result() for one in asking]
     assert process.returncode == 0
+    adapter("serve.py").validate_json(out, strict=True)
     told = json.loads(out)
     assert told["completions"] == sum(len(completions) for _, completions, _ in answers) + 2
     for prompt, completions, answer in answers:
@@ -527,3 +529,14 @@ def test_a_client_that_tries_again_finishes_over_a_killed_server(toy_model, mode
             assert answer.json()["rows"][0]["rewards"] == pytest.approx(expected, abs=1e-5)
     again.join()
     found[0].kill()
+
+
+def test_the_reward_function_of_the_document(served, model):
+    text = (SCRIPTS.resolve().parent / "references/scaling.md").read_text(encoding="utf-8")
+    block = text.partition("```python\nimport json\n")[2].partition("```")[0]
+    address = str(served.base_url).rstrip("/")
+    names: dict = {}
+    exec("import json\n" + block.replace("http://127.0.0.1:8000", address), names)
+    prompts, completions = [[user("hello")], [user("red apples")]], [[assistant("thank you")], [assistant("no")]]
+    found = names["reward"](prompts, completions, other=[1, 2])
+    assert found == pytest.approx(model.score(prompts, completions), abs=1e-5)

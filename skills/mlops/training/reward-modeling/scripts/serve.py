@@ -17,19 +17,15 @@
 #     "prometheus-client>=0.23,<0.27",
 # ]
 # ///
-"""Serve a reward model over HTTP: the rewards of score.py, for engines that ask a server.
+"""Serve a reward model over HTTP: the rewards of score.py, for engines that ask a server (references/scaling.md).
 
     uv run scripts/serve.py --model_name_or_path runs/mine
-    uv run scripts/serve.py --model_name_or_path runs/prm --port 0
-    uv run scripts/serve.py --reward_model_path runs/helpful runs/harmless --reward_combine mean --normalize
+    uv run scripts/serve.py --reward_model_path runs/helpful runs/harmless --reward_combine mean --normalize --port 0
     uv run scripts/serve.py --model_name_or_path runs/mine --host 10.0.0.5 --key_file key.txt
 
 Routes  POST /v1/rewards {"prompt", "completions"} or {"rows": [...]}; /get_reward (OpenRLHF); /classify, /pooling (vLLM);
-        /rerank (Cohere, Jina, vLLM); GET /health, /ready, /metrics (Prometheus), /docs (references/scaling.md)
-Text    of /v1/rewards and /rerank goes through the chat template; of /get_reward and of `input` it is taken as written by
-        that template, but for a missing BOS and end of the answer, which are added
-Ends    at SIGTERM or Ctrl-C, after what was taken is answered, and prints what it served; exit code 0
-Rewards are raw fp32, as score.py prints them, whatever was asked at the same time.
+        /rerank (Cohere, Jina, vLLM); GET /ready, /metrics, /docs
+Ends    at SIGTERM or Ctrl-C, after what was taken is answered, with counts as JSON and exit code 0
 """
 
 from reward_modeling import cli

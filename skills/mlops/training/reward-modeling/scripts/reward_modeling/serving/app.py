@@ -106,8 +106,8 @@ class Gate:
 
     def __init__(self, app: ASGIApp, service: Service, registry: prometheus.CollectorRegistry):
         self.app, self.service, self.settings, self._key = app, service, service.settings, service.settings.key()
-        self._requests = prometheus.Counter("reward_requests", "By status", ["route", "status"], registry=registry)
-        self._seconds = prometheus.Histogram("reward_request_seconds", "To the answer", ["route"], registry=registry)
+        labels = ["route", "status"]
+        self._seconds = prometheus.Histogram("reward_request_seconds", "To the answer", labels, registry=registry)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -135,8 +135,7 @@ class Gate:
             if not status:
                 await (await _as_json(None, told(error)))(scope, receive, counted)
         route = getattr(scope.get("route"), "path", "other")
-        self._requests.labels(route, str(status)).inc()
-        self._seconds.labels(route).observe(time.perf_counter() - started)
+        self._seconds.labels(route, str(status)).observe(time.perf_counter() - started)
         self.service.own["requests"] += 1
 
     def _check_key(self, scope: Scope) -> None:
@@ -159,15 +158,12 @@ def make_app(service: Service) -> FastAPI:
         completions.labels(name).set_function(partial(lambda name: service.counts()[name], name))
     app = FastAPI(title="Reward model", lifespan=life)
     app.add_middleware(Gate, service=service, registry=registry)
-    app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_exception_handler(HTTPException, _as_json)
+    for kind in (RequestValidationError, HTTPException):
+        app.add_exception_handler(kind, _as_json)
     for path, route in ROUTES.items():
         app.add_api_route(path, _handler(route, service), methods=["POST"], summary=route.summary, name=path)
 
     @app.get("/health")
-    async def health() -> dict[str, str]:
-        return {"status": "ok"}
-
     @app.get("/ready")
     async def ready() -> dict[str, str]:
         if not service.batcher.is_alive:
@@ -205,15 +201,12 @@ def _handler(route: Route, service: Service) -> Callable[..., Awaitable[Response
     return handle
 
 
-async def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+async def _as_json(request: Request | None, error: Exception) -> JSONResponse:
     """Without the value that was sent."""
-    first, *more = error.errors()
-    said = first["msg"] + f" (and {len(more)} more)" * bool(more)
-    hint = None if "json" in request.headers.get("content-type", "") else "say Content-Type: application/json"
-    where = ".".join(str(part) for part in first["loc"][1:])
-    return await _as_json(request, refused(UNREAD, said, hint, where))
-
-
-async def _as_json(request: Request | None, error: HTTPException) -> JSONResponse:
-    detail = error.detail if isinstance(error.detail, dict) else {"message": error.detail, "where": None, "hint": None}
-    return JSONResponse({"error": detail}, error.status_code, error.headers)
+    if isinstance(error, RequestValidationError):
+        first, where = error.errors()[0], ".".join(map(str, error.errors()[0]["loc"][1:]))
+        is_json = "json" in request.headers.get("content-type", "")
+        error = refused(UNREAD, first["msg"], None if is_json else "say Content-Type: application/json", where)
+    if isinstance(error.detail, str):
+        error = refused(error.status_code, error.detail, **(error.headers or {}))
+    return JSONResponse({"error": error.detail}, error.status_code, error.headers)

@@ -17,6 +17,7 @@ from ..rendering import Written
 from .batching import Scored
 
 Messages = list[dict[str, Any]]
+Completions = list[str | list[str] | Messages]
 Answer = dict[str, Any]
 
 
@@ -27,12 +28,12 @@ class Reads(NamedTuple):
     rendered: bool
 
 
-class Row(BaseModel):
+class AskedRow(BaseModel):
     """completions: texts, lists of messages, or of a process reward model lists of steps."""
 
     model_config = ConfigDict(extra="forbid")
     prompt: str | Messages
-    completions: list[str | list[str] | Messages] = Field(min_length=1)
+    completions: Completions = Field(min_length=1)
     tools: Messages | None = None
 
     def ranking(self, reads: Reads) -> Ranking:
@@ -49,12 +50,12 @@ def _answer(value: Any, of_steps: bool) -> list[Message]:
     return answer_of(value, "completions")
 
 
-class Rows(Row):
+class AskedRows(AskedRow):
     """`rows`, or one row as it is."""
 
-    rows: list[Row] | None = Field(None, min_length=1)
+    rows: list[AskedRow] | None = Field(None, min_length=1)
     prompt: str | Messages | None = None
-    completions: list[str | list[str] | Messages] | None = Field(None, min_length=1)
+    completions: Completions | None = Field(None, min_length=1)
 
     def rankings(self, reads: Reads) -> list[Ranking]:
         alone = self.prompt is not None and self.completions is not None
@@ -83,7 +84,7 @@ class Inputs(BaseModel):
 
     def rankings(self, reads: Reads) -> list[Ranking]:
         if self.use_activation or self.activation or self.softmax:
-            raise ValueError("rewards are raw here: leave use_activation, activation and softmax out, or say false")
+            raise ValueError("rewards are raw here: say use_activation false")
         if self.truncate_prompt_tokens not in (None, -1) or self.encoding_format != "float":
             raise ValueError("truncate_prompt_tokens and encoding_format cannot be chosen here")
         if (self.input is None) == (self.messages is None):
@@ -114,10 +115,10 @@ class Documents(BaseModel):
         return [one if isinstance(one, str) else one.text for one in self.documents]
 
     def rankings(self, reads: Reads) -> list[Ranking]:
-        return [Row(prompt=self.query, completions=self.texts).ranking(reads)]
+        return [AskedRow(prompt=self.query, completions=self.texts).ranking(reads)]
 
 
-def _rows(model: str, asked: Rows, scored: Sequence[Scored]) -> Answer:
+def _rows(model: str, asked: AskedRows, scored: Sequence[Scored]) -> Answer:
     missing = sum(one["rewards"].count(None) for one in scored)
     return {"model": model, "rows": scored, "not_scored": missing}
 
@@ -150,7 +151,7 @@ def _reranked(model: str, asked: Documents, scored: Sequence[Scored]) -> Answer:
 
 @dataclass(frozen=True)
 class Route:
-    """asks: with `rankings(Reads)`, which raises ValueError and RowError. nullable: whether an answer may lack rewards."""
+    """asks: has `rankings(Reads)`, which raises ValueError and RowError. nullable: a reward may be null."""
 
     asks: type[BaseModel]
     answer: Callable[[str, Any, Sequence[Scored]], Answer]
@@ -160,7 +161,7 @@ class Route:
 
 RERANK = Route(Documents, _reranked, "Documents as answers to a query, best first, as Cohere, Jina and vLLM")
 ROUTES = {
-    "/v1/rewards": Route(Rows, _rows, "The rewards of score.py: one row or many, null where there is none", True),
+    "/v1/rewards": Route(AskedRows, _rows, "The rewards of score.py: one row or many, null where there is none", True),
     "/get_reward": Route(Queries, _openrlhf, "OpenRLHF's remote reward model"),
     "/classify": Route(Inputs, _classified, "vLLM's, with the raw reward in `probs`"),
     "/pooling": Route(Inputs, _pooled, "vLLM's, with the raw reward, or those of steps, in `data`"),
