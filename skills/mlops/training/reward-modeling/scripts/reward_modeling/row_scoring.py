@@ -301,7 +301,7 @@ def _renderer(settings: ScoreSettings) -> Renderer | None:
     return renderer
 
 
-def check(settings: ScoreSettings) -> ServerCheck:
+def checked(settings: ScoreSettings) -> ServerCheck:
     rankings = read_rankings(settings)[0] if settings.input else []
     return check_server(settings, settings.load(), conversations_of(rankings))
 
