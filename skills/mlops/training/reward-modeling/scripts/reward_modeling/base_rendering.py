@@ -48,6 +48,8 @@ class BaseRenderer:
     takes: ClassVar[Callable[..., tuple]]
     policies: ClassVar[tuple[str, ...]]
     places: ClassVar[tuple[str, ...]]
+    reads_written = False
+    """Whether it takes a conversation that is `rendering.Written`."""
 
     def __init__(
         self,

@@ -89,6 +89,8 @@ def load_log_ratio(
 class AnswerRenderer(Renderer):
     """Tells where the answer starts; what the template writes after it counts as the answer."""
 
+    reads_written = False
+
     def _fit(self, parts: list[list[int]], prompt: Any, completion: Any, tools: Any, origin: Any) -> Rendered | None:
         fitted = super()._fit(parts, prompt, completion, tools, origin)
         start = self._answer_start(parts[0], prompt, tools, origin)

@@ -12,6 +12,7 @@ from .results import SCRIPT_RESULTS
 OURS = (
     *("torch", "transformers", "trl", "datasets", "peft", "accelerate", "rich", "yaml", "scipy", "pydantic"),
     *("numpy", "pyarrow", "jinja2", "safetensors", "tokenizers", "huggingface_hub", "pandas", "dill"),
+    *("fastapi", "uvicorn", "prometheus_client"),
 )
 """What the headers of the scripts list, and what these bring along, as they are imported."""
 

@@ -43,10 +43,12 @@ class PublicRenderer(Renderer):
         super().__init__(tokenizer, **rules)
         self.family, self._templated = family, self.text_format != "rendered"
         self._is_pair = family.pair and self._templated
+        self.reads_written = not self._is_pair
         self._opening = [] if family.bos == "template" else opening_ids(tokenizer)
         self._gate = self._tokens([family.gate])[0] if family.gate else []
         vocabulary = tokenizer.get_vocab() if family.append else {}
-        self._appended = next((vocabulary[token] for token in family.append if token in vocabulary), None)
+        self.closing = next((token for token in family.append if token in vocabulary), "")
+        self._appended = vocabulary.get(self.closing)
         if family.append and self._appended is None:
             raise ModelError(f"the tokenizer of {path} has no {family.append[0]}, after which the reward is read")
 

@@ -14,10 +14,12 @@ A reward depends on every token up to the scored one, so everything turns the sa
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from os.path import commonprefix
 from typing import Any, NamedTuple
 
 from .base_rendering import BaseRenderer, check_one_text
-from .completeness import Completeness
+from .completeness import ANSWERED, ASKED, Completeness
 from .data.records import Message
 from .errors import DataError
 from .hf import Tokenizer
@@ -26,9 +28,18 @@ from .packing import shared_length
 OVERLONG = ("drop", "truncate_prompt", "truncate_left", "error")
 
 
+class Written(NamedTuple):
+    """A whole conversation as the chat template wrote it elsewhere: its text, or its token ids."""
+
+    text: str = ""
+    ids: Sequence[int] = ()
+
+
 class Conversation(NamedTuple):
+    """completion: `Written` where there is no prompt."""
+
     prompt: Sequence[Message]
-    completion: Sequence[Message]
+    completion: Sequence[Message] | Written
     tools: list[dict] | None = None
     origin: object = None
 
@@ -50,6 +61,9 @@ class Renderer(BaseRenderer):
     takes = Conversation
     policies = OVERLONG
     places = ("last_token", "pooled")
+    reads_written = True
+    closing = ""
+    """A token that stands after all text."""
 
     def __init__(self, tokenizer: Tokenizer, *, overlong: str = "truncate_prompt", **rules: Any):
         super().__init__(tokenizer, overlong=overlong, **rules)
@@ -57,6 +71,8 @@ class Renderer(BaseRenderer):
         self._last_prompt: tuple[tuple, list[int]] = ((), [])
 
     def _parts_of(self, prompt, completion, tools, origin) -> list[str | list[int]]:
+        if isinstance(completion, Written):
+            return [self._ids_of(completion, origin) if completion.ids else self._completed(completion.text, origin)]
         text = self.text([*prompt, *completion], tools, where=origin)
         if self.text_format == "rendered":
             check_one_text(prompt, completion, origin)
@@ -74,6 +90,41 @@ class Renderer(BaseRenderer):
             self._count("not_rendered", f"{fields} of {origin}" if origin else fields)
         marked = self._marked([*prompt, *completion], tools, origin)
         return [text if marked is None else self.special.ids(marked)]
+
+    def _ids_of(self, written: Written, origin: object) -> list[int]:
+        if not all(0 <= one < len(self.tokenizer) for one in written.ids):
+            raise DataError(f"token ids of this model are from 0 to {len(self.tokenizer) - 1}", where=origin)
+        return list(written.ids)
+
+    def _completed(self, text: str, origin: object) -> str:
+        """With the BOS and the end of an answer that the template writes, which other tools take off or never write."""
+        if self.text_format == "rendered":
+            return text
+        bos, opening, end = self._frame
+        text = text.removesuffix(self.closing)
+        while (token := self.tokenizer.bos_token) and text.startswith(token):
+            text = text.removeprefix(token)
+        if not text.startswith(opening):
+            what = f"the text does not start with {opening!r}, as the chat template of this model starts a conversation"
+            raise DataError(what, where=origin, hint="send messages, or text that this chat template wrote")
+        mark = end.rstrip()
+        ended = mark and text.rstrip().endswith(mark)
+        answer = text.rstrip().removesuffix(mark) if ended else text.removesuffix(end)
+        self.counts["completed"] += answer + end != text
+        return bos + answer + end
+
+    @cached_property
+    def _frame(self) -> tuple[str, str, str]:
+        """(BOS, what stands before the first turn of every conversation, what stands after an answer)."""
+        answer = {"role": "assistant", "content": ANSWERED}
+        whole = self.text([*ASKED, answer])
+        bos = self.tokenizer.bos_token or ""
+        bos = bos if whole.startswith(bos) else ""
+        shared = commonprefix([whole, self.text([{"role": "system", "content": "Answer."}, *ASKED, answer])])
+        opening = shared[len(bos) :].partition("\n")[0]
+        if token := self.special.inside(opening):
+            opening = opening[: opening.index(token) + len(token)]
+        return bos, opening, whole.rpartition(ANSWERED)[2]
 
     def _fit(self, parts: list[list[int]], prompt, completion, tools, origin) -> Rendered | None:
         (ids,) = parts

@@ -26,6 +26,7 @@ SCRIPT_RESULTS = {
     "train.py": "training.results:ModelOutput",
     "train_process.py": "training.results:ModelOutput",
     "score.py": "row_scoring:Output",
+    "serve.py": "serving.settings:ServingResult",
     "evaluate.py": "evaluation.results:EvaluationOutput",
     "ppo.py": "training.results:PPOOutput",
     "grpo.py": "training.results:GRPOOutput",
