@@ -315,7 +315,7 @@ def test_the_dependencies_in_the_header_are_those_of_the_project():
     block = "\n".join(line.removeprefix("#").removeprefix(" ") for line in lines[1 : lines.index("# ///", 1)])
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
     header = tomllib.loads(block)
-    others = ("matplotlib", "fastapi", "uvicorn", "prometheus-client")  # it draws nothing and serves nothing
+    others = ("matplotlib", "fastapi", "uvicorn", "prometheus-client", "httpx2")  # it draws nothing and serves nothing
     needed = [one for one in project["dependencies"] if not one.startswith(others)]
     assert header == {"requires-python": project["requires-python"], "dependencies": needed}
     assert ast.get_docstring(ast.parse(SCRIPT.read_text())).count("    uv run scripts/check_data.py ") >= 2

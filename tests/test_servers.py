@@ -87,7 +87,7 @@ def test_a_busy_server_and_a_lost_connection_cost_no_row(model, folder, rows, fa
 
 
 @pytest.mark.parametrize(("fault", "code", "told"), [
-    (500, 5, "failed (500: no (500))"), (404, 5, "--api"), (422, 3, "refuses a request (422: no (422))"),
+    (500, 5, "failed (500: "), (404, 5, "--api"), (422, 3, "refuses a request (422: "),
 ])  # fmt: skip
 def test_what_a_retry_does_not_help_ends_the_run(model, rows, tmp_path, fault, code, told):
     fake = Fake(model, "ours", fail=lambda number: fault)
@@ -112,7 +112,7 @@ def test_a_server_that_is_not_there_and_one_with_a_key(model, rows, tmp_path):
     (("--server", "http://a", "--normalize", "--input", "x.jsonl"), "--normalize does nothing with --server"),
     (("--server", "http://a", "--api", "vllm", "--input", "x.jsonl"), "--model_name_or_path"),
     (("--check_server", "http://a",), "--model_name_or_path"),
-    (("--server", "http://a", "--check_server", "http://a", "--model_name_or_path", "m"), "--server does nothing"),
+    (("--server", "http://a", "--check_server", "http://a", "--model_name_or_path", "m"), "--check_server does nothing"),
 ])  # fmt: skip
 def test_flags_that_mean_nothing_are_refused(flags, told):
     done = run_script("score.py", *flags)
@@ -132,6 +132,36 @@ def test_servers_are_a_reward_function_of_trl(model):
         assert reward.__name__ == "server_rewards"
 
 
+def test_serve_py_gives_the_rows_that_this_process_gives(folder, toy_process_model, rows, tmp_path):
+    """And is found right, by an independent route: its own HTTP application."""
+    from serving import serving
+
+    key = tmp_path / "key"
+    key.write_text("secret")
+    with serving(folder, key_file=str(key)) as client:
+        url = "http://{}:{}".format(*client.address)
+        done = run_script("score.py", "--server", url, "--input", rows, "--key_file", key)
+        checked = score(folder, "--check_server", url, "--key_file", key)
+        by_vllm = score(folder, "--check_server", url, "--api", "vllm", "--key_file", key)
+    assert done.returncode == 0, done.stderr
+    same_rows(done.json["rows"], score(folder, "--input", rows).json["rows"])
+    assert checked.returncode == 0 and checked.json["equal"], checked.stderr
+    assert [one["causes"] for one in by_vllm.json["findings"]] == [["equal"], ["equal"]], by_vllm.stderr
+    steps = [{"id": i, "prompt": f"What is {i}?", "steps": ["one", f"it is {i}"]} for i in range(40)]
+    data = write_jsonl(tmp_path / "steps.jsonl", steps)
+    flags = ("--model_name_or_path", toy_process_model, "--input", data)
+    with serving(toy_process_model) as client:
+        url = "http://{}:{}".format(*client.address)
+        done = run_script("score.py", *flags, "--server", url)
+        checked = run_script("score.py", *flags, "--check_server", url)
+    alone = run_script("score.py", *flags).json
+    for one, other in zip(done.json["rows"], alone["rows"], strict=True):
+        assert one.pop("step_rewards") == pytest.approx(other.pop("step_rewards"), abs=1e-5)
+        assert one.pop("reward") == pytest.approx(other.pop("reward"), abs=1e-5)
+        assert one == other
+    assert done.json["steps"] == 80 and checked.returncode == 0, checked.stderr
+
+
 # ---- --check_server -----------------------------------------------------------------------------------------------
 
 
@@ -145,6 +175,10 @@ def bos(model):
 
 def endless(model):
     return lambda text: plain(model)(text.rstrip().removesuffix("<|im_end|>"))
+
+
+def twice(model):
+    return lambda text: plain(model)(model.renderer.text([{"role": "user", "content": text}]))
 
 
 CASES = {
@@ -165,6 +199,7 @@ CASES = {
     "cut on the right": ("tei", {"ids": lambda model: lambda text: plain(model)(text)[:512]}, ["cut"], None, "512 tokens (their end is lost)"),
     "cut on the left": ("openrlhf", {"ids": lambda model: lambda text: plain(model)(text)[-256:]}, ["cut"], None, "raise its max_len"),
     "refuses": ("vllm", {"reads": ("use_activation", "activation"), "longest": 300}, ["refused"], ["refused"], "--max-model-len"),
+    "templated twice": ("openrlhf", {"ids": twice}, ["templated_twice"], None, "not as a chat"),
     "bos and sigmoid": ("tei", {"ids": bos, "value": Fake.squash}, ["special_tokens", "sigmoid"], None, '"raw_scores": true'),
 }  # fmt: skip
 
@@ -191,7 +226,9 @@ def test_a_server_in_bf16_is_told_and_can_be_accepted(folder, model):
         done = score(folder, "--check_server", url, "--api", "tei")
         assert done.returncode == 5 and done.json["findings"][0]["causes"] == ["precision"], done.json
         assert "computes in bfloat16" in done.stderr and "--dtype bfloat16" in done.stderr
-        assert score(folder, "--check_server", url, "--api", "tei", "--dtype", "bfloat16").returncode == 0
+        accepted = score(folder, "--check_server", url, "--api", "tei", "--dtype", "bfloat16")
+        assert accepted.returncode == 0 and accepted.json["findings"][0]["causes"] == ["precision"]
+        assert 1e-4 < accepted.json["findings"][0]["largest_difference"] < 0.2
 
 
 def test_another_model_is_told_and_rows_of_the_user_are_compared(folder, model, tiny, tmp_path):

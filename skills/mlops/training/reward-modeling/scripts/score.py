@@ -34,7 +34,7 @@ Scores are raw fp32 rewards: higher is better, their zero means nothing, compare
 
 from reward_modeling import cli
 from reward_modeling.program import main_guard
-from reward_modeling.row_scoring import Output, ScoreSettings, check, list_public_models, score
+from reward_modeling.row_scoring import Output, ScoreSettings, checked, list_public_models, score
 
 
 def parser() -> cli.Parser:
@@ -45,7 +45,7 @@ def main(argv: list[str] | None = None) -> Output | None:
     settings = cli.settings(ScoreSettings, parser().parse(argv))
     if settings.list_public_models:
         return list_public_models()
-    return check(settings) if settings.check_server else score(settings)
+    return checked(settings) if settings.check_server else score(settings)
 
 
 if __name__ == "__main__":

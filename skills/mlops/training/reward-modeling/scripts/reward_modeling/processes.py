@@ -21,7 +21,7 @@ from .terminal import is_first_process, log
 if TYPE_CHECKING:
     from torch.distributed import Store
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 POLL_SECONDS = 0.005
 TELL_SECONDS, LEAVE_SECONDS = 60.0, 5.0
 """How long one waits for the first, which may be busy with a forward pass, to tell an error; and the first for all to leave."""
@@ -55,7 +55,7 @@ class Team:
         if self.folder and self.rank == 0:
             shutil.rmtree(self.folder, ignore_errors=True)
 
-    def shared(self, n: int, compute: Callable[[slice], T]) -> list[T]:
+    def shared(self, n: int, compute: Callable[[slice], _T]) -> list[_T]:
         """What each process makes of its part of n inputs, in order. All must call it alike, with what JSON can hold."""
         shard = self.folder and self.folder / f"{next(self._shards):06}.json"
         if shard and self.gather(shard.exists())[0]:
@@ -65,7 +65,7 @@ class Team:
             write_whole(shard, [json.dumps(parts)])
         return parts
 
-    def gather(self, mine: T) -> list[T]:
+    def gather(self, mine: _T) -> list[_T]:
         """What each process gives, in order of rank."""
         number = next(self._gathered)
         self.store.set(f"{number}/{self.rank}", pickle.dumps(mine))

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import accumulate, count, groupby
+from itertools import count, groupby
 from typing import TYPE_CHECKING, Any
 
 from . import losses
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 Ask = Callable[[list[str], list[list[int]]], dict[str, Any]]
 """Texts, as the chat template wrote them, and their token ids -> the body of a request."""
-TOGETHER = 32
+IN_A_REQUEST = 32
 """Completions in a request."""
 BUSY = frozenset((408, 425, 429, 502, 503, 504))
 PATIENCE, LONGEST_PAUSE = 300.0, 10.0
@@ -118,13 +118,17 @@ class ServerRewards:
     ) -> list[tuple[float | None, dict[str, Any]]]:
         """(reward, what the server says beside it) of each: `steps`, `attributes`; None for what was left out."""
         requests = list((self._texts if self.ask else self._rows)(conversations))
-        found: list[tuple[float | None, dict[str, Any]]] = []
+        found: list[tuple[float | None, dict[str, Any]]] = [(None, {})] * len(conversations)
         pool = ThreadPoolExecutor(self.concurrency)
         try:
-            for part in pool.map(lambda request: self._answered(*request), requests):
-                found += part
+            answers = pool.map(lambda asked: self._rewards(asked[0], conversations[asked[1][0]].origin), requests)
+            for (_, places), rewards in zip(requests, answers, strict=True):
+                if len(rewards) != len(places):
+                    raise RunError(f"the server answers {len(rewards)} rewards to {len(places)} completions")
+                for place, one in zip(places, rewards, strict=True):
+                    found[place] = one if isinstance(one, tuple) else (float(one), {})
                 if progress:
-                    progress(len(part))
+                    progress(len(places))
         except BaseException:
             self._stopped.set()  # those who wait for a server
             raise
@@ -139,43 +143,39 @@ class ServerRewards:
         if self.renderer:
             losses.warn_of(self.renderer)
 
-    def _texts(self, conversations: Sequence[Conversation]) -> Iterator[tuple[dict[str, Any], list[bool], object]]:
-        """(body, which of its conversations it holds, origin of the first)."""
+    def _texts(self, conversations: Sequence[Conversation]) -> Iterator[tuple[dict[str, Any], list[int]]]:
+        """Bodies, and the places of what they hold."""
         rendered = self.render(conversations)
-        for start in range(0, len(rendered), TOGETHER):
-            own, part = conversations[start : start + TOGETHER], rendered[start : start + TOGETHER]
-            held = [one is not None and not (one.cut and self.api.by_text) for one in part]  # a cut is not a text
-            kept = [both for both, is_held in zip(zip(own, part, strict=True), held, strict=True) if is_held]
-            texts = [self.renderer.text([*one.prompt, *one.completion], one.tools) for one, _ in kept]
-            yield self.ask(texts, [found.ids for _, found in kept]), held, own[0].origin
+        sent = [
+            i for i, one in enumerate(rendered) if one and not (one.cut and self.api.by_text)
+        ]  # a cut is not a text
+        for start in range(0, len(sent), IN_A_REQUEST):
+            places = sent[start : start + IN_A_REQUEST]
+            own = [conversations[i] for i in places]
+            texts = [self.renderer.text([*one.prompt, *one.completion], one.tools) for one in own]
+            yield self.ask(texts, [rendered[i].ids for i in places]), places
 
-    def _rows(self, conversations: Sequence[Conversation]) -> Iterator[tuple[dict[str, Any], list[bool], object]]:
-        rows = []
-        for (prompt, tools, origin), group in groupby(
-            conversations, key=lambda one: (one.prompt, one.tools, one.origin)
-        ):
-            answers = [one.completion[0].get("steps") or list(one.completion) for one in group]
-            row = {"prompt": list(prompt), "completions": answers} | ({"tools": tools} if tools else {})
-            rows.append((row, len(answers), origin))
-        before = accumulate((n for _, n, _ in rows), initial=0)
-        for _, part in groupby(zip(rows, before, strict=False), key=lambda both: both[1] // TOGETHER):
-            bodies, counts, origins = zip(*(row for row, _ in part), strict=True)
-            yield {"rows": bodies}, [True] * sum(counts), origins[0]
+    def _rows(self, conversations: Sequence[Conversation]) -> Iterator[tuple[dict[str, Any], list[int]]]:
+        rows, places = [], []
+        for _, group in groupby(enumerate(conversations), key=lambda one: one[1]._replace(completion=())):
+            numbers, own = zip(*group, strict=True)
+            answers = [one.completion[0].get("steps") or list(one.completion) for one in own]
+            tools = {"tools": own[0].tools} if own[0].tools else {}
+            rows.append({"prompt": list(own[0].prompt), "completions": answers, **tools})
+            places += numbers
+            if len(places) >= IN_A_REQUEST:
+                yield {"rows": rows}, places
+                rows, places = [], []
+        if rows:
+            yield {"rows": rows}, places
 
-    def _answered(self, body: dict[str, Any], held: list[bool], origin: object) -> list[tuple[float | None, dict]]:
-        if not any(held):
-            return [(None, {})] * len(held)
+    def _rewards(self, body: dict[str, Any], origin: object) -> list[Any]:
         response = self._taken(body, origin)
         try:
-            found = self.api.read(response.json())
-            found = [one if isinstance(one, tuple) else (float(one), {}) for one in found]
+            return self.api.read(response.json())
         except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
-            what = f"{response.url} answers what --api does not say: {response.text[:200]}"
+            what = f"{response.url} does not answer as --api says: {response.text[:200]}"
             raise RunError(what, hint="is it another kind of server?") from error
-        if len(found) != sum(held):
-            raise RunError(f"{response.url} answers {len(found)} rewards to {sum(held)} completions")
-        left = iter(found)
-        return [next(left) if is_held else (None, {}) for is_held in held]
 
     def _taken(self, body: dict[str, Any], origin: object) -> Response:
         """The answer of the first server that takes the request."""

@@ -291,9 +291,10 @@ def _renderer(settings: ScoreSettings) -> Renderer | None:
     return renderer
 
 
-def check(settings: ScoreSettings) -> ServerCheck:
+def checked(settings: ScoreSettings) -> ServerCheck:
+    """In fp32: --dtype says what the server may compute in."""
     rankings = read_rankings(settings)[0] if settings.input else []
-    return check_server(settings, settings.load(), conversations_of(rankings))
+    return check_server(settings, replace(settings, dtype="float32").load(), conversations_of(rankings))
 
 
 def _result(

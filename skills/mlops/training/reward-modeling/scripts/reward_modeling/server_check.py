@@ -17,18 +17,16 @@ from .remote import APIS, Ask, ServerRewards
 from .rendering import Conversation, Renderer
 from .results import Number, Result, emit
 from .scoring import RewardModel
-from .terminal import log, table
+from .terminal import log
 
 if TYPE_CHECKING:
     from .row_scoring import ScoreSettings
 
 TOLERANCE = GOLDEN_TOLERANCE["float32"]
 NOISE = 3.0
-"""Times the difference that a lower precision makes here: another processor rounds otherwise."""
-LENGTHS = (128, 256, 384, 512, 768, 1024, 2048, 3072, 4096, 8192)
-LONGEST_PROBE = 4096
+"""Times the difference that a lower precision makes here: other processors round otherwise."""
+LENGTHS = (128, 256, 384, 512, 1024, 2048, 3072, 4096)
 FEWEST_TO_FIT = 5
-
 RAW = {
     "vllm": 'send "use_activation": false (`activation` is no longer read), or start it with '
     """--pooler-config '{"use_activation": false}'""",
@@ -47,12 +45,12 @@ LONGER = {
 
 @dataclass(frozen=True)
 class Cause:
-    """What a server does. fix: by api, "" for others. value: of a reward; text: of (the right text, its messages, renderer)."""
+    """What a server does. fix: by api, "" for others. value: of a reward; text: of (the right text, renderer)."""
 
     says: str
     fix: dict[str, str]
     value: Callable[[float], float] | None = None
-    text: Callable[[str, list[dict[str, Any]], Renderer], str] | None = None
+    text: Callable[[str, Renderer], str] | None = None
 
 
 CAUSES = {
@@ -74,25 +72,20 @@ CAUSES = {
     "end_missing": Cause(
         "leaves out the token that ends an answer",
         {"": "send the whole text, with its end"},
-        text=lambda text, _, renderer: _without_end(text.rstrip(), renderer.tokenizer.all_special_tokens),
+        text=lambda text, renderer: _without_end(text.rstrip(), renderer.tokenizer.all_special_tokens),
     ),
     "stripped": Cause(
-        "strips the whitespace after the answer", {"": "send the text as it is"}, text=lambda text, *_: text.rstrip()
+        "strips the whitespace after the answer", {"": "send the text as it is"}, text=lambda text, _: text.rstrip()
     ),
     "end_added": Cause(
         "adds an end token after the template's",
         {"": "let it add none"},
-        text=lambda text, _, renderer: text + (renderer.tokenizer.eos_token or ""),
+        text=lambda text, renderer: text + (renderer.tokenizer.eos_token or ""),
     ),
     "templated_twice": Cause(
         "applies its chat template to text that is templated already",
         {"": "send the text as a completion, not as a chat"},
-        text=lambda text, _, renderer: renderer.text([{"role": "user", "content": text}]),
-    ),
-    "no_template": Cause(
-        "writes messages without the chat template",
-        {"": "give it the chat template of the model"},
-        text=lambda _, messages, __: "\n".join(message.get("content") or "" for message in messages),
+        text=lambda text, renderer: renderer.text([{"role": "user", "content": text}]),
     ),
     "cut": Cause("cuts texts to {length} tokens (their {side} is lost)", LONGER),
     "refused": Cause("refuses texts of {length} tokens", LONGER),
@@ -134,26 +127,23 @@ def check_server(settings: ScoreSettings, model: RewardModel, more: Sequence[Con
     """Raises RunError, after the result was printed, when the server gives other rewards."""
     check = _Check(settings, model, [*golden_conversations(model.kind), *_longer(model), *more])
     findings = [check.finding(name, ask) for name, ask in (APIS[settings.api].asks or {"score.py": None}).items()]
+    findings.sort(key=lambda one: one.equal)
+    first, *others = [f"{settings.check_server}, asked as {one.asked_by} does, {one.says}" for one in findings]
+    for sentence in others:
+        log(sentence)
     lengths = [ids and len(ids) for ids in check.ids]
-    given = zip(lengths, check.own, *(one.server for one in findings), strict=True)
-    names = ["text", "tokens", "here", *(one.asked_by for one in findings)]
-    table("rewards here and there", names, [[i, *row] for i, row in enumerate(given, 1)])
-    told = [f"{settings.check_server}, asked as {one.asked_by} does, {one.says}" for one in findings]
-    wrong = [i for i, one in enumerate(findings) if not one.equal]
-    own = settings.model_name_or_path, settings.check_server, settings.api, not wrong
+    own = settings.model_name_or_path, settings.check_server, settings.api, findings[0].equal
     result = ServerCheck(*own, tokens=lengths, rewards=check.own, findings=findings)
-    for i, sentence in enumerate(told):
-        if i not in wrong[:1]:
-            log(sentence)
-    if wrong:
+    if not result.equal:
         emit(result)
-        raise RunError(told[wrong[0]], hint=findings[wrong[0]].fix)
+        raise RunError(first, hint=findings[0].fix)
+    log(first)
     return result
 
 
 def _longer(model: RewardModel) -> Iterator[Conversation]:
     """Twice as long each, as far as the model reads; each part is another, so that a cut shows."""
-    limit, n = min(model.renderer.max_length or LONGEST_PROBE, LONGEST_PROBE), 8
+    limit, n = min(model.renderer.max_length or LENGTHS[-1], LENGTHS[-1]), 8
     while model.kind is OUTCOME and n < limit:
         listed = " ".join(f"{i} and" for i in range(n))
         yield Conversation([{"role": "user", "content": listed}], [{"role": "assistant", "content": listed}])
@@ -230,14 +220,13 @@ class _Check:
 
     def _changed(self, ids: list[list[int]], conversations: list[Conversation]) -> Iterator[tuple[str, list, dict]]:
         renderer, tokenizer = self.model.renderer, self.model.renderer.tokenizer
-        messages = [[*one.prompt, *one.completion] for one in conversations]
-        texts = [renderer.text(own, one.tools) for own, one in zip(messages, conversations, strict=True)]
+        texts = [renderer.text([*one.prompt, *one.completion], one.tools) for one in conversations]
         yield "special_tokens", tokenizer(texts)["input_ids"], {}
         if tokenizer.bos_token_id is not None:
             yield "special_tokens", [[tokenizer.bos_token_id, *row] for row in ids], {}
         for name, cause in CAUSES.items():
             with contextlib.suppress(DataError):  # of a template that takes no such conversation
-                made = [cause.text(*one, renderer) for one in zip(texts, messages, strict=True)] if cause.text else []
+                made = [cause.text(text, renderer) for text in texts] if cause.text else []
                 yield name, tokenizer(made, add_special_tokens=False)["input_ids"] if made else ids, {}
         for length in (one for one in LENGTHS if one < max(map(len, ids))):
             yield "cut", [row[:length] for row in ids], {"length": length, "side": "end"}
