@@ -251,7 +251,6 @@ ONLY_IN = {
     "httpx2": {"score.py"},
     "matplotlib": {"train.py", "train_process.py", "evaluate.py", "ppo.py", "grpo.py", "quickstart.py"},
     **{package: {"serve.py"} for package in ("fastapi", "uvicorn", "prometheus-client")},
-    "httpx2": {"score.py"},
 }
 """Packages that some scripts alone need."""
 
