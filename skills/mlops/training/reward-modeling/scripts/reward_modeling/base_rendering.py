@@ -87,9 +87,8 @@ def content_rule(card: dict[str, Any] | None) -> str:
 class BaseRenderer:
     """Writes and tokenizes text by the rules of `rendering`, and keeps account: `counts`, and in `first` where first.
 
-    max_length: tokens, None for no limit; `longest` is the most it could be. text_format: "rendered" reads prompt and answer
-    as they are. `refused`: None, or gets (place, error) of what cannot be rendered.
-    """
+    max_length: tokens, or None; `longest` is the most it could be. text_format: "rendered" reads prompt and answer as they are.
+    `refused`: None, or gets (place, error) of what cannot be rendered."""
 
     takes: ClassVar[Callable[..., tuple]]
     policies: ClassVar[tuple[str, ...]]

@@ -80,10 +80,9 @@ def load_for_training(
 def load(
     path: str, *, dtype: str = "float32", device: str | None = None, kind: Kind = OUTCOME, compare: bool = True
 ) -> Loaded:
-    """A trained reward model, in eval mode. compare: its golden scores with those of its card.
+    """A trained reward model, in eval mode. compare: its golden scores with its card's.
 
-    Raises ModelError when it is not of this kind, or renders or scores text otherwise than in training.
-    """
+    Raises ModelError when it is not of this kind, or renders or scores text otherwise than in training."""
     import torch
 
     path, device = str(path), usable(device or best_device())
@@ -123,10 +122,7 @@ def kind_of(path: str) -> Kind | None:
 
 
 def check(path: str, kind: Kind = OUTCOME, *, to_train: bool = False) -> Any:
-    """The configuration of such a reward model, or ModelError.
-
-    to_train: a model without a head will do, and one whose head would be lost will not.
-    """
+    """The configuration of such a reward model, or ModelError. to_train: one without a head will do, one whose head would be lost not."""
     import transformers
 
     family = recognize_family(path)
@@ -220,9 +216,8 @@ def save(
 ) -> dict[str, Any]:
     """Save a reward model, reload it, compare, and only then let it appear in `output_dir`. Returns its card.
 
-    model: of PEFT it is merged, its adapter kept. reward: {"mean", "std", "n"} of held-out answers or steps. Raises RunError
-    when golden scores change on reloading.
-    """
+    model: of PEFT it is merged, its adapter kept. reward: {"mean", "std", "n"} of held-out scores. Raises RunError when golden
+    scores change on reloading."""
     import torch
     import transformers
 

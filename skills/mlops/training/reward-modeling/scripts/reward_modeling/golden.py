@@ -25,16 +25,15 @@ if TYPE_CHECKING:
 RELOAD_TOLERANCE = 1e-5
 MERGE_TOLERANCE = 1e-4
 GOLDEN_TOLERANCE = {"float32": 5e-4, "float16": 0.1, "F16": 0.1, "bfloat16": 0.5, "BF16": 0.5}
-"""How far golden scores may lie apart on another machine, relative to scores above 1. Measured on rewards of about 5 by
-24 layers: AVX2 against AVX-512 8e-6, fp16 0.02, bf16 0.18; merging an adapter may add 1e-4."""
+"""How far golden scores may lie apart on another machine, relative to scores above 1. Measured at rewards of about 5, 24 layers: AVX2
+against AVX-512 8e-6, fp16 0.02, bf16 0.18; merging an adapter may add 1e-4."""
 CARD_VERSION = 1
 
 
 def read_card(path: str, *, expected: bool = False) -> dict[str, Any] | None:
-    """The card, or None where there is none. Raises ModelError for one that is not valid.
+    """The card, or None. Raises ModelError for one that is not valid.
 
-    expected: this project saved the model; then it is an error when neither the hub nor the cache can tell.
-    """
+    expected: this project saved the model; then it is an error when neither the hub nor the cache can tell."""
     from huggingface_hub import _CACHED_NO_EXIST, try_to_load_from_cache
 
     file = Path(path) / CARD if Path(path).is_dir() else hub_file(path, CARD, ask=True)
@@ -122,10 +121,8 @@ def _rows(model: Model, renderer: Any, kind: Kind, example: dict[str, Any]) -> l
 
 
 def check_unchanged(path: str, card: dict[str, Any], model: Model, renderer: Any, dtype: str) -> None:
-    """Raises ModelError when the golden scores are not those of the card.
-
-    dtype: in memory; weights stored in less precision are compared as loosely as that allows.
-    """
+    """Raises ModelError when the golden scores are not the card's. dtype: in memory; weights stored in less precision are compared as
+    loosely as that allows."""
     folder = snapshot(path)
     stored = {tensor.dtype for tensor in tensors(folder).values()} if folder else ()
     tolerance = max(GOLDEN_TOLERANCE.get(name, 5e-4) for name in (dtype, *stored))
@@ -162,8 +159,7 @@ def _numbers(scores: list) -> list[float]:
 def keep_card(model: Scorer, name: str, file: Path, dtype: str) -> float | None:
     """Write a hash of the rendered golden texts and their rewards (-> None), or compare with it (-> the largest difference).
 
-    Raises ModelError when the model renders or scores otherwise.
-    """
+    Raises ModelError when they differ."""
     conversations = [
         Conversation(text["prompt"], [{"role": "assistant", "content": "", "steps": text["steps"]}])
         if "steps" in text

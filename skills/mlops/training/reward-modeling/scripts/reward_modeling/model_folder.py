@@ -1,7 +1,5 @@
-"""What lies in a model folder, read without running any of it: its JSON, its tensors' shapes, code that it would bring.
-
-A folder may come from anyone: only regular files inside it are opened, and JSON is bounded.
-"""
+"""What lies in a model folder: its JSON, its tensors' shapes, code that it would bring. It may come from anyone: nothing is run, only
+regular files inside it are opened, and JSON is bounded."""
 
 import functools
 import json

@@ -1,8 +1,6 @@
 """Heads of public reward models, built of the shapes of their tensors, in fp32.
 
-`forward` makes [..., k] numbers of [..., H] states; `combine` makes [rows, 1 + attributes], the reward first, of
-[rows, positions, k] numbers.
-"""
+`forward`: [..., H] states -> [..., k]; `combine`: [rows, positions, k] -> [rows, 1 + attributes], the reward first."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -115,10 +113,8 @@ class Probability(Difference):
 
 
 class Normalized(Stack):
-    """A linear layer normalized by saved statistics, where the config says so; a cost is negated, and only scaled.
-
-    Of Safe-RLHF (arXiv:2310.12773) and OpenRLHF.
-    """
+    """A linear layer normalized by saved statistics, where the config says so; a cost is negated, and only scaled (Safe-RLHF,
+    arXiv:2310.12773; OpenRLHF)."""
 
     def build(self, config: Any, cost: bool = False) -> None:
         self.cost, self.attributes = cost, ("cost",) if cost else ()
@@ -181,10 +177,8 @@ class Weighted(Head):
 
 
 class Gated(Weighted):
-    """Attributes, mixed by the softmax of a gate that reads another token (ArmoRM, arXiv:2406.12845, section 3.2).
-
-    Of quantiles their mean counts (QRM, arXiv:2409.10164). adjusted: attributes after the transform.
-    """
+    """Attributes, mixed by the softmax of a gate that reads another token (ArmoRM, arXiv:2406.12845, section 3.2); of quantiles their
+    mean (QRM, arXiv:2409.10164). adjusted: attributes after the transform."""
 
     activation = nn.ReLU
 

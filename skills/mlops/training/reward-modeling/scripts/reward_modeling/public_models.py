@@ -1,4 +1,4 @@
-"""Load a public reward model of `public_table.PUBLIC` by classes of transformers and `public_heads` alone, and render for it."""
+"""Load a public reward model of `PUBLIC` by classes of transformers and `public_heads` alone, and render for it."""
 
 import re
 from dataclasses import replace
@@ -27,10 +27,8 @@ UNUSED = re.compile(r"^(lm_head|embed_out|output)\.|^normalizer\.count$|\.inv_fr
 def load_any(
     path: str, reference: str | None, *, kind: Kind, compares: bool = False, **run: Any
 ) -> tuple[checkpoints.Loaded, Family | None]:
-    """A model of ours or of others, with its family where it has one. run: dtype and device.
-
-    reference: of a log-ratio. compares: whether one that compares answers is wanted; another is a ModelError.
-    """
+    """A model of ours or of others, with its family if any. reference: of a log-ratio. compares: whether one that compares answers
+    is wanted; another is a ModelError."""
     family = recognize_family(path)
     if compares != bool(family and family.compares):
         found = "scores each answer alone" if compares else "compares answers: its rewards hold within a prompt only"

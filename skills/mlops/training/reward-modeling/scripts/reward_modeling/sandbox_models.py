@@ -87,10 +87,7 @@ def tokenizer(texts: Iterable[str] | None = None) -> PreTrainedTokenizerBase:
 
 
 def tiny_config(tokenizer: PreTrainedTokenizerBase, **overrides: Any) -> Qwen2Config:
-    """A Qwen2 decoder of two layers and width 64. overrides: fields of Qwen2Config.
-
-    Measured: with smaller initial weights copying is learned more slowly, with heads of width 16 names are mistaken.
-    """
+    """A Qwen2 decoder of two layers and width 64. Smaller initial weights learn copying more slowly, heads of width 16 mistake names."""
     from transformers import Qwen2Config
 
     fields = {

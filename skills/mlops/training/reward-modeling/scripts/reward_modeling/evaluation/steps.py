@@ -31,9 +31,8 @@ NEVER = np.iinfo(np.int64).max
 class LabeledSteps:
     """Every labeled and scored step: scores, wrong, place in its solution, owner (number of the solution): [steps].
 
-    first_error: [solutions] place of the first wrong step, NO_ERROR where all steps to the last are labeled and right, UNKNOWN
-    where labels or scores do not tell. groups: [solutions] what solutions of one prompt share.
-    """
+    first_error: [solutions] place of the first wrong step, NO_ERROR, or UNKNOWN where labels or scores do not tell. groups:
+    [solutions] what solutions of one prompt share."""
 
     scores: np.ndarray
     wrong: np.ndarray
@@ -162,11 +161,10 @@ def measures(data: LabeledSteps, thresholds: np.ndarray) -> StepMeasures:
 
 
 def choose_threshold(data: LabeledSteps) -> tuple[float, float]:
-    """(threshold, its ProcessBench F1 here): the best of those between two neighboring scores; of equal ones the middle.
+    """(threshold, its ProcessBench F1 here): the best between two neighboring scores; of equal ones the middle.
 
     A correct solution is told rightly up to its lowest score, an erroneous one above that of its first error and up to the
-    lowest before it. Raises DataError without both kinds.
-    """
+    lowest before it. Raises DataError without both kinds."""
     scores, n = data.scores, len(data.first_error)
     lowest_before, at_error = np.full(n, np.inf), np.full(n, -np.inf)
     ends = np.where(data.first_error == NO_ERROR, NEVER, data.first_error)[data.owner]
@@ -214,7 +212,7 @@ def cross_fitted(data: LabeledSteps, half: np.ndarray) -> np.ndarray:
 
 
 class Baseline(NamedTuple):
-    """chosen: flagged under a threshold chosen as the model's is, by halves of the prompts where that is given; else under 0.5."""
+    """chosen: flagged under a threshold that is chosen as the model's is; else under 0.5."""
 
     scores: Callable[[Sequence[str]], list[float]]
     chosen: bool = False
@@ -276,7 +274,7 @@ def evaluate_steps(
     threshold_data: Sequence[Solution] | None = None,
     subset_column: str | None = None,
 ) -> StepEvaluation:
-    """threshold_data: solutions to choose a threshold on. Raises DataError without labels, or with one kind only to choose on."""
+    """threshold_data: solutions to choose it on. Raises DataError without labels, or with one kind to choose on."""
     before = dict(model.renderer.counts)
     scores = score_steps(model, solutions)
     model.warn_of_losses(before)
