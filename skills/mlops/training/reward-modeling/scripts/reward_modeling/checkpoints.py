@@ -188,7 +188,7 @@ def _adopt_foreign_tokenizer(path: str, tokenizer: Tokenizer, model: Model, kind
     return notes
 
 
-def _check_fingerprint(path: str, card: dict[str, Any], renderer: Any) -> None:
+def _check_fingerprint(path: str, card: dict[str, Any], renderer) -> None:
     try:
         unchanged = renderer.fingerprint == card["fingerprint"]
     except ModelError as error:  # of the template
@@ -212,7 +212,7 @@ def _write_contract_into_config(model: Model, tokenizer: Tokenizer, kind: Kind) 
 
 
 def save(
-    model: Model, renderer: Any, output_dir: str | Path, *, training: dict[str, Any], reward: dict[str, float]
+    model: Model, renderer, output_dir: str | Path, *, training: dict[str, Any], reward: dict[str, float]
 ) -> dict[str, Any]:
     """Save a reward model, reload it, compare, and only then let it appear in `output_dir`. Returns its card.
 

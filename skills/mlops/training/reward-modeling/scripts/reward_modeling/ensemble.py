@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 from statistics import fmean, pstdev
-from typing import Any
 
 from . import checkpoints, losses
 from .data.records import Message
@@ -91,7 +90,7 @@ class Rewards:
         weights: Sequence[float] | None = None,
         combine: str = "sum",
         normalise: bool = False,
-        **loading: Any,
+        **loading,
     ) -> Rewards:
         """What is longer than `max_length` loses its start, and is counted."""
         paths = [str(path) for path in ([paths] if isinstance(paths, str | PurePath) else paths)]

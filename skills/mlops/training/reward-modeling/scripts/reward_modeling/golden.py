@@ -83,12 +83,12 @@ def _has_scores(text: dict[str, Any]) -> bool:
     return all(map(_is_number, found)) and len(found) == len(steps or [0])
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value) -> bool:
     """A whole number of 400 digits is not finite."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and -1e300 < value < 1e300
 
 
-def golden_scores(model: Model, renderer: Any) -> list[float | list[float]]:
+def golden_scores(model: Model, renderer) -> list[float | list[float]]:
     """Each row alone: raw rewards, or for a process reward model a list of step scores."""
     import torch
 
@@ -108,7 +108,7 @@ def golden_scores(model: Model, renderer: Any) -> list[float | list[float]]:
     return [[score for row in rows for score in row.softmax(-1)[:, 1].tolist()] for rows in logits]
 
 
-def _rows(model: Model, renderer: Any, kind: Kind, example: dict[str, Any]) -> list[TokenRow]:
+def _rows(model: Model, renderer, kind: Kind, example: dict[str, Any]) -> list[TokenRow]:
     most = positions(model)
     if kind is OUTCOME:
         ids = renderer.tokenizer(renderer.text(example["messages"]), add_special_tokens=False)["input_ids"]
@@ -120,7 +120,7 @@ def _rows(model: Model, renderer: Any, kind: Kind, example: dict[str, Any]) -> l
     return unlimited.rows(solution) if solution else []
 
 
-def check_unchanged(path: str, card: dict[str, Any], model: Model, renderer: Any, dtype: str) -> None:
+def check_unchanged(path: str, card: dict[str, Any], model: Model, renderer, dtype: str) -> None:
     """Raises ModelError when the golden scores are not the card's. dtype: in memory; weights stored in less precision are compared as
     loosely as that allows."""
     folder = snapshot(path)

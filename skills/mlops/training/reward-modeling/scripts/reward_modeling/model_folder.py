@@ -191,7 +191,7 @@ def own_code(path: str) -> list[str]:
     return list(dict.fromkeys(files)) + [generate] * (folder / generate).is_file()
 
 
-def _modules(classes: Any) -> list[str]:
+def _modules(classes) -> list[str]:
     if isinstance(classes, list):
         return [file for entry in classes for file in _modules(entry)]
     if not isinstance(classes, str):

@@ -42,7 +42,7 @@ HEAD_TENSORS = re.compile(
 """Names of tensors that make a score, ours among them."""
 
 
-def check_size(path: str, auto_class: Any, **fields: Any) -> None:
+def check_size(path: str, auto_class, **fields) -> None:
     """Raises ModelError where the config describes a far larger model than the weights, which would fill the memory."""
     import torch
     from transformers import AutoConfig

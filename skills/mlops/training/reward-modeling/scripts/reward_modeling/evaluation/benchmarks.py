@@ -95,7 +95,7 @@ class Benchmark:
         return {name: value(name) for name in self.table}
 
 
-def one_of(names: Iterable[str], text: Any, column: str) -> str:
+def one_of(names: Iterable[str], text, column: str) -> str:
     """The longest of the names that the text holds."""
     found = [name for name in names if name in str(text).lower()]
     if not found:

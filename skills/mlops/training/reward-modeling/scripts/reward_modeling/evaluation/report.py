@@ -49,7 +49,7 @@ class Folder:
             write_whole(file, [text])
         log(f"report: {self.files[1]}")
 
-    def add_held_out(self, found: PairEvaluation | StepEvaluation, **said: Any) -> None:
+    def add_held_out(self, found: PairEvaluation | StepEvaluation, **said) -> None:
         """What training found on its held-out rows. said: what an evaluation says of its data."""
         of_steps = isinstance(found, StepEvaluation)
         kind, diagnose = (StepReport, diagnose_steps) if of_steps else (PairReport, diagnose_pairs)

@@ -169,12 +169,12 @@ def _completions(
     return chosen
 
 
-def _without(row: Any, lost: dict[int, str] | None) -> Any:
+def _without(row, lost: dict[int, str] | None) -> Any:
     if not lost:
         return row
     count = len(row.completions)
 
-    def left(values: Any) -> Any:
+    def left(values) -> Any:
         if not isinstance(values, list) or len(values) != count:
             return values
         return [value for place, value in enumerate(values) if place not in lost]
