@@ -181,10 +181,8 @@ def _bounded(pieces: Iterator[AnyStr], file: BinaryIO, path: Path) -> Iterator[A
     for piece in pieces:
         size += len(piece)
         if packed and size > max(STRETCH, RATIO * packed.tell()):
-            what, hint = (
-                f"the file unpacks to more than {RATIO} times its size",
-                "if that is right, unpack it with gunzip",
-            )
+            what = f"the file unpacks to more than {RATIO} times its size"
+            hint = "if that is right, unpack it with gunzip"
             raise DataError(what, where=path, hint=hint)
         yield piece
 

@@ -75,9 +75,7 @@ class Benchmark:
         found = [self.rule(item, row, *at) for item, row in zip(items, rewards, strict=True)]
         if self.together:
             self.together(items, rewards, found)
-        return [
-            {name: one if isinstance(one, tuple) else (float(one), 1.0) for name, one in of.items()} for of in found
-        ]
+        return [{key: one if isinstance(one, tuple) else (float(one), 1.0) for key, one in of.items()} for of in found]
 
     def numbers(self, ratios: Ratios) -> dict[str, float]:
         """NaN where items lack."""

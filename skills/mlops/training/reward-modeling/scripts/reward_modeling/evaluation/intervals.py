@@ -106,9 +106,7 @@ class Measured:
         return Estimate(value, value - half, value + half, len(index), int(index.max()) + 1)
 
 
-def measure(
-    counts: Sequence[Counts], numbers: Callable[[Ratios], dict[str, float]]
-) -> tuple[dict[str, Measured], Ratios]:
+def measure(counts: Sequence[Counts], numbers: Callable[[Ratios], Ratios]) -> tuple[dict[str, Measured], Ratios]:
     """({number: what it is}, the ratios), by the delta method; a number that is not finite is left out."""
     names = sorted({name for one in counts for name in one})
     sums = [[one.get(name, (0.0, 0.0)) for name in names] for one in counts]

@@ -16,7 +16,7 @@ from ..data.writing import with_metadata
 from ..errors import DataError
 from ..step_rendering import Steps
 from ..terminal import progress
-from .inputs import Diagnostic, diagnosed, prompt_keys, source_of, spelled, subsets
+from .inputs import AnswerRewards, Diagnostic, diagnosed, prompt_keys, source_of, spelled, subsets
 from .intervals import Estimate, Groups, accuracy_where, floats, group_index, measure, smooth
 
 if TYPE_CHECKING:
@@ -259,7 +259,7 @@ class StepEvaluation:
     rows: list[dict[str, object]]
 
 
-def score_steps(model: ProcessRewardModel, solutions: Sequence[Solution]) -> list[list[float | None]]:
+def score_steps(model: ProcessRewardModel, solutions: Sequence[Solution]) -> AnswerRewards:
     """[solutions][steps] the probability of being correct, None for what the over-length policy left out."""
     with progress("scoring", len(solutions)) as advance:
         scored = model.score_solutions([Steps(s.prompt, s.steps, s.origin) for s in solutions], advance)
@@ -323,9 +323,7 @@ def evaluate_steps(
     return StepEvaluation(summary, _written_rows(solutions, scores, data, thresholds))
 
 
-def _labeled(
-    baseline: Baseline | None, solutions: Sequence[Solution], scores: list[list[float | None]]
-) -> LabeledSteps:
+def _labeled(baseline: Baseline | None, solutions: Sequence[Solution], scores: AnswerRewards) -> LabeledSteps:
     if baseline:
         scores = [
             [None if seen is None else value for value, seen in zip(baseline.scores(one.steps), row, strict=True)]
