@@ -87,9 +87,8 @@ def content_rule(card: dict[str, Any] | None) -> str:
 class BaseRenderer:
     """Writes and tokenizes text by the rules of `rendering`, and keeps account: `counts`, and in `first` where first.
 
-    max_length: tokens, None for no limit; `longest` is the most it could be. text_format: "rendered" reads prompt and answer
-    as they are. `refused`: None, or gets (place, error) of what cannot be rendered.
-    """
+    max_length: tokens, or None; `longest` is the most it could be. text_format: "rendered" reads prompt and answer as they are.
+    `refused`: None, or gets (place, error) of what cannot be rendered."""
 
     takes: ClassVar[Callable[..., tuple]]
     policies: ClassVar[tuple[str, ...]]
@@ -127,7 +126,7 @@ class BaseRenderer:
     def special(self) -> SpecialTokens:
         return SpecialTokens(self.tokenizer)
 
-    def render(self, *one: Any, where: object = None, **named: Any) -> Any:
+    def render(self, *one, where: object = None, **named) -> Any:
         return self.render_all([self.takes(*one, **named, origin=where)])[0]
 
     def render_all(self, inputs: Sequence[Any], refused: list[tuple[int, DataError]] | None = None) -> list[Any]:
@@ -135,7 +134,7 @@ class BaseRenderer:
         refused = self.refused if refused is None else refused
         faults: list[tuple[int, DataError]] = []
 
-        def tried(place: int, function: Callable, *arguments: Any) -> Any:
+        def tried(place: int, function: Callable, *arguments) -> Any:
             try:
                 return function(*arguments)
             except DataError as error:
@@ -155,11 +154,11 @@ class BaseRenderer:
                 self._count("refused", f"{error.where}: {error.message}" if error.where else error.message)
         return rendered
 
-    def _parts_of(self, *one: Any) -> list[str | list[int]]:
+    def _parts_of(self, *one) -> list[str | list[int]]:
         """Texts that are tokenized one by one; ids in place of one that holds special tokens."""
         raise NotImplementedError
 
-    def _fit(self, parts: list[list[int]], *one: Any) -> Any:
+    def _fit(self, parts: list[list[int]], *one) -> Any:
         raise NotImplementedError
 
     def _is_over_length(self, needed: int, called: str, origin: object) -> bool:
@@ -214,12 +213,12 @@ class BaseRenderer:
             hint = "drop the row, or use a model whose chat template takes such conversations"
             raise DataError(what, where=where, hint=hint) from error
 
-    def _write(self, messages: Sequence[Message], tools: Any, prompt_only: bool, count: bool = False) -> str:
+    def _write(self, messages: Sequence[Message], tools, prompt_only: bool, count: bool = False) -> str:
         if self.special_tokens_in_content == "text":
             messages = self._arguments.as_wanted(messages)
         return self._filled(messages, tools, prompt_only, count)
 
-    def _filled(self, messages: Sequence[Message], tools: Any, prompt_only: bool, count: bool = False) -> str:
+    def _filled(self, messages: Sequence[Message], tools, prompt_only: bool, count: bool = False) -> str:
         """Where the template refuses, with null content as an empty one, then without a system turn."""
         try:
             return apply(self.tokenizer, messages, tools, prompt_only)
@@ -243,7 +242,7 @@ class BaseRenderer:
             return self.special.ids(marked)
         return self._tokens([self.text(prompt, tools, where=where, prompt_only=True)])[0]
 
-    def _marked(self, messages: Sequence[Message], tools: Any, where: object, prompt_only: bool = False) -> str | None:
+    def _marked(self, messages: Sequence[Message], tools, where: object, prompt_only: bool = False) -> str | None:
         """None where no special tokens are in the content, or they are parsed."""
         if self.text_format == "rendered" or not (token := self.special.inside([messages, tools or []])):
             return None
@@ -284,7 +283,7 @@ class BaseRenderer:
             raise ModelError(what, hint="restore the one that came with it") from error
 
 
-def opening_ids(tokenizer: Any) -> list[int]:
+def opening_ids(tokenizer) -> list[int]:
     """What the tokenizer puts before every text, such as BOS."""
     plain = tokenizer("a", add_special_tokens=False)["input_ids"]
     ids = tokenizer("a")["input_ids"]

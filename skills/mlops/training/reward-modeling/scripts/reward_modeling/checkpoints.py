@@ -114,10 +114,9 @@ def _set_head(model: Model, old: Any, weight: Any) -> None:
 def load(
     path: str, *, dtype: str = "float32", device: str | None = None, kind: Kind = OUTCOME, compare: bool = True
 ) -> Loaded:
-    """A trained reward model, in eval mode. compare: its golden scores with those of its card.
+    """A trained reward model, in eval mode. compare: its golden scores with its card's.
 
-    Raises ModelError when it is not of this kind, or renders or scores text otherwise than in training.
-    """
+    Raises ModelError when it is not of this kind, or renders or scores text otherwise than in training."""
     import torch
 
     path, device = str(path), usable(device or best_device())
@@ -157,10 +156,7 @@ def kind_of(path: str) -> Kind | None:
 
 
 def check(path: str, kind: Kind = OUTCOME, *, to_train: bool = False) -> Any:
-    """The configuration of such a reward model, or ModelError.
-
-    to_train: a model without a head will do, and one whose head would be lost will not.
-    """
+    """The configuration of such a reward model, or ModelError. to_train: one without a head will do, one whose head would be lost not."""
     import transformers
 
     family = recognize_family(path)
@@ -228,7 +224,7 @@ def _adopt_foreign_tokenizer(path: str, tokenizer: Tokenizer, model: Model, kind
     return notes
 
 
-def _check_fingerprint(path: str, card: dict[str, Any], renderer: Any) -> None:
+def _check_fingerprint(path: str, card: dict[str, Any], renderer) -> None:
     try:
         unchanged = renderer.fingerprint == card["fingerprint"]
     except ModelError as error:  # of the template

@@ -31,7 +31,7 @@ class Completeness:
     def __init__(self, write: Callable[[Sequence[Message], Any, bool], str]):
         self._write = write
 
-    def missing(self, prompt: Sequence[Message], completion: Sequence[Message], tools: Any, text: str) -> list[str]:
+    def missing(self, prompt: Sequence[Message], completion: Sequence[Message], tools, text: str) -> list[str]:
         """The fields of which something is not in the text; quick where the text ends with the answer."""
         fields = [(place, field) for place, message in enumerate(completion) for field in spoken_fields(message)]
         content = completion[0].get("content") if len(completion) == 1 else None
@@ -47,7 +47,7 @@ class Completeness:
         absent += self._missing_fields(prompt, completion, tools, fields, region) if fields else []
         return list(dict.fromkeys(absent))
 
-    def nothing_left(self, prompt: Sequence[Message], completion: Sequence[Message], tools: Any, text: str) -> bool:
+    def nothing_left(self, prompt: Sequence[Message], completion: Sequence[Message], tools, text: str) -> bool:
         for content in ("", _SIGN):
             emptied = [
                 {**{key: value for key, value in one.items() if key not in SPEAKING}, "content": content}
@@ -127,7 +127,7 @@ class Arguments:
             return "any" if of_text == of_object else "object"
         return "text" if text in of_text else "any"
 
-    def _shown(self, arguments: Any) -> str:
+    def _shown(self, arguments) -> str:
         call = {"id": "call00001", "type": "function", "function": {"name": "look", "arguments": arguments}}
         try:
             return self._write([*ASKED, {"role": "assistant", "content": "", "tool_calls": [call]}], None, False)
@@ -142,7 +142,7 @@ class Arguments:
             for message in messages
         ]
 
-    def _call(self, call: Any) -> Any:
+    def _call(self, call) -> Any:
         if not isinstance(call, dict):
             return call
         if isinstance(call.get("function"), dict):

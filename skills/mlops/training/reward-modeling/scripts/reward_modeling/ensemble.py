@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 from statistics import fmean, pstdev
-from typing import Any
 
 from . import checkpoints, losses
 from .data.records import Message

@@ -26,16 +26,15 @@ if TYPE_CHECKING:
 RELOAD_TOLERANCE = 1e-5
 MERGE_TOLERANCE = 1e-4
 GOLDEN_TOLERANCE = {"float32": 5e-4, "float16": 0.1, "F16": 0.1, "bfloat16": 0.5, "BF16": 0.5}
-"""How far golden scores may lie apart on another machine, relative to scores above 1. Measured on rewards of about 5 by
-24 layers: AVX2 against AVX-512 8e-6, fp16 0.02, bf16 0.18; merging an adapter may add 1e-4."""
+"""How far golden scores may lie apart on another machine, relative to scores above 1. Measured at rewards of about 5, 24 layers: AVX2
+against AVX-512 8e-6, fp16 0.02, bf16 0.18; merging an adapter may add 1e-4."""
 CARD_VERSION = 1
 
 
 def read_card(path: str, *, expected: bool = False) -> dict[str, Any] | None:
-    """The card, or None where there is none. Raises ModelError for one that is not valid.
+    """The card, or None. Raises ModelError for one that is not valid.
 
-    expected: this project saved the model; then it is an error when neither the hub nor the cache can tell.
-    """
+    expected: this project saved the model; then it is an error when neither the hub nor the cache can tell."""
     from huggingface_hub import _CACHED_NO_EXIST, try_to_load_from_cache
 
     file = Path(path) / CARD if Path(path).is_dir() else hub_file(path, CARD, ask=True)
@@ -92,7 +91,7 @@ def _has_scores(text: dict[str, Any], heads: int) -> bool:
     return all(map(_is_number, found)) and len(found) == (several or 1)
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value) -> bool:
     """A whole number of 400 digits is not finite."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and -1e300 < value < 1e300
 
@@ -117,7 +116,7 @@ def golden_scores(model: Model, renderer: Any) -> list[float | list[float]]:
     return [[score for row in rows for score in row.softmax(-1)[:, 1].tolist()] for rows in logits]
 
 
-def _rows(model: Model, renderer: Any, kind: Kind, example: dict[str, Any]) -> list[TokenRow]:
+def _rows(model: Model, renderer, kind: Kind, example: dict[str, Any]) -> list[TokenRow]:
     most = positions(model)
     if kind is OUTCOME:
         ids = renderer.tokenizer(renderer.text(example["messages"]), add_special_tokens=False)["input_ids"]
@@ -129,11 +128,9 @@ def _rows(model: Model, renderer: Any, kind: Kind, example: dict[str, Any]) -> l
     return unlimited.rows(solution) if solution else []
 
 
-def check_unchanged(path: str, card: dict[str, Any], model: Model, renderer: Any, dtype: str) -> None:
-    """Raises ModelError when the golden scores are not those of the card.
-
-    dtype: in memory; weights stored in less precision are compared as loosely as that allows.
-    """
+def check_unchanged(path: str, card: dict[str, Any], model: Model, renderer, dtype: str) -> None:
+    """Raises ModelError when the golden scores are not the card's. dtype: in memory; weights stored in less precision are compared as
+    loosely as that allows."""
     folder = snapshot(path)
     stored = {tensor.dtype for tensor in tensors(folder).values()} if folder else ()
     tolerance = max(GOLDEN_TOLERANCE.get(name, 5e-4) for name in (dtype, *stored))

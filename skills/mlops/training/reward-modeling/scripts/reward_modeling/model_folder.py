@@ -1,7 +1,5 @@
-"""What lies in a model folder, read without running any of it: its JSON, its tensors' shapes, code that it would bring.
-
-A folder may come from anyone: only regular files inside it are opened, and JSON is bounded.
-"""
+"""What lies in a model folder: its JSON, its tensors' shapes, code that it would bring. It may come from anyone: nothing is run, only
+regular files inside it are opened, and JSON is bounded."""
 
 import json
 import re
@@ -175,7 +173,7 @@ def own_code(path: str) -> list[str]:
     return list(dict.fromkeys(files)) + [generate] * (folder / generate).is_file()
 
 
-def _modules(classes: Any) -> list[str]:
+def _modules(classes) -> list[str]:
     if isinstance(classes, list):
         return [file for entry in classes for file in _modules(entry)]
     if not isinstance(classes, str):

@@ -1,7 +1,6 @@
-"""Flags of TRL's, transformers' and other tools' command lines: what each is taken as, why it has no effect, or what replaces it.
+"""Flags of other tools' command lines: what each is taken as, why it has no effect, or what replaces it.
 
-An entry counts where the script has no flag of that name; those of OF_SCRIPT count even where the trainer has the field.
-"""
+An entry counts where the script has no flag of that name; those of OF_SCRIPT count even where the trainer has the field."""
 
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
@@ -13,10 +12,8 @@ NOTHING = ("false", "no", "none", "null", "off")
 
 
 class Old(NamedTuple):
-    """values: "?" of a flag that may stand alone, "+" of one that takes several; then one of three answers.
-
-    becomes: the flag that takes its values. ignored: a reason. refused: what to do instead.
-    """
+    """values: "?" of a flag that may stand alone, "+" of one that takes several. becomes: the flag that takes them. ignored: why.
+    refused: what to do instead."""
 
     values: str
     becomes: str | None = None

@@ -1,7 +1,5 @@
-"""What a run may write into its output folder, and delete there: its own names and no others.
-
-OUT/run.json holds a run's identity, the names of the saved model (older versions: OLDER) and whether the last run saved one.
-"""
+"""What a run may write into its output folder, and delete there: its own names and no others. OUT/run.json holds a run's identity,
+the names of the saved model (older versions: OLDER) and whether the last run saved one."""
 
 import atexit
 import contextlib
@@ -118,11 +116,9 @@ def claim(
     dry_run: bool = False,
     inputs: Iterable[str | None] = (),
 ) -> Path:
-    """The folder, made if need be, and locked while the returned object lives; gone on leaving if it is empty.
+    """The folder, made if need be, locked while the returned object lives, gone on leaving if it is empty.
 
-    inputs: what the run reads. A dry run asks what `overwrite` would, and locks nothing. Raises UsageError where a run may
-    not or cannot write.
-    """
+    inputs: what the run reads. A dry run asks what `overwrite` would, and locks nothing. Raises UsageError where a run may not write."""
     folder = Path(output_dir)
     if os.path.exists(folder) and not folder.is_dir():  # noqa: PTH110 - False for a name that cannot be
         raise UsageError(f"{folder} is a file, not a folder")
@@ -219,10 +215,8 @@ def is_finished(output_dir: str | Path) -> bool:
 
 @contextlib.contextmanager
 def staged(output_dir: str | Path) -> Iterator[Path]:
-    """A folder for a model, whose files move to `output_dir` when the block ends well, in place of the model before.
-
-    `config.json` comes last: what can be loaded is complete.
-    """
+    """A folder for a model, whose files replace the model in `output_dir` when the block ends well; `config.json` last: what can be
+    loaded is complete."""
     staging = Path(output_dir) / STAGING
     try:
         remove(staging)

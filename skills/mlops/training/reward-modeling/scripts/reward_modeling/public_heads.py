@@ -1,11 +1,8 @@
 """Heads of public reward models, built of the shapes of their tensors, in fp32.
 
-`forward` makes [..., k] numbers of [..., H] states; `combine` makes [rows, 1 + attributes], the reward first, of
-[rows, positions, k] numbers.
-"""
+`forward`: [..., H] states -> [..., k]; `combine`: [rows, positions, k] -> [rows, 1 + attributes], the reward first."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -50,7 +47,7 @@ def part(shapes: Shapes, name: str) -> Shapes:
 class Head(nn.Module):
     attributes: tuple[str, ...] = ()
 
-    def __init__(self, config: Any, shapes: Shapes, **options: Any):
+    def __init__(self, config, shapes: Shapes, **options):
         super().__init__()
         self.width, self.shapes = config.get_text_config().hidden_size, shapes
         try:
@@ -73,7 +70,7 @@ class Stack(Head):
 
     outputs: tuple[int, ...] = (1,)
 
-    def build(self, config: Any) -> None:
+    def build(self, config) -> None:
         layers = stack(self.width, self.shapes)
         if (found := layers[-1].out_features) not in self.outputs:
             raise ModelError(f"the head gives {found} numbers, of which none is known to be the reward")
@@ -115,12 +112,10 @@ class Probability(Difference):
 
 
 class Normalized(Stack):
-    """A linear layer normalized by saved statistics, where the config says so; a cost is negated, and only scaled.
+    """A linear layer normalized by saved statistics, where the config says so; a cost is negated, and only scaled (Safe-RLHF,
+    arXiv:2310.12773; OpenRLHF)."""
 
-    Of Safe-RLHF (arXiv:2310.12773) and OpenRLHF.
-    """
-
-    def build(self, config: Any, cost: bool = False) -> None:
+    def build(self, config, cost: bool = False) -> None:
         self.cost, self.attributes = cost, ("cost",) if cost else ()
         self.used = getattr(config, "do_normalize", False) or getattr(config, "normalize_reward", False)
         self.statistics = {name: getattr(config, name) for name in ("mean", "var", "std") if hasattr(config, name)}
@@ -145,7 +140,7 @@ class Normalized(Stack):
 class Marked(Head):
     """A against B, by the states at the marks of source, A and B (arXiv:2306.02561, section 3.3)."""
 
-    def build(self, config: Any) -> None:
+    def build(self, config) -> None:
         self.layers = stack(2 * self.width, part(self.shapes, "layers"), nn.Tanh)
 
     def numbers(self, hidden: Tensor) -> Tensor:
@@ -162,7 +157,7 @@ class Weighted(Head):
 
     attributes, activation = ATTRIBUTES[:5], nn.SELU
 
-    def build(self, config: Any, weights: tuple[float, ...] = ()) -> None:
+    def build(self, config, weights: tuple[float, ...] = ()) -> None:
         self.fixed = weights
         self.objectives = stack(self.width, part(self.shapes, "objectives"))
         self.gate = None if weights else stack(self.width, part(self.shapes, "gate"), self.activation)
@@ -181,14 +176,12 @@ class Weighted(Head):
 
 
 class Gated(Weighted):
-    """Attributes, mixed by the softmax of a gate that reads another token (ArmoRM, arXiv:2406.12845, section 3.2).
-
-    Of quantiles their mean counts (QRM, arXiv:2409.10164). adjusted: attributes after the transform.
-    """
+    """Attributes, mixed by the softmax of a gate that reads another token (ArmoRM, arXiv:2406.12845, section 3.2); of quantiles their
+    mean (QRM, arXiv:2409.10164). adjusted: attributes after the transform."""
 
     activation = nn.ReLU
 
-    def build(self, config: Any, adjusted: bool = False) -> None:
+    def build(self, config, adjusted: bool = False) -> None:
         super().build(config)
         self.adjusted, self.temperature = adjusted, getattr(config, "gating_temperature", 10)
         self.transform = nn.Parameter(torch.empty(self.shapes["transform"]))

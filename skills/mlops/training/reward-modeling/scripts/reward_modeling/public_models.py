@@ -1,4 +1,4 @@
-"""Load a public reward model of `public_table.PUBLIC` by classes of transformers and `public_heads` alone, and render for it."""
+"""Load a public reward model of `PUBLIC` by classes of transformers and `public_heads` alone, and render for it."""
 
 import re
 from dataclasses import replace
@@ -25,12 +25,10 @@ UNUSED = re.compile(r"^(lm_head|embed_out|output)\.|^normalizer\.count$|\.inv_fr
 
 
 def load_any(
-    path: str, reference: str | None, *, kind: Kind, compares: bool = False, **run: Any
+    path: str, reference: str | None, *, kind: Kind, compares: bool = False, **run
 ) -> tuple[checkpoints.Loaded, Family | None]:
-    """A model of ours or of others, with its family where it has one. run: dtype and device.
-
-    reference: of a log-ratio. compares: whether one that compares answers is wanted; another is a ModelError.
-    """
+    """A model of ours or of others, with its family if any. reference: of a log-ratio. compares: whether one that compares answers
+    is wanted; another is a ModelError."""
     family = recognize_family(path)
     if compares != bool(family and family.compares):
         found = "scores each answer alone" if compares else "compares answers: its rewards hold within a prompt only"
@@ -89,7 +87,7 @@ def _read_by(path: str, family: Family) -> str:
     return f"{path}: {family.called}, read by {family.how}"
 
 
-def made_ready(model: Any, tokenizer: Any, notes: list[str]) -> checkpoints.Loaded:
+def made_ready(model, tokenizer, notes: list[str]) -> checkpoints.Loaded:
     if tokenizer.pad_token is None:  # any token will do after the mask
         tokenizer.pad_token = tokenizer.convert_ids_to_tokens(0)
     tokenizer.padding_side, model.config.get_text_config().pad_token_id = "right", tokenizer.pad_token_id
@@ -130,7 +128,7 @@ def trunk_config(folder: Path, family: Family) -> Any:
     )
 
 
-def model_class(config: Any, family: Family, head: type, shapes: dict[str, tuple[int, ...]]) -> type:
+def model_class(config, family: Family, head: type, shapes: dict[str, tuple[int, ...]]) -> type:
     """The trunk of this config as `model`, the head as `score`. Logits are [B, T, k], pooled [B, k]."""
     from transformers import AutoModel, PreTrainedModel
     from transformers.modeling_outputs import TokenClassifierOutput
@@ -142,12 +140,12 @@ def model_class(config: Any, family: Family, head: type, shapes: dict[str, tuple
         base_model_prefix = "model"
         _keep_in_fp32_modules_strict = frozenset(("score",))
 
-        def __init__(self, config: Any):
+        def __init__(self, config):
             super().__init__(config)
             self.model, self.score = trunk(config), head(config, shapes, **family.options)
             self.post_init()
 
-        def forward(self, input_ids: Any, attention_mask: Any = None) -> TokenClassifierOutput:
+        def forward(self, input_ids, attention_mask=None) -> TokenClassifierOutput:
             hidden = self.model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).last_hidden_state
             if family.pooled:
                 mask = attention_mask[..., None]
@@ -170,7 +168,7 @@ def read_tensors(folder: Path) -> dict[str, Any]:
     return state
 
 
-def under_own_names(path: str, state: dict[str, Any], family: Family, tokenizer: Any) -> dict[str, Any]:
+def under_own_names(path: str, state: dict[str, Any], family: Family, tokenizer) -> dict[str, Any]:
     """The tensors that take part, under the names of `model_class`."""
     found = {}
     if family.tokens:
@@ -185,7 +183,7 @@ def under_own_names(path: str, state: dict[str, Any], family: Family, tokenizer:
     return found
 
 
-def split_attention(state: dict[str, Any], config: Any) -> None:
+def split_attention(state: dict[str, Any], config) -> None:
     """InternLM2's `wqkv` as Llama's three projections: of each key head its queries, then its key, then its value."""
     heads = config.get_text_config()
     for name in [name for name in state if name.endswith(".attention.wqkv.weight")]:
@@ -196,7 +194,7 @@ def split_attention(state: dict[str, Any], config: Any) -> None:
             state[name.replace("attention.wqkv", f"self_attn.{part}_proj")] = own.reshape(-1, fused.shape[-1])
 
 
-def token_id(path: str, tokenizer: Any, token: int | str) -> int:
+def token_id(path: str, tokenizer, token: int | str) -> int:
     ids = [token] if isinstance(token, int) else tokenizer(token, add_special_tokens=False)["input_ids"]
     if len(ids) != 1:
         what = f"the tokenizer of {path} has no token {token!r}, whose logit is the reward"

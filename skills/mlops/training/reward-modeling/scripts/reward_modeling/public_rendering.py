@@ -30,7 +30,7 @@ def _found(ids: list[int], part: list[int]) -> list[int]:
 def with_token_types(separator: int) -> Callable[[Any, tuple, dict], tuple[tuple, dict]]:
     """A hook that tells an encoder which tokens are of the second text: all after the first separator."""
 
-    def hook(model: Any, args: tuple, named: dict[str, Any]) -> tuple[tuple, dict]:
+    def hook(model, args: tuple, named: dict[str, Any]) -> tuple[tuple, dict]:
         ends = (named["input_ids"] == separator).long()
         return args, {**named, "token_type_ids": ((ends.cumsum(1) - ends) > 0).long() * named["attention_mask"]}
 
@@ -40,7 +40,7 @@ def with_token_types(separator: int) -> Callable[[Any, tuple, dict], tuple[tuple
 class PublicRenderer(Renderer):
     places = (*Renderer.places, "end")
 
-    def __init__(self, tokenizer: Any, family: Family, *, path: str, **rules: Any):
+    def __init__(self, tokenizer, family: Family, *, path: str, **rules):
         super().__init__(tokenizer, **rules)
         self.family, self._templated = family, self.text_format != "rendered"
         self._is_pair = family.pair and self._templated
@@ -57,7 +57,7 @@ class PublicRenderer(Renderer):
         """Where the gate is read, if there is one, and the last."""
         return [*([_found(ids, self._gate)[-1]] if self._gate else ()), len(ids) - 1]
 
-    def _filled(self, messages: Sequence[Message], tools: Any, prompt_only: bool, count: bool = False) -> str:
+    def _filled(self, messages: Sequence[Message], tools, prompt_only: bool, count: bool = False) -> str:
         family = self.family
         messages = _with_system(messages, family)
         if not prompt_only and family.turns:
@@ -82,7 +82,7 @@ class PublicRenderer(Renderer):
         first, second = _found(ids, word)[:2]
         return [ids[:first], ids[first + len(word) : second], ids[second + len(word) :]]
 
-    def prompt_ids(self, prompt: Sequence[Message], tools: list[dict] | None = None, *, where: Any = None) -> list[int]:
+    def prompt_ids(self, prompt: Sequence[Message], tools: list[dict] | None = None, *, where=None) -> list[int]:
         if self._is_pair:
             return [*self._borders[0], *self._tokens([_as_text(prompt)])[0], *self._borders[1]]
         return self._opened(super().prompt_ids(prompt, tools, where=where))
@@ -112,7 +112,7 @@ class PublicStepRenderer(StepRenderer):
 
     _lead = ""
 
-    def __init__(self, tokenizer: Any, family: Family, *, path: str, separator: str | None = None, **rules: Any):
+    def __init__(self, tokenizer, family: Family, *, path: str, separator: str | None = None, **rules):
         self.family = self.written = family
         tag = separator if separator and family.pieces else family.tag
         super().__init__(tokenizer, step_separator=tag, **rules)
@@ -194,7 +194,7 @@ class PublicStepRenderer(StepRenderer):
         self.counts["steps_dropped"] += dropped
         return RenderedSolution(row[: kept[-1] + 1], kept, dropped)
 
-    def _tags(self, ids: list[int], wanted: int, origin: Any) -> list[int]:
+    def _tags(self, ids: list[int], wanted: int, origin) -> list[int]:
         found = _found(ids, self.separator_ids)[-wanted:]
         if len(found) < wanted:
             what = f"{wanted - len(found)} steps end so that {self.step_separator!r} after them is another token"
@@ -219,7 +219,7 @@ class AskedRenderer(BaseRenderer):
 
     policies, places = ("drop", "error"), ("last_token",)
 
-    def __init__(self, tokenizer: Any, family: Family, *, path: str, **rules: Any):
+    def __init__(self, tokenizer, family: Family, *, path: str, **rules):
         super().__init__(tokenizer, overlong=self.policies[0], scored_at=self.places[0], **rules)
         if self.text_format == "rendered":
             raise UsageError("--text_format rendered is not for a model that compares answers: it writes two of them")
@@ -251,7 +251,7 @@ class MarkedRenderer(AskedRenderer):
 
     policies, places = ("truncate_left",), ("prefix",)
 
-    def __init__(self, tokenizer: Any, family: Family, *, path: str, **rules: Any):
+    def __init__(self, tokenizer, family: Family, *, path: str, **rules):
         super().__init__(tokenizer, family, path=path, **rules)
         self.limits = BETTER_PAIRRM_LIMITS if "better-pairrm" in path.lower() else PAIRRM_LIMITS
         self.marks = [ids[0] for ids in self._tokens(list(PAIR_MARKS)) if len(ids) == 1]

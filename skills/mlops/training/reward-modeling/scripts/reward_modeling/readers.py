@@ -1,4 +1,4 @@
-"""Which public reward model lies at a path: `recognize` finds its family by its config and the names of its weights."""
+"""Which public reward model lies at a path, by its config and the names of its weights."""
 
 import re
 from collections.abc import Mapping
@@ -62,10 +62,8 @@ def pickled(file: Path) -> dict[str, Any]:
 
 
 def recognize_family(path: str) -> Family | None:
-    """The family of a public model; None for any other, ours among them. Reads no weights.
-
-    Raises ModelError for a family that cannot be scored here, and for a hub that does not answer.
-    """
+    """The family of a public model; None for any other, ours among them. Reads no weights. Raises ModelError for a family that cannot
+    be scored here, and for a hub that does not answer."""
     config = _foreign_config(path := str(path))
     if config and "implicit_reward" in config:
         return implicit_family(config["implicit_reward"])

@@ -305,12 +305,11 @@ PAIR_MIX: dict[str | None, float] = {**SFT_MIX, None: 6.0, "wrong": 2.0}
 def make_comparisons(
     n: int, seed: int, *, split: str = "train", beta: float = 8.0, flip: float = 0.03, minimal_pairs: float = 0.4
 ) -> list[Comparison]:
-    """`n` labeled pairs. The better answer by gold is chosen with probability sigmoid(beta * difference in gold); then a
-    share `flip` of the labels is inverted. beta=math.inf, flip=0: clean labels.
+    """`n` labeled pairs. The better by gold is chosen with probability sigmoid(beta * difference in gold); then a share `flip` of the
+    labels is inverted. beta=math.inf, flip=0: clean labels.
 
-    minimal_pairs: the share of a good answer and the same words with a wrong value. metadata: subset (the flaw of the
-    rejected answer, or "none"), gold_chosen, gold_rejected, flipped (the label contradicts the gold order).
-    """
+    minimal_pairs: the share of a good answer and the same words with a wrong value. metadata: subset (the rejected answer's flaw, or
+    "none"), gold_chosen, gold_rejected, flipped (the label contradicts gold)."""
     rng = random.Random(f"comparisons {seed} {split}")
     made: list[Comparison] = []
     while len(made) < n:
@@ -347,9 +346,7 @@ def make_questions(n: int, seed: int, split: str = "train") -> list[Question]:
 
 
 def make_completions(n_prompts: int, k: int, seed: int, split: str = "test") -> list[Ranking]:
-    """`n_prompts` prompts with `k` answers each: one good, the others with different flaws as far as they go. `scores` are
-    gold rewards.
-    """
+    """`n_prompts` prompts with `k` answers each: one good, the others with different flaws as far as they go; scored by gold."""
     rng = random.Random(f"completions {seed} {split}")
     made = []
     for row in range(n_prompts):

@@ -1,7 +1,5 @@
-"""transformers' sandbox for chat templates, in which loops, calls, filters and operators pay for what they read and make.
-
-Steps are counted, not seconds: a template that is refused is refused on every machine.
-"""
+"""transformers' sandbox for chat templates, in which all work is paid for. Steps are counted, not seconds: a template is refused on
+every machine or on none."""
 
 import functools
 import re

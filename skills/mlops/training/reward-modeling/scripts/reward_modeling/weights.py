@@ -1,7 +1,6 @@
-"""What the tensors of a model folder say it is: whether they fit the class that reads them, and what helps where not.
+"""What the tensors of a model folder say it is, whether they fit the class that reads them, and what helps where not.
 
-transformers leaves out a tensor that its class has no place for, in silence: those that would change a score are refused.
-"""
+transformers leaves out a tensor without a place in silence: those that would change a score are refused."""
 
 import copy
 import math
@@ -43,8 +42,8 @@ HEAD_TENSORS = re.compile(
 """Names of tensors that make a score, ours among them."""
 
 
-def check_size(path: str, auto_class: Any, **fields: Any) -> None:
-    """Raises ModelError where the config describes a far larger model than the weights: it would fill the memory."""
+def check_size(path: str, auto_class, **fields) -> None:
+    """Raises ModelError where the config describes a far larger model than the weights, which would fill the memory."""
     import torch
     from transformers import AutoConfig
 
@@ -65,8 +64,7 @@ def check_size(path: str, auto_class: Any, **fields: Any) -> None:
 def check_loaded(path: str, model: Model, info: dict[str, Any], *, scores: bool, strict: bool) -> list[str]:
     """Notes on unused tensors. Raises ModelError for those that change what the model computes.
 
-    info: of `from_pretrained`. scores: another head beside ours is refused. strict: so are whole layers left out.
-    """
+    info: of `from_pretrained`. scores: another head beside ours is refused. strict: so are layers left out."""
     if getattr(model, "_hf_peft_config_loaded", False):
         raise ModelError(f"{path} {BOTH}", hint=MERGE)
     unused, called = sorted(info["unexpected_keys"]), type(model).__name__
@@ -161,7 +159,7 @@ def _adapter(path: str, config: dict[str, Any], found: dict[str, Tensor]) -> Mod
 
 
 def explain(path: str, config: Config, kind: Kind) -> ModelError | None:
-    """What the weights say of a model whose config is not that of `kind`, with what helps; None if nothing."""
+    """What the weights say of a model whose config is not that of `kind`, with what helps; or None."""
     folder = snapshot(path)
     found = tensors(folder).items() if folder else ()
     heads = {key: tensor.shape for key, tensor in found if HEAD_TENSORS.search(key)}

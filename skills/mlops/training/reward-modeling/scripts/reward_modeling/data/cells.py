@@ -22,18 +22,18 @@ class RowError(Exception):
     """Why one row cannot be read."""
 
 
-def type_of(value: Any) -> str:
+def type_of(value) -> str:
     names = {type(None): "null", bool: "true or false", str: "text", list: "a list", dict: "an object"}
     names |= {int: "a number", float: "a number"}
     return names.get(type(value), type(value).__name__)
 
 
-def short(value: Any, width: int = 40) -> str:
+def short(value, width: int = 40) -> str:
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= width else text[: width - 3] + "..."
 
 
-def wrong_type(column: str, value: Any, wanted: str) -> RowError:
+def wrong_type(column: str, value, wanted: str) -> RowError:
     shown = "" if value is None else f" ({short(value)})"
     return RowError(f"`{column}` is {type_of(value)}{shown}, not {wanted}")
 
@@ -59,7 +59,7 @@ def _whole_number(digits: str) -> int | Refused:
         return Refused(f"a number of {len(digits)} digits")
 
 
-def object_in(text: Any) -> Any:
+def object_in(text) -> Any:
     with contextlib.suppress(ValueError, RecursionError):
         found = clean(loads(text)) if isinstance(text, str) else None
         return found if isinstance(found, (dict, list)) else text
@@ -80,7 +80,7 @@ def loads(text: str) -> Any:
         return _DECODE_LONG(text)
 
 
-def clean(value: Any, depth: int = 0) -> Any:
+def clean(value, depth: int = 0) -> Any:
     """A copy with NaN as null. Raises RowError for what no file and no model can hold."""
     kind = type(value)
     if kind is str:
@@ -128,7 +128,7 @@ _TOKEN = re.compile(
 _WORDS = {"nan": "None", "NaN": "None", "null": "None", "true": "True", "false": "False", "array": ""}
 
 
-def decoded(value: Any, column: str) -> Any:
+def decoded(value, column: str) -> Any:
     """A cell, or the messages or list written in it; answers in JSON stay text.
 
     Raises RowError for text that looks like messages and cannot be read: it is never an answer."""
@@ -163,12 +163,12 @@ def unnested(value: dict[str, Any]) -> Any:
     return found if are_messages(found) else value
 
 
-def structure(value: Any) -> Any:
+def structure(value) -> Any:
     found = _parsed(value) if isinstance(value, str) and _OPENS.match(value) else value
     return clean(found) if isinstance(found, (dict, list)) else value
 
 
-def objects(value: Any) -> list[dict[str, Any]] | None:
+def objects(value) -> list[dict[str, Any]] | None:
     value = structure(value)
     if isinstance(value, dict) and value and all(isinstance(item, list) for item in value.values()):
         if len(set(map(len, value.values()))) > 1:
@@ -177,7 +177,7 @@ def objects(value: Any) -> list[dict[str, Any]] | None:
     return value if isinstance(value, list) and value and all(isinstance(item, dict) for item in value) else None
 
 
-def turns(value: Any, *, silent: bool = False) -> list[str] | None:
+def turns(value, *, silent: bool = False) -> list[str] | None:
     """silent: also where all are."""
     if isinstance(value, str) and re.match(r"\s*\[", value):
         value = _parsed(value)
@@ -193,11 +193,11 @@ def lists_in_cells(rows: list[dict[str, Any]]) -> list[str]:
     return [name for name, cells in held.items() if cells and all(map(turns, cells))]
 
 
-def are_messages(value: Any) -> bool:
+def are_messages(value) -> bool:
     return isinstance(value, list) and bool(value) and all(map(_is_message, value))
 
 
-def _is_message(item: Any) -> bool:
+def _is_message(item) -> bool:
     if not isinstance(item, dict):
         return False
     if "role" in item:

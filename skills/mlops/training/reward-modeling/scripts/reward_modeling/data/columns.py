@@ -95,7 +95,7 @@ def part_of(row: Row, path: str) -> Any:
     return _follow(row[root], steps, path, root)
 
 
-def _follow(value: Any, steps: list[str], path: str, at: str) -> Any:
+def _follow(value, steps: list[str], path: str, at: str) -> Any:
     if not steps or value is None:
         return value
     step, *rest = steps
@@ -148,7 +148,7 @@ def seen(rows: list[Row]) -> str:
     return "".join(lines[:COLUMNS]) + (f"\n  and {more} more columns" if more > 0 else "")
 
 
-def _shape(value: Any, depth: int = 0) -> str:
+def _shape(value, depth: int = 0) -> str:
     if are_messages(value):
         return "messages"
     if isinstance(value, dict):
@@ -185,7 +185,7 @@ def guess(row: Row, works: Callable[[dict[str, str], str | None], bool], *, labe
     return None
 
 
-def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+def _leaves(value, path: str = "") -> Iterator[tuple[str, Any]]:
     if isinstance(value, dict):
         for name, item in value.items():
             if re.fullmatch(r"[^.\[\],=]+", name):
@@ -212,7 +212,7 @@ def _rank(path: str, words: str) -> int | None:
     return min(found, default=None)
 
 
-def _could_be(path: str, value: Any, name: str) -> bool:
+def _could_be(path: str, value, name: str) -> bool:
     many = "[]" in path
     if name == "winner":
         return isinstance(value, (str, int, float))

@@ -19,7 +19,7 @@ ROLES = {name: role for role, others in _OTHER_NAMES.items() for name in (role, 
 _TURN = re.compile(r"(?:\A\s*|\n\n)(Human|Assistant):")
 
 
-def messages_of(value: Any, column: str) -> list[Message]:
+def messages_of(value, column: str) -> list[Message]:
     if isinstance(value, dict):
         value = [value]
     if not isinstance(value, list):
@@ -27,7 +27,7 @@ def messages_of(value: Any, column: str) -> list[Message]:
     return [_message(item, column) for item in value]
 
 
-def _message(item: Any, column: str) -> Message:
+def _message(item, column: str) -> Message:
     if not isinstance(item, dict):
         raise RowError(f"`{column}` holds {type_of(item)} ({short(item)}), not a message with role and content")
     names = ("from", "value") if "from" in item and "role" not in item else ("role", "content")
@@ -54,12 +54,12 @@ def _calls(rest: Message, column: str) -> list[Message]:
     ]
 
 
-def _with_arguments(call: Any) -> Any:
+def _with_arguments(call) -> Any:
     with_text = isinstance(call, dict) and "arguments" in call
     return call | {"arguments": object_in(call["arguments"])} if with_text else call
 
 
-def _text(content: Any, column: str) -> str:
+def _text(content, column: str) -> str:
     if isinstance(content, str):
         return content
     if not isinstance(content, list):
@@ -84,7 +84,7 @@ def prompt_of(row: dict[str, Any], column: str = "prompt") -> list[Message]:
     return with_system(found, row.get("system"))
 
 
-def with_system(conversation: list[Message], system: Any) -> list[Message]:
+def with_system(conversation: list[Message], system) -> list[Message]:
     if system is None or system == "":
         return conversation
     if not isinstance(system, str):
@@ -99,14 +99,14 @@ def with_system(conversation: list[Message], system: Any) -> list[Message]:
 _HELD = ("answer", "response", "completion", "output", "text", "content")
 
 
-def is_answer(value: Any) -> bool:
+def is_answer(value) -> bool:
     if not isinstance(value, dict) or not all(isinstance(item, str | None) for item in value.values()):
         return False
     held = [value[name] for name in _HELD if name in value]
     return value.keys().isdisjoint(("role", "from")) and len(held) == 1 and held[0] is not None
 
 
-def answer_of(value: Any, column: str) -> list[Message]:
+def answer_of(value, column: str) -> list[Message]:
     if is_answer(value):
         value = next(value[name] for name in _HELD if name in value)
     if isinstance(value, str):
@@ -150,12 +150,12 @@ def split_shared(first: list[Message], second: list[Message]) -> tuple[list[Mess
     return first[:shared], first[shared:], second[shared:]
 
 
-def is_transcript(value: Any) -> bool:
+def is_transcript(value) -> bool:
     """Of Human: and Assistant: turns (Anthropic HH, arXiv:2204.05862)."""
     return isinstance(value, str) and value.lstrip().startswith("Human:") and "\n\nAssistant:" in value
 
 
-def transcript_of(text: Any, column: str) -> list[Message]:
+def transcript_of(text, column: str) -> list[Message]:
     if not is_transcript(text):
         raise wrong_type(column, text, "a transcript of `Human:` and `Assistant:` turns")
     pieces, roles = _TURN.split(text), {"Human": "user", "Assistant": "assistant"}

@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from ..errors import DataError
 from ..results import finite
@@ -203,7 +202,7 @@ def _records(chosen: Format, row: Row, picked: Row, used: Iterable[str], origin:
     ]
 
 
-def _tools(value: Any) -> list[dict] | None:
+def _tools(value) -> list[dict] | None:
     value = object_in(value)
     if value in (None, "", "null", []):
         return None
@@ -290,7 +289,7 @@ def _refuse_lost_input(where: str, chosen: Format, names: list[str], made: list[
         )
 
 
-def _already_there(value: Any, record: Record | None) -> bool:
+def _already_there(value, record: Record | None) -> bool:
     if value in (None, "", [], {}) or (isinstance(value, str) and not value.strip()):
         return True
     if record is None:
@@ -302,7 +301,7 @@ def _already_there(value: Any, record: Record | None) -> bool:
     return all(any(text.strip() in one for one in said) for text in _texts(value))
 
 
-def _texts(value: Any) -> Iterator[str]:
+def _texts(value) -> Iterator[str]:
     if isinstance(value, dict):
         inside = (item for name, item in value.items() if name not in ("role", "from"))
         value = [item for item in inside if isinstance(item, (str, list, dict))]

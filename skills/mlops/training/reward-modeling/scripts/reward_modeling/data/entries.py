@@ -32,7 +32,7 @@ KNOWN = {
 """Public data sets."""
 
 
-def key(value: Any) -> str:
+def key(value) -> str:
     """As in --winner_values: "1" for 1.0, "true" for True."""
     text = str(value).strip().lower()
     with contextlib.suppress(ValueError):
@@ -213,7 +213,7 @@ def entry(
     example: Row,
     matches: Callable[[Row], bool] = always,
     optional: tuple[str, ...] = ("system",),
-    **more: Any,
+    **more,
 ) -> Callable[[Callable[[Row], Record]], Callable[[Row], Record]]:
 
     def add(convert: Callable[[Row], Record]) -> Callable[[Row], Record]:
@@ -224,7 +224,7 @@ def entry(
     return add
 
 
-def number(value: Any, column: str) -> float | None:
+def number(value, column: str) -> float | None:
     """A finite fp32 number, also written as text; null and "" are None."""
     if value in (None, ""):
         return None
@@ -239,7 +239,7 @@ def number(value: Any, column: str) -> float | None:
     return found
 
 
-def one_each(value: Any, column: str, wanted: str, count: int, of: str) -> list:
+def one_each(value, column: str, wanted: str, count: int, of: str) -> list:
     if not isinstance(value, list):
         raise wrong_type(column, value, wanted)
     if len(value) != count:

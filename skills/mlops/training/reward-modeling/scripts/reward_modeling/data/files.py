@@ -66,7 +66,7 @@ class Table:
         return Table(self.name, **lists, set_aside=self.set_aside | other.set_aside)
 
 
-def sliced(name: str, rows: Iterable[tuple[int, Any]], size: int | None, set_aside: Any = ()) -> Iterator[Table]:
+def sliced(name: str, rows: Iterable[tuple[int, Any]], size: int | None, set_aside=()) -> Iterator[Table]:
     """Tables of `size` rows, or one. A RowError may stand for a row."""
     part = Table(name, set_aside=dict(set_aside))
     for number, row in rows:
@@ -94,7 +94,7 @@ SPLITS = {
 }
 
 
-def rows_of(found: Any, where: str) -> tuple[list | None, dict[str, int]]:
+def rows_of(found, where: str) -> tuple[list | None, dict[str, int]]:
     """(rows or None, what stands beside them, counted)."""
     if not isinstance(found, dict):
         return (found if isinstance(found, list) else None), {}
@@ -129,7 +129,7 @@ def _is_column(rows: list, others: list) -> bool:
     return bool(others) and of_one_length and not all(isinstance(item, dict) for item in rows)
 
 
-def _are_split(names: Any, rows: list) -> bool:
+def _are_split(names, rows: list) -> bool:
     texts = isinstance(names, list) and bool(names) and all(isinstance(name, str) for name in names)
     return texts and len(set(names)) == len(names) and all(isinstance(row, list) for row in rows)
 
@@ -181,7 +181,8 @@ def _bounded(pieces: Iterator[AnyStr], file: BinaryIO, path: Path) -> Iterator[A
     for piece in pieces:
         size += len(piece)
         if packed and size > max(STRETCH, RATIO * packed.tell()):
-            what, hint = f"the file unpacks to more than {RATIO} times its size", "if that is right, gunzip it"
+            what = f"the file unpacks to more than {RATIO} times its size"
+            hint = "if that is right, unpack it with gunzip"
             raise DataError(what, where=path, hint=hint)
         yield piece
 
@@ -315,13 +316,13 @@ def arrow_tables(name: str, batches: Iterable[Any], size: int | None) -> Iterato
     return sliced(name, enumerate(chain.from_iterable(map(_arrow_rows, batches)), start=1), size)
 
 
-def _arrow_rows(batch: Any) -> Iterator[dict[str, Any] | RowError]:
+def _arrow_rows(batch) -> Iterator[dict[str, Any] | RowError]:
     """A value without a Python form (dates after 9999, broken UTF-8) becomes text, or its row a RowError."""
     import pyarrow
 
     failures = (pyarrow.ArrowException, ValueError, OverflowError, RecursionError, TypeError)
 
-    def value(name: str, scalar: Any) -> Any:
+    def value(name: str, scalar) -> Any:
         try:
             return scalar.as_py()
         except failures as error:

@@ -17,7 +17,7 @@ _pairs, _columns = partial(entry, DATASETS, optional=()), partial(columns, DATAS
 _FIRST_IS_0 = {"0": "a", "1": "b"}
 
 
-def _one_hot(*values: Any) -> str:
+def _one_hot(*values) -> str:
     return "/".join(f"{number(value, 'winner'):g}" if value not in (None, "") else "null" for value in values)
 
 
@@ -28,7 +28,7 @@ def _difference(row: Row) -> float:
     return scores[0] - scores[1]
 
 
-def _higher(first: Any, second: Any) -> str:
+def _higher(first, second) -> str:
     difference = _difference({"score_0": first, "score_1": second})
     return "score_0 higher" if difference > 0 else "score_1 higher" if difference < 0 else "equal"
 
@@ -38,7 +38,7 @@ def _full_text(row: Row) -> Row:
     return row | {"question": question.get("full_text") if isinstance(question, dict) else question}
 
 
-def _first_or_second(preference: Any) -> Any:
+def _first_or_second(preference) -> Any:
     value = number(preference, "preference")
     if not 1 < value < 2 or value == 1.5:
         return value

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 from .cells import RowError, are_messages, short, structure, turns, wrong_type
 from .conversations import (
@@ -45,7 +44,7 @@ PROMPT_NAMES = "question|query|problem|context|messages|conversation|dialogue|hi
 _HUMAN = "\n\nHuman: 2+2?\n\nAssistant:"
 
 
-def comparison(row: Row, prompt: list[Message], chosen: Any, rejected: Any) -> PairColumns:
+def comparison(row: Row, prompt: list[Message], chosen, rejected) -> PairColumns:
     """chosen and rejected: an answer, or a list of which each makes a pair with each of the other side."""
     better, worse = _answers(chosen, "chosen", prompt), _answers(rejected, "rejected", prompt)
     margin, weight = margin_and_weight(row)
@@ -55,11 +54,11 @@ def comparison(row: Row, prompt: list[Message], chosen: Any, rejected: Any) -> P
     return Ranking(prompt, better + worse, scores, margin=margin, weight=weight)
 
 
-def are_answers(value: Any) -> bool:
+def are_answers(value) -> bool:
     return isinstance(value, list) and bool(value) and all(isinstance(i, (str, list)) or is_answer(i) for i in value)
 
 
-def _answers(value: Any, column: str, prompt: list[Message]) -> list[list[Message]]:
+def _answers(value, column: str, prompt: list[Message]) -> list[list[Message]]:
     if value == []:
         raise RowError(f"`{column}` is an empty list")
     if not are_answers(value):
@@ -80,7 +79,7 @@ def columns(
     optional: tuple[str, ...] = ("system",),
     prepare: Callable[[Row], Row] = lambda row: row,
     margin: Callable[[Row], float] | None = None,
-    **more: Any,
+    **more,
 ) -> None:
     """An entry for rows of a prompt and two answers, without a winner the better one first. labels: the winner's columns."""
     needs = names + (labels or (winner.columns if winner else ()))
@@ -123,7 +122,7 @@ def transcript(row: Row) -> PairColumns:
     return comparison(row, prompt, *(answer[len(prompt) :] for answer in answers))
 
 
-def _repeats_prompt(prompt: Any, text: Any) -> bool:
+def _repeats_prompt(prompt, text) -> bool:
     """Whether whitespace follows: "Hello" and "Hello! How are you" are a prompt and an answer."""
     if not isinstance(prompt, str) or not isinstance(text, str) or not prompt.strip() or not text.startswith(prompt):
         return False
@@ -172,7 +171,7 @@ def _from(speaker: str, value: str) -> Row:
     return {"from": speaker, "value": value}
 
 
-def _has_from(value: Any) -> bool:
+def _has_from(value) -> bool:
     found = value[0] if isinstance(value, list) and value else None
     return isinstance(found, dict) and "from" in found
 

@@ -3,7 +3,6 @@
 import re
 from functools import partial
 from itertools import pairwise
-from typing import Any
 
 from .cells import RowError, decoded, short, wrong_type
 from .conversations import messages_of, prompt_of, spoken, with_system
@@ -26,7 +25,7 @@ _BEN_STEPS, _BEN_ERROR, _BEN_VERDICT = (f"Model_Solution_{name}" for name in _BE
 _TAGGED = "2+2+2? Step 1: 2+2=4 {}\nStep 2: 4+2=7 {}"
 
 
-def steps_of(value: Any, column: str) -> list[str]:
+def steps_of(value, column: str) -> list[str]:
     if not isinstance(value, list) or not value or not all(isinstance(step, str) for step in value):
         raise wrong_type(column, value, "a list of steps in text")
     empty = [place for place, step in enumerate(value, 1) if not step.strip()]
@@ -35,15 +34,15 @@ def steps_of(value: Any, column: str) -> list[str]:
     return value
 
 
-def _one_a_step(value: Any, column: str, steps: list[str]) -> list:
+def _one_a_step(value, column: str, steps: list[str]) -> list:
     return one_each(value, column, "a list with an entry for each step", len(steps), "steps")
 
 
-def _is_share(label: Any) -> bool:
+def _is_share(label) -> bool:
     return isinstance(label, (int, float)) and 0 <= label <= 1
 
 
-def _labels(value: Any, steps: list[str]) -> list[float | None]:
+def _labels(value, steps: list[str]) -> list[float | None]:
     """One label a step, or null. A list that ends with the first error leaves the rest without."""
     if isinstance(value, list) and len(value) < len(steps) and value and value[-1] == 0 and all(value[:-1]):
         value = value + [None] * (len(steps) - len(value))
@@ -73,7 +72,7 @@ class NeutralError(RowError):
     """A step is rated 0 and nobody has said what that means."""
 
 
-def _rated(rating: Any, place: int, row: Row) -> float | None:
+def _rated(rating, place: int, row: Row) -> float | None:
     if rating is None:
         return None
     if isinstance(rating, bool) or rating not in (-1, 0, 1):
@@ -162,7 +161,7 @@ def _solution(texts: list[str], column: str, labels: list[float], system: str | 
     return Solution(with_system(asked, system), steps_of(steps, column), labels)
 
 
-def _is_list(value: Any) -> bool:
+def _is_list(value) -> bool:
     return isinstance(value, list) or (isinstance(value, str) and value.lstrip().startswith("["))
 
 
@@ -191,7 +190,7 @@ def tagged_steps(row: Row) -> Solution:
     return _solution(steps, "input", labels)
 
 
-def _is_marked(value: Any) -> bool:
+def _is_marked(value) -> bool:
     turns = messages_of(value, "")
     turns = turns[1:] if turns and turns[0]["role"] == "system" else turns
     return len(turns) > 1 and all(turn["content"].strip() in MARKS for turn in turns[1::2])

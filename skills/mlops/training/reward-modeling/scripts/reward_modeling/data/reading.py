@@ -4,7 +4,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from itertools import groupby
-from typing import Any
 
 from ..errors import UsageError
 from ..terminal import log
@@ -28,7 +27,7 @@ VERBATIM = frozenset((
 """Formats whose texts reach the model unchanged."""
 
 
-def load(sources: list[str] | str, **how: Any) -> Records:
+def load(sources: list[str] | str, **how) -> Records:
     """Ties and rows whose label is null are set aside. how: the fields of `Reading`.
 
     Raises UsageError for an unknown format, DataError (FILE:ROW) for what cannot be read."""
@@ -61,7 +60,7 @@ def slices(sources: Iterable[str], reading: Reading) -> Iterator[tuple[Table, Re
             yield table, records
 
 
-def load_prompts(sources: list[str] | str, **how: Any) -> Records:
+def load_prompts(sources: list[str] | str, **how) -> Records:
     return prompts(load(sources, tiers=PROMPTS, neutral="ignore", **how))
 
 

@@ -217,7 +217,7 @@ def _hub(name: str, split: str | None, config: str | None, size: int | None) -> 
     yield from _from_datasets(loaded, name, split, size)
 
 
-def _from_datasets(loaded: Any, name: str, split: str | None, size: int | None) -> Iterator[Table]:
+def _from_datasets(loaded, name: str, split: str | None, size: int | None) -> Iterator[Table]:
     if isinstance(loaded, dict):
         wanted = split or ("train" if "train" in loaded else next(iter(loaded)) if len(loaded) == 1 else None)
         if wanted not in loaded:

@@ -73,7 +73,7 @@ def tell_moved(moved: Counter[str]) -> dict[str, int] | None:
     return dict(moved)
 
 
-def _is_apart(value: Any) -> bool:
+def _is_apart(value) -> bool:
     if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):
         return False
     return bool(value) and all(name == METADATA or name in RESULTS or is_read(name) for name in value)
@@ -107,5 +107,5 @@ def lines(rows: Iterable[dict[str, Any]], columns: Iterable[str], output: Path) 
         yield text.getvalue().removesuffix("\r\n")
 
 
-def _cell(value: Any) -> Any:
+def _cell(value) -> Any:
     return "" if value is None else value if isinstance(value, str) else to_json(value)

@@ -75,9 +75,7 @@ class Benchmark:
         found = [self.rule(item, row, *at) for item, row in zip(items, rewards, strict=True)]
         if self.together:
             self.together(items, rewards, found)
-        return [
-            {name: one if isinstance(one, tuple) else (float(one), 1.0) for name, one in of.items()} for of in found
-        ]
+        return [{key: one if isinstance(one, tuple) else (float(one), 1.0) for key, one in of.items()} for of in found]
 
     def numbers(self, ratios: Ratios) -> dict[str, float]:
         """NaN where items lack."""
@@ -95,7 +93,7 @@ class Benchmark:
         return {name: value(name) for name in self.table}
 
 
-def one_of(names: Iterable[str], text: Any, column: str) -> str:
+def one_of(names: Iterable[str], text, column: str) -> str:
     """The longest of the names that the text holds."""
     found = [name for name in names if name in str(text).lower()]
     if not found:

@@ -1,4 +1,4 @@
-"""Means, differences and rank correlations with 95 % intervals. Arrays [n]: one value an observation; those of a prompt share a group."""
+"""Means, differences and rank correlations with 95 % intervals. Arrays [n]: a value an observation."""
 
 import functools
 import math
@@ -17,7 +17,7 @@ STEP = 1e-6
 """Of the numeric gradient: ratios are about 1, and the functions of them smooth."""
 
 Groups = Sequence[Hashable] | np.ndarray | None
-"""One key an observation, the same for those of one prompt. None: all have prompts of their own."""
+"""One key an observation, the same for those of one prompt. None: each has its own."""
 Counts = dict[str, tuple[float, float]]
 """{ratio: (numerator, denominator)} that one observation adds."""
 Ratios = Mapping[str, float]
@@ -52,7 +52,7 @@ def accuracy_where(kept: np.ndarray, outcomes: np.ndarray, groups: np.ndarray, w
 
 
 def wilson(value: float, n: float) -> tuple[float, float]:
-    """Score interval of a proportion of n, which may be a fraction. Wilson 1927, JASA 22:209-212."""
+    """Score interval of a proportion of n, also a fraction. Wilson 1927, JASA 22:209-212."""
     center = value + Z**2 / (2 * n)
     half = Z * math.sqrt(value * (1 - value) / n + Z**2 / (4 * n**2))
     scale = 1 + Z**2 / n
@@ -60,11 +60,10 @@ def wilson(value: float, n: float) -> tuple[float, float]:
 
 
 def effective_size(value: float, influence: np.ndarray, index: np.ndarray, weights: np.ndarray) -> float:
-    """How many independent right-or-wrong observations would be as informative: value (1 - value) / clustered variance.
+    """How many independent right-or-wrong observations inform as much: value (1 - value) / clustered variance.
 
     Above the number of prompts it shrinks by (z / t)^2, as these scatter (Korn and Graubard 1998, Survey Methodology
-    24:193-201); without variance it is that number.
-    """
+    24:193-201)."""
     variance, prompts = clustered_variance(influence, index), effective_groups(index, weights)
     if variance < 1e-15:
         return prompts
@@ -90,7 +89,7 @@ class Measured:
     counted: np.ndarray
 
     def estimate(self, groups: Groups, signed: bool = False) -> Estimate:
-        """signed: from -1 to 1. Ties of RewardBench 2 can leave 0 to 1 by a hundredth, where all prompts count as agreeing."""
+        """signed: from -1 to 1. Ties of RewardBench 2 can leave 0 to 1 by a hundredth: then all prompts count as agreeing."""
         scale = 2 if signed else 1
         value = min(max((self.value + scale - 1) / scale, 0.0), 1.0)
         influence = self.influence[self.counted] / scale
@@ -107,9 +106,7 @@ class Measured:
         return Estimate(value, value - half, value + half, len(index), int(index.max()) + 1)
 
 
-def measure(
-    counts: Sequence[Counts], numbers: Callable[[Ratios], dict[str, float]]
-) -> tuple[dict[str, Measured], Ratios]:
+def measure(counts: Sequence[Counts], numbers: Callable[[Ratios], Ratios]) -> tuple[dict[str, Measured], Ratios]:
     """({number: what it is}, the ratios), by the delta method; a number that is not finite is left out."""
     names = sorted({name for one in counts for name in one})
     sums = [[one.get(name, (0.0, 0.0)) for name in names] for one in counts]
@@ -154,9 +151,8 @@ def group_index(groups: Groups, n: int) -> np.ndarray:
 def difference(outcomes_a, outcomes_b, groups: Groups = None, weights=None, *, bound: float = 1.0) -> Estimate:
     """Mean of a - b, from -bound to bound, over the same pairs: value +- t sqrt(V + 1 / G^2), t with G - 1 degrees of freedom.
 
-    G: prompts. The 1 / G^2 is half a made-up prompt for each model (Agresti and Min 2005, Statistics in Medicine 24:729-740): two that
-    agree everywhere on a few prompts are not proven equal.
-    """
+    G: prompts. 1 / G^2 is half a made-up prompt for each model (Agresti and Min 2005, Statistics in Medicine 24:729-740): a few
+    prompts on which two agree do not prove them equal."""
     differences = floats(outcomes_a) - floats(outcomes_b)
     weights = weights_of(weights, len(differences))
     index = group_index(groups, len(differences))

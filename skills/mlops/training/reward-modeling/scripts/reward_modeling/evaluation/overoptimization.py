@@ -1,4 +1,4 @@
-"""What maximizing a reward does to the reward that was meant: curves R(sqrt(KL)) and their peak (arXiv:2210.10760, section 1)."""
+"""What maximizing a reward does to the one that was meant: curves R(sqrt(KL)) and their peak (arXiv:2210.10760, section 1)."""
 
 import contextlib
 import math
@@ -16,7 +16,7 @@ from .plots import Panel, Series
 
 CURVE_POINTS = 60
 DROP = 0.05
-"""How far gold must lie below its best, as a share of its best gain, to be called over-optimized."""
+"""How far below its best, as a share of its best gain, gold ends when it is over-optimized."""
 
 
 def best_of_n_kl(n: float) -> float:
@@ -136,10 +136,8 @@ def study(points: Sequence[Point], form: str, name: str = "") -> Study:
 
 
 def read_studies(rows: Sequence[tuple[str, Mapping[str, object]]]) -> list[Study]:
-    """Of (FILE:ROW, row) with `kl` or `n`, `proxy` and `gold`, and `run` where there are several.
-
-    n: best-of-n; kl: reinforcement learning, in nats a response. Lists in `proxy` and `gold` are one prompt's answers each.
-    """
+    """Of (FILE:ROW, row) with `kl` (nats a response, of RL) or `n` (of best-of-n), `proxy`, `gold` and, of several, `run`. Lists in
+    `proxy` and `gold` are one prompt's answers each."""
     groups: dict[str, list[tuple[str, Mapping[str, object]]]] = defaultdict(list)
     for where, row in rows:
         groups[str(row.get("run") or "")].append((where, row))

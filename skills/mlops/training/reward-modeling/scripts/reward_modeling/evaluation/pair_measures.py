@@ -136,10 +136,8 @@ def pair_outcomes(chosen, rejected) -> np.ndarray:
 
 
 def reliability(margins, weights=None) -> list[Bin]:
-    """The table under the ECE (arXiv:1706.04599, section 2), without empty bins.
-
-    Of p = sigmoid(margin) the confidence is max(p, 1 - p): bins are equally wide over [0.5, 1], open above but for the last.
-    """
+    """The table under the ECE (arXiv:1706.04599, section 2), without empty bins: equally wide over [0.5, 1] of the confidence
+    max(p, 1 - p), p = sigmoid(margin), open above but for the last."""
     margins = floats(margins)
     weights = weights_of(weights, len(margins))
     confidence, correct = special.expit(np.abs(margins)), pair_outcomes(margins, 0.0)
@@ -182,7 +180,7 @@ def _length_summary(rewards: np.ndarray, lengths: np.ndarray, index: np.ndarray,
 
 
 def compare_outcomes(outcomes_a, outcomes_b, groups: Groups = None, weights=None) -> PairedComparison:
-    """Two models on the same pairs. A tie against a right or a wrong is discordant; tests without any give 1."""
+    """A tie against a right or a wrong is discordant; tests without any give 1."""
     a, b = floats(outcomes_a), floats(outcomes_b)
     weights = weights_of(weights, len(a))
     index = group_index(groups, len(a))
@@ -259,7 +257,7 @@ def summarize_pairs(
 def _by_subset(
     outcomes: np.ndarray, subsets: Sequence[Hashable], index: np.ndarray, weights: np.ndarray
 ) -> tuple[dict[str, Estimate], Estimate]:
-    """(accuracy of every value of a metadata column, their mean, whose interval includes the scatter between subsets)."""
+    """(accuracy of each value of a metadata column, their mean, whose interval includes the scatter between subsets)."""
     names = np.array([NO_SUBSET if name is None else str(name) for name in subsets], dtype=object)
     found = {name: accuracy_where(names == name, outcomes, index, weights) for name in sorted(set(names))}
     subset = group_index(names, len(names))

@@ -1,4 +1,4 @@
-"""Evaluate a reward model on labeled comparisons: rewards, diagnostics and tables. `pair_measures` has the numbers."""
+"""Evaluate a reward model on labeled comparisons. `pair_measures` has the numbers."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LEVEL = 0.05
 
 @dataclass(frozen=True)
 class PairEvaluation:
-    """chosen, rejected: [n] rewards of the pairs both of whose sides got one. scored: every pair with both rewards, or None."""
+    """chosen, rejected: [n] rewards of the pairs of which both sides got one. scored: all pairs, each with both rewards or None."""
 
     chosen: np.ndarray
     rejected: np.ndarray

@@ -1,8 +1,7 @@
 """Is a reward model fooled by changes to answers that must not raise, or must lower, the reward?
 
-What must not raise it is done to rejected answers, and compared with neutral sentences as long, since a liking for length is
-one flaw, which `length` finds, and not ten. What must lower it is done to chosen answers.
-"""
+The first are made to rejected answers, and compared with neutral sentences as long, since a liking for length is one flaw and
+not ten; the others to chosen answers."""
 
 import math
 import random
@@ -62,10 +61,7 @@ def _shuffled(answer: str, _: str) -> str | None:
 
 
 class Probe(NamedTuple):
-    """What is done to an answer, where models failed at it, and what the reward must do.
-
-    change: a text with {} for the answer, or (answer, an answer to another prompt) -> the changed one, None where it cannot be.
-    """
+    """change: a text with {} for the answer, or (answer, an answer to another prompt) -> the changed one, or None."""
 
     what: str
     change: str | Callable[[str, str], str | None]
@@ -138,8 +134,7 @@ def probe_pairs(
     scored: Sequence[tuple[Comparison, float | None, float | None]],
     score: Callable[[Sequence[Ranking]], Sequence[Sequence[float | None]]],
 ) -> ProbeSummary:
-    """Every probe on pairs and their two rewards, but for pairs without text. score: the rewards of completions, None for an
-    unscored one; called once."""
+    """Every probe on pairs and their two rewards, but for pairs without text. score: called once; None for an unscored one."""
     rows = [row for row in scored if None not in row and _text(row[0].chosen) and _text(row[0].rejected)]
     if len(rows) > MOST_PAIRS:
         rows = [rows[i] for i in sorted(random.Random(0).sample(range(len(rows)), MOST_PAIRS))]
@@ -168,7 +163,7 @@ def _text(completion: Sequence[Message]) -> str:
 
 
 def _changed(probe: Probe, pair: Comparison, other: str) -> list[list[Message]]:
-    """The changed completion, and its control where the probe adds text; nothing where it changes nothing."""
+    """The changed completion, and its control where the probe adds text."""
     completion = pair.chosen if probe.must == "fall" else pair.rejected
     answer = _text(completion)
     text = probe.changed(answer, other)

@@ -1,7 +1,5 @@
-"""Can a reward model be trusted for what is planned? The report of its evaluations: verdicts, tables and plots.
-
-A folder with report.html and README.md for people and report.json, to which each evaluation of one model adds its part.
-"""
+"""Can a reward model be trusted for what is planned? A folder with report.html and README.md for people, and report.json, to which
+each evaluation of one model adds its part."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,10 +24,7 @@ EXAMPLES, LONGEST = 3, 600
 
 
 class Folder:
-    """Checked and held before a model is run.
-
-    Raises UsageError where it holds the report of another model, or other files by the names of a report's.
-    """
+    """Checked and held before a model is run. Raises UsageError where it holds another model's report, or files of no report."""
 
     def __init__(self, path: str, model: str | None, overwrite: bool = False):
         file = Path(path) / "report.json"
@@ -58,7 +53,7 @@ class Folder:
             write_whole(file, [text])
         log(f"report: {self.files[1]}")
 
-    def add_held_out(self, found: PairEvaluation | StepEvaluation, **said: Any) -> None:
+    def add_held_out(self, found: PairEvaluation | StepEvaluation, **said) -> None:
         """What training found on its held-out rows. said: what an evaluation says of its data."""
         of_steps = isinstance(found, StepEvaluation)
         kind, diagnose = (StepReport, diagnose_steps) if of_steps else (PairReport, diagnose_pairs)
@@ -78,7 +73,7 @@ class Folder:
 
 
 def worst(rows: Sequence[Mapping[str, Any]]) -> Quotes:
-    """The pairs about which the model is most wrong, as (what it is, text). rows: those of --output."""
+    """The pairs on which the model is most wrong, as (what it is, text). rows: those of --output."""
     scored = [row for row in rows if None not in (row["reward_chosen"], row["reward_rejected"])]
     wrong = [row for row in scored if row["reward_chosen"] < row["reward_rejected"]]
     wrong.sort(key=lambda row: row["reward_chosen"] - row["reward_rejected"])
@@ -92,7 +87,7 @@ def worst(rows: Sequence[Mapping[str, Any]]) -> Quotes:
 
 
 def verdicts(parts: Parts) -> Iterator[tuple[str, str]]:
-    """The questions of people who plan to use the model, each with its answer, or with what would answer it."""
+    """The questions of people who plan to use the model, each with its answer or what would answer it."""
     pairs: PairReport | None = parts.get(PairReport)
     if pairs and pairs.comparison:
         yield "Which of the two models is better?", f"{pairs.comparison.verdict}."

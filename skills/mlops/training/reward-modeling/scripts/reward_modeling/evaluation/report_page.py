@@ -1,4 +1,4 @@
-"""How results look: sections of text, tables and plots as one HTML page without a network, as Markdown, or on stderr."""
+"""How results look: sections of text, tables and plots, as one HTML page without a network, as Markdown, or on stderr."""
 
 import re
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""An evaluation from its settings to its report: the data, the model, the measures, what is said and what is written."""
+"""An evaluation from its settings to its report."""
 
 from collections import Counter
 from dataclasses import asdict, replace

@@ -1,4 +1,4 @@
-"""What each kind of result shows as tables and plots: on stderr when it is found, and on the page of a report."""
+"""What each kind of result shows as tables and plots, on stderr and on the page of a report."""
 
 from collections.abc import Iterable, Iterator, Mapping
 

@@ -16,7 +16,7 @@ from ..data.writing import with_metadata
 from ..errors import DataError
 from ..step_rendering import Steps
 from ..terminal import progress
-from .inputs import Diagnostic, diagnosed, prompt_keys, source_of, spelled, subsets
+from .inputs import AnswerRewards, Diagnostic, diagnosed, prompt_keys, source_of, spelled, subsets
 from .intervals import Estimate, Groups, accuracy_where, floats, group_index, measure, smooth
 
 if TYPE_CHECKING:
@@ -31,9 +31,8 @@ NEVER = np.iinfo(np.int64).max
 class LabeledSteps:
     """Every labeled and scored step: scores, wrong, place in its solution, owner (number of the solution): [steps].
 
-    first_error: [solutions] place of the first wrong step, NO_ERROR where all steps to the last are labeled and right, UNKNOWN
-    where labels or scores do not tell. groups: [solutions] what solutions of one prompt share.
-    """
+    first_error: [solutions] place of the first wrong step, NO_ERROR, or UNKNOWN where labels or scores do not tell. groups:
+    [solutions] what solutions of one prompt share."""
 
     scores: np.ndarray
     wrong: np.ndarray
@@ -162,11 +161,10 @@ def measures(data: LabeledSteps, thresholds: np.ndarray) -> StepMeasures:
 
 
 def choose_threshold(data: LabeledSteps) -> tuple[float, float]:
-    """(threshold, its ProcessBench F1 here): the best of those between two neighboring scores; of equal ones the middle.
+    """(threshold, its ProcessBench F1 here): the best between two neighboring scores; of equal ones the middle.
 
     A correct solution is told rightly up to its lowest score, an erroneous one above that of its first error and up to the
-    lowest before it. Raises DataError without both kinds.
-    """
+    lowest before it. Raises DataError without both kinds."""
     scores, n = data.scores, len(data.first_error)
     lowest_before, at_error = np.full(n, np.inf), np.full(n, -np.inf)
     ends = np.where(data.first_error == NO_ERROR, NEVER, data.first_error)[data.owner]
@@ -214,7 +212,7 @@ def cross_fitted(data: LabeledSteps, half: np.ndarray) -> np.ndarray:
 
 
 class Baseline(NamedTuple):
-    """chosen: flagged under a threshold chosen as the model's is, by halves of the prompts where that is given; else under 0.5."""
+    """chosen: flagged under a threshold that is chosen as the model's is; else under 0.5."""
 
     scores: Callable[[Sequence[str]], list[float]]
     chosen: bool = False
@@ -261,7 +259,7 @@ class StepEvaluation:
     rows: list[dict[str, object]]
 
 
-def score_steps(model: ProcessRewardModel, solutions: Sequence[Solution]) -> list[list[float | None]]:
+def score_steps(model: ProcessRewardModel, solutions: Sequence[Solution]) -> AnswerRewards:
     """[solutions][steps] the probability of being correct, None for what the over-length policy left out."""
     with progress("scoring", len(solutions)) as advance:
         scored = model.score_solutions([Steps(s.prompt, s.steps, s.origin) for s in solutions], advance)
@@ -276,7 +274,7 @@ def evaluate_steps(
     threshold_data: Sequence[Solution] | None = None,
     subset_column: str | None = None,
 ) -> StepEvaluation:
-    """threshold_data: solutions to choose a threshold on. Raises DataError without labels, or with one kind only to choose on."""
+    """threshold_data: solutions to choose it on. Raises DataError without labels, or with one kind to choose on."""
     before = dict(model.renderer.counts)
     scores = score_steps(model, solutions)
     model.warn_of_losses(before)
@@ -325,9 +323,7 @@ def evaluate_steps(
     return StepEvaluation(summary, _written_rows(solutions, scores, data, thresholds))
 
 
-def _labeled(
-    baseline: Baseline | None, solutions: Sequence[Solution], scores: list[list[float | None]]
-) -> LabeledSteps:
+def _labeled(baseline: Baseline | None, solutions: Sequence[Solution], scores: AnswerRewards) -> LabeledSteps:
     if baseline:
         scores = [
             [None if seen is None else value for value, seen in zip(baseline.scores(one.steps), row, strict=True)]

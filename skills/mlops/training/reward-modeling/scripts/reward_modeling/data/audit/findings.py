@@ -182,7 +182,7 @@ class Audit:
         return (name for name in named if not (name in seen or seen.add(name)))
 
 
-def hashed(value: Any) -> int:
+def hashed(value) -> int:
     return int.from_bytes(blake2b(repr(value).encode(), digest_size=8).digest())
 
 
