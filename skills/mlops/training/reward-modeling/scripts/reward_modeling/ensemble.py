@@ -97,7 +97,7 @@ class Rewards:
         combine: str = "sum",
         normalise: bool = False,
         of_steps: OfSteps | None = None,
-        **loading: Any,
+        **loading: object,
     ) -> Rewards:
         """What is longer than `max_length` loses its start, and is counted. of_steps: for process reward models."""
         paths = [str(path) for path in ([paths] if isinstance(paths, str | PurePath) else paths)]
