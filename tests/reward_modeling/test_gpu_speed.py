@@ -159,3 +159,17 @@ def test_other_devices_are_padded(device, monkeypatch):
 def test_the_sizes_are_those_of_the_models_measured():
     assert list(SCORING) == sorted(SCORING) and list(TRAINING) == sorted(TRAINING)
     assert build("gpt2", {}).config.get_text_config().hidden_size == 64
+
+
+@pytest.mark.parametrize("shared_prefix", [None, "false"])
+def test_scripts_say_how_rows_were_computed(shared_prefix, toy_model, toy_file):
+    from conftest import run_main
+
+    folder, trained = toy_model
+    assert trained["training"]["batches"] == "packed"
+    flags = ["--shared_prefix", shared_prefix] if shared_prefix else []
+    done = run_main("score.py", "--model_name_or_path", folder, "--input", toy_file, *flags)
+    expected = (
+        "batches are padded, since --shared_prefix false asks for it" if flags else "shared prefixes are computed once"
+    )
+    assert done.json["batches"] == expected

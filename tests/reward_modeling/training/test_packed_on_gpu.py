@@ -6,6 +6,7 @@ from datasets import Dataset
 from trl import RewardConfig
 
 from reward_modeling import attention, checkpoints, guard
+from reward_modeling.heads import keep_head_in_float32
 from reward_modeling.training import outcome
 from reward_modeling.training.outcome import PaddedCollator, packed_batches
 
@@ -85,3 +86,22 @@ def test_a_small_model_that_fails_on_the_device_is_padded(tiny, tmp_path, blocks
     monkeypatch.setattr(guard, "self_check", lambda cls, config, like: float(like.dtype != torch.float64))
     with packed_batches(trainer_of(tiny("qwen2"), tmp_path, bf16=True)) as reason:
         assert "other rewards on packed rows on cpu" in reason
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_head_and_loss_are_in_float32_under_bf16_autocast(packed, tiny, tmp_path):
+    """Of what bf16 rounds there are hidden states alone: rewards are their product with the fp32 head, added up in fp32."""
+    trainer = trainer_of(tiny("qwen2"), tmp_path)
+    keep_head_in_float32(trainer.model)
+    rewards, hidden = [], []
+    trainer._collect_metrics = lambda found, *_: rewards.append(found)
+    with packed_batches(trainer, packed) as reason, torch.autocast("cpu", torch.bfloat16):
+        assert (reason is None) == packed
+        trainer.model.score.register_forward_hook(lambda module, inputs, output: hidden.append((inputs[0], output)))
+        batch = next(iter(trainer.get_train_dataloader()))
+        loss = trainer.compute_loss(trainer.model, trainer._prepare_inputs(dict(batch)))
+    loss.backward()
+    assert loss.dtype == rewards[0].dtype == trainer.model.score.weight.grad.dtype == torch.float32
+    ((states, scores),) = hidden
+    exact = states.double() @ trainer.model.score.weight.detach().double().T
+    assert scores.dtype == torch.float32 and (scores - exact).abs().max() < 1e-5 * exact.abs().max()

@@ -71,8 +71,8 @@ def load_for_training(
     tokenizer = read_tokenizer(path)
     notes = prepare_tokenizer(tokenizer, read_chat_template(chat_template_path))
     set_seed(seed)
-    labels = config.num_labels if is_trained else len(labels)
-    how = {"num_labels": labels, "dtype": torch.float32, "more": quantized.loading() if in_4bit else None}
+    count = config.num_labels if is_trained else len(labels)
+    how = {"num_labels": count, "dtype": torch.float32, "more": quantized.loading() if in_4bit else None}
     model, missing, more = read_model(kind.auto_class, path, scores=True, strict=False, **how)
     notes += more
     quantized.compute_in(model, torch.float32)

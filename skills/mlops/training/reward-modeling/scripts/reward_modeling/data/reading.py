@@ -87,7 +87,7 @@ class Stream:
             yield from records.rows
 
 
-def stream(sources: list[str], *, steps: bool = False, check: bool = True, **how: Any) -> Stream:
+def stream(sources: list[str], *, steps: bool = False, check: bool = True, **how: object) -> Stream:
     """Check as `to_score(load(sources, **how), steps=steps)` does, and keep nothing; without, nothing is counted either."""
     checked = Stream(tuple(sources), Reading(neutral="ignore", **how), steps)
     if not check:

@@ -117,6 +117,8 @@ class OutcomeTrainer(RewardTrainer):
             self._total_train_tokens += self.accelerator.gather(tokens).sum().item()
         metrics["num_tokens"] = [self._total_train_tokens]
         difference, rewards = self._gather_ragged(difference), self._gather_ragged(rewards)
+        # A GPU is waited for once, not for each metric.
+        difference, rewards = torch.cat([difference, rewards]).cpu().split([len(difference), len(rewards)])
         metrics["accuracy"] += ((difference > 0).float() + 0.5 * (difference == 0).float()).tolist()
         metrics["margin"] += difference.tolist()
         metrics["mean_reward"] += rewards.tolist()
