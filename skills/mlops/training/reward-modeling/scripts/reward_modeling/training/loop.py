@@ -84,8 +84,7 @@ def fit(
     identity = {name: str(value) for name, value in identity.items()}
     identity |= {"data_sha256": resuming.rows_digest(rows.dataset), "fingerprint": renderer.fingerprint, "head": head}
     resuming.start_run(arguments.output_dir, arguments.process_index, identity, resume)
-    if arguments.fsdp:
-        sharding.shard_on_cpus_too()
+    sharding.shard_on_cpus_too(arguments)
     if quantized.is_quantized(model):
         model, peft_config = quantized.with_adapter(model, peft_config), None
         quantized.compute_in(model, torch.bfloat16 if arguments.bf16 else torch.float32)

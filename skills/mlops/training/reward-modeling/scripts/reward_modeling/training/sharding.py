@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
 from accelerate import PartialState
-from accelerate.utils import DistributedType
+from accelerate.utils import DistributedType, parse_flag_from_env
 
 from ..errors import UsageError
 from ..heads import unwrapped
 from ..precision import where_it_fits
 
 if TYPE_CHECKING:
-    from transformers import Trainer
+    from transformers import Trainer, TrainingArguments
 
 
-def shard_on_cpus_too() -> None:
-    """Before the trainer is made. accelerate 1.15 would leave --fsdp aside on CPUs, in silence, and run DDP."""
+def shard_on_cpus_too(arguments: TrainingArguments) -> None:
+    """Before the trainer is made. accelerate 1.15 would leave FSDP aside on CPUs, in silence, and run DDP."""
     state = PartialState()
-    if state.distributed_type == DistributedType.MULTI_CPU:
+    wanted = arguments.fsdp or parse_flag_from_env("ACCELERATE_USE_FSDP")  # of accelerate launch
+    if wanted and state.distributed_type == DistributedType.MULTI_CPU:
         state.distributed_type = DistributedType.MULTI_GPU
 
 
@@ -48,8 +50,17 @@ def skeleton(trainer: Trainer) -> torch.nn.Module | None:
     if plugin.transformer_cls_names_to_wrap is None and any("Embeddings" in name for name in layers):
         # accelerate 1.15 shards the table of an encoder's embeddings by itself, and then finds nothing left in them
         plugin.transformer_cls_names_to_wrap = [name for name in layers if "Embeddings" not in name]
-    empty = {id(one): torch.nn.Parameter(one.to("meta"), one.requires_grad) for one in trainer.model.parameters()}
-    return copy.deepcopy(trainer.model, memo=empty)
+    return copied(trainer.model, lambda tensor: tensor.to("meta"))
+
+
+def copied(
+    model: torch.nn.Module, made: Callable[[torch.Tensor], torch.Tensor], *, buffers: bool = False
+) -> torch.nn.Module:
+    """With parameters, and `buffers`, that are made of its own; tied ones stay tied."""
+    tensors: dict[int, torch.Tensor] = {
+        id(one): torch.nn.Parameter(made(one), one.requires_grad) for one in model.parameters()
+    }
+    return copy.deepcopy(model, tensors | {id(one): made(one) for one in model.buffers() if buffers})
 
 
 def gathered(model: torch.nn.Module, plain: torch.nn.Module, device: torch.device) -> torch.nn.Module:
