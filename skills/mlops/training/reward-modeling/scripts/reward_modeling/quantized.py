@@ -1,4 +1,4 @@
-"""QLoRA (arXiv:2305.14314): frozen weights in 4 bits while an adapter and the head are trained, a plain fp32 model at the end."""
+"""QLoRA (arXiv:2305.14314): frozen weights in 4 bits in training, a plain fp32 model at the end."""
 
 import os
 from typing import Any
@@ -8,7 +8,7 @@ from .hf import Model
 
 
 def loading() -> dict[str, Any]:
-    """Arguments of `from_pretrained`. The head is not quantized; each process has the model on its own device."""
+    """Arguments of `from_pretrained`. The head stays fp32."""
     import torch
     from transformers import BitsAndBytesConfig
 
@@ -31,11 +31,9 @@ def compute_in(model: Model, dtype: Any) -> None:
     for module in model.modules():
         if _in_4bit(module):
             module.compute_dtype = dtype
-            if (
-                module.bias is not None
-            ):  # else cast at its next use, in inference mode: it could not be trained with again
+            module.support_avx512bf16_for_cpu = False  # it would round the scales
+            if module.bias is not None:  # else cast at its next use, perhaps in inference mode
                 module.bias.data = module.bias.data.to(dtype)
-            module.support_avx512bf16_for_cpu = False  # that path of bitsandbytes rounds the scales to bf16
 
 
 def with_adapter(model: Model, lora: Any) -> Model:

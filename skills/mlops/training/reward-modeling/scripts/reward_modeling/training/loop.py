@@ -81,6 +81,7 @@ def fit(
     """
     identity = {name: getattr(arguments, name) for name in resuming.IDENTITY_FIELDS} | loss
     identity["lora"] = peft_config and list(configuration.lora_summary(peft_config).values())
+    identity["in_4bit"] = quantized.is_quantized(model)
     identity = {name: str(value) for name, value in identity.items()}
     identity |= {"data_sha256": resuming.rows_digest(rows.dataset), "fingerprint": renderer.fingerprint, "head": head}
     resuming.start_run(arguments.output_dir, arguments.process_index, identity, resume)

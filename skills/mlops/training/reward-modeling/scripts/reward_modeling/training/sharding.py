@@ -35,20 +35,17 @@ def skeleton(trainer: Trainer) -> torch.nn.Module | None:
     if plugin is None:
         return None
     if plugin.fsdp_version != 2 or plugin.cpu_ram_efficient_loading:
-        told = "only FSDP2 is supported, with weights that every process reads"
-        raise UsageError(
-            told, hint="fsdp_version: 2, fsdp_cpu_ram_efficient_loading: false, as in assets/accelerate/fsdp2.yaml"
-        )
+        hint = "fsdp_version: 2, fsdp_cpu_ram_efficient_loading: false, as in assets/accelerate/fsdp2.yaml"
+        raise UsageError("only FSDP2 is supported, with weights that every process reads", hint=hint)
     if plugin.mixed_precision_policy is not None:
         from torch.distributed.fsdp import MixedPrecisionPolicy
 
+        fp32 = {"reduce_dtype": torch.float32, "output_dtype": torch.float32}
         computed_in = torch.bfloat16 if trainer.args.bf16 else torch.float16
-        plugin.mixed_precision_policy = MixedPrecisionPolicy(
-            param_dtype=computed_in, reduce_dtype=torch.float32, output_dtype=torch.float32
-        )
+        plugin.mixed_precision_policy = MixedPrecisionPolicy(param_dtype=computed_in, **fp32)
     layers = unwrapped(trainer.model)._no_split_modules or ()
     if plugin.transformer_cls_names_to_wrap is None and any("Embeddings" in name for name in layers):
-        # accelerate 1.15 shards the table of an encoder's embeddings by itself, and then finds nothing left in them
+        # accelerate 1.15 shards an encoder's table by itself, and then finds nothing left in its embeddings
         plugin.transformer_cls_names_to_wrap = [name for name in layers if "Embeddings" not in name]
     return copied(trainer.model, lambda tensor: tensor.to("meta"))
 
@@ -57,17 +54,12 @@ def copied(
     model: torch.nn.Module, made: Callable[[torch.Tensor], torch.Tensor], *, buffers: bool = False
 ) -> torch.nn.Module:
     """With parameters, and `buffers`, that are made of its own; tied ones stay tied."""
-    tensors: dict[int, torch.Tensor] = {
-        id(one): torch.nn.Parameter(made(one), one.requires_grad) for one in model.parameters()
-    }
-    return copy.deepcopy(model, tensors | {id(one): made(one) for one in model.buffers() if buffers})
+    memo = {id(one): torch.nn.Parameter(made(one), one.requires_grad) for one in model.parameters()}
+    return copy.deepcopy(model, {**memo, **{id(one): made(one) for one in model.buffers() if buffers}})
 
 
 def gathered(model: torch.nn.Module, plain: torch.nn.Module, device: torch.device) -> torch.nn.Module:
-    """`plain` with the whole weights of the sharded model, in the first process; on the device if they fit there.
-
-    All processes must call it.
-    """
+    """`plain` with the whole weights, in the first process, on the device if they fit. All processes must call it."""
     from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
     state = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
