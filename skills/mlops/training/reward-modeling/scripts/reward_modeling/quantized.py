@@ -3,7 +3,7 @@
 import os
 from typing import Any
 
-from .heads import HEADS, unwrapped
+from .heads import HEAD_NAMES, unwrapped
 from .hf import Model
 
 
@@ -17,7 +17,7 @@ def loading() -> dict[str, Any]:
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=torch.float32,
-        llm_int8_skip_modules=list(HEADS),
+        llm_int8_skip_modules=list(HEAD_NAMES),
     )
     device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
     return {"quantization_config": config, "device_map": {"": device}}
