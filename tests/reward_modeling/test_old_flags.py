@@ -110,7 +110,7 @@ def test_what_asks_for_nothing_is_left_out_in_silence(script, words, recipe, cap
 @pytest.mark.parametrize(
     ("script", "words", "hint"),
     [
-        ("train", "--load_in_4bit", "references/migration.md"),
+        ("train", "--load_in_8bit", "references/migration.md"),
         ("train", "--early_stopping_patience 3", "--load_best_model_at_end"),
         ("train", "--model_revision abc", "hf download MODEL --revision"),
         ("train", "--use_dora", "references/migration.md"),
@@ -136,16 +136,16 @@ def test_what_cannot_be_done_is_answered_with_what_to_do(script, words, hint, re
 def test_all_unknown_flags_are_told_at_once_each_with_its_advice(recipe):
     with pytest.raises(UsageError) as caught:
         parse(
-            "train", ["--stepps", "3", "--load_in_4bit", "--weigth_decay", "0.1", "--max_length", "8", "--qqq"], recipe
+            "train", ["--stepps", "3", "--load_in_8bit", "--weigth_decay", "0.1", "--max_length", "8", "--qqq"], recipe
         )
     lines = caught.value.render().splitlines()
     assert lines[0] in (  # a recipe's keys come in the order of the alphabet here
-        "error: unknown flags --load_in_4bit, --stepps, --weigth_decay, --qqq",
-        "error: unknown flags --load_in_4bit, --qqq, --stepps, --weigth_decay",
+        "error: unknown flags --load_in_8bit, --stepps, --weigth_decay, --qqq",
+        "error: unknown flags --load_in_8bit, --qqq, --stepps, --weigth_decay",
     )
     advice = "\n".join(lines)
-    assert "--weigth_decay: did you mean --weight_decay?" in advice and "--load_in_4bit: leave it out" in advice
-    assert "--qqq: train.py --help lists every flag" in advice and "hint: --load_in_4bit" in advice
+    assert "--weigth_decay: did you mean --weight_decay?" in advice and "--load_in_8bit: leave it out" in advice
+    assert "--qqq: train.py --help lists every flag" in advice and "hint: --load_in_8bit" in advice
 
 
 def test_a_flag_without_a_value_does_not_take_the_next_word(capsys):

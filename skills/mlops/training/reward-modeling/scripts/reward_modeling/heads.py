@@ -6,7 +6,7 @@ from .errors import ModelError
 from .hf import Model
 from .kinds import PROCESS, kind_of_architecture
 
-HEADS = ("score", "classifier", "classification_head")
+HEAD_NAMES = ("score", "classifier", "classification_head")
 
 
 def scored_at(model: Model) -> str:
@@ -35,7 +35,7 @@ def reads_ahead(model: Model) -> bool:
 def head_name(model: Model) -> str:
     """Name of the module that makes the score, as PEFT's `modules_to_save` wants it."""
     base = unwrapped(model)
-    name = next((name for name in HEADS if hasattr(base, name)), None)
+    name = next((name for name in HEAD_NAMES if hasattr(base, name)), None)
     if name is None:
         hint = "use an AutoModelForSequenceClassification or AutoModelForTokenClassification architecture"
         raise ModelError(f"{type(base).__name__} has no score head this project knows", hint=hint)

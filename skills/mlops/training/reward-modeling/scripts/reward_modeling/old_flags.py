@@ -68,7 +68,7 @@ EVERYWHERE = _table(
         _REMOTE_CODE: "trust_remote_code?",
         _SET: "num_labels lora_task_type task_type use_fast_tokenizer? use_fast? dataset_streaming? streaming? dataset_num_proc "
         "preprocessing_num_workers ignore_bias_buffers? remove_unused_columns? do_train? do_eval? do_predict? add_eos_token?",
-        "nothing is quantized": "bnb_4bit_quant_type use_bnb_nested_quant? bnb_4bit_quant_storage bnb_4bit_compute_dtype",
+        "--load_in_4bit is NF4, its scales quantized too": "bnb_4bit_quant_type use_bnb_nested_quant? bnb_4bit_quant_storage bnb_4bit_compute_dtype",
         "the run is named by --output_dir": "exp_name run_name tracker_project_name",
         _HUB: "push_to_hub? hub_model_id hub_strategy hub_private_repo?",
     },

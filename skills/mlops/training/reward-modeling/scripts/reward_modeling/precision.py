@@ -34,13 +34,13 @@ def best_device() -> str:
 
 
 def where_it_fits(size: int, device: Any) -> Any:
-    """The device, or the CPU where so many bytes do not fit there with a third to work in."""
+    """The device, or the CPU where so many bytes do not fit there."""
     import torch
 
     if device.type != "cuda":
         return device
     torch.cuda.empty_cache()
-    return device if 1.3 * size < torch.cuda.mem_get_info(device)[0] else torch.device("cpu")
+    return device if 1.1 * size < torch.cuda.mem_get_info(device)[0] else torch.device("cpu")
 
 
 def usable(device: str) -> str:

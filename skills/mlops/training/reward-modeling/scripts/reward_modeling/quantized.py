@@ -1,14 +1,14 @@
-"""QLoRA (arXiv:2305.14314): frozen weights in 4 bits while an adapter and the head are trained, a plain fp32 model at the end."""
+"""QLoRA (arXiv:2305.14314): frozen weights in 4 bits in training, a plain fp32 model at the end."""
 
 import os
 from typing import Any
 
-from .heads import HEADS, unwrapped
+from .heads import HEAD_NAMES, unwrapped
 from .hf import Model
 
 
 def loading() -> dict[str, Any]:
-    """Arguments of `from_pretrained`. The head is not quantized; each process has the model on its own device."""
+    """Arguments of `from_pretrained`. The head stays fp32."""
     import torch
     from transformers import BitsAndBytesConfig
 
@@ -17,7 +17,7 @@ def loading() -> dict[str, Any]:
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=torch.float32,
-        llm_int8_skip_modules=list(HEADS),
+        llm_int8_skip_modules=list(HEAD_NAMES),
     )
     device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
     return {"quantization_config": config, "device_map": {"": device}}
@@ -31,11 +31,9 @@ def compute_in(model: Model, dtype: Any) -> None:
     for module in model.modules():
         if _in_4bit(module):
             module.compute_dtype = dtype
-            if (
-                module.bias is not None
-            ):  # else cast at its next use, in inference mode: it could not be trained with again
+            module.support_avx512bf16_for_cpu = False  # it would round the scales
+            if module.bias is not None:  # else cast at its next use, perhaps in inference mode
                 module.bias.data = module.bias.data.to(dtype)
-            module.support_avx512bf16_for_cpu = False  # that path of bitsandbytes rounds the scales to bf16
 
 
 def with_adapter(model: Model, lora: Any) -> Model:

@@ -82,11 +82,11 @@ def fit(
     """
     identity = {name: getattr(arguments, name) for name in resuming.IDENTITY_FIELDS} | loss
     identity["lora"] = peft_config and list(configuration.lora_summary(peft_config).values())
+    identity["in_4bit"] = quantized.is_quantized(model)
     identity = {name: str(value) for name, value in identity.items()}
     identity |= {"data_sha256": resuming.rows_digest(rows.dataset), "fingerprint": renderer.fingerprint, "head": head}
     resuming.start_run(arguments.output_dir, arguments.process_index, identity, resume)
-    if arguments.fsdp:
-        sharding.shard_on_cpus_too()
+    sharding.shard_on_cpus_too(arguments)
     if quantized.is_quantized(model):
         model, peft_config = quantized.with_adapter(model, peft_config), None
         quantized.compute_in(model, torch.bfloat16 if arguments.bf16 else torch.float32)

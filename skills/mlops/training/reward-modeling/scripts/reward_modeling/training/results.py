@@ -91,7 +91,7 @@ class Memory:
     activations: int
     """Kept for the backward pass."""
     working: int
-    """Layers of a sharded model while they are whole, a layer out of its 4 bits, buckets of gradients on their way."""
+    """Layers of a sharded model while whole, a layer out of its 4 bits, buckets of gradients."""
     total: int
 
 
