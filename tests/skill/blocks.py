@@ -229,6 +229,10 @@ def prompts() -> list[dict]:
     return [{"prompt": row["prompt"]} for row in toy_pairs(4)]
 
 
+def questions() -> list[dict]:
+    return [{"question": f"what is {n} + {n}?", "answer": f"{n} + {n} = {2 * n}\n#### {2 * n}"} for n in range(4)]
+
+
 EXAMPLES: dict[str, Callable[[Path], object]] = {
     "pairs.jsonl": rows(lambda: toy_pairs(24)),
     "held_out.jsonl": rows(lambda: toy_pairs(12, seed=7)),
@@ -236,6 +240,7 @@ EXAMPLES: dict[str, Callable[[Path], object]] = {
     "completions.jsonl": rows(completions),
     "prompts.jsonl": rows(prompts),
     "ratings.jsonl": rows(ratings),
+    "questions.jsonl": rows(questions),
     "pools.jsonl": rows(pools),
     "steps.jsonl": rows(labelled_steps),
     "other.jsonl": rows(labelled_steps),
