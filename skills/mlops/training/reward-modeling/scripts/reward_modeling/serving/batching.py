@@ -3,7 +3,7 @@
 import math
 import threading
 import time
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any, NamedTuple
@@ -33,7 +33,7 @@ class Batcher:
 
     def __init__(self, score: Callable[[Sequence[Ranking]], list[Scored]], max_tokens: int, max_waiting: int):
         self._score_rows, self._max_tokens, self._max_waiting = score, max_tokens, max_waiting
-        self._queue: deque[Work] = deque()
+        self._queue: OrderedDict[Future[Scored], Work] = OrderedDict()
         self._changed = threading.Condition()
         self._closed = False
         self.waiting, self._rate = 0, math.inf
@@ -51,10 +51,18 @@ class Batcher:
         with self._changed:
             if self.waiting + added > self._max_waiting:
                 raise FullError(min(60, 1 + int(self.waiting / self._rate)))
-            self._queue.extend(works)
+            self._queue.update((work.future, work) for work in works)
             self.waiting += added
             self._changed.notify()
+        for work in works:
+            work.future.add_done_callback(self._make_room)
         return [work.future for work in works]
+
+    def _make_room(self, future: Future[Scored]) -> None:
+        """At once, when a client has left."""
+        with self._changed:
+            if future.cancelled() and (work := self._queue.pop(future, None)):
+                self.waiting -= len(work.row.completions)
 
     def close(self) -> None:
         """After what waits was scored."""
@@ -67,7 +75,8 @@ class Batcher:
         while (batch := self._next()) is not None:
             started = time.perf_counter()
             self._score(batch)
-            self._rate = sum(len(work.row.completions) for work in batch) / (time.perf_counter() - started) or 1.0
+            done = sum(len(work.row.completions) for work in batch)
+            self._rate = done / (time.perf_counter() - started) or self._rate
 
     def _next(self) -> list[Work] | None:
         """What is still wanted of the next rows; None once closed."""
@@ -80,8 +89,8 @@ class Batcher:
             time.sleep(WAIT)
         taken, tokens = [], 0
         with self._changed:
-            while self._queue and (not taken or tokens + self._queue[0].tokens <= self._max_tokens):
-                taken.append(self._queue.popleft())
+            while self._queue and (not taken or tokens + next(iter(self._queue.values())).tokens <= self._max_tokens):
+                taken.append(self._queue.popitem(last=False)[1])
                 tokens += taken[-1].tokens
             self.waiting -= sum(len(work.row.completions) for work in taken)
         return [work for work in taken if work.future.set_running_or_notify_cancel()]
