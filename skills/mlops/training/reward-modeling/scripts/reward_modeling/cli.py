@@ -238,7 +238,8 @@ def _said(default: Any) -> str:
         return ""
     if isinstance(default, int | float):
         return f" ({'on' if default is True else f'{default:g}'})"
-    return f" ({default if isinstance(default, str) else ' '.join(default)})"
+    text = default if isinstance(default, str) else " ".join(default)
+    return f" ({text.replace(chr(10), chr(92) + 'n')})"
 
 
 def _by_name(words: list[str]) -> dict[str, list[str]]:
