@@ -239,7 +239,8 @@ def _said(default: Any) -> str:
     if isinstance(default, int | float):
         return f" ({'on' if default is True else f'{default:g}'})"
     text = default if isinstance(default, str) else " ".join(default)
-    return f" ({text.replace(chr(10), chr(92) + 'n')})"
+    shown = text.replace("\n", r"\n")
+    return f" ({shown})"
 
 
 def _by_name(words: list[str]) -> dict[str, list[str]]:
