@@ -229,3 +229,14 @@ def test_flags_of_step_labels_are_refused(base, tmp_path, flag):
     start = ("train_process.py", "--model_name_or_path", base, "--output_dir", tmp_path / "out", "--dataset_name", data)
     done = run_main(*start, *FLAGS, *flag)
     assert (done.returncode, f"{flag[0]} is for labels of steps" in done.stderr) == (2, True), done.stderr
+    done = run_main(*start, *FLAGS, "--text_format", "rendered")
+    assert (done.returncode, "leave out --text_format" in done.stderr) == (2, True), done.stderr
+
+
+def test_a_checkpoint_of_its_training_is_not_taken_for_one(base, tmp_path):
+    shutil.copytree(base, tmp_path / "checkpoint-1")
+    config = json.loads((base / "config.json").read_text()) | {"implicit_reward": {"reference": "x", "beta": 0.1}}
+    (tmp_path / "checkpoint-1" / "config.json").write_text(json.dumps(config))
+    ask = ("score.py", "--model_name_or_path", tmp_path / "checkpoint-1", "--prompt", PROMPT, "--completions", "a")
+    done = run_main(*ask)
+    assert (done.returncode, "is not a reward model" in done.stderr) == (4, True), done.stderr

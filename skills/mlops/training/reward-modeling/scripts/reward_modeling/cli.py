@@ -256,7 +256,9 @@ def _said(default: Any) -> str:
         return ""
     if isinstance(default, int | float):
         return f" ({'on' if default is True else f'{default:g}'})"
-    return f" ({default if isinstance(default, str) else ' '.join(default)})"
+    text = default if isinstance(default, str) else " ".join(default)
+    shown = text.replace("\n", r"\n")
+    return f" ({shown})"
 
 
 def _by_name(words: list[str]) -> dict[str, list[str]]:

@@ -126,14 +126,15 @@ def golden_ratios(model: LogRatio, renderer: StepRenderer) -> list[list[float]]:
     return found
 
 
-def own_renderer(model: LogRatio, tokenizer: Any, family: Family, path: str) -> LogRatioRenderer:
+def own_renderer(model: LogRatio, tokenizer: Any, family: Family, path: str, **rules: Any) -> LogRatioRenderer:
     """Raises ModelError where the log-ratios of fixed texts are not those of the saved model."""
-    renderer = LogRatioRenderer(tokenizer, max_length=None, step_separator=family.tag)
+    renderer = LogRatioRenderer(tokenizer, step_separator=family.tag, **rules)
     renderer.family = renderer.written = family
     dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
     difference = largest_difference(golden_ratios(model, renderer), family.own["golden"])
     if not difference <= GOLDEN_TOLERANCE[dtype]:
         what = f"{path} does not score as when it was saved: log-ratios of fixed texts differ by {difference:.2g}"
-        hint = f"give the model that it was trained from as --reference_model_name_or_path ({family.reference} then)"
-        raise ModelError(what, where=path, hint=hint)
+        raise ModelError(
+            what, hint=f"its reference was {family.reference}: give that as --reference_model_name_or_path"
+        )
     return renderer

@@ -236,7 +236,7 @@ def renderer_of(
     if family.own:
         from .implicit import own_renderer
 
-        return own_renderer(loaded.model, tokenizer, family, path)
+        return own_renderer(loaded.model, tokenizer, family, path, **rules)
     if family.compares:
         made = MarkedRenderer if family.head == "Marked" else AskedRenderer
         return made(tokenizer, family, path=path, **rules)

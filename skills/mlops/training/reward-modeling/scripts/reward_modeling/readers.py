@@ -65,8 +65,9 @@ def recognize_family(path: str) -> Family | None:
     """The family of a public model; None for any other, ours among them. Reads no weights. Raises ModelError for a family that cannot
     be scored here, and for a hub that does not answer."""
     config = _foreign_config(path := str(path))
-    if config and "implicit_reward" in config:
-        return implicit_family(config["implicit_reward"])
+    own = (config or {}).get("implicit_reward")
+    if isinstance(own, dict) and "golden" in own:  # which a checkpoint of its training lacks
+        return implicit_family(own)
     checkpoint = config and Checkpoint(path, config)
     family = next((one for one in PUBLIC.values() if checkpoint and checkpoint.fits(one)), None)
     if family and family.refused:

@@ -50,14 +50,13 @@ class RolloutSettings(SamplingSettings, FormatSettings):
     search: str = flag("all", "label all steps, or look for the first error", choices=("all", "binary"))
     labels: str | None = flag(
         None,
-        "soft: the share of right completions; hard: whether any is right (soft; of a binary search hard)",
+        "the share of right completions, or whether any is (soft; of a binary search hard)",
         choices=("soft", "hard"),
     )
     batch_size: int = flag(64, "completions written together")
     checker: str = flag(
         "answer",
-        "answer (equal to the reference as text or number), math_verify (its package), or FILE:NAME, a function (solution, row) "
-        "-> True, False or None",
+        "answer (the same text or number), math_verify, or a function (solution, row) FILE:NAME",
         metavar="NAME",
     )
     reference_column: str = flag("answer", "column with the right answer, or a solution that states it", metavar="NAME")
@@ -129,8 +128,8 @@ class Labeled:
         """How many prefixes may need rollouts."""
         if search == "all" or not self.steps:
             return self.rollouts.count(None)
-        unknown, known_right = self.rollouts[-1] is None, self.rollouts[-1] == [1, 1]
-        return 0 if known_right else (len(self.steps) - 1 + unknown).bit_length() + unknown
+        unknown = self.rollouts[-1] is None
+        return 0 if self.rollouts[-1] == [1, 1] else (len(self.steps) - 1 + unknown).bit_length() + unknown
 
     def labels(self, settings: RolloutSettings) -> list[float | None]:
         if settings.search == "binary":

@@ -99,7 +99,7 @@ class ImplicitRewards(StepLabels):
         for row in to_score(records, steps=True).rows:
             if not all(0 <= score <= 1 for score in row.scores or [-1]):
                 hint = (
-                    "give `completion` with `label` (true or false), pairs, or `completions` with `scores` from 0 to 1"
+                    "give pairs, `completion` with a true or false `label`, or `completions` with `scores` from 0 to 1"
                 )
                 raise DataError("the answers are not labeled as right or wrong", where=row.origin, hint=hint)
             for completion, score in zip(row.completions, row.scores, strict=True):
@@ -109,6 +109,8 @@ class ImplicitRewards(StepLabels):
         return found
 
     def renderer(self, tokenizer: PreTrainedTokenizerBase, **common: Any) -> LogRatioRenderer:
+        if common["text_format"] != "chat":
+            raise UsageError("--objective implicit writes the chat template", hint="leave out --text_format")
         rules = {**common, "scored_at": "last_token", "overlong": "error" if self.overlong == "error" else "drop"}
         return LogRatioRenderer(tokenizer, step_separator=self.step_separator or default_separator(tokenizer), **rules)
 
