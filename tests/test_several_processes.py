@@ -186,3 +186,15 @@ def test_an_error_of_the_second_process_alone_is_told_by_the_first(tmp_path):
     done = warm_process.shared().start(["torchrun", "--standalone", "--nproc_per_node", "3", script])
     shared, told, code = ended(done)
     assert code == 5 and told.count("error: out of memory") == 1 and "max_tokens_per_batch" in shared["error"]["hint"]
+
+
+def test_several_models_in_two_processes_are_one_reward(toy_model, tiny, tmp_path):
+    data = write_jsonl(tmp_path / "rows.jsonl", rows(40))
+    models = ("--reward_model_path", toy_model[0], tiny("qwen2", head=1, seed=3), "--reward_weights", "0.7", "0.3")
+    alone = run_main("score.py", *models, "--input", data, "--rank", "--output", tmp_path / "one.jsonl")
+    shared, told, code = ended(
+        torchrun("score.py", *models, "--input", data, "--rank", "--output", tmp_path / "two.jsonl")
+    )
+    assert code == 0, told
+    check_same(alone.json, shared)
+    same_rows(tmp_path / "one.jsonl", tmp_path / "two.jsonl")

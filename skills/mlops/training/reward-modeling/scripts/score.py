@@ -24,6 +24,8 @@
     uv run scripts/score.py --model_name_or_path runs/mine --prompt "What is 2 + 2?" --completions "4." "A fish."
     uv run scripts/score.py --model_name_or_path runs/prm --input solutions.jsonl --aggregate prod --rank
     uv run scripts/score.py --reward_model_path runs/helpful runs/harmless --reward_weights 0.7 0.3 --input completions.jsonl --rank
+    uv run scripts/score.py --server http://127.0.0.1:8000 --input completions.jsonl --output scored.jsonl
+    uv run scripts/score.py --check_server http://127.0.0.1:8000 --api vllm --model_name_or_path runs/mine
 
 Reads   rows with prompt and completion, completions or responses; messages; chosen and rejected (references/scoring.md);
         for a process reward model also prompt and steps, and completions that are lists of steps (references/process.md)

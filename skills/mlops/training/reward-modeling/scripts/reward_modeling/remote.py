@@ -45,7 +45,7 @@ APIS = {
     SERVE: Api(
         "/v1/rewards", {}, lambda said: [one for row in said["rows"] for one in _of_row(row)]
     ),  # asked by `_rows`
-    # vllm/frontend/entrypoints/pooling: score.py and verl's reward loop
+    # as vLLM 0.33 and the reward loop of verl have it
     "vllm": Api(
         "/classify",
         {
@@ -54,20 +54,19 @@ APIS = {
         },
         lambda said: [one["probs"][0] for one in sorted(said["data"], key=lambda one: one["index"])],
     ),
-    # sglang/srt/entrypoints/http_server.py
+    # its own route; /v1/classify applies a softmax
     "sglang": Api(
         "/classify",
         {"score.py": lambda texts, ids: {"input_ids": ids}, "one that sends text": lambda texts, ids: {"text": texts}},
         lambda said: [one["embedding"][0] for one in said],
     ),
-    # text-embeddings-inference, router/src/http/types.rs
     "tei": Api(
         "/predict",
         {"score.py": lambda texts, ids: {"inputs": [[text] for text in texts], "raw_scores": True}},
         lambda said: [one[0]["score"] for one in said],
         by_text=True,
     ),
-    # openrlhf/cli/serve_rm.py, openrlhf/utils/remote_rm_utils.py
+    # its serve_rm
     "openrlhf": Api(
         "/get_reward",
         {"score.py": lambda texts, ids: {"query": texts, "prompts": texts, "labels": [""] * len(texts)}},

@@ -144,19 +144,12 @@ class ScoreSettings(ModelsSettings, SamplingSettings, FormatSettings, WinnerSett
             )
 
     def _check_servers(self) -> None:
-        which = "server" if self.server else "check_server"
-        unused = [
-            "reward_model_path",
-            "reward_weights",
-            "normalize",
-            "write_card",
-            "check_server" if self.server else "output",
-        ]
-        if self.server and self.api == SERVE:
-            unused += LOADING
-        for name in unused:
+        which, unused = "server", ["check_server", *(LOADING if self.api == SERVE else ())]
+        if not self.server:
+            which, unused = "check_server", ["output", "prompt", "rank", "best_of", "generate_with"]
+        for name in (*unused, "reward_model_path", "reward_weights", "reward_combine", "normalize", "write_card"):
             if getattr(self, name) != getattr(ScoreSettings, name):
-                raise UsageError(f"--{name} does nothing with --{which}", hint="give it to the server")
+                raise UsageError(f"--{name} does nothing with --{which}")
         if self.check_server or self.api != SERVE:
             check_required(self, ("model_name_or_path",), "score.py")
 

@@ -127,17 +127,17 @@ def check_server(settings: ScoreSettings, model: RewardModel, more: Sequence[Con
     """Raises RunError, after the result was printed, when the server gives other rewards."""
     check = _Check(settings, model, [*golden_conversations(model.kind), *_longer(model), *more])
     findings = [check.finding(name, ask) for name, ask in (APIS[settings.api].asks or {"score.py": None}).items()]
-    findings.sort(key=lambda one: one.equal)
-    first, *others = [f"{settings.check_server}, asked as {one.asked_by} does, {one.says}" for one in findings]
-    for sentence in others:
-        log(sentence)
+    worst, *others = sorted(findings, key=lambda one: one.equal)
+    said = f"{settings.check_server}, asked as {{0.asked_by}} does, {{0.says}}"
+    for one in others:
+        log(said.format(one))
     lengths = [ids and len(ids) for ids in check.ids]
-    own = settings.model_name_or_path, settings.check_server, settings.api, findings[0].equal
+    own = settings.model_name_or_path, settings.check_server, settings.api, worst.equal
     result = ServerCheck(*own, tokens=lengths, rewards=check.own, findings=findings)
     if not result.equal:
         emit(result)
-        raise RunError(first, hint=findings[0].fix)
-    log(first)
+        raise RunError(said.format(worst), hint=worst.fix)
+    log(said.format(worst))
     return result
 
 
