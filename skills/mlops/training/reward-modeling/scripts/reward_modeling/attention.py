@@ -40,7 +40,7 @@ def row_length(tokens: int) -> int:
 
 
 def filled(row: PackedRow, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """(ids, positions), both [1, T]; filled to `row_length` by blocks, so that no layer has to."""
+    """(ids, positions), both [1, T]; by blocks to `row_length`, or each layer would have to."""
     filling = [0] * (row_length(len(row.ids)) - len(row.ids) if by_blocks(device) else 0)
     return torch.tensor([row.ids + filling]), torch.tensor([row.positions + filling])
 
@@ -193,7 +193,7 @@ BLOCK_TABLES = [
 
 
 def block_tables(row: PackedRow, window: int | None) -> list[torch.Tensor]:
-    """`until` and positions [T] of the filled row, and BLOCK_TABLES of its BlockMask, without the [T, T] mask: int32.
+    """`until` and positions [T] of the filled row, then BLOCK_TABLES, all int32, without the [T, T] mask.
 
     An earlier block of keys is seen in part when some key's `until` reaches into the queries, in full when all reach their end.
     """

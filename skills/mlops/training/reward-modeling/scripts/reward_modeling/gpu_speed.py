@@ -8,7 +8,7 @@ Speed = tuple[float, float, float, float]
 """Seconds a padded token, a packed (unique) one, and at least a batch of each, where the host sets the pace."""
 SCORING: dict[int, Speed] = {896: (3.1e-6, 4.3e-6, 0, 0), 4096: (32e-6, 33e-6, 0, 0)}
 TRAINING: dict[int, Speed] = {896: (9.2e-6, 12e-6, 0.09, 0.12)}
-"""By the least hidden size: bf16 on an NVIDIA H200 (references/scaling.md). In training padding counts, in scoring it is little."""
+"""By the least hidden size: bf16 on an NVIDIA H200 (references/scaling.md). Scoring sorts, so tokens there are real ones."""
 COMPILING = 7.0
 """Seconds before the first packed row."""
 
@@ -34,13 +34,13 @@ class Gain:
         if saved <= 0:
             return "packed rows are not faster with so little shared"
         self.seconds += saved
-        return "packed rows save less time than their kernels take to compile" if self.seconds < COMPILING else None
+        return "packed rows save less time than compiling takes" if self.seconds < COMPILING else None
 
 
 def saved_in_training(
     hidden: int, rows: Sequence[Sequence[Sequence[int]]], per_batch: int, batches: float, share: bool
 ) -> float | None:
-    """Seconds in so many batches like those of `rows`, the first of the data: sequences of token ids each."""
+    """Seconds in so many batches like those of `rows`, each of sequences of token ids."""
     padded = packed = 0
     starts = range(0, len(rows), per_batch)
     for start in starts:

@@ -26,7 +26,7 @@ VOCABULARY_SIZE = 64
 def reason_against(model: Model, wanted: bool | None = None, scored_at: str = "last_token") -> str | None:
     """None when it is run on them. Takes about a tenth of a second.
 
-    wanted: True on a GPU, where a small model in this precision must pass too. None there leaves open what is faster (`gpu_speed`).
+    wanted: True on a GPU, where a small model in this precision must pass too. None there leaves open what is faster.
     """
     if why := getattr(model, "why_padded", None):
         return why

@@ -183,7 +183,7 @@ class ScoringResult(Result):
     reward_mean: Number
     output: str | None
     batches: str | None = None
-    """Of one model: whether shared prefixes were computed once, or why batches were padded."""
+    """Whether shared prefixes were computed once, or why not."""
     metadata_moved: dict[str, int] | None = None
     reward_models: list[str] | None = None
     """Of several: their names, how they are combined, and their weights."""

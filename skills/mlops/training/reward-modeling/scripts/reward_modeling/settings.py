@@ -15,9 +15,7 @@ from .step_rendering import STEPS_OVERLONG
 
 EVALUATE_ON = "add --val_set_size 0.1 or --eval_dataset_name FILE"
 DTYPES = ("float32", "bfloat16", "float16")
-SHARED_PREFIX_HELP = (
-    "compute shared prefixes once (where the model allows it; on a GPU where that was measured to be faster)"
-)
+SHARED_PREFIX_HELP = "compute shared prefixes once (where the model allows it; on a GPU where it was measured to pay)"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -117,7 +117,6 @@ class OutcomeTrainer(RewardTrainer):
             self._total_train_tokens += self.accelerator.gather(tokens).sum().item()
         metrics["num_tokens"] = [self._total_train_tokens]
         difference, rewards = self._gather_ragged(difference), self._gather_ragged(rewards)
-        # A GPU is waited for once, not for each metric.
         difference, rewards = torch.cat([difference, rewards]).cpu().split([len(difference), len(rewards)])
         metrics["accuracy"] += ((difference > 0).float() + 0.5 * (difference == 0).float()).tolist()
         metrics["margin"] += difference.tolist()
@@ -179,7 +178,7 @@ class PackedCollator:
         row = pack_together(sequences, share=self.share)
         ends = torch.empty(len(sequences), dtype=torch.long)
         ends[row.sequences] = torch.tensor(row.ends)
-        # `ends` first: transformers takes the size of a batch from its first tensor.
+        # `ends` first: transformers takes a batch's size from it.
         batch = {"ends": ends, **dict(zip(("input_ids", "position_ids"), filled(row, self.device), strict=True))}
         return {**batch, "layout": Layout(row, self.config), **pairs}
 
