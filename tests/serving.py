@@ -44,10 +44,12 @@ def serving(path=None, **settings) -> Iterator[Served]:
     thread.start()
     while not server.started:
         time.sleep(0.01)
-    with Served(server, service) as client:
-        yield client
-    server.should_exit = True
-    thread.join()
+    try:
+        with Served(server, service) as client:
+            yield client
+    finally:
+        server.should_exit = True
+        thread.join()
 
 
 def raw(address: tuple[str, int], sent: bytes) -> socket.socket:
