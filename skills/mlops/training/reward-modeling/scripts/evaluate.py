@@ -25,7 +25,7 @@
     uv run scripts/evaluate.py --model_name_or_path runs/mine --benchmark rewardbench2 judgebench --benchmark_data DIR
     uv run scripts/evaluate.py --overoptimization points.jsonl --picture curves.svg
 
-Reads   comparisons, rankings, solutions with step labels, or with --best_of_n completions of known correctness
+Reads   comparisons, rankings, rated answers, solutions with step labels, or with --best_of_n completions of known correctness
 Writes  a report on stderr, one JSON object on stdout, a row with its rewards for each row of the data to --output,
         a page and a model card to the folder --report
 references/evaluation.md says how to read the numbers.

@@ -20,9 +20,10 @@
     uv run scripts/train.py --model_name_or_path Qwen/Qwen2.5-0.5B-Instruct --dataset_name trl-lib/ultrafeedback_binarized --output_dir runs/uf
     uv run scripts/train.py --config assets/recipes/qwen.yaml --dataset_name pairs.jsonl --output_dir runs/qwen
 
-Reads   comparisons and rankings in any format of references/data.md
+Reads   comparisons, rankings and rated answers in any format of references/data.md
 Writes  OUT/ a plain Hugging Face sequence classifier with reward_model.json beside it, OUT/run.json, OUT/checkpoint-*
-Method  Bradley-Terry, arXiv:2203.02155 Eq. 1. The saved model is reloaded and compared before it appears in OUT.
+Method  Bradley-Terry, arXiv:2203.02155 Eq. 1, or another --objective (references/training.md#loss).
+        The saved model is reloaded and compared before it appears in OUT.
 
 Any other field of trl.RewardConfig is accepted by its own name: --weight_decay 0.01 --logging_steps 5 --report_to tensorboard
 All of them: https://huggingface.co/docs/trl/reward_trainer#trl.RewardConfig
@@ -42,8 +43,11 @@ def parser() -> cli.Parser:
 
 def main(argv: list[str] | None = None) -> Result | None:
     args = parser().parse(argv)
-    settings, kind = cli.settings(Settings, args), cli.settings(Pairs, args)
+    settings, given = cli.settings(Settings, args), cli.settings(Pairs, args)
     from reward_modeling.training import runs
+    from reward_modeling.training.ratings import kind_of
+
+    kind = kind_of(given)
 
     return runs.train(kind, settings, cli.trainer_fields(kind.config_class, args.trainer_arguments, "train.py"))
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from . import attributes
 from .errors import ModelError
 from .kinds import KINDS
 from .model_folder import hub_file, read_json
@@ -53,16 +54,22 @@ def _fault(card: dict[str, Any]) -> str | None:
     texts = golden if isinstance(golden, list) and all(isinstance(entry, dict) for entry in golden) else []
     if [{name: text[name] for name in text if name != "score"} for text in texts] != [*KINDS[kind].golden]:
         return "`golden` is not the list of fixed texts with their scores"
-    if not all(map(_has_scores, texts)):
+    try:
+        heads = attributes.of_card(card)
+    except (KeyError, TypeError, ValueError):
+        return "`attributes` is not a list of heads with their names, weights and scales"
+    if not all(_is_number(number) for one in heads for number in (one.weight, one.mean, one.std, *one.levels)):
+        return "a number of its `attributes` is not finite"
+    if not all(_has_scores(text, len(attributes.labels_of(heads))) for text in texts):
         return "a golden score is not a finite number"
     return None
 
 
-def _has_scores(text: dict[str, Any]) -> bool:
-    """Its number, or one for each of its steps."""
-    scores, steps = text.get("score"), text.get("steps")
-    found = scores if isinstance(scores, list) and steps else [scores]
-    return all(map(_is_number, found)) and len(found) == len(steps or [0])
+def _has_scores(text: dict[str, Any], heads: int) -> bool:
+    """Its number, or one for each of its steps or of several heads."""
+    scores, several = text.get("score"), len(text.get("steps") or ()) or heads
+    found = scores if isinstance(scores, list) and (heads > 1 or text.get("steps")) else [scores]
+    return all(map(_is_number, found)) and len(found) == (several or 1)
 
 
 def _is_number(value: Any) -> bool:

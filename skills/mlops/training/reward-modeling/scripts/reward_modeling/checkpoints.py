@@ -1,9 +1,11 @@
 """Load, save and verify a reward model: a plain Hugging Face folder with a card, `reward_model.json`."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .attributes import ATTRIBUTES, Attributes, collapsed, labels_of, of_card, same_heads, to_card
 from .cards import CARD_VERSION, read_card
 from .chat_templates import DATE_NOTE, writes_the_date
 from .errors import ModelError
@@ -39,36 +41,69 @@ class Loaded:
 
 
 def load_for_training(
-    path: str, *, chat_template_path: str | None = None, seed: int = 42, kind: Kind = OUTCOME
+    path: str,
+    *,
+    chat_template_path: str | None = None,
+    seed: int = 42,
+    kind: Kind = OUTCOME,
+    attributes: Attributes = (),
 ) -> Loaded:
-    """A model with the head of this kind, in fp32, and a tokenizer that obeys the rendering rules.
+    """A model with the head of this kind, or of these attributes, in fp32, and a tokenizer that obeys the rendering rules.
 
-    A new head is drawn from N(0, 1/(d+1)) (Stiennon et al. 2020, arXiv:2009.01325, B.1).
+    A new head is drawn from N(0, 1/(d+1)) (Stiennon et al. 2020, arXiv:2009.01325, B.1). Several trained heads become one
+    by their weights where one is wanted (regression before Bradley-Terry: arXiv:2410.01257).
     """
     import torch
     from transformers import set_seed
 
-    check(path, kind, to_train=True)
+    config = check(path, kind, to_train=True)
+    is_trained = kind_of_architecture(architecture_of(config)) is kind
+    saved = saved_attributes(path) if is_trained else ()
+    labels = labels_of(attributes) or [*kind.labels.values()]
     tokenizer = read_tokenizer(path)
     notes = prepare_tokenizer(tokenizer, read_chat_template(chat_template_path))
     set_seed(seed)
-    how = {"num_labels": len(kind.labels), "dtype": torch.float32}
+    how = {"num_labels": config.num_labels if is_trained else len(labels), "dtype": torch.float32}
     model, missing, more = read_model(kind.auto_class, path, scores=True, strict=False, **how)
     notes += more
     trunk = f"{model.base_model_prefix}."
     lost = [key for key in missing if key.startswith(trunk) and ".pooler." not in key]
     if lost:
         raise ModelError(f"{path} lacks the weights of {len(lost)} layers, the first is {lost[0]}")
-    if missing:
-        projection = head_projection(model)
-        torch.nn.init.normal_(projection.weight, std=(projection.in_features + 1) ** -0.5)
-        if projection.bias is not None:
-            torch.nn.init.zeros_(projection.bias)
+    new = bool(missing) or (bool(attributes) and not same_heads(saved, attributes))
+    if new or (saved and not attributes):
+        _replace_head(model, len(labels), () if new else saved)
+    if new and is_trained:
+        notes.append("head: that of the model was trained for something else, and is drawn anew")
+    elif saved and not attributes:
+        notes.append(f"head: {', '.join(one.name for one in saved)} become one reward by their weights")
     if len(tokenizer) > model.get_input_embeddings().num_embeddings:
         model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
         notes.append(f"embeddings: grown to {len(tokenizer)} for the new pad token")
-    _write_contract_into_config(model, tokenizer, kind)
-    return Loaded(model, tokenizer, "new" if missing else "loaded", notes)
+    _write_contract_into_config(model, tokenizer, kind, labels)
+    return Loaded(model, tokenizer, "new" if new else "loaded", notes)
+
+
+def saved_attributes(path: str) -> Attributes:
+    """Of the heads of a model that train.py made of ratings."""
+    return of_card(read_card(path)) if not recognize_family(path) else ()
+
+
+def _replace_head(model: Model, labels: int, saved: Attributes) -> None:
+    """By a new one, or by the one reward of these."""
+    import torch
+
+    old, base = head_projection(model), unwrapped(model)
+    head = torch.nn.Linear(old.in_features, labels, bias=old.bias is not None)
+    if saved:
+        head.weight.data = collapsed(old.weight.data, saved)
+    else:
+        torch.nn.init.normal_(head.weight, std=(head.in_features + 1) ** -0.5)
+    if head.bias is not None:
+        torch.nn.init.zeros_(head.bias)
+    name = next(name for name, module in base.named_modules() if module is old)
+    base.set_submodule(name, head)
+    base.num_labels = base.config.num_labels = labels
 
 
 def load(
@@ -132,6 +167,8 @@ def check(path: str, kind: Kind = OUTCOME, *, to_train: bool = False) -> Any:
     config = read_config(path)
     architecture, labels = architecture_of(config), len(kind.labels)
     found = kind_of_architecture(architecture)
+    if found is kind and config.num_labels != labels:
+        labels = len(labels_of(saved_attributes(path))) or labels
     if found not in (None, kind):
         what = f"{path} is {found.called} ({architecture}): it scores {found.scores}, not {kind.scores}"
         other = f"start from the base model it was made of, or train it further with {found.script}"
@@ -202,20 +239,27 @@ def _check_fingerprint(path: str, card: dict[str, Any], renderer: Any) -> None:
     )
 
 
-def _write_contract_into_config(model: Model, tokenizer: Tokenizer, kind: Kind) -> None:
+def _write_contract_into_config(model: Model, tokenizer: Tokenizer, kind: Kind, labels: Sequence[str] = ()) -> None:
     config = model.config
     config.get_text_config().pad_token_id = config.pad_token_id = tokenizer.pad_token_id
     config.problem_type = kind.problem_type
-    config.id2label, config.label2id = dict(kind.labels), kind.label2id
+    config.id2label = dict(enumerate(labels)) or dict(kind.labels)
+    config.label2id = {label: number for number, label in config.id2label.items()}
 
 
 def save(
-    model: Model, renderer: Any, output_dir: str | Path, *, training: dict[str, Any], reward: dict[str, float]
+    model: Model,
+    renderer: Any,
+    output_dir: str | Path,
+    *,
+    training: dict[str, Any],
+    reward: dict[str, float],
+    attributes: Attributes = (),
 ) -> dict[str, Any]:
     """Save a reward model, reload it, compare, and only then let it appear in `output_dir`. Returns its card.
 
-    model: of PEFT it is merged, its adapter kept. reward: {"mean", "std", "n"} of held-out answers or steps. Raises RunError
-    when golden scores change on reloading.
+    model: of PEFT it is merged, its adapter kept. reward: {"mean", "std", "n"} of held-out answers or steps. attributes: of
+    its heads. Raises RunError when golden scores change on reloading.
     """
     import torch
     import transformers
@@ -229,6 +273,7 @@ def save(
         "fingerprint": renderer.fingerprint,
         "rendering": {**renderer.contract(), "max_length": renderer.max_length, "overlong": renderer.overlong},
         "reward": reward,
+        **({ATTRIBUTES: to_card(attributes)} if attributes else {}),
         "golden": [{**example, "score": score} for example, score in zip(kind.golden, golden, strict=True)],
         "training": training,
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
@@ -237,7 +282,7 @@ def save(
         if hasattr(model, "merge_and_unload"):
             model.save_pretrained(folder / ADAPTER)
             model, tolerance = model.merge_and_unload(), MERGE_TOLERANCE
-        _write_contract_into_config(model, renderer.tokenizer, kind)
+        _write_contract_into_config(model, renderer.tokenizer, kind, labels_of(attributes))
         model.save_pretrained(folder)
         renderer.tokenizer.save_pretrained(folder)
         (folder / CARD).write_text(to_json(card, indent=2) + "\n", encoding="utf-8")
@@ -257,6 +302,10 @@ def _readme(kind: Kind, card: dict[str, Any]) -> str:
         front.append(f"base_model: {base}")
     text = kind.readme.format(**card["rendering"])
     text += f"\n`{CARD}` holds the fingerprint of that rendering and golden scores to check against.\n"
+    if heads := of_card(card):
+        text += f"\nIts logits are {', '.join(labels_of(heads))} (pipeline: `top_k=None`). A rating is `mean + std * logit`, of several\n"
+        text += "`NAME > LEVEL` the sum of their sigmoids times the steps between the levels; the reward is the sum of the ratings by\n"
+        text += f"the weights, all under `{ATTRIBUTES}` of `{CARD}`.\n"
     if card["rendering"].get("text_format") == "rendered":
         text += "\nIts texts were rendered before training: give it prompt and answer as one such text, without a chat template.\n"
     return "\n".join(["---", *front, "---", "", text])

@@ -30,7 +30,7 @@ GOLDEN_TOLERANCE = {"float32": 5e-4, "float16": 0.1, "F16": 0.1, "bfloat16": 0.5
 
 
 def golden_scores(model: Model, renderer: Any) -> list[float | list[float]]:
-    """Each row alone: raw rewards, or for a process reward model a list of step scores."""
+    """Each row alone: raw logits, a list of those of several heads, or for a process reward model a list of step scores."""
     import torch
 
     from .forward import padded_logits
@@ -45,7 +45,7 @@ def golden_scores(model: Model, renderer: Any) -> list[float | list[float]]:
     model.train(was_training)
     torch.set_float32_matmul_precision(precision)
     if kind is OUTCOME:
-        return [row.item() for (row,) in logits]
+        return [row.item() if row.numel() == 1 else row[0].tolist() for (row,) in logits]
     return [[score for row in rows for score in row.softmax(-1)[:, 1].tolist()] for rows in logits]
 
 

@@ -1,14 +1,16 @@
 """Reward models as a program uses them: conversations in, rewards out. Rendered by `rendering`, computed by `forward`."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
+from operator import mul
 from typing import Any, ClassVar, Self
 
 from . import checkpoints, losses, public_models
-from .data.records import Message
+from .attributes import Attributes, combined, of_card
+from .data.records import Message, check_attributes
 from .errors import RunError, UsageError
 from .hf import Model
 from .kinds import KINDS, OUTCOME, Kind
@@ -65,14 +67,16 @@ class Scorer:
         chat_template_path: str | None = None,
         refused: str = "stop",
         reference_model_name_or_path: str | None = None,
+        attribute_weights: Mapping[str, float] | None = None,
         **own: Any,
     ) -> Self:
         """Load a reward model from a folder or hub id; ModelError when it is not one of this kind.
 
         max_length, overlong, text_format ("chat", "rendered", "pair"): as in training unless given; without a card what its
         authors did (`public_table.PUBLIC`), or all that config and tokenizer allow. refused: "stop" raises DataError for what cannot
-        be rendered, "unscored" gives it no score. dtype: of the weights; the head stays fp32. own: arguments of the class;
-        shared_prefix None computes shared prefixes once on CPUs only.
+        be rendered, "unscored" gives it no score. dtype: of the weights; the head stays fp32. attribute_weights: of the sum of
+        `attributes` that is the reward then. own: arguments of the class; shared_prefix None computes shared prefixes once on
+        CPUs only.
         """
         policies = cls.kind.renders.policies
         if overlong not in (None, *policies):
@@ -92,6 +96,8 @@ class Scorer:
         renderer.overlong = overlong or trained.get("overlong") or renderer.overlong
         _set_length(renderer, loaded, max_length)
         made = cls(loaded.model, renderer, card=loaded.card, **own)
+        if attribute_weights:
+            made.weigh(attribute_weights)
         made.notes = [*loaded.notes, *made._described()]
         return made
 
@@ -175,17 +181,26 @@ class Scorer:
         self, rows: Sequence[TokenRow], progress: Callable[[list[int]], None] | None = None
     ) -> list[list[float]]:
         """The scores at each row's positions; those of steps are log-odds. progress: gets the numbers of rows done."""
-        from .forward import logits_at, values_of
+        from .forward import logits_at
 
         scores: list[list[float]] = [[] for _ in rows]
         run = {"pad_token_id": self._pad_token_id, "max_tokens": self.max_tokens_per_batch}
         for numbers, logits in logits_at(self.model, rows, padded=bool(self.why_padded), **run):
-            own = values_of(self.model, logits, [len(rows[number][1]) for number in numbers])
+            own = self._values(logits, [len(rows[number][1]) for number in numbers])
             for number, values in zip(numbers, own, strict=True):
                 scores[number] = values
             if progress:
                 progress(numbers)
         return scores
+
+    def _values(self, logits: Any, counts: list[int]) -> list[list[float]]:
+        from .forward import values_of
+
+        return values_of(self.model, logits, counts)
+
+    def weigh(self, weights: Mapping[str, float]) -> None:
+        """Raises UsageError for names that are not attributes of this model."""
+        check_attributes(weights, (), "attribute_weights")
 
     @property
     def _pad_token_id(self) -> int:
@@ -198,11 +213,30 @@ class RewardModel(Scorer):
     """Made by `from_pretrained`. Scores are raw fp32 logits."""
 
     kind = OUTCOME
+    weights: tuple[float, ...] | None = None
+    """Of the attributes, in place of the model's own."""
+
+    def __init__(self, *model: Any, attributes: Attributes | None = None, **run: Any):
+        super().__init__(*model, **run)
+        self.heads = of_card(self.card) if attributes is None else attributes
 
     @property
     def attributes(self) -> tuple[str, ...]:
-        """What a public model gives beside its reward."""
+        """What a model gives beside its reward."""
+        if self.heads:
+            return tuple(one.name for one in self.heads) if len(self.heads) > 1 else ()
         return getattr(getattr(self.model, "score", None), "attributes", ())
+
+    def weigh(self, weights: Mapping[str, float]) -> None:
+        names = () if self.compares else self.attributes
+        check_attributes(weights, names, "attribute_weights")
+        self.weights = tuple(weights.get(name, 0.0) for name in names)
+
+    def _values(self, logits: Any, counts: list[int]) -> list[list[float]]:
+        found = combined(logits, self.heads).tolist() if self.heads else super()._values(logits, counts)
+        if self.weights is None:
+            return found
+        return [[sum(map(mul, self.weights, rest)), *rest] for _, *rest in found]
 
     def score_conversations(self, conversations: Sequence[Conversation], progress: Progress = None) -> Scores:
         return [numbers and numbers[0] for numbers in self.score_attributes(conversations, progress)]
@@ -220,6 +254,9 @@ class RewardModel(Scorer):
 
     def normalise(self, scores: Sequence[float | None]) -> Scores:
         """(score - mean) / std, as saved with the model."""
+        if self.weights is not None:
+            what = "the saved mean and std are those of the model's own weights, not of --attribute_weights"
+            raise UsageError(what, hint="leave out one of the two flags")
         reward = (self.card or {}).get("reward") or {}
         if not reward.get("std"):
             hint = "score without normalizing, or train the model with train.py"

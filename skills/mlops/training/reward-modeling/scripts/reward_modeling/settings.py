@@ -96,7 +96,16 @@ class TextSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScoringSettings(TextSettings):
+class AttributeSettings:
+    group: ClassVar = "reward"
+    attribute_weights: Mapping[str, float] | None = flag(
+        None,
+        "the reward is this sum of the model's attributes: helpfulness=0.65 verbosity=-0.4 (the weights saved with it)",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoringSettings(TextSettings, AttributeSettings):
     group: ClassVar = "reward model"
     model_name_or_path: str = flag(None, "folder or hub id of a reward model", metavar="MODEL")
     dtype: str = flag("float32", "precision of the weights", choices=DTYPES)
@@ -139,12 +148,12 @@ class ScoringSettings(TextSettings):
     @property
     def loading(self) -> dict[str, Any]:
         names = ("dtype", "device", "max_length", "overlong", "max_tokens_per_batch", "shared_prefix", "refused")
-        more = ("text_format", "chat_template_path", "reference_model_name_or_path")
+        more = ("text_format", "chat_template_path", "reference_model_name_or_path", "attribute_weights")
         return {name: getattr(self, name) for name in (*names, *more)}
 
 
 @dataclass(frozen=True, kw_only=True)
-class RewardsSettings:
+class RewardsSettings(AttributeSettings):
     group: ClassVar = "reward"
     reward_model_path: Sequence[str] = flag(
         None, "folders or hub ids of one or more outcome reward models", metavar="MODEL"

@@ -167,7 +167,12 @@ def difference(outcomes_a, outcomes_b, groups: Groups = None, weights=None, *, b
     return Estimate(value, low, high, len(differences), int(index.max()) + 1)
 
 
-def spearman(x, y, groups: Groups = None) -> Estimate | None:
+def pearson(x, y, groups: Groups = None) -> Estimate | None:
+    """Linear correlation, as `spearman`, with the variance 1 / (n - 3) of Fisher 1921, Metron 1:3-32."""
+    return spearman(x, y, groups, ranks=False)
+
+
+def spearman(x, y, groups: Groups = None, *, ranks: bool = True) -> Estimate | None:
     """Rank correlation of x and y [n], None under 4 values or where one side is constant.
 
     Fisher's z with the variance (1 + r^2 / 2) / (n - 3) of Bonett and Wright 2000, Psychometrika 65:23-28, at n over the
@@ -180,7 +185,7 @@ def spearman(x, y, groups: Groups = None) -> Estimate | None:
         return None
     from scipy import stats  # late, since it takes a second to import
 
-    u, v = (stats.zscore(stats.rankdata(values)) for values in (x, y))
+    u, v = (stats.zscore(stats.rankdata(values) if ranks else values) for values in (x, y))
     r = float(np.clip(np.mean(u * v), -1.0, 1.0))
     influence = u * v - r * (u**2 + v**2) / 2
     clustered, independent = clustered_variance(influence, index), float(np.sum(influence**2))
@@ -189,7 +194,8 @@ def spearman(x, y, groups: Groups = None) -> Estimate | None:
         effective = min(n, n * independent / clustered)
     limit = 1 - 12 / (n**3 - n)
     inner = min(max(r, -limit), limit)
-    half = Z * math.sqrt((1 + inner**2 / 2) / (effective - 3)) if effective > 3 else math.inf
+    variance = 1 + inner**2 / 2 if ranks else 1.0
+    half = Z * math.sqrt(variance / (effective - 3)) if effective > 3 else math.inf
     low, high = (math.tanh(math.atanh(inner) + sign * half) for sign in (-1, 1))
     return Estimate(r, min(low, r), max(high, r), n, int(index.max()) + 1)
 

@@ -9,6 +9,7 @@ from .comparison import SubsetComparison
 from .overoptimization import Study
 from .pair_measures import PairedComparison, PairSummary
 from .probes import ProbeSummary
+from .ratings import RatingSummary
 from .steps import StepSummary
 
 
@@ -51,6 +52,11 @@ class StepReport(StepSummary, Evaluated):
 
 
 @dataclass(frozen=True, kw_only=True)
+class RatingReport(RatingSummary, Evaluated):
+    pass
+
+
+@dataclass(frozen=True, kw_only=True)
 class PoolReport(PoolSummary, Evaluated):
     pass
 
@@ -73,4 +79,4 @@ class BenchmarkReport(Result):
     output: str | None
 
 
-EvaluationOutput = PairReport | StepReport | PoolReport | BenchmarkReport | OverOptimizationReport
+EvaluationOutput = PairReport | RatingReport | StepReport | PoolReport | BenchmarkReport | OverOptimizationReport

@@ -7,14 +7,14 @@ from pathlib import Path
 
 from .. import checkpoints, process
 from ..data.reading import load
-from ..data.records import Records, Solution, comparisons, solutions, to_score
+from ..data.records import Ranking, Records, Solution, comparisons, is_rated, rated, solutions, to_score
 from ..data.sources import read
 from ..data.writing import counted, tell_moved, with_metadata
 from ..errors import DataError, UsageError
 from ..outputs import check_output_file, write_whole
 from ..results import to_json
 from ..terminal import log
-from . import benchmark_runs, best_of_n, overoptimization, pairs, results, steps
+from . import benchmark_runs, best_of_n, overoptimization, pairs, ratings, results, steps
 from .comparison import compare, comparison_section
 from .inputs import score_answers, source_of
 from .plots import svg
@@ -58,6 +58,11 @@ def _evaluate_model(settings: EvaluationSettings) -> tuple[results.EvaluationOut
     of_steps = checkpoints.kind_of(settings.model_name_or_path) is checkpoints.PROCESS
     if of_steps and any(isinstance(row, Solution) for row in records.rows):
         return report_steps(settings, records)
+    if records.rows and all(isinstance(row, Ranking) and is_rated(row) for row in records.rows):
+        # Completions beside a score of their own are pairs for a model without their attributes.
+        makes_pairs = all(row.scores is not None and not row.is_labeled_answer for row in records.rows)
+        if not of_steps and not (makes_pairs and not checkpoints.saved_attributes(settings.model_name_or_path)):
+            return report_ratings(settings, records)
     return report_pairs(settings, records)
 
 
@@ -137,6 +142,16 @@ def report_pairs(settings: EvaluationSettings, records: Records) -> tuple[result
     said = _evaluated(settings, records, pairs.diagnose_pairs(found.summary))
     report = results.PairReport(**said, **vars(found.summary), comparison=comparison, probes=probed)
     return report, found.rows(other)
+
+
+def report_ratings(settings: EvaluationSettings, records: Records) -> tuple[results.RatingReport, OutputRows]:
+    for name in ("compare", "probes", "report", "threshold", "threshold_data", "subset_column"):
+        if getattr(settings, name):
+            raise UsageError(f"--{name} is not for answers that are rated by themselves")
+    found = ratings.evaluate_ratings(process.from_settings(settings), rated(records))
+    ratings.show_ratings(found.summary, settings.model_name_or_path)
+    said = _evaluated(settings, records, ratings.diagnose_ratings(found.summary))
+    return results.RatingReport(**said, **vars(found.summary)), found.rows
 
 
 def report_steps(settings: EvaluationSettings, records: Records) -> tuple[results.StepReport, OutputRows]:

@@ -121,6 +121,8 @@ def _value_from(path: str, policy: Policy) -> tuple[torch.nn.Module, torch.nn.Mo
         reason = "is an encoder, which sees the whole answer at once and so gives no value for its prefix"
     elif loaded.tokenizer.get_vocab() != policy.tokenizer.get_vocab():
         reason = "has another tokenizer than the policy, so it cannot read the policy's tokens as a value model"
+    elif loaded.model.config.num_labels != 1:
+        reason = "has several heads, not one value"
     if reason:
         hint = "leave --value_model out: the value model is then made from the policy"
         raise UsageError(f"{path} {reason}", hint=hint)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
+from ..attributes import Attributes
 from ..base_rendering import refused_together
 from ..data.audit import Finding, unreadable, without_errors
 from ..data.reading import check_verbatim, load
@@ -15,7 +16,11 @@ from ..terminal import warn
 from .settings import DataSettings
 
 if TYPE_CHECKING:
+    import torch
     from datasets import Dataset
+
+    from ..rendering import Renderer
+    from .settings import Settings
 
 
 CHUNK = 1024
@@ -70,6 +75,21 @@ def read_data(
         source, split = settings.eval_dataset_name or settings.dataset_name, settings.dataset_test_split or "test"
         held_out = take(load(source, split=split, **reading))
     return Data(called, train, held_out, records.format, records.set_aside, unreadable(records)), records
+
+
+@dataclass(frozen=True, kw_only=True)
+class Heads:
+    """Of a kind: the attributes that its model has heads for; none where it has one score."""
+
+    heads: Attributes = ()
+
+    def prepared(self, data: Data, settings: Settings) -> Self:
+        """With the heads that the data asks for."""
+        return self
+
+    def weighed(self, model: torch.nn.Module, renderer: Renderer, settings: Settings) -> Attributes:
+        """The heads with their weights, after training."""
+        return self.heads
 
 
 @dataclass(frozen=True)

@@ -1,70 +1,44 @@
-"""The trainer of outcome reward models: the Bradley-Terry loss, padded or packed batches, and TRL's RewardTrainer on them."""
+"""The trainers of outcome reward models: padded or packed batches, and TRL's RewardTrainer on them."""
 
 import contextlib
+import math
 from collections.abc import Iterator
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from datasets import Dataset
 from torch import Tensor
 from trl import RewardConfig, RewardTrainer
 
 from ..attention import Layout
 from ..attention import shared_prefix as sharing
+from ..attributes import Attributes
 from ..heads import unwrapped
 from ..packing import pack_together, right_padded
 from ..terminal import log
 from . import loop
+from .objectives import OBJECTIVES, bradley_terry, centering, of_ratings
+
+__all__ = ["bradley_terry", "centering"]
 
 PAIR_FIELDS = {"chosen": torch.long, "rejected": torch.long, "margin": torch.float32, "weight": torch.float32}
-
-
-def bradley_terry(
-    chosen: Tensor,
-    rejected: Tensor,
-    *,
-    margin: Tensor | None = None,
-    weight: Tensor | None = None,
-    label_smoothing: float = 0.0,
-) -> Tensor:
-    """Pairwise logistic loss: -log sigmoid(chosen - rejected - margin), weighted mean over pairs. Returns [].
-
-    chosen, rejected: [P] rewards. margin: [P], how much better the chosen answer must be. weight: [P]; the sum is divided
-    by P, not by the sum of the weights. label_smoothing: the share e of labels believed wrong: (1 - e) l(d) + e l(-d).
-    arXiv:2203.02155 Eq. 1; margin: arXiv:2307.09288 Eq. 2; smoothing: arXiv:2403.00409.
-
-    >>> bradley_terry(torch.tensor([2.0, 0.0]), torch.tensor([0.0, 0.0]))
-    tensor(0.4100)
-    """
-    difference = chosen - rejected
-    if margin is not None:
-        difference = difference - margin
-    loss = -F.logsigmoid(difference)
-    if label_smoothing:
-        loss = (1 - label_smoothing) * loss - label_smoothing * F.logsigmoid(-difference)
-    return (loss if weight is None else loss * weight).mean()
-
-
-def centering(chosen: Tensor, rejected: Tensor, weight: Tensor | None = None) -> Tensor:
-    """Mean squared sum of a pair's rewards, which pulls their mean to zero. chosen, rejected, weight: [P]. Returns [].
-
-    Bradley-Terry leaves the zero of the rewards free. Multiplied by `center_rewards_coefficient`. arXiv:2312.09244 Eq. 2.
-
-    >>> centering(torch.tensor([1.0, 2.0]), torch.tensor([-1.0, 0.0]))
-    tensor(2.)
-    """
-    squared = (chosen + rejected) ** 2
-    return (squared if weight is None else squared * weight).mean()
+TARGETS = "targets"
 
 
 def flattened(rows: list[dict[str, list]]) -> tuple[list[list[int]], dict[str, Tensor]]:
-    """(the S sequences of all rows; for each of P pairs the places of its sides among them, its margin and its weight).
+    """(the S sequences of all rows; for each of P pairs the places of its sides among them, its margin, weight and row).
+
+    Of rated answers, `targets` [S, attributes], NaN where a rating is missing.
 
     Weights are scaled by P / rows: in the mean over pairs, a ranking counts as one prompt.
     """
     sequences: list[list[int]] = []
+    if TARGETS in rows[0]:
+        sequences = [ids for row in rows for ids in row["sequences"]]
+        given = [[math.nan if one is None else one for one in own] for row in rows for own in row[TARGETS]]
+        return sequences, {TARGETS: torch.tensor(given), "tokens": torch.tensor(sum(map(len, sequences)))}
     pairs: dict[str, list] = {name: [] for name in PAIR_FIELDS}
+    row_of = [number for number, row in enumerate(rows) for _ in row["chosen"]]
     for row in rows:
         for side in ("chosen", "rejected"):
             pairs[side] += [len(sequences) + place for place in row[side]]
@@ -73,7 +47,7 @@ def flattened(rows: list[dict[str, list]]) -> tuple[list[list[int]], dict[str, T
         pairs["weight"] += row["weight"]
     tensors = {name: torch.tensor(pairs[name], dtype=dtype) for name, dtype in PAIR_FIELDS.items()}
     tensors["weight"] = tensors["weight"] * len(pairs["weight"]) / len(rows)
-    return sequences, {**tensors, "tokens": torch.tensor(sum(map(len, sequences)))}
+    return sequences, {**tensors, "row": torch.tensor(row_of), "tokens": torch.tensor(sum(map(len, sequences)))}
 
 
 class PaddedCollator:
@@ -93,12 +67,12 @@ class OutcomeTrainer(RewardTrainer):
 
     - `_prepare_dataset`: the rows are rendered already, by the project's own contract, and none is dropped in silence.
     - `_set_signature_columns_if_needed`: the rows carry weights and rankings of any length.
-    - `compute_loss`: weights, label smoothing, rankings; metrics are means over pairs, not over batches, ties count half.
+    - `compute_loss`: OBJECTIVES, weights, rankings; metrics are means over pairs, not over batches, ties count half.
     """
 
-    def __init__(self, *args: Any, label_smoothing: float = 0.0, **kwargs: Any):
+    def __init__(self, *args: Any, label_smoothing: float = 0.0, objective: str = "bradley_terry", **kwargs: Any):
         super().__init__(*args, **kwargs)
-        self.label_smoothing = label_smoothing
+        self.label_smoothing, self.objective = label_smoothing, objective
 
     def _prepare_dataset(
         self, dataset: Dataset, processing_class: Any, args: RewardConfig, dataset_name: str
@@ -111,14 +85,12 @@ class OutcomeTrainer(RewardTrainer):
     def compute_loss(
         self, model: Any, inputs: dict[str, Tensor], return_outputs: bool = False, num_items_in_batch: Any = None
     ):
-        pairs = {name: inputs.pop(name) for name in PAIR_FIELDS}
+        pairs = {name: inputs.pop(name) for name in (*PAIR_FIELDS, "row")}
         tokens = inputs.pop("tokens")
         outputs = model(**inputs, use_cache=False)
         rewards = outputs.logits.squeeze(-1).float()
         chosen, rejected = rewards[pairs["chosen"]], rewards[pairs["rejected"]]
-        loss = bradley_terry(
-            chosen, rejected, margin=pairs["margin"], weight=pairs["weight"], label_smoothing=self.label_smoothing
-        )
+        loss = OBJECTIVES[self.objective].loss(rewards, pairs, self.label_smoothing)
         if self.args.center_rewards_coefficient is not None:
             loss = loss + self.args.center_rewards_coefficient * centering(chosen, rejected, pairs["weight"])
         loop.check_finite(loss, model, self.state)
@@ -127,11 +99,7 @@ class OutcomeTrainer(RewardTrainer):
 
     def _collect_metrics(self, rewards: Tensor, difference: Tensor, tokens: Tensor) -> None:
         """TRL's `log` averages the lists, so its means are over pairs."""
-        mode = "train" if self.model.training else "eval"
-        metrics = self._metrics[mode]
-        if mode == "train":  # every token of every sequence, shared or not, as TRL counts
-            self._total_train_tokens += self.accelerator.gather(tokens).sum().item()
-        metrics["num_tokens"] = [self._total_train_tokens]
+        metrics = self._counting(tokens)
         difference, rewards = self._gather_ragged(difference), self._gather_ragged(rewards)
         metrics["accuracy"] += ((difference > 0).float() + 0.5 * (difference == 0).float()).tolist()
         metrics["margin"] += difference.tolist()
@@ -139,11 +107,40 @@ class OutcomeTrainer(RewardTrainer):
         metrics["min_reward"] = [min([*metrics["min_reward"], rewards.min().item()])]
         metrics["max_reward"] = [max([*metrics["max_reward"], rewards.max().item()])]
 
+    def _counting(self, tokens: Tensor) -> dict[str, list[float]]:
+        """The metrics, with every token of every sequence, shared or not, as TRL counts."""
+        mode = "train" if self.model.training else "eval"
+        if mode == "train":
+            self._total_train_tokens += self.accelerator.gather(tokens).sum().item()
+        self._metrics[mode]["num_tokens"] = [self._total_train_tokens]
+        return self._metrics[mode]
+
     def _gather_ragged(self, values: Tensor) -> Tensor:
         if self.accelerator.num_processes == 1:
             return values
         gathered = self.accelerator.gather(self.accelerator.pad_across_processes(values, pad_index=float("nan")))
         return gathered[~gathered.isnan()]
+
+
+class RatingTrainer(OutcomeTrainer):
+    """On rated answers, each a row with its `targets`."""
+
+    def __init__(self, *args: Any, heads: Attributes, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.heads = heads
+
+    def _set_signature_columns_if_needed(self) -> None:
+        self._signature_columns = ["sequences", TARGETS]
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ):
+        targets, tokens = inputs.pop(TARGETS), inputs.pop("tokens")
+        outputs = model(**inputs, use_cache=False)
+        loss = of_ratings(self.objective, outputs.logits.float(), targets, self.heads)
+        loop.check_finite(loss, model, self.state)
+        self._counting(tokens)
+        return (loss, outputs) if return_outputs else loss
 
 
 class PackedCollator:

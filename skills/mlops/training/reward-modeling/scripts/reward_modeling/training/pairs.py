@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ..cli import flag, fraction, non_negative_number
+from ..cli import finite_number, flag, fraction, non_negative_number
 from ..data.audit import audit
-from ..data.records import Comparison, comparisons
+from ..data.records import Comparison, Records, comparisons, ranked_by_ratings
 from ..errors import DataError, UsageError
 from ..kinds import OUTCOME
 from ..rendering import OVERLONG, Conversation, Renderer
 from ..settings import SHARED_PREFIX_HELP, WinnerSettings
 from ..terminal import listed, log, warn
-from .data import CHUNK, Data, Rows, read_data, settle_refused
+from .data import CHUNK, Data, Heads, Rows, read_data, settle_refused
+from .objectives import OBJECTIVES
 from .settings import DataSettings
 
 if TYPE_CHECKING:
@@ -26,10 +27,24 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pairs(WinnerSettings):
-    """An outcome reward model, by the Bradley-Terry loss on comparisons, for `runs.train`."""
+class Pairs(WinnerSettings, Heads):
+    """An outcome reward model, by a loss of comparisons, for `runs.train`."""
 
     group: ClassVar = "loss"
+    objective: str = flag(
+        "bradley_terry", "what is learned from pairs and rankings, or from ratings", choices=tuple(OBJECTIVES)
+    )
+    attributes: Sequence[str] | None = flag(None, "ratings to learn, a head for each (all)", metavar="NAME")
+    attribute_weights: Mapping[str, float] | None = flag(
+        None,
+        "the reward is this sum of the attributes (their mean); with an objective of pairs: by which answers are compared",
+    )
+    fit_attribute_weights: Sequence[str] | None = flag(
+        None, "pairs on which the weights are fitted after training, by Bradley-Terry", metavar="DATA"
+    )
+    rating_range: Sequence[float] | None = flag(
+        None, "refuse ratings outside of it", nargs=2, type=finite_number, metavar=("LOW", "HIGH")
+    )
     center_rewards_coefficient: float = flag(
         0.01, "pull the mean reward to zero; 0 switches it off", type=non_negative_number, metavar="C"
     )
@@ -54,7 +69,7 @@ class Pairs(WinnerSettings):
     @property
     def loss(self) -> dict[str, Any]:
         of_fit = {name: getattr(self, name) for name in ("center_rewards_coefficient", "label_smoothing")}
-        return {**of_fit, "margin": self.use_margin}
+        return {"objective": self.objective, **of_fit, "margin": self.use_margin}
 
     @staticmethod
     def config_class() -> type[RewardConfig]:
@@ -71,12 +86,38 @@ class Pairs(WinnerSettings):
                 f"--folds {self.folds} makes its own held-out pairs, from at least 2 folds",
                 hint="leave out --val_set_size, --eval_dataset_name and --dataset_test_split, or leave out --folds",
             )
-        data, _ = read_data(settings, "pairs", comparisons, winner_values=self.winner_values)
+        self._check_flags()
+        alone: Counter[str] = Counter()
+
+        def take(records: Records) -> list[Comparison]:
+            ranked = ranked_by_ratings(records, self.attribute_weights)
+            alone.update({name: n for name, n in ranked.set_aside.items() if name not in records.set_aside})
+            return comparisons(ranked)
+
+        data, _ = read_data(settings, "pairs", take, winner_values=self.winner_values)
+        data = replace(data, set_aside=data.set_aside | alone)
         findings = audit(data.train, eval_records=data.held_out or None, rendered=settings.rendered)
         data = data.audited(findings, settings)
         if not self.use_margin:
             data = replace(data, train=[replace(pair, margin=None) for pair in data.train])
+        if self.objective == "scaled_bradley_terry":
+            for pair in [*data.train, *data.held_out]:
+                if not pair.margin or pair.margin < 0:
+                    hint = "give `margin`, or the scores of both answers, or choose --objective bradley_terry"
+                    raise DataError(
+                        f"the pair has no margin above 0 to scale by ({pair.margin})", where=pair.origin, hint=hint
+                    )
         return data.split(settings)  # the audit looks at held-out pairs too
+
+    def _check_flags(self) -> None:
+        for name in ("attributes", "fit_attribute_weights", "rating_range"):
+            if getattr(self, name):
+                hint = "choose --objective regression, ordinal or binary, or leave it out"
+                raise UsageError(f"--{name} is for ratings, --objective {self.objective} learns from pairs", hint=hint)
+        if self.label_smoothing and self.objective == "plackett_luce":
+            raise UsageError("--label_smoothing is for pairs, not for --objective plackett_luce")
+        if self.objective == "scaled_bradley_terry" and not self.use_margin:
+            raise UsageError("--objective scaled_bradley_terry scales by margins, and --use_margin false ignores them")
 
     def renderer(self, tokenizer: PreTrainedTokenizerBase, **common: Any) -> Renderer:
         return Renderer(tokenizer, overlong=self.overlong, **common)
@@ -105,21 +146,27 @@ class Pairs(WinnerSettings):
     ) -> tuple[torch.nn.Module, dict[str, Any]]:
         from . import loop, outcome
 
+        trainer, own = self._trainer()
         return loop.fit(
-            outcome.OutcomeTrainer,
+            trainer,
             model,
             renderer,
             rows,
             config,
             data_collator=outcome.PaddedCollator(renderer.tokenizer.pad_token_id),
             label_smoothing=self.label_smoothing,
-            loss={
-                "center_rewards_coefficient": config.center_rewards_coefficient,
-                "label_smoothing": self.label_smoothing,
-            },
+            loss=self.loss | {"center_rewards_coefficient": config.center_rewards_coefficient},
+            objective=self.objective,
+            **own,
             within=lambda trainer: outcome.packed_batches(trainer, self.shared_prefix),
             **run,
         )
+
+    def _trainer(self) -> tuple[type, dict[str, Any]]:
+        """Its class, and arguments that are its own."""
+        from .outcome import OutcomeTrainer
+
+        return OutcomeTrainer, {}
 
 
 def render_comparisons(

@@ -52,6 +52,7 @@ def train_policy(run: PPORun | GRPORun, settings: PolicySettings) -> PolicyRun |
         weights=settings.reward_weights,
         combine=settings.reward_combine,
         normalise=settings.normalize_rewards,
+        attribute_weights=settings.attribute_weights,
         dtype=settings.reward_dtype,
         max_length=settings.reward_max_length,
         max_tokens_per_batch=settings.reward_max_tokens_per_batch,

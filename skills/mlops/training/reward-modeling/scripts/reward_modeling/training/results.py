@@ -6,6 +6,7 @@ from typing import Literal
 from ..data.audit import AuditFinding
 from ..evaluation.intervals import Estimate
 from ..evaluation.pair_measures import PairSummary
+from ..evaluation.ratings import RatingSummary
 from ..evaluation.steps import StepSummary
 from ..results import Number, Result
 
@@ -18,7 +19,7 @@ class RewardStatistics:
     std: Number
     n: int
     from_: str
-    """Held-out or training pairs or steps."""
+    """Held-out or training pairs, answers or steps."""
 
 
 @dataclass(frozen=True)
@@ -67,12 +68,14 @@ class TrainedModel(ModelRun):
     training: dict[str, object]
     """Also saved in reward_model.json."""
     reward: RewardStatistics
-    evaluation: PairSummary | StepSummary | None
+    evaluation: PairSummary | RatingSummary | StepSummary | None
     """On held-out data."""
     fingerprint: str
     """Of how texts are rendered."""
     reload_difference: Number
     """Largest difference of a score after saving and reloading."""
+    attribute_weights: dict[str, Number] | None = None
+    """Of a model with a head for each attribute."""
     folds: list[Fold] | None = None
     """Under --folds, whose evaluation is that of all pairs."""
 

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import checkpoints, losses
-from ..data.records import Comparison, Solution
+from ..attributes import Attributes
+from ..data.records import Comparison, Rated, Solution
 from ..errors import UsageError
 from ..evaluation.pairs import PairEvaluation, evaluate_pairs
+from ..evaluation.ratings import RatingEvaluation, evaluate_ratings
 from ..evaluation.steps import StepEvaluation, evaluate_steps, score_steps
 from ..heads import head_name
 from ..hf import Model
@@ -50,6 +52,7 @@ def train(
     if fields:  # what the trainer refuses is refused before data is read
         _config(kind, settings, fields, 0, settings.has_evaluation)
     data = kind.read(settings)
+    kind = kind.prepared(data, settings)
     loaded, renderer = _model(kind, settings)
     data = kind.audited(data, renderer, settings)
     drop = settings.drop_refused
@@ -81,14 +84,19 @@ def train(
     )
     if config.process_index != 0:
         return None
-    evaluate = _evaluate_steps if kind.model is PROCESS else _evaluate_pairs
-    evaluation, reward = evaluate(model.eval(), renderer, held_out, rows.records[:STATISTICS_SAMPLE])
+    heads, sample = kind.weighed(model.eval(), renderer, settings), rows.records[:STATISTICS_SAMPLE]
+    if heads:
+        evaluation, reward = _evaluate_ratings(model, renderer, held_out, sample, heads)
+        result["attribute_weights"] = {one.name: one.weight for one in heads}
+    else:
+        evaluate = _evaluate_steps if kind.model is PROCESS else _evaluate_pairs
+        evaluation, reward = evaluate(model, renderer, held_out, sample)
     if validation:
         evaluation, result["folds"] = validation
         training["cross_validation"] = {"folds": kind.folds, "accuracy": evaluation.summary.accuracy}
     training |= {"head": loaded.head, "counts": result["counts"], "base_model": settings.model_name_or_path}
     training |= {"dataset": settings.dataset_name, "loss": kind.loss}
-    card = checkpoints.save(model, renderer, str(output_dir), training=training, reward=reward)
+    card = checkpoints.save(model, renderer, str(output_dir), training=training, reward=reward, attributes=heads)
     _say_what_is_saved(output_dir, card["reload_difference"])
     training.pop("log")
     if report and evaluation:
@@ -131,6 +139,15 @@ def _evaluate_pairs(
     return evaluation, _statistics([*rated.chosen, *rated.rejected], source)
 
 
+def _evaluate_ratings(
+    model: Model, renderer: Renderer, held_out: list[Rated], trained_on: list[Rated], heads: Attributes
+) -> tuple[RatingEvaluation | None, RewardStatistics]:
+    scorer = RewardModel(model, renderer, attributes=heads)
+    evaluation = evaluate_ratings(scorer, held_out) if held_out else None
+    rated = evaluation or evaluate_ratings(scorer, trained_on)
+    return evaluation, _statistics(rated.rewards, "held-out answers" if evaluation else "training answers")
+
+
 def _evaluate_steps(
     model: Model, renderer: Renderer, held_out: list[Solution], trained_on: list[Solution]
 ) -> tuple[StepEvaluation | None, RewardStatistics]:
@@ -165,7 +182,8 @@ def _config(
 
 def _model(kind: Pairs | StepLabels, settings: Settings) -> tuple[checkpoints.Loaded, Renderer]:
     path, template = settings.model_name_or_path, settings.chat_template_path
-    loaded = checkpoints.load_for_training(path, chat_template_path=template, seed=settings.seed, kind=kind.model)
+    how = {"chat_template_path": template, "seed": settings.seed, "attributes": kind.heads}
+    loaded = checkpoints.load_for_training(path, kind=kind.model, **how)
     for note in [f"head: {loaded.head}", *loaded.notes]:
         log(note)
     return loaded, kind.renderer(
