@@ -45,9 +45,9 @@ def main(argv: list[str] | None = None) -> Result | None:
     args = parser().parse(argv)
     settings, given = cli.settings(Settings, args), cli.settings(Pairs, args)
     from reward_modeling.training import runs
-    from reward_modeling.training.ratings import kind_of
+    from reward_modeling.training.ratings import learner_of
 
-    kind = kind_of(given)
+    kind = learner_of(given)
 
     return runs.train(kind, settings, cli.trainer_fields(kind.config_class, args.trainer_arguments, "train.py"))
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor
 
-ATTRIBUTES = "attributes"
+CARD_KEY = "attributes"
 """Key of a card."""
 
 
@@ -56,7 +56,7 @@ def labels_of(attributes: Attributes) -> list[str]:
     return [label for one in attributes for label in one.labels]
 
 
-def split(logits: Tensor, attributes: Attributes) -> Sequence[Tensor]:
+def by_head(logits: Tensor, attributes: Attributes) -> Sequence[Tensor]:
     return logits.split([len(one.labels) for one in attributes], -1)
 
 
@@ -64,7 +64,7 @@ def combined(logits: Tensor, attributes: Attributes) -> Tensor:
     """[n, 1 + attributes] the reward and the value of each attribute, of [n, labels] logits."""
     import torch
 
-    parts = split(logits, attributes)
+    parts = by_head(logits, attributes)
     values = torch.stack([one.value(part) for one, part in zip(attributes, parts, strict=True)], -1)
     weights = values.new_tensor([one.weight for one in attributes])
     return torch.cat([(values * weights).sum(-1, keepdim=True), values], -1)
@@ -92,7 +92,7 @@ def to_card(attributes: Attributes) -> list[dict[str, Any]]:
 def of_card(card: Mapping[str, Any] | None) -> Attributes:
     """Raises TypeError and ValueError for what no card of ours says."""
     made = []
-    for entry in (card or {}).get(ATTRIBUTES) or ():
+    for entry in (card or {}).get(CARD_KEY) or ():
         numbers = {name: float(entry[name]) for name in ("weight", "mean", "std")}
         levels = tuple(map(float, entry["levels"]))
         made.append(Attribute(str(entry["name"]), str(entry["objective"]), **numbers, levels=levels))

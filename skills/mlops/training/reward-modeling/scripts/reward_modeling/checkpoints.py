@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .attributes import ATTRIBUTES, Attributes, collapsed, labels_of, of_card, same_heads, to_card
+from .attributes import CARD_KEY, Attributes, collapsed, labels_of, of_card, same_heads, to_card
 from .cards import CARD_VERSION, read_card
 from .chat_templates import DATE_NOTE, writes_the_date
 from .errors import ModelError
@@ -273,7 +273,7 @@ def save(
         "fingerprint": renderer.fingerprint,
         "rendering": {**renderer.contract(), "max_length": renderer.max_length, "overlong": renderer.overlong},
         "reward": reward,
-        **({ATTRIBUTES: to_card(attributes)} if attributes else {}),
+        **({CARD_KEY: to_card(attributes)} if attributes else {}),
         "golden": [{**example, "score": score} for example, score in zip(kind.golden, golden, strict=True)],
         "training": training,
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
@@ -298,14 +298,20 @@ def save(
 def _readme(kind: Kind, card: dict[str, Any]) -> str:
     base = card["training"].get("base_model")
     front = ["library_name: transformers", *kind.front]
+    if objective := (card["training"].get("loss") or {}).get("objective"):
+        front[-1] = front[-1].replace("bradley-terry", objective.replace("_", "-"))
     if base and not Path(base).exists():
         front.append(f"base_model: {base}")
     text = kind.readme.format(**card["rendering"])
     text += f"\n`{CARD}` holds the fingerprint of that rendering and golden scores to check against.\n"
     if heads := of_card(card):
-        text += f"\nIts logits are {', '.join(labels_of(heads))} (pipeline: `top_k=None`). A rating is `mean + std * logit`, of several\n"
-        text += "`NAME > LEVEL` the sum of their sigmoids times the steps between the levels; the reward is the sum of the ratings by\n"
-        text += f"the weights, all under `{ATTRIBUTES}` of `{CARD}`.\n"
+        rule = (
+            "levels[0] + sum((levels[i + 1] - levels[i]) * sigmoid(logits[i]))"
+            if heads[0].levels
+            else "mean + std * logit"
+        )
+        text += f"\nIts logits are {', '.join(labels_of(heads))} (pipeline: `top_k=None`). A rating is `{rule}`, the reward the sum of\n"
+        text += f"`weight * rating`, with the numbers under `{CARD_KEY}` of `{CARD}`.\n"
     if card["rendering"].get("text_format") == "rendered":
         text += "\nIts texts were rendered before training: give it prompt and answer as one such text, without a chat template.\n"
     return "\n".join(["---", *front, "---", "", text])

@@ -165,7 +165,7 @@ def comparisons(records: Records) -> list[Comparison]:
     return [pair for row in records.rows for pair in comparisons_of(row)]
 
 
-def rated(records: Records) -> list[Rated]:
+def rated_answers(records: Records) -> list[Rated]:
     for row in records.rows:
         if isinstance(row, Solution):
             raise _refused(records, row, *_OF_STEPS)

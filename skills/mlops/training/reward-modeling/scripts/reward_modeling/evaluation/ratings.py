@@ -83,7 +83,8 @@ def evaluate_ratings(model: RewardModel, answers: Sequence[Rated]) -> RatingEval
             predicted = 1 / (1 + np.exp(-predicted))
         ratings = [row.ratings.get(name) for row in rows]
         found[name] = _summary(predicted, ratings, keys, in_units=head is not None)
-    weights = {one.name: one.weight for one in model.heads if one.weight}
+    own = model.weights or [one.weight for one in model.heads]
+    weights = {name: weight for name, weight in zip(heads, own, strict=True) if weight} if heads else {}
     if len(weights) > 1 and REWARD not in found:
         found[REWARD] = _summary(values[:, 0], [weighted(row.ratings, weights) for row in rows], keys, in_units=False)
     summary = RatingSummary(len(answers), len(set(keys)), len(answers) - len(rows), found)
@@ -123,7 +124,7 @@ def _pair_accuracy(x: np.ndarray, y: np.ndarray, groups: Sequence[str]) -> tuple
         pairs = [(a, b) if y[a] > y[b] else (b, a) for a, b in combinations(own, 2) if y[a] != y[b]]
         outcomes += [float(x[a] > x[b]) + 0.5 * float(x[a] == x[b]) for a, b in pairs]
         owners += [group] * len(pairs)
-        weights += [1 / len(pairs)] * len(pairs)
+        weights += [1 / len(pairs) for _ in pairs]
     return (accuracy(outcomes, owners, weights) if outcomes else None), len(outcomes)
 
 

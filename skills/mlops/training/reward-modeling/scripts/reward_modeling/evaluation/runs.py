@@ -7,7 +7,7 @@ from pathlib import Path
 
 from .. import checkpoints, process
 from ..data.reading import load
-from ..data.records import Ranking, Records, Solution, comparisons, is_rated, rated, solutions, to_score
+from ..data.records import Ranking, Records, Solution, comparisons, is_rated, rated_answers, solutions, to_score
 from ..data.sources import read
 from ..data.writing import counted, tell_moved, with_metadata
 from ..errors import DataError, UsageError
@@ -148,7 +148,7 @@ def report_ratings(settings: EvaluationSettings, records: Records) -> tuple[resu
     for name in ("compare", "probes", "report", "threshold", "threshold_data", "subset_column"):
         if getattr(settings, name):
             raise UsageError(f"--{name} is not for answers that are rated by themselves")
-    found = ratings.evaluate_ratings(process.from_settings(settings), rated(records))
+    found = ratings.evaluate_ratings(process.from_settings(settings), rated_answers(records))
     ratings.show_ratings(found.summary, settings.model_name_or_path)
     said = _evaluated(settings, records, ratings.diagnose_ratings(found.summary))
     return results.RatingReport(**said, **vars(found.summary)), found.rows

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..attributes import Attribute, Attributes, split
+from ..attributes import Attribute, Attributes, by_head
 
 if TYPE_CHECKING:  # torch takes seconds, and flags are made of this table
     from torch import Tensor
@@ -56,22 +56,22 @@ def centering(chosen: Tensor, rejected: Tensor, weight: Tensor | None = None) ->
     return (squared if weight is None else squared * weight).mean()
 
 
-Pairs = Mapping[str, "Tensor"]
+PairTensors = Mapping[str, "Tensor"]
 """`chosen`, `rejected`: [P] places among the S rewards; `margin`, `weight`: [P]; `row`: [P] the ranking of each."""
 
 
-def of_pairs(rewards: Tensor, pairs: Pairs, label_smoothing: float) -> Tensor:
+def of_pairs(rewards: Tensor, pairs: PairTensors, label_smoothing: float) -> Tensor:
     how = {"margin": pairs["margin"], "weight": pairs["weight"], "label_smoothing": label_smoothing}
     return bradley_terry(rewards[pairs["chosen"]], rewards[pairs["rejected"]], **how)
 
 
-def scaled(rewards: Tensor, pairs: Pairs, label_smoothing: float) -> Tensor:
+def scaled(rewards: Tensor, pairs: PairTensors, label_smoothing: float) -> Tensor:
     """A pair counts as often as its margin says."""
     how = {"weight": pairs["weight"] * pairs["margin"], "label_smoothing": label_smoothing}
     return bradley_terry(rewards[pairs["chosen"]], rewards[pairs["rejected"]], **how)
 
 
-def plackett_luce(rewards: Tensor, pairs: Pairs, label_smoothing: float = 0.0) -> Tensor:
+def plackett_luce(rewards: Tensor, pairs: PairTensors, label_smoothing: float = 0.0) -> Tensor:
     """-log of the probability that an answer is drawn before all that are worse; mean over a ranking's answers. Returns [].
 
     Without ties this is the likelihood of the ranking, and of two answers Bradley-Terry. Equal scores are not compared.
@@ -90,7 +90,7 @@ def plackett_luce(rewards: Tensor, pairs: Pairs, label_smoothing: float = 0.0) -
     return (losses * weights[row_of] / counts[row_of].clamp(min=1))[stages].sum() / len(chosen)
 
 
-def regression(logits: Tensor, ratings: Tensor, head: Attribute) -> Tensor:
+def squared_error(logits: Tensor, ratings: Tensor, head: Attribute) -> Tensor:
     """Squared error of standardized ratings. logits: [n, 1]. Returns [n]."""
     return (logits[:, 0] - (ratings - head.mean) / head.std) ** 2
 
@@ -133,7 +133,10 @@ OBJECTIVES: dict[str, Objective] = {
         plackett_luce,
     ),
     "regression": Objective(
-        "ratings", "(logit - (rating - mean) / std)^2", "HelpSteer2, arXiv:2406.08673 (without the scale)", regression
+        "ratings",
+        "(logit - (rating - mean) / std)^2",
+        "HelpSteer2, arXiv:2406.08673 (without the scale)",
+        squared_error,
     ),
     "ordinal": Objective(
         "ratings",
@@ -155,7 +158,7 @@ def of_ratings(name: str, logits: Tensor, targets: Tensor, heads: Attributes) ->
     import torch
 
     loss, losses = OBJECTIVES[name].loss, []
-    for head, own, ratings in zip(heads, split(logits, heads), targets.unbind(-1), strict=True):
+    for head, own, ratings in zip(heads, by_head(logits, heads), targets.unbind(-1), strict=True):
         known = ~ratings.isnan()
         losses.append(loss(own[known], ratings[known], head))
     return torch.cat(losses).mean()

@@ -1,13 +1,16 @@
 """The trainers of outcome reward models: padded or packed batches, and TRL's RewardTrainer on them."""
 
+from __future__ import annotations
+
 import contextlib
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from datasets import Dataset
 from torch import Tensor
+from transformers import Trainer
 from trl import RewardConfig, RewardTrainer
 
 from ..attention import Layout
@@ -20,6 +23,9 @@ from . import loop
 from .objectives import OBJECTIVES, bradley_terry, centering, of_ratings
 
 __all__ = ["bradley_terry", "centering"]
+
+if TYPE_CHECKING:
+    from peft import PeftConfig
 
 PAIR_FIELDS = {"chosen": torch.long, "rejected": torch.long, "margin": torch.float32, "weight": torch.float32}
 TARGETS = "targets"
@@ -99,21 +105,17 @@ class OutcomeTrainer(RewardTrainer):
 
     def _collect_metrics(self, rewards: Tensor, difference: Tensor, tokens: Tensor) -> None:
         """TRL's `log` averages the lists, so its means are over pairs."""
-        metrics = self._counting(tokens)
+        mode = "train" if self.model.training else "eval"
+        metrics = self._metrics[mode]
+        if mode == "train":  # every token of every sequence, shared or not, as TRL counts
+            self._total_train_tokens += self.accelerator.gather(tokens).sum().item()
+        metrics["num_tokens"] = [self._total_train_tokens]
         difference, rewards = self._gather_ragged(difference), self._gather_ragged(rewards)
         metrics["accuracy"] += ((difference > 0).float() + 0.5 * (difference == 0).float()).tolist()
         metrics["margin"] += difference.tolist()
         metrics["mean_reward"] += rewards.tolist()
         metrics["min_reward"] = [min([*metrics["min_reward"], rewards.min().item()])]
         metrics["max_reward"] = [max([*metrics["max_reward"], rewards.max().item()])]
-
-    def _counting(self, tokens: Tensor) -> dict[str, list[float]]:
-        """The metrics, with every token of every sequence, shared or not, as TRL counts."""
-        mode = "train" if self.model.training else "eval"
-        if mode == "train":
-            self._total_train_tokens += self.accelerator.gather(tokens).sum().item()
-        self._metrics[mode]["num_tokens"] = [self._total_train_tokens]
-        return self._metrics[mode]
 
     def _gather_ragged(self, values: Tensor) -> Tensor:
         if self.accelerator.num_processes == 1:
@@ -122,24 +124,34 @@ class OutcomeTrainer(RewardTrainer):
         return gathered[~gathered.isnan()]
 
 
-class RatingTrainer(OutcomeTrainer):
-    """On rated answers, each a row with its `targets`."""
+class RatingTrainer(Trainer):
+    """transformers' Trainer with a loss of ratings: TRL's takes models with one label only. Arguments as of `OutcomeTrainer`."""
 
-    def __init__(self, *args: Any, heads: Attributes, **kwargs: Any):
-        super().__init__(*args, **kwargs)
-        self.heads = heads
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        *,
+        objective: str,
+        heads: Attributes,
+        peft_config: PeftConfig | None = None,
+        label_smoothing: float = 0.0,
+        **kwargs: Any,
+    ):
+        if peft_config is not None:
+            from peft import get_peft_model
 
-    def _set_signature_columns_if_needed(self) -> None:
-        self._signature_columns = ["sequences", TARGETS]
+            model = get_peft_model(model, peft_config)
+        super().__init__(loop.without_dropout(model) if kwargs["args"].disable_dropout else model, **kwargs)
+        self.objective, self.heads = objective, heads
+        self.label_names, self.model_accepts_loss_kwargs = [TARGETS], False
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ):
-        targets, tokens = inputs.pop(TARGETS), inputs.pop("tokens")
-        outputs = model(**inputs, use_cache=False)
-        loss = of_ratings(self.objective, outputs.logits.float(), targets, self.heads)
+        own = {name: value for name, value in inputs.items() if name not in (TARGETS, "tokens")}
+        outputs = model(**own, use_cache=False)
+        loss = of_ratings(self.objective, outputs.logits.float(), inputs[TARGETS], self.heads)
         loop.check_finite(loss, model, self.state)
-        self._counting(tokens)
         return (loss, outputs) if return_outputs else loss
 
 

@@ -12,7 +12,7 @@ from ..attributes import Attribute, Attributes, reweighted, same_heads
 from ..checkpoints import saved_attributes
 from ..data.audit import audit
 from ..data.reading import load
-from ..data.records import Rated, check_attributes, comparisons, rated, rated_names
+from ..data.records import Rated, check_attributes, comparisons, rated_answers, rated_names
 from ..errors import DataError, UsageError
 from ..rendering import Conversation, Renderer
 from ..terminal import listed, log
@@ -29,7 +29,7 @@ RIDGE = 1e-3
 """Of fitted weights of standardized attributes: pairs that no weights contradict would make them infinite."""
 
 
-def kind_of(given: Pairs) -> Pairs:
+def learner_of(given: Pairs) -> Pairs:
     """The settings as what their objective learns from."""
     if OBJECTIVES[given.objective].takes == "pairs":
         return given
@@ -56,7 +56,7 @@ class Ratings(Pairs):
             raise UsageError(
                 "--attribute_weights and --fit_attribute_weights exclude each other", hint="give one of them"
             )
-        data, _ = read_data(settings, "answers", rated)
+        data, _ = read_data(settings, "answers", rated_answers)
         names = rated_names(data.train)
         check_attributes(self.attributes or (), names, "attributes")
         chosen = tuple(self.attributes or names)
@@ -93,7 +93,11 @@ class Ratings(Pairs):
             heads = reweighted(heads, self.attribute_weights)
         elif len(heads) > 1 and heads is not saved and not self.fit_attribute_weights:
             log("the reward is the mean of all attributes: --attribute_weights says what each counts")
-        log("; ".join(f"{one.name}: {len(ratings[one.name])} ratings, mean {one.mean:.3g}" for one in heads))
+        told = (
+            f"{name}: {len(own)} ratings, mean {np.mean(own):.3g}, std {np.std(own):.3g}"
+            for name, own in ratings.items()
+        )
+        log("; ".join(told))
         return replace(self, heads=heads)
 
     def _head(self, name: str, values: list[float], several: int) -> Attribute:
