@@ -56,9 +56,10 @@ def _fault(card: dict[str, Any]) -> str | None:
         return "`golden` is not the list of fixed texts with their scores"
     try:
         heads = attributes.of_card(card)
-    except (KeyError, TypeError, ValueError):
-        return "`attributes` is not a list of heads with their names, weights and scales"
-    if not all(_is_number(number) for one in heads for number in (one.weight, one.mean, one.std, *one.levels)):
+        numbers = [number for one in heads for number in (one.weight, one.mean, one.std, *one.levels)]
+    except TypeError:
+        return "`attributes` is not a list of heads"
+    if not all(map(_is_number, numbers)):
         return "a number of its `attributes` is not finite"
     if not all(_has_scores(text, len(attributes.labels_of(heads))) for text in texts):
         return "a golden score is not a finite number"

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .attributes import CARD_KEY, Attributes, collapsed, labels_of, of_card, same_heads, to_card
+from .attributes import Attributes, collapsed, labels_of, of_card
 from .cards import CARD_VERSION, read_card
 from .chat_templates import DATE_NOTE, writes_the_date
 from .errors import ModelError
@@ -50,8 +50,8 @@ def load_for_training(
 ) -> Loaded:
     """A model with the head of this kind, or of these attributes, in fp32, and a tokenizer that obeys the rendering rules.
 
-    A new head is drawn from N(0, 1/(d+1)) (Stiennon et al. 2020, arXiv:2009.01325, B.1). Several trained heads become one
-    by their weights where one is wanted (regression before Bradley-Terry: arXiv:2410.01257).
+    A new head is drawn from N(0, 1/(d+1)) (Stiennon et al. 2020, arXiv:2009.01325, B.1). Heads of attributes become one
+    where none are wanted (regression before Bradley-Terry: arXiv:2410.01257).
     """
     import torch
     from transformers import set_seed
@@ -70,13 +70,14 @@ def load_for_training(
     lost = [key for key in missing if key.startswith(trunk) and ".pooler." not in key]
     if lost:
         raise ModelError(f"{path} lacks the weights of {len(lost)} layers, the first is {lost[0]}")
-    new = bool(missing) or (bool(attributes) and not same_heads(saved, attributes))
-    if new or (saved and not attributes):
-        _replace_head(model, len(labels), () if new else saved)
-    if new and is_trained:
-        notes.append("head: that of the model was trained for something else, and is drawn anew")
+    new = bool(missing) or (attributes != saved and bool(attributes))
+    old = head_projection(model)
+    if new:
+        drawn = torch.nn.init.normal_(torch.empty(len(labels), old.in_features), std=(old.in_features + 1) ** -0.5)
+        _set_head(model, old, drawn)
     elif saved and not attributes:
-        notes.append(f"head: {', '.join(one.name for one in saved)} become one reward by their weights")
+        _set_head(model, old, collapsed(old.weight.data, saved))
+        notes.append(f"head: {', '.join(labels_of(saved))} become one reward by their weights")
     if len(tokenizer) > model.get_input_embeddings().num_embeddings:
         model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
         notes.append(f"embeddings: grown to {len(tokenizer)} for the new pad token")
@@ -85,25 +86,19 @@ def load_for_training(
 
 
 def saved_attributes(path: str) -> Attributes:
-    """Of the heads of a model that train.py made of ratings."""
-    return of_card(read_card(path)) if not recognize_family(path) else ()
+    return of_card(read_card(path))
 
 
-def _replace_head(model: Model, labels: int, saved: Attributes) -> None:
-    """By a new one, or by the one reward of these."""
+def _set_head(model: Model, old: Any, weight: Any) -> None:
     import torch
 
-    old, base = head_projection(model), unwrapped(model)
-    head = torch.nn.Linear(old.in_features, labels, bias=old.bias is not None)
-    if saved:
-        head.weight.data = collapsed(old.weight.data, saved)
-    else:
-        torch.nn.init.normal_(head.weight, std=(head.in_features + 1) ** -0.5)
-    if head.bias is not None:
+    base, has_bias = unwrapped(model), old.bias is not None
+    head = torch.nn.utils.skip_init(torch.nn.Linear, weight.shape[1], len(weight), bias=has_bias)
+    head.weight.data = weight
+    if has_bias:
         torch.nn.init.zeros_(head.bias)
-    name = next(name for name, module in base.named_modules() if module is old)
-    base.set_submodule(name, head)
-    base.num_labels = base.config.num_labels = labels
+    base.set_submodule(next(name for name, module in base.named_modules() if module is old), head)
+    base.num_labels = base.config.num_labels = len(weight)
 
 
 def load(
@@ -273,7 +268,7 @@ def save(
         "fingerprint": renderer.fingerprint,
         "rendering": {**renderer.contract(), "max_length": renderer.max_length, "overlong": renderer.overlong},
         "reward": reward,
-        **({CARD_KEY: to_card(attributes)} if attributes else {}),
+        **({"attributes": [vars(one) for one in attributes]} if attributes else {}),
         "golden": [{**example, "score": score} for example, score in zip(kind.golden, golden, strict=True)],
         "training": training,
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
@@ -306,12 +301,9 @@ def _readme(kind: Kind, card: dict[str, Any]) -> str:
     text += f"\n`{CARD}` holds the fingerprint of that rendering and golden scores to check against.\n"
     if heads := of_card(card):
         rule = (
-            "levels[0] + sum((levels[i + 1] - levels[i]) * sigmoid(logits[i]))"
-            if heads[0].levels
-            else "mean + std * logit"
+            "the sum of the steps between `levels` times sigmoid(logit)" if heads[0].levels else "`mean + std * logit`"
         )
-        text += f"\nIts logits are {', '.join(labels_of(heads))} (pipeline: `top_k=None`). A rating is `{rule}`, the reward the sum of\n"
-        text += f"`weight * rating`, with the numbers under `{CARD_KEY}` of `{CARD}`.\n"
+        text += f"\nLogits: {', '.join(labels_of(heads))}. A rating is {rule}, the reward the sum of `weight * rating` (`{CARD}`).\n"
     if card["rendering"].get("text_format") == "rendered":
         text += "\nIts texts were rendered before training: give it prompt and answer as one such text, without a chat template.\n"
     return "\n".join(["---", *front, "---", "", text])

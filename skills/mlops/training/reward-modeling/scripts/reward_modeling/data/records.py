@@ -169,8 +169,8 @@ def rated_answers(records: Records) -> list[Rated]:
     for row in records.rows:
         if isinstance(row, Solution):
             raise _refused(records, row, *_OF_STEPS)
-        if not is_rated(row) and (isinstance(row, Comparison) or row.scores is None):
-            hint = "give prompt, completion and score, or an object `ratings`; pairs are for --objective bradley_terry"
+        if isinstance(row, Comparison) or (row.ratings is None and row.scores is None):
+            hint = "give prompt, completion and score, or an object `ratings`; for pairs, --objective bradley_terry"
             raise _refused(records, row, "do not rate each answer by itself", hint)
     return [one for row in records.rows for one in ratings_of(row)]
 
@@ -205,36 +205,36 @@ def weighted(ratings: Mapping[str, float | None], weights: Mapping[str, float]) 
 
 
 def ranked_by_ratings(records: Records, weights: Mapping[str, float] | None) -> Records:
-    """Rated answers without another label, as one ranking a prompt by the weighted sum of their ratings.
+    """Rated answers without another label become one ranking a prompt, by the weighted sum of their ratings.
 
-    `set_aside` counts prompts with fewer than two of them. Raises DataError where several attributes have no weights.
+    `set_aside` counts prompts with fewer than two. Raises DataError where several attributes have no weights.
     """
+    rows: list[Record] = []
     groups: dict[str, list[Rated]] = {}
-    others = []
     for row in records.rows:
         if isinstance(row, Ranking) and row.ratings is not None and row.scores is None:
             groups.setdefault(json.dumps([row.prompt, row.tools], sort_keys=True, default=str), []).extend(
                 ratings_of(row)
             )
         else:
-            others.append(row)
+            rows.append(row)
     names = rated_names(chain(*groups.values()))
     check_attributes(weights or (), names, "attribute_weights")
     if len(names) > 1 and not weights:
         what = f"these rows rate {', '.join(names)}: which answer is better is not said"
-        hint = f"--attribute_weights {names[0]}=1 makes pairs of one, --objective regression learns all"
+        hint = f"--attribute_weights {names[0]}=1 makes pairs, --objective regression learns all"
         raise DataError(what, where=next(iter(records.files), None), hint=hint)
-    made, alone = [], 0
+    aside: Counter[str] = Counter(records.set_aside)
     for answers in groups.values():
-        scored = [(one, weighted(one.ratings, weights or dict.fromkeys(names, 1.0))) for one in answers]
-        known = [(one.completion, score) for one, score in scored if score is not None]
-        alone += len(known) < 2
+        scores = [weighted(one.ratings, weights or dict.fromkeys(names, 1.0)) for one in answers]
+        known = [(one.completion, score) for one, score in zip(answers, scores, strict=True) if score is not None]
         if len(known) > 1:
-            first = answers[0]
-            shared = {name: getattr(first, name) for name in ("tools", "id", "metadata", "origin")}
-            made.append(Ranking(first.prompt, *map(list, zip(*known, strict=True)), **shared))
-    aside = {"one rated answer to its prompt": alone} if alone else {}
-    return replace(records, rows=others + made, set_aside=records.set_aside | aside)
+            one = answers[0]
+            made = Ranking(one.prompt, *map(list, zip(*known, strict=True)), one.tools)
+            rows.append(replace(made, id=one.id, metadata=one.metadata, origin=one.origin))
+        else:
+            aside["one rated answer to its prompt"] += 1
+    return replace(records, rows=rows, set_aside=dict(aside))
 
 
 def solutions(records: Records) -> list[Solution]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from .. import checkpoints, process
 from ..data.reading import load
-from ..data.records import Ranking, Records, Solution, comparisons, is_rated, rated_answers, solutions, to_score
+from ..data.records import Records, Solution, comparisons, is_rated, rated_answers, solutions, to_score
 from ..data.sources import read
 from ..data.writing import counted, tell_moved, with_metadata
 from ..errors import DataError, UsageError
@@ -58,10 +58,9 @@ def _evaluate_model(settings: EvaluationSettings) -> tuple[results.EvaluationOut
     of_steps = checkpoints.kind_of(settings.model_name_or_path) is checkpoints.PROCESS
     if of_steps and any(isinstance(row, Solution) for row in records.rows):
         return report_steps(settings, records)
-    if records.rows and all(isinstance(row, Ranking) and is_rated(row) for row in records.rows):
-        # Completions beside a score of their own are pairs for a model without their attributes.
-        makes_pairs = all(row.scores is not None and not row.is_labeled_answer for row in records.rows)
-        if not of_steps and not (makes_pairs and not checkpoints.saved_attributes(settings.model_name_or_path)):
+    if not of_steps and records.rows and all(map(is_rated, records.rows)):
+        has_pairs = all(len(row.completions) > 1 and row.scores for row in records.rows)
+        if not has_pairs or checkpoints.saved_attributes(settings.model_name_or_path):
             return report_ratings(settings, records)
     return report_pairs(settings, records)
 
@@ -150,8 +149,7 @@ def report_ratings(settings: EvaluationSettings, records: Records) -> tuple[resu
             raise UsageError(f"--{name} is not for answers that are rated by themselves")
     found = ratings.evaluate_ratings(process.from_settings(settings), rated_answers(records))
     ratings.show_ratings(found.summary, settings.model_name_or_path)
-    said = _evaluated(settings, records, ratings.diagnose_ratings(found.summary))
-    return results.RatingReport(**said, **vars(found.summary)), found.rows
+    return results.RatingReport(**_evaluated(settings, records, []), **vars(found.summary)), found.rows
 
 
 def report_steps(settings: EvaluationSettings, records: Records) -> tuple[results.StepReport, OutputRows]:

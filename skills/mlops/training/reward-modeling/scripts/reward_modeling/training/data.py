@@ -84,11 +84,10 @@ class Heads:
     heads: Attributes = ()
 
     def prepared(self, data: Data, settings: Settings) -> Self:
-        """With the heads that the data asks for."""
         return self
 
-    def weighed(self, model: torch.nn.Module, renderer: Renderer, settings: Settings) -> Attributes:
-        """The heads with their weights, after training."""
+    def weighed(self, model: torch.nn.Module, renderer: Renderer) -> Attributes:
+        """After training."""
         return self.heads
 
 

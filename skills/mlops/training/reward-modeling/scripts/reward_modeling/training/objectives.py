@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ..attributes import Attribute, Attributes, by_head
@@ -57,58 +58,40 @@ def centering(chosen: Tensor, rejected: Tensor, weight: Tensor | None = None) ->
 
 
 PairTensors = Mapping[str, "Tensor"]
-"""`chosen`, `rejected`: [P] places among the S rewards; `margin`, `weight`: [P]; `row`: [P] the ranking of each."""
+"""`chosen`, `rejected`: [P] places among the S rewards; `margin`, `weight`, `stage`: [P]."""
 
 
-def of_pairs(rewards: Tensor, pairs: PairTensors, label_smoothing: float) -> Tensor:
-    how = {"margin": pairs["margin"], "weight": pairs["weight"], "label_smoothing": label_smoothing}
-    return bradley_terry(rewards[pairs["chosen"]], rewards[pairs["rejected"]], **how)
-
-
-def scaled(rewards: Tensor, pairs: PairTensors, label_smoothing: float) -> Tensor:
-    """A pair counts as often as its margin says."""
-    how = {"weight": pairs["weight"] * pairs["margin"], "label_smoothing": label_smoothing}
-    return bradley_terry(rewards[pairs["chosen"]], rewards[pairs["rejected"]], **how)
+def of_pairs(rewards: Tensor, pairs: PairTensors, label_smoothing: float, *, scaled: bool = False) -> Tensor:
+    margin, weight = pairs["margin"], pairs["weight"]
+    how = {"weight": weight * margin} if scaled else {"weight": weight, "margin": margin}
+    return bradley_terry(rewards[pairs["chosen"]], rewards[pairs["rejected"]], label_smoothing=label_smoothing, **how)
 
 
 def plackett_luce(rewards: Tensor, pairs: PairTensors, label_smoothing: float = 0.0) -> Tensor:
-    """-log of the probability that an answer is drawn before all that are worse; mean over a ranking's answers. Returns [].
+    """-log of the probability that an answer is drawn before all worse ones; mean over the answers of a ranking. Returns [].
 
-    Without ties this is the likelihood of the ranking, and of two answers Bradley-Terry. Equal scores are not compared.
+    Equal scores are not compared. `stage` shares a ranking's weight among its answers, of each among its pairs.
     """
     import torch
 
-    chosen, rows = pairs["chosen"], int(pairs["row"].max()) + 1
-    among = torch.eye(len(rewards), dtype=torch.bool, device=rewards.device)  # [S, S]: itself, and what is worse
-    among[chosen, pairs["rejected"]] = True
-    drawn = torch.full_like(among, -torch.inf, dtype=rewards.dtype).masked_fill(among, 0.0)
-    losses = (rewards + drawn).logsumexp(-1) - rewards  # 0 for the worst
-    row_of = torch.zeros_like(chosen.new_empty(len(rewards))).index_copy(0, chosen, pairs["row"])
-    stages = among.sum(-1) > 1
-    counts = torch.bincount(row_of[stages], minlength=rows)
-    weights = rewards.new_zeros(rows).index_add(0, pairs["row"], pairs["weight"].to(rewards.dtype))
-    return (losses * weights[row_of] / counts[row_of].clamp(min=1))[stages].sum() / len(chosen)
+    among = torch.eye(len(rewards), dtype=torch.bool, device=rewards.device)  # itself, and what is worse
+    among[pairs["chosen"], pairs["rejected"]] = True
+    losses = rewards.expand_as(among).masked_fill(~among, -torch.inf).logsumexp(-1) - rewards
+    return (losses[pairs["chosen"]] * pairs["stage"]).mean()
 
 
 def squared_error(logits: Tensor, ratings: Tensor, head: Attribute) -> Tensor:
-    """Squared error of standardized ratings. logits: [n, 1]. Returns [n]."""
     return (logits[:, 0] - (ratings - head.mean) / head.std) ** 2
 
 
-def ordinal(logits: Tensor, ratings: Tensor, head: Attribute) -> Tensor:
-    """-log probability of a rating's being above, or not above, each level but the last. logits: [n, levels - 1]. Returns [n]."""
-    above = ratings[:, None] > ratings.new_tensor(head.levels[:-1])
+def cumulative(logits: Tensor, ratings: Tensor, head: Attribute) -> Tensor:
+    above = ratings[:, None] > ratings.new_tensor(head.levels[:-1] or [0.0])
     return -log_sigmoid(logits.where(above, -logits)).sum(-1)
-
-
-def binary(logits: Tensor, ratings: Tensor, head: Attribute) -> Tensor:
-    """Cross-entropy of labels 1 and 0. logits: [n, 1]. Returns [n]."""
-    return -log_sigmoid(logits[:, 0].where(ratings > 0, -logits[:, 0]))
 
 
 @dataclass(frozen=True)
 class Objective:
-    """takes: "pairs" (a loss of rewards, pairs and the smoothing) or "ratings" (a loss of each rating of an attribute)."""
+    """loss: of rewards, pairs and label smoothing, or of logits [n, labels], ratings [n] and their head (-> [n])."""
 
     takes: str
     formula: str
@@ -118,47 +101,36 @@ class Objective:
 
 OBJECTIVES: dict[str, Objective] = {
     "bradley_terry": Objective(
-        "pairs",
-        "-log sigmoid(chosen - rejected - margin)",
-        "arXiv:2203.02155 Eq. 1; the margin: arXiv:2307.09288 Eq. 2",
-        of_pairs,
+        "pairs", "-log sigmoid(chosen - rejected - margin)", "arXiv:2203.02155 Eq. 1, arXiv:2307.09288 Eq. 2", of_pairs
     ),
     "scaled_bradley_terry": Objective(
-        "pairs", "-margin log sigmoid(chosen - rejected)", "HelpSteer2-Preference, arXiv:2410.01257", scaled
+        "pairs", "-margin log sigmoid(chosen - rejected)", "arXiv:2410.01257", partial(of_pairs, scaled=True)
     ),
     "plackett_luce": Objective(
         "pairs",
-        "-log(exp(answer) / sum of exp over it and all worse ones), mean over a ranking",
-        "Plackett 1975, Applied Statistics 24:193; as a loss Xia et al. 2008, ICML (ListMLE)",
+        "-log of softmax over an answer and all worse ones",
+        "Plackett 1975, Applied Statistics 24:193",
         plackett_luce,
     ),
     "regression": Objective(
-        "ratings",
-        "(logit - (rating - mean) / std)^2",
-        "HelpSteer2, arXiv:2406.08673 (without the scale)",
-        squared_error,
+        "ratings", "(logit - (rating - mean) / std)^2", "arXiv:2406.08673, unscaled", squared_error
     ),
     "ordinal": Objective(
         "ratings",
-        "-log sigmoid(+-logit) for each level that the rating is above (+) or not (-)",
-        "cumulative logits, McCullagh 1980, JRSS B 42:109; one head a level: Frank and Hall 2001, ECML",
-        ordinal,
+        "-log sigmoid(+-logit), + for each level that the rating is above",
+        "McCullagh 1980, JRSS B 42:109; a head a level: Frank and Hall 2001, ECML",
+        cumulative,
     ),
-    "binary": Objective(
-        "ratings",
-        "-log sigmoid(+-logit) of desirable (+) or not (-)",
-        "cross-entropy; the data: KTO, arXiv:2402.01306",
-        binary,
-    ),
+    "binary": Objective("ratings", "-log sigmoid(+-logit), + where desirable", "cross-entropy", cumulative),
 }
 
 
 def of_ratings(name: str, logits: Tensor, targets: Tensor, heads: Attributes) -> Tensor:
-    """Mean over all ratings that are there. logits: [n, labels], targets: [n, heads] with NaN for missing ones. Returns []."""
+    """Mean over all ratings that are there. logits: [n, labels], targets: [n, heads], NaN where missing. Returns []."""
     import torch
 
-    loss, losses = OBJECTIVES[name].loss, []
+    losses = []
     for head, own, ratings in zip(heads, by_head(logits, heads), targets.unbind(-1), strict=True):
         known = ~ratings.isnan()
-        losses.append(loss(own[known], ratings[known], head))
+        losses.append(OBJECTIVES[name].loss(own[known], ratings[known], head))
     return torch.cat(losses).mean()

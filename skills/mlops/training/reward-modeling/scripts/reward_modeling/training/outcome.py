@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +33,7 @@ TARGETS = "targets"
 
 
 def flattened(rows: list[dict[str, list]]) -> tuple[list[list[int]], dict[str, Tensor]]:
-    """(the S sequences of all rows; for each of P pairs the places of its sides among them, its margin, weight and row).
+    """(the S sequences of all rows; for each of P pairs the places of its sides among them, its margin, weight and `stage` (`plackett_luce`)).
 
     Of rated answers, `targets` [S, attributes], NaN where a rating is missing.
 
@@ -44,16 +45,20 @@ def flattened(rows: list[dict[str, list]]) -> tuple[list[list[int]], dict[str, T
         given = [[math.nan if one is None else one for one in own] for row in rows for own in row[TARGETS]]
         return sequences, {TARGETS: torch.tensor(given), "tokens": torch.tensor(sum(map(len, sequences)))}
     pairs: dict[str, list] = {name: [] for name in PAIR_FIELDS}
-    row_of = [number for number, row in enumerate(rows) for _ in row["chosen"]]
+    stages: list[float] = []
     for row in rows:
         for side in ("chosen", "rejected"):
             pairs[side] += [len(sequences) + place for place in row[side]]
         sequences += row["sequences"]
         pairs["margin"] += row["margin"]
         pairs["weight"] += row["weight"]
+        same = Counter(row["chosen"])
+        stages += [sum(row["weight"]) / len(same) / same[one] for one in row["chosen"]]
     tensors = {name: torch.tensor(pairs[name], dtype=dtype) for name, dtype in PAIR_FIELDS.items()}
-    tensors["weight"] = tensors["weight"] * len(pairs["weight"]) / len(rows)
-    return sequences, {**tensors, "row": torch.tensor(row_of), "tokens": torch.tensor(sum(map(len, sequences)))}
+    tensors["stage"] = torch.tensor(stages)
+    for name in ("weight", "stage"):
+        tensors[name] = tensors[name] * len(stages) / len(rows)
+    return sequences, {**tensors, "tokens": torch.tensor(sum(map(len, sequences)))}
 
 
 class PaddedCollator:
@@ -91,7 +96,7 @@ class OutcomeTrainer(RewardTrainer):
     def compute_loss(
         self, model: Any, inputs: dict[str, Tensor], return_outputs: bool = False, num_items_in_batch: Any = None
     ):
-        pairs = {name: inputs.pop(name) for name in (*PAIR_FIELDS, "row")}
+        pairs = {name: inputs.pop(name) for name in (*PAIR_FIELDS, "stage")}
         tokens = inputs.pop("tokens")
         outputs = model(**inputs, use_cache=False)
         rewards = outputs.logits.squeeze(-1).float()

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ..cli import finite_number, flag, fraction, non_negative_number
+from ..cli import flag, fraction, non_negative_number
 from ..data.audit import audit
 from ..data.records import Comparison, Records, comparisons, ranked_by_ratings
 from ..errors import DataError, UsageError
@@ -41,9 +41,6 @@ class Pairs(WinnerSettings, Heads):
     )
     fit_attribute_weights: Sequence[str] | None = flag(
         None, "pairs on which the weights are fitted after training, by Bradley-Terry", metavar="DATA"
-    )
-    rating_range: Sequence[float] | None = flag(
-        None, "refuse ratings outside of it", nargs=2, type=finite_number, metavar=("LOW", "HIGH")
     )
     center_rewards_coefficient: float = flag(
         0.01, "pull the mean reward to zero; 0 switches it off", type=non_negative_number, metavar="C"
@@ -110,7 +107,7 @@ class Pairs(WinnerSettings, Heads):
         return data.split(settings)  # the audit looks at held-out pairs too
 
     def _check_flags(self) -> None:
-        for name in ("attributes", "fit_attribute_weights", "rating_range"):
+        for name in ("attributes", "fit_attribute_weights"):
             if getattr(self, name):
                 hint = "choose --objective regression, ordinal or binary, or leave it out"
                 raise UsageError(f"--{name} is for ratings, --objective {self.objective} learns from pairs", hint=hint)

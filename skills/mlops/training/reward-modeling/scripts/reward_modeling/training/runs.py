@@ -84,7 +84,7 @@ def train(
     )
     if config.process_index != 0:
         return None
-    heads, sample = kind.weighed(model.eval(), renderer, settings), rows.records[:STATISTICS_SAMPLE]
+    heads, sample = kind.weighed(model.eval(), renderer), rows.records[:STATISTICS_SAMPLE]
     if heads:
         evaluation, reward = _evaluate_ratings(model, renderer, held_out, sample, heads)
         result["attribute_weights"] = {one.name: one.weight for one in heads}
