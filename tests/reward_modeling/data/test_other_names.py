@@ -221,7 +221,7 @@ def test_an_error_in_the_data_is_json_on_stdout_in_every_script(tmp_path, toy_mo
 
 CASES = Path(__file__).parents[3].parent / "shared" / "cases"
 CASE_ROWS = {  # file: (rows in, format, kinds, set aside, labels of the first step data)
-    "02-helpsteer2.jsonl": (12, "helpsteer", {"rated_completions": 12}, {}, None),
+    "02-helpsteer2.jsonl": (12, "rated", {"rated_completions": 12}, {}, None),
     "03-helpsteer3_slight.jsonl": (6, "helpsteer3", {"pairs": 3}, {"tie": 3}, None),
     "12-kto.jsonl": (12, "kto", {"labeled_completions": 12}, {}, None),
     "12-kto_messages.jsonl": (12, "kto", {"labeled_completions": 12}, {}, None),

@@ -78,16 +78,11 @@ column_map = _pairs("NAME=COLUMN", _column)
 winner_values = _pairs("VALUE=a, VALUE=b or VALUE=tie", _winner)
 """`1=a,0=b` -> {"1": "a", "0": "b"}."""
 
-_named_number = _checked("NAME=NUMBER", lambda text: _weight(*text.rpartition("=")))
-
-
-def _weight(name: str, _: str, number: str) -> dict[str, float] | None:
-    return {name.strip(): float(number)} if name.strip() and math.isfinite(float(number)) else None
-
 
 class _Merge(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, *_: Any) -> None:
-        setattr(namespace, self.dest, {name: number for one in values for name, number in one.items()})
+        pairs = [pair for one in values for pair in one.items()]
+        setattr(namespace, self.dest, {name: finite_number(number) for name, number in pairs})
 
 
 OF_TYPE = {
@@ -99,7 +94,7 @@ OF_TYPE = {
     "Sequence[int]": {"nargs": "+", "type": positive_int, "metavar": "N"},
     "Sequence[float]": {"nargs": "+", "type": finite_number, "metavar": "X"},
     "Mapping[str, str]": {"metavar": "A=B,..."},
-    "Mapping[str, float]": {"nargs": "+", "type": _named_number, "action": _Merge, "metavar": "NAME=X"},
+    "Mapping[str, float]": {"nargs": "+", "type": column_map, "action": _Merge, "metavar": "NAME=X"},
 }
 """Type of a field -> what argparse is told."""
 

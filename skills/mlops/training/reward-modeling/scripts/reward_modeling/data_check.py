@@ -19,7 +19,6 @@ from .data.audit import (
     UNREADABLE,
     AuditFinding,
     Check,
-    RatingRange,
 )
 from .data.audit.parts import Survey
 from .data.audit.rendered import OVER_LENGTH, REFUSED, RENDERED_CHECKS, rendered_checks
@@ -32,7 +31,7 @@ from .data.winners import said
 from .data.writing import counted, tell_moved, to_row
 from .errors import DataError, UsageError
 from .outputs import check_output_file, write_whole
-from .results import Result, emit, to_json
+from .results import Number, Result, emit, to_json
 from .settings import ReadingSettings, TextSettings, WinnerSettings, neutral_flag, split_flag
 from .terminal import listed, log, table
 
@@ -124,8 +123,8 @@ class Checked(Result):
     steps: int | None = None
     labelled_steps: int | None = None
     incorrect_steps: int | None = None
-    ratings: dict[str, RatingRange] | None = None
-    """By attribute."""
+    ratings: dict[str, list[Number]] | None = None
+    """How many, the lowest and the highest, by attribute."""
     equal_scores: int
     """Pairs of completions that make no comparison."""
     set_aside: dict[str, int]

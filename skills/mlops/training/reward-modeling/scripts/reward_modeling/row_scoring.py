@@ -132,8 +132,6 @@ class ScoringResult(Result):
     """Of several: their names, how they are combined, and their weights."""
     reward_combine: str | None = None
     reward_weights: list[float] | None = None
-    attribute_weights: dict[str, float] | None = None
-    """As given."""
     policy: str | None = None
     """That wrote the completions, and how many did not end."""
     unfinished: int | None = None
@@ -199,8 +197,6 @@ def score(settings: ScoreSettings) -> ScoringResult:
     more = {}
     if several:
         more |= {"reward_models": model.names, "reward_combine": model.combine, "reward_weights": model.weights}
-    if settings.attribute_weights:
-        more["attribute_weights"] = settings.attribute_weights
     if settings.generate_with:
         more["policy"] = settings.generate_with
         told.append("unfinished")

@@ -200,7 +200,9 @@ class Scorer:
 
     def weigh(self, weights: Mapping[str, float]) -> None:
         """Raises UsageError for names that are not attributes of this model."""
-        check_attributes(weights, (), "attribute_weights")
+        names = () if self.compares else getattr(self, "attributes", ())
+        check_attributes(weights, names, "attribute_weights")
+        self.weights = tuple(weights.get(name, 0.0) for name in names)
 
     @property
     def _pad_token_id(self) -> int:
@@ -227,16 +229,9 @@ class RewardModel(Scorer):
             return tuple(one.name for one in self.heads) if len(self.heads) > 1 else ()
         return getattr(getattr(self.model, "score", None), "attributes", ())
 
-    def weigh(self, weights: Mapping[str, float]) -> None:
-        names = () if self.compares else self.attributes
-        check_attributes(weights, names, "attribute_weights")
-        self.weights = tuple(weights.get(name, 0.0) for name in names)
-
     def _values(self, logits: Any, counts: list[int]) -> list[list[float]]:
         found = combined(logits, self.heads).tolist() if self.heads else super()._values(logits, counts)
-        if self.weights is None:
-            return found
-        return [[sum(map(mul, self.weights, rest)), *rest] for _, *rest in found]
+        return found if self.weights is None else [[sum(map(mul, self.weights, rest)), *rest] for _, *rest in found]
 
     def score_conversations(self, conversations: Sequence[Conversation], progress: Progress = None) -> Scores:
         return [numbers and numbers[0] for numbers in self.score_attributes(conversations, progress)]
@@ -254,9 +249,9 @@ class RewardModel(Scorer):
 
     def normalise(self, scores: Sequence[float | None]) -> Scores:
         """(score - mean) / std, as saved with the model."""
-        if self.weights is not None:
-            what = "the saved mean and std are those of the model's own weights, not of --attribute_weights"
-            raise UsageError(what, hint="leave out one of the two flags")
+        if self.weights:
+            what = "--attribute_weights make another reward than that whose mean and std were saved"
+            raise UsageError(what, hint="score without normalizing")
         reward = (self.card or {}).get("reward") or {}
         if not reward.get("std"):
             hint = "score without normalizing, or train the model with train.py"

@@ -79,7 +79,6 @@ def ranking(row: Row) -> Ranking:
 
 
 HELPSTEER = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
-MOST_OF_HELPSTEER = 4
 
 
 def _is_rated(row: Row) -> bool:
@@ -103,22 +102,11 @@ def rated(row: Row) -> Ranking:
         return replace(found, ratings=_ratings_of_each(row, len(found.completions)))
     ratings = _ratings(row["ratings"]) if "ratings" in row else {}
     ratings |= {name: number(row[name], name) for name in ("score", *HELPSTEER) if name in row}
+    of_helpsteer = ratings.keys() & HELPSTEER
+    for name in sorted(of_helpsteer) if len(of_helpsteer) > 3 else ():
+        if ratings[name] is not None and not 0 <= ratings[name] <= 4:
+            raise RowError(f"`{name}` is {ratings[name]:g}: HelpSteer rates from 0 to 4")
     return replace(Ranking(*prompt_and_answers(row, "prompt", "completion")), ratings=[ratings or {"score": None}])
-
-
-@_ranked(
-    "HelpSteer and HelpSteer2: a response and five attributes from 0 to 4",
-    ("prompt", "response"),
-    {"prompt": "2+2?", "response": "4"} | dict.fromkeys(HELPSTEER, 3),
-    beside=lambda row: row.keys() >= set(HELPSTEER),
-    optional=HELPSTEER,
-)
-def helpsteer(row: Row) -> Ranking:
-    found = {name: number(row.get(name), name) for name in HELPSTEER}
-    for name, value in found.items():
-        if value is not None and not 0 <= value <= MOST_OF_HELPSTEER:
-            raise RowError(f"`{name}` is {value:g}: HelpSteer rates from 0 to {MOST_OF_HELPSTEER}")
-    return replace(Ranking(*prompt_and_answers(row, "prompt", "response")), ratings=[found])
 
 
 @_rankings(

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
-from ..attributes import Attributes
 from ..base_rendering import refused_together
 from ..data.audit import Finding, unreadable, without_errors
 from ..data.reading import check_verbatim, load
@@ -16,11 +15,7 @@ from ..terminal import warn
 from .settings import DataSettings
 
 if TYPE_CHECKING:
-    import torch
     from datasets import Dataset
-
-    from ..rendering import Renderer
-    from .settings import Settings
 
 
 CHUNK = 1024
@@ -62,33 +57,23 @@ class Data:
 
 
 def read_data(
-    settings: DataSettings, called: str, take: Callable[[Records], list[Any]], **reading: Any
+    settings: DataSettings,
+    called: str,
+    take: Callable[[Records], list[Any]],
+    prepare: Callable[[Records], Records] = lambda records: records,
+    **reading: Any,
 ) -> tuple[Data, Records]:
-    """(the data that the settings name, all that was read to train on). take: what of it is wanted."""
+    """(the data that the settings name, all that was read to train on). take: what of it is wanted, after `prepare`."""
     reading |= settings.reading
     split = settings.dataset_train_split
-    records = load(settings.dataset_name, split=split, leave_out_unreadable=settings.drop_refused, **reading)
+    records = prepare(load(settings.dataset_name, split=split, leave_out_unreadable=settings.drop_refused, **reading))
     if settings.rendered:
         check_verbatim(records)
     train, held_out = take(records), []
     if settings.names_evaluation:
         source, split = settings.eval_dataset_name or settings.dataset_name, settings.dataset_test_split or "test"
-        held_out = take(load(source, split=split, **reading))
+        held_out = take(prepare(load(source, split=split, **reading)))
     return Data(called, train, held_out, records.format, records.set_aside, unreadable(records)), records
-
-
-@dataclass(frozen=True, kw_only=True)
-class Heads:
-    """Of a kind: the attributes that its model has heads for; none where it has one score."""
-
-    heads: Attributes = ()
-
-    def prepared(self, data: Data, settings: Settings) -> Self:
-        return self
-
-    def weighed(self, model: torch.nn.Module, renderer: Renderer) -> Attributes:
-        """After training."""
-        return self.heads
 
 
 @dataclass(frozen=True)

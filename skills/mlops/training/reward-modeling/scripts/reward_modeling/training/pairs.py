@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from ..attributes import Attributes
 from ..cli import flag, fraction, non_negative_number
 from ..data.audit import audit
-from ..data.records import Comparison, Records, comparisons, ranked_by_ratings
+from ..data.records import Comparison, comparisons, ranked_by_ratings
 from ..errors import DataError, UsageError
 from ..kinds import OUTCOME
 from ..rendering import OVERLONG, Conversation, Renderer
 from ..settings import SHARED_PREFIX_HELP, WinnerSettings
 from ..terminal import listed, log, warn
-from .data import CHUNK, Data, Heads, Rows, read_data, settle_refused
+from .data import CHUNK, Data, Rows, read_data, settle_refused
 from .objectives import OBJECTIVES
 from .settings import DataSettings
 
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pairs(WinnerSettings, Heads):
+class Pairs(WinnerSettings):
     """An outcome reward model, by a loss of comparisons, for `runs.train`."""
 
     group: ClassVar = "loss"
@@ -60,6 +62,7 @@ class Pairs(WinnerSettings, Heads):
         group="data",
         metavar="K",
     )
+    heads: Attributes = ()
     model: ClassVar = OUTCOME
     task_type: ClassVar = "SEQ_CLS"
 
@@ -83,38 +86,33 @@ class Pairs(WinnerSettings, Heads):
                 f"--folds {self.folds} makes its own held-out pairs, from at least 2 folds",
                 hint="leave out --val_set_size, --eval_dataset_name and --dataset_test_split, or leave out --folds",
             )
-        self._check_flags()
-        alone: Counter[str] = Counter()
-
-        def take(records: Records) -> list[Comparison]:
-            ranked = ranked_by_ratings(records, self.attribute_weights)
-            alone.update({name: n for name, n in ranked.set_aside.items() if name not in records.set_aside})
-            return comparisons(ranked)
-
-        data, _ = read_data(settings, "pairs", take, winner_values=self.winner_values)
-        data = replace(data, set_aside=data.set_aside | alone)
+        self.refuse("attributes", "fit_attribute_weights", *["label_smoothing"] * (self.objective == "plackett_luce"))
+        prepare = partial(ranked_by_ratings, weights=self.attribute_weights)
+        data, _ = read_data(settings, "pairs", comparisons, prepare, winner_values=self.winner_values)
         findings = audit(data.train, eval_records=data.held_out or None, rendered=settings.rendered)
         data = data.audited(findings, settings)
         if not self.use_margin:
             data = replace(data, train=[replace(pair, margin=None) for pair in data.train])
-        if self.objective == "scaled_bradley_terry":
-            for pair in [*data.train, *data.held_out]:
-                if not pair.margin or pair.margin < 0:
-                    hint = "give `margin`, or the scores of both answers, or choose --objective bradley_terry"
-                    raise DataError(
-                        f"the pair has no margin above 0 to scale by ({pair.margin})", where=pair.origin, hint=hint
-                    )
+        for pair in [*data.train, *data.held_out] if self.objective == "scaled_bradley_terry" else ():
+            if not (pair.margin or 0) > 0:
+                what, hint = "the pair has no margin above 0 to scale by", "give `margin`, or choose bradley_terry"
+                raise DataError(what, where=pair.origin, hint=hint)
         return data.split(settings)  # the audit looks at held-out pairs too
 
-    def _check_flags(self) -> None:
-        for name in ("attributes", "fit_attribute_weights"):
+    def refuse(self, *names: str) -> None:
+        for name in names:
             if getattr(self, name):
-                hint = "choose --objective regression, ordinal or binary, or leave it out"
-                raise UsageError(f"--{name} is for ratings, --objective {self.objective} learns from pairs", hint=hint)
-        if self.label_smoothing and self.objective == "plackett_luce":
-            raise UsageError("--label_smoothing is for pairs, not for --objective plackett_luce")
-        if self.objective == "scaled_bradley_terry" and not self.use_margin:
-            raise UsageError("--objective scaled_bradley_terry scales by margins, and --use_margin false ignores them")
+                raise UsageError(
+                    f"--{name} does nothing with --objective {self.objective}", hint="leave one of them out"
+                )
+
+    def prepared(self, data: Data, path: str) -> Pairs:
+        """With the heads that the data asks for. path: of the model to start from."""
+        return self
+
+    def weighed(self, model: torch.nn.Module, renderer: Renderer) -> Attributes:
+        """The heads after training."""
+        return self.heads
 
     def renderer(self, tokenizer: PreTrainedTokenizerBase, **common: Any) -> Renderer:
         return Renderer(tokenizer, overlong=self.overlong, **common)

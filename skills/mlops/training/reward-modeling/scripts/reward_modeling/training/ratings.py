@@ -19,7 +19,7 @@ from ..terminal import listed, log
 from .data import CHUNK, Data, Rows, read_data, settle_refused
 from .objectives import OBJECTIVES
 from .pairs import Pairs
-from .settings import DataSettings, Settings
+from .settings import DataSettings
 
 if TYPE_CHECKING:
     import torch
@@ -45,11 +45,10 @@ class Ratings(Pairs):
         return {"objective": self.objective, "attributes": [one.name for one in self.heads]}
 
     def read(self, settings: DataSettings) -> Data:
-        for name in ("folds", "report", "label_smoothing"):
-            if getattr(self, name, None) or getattr(settings, name, None):
-                raise UsageError(f"--{name} is for pairs, --objective {self.objective} learns from ratings")
-        if self.attribute_weights and self.fit_attribute_weights:
-            raise UsageError("--attribute_weights are given, --fit_attribute_weights finds them: choose one of them")
+        self.refuse("folds", "label_smoothing")
+        if settings.report or (self.attribute_weights and self.fit_attribute_weights):
+            name = "report" if settings.report else "fit_attribute_weights"
+            raise UsageError(f"--{name} cannot be used with these flags: see references/training.md#loss")
         data, _ = read_data(settings, "answers", rated_answers)
         names = rated_names(data.train)
         check_attributes(self.attributes or (), names, "attributes")
@@ -64,10 +63,10 @@ class Ratings(Pairs):
             data = replace(data, train=known, set_aside=data.set_aside | {"without ratings": unrated})
         return data.split(settings)
 
-    def prepared(self, data: Data, settings: Settings) -> Ratings:
+    def prepared(self, data: Data, path: str) -> Ratings:
         names = rated_names(data.train)
         heads = tuple(self._head(name, data.train, 1 / len(names)) for name in names)
-        saved = saved_attributes(settings.model_name_or_path)
+        saved = saved_attributes(path)
         if [(one.name, one.labels) for one in saved] == [(one.name, one.labels) for one in heads]:
             heads = tuple(replace(one, objective=self.objective) for one in saved)  # with the scale of their logits
         if self.attribute_weights:

@@ -7,6 +7,7 @@ the trainer's configuration), read, renderer, audited (by what the renderer know
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ from ..evaluation.ratings import RatingEvaluation, evaluate_ratings
 from ..evaluation.steps import StepEvaluation, evaluate_steps, score_steps
 from ..heads import head_name
 from ..hf import Model
-from ..kinds import PROCESS
+from ..kinds import OUTCOME, PROCESS
 from ..lengths import longest_input
 from ..output_folder import checkpoints as checkpoints_in
 from ..process import ProcessRewardModel
@@ -52,7 +53,8 @@ def train(
     if fields:  # what the trainer refuses is refused before data is read
         _config(kind, settings, fields, 0, settings.has_evaluation)
     data = kind.read(settings)
-    kind = kind.prepared(data, settings)
+    if kind.model is OUTCOME:
+        kind = kind.prepared(data, settings.model_name_or_path)
     loaded, renderer = _model(kind, settings)
     data = kind.audited(data, renderer, settings)
     drop = settings.drop_refused
@@ -84,13 +86,13 @@ def train(
     )
     if config.process_index != 0:
         return None
-    heads, sample = kind.weighed(model.eval(), renderer), rows.records[:STATISTICS_SAMPLE]
+    heads = kind.weighed(model.eval(), renderer) if kind.model is OUTCOME else ()
     if heads:
-        evaluation, reward = _evaluate_ratings(model, renderer, held_out, sample, heads)
         result["attribute_weights"] = {one.name: one.weight for one in heads}
-    else:
-        evaluate = _evaluate_steps if kind.model is PROCESS else _evaluate_pairs
-        evaluation, reward = evaluate(model, renderer, held_out, sample)
+    evaluate = (
+        _evaluate_steps if kind.model is PROCESS else partial(_evaluate_ratings, heads) if heads else _evaluate_pairs
+    )
+    evaluation, reward = evaluate(model, renderer, held_out, rows.records[:STATISTICS_SAMPLE])
     if validation:
         evaluation, result["folds"] = validation
         training["cross_validation"] = {"folds": kind.folds, "accuracy": evaluation.summary.accuracy}
@@ -140,7 +142,7 @@ def _evaluate_pairs(
 
 
 def _evaluate_ratings(
-    model: Model, renderer: Renderer, held_out: list[Rated], trained_on: list[Rated], heads: Attributes
+    heads: Attributes, model: Model, renderer: Renderer, held_out: list[Rated], trained_on: list[Rated]
 ) -> tuple[RatingEvaluation | None, RewardStatistics]:
     scorer = RewardModel(model, renderer, attributes=heads)
     evaluation = evaluate_ratings(scorer, held_out) if held_out else None
@@ -182,8 +184,8 @@ def _config(
 
 def _model(kind: Pairs | StepLabels, settings: Settings) -> tuple[checkpoints.Loaded, Renderer]:
     path, template = settings.model_name_or_path, settings.chat_template_path
-    how = {"chat_template_path": template, "seed": settings.seed, "attributes": kind.heads}
-    loaded = checkpoints.load_for_training(path, kind=kind.model, **how)
+    how = {"chat_template_path": template, "seed": settings.seed, "kind": kind.model}
+    loaded = checkpoints.load_for_training(path, **how, attributes=kind.heads if kind.model is OUTCOME else ())
     for note in [f"head: {loaded.head}", *loaded.notes]:
         log(note)
     return loaded, kind.renderer(

@@ -15,7 +15,7 @@ from ..kinds import PROCESS
 from ..settings import neutral_flag
 from ..step_rendering import STEPS_OVERLONG, StepRenderer, default_separator, supervised_text
 from ..terminal import listed, log
-from .data import CHUNK, Data, Heads, Rows, read_data, settle_refused
+from .data import CHUNK, Data, Rows, read_data, settle_refused
 from .settings import DataSettings
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class StepLabels(Heads):
+class StepLabels:
     """A process reward model, by the cross-entropy of labeled steps, for `runs.train`."""
 
     group: ClassVar = "loss"

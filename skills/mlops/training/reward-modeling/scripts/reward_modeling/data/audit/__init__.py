@@ -1,7 +1,7 @@
 """What is wrong with comparisons, rated answers, labeled steps or rows to be scored. Every check takes time linear in the text."""
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from ...errors import DataError
@@ -42,39 +42,28 @@ def audit(
     called, checks = TABLES[type(records[0])]
     whole = Audit(called, checks.values(), rendered=rendered)
     whole.add(Material(records, prompt_digests(eval_records or ()), separator))
-    rated = [row for row in records if isinstance(row, Rated)]
-    return [*about_attributes(rating_ranges(rated), len(rated)), *whole.findings()]
+    ranges: dict[str, list[float]] = {}
+    note_ratings(ranges, (row for row in records if isinstance(row, Rated)))
+    return [*about_attributes(ranges), *whole.findings()]
 
 
-@dataclass(frozen=True)
-class RatingRange:
-    """The ratings of one attribute: how many rows have it, and from where to where."""
-
-    rated: int = 0
-    low: float | None = None
-    high: float | None = None
-
-
-def rating_ranges(rows: Iterable[Rated], known: dict[str, RatingRange] | None = None) -> dict[str, RatingRange]:
-    """By attribute, those of earlier rows (`known`) included."""
-    found = dict(known or {})
+def note_ratings(ranges: dict[str, list[float]], rows: Iterable[Rated]) -> None:
+    """Keep [how many, the lowest, the highest] of each attribute."""
     for row in rows:
         for name, value in row.ratings.items():
-            one = found.setdefault(name, RatingRange())
+            own = ranges.setdefault(name, [0, math.inf, -math.inf])
             if value is not None:
-                ends = [end for end in (one.low, one.high, value) if end is not None]
-                found[name] = RatingRange(one.rated + 1, min(ends), max(ends))
-    return found
+                own[:] = own[0] + 1, min(own[1], value), max(own[2], value)
 
 
-def about_attributes(ranges: dict[str, RatingRange], rows: int) -> Iterator[Finding]:
-    """Attributes that no row has, and those that all rows rate alike."""
-    for name, one in ranges.items():
-        if one.rated and (one.rated == 1 or one.low != one.high):
-            continue
-        check, count = RATED_CHECKS["attribute_constant" if one.rated else "attribute_missing"], one.rated or rows
-        message = f"all {count} answers {check.what.format(name=name, value=one.low)}"
-        yield Finding(check.name, check.severity, count, 1.0, (), message, check.advice)
+def about_attributes(ranges: dict[str, list[float]]) -> Iterator[Finding]:
+    for name, (count, low, high) in ranges.items():
+        if not count:
+            what, advice = f"no answer has a rating of `{name}`", "fix its column, or name others with --attributes"
+            yield Finding("attribute_missing", "error", 0, 0.0, (), what, advice)
+        elif low == high and count > 1:
+            what, advice = f"all {count} ratings of `{name}` are {low:g}", "name others with --attributes"
+            yield Finding("attribute_constant", "warning", count, 1.0, (), what, advice)
 
 
 def prompt_digests(records: Iterable[Record]) -> frozenset[bytes]:

@@ -155,51 +155,22 @@ CHECKS = table_of(
 
 def _by_rating(material: Material) -> list[list[Link]]:
     """To each rating of the same answer: on a side of its own."""
-    rows = zip(material.records, material.keys, strict=True)
     return [
         [
             (hashed((key, name)), 1 << hashed(value) % RATING_SIDES)
             for name, value in row.ratings.items()
             if value is not None
         ]
-        for row, key in rows
+        for row, key in zip(material.records, material.keys, strict=True)
     ]
-
-
-def _none(material: Material) -> list[int]:
-    """Known from all rows alone: `about_attributes` makes the finding."""
-    return []
 
 
 RATING_SIDES = 61
 """Two different ratings are taken for equal once in so many."""
 RATED_CHECKS = table_of(
-    CHECKS["empty_answer"],
-    CHECKS["no_final_answer"],
-    Check(
-        "attribute_missing",
-        "error",
-        "lack the attribute `{name}`",
-        "There is nothing to learn it from.",
-        "fix the column it comes from, or leave it out: --attributes names those to learn",
-        _none,
-    ),
-    Check(
-        "attribute_constant",
-        "warning",
-        "that have the attribute `{name}` rate it {value:g}",
-        "A head that learns one number tells no answers apart.",
-        "leave it out: --attributes names those to learn",
-        _none,
-    ),
-    replace(CHECKS["duplicate"], what="repeat an earlier answer"),
-    replace(
-        CHECKS["contradiction"],
-        what="are rated otherwise elsewhere",
-        advice="average the ratings; where people differ, they bound the correlation that can be reached",
-        links=_by_rating,
-    ),
-    *(CHECKS[name] for name in ("train_eval_overlap", "roles", "leaked_turn", "templated", "encoding")),
+    *(CHECKS[name] for name in ("empty_answer", "no_final_answer", "duplicate", "train_eval_overlap", "roles")),
+    replace(CHECKS["contradiction"], what="are rated otherwise elsewhere", advice="average them", links=_by_rating),
+    *(CHECKS[name] for name in ("leaked_turn", "templated", "encoding")),
 )
 
 

@@ -18,7 +18,7 @@ from ..records import (
     ordered_pairs,
     ratings_of,
 )
-from . import TABLES, Audit, RatingRange, about_attributes, rating_ranges
+from . import TABLES, Audit, about_attributes, note_ratings
 from .findings import Check, Finding, Material, digest
 
 Pair = tuple[int, int]
@@ -37,11 +37,10 @@ class Dropped(NamedTuple):
 def drop_rows(rows: Sequence[Any], audited: Sequence[Any], findings: Iterable[Finding]) -> Dropped:
     """A ranking loses the completions that have the flaw (of a pair that has it together one); others go as a whole."""
     places: list[tuple[int, Pair | None]] = []
-    each_answer = isinstance(next(iter(audited), None), Rated)
     for number, row in enumerate(rows):
-        is_ranked = isinstance(row, Ranking) and row.scores is not None and not each_answer
-        several = len(row.completions) if each_answer else 1
-        places += [(number, pair) for pair in (ordered_pairs(row) if is_ranked else [None] * several)]
+        kind = AUDITED_AS.get(kind_of_row(row))
+        pairs = ordered_pairs(row) if kind is Comparison else [None] * len(row.completions if kind is Rated else "1")
+        places += [(number, pair) for pair in pairs]
     gone: dict[int, str] = {}
     cut: dict[int, dict[int, str]] = defaultdict(dict)
     for finding in findings:
@@ -143,8 +142,7 @@ class Survey:
         self.kinds: Counter[str] = Counter()
         self.counts: Counter[str] = Counter()
         self.equal_scores = 0
-        self.ratings: dict[str, RatingRange] = {}
-        self.rated_answers = 0
+        self.ratings: dict[str, list[float]] = {}
         self.passed: Counter[type] = Counter()
         self.rows_dropped: Counter[str] = Counter()
         self.completions_dropped: Counter[str] = Counter()
@@ -158,14 +156,12 @@ class Survey:
             self.counts.update(_counts(kind, rows, audited))
         self.kinds.update(map(kind_of_row, records.rows))
         self.equal_scores += data.equal_scores(records)
-        rated = [one for row in records.rows if is_rated(row) for one in ratings_of(row)]
-        self.ratings, self.rated_answers = rating_ranges(rated, self.ratings), self.rated_answers + len(rated)
+        note_ratings(self.ratings, (one for row in records.rows if is_rated(row) for one in ratings_of(row)))
         self.summary = data.joined([self.summary, records], rows=False)
 
     def close(self) -> list[Finding]:
         self.findings = {kind: self.audits[kind].findings() for kind in TABLES if kind in self.audits}
-        about = about_attributes(self.ratings, self.rated_answers)
-        return [*about, *(one for found in self.findings.values() for one in found)]
+        return [*about_attributes(self.ratings), *(one for found in self.findings.values() for one in found)]
 
     def places(self) -> Iterator[dict[str, Any]]:
         for kind, found in self.findings.items():
