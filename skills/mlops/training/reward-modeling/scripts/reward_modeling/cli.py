@@ -73,6 +73,11 @@ def _winner(text: str) -> tuple[str, str] | None:
     return (winners.key(value), meant) if value and meant else None
 
 
+def _weight(text: str) -> tuple[str, float] | None:
+    found = _column(text)
+    return found and (found[0], finite_number(found[1]))
+
+
 column_map = _pairs("NAME=COLUMN", _column)
 """`prompt=question,context=` -> {"prompt": "question", "context": ""}: an empty right side drops a column."""
 winner_values = _pairs("VALUE=a, VALUE=b or VALUE=tie", _winner)
@@ -81,8 +86,7 @@ winner_values = _pairs("VALUE=a, VALUE=b or VALUE=tie", _winner)
 
 class _Merge(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, *_: Any) -> None:
-        pairs = [pair for one in values for pair in one.items()]
-        setattr(namespace, self.dest, {name: finite_number(number) for name, number in pairs})
+        setattr(namespace, self.dest, {name: number for one in values for name, number in one.items()})
 
 
 OF_TYPE = {
@@ -94,7 +98,12 @@ OF_TYPE = {
     "Sequence[int]": {"nargs": "+", "type": positive_int, "metavar": "N"},
     "Sequence[float]": {"nargs": "+", "type": finite_number, "metavar": "X"},
     "Mapping[str, str]": {"metavar": "A=B,..."},
-    "Mapping[str, float]": {"nargs": "+", "type": column_map, "action": _Merge, "metavar": "NAME=X"},
+    "Mapping[str, float]": {
+        "nargs": "+",
+        "type": _pairs("NAME=NUMBER", _weight),
+        "action": _Merge,
+        "metavar": "NAME=X",
+    },
 }
 """Type of a field -> what argparse is told."""
 

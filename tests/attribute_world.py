@@ -1,0 +1,31 @@
+"""Answers of the sandbox rated by attributes that are known in closed form."""
+
+import random
+
+from reward_modeling import sandbox
+from reward_modeling import sandbox_words as words
+
+WEIGHTS = {"correctness": 1.0, "politeness": 0.5, "length": -0.1}
+
+
+def ratings(asked: sandbox.Question, text: str) -> dict[str, float]:
+    """correctness: 4 right, 2 without a value, 0 wrong. politeness: 4 courteous, 2 neither, 0 rude. length: in words."""
+    said, flaws = words.words_of(text), sandbox.gold(asked, text).flaws
+    polite = 0 if "rude" in flaws else 4 if words.COURTESY.intersection(said) else 2
+    correct = 0 if "wrong" in flaws else 2 if "evasive" in flaws else 4
+    return {"correctness": correct, "politeness": polite, "length": len(said)}
+
+
+def rows(prompts: int, seed: int, *, split: str = "train", missing: float = 0.0, contrasts: float = 0.5) -> list[dict]:
+    """Two answers to each prompt. contrasts: the share of prompts with a right and a wrong one. missing: of ratings that are null."""
+    rng = random.Random(f"attributes {seed} {split}")
+    made = []
+    for _ in range(prompts):
+        asked = sandbox.make_question(rng, split)
+        flaws = [None, "wrong"] if rng.random() < contrasts else rng.sample([None, None, *sandbox.FLAWS], 2)
+        for flaw in flaws:
+            text = sandbox.answer(asked, flaw, rng)
+            own = ratings(asked, text)
+            given = {name: None if rng.random() < missing else value for name, value in own.items()}
+            made.append({"prompt": asked.text, "completion": text, "ratings": given, "true": own})
+    return made
