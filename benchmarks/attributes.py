@@ -2,7 +2,7 @@
 
     uv run python benchmarks/attributes.py [OBJECTIVE ...]
 
-A tiny decoder that was taught to answer (sandbox_models.SFT_DEFAULTS) learns 32,000 answers, a fifth of whose ratings are missing,
+A tiny decoder that was taught to answer (sandbox_models.SFT_DEFAULTS) learns 19,200 answers, a fifth of whose ratings are missing,
 and is evaluated on new prompts. Printed: for each attribute the Pearson correlation with its closed form and the RMSE.
 """
 
@@ -27,7 +27,7 @@ def main(objectives: list[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder)
         base = sandbox_models.base_model(made / "base", seed=0)
-        train = write_jsonl(made / "train.jsonl", attribute_world.rows(16_000, 0, missing=0.2))
+        train = write_jsonl(made / "train.jsonl", attribute_world.rows(9_600, 0, missing=0.2))
         test = write_jsonl(made / "test.jsonl", attribute_world.rows(300, 1, split="test"))
         weights = [f"{name}={weight}" for name, weight in attribute_world.WEIGHTS.items()]
         print("| objective | attribute | Pearson | RMSE | CPU seconds |\n|---|---|---|---|---|")

@@ -5,15 +5,21 @@ import random
 from reward_modeling import sandbox
 from reward_modeling import sandbox_words as words
 
-WEIGHTS = {"correctness": 1.0, "politeness": 0.5, "length": -0.1}
+WEIGHTS = {"information": 1.0, "politeness": 0.5, "length": -0.1}
 
 
 def ratings(asked: sandbox.Question, text: str) -> dict[str, float]:
-    """correctness: 4 right, 2 without a value, 0 wrong. politeness: 4 courteous, 2 neither, 0 rude. length: in words."""
+    """information: 4 where a value is stated, else 0. politeness: 4 courteous, 2 neither, 0 rude. length: in words.
+
+    correctness: 4 right, 2 without a value, 0 wrong: it alone needs the prompt.
+    """
     said, flaws = words.words_of(text), sandbox.gold(asked, text).flaws
     polite = 0 if "rude" in flaws else 4 if words.COURTESY.intersection(said) else 2
-    correct = 0 if "wrong" in flaws else 2 if "evasive" in flaws else 4
-    return {"correctness": correct, "politeness": polite, "length": len(said)}
+    stated = 0 if "evasive" in flaws else 4
+    return {
+        **{"information": stated, "politeness": polite, "length": len(said)},
+        "correctness": 0 if "wrong" in flaws else 2 + stated / 2,
+    }
 
 
 def rows(prompts: int, seed: int, *, split: str = "train", missing: float = 0.0, contrasts: float = 0.5) -> list[dict]:

@@ -432,9 +432,9 @@ def test_attributes_of_the_sandbox_are_recovered(tmp_path):
     torch.manual_seed(0)
     for part in (AutoModelForCausalLM.from_config(sandbox_models.tiny_config(words)), words):
         part.save_pretrained(tmp_path / "base")
-    data = write_jsonl(tmp_path / "train.jsonl", attribute_world.rows(1500, 0, missing=0.2))
+    data = write_jsonl(tmp_path / "train.jsonl", attribute_world.rows(1000, 0, missing=0.2))
     test = write_jsonl(tmp_path / "test.jsonl", attribute_world.rows(150, 1, split="test"))
-    flags = ("--objective", "regression", "--attributes", "politeness", "length", "--max_steps", "90")
+    flags = ("--objective", "regression", "--attributes", "politeness", "length", "--max_steps", "60")
     size = ("--per_device_train_batch_size", "32", "--eval_dataset_name", test, "--eval_strategy", "no")
     found = train(tmp_path / "base", data, tmp_path / "m", *flags, *size)["evaluation"]["attributes"]
     assert found["politeness"]["pearson"]["value"] > 0.9 and found["length"]["pearson"]["value"] > 0.9, found

@@ -136,18 +136,20 @@ def base_model(family: str, folder: Path) -> Path:
     return folder
 
 
-def reward_model(seed: int) -> Callable[[Path], object]:
-    """Maker of an untrained outcome reward model, saved as a trained one is."""
+def reward_model(seed: int, names: tuple[str, ...] = ()) -> Callable[[Path], object]:
+    """Maker of an untrained outcome reward model, saved as a trained one is. names: of attributes."""
 
     def make(folder: Path) -> None:
         from reward_modeling import checkpoints
+        from reward_modeling.attributes import Attribute
         from reward_modeling.rendering import Renderer
 
         base = base_model("qwen2", folder.with_name(f".{folder.name}-base"))
-        loaded = checkpoints.load_for_training(str(base), seed=seed)
+        heads = tuple(Attribute(name, "regression") for name in names)
+        loaded = checkpoints.load_for_training(str(base), seed=seed, attributes=heads)
         renderer = Renderer(loaded.tokenizer, max_length=LONGEST // 2, scored_at=checkpoints.scored_at(loaded.model))
         reward = {"mean": 0.5, "std": 2.0, "n": 8}
-        checkpoints.save(loaded.model.eval(), renderer, folder, training={}, reward=reward)
+        checkpoints.save(loaded.model.eval(), renderer, folder, training={}, reward=reward, attributes=heads)
         shutil.rmtree(base)
 
     return make
@@ -188,6 +190,14 @@ def pools() -> list[dict]:
     ]
 
 
+def ratings() -> list[dict]:
+    return [
+        {"prompt": row["prompt"], "completion": row[side], "ratings": {"helpfulness": i + 3 * good, "verbosity": i % 2}}
+        for i, row in enumerate(toy_pairs(12))
+        for good, side in enumerate(("rejected", "chosen"))
+    ]
+
+
 def labelled_steps(n: int = 12) -> list[dict]:
     steps = ["2 + 2 = 4", "4 + 2 = 6", "the answer is 6"]
     return [
@@ -224,6 +234,7 @@ EXAMPLES: dict[str, Callable[[Path], object]] = {
     "transcripts.jsonl": rows(transcripts),
     "completions.jsonl": rows(completions),
     "prompts.jsonl": rows(prompts),
+    "ratings.jsonl": rows(ratings),
     "pools.jsonl": rows(pools),
     "steps.jsonl": rows(labelled_steps),
     "other.jsonl": rows(labelled_steps),
@@ -234,6 +245,7 @@ EXAMPLES: dict[str, Callable[[Path], object]] = {
     "runs/mine": reward_model(0),
     "runs/other": reward_model(1),
     "runs/rm": reward_model(2),
+    "runs/attributes": reward_model(3, ("helpfulness", "verbosity")),
     "runs/sft": lambda folder: base_model("qwen2", folder),
     "runs/prm": process_reward_model,
     "MINILM": lambda folder: base_model("bert", folder),

@@ -58,6 +58,16 @@ def checks() -> str:
     return "\n".join(lines)
 
 
+def objectives() -> str:
+    """The table of objectives, from OBJECTIVES."""
+    from reward_modeling.training.objectives import OBJECTIVES
+
+    lines = ["| objective | of | loss | source |", "|---|---|---|---|"]
+    return "\n".join(
+        [*lines, *(f"| `{name}` | {one.takes} | {one.formula} | {one.source} |" for name, one in OBJECTIVES.items())]
+    )
+
+
 def benchmarks() -> str:
     """The table of benchmarks, from BENCHMARKS."""
     from reward_modeling.evaluation.benchmarks import BENCHMARKS
@@ -119,6 +129,12 @@ def pair_keys() -> str:
     return key_table(keys(PairSummary), keys(LengthSummary, "length."))
 
 
+def rating_keys() -> str:
+    from reward_modeling.evaluation.ratings import AttributeSummary
+
+    return key_table(keys(AttributeSummary))
+
+
 def step_keys() -> str:
     from reward_modeling.evaluation.step_measures import StepMeasures
 
@@ -133,11 +149,13 @@ def curve_keys() -> str:
 
 BLOCKS = {
     "pair_keys": pair_keys,
+    "rating_keys": rating_keys,
     "step_keys": step_keys,
     "curve_keys": curve_keys,
     "formats": formats,
     "checks": checks,
     "benchmarks": benchmarks,
+    "objectives": objectives,
     "probes": probes,
     "files": files,
     "modules": modules,
