@@ -261,6 +261,42 @@ def test_ratings_make_pairs_by_the_weights_that_are_given(tiny, files, tmp_path)
     assert done.json["counts"]["pairs"] == 2
 
 
+def test_aspects_beside_a_score_make_other_pairs_by_weights(tiny, tmp_path):
+    """UltraFeedback: the overall score says one answer is better, the aspect that is asked for the other."""
+
+    def answer(text, overall, honesty):
+        return {"response": text, "overall_score": overall, "annotations": {"honesty": {"Rating": honesty}}}
+
+    row = {
+        "instruction": "hello",
+        "completions": [answer("one", 9, "1"), answer("two", 2, "5"), answer("three", 1, "N/A")],
+    }
+    data = write_jsonl(tmp_path / "uf.jsonl", [row])
+    run = ("--model_name_or_path", tiny("qwen2"), "--dataset_name", data, "--output_dir", tmp_path / "m", "--dry_run")
+    assert run_main("train.py", *run).json["counts"]["pairs"] == 3, "by the overall score, as ever"
+    assert run_main("train.py", *run, "--attribute_weights", "honesty=1").json["counts"]["pairs"] == 1
+    done = run_main("train.py", *run, "--objective", "regression")
+    assert done.json["counts"]["answers"] == 3 and done.json["settings"]["attributes"] == ["overall_score", "honesty"]
+
+
+def test_an_attribute_that_no_row_has_can_be_passed_over(tiny, tmp_path):
+    data = write_jsonl(tmp_path / "r.jsonl", [GOOD | {"ratings": {"a": i, "b": None}} for i in range(3)])
+    run = ("--model_name_or_path", tiny("qwen2"), "--dataset_name", data, "--output_dir", tmp_path / "m", "--dry_run")
+    done = run_main("train.py", *run, "--objective", "regression", "--audit", "warn")
+    assert done.returncode == 0 and done.json["settings"]["attributes"] == ["a"], done.stderr
+
+
+@pytest.mark.parametrize(("script", "group"), [("ppo.py", ()), ("grpo.py", ("--num_generations", "2"))])
+def test_reinforcement_learning_takes_named_weights(rated_model, tiny, script, group, tmp_path):
+    prompts = write_jsonl(tmp_path / "prompts.jsonl", [{"prompt": f"hello {word}"} for word in WORDS])
+    run = ("--model_name_or_path", tiny("qwen2"), "--reward_model_path", rated_model[0], "--dataset_name", prompts)
+    run += ("--output_dir", tmp_path / "p", "--dry_run", *group)
+    done = run_main(script, *run, "--attribute_weights", "polite=1")
+    assert done.returncode == 0, done.stderr
+    done = run_main(script, *run, "--attribute_weights", "wit=1")
+    assert done.returncode == 2 and "names `wit`" in done.stderr
+
+
 def test_weights_are_fitted_on_pairs(rated_model, tmp_path):
     """Pairs that prefer short answers, however polite: the fitted weight of `long` is negative, and decides."""
     out, _ = rated_model

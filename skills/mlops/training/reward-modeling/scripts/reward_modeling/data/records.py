@@ -205,17 +205,17 @@ def weighted(ratings: Mapping[str, float | None], weights: Mapping[str, float]) 
 
 
 def ranked_by_ratings(records: Records, weights: Mapping[str, float] | None) -> Records:
-    """Rated answers without another label become one ranking a prompt, by the weighted sum of their ratings.
+    """Rated answers become one ranking a prompt by the weighted sum of their ratings, where they have no other label or
+    weights are given.
 
     `set_aside` counts prompts with fewer than two. Raises DataError where several attributes have no weights.
     """
     rows: list[Record] = []
     groups: dict[str, list[Rated]] = {}
     for row in records.rows:
-        if isinstance(row, Ranking) and row.ratings is not None and row.scores is None:
-            groups.setdefault(json.dumps([row.prompt, row.tools], sort_keys=True, default=str), []).extend(
-                ratings_of(row)
-            )
+        if isinstance(row, Ranking) and row.ratings is not None and (weights or row.scores is None):
+            key = json.dumps([row.prompt, row.tools], sort_keys=True, default=str)
+            groups.setdefault(key, []).extend(ratings_of(row))
         else:
             rows.append(row)
     names = rated_names(chain(*groups.values()))

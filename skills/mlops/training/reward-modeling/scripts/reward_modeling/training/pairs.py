@@ -176,7 +176,7 @@ def render_comparisons(
 
     groups: dict[Any, list[Comparison]] = defaultdict(list)
     for place, pair in enumerate(comparisons):
-        groups[(pair.origin, id(pair.prompt)) if pair.weight != 1.0 and pair.origin else place].append(pair)
+        groups[(pair.origin, id(pair.prompt)) if pair.origin else place].append(pair)
     zeros = ("dropped_over_length", "identical_after_truncation", "truncated_sides")
     counts = {"pairs": len(comparisons), **dict.fromkeys(zeros, 0)}
     rows, kept, refused, before = [], [], [], _rendered(renderer)

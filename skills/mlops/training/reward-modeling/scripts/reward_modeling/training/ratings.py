@@ -64,7 +64,7 @@ class Ratings(Pairs):
         return data.split(settings)
 
     def prepared(self, data: Data, path: str) -> Ratings:
-        names = rated_names(data.train)
+        names = [name for name in rated_names(data.train) if any(row.ratings[name] is not None for row in data.train)]
         heads = tuple(self._head(name, data.train, 1 / len(names)) for name in names)
         saved = saved_attributes(path)
         if [(one.name, one.labels) for one in saved] == [(one.name, one.labels) for one in heads]:

@@ -73,6 +73,7 @@ def train_policy(run: PPORun | GRPORun, settings: PolicySettings) -> PolicyRun |
     if settings.dry_run:
         return run.planned(**result, **run.told, dry_run=True)
     identity = run.identity() | {"prompts_sha256": resuming.rows_digest([prompt.ids for prompt in prompts])}
+    identity["attribute_weights"] = str(settings.attribute_weights)
     resuming.start_run(output_dir, run.process_index, identity, resume)
     found, history = run.train(output_dir, resume)
     if run.process_index != 0:
