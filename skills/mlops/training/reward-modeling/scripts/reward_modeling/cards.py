@@ -56,11 +56,11 @@ def _fault(card: dict[str, Any]) -> str | None:
         return "`golden` is not the list of fixed texts with their scores"
     try:
         heads = attributes.of_card(card)
-        numbers = [number for one in heads for number in (one.weight, one.mean, one.std, *one.levels)]
+        sound = all(_is_number(n) for one in heads for n in (one.weight, one.mean, one.std, *one.levels))
     except TypeError:
-        return "`attributes` is not a list of heads"
-    if not all(map(_is_number, numbers)):
-        return "a number of its `attributes` is not finite"
+        sound = False
+    if not sound:
+        return "`attributes` is not a list of heads with finite numbers"
     if not all(_has_scores(text, len(attributes.labels_of(heads))) for text in texts):
         return "a golden score is not a finite number"
     return None

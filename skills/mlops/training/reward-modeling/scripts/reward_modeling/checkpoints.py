@@ -300,10 +300,8 @@ def _readme(kind: Kind, card: dict[str, Any]) -> str:
     text = kind.readme.format(**card["rendering"])
     text += f"\n`{CARD}` holds the fingerprint of that rendering and golden scores to check against.\n"
     if heads := of_card(card):
-        rule = (
-            "the sum of the steps between `levels` times sigmoid(logit)" if heads[0].levels else "`mean + std * logit`"
-        )
-        text += f"\nLogits: {', '.join(labels_of(heads))}. A rating is {rule}, the reward the sum of `weight * rating` (`{CARD}`).\n"
+        rule = "levels[0] + sum of steps * sigmoid(logit)" if heads[0].levels else "mean + std * logit"
+        text += f"\nLogits: {', '.join(labels_of(heads))}. A rating is {rule}, the reward the sum of weight * rating (`{CARD}`).\n"
     if card["rendering"].get("text_format") == "rendered":
         text += "\nIts texts were rendered before training: give it prompt and answer as one such text, without a chat template.\n"
     return "\n".join(["---", *front, "---", "", text])

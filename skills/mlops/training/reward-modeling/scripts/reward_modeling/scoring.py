@@ -74,9 +74,8 @@ class Scorer:
 
         max_length, overlong, text_format ("chat", "rendered", "pair"): as in training unless given; without a card what its
         authors did (`public_table.PUBLIC`), or all that config and tokenizer allow. refused: "stop" raises DataError for what cannot
-        be rendered, "unscored" gives it no score. dtype: of the weights; the head stays fp32. attribute_weights: of the sum of
-        `attributes` that is the reward then. own: arguments of the class; shared_prefix None computes shared prefixes once on
-        CPUs only.
+        be rendered, "unscored" gives it no score. dtype: of the weights; the head stays fp32. attribute_weights: see `weigh`.
+        own: arguments of the class; shared_prefix None computes shared prefixes once on CPUs only.
         """
         policies = cls.kind.renders.policies
         if overlong not in (None, *policies):
@@ -199,7 +198,7 @@ class Scorer:
         return values_of(self.model, logits, counts)
 
     def weigh(self, weights: Mapping[str, float]) -> None:
-        """Raises UsageError for names that are not attributes of this model."""
+        """Make the reward this sum of `attributes`. Raises UsageError for others."""
         names = () if self.compares else getattr(self, "attributes", ())
         check_attributes(weights, names, "attribute_weights")
         self.weights = tuple(weights.get(name, 0.0) for name in names)

@@ -30,11 +30,11 @@ class AttributeSummary:
     pair_accuracy: Estimate | None
     """Of answers to one prompt with different ratings; each prompt counts once."""
     rmse: Number = None
-    """Of a head for the attribute, as the next two; of binary labels, of their probability."""
+    """Of the head of that name, as the next two."""
     bias: Number = None
-    """Mean prediction minus mean rating."""
+    """Mean prediction less mean rating."""
     slope: Number = None
-    """Of the rating by the prediction: 1 where the head is calibrated, below 1 where it says too much."""
+    """Of the rating by the prediction: 1 if calibrated, below 1 if overconfident."""
 
 
 @dataclass(frozen=True)

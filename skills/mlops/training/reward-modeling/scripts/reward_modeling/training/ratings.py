@@ -46,9 +46,10 @@ class Ratings(Pairs):
 
     def read(self, settings: DataSettings) -> Data:
         self.refuse("folds", "label_smoothing")
-        if settings.report or (self.attribute_weights and self.fit_attribute_weights):
-            name = "report" if settings.report else "fit_attribute_weights"
-            raise UsageError(f"--{name} cannot be used with these flags: see references/training.md#loss")
+        if settings.report:
+            raise UsageError("--report is of pairs and steps, not of ratings")
+        if self.attribute_weights:
+            self.refuse("fit_attribute_weights", beside="--attribute_weights")
         data, _ = read_data(settings, "answers", rated_answers)
         names = rated_names(data.train)
         check_attributes(self.attributes or (), names, "attributes")
