@@ -416,6 +416,11 @@ def test_bad_ratings_are_one_line_with_their_row(tiny, name, tmp_path):
         (("--objective", "regression", "--attribute_weights", "polite=nan"), "expected a finite number"),
         (("--objective", "regression", "--attribute_weights", "polite"), "expected NAME=NUMBER"),
         (("--objective", "ordinal", "--folds", "3"), "--folds does nothing with --objective ordinal"),
+        (
+            ("--objective", "ordinal", "--attribute_weights", "polite=1", "--fit_attribute_weights", "p.jsonl"),
+            "--fit_attribute_weights does nothing with --attribute_weights",
+        ),
+        (("--objective", "ordinal", "--report", "r", "--val_set_size", "0.1"), "--report is of pairs and steps"),
         (("--attributes", "polite"), "--attributes does nothing with --objective bradley_terry"),
         (("--objective", "plackett_luce", "--label_smoothing", "0.1"), "--label_smoothing does nothing"),
     ],

@@ -99,12 +99,11 @@ class Pairs(WinnerSettings):
                 raise DataError(what, where=pair.origin, hint=hint)
         return data.split(settings)  # the audit looks at held-out pairs too
 
-    def refuse(self, *names: str) -> None:
+    def refuse(self, *names: str, beside: str | None = None) -> None:
+        other = beside or f"--objective {self.objective}"
         for name in names:
             if getattr(self, name):
-                raise UsageError(
-                    f"--{name} does nothing with --objective {self.objective}", hint="leave one of them out"
-                )
+                raise UsageError(f"--{name} does nothing with {other}", hint="leave one of them out")
 
     def prepared(self, data: Data, path: str) -> Pairs:
         """With the heads that the data asks for. path: of the model to start from."""
