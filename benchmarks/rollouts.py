@@ -62,7 +62,7 @@ def of_seed(folder: Path, seed: int) -> dict[str, dict]:
     folder.mkdir(parents=True)
     data, base = data_of(folder, seed), folder / "base"
     taught = sandbox_models.TrainingSettings(steps=150, batch_size=32, learning_rate=4e-3)
-    task = {"conversations": arithmetic.conversations, "texts": arithmetic.every_text()}
+    task = {"rows": arithmetic.conversations(taught.rows, seed), "texts": arithmetic.every_text()}
     sandbox_models.base_model(base, seed, taught, **task, num_hidden_layers=3)
     found: dict[str, dict] = {"labeling": {}}
     sources = {"gold": data["gold"], "binary": folder / "binary.jsonl", "all": folder / "all.jsonl"}

@@ -61,7 +61,7 @@ def prepare(folder: Path, seed: int) -> dict[str, Path]:
 
     base = sandbox_models.base_model(
         *(folder / "policy", seed, sandbox_models.TrainingSettings(steps=150, batch_size=32, learning_rate=4e-3)),
-        conversations=flawed,
+        rows=flawed(4800, seed),
         texts=arithmetic.every_text(),
         num_hidden_layers=3,
     )

@@ -28,7 +28,7 @@ def policy(tmp_path_factory):
     """Taught for a moment: it often slips, and sometimes does not end."""
     return sandbox_models.base_model(
         *(tmp_path_factory.mktemp("policy") / "base", 0, sandbox_models.TrainingSettings(30, 16, 4e-3)),
-        conversations=arithmetic.conversations,
+        rows=arithmetic.conversations(480, 0),
         texts=arithmetic.every_text(),
     )
 

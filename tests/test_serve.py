@@ -533,10 +533,10 @@ def test_a_client_that_tries_again_finishes_over_a_killed_server(toy_model, mode
 
 def test_the_reward_function_of_the_document(served, model):
     text = (SCRIPTS.resolve().parent / "references/scaling.md").read_text(encoding="utf-8")
-    block = text.partition("```python\nimport json\n")[2].partition("```")[0]
+    block = text.partition("```python\nfrom reward_modeling.remote")[2].partition("```")[0]
     address = str(served.base_url).rstrip("/")
     names: dict = {}
-    exec("import json\n" + block.replace("http://127.0.0.1:8000", address), names)
+    exec("from reward_modeling.remote" + block.replace("http://127.0.0.1:8000", address), names)
     prompts, completions = [[user("hello")], [user("red apples")]], [[assistant("thank you")], [assistant("no")]]
     found = names["reward"](prompts, completions, other=[1, 2])
     assert found == pytest.approx(model.score(prompts, completions), abs=1e-5)

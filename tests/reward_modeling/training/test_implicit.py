@@ -22,7 +22,7 @@ PROMPT, STEPS = "Start with five. Then add one, take one.", ["five add one is si
 def base(tmp_path_factory):
     return sandbox_models.base_model(
         *(tmp_path_factory.mktemp("base") / "base", 0, sandbox_models.TrainingSettings(80, 16, 4e-3)),
-        conversations=arithmetic.conversations,
+        rows=arithmetic.conversations(1280, 0),
         texts=arithmetic.every_text(),
     )
 
@@ -170,7 +170,7 @@ def test_scripts_read_it_as_a_process_model(trained, tmp_path):
 def test_another_reference_is_refused_and_a_moved_one_can_be_named(base, trained, tmp_path):
     other = sandbox_models.base_model(
         *(tmp_path / "other", 1, sandbox_models.TrainingSettings(1, 4, 4e-3)),
-        conversations=arithmetic.conversations,
+        rows=arithmetic.conversations(4, 1),
         texts=arithmetic.every_text(),
     )
     ask = ("score.py", "--model_name_or_path", trained[0], "--prompt", PROMPT, "--completions", "\n".join(STEPS))

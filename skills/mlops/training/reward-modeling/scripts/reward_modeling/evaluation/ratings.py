@@ -14,7 +14,7 @@ from ..data.writing import with_metadata
 from ..errors import DataError
 from ..rendering import Conversation
 from ..results import Number
-from ..terminal import progress, table
+from ..terminal import progress
 from .inputs import prompt_keys, source_of
 from .intervals import Estimate, accuracy, pearson, spearman
 
@@ -109,12 +109,3 @@ def _pair_accuracy(x: np.ndarray, y: np.ndarray, groups: Sequence[str]) -> Estim
         owners += [group] * len(signs)
         weights += [1 / len(signs) for _ in signs]
     return accuracy(outcomes, owners, weights) if outcomes else None
-
-
-def show_ratings(summary: RatingSummary, title: str) -> None:
-    rows = [
-        [name, one.n, *(f"{v:.3f}" if v is not None else "" for v in [*vars(one).values()][1:])]
-        for name, one in summary.attributes.items()
-    ]
-    columns = ["attribute", "n", "Pearson", "Spearman", "pairs of a prompt", "RMSE", "bias", "slope"]
-    table(f"{title}: {summary.n_answers} rated answers", columns, rows)

@@ -157,7 +157,6 @@ def report_ratings(settings: EvaluationSettings, records: Records) -> tuple[resu
         if getattr(settings, name):
             raise UsageError(f"--{name} is not for answers that are rated by themselves")
     found = ratings.evaluate_ratings(process.from_settings(settings), rated_answers(records))
-    ratings.show_ratings(found.summary, settings.model_name_or_path)
     return results.RatingReport(**_evaluated(settings, records, []), **vars(found.summary)), found.rows
 
 

@@ -15,6 +15,7 @@ from .results import (
     OverOptimizationReport,
     PairReport,
     PoolReport,
+    RatingReport,
     StepReport,
 )
 from .steps import wrong_way
@@ -149,10 +150,17 @@ def _benchmark(result: BenchmarkResult) -> Section:
     return Section(title, ["", "value", *columns, *letters], rows, texts, scale=(0.0, 0.5, 1.0))
 
 
+def _ratings(report: RatingReport) -> Iterator[Section]:
+    columns = ["attribute", "n", "Pearson", "Spearman", "pairs of a prompt", "RMSE", "bias", "slope"]
+    rows = [[name, *vars(one).values()] for name, one in report.attributes.items()]
+    yield Section("Ratings", columns, rows, [f"{report.n_answers} rated answers: {', '.join(report.dataset)}."])
+
+
 SECTIONS = {
     PairReport: _pairs,
     PoolReport: _pools,
     OverOptimizationReport: _studies,
     StepReport: _steps,
+    RatingReport: _ratings,
     BenchmarkReport: lambda report: map(_benchmark, report.benchmarks.values()),
 }
