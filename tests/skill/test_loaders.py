@@ -158,19 +158,33 @@ def test_a_category_document_lies_beside_the_skill():
         assert set(frontmatter(path)) == {"description"} and frontmatter(path)["description"]
 
 
+def run_in(skill, name: str, *arguments, code: int = 0) -> subprocess.CompletedProcess[str]:
+    """Nothing of this process's environment, which knows the repository: the script's own folder must do."""
+    command = [sys.executable, f"scripts/{name}", *map(str, arguments)]
+    done = subprocess.run(command, cwd=skill, env={"PATH": "", "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+    assert done.returncode == code, done.stderr
+    return done
+
+
 def test_an_installed_copy_works_with_nothing_around_it(tmp_path):
     skill = copied(SKILL, tmp_path / "skills" / SKILL.name)
     model = save_tiny("qwen2", tmp_path / "model", head=1)
+    assert run_in(skill, "quickstart.py", "--help").stdout.startswith("usage:")
+    scored = run_in(skill, "score.py", "--model_name_or_path", model, "--prompt", "hello", "--completions", "yes", "no")
+    assert len(set(json.loads(scored.stdout)["rows"][0]["rewards"])) == 2
 
-    def run(name: str, *arguments) -> str:
-        # Nothing of this process's environment, which knows the repository: the script's own folder must do.
-        command = [sys.executable, f"scripts/{name}", *map(str, arguments)]
-        done = subprocess.run(
-            command, cwd=skill, env={"PATH": "", "OMP_NUM_THREADS": "1"}, capture_output=True, text=True
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
 
-    assert run("quickstart.py", "--help").startswith("usage:")
-    scored = run("score.py", "--model_name_or_path", model, "--prompt", "hello", "--completions", "yes", "no")
-    assert len(set(json.loads(scored)["rows"][0]["rewards"])) == 2
+def test_a_copy_of_what_is_named_says_what_it_lacks(tmp_path):
+    skill = copied(SKILL, tmp_path / SKILL.name)
+    for path in skill.rglob("*.py"):
+        if is_optional(path):
+            path.unlink()
+    model = save_tiny("qwen2", tmp_path / "model", head=1)
+    for name in ("score.py", "evaluate.py", "train.py"):
+        assert run_in(skill, name, "--help").stdout.startswith("usage:")
+    pairs = tmp_path / "pairs.jsonl"
+    pairs.write_text('{"prompt": "hello", "chosen": "yes", "rejected": "no"}\n')
+    run_in(skill, "evaluate.py", "--model_name_or_path", model, "--dataset_name", pairs)
+    refused = run_in(skill, "evaluate.py", "--model_name_or_path", model, "--benchmark", "llmbar", code=2)
+    assert "this copy of the skill lacks scripts/reward_modeling/evaluation/benchmark_runs.py" in refused.stderr
+    assert "copy the whole folder" in refused.stderr

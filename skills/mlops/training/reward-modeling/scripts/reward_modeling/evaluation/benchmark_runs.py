@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -16,10 +17,10 @@ from ..data.files import READERS, Table, suffix
 from ..data.records import Origin, Ranking, Solution
 from ..data.sources import read
 from ..errors import DataError, UsageError
-from ..results import Number
 from .benchmarks import BENCHMARKS, Benchmark, Item, ItemRewards, Part
 from .inputs import prompt_keys, score_answers, spelled
-from .intervals import Counts, Estimate, Measured, group_index, measure
+from .intervals import Counts, Measured, group_index, measure
+from .results import BenchmarkResult
 from .steps import FIXED, NO_ERROR, choose_threshold, labeled_steps, score_steps
 
 if TYPE_CHECKING:
@@ -44,36 +45,11 @@ class LoadedBenchmark(NamedTuple):
     set_aside: dict[str, int]
 
 
-@dataclass(frozen=True)
-class BenchmarkResult:
-    """complete: with all published rows. ties: items whose best reward is shared. unscored_steps: those that did not fit.
-    numbers: the official one first, null where it lacks items. subsets: the ratios below them. baselines: scorers of lengths
-    alone; gain: the official number minus the best of theirs, paired."""
-
-    title: str
-    rows: int
-    published_rows: int
-    complete: bool
-    items: int
-    set_aside: dict[str, int]
-    ties: int
-    truncated: int
-    unscored_steps: int
-    max_length: int | None
-    threshold: float | None
-    threshold_from: str | None
-    numbers: dict[str, Estimate | None]
-    subsets: dict[str, Number]
-    baselines: dict[str, dict[str, float]]
-    gain: Estimate | None
-    published: dict[str, dict[str, float]]
-    published_in: str
-
-
 def check_names(names: Sequence[str]) -> None:
     for name in names:
         if name not in BENCHMARKS:
-            raise UsageError(f"{name} is not a valid --benchmark", hint=f"choose from {', '.join(BENCHMARKS)}")
+            close = difflib.get_close_matches(name, BENCHMARKS, n=1) or [", ".join(BENCHMARKS)]
+            raise UsageError(f"{name} is not a valid --benchmark", hint=f"did you mean {close[0]}?")
     if len({BENCHMARKS[name].of_steps for name in names}) > 1:
         raise UsageError("--benchmark names benchmarks of answers and of steps", hint="run each kind alone")
 
@@ -106,7 +82,9 @@ def load_benchmark(name: str, folder: str | None) -> LoadedBenchmark:
 def _tables(name: str, benchmark: Benchmark, folder: str | None) -> Iterator[tuple[Part, Table]]:
     if folder:
         found = [(part, str(path)) for part in benchmark.parts for path in _files(Path(folder), name, part)]
-        missing, hint = f"{folder} holds no file of {benchmark.title}", f"put them into {folder}/{name}"
+        patterns = ", ".join(pattern for part in benchmark.parts for pattern in part.files)
+        missing = f"{folder} holds no file of {benchmark.title}: no path in it fits {patterns} (without - and _)"
+        hint = f"put the authors' files into {folder}/{name}"
     else:
         found = [(part, part.hub) for part in benchmark.parts if part.hub and not part.optional]
         missing, hint = f"{benchmark.title} is not on the hub", "give the authors' files with --benchmark_data"

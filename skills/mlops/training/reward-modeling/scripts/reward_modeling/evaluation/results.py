@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from ..results import Number, Result
-from .benchmark_runs import BenchmarkResult
 from .best_of_n import PoolSummary
+from .intervals import Estimate
 from .overoptimization import Study
 from .pair_measures import PairedComparison, PairSummary
 from .pairs import SubsetComparison
@@ -66,6 +66,32 @@ class OverOptimizationReport(Result):
     studies: list[Study]
     diagnostics: list[str]
     picture: str | None
+
+
+@dataclass(frozen=True)
+class BenchmarkResult:
+    """complete: with all published rows. ties: items whose best reward is shared. unscored_steps: those that did not fit.
+    numbers: the official one first, null where it lacks items. subsets: the ratios below them. baselines: scorers of lengths
+    alone; gain: the official number minus the best of theirs, paired."""
+
+    title: str
+    rows: int
+    published_rows: int
+    complete: bool
+    items: int
+    set_aside: dict[str, int]
+    ties: int
+    truncated: int
+    unscored_steps: int
+    max_length: int | None
+    threshold: float | None
+    threshold_from: str | None
+    numbers: dict[str, Estimate | None]
+    subsets: dict[str, Number]
+    baselines: dict[str, dict[str, float]]
+    gain: Estimate | None
+    published: dict[str, dict[str, float]]
+    published_in: str
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ from ..outputs import check_output_file, write_whole
 from ..results import to_json
 from ..scoring import Scorer
 from ..terminal import is_first_process, log
-from . import benchmark_runs, best_of_n, overoptimization, pairs, ratings, results, steps
+from . import best_of_n, overoptimization, pairs, ratings, results, steps
 from .inputs import score_answers, source_of
 from .plots import svg
 from .probes import ProbeSummary, probe_pairs
@@ -200,10 +200,12 @@ def report_pools(settings: EvaluationSettings) -> tuple[results.PoolReport, Outp
 
 def report_benchmarks(settings: EvaluationSettings) -> tuple[results.BenchmarkReport, OutputRows]:
     """All data are read before the model is loaded."""
+    from .benchmark_runs import BENCHMARKS, check_names, diagnose_benchmark, flat_scores, load_benchmark, run_benchmark
+
     names = list(dict.fromkeys(settings.benchmark))
-    benchmark_runs.check_names(names)
-    loaded = {name: benchmark_runs.load_benchmark(name, settings.benchmark_data) for name in names}
-    of_steps, others = benchmark_runs.BENCHMARKS[names[0]].of_steps, _threshold_data(settings)
+    check_names(names)
+    loaded = {name: load_benchmark(name, settings.benchmark_data) for name in names}
+    of_steps, others = BENCHMARKS[names[0]].of_steps, _threshold_data(settings)
     if of_steps:
         checkpoints.check(settings.model_name_or_path, checkpoints.PROCESS)
     model, threshold = _loaded(settings), None
@@ -216,13 +218,13 @@ def report_benchmarks(settings: EvaluationSettings) -> tuple[results.BenchmarkRe
         threshold = chosen, f"{len(others)} other solutions"
     found, rows, diagnostics = {}, [], []
     for name, items in loaded.items():
-        found[name], own = benchmark_runs.run_benchmark(model, name, items, threshold)
+        found[name], own = run_benchmark(model, name, items, threshold)
         rows += own
-        diagnostics += benchmark_runs.diagnose_benchmark(found[name])
+        diagnostics += diagnose_benchmark(found[name])
     report = results.BenchmarkReport(
         model=settings.model_name_or_path,
         benchmarks=found,
-        scores=benchmark_runs.flat_scores(found),
+        scores=flat_scores(found),
         settings={"dtype": settings.dtype, "overlong": model.renderer.overlong},
         diagnostics=diagnostics,
         output=settings.output and str(Path(settings.output)),

@@ -3,13 +3,13 @@
 from collections.abc import Iterable, Iterator, Mapping
 
 from . import overoptimization
-from .benchmark_runs import BenchmarkResult
 from .inputs import spelled
 from .plots import Panel, Series
 from .probes import ProbeSummary
 from .report_page import Cell, Section
 from .results import (
     BenchmarkReport,
+    BenchmarkResult,
     ComparisonWith,
     EvaluationOutput,
     OverOptimizationReport,
