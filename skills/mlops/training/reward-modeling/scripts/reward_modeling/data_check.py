@@ -29,7 +29,7 @@ from .terminal import listed, log, table
 _OF_ROWS = (name for name, check in (CHECKS | STEP_CHECKS).items() if check.about_rows)
 DROPPABLE = (UNREADABLE, REFUSED, OVER_LENGTH, *_OF_ROWS)
 
-T = TypeVar("T")
+_Entry = TypeVar("_Entry")
 SAID = ("format", "files", "winner_values", "columns_used", "metadata_columns")
 """Of `Records`, in the result under the same names."""
 
@@ -291,7 +291,7 @@ def _report(result: Checked, set_aside: dict[str, int]) -> None:
         log(f"wrote {result.kept} rows to {result.output}")
 
 
-def _entry(kind: type[T], one: object, *about: str) -> T:
+def _entry(kind: type[_Entry], one: object, *about: str) -> _Entry:
     return kind(*about, *(getattr(one, field.name) for field in fields(kind)[len(about) :]))
 
 

@@ -13,11 +13,11 @@ def warn_of(
 ) -> None:
     """before: a copy of `renderer.counts`."""
     lost = {name: count - (before or {}).get(name, 0) for name, count in renderer.counts.items()}
-    for sentence in sentences(renderer, lost, only):
+    for sentence in _sentences(renderer, lost, only):
         warn(called + sentence)
 
 
-def sentences(renderer: Any, counts: dict[str, int], only: tuple[str, ...] = COUNTED) -> list[str]:
+def _sentences(renderer: Any, counts: dict[str, int], only: tuple[str, ...] = COUNTED) -> list[str]:
     rendered = counts.get("rendered", 0)
     total = rendered + counts.get("without_steps", 0) + counts.get("refused", 0)
     over = f"longer than {renderer.max_length} tokens under --overlong {renderer.overlong}. {_advice(renderer)}"

@@ -190,7 +190,14 @@ def lists_in_cells(rows: list[dict[str, Any]]) -> list[str]:
     """Where every cell is a list: one alone could be an answer in JSON."""
     names = dict.fromkeys(name for row in rows for name in row)
     held = {name: [row[name] for row in rows if row.get(name)] for name in names}
-    return [name for name, cells in held.items() if cells and all(map(turns, cells))]
+    return [name for name, cells in held.items() if cells and all(map(_listed, cells))]
+
+
+def _listed(cell) -> bool:
+    try:
+        return turns(cell) is not None
+    except RowError:  # told of where its row is read
+        return True
 
 
 def are_messages(value) -> bool:
