@@ -91,11 +91,8 @@ def first_line(path: Path) -> str:
     return doc.splitlines()[0].rstrip(".").replace("|", " or ")
 
 
-OPTIONAL = (
-    *("serve", "serving", "servers", "label_steps", "rollouts", "remote", "server_check", "checkers"),
-    *("benchmarks", "benchmark_runs"),
-)
-"""Scripts, modules and folders that SKILL.md does not name. A loader that copies only what is named refuses more than 1 MiB;
+OPTIONAL = (*("serving", "rollouts", "checkers", "remote", "server_check", "benchmarks", "benchmark_runs"),)
+"""Modules and folders of modules that SKILL.md does not name. A loader that copies only what is named refuses more than 1 MiB;
 these are what it leaves out, and what nothing else needs."""
 
 

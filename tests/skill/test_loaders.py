@@ -188,3 +188,7 @@ def test_a_copy_of_what_is_named_says_what_it_lacks(tmp_path):
     refused = run_in(skill, "evaluate.py", "--model_name_or_path", model, "--benchmark", "llmbar", code=2)
     assert "this copy of the skill lacks scripts/reward_modeling/evaluation/benchmark_runs.py" in refused.stderr
     assert "copy the whole folder" in refused.stderr
+    for name, lacks in (("serve.py", "serving.py"), ("label_steps.py", "rollouts.py")):
+        assert f"lacks scripts/reward_modeling/{lacks}" in run_in(skill, name, "--help", code=2).stderr
+    refused = run_in(skill, "score.py", "--model_name_or_path", model, "--check_server", "http://127.0.0.1:1", code=2)
+    assert "lacks scripts/reward_modeling/server_check.py" in refused.stderr

@@ -25,16 +25,26 @@ Method  Monte-Carlo estimates (Math-Shepherd, arXiv:2312.08935), binary search (
         whose answer cannot be told, counts for no label. Killed, the same command goes on.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from reward_modeling import cli
 from reward_modeling.program import main_guard
-from reward_modeling.rollouts import RolloutLabels, RolloutSettings, label_steps
+
+if TYPE_CHECKING:
+    from reward_modeling.rollouts import RolloutLabels
 
 
 def parser() -> cli.Parser:
+    from reward_modeling.rollouts import RolloutSettings  # here, since some loaders leave it out: main_guard says so
+
     return cli.Parser(__doc__, "label_steps.py", RolloutSettings)
 
 
 def main(argv: list[str] | None = None) -> RolloutLabels:
+    from reward_modeling.rollouts import RolloutSettings, label_steps
+
     return label_steps(cli.settings(RolloutSettings, parser().parse(argv)))
 
 

@@ -28,16 +28,28 @@ Routes  POST /v1/rewards {"prompt", "completions"} or {"rows": [...]}; /get_rewa
 Ends    at SIGTERM or Ctrl-C, after what was taken is answered, with counts as JSON and exit code 0
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from reward_modeling import cli
 from reward_modeling.program import main_guard
-from reward_modeling.serving.settings import ServeSettings, ServingResult
+
+if TYPE_CHECKING:
+    from reward_modeling.serving.settings import ServingResult
 
 
 def parser() -> cli.Parser:
+    from reward_modeling.serving.settings import (
+        ServeSettings,
+    )  # here, since some loaders leave it out: main_guard says so
+
     return cli.Parser(__doc__, "serve.py", ServeSettings)
 
 
 def main(argv: list[str] | None = None) -> ServingResult:
+    from reward_modeling.serving.settings import ServeSettings
+
     settings = cli.settings(ServeSettings, parser().parse(argv))
     from reward_modeling.serving.server import serve
 
