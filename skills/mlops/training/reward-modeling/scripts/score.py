@@ -36,7 +36,8 @@ Scores are raw fp32 rewards: higher is better, their zero means nothing, compare
 
 from reward_modeling import cli
 from reward_modeling.program import main_guard
-from reward_modeling.row_scoring import Output, ScoreSettings, checked, list_public_models, score
+from reward_modeling.row_scoring import list_public_models, score
+from reward_modeling.score_settings import Output, ScoreSettings
 
 
 def parser() -> cli.Parser:
@@ -47,7 +48,11 @@ def main(argv: list[str] | None = None) -> Output | None:
     settings = cli.settings(ScoreSettings, parser().parse(argv))
     if settings.list_public_models:
         return list_public_models()
-    return checked(settings) if settings.check_server else score(settings)
+    if settings.check_server:
+        from reward_modeling.server_check import check_server
+
+        return check_server(settings)
+    return score(settings)
 
 
 if __name__ == "__main__":

@@ -7,13 +7,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count, groupby
 from typing import TYPE_CHECKING, Any
 
 from . import losses
 from .errors import DataError, RunError, UsageError, UserError
 from .rendering import Conversation, Renderer
+from .score_settings import SERVE
 from .scoring import Progress, Scores, Text, as_messages
 
 if TYPE_CHECKING:
@@ -21,8 +22,9 @@ if TYPE_CHECKING:
 
 Ask = Callable[[list[str], list[list[int]]], dict[str, Any]]
 """Texts, as the chat template wrote them, and their token ids -> the body of a request."""
+Request = tuple[dict[str, Any], list[int]]
+"""Its body, and the places of what it holds."""
 IN_A_REQUEST = 32
-"""Completions in a request."""
 BUSY = frozenset((408, 425, 429, 502, 503, 504))
 PATIENCE, LONGEST_PAUSE = 300.0, 10.0
 """Seconds that a server which has answered before may be away."""
@@ -31,46 +33,42 @@ FIRST_TRIES = 3
 
 @dataclass(frozen=True)
 class Api:
-    """asks: score.py's first, then those of programs that ask such a server for rewards. read: answer -> rewards in order."""
+    """asks: score.py's first, then those of programs that ask such a server for rewards. by_text: takes no token ids."""
 
     route: str
-    asks: dict[str, Ask]
     read: Callable[[Any], list[Any]]
+    asks: dict[str, Ask | None] = field(default_factory=lambda: {"score.py": None})
     by_text: bool = False
-    """Takes no token ids."""
 
 
-SERVE = "ours"
 APIS = {
-    SERVE: Api(
-        "/v1/rewards", {}, lambda said: [one for row in said["rows"] for one in _of_row(row)]
-    ),  # asked by `_rows`
+    SERVE: Api("/v1/rewards", lambda said: [one for row in said["rows"] for one in _of_row(row)]),
     # as vLLM 0.33 and the reward loop of verl have it
     "vllm": Api(
         "/classify",
+        lambda said: [one["probs"][0] for one in sorted(said["data"], key=lambda one: one["index"])],
         {
             "score.py": lambda texts, ids: {"input": ids, "use_activation": False},
             "verl": lambda texts, ids: {"input": texts, "activation": False},
         },
-        lambda said: [one["probs"][0] for one in sorted(said["data"], key=lambda one: one["index"])],
     ),
     # its own route; /v1/classify applies a softmax
     "sglang": Api(
         "/classify",
-        {"score.py": lambda texts, ids: {"input_ids": ids}, "one that sends text": lambda texts, ids: {"text": texts}},
         lambda said: [one["embedding"][0] for one in said],
+        {"score.py": lambda texts, ids: {"input_ids": ids}, "one that sends text": lambda texts, ids: {"text": texts}},
     ),
     "tei": Api(
         "/predict",
-        {"score.py": lambda texts, ids: {"inputs": [[text] for text in texts], "raw_scores": True}},
         lambda said: [one[0]["score"] for one in said],
+        {"score.py": lambda texts, ids: {"inputs": [[text] for text in texts], "raw_scores": True}},
         by_text=True,
     ),
     # its serve_rm
     "openrlhf": Api(
         "/get_reward",
-        {"score.py": lambda texts, ids: {"query": texts, "prompts": texts, "labels": [""] * len(texts)}},
         lambda said: said["rewards"],
+        {"score.py": lambda texts, ids: {"query": texts, "prompts": texts, "labels": [""] * len(texts)}},
         by_text=True,
     ),
 }
@@ -97,9 +95,8 @@ class ServerRewards:
         self.__name__ = "server_rewards"  # by which TRL logs it
         self.urls = [urls] if isinstance(urls, str) else list(urls)
         self.api, self.renderer, self.concurrency = APIS[api], renderer, concurrency
-        self.ask = ask or next(iter(self.api.asks.values()), None)
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
-        self._client = httpx2.Client(timeout=PATIENCE, headers=headers)
+        self.ask = ask or self.api.asks["score.py"]
+        self._client = httpx2.Client(timeout=PATIENCE, headers={"Authorization": f"Bearer {key}"} if key else {})
         self._lost, self._turn = (httpx2.TransportError, httpx2.InvalidURL), count()
         self._has_answered, self._stopped = False, threading.Event()
 
@@ -110,22 +107,22 @@ class ServerRewards:
         )
 
     def score_conversations(self, conversations: Sequence[Conversation], progress: Progress = None) -> Scores:
-        return [reward for reward, _ in self.score_in_columns(conversations, progress)]
+        return self.score_in_columns(conversations, progress)[0]
 
     def score_in_columns(
         self, conversations: Sequence[Conversation], progress: Progress = None
-    ) -> list[tuple[float | None, dict[str, Any]]]:
-        """(reward, what the server says beside it) of each: `steps`, `attributes`; None for what was left out."""
+    ) -> tuple[Scores, list[dict[str, Any]]]:
+        """Rewards, None for what was left out, and what the server says beside each: `step_rewards`, `attributes`."""
         requests = list((self._texts if self.ask else self._rows)(conversations))
-        found: list[tuple[float | None, dict[str, Any]]] = [(None, {})] * len(conversations)
+        rewards, columns = [None] * len(conversations), [{} for _ in conversations]
         pool = ThreadPoolExecutor(self.concurrency)
         try:
-            answers = pool.map(lambda asked: self._rewards(asked[0], conversations[asked[1][0]].origin), requests)
-            for (_, places), rewards in zip(requests, answers, strict=True):
-                if len(rewards) != len(places):
-                    raise RunError(f"the server answers {len(rewards)} rewards to {len(places)} completions")
-                for place, one in zip(places, rewards, strict=True):
-                    found[place] = one if isinstance(one, tuple) else (float(one), {})
+            answers = pool.map(lambda asked: self._answers(asked[0], conversations[asked[1][0]].origin), requests)
+            for (_, places), found in zip(requests, answers, strict=True):
+                if len(found) != len(places):
+                    raise RunError(f"the server answers {len(found)} rewards to {len(places)} completions")
+                for place, one in zip(places, found, strict=True):
+                    rewards[place], columns[place] = one if isinstance(one, tuple) else (float(one), {})
                 if progress:
                     progress(len(places))
         except BaseException:
@@ -133,7 +130,7 @@ class ServerRewards:
             raise
         finally:
             pool.shutdown(cancel_futures=True)
-        return found
+        return rewards, columns
 
     def render(self, conversations: Sequence[Conversation]) -> list[Any]:
         return self.renderer.render_all(conversations)
@@ -142,25 +139,22 @@ class ServerRewards:
         if self.renderer:
             losses.warn_of(self.renderer)
 
-    def _texts(self, conversations: Sequence[Conversation]) -> Iterator[tuple[dict[str, Any], list[int]]]:
-        """Bodies, and the places of what they hold."""
+    def _texts(self, conversations: Sequence[Conversation]) -> Iterator[Request]:
         rendered = self.render(conversations)
-        sent = [
-            i for i, one in enumerate(rendered) if one and not (one.cut and self.api.by_text)
-        ]  # a cut is not a text
+        # what is cut is known by its token ids alone
+        sent = [i for i, one in enumerate(rendered) if one and not (one.cut and self.api.by_text)]
         for start in range(0, len(sent), IN_A_REQUEST):
             places = sent[start : start + IN_A_REQUEST]
-            own = [conversations[i] for i in places]
-            texts = [self.renderer.text([*one.prompt, *one.completion], one.tools) for one in own]
+            texts = [whole_text(conversations[i], self.renderer) for i in places]
             yield self.ask(texts, [rendered[i].ids for i in places]), places
 
-    def _rows(self, conversations: Sequence[Conversation]) -> Iterator[tuple[dict[str, Any], list[int]]]:
+    def _rows(self, conversations: Sequence[Conversation]) -> Iterator[Request]:
         rows, places = [], []
         for _, group in groupby(enumerate(conversations), key=lambda one: one[1]._replace(completion=())):
             numbers, own = zip(*group, strict=True)
             answers = [one.completion[0].get("steps") or list(one.completion) for one in own]
-            tools = {"tools": own[0].tools} if own[0].tools else {}
-            rows.append({"prompt": list(own[0].prompt), "completions": answers, **tools})
+            rows.append({"prompt": list(own[0].prompt), "completions": answers})
+            rows[-1] |= {"tools": own[0].tools} if own[0].tools else {}
             places += numbers
             if len(places) >= IN_A_REQUEST:
                 yield {"rows": rows}, places
@@ -168,7 +162,7 @@ class ServerRewards:
         if rows:
             yield {"rows": rows}, places
 
-    def _rewards(self, body: dict[str, Any], origin: object) -> list[Any]:
+    def _answers(self, body: dict[str, Any], origin: object) -> list[Any]:
         response = self._taken(body, origin)
         try:
             return self.api.read(response.json())
@@ -202,10 +196,13 @@ class ServerRewards:
                 raise RunError("stopped, since another request failed")
 
 
-def _of_row(row: dict[str, Any]) -> Iterator[tuple[float | None, dict[str, Any]]]:
+def whole_text(conversation: Conversation, renderer: Renderer) -> str:
+    return renderer.text([*conversation.prompt, *conversation.completion], conversation.tools)
+
+
+def _of_row(row: dict[str, Any]) -> list[tuple[float | None, dict[str, Any]]]:
     columns = {name: values for name, values in row.items() if name != "rewards"}
-    for i, reward in enumerate(row["rewards"]):
-        yield reward, {name: values[i] for name, values in columns.items()}
+    return [(own, {name: values[i] for name, values in columns.items()}) for i, own in enumerate(row["rewards"])]
 
 
 def _refusal(url: str, status: int, said: str, origin: object) -> UserError:

@@ -26,7 +26,7 @@ SCRIPT_RESULTS = {
     "train.py": "training.results:ModelOutput",
     "train_process.py": "training.results:ModelOutput",
     "label_steps.py": "rollouts:RolloutLabels",
-    "score.py": "row_scoring:Output",
+    "score.py": "score_settings:Output",
     "serve.py": "serving.settings:ServingResult",
     "evaluate.py": "evaluation.results:EvaluationOutput",
     "ppo.py": "training.results:PPOOutput",

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, fields, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
-from . import checkpoints, process, processes
+from . import process, processes
 from .aggregation import step_rewards
 from .base_rendering import refused_together
-from .cli import check_required, flag, utf8
 from .data.reading import Stream, stream
 from .data.records import Ranking
 from .data.writing import counted, tell_moved, with_metadata
@@ -26,186 +25,18 @@ from .packing import WINDOW
 from .pretrained import read_tokenizer
 from .process import ProcessRewardModel
 from .readers import families
-from .remote import APIS, SERVE, ServerRewards
 from .rendering import Conversation, Renderer
-from .results import Number, Result, to_json
-from .scoring import Ranked, RewardModel, as_messages, ranked
-from .server_check import ServerCheck, check_server
-from .settings import FormatSettings, RewardsSettings, SamplingSettings, ScoringSettings, WinnerSettings, split_flag
+from .results import to_json
+from .score_settings import SERVE, Model, PublicModels, ScoreSettings, ScoringResult
+from .scoring import Ranked, as_messages, ranked
 from .terminal import is_first_process, log, progress, table, warn
 
 SHOWN_PROMPTS = 5
-OF_SERVERS = {"group": "servers"}
-LOADING = [field.name for field in fields(ScoringSettings) if field.name != "model_name_or_path"]
 FREE = ("output", "overwrite", "write_card", "device", "max_tokens_per_batch")
 """Settings that may change when a run of several processes is started again."""
-Model = RewardModel | ProcessRewardModel | Rewards | ServerRewards
-ScoredRanking = tuple[Ranking, list[float | None], list[dict[str, Any]] | None]
-"""With its rewards, and columns of each completion: "steps" and "step_rewards", or "attributes"."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelsSettings(ScoringSettings, RewardsSettings):
-    """One reward model, or several as one."""
-
-    normalize: bool = flag(
-        False, "subtract the mean and divide by the standard deviation saved with the model", group="result"
-    )
-
-    def check_models(self, script: str) -> None:
-        if self.reward_model_path:
-            if self.model_name_or_path:
-                what = "--model_name_or_path is one reward model, --reward_model_path several: give one of them"
-                raise UsageError(what)
-            return
-        check_required(self, ("model_name_or_path",), script)
-        if self.reward_weights or self.reward_combine != "sum":
-            what = "--reward_weights and --reward_combine are for several models"
-            raise UsageError(what, hint="give them with --reward_model_path A B")
-
-    @property
-    def of_steps(self) -> bool:
-        path = None if self.reward_model_path else self.model_name_or_path
-        return path is not None and checkpoints.kind_of(path) is checkpoints.PROCESS
-
-    def load(self) -> Model:
-        if self.of_steps and self.normalize:
-            raise UsageError("--normalize is for outcome reward models: step scores are probabilities")
-        if not self.reward_model_path:
-            return process.from_settings(self)
-        how = {"weights": self.reward_weights, "combine": self.reward_combine, "normalise": self.normalize}
-        return Rewards.from_pretrained(self.reward_model_path, **how, **self.loading)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ScoreSettings(ModelsSettings, SamplingSettings, FormatSettings, WinnerSettings):
-    group: ClassVar = "result"
-    input: Sequence[str] | None = flag(
-        None, "files, folders or hub ids with prompts and completions", group="data", metavar="DATA"
-    )
-    dataset_split: str | None = split_flag(None)
-    prompt: str | None = flag(None, "one prompt, instead of --input", group="data", type=utf8)
-    completions: Sequence[str] | None = flag(None, "its completions", group="data", type=utf8)
-    generate_with: str | None = flag(
-        None,
-        "policy that writes --best_of N completions for each prompt",
-        group=SamplingSettings.group,
-        metavar="POLICY",
-    )
-    rank: bool = flag(False, "order each prompt's completions, best first; a row is a prompt: rows are not grouped")
-    best_of: int | None = flag(None, "keep the best of each prompt's first N completions")
-    output: str | None = flag(
-        None, "JSONL file for the scored rows (they are printed in the JSON on stdout without it)", metavar="FILE"
-    )
-    overwrite: bool = flag(False, "replace --output if it exists")
-    write_card: str | None = flag(
-        None,
-        "file for a hash of the rendering and the rewards of fixed texts; where it is there already, it is compared with",
-        metavar="FILE",
-    )
-    server: Sequence[str] | None = flag(
-        None, "servers that score, instead of this process", metavar="URL", **OF_SERVERS
-    )
-    check_server: str | None = flag(
-        None,
-        "does it give the rewards of --model_name_or_path (of fixed texts and --input)",
-        metavar="URL",
-        **OF_SERVERS,
-    )
-    api: str = flag(SERVE, "of these servers", choices=tuple(APIS), **OF_SERVERS)
-    concurrency: int = flag(16, "requests at a time", **OF_SERVERS)
-    key_file: str | None = flag(None, "file with the key that requests carry", metavar="FILE", **OF_SERVERS)
-    list_public_models: bool = flag(False, "show the known public reward models and how each is read, then stop")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.list_public_models:
-            return
-        if self.server or self.check_server:
-            self._check_servers()
-        else:
-            self.check_models("score.py")
-        if self.write_card and (self.reward_model_path or self.rendered):
-            what = "--write_card is of one model and its chat text"
-            raise UsageError(what, hint="give one with --model_name_or_path")
-        if self.check_server and not self.input:
-            return
-        if bool(self.input) == bool(self.prompt is not None):
-            raise UsageError("give either --input, or --prompt with --completions")
-        if self.generate_with:
-            self._check_generation()
-        elif (self.prompt is None) != (self.completions is None):
-            raise UsageError("--prompt and --completions belong together")
-        if self.rank and self.best_of:
-            raise UsageError(
-                "--rank orders all completions, --best_of keeps one: choose one of them",
-                hint=f"--rank writes all completions of a row, best first; --best_of {self.best_of} the best of its first "
-                f"{self.best_of} alone",
-            )
-
-    def _check_servers(self) -> None:
-        which, unused = "server", ["check_server", *(LOADING if self.api == SERVE else ())]
-        if not self.server:
-            which, unused = "check_server", ["output", "prompt", "rank", "best_of", "generate_with"]
-        for name in (*unused, "reward_model_path", "reward_weights", "reward_combine", "normalize", "write_card"):
-            if getattr(self, name) != getattr(ScoreSettings, name):
-                raise UsageError(f"--{name} does nothing with --{which}")
-        if self.check_server or self.api != SERVE:
-            check_required(self, ("model_name_or_path",), "score.py")
-
-    def key(self) -> str | None:
-        try:
-            return Path(self.key_file).read_text(encoding="utf-8").strip() if self.key_file else None
-        except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"cannot read --key_file: {error}", where=self.key_file) from error
-
-    def _check_generation(self) -> None:
-        if self.completions:
-            raise UsageError("--completions are given, --generate_with writes them: choose one of them")
-        if not self.best_of:
-            raise UsageError("--generate_with needs --best_of N: how many completions to write for each prompt")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ScoringResult(Result):
-    model: str
-    prompts: int
-    completions: int
-    not_scored: int
-    prompts_with_unscored: int
-    truncated: int
-    not_rendered: int
-    templated: int
-    special_tokens_in_content: int
-    """Conversations that hold special tokens such as `<|im_end|>` in their texts."""
-    refused: int
-    """Completions that cannot be rendered, under --refused unscored."""
-    reward_mean: Number
-    output: str | None
-    batches: str | None = None
-    """Whether shared prefixes were computed once, or why not."""
-    metadata_moved: dict[str, int] | None = None
-    reward_models: list[str] | None = None
-    """Of several: their names, how they are combined, and their weights."""
-    reward_combine: str | None = None
-    reward_weights: list[float] | None = None
-    policy: str | None = None
-    """That wrote the completions, and how many did not end."""
-    unfinished: int | None = None
-    aggregate: str | None = None
-    """Of a process reward model: how step scores become a reward, and the steps."""
-    steps: int | None = None
-    steps_not_scored: int | None = None
-    rows: list[dict[str, object]] | None = None
-    """The scored rows, without --output."""
-
-
-@dataclass(frozen=True)
-class PublicModels(Result):
-    public_models: list[dict[str, str]]
-
-
-Output = ScoringResult | PublicModels | ServerCheck
+Columns = list[dict[str, Any]]
+"""Of each completion: {"steps", "step_rewards"}, {"attributes"} or {}."""
+ScoredRanking = tuple[Ranking, list[float | None], Columns]
 
 
 def list_public_models() -> PublicModels:
@@ -230,17 +61,17 @@ def score(settings: ScoreSettings) -> ScoringResult | None:
     model = _loaded(settings)
     if team:
         own = {name: value for name, value in asdict(settings).items() if name not in FREE}
-        named = [*(settings.input or ()), *(several or [settings.model_name_or_path])]
-        team.keep(output, own, named)
-        for one in getattr(model, "models", {"": model}).values():
+        team.keep(output, own, [*(settings.input or ()), *(several or [settings.model_name_or_path])])
+        for one in _parts(model):
             one.team = team
     summary, moved, rows = RowSummary(settings), Counter(), None
     with progress("scoring", completions) as advance:
-        scored = scored_rankings(model, rankings, settings, advance)
+        scored = summary.of(scored_rankings(model, rankings, settings, advance))
+        lines = map(to_json, counted(scored, moved))
         if team and team.rank:
-            deque(scored, maxlen=0)
+            for _ in lines:
+                pass
             return None
-        lines = map(to_json, counted(summary.of(scored), moved))
         if output:
             write_whole(output, lines)
         else:
@@ -252,13 +83,20 @@ def score(settings: ScoreSettings) -> ScoringResult | None:
     summary.warn_of_lost_candidates()
     if output:
         log(f"wrote {summary.counts['prompts']} rows to {output}")
-    return _result(settings, model, summary, moved, output and str(output), rows)
+    return _result(settings, model, summary, output=output and str(output), rows=rows, metadata_moved=tell_moved(moved))
+
+
+def _parts(model: Model) -> list[Any]:
+    return [*getattr(model, "models", {"": model}).values()]
 
 
 def _loaded(settings: ScoreSettings) -> Model:
     if settings.server:
-        how = {"api": settings.api, "renderer": _renderer(settings), "concurrency": settings.concurrency}
-        return ServerRewards(settings.server, key=settings.key(), **how)
+        from .remote import ServerRewards
+
+        renderer = None if settings.api == SERVE else _renderer(settings)
+        how = {"api": settings.api, "concurrency": settings.concurrency, "key": settings.key()}
+        return ServerRewards(settings.server, renderer=renderer, **how)
     model = settings.load()
     if settings.write_card and is_first_process():
         difference = keep_card(model, settings.model_name_or_path, Path(settings.write_card), settings.dtype)
@@ -267,15 +105,12 @@ def _loaded(settings: ScoreSettings) -> Model:
     return model
 
 
-def _renderer(settings: ScoreSettings) -> Renderer | None:
+def _renderer(settings: ScoreSettings) -> Renderer:
     """Without the weights, where a card says how the model renders."""
     path = settings.model_name_or_path
-    if settings.api == SERVE:
-        return None
     if settings.of_steps:
         raise UsageError("steps are scored by serve.py alone", hint="leave --api out")
-    card = read_card(path)
-    if not card:
+    if not (card := read_card(path)):
         return process.from_settings(settings).renderer
     rendering = card["rendering"]
     renderer = OUTCOME.renderer(read_tokenizer(path), rendering["scored_at"], rendering)
@@ -284,41 +119,22 @@ def _renderer(settings: ScoreSettings) -> Renderer | None:
     return renderer
 
 
-def checked(settings: ScoreSettings) -> ServerCheck:
-    """In fp32: --dtype says what the server may compute in."""
-    rankings = read_rankings(settings)[0] if settings.input else []
-    return check_server(settings, replace(settings, dtype="float32").load(), conversations_of(rankings))
-
-
-def _result(
-    settings: ScoreSettings,
-    model: Model,
-    summary: RowSummary,
-    moved: Counter[str],
-    output: str | None,
-    rows: list[dict[str, Any]] | None,
-) -> ScoringResult:
-    renderers = [one.renderer for one in getattr(model, "models", {"": model}).values()]
-    counts = sum((one.counts for one in renderers if one), summary.counts)
-    told = ["prompts", "completions", "not_scored", "prompts_with_unscored", "truncated"]
-    told += ["not_rendered", "templated", "refused", "special_tokens_in_content"]
-    more = {}
+def _result(settings: ScoreSettings, model: Model, summary: RowSummary, **more: Any) -> ScoringResult:
+    counts = sum((one.renderer.counts for one in _parts(model) if one.renderer), summary.counts)
+    told = [field.name for field in fields(ScoringResult) if field.type == "int"]
     if several := settings.reward_model_path:
         more |= {"reward_models": model.names, "reward_combine": model.combine, "reward_weights": model.weights}
     if settings.generate_with:
         more["policy"] = settings.generate_with
         told.append("unfinished")
-    if isinstance(model, ProcessRewardModel) or summary.counts["steps"]:
+    if isinstance(model, ProcessRewardModel) or counts["steps"]:
         more["aggregate"] = getattr(model, "aggregate", None)
         told += ["steps", "steps_not_scored"]
     n = counts["completions"] - counts["not_scored"]
     return ScoringResult(
         model=settings.model_name_or_path or ", ".join(several or settings.server),
         reward_mean=summary.total / n if n else None,
-        output=output,
         batches=None if several or settings.server else model.way(),
-        metadata_moved=tell_moved(moved),
-        rows=rows,
         **{name: counts[name] for name in told},
         **more,
     )
@@ -370,9 +186,7 @@ def in_windows(rankings: Iterable[Ranking], best_of: int | None) -> Iterator[lis
         if len(ranking.completions) < n:
             what = f"the prompt has {len(ranking.completions)} completions, fewer than --best_of {n}"
             raise DataError(what, where=ranking.origin)
-        together.append(
-            replace(ranking, completions=ranking.completions[:n], scores=(ranking.scores or [])[:n] or None)
-        )
+        together.append(replace(ranking, completions=ranking.completions[:n], scores=None))
         waiting += n
         if waiting >= WINDOW:
             yield together
@@ -383,26 +197,29 @@ def in_windows(rankings: Iterable[Ranking], best_of: int | None) -> Iterator[lis
 def score_together(
     model: Model, rankings: Sequence[Ranking], conversations: Sequence[Conversation], normalise: bool, advance: Callable
 ) -> Iterator[ScoredRanking]:
-    columns = None
+    rewards, columns = _in_columns(model, conversations, advance)
+    if normalise and not isinstance(model, Rewards):  # which does so with each model's own statistics
+        rewards = model.normalise(rewards)
+    rewards, columns = iter(rewards), iter(columns)
+    for ranking in rankings:
+        n = len(ranking.completions)
+        yield ranking, list(islice(rewards, n)), list(islice(columns, n))
+
+
+def _in_columns(
+    model: Model, conversations: Sequence[Conversation], advance: Callable
+) -> tuple[list[float | None], Columns]:
+    if hasattr(model, "score_in_columns"):  # of servers
+        return model.score_in_columns(conversations, advance)
     if isinstance(model, ProcessRewardModel):
         scored = model.score_in_steps(conversations, advance)
-        flat = [model.reward(scores) for _, scores in scored]
-        columns = iter([{"steps": own, "step_rewards": step_rewards(own, scores)} for own, scores in scored])
-    elif isinstance(model, ServerRewards):
-        flat, said = zip(*model.score_in_columns(conversations, advance), strict=True) if conversations else ((), ())
-        columns = iter(said) if any(said) else None
-    elif names := getattr(model, "attributes", ()):
+        columns = [{"steps": own, "step_rewards": step_rewards(own, scores)} for own, scores in scored]
+        return [model.reward(scores) for _, scores in scored], columns
+    if names := getattr(model, "attributes", ()):
         found = model.score_attributes(conversations, advance)
-        flat = [own and own[0] for own in found]
-        columns = iter([{"attributes": own and dict(zip(names, own[1:], strict=True))} for own in found])
-    else:
-        flat = model.score_conversations(conversations, advance)
-    if normalise and not isinstance(model, Rewards):  # which does so with each model's own statistics
-        flat = model.normalise(flat)
-    scores = iter(flat)
-    for ranking in rankings:
-        several = len(ranking.completions)
-        yield ranking, list(islice(scores, several)), columns and list(islice(columns, several))
+        columns = [{"attributes": own and dict(zip(names, own[1:], strict=True))} for own in found]
+        return [own and own[0] for own in found], columns
+    return model.score_conversations(conversations, advance), [{} for _ in conversations]
 
 
 class RowSummary:
@@ -411,25 +228,21 @@ class RowSummary:
         self.first: list[list[Ranked]] = []
 
     def of(self, scored: Iterable[ScoredRanking]) -> Iterator[dict[str, Any]]:
+        """The rows to write."""
+        best_of = self.settings.best_of
         for ranking, scores, columns in scored:
-            known = [score for score in scores if score is not None]
-            rewards = [reward for own in columns or () for reward in own.get("step_rewards", ())]
-            lost = len(scores) - len(known)
-            counts = {
-                "prompts": 1,
-                "completions": len(scores),
-                "not_scored": lost,
-                "prompts_with_unscored": int(lost > 0),
-            }
-            self.counts.update(counts, steps=len(rewards), steps_not_scored=rewards.count(None))
-            self.total += sum(known)
+            steps = [reward for own in columns for reward in own.get("step_rewards", ())]
+            lost = scores.count(None)
+            self.counts.update(prompts=1, completions=len(scores), not_scored=lost, prompts_with_unscored=min(lost, 1))
+            self.counts.update(steps=len(steps), steps_not_scored=steps.count(None))
+            self.total += sum(score for score in scores if score is not None)
             if lost:
                 self.first_lost = self.first_lost or ranking.origin
             if self.settings.generate_with:
                 self.counts["unfinished"] += ranking.metadata["finished"].count(False)
             ordered = [Ranked(i, *pair) for i, pair in enumerate(zip(scores, ranking.completions, strict=True))]
-            if self.settings.rank or self.settings.best_of:
-                ordered = ranked(scores, ranking.completions)[: 1 if self.settings.best_of else None]
+            if self.settings.rank or best_of:
+                ordered = ranked(scores, ranking.completions)[: 1 if best_of else None]
             if len(self.first) < SHOWN_PROMPTS:
                 self.first.append(ordered)
             yield result_row(ranking, ordered, columns, self.settings)
@@ -459,19 +272,18 @@ class RowSummary:
 
 
 def result_row(
-    ranking: Ranking, ordered: Sequence[Ranked], columns: list[dict[str, Any]] | None, settings: ScoreSettings
+    ranking: Ranking, ordered: Sequence[Ranked], columns: Columns, settings: ScoreSettings
 ) -> dict[str, Any]:
     row = {name: value for name, value in (("id", ranking.id), ("tools", ranking.tools)) if value is not None}
     row["prompt"], metadata = ranking.prompt, dict(ranking.metadata)
     finished = metadata.pop("finished") if settings.generate_with else None
-    own = [columns[item.index] for item in ordered] if columns else None
+    own = [columns[item.index] for item in ordered]
     if settings.best_of or (len(ordered) == 1 and not settings.rank):
         (best,) = ordered
         row |= {"finished": finished[best.index]} if finished else {}
         row |= {"completion": best.completion, "reward": best.score}
         row |= {"index": best.index} if settings.best_of else {}
-        return with_metadata(row | (own[0] if own else {}), metadata)
+        return with_metadata(row | own[0], metadata)
     row |= {"completions": [item.completion for item in ordered], "rewards": [item.score for item in ordered]}
-    if own:
-        row |= {name: [one[name] for one in own] for name in own[0]}
+    row |= {name: [one[name] for one in own] for name in (own[0] if own else ())}
     return with_metadata(row | ({"order": [item.index for item in ordered]} if settings.rank else {}), metadata)

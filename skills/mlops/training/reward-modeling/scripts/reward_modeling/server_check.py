@@ -5,22 +5,21 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import linear_regression
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .aggregation import probability
 from .errors import DataError, RunError
-from .golden import GOLDEN_TOLERANCE, golden_conversations
+from .golden import GOLDEN_TOLERANCE, golden_conversations, largest_difference
 from .kinds import OUTCOME
-from .remote import APIS, Ask, ServerRewards
+from .remote import APIS, Ask, ServerRewards, whole_text
 from .rendering import Conversation, Renderer
-from .results import Number, Result, emit
+from .results import emit
+from .row_scoring import conversations_of, read_rankings
+from .score_settings import ScoreSettings, ServerCheck, ServerFinding
 from .scoring import RewardModel
 from .terminal import log
-
-if TYPE_CHECKING:
-    from .row_scoring import ScoreSettings
 
 TOLERANCE = GOLDEN_TOLERANCE["float32"]
 NOISE = 3.0
@@ -88,45 +87,21 @@ CAUSES = {
         text=lambda text, renderer: renderer.text([{"role": "user", "content": text}]),
     ),
     "cut": Cause("cuts texts to {length} tokens (their {side} is lost)", LONGER),
-    "refused": Cause("refuses texts of {length} tokens", LONGER),
+    "refused": Cause("refuses texts of {shortest} tokens", LONGER),
     "precision": Cause("computes in {dtype}", {"": "start it in float32, or accept that: score.py --dtype {dtype}"}),
     "unknown": Cause(
         "gives other rewards, for no reason that is known here",
         {"": "compare its weights, tokenizer and chat template with those of this model"},
     ),
 }
+VALUES = {name: cause.value for name, cause in CAUSES.items() if cause.value}
 
 
-@dataclass(frozen=True)
-class ServerFinding:
-    asked_by: str
-    """Whose form the requests had: that of score.py, or of a program that asks such servers."""
-    equal: bool
-    causes: list[str]
-    says: str
-    fix: str | None
-    largest_difference: Number
-    server: list[Number]
-    """Its rewards; null for a text that it refused."""
-
-
-@dataclass(frozen=True)
-class ServerCheck(Result):
-    model: str
-    checked_server: str
-    api: str
-    equal: bool
-    tokens: list[int | None]
-    """Of each text: the golden ones, longer and longer ones, those of --input."""
-    rewards: list[Number]
-    """Of this model, computed here."""
-    findings: list[ServerFinding]
-
-
-def check_server(settings: ScoreSettings, model: RewardModel, more: Sequence[Conversation]) -> ServerCheck:
-    """Raises RunError, after the result was printed, when the server gives other rewards."""
-    check = _Check(settings, model, [*golden_conversations(model.kind), *_longer(model), *more])
-    findings = [check.finding(name, ask) for name, ask in (APIS[settings.api].asks or {"score.py": None}).items()]
+def check_server(settings: ScoreSettings) -> ServerCheck:
+    """In fp32: --dtype says what the server may compute in. Raises RunError, once the result is printed, for other rewards."""
+    rankings = read_rankings(settings)[0] if settings.input else []
+    check = _Check(settings, conversations_of(rankings))
+    findings = [check.finding(name, ask) for name, ask in APIS[settings.api].asks.items()]
     worst, *others = sorted(findings, key=lambda one: one.equal)
     said = f"{settings.check_server}, asked as {{0.asked_by}} does, {{0.says}}"
     for one in others:
@@ -153,21 +128,20 @@ def _longer(model: RewardModel) -> Iterator[Conversation]:
 class _Check:
     """texts, ids, own: conversations that are neither cut nor left out, with their token ids and rewards here."""
 
-    def __init__(self, settings: ScoreSettings, model: RewardModel, conversations: Sequence[Conversation]):
-        self.settings, self.model = settings, model
+    def __init__(self, settings: ScoreSettings, more: Sequence[Conversation]):
+        self.settings, self.model = settings, replace(settings, dtype="float32").load()
+        model, self.api = self.model, settings.api
+        conversations = [*golden_conversations(model.kind), *_longer(model), *more]
         model.renderer.refused = []
-        whole = [
-            (one, found)
-            for one, found in zip(conversations, model.render(conversations), strict=True)
-            if found and not getattr(found, "cut", 0)
-        ]
+        rendered = zip(conversations, model.render(conversations), strict=True)
+        whole = [(one, found) for one, found in rendered if found and not getattr(found, "cut", 0)]
         self.texts = [one for one, _ in whole]
         self.ids = [found.ids if model.kind is OUTCOME else None for _, found in whole]
         self.own = model.score_conversations(self.texts)
 
     def finding(self, name: str, ask: Ask | None) -> ServerFinding:
-        api, where = self.settings.api, self.settings.check_server
-        server = ServerRewards(where, api=api, renderer=self.model.renderer, key=self.settings.key(), ask=ask)
+        where, key = self.settings.check_server, self.settings.key()
+        server = ServerRewards(where, api=self.api, renderer=self.model.renderer, key=key, ask=ask)
         given = [_given(server, one) for one in self.texts]
         answered = [i for i, one in enumerate(given) if one is not None]
         if not answered:
@@ -175,38 +149,35 @@ class _Check:
         rewards, own = [given[i] for i in answered], [self.own[i] for i in answered]
         causes, told = self._causes(answered, rewards, own)
         if len(answered) < len(given):
-            told["length"] = min(len(self.ids[i] or ()) for i, one in enumerate(given) if one is None)
-            causes = [*causes, "refused"]
+            told["shortest"] = min(len(self.ids[i] or ()) for i, one in enumerate(given) if one is None)
+            causes.append("refused")
         causes = [cause for cause in causes if cause != "equal"] or ["equal"]
-        fixes = (CAUSES[cause].fix.get(api, CAUSES[cause].fix.get("")) for cause in causes)
+        fixes = (CAUSES[cause].fix.get(self.api, CAUSES[cause].fix.get("")) for cause in causes)
         fix = "; ".join(dict.fromkeys(filter(None, fixes))).replace("{dtype}", told.get("dtype", "")) or None
         says = " and ".join(CAUSES[cause].says.format(**told) for cause in causes)
         equal = causes == ["equal"] or (causes == ["precision"] and told["dtype"] == self.settings.dtype)
-        return ServerFinding(name, equal, causes, says, fix, _difference(rewards, own), given)
+        return ServerFinding(name, equal, causes, says, fix, largest_difference(rewards, own), given)
 
     def _causes(self, places: list[int], given: list[float], own: list[float]) -> tuple[list[str], dict[str, Any]]:
         """With what their sentences name."""
-        closest, closest_told = (math.inf, "equal", "equal"), {}
+        texts, closest = [self.texts[i] for i in places], (math.inf, ["equal", "equal"], {})
         for variant, scores, told in self._variants(places, own):
-            for name, cause in CAUSES.items():
-                if cause.value:
-                    found = _difference(given, list(map(cause.value, scores))), variant, name
-                    if found[0] <= TOLERANCE:
-                        return [variant, name], told
-                    if found < closest:
-                        closest, closest_told = found, told
+            for name, value in VALUES.items():
+                found = largest_difference(given, [*map(value, scores)]), [variant, name], dict(told)
+                if found[0] <= TOLERANCE:
+                    return found[1:]
+                closest = min(closest, found, key=lambda one: one[0])
             if len(set(given)) >= FEWEST_TO_FIT and len(set(scores)) > 1:
                 a, b = linear_regression(scores, given)
-                if _difference(given, [a * score + b for score in scores]) <= TOLERANCE * min(1, abs(a)):
+                if largest_difference(given, [a * score + b for score in scores]) <= TOLERANCE * min(1, abs(a)):
                     return [variant, "scaled"], told | {"a": a, "b": b}
-        off, variant, name = closest
-        value, texts = CAUSES[name].value, [self.texts[i] for i in places]
+        off, causes, told = closest
+        value = VALUES[causes[1]]
         for dtype in ("bfloat16", "float16"):
-            loading = self.settings.loading | {"dtype": dtype}
-            other = type(self.model).from_pretrained(self.settings.model_name_or_path, **loading)
-            rounded = list(map(value, other.score_conversations(texts)))
-            if off <= NOISE * _difference(rounded, list(map(value, own))):
-                return [variant, name, "precision"], closest_told | {"dtype": dtype}
+            other = replace(self.settings, dtype=dtype).load()
+            rounded = [*map(value, other.score_conversations(texts))]
+            if off <= NOISE * largest_difference(rounded, [*map(value, own)]):
+                return [*causes, "precision"], told | {"dtype": dtype}
         return ["unknown"], {}
 
     def _variants(self, places: list[int], own: list[float]) -> Iterator[tuple[str, list[float], dict[str, Any]]]:
@@ -214,20 +185,21 @@ class _Check:
         yield "equal", own, {}
         ids = [self.ids[i] for i in places]
         if self.model.kind is OUTCOME:
-            for name, rows, told in self._changed(ids, [self.texts[i] for i in places]):
+            texts = [whole_text(self.texts[i], self.model.renderer) for i in places]
+            for name, rows, told in self._changed(ids, texts):
                 if rows != ids and all(rows):
                     yield name, self.model.score_ids(rows), told
 
-    def _changed(self, ids: list[list[int]], conversations: list[Conversation]) -> Iterator[tuple[str, list, dict]]:
+    def _changed(self, ids: list[list[int]], texts: list[str]) -> Iterator[tuple[str, list, dict[str, Any]]]:
         renderer, tokenizer = self.model.renderer, self.model.renderer.tokenizer
-        texts = [renderer.text([*one.prompt, *one.completion], one.tools) for one in conversations]
         yield "special_tokens", tokenizer(texts)["input_ids"], {}
         if tokenizer.bos_token_id is not None:
             yield "special_tokens", [[tokenizer.bos_token_id, *row] for row in ids], {}
         for name, cause in CAUSES.items():
-            with contextlib.suppress(DataError):  # of a template that takes no such conversation
-                made = [cause.text(text, renderer) for text in texts] if cause.text else []
-                yield name, tokenizer(made, add_special_tokens=False)["input_ids"] if made else ids, {}
+            if cause.text:
+                with contextlib.suppress(DataError):  # of a template that takes no such conversation
+                    made = [cause.text(text, renderer) for text in texts]
+                    yield name, tokenizer(made, add_special_tokens=False)["input_ids"], {}
         for length in (one for one in LENGTHS if one < max(map(len, ids))):
             yield "cut", [row[:length] for row in ids], {"length": length, "side": "end"}
             yield "cut", [row[-length:] for row in ids], {"length": length, "side": "start"}
@@ -236,10 +208,6 @@ class _Check:
 def _given(server: ServerRewards, conversation: Conversation) -> float | None:
     with contextlib.suppress(DataError):
         return server.score_conversations([conversation])[0]
-
-
-def _difference(given: Sequence[float], own: Sequence[float]) -> float:
-    return max(abs(one - other) / max(1.0, abs(other)) for one, other in zip(given, own, strict=True))
 
 
 def _without_end(text: str, tokens: Sequence[str]) -> str:

@@ -26,7 +26,8 @@ from ..data.records import Origin, Ranking
 from ..errors import RunError, UserError
 from ..process import ProcessRewardModel
 from ..rendering import Conversation, Written
-from ..row_scoring import Model, score_together
+from ..row_scoring import score_together
+from ..score_settings import Model
 from ..terminal import log
 from .batching import Batcher, FullError, Scored
 from .settings import ServeSettings

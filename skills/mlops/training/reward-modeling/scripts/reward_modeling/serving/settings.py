@@ -9,7 +9,7 @@ from typing import ClassVar
 from ..cli import flag
 from ..errors import UsageError
 from ..results import Result
-from ..row_scoring import ModelsSettings
+from ..score_settings import ModelsSettings
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 

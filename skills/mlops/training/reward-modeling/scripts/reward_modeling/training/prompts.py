@@ -17,7 +17,7 @@ from ..terminal import log, warn
 from .policy import Policy, sample
 
 if TYPE_CHECKING:
-    from ..row_scoring import ScoreSettings
+    from ..score_settings import ScoreSettings
 
 TOGETHER = 256
 """Completions that are written before they are scored."""
