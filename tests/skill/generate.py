@@ -91,13 +91,18 @@ def first_line(path: Path) -> str:
     return doc.splitlines()[0].rstrip(".").replace("|", " or ")
 
 
-OPTIONAL = (*("serving", "rollouts", "checkers", "remote", "server_check", "benchmarks", "benchmark_runs"),)
-"""Modules and folders of modules that SKILL.md does not name. A loader that copies only what is named refuses more than 1 MiB;
-these are what it leaves out, and what nothing else needs."""
+OPTIONAL = (
+    *("quickstart.py", "sandbox.py", "sandbox_models.py", "serving/", "rollouts.py", "checkers.py", "remote.py"),
+    *("server_check.py", "evaluation/benchmarks.py", "evaluation/benchmark_runs.py"),
+    *("training/memory.py", "training/implicit.py"),
+)
+"""Modules that SKILL.md does not name. A loader that copies only what is named refuses more than 1 MiB; these are what it
+leaves out, and what nothing else needs."""
 
 
 def is_optional(path: Path) -> bool:
-    return not {path.stem, path.parent.name}.isdisjoint(OPTIONAL)
+    name = path.relative_to(SKILL / "scripts").as_posix() if path.is_relative_to(SKILL / "scripts") else path.as_posix()
+    return name.removeprefix("reward_modeling/").startswith(OPTIONAL)
 
 
 def files() -> str:

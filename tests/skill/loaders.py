@@ -17,7 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from copies import copied
-from generate import REPOSITORY, SKILL
+from generate import REPOSITORY, SKILL, is_optional
 
 SKILLS_REF, HERMES, SKILLS_CLI, CLAUDE = "skills-ref==0.1.1", "hermes-agent==0.19.0", "skills@1.7.4", "2.1.197"
 NODE = "node@22"
@@ -62,14 +62,14 @@ def clone_of_working_tree(scratch: Path) -> Path:
 
 
 def use(skill: Path) -> str:
-    """The installed skill at work, from its own folder: the help of quickstart.py, and a tiny model that scores."""
+    """The installed skill at work, from its own folder: the help of train.py, and a tiny model that scores."""
     from conftest import save_tiny
 
     model = save_tiny("qwen2", skill.parent / "model", head=1)
-    expect("help", run(sys.executable, "scripts/quickstart.py", "--help", cwd=skill)[:6], "usage:")
+    expect("help", run(sys.executable, "scripts/train.py", "--help", cwd=skill)[:6], "usage:")
     command = ("scripts/score.py", "--model_name_or_path", model, "--prompt", "hello", "--completions", "yes", "no")
     rewards = json.loads(run(sys.executable, *command, cwd=skill))["rows"][0]["rewards"]
-    return f"quickstart --help answers, rewards {rewards}"
+    return f"train --help answers, rewards {rewards}"
 
 
 def npx(packages: tuple[str, ...], *command: object, scratch: Path, cwd: Path) -> str:
@@ -118,7 +118,7 @@ def hermes(clone: Path, scratch: Path) -> str:
     )
     expect("category", [line.split(":")[0] for line in found["categories"]], ["mlops/training"])
     expect("files referenced that cannot be viewed", found["not viewable"], [])
-    fetchable = files_below(skill)
+    fetchable = {name for name in files_below(skill) if not is_optional(SKILL / name)}
     expect("files fetched", found["fetched"], len(fetchable))
     said = f"{found['why']}; {found['fetched']} files fetched, all can be viewed; {found['findings']}"
     return f"{said}; {found['categories']}; {found['index']}; {use(Path(found['installed']))}"

@@ -9,23 +9,26 @@ from multiprocessing.connection import Connection
 from typing import Any, Self
 
 from .errors import UsageError
-from .evaluation.best_of_n import check_pattern, comparable, final_answer
 from .packages import is_installed, not_installed
 from .terminal import warn
 from .user_functions import load_function
 
-Columns = Mapping[str, Any]
+Given = Mapping[str, Any]
 
 
-def same_answer(text: str, row: Columns, *, column: str, pattern: str | None) -> bool | None:
+def same_answer(text: str, row: Given, *, column: str, pattern: str | None) -> bool | None:
     """Whether the last match of the pattern is the reference, as text or as a number."""
+    from .evaluation.best_of_n import comparable, final_answer
+
     found, reference = final_answer(text, pattern), str(row[column])
     return None if found is None else found == (final_answer(reference, pattern) or comparable(reference))
 
 
-def same_mathematics(text: str, row: Columns, *, column: str, pattern: str | None) -> bool | None:
+def same_mathematics(text: str, row: Given, *, column: str, pattern: str | None) -> bool | None:
     """By math-verify, for which 1/2 is 0.5."""
     from math_verify import parse, verify
+
+    from .evaluation.best_of_n import final_answer
 
     reference, found = str(row[column]), parse(text)
     return verify(parse(f"${final_answer(reference, pattern) or reference}$"), found) if found else None
@@ -34,8 +37,10 @@ def same_mathematics(text: str, row: Columns, *, column: str, pattern: str | Non
 CHECKERS: dict[str, Callable[..., bool | None]] = {"answer": same_answer, "math_verify": same_mathematics}
 
 
-def check_of(name: str, column: str, pattern: str | None) -> Callable[[str, Columns], bool | None]:
+def check_of(name: str, column: str, pattern: str | None) -> Callable[[str, Given], bool | None]:
     """(solution, row) -> whether its answer is right, None where that cannot be said. name: of CHECKERS, or FILE:NAME."""
+    from .evaluation.best_of_n import check_pattern  # here, since it takes a third of a second
+
     if name == "math_verify" and not is_installed(name):
         raise not_installed(name, "--checker math_verify: ")
     if name in CHECKERS:
@@ -62,7 +67,7 @@ class Checker:
             self.process.join()
             self.process = None
 
-    def __call__(self, text: str, row: Columns) -> tuple[bool | None, str]:
+    def __call__(self, text: str, row: Given) -> tuple[bool | None, str]:
         """(whether it is right, or None and why: `without_answer`, `checker_errors` or `checker_timeouts`)."""
         try:
             if not self.process:
@@ -102,7 +107,7 @@ def _serve(channel: Connection, check: tuple[Any, ...], seconds: float) -> None:
             channel.send(verdict)
 
 
-def _verdict(function: Callable, text: str, row: Columns) -> tuple[bool | None, str, str]:
+def _verdict(function: Callable, text: str, row: Given) -> tuple[bool | None, str, str]:
     try:
         right = function(text, row)
         if right is not None and right not in (0, 1):
