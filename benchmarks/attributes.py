@@ -19,35 +19,33 @@ sys.path[:0] = [str(REPOSITORY / "scripts"), str(REPOSITORY / "tests")]
 
 
 def main(objectives: list[str]) -> None:
-    import attribute_world
+  import attribute_world
 
-    from conftest import run_main, write_jsonl
-    from reward_modeling import sandbox_models
+  from conftest import run_main, write_jsonl
+  from reward_modeling import sandbox_models
 
-    with tempfile.TemporaryDirectory() as folder:
-        made = Path(folder)
-        base = sandbox_models.base_model(made / "base", seed=0)
-        train = write_jsonl(made / "train.jsonl", attribute_world.rows(9_600, 0, missing=0.2))
-        test = write_jsonl(made / "test.jsonl", attribute_world.rows(300, 1, split="test"))
-        weights = [f"{name}={weight}" for name, weight in attribute_world.WEIGHTS.items()]
-        print("| objective | attribute | Pearson | RMSE | CPU seconds |\n|---|---|---|---|---|")
-        for objective in objectives or ["regression", "ordinal"]:
-            start, data = time.process_time(), ["--dataset_name", train, "--eval_dataset_name", test]
-            how = ["--objective", objective, "--attribute_weights", *weights, "--learning_rate", "1.5e-3"]
-            size = ["--per_device_train_batch_size", "32", "--num_train_epochs", "1", "--save_strategy", "no"]
-            size += ["--eval_strategy", "no"]
-            done = run_main(
-                "train.py", "--model_name_or_path", base, "--output_dir", made / objective, *data, *how, *size
-            )
-            if done.returncode:
-                sys.exit(done.stderr)
-            spent = time.process_time() - start
-            for name, one in done.json["evaluation"]["attributes"].items():
-                pearson = "{value:.3f} [{low:.3f}, {high:.3f}]".format(**one["pearson"])
-                rmse = f"{one['rmse']:.2f}" if one.get("rmse") is not None else ""
-                print(f"| {objective} | {name} | {pearson} | {rmse} | {spent:.0f} |", flush=True)
-            print(json.dumps(done.json["counts"]), file=sys.stderr)
+  with tempfile.TemporaryDirectory() as folder:
+    made = Path(folder)
+    base = sandbox_models.base_model(made / "base", seed=0)
+    train = write_jsonl(made / "train.jsonl", attribute_world.rows(9_600, 0, missing=0.2))
+    test = write_jsonl(made / "test.jsonl", attribute_world.rows(300, 1, split="test"))
+    weights = [f"{name}={weight}" for name, weight in attribute_world.WEIGHTS.items()]
+    print("| objective | attribute | Pearson | RMSE | CPU seconds |\n|---|---|---|---|---|")
+    for objective in objectives or ["regression", "ordinal"]:
+      start, data = time.process_time(), ["--dataset_name", train, "--eval_dataset_name", test]
+      how = ["--objective", objective, "--attribute_weights", *weights, "--learning_rate", "1.5e-3"]
+      size = ["--per_device_train_batch_size", "32", "--num_train_epochs", "1", "--save_strategy", "no"]
+      size += ["--eval_strategy", "no"]
+      done = run_main("train.py", "--model_name_or_path", base, "--output_dir", made / objective, *data, *how, *size)
+      if done.returncode:
+        sys.exit(done.stderr)
+      spent = time.process_time() - start
+      for name, one in done.json["evaluation"]["attributes"].items():
+        pearson = "{value:.3f} [{low:.3f}, {high:.3f}]".format(**one["pearson"])
+        rmse = f"{one['rmse']:.2f}" if one.get("rmse") is not None else ""
+        print(f"| {objective} | {name} | {pearson} | {rmse} | {spent:.0f} |", flush=True)
+      print(json.dumps(done.json["counts"]), file=sys.stderr)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+  main(sys.argv[1:])

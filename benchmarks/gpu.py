@@ -30,165 +30,161 @@ from scoring import spelled
 
 
 def env(machine: Machine) -> Found:
-    import accelerate
-    import transformers
-    import trl
+  import accelerate
+  import transformers
+  import trl
 
-    found = {module.__name__: {"version": module.__version__} for module in (trl, transformers, accelerate)}
-    import torch
+  found = {module.__name__: {"version": module.__version__} for module in (trl, transformers, accelerate)}
+  import torch
 
-    found["torch"] = {"version": torch.__version__}
-    for dtype, rate in machine.rates.items():
-        found[f"matrix product, {dtype}"] = {"TFLOP/s": rate / 1e12}
-    return found
+  found["torch"] = {"version": torch.__version__}
+  for dtype, rate in machine.rates.items():
+    found[f"matrix product, {dtype}"] = {"TFLOP/s": rate / 1e12}
+  return found
 
 
 def guard(machine: Machine) -> Found:
-    import torch
-    from transformers import AutoConfig, AutoModelForSequenceClassification
+  import torch
+  from transformers import AutoConfig, AutoModelForSequenceClassification
 
-    from reward_modeling.guard import reason_against
+  from reward_modeling.guard import reason_against
 
-    def checked(family: str) -> Row:
-        fields = {"hidden_size": 256, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
-        fields |= {"head_dim": 64, "intermediate_size": 256, "vocab_size": 512, "pad_token_id": 0, "num_labels": 1}
-        config = AutoConfig.for_model(family, **fields)
-        model = AutoModelForSequenceClassification.from_config(config).to(machine.device, torch.bfloat16)
-        start = time.perf_counter()
-        why = reason_against(model, True)
-        return {"packed": why or "yes", "seconds": time.perf_counter() - start}
+  def checked(family: str) -> Row:
+    fields = {"hidden_size": 256, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
+    fields |= {"head_dim": 64, "intermediate_size": 256, "vocab_size": 512, "pad_token_id": 0, "num_labels": 1}
+    config = AutoConfig.for_model(family, **fields)
+    model = AutoModelForSequenceClassification.from_config(config).to(machine.device, torch.bfloat16)
+    start = time.perf_counter()
+    why = reason_against(model, True)
+    return {"packed": why or "yes", "seconds": time.perf_counter() - start}
 
-    families = ("qwen2", "qwen3", "llama", "mistral", "gemma2", "gemma3_text", "phi3", "gpt2", "mixtral")
-    return {family: attempted(partial(checked, family)) for family in families[: 3 if machine.tiny else 9]}
+  families = ("qwen2", "qwen3", "llama", "mistral", "gemma2", "gemma3_text", "phi3", "gpt2", "mixtral")
+  return {family: attempted(partial(checked, family)) for family in families[: 3 if machine.tiny else 9]}
 
 
 def pipeline(machine: Machine) -> Found:
-    import torch
-    from transformers import pipeline as made
+  import torch
+  from transformers import pipeline as made
 
-    model, tokenizer, found = machine.model("0.5B", torch.bfloat16), word_tokenizer(), {}
-    for work in ("pairs like HH", "best of 16, 1000-token prompts"):
-        rows = machine.shape(work, 1 / 8).sequences(0)
-        texts = [spelled(row) for row in rows]
-        for size in (1, 16):
-            classify = made("text-classification", model=model, tokenizer=tokenizer, device=machine.device)
-            measured = partial(classified, machine, classify, texts, size, sum(map(len, rows)))
-            found[f"0.5B bfloat16, {work}: pipeline, batch_size={size}"] = attempted(measured)
-    return found
+  model, tokenizer, found = machine.model("0.5B", torch.bfloat16), word_tokenizer(), {}
+  for work in ("pairs like HH", "best of 16, 1000-token prompts"):
+    rows = machine.shape(work, 1 / 8).sequences(0)
+    texts = [spelled(row) for row in rows]
+    for size in (1, 16):
+      classify = made("text-classification", model=model, tokenizer=tokenizer, device=machine.device)
+      measured = partial(classified, machine, classify, texts, size, sum(map(len, rows)))
+      found[f"0.5B bfloat16, {work}: pipeline, batch_size={size}"] = attempted(measured)
+  return found
 
 
 def classified(machine: Machine, classify: Any, texts: list[str], size: int, tokens: int) -> Row:
-    options = {"function_to_apply": "none", "add_special_tokens": False, "batch_size": size}
-    times = machine.timed(lambda: classify(texts, **options))
-    return {"tokens a second": tokens / times["seconds"], **times}
+  options = {"function_to_apply": "none", "add_special_tokens": False, "batch_size": size}
+  times = machine.timed(lambda: classify(texts, **options))
+  return {"tokens a second": tokens / times["seconds"], **times}
 
 
 def ppo(machine: Machine) -> Found:
-    """Answers a second of this project's PPO: a random policy of 0.5B against a random reward model of its size."""
-    import ppo as script
-    from transformers import AutoModelForCausalLM
+  """Answers a second of this project's PPO: a random policy of 0.5B against a random reward model of its size."""
+  import ppo as script
+  from transformers import AutoModelForCausalLM
 
-    from reward_modeling import checkpoints, sandbox
-    from reward_modeling.rendering import Renderer
-    from reward_modeling.sandbox_models import tiny_config, tokenizer
+  from reward_modeling import checkpoints, sandbox
+  from reward_modeling.rendering import Renderer
+  from reward_modeling.sandbox_models import tiny_config, tokenizer
 
-    folder = Path(tempfile.mkdtemp())
-    words = tokenizer()
-    fields = TINY if machine.tiny else SIZES["0.5B"][1]
-    config = tiny_config(words, **fields)
-    AutoModelForCausalLM.from_config(config).save_pretrained(folder / "policy")
-    words.save_pretrained(folder / "policy")
-    loaded = checkpoints.load_for_training(str(folder / "policy"))
-    checkpoints.save(
-        loaded.model, Renderer(loaded.tokenizer, max_length=512), folder / "reward", training={}, reward={}
-    )
-    prompts = [{"prompt": asked.messages} for asked in sandbox.make_questions(64, 0)]
-    (folder / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in prompts), encoding="utf-8")
-    batch, updates = (8, 2) if machine.tiny else (64, 3)
-    settings = {
+  folder = Path(tempfile.mkdtemp())
+  words = tokenizer()
+  fields = TINY if machine.tiny else SIZES["0.5B"][1]
+  config = tiny_config(words, **fields)
+  AutoModelForCausalLM.from_config(config).save_pretrained(folder / "policy")
+  words.save_pretrained(folder / "policy")
+  loaded = checkpoints.load_for_training(str(folder / "policy"))
+  checkpoints.save(loaded.model, Renderer(loaded.tokenizer, max_length=512), folder / "reward", training={}, reward={})
+  prompts = [{"prompt": asked.messages} for asked in sandbox.make_questions(64, 0)]
+  (folder / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in prompts), encoding="utf-8")
+  batch, updates = (8, 2) if machine.tiny else (64, 3)
+  settings = {
         "model_name_or_path": folder / "policy", "reward_model_path": folder / "reward", "value_model": "reward",
         "dataset_name": folder / "prompts.jsonl", "output_dir": folder / "out", "response_length": 8 if machine.tiny else 128,
         "per_device_train_batch_size": batch, "total_episodes": batch * updates, "num_ppo_epochs": 2, "num_mini_batches": 2,
     }  # fmt: skip
 
-    def measured() -> Row:
-        start = time.perf_counter()
-        summary = script.main([str(word) for name, value in settings.items() for word in (f"--{name}", value)])
-        told = {f"seconds of {name}": value for name, value in summary.seconds.items()}
-        return {"answers a second": summary.samples_per_second, "seconds": time.perf_counter() - start, **told}
+  def measured() -> Row:
+    start = time.perf_counter()
+    summary = script.main([str(word) for name, value in settings.items() for word in (f"--{name}", value)])
+    told = {f"seconds of {name}": value for name, value in summary.seconds.items()}
+    return {"answers a second": summary.samples_per_second, "seconds": time.perf_counter() - start, **told}
 
-    found = {f"0.5B, {batch} answers an update: ours": attempted(measured)}
-    found["TRL 1.12"] = {"note": "needs its own environment: uv run benchmarks/ppo_vs_trl.py"}
-    return found
+  found = {f"0.5B, {batch} answers an update: ours": attempted(measured)}
+  found["TRL 1.12"] = {"note": "needs its own environment: uv run benchmarks/ppo_vs_trl.py"}
+  return found
 
 
 PARTS = {
-    "env": env,
-    "guard": guard,
-    "train": train,
-    "score": score,
-    "pipeline": pipeline,
-    "ppo": ppo,
-    "precision": precision,
+  "env": env,
+  "guard": guard,
+  "train": train,
+  "score": score,
+  "pipeline": pipeline,
+  "ppo": ppo,
+  "precision": precision,
 }
 
 
 def markdown(machine: Machine, parts: dict[str, Found]) -> str:
-    lines = [f"# {machine.name()}", ""]
-    lines += ["Tiny models and texts: a trial of the command, not a measurement.", ""] * machine.tiny
-    for part, found in parts.items():
-        columns = list(dict.fromkeys(column for row in found.values() for column in row))
-        lines += [f"## {part}", "", f"| | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
-        lines += [
-            f"| {name} | {' | '.join(shown(row.get(column)) for column in columns)} |" for name, row in found.items()
-        ]
-        lines.append("")
-    return "\n".join(lines)
+  lines = [f"# {machine.name()}", ""]
+  lines += ["Tiny models and texts: a trial of the command, not a measurement.", ""] * machine.tiny
+  for part, found in parts.items():
+    columns = list(dict.fromkeys(column for row in found.values() for column in row))
+    lines += [f"## {part}", "", f"| | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
+    lines += [f"| {name} | {' | '.join(shown(row.get(column)) for column in columns)} |" for name, row in found.items()]
+    lines.append("")
+  return "\n".join(lines)
 
 
 def shown(value: Any) -> str:
-    if isinstance(value, list):
-        return " to ".join(map(shown, value))
-    if isinstance(value, float):
-        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
-    return "" if value is None else str(value).replace("|", "/")
+  if isinstance(value, list):
+    return " to ".join(map(shown, value))
+  if isinstance(value, float):
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+  return "" if value is None else str(value).replace("|", "/")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
-    parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS))
-    parser.add_argument("--device", default="cuda")
-    parser.add_argument("--tiny", action="store_true", help="small models and short texts, to try the command")
-    parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--limit", type=float, default=460, help="seconds after which nothing new is measured")
-    parser.add_argument("--out", type=Path, required=True, help="folder for gpu.json and gpu.md")
-    args = parser.parse_args()
-    import torch
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+  parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS))
+  parser.add_argument("--device", default="cuda")
+  parser.add_argument("--tiny", action="store_true", help="small models and short texts, to try the command")
+  parser.add_argument("--rounds", type=int, default=2)
+  parser.add_argument("--limit", type=float, default=460, help="seconds after which nothing new is measured")
+  parser.add_argument("--out", type=Path, required=True, help="folder for gpu.json and gpu.md")
+  args = parser.parse_args()
+  import torch
 
-    from reward_modeling.program import quiet_libraries
-    from reward_modeling.results import keep_stdout_for_results
-    from reward_modeling.terminal import log
+  from reward_modeling.program import quiet_libraries
+  from reward_modeling.results import keep_stdout_for_results
+  from reward_modeling.terminal import log
 
-    keep_stdout_for_results()
-    quiet_libraries()
-    if args.device.startswith("cuda") and not torch.cuda.is_available():
-        parser.error("torch finds no GPU: --device cpu --tiny tries the command")
-    machine = Machine(torch.device(args.device), args.tiny, args.rounds, args.limit)
-    machine.measure_rates()
-    args.out.mkdir(parents=True, exist_ok=True)
-    parts: dict[str, Found] = {}
-    for name in args.parts:
-        start = time.perf_counter()
-        try:
-            parts[name] = PARTS[name](machine)
-        except Exception as error:
-            parts[name] = {"all": {"note": f"{type(error).__name__}: {error}"}}
-        machine.free()
-        log(f"{name}: {time.perf_counter() - start:.0f} s")
-        told = {"card": machine.name(), "tiny": machine.tiny, "rates": machine.rates, "parts": parts}
-        (args.out / "gpu.json").write_text(json.dumps(told, indent=1), encoding="utf-8")
-        (args.out / "gpu.md").write_text(markdown(machine, parts), encoding="utf-8")
+  keep_stdout_for_results()
+  quiet_libraries()
+  if args.device.startswith("cuda") and not torch.cuda.is_available():
+    parser.error("torch finds no GPU: --device cpu --tiny tries the command")
+  machine = Machine(torch.device(args.device), args.tiny, args.rounds, args.limit)
+  machine.measure_rates()
+  args.out.mkdir(parents=True, exist_ok=True)
+  parts: dict[str, Found] = {}
+  for name in args.parts:
+    start = time.perf_counter()
+    try:
+      parts[name] = PARTS[name](machine)
+    except Exception as error:
+      parts[name] = {"all": {"note": f"{type(error).__name__}: {error}"}}
+    machine.free()
+    log(f"{name}: {time.perf_counter() - start:.0f} s")
+    told = {"card": machine.name(), "tiny": machine.tiny, "rates": machine.rates, "parts": parts}
+    (args.out / "gpu.json").write_text(json.dumps(told, indent=1), encoding="utf-8")
+    (args.out / "gpu.md").write_text(markdown(machine, parts), encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main()
+  main()

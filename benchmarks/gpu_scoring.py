@@ -14,123 +14,121 @@ from scoring import PAD
 
 
 def padded_scores(model: Any, batches: Iterable[list[int]], rows: list[list[int]]) -> list[float]:
-    import torch
+  import torch
 
-    from reward_modeling.forward import padded_logits
+  from reward_modeling.forward import padded_logits
 
-    found = torch.empty(len(rows))
-    with torch.inference_mode():
-        for batch in batches:
-            found[batch] = padded_logits(model, [(rows[i], [len(rows[i]) - 1]) for i in batch], PAD)[:, 0].float().cpu()
-    return found.tolist()
+  found = torch.empty(len(rows))
+  with torch.inference_mode():
+    for batch in batches:
+      found[batch] = padded_logits(model, [(rows[i], [len(rows[i]) - 1]) for i in batch], PAD)[:, 0].float().cpu()
+  return found.tolist()
 
 
 def packed_scores(model: Any, rows: list[list[int]], tokens: int, share: bool) -> list[float]:
-    """As OpenRLHF packs where `share` is off: no padding, and every token of every sequence."""
-    import torch
+  """As OpenRLHF packs where `share` is off: no padding, and every token of every sequence."""
+  import torch
 
-    from reward_modeling.attention import outputs_at, shared_prefix
-    from reward_modeling.packing import pack
+  from reward_modeling.attention import outputs_at, shared_prefix
+  from reward_modeling.packing import pack
 
-    found = torch.empty(len(rows))
-    with torch.inference_mode(), shared_prefix(model):
-        for row in pack(rows, tokens, share=share):
-            found[row.sequences] = outputs_at(model, model.score, row, row.ends)[:, 0].float().cpu()
-    return found.tolist()
+  found = torch.empty(len(rows))
+  with torch.inference_mode(), shared_prefix(model):
+    for row in pack(rows, tokens, share=share):
+      found[row.sequences] = outputs_at(model, model.score, row, row.ends)[:, 0].float().cpu()
+  return found.tolist()
 
 
 def ways_to_score(model: Any, rows: list[list[int]]) -> Iterator[tuple[str, Callable[[], list[float]]]]:
-    from reward_modeling.packing import padded_batches
-    from reward_modeling.rendering import Renderer
-    from reward_modeling.scoring import RewardModel
+  from reward_modeling.packing import padded_batches
+  from reward_modeling.rendering import Renderer
+  from reward_modeling.scoring import RewardModel
 
-    by_length = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+  by_length = sorted(range(len(rows)), key=lambda i: len(rows[i]))
 
-    def sixteen(order: list[int]) -> list[list[int]]:
-        return [order[i : i + 16] for i in range(0, len(order), 16)]
+  def sixteen(order: list[int]) -> list[list[int]]:
+    return [order[i : i + 16] for i in range(0, len(order), 16)]
 
-    def budget(tokens: int) -> list[list[int]]:
-        return [[i for (i,) in batch] for batch in padded_batches(range(len(rows)), rows, tokens)]
+  def budget(tokens: int) -> list[list[int]]:
+    return [[i for (i,) in batch] for batch in padded_batches(range(len(rows)), rows, tokens)]
 
-    yield "padded, 8192 tokens", lambda: padded_scores(model, budget(8192), rows)
-    yield "padded, 32768 tokens", lambda: padded_scores(model, budget(32768), rows)
-    yield "padded, 16 in order", lambda: padded_scores(model, sixteen(list(range(len(rows)))), rows)
-    yield "padded, 16 by length", lambda: padded_scores(model, sixteen(by_length), rows)
-    yield "packed, nothing shared, 32768", lambda: packed_scores(model, rows, 32768, False)
-    for tokens in (8192, 16384, 32768):
-        yield f"shared, {tokens}", lambda tokens=tokens: packed_scores(model, rows, tokens, True)
-    for kernel in KERNELS[1:]:
+  yield "padded, 8192 tokens", lambda: padded_scores(model, budget(8192), rows)
+  yield "padded, 32768 tokens", lambda: padded_scores(model, budget(32768), rows)
+  yield "padded, 16 in order", lambda: padded_scores(model, sixteen(list(range(len(rows)))), rows)
+  yield "padded, 16 by length", lambda: padded_scores(model, sixteen(by_length), rows)
+  yield "packed, nothing shared, 32768", lambda: packed_scores(model, rows, 32768, False)
+  for tokens in (8192, 16384, 32768):
+    yield f"shared, {tokens}", lambda tokens=tokens: packed_scores(model, rows, tokens, True)
+  for kernel in KERNELS[1:]:
 
-        def by_kernel(kernel: str = kernel) -> list[float]:
-            with attending_by(kernel):
-                return packed_scores(model, rows, 16384, True)
+    def by_kernel(kernel: str = kernel) -> list[float]:
+      with attending_by(kernel):
+        return packed_scores(model, rows, 16384, True)
 
-        yield f"shared, 16384, {kernel}", by_kernel
-    for name, shared in (("RewardModel, shared", True), ("RewardModel, by itself", None)):
-        ours = RewardModel(model, Renderer(word_tokenizer(), max_length=None), shared_prefix=shared)
-        yield name, lambda ours=ours: ours.score_ids(rows)
+    yield f"shared, 16384, {kernel}", by_kernel
+  for name, shared in (("RewardModel, shared", True), ("RewardModel, by itself", None)):
+    ours = RewardModel(model, Renderer(word_tokenizer(), max_length=None), shared_prefix=shared)
+    yield name, lambda ours=ours: ours.score_ids(rows)
 
 
 def score(machine: Machine) -> Found:
-    import torch
+  import torch
 
-    from reward_modeling.heads import keep_head_in_float32
-    from reward_modeling.packing import unique_tokens
+  from reward_modeling.heads import keep_head_in_float32
+  from reward_modeling.packing import unique_tokens
 
-    names = (
-        "pairs like HH",
-        "pairs of single turns",
-        "best of 16, 300-token prompts",
-        "best of 16, 1000-token prompts",
-    )
-    plan = [("0.5B", torch.bfloat16, (*names, "nothing shared"), 1.0), ("0.5B", torch.float32, names[:1], 0.1)]
-    plan += [("8B", torch.bfloat16, (names[0], names[3]), 0.08)]
-    found: Found = {}
-    for size, dtype, works, part in plan:
-        model = machine.model(size, dtype)
-        keep_head_in_float32(model)
-        for work in works[: 1 if machine.tiny else None]:
-            rows = machine.shape(work, part).sequences(0)
-            tokens, unique = sum(map(len, rows)), unique_tokens(rows)
-            operations = 2 * linear_weights(model) * unique
-            reference: list[float] = []
-            for way, run in [*ways_to_score(model, rows), *vllm_way(machine, model, rows)]:
-                measured = partial(measure, machine, run, tokens, operations, dtype, reference)
-                found[f"{size} {str(dtype)[6:]}, {work} ({tokens} tokens, {unique} unique): {way}"] = attempted(
-                    measured
-                )
-        del model
-        machine.free()
-    return found
+  names = (
+    "pairs like HH",
+    "pairs of single turns",
+    "best of 16, 300-token prompts",
+    "best of 16, 1000-token prompts",
+  )
+  plan = [("0.5B", torch.bfloat16, (*names, "nothing shared"), 1.0), ("0.5B", torch.float32, names[:1], 0.1)]
+  plan += [("8B", torch.bfloat16, (names[0], names[3]), 0.08)]
+  found: Found = {}
+  for size, dtype, works, part in plan:
+    model = machine.model(size, dtype)
+    keep_head_in_float32(model)
+    for work in works[: 1 if machine.tiny else None]:
+      rows = machine.shape(work, part).sequences(0)
+      tokens, unique = sum(map(len, rows)), unique_tokens(rows)
+      operations = 2 * linear_weights(model) * unique
+      reference: list[float] = []
+      for way, run in [*ways_to_score(model, rows), *vllm_way(machine, model, rows)]:
+        measured = partial(measure, machine, run, tokens, operations, dtype, reference)
+        found[f"{size} {str(dtype)[6:]}, {work} ({tokens} tokens, {unique} unique): {way}"] = attempted(measured)
+    del model
+    machine.free()
+  return found
 
 
 def measure(
-    machine: Machine, run: Callable[[], list[float]], tokens: int, operations: float, dtype: Any, reference: list[float]
+  machine: Machine, run: Callable[[], list[float]], tokens: int, operations: float, dtype: Any, reference: list[float]
 ) -> Row:
-    """reference: scores of the first way, which is kept here."""
-    times, scores = machine.timed(run), run()
-    reference[:] = reference or scores
-    difference = max(abs(a - b) for a, b in zip(scores, reference, strict=True))
-    more = {"largest difference": difference, "spread": statistics.pstdev(reference)}
-    share = machine.share(operations, times["seconds"], dtype)
-    return {"tokens a second": tokens / times["seconds"], "share": share, **times, **more}
+  """reference: scores of the first way, which is kept here."""
+  times, scores = machine.timed(run), run()
+  reference[:] = reference or scores
+  difference = max(abs(a - b) for a, b in zip(scores, reference, strict=True))
+  more = {"largest difference": difference, "spread": statistics.pstdev(reference)}
+  share = machine.share(operations, times["seconds"], dtype)
+  return {"tokens a second": tokens / times["seconds"], "share": share, **times, **more}
 
 
 def vllm_way(machine: Machine, model: Any, rows: list[list[int]]) -> Iterator[tuple[str, Callable[[], list[float]]]]:
-    """vLLM reads a saved folder; its prefix cache shares prefixes too. Only where it is installed."""
-    if not machine.cuda:
-        return
-    made: list[Any] = []
+  """vLLM reads a saved folder; its prefix cache shares prefixes too. Only where it is installed."""
+  if not machine.cuda:
+    return
+  made: list[Any] = []
 
-    def run() -> list[float]:
-        if not made:
-            from vllm import LLM
+  def run() -> list[float]:
+    if not made:
+      from vllm import LLM
 
-            folder = tempfile.mkdtemp()
-            model.save_pretrained(folder)
-            word_tokenizer().save_pretrained(folder)
-            made.append(LLM(model=folder, runner="pooling", enable_prefix_caching=True, gpu_memory_utilization=0.5))
-        outputs = made[0].classify([{"prompt_token_ids": row} for row in rows], use_tqdm=False)
-        return [output.outputs.probs[0] for output in outputs]
+      folder = tempfile.mkdtemp()
+      model.save_pretrained(folder)
+      word_tokenizer().save_pretrained(folder)
+      made.append(LLM(model=folder, runner="pooling", enable_prefix_caching=True, gpu_memory_utilization=0.5))
+    outputs = made[0].classify([{"prompt_token_ids": row} for row in rows], use_tqdm=False)
+    return [output.outputs.probs[0] for output in outputs]
 
-    yield "vLLM, classify", run
+  yield "vLLM, classify", run

@@ -14,163 +14,161 @@ from scoring import PAD
 
 
 class Contender:
-    """A trainer on a model of its own; `step` is one optimizer step. ahead: batches were made by a worker of the loader."""
+  """A trainer on a model of its own; `step` is one optimizer step. ahead: batches were made by a worker of the loader."""
 
-    def __init__(self, machine: Machine, ours: bool, checkpointing: bool):
-        import torch
-        from datasets import Dataset
-        from tokenizers import Tokenizer, models
-        from transformers import PreTrainedTokenizerFast
-        from trl import RewardConfig, RewardTrainer
+  def __init__(self, machine: Machine, ours: bool, checkpointing: bool):
+    import torch
+    from datasets import Dataset
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+    from trl import RewardConfig, RewardTrainer
 
-        from reward_modeling.training.outcome import OutcomeTrainer, PaddedCollator
+    from reward_modeling.training.outcome import OutcomeTrainer, PaddedCollator
 
-        words = Tokenizer(models.WordLevel({"[PAD]": PAD, "[UNK]": 1}, unk_token="[UNK]"))
-        config = RewardConfig(
+    words = Tokenizer(models.WordLevel({"[PAD]": PAD, "[UNK]": 1}, unk_token="[UNK]"))
+    config = RewardConfig(
             tempfile.mkdtemp(), max_length=None, gradient_checkpointing=checkpointing, report_to=[],
             bf16=machine.cuda, use_cpu=not machine.cuda,
         )  # fmt: skip
-        self.machine, self.ahead = machine, {}
-        self.model = machine.model("0.5B", torch.float32)
-        own = {"data_collator": PaddedCollator(PAD)} if ours else {}
-        self.trainer = (OutcomeTrainer if ours else RewardTrainer)(
+    self.machine, self.ahead = machine, {}
+    self.model = machine.model("0.5B", torch.float32)
+    own = {"data_collator": PaddedCollator(PAD)} if ours else {}
+    self.trainer = (OutcomeTrainer if ours else RewardTrainer)(
             model=self.model, args=config, processing_class=PreTrainedTokenizerFast(tokenizer_object=words, pad_token="[PAD]"),
             train_dataset=Dataset.from_list(pair_rows(machine.shape("pairs of single turns"), 4, 1)[0]), **own,
         )  # fmt: skip
-        if checkpointing:
-            self.model.gradient_checkpointing_enable()
-        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-5, fused=machine.cuda)
+    if checkpointing:
+      self.model.gradient_checkpointing_enable()
+    self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-5, fused=machine.cuda)
 
-    def backward(self, batch: list[Row], half: bool) -> None:
-        import torch
-        from accelerate.utils import send_to_device
+  def backward(self, batch: list[Row], half: bool) -> None:
+    import torch
+    from accelerate.utils import send_to_device
 
-        self.model.train()
-        self.optimizer.zero_grad()
-        made = self.ahead.pop(id(batch), None) or self.trainer.data_collator(batch)
-        with torch.autocast(self.machine.device.type, torch.bfloat16, enabled=half):
-            loss = self.trainer.compute_loss(self.model, send_to_device(made, self.machine.device))
-        loss.backward()
+    self.model.train()
+    self.optimizer.zero_grad()
+    made = self.ahead.pop(id(batch), None) or self.trainer.data_collator(batch)
+    with torch.autocast(self.machine.device.type, torch.bfloat16, enabled=half):
+      loss = self.trainer.compute_loss(self.model, send_to_device(made, self.machine.device))
+    loss.backward()
 
-    def run(self, batches: list[list[Row]]) -> None:
-        for batch in batches:
-            self.backward(batch, self.machine.cuda)
-            self.optimizer.step()
+  def run(self, batches: list[list[Row]]) -> None:
+    for batch in batches:
+      self.backward(batch, self.machine.cuda)
+      self.optimizer.step()
 
 
 CONTENDERS = {
-    "TRL as documented": ("trl", "flex"),
-    "TRL, by length": ("sorted", "flex"),
-    "ours, padded": ("padded", "flex"),
-    "packed, nothing shared": ("unshared", "flex"),
-    "shared": ("shared", "flex"),
-    "shared, masks made ahead": ("ahead", "flex"),
-    **{f"shared, {kernel}": ("shared", kernel) for kernel in KERNELS[1:]},
+  "TRL as documented": ("trl", "flex"),
+  "TRL, by length": ("sorted", "flex"),
+  "ours, padded": ("padded", "flex"),
+  "packed, nothing shared": ("unshared", "flex"),
+  "shared": ("shared", "flex"),
+  "shared, masks made ahead": ("ahead", "flex"),
+  **{f"shared, {kernel}": ("shared", kernel) for kernel in KERNELS[1:]},
 }
 STEPS = 4
 
 
 def trained(machine: Machine, work: str, pairs: int, checkpointing: bool, how: str, kernel: str) -> Row:
-    from reward_modeling.packing import unique_tokens
-    from reward_modeling.training.outcome import PackedCollator, packed_batches
+  from reward_modeling.packing import unique_tokens
+  from reward_modeling.training.outcome import PackedCollator, packed_batches
 
-    batches = pair_rows(machine.shape(work), pairs, STEPS, by_length=how == "sorted")
-    contender = Contender(machine, how not in ("trl", "sorted"), checkpointing)
-    packed = how in ("unshared", "shared", "ahead")
-    ours = packed_batches(contender.trainer, True) if packed else contextlib.nullcontext()
-    with attending_by(kernel), ours as why:
-        if why:
-            return {"note": why}
-        if how == "unshared":
-            contender.trainer.data_collator = PackedCollator(False, contender.model)
+  batches = pair_rows(machine.shape(work), pairs, STEPS, by_length=how == "sorted")
+  contender = Contender(machine, how not in ("trl", "sorted"), checkpointing)
+  packed = how in ("unshared", "shared", "ahead")
+  ours = packed_batches(contender.trainer, True) if packed else contextlib.nullcontext()
+  with attending_by(kernel), ours as why:
+    if why:
+      return {"note": why}
+    if how == "unshared":
+      contender.trainer.data_collator = PackedCollator(False, contender.model)
 
-        def before() -> None:
-            contender.ahead = {id(batch): contender.trainer.data_collator(batch) for batch in batches if how == "ahead"}
+    def before() -> None:
+      contender.ahead = {id(batch): contender.trainer.data_collator(batch) for batch in batches if how == "ahead"}
 
-        times = machine.timed(lambda: contender.run(batches), STEPS, before)
-    each = [[sequence for row in batch for sequence in row["sequences"]] for batch in batches]
-    operations = 6 * linear_weights(contender.model) * sum(map(unique_tokens, each))
-    share = machine.share(operations, times["seconds"], machine.half if machine.cuda else contender.model.dtype)
-    return {"tokens a second": sum(len(one) for own in each for one in own) / times["seconds"], "share": share, **times}
+    times = machine.timed(lambda: contender.run(batches), STEPS, before)
+  each = [[sequence for row in batch for sequence in row["sequences"]] for batch in batches]
+  operations = 6 * linear_weights(contender.model) * sum(map(unique_tokens, each))
+  share = machine.share(operations, times["seconds"], machine.half if machine.cuda else contender.model.dtype)
+  return {"tokens a second": sum(len(one) for own in each for one in own) / times["seconds"], "share": share, **times}
 
 
 def train(machine: Machine) -> Found:
-    found: Found = {}
-    plan = [("pairs like HH", 8, False), ("pairs like HH", 32, False), ("pairs of single turns", 32, False)]
-    plan.append(("pairs like HH", 32, True))
-    for work, pairs, checkpointing in plan[:: 3 if machine.tiny else 1]:
-        name = f"0.5B, {work}, {pairs} a batch{', checkpointing' * checkpointing}"
-        for called, (how, kernel) in CONTENDERS.items():
-            pairs = min(pairs, 4) if machine.tiny else pairs
-            measured = partial(trained, machine, work, pairs, checkpointing, how, kernel)
-            found[f"{name}: {called}"] = attempted(measured)
-            machine.free()
-    return found
+  found: Found = {}
+  plan = [("pairs like HH", 8, False), ("pairs like HH", 32, False), ("pairs of single turns", 32, False)]
+  plan.append(("pairs like HH", 32, True))
+  for work, pairs, checkpointing in plan[:: 3 if machine.tiny else 1]:
+    name = f"0.5B, {work}, {pairs} a batch{', checkpointing' * checkpointing}"
+    for called, (how, kernel) in CONTENDERS.items():
+      pairs = min(pairs, 4) if machine.tiny else pairs
+      measured = partial(trained, machine, work, pairs, checkpointing, how, kernel)
+      found[f"{name}: {called}"] = attempted(measured)
+      machine.free()
+  return found
 
 
 # ---- numbers ----
 
 
 def gradients(contender: Contender, batch: list[Row], half: bool) -> tuple[Any, dict[str, Any]]:
-    """(the rewards of a batch, the gradient of its loss by parameter), both on the CPU in fp32."""
-    import torch
+  """(the rewards of a batch, the gradient of its loss by parameter), both on the CPU in fp32."""
+  import torch
 
-    kept: list[Any] = []
-    collect = contender.trainer._collect_metrics
-    contender.trainer._collect_metrics = lambda rewards, *_: kept.append(rewards.float().cpu())
-    try:
-        contender.backward(batch, half)
-    finally:
-        contender.trainer._collect_metrics = collect
-    grads = {name: p.grad.float().cpu() for name, p in contender.model.named_parameters() if p.grad is not None}
-    return torch.cat(kept), grads
+  kept: list[Any] = []
+  collect = contender.trainer._collect_metrics
+  contender.trainer._collect_metrics = lambda rewards, *_: kept.append(rewards.float().cpu())
+  try:
+    contender.backward(batch, half)
+  finally:
+    contender.trainer._collect_metrics = collect
+  grads = {name: p.grad.float().cpu() for name, p in contender.model.named_parameters() if p.grad is not None}
+  return torch.cat(kept), grads
 
 
 def precision(machine: Machine) -> Found:
-    """How far bf16 autocast, padded and packed, is from fp32 on the same batch, and fp32 from itself when packed."""
-    found: Found = {}
-    for work in ("pairs like HH", "pairs of single turns"):
-        (batch,) = pair_rows(machine.shape(work), 8, 1)
-        reference: list[Any] = []
-        plan = [("fp32, padded", False, False, "flex"), ("fp32, shared", False, True, "flex")]
-        plan += [("bf16, padded", True, False, "flex")]
-        plan += [(f"bf16, shared{f', {kernel}' * (kernel != 'flex')}", True, True, kernel) for kernel in KERNELS]
-        for name, half, packed, kernel in plan:
-            measured = partial(compared, machine, batch, half, packed, kernel, reference)
-            found[f"0.5B, {work}: {name}"] = attempted(measured)
-            machine.free()
-    return found
+  """How far bf16 autocast, padded and packed, is from fp32 on the same batch, and fp32 from itself when packed."""
+  found: Found = {}
+  for work in ("pairs like HH", "pairs of single turns"):
+    (batch,) = pair_rows(machine.shape(work), 8, 1)
+    reference: list[Any] = []
+    plan = [("fp32, padded", False, False, "flex"), ("fp32, shared", False, True, "flex")]
+    plan += [("bf16, padded", True, False, "flex")]
+    plan += [(f"bf16, shared{f', {kernel}' * (kernel != 'flex')}", True, True, kernel) for kernel in KERNELS]
+    for name, half, packed, kernel in plan:
+      measured = partial(compared, machine, batch, half, packed, kernel, reference)
+      found[f"0.5B, {work}: {name}"] = attempted(measured)
+      machine.free()
+  return found
 
 
 def compared(machine: Machine, batch: list[Row], half: bool, packed: bool, kernel: str, reference: list[Any]) -> Row:
-    """reference: rewards and gradients of the first way, which are kept here."""
-    from reward_modeling.heads import keep_head_in_float32
-    from reward_modeling.training.outcome import packed_batches
+  """reference: rewards and gradients of the first way, which are kept here."""
+  from reward_modeling.heads import keep_head_in_float32
+  from reward_modeling.training.outcome import packed_batches
 
-    contender = Contender(machine, True, False)
-    if half:
-        keep_head_in_float32(contender.model)
-    ours = packed_batches(contender.trainer, True) if packed else contextlib.nullcontext()
-    with attending_by(kernel), ours as why:
-        if why:
-            return {"note": why}
-        rewards, grads = gradients(contender, batch, half)
-    if not reference:
-        reference.extend((rewards, grads))
-    return distances(rewards, grads, *reference)
+  contender = Contender(machine, True, False)
+  if half:
+    keep_head_in_float32(contender.model)
+  ours = packed_batches(contender.trainer, True) if packed else contextlib.nullcontext()
+  with attending_by(kernel), ours as why:
+    if why:
+      return {"note": why}
+    rewards, grads = gradients(contender, batch, half)
+  if not reference:
+    reference.extend((rewards, grads))
+  return distances(rewards, grads, *reference)
 
 
 def distances(rewards: Any, grads: dict[str, Any], exact: Any, exact_grads: dict[str, Any]) -> Row:
-    """Of rewards, relative to their spread; of gradients, relative to their length, of all and of the layer farthest off."""
-    total = sum((grads[name] - exact).square().sum().item() for name, exact in exact_grads.items())
-    length = sum(exact.square().sum().item() for exact in exact_grads.values())
-    each = {
-        name: ((grads[name] - one).norm() / one.norm().clamp_min(1e-30)).item() for name, one in exact_grads.items()
-    }
-    worst = max(each, key=each.__getitem__)
-    off = (rewards - exact).abs()
-    spread = exact.std().item()
-    return {
+  """Of rewards, relative to their spread; of gradients, relative to their length, of all and of the layer farthest off."""
+  total = sum((grads[name] - exact).square().sum().item() for name, exact in exact_grads.items())
+  length = sum(exact.square().sum().item() for exact in exact_grads.values())
+  each = {name: ((grads[name] - one).norm() / one.norm().clamp_min(1e-30)).item() for name, one in exact_grads.items()}
+  worst = max(each, key=each.__getitem__)
+  off = (rewards - exact).abs()
+  spread = exact.std().item()
+  return {
         "largest reward difference": off.max().item() / spread, "mean reward difference": off.mean().item() / spread,
         "spread": spread, "gradient": math.sqrt(total / length), "farthest layer": each[worst], "which": worst,
     }  # fmt: skip

@@ -27,221 +27,221 @@ from transformers import AutoModelForCausalLM, AutoModelForTokenClassification, 
 
 
 def stand_in(name: str, **attributes) -> None:
-    module = types.ModuleType(name)
-    for key, value in attributes.items():
-        setattr(module, key, value)
-    sys.modules[name] = module
+  module = types.ModuleType(name)
+  for key, value in attributes.items():
+    setattr(module, key, value)
+  sys.modules[name] = module
 
 
 def source(folder: Path, name: str):
-    """A module of the authors, from its folder."""
-    sys.path.insert(0, str(folder))
-    try:
-        return importlib.import_module(name)
-    finally:
-        sys.path.remove(str(folder))
+  """A module of the authors, from its folder."""
+  sys.path.insert(0, str(folder))
+  try:
+    return importlib.import_module(name)
+  finally:
+    sys.path.remove(str(folder))
 
 
 def causal(path: Path):
-    return AutoModelForCausalLM.from_pretrained(path, torch_dtype=torch.float32).eval(), AutoTokenizer.from_pretrained(
-        path
-    )
+  return AutoModelForCausalLM.from_pretrained(path, torch_dtype=torch.float32).eval(), AutoTokenizer.from_pretrained(
+    path
+  )
 
 
 def search_and_learn(sources: Path):
-    stand_in("sal", __path__=[str(sources / "sal/src/sal")])
-    stand_in("sal.config", Config=object)
-    return source(sources / "sal/src", "sal.models.reward_models")
+  stand_in("sal", __path__=[str(sources / "sal/src/sal")])
+  stand_in("sal.config", Config=object)
+  return source(sources / "sal/src", "sal.models.reward_models")
 
 
 def qwen_prm(path: Path, sources: Path) -> list:
-    """Qwen's class (a copy of its repository's), read by search-and-learn's `Qwen_2_5_Math.score`."""
-    sal, own = search_and_learn(sources), source(sources / "authors", "qwen_prm")
-    reader = object.__new__(sal.Qwen_2_5_Math)
-    reader.model, reader.tokenizer = (
-        own.Qwen2ForProcessRewardModel.from_pretrained(path).eval(),
-        AutoTokenizer.from_pretrained(path),
-    )
-    return [reader.score([question], [["\n\n".join(steps)]])[0][0] for question, steps in SOLUTIONS]
+  """Qwen's class (a copy of its repository's), read by search-and-learn's `Qwen_2_5_Math.score`."""
+  sal, own = search_and_learn(sources), source(sources / "authors", "qwen_prm")
+  reader = object.__new__(sal.Qwen_2_5_Math)
+  reader.model, reader.tokenizer = (
+    own.Qwen2ForProcessRewardModel.from_pretrained(path).eval(),
+    AutoTokenizer.from_pretrained(path),
+  )
+  return [reader.score([question], [["\n\n".join(steps)]])[0][0] for question, steps in SOLUTIONS]
 
 
 def math_shepherd(path: Path, sources: Path) -> list:
-    """OpenR's `_math_shepherd_infer_fn` on the text of the model card."""
-    openr, (model, tokenizer) = source(sources / "authors", "openr_infer_fns"), causal(path)
-    texts = [f"{question} " + "\n".join(f"{step} ки" for step in steps) for question, steps in SOLUTIONS]
-    return [openr._math_shepherd_infer_fn(text, model, tokenizer, "cpu").tolist() for text in texts]
+  """OpenR's `_math_shepherd_infer_fn` on the text of the model card."""
+  openr, (model, tokenizer) = source(sources / "authors", "openr_infer_fns"), causal(path)
+  texts = [f"{question} " + "\n".join(f"{step} ки" for step in steps) for question, steps in SOLUTIONS]
+  return [openr._math_shepherd_infer_fn(text, model, tokenizer, "cpu").tolist() for text in texts]
 
 
 def rlhflow(path: Path, sources: Path) -> list:
-    """RLHFlow's `select_sample` of math-rm/prm_evaluate."""
-    own, (model, tokenizer) = source(sources / "rlhflow/math-rm", "prm_evaluate"), causal(path)
-    tokens = [tokenizer.encode("+")[-1], tokenizer.encode("-")[-1]]
-    arguments = argparse.Namespace(num_n=1, model_type="Deepseek")
-    scores = []
-    for question, steps in SOLUTIONS:
-        sample = {"prompt": question, "answers": ["\n\n".join(steps)], "label": [1]}
-        scores += own.select_sample(arguments, sample, model, tokenizer, tokens, "cpu")[1]["step_scores"]
-    return scores
+  """RLHFlow's `select_sample` of math-rm/prm_evaluate."""
+  own, (model, tokenizer) = source(sources / "rlhflow/math-rm", "prm_evaluate"), causal(path)
+  tokens = [tokenizer.encode("+")[-1], tokenizer.encode("-")[-1]]
+  arguments = argparse.Namespace(num_n=1, model_type="Deepseek")
+  scores = []
+  for question, steps in SOLUTIONS:
+    sample = {"prompt": question, "answers": ["\n\n".join(steps)], "label": [1]}
+    scores += own.select_sample(arguments, sample, model, tokenizer, tokens, "cpu")[1]["step_scores"]
+  return scores
 
 
 def skywork_o1(path: Path, sources: Path) -> list:
-    """Skywork's `PRM_MODEL` and `prepare_input`."""
-    own, read = source(sources / "sko", "model_utils.prm_model"), source(sources / "sko", "model_utils.io_utils")
-    tokenizer = AutoTokenizer.from_pretrained(path)
-    model = own.PRM_MODEL.from_pretrained(str(path), torch_dtype=torch.float32).eval()
-    scores = []
-    for question, steps in SOLUTIONS:
-        ids, _, flags = read.prepare_input(question, "\n".join(steps), tokenizer=tokenizer, step_token="\n")
-        ids, mask, flags = read.prepare_batch_input_for_model([ids], [flags], tokenizer.pad_token_id)
-        with torch.no_grad():
-            _, _, rewards = model(input_ids=ids, attention_mask=mask, return_probs=True)
-        scores += read.derive_step_rewards(rewards, flags)
-    return scores
+  """Skywork's `PRM_MODEL` and `prepare_input`."""
+  own, read = source(sources / "sko", "model_utils.prm_model"), source(sources / "sko", "model_utils.io_utils")
+  tokenizer = AutoTokenizer.from_pretrained(path)
+  model = own.PRM_MODEL.from_pretrained(str(path), torch_dtype=torch.float32).eval()
+  scores = []
+  for question, steps in SOLUTIONS:
+    ids, _, flags = read.prepare_input(question, "\n".join(steps), tokenizer=tokenizer, step_token="\n")
+    ids, mask, flags = read.prepare_batch_input_for_model([ids], [flags], tokenizer.pad_token_id)
+    with torch.no_grad():
+      _, _, rewards = model(input_ids=ids, attention_mask=mask, return_probs=True)
+    scores += read.derive_step_rewards(rewards, flags)
+  return scores
 
 
 def versa(path: Path, sources: Path) -> list:
-    """VersaPRM's `LlamaPRM` on the text of its `get_rewards_reasoning_step`; only its tag's id is that of the tiny tokenizer."""
-    own = source(sources / "authors", "versa.prm_llama")
-    _, tokenizer = causal(path)
-    tag = tokenizer.encode(" \n\n\n\n")[-1]
-    code = Path(own.__file__).read_text().replace("23535", str(tag))
-    code = code.replace("[12, 10]", str([tokenizer.encode("-")[-1], tokenizer.encode("+")[-1]]))
-    exec(compile(code, own.__file__, "exec"), own.__dict__)
-    reader = own.LlamaPRM(model_id=str(path), device="cpu")
-    texts = [f"{question} \n\n" + "".join(f"{step} \n\n\n\n" for step in steps) for question, steps in SOLUTIONS]
-    return [one.score for one in reader(texts)]
+  """VersaPRM's `LlamaPRM` on the text of its `get_rewards_reasoning_step`; only its tag's id is that of the tiny tokenizer."""
+  own = source(sources / "authors", "versa.prm_llama")
+  _, tokenizer = causal(path)
+  tag = tokenizer.encode(" \n\n\n\n")[-1]
+  code = Path(own.__file__).read_text().replace("23535", str(tag))
+  code = code.replace("[12, 10]", str([tokenizer.encode("-")[-1], tokenizer.encode("+")[-1]]))
+  exec(compile(code, own.__file__, "exec"), own.__dict__)
+  reader = own.LlamaPRM(model_id=str(path), device="cpu")
+  texts = [f"{question} \n\n" + "".join(f"{step} \n\n\n\n" for step in steps) for question, steps in SOLUTIONS]
+  return [one.score for one in reader(texts)]
 
 
 def math_psa(path: Path, sources: Path) -> list:
-    """OpenR's `_qwen_math_infer_fn` on the text of VersaPRM's `get_rewards_reasoning_step`, which numbers the steps too."""
-    openr, (model, tokenizer) = source(sources / "authors", "openr_infer_fns"), causal(path)
-    texts = [f"{question} \n\n" + "".join(f"{step} \n\n\n\n\n " for step in steps) for question, steps in SOLUTIONS]
-    return [openr._qwen_math_infer_fn(text, model, tokenizer, "cpu").tolist() for text in texts]
+  """OpenR's `_qwen_math_infer_fn` on the text of VersaPRM's `get_rewards_reasoning_step`, which numbers the steps too."""
+  openr, (model, tokenizer) = source(sources / "authors", "openr_infer_fns"), causal(path)
+  texts = [f"{question} \n\n" + "".join(f"{step} \n\n\n\n\n " for step in steps) for question, steps in SOLUTIONS]
+  return [openr._qwen_math_infer_fn(text, model, tokenizer, "cpu").tolist() for text in texts]
 
 
 def trl_prm(path: Path, sources: Path) -> list:
-    """TRL's `PRMTrainer.tokenize_row` and the plain model, softmax at each label."""
-    from trl import PRMTrainer
+  """TRL's `PRMTrainer.tokenize_row` and the plain model, softmax at each label."""
+  from trl import PRMTrainer
 
-    tokenizer = AutoTokenizer.from_pretrained(path)
-    model = AutoModelForTokenClassification.from_pretrained(path, torch_dtype=torch.float32).eval()
-    scores = []
-    for question, steps in SOLUTIONS:
-        row = PRMTrainer.tokenize_row(
-            {"prompt": question, "completions": steps, "labels": [True] * len(steps)},
-            tokenizer=tokenizer,
-            step_separator="\n\n",
-            max_length=None,
-            max_prompt_length=None,
-            max_completion_length=None,
-            train_on_last_step_only=False,
-            is_eval=False,
-        )
-        with torch.no_grad():
-            logits = model(torch.tensor([row["input_ids"]])).logits[0]
-        places = [i for i, label in enumerate(row["labels"]) if label != -100]
-        scores.append(logits[places].softmax(-1)[:, 1].tolist())
-    return scores
+  tokenizer = AutoTokenizer.from_pretrained(path)
+  model = AutoModelForTokenClassification.from_pretrained(path, torch_dtype=torch.float32).eval()
+  scores = []
+  for question, steps in SOLUTIONS:
+    row = PRMTrainer.tokenize_row(
+      {"prompt": question, "completions": steps, "labels": [True] * len(steps)},
+      tokenizer=tokenizer,
+      step_separator="\n\n",
+      max_length=None,
+      max_prompt_length=None,
+      max_completion_length=None,
+      train_on_last_step_only=False,
+      is_eval=False,
+    )
+    with torch.no_grad():
+      logits = model(torch.tensor([row["input_ids"]])).logits[0]
+    places = [i for i, label in enumerate(row["labels"]) if label != -100]
+    scores.append(logits[places].softmax(-1)[:, 1].tolist())
+  return scores
 
 
 def implicit(path: Path, sources: Path) -> list:
-    """PRIME's eval/processbench: `build_item_tensors`, `get_logps` and the lines of `inference` that sum them up."""
-    own = source(sources / "iprm/eval", "processbench")
-    model, tokenizer = causal(path)
-    reference, _ = causal(path.parent / "Qwen--Qwen2.5-Math-7B-Instruct")
-    scores = []
-    for question, steps in SOLUTIONS:
-        ids, mask, labels, places = own.build_item_tensors({"query": question, "answer": steps}, tokenizer)
-        inputs = {"input_ids": ids[None], "attention_mask": mask[None], "labels": labels[None]}
-        raw = own.get_logps(model, inputs) - own.get_logps(reference, inputs)
-        counted = torch.zeros(raw.shape[1])
-        counted[places[0] :] = 1.0
-        summed = (0.001 * raw[0] * counted).cumsum(-1)
-        scores.append(summed.gather(-1, torch.tensor(places[1:]).clamp(0, raw.shape[1] - 1)).tolist())
-    return scores
+  """PRIME's eval/processbench: `build_item_tensors`, `get_logps` and the lines of `inference` that sum them up."""
+  own = source(sources / "iprm/eval", "processbench")
+  model, tokenizer = causal(path)
+  reference, _ = causal(path.parent / "Qwen--Qwen2.5-Math-7B-Instruct")
+  scores = []
+  for question, steps in SOLUTIONS:
+    ids, mask, labels, places = own.build_item_tensors({"query": question, "answer": steps}, tokenizer)
+    inputs = {"input_ids": ids[None], "attention_mask": mask[None], "labels": labels[None]}
+    raw = own.get_logps(model, inputs) - own.get_logps(reference, inputs)
+    counted = torch.zeros(raw.shape[1])
+    counted[places[0] :] = 1.0
+    summed = (0.001 * raw[0] * counted).cumsum(-1)
+    scores.append(summed.gather(-1, torch.tensor(places[1:]).clamp(0, raw.shape[1] - 1)).tolist())
+  return scores
 
 
 def pair_rm(path: Path, sources: Path) -> list:
-    """LLM-Blender's class, with reward-bench's `tokenize_pair`: the logit of A against B, and of B against A."""
-    own = source(sources / "rb/rewardbench/models", "pairrm")
-    tokenizer, model = AutoTokenizer.from_pretrained(path), own.DebertaV2PairRM.from_pretrained(path).eval()
-    rows = [row for question, a, b in ANSWERS for row in ((question, a, b), (question, b, a))]
-    with torch.no_grad():
-        return [model(**own.tokenize_pair(tokenizer, *([text] for text in row))).logits.tolist() for row in rows]
+  """LLM-Blender's class, with reward-bench's `tokenize_pair`: the logit of A against B, and of B against A."""
+  own = source(sources / "rb/rewardbench/models", "pairrm")
+  tokenizer, model = AutoTokenizer.from_pretrained(path), own.DebertaV2PairRM.from_pretrained(path).eval()
+  rows = [row for question, a, b in ANSWERS for row in ((question, a, b), (question, b, a))]
+  with torch.no_grad():
+    return [model(**own.tokenize_pair(tokenizer, *([text] for text in row))).logits.tolist() for row in rows]
 
 
 def pair_preference(path: Path, sources: Path) -> list:
-    """reward-bench's `SlicPairPMPipeline`: the probability of A, mean over both orders."""
-    own, (model, tokenizer) = source(sources / "rb/rewardbench/models", "slicpairpm"), causal(path)
-    kept, torch.Tensor.cuda = torch.Tensor.cuda, lambda self: self
-    seen, plain = [], torch.tensor
-    own.AutoTokenizer = types.SimpleNamespace(from_pretrained=lambda *_, **__: AutoTokenizer.from_pretrained(path))
-    mean = own.np.mean
-    own.np = types.SimpleNamespace(exp=own.np.exp, mean=lambda values: seen.append(float(mean(values))) or mean(values))
-    pipeline = own.SlicPairPMPipeline("", model, tokenizer)
-    turns = [
-        [[{"role": "user", "content": q}, {"role": "assistant", "content": x}] for x in pair] for q, *pair in ANSWERS
-    ]
-    pipeline([a for a, _ in turns], [b for _, b in turns])
-    torch.Tensor.cuda, torch.tensor = kept, plain
-    return seen
+  """reward-bench's `SlicPairPMPipeline`: the probability of A, mean over both orders."""
+  own, (model, tokenizer) = source(sources / "rb/rewardbench/models", "slicpairpm"), causal(path)
+  kept, torch.Tensor.cuda = torch.Tensor.cuda, lambda self: self
+  seen, plain = [], torch.tensor
+  own.AutoTokenizer = types.SimpleNamespace(from_pretrained=lambda *_, **__: AutoTokenizer.from_pretrained(path))
+  mean = own.np.mean
+  own.np = types.SimpleNamespace(exp=own.np.exp, mean=lambda values: seen.append(float(mean(values))) or mean(values))
+  pipeline = own.SlicPairPMPipeline("", model, tokenizer)
+  turns = [
+    [[{"role": "user", "content": q}, {"role": "assistant", "content": x}] for x in pair] for q, *pair in ANSWERS
+  ]
+  pipeline([a for a, _ in turns], [b for _, b in turns])
+  torch.Tensor.cuda, torch.tensor = kept, plain
+  return seen
 
 
 def dpo(path: Path, sources: Path) -> list:
-    """reward-bench's `get_batch_logps` on rows made as its `tokenize_row` does: template without BOS, then EOS."""
-    stand_in("trl.trainer.utils", DPODataCollatorWithPadding=object)
-    own = source(sources / "rb/rewardbench", "dpo")
-    model, tokenizer = causal(path)
-    reference, _ = causal(path.parent / "Qwen--Qwen2.5-Math-7B-Instruct")
-    scores = []
-    for question, *answers in ANSWERS:
-        for answer in answers:
-            turns = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
-            prompt = tokenizer.apply_chat_template(turns[:1], tokenize=False, add_generation_prompt=True)
-            whole = tokenizer.apply_chat_template(turns, tokenize=False)
-            ids = tokenizer(whole, add_special_tokens=False)["input_ids"]
-            start = len(tokenizer(prompt, add_special_tokens=False)["input_ids"])
-            labels = torch.tensor([[-100] * start + ids[start:]])
-            with torch.no_grad():
-                both = [one(torch.tensor([ids])).logits for one in (model, reference)]
-            own_, its = (own.DPOInference.get_batch_logps(logits, labels.clone()) for logits in both)
-            scores.append((own_ - its).item())
-    return scores
+  """reward-bench's `get_batch_logps` on rows made as its `tokenize_row` does: template without BOS, then EOS."""
+  stand_in("trl.trainer.utils", DPODataCollatorWithPadding=object)
+  own = source(sources / "rb/rewardbench", "dpo")
+  model, tokenizer = causal(path)
+  reference, _ = causal(path.parent / "Qwen--Qwen2.5-Math-7B-Instruct")
+  scores = []
+  for question, *answers in ANSWERS:
+    for answer in answers:
+      turns = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+      prompt = tokenizer.apply_chat_template(turns[:1], tokenize=False, add_generation_prompt=True)
+      whole = tokenizer.apply_chat_template(turns, tokenize=False)
+      ids = tokenizer(whole, add_special_tokens=False)["input_ids"]
+      start = len(tokenizer(prompt, add_special_tokens=False)["input_ids"])
+      labels = torch.tensor([[-100] * start + ids[start:]])
+      with torch.no_grad():
+        both = [one(torch.tensor([ids])).logits for one in (model, reference)]
+      own_, its = (own.DPOInference.get_batch_logps(logits, labels.clone()) for logits in both)
+      scores.append((own_ - its).item())
+  return scores
 
 
 ROUTES = {
-    "Qwen/Qwen2.5-Math-PRM-7B": qwen_prm,
-    "peiyi9979/math-shepherd-mistral-7b-prm": math_shepherd,
-    "RLHFlow/Llama3.1-8B-PRM-Deepseek-Data": rlhflow,
-    "Skywork/Skywork-o1-Open-PRM-Qwen-2.5-1.5B": skywork_o1,
-    "UW-Madison-Lee-Lab/VersaPRM": versa,
-    "openreasoner/Math-psa": math_psa,
-    "HuggingFaceH4/Qwen2.5-Math-1.5B-Instruct-PRM-0.2": trl_prm,
-    "PRIME-RL/EurusPRM-Stage2": implicit,
-    "llm-blender/PairRM-hf": pair_rm,
-    "RLHFlow/pair-preference-model-LLaMA3-8B": pair_preference,
-    "DPO": dpo,
+  "Qwen/Qwen2.5-Math-PRM-7B": qwen_prm,
+  "peiyi9979/math-shepherd-mistral-7b-prm": math_shepherd,
+  "RLHFlow/Llama3.1-8B-PRM-Deepseek-Data": rlhflow,
+  "Skywork/Skywork-o1-Open-PRM-Qwen-2.5-1.5B": skywork_o1,
+  "UW-Madison-Lee-Lab/VersaPRM": versa,
+  "openreasoner/Math-psa": math_psa,
+  "HuggingFaceH4/Qwen2.5-Math-1.5B-Instruct-PRM-0.2": trl_prm,
+  "PRIME-RL/EurusPRM-Stage2": implicit,
+  "llm-blender/PairRM-hf": pair_rm,
+  "RLHFlow/pair-preference-model-LLaMA3-8B": pair_preference,
+  "DPO": dpo,
 }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sources", type=Path, required=True)
-    parser.add_argument("--checkpoints", type=Path, required=True)
-    parser.add_argument("--output", type=Path, required=True)
-    names = (*ROUTES, *public_outcome_routes.NAMES)
-    parser.add_argument("--models", nargs="+", default=names, choices=names)
-    args = parser.parse_args()
-    found = {}
-    for name in args.models:
-        folder = args.checkpoints / ("PRIME-RL/EurusPRM-Stage2" if name == "DPO" else name).replace("/", "--")
-        if name in ROUTES:
-            found[name] = ROUTES[name](folder, args.sources)
-        else:
-            found[name] = public_outcome_routes.run(name, next(folder.iterdir()), args.sources)
-        print(name, json.dumps(found[name]), file=sys.stderr)
-    args.output.write_text(json.dumps(found, indent=1))
+  parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser.add_argument("--sources", type=Path, required=True)
+  parser.add_argument("--checkpoints", type=Path, required=True)
+  parser.add_argument("--output", type=Path, required=True)
+  names = (*ROUTES, *public_outcome_routes.NAMES)
+  parser.add_argument("--models", nargs="+", default=names, choices=names)
+  args = parser.parse_args()
+  found = {}
+  for name in args.models:
+    folder = args.checkpoints / ("PRIME-RL/EurusPRM-Stage2" if name == "DPO" else name).replace("/", "--")
+    if name in ROUTES:
+      found[name] = ROUTES[name](folder, args.sources)
+    else:
+      found[name] = public_outcome_routes.run(name, next(folder.iterdir()), args.sources)
+    print(name, json.dumps(found[name]), file=sys.stderr)
+  args.output.write_text(json.dumps(found, indent=1))
 
 
 if __name__ == "__main__":
-    main()
+  main()

@@ -23,67 +23,67 @@ import real_preferences
 from real_preferences import REPOSITORY, minilm
 
 POOLS = {
-    "best_of_n/gsm8k_n4.jsonl.gz": (1, 2, 3, 4),
-    "best_of_n/humaneval_codegen16b_n100.jsonl.gz": (1, 4, 16, 64, 100),
+  "best_of_n/gsm8k_n4.jsonl.gz": (1, 2, 3, 4),
+  "best_of_n/humaneval_codegen16b_n100.jsonl.gz": (1, 4, 16, 64, 100),
 }
 STEPS = ("steps/mr_ben.valid.jsonl.gz", "steps/big_bench_mistake.jsonl.gz")
 # Set before the first run, not tuned on any of the sets.
 TRAINING = {
-    "outcome": ("train", "preference/gsm8k_verified.train.jsonl.gz", real_preferences.RECIPE),
-    "process": (
-        "train_process",
-        "steps/mr_ben.train.jsonl.gz",
-        (
-            *("--max_length", "256", "--overlong", "truncate_prompt", "--steps_per_solution", "1"),
-            *("--class_weighting", "balanced", "--num_train_epochs", "1", "--per_device_train_batch_size", "16"),
-            *("--learning_rate", "1e-4", "--train_sampling_strategy", "group_by_length"),
-        ),
+  "outcome": ("train", "preference/gsm8k_verified.train.jsonl.gz", real_preferences.RECIPE),
+  "process": (
+    "train_process",
+    "steps/mr_ben.train.jsonl.gz",
+    (
+      *("--max_length", "256", "--overlong", "truncate_prompt", "--steps_per_solution", "1"),
+      *("--class_weighting", "balanced", "--num_train_epochs", "1", "--per_device_train_batch_size", "16"),
+      *("--learning_rate", "1e-4", "--train_sampling_strategy", "group_by_length"),
     ),
+  ),
 }
 
 
 def first_rows(source: Path, rows: int | None, folder: Path) -> str:
-    """The file, or a copy with its first rows."""
-    if rows is None:
-        return str(source)
-    copy = folder / source.name.removesuffix(".gz")
-    copy.parent.mkdir(parents=True, exist_ok=True)
-    with gzip.open(source, "rt", encoding="utf-8") as file:
-        copy.write_text("".join(line for line, _ in zip(file, range(rows), strict=False)), encoding="utf-8")
-    return str(copy)
+  """The file, or a copy with its first rows."""
+  if rows is None:
+    return str(source)
+  copy = folder / source.name.removesuffix(".gz")
+  copy.parent.mkdir(parents=True, exist_ok=True)
+  with gzip.open(source, "rt", encoding="utf-8") as file:
+    copy.write_text("".join(line for line, _ in zip(file, range(rows), strict=False)), encoding="utf-8")
+  return str(copy)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
-    parser.add_argument("--data", type=Path, default=REPOSITORY.parent / "shared" / "data")
-    parser.add_argument("--output_dir", type=Path, default=Path("runs/reasoning-minilm"))
-    parser.add_argument("--models", nargs="+", choices=tuple(TRAINING), default=tuple(TRAINING))
-    parser.add_argument("--rows", type=int, help="use only the first so many rows of each set")
-    args = parser.parse_args()
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+  parser.add_argument("--data", type=Path, default=REPOSITORY.parent / "shared" / "data")
+  parser.add_argument("--output_dir", type=Path, default=Path("runs/reasoning-minilm"))
+  parser.add_argument("--models", nargs="+", choices=tuple(TRAINING), default=tuple(TRAINING))
+  parser.add_argument("--rows", type=int, help="use only the first so many rows of each set")
+  args = parser.parse_args()
 
-    import importlib
+  import importlib
 
-    import evaluate
+  import evaluate
 
-    from reward_modeling.results import to_json
+  from reward_modeling.results import to_json
 
-    results: dict[str, Any] = {}
-    for kind in args.models:
-        script, data, recipe = TRAINING[kind]
-        folder = args.output_dir / kind
-        if not (folder / "reward_model.json").exists():
-            source = first_rows(args.data / data, args.rows, args.output_dir)
-            command = ["--model_name_or_path", minilm(), "--dataset_name", source, "--output_dir", str(folder)]
-            importlib.import_module(script).main([*command, *recipe])
-        for name, sizes in POOLS.items():
-            source = first_rows(args.data / name, args.rows, args.output_dir)
-            command = ["--model_name_or_path", str(folder), "--dataset_name", source]
-            results[f"{kind} {name}"] = evaluate.main([*command, "--best_of_n", *map(str, sizes)])
-        for name in STEPS if kind == "process" else ():
-            source = first_rows(args.data / name, args.rows, args.output_dir)
-            results[f"{kind} {name}"] = evaluate.main(["--model_name_or_path", str(folder), "--dataset_name", source])
-    print(to_json(results, indent=2))
+  results: dict[str, Any] = {}
+  for kind in args.models:
+    script, data, recipe = TRAINING[kind]
+    folder = args.output_dir / kind
+    if not (folder / "reward_model.json").exists():
+      source = first_rows(args.data / data, args.rows, args.output_dir)
+      command = ["--model_name_or_path", minilm(), "--dataset_name", source, "--output_dir", str(folder)]
+      importlib.import_module(script).main([*command, *recipe])
+    for name, sizes in POOLS.items():
+      source = first_rows(args.data / name, args.rows, args.output_dir)
+      command = ["--model_name_or_path", str(folder), "--dataset_name", source]
+      results[f"{kind} {name}"] = evaluate.main([*command, "--best_of_n", *map(str, sizes)])
+    for name in STEPS if kind == "process" else ():
+      source = first_rows(args.data / name, args.rows, args.output_dir)
+      results[f"{kind} {name}"] = evaluate.main(["--model_name_or_path", str(folder), "--dataset_name", source])
+  print(to_json(results, indent=2))
 
 
 if __name__ == "__main__":
-    main()
+  main()

@@ -18,175 +18,173 @@ HIDDEN = 16
 QUESTION, ANSWER = "What is the capital of France?", "It is Paris."
 BOS = "<|begin_of_text|>"
 LLAMA3 = (
-    "{{ '<|begin_of_text|>' }}{% for message in messages %}{{ '<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n'"
-    " + message['content'] + '<|eot_id|>' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}"
+  "{{ '<|begin_of_text|>' }}{% for message in messages %}{{ '<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n'"
+  " + message['content'] + '<|eot_id|>' }}{% endfor %}"
+  "{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}"
 )
 LLAMA3_TOKENS = ("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "<|reserved_special_token_1|>")
 
 
 def tokenizer(template=CHATML, add_bos=False, tokens=()):
-    """The tokenizer of the tests, with more tokens, and BOS of its own where asked."""
-    from tokenizers import processors
+  """The tokenizer of the tests, with more tokens, and BOS of its own where asked."""
+  from tokenizers import processors
 
-    made = tiny_tokenizer("qwen2")
-    made.model_max_length, made.chat_template = 10**30, template
-    made.add_tokens([*tokens, *([BOS] if add_bos else [])], special_tokens=True)
-    if add_bos:
-        made.bos_token = BOS
-        made._tokenizer.post_processor = processors.TemplateProcessing(
-            single=f"{BOS} $A", special_tokens=[(BOS, made.bos_token_id)]
-        )
-    return made
+  made = tiny_tokenizer("qwen2")
+  made.model_max_length, made.chat_template = 10**30, template
+  made.add_tokens([*tokens, *([BOS] if add_bos else [])], special_tokens=True)
+  if add_bos:
+    made.bos_token = BOS
+    made._tokenizer.post_processor = processors.TemplateProcessing(
+      single=f"{BOS} $A", special_tokens=[(BOS, made.bos_token_id)]
+    )
+  return made
 
 
 def trunk(model_type: str, made, *, causal=False, prefix="model.", **fields):
-    """(a tiny trunk of transformers with random weights, its tensors under the names of a checkpoint)."""
-    from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
+  """(a tiny trunk of transformers with random weights, its tensors under the names of a checkpoint)."""
+  from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 
-    sizes = {
+  sizes = {
         "vocab_size": len(made), "hidden_size": HIDDEN, "intermediate_size": 32, "num_hidden_layers": 2,
         "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 4, "max_position_embeddings": 512,
         "pad_token_id": None, "initializer_range": 0.3, "tie_word_embeddings": False,
     }  # fmt: skip
-    config = AutoConfig.for_model(model_type, **{**sizes, **fields})
-    torch.manual_seed(0)
-    model = (AutoModelForCausalLM if causal else AutoModel).from_config(config).eval()
-    own = model.state_dict()
-    return model, {(name if causal else prefix + name): tensor.clone() for name, tensor in own.items()}
+  config = AutoConfig.for_model(model_type, **{**sizes, **fields})
+  torch.manual_seed(0)
+  model = (AutoModelForCausalLM if causal else AutoModel).from_config(config).eval()
+  own = model.state_dict()
+  return model, {(name if causal else prefix + name): tensor.clone() for name, tensor in own.items()}
 
 
 def save(folder: Path, config, tensors, made, **fields) -> Path:
-    """Write a model folder: config.json with these fields, one safetensors file, the tokenizer."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(json.dumps({**config.to_dict(), **fields}))
-    whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    save_file(whole, folder / "model.safetensors", {"format": "pt"})
-    made.save_pretrained(folder)
-    return folder
+  """Write a model folder: config.json with these fields, one safetensors file, the tokenizer."""
+  folder.mkdir(parents=True, exist_ok=True)
+  (folder / "config.json").write_text(json.dumps({**config.to_dict(), **fields}))
+  whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
+  save_file(whole, folder / "model.safetensors", {"format": "pt"})
+  made.save_pretrained(folder)
+  return folder
 
 
 def numbers(*shape, seed=1):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)) * 0.5
+  return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)) * 0.5
 
 
 @dataclass
 class Example:
-    """text: of question and answer. reward: of hidden states [T, H], tensors by name, ids. attributes: alike."""
+  """text: of question and answer. reward: of hidden states [T, H], tensors by name, ids. attributes: alike."""
 
-    folder: str
-    heads: dict[str, torch.Tensor]
-    text: Callable[[str, str], str]
-    reward: Callable[[torch.Tensor, dict[str, torch.Tensor], list[int]], Any]
-    architecture: str = "LlamaForSequenceClassification"
-    trunk: str = "llama"
-    fields: dict[str, Any] = field(default_factory=dict)
-    tokenizer: dict[str, Any] = field(default_factory=dict)
-    causal: bool = False
-    prefix: str = "model."
-    attributes: Callable[[torch.Tensor, dict[str, torch.Tensor], list[int]], dict[str, float]] | None = None
-    renamed: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]] = dict
+  folder: str
+  heads: dict[str, torch.Tensor]
+  text: Callable[[str, str], str]
+  reward: Callable[[torch.Tensor, dict[str, torch.Tensor], list[int]], Any]
+  architecture: str = "LlamaForSequenceClassification"
+  trunk: str = "llama"
+  fields: dict[str, Any] = field(default_factory=dict)
+  tokenizer: dict[str, Any] = field(default_factory=dict)
+  causal: bool = False
+  prefix: str = "model."
+  attributes: Callable[[torch.Tensor, dict[str, torch.Tensor], list[int]], dict[str, float]] | None = None
+  renamed: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]] = dict
 
-    def write(self, root: Path) -> tuple[Path, Any, dict[str, torch.Tensor], Any]:
-        """(its folder, the trunk, its heads by name, the tokenizer)."""
-        made = tokenizer(**self.tokenizer)
-        model, tensors = trunk(self.trunk, made, causal=self.causal, prefix=self.prefix)
-        fields = {"architectures": [self.architecture], **self.fields}
-        content = self.renamed({**tensors, **self.heads})
-        folder = save(root / self.folder, model.config, content, made, **fields)
-        return folder, model, {**tensors, **self.heads}, made
+  def write(self, root: Path) -> tuple[Path, Any, dict[str, torch.Tensor], Any]:
+    """(its folder, the trunk, its heads by name, the tokenizer)."""
+    made = tokenizer(**self.tokenizer)
+    model, tensors = trunk(self.trunk, made, causal=self.causal, prefix=self.prefix)
+    fields = {"architectures": [self.architecture], **self.fields}
+    content = self.renamed({**tensors, **self.heads})
+    folder = save(root / self.folder, model.config, content, made, **fields)
+    return folder, model, {**tensors, **self.heads}, made
 
 
 def chatml(*turns):
-    return "".join(f"<|im_start|>{role}\n{content}<|im_end|>\n" for role, content in turns)
+  return "".join(f"<|im_start|>{role}\n{content}<|im_end|>\n" for role, content in turns)
 
 
 def llama3(question, answer, bos=1):
-    said = (("user", question), ("assistant", answer))
-    return BOS * bos + "".join(
-        f"<|start_header_id|>{role}<|end_header_id|>\n\n{content}<|eot_id|>" for role, content in said
-    )
+  said = (("user", question), ("assistant", answer))
+  return BOS * bos + "".join(
+    f"<|start_header_id|>{role}<|end_header_id|>\n\n{content}<|eot_id|>" for role, content in said
+  )
 
 
 def mlp(h, t, ids, at="score", last=-1):
-    hidden = torch.relu(h[last] @ t[f"{at}.0.weight"].T + t[f"{at}.0.bias"])
-    return hidden @ t[f"{at}.2.weight"].T + t[f"{at}.2.bias"]
+  hidden = torch.relu(h[last] @ t[f"{at}.0.weight"].T + t[f"{at}.0.bias"])
+  return hidden @ t[f"{at}.2.weight"].T + t[f"{at}.2.bias"]
 
 
 def two_layers(at, width=HIDDEN):
-    return {
+  return {
         f"{at}.0.weight": numbers(width, HIDDEN), f"{at}.0.bias": numbers(width, seed=2),
         f"{at}.2.weight": numbers(1, width, seed=3), f"{at}.2.bias": numbers(1, seed=4),
     }  # fmt: skip
 
 
 def gate_place(ids):
-    """The first token of the last place where the assistant's turn opens, by the ids of the tiny Llama 3 tokenizer."""
-    made = tokenizer(**LLAMA)
-    pattern = made("<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n", add_special_tokens=False)["input_ids"]
-    return max(i for i in range(len(ids)) if ids[i : i + len(pattern)] == pattern)
+  """The first token of the last place where the assistant's turn opens, by the ids of the tiny Llama 3 tokenizer."""
+  made = tokenizer(**LLAMA)
+  pattern = made("<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n", add_special_tokens=False)["input_ids"]
+  return max(i for i in range(len(ids)) if ids[i : i + len(pattern)] == pattern)
 
 
 def gated(h, t, ids, quantiles=1, batch_norm=False):
-    """(reward, attributes, attributes after the transform) of ArmoRM and QRM."""
-    attributes = (t["regression_layer.weight"] @ h[-1]).reshape(-1, quantiles).mean(1)
-    x = h[gate_place(ids)]
-    numbers = sorted({int(name.split(".")[2]) for name in t if name.startswith("gating.layers.")})
-    for number in numbers:
-        own = {
-            name.rpartition(".")[2]: tensor for name, tensor in t.items() if name.startswith(f"gating.layers.{number}.")
-        }
-        if "running_mean" in own:
-            x = (x - own["running_mean"]) / (own["running_var"] + 1e-5).sqrt() * own["weight"] + own["bias"]
-        else:
-            x = own["weight"] @ x + own.get("bias", 0.0)
-            x = torch.relu(x) if number != numbers[-1] else x
-    weights = torch.softmax(x / 10, 0) * t["gating.logit_scale"][0]
-    adjusted = attributes @ t["reward_transform_matrix"]
-    return (weights * adjusted).sum(), attributes, adjusted
+  """(reward, attributes, attributes after the transform) of ArmoRM and QRM."""
+  attributes = (t["regression_layer.weight"] @ h[-1]).reshape(-1, quantiles).mean(1)
+  x = h[gate_place(ids)]
+  numbers = sorted({int(name.split(".")[2]) for name in t if name.startswith("gating.layers.")})
+  for number in numbers:
+    own = {name.rpartition(".")[2]: tensor for name, tensor in t.items() if name.startswith(f"gating.layers.{number}.")}
+    if "running_mean" in own:
+      x = (x - own["running_mean"]) / (own["running_var"] + 1e-5).sqrt() * own["weight"] + own["bias"]
+    else:
+      x = own["weight"] @ x + own.get("bias", 0.0)
+      x = torch.relu(x) if number != numbers[-1] else x
+  weights = torch.softmax(x / 10, 0) * t["gating.logit_scale"][0]
+  adjusted = attributes @ t["reward_transform_matrix"]
+  return (weights * adjusted).sum(), attributes, adjusted
 
 
 def helpsteer(values):
-    names = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
-    return {f"helpsteer-{name}": value.item() for name, value in zip(names, values, strict=False)}
+  names = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
+  return {f"helpsteer-{name}": value.item() for name, value in zip(names, values, strict=False)}
 
 
 def gate_layers(k):
-    sizes = [(12, HIDDEN), (12, 12), (12, 12), (k, 12)]
-    layers = {f"gating.layers.{i}.weight": numbers(*size, seed=20 + i) for i, size in enumerate(sizes)}
-    return layers | {f"gating.layers.{i}.bias": numbers(size[0], seed=30 + i) for i, size in enumerate(sizes)}
+  sizes = [(12, HIDDEN), (12, 12), (12, 12), (k, 12)]
+  layers = {f"gating.layers.{i}.weight": numbers(*size, seed=20 + i) for i, size in enumerate(sizes)}
+  return layers | {f"gating.layers.{i}.bias": numbers(size[0], seed=30 + i) for i, size in enumerate(sizes)}
 
 
 def quantile_gate(k):
-    found = {}
-    for i, size in zip((0, 3, 6), [(12, HIDDEN), (12, 12), (12, 12)], strict=True):
-        found[f"gating.layers.{i}.weight"] = numbers(*size, seed=40 + i)
-        for j, name in enumerate(("weight", "bias", "running_mean")):
-            found[f"gating.layers.{i + 2}.{name}"] = numbers(12, seed=50 + i + j)
-        found[f"gating.layers.{i + 2}.running_var"] = numbers(12, seed=60 + i).abs() + 0.1
-        found[f"gating.layers.{i + 2}.num_batches_tracked"] = torch.tensor(7)
-    return {**found, "gating.layers.9.weight": numbers(k, 12, seed=70), "gating.layers.9.bias": numbers(k, seed=71)}
+  found = {}
+  for i, size in zip((0, 3, 6), [(12, HIDDEN), (12, 12), (12, 12)], strict=True):
+    found[f"gating.layers.{i}.weight"] = numbers(*size, seed=40 + i)
+    for j, name in enumerate(("weight", "bias", "running_mean")):
+      found[f"gating.layers.{i + 2}.{name}"] = numbers(12, seed=50 + i + j)
+    found[f"gating.layers.{i + 2}.running_var"] = numbers(12, seed=60 + i).abs() + 0.1
+    found[f"gating.layers.{i + 2}.num_batches_tracked"] = torch.tensor(7)
+  return {**found, "gating.layers.9.weight": numbers(k, 12, seed=70), "gating.layers.9.bias": numbers(k, seed=71)}
 
 
 def fused(tensors):
-    """Llama's tensors under InternLM2's names, queries, key and value of each key head in one."""
-    found = {}
-    for name, tensor in tensors.items():
-        for before, after in (
+  """Llama's tensors under InternLM2's names, queries, key and value of each key head in one."""
+  found = {}
+  for name, tensor in tensors.items():
+    for before, after in (
             ("model.embed_tokens.", "model.tok_embeddings."), (".self_attn.o_proj.", ".attention.wo."),
             (".mlp.gate_proj.", ".feed_forward.w1."), (".mlp.up_proj.", ".feed_forward.w3."),
             (".mlp.down_proj.", ".feed_forward.w2."), (".input_layernorm.", ".attention_norm."),
             (".post_attention_layernorm.", ".ffn_norm."),
         ):  # fmt: skip
-            name = name.replace(before, after)
-        found[name] = tensor
-    for layer in range(2):
-        q, k, v = (found.pop(f"model.layers.{layer}.self_attn.{part}_proj.weight") for part in "qkv")
-        heads = []
-        for key in range(2):  # two key heads of four numbers, two query heads each
-            heads += [q[8 * key : 8 * key + 8], k[4 * key : 4 * key + 4], v[4 * key : 4 * key + 4]]
-        found[f"model.layers.{layer}.attention.wqkv.weight"] = torch.cat(heads)
-    return found
+      name = name.replace(before, after)
+    found[name] = tensor
+  for layer in range(2):
+    q, k, v = (found.pop(f"model.layers.{layer}.self_attn.{part}_proj.weight") for part in "qkv")
+    heads = []
+    for key in range(2):  # two key heads of four numbers, two query heads each
+      heads += [q[8 * key : 8 * key + 8], k[4 * key : 4 * key + 4], v[4 * key : 4 * key + 4]]
+    found[f"model.layers.{layer}.attention.wqkv.weight"] = torch.cat(heads)
+  return found
 
 
 LLAMA = {"template": LLAMA3, "add_bos": True, "tokens": LLAMA3_TOKENS}
@@ -194,7 +192,7 @@ ONE = numbers(1, HIDDEN)
 
 
 def last(name):
-    return lambda h, t, ids: h[-1] @ t[name][0]
+  return lambda h, t, ids: h[-1] @ t[name][0]
 
 
 LABEL = {"id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}}
@@ -205,11 +203,11 @@ NORMALIZER = {
 
 
 def beaver(q, a):
-    return f"{BOS}BEGINNING OF CONVERSATION: USER: {q} ASSISTANT:{a}"
+  return f"{BOS}BEGINNING OF CONVERSATION: USER: {q} ASSISTANT:{a}"
 
 
 def qwen(system):
-    return lambda q, a: chatml(("system", system), ("user", q), ("assistant", a))
+  return lambda q, a: chatml(("system", system), ("user", q), ("assistant", a))
 
 
 EXAMPLES = {
@@ -356,9 +354,9 @@ YES = {**LLAMA, "tokens": (*LLAMA3_TOKENS, "Yes", "No")}
 
 
 class Affine(torch.nn.Module):
-    def __init__(self, tensors, name):
-        super().__init__()
-        self.weight, self.bias = tensors[f"{name}.weight"], tensors[f"{name}.bias"]
+  def __init__(self, tensors, name):
+    super().__init__()
+    self.weight, self.bias = tensors[f"{name}.weight"], tensors[f"{name}.bias"]
 
-    def forward(self, x):
-        return self.weight @ x + self.bias
+  def forward(self, x):
+    return self.weight @ x + self.bias

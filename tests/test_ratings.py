@@ -22,460 +22,449 @@ POLITE = {"no": 0.0, "maybe": 2.0, "thank you": 4.0}
 
 
 def rated_rows(prompts: int, seed: int, answers: int = 2, missing: bool = True) -> list[dict]:
-    """`polite`: 0, 2 or 4 by the first words; `long`: the number of the others, missing in every third answer."""
-    import random
+  """`polite`: 0, 2 or 4 by the first words; `long`: the number of the others, missing in every third answer."""
+  import random
 
-    rng, made = random.Random(seed), []
-    for _ in range(prompts):
-        prompt = "hello " + " ".join(rng.choice(WORDS) for _ in range(4))
-        for opening in rng.sample(list(POLITE), answers):
-            body = [rng.choice(WORDS) for _ in range(rng.randint(1, 5))]
-            long = None if missing and len(made) % 3 == 0 else len(body)
-            ratings = {"polite": POLITE[opening], "long": long}
-            made.append({"prompt": prompt, "completion": " ".join([opening, *body]), "ratings": ratings})
-    return made
+  rng, made = random.Random(seed), []
+  for _ in range(prompts):
+    prompt = "hello " + " ".join(rng.choice(WORDS) for _ in range(4))
+    for opening in rng.sample(list(POLITE), answers):
+      body = [rng.choice(WORDS) for _ in range(rng.randint(1, 5))]
+      long = None if missing and len(made) % 3 == 0 else len(body)
+      ratings = {"polite": POLITE[opening], "long": long}
+      made.append({"prompt": prompt, "completion": " ".join([opening, *body]), "ratings": ratings})
+  return made
 
 
 def train(base, data, out, *flags):
-    done = run_main(
-        "train.py", "--model_name_or_path", base, "--dataset_name", data, "--output_dir", out, *FLAGS, *flags
-    )
-    assert done.returncode == 0, done.stderr
-    return done.json
+  done = run_main("train.py", "--model_name_or_path", base, "--dataset_name", data, "--output_dir", out, *FLAGS, *flags)
+  assert done.returncode == 0, done.stderr
+  return done.json
 
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("ratings")
-    return write_jsonl(folder / "train.jsonl", rated_rows(100, 0)), write_jsonl(
-        folder / "test.jsonl", rated_rows(40, 1)
-    )
+  folder = tmp_path_factory.mktemp("ratings")
+  return write_jsonl(folder / "train.jsonl", rated_rows(100, 0)), write_jsonl(folder / "test.jsonl", rated_rows(40, 1))
 
 
 @pytest.fixture(scope="module")
 def rated_model(tiny, files, tmp_path_factory):
-    """A model with the heads polite and long, by regression: (folder, the script's JSON)."""
-    out = tmp_path_factory.mktemp("rated") / "model"
-    weights = ("--attribute_weights", "polite=0.65", "long=-0.4")
-    flags = ("--objective", "regression", "--eval_dataset_name", files[1], "--eval_strategy", "no")
-    return out, train(tiny("qwen2"), files[0], out, *flags, *weights)
+  """A model with the heads polite and long, by regression: (folder, the script's JSON)."""
+  out = tmp_path_factory.mktemp("rated") / "model"
+  weights = ("--attribute_weights", "polite=0.65", "long=-0.4")
+  flags = ("--objective", "regression", "--eval_dataset_name", files[1], "--eval_strategy", "no")
+  return out, train(tiny("qwen2"), files[0], out, *flags, *weights)
 
 
 def test_two_attributes_are_learned_and_saved(rated_model):
-    out, said = rated_model
-    assert said["attribute_weights"] == {"polite": 0.65, "long": -0.4}
-    assert said["counts"] == {
-        **{"answers": 200, "dropped_over_length": 0, "truncated": 0, "answers_used": 200, "answers_held_out": 80},
-    }
-    found = said["evaluation"]["attributes"]
-    assert found["polite"]["pearson"]["low"] > 0.9 and found["polite"]["n"] == 80
-    assert found["long"]["pearson"]["value"] > 0.6 and found["long"]["n"] == sum(i % 3 > 0 for i in range(80))
-    config = json.loads((out / "config.json").read_text())
-    assert config["id2label"] == {"0": "polite", "1": "long"} and config["problem_type"] == "regression"
-    polite, long = of_card(read_card(str(out)))
-    values = [row["ratings"]["long"] for row in rated_rows(100, 0) if row["ratings"]["long"] is not None]
-    assert (long.mean, long.std) == (pytest.approx(np.mean(values)), pytest.approx(np.std(values)))
-    assert [polite.weight, long.weight] == [0.65, -0.4]
+  out, said = rated_model
+  assert said["attribute_weights"] == {"polite": 0.65, "long": -0.4}
+  assert said["counts"] == {
+    **{"answers": 200, "dropped_over_length": 0, "truncated": 0, "answers_used": 200, "answers_held_out": 80},
+  }
+  found = said["evaluation"]["attributes"]
+  assert found["polite"]["pearson"]["low"] > 0.9 and found["polite"]["n"] == 80
+  assert found["long"]["pearson"]["value"] > 0.6 and found["long"]["n"] == sum(i % 3 > 0 for i in range(80))
+  config = json.loads((out / "config.json").read_text())
+  assert config["id2label"] == {"0": "polite", "1": "long"} and config["problem_type"] == "regression"
+  polite, long = of_card(read_card(str(out)))
+  values = [row["ratings"]["long"] for row in rated_rows(100, 0) if row["ratings"]["long"] is not None]
+  assert (long.mean, long.std) == (pytest.approx(np.mean(values)), pytest.approx(np.std(values)))
+  assert [polite.weight, long.weight] == [0.65, -0.4]
 
 
 def test_scores_are_those_of_the_pipeline_in_units_of_the_ratings(rated_model, files, tmp_path):
-    """The reference is transformers' own pipeline, one text at a time."""
-    from transformers import pipeline
+  """The reference is transformers' own pipeline, one text at a time."""
+  from transformers import pipeline
 
-    out, _ = rated_model
-    done = run_main("score.py", "--model_name_or_path", out, "--input", files[1], "--output", tmp_path / "scored.jsonl")
-    assert done.returncode == 0, done.stderr
-    scored = [json.loads(line) for line in (tmp_path / "scored.jsonl").read_text().splitlines()]
-    pipe, heads = pipeline("text-classification", model=str(out)), of_card(read_card(str(out)))
-    for row, given in zip(scored[:6], rated_rows(40, 1), strict=False):
-        text = pipe.tokenizer.apply_chat_template(row["prompt"] + row["completion"], tokenize=False)
-        logits = {one["label"]: one["score"] for one in pipe(text, top_k=None, add_special_tokens=False)}
-        expected = {head.name: head.mean + head.std * logits[head.name] for head in heads}
-        assert row["attributes"] == pytest.approx(expected, abs=1e-5)
-        assert row["reward"] == pytest.approx(0.65 * expected["polite"] - 0.4 * expected["long"], abs=1e-5)
-        assert row["ratings"] == given["ratings"], "the labels come back"
+  out, _ = rated_model
+  done = run_main("score.py", "--model_name_or_path", out, "--input", files[1], "--output", tmp_path / "scored.jsonl")
+  assert done.returncode == 0, done.stderr
+  scored = [json.loads(line) for line in (tmp_path / "scored.jsonl").read_text().splitlines()]
+  pipe, heads = pipeline("text-classification", model=str(out)), of_card(read_card(str(out)))
+  for row, given in zip(scored[:6], rated_rows(40, 1), strict=False):
+    text = pipe.tokenizer.apply_chat_template(row["prompt"] + row["completion"], tokenize=False)
+    logits = {one["label"]: one["score"] for one in pipe(text, top_k=None, add_special_tokens=False)}
+    expected = {head.name: head.mean + head.std * logits[head.name] for head in heads}
+    assert row["attributes"] == pytest.approx(expected, abs=1e-5)
+    assert row["reward"] == pytest.approx(0.65 * expected["polite"] - 0.4 * expected["long"], abs=1e-5)
+    assert row["ratings"] == given["ratings"], "the labels come back"
 
 
 def test_weights_at_use_are_the_same_in_every_script(rated_model, files, tmp_path):
-    out, _ = rated_model
-    prompts, answers = (
-        [[user("hello red")]] * 2,
-        [[{"role": "assistant", "content": c}] for c in ("no red", "thank you")],
-    )
-    model = RewardModel.from_pretrained(str(out))
-    values = model.score_attributes(_asked(prompts, answers))
-    expected = [2.0 * own[2] for own in values]
-    rewards = Rewards.from_pretrained(str(out), attribute_weights={"long": 2.0})  # as PPO and GRPO call it
-    assert rewards(prompts, answers) == pytest.approx(expected, abs=1e-5)
-    done = run_main(
-        *("score.py", "--model_name_or_path", out, "--prompt", "hello red", "--completions", "no red", "thank you"),
-        *("--attribute_weights", "long=2"),
-    )
-    assert done.json["rows"][0]["rewards"] == pytest.approx(expected, abs=1e-5)
-    done = run_main(
-        *("score.py", "--model_name_or_path", out, "--prompt", "hello red", "--rank"),
-        *("--completions", "no one two three", "thank you", "--attribute_weights", "polite=1,long=0"),
-    )
-    assert done.json["rows"][0]["order"] == [1, 0]
-    done = run_main(
-        "score.py", "--reward_model_path", out, "--prompt", "x", "--completions", "y", "--attribute_weights", "l=1"
-    )
-    assert done.returncode == 2 and "--attribute_weights names `l`" in done.stderr and "polite, long" in done.stderr
+  out, _ = rated_model
+  prompts, answers = (
+    [[user("hello red")]] * 2,
+    [[{"role": "assistant", "content": c}] for c in ("no red", "thank you")],
+  )
+  model = RewardModel.from_pretrained(str(out))
+  values = model.score_attributes(_asked(prompts, answers))
+  expected = [2.0 * own[2] for own in values]
+  rewards = Rewards.from_pretrained(str(out), attribute_weights={"long": 2.0})  # as PPO and GRPO call it
+  assert rewards(prompts, answers) == pytest.approx(expected, abs=1e-5)
+  done = run_main(
+    *("score.py", "--model_name_or_path", out, "--prompt", "hello red", "--completions", "no red", "thank you"),
+    *("--attribute_weights", "long=2"),
+  )
+  assert done.json["rows"][0]["rewards"] == pytest.approx(expected, abs=1e-5)
+  done = run_main(
+    *("score.py", "--model_name_or_path", out, "--prompt", "hello red", "--rank"),
+    *("--completions", "no one two three", "thank you", "--attribute_weights", "polite=1,long=0"),
+  )
+  assert done.json["rows"][0]["order"] == [1, 0]
+  done = run_main(
+    "score.py", "--reward_model_path", out, "--prompt", "x", "--completions", "y", "--attribute_weights", "l=1"
+  )
+  assert done.returncode == 2 and "--attribute_weights names `l`" in done.stderr and "polite, long" in done.stderr
 
 
 def _asked(prompts, answers):
-    from reward_modeling.rendering import Conversation
+  from reward_modeling.rendering import Conversation
 
-    return [Conversation(*one) for one in zip(prompts, answers, strict=True)]
+  return [Conversation(*one) for one in zip(prompts, answers, strict=True)]
 
 
 def test_a_card_of_heads_is_checked(rated_model, tmp_path):
-    import shutil
+  import shutil
 
-    out, _ = rated_model
-    shutil.copytree(out, tmp_path / "m")
-    card = json.loads((out / "reward_model.json").read_text())
-    for change in ({"weight": "much"}, {"mean": math.nan}, {"levels": 3}, {"unknown": 1}):
-        broken = card | {"attributes": [card["attributes"][0] | change, card["attributes"][1]]}
-        (tmp_path / "m" / "reward_model.json").write_text(json.dumps(broken))
-        done = run_main("score.py", "--model_name_or_path", tmp_path / "m", "--prompt", "x", "--completions", "y")
-        assert done.returncode == 4 and "the model's card is not valid" in done.stderr, done.stderr
+  out, _ = rated_model
+  shutil.copytree(out, tmp_path / "m")
+  card = json.loads((out / "reward_model.json").read_text())
+  for change in ({"weight": "much"}, {"mean": math.nan}, {"levels": 3}, {"unknown": 1}):
+    broken = card | {"attributes": [card["attributes"][0] | change, card["attributes"][1]]}
+    (tmp_path / "m" / "reward_model.json").write_text(json.dumps(broken))
+    done = run_main("score.py", "--model_name_or_path", tmp_path / "m", "--prompt", "x", "--completions", "y")
+    assert done.returncode == 4 and "the model's card is not valid" in done.stderr, done.stderr
 
 
 def test_bradley_terry_goes_on_from_the_weighted_heads(rated_model, tmp_path):
-    out, _ = rated_model
-    loaded, saved = checkpoints.load_for_training(str(out)), RewardModel.from_pretrained(str(out))
-    assert loaded.head == "loaded" and loaded.model.config.num_labels == 1
-    one = RewardModel(loaded.model.eval(), saved.renderer)
-    texts = ["no red", "thank you one two", "maybe three four five"]
-    before, after = (np.array(model.score(["hello red"], [texts])[0]) for model in (saved, one))
-    assert np.diff(after) == pytest.approx(np.diff(before), abs=1e-4), "the reward is the same up to its zero"
-    pairs = [{"prompt": f"hello {word}", "chosen": f"thank you {word}", "rejected": f"no {word}"} for word in WORDS]
-    said = train(out, write_jsonl(tmp_path / "pairs.jsonl", pairs), tmp_path / "bt", "--max_steps", "2")
-    assert said["head"] == "loaded" and "attribute_weights" not in said
-    assert said["training"]["train_loss"] < 0.5, "it had learned politeness already"
-    assert RewardModel.from_pretrained(str(tmp_path / "bt")).attributes == ()
+  out, _ = rated_model
+  loaded, saved = checkpoints.load_for_training(str(out)), RewardModel.from_pretrained(str(out))
+  assert loaded.head == "loaded" and loaded.model.config.num_labels == 1
+  one = RewardModel(loaded.model.eval(), saved.renderer)
+  texts = ["no red", "thank you one two", "maybe three four five"]
+  before, after = (np.array(model.score(["hello red"], [texts])[0]) for model in (saved, one))
+  assert np.diff(after) == pytest.approx(np.diff(before), abs=1e-4), "the reward is the same up to its zero"
+  pairs = [{"prompt": f"hello {word}", "chosen": f"thank you {word}", "rejected": f"no {word}"} for word in WORDS]
+  said = train(out, write_jsonl(tmp_path / "pairs.jsonl", pairs), tmp_path / "bt", "--max_steps", "2")
+  assert said["head"] == "loaded" and "attribute_weights" not in said
+  assert said["training"]["train_loss"] < 0.5, "it had learned politeness already"
+  assert RewardModel.from_pretrained(str(tmp_path / "bt")).attributes == ()
 
 
 def test_regression_goes_on_with_the_same_heads(rated_model, files, tmp_path):
-    out, _ = rated_model
-    said = train(out, files[1], tmp_path / "more", "--objective", "regression", "--max_steps", "1")
-    assert said["head"] == "loaded" and said["attribute_weights"] == {"polite": 0.65, "long": -0.4}
-    assert of_card(read_card(str(tmp_path / "more"))) == of_card(read_card(str(out))), "the scale of its logits stays"
-    said = train(
-        out, files[1], tmp_path / "one", "--objective", "regression", "--attributes", "long", "--max_steps", "1"
-    )
-    assert said["head"] == "new" and said["attribute_weights"] == {"long": 1.0}
+  out, _ = rated_model
+  said = train(out, files[1], tmp_path / "more", "--objective", "regression", "--max_steps", "1")
+  assert said["head"] == "loaded" and said["attribute_weights"] == {"polite": 0.65, "long": -0.4}
+  assert of_card(read_card(str(tmp_path / "more"))) == of_card(read_card(str(out))), "the scale of its logits stays"
+  said = train(out, files[1], tmp_path / "one", "--objective", "regression", "--attributes", "long", "--max_steps", "1")
+  assert said["head"] == "new" and said["attribute_weights"] == {"long": 1.0}
 
 
 @pytest.mark.parametrize("family", ["qwen2", "bert"])
 def test_ordinal_heads_give_expected_ratings(tiny, files, family, tmp_path):
-    said = train(tiny(family), files[0], tmp_path / "m", "--objective", "ordinal", "--use_peft", "--max_steps", "20")
-    model = RewardModel.from_pretrained(str(tmp_path / "m"))
-    assert said["attribute_weights"] == {"polite": 0.5, "long": 0.5}
-    assert [list(one.levels) for one in model.heads] == [[0, 2, 4], [1, 2, 3, 4, 5]]
-    values = np.array(
-        model.score_attributes(
-            _asked([[user("hello red")]] * 9, [[user(w) | {"role": "assistant"}] for w in WORDS[:9]])
-        )
-    )
-    assert (
-        (values[:, 1] >= 0).all()
-        and (values[:, 1] <= 4).all()
-        and (values[:, 2] >= 1).all()
-        and (values[:, 2] <= 5).all()
-    )
-    assert values[:, 0] == pytest.approx(values[:, 1:].mean(1), abs=1e-5)
+  said = train(tiny(family), files[0], tmp_path / "m", "--objective", "ordinal", "--use_peft", "--max_steps", "20")
+  model = RewardModel.from_pretrained(str(tmp_path / "m"))
+  assert said["attribute_weights"] == {"polite": 0.5, "long": 0.5}
+  assert [list(one.levels) for one in model.heads] == [[0, 2, 4], [1, 2, 3, 4, 5]]
+  values = np.array(
+    model.score_attributes(_asked([[user("hello red")]] * 9, [[user(w) | {"role": "assistant"}] for w in WORDS[:9]]))
+  )
+  assert (
+    (values[:, 1] >= 0).all() and (values[:, 1] <= 4).all() and (values[:, 2] >= 1).all() and (values[:, 2] <= 5).all()
+  )
+  assert values[:, 0] == pytest.approx(values[:, 1:].mean(1), abs=1e-5)
 
 
 def test_labels_of_kto_are_learned_and_the_reward_is_their_log_odds(tiny, tmp_path):
-    rows = [
-        {"prompt": row["prompt"], "completion": row["completion"], "label": row["ratings"]["polite"] > 2}
-        for row in rated_rows(100, 2)
-    ]
-    data = write_jsonl(tmp_path / "kto.jsonl", rows)
-    said = train(tiny("qwen2"), data, tmp_path / "m", "--objective", "binary", "--val_set_size", "0.2")
-    found = said["evaluation"]["attributes"]["desirable"]
-    assert found["pearson"]["value"] > 0.8 and found["rmse"] < 0.4
-    done = run_main(
-        "score.py", "--model_name_or_path", tmp_path / "m", "--prompt", "hello", "--completions", "thank you red", "no"
-    )
-    good, bad = done.json["rows"][0]["rewards"]
-    assert good > 0 > bad and "attributes" not in done.json["rows"][0]
-    done = run_main(
-        "train.py", "--model_name_or_path", tiny("qwen2"), "--dataset_name", data, "--output_dir", tmp_path / "no"
-    )
-    assert done.returncode == 3 and "--objective binary trains on them" in done.stderr
+  rows = [
+    {"prompt": row["prompt"], "completion": row["completion"], "label": row["ratings"]["polite"] > 2}
+    for row in rated_rows(100, 2)
+  ]
+  data = write_jsonl(tmp_path / "kto.jsonl", rows)
+  said = train(tiny("qwen2"), data, tmp_path / "m", "--objective", "binary", "--val_set_size", "0.2")
+  found = said["evaluation"]["attributes"]["desirable"]
+  assert found["pearson"]["value"] > 0.8 and found["rmse"] < 0.4
+  done = run_main(
+    "score.py", "--model_name_or_path", tmp_path / "m", "--prompt", "hello", "--completions", "thank you red", "no"
+  )
+  good, bad = done.json["rows"][0]["rewards"]
+  assert good > 0 > bad and "attributes" not in done.json["rows"][0]
+  done = run_main(
+    "train.py", "--model_name_or_path", tiny("qwen2"), "--dataset_name", data, "--output_dir", tmp_path / "no"
+  )
+  assert done.returncode == 3 and "--objective binary trains on them" in done.stderr
 
 
 def test_plackett_luce_of_pairs_trains_as_bradley_terry_does(tiny, toy_file, tmp_path):
-    def learned(objective):
-        flags = ("--objective", objective, "--max_steps", "3", "--seed", "7")
-        return train(tiny("qwen2"), toy_file, tmp_path / objective, *flags)
+  def learned(objective):
+    flags = ("--objective", objective, "--max_steps", "3", "--seed", "7")
+    return train(tiny("qwen2"), toy_file, tmp_path / objective, *flags)
 
-    one, other = learned("bradley_terry"), learned("plackett_luce")
-    assert one["training"]["train_loss"] == pytest.approx(other["training"]["train_loss"], abs=1e-6)
+  one, other = learned("bradley_terry"), learned("plackett_luce")
+  assert one["training"]["train_loss"] == pytest.approx(other["training"]["train_loss"], abs=1e-6)
 
 
 def test_rankings_are_learned_by_plackett_luce(tiny, tmp_path):
-    rows = rated_rows(60, 3, answers=3)
-    rankings = [
-        {
-            "prompt": group[0]["prompt"],
-            "completions": [one["completion"] for one in group],
-            "scores": [one["ratings"]["polite"] for one in group],
-        }
-        for group in (rows[i : i + 3] for i in range(0, len(rows), 3))
-    ]
-    data = write_jsonl(tmp_path / "rankings.jsonl", rankings)
-    flags = ("--objective", "plackett_luce", "--val_set_size", "0.2", "--center_rewards_coefficient", "0")
-    said = train(tiny("qwen2"), data, tmp_path / "m", *flags)
-    assert said["evaluation"]["accuracy"]["value"] > 0.9
+  rows = rated_rows(60, 3, answers=3)
+  rankings = [
+    {
+      "prompt": group[0]["prompt"],
+      "completions": [one["completion"] for one in group],
+      "scores": [one["ratings"]["polite"] for one in group],
+    }
+    for group in (rows[i : i + 3] for i in range(0, len(rows), 3))
+  ]
+  data = write_jsonl(tmp_path / "rankings.jsonl", rankings)
+  flags = ("--objective", "plackett_luce", "--val_set_size", "0.2", "--center_rewards_coefficient", "0")
+  said = train(tiny("qwen2"), data, tmp_path / "m", *flags)
+  assert said["evaluation"]["accuracy"]["value"] > 0.9
 
 
 def test_ratings_make_pairs_by_the_weights_that_are_given(tiny, files, tmp_path):
-    """HelpSteer's rows: two answers to a prompt are a pair where the weighted sum differs; others are counted."""
-    names = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
+  """HelpSteer's rows: two answers to a prompt are a pair where the weighted sum differs; others are counted."""
+  names = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
 
-    def row(prompt, completion, *ratings):
-        return {"prompt": prompt, "response": completion, **dict(zip(names, ratings, strict=True))}
+  def row(prompt, completion, *ratings):
+    return {"prompt": prompt, "response": completion, **dict(zip(names, ratings, strict=True))}
 
-    rows = [row("p", "thank you", 4, 4, 4, 1, 1), row("p", "no", 1, 4, 4, 1, 1)]
-    rows += [row("q", "one", 3, 3, 3, 3, 4), row("q", "two", 3, 3, 3, 3, 1), row("r", "three", 2, 2, 2, 2, 2)]
-    data = write_jsonl(tmp_path / "helpsteer.jsonl", rows)
-    run = (
-        "train.py",
-        "--model_name_or_path",
-        tiny("qwen2"),
-        "--dataset_name",
-        data,
-        "--output_dir",
-        tmp_path / "m",
-        "--dry_run",
-    )
-    done = run_main(*run)
-    assert done.returncode == 3 and "these rows rate helpfulness, correctness" in done.stderr
-    done = run_main(*run, "--attribute_weights", "helpfulness=1")
-    assert done.json["counts"]["pairs"] == 1 and done.json["set_aside"] == {"one rated answer to its prompt": 1}
-    done = run_main(*run, "--attribute_weights", "helpfulness=0.65", "verbosity=-0.4")
-    assert done.json["counts"]["pairs"] == 2
+  rows = [row("p", "thank you", 4, 4, 4, 1, 1), row("p", "no", 1, 4, 4, 1, 1)]
+  rows += [row("q", "one", 3, 3, 3, 3, 4), row("q", "two", 3, 3, 3, 3, 1), row("r", "three", 2, 2, 2, 2, 2)]
+  data = write_jsonl(tmp_path / "helpsteer.jsonl", rows)
+  run = (
+    "train.py",
+    "--model_name_or_path",
+    tiny("qwen2"),
+    "--dataset_name",
+    data,
+    "--output_dir",
+    tmp_path / "m",
+    "--dry_run",
+  )
+  done = run_main(*run)
+  assert done.returncode == 3 and "these rows rate helpfulness, correctness" in done.stderr
+  done = run_main(*run, "--attribute_weights", "helpfulness=1")
+  assert done.json["counts"]["pairs"] == 1 and done.json["set_aside"] == {"one rated answer to its prompt": 1}
+  done = run_main(*run, "--attribute_weights", "helpfulness=0.65", "verbosity=-0.4")
+  assert done.json["counts"]["pairs"] == 2
 
 
 def test_aspects_beside_a_score_make_other_pairs_by_weights(tiny, tmp_path):
-    """UltraFeedback: the overall score says one answer is better, the aspect that is asked for the other."""
+  """UltraFeedback: the overall score says one answer is better, the aspect that is asked for the other."""
 
-    def answer(text, overall, honesty):
-        return {"response": text, "overall_score": overall, "annotations": {"honesty": {"Rating": honesty}}}
+  def answer(text, overall, honesty):
+    return {"response": text, "overall_score": overall, "annotations": {"honesty": {"Rating": honesty}}}
 
-    row = {
-        "instruction": "hello",
-        "completions": [answer("one", 9, "1"), answer("two", 2, "5"), answer("three", 1, "N/A")],
-    }
-    data = write_jsonl(tmp_path / "uf.jsonl", [row])
-    run = ("--model_name_or_path", tiny("qwen2"), "--dataset_name", data, "--output_dir", tmp_path / "m", "--dry_run")
-    assert run_main("train.py", *run).json["counts"]["pairs"] == 3, "by the overall score, as ever"
-    assert run_main("train.py", *run, "--attribute_weights", "honesty=1").json["counts"]["pairs"] == 1
-    done = run_main("train.py", *run, "--objective", "regression")
-    assert done.json["counts"]["answers"] == 3 and done.json["settings"]["attributes"] == ["overall_score", "honesty"]
+  row = {
+    "instruction": "hello",
+    "completions": [answer("one", 9, "1"), answer("two", 2, "5"), answer("three", 1, "N/A")],
+  }
+  data = write_jsonl(tmp_path / "uf.jsonl", [row])
+  run = ("--model_name_or_path", tiny("qwen2"), "--dataset_name", data, "--output_dir", tmp_path / "m", "--dry_run")
+  assert run_main("train.py", *run).json["counts"]["pairs"] == 3, "by the overall score, as ever"
+  assert run_main("train.py", *run, "--attribute_weights", "honesty=1").json["counts"]["pairs"] == 1
+  done = run_main("train.py", *run, "--objective", "regression")
+  assert done.json["counts"]["answers"] == 3 and done.json["settings"]["attributes"] == ["overall_score", "honesty"]
 
 
 def test_an_attribute_that_no_row_has_can_be_passed_over(tiny, tmp_path):
-    data = write_jsonl(tmp_path / "r.jsonl", [GOOD | {"ratings": {"a": i, "b": None}} for i in range(3)])
-    run = ("--model_name_or_path", tiny("qwen2"), "--dataset_name", data, "--output_dir", tmp_path / "m", "--dry_run")
-    done = run_main("train.py", *run, "--objective", "regression", "--audit", "warn")
-    assert done.returncode == 0 and done.json["settings"]["attributes"] == ["a"], done.stderr
+  data = write_jsonl(tmp_path / "r.jsonl", [GOOD | {"ratings": {"a": i, "b": None}} for i in range(3)])
+  run = ("--model_name_or_path", tiny("qwen2"), "--dataset_name", data, "--output_dir", tmp_path / "m", "--dry_run")
+  done = run_main("train.py", *run, "--objective", "regression", "--audit", "warn")
+  assert done.returncode == 0 and done.json["settings"]["attributes"] == ["a"], done.stderr
 
 
 @pytest.mark.parametrize(("script", "group"), [("ppo.py", ()), ("grpo.py", ("--num_generations", "2"))])
 def test_reinforcement_learning_takes_named_weights(rated_model, tiny, script, group, tmp_path):
-    prompts = write_jsonl(tmp_path / "prompts.jsonl", [{"prompt": f"hello {word}"} for word in WORDS])
-    run = ("--model_name_or_path", tiny("qwen2"), "--reward_model_path", rated_model[0], "--dataset_name", prompts)
-    run += ("--output_dir", tmp_path / "p", "--dry_run", *group)
-    done = run_main(script, *run, "--attribute_weights", "polite=1")
-    assert done.returncode == 0, done.stderr
-    done = run_main(script, *run, "--attribute_weights", "wit=1")
-    assert done.returncode == 2 and "names `wit`" in done.stderr
+  prompts = write_jsonl(tmp_path / "prompts.jsonl", [{"prompt": f"hello {word}"} for word in WORDS])
+  run = ("--model_name_or_path", tiny("qwen2"), "--reward_model_path", rated_model[0], "--dataset_name", prompts)
+  run += ("--output_dir", tmp_path / "p", "--dry_run", *group)
+  done = run_main(script, *run, "--attribute_weights", "polite=1")
+  assert done.returncode == 0, done.stderr
+  done = run_main(script, *run, "--attribute_weights", "wit=1")
+  assert done.returncode == 2 and "names `wit`" in done.stderr
 
 
 def test_weights_are_fitted_on_pairs(rated_model, tmp_path):
-    """Pairs that prefer short answers, however polite: the fitted weight of `long` is negative, and decides."""
-    out, _ = rated_model
-    rows = rated_rows(60, 4, missing=False)
-    pairs = []
-    for a, b in zip(rows[::2], rows[1::2], strict=True):
-        short, long = sorted((a, b), key=lambda row: row["ratings"]["long"])
-        if short["ratings"]["long"] < long["ratings"]["long"]:
-            pairs.append({"prompt": a["prompt"], "chosen": short["completion"], "rejected": long["completion"]})
-    data, preferred = write_jsonl(tmp_path / "t.jsonl", rows), write_jsonl(tmp_path / "pairs.jsonl", pairs)
-    flags = (
-        "--objective",
-        "regression",
-        "--fit_attribute_weights",
-        preferred,
-        "--max_steps",
-        "1",
-        "--learning_rate",
-        "1e-6",
-    )
-    weights = train(out, data, tmp_path / "m", *flags)["attribute_weights"]
-    assert weights["long"] < -1 and abs(weights["polite"]) < -weights["long"] / 2
-    assert {one.name: one.weight for one in of_card(read_card(str(tmp_path / "m")))} == pytest.approx(weights)
+  """Pairs that prefer short answers, however polite: the fitted weight of `long` is negative, and decides."""
+  out, _ = rated_model
+  rows = rated_rows(60, 4, missing=False)
+  pairs = []
+  for a, b in zip(rows[::2], rows[1::2], strict=True):
+    short, long = sorted((a, b), key=lambda row: row["ratings"]["long"])
+    if short["ratings"]["long"] < long["ratings"]["long"]:
+      pairs.append({"prompt": a["prompt"], "chosen": short["completion"], "rejected": long["completion"]})
+  data, preferred = write_jsonl(tmp_path / "t.jsonl", rows), write_jsonl(tmp_path / "pairs.jsonl", pairs)
+  flags = (
+    "--objective",
+    "regression",
+    "--fit_attribute_weights",
+    preferred,
+    "--max_steps",
+    "1",
+    "--learning_rate",
+    "1e-6",
+  )
+  weights = train(out, data, tmp_path / "m", *flags)["attribute_weights"]
+  assert weights["long"] < -1 and abs(weights["polite"]) < -weights["long"] / 2
+  assert {one.name: one.weight for one in of_card(read_card(str(tmp_path / "m")))} == pytest.approx(weights)
 
 
 def test_evaluation_has_the_numbers_of_scipy(rated_model, files, tmp_path):
-    out, _ = rated_model
-    flags = ("--dataset_name", files[1], "--output", tmp_path / "rows.jsonl")
-    done = run_main("evaluate.py", "--model_name_or_path", out, *flags)
-    assert done.returncode == 0, done.stderr
-    rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
-    for name, found in done.json["attributes"].items():
-        kept = [row for row in rows if row["ratings"]["long"] is not None or name == "polite"]
-        x = np.array([row["reward"] if name == "reward" else row["attributes"][name] for row in kept])
-        y = np.array([_rating(row["ratings"], name) for row in kept])
-        assert found["n"] == len(kept)
-        assert found["pearson"]["value"] == pytest.approx(stats.pearsonr(x, y).statistic)
-        assert found["spearman"]["value"] == pytest.approx(stats.spearmanr(x, y).statistic)
-        if name != "reward":
-            assert found["rmse"] == pytest.approx(math.sqrt(np.mean((x - y) ** 2)))
-            assert found["bias"] == pytest.approx(np.mean(x - y))
-            assert found["slope"] == pytest.approx(stats.linregress(x, y).slope)
-        right, prompts = 0, 0
-        for a, b in pairwise(kept):
-            differ = a["prompt"] == b["prompt"] and _rating(a["ratings"], name) != _rating(b["ratings"], name)
-            if differ:
-                i = kept.index(a)
-                prompts += 1
-                right += (x[i] > x[i + 1]) == (y[i] > y[i + 1])
-        assert found["pair_accuracy"]["value"] == pytest.approx(right / prompts)
+  out, _ = rated_model
+  flags = ("--dataset_name", files[1], "--output", tmp_path / "rows.jsonl")
+  done = run_main("evaluate.py", "--model_name_or_path", out, *flags)
+  assert done.returncode == 0, done.stderr
+  rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+  for name, found in done.json["attributes"].items():
+    kept = [row for row in rows if row["ratings"]["long"] is not None or name == "polite"]
+    x = np.array([row["reward"] if name == "reward" else row["attributes"][name] for row in kept])
+    y = np.array([_rating(row["ratings"], name) for row in kept])
+    assert found["n"] == len(kept)
+    assert found["pearson"]["value"] == pytest.approx(stats.pearsonr(x, y).statistic)
+    assert found["spearman"]["value"] == pytest.approx(stats.spearmanr(x, y).statistic)
+    if name != "reward":
+      assert found["rmse"] == pytest.approx(math.sqrt(np.mean((x - y) ** 2)))
+      assert found["bias"] == pytest.approx(np.mean(x - y))
+      assert found["slope"] == pytest.approx(stats.linregress(x, y).slope)
+    right, prompts = 0, 0
+    for a, b in pairwise(kept):
+      differ = a["prompt"] == b["prompt"] and _rating(a["ratings"], name) != _rating(b["ratings"], name)
+      if differ:
+        i = kept.index(a)
+        prompts += 1
+        right += (x[i] > x[i + 1]) == (y[i] > y[i + 1])
+    assert found["pair_accuracy"]["value"] == pytest.approx(right / prompts)
 
 
 def _rating(ratings, name):
-    return 0.65 * ratings["polite"] - 0.4 * ratings["long"] if name == "reward" else ratings[name]
+  return 0.65 * ratings["polite"] - 0.4 * ratings["long"] if name == "reward" else ratings[name]
 
 
 def test_a_model_with_one_score_is_evaluated_on_every_attribute(toy_model, files):
-    done = run_main("evaluate.py", "--model_name_or_path", toy_model[0], "--dataset_name", files[1])
-    assert done.returncode == 0, done.stderr
-    found = done.json["attributes"]
-    assert set(found) == {"polite", "long"} and "rmse" not in found["polite"]
-    assert found["polite"]["spearman"]["value"] > 0.5, "its reward is for being polite"
+  done = run_main("evaluate.py", "--model_name_or_path", toy_model[0], "--dataset_name", files[1])
+  assert done.returncode == 0, done.stderr
+  found = done.json["attributes"]
+  assert set(found) == {"polite", "long"} and "rmse" not in found["polite"]
+  assert found["polite"]["spearman"]["value"] > 0.5, "its reward is for being polite"
 
 
 HELPSTEER = dict.fromkeys(("helpfulness", "correctness", "coherence", "complexity", "verbosity"), 3)
 GOOD = {"prompt": "hello", "completion": "thank you"}
 BAD_RATINGS = {
-    "out of range": ("regression", [GOOD | HELPSTEER, GOOD | HELPSTEER | {"coherence": 7}], 3, "`coherence` is 7", 2),
-    "not a number": (
-        "regression",
-        [GOOD | {"ratings": {"a": 1}}, GOOD | {"ratings": {"a": "high"}}],
-        3,
-        "`ratings.a` is text",
-        2,
-    ),
-    "infinite": ("regression", [GOOD | {"score": 1}, GOOD | {"score": 1e999}], 3, "larger than a number can be", 2),
-    "missing everywhere": (
-        *("regression", [GOOD | {"ratings": {"a": 1, "b": None}}, GOOD | {"ratings": {"a": 2, "b": None}}], 3),
-        *("no answer has a rating of `b`", None),
-    ),
-    "no label": ("binary", [GOOD | {"score": 1}, GOOD | {"score": 3}], 3, "`score` is 3: --objective binary", 2),
-    "many levels": ("ordinal", [GOOD | {"score": i} for i in range(40)], 3, "`score` has 40 different ratings", None),
-    "pairs": ("regression", [{"prompt": "p", "chosen": "a", "rejected": "b"}], 3, "do not rate each answer", None),
-    "no margin": (
-        *("scaled_bradley_terry", [{"prompt": "p", "chosen": "a", "rejected": "b", "margin": m} for m in (1, None)], 3),
-        *("the pair has no margin above 0", 2),
-    ),
+  "out of range": ("regression", [GOOD | HELPSTEER, GOOD | HELPSTEER | {"coherence": 7}], 3, "`coherence` is 7", 2),
+  "not a number": (
+    "regression",
+    [GOOD | {"ratings": {"a": 1}}, GOOD | {"ratings": {"a": "high"}}],
+    3,
+    "`ratings.a` is text",
+    2,
+  ),
+  "infinite": ("regression", [GOOD | {"score": 1}, GOOD | {"score": 1e999}], 3, "larger than a number can be", 2),
+  "missing everywhere": (
+    *("regression", [GOOD | {"ratings": {"a": 1, "b": None}}, GOOD | {"ratings": {"a": 2, "b": None}}], 3),
+    *("no answer has a rating of `b`", None),
+  ),
+  "no label": ("binary", [GOOD | {"score": 1}, GOOD | {"score": 3}], 3, "`score` is 3: --objective binary", 2),
+  "many levels": ("ordinal", [GOOD | {"score": i} for i in range(40)], 3, "`score` has 40 different ratings", None),
+  "pairs": ("regression", [{"prompt": "p", "chosen": "a", "rejected": "b"}], 3, "do not rate each answer", None),
+  "no margin": (
+    *("scaled_bradley_terry", [{"prompt": "p", "chosen": "a", "rejected": "b", "margin": m} for m in (1, None)], 3),
+    *("the pair has no margin above 0", 2),
+  ),
 }
 
 
 @pytest.mark.parametrize("name", BAD_RATINGS)
 def test_bad_ratings_are_one_line_with_their_row(tiny, name, tmp_path):
-    objective, rows, code, said, row = BAD_RATINGS[name]
-    data = write_jsonl(tmp_path / "bad.jsonl", rows)
-    run = (
-        "--model_name_or_path",
-        tiny("qwen2"),
-        "--dataset_name",
-        data,
-        "--output_dir",
-        tmp_path / "m",
-        "--objective",
-        objective,
-    )
-    done = run_main("train.py", *run)
-    (line,) = [line for line in done.stderr.splitlines() if line.startswith(("error:", f"{data}"))][:1]
-    assert done.returncode == code and said in done.stderr, done.stderr
-    assert row is None or f"{data}:{row}" in done.stderr, line
-    assert not (tmp_path / "m" / "config.json").exists()
+  objective, rows, code, said, row = BAD_RATINGS[name]
+  data = write_jsonl(tmp_path / "bad.jsonl", rows)
+  run = (
+    "--model_name_or_path",
+    tiny("qwen2"),
+    "--dataset_name",
+    data,
+    "--output_dir",
+    tmp_path / "m",
+    "--objective",
+    objective,
+  )
+  done = run_main("train.py", *run)
+  (line,) = [line for line in done.stderr.splitlines() if line.startswith(("error:", f"{data}"))][:1]
+  assert done.returncode == code and said in done.stderr, done.stderr
+  assert row is None or f"{data}:{row}" in done.stderr, line
+  assert not (tmp_path / "m" / "config.json").exists()
 
 
 @pytest.mark.parametrize(
-    ("flags", "said"),
-    [
-        (("--objective", "regression", "--attribute_weights", "kind=1"), "names `kind`"),
-        (("--objective", "regression", "--attributes", "kind"), "--attributes names `kind`"),
-        (("--objective", "regression", "--attribute_weights", "polite=nan"), "expected a finite number"),
-        (("--objective", "regression", "--attribute_weights", "polite"), "expected NAME=NUMBER"),
-        (("--objective", "ordinal", "--folds", "3"), "--folds does nothing with --objective ordinal"),
-        (
-            ("--objective", "ordinal", "--attribute_weights", "polite=1", "--fit_attribute_weights", "p.jsonl"),
-            "--fit_attribute_weights does nothing with --attribute_weights",
-        ),
-        (("--objective", "ordinal", "--report", "r", "--val_set_size", "0.1"), "--report is of pairs and steps"),
-        (("--attributes", "polite"), "--attributes does nothing with --objective bradley_terry"),
-        (("--objective", "plackett_luce", "--label_smoothing", "0.1"), "--label_smoothing does nothing"),
-    ],
+  ("flags", "said"),
+  [
+    (("--objective", "regression", "--attribute_weights", "kind=1"), "names `kind`"),
+    (("--objective", "regression", "--attributes", "kind"), "--attributes names `kind`"),
+    (("--objective", "regression", "--attribute_weights", "polite=nan"), "expected a finite number"),
+    (("--objective", "regression", "--attribute_weights", "polite"), "expected NAME=NUMBER"),
+    (("--objective", "ordinal", "--folds", "3"), "--folds does nothing with --objective ordinal"),
+    (
+      ("--objective", "ordinal", "--attribute_weights", "polite=1", "--fit_attribute_weights", "p.jsonl"),
+      "--fit_attribute_weights does nothing with --attribute_weights",
+    ),
+    (("--objective", "ordinal", "--report", "r", "--val_set_size", "0.1"), "--report is of pairs and steps"),
+    (("--attributes", "polite"), "--attributes does nothing with --objective bradley_terry"),
+    (("--objective", "plackett_luce", "--label_smoothing", "0.1"), "--label_smoothing does nothing"),
+  ],
 )
 def test_flags_that_do_not_fit(tiny, files, flags, said, tmp_path):
-    run = ("--model_name_or_path", tiny("qwen2"), "--dataset_name", files[0], "--output_dir", tmp_path / "m")
-    done = run_main("train.py", *run, *flags)
-    assert done.returncode == 2 and said in done.stderr, done.stderr
+  run = ("--model_name_or_path", tiny("qwen2"), "--dataset_name", files[0], "--output_dir", tmp_path / "m")
+  done = run_main("train.py", *run, *flags)
+  assert done.returncode == 2 and said in done.stderr, done.stderr
 
 
 def test_nan_is_a_missing_rating(tiny, tmp_path):
-    rows = [json.dumps(row) for row in rated_rows(4, 5, missing=False)]
-    rows[1] = rows[1].replace('"polite": ', '"polite": NaN, "was": ')
-    (tmp_path / "nan.jsonl").write_text("\n".join(rows) + "\n")
-    flags = ("--objective", "regression", "--attributes", "polite", "--dry_run")
-    run = (
-        "--model_name_or_path",
-        tiny("qwen2"),
-        "--dataset_name",
-        tmp_path / "nan.jsonl",
-        "--output_dir",
-        tmp_path / "m",
-    )
-    done = run_main("train.py", *run, *flags)
-    assert done.returncode == 0, done.stderr
-    assert done.json["counts"]["answers"] == 7 and done.json["set_aside"] == {"without ratings": 1}
+  rows = [json.dumps(row) for row in rated_rows(4, 5, missing=False)]
+  rows[1] = rows[1].replace('"polite": ', '"polite": NaN, "was": ')
+  (tmp_path / "nan.jsonl").write_text("\n".join(rows) + "\n")
+  flags = ("--objective", "regression", "--attributes", "polite", "--dry_run")
+  run = (
+    "--model_name_or_path",
+    tiny("qwen2"),
+    "--dataset_name",
+    tmp_path / "nan.jsonl",
+    "--output_dir",
+    tmp_path / "m",
+  )
+  done = run_main("train.py", *run, *flags)
+  assert done.returncode == 0, done.stderr
+  assert done.json["counts"]["answers"] == 7 and done.json["set_aside"] == {"without ratings": 1}
 
 
 def test_check_data_tells_of_ratings_and_keeps_them(tmp_path):
-    rows = [GOOD | {"ratings": {"a": 1, "b": 2}}, GOOD | {"ratings": {"a": 3, "b": 2}}]
-    rows += [{"prompt": "p", "completion": "q", "ratings": {"a": None, "b": 2}}]
-    data = write_jsonl(tmp_path / "rows.jsonl", rows)
-    done = run_main("check_data.py", data, "--output", tmp_path / "canonical.jsonl")
-    assert done.returncode == 0, done.stderr
-    assert done.json["ratings"] == {"a": [2, 1, 3], "b": [3, 2, 2]}
-    assert {one["check"]: one["count"] for one in done.json["findings"]} == {
-        **{"attribute_constant": 3, "duplicate": 1, "contradiction": 2},
-    }
-    again = run_main("check_data.py", tmp_path / "canonical.jsonl")
-    assert again.json["ratings"] == done.json["ratings"] and again.json["kinds"] == {"rated_completions": 3}
+  rows = [GOOD | {"ratings": {"a": 1, "b": 2}}, GOOD | {"ratings": {"a": 3, "b": 2}}]
+  rows += [{"prompt": "p", "completion": "q", "ratings": {"a": None, "b": 2}}]
+  data = write_jsonl(tmp_path / "rows.jsonl", rows)
+  done = run_main("check_data.py", data, "--output", tmp_path / "canonical.jsonl")
+  assert done.returncode == 0, done.stderr
+  assert done.json["ratings"] == {"a": [2, 1, 3], "b": [3, 2, 2]}
+  assert {one["check"]: one["count"] for one in done.json["findings"]} == {
+    **{"attribute_constant": 3, "duplicate": 1, "contradiction": 2},
+  }
+  again = run_main("check_data.py", tmp_path / "canonical.jsonl")
+  assert again.json["ratings"] == done.json["ratings"] and again.json["kinds"] == {"rated_completions": 3}
 
 
 def test_attributes_of_the_sandbox_are_recovered(tmp_path):
-    """Those of one answer alone; benchmarks/attributes.py has the one that needs the prompt."""
-    from transformers import AutoModelForCausalLM
+  """Those of one answer alone; benchmarks/attributes.py has the one that needs the prompt."""
+  from transformers import AutoModelForCausalLM
 
-    from reward_modeling import sandbox_models
+  from reward_modeling import sandbox_models
 
-    words = sandbox_models.tokenizer()
-    torch.manual_seed(0)
-    for part in (AutoModelForCausalLM.from_config(sandbox_models.tiny_config(words)), words):
-        part.save_pretrained(tmp_path / "base")
-    data = write_jsonl(tmp_path / "train.jsonl", attribute_world.rows(1000, 0, missing=0.2))
-    test = write_jsonl(tmp_path / "test.jsonl", attribute_world.rows(150, 1, split="test"))
-    flags = ("--objective", "regression", "--attributes", "politeness", "length", "--max_steps", "60")
-    size = ("--per_device_train_batch_size", "32", "--eval_dataset_name", test, "--eval_strategy", "no")
-    found = train(tmp_path / "base", data, tmp_path / "m", *flags, *size)["evaluation"]["attributes"]
-    assert found["politeness"]["pearson"]["value"] > 0.9 and found["length"]["pearson"]["value"] > 0.9, found
+  words = sandbox_models.tokenizer()
+  torch.manual_seed(0)
+  for part in (AutoModelForCausalLM.from_config(sandbox_models.tiny_config(words)), words):
+    part.save_pretrained(tmp_path / "base")
+  data = write_jsonl(tmp_path / "train.jsonl", attribute_world.rows(1000, 0, missing=0.2))
+  test = write_jsonl(tmp_path / "test.jsonl", attribute_world.rows(150, 1, split="test"))
+  flags = ("--objective", "regression", "--attributes", "politeness", "length", "--max_steps", "60")
+  size = ("--per_device_train_batch_size", "32", "--eval_dataset_name", test, "--eval_strategy", "no")
+  found = train(tmp_path / "base", data, tmp_path / "m", *flags, *size)["evaluation"]["attributes"]
+  assert found["politeness"]["pearson"]["value"] > 0.9 and found["length"]["pearson"]["value"] > 0.9, found

@@ -29,54 +29,52 @@ NO_CLASS = ("granite", "mistral3")
 
 @pytest.fixture
 def base(tmp_path):
-    def make(family):
-        from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
+  def make(family):
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 
-        tokenizer = tiny_tokenizer("qwen2")
-        text = {"vocab_size": len(tokenizer), **TEXT, **OWN.get(family, {})}
-        torch.manual_seed(0)
-        if family.endswith("_text") or family == "granite":
-            model = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **text))
-        else:
-            named = {**text, "model_type": "mistral"} if family == "mistral3" else text
-            model = AutoModelForImageTextToText.from_config(
-                AutoConfig.for_model(family, text_config=named, vision_config=IMAGES)
-            )
-        model.save_pretrained(tmp_path)
-        tokenizer.save_pretrained(tmp_path)
-        return str(tmp_path)
+    tokenizer = tiny_tokenizer("qwen2")
+    text = {"vocab_size": len(tokenizer), **TEXT, **OWN.get(family, {})}
+    torch.manual_seed(0)
+    if family.endswith("_text") or family == "granite":
+      model = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **text))
+    else:
+      named = {**text, "model_type": "mistral"} if family == "mistral3" else text
+      model = AutoModelForImageTextToText.from_config(
+        AutoConfig.for_model(family, text_config=named, vision_config=IMAGES)
+      )
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    return str(tmp_path)
 
-    return make
+  return make
 
 
 @pytest.mark.parametrize("family", OWN)
 def test_rewards_are_those_of_one_at_a_time(family, base):
-    loaded = checkpoints.load_for_training(base(family))
-    model = loaded.model.eval()
-    torch.manual_seed(0)
-    for parameter in model.parameters():
-        if parameter.dim() > 1:
-            torch.nn.init.normal_(parameter, std=parameter.shape[-1] ** -0.5)
-    scorer = RewardModel(model, Renderer(loaded.tokenizer, max_length=128, scored_at=checkpoints.scored_at(model)))
-    rng = random.Random(0)
-    rows = [
-        [" ".join(["one", "two", "red"][: rng.randint(1, 3)] * rng.randint(1, n)) for n in (6, 9)] for _ in range(9)
-    ]
-    alone = []
-    for prompt, answer in rows:
-        messages = [{"role": "user", "content": prompt}, {"role": "assistant", "content": answer}]
-        ids = loaded.tokenizer(scorer.renderer.text(messages), add_special_tokens=False, return_tensors="pt")
-        with torch.no_grad():
-            alone.append(model(input_ids=ids["input_ids"]).logits[0, 0].item())
-    assert torch.tensor(alone).std() > 0.05
-    linear = "it has layers of the type linear_attention"
-    assert scorer.why_padded == (None if family == "gemma3" else linear)
-    together = scorer.score([prompt for prompt, _ in rows], [answer for _, answer in rows])
-    assert together == pytest.approx(alone, abs=1e-5)
+  loaded = checkpoints.load_for_training(base(family))
+  model = loaded.model.eval()
+  torch.manual_seed(0)
+  for parameter in model.parameters():
+    if parameter.dim() > 1:
+      torch.nn.init.normal_(parameter, std=parameter.shape[-1] ** -0.5)
+  scorer = RewardModel(model, Renderer(loaded.tokenizer, max_length=128, scored_at=checkpoints.scored_at(model)))
+  rng = random.Random(0)
+  rows = [[" ".join(["one", "two", "red"][: rng.randint(1, 3)] * rng.randint(1, n)) for n in (6, 9)] for _ in range(9)]
+  alone = []
+  for prompt, answer in rows:
+    messages = [{"role": "user", "content": prompt}, {"role": "assistant", "content": answer}]
+    ids = loaded.tokenizer(scorer.renderer.text(messages), add_special_tokens=False, return_tensors="pt")
+    with torch.no_grad():
+      alone.append(model(input_ids=ids["input_ids"]).logits[0, 0].item())
+  assert torch.tensor(alone).std() > 0.05
+  linear = "it has layers of the type linear_attention"
+  assert scorer.why_padded == (None if family == "gemma3" else linear)
+  together = scorer.score([prompt for prompt, _ in rows], [answer for _, answer in rows])
+  assert together == pytest.approx(alone, abs=1e-5)
 
 
 @pytest.mark.parametrize("family", NO_CLASS)
 def test_an_architecture_without_a_class_that_scores_is_an_error_that_names_others(family, base):
-    with pytest.raises(ModelError, match="Unrecognized configuration class") as raised:
-        checkpoints.load_for_training(base(family))
-    assert "no class of this architecture that gives scores" in raised.value.hint
+  with pytest.raises(ModelError, match="Unrecognized configuration class") as raised:
+    checkpoints.load_for_training(base(family))
+  assert "no class of this architecture that gives scores" in raised.value.hint

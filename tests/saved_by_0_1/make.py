@@ -27,37 +27,37 @@ REWARD = {"mean": 0.25, "std": 1.5, "n": 10}
 
 
 def made(family, labels, auto_class):
-    tokenizer = tiny_tokenizer(family)
-    prepare_tokenizer(tokenizer)
-    config = tiny_config(family, len(tokenizer))
-    config.num_labels = labels
-    torch.manual_seed(0)
-    return tokenizer, auto_class.from_config(config).eval()
+  tokenizer = tiny_tokenizer(family)
+  prepare_tokenizer(tokenizer)
+  config = tiny_config(family, len(tokenizer))
+  config.num_labels = labels
+  torch.manual_seed(0)
+  return tokenizer, auto_class.from_config(config).eval()
 
 
 def outcome():
-    tokenizer, model = made("qwen2", 1, AutoModelForSequenceClassification)
-    renderer = Renderer(tokenizer, max_length=64, scored_at=checkpoints.scored_at(model))
-    checkpoints.save(model, renderer, HERE / "outcome", training={"steps": 0}, reward=REWARD)
-    loaded = RewardModel.from_pretrained(str(HERE / "outcome"))
-    return {"fingerprint": loaded.renderer.fingerprint, "scores": loaded.score(PROMPTS, COMPLETIONS)}
+  tokenizer, model = made("qwen2", 1, AutoModelForSequenceClassification)
+  renderer = Renderer(tokenizer, max_length=64, scored_at=checkpoints.scored_at(model))
+  checkpoints.save(model, renderer, HERE / "outcome", training={"steps": 0}, reward=REWARD)
+  loaded = RewardModel.from_pretrained(str(HERE / "outcome"))
+  return {"fingerprint": loaded.renderer.fingerprint, "scores": loaded.score(PROMPTS, COMPLETIONS)}
 
 
 def process():
-    tokenizer, model = made("bert", 2, AutoModelForTokenClassification)
-    renderer = StepRenderer(
-        tokenizer,
-        max_length=64,
-        scored_at=checkpoints.scored_at(model),
-        step_separator=default_separator(tokenizer),
-    )
-    checkpoints.save(model, renderer, HERE / "process", training={"steps": 0}, reward=REWARD)
-    loaded = ProcessRewardModel.from_pretrained(str(HERE / "process"))
-    return {"fingerprint": loaded.renderer.fingerprint, "scores": loaded.score_steps(PROMPTS, STEPS)}
+  tokenizer, model = made("bert", 2, AutoModelForTokenClassification)
+  renderer = StepRenderer(
+    tokenizer,
+    max_length=64,
+    scored_at=checkpoints.scored_at(model),
+    step_separator=default_separator(tokenizer),
+  )
+  checkpoints.save(model, renderer, HERE / "process", training={"steps": 0}, reward=REWARD)
+  loaded = ProcessRewardModel.from_pretrained(str(HERE / "process"))
+  return {"fingerprint": loaded.renderer.fingerprint, "scores": loaded.score_steps(PROMPTS, STEPS)}
 
 
 if __name__ == "__main__":
-    for folder in ("outcome", "process"):
-        shutil.rmtree(HERE / folder, ignore_errors=True)
-    text = json.dumps({"outcome": outcome(), "process": process()}, indent=2)
-    (HERE / "scores.json").write_text(text + "\n", encoding="utf-8")
+  for folder in ("outcome", "process"):
+    shutil.rmtree(HERE / folder, ignore_errors=True)
+  text = json.dumps({"outcome": outcome(), "process": process()}, indent=2)
+  (HERE / "scores.json").write_text(text + "\n", encoding="utf-8")

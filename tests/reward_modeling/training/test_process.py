@@ -22,128 +22,128 @@ LORA = LoraSettings(use_peft=True, lora_r=4, lora_alpha=8, lora_dropout=0.0)
 
 PROMPT = [{"role": "user", "content": "hello world"}]
 LABELLED = [
-    Solution(PROMPT, ["one two", "three"], [1.0, 0.0]),
-    Solution(PROMPT, ["one", "two", "three four"], [1.0, 1.0, 1.0]),
-    Solution(PROMPT, ["six", "five"], [0.0, None]),
+  Solution(PROMPT, ["one two", "three"], [1.0, 0.0]),
+  Solution(PROMPT, ["one", "two", "three four"], [1.0, 1.0, 1.0]),
+  Solution(PROMPT, ["six", "five"], [0.0, None]),
 ]
 
 
 def made(tiny, family="qwen2", **kwargs):
-    loaded = checkpoints.load_for_training(str(tiny(family)), kind=PROCESS)
-    kwargs = {"max_length": 128, "step_separator": default_separator(loaded.tokenizer), **kwargs}
-    return loaded.model, StepRenderer(loaded.tokenizer, scored_at=checkpoints.scored_at(loaded.model), **kwargs)
+  loaded = checkpoints.load_for_training(str(tiny(family)), kind=PROCESS)
+  kwargs = {"max_length": 128, "step_separator": default_separator(loaded.tokenizer), **kwargs}
+  return loaded.model, StepRenderer(loaded.tokenizer, scored_at=checkpoints.scored_at(loaded.model), **kwargs)
 
 
 def test_the_loss_by_hand():
-    """Logits 0 and log 3 give p = 3/4: -log(3/4) for a correct step, -log(1/4) for a wrong one, half of each for 1/2."""
-    logits = torch.tensor([[[0.0, math.log(3)]] * 4])
-    quarter, rest = -math.log(1 / 4), -math.log(3 / 4)
-    assert step_loss(logits, torch.tensor([[1.0, 0.0, 0.5, IGNORED]])).item() == pytest.approx(
-        (rest + quarter + (rest + quarter) / 2) / 3
-    )
-    weighted = step_loss(logits, torch.tensor([[1.0, 0.0, IGNORED, IGNORED]]), weights=(3.0, 1.0), count=4)
-    assert weighted.item() == pytest.approx((rest + 3 * quarter) / 4)
+  """Logits 0 and log 3 give p = 3/4: -log(3/4) for a correct step, -log(1/4) for a wrong one, half of each for 1/2."""
+  logits = torch.tensor([[[0.0, math.log(3)]] * 4])
+  quarter, rest = -math.log(1 / 4), -math.log(3 / 4)
+  assert step_loss(logits, torch.tensor([[1.0, 0.0, 0.5, IGNORED]])).item() == pytest.approx(
+    (rest + quarter + (rest + quarter) / 2) / 3
+  )
+  weighted = step_loss(logits, torch.tensor([[1.0, 0.0, IGNORED, IGNORED]]), weights=(3.0, 1.0), count=4)
+  assert weighted.item() == pytest.approx((rest + 3 * quarter) / 4)
 
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.tuples(st.floats(-8, 8), st.floats(-8, 8), st.sampled_from([0, 1, None])), min_size=1, max_size=8))
 def test_hard_labels_give_the_token_classification_loss_of_transformers(tokens):
-    """The second route, and the loss of TRL's PRMTrainer: cross-entropy with index -100 ignored."""
-    if all(label is None for *_, label in tokens):
-        return
-    logits = torch.tensor([[[a, b] for a, b, _ in tokens]])
-    labels = torch.tensor([[IGNORED if label is None else float(label) for *_, label in tokens]])
-    reference = torch.nn.functional.cross_entropy(logits[0], labels[0].long(), ignore_index=-100)
-    assert step_loss(logits, labels).item() == pytest.approx(reference.item(), abs=1e-5)
+  """The second route, and the loss of TRL's PRMTrainer: cross-entropy with index -100 ignored."""
+  if all(label is None for *_, label in tokens):
+    return
+  logits = torch.tensor([[[a, b] for a, b, _ in tokens]])
+  labels = torch.tensor([[IGNORED if label is None else float(label) for *_, label in tokens]])
+  reference = torch.nn.functional.cross_entropy(logits[0], labels[0].long(), ignore_index=-100)
+  assert step_loss(logits, labels).item() == pytest.approx(reference.item(), abs=1e-5)
 
 
 def test_balanced_classes_weigh_alike():
-    labels = [[1, 1, 1, 0], [1, 1, 0.5, 0.5]]  # six correct steps in eight
-    wrong, correct = class_weights(labels, "balanced")
-    assert (wrong * 2, correct * 6) == (4, 4)
-    assert class_weights(labels, "none") == (1.0, 1.0)
-    with pytest.raises(DataError, match="nothing to balance"):
-        class_weights([[1, 1]], "balanced")
+  labels = [[1, 1, 1, 0], [1, 1, 0.5, 0.5]]  # six correct steps in eight
+  wrong, correct = class_weights(labels, "balanced")
+  assert (wrong * 2, correct * 6) == (4, 4)
+  assert class_weights(labels, "none") == (1.0, 1.0)
+  with pytest.raises(DataError, match="nothing to balance"):
+    class_weights([[1, 1]], "balanced")
 
 
 def test_labels_stand_at_the_last_separator_token_and_nothing_follows_the_last_one(tiny):
-    _, renderer = made(tiny)
-    rows = render_solutions(LABELLED, renderer)
-    for row, solution in zip(rows.dataset, LABELLED, strict=True):
-        judged = [label for label in solution.labels if label is not None]
-        assert row["labels"] == judged and row["positions"][-1] == len(row["input_ids"]) - 1
-        assert all(row["input_ids"][place] == renderer.separator_ids[-1] for place in row["positions"])
-    assert rows.counts["steps"] == 7 and rows.counts["steps_unlabelled"] == 1 and rows.counts["labels_used"] == 6
+  _, renderer = made(tiny)
+  rows = render_solutions(LABELLED, renderer)
+  for row, solution in zip(rows.dataset, LABELLED, strict=True):
+    judged = [label for label in solution.labels if label is not None]
+    assert row["labels"] == judged and row["positions"][-1] == len(row["input_ids"]) - 1
+    assert all(row["input_ids"][place] == renderer.separator_ids[-1] for place in row["positions"])
+  assert rows.counts["steps"] == 7 and rows.counts["steps_unlabelled"] == 1 and rows.counts["labels_used"] == 6
 
 
 def test_an_encoder_learns_one_step_from_a_row_and_never_sees_the_next(tiny):
-    _, renderer = made(tiny, "bert")
-    rows = render_solutions(LABELLED, renderer)
-    assert len(rows.dataset) == 6
-    text = renderer.tokenizer.decode(rows.dataset[0]["input_ids"])
-    assert "one two" in text and "three" not in text
+  _, renderer = made(tiny, "bert")
+  rows = render_solutions(LABELLED, renderer)
+  assert len(rows.dataset) == 6
+  text = renderer.tokenizer.decode(rows.dataset[0]["input_ids"])
+  assert "one two" in text and "three" not in text
 
 
 def test_which_labels_are_used(tiny):
-    _, renderer = made(tiny)
-    last = render_solutions(LABELLED, renderer, last_step_only=True)
-    assert [row["labels"] for row in last.dataset] == [[0.0], [1.0], [0.0]]
-    one = render_solutions(LABELLED, renderer, steps_per_solution=1)
-    assert one.counts["labels_used"] == 3 and one.counts["labels_not_drawn"] == 3
-    again = render_solutions(LABELLED, renderer, steps_per_solution=1)
-    assert list(again.dataset) == list(one.dataset)
+  _, renderer = made(tiny)
+  last = render_solutions(LABELLED, renderer, last_step_only=True)
+  assert [row["labels"] for row in last.dataset] == [[0.0], [1.0], [0.0]]
+  one = render_solutions(LABELLED, renderer, steps_per_solution=1)
+  assert one.counts["labels_used"] == 3 and one.counts["labels_not_drawn"] == 3
+  again = render_solutions(LABELLED, renderer, steps_per_solution=1)
+  assert list(again.dataset) == list(one.dataset)
 
 
 def test_steps_that_do_not_fit_are_counted(tiny):
-    _, renderer = made(tiny)
-    long = Solution(PROMPT, ["one two three"] * 60, [1.0] * 59 + [0.0])
-    rows = render_solutions([long], renderer)
-    assert rows.counts["steps_dropped_over_length"] == 60 - rows.counts["labels_used"] > 0
-    assert set(rows.dataset[0]["labels"]) == {1.0}
-    with pytest.raises(DataError, match="no labeled step is left of 1 solutions"):
-        render_solutions([long], made(tiny, max_length=5)[1])
+  _, renderer = made(tiny)
+  long = Solution(PROMPT, ["one two three"] * 60, [1.0] * 59 + [0.0])
+  rows = render_solutions([long], renderer)
+  assert rows.counts["steps_dropped_over_length"] == 60 - rows.counts["labels_used"] > 0
+  assert set(rows.dataset[0]["labels"]) == {1.0}
+  with pytest.raises(DataError, match="no labeled step is left of 1 solutions"):
+    render_solutions([long], made(tiny, max_length=5)[1])
 
 
 def settings_for(folder, **kwargs):
-    from transformers import TrainingArguments
+  from transformers import TrainingArguments
 
-    fields = {"learning_rate": 1e-3, "max_steps": 2, "report_to": "none", "remove_unused_columns": False}
-    return TrainingArguments(output_dir=str(folder), **precision(), **(fields | kwargs))
+  fields = {"learning_rate": 1e-3, "max_steps": 2, "report_to": "none", "remove_unused_columns": False}
+  return TrainingArguments(output_dir=str(folder), **precision(), **(fields | kwargs))
 
 
 def test_gradient_accumulation_is_the_mean_over_all_labeled_steps(tiny, tmp_path):
-    """Two micro-batches of 1 and 3 labels weigh by their labels. TRL's PRMTrainer adds the means of micro-batches."""
+  """Two micro-batches of 1 and 3 labels weigh by their labels. TRL's PRMTrainer adds the means of micro-batches."""
 
-    def trained(folder, **sizes):
-        folder.mkdir()
-        model, renderer = made(tiny)
-        rows = render_solutions(LABELLED[:2] * 4, renderer)
-        arguments = settings_for(folder, optim="sgd", max_grad_norm=0.0, learning_rate=0.1, save_strategy="no", **sizes)
-        return StepLabels().fit(model, renderer, rows, arguments, head="new")[0].state_dict()
+  def trained(folder, **sizes):
+    folder.mkdir()
+    model, renderer = made(tiny)
+    rows = render_solutions(LABELLED[:2] * 4, renderer)
+    arguments = settings_for(folder, optim="sgd", max_grad_norm=0.0, learning_rate=0.1, save_strategy="no", **sizes)
+    return StepLabels().fit(model, renderer, rows, arguments, head="new")[0].state_dict()
 
-    whole = trained(tmp_path / "a", per_device_train_batch_size=4)
-    parts = trained(tmp_path / "b", per_device_train_batch_size=1, gradient_accumulation_steps=4)
-    assert max((whole[name] - parts[name]).abs().max().item() for name in whole) < 1e-6
+  whole = trained(tmp_path / "a", per_device_train_batch_size=4)
+  parts = trained(tmp_path / "b", per_device_train_batch_size=1, gradient_accumulation_steps=4)
+  assert max((whole[name] - parts[name]).abs().max().item() for name in whole) < 1e-6
 
 
 def test_a_loss_that_is_no_number_stops(tiny, tmp_path):
-    model, renderer = made(tiny)
-    torch.nn.init.constant_(model.score.weight, float("nan"))
-    rows = render_solutions(LABELLED, renderer)
-    with pytest.raises(RunError, match="the loss became nan at step 1"):
-        StepLabels().fit(model, renderer, rows, settings_for(tmp_path), head="new")
+  model, renderer = made(tiny)
+  torch.nn.init.constant_(model.score.weight, float("nan"))
+  rows = render_solutions(LABELLED, renderer)
+  with pytest.raises(RunError, match="the loss became nan at step 1"):
+    StepLabels().fit(model, renderer, rows, settings_for(tmp_path), head="new")
 
 
 @pytest.mark.parametrize("family", ["qwen2", "bert"])
 def test_lora_trains_saves_and_merges_the_head(family, tiny, tmp_path):
-    model, renderer = made(tiny, family)
-    before = heads.head_projection(model).weight.detach().clone()
-    lora = configuration.lora_of(LORA, "TOKEN_CLS", heads.head_name(model))
-    rows = render_solutions(LABELLED, renderer)
-    trained, _ = StepLabels().fit(model, renderer, rows, settings_for(tmp_path), head="new", peft_config=lora)
-    golden = checkpoints.golden_scores(trained, renderer)
-    checkpoints.save(trained, renderer, tmp_path / "out", training={}, reward={})
-    loaded = checkpoints.load(str(tmp_path / "out"), device="cpu", kind=checkpoints.PROCESS)
-    assert not torch.allclose(heads.head_projection(loaded.model).weight, before)
-    assert checkpoints.check_golden(checkpoints.golden_scores(loaded.model, renderer), golden, 1e-5) <= 1e-5
-    assert (tmp_path / "out" / "adapter" / "adapter_model.safetensors").is_file()
+  model, renderer = made(tiny, family)
+  before = heads.head_projection(model).weight.detach().clone()
+  lora = configuration.lora_of(LORA, "TOKEN_CLS", heads.head_name(model))
+  rows = render_solutions(LABELLED, renderer)
+  trained, _ = StepLabels().fit(model, renderer, rows, settings_for(tmp_path), head="new", peft_config=lora)
+  golden = checkpoints.golden_scores(trained, renderer)
+  checkpoints.save(trained, renderer, tmp_path / "out", training={}, reward={})
+  loaded = checkpoints.load(str(tmp_path / "out"), device="cpu", kind=checkpoints.PROCESS)
+  assert not torch.allclose(heads.head_projection(loaded.model).weight, before)
+  assert checkpoints.check_golden(checkpoints.golden_scores(loaded.model, renderer), golden, 1e-5) <= 1e-5
+  assert (tmp_path / "out" / "adapter" / "adapter_model.safetensors").is_file()

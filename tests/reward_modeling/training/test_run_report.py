@@ -7,52 +7,52 @@ from reward_modeling.training import run_report
 
 ASKED = [{"role": "user", "content": "What is 2 + 2?"}]
 HISTORY = [
-    {
-        "step": 0,
-        "reward": 0.5,
-        "kl": 0.0,
-        "samples": [{"prompt": ASKED, "completion": "A <b>fish</b>.", "reward": 0.5}],
-    },
-    {"step": 1, "reward": 0.75},
-    {"step": 2, "reward": 0.8, "sample": {"prompt": ASKED, "completion": [{"content": "4."}], "reward": 0.75}},
+  {
+    "step": 0,
+    "reward": 0.5,
+    "kl": 0.0,
+    "samples": [{"prompt": ASKED, "completion": "A <b>fish</b>.", "reward": 0.5}],
+  },
+  {"step": 1, "reward": 0.75},
+  {"step": 2, "reward": 0.8, "sample": {"prompt": ASKED, "completion": [{"content": "4."}], "reward": 0.75}},
 ]
 PANELS = {"reward": ("reward", "gold"), "KL": ("kl",)}
 
 
 def trained(**said):
-    return SimpleNamespace(output_dir="runs/ppo", beginning={"reward": 0.5}, end={"reward": 0.8}, **said)
+  return SimpleNamespace(output_dir="runs/ppo", beginning={"reward": 0.5}, end={"reward": 0.8}, **said)
 
 
 def test_a_run_is_drawn_from_what_its_log_has(tmp_path, monkeypatch, capsys):
-    drawn = []
-    monkeypatch.setattr("reward_modeling.training.run_report.svg", lambda panels: drawn.extend(panels) or "<svg/>")
-    run_report.write(tmp_path, HISTORY, PANELS, trained())
-    assert [(panel.title, panel.x_label, panel.y_label) for panel in drawn] == [
-        ("reward", "step", "reward"),
-        ("KL", "step", "kl"),
-    ]
-    assert [(series.name, series.points) for panel in drawn for series in panel.series] == [
-        ("reward", [(0, 0.5), (1, 0.75), (2, 0.8)]),
-        ("gold", []),
-        ("kl", [(0, 0.0)]),
-    ]
-    assert (tmp_path / "run.svg").read_text() == "<svg/>\n" and "run.html" in capsys.readouterr().err
+  drawn = []
+  monkeypatch.setattr("reward_modeling.training.run_report.svg", lambda panels: drawn.extend(panels) or "<svg/>")
+  run_report.write(tmp_path, HISTORY, PANELS, trained())
+  assert [(panel.title, panel.x_label, panel.y_label) for panel in drawn] == [
+    ("reward", "step", "reward"),
+    ("KL", "step", "kl"),
+  ]
+  assert [(series.name, series.points) for panel in drawn for series in panel.series] == [
+    ("reward", [(0, 0.5), (1, 0.75), (2, 0.8)]),
+    ("gold", []),
+    ("kl", [(0, 0.0)]),
+  ]
+  assert (tmp_path / "run.svg").read_text() == "<svg/>\n" and "run.html" in capsys.readouterr().err
 
 
 def test_the_page_says_what_happened_and_quotes_answers_early_and_late(tmp_path):
-    run_report.write(
-        tmp_path, HISTORY, PANELS, trained(warnings=["the policy is 12.0 nats away"], stopped="over --max_kl")
-    )
-    page = (tmp_path / "run.html").read_text()
-    assert "Yes: from 0.5 (answers of the untrained policy) to 0.8" in page
-    assert "Probably: the policy is 12.0 nats away." in page and "No: over --max_kl." in page
-    assert "A &lt;b&gt;fish&lt;/b&gt;." in page, "texts are escaped"
-    early, late = page.index("Answers early, step 0"), page.index("Answers late, step 2")
-    assert early < page.index("fish") < late < page.rindex("4.") and page.count("What is 2 + 2?") == 2
-    assert "default-src 'none'" in page and "<script" not in page and " src=" not in page
+  run_report.write(
+    tmp_path, HISTORY, PANELS, trained(warnings=["the policy is 12.0 nats away"], stopped="over --max_kl")
+  )
+  page = (tmp_path / "run.html").read_text()
+  assert "Yes: from 0.5 (answers of the untrained policy) to 0.8" in page
+  assert "Probably: the policy is 12.0 nats away." in page and "No: over --max_kl." in page
+  assert "A &lt;b&gt;fish&lt;/b&gt;." in page, "texts are escaped"
+  early, late = page.index("Answers early, step 0"), page.index("Answers late, step 2")
+  assert early < page.index("fish") < late < page.rindex("4.") and page.count("What is 2 + 2?") == 2
+  assert "default-src 'none'" in page and "<script" not in page and " src=" not in page
 
 
 def test_a_finished_run_is_not_lost_for_want_of_matplotlib(tmp_path, monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    run_report.write(tmp_path, HISTORY, PANELS, trained())
-    assert "warning: the run is not drawn: " in capsys.readouterr().err and not list(tmp_path.iterdir())
+  monkeypatch.setitem(sys.modules, "matplotlib", None)
+  run_report.write(tmp_path, HISTORY, PANELS, trained())
+  assert "warning: the run is not drawn: " in capsys.readouterr().err and not list(tmp_path.iterdir())

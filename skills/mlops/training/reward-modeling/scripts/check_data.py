@@ -32,15 +32,15 @@ from reward_modeling.program import main_guard
 
 
 def parser() -> cli.Parser:
-    return cli.Parser(__doc__, "check_data.py", CheckSettings)
+  return cli.Parser(__doc__, "check_data.py", CheckSettings)
 
 
 def main(argv: list[str] | None = None) -> CheckOutput:
-    settings = cli.settings(CheckSettings, parser().parse(argv))
-    if settings.list_formats or settings.list_checks:
-        return list_formats() if settings.list_formats else list_checks()
-    return check_data(settings)
+  settings = cli.settings(CheckSettings, parser().parse(argv))
+  if settings.list_formats or settings.list_checks:
+    return list_formats() if settings.list_formats else list_checks()
+  return check_data(settings)
 
 
 if __name__ == "__main__":
-    main_guard(main)
+  main_guard(main)

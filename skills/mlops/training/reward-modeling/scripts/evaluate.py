@@ -40,19 +40,19 @@ from reward_modeling.evaluation.settings import EvaluationSettings
 from reward_modeling.program import main_guard
 
 if TYPE_CHECKING:
-    from reward_modeling.evaluation.results import EvaluationOutput
+  from reward_modeling.evaluation.results import EvaluationOutput
 
 
 def parser() -> cli.Parser:
-    return cli.Parser(__doc__, "evaluate.py", EvaluationSettings)
+  return cli.Parser(__doc__, "evaluate.py", EvaluationSettings)
 
 
 def main(argv: list[str] | None = None) -> EvaluationOutput | None:
-    settings = cli.settings(EvaluationSettings, parser().parse(argv))
-    from reward_modeling.evaluation import runs
+  settings = cli.settings(EvaluationSettings, parser().parse(argv))
+  from reward_modeling.evaluation import runs
 
-    return runs.evaluate(settings)
+  return runs.evaluate(settings)
 
 
 if __name__ == "__main__":
-    main_guard(main)
+  main_guard(main)

@@ -38,19 +38,19 @@ from reward_modeling.training.settings import GRPOSettings
 
 
 def parser() -> cli.Parser:
-    required = ("model_name_or_path", "dataset_name", "output_dir")
-    trainer = lambda: GRPOSettings.config_classes().values()  # noqa: E731
-    return cli.Parser(__doc__, "grpo.py", GRPOSettings, required=required, trainer=trainer)
+  required = ("model_name_or_path", "dataset_name", "output_dir")
+  trainer = lambda: GRPOSettings.config_classes().values()  # noqa: E731
+  return cli.Parser(__doc__, "grpo.py", GRPOSettings, required=required, trainer=trainer)
 
 
 def main(argv: list[str] | None = None) -> Result | None:
-    args = parser().parse(argv)
-    settings = cli.settings(GRPOSettings, args)
-    from reward_modeling.training import grpo, reinforcement
+  args = parser().parse(argv)
+  settings = cli.settings(GRPOSettings, args)
+  from reward_modeling.training import grpo, reinforcement
 
-    fields = cli.trainer_fields(settings.config_class, args.trainer_arguments, "grpo.py")
-    return reinforcement.train_policy(grpo.GRPORun(settings, fields), settings)
+  fields = cli.trainer_fields(settings.config_class, args.trainer_arguments, "grpo.py")
+  return reinforcement.train_policy(grpo.GRPORun(settings, fields), settings)
 
 
 if __name__ == "__main__":
-    main_guard(main)
+  main_guard(main)

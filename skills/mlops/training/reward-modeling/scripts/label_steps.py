@@ -33,20 +33,20 @@ from reward_modeling import cli
 from reward_modeling.program import main_guard
 
 if TYPE_CHECKING:
-    from reward_modeling.rollouts import RolloutLabels
+  from reward_modeling.rollouts import RolloutLabels
 
 
 def parser() -> cli.Parser:
-    from reward_modeling.rollouts import RolloutSettings  # here, since some loaders leave it out: main_guard says so
+  from reward_modeling.rollouts import RolloutSettings  # here, since some loaders leave it out: main_guard says so
 
-    return cli.Parser(__doc__, "label_steps.py", RolloutSettings)
+  return cli.Parser(__doc__, "label_steps.py", RolloutSettings)
 
 
 def main(argv: list[str] | None = None) -> RolloutLabels:
-    from reward_modeling.rollouts import RolloutSettings, label_steps
+  from reward_modeling.rollouts import RolloutSettings, label_steps
 
-    return label_steps(cli.settings(RolloutSettings, parser().parse(argv)))
+  return label_steps(cli.settings(RolloutSettings, parser().parse(argv)))
 
 
 if __name__ == "__main__":
-    main_guard(main)
+  main_guard(main)

@@ -40,23 +40,23 @@ from reward_modeling.training.settings import PPORunSettings, PPOSettings
 
 
 def parser() -> cli.Parser:
-    required = ("dataset_name", "output_dir")
-    return cli.Parser(__doc__, "ppo.py", PPORunSettings, PPOSettings, required=required)
+  required = ("dataset_name", "output_dir")
+  return cli.Parser(__doc__, "ppo.py", PPORunSettings, PPOSettings, required=required)
 
 
 def main(argv: list[str] | None = None) -> Result | None:
-    args = parser().parse(argv)
-    settings, course = cli.settings(PPORunSettings, args), cli.settings(PPOSettings, args)
-    old_name, name = settings.sft_model_path, settings.model_name_or_path
-    if not (old_name or name):
-        raise UsageError("--model_name_or_path is required", hint="ppo.py --help shows an example")
-    if old_name and name not in (None, old_name):
-        log(f"policy: {old_name} (--sft_model_path); --model_name_or_path is not used")
-    settings = replace(settings, model_name_or_path=old_name or name)
-    from reward_modeling.training import ppo_run, reinforcement
+  args = parser().parse(argv)
+  settings, course = cli.settings(PPORunSettings, args), cli.settings(PPOSettings, args)
+  old_name, name = settings.sft_model_path, settings.model_name_or_path
+  if not (old_name or name):
+    raise UsageError("--model_name_or_path is required", hint="ppo.py --help shows an example")
+  if old_name and name not in (None, old_name):
+    log(f"policy: {old_name} (--sft_model_path); --model_name_or_path is not used")
+  settings = replace(settings, model_name_or_path=old_name or name)
+  from reward_modeling.training import ppo_run, reinforcement
 
-    return reinforcement.train_policy(ppo_run.PPORun(settings, course), settings)
+  return reinforcement.train_policy(ppo_run.PPORun(settings, course), settings)
 
 
 if __name__ == "__main__":
-    main_guard(main)
+  main_guard(main)

@@ -41,19 +41,19 @@ from reward_modeling.score_settings import Output, ScoreSettings
 
 
 def parser() -> cli.Parser:
-    return cli.Parser(__doc__, "score.py", ScoreSettings)
+  return cli.Parser(__doc__, "score.py", ScoreSettings)
 
 
 def main(argv: list[str] | None = None) -> Output | None:
-    settings = cli.settings(ScoreSettings, parser().parse(argv))
-    if settings.list_public_models:
-        return list_public_models()
-    if settings.check_server:
-        from reward_modeling.server_check import check_server
+  settings = cli.settings(ScoreSettings, parser().parse(argv))
+  if settings.list_public_models:
+    return list_public_models()
+  if settings.check_server:
+    from reward_modeling.server_check import check_server
 
-        return check_server(settings)
-    return score(settings)
+    return check_server(settings)
+  return score(settings)
 
 
 if __name__ == "__main__":
-    main_guard(main)
+  main_guard(main)

@@ -36,25 +36,25 @@ from reward_modeling import cli
 from reward_modeling.program import main_guard
 
 if TYPE_CHECKING:
-    from reward_modeling.serving.settings import ServingResult
+  from reward_modeling.serving.settings import ServingResult
 
 
 def parser() -> cli.Parser:
-    from reward_modeling.serving.settings import (
-        ServeSettings,
-    )  # here, since some loaders leave it out: main_guard says so
+  from reward_modeling.serving.settings import (
+    ServeSettings,
+  )  # here, since some loaders leave it out: main_guard says so
 
-    return cli.Parser(__doc__, "serve.py", ServeSettings)
+  return cli.Parser(__doc__, "serve.py", ServeSettings)
 
 
 def main(argv: list[str] | None = None) -> ServingResult:
-    from reward_modeling.serving.settings import ServeSettings
+  from reward_modeling.serving.settings import ServeSettings
 
-    settings = cli.settings(ServeSettings, parser().parse(argv))
-    from reward_modeling.serving.server import serve
+  settings = cli.settings(ServeSettings, parser().parse(argv))
+  from reward_modeling.serving.server import serve
 
-    return serve(settings)
+  return serve(settings)
 
 
 if __name__ == "__main__":
-    main_guard(main)
+  main_guard(main)

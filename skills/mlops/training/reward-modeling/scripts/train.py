@@ -37,20 +37,20 @@ from reward_modeling.training.settings import Settings
 
 
 def parser() -> cli.Parser:
-    required = ("model_name_or_path", "dataset_name", "output_dir")
-    return cli.Parser(__doc__, "train.py", Settings, Pairs, required=required, trainer=lambda: [Pairs.config_class()])
+  required = ("model_name_or_path", "dataset_name", "output_dir")
+  return cli.Parser(__doc__, "train.py", Settings, Pairs, required=required, trainer=lambda: [Pairs.config_class()])
 
 
 def main(argv: list[str] | None = None) -> Result | None:
-    args = parser().parse(argv)
-    settings, given = cli.settings(Settings, args), cli.settings(Pairs, args)
-    from reward_modeling.training import runs
-    from reward_modeling.training.ratings import learner_of
+  args = parser().parse(argv)
+  settings, given = cli.settings(Settings, args), cli.settings(Pairs, args)
+  from reward_modeling.training import runs
+  from reward_modeling.training.ratings import learner_of
 
-    kind = learner_of(given)
+  kind = learner_of(given)
 
-    return runs.train(kind, settings, cli.trainer_fields(kind.config_class, args.trainer_arguments, "train.py"))
+  return runs.train(kind, settings, cli.trainer_fields(kind.config_class, args.trainer_arguments, "train.py"))
 
 
 if __name__ == "__main__":
-    main_guard(main)
+  main_guard(main)

@@ -37,22 +37,22 @@ from reward_modeling.training.steps import StepLabels
 
 
 def parser() -> cli.Parser:
-    required, trainer = ("model_name_or_path", "dataset_name", "output_dir"), lambda: [StepLabels.config_class()]
-    return cli.Parser(__doc__, "train_process.py", Settings, StepLabels, required=required, trainer=trainer)
+  required, trainer = ("model_name_or_path", "dataset_name", "output_dir"), lambda: [StepLabels.config_class()]
+  return cli.Parser(__doc__, "train_process.py", Settings, StepLabels, required=required, trainer=trainer)
 
 
 def main(argv: list[str] | None = None) -> Result | None:
-    args = parser().parse(argv)
-    settings, kind = cli.settings(Settings, args), cli.settings(StepLabels, args)
-    from reward_modeling.training import runs
+  args = parser().parse(argv)
+  settings, kind = cli.settings(Settings, args), cli.settings(StepLabels, args)
+  from reward_modeling.training import runs
 
-    if kind.objective == "implicit":
-        from reward_modeling.training.implicit import ImplicitRewards
+  if kind.objective == "implicit":
+    from reward_modeling.training.implicit import ImplicitRewards
 
-        kind = cli.settings(ImplicitRewards, args)
+    kind = cli.settings(ImplicitRewards, args)
 
-    return runs.train(kind, settings, cli.trainer_fields(kind.config_class, args.trainer_arguments, "train_process.py"))
+  return runs.train(kind, settings, cli.trainer_fields(kind.config_class, args.trainer_arguments, "train_process.py"))
 
 
 if __name__ == "__main__":
-    main_guard(main)
+  main_guard(main)

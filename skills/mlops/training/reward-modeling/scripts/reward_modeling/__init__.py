@@ -7,12 +7,12 @@ __all__ = ["ProcessRewardModel", "RewardModel"]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "RewardModel":
-        from .scoring import RewardModel
+  if name == "RewardModel":
+    from .scoring import RewardModel
 
-        return RewardModel
-    if name == "ProcessRewardModel":
-        from .process import ProcessRewardModel
+    return RewardModel
+  if name == "ProcessRewardModel":
+    from .process import ProcessRewardModel
 
-        return ProcessRewardModel
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return ProcessRewardModel
+  raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -21,56 +21,55 @@ _TAG = re.compile(r"</?\w+>")
 
 
 class SpecialTokens:
-    """Also other added tokens that the template writes, but not tags such as `<think>`, which answers hold rightly."""
+  """Also other added tokens that the template writes, but not tags such as `<think>`, which answers hold rightly."""
 
-    def __init__(self, tokenizer: Tokenizer):
-        from transformers.utils import chat_template_utils as marking
+  def __init__(self, tokenizer: Tokenizer):
+    from transformers.utils import chat_template_utils as marking
 
-        self.tokenizer, self._marking = tokenizer, marking
-        written = template_text(tokenizer)
-        self.tokens = tuple(
-            token.content
-            for token in tokenizer.added_tokens_decoder.values()
-            if token.content.strip()
-            and (token.special or (token.content in written and not _TAG.fullmatch(token.content)))
-        )
-        self._starts = {token[:2] for token in self.tokens}
-        self._pattern = re.compile("|".join(map(re.escape, sorted(self.tokens, key=len, reverse=True))) or "(?!)")
+    self.tokenizer, self._marking = tokenizer, marking
+    written = template_text(tokenizer)
+    self.tokens = tuple(
+      token.content
+      for token in tokenizer.added_tokens_decoder.values()
+      if token.content.strip() and (token.special or (token.content in written and not _TAG.fullmatch(token.content)))
+    )
+    self._starts = {token[:2] for token in self.tokens}
+    self._pattern = re.compile("|".join(map(re.escape, sorted(self.tokens, key=len, reverse=True))) or "(?!)")
 
-    def inside(self, value: object) -> str | None:
-        """The first special token in any of these texts."""
-        if isinstance(value, str):
-            found = any(start in value for start in self._starts) and self._pattern.search(value)
-            return found[0] if found else None
-        parts = chain(*value.items()) if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
-        return next(filter(None, map(self.inside, parts)), None)
+  def inside(self, value: object) -> str | None:
+    """The first special token in any of these texts."""
+    if isinstance(value, str):
+      found = any(start in value for start in self._starts) and self._pattern.search(value)
+      return found[0] if found else None
+    parts = chain(*value.items()) if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
+    return next(filter(None, map(self.inside, parts)), None)
 
-    def marked(self, value: object) -> Any:
-        if isinstance(value, dict):  # a key of a tool call's arguments is text of the policy too
-            return {self.marked(key): self.marked(item) for key, item in value.items()}
-        if isinstance(value, (list, tuple)):
-            return [self.marked(item) for item in value]
-        return self._marking.mark_control_tokens(value, self._pattern)
+  def marked(self, value: object) -> Any:
+    if isinstance(value, dict):  # a key of a tool call's arguments is text of the policy too
+      return {self.marked(key): self.marked(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+      return [self.marked(item) for item in value]
+    return self._marking.mark_control_tokens(value, self._pattern)
 
-    def ids(self, marked: str) -> list[int]:
-        try:
-            return self._marking.encode_marked_chat(self.tokenizer, marked)
-        except ValueError:  # a vocabulary that makes the token of its text too: break it after its first character
-            first, last = self.marked(self.tokens[0]).split(self.tokens[0])
-            pair = f"{first}({self._pattern.pattern}){last}"
-            broken = re.sub(pair, lambda found: f"{found[1][0]}{first}{found[1][1:]}", marked)
-            return self._marking.encode_marked_chat(self.tokenizer, broken)
+  def ids(self, marked: str) -> list[int]:
+    try:
+      return self._marking.encode_marked_chat(self.tokenizer, marked)
+    except ValueError:  # a vocabulary that makes the token of its text too: break it after its first character
+      first, last = self.marked(self.tokens[0]).split(self.tokens[0])
+      pair = f"{first}({self._pattern.pattern}){last}"
+      broken = re.sub(pair, lambda found: f"{found[1][0]}{first}{found[1][1:]}", marked)
+      return self._marking.encode_marked_chat(self.tokenizer, broken)
 
 
 # Rendered to identify a tokenizer by what it does.
 PROBES: tuple[tuple[Message, ...], ...] = (
-    ({"role": "user", "content": "What is 17 + 25?"}, {"role": "assistant", "content": "17 + 25 = 42."}),
-    (
-        {"role": "user", "content": "Schreibe  zwei Wörter:\n\tnaïve café 東京"},
-        {"role": "assistant", "content": "Hello, world!"},
-        {"role": "user", "content": "def f(x):\n    return x**2  # squared"},
-        {"role": "assistant", "content": " It squares x. "},
-    ),
+  ({"role": "user", "content": "What is 17 + 25?"}, {"role": "assistant", "content": "17 + 25 = 42."}),
+  (
+    {"role": "user", "content": "Schreibe  zwei Wörter:\n\tnaïve café 東京"},
+    {"role": "assistant", "content": "Hello, world!"},
+    {"role": "user", "content": "def f(x):\n    return x**2  # squared"},
+    {"role": "assistant", "content": " It squares x. "},
+  ),
 )
 
 CONTENT_RULE = "special_tokens_in_content"
@@ -80,243 +79,243 @@ WITHOUT_TOOLS = "drop them with --columns tools="
 
 
 def content_rule(card: dict[str, Any] | None) -> str:
-    """ "text", or "parsed" in older cards."""
-    return "text" if not card or "pad_token_id" not in card else card.get(CONTENT_RULE, "parsed")
+  """ "text", or "parsed" in older cards."""
+  return "text" if not card or "pad_token_id" not in card else card.get(CONTENT_RULE, "parsed")
 
 
 class BaseRenderer:
-    """Writes and tokenizes text by the rules of `rendering`, and keeps account: `counts`, and in `first` where first.
+  """Writes and tokenizes text by the rules of `rendering`, and keeps account: `counts`, and in `first` where first.
 
-    max_length: tokens, or None; `longest` is the most it could be. text_format: "rendered" reads prompt and answer as they are.
-    `refused`: None, or gets (place, error) of what cannot be rendered."""
+  max_length: tokens, or None; `longest` is the most it could be. text_format: "rendered" reads prompt and answer as they are.
+  `refused`: None, or gets (place, error) of what cannot be rendered."""
 
-    takes: ClassVar[Callable[..., tuple]]
-    policies: ClassVar[tuple[str, ...]]
-    places: ClassVar[tuple[str, ...]]
-    reads_written = False
-    """Whether it takes a conversation that is `rendering.Written`."""
+  takes: ClassVar[Callable[..., tuple]]
+  policies: ClassVar[tuple[str, ...]]
+  places: ClassVar[tuple[str, ...]]
+  reads_written = False
+  """Whether it takes a conversation that is `rendering.Written`."""
 
-    def __init__(
-        self,
-        tokenizer: Tokenizer,
-        *,
-        max_length: int | None,
-        overlong: str,
-        scored_at: str = "last_token",
-        special_tokens_in_content: str = "text",
-        text_format: str = "chat",
+  def __init__(
+    self,
+    tokenizer: Tokenizer,
+    *,
+    max_length: int | None,
+    overlong: str,
+    scored_at: str = "last_token",
+    special_tokens_in_content: str = "text",
+    text_format: str = "chat",
+  ):
+    for name, value, allowed in (
+      ("text_format", text_format, ("chat", "rendered")),
+      ("overlong", overlong, self.policies),
+      ("scored_at", scored_at, self.places),
     ):
-        for name, value, allowed in (
-            ("text_format", text_format, ("chat", "rendered")),
-            ("overlong", overlong, self.policies),
-            ("scored_at", scored_at, self.places),
-        ):
-            if value not in allowed:
-                raise ValueError(f"{name} is one of {allowed}, not {value!r}")
-        self.tokenizer, self.max_length, self.overlong, self.scored_at = tokenizer, max_length, overlong, scored_at
-        self.text_format, self.longest = text_format, None
-        self.special_tokens_in_content = "parsed" if text_format == "rendered" else special_tokens_in_content
-        self.counts: Counter[str] = Counter()
-        self.first: dict[str, str] = {}
-        self.refused: list[tuple[int, DataError]] | None = None
-        self._arguments = Arguments(self._filled)
-        self._last_templated: tuple[Any, bool] = (None, False)
+      if value not in allowed:
+        raise ValueError(f"{name} is one of {allowed}, not {value!r}")
+    self.tokenizer, self.max_length, self.overlong, self.scored_at = tokenizer, max_length, overlong, scored_at
+    self.text_format, self.longest = text_format, None
+    self.special_tokens_in_content = "parsed" if text_format == "rendered" else special_tokens_in_content
+    self.counts: Counter[str] = Counter()
+    self.first: dict[str, str] = {}
+    self.refused: list[tuple[int, DataError]] | None = None
+    self._arguments = Arguments(self._filled)
+    self._last_templated: tuple[Any, bool] = (None, False)
 
-    @cached_property
-    def special(self) -> SpecialTokens:
-        return SpecialTokens(self.tokenizer)
+  @cached_property
+  def special(self) -> SpecialTokens:
+    return SpecialTokens(self.tokenizer)
 
-    def render(self, *one, where: object = None, **named) -> Any:
-        return self.render_all([self.takes(*one, **named, origin=where)])[0]
+  def render(self, *one, where: object = None, **named) -> Any:
+    return self.render_all([self.takes(*one, **named, origin=where)])[0]
 
-    def render_all(self, inputs: Sequence[Any], refused: list[tuple[int, DataError]] | None = None) -> list[Any]:
-        """None where the policy leaves one out. refused: by default the renderer's own; without any, a DataError."""
-        refused = self.refused if refused is None else refused
-        faults: list[tuple[int, DataError]] = []
+  def render_all(self, inputs: Sequence[Any], refused: list[tuple[int, DataError]] | None = None) -> list[Any]:
+    """None where the policy leaves one out. refused: by default the renderer's own; without any, a DataError."""
+    refused = self.refused if refused is None else refused
+    faults: list[tuple[int, DataError]] = []
 
-        def tried(place: int, function: Callable, *arguments) -> Any:
-            try:
-                return function(*arguments)
-            except DataError as error:
-                faults.append((place, error))
-                return None
+    def tried(place: int, function: Callable, *arguments) -> Any:
+      try:
+        return function(*arguments)
+      except DataError as error:
+        faults.append((place, error))
+        return None
 
-        texts = [tried(i, self._parts_of, *one) for i, one in enumerate(inputs)]
-        distinct = dict.fromkeys(part for parts in texts for part in parts or () if part and isinstance(part, str))
-        known = {"": [], **dict(zip(distinct, self._tokens(list(distinct)), strict=True))}
-        ids = [parts and [known[part] if isinstance(part, str) else part for part in parts] for parts in texts]
-        rendered = [None if own is None else tried(i, self._fit, own, *inputs[i]) for i, own in enumerate(ids)]
-        if faults and refused is None:
-            raise refused_together(sorted(faults, key=lambda fault: fault[0]), len(inputs))
-        if refused is not None:
-            refused += faults
-            for _, error in faults:
-                self._count("refused", f"{error.where}: {error.message}" if error.where else error.message)
-        return rendered
+    texts = [tried(i, self._parts_of, *one) for i, one in enumerate(inputs)]
+    distinct = dict.fromkeys(part for parts in texts for part in parts or () if part and isinstance(part, str))
+    known = {"": [], **dict(zip(distinct, self._tokens(list(distinct)), strict=True))}
+    ids = [parts and [known[part] if isinstance(part, str) else part for part in parts] for parts in texts]
+    rendered = [None if own is None else tried(i, self._fit, own, *inputs[i]) for i, own in enumerate(ids)]
+    if faults and refused is None:
+      raise refused_together(sorted(faults, key=lambda fault: fault[0]), len(inputs))
+    if refused is not None:
+      refused += faults
+      for _, error in faults:
+        self._count("refused", f"{error.where}: {error.message}" if error.where else error.message)
+    return rendered
 
-    def _parts_of(self, *one) -> list[str | list[int]]:
-        """Texts that are tokenized one by one; ids in place of one that holds special tokens."""
-        raise NotImplementedError
+  def _parts_of(self, *one) -> list[str | list[int]]:
+    """Texts that are tokenized one by one; ids in place of one that holds special tokens."""
+    raise NotImplementedError
 
-    def _fit(self, parts: list[list[int]], *one) -> Any:
-        raise NotImplementedError
+  def _fit(self, parts: list[list[int]], *one) -> Any:
+    raise NotImplementedError
 
-    def _is_over_length(self, needed: int, called: str, origin: object) -> bool:
-        self.counts["rendered"] += 1
-        if self.max_length is None or needed <= self.max_length:
-            return False
-        self.counts["over_length"] += 1
-        if self.overlong == "error":
-            what = f"the {called} has {needed} tokens, more than --max_length {self.max_length}"
-            hint = f"raise --max_length, or choose --overlong {' or '.join(self.policies[:2])}"
-            raise DataError(what, where=origin, hint=hint)
-        return True
+  def _is_over_length(self, needed: int, called: str, origin: object) -> bool:
+    self.counts["rendered"] += 1
+    if self.max_length is None or needed <= self.max_length:
+      return False
+    self.counts["over_length"] += 1
+    if self.overlong == "error":
+      what = f"the {called} has {needed} tokens, more than --max_length {self.max_length}"
+      hint = f"raise --max_length, or choose --overlong {' or '.join(self.policies[:2])}"
+      raise DataError(what, where=origin, hint=hint)
+    return True
 
-    def _count_templated(self, prompt: Sequence[Message], origin: object) -> None:
-        if self._last_templated[0] is not prompt:  # of several completions of one prompt, once
-            self._last_templated = (prompt, is_templated(message["content"] or "" for message in prompt))
-        if self._last_templated[1]:
-            self._count("templated", origin)
+  def _count_templated(self, prompt: Sequence[Message], origin: object) -> None:
+    if self._last_templated[0] is not prompt:  # of several completions of one prompt, once
+      self._last_templated = (prompt, is_templated(message["content"] or "" for message in prompt))
+    if self._last_templated[1]:
+      self._count("templated", origin)
 
-    def _count(self, name: str, where: object) -> None:
-        self.counts[name] += 1
-        self.first.setdefault(name, str(where or "a conversation"))
+  def _count(self, name: str, where: object) -> None:
+    self.counts[name] += 1
+    self.first.setdefault(name, str(where or "a conversation"))
 
-    def _count_special(self, token: str, where: object) -> None:
-        self._count(CONTENT_RULE, f"{token} in {where or 'a conversation'}")
+  def _count_special(self, token: str, where: object) -> None:
+    self._count(CONTENT_RULE, f"{token} in {where or 'a conversation'}")
 
-    def _leading_special(self, ids: list[int]) -> int:
-        """1 for BOS or CLS, which a cut must leave in place."""
-        return int(ids[0] in (self.tokenizer.bos_token_id, self.tokenizer.cls_token_id))
+  def _leading_special(self, ids: list[int]) -> int:
+    """1 for BOS or CLS, which a cut must leave in place."""
+    return int(ids[0] in (self.tokenizer.bos_token_id, self.tokenizer.cls_token_id))
 
-    def text(
-        self,
-        messages: Sequence[Message],
-        tools: list[dict] | None = None,
-        *,
-        where: object = None,
-        prompt_only: bool = False,
-    ) -> str:
-        """With `prompt_only`, up to where the answer would begin."""
-        if self.text_format == "rendered":
-            if tools:
-                what = "the data has `tools`, which text that is rendered already must hold itself"
-                raise DataError(what, where=where, hint=WITHOUT_TOOLS)
-            return "".join(message["content"] or "" for message in messages)
-        if tools and "tools" not in template_text(self.tokenizer):
-            what = "the data has `tools`, but the chat template of this model has no place for them"
-            raise ModelError(what, where=where, hint=f"use a model whose template knows tools, or {WITHOUT_TOOLS}")
-        try:
-            return self._write(messages, tools, prompt_only, count=not prompt_only)
-        except TemplateFaultError as error:
-            what = f"the chat template refuses this conversation: {error}"
-            hint = "drop the row, or use a model whose chat template takes such conversations"
-            raise DataError(what, where=where, hint=hint) from error
+  def text(
+    self,
+    messages: Sequence[Message],
+    tools: list[dict] | None = None,
+    *,
+    where: object = None,
+    prompt_only: bool = False,
+  ) -> str:
+    """With `prompt_only`, up to where the answer would begin."""
+    if self.text_format == "rendered":
+      if tools:
+        what = "the data has `tools`, which text that is rendered already must hold itself"
+        raise DataError(what, where=where, hint=WITHOUT_TOOLS)
+      return "".join(message["content"] or "" for message in messages)
+    if tools and "tools" not in template_text(self.tokenizer):
+      what = "the data has `tools`, but the chat template of this model has no place for them"
+      raise ModelError(what, where=where, hint=f"use a model whose template knows tools, or {WITHOUT_TOOLS}")
+    try:
+      return self._write(messages, tools, prompt_only, count=not prompt_only)
+    except TemplateFaultError as error:
+      what = f"the chat template refuses this conversation: {error}"
+      hint = "drop the row, or use a model whose chat template takes such conversations"
+      raise DataError(what, where=where, hint=hint) from error
 
-    def _write(self, messages: Sequence[Message], tools, prompt_only: bool, count: bool = False) -> str:
-        if self.special_tokens_in_content == "text":
-            messages = self._arguments.as_wanted(messages)
-        return self._filled(messages, tools, prompt_only, count)
+  def _write(self, messages: Sequence[Message], tools, prompt_only: bool, count: bool = False) -> str:
+    if self.special_tokens_in_content == "text":
+      messages = self._arguments.as_wanted(messages)
+    return self._filled(messages, tools, prompt_only, count)
 
-    def _filled(self, messages: Sequence[Message], tools, prompt_only: bool, count: bool = False) -> str:
-        """Where the template refuses, with null content as an empty one, then without a system turn."""
-        try:
-            return apply(self.tokenizer, messages, tools, prompt_only)
-        except TemplateFaultError:
-            # A message that calls a tool may have null content, and few templates know it.
-            filled = [{**message, "content": ""} if message.get("content") is None else message for message in messages]
-            for other in (filled, _fold_system(filled)):
-                if other in (None, messages):
-                    continue
-                with contextlib.suppress(TemplateFaultError):
-                    text = apply(self.tokenizer, other, tools, prompt_only)
-                    self.counts["system_prompt_moved_into_user_turn"] += count and len(other) < len(messages)
-                    return text
-            raise
+  def _filled(self, messages: Sequence[Message], tools, prompt_only: bool, count: bool = False) -> str:
+    """Where the template refuses, with null content as an empty one, then without a system turn."""
+    try:
+      return apply(self.tokenizer, messages, tools, prompt_only)
+    except TemplateFaultError:
+      # A message that calls a tool may have null content, and few templates know it.
+      filled = [{**message, "content": ""} if message.get("content") is None else message for message in messages]
+      for other in (filled, _fold_system(filled)):
+        if other in (None, messages):
+          continue
+        with contextlib.suppress(TemplateFaultError):
+          text = apply(self.tokenizer, other, tools, prompt_only)
+          self.counts["system_prompt_moved_into_user_turn"] += count and len(other) < len(messages)
+          return text
+      raise
 
-    def prompt_ids(
-        self, prompt: Sequence[Message], tools: list[dict] | None = None, *, where: object = None
-    ) -> list[int]:
-        marked = self._marked(prompt, tools, where, prompt_only=True)
-        if marked is not None:
-            return self.special.ids(marked)
-        return self._tokens([self.text(prompt, tools, where=where, prompt_only=True)])[0]
+  def prompt_ids(
+    self, prompt: Sequence[Message], tools: list[dict] | None = None, *, where: object = None
+  ) -> list[int]:
+    marked = self._marked(prompt, tools, where, prompt_only=True)
+    if marked is not None:
+      return self.special.ids(marked)
+    return self._tokens([self.text(prompt, tools, where=where, prompt_only=True)])[0]
 
-    def _marked(self, messages: Sequence[Message], tools, where: object, prompt_only: bool = False) -> str | None:
-        """None where no special tokens are in the content, or they are parsed."""
-        if self.text_format == "rendered" or not (token := self.special.inside([messages, tools or []])):
-            return None
-        if not prompt_only:
-            self._count_special(token, where)
-        if self.special_tokens_in_content != "text":
-            return None
-        messages, tools = self.special.marked(messages), self.special.marked(tools)
-        return self.text(messages, tools, where=where, prompt_only=prompt_only)
+  def _marked(self, messages: Sequence[Message], tools, where: object, prompt_only: bool = False) -> str | None:
+    """None where no special tokens are in the content, or they are parsed."""
+    if self.text_format == "rendered" or not (token := self.special.inside([messages, tools or []])):
+      return None
+    if not prompt_only:
+      self._count_special(token, where)
+    if self.special_tokens_in_content != "text":
+      return None
+    messages, tools = self.special.marked(messages), self.special.marked(tools)
+    return self.text(messages, tools, where=where, prompt_only=prompt_only)
 
-    def _tokens(self, texts: list[str]) -> list[list[int]]:
-        if not texts:
-            return []
-        return self.tokenizer(texts, add_special_tokens=False, return_attention_mask=False)["input_ids"]
+  def _tokens(self, texts: list[str]) -> list[list[int]]:
+    if not texts:
+      return []
+    return self.tokenizer(texts, add_special_tokens=False, return_attention_mask=False)["input_ids"]
 
-    def contract(self) -> dict[str, Any]:
-        """What decides the ids; the caller may change `max_length` and `overlong` alone."""
-        tokenizer = self.tokenizer
-        return {
-            "chat_template_sha256": _sha256(template_text(tokenizer)),
-            "probe_ids_sha256": _sha256(json.dumps(self.probe_ids())),
-            **{name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")},
-            "padding_side": "right",
-            "scored_at": self.scored_at,
-            **({CONTENT_RULE: "text"} if self.special_tokens_in_content == "text" else {}),
-            **({"text_format": "rendered"} if self.text_format == "rendered" else {}),
-        }
+  def contract(self) -> dict[str, Any]:
+    """What decides the ids; the caller may change `max_length` and `overlong` alone."""
+    tokenizer = self.tokenizer
+    return {
+      "chat_template_sha256": _sha256(template_text(tokenizer)),
+      "probe_ids_sha256": _sha256(json.dumps(self.probe_ids())),
+      **{name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")},
+      "padding_side": "right",
+      "scored_at": self.scored_at,
+      **({CONTENT_RULE: "text"} if self.special_tokens_in_content == "text" else {}),
+      **({"text_format": "rendered"} if self.text_format == "rendered" else {}),
+    }
 
-    @cached_property
-    def fingerprint(self) -> str:
-        return fingerprint_of(self.contract())
+  @cached_property
+  def fingerprint(self) -> str:
+    return fingerprint_of(self.contract())
 
-    def probe_ids(self) -> list[list[int]]:
-        try:
-            return self._tokens([apply(self.tokenizer, probe) for probe in PROBES])
-        except TemplateFaultError as error:
-            what = f"the model has a broken chat template: {error}"
-            raise ModelError(what, hint="restore the one that came with it") from error
+  def probe_ids(self) -> list[list[int]]:
+    try:
+      return self._tokens([apply(self.tokenizer, probe) for probe in PROBES])
+    except TemplateFaultError as error:
+      what = f"the model has a broken chat template: {error}"
+      raise ModelError(what, hint="restore the one that came with it") from error
 
 
 def opening_ids(tokenizer) -> list[int]:
-    """What the tokenizer puts before every text, such as BOS."""
-    plain = tokenizer("a", add_special_tokens=False)["input_ids"]
-    ids = tokenizer("a")["input_ids"]
-    return ids[: len(ids) - len(plain)] if ids[len(ids) - len(plain) :] == plain else ids[:1]
+  """What the tokenizer puts before every text, such as BOS."""
+  plain = tokenizer("a", add_special_tokens=False)["input_ids"]
+  ids = tokenizer("a")["input_ids"]
+  return ids[: len(ids) - len(plain)] if ids[len(ids) - len(plain) :] == plain else ids[:1]
 
 
 def refused_together(faults: Sequence[tuple[int, DataError]], total: int) -> DataError:
-    first = faults[0][1]
-    if len(faults) == 1:
-        return first
-    places = list(dict.fromkeys(error.where for _, error in faults if error.where))
-    shown, more = ", ".join(places[:PLACES_SHOWN]), len(places) - PLACES_SHOWN
-    shown = shown and f" ({shown}{f' and {more} more' if more > 0 else ''})"
-    what = f"{len(faults)} of {total} conversations cannot be rendered{shown}; the first: {first.message}"
-    return DataError(what, where=first.where, hint=first.hint)
+  first = faults[0][1]
+  if len(faults) == 1:
+    return first
+  places = list(dict.fromkeys(error.where for _, error in faults if error.where))
+  shown, more = ", ".join(places[:PLACES_SHOWN]), len(places) - PLACES_SHOWN
+  shown = shown and f" ({shown}{f' and {more} more' if more > 0 else ''})"
+  what = f"{len(faults)} of {total} conversations cannot be rendered{shown}; the first: {first.message}"
+  return DataError(what, where=first.where, hint=first.hint)
 
 
 def check_one_text(prompt: Sequence[Message], completion: Sequence[Message], where: object) -> None:
-    if len(prompt) > 1 or len(completion) != 1:
-        what = "a conversation of several messages is not a text that is rendered already"
-        raise DataError(what, where=where, hint="give prompt and answer as texts, or leave out --text_format rendered")
+  if len(prompt) > 1 or len(completion) != 1:
+    what = "a conversation of several messages is not a text that is rendered already"
+    raise DataError(what, where=where, hint="give prompt and answer as texts, or leave out --text_format rendered")
 
 
 def fingerprint_of(contract: dict[str, Any]) -> str:
-    return _sha256(json.dumps(contract, sort_keys=True))[:16]
+  return _sha256(json.dumps(contract, sort_keys=True))[:16]
 
 
 def _sha256(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+  return hashlib.sha256(text.encode("utf-8")).hexdigest()
 
 
 def _fold_system(messages: list[Message]) -> list[Message] | None:
-    if [message["role"] for message in messages[:2]] != ["system", "user"]:
-        return None
-    system, user, *rest = messages
-    return [{**user, "content": f"{system['content']}\n\n{user['content']}"}, *rest]
+  if [message["role"] for message in messages[:2]] != ["system", "user"]:
+    return None
+  system, user, *rest = messages
+  return [{**user, "content": f"{system['content']}\n\n{user['content']}"}, *rest]

@@ -17,101 +17,101 @@ Given = Mapping[str, Any]
 
 
 def same_answer(text: str, row: Given, *, column: str, pattern: str | None) -> bool | None:
-    """Whether the last match of the pattern is the reference, as text or as a number."""
-    from .evaluation.best_of_n import comparable, final_answer
+  """Whether the last match of the pattern is the reference, as text or as a number."""
+  from .evaluation.best_of_n import comparable, final_answer
 
-    found, reference = final_answer(text, pattern), str(row[column])
-    return None if found is None else found == (final_answer(reference, pattern) or comparable(reference))
+  found, reference = final_answer(text, pattern), str(row[column])
+  return None if found is None else found == (final_answer(reference, pattern) or comparable(reference))
 
 
 def same_mathematics(text: str, row: Given, *, column: str, pattern: str | None) -> bool | None:
-    """By math-verify, for which 1/2 is 0.5."""
-    from math_verify import parse, verify
+  """By math-verify, for which 1/2 is 0.5."""
+  from math_verify import parse, verify
 
-    from .evaluation.best_of_n import final_answer
+  from .evaluation.best_of_n import final_answer
 
-    reference, found = str(row[column]), parse(text)
-    return verify(parse(f"${final_answer(reference, pattern) or reference}$"), found) if found else None
+  reference, found = str(row[column]), parse(text)
+  return verify(parse(f"${final_answer(reference, pattern) or reference}$"), found) if found else None
 
 
 CHECKERS: dict[str, Callable[..., bool | None]] = {"answer": same_answer, "math_verify": same_mathematics}
 
 
 def check_of(name: str, column: str, pattern: str | None) -> Callable[[str, Given], bool | None]:
-    """(solution, row) -> whether its answer is right, None where that cannot be said. name: of CHECKERS, or FILE:NAME."""
-    from .evaluation.best_of_n import check_pattern  # here, since it takes a third of a second
+  """(solution, row) -> whether its answer is right, None where that cannot be said. name: of CHECKERS, or FILE:NAME."""
+  from .evaluation.best_of_n import check_pattern  # here, since it takes a third of a second
 
-    if name == "math_verify" and not is_installed(name):
-        raise not_installed(name, "--checker math_verify: ")
-    if name in CHECKERS:
-        check_pattern(pattern)
-        return partial(CHECKERS[name], column=column, pattern=pattern)
-    if ":" in name:
-        return load_function(name)
-    raise UsageError(f"--checker {name} is not known", hint=f"choose {', '.join(CHECKERS)} or FILE:NAME")
+  if name == "math_verify" and not is_installed(name):
+    raise not_installed(name, "--checker math_verify: ")
+  if name in CHECKERS:
+    check_pattern(pattern)
+    return partial(CHECKERS[name], column=column, pattern=pattern)
+  if ":" in name:
+    return load_function(name)
+  raise UsageError(f"--checker {name} is not known", hint=f"choose {', '.join(CHECKERS)} or FILE:NAME")
 
 
 class Checker:
-    """A context. Its process is killed, and started anew for the next text, when a check takes more than `seconds`."""
+  """A context. Its process is killed, and started anew for the next text, when a check takes more than `seconds`."""
 
-    def __init__(self, *check: Any, seconds: float):
-        check_of(*check)  # which may raise
-        self.check, self.seconds, self.process, self.told = check, seconds, None, False
+  def __init__(self, *check: Any, seconds: float):
+    check_of(*check)  # which may raise
+    self.check, self.seconds, self.process, self.told = check, seconds, None, False
 
-    def __enter__(self) -> Self:
-        return self
+  def __enter__(self) -> Self:
+    return self
 
-    def __exit__(self, *_: object) -> None:
-        if self.process:
-            self.process.kill()
-            self.process.join()
-            self.process = None
+  def __exit__(self, *_: object) -> None:
+    if self.process:
+      self.process.kill()
+      self.process.join()
+      self.process = None
 
-    def __call__(self, text: str, row: Given) -> tuple[bool | None, str]:
-        """(whether it is right, or None and why: `without_answer`, `checker_errors` or `checker_timeouts`)."""
-        try:
-            if not self.process:
-                self._start()
-            self.channel.send((text, row))
-            in_time = self.channel.poll(self.seconds)
-            right, why, told = self.channel.recv() if in_time else (None, "checker_timeouts", "it takes too long")
-        except (EOFError, OSError):
-            in_time, right, why, told = False, None, "checker_errors", "it ended its process"
-        if not in_time:
-            self.__exit__()
-        if told and not self.told:
-            warn(f"the checker fails, the first time by this: {told}; after {text[-200:]!r}")
-            self.told = True
-        return right, why
+  def __call__(self, text: str, row: Given) -> tuple[bool | None, str]:
+    """(whether it is right, or None and why: `without_answer`, `checker_errors` or `checker_timeouts`)."""
+    try:
+      if not self.process:
+        self._start()
+      self.channel.send((text, row))
+      in_time = self.channel.poll(self.seconds)
+      right, why, told = self.channel.recv() if in_time else (None, "checker_timeouts", "it takes too long")
+    except (EOFError, OSError):
+      in_time, right, why, told = False, None, "checker_errors", "it ended its process"
+    if not in_time:
+      self.__exit__()
+    if told and not self.told:
+      warn(f"the checker fails, the first time by this: {told}; after {text[-200:]!r}")
+      self.told = True
+    return right, why
 
-    def _start(self) -> None:
-        spawned = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
-        self.channel, other = spawned.Pipe()
-        self.process = spawned.Process(target=_serve, args=(other, self.check, self.seconds), daemon=True)
-        self.process.start()
-        other.close()
-        self.channel.recv()  # its imports take as long as they take
+  def _start(self) -> None:
+    spawned = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
+    self.channel, other = spawned.Pipe()
+    self.process = spawned.Process(target=_serve, args=(other, self.check, self.seconds), daemon=True)
+    self.process.start()
+    other.close()
+    self.channel.recv()  # its imports take as long as they take
 
 
 def _serve(channel: Connection, check: tuple[Any, ...], seconds: float) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends this process
-    alarm = getattr(signal, "alarm", lambda _: None)  # ends a check that hangs after its parent was killed
-    function = check_of(*check)
-    channel.send(True)
-    with contextlib.suppress(EOFError, OSError):
-        while True:
-            text, row = channel.recv()
-            alarm(int(2 * seconds) + 2)
-            verdict = _verdict(function, text, row)
-            alarm(0)
-            channel.send(verdict)
+  signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends this process
+  alarm = getattr(signal, "alarm", lambda _: None)  # ends a check that hangs after its parent was killed
+  function = check_of(*check)
+  channel.send(True)
+  with contextlib.suppress(EOFError, OSError):
+    while True:
+      text, row = channel.recv()
+      alarm(int(2 * seconds) + 2)
+      verdict = _verdict(function, text, row)
+      alarm(0)
+      channel.send(verdict)
 
 
 def _verdict(function: Callable, text: str, row: Given) -> tuple[bool | None, str, str]:
-    try:
-        right = function(text, row)
-        if right is not None and right not in (0, 1):
-            raise ValueError(f"it returned {right!r}, not True, False or None")
-    except (Exception, SystemExit) as error:
-        return None, "checker_errors", f"{type(error).__name__}: {error}"
-    return (None, "without_answer", "") if right is None else (bool(right), "", "")
+  try:
+    right = function(text, row)
+    if right is not None and right not in (0, 1):
+      raise ValueError(f"it returned {right!r}, not True, False or None")
+  except (Exception, SystemExit) as error:
+    return None, "checker_errors", f"{type(error).__name__}: {error}"
+  return (None, "without_answer", "") if right is None else (bool(right), "", "")

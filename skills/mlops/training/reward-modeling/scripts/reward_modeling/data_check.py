@@ -36,280 +36,280 @@ SAID = ("format", "files", "winner_values", "columns_used", "metadata_columns")
 
 @dataclass(frozen=True, kw_only=True)
 class CheckSettings(ReadingSettings, WinnerSettings, TextSettings):
-    group: ClassVar = "result"
-    data: Sequence[str] = flag(
-        (), "the same as --dataset_name", group="positional arguments", name="data", nargs="*", metavar="DATA"
-    )
-    dataset_split: str | None = split_flag(None)
-    neutral: str | None = neutral_flag()
-    eval_dataset_name: Sequence[str] | None = flag(
-        None, "evaluation data, whose prompts must not occur in DATA", group="data", metavar="DATA"
-    )
-    model_name_or_path: str | None = flag(
-        None,
-        "also find rows that this model's chat template refuses (reads its tokenizer alone)",
-        group="data",
-        metavar="MODEL",
-    )
-    chat_template_path: str | None = flag(
-        None, "a .jinja file or a model with another chat template", group="data", metavar="PATH"
-    )
-    max_length: int | None = flag(
-        None, "also find rows with more tokens than this, as --model_name_or_path counts them", group="data"
-    )
-    output: str | None = flag(None, "write the rows as canonical JSON Lines", metavar="FILE")
-    layout: str = flag(
-        "canonical",
-        "of --output; original: the rows with their own columns, as CSV where FILE ends in .csv or .tsv",
-        choices=("canonical", "original"),
-    )
-    findings: str | None = flag(None, "write every finding with each of its rows as JSON Lines", metavar="FILE")
-    overwrite: bool = flag(False, "replace --output and --findings if they exist")
-    drop: Sequence[str] = flag(
-        (),
-        f"leave out of --output what these findings are about, rows or completions of a ranking: {', '.join(DROPPABLE)}",
-        choices=DROPPABLE,
-        metavar="CHECK",
-    )
-    strict: bool = flag(False, "exit with 3 on warnings too")
-    list_formats: bool = flag(False, "show every format and a row of each, then stop")
-    list_checks: bool = flag(False, "show every check, why it matters and what to do, then stop")
+  group: ClassVar = "result"
+  data: Sequence[str] = flag(
+    (), "the same as --dataset_name", group="positional arguments", name="data", nargs="*", metavar="DATA"
+  )
+  dataset_split: str | None = split_flag(None)
+  neutral: str | None = neutral_flag()
+  eval_dataset_name: Sequence[str] | None = flag(
+    None, "evaluation data, whose prompts must not occur in DATA", group="data", metavar="DATA"
+  )
+  model_name_or_path: str | None = flag(
+    None,
+    "also find rows that this model's chat template refuses (reads its tokenizer alone)",
+    group="data",
+    metavar="MODEL",
+  )
+  chat_template_path: str | None = flag(
+    None, "a .jinja file or a model with another chat template", group="data", metavar="PATH"
+  )
+  max_length: int | None = flag(
+    None, "also find rows with more tokens than this, as --model_name_or_path counts them", group="data"
+  )
+  output: str | None = flag(None, "write the rows as canonical JSON Lines", metavar="FILE")
+  layout: str = flag(
+    "canonical",
+    "of --output; original: the rows with their own columns, as CSV where FILE ends in .csv or .tsv",
+    choices=("canonical", "original"),
+  )
+  findings: str | None = flag(None, "write every finding with each of its rows as JSON Lines", metavar="FILE")
+  overwrite: bool = flag(False, "replace --output and --findings if they exist")
+  drop: Sequence[str] = flag(
+    (),
+    f"leave out of --output what these findings are about, rows or completions of a ranking: {', '.join(DROPPABLE)}",
+    choices=DROPPABLE,
+    metavar="CHECK",
+  )
+  strict: bool = flag(False, "exit with 3 on warnings too")
+  list_formats: bool = flag(False, "show every format and a row of each, then stop")
+  list_checks: bool = flag(False, "show every check, why it matters and what to do, then stop")
 
-    def __post_init__(self) -> None:
-        if self.list_formats or self.list_checks:
-            return
-        if not self.sources:
-            raise UsageError("no dataset was named", hint="check_data.py FILE, or check_data.py --list_formats")
-        model, output = "--model_name_or_path", "--output"
-        for given, name, needed, is_there in (
-            (self.drop, "--drop", output, self.output),
-            (self.layout == "original", "--layout original", output, self.output),
-            (self.chat_template_path, "--chat_template_path", model, self.model_name_or_path),
-            (REFUSED in self.drop, "--drop refused", model, self.model_name_or_path),
-            (self.max_length, "--max_length", model, self.model_name_or_path),
-            (OVER_LENGTH in self.drop, "--drop over_length", "--max_length", self.max_length),
-        ):
-            if given and not is_there:
-                hint = "add --output clean.jsonl" if needed == output else None
-                raise UsageError(f"{name} needs {needed}, which is not given", hint=hint)
+  def __post_init__(self) -> None:
+    if self.list_formats or self.list_checks:
+      return
+    if not self.sources:
+      raise UsageError("no dataset was named", hint="check_data.py FILE, or check_data.py --list_formats")
+    model, output = "--model_name_or_path", "--output"
+    for given, name, needed, is_there in (
+      (self.drop, "--drop", output, self.output),
+      (self.layout == "original", "--layout original", output, self.output),
+      (self.chat_template_path, "--chat_template_path", model, self.model_name_or_path),
+      (REFUSED in self.drop, "--drop refused", model, self.model_name_or_path),
+      (self.max_length, "--max_length", model, self.model_name_or_path),
+      (OVER_LENGTH in self.drop, "--drop over_length", "--max_length", self.max_length),
+    ):
+      if given and not is_there:
+        hint = "add --output clean.jsonl" if needed == output else None
+        raise UsageError(f"{name} needs {needed}, which is not given", hint=hint)
 
-    @property
-    def sources(self) -> list[str]:
-        return [*self.data, *(self.dataset_name or ())]
+  @property
+  def sources(self) -> list[str]:
+    return [*self.data, *(self.dataset_name or ())]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Checked(Result):
-    format: str
-    files: list[str]
-    rows: int
-    kept: int
-    """After --drop."""
-    kinds: dict[str, int]
-    comparisons: int | None = None
-    prompts: int | None = None
-    completions: int | None = None
-    solutions: int | None = None
-    steps: int | None = None
-    labelled_steps: int | None = None
-    incorrect_steps: int | None = None
-    ratings: dict[str, list[Number]] | None = None
-    """How many, the lowest and the highest, by attribute."""
-    equal_scores: int
-    """Pairs of completions that make no comparison."""
-    set_aside: dict[str, int]
-    winner_values: dict[str, int]
-    columns_used: list[str]
-    metadata_columns: list[str]
-    metadata_moved: dict[str, int] | None = None
-    findings: list[AuditFinding]
-    dropped: int
-    dropped_rows: dict[str, int]
-    dropped_completions: dict[str, int]
-    output: str | None
-    errors: int
-    """After --drop, as `warnings`."""
-    warnings: int
+  format: str
+  files: list[str]
+  rows: int
+  kept: int
+  """After --drop."""
+  kinds: dict[str, int]
+  comparisons: int | None = None
+  prompts: int | None = None
+  completions: int | None = None
+  solutions: int | None = None
+  steps: int | None = None
+  labelled_steps: int | None = None
+  incorrect_steps: int | None = None
+  ratings: dict[str, list[Number]] | None = None
+  """How many, the lowest and the highest, by attribute."""
+  equal_scores: int
+  """Pairs of completions that make no comparison."""
+  set_aside: dict[str, int]
+  winner_values: dict[str, int]
+  columns_used: list[str]
+  metadata_columns: list[str]
+  metadata_moved: dict[str, int] | None = None
+  findings: list[AuditFinding]
+  dropped: int
+  dropped_rows: dict[str, int]
+  dropped_completions: dict[str, int]
+  output: str | None
+  errors: int
+  """After --drop, as `warnings`."""
+  warnings: int
 
 
 @dataclass(frozen=True)
 class FormatEntry:
-    name: str
-    description: str
-    needs: list[str]
-    optional: list[str]
-    example: dict[str, object]
+  name: str
+  description: str
+  needs: list[str]
+  optional: list[str]
+  example: dict[str, object]
 
 
 @dataclass(frozen=True)
 class FormatList(Result):
-    formats: list[FormatEntry]
+  formats: list[FormatEntry]
 
 
 @dataclass(frozen=True)
 class CheckEntry:
-    about: str
-    name: str
-    severity: str
-    why: str
-    advice: str
+  about: str
+  name: str
+  severity: str
+  why: str
+  advice: str
 
 
 @dataclass(frozen=True)
 class CheckList(Result):
-    checks: list[CheckEntry]
+  checks: list[CheckEntry]
 
 
 CheckOutput = Checked | FormatList | CheckList
 
 
 def check_data(settings: CheckSettings) -> Checked:
-    """Checks the data, writes --output and --findings. Raises DataError where the data cannot be read, and, after printing the
-    result, where findings are left that stop training.
-    """
-    inputs = [*settings.sources, *(settings.eval_dataset_name or ())]
-    output, found = (
-        check_output_file(path, settings.overwrite, inputs) if path else None
-        for path in (settings.output, settings.findings)
+  """Checks the data, writes --output and --findings. Raises DataError where the data cannot be read, and, after printing the
+  result, where findings are left that stop training.
+  """
+  inputs = [*settings.sources, *(settings.eval_dataset_name or ())]
+  output, found = (
+    check_output_file(path, settings.overwrite, inputs) if path else None
+    for path in (settings.output, settings.findings)
+  )
+  reading = Reading(
+    split=settings.dataset_split,
+    neutral=settings.neutral,
+    winner_values=settings.winner_values,
+    tiers=ANYTHING,
+    leave_out_unreadable=True,
+    **settings.reading,
+  )
+  survey, columns = _surveyed(settings, reading)
+  summary, rows = survey.summary, sum(survey.kinds.values())
+  lost = audit.unreadable(summary, rows)
+  if lost and output and UNREADABLE not in settings.drop:
+    raise DataError(lost[0].message, where=", ".join(lost[0].rows), hint=f"fix them, or add --drop {UNREADABLE}")
+  if summary.winner_values:
+    log(said(summary.winner_values))
+  findings = [*lost, *survey.close()]
+  if found:
+    unread = {"check": UNREADABLE, "severity": "error"}
+    places = [unread | {"row": row, "message": reason} for row, reason in summary.unreadable]
+    write_whole(found, map(to_json, chain(places, survey.places())))
+  moved = _write_rows(output, survey, settings, reading, columns) if output else None
+  dropped = Counter({UNREADABLE: lost[0].count} if lost and UNREADABLE in settings.drop else {}) + survey.rows_dropped
+  left = [finding for finding in findings if finding.check not in settings.drop]
+  severities = Counter(finding.severity for finding in left)
+  result = Checked(
+    rows=rows + sum(summary.set_aside.values()),
+    kept=rows - sum(survey.rows_dropped.values()),
+    kinds=survey.kinds,
+    **survey.counts,
+    equal_scores=survey.equal_scores,
+    ratings=survey.ratings or None,
+    set_aside={reason: n for reason, n in summary.set_aside.items() if reason not in dropped},
+    **{name: getattr(summary, name) for name in SAID},
+    metadata_moved=moved,
+    findings=findings,
+    dropped=sum(dropped.values()),
+    dropped_rows=dropped,
+    dropped_completions=survey.completions_dropped,
+    output=str(output) if output else None,
+    errors=severities["error"],
+    warnings=severities["warning"],
+  )
+  _report(result, summary.set_aside)
+  bad = [finding for finding in left if finding.severity in ("error", *["warning"] * settings.strict)]
+  if bad:
+    emit(result)
+    raise DataError(
+      f"{len(bad)} of the findings stop training; the first: {bad[0].message}",
+      where=", ".join(bad[0].rows),
+      hint=f"leave the rows out with --drop {' '.join(dict.fromkeys(finding.check for finding in bad))} --output clean.jsonl, or fix them",
     )
-    reading = Reading(
-        split=settings.dataset_split,
-        neutral=settings.neutral,
-        winner_values=settings.winner_values,
-        tiers=ANYTHING,
-        leave_out_unreadable=True,
-        **settings.reading,
-    )
-    survey, columns = _surveyed(settings, reading)
-    summary, rows = survey.summary, sum(survey.kinds.values())
-    lost = audit.unreadable(summary, rows)
-    if lost and output and UNREADABLE not in settings.drop:
-        raise DataError(lost[0].message, where=", ".join(lost[0].rows), hint=f"fix them, or add --drop {UNREADABLE}")
-    if summary.winner_values:
-        log(said(summary.winner_values))
-    findings = [*lost, *survey.close()]
-    if found:
-        unread = {"check": UNREADABLE, "severity": "error"}
-        places = [unread | {"row": row, "message": reason} for row, reason in summary.unreadable]
-        write_whole(found, map(to_json, chain(places, survey.places())))
-    moved = _write_rows(output, survey, settings, reading, columns) if output else None
-    dropped = Counter({UNREADABLE: lost[0].count} if lost and UNREADABLE in settings.drop else {}) + survey.rows_dropped
-    left = [finding for finding in findings if finding.check not in settings.drop]
-    severities = Counter(finding.severity for finding in left)
-    result = Checked(
-        rows=rows + sum(summary.set_aside.values()),
-        kept=rows - sum(survey.rows_dropped.values()),
-        kinds=survey.kinds,
-        **survey.counts,
-        equal_scores=survey.equal_scores,
-        ratings=survey.ratings or None,
-        set_aside={reason: n for reason, n in summary.set_aside.items() if reason not in dropped},
-        **{name: getattr(summary, name) for name in SAID},
-        metadata_moved=moved,
-        findings=findings,
-        dropped=sum(dropped.values()),
-        dropped_rows=dropped,
-        dropped_completions=survey.completions_dropped,
-        output=str(output) if output else None,
-        errors=severities["error"],
-        warnings=severities["warning"],
-    )
-    _report(result, summary.set_aside)
-    bad = [finding for finding in left if finding.severity in ("error", *["warning"] * settings.strict)]
-    if bad:
-        emit(result)
-        raise DataError(
-            f"{len(bad)} of the findings stop training; the first: {bad[0].message}",
-            where=", ".join(bad[0].rows),
-            hint=f"leave the rows out with --drop {' '.join(dict.fromkeys(finding.check for finding in bad))} --output clean.jsonl, or fix them",
-        )
-    return result
+  return result
 
 
 def _surveyed(settings: CheckSettings, reading: Reading) -> tuple[Survey, dict[str, None]]:
-    held_out: frozenset[bytes] = frozenset()
-    for _, records in slices(settings.eval_dataset_name or (), replace(reading, leave_out_unreadable=False)):
-        held_out |= audit.prompt_digests(records.rows)
-    more = _render_checks(settings) if settings.model_name_or_path else lambda kind: []
-    survey = Survey(held_out, rendered=settings.rendered, more=more)
-    columns: dict[str, None] = {}
-    for raw, records in slices(settings.sources, reading):
-        if settings.rendered:
-            check_verbatim(records)
-        survey.add(records)
-        columns |= dict.fromkeys(name for row in raw.rows for name in row)
-    return survey, columns
+  held_out: frozenset[bytes] = frozenset()
+  for _, records in slices(settings.eval_dataset_name or (), replace(reading, leave_out_unreadable=False)):
+    held_out |= audit.prompt_digests(records.rows)
+  more = _render_checks(settings) if settings.model_name_or_path else lambda kind: []
+  survey = Survey(held_out, rendered=settings.rendered, more=more)
+  columns: dict[str, None] = {}
+  for raw, records in slices(settings.sources, reading):
+    if settings.rendered:
+      check_verbatim(records)
+    survey.add(records)
+    columns |= dict.fromkeys(name for row in raw.rows for name in row)
+  return survey, columns
 
 
 def _write_rows(
-    output: Path, survey: Survey, settings: CheckSettings, reading: Reading, columns: dict[str, None]
+  output: Path, survey: Survey, settings: CheckSettings, reading: Reading, columns: dict[str, None]
 ) -> dict[str, int] | None:
-    kept = ((raw, records, survey.left(records, settings.drop)) for raw, records in slices(settings.sources, reading))
-    if settings.layout == "original":
-        rows = (row for raw, records, left in kept for row in kept_rows(raw, records, left))
-        write_whole(output, lines(rows, columns, output))
-        return None
-    moved: Counter[str] = Counter()
-    rows = (to_row(row) for _, _, left in kept for row in left.values())
-    write_whole(output, map(to_json, counted(rows, moved)))
-    return tell_moved(moved)
+  kept = ((raw, records, survey.left(records, settings.drop)) for raw, records in slices(settings.sources, reading))
+  if settings.layout == "original":
+    rows = (row for raw, records, left in kept for row in kept_rows(raw, records, left))
+    write_whole(output, lines(rows, columns, output))
+    return None
+  moved: Counter[str] = Counter()
+  rows = (to_row(row) for _, _, left in kept for row in left.values())
+  write_whole(output, map(to_json, counted(rows, moved)))
+  return tell_moved(moved)
 
 
 def _render_checks(settings: CheckSettings) -> Callable[[type], list[Check]]:
-    from .checkpoints import read_chat_template, read_tokenizer
-    from .rendering import Renderer
-    from .step_rendering import STEP_SEPARATOR, StepRenderer
-    from .tokenizer_setup import prepare_tokenizer
+  from .checkpoints import read_chat_template, read_tokenizer
+  from .rendering import Renderer
+  from .step_rendering import STEP_SEPARATOR, StepRenderer
+  from .tokenizer_setup import prepare_tokenizer
 
-    tokenizer = read_tokenizer(settings.model_name_or_path)
-    for note in prepare_tokenizer(tokenizer, read_chat_template(settings.chat_template_path)):
-        log(note)
-    how = {"max_length": None, "text_format": settings.text_format or "chat"}
-    render = Renderer(tokenizer, **how).render_all
-    separator = STEP_SEPARATOR if tokenizer(STEP_SEPARATOR, add_special_tokens=False).input_ids else tokenizer.sep_token
+  tokenizer = read_tokenizer(settings.model_name_or_path)
+  for note in prepare_tokenizer(tokenizer, read_chat_template(settings.chat_template_path)):
+    log(note)
+  how = {"max_length": None, "text_format": settings.text_format or "chat"}
+  render = Renderer(tokenizer, **how).render_all
+  separator = STEP_SEPARATOR if tokenizer(STEP_SEPARATOR, add_special_tokens=False).input_ids else tokenizer.sep_token
 
-    def checks(kind: type) -> list[Check]:
-        steps = kind is Solution and settings.max_length
-        render_steps = StepRenderer(tokenizer, step_separator=separator, **how).render_all if steps else None
-        return rendered_checks(render, render_steps, settings.max_length)
+  def checks(kind: type) -> list[Check]:
+    steps = kind is Solution and settings.max_length
+    render_steps = StepRenderer(tokenizer, step_separator=separator, **how).render_all if steps else None
+    return rendered_checks(render, render_steps, settings.max_length)
 
-    return checks
+  return checks
 
 
 def _report(result: Checked, set_aside: dict[str, int]) -> None:
-    log(f"{sum(result.kinds.values())} rows of format {result.format}: {listed(result.kinds)}")
-    for reason, count in set_aside.items():
-        log(f"{count} more rows are set aside: {reason}")
-    if result.metadata_columns:
-        log(f"kept as metadata: {', '.join(result.metadata_columns)}")
-    audit.show(result.findings)
-    if result.dropped_rows:
-        log(f"dropped rows: {listed(result.dropped_rows)}")
-    if result.dropped_completions:
-        log(f"dropped completions of rankings that stay: {listed(result.dropped_completions)}")
-    if result.output:
-        log(f"wrote {result.kept} rows to {result.output}")
+  log(f"{sum(result.kinds.values())} rows of format {result.format}: {listed(result.kinds)}")
+  for reason, count in set_aside.items():
+    log(f"{count} more rows are set aside: {reason}")
+  if result.metadata_columns:
+    log(f"kept as metadata: {', '.join(result.metadata_columns)}")
+  audit.show(result.findings)
+  if result.dropped_rows:
+    log(f"dropped rows: {listed(result.dropped_rows)}")
+  if result.dropped_completions:
+    log(f"dropped completions of rankings that stay: {listed(result.dropped_completions)}")
+  if result.output:
+    log(f"wrote {result.kept} rows to {result.output}")
 
 
 def _entry(kind: type[_Entry], one: object, *about: str) -> _Entry:
-    return kind(*about, *(getattr(one, field.name) for field in fields(kind)[len(about) :]))
+  return kind(*about, *(getattr(one, field.name) for field in fields(kind)[len(about) :]))
 
 
 def list_formats() -> FormatList:
-    entries = [_entry(FormatEntry, one) for one in FORMATS.values()]
-    rows = [[one.name, ", ".join(one.needs), one.description] for one in entries]
-    table("formats", ["name", "columns", "description"], rows)
-    return FormatList(entries)
+  entries = [_entry(FormatEntry, one) for one in FORMATS.values()]
+  rows = [[one.name, ", ".join(one.needs), one.description] for one in entries]
+  table("formats", ["name", "columns", "description"], rows)
+  return FormatList(entries)
 
 
 def list_checks() -> CheckList:
-    tables = {
-        "comparisons": CHECKS,
-        "rated answers": RATED_CHECKS,
-        "solutions in steps": STEP_CHECKS,
-        "rows without labels": UNLABELED_CHECKS,
-    }
-    tables["what a model reads (--model_name_or_path)"] = RENDERED_CHECKS
-    entries = [_entry(CheckEntry, check, about) for about, checks in tables.items() for check in checks.values()]
-    table("checks", [field.name for field in fields(CheckEntry)], [list(vars(entry).values()) for entry in entries])
-    return CheckList(entries)
+  tables = {
+    "comparisons": CHECKS,
+    "rated answers": RATED_CHECKS,
+    "solutions in steps": STEP_CHECKS,
+    "rows without labels": UNLABELED_CHECKS,
+  }
+  tables["what a model reads (--model_name_or_path)"] = RENDERED_CHECKS
+  entries = [_entry(CheckEntry, check, about) for about, checks in tables.items() for check in checks.values()]
+  table("checks", [field.name for field in fields(CheckEntry)], [list(vars(entry).values()) for entry in entries])
+  return CheckList(entries)

@@ -4,43 +4,43 @@ import errno
 
 
 class UserError(Exception):
-    """where: a file and row, or an origin. hint: the next thing to try."""
+  """where: a file and row, or an origin. hint: the next thing to try."""
 
-    exit_code = 1
+  exit_code = 1
 
-    def __init__(self, message: str, *, where: object = None, hint: str | None = None):
-        super().__init__(message)
-        self.message, self.where, self.hint = message, str(where) if where else None, hint
+  def __init__(self, message: str, *, where: object = None, hint: str | None = None):
+    super().__init__(message)
+    self.message, self.where, self.hint = message, str(where) if where else None, hint
 
-    def render(self) -> str:
-        where, hint = f"\n  --> {self.where}", f"\n\nhint: {self.hint}"
-        return f"error: {self.message}{where if self.where else ''}{hint if self.hint else ''}"
+  def render(self) -> str:
+    where, hint = f"\n  --> {self.where}", f"\n\nhint: {self.hint}"
+    return f"error: {self.message}{where if self.where else ''}{hint if self.hint else ''}"
 
 
 class UsageError(UserError):
-    exit_code = 2
+  exit_code = 2
 
 
 class DataError(UserError):
-    exit_code = 3
+  exit_code = 3
 
 
 class ModelError(UserError):
-    exit_code = 4
+  exit_code = 4
 
 
 class RunError(UserError):
-    exit_code = 5
+  exit_code = 5
 
 
 def is_full_disk(error: BaseException | None) -> bool:
-    """Whether it, or one that it was raised from, found no space."""
-    if error is None:
-        return False
-    # safetensors says it in words; torch.save says only that its zip file has not become as long as it should.
-    signs = ("No space left on device", "PytorchStreamWriter failed writing", ". unexpected pos ")
-    return (
-        getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
-        or any(sign in str(error) for sign in signs)
-        or is_full_disk(error.__cause__ or error.__context__)
-    )
+  """Whether it, or one that it was raised from, found no space."""
+  if error is None:
+    return False
+  # safetensors says it in words; torch.save says only that its zip file has not become as long as it should.
+  signs = ("No space left on device", "PytorchStreamWriter failed writing", ". unexpected pos ")
+  return (
+    getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+    or any(sign in str(error) for sign in signs)
+    or is_full_disk(error.__cause__ or error.__context__)
+  )

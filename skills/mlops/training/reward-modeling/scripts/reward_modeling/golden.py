@@ -20,8 +20,8 @@ from .rendering import Conversation
 from .results import to_json
 
 if TYPE_CHECKING:
-    from .forward import TokenRow
-    from .scoring import Scorer
+  from .forward import TokenRow
+  from .scoring import Scorer
 
 RELOAD_TOLERANCE = 1e-5
 MERGE_TOLERANCE = 1e-4
@@ -32,172 +32,172 @@ CARD_VERSION = 1
 
 
 def read_card(path: str, *, expected: bool = False) -> dict[str, Any] | None:
-    """The card, or None. Raises ModelError for one that is not valid.
+  """The card, or None. Raises ModelError for one that is not valid.
 
-    expected: this project saved the model; then it is an error when neither the hub nor the cache can tell."""
-    from huggingface_hub import _CACHED_NO_EXIST, try_to_load_from_cache
+  expected: this project saved the model; then it is an error when neither the hub nor the cache can tell."""
+  from huggingface_hub import _CACHED_NO_EXIST, try_to_load_from_cache
 
-    file = Path(path) / CARD if Path(path).is_dir() else hub_file(path, CARD, ask=True)
-    if file is None and expected and try_to_load_from_cache(path, CARD) is not _CACHED_NO_EXIST:
-        raise ModelError(
-            f"the {CARD} of {path} is not in the cache, and the hub cannot be asked",
-            hint=f"fetch it once where there is a network: hf download {path} {CARD}",
-        )
-    if file is None or not file.exists():
-        return None
-    card = read_json(file)
-    if fault := _fault(card):
-        hint = f"restore the {CARD} that was saved with the model"
-        raise ModelError(f"the model's card is not valid: {fault}", where=file, hint=hint)
-    return card
+  file = Path(path) / CARD if Path(path).is_dir() else hub_file(path, CARD, ask=True)
+  if file is None and expected and try_to_load_from_cache(path, CARD) is not _CACHED_NO_EXIST:
+    raise ModelError(
+      f"the {CARD} of {path} is not in the cache, and the hub cannot be asked",
+      hint=f"fetch it once where there is a network: hf download {path} {CARD}",
+    )
+  if file is None or not file.exists():
+    return None
+  card = read_json(file)
+  if fault := _fault(card):
+    hint = f"restore the {CARD} that was saved with the model"
+    raise ModelError(f"the model's card is not valid: {fault}", where=file, hint=hint)
+  return card
 
 
 def _fault(card: dict[str, Any]) -> str | None:
-    kind, rendering, reward, golden = (card.get(name) for name in ("kind", "rendering", "reward", "golden"))
-    if str(kind) not in KINDS:
-        return f"`kind` is not {' or '.join(KINDS)}"
-    if not isinstance(card.get("fingerprint"), str):
-        return "`fingerprint` is not text"
-    if not isinstance(rendering, dict):
-        return "`rendering` is not an object"
-    longest, separator = rendering.get("max_length"), rendering.get("step_separator")
-    if longest is not None and not (isinstance(longest, int) and _is_number(longest) and longest > 0):
-        return "`max_length` is not a positive whole number"
-    if separator is not None and not (isinstance(separator, str) and separator):
-        return "`step_separator` is not text"
-    if not isinstance(reward, dict) or not all(_is_number(reward.get(name, 0)) for name in ("mean", "std", "n")):
-        return "`mean`, `std` and `n` of its `reward` are not finite numbers"
-    if reward and ("mean" not in reward or reward.get("std", 0) < 0 or reward.get("n", 0) < 0):
-        return "its `reward` has a negative `std` or `n`, or no `mean`"
-    texts = golden if isinstance(golden, list) and all(isinstance(entry, dict) for entry in golden) else []
-    if [{name: text[name] for name in text if name != "score"} for text in texts] != [*KINDS[kind].golden]:
-        return "`golden` is not the list of fixed texts with their scores"
-    try:
-        heads = attributes.of_card(card)
-        sound = all(_is_number(n) for one in heads for n in (one.weight, one.mean, one.std, *one.levels))
-    except TypeError:
-        sound = False
-    if not sound:
-        return "`attributes` is not a list of heads with finite numbers"
-    if not all(_has_scores(text, len(attributes.labels_of(heads))) for text in texts):
-        return "a golden score is not a finite number"
-    return None
+  kind, rendering, reward, golden = (card.get(name) for name in ("kind", "rendering", "reward", "golden"))
+  if str(kind) not in KINDS:
+    return f"`kind` is not {' or '.join(KINDS)}"
+  if not isinstance(card.get("fingerprint"), str):
+    return "`fingerprint` is not text"
+  if not isinstance(rendering, dict):
+    return "`rendering` is not an object"
+  longest, separator = rendering.get("max_length"), rendering.get("step_separator")
+  if longest is not None and not (isinstance(longest, int) and _is_number(longest) and longest > 0):
+    return "`max_length` is not a positive whole number"
+  if separator is not None and not (isinstance(separator, str) and separator):
+    return "`step_separator` is not text"
+  if not isinstance(reward, dict) or not all(_is_number(reward.get(name, 0)) for name in ("mean", "std", "n")):
+    return "`mean`, `std` and `n` of its `reward` are not finite numbers"
+  if reward and ("mean" not in reward or reward.get("std", 0) < 0 or reward.get("n", 0) < 0):
+    return "its `reward` has a negative `std` or `n`, or no `mean`"
+  texts = golden if isinstance(golden, list) and all(isinstance(entry, dict) for entry in golden) else []
+  if [{name: text[name] for name in text if name != "score"} for text in texts] != [*KINDS[kind].golden]:
+    return "`golden` is not the list of fixed texts with their scores"
+  try:
+    heads = attributes.of_card(card)
+    sound = all(_is_number(n) for one in heads for n in (one.weight, one.mean, one.std, *one.levels))
+  except TypeError:
+    sound = False
+  if not sound:
+    return "`attributes` is not a list of heads with finite numbers"
+  if not all(_has_scores(text, len(attributes.labels_of(heads))) for text in texts):
+    return "a golden score is not a finite number"
+  return None
 
 
 def _has_scores(text: dict[str, Any], heads: int) -> bool:
-    """Its number, or one for each of its steps or of several heads."""
-    scores, several = text.get("score"), len(text.get("steps") or ()) or heads
-    found = scores if isinstance(scores, list) and (heads > 1 or text.get("steps")) else [scores]
-    return all(map(_is_number, found)) and len(found) == (several or 1)
+  """Its number, or one for each of its steps or of several heads."""
+  scores, several = text.get("score"), len(text.get("steps") or ()) or heads
+  found = scores if isinstance(scores, list) and (heads > 1 or text.get("steps")) else [scores]
+  return all(map(_is_number, found)) and len(found) == (several or 1)
 
 
 def _is_number(value) -> bool:
-    """A whole number of 400 digits is not finite."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and -1e300 < value < 1e300
+  """A whole number of 400 digits is not finite."""
+  return isinstance(value, (int, float)) and not isinstance(value, bool) and -1e300 < value < 1e300
 
 
 def golden_scores(model: Model, renderer: Any) -> list[float | list[float]]:
-    """Each row alone: raw logits, a list of those of several heads, or for a process reward model a list of step scores."""
-    import torch
+  """Each row alone: raw logits, a list of those of several heads, or for a process reward model a list of step scores."""
+  import torch
 
-    from .forward import padded_logits
+  from .forward import padded_logits
 
-    kind, was_training = kind_of_architecture(type(unwrapped(model)).__name__), model.training
-    precision = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")  # TF32 would make them those of one kind of GPU
-    model.eval()
-    with torch.inference_mode():
-        texts = [_rows(model, renderer, kind, example) for example in kind.golden]
-        logits = [[padded_logits(model, [row], pad_token_id=0).float() for row in rows] for rows in texts]
-    model.train(was_training)
-    torch.set_float32_matmul_precision(precision)
-    if kind is OUTCOME:
-        return [row.item() if row.numel() == 1 else row[0].tolist() for (row,) in logits]
-    return [[score for row in rows for score in row.softmax(-1)[:, 1].tolist()] for rows in logits]
+  kind, was_training = kind_of_architecture(type(unwrapped(model)).__name__), model.training
+  precision = torch.get_float32_matmul_precision()
+  torch.set_float32_matmul_precision("highest")  # TF32 would make them those of one kind of GPU
+  model.eval()
+  with torch.inference_mode():
+    texts = [_rows(model, renderer, kind, example) for example in kind.golden]
+    logits = [[padded_logits(model, [row], pad_token_id=0).float() for row in rows] for rows in texts]
+  model.train(was_training)
+  torch.set_float32_matmul_precision(precision)
+  if kind is OUTCOME:
+    return [row.item() if row.numel() == 1 else row[0].tolist() for (row,) in logits]
+  return [[score for row in rows for score in row.softmax(-1)[:, 1].tolist()] for rows in logits]
 
 
 def _rows(model: Model, renderer, kind: Kind, example: dict[str, Any]) -> list[TokenRow]:
-    most = positions(model)
-    if kind is OUTCOME:
-        ids = renderer.tokenizer(renderer.text(example["messages"]), add_special_tokens=False)["input_ids"]
-        ids = ids[-(most or len(ids)) :]
-        return [(ids, [len(ids) - 1])]
-    unlimited = kind.renderer(renderer.tokenizer, renderer.scored_at, renderer.contract())
-    unlimited.max_length, unlimited.overlong = most, "truncate_prompt"
-    solution = unlimited.render(example["prompt"], example["steps"])
-    return unlimited.rows(solution) if solution else []
+  most = positions(model)
+  if kind is OUTCOME:
+    ids = renderer.tokenizer(renderer.text(example["messages"]), add_special_tokens=False)["input_ids"]
+    ids = ids[-(most or len(ids)) :]
+    return [(ids, [len(ids) - 1])]
+  unlimited = kind.renderer(renderer.tokenizer, renderer.scored_at, renderer.contract())
+  unlimited.max_length, unlimited.overlong = most, "truncate_prompt"
+  solution = unlimited.render(example["prompt"], example["steps"])
+  return unlimited.rows(solution) if solution else []
 
 
 def check_unchanged(path: str, card: dict[str, Any], model: Model, renderer, dtype: str) -> None:
-    """Raises ModelError when the golden scores are not the card's. dtype: in memory; weights stored in less precision are compared as
-    loosely as that allows."""
-    folder = snapshot(path)
-    stored = {tensor.dtype for tensor in tensors(folder).values()} if folder else ()
-    tolerance = max(GOLDEN_TOLERANCE.get(name, 5e-4) for name in (dtype, *stored))
-    difference = largest_difference(golden_scores(model, renderer), [entry["score"] for entry in card["golden"]])
-    if not difference <= tolerance:
-        what = f"{path} does not score as when it was saved: {_exceeds(difference, tolerance)}"
-        hint = f"restore weights and config.json; after a change that was meant, delete {CARD}"
-        raise ModelError(what, where=f"{path}/{CARD}", hint=hint)
+  """Raises ModelError when the golden scores are not the card's. dtype: in memory; weights stored in less precision are compared as
+  loosely as that allows."""
+  folder = snapshot(path)
+  stored = {tensor.dtype for tensor in tensors(folder).values()} if folder else ()
+  tolerance = max(GOLDEN_TOLERANCE.get(name, 5e-4) for name in (dtype, *stored))
+  difference = largest_difference(golden_scores(model, renderer), [entry["score"] for entry in card["golden"]])
+  if not difference <= tolerance:
+    what = f"{path} does not score as when it was saved: {_exceeds(difference, tolerance)}"
+    hint = f"restore weights and config.json; after a change that was meant, delete {CARD}"
+    raise ModelError(what, where=f"{path}/{CARD}", hint=hint)
 
 
 def check_golden(scores: list, golden: list, tolerance: float = RELOAD_TOLERANCE) -> float:
-    """The largest difference; RunError when it exceeds the tolerance or is NaN."""
-    difference = largest_difference(scores, golden)
-    if not difference <= tolerance:
-        raise RunError(f"the saved model scores differently from the one in memory: {_exceeds(difference, tolerance)}")
-    return difference
+  """The largest difference; RunError when it exceeds the tolerance or is NaN."""
+  difference = largest_difference(scores, golden)
+  if not difference <= tolerance:
+    raise RunError(f"the saved model scores differently from the one in memory: {_exceeds(difference, tolerance)}")
+  return difference
 
 
 def _exceeds(difference: float, tolerance: float) -> str:
-    return f"golden scores differ by {difference:.2g}, more than {tolerance:.0e}"
+  return f"golden scores differ by {difference:.2g}, more than {tolerance:.0e}"
 
 
 def largest_difference(scores: list, golden: list) -> float:
-    """Of |score - golden| / max(1, |golden|); NaN for NaN."""
-    pairs = zip(_numbers(scores), _numbers(golden), strict=True)
-    differences = (abs(new - old) / max(1.0, abs(old)) for new, old in pairs)
-    return max(differences, key=lambda one: (math.isnan(one), one))
+  """Of |score - golden| / max(1, |golden|); NaN for NaN."""
+  pairs = zip(_numbers(scores), _numbers(golden), strict=True)
+  differences = (abs(new - old) / max(1.0, abs(old)) for new, old in pairs)
+  return max(differences, key=lambda one: (math.isnan(one), one))
 
 
 def _numbers(scores: list) -> list[float]:
-    return [value for score in scores for value in (score if isinstance(score, list) else [score])]
+  return [value for score in scores for value in (score if isinstance(score, list) else [score])]
 
 
 def golden_conversations(kind: Kind) -> list[Conversation]:
-    return [
-        Conversation(text["prompt"], [{"role": "assistant", "content": "", "steps": text["steps"]}])
-        if "steps" in text
-        else Conversation(text["messages"][:-1], text["messages"][-1:])
-        for text in kind.golden
-    ]
+  return [
+    Conversation(text["prompt"], [{"role": "assistant", "content": "", "steps": text["steps"]}])
+    if "steps" in text
+    else Conversation(text["messages"][:-1], text["messages"][-1:])
+    for text in kind.golden
+  ]
 
 
 def keep_card(model: Scorer, name: str, file: Path, dtype: str) -> float | None:
-    """Write a hash of the rendered golden texts and their rewards (-> None), or compare with it (-> the largest difference).
+  """Write a hash of the rendered golden texts and their rewards (-> None), or compare with it (-> the largest difference).
 
-    Raises ModelError when the model renders or scores otherwise.
-    """
-    conversations = golden_conversations(model.kind)
-    rows = [one and model._rows(one) for one in model.render(conversations)]
-    rendering = hashlib.sha256(to_json(rows).encode()).hexdigest()[:16]
-    scores = model.score_conversations(conversations)  # null for a text that does not fit
-    card = {"model": name, "rendering": rendering, "dtype": dtype, "golden": scores}
-    if not file.exists():
-        write_whole(file, [to_json(card, indent=2)])
-        return None
-    known = read_json(file)
-    golden = known.get("golden") or []
-    both = [pair for pair in zip(scores, golden, strict=False) if None not in pair]
-    alike = [score is None for score in scores] == [score is None for score in golden]
-    difference = largest_difference(*zip(*both, strict=True)) if alike and both else math.inf
-    tolerance = max(GOLDEN_TOLERANCE.get(str(own), 0.0) for own in (dtype, known.get("dtype")))
-    same_text = known.get("rendering") == rendering
-    if not same_text or not difference <= tolerance:
-        why = _exceeds(difference, tolerance) if same_text else "it renders the golden texts otherwise"
-        raise ModelError(
-            f"{name} does not score as {known.get('model')} did: {why}",
-            where=file,
-            hint="use the same model, tokenizer and flags; to write the file anew, delete it",
-        )
-    return difference
+  Raises ModelError when the model renders or scores otherwise.
+  """
+  conversations = golden_conversations(model.kind)
+  rows = [one and model._rows(one) for one in model.render(conversations)]
+  rendering = hashlib.sha256(to_json(rows).encode()).hexdigest()[:16]
+  scores = model.score_conversations(conversations)  # null for a text that does not fit
+  card = {"model": name, "rendering": rendering, "dtype": dtype, "golden": scores}
+  if not file.exists():
+    write_whole(file, [to_json(card, indent=2)])
+    return None
+  known = read_json(file)
+  golden = known.get("golden") or []
+  both = [pair for pair in zip(scores, golden, strict=False) if None not in pair]
+  alike = [score is None for score in scores] == [score is None for score in golden]
+  difference = largest_difference(*zip(*both, strict=True)) if alike and both else math.inf
+  tolerance = max(GOLDEN_TOLERANCE.get(str(own), 0.0) for own in (dtype, known.get("dtype")))
+  same_text = known.get("rendering") == rendering
+  if not same_text or not difference <= tolerance:
+    why = _exceeds(difference, tolerance) if same_text else "it renders the golden texts otherwise"
+    raise ModelError(
+      f"{name} does not score as {known.get('model')} did: {why}",
+      where=file,
+      hint="use the same model, tokenizer and flags; to write the file anew, delete it",
+    )
+  return difference

@@ -24,119 +24,119 @@ VOCABULARY_SIZE = 64
 
 
 def reason_against(model: Model, wanted: bool | None = None, scored_at: str = "last_token") -> str | None:
-    """None when it is run on them. Takes about a tenth of a second.
+  """None when it is run on them. Takes about a tenth of a second.
 
-    wanted: True on a GPU, where a small model in this precision must pass too. None there leaves open what is faster.
-    """
-    if why := getattr(model, "why_padded", None):
-        return why
-    if scored_at == "prefix":
-        return "it reads in both directions, as encoders do"
-    if wanted is False:
-        return "--shared_prefix false asks for it"
-    config, weights = model.config.get_text_config(), next(model.parameters())
-    of_tokens = type(model).__name__.endswith("ForTokenClassification")
-    if scored_at == "pooled" or not (of_tokens or hasattr(model, "score")) or not hasattr(model, "base_model_prefix"):
-        return "it reads its score from the whole text, as encoders do"
-    device, by_blocks = weights.device.type, attention.by_blocks(weights.device)
-    if device != "cpu" and not by_blocks:
-        return "it does not run on this device"
-    if foreign := set(getattr(config, "layer_types", None) or ()) - LAYER_TYPES:
-        return f"it has layers of the type {', '.join(sorted(foreign))}"
-    likes = {"": torch.empty(0, dtype=torch.float64)}
-    if by_blocks and wanted:
-        likes[f" on {device}"] = weights
-    for where, like in likes.items():
-        try:
-            difference = self_check(text_class(model), config, like)
-        except UnsupportedAttentionError as error:
-            return f"its attention asks for {error}"
-        except Exception as error:
-            return f"a small model of its class could not be checked{where} ({type(error).__name__})"
-        if not difference <= TOLERANCES[like.dtype]:
-            return f"a small model of its class gives other rewards on packed rows{where} (by {difference:.0e})"
-    return None
+  wanted: True on a GPU, where a small model in this precision must pass too. None there leaves open what is faster.
+  """
+  if why := getattr(model, "why_padded", None):
+    return why
+  if scored_at == "prefix":
+    return "it reads in both directions, as encoders do"
+  if wanted is False:
+    return "--shared_prefix false asks for it"
+  config, weights = model.config.get_text_config(), next(model.parameters())
+  of_tokens = type(model).__name__.endswith("ForTokenClassification")
+  if scored_at == "pooled" or not (of_tokens or hasattr(model, "score")) or not hasattr(model, "base_model_prefix"):
+    return "it reads its score from the whole text, as encoders do"
+  device, by_blocks = weights.device.type, attention.by_blocks(weights.device)
+  if device != "cpu" and not by_blocks:
+    return "it does not run on this device"
+  if foreign := set(getattr(config, "layer_types", None) or ()) - LAYER_TYPES:
+    return f"it has layers of the type {', '.join(sorted(foreign))}"
+  likes = {"": torch.empty(0, dtype=torch.float64)}
+  if by_blocks and wanted:
+    likes[f" on {device}"] = weights
+  for where, like in likes.items():
+    try:
+      difference = self_check(text_class(model), config, like)
+    except UnsupportedAttentionError as error:
+      return f"its attention asks for {error}"
+    except Exception as error:
+      return f"a small model of its class could not be checked{where} ({type(error).__name__})"
+    if not difference <= TOLERANCES[like.dtype]:
+      return f"a small model of its class gives other rewards on packed rows{where} (by {difference:.0e})"
+  return None
 
 
 def text_class(model: Model) -> type:
-    """Of a model of text and images the class of its text alone, which is all that runs on packed rows."""
-    import transformers
+  """Of a model of text and images the class of its text alone, which is all that runs on packed rows."""
+  import transformers
 
-    config = model.config.get_text_config()
-    if config is model.config:
-        return type(model)
-    of_tokens = type(model).__name__.endswith("ForTokenClassification")
-    kind = "TOKEN" if of_tokens else "SEQUENCE"
-    return getattr(transformers, f"MODEL_FOR_{kind}_CLASSIFICATION_MAPPING")[type(config)]
+  config = model.config.get_text_config()
+  if config is model.config:
+    return type(model)
+  of_tokens = type(model).__name__.endswith("ForTokenClassification")
+  kind = "TOKEN" if of_tokens else "SEQUENCE"
+  return getattr(transformers, f"MODEL_FOR_{kind}_CLASSIFICATION_MAPPING")[type(config)]
 
 
 def speed_decides(model: Model, wanted: bool | None) -> bool:
-    return wanted is None and attention.by_blocks(next(model.parameters()).device)
+  return wanted is None and attention.by_blocks(next(model.parameters()).device)
 
 
 def self_check(model_class: type, config: Config, like: torch.Tensor) -> float:
-    """Largest difference of rewards, relative to their spread, of a shrunken model of the precision and device of `like`.
+  """Largest difference of rewards, relative to their spread, of a shrunken model of the precision and device of `like`.
 
-    Where FlexAttention runs, heads keep their width and sequences fill several blocks: both choose the kernel.
-    """
-    length, width = 12, 16
-    if attention.by_blocks(like.device):
-        length = min(attention.BLOCK, (getattr(config, "max_position_embeddings", None) or 3 * attention.BLOCK) // 3)
-        width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    config = shrunken(config, width)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = model_class(config).eval()
-        for parameter in model.parameters():
-            if parameter.dim() > 1:
-                torch.nn.init.normal_(parameter, std=1 / math.sqrt(parameter.shape[-1]))
-        sequences = _sequences(length)
-    model = model.to(like.device, like.dtype)
-    row = pack_together(sequences)
-    layout = Layout(row, config if attention.by_blocks(like.device) else None)
-    with torch.no_grad():
-        # A sequence classifier has one logit, others are read at the last token.
-        logits = [model(input_ids=torch.tensor([own], device=model.device)).logits for own in sequences]
-        alone = torch.stack([own.reshape(-1, own.shape[-1])[-1, 0] for own in logits])
-        packed = torch.empty_like(alone)
-        with shared_prefix(model):
-            head = getattr(model, head_name(model))
-            packed[row.sequences] = outputs_at(model, head, row, row.ends, layout)[:, 0].to(packed.dtype)
-    if len(layout.callers) != config.num_hidden_layers:
-        raise UnsupportedAttentionError(f"nothing in {config.num_hidden_layers - len(layout.callers)} of its layers")
-    return ((packed - alone).abs().max() / alone.std()).item()
+  Where FlexAttention runs, heads keep their width and sequences fill several blocks: both choose the kernel.
+  """
+  length, width = 12, 16
+  if attention.by_blocks(like.device):
+    length = min(attention.BLOCK, (getattr(config, "max_position_embeddings", None) or 3 * attention.BLOCK) // 3)
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+  config = shrunken(config, width)
+  with torch.random.fork_rng(devices=[]):
+    torch.manual_seed(0)
+    model = model_class(config).eval()
+    for parameter in model.parameters():
+      if parameter.dim() > 1:
+        torch.nn.init.normal_(parameter, std=1 / math.sqrt(parameter.shape[-1]))
+    sequences = _sequences(length)
+  model = model.to(like.device, like.dtype)
+  row = pack_together(sequences)
+  layout = Layout(row, config if attention.by_blocks(like.device) else None)
+  with torch.no_grad():
+    # A sequence classifier has one logit, others are read at the last token.
+    logits = [model(input_ids=torch.tensor([own], device=model.device)).logits for own in sequences]
+    alone = torch.stack([own.reshape(-1, own.shape[-1])[-1, 0] for own in logits])
+    packed = torch.empty_like(alone)
+    with shared_prefix(model):
+      head = getattr(model, head_name(model))
+      packed[row.sequences] = outputs_at(model, head, row, row.ends, layout)[:, 0].to(packed.dtype)
+  if len(layout.callers) != config.num_hidden_layers:
+    raise UnsupportedAttentionError(f"nothing in {config.num_hidden_layers - len(layout.callers)} of its layers")
+  return ((packed - alone).abs().max() / alone.std()).item()
 
 
 def shrunken(config: Config, head_dim: int = 16) -> Any:
-    """Every layer type is there, heads are grouped as they were."""
-    small = copy.deepcopy(config)
-    kinds = list(getattr(config, "layer_types", None) or ())
-    layers = max((kinds.index(kind) + 1 for kind in kinds), default=2)
-    layers = max(2, min(layers, config.num_hidden_layers))
-    heads = config.num_attention_heads
-    groups = max(1, heads // (getattr(config, "num_key_value_heads", None) or heads))
-    widths = ("intermediate_size", "moe_intermediate_size", "shared_expert_intermediate_size")
-    sizes = {
-        **{"vocab_size": VOCABULARY_SIZE, "num_hidden_layers": layers, "query_pre_attn_scalar": 16},
-        **{"num_attention_heads": 2 * groups, "num_key_value_heads": 2, "head_dim": head_dim},
-        **{"hidden_size": 2 * head_dim * groups, **dict.fromkeys(widths, 32)},
-        **{"num_experts": 4, "num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": SHORT_WINDOW},
-        **dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id"), 0),
-    }
-    for name, size in sizes.items():
-        if getattr(small, name, None) is not None:
-            with contextlib.suppress(AttributeError):  # a property of some configs, derived from the others
-                setattr(small, name, size)
-    if kinds:
-        small.layer_types = kinds[:layers]
-    small.num_labels = 1
-    # The fast paths of expert layers take no float64.
-    small._experts_implementation = "eager"
-    return small
+  """Every layer type is there, heads are grouped as they were."""
+  small = copy.deepcopy(config)
+  kinds = list(getattr(config, "layer_types", None) or ())
+  layers = max((kinds.index(kind) + 1 for kind in kinds), default=2)
+  layers = max(2, min(layers, config.num_hidden_layers))
+  heads = config.num_attention_heads
+  groups = max(1, heads // (getattr(config, "num_key_value_heads", None) or heads))
+  widths = ("intermediate_size", "moe_intermediate_size", "shared_expert_intermediate_size")
+  sizes = {
+    **{"vocab_size": VOCABULARY_SIZE, "num_hidden_layers": layers, "query_pre_attn_scalar": 16},
+    **{"num_attention_heads": 2 * groups, "num_key_value_heads": 2, "head_dim": head_dim},
+    **{"hidden_size": 2 * head_dim * groups, **dict.fromkeys(widths, 32)},
+    **{"num_experts": 4, "num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": SHORT_WINDOW},
+    **dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id"), 0),
+  }
+  for name, size in sizes.items():
+    if getattr(small, name, None) is not None:
+      with contextlib.suppress(AttributeError):  # a property of some configs, derived from the others
+        setattr(small, name, size)
+  if kinds:
+    small.layer_types = kinds[:layers]
+  small.num_labels = 1
+  # The fast paths of expert layers take no float64.
+  small._experts_implementation = "eager"
+  return small
 
 
 def _sequences(length: int) -> list[list[int]]:
-    """They share prefixes at two depths, longer than the window; one is a prefix of another."""
-    drawn = torch.randint(1, VOCABULARY_SIZE, (5, length)).tolist()
-    stem, left, right = drawn[0], drawn[0] + drawn[1], drawn[0] + drawn[2]
-    return [stem, left, left + drawn[3], left + drawn[4][:3], right, drawn[4]]
+  """They share prefixes at two depths, longer than the window; one is a prefix of another."""
+  drawn = torch.randint(1, VOCABULARY_SIZE, (5, length)).tolist()
+  stem, left, right = drawn[0], drawn[0] + drawn[1], drawn[0] + drawn[2]
+  return [stem, left, left + drawn[3], left + drawn[4][:3], right, drawn[4]]

@@ -11,67 +11,67 @@ from .step_rendering import StepRenderer, default_separator
 
 
 def _turns(*texts: str) -> list[Message]:
-    return [{"role": ("user", "assistant")[place % 2], "content": text} for place, text in enumerate(texts)]
+  return [{"role": ("user", "assistant")[place % 2], "content": text} for place, text in enumerate(texts)]
 
 
 # Fixed for good: a card written today must be checkable by every later version.
 GOLDEN_CONVERSATIONS = (
-    _turns("Name the capital of France.", "Paris."),
-    _turns("Name the capital of France.", "I would rather talk about boats."),
-    _turns("What is 6 times 7?", "42.", "And 6 times 8? Show the step.", "6 * 8 = 6 * 7 + 6 = 42 + 6 = 48."),
-    _turns("Say it again.", "again again again again again again again again"),
+  _turns("Name the capital of France.", "Paris."),
+  _turns("Name the capital of France.", "I would rather talk about boats."),
+  _turns("What is 6 times 7?", "42.", "And 6 times 8? Show the step.", "6 * 8 = 6 * 7 + 6 = 42 + 6 = 48."),
+  _turns("Say it again.", "again again again again again again again again"),
 )
 
 
 @dataclass(frozen=True)
 class Kind:
-    """called, scores: what it is, and what it scores, for messages. architecture: how the names of its classes end.
+  """called, scores: what it is, and what it scores, for messages. architecture: how the names of its classes end.
 
-    labels: `id2label` of a model saved here. front: front matter of its page on the hub.
-    """
+  labels: `id2label` of a model saved here. front: front matter of its page on the hub.
+  """
 
-    name: str
-    called: str
-    scores: str
-    architecture: str
-    labels: dict[int, str]
-    problem_type: str | None
-    script: str
-    golden: tuple[dict[str, Any], ...]
-    renders: type[Renderer] | type[StepRenderer]
-    front: tuple[str, ...]
-    readme: str
+  name: str
+  called: str
+  scores: str
+  architecture: str
+  labels: dict[int, str]
+  problem_type: str | None
+  script: str
+  golden: tuple[dict[str, Any], ...]
+  renders: type[Renderer] | type[StepRenderer]
+  front: tuple[str, ...]
+  readme: str
 
-    @property
-    def label2id(self) -> dict[str, int]:
-        return {label: number for number, label in self.labels.items()}
+  @property
+  def label2id(self) -> dict[str, int]:
+    return {label: number for number, label in self.labels.items()}
 
-    @property
-    def auto_class(self) -> Any:
-        import transformers
+  @property
+  def auto_class(self) -> Any:
+    import transformers
 
-        return getattr(transformers, f"AutoModel{self.architecture}")
+    return getattr(transformers, f"AutoModel{self.architecture}")
 
-    def renderer(self, tokenizer: Tokenizer, scored_at: str, rendering: dict[str, Any]) -> Any:
-        """By the `rendering` of a card, without a limit of length."""
-        rules = {"scored_at": scored_at, "special_tokens_in_content": content_rule(rendering)}
-        if self.renders is StepRenderer:
-            rules["step_separator"] = rendering.get("step_separator") or default_separator(tokenizer)
-        return self.renders(tokenizer, max_length=None, text_format=rendering.get("text_format") or "chat", **rules)
+  def renderer(self, tokenizer: Tokenizer, scored_at: str, rendering: dict[str, Any]) -> Any:
+    """By the `rendering` of a card, without a limit of length."""
+    rules = {"scored_at": scored_at, "special_tokens_in_content": content_rule(rendering)}
+    if self.renders is StepRenderer:
+      rules["step_separator"] = rendering.get("step_separator") or default_separator(tokenizer)
+    return self.renders(tokenizer, max_length=None, text_format=rendering.get("text_format") or "chat", **rules)
 
 
 OUTCOME = Kind(
-    name="outcome",
-    called="an outcome reward model",
-    scores="whole answers",
-    architecture="ForSequenceClassification",
-    labels={0: "REWARD"},
-    problem_type="regression",
-    script="train.py",
-    golden=tuple({"messages": messages} for messages in GOLDEN_CONVERSATIONS),
-    renders=Renderer,
-    front=("pipeline_tag: text-classification", "tags: [reward-model, bradley-terry]"),
-    readme="""# Reward model
+  name="outcome",
+  called="an outcome reward model",
+  scores="whole answers",
+  architecture="ForSequenceClassification",
+  labels={0: "REWARD"},
+  problem_type="regression",
+  script="train.py",
+  golden=tuple({"messages": messages} for messages in GOLDEN_CONVERSATIONS),
+  renders=Renderer,
+  front=("pipeline_tag: text-classification", "tags: [reward-model, bradley-terry]"),
+  readme="""# Reward model
 
 Scores an answer in the context of its conversation: one raw number, higher is better, comparable within a prompt only.
 
@@ -90,24 +90,24 @@ training.
 )
 
 PROCESS = Kind(
-    name="process",
-    called="a process reward model",
-    scores="steps",
-    architecture="ForTokenClassification",
-    labels={0: "INCORRECT", 1: "CORRECT"},
-    problem_type=None,
-    script="train_process.py",
-    golden=tuple(
-        {"prompt": _turns(*prompt), "steps": steps}
-        for prompt, steps in (
-            (["What is 2 + 3 + 4?"], ["2 + 3 = 5.", "5 + 4 = 9.", "The answer is 9."]),
-            (["What is 2 + 3 + 4?"], ["2 + 3 = 6.", "6 + 4 = 10.", "The answer is 10."]),
-            (["Is 7 prime?", "Yes.", "And 9?"], ["9 = 3 * 3, so it is not prime."]),
-        )
-    ),
-    renders=StepRenderer,
-    front=("pipeline_tag: token-classification", "tags: [reward-model, process-reward-model]"),
-    readme="""# Process reward model
+  name="process",
+  called="a process reward model",
+  scores="steps",
+  architecture="ForTokenClassification",
+  labels={0: "INCORRECT", 1: "CORRECT"},
+  problem_type=None,
+  script="train_process.py",
+  golden=tuple(
+    {"prompt": _turns(*prompt), "steps": steps}
+    for prompt, steps in (
+      (["What is 2 + 3 + 4?"], ["2 + 3 = 5.", "5 + 4 = 9.", "The answer is 9."]),
+      (["What is 2 + 3 + 4?"], ["2 + 3 = 6.", "6 + 4 = 10.", "The answer is 10."]),
+      (["Is 7 prime?", "Yes.", "And 9?"], ["9 = 3 * 3, so it is not prime."]),
+    )
+  ),
+  renders=StepRenderer,
+  front=("pipeline_tag: token-classification", "tags: [reward-model, process-reward-model]"),
+  readme="""# Process reward model
 
 Scores each step of a solution: the probability that the step is correct, read at the last token of the separator
 {step_separator!r} after it.
@@ -135,4 +135,4 @@ KINDS = {kind.name: kind for kind in (OUTCOME, PROCESS)}
 
 
 def kind_of_architecture(architecture: str) -> Kind | None:
-    return next((kind for kind in KINDS.values() if architecture.endswith(kind.architecture)), None)
+  return next((kind for kind in KINDS.values() if architecture.endswith(kind.architecture)), None)

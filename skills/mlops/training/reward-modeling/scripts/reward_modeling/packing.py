@@ -13,7 +13,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    import torch
+  import torch
 
 TokenRow = tuple[list[int], list[int]]
 """Token ids, and the ascending positions whose logits are wanted."""
@@ -28,152 +28,152 @@ WINDOW = 8192
 
 
 def shared_length(a: Sequence[Any], b: Sequence[Any]) -> int:
-    """By bisection on slices, which compare in C."""
-    low, high = 0, min(len(a), len(b))
-    if a[:high] == b[:high]:
-        return high
-    while high - low > 1:
-        middle = (low + high) // 2
-        if a[low:middle] == b[low:middle]:
-            low = middle
-        else:
-            high = middle
-    return low
+  """By bisection on slices, which compare in C."""
+  low, high = 0, min(len(a), len(b))
+  if a[:high] == b[:high]:
+    return high
+  while high - low > 1:
+    middle = (low + high) // 2
+    if a[low:middle] == b[low:middle]:
+      low = middle
+    else:
+      high = middle
+  return low
 
 
 def padded_batches(rows: Sequence[Any], ids: Sequence[Sequence[int]], max_tokens: int) -> Iterator[list[list[int]]]:
-    """For each row to compute, the indices of all equal to it, in batches of at most `max_tokens` padded tokens.
+  """For each row to compute, the indices of all equal to it, in batches of at most `max_tokens` padded tokens.
 
-    rows: hashable. ids: of each row. The longest come first: what does not fit into memory fails at once.
-    """
-    equal: dict[Any, list[int]] = {}
-    for i, row in enumerate(rows):
-        equal.setdefault(row, []).append(i)
-    groups = sorted(equal.values(), key=lambda group: -len(ids[group[0]]))
-    while groups:
-        size = max(1, max_tokens // max(1, len(ids[groups[0][0]])))
-        yield groups[:size]
-        del groups[:size]
+  rows: hashable. ids: of each row. The longest come first: what does not fit into memory fails at once.
+  """
+  equal: dict[Any, list[int]] = {}
+  for i, row in enumerate(rows):
+    equal.setdefault(row, []).append(i)
+  groups = sorted(equal.values(), key=lambda group: -len(ids[group[0]]))
+  while groups:
+    size = max(1, max_tokens // max(1, len(ids[groups[0][0]])))
+    yield groups[:size]
+    del groups[:size]
 
 
 def right_padded(rows: Sequence[Sequence[int]], pad_token_id: int) -> tuple[Any, Any]:
-    """(ids, mask), both [rows, longest row]."""
-    import torch
-    from torch.nn.utils.rnn import pad_sequence
+  """(ids, mask), both [rows, longest row]."""
+  import torch
+  from torch.nn.utils.rnn import pad_sequence
 
-    tokens = [torch.tensor(row, dtype=torch.long) for row in rows]
-    ids = pad_sequence(tokens, batch_first=True, padding_value=pad_token_id)
-    return ids, pad_sequence([torch.ones_like(row) for row in tokens], batch_first=True)
+  tokens = [torch.tensor(row, dtype=torch.long) for row in rows]
+  ids = pad_sequence(tokens, batch_first=True, padding_value=pad_token_id)
+  return ids, pad_sequence([torch.ones_like(row) for row in tokens], batch_first=True)
 
 
 @dataclass(frozen=True)
 class Segment:
-    """The `size` tokens from `start` in the row that one sequence adds. path: places of its earlier tokens."""
+  """The `size` tokens from `start` in the row that one sequence adds. path: places of its earlier tokens."""
 
-    start: int
-    size: int
-    path: list[int]
+  start: int
+  size: int
+  path: list[int]
 
 
 @dataclass
 class PackedRow:
-    """Unique tokens. ids, positions: [T]. sequences: which inputs are here. places: of each of their tokens."""
+  """Unique tokens. ids, positions: [T]. sequences: which inputs are here. places: of each of their tokens."""
 
-    ids: list[int] = field(default_factory=list)
-    positions: list[int] = field(default_factory=list)
-    segments: list[Segment] = field(default_factory=list)
-    sequences: list[int] = field(default_factory=list)
-    places: list[list[int]] = field(default_factory=list)
+  ids: list[int] = field(default_factory=list)
+  positions: list[int] = field(default_factory=list)
+  segments: list[Segment] = field(default_factory=list)
+  sequences: list[int] = field(default_factory=list)
+  places: list[list[int]] = field(default_factory=list)
 
-    def add(self, index: int, sequence: Sequence[int], shared: int) -> None:
-        start, path, new = len(self.ids), self.places[-1][:shared] if shared else [], sequence[shared:]
-        if new:
-            self.ids.extend(new)
-            self.positions.extend(range(shared, len(sequence)))
-            self.segments.append(Segment(start, len(new), path))
-        self.sequences.append(index)
-        self.places.append([*path, *range(start, start + len(new))])
+  def add(self, index: int, sequence: Sequence[int], shared: int) -> None:
+    start, path, new = len(self.ids), self.places[-1][:shared] if shared else [], sequence[shared:]
+    if new:
+      self.ids.extend(new)
+      self.positions.extend(range(shared, len(sequence)))
+      self.segments.append(Segment(start, len(new), path))
+    self.sequences.append(index)
+    self.places.append([*path, *range(start, start + len(new))])
 
-    @property
-    def ends(self) -> list[int]:
-        return [places[-1] for places in self.places]
+  @property
+  def ends(self) -> list[int]:
+    return [places[-1] for places in self.places]
 
-    def until(self) -> torch.Tensor:
-        """[T]: token k is seen by k, k + 1, ... until[k] - 1 and no other, since the sequences are sorted."""
-        import torch
+  def until(self) -> torch.Tensor:
+    """[T]: token k is seen by k, k + 1, ... until[k] - 1 and no other, since the sequences are sorted."""
+    import torch
 
-        until = torch.empty(len(self.ids), dtype=torch.long)
-        for segment in self.segments:
-            end = segment.start + segment.size
-            until[segment.start : end] = end
-            until[segment.path] = end
-        return until
+    until = torch.empty(len(self.ids), dtype=torch.long)
+    for segment in self.segments:
+      end = segment.start + segment.size
+      until[segment.start : end] = end
+      until[segment.path] = end
+    return until
 
-    def pieces(self) -> tuple[list[int], list[list[int]]]:
-        """(sizes, keys): the row cut at every border of a slice, and the pieces that each segment attends to."""
-        runs = []
-        for segment in self.segments:
-            places = [*segment.path, *range(segment.start, segment.start + segment.size)]
-            cuts = [0, *(i for i in range(1, len(places)) if places[i] != places[i - 1] + 1), len(places)]
-            runs.append([(places[first], places[last - 1] + 1) for first, last in pairwise(cuts)])
-        ordered = sorted({border for own in runs for run in own for border in run})
-        number = {border: i for i, border in enumerate(ordered)}
-        keys = [[i for first, last in own for i in range(number[first], number[last])] for own in runs]
-        return [end - start for start, end in pairwise(ordered)], keys
+  def pieces(self) -> tuple[list[int], list[list[int]]]:
+    """(sizes, keys): the row cut at every border of a slice, and the pieces that each segment attends to."""
+    runs = []
+    for segment in self.segments:
+      places = [*segment.path, *range(segment.start, segment.start + segment.size)]
+      cuts = [0, *(i for i in range(1, len(places)) if places[i] != places[i - 1] + 1), len(places)]
+      runs.append([(places[first], places[last - 1] + 1) for first, last in pairwise(cuts)])
+    ordered = sorted({border for own in runs for run in own for border in run})
+    number = {border: i for i, border in enumerate(ordered)}
+    keys = [[i for first, last in own for i in range(number[first], number[last])] for own in runs]
+    return [end - start for start, end in pairwise(ordered)], keys
 
 
 def pack(
-    sequences: Sequence[Sequence[int]], max_tokens: int | None = None, *, share: bool = True
+  sequences: Sequence[Sequence[int]], max_tokens: int | None = None, *, share: bool = True
 ) -> Iterator[PackedRow]:
-    """None may be empty. max_tokens: unique ones in a row, None chooses."""
-    for start in range(0, len(sequences), WINDOW):
-        window = range(start, min(start + WINDOW, len(sequences)))
-        yield from _pack_window(sequences, window, max_tokens, share)
+  """None may be empty. max_tokens: unique ones in a row, None chooses."""
+  for start in range(0, len(sequences), WINDOW):
+    window = range(start, min(start + WINDOW, len(sequences)))
+    yield from _pack_window(sequences, window, max_tokens, share)
 
 
 def pack_together(sequences: Sequence[Sequence[int]], *, share: bool = True) -> PackedRow:
-    """For training, where a batch is one step whatever its size."""
-    return next(_pack_window(sequences, range(len(sequences)), sys.maxsize, share))
+  """For training, where a batch is one step whatever its size."""
+  return next(_pack_window(sequences, range(len(sequences)), sys.maxsize, share))
 
 
 def unique_tokens(sequences: Sequence[Sequence[int]]) -> int:
-    """Without laying them out."""
-    return sum(map(len, sequences)) - sum(_sorted_with_shared(sequences, range(len(sequences)), True)[1])
+  """Without laying them out."""
+  return sum(map(len, sequences)) - sum(_sorted_with_shared(sequences, range(len(sequences)), True)[1])
 
 
 def _pack_window(sequences, window: range, max_tokens: int | None, share: bool) -> Iterator[PackedRow]:
-    order, shared = _sorted_with_shared(sequences, window, share)
-    first = 0
-    while first < len(order):
-        last, row = _row_end(first, sequences, order, shared, max_tokens), PackedRow()
-        for place in range(first, last):
-            row.add(order[place], sequences[order[place]], shared[place] if place > first else 0)
-        yield row
-        first = last
+  order, shared = _sorted_with_shared(sequences, window, share)
+  first = 0
+  while first < len(order):
+    last, row = _row_end(first, sequences, order, shared, max_tokens), PackedRow()
+    for place in range(first, last):
+      row.add(order[place], sequences[order[place]], shared[place] if place > first else 0)
+    yield row
+    first = last
 
 
 def _row_end(first: int, sequences, order: list[int], shared: list[int], max_tokens: int | None) -> int:
-    """Where the least is shared in the second half of the row from `first`, once it is full."""
-    limit = max_tokens or ROW_TOKENS
-    tokens, cut = len(sequences[order[first]]), first + 1
-    for place in range(first + 1, len(order)):
-        new = len(sequences[order[place]]) - shared[place]
-        if 2 * tokens < limit or shared[place] <= shared[cut]:
-            cut = place
-        if tokens + new > limit and (max_tokens or RECOMPUTED * shared[cut] <= tokens):
-            return cut
-        tokens += new
-    return len(order)
+  """Where the least is shared in the second half of the row from `first`, once it is full."""
+  limit = max_tokens or ROW_TOKENS
+  tokens, cut = len(sequences[order[first]]), first + 1
+  for place in range(first + 1, len(order)):
+    new = len(sequences[order[place]]) - shared[place]
+    if 2 * tokens < limit or shared[place] <= shared[cut]:
+      cut = place
+    if tokens + new > limit and (max_tokens or RECOMPUTED * shared[cut] <= tokens):
+      return cut
+    tokens += new
+  return len(order)
 
 
 def _sorted_with_shared(sequences, window: Sequence[int], share: bool) -> tuple[list[int], list[int]]:
-    if not share:
-        return list(window), [0] * len(window)
-    # Four big-endian bytes a token are compared by memcmp, a hundred times faster than lists of integers.
-    keys = {index: struct.pack(f">{len(sequences[index])}I", *sequences[index]) for index in window}
-    order = sorted(window, key=keys.__getitem__)
-    shared = [0]
-    for before, index in pairwise(order):
-        prefix = shared_length(keys[before], keys[index]) // 4
-        shared.append(prefix if prefix >= SHORTEST_SHARED or prefix == len(sequences[index]) else 0)
-    return order, shared
+  if not share:
+    return list(window), [0] * len(window)
+  # Four big-endian bytes a token are compared by memcmp, a hundred times faster than lists of integers.
+  keys = {index: struct.pack(f">{len(sequences[index])}I", *sequences[index]) for index in window}
+  order = sorted(window, key=keys.__getitem__)
+  shared = [0]
+  for before, index in pairwise(order):
+    prefix = shared_length(keys[before], keys[index]) // 4
+    shared.append(prefix if prefix >= SHORTEST_SHARED or prefix == len(sequences[index]) else 0)
+  return order, shared

@@ -13,8 +13,8 @@ from .errors import UsageError
 from .terminal import warn
 
 INSTRUCTIONS = {
-    "bfloat16": ("amx_bf16", "avx512_bf16", "sve_bf16", "bf16"),
-    "float16": ("amx_fp16", "avx512_fp16", "fp16_arith"),
+  "bfloat16": ("amx_bf16", "avx512_bf16", "sve_bf16", "bf16"),
+  "float16": ("amx_fp16", "avx512_fp16", "fp16_arith"),
 }
 """Names of `torch.cpu.get_capabilities()` of which one is enough; the last are Arm's."""
 TOO_LOW = ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX2_VNNI_2", "AVX512_CORE", "AVX512_CORE_VNNI")
@@ -25,96 +25,96 @@ BF16_FROM = 10e6
 
 
 def best_device() -> str:
-    import torch
+  import torch
 
-    if torch.cuda.is_available():
-        local = os.environ.get("LOCAL_RANK")  # of torchrun: each process has a GPU of its own
-        return f"cuda:{int(local) % torch.cuda.device_count()}" if local else "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
+  if torch.cuda.is_available():
+    local = os.environ.get("LOCAL_RANK")  # of torchrun: each process has a GPU of its own
+    return f"cuda:{int(local) % torch.cuda.device_count()}" if local else "cuda"
+  return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
 def where_it_fits(size: int, device: Any) -> Any:
-    """The device, or the CPU where so many bytes do not fit there."""
-    import torch
+  """The device, or the CPU where so many bytes do not fit there."""
+  import torch
 
-    if device.type != "cuda":
-        return device
-    torch.cuda.empty_cache()
-    return device if 1.1 * size < torch.cuda.mem_get_info(device)[0] else torch.device("cpu")
+  if device.type != "cuda":
+    return device
+  torch.cuda.empty_cache()
+  return device if 1.1 * size < torch.cuda.mem_get_info(device)[0] else torch.device("cpu")
 
 
 def usable(device: str) -> str:
-    import torch
+  import torch
 
-    try:
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        what = f"cannot use --device {device}: {str(error).strip().splitlines()[0]}"
-        raise UsageError(what, hint="leave it out to take the best there is") from error
-    return device
+  try:
+    torch.empty(1, device=device)
+  except (RuntimeError, AssertionError, NotImplementedError) as error:
+    what = f"cannot use --device {device}: {str(error).strip().splitlines()[0]}"
+    raise UsageError(what, hint="leave it out to take the best there is") from error
+  return device
 
 
 def why_emulated(dtype: str) -> str | None:
-    """None where this CPU computes in it."""
-    import torch
+  """None where this CPU computes in it."""
+  import torch
 
-    if dtype not in INSTRUCTIONS:
-        return None
-    has = torch.cpu.get_capabilities()
-    if not any(has.get(name) for name in INSTRUCTIONS[dtype]):
-        return f"this processor has no {dtype} instructions"
-    if not torch.backends.mkldnn.is_available():
-        return f"this build of PyTorch has no oneDNN, which uses the {dtype} instructions of a processor"
-    if has["architecture"].startswith("x86"):
-        name, limit = "ONEDNN_MAX_CPU_ISA", os.environ.get("ONEDNN_MAX_CPU_ISA")
-        if not limit:
-            name, limit = "DNNL_MAX_CPU_ISA", os.environ.get("DNNL_MAX_CPU_ISA", "")
-        if limit.upper() in TOO_LOW or (limit.upper(), dtype) == ("AVX512_CORE_BF16", "float16"):
-            return f"{name}={limit} switches the processor's {dtype} instructions off"
-        if not torch.backends.cpu.get_cpu_capability().startswith("AVX512"):
-            limit = os.environ.get("ATEN_CPU_CAPABILITY")
-            return f"ATEN_CPU_CAPABILITY={limit} switches the processor's {dtype} instructions off"
+  if dtype not in INSTRUCTIONS:
     return None
+  has = torch.cpu.get_capabilities()
+  if not any(has.get(name) for name in INSTRUCTIONS[dtype]):
+    return f"this processor has no {dtype} instructions"
+  if not torch.backends.mkldnn.is_available():
+    return f"this build of PyTorch has no oneDNN, which uses the {dtype} instructions of a processor"
+  if has["architecture"].startswith("x86"):
+    name, limit = "ONEDNN_MAX_CPU_ISA", os.environ.get("ONEDNN_MAX_CPU_ISA")
+    if not limit:
+      name, limit = "DNNL_MAX_CPU_ISA", os.environ.get("DNNL_MAX_CPU_ISA", "")
+    if limit.upper() in TOO_LOW or (limit.upper(), dtype) == ("AVX512_CORE_BF16", "float16"):
+      return f"{name}={limit} switches the processor's {dtype} instructions off"
+    if not torch.backends.cpu.get_cpu_capability().startswith("AVX512"):
+      limit = os.environ.get("ATEN_CPU_CAPABILITY")
+      return f"ATEN_CPU_CAPABILITY={limit} switches the processor's {dtype} instructions off"
+  return None
 
 
 def warn_if_emulated(flags: Mapping[str, Any]) -> None:
-    """One warning for all parsed flags, those of the trainer included, whose precision this CPU emulates."""
-    asked = {f"--{name} {value}": value for name in ("dtype", "reward_dtype") if (value := flags.get(name))}
-    of_trainer = flags.get("trainer_arguments") or []
-    words = [*of_trainer, *(["--bf16"] if flags.get("bf16") else []), "--"]
-    for word, after in itertools.pairwise(words):
-        name, _, value = word.removeprefix("--").partition("=")
-        value = value or ("true" if after.startswith("--") else after)
-        if name in AUTOCAST and value.lower() in ("true", "t", "yes", "y", "1"):
-            asked[f"--{name} true"] = AUTOCAST[name]
-    asked = {flag: dtype for flag, dtype in asked.items() if dtype != "float32"}
-    forced = "cpu" if "--use_cpu" in of_trainer else None
-    if not asked or not (flags.get("device") or forced or best_device()).startswith("cpu"):
-        return
-    if asked.pop("--fp16 true", None):
-        warn("--fp16 true: float16 autocast needs a GPU, so the run is in float32: leave it out")
-    reasons = {flag: reason for flag, dtype in asked.items() if (reason := why_emulated(dtype))}
-    if reasons:
-        named, why = " and ".join(reasons), "; ".join(dict.fromkeys(reasons.values()))
-        warn(f"{named}: {why}. It is emulated, which takes up to 60 times as long as float32: leave {named} out")
+  """One warning for all parsed flags, those of the trainer included, whose precision this CPU emulates."""
+  asked = {f"--{name} {value}": value for name in ("dtype", "reward_dtype") if (value := flags.get(name))}
+  of_trainer = flags.get("trainer_arguments") or []
+  words = [*of_trainer, *(["--bf16"] if flags.get("bf16") else []), "--"]
+  for word, after in itertools.pairwise(words):
+    name, _, value = word.removeprefix("--").partition("=")
+    value = value or ("true" if after.startswith("--") else after)
+    if name in AUTOCAST and value.lower() in ("true", "t", "yes", "y", "1"):
+      asked[f"--{name} true"] = AUTOCAST[name]
+  asked = {flag: dtype for flag, dtype in asked.items() if dtype != "float32"}
+  forced = "cpu" if "--use_cpu" in of_trainer else None
+  if not asked or not (flags.get("device") or forced or best_device()).startswith("cpu"):
+    return
+  if asked.pop("--fp16 true", None):
+    warn("--fp16 true: float16 autocast needs a GPU, so the run is in float32: leave it out")
+  reasons = {flag: reason for flag, dtype in asked.items() if (reason := why_emulated(dtype))}
+  if reasons:
+    named, why = " and ".join(reasons), "; ".join(dict.fromkeys(reasons.values()))
+    warn(f"{named}: {why}. It is emulated, which takes up to 60 times as long as float32: leave {named} out")
 
 
 def precision(given: Mapping[str, Any] = MappingProxyType({}), parameters: float = 0) -> dict[str, bool]:
-    """`bf16`, `fp16` and `use_cpu` of a training run; weights stay fp32.
+  """`bf16`, `fp16` and `use_cpu` of a training run; weights stay fp32.
 
-    A GPU takes bf16 where it has it, else fp16; a CPU bf16 where it has the instructions and the model BF16_FROM parameters
-    (0 for a policy). given: the user's fields, which win, but for fp16 on a CPU.
-    """
-    import torch
+  A GPU takes bf16 where it has it, else fp16; a CPU bf16 where it has the instructions and the model BF16_FROM parameters
+  (0 for a policy). given: the user's fields, which win, but for fp16 on a CPU.
+  """
+  import torch
 
-    mps, cuda = torch.backends.mps.is_available(), torch.cuda.is_available()
-    on_cpu = bool(given.get("use_cpu")) or not (cuda or mps)
-    if on_cpu:
-        bf16, fp16 = parameters >= BF16_FROM and not why_emulated("bfloat16"), False
-    else:
-        bf16 = cuda and torch.cuda.is_bf16_supported()
-        fp16 = cuda and not bf16
-    asked = bool(given.get("bf16") or (given.get("fp16") and not on_cpu))
-    chosen = {"bf16": bf16 and not asked, "fp16": fp16 and not asked}
-    chosen |= {name: bool(given[name]) for name in chosen if given.get(name) is not None}
-    return {"bf16": chosen["bf16"], "fp16": chosen["fp16"] and not on_cpu, "use_cpu": on_cpu}
+  mps, cuda = torch.backends.mps.is_available(), torch.cuda.is_available()
+  on_cpu = bool(given.get("use_cpu")) or not (cuda or mps)
+  if on_cpu:
+    bf16, fp16 = parameters >= BF16_FROM and not why_emulated("bfloat16"), False
+  else:
+    bf16 = cuda and torch.cuda.is_bf16_supported()
+    fp16 = cuda and not bf16
+  asked = bool(given.get("bf16") or (given.get("fp16") and not on_cpu))
+  chosen = {"bf16": bf16 and not asked, "fp16": fp16 and not asked}
+  chosen |= {name: bool(given[name]) for name in chosen if given.get(name) is not None}
+  return {"bf16": chosen["bf16"], "fp16": chosen["fp16"] and not on_cpu, "use_cpu": on_cpu}

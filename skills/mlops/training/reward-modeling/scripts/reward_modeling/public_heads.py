@@ -11,189 +11,189 @@ from .errors import ModelError
 
 Shapes = Mapping[str, tuple[int, ...]]
 ATTRIBUTES = tuple(
-    f"{data}-{name}"
-    for data, names in {
-        "helpsteer": "helpfulness correctness coherence complexity verbosity",
-        "ultrafeedback": "overall_score instruction_following truthfulness honesty helpfulness",
-        "beavertails": "is_safe",
-        "prometheus": "score",
-        "argilla": "overall_quality judge_lm",
-        "code": "complexity style explanation instruction-following readability",
-    }.items()
-    for name in names.split()
+  f"{data}-{name}"
+  for data, names in {
+    "helpsteer": "helpfulness correctness coherence complexity verbosity",
+    "ultrafeedback": "overall_score instruction_following truthfulness honesty helpfulness",
+    "beavertails": "is_safe",
+    "prometheus": "score",
+    "argilla": "overall_quality judge_lm",
+    "code": "complexity style explanation instruction-following readability",
+  }.items()
+  for name in names.split()
 )
 """Of ArmoRM (arXiv:2406.12845, table 1), of which the first five are HelpSteer2's."""
 
 
 def stack(width: int, shapes: Shapes, activation: type[nn.Module] = nn.ReLU) -> nn.Sequential:
-    """The layers of `0.weight`, `0.bias`, `2.weight`, ... with the activation at the numbers between."""
-    layers = nn.Sequential()
-    for number in range(1 + max(int(name.split(".")[0]) for name in shapes)):
-        weight = shapes.get(f"{number}.weight")
-        if weight is None:
-            layers.append(activation())
-        elif f"{number}.running_mean" in shapes:
-            layers.append(nn.BatchNorm1d(width))
-        else:
-            layers.append(nn.Linear(width, weight[0], bias=f"{number}.bias" in shapes))
-            width = weight[0]
-    return layers
+  """The layers of `0.weight`, `0.bias`, `2.weight`, ... with the activation at the numbers between."""
+  layers = nn.Sequential()
+  for number in range(1 + max(int(name.split(".")[0]) for name in shapes)):
+    weight = shapes.get(f"{number}.weight")
+    if weight is None:
+      layers.append(activation())
+    elif f"{number}.running_mean" in shapes:
+      layers.append(nn.BatchNorm1d(width))
+    else:
+      layers.append(nn.Linear(width, weight[0], bias=f"{number}.bias" in shapes))
+      width = weight[0]
+  return layers
 
 
 def part(shapes: Shapes, name: str) -> Shapes:
-    return {key.removeprefix(f"{name}."): shape for key, shape in shapes.items() if key.startswith(f"{name}.")}
+  return {key.removeprefix(f"{name}."): shape for key, shape in shapes.items() if key.startswith(f"{name}.")}
 
 
 class Head(nn.Module):
-    attributes: tuple[str, ...] = ()
+  attributes: tuple[str, ...] = ()
 
-    def __init__(self, config, shapes: Shapes, **options):
-        super().__init__()
-        self.width, self.shapes = config.get_text_config().hidden_size, shapes
-        try:
-            self.build(config, **options)
-        except (KeyError, ValueError) as error:  # a shape, or all shapes of a part, that are not there
-            what = f"the head lacks a tensor ({error}): it has {', '.join(sorted(shapes))}"
-            raise ModelError(what, hint="fetch all files of the model") from error
+  def __init__(self, config, shapes: Shapes, **options):
+    super().__init__()
+    self.width, self.shapes = config.get_text_config().hidden_size, shapes
+    try:
+      self.build(config, **options)
+    except (KeyError, ValueError) as error:  # a shape, or all shapes of a part, that are not there
+      what = f"the head lacks a tensor ({error}): it has {', '.join(sorted(shapes))}"
+      raise ModelError(what, hint="fetch all files of the model") from error
 
-    def forward(self, hidden: Tensor) -> Tensor:
-        flat = hidden.flatten(0, -2).to(next(self.parameters()).dtype)
-        with torch.autocast(hidden.device.type, enabled=False):
-            return self.numbers(flat).unflatten(0, hidden.shape[:-1])
+  def forward(self, hidden: Tensor) -> Tensor:
+    flat = hidden.flatten(0, -2).to(next(self.parameters()).dtype)
+    with torch.autocast(hidden.device.type, enabled=False):
+      return self.numbers(flat).unflatten(0, hidden.shape[:-1])
 
-    def combine(self, numbers: Tensor) -> Tensor:
-        return numbers[:, -1, :1]
+  def combine(self, numbers: Tensor) -> Tensor:
+    return numbers[:, -1, :1]
 
 
 class Stack(Head):
-    """One linear layer, or several with an activation between them."""
+  """One linear layer, or several with an activation between them."""
 
-    outputs: tuple[int, ...] = (1,)
+  outputs: tuple[int, ...] = (1,)
 
-    def build(self, config) -> None:
-        layers = stack(self.width, self.shapes)
-        if (found := layers[-1].out_features) not in self.outputs:
-            raise ModelError(f"the head gives {found} numbers, of which none is known to be the reward")
-        for name, layer in layers.named_children():
-            self.add_module(name, layer)
+  def build(self, config) -> None:
+    layers = stack(self.width, self.shapes)
+    if (found := layers[-1].out_features) not in self.outputs:
+      raise ModelError(f"the head gives {found} numbers, of which none is known to be the reward")
+    for name, layer in layers.named_children():
+      self.add_module(name, layer)
 
-    def numbers(self, hidden: Tensor) -> Tensor:
-        for layer in self.children():
-            hidden = layer(hidden)
-        return hidden
+  def numbers(self, hidden: Tensor) -> Tensor:
+    for layer in self.children():
+      hidden = layer(hidden)
+    return hidden
 
 
 class StepLogits(Stack):
-    """The log-odds of a step, or its two logits (incorrect, correct), at any number of positions."""
+  """The log-odds of a step, or its two logits (incorrect, correct), at any number of positions."""
 
-    outputs = (1, 2)
-    combine = None
+  outputs = (1, 2)
+  combine = None
 
 
 class Second(Stack):
-    """The second number, beside it the first, which is of length (ODIN, arXiv:2402.07319)."""
+  """The second number, beside it the first, which is of length (ODIN, arXiv:2402.07319)."""
 
-    attributes, outputs = ("length",), (2,)
+  attributes, outputs = ("length",), (2,)
 
-    def combine(self, numbers: Tensor) -> Tensor:
-        return numbers[:, -1].flip(-1)
+  def combine(self, numbers: Tensor) -> Tensor:
+    return numbers[:, -1].flip(-1)
 
 
 class Difference(Stack):
-    outputs = (2,)
+  outputs = (2,)
 
-    def combine(self, numbers: Tensor) -> Tensor:
-        return numbers[:, -1, :1] - numbers[:, -1, 1:]
+  def combine(self, numbers: Tensor) -> Tensor:
+    return numbers[:, -1, :1] - numbers[:, -1, 1:]
 
 
 class Probability(Difference):
-    def combine(self, numbers: Tensor) -> Tensor:
-        return super().combine(numbers).sigmoid()
+  def combine(self, numbers: Tensor) -> Tensor:
+    return super().combine(numbers).sigmoid()
 
 
 class Normalized(Stack):
-    """A linear layer normalized by saved statistics, where the config says so; a cost is negated, and only scaled (Safe-RLHF,
-    arXiv:2310.12773; OpenRLHF)."""
+  """A linear layer normalized by saved statistics, where the config says so; a cost is negated, and only scaled (Safe-RLHF,
+  arXiv:2310.12773; OpenRLHF)."""
 
-    def build(self, config, cost: bool = False) -> None:
-        self.cost, self.attributes = cost, ("cost",) if cost else ()
-        self.used = getattr(config, "do_normalize", False) or getattr(config, "normalize_reward", False)
-        self.statistics = {name: getattr(config, name) for name in ("mean", "var", "std") if hasattr(config, name)}
-        for name in self.shapes.keys() & {"mean", "var"}:
-            self.register_buffer(name, torch.ones(self.shapes[name]))
-        self.shapes = {name: shape for name, shape in self.shapes.items() if name[0].isdigit()}
-        super().build(config)
+  def build(self, config, cost: bool = False) -> None:
+    self.cost, self.attributes = cost, ("cost",) if cost else ()
+    self.used = getattr(config, "do_normalize", False) or getattr(config, "normalize_reward", False)
+    self.statistics = {name: getattr(config, name) for name in ("mean", "var", "std") if hasattr(config, name)}
+    for name in self.shapes.keys() & {"mean", "var"}:
+      self.register_buffer(name, torch.ones(self.shapes[name]))
+    self.shapes = {name: shape for name, shape in self.shapes.items() if name[0].isdigit()}
+    super().build(config)
 
-    def numbers(self, hidden: Tensor) -> Tensor:
-        number = super().numbers(hidden)
-        if not self.used:
-            return number
-        saved = {name: number.new_tensor(value) for name, value in self.statistics.items()} | dict(self.named_buffers())
-        shifted = number if self.cost else number - saved["mean"]
-        return shifted / (saved["std"] if "std" in saved else saved["var"].sqrt() + 1e-8)
+  def numbers(self, hidden: Tensor) -> Tensor:
+    number = super().numbers(hidden)
+    if not self.used:
+      return number
+    saved = {name: number.new_tensor(value) for name, value in self.statistics.items()} | dict(self.named_buffers())
+    shifted = number if self.cost else number - saved["mean"]
+    return shifted / (saved["std"] if "std" in saved else saved["var"].sqrt() + 1e-8)
 
-    def combine(self, numbers: Tensor) -> Tensor:
-        number = numbers[:, -1]
-        return torch.cat([-number, number], 1) if self.cost else number
+  def combine(self, numbers: Tensor) -> Tensor:
+    number = numbers[:, -1]
+    return torch.cat([-number, number], 1) if self.cost else number
 
 
 class Marked(Head):
-    """A against B, by the states at the marks of source, A and B (arXiv:2306.02561, section 3.3)."""
+  """A against B, by the states at the marks of source, A and B (arXiv:2306.02561, section 3.3)."""
 
-    def build(self, config) -> None:
-        self.layers = stack(2 * self.width, part(self.shapes, "layers"), nn.Tanh)
+  def build(self, config) -> None:
+    self.layers = stack(2 * self.width, part(self.shapes, "layers"), nn.Tanh)
 
-    def numbers(self, hidden: Tensor) -> Tensor:
-        return hidden
+  def numbers(self, hidden: Tensor) -> Tensor:
+    return hidden
 
-    def combine(self, numbers: Tensor) -> Tensor:
-        source, first, second = numbers.unbind(1)
-        first, second = (self.layers(torch.cat([source, answer], -1)) for answer in (first, second))
-        return (first - second).mean(-1, keepdim=True)
+  def combine(self, numbers: Tensor) -> Tensor:
+    source, first, second = numbers.unbind(1)
+    first, second = (self.layers(torch.cat([source, answer], -1)) for answer in (first, second))
+    return (first - second).mean(-1, keepdim=True)
 
 
 class Weighted(Head):
-    """Means of attributes beside their spreads, summed with weights, fixed or of a gate (URM, arXiv:2410.00847)."""
+  """Means of attributes beside their spreads, summed with weights, fixed or of a gate (URM, arXiv:2410.00847)."""
 
-    attributes, activation = ATTRIBUTES[:5], nn.SELU
+  attributes, activation = ATTRIBUTES[:5], nn.SELU
 
-    def build(self, config, weights: tuple[float, ...] = ()) -> None:
-        self.fixed = weights
-        self.objectives = stack(self.width, part(self.shapes, "objectives"))
-        self.gate = None if weights else stack(self.width, part(self.shapes, "gate"), self.activation)
+  def build(self, config, weights: tuple[float, ...] = ()) -> None:
+    self.fixed = weights
+    self.objectives = stack(self.width, part(self.shapes, "objectives"))
+    self.gate = None if weights else stack(self.width, part(self.shapes, "gate"), self.activation)
 
-    def mean_of(self, values: Tensor) -> Tensor:
-        return values[..., 0]
+  def mean_of(self, values: Tensor) -> Tensor:
+    return values[..., 0]
 
-    def numbers(self, hidden: Tensor) -> Tensor:
-        means = self.mean_of(self.objectives(hidden).unflatten(-1, (len(self.attributes), -1)))
-        weights = self.gate(hidden) if self.gate else means.new_tensor(self.fixed).expand_as(means)
-        return torch.cat([means, weights], -1)
+  def numbers(self, hidden: Tensor) -> Tensor:
+    means = self.mean_of(self.objectives(hidden).unflatten(-1, (len(self.attributes), -1)))
+    weights = self.gate(hidden) if self.gate else means.new_tensor(self.fixed).expand_as(means)
+    return torch.cat([means, weights], -1)
 
-    def combine(self, numbers: Tensor) -> Tensor:
-        means, weights = numbers[:, -1].chunk(2, -1)
-        return torch.cat([(means * weights).sum(-1, keepdim=True), means], -1)
+  def combine(self, numbers: Tensor) -> Tensor:
+    means, weights = numbers[:, -1].chunk(2, -1)
+    return torch.cat([(means * weights).sum(-1, keepdim=True), means], -1)
 
 
 class Gated(Weighted):
-    """Attributes, mixed by the softmax of a gate that reads another token (ArmoRM, arXiv:2406.12845, section 3.2); of quantiles their
-    mean (QRM, arXiv:2409.10164). adjusted: attributes after the transform."""
+  """Attributes, mixed by the softmax of a gate that reads another token (ArmoRM, arXiv:2406.12845, section 3.2); of quantiles their
+  mean (QRM, arXiv:2409.10164). adjusted: attributes after the transform."""
 
-    activation = nn.ReLU
+  activation = nn.ReLU
 
-    def build(self, config, adjusted: bool = False) -> None:
-        super().build(config)
-        self.adjusted, self.temperature = adjusted, getattr(config, "gating_temperature", 10)
-        self.transform = nn.Parameter(torch.empty(self.shapes["transform"]))
-        self.scale = nn.Parameter(torch.ones(self.shapes["scale"]))
-        self.attributes = ATTRIBUTES[: len(self.transform)]
+  def build(self, config, adjusted: bool = False) -> None:
+    super().build(config)
+    self.adjusted, self.temperature = adjusted, getattr(config, "gating_temperature", 10)
+    self.transform = nn.Parameter(torch.empty(self.shapes["transform"]))
+    self.scale = nn.Parameter(torch.ones(self.shapes["scale"]))
+    self.attributes = ATTRIBUTES[: len(self.transform)]
 
-    def mean_of(self, values: Tensor) -> Tensor:
-        return values.mean(-1)
+  def mean_of(self, values: Tensor) -> Tensor:
+    return values.mean(-1)
 
-    def combine(self, numbers: Tensor) -> Tensor:
-        attributes, gate = numbers[:, -1].chunk(2, -1)[0], numbers[:, 0].chunk(2, -1)[1]
-        weights = torch.softmax(gate / self.temperature, -1) * self.scale[0]
-        adjusted = attributes @ self.transform
-        reward = (weights * adjusted).sum(-1, keepdim=True)
-        return torch.cat([reward, adjusted if self.adjusted else attributes], -1)
+  def combine(self, numbers: Tensor) -> Tensor:
+    attributes, gate = numbers[:, -1].chunk(2, -1)[0], numbers[:, 0].chunk(2, -1)[1]
+    weights = torch.softmax(gate / self.temperature, -1) * self.scale[0]
+    adjusted = attributes @ self.transform
+    reward = (weights * adjusted).sum(-1, keepdim=True)
+    return torch.cat([reward, adjusted if self.adjusted else attributes], -1)

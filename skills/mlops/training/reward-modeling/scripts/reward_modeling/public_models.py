@@ -25,231 +25,229 @@ UNUSED = re.compile(r"^(lm_head|embed_out|output)\.|^normalizer\.count$|\.inv_fr
 
 
 def load_any(
-    path: str, reference: str | None, *, kind: Kind, compares: bool = False, **run
+  path: str, reference: str | None, *, kind: Kind, compares: bool = False, **run
 ) -> tuple[checkpoints.Loaded, Family | None]:
-    """A model of ours or of others, with its family if any. reference: of a log-ratio. compares: whether one that compares answers
-    is wanted; another is a ModelError."""
-    family = recognize_family(path)
-    if compares != bool(family and family.compares):
-        found = "scores each answer alone" if compares else "compares answers: its rewards hold within a prompt only"
-        hint = "load it with RewardModel" if compares else "rank with score.py, or give a model that scores each answer"
-        raise ModelError(f"{path} {found}", hint=hint)
-    needed = family and family.reference
-    reference = reference or (family and family.own.get("reference"))
-    if not (reference or needed):
-        if family is None or family.head is None:
-            return checkpoints.load(path, kind=kind, **run), family
-        checkpoints.check_kind(path, family, kind)
-        return load_family(path, family, **run), family
-    if not reference:
-        what = f"the reward of {path} is a log-ratio with a reference model"
-        raise UsageError(what, hint=f"give --reference_model_name_or_path, by its authors {needed}")
-    if not needed and (family or checkpoints.kind_of(path)):
-        raise UsageError(f"{path} has a reward of its own", hint="leave out --reference_model_name_or_path")
-    from .implicit import load_log_ratio
+  """A model of ours or of others, with its family if any. reference: of a log-ratio. compares: whether one that compares answers
+  is wanted; another is a ModelError."""
+  family = recognize_family(path)
+  if compares != bool(family and family.compares):
+    found = "scores each answer alone" if compares else "compares answers: its rewards hold within a prompt only"
+    hint = "load it with RewardModel" if compares else "rank with score.py, or give a model that scores each answer"
+    raise ModelError(f"{path} {found}", hint=hint)
+  needed = family and family.reference
+  reference = reference or (family and family.own.get("reference"))
+  if not (reference or needed):
+    if family is None or family.head is None:
+      return checkpoints.load(path, kind=kind, **run), family
+    checkpoints.check_kind(path, family, kind)
+    return load_family(path, family, **run), family
+  if not reference:
+    what = f"the reward of {path} is a log-ratio with a reference model"
+    raise UsageError(what, hint=f"give --reference_model_name_or_path, by its authors {needed}")
+  if not needed and (family or checkpoints.kind_of(path)):
+    raise UsageError(f"{path} has a reward of its own", hint="leave out --reference_model_name_or_path")
+  from .implicit import load_log_ratio
 
-    of_steps = {"scale": family.scale, "of_steps": True} if family else {}
-    return made_ready(*load_log_ratio(path, reference, **of_steps, **run)), family
+  of_steps = {"scale": family.scale, "of_steps": True} if family else {}
+  return made_ready(*load_log_ratio(path, reference, **of_steps, **run)), family
 
 
 def load_family(path: str, family: Family, *, dtype: str, device: str | None) -> checkpoints.Loaded:
-    """A public model with a head of its own, which stays in fp32. Raises ModelError where a tensor or token is missing."""
-    import torch
+  """A public model with a head of its own, which stays in fp32. Raises ModelError where a tensor or token is missing."""
+  import torch
 
-    from . import public_heads
+  from . import public_heads
 
-    device = usable(device or best_device())
-    folder = fetched(path)
-    tokenizer, config = tokenizer_of(folder, family), trunk_config(folder, family)
-    state = under_own_names(path, loaded_by(path, lambda: read_tensors(folder)), family, tokenizer)
-    split_attention(state, config)
-    shapes = {name.removeprefix("score."): tuple(own.shape) for name, own in state.items() if name.startswith("score.")}
-    if not shapes:
-        raise ModelError(f"{path} lacks its head ({family.called})", hint="fetch all of its files")
-    made = model_class(config, family, getattr(public_heads, str(family.head)), shapes)
-    asked = {"dtype": getattr(torch, dtype), "output_loading_info": True, "ignore_mismatched_sizes": True}
-    with without_reports():
-        model, info = loaded_by(path, lambda: made.from_pretrained(None, config=config, state_dict=state, **asked))
-    model.score.to(torch.float64 if dtype == "float64" else torch.float32)
-    notes = [_read_by(path, family), *check_loaded(path, model, info, scores=False, strict=True)]
-    missing = sorted(name for name in info["missing_keys"] if not name.endswith(".num_batches_tracked"))
-    if missing:
-        raise ModelError(f"{path} lacks {len(missing)} tensors, the first is {missing[0]}")
-    if not any(folder.glob("*.safetensors")):
-        notes.append("weights: a pickle, of which only tensors are read; safetensors are safer")
-    if files := own_code(path):
-        notes.append(f"{', '.join(files)}: not run, the classes of transformers are used instead")
-    check_embedded(path, tokenizer, model.get_input_embeddings().num_embeddings)
-    return made_ready(model.to(device), tokenizer, notes)
+  device = usable(device or best_device())
+  folder = fetched(path)
+  tokenizer, config = tokenizer_of(folder, family), trunk_config(folder, family)
+  state = under_own_names(path, loaded_by(path, lambda: read_tensors(folder)), family, tokenizer)
+  split_attention(state, config)
+  shapes = {name.removeprefix("score."): tuple(own.shape) for name, own in state.items() if name.startswith("score.")}
+  if not shapes:
+    raise ModelError(f"{path} lacks its head ({family.called})", hint="fetch all of its files")
+  made = model_class(config, family, getattr(public_heads, str(family.head)), shapes)
+  asked = {"dtype": getattr(torch, dtype), "output_loading_info": True, "ignore_mismatched_sizes": True}
+  with without_reports():
+    model, info = loaded_by(path, lambda: made.from_pretrained(None, config=config, state_dict=state, **asked))
+  model.score.to(torch.float64 if dtype == "float64" else torch.float32)
+  notes = [_read_by(path, family), *check_loaded(path, model, info, scores=False, strict=True)]
+  missing = sorted(name for name in info["missing_keys"] if not name.endswith(".num_batches_tracked"))
+  if missing:
+    raise ModelError(f"{path} lacks {len(missing)} tensors, the first is {missing[0]}")
+  if not any(folder.glob("*.safetensors")):
+    notes.append("weights: a pickle, of which only tensors are read; safetensors are safer")
+  if files := own_code(path):
+    notes.append(f"{', '.join(files)}: not run, the classes of transformers are used instead")
+  check_embedded(path, tokenizer, model.get_input_embeddings().num_embeddings)
+  return made_ready(model.to(device), tokenizer, notes)
 
 
 def _read_by(path: str, family: Family) -> str:
-    return f"{path}: {family.called}, read by {family.how}"
+  return f"{path}: {family.called}, read by {family.how}"
 
 
 def made_ready(model, tokenizer, notes: list[str]) -> checkpoints.Loaded:
-    if tokenizer.pad_token is None:  # any token will do after the mask
-        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(0)
-    tokenizer.padding_side, model.config.get_text_config().pad_token_id = "right", tokenizer.pad_token_id
-    return checkpoints.Loaded(model.eval(), tokenizer, "loaded", notes)
+  if tokenizer.pad_token is None:  # any token will do after the mask
+    tokenizer.pad_token = tokenizer.convert_ids_to_tokens(0)
+  tokenizer.padding_side, model.config.get_text_config().pad_token_id = "right", tokenizer.pad_token_id
+  return checkpoints.Loaded(model.eval(), tokenizer, "loaded", notes)
 
 
 def fetched(path: str) -> Path:
-    folder = Path(path)
-    if not folder.is_dir():
-        from huggingface_hub import snapshot_download
+  folder = Path(path)
+  if not folder.is_dir():
+    from huggingface_hub import snapshot_download
 
-        kinds = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
-        folder = loaded_by(path, lambda: Path(snapshot_download(path, allow_patterns=kinds)))
-        if not any(folder.glob("*.safetensors")):
-            loaded_by(path, lambda: snapshot_download(path, allow_patterns=["*.bin"]))
-    check_folder(str(folder))
-    return folder
+    kinds = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+    folder = loaded_by(path, lambda: Path(snapshot_download(path, allow_patterns=kinds)))
+    if not any(folder.glob("*.safetensors")):
+      loaded_by(path, lambda: snapshot_download(path, allow_patterns=["*.bin"]))
+  check_folder(str(folder))
+  return folder
 
 
 def tokenizer_of(folder: Path, family: Family) -> Any:
-    import transformers
+  import transformers
 
-    if family.tokenizer is None:
-        return read_tokenizer(str(folder))
-    whole = (folder / "tokenizer.json").is_file()
-    made = getattr(transformers, "PreTrainedTokenizerFast" if whole else family.tokenizer)
-    return loaded_by(str(folder), lambda: made.from_pretrained(folder, trust_remote_code=False))
+  if family.tokenizer is None:
+    return read_tokenizer(str(folder))
+  whole = (folder / "tokenizer.json").is_file()
+  made = getattr(transformers, "PreTrainedTokenizerFast" if whole else family.tokenizer)
+  return loaded_by(str(folder), lambda: made.from_pretrained(folder, trust_remote_code=False))
 
 
 def trunk_config(folder: Path, family: Family) -> Any:
-    from transformers import AutoConfig
+  from transformers import AutoConfig
 
-    if family.trunk is None:
-        return loaded_by(str(folder), lambda: AutoConfig.from_pretrained(folder, trust_remote_code=False))
-    fields = read_json(folder / CONFIG)
-    return AutoConfig.for_model(
-        family.trunk, **{key: fields[key] for key in fields.keys() - {"model_type", "auto_map"}}
-    )
+  if family.trunk is None:
+    return loaded_by(str(folder), lambda: AutoConfig.from_pretrained(folder, trust_remote_code=False))
+  fields = read_json(folder / CONFIG)
+  return AutoConfig.for_model(family.trunk, **{key: fields[key] for key in fields.keys() - {"model_type", "auto_map"}})
 
 
 def model_class(config, family: Family, head: type, shapes: dict[str, tuple[int, ...]]) -> type:
-    """The trunk of this config as `model`, the head as `score`. Logits are [B, T, k], pooled [B, k]."""
-    from transformers import AutoModel, PreTrainedModel
-    from transformers.modeling_outputs import TokenClassifierOutput
+  """The trunk of this config as `model`, the head as `score`. Logits are [B, T, k], pooled [B, k]."""
+  from transformers import AutoModel, PreTrainedModel
+  from transformers.modeling_outputs import TokenClassifierOutput
 
-    trunk = AutoModel._model_mapping[type(config)]
-    parent = next(base for base in trunk.__mro__[1:] if issubclass(base, PreTrainedModel))
+  trunk = AutoModel._model_mapping[type(config)]
+  parent = next(base for base in trunk.__mro__[1:] if issubclass(base, PreTrainedModel))
 
-    class Public(parent):
-        base_model_prefix = "model"
-        _keep_in_fp32_modules_strict = frozenset(("score",))
+  class Public(parent):
+    base_model_prefix = "model"
+    _keep_in_fp32_modules_strict = frozenset(("score",))
 
-        def __init__(self, config):
-            super().__init__(config)
-            self.model, self.score = trunk(config), head(config, shapes, **family.options)
-            self.post_init()
+    def __init__(self, config):
+      super().__init__(config)
+      self.model, self.score = trunk(config), head(config, shapes, **family.options)
+      self.post_init()
 
-        def forward(self, input_ids, attention_mask=None) -> TokenClassifierOutput:
-            hidden = self.model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).last_hidden_state
-            if family.pooled:
-                mask = attention_mask[..., None]
-                hidden = (hidden * mask).sum(1) / mask.sum(1)
-            return TokenClassifierOutput(logits=self.score(hidden))
+    def forward(self, input_ids, attention_mask=None) -> TokenClassifierOutput:
+      hidden = self.model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).last_hidden_state
+      if family.pooled:
+        mask = attention_mask[..., None]
+        hidden = (hidden * mask).sum(1) / mask.sum(1)
+      return TokenClassifierOutput(logits=self.score(hidden))
 
-    return Public
+  return Public
 
 
 def read_tensors(folder: Path) -> dict[str, Any]:
-    from safetensors.torch import load_file
+  from safetensors.torch import load_file
 
-    index, files = folder / INDEX, sorted(folder.glob("*.safetensors"))
-    if index.is_file():  # beside its shards lies a head, or the same weights in another layout
-        shards = set(read_json(index)["weight_map"].values())
-        files = [file for file in files if file.name in shards or "head" in file.name]
-    state: dict[str, Any] = {}
-    for file in files or [folder / name for name in pickled_weights(folder)]:
-        state |= load_file(file) if files else pickled(file)
-    return state
+  index, files = folder / INDEX, sorted(folder.glob("*.safetensors"))
+  if index.is_file():  # beside its shards lies a head, or the same weights in another layout
+    shards = set(read_json(index)["weight_map"].values())
+    files = [file for file in files if file.name in shards or "head" in file.name]
+  state: dict[str, Any] = {}
+  for file in files or [folder / name for name in pickled_weights(folder)]:
+    state |= load_file(file) if files else pickled(file)
+  return state
 
 
 def under_own_names(path: str, state: dict[str, Any], family: Family, tokenizer) -> dict[str, Any]:
-    """The tensors that take part, under the names of `model_class`."""
-    found = {}
-    if family.tokens:
-        tied = (own for name, own in state.items() if name.endswith("embed_tokens.weight"))
-        rows = state["lm_head.weight"] if "lm_head.weight" in state else next(tied, None)
-        if rows is not None:
-            found["score.0.weight"] = rows[[token_id(path, tokenizer, token) for token in family.tokens]]
-    for name, tensor in state.items():
-        if not UNUSED.search(name):
-            renamed = (re.sub(*rule, name) for rule in (*family.weights.items(), TRUNK))
-            found[next((new for new in renamed if new != name), name)] = tensor
-    return found
+  """The tensors that take part, under the names of `model_class`."""
+  found = {}
+  if family.tokens:
+    tied = (own for name, own in state.items() if name.endswith("embed_tokens.weight"))
+    rows = state["lm_head.weight"] if "lm_head.weight" in state else next(tied, None)
+    if rows is not None:
+      found["score.0.weight"] = rows[[token_id(path, tokenizer, token) for token in family.tokens]]
+  for name, tensor in state.items():
+    if not UNUSED.search(name):
+      renamed = (re.sub(*rule, name) for rule in (*family.weights.items(), TRUNK))
+      found[next((new for new in renamed if new != name), name)] = tensor
+  return found
 
 
 def split_attention(state: dict[str, Any], config) -> None:
-    """InternLM2's `wqkv` as Llama's three projections: of each key head its queries, then its key, then its value."""
-    heads = config.get_text_config()
-    for name in [name for name in state if name.endswith(".attention.wqkv.weight")]:
-        fused = state.pop(name)
-        queries, keys = heads.num_attention_heads // heads.num_key_value_heads, heads.num_key_value_heads
-        grouped = fused.view(keys, queries + 2, -1, fused.shape[-1])
-        for part, own in zip("qkv", (grouped[:, :queries], grouped[:, -2], grouped[:, -1]), strict=True):
-            state[name.replace("attention.wqkv", f"self_attn.{part}_proj")] = own.reshape(-1, fused.shape[-1])
+  """InternLM2's `wqkv` as Llama's three projections: of each key head its queries, then its key, then its value."""
+  heads = config.get_text_config()
+  for name in [name for name in state if name.endswith(".attention.wqkv.weight")]:
+    fused = state.pop(name)
+    queries, keys = heads.num_attention_heads // heads.num_key_value_heads, heads.num_key_value_heads
+    grouped = fused.view(keys, queries + 2, -1, fused.shape[-1])
+    for part, own in zip("qkv", (grouped[:, :queries], grouped[:, -2], grouped[:, -1]), strict=True):
+      state[name.replace("attention.wqkv", f"self_attn.{part}_proj")] = own.reshape(-1, fused.shape[-1])
 
 
 def token_id(path: str, tokenizer, token: int | str) -> int:
-    ids = [token] if isinstance(token, int) else tokenizer(token, add_special_tokens=False)["input_ids"]
-    if len(ids) != 1:
-        what = f"the tokenizer of {path} has no token {token!r}, whose logit is the reward"
-        raise ModelError(what, hint="restore the tokenizer that was saved with it")
-    return ids[0]
+  ids = [token] if isinstance(token, int) else tokenizer(token, add_special_tokens=False)["input_ids"]
+  if len(ids) != 1:
+    what = f"the tokenizer of {path} has no token {token!r}, whose logit is the reward"
+    raise ModelError(what, hint="restore the tokenizer that was saved with it")
+  return ids[0]
 
 
 def overridden(
-    path: str, loaded: checkpoints.Loaded, family: Family | None, text_format: str | None, template_path: str | None
+  path: str, loaded: checkpoints.Loaded, family: Family | None, text_format: str | None, template_path: str | None
 ) -> Family | None:
-    if text_format != "pair" and not template_path:
-        return replace(family, pair=False) if family and family.pair and text_format == "chat" else family
-    if loaded.card:
-        what = f"{path} renders text as in training, which its {CARD} describes"
-        raise UsageError(what, hint="leave out --chat_template_path and --text_format pair")
-    family = family or Family(path, "the flags", "the head of transformers")
-    if text_format != "pair":
-        return replace(family, template=read_chat_template(template_path), pair=False)
-    if scored_at(loaded.model) != "pooled":
-        raise UsageError("--text_format pair is for encoders", hint="leave it out, or give --chat_template_path")
-    return replace(family, pair=True)
+  if text_format != "pair" and not template_path:
+    return replace(family, pair=False) if family and family.pair and text_format == "chat" else family
+  if loaded.card:
+    what = f"{path} renders text as in training, which its {CARD} describes"
+    raise UsageError(what, hint="leave out --chat_template_path and --text_format pair")
+  family = family or Family(path, "the flags", "the head of transformers")
+  if text_format != "pair":
+    return replace(family, template=read_chat_template(template_path), pair=False)
+  if scored_at(loaded.model) != "pooled":
+    raise UsageError("--text_format pair is for encoders", hint="leave it out, or give --chat_template_path")
+  return replace(family, pair=True)
 
 
 def renderer_of(
-    loaded: checkpoints.Loaded, family: Family | None, path: str, text_format: str | None, separator: str | None = None
+  loaded: checkpoints.Loaded, family: Family | None, path: str, text_format: str | None, separator: str | None = None
 ) -> BaseRenderer:
-    tokenizer, notes = loaded.tokenizer, loaded.notes
-    rules = {"max_length": None, "text_format": "chat" if text_format in (None, "pair") else text_format}
-    if family and family.template:
-        tokenizer.chat_template = family.template
-    elif not tokenizer.chat_template:
-        prepared = prepare_tokenizer(tokenizer)
-        if not (family and (family.head == "Marked" or family.pair or family.opening is not None)):
-            notes += prepared  # else no text takes a template
-    if family is None:
-        from .implicit import AnswerRenderer
+  tokenizer, notes = loaded.tokenizer, loaded.notes
+  rules = {"max_length": None, "text_format": "chat" if text_format in (None, "pair") else text_format}
+  if family and family.template:
+    tokenizer.chat_template = family.template
+  elif not tokenizer.chat_template:
+    prepared = prepare_tokenizer(tokenizer)
+    if not (family and (family.head == "Marked" or family.pair or family.opening is not None)):
+      notes += prepared  # else no text takes a template
+  if family is None:
+    from .implicit import AnswerRenderer
 
-        return AnswerRenderer(tokenizer, **rules)
-    if family.own:
-        from .implicit import own_renderer
+    return AnswerRenderer(tokenizer, **rules)
+  if family.own:
+    from .implicit import own_renderer
 
-        return own_renderer(loaded.model, tokenizer, family, path, **rules)
-    if family.compares:
-        made = MarkedRenderer if family.head == "Marked" else AskedRenderer
-        return made(tokenizer, family, path=path, **rules)
-    own, rules["path"] = None if family.head else scored_at(loaded.model), path
-    if family.kind == "process":
-        made = PublicStepRenderer(tokenizer, family, separator=separator, scored_at=own or "last_token", **rules)
-    else:
-        if family.head is None:  # in place of what `checkpoints.load` says of a model that nobody knows
-            told = [note for note in notes if not note.startswith((f"{path} has no ", "chat template: the tok"))]
-            notes[:] = [_read_by(path, family), *told]
-        if family.pair and getattr(loaded.model.config, "type_vocab_size", 0) > 1:
-            loaded.model.register_forward_pre_hook(with_token_types(tokenizer.sep_token_id), with_kwargs=True)
-        place = "pooled" if family.pooled else own or "end"
-        made = PublicRenderer(tokenizer, family, scored_at=place, **rules)
-    notes.append(f"text: {family.text()}")
-    return made
+    return own_renderer(loaded.model, tokenizer, family, path, **rules)
+  if family.compares:
+    made = MarkedRenderer if family.head == "Marked" else AskedRenderer
+    return made(tokenizer, family, path=path, **rules)
+  own, rules["path"] = None if family.head else scored_at(loaded.model), path
+  if family.kind == "process":
+    made = PublicStepRenderer(tokenizer, family, separator=separator, scored_at=own or "last_token", **rules)
+  else:
+    if family.head is None:  # in place of what `checkpoints.load` says of a model that nobody knows
+      told = [note for note in notes if not note.startswith((f"{path} has no ", "chat template: the tok"))]
+      notes[:] = [_read_by(path, family), *told]
+    if family.pair and getattr(loaded.model.config, "type_vocab_size", 0) > 1:
+      loaded.model.register_forward_pre_hook(with_token_types(tokenizer.sep_token_id), with_kwargs=True)
+    place = "pooled" if family.pooled else own or "end"
+    made = PublicRenderer(tokenizer, family, scored_at=place, **rules)
+  notes.append(f"text: {family.text()}")
+  return made

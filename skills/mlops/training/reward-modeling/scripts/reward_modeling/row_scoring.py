@@ -40,250 +40,250 @@ ScoredRanking = tuple[Ranking, list[float | None], Columns]
 
 
 def list_public_models() -> PublicModels:
-    found, names = families(), ["family", "models", "reward"]
-    table("public models", names, [[one[name] for name in names] for one in found])
-    return PublicModels(found)
+  found, names = families(), ["family", "models", "reward"]
+  table("public models", names, [[one[name] for name in names] for one in found])
+  return PublicModels(found)
 
 
 def score(settings: ScoreSettings) -> ScoringResult | None:
-    """None in all processes but the first."""
-    team, several = processes.team(), settings.reward_model_path
-    if team and (settings.generate_with or settings.server or not settings.output):
-        hint = "add --output FILE; leave out --generate_with and --server, or torchrun"
-        raise UsageError("several processes score the rows of files, and the first writes one", hint=hint)
-    output = settings.output and check_output_file(settings.output, settings.overwrite, settings.input or ())
-    if settings.generate_with:
-        from .training.prompts import written_rankings
+  """None in all processes but the first."""
+  team, several = processes.team(), settings.reward_model_path
+  if team and (settings.generate_with or settings.server or not settings.output):
+    hint = "add --output FILE; leave out --generate_with and --server, or torchrun"
+    raise UsageError("several processes score the rows of files, and the first writes one", hint=hint)
+  output = settings.output and check_output_file(settings.output, settings.overwrite, settings.input or ())
+  if settings.generate_with:
+    from .training.prompts import written_rankings
 
-        rankings, completions = written_rankings(settings)
-    else:
-        rankings, completions = read_rankings(settings, check=not (team and team.rank))
-    model = _loaded(settings)
-    if team:
-        own = {name: value for name, value in asdict(settings).items() if name not in FREE}
-        team.keep(output, own, [*(settings.input or ()), *(several or [settings.model_name_or_path])])
-        for one in _parts(model):
-            one.team = team
-    summary, moved, rows = RowSummary(settings), Counter(), None
-    with progress("scoring", completions) as advance:
-        scored = summary.of(scored_rankings(model, rankings, settings, advance))
-        lines = map(to_json, counted(scored, moved))
-        if team and team.rank:
-            for _ in lines:
-                pass
-            return None
-        if output:
-            write_whole(output, lines)
-        else:
-            rows = [json.loads(line) for line in lines]
-    if team:
-        team.forget()
-    summary.show()
-    model.warn_of_losses()
-    summary.warn_of_lost_candidates()
+    rankings, completions = written_rankings(settings)
+  else:
+    rankings, completions = read_rankings(settings, check=not (team and team.rank))
+  model = _loaded(settings)
+  if team:
+    own = {name: value for name, value in asdict(settings).items() if name not in FREE}
+    team.keep(output, own, [*(settings.input or ()), *(several or [settings.model_name_or_path])])
+    for one in _parts(model):
+      one.team = team
+  summary, moved, rows = RowSummary(settings), Counter(), None
+  with progress("scoring", completions) as advance:
+    scored = summary.of(scored_rankings(model, rankings, settings, advance))
+    lines = map(to_json, counted(scored, moved))
+    if team and team.rank:
+      for _ in lines:
+        pass
+      return None
     if output:
-        log(f"wrote {summary.counts['prompts']} rows to {output}")
-    return _result(settings, model, summary, output=output and str(output), rows=rows, metadata_moved=tell_moved(moved))
+      write_whole(output, lines)
+    else:
+      rows = [json.loads(line) for line in lines]
+  if team:
+    team.forget()
+  summary.show()
+  model.warn_of_losses()
+  summary.warn_of_lost_candidates()
+  if output:
+    log(f"wrote {summary.counts['prompts']} rows to {output}")
+  return _result(settings, model, summary, output=output and str(output), rows=rows, metadata_moved=tell_moved(moved))
 
 
 def _parts(model: Model) -> list[Any]:
-    return [*getattr(model, "models", {"": model}).values()]
+  return [*getattr(model, "models", {"": model}).values()]
 
 
 def _loaded(settings: ScoreSettings) -> Model:
-    if settings.server:
-        from .remote import ServerRewards
+  if settings.server:
+    from .remote import ServerRewards
 
-        renderer = None if settings.api == SERVE else _renderer(settings)
-        how = {"api": settings.api, "concurrency": settings.concurrency, "key": settings.key()}
-        return ServerRewards(settings.server, renderer=renderer, **how)
-    model = settings.load()
-    if settings.write_card and is_first_process():
-        difference = keep_card(model, settings.model_name_or_path, Path(settings.write_card), settings.dtype)
-        state = "written" if difference is None else f"golden scores differ by at most {difference:.1e}"
-        log(f"card {settings.write_card}: {state}")
-    return model
+    renderer = None if settings.api == SERVE else _renderer(settings)
+    how = {"api": settings.api, "concurrency": settings.concurrency, "key": settings.key()}
+    return ServerRewards(settings.server, renderer=renderer, **how)
+  model = settings.load()
+  if settings.write_card and is_first_process():
+    difference = keep_card(model, settings.model_name_or_path, Path(settings.write_card), settings.dtype)
+    state = "written" if difference is None else f"golden scores differ by at most {difference:.1e}"
+    log(f"card {settings.write_card}: {state}")
+  return model
 
 
 def _renderer(settings: ScoreSettings) -> Renderer:
-    """Without the weights, where a card says how the model renders."""
-    path = settings.model_name_or_path
-    if settings.of_steps:
-        raise UsageError("steps are scored by serve.py alone", hint="leave --api out")
-    if not (card := read_card(path)):
-        return process.from_settings(settings).renderer
-    rendering = card["rendering"]
-    renderer = OUTCOME.renderer(read_tokenizer(path), rendering["scored_at"], rendering)
-    renderer.max_length = settings.max_length or rendering["max_length"]
-    renderer.overlong = settings.overlong or rendering["overlong"]
-    return renderer
+  """Without the weights, where a card says how the model renders."""
+  path = settings.model_name_or_path
+  if settings.of_steps:
+    raise UsageError("steps are scored by serve.py alone", hint="leave --api out")
+  if not (card := read_card(path)):
+    return process.from_settings(settings).renderer
+  rendering = card["rendering"]
+  renderer = OUTCOME.renderer(read_tokenizer(path), rendering["scored_at"], rendering)
+  renderer.max_length = settings.max_length or rendering["max_length"]
+  renderer.overlong = settings.overlong or rendering["overlong"]
+  return renderer
 
 
 def _result(settings: ScoreSettings, model: Model, summary: RowSummary, **more: Any) -> ScoringResult:
-    counts = sum((one.renderer.counts for one in _parts(model) if one.renderer), summary.counts)
-    told = [field.name for field in fields(ScoringResult) if field.type == "int"]
-    if several := settings.reward_model_path:
-        more |= {"reward_models": model.names, "reward_combine": model.combine, "reward_weights": model.weights}
-    if settings.generate_with:
-        more["policy"] = settings.generate_with
-        told.append("unfinished")
-    if isinstance(model, ProcessRewardModel) or counts["steps"]:
-        more["aggregate"] = getattr(model, "aggregate", None)
-        told += ["steps", "steps_not_scored"]
-    n = counts["completions"] - counts["not_scored"]
-    return ScoringResult(
-        model=settings.model_name_or_path or ", ".join(several or settings.server),
-        reward_mean=summary.total / n if n else None,
-        batches=None if several or settings.server else model.way(),
-        **{name: counts[name] for name in told},
-        **more,
-    )
+  counts = sum((one.renderer.counts for one in _parts(model) if one.renderer), summary.counts)
+  told = [field.name for field in fields(ScoringResult) if field.type == "int"]
+  if several := settings.reward_model_path:
+    more |= {"reward_models": model.names, "reward_combine": model.combine, "reward_weights": model.weights}
+  if settings.generate_with:
+    more["policy"] = settings.generate_with
+    told.append("unfinished")
+  if isinstance(model, ProcessRewardModel) or counts["steps"]:
+    more["aggregate"] = getattr(model, "aggregate", None)
+    told += ["steps", "steps_not_scored"]
+  n = counts["completions"] - counts["not_scored"]
+  return ScoringResult(
+    model=settings.model_name_or_path or ", ".join(several or settings.server),
+    reward_mean=summary.total / n if n else None,
+    batches=None if several or settings.server else model.way(),
+    **{name: counts[name] for name in told},
+    **more,
+  )
 
 
 def read_rankings(settings: ScoreSettings, check: bool = True) -> tuple[Stream | list[Ranking], int]:
-    """And how many completions. A file, which may be larger than memory, is read again slice by slice."""
-    if settings.input:
-        how = {"winner_values": settings.winner_values, "steps": settings.of_steps, "check": check, **settings.reading}
-        rankings = stream(settings.input, split=settings.dataset_split, **how)
-        log(f"{rankings.rows} rows of format {rankings.format}")
-        return rankings, rankings.rows * settings.best_of if settings.best_of else rankings.completions
-    completions = [as_messages(text, "assistant") for text in settings.completions]
-    return [Ranking(as_messages(settings.prompt, "user"), completions)], len(completions)
+  """And how many completions. A file, which may be larger than memory, is read again slice by slice."""
+  if settings.input:
+    how = {"winner_values": settings.winner_values, "steps": settings.of_steps, "check": check, **settings.reading}
+    rankings = stream(settings.input, split=settings.dataset_split, **how)
+    log(f"{rankings.rows} rows of format {rankings.format}")
+    return rankings, rankings.rows * settings.best_of if settings.best_of else rankings.completions
+  completions = [as_messages(text, "assistant") for text in settings.completions]
+  return [Ranking(as_messages(settings.prompt, "user"), completions)], len(completions)
 
 
 def scored_rankings(
-    model: Model, rankings: Iterable[Ranking], settings: ScoreSettings, advance: Callable[[int], None]
+  model: Model, rankings: Iterable[Ranking], settings: ScoreSettings, advance: Callable[[int], None]
 ) -> Iterator[ScoredRanking]:
-    """In input order. Raises DataError, which names all that the template refuses, where --refused stops."""
-    refused: list[tuple[int, DataError]] = []
-    seen, stops = 0, settings.refused == "stop"
-    if renderer := getattr(model, "renderer", None):  # several models have one each, and stop at the first that refuses
-        renderer.refused = refused
-    for together in in_windows(rankings, settings.best_of):
-        conversations = conversations_of(together)
-        seen += len(conversations)
-        if refused and stops:  # look for the others, so that all are told
-            model.render(conversations)
-            continue
-        scored = list(score_together(model, together, conversations, settings.normalize, advance))
-        if not (refused and stops):
-            yield from scored
-    if refused and stops:
-        error = refused_together(refused, seen)
-        hint = f"score the others with --refused unscored, or {error.hint}"
-        raise DataError(error.message, where=error.where, hint=hint)
+  """In input order. Raises DataError, which names all that the template refuses, where --refused stops."""
+  refused: list[tuple[int, DataError]] = []
+  seen, stops = 0, settings.refused == "stop"
+  if renderer := getattr(model, "renderer", None):  # several models have one each, and stop at the first that refuses
+    renderer.refused = refused
+  for together in in_windows(rankings, settings.best_of):
+    conversations = conversations_of(together)
+    seen += len(conversations)
+    if refused and stops:  # look for the others, so that all are told
+      model.render(conversations)
+      continue
+    scored = list(score_together(model, together, conversations, settings.normalize, advance))
+    if not (refused and stops):
+      yield from scored
+  if refused and stops:
+    error = refused_together(refused, seen)
+    hint = f"score the others with --refused unscored, or {error.hint}"
+    raise DataError(error.message, where=error.where, hint=hint)
 
 
 def conversations_of(rankings: Iterable[Ranking]) -> list[Conversation]:
-    return [Conversation(row.prompt, one, row.tools, row.origin) for row in rankings for one in row.completions]
+  return [Conversation(row.prompt, one, row.tools, row.origin) for row in rankings for one in row.completions]
 
 
 def in_windows(rankings: Iterable[Ranking], best_of: int | None) -> Iterator[list[Ranking]]:
-    """About WINDOW completions each, of each ranking the first `best_of`."""
-    together, waiting = [], 0
-    for ranking in rankings:
-        n = best_of or len(ranking.completions)
-        if len(ranking.completions) < n:
-            what = f"the prompt has {len(ranking.completions)} completions, fewer than --best_of {n}"
-            raise DataError(what, where=ranking.origin)
-        together.append(replace(ranking, completions=ranking.completions[:n], scores=None))
-        waiting += n
-        if waiting >= WINDOW:
-            yield together
-            together, waiting = [], 0
-    yield together
+  """About WINDOW completions each, of each ranking the first `best_of`."""
+  together, waiting = [], 0
+  for ranking in rankings:
+    n = best_of or len(ranking.completions)
+    if len(ranking.completions) < n:
+      what = f"the prompt has {len(ranking.completions)} completions, fewer than --best_of {n}"
+      raise DataError(what, where=ranking.origin)
+    together.append(replace(ranking, completions=ranking.completions[:n], scores=None))
+    waiting += n
+    if waiting >= WINDOW:
+      yield together
+      together, waiting = [], 0
+  yield together
 
 
 def score_together(
-    model: Model, rankings: Sequence[Ranking], conversations: Sequence[Conversation], normalise: bool, advance: Callable
+  model: Model, rankings: Sequence[Ranking], conversations: Sequence[Conversation], normalise: bool, advance: Callable
 ) -> Iterator[ScoredRanking]:
-    rewards, columns = _in_columns(model, conversations, advance)
-    if normalise and not isinstance(model, Rewards):  # which does so with each model's own statistics
-        rewards = model.normalise(rewards)
-    rewards, columns = iter(rewards), iter(columns)
-    for ranking in rankings:
-        n = len(ranking.completions)
-        yield ranking, list(islice(rewards, n)), list(islice(columns, n))
+  rewards, columns = _in_columns(model, conversations, advance)
+  if normalise and not isinstance(model, Rewards):  # which does so with each model's own statistics
+    rewards = model.normalise(rewards)
+  rewards, columns = iter(rewards), iter(columns)
+  for ranking in rankings:
+    n = len(ranking.completions)
+    yield ranking, list(islice(rewards, n)), list(islice(columns, n))
 
 
 def _in_columns(
-    model: Model, conversations: Sequence[Conversation], advance: Callable
+  model: Model, conversations: Sequence[Conversation], advance: Callable
 ) -> tuple[list[float | None], Columns]:
-    if hasattr(model, "score_in_columns"):  # of servers
-        return model.score_in_columns(conversations, advance)
-    if isinstance(model, ProcessRewardModel):
-        scored = model.score_in_steps(conversations, advance)
-        columns = [{"steps": own, "step_rewards": step_rewards(own, scores)} for own, scores in scored]
-        return [model.reward(scores) for _, scores in scored], columns
-    if names := getattr(model, "attributes", ()):
-        found = model.score_attributes(conversations, advance)
-        columns = [{"attributes": own and dict(zip(names, own[1:], strict=True))} for own in found]
-        return [own and own[0] for own in found], columns
-    return model.score_conversations(conversations, advance), [{} for _ in conversations]
+  if hasattr(model, "score_in_columns"):  # of servers
+    return model.score_in_columns(conversations, advance)
+  if isinstance(model, ProcessRewardModel):
+    scored = model.score_in_steps(conversations, advance)
+    columns = [{"steps": own, "step_rewards": step_rewards(own, scores)} for own, scores in scored]
+    return [model.reward(scores) for _, scores in scored], columns
+  if names := getattr(model, "attributes", ()):
+    found = model.score_attributes(conversations, advance)
+    columns = [{"attributes": own and dict(zip(names, own[1:], strict=True))} for own in found]
+    return [own and own[0] for own in found], columns
+  return model.score_conversations(conversations, advance), [{} for _ in conversations]
 
 
 class RowSummary:
-    def __init__(self, settings: ScoreSettings):
-        self.settings, self.counts, self.total, self.first_lost = settings, Counter(), 0.0, None
-        self.first: list[list[Ranked]] = []
+  def __init__(self, settings: ScoreSettings):
+    self.settings, self.counts, self.total, self.first_lost = settings, Counter(), 0.0, None
+    self.first: list[list[Ranked]] = []
 
-    def of(self, scored: Iterable[ScoredRanking]) -> Iterator[dict[str, Any]]:
-        """The rows to write."""
-        best_of = self.settings.best_of
-        for ranking, scores, columns in scored:
-            steps = [reward for own in columns for reward in own.get("step_rewards", ())]
-            lost = scores.count(None)
-            self.counts.update(prompts=1, completions=len(scores), not_scored=lost, prompts_with_unscored=min(lost, 1))
-            self.counts.update(steps=len(steps), steps_not_scored=steps.count(None))
-            self.total += sum(score for score in scores if score is not None)
-            if lost:
-                self.first_lost = self.first_lost or ranking.origin
-            if self.settings.generate_with:
-                self.counts["unfinished"] += ranking.metadata["finished"].count(False)
-            ordered = [Ranked(i, *pair) for i, pair in enumerate(zip(scores, ranking.completions, strict=True))]
-            if self.settings.rank or best_of:
-                ordered = ranked(scores, ranking.completions)[: 1 if best_of else None]
-            if len(self.first) < SHOWN_PROMPTS:
-                self.first.append(ordered)
-            yield result_row(ranking, ordered, columns, self.settings)
+  def of(self, scored: Iterable[ScoredRanking]) -> Iterator[dict[str, Any]]:
+    """The rows to write."""
+    best_of = self.settings.best_of
+    for ranking, scores, columns in scored:
+      steps = [reward for own in columns for reward in own.get("step_rewards", ())]
+      lost = scores.count(None)
+      self.counts.update(prompts=1, completions=len(scores), not_scored=lost, prompts_with_unscored=min(lost, 1))
+      self.counts.update(steps=len(steps), steps_not_scored=steps.count(None))
+      self.total += sum(score for score in scores if score is not None)
+      if lost:
+        self.first_lost = self.first_lost or ranking.origin
+      if self.settings.generate_with:
+        self.counts["unfinished"] += ranking.metadata["finished"].count(False)
+      ordered = [Ranked(i, *pair) for i, pair in enumerate(zip(scores, ranking.completions, strict=True))]
+      if self.settings.rank or best_of:
+        ordered = ranked(scores, ranking.completions)[: 1 if best_of else None]
+      if len(self.first) < SHOWN_PROMPTS:
+        self.first.append(ordered)
+      yield result_row(ranking, ordered, columns, self.settings)
 
-    def warn_of_lost_candidates(self) -> None:
-        lost, best = self.counts["prompts_with_unscored"], self.settings.best_of
-        if lost and (self.settings.rank or best):
-            first = f" (the first: {self.first_lost})" if self.first_lost else ""
-            done = "the best is the best of the others" if best else "they stand last"
-            prompts = self.counts["prompts"]
-            warn(f"{lost} of {prompts} prompts lost candidates, which have no score: {done}{first}")
+  def warn_of_lost_candidates(self) -> None:
+    lost, best = self.counts["prompts_with_unscored"], self.settings.best_of
+    if lost and (self.settings.rank or best):
+      first = f" (the first: {self.first_lost})" if self.first_lost else ""
+      done = "the best is the best of the others" if best else "they stand last"
+      prompts = self.counts["prompts"]
+      warn(f"{lost} of {prompts} prompts lost candidates, which have no score: {done}{first}")
 
-    def show(self) -> None:
-        rows = [
-            [i, item.score, " ".join(message.get("content") or "" for message in item.completion)[:80]]
-            for i, items in enumerate(self.first, 1)
-            for item in items
-        ]
-        prompts, completions = self.counts["prompts"], self.counts["completions"]
-        which = f" of the first {SHOWN_PROMPTS} prompts" if prompts > SHOWN_PROMPTS else ""
-        table(f"rewards{which}", ["prompt", "reward", "completion"], rows)
-        if prompts < completions == self.counts["steps"]:
-            warn(
-                "no completion has more than one step: if a row's `completions` are the steps of one solution, "
-                "say --columns steps=completions; if steps end otherwise, --step_separator"
-            )
+  def show(self) -> None:
+    rows = [
+      [i, item.score, " ".join(message.get("content") or "" for message in item.completion)[:80]]
+      for i, items in enumerate(self.first, 1)
+      for item in items
+    ]
+    prompts, completions = self.counts["prompts"], self.counts["completions"]
+    which = f" of the first {SHOWN_PROMPTS} prompts" if prompts > SHOWN_PROMPTS else ""
+    table(f"rewards{which}", ["prompt", "reward", "completion"], rows)
+    if prompts < completions == self.counts["steps"]:
+      warn(
+        "no completion has more than one step: if a row's `completions` are the steps of one solution, "
+        "say --columns steps=completions; if steps end otherwise, --step_separator"
+      )
 
 
 def result_row(
-    ranking: Ranking, ordered: Sequence[Ranked], columns: Columns, settings: ScoreSettings
+  ranking: Ranking, ordered: Sequence[Ranked], columns: Columns, settings: ScoreSettings
 ) -> dict[str, Any]:
-    row = {name: value for name, value in (("id", ranking.id), ("tools", ranking.tools)) if value is not None}
-    row["prompt"], metadata = ranking.prompt, dict(ranking.metadata)
-    finished = metadata.pop("finished") if settings.generate_with else None
-    own = [columns[item.index] for item in ordered]
-    if settings.best_of or (len(ordered) == 1 and not settings.rank):
-        (best,) = ordered
-        row |= {"finished": finished[best.index]} if finished else {}
-        row |= {"completion": best.completion, "reward": best.score}
-        row |= {"index": best.index} if settings.best_of else {}
-        return with_metadata(row | own[0], metadata)
-    row |= {"completions": [item.completion for item in ordered], "rewards": [item.score for item in ordered]}
-    row |= {name: [one[name] for one in own] for name in (own[0] if own else ())}
-    return with_metadata(row | ({"order": [item.index for item in ordered]} if settings.rank else {}), metadata)
+  row = {name: value for name, value in (("id", ranking.id), ("tools", ranking.tools)) if value is not None}
+  row["prompt"], metadata = ranking.prompt, dict(ranking.metadata)
+  finished = metadata.pop("finished") if settings.generate_with else None
+  own = [columns[item.index] for item in ordered]
+  if settings.best_of or (len(ordered) == 1 and not settings.rank):
+    (best,) = ordered
+    row |= {"finished": finished[best.index]} if finished else {}
+    row |= {"completion": best.completion, "reward": best.score}
+    row |= {"index": best.index} if settings.best_of else {}
+    return with_metadata(row | own[0], metadata)
+  row |= {"completions": [item.completion for item in ordered], "rewards": [item.score for item in ordered]}
+  row |= {name: [one[name] for one in own] for name in (own[0] if own else ())}
+  return with_metadata(row | ({"order": [item.index for item in ordered]} if settings.rank else {}), metadata)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rich.console import Console
+  from rich.console import Console
 
 Cell = str | float | bool | None
 QUIET_SECONDS = 5.0  # between two progress lines where there is no terminal
@@ -18,73 +18,73 @@ _console: Console | None = None
 
 
 def console() -> Console:
-    global _console
-    if _console is None:
-        from rich.console import Console
+  global _console
+  if _console is None:
+    from rich.console import Console
 
-        _console = Console(stderr=True, highlight=False, soft_wrap=True)
-    return _console
+    _console = Console(stderr=True, highlight=False, soft_wrap=True)
+  return _console
 
 
 def log(message: str, style: str | None = None) -> None:
-    """On stderr, never read as markup: a path with brackets stays a path."""
-    if is_first_process():
-        console().print(message, markup=False, style=style)
+  """On stderr, never read as markup: a path with brackets stays a path."""
+  if is_first_process():
+    console().print(message, markup=False, style=style)
 
 
 def warn(message: str) -> None:
-    log(f"warning: {message}", "yellow")
+  log(f"warning: {message}", "yellow")
 
 
 def is_first_process() -> bool:
-    return os.environ.get("RANK", "0") == "0"
+  return os.environ.get("RANK", "0") == "0"
 
 
 def listed(values: Mapping[str, object]) -> str:
-    """{"pairs": 12, "epochs": 1} -> "pairs 12, epochs 1"."""
-    return ", ".join(f"{name} {value}" for name, value in values.items())
+  """{"pairs": 12, "epochs": 1} -> "pairs 12, epochs 1"."""
+  return ", ".join(f"{name} {value}" for name, value in values.items())
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
-    from rich.table import Table
-    from rich.text import Text
+  from rich.table import Table
+  from rich.text import Text
 
-    if not is_first_process():
-        return
-    # A Text is never read as markup: a title may hold a path with brackets.
-    drawn = Table(title=Text(title, style="table.title"), title_justify="left", pad_edge=False)
-    for i, name in enumerate(columns):
-        numeric = all(isinstance(row[i], (int, float)) or row[i] is None for row in rows)
-        drawn.add_column(name, justify="right" if numeric else "left", overflow="fold")
-    for row in rows:
-        drawn.add_row(*map(_shown, row))
-    console().print(drawn, markup=False)
+  if not is_first_process():
+    return
+  # A Text is never read as markup: a title may hold a path with brackets.
+  drawn = Table(title=Text(title, style="table.title"), title_justify="left", pad_edge=False)
+  for i, name in enumerate(columns):
+    numeric = all(isinstance(row[i], (int, float)) or row[i] is None for row in rows)
+    drawn.add_column(name, justify="right" if numeric else "left", overflow="fold")
+  for row in rows:
+    drawn.add_row(*map(_shown, row))
+  console().print(drawn, markup=False)
 
 
 def _shown(value: Cell) -> str:
-    if value is None or isinstance(value, bool):
-        return {None: "-", True: "yes", False: "no"}[value]
-    return f"{value:.4f}" if isinstance(value, float) else str(value)
+  if value is None or isinstance(value, bool):
+    return {None: "-", True: "yes", False: "no"}[value]
+  return f"{value:.4f}" if isinstance(value, float) else str(value)
 
 
 @contextlib.contextmanager
 def progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A function to call with the number of items just done: a bar on a terminal, elsewhere a line at each tenth."""
-    if console().is_terminal:
-        from rich.progress import Progress
+  """A function to call with the number of items just done: a bar on a terminal, elsewhere a line at each tenth."""
+  if console().is_terminal:
+    from rich.progress import Progress
 
-        with Progress(console=console(), transient=True) as bar:
-            task = bar.add_task(label, total=total)
-            yield lambda done: bar.advance(task, done)
-        return
-    finished, shown, since = 0, 0, time.monotonic()
+    with Progress(console=console(), transient=True) as bar:
+      task = bar.add_task(label, total=total)
+      yield lambda done: bar.advance(task, done)
+    return
+  finished, shown, since = 0, 0, time.monotonic()
 
-    def advance(done: int) -> None:
-        nonlocal finished, shown, since
-        finished += done
-        tenth = 10 * finished // max(1, total)
-        if tenth > shown and time.monotonic() - since > QUIET_SECONDS:
-            shown, since = tenth, time.monotonic()
-            log(f"{label}: {finished} of {total}")
+  def advance(done: int) -> None:
+    nonlocal finished, shown, since
+    finished += done
+    tenth = 10 * finished // max(1, total)
+    if tenth > shown and time.monotonic() - since > QUIET_SECONDS:
+      shown, since = tenth, time.monotonic()
+      log(f"{label}: {finished} of {total}")
 
-    yield advance
+  yield advance

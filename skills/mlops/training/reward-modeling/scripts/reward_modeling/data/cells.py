@@ -19,51 +19,51 @@ LISTS |= {"scores", "ranks", "correct", "labels", "ratings"}
 
 
 class RowError(Exception):
-    """Why one row cannot be read."""
+  """Why one row cannot be read."""
 
 
 def type_of(value) -> str:
-    names = {type(None): "null", bool: "true or false", str: "text", list: "a list", dict: "an object"}
-    names |= {int: "a number", float: "a number"}
-    return names.get(type(value), type(value).__name__)
+  names = {type(None): "null", bool: "true or false", str: "text", list: "a list", dict: "an object"}
+  names |= {int: "a number", float: "a number"}
+  return names.get(type(value), type(value).__name__)
 
 
 def short(value, width: int = 40) -> str:
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-    return text if len(text) <= width else text[: width - 3] + "..."
+  text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+  return text if len(text) <= width else text[: width - 3] + "..."
 
 
 def wrong_type(column: str, value, wanted: str) -> RowError:
-    shown = "" if value is None else f" ({short(value)})"
-    return RowError(f"`{column}` is {type_of(value)}{shown}, not {wanted}")
+  shown = "" if value is None else f" ({short(value)})"
+  return RowError(f"`{column}` is {type_of(value)}{shown}, not {wanted}")
 
 
 class Refused(NamedTuple):
-    """Stands for a value that no row may hold."""
+  """Stands for a value that no row may hold."""
 
-    reason: str
+  reason: str
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any] | Refused:
-    found = dict(pairs)
-    if len(found) == len(pairs):
-        return found
-    name, _ = Counter(name for name, _ in pairs).most_common(1)[0]
-    return Refused(f"the key `{name}` occurs twice in one object")
+  found = dict(pairs)
+  if len(found) == len(pairs):
+    return found
+  name, _ = Counter(name for name, _ in pairs).most_common(1)[0]
+  return Refused(f"the key `{name}` occurs twice in one object")
 
 
 def _whole_number(digits: str) -> int | Refused:
-    try:
-        return int(digits)
-    except ValueError:
-        return Refused(f"a number of {len(digits)} digits")
+  try:
+    return int(digits)
+  except ValueError:
+    return Refused(f"a number of {len(digits)} digits")
 
 
 def object_in(text) -> Any:
-    with contextlib.suppress(ValueError, RecursionError):
-        found = clean(loads(text)) if isinstance(text, str) else None
-        return found if isinstance(found, (dict, list)) else text
-    return text
+  with contextlib.suppress(ValueError, RecursionError):
+    found = clean(loads(text)) if isinstance(text, str) else None
+    return found if isinstance(found, (dict, list)) else text
+  return text
 
 
 _DECODE = json.JSONDecoder(object_pairs_hook=_object).decode
@@ -71,45 +71,45 @@ _DECODE_LONG = json.JSONDecoder(object_pairs_hook=_object, parse_int=_whole_numb
 
 
 def loads(text: str) -> Any:
-    """Raises json.JSONDecodeError, and RecursionError. `Refused` stands for objects that repeat a key and for huge numbers."""
-    try:
-        return _DECODE(text)
-    except json.JSONDecodeError:
-        raise
-    except ValueError:  # Python converts no more than some thousand digits
-        return _DECODE_LONG(text)
+  """Raises json.JSONDecodeError, and RecursionError. `Refused` stands for objects that repeat a key and for huge numbers."""
+  try:
+    return _DECODE(text)
+  except json.JSONDecodeError:
+    raise
+  except ValueError:  # Python converts no more than some thousand digits
+    return _DECODE_LONG(text)
 
 
 def clean(value, depth: int = 0) -> Any:
-    """A copy with NaN as null. Raises RowError for what no file and no model can hold."""
-    kind = type(value)
-    if kind is str:
-        if not value.isascii():
-            _check_encoding(value)
-        return value
-    if kind is dict or kind is list or kind is tuple:
-        if depth == MAX_DEPTH:
-            raise RowError(f"the row nests lists and objects more than {MAX_DEPTH} deep")
-        if kind is dict:
-            return {clean(name, depth): clean(item, depth + 1) for name, item in value.items()}
-        return [clean(item, depth + 1) for item in value]
-    if kind is float:
-        return value if value == value else None
-    if kind is Decimal:
-        return clean(int(value) if value.is_finite() and value == int(value) else float(value))
-    if kind is Refused:
-        raise RowError(value.reason)
+  """A copy with NaN as null. Raises RowError for what no file and no model can hold."""
+  kind = type(value)
+  if kind is str:
+    if not value.isascii():
+      _check_encoding(value)
     return value
+  if kind is dict or kind is list or kind is tuple:
+    if depth == MAX_DEPTH:
+      raise RowError(f"the row nests lists and objects more than {MAX_DEPTH} deep")
+    if kind is dict:
+      return {clean(name, depth): clean(item, depth + 1) for name, item in value.items()}
+    return [clean(item, depth + 1) for item in value]
+  if kind is float:
+    return value if value == value else None
+  if kind is Decimal:
+    return clean(int(value) if value.is_finite() and value == int(value) else float(value))
+  if kind is Refused:
+    raise RowError(value.reason)
+  return value
 
 
 def _check_encoding(text: str) -> None:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        code = ord(text[error.start])
-        if 0xDC80 <= code <= 0xDCFF:  # how `surrogateescape` keeps a byte
-            raise RowError(f"the byte 0x{code - 0xDC00:02x} is not UTF-8") from None
-        raise RowError(f"the row holds one half of a surrogate pair (\\u{code:04x} without its partner)") from None
+  try:
+    text.encode("utf-8")
+  except UnicodeEncodeError as error:
+    code = ord(text[error.start])
+    if 0xDC80 <= code <= 0xDCFF:  # how `surrogateescape` keeps a byte
+      raise RowError(f"the byte 0x{code - 0xDC00:02x} is not UTF-8") from None
+    raise RowError(f"the row holds one half of a surrogate pair (\\u{code:04x} without its partner)") from None
 
 
 _OPENS = re.compile(r'\s*"?\s*(?:array\(\s*)?(\[\s*\{|[\[{])')
@@ -121,111 +121,111 @@ _SPEAKERS = frozenset(("system", "human", "user", "gpt", "assistant", "tool", "f
 # Python as pandas and numpy print it: arrays without commas, array(...), dtype=..., nan. Strings are tokens of their own, so
 # that nothing inside them is changed.
 _TOKEN = re.compile(
-    r"""(,\s*dtype=(?:\w+|'[^']*')|array(?=\()|'[^'\\]*(?:\\.[^'\\]*)*'|"[^"\\]*(?:\\.[^"\\]*)*"|[\w.+-]+|[\]})])"""
-    r"""(\s+(?=['"\w\[{+.-]))?""",
-    re.DOTALL,
+  r"""(,\s*dtype=(?:\w+|'[^']*')|array(?=\()|'[^'\\]*(?:\\.[^'\\]*)*'|"[^"\\]*(?:\\.[^"\\]*)*"|[\w.+-]+|[\]})])"""
+  r"""(\s+(?=['"\w\[{+.-]))?""",
+  re.DOTALL,
 )
 _WORDS = {"nan": "None", "NaN": "None", "null": "None", "true": "True", "false": "False", "array": ""}
 
 
 def decoded(value, column: str) -> Any:
-    """A cell, or the messages or list written in it; answers in JSON stay text.
+  """A cell, or the messages or list written in it; answers in JSON stay text.
 
-    Raises RowError for text that looks like messages and cannot be read: it is never an answer."""
-    if isinstance(value, dict):
-        return unnested(value)
-    if isinstance(value, list):
-        return [decoded(item, "") if isinstance(item, str) else item for item in value]
-    opens = _OPENS.match(value) if isinstance(value, str) else None
-    if not opens:
-        return value
-    objects_open = len(opens[1]) > 1
-    likely = _FIRST_KEY.match(value) or (objects_open and any(all(k.search(value) for k in pair) for pair in _KEYS))
-    if not likely and column not in LISTS:
-        return value
-    found = clean(_parsed(value))
-    if isinstance(found, list) and (are_messages(found) or (column in LISTS and not likely)):
-        return decoded(found, column)
-    if isinstance(found, dict) and (_is_message(found) or any(are_messages(item) for item in found.values())):
-        return unnested(found)
-    if likely and (found is None or (isinstance(found, list) and any(map(_is_message, found)))):
-        what = f"`{column}` is text that looks like messages written as JSON or Python, and cannot be read as them"
-        raise RowError(f"{what} ({value[:40].strip()}...)")
+  Raises RowError for text that looks like messages and cannot be read: it is never an answer."""
+  if isinstance(value, dict):
+    return unnested(value)
+  if isinstance(value, list):
+    return [decoded(item, "") if isinstance(item, str) else item for item in value]
+  opens = _OPENS.match(value) if isinstance(value, str) else None
+  if not opens:
     return value
+  objects_open = len(opens[1]) > 1
+  likely = _FIRST_KEY.match(value) or (objects_open and any(all(k.search(value) for k in pair) for pair in _KEYS))
+  if not likely and column not in LISTS:
+    return value
+  found = clean(_parsed(value))
+  if isinstance(found, list) and (are_messages(found) or (column in LISTS and not likely)):
+    return decoded(found, column)
+  if isinstance(found, dict) and (_is_message(found) or any(are_messages(item) for item in found.values())):
+    return unnested(found)
+  if likely and (found is None or (isinstance(found, list) and any(map(_is_message, found)))):
+    what = f"`{column}` is text that looks like messages written as JSON or Python, and cannot be read as them"
+    raise RowError(f"{what} ({value[:40].strip()}...)")
+  return value
 
 
 def unnested(value: dict[str, Any]) -> Any:
-    """The messages in {"messages": [...]} or {"role": [...], "content": [...]}."""
-    filled = [item for item in value.values() if item not in (None, [], {}, "")]
-    if len(filled) == 1 and are_messages(filled[0]):
-        return filled[0]
-    found = objects(value) if any(value.keys() >= set(pair) for pair in _PAIRS) else None
-    return found if are_messages(found) else value
+  """The messages in {"messages": [...]} or {"role": [...], "content": [...]}."""
+  filled = [item for item in value.values() if item not in (None, [], {}, "")]
+  if len(filled) == 1 and are_messages(filled[0]):
+    return filled[0]
+  found = objects(value) if any(value.keys() >= set(pair) for pair in _PAIRS) else None
+  return found if are_messages(found) else value
 
 
 def structure(value) -> Any:
-    found = _parsed(value) if isinstance(value, str) and _OPENS.match(value) else value
-    return clean(found) if isinstance(found, (dict, list)) else value
+  found = _parsed(value) if isinstance(value, str) and _OPENS.match(value) else value
+  return clean(found) if isinstance(found, (dict, list)) else value
 
 
 def objects(value) -> list[dict[str, Any]] | None:
-    value = structure(value)
-    if isinstance(value, dict) and value and all(isinstance(item, list) for item in value.values()):
-        if len(set(map(len, value.values()))) > 1:
-            return None
-        value = [dict(zip(value, items, strict=True)) for items in zip(*value.values(), strict=True)]
-    return value if isinstance(value, list) and value and all(isinstance(item, dict) for item in value) else None
+  value = structure(value)
+  if isinstance(value, dict) and value and all(isinstance(item, list) for item in value.values()):
+    if len(set(map(len, value.values()))) > 1:
+      return None
+    value = [dict(zip(value, items, strict=True)) for items in zip(*value.values(), strict=True)]
+  return value if isinstance(value, list) and value and all(isinstance(item, dict) for item in value) else None
 
 
 def turns(value, *, silent: bool = False) -> list[str] | None:
-    """silent: also where all are."""
-    if isinstance(value, str) and re.match(r"\s*\[", value):
-        value = _parsed(value)
-    if not isinstance(value, list) or not value or not all(isinstance(turn, str | None) for turn in value):
-        return None
-    return None if set(value) == {None} and not silent else [clean(turn) or "" for turn in value]
+  """silent: also where all are."""
+  if isinstance(value, str) and re.match(r"\s*\[", value):
+    value = _parsed(value)
+  if not isinstance(value, list) or not value or not all(isinstance(turn, str | None) for turn in value):
+    return None
+  return None if set(value) == {None} and not silent else [clean(turn) or "" for turn in value]
 
 
 def lists_in_cells(rows: list[dict[str, Any]]) -> list[str]:
-    """Where every cell is a list: one alone could be an answer in JSON."""
-    names = dict.fromkeys(name for row in rows for name in row)
-    held = {name: [row[name] for row in rows if row.get(name)] for name in names}
-    return [name for name, cells in held.items() if cells and all(map(_listed, cells))]
+  """Where every cell is a list: one alone could be an answer in JSON."""
+  names = dict.fromkeys(name for row in rows for name in row)
+  held = {name: [row[name] for row in rows if row.get(name)] for name in names}
+  return [name for name, cells in held.items() if cells and all(map(_listed, cells))]
 
 
 def _listed(cell) -> bool:
-    try:
-        return turns(cell) is not None
-    except RowError:  # told of where its row is read
-        return True
+  try:
+    return turns(cell) is not None
+  except RowError:  # told of where its row is read
+    return True
 
 
 def are_messages(value) -> bool:
-    return isinstance(value, list) and bool(value) and all(map(_is_message, value))
+  return isinstance(value, list) and bool(value) and all(map(_is_message, value))
 
 
 def _is_message(item) -> bool:
-    if not isinstance(item, dict):
-        return False
-    if "role" in item:
-        return not item.keys().isdisjoint(("content", "tool_calls", "function_call"))
-    return "value" in item and str(item.get("from")).lower() in _SPEAKERS
+  if not isinstance(item, dict):
+    return False
+  if "role" in item:
+    return not item.keys().isdisjoint(("content", "tool_calls", "function_call"))
+  return "value" in item and str(item.get("from")).lower() in _SPEAKERS
 
 
 def _parsed(text: str) -> Any:
-    if len(text) > MAX_CELL:
-        return None
-    with contextlib.suppress(ValueError, RecursionError):
-        found = loads(text)
-        return loads(found) if isinstance(found, str) else found
-    fixed = _TOKEN.sub(_literal, text.strip())
-    try:
-        with warnings.catch_warnings(action="ignore"):  # of escapes that Python does not know
-            return json.loads(json.dumps(ast.literal_eval(fixed)))
-    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
-        return None
+  if len(text) > MAX_CELL:
+    return None
+  with contextlib.suppress(ValueError, RecursionError):
+    found = loads(text)
+    return loads(found) if isinstance(found, str) else found
+  fixed = _TOKEN.sub(_literal, text.strip())
+  try:
+    with warnings.catch_warnings(action="ignore"):  # of escapes that Python does not know
+      return json.loads(json.dumps(ast.literal_eval(fixed)))
+  except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
+    return None
 
 
 def _literal(match: re.Match[str]) -> str:
-    token = "" if match[1].startswith(",") else _WORDS.get(match[1], match[1])
-    return f"{token},{match[2]}" if match[2] else token
+  token = "" if match[1].startswith(",") else _WORDS.get(match[1], match[1])
+  return f"{token},{match[2]}" if match[2] else token

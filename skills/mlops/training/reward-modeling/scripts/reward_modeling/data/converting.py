@@ -14,20 +14,20 @@ from .columns import check_columns, conversion, guess, nearest, renamed, same_co
 from .entries import Format, Numbered, Problems, Row, SetAsideError, key, meaning
 from .files import Table, suffix
 from .formats import (
-    ANSWERS,
-    ANYTHING,
-    COLUMN_NAMES,
-    FIRST_ROWS,
-    INPUT_LIKE,
-    LABEL_NAMES,
-    LABELED,
-    OPEN,
-    PROMPTS,
-    Tiers,
-    fits,
-    lacks,
-    named,
-    recognize,
+  ANSWERS,
+  ANYTHING,
+  COLUMN_NAMES,
+  FIRST_ROWS,
+  INPUT_LIKE,
+  LABEL_NAMES,
+  LABELED,
+  OPEN,
+  PROMPTS,
+  Tiers,
+  fits,
+  lacks,
+  named,
+  recognize,
 )
 from .formats_steps import NEUTRAL, NeutralError
 from .records import Comparison, Origin, Ranking, Record, Records, Solution, Undecided, answers_of
@@ -38,275 +38,275 @@ Made = tuple[int, Row, Record | None]
 
 @dataclass(frozen=True)
 class Reading:
-    split: str | None = None
-    config: str | None = None
-    format: str | None = None
-    columns: dict[str, str] | None = None
-    """{name in the format: column of the file, or empty: drop}."""
-    neutral: str | None = None
-    winner_values: dict[str, str] | None = None
-    tiers: Tiers = ANSWERS
-    leave_out_unreadable: bool = False
-    """But not more than half of a file: then its format is another one."""
+  split: str | None = None
+  config: str | None = None
+  format: str | None = None
+  columns: dict[str, str] | None = None
+  """{name in the format: column of the file, or empty: drop}."""
+  neutral: str | None = None
+  winner_values: dict[str, str] | None = None
+  tiers: Tiers = ANSWERS
+  leave_out_unreadable: bool = False
+  """But not more than half of a file: then its format is another one."""
 
-    @property
-    def labels(self) -> bool:
-        return self.tiers is not PROMPTS
+  @property
+  def labels(self) -> bool:
+    return self.tiers is not PROMPTS
 
 
 def is_one_piece(table: Table, reading: Reading) -> bool:
-    rows = [row for _, row in _decoded(_head(table), reading.columns or {}, [])]
-    with contextlib.suppress(DataError):
-        return (named(reading.format) if reading.format else recognize(rows, table.name, reading.tiers)).one_piece
-    return False
+  rows = [row for _, row in _decoded(_head(table), reading.columns or {}, [])]
+  with contextlib.suppress(DataError):
+    return (named(reading.format) if reading.format else recognize(rows, table.name, reading.tiers)).one_piece
+  return False
 
 
 def _head(table: Table) -> Table:
-    return replace(table, rows=table.rows[:FIRST_ROWS], numbers=table.numbers[:FIRST_ROWS], problems=[])
+  return replace(table, rows=table.rows[:FIRST_ROWS], numbers=table.numbers[:FIRST_ROWS], problems=[])
 
 
 def records_of(table: Table, reading: Reading, *, first: bool = True) -> Records:
-    """first: in later slices of a file any number of rows may be unreadable."""
-    problems = list(table.problems)
-    numbered = _decoded(table, reading.columns or {}, problems)
-    chosen = reader = _format_of(table, [row for _, row in numbered], problems, reading)
-    if chosen.expand:
-        numbered, reader = chosen.expand(numbered, problems), LABELED["ranks"]
-    picked = [reader.pick(row) for _, row in numbered]
-    used = dict.fromkeys(column for _, names in picked for column in names.values())
-    winners = _say_winners(table.name, chosen, numbered, [values for values, _ in picked], reading)
-    made: list[Made] = []
-    aside: Counter[str] = Counter()
-    for (number, row), (values, _) in zip(numbered, picked, strict=True):
-        try:
-            found = _records(reader, row, values | {"neutral": reading.neutral}, used, Origin(table.name, number))
-            made += [(number, row, record) for record in (found if reading.labels else found[:1])]
-        except SetAsideError as reason:
-            aside[str(reason)] += 1
-        except NeutralError:
-            raise _say_neutral(chosen, [values for values, _ in picked], f"{table.name}:{number}") from None
-        except RowError as error:
-            made.append((number, row, None))
-            problems.append((number, f"{error}{_other_format(reader, row)}"))
-    unused = [name for name in dict.fromkeys(name for _, row, _ in made for name in row) if name not in used]
-    _refuse_lost_input(table.name, chosen, [name for name in unused if name.lower() in INPUT_LIKE], made)
-    problems.sort()
-    few = not first or 2 * len(problems) <= len(table)
-    if problems and not (reading.leave_out_unreadable and few):
-        hint = None if len(problems) == len(table.problems) else _hint(chosen, reading)
-        if not reading.format and not any(record for *_, record in made):
-            hint = _guess(table, reading) or hint
-        raise table.refused(problems, hint)
-    rows, undecided = [], []
-    for _, row, record in made:
-        reason = record and chosen.name in LABELED and _undecided(reader, row, record)
-        if reason:
-            undecided.append(Undecided(len(rows) + len(undecided), record, reason))
-        elif record:
-            rows.append(_of_two(record) if chosen.winner and reading.labels else record)
-    aside.update(one.reason for one in undecided)
-    return Records(
-        rows=rows,
-        formats={table.name: chosen.name},
-        columns_used=chosen.needs if chosen.expand else tuple(used),
-        metadata_columns=tuple(unused),
-        set_aside=table.set_aside | ({"unreadable": len(problems)} if problems else {}) | aside,
-        undecided=tuple(undecided),
-        unreadable=tuple((f"{table.name}:{number}", reason) for number, reason in problems),
-        winner_values=winners,
-    )
+  """first: in later slices of a file any number of rows may be unreadable."""
+  problems = list(table.problems)
+  numbered = _decoded(table, reading.columns or {}, problems)
+  chosen = reader = _format_of(table, [row for _, row in numbered], problems, reading)
+  if chosen.expand:
+    numbered, reader = chosen.expand(numbered, problems), LABELED["ranks"]
+  picked = [reader.pick(row) for _, row in numbered]
+  used = dict.fromkeys(column for _, names in picked for column in names.values())
+  winners = _say_winners(table.name, chosen, numbered, [values for values, _ in picked], reading)
+  made: list[Made] = []
+  aside: Counter[str] = Counter()
+  for (number, row), (values, _) in zip(numbered, picked, strict=True):
+    try:
+      found = _records(reader, row, values | {"neutral": reading.neutral}, used, Origin(table.name, number))
+      made += [(number, row, record) for record in (found if reading.labels else found[:1])]
+    except SetAsideError as reason:
+      aside[str(reason)] += 1
+    except NeutralError:
+      raise _say_neutral(chosen, [values for values, _ in picked], f"{table.name}:{number}") from None
+    except RowError as error:
+      made.append((number, row, None))
+      problems.append((number, f"{error}{_other_format(reader, row)}"))
+  unused = [name for name in dict.fromkeys(name for _, row, _ in made for name in row) if name not in used]
+  _refuse_lost_input(table.name, chosen, [name for name in unused if name.lower() in INPUT_LIKE], made)
+  problems.sort()
+  few = not first or 2 * len(problems) <= len(table)
+  if problems and not (reading.leave_out_unreadable and few):
+    hint = None if len(problems) == len(table.problems) else _hint(chosen, reading)
+    if not reading.format and not any(record for *_, record in made):
+      hint = _guess(table, reading) or hint
+    raise table.refused(problems, hint)
+  rows, undecided = [], []
+  for _, row, record in made:
+    reason = record and chosen.name in LABELED and _undecided(reader, row, record)
+    if reason:
+      undecided.append(Undecided(len(rows) + len(undecided), record, reason))
+    elif record:
+      rows.append(_of_two(record) if chosen.winner and reading.labels else record)
+  aside.update(one.reason for one in undecided)
+  return Records(
+    rows=rows,
+    formats={table.name: chosen.name},
+    columns_used=chosen.needs if chosen.expand else tuple(used),
+    metadata_columns=tuple(unused),
+    set_aside=table.set_aside | ({"unreadable": len(problems)} if problems else {}) | aside,
+    undecided=tuple(undecided),
+    unreadable=tuple((f"{table.name}:{number}", reason) for number, reason in problems),
+    winner_values=winners,
+  )
 
 
 def _decoded(table: Table, columns: dict[str, str], problems: Problems) -> Numbered:
-    head = table.rows[:FIRST_ROWS]
-    columns = same_columns(head) | columns
-    roots = check_columns(table, columns) if columns else {}
-    lists = lists_in_cells(head) if suffix(Path(table.name)) in (".csv", ".tsv") else []
-    if INPUT_LIKE.issuperset(lists):
-        lists = []
-    numbered = []
-    for number, row in zip(table.numbers, table.rows, strict=True):
-        try:
-            row = renamed(row, columns, roots) if columns else dict(row)
-            row |= {name: turns(row[name]) or row[name] for name in lists if name in row}
-            values = {name: decoded(value, name) if name in COLUMN_NAMES else value for name, value in row.items()}
-            numbered.append((number, values))
-        except RowError as error:
-            problems.append((number, str(error)))
-    return numbered
+  head = table.rows[:FIRST_ROWS]
+  columns = same_columns(head) | columns
+  roots = check_columns(table, columns) if columns else {}
+  lists = lists_in_cells(head) if suffix(Path(table.name)) in (".csv", ".tsv") else []
+  if INPUT_LIKE.issuperset(lists):
+    lists = []
+  numbered = []
+  for number, row in zip(table.numbers, table.rows, strict=True):
+    try:
+      row = renamed(row, columns, roots) if columns else dict(row)
+      row |= {name: turns(row[name]) or row[name] for name in lists if name in row}
+      values = {name: decoded(value, name) if name in COLUMN_NAMES else value for name, value in row.items()}
+      numbered.append((number, values))
+    except RowError as error:
+      problems.append((number, str(error)))
+  return numbered
 
 
 def _format_of(table: Table, rows: list[Row], problems: Problems, reading: Reading) -> Format:
-    if not rows:
-        raise table.refused(problems, None if len(problems) == len(table.problems) else "fix --columns, or these rows")
-    if reading.format:
-        return named(reading.format)
-    try:
-        found = recognize(rows, table.name, reading.tiers)
-    except DataError as error:
-        if problems:
-            raise table.refused(problems) from None
-        head = rows[:FIRST_ROWS]
-        way = _guess(table, reading) or f"{error.hint}\n{conversion(table.name, head[0])}"
-        raise DataError(error.message + seen(head), where=table.name, hint=way + nearest(head, reading.tiers)) from None
-    if reading.tiers is ANYTHING and found.name not in LABELED:
-        _tell_unread(table, found.name, reading)
-    return found
+  if not rows:
+    raise table.refused(problems, None if len(problems) == len(table.problems) else "fix --columns, or these rows")
+  if reading.format:
+    return named(reading.format)
+  try:
+    found = recognize(rows, table.name, reading.tiers)
+  except DataError as error:
+    if problems:
+      raise table.refused(problems) from None
+    head = rows[:FIRST_ROWS]
+    way = _guess(table, reading) or f"{error.hint}\n{conversion(table.name, head[0])}"
+    raise DataError(error.message + seen(head), where=table.name, hint=way + nearest(head, reading.tiers)) from None
+  if reading.tiers is ANYTHING and found.name not in LABELED:
+    _tell_unread(table, found.name, reading)
+  return found
 
 
 def _tell_unread(table: Table, name: str, reading: Reading) -> None:
-    way = _guess(table, reading, labeled=True)
-    if way and name in OPEN:
-        what = f"only the prompts of these rows fit a format (`{name}`), and they seem to say which answer is better"
-        raise DataError(what, where=table.name, hint=f"{way}; for the prompts alone, --format {name}")
-    way = way or (_guess(table, reading) if name == "prompt" else None)
-    if way:
-        warn(f"{table.name} is read as format `{name}`, without some of its columns: {way}")
+  way = _guess(table, reading, labeled=True)
+  if way and name in OPEN:
+    what = f"only the prompts of these rows fit a format (`{name}`), and they seem to say which answer is better"
+    raise DataError(what, where=table.name, hint=f"{way}; for the prompts alone, --format {name}")
+  way = way or (_guess(table, reading) if name == "prompt" else None)
+  if way:
+    warn(f"{table.name} is read as format `{name}`, without some of its columns: {way}")
 
 
 def _guess(table: Table, reading: Reading, *, labeled: bool = False) -> str | None:
-    if reading.columns:
-        return None
-    head = _head(table)
+  if reading.columns:
+    return None
+  head = _head(table)
 
-    def works(columns: dict[str, str], format: str | None) -> bool:
-        try:
-            tried = replace(reading, columns=columns, format=format, leave_out_unreadable=False)
-            records = records_of(head, tried)
-        except DataError as error:
-            return "--winner_values" in (error.hint or "")
-        return bool(records.rows) and (not labeled or records.format in LABELED)
+  def works(columns: dict[str, str], format: str | None) -> bool:
+    try:
+      tried = replace(reading, columns=columns, format=format, leave_out_unreadable=False)
+      records = records_of(head, tried)
+    except DataError as error:
+      return "--winner_values" in (error.hint or "")
+    return bool(records.rows) and (not labeled or records.format in LABELED)
 
-    return guess(head.rows[0], works, labeled=labeled)
+  return guess(head.rows[0], works, labeled=labeled)
 
 
 def _records(chosen: Format, row: Row, picked: Row, used: Iterable[str], origin: Origin) -> list[Record]:
-    missing = lacks(chosen, row, picked)
-    if missing:
-        there = any(name in row for name in missing.split("|"))
-        raise RowError(f"column `{missing.replace('|', '` or `')}` is {'null' if there else 'missing'}")
-    of_winner = chosen.winner.columns if chosen.winner else ()
-    labels = [name for name in used if name in of_winner or name in LABEL_NAMES or "score" in name]
-    shared = {
-        "origin": origin,
-        "metadata": finite(unwrapped_metadata({name: value for name, value in row.items() if name not in used})),
-        "given": finite({name: row[name] for name in labels if name in row}),
-        "id": finite(picked.get("id")),
-    }
-    tools = picked.get("tools")
-    return [
-        replace(record, **shared)
-        if isinstance(record, Solution)
-        else replace(record, **shared, tools=_tools(tools or record.tools))
-        for record in chosen.records(picked)
-    ]
+  missing = lacks(chosen, row, picked)
+  if missing:
+    there = any(name in row for name in missing.split("|"))
+    raise RowError(f"column `{missing.replace('|', '` or `')}` is {'null' if there else 'missing'}")
+  of_winner = chosen.winner.columns if chosen.winner else ()
+  labels = [name for name in used if name in of_winner or name in LABEL_NAMES or "score" in name]
+  shared = {
+    "origin": origin,
+    "metadata": finite(unwrapped_metadata({name: value for name, value in row.items() if name not in used})),
+    "given": finite({name: row[name] for name in labels if name in row}),
+    "id": finite(picked.get("id")),
+  }
+  tools = picked.get("tools")
+  return [
+    replace(record, **shared)
+    if isinstance(record, Solution)
+    else replace(record, **shared, tools=_tools(tools or record.tools))
+    for record in chosen.records(picked)
+  ]
 
 
 def _tools(value) -> list[dict] | None:
-    value = object_in(value)
-    if value in (None, "", "null", []):
-        return None
-    if not isinstance(value, list) or not all(isinstance(tool, dict) for tool in value):
-        raise wrong_type("tools", value, "a list of objects")
-    return value
+  value = object_in(value)
+  if value in (None, "", "null", []):
+    return None
+  if not isinstance(value, list) or not all(isinstance(tool, dict) for tool in value):
+    raise wrong_type("tools", value, "a list of objects")
+  return value
 
 
 def _undecided(chosen: Format, row: Row, record: Record) -> str | None:
-    ranked = record.scores if isinstance(record, Ranking) else ()
-    if ranked is None and record.ratings is not None:
-        return "unlabelled" if all(value is None for one in record.ratings for value in one.values()) else None
-    if ranked is None and (chosen.winner or not {"scores", "correct", "ranks"}.isdisjoint(row)):
-        return "unlabelled"
-    if any(row.get(name, "") is None for name in ("label", "kto_tag")):
-        return "unlabelled"
-    # distilabel writes pairs whose order means nothing, with the status tie.
-    tied = isinstance(record, Comparison) and str(row.get("status")).strip().lower() == "tie"
-    tied = tied or str(row.get("tie")).lower() == "true" or (chosen.winner and ranked and len(set(ranked)) == 1)
-    return "tie" if tied else None
+  ranked = record.scores if isinstance(record, Ranking) else ()
+  if ranked is None and record.ratings is not None:
+    return "unlabelled" if all(value is None for one in record.ratings for value in one.values()) else None
+  if ranked is None and (chosen.winner or not {"scores", "correct", "ranks"}.isdisjoint(row)):
+    return "unlabelled"
+  if any(row.get(name, "") is None for name in ("label", "kto_tag")):
+    return "unlabelled"
+  # distilabel writes pairs whose order means nothing, with the status tie.
+  tied = isinstance(record, Comparison) and str(row.get("status")).strip().lower() == "tie"
+  tied = tied or str(row.get("tie")).lower() == "true" or (chosen.winner and ranked and len(set(ranked)) == 1)
+  return "tie" if tied else None
 
 
 def _of_two(ranking: Ranking) -> Comparison:
-    better = 0 if ranking.scores[0] > ranking.scores[1] else 1
-    pair = Comparison(ranking.prompt, ranking.completions[better], ranking.completions[1 - better])
-    names = ("tools", "id", "metadata", "origin", "given", "margin")
-    return replace(pair, rejected_first=better == 1, **{name: getattr(ranking, name) for name in names})
+  better = 0 if ranking.scores[0] > ranking.scores[1] else 1
+  pair = Comparison(ranking.prompt, ranking.completions[better], ranking.completions[1 - better])
+  names = ("tools", "id", "metadata", "origin", "given", "margin")
+  return replace(pair, rejected_first=better == 1, **{name: getattr(ranking, name) for name in names})
 
 
 def _say_winners(name: str, chosen: Format, numbered: Numbered, picked: list[Row], reading: Reading) -> dict[str, int]:
-    if not chosen.winner:
-        return {}
-    found = [chosen.winner.value(row) if reading.labels else None for row in picked]
-    written = [(number, value) for (number, _), value in zip(numbered, found, strict=True) if value is not None]
-    known = chosen.winner.means
-    means, counts = meaning(written, reading.winner_values, reading.columns or {}, name, known, chosen.name)
-    for row, value in zip(picked, found, strict=True):
-        row.pop("winner", None)
-        if value is not None:
-            row["winner"] = means.get(key(value), short(value))
-    return counts
+  if not chosen.winner:
+    return {}
+  found = [chosen.winner.value(row) if reading.labels else None for row in picked]
+  written = [(number, value) for (number, _), value in zip(numbered, found, strict=True) if value is not None]
+  known = chosen.winner.means
+  means, counts = meaning(written, reading.winner_values, reading.columns or {}, name, known, chosen.name)
+  for row, value in zip(picked, found, strict=True):
+    row.pop("winner", None)
+    if value is not None:
+      row["winner"] = means.get(key(value), short(value))
+  return counts
 
 
 def _say_neutral(chosen: Format, rows: list[Row], where: str) -> DataError:
-    counts: dict[str, Counter[float | None]] = {neutral: Counter() for neutral in NEUTRAL}
-    for neutral, labels in counts.items():
-        for row in rows:
-            # A KeyError: a column is missing, another error will say so.
-            with contextlib.suppress(RowError, SetAsideError, KeyError):
-                labels.update(label for one in chosen.records(row | {"neutral": neutral}) for label in one.labels)
-    good, bad, ignore = (counts[neutral] for neutral in ("good", "bad", "ignore"))
-    return DataError(
-        f"{good[1.0] - ignore[1.0]} of {good.total() - good[None]} steps are rated 0, neither right nor wrong: --neutral says what that means",
-        where=where,
-        hint=f"--neutral good counts them as right (then {good[1.0]} right, {ignore[0.0]} wrong), bad as wrong "
-        f"({ignore[1.0]} right, {bad[0.0]} wrong), ignore gives them no label ({ignore[1.0]} right, {ignore[0.0]} wrong)",
-    )
+  counts: dict[str, Counter[float | None]] = {neutral: Counter() for neutral in NEUTRAL}
+  for neutral, labels in counts.items():
+    for row in rows:
+      # A KeyError: a column is missing, another error will say so.
+      with contextlib.suppress(RowError, SetAsideError, KeyError):
+        labels.update(label for one in chosen.records(row | {"neutral": neutral}) for label in one.labels)
+  good, bad, ignore = (counts[neutral] for neutral in ("good", "bad", "ignore"))
+  return DataError(
+    f"{good[1.0] - ignore[1.0]} of {good.total() - good[None]} steps are rated 0, neither right nor wrong: --neutral says what that means",
+    where=where,
+    hint=f"--neutral good counts them as right (then {good[1.0]} right, {ignore[0.0]} wrong), bad as wrong "
+    f"({ignore[1.0]} right, {bad[0.0]} wrong), ignore gives them no label ({ignore[1.0]} right, {ignore[0.0]} wrong)",
+  )
 
 
 def _other_format(chosen: Format, row: Row) -> str:
-    if fits(chosen, row):
-        return ""
-    other = next((entry.name for entry in LABELED.values() if entry is not chosen and fits(entry, row)), None)
-    like = f"the row looks like format `{other}` and the first rows like `{chosen.name}`"
-    return f" ({like}: mixed formats)" if other else ""
+  if fits(chosen, row):
+    return ""
+  other = next((entry.name for entry in LABELED.values() if entry is not chosen and fits(entry, row)), None)
+  like = f"the row looks like format `{other}` and the first rows like `{chosen.name}`"
+  return f" ({like}: mixed formats)" if other else ""
 
 
 def _hint(chosen: Format, reading: Reading) -> str:
-    needs = ", ".join(names.replace("|", " or ") for names in chosen.needs)
-    mapped = "" if reading.columns else ", or --columns to name them"
-    return f"these are read as format `{chosen.name}` ({needs}); use --format for another{mapped}, or fix these rows"
+  needs = ", ".join(names.replace("|", " or ") for names in chosen.needs)
+  mapped = "" if reading.columns else ", or --columns to name them"
+  return f"these are read as format `{chosen.name}` ({needs}); use --format for another{mapped}, or fix these rows"
 
 
 def _refuse_lost_input(where: str, chosen: Format, names: list[str], made: list[Made]) -> None:
-    for name in names:
-        lost = [number for number, row, record in made if not _already_there(row.get(name), record)]
-        if not lost:
-            continue
-        system = f"read it as the system text with --columns system={name}, " if "system" in chosen.columns else ""
-        raise DataError(
-            f"column `{name}` could be part of the input, but format `{chosen.name}` does not use it ({len(lost)} of {len(made)} rows)",
-            where=f"{where}:{lost[0]}",
-            hint=f"{system}put it into the prompt yourself, or leave it out with --columns {name}=",
-        )
+  for name in names:
+    lost = [number for number, row, record in made if not _already_there(row.get(name), record)]
+    if not lost:
+      continue
+    system = f"read it as the system text with --columns system={name}, " if "system" in chosen.columns else ""
+    raise DataError(
+      f"column `{name}` could be part of the input, but format `{chosen.name}` does not use it ({len(lost)} of {len(made)} rows)",
+      where=f"{where}:{lost[0]}",
+      hint=f"{system}put it into the prompt yourself, or leave it out with --columns {name}=",
+    )
 
 
 def _already_there(value, record: Record | None) -> bool:
-    if value in (None, "", [], {}) or (isinstance(value, str) and not value.strip()):
-        return True
-    if record is None:
-        return False
-    said = [message["content"] for message in record.prompt]
-    if isinstance(value, str):
-        return any(value.strip() in text for text in said)
-    said += [message["content"] for answer in answers_of(record) for message in answer]
-    return all(any(text.strip() in one for one in said) for text in _texts(value))
+  if value in (None, "", [], {}) or (isinstance(value, str) and not value.strip()):
+    return True
+  if record is None:
+    return False
+  said = [message["content"] for message in record.prompt]
+  if isinstance(value, str):
+    return any(value.strip() in text for text in said)
+  said += [message["content"] for answer in answers_of(record) for message in answer]
+  return all(any(text.strip() in one for one in said) for text in _texts(value))
 
 
 def _texts(value) -> Iterator[str]:
-    if isinstance(value, dict):
-        inside = (item for name, item in value.items() if name not in ("role", "from"))
-        value = [item for item in inside if isinstance(item, (str, list, dict))]
-    if isinstance(value, list):
-        for item in value:
-            yield from _texts(item)
-    else:
-        yield value if isinstance(value, str) else repr(value)
+  if isinstance(value, dict):
+    inside = (item for name, item in value.items() if name not in ("role", "from"))
+    value = [item for item in inside if isinstance(item, (str, list, dict))]
+  if isinstance(value, list):
+    for item in value:
+      yield from _texts(item)
+  else:
+    yield value if isinstance(value, str) else repr(value)

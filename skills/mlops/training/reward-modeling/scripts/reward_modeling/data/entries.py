@@ -17,121 +17,121 @@ Problems = list[tuple[int, str]]
 
 
 WINNER_WORDS = {
-    **dict.fromkeys(("a", "model_a", "response_a", "conversation_a"), "a"),
-    **dict.fromkeys(("b", "model_b", "response_b", "conversation_b"), "b"),
-    **dict.fromkeys(("tie", "tie (inconsistent)", "tie (bothbad)", "tie (both bad)", "bothbad", "both_bad"), "tie"),
+  **dict.fromkeys(("a", "model_a", "response_a", "conversation_a"), "a"),
+  **dict.fromkeys(("b", "model_b", "response_b", "conversation_b"), "b"),
+  **dict.fromkeys(("tie", "tie (inconsistent)", "tie (bothbad)", "tie (both bad)", "bothbad", "both_bad"), "tie"),
 }
 SCORES = {"a": [1.0, 0.0], "b": [0.0, 1.0], "tie": [0.0, 0.0]}
 
 _PKU_SAFERLHF = {"0": "response_0", "1": "response_1"}
 KNOWN = {
-    "labels": {"1": "human_ref_A", "0": "human_ref_B"},  # SHP
-    "better_response_id": _PKU_SAFERLHF,
-    "safer_response_id": _PKU_SAFERLHF,
+  "labels": {"1": "human_ref_A", "0": "human_ref_B"},  # SHP
+  "better_response_id": _PKU_SAFERLHF,
+  "safer_response_id": _PKU_SAFERLHF,
 }
 """Public data sets."""
 
 
 def key(value) -> str:
-    """As in --winner_values: "1" for 1.0, "true" for True."""
-    text = str(value).strip().lower()
-    with contextlib.suppress(ValueError):
-        number = float(text)
-        if abs(number) < 1e6 and number == int(number):
-            return f"{number:g}"
-    return text
+  """As in --winner_values: "1" for 1.0, "true" for True."""
+  text = str(value).strip().lower()
+  with contextlib.suppress(ValueError):
+    number = float(text)
+    if abs(number) < 1e6 and number == int(number):
+      return f"{number:g}"
+  return text
 
 
 @dataclass(frozen=True)
 class Winner:
-    columns: tuple[str, ...] = ("winner",)
-    means: dict[str, str] | None = None
-    """{value: "a", "b" or "tie"} of a known data set. None: words say it themselves, numbers are asked about."""
-    read: Callable[..., Any] = lambda value: value
+  columns: tuple[str, ...] = ("winner",)
+  means: dict[str, str] | None = None
+  """{value: "a", "b" or "tie"} of a known data set. None: words say it themselves, numbers are asked about."""
+  read: Callable[..., Any] = lambda value: value
 
-    def value(self, row: dict[str, Any]) -> Any:
-        values = [row.get(column) for column in self.columns]
-        if all(value in (None, "") for value in values):
-            return None
-        try:
-            return self.read(*values)
-        except RowError:  # it has no meaning, which stops the run
-            return ", ".join(map(short, values))
+  def value(self, row: dict[str, Any]) -> Any:
+    values = [row.get(column) for column in self.columns]
+    if all(value in (None, "") for value in values):
+      return None
+    try:
+      return self.read(*values)
+    except RowError:  # it has no meaning, which stops the run
+      return ", ".join(map(short, values))
 
 
 def _is_bare(value: str) -> bool:
-    """A number, whose meaning is never guessed: 1 is the first answer in SHP, the second in PKU-SafeRLHF."""
-    with contextlib.suppress(ValueError):
-        float(value)
-        return True
-    return value in ("true", "false")
+  """A number, whose meaning is never guessed: 1 is the first answer in SHP, the second in PKU-SafeRLHF."""
+  with contextlib.suppress(ValueError):
+    float(value)
+    return True
+  return value in ("true", "false")
 
 
 def meaning(
-    winners: Sequence[tuple[int, Any]],
-    given: dict[str, str] | None,
-    columns: dict[str, str],
-    where: str,
-    known: dict[str, str] | None = None,
-    name: str = "",
+  winners: Sequence[tuple[int, Any]],
+  given: dict[str, str] | None,
+  columns: dict[str, str],
+  where: str,
+  known: dict[str, str] | None = None,
+  name: str = "",
 ) -> tuple[dict[str, str], dict[str, int]]:
-    """({value: "a", "b" or "tie"}, {"value=a": its rows}) of (row number, value) pairs.
+  """({value: "a", "b" or "tie"}, {"value=a": its rows}) of (row number, value) pairs.
 
-    known: of the data set `name`. Raises DataError for values without a meaning."""
-    counts = Counter(key(value) for _, value in winners)
-    for value in counts.keys() & (known or {}) & (given or {}).keys():
-        if given[value] != known[value]:
-            raise DataError(
-                f"--winner_values says {value}={given[value]}, but in `{name}` {value} means {known[value]}",
-                where=where,
-                hint="read this file without --winner_values, or, if it is another data set, name its columns with --columns",
-            )
-    means = known | (given or {}) if known else WINNER_WORDS | (_of_columns(columns) if given is None else given)
-    closed = given is not None or known
-    unsaid = [value for value in counts if value not in means and (closed or _is_bare(value))]
-    if unsaid:
-        where = f"{where}:{next(number for number, value in winners if key(value) in unsaid)}"
-        if known:
-            means = _meanings(known, " = ")
-            what = f"the preference is {unsaid[0][:40]} ({counts[unsaid[0]]} rows), which has no meaning in `{name}`: {means}"
-            hint = "say what the values mean, as in --winner_values 1=a,2=b, or remove these rows"
-            raise DataError(what, where=where, hint=hint)
-        raise _unsaid(counts, unsaid[0], given, where)
-    return means, {f"{value}={means[value]}": count for value, count in counts.items() if value in means}
+  known: of the data set `name`. Raises DataError for values without a meaning."""
+  counts = Counter(key(value) for _, value in winners)
+  for value in counts.keys() & (known or {}) & (given or {}).keys():
+    if given[value] != known[value]:
+      raise DataError(
+        f"--winner_values says {value}={given[value]}, but in `{name}` {value} means {known[value]}",
+        where=where,
+        hint="read this file without --winner_values, or, if it is another data set, name its columns with --columns",
+      )
+  means = known | (given or {}) if known else WINNER_WORDS | (_of_columns(columns) if given is None else given)
+  closed = given is not None or known
+  unsaid = [value for value in counts if value not in means and (closed or _is_bare(value))]
+  if unsaid:
+    where = f"{where}:{next(number for number, value in winners if key(value) in unsaid)}"
+    if known:
+      means = _meanings(known, " = ")
+      what = f"the preference is {unsaid[0][:40]} ({counts[unsaid[0]]} rows), which has no meaning in `{name}`: {means}"
+      hint = "say what the values mean, as in --winner_values 1=a,2=b, or remove these rows"
+      raise DataError(what, where=where, hint=hint)
+    raise _unsaid(counts, unsaid[0], given, where)
+  return means, {f"{value}={means[value]}": count for value, count in counts.items() if value in means}
 
 
 def _of_columns(columns: dict[str, str]) -> dict[str, str]:
-    sides = {columns.get("response_a"): "a", columns.get("response_b"): "b"}
-    values = KNOWN.get(columns.get("winner", ""), {})
-    return {value: sides[column] for value, column in values.items()} if set(values.values()) == sides.keys() else {}
+  sides = {columns.get("response_a"): "a", columns.get("response_b"): "b"}
+  values = KNOWN.get(columns.get("winner", ""), {})
+  return {value: sides[column] for value, column in values.items()} if set(values.values()) == sides.keys() else {}
 
 
 def _meanings(means: dict[str, str], equals: str) -> str:
-    return ", ".join(f"{value}{equals}{side}" for value, side in means.items())
+  return ", ".join(f"{value}{equals}{side}" for value, side in means.items())
 
 
 def _unsaid(counts: Counter[str], unsaid: str, given: dict[str, str] | None, where: str) -> DataError:
-    seen = ", ".join(f"{value[:40]} ({count} rows)" for value, count in counts.most_common(8))
-    if given is not None:
-        said = _meanings(given, "=")
-        return DataError(
-            f"`winner` is {unsaid[:40]}, which --winner_values {said} does not say; the values are {seen}",
-            where=where,
-            hint=f"add it, as in --winner_values {said.replace(', ', ',')},{unsaid}=tie, or remove these rows",
-        )
-    ordered = sorted(filter(_is_bare, counts), reverse=True)
-    sides = ["a", *["tie"] * (len(ordered) - 2), "b"][: len(ordered)]
-    swapped = [{"a": "b", "b": "a"}.get(side, side) for side in sides]
-    one, other = (",".join(map("=".join, zip(ordered, names, strict=True))) for names in (sides, swapped))
+  seen = ", ".join(f"{value[:40]} ({count} rows)" for value, count in counts.most_common(8))
+  if given is not None:
+    said = _meanings(given, "=")
     return DataError(
-        f"`winner` holds numbers, which do not say which answer is better: {seen}",
-        where=where,
-        hint=f"say what they mean: --winner_values {one}, or {other}; to score without labels, --columns winner=",
+      f"`winner` is {unsaid[:40]}, which --winner_values {said} does not say; the values are {seen}",
+      where=where,
+      hint=f"add it, as in --winner_values {said.replace(', ', ',')},{unsaid}=tie, or remove these rows",
     )
+  ordered = sorted(filter(_is_bare, counts), reverse=True)
+  sides = ["a", *["tie"] * (len(ordered) - 2), "b"][: len(ordered)]
+  swapped = [{"a": "b", "b": "a"}.get(side, side) for side in sides]
+  one, other = (",".join(map("=".join, zip(ordered, names, strict=True))) for names in (sides, swapped))
+  return DataError(
+    f"`winner` holds numbers, which do not say which answer is better: {seen}",
+    where=where,
+    hint=f"say what they mean: --winner_values {one}, or {other}; to score without labels, --columns winner=",
+  )
 
 
 def said(counts: dict[str, int]) -> str:
-    return "winner: " + ", ".join(f"{pair.replace('=', ' -> ')} ({count} rows)" for pair, count in counts.items())
+  return "winner: " + ", ".join(f"{pair.replace('=', ' -> ')} ({count} rows)" for pair, count in counts.items())
 
 
 PAIR = ("chosen", "rejected")
@@ -146,113 +146,113 @@ GOOD, BAD = [{"role": "assistant", "content": "4"}], [{"role": "assistant", "con
 
 
 class SetAsideError(Exception):
-    """Why a readable row is left out."""
+  """Why a readable row is left out."""
 
 
 def always(row: Row) -> bool:
-    return True
+  return True
 
 
 def never(row: Row) -> bool:
-    """Of formats that --format must name."""
-    return False
+  """Of formats that --format must name."""
+  return False
 
 
 @dataclass(frozen=True)
 class Format:
-    """In `needs` and `optional`, `a|b` stands for either name."""
+  """In `needs` and `optional`, `a|b` stands for either name."""
 
-    name: str
-    description: str
-    needs: tuple[str, ...]
-    optional: tuple[str, ...]
-    example: Row
-    matches: Callable[[Row], bool]
-    """Of rows with the same columns, under the format's names, without nulls."""
-    convert: Callable[[Row], Record | list[Record]]
-    """Raises RowError and SetAsideError."""
-    winner: Winner | None = None
-    """The converter finds a, b or tie in `winner`."""
-    beside: Callable[[Row], bool] = always
-    """By columns that it does not read."""
-    expand: Callable[[Numbered, Problems], Numbered] | None = None
-    one_piece: bool = False
-    """Rows belong to others anywhere in the file."""
+  name: str
+  description: str
+  needs: tuple[str, ...]
+  optional: tuple[str, ...]
+  example: Row
+  matches: Callable[[Row], bool]
+  """Of rows with the same columns, under the format's names, without nulls."""
+  convert: Callable[[Row], Record | list[Record]]
+  """Raises RowError and SetAsideError."""
+  winner: Winner | None = None
+  """The converter finds a, b or tie in `winner`."""
+  beside: Callable[[Row], bool] = always
+  """By columns that it does not read."""
+  expand: Callable[[Numbered, Problems], Numbered] | None = None
+  one_piece: bool = False
+  """Rows belong to others anywhere in the file."""
 
-    @property
-    def columns(self) -> tuple[str, ...]:
-        return self.needs + self.optional + COMMON
+  @property
+  def columns(self) -> tuple[str, ...]:
+    return self.needs + self.optional + COMMON
 
-    def pick(self, row: Row) -> tuple[Row, dict[str, str]]:
-        """The non-null columns under the format's names, and {name: column of the row}."""
-        used = {}
-        for names in self.columns:
-            alternatives = names.split("|")
-            present = sorted((name for name in alternatives if name in row), key=lambda name: row[name] is None)
-            if present:
-                used[alternatives[0]] = present[0]
-        return {name: row[column] for name, column in used.items() if row[column] is not None}, used
+  def pick(self, row: Row) -> tuple[Row, dict[str, str]]:
+    """The non-null columns under the format's names, and {name: column of the row}."""
+    used = {}
+    for names in self.columns:
+      alternatives = names.split("|")
+      present = sorted((name for name in alternatives if name in row), key=lambda name: row[name] is None)
+      if present:
+        used[alternatives[0]] = present[0]
+    return {name: row[column] for name, column in used.items() if row[column] is not None}, used
 
-    def records(self, picked: Row) -> list[Record]:
-        found = self.convert(picked)
-        return found if isinstance(found, list) else [found]
+  def records(self, picked: Row) -> list[Record]:
+    found = self.convert(picked)
+    return found if isinstance(found, list) else [found]
 
 
 def are_lists(*names: str) -> Callable[[Row], bool]:
-    return lambda row: all(isinstance(row.get(name, []), list) for name in names)
+  return lambda row: all(isinstance(row.get(name, []), list) for name in names)
 
 
 def are_texts(*names: str) -> Callable[[Row], bool]:
-    return lambda row: all(isinstance(row[name], str) for name in names)
+  return lambda row: all(isinstance(row[name], str) for name in names)
 
 
 def entry(
-    table: dict[str, Format],
-    description: str,
-    needs: tuple[str, ...],
-    example: Row,
-    matches: Callable[[Row], bool] = always,
-    optional: tuple[str, ...] = ("system",),
-    **more,
+  table: dict[str, Format],
+  description: str,
+  needs: tuple[str, ...],
+  example: Row,
+  matches: Callable[[Row], bool] = always,
+  optional: tuple[str, ...] = ("system",),
+  **more,
 ) -> Callable[[Callable[[Row], Record]], Callable[[Row], Record]]:
 
-    def add(convert: Callable[[Row], Record]) -> Callable[[Row], Record]:
-        name = convert.__name__
-        table[name] = Format(name, description, needs, optional, example, matches, convert, **more)
-        return convert
+  def add(convert: Callable[[Row], Record]) -> Callable[[Row], Record]:
+    name = convert.__name__
+    table[name] = Format(name, description, needs, optional, example, matches, convert, **more)
+    return convert
 
-    return add
+  return add
 
 
 def number(value, column: str) -> float | None:
-    """A finite fp32 number, also written as text; null and "" are None."""
-    if value in (None, ""):
-        return None
-    try:
-        found = float(value) if isinstance(value, (int, float, str)) else math.nan
-    except (ValueError, OverflowError):
-        found = math.inf if isinstance(value, int) else math.nan
-    if abs(found) > LARGEST:
-        raise RowError(f"`{column}` is {short(value)}: larger than a number can be in fp32")
-    if math.isnan(found):
-        raise wrong_type(column, value, "a number")
-    return found
+  """A finite fp32 number, also written as text; null and "" are None."""
+  if value in (None, ""):
+    return None
+  try:
+    found = float(value) if isinstance(value, (int, float, str)) else math.nan
+  except (ValueError, OverflowError):
+    found = math.inf if isinstance(value, int) else math.nan
+  if abs(found) > LARGEST:
+    raise RowError(f"`{column}` is {short(value)}: larger than a number can be in fp32")
+  if math.isnan(found):
+    raise wrong_type(column, value, "a number")
+  return found
 
 
 def one_each(value, column: str, wanted: str, count: int, of: str) -> list:
-    if not isinstance(value, list):
-        raise wrong_type(column, value, wanted)
-    if len(value) != count:
-        raise RowError(f"`{column}` has {len(value)} entries for {count} {of}")
-    return value
+  if not isinstance(value, list):
+    raise wrong_type(column, value, wanted)
+  if len(value) != count:
+    raise RowError(f"`{column}` has {len(value)} entries for {count} {of}")
+  return value
 
 
 def margin_and_weight(row: Row) -> tuple[float | None, float]:
-    margin = number(row.get("margin"), "margin")
-    if margin is None:
-        scores = [number(row.get(name), name) for name in ("score_chosen", "score_rejected")]
-        margin = number(scores[0] - scores[1], "score_chosen - score_rejected") if None not in scores else None
-    weight = number(row.get("weight"), "weight")
-    if weight is not None and weight <= 0:
-        raise RowError(f"`weight` is {weight:g}: a pair counts with a weight above 0")
-    return margin, 1.0 if weight is None else weight
+  margin = number(row.get("margin"), "margin")
+  if margin is None:
+    scores = [number(row.get(name), name) for name in ("score_chosen", "score_rejected")]
+    margin = number(scores[0] - scores[1], "score_chosen - score_rejected") if None not in scores else None
+  weight = number(row.get("weight"), "weight")
+  if weight is not None and weight <= 0:
+    raise RowError(f"`weight` is {weight:g}: a pair counts with a weight above 0")
+  return margin, 1.0 if weight is None else weight

@@ -24,9 +24,9 @@ COLUMN_NAMES = frozenset(name for entry in FORMATS.values() for names in entry.c
 """Columns that a format reads."""
 # Columns that could be part of the input, an error if unused: TRL's RewardTrainer drops them in silence.
 _INPUTS = (
-    "prompt prompts system system_prompt preamble persona instruction instructions input inputs question questions query "
-    "context contexts history conversation conversations messages dialogue dialog document documents passage passages "
-    "background article post image images functions tools"
+  "prompt prompts system system_prompt preamble persona instruction instructions input inputs question questions query "
+  "context contexts history conversation conversations messages dialogue dialog document documents passage passages "
+  "background article post image images functions tools"
 )
 _LABELS = "label kto_tag tie winner scores correct ranks labels rating ratings margin weight"
 INPUT_LIKE, LABEL_NAMES = frozenset(_INPUTS.split()), frozenset(_LABELS.split()).union(HELPSTEER)
@@ -37,55 +37,55 @@ FIRST_ROWS = 20
 
 
 def named(name: str) -> Format:
-    if name not in FORMATS:
-        close = difflib.get_close_matches(name, FORMATS, n=1)
-        hint = f"did you mean {close[0]}?" if close else f"the formats are {', '.join(FORMATS)}"
-        raise UsageError(f"unknown format {name}", hint=hint)
-    return FORMATS[name]
+  if name not in FORMATS:
+    close = difflib.get_close_matches(name, FORMATS, n=1)
+    hint = f"did you mean {close[0]}?" if close else f"the formats are {', '.join(FORMATS)}"
+    raise UsageError(f"unknown format {name}", hint=hint)
+  return FORMATS[name]
 
 
 def recognize(rows: list[Row], where: str, tiers: Tiers = ANSWERS) -> Format:
-    """The format that most of the first rows fit, else the one whose columns they have, for its messages, else a DataError."""
-    head = rows[:FIRST_ROWS]
-    for tier in tiers:
-        fitting = {name: [row for row in head if fits(entry, row)] for name, entry in tier.items()}
-        votes = {name: (sum(_reads_all(tier[name], row) for row in rows), len(rows)) for name, rows in fitting.items()}
-        best = max(votes, key=votes.get)
-        if fitting[best]:
-            return tier[best]
-    present = {name for row in head for name in row}
-    for entry in (entry for tier in tiers for entry in tier.values()):
-        by_shape = entry.matches is never or (entry.name in DATASETS | RANKED and entry.matches is not always)
-        if by_shape or entry.beside is not always:
-            continue
-        if not any(present.isdisjoint(names.split("|")) for names in entry.needs):
-            return entry
-    raise DataError(
-        f"no format has the columns {', '.join(sorted(present)) or '(none)'}",
-        where=where,
-        hint="name them, as in --columns prompt=A,chosen=B,rejected=C (or prompt=A,completions=B to score); "
-        "check_data.py --list_formats shows all formats",
-    )
+  """The format that most of the first rows fit, else the one whose columns they have, for its messages, else a DataError."""
+  head = rows[:FIRST_ROWS]
+  for tier in tiers:
+    fitting = {name: [row for row in head if fits(entry, row)] for name, entry in tier.items()}
+    votes = {name: (sum(_reads_all(tier[name], row) for row in rows), len(rows)) for name, rows in fitting.items()}
+    best = max(votes, key=votes.get)
+    if fitting[best]:
+      return tier[best]
+  present = {name for row in head for name in row}
+  for entry in (entry for tier in tiers for entry in tier.values()):
+    by_shape = entry.matches is never or (entry.name in DATASETS | RANKED and entry.matches is not always)
+    if by_shape or entry.beside is not always:
+      continue
+    if not any(present.isdisjoint(names.split("|")) for names in entry.needs):
+      return entry
+  raise DataError(
+    f"no format has the columns {', '.join(sorted(present)) or '(none)'}",
+    where=where,
+    hint="name them, as in --columns prompt=A,chosen=B,rejected=C (or prompt=A,completions=B to score); "
+    "check_data.py --list_formats shows all formats",
+  )
 
 
 def fits(entry: Format, row: Row) -> bool:
-    picked, _ = entry.pick(row)
-    try:
-        return entry.beside(row) and not lacks(entry, row, picked) and entry.matches(picked)
-    except RowError:  # text in a cell that no row may hold
-        return False
+  picked, _ = entry.pick(row)
+  try:
+    return entry.beside(row) and not lacks(entry, row, picked) and entry.matches(picked)
+  except RowError:  # text in a cell that no row may hold
+    return False
 
 
 def _reads_all(entry: Format, row: Row) -> bool:
-    _, used = entry.pick(row)
-    return not any(value and name.lower() in INPUT_LIKE for name, value in row.items() if name not in used.values())
+  _, used = entry.pick(row)
+  return not any(value and name.lower() in INPUT_LIKE for name, value in row.items() if name not in used.values())
 
 
 def lacks(entry: Format, row: Row, picked: Row) -> str | None:
-    """The first column that the format needs and the row lacks. A null label sets the row aside."""
-    for names in entry.needs:
-        alternatives = names.split("|")
-        nullable = names in NULLABLE or (entry.winner and alternatives[0] in entry.winner.columns)
-        if alternatives[0] not in picked and not (nullable and any(name in row for name in alternatives)):
-            return names
-    return None
+  """The first column that the format needs and the row lacks. A null label sets the row aside."""
+  for names in entry.needs:
+    alternatives = names.split("|")
+    nullable = names in NULLABLE or (entry.winner and alternatives[0] in entry.winner.columns)
+    if alternatives[0] not in picked and not (nullable and any(name in row for name in alternatives)):
+      return names
+  return None

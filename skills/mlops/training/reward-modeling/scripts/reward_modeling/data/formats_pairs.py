@@ -5,34 +5,34 @@ from functools import partial
 
 from .cells import RowError, are_messages, short, structure, turns, wrong_type
 from .conversations import (
-    Message,
-    answer_of,
-    is_answer,
-    is_transcript,
-    messages_of,
-    prompt_and_answers,
-    prompt_of,
-    split_shared,
-    split_text,
-    spoken,
-    starts_with,
-    transcript_of,
-    with_system,
+  Message,
+  answer_of,
+  is_answer,
+  is_transcript,
+  messages_of,
+  prompt_and_answers,
+  prompt_of,
+  split_shared,
+  split_text,
+  spoken,
+  starts_with,
+  transcript_of,
+  with_system,
 )
 from .entries import (
-    BAD,
-    GOOD,
-    MARGINS,
-    PAIR,
-    SCORES,
-    USER,
-    Format,
-    Row,
-    Winner,
-    are_lists,
-    are_texts,
-    entry,
-    margin_and_weight,
+  BAD,
+  GOOD,
+  MARGINS,
+  PAIR,
+  SCORES,
+  USER,
+  Format,
+  Row,
+  Winner,
+  are_lists,
+  are_texts,
+  entry,
+  margin_and_weight,
 )
 from .records import Comparison, Ranking
 
@@ -45,252 +45,252 @@ _HUMAN = "\n\nHuman: 2+2?\n\nAssistant:"
 
 
 def comparison(row: Row, prompt: list[Message], chosen, rejected) -> PairColumns:
-    """chosen and rejected: an answer, or a list of which each makes a pair with each of the other side."""
-    better, worse = _answers(chosen, "chosen", prompt), _answers(rejected, "rejected", prompt)
-    margin, weight = margin_and_weight(row)
-    if len(better) == len(worse) == 1:
-        return Comparison(prompt, better[0], worse[0], margin=margin, weight=weight)
-    scores = [1.0] * len(better) + [0.0] * len(worse)
-    return Ranking(prompt, better + worse, scores, margin=margin, weight=weight)
+  """chosen and rejected: an answer, or a list of which each makes a pair with each of the other side."""
+  better, worse = _answers(chosen, "chosen", prompt), _answers(rejected, "rejected", prompt)
+  margin, weight = margin_and_weight(row)
+  if len(better) == len(worse) == 1:
+    return Comparison(prompt, better[0], worse[0], margin=margin, weight=weight)
+  scores = [1.0] * len(better) + [0.0] * len(worse)
+  return Ranking(prompt, better + worse, scores, margin=margin, weight=weight)
 
 
 def are_answers(value) -> bool:
-    return isinstance(value, list) and bool(value) and all(isinstance(i, (str, list)) or is_answer(i) for i in value)
+  return isinstance(value, list) and bool(value) and all(isinstance(i, (str, list)) or is_answer(i) for i in value)
 
 
 def _answers(value, column: str, prompt: list[Message]) -> list[list[Message]]:
-    if value == []:
-        raise RowError(f"`{column}` is an empty list")
-    if not are_answers(value):
-        return [answer_of(value, column)]
-    found = [answer_of(item, column) for item in value]
-    return [answer[len(prompt) :] if starts_with(answer, prompt) else answer for answer in found]
+  if value == []:
+    raise RowError(f"`{column}` is an empty list")
+  if not are_answers(value):
+    return [answer_of(value, column)]
+  found = [answer_of(item, column) for item in value]
+  return [answer[len(prompt) :] if starts_with(answer, prompt) else answer for answer in found]
 
 
 def columns(
-    table: dict[str, Format],
-    name: str,
-    description: str,
-    names: tuple[str, str, str],
-    *,
-    winner: Winner | None = None,
-    labels: tuple[str, ...] = (),
-    example: Row | None = None,
-    optional: tuple[str, ...] = ("system",),
-    prepare: Callable[[Row], Row] = lambda row: row,
-    margin: Callable[[Row], float] | None = None,
-    **more,
+  table: dict[str, Format],
+  name: str,
+  description: str,
+  names: tuple[str, str, str],
+  *,
+  winner: Winner | None = None,
+  labels: tuple[str, ...] = (),
+  example: Row | None = None,
+  optional: tuple[str, ...] = ("system",),
+  prepare: Callable[[Row], Row] = lambda row: row,
+  margin: Callable[[Row], float] | None = None,
+  **more,
 ) -> None:
-    """An entry for rows of a prompt and two answers, without a winner the better one first. labels: the winner's columns."""
-    needs = names + (labels or (winner.columns if winner else ()))
-    names = tuple(name.partition("|")[0] for name in names)
-    shown = ("2+2?", "5", "4") if winner else ("2+2?", "4", "5")
+  """An entry for rows of a prompt and two answers, without a winner the better one first. labels: the winner's columns."""
+  needs = names + (labels or (winner.columns if winner else ()))
+  names = tuple(name.partition("|")[0] for name in names)
+  shown = ("2+2?", "5", "4") if winner else ("2+2?", "4", "5")
 
-    def convert(row: Row) -> PairColumns:
-        row = prepare(row)
-        if winner:
-            stated = margin(row) if margin and "winner" in row else None
-            return Ranking(*prompt_and_answers(row, *names), scores_by_winner(row), margin=stated)
-        return comparison(row, prompt_of(row, names[0]), row[names[1]], row[names[2]])
+  def convert(row: Row) -> PairColumns:
+    row = prepare(row)
+    if winner:
+      stated = margin(row) if margin and "winner" in row else None
+      return Ranking(*prompt_and_answers(row, *names), scores_by_winner(row), margin=stated)
+    return comparison(row, prompt_of(row, names[0]), row[names[1]], row[names[2]])
 
-    convert.__name__ = name
-    example = dict(zip(names, shown, strict=True)) | (example or {})
-    entry(table, description, needs, example, optional=optional, winner=winner, **more)(convert)
+  convert.__name__ = name
+  example = dict(zip(names, shown, strict=True)) | (example or {})
+  entry(table, description, needs, example, optional=optional, winner=winner, **more)(convert)
 
 
 def unanswered(transcript: list[Message]) -> list[Message]:
-    return transcript[:-1] if transcript[-1:] == [spoken("assistant", "")] else transcript
+  return transcript[:-1] if transcript[-1:] == [spoken("assistant", "")] else transcript
 
 
 @_pairs(
-    "Human:/Assistant: dialogues (Anthropic HH), whole on both sides or with a prompt",
-    PAIR,
-    {"chosen": f"{_HUMAN} 4", "rejected": f"{_HUMAN} 5"},
-    lambda row: is_transcript(row.get("prompt", row["chosen"])),
-    optional=("prompt", *MARGINS),
+  "Human:/Assistant: dialogues (Anthropic HH), whole on both sides or with a prompt",
+  PAIR,
+  {"chosen": f"{_HUMAN} 4", "rejected": f"{_HUMAN} 5"},
+  lambda row: is_transcript(row.get("prompt", row["chosen"])),
+  optional=("prompt", *MARGINS),
 )
 def transcript(row: Row) -> PairColumns:
-    if "prompt" not in row:
-        return comparison(row, *split_shared(*(transcript_of(row[name], name) for name in PAIR)))
-    prompt = unanswered(transcript_of(row["prompt"], "prompt"))
-    answers = [row[name] for name in PAIR]
-    if not all(map(is_transcript, answers)):
-        return comparison(row, prompt, *(one.strip() if isinstance(one, str) else one for one in answers))
-    answers = [transcript_of(row[name], name) for name in PAIR]
-    if not all(starts_with(answer, prompt) for answer in answers):
-        raise RowError("`chosen` and `rejected` are whole transcripts that do not begin with `prompt`")
-    return comparison(row, prompt, *(answer[len(prompt) :] for answer in answers))
+  if "prompt" not in row:
+    return comparison(row, *split_shared(*(transcript_of(row[name], name) for name in PAIR)))
+  prompt = unanswered(transcript_of(row["prompt"], "prompt"))
+  answers = [row[name] for name in PAIR]
+  if not all(map(is_transcript, answers)):
+    return comparison(row, prompt, *(one.strip() if isinstance(one, str) else one for one in answers))
+  answers = [transcript_of(row[name], name) for name in PAIR]
+  if not all(starts_with(answer, prompt) for answer in answers):
+    raise RowError("`chosen` and `rejected` are whole transcripts that do not begin with `prompt`")
+  return comparison(row, prompt, *(answer[len(prompt) :] for answer in answers))
 
 
 def _repeats_prompt(prompt, text) -> bool:
-    """Whether whitespace follows: "Hello" and "Hello! How are you" are a prompt and an answer."""
-    if not isinstance(prompt, str) or not isinstance(text, str) or not prompt.strip() or not text.startswith(prompt):
-        return False
-    return prompt[-1].isspace() or text[len(prompt) : len(prompt) + 1].isspace()
+  """Whether whitespace follows: "Hello" and "Hello! How are you" are a prompt and an answer."""
+  if not isinstance(prompt, str) or not isinstance(text, str) or not prompt.strip() or not text.startswith(prompt):
+    return False
+  return prompt[-1].isspace() or text[len(prompt) : len(prompt) + 1].isspace()
 
 
 @_pairs(
-    "texts in which both answers repeat the prompt",
-    ("prompt", *PAIR),
-    {"prompt": "2+2 is", "chosen": "2+2 is 4", "rejected": "2+2 is 5"},
-    lambda row: all(_repeats_prompt(row["prompt"], row[name]) for name in PAIR),
+  "texts in which both answers repeat the prompt",
+  ("prompt", *PAIR),
+  {"prompt": "2+2 is", "chosen": "2+2 is 4", "rejected": "2+2 is 5"},
+  lambda row: all(_repeats_prompt(row["prompt"], row[name]) for name in PAIR),
 )
 def concatenated(row: Row) -> PairColumns:
-    for name in PAIR:
-        if not _repeats_prompt(row["prompt"], row[name]):
-            raise RowError(f"`{name}` does not begin with the text of `prompt`")
-    answers = [row[name][len(row["prompt"]) :].lstrip() for name in PAIR]
-    return comparison(row, prompt_of(row | {"prompt": row["prompt"].rstrip()}), *answers)
+  for name in PAIR:
+    if not _repeats_prompt(row["prompt"], row[name]):
+      raise RowError(f"`{name}` does not begin with the text of `prompt`")
+  answers = [row[name][len(row["prompt"]) :].lstrip() for name in PAIR]
+  return comparison(row, prompt_of(row | {"prompt": row["prompt"].rstrip()}), *answers)
 
 
 @_pairs(
-    "a prompt and two answers, each as text, messages or a list of answers (RewardBench 2, RM-Bench: all pairs); messages "
-    "that repeat the prompt are cut",
-    ("prompt", *PAIR),
-    {"prompt": USER, "chosen": GOOD, "rejected": BAD},
+  "a prompt and two answers, each as text, messages or a list of answers (RewardBench 2, RM-Bench: all pairs); messages "
+  "that repeat the prompt are cut",
+  ("prompt", *PAIR),
+  {"prompt": USER, "chosen": GOOD, "rejected": BAD},
 )
 def explicit(row: Row) -> PairColumns:
-    if any(map(are_answers, map(row.get, PAIR))) and turns(row["prompt"]) is None:
-        return comparison(row, prompt_of(row), row["chosen"], row["rejected"])
-    prompt, answers = prompt_and_answers(row, "prompt", *PAIR)
-    if not all(answer and answer[0]["role"] in ("system", "user") for answer in answers):
-        return comparison(row, prompt, *answers)
-    # Answers that are whole conversations, as in UltraFeedback: the prompt they repeat is cut off.
-    if all(starts_with(answer, prompt) for answer in answers):
-        return comparison(row, prompt, *(answer[len(prompt) :] for answer in answers))
-    if not isinstance(row["prompt"], str):
-        return comparison(row, prompt, *answers)
-    for name, conversation in zip(PAIR, answers, strict=True):
-        if not any(message["content"].strip() == row["prompt"].strip() for message in conversation[:-1]):
-            raise RowError(f"`{name}` is a whole conversation in which `prompt` does not occur")
-    shared, *answers = split_shared(*answers)
-    return comparison(row, with_system(shared, row.get("system")), *answers)
+  if any(map(are_answers, map(row.get, PAIR))) and turns(row["prompt"]) is None:
+    return comparison(row, prompt_of(row), row["chosen"], row["rejected"])
+  prompt, answers = prompt_and_answers(row, "prompt", *PAIR)
+  if not all(answer and answer[0]["role"] in ("system", "user") for answer in answers):
+    return comparison(row, prompt, *answers)
+  # Answers that are whole conversations, as in UltraFeedback: the prompt they repeat is cut off.
+  if all(starts_with(answer, prompt) for answer in answers):
+    return comparison(row, prompt, *(answer[len(prompt) :] for answer in answers))
+  if not isinstance(row["prompt"], str):
+    return comparison(row, prompt, *answers)
+  for name, conversation in zip(PAIR, answers, strict=True):
+    if not any(message["content"].strip() == row["prompt"].strip() for message in conversation[:-1]):
+      raise RowError(f"`{name}` is a whole conversation in which `prompt` does not occur")
+  shared, *answers = split_shared(*answers)
+  return comparison(row, with_system(shared, row.get("system")), *answers)
 
 
 def _from(speaker: str, value: str) -> Row:
-    return {"from": speaker, "value": value}
+  return {"from": speaker, "value": value}
 
 
 def _has_from(value) -> bool:
-    found = value[0] if isinstance(value, list) and value else None
-    return isinstance(found, dict) and "from" in found
+  found = value[0] if isinstance(value, list) and value else None
+  return isinstance(found, dict) and "from" in found
 
 
 @_pairs(
-    "from/value messages; the prompt in `conversations` (LLaMA-Factory) or shared by both sides",
-    PAIR,
-    {"conversations": [_from("human", "2+2?")], "chosen": _from("gpt", "4"), "rejected": _from("gpt", "5")},
-    lambda row: "conversations" in row or all(_has_from(row[name]) for name in PAIR),
-    optional=("conversations", *_WITH_MARGINS),
+  "from/value messages; the prompt in `conversations` (LLaMA-Factory) or shared by both sides",
+  PAIR,
+  {"conversations": [_from("human", "2+2?")], "chosen": _from("gpt", "4"), "rejected": _from("gpt", "5")},
+  lambda row: "conversations" in row or all(_has_from(row[name]) for name in PAIR),
+  optional=("conversations", *_WITH_MARGINS),
 )
 def sharegpt(row: Row) -> PairColumns:
-    if "conversations" not in row:
-        return implicit(row)
-    prompt = with_system(messages_of(row["conversations"], "conversations"), row.get("system"))
-    return comparison(row, prompt, row["chosen"], row["rejected"])
+  if "conversations" not in row:
+    return implicit(row)
+  prompt = with_system(messages_of(row["conversations"], "conversations"), row.get("system"))
+  return comparison(row, prompt, row["chosen"], row["rejected"])
 
 
 def instructed(row: Row, column: str = "instruction") -> Row:
-    """The row with the turns of `history` and the `input` below the instruction in its place."""
-    history = structure(row.get("history") or [])
-    if not isinstance(history, list) or not all(isinstance(turn, list) and len(turn) == 2 for turn in history):
-        raise wrong_type("history", history, "a list of [question, answer]")
-    asked = [row[column], row.get("input") or ""]
-    texts = [text for turn in history for text in turn]
-    if not all(isinstance(text, str) for text in texts + asked):
-        raise RowError(f"`{column}`, `input` and the turns of `history` must be text")
-    texts.append("\n".join(filter(None, asked)))
-    return row | {column: [spoken("assistant" if place % 2 else "user", text) for place, text in enumerate(texts)]}
+  """The row with the turns of `history` and the `input` below the instruction in its place."""
+  history = structure(row.get("history") or [])
+  if not isinstance(history, list) or not all(isinstance(turn, list) and len(turn) == 2 for turn in history):
+    raise wrong_type("history", history, "a list of [question, answer]")
+  asked = [row[column], row.get("input") or ""]
+  texts = [text for turn in history for text in turn]
+  if not all(isinstance(text, str) for text in texts + asked):
+    raise RowError(f"`{column}`, `input` and the turns of `history` must be text")
+  texts.append("\n".join(filter(None, asked)))
+  return row | {column: [spoken("assistant" if place % 2 else "user", text) for place, text in enumerate(texts)]}
 
 
 columns(
-    PAIRS,
-    "alpaca",
-    "an instruction with an optional input below it, and two answers",
-    ("instruction", *PAIR),
-    example={"input": "2+2"},
-    optional=("input", "history", *_WITH_MARGINS),
-    prepare=instructed,
+  PAIRS,
+  "alpaca",
+  "an instruction with an optional input below it, and two answers",
+  ("instruction", *PAIR),
+  example={"input": "2+2"},
+  optional=("input", "history", *_WITH_MARGINS),
+  prepare=instructed,
 )
 columns(
-    PAIRS,
-    "axolotl",
-    "an input and two answers (axolotl bradley_terry.chat_template)",
-    ("input", *PAIR),
-    example={"system": "Be brief."},
-    optional=_WITH_MARGINS,
+  PAIRS,
+  "axolotl",
+  "an input and two answers (axolotl bradley_terry.chat_template)",
+  ("input", *PAIR),
+  example={"system": "Be brief."},
+  optional=_WITH_MARGINS,
 )
 
 
 @_pairs(
-    "a question, query, context or the messages so far, and two answers (Intel Orca pairs)",
-    (PROMPT_NAMES, *PAIR),
-    {"system": "Be brief.", "question": "2+2?", "chosen": "4", "rejected": "5"},
-    lambda row: isinstance(row["question"], str) or are_messages(row["question"]),
+  "a question, query, context or the messages so far, and two answers (Intel Orca pairs)",
+  (PROMPT_NAMES, *PAIR),
+  {"system": "Be brief.", "question": "2+2?", "chosen": "4", "rejected": "5"},
+  lambda row: isinstance(row["question"], str) or are_messages(row["question"]),
 )
 def question(row: Row) -> PairColumns:
-    return explicit(row | {"prompt": row["question"]})
+  return explicit(row | {"prompt": row["question"]})
 
 
 @_pairs(
-    "two conversations as messages; what they share from the start is the prompt",
-    PAIR,
-    {"chosen": USER + GOOD, "rejected": USER + BAD},
-    are_lists(*PAIR),
+  "two conversations as messages; what they share from the start is the prompt",
+  PAIR,
+  {"chosen": USER + GOOD, "rejected": USER + BAD},
+  are_lists(*PAIR),
 )
 def implicit(row: Row) -> PairColumns:
-    prompt, chosen, rejected = split_shared(*(messages_of(row[name], name) for name in PAIR))
-    return comparison(row, with_system(prompt, row.get("system")), chosen, rejected)
+  prompt, chosen, rejected = split_shared(*(messages_of(row[name], name) for name in PAIR))
+  return comparison(row, with_system(prompt, row.get("system")), chosen, rejected)
 
 
 @_pairs(
-    "two texts that begin alike; the prompt is what they share, up to its last line break or space",
-    PAIR,
-    {"chosen": "2+2 is 4", "rejected": "2+2 is 5"},
-    are_texts(*PAIR),
-    optional=MARGINS,
+  "two texts that begin alike; the prompt is what they share, up to its last line break or space",
+  PAIR,
+  {"chosen": "2+2 is 4", "rejected": "2+2 is 5"},
+  are_texts(*PAIR),
+  optional=MARGINS,
 )
 def text(row: Row) -> PairColumns:
-    for name in PAIR:
-        if not isinstance(row[name], str):
-            raise wrong_type(name, row[name], "text")
-        if is_transcript(row[name]):
-            raise RowError(f"`{name}` is a transcript of `Human:` and `Assistant:` turns among rows that are not")
-    prompt, *answers = split_text(row["chosen"], row["rejected"])
-    return comparison(row, prompt_of({"prompt": prompt}), *answers)
+  for name in PAIR:
+    if not isinstance(row[name], str):
+      raise wrong_type(name, row[name], "text")
+    if is_transcript(row[name]):
+      raise RowError(f"`{name}` is a transcript of `Human:` and `Assistant:` turns among rows that are not")
+  prompt, *answers = split_text(row["chosen"], row["rejected"])
+  return comparison(row, prompt_of({"prompt": prompt}), *answers)
 
 
 def scores_by_winner(row: Row) -> list[float] | None:
-    winner = row.get("winner")
-    if winner is not None and winner not in SCORES:
-        raise RowError(f"`winner` is {short(winner)}: expected a, b, tie, model_a or model_b, or see --winner_values")
-    return None if winner is None else list(SCORES[winner])
+  winner = row.get("winner")
+  if winner is not None and winner not in SCORES:
+    raise RowError(f"`winner` is {short(winner)}: expected a, b, tie, model_a or model_b, or see --winner_values")
+  return None if winner is None else list(SCORES[winner])
 
 
 columns(
-    PAIRS,
-    "pairwise",
-    "a prompt, answers a and b, and which won",
-    (f"prompt|instruction|input|{PROMPT_NAMES}", "response_a", "response_b"),
-    winner=Winner(),
-    labels=("winner|preference|preferred|choice|better|chosen",),
-    example={"winner": "model_b"},
+  PAIRS,
+  "pairwise",
+  "a prompt, answers a and b, and which won",
+  (f"prompt|instruction|input|{PROMPT_NAMES}", "response_a", "response_b"),
+  winner=Winner(),
+  labels=("winner|preference|preferred|choice|better|chosen",),
+  example={"winner": "model_b"},
 )
 
 
 @_pairs(
-    "conversations a and b, and which won (Chatbot Arena)",
-    ("conversation_a", "conversation_b", "winner"),
-    {"conversation_a": USER + GOOD, "conversation_b": USER + BAD, "winner": "model_a"},
-    optional=(),
-    winner=Winner(),
+  "conversations a and b, and which won (Chatbot Arena)",
+  ("conversation_a", "conversation_b", "winner"),
+  {"conversation_a": USER + GOOD, "conversation_b": USER + BAD, "winner": "model_a"},
+  optional=(),
+  winner=Winner(),
 )
 def arena(row: Row, turn: int | None = None) -> Ranking:
-    """turn: after which the conversations end."""
-    sides = []
-    for name in ("conversation_a", "conversation_b"):
-        messages = messages_of(row[name], name)
-        asked = [place for place, message in enumerate(messages) if message["role"] == "user"]
-        sides.append(messages[: asked[turn]] if turn and turn < len(asked) else messages)
-    prompt, *answers = split_shared(*sides)
-    return Ranking(prompt, answers, scores_by_winner(row))
+  """turn: after which the conversations end."""
+  sides = []
+  for name in ("conversation_a", "conversation_b"):
+    messages = messages_of(row[name], name)
+    asked = [place for place, message in enumerate(messages) if message["role"] == "user"]
+    sides.append(messages[: asked[turn]] if turn and turn < len(asked) else messages)
+  prompt, *answers = split_shared(*sides)
+  return Ranking(prompt, answers, scores_by_winner(row))

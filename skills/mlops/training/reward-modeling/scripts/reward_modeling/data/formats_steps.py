@@ -26,293 +26,291 @@ _TAGGED = "2+2+2? Step 1: 2+2=4 {}\nStep 2: 4+2=7 {}"
 
 
 def steps_of(value, column: str) -> list[str]:
-    if not isinstance(value, list) or not value or not all(isinstance(step, str) for step in value):
-        raise wrong_type(column, value, "a list of steps in text")
-    empty = [place for place, step in enumerate(value, 1) if not step.strip()]
-    if empty:
-        raise RowError(f"step {empty[0]} of `{column}` is empty")
-    return value
+  if not isinstance(value, list) or not value or not all(isinstance(step, str) for step in value):
+    raise wrong_type(column, value, "a list of steps in text")
+  empty = [place for place, step in enumerate(value, 1) if not step.strip()]
+  if empty:
+    raise RowError(f"step {empty[0]} of `{column}` is empty")
+  return value
 
 
 def _one_a_step(value, column: str, steps: list[str]) -> list:
-    return one_each(value, column, "a list with an entry for each step", len(steps), "steps")
+  return one_each(value, column, "a list with an entry for each step", len(steps), "steps")
 
 
 def _is_share(label) -> bool:
-    return isinstance(label, (int, float)) and 0 <= label <= 1
+  return isinstance(label, (int, float)) and 0 <= label <= 1
 
 
 def _labels(value, steps: list[str]) -> list[float | None]:
-    """One label a step, or null. A list that ends with the first error leaves the rest without."""
-    if isinstance(value, list) and len(value) < len(steps) and value and value[-1] == 0 and all(value[:-1]):
-        value = value + [None] * (len(steps) - len(value))
-    given = [label for label in _one_a_step(value, "labels", steps) if label is not None]
-    if len({isinstance(label, bool) for label in given}) > 1:
-        raise RowError("`labels` mixes true or false with numbers")
-    if not given:
-        raise RowError("`labels` holds nothing but null")
-    for label in given:
-        if not _is_share(label):
-            raise RowError(f"`labels` holds {short(label)}: expected true or false, 0 or 1, or probabilities")
-    return [None if label is None else float(label) for label in value]
+  """One label a step, or null. A list that ends with the first error leaves the rest without."""
+  if isinstance(value, list) and len(value) < len(steps) and value and value[-1] == 0 and all(value[:-1]):
+    value = value + [None] * (len(steps) - len(value))
+  given = [label for label in _one_a_step(value, "labels", steps) if label is not None]
+  if len({isinstance(label, bool) for label in given}) > 1:
+    raise RowError("`labels` mixes true or false with numbers")
+  if not given:
+    raise RowError("`labels` holds nothing but null")
+  for label in given:
+    if not _is_share(label):
+      raise RowError(f"`labels` holds {short(label)}: expected true or false, 0 or 1, or probabilities")
+  return [None if label is None else float(label) for label in value]
 
 
 @_steps(
-    "a prompt and steps with one label each, or up to the first error (TRL, axolotl): true or false, 0 or 1, probabilities, null for no label",
-    ("prompt|question|problem", "completions|steps", "labels|step_labels"),
-    _WRONG_SUM | {"labels": [True, False]},
-    are_lists("completions", "labels"),
+  "a prompt and steps with one label each, or up to the first error (TRL, axolotl): true or false, 0 or 1, probabilities, null for no label",
+  ("prompt|question|problem", "completions|steps", "labels|step_labels"),
+  _WRONG_SUM | {"labels": [True, False]},
+  are_lists("completions", "labels"),
 )
 def stepwise(row: Row) -> Solution:
-    steps = steps_of(row["completions"], "completions")
-    return Solution(prompt_of(row), steps, _labels(row["labels"], steps) if "labels" in row else None)
+  steps = steps_of(row["completions"], "completions")
+  return Solution(prompt_of(row), steps, _labels(row["labels"], steps) if "labels" in row else None)
 
 
 class NeutralError(RowError):
-    """A step is rated 0 and nobody has said what that means."""
+  """A step is rated 0 and nobody has said what that means."""
 
 
 def _rated(rating, place: int, row: Row) -> float | None:
-    if rating is None:
-        return None
-    if isinstance(rating, bool) or rating not in (-1, 0, 1):
-        raise RowError(f"step {place} is rated {short(rating)}: expected -1, 0 or 1")
-    neutral = row.get("neutral")
-    if rating == 0 and neutral is None:
-        raise NeutralError(f"step {place} is rated 0, neither right nor wrong: say what that means with --neutral")
-    return NEUTRAL[neutral] if rating == 0 else float(rating == 1)
+  if rating is None:
+    return None
+  if isinstance(rating, bool) or rating not in (-1, 0, 1):
+    raise RowError(f"step {place} is rated {short(rating)}: expected -1, 0 or 1")
+  neutral = row.get("neutral")
+  if rating == 0 and neutral is None:
+    raise NeutralError(f"step {place} is rated 0, neither right nor wrong: say what that means with --neutral")
+  return NEUTRAL[neutral] if rating == 0 else float(rating == 1)
 
 
 @_steps(
-    "a prompt and steps rated -1, 0 or 1; what 0 means is said with --neutral",
-    ("prompt|question|problem", "completions|steps", "ratings"),
-    _WRONG_SUM | {"ratings": [1, -1]},
-    are_lists("completions", "ratings"),
+  "a prompt and steps rated -1, 0 or 1; what 0 means is said with --neutral",
+  ("prompt|question|problem", "completions|steps", "ratings"),
+  _WRONG_SUM | {"ratings": [1, -1]},
+  are_lists("completions", "ratings"),
 )
 def ratings(row: Row) -> Solution:
-    steps = steps_of(row["completions"], "completions")
-    given = _one_a_step(row["ratings"], "ratings", steps)
-    return Solution(prompt_of(row), steps, [_rated(rating, place, row) for place, rating in enumerate(given, 1)])
+  steps = steps_of(row["completions"], "completions")
+  given = _one_a_step(row["ratings"], "ratings", steps)
+  return Solution(prompt_of(row), steps, [_rated(rating, place, row) for place, rating in enumerate(given, 1)])
 
 
 @_published(
-    "PRM800K: the solution that its labeler followed, then each rated alternative of a step after the steps before it, "
-    "without their labels; what 0 means is said with --neutral",
-    ("question", "label"),
-    {
-        "question": {"problem": "2+2+2?"},
-        "label": {"steps": [{"completions": [{"text": "2+2=4", "rating": 1}], "chosen_completion": 0}]},
-    },
-    lambda row: isinstance(row["question"], dict) and isinstance(row["label"], dict) and "steps" in row["label"],
-    optional=("is_quality_control_question", "is_initial_screening_question"),
+  "PRM800K: the solution that its labeler followed, then each rated alternative of a step after the steps before it, "
+  "without their labels; what 0 means is said with --neutral",
+  ("question", "label"),
+  {
+    "question": {"problem": "2+2+2?"},
+    "label": {"steps": [{"completions": [{"text": "2+2=4", "rating": 1}], "chosen_completion": 0}]},
+  },
+  lambda row: isinstance(row["question"], dict) and isinstance(row["label"], dict) and "steps" in row["label"],
+  optional=("is_quality_control_question", "is_initial_screening_question"),
 )
 def prm800k(row: Row) -> list[Solution]:
-    """Every rating labels one step of one solution. Raises SetAsideError for rows that checked the labelers."""
-    for kind in ("quality_control", "initial_screening"):
-        if row.get(f"is_{kind}_question"):
-            raise SetAsideError(kind.replace("_", " "))
-    steps, labels, others = [], [], []
-    try:
-        prompt = prompt_of({"prompt": row["question"]["problem"]})
-        for place, step in enumerate(row["label"]["steps"], 1):
-            followed, last = _followed(step, place)
-            for other in step["completions"] or []:
-                label = None if other is followed else _rated(other["rating"], place, row)
-                if label is not None:
-                    others.append(([*steps, other["text"]], [None] * len(steps) + [label]))
-            if followed is not None:
-                steps.append(followed["text"])
-                labels.append(_rated(followed["rating"], place, row))
-            if last:
-                break
-    except (KeyError, TypeError, IndexError, AttributeError) as error:
-        raise RowError(f"the row is not as in PRM800K: {type(error).__name__} at {error}") from None
-    return [Solution(prompt, steps_of(texts, "label.steps"), given) for texts, given in [(steps, labels), *others]]
+  """Every rating labels one step of one solution. Raises SetAsideError for rows that checked the labelers."""
+  for kind in ("quality_control", "initial_screening"):
+    if row.get(f"is_{kind}_question"):
+      raise SetAsideError(kind.replace("_", " "))
+  steps, labels, others = [], [], []
+  try:
+    prompt = prompt_of({"prompt": row["question"]["problem"]})
+    for place, step in enumerate(row["label"]["steps"], 1):
+      followed, last = _followed(step, place)
+      for other in step["completions"] or []:
+        label = None if other is followed else _rated(other["rating"], place, row)
+        if label is not None:
+          others.append(([*steps, other["text"]], [None] * len(steps) + [label]))
+      if followed is not None:
+        steps.append(followed["text"])
+        labels.append(_rated(followed["rating"], place, row))
+      if last:
+        break
+  except (KeyError, TypeError, IndexError, AttributeError) as error:
+    raise RowError(f"the row is not as in PRM800K: {type(error).__name__} at {error}") from None
+  return [Solution(prompt, steps_of(texts, "label.steps"), given) for texts, given in [(steps, labels), *others]]
 
 
 def _followed(step: Row, place: int) -> tuple[Row | None, bool]:
-    """The right completion and False; where there is none, the one rated worst, if any, and True: the solution ends with it."""
-    given, chosen, by_hand = step["completions"] or [], step.get("chosen_completion"), step.get("human_completion")
-    if chosen is None and by_hand:
-        return {"text": by_hand["text"] if isinstance(by_hand, dict) else by_hand, "rating": 1}, False
-    if chosen is None:
-        return min(given, key=lambda one: 2 if one["rating"] is None else one["rating"], default=None), True
-    if type(chosen) is not int or not 0 <= chosen < len(given):
-        expected = f"expected the place of one of {len(given)} completions, counted from 0, or null"
-        raise RowError(f"`chosen_completion` of step {place} is {short(chosen)}: {expected}")
-    return given[chosen], False
+  """The right completion and False; where there is none, the one rated worst, if any, and True: the solution ends with it."""
+  given, chosen, by_hand = step["completions"] or [], step.get("chosen_completion"), step.get("human_completion")
+  if chosen is None and by_hand:
+    return {"text": by_hand["text"] if isinstance(by_hand, dict) else by_hand, "rating": 1}, False
+  if chosen is None:
+    return min(given, key=lambda one: 2 if one["rating"] is None else one["rating"], default=None), True
+  if type(chosen) is not int or not 0 <= chosen < len(given):
+    expected = f"expected the place of one of {len(given)} completions, counted from 0, or null"
+    raise RowError(f"`chosen_completion` of step {place} is {short(chosen)}: {expected}")
+  return given[chosen], False
 
 
 def _solution(texts: list[str], column: str, labels: list[float], system: str | None = None) -> Solution:
-    """The first text still holds the problem, before "Step 1:", or on lines or in a question of its own."""
-    text = texts[0].strip() if texts else ""
-    first = _FIRST_STEP.search(text)
-    ends = [text.rfind("\n\n"), text.rfind("\n"), text.rfind("? ") + 1]
-    cut = first.start() if first else next((end for end in ends if end > 0), 0)
-    problem = text[:cut].strip()
-    if not problem and not (first and system):
-        if first:
-            raise RowError(f"`{column}` has no problem before 'Step 1:'")
-        raise RowError(
-            f"`{column}` starts with what is one line without 'Step 1:' or a question: where is the problem?"
-        )
-    asked = [spoken("user", problem)] if problem else []
-    steps = [text[cut:].strip(), *(text.strip() for text in texts[1:])]
-    return Solution(with_system(asked, system), steps_of(steps, column), labels)
+  """The first text still holds the problem, before "Step 1:", or on lines or in a question of its own."""
+  text = texts[0].strip() if texts else ""
+  first = _FIRST_STEP.search(text)
+  ends = [text.rfind("\n\n"), text.rfind("\n"), text.rfind("? ") + 1]
+  cut = first.start() if first else next((end for end in ends if end > 0), 0)
+  problem = text[:cut].strip()
+  if not problem and not (first and system):
+    if first:
+      raise RowError(f"`{column}` has no problem before 'Step 1:'")
+    raise RowError(f"`{column}` starts with what is one line without 'Step 1:' or a question: where is the problem?")
+  asked = [spoken("user", problem)] if problem else []
+  steps = [text[cut:].strip(), *(text.strip() for text in texts[1:])]
+  return Solution(with_system(asked, system), steps_of(steps, column), labels)
 
 
 def _is_list(value) -> bool:
-    return isinstance(value, list) or (isinstance(value, str) and value.lstrip().startswith("["))
+  return isinstance(value, list) or (isinstance(value, str) and value.lstrip().startswith("["))
 
 
 def _before_tags(row: Row) -> list[str]:
-    if not isinstance(row["input"], str):
-        raise wrong_type("input", row["input"], "text")
-    *pieces, rest = row["input"].split(STEP_TAG)
-    if rest.strip():
-        raise RowError(f"`input` does not end with the step tag {STEP_TAG}")
-    return pieces
+  if not isinstance(row["input"], str):
+    raise wrong_type("input", row["input"], "text")
+  *pieces, rest = row["input"].split(STEP_TAG)
+  if rest.strip():
+    raise RowError(f"`input` does not end with the step tag {STEP_TAG}")
+  return pieces
 
 
 @_published(
-    "a problem and steps in one text, a tag after each, and a list with +, -, true, false or a probability for each (OpenRLHF, ER-PRM)",
-    ("input|text", "value|labels|label"),
-    {"input": _TAGGED.format(STEP_TAG, STEP_TAG), "value": ["+", "-"]},
-    lambda row: are_texts("input")(row) and STEP_TAG in row["input"] and _is_list(row["value"]),
+  "a problem and steps in one text, a tag after each, and a list with +, -, true, false or a probability for each (OpenRLHF, ER-PRM)",
+  ("input|text", "value|labels|label"),
+  {"input": _TAGGED.format(STEP_TAG, STEP_TAG), "value": ["+", "-"]},
+  lambda row: are_texts("input")(row) and STEP_TAG in row["input"] and _is_list(row["value"]),
 )
 def tagged_steps(row: Row) -> Solution:
-    steps, labels = _before_tags(row), []
-    for place, given in enumerate(_one_a_step(decoded(row["value"], "labels"), "value", steps), 1):
-        label = MARKS.get(given, given) if isinstance(given, str) else given
-        if not _is_share(label):
-            raise RowError(f"the value of step {place} is {short(given)}: expected +, -, true, false or a probability")
-        labels.append(float(label))
-    return _solution(steps, "input", labels)
+  steps, labels = _before_tags(row), []
+  for place, given in enumerate(_one_a_step(decoded(row["value"], "labels"), "value", steps), 1):
+    label = MARKS.get(given, given) if isinstance(given, str) else given
+    if not _is_share(label):
+      raise RowError(f"the value of step {place} is {short(given)}: expected +, -, true, false or a probability")
+    labels.append(float(label))
+  return _solution(steps, "input", labels)
 
 
 def _is_marked(value) -> bool:
-    turns = messages_of(value, "")
-    turns = turns[1:] if turns and turns[0]["role"] == "system" else turns
-    return len(turns) > 1 and all(turn["content"].strip() in MARKS for turn in turns[1::2])
+  turns = messages_of(value, "")
+  turns = turns[1:] if turns and turns[0]["role"] == "system" else turns
+  return len(turns) > 1 and all(turn["content"].strip() in MARKS for turn in turns[1::2])
 
 
 @_published(
-    "a conversation in which the user says the problem and step after step, and + or - answers each (RLHFlow)",
-    ("conversations|messages",),
-    {
-        "conversations": [
-            *(spoken("user", "2+2+2? Step 1: 2+2=4"), spoken("assistant", "+")),
-            *(spoken("user", "Step 2: 4+2=7"), spoken("assistant", "-")),
-        ]
-    },
-    lambda row: _is_marked(row["conversations"]),
+  "a conversation in which the user says the problem and step after step, and + or - answers each (RLHFlow)",
+  ("conversations|messages",),
+  {
+    "conversations": [
+      *(spoken("user", "2+2+2? Step 1: 2+2=4"), spoken("assistant", "+")),
+      *(spoken("user", "Step 2: 4+2=7"), spoken("assistant", "-")),
+    ]
+  },
+  lambda row: _is_marked(row["conversations"]),
 )
 def marked_turns(row: Row) -> Solution:
-    turns = messages_of(row["conversations"], "conversations")
-    system = turns.pop(0)["content"] if turns and turns[0]["role"] == "system" else None
-    spoken = [turn["content"].strip() for turn in turns]
-    for place, turn in enumerate(turns):
-        role, wanted = ("assistant", "+ or -") if place % 2 else ("user", "a step")
-        if turn["role"] != role or (place % 2 and spoken[place] not in MARKS):
-            raise RowError(f"turn {place + 1} of `conversations` is not {wanted}")
-    if len(turns) % 2:
-        raise RowError("the last step of `conversations` has no + or -")
-    return _solution(spoken[::2], "conversations", [MARKS[mark] for mark in spoken[1::2]], system)
+  turns = messages_of(row["conversations"], "conversations")
+  system = turns.pop(0)["content"] if turns and turns[0]["role"] == "system" else None
+  spoken = [turn["content"].strip() for turn in turns]
+  for place, turn in enumerate(turns):
+    role, wanted = ("assistant", "+ or -") if place % 2 else ("user", "a step")
+    if turn["role"] != role or (place % 2 and spoken[place] not in MARKS):
+      raise RowError(f"turn {place + 1} of `conversations` is not {wanted}")
+  if len(turns) % 2:
+    raise RowError("the last step of `conversations` has no + or -")
+  return _solution(spoken[::2], "conversations", [MARKS[mark] for mark in spoken[1::2]], system)
 
 
 @_published(
-    "Math-Shepherd: a problem and steps in one text, a tag after each, and that text with + or - for each tag",
-    ("input", "label"),
-    {"input": _TAGGED.format(STEP_TAG, STEP_TAG), "label": _TAGGED.format("+", "-")},
-    lambda row: are_texts("input", "label")(row) and STEP_TAG in row["input"],
+  "Math-Shepherd: a problem and steps in one text, a tag after each, and that text with + or - for each tag",
+  ("input", "label"),
+  {"input": _TAGGED.format(STEP_TAG, STEP_TAG), "label": _TAGGED.format("+", "-")},
+  lambda row: are_texts("input", "label")(row) and STEP_TAG in row["input"],
 )
 def math_shepherd(row: Row) -> Solution:
-    steps, label, labels = _before_tags(row), row["label"], []
-    if not isinstance(label, str):
-        raise wrong_type("label", label, "text")
-    for place, step in enumerate(steps, 1):
-        mark = label[len(step) : len(step) + 1]
-        if not label.startswith(step) or mark not in MARKS:
-            raise RowError(f"`label` does not repeat step {place} of `input` with + or - after it")
-        labels.append(MARKS[mark])
-        label = label[len(step) + 1 :]
-    return _solution(steps, "input", labels)
+  steps, label, labels = _before_tags(row), row["label"], []
+  if not isinstance(label, str):
+    raise wrong_type("label", label, "text")
+  for place, step in enumerate(steps, 1):
+    mark = label[len(step) : len(step) + 1]
+    if not label.startswith(step) or mark not in MARKS:
+      raise RowError(f"`label` does not repeat step {place} of `input` with + or - after it")
+    labels.append(MARKS[mark])
+    label = label[len(step) + 1 :]
+  return _solution(steps, "input", labels)
 
 
 def _up_to(error: int | None, count: int) -> list[float | None]:
-    return [1.0] * count if error is None else [1.0] * error + [0.0] + [None] * (count - error - 1)
+  return [1.0] * count if error is None else [1.0] * error + [0.0] + [None] * (count - error - 1)
 
 
 @_published(
-    "a problem, steps, and the place of the first error, counted from 0, or -1 (ProcessBench)",
-    ("problem|prompt", "steps", "label"),
-    {"problem": "2+2+2?", "steps": ["2+2=4", "4+2=7"], "label": 1},
-    are_lists("steps"),
+  "a problem, steps, and the place of the first error, counted from 0, or -1 (ProcessBench)",
+  ("problem|prompt", "steps", "label"),
+  {"problem": "2+2+2?", "steps": ["2+2=4", "4+2=7"], "label": 1},
+  are_lists("steps"),
 )
 def processbench(row: Row) -> Solution:
-    steps, error = steps_of(row["steps"], "steps"), row["label"]
-    if isinstance(error, str) and re.fullmatch(r"\s*-?\d{1,9}\s*", error):  # as CSV holds it
-        error = int(error)
-    if type(error) is not int or not -1 <= error < len(steps):
-        raise RowError(f"`label` is {short(error)}: expected the place of the first error in {len(steps)} steps, or -1")
-    return Solution(prompt_of(row, "problem"), steps, _up_to(None if error < 0 else error, len(steps)))
+  steps, error = steps_of(row["steps"], "steps"), row["label"]
+  if isinstance(error, str) and re.fullmatch(r"\s*-?\d{1,9}\s*", error):  # as CSV holds it
+    error = int(error)
+  if type(error) is not int or not -1 <= error < len(steps):
+    raise RowError(f"`label` is {short(error)}: expected the place of the first error in {len(steps)} steps, or -1")
+  return Solution(prompt_of(row, "problem"), steps, _up_to(None if error < 0 else error, len(steps)))
 
 
 @_published(
-    "a question, steps, and the places of those into which errors were put, counted from 1 (PRMBench)",
-    ("modified_question|question", "modified_process", "error_steps"),
-    {"modified_question": "2+2+2?", "modified_process": ["2+2=4", "4+2=7"], "error_steps": [2]},
-    lambda row: _is_list(row["modified_process"]) and _is_list(row["error_steps"]),
-    optional=("question",),
+  "a question, steps, and the places of those into which errors were put, counted from 1 (PRMBench)",
+  ("modified_question|question", "modified_process", "error_steps"),
+  {"modified_question": "2+2+2?", "modified_process": ["2+2=4", "4+2=7"], "error_steps": [2]},
+  lambda row: _is_list(row["modified_process"]) and _is_list(row["error_steps"]),
+  optional=("question",),
 )
 def prmbench(row: Row) -> Solution:
-    """Places after the last step, which a hundred rows have, are ignored, as the benchmark does."""
-    steps, wrong = decoded(row["modified_process"], "steps"), decoded(row["error_steps"], "labels")
-    steps = steps_of(steps, "modified_process")
-    if not isinstance(wrong, list) or not all(type(place) is int and place > 0 for place in wrong):
-        raise wrong_type("error_steps", wrong, "a list of places, counted from 1")
-    labels = [float(place not in wrong) for place in range(1, len(steps) + 1)]
-    return Solution(prompt_of(row, "modified_question"), steps, labels)
+  """Places after the last step, which a hundred rows have, are ignored, as the benchmark does."""
+  steps, wrong = decoded(row["modified_process"], "steps"), decoded(row["error_steps"], "labels")
+  steps = steps_of(steps, "modified_process")
+  if not isinstance(wrong, list) or not all(type(place) is int and place > 0 for place in wrong):
+    raise wrong_type("error_steps", wrong, "a list of places, counted from 1")
+  labels = [float(place not in wrong) for place in range(1, len(steps) + 1)]
+  return Solution(prompt_of(row, "modified_question"), steps, labels)
 
 
 @_published(
-    "a question with options, steps and the number of the first wrong one, or N/A (Mr-Ben)",
-    ("Question", _BEN_STEPS, _BEN_ERROR, _BEN_VERDICT),
-    {
-        **{"Question": "2+2+2?", "Options": "A: 6\nB: 7", _BEN_STEPS: ["Step 1: 2+2=4", "Step 2: 4+2=7"]},
-        **{_BEN_VERDICT: "incorrect", _BEN_ERROR: "2"},
-    },
-    lambda row: _is_list(row[_BEN_STEPS]),
-    optional=("Options",),
+  "a question with options, steps and the number of the first wrong one, or N/A (Mr-Ben)",
+  ("Question", _BEN_STEPS, _BEN_ERROR, _BEN_VERDICT),
+  {
+    **{"Question": "2+2+2?", "Options": "A: 6\nB: 7", _BEN_STEPS: ["Step 1: 2+2=4", "Step 2: 4+2=7"]},
+    **{_BEN_VERDICT: "incorrect", _BEN_ERROR: "2"},
+  },
+  lambda row: _is_list(row[_BEN_STEPS]),
+  optional=("Options",),
 )
 def mr_ben(row: Row) -> Solution:
-    """Lines without a number belong to the step before them, or to the first; empty ones are left out."""
-    given = decoded(row[_BEN_STEPS], "steps")
-    if not isinstance(given, list):
-        raise wrong_type(_BEN_STEPS, given, "a list of steps in text")
-    places = [place for place, line in enumerate(given, 1) if not isinstance(line, str) or line.strip()]
-    steps = steps_of([given[place - 1] for place in places], _BEN_STEPS)
-    numbered = [re.match(r"\s*S?tep\s*(\d+)\s*[:.]", line) for line in steps]
-    if any(numbered):
-        starts = [at for at, found in enumerate(numbered) if found]
-        places = [int(numbered[at][1]) for at in starts]
-        steps = ["\n".join(steps[at:end]) for at, end in pairwise([0, *starts[1:], None])]
-        if places != list(range(1, len(steps) + 1)):
-            raise RowError("the steps are not numbered 1, 2, 3, ...: the number of the first error cannot be placed")
-    prompt, options = prompt_of(row, "Question"), row.get("Options")
-    if isinstance(options, str) and options.strip():
-        prompt = prompt_of({"prompt": f"{row['Question']}\n\n{options.strip()}"})
-    return Solution(prompt, steps, _up_to(_first_error(row, places), len(steps)))
+  """Lines without a number belong to the step before them, or to the first; empty ones are left out."""
+  given = decoded(row[_BEN_STEPS], "steps")
+  if not isinstance(given, list):
+    raise wrong_type(_BEN_STEPS, given, "a list of steps in text")
+  places = [place for place, line in enumerate(given, 1) if not isinstance(line, str) or line.strip()]
+  steps = steps_of([given[place - 1] for place in places], _BEN_STEPS)
+  numbered = [re.match(r"\s*S?tep\s*(\d+)\s*[:.]", line) for line in steps]
+  if any(numbered):
+    starts = [at for at, found in enumerate(numbered) if found]
+    places = [int(numbered[at][1]) for at in starts]
+    steps = ["\n".join(steps[at:end]) for at, end in pairwise([0, *starts[1:], None])]
+    if places != list(range(1, len(steps) + 1)):
+      raise RowError("the steps are not numbered 1, 2, 3, ...: the number of the first error cannot be placed")
+  prompt, options = prompt_of(row, "Question"), row.get("Options")
+  if isinstance(options, str) and options.strip():
+    prompt = prompt_of({"prompt": f"{row['Question']}\n\n{options.strip()}"})
+  return Solution(prompt, steps, _up_to(_first_error(row, places), len(steps)))
 
 
 def _first_error(row: Row, places: list[int]) -> int | None:
-    verdict, error = str(row[_BEN_VERDICT]).strip().lower(), str(row[_BEN_ERROR]).strip()
-    if verdict not in ("correct", "incorrect"):
-        raise RowError(f"`{_BEN_VERDICT}` is {short(verdict)}, not correct or incorrect")
-    if verdict == "correct":
-        if error not in ("N/A", "NA", ""):
-            raise RowError(f"a correct solution has a first error step ({short(error)})")
-        return None
-    if not re.fullmatch(r"[1-9]\d{0,5}", error) or int(error) not in places:
-        raise RowError(f"`{_BEN_ERROR}` is {short(error)}: expected the number of one of {len(places)} steps")
-    return places.index(int(error))
+  verdict, error = str(row[_BEN_VERDICT]).strip().lower(), str(row[_BEN_ERROR]).strip()
+  if verdict not in ("correct", "incorrect"):
+    raise RowError(f"`{_BEN_VERDICT}` is {short(verdict)}, not correct or incorrect")
+  if verdict == "correct":
+    if error not in ("N/A", "NA", ""):
+      raise RowError(f"a correct solution has a first error step ({short(error)})")
+    return None
+  if not re.fullmatch(r"[1-9]\d{0,5}", error) or int(error) not in places:
+    raise RowError(f"`{_BEN_ERROR}` is {short(error)}: expected the number of one of {len(places)} steps")
+  return places.index(int(error))

@@ -16,76 +16,76 @@ Message = dict[str, Any]
 
 @dataclass(frozen=True)
 class Origin:
-    """FILE:ROW, rows counted from 1."""
+  """FILE:ROW, rows counted from 1."""
 
-    file: str
-    row: int
+  file: str
+  row: int
 
-    def __str__(self) -> str:
-        return f"{self.file}:{self.row}"
+  def __str__(self) -> str:
+    return f"{self.file}:{self.row}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Row:
-    id: str | int | None = None
-    metadata: dict[str, Any] = field(default_factory=dict)
-    origin: Origin | None = None
-    given: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
-    """Label columns as they were read."""
+  id: str | int | None = None
+  metadata: dict[str, Any] = field(default_factory=dict)
+  origin: Origin | None = None
+  given: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
+  """Label columns as they were read."""
 
 
 @dataclass(frozen=True)
 class Comparison(_Row):
-    """`margin`: how much better `chosen` is, in units of the labels; `weight`: in a mean."""
+  """`margin`: how much better `chosen` is, in units of the labels; `weight`: in a mean."""
 
-    prompt: list[Message]
-    chosen: list[Message]
-    rejected: list[Message]
-    margin: float | None = None
-    weight: float = 1.0
-    tools: list[dict] | None = None
-    rejected_first: bool = field(default=False, compare=False, repr=False)
+  prompt: list[Message]
+  chosen: list[Message]
+  rejected: list[Message]
+  margin: float | None = None
+  weight: float = 1.0
+  tools: list[dict] | None = None
+  rejected_first: bool = field(default=False, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
 class Ranking(_Row):
-    """Any number of completions; `scores`: higher is better. Its pairs have its margin and share its weight.
+  """Any number of completions; `scores`: higher is better. Its pairs have its margin and share its weight.
 
-    ratings: of each completion by attribute, None where it is missing.
-    """
+  ratings: of each completion by attribute, None where it is missing.
+  """
 
-    prompt: list[Message]
-    completions: list[list[Message]]
-    scores: list[float] | None = None
-    tools: list[dict] | None = None
-    margin: float | None = None
-    weight: float = 1.0
-    ratings: list[dict[str, float | None]] | None = None
+  prompt: list[Message]
+  completions: list[list[Message]]
+  scores: list[float] | None = None
+  tools: list[dict] | None = None
+  margin: float | None = None
+  weight: float = 1.0
+  ratings: list[dict[str, float | None]] | None = None
 
-    @property
-    def is_labeled_answer(self) -> bool:
-        """Of KTO, which makes no pair."""
-        labeled = self.scores is not None and not self.given.keys().isdisjoint(("label", "kto_tag"))
-        return labeled and len(self.completions) == 1
+  @property
+  def is_labeled_answer(self) -> bool:
+    """Of KTO, which makes no pair."""
+    labeled = self.scores is not None and not self.given.keys().isdisjoint(("label", "kto_tag"))
+    return labeled and len(self.completions) == 1
 
 
 @dataclass(frozen=True)
 class Rated(_Row):
-    """One answer of a ranking, rated by itself."""
+  """One answer of a ranking, rated by itself."""
 
-    prompt: list[Message]
-    completion: list[Message]
-    ratings: dict[str, float | None]
-    tools: list[dict] | None = None
+  prompt: list[Message]
+  completion: list[Message]
+  ratings: dict[str, float | None]
+  tools: list[dict] | None = None
 
 
 @dataclass(frozen=True)
 class Solution(_Row):
-    """An answer in steps; `labels`: one a step (1 good, 0 bad, a probability, None: without a label), or None."""
+  """An answer in steps; `labels`: one a step (1 good, 0 bad, a probability, None: without a label), or None."""
 
-    prompt: list[Message]
-    steps: list[str]
-    labels: list[float | None] | None = None
+  prompt: list[Message]
+  steps: list[str]
+  labels: list[float | None] | None = None
 
 
 Record = Comparison | Ranking | Rated | Solution
@@ -93,277 +93,275 @@ _Split = TypeVar("_Split", Comparison, Rated, Solution)
 
 
 class Undecided(NamedTuple):
-    """Its label does not say which answer is better."""
+  """Its label does not say which answer is better."""
 
-    place: int
-    row: Record
-    reason: str
+  place: int
+  row: Record
+  reason: str
 
 
 @dataclass(frozen=True)
 class Records:
-    rows: list[Record]
-    formats: dict[str, str] = field(default_factory=dict)
-    columns_used: tuple[str, ...] = ()
-    metadata_columns: tuple[str, ...] = ()
-    set_aside: dict[str, int] = field(default_factory=dict)
-    undecided: tuple[Undecided, ...] = ()
-    unreadable: tuple[tuple[str, str], ...] = ()
-    """(FILE:ROW, reason)."""
-    winner_values: dict[str, int] = field(default_factory=dict)
-    """{"1=a": 123, "tie=tie": 4}."""
+  rows: list[Record]
+  formats: dict[str, str] = field(default_factory=dict)
+  columns_used: tuple[str, ...] = ()
+  metadata_columns: tuple[str, ...] = ()
+  set_aside: dict[str, int] = field(default_factory=dict)
+  undecided: tuple[Undecided, ...] = ()
+  unreadable: tuple[tuple[str, str], ...] = ()
+  """(FILE:ROW, reason)."""
+  winner_values: dict[str, int] = field(default_factory=dict)
+  """{"1=a": 123, "tie=tie": 4}."""
 
-    @property
-    def files(self) -> tuple[str, ...]:
-        return tuple(self.formats)
+  @property
+  def files(self) -> tuple[str, ...]:
+    return tuple(self.formats)
 
-    @property
-    def format(self) -> str:
-        return " and ".join(dict.fromkeys(self.formats.values()))
+  @property
+  def format(self) -> str:
+    return " and ".join(dict.fromkeys(self.formats.values()))
 
 
 def joined(parts: Iterable[Records], *, rows: bool = True) -> Records:
-    whole = list(parts)
-    undecided, start = [], 0
-    for part in whole:
-        undecided += [one._replace(place=start + one.place) for one in part.undecided]
-        start += len(part.rows) + len(part.undecided)
+  whole = list(parts)
+  undecided, start = [], 0
+  for part in whole:
+    undecided += [one._replace(place=start + one.place) for one in part.undecided]
+    start += len(part.rows) + len(part.undecided)
 
-    def every(name: str) -> chain:
-        return chain.from_iterable(getattr(part, name) for part in whole)
+  def every(name: str) -> chain:
+    return chain.from_iterable(getattr(part, name) for part in whole)
 
-    def counts(name: str) -> dict[str, int]:
-        return dict(sum((Counter(getattr(part, name)) for part in whole), Counter()))
+  def counts(name: str) -> dict[str, int]:
+    return dict(sum((Counter(getattr(part, name)) for part in whole), Counter()))
 
-    return Records(
-        rows=list(every("rows")) if rows else [],
-        formats={file: format for part in whole for file, format in part.formats.items()},
-        columns_used=tuple(dict.fromkeys(every("columns_used"))),
-        metadata_columns=tuple(dict.fromkeys(every("metadata_columns"))),
-        set_aside=counts("set_aside"),
-        undecided=tuple(undecided) if rows else (),
-        unreadable=tuple(every("unreadable")),
-        winner_values=counts("winner_values"),
-    )
+  return Records(
+    rows=list(every("rows")) if rows else [],
+    formats={file: format for part in whole for file, format in part.formats.items()},
+    columns_used=tuple(dict.fromkeys(every("columns_used"))),
+    metadata_columns=tuple(dict.fromkeys(every("metadata_columns"))),
+    set_aside=counts("set_aside"),
+    undecided=tuple(undecided) if rows else (),
+    unreadable=tuple(every("unreadable")),
+    winner_values=counts("winner_values"),
+  )
 
 
 def comparisons(records: Records) -> list[Comparison]:
-    """Pairs: a ranking makes all of different scores, each weighs 1 / (their number) (arXiv:2203.02155 Eq. 1)."""
-    for row in records.rows:
-        if isinstance(row, Solution):
-            raise _refused(records, row, *_OF_STEPS)
-        if isinstance(row, Ranking) and row.is_labeled_answer:
-            raise _refused(
-                records,
-                row,
-                "label one answer each as desirable or not (KTO): a loss of pairs needs two answers to one prompt",
-                "--objective binary trains on them; or put answers to one prompt into one row, as completions with scores",
-            )
-        if isinstance(row, Ranking) and row.scores is None:
-            hint = "give chosen and rejected, or completions with scores; completions without labels can be scored"
-            raise _refused(records, row, "do not say which answer is better", hint)
-    return [pair for row in records.rows for pair in comparisons_of(row)]
+  """Pairs: a ranking makes all of different scores, each weighs 1 / (their number) (arXiv:2203.02155 Eq. 1)."""
+  for row in records.rows:
+    if isinstance(row, Solution):
+      raise _refused(records, row, *_OF_STEPS)
+    if isinstance(row, Ranking) and row.is_labeled_answer:
+      raise _refused(
+        records,
+        row,
+        "label one answer each as desirable or not (KTO): a loss of pairs needs two answers to one prompt",
+        "--objective binary trains on them; or put answers to one prompt into one row, as completions with scores",
+      )
+    if isinstance(row, Ranking) and row.scores is None:
+      hint = "give chosen and rejected, or completions with scores; completions without labels can be scored"
+      raise _refused(records, row, "do not say which answer is better", hint)
+  return [pair for row in records.rows for pair in comparisons_of(row)]
 
 
 def rated_answers(records: Records) -> list[Rated]:
-    for row in records.rows:
-        if isinstance(row, Solution):
-            raise _refused(records, row, *_OF_STEPS)
-        if isinstance(row, Comparison) or (row.ratings is None and row.scores is None):
-            hint = "give prompt, completion and score, or an object `ratings`; for pairs, --objective bradley_terry"
-            raise _refused(records, row, "do not rate each answer by itself", hint)
-    return [one for row in records.rows for one in ratings_of(row)]
+  for row in records.rows:
+    if isinstance(row, Solution):
+      raise _refused(records, row, *_OF_STEPS)
+    if isinstance(row, Comparison) or (row.ratings is None and row.scores is None):
+      hint = "give prompt, completion and score, or an object `ratings`; for pairs, --objective bradley_terry"
+      raise _refused(records, row, "do not rate each answer by itself", hint)
+  return [one for row in records.rows for one in ratings_of(row)]
 
 
 def is_rated(row: Record) -> bool:
-    return isinstance(row, Ranking) and (row.ratings is not None or row.is_labeled_answer)
+  return isinstance(row, Ranking) and (row.ratings is not None or row.is_labeled_answer)
 
 
 def ratings_of(row: Ranking) -> list[Rated]:
-    """By its attributes, else its `score`, or the label of KTO as `desirable`."""
-    name = "desirable" if row.is_labeled_answer else "score"
-    given = row.ratings or [{name: score} for score in row.scores]
-    shared = {one: getattr(row, one) for one in ("tools", "id", "metadata", "origin")}
-    answers = zip(row.completions, given, strict=True)
-    return [Rated(row.prompt, answer, ratings, **shared) for answer, ratings in answers]
+  """By its attributes, else its `score`, or the label of KTO as `desirable`."""
+  name = "desirable" if row.is_labeled_answer else "score"
+  given = row.ratings or [{name: score} for score in row.scores]
+  shared = {one: getattr(row, one) for one in ("tools", "id", "metadata", "origin")}
+  answers = zip(row.completions, given, strict=True)
+  return [Rated(row.prompt, answer, ratings, **shared) for answer, ratings in answers]
 
 
 def rated_names(rows: Iterable[Rated]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(name for row in rows for name in row.ratings))
+  return tuple(dict.fromkeys(name for row in rows for name in row.ratings))
 
 
 def check_attributes(given: Iterable[str], known: Sequence[str], flag: str) -> None:
-    if unknown := [name for name in given if name not in known]:
-        hint = f"choose from {', '.join(known)}" if known else "leave the flag out"
-        raise UsageError(f"--{flag} names `{unknown[0]}`, which is not an attribute here", hint=hint)
+  if unknown := [name for name in given if name not in known]:
+    hint = f"choose from {', '.join(known)}" if known else "leave the flag out"
+    raise UsageError(f"--{flag} names `{unknown[0]}`, which is not an attribute here", hint=hint)
 
 
 def weighted(ratings: Mapping[str, float | None], weights: Mapping[str, float]) -> float | None:
-    """The sum, or None where a rating is missing."""
-    values = [(ratings.get(name), weight) for name, weight in weights.items()]
-    return None if any(value is None for value, _ in values) else sum(value * weight for value, weight in values)
+  """The sum, or None where a rating is missing."""
+  values = [(ratings.get(name), weight) for name, weight in weights.items()]
+  return None if any(value is None for value, _ in values) else sum(value * weight for value, weight in values)
 
 
 def ranked_by_ratings(records: Records, weights: Mapping[str, float] | None) -> Records:
-    """Rated answers become one ranking a prompt by the weighted sum of their ratings, where they have no other label or
-    weights are given.
+  """Rated answers become one ranking a prompt by the weighted sum of their ratings, where they have no other label or
+  weights are given.
 
-    `set_aside` counts prompts with fewer than two. Raises DataError where several attributes have no weights.
-    """
-    rows: list[Record] = []
-    groups: dict[str, list[Rated]] = {}
-    for row in records.rows:
-        if isinstance(row, Ranking) and row.ratings is not None and (weights or row.scores is None):
-            key = json.dumps([row.prompt, row.tools], sort_keys=True, default=str)
-            groups.setdefault(key, []).extend(ratings_of(row))
-        else:
-            rows.append(row)
-    names = rated_names(chain(*groups.values()))
-    check_attributes(weights or (), names, "attribute_weights")
-    if len(names) > 1 and not weights:
-        what = f"these rows rate {', '.join(names)}: which answer is better is not said"
-        hint = f"--attribute_weights {names[0]}=1 makes pairs, --objective regression learns all"
-        raise DataError(what, where=next(iter(records.files), None), hint=hint)
-    aside: Counter[str] = Counter(records.set_aside)
-    for answers in groups.values():
-        scores = [weighted(one.ratings, weights or dict.fromkeys(names, 1.0)) for one in answers]
-        known = [(one.completion, score) for one, score in zip(answers, scores, strict=True) if score is not None]
-        if len(known) > 1:
-            one = answers[0]
-            made = Ranking(one.prompt, *map(list, zip(*known, strict=True)), one.tools)
-            rows.append(replace(made, id=one.id, metadata=one.metadata, origin=one.origin))
-        else:
-            aside["one rated answer to its prompt"] += 1
-    return replace(records, rows=rows, set_aside=dict(aside))
+  `set_aside` counts prompts with fewer than two. Raises DataError where several attributes have no weights.
+  """
+  rows: list[Record] = []
+  groups: dict[str, list[Rated]] = {}
+  for row in records.rows:
+    if isinstance(row, Ranking) and row.ratings is not None and (weights or row.scores is None):
+      key = json.dumps([row.prompt, row.tools], sort_keys=True, default=str)
+      groups.setdefault(key, []).extend(ratings_of(row))
+    else:
+      rows.append(row)
+  names = rated_names(chain(*groups.values()))
+  check_attributes(weights or (), names, "attribute_weights")
+  if len(names) > 1 and not weights:
+    what = f"these rows rate {', '.join(names)}: which answer is better is not said"
+    hint = f"--attribute_weights {names[0]}=1 makes pairs, --objective regression learns all"
+    raise DataError(what, where=next(iter(records.files), None), hint=hint)
+  aside: Counter[str] = Counter(records.set_aside)
+  for answers in groups.values():
+    scores = [weighted(one.ratings, weights or dict.fromkeys(names, 1.0)) for one in answers]
+    known = [(one.completion, score) for one, score in zip(answers, scores, strict=True) if score is not None]
+    if len(known) > 1:
+      one = answers[0]
+      made = Ranking(one.prompt, *map(list, zip(*known, strict=True)), one.tools)
+      rows.append(replace(made, id=one.id, metadata=one.metadata, origin=one.origin))
+    else:
+      aside["one rated answer to its prompt"] += 1
+  return replace(records, rows=rows, set_aside=dict(aside))
 
 
 def solutions(records: Records) -> list[Solution]:
-    for row in records.rows:
-        if not isinstance(row, Solution):
-            hint = "give `prompt`, `completions` (the steps) and `labels`, or see check_data.py --list_formats"
-            raise _refused(records, row, "have no steps", hint)
-    labeled = [row for row in records.rows if row.labels is not None]
-    if not labeled:
-        raise DataError(
-            "no row labels its steps", where=next(iter(records.files), None), hint="give `labels`, one a step"
-        )
-    return labeled
+  for row in records.rows:
+    if not isinstance(row, Solution):
+      hint = "give `prompt`, `completions` (the steps) and `labels`, or see check_data.py --list_formats"
+      raise _refused(records, row, "have no steps", hint)
+  labeled = [row for row in records.rows if row.labels is not None]
+  if not labeled:
+    raise DataError("no row labels its steps", where=next(iter(records.files), None), hint="give `labels`, one a step")
+  return labeled
 
 
 def to_score(records: Records, *, steps: bool = False) -> Records:
-    """All rows, with the label columns as metadata; a comparison has the scores 1 and 0. steps: take solutions, too."""
-    rows = _all_rows(records)
-    for row, _ in rows:
-        if isinstance(row, Solution) and not steps:
-            raise _refused(records, row, *_OF_STEPS)
-        if isinstance(row, Ranking) and not row.completions:
-            raise _refused(records, row, "hold prompts only, no answers")
-    return _with_all(records, [_to_score(row, reason) for row, reason in rows])
+  """All rows, with the label columns as metadata; a comparison has the scores 1 and 0. steps: take solutions, too."""
+  rows = _all_rows(records)
+  for row, _ in rows:
+    if isinstance(row, Solution) and not steps:
+      raise _refused(records, row, *_OF_STEPS)
+    if isinstance(row, Ranking) and not row.completions:
+      raise _refused(records, row, "hold prompts only, no answers")
+  return _with_all(records, [_to_score(row, reason) for row, reason in rows])
 
 
 def _to_score(row: Record, reason: str | None) -> Ranking:
-    clash = not row.given.keys().isdisjoint(row.metadata)
-    metadata = row.given | ({"metadata": row.metadata} if clash else row.metadata)
-    shared = {"id": row.id, "origin": row.origin, "metadata": metadata}
-    if isinstance(row, Solution):
-        return Ranking(row.prompt, [in_steps(row.steps)], **shared)
-    if isinstance(row, Ranking):
-        answers, scores = row.completions, row.scores
-    else:
-        order = -1 if row.rejected_first else 1
-        answers, scores = [row.chosen, row.rejected][::order], [1.0, 0.0][::order]
-    if reason:
-        scores = [0.0] * len(answers) if reason == "tie" else None
-    return Ranking(row.prompt, answers, scores, row.tools, **shared)
+  clash = not row.given.keys().isdisjoint(row.metadata)
+  metadata = row.given | ({"metadata": row.metadata} if clash else row.metadata)
+  shared = {"id": row.id, "origin": row.origin, "metadata": metadata}
+  if isinstance(row, Solution):
+    return Ranking(row.prompt, [in_steps(row.steps)], **shared)
+  if isinstance(row, Ranking):
+    answers, scores = row.completions, row.scores
+  else:
+    order = -1 if row.rejected_first else 1
+    answers, scores = [row.chosen, row.rejected][::order], [1.0, 0.0][::order]
+  if reason:
+    scores = [0.0] * len(answers) if reason == "tie" else None
+  return Ranking(row.prompt, answers, scores, row.tools, **shared)
 
 
 def prompts(records: Records) -> Records:
-    rows = [row for row, _ in _all_rows(records)]
-    empty = [row for row in rows if not any(message["content"].strip() for message in row.prompt)]
-    if empty:
-        several = f"{len(empty)} of {len(rows)} rows: " if len(empty) > 1 else ""
-        where = ", ".join(str(row.origin) for row in empty[:5])
-        raise DataError(f"{several}the prompt is empty", where=where, hint="fix these rows, or leave them out")
-    names = ("tools", "id", "metadata", "origin")
-    asked = [Ranking(row.prompt, [], **{name: getattr(row, name, None) for name in names}) for row in rows]
-    return _with_all(records, asked)
+  rows = [row for row, _ in _all_rows(records)]
+  empty = [row for row in rows if not any(message["content"].strip() for message in row.prompt)]
+  if empty:
+    several = f"{len(empty)} of {len(rows)} rows: " if len(empty) > 1 else ""
+    where = ", ".join(str(row.origin) for row in empty[:5])
+    raise DataError(f"{several}the prompt is empty", where=where, hint="fix these rows, or leave them out")
+  names = ("tools", "id", "metadata", "origin")
+  asked = [Ranking(row.prompt, [], **{name: getattr(row, name, None) for name in names}) for row in rows]
+  return _with_all(records, asked)
 
 
 def _all_rows(records: Records) -> list[tuple[Record, str | None]]:
-    undecided = {place: (row, reason) for place, row, reason in records.undecided}
-    decided = iter(records.rows)
-    return [undecided.get(place) or (next(decided), None) for place in range(len(records.rows) + len(undecided))]
+  undecided = {place: (row, reason) for place, row, reason in records.undecided}
+  decided = iter(records.rows)
+  return [undecided.get(place) or (next(decided), None) for place in range(len(records.rows) + len(undecided))]
 
 
 def _with_all(records: Records, rows: list[Ranking]) -> Records:
-    reasons = {reason for _, _, reason in records.undecided}
-    left = {reason: count for reason, count in records.set_aside.items() if reason not in reasons}
-    return replace(records, rows=rows, set_aside=left, undecided=())
+  reasons = {reason for _, _, reason in records.undecided}
+  left = {reason: count for reason, count in records.set_aside.items() if reason not in reasons}
+  return replace(records, rows=rows, set_aside=left, undecided=())
 
 
 _OF_STEPS = (
-    "label the steps of one answer: step labels are for process reward models",
-    "give rows with a chosen and a rejected answer, or completions with scores",
+  "label the steps of one answer: step labels are for process reward models",
+  "give rows with a chosen and a rejected answer, or completions with scores",
 )
 
 
 def _refused(records: Records, row: Record, what: str, hint: str | None = None) -> DataError:
-    file = row.origin.file if row.origin else None
-    return DataError(f"these rows (format `{records.formats.get(file)}`) {what}", where=file, hint=hint)
+  file = row.origin.file if row.origin else None
+  return DataError(f"these rows (format `{records.formats.get(file)}`) {what}", where=file, hint=hint)
 
 
 def ordered_pairs(ranking: Ranking) -> list[tuple[int, int]]:
-    """(better, worse) of completions with different scores."""
-    scores = ranking.scores or []
-    pairs = combinations(range(len(scores)), 2)
-    return [(i, j) if scores[i] > scores[j] else (j, i) for i, j in pairs if scores[i] != scores[j]]
+  """(better, worse) of completions with different scores."""
+  scores = ranking.scores or []
+  pairs = combinations(range(len(scores)), 2)
+  return [(i, j) if scores[i] > scores[j] else (j, i) for i, j in pairs if scores[i] != scores[j]]
 
 
 def comparisons_of(row: Comparison | Ranking) -> list[Comparison]:
-    if isinstance(row, Comparison):
-        return [row]
-    ordered = ordered_pairs(row)
-    return [
-        Comparison(
-            prompt=row.prompt,
-            chosen=row.completions[better],
-            rejected=row.completions[worse],
-            margin=row.margin,
-            weight=row.weight / len(ordered),
-            tools=row.tools,
-            id=None if row.id is None else f"{row.id}:{better}>{worse}",
-            metadata=row.metadata,
-            origin=row.origin,
-        )
-        for better, worse in ordered
-    ]
+  if isinstance(row, Comparison):
+    return [row]
+  ordered = ordered_pairs(row)
+  return [
+    Comparison(
+      prompt=row.prompt,
+      chosen=row.completions[better],
+      rejected=row.completions[worse],
+      margin=row.margin,
+      weight=row.weight / len(ordered),
+      tools=row.tools,
+      id=None if row.id is None else f"{row.id}:{better}>{worse}",
+      metadata=row.metadata,
+      origin=row.origin,
+    )
+    for better, worse in ordered
+  ]
 
 
 def equal_scores(records: Records) -> int:
-    rankings = [row for row in records.rows if isinstance(row, Ranking)]
-    possible = sum(len(row.completions) * (len(row.completions) - 1) // 2 for row in rankings)
-    return possible - sum(len(ordered_pairs(row)) for row in rankings)
+  rankings = [row for row in records.rows if isinstance(row, Ranking)]
+  possible = sum(len(row.completions) * (len(row.completions) - 1) // 2 for row in rankings)
+  return possible - sum(len(ordered_pairs(row)) for row in rankings)
 
 
 def answers_of(record: Record) -> list[list[Message]]:
-    if isinstance(record, Comparison):
-        return [record.chosen, record.rejected]
-    if isinstance(record, Ranking):
-        return record.completions
-    if isinstance(record, Rated):
-        return [record.completion]
-    return [[{"role": "assistant", "content": step} for step in record.steps]]
+  if isinstance(record, Comparison):
+    return [record.chosen, record.rejected]
+  if isinstance(record, Ranking):
+    return record.completions
+  if isinstance(record, Rated):
+    return [record.completion]
+  return [[{"role": "assistant", "content": step} for step in record.steps]]
 
 
 def in_steps(steps: list[str]) -> list[Message]:
-    return [{"role": "assistant", "content": "\n".join(steps), "steps": steps}]
+  return [{"role": "assistant", "content": "\n".join(steps), "steps": steps}]
 
 
 def split_by_prompt(rows: Sequence[_Split], share: float, seed: int) -> tuple[list[_Split], list[_Split]]:
-    """(train, validation): the hash of prompt and seed decides, in every run and from every file."""
-    sides: tuple[list[_Split], list[_Split]] = ([], [])
-    for row in rows:
-        text = f"{seed}:{json.dumps(row.prompt, sort_keys=True, default=str)}"
-        place = int.from_bytes(hashlib.sha256(text.encode("utf-8")).digest()[:8]) / 2**64
-        sides[place < share].append(row)
-    return sides
+  """(train, validation): the hash of prompt and seed decides, in every run and from every file."""
+  sides: tuple[list[_Split], list[_Split]] = ([], [])
+  for row in rows:
+    text = f"{seed}:{json.dumps(row.prompt, sort_keys=True, default=str)}"
+    place = int.from_bytes(hashlib.sha256(text.encode("utf-8")).digest()[:8]) / 2**64
+    sides[place < share].append(row)
+  return sides

@@ -26,86 +26,86 @@ RESULTS = frozenset((
 
 
 def to_row(record: Record) -> dict[str, Any]:
-    """`load` reads it back to an equal record."""
-    row: dict[str, Any] = {"prompt": record.prompt}
-    if isinstance(record, Comparison):
-        row |= {"chosen": record.chosen, "rejected": record.rejected}
-    elif isinstance(record, Solution):
-        row |= {"steps" if record.labels is None else "completions": record.steps, "labels": record.labels}
-    elif record.is_labeled_answer:
-        row |= {"completion": record.completions[0], "label": record.scores[0] > 0}
-    elif record.scores is None and record.ratings is not None and len(record.ratings) == 1:
-        row |= {"completion": record.completions[0], "ratings": record.ratings[0]}
-    else:
-        row |= {"completions": record.completions or None, "scores": record.scores, "ratings": record.ratings}
-    row |= {name: getattr(record, name, None) for name in ("margin", "weight", "tools", "id")}
-    row = {name: value for name, value in row.items() if value is not None and (name, value) != ("weight", 1)}
-    return with_metadata(row, record.metadata, canonical=True)
+  """`load` reads it back to an equal record."""
+  row: dict[str, Any] = {"prompt": record.prompt}
+  if isinstance(record, Comparison):
+    row |= {"chosen": record.chosen, "rejected": record.rejected}
+  elif isinstance(record, Solution):
+    row |= {"steps" if record.labels is None else "completions": record.steps, "labels": record.labels}
+  elif record.is_labeled_answer:
+    row |= {"completion": record.completions[0], "label": record.scores[0] > 0}
+  elif record.scores is None and record.ratings is not None and len(record.ratings) == 1:
+    row |= {"completion": record.completions[0], "ratings": record.ratings[0]}
+  else:
+    row |= {"completions": record.completions or None, "scores": record.scores, "ratings": record.ratings}
+  row |= {name: getattr(record, name, None) for name in ("margin", "weight", "tools", "id")}
+  row = {name: value for name, value in row.items() if value is not None and (name, value) != ("weight", 1)}
+  return with_metadata(row, record.metadata, canonical=True)
 
 
 def with_metadata(row: dict[str, Any], metadata: dict[str, Any], *, canonical: bool = False) -> dict[str, Any]:
-    """canonical: names that a format would read are taken, too."""
-    apart = {name: value for name, value in metadata.items() if name in row or (canonical and is_read(name))}
-    if METADATA in metadata and (apart or _is_apart(metadata[METADATA])):
-        apart[METADATA] = metadata[METADATA]
-    kept = {name: value for name, value in metadata.items() if name not in apart}
-    return row | kept | ({METADATA: apart} if apart else {})
+  """canonical: names that a format would read are taken, too."""
+  apart = {name: value for name, value in metadata.items() if name in row or (canonical and is_read(name))}
+  if METADATA in metadata and (apart or _is_apart(metadata[METADATA])):
+    apart[METADATA] = metadata[METADATA]
+  kept = {name: value for name, value in metadata.items() if name not in apart}
+  return row | kept | ({METADATA: apart} if apart else {})
 
 
 def unwrapped_metadata(metadata: dict[str, Any]) -> dict[str, Any]:
-    """Metadata before `with_metadata`."""
-    apart = metadata.get(METADATA)
-    kept = {name: value for name, value in metadata.items() if name != METADATA}
-    return kept | apart if _is_apart(apart) and apart.keys().isdisjoint(kept) else metadata
+  """Metadata before `with_metadata`."""
+  apart = metadata.get(METADATA)
+  kept = {name: value for name, value in metadata.items() if name != METADATA}
+  return kept | apart if _is_apart(apart) and apart.keys().isdisjoint(kept) else metadata
 
 
 def counted(rows: Iterable[dict[str, Any]], moved: Counter[str]) -> Iterator[dict[str, Any]]:
-    for row in rows:
-        if _is_apart(row.get(METADATA)):
-            moved.update(row[METADATA].keys())
-        yield row
+  for row in rows:
+    if _is_apart(row.get(METADATA)):
+      moved.update(row[METADATA].keys())
+    yield row
 
 
 def tell_moved(moved: Counter[str]) -> dict[str, int] | None:
-    if not moved:
-        return None
-    log(f"metadata whose names the rows themselves use are in the column `{METADATA}` (rows): {listed(moved)}")
-    return dict(moved)
+  if not moved:
+    return None
+  log(f"metadata whose names the rows themselves use are in the column `{METADATA}` (rows): {listed(moved)}")
+  return dict(moved)
 
 
 def _is_apart(value) -> bool:
-    if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):
-        return False
-    return bool(value) and all(name == METADATA or name in RESULTS or is_read(name) for name in value)
+  if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):
+    return False
+  return bool(value) and all(name == METADATA or name in RESULTS or is_read(name) for name in value)
 
 
 def is_read(name: str) -> bool:
-    return name in COLUMN_NAMES or name in LABEL_NAMES or name.lower() in INPUT_LIKE
+  return name in COLUMN_NAMES or name in LABEL_NAMES or name.lower() in INPUT_LIKE
 
 
 def kept_rows(table: Table, records: Records, left: dict[int, Record]) -> Iterator[dict[str, Any]]:
-    """left: {place in `records.rows`: record}."""
-    stays: dict[int, list[bool]] = defaultdict(list)
-    for place, record in enumerate(records.rows):
-        stays[record.origin.row].append(left.get(place) is record)
-        if any(stays[record.origin.row]) != all(stays[record.origin.row]) or left.get(place, record) is not record:
-            what = "only a part of this row stays (completions of a ranking, or alternatives of a step, are dropped)"
-            hint = "--layout canonical can say that, the file's own columns cannot"
-            raise DataError(what, where=record.origin, hint=hint)
-    yield from (row for number, row in zip(table.numbers, table.rows, strict=True) if all(stays.get(number, [False])))
+  """left: {place in `records.rows`: record}."""
+  stays: dict[int, list[bool]] = defaultdict(list)
+  for place, record in enumerate(records.rows):
+    stays[record.origin.row].append(left.get(place) is record)
+    if any(stays[record.origin.row]) != all(stays[record.origin.row]) or left.get(place, record) is not record:
+      what = "only a part of this row stays (completions of a ranking, or alternatives of a step, are dropped)"
+      hint = "--layout canonical can say that, the file's own columns cannot"
+      raise DataError(what, where=record.origin, hint=hint)
+  yield from (row for number, row in zip(table.numbers, table.rows, strict=True) if all(stays.get(number, [False])))
 
 
 def lines(rows: Iterable[dict[str, Any]], columns: Iterable[str], output: Path) -> Iterator[str]:
-    separator = {".csv": ",", ".tsv": "\t"}.get(suffix(output))
-    if not separator:
-        yield from map(to_json, rows)
-        return
-    columns = list(columns)
-    for cells in chain([columns], ([_cell(row.get(name)) for name in columns] for row in rows)):
-        text = io.StringIO()
-        csv.writer(text, delimiter=separator, lineterminator="\r\n").writerow(cells)
-        yield text.getvalue().removesuffix("\r\n")
+  separator = {".csv": ",", ".tsv": "\t"}.get(suffix(output))
+  if not separator:
+    yield from map(to_json, rows)
+    return
+  columns = list(columns)
+  for cells in chain([columns], ([_cell(row.get(name)) for name in columns] for row in rows)):
+    text = io.StringIO()
+    csv.writer(text, delimiter=separator, lineterminator="\r\n").writerow(cells)
+    yield text.getvalue().removesuffix("\r\n")
 
 
 def _cell(value) -> Any:
-    return "" if value is None else value if isinstance(value, str) else to_json(value)
+  return "" if value is None else value if isinstance(value, str) else to_json(value)

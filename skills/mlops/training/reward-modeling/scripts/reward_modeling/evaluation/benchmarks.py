@@ -27,99 +27,99 @@ Figure = str | Iterable[str] | Mapping[str, float] | Callable[[Ratios], float]
 
 @dataclass(frozen=True)
 class Item:
-    """A prompt with answers or steps. label: what the rule needs beside rewards. group: of dependent items (their prompt)."""
+  """A prompt with answers or steps. label: what the rule needs beside rewards. group: of dependent items (their prompt)."""
 
-    prompt: list[Message]
-    answers: list[str]
-    section: str
-    label: Any = None
-    id: str | int | None = None
-    group: str | None = None
-    origin: Origin | None = None
+  prompt: list[Message]
+  answers: list[str]
+  section: str
+  label: Any = None
+  id: str | int | None = None
+  group: str | None = None
+  origin: Origin | None = None
 
 
 class Part(NamedTuple):
-    """One table. rows: published. files: patterns of a path in lower case without - and _: the first that fits any is used.
-    optional: not in the official number, read from files only."""
+  """One table. rows: published. files: patterns of a path in lower case without - and _: the first that fits any is used.
+  optional: not in the official number, read from files only."""
 
-    hub: str | None
-    split: str
-    rows: int
-    files: tuple[str, ...]
-    name: str = ""
-    optional: bool = False
+  hub: str | None
+  split: str
+  rows: int
+  files: tuple[str, ...]
+  name: str = ""
+  optional: bool = False
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """item: of a row and the name of its part or file; SetAsideError for a row that the authors leave out. rule: what an item
-    counts by its rewards and, of steps, the threshold; together: by other items too. table: the official number first.
-    repeats: rows of one id count once. threshold_from: the section it is chosen on. signed: from -1 to 1. published: percent.
-    """
+  """item: of a row and the name of its part or file; SetAsideError for a row that the authors leave out. rule: what an item
+  counts by its rewards and, of steps, the threshold; together: by other items too. table: the official number first.
+  repeats: rows of one id count once. threshold_from: the section it is chosen on. signed: from -1 to 1. published: percent.
+  """
 
-    title: str
-    parts: tuple[Part, ...]
-    item: Callable[[Row, str], Item]
-    rule: Callable[..., Counted]
-    table: Mapping[str, Figure]
-    published: Mapping[str, tuple[float | None, ...]] = field(default_factory=dict)
-    published_in: str = ""
-    of_steps: bool = False
-    threshold_from: str | None = None
-    repeats: bool = False
-    signed: tuple[str, ...] = ()
-    together: Callable[[Sequence[Item], Sequence[ItemRewards], list[Counted]], None] | None = None
+  title: str
+  parts: tuple[Part, ...]
+  item: Callable[[Row, str], Item]
+  rule: Callable[..., Counted]
+  table: Mapping[str, Figure]
+  published: Mapping[str, tuple[float | None, ...]] = field(default_factory=dict)
+  published_in: str = ""
+  of_steps: bool = False
+  threshold_from: str | None = None
+  repeats: bool = False
+  signed: tuple[str, ...] = ()
+  together: Callable[[Sequence[Item], Sequence[ItemRewards], list[Counted]], None] | None = None
 
-    def count(self, items: Sequence[Item], rewards: Sequence[ItemRewards], threshold: float) -> list[Counts]:
-        at = (threshold,) if self.of_steps else ()
-        found = [self.rule(item, row, *at) for item, row in zip(items, rewards, strict=True)]
-        if self.together:
-            self.together(items, rewards, found)
-        return [{key: one if isinstance(one, tuple) else (float(one), 1.0) for key, one in of.items()} for of in found]
+  def count(self, items: Sequence[Item], rewards: Sequence[ItemRewards], threshold: float) -> list[Counts]:
+    at = (threshold,) if self.of_steps else ()
+    found = [self.rule(item, row, *at) for item, row in zip(items, rewards, strict=True)]
+    if self.together:
+      self.together(items, rewards, found)
+    return [{key: one if isinstance(one, tuple) else (float(one), 1.0) for key, one in of.items()} for of in found]
 
-    def numbers(self, ratios: Ratios) -> dict[str, float]:
-        """NaN where items lack."""
-        known = defaultdict(lambda: math.nan, ratios)
+  def numbers(self, ratios: Ratios) -> dict[str, float]:
+    """NaN where items lack."""
+    known = defaultdict(lambda: math.nan, ratios)
 
-        def value(name: str) -> float:
-            of = self.table.get(name, name)
-            if callable(of):
-                return of(known)
-            if isinstance(of, str):
-                return known[of]
-            weights = of if isinstance(of, Mapping) else dict.fromkeys(of, 1)
-            return sum(weight * value(one) for one, weight in weights.items()) / sum(weights.values())
+    def value(name: str) -> float:
+      of = self.table.get(name, name)
+      if callable(of):
+        return of(known)
+      if isinstance(of, str):
+        return known[of]
+      weights = of if isinstance(of, Mapping) else dict.fromkeys(of, 1)
+      return sum(weight * value(one) for one, weight in weights.items()) / sum(weights.values())
 
-        return {name: value(name) for name in self.table}
+    return {name: value(name) for name in self.table}
 
 
 def one_of(names: Iterable[str], text, column: str) -> str:
-    """The longest of the names that the text holds."""
-    found = [name for name in names if name in str(text).lower()]
-    if not found:
-        raise RowError(f"`{column}` says {str(text)!r}: expected one of {', '.join(names)}")
-    return max(found, key=len)
+  """The longest of the names that the text holds."""
+  found = [name for name in names if name in str(text).lower()]
+  if not found:
+    raise RowError(f"`{column}` says {str(text)!r}: expected one of {', '.join(names)}")
+  return max(found, key=len)
 
 
 def texts(row: Row, *columns: str) -> list[str]:
-    """Of columns that hold a text or a list of them."""
-    found = [one for column in columns for one in (row[column] if isinstance(row[column], list) else [row[column]])]
-    if not found or not all(isinstance(one, str) for one in found):
-        raise RowError(f"`{'` or `'.join(columns)}` is not text")
-    return found
+  """Of columns that hold a text or a list of them."""
+  found = [one for column in columns for one in (row[column] if isinstance(row[column], list) else [row[column]])]
+  if not found or not all(isinstance(one, str) for one in found):
+    raise RowError(f"`{'` or `'.join(columns)}` is not text")
+  return found
 
 
 def itself(*names: str) -> dict[str, str]:
-    return {name: name for name in names}
+  return {name: name for name in names}
 
 
 def won(item: Item, value: float) -> Counted:
-    return dict.fromkeys((item.section,) if item.section in PRIOR_SETS else (item.section, "all"), value)
+  return dict.fromkeys((item.section,) if item.section in PRIOR_SETS else (item.section, "all"), value)
 
 
 def first_wins(item: Item, rewards: Sequence[float]) -> Counted:
-    """The first answer must beat every other; a tie is lost."""
-    return won(item, rewards[0] > max(rewards[1:]))
+  """The first answer must beat every other; a tie is lost."""
+  return won(item, rewards[0] > max(rewards[1:]))
 
 
 # RewardBench 1 and 2: allenai/reward-bench@05a9005, arXiv:2403.13787, 2506.01937
@@ -141,46 +141,46 @@ TIES = {"tied": 0.3, "ref": 0.3, "preferred": 0.2, "preferred_hard": 0.2, "margi
 
 
 def _rewardbench_item(row: Row, place: str) -> Item:
-    section = place if place in PRIOR_SETS else row["subset"]
-    return Item(prompt_of(row), texts(row, "chosen", "rejected"), section, id=row.get("id"))
+  section = place if place in PRIOR_SETS else row["subset"]
+  return Item(prompt_of(row), texts(row, "chosen", "rejected"), section, id=row.get("id"))
 
 
 def _rewardbench2_item(row: Row, place: str) -> Item:
-    section, right = row["subset"].lower().replace(" ", "_"), texts(row, "chosen")
-    group = f"ties {row['id'].partition(':')[2]}" if section == "ties" else None
-    return Item(prompt_of(row), [*right, *texts(row, "rejected")], section, len(right), row["id"], group)
+  section, right = row["subset"].lower().replace(" ", "_"), texts(row, "chosen")
+  group = f"ties {row['id'].partition(':')[2]}" if section == "ties" else None
+  return Item(prompt_of(row), [*right, *texts(row, "rejected")], section, len(right), row["id"], group)
 
 
 def _rewardbench2_rule(item: Item, rewards: Sequence[float]) -> Counted:
-    """label: how many answers are correct, the first; one that shares the best reward wins its share. Ties have ids `ref:4`
-    (one is correct) and `tied:4` (several are): is each correct answer above all wrong ones?"""
-    if item.section == "ties":
-        return {f"ties/{item.id.partition(':')[0]}": _gap(item, rewards) > 0}
-    return won(item, (rewards[0] >= max(rewards)) / rewards.count(max(rewards)))
+  """label: how many answers are correct, the first; one that shares the best reward wins its share. Ties have ids `ref:4`
+  (one is correct) and `tied:4` (several are): is each correct answer above all wrong ones?"""
+  if item.section == "ties":
+    return {f"ties/{item.id.partition(':')[0]}": _gap(item, rewards) > 0}
+  return won(item, (rewards[0] >= max(rewards)) / rewards.count(max(rewards)))
 
 
 def _gap(item: Item, rewards: Sequence[float]) -> float:
-    return min(rewards[: item.label]) - max(rewards[item.label :])
+  return min(rewards[: item.label]) - max(rewards[item.label :])
 
 
 def _ties_together(items: Sequence[Item], rewards: Sequence[ItemRewards], counts: list[Counted]) -> None:
-    """Is the gap of a tied prompt, or the smaller one of it and its ref prompt, wider than the spread of its correct answers?
-    `margin` without a spread is 1 with a gap, and 0 without."""
-    gaps = {item.id: _gap(item, row) for item, row in zip(items, rewards, strict=True) if item.section == "ties"}
-    for item, row, own in zip(items, rewards, counts, strict=True):
-        ref = str(item.id).replace("tied:", "ref:")
-        if item.section == "ties" and ref != item.id and ref in gaps:
-            spread, gap = np.ptp(row[: item.label]), gaps[item.id]
-            smaller = min(gap, gaps[ref])
-            with np.errstate(divide="ignore", invalid="ignore"):
-                margin = np.nan_to_num(np.tanh(np.float64(smaller) / spread - 1), nan=0.0)
-            own |= {"ties/preferred": gap > spread, "ties/preferred_hard": smaller > spread, "ties/margin": margin}
+  """Is the gap of a tied prompt, or the smaller one of it and its ref prompt, wider than the spread of its correct answers?
+  `margin` without a spread is 1 with a gap, and 0 without."""
+  gaps = {item.id: _gap(item, row) for item, row in zip(items, rewards, strict=True) if item.section == "ties"}
+  for item, row, own in zip(items, rewards, counts, strict=True):
+    ref = str(item.id).replace("tied:", "ref:")
+    if item.section == "ties" and ref != item.id and ref in gaps:
+      spread, gap = np.ptp(row[: item.label]), gaps[item.id]
+      smaller = min(gap, gaps[ref])
+      with np.errstate(divide="ignore", invalid="ignore"):
+        margin = np.nan_to_num(np.tanh(np.float64(smaller) / spread - 1), nan=0.0)
+      own |= {"ties/preferred": gap > spread, "ties/preferred_hard": smaller > spread, "ties/margin": margin}
 
 
 def _ties(ratios: Ratios) -> float:
-    """A ratio without an item counts 0, unless there are no ties at all."""
-    found = [weight * ratios[f"ties/{name}"] for name, weight in TIES.items()]
-    return math.nan if np.isnan(found[:2]).all() else float(np.nansum(found))
+  """A ratio without an item counts 0, unless there are no ties at all."""
+  found = [weight * ratios[f"ties/{name}"] for name, weight in TIES.items()]
+  return math.nan if np.isnan(found[:2]).all() else float(np.nansum(found))
 
 
 # RM-Bench (THU-KEG/RM-Bench@73c52d7, 2410.16184), JudgeBench (ScalerLab/JudgeBench@e2c52c2, 2410.12784)
@@ -194,31 +194,31 @@ JUDGEBENCH_GROUPS = {
 
 
 def _rm_bench_item(row: Row, place: str) -> Item:
-    """Files of one domain say it in their name only."""
-    named = row.get("domain") or (row["id"] if "/" in str(row.get("id")) else place.rpartition("/")[2])
-    answers = texts(row, "chosen", "rejected")
-    if len(answers) != 6:
-        raise RowError(f"there are {len(answers)} answers, not three chosen and three rejected ones")
-    return Item(prompt_of(row), answers, one_of(DOMAINS, named, "domain"), id=row.get("id"))
+  """Files of one domain say it in their name only."""
+  named = row.get("domain") or (row["id"] if "/" in str(row.get("id")) else place.rpartition("/")[2])
+  answers = texts(row, "chosen", "rejected")
+  if len(answers) != 6:
+    raise RowError(f"there are {len(answers)} answers, not three chosen and three rejected ones")
+  return Item(prompt_of(row), answers, one_of(DOMAINS, named, "domain"), id=row.get("id"))
 
 
 def _rm_bench_rule(item: Item, rewards: Sequence[float]) -> Counted:
-    """Answers go from concise to long to formatted; hard: against one of a fancier style."""
-    wins = np.greater.outer(rewards[:3], rewards[3:])
-    cells = wins[np.tril_indices(3, -1)], wins.diagonal(), wins[np.triu_indices(3, 1)]
-    levels = {f"{item.section}/{level}": float(found.mean()) for level, found in zip(DIFFICULTIES, cells, strict=True)}
-    return {"all": fmean(levels.values())} | levels
+  """Answers go from concise to long to formatted; hard: against one of a fancier style."""
+  wins = np.greater.outer(rewards[:3], rewards[3:])
+  cells = wins[np.tril_indices(3, -1)], wins.diagonal(), wins[np.triu_indices(3, 1)]
+  levels = {f"{item.section}/{level}": float(found.mean()) for level, found in zip(DIFFICULTIES, cells, strict=True)}
+  return {"all": fmean(levels.values())} | levels
 
 
 def _judgebench_item(row: Row, place: str) -> Item:
-    section = JUDGEBENCH_GROUPS[one_of(JUDGEBENCH_GROUPS, row["source"], "source")]
-    a_wins = one_of(("a>b", "b>a"), row["label"], "label") == "a>b"
-    return Item(prompt_of(row, "question"), texts(row, "response_A", "response_B"), section, a_wins, row["pair_id"])
+  section = JUDGEBENCH_GROUPS[one_of(JUDGEBENCH_GROUPS, row["source"], "source")]
+  a_wins = one_of(("a>b", "b>a"), row["label"], "label") == "a>b"
+  return Item(prompt_of(row, "question"), texts(row, "response_A", "response_B"), section, a_wins, row["pair_id"])
 
 
 def _judgebench_rule(item: Item, rewards: Sequence[float]) -> Counted:
-    """label: whether A is better. A tie is a decision for B."""
-    return won(item, (rewards[0] > rewards[1]) == item.label)
+  """label: whether A is better. A tie is a decision for B."""
+  return won(item, (rewards[0] > rewards[1]) == item.label)
 
 
 # LLMBar (princeton-nlp/LLMBar@900616b, 2310.07641), RMB (Zhou-Zoey/RMB-Reward-Model-Benchmark@2be3180, 2410.09893)
@@ -229,23 +229,23 @@ RMB_SECTIONS = [f"{goal}_{kind}" for goal in GOALS for kind in ("bon", "pairs")]
 
 
 def _llmbar_item(row: Row, place: str) -> Item:
-    """Of the authors' rows, or of chosen and rejected with the `subset`."""
-    section = one_of(("natural", *ADVERSARIAL), row.get("subset", place), "subset")
-    if "chosen" in row:
-        answers = [answer_of(row[side], side)[0]["content"] for side in ("chosen", "rejected")]
-        return Item(prompt_of(row), answers, section, id=row.get("id"))
-    order = 1 if one_of("12", row["label"], "label") == "1" else -1
-    return Item(prompt_of(row, "input"), texts(row, "output_1", "output_2")[::order], section)
+  """Of the authors' rows, or of chosen and rejected with the `subset`."""
+  section = one_of(("natural", *ADVERSARIAL), row.get("subset", place), "subset")
+  if "chosen" in row:
+    answers = [answer_of(row[side], side)[0]["content"] for side in ("chosen", "rejected")]
+    return Item(prompt_of(row), answers, section, id=row.get("id"))
+  order = 1 if one_of("12", row["label"], "label") == "1" else -1
+  return Item(prompt_of(row, "input"), texts(row, "output_1", "output_2")[::order], section)
 
 
 def _rmb_item(row: Row, place: str) -> Item:
-    bon = "bon_best" in row
-    rows = [row["bon_best"], *row["loser_list"]] if bon else [row["chosen"], row["reject"]]
-    answers = texts({"answer": [one["answer"] for one in rows]}, "answer")
-    section = f"{one_of(GOALS, row['category_path'], 'category_path')}_{'bon' if bon else 'pairs'}"
-    turns = messages_of(row["conversation_input"], "conversation_input")
-    prompt = [{"role": turn["role"], "content": turn["content"]} for turn in turns]
-    return Item(prompt, answers, section, id=row.get("bon_uid", row.get("pair_uid")))
+  bon = "bon_best" in row
+  rows = [row["bon_best"], *row["loser_list"]] if bon else [row["chosen"], row["reject"]]
+  answers = texts({"answer": [one["answer"] for one in rows]}, "answer")
+  section = f"{one_of(GOALS, row['category_path'], 'category_path')}_{'bon' if bon else 'pairs'}"
+  turns = messages_of(row["conversation_input"], "conversation_input")
+  prompt = [{"role": turn["role"], "content": turn["content"]} for turn in turns]
+  return Item(prompt, answers, section, id=row.get("bon_uid", row.get("pair_uid")))
 
 
 # PPE: arXiv:2410.14872; best-of-n by the paper's words, since its code was not at hand
@@ -255,23 +255,23 @@ POOL = 32
 
 
 def _ppe_item(row: Row, place: str) -> Item:
-    if place != "preference":
-        answers = texts(row, *(f"response_{number}" for number in range(1, len(row["scores"]) + 1)))
-        return Item(prompt_of(row), answers, place, (row["scores"], row["sampled_conflict_pairs"]), row["question_id"])
-    if row["winner"] not in ("model_a", "model_b"):
-        raise SetAsideError("tie")
-    answers = texts(row, "response_1", "response_2")[:: 1 if row["winner"] == "model_a" else -1]
-    return Item(prompt_of(row), answers, place, id=row["question_id"])
+  if place != "preference":
+    answers = texts(row, *(f"response_{number}" for number in range(1, len(row["scores"]) + 1)))
+    return Item(prompt_of(row), answers, place, (row["scores"], row["sampled_conflict_pairs"]), row["question_id"])
+  if row["winner"] not in ("model_a", "model_b"):
+    raise SetAsideError("tie")
+  answers = texts(row, "response_1", "response_2")[:: 1 if row["winner"] == "model_a" else -1]
+  return Item(prompt_of(row), answers, place, id=row["question_id"])
 
 
 def _ppe_rule(item: Item, rewards: Sequence[float]) -> Counted:
-    """label: (whether each is correct, pairs of places of a correct and a wrong one)."""
-    if item.section == "preference":
-        return first_wins(item, rewards)
-    correct, pairs = item.label
-    right = sum(rewards[i] > rewards[j] if correct[i] > correct[j] else rewards[j] > rewards[i] for i, j in pairs)
-    curve = {f"{item.section}/best_of_{k}": best_of(rewards, correct, k) for k in range(1, len(correct) + 1)}
-    return {item.section: (float(right), float(len(pairs)))} | curve
+  """label: (whether each is correct, pairs of places of a correct and a wrong one)."""
+  if item.section == "preference":
+    return first_wins(item, rewards)
+  correct, pairs = item.label
+  right = sum(rewards[i] > rewards[j] if correct[i] > correct[j] else rewards[j] > rewards[i] for i, j in pairs)
+  curve = {f"{item.section}/best_of_{k}": best_of(rewards, correct, k) for k in range(1, len(correct) + 1)}
+  return {item.section: (float(right), float(len(pairs)))} | curve
 
 
 # ProcessBench: QwenLM/ProcessBench@e802463, 2412.06559. A step that was not scored cannot be flagged, here and below
@@ -280,25 +280,25 @@ PROCESSBENCH_SPLITS = ("gsm8k", "math", "olympiadbench", "omnimath")
 
 
 def first_flag(rewards: ItemRewards, threshold: float) -> int:
-    return next((place for place, one in enumerate(rewards) if one is not None and one < threshold), NO_ERROR)
+  return next((place for place, one in enumerate(rewards) if one is not None and one < threshold), NO_ERROR)
 
 
 def _processbench_item(row: Row, place: str) -> Item:
-    steps, label = texts(row, "steps"), row["label"]
-    if type(label) is not int or not NO_ERROR <= label < len(steps):
-        raise RowError(f"`label` is {label!r}: expected the place of a step, or -1")
-    return Item(prompt_of(row, "problem"), steps, one_of(PROCESSBENCH_SPLITS, row["id"], "id"), label, row["id"])
+  steps, label = texts(row, "steps"), row["label"]
+  if type(label) is not int or not NO_ERROR <= label < len(steps):
+    raise RowError(f"`label` is {label!r}: expected the place of a step, or -1")
+  return Item(prompt_of(row, "problem"), steps, one_of(PROCESSBENCH_SPLITS, row["id"], "id"), label, row["id"])
 
 
 def _processbench_rule(item: Item, rewards: ItemRewards, threshold: float) -> Counted:
-    """label: the place of the first wrong step, where the first flag must be, or NO_ERROR."""
-    name = f"{item.section}/{'correct' if item.label == NO_ERROR else 'error'}"
-    first, fixed = (first_flag(rewards, at) == item.label for at in (threshold, FIXED))
-    return {name: first, f"{name} at 0.5": fixed}
+  """label: the place of the first wrong step, where the first flag must be, or NO_ERROR."""
+  name = f"{item.section}/{'correct' if item.label == NO_ERROR else 'error'}"
+  first, fixed = (first_flag(rewards, at) == item.label for at in (threshold, FIXED))
+  return {name: first, f"{name} at 0.5": fixed}
 
 
 def _f1(split: str, at: str = "") -> Callable[[Ratios], float]:
-    return lambda ratios: harmonic_mean(ratios[f"{split}/error{at}"], ratios[f"{split}/correct{at}"])
+  return lambda ratios: harmonic_mean(ratios[f"{split}/error{at}"], ratios[f"{split}/correct{at}"])
 
 
 # PRMBench: ssmisya/PRMBench@a1ae4ea, 2501.03124
@@ -313,18 +313,18 @@ CLASS_GROUPS = {"simplicity": ("NR", "NCL"), "soundness": ("ES", "SC", "DC", "CI
 
 
 def _prmbench_item(row: Row, place: str) -> Item:
-    kind = one_of(CLASSES, row["classification"], "classification")
-    steps, wrong = texts(row, "modified_process"), frozenset(row["error_steps"])
-    return Item(prompt_of(row, "modified_question"), steps, CLASSES[kind], wrong, f"{kind}_{row['idx']}")
+  kind = one_of(CLASSES, row["classification"], "classification")
+  steps, wrong = texts(row, "modified_process"), frozenset(row["error_steps"])
+  return Item(prompt_of(row, "modified_question"), steps, CLASSES[kind], wrong, f"{kind}_{row['idx']}")
 
 
 def _prmbench_rule(item: Item, rewards: ItemRewards, threshold: float) -> Counted:
-    """label: the numbers of the wrong steps, from 1. Positive: a valid step, above the threshold; negative F1: a wrong one."""
-    cells = [(one is None or one > threshold, number not in item.label) for number, one in enumerate(rewards, 1)]
-    tp, tn = (2.0 * cells.count((kind, kind)) for kind in (True, False))
-    errors = len(cells) - (tp + tn) / 2
-    ratios = {"f1": (tp, tp + errors), "negative_f1": (tn, tn + errors)}
-    return {f"{name}/{ratio}": pair for name in ("all", item.section) for ratio, pair in ratios.items()}
+  """label: the numbers of the wrong steps, from 1. Positive: a valid step, above the threshold; negative F1: a wrong one."""
+  cells = [(one is None or one > threshold, number not in item.label) for number, one in enumerate(rewards, 1)]
+  tp, tn = (2.0 * cells.count((kind, kind)) for kind in (True, False))
+  errors = len(cells) - (tp + tn) / 2
+  ratios = {"f1": (tp, tp + errors), "negative_f1": (tn, tn + errors)}
+  return {f"{name}/{ratio}": pair for name in ("all", item.section) for ratio, pair in ratios.items()}
 
 
 # Mr-Ben: dvlab-research/Mr-Ben@6eb1eca, 2406.13975. Half of its MR-Score is for reasons, which an LLM grades
@@ -333,35 +333,35 @@ SUBJECTS = ("math", "physics", "chemistry", "biology", "medicine", "logic")
 
 
 def _mr_ben_item(row: Row, place: str) -> Item:
-    if "coding" in row["Subject"]:  # whose error is a line, which the authors let an LLM compare
-        raise SetAsideError("coding")
-    section = one_of(SUBJECTS, row["Subject"], "Subject")
-    try:
-        found = read_mr_ben(row)
-        prompt, steps = found.prompt, found.steps
-        label = found.labels.index(0.0) if 0.0 in found.labels else NO_ERROR
-    except RowError:  # the place of the error cannot be found
-        prompt, steps = prompt_of(row, "Question"), [*filter(str.strip, texts(row, "Model_Solution_Steps"))]
-        label = NO_ERROR if row["Model_Solution_Correctness"] == "correct" else UNKNOWN
-    return Item(prompt, steps, section, label, row["Question_UUID"])
+  if "coding" in row["Subject"]:  # whose error is a line, which the authors let an LLM compare
+    raise SetAsideError("coding")
+  section = one_of(SUBJECTS, row["Subject"], "Subject")
+  try:
+    found = read_mr_ben(row)
+    prompt, steps = found.prompt, found.steps
+    label = found.labels.index(0.0) if 0.0 in found.labels else NO_ERROR
+  except RowError:  # the place of the error cannot be found
+    prompt, steps = prompt_of(row, "Question"), [*filter(str.strip, texts(row, "Model_Solution_Steps"))]
+    label = NO_ERROR if row["Model_Solution_Correctness"] == "correct" else UNKNOWN
+  return Item(prompt, steps, section, label, row["Question_UUID"])
 
 
 def _mr_ben_rule(item: Item, rewards: ItemRewards, threshold: float) -> Counted:
-    """label: as of ProcessBench, or UNKNOWN."""
-    place, right = first_flag(rewards, threshold), item.label == NO_ERROR
-    told = {"specificity": place == NO_ERROR} if right else {"recall": place != NO_ERROR, "step": place == item.label}
-    return {f"{item.section}/{name}": one for name, one in told.items()} | {f"{item.section}/correct": right}
+  """label: as of ProcessBench, or UNKNOWN."""
+  place, right = first_flag(rewards, threshold), item.label == NO_ERROR
+  told = {"specificity": place == NO_ERROR} if right else {"recall": place != NO_ERROR, "step": place == item.label}
+  return {f"{item.section}/{name}": one for name, one in told.items()} | {f"{item.section}/correct": right}
 
 
 def _mcc(ratios: Ratios) -> float:
-    """Matthews' correlation, from the shares of correct solutions and of those told rightly."""
-    found = []
-    for subject in SUBJECTS:
-        correct, specificity, recall = (ratios[f"{subject}/{name}"] for name in ("correct", "specificity", "recall"))
-        told = correct * specificity + (1 - correct) * (1 - recall)  # of all, the share told to be correct
-        product = correct * (1 - correct) * told * (1 - told)
-        found.append(0.0 if product <= 0 else (specificity + recall - 1) * correct * (1 - correct) / math.sqrt(product))
-    return fmean(found)
+  """Matthews' correlation, from the shares of correct solutions and of those told rightly."""
+  found = []
+  for subject in SUBJECTS:
+    correct, specificity, recall = (ratios[f"{subject}/{name}"] for name in ("correct", "specificity", "recall"))
+    told = correct * specificity + (1 - correct) * (1 - recall)  # of all, the share told to be correct
+    product = correct * (1 - correct) * told * (1 - told)
+    found.append(0.0 if product <= 0 else (specificity + recall - 1) * correct * (1 - correct) / math.sqrt(product))
+  return fmean(found)
 
 
 # fmt: off

@@ -12,8 +12,8 @@ from ..rendering import Conversation
 from ..terminal import progress
 
 if TYPE_CHECKING:  # torch, which over-optimization and the measures do without
-    from ..process import ProcessRewardModel
-    from ..scoring import RewardModel
+  from ..process import ProcessRewardModel
+  from ..scoring import RewardModel
 
 AnswerRewards = list[list[float | None]]
 """[rows][answers] rewards, None for one that was not scored."""
@@ -21,59 +21,59 @@ SUBSET_COLUMNS = ("subset", "category", "domain", "source", "tranche", "task")
 
 
 def prompt_keys(rows: Sequence[Comparison | Ranking | Solution]) -> list[str]:
-    """What rows of the same prompt have in common."""
-    return [json.dumps(row.prompt, sort_keys=True, default=str) for row in rows]
+  """What rows of the same prompt have in common."""
+  return [json.dumps(row.prompt, sort_keys=True, default=str) for row in rows]
 
 
 def source_of(row: Comparison | Ranking | Solution) -> dict[str, object]:
-    return {"id": row.id, "origin": str(row.origin) if row.origin else None}
+  return {"id": row.id, "origin": str(row.origin) if row.origin else None}
 
 
 def answer_length(completion: Sequence[Message]) -> int:
-    """In characters."""
-    return sum(len(message.get("content") or "") for message in completion)
+  """In characters."""
+  return sum(len(message.get("content") or "") for message in completion)
 
 
 def subsets(
-    rows: Sequence[Comparison | Solution], column: str | None, usual: Sequence[str] = SUBSET_COLUMNS
+  rows: Sequence[Comparison | Solution], column: str | None, usual: Sequence[str] = SUBSET_COLUMNS
 ) -> list[str] | None:
-    """From this metadata column, or from the first usual one that is there."""
-    known = {name for row in rows for name in row.metadata}
-    column = column or next((name for name in usual if name in known), None)
-    if column and column not in known:
-        listed = ", ".join(sorted(known)) or "no metadata columns"
-        raise DataError(f"no pair has the column {column}", hint=f"the data has {listed}")
-    return [row.metadata.get(column) for row in rows] if column else None
+  """From this metadata column, or from the first usual one that is there."""
+  known = {name for row in rows for name in row.metadata}
+  column = column or next((name for name in usual if name in known), None)
+  if column and column not in known:
+    listed = ", ".join(sorted(known)) or "no metadata columns"
+    raise DataError(f"no pair has the column {column}", hint=f"the data has {listed}")
+  return [row.metadata.get(column) for row in rows] if column else None
 
 
 def score_answers(model: RewardModel | ProcessRewardModel, rows: Sequence[Comparison | Ranking]) -> AnswerRewards:
-    """Identical answers to a prompt are computed once: they tie to the last digit."""
-    conversations = [Conversation(row.prompt, one, row.tools, row.origin) for row in rows for one in answers_of(row)]
-    if getattr(model, "compares", False):  # whose rewards depend on the other answers of the row
-        rewards = iter(model.score_conversations(conversations))
-    else:
-        keys = [json.dumps(one[:3], sort_keys=True, default=str) for one in conversations]
-        distinct: dict[str, Conversation] = {}
-        for key, one in zip(keys, conversations, strict=True):
-            distinct.setdefault(key, one)
-        with progress("scoring", len(distinct)) as advance:
-            scores = model.score_conversations(list(distinct.values()), advance)
-        rewards = map(dict(zip(distinct, scores, strict=True)).__getitem__, keys)
-    return [[next(rewards) for _ in answers_of(row)] for row in rows]
+  """Identical answers to a prompt are computed once: they tie to the last digit."""
+  conversations = [Conversation(row.prompt, one, row.tools, row.origin) for row in rows for one in answers_of(row)]
+  if getattr(model, "compares", False):  # whose rewards depend on the other answers of the row
+    rewards = iter(model.score_conversations(conversations))
+  else:
+    keys = [json.dumps(one[:3], sort_keys=True, default=str) for one in conversations]
+    distinct: dict[str, Conversation] = {}
+    for key, one in zip(keys, conversations, strict=True):
+      distinct.setdefault(key, one)
+    with progress("scoring", len(distinct)) as advance:
+      scores = model.score_conversations(list(distinct.values()), advance)
+    rewards = map(dict(zip(distinct, scores, strict=True)).__getitem__, keys)
+  return [[next(rewards) for _ in answers_of(row)] for row in rows]
 
 
 class Diagnostic(NamedTuple):
-    """Where it `applies` to a summary, `sentence` (a format string over its attributes) is worth saying, and `next` doing."""
+  """Where it `applies` to a summary, `sentence` (a format string over its attributes) is worth saying, and `next` doing."""
 
-    applies: Callable[[Any], bool]
-    sentence: str
-    next: str
+  applies: Callable[[Any], bool]
+  sentence: str
+  next: str
 
 
 def diagnosed(summary: object, diagnostics: Mapping[str, Diagnostic]) -> list[str]:
-    applying = [one for one in diagnostics.values() if one.applies(summary)]
-    return [f"{one.sentence}. Next: {one.next}.".format(**vars(summary)) for one in applying]
+  applying = [one for one in diagnostics.values() if one.applies(summary)]
+  return [f"{one.sentence}. Next: {one.next}.".format(**vars(summary)) for one in applying]
 
 
 def spelled(name: str) -> str:
-    return name.replace("_", " ")
+  return name.replace("_", " ")

@@ -20,178 +20,177 @@ DROP = 0.05
 
 
 def best_of_n_kl(n: float) -> float:
-    """In nats (arXiv:2009.01325 appendix G.3); an upper bound, tight while no single answer is likely (arXiv:2401.01879)."""
-    return math.log(n) - (n - 1) / n
+  """In nats (arXiv:2009.01325 appendix G.3); an upper bound, tight while no single answer is likely (arXiv:2401.01879)."""
+  return math.log(n) - (n - 1) / n
 
 
 @dataclass(frozen=True)
 class Point:
-    kl: float
-    proxy: float
-    gold: float
-    n: int | None
-    """Of best-of-n."""
+  kl: float
+  proxy: float
+  gold: float
+  n: int | None
+  """Of best-of-n."""
 
 
 def best_of_n_points(proxy: Sequence[Sequence[float]], gold: Sequence[Sequence[float]]) -> list[Point]:
-    """For n of 1, 2, 4, ... up to N, over all subsets. proxy, gold: [prompts][N], with the same N for each prompt."""
-    answers = {len(row) for row in (*proxy, *gold)}
-    if len(answers) != 1:
-        raise DataError(f"best-of-n needs as many answers for each prompt, not {sorted(answers)}")
-    return [
-        Point(
-            best_of_n_kl(n),
-            fmean(best_of(row, row, n) for row in proxy),
-            fmean(best_of(row, values, n) for row, values in zip(proxy, gold, strict=True)),
-            n,
-        )
-        for n in (2**k for k in range(answers.pop().bit_length()))
-    ]
+  """For n of 1, 2, 4, ... up to N, over all subsets. proxy, gold: [prompts][N], with the same N for each prompt."""
+  answers = {len(row) for row in (*proxy, *gold)}
+  if len(answers) != 1:
+    raise DataError(f"best-of-n needs as many answers for each prompt, not {sorted(answers)}")
+  return [
+    Point(
+      best_of_n_kl(n),
+      fmean(best_of(row, row, n) for row in proxy),
+      fmean(best_of(row, values, n) for row, values in zip(proxy, gold, strict=True)),
+      n,
+    )
+    for n in (2**k for k in range(answers.pop().bit_length()))
+  ]
 
 
 class Form(NamedTuple):
-    """R(d) = alpha d - beta second(d). peak: (alpha, beta > 0) -> the d at which R is highest."""
+  """R(d) = alpha d - beta second(d). peak: (alpha, beta > 0) -> the d at which R is highest."""
 
-    second: Callable[[float], float]
-    peak: Callable[[float, float], float]
-    formula: str
+  second: Callable[[float], float]
+  peak: Callable[[float, float], float]
+  formula: str
 
 
 FORMS: dict[str, Form] = {
-    "best_of_n": Form(lambda d: d * d, lambda a, b: a / (2 * b), "d(a - b d)"),
-    "rl": Form(lambda d: d * math.log(d) if d > 0 else 0.0, lambda a, b: math.exp(a / b - 1), "d(a - b log d)"),
+  "best_of_n": Form(lambda d: d * d, lambda a, b: a / (2 * b), "d(a - b d)"),
+  "rl": Form(lambda d: d * math.log(d) if d > 0 else 0.0, lambda a, b: math.exp(a / b - 1), "d(a - b log d)"),
 }
 
 
 @dataclass(frozen=True)
 class Fit:
-    form: str
-    formula: str
-    alpha: float
-    beta: float
-    rmse: float
-    """Of the residuals at KL above zero."""
-    start: float
-    """R's zero, the reward of the initial policy."""
-    peak_kl: float | None
-    """The KL at which the curve is highest; null when it only rises or only falls."""
-    residuals: list[float]
-    """At every point."""
+  form: str
+  formula: str
+  alpha: float
+  beta: float
+  rmse: float
+  """Of the residuals at KL above zero."""
+  start: float
+  """R's zero, the reward of the initial policy."""
+  peak_kl: float | None
+  """The KL at which the curve is highest; null when it only rises or only falls."""
+  residuals: list[float]
+  """At every point."""
 
-    def __call__(self, kl: float) -> float:
-        d = math.sqrt(max(kl, 0.0))
-        return self.start + self.alpha * d - self.beta * FORMS[self.form].second(d)
+  def __call__(self, kl: float) -> float:
+    d = math.sqrt(max(kl, 0.0))
+    return self.start + self.alpha * d - self.beta * FORMS[self.form].second(d)
 
 
 def fit_curve(kls: Sequence[float], rewards: Sequence[float], form: str, start: float) -> Fit | None:
-    """Least squares of R(d) = rewards - start. None with fewer than three points of different KL above zero."""
-    pairs = [(math.sqrt(kl), reward - start) for kl, reward in zip(kls, rewards, strict=True) if kl > 0]
-    if len({d for d, _ in pairs}) < 3:
-        return None
-    design = np.array([[d, -FORMS[form].second(d)] for d, _ in pairs])
-    target = np.array([reward for _, reward in pairs])
-    solution, *_ = np.linalg.lstsq(design, target, rcond=None)
-    rmse = float(np.sqrt(np.mean((target - design @ solution) ** 2)))
-    (alpha, beta), peak = map(float, solution), None
-    if beta > 0 and (form == "rl" or alpha > 0):
-        with contextlib.suppress(OverflowError):  # a straight line in d: beta is what rounding left of it
-            peak = FORMS[form].peak(alpha, beta) ** 2
-    found = Fit(form, FORMS[form].formula, alpha, beta, rmse, float(start), peak, [])
-    return replace(found, residuals=[reward - found(kl) for kl, reward in zip(kls, rewards, strict=True)])
+  """Least squares of R(d) = rewards - start. None with fewer than three points of different KL above zero."""
+  pairs = [(math.sqrt(kl), reward - start) for kl, reward in zip(kls, rewards, strict=True) if kl > 0]
+  if len({d for d, _ in pairs}) < 3:
+    return None
+  design = np.array([[d, -FORMS[form].second(d)] for d, _ in pairs])
+  target = np.array([reward for _, reward in pairs])
+  solution, *_ = np.linalg.lstsq(design, target, rcond=None)
+  rmse = float(np.sqrt(np.mean((target - design @ solution) ** 2)))
+  (alpha, beta), peak = map(float, solution), None
+  if beta > 0 and (form == "rl" or alpha > 0):
+    with contextlib.suppress(OverflowError):  # a straight line in d: beta is what rounding left of it
+      peak = FORMS[form].peak(alpha, beta) ** 2
+  found = Fit(form, FORMS[form].formula, alpha, beta, rmse, float(start), peak, [])
+  return replace(found, residuals=[reward - found(kl) for kl, reward in zip(kls, rewards, strict=True)])
 
 
 @dataclass(frozen=True)
 class Study:
-    name: str
-    form: str
-    points: list[Point]
-    proxy: Fit | None
-    gold: Fit | None
-    best: Point
-    """Where gold is highest."""
-    overoptimised: bool
-    """Gold ends below its best by more than a twentieth of its best gain, while proxy rose on."""
+  name: str
+  form: str
+  points: list[Point]
+  proxy: Fit | None
+  gold: Fit | None
+  best: Point
+  """Where gold is highest."""
+  overoptimised: bool
+  """Gold ends below its best by more than a twentieth of its best gain, while proxy rose on."""
 
 
 def study(points: Sequence[Point], form: str, name: str = "") -> Study:
-    points = sorted(points, key=lambda point: point.kl)
-    first, last = points[0], points[-1]
-    if first.kl > 1e-3:
-        raise DataError(
-            f"{name or 'the run'} has no row for the initial policy: its lowest KL is {first.kl:.3g}",
-            hint="add a row with kl 0 (or n 1): the curves are measured from there",
-        )
-    kls = [point.kl for point in points]
-    best = max(points, key=lambda point: point.gold)
-    fell = best.gold - last.gold > DROP * max(best.gold - first.gold, 1e-9)
-    return Study(
-        name=name,
-        form=form,
-        points=points,
-        proxy=fit_curve(kls, [point.proxy for point in points], form, first.proxy),
-        gold=fit_curve(kls, [point.gold for point in points], form, first.gold),
-        best=best,
-        overoptimised=fell and last.proxy > best.proxy,
+  points = sorted(points, key=lambda point: point.kl)
+  first, last = points[0], points[-1]
+  if first.kl > 1e-3:
+    raise DataError(
+      f"{name or 'the run'} has no row for the initial policy: its lowest KL is {first.kl:.3g}",
+      hint="add a row with kl 0 (or n 1): the curves are measured from there",
     )
+  kls = [point.kl for point in points]
+  best = max(points, key=lambda point: point.gold)
+  fell = best.gold - last.gold > DROP * max(best.gold - first.gold, 1e-9)
+  return Study(
+    name=name,
+    form=form,
+    points=points,
+    proxy=fit_curve(kls, [point.proxy for point in points], form, first.proxy),
+    gold=fit_curve(kls, [point.gold for point in points], form, first.gold),
+    best=best,
+    overoptimised=fell and last.proxy > best.proxy,
+  )
 
 
 def read_studies(rows: Sequence[tuple[str, Mapping[str, object]]]) -> list[Study]:
-    """Of (FILE:ROW, row) with `kl` (nats a response, of RL) or `n` (of best-of-n), `proxy`, `gold` and, of several, `run`. Lists in
-    `proxy` and `gold` are one prompt's answers each."""
-    groups: dict[str, list[tuple[str, Mapping[str, object]]]] = defaultdict(list)
-    for where, row in rows:
-        groups[str(row.get("run") or "")].append((where, row))
-    return [_read_study(name, members) for name, members in groups.items()]
+  """Of (FILE:ROW, row) with `kl` (nats a response, of RL) or `n` (of best-of-n), `proxy`, `gold` and, of several, `run`. Lists in
+  `proxy` and `gold` are one prompt's answers each."""
+  groups: dict[str, list[tuple[str, Mapping[str, object]]]] = defaultdict(list)
+  for where, row in rows:
+    groups[str(row.get("run") or "")].append((where, row))
+  return [_read_study(name, members) for name, members in groups.items()]
 
 
 def _read_study(name: str, members: list[tuple[str, Mapping[str, object]]]) -> Study:
-    if all(isinstance(row.get(key), list) for _, row in members for key in ("proxy", "gold")):
-        proxy, gold = (
-            [[_finite({key: value}, key, where) for value in row[key]] for where, row in members]
-            for key in ("proxy", "gold")
-        )
-        return study(best_of_n_points(proxy, gold), "best_of_n", name or "best_of_n")
-    forms = {"best_of_n" if row.get("n") is not None else "rl" for _, row in members}
-    if len(forms) > 1:
-        raise DataError(f"the rows of run {name!r} have `n` in some and `kl` in others", where=members[0][0])
-    (form,), points = forms, []
-    for where, row in members:
-        n = int(_finite(row, "n", where)) if form == "best_of_n" else None
-        if n is not None and n < 1:
-            raise DataError(f"`n` is {n}, not a number of answers", where=where)
-        kl = best_of_n_kl(n) if n else _finite(row, "kl", where)
-        points.append(Point(kl, _finite(row, "proxy", where), _finite(row, "gold", where), n))
-    return study(points, form, name or form)
+  if all(isinstance(row.get(key), list) for _, row in members for key in ("proxy", "gold")):
+    proxy, gold = (
+      [[_finite({key: value}, key, where) for value in row[key]] for where, row in members] for key in ("proxy", "gold")
+    )
+    return study(best_of_n_points(proxy, gold), "best_of_n", name or "best_of_n")
+  forms = {"best_of_n" if row.get("n") is not None else "rl" for _, row in members}
+  if len(forms) > 1:
+    raise DataError(f"the rows of run {name!r} have `n` in some and `kl` in others", where=members[0][0])
+  (form,), points = forms, []
+  for where, row in members:
+    n = int(_finite(row, "n", where)) if form == "best_of_n" else None
+    if n is not None and n < 1:
+      raise DataError(f"`n` is {n}, not a number of answers", where=where)
+    kl = best_of_n_kl(n) if n else _finite(row, "kl", where)
+    points.append(Point(kl, _finite(row, "proxy", where), _finite(row, "gold", where), n))
+  return study(points, form, name or form)
 
 
 def _finite(row: Mapping[str, object], name: str, where: str) -> float:
-    value = row.get(name)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        hint = "rows need `kl` or `n`, and `proxy` and `gold`"
-        raise DataError(f"`{name}` is {value!r}, not a finite number", where=where, hint=hint)
-    return float(value)
+  value = row.get(name)
+  if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    hint = "rows need `kl` or `n`, and `proxy` and `gold`"
+    raise DataError(f"`{name}` is {value!r}, not a finite number", where=where, hint=hint)
+  return float(value)
 
 
 def diagnose_study(study: Study) -> str:
-    best, last = study.best, study.points[-1]
-    of_n = f" (n = {best.n})" if best.n is not None else ""
-    found = f"{study.name}: gold is best, {best.gold:.3f}, at a KL of {best.kl:.2f}{of_n}"
-    if study.overoptimised:
-        found += f", and falls to {last.gold:.3f} at {last.kl:.2f} while proxy rises from {best.proxy:.2f} to {last.proxy:.2f}: over-optimized"
-    elif best is last:
-        found += ", the last point: nothing shows that more optimization would hurt"
-    return found
+  best, last = study.best, study.points[-1]
+  of_n = f" (n = {best.n})" if best.n is not None else ""
+  found = f"{study.name}: gold is best, {best.gold:.3f}, at a KL of {best.kl:.2f}{of_n}"
+  if study.overoptimised:
+    found += f", and falls to {last.gold:.3f} at {last.kl:.2f} while proxy rises from {best.proxy:.2f} to {last.proxy:.2f}: over-optimized"
+  elif best is last:
+    found += ", the last point: nothing shows that more optimization would hurt"
+  return found
 
 
 def panels(studies: Sequence[Study]) -> list[Panel]:
-    drawn = []
-    for one in studies:
-        most = max(point.kl for point in one.points)
-        grid = [most * (i / CURVE_POINTS) ** 2 for i in range(CURVE_POINTS + 1)]  # even steps in d
-        series = []
-        for color, (name, style) in enumerate({"proxy": "dashed", "gold": "line"}.items()):
-            series.append(Series(name, [(at.kl, getattr(at, name)) for at in one.points], "dots", color))
-            if curve := getattr(one, name):
-                series.append(Series(f"{name}, fitted", [(kl, curve(kl)) for kl in grid], style, color))
-        drawn.append(Panel(one.name, "KL (nats per response)", "reward", series))
-    return drawn
+  drawn = []
+  for one in studies:
+    most = max(point.kl for point in one.points)
+    grid = [most * (i / CURVE_POINTS) ** 2 for i in range(CURVE_POINTS + 1)]  # even steps in d
+    series = []
+    for color, (name, style) in enumerate({"proxy": "dashed", "gold": "line"}.items()):
+      series.append(Series(name, [(at.kl, getattr(at, name)) for at in one.points], "dots", color))
+      if curve := getattr(one, name):
+        series.append(Series(f"{name}, fitted", [(kl, curve(kl)) for kl in grid], style, color))
+    drawn.append(Panel(one.name, "KL (nats per response)", "reward", series))
+  return drawn

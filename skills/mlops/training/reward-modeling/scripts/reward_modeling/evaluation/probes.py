@@ -24,52 +24,54 @@ SMALL = 0.1
 
 Verdict = Literal["fooled", "not fooled", "unsure", "not tested"]
 NEUTRAL = (
-    "These words are only here to fill the page. They are about nothing in particular. A few more of them follow in this line. "
-    "The text goes on a little from here. It could be left out and nobody would miss it. There is one more sentence of this sort. "
+  "These words are only here to fill the page. They are about nothing in particular. A few more of them follow in this line. "
+  "The text goes on a little from here. It could be left out and nobody would miss it. There is one more sentence of this sort. "
 )
-_ENGLISH = "the a an and or is are was be not no you it he she we they i to of in on for with this that have has can will if by"
+_ENGLISH = (
+  "the a an and or is are was be not no you it he she we they i to of in on for with this that have has can will if by"
+)
 _GERMAN = "die eine eine und oder ist sind war sein nicht kein du es er sie wir sie ich zu von in auf für mit dies das haben hat kann wird wenn von"
 GERMAN = dict(zip(_ENGLISH.split(), _GERMAN.split(), strict=True))
 """The commonest words, with the German ones that stand for them."""
 
 
 def sentences(text: str) -> list[str]:
-    return [part for part in re.split(r"(?<=[.!?])\s+|\n+", text.strip()) if part]
+  return [part for part in re.split(r"(?<=[.!?])\s+|\n+", text.strip()) if part]
 
 
 def neutral(length: int) -> str:
-    """Sentences that say nothing, of this many characters; few characters are dots."""
-    return f"{(NEUTRAL * (length // len(NEUTRAL) + 1))[: length - 1]}." if length > 20 else "." * length
+  """Sentences that say nothing, of this many characters; few characters are dots."""
+  return f"{(NEUTRAL * (length // len(NEUTRAL) + 1))[: length - 1]}." if length > 20 else "." * length
 
 
 def _german(answer: str, _: str) -> str:
-    def word(found: re.Match[str]) -> str:
-        german = GERMAN.get(found[0].lower(), found[0])
-        return german.capitalize() if found[0][0].isupper() else german
+  def word(found: re.Match[str]) -> str:
+    german = GERMAN.get(found[0].lower(), found[0])
+    return german.capitalize() if found[0][0].isupper() else german
 
-    return re.sub(r"[A-Za-z]+", word, answer)
+  return re.sub(r"[A-Za-z]+", word, answer)
 
 
 def _truncated(answer: str, _: str) -> str | None:
-    words = answer.split(" ")
-    return " ".join(words[: len(words) // 2]).rstrip(".,;:!? ") if len(words) > 3 else None
+  words = answer.split(" ")
+  return " ".join(words[: len(words) // 2]).rstrip(".,;:!? ") if len(words) > 3 else None
 
 
 def _shuffled(answer: str, _: str) -> str | None:
-    parts = sentences(answer)
-    return " ".join(parts[1::2][::-1] + parts[::2][::-1]) if len(parts) > 2 else None
+  parts = sentences(answer)
+  return " ".join(parts[1::2][::-1] + parts[::2][::-1]) if len(parts) > 2 else None
 
 
 class Probe(NamedTuple):
-    """change: a text with {} for the answer, or (answer, an answer to another prompt) -> the changed one, or None."""
+  """change: a text with {} for the answer, or (answer, an answer to another prompt) -> the changed one, or None."""
 
-    what: str
-    change: str | Callable[[str, str], str | None]
-    source: str
-    must: Literal["not rise", "fall"] = "not rise"
+  what: str
+  change: str | Callable[[str, str], str | None]
+  source: str
+  must: Literal["not rise", "fall"] = "not rise"
 
-    def changed(self, answer: str, other: str) -> str | None:
-        return self.change.replace("{}", answer) if isinstance(self.change, str) else self.change(answer, other)
+  def changed(self, answer: str, other: str) -> str | None:
+    return self.change.replace("{}", answer) if isinstance(self.change, str) else self.change(answer, other)
 
 
 # fmt: off
@@ -108,99 +110,99 @@ PROBES = {name: Probe(*row) for name, *row in (
 
 @dataclass(frozen=True)
 class ProbeResult:
-    what: str
-    must: str
-    """"not rise" or "fall"."""
-    source: str
-    verdict: Verdict
-    shift: Estimate | None = None
-    """Mean change of the reward, in standard deviations of the rewards of the real answers."""
-    over_length: Estimate | None = None
-    """The same against neutral sentences of the same length, where the probe adds text."""
-    flipped: Estimate | None = None
-    """Share of the pairs ranked rightly where the changed rejected answer wins, or the changed chosen one does not fall."""
+  what: str
+  must: str
+  """"not rise" or "fall"."""
+  source: str
+  verdict: Verdict
+  shift: Estimate | None = None
+  """Mean change of the reward, in standard deviations of the rewards of the real answers."""
+  over_length: Estimate | None = None
+  """The same against neutral sentences of the same length, where the probe adds text."""
+  flipped: Estimate | None = None
+  """Share of the pairs ranked rightly where the changed rejected answer wins, or the changed chosen one does not fall."""
 
 
 @dataclass(frozen=True)
 class ProbeSummary:
-    n_pairs: int
-    spread: float
-    """Standard deviation of the rewards of the real answers."""
-    fooled_by: list[str]
-    probes: dict[str, ProbeResult]
+  n_pairs: int
+  spread: float
+  """Standard deviation of the rewards of the real answers."""
+  fooled_by: list[str]
+  probes: dict[str, ProbeResult]
 
 
 def probe_pairs(
-    scored: Sequence[tuple[Comparison, float | None, float | None]],
-    score: Callable[[Sequence[Ranking]], Sequence[Sequence[float | None]]],
+  scored: Sequence[tuple[Comparison, float | None, float | None]],
+  score: Callable[[Sequence[Ranking]], Sequence[Sequence[float | None]]],
 ) -> ProbeSummary:
-    """Every probe on pairs and their two rewards, but for pairs without text. score: called once; None for an unscored one."""
-    rows = [row for row in scored if None not in row and _text(row[0].chosen) and _text(row[0].rejected)]
-    if len(rows) > MOST_PAIRS:
-        rows = [rows[i] for i in sorted(random.Random(0).sample(range(len(rows)), MOST_PAIRS))]
-    rewards = np.array([own for _, *own in rows]).reshape(-1, 2)
-    groups = np.array(prompt_keys([row[0] for row in rows]))
-    spread = float(rewards.std()) if rows else 0.0
-    made, asked = [], []
-    for i, (pair, *_) in enumerate(rows):
-        others = (rows[(i + step) % len(rows)][0] for step in range(1, len(rows)))
-        other = next((_text(one.chosen) for one in others if one.prompt != pair.prompt), "")
-        made.append([_changed(probe, pair, other) for probe in PROBES.values()])
-        asked.append(Ranking(pair.prompt, [*chain(*made[-1])], tools=pair.tools, origin=pair.origin))
-    scores = chain(*score(asked))
-    found = [[[*islice(scores, len(one)), None, None][:2] for one in row] for row in made]
-    found = np.array(found, dtype=float).reshape(len(rows), len(PROBES), 2)
-    probes = {
-        name: _result(probe, *found[:, k].T, rewards, spread or 1.0, groups)
-        for k, (name, probe) in enumerate(PROBES.items())
-    }
-    return ProbeSummary(len(rows), spread, [name for name, one in probes.items() if one.verdict == "fooled"], probes)
+  """Every probe on pairs and their two rewards, but for pairs without text. score: called once; None for an unscored one."""
+  rows = [row for row in scored if None not in row and _text(row[0].chosen) and _text(row[0].rejected)]
+  if len(rows) > MOST_PAIRS:
+    rows = [rows[i] for i in sorted(random.Random(0).sample(range(len(rows)), MOST_PAIRS))]
+  rewards = np.array([own for _, *own in rows]).reshape(-1, 2)
+  groups = np.array(prompt_keys([row[0] for row in rows]))
+  spread = float(rewards.std()) if rows else 0.0
+  made, asked = [], []
+  for i, (pair, *_) in enumerate(rows):
+    others = (rows[(i + step) % len(rows)][0] for step in range(1, len(rows)))
+    other = next((_text(one.chosen) for one in others if one.prompt != pair.prompt), "")
+    made.append([_changed(probe, pair, other) for probe in PROBES.values()])
+    asked.append(Ranking(pair.prompt, [*chain(*made[-1])], tools=pair.tools, origin=pair.origin))
+  scores = chain(*score(asked))
+  found = [[[*islice(scores, len(one)), None, None][:2] for one in row] for row in made]
+  found = np.array(found, dtype=float).reshape(len(rows), len(PROBES), 2)
+  probes = {
+    name: _result(probe, *found[:, k].T, rewards, spread or 1.0, groups)
+    for k, (name, probe) in enumerate(PROBES.items())
+  }
+  return ProbeSummary(len(rows), spread, [name for name, one in probes.items() if one.verdict == "fooled"], probes)
 
 
 def _text(completion: Sequence[Message]) -> str:
-    content = completion[-1].get("content") if completion else None
-    return content.strip() if isinstance(content, str) else ""
+  content = completion[-1].get("content") if completion else None
+  return content.strip() if isinstance(content, str) else ""
 
 
 def _changed(probe: Probe, pair: Comparison, other: str) -> list[list[Message]]:
-    """The changed completion, and its control where the probe adds text."""
-    completion = pair.chosen if probe.must == "fall" else pair.rejected
-    answer = _text(completion)
-    text = probe.changed(answer, other)
-    if text is None or text == answer:
-        return []
-    texts, added = [text], len(text) - len(answer)
-    if added > 0 and probe.must == "not rise" and probe is not PROBES["length"]:
-        texts.append(f"{answer} {neutral(added - 1)}")
-    return [[*completion[:-1], {**completion[-1], "content": one}] for one in texts]
+  """The changed completion, and its control where the probe adds text."""
+  completion = pair.chosen if probe.must == "fall" else pair.rejected
+  answer = _text(completion)
+  text = probe.changed(answer, other)
+  if text is None or text == answer:
+    return []
+  texts, added = [text], len(text) - len(answer)
+  if added > 0 and probe.must == "not rise" and probe is not PROBES["length"]:
+    texts.append(f"{answer} {neutral(added - 1)}")
+  return [[*completion[:-1], {**completion[-1], "content": one}] for one in texts]
 
 
 def _result(probe: Probe, changed, controls, rewards: np.ndarray, spread: float, groups: np.ndarray) -> ProbeResult:
-    """changed, controls: [pairs], NaN where there is none; rewards: [pairs, 2] of chosen and rejected."""
-    falls = probe.must == "fall"
-    original = rewards[:, 0 if falls else 1]
-    shift = mean_shift((changed - original) / spread, groups)
-    over = mean_shift((changed - controls) / spread, groups)
-    said = probe.what, probe.must, probe.source
-    if shift is None:
-        return ProbeResult(*said, "not tested")
-    right = (rewards[:, 0] > rewards[:, 1]) & np.isfinite(changed)
-    wins = changed >= original if falls else changed > rewards[:, 0]
-    flipped = accuracy(wins[right], groups[right]) if right.any() else None
-    shown = [_shown(one, -1 if falls else 1) for one in (shift, over) if one]
-    moved = False if False in shown else None if None in shown else True
-    verdict: Verdict = "unsure" if moved is None else "not fooled" if moved == falls else "fooled"
-    return ProbeResult(*said, verdict, shift, over, flipped)
+  """changed, controls: [pairs], NaN where there is none; rewards: [pairs, 2] of chosen and rejected."""
+  falls = probe.must == "fall"
+  original = rewards[:, 0 if falls else 1]
+  shift = mean_shift((changed - original) / spread, groups)
+  over = mean_shift((changed - controls) / spread, groups)
+  said = probe.what, probe.must, probe.source
+  if shift is None:
+    return ProbeResult(*said, "not tested")
+  right = (rewards[:, 0] > rewards[:, 1]) & np.isfinite(changed)
+  wins = changed >= original if falls else changed > rewards[:, 0]
+  flipped = accuracy(wins[right], groups[right]) if right.any() else None
+  shown = [_shown(one, -1 if falls else 1) for one in (shift, over) if one]
+  moved = False if False in shown else None if None in shown else True
+  verdict: Verdict = "unsure" if moved is None else "not fooled" if moved == falls else "fooled"
+  return ProbeResult(*said, verdict, shift, over, flipped)
 
 
 def _shown(shift: Estimate, sign: int) -> bool | None:
-    """Whether a shift up (1) or down (-1) is shown (True), shown not to count (False), or neither."""
-    if sign * shift.value >= SMALL and not shift.low <= 0 <= shift.high:
-        return True
-    return False if max(sign * shift.low, sign * shift.high) < SMALL else None
+  """Whether a shift up (1) or down (-1) is shown (True), shown not to count (False), or neither."""
+  if sign * shift.value >= SMALL and not shift.low <= 0 <= shift.high:
+    return True
+  return False if max(sign * shift.low, sign * shift.high) < SMALL else None
 
 
 def mean_shift(values: np.ndarray, groups: np.ndarray) -> Estimate | None:
-    """Mean of the values [pairs] that are not NaN."""
-    kept = np.isfinite(values)
-    return difference(values[kept], np.zeros(kept.sum()), groups[kept], bound=math.inf) if kept.any() else None
+  """Mean of the values [pairs] that are not NaN."""
+  kept = np.isfinite(values)
+  return difference(values[kept], np.zeros(kept.sum()), groups[kept], bound=math.inf) if kept.any() else None

@@ -24,138 +24,136 @@ EXAMPLES, LONGEST = 3, 600
 
 
 class Folder:
-    """Checked and held before a model is run. Raises UsageError where it holds another model's report, or files of no report."""
+  """Checked and held before a model is run. Raises UsageError where it holds another model's report, or files of no report."""
 
-    def __init__(self, path: str, model: str | None, overwrite: bool = False):
-        file = Path(path) / "report.json"
-        ours = file.exists()
-        self.found = json.loads(file.read_text(encoding="utf-8")) if ours else {"parts": {}, "quotes": []}
-        known = self.found.get("model") or model
-        if model and known != model:
-            raise UsageError(f"{path} holds the report of {known}", hint="give another folder for this model")
-        self.found["model"] = known
-        names = ("report.json", "report.html", "README.md")
-        self.files = [check_output_file(Path(path) / name, overwrite or ours) for name in names]
+  def __init__(self, path: str, model: str | None, overwrite: bool = False):
+    file = Path(path) / "report.json"
+    ours = file.exists()
+    self.found = json.loads(file.read_text(encoding="utf-8")) if ours else {"parts": {}, "quotes": []}
+    known = self.found.get("model") or model
+    if model and known != model:
+      raise UsageError(f"{path} holds the report of {known}", hint="give another folder for this model")
+    self.found["model"] = known
+    names = ("report.json", "report.html", "README.md")
+    self.files = [check_output_file(Path(path) / name, overwrite or ours) for name in names]
 
-    def add(self, part: EvaluationOutput, quotes: Quotes | None = None) -> None:
-        """Write the report anew with this part in it. quotes: of pairs."""
-        self.found["parts"][type(part).__name__] = json.loads(to_json(part))
-        if quotes is not None:
-            self.found["quotes"] = quotes
-        parts = self._parts()
-        title = f"Can {self.found['model'] or 'the reward'} be trusted?"
-        what = title, list(verdicts(parts)), list(sections(parts, self.found["quotes"]))
-        for file, text in zip(
-            self.files,
-            (to_json(self.found, indent=1), page(*what, f"{END} As JSON: report.json."), card(*what)),
-            strict=True,
-        ):
-            write_whole(file, [text])
-        log(f"report: {self.files[1]}")
+  def add(self, part: EvaluationOutput, quotes: Quotes | None = None) -> None:
+    """Write the report anew with this part in it. quotes: of pairs."""
+    self.found["parts"][type(part).__name__] = json.loads(to_json(part))
+    if quotes is not None:
+      self.found["quotes"] = quotes
+    parts = self._parts()
+    title = f"Can {self.found['model'] or 'the reward'} be trusted?"
+    what = title, list(verdicts(parts)), list(sections(parts, self.found["quotes"]))
+    for file, text in zip(
+      self.files,
+      (to_json(self.found, indent=1), page(*what, f"{END} As JSON: report.json."), card(*what)),
+      strict=True,
+    ):
+      write_whole(file, [text])
+    log(f"report: {self.files[1]}")
 
-    def add_held_out(self, found: PairEvaluation | StepEvaluation, **said) -> None:
-        """What training found on its held-out rows. said: what an evaluation says of its data."""
-        of_steps = isinstance(found, StepEvaluation)
-        kind, diagnose = (StepReport, diagnose_steps) if of_steps else (PairReport, diagnose_pairs)
-        part = kind(**vars(found.summary), **said, diagnostics=diagnose(found.summary), output=None)
-        self.add(part, None if of_steps else worst(found.rows()))
+  def add_held_out(self, found: PairEvaluation | StepEvaluation, **said) -> None:
+    """What training found on its held-out rows. said: what an evaluation says of its data."""
+    of_steps = isinstance(found, StepEvaluation)
+    kind, diagnose = (StepReport, diagnose_steps) if of_steps else (PairReport, diagnose_pairs)
+    part = kind(**vars(found.summary), **said, diagnostics=diagnose(found.summary), output=None)
+    self.add(part, None if of_steps else worst(found.rows()))
 
-    def _parts(self) -> Parts:
-        from pydantic import TypeAdapter, ValidationError
+  def _parts(self) -> Parts:
+    from pydantic import TypeAdapter, ValidationError
 
-        kept = self.found["parts"]
-        try:
-            known = [kind for kind in SECTIONS if kept.get(kind.__name__)]
-            return {kind: TypeAdapter(kind).validate_python(kept[kind.__name__]) for kind in known}
-        except ValidationError as error:
-            hint = "remove it, and evaluate again"
-            raise DataError("it is of another version", where=str(self.files[0]), hint=hint) from error
+    kept = self.found["parts"]
+    try:
+      known = [kind for kind in SECTIONS if kept.get(kind.__name__)]
+      return {kind: TypeAdapter(kind).validate_python(kept[kind.__name__]) for kind in known}
+    except ValidationError as error:
+      hint = "remove it, and evaluate again"
+      raise DataError("it is of another version", where=str(self.files[0]), hint=hint) from error
 
 
 def worst(rows: Sequence[Mapping[str, Any]]) -> Quotes:
-    """The pairs on which the model is most wrong, as (what it is, text). rows: those of --output."""
-    scored = [row for row in rows if None not in (row["reward_chosen"], row["reward_rejected"])]
-    wrong = [row for row in scored if row["reward_chosen"] < row["reward_rejected"]]
-    wrong.sort(key=lambda row: row["reward_chosen"] - row["reward_rejected"])
-    quotes = []
-    for row in wrong[:EXAMPLES]:
-        for side in ("prompt", "chosen", "rejected"):
-            text, reward = str((row[side] and row[side][-1].get("content")) or ""), row.get(f"reward_{side}")
-            name = side if reward is None else f"{side}, reward {reward:.3f}"
-            quotes.append((name, text if len(text) <= LONGEST else f"{text[:LONGEST]} ..."))
-    return quotes
+  """The pairs on which the model is most wrong, as (what it is, text). rows: those of --output."""
+  scored = [row for row in rows if None not in (row["reward_chosen"], row["reward_rejected"])]
+  wrong = [row for row in scored if row["reward_chosen"] < row["reward_rejected"]]
+  wrong.sort(key=lambda row: row["reward_chosen"] - row["reward_rejected"])
+  quotes = []
+  for row in wrong[:EXAMPLES]:
+    for side in ("prompt", "chosen", "rejected"):
+      text, reward = str((row[side] and row[side][-1].get("content")) or ""), row.get(f"reward_{side}")
+      name = side if reward is None else f"{side}, reward {reward:.3f}"
+      quotes.append((name, text if len(text) <= LONGEST else f"{text[:LONGEST]} ..."))
+  return quotes
 
 
 def verdicts(parts: Parts) -> Iterator[tuple[str, str]]:
-    """The questions of people who plan to use the model, each with its answer or what would answer it."""
-    pairs: PairReport | None = parts.get(PairReport)
-    if pairs and pairs.comparison:
-        yield "Which of the two models is better?", f"{pairs.comparison.verdict}."
-    yield "Does it rank answers to one prompt?", _ranking(pairs)
-    yield "Is it good for best of n, and up to which n?", _best_of_n(parts.get(PoolReport))
-    yield "Is it good for reinforcement learning, and up to which KL?", _limit(parts.get(OverOptimizationReport))
-    yield "What fools it?", _fooled(pairs.probes, pairs.accuracy.low > 0.5) if pairs else _fooled(None, False)
-    if pairs:
-        off = [name for name in ("overconfident", "underconfident") if PAIR_DIAGNOSTICS[name].applies(pairs)]
-        found = f"ECE {pairs.ece:.3f}, {pairs.ece_if_calibrated:.3f} by chance alone"
-        answer = f"No: {off[0]}" if off else "Yes" if pairs.accuracy.low > 0.5 else "Not shown: no better than chance"
-        yield "Is sigmoid(difference of rewards) a probability?", f"{answer}; {found}."
+  """The questions of people who plan to use the model, each with its answer or what would answer it."""
+  pairs: PairReport | None = parts.get(PairReport)
+  if pairs and pairs.comparison:
+    yield "Which of the two models is better?", f"{pairs.comparison.verdict}."
+  yield "Does it rank answers to one prompt?", _ranking(pairs)
+  yield "Is it good for best of n, and up to which n?", _best_of_n(parts.get(PoolReport))
+  yield "Is it good for reinforcement learning, and up to which KL?", _limit(parts.get(OverOptimizationReport))
+  yield "What fools it?", _fooled(pairs.probes, pairs.accuracy.low > 0.5) if pairs else _fooled(None, False)
+  if pairs:
+    off = [name for name in ("overconfident", "underconfident") if PAIR_DIAGNOSTICS[name].applies(pairs)]
+    found = f"ECE {pairs.ece:.3f}, {pairs.ece_if_calibrated:.3f} by chance alone"
+    answer = f"No: {off[0]}" if off else "Yes" if pairs.accuracy.low > 0.5 else "Not shown: no better than chance"
+    yield "Is sigmoid(difference of rewards) a probability?", f"{answer}; {found}."
 
 
 def _ranking(pairs: PairReport | None) -> str:
-    if pairs is None:
-        return "Not measured: evaluate it on labeled pairs."
-    right, gain = pairs.accuracy, pairs.length.gain_over_baseline
-    found = f"it is right on {right:.1%} of {pairs.n_pairs} pairs"
-    found += f" ({pairs.not_scored} more were not scored)" if pairs.not_scored else ""
-    if right.low <= 0.5:
-        return f"{'No' if right.high < 0.5 else 'Not shown'}: {found}; chance is 50 %."
-    shown = gain.low > 0
-    return (
-        f"{'Yes' if shown else 'Not shown'}: {found}, {gain:+.1%} over {'' if shown else 'choosing by '}length alone."
-    )
+  if pairs is None:
+    return "Not measured: evaluate it on labeled pairs."
+  right, gain = pairs.accuracy, pairs.length.gain_over_baseline
+  found = f"it is right on {right:.1%} of {pairs.n_pairs} pairs"
+  found += f" ({pairs.not_scored} more were not scored)" if pairs.not_scored else ""
+  if right.low <= 0.5:
+    return f"{'No' if right.high < 0.5 else 'Not shown'}: {found}; chance is 50 %."
+  shown = gain.low > 0
+  return f"{'Yes' if shown else 'Not shown'}: {found}, {gain:+.1%} over {'' if shown else 'choosing by '}length alone."
 
 
 def _best_of_n(pools: PoolReport | None) -> str:
-    if pools is None:
-        return "Not measured: evaluate it with --best_of_n on answers of known correctness."
-    last, good = pools.curve[-1], [at for at in pools.curve if at.gain.low > 0]
-    if not good:
-        return f"{'No' if last.gain.high < 0 else 'Not shown'}: {last.gain:+.3f} over a random choice at n = {last.n}."
-    best = max(good, key=lambda at: at.model.value)
-    said = f"Yes: up to n = {best.n}, {best.model.value:.3f} correct, {best.random.value:.3f} at random; "
-    said += f"at n = {last.n} only {last.model.value:.3f}." if last.n > best.n else "larger n was not measured."
-    for name, other in (("A majority vote", best.majority), ("Taking the longest", best.longest)):
-        if other and other.value >= best.model.value:
-            said += f" {name} does as well ({other.value:.3f})."
-    return said
+  if pools is None:
+    return "Not measured: evaluate it with --best_of_n on answers of known correctness."
+  last, good = pools.curve[-1], [at for at in pools.curve if at.gain.low > 0]
+  if not good:
+    return f"{'No' if last.gain.high < 0 else 'Not shown'}: {last.gain:+.3f} over a random choice at n = {last.n}."
+  best = max(good, key=lambda at: at.model.value)
+  said = f"Yes: up to n = {best.n}, {best.model.value:.3f} correct, {best.random.value:.3f} at random; "
+  said += f"at n = {last.n} only {last.model.value:.3f}." if last.n > best.n else "larger n was not measured."
+  for name, other in (("A majority vote", best.majority), ("Taking the longest", best.longest)):
+    if other and other.value >= best.model.value:
+      said += f" {name} does as well ({other.value:.3f})."
+  return said
 
 
 def _limit(part: OverOptimizationReport | None) -> str:
-    if part is None:
-        return "Not measured: evaluate.py --overoptimization, on gold rewards of a run's answers."
-    over = any(study.overoptimised for study in part.studies)
-    return f"{'Only so far' if over else 'Yes'}: {'; '.join(part.diagnostics)}."
+  if part is None:
+    return "Not measured: evaluate.py --overoptimization, on gold rewards of a run's answers."
+  over = any(study.overoptimised for study in part.studies)
+  return f"{'Only so far' if over else 'Yes'}: {'; '.join(part.diagnostics)}."
 
 
 def _fooled(probes: ProbeSummary | None, ranks: bool) -> str:
-    if probes is None:
-        return "Not tested: evaluate it with --probes."
-    by: dict[str, list[str]] = {"fooled": [], "unsure": [], "not tested": [], "not fooled": []}
-    for name, one in probes.probes.items():
-        by[one.verdict].append(f"{name} ({one.shift.value:+.2f} sd)" if one.verdict == "fooled" else name)
-    said = " ".join(f"{verdict.capitalize()}: {', '.join(names)}." for verdict, names in by.items() if names)
-    return (
-        said
-        if ranks
-        else f"{said} It is not shown to rank better than chance, so little follows from what does not fool it."
-    )
+  if probes is None:
+    return "Not tested: evaluate it with --probes."
+  by: dict[str, list[str]] = {"fooled": [], "unsure": [], "not tested": [], "not fooled": []}
+  for name, one in probes.probes.items():
+    by[one.verdict].append(f"{name} ({one.shift.value:+.2f} sd)" if one.verdict == "fooled" else name)
+  said = " ".join(f"{verdict.capitalize()}: {', '.join(names)}." for verdict, names in by.items() if names)
+  return (
+    said
+    if ranks
+    else f"{said} It is not shown to rank better than chance, so little follows from what does not fool it."
+  )
 
 
 def sections(parts: Parts, quotes: Quotes) -> Iterator[Section]:
-    for part in parts.values():
-        yield from sections_of(part)
-    if quotes:
-        yield Section("Where it is most wrong", texts=["Ranked wrongly by the largest difference."], quotes=quotes)
-    if said := [sentence for part in parts.values() for sentence in part.diagnostics]:
-        yield Section("Diagnostics", texts=said)
+  for part in parts.values():
+    yield from sections_of(part)
+  if quotes:
+    yield Section("Where it is most wrong", texts=["Ranked wrongly by the largest difference."], quotes=quotes)
+  if said := [sentence for part in parts.values() for sentence in part.diagnostics]:
+    yield Section("Diagnostics", texts=said)

@@ -36,97 +36,97 @@ END = "Intervals are 95 %, clustered by prompt."
 
 @dataclass(frozen=True)
 class Section:
-    """scale: (lowest, reference, highest) of a bar for each row's first estimate. quotes: (name, text) of rows of the data."""
+  """scale: (lowest, reference, highest) of a bar for each row's first estimate. quotes: (name, text) of rows of the data."""
 
-    title: str
-    columns: Sequence[str] = ()
-    rows: Sequence[Sequence[Cell]] = ()
-    texts: Sequence[str] = ()
-    panels: Sequence[Panel] = ()
-    scale: tuple[float, float, float] | None = None
-    quotes: Sequence[tuple[str, str]] = ()
-    narrow: int | None = None
+  title: str
+  columns: Sequence[str] = ()
+  rows: Sequence[Sequence[Cell]] = ()
+  texts: Sequence[str] = ()
+  panels: Sequence[Panel] = ()
+  scale: tuple[float, float, float] | None = None
+  quotes: Sequence[tuple[str, str]] = ()
+  narrow: int | None = None
 
-    def show(self) -> None:
-        """On stderr: at most ROWS_SHOWN rows, the `narrow` first columns, and the intervals of a row's first two estimates."""
-        for text in self.texts:
-            log(text)
-        rows = []
-        for row in self.rows[:ROWS_SHOWN]:
-            places = [place for place, cell in enumerate(row) if isinstance(cell, Estimate)]
-            told = {place: f"{row[place]:.4f}" if place in places[:2] else row[place].value for place in places}
-            rows.append([told.get(place, cell) for place, cell in enumerate(row[: self.narrow])])
-        table(self.title, self.columns[: self.narrow], rows)
-        if (more := len(self.rows) - ROWS_SHOWN) > 0:
-            log(f"{more} more rows are not shown; the JSON has them all")
+  def show(self) -> None:
+    """On stderr: at most ROWS_SHOWN rows, the `narrow` first columns, and the intervals of a row's first two estimates."""
+    for text in self.texts:
+      log(text)
+    rows = []
+    for row in self.rows[:ROWS_SHOWN]:
+      places = [place for place, cell in enumerate(row) if isinstance(cell, Estimate)]
+      told = {place: f"{row[place]:.4f}" if place in places[:2] else row[place].value for place in places}
+      rows.append([told.get(place, cell) for place, cell in enumerate(row[: self.narrow])])
+    table(self.title, self.columns[: self.narrow], rows)
+    if (more := len(self.rows) - ROWS_SHOWN) > 0:
+      log(f"{more} more rows are not shown; the JSON has them all")
 
 
 def page(title: str, verdicts: Verdicts, sections: Sequence[Section], end: str = "") -> str:
-    """The HTML page; every text in it is escaped."""
-    lines = [f"<title>{escape(title)}</title></head><body>", _tag("h1", title)]
-    for asked, said in verdicts:
-        color = escape(said.split()[0].strip(":"))
-        lines.append(f'<div class="said {color}">{_tag("b", asked)}<br/>{escape(said)}</div>')
-    for number, section in enumerate(sections):
-        lines += [_tag("h2", section.title), *(_tag("p", text) for text in section.texts)]
-        data = _html_table(section) if section.rows else ""
-        if section.panels:  # ids that no other plot of the page has
-            drawn = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>p{number}-", svg(section.panels))
-            data = f"<figure>{drawn}</figure><details><summary>The data of the plot</summary>{data}</details>"
-        lines += [data, *(_tag("b", name) + _tag("pre", text) for name, text in section.quotes)]
-    return HEAD + "\n".join([*lines, _tag("p", end), "</body></html>\n"])
+  """The HTML page; every text in it is escaped."""
+  lines = [f"<title>{escape(title)}</title></head><body>", _tag("h1", title)]
+  for asked, said in verdicts:
+    color = escape(said.split()[0].strip(":"))
+    lines.append(f'<div class="said {color}">{_tag("b", asked)}<br/>{escape(said)}</div>')
+  for number, section in enumerate(sections):
+    lines += [_tag("h2", section.title), *(_tag("p", text) for text in section.texts)]
+    data = _html_table(section) if section.rows else ""
+    if section.panels:  # ids that no other plot of the page has
+      drawn = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>p{number}-", svg(section.panels))
+      data = f"<figure>{drawn}</figure><details><summary>The data of the plot</summary>{data}</details>"
+    lines += [data, *(_tag("b", name) + _tag("pre", text) for name, text in section.quotes)]
+  return HEAD + "\n".join([*lines, _tag("p", end), "</body></html>\n"])
 
 
 def card(title: str, verdicts: Verdicts, sections: Sequence[Section]) -> str:
-    """The same as a model card in Markdown, without plots and quotes."""
-    parts = [f"{CARD}\n# {_plain(title)}", *(f"**{asked}** {_plain(said)}" for asked, said in verdicts)]
-    for section in sections:
-        if section.quotes:
-            continue
-        parts += [f"## {_plain(section.title)}", *map(_plain, section.texts)]
-        rows = [section.columns, ["---"] * len(section.columns), *section.rows] if section.rows else ()
-        parts.append("\n".join(f"| {' | '.join(map(_plain, row))} |" for row in rows))
-    return "\n\n".join([*filter(None, parts), f"{END} Plots and examples: report.html.\n"])
+  """The same as a model card in Markdown, without plots and quotes."""
+  parts = [f"{CARD}\n# {_plain(title)}", *(f"**{asked}** {_plain(said)}" for asked, said in verdicts)]
+  for section in sections:
+    if section.quotes:
+      continue
+    parts += [f"## {_plain(section.title)}", *map(_plain, section.texts)]
+    rows = [section.columns, ["---"] * len(section.columns), *section.rows] if section.rows else ()
+    parts.append("\n".join(f"| {' | '.join(map(_plain, row))} |" for row in rows))
+  return "\n\n".join([*filter(None, parts), f"{END} Plots and examples: report.html.\n"])
 
 
 def _tag(name: str, text: str, more: str = "") -> str:
-    return f"<{name}{more}>{escape(text)}</{name}>"
+  return f"<{name}{more}>{escape(text)}</{name}>"
 
 
 def _shown(cell: Cell) -> str:
-    if cell is None:
-        return "–"
-    if isinstance(cell, Estimate) or (isinstance(cell, float) and 1e-3 <= abs(cell) < 1e4):
-        return f"{cell:.3f}"
-    return f"{cell:.3g}" if isinstance(cell, float) else str(cell)
+  if cell is None:
+    return "–"
+  if isinstance(cell, Estimate) or (isinstance(cell, float) and 1e-3 <= abs(cell) < 1e4):
+    return f"{cell:.3f}"
+  return f"{cell:.3g}" if isinstance(cell, float) else str(cell)
 
 
 def _plain(cell: Cell) -> str:
-    """For Markdown, in tables too."""
-    return re.sub(r"([|<\\`])", r"\\\1", " ".join(_shown(cell).split()))
+  """For Markdown, in tables too."""
+  return re.sub(r"([|<\\`])", r"\\\1", " ".join(_shown(cell).split()))
 
 
 def _html_table(section: Section) -> str:
-    rows, scale = [[_tag("th", name, ' scope="col"') for name in section.columns]], section.scale
-    for row in section.rows:
-        long = [isinstance(cell, str) and len(cell) > 24 for cell in row]
-        rows.append([_tag("td", _shown(cell), ' class="text"' * one) for cell, one in zip(row, long, strict=True)])
-        if scale:
-            rows[-1].insert(1, f"<td>{_bar(row, *scale)}</td>")
+  rows, scale = [[_tag("th", name, ' scope="col"') for name in section.columns]], section.scale
+  for row in section.rows:
+    long = [isinstance(cell, str) and len(cell) > 24 for cell in row]
+    rows.append([_tag("td", _shown(cell), ' class="text"' * one) for cell, one in zip(row, long, strict=True)])
     if scale:
-        rows[0].insert(1, _tag("th", f"{scale[0]:g} to {scale[2]:g}"))
-    lines = "\n".join(f"<tr>{''.join(row)}</tr>" for row in rows)
-    return f"<div><table>{lines}</table></div>"
+      rows[-1].insert(1, f"<td>{_bar(row, *scale)}</td>")
+  if scale:
+    rows[0].insert(1, _tag("th", f"{scale[0]:g} to {scale[2]:g}"))
+  lines = "\n".join(f"<tr>{''.join(row)}</tr>" for row in rows)
+  return f"<div><table>{lines}</table></div>"
 
 
 def _bar(row: Sequence[Cell], lowest: float, reference: float, highest: float) -> str:
-    """The interval of the first estimate of a row, with a line at the reference."""
-    one = next((cell for cell in row if isinstance(cell, Estimate)), None)
-    if one is None:
-        return ""
-    ends = (min(max(value, lowest), highest) for value in (reference, one.low, one.high, one.value))
-    middle, low, high, value = (f"{150 * (end - lowest) / (highest - lowest) + 5:.1f}" for end in ends)
-    return (
-        f'<svg viewBox="0 0 160 14" aria-hidden="true"><path stroke="#999" d="M{middle} 0V14"/>'
-        f'<path stroke="#0072B2" stroke-width="3" d="M{low} 7H{high}M{value} 2V12"/></svg>'
-    )
+  """The interval of the first estimate of a row, with a line at the reference."""
+  one = next((cell for cell in row if isinstance(cell, Estimate)), None)
+  if one is None:
+    return ""
+  ends = (min(max(value, lowest), highest) for value in (reference, one.low, one.high, one.value))
+  middle, low, high, value = (f"{150 * (end - lowest) / (highest - lowest) + 5:.1f}" for end in ends)
+  return (
+    f'<svg viewBox="0 0 160 14" aria-hidden="true"><path stroke="#999" d="M{middle} 0V14"/>'
+    f'<path stroke="#0072B2" stroke-width="3" d="M{low} 7H{high}M{value} 2V12"/></svg>'
+  )

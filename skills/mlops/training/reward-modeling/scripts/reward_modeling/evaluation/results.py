@@ -15,94 +15,94 @@ from .steps import StepSummary
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluated(Result):
-    model: str
-    dataset: list[str]
-    format: str
-    set_aside: dict[str, int]
-    """Rows by why they are not evaluated, as labeled ties."""
-    diagnostics: list[str]
-    output: str | None
-    metadata_moved: dict[str, int] | None = None
-    """Rows of `output` by metadata column that is in its column `metadata`, since a result has its name."""
+  model: str
+  dataset: list[str]
+  format: str
+  set_aside: dict[str, int]
+  """Rows by why they are not evaluated, as labeled ties."""
+  diagnostics: list[str]
+  output: str | None
+  metadata_moved: dict[str, int] | None = None
+  """Rows of `output` by metadata column that is in its column `metadata`, since a result has its name."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ComparisonWith(PairedComparison):
-    """b is this model."""
+  """b is this model."""
 
-    model: str
-    verdict: str
-    """Which is better, and whether it could be luck."""
-    by_subset: dict[str, SubsetComparison]
-    other: PairSummary
-    """The numbers of this model by itself."""
-    probes: ProbeSummary | None = None
+  model: str
+  verdict: str
+  """Which is better, and whether it could be luck."""
+  by_subset: dict[str, SubsetComparison]
+  other: PairSummary
+  """The numbers of this model by itself."""
+  probes: ProbeSummary | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class PairReport(PairSummary, Evaluated):
-    comparison: ComparisonWith | None = None
-    probes: ProbeSummary | None = None
-    """Under --probes: what fools the model."""
+  comparison: ComparisonWith | None = None
+  probes: ProbeSummary | None = None
+  """Under --probes: what fools the model."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepReport(StepSummary, Evaluated):
-    pass
+  pass
 
 
 @dataclass(frozen=True, kw_only=True)
 class RatingReport(RatingSummary, Evaluated):
-    pass
+  pass
 
 
 @dataclass(frozen=True, kw_only=True)
 class PoolReport(PoolSummary, Evaluated):
-    pass
+  pass
 
 
 @dataclass(frozen=True)
 class OverOptimizationReport(Result):
-    studies: list[Study]
-    diagnostics: list[str]
-    picture: str | None
+  studies: list[Study]
+  diagnostics: list[str]
+  picture: str | None
 
 
 @dataclass(frozen=True)
 class BenchmarkResult:
-    """complete: with all published rows. ties: items whose best reward is shared. unscored_steps: those that did not fit.
-    numbers: the official one first, null where it lacks items. subsets: the ratios below them. baselines: scorers of lengths
-    alone; gain: the official number minus the best of theirs, paired."""
+  """complete: with all published rows. ties: items whose best reward is shared. unscored_steps: those that did not fit.
+  numbers: the official one first, null where it lacks items. subsets: the ratios below them. baselines: scorers of lengths
+  alone; gain: the official number minus the best of theirs, paired."""
 
-    title: str
-    rows: int
-    published_rows: int
-    complete: bool
-    items: int
-    set_aside: dict[str, int]
-    ties: int
-    truncated: int
-    unscored_steps: int
-    max_length: int | None
-    threshold: float | None
-    threshold_from: str | None
-    numbers: dict[str, Estimate | None]
-    subsets: dict[str, Number]
-    baselines: dict[str, dict[str, float]]
-    gain: Estimate | None
-    published: dict[str, dict[str, float]]
-    published_in: str
+  title: str
+  rows: int
+  published_rows: int
+  complete: bool
+  items: int
+  set_aside: dict[str, int]
+  ties: int
+  truncated: int
+  unscored_steps: int
+  max_length: int | None
+  threshold: float | None
+  threshold_from: str | None
+  numbers: dict[str, Estimate | None]
+  subsets: dict[str, Number]
+  baselines: dict[str, dict[str, float]]
+  gain: Estimate | None
+  published: dict[str, dict[str, float]]
+  published_in: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class BenchmarkReport(Result):
-    model: str
-    benchmarks: dict[str, BenchmarkResult]
-    settings: dict[str, str]
-    scores: dict[str, Number]
-    """The numbers of all, by benchmark and benchmark/number, for leaderboards; null for one that lacks items."""
-    diagnostics: list[str]
-    output: str | None
+  model: str
+  benchmarks: dict[str, BenchmarkResult]
+  settings: dict[str, str]
+  scores: dict[str, Number]
+  """The numbers of all, by benchmark and benchmark/number, for leaderboards; null for one that lacks items."""
+  diagnostics: list[str]
+  output: str | None
 
 
 EvaluationOutput = PairReport | RatingReport | StepReport | PoolReport | BenchmarkReport | OverOptimizationReport

@@ -28,205 +28,203 @@ OutputRows = list[dict[str, object]]
 
 
 def evaluate(settings: EvaluationSettings) -> results.EvaluationOutput | None:
-    """None in all processes but the first."""
-    team, folder = processes.team(), None
-    if team and settings.overoptimization:
-        raise UsageError("--overoptimization runs no model", hint="run it without torchrun")
-    if settings.report and is_first_process():
-        folder = Folder(settings.report, settings.model_name_or_path, settings.overwrite)
-    inputs = [*(settings.dataset_name or ()), *(settings.threshold_data or ())]
-    writes = settings.output and not settings.overoptimization
-    output = check_output_file(settings.output, settings.overwrite, inputs) if writes else None
-    if team and output:
-        paths = settings.model_name_or_path, settings.compare, settings.benchmark_data
-        team.keep(output, asdict(settings), [*inputs, *filter(None, paths)])
-    report, rows = _evaluated_by(settings)
-    if team and team.rank:
-        return None
-    for section in sections_of(report):
-        section.show()
-    for sentence in report.diagnostics:
-        log(f"- {sentence}")
-    if output:
-        moved: Counter[str] = Counter()
-        write_whole(output, map(to_json, counted(rows, moved)))
-        if moved:
-            report = replace(report, metadata_moved=tell_moved(moved))
-    if team:
-        team.forget()
-    if folder:
-        folder.add(report, worst(rows) if isinstance(report, results.PairReport) else None)
-    return report
+  """None in all processes but the first."""
+  team, folder = processes.team(), None
+  if team and settings.overoptimization:
+    raise UsageError("--overoptimization runs no model", hint="run it without torchrun")
+  if settings.report and is_first_process():
+    folder = Folder(settings.report, settings.model_name_or_path, settings.overwrite)
+  inputs = [*(settings.dataset_name or ()), *(settings.threshold_data or ())]
+  writes = settings.output and not settings.overoptimization
+  output = check_output_file(settings.output, settings.overwrite, inputs) if writes else None
+  if team and output:
+    paths = settings.model_name_or_path, settings.compare, settings.benchmark_data
+    team.keep(output, asdict(settings), [*inputs, *filter(None, paths)])
+  report, rows = _evaluated_by(settings)
+  if team and team.rank:
+    return None
+  for section in sections_of(report):
+    section.show()
+  for sentence in report.diagnostics:
+    log(f"- {sentence}")
+  if output:
+    moved: Counter[str] = Counter()
+    write_whole(output, map(to_json, counted(rows, moved)))
+    if moved:
+      report = replace(report, metadata_moved=tell_moved(moved))
+  if team:
+    team.forget()
+  if folder:
+    folder.add(report, worst(rows) if isinstance(report, results.PairReport) else None)
+  return report
 
 
 def _evaluated_by(settings: EvaluationSettings) -> tuple[results.EvaluationOutput, OutputRows]:
-    if settings.overoptimization:
-        return report_overoptimization(settings), []
-    if settings.benchmark:
-        return report_benchmarks(settings)
-    if settings.best_of_n is not None:
-        return report_pools(settings)
-    records = load(settings.dataset_name, neutral=settings.neutral, **settings.all_reading)
-    of_steps = checkpoints.kind_of(settings.model_name_or_path) is checkpoints.PROCESS
-    if of_steps and any(isinstance(row, Solution) for row in records.rows):
-        return report_steps(settings, records)
-    if not of_steps and records.rows and all(map(is_rated, records.rows)):
-        has_pairs = all(len(row.completions) > 1 and row.scores for row in records.rows)
-        if not has_pairs or checkpoints.saved_attributes(settings.model_name_or_path):
-            return report_ratings(settings, records)
-    return report_pairs(settings, records)
+  if settings.overoptimization:
+    return report_overoptimization(settings), []
+  if settings.benchmark:
+    return report_benchmarks(settings)
+  if settings.best_of_n is not None:
+    return report_pools(settings)
+  records = load(settings.dataset_name, neutral=settings.neutral, **settings.all_reading)
+  of_steps = checkpoints.kind_of(settings.model_name_or_path) is checkpoints.PROCESS
+  if of_steps and any(isinstance(row, Solution) for row in records.rows):
+    return report_steps(settings, records)
+  if not of_steps and records.rows and all(map(is_rated, records.rows)):
+    has_pairs = all(len(row.completions) > 1 and row.scores for row in records.rows)
+    if not has_pairs or checkpoints.saved_attributes(settings.model_name_or_path):
+      return report_ratings(settings, records)
+  return report_pairs(settings, records)
 
 
 def _loaded(settings: EvaluationSettings, path: str | None = None) -> Scorer:
-    model = process.from_settings(settings, path)
-    model.team = processes.team()
-    return model
+  model = process.from_settings(settings, path)
+  model.team = processes.team()
+  return model
 
 
 def _evaluated(settings: EvaluationSettings, records: Records, diagnostics: list[str]) -> dict[str, object]:
-    return {
-        "model": settings.model_name_or_path,
-        "dataset": settings.dataset_name,
-        "format": records.format,
-        "set_aside": records.set_aside,
-        "diagnostics": diagnostics,
-        "output": settings.output and str(Path(settings.output)),
-    }
+  return {
+    "model": settings.model_name_or_path,
+    "dataset": settings.dataset_name,
+    "format": records.format,
+    "set_aside": records.set_aside,
+    "diagnostics": diagnostics,
+    "output": settings.output and str(Path(settings.output)),
+  }
 
 
 def report_overoptimization(settings: EvaluationSettings) -> results.OverOptimizationReport:
-    sources, picture = settings.overoptimization, settings.picture
-    if picture:
-        picture = check_output_file(picture, settings.overwrite, sources)
-    rows = [
-        (f"{table.name}:{number}", row)
-        for source in sources
-        for table in read(source, settings.dataset_split, settings.dataset_config)
-        for number, row in zip(table.numbers, table.complete().rows, strict=True)
-    ]
-    studies = overoptimization.read_studies(rows)
-    if picture:
-        write_whole(picture, [svg(overoptimization.panels(studies))])
-    diagnostics = [overoptimization.diagnose_study(study) for study in studies]
-    return results.OverOptimizationReport(studies, diagnostics, picture and str(picture))
+  sources, picture = settings.overoptimization, settings.picture
+  if picture:
+    picture = check_output_file(picture, settings.overwrite, sources)
+  rows = [
+    (f"{table.name}:{number}", row)
+    for source in sources
+    for table in read(source, settings.dataset_split, settings.dataset_config)
+    for number, row in zip(table.numbers, table.complete().rows, strict=True)
+  ]
+  studies = overoptimization.read_studies(rows)
+  if picture:
+    write_whole(picture, [svg(overoptimization.panels(studies))])
+  diagnostics = [overoptimization.diagnose_study(study) for study in studies]
+  return results.OverOptimizationReport(studies, diagnostics, picture and str(picture))
 
 
 def report_pairs(settings: EvaluationSettings, records: Records) -> tuple[results.PairReport, OutputRows]:
-    if settings.threshold is not None or settings.threshold_data:
-        raise UsageError("a threshold is for step labels and a process reward model")
-    compared = comparisons(records)
-    if not compared:
-        raise DataError(
-            "the data holds no comparison",
-            where=", ".join(records.files),
-            hint="rows need a preferred and a rejected answer, or scores that differ",
-        )
-    if settings.compare:  # before the first model is run
-        of_steps = checkpoints.kind_of(settings.compare) is checkpoints.PROCESS
-        checkpoints.check(settings.compare, checkpoints.PROCESS if of_steps else checkpoints.OUTCOME)
+  if settings.threshold is not None or settings.threshold_data:
+    raise UsageError("a threshold is for step labels and a process reward model")
+  compared = comparisons(records)
+  if not compared:
+    raise DataError(
+      "the data holds no comparison",
+      where=", ".join(records.files),
+      hint="rows need a preferred and a rejected answer, or scores that differ",
+    )
+  if settings.compare:  # before the first model is run
+    of_steps = checkpoints.kind_of(settings.compare) is checkpoints.PROCESS
+    checkpoints.check(settings.compare, checkpoints.PROCESS if of_steps else checkpoints.OUTCOME)
 
-    def evaluated(path: str) -> tuple[pairs.PairEvaluation, ProbeSummary | None]:
-        model = _loaded(settings, path)
-        if settings.probes and getattr(model, "compares", False):
-            raise UsageError(
-                f"{path} compares answers, and --probes needs the reward of one", hint="leave out --probes"
-            )
-        found = pairs.evaluate_pairs(model, compared, subset_column=settings.subset_column)
-        return found, probe_pairs(found.scored, partial(score_answers, model)) if settings.probes else None
+  def evaluated(path: str) -> tuple[pairs.PairEvaluation, ProbeSummary | None]:
+    model = _loaded(settings, path)
+    if settings.probes and getattr(model, "compares", False):
+      raise UsageError(f"{path} compares answers, and --probes needs the reward of one", hint="leave out --probes")
+    found = pairs.evaluate_pairs(model, compared, subset_column=settings.subset_column)
+    return found, probe_pairs(found.scored, partial(score_answers, model)) if settings.probes else None
 
-    names = settings.model_name_or_path, settings.compare
-    (found, probed), other, comparison = evaluated(names[0]), None, None
-    if settings.compare:
-        other, other_probed = evaluated(settings.compare)
-        paired, by_subset, verdict = pairs.compare(found, other, names, settings.subset_column)
-        comparison = results.ComparisonWith(
-            **vars(paired),
-            model=settings.compare,
-            verdict=verdict,
-            by_subset=by_subset,
-            other=other.summary,
-            probes=other_probed,
-        )
-    said = _evaluated(settings, records, pairs.diagnose_pairs(found.summary))
-    report = results.PairReport(**said, **vars(found.summary), comparison=comparison, probes=probed)
-    return report, found.rows(other)
+  names = settings.model_name_or_path, settings.compare
+  (found, probed), other, comparison = evaluated(names[0]), None, None
+  if settings.compare:
+    other, other_probed = evaluated(settings.compare)
+    paired, by_subset, verdict = pairs.compare(found, other, names, settings.subset_column)
+    comparison = results.ComparisonWith(
+      **vars(paired),
+      model=settings.compare,
+      verdict=verdict,
+      by_subset=by_subset,
+      other=other.summary,
+      probes=other_probed,
+    )
+  said = _evaluated(settings, records, pairs.diagnose_pairs(found.summary))
+  report = results.PairReport(**said, **vars(found.summary), comparison=comparison, probes=probed)
+  return report, found.rows(other)
 
 
 def report_ratings(settings: EvaluationSettings, records: Records) -> tuple[results.RatingReport, OutputRows]:
-    for name in ("compare", "probes", "report", "threshold", "threshold_data", "subset_column"):
-        if getattr(settings, name):
-            raise UsageError(f"--{name} is not for answers that are rated by themselves")
-    found = ratings.evaluate_ratings(process.from_settings(settings), rated_answers(records))
-    return results.RatingReport(**_evaluated(settings, records, []), **vars(found.summary)), found.rows
+  for name in ("compare", "probes", "report", "threshold", "threshold_data", "subset_column"):
+    if getattr(settings, name):
+      raise UsageError(f"--{name} is not for answers that are rated by themselves")
+  found = ratings.evaluate_ratings(process.from_settings(settings), rated_answers(records))
+  return results.RatingReport(**_evaluated(settings, records, []), **vars(found.summary)), found.rows
 
 
 def report_steps(settings: EvaluationSettings, records: Records) -> tuple[results.StepReport, OutputRows]:
-    if settings.compare:
-        raise UsageError("--compare evaluates two models on pairs", hint="evaluate each on the steps by itself")
-    labeled, others = solutions(records), _threshold_data(settings)
-    model = _loaded(settings)
-    found = steps.evaluate_steps(
-        model, labeled, threshold=settings.threshold, threshold_data=others, subset_column=settings.subset_column
-    )
-    said = _evaluated(settings, records, steps.diagnose_steps(found.summary))
-    return results.StepReport(**said, **vars(found.summary)), found.rows
+  if settings.compare:
+    raise UsageError("--compare evaluates two models on pairs", hint="evaluate each on the steps by itself")
+  labeled, others = solutions(records), _threshold_data(settings)
+  model = _loaded(settings)
+  found = steps.evaluate_steps(
+    model, labeled, threshold=settings.threshold, threshold_data=others, subset_column=settings.subset_column
+  )
+  said = _evaluated(settings, records, steps.diagnose_steps(found.summary))
+  return results.StepReport(**said, **vars(found.summary)), found.rows
 
 
 def _threshold_data(settings: EvaluationSettings) -> list[Solution] | None:
-    if not settings.threshold_data:
-        return None
-    return solutions(load(settings.threshold_data, neutral=settings.neutral, **settings.all_reading))
+  if not settings.threshold_data:
+    return None
+  return solutions(load(settings.threshold_data, neutral=settings.neutral, **settings.all_reading))
 
 
 def report_pools(settings: EvaluationSettings) -> tuple[results.PoolReport, OutputRows]:
-    records = to_score(load(settings.dataset_name, **settings.all_reading))
-    pools = records.rows
-    sizes = best_of_n.check_pools(pools, settings.best_of_n)
-    answers = best_of_n.find_answers(pools, column=settings.answer_column, pattern=settings.answer_pattern)
-    model = _loaded(settings)
-    rewards = score_answers(model, pools)
-    model.warn_of_losses()
-    summary = best_of_n.summarize_pools(pools, rewards, sizes, answers)
-    rows = [
-        with_metadata(
-            source_of(pool) | {"correct": pool.scores, "rewards": row},
-            {name: value for name, value in pool.metadata.items() if name != "correct"},  # as it was read: the scores
-        )
-        for pool, row in zip(pools, rewards, strict=True)
-    ]
-    said = _evaluated(settings, records, best_of_n.diagnose_best_of_n(summary))
-    return results.PoolReport(**said, **vars(summary)), rows
+  records = to_score(load(settings.dataset_name, **settings.all_reading))
+  pools = records.rows
+  sizes = best_of_n.check_pools(pools, settings.best_of_n)
+  answers = best_of_n.find_answers(pools, column=settings.answer_column, pattern=settings.answer_pattern)
+  model = _loaded(settings)
+  rewards = score_answers(model, pools)
+  model.warn_of_losses()
+  summary = best_of_n.summarize_pools(pools, rewards, sizes, answers)
+  rows = [
+    with_metadata(
+      source_of(pool) | {"correct": pool.scores, "rewards": row},
+      {name: value for name, value in pool.metadata.items() if name != "correct"},  # as it was read: the scores
+    )
+    for pool, row in zip(pools, rewards, strict=True)
+  ]
+  said = _evaluated(settings, records, best_of_n.diagnose_best_of_n(summary))
+  return results.PoolReport(**said, **vars(summary)), rows
 
 
 def report_benchmarks(settings: EvaluationSettings) -> tuple[results.BenchmarkReport, OutputRows]:
-    """All data are read before the model is loaded."""
-    from .benchmark_runs import BENCHMARKS, check_names, diagnose_benchmark, flat_scores, load_benchmark, run_benchmark
+  """All data are read before the model is loaded."""
+  from .benchmark_runs import BENCHMARKS, check_names, diagnose_benchmark, flat_scores, load_benchmark, run_benchmark
 
-    names = list(dict.fromkeys(settings.benchmark))
-    check_names(names)
-    loaded = {name: load_benchmark(name, settings.benchmark_data) for name in names}
-    of_steps, others = BENCHMARKS[names[0]].of_steps, _threshold_data(settings)
-    if of_steps:
-        checkpoints.check(settings.model_name_or_path, checkpoints.PROCESS)
-    model, threshold = _loaded(settings), None
-    if not settings.overlong and "truncate_left" in model.renderer.policies:
-        model.renderer.overlong = "truncate_left"  # as RewardBench, RM-Bench and RMB do: every item counts
-    if settings.threshold is not None:
-        threshold = settings.threshold, "given"
-    elif of_steps and others is not None:
-        chosen, _ = choose_threshold(labeled_steps(others, steps.score_steps(model, others)))
-        threshold = chosen, f"{len(others)} other solutions"
-    found, rows, diagnostics = {}, [], []
-    for name, items in loaded.items():
-        found[name], own = run_benchmark(model, name, items, threshold)
-        rows += own
-        diagnostics += diagnose_benchmark(found[name])
-    report = results.BenchmarkReport(
-        model=settings.model_name_or_path,
-        benchmarks=found,
-        scores=flat_scores(found),
-        settings={"dtype": settings.dtype, "overlong": model.renderer.overlong},
-        diagnostics=diagnostics,
-        output=settings.output and str(Path(settings.output)),
-    )
-    return report, rows
+  names = list(dict.fromkeys(settings.benchmark))
+  check_names(names)
+  loaded = {name: load_benchmark(name, settings.benchmark_data) for name in names}
+  of_steps, others = BENCHMARKS[names[0]].of_steps, _threshold_data(settings)
+  if of_steps:
+    checkpoints.check(settings.model_name_or_path, checkpoints.PROCESS)
+  model, threshold = _loaded(settings), None
+  if not settings.overlong and "truncate_left" in model.renderer.policies:
+    model.renderer.overlong = "truncate_left"  # as RewardBench, RM-Bench and RMB do: every item counts
+  if settings.threshold is not None:
+    threshold = settings.threshold, "given"
+  elif of_steps and others is not None:
+    chosen, _ = choose_threshold(labeled_steps(others, steps.score_steps(model, others)))
+    threshold = chosen, f"{len(others)} other solutions"
+  found, rows, diagnostics = {}, [], []
+  for name, items in loaded.items():
+    found[name], own = run_benchmark(model, name, items, threshold)
+    rows += own
+    diagnostics += diagnose_benchmark(found[name])
+  report = results.BenchmarkReport(
+    model=settings.model_name_or_path,
+    benchmarks=found,
+    scores=flat_scores(found),
+    settings={"dtype": settings.dtype, "overlong": model.renderer.overlong},
+    diagnostics=diagnostics,
+    output=settings.output and str(Path(settings.output)),
+  )
+  return report, rows

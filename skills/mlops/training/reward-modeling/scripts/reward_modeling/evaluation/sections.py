@@ -8,159 +8,159 @@ from .plots import Panel, Series
 from .probes import ProbeSummary
 from .report_page import Cell, Section
 from .results import (
-    BenchmarkReport,
-    BenchmarkResult,
-    ComparisonWith,
-    EvaluationOutput,
-    OverOptimizationReport,
-    PairReport,
-    PoolReport,
-    RatingReport,
-    StepReport,
+  BenchmarkReport,
+  BenchmarkResult,
+  ComparisonWith,
+  EvaluationOutput,
+  OverOptimizationReport,
+  PairReport,
+  PoolReport,
+  RatingReport,
+  StepReport,
 )
 from .steps import wrong_way
 
 CHOICES = ("random", "longest", "majority", "oracle")
 """Other ways to choose one of n answers."""
 MEASURES = {
-    "Steps": ("step_accuracy", "precision", "recall", "f1", "auroc"),
-    "Solutions": ("first_error_accuracy", "erroneous", "correct", "processbench_f1"),
+  "Steps": ("step_accuracy", "precision", "recall", "f1", "auroc"),
+  "Solutions": ("first_error_accuracy", "erroneous", "correct", "processbench_f1"),
 }
 
 
 def sections_of(part: EvaluationOutput) -> Iterable[Section]:
-    return SECTIONS[type(part)](part)
+  return SECTIONS[type(part)](part)
 
 
 def _beside(title: str, columns: Mapping[str, Mapping[str, Cell]], *texts: str) -> Section:
-    """A column for each model or baseline, a row for each number of the first of them."""
-    rows = [[spelled(key), *(of.get(key) for of in columns.values())] for key in next(iter(columns.values()))]
-    return Section(title, ["", *columns], rows, texts)
+  """A column for each model or baseline, a row for each number of the first of them."""
+  rows = [[spelled(key), *(of.get(key) for of in columns.values())] for key in next(iter(columns.values()))]
+  return Section(title, ["", *columns], rows, texts)
 
 
 def _pairs(report: PairReport) -> Iterator[Section]:
-    other = report.comparison
-    models = {report.model: report} | ({other.model: other.other} if other else {})
-    lengths, numbers = {}, {}
-    for name, one in models.items():
-        found = {key: value for key, value in vars(one.length).items() if not key.endswith("share")}
-        lengths[name] = {"accuracy": one.accuracy, **found}
-        numbers[name] = {key: value for key, value in vars(one).items() if type(value) is float}
-        numbers[name]["mean_margin"] = one.margin.mean
-    data = f"{report.n_pairs} pairs of {report.n_prompts} prompts: {', '.join(report.dataset)}. Chance is 0.5."
-    yield _beside("Ranking and length", lengths, data)
-    if other:
-        yield _comparison(report.model, other)
-    if report.subsets:
-        means = {"macro: mean over subsets": report.macro_accuracy, "micro: mean over pairs": report.micro_accuracy}
-        ordered = means | dict(sorted(report.subsets.items(), key=lambda item: (item[1].value, item[0])))
-        rows = [[name, one.n, one] for name, one in ordered.items()]
-        said = ["The smallest first."]
-        yield Section("Accuracy by subset", ["subset", "pairs", "accuracy"], rows, said, scale=(0.0, 0.5, 1.0))
-    yield _beside("Calibration and margins", {**numbers, "blind model": {**vars(report.blind), "mean_margin": 0.0}})
-    rows = [[name, bin.n, bin.confidence, bin.accuracy] for name, one in models.items() for bin in one.reliability]
-    drawn = [Series(name, [tuple(row[2:]) for row in rows if row[0] == name]) for name in models]
-    drawn.append(Series("calibrated", [(0.5, 0.5), (1, 1)], "dashed", 6))
-    columns = ["model", "pairs", "mean confidence", "accuracy"]
-    yield Section("Calibration: how sure, how right", columns, rows, panels=[Panel("", *columns[2:], drawn)])
-    if report.probes:
-        yield _probes(report.model, report.probes)
-    if other and other.probes:
-        yield _probes(other.model, other.probes)
+  other = report.comparison
+  models = {report.model: report} | ({other.model: other.other} if other else {})
+  lengths, numbers = {}, {}
+  for name, one in models.items():
+    found = {key: value for key, value in vars(one.length).items() if not key.endswith("share")}
+    lengths[name] = {"accuracy": one.accuracy, **found}
+    numbers[name] = {key: value for key, value in vars(one).items() if type(value) is float}
+    numbers[name]["mean_margin"] = one.margin.mean
+  data = f"{report.n_pairs} pairs of {report.n_prompts} prompts: {', '.join(report.dataset)}. Chance is 0.5."
+  yield _beside("Ranking and length", lengths, data)
+  if other:
+    yield _comparison(report.model, other)
+  if report.subsets:
+    means = {"macro: mean over subsets": report.macro_accuracy, "micro: mean over pairs": report.micro_accuracy}
+    ordered = means | dict(sorted(report.subsets.items(), key=lambda item: (item[1].value, item[0])))
+    rows = [[name, one.n, one] for name, one in ordered.items()]
+    said = ["The smallest first."]
+    yield Section("Accuracy by subset", ["subset", "pairs", "accuracy"], rows, said, scale=(0.0, 0.5, 1.0))
+  yield _beside("Calibration and margins", {**numbers, "blind model": {**vars(report.blind), "mean_margin": 0.0}})
+  rows = [[name, bin.n, bin.confidence, bin.accuracy] for name, one in models.items() for bin in one.reliability]
+  drawn = [Series(name, [tuple(row[2:]) for row in rows if row[0] == name]) for name in models]
+  drawn.append(Series("calibrated", [(0.5, 0.5), (1, 1)], "dashed", 6))
+  columns = ["model", "pairs", "mean confidence", "accuracy"]
+  yield Section("Calibration: how sure, how right", columns, rows, panels=[Panel("", *columns[2:], drawn)])
+  if report.probes:
+    yield _probes(report.model, report.probes)
+  if other and other.probes:
+    yield _probes(other.model, other.probes)
 
 
 def _comparison(model: str, found: ComparisonWith) -> Section:
-    whole = ("all", found, found.prompt_sign_test_p)
-    rows = [
-        [name, one.n_pairs, one.difference, one.accuracy_a, one.accuracy_b, one.mcnemar_p, p]
-        for name, one, p in (whole, *((name, one, one.p) for name, one in found.by_subset.items()))
-    ]
-    columns = ["", "pairs", "A - B", f"A: {model}", f"B: {found.model}", "McNemar p", "p, by prompt, corrected"]
-    alone = f"A alone is right on {found.only_a} pairs, B on {found.only_b}"
-    both = f"both are on {found.both_right}, wrong on {found.both_wrong}, tied on {found.both_tied}."
-    return Section("Two models", columns, rows, [f"{found.verdict}.", f"{alone}; {both}"], scale=(-0.5, 0.0, 0.5))
+  whole = ("all", found, found.prompt_sign_test_p)
+  rows = [
+    [name, one.n_pairs, one.difference, one.accuracy_a, one.accuracy_b, one.mcnemar_p, p]
+    for name, one, p in (whole, *((name, one, one.p) for name, one in found.by_subset.items()))
+  ]
+  columns = ["", "pairs", "A - B", f"A: {model}", f"B: {found.model}", "McNemar p", "p, by prompt, corrected"]
+  alone = f"A alone is right on {found.only_a} pairs, B on {found.only_b}"
+  both = f"both are on {found.both_right}, wrong on {found.both_wrong}, tied on {found.both_tied}."
+  return Section("Two models", columns, rows, [f"{found.verdict}.", f"{alone}; {both}"], scale=(-0.5, 0.0, 0.5))
 
 
 def _probes(model: str, found: ProbeSummary) -> Section:
-    columns = ["probe", "verdict", "must", "shift (sd)", "over length", "flipped", "what is done", "source"]
-    rows = [
-        [probe, one.verdict, one.must, one.shift, one.over_length, one.flipped, one.what, one.source]
-        for probe, one in found.probes.items()
-    ]
-    said = (
-        f"{found.n_pairs} pairs; the rejected answer changed (must not rise) or the chosen one (must fall). Shift: of the "
-        f"reward, sd {found.spread:.3g}. Over length: against neutral sentences as long. Flipped: share of pairs it turns."
-    )
-    return Section(f"Probes of {model}", columns, rows, [said], scale=(-2.0, 0.0, 2.0), narrow=6)
+  columns = ["probe", "verdict", "must", "shift (sd)", "over length", "flipped", "what is done", "source"]
+  rows = [
+    [probe, one.verdict, one.must, one.shift, one.over_length, one.flipped, one.what, one.source]
+    for probe, one in found.probes.items()
+  ]
+  said = (
+    f"{found.n_pairs} pairs; the rejected answer changed (must not rise) or the chosen one (must fall). Shift: of the "
+    f"reward, sd {found.spread:.3g}. Over length: against neutral sentences as long. Flipped: share of pairs it turns."
+  )
+  return Section(f"Probes of {model}", columns, rows, [said], scale=(-2.0, 0.0, 2.0), narrow=6)
 
 
 def _pools(report: PoolReport) -> Iterator[Section]:
-    names = ("model", *CHOICES)
-    rows = [[at.n, at.prompts, *(getattr(at, name) for name in ("model", "gain", *CHOICES))] for at in report.curve]
-    lines = {name: [(at.n, one.value) for at in report.curve if (one := getattr(at, name))] for name in names}
-    drawn = [Series(name, line, "line" if name == "model" else "dashed") for name, line in lines.items()]
-    mixed = f"{report.mixed_prompts} with correct and wrong ones."
-    vote = "Final answers are from" if report.majority_possible else "No majority vote:"
-    said = (
-        f"{report.completions} completions of {report.prompts} prompts, {mixed}",
-        f"{vote} {report.majority_answers}.",
-    )
-    columns, panels = ["n", "prompts", "model", "gain over random", *CHOICES], [Panel("", "n", "share correct", drawn)]
-    yield Section("Best of n: accuracy of the best-scored of n", columns, rows, said, panels)
+  names = ("model", *CHOICES)
+  rows = [[at.n, at.prompts, *(getattr(at, name) for name in ("model", "gain", *CHOICES))] for at in report.curve]
+  lines = {name: [(at.n, one.value) for at in report.curve if (one := getattr(at, name))] for name in names}
+  drawn = [Series(name, line, "line" if name == "model" else "dashed") for name, line in lines.items()]
+  mixed = f"{report.mixed_prompts} with correct and wrong ones."
+  vote = "Final answers are from" if report.majority_possible else "No majority vote:"
+  said = (
+    f"{report.completions} completions of {report.prompts} prompts, {mixed}",
+    f"{vote} {report.majority_answers}.",
+  )
+  columns, panels = ["n", "prompts", "model", "gain over random", *CHOICES], [Panel("", "n", "share correct", drawn)]
+  yield Section("Best of n: accuracy of the best-scored of n", columns, rows, said, panels)
 
 
 def _studies(report: OverOptimizationReport) -> Iterator[Section]:
-    studies, columns = report.studies, ["run", "n", "KL", "proxy", "gold", "fitted gold"]
-    rows = [
-        [one.name, at.n, at.kl, at.proxy, at.gold, one.gold and one.gold(at.kl)] for one in studies for at in one.points
-    ]
-    yield Section("Over-optimization", columns, rows, panels=overoptimization.panels(studies))
-    fits = [(one.name, one.gold) for one in studies if one.gold]
-    rows = [[name, fit.formula, fit.alpha, fit.beta, fit.rmse, fit.peak_kl] for name, fit in fits]
-    yield Section("Fitted gold", ["run", "R(d) - R(0)", "a", "b", "residual (rms)", "peak at KL"], rows)
+  studies, columns = report.studies, ["run", "n", "KL", "proxy", "gold", "fitted gold"]
+  rows = [
+    [one.name, at.n, at.kl, at.proxy, at.gold, one.gold and one.gold(at.kl)] for one in studies for at in one.points
+  ]
+  yield Section("Over-optimization", columns, rows, panels=overoptimization.panels(studies))
+  fits = [(one.name, one.gold) for one in studies if one.gold]
+  rows = [[name, fit.formula, fit.alpha, fit.beta, fit.rmse, fit.peak_kl] for name, fit in fits]
+  yield Section("Fitted gold", ["run", "R(d) - R(0)", "a", "b", "residual (rms)", "peak at KL"], rows)
 
 
 def _steps(report: StepReport) -> Iterator[Section]:
-    at = ", ".join(f"{threshold:.4f}" for threshold in report.threshold.values)
-    said = (
-        f"{report.n_steps} labeled steps ({report.wrong_steps} wrong) of {report.n_solutions} solutions "
-        f"({report.erroneous_solutions} with an error), {report.n_prompts} prompts.",
-        f"Threshold {at}: {report.threshold.chosen_on}.",
-    )
-    scorers = {"the model": report} | {spelled(name): one for name, one in report.baselines.items()}
-    for name, measured in {"the model and baselines": scorers, "subsets": report.subsets}.items():
-        for kind, keys in MEASURES.items() if measured else ():
-            title = f"{kind}: {name}{wrong_way(measured.values()) if kind == 'Steps' else ''}"
-            rows = [[scorer, *(getattr(one, key) for key in keys)] for scorer, one in measured.items()]
-            yield Section(title, ["", *map(spelled, keys)], rows, said)
-            said = ()
+  at = ", ".join(f"{threshold:.4f}" for threshold in report.threshold.values)
+  said = (
+    f"{report.n_steps} labeled steps ({report.wrong_steps} wrong) of {report.n_solutions} solutions "
+    f"({report.erroneous_solutions} with an error), {report.n_prompts} prompts.",
+    f"Threshold {at}: {report.threshold.chosen_on}.",
+  )
+  scorers = {"the model": report} | {spelled(name): one for name, one in report.baselines.items()}
+  for name, measured in {"the model and baselines": scorers, "subsets": report.subsets}.items():
+    for kind, keys in MEASURES.items() if measured else ():
+      title = f"{kind}: {name}{wrong_way(measured.values()) if kind == 'Steps' else ''}"
+      rows = [[scorer, *(getattr(one, key) for key in keys)] for scorer, one in measured.items()]
+      yield Section(title, ["", *map(spelled, keys)], rows, said)
+      said = ()
 
 
 def _benchmark(result: BenchmarkResult) -> Section:
-    letters = dict(zip("ABCDE", result.published, strict=False))
-    others = [*result.baselines.values(), *result.published.values()]
-    rows = [[spelled(number), one, *(of.get(number) for of in others)] for number, one in result.numbers.items()]
-    texts = []
-    if result.threshold is not None:
-        texts.append(f"A step is wrong under {result.threshold:.4f} ({result.threshold_from}).")
-    if letters:
-        models = ", ".join(f"{letter}: {model}" for letter, model in letters.items())
-        texts.append(f"Published: {models} ({result.published_in}).")
-    title, columns = f"{result.title}: {result.items} items of {result.rows} rows", map(spelled, result.baselines)
-    return Section(title, ["", "value", *columns, *letters], rows, texts, scale=(0.0, 0.5, 1.0))
+  letters = dict(zip("ABCDE", result.published, strict=False))
+  others = [*result.baselines.values(), *result.published.values()]
+  rows = [[spelled(number), one, *(of.get(number) for of in others)] for number, one in result.numbers.items()]
+  texts = []
+  if result.threshold is not None:
+    texts.append(f"A step is wrong under {result.threshold:.4f} ({result.threshold_from}).")
+  if letters:
+    models = ", ".join(f"{letter}: {model}" for letter, model in letters.items())
+    texts.append(f"Published: {models} ({result.published_in}).")
+  title, columns = f"{result.title}: {result.items} items of {result.rows} rows", map(spelled, result.baselines)
+  return Section(title, ["", "value", *columns, *letters], rows, texts, scale=(0.0, 0.5, 1.0))
 
 
 def _ratings(report: RatingReport) -> Iterator[Section]:
-    columns = ["attribute", "n", "Pearson", "Spearman", "pairs of a prompt", "RMSE", "bias", "slope"]
-    rows = [[name, *vars(one).values()] for name, one in report.attributes.items()]
-    yield Section("Ratings", columns, rows, [f"{report.n_answers} rated answers: {', '.join(report.dataset)}."])
+  columns = ["attribute", "n", "Pearson", "Spearman", "pairs of a prompt", "RMSE", "bias", "slope"]
+  rows = [[name, *vars(one).values()] for name, one in report.attributes.items()]
+  yield Section("Ratings", columns, rows, [f"{report.n_answers} rated answers: {', '.join(report.dataset)}."])
 
 
 SECTIONS = {
-    PairReport: _pairs,
-    PoolReport: _pools,
-    OverOptimizationReport: _studies,
-    StepReport: _steps,
-    RatingReport: _ratings,
-    BenchmarkReport: lambda report: map(_benchmark, report.benchmarks.values()),
+  PairReport: _pairs,
+  PoolReport: _pools,
+  OverOptimizationReport: _studies,
+  StepReport: _steps,
+  RatingReport: _ratings,
+  BenchmarkReport: lambda report: map(_benchmark, report.benchmarks.values()),
 }

@@ -20,7 +20,7 @@ from .inputs import AnswerRewards, Diagnostic, diagnosed, prompt_keys, source_of
 from .intervals import Estimate, Groups, accuracy_where, floats, group_index, measure, smooth
 
 if TYPE_CHECKING:
-    from ..process import ProcessRewardModel
+  from ..process import ProcessRewardModel
 
 NO_ERROR, UNKNOWN = -1, -2
 FIXED = 0.5
@@ -29,383 +29,381 @@ NEVER = np.iinfo(np.int64).max
 
 @dataclass(frozen=True)
 class LabeledSteps:
-    """Every labeled and scored step: scores, wrong, place in its solution, owner (number of the solution): [steps].
+  """Every labeled and scored step: scores, wrong, place in its solution, owner (number of the solution): [steps].
 
-    first_error: [solutions] place of the first wrong step, NO_ERROR, or UNKNOWN where labels or scores do not tell. groups:
-    [solutions] what solutions of one prompt share."""
+  first_error: [solutions] place of the first wrong step, NO_ERROR, or UNKNOWN where labels or scores do not tell. groups:
+  [solutions] what solutions of one prompt share."""
 
-    scores: np.ndarray
-    wrong: np.ndarray
-    place: np.ndarray
-    owner: np.ndarray
-    first_error: np.ndarray
-    groups: np.ndarray
+  scores: np.ndarray
+  wrong: np.ndarray
+  place: np.ndarray
+  owner: np.ndarray
+  first_error: np.ndarray
+  groups: np.ndarray
 
-    def of(self, chosen: np.ndarray) -> LabeledSteps:
-        kept = chosen[self.owner]
-        owner = (np.cumsum(chosen) - 1)[self.owner[kept]]
-        steps = self.scores[kept], self.wrong[kept], self.place[kept], owner
-        return LabeledSteps(*steps, self.first_error[chosen], self.groups[chosen])
+  def of(self, chosen: np.ndarray) -> LabeledSteps:
+    kept = chosen[self.owner]
+    owner = (np.cumsum(chosen) - 1)[self.owner[kept]]
+    steps = self.scores[kept], self.wrong[kept], self.place[kept], owner
+    return LabeledSteps(*steps, self.first_error[chosen], self.groups[chosen])
 
 
 def labeled_steps(solutions: Sequence[Solution], scores: Sequence[Sequence[float | None]]) -> LabeledSteps:
-    """scores: [solutions][steps] probability of being correct, or None. Raises DataError without a labeled, scored step."""
-    steps, first_error = [], []
-    for number, (solution, row) in enumerate(zip(solutions, scores, strict=True)):
-        labels = solution.labels or ()
-        complete = len(labels) == len(solution.steps) and labels[-1] is not None
-        found, missing = NO_ERROR if complete else UNKNOWN, False
-        for i, (label, score) in enumerate(zip(labels, row, strict=False)):
-            if label is None:
-                missing |= i == 0  # nobody labeled how it starts, as in an alternative of a late step
-                continue
-            missing |= score is None
-            if label < FIXED and found < 0:
-                found = UNKNOWN if missing else i
-            if score is not None:
-                steps.append((score, label < FIXED, i, number))
-        first_error.append(UNKNOWN if missing and found == NO_ERROR else found)
-    if not steps:
-        raise DataError(
-            "no labeled step could be scored",
-            hint="rows need `labels`, one for each step; if they have them, raise --max_length",
-        )
-    groups = group_index(prompt_keys(solutions), len(solutions))
-    return LabeledSteps(*map(np.array, zip(*steps, strict=True)), np.array(first_error), groups)
+  """scores: [solutions][steps] probability of being correct, or None. Raises DataError without a labeled, scored step."""
+  steps, first_error = [], []
+  for number, (solution, row) in enumerate(zip(solutions, scores, strict=True)):
+    labels = solution.labels or ()
+    complete = len(labels) == len(solution.steps) and labels[-1] is not None
+    found, missing = NO_ERROR if complete else UNKNOWN, False
+    for i, (label, score) in enumerate(zip(labels, row, strict=False)):
+      if label is None:
+        missing |= i == 0  # nobody labeled how it starts, as in an alternative of a late step
+        continue
+      missing |= score is None
+      if label < FIXED and found < 0:
+        found = UNKNOWN if missing else i
+      if score is not None:
+        steps.append((score, label < FIXED, i, number))
+    first_error.append(UNKNOWN if missing and found == NO_ERROR else found)
+  if not steps:
+    raise DataError(
+      "no labeled step could be scored",
+      hint="rows need `labels`, one for each step; if they have them, raise --max_length",
+    )
+  groups = group_index(prompt_keys(solutions), len(solutions))
+  return LabeledSteps(*map(np.array, zip(*steps, strict=True)), np.array(first_error), groups)
 
 
 def auroc(wrongness, wrong, groups: Groups = None) -> Estimate | None:
-    """None without both kinds. wrongness: [n]; wrong: [n] bool. The interval is from placements (DeLong et al. 1988, Biometrics
-    44:837-845), summed by group (Obuchowski 1997, Biometrics 53:567-578)."""
-    wrongness, wrong = floats(wrongness), np.asarray(wrong, dtype=bool)
-    of_kind = np.where(wrong, wrong.sum(), (~wrong).sum())
-    if wrong.all() or not wrong.any():
-        return None
-    from scipy import stats
+  """None without both kinds. wrongness: [n]; wrong: [n] bool. The interval is from placements (DeLong et al. 1988, Biometrics
+  44:837-845), summed by group (Obuchowski 1997, Biometrics 53:567-578)."""
+  wrongness, wrong = floats(wrongness), np.asarray(wrong, dtype=bool)
+  of_kind = np.where(wrong, wrong.sum(), (~wrong).sum())
+  if wrong.all() or not wrong.any():
+    return None
+  from scipy import stats
 
-    higher = stats.rankdata(wrongness)  # than how many of the other kind
-    for kind in (wrong, ~wrong):
-        higher[kind] -= stats.rankdata(wrongness[kind])
-    placement = np.where(wrong, higher, len(wrong) - of_kind - higher) / (len(wrong) - of_kind)
-    value = float(placement[wrong].mean())
-    return smooth(value, (placement - value) / of_kind, groups)
+  higher = stats.rankdata(wrongness)  # than how many of the other kind
+  for kind in (wrong, ~wrong):
+    higher[kind] -= stats.rankdata(wrongness[kind])
+  placement = np.where(wrong, higher, len(wrong) - of_kind - higher) / (len(wrong) - of_kind)
+  value = float(placement[wrong].mean())
+  return smooth(value, (placement - value) / of_kind, groups)
 
 
 def harmonic_mean(a: float, b: float) -> float:
-    return 0.0 if a == b == 0 else 2 * a * b / (a + b)
+  return 0.0 if a == b == 0 else 2 * a * b / (a + b)
 
 
 def processbench_f1(outcomes, wrong, groups: Groups = None) -> Estimate | None:
-    """outcomes: [solutions] whether the first error was found, or rightly none; wrong: [solutions]. None without both kinds."""
-    counts = [{str(bad): (float(hit), 1.0)} for hit, bad in zip(outcomes, np.asarray(wrong, bool), strict=True)]
-    found, _ = measure(
-        counts, lambda ratios: {"f1": harmonic_mean(*(ratios.get(n, np.nan) for n in ("True", "False")))}
-    )
-    return found["f1"].estimate(groups) if found else None
+  """outcomes: [solutions] whether the first error was found, or rightly none; wrong: [solutions]. None without both kinds."""
+  counts = [{str(bad): (float(hit), 1.0)} for hit, bad in zip(outcomes, np.asarray(wrong, bool), strict=True)]
+  found, _ = measure(counts, lambda ratios: {"f1": harmonic_mean(*(ratios.get(n, np.nan) for n in ("True", "False")))})
+  return found["f1"].estimate(groups) if found else None
 
 
 def first_flagged(data: LabeledSteps, flagged: np.ndarray) -> np.ndarray:
-    """[solutions] place of the first flagged step, or NO_ERROR. flagged: [steps] bool."""
-    first = np.full(len(data.first_error), NEVER)
-    np.minimum.at(first, data.owner[flagged], data.place[flagged])
-    return np.where(first == NEVER, NO_ERROR, first)
+  """[solutions] place of the first flagged step, or NO_ERROR. flagged: [steps] bool."""
+  first = np.full(len(data.first_error), NEVER)
+  np.minimum.at(first, data.owner[flagged], data.place[flagged])
+  return np.where(first == NEVER, NO_ERROR, first)
 
 
 @dataclass(frozen=True)
 class StepMeasures:
-    """An estimate is null where nothing is to measure."""
+  """An estimate is null where nothing is to measure."""
 
-    step_accuracy: Estimate | None
-    """Share of steps rightly flagged or not."""
-    precision: Estimate | None
-    """Share of flagged steps that are wrong."""
-    recall: Estimate | None
-    """Share of wrong steps that are flagged."""
-    f1: Estimate | None
-    """Harmonic mean of precision and recall."""
-    auroc: Estimate | None
-    """Probability that a wrong step scores lower than a correct one; 0.5 for a blind model."""
-    first_error_accuracy: Estimate | None
-    """Share of solutions whose first flag is the first error, or that have neither."""
-    erroneous: Estimate | None
-    """The same among solutions with an error."""
-    correct: Estimate | None
-    """The same among solutions without."""
-    processbench_f1: Estimate | None
-    """Harmonic mean of `erroneous` and `correct` (arXiv:2412.06559)."""
+  step_accuracy: Estimate | None
+  """Share of steps rightly flagged or not."""
+  precision: Estimate | None
+  """Share of flagged steps that are wrong."""
+  recall: Estimate | None
+  """Share of wrong steps that are flagged."""
+  f1: Estimate | None
+  """Harmonic mean of precision and recall."""
+  auroc: Estimate | None
+  """Probability that a wrong step scores lower than a correct one; 0.5 for a blind model."""
+  first_error_accuracy: Estimate | None
+  """Share of solutions whose first flag is the first error, or that have neither."""
+  erroneous: Estimate | None
+  """The same among solutions with an error."""
+  correct: Estimate | None
+  """The same among solutions without."""
+  processbench_f1: Estimate | None
+  """Harmonic mean of `erroneous` and `correct` (arXiv:2412.06559)."""
 
 
 def measures(data: LabeledSteps, thresholds: np.ndarray) -> StepMeasures:
 
-    def share(hits: np.ndarray, groups: np.ndarray, weights: np.ndarray) -> Estimate | None:
-        weights = floats(weights)
-        return accuracy_where(weights > 0, hits, groups, weights)
+  def share(hits: np.ndarray, groups: np.ndarray, weights: np.ndarray) -> Estimate | None:
+    weights = floats(weights)
+    return accuracy_where(weights > 0, hits, groups, weights)
 
-    groups = data.groups[data.owner]
-    flagged = data.scores < thresholds[data.owner]
-    hit = flagged & data.wrong
-    known = data.first_error != UNKNOWN
-    right = (first_flagged(data, flagged) == data.first_error)[known]
-    bad, prompts = (data.first_error != NO_ERROR)[known], data.groups[known]
-    return StepMeasures(
-        step_accuracy=share(flagged == data.wrong, groups, np.ones(len(hit))),
-        precision=share(hit, groups, flagged),
-        recall=share(hit, groups, data.wrong),
-        f1=share(hit, groups, flagged.astype(float) + data.wrong),  # true flags weigh two, other flags and misses one
-        auroc=auroc(-data.scores, data.wrong, groups),
-        first_error_accuracy=share(right, prompts, np.ones(len(right))),
-        erroneous=share(right, prompts, bad),
-        correct=share(right, prompts, ~bad),
-        processbench_f1=processbench_f1(right, bad, prompts),
-    )
+  groups = data.groups[data.owner]
+  flagged = data.scores < thresholds[data.owner]
+  hit = flagged & data.wrong
+  known = data.first_error != UNKNOWN
+  right = (first_flagged(data, flagged) == data.first_error)[known]
+  bad, prompts = (data.first_error != NO_ERROR)[known], data.groups[known]
+  return StepMeasures(
+    step_accuracy=share(flagged == data.wrong, groups, np.ones(len(hit))),
+    precision=share(hit, groups, flagged),
+    recall=share(hit, groups, data.wrong),
+    f1=share(hit, groups, flagged.astype(float) + data.wrong),  # true flags weigh two, other flags and misses one
+    auroc=auroc(-data.scores, data.wrong, groups),
+    first_error_accuracy=share(right, prompts, np.ones(len(right))),
+    erroneous=share(right, prompts, bad),
+    correct=share(right, prompts, ~bad),
+    processbench_f1=processbench_f1(right, bad, prompts),
+  )
 
 
 def choose_threshold(data: LabeledSteps) -> tuple[float, float]:
-    """(threshold, its ProcessBench F1 here): the best between two neighboring scores; of equal ones the middle.
+  """(threshold, its ProcessBench F1 here): the best between two neighboring scores; of equal ones the middle.
 
-    A correct solution is told rightly up to its lowest score, an erroneous one above that of its first error and up to the
-    lowest before it. Raises DataError without both kinds."""
-    scores, n = data.scores, len(data.first_error)
-    lowest_before, at_error = np.full(n, np.inf), np.full(n, -np.inf)
-    ends = np.where(data.first_error == NO_ERROR, NEVER, data.first_error)[data.owner]
-    before, at = data.place < ends, data.place == ends
-    np.minimum.at(lowest_before, data.owner[before], scores[before])
-    at_error[data.owner[at]] = scores[at]
-    correct, erroneous = data.first_error == NO_ERROR, data.first_error >= 0
-    if not correct.any() or not erroneous.any():
-        raise DataError(
-            "a threshold is chosen on solutions with an error and solutions without; of those whose steps are all labeled "
-            f"and scored, {int(erroneous.sum())} have one and {int(correct.sum())} have none",
-            hint="raise --max_length where steps did not fit, or give --threshold_data or --threshold",
-        )
-    distinct = np.unique(scores)
-    candidates = np.concatenate([[distinct[0]], (distinct[1:] + distinct[:-1]) / 2, [np.nextafter(distinct[-1], 2)]])
+  A correct solution is told rightly up to its lowest score, an erroneous one above that of its first error and up to the
+  lowest before it. Raises DataError without both kinds."""
+  scores, n = data.scores, len(data.first_error)
+  lowest_before, at_error = np.full(n, np.inf), np.full(n, -np.inf)
+  ends = np.where(data.first_error == NO_ERROR, NEVER, data.first_error)[data.owner]
+  before, at = data.place < ends, data.place == ends
+  np.minimum.at(lowest_before, data.owner[before], scores[before])
+  at_error[data.owner[at]] = scores[at]
+  correct, erroneous = data.first_error == NO_ERROR, data.first_error >= 0
+  if not correct.any() or not erroneous.any():
+    raise DataError(
+      "a threshold is chosen on solutions with an error and solutions without; of those whose steps are all labeled "
+      f"and scored, {int(erroneous.sum())} have one and {int(correct.sum())} have none",
+      hint="raise --max_length where steps did not fit, or give --threshold_data or --threshold",
+    )
+  distinct = np.unique(scores)
+  candidates = np.concatenate([[distinct[0]], (distinct[1:] + distinct[:-1]) / 2, [np.nextafter(distinct[-1], 2)]])
 
-    def share_above(values: np.ndarray) -> np.ndarray:
-        return 1 - np.searchsorted(np.sort(values), candidates, side="left") / len(values)
+  def share_above(values: np.ndarray) -> np.ndarray:
+    return 1 - np.searchsorted(np.sort(values), candidates, side="left") / len(values)
 
-    c = share_above(lowest_before[correct])
-    ends_of = lowest_before[erroneous], at_error[erroneous]
-    upper, lower = (np.where(ends_of[0] > ends_of[1], end, -np.inf) for end in ends_of)
-    a = share_above(upper) - share_above(lower)
-    f1 = np.divide(2 * a * c, a + c, out=np.zeros_like(a), where=a + c > 0)
-    best = np.flatnonzero(f1 >= f1.max() - 1e-12)
-    chosen = best[len(best) // 2]
-    return float(candidates[chosen]), float(f1[chosen])
+  c = share_above(lowest_before[correct])
+  ends_of = lowest_before[erroneous], at_error[erroneous]
+  upper, lower = (np.where(ends_of[0] > ends_of[1], end, -np.inf) for end in ends_of)
+  a = share_above(upper) - share_above(lower)
+  f1 = np.divide(2 * a * c, a + c, out=np.zeros_like(a), where=a + c > 0)
+  best = np.flatnonzero(f1 >= f1.max() - 1e-12)
+  chosen = best[len(best) // 2]
+  return float(candidates[chosen]), float(f1[chosen])
 
 
 STEP_SUBSET_COLUMNS = ("subject", "subset", "category", "domain", "source", "task", "generator", "tranche")
 
 
 def halves(solutions: Sequence[Solution]) -> np.ndarray:
-    """[solutions] which half a solution's prompt belongs to, by its hash."""
-    second = {id(solution) for solution in split_by_prompt(solutions, 0.5, seed=0)[1]}
-    return np.array([id(solution) in second for solution in solutions])
+  """[solutions] which half a solution's prompt belongs to, by its hash."""
+  second = {id(solution) for solution in split_by_prompt(solutions, 0.5, seed=0)[1]}
+  return np.array([id(solution) in second for solution in solutions])
 
 
 def cross_fitted(data: LabeledSteps, half: np.ndarray) -> np.ndarray:
-    """[solutions] thresholds: each half's chosen on the other. half: [solutions] bool."""
-    thresholds = np.empty(len(half))
-    for side in (False, True):
-        thresholds[half == side] = choose_threshold(data.of(half != side))[0]
-    return thresholds
+  """[solutions] thresholds: each half's chosen on the other. half: [solutions] bool."""
+  thresholds = np.empty(len(half))
+  for side in (False, True):
+    thresholds[half == side] = choose_threshold(data.of(half != side))[0]
+  return thresholds
 
 
 class Baseline(NamedTuple):
-    """chosen: flagged under a threshold that is chosen as the model's is; else under 0.5."""
+  """chosen: flagged under a threshold that is chosen as the model's is; else under 0.5."""
 
-    scores: Callable[[Sequence[str]], list[float]]
-    chosen: bool = False
+  scores: Callable[[Sequence[str]], list[float]]
+  chosen: bool = False
 
 
 STEP_BASELINES: dict[str, Baseline] = {
-    "all_correct": Baseline(lambda steps: [1.0] * len(steps)),
-    "all_wrong": Baseline(lambda steps: [0.0] * len(steps)),
-    "longest_step": Baseline(lambda steps: [float(i != steps.index(max(steps, key=len))) for i in range(len(steps))]),
-    "longer_steps": Baseline(lambda steps: [-float(len(step)) for step in steps], chosen=True),
-    # Where labels stop at the first error, wrong steps are the later ones.
-    "later_steps": Baseline(lambda steps: [-float(i) for i in range(len(steps))], chosen=True),
+  "all_correct": Baseline(lambda steps: [1.0] * len(steps)),
+  "all_wrong": Baseline(lambda steps: [0.0] * len(steps)),
+  "longest_step": Baseline(lambda steps: [float(i != steps.index(max(steps, key=len))) for i in range(len(steps))]),
+  "longer_steps": Baseline(lambda steps: [-float(len(step)) for step in steps], chosen=True),
+  # Where labels stop at the first error, wrong steps are the later ones.
+  "later_steps": Baseline(lambda steps: [-float(i) for i in range(len(steps))], chosen=True),
 }
 
 
 @dataclass(frozen=True)
 class Threshold:
-    values: list[float]
-    """A step is flagged under it; several where halves of the prompts choose for each other."""
-    chosen_on: str
+  values: list[float]
+  """A step is flagged under it; several where halves of the prompts choose for each other."""
+  chosen_on: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepSummary(StepMeasures):
-    n_solutions: int
-    n_prompts: int
-    n_steps: int
-    """Steps that are labeled and scored."""
-    wrong_steps: int
-    erroneous_solutions: int
-    correct_solutions: int
-    not_scored_steps: int
-    not_judged_solutions: int
-    """Those that count in no measure of solutions: labels or scores do not tell where their first error is."""
-    threshold: Threshold
-    subsets: dict[str, StepMeasures]
-    baselines: dict[str, StepMeasures]
-    """Scorers that look at no content, on the same steps."""
+  n_solutions: int
+  n_prompts: int
+  n_steps: int
+  """Steps that are labeled and scored."""
+  wrong_steps: int
+  erroneous_solutions: int
+  correct_solutions: int
+  not_scored_steps: int
+  not_judged_solutions: int
+  """Those that count in no measure of solutions: labels or scores do not tell where their first error is."""
+  threshold: Threshold
+  subsets: dict[str, StepMeasures]
+  baselines: dict[str, StepMeasures]
+  """Scorers that look at no content, on the same steps."""
 
 
 @dataclass(frozen=True)
 class StepEvaluation:
-    summary: StepSummary
-    rows: list[dict[str, object]]
+  summary: StepSummary
+  rows: list[dict[str, object]]
 
 
 def score_steps(model: ProcessRewardModel, solutions: Sequence[Solution]) -> AnswerRewards:
-    """[solutions][steps] the probability of being correct, None for what the over-length policy left out."""
-    with progress("scoring", len(solutions)) as advance:
-        scored = model.score_solutions([Steps(s.prompt, s.steps, s.origin) for s in solutions], advance)
-    return [step_rewards(solution.steps, row) for row, solution in zip(scored, solutions, strict=True)]
+  """[solutions][steps] the probability of being correct, None for what the over-length policy left out."""
+  with progress("scoring", len(solutions)) as advance:
+    scored = model.score_solutions([Steps(s.prompt, s.steps, s.origin) for s in solutions], advance)
+  return [step_rewards(solution.steps, row) for row, solution in zip(scored, solutions, strict=True)]
 
 
 def evaluate_steps(
-    model: ProcessRewardModel,
-    solutions: Sequence[Solution],
-    *,
-    threshold: float | None = None,
-    threshold_data: Sequence[Solution] | None = None,
-    subset_column: str | None = None,
+  model: ProcessRewardModel,
+  solutions: Sequence[Solution],
+  *,
+  threshold: float | None = None,
+  threshold_data: Sequence[Solution] | None = None,
+  subset_column: str | None = None,
 ) -> StepEvaluation:
-    """threshold_data: solutions to choose it on. Raises DataError without labels, or with one kind to choose on."""
-    before = dict(model.renderer.counts)
-    scores = score_steps(model, solutions)
-    model.warn_of_losses(before)
-    data, half, others = labeled_steps(solutions, scores), halves(solutions), None
-    chosen_on = f"halves of the prompts by hash ({sum(~half)} and {sum(half)} solutions), each on the other"
-    if threshold is not None:
-        chosen_on = "given"
-    elif threshold_data is not None:
-        others = threshold_data, score_steps(model, threshold_data)
-        chosen_on = f"{len(threshold_data)} solutions of other data"
+  """threshold_data: solutions to choose it on. Raises DataError without labels, or with one kind to choose on."""
+  before = dict(model.renderer.counts)
+  scores = score_steps(model, solutions)
+  model.warn_of_losses(before)
+  data, half, others = labeled_steps(solutions, scores), halves(solutions), None
+  chosen_on = f"halves of the prompts by hash ({sum(~half)} and {sum(half)} solutions), each on the other"
+  if threshold is not None:
+    chosen_on = "given"
+  elif threshold_data is not None:
+    others = threshold_data, score_steps(model, threshold_data)
+    chosen_on = f"{len(threshold_data)} solutions of other data"
 
-    def thresholds_of(data: LabeledSteps, baseline: Baseline | None = None) -> np.ndarray:
-        at = threshold
-        if baseline and not baseline.chosen:
-            at = FIXED
-        elif others:
-            at, _ = choose_threshold(_labeled(baseline, *others))
-        elif at is None:
-            return cross_fitted(data, half)
-        elif baseline:  # its scores have another scale than the one that is given
-            with contextlib.suppress(DataError):
-                return cross_fitted(data, half)
-        return np.full(len(half), at)
+  def thresholds_of(data: LabeledSteps, baseline: Baseline | None = None) -> np.ndarray:
+    at = threshold
+    if baseline and not baseline.chosen:
+      at = FIXED
+    elif others:
+      at, _ = choose_threshold(_labeled(baseline, *others))
+    elif at is None:
+      return cross_fitted(data, half)
+    elif baseline:  # its scores have another scale than the one that is given
+      with contextlib.suppress(DataError):
+        return cross_fitted(data, half)
+    return np.full(len(half), at)
 
-    baselines = {}
-    for name, one in STEP_BASELINES.items():
-        blind = _labeled(one, solutions, scores)
-        baselines[name] = measures(blind, thresholds_of(blind, one))
-    thresholds = thresholds_of(data)
-    names = np.array([str(name) for name in subsets(solutions, subset_column, STEP_SUBSET_COLUMNS) or ()])
-    found = sorted(set(names[data.owner])) if len(names) else ()
-    summary = StepSummary(
-        n_solutions=len(solutions),
-        n_prompts=int(data.groups.max()) + 1,
-        n_steps=len(data.scores),
-        wrong_steps=int(data.wrong.sum()),
-        erroneous_solutions=int(np.sum(data.first_error >= 0)),
-        correct_solutions=int(np.sum(data.first_error == NO_ERROR)),
-        not_scored_steps=sum(label is not None for s in solutions for label in s.labels or ()) - len(data.scores),
-        not_judged_solutions=int(np.sum(data.first_error == UNKNOWN)),
-        threshold=Threshold(sorted(set(thresholds.tolist())), chosen_on),
-        **vars(measures(data, thresholds)),
-        subsets={name: measures(data.of(names == name), thresholds[names == name]) for name in found},
-        baselines=baselines,
-    )
-    return StepEvaluation(summary, _written_rows(solutions, scores, data, thresholds))
+  baselines = {}
+  for name, one in STEP_BASELINES.items():
+    blind = _labeled(one, solutions, scores)
+    baselines[name] = measures(blind, thresholds_of(blind, one))
+  thresholds = thresholds_of(data)
+  names = np.array([str(name) for name in subsets(solutions, subset_column, STEP_SUBSET_COLUMNS) or ()])
+  found = sorted(set(names[data.owner])) if len(names) else ()
+  summary = StepSummary(
+    n_solutions=len(solutions),
+    n_prompts=int(data.groups.max()) + 1,
+    n_steps=len(data.scores),
+    wrong_steps=int(data.wrong.sum()),
+    erroneous_solutions=int(np.sum(data.first_error >= 0)),
+    correct_solutions=int(np.sum(data.first_error == NO_ERROR)),
+    not_scored_steps=sum(label is not None for s in solutions for label in s.labels or ()) - len(data.scores),
+    not_judged_solutions=int(np.sum(data.first_error == UNKNOWN)),
+    threshold=Threshold(sorted(set(thresholds.tolist())), chosen_on),
+    **vars(measures(data, thresholds)),
+    subsets={name: measures(data.of(names == name), thresholds[names == name]) for name in found},
+    baselines=baselines,
+  )
+  return StepEvaluation(summary, _written_rows(solutions, scores, data, thresholds))
 
 
 def _labeled(baseline: Baseline | None, solutions: Sequence[Solution], scores: AnswerRewards) -> LabeledSteps:
-    if baseline:
-        scores = [
-            [None if seen is None else value for value, seen in zip(baseline.scores(one.steps), row, strict=True)]
-            for one, row in zip(solutions, scores, strict=True)
-        ]
-    return labeled_steps(solutions, scores)
+  if baseline:
+    scores = [
+      [None if seen is None else value for value, seen in zip(baseline.scores(one.steps), row, strict=True)]
+      for one, row in zip(solutions, scores, strict=True)
+    ]
+  return labeled_steps(solutions, scores)
 
 
 def _written_rows(
-    solutions: Sequence[Solution], scores: list[list[float | None]], data: LabeledSteps, thresholds: np.ndarray
+  solutions: Sequence[Solution], scores: list[list[float | None]], data: LabeledSteps, thresholds: np.ndarray
 ) -> list[dict[str, object]]:
-    flags = first_flagged(data, data.scores < thresholds[data.owner]).tolist()
-    columns = zip(solutions, scores, thresholds.tolist(), flags, data.first_error.tolist(), strict=True)
-    return [
-        with_metadata(
-            {
-                **source_of(solution),
-                "labels": solution.labels,
-                "step_rewards": row,
-                "threshold": at,
-                "first_flagged": flag,
-                "first_error": None if error == UNKNOWN else error,
-            },
-            solution.metadata,
-        )
-        for solution, row, at, flag, error in columns
-    ]
+  flags = first_flagged(data, data.scores < thresholds[data.owner]).tolist()
+  columns = zip(solutions, scores, thresholds.tolist(), flags, data.first_error.tolist(), strict=True)
+  return [
+    with_metadata(
+      {
+        **source_of(solution),
+        "labels": solution.labels,
+        "step_rewards": row,
+        "threshold": at,
+        "first_flagged": flag,
+        "first_error": None if error == UNKNOWN else error,
+      },
+      solution.metadata,
+    )
+    for solution, row, at, flag, error in columns
+  ]
 
 
 def wrong_way(measured: Iterable[StepMeasures]) -> str:
-    below = any(one.auroc and one.auroc.value < 0.5 for one in measured)
-    return " (an AUROC below 0.5 ranks the wrong way round)" if below else ""
+  below = any(one.auroc and one.auroc.value < 0.5 for one in measured)
+  return " (an AUROC below 0.5 ranks the wrong way round)" if below else ""
 
 
 def _no_better_flags(measure: str, label: str) -> Diagnostic:
-    """The interval reaches down to that of the best baseline, whose threshold is chosen alike."""
-    return Diagnostic(
-        lambda s: getattr(s, measure) and getattr(s, measure).low <= s.best[measure].estimate.high,
-        f"{label} {{{measure}:.3f}} is not shown to be above that of the best baseline: {{best[{measure}].name}} {{best[{measure}].estimate:.3f}}",
-        "evaluate on more solutions ({n_solutions} here), or train on more",
-    )
+  """The interval reaches down to that of the best baseline, whose threshold is chosen alike."""
+  return Diagnostic(
+    lambda s: getattr(s, measure) and getattr(s, measure).low <= s.best[measure].estimate.high,
+    f"{label} {{{measure}:.3f}} is not shown to be above that of the best baseline: {{best[{measure}].name}} {{best[{measure}].estimate:.3f}}",
+    "evaluate on more solutions ({n_solutions} here), or train on more",
+  )
 
 
 STEP_DIAGNOSTICS: dict[str, Diagnostic] = {
-    "blind": Diagnostic(
-        lambda s: s.auroc and s.auroc.low <= 0.5 <= s.auroc.high,
-        "AUROC {auroc:.3f}: wrong steps are not told from correct ones better than by chance",
-        "train on more solutions, on data like this, or from a larger model",
-    ),
-    "reversed": Diagnostic(
-        lambda s: s.auroc and s.auroc.high < 0.5,
-        "AUROC {auroc:.3f}: wrong steps score higher than correct ones",
-        "check what 1 means in the labels of the training data and of this file",
-    ),
-    "shortcut": Diagnostic(
-        lambda s: s.auroc and s.auroc.low <= s.best["auroc"].estimate.value,
-        "AUROC {auroc:.3f} is not shown to be above that of length and "
-        "position alone: longest step {baselines[longest_step].auroc.value:.3f}, longer steps "
-        "{baselines[longer_steps].auroc.value:.3f}, later steps {baselines[later_steps].auroc.value:.3f}{wrong_way}",
-        "evaluate on solutions that are labeled to their end, of steps of like length",
-    ),
-    "majority_class": Diagnostic(
-        lambda s: s.step_accuracy.low <= s.baselines["all_correct"].step_accuracy.value,
-        "step accuracy {step_accuracy.value:.3f} is not shown to be above calling every step correct "
-        "({baselines[all_correct].step_accuracy.value:.3f})",
-        "go by F1 and ProcessBench F1, each against its best baseline",
-    ),
-    "f1_baseline": _no_better_flags("f1", "F1 of wrong steps"),
-    "processbench_baseline": _no_better_flags("processbench_f1", "ProcessBench F1"),
-    "not_judged": Diagnostic(
-        lambda s: s.not_judged_solutions > 0,
-        "{not_judged_solutions} of {n_solutions} solutions count in no measure of solutions: labels or scores stop early",
-        "raise --max_length if steps did not fit ({not_scored_steps} of them)",
-    ),
+  "blind": Diagnostic(
+    lambda s: s.auroc and s.auroc.low <= 0.5 <= s.auroc.high,
+    "AUROC {auroc:.3f}: wrong steps are not told from correct ones better than by chance",
+    "train on more solutions, on data like this, or from a larger model",
+  ),
+  "reversed": Diagnostic(
+    lambda s: s.auroc and s.auroc.high < 0.5,
+    "AUROC {auroc:.3f}: wrong steps score higher than correct ones",
+    "check what 1 means in the labels of the training data and of this file",
+  ),
+  "shortcut": Diagnostic(
+    lambda s: s.auroc and s.auroc.low <= s.best["auroc"].estimate.value,
+    "AUROC {auroc:.3f} is not shown to be above that of length and "
+    "position alone: longest step {baselines[longest_step].auroc.value:.3f}, longer steps "
+    "{baselines[longer_steps].auroc.value:.3f}, later steps {baselines[later_steps].auroc.value:.3f}{wrong_way}",
+    "evaluate on solutions that are labeled to their end, of steps of like length",
+  ),
+  "majority_class": Diagnostic(
+    lambda s: s.step_accuracy.low <= s.baselines["all_correct"].step_accuracy.value,
+    "step accuracy {step_accuracy.value:.3f} is not shown to be above calling every step correct "
+    "({baselines[all_correct].step_accuracy.value:.3f})",
+    "go by F1 and ProcessBench F1, each against its best baseline",
+  ),
+  "f1_baseline": _no_better_flags("f1", "F1 of wrong steps"),
+  "processbench_baseline": _no_better_flags("processbench_f1", "ProcessBench F1"),
+  "not_judged": Diagnostic(
+    lambda s: s.not_judged_solutions > 0,
+    "{not_judged_solutions} of {n_solutions} solutions count in no measure of solutions: labels or scores stop early",
+    "raise --max_length if steps did not fit ({not_scored_steps} of them)",
+  ),
 }
 
 
 def diagnose_steps(summary: StepSummary) -> list[str]:
-    best = {}
-    for key in ("auroc", "f1", "processbench_f1"):
-        found = [(spelled(name), getattr(one, key)) for name, one in summary.baselines.items()]
-        named = [SimpleNamespace(name=name, estimate=estimate) for name, estimate in found if estimate]
-        best[key] = max(named, key=lambda one: one.estimate.value, default=None)
-    known = SimpleNamespace(**vars(summary), best=best, wrong_way=wrong_way(summary.baselines.values()))
-    return diagnosed(known, STEP_DIAGNOSTICS)
+  best = {}
+  for key in ("auroc", "f1", "processbench_f1"):
+    found = [(spelled(name), getattr(one, key)) for name, one in summary.baselines.items()]
+    named = [SimpleNamespace(name=name, estimate=estimate) for name, estimate in found if estimate]
+    best[key] = max(named, key=lambda one: one.estimate.value, default=None)
+  known = SimpleNamespace(**vars(summary), best=best, wrong_way=wrong_way(summary.baselines.values()))
+  return diagnosed(known, STEP_DIAGNOSTICS)

@@ -25,71 +25,71 @@ MAX_CONNECTIONS = 512
 
 
 class Server(uvicorn.Server):
-    def __init__(self, service: Service, listener: socket.socket):
-        quiet = {"log_config": None, "access_log": False, "server_header": False, "proxy_headers": False, "ws": "none"}
-        limits = {"limit_concurrency": MAX_CONNECTIONS, "timeout_keep_alive": 2 * STALE_SECONDS}
-        limits["timeout_graceful_shutdown"] = int(service.settings.request_timeout) + 1
-        super().__init__(uvicorn.Config(make_app(service), **quiet, **limits))
-        self.listener, self._idle = listener, {}
+  def __init__(self, service: Service, listener: socket.socket):
+    quiet = {"log_config": None, "access_log": False, "server_header": False, "proxy_headers": False, "ws": "none"}
+    limits = {"limit_concurrency": MAX_CONNECTIONS, "timeout_keep_alive": 2 * STALE_SECONDS}
+    limits["timeout_graceful_shutdown"] = int(service.settings.request_timeout) + 1
+    super().__init__(uvicorn.Config(make_app(service), **quiet, **limits))
+    self.listener, self._idle = listener, {}
 
-    def run(self, sockets: list[socket.socket] | None = None) -> None:
-        super().run(sockets or [self.listener])
+  def run(self, sockets: list[socket.socket] | None = None) -> None:
+    super().run(sockets or [self.listener])
 
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Without uvicorn's raising the signal once more when it has drained."""
-        self.force_exit = self.should_exit and sig == signal.SIGINT
-        self.should_exit = True
+  def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+    """Without uvicorn's raising the signal once more when it has drained."""
+    self.force_exit = self.should_exit and sig == signal.SIGINT
+    self.should_exit = True
 
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        address, port = self.listener.getsockname()[:2]
-        log(f"listening on http://{address}:{port} (/docs shows the routes)")
+  async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+    await super().startup(sockets)
+    address, port = self.listener.getsockname()[:2]
+    log(f"listening on http://{address}:{port} (/docs shows the routes)")
 
-    async def on_tick(self, counter: int) -> bool:
-        if counter % (STALE_SECONDS * TICKS) == 0:
-            self.close_stale()
-        return await super().on_tick(counter)
+  async def on_tick(self, counter: int) -> bool:
+    if counter % (STALE_SECONDS * TICKS) == 0:
+      self.close_stale()
+    return await super().on_tick(counter)
 
-    def close_stale(self) -> None:
-        """uvicorn has no limit for a head that comes a byte at a time."""
-        before, self._idle = self._idle, {}
-        for connection in self.server_state.connections:
-            cycle = connection.cycle
-            if cycle is None or cycle.response_complete:
-                self._idle[connection] = cycle
-        for connection, cycle in self._idle.items():
-            if before.get(connection, connection) is cycle:
-                connection.transport.close()
+  def close_stale(self) -> None:
+    """uvicorn has no limit for a head that comes a byte at a time."""
+    before, self._idle = self._idle, {}
+    for connection in self.server_state.connections:
+      cycle = connection.cycle
+      if cycle is None or cycle.response_complete:
+        self._idle[connection] = cycle
+    for connection, cycle in self._idle.items():
+      if before.get(connection, connection) is cycle:
+        connection.transport.close()
 
 
 def serve(settings: ServeSettings) -> ServingResult:
-    server, service = made(settings)
-    server.run()
-    service.model.warn_of_losses()
-    counts = service.counts()
-    names = [field.name for field in fields(ServingResult) if field.name != "model"]
-    return ServingResult(service.name, **{name: counts[name] for name in names})
+  server, service = made(settings)
+  server.run()
+  service.model.warn_of_losses()
+  counts = service.counts()
+  names = [field.name for field in fields(ServingResult) if field.name != "model"]
+  return ServingResult(service.name, **{name: counts[name] for name in names})
 
 
 def made(settings: ServeSettings) -> tuple[Server, Service]:
-    """A server that is ready to run. What is wrong with key, address or model is told here."""
-    settings.key()
-    listener = _bound(settings.host, settings.port)
-    service = Service(settings.load(), settings)
-    answers = [[{"role": "assistant", "content": text}] for text in ("4.", "A fish.")]
-    with contextlib.suppress(DataError):  # the first pass takes longest, and finds a model that gives NaN
-        service.score([Ranking([{"role": "user", "content": "What is 2 + 2?"}], answers)])
-    return Server(service, listener), service
+  """A server that is ready to run. What is wrong with key, address or model is told here."""
+  settings.key()
+  listener = _bound(settings.host, settings.port)
+  service = Service(settings.load(), settings)
+  answers = [[{"role": "assistant", "content": text}] for text in ("4.", "A fish.")]
+  with contextlib.suppress(DataError):  # the first pass takes longest, and finds a model that gives NaN
+    service.score([Ranking([{"role": "user", "content": "What is 2 + 2?"}], answers)])
+  return Server(service, listener), service
 
 
 def _bound(host: str, port: int) -> socket.socket:
-    """Not listening: before the model is loaded a client is refused, and does not wait."""
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(family, kind, protocol)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-    except OSError as error:
-        what = f"cannot listen on {host}:{port}: {error.strerror}"
-        raise UsageError(what, hint="choose another --port, or 0 for a free one") from error
-    return listener
+  """Not listening: before the model is loaded a client is refused, and does not wait."""
+  try:
+    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    listener = socket.socket(family, kind, protocol)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind(address)
+  except OSError as error:
+    what = f"cannot listen on {host}:{port}: {error.strerror}"
+    raise UsageError(what, hint="choose another --port, or 0 for a free one") from error
+  return listener

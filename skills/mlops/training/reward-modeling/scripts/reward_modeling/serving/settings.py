@@ -16,45 +16,45 @@ LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 @dataclass(frozen=True, kw_only=True)
 class ServeSettings(ModelsSettings):
-    group: ClassVar = "server"
-    host: str = flag("127.0.0.1", "address to listen on; one that others reach needs --key_file", metavar="ADDRESS")
-    port: int = flag(8000, "0 takes a free one, which the log names", type=int)
-    key_file: str | None = flag(
-        None, "file with the key that requests must carry: `Authorization: Bearer KEY`", metavar="FILE"
-    )
-    batch_tokens: int = flag(16384, "about how many are scored together (4 characters each)", metavar="TOKENS")
-    max_completions: int = flag(8192, "that may wait, in one request (else 413) or together (429)")
-    max_body: int = flag(8_000_000, "bytes of one request", metavar="BYTES")
-    request_timeout: float = flag(120.0, "seconds until a request is given up", metavar="SECONDS")
+  group: ClassVar = "server"
+  host: str = flag("127.0.0.1", "address to listen on; one that others reach needs --key_file", metavar="ADDRESS")
+  port: int = flag(8000, "0 takes a free one, which the log names", type=int)
+  key_file: str | None = flag(
+    None, "file with the key that requests must carry: `Authorization: Bearer KEY`", metavar="FILE"
+  )
+  batch_tokens: int = flag(16384, "about how many are scored together (4 characters each)", metavar="TOKENS")
+  max_completions: int = flag(8192, "that may wait, in one request (else 413) or together (429)")
+  max_body: int = flag(8_000_000, "bytes of one request", metavar="BYTES")
+  request_timeout: float = flag(120.0, "seconds until a request is given up", metavar="SECONDS")
 
-    def __post_init__(self) -> None:
-        self.check_models("serve.py")
-        if not 0 <= self.port < 65536:
-            raise UsageError(f"--port is from 0 to 65535, not {self.port}")
-        if not self.key_file and self.host not in LOOPBACK:
-            what = f"--host {self.host} can be reached from other machines"
-            raise UsageError(what, hint="give --key_file FILE, or leave --host out")
+  def __post_init__(self) -> None:
+    self.check_models("serve.py")
+    if not 0 <= self.port < 65536:
+      raise UsageError(f"--port is from 0 to 65535, not {self.port}")
+    if not self.key_file and self.host not in LOOPBACK:
+      what = f"--host {self.host} can be reached from other machines"
+      raise UsageError(what, hint="give --key_file FILE, or leave --host out")
 
-    def key(self) -> bytes | None:
-        if not self.key_file:
-            return None
-        try:
-            key = Path(self.key_file).read_bytes().strip()
-        except OSError as error:
-            raise UsageError(f"cannot read --key_file: {error.strerror}", where=self.key_file) from error
-        if len(key.split()) != 1:
-            raise UsageError("--key_file holds one key and nothing else", where=self.key_file)
-        return key
+  def key(self) -> bytes | None:
+    if not self.key_file:
+      return None
+    try:
+      key = Path(self.key_file).read_bytes().strip()
+    except OSError as error:
+      raise UsageError(f"cannot read --key_file: {error.strerror}", where=self.key_file) from error
+    if len(key.split()) != 1:
+      raise UsageError("--key_file holds one key and nothing else", where=self.key_file)
+    return key
 
 
 @dataclass(frozen=True)
 class ServingResult(Result):
-    model: str
-    requests: int
-    """Answered, whichever the status."""
-    completions: int
-    """Scored, those without a reward included."""
-    not_scored: int
-    truncated: int
-    completed: int
-    """Texts that lacked the end of an answer, which was written."""
+  model: str
+  requests: int
+  """Answered, whichever the status."""
+  completions: int
+  """Scored, those without a reward included."""
+  not_scored: int
+  truncated: int
+  completed: int
+  """Texts that lacked the end of an answer, which was written."""

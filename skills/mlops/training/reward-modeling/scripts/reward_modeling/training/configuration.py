@@ -12,128 +12,128 @@ from ..settings import EVALUATE_ON
 from .settings import LoraSettings, Settings
 
 if TYPE_CHECKING:
-    from peft import LoraConfig
-    from transformers import TrainingArguments
+  from peft import LoraConfig
+  from transformers import TrainingArguments
 
-    from ..rendering import Renderer
+  from ..rendering import Renderer
 
 SIZES = (
-    (1e8, "under 100M", 1e-4, 8, 2),  # measured: references/training.md
-    (1e9, "under 1B", 2e-5, 8, 2),
-    (7e9, "1B to 7B", 1e-5, 4, 1),
-    (math.inf, "7B and more", 5e-6, 2, 1),
+  (1e8, "under 100M", 1e-4, 8, 2),  # measured: references/training.md
+  (1e9, "under 1B", 2e-5, 8, 2),
+  (7e9, "1B to 7B", 1e-5, 4, 1),
+  (math.inf, "7B and more", 5e-6, 2, 1),
 )
 """Below so many parameters: name, learning rate (ten times that with LoRA), batch size and epochs to start from."""
 CHECKPOINT_ACTIVATIONS_FROM = 1e9
 TOLD = (
-    *("learning_rate", "per_device_train_batch_size", "gradient_accumulation_steps", "num_train_epochs"),
-    *("max_steps", "bf16", "fp16", "gradient_checkpointing", "lr_scheduler_type", "seed"),
+  *("learning_rate", "per_device_train_batch_size", "gradient_accumulation_steps", "num_train_epochs"),
+  *("max_steps", "bf16", "fp16", "gradient_checkpointing", "lr_scheduler_type", "seed"),
 )
 PLANNED = (
-    *("warmup_steps", "weight_decay", "eval_strategy", "eval_steps", "save_strategy", "save_steps", "logging_steps"),
+  *("warmup_steps", "weight_decay", "eval_strategy", "eval_steps", "save_strategy", "save_steps", "logging_steps"),
 )
 
 
 def default_arguments(parameters: int, lora: bool) -> tuple[dict[str, Any], str]:
-    _, name, rate, batch, epochs = next(size for size in SIZES if parameters < size[0])
-    chosen = {
-        "learning_rate": rate * (10 if lora else 1),
-        "per_device_train_batch_size": batch,
-        "num_train_epochs": epochs,
-        "gradient_checkpointing": parameters >= CHECKPOINT_ACTIVATIONS_FROM,
-    }
-    return chosen, f"{parameters / 1e6:.1f}M parameters ({name}{', LoRA' if lora else ''})"
+  _, name, rate, batch, epochs = next(size for size in SIZES if parameters < size[0])
+  chosen = {
+    "learning_rate": rate * (10 if lora else 1),
+    "per_device_train_batch_size": batch,
+    "num_train_epochs": epochs,
+    "gradient_checkpointing": parameters >= CHECKPOINT_ACTIVATIONS_FROM,
+  }
+  return chosen, f"{parameters / 1e6:.1f}M parameters ({name}{', LoRA' if lora else ''})"
 
 
 def trainer_config(
-    config_class: type[TrainingArguments],
-    settings: Settings,
-    fields: Mapping[str, Any],
-    parameters: int,
-    *,
-    has_eval: bool,
-    **own: Any,
+  config_class: type[TrainingArguments],
+  settings: Settings,
+  fields: Mapping[str, Any],
+  parameters: int,
+  *,
+  has_eval: bool,
+  **own: Any,
 ) -> tuple[TrainingArguments, str]:
-    """(the user's fields over the defaults for this size and hardware, the reason of the defaults).
+  """(the user's fields over the defaults for this size and hardware, the reason of the defaults).
 
-    own: fields that the kind sets and nobody else. Raises UsageError when the trainer refuses them.
-    """
-    size, reason = default_arguments(parameters, settings.use_peft)
-    fields = {**fields, **{name: value for name in (*size, "bf16") if (value := getattr(settings, name)) is not None}}
-    defaults = {
-        **size,
-        "lr_scheduler_type": "cosine",
-        "warmup_steps": 0.05,
-        "save_total_limit": 2,
-        "max_grad_norm": 1.0,
-        "logging_steps": 10,
-        "per_device_eval_batch_size": 2
-        * (fields.get("per_device_train_batch_size") or size["per_device_train_batch_size"]),
-    }
-    if has_eval and settings.eval_steps is not None:
-        defaults |= {"eval_strategy": "steps", "eval_steps": settings.eval_steps}
-    elif has_eval:
-        defaults["eval_strategy"] = "epoch"
-    own |= {"output_dir": settings.output_dir, "seed": settings.seed, "remove_unused_columns": False}
-    if "fsdp" in fields:  # the trainer would take "true" for a strategy
-        fields["fsdp"] = {"true": True, "false": None}.get(str(fields["fsdp"]).lower(), fields["fsdp"])
-    try:
-        config = config_class(**own, **{**defaults, **fields, **precision(fields, parameters)})
-    except (ValueError, TypeError) as error:
-        raise UsageError(f"the trainer refuses these settings: {error}") from error
-    if config.fsdp and config.parallel_mode.value != "distributed":
-        hint = "torchrun --nproc_per_node N scripts/train.py ... (references/scaling.md#large-models)"
-        raise UsageError("--fsdp shards over several processes, and this is one", hint=hint)
-    if config.fsdp and settings.load_in_4bit:
-        raise UsageError("--fsdp does not shard 4-bit weights", hint="leave out one of --fsdp and --load_in_4bit")
-    if config.eval_strategy != "no" and not has_eval:
-        raise UsageError("--eval_strategy needs something to evaluate on", hint=EVALUATE_ON)
-    return config, reason
+  own: fields that the kind sets and nobody else. Raises UsageError when the trainer refuses them.
+  """
+  size, reason = default_arguments(parameters, settings.use_peft)
+  fields = {**fields, **{name: value for name in (*size, "bf16") if (value := getattr(settings, name)) is not None}}
+  defaults = {
+    **size,
+    "lr_scheduler_type": "cosine",
+    "warmup_steps": 0.05,
+    "save_total_limit": 2,
+    "max_grad_norm": 1.0,
+    "logging_steps": 10,
+    "per_device_eval_batch_size": 2
+    * (fields.get("per_device_train_batch_size") or size["per_device_train_batch_size"]),
+  }
+  if has_eval and settings.eval_steps is not None:
+    defaults |= {"eval_strategy": "steps", "eval_steps": settings.eval_steps}
+  elif has_eval:
+    defaults["eval_strategy"] = "epoch"
+  own |= {"output_dir": settings.output_dir, "seed": settings.seed, "remove_unused_columns": False}
+  if "fsdp" in fields:  # the trainer would take "true" for a strategy
+    fields["fsdp"] = {"true": True, "false": None}.get(str(fields["fsdp"]).lower(), fields["fsdp"])
+  try:
+    config = config_class(**own, **{**defaults, **fields, **precision(fields, parameters)})
+  except (ValueError, TypeError) as error:
+    raise UsageError(f"the trainer refuses these settings: {error}") from error
+  if config.fsdp and config.parallel_mode.value != "distributed":
+    hint = "torchrun --nproc_per_node N scripts/train.py ... (references/scaling.md#large-models)"
+    raise UsageError("--fsdp shards over several processes, and this is one", hint=hint)
+  if config.fsdp and settings.load_in_4bit:
+    raise UsageError("--fsdp does not shard 4-bit weights", hint="leave out one of --fsdp and --load_in_4bit")
+  if config.eval_strategy != "no" and not has_eval:
+    raise UsageError("--eval_strategy needs something to evaluate on", hint=EVALUATE_ON)
+  return config, reason
 
 
 def config_summary(config: TrainingArguments, given: Mapping[str, Any], more: tuple[str, ...] = ()) -> dict[str, Any]:
-    values = {name: getattr(config, name) for name in (*TOLD, *more, *given)}
-    return {name: getattr(value, "value", value) for name, value in values.items()}  # enumerations by their value
+  values = {name: getattr(config, name) for name in (*TOLD, *more, *given)}
+  return {name: getattr(value, "value", value) for name, value in values.items()}  # enumerations by their value
 
 
 def planned(
-    settings: Settings,
-    config: TrainingArguments,
-    given: Mapping[str, Any],
-    renderer: Renderer,
-    rows: int,
-    lora: LoraConfig | None,
+  settings: Settings,
+  config: TrainingArguments,
+  given: Mapping[str, Any],
+  renderer: Renderer,
+  rows: int,
+  lora: LoraConfig | None,
 ) -> dict[str, Any]:
-    batch = config.per_device_train_batch_size * config.gradient_accumulation_steps * config.world_size
-    steps = config.max_steps if config.max_steps > 0 else math.ceil(math.ceil(rows / batch) * config.num_train_epochs)
-    return {
-        "model_name_or_path": settings.model_name_or_path,
-        "max_length": renderer.max_length,
-        "overlong": renderer.overlong,
-        "val_set_size": settings.val_set_size,
-        **config_summary(config, given, PLANNED),
-        "optimizer_steps": steps,
-        "lora": lora and lora_summary(lora),
-    }
+  batch = config.per_device_train_batch_size * config.gradient_accumulation_steps * config.world_size
+  steps = config.max_steps if config.max_steps > 0 else math.ceil(math.ceil(rows / batch) * config.num_train_epochs)
+  return {
+    "model_name_or_path": settings.model_name_or_path,
+    "max_length": renderer.max_length,
+    "overlong": renderer.overlong,
+    "val_set_size": settings.val_set_size,
+    **config_summary(config, given, PLANNED),
+    "optimizer_steps": steps,
+    "lora": lora and lora_summary(lora),
+  }
 
 
 def lora_of(settings: LoraSettings, task_type: str, head: str | None, dropout: float = 0.05) -> LoraConfig | None:
-    """None without --use_peft. head: a new one, which is trained and saved too. dropout: unless given by its flag."""
-    if not settings.use_peft:
-        return None
-    from peft import LoraConfig
+  """None without --use_peft. head: a new one, which is trained and saved too. dropout: unless given by its flag."""
+  if not settings.use_peft:
+    return None
+  from peft import LoraConfig
 
-    targets = settings.lora_target_modules or ["all-linear"]
-    return LoraConfig(
-        task_type=task_type,
-        r=settings.lora_r or 16,
-        lora_alpha=settings.lora_alpha or 32,
-        lora_dropout=dropout if settings.lora_dropout is None else settings.lora_dropout,
-        target_modules=targets[0] if targets == ["all-linear"] else targets,
-        modules_to_save=[head] if head else None,
-    )
+  targets = settings.lora_target_modules or ["all-linear"]
+  return LoraConfig(
+    task_type=task_type,
+    r=settings.lora_r or 16,
+    lora_alpha=settings.lora_alpha or 32,
+    lora_dropout=dropout if settings.lora_dropout is None else settings.lora_dropout,
+    target_modules=targets[0] if targets == ["all-linear"] else targets,
+    modules_to_save=[head] if head else None,
+  )
 
 
 def lora_summary(lora: LoraConfig) -> dict[str, Any]:
-    targets = lora.target_modules if isinstance(lora.target_modules, str) else sorted(lora.target_modules)
-    return {"r": lora.r, "alpha": lora.lora_alpha, "dropout": lora.lora_dropout, "target_modules": targets}
+  targets = lora.target_modules if isinstance(lora.target_modules, str) else sorted(lora.target_modules)
+  return {"r": lora.r, "alpha": lora.lora_alpha, "dropout": lora.lora_dropout, "target_modules": targets}

@@ -25,223 +25,219 @@ from .settings import GRPOSettings
 from .step_rewards import step_advantages
 
 if TYPE_CHECKING:
-    from peft import LoraConfig
+  from peft import LoraConfig
 
-    from .rewards import PolicyRewards
+  from .rewards import PolicyRewards
 
 BETA = {"grpo": {"beta": 0.04}, "rloo": {}}
 WHY = "TRL's default of no KL penalty is for verifiable rewards; a learned one is soon over-optimized (0.04: arXiv:2402.03300)"
 LORA_LEARNING_RATE = 1e-5  # ten times the 1e-6 that both trainers start from
 IDENTITY = (
-    *resuming.IDENTITY_FIELDS,
-    *("steps_per_generation", "num_generations", "num_iterations", "max_completion_length", "beta", "epsilon"),
-    *("temperature", "top_p", "top_k", "loss_type", "scale_rewards", "normalize_advantages"),
+  *resuming.IDENTITY_FIELDS,
+  *("steps_per_generation", "num_generations", "num_iterations", "max_completion_length", "beta", "epsilon"),
+  *("temperature", "top_p", "top_k", "loss_type", "scale_rewards", "normalize_advantages"),
 )
 """Must be the same for a run to be resumed."""
 
 
 class _Ours:
-    run: GRPORun
-    policy: Policy
+  run: GRPORun
+  policy: Policy
 
-    def _tokenize_prompts(self, prompts: list) -> tuple[list[list[int]], None, dict]:
-        return [self.policy.prompt_ids(_messages(prompt)) for prompt in prompts], None, {}
+  def _tokenize_prompts(self, prompts: list) -> tuple[list[list[int]], None, dict]:
+    return [self.policy.prompt_ids(_messages(prompt)) for prompt in prompts], None, {}
 
-    def _generate_and_score_completions(self, inputs: list[dict]) -> dict[str, Any]:
-        """Under step rewards with advantages [B, N], as TRL's loss takes from subclasses."""
-        output = super()._generate_and_score_completions(inputs)
-        if self.run.in_steps:
-            from accelerate.utils import gather_object
+  def _generate_and_score_completions(self, inputs: list[dict]) -> dict[str, Any]:
+    """Under step rewards with advantages [B, N], as TRL's loss takes from subclasses."""
+    output = super()._generate_and_score_completions(inputs)
+    if self.run.in_steps:
+      from accelerate.utils import gather_object
 
-            config, first, width = self.args, len(inputs) * self.args.process_index, output["completion_ids"].shape[1]
-            rewards, lengths = zip(*gather_object(self.run.rewarded), strict=True)
-            longest = max(width, *lengths)  # of all processes
-            found = step_advantages(rewards, lengths, longest, config.num_generations, config.scale_rewards)
-            output["advantages"] = found[first : first + len(inputs), :width].to(output["advantages"].device)
-        return output
+      config, first, width = self.args, len(inputs) * self.args.process_index, output["completion_ids"].shape[1]
+      rewards, lengths = zip(*gather_object(self.run.rewarded), strict=True)
+      longest = max(width, *lengths)  # of all processes
+      found = step_advantages(rewards, lengths, longest, config.num_generations, config.scale_rewards)
+      output["advantages"] = found[first : first + len(inputs), :width].to(output["advantages"].device)
+    return output
 
-    def compute_loss(
-        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
-    ) -> Any:
-        loss = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        loop.check_finite(loss, model, self.state)
-        return loss
+  def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
+    loss = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+    loop.check_finite(loss, model, self.state)
+    return loss
 
 
 def _messages(prompt: list[dict]) -> list[dict]:
-    return [{key: value for key, value in message.items() if value is not None} for message in prompt]
+  return [{key: value for key, value in message.items() if value is not None} for message in prompt]
 
 
 class GRPORun(TrainerCallback):
-    """For `reinforcement.train`. fields: of TRL's configuration. trl is imported late: it takes seconds.
+  """For `reinforcement.train`. fields: of TRL's configuration. trl is imported late: it takes seconds.
 
-    As a callback it writes OUT/log.jsonl, each entry with a sample completion.
+  As a callback it writes OUT/log.jsonl, each entry with a sample completion.
+  """
+
+  limit, summary, device = "--max_completion_length", "grpo.json", "cpu"
+  inputs, planned, trained = (), PlannedGRPO, TrainedGRPO
+  panels = {  # noqa: RUF012 - of the picture: title -> names in the log
+    "reward": ("reward",),
+    "KL to the reference (nats per token)": ("kl",),
+    "answers (tokens)": ("completions/mean_length",),
+    "entropy (nats per token)": ("entropy",),
+  }
+
+  def __init__(self, settings: GRPOSettings, fields: dict[str, Any]):
+    self.settings, self.fields = settings, fields
+    self.split, self.length = settings.dataset_split, fields.get("max_completion_length")
+    self.last: dict[str, Any] = {}
+    self.in_steps = settings.algorithm == "grpo" and settings.step_rewards not in (None, "outcome")
+
+  @property
+  def default_length(self) -> int:
+    return self.settings.config_class().max_completion_length
+
+  def prepare(self) -> None:
+    if self.fields:  # what the trainer refuses is refused before data is read
+      self._configure(self.fields, parameters=0)
+
+  def configure(self, policy: Policy, length: int) -> None:
+    fields = {**self.fields, "max_completion_length": length}
+    for note in self._configure(fields, parameters=policy.model.num_parameters()):
+      log(f"setting: {note}")
+    self.process_index, self.reward_device = self.config.process_index, str(self.config.device)
+
+  def _configure(self, fields: dict[str, Any], parameters: int) -> list[str]:
+    """Make `config`, of fields over our defaults over TRL's. Returns notes on what was chosen.
+
+    save_steps is rounded up to a whole generation: within one a resumed run would answer again what it half learned.
     """
+    settings, own = self.settings, BETA[self.settings.algorithm]
+    defaults = {
+      **own,
+      **({"learning_rate": LORA_LEARNING_RATE} if settings.use_peft else {}),
+      "gradient_checkpointing": parameters >= configuration.CHECKPOINT_ACTIVATIONS_FROM,
+      "logging_steps": 1,
+      "logging_first_step": True,  # alone: these answers are the untrained policy's
+      "save_total_limit": 2,
+      "disable_dropout": True,
+    }
+    fixed = {"output_dir": settings.output_dir, "seed": settings.seed, "remove_unused_columns": False}
+    try:
+      config = settings.config_class()(**fixed, **{**defaults, **fields, **precision(fields)})
+    except (ValueError, TypeError) as error:
+      raise UsageError(f"the trainer refuses these settings: {error}") from error
+    if self.in_steps and config.multi_objective_aggregation != "sum_then_normalize":
+      raise UsageError(f"--step_rewards is not for --multi_objective_aggregation {config.multi_objective_aggregation}")
+    notes = [f"{name} {value} ({WHY})" for name, value in own.items() if name not in fields]
+    between = config.steps_per_generation * config.num_iterations
+    steps = -(-between // config.gradient_accumulation_steps)
+    if config.save_strategy == "steps" and config.save_steps >= 1 and config.save_steps % steps:
+      config.save_steps = int(-(-config.save_steps // steps) * steps)
+      notes.append(f"save_steps {config.save_steps}: a checkpoint between two generations of answers")
+    self.config = config
+    return notes
 
-    limit, summary, device = "--max_completion_length", "grpo.json", "cpu"
-    inputs, planned, trained = (), PlannedGRPO, TrainedGRPO
-    panels = {  # noqa: RUF012 - of the picture: title -> names in the log
-        "reward": ("reward",),
-        "KL to the reference (nats per token)": ("kl",),
-        "answers (tokens)": ("completions/mean_length",),
-        "entropy (nats per token)": ("entropy",),
+  def make(self, policy: Policy, prompts: Sequence[Prompt], rewards: PolicyRewards, lora: LoraConfig | None) -> str:
+    """Raises ModelError when the trainer refuses the model, UsageError for too few prompts, or with tools."""
+    import trl
+    from datasets import Dataset
+
+    if any(prompt.tools for prompt in prompts):
+      raise UsageError(
+        "the data has `tools`, which TRL's trainers cannot give to each prompt",
+        hint="use ppo.py, or drop them with --columns tools=",
+      )
+    config, tokenizer, algorithm = self.config, policy.tokenizer, self.settings.algorithm
+    self.policy, self.rewards, self.lora, self.prompts = policy, rewards, lora, prompts
+    needed = config.generation_batch_size // config.num_generations
+    if len(prompts) < needed:
+      raise UsageError(
+        f"a step answers {needed} prompts, but there are only {len(prompts)}",
+        hint="lower --per_device_train_batch_size or --gradient_accumulation_steps, or raise --num_generations",
+      )
+    policy.model.generation_config.eos_token_id = list(policy.end_tokens)
+    if tokenizer.eos_token is None:  # TRL would put a null among the tokens that end an answer
+      tokenizer.eos_token = tokenizer.convert_ids_to_tokens(policy.end_tokens[0])
+    theirs = {"grpo": trl.GRPOTrainer, "rloo": trl.RLOOTrainer}[algorithm]
+    try:
+      self.trainer = type("Trainer", (_Ours, theirs), {"run": self, "policy": policy})(
+        model=policy.model,
+        reward_funcs=self.reward,
+        args=config,
+        train_dataset=Dataset.from_list(
+          [{"prompt": prompt.messages, "row": row} for row, prompt in enumerate(prompts)]
+        ),
+        processing_class=tokenizer,
+        peft_config=lora,
+      )
+    except (ValueError, TypeError) as error:
+      raise ModelError(f"the policy cannot be trained: {error}") from error
+    self.trainer.add_callback(self)
+    fields = {name: getattr(config, name) for name in IDENTITY if hasattr(config, name)}
+    self.told = {"algorithm": algorithm, "settings": fields}
+    if algorithm == "rloo" and self.settings.step_rewards:
+      log("rloo takes one number an answer: the rewards of its steps are added up")
+    return (
+      f"{config.generation_batch_size} answers at a time, {config.num_generations} to a prompt; "
+      f"{config.world_size} process(es)"
+    )
+
+  def identity(self) -> dict[str, str]:
+    models, lora = self.rewards.models, self.lora
+    return {
+      "algorithm": self.settings.algorithm,
+      "rewards": str(models and [models.names, models.weights, models.combine, models.normalise]),
+      "lora": str(lora and [lora.r, lora.lora_alpha, lora.target_modules]),
+      **{name: str(value) for name, value in self.told["settings"].items()},
     }
 
-    def __init__(self, settings: GRPOSettings, fields: dict[str, Any]):
-        self.settings, self.fields = settings, fields
-        self.split, self.length = settings.dataset_split, fields.get("max_completion_length")
-        self.last: dict[str, Any] = {}
-        self.in_steps = settings.algorithm == "grpo" and settings.step_rewards not in (None, "outcome")
+  def train(self, output_dir: Path, resume: str | None) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    try:
+      self.policy.model, summary = loop.run(self.trainer, resume)
+    except RuntimeError as error:
+      if "probability tensor" not in str(error):
+        raise
+      raise loop.not_finite("the policy's probabilities are NaN or infinite", self.trainer.state) from error
+    history = self.trainer.state.log_history
+    answered = [entry for entry in history if "reward" in entry]
+    names = ("reward", "reward_std", "kl", "entropy", "completions/mean_length", "completions/clipped_ratio")
+    summary.pop("log")
+    return summary | start_and_end(answered, names), self.log.entries
 
-    @property
-    def default_length(self) -> int:
-        return self.settings.config_class().max_completion_length
+  # ---- what the trainer calls ----
 
-    def prepare(self) -> None:
-        if self.fields:  # what the trainer refuses is refused before data is read
-            self._configure(self.fields, parameters=0)
+  def reward(self, prompts: list, completion_ids: list[list[int]], **columns: Any) -> list[float | None]:
+    """Less the penalty of those that did not end: the reward model's template ends them all."""
+    replies = [self.policy.reply(ids) for ids in completion_ids]
+    asked = [self.prompts[row] for row in columns.pop("row")]
+    try:
+      found = self.rewards(asked, replies, completion_ids, **columns)
+    except RunError as error:
+      step = columns["trainer_state"].global_step + 1 if "trainer_state" in columns else "?"
+      raise RunError(f"step {step}: {error.message}", where=error.where, hint=error.hint) from error
+    if log_metric := columns.get("log_metric"):
+      for name, value in self.rewards.logged("rewards").items():
+        log_metric(name, value)
+    penalty, ended = self.settings.missing_eos_penalty, map(self.policy.finished, completion_ids)
+    found = [one._replace(total=one.total - penalty * (not end)) for one, end in zip(found, ended, strict=True)]
+    self.rewarded = [(one, len(ids)) for one, ids in zip(found, completion_ids, strict=True)]
+    values = [None if math.isnan(one.total) else one.total for one in found]
+    self.last = {"prompt": asked[0].messages, "completion": replies[0], "reward": values[0]}
+    return values
 
-    def configure(self, policy: Policy, length: int) -> None:
-        fields = {**self.fields, "max_completion_length": length}
-        for note in self._configure(fields, parameters=policy.model.num_parameters()):
-            log(f"setting: {note}")
-        self.process_index, self.reward_device = self.config.process_index, str(self.config.device)
+  def on_train_begin(self, args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:
+    entries = list(state.log_history)  # of a resumed run those up to its checkpoint: later ones are undone
+    self.log = RunLog(Path(args.output_dir) / "log.jsonl", entries, write=state.is_world_process_zero)
 
-    def _configure(self, fields: dict[str, Any], parameters: int) -> list[str]:
-        """Make `config`, of fields over our defaults over TRL's. Returns notes on what was chosen.
+  def on_log(self, args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:
+    entry = state.log_history[-1]
+    answered = "reward" in entry  # this step wrote new answers
+    self.log.add({**entry, "sample": self.last} if answered else entry)
 
-        save_steps is rounded up to a whole generation: within one a resumed run would answer again what it half learned.
-        """
-        settings, own = self.settings, BETA[self.settings.algorithm]
-        defaults = {
-            **own,
-            **({"learning_rate": LORA_LEARNING_RATE} if settings.use_peft else {}),
-            "gradient_checkpointing": parameters >= configuration.CHECKPOINT_ACTIVATIONS_FROM,
-            "logging_steps": 1,
-            "logging_first_step": True,  # alone: these answers are the untrained policy's
-            "save_total_limit": 2,
-            "disable_dropout": True,
-        }
-        fixed = {"output_dir": settings.output_dir, "seed": settings.seed, "remove_unused_columns": False}
-        try:
-            config = settings.config_class()(**fixed, **{**defaults, **fields, **precision(fields)})
-        except (ValueError, TypeError) as error:
-            raise UsageError(f"the trainer refuses these settings: {error}") from error
-        if self.in_steps and config.multi_objective_aggregation != "sum_then_normalize":
-            raise UsageError(
-                f"--step_rewards is not for --multi_objective_aggregation {config.multi_objective_aggregation}"
-            )
-        notes = [f"{name} {value} ({WHY})" for name, value in own.items() if name not in fields]
-        between = config.steps_per_generation * config.num_iterations
-        steps = -(-between // config.gradient_accumulation_steps)
-        if config.save_strategy == "steps" and config.save_steps >= 1 and config.save_steps % steps:
-            config.save_steps = int(-(-config.save_steps // steps) * steps)
-            notes.append(f"save_steps {config.save_steps}: a checkpoint between two generations of answers")
-        self.config = config
-        return notes
-
-    def make(self, policy: Policy, prompts: Sequence[Prompt], rewards: PolicyRewards, lora: LoraConfig | None) -> str:
-        """Raises ModelError when the trainer refuses the model, UsageError for too few prompts, or with tools."""
-        import trl
-        from datasets import Dataset
-
-        if any(prompt.tools for prompt in prompts):
-            raise UsageError(
-                "the data has `tools`, which TRL's trainers cannot give to each prompt",
-                hint="use ppo.py, or drop them with --columns tools=",
-            )
-        config, tokenizer, algorithm = self.config, policy.tokenizer, self.settings.algorithm
-        self.policy, self.rewards, self.lora, self.prompts = policy, rewards, lora, prompts
-        needed = config.generation_batch_size // config.num_generations
-        if len(prompts) < needed:
-            raise UsageError(
-                f"a step answers {needed} prompts, but there are only {len(prompts)}",
-                hint="lower --per_device_train_batch_size or --gradient_accumulation_steps, or raise --num_generations",
-            )
-        policy.model.generation_config.eos_token_id = list(policy.end_tokens)
-        if tokenizer.eos_token is None:  # TRL would put a null among the tokens that end an answer
-            tokenizer.eos_token = tokenizer.convert_ids_to_tokens(policy.end_tokens[0])
-        theirs = {"grpo": trl.GRPOTrainer, "rloo": trl.RLOOTrainer}[algorithm]
-        try:
-            self.trainer = type("Trainer", (_Ours, theirs), {"run": self, "policy": policy})(
-                model=policy.model,
-                reward_funcs=self.reward,
-                args=config,
-                train_dataset=Dataset.from_list(
-                    [{"prompt": prompt.messages, "row": row} for row, prompt in enumerate(prompts)]
-                ),
-                processing_class=tokenizer,
-                peft_config=lora,
-            )
-        except (ValueError, TypeError) as error:
-            raise ModelError(f"the policy cannot be trained: {error}") from error
-        self.trainer.add_callback(self)
-        fields = {name: getattr(config, name) for name in IDENTITY if hasattr(config, name)}
-        self.told = {"algorithm": algorithm, "settings": fields}
-        if algorithm == "rloo" and self.settings.step_rewards:
-            log("rloo takes one number an answer: the rewards of its steps are added up")
-        return (
-            f"{config.generation_batch_size} answers at a time, {config.num_generations} to a prompt; "
-            f"{config.world_size} process(es)"
-        )
-
-    def identity(self) -> dict[str, str]:
-        models, lora = self.rewards.models, self.lora
-        return {
-            "algorithm": self.settings.algorithm,
-            "rewards": str(models and [models.names, models.weights, models.combine, models.normalise]),
-            "lora": str(lora and [lora.r, lora.lora_alpha, lora.target_modules]),
-            **{name: str(value) for name, value in self.told["settings"].items()},
-        }
-
-    def train(self, output_dir: Path, resume: str | None) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-        try:
-            self.policy.model, summary = loop.run(self.trainer, resume)
-        except RuntimeError as error:
-            if "probability tensor" not in str(error):
-                raise
-            raise loop.not_finite("the policy's probabilities are NaN or infinite", self.trainer.state) from error
-        history = self.trainer.state.log_history
-        answered = [entry for entry in history if "reward" in entry]
-        names = ("reward", "reward_std", "kl", "entropy", "completions/mean_length", "completions/clipped_ratio")
-        summary.pop("log")
-        return summary | start_and_end(answered, names), self.log.entries
-
-    # ---- what the trainer calls ----
-
-    def reward(self, prompts: list, completion_ids: list[list[int]], **columns: Any) -> list[float | None]:
-        """Less the penalty of those that did not end: the reward model's template ends them all."""
-        replies = [self.policy.reply(ids) for ids in completion_ids]
-        asked = [self.prompts[row] for row in columns.pop("row")]
-        try:
-            found = self.rewards(asked, replies, completion_ids, **columns)
-        except RunError as error:
-            step = columns["trainer_state"].global_step + 1 if "trainer_state" in columns else "?"
-            raise RunError(f"step {step}: {error.message}", where=error.where, hint=error.hint) from error
-        if log_metric := columns.get("log_metric"):
-            for name, value in self.rewards.logged("rewards").items():
-                log_metric(name, value)
-        penalty, ended = self.settings.missing_eos_penalty, map(self.policy.finished, completion_ids)
-        found = [one._replace(total=one.total - penalty * (not end)) for one, end in zip(found, ended, strict=True)]
-        self.rewarded = [(one, len(ids)) for one, ids in zip(found, completion_ids, strict=True)]
-        values = [None if math.isnan(one.total) else one.total for one in found]
-        self.last = {"prompt": asked[0].messages, "completion": replies[0], "reward": values[0]}
-        return values
-
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:
-        entries = list(state.log_history)  # of a resumed run those up to its checkpoint: later ones are undone
-        self.log = RunLog(Path(args.output_dir) / "log.jsonl", entries, write=state.is_world_process_zero)
-
-    def on_log(self, args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:
-        entry = state.log_history[-1]
-        answered = "reward" in entry  # this step wrote new answers
-        self.log.add({**entry, "sample": self.last} if answered else entry)
-
-    def on_pre_optimizer_step(
-        self, args: TrainingArguments, state: TrainerState, *_: Any, model: Any = None, **__: Any
-    ) -> None:
-        if args.fp16:  # its scaler meets infinite gradients as a rule, and skips the step
-            return
-        gradients = [p.grad for p in model.parameters() if p.grad is not None]
-        if not torch.stack([gradient.sum() for gradient in gradients]).isfinite().all():
-            raise loop.not_finite("a gradient is NaN or infinite", state)
+  def on_pre_optimizer_step(
+    self, args: TrainingArguments, state: TrainerState, *_: Any, model: Any = None, **__: Any
+  ) -> None:
+    if args.fp16:  # its scaler meets infinite gradients as a rule, and skips the step
+      return
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    if not torch.stack([gradient.sum() for gradient in gradients]).isfinite().all():
+      raise loop.not_finite("a gradient is NaN or infinite", state)

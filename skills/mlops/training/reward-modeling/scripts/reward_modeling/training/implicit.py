@@ -34,123 +34,119 @@ from .settings import DataSettings, Settings
 from .steps import StepLabels
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase, TrainingArguments
+  from transformers import PreTrainedTokenizerBase, TrainingArguments
 
 
 def answer_log_probs(model: Any, ids: Tensor, mask: Tensor, starts: Tensor) -> Tensor:
-    """[S] sums over the tokens after `starts` [S]. ids, mask: [S, T], padded on the right."""
-    logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, :-1].float()
-    tokens = -F.cross_entropy(logits.transpose(1, 2), ids[:, 1:], reduction="none")
-    places = torch.arange(ids.shape[1] - 1, device=ids.device)
-    return (tokens * (mask[:, 1:].bool() & (places >= starts[:, None]))).sum(1)
+  """[S] sums over the tokens after `starts` [S]. ids, mask: [S, T], padded on the right."""
+  logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, :-1].float()
+  tokens = -F.cross_entropy(logits.transpose(1, 2), ids[:, 1:], reduction="none")
+  places = torch.arange(ids.shape[1] - 1, device=ids.device)
+  return (tokens * (mask[:, 1:].bool() & (places >= starts[:, None]))).sum(1)
 
 
 class ImplicitTrainer(ProcessTrainer):
-    def __init__(self, model: Any, *, ratio: LogRatio, **kwargs: Any):
-        super().__init__(model, **kwargs)
-        self.ratio, self.compute_metrics = ratio, None
+  def __init__(self, model: Any, *, ratio: LogRatio, **kwargs: Any):
+    super().__init__(model, **kwargs)
+    self.ratio, self.compute_metrics = ratio, None
 
-    def compute_loss(
-        self, model: Any, inputs: dict[str, Tensor], return_outputs: bool = False, num_items_in_batch: Any = None
-    ):
-        labeled = inputs["labels"] != IGNORED
-        starts = labeled.int().argmax(1)
-        read = (inputs["input_ids"], inputs["attention_mask"], starts)
-        with torch.no_grad():
-            before = answer_log_probs(self.ratio.reference, *read)
-        rewards = self.ratio.scale * (answer_log_probs(model, *read) - before)
-        labels = inputs["labels"].gather(1, starts[:, None])[:, 0]
-        count = labeled.sum() if num_items_in_batch is None else num_items_in_batch
-        loss = 2 * F.binary_cross_entropy_with_logits(rewards, labels, reduction="sum") / count
-        loop.check_finite(loss, model, self.state)
-        return (loss, {"logits": rewards}) if return_outputs else loss
+  def compute_loss(
+    self, model: Any, inputs: dict[str, Tensor], return_outputs: bool = False, num_items_in_batch: Any = None
+  ):
+    labeled = inputs["labels"] != IGNORED
+    starts = labeled.int().argmax(1)
+    read = (inputs["input_ids"], inputs["attention_mask"], starts)
+    with torch.no_grad():
+      before = answer_log_probs(self.ratio.reference, *read)
+    rewards = self.ratio.scale * (answer_log_probs(model, *read) - before)
+    labels = inputs["labels"].gather(1, starts[:, None])[:, 0]
+    count = labeled.sum() if num_items_in_batch is None else num_items_in_batch
+    loss = 2 * F.binary_cross_entropy_with_logits(rewards, labels, reduction="sum") / count
+    loop.check_finite(loss, model, self.state)
+    return (loss, {"logits": rewards}) if return_outputs else loss
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImplicitRewards(StepLabels):
-    """For `runs.train`."""
+  """For `runs.train`."""
 
-    task_type: ClassVar = "CAUSAL_LM"
+  task_type: ClassVar = "CAUSAL_LM"
 
-    def __post_init__(self) -> None:
-        given = [name for name in super().loss if getattr(self, name) != getattr(StepLabels, name)]
-        if given:
-            raise UsageError(
-                f"--{given[0]} is for labels of steps", hint="leave it out, or leave out --objective implicit"
-            )
+  def __post_init__(self) -> None:
+    given = [name for name in super().loss if getattr(self, name) != getattr(StepLabels, name)]
+    if given:
+      raise UsageError(f"--{given[0]} is for labels of steps", hint="leave it out, or leave out --objective implicit")
 
-    @property
-    def loss(self) -> dict[str, Any]:
-        return {"objective": self.objective, "beta": self.beta}
+  @property
+  def loss(self) -> dict[str, Any]:
+    return {"objective": self.objective, "beta": self.beta}
 
-    def load(self, settings: Settings) -> checkpoints.Loaded:
-        path = settings.model_name_or_path
-        policy = Policy.from_pretrained(path, chat_template_path=settings.chat_template_path, device="cpu")
-        policy.model.generation_config = policy.generation_config
-        start = str(Path(path).resolve()) if Path(path).exists() else path
-        policy.model.config.implicit_reward = {"reference": start, "beta": self.beta}
-        return checkpoints.Loaded(policy.model, policy.tokenizer, "language model", [])
+  def load(self, settings: Settings) -> checkpoints.Loaded:
+    path = settings.model_name_or_path
+    policy = Policy.from_pretrained(path, chat_template_path=settings.chat_template_path, device="cpu")
+    policy.model.generation_config = policy.generation_config
+    start = str(Path(path).resolve()) if Path(path).exists() else path
+    policy.model.config.implicit_reward = {"reference": start, "beta": self.beta}
+    return checkpoints.Loaded(policy.model, policy.tokenizer, "language model", [])
 
-    def read(self, settings: DataSettings) -> Data:
-        return read_data(settings, "answers", self.answers)[0].split(settings)
+  def read(self, settings: DataSettings) -> Data:
+    return read_data(settings, "answers", self.answers)[0].split(settings)
 
-    def answers(self, records: Records) -> list[Solution]:
-        found, separator = [], self.step_separator or STEP_SEPARATOR
-        for row in to_score(records, steps=True).rows:
-            if not all(0 <= score <= 1 for score in row.scores or [-1]):
-                hint = (
-                    "give pairs, `completion` with a true or false `label`, or `completions` with `scores` from 0 to 1"
-                )
-                raise DataError("the answers are not labeled as right or wrong", where=row.origin, hint=hint)
-            for completion, score in zip(row.completions, row.scores, strict=True):
-                steps = steps_in(Conversation(row.prompt, completion, row.tools, row.origin), separator)
-                labels = [float(score), *[None] * (len(steps) - 1), float(score)]
-                found.append(Solution(row.prompt, steps, labels, origin=row.origin))
-        return found
+  def answers(self, records: Records) -> list[Solution]:
+    found, separator = [], self.step_separator or STEP_SEPARATOR
+    for row in to_score(records, steps=True).rows:
+      if not all(0 <= score <= 1 for score in row.scores or [-1]):
+        hint = "give pairs, `completion` with a true or false `label`, or `completions` with `scores` from 0 to 1"
+        raise DataError("the answers are not labeled as right or wrong", where=row.origin, hint=hint)
+      for completion, score in zip(row.completions, row.scores, strict=True):
+        steps = steps_in(Conversation(row.prompt, completion, row.tools, row.origin), separator)
+        labels = [float(score), *[None] * (len(steps) - 1), float(score)]
+        found.append(Solution(row.prompt, steps, labels, origin=row.origin))
+    return found
 
-    def renderer(self, tokenizer: PreTrainedTokenizerBase, **common: Any) -> LogRatioRenderer:
-        if common["text_format"] != "chat":
-            raise UsageError("--objective implicit writes the chat template", hint="leave out --text_format")
-        rules = {**common, "scored_at": "last_token", "overlong": "error" if self.overlong == "error" else "drop"}
-        return LogRatioRenderer(tokenizer, step_separator=self.step_separator or default_separator(tokenizer), **rules)
+  def renderer(self, tokenizer: PreTrainedTokenizerBase, **common: Any) -> LogRatioRenderer:
+    if common["text_format"] != "chat":
+      raise UsageError("--objective implicit writes the chat template", hint="leave out --text_format")
+    rules = {**common, "scored_at": "last_token", "overlong": "error" if self.overlong == "error" else "drop"}
+    return LogRatioRenderer(tokenizer, step_separator=self.step_separator or default_separator(tokenizer), **rules)
 
-    def audited(self, data: Data, renderer: LogRatioRenderer, settings: DataSettings) -> Data:
-        return data  # labels of answers are not labels of steps
+  def audited(self, data: Data, renderer: LogRatioRenderer, settings: DataSettings) -> Data:
+    return data  # labels of answers are not labels of steps
 
-    def fit(
-        self, model: Any, renderer: LogRatioRenderer, rows: Rows, config: TrainingArguments, **run: Any
-    ) -> tuple[Any, dict[str, Any]]:
-        own = {"ratio": log_ratio(model.to(config.device)), "loss": self.loss, "data_collator": StepCollator(0)}
-        return loop.fit(ImplicitTrainer, model, renderer, rows, config, **own, **run)
+  def fit(
+    self, model: Any, renderer: LogRatioRenderer, rows: Rows, config: TrainingArguments, **run: Any
+  ) -> tuple[Any, dict[str, Any]]:
+    own = {"ratio": log_ratio(model.to(config.device)), "loss": self.loss, "data_collator": StepCollator(0)}
+    return loop.fit(ImplicitTrainer, model, renderer, rows, config, **own, **run)
 
-    def evaluate(
-        self, model: Any, renderer: LogRatioRenderer, held_out: Sequence[Solution], trained_on: Sequence[Solution]
-    ) -> tuple[StepEvaluation | None, list[float], str]:
-        """Of last steps alone: an answer is taken for right where its reward is above 0."""
-        scorer = ProcessRewardModel(log_ratio(model), renderer)
-        scorer.value = float
-        rows = [replace(one, labels=one.labels[1:]) for one in held_out or trained_on]
-        evaluation = evaluate_steps(scorer, rows, threshold=0.0)
-        rewards = [row["step_rewards"][-1] for row in evaluation.rows]
-        return evaluation if held_out else None, [one for one in rewards if one is not None], "answers"
+  def evaluate(
+    self, model: Any, renderer: LogRatioRenderer, held_out: Sequence[Solution], trained_on: Sequence[Solution]
+  ) -> tuple[StepEvaluation | None, list[float], str]:
+    """Of last steps alone: an answer is taken for right where its reward is above 0."""
+    scorer = ProcessRewardModel(log_ratio(model), renderer)
+    scorer.value = float
+    rows = [replace(one, labels=one.labels[1:]) for one in held_out or trained_on]
+    evaluation = evaluate_steps(scorer, rows, threshold=0.0)
+    rewards = [row["step_rewards"][-1] for row in evaluation.rows]
+    return evaluation if held_out else None, [one for one in rewards if one is not None], "answers"
 
-    def save(self, model: Any, renderer: LogRatioRenderer, output_dir: str, **_: Any) -> dict[str, Any]:
-        """A causal language model whose config says what its reward is, for `public_families.implicit_family`."""
-        with staged(output_dir) as folder:
-            if hasattr(model, "merge_and_unload"):
-                model.save_pretrained(folder / checkpoints.ADAPTER)
-                model = model.merge_and_unload()
-            golden = golden_ratios(log_ratio(model), renderer)
-            own = {"step_separator": renderer.step_separator, "max_length": renderer.max_length, "golden": golden}
-            model.config.implicit_reward = model.config.implicit_reward | own
-            model.save_pretrained(folder)
-            renderer.tokenizer.save_pretrained(folder)
-            again = ProcessRewardModel.from_pretrained(str(folder), device=str(model.device))
-            difference = check_golden(golden_ratios(again.model, again.renderer), golden)
-        return {"fingerprint": renderer.fingerprint, "reload_difference": difference}
+  def save(self, model: Any, renderer: LogRatioRenderer, output_dir: str, **_: Any) -> dict[str, Any]:
+    """A causal language model whose config says what its reward is, for `public_families.implicit_family`."""
+    with staged(output_dir) as folder:
+      if hasattr(model, "merge_and_unload"):
+        model.save_pretrained(folder / checkpoints.ADAPTER)
+        model = model.merge_and_unload()
+      golden = golden_ratios(log_ratio(model), renderer)
+      own = {"step_separator": renderer.step_separator, "max_length": renderer.max_length, "golden": golden}
+      model.config.implicit_reward = model.config.implicit_reward | own
+      model.save_pretrained(folder)
+      renderer.tokenizer.save_pretrained(folder)
+      again = ProcessRewardModel.from_pretrained(str(folder), device=str(model.device))
+      difference = check_golden(golden_ratios(again.model, again.renderer), golden)
+    return {"fingerprint": renderer.fingerprint, "reload_difference": difference}
 
 
 def log_ratio(model: Any) -> LogRatio:
-    own = unwrapped(model).config.implicit_reward
-    start = Policy.from_pretrained(own["reference"], device=str(model.device)).model
-    return LogRatio(model.eval(), start, own["beta"], of_steps=True)
+  own = unwrapped(model).config.implicit_reward
+  start = Policy.from_pretrained(own["reference"], device=str(model.device)).model
+  return LogRatio(model.eval(), start, own["beta"], of_steps=True)

@@ -20,188 +20,188 @@ from ..terminal import QUIET_SECONDS, console, log
 from . import configuration, resuming, sharding
 
 if TYPE_CHECKING:
-    from peft import PeftConfig
-    from rich.progress import Progress
+  from peft import PeftConfig
+  from rich.progress import Progress
 
-    from ..rendering import Renderer
-    from .data import Rows
+  from ..rendering import Renderer
+  from .data import Rows
 
 SHOWN_BESIDE_BAR = ("loss", "accuracy", "eval_accuracy")
 SHOWN_VALUES = (
-    *("loss", "eval_loss", "accuracy", "eval_accuracy", "margin", "eval_margin"),
-    *("reward", "kl", "entropy", "completions/mean_length", "learning_rate"),
+  *("loss", "eval_loss", "accuracy", "eval_accuracy", "margin", "eval_margin"),
+  *("reward", "kl", "entropy", "completions/mean_length", "learning_rate"),
 )
 SUMMARIZED = (
-    *("learning_rate", "per_device_train_batch_size", "gradient_accumulation_steps", "num_train_epochs"),
-    *("bf16", "fp16", "seed", "world_size"),
+  *("learning_rate", "per_device_train_batch_size", "gradient_accumulation_steps", "num_train_epochs"),
+  *("bf16", "fp16", "seed", "world_size"),
 )
 
 
 def without_dropout(model: torch.nn.Module) -> torch.nn.Module:
-    for module in model.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0
-        if isinstance(getattr(module, "attention_dropout", None), float):  # used as a number, without a layer
-            module.attention_dropout = 0.0
-    return model
+  for module in model.modules():
+    if isinstance(module, torch.nn.Dropout):
+      module.p = 0.0
+    if isinstance(getattr(module, "attention_dropout", None), float):  # used as a number, without a layer
+      module.attention_dropout = 0.0
+  return model
 
 
 def not_finite(what: str, state: TrainerState) -> RunError:
-    return RunError(
-        f"{what} at step {state.global_step + 1}",
-        hint="lower --learning_rate, or continue from the last checkpoint with --resume_from_checkpoint",
-    )
+  return RunError(
+    f"{what} at step {state.global_step + 1}",
+    hint="lower --learning_rate, or continue from the last checkpoint with --resume_from_checkpoint",
+  )
 
 
 def check_finite(loss: torch.Tensor, model: torch.nn.Module, state: TrainerState) -> None:
-    """At every step, in training: transformers logs the mean of those before it."""
-    if model.training and not torch.isfinite(loss):
-        raise not_finite(f"the loss became {loss.item()}", state)
+  """At every step, in training: transformers logs the mean of those before it."""
+  if model.training and not torch.isfinite(loss):
+    raise not_finite(f"the loss became {loss.item()}", state)
 
 
 def fit(
-    trainer_class: type[Trainer],
-    model: torch.nn.Module,
-    renderer: Renderer,
-    rows: Rows,
-    arguments: Arguments,
-    *,
-    head: str,
-    eval_rows: Rows | None = None,
-    peft_config: PeftConfig | None = None,
-    resume: str | None = None,
-    loss: dict[str, Any],
-    within: Callable[[Trainer], contextlib.AbstractContextManager[str | None]] | None = None,
-    **own: Any,
+  trainer_class: type[Trainer],
+  model: torch.nn.Module,
+  renderer: Renderer,
+  rows: Rows,
+  arguments: Arguments,
+  *,
+  head: str,
+  eval_rows: Rows | None = None,
+  peft_config: PeftConfig | None = None,
+  resume: str | None = None,
+  loss: dict[str, Any],
+  within: Callable[[Trainer], contextlib.AbstractContextManager[str | None]] | None = None,
+  **own: Any,
 ) -> tuple[torch.nn.Module, dict[str, Any]]:
-    """Train a reward model. Returns what `run` returns.
+  """Train a reward model. Returns what `run` returns.
 
-    loss: settings that must be the same for a run to be resumed. within: a block for the run that yields why batches are padded.
-    own: arguments of this class of trainer.
-    Raises ModelError when the trainer refuses the model, RunError for a NaN or infinite loss or a run that cannot be resumed.
-    """
-    identity = {name: getattr(arguments, name) for name in resuming.IDENTITY_FIELDS} | loss
-    identity["lora"] = peft_config and list(configuration.lora_summary(peft_config).values())
-    identity["in_4bit"] = quantized.is_quantized(model)
-    identity = {name: str(value) for name, value in identity.items()}
-    identity |= {"data_sha256": resuming.rows_digest(rows.dataset), "fingerprint": renderer.fingerprint, "head": head}
-    resuming.start_run(arguments.output_dir, arguments.process_index, identity, resume)
-    sharding.shard_on_cpus_too(arguments)
-    if quantized.is_quantized(model):
-        model, peft_config = quantized.with_adapter(model, peft_config), None
-        quantized.compute_in(model, torch.bfloat16 if arguments.bf16 else torch.float32)
-    try:
-        trainer = trainer_class(
-            model=model,
-            args=arguments,
-            train_dataset=rows.dataset,
-            eval_dataset=eval_rows.dataset if eval_rows else None,
-            processing_class=renderer.tokenizer,
-            peft_config=peft_config,
-            **own,
-        )
-    except (ValueError, TypeError) as error:
-        raise ModelError(f"the model cannot be trained: {error}") from error
-    log(f"training: {rows.size} in {len(rows.dataset)} rows, {arguments.world_size} process(es)")
-    plain = sharding.skeleton(trainer)
-    if (arguments.bf16 or arguments.fp16) and head in ("new", "loaded"):
-        from ..heads import keep_head_in_float32
+  loss: settings that must be the same for a run to be resumed. within: a block for the run that yields why batches are padded.
+  own: arguments of this class of trainer.
+  Raises ModelError when the trainer refuses the model, RunError for a NaN or infinite loss or a run that cannot be resumed.
+  """
+  identity = {name: getattr(arguments, name) for name in resuming.IDENTITY_FIELDS} | loss
+  identity["lora"] = peft_config and list(configuration.lora_summary(peft_config).values())
+  identity["in_4bit"] = quantized.is_quantized(model)
+  identity = {name: str(value) for name, value in identity.items()}
+  identity |= {"data_sha256": resuming.rows_digest(rows.dataset), "fingerprint": renderer.fingerprint, "head": head}
+  resuming.start_run(arguments.output_dir, arguments.process_index, identity, resume)
+  sharding.shard_on_cpus_too(arguments)
+  if quantized.is_quantized(model):
+    model, peft_config = quantized.with_adapter(model, peft_config), None
+    quantized.compute_in(model, torch.bfloat16 if arguments.bf16 else torch.float32)
+  try:
+    trainer = trainer_class(
+      model=model,
+      args=arguments,
+      train_dataset=rows.dataset,
+      eval_dataset=eval_rows.dataset if eval_rows else None,
+      processing_class=renderer.tokenizer,
+      peft_config=peft_config,
+      **own,
+    )
+  except (ValueError, TypeError) as error:
+    raise ModelError(f"the model cannot be trained: {error}") from error
+  log(f"training: {rows.size} in {len(rows.dataset)} rows, {arguments.world_size} process(es)")
+  plain = sharding.skeleton(trainer)
+  if (arguments.bf16 or arguments.fp16) and head in ("new", "loaded"):
+    from ..heads import keep_head_in_float32
 
-        keep_head_in_float32(trainer.model)
-    with within(trainer) if within else contextlib.nullcontext("this kind is not packed") as why_padded:
-        model, summary = run(trainer, resume)
-    summary["batches"] = f"padded, since {why_padded}" if why_padded else "packed"
-    quantized.compute_in(model, torch.float32)
-    return (sharding.gathered(model, plain, arguments.device) if plain is not None else model), summary
+    keep_head_in_float32(trainer.model)
+  with within(trainer) if within else contextlib.nullcontext("this kind is not packed") as why_padded:
+    model, summary = run(trainer, resume)
+  summary["batches"] = f"padded, since {why_padded}" if why_padded else "packed"
+  quantized.compute_in(model, torch.float32)
+  return (sharding.gathered(model, plain, arguments.device) if plain is not None else model), summary
 
 
 def run(trainer: Trainer, resume: str | None) -> tuple[torch.nn.Module, dict[str, Any]]:
-    """Returns the model in memory (a PEFT model where one is trained) and a summary."""
-    arguments = trainer.args
-    for other in (PrinterCallback, ProgressCallback):
-        trainer.remove_callback(other)
-    watch, batches = Watch(), trainer.get_batch_samples
-    trainer.add_callback(watch)
-    trainer.get_batch_samples = lambda *more: ([], None) if watch.was_complete else batches(*more)
-    if resume:
-        log(f"continuing from {resume}")
-    try:
-        result = trainer.train(resume_from_checkpoint=resume)
-    except BaseException as error:  # Ctrl-C and a full disk included: what was being written then is of no use
-        if arguments.process_index == 0:
-            discard_checkpoints(arguments.output_dir, only_incomplete=True)
-        if resume and not watch.began:
-            resuming.explain_unreadable(error, resume)
-        if isinstance(error, KeyboardInterrupt):
-            newest = last_complete_checkpoint(arguments.output_dir)
-            log(
-                f"{newest} is complete: the same command with --resume_from_checkpoint continues from it"
-                if newest
-                else "no checkpoint is complete yet: --save_steps says how often one is written"
-            )
-        raise
-    if resume and arguments.process_index == 0:  # killed before an old one was deleted, and no step was left to do it
-        rotate_checkpoints(arguments.output_dir, arguments.save_total_limit, trainer.state.best_model_checkpoint)
-    summary = {
-        "train_loss": result.training_loss,  # of a resumed run, of the steps since its checkpoint
-        "steps": result.global_step,
-        "seconds": result.metrics.get("train_runtime"),
-        "log": [entry for entry in trainer.state.log_history if "loss" in entry or "eval_loss" in entry],
-        **{name: getattr(arguments, name) for name in SUMMARIZED},
-    }
-    return trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False), summary
+  """Returns the model in memory (a PEFT model where one is trained) and a summary."""
+  arguments = trainer.args
+  for other in (PrinterCallback, ProgressCallback):
+    trainer.remove_callback(other)
+  watch, batches = Watch(), trainer.get_batch_samples
+  trainer.add_callback(watch)
+  trainer.get_batch_samples = lambda *more: ([], None) if watch.was_complete else batches(*more)
+  if resume:
+    log(f"continuing from {resume}")
+  try:
+    result = trainer.train(resume_from_checkpoint=resume)
+  except BaseException as error:  # Ctrl-C and a full disk included: what was being written then is of no use
+    if arguments.process_index == 0:
+      discard_checkpoints(arguments.output_dir, only_incomplete=True)
+    if resume and not watch.began:
+      resuming.explain_unreadable(error, resume)
+    if isinstance(error, KeyboardInterrupt):
+      newest = last_complete_checkpoint(arguments.output_dir)
+      log(
+        f"{newest} is complete: the same command with --resume_from_checkpoint continues from it"
+        if newest
+        else "no checkpoint is complete yet: --save_steps says how often one is written"
+      )
+    raise
+  if resume and arguments.process_index == 0:  # killed before an old one was deleted, and no step was left to do it
+    rotate_checkpoints(arguments.output_dir, arguments.save_total_limit, trainer.state.best_model_checkpoint)
+  summary = {
+    "train_loss": result.training_loss,  # of a resumed run, of the steps since its checkpoint
+    "steps": result.global_step,
+    "seconds": result.metrics.get("train_runtime"),
+    "log": [entry for entry in trainer.state.log_history if "loss" in entry or "eval_loss" in entry],
+    **{name: getattr(arguments, name) for name in SUMMARIZED},
+  }
+  return trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False), summary
 
 
 class Watch(TrainerCallback):
-    def __init__(self) -> None:
-        self.bar: Progress | None = None
-        self.last_line = -QUIET_SECONDS
-        self.began = False  # a step, after all of a checkpoint was read
-        self.was_complete = False
+  def __init__(self) -> None:
+    self.bar: Progress | None = None
+    self.last_line = -QUIET_SECONDS
+    self.began = False  # a step, after all of a checkpoint was read
+    self.was_complete = False
 
-    def on_epoch_begin(self, args: Arguments, state: TrainerState, control: TrainerControl, *_: Any, **__: Any) -> None:
-        """A checkpoint of the last step, in mid-epoch: transformers would train one more before it looks."""
-        self.was_complete = control.should_training_stop = state.global_step >= state.max_steps
+  def on_epoch_begin(self, args: Arguments, state: TrainerState, control: TrainerControl, *_: Any, **__: Any) -> None:
+    """A checkpoint of the last step, in mid-epoch: transformers would train one more before it looks."""
+    self.was_complete = control.should_training_stop = state.global_step >= state.max_steps
 
-    def on_step_begin(self, *_: Any, **__: Any) -> None:
-        self.began = True
+  def on_step_begin(self, *_: Any, **__: Any) -> None:
+    self.began = True
 
-    def on_save(self, args: Arguments, state: TrainerState, *_: Any, **__: Any) -> None:
-        from accelerate import PartialState
+  def on_save(self, args: Arguments, state: TrainerState, *_: Any, **__: Any) -> None:
+    from accelerate import PartialState
 
-        PartialState().wait_for_everyone()  # each process writes a part
-        if state.is_world_process_zero:
-            resuming.seal(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+    PartialState().wait_for_everyone()  # each process writes a part
+    if state.is_world_process_zero:
+      resuming.seal(Path(args.output_dir) / f"checkpoint-{state.global_step}")
 
-    def on_train_begin(self, args: Arguments, state: TrainerState, *_: Any, **__: Any) -> None:
-        if state.is_world_process_zero and console().is_terminal:
-            from rich.progress import Progress
+  def on_train_begin(self, args: Arguments, state: TrainerState, *_: Any, **__: Any) -> None:
+    if state.is_world_process_zero and console().is_terminal:
+      from rich.progress import Progress
 
-            self.bar = Progress(console=console())
-            self.task = self.bar.add_task("training", total=state.max_steps, completed=state.global_step)
-            self.bar.start()
+      self.bar = Progress(console=console())
+      self.task = self.bar.add_task("training", total=state.max_steps, completed=state.global_step)
+      self.bar.start()
 
-    def on_step_end(self, args: Arguments, state: TrainerState, *_: Any, **__: Any) -> None:
-        if self.bar:
-            self.bar.update(self.task, completed=state.global_step)
+  def on_step_end(self, args: Arguments, state: TrainerState, *_: Any, **__: Any) -> None:
+    if self.bar:
+      self.bar.update(self.task, completed=state.global_step)
 
-    def on_log(
-        self, args: Arguments, state: TrainerState, *_: Any, logs: dict[str, float] | None = None, **__: Any
-    ) -> None:
-        if not state.is_world_process_zero or not logs:
-            return
-        names = SHOWN_BESIDE_BAR if self.bar else SHOWN_VALUES
-        shown = "  ".join(f"{name} {float(logs[name]):.4g}" for name in names if name in logs)
-        if self.bar:
-            self.bar.update(self.task, description=f"training  {shown}")
-            return
-        # Where every step is logged, for a file, a line each few seconds is enough to read.
-        due = args.logging_steps != 1 or time.monotonic() - self.last_line >= QUIET_SECONDS
-        if shown and (due or "eval_loss" in logs or state.global_step == state.max_steps):
-            self.last_line = time.monotonic()
-            log(f"step {state.global_step}/{state.max_steps}  {shown}")
+  def on_log(
+    self, args: Arguments, state: TrainerState, *_: Any, logs: dict[str, float] | None = None, **__: Any
+  ) -> None:
+    if not state.is_world_process_zero or not logs:
+      return
+    names = SHOWN_BESIDE_BAR if self.bar else SHOWN_VALUES
+    shown = "  ".join(f"{name} {float(logs[name]):.4g}" for name in names if name in logs)
+    if self.bar:
+      self.bar.update(self.task, description=f"training  {shown}")
+      return
+    # Where every step is logged, for a file, a line each few seconds is enough to read.
+    due = args.logging_steps != 1 or time.monotonic() - self.last_line >= QUIET_SECONDS
+    if shown and (due or "eval_loss" in logs or state.global_step == state.max_steps):
+      self.last_line = time.monotonic()
+      log(f"step {state.global_step}/{state.max_steps}  {shown}")
 
-    def on_train_end(self, *_: Any, **__: Any) -> None:
-        if self.bar:
-            self.bar.stop()
-            self.bar = None
+  def on_train_end(self, *_: Any, **__: Any) -> None:
+    if self.bar:
+      self.bar.stop()
+      self.bar = None

@@ -26,8 +26,8 @@ from ..terminal import log
 from .loop import without_dropout
 
 if TYPE_CHECKING:
-    from peft import PeftModel
-    from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+  from peft import PeftModel
+  from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 _ASKED = {"role": "user", "content": "Is it?"}
 _ANSWERED = "Indeed"
@@ -35,239 +35,239 @@ _ANSWERED = "Indeed"
 
 @dataclass
 class Policy:
-    """A causal language model (or a PEFT model around one), in fp32, without dropout.
+  """A causal language model (or a PEFT model around one), in fp32, without dropout.
 
-    end_tokens: any of them ends an answer. gap: what the chat template writes between the generation prompt and an answer.
-    generation_config: as it came, put back on saving.
+  end_tokens: any of them ends an answer. gap: what the chat template writes between the generation prompt and an answer.
+  generation_config: as it came, put back on saving.
+  """
+
+  model: PreTrainedModel | PeftModel
+  renderer: Renderer
+  end_tokens: tuple[int, ...]
+  gap: str
+  generation_config: GenerationConfig
+
+  @classmethod
+  def from_pretrained(
+    cls,
+    path: str,
+    *,
+    chat_template_path: str | None = None,
+    stop_token_id: int | None = None,
+    device: str | None = None,
+  ) -> Policy:
+    """From a folder or hub id, or the folder of a LoRA adapter, which is merged.
+
+    stop_token_id: the only token that ends an answer, instead of all known ones.
+    Raises ModelError when it is not a causal language model, has no chat template or nothing that ends an answer.
     """
+    from transformers import GenerationConfig
 
-    model: PreTrainedModel | PeftModel
-    renderer: Renderer
-    end_tokens: tuple[int, ...]
-    gap: str
-    generation_config: GenerationConfig
+    adapter, path = path, _base_of(path)
+    architecture = checkpoints.architecture_of(checkpoints.read_config(path))
+    if "ForSequenceClassification" in architecture or "ForTokenClassification" in architecture:
+      raise ModelError(
+        f"{path} is not a policy: its architecture is {architecture}, which writes no text",
+        hint="give the model to be optimized here, and the reward model as --reward_model_path",
+      )
+    tokenizer = checkpoints.read_tokenizer(adapter if (Path(adapter) / "tokenizer_config.json").exists() else path)
+    tokenizer.chat_template = checkpoints.read_chat_template(chat_template_path) or tokenizer.chat_template
+    if not tokenizer.chat_template:
+      raise ModelError(
+        f"the tokenizer of {path} has no chat template: how the policy was asked in its fine-tuning is not known",
+        hint="name it with --chat_template_path (a .jinja file, or a model that has it)",
+      )
+    model, notes = _read(path)
+    checkpoints.check_embedded(path, tokenizer, model.get_input_embeddings().num_embeddings)
+    for note in notes:
+      log(f"policy {path}: {note}")
+    if adapter != path:
+      from peft import PeftModel
 
-    @classmethod
-    def from_pretrained(
-        cls,
-        path: str,
-        *,
-        chat_template_path: str | None = None,
-        stop_token_id: int | None = None,
-        device: str | None = None,
-    ) -> Policy:
-        """From a folder or hub id, or the folder of a LoRA adapter, which is merged.
+      model = PeftModel.from_pretrained(model, adapter).merge_and_unload()
+    renderer = Renderer(tokenizer, max_length=None)
+    gap, after = _around_answer(renderer)
+    listed = model.generation_config.eos_token_id
+    listed = listed if isinstance(listed, list) else [listed]
+    several = [stop_token_id] if stop_token_id is not None else [tokenizer.eos_token_id, *listed, after]
+    known = tuple(dict.fromkeys(token for token in several if token is not None))
+    if not known:
+      raise ModelError(
+        f"{path} has no EOS token: nothing would end an answer",
+        hint="name the token that ends its answers with --stop_token_id",
+      )
+    if tokenizer.pad_token is None:  # only ever masked
+      tokenizer.pad_token = tokenizer.convert_ids_to_tokens(known[0])
+    without_dropout(model).eval().to(device or checkpoints.best_device())
+    own, model.generation_config = model.generation_config, GenerationConfig()  # nothing but what `sample` asks for
+    return cls(model, renderer, known, gap, own)
 
-        stop_token_id: the only token that ends an answer, instead of all known ones.
-        Raises ModelError when it is not a causal language model, has no chat template or nothing that ends an answer.
-        """
-        from transformers import GenerationConfig
+  @property
+  def tokenizer(self) -> PreTrainedTokenizerBase:
+    return self.renderer.tokenizer
 
-        adapter, path = path, _base_of(path)
-        architecture = checkpoints.architecture_of(checkpoints.read_config(path))
-        if "ForSequenceClassification" in architecture or "ForTokenClassification" in architecture:
-            raise ModelError(
-                f"{path} is not a policy: its architecture is {architecture}, which writes no text",
-                hint="give the model to be optimized here, and the reward model as --reward_model_path",
-            )
-        tokenizer = checkpoints.read_tokenizer(adapter if (Path(adapter) / "tokenizer_config.json").exists() else path)
-        tokenizer.chat_template = checkpoints.read_chat_template(chat_template_path) or tokenizer.chat_template
-        if not tokenizer.chat_template:
-            raise ModelError(
-                f"the tokenizer of {path} has no chat template: how the policy was asked in its fine-tuning is not known",
-                hint="name it with --chat_template_path (a .jinja file, or a model that has it)",
-            )
-        model, notes = _read(path)
-        checkpoints.check_embedded(path, tokenizer, model.get_input_embeddings().num_embeddings)
-        for note in notes:
-            log(f"policy {path}: {note}")
-        if adapter != path:
-            from peft import PeftModel
+  @property
+  def device(self) -> torch.device:
+    return next(self.model.parameters()).device
 
-            model = PeftModel.from_pretrained(model, adapter).merge_and_unload()
-        renderer = Renderer(tokenizer, max_length=None)
-        gap, after = _around_answer(renderer)
-        listed = model.generation_config.eos_token_id
-        listed = listed if isinstance(listed, list) else [listed]
-        several = [stop_token_id] if stop_token_id is not None else [tokenizer.eos_token_id, *listed, after]
-        known = tuple(dict.fromkeys(token for token in several if token is not None))
-        if not known:
-            raise ModelError(
-                f"{path} has no EOS token: nothing would end an answer",
-                hint="name the token that ends its answers with --stop_token_id",
-            )
-        if tokenizer.pad_token is None:  # only ever masked
-            tokenizer.pad_token = tokenizer.convert_ids_to_tokens(known[0])
-        without_dropout(model).eval().to(device or checkpoints.best_device())
-        own, model.generation_config = model.generation_config, GenerationConfig()  # nothing but what `sample` asks for
-        return cls(model, renderer, known, gap, own)
+  @property
+  def context(self) -> int | None:
+    return positions(unwrapped(self.model))
 
-    @property
-    def tokenizer(self) -> PreTrainedTokenizerBase:
-        return self.renderer.tokenizer
+  def prompt_ids(
+    self, messages: Sequence[Message], tools: list[dict] | None = None, where: Origin | None = None
+  ) -> list[int]:
+    return self.renderer.prompt_ids(messages, tools, where=where)
 
-    @property
-    def device(self) -> torch.device:
-        return next(self.model.parameters()).device
+  def finished(self, ids: Sequence[int]) -> bool:
+    return bool(ids) and ids[-1] in self.end_tokens
 
-    @property
-    def context(self) -> int | None:
-        return positions(unwrapped(self.model))
+  def reply(self, ids: Sequence[int]) -> list[Message]:
+    """An answer as one assistant message, without special tokens and the gap."""
+    text = self.tokenizer.decode(list(ids)[: -1 if self.finished(ids) else None], skip_special_tokens=True)
+    return [{"role": "assistant", "content": text.removeprefix(self.gap)}]
 
-    def prompt_ids(
-        self, messages: Sequence[Message], tools: list[dict] | None = None, where: Origin | None = None
-    ) -> list[int]:
-        return self.renderer.prompt_ids(messages, tools, where=where)
+  def tokens_at(self, ids: list[int], ends: Sequence[int]) -> list[int]:
+    """The token that completes so many characters of the reply, or the last, for each number of `ends`."""
 
-    def finished(self, ids: Sequence[int]) -> bool:
-        return bool(ids) and ids[-1] in self.end_tokens
+    def text(tokens: int) -> str:
+      return self.tokenizer.decode(ids[:tokens], skip_special_tokens=True)
 
-    def reply(self, ids: Sequence[int]) -> list[Message]:
-        """An answer as one assistant message, without special tokens and the gap."""
-        text = self.tokenizer.decode(list(ids)[: -1 if self.finished(ids) else None], skip_special_tokens=True)
-        return [{"role": "assistant", "content": text.removeprefix(self.gap)}]
+    gap = len(self.gap) if text(len(ids)).startswith(self.gap) else 0
+    return [bisect_left(range(1, len(ids)), end + gap, key=lambda tokens: len(text(tokens))) for end in ends]
 
-    def tokens_at(self, ids: list[int], ends: Sequence[int]) -> list[int]:
-        """The token that completes so many characters of the reply, or the last, for each number of `ends`."""
+  def write(self, folder: Path) -> None:
+    sampling, self.model.generation_config = self.model.generation_config, self.generation_config
+    self.model.save_pretrained(folder)
+    self.model.generation_config = sampling
+    self.tokenizer.save_pretrained(folder)
 
-        def text(tokens: int) -> str:
-            return self.tokenizer.decode(ids[:tokens], skip_special_tokens=True)
+  def read(self, folder: Path) -> None:
+    if hasattr(self.model, "merge_and_unload"):
+      from peft import set_peft_model_state_dict
+      from safetensors.torch import load_file
 
-        gap = len(self.gap) if text(len(ids)).startswith(self.gap) else 0
-        return [bisect_left(range(1, len(ids)), end + gap, key=lambda tokens: len(text(tokens))) for end in ends]
-
-    def write(self, folder: Path) -> None:
-        sampling, self.model.generation_config = self.model.generation_config, self.generation_config
-        self.model.save_pretrained(folder)
-        self.model.generation_config = sampling
-        self.tokenizer.save_pretrained(folder)
-
-    def read(self, folder: Path) -> None:
-        if hasattr(self.model, "merge_and_unload"):
-            from peft import set_peft_model_state_dict
-            from safetensors.torch import load_file
-
-            set_peft_model_state_dict(self.model, load_file(folder / "adapter_model.safetensors"))
-        else:
-            self.model.load_state_dict(_read(str(folder))[0].state_dict())
+      set_peft_model_state_dict(self.model, load_file(folder / "adapter_model.safetensors"))
+    else:
+      self.model.load_state_dict(_read(str(folder))[0].state_dict())
 
 
 def _read(path: str) -> tuple[PreTrainedModel, list[str]]:
-    from transformers import AutoModelForCausalLM
+  from transformers import AutoModelForCausalLM
 
-    model, missing, notes = checkpoints.read_model(
-        AutoModelForCausalLM, path, scores=False, strict=True, dtype=torch.float32
-    )
-    if missing:
-        raise ModelError(f"{path} lacks the weights of {len(missing)} layers ({missing[0]}): they would be random")
-    return model, notes
+  model, missing, notes = checkpoints.read_model(
+    AutoModelForCausalLM, path, scores=False, strict=True, dtype=torch.float32
+  )
+  if missing:
+    raise ModelError(f"{path} lacks the weights of {len(missing)} layers ({missing[0]}): they would be random")
+  return model, notes
 
 
 def _base_of(path: str) -> str:
-    adapter = Path(path) / "adapter_config.json"
-    if not adapter.is_file() or (Path(path) / "config.json").is_file():
-        return path
-    config = json.loads(adapter.read_text(encoding="utf-8"))
-    return config["base_model_name_or_path"] if config.get("task_type") == "CAUSAL_LM" else path
+  adapter = Path(path) / "adapter_config.json"
+  if not adapter.is_file() or (Path(path) / "config.json").is_file():
+    return path
+  config = json.loads(adapter.read_text(encoding="utf-8"))
+  return config["base_model_name_or_path"] if config.get("task_type") == "CAUSAL_LM" else path
 
 
 def _around_answer(renderer: Renderer) -> tuple[str, int | None]:
-    """(what the template writes before an answer, the special token it writes after one, if any)."""
-    head = renderer.text([_ASKED], prompt_only=True)
-    whole = renderer.text([_ASKED, {"role": "assistant", "content": _ANSWERED}])
-    before, _, rest = whole.rpartition(_ANSWERED)
-    ids = renderer.tokenizer(rest, add_special_tokens=False)["input_ids"] if rest else []
-    after = ids[0] if ids and ids[0] in renderer.tokenizer.all_special_ids else None
-    return (before.removeprefix(head) if before.startswith(head) else ""), after
+  """(what the template writes before an answer, the special token it writes after one, if any)."""
+  head = renderer.text([_ASKED], prompt_only=True)
+  whole = renderer.text([_ASKED, {"role": "assistant", "content": _ANSWERED}])
+  before, _, rest = whole.rpartition(_ANSWERED)
+  ids = renderer.tokenizer(rest, add_special_tokens=False)["input_ids"] if rest else []
+  after = ids[0] if ids and ids[0] in renderer.tokenizer.all_special_ids else None
+  return (before.removeprefix(head) if before.startswith(head) else ""), after
 
 
 def save_policy(policy: Policy, output_dir: str | Path, summary: object, name: str = "ppo.json") -> None:
-    """A plain causal language model, its adapter merged (and kept in `adapter`), with the summary of its run."""
-    with staged(output_dir) as folder:
-        if hasattr(policy.model, "merge_and_unload"):
-            policy.model.save_pretrained(folder / checkpoints.ADAPTER)
-            policy = replace(policy, model=policy.model.merge_and_unload())
-        policy.write(folder)
-        (folder / name).write_text(to_json(summary, indent=2) + "\n", encoding="utf-8")
+  """A plain causal language model, its adapter merged (and kept in `adapter`), with the summary of its run."""
+  with staged(output_dir) as folder:
+    if hasattr(policy.model, "merge_and_unload"):
+      policy.model.save_pretrained(folder / checkpoints.ADAPTER)
+      policy = replace(policy, model=policy.model.merge_and_unload())
+    policy.write(folder)
+    (folder / name).write_text(to_json(summary, indent=2) + "\n", encoding="utf-8")
 
 
 # ---- answers, each drawn by its own random numbers ----
 
 
 class Draw:
-    """A logits processor that draws the next token by one uniform number a row and step, and leaves greedy search no other."""
+  """A logits processor that draws the next token by one uniform number a row and step, and leaves greedy search no other."""
 
-    def __init__(self, uniforms: Tensor, temperature: float):
-        self.uniforms, self.temperature, self.step = uniforms, temperature, 0
+  def __init__(self, uniforms: Tensor, temperature: float):
+    self.uniforms, self.temperature, self.step = uniforms, temperature, 0
 
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        cumulative = torch.softmax(scores.float() / self.temperature, dim=-1).cumsum(dim=-1)
-        threshold = self.uniforms[:, self.step, None] * cumulative[:, -1:]
-        drawn = torch.searchsorted(cumulative, threshold, right=True).clamp(max=scores.shape[-1] - 1)
-        self.step += 1
-        return torch.full_like(scores, -torch.inf).scatter_(1, drawn, 0.0)
+  def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+    cumulative = torch.softmax(scores.float() / self.temperature, dim=-1).cumsum(dim=-1)
+    threshold = self.uniforms[:, self.step, None] * cumulative[:, -1:]
+    drawn = torch.searchsorted(cumulative, threshold, right=True).clamp(max=scores.shape[-1] - 1)
+    self.step += 1
+    return torch.full_like(scores, -torch.inf).scatter_(1, drawn, 0.0)
 
 
 def uniforms(seed: int, number: int, count: int) -> Tensor:
-    """[count] numbers in [0, 1) of answer `number` of a run with this seed, wherever it is computed."""
-    return torch.from_numpy(numpy.random.default_rng([seed, number]).random(count, dtype=numpy.float32))
+  """[count] numbers in [0, 1) of answer `number` of a run with this seed, wherever it is computed."""
+  return torch.from_numpy(numpy.random.default_rng([seed, number]).random(count, dtype=numpy.float32))
 
 
 def _generate(
-    policy: Policy, prompts: list[list[int]], max_new_tokens: int, temperature: float, draws: Tensor
+  policy: Policy, prompts: list[list[int]], max_new_tokens: int, temperature: float, draws: Tensor
 ) -> list[list[int]]:
-    # Not by vLLM or transformers' continuous batching, which cannot draw by given numbers.
-    from transformers import GenerationConfig, LogitsProcessorList
+  # Not by vLLM or transformers' continuous batching, which cannot draw by given numbers.
+  from transformers import GenerationConfig, LogitsProcessorList
 
-    pad = policy.tokenizer.pad_token_id
-    ids, mask = left_padded(prompts, pad)
-    config = GenerationConfig(
-        max_new_tokens=max_new_tokens, do_sample=False, eos_token_id=list(policy.end_tokens), pad_token_id=pad
-    )
-    drawing = [Draw(draws.to(policy.device), temperature)] if temperature else []
-    written = unwrapped(policy.model).generate(
-        input_ids=ids.to(policy.device),
-        attention_mask=mask.to(policy.device),
-        generation_config=config,
-        logits_processor=LogitsProcessorList(drawing),
-    )
-    return written[:, ids.shape[1] :].tolist()
+  pad = policy.tokenizer.pad_token_id
+  ids, mask = left_padded(prompts, pad)
+  config = GenerationConfig(
+    max_new_tokens=max_new_tokens, do_sample=False, eos_token_id=list(policy.end_tokens), pad_token_id=pad
+  )
+  drawing = [Draw(draws.to(policy.device), temperature)] if temperature else []
+  written = unwrapped(policy.model).generate(
+    input_ids=ids.to(policy.device),
+    attention_mask=mask.to(policy.device),
+    generation_config=config,
+    logits_processor=LogitsProcessorList(drawing),
+  )
+  return written[:, ids.shape[1] :].tolist()
 
 
 def sample(
-    policy: Policy,
-    prompts: Sequence[list[int]],
-    *,
-    max_new_tokens: int,
-    temperature: float = 1.0,
-    seed: int = 0,
-    numbers: Sequence[int] | None = None,
-    batch_size: int = 64,
+  policy: Policy,
+  prompts: Sequence[list[int]],
+  *,
+  max_new_tokens: int,
+  temperature: float = 1.0,
+  seed: int = 0,
+  numbers: Sequence[int] | None = None,
+  batch_size: int = 64,
 ) -> list[list[int]]:
-    """One answer for each prompt, as token ids with the end token where it came. In input order.
+  """One answer for each prompt, as token ids with the end token where it came. In input order.
 
-    numbers: of each answer's random draws (0, 1, 2, ...): the same seed and number give the same answer in any batch, up to
-    rounding of probabilities. temperature 0 takes the most likely token.
-    """
-    numbers = range(len(prompts)) if numbers is None else numbers
-    order = sorted(range(len(prompts)), key=lambda place: len(prompts[place]))
-    answers: list[list[int]] = [[] for _ in prompts]
-    with torch.inference_mode():
-        for start in range(0, len(order), batch_size):
-            places = order[start : start + batch_size]
-            draws = torch.stack([uniforms(seed, numbers[place], max_new_tokens) for place in places])
-            rows = _generate(policy, [prompts[place] for place in places], max_new_tokens, temperature, draws)
-            for place, row in zip(places, rows, strict=True):
-                answers[place] = up_to_end(row, policy.end_tokens)
-    return answers
+  numbers: of each answer's random draws (0, 1, 2, ...): the same seed and number give the same answer in any batch, up to
+  rounding of probabilities. temperature 0 takes the most likely token.
+  """
+  numbers = range(len(prompts)) if numbers is None else numbers
+  order = sorted(range(len(prompts)), key=lambda place: len(prompts[place]))
+  answers: list[list[int]] = [[] for _ in prompts]
+  with torch.inference_mode():
+    for start in range(0, len(order), batch_size):
+      places = order[start : start + batch_size]
+      draws = torch.stack([uniforms(seed, numbers[place], max_new_tokens) for place in places])
+      rows = _generate(policy, [prompts[place] for place in places], max_new_tokens, temperature, draws)
+      for place, row in zip(places, rows, strict=True):
+        answers[place] = up_to_end(row, policy.end_tokens)
+  return answers
 
 
 def up_to_end(row: list[int], end_tokens: Sequence[int]) -> list[int]:
-    """With the token; padding follows it."""
-    return next((row[: place + 1] for place, token in enumerate(row) if token in end_tokens), row)
+  """With the token; padding follows it."""
+  return next((row[: place + 1] for place, token in enumerate(row) if token in end_tokens), row)
 
 
 def left_padded(rows: Sequence[Sequence[int]], pad_token_id: int) -> tuple[Tensor, Tensor]:
-    """(ids, mask), both [rows, longest row]: every row ends in the last column."""
-    ids, mask = right_padded([row[::-1] for row in rows], pad_token_id)
-    return ids.flip(1), mask.flip(1)
+  """(ids, mask), both [rows, longest row]: every row ends in the last column."""
+  ids, mask = right_padded([row[::-1] for row in rows], pad_token_id)
+  return ids.flip(1), mask.flip(1)

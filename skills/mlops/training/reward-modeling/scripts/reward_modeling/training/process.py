@@ -15,102 +15,102 @@ from ..packing import right_padded
 from . import loop
 
 if TYPE_CHECKING:
-    from peft import PeftConfig
+  from peft import PeftConfig
 
 IGNORED = -100.0
 """The label of a token at which no step is scored."""
 
 
 def step_loss(
-    logits: Tensor,
-    labels: Tensor,
-    *,
-    weights: tuple[float, float] = (1.0, 1.0),
-    count: Tensor | int | None = None,
+  logits: Tensor,
+  labels: Tensor,
+  *,
+  weights: tuple[float, float] = (1.0, 1.0),
+  count: Tensor | int | None = None,
 ) -> Tensor:
-    """Cross-entropy of a step's label with the softmax of its two logits: mean over labeled tokens, in fp32. Returns [].
+  """Cross-entropy of a step's label with the softmax of its two logits: mean over labeled tokens, in fp32. Returns [].
 
-    logits: [S, T, 2], label 1 is "correct". labels: [S, T], the probability that the step is correct, IGNORED elsewhere.
-    weights: of an incorrect and of a correct step. count: what the sum is divided by (the labeled tokens here).
-    arXiv:2312.08935; for probabilities estimated by rollouts its soft form, y log p + (1 - y) log (1 - p).
+  logits: [S, T, 2], label 1 is "correct". labels: [S, T], the probability that the step is correct, IGNORED elsewhere.
+  weights: of an incorrect and of a correct step. count: what the sum is divided by (the labeled tokens here).
+  arXiv:2312.08935; for probabilities estimated by rollouts its soft form, y log p + (1 - y) log (1 - p).
 
-    >>> step_loss(torch.tensor([[[0.0, 2.0], [0.0, 0.0]]]), torch.tensor([[1.0, IGNORED]]))
-    tensor(0.1269)
-    """
-    labeled = labels != IGNORED
-    target = labels[labeled]
-    log_p = F.log_softmax(logits[labeled].float(), dim=-1)
-    losses = -(weights[0] * (1 - target) * log_p[:, 0] + weights[1] * target * log_p[:, 1])
-    return losses.sum() / (labeled.sum() if count is None else count)
+  >>> step_loss(torch.tensor([[[0.0, 2.0], [0.0, 0.0]]]), torch.tensor([[1.0, IGNORED]]))
+  tensor(0.1269)
+  """
+  labeled = labels != IGNORED
+  target = labels[labeled]
+  log_p = F.log_softmax(logits[labeled].float(), dim=-1)
+  losses = -(weights[0] * (1 - target) * log_p[:, 0] + weights[1] * target * log_p[:, 1])
+  return losses.sum() / (labeled.sum() if count is None else count)
 
 
 class StepCollator:
-    """Right-padded batches: `input_ids`, `attention_mask` [S, T] and float `labels` [S, T], IGNORED at all other tokens."""
+  """Right-padded batches: `input_ids`, `attention_mask` [S, T] and float `labels` [S, T], IGNORED at all other tokens."""
 
-    def __init__(self, pad_token_id: int):
-        self.pad_token_id = pad_token_id
+  def __init__(self, pad_token_id: int):
+    self.pad_token_id = pad_token_id
 
-    def __call__(self, rows: list[dict[str, list]]) -> dict[str, Tensor]:
-        ids, mask = right_padded([row["input_ids"] for row in rows], self.pad_token_id)
-        labels = torch.full(ids.shape, IGNORED)
-        for i, row in enumerate(rows):
-            labels[i, row["positions"]] = torch.tensor(row["labels"], dtype=torch.float32)
-        return {"input_ids": ids, "attention_mask": mask, "labels": labels}
+  def __call__(self, rows: list[dict[str, list]]) -> dict[str, Tensor]:
+    ids, mask = right_padded([row["input_ids"] for row in rows], self.pad_token_id)
+    labels = torch.full(ids.shape, IGNORED)
+    for i, row in enumerate(rows):
+      labels[i, row["positions"]] = torch.tensor(row["labels"], dtype=torch.float32)
+    return {"input_ids": ids, "attention_mask": mask, "labels": labels}
 
 
 class ProcessTrainer(Trainer):
-    """transformers' Trainer with `step_loss`, stopped at a NaN or infinite one. peft_config: as TRL's trainers take it."""
+  """transformers' Trainer with `step_loss`, stopped at a NaN or infinite one. peft_config: as TRL's trainers take it."""
 
-    def __init__(
-        self,
-        model: torch.nn.Module,
-        *,
-        weights: tuple[float, float] = (1.0, 1.0),
-        peft_config: PeftConfig | None = None,
-        **kwargs: Any,
-    ):
-        if peft_config is not None:
-            from peft import get_peft_model
+  def __init__(
+    self,
+    model: torch.nn.Module,
+    *,
+    weights: tuple[float, float] = (1.0, 1.0),
+    peft_config: PeftConfig | None = None,
+    **kwargs: Any,
+  ):
+    if peft_config is not None:
+      from peft import get_peft_model
 
-            model = get_peft_model(model, peft_config)
+      model = get_peft_model(model, peft_config)
 
-        def loss(outputs: Any, labels: Tensor, num_items_in_batch: Any = None) -> Tensor:
-            return step_loss(outputs["logits"], labels, weights=weights, count=num_items_in_batch)
+    def loss(outputs: Any, labels: Tensor, num_items_in_batch: Any = None) -> Tensor:
+      return step_loss(outputs["logits"], labels, weights=weights, count=num_items_in_batch)
 
-        super().__init__(
-            model,
-            compute_loss_func=loss,
-            compute_metrics=step_metrics,
-            preprocess_logits_for_metrics=lambda logits, labels: logits.float().softmax(-1)[..., 1],
-            **kwargs,
-        )
+    super().__init__(
+      model,
+      compute_loss_func=loss,
+      compute_metrics=step_metrics,
+      preprocess_logits_for_metrics=lambda logits, labels: logits.float().softmax(-1)[..., 1],
+      **kwargs,
+    )
 
-    def compute_loss(
-        self, model: Any, inputs: dict[str, Tensor], return_outputs: bool = False, num_items_in_batch: Any = None
-    ):
-        outcome = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        loop.check_finite(outcome[0] if return_outputs else outcome, model, self.state)
-        return outcome
+  def compute_loss(
+    self, model: Any, inputs: dict[str, Tensor], return_outputs: bool = False, num_items_in_batch: Any = None
+  ):
+    outcome = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+    loop.check_finite(outcome[0] if return_outputs else outcome, model, self.state)
+    return outcome
 
 
 def step_metrics(prediction: EvalPrediction) -> dict[str, float]:
-    labeled = prediction.label_ids != IGNORED
-    correct = prediction.label_ids[labeled] >= 0.5
-    called = prediction.predictions[labeled] >= 0.5
-    return {"accuracy": float((called == correct).mean()), "all_correct": float(correct.mean())}
+  labeled = prediction.label_ids != IGNORED
+  correct = prediction.label_ids[labeled] >= 0.5
+  called = prediction.predictions[labeled] >= 0.5
+  return {"accuracy": float((called == correct).mean()), "all_correct": float(correct.mean())}
 
 
 def class_weights(labels: Sequence[Sequence[float]], weighting: str) -> tuple[float, float]:
-    """Weights of an incorrect and of a correct step. `balanced`: both classes weigh half of all steps together; soft labels
-    count for both by their share. Raises DataError when a class does not occur.
-    """
-    if weighting == "none":
-        return 1.0, 1.0
-    total = sum(map(len, labels))
-    correct = sum(map(sum, labels))
-    if not 0 < correct < total:
-        raise DataError(
-            f"all {total} labeled steps are {'correct' if correct else 'incorrect'}: there is nothing to balance",
-            hint="leave out --class_weighting, or give data with both",
-        )
-    return total / (2 * (total - correct)), total / (2 * correct)
+  """Weights of an incorrect and of a correct step. `balanced`: both classes weigh half of all steps together; soft labels
+  count for both by their share. Raises DataError when a class does not occur.
+  """
+  if weighting == "none":
+    return 1.0, 1.0
+  total = sum(map(len, labels))
+  correct = sum(map(sum, labels))
+  if not 0 < correct < total:
+    raise DataError(
+      f"all {total} labeled steps are {'correct' if correct else 'incorrect'}: there is nothing to balance",
+      hint="leave out --class_weighting, or give data with both",
+    )
+  return total / (2 * (total - correct)), total / (2 * correct)

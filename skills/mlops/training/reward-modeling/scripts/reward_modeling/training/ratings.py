@@ -22,7 +22,7 @@ from .pairs import Pairs
 from .settings import DataSettings
 
 if TYPE_CHECKING:
-    import torch
+  import torch
 
 MOST_LEVELS = 20
 RIDGE = 1e-4
@@ -30,124 +30,124 @@ RIDGE = 1e-4
 
 
 def learner_of(given: Pairs) -> Pairs:
-    """The settings as what their objective learns from."""
-    if OBJECTIVES[given.objective].takes == "pairs":
-        return given
-    return Ratings(**{one.name: getattr(given, one.name) for one in fields(given)})
+  """The settings as what their objective learns from."""
+  if OBJECTIVES[given.objective].takes == "pairs":
+    return given
+  return Ratings(**{one.name: getattr(given, one.name) for one in fields(given)})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ratings(Pairs):
-    """An outcome reward model with a head for each attribute, for `runs.train`."""
+  """An outcome reward model with a head for each attribute, for `runs.train`."""
 
-    @property
-    def loss(self) -> dict[str, Any]:
-        return {"objective": self.objective, "attributes": [one.name for one in self.heads]}
+  @property
+  def loss(self) -> dict[str, Any]:
+    return {"objective": self.objective, "attributes": [one.name for one in self.heads]}
 
-    def read(self, settings: DataSettings) -> Data:
-        self.refuse("folds", "label_smoothing")
-        if settings.report:
-            raise UsageError("--report is of pairs and steps, not of ratings")
-        if self.attribute_weights:
-            self.refuse("fit_attribute_weights", beside="--attribute_weights")
-        data, _ = read_data(settings, "answers", rated_answers)
-        names = rated_names(data.train)
-        check_attributes(self.attributes or (), names, "attributes")
-        chosen = self.attributes or names
-        check_attributes(self.attribute_weights or (), chosen, "attribute_weights")
-        for rows in (data.train, data.held_out):
-            rows[:] = [replace(row, ratings={name: row.ratings.get(name) for name in chosen}) for row in rows]
-        findings = audit(data.train, eval_records=data.held_out or None, rendered=settings.rendered)
-        data = data.audited(findings, settings)
-        known = [row for row in data.train if any(value is not None for value in row.ratings.values())]
-        if unrated := len(data.train) - len(known):
-            data = replace(data, train=known, set_aside=data.set_aside | {"without ratings": unrated})
-        return data.split(settings)
+  def read(self, settings: DataSettings) -> Data:
+    self.refuse("folds", "label_smoothing")
+    if settings.report:
+      raise UsageError("--report is of pairs and steps, not of ratings")
+    if self.attribute_weights:
+      self.refuse("fit_attribute_weights", beside="--attribute_weights")
+    data, _ = read_data(settings, "answers", rated_answers)
+    names = rated_names(data.train)
+    check_attributes(self.attributes or (), names, "attributes")
+    chosen = self.attributes or names
+    check_attributes(self.attribute_weights or (), chosen, "attribute_weights")
+    for rows in (data.train, data.held_out):
+      rows[:] = [replace(row, ratings={name: row.ratings.get(name) for name in chosen}) for row in rows]
+    findings = audit(data.train, eval_records=data.held_out or None, rendered=settings.rendered)
+    data = data.audited(findings, settings)
+    known = [row for row in data.train if any(value is not None for value in row.ratings.values())]
+    if unrated := len(data.train) - len(known):
+      data = replace(data, train=known, set_aside=data.set_aside | {"without ratings": unrated})
+    return data.split(settings)
 
-    def prepared(self, data: Data, path: str) -> Ratings:
-        names = [name for name in rated_names(data.train) if any(row.ratings[name] is not None for row in data.train)]
-        heads = tuple(self._head(name, data.train, 1 / len(names)) for name in names)
-        saved = saved_attributes(path)
-        if [(one.name, one.labels) for one in saved] == [(one.name, one.labels) for one in heads]:
-            heads = tuple(replace(one, objective=self.objective) for one in saved)  # with the scale of their logits
-        if self.attribute_weights:
-            heads = reweighted(heads, self.attribute_weights)
-        log(f"reward: {' + '.join(f'{one.weight:.3g} {one.name}' for one in heads)}")
-        return replace(self, heads=heads)
+  def prepared(self, data: Data, path: str) -> Ratings:
+    names = [name for name in rated_names(data.train) if any(row.ratings[name] is not None for row in data.train)]
+    heads = tuple(self._head(name, data.train, 1 / len(names)) for name in names)
+    saved = saved_attributes(path)
+    if [(one.name, one.labels) for one in saved] == [(one.name, one.labels) for one in heads]:
+      heads = tuple(replace(one, objective=self.objective) for one in saved)  # with the scale of their logits
+    if self.attribute_weights:
+      heads = reweighted(heads, self.attribute_weights)
+    log(f"reward: {' + '.join(f'{one.weight:.3g} {one.name}' for one in heads)}")
+    return replace(self, heads=heads)
 
-    def _head(self, name: str, rows: Sequence[Rated], weight: float) -> Attribute:
-        values = [value for row in rows if (value := row.ratings[name]) is not None]
-        levels = sorted(set(values))
-        log(f"{name}: {len(values)} ratings from {levels[0]:g} to {levels[-1]:g}, mean {np.mean(values):.3g}")
-        if self.objective == "regression":
-            return Attribute(name, self.objective, weight, float(np.mean(values)), float(np.std(values)) or 1.0)
-        if self.objective == "binary":
-            for row in rows:
-                if row.ratings[name] not in (None, 0, 1):
-                    what = f"`{name}` is {row.ratings[name]:g}: --objective binary learns from 0 and 1, true and false"
-                    raise DataError(what, where=row.origin, hint="choose --objective regression or ordinal")
-            return Attribute(name, self.objective, weight)
-        if not 1 < len(levels) <= MOST_LEVELS:
-            what = f"`{name}` has {len(levels)} different ratings, --objective ordinal takes 2 to {MOST_LEVELS}"
-            raise DataError(what, hint="choose --objective regression, or name others with --attributes")
-        return Attribute(name, self.objective, weight, levels=levels)
+  def _head(self, name: str, rows: Sequence[Rated], weight: float) -> Attribute:
+    values = [value for row in rows if (value := row.ratings[name]) is not None]
+    levels = sorted(set(values))
+    log(f"{name}: {len(values)} ratings from {levels[0]:g} to {levels[-1]:g}, mean {np.mean(values):.3g}")
+    if self.objective == "regression":
+      return Attribute(name, self.objective, weight, float(np.mean(values)), float(np.std(values)) or 1.0)
+    if self.objective == "binary":
+      for row in rows:
+        if row.ratings[name] not in (None, 0, 1):
+          what = f"`{name}` is {row.ratings[name]:g}: --objective binary learns from 0 and 1, true and false"
+          raise DataError(what, where=row.origin, hint="choose --objective regression or ordinal")
+      return Attribute(name, self.objective, weight)
+    if not 1 < len(levels) <= MOST_LEVELS:
+      what = f"`{name}` has {len(levels)} different ratings, --objective ordinal takes 2 to {MOST_LEVELS}"
+      raise DataError(what, hint="choose --objective regression, or name others with --attributes")
+    return Attribute(name, self.objective, weight, levels=levels)
 
-    def render(self, records: Sequence[Rated], renderer: Renderer, drop: bool, *, held_out: bool = False) -> Rows:
-        from datasets import Dataset
+  def render(self, records: Sequence[Rated], renderer: Renderer, drop: bool, *, held_out: bool = False) -> Rows:
+    from datasets import Dataset
 
-        rows, kept, refused, cut = [], [], [], renderer.counts["truncated"]
-        for start in range(0, len(records), CHUNK):
-            part = records[start : start + CHUNK]
-            asked = [Conversation(one.prompt, one.completion, one.tools, one.origin) for one in part]
-            done = renderer.render_all(asked, refused)
-            kept += [one for one, ids in zip(part, done, strict=True) if ids]
-            rows += [{"sequences": [one.ids]} for one in done if one]
-        counts = {"answers": len(records), "dropped_over_length": len(records) - len(kept) - len(refused)}
-        if refused:
-            settle_refused(refused, len(records), f"{len(refused)} answers", drop)
-            counts["dropped_refused"] = len(refused)
-        if not rows:
-            what = f"no answer is left of {len(records)}: at most {renderer.max_length} tokens are read"
-            raise DataError(what, hint="raise --max_length, or choose --overlong truncate_left")
-        targets = [[[one.ratings.get(head.name) for head in self.heads]] for one in kept]
-        rows = [row | {"targets": own} for row, own in zip(rows, targets, strict=True)]
-        counts |= {"truncated": renderer.counts["truncated"] - cut, "answers_used": len(kept)}
-        return Rows(Dataset.from_list(rows), kept, counts, f"{len(kept)} answers")
+    rows, kept, refused, cut = [], [], [], renderer.counts["truncated"]
+    for start in range(0, len(records), CHUNK):
+      part = records[start : start + CHUNK]
+      asked = [Conversation(one.prompt, one.completion, one.tools, one.origin) for one in part]
+      done = renderer.render_all(asked, refused)
+      kept += [one for one, ids in zip(part, done, strict=True) if ids]
+      rows += [{"sequences": [one.ids]} for one in done if one]
+    counts = {"answers": len(records), "dropped_over_length": len(records) - len(kept) - len(refused)}
+    if refused:
+      settle_refused(refused, len(records), f"{len(refused)} answers", drop)
+      counts["dropped_refused"] = len(refused)
+    if not rows:
+      what = f"no answer is left of {len(records)}: at most {renderer.max_length} tokens are read"
+      raise DataError(what, hint="raise --max_length, or choose --overlong truncate_left")
+    targets = [[[one.ratings.get(head.name) for head in self.heads]] for one in kept]
+    rows = [row | {"targets": own} for row, own in zip(rows, targets, strict=True)]
+    counts |= {"truncated": renderer.counts["truncated"] - cut, "answers_used": len(kept)}
+    return Rows(Dataset.from_list(rows), kept, counts, f"{len(kept)} answers")
 
-    def found(self, rows: Rows, renderer: Renderer) -> dict[str, Any]:
-        log(f"rendered: {listed(rows.counts)}; longest allowed {renderer.max_length} tokens")
-        return {}
+  def found(self, rows: Rows, renderer: Renderer) -> dict[str, Any]:
+    log(f"rendered: {listed(rows.counts)}; longest allowed {renderer.max_length} tokens")
+    return {}
 
-    def _trainer(self) -> tuple[type, dict[str, Any]]:
-        from .outcome import RatingTrainer
+  def _trainer(self) -> tuple[type, dict[str, Any]]:
+    from .outcome import RatingTrainer
 
-        return RatingTrainer, {"heads": self.heads}
+    return RatingTrainer, {"heads": self.heads}
 
-    def weighed(self, model: torch.nn.Module, renderer: Renderer) -> Attributes:
-        if not self.fit_attribute_weights:
-            return self.heads
-        from ..scoring import RewardModel
+  def weighed(self, model: torch.nn.Module, renderer: Renderer) -> Attributes:
+    if not self.fit_attribute_weights:
+      return self.heads
+    from ..scoring import RewardModel
 
-        pairs = comparisons(load(self.fit_attribute_weights, winner_values=self.winner_values))
-        sides = [Conversation(one.prompt, side, one.tools) for one in pairs for side in (one.chosen, one.rejected)]
-        values = RewardModel(model, renderer, attributes=self.heads).score_attributes(sides)
-        both = [(a[1:], b[1:]) for a, b in zip(values[::2], values[1::2], strict=True) if a and b]
-        if not both:
-            raise DataError("no pair of --fit_attribute_weights could be scored", hint="raise --max_length")
-        differences = np.subtract(*map(np.array, zip(*both, strict=True)))
-        weights = fitted_weights(differences)
-        heads = reweighted(self.heads, dict(zip([one.name for one in self.heads], weights, strict=True)))
-        told = " + ".join(f"{one.weight:.3g} {one.name}" for one in heads)
-        right = np.mean(differences @ weights > 0)
-        log(f"reward, fitted on {len(both)} of {len(pairs)} pairs, of which it orders {right:.1%}: {told}")
-        return heads
+    pairs = comparisons(load(self.fit_attribute_weights, winner_values=self.winner_values))
+    sides = [Conversation(one.prompt, side, one.tools) for one in pairs for side in (one.chosen, one.rejected)]
+    values = RewardModel(model, renderer, attributes=self.heads).score_attributes(sides)
+    both = [(a[1:], b[1:]) for a, b in zip(values[::2], values[1::2], strict=True) if a and b]
+    if not both:
+      raise DataError("no pair of --fit_attribute_weights could be scored", hint="raise --max_length")
+    differences = np.subtract(*map(np.array, zip(*both, strict=True)))
+    weights = fitted_weights(differences)
+    heads = reweighted(self.heads, dict(zip([one.name for one in self.heads], weights, strict=True)))
+    told = " + ".join(f"{one.weight:.3g} {one.name}" for one in heads)
+    right = np.mean(differences @ weights > 0)
+    log(f"reward, fitted on {len(both)} of {len(pairs)} pairs, of which it orders {right:.1%}: {told}")
+    return heads
 
 
 def fitted_weights(differences: np.ndarray) -> list[float]:
-    """Those of [n, K] chosen less rejected values by which the Bradley-Terry loss is least."""
-    from scipy.optimize import minimize
+  """Those of [n, K] chosen less rejected values by which the Bradley-Terry loss is least."""
+  from scipy.optimize import minimize
 
-    def loss(weights: np.ndarray) -> float:
-        return float(np.logaddexp(0, -differences @ weights).mean() + RIDGE * weights @ weights)
+  def loss(weights: np.ndarray) -> float:
+    return float(np.logaddexp(0, -differences @ weights).mean() + RIDGE * weights @ weights)
 
-    return minimize(loss, np.zeros(differences.shape[1])).x.tolist()
+  return minimize(loss, np.zeros(differences.shape[1])).x.tolist()

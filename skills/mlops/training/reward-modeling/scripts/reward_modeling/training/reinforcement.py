@@ -20,118 +20,118 @@ from .rewards import PolicyRewards, check_rewards
 from .settings import PolicySettings
 
 if TYPE_CHECKING:
-    from .grpo import GRPORun
-    from .ppo_run import PPORun
+  from .grpo import GRPORun
+  from .ppo_run import PPORun
 
 REWARDED_BY = ("reward_functions", "reward_function_weights", "step_rewards", "step_temperature", "attribute_weights")
 Entries = list[dict[str, Any]]
 
 
 def train_policy(run: PPORun | GRPORun, settings: PolicySettings) -> PolicyRun | None:
-    """One run; the result that its script prints, or None in all processes but the first.
+  """One run; the result that its script prints, or None in all processes but the first.
 
-    Errors are those of its parts: UsageError, DataError, ModelError and RunError.
-    """
-    check_rewards(settings)
-    output_dir, resume = settings.begin(*settings.inputs, *run.inputs)
-    run.prepare()
-    records = read_prompts(settings.dataset_name, run.split, **settings.reading)
-    policy = Policy.from_pretrained(
-        settings.model_name_or_path,
-        chat_template_path=settings.chat_template_path,
-        stop_token_id=settings.stop_token_id,
-        device=run.device,
-    )
-    length = new_tokens(policy, run.length, run.default_length, run.limit)
-    run.configure(policy, length)
-    longest, overlong = settings.max_prompt_length, settings.overlong
-    prompts = render_prompts(records, policy, length, longest=longest, overlong=overlong, limit=run.limit)
-    rewards = PolicyRewards(settings, policy, prompts, run.reward_device)
-    if settings.use_peft:
-        from accelerate.utils import set_seed
+  Errors are those of its parts: UsageError, DataError, ModelError and RunError.
+  """
+  check_rewards(settings)
+  output_dir, resume = settings.begin(*settings.inputs, *run.inputs)
+  run.prepare()
+  records = read_prompts(settings.dataset_name, run.split, **settings.reading)
+  policy = Policy.from_pretrained(
+    settings.model_name_or_path,
+    chat_template_path=settings.chat_template_path,
+    stop_token_id=settings.stop_token_id,
+    device=run.device,
+  )
+  length = new_tokens(policy, run.length, run.default_length, run.limit)
+  run.configure(policy, length)
+  longest, overlong = settings.max_prompt_length, settings.overlong
+  prompts = render_prompts(records, policy, length, longest=longest, overlong=overlong, limit=run.limit)
+  rewards = PolicyRewards(settings, policy, prompts, run.reward_device)
+  if settings.use_peft:
+    from accelerate.utils import set_seed
 
-        set_seed(settings.seed)  # of the adapter's weights
-    lora = configuration.lora_of(settings, "CAUSAL_LM", None, dropout=0.0)
-    log(f"{len(prompts)} prompts; {run.make(policy, prompts, rewards, lora)}")
-    result = {
-        "output_dir": str(output_dir),
-        "policy": settings.model_name_or_path,
-        "reward_models": settings.reward_model_path or [],
-        "reward_functions": settings.reward_functions or [],
-        "prompts": len(prompts),
-    }
-    if settings.dry_run:
-        return run.planned(**result, **run.told, dry_run=True)
-    identity = run.identity() | {name: str(getattr(settings, name)) for name in REWARDED_BY}
-    identity["prompts_sha256"] = resuming.rows_digest([prompt.ids for prompt in prompts])
-    resuming.start_run(output_dir, run.process_index, identity, resume)
-    found, history = run.train(output_dir, resume)
-    if run.process_index != 0:
-        return None
-    found = {**run.told, **found, **rewards.finish()}
-    trained = run.trained(**result, **found, resumed_from=resume)
-    save_policy(policy, output_dir, trained, run.summary)
-    log(f"saved: {output_dir}")
-    run_report.write(output_dir, history, run.panels, trained)
-    return trained
+    set_seed(settings.seed)  # of the adapter's weights
+  lora = configuration.lora_of(settings, "CAUSAL_LM", None, dropout=0.0)
+  log(f"{len(prompts)} prompts; {run.make(policy, prompts, rewards, lora)}")
+  result = {
+    "output_dir": str(output_dir),
+    "policy": settings.model_name_or_path,
+    "reward_models": settings.reward_model_path or [],
+    "reward_functions": settings.reward_functions or [],
+    "prompts": len(prompts),
+  }
+  if settings.dry_run:
+    return run.planned(**result, **run.told, dry_run=True)
+  identity = run.identity() | {name: str(getattr(settings, name)) for name in REWARDED_BY}
+  identity["prompts_sha256"] = resuming.rows_digest([prompt.ids for prompt in prompts])
+  resuming.start_run(output_dir, run.process_index, identity, resume)
+  found, history = run.train(output_dir, resume)
+  if run.process_index != 0:
+    return None
+  found = {**run.told, **found, **rewards.finish()}
+  trained = run.trained(**result, **found, resumed_from=resume)
+  save_policy(policy, output_dir, trained, run.summary)
+  log(f"saved: {output_dir}")
+  run_report.write(output_dir, history, run.panels, trained)
+  return trained
 
 
 # ---- the log ----
 
 
 class RunLog:
-    """A file with one JSON object a step, and its entries so far. write: whether this process is the one that writes."""
+  """A file with one JSON object a step, and its entries so far. write: whether this process is the one that writes."""
 
-    def __init__(self, file: Path, entries: Entries, *, write: bool):
-        self.file, self.entries, self.write = file, entries, write
-        if write:
-            write_whole(file, map(to_json, entries))
+  def __init__(self, file: Path, entries: Entries, *, write: bool):
+    self.file, self.entries, self.write = file, entries, write
+    if write:
+      write_whole(file, map(to_json, entries))
 
-    def add(self, entry: dict[str, Any]) -> None:
-        self.entries.append(entry)
-        if self.write:
-            with open(self.file, "a", encoding="utf-8") as file:
-                file.write(to_json(entry) + "\n")
+  def add(self, entry: dict[str, Any]) -> None:
+    self.entries.append(entry)
+    if self.write:
+      with open(self.file, "a", encoding="utf-8") as file:
+        file.write(to_json(entry) + "\n")
 
 
 def entries_until(file: Path, done: int) -> Entries:
-    entries = []
-    if done and file.exists():
-        for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
-            with contextlib.suppress(ValueError):  # of a killed run the last line may be half-written
-                entries.append(json.loads(line))
-    return [entry for entry in entries if entry["step"] <= done]
+  entries = []
+  if done and file.exists():
+    for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
+      with contextlib.suppress(ValueError):  # of a killed run the last line may be half-written
+        entries.append(json.loads(line))
+  return [entry for entry in entries if entry["step"] <= done]
 
 
 def best_of_for(kl: float) -> float:
-    """The n whose best-of-n lies this many nats from its samples: log n - (n - 1)/n = kl, for large n."""
-    return math.exp(min(kl + 1, 700.0))
+  """The n whose best-of-n lies this many nats from its samples: log n - (n - 1)/n = kl, for large n."""
+  return math.exp(min(kl + 1, 700.0))
 
 
 def concerns(start: dict[str, float], end: dict[str, float], warn_kl: float) -> list[str]:
-    """One sentence for each sign that the reward was gamed."""
-    found = []
-    if end["kl"] > warn_kl:
-        found.append(
-            f"the policy is {end['kl']:.1f} nats from the reference, as far as the best of {best_of_for(end['kl']):.0g} "
-            f"samples, and its reward went from {start['reward']:.2f} to {end['reward']:.2f}: the reward is probably "
-            "over-optimized. Evaluate the policy by something else than this reward, raise --kl_coef, or set --max_kl"
-        )
-    if end["eos_rate"] < 0.9 * start["eos_rate"] or end["eos_rate"] < 0.5:
-        found.append(
-            f"only {end['eos_rate']:.0%} of the answers end by themselves: raise --response_length or --missing_eos_penalty"
-        )
-    if end["length"] > 2 * start["length"]:
-        found.append(
-            f"answers grew from {start['length']:.0f} to {end['length']:.0f} tokens: is the reward one for length?"
-        )
-    return found
+  """One sentence for each sign that the reward was gamed."""
+  found = []
+  if end["kl"] > warn_kl:
+    found.append(
+      f"the policy is {end['kl']:.1f} nats from the reference, as far as the best of {best_of_for(end['kl']):.0g} "
+      f"samples, and its reward went from {start['reward']:.2f} to {end['reward']:.2f}: the reward is probably "
+      "over-optimized. Evaluate the policy by something else than this reward, raise --kl_coef, or set --max_kl"
+    )
+  if end["eos_rate"] < 0.9 * start["eos_rate"] or end["eos_rate"] < 0.5:
+    found.append(
+      f"only {end['eos_rate']:.0%} of the answers end by themselves: raise --response_length or --missing_eos_penalty"
+    )
+  if end["length"] > 2 * start["length"]:
+    found.append(
+      f"answers grew from {start['length']:.0f} to {end['length']:.0f} tokens: is the reward one for length?"
+    )
+  return found
 
 
 def start_and_end(history: Entries, names: Sequence[str]) -> dict[str, dict[str, float]]:
-    """The named numbers of the first entry, whose answers the untrained policy wrote, and means over the last tenth."""
-    parts = {"beginning": history[:1], "end": history[-max(1, len(history) // 10) :]}
-    return {
-        end: {name: sum(entry[name] for entry in part) / len(part) for name in names if part and name in part[0]}
-        for end, part in parts.items()
-    }
+  """The named numbers of the first entry, whose answers the untrained policy wrote, and means over the last tenth."""
+  parts = {"beginning": history[:1], "end": history[-max(1, len(history) // 10) :]}
+  return {
+    end: {name: sum(entry[name] for entry in part) / len(part) for name in names if part and name in part[0]}
+    for end, part in parts.items()
+  }

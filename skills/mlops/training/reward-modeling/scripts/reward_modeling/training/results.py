@@ -13,99 +13,99 @@ from ..results import Number, Result
 
 @dataclass(frozen=True)
 class RewardStatistics:
-    """Mean and standard deviation of `n` rewards, by which a model's rewards are normalized."""
+  """Mean and standard deviation of `n` rewards, by which a model's rewards are normalized."""
 
-    mean: Number
-    std: Number
-    n: int
-    from_: str
-    """Held-out or training pairs, answers or steps."""
+  mean: Number
+  std: Number
+  n: int
+  from_: str
+  """Held-out or training pairs, answers or steps."""
 
 
 @dataclass(frozen=True)
 class ShownLabel:
-    text: str
-    token: str
-    position: int
-    label: float
+  text: str
+  token: str
+  position: int
+  label: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelRun(Result):
-    output_dir: str
-    head: str
-    format: str
-    """Of the data."""
-    counts: dict[str, int]
-    """Of what became of the rows."""
-    audit: list[AuditFinding]
-    set_aside: dict[str, int]
-    """Rows by why they are not trained on."""
-    left_out: int
-    """Rows with errors, under --audit drop."""
-    step_separator: str | None = None
-    labels_shown: list[list[ShownLabel]] | None = None
+  output_dir: str
+  head: str
+  format: str
+  """Of the data."""
+  counts: dict[str, int]
+  """Of what became of the rows."""
+  audit: list[AuditFinding]
+  set_aside: dict[str, int]
+  """Rows by why they are not trained on."""
+  left_out: int
+  """Rows with errors, under --audit drop."""
+  step_separator: str | None = None
+  labels_shown: list[list[ShownLabel]] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedModel(ModelRun):
-    dry_run: Literal[True]
-    settings: dict[str, object]
+  dry_run: Literal[True]
+  settings: dict[str, object]
 
 
 @dataclass(frozen=True)
 class Fold:
-    pairs: int
-    """To train on."""
-    held_out: int
-    train_loss: Number
-    accuracy: Estimate | None
+  pairs: int
+  """To train on."""
+  held_out: int
+  train_loss: Number
+  accuracy: Estimate | None
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedModel(ModelRun):
-    resumed_from: str | None
-    training: dict[str, object]
-    """Also saved in reward_model.json."""
-    reward: RewardStatistics
-    evaluation: PairSummary | RatingSummary | StepSummary | None
-    """On held-out data."""
-    fingerprint: str
-    """Of how texts are rendered."""
-    reload_difference: Number
-    """Largest difference of a score after saving and reloading."""
-    attribute_weights: dict[str, Number] | None = None
-    """Of a model with a head for each attribute."""
-    folds: list[Fold] | None = None
-    """Under --folds, whose evaluation is that of all pairs."""
+  resumed_from: str | None
+  training: dict[str, object]
+  """Also saved in reward_model.json."""
+  reward: RewardStatistics
+  evaluation: PairSummary | RatingSummary | StepSummary | None
+  """On held-out data."""
+  fingerprint: str
+  """Of how texts are rendered."""
+  reload_difference: Number
+  """Largest difference of a score after saving and reloading."""
+  attribute_weights: dict[str, Number] | None = None
+  """Of a model with a head for each attribute."""
+  folds: list[Fold] | None = None
+  """Under --folds, whose evaluation is that of all pairs."""
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes on each device."""
+  """Bytes on each device."""
 
-    weights: int
-    gradients: int
-    optimizer: int
-    """Of AdamW."""
-    activations: int
-    """Kept for the backward pass."""
-    working: int
-    """Layers of a sharded model while whole, a layer out of its 4 bits, buckets of gradients."""
-    total: int
+  weights: int
+  gradients: int
+  optimizer: int
+  """Of AdamW."""
+  activations: int
+  """Kept for the backward pass."""
+  working: int
+  """Layers of a sharded model while whole, a layer out of its 4 bits, buckets of gradients."""
+  total: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class MemoryEstimate(Result):
-    parameters: int
-    devices: int
-    sequences: int
-    """Of `length` tokens, in one forward pass."""
-    length: int
-    gradient_checkpointing: bool
-    bf16: bool
-    bytes_per_device: dict[str, Memory]
-    """By way of training: full, lora, qlora, and with --fsdp full_fsdp, lora_fsdp."""
+  parameters: int
+  devices: int
+  sequences: int
+  """Of `length` tokens, in one forward pass."""
+  length: int
+  gradient_checkpointing: bool
+  bf16: bool
+  bytes_per_device: dict[str, Memory]
+  """By way of training: full, lora, qlora, and with --fsdp full_fsdp, lora_fsdp."""
 
 
 ModelOutput = PlannedModel | TrainedModel | MemoryEstimate
@@ -113,90 +113,90 @@ ModelOutput = PlannedModel | TrainedModel | MemoryEstimate
 
 @dataclass(frozen=True, kw_only=True)
 class PolicyRun(Result):
-    output_dir: str
-    policy: str
-    reward_models: list[str]
-    reward_functions: list[str]
-    prompts: int
-    settings: dict[str, object]
+  output_dir: str
+  policy: str
+  reward_models: list[str]
+  reward_functions: list[str]
+  prompts: int
+  settings: dict[str, object]
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedPPO(PolicyRun):
-    dry_run: Literal[True]
-    updates: int
+  dry_run: Literal[True]
+  updates: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedGRPO(PolicyRun):
-    dry_run: Literal[True]
-    algorithm: str
+  dry_run: Literal[True]
+  algorithm: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedPolicy(PolicyRun):
-    resumed_from: str | None
-    reward_inputs_truncated: int
-    answer_steps: dict[str, Number] | None
-    """Under --step_rewards: steps an answer, share of answers that ended none, steps and answers without a score."""
-    beginning: dict[str, Number]
-    """Of answers that the untrained policy wrote."""
-    end: dict[str, Number]
-    """Means over the last tenth of the run."""
+  resumed_from: str | None
+  reward_inputs_truncated: int
+  answer_steps: dict[str, Number] | None
+  """Under --step_rewards: steps an answer, share of answers that ended none, steps and answers without a score."""
+  beginning: dict[str, Number]
+  """Of answers that the untrained policy wrote."""
+  end: dict[str, Number]
+  """Means over the last tenth of the run."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PPOSummary:
-    settings: dict[str, object]
-    updates: int
-    episodes: int
-    stopped: str | None
-    """Why the run ended before its time."""
-    beginning: dict[str, Number]
-    end: dict[str, Number]
-    kl_coef: Number
-    """At the end."""
-    warnings: list[str]
-    """Signs that the reward was gamed."""
-    seconds: dict[str, Number]
-    samples_per_second: Number
+  settings: dict[str, object]
+  updates: int
+  episodes: int
+  stopped: str | None
+  """Why the run ended before its time."""
+  beginning: dict[str, Number]
+  end: dict[str, Number]
+  kl_coef: Number
+  """At the end."""
+  warnings: list[str]
+  """Signs that the reward was gamed."""
+  seconds: dict[str, Number]
+  samples_per_second: Number
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedPPO(PPOSummary, TrainedPolicy):
-    pass
+  pass
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedGRPO(TrainedPolicy):
-    algorithm: str
-    steps: int
-    train_loss: Number
-    seconds: Number
-    learning_rate: float
-    num_train_epochs: float
-    per_device_train_batch_size: int
-    gradient_accumulation_steps: int
-    seed: int
-    world_size: int
-    bf16: bool
-    fp16: bool
+  algorithm: str
+  steps: int
+  train_loss: Number
+  seconds: Number
+  learning_rate: float
+  num_train_epochs: float
+  per_device_train_batch_size: int
+  gradient_accumulation_steps: int
+  seed: int
+  world_size: int
+  bf16: bool
+  fp16: bool
 
 
 @dataclass(frozen=True, kw_only=True)
 class Quickstart(Result):
-    seconds: float
-    accuracy: Estimate
-    """On held-out pairs with clean labels."""
-    length_baseline: Estimate
-    subsets: dict[str, Estimate]
-    gold_reward: dict[str, float]
-    """Of the answers ranked first, of random ones and of the best."""
-    policy_gold_reward: dict[str, float]
-    """Before and after PPO, the most that is possible, and the KL at the end."""
-    audit: dict[str, int]
-    reload_difference: Number
-    artefacts: dict[str, str]
+  seconds: float
+  accuracy: Estimate
+  """On held-out pairs with clean labels."""
+  length_baseline: Estimate
+  subsets: dict[str, Estimate]
+  gold_reward: dict[str, float]
+  """Of the answers ranked first, of random ones and of the best."""
+  policy_gold_reward: dict[str, float]
+  """Before and after PPO, the most that is possible, and the KL at the end."""
+  audit: dict[str, int]
+  reload_difference: Number
+  artefacts: dict[str, str]
 
 
 PPOOutput = PlannedPPO | TrainedPPO

@@ -18,61 +18,59 @@ SHOWN, LONGEST = 3, 600
 
 
 def write(folder: Path, history: _Entries, panels: Mapping[str, Sequence[str]], trained: TrainedPolicy) -> None:
-    """run.svg and run.html. panels: title -> names in the log that are drawn together."""
+  """run.svg and run.html. panels: title -> names in the log that are drawn together."""
 
-    def series(name: str) -> Series:
-        return Series(name, [(entry["step"], entry[name]) for entry in history if name in entry])
+  def series(name: str) -> Series:
+    return Series(name, [(entry["step"], entry[name]) for entry in history if name in entry])
 
-    drawn = [Panel(title, "step", names[0], list(map(series, names))) for title, names in panels.items()]
-    try:
-        picture, html = svg(drawn), page(trained.output_dir, list(_verdicts(trained)), list(_sections(history, drawn)))
-    except ImportError as error:
-        return warn(f"the run is not drawn: {error}")
-    write_whole(folder / "run.svg", [picture])
-    write_whole(folder / "run.html", [html])
-    log(f"the run: {folder / 'run.html'}")
+  drawn = [Panel(title, "step", names[0], list(map(series, names))) for title, names in panels.items()]
+  try:
+    picture, html = svg(drawn), page(trained.output_dir, list(_verdicts(trained)), list(_sections(history, drawn)))
+  except ImportError as error:
+    return warn(f"the run is not drawn: {error}")
+  write_whole(folder / "run.svg", [picture])
+  write_whole(folder / "run.html", [html])
+  log(f"the run: {folder / 'run.html'}")
 
 
 def _verdicts(trained: TrainedPolicy) -> Iterator[tuple[str, str]]:
-    start, end = trained.beginning.get("reward"), trained.end.get("reward")
-    if start is not None and end is not None:
-        rose = "Yes" if end > start else "No"
-        yield (
-            "Did the reward rise?",
-            f"{rose}: from {start:.3g} (answers of the untrained policy) to {end:.3g} (mean over the last tenth).",
-        )
-    said = getattr(trained, "stopped", None)
-    if said:
-        yield "Did it run to its end?", f"No: {said}."
-    found = getattr(trained, "warnings", None)
-    if found is None:
-        return
-    none = (
-        "Not by KL, length or answers that do not end. Only an evaluation by something else than this reward can tell."
+  start, end = trained.beginning.get("reward"), trained.end.get("reward")
+  if start is not None and end is not None:
+    rose = "Yes" if end > start else "No"
+    yield (
+      "Did the reward rise?",
+      f"{rose}: from {start:.3g} (answers of the untrained policy) to {end:.3g} (mean over the last tenth).",
     )
-    yield "Was the reward gamed?", " ".join(f"Probably: {one}." for one in found) or none
+  said = getattr(trained, "stopped", None)
+  if said:
+    yield "Did it run to its end?", f"No: {said}."
+  found = getattr(trained, "warnings", None)
+  if found is None:
+    return
+  none = "Not by KL, length or answers that do not end. Only an evaluation by something else than this reward can tell."
+  yield "Was the reward gamed?", " ".join(f"Probably: {one}." for one in found) or none
 
 
 def _sections(history: _Entries, drawn: Sequence[Panel]) -> Iterator[Section]:
-    names = [series.name for panel in drawn for series in panel.series]
-    rows = [[entry["step"], *(entry.get(name) for name in names)] for entry in history]
-    yield Section("Course", ["step", *names], rows, panels=drawn)
-    sampled = [entry for entry in history if entry.get("samples") or entry.get("sample")]
-    for title, entry in zip(
-        ("Answers early", "Answers late"), (sampled[:1] + sampled[-1:])[: len(sampled)], strict=False
-    ):
-        quotes = list(_quotes(entry.get("samples") or [entry["sample"]]))
-        yield Section(f"{title}, step {entry['step']}", quotes=quotes)
+  names = [series.name for panel in drawn for series in panel.series]
+  rows = [[entry["step"], *(entry.get(name) for name in names)] for entry in history]
+  yield Section("Course", ["step", *names], rows, panels=drawn)
+  sampled = [entry for entry in history if entry.get("samples") or entry.get("sample")]
+  for title, entry in zip(
+    ("Answers early", "Answers late"), (sampled[:1] + sampled[-1:])[: len(sampled)], strict=False
+  ):
+    quotes = list(_quotes(entry.get("samples") or [entry["sample"]]))
+    yield Section(f"{title}, step {entry['step']}", quotes=quotes)
 
 
 def _quotes(samples: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
-    for sample in samples[:SHOWN]:
-        yield "prompt", _text(sample["prompt"])
-        yield f"answer, reward {sample['reward']:.3f}", _text(sample["completion"])
+  for sample in samples[:SHOWN]:
+    yield "prompt", _text(sample["prompt"])
+    yield f"answer, reward {sample['reward']:.3f}", _text(sample["completion"])
 
 
 def _text(said: Any) -> str:
-    """Of a text, or of the last message."""
-    message = said[-1] if isinstance(said, list) and said else said
-    text = str(message.get("content") if isinstance(message, dict) else message)
-    return text if len(text) <= LONGEST else f"{text[:LONGEST]} ..."
+  """Of a text, or of the last message."""
+  message = said[-1] if isinstance(said, list) and said else said
+  text = str(message.get("content") if isinstance(message, dict) else message)
+  return text if len(text) <= LONGEST else f"{text[:LONGEST]} ..."

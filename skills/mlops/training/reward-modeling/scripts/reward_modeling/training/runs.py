@@ -34,168 +34,166 @@ from .results import ModelOutput, PlannedModel, RewardStatistics, TrainedModel
 from .settings import EVALUATE_ON, Settings
 
 if TYPE_CHECKING:
-    from transformers import TrainingArguments
+  from transformers import TrainingArguments
 
-    from ..evaluation.report import Folder
-    from ..rendering import Renderer
-    from .pairs import Pairs
-    from .steps import StepLabels
+  from ..evaluation.report import Folder
+  from ..rendering import Renderer
+  from .pairs import Pairs
+  from .steps import StepLabels
 
 STATISTICS_SAMPLE = 256
 """Records whose rewards stand for all, where none are held out."""
 
 
 def train(kind: Pairs | StepLabels, settings: Settings, fields: Mapping[str, Any]) -> ModelOutput | None:
-    """The result that its script prints, or None in all processes but the first. fields: of the trainer's configuration."""
-    if settings.estimate_memory:
-        from .memory import estimate
+  """The result that its script prints, or None in all processes but the first. fields: of the trainer's configuration."""
+  if settings.estimate_memory:
+    from .memory import estimate
 
-        return estimate(kind, settings)
-    (output_dir, resume), report = settings.begin(*settings.inputs), _report(kind, settings)
-    if fields:  # what the trainer refuses is refused before data is read
-        _config(kind, settings, fields, 0, settings.has_evaluation)
-    data = kind.read(settings)
-    if kind.model is OUTCOME:
-        kind = kind.prepared(data, settings.model_name_or_path)
-    loaded, renderer = _model(kind, settings)
-    data = kind.audited(data, renderer, settings)
-    drop = settings.drop_refused
-    rows = kind.render(data.train, renderer, drop)
-    found = kind.found(rows, renderer)
-    losses.warn_of(renderer, only=losses.OF_TEXTS)
-    eval_rows = kind.render(data.held_out, renderer, drop, held_out=True) if data.held_out else None
-    held_out = eval_rows.records if eval_rows and drop else data.held_out
-    config, reason = _config(kind, settings, fields, loaded.model.num_parameters(), bool(eval_rows))
-    log(f"settings for {reason}: {listed(configuration.config_summary(config, fields))}")
-    result = {
-        "output_dir": str(output_dir),
-        "head": loaded.head,
-        "format": data.format,
-        "counts": rows.counts | {f"{data.called}_held_out": len(held_out)},
-        "audit": data.findings,
-        "set_aside": data.set_aside,
-        "left_out": data.left_out + rows.counts.get("dropped_refused", 0),
-        **found,
-    }
-    head = None if kind.task_type == "CAUSAL_LM" else head_name(loaded.model)
-    lora = configuration.lora_of(settings, kind.task_type, head)
-    if settings.dry_run:
-        planned = configuration.planned(settings, config, fields, renderer, len(rows.dataset), lora)
-        planned |= kind.loss | ({"folds": kind.folds, "models_trained": kind.folds + 1} if kind.folds else {})
-        return PlannedModel(**result, dry_run=True, settings=planned)
-    validation = kind.folds and cross_validate(kind, settings, fields, rows.records, lambda: _model(kind, settings))
-    model, training = kind.fit(
-        loaded.model, renderer, rows, config, head=loaded.head, eval_rows=eval_rows, peft_config=lora, resume=resume
+    return estimate(kind, settings)
+  (output_dir, resume), report = settings.begin(*settings.inputs), _report(kind, settings)
+  if fields:  # what the trainer refuses is refused before data is read
+    _config(kind, settings, fields, 0, settings.has_evaluation)
+  data = kind.read(settings)
+  if kind.model is OUTCOME:
+    kind = kind.prepared(data, settings.model_name_or_path)
+  loaded, renderer = _model(kind, settings)
+  data = kind.audited(data, renderer, settings)
+  drop = settings.drop_refused
+  rows = kind.render(data.train, renderer, drop)
+  found = kind.found(rows, renderer)
+  losses.warn_of(renderer, only=losses.OF_TEXTS)
+  eval_rows = kind.render(data.held_out, renderer, drop, held_out=True) if data.held_out else None
+  held_out = eval_rows.records if eval_rows and drop else data.held_out
+  config, reason = _config(kind, settings, fields, loaded.model.num_parameters(), bool(eval_rows))
+  log(f"settings for {reason}: {listed(configuration.config_summary(config, fields))}")
+  result = {
+    "output_dir": str(output_dir),
+    "head": loaded.head,
+    "format": data.format,
+    "counts": rows.counts | {f"{data.called}_held_out": len(held_out)},
+    "audit": data.findings,
+    "set_aside": data.set_aside,
+    "left_out": data.left_out + rows.counts.get("dropped_refused", 0),
+    **found,
+  }
+  head = None if kind.task_type == "CAUSAL_LM" else head_name(loaded.model)
+  lora = configuration.lora_of(settings, kind.task_type, head)
+  if settings.dry_run:
+    planned = configuration.planned(settings, config, fields, renderer, len(rows.dataset), lora)
+    planned |= kind.loss | ({"folds": kind.folds, "models_trained": kind.folds + 1} if kind.folds else {})
+    return PlannedModel(**result, dry_run=True, settings=planned)
+  validation = kind.folds and cross_validate(kind, settings, fields, rows.records, lambda: _model(kind, settings))
+  model, training = kind.fit(
+    loaded.model, renderer, rows, config, head=loaded.head, eval_rows=eval_rows, peft_config=lora, resume=resume
+  )
+  if config.process_index != 0:
+    return None
+  heads = kind.weighed(model.eval(), renderer) if kind.model is OUTCOME else ()
+  if heads:
+    result["attribute_weights"] = {one.name: one.weight for one in heads}
+  usual = _evaluate_steps if kind.model is PROCESS else partial(_evaluate_ratings, heads) if heads else _evaluate_pairs
+  evaluate, sample = getattr(kind, "evaluate", usual), rows.records[:STATISTICS_SAMPLE]
+  evaluation, rewards, called = evaluate(model.eval(), renderer, held_out, sample)
+  source = f"{'held-out' if held_out else 'training'} {called}"
+  reward = RewardStatistics(float(np.mean(rewards)), float(np.std(rewards)), len(rewards), source)
+  if validation:
+    evaluation, result["folds"] = validation
+    training["cross_validation"] = {"folds": kind.folds, "accuracy": evaluation.summary.accuracy}
+  training |= {"head": loaded.head, "counts": result["counts"], "base_model": settings.model_name_or_path}
+  training |= {"dataset": settings.dataset_name, "loss": kind.loss}
+  save = getattr(kind, "save", partial(checkpoints.save, attributes=heads))
+  card = save(model, renderer, str(output_dir), training=training, reward=reward)
+  _say_what_is_saved(output_dir, card["reload_difference"])
+  training.pop("log")
+  if report and evaluation:
+    report.add_held_out(
+      evaluation,
+      model=str(output_dir),
+      dataset=settings.dataset_name,
+      format=data.format,
+      set_aside=data.set_aside,
     )
-    if config.process_index != 0:
-        return None
-    heads = kind.weighed(model.eval(), renderer) if kind.model is OUTCOME else ()
-    if heads:
-        result["attribute_weights"] = {one.name: one.weight for one in heads}
-    usual = (
-        _evaluate_steps if kind.model is PROCESS else partial(_evaluate_ratings, heads) if heads else _evaluate_pairs
-    )
-    evaluate, sample = getattr(kind, "evaluate", usual), rows.records[:STATISTICS_SAMPLE]
-    evaluation, rewards, called = evaluate(model.eval(), renderer, held_out, sample)
-    source = f"{'held-out' if held_out else 'training'} {called}"
-    reward = RewardStatistics(float(np.mean(rewards)), float(np.std(rewards)), len(rewards), source)
-    if validation:
-        evaluation, result["folds"] = validation
-        training["cross_validation"] = {"folds": kind.folds, "accuracy": evaluation.summary.accuracy}
-    training |= {"head": loaded.head, "counts": result["counts"], "base_model": settings.model_name_or_path}
-    training |= {"dataset": settings.dataset_name, "loss": kind.loss}
-    save = getattr(kind, "save", partial(checkpoints.save, attributes=heads))
-    card = save(model, renderer, str(output_dir), training=training, reward=reward)
-    _say_what_is_saved(output_dir, card["reload_difference"])
-    training.pop("log")
-    if report and evaluation:
-        report.add_held_out(
-            evaluation,
-            model=str(output_dir),
-            dataset=settings.dataset_name,
-            format=data.format,
-            set_aside=data.set_aside,
-        )
-    return TrainedModel(
-        **result,
-        resumed_from=resume,
-        training=training,
-        reward=reward,
-        evaluation=evaluation and evaluation.summary,
-        fingerprint=card["fingerprint"],
-        reload_difference=card["reload_difference"],
-    )
+  return TrainedModel(
+    **result,
+    resumed_from=resume,
+    training=training,
+    reward=reward,
+    evaluation=evaluation and evaluation.summary,
+    fingerprint=card["fingerprint"],
+    reload_difference=card["reload_difference"],
+  )
 
 
 def _report(kind: Pairs | StepLabels, settings: Settings) -> Folder | None:
-    if not settings.report:
-        return None
-    if not (settings.has_evaluation or kind.folds):
-        hint = f"{EVALUATE_ON}, train.py can take --folds 5, or use evaluate.py --report later"
-        raise UsageError("--report needs something to evaluate on", hint=hint)
-    from ..evaluation.report import Folder
+  if not settings.report:
+    return None
+  if not (settings.has_evaluation or kind.folds):
+    hint = f"{EVALUATE_ON}, train.py can take --folds 5, or use evaluate.py --report later"
+    raise UsageError("--report needs something to evaluate on", hint=hint)
+  from ..evaluation.report import Folder
 
-    return Folder(settings.report, str(Path(settings.output_dir)), settings.overwrite_output_dir)
+  return Folder(settings.report, str(Path(settings.output_dir)), settings.overwrite_output_dir)
 
 
 def _evaluate_pairs(
-    model: Model, renderer: Renderer, held_out: list[Comparison], trained_on: list[Comparison]
+  model: Model, renderer: Renderer, held_out: list[Comparison], trained_on: list[Comparison]
 ) -> tuple[PairEvaluation | None, list[float], str]:
-    scorer = RewardModel(model, renderer)
-    evaluation = evaluate_pairs(scorer, held_out) if held_out else None
-    rated = evaluation or evaluate_pairs(scorer, trained_on)
-    return evaluation, [*rated.chosen, *rated.rejected], "pairs"
+  scorer = RewardModel(model, renderer)
+  evaluation = evaluate_pairs(scorer, held_out) if held_out else None
+  rated = evaluation or evaluate_pairs(scorer, trained_on)
+  return evaluation, [*rated.chosen, *rated.rejected], "pairs"
 
 
 def _evaluate_ratings(
-    heads: Attributes, model: Model, renderer: Renderer, held_out: list[Rated], trained_on: list[Rated]
+  heads: Attributes, model: Model, renderer: Renderer, held_out: list[Rated], trained_on: list[Rated]
 ) -> tuple[RatingEvaluation | None, list[float], str]:
-    scorer = RewardModel(model, renderer, attributes=heads)
-    evaluation = evaluate_ratings(scorer, held_out) if held_out else None
-    rated = evaluation or evaluate_ratings(scorer, trained_on)
-    return evaluation, rated.rewards, "answers"
+  scorer = RewardModel(model, renderer, attributes=heads)
+  evaluation = evaluate_ratings(scorer, held_out) if held_out else None
+  rated = evaluation or evaluate_ratings(scorer, trained_on)
+  return evaluation, rated.rewards, "answers"
 
 
 def _evaluate_steps(
-    model: Model, renderer: Renderer, held_out: list[Solution], trained_on: list[Solution]
+  model: Model, renderer: Renderer, held_out: list[Solution], trained_on: list[Solution]
 ) -> tuple[StepEvaluation | None, list[float], str]:
-    scorer = ProcessRewardModel(model, renderer)
-    evaluation = evaluate_steps(scorer, held_out, threshold=0.5) if held_out else None
-    rows = [row["step_rewards"] for row in evaluation.rows] if evaluation else score_steps(scorer, trained_on)
-    return evaluation, [value for row in rows for value in row if value is not None], "steps"
+  scorer = ProcessRewardModel(model, renderer)
+  evaluation = evaluate_steps(scorer, held_out, threshold=0.5) if held_out else None
+  rows = [row["step_rewards"] for row in evaluation.rows] if evaluation else score_steps(scorer, trained_on)
+  return evaluation, [value for row in rows for value in row if value is not None], "steps"
 
 
 def _say_what_is_saved(output_dir: Path, difference: float) -> None:
-    log(f"saved and verified: {output_dir} (golden scores differ by {difference:.1e} after reloading)")
-    if left := checkpoints_in(output_dir):
-        names = ", ".join(folder.name for folder in left)
-        size = sum(file.stat().st_size for folder in left for file in folder.rglob("*")) / 1e6
-        log(
-            f"{names} stay in {output_dir} ({size:.0f} MB): they are for resuming only, "
-            "delete them, or train with --save_strategy no"
-        )
+  log(f"saved and verified: {output_dir} (golden scores differ by {difference:.1e} after reloading)")
+  if left := checkpoints_in(output_dir):
+    names = ", ".join(folder.name for folder in left)
+    size = sum(file.stat().st_size for folder in left for file in folder.rglob("*")) / 1e6
+    log(
+      f"{names} stay in {output_dir} ({size:.0f} MB): they are for resuming only, "
+      "delete them, or train with --save_strategy no"
+    )
 
 
 def _config(
-    kind: Pairs | StepLabels, settings: Settings, fields: Mapping[str, Any], parameters: int, has_eval: bool
+  kind: Pairs | StepLabels, settings: Settings, fields: Mapping[str, Any], parameters: int, has_eval: bool
 ) -> tuple[TrainingArguments, str]:
-    own = kind.own_fields()
-    return configuration.trainer_config(kind.config_class(), settings, fields, parameters, has_eval=has_eval, **own)
+  own = kind.own_fields()
+  return configuration.trainer_config(kind.config_class(), settings, fields, parameters, has_eval=has_eval, **own)
 
 
 def _model(kind: Pairs | StepLabels, settings: Settings) -> tuple[checkpoints.Loaded, Renderer]:
-    path, template = settings.model_name_or_path, settings.chat_template_path
-    if hasattr(kind, "load"):
-        loaded = kind.load(settings)
-    else:
-        how = {"chat_template_path": template, "seed": settings.seed, "in_4bit": settings.load_in_4bit}
-        heads = kind.heads if kind.model is OUTCOME else ()
-        loaded = checkpoints.load_for_training(path, **how, kind=kind.model, attributes=heads)
-    for note in [f"head: {loaded.head}", *loaded.notes]:
-        log(note)
-    return loaded, kind.renderer(
-        loaded.tokenizer,
-        max_length=longest_input(loaded.model, loaded.tokenizer, settings.max_length),
-        scored_at=checkpoints.scored_at(loaded.model),
-        text_format=settings.text_format or "chat",
-    )
+  path, template = settings.model_name_or_path, settings.chat_template_path
+  if hasattr(kind, "load"):
+    loaded = kind.load(settings)
+  else:
+    how = {"chat_template_path": template, "seed": settings.seed, "in_4bit": settings.load_in_4bit}
+    heads = kind.heads if kind.model is OUTCOME else ()
+    loaded = checkpoints.load_for_training(path, **how, kind=kind.model, attributes=heads)
+  for note in [f"head: {loaded.head}", *loaded.notes]:
+    log(note)
+  return loaded, kind.renderer(
+    loaded.tokenizer,
+    max_length=longest_input(loaded.model, loaded.tokenizer, settings.max_length),
+    scored_at=checkpoints.scored_at(loaded.model),
+    text_format=settings.text_format or "chat",
+  )

@@ -7,16 +7,16 @@ from typing import Any, NamedTuple
 
 from .. import records as data
 from ..records import (
-    Comparison,
-    Ranking,
-    Rated,
-    Record,
-    Records,
-    Solution,
-    comparisons_of,
-    is_rated,
-    ordered_pairs,
-    ratings_of,
+  Comparison,
+  Ranking,
+  Rated,
+  Record,
+  Records,
+  Solution,
+  comparisons_of,
+  is_rated,
+  ordered_pairs,
+  ratings_of,
 )
 from . import TABLES, Audit, about_attributes, note_ratings
 from .findings import Check, Finding, Material, digest
@@ -26,157 +26,157 @@ Pair = tuple[int, int]
 
 
 class Dropped(NamedTuple):
-    rows: dict[int, Any]
-    """What is left, by place."""
-    by_check: Counter[str]
-    """Rows that are gone, under the finding that took each first."""
-    completions: Counter[str]
-    """Those that are gone from rankings that stay."""
+  rows: dict[int, Any]
+  """What is left, by place."""
+  by_check: Counter[str]
+  """Rows that are gone, under the finding that took each first."""
+  completions: Counter[str]
+  """Those that are gone from rankings that stay."""
 
 
 def drop_rows(rows: Sequence[Any], audited: Sequence[Any], findings: Iterable[Finding]) -> Dropped:
-    """A ranking loses the completions that have the flaw (of a pair that has it together one); others go as a whole."""
-    places: list[tuple[int, Pair | None]] = []
-    for number, row in enumerate(rows):
-        kind = AUDITED_AS.get(kind_of_row(row))
-        pairs = ordered_pairs(row) if kind is Comparison else [None] * len(row.completions if kind is Rated else "1")
-        places += [(number, pair) for pair in pairs]
-    gone: dict[int, str] = {}
-    cut: dict[int, dict[int, str]] = defaultdict(dict)
-    for finding in findings:
-        found: dict[int, list[tuple[Comparison, Pair]]] = defaultdict(list)
-        for index in finding.indices:
-            number, pair = places[index]
-            if pair is None:
-                gone.setdefault(number, finding.check)
-            elif number not in gone:
-                found[number].append((audited[index], pair))
-        for number, pairs in found.items():
-            cut[number] |= dict.fromkeys(_completions(rows[number], pairs, finding, cut[number]), finding.check)
-            if not ordered_pairs(_without(rows[number], cut[number])):
-                gone[number] = finding.check
-    kept = {number: _without(row, cut.get(number)) for number, row in enumerate(rows) if number not in gone}
-    completions = Counter(check for number, lost in cut.items() if number not in gone for check in lost.values())
-    return Dropped(kept, Counter(gone.values()), completions)
+  """A ranking loses the completions that have the flaw (of a pair that has it together one); others go as a whole."""
+  places: list[tuple[int, Pair | None]] = []
+  for number, row in enumerate(rows):
+    kind = AUDITED_AS.get(kind_of_row(row))
+    pairs = ordered_pairs(row) if kind is Comparison else [None] * len(row.completions if kind is Rated else "1")
+    places += [(number, pair) for pair in pairs]
+  gone: dict[int, str] = {}
+  cut: dict[int, dict[int, str]] = defaultdict(dict)
+  for finding in findings:
+    found: dict[int, list[tuple[Comparison, Pair]]] = defaultdict(list)
+    for index in finding.indices:
+      number, pair = places[index]
+      if pair is None:
+        gone.setdefault(number, finding.check)
+      elif number not in gone:
+        found[number].append((audited[index], pair))
+    for number, pairs in found.items():
+      cut[number] |= dict.fromkeys(_completions(rows[number], pairs, finding, cut[number]), finding.check)
+      if not ordered_pairs(_without(rows[number], cut[number])):
+        gone[number] = finding.check
+  kept = {number: _without(row, cut.get(number)) for number, row in enumerate(rows) if number not in gone}
+  completions = Counter(check for number, lost in cut.items() if number not in gone for check in lost.values())
+  return Dropped(kept, Counter(gone.values()), completions)
 
 
 def _completions(
-    ranking: Ranking, found: list[tuple[Comparison, Pair]], finding: Finding, lost: dict[int, str]
+  ranking: Ranking, found: list[tuple[Comparison, Pair]], finding: Finding, lost: dict[int, str]
 ) -> set[int]:
-    flawed = finding.of_answer
-    if flawed:
-        sides = [(record, zip(pair, (record.chosen, record.rejected), strict=True)) for record, pair in found]
-        return {place for record, two in sides for place, answer in two if flawed(record, answer)} - lost.keys()
-    texts = [digest(completion, {}) for completion in ranking.completions]
-    pairs = [pair for _, pair in found if not lost.keys() & set(pair)]
-    chosen: set[int] = set()
-    while pairs:
-        degree = Counter(place for pair in pairs for place in pair)
-        worst = max(degree, key=lambda place: (texts.index(texts[place]) < place, degree[place], place))
-        chosen.add(worst)
-        pairs = [pair for pair in pairs if worst not in pair]
-    return chosen
+  flawed = finding.of_answer
+  if flawed:
+    sides = [(record, zip(pair, (record.chosen, record.rejected), strict=True)) for record, pair in found]
+    return {place for record, two in sides for place, answer in two if flawed(record, answer)} - lost.keys()
+  texts = [digest(completion, {}) for completion in ranking.completions]
+  pairs = [pair for _, pair in found if not lost.keys() & set(pair)]
+  chosen: set[int] = set()
+  while pairs:
+    degree = Counter(place for pair in pairs for place in pair)
+    worst = max(degree, key=lambda place: (texts.index(texts[place]) < place, degree[place], place))
+    chosen.add(worst)
+    pairs = [pair for pair in pairs if worst not in pair]
+  return chosen
 
 
 def _without(row: Any, lost: dict[int, str] | None) -> Any:
-    if not lost:
-        return row
-    count = len(row.completions)
+  if not lost:
+    return row
+  count = len(row.completions)
 
-    def left(values: Any) -> Any:
-        if not isinstance(values, list) or len(values) != count:
-            return values
-        return [value for place, value in enumerate(values) if place not in lost]
+  def left(values: Any) -> Any:
+    if not isinstance(values, list) or len(values) != count:
+      return values
+    return [value for place, value in enumerate(values) if place not in lost]
 
-    metadata = {name: left(value) for name, value in row.metadata.items()}
-    names = ("completions", "scores", "ratings")
-    return replace(row, metadata=metadata, **{name: left(getattr(row, name)) for name in names})
+  metadata = {name: left(value) for name, value in row.metadata.items()}
+  names = ("completions", "scores", "ratings")
+  return replace(row, metadata=metadata, **{name: left(getattr(row, name)) for name in names})
 
 
 def kind_of_row(row: Record) -> str:
-    if isinstance(row, Comparison):
-        return "pairs"
-    if isinstance(row, Solution):
-        return "steps" if row.labels is not None else "unlabeled_steps"
-    if row.is_labeled_answer:
-        return "labeled_completions"
-    if row.scores is not None:
-        return "rankings"
-    if row.ratings is not None:
-        return "rated_completions"
-    return "completions" if row.completions else "prompts"
+  if isinstance(row, Comparison):
+    return "pairs"
+  if isinstance(row, Solution):
+    return "steps" if row.labels is not None else "unlabeled_steps"
+  if row.is_labeled_answer:
+    return "labeled_completions"
+  if row.scores is not None:
+    return "rankings"
+  if row.ratings is not None:
+    return "rated_completions"
+  return "completions" if row.completions else "prompts"
 
 
 AUDITED_AS = {"rankings": Comparison, "labeled_completions": Rated, "rated_completions": Rated}
 
 
 def _by_type(rows: list[Record]) -> dict[type, tuple[list[int], list[Record], list[Record]]]:
-    parts: dict[type, tuple[list[int], list[Record], list[Record]]] = {}
-    for place, row in enumerate(rows):
-        kind = AUDITED_AS.get(kind_of_row(row), type(row))
-        places, whole, audited = parts.setdefault(kind, ([], [], []))
-        places.append(place)
-        whole.append(row)
-        audited += comparisons_of(row) if kind is Comparison else ratings_of(row) if kind is Rated else [row]
-    return parts
+  parts: dict[type, tuple[list[int], list[Record], list[Record]]] = {}
+  for place, row in enumerate(rows):
+    kind = AUDITED_AS.get(kind_of_row(row), type(row))
+    places, whole, audited = parts.setdefault(kind, ([], [], []))
+    places.append(place)
+    whole.append(row)
+    audited += comparisons_of(row) if kind is Comparison else ratings_of(row) if kind is Rated else [row]
+  return parts
 
 
 def _counts(kind: type, rows: list[Record], audited: list[Record]) -> dict[str, int]:
-    if kind is Comparison:
-        return {"comparisons": len(audited)}
-    if kind in (Ranking, Rated):
-        return {"prompts": len(rows), "completions": sum(len(row.completions) for row in rows)}
-    labels = [label for one in rows for label in one.labels or () if label is not None]
-    steps = {"solutions": len(rows), "steps": sum(len(one.steps) for one in rows)}
-    return steps | {"labelled_steps": len(labels), "incorrect_steps": sum(label < 0.5 for label in labels)}
+  if kind is Comparison:
+    return {"comparisons": len(audited)}
+  if kind in (Ranking, Rated):
+    return {"prompts": len(rows), "completions": sum(len(row.completions) for row in rows)}
+  labels = [label for one in rows for label in one.labels or () if label is not None]
+  steps = {"solutions": len(rows), "steps": sum(len(one.steps) for one in rows)}
+  return steps | {"labelled_steps": len(labels), "incorrect_steps": sum(label < 0.5 for label in labels)}
 
 
 class Survey:
-    """What slices of records hold and what is wrong with them; in a second pass, with `left`, what remains without it."""
+  """What slices of records hold and what is wrong with them; in a second pass, with `left`, what remains without it."""
 
-    def __init__(self, eval_prompts: frozenset[bytes], *, rendered: bool, more: Callable[[type], list[Check]]):
-        self.eval_prompts, self.rendered, self.more = eval_prompts, rendered, more
-        self.audits: dict[type, Audit] = {}
-        self.findings: dict[type, list[Finding]] = {}
-        self.summary = Records([])
-        self.kinds: Counter[str] = Counter()
-        self.counts: Counter[str] = Counter()
-        self.equal_scores = 0
-        self.ratings: dict[str, list[float]] = {}
-        self.passed: Counter[type] = Counter()
-        self.rows_dropped: Counter[str] = Counter()
-        self.completions_dropped: Counter[str] = Counter()
+  def __init__(self, eval_prompts: frozenset[bytes], *, rendered: bool, more: Callable[[type], list[Check]]):
+    self.eval_prompts, self.rendered, self.more = eval_prompts, rendered, more
+    self.audits: dict[type, Audit] = {}
+    self.findings: dict[type, list[Finding]] = {}
+    self.summary = Records([])
+    self.kinds: Counter[str] = Counter()
+    self.counts: Counter[str] = Counter()
+    self.equal_scores = 0
+    self.ratings: dict[str, list[float]] = {}
+    self.passed: Counter[type] = Counter()
+    self.rows_dropped: Counter[str] = Counter()
+    self.completions_dropped: Counter[str] = Counter()
 
-    def add(self, records: Records) -> None:
-        for kind, (_, rows, audited) in _by_type(records.rows).items():
-            if kind not in self.audits:
-                called, checks = TABLES[kind]
-                self.audits[kind] = Audit(called, [*self.more(kind), *checks.values()], rendered=self.rendered)
-            self.audits[kind].add(Material(audited, self.eval_prompts))
-            self.counts.update(_counts(kind, rows, audited))
-        self.kinds.update(map(kind_of_row, records.rows))
-        self.equal_scores += data.equal_scores(records)
-        note_ratings(self.ratings, (one for row in records.rows if is_rated(row) for one in ratings_of(row)))
-        self.summary = data.joined([self.summary, records], rows=False)
+  def add(self, records: Records) -> None:
+    for kind, (_, rows, audited) in _by_type(records.rows).items():
+      if kind not in self.audits:
+        called, checks = TABLES[kind]
+        self.audits[kind] = Audit(called, [*self.more(kind), *checks.values()], rendered=self.rendered)
+      self.audits[kind].add(Material(audited, self.eval_prompts))
+      self.counts.update(_counts(kind, rows, audited))
+    self.kinds.update(map(kind_of_row, records.rows))
+    self.equal_scores += data.equal_scores(records)
+    note_ratings(self.ratings, (one for row in records.rows if is_rated(row) for one in ratings_of(row)))
+    self.summary = data.joined([self.summary, records], rows=False)
 
-    def close(self) -> list[Finding]:
-        self.findings = {kind: self.audits[kind].findings() for kind in TABLES if kind in self.audits}
-        return [*about_attributes(self.ratings), *(one for found in self.findings.values() for one in found)]
+  def close(self) -> list[Finding]:
+    self.findings = {kind: self.audits[kind].findings() for kind in TABLES if kind in self.audits}
+    return [*about_attributes(self.ratings), *(one for found in self.findings.values() for one in found)]
 
-    def places(self) -> Iterator[dict[str, Any]]:
-        for kind, found in self.findings.items():
-            for one in found:
-                for row in self.audits[kind].places(one.indices) if one.indices else [None]:
-                    yield {"check": one.check, "severity": one.severity, "row": row, "message": one.message}
+  def places(self) -> Iterator[dict[str, Any]]:
+    for kind, found in self.findings.items():
+      for one in found:
+        for row in self.audits[kind].places(one.indices) if one.indices else [None]:
+          yield {"check": one.check, "severity": one.severity, "row": row, "message": one.message}
 
-    def left(self, records: Records, checks: Iterable[str]) -> dict[int, Record]:
-        """What these checks leave of the next slice, by its place; counts the rest."""
-        kept: dict[int, Record] = {}
-        for kind, (places, rows, audited) in _by_type(records.rows).items():
-            here = [one for one in self.findings[kind] if one.check in checks]
-            done = drop_rows(rows, audited, [one.within(self.passed[kind], len(audited)) for one in here])
-            self.passed[kind] += len(audited)
-            kept |= {places[place]: row for place, row in done.rows.items()}
-            self.rows_dropped += done.by_check
-            self.completions_dropped += done.completions
-        return dict(sorted(kept.items()))
+  def left(self, records: Records, checks: Iterable[str]) -> dict[int, Record]:
+    """What these checks leave of the next slice, by its place; counts the rest."""
+    kept: dict[int, Record] = {}
+    for kind, (places, rows, audited) in _by_type(records.rows).items():
+      here = [one for one in self.findings[kind] if one.check in checks]
+      done = drop_rows(rows, audited, [one.within(self.passed[kind], len(audited)) for one in here])
+      self.passed[kind] += len(audited)
+      kept |= {places[place]: row for place, row in done.rows.items()}
+      self.rows_dropped += done.by_check
+      self.completions_dropped += done.completions
+    return dict(sorted(kept.items()))
