@@ -106,7 +106,7 @@ def test_a_killed_run_resumes_to_the_scores_of_an_undisturbed_one(killed, tiny, 
 
 
 def test_a_lora_run_resumes_with_its_dropout(tiny, toy_file, tmp_path):
-  steps = (*SHORT, "--max_steps", "6", "--save_strategy", "steps", "--save_steps", "3", "--use_peft")
+  steps = (*SHORT, "--max_steps", "6", "--save_strategy", "steps", "--save_steps", "3", "--use_peft", "--lora_dropout", "0.2")
   whole, half = tmp_path / "whole", tmp_path / "half"
   assert train(*command(tiny("qwen2"), toy_file, whole, *steps)).returncode == 0
   shutil.copytree(whole / "checkpoint-3", half / "checkpoint-3")
@@ -115,6 +115,9 @@ def test_a_lora_run_resumes_with_its_dropout(tiny, toy_file, tmp_path):
   assert done.returncode == 0, done.stderr
   assert done.json["resumed_from"] == str(half / "checkpoint-3") and (half / "adapter").is_dir()
   assert scores(half, toy_file) == pytest.approx(scores(whole, toy_file), abs=1e-6)
+  plain = tmp_path / "plain"
+  assert train(*command(tiny("qwen2"), toy_file, plain, *steps, "--lora_dropout", "0")).returncode == 0
+  assert scores(plain, toy_file) != pytest.approx(scores(whole, toy_file), abs=1e-5), "it drops nothing"
 
 
 def test_a_run_killed_before_it_deleted_an_old_checkpoint_deletes_it_when_resumed(tiny, toy_file, tmp_path):
@@ -335,7 +338,7 @@ def test_dry_run_shows_the_settings_and_writes_nothing(tiny, toy_file, tmp_path)
   assert (settings["per_device_train_batch_size"], settings["num_train_epochs"]) == (8, 2), "defaults for under 1B"
   assert settings["optimizer_steps"] == 2 * 96 / 8 and settings["lora"] is None
   lora = train(*command(tiny("qwen2"), toy_file, out, "--use_peft", "--lora_r", "4", "--dry_run")).json["settings"]
-  assert lora["lora"] == {"r": 4, "alpha": 32, "dropout": 0.05, "target_modules": "all-linear"}
+  assert lora["lora"] == {"r": 4, "alpha": 32, "dropout": 0.0, "target_modules": "all-linear"}
 
 
 def test_rows_that_cannot_be_read_stop_the_run_or_are_left_out_and_counted(tiny, tmp_path):

@@ -117,8 +117,8 @@ def planned(
   }
 
 
-def lora_of(settings: LoraSettings, task_type: str, head: str | None, dropout: float = 0.05) -> LoraConfig | None:
-  """None without --use_peft. head: a new one, which is trained and saved too. dropout: unless given by its flag."""
+def lora_of(settings: LoraSettings, task_type: str, head: str | None) -> LoraConfig | None:
+  """None without --use_peft. head: a new one, which is trained and saved too."""
   if not settings.use_peft:
     return None
   from peft import LoraConfig
@@ -128,7 +128,7 @@ def lora_of(settings: LoraSettings, task_type: str, head: str | None, dropout: f
     task_type=task_type,
     r=settings.lora_r or 16,
     lora_alpha=settings.lora_alpha or 32,
-    lora_dropout=dropout if settings.lora_dropout is None else settings.lora_dropout,
+    lora_dropout=settings.lora_dropout or 0.0,
     target_modules=targets[0] if targets == ["all-linear"] else targets,
     modules_to_save=[head] if head else None,
   )

@@ -87,6 +87,7 @@ def fit(
   identity |= {"data_sha256": resuming.rows_digest(rows.dataset), "fingerprint": renderer.fingerprint, "head": head}
   resuming.start_run(arguments.output_dir, arguments.process_index, identity, resume)
   sharding.shard_on_cpus_too(arguments)
+  dropout = peft_config.lora_dropout if peft_config else 0.0
   if quantized.is_quantized(model):
     model, peft_config = quantized.with_adapter(model, peft_config), None
     quantized.compute_in(model, torch.bfloat16 if arguments.bf16 else torch.float32)
@@ -102,6 +103,9 @@ def fit(
     )
   except (ValueError, TypeError) as error:
     raise ModelError(f"the model cannot be trained: {error}") from error
+  for name, module in trainer.model.named_modules():
+    if dropout and "lora_dropout" in name and isinstance(module, torch.nn.Dropout):
+      module.p = dropout  # which TRL's trainer switches off with those of the model
   log(f"training: {rows.size} in {len(rows.dataset)} rows, {arguments.world_size} process(es)")
   plain = sharding.skeleton(trainer)
   if (arguments.bf16 or arguments.fp16) and head in ("new", "loaded"):
