@@ -106,7 +106,18 @@ def test_a_killed_run_resumes_to_the_scores_of_an_undisturbed_one(killed, tiny, 
 
 
 def test_a_lora_run_resumes_with_its_dropout(tiny, toy_file, tmp_path):
-  steps = (*SHORT, "--max_steps", "6", "--save_strategy", "steps", "--save_steps", "3", "--use_peft", "--lora_dropout", "0.2")
+  steps = (
+    *SHORT,
+    "--max_steps",
+    "6",
+    "--save_strategy",
+    "steps",
+    "--save_steps",
+    "3",
+    "--use_peft",
+    "--lora_dropout",
+    "0.2",
+  )
   whole, half = tmp_path / "whole", tmp_path / "half"
   assert train(*command(tiny("qwen2"), toy_file, whole, *steps)).returncode == 0
   shutil.copytree(whole / "checkpoint-3", half / "checkpoint-3")

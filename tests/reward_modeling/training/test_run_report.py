@@ -20,7 +20,9 @@ PANELS = {"reward": ("reward", "gold"), "KL": ("kl",)}
 
 
 def trained(**said):
-  return SimpleNamespace(output_dir="runs/ppo", beginning={"reward": 0.5}, end={"reward": 0.8}, **said)
+  return SimpleNamespace(
+    output_dir="runs/ppo", beginning={"reward": 0.5}, end={"reward": 0.8}, **{"warnings": []} | said
+  )
 
 
 def test_a_run_is_drawn_from_what_its_log_has(tmp_path, monkeypatch, capsys):
@@ -56,3 +58,18 @@ def test_a_finished_run_is_not_lost_for_want_of_matplotlib(tmp_path, monkeypatch
   monkeypatch.setitem(sys.modules, "matplotlib", None)
   run_report.write(tmp_path, HISTORY, PANELS, trained())
   assert "warning: the run is not drawn: " in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
+def test_signs_of_a_gamed_reward_are_those_of_whole_answers_for_grpo_too():
+  from reward_modeling.training.grpo import WARN_KL, _per_answer
+  from reward_modeling.training.reinforcement import concerns
+
+  start = {"reward": 0.5, "kl": 0.0, "completions/mean_length": 10.0, "completions/clipped_ratio": 0.25}
+  end = {"reward": 2.0, "kl": 0.5, "completions/mean_length": 30.0, "completions/clipped_ratio": 0.75}
+  assert _per_answer(end) == {"reward": 2.0, "kl": 15.0, "length": 30.0, "eos_rate": 0.25}
+  found = concerns(_per_answer(start), _per_answer(end), WARN_KL, "raise --beta", "--max_completion_length")
+  assert len(found) == 3 and "15.0 nats" in found[0] and "raise --beta" in found[0]
+  assert (
+    "25% of the answers end by themselves: raise --max_completion_length" in found[1] and "from 10 to 30" in found[2]
+  )
+  assert concerns(_per_answer(start), _per_answer(start), WARN_KL) == []

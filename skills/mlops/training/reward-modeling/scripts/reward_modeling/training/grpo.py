@@ -15,11 +15,11 @@ from transformers import TrainerCallback, TrainerState, TrainingArguments
 
 from ..errors import ModelError, RunError, UsageError
 from ..precision import precision
-from ..terminal import log
+from ..terminal import log, warn
 from . import configuration, loop, resuming
 from .policy import Policy
 from .prompts import Prompt
-from .reinforcement import RunLog, start_and_end
+from .reinforcement import RunLog, concerns, start_and_end
 from .results import PlannedGRPO, TrainedGRPO
 from .settings import GRPOSettings
 from .step_rewards import step_advantages
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 BETA = {"grpo": {"beta": 0.04}, "rloo": {}}
 WHY = "TRL's default of no KL penalty is for verifiable rewards; a learned one is soon over-optimized (0.04: arXiv:2402.03300)"
+WARN_KL = 10.0  # nats per answer, as ppo.py's --warn_kl
 LORA_LEARNING_RATE = 1e-5  # ten times the 1e-6 that both trainers start from
 IDENTITY = (
   *resuming.IDENTITY_FIELDS,
@@ -38,6 +39,13 @@ IDENTITY = (
   *("temperature", "top_p", "top_k", "loss_type", "scale_rewards", "normalize_advantages"),
 )
 """Must be the same for a run to be resumed."""
+
+
+def _per_answer(numbers: dict[str, float]) -> dict[str, float]:
+  """TRL's log by the names of ppo.py's, whose KL is that of whole answers. Without --beta there is none."""
+  length, clipped = numbers["completions/mean_length"], numbers["completions/clipped_ratio"]
+  kl = numbers.get("kl", 0.0) * length
+  return {"reward": numbers["reward"], "kl": kl, "length": length, "eos_rate": 1 - clipped}
 
 
 class _Ours:
@@ -201,7 +209,11 @@ class GRPORun(TrainerCallback):
     answered = [entry for entry in history if "reward" in entry]
     names = ("reward", "reward_std", "kl", "entropy", "completions/mean_length", "completions/clipped_ratio")
     summary.pop("log")
-    return summary | start_and_end(answered, names), self.log.entries
+    ends = start_and_end(answered, names)
+    found = concerns(*map(_per_answer, ends.values()), WARN_KL, "raise --beta", self.limit) if answered else []
+    for concern in found:
+      warn(concern)
+    return summary | ends | {"warnings": found}, self.log.entries
 
   # ---- what the trainer calls ----
 

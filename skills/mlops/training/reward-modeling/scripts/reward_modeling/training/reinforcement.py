@@ -108,19 +108,23 @@ def best_of_for(kl: float) -> float:
   return math.exp(min(kl + 1, 700.0))
 
 
-def concerns(start: dict[str, float], end: dict[str, float], warn_kl: float) -> list[str]:
-  """One sentence for each sign that the reward was gamed."""
+def concerns(
+  start: dict[str, float],
+  end: dict[str, float],
+  warn_kl: float,
+  closer: str = "raise --kl_coef, or set --max_kl",
+  limit: str = "--response_length",
+) -> list[str]:
+  """One sentence for each sign that the reward was gamed. closer: how to stay near the reference. limit: the flag of lengths."""
   found = []
   if end["kl"] > warn_kl:
     found.append(
       f"the policy is {end['kl']:.1f} nats from the reference, as far as the best of {best_of_for(end['kl']):.0g} "
       f"samples, and its reward went from {start['reward']:.2f} to {end['reward']:.2f}: the reward is probably "
-      "over-optimized. Evaluate the policy by something else than this reward, raise --kl_coef, or set --max_kl"
+      f"over-optimized. Evaluate the policy by something else than this reward, {closer}"
     )
   if end["eos_rate"] < 0.9 * start["eos_rate"] or end["eos_rate"] < 0.5:
-    found.append(
-      f"only {end['eos_rate']:.0%} of the answers end by themselves: raise --response_length or --missing_eos_penalty"
-    )
+    found.append(f"only {end['eos_rate']:.0%} of the answers end by themselves: raise {limit} or --missing_eos_penalty")
   if end["length"] > 2 * start["length"]:
     found.append(
       f"answers grew from {start['length']:.0f} to {end['length']:.0f} tokens: is the reward one for length?"

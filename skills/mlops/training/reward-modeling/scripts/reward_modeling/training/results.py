@@ -170,6 +170,8 @@ class TrainedPPO(PPOSummary, TrainedPolicy):
 @dataclass(frozen=True, kw_only=True)
 class TrainedGRPO(TrainedPolicy):
   algorithm: str
+  warnings: list[str]
+  """Signs that the reward was gamed."""
   steps: int
   train_loss: Number
   seconds: Number

@@ -44,9 +44,7 @@ def _verdicts(trained: TrainedPolicy) -> Iterator[tuple[str, str]]:
   said = getattr(trained, "stopped", None)
   if said:
     yield "Did it run to its end?", f"No: {said}."
-  found = getattr(trained, "warnings", None)
-  if found is None:
-    return
+  found = trained.warnings
   none = "Not by KL, length or answers that do not end. Only an evaluation by something else than this reward can tell."
   yield "Was the reward gamed?", " ".join(f"Probably: {one}." for one in found) or none
 

@@ -52,7 +52,9 @@ class LoraSettings:
   )
   lora_r: int | None = flag(None, "rank (16)", metavar="R")
   lora_alpha: int | None = flag(None, "scale (32)", metavar="A")
-  lora_dropout: float | None = flag(None, "dropout (0); above it training shares no prefixes", type=fraction, metavar="P")
+  lora_dropout: float | None = flag(
+    None, "dropout (0); above it training shares no prefixes", type=fraction, metavar="P"
+  )
   lora_target_modules: Sequence[str] | None = flag(None, "layers that get an adapter (all-linear)", metavar="NAME")
 
   def __post_init__(self) -> None:
