@@ -85,7 +85,7 @@ def test_resuming_another_run_is_refused(killed, tiny, toy_file, tmp_path):
   other_data = train(*command(tiny("qwen2"), data, killed, *resume, "--label_smoothing", "0.1", "--use_peft"))
   assert other_data.returncode == 5
   changed = next(line for line in other_data.stderr.splitlines() if line.startswith("error: cannot resume: "))
-  for name in ("data_sha256 (", "label_smoothing (0.0 -> 0.1)", "lora (None -> [16, 32, 0.05, 'all-linear'])"):
+  for name in ("data_sha256 (", "label_smoothing (0.0 -> 0.1)", "lora (None -> [16, 32, 0.0, 'all-linear'])"):
     assert name in changed
   assert "learning_rate" not in changed
 
