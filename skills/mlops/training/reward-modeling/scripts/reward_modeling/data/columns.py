@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import DataError
 from .cells import RowError, are_messages, short, structure, type_of
-from .entries import Row
+from .entries import COMMON, Row
 from .files import Table, suffix
 from .formats import COLUMN_NAMES, Tiers
 from .writing import METADATA, is_read, unwrapped_metadata
@@ -33,8 +33,12 @@ _AFFIX = re.compile(rf"\A(?:(?:{_HOLDS})_(?P<last>\w+)|(?P<first>\w+?)_?(?:{_HOL
 
 
 def same_columns(rows: list[Row]) -> dict[str, str]:
-  """As in {"chosen": "preferred_response", ...}; not where a format reads both by their own names."""
+  """As in {"prompt": "Prompt", "chosen": "preferred_response", ...}; not where a format reads them by their own names."""
   first = {name: value for row in reversed(rows) for name, value in row.items() if value is not None}
+  found = {}
+  if COLUMN_NAMES.difference(COMMON).isdisjoint(first):  # a file in capitals; one such name is a column of its own
+    found = {name.strip().lower(): name for name in first if name.strip().lower() in COLUMN_NAMES}
+    first = {name: first[column] for name, column in found.items()} | first
   words: dict[str, str] = {}
   for name, value in first.items():
     if isinstance(value, (str, list, dict)):
@@ -44,8 +48,8 @@ def same_columns(rows: list[Row]) -> dict[str, str]:
       columns = {name: words.get(word, "") for name, word in zip(wanted, pair, strict=True)}
       free = first.keys().isdisjoint({"completions", "chosen", *wanted} - {*pair})
       if free and all(len(column) > 1 for column in columns.values()) and not COLUMN_NAMES.issuperset(columns.values()):
-        return columns
-  return {}
+        return found | columns
+  return found
 
 
 def root_of(column: str, present: Iterable[str]) -> str:
@@ -112,13 +116,14 @@ def _follow(value, steps: list[str], path: str, at: str) -> Any:
 
 COLUMNS = 12
 # Words in the names of columns, the likeliest first.
-_PROMPT = "prompt question query instruction problem task post context input user ask title text"
+_PROMPT = "prompt question query instruction problem task post context input user ask title text trajectory conversation dialogue history"
 _CHOSEN = "chosen preferred better accepted winning winner win best good positive pos"
 _REJECTED = "rejected dispreferred worse losing loser lose worst bad negative neg"
 _MANY = "completions responses answers candidates generations outputs replies samples solutions comments choices"
 _ONE = "completion response answer output reply generation solution"
 _SCORE = "score scores rating ratings reward rewards votes upvotes quality grade"
 _RANK = "rank ranks ranking"
+_STEPS, _STEP_LABELS = "steps step process", "labels label correctness correct scores score ratings rating values"
 _BODY = f"text content body {_ONE} message"
 _A, _B = "a 1 first left one", "b 2 second right two"
 _WINNER = "winner preference preferred choice better label chosen"
@@ -127,11 +132,12 @@ LAYOUTS = (
   {"prompt": _PROMPT, "completions": _MANY, "scores": _SCORE},
   {"prompt": _PROMPT, "completions": _MANY, "ranks": _RANK},
   {"prompt": _PROMPT, "response_a": _A, "response_b": _B, "winner": _WINNER},
+  {"prompt": _PROMPT, "completions": _STEPS, "labels": _STEP_LABELS},
   {"prompt": _PROMPT, "completions": "ranked sorted ordered best"},
   {"prompt": _PROMPT, "completions": _MANY},
   {"prompt": _PROMPT, "completion": _ONE},
 )
-LABELED_LAYOUTS = 5
+LABELED_LAYOUTS = 6
 """So many say which answer is better."""
 _MEANING = {"scores": "a higher score must be better", "ranks": "rank 1 must be best"}
 
@@ -212,7 +218,7 @@ def _could_be(path: str, value, name: str) -> bool:
   many = "[]" in path
   if name == "winner":
     return isinstance(value, (str, int, float))
-  if name not in ("scores", "ranks", "completions"):
+  if name not in ("scores", "ranks", "labels", "completions"):
     return not many and (are_messages(value) or (isinstance(value, str) and bool(value.strip())))
   values, wanted = [value] if many else value, str if name == "completions" else (int, float)
   return isinstance(values, list) and bool(values) and all(isinstance(one, wanted) for one in values)

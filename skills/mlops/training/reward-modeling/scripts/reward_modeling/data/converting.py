@@ -25,6 +25,7 @@ from .formats import (
   PROMPTS,
   Tiers,
   fits,
+  is_input,
   lacks,
   named,
   recognize,
@@ -89,7 +90,7 @@ def records_of(table: Table, reading: Reading, *, first: bool = True) -> Records
       made.append((number, row, None))
       problems.append((number, f"{error}{_other_format(reader, row)}"))
   unused = [name for name in dict.fromkeys(name for _, row, _ in made for name in row) if name not in used]
-  _refuse_lost_input(table.name, chosen, [name for name in unused if name.lower() in INPUT_LIKE], made)
+  _refuse_lost_input(table, chosen, unused, made, reading)
   problems.sort()
   few = not first or 2 * len(problems) <= len(table)
   if problems and not (reading.leave_out_unreadable and few):
@@ -276,16 +277,20 @@ def _hint(chosen: Format, reading: Reading) -> str:
   return f"these are read as format `{chosen.name}` ({needs}); use --format for another{mapped}, or fix these rows"
 
 
-def _refuse_lost_input(where: str, chosen: Format, names: list[str], made: list[Made]) -> None:
-  for name in names:
-    lost = [number for number, row, record in made if not _already_there(row.get(name), record)]
+def _refuse_lost_input(table: Table, chosen: Format, unused: list[str], made: list[Made], reading: Reading) -> None:
+  for name in unused:
+    lost = [
+      number
+      for number, row, record in made
+      if is_input(name, row.get(name)) and not _already_there(row.get(name), record)
+    ]
     if not lost:
       continue
     system = f"read it as the system text with --columns system={name}, " if "system" in chosen.columns else ""
     raise DataError(
       f"column `{name}` could be part of the input, but format `{chosen.name}` does not use it ({len(lost)} of {len(made)} rows)",
-      where=f"{where}:{lost[0]}",
-      hint=f"{system}put it into the prompt yourself, or leave it out with --columns {name}=",
+      where=f"{table.name}:{lost[0]}",
+      hint=_guess(table, reading) or f"{system}put it into the prompt yourself, or leave it out with --columns {name}=",
     )
 
 
