@@ -12,7 +12,7 @@
 #     "scipy>=1.14,<2",
 #     "pydantic>=2.10,<3",
 #     "jinja2>=3.1,<4",
-#     "fastapi>=0.140,<0.164",
+#     "fastapi>=0.140,<0.166",
 #     "uvicorn>=0.40,<0.55",
 #     "prometheus-client>=0.23,<0.27",
 # ]
