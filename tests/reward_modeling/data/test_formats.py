@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from conftest import assistant, user
+from conftest import assistant, user, write_jsonl
 from reward_modeling.data.formats import ANYTHING, FORMATS, PROMPTS
 from reward_modeling.data.reading import load
 from reward_modeling.data.records import (
@@ -561,3 +561,16 @@ def test_one_row_that_lacks_a_column_does_not_change_the_format_of_the_others(re
 def test_a_repeated_completion_leaves_the_other_pairs_of_its_ranking(read):
   records = read({"prompt": "p", "completions": ["a", "a", "b"], "scores": [1, 1, 0]})
   assert [(pair.chosen[0]["content"], pair.rejected[0]["content"]) for pair in comparisons(records)] == [("a", "b")] * 2
+
+
+def test_a_transcript_may_begin_with_a_system_text(tmp_path):
+  sides = {
+    name: f"System: Be brief.\n\nHuman: 2+2?\n\nAssistant: {text}"
+    for name, text in (("chosen", "4"), ("rejected", "5"))
+  }
+  (pair,) = load(str(write_jsonl(tmp_path / "rows.jsonl", [sides]))).rows
+  assert [(message["role"], message["content"]) for message in pair.prompt] == [
+    ("system", "Be brief."),
+    ("user", "2+2?"),
+  ]
+  assert pair.chosen == [{"role": "assistant", "content": "4"}]

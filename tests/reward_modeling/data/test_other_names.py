@@ -303,3 +303,39 @@ def test_steps_and_labels_under_other_names_are_guessed(read):
   with pytest.raises(DataError) as caught:
     read({"question": "2+2+2?", "solution_steps": ["2+2=4", "4+2=7"], "step_scores": [0.9, 0.1]})
   assert "--columns 'prompt=question,completions=solution_steps,labels=step_scores'" in caught.value.hint
+
+
+def test_numbered_answers_are_one_list_and_their_scores_another(tmp_path):
+  rows = [
+    {
+      "prompt": "hi",
+      "Answer 1": "a",
+      "Answer 2": "b",
+      "Answer 3": "",
+      "rating_1": "1",
+      "rating_2": "2.5",
+      "rating_3": "",
+    },
+    {
+      "prompt": "ho",
+      "Answer 1": "a",
+      "Answer 2": "b",
+      "Answer 3": "c",
+      "rating_1": "3",
+      "rating_2": "1",
+      "rating_3": "0",
+    },
+  ]
+  records = load(write_csv(tmp_path / "rows.csv", rows))
+  assert [[answer[0]["content"] for answer in one.completions] for one in records.rows] == [["a", "b"], ["a", "b", "c"]]
+  assert [one.scores for one in records.rows] == [[1, 2.5], [3, 1, 0]]
+  assert not any(one.metadata for one in records.rows)
+  unrated = load(
+    write_csv(tmp_path / "unrated.csv", [{"prompt": "p", "response_1": "a", "response_2": "b", "response_3": "c"}])
+  )
+  assert unrated.format == "completions" and len(unrated.rows[0].completions) == 3
+
+
+def test_two_numbered_answers_are_not_taken_for_a_list(read):
+  """Which is better may be in any other column."""
+  assert read({"prompt": "p", "response_1": "a", "response_2": "b"}).format != "completions"

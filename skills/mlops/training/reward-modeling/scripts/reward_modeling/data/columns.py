@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import DataError
 from .cells import RowError, are_messages, short, structure, type_of
-from .entries import COMMON, Row
+from .entries import COMMON, Row, number
 from .files import Table, suffix
 from .formats import COLUMN_NAMES, Tiers
 from .writing import METADATA, is_read, unwrapped_metadata
@@ -50,6 +50,32 @@ def same_columns(rows: list[Row]) -> dict[str, str]:
       if free and all(len(column) > 1 for column in columns.values()) and not COLUMN_NAMES.issuperset(columns.values()):
         return found | columns
   return found
+
+
+_NUMBERED = re.compile(
+  r"(answer|candidate|completion|draft|generation|output|response|score|rating)s?[_ ]?(\d+)", re.IGNORECASE
+)
+
+
+def answers_in_columns(head: list[Row]) -> dict[str, str]:
+  """{answer_1: score_1 or "", ...} of three answers and more, as spreadsheets have them."""
+  names = dict.fromkeys(name for row in head for name in row)
+  found: dict[str, dict[str, str]] = {}
+  for name, match in ((name, _NUMBERED.fullmatch(name)) for name in names):
+    if match:
+      found.setdefault(match[1].lower(), {})[match[2]] = name
+  scores = found.pop("score", None) or found.pop("rating", {})
+  most = max(found.values(), key=len, default={})
+  if len(most) < 3 or not names.keys().isdisjoint(("completions", "chosen")):
+    return {}
+  return {name: scores.get(place, "") for place, name in most.items()}
+
+
+def in_one_list(row: Row, columns: dict[str, str]) -> Row:
+  there = {name: score for name, score in columns.items() if row.get(name) not in (None, "")}
+  new = {name: value for name, value in row.items() if name not in columns and name not in columns.values()}
+  new["completions"] = [row[name] for name in there]
+  return new | ({"scores": [number(row.get(score), score) for score in there.values()]} if all(there.values()) else {})
 
 
 def root_of(column: str, present: Iterable[str]) -> str:
@@ -136,6 +162,7 @@ LAYOUTS = (
   {"prompt": _PROMPT, "completions": "ranked sorted ordered best"},
   {"prompt": _PROMPT, "completions": _MANY},
   {"prompt": _PROMPT, "completion": _ONE},
+  {"prompt": _PROMPT},
 )
 LABELED_LAYOUTS = 6
 """So many say which answer is better."""

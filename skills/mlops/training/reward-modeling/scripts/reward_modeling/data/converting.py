@@ -10,7 +10,17 @@ from ..errors import DataError
 from ..results import finite
 from ..terminal import warn
 from .cells import RowError, decoded, lists_in_cells, object_in, short, turns, wrong_type
-from .columns import check_columns, conversion, guess, nearest, renamed, same_columns, seen
+from .columns import (
+  answers_in_columns,
+  check_columns,
+  conversion,
+  guess,
+  in_one_list,
+  nearest,
+  renamed,
+  same_columns,
+  seen,
+)
 from .entries import Format, Numbered, Problems, Row, SetAsideError, key, meaning
 from .files import Table, suffix
 from .formats import (
@@ -125,10 +135,11 @@ def _decoded(table: Table, columns: dict[str, str], problems: Problems) -> Numbe
   lists = lists_in_cells(head) if suffix(Path(table.name)) in (".csv", ".tsv") else []
   if INPUT_LIKE.issuperset(lists):
     lists = []
-  numbered = []
+  numbered, in_columns = [], answers_in_columns(head)
   for number, row in zip(table.numbers, table.rows, strict=True):
     try:
       row = renamed(row, columns, roots) if columns else dict(row)
+      row = in_one_list(row, in_columns) if in_columns else row
       row |= {name: turns(row[name]) or row[name] for name in lists if name in row}
       values = {name: decoded(value, name) if name in COLUMN_NAMES else value for name, value in row.items()}
       numbered.append((number, values))
@@ -161,7 +172,7 @@ def _tell_unread(table: Table, name: str, reading: Reading) -> None:
     what = f"only the prompts of these rows fit a format (`{name}`), and they seem to say which answer is better"
     raise DataError(what, where=table.name, hint=f"{way}; for the prompts alone, --format {name}")
   way = way or (_guess(table, reading) if name == "prompt" else None)
-  if way:
+  if way and "completion" in way:
     warn(f"{table.name} is read as format `{name}`, without some of its columns: {way}")
 
 
@@ -237,6 +248,7 @@ def _say_winners(name: str, chosen: Format, numbered: Numbered, picked: list[Row
   if not chosen.winner:
     return {}
   found = [chosen.winner.value(row) if reading.labels else None for row in picked]
+  found = [_side_of_model(value, row) for value, (_, row) in zip(found, numbered, strict=True)]
   written = [(number, value) for (number, _), value in zip(numbered, found, strict=True) if value is not None]
   known = chosen.winner.means
   means, counts = meaning(written, reading.winner_values, reading.columns or {}, name, known, chosen.name)
@@ -245,6 +257,12 @@ def _say_winners(name: str, chosen: Format, numbered: Numbered, picked: list[Row
     if value is not None:
       row["winner"] = means.get(key(value), short(value))
   return counts
+
+
+def _side_of_model(value: object, row: Row) -> object:
+  """Of a winner that is the name of one of the two models."""
+  names = row.get("model_a"), row.get("model_b")
+  return ("a", "b")[names.index(value)] if value in names and names[0] != names[1] else value
 
 
 def _say_neutral(chosen: Format, rows: list[Row], where: str) -> DataError:
