@@ -111,7 +111,7 @@ class Checked(Result):
   completions: int | None = None
   solutions: int | None = None
   steps: int | None = None
-  labelled_steps: int | None = None
+  labeled_steps: int | None = None
   incorrect_steps: int | None = None
   ratings: dict[str, list[Number]] | None = None
   """How many, the lowest and the highest, by attribute."""

@@ -214,11 +214,11 @@ def _tools(value) -> list[dict] | None:
 def _undecided(chosen: Format, row: Row, record: Record) -> str | None:
   ranked = record.scores if isinstance(record, Ranking) else ()
   if ranked is None and record.ratings is not None:
-    return "unlabelled" if all(value is None for one in record.ratings for value in one.values()) else None
+    return "unlabeled" if all(value is None for one in record.ratings for value in one.values()) else None
   if ranked is None and (chosen.winner or not {"scores", "correct", "ranks"}.isdisjoint(row)):
-    return "unlabelled"
+    return "unlabeled"
   if any(row.get(name, "") is None for name in ("label", "kto_tag")):
-    return "unlabelled"
+    return "unlabeled"
   # distilabel writes pairs whose order means nothing, with the status tie.
   tied = isinstance(record, Comparison) and str(row.get("status")).strip().lower() == "tie"
   tied = tied or str(row.get("tie")).lower() == "true" or (chosen.winner and ranked and len(set(ranked)) == 1)

@@ -128,7 +128,7 @@ def _counts(kind: type, rows: list[Record], audited: list[Record]) -> dict[str, 
     return {"prompts": len(rows), "completions": sum(len(row.completions) for row in rows)}
   labels = [label for one in rows for label in one.labels or () if label is not None]
   steps = {"solutions": len(rows), "steps": sum(len(one.steps) for one in rows)}
-  return steps | {"labelled_steps": len(labels), "incorrect_steps": sum(label < 0.5 for label in labels)}
+  return steps | {"labeled_steps": len(labels), "incorrect_steps": sum(label < 0.5 for label in labels)}
 
 
 class Survey:
