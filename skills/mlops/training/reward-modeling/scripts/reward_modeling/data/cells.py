@@ -59,13 +59,6 @@ def _whole_number(digits: str) -> int | Refused:
     return Refused(f"a number of {len(digits)} digits")
 
 
-def object_in(text) -> Any:
-  with contextlib.suppress(ValueError, RecursionError):
-    found = clean(loads(text)) if isinstance(text, str) else None
-    return found if isinstance(found, (dict, list)) else text
-  return text
-
-
 _DECODE = json.JSONDecoder(object_pairs_hook=_object).decode
 _DECODE_LONG = json.JSONDecoder(object_pairs_hook=_object, parse_int=_whole_number).decode
 
@@ -164,6 +157,7 @@ def unnested(value: dict[str, Any]) -> Any:
 
 
 def structure(value) -> Any:
+  """The object or list that is written in a text."""
   found = _parsed(value) if isinstance(value, str) and _OPENS.match(value) else value
   return clean(found) if isinstance(found, (dict, list)) else value
 

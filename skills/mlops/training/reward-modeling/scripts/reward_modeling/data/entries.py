@@ -21,7 +21,6 @@ WINNER_WORDS = {
   **dict.fromkeys(("b", "model_b", "response_b", "conversation_b"), "b"),
   **dict.fromkeys(("tie", "tie (inconsistent)", "tie (bothbad)", "tie (both bad)", "bothbad", "both_bad"), "tie"),
 }
-SCORES = {"a": [1.0, 0.0], "b": [0.0, 1.0], "tie": [0.0, 0.0]}
 
 _PKU_SAFERLHF = {"0": "response_0", "1": "response_1"}
 KNOWN = {
@@ -79,10 +78,11 @@ def meaning(
 
   known: of the data set `name`. Raises DataError for values without a meaning."""
   counts = Counter(key(value) for _, value in winners)
-  for value in counts.keys() & (known or {}) & (given or {}).keys():
-    if given[value] != known[value]:
+  for value in counts:
+    told, stated = (given or {}).get(value), (known or {}).get(value)
+    if told and stated and told != stated:
       raise DataError(
-        f"--winner_values says {value}={given[value]}, but in `{name}` {value} means {known[value]}",
+        f"--winner_values says {value}={told}, but in `{name}` {value} means {stated}",
         where=where,
         hint="read this file without --winner_values, or, if it is another data set, name its columns with --columns",
       )

@@ -7,7 +7,7 @@ from typing import Any
 from .cells import RowError, objects, short, structure, turns, wrong_type
 from .conversations import answer_of, messages_of, prompt_of, split_shared, spoken
 from .entries import BAD, GOOD, MARGINS, PAIR, USER, WINNER_WORDS, Format, Row, Winner, entry, number
-from .formats_pairs import PairColumns, are_answers, arena, columns, comparison, instructed, scores_by_winner
+from .formats_pairs import PairColumns, are_answers, arena, by_winner, columns, comparison, instructed
 from .formats_rankings import answered
 from .records import Ranking
 
@@ -162,7 +162,7 @@ _columns(
   lambda row: isinstance(structure(row["info"]), dict) and objects(row["summaries"]) is not None,
   winner=Winner(("choice",), _FIRST_IS_0),
 )
-def summarize_from_feedback(row: Row) -> Ranking:
+def summarize_from_feedback(row: Row) -> PairColumns:
   """Laid out as in trl-lib/tldr-preference."""
   info, summaries = structure(row["info"]), objects(row["summaries"])
   if not isinstance(info, dict):
@@ -176,7 +176,7 @@ def summarize_from_feedback(row: Row) -> Ranking:
   parts += [f"TITLE: {info['title']}"] if info.get("title") else []
   parts += [f"POST: {body}" if info.get("post") else body, "TL;DR:"]
   answers = [answer_of(summary.get("text"), "summaries.text") for summary in summaries]
-  return Ranking([spoken("user", "\n\n".join(parts))], answers, scores_by_winner(row))
+  return by_winner(row, [spoken("user", "\n\n".join(parts))], answers)
 
 
 @_pairs(
@@ -187,7 +187,7 @@ def summarize_from_feedback(row: Row) -> Ranking:
   # Chatbot Arena 33k has both, and its `turn` counts the turns.
   beside=lambda row: "judge" in row and "tstamp" not in row,
 )
-def mt_bench(row: Row) -> Ranking:
+def mt_bench(row: Row) -> PairColumns:
   turn = number(row["turn"], "turn")
   if turn is None or turn < 1 or turn != int(turn):
     raise wrong_type("turn", row["turn"], "the number of a turn, counted from 1")

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, combinations
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from ..errors import DataError, UsageError
 
@@ -32,6 +32,12 @@ class _Row:
   origin: Origin | None = None
   given: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
   """Label columns as they were read."""
+  undecided: str | None = field(default=None, compare=False, repr=False)
+  """Why its label does not say which answer is better."""
+
+  def shared(self) -> dict[str, Any]:
+    """What the records that are made of this one have of it."""
+    return {name: getattr(self, name, None) for name in ("tools", "id", "metadata", "origin")}
 
 
 @dataclass(frozen=True)
@@ -92,14 +98,6 @@ Record = Comparison | Ranking | Rated | Solution
 _Split = TypeVar("_Split", Comparison, Rated, Solution)
 
 
-class Undecided(NamedTuple):
-  """Its label does not say which answer is better."""
-
-  place: int
-  row: Record
-  reason: str
-
-
 @dataclass(frozen=True)
 class Records:
   rows: list[Record]
@@ -107,7 +105,8 @@ class Records:
   columns_used: tuple[str, ...] = ()
   metadata_columns: tuple[str, ...] = ()
   set_aside: dict[str, int] = field(default_factory=dict)
-  undecided: tuple[Undecided, ...] = ()
+  every: list[Record] = field(default_factory=list)
+  """`rows` and, in their places, those that are undecided."""
   unreadable: tuple[tuple[str, str], ...] = ()
   """(FILE:ROW, reason)."""
   winner_values: dict[str, int] = field(default_factory=dict)
@@ -124,10 +123,6 @@ class Records:
 
 def joined(parts: Iterable[Records], *, rows: bool = True) -> Records:
   whole = list(parts)
-  undecided, start = [], 0
-  for part in whole:
-    undecided += [one._replace(place=start + one.place) for one in part.undecided]
-    start += len(part.rows) + len(part.undecided)
 
   def every(name: str) -> chain:
     return chain.from_iterable(getattr(part, name) for part in whole)
@@ -141,7 +136,7 @@ def joined(parts: Iterable[Records], *, rows: bool = True) -> Records:
     columns_used=tuple(dict.fromkeys(every("columns_used"))),
     metadata_columns=tuple(dict.fromkeys(every("metadata_columns"))),
     set_aside=counts("set_aside"),
-    undecided=tuple(undecided) if rows else (),
+    every=list(every("every")) if rows else [],
     unreadable=tuple(every("unreadable")),
     winner_values=counts("winner_values"),
   )
@@ -183,9 +178,8 @@ def ratings_of(row: Ranking) -> list[Rated]:
   """By its attributes, else its `score`, or the label of KTO as `desirable`."""
   name = "desirable" if row.is_labeled_answer else "score"
   given = row.ratings or [{name: score} for score in row.scores]
-  shared = {one: getattr(row, one) for one in ("tools", "id", "metadata", "origin")}
   answers = zip(row.completions, given, strict=True)
-  return [Rated(row.prompt, answer, ratings, **shared) for answer, ratings in answers]
+  return [Rated(row.prompt, answer, ratings, **row.shared()) for answer, ratings in answers]
 
 
 def rated_names(rows: Iterable[Rated]) -> tuple[str, ...]:
@@ -229,9 +223,7 @@ def ranked_by_ratings(records: Records, weights: Mapping[str, float] | None) -> 
     scores = [weighted(one.ratings, weights or dict.fromkeys(names, 1.0)) for one in answers]
     known = [(one.completion, score) for one, score in zip(answers, scores, strict=True) if score is not None]
     if len(known) > 1:
-      one = answers[0]
-      made = Ranking(one.prompt, *map(list, zip(*known, strict=True)), one.tools)
-      rows.append(replace(made, id=one.id, metadata=one.metadata, origin=one.origin))
+      rows.append(Ranking(answers[0].prompt, *map(list, zip(*known, strict=True)), **answers[0].shared()))
     else:
       aside["one rated answer to its prompt"] += 1
   return replace(records, rows=rows, set_aside=dict(aside))
@@ -250,53 +242,44 @@ def solutions(records: Records) -> list[Solution]:
 
 def to_score(records: Records, *, steps: bool = False) -> Records:
   """All rows, with the label columns as metadata; a comparison has the scores 1 and 0. steps: take solutions, too."""
-  rows = _all_rows(records)
-  for row, _ in rows:
+  rows = records.every or records.rows
+  for row in rows:
     if isinstance(row, Solution) and not steps:
       raise _refused(records, row, *_OF_STEPS)
     if isinstance(row, Ranking) and not row.completions:
       raise _refused(records, row, "hold prompts only, no answers")
-  return _with_all(records, [_to_score(row, reason) for row, reason in rows])
+  return _with_all(records, [_to_score(row) for row in rows])
 
 
-def _to_score(row: Record, reason: str | None) -> Ranking:
+def _to_score(row: Record) -> Ranking:
   clash = not row.given.keys().isdisjoint(row.metadata)
   metadata = row.given | ({"metadata": row.metadata} if clash else row.metadata)
-  shared = {"id": row.id, "origin": row.origin, "metadata": metadata}
   if isinstance(row, Solution):
-    return Ranking(row.prompt, [in_steps(row.steps)], **shared)
-  if isinstance(row, Ranking):
+    answers, scores = [in_steps(row.steps)], None
+  elif isinstance(row, Ranking):
     answers, scores = row.completions, row.scores
   else:
     order = -1 if row.rejected_first else 1
     answers, scores = [row.chosen, row.rejected][::order], [1.0, 0.0][::order]
-  if reason:
-    scores = [0.0] * len(answers) if reason == "tie" else None
-  return Ranking(row.prompt, answers, scores, row.tools, **shared)
+  if row.undecided:
+    scores = [0.0] * len(answers) if row.undecided == "tie" else None
+  return Ranking(row.prompt, answers, scores, **row.shared() | {"metadata": metadata})
 
 
 def prompts(records: Records) -> Records:
-  rows = [row for row, _ in _all_rows(records)]
+  rows = records.every or records.rows
   empty = [row for row in rows if not any(message["content"].strip() for message in row.prompt)]
   if empty:
     several = f"{len(empty)} of {len(rows)} rows: " if len(empty) > 1 else ""
     where = ", ".join(str(row.origin) for row in empty[:5])
     raise DataError(f"{several}the prompt is empty", where=where, hint="fix these rows, or leave them out")
-  names = ("tools", "id", "metadata", "origin")
-  asked = [Ranking(row.prompt, [], **{name: getattr(row, name, None) for name in names}) for row in rows]
-  return _with_all(records, asked)
-
-
-def _all_rows(records: Records) -> list[tuple[Record, str | None]]:
-  undecided = {place: (row, reason) for place, row, reason in records.undecided}
-  decided = iter(records.rows)
-  return [undecided.get(place) or (next(decided), None) for place in range(len(records.rows) + len(undecided))]
+  return _with_all(records, [Ranking(row.prompt, [], **row.shared()) for row in rows])
 
 
 def _with_all(records: Records, rows: list[Ranking]) -> Records:
-  reasons = {reason for _, _, reason in records.undecided}
+  reasons = {row.undecided for row in records.every}
   left = {reason: count for reason, count in records.set_aside.items() if reason not in reasons}
-  return replace(records, rows=rows, set_aside=left, undecided=())
+  return replace(records, rows=rows, set_aside=left, every=[])
 
 
 _OF_STEPS = (
@@ -320,21 +303,13 @@ def ordered_pairs(ranking: Ranking) -> list[tuple[int, int]]:
 def comparisons_of(row: Comparison | Ranking) -> list[Comparison]:
   if isinstance(row, Comparison):
     return [row]
-  ordered = ordered_pairs(row)
-  return [
-    Comparison(
-      prompt=row.prompt,
-      chosen=row.completions[better],
-      rejected=row.completions[worse],
-      margin=row.margin,
-      weight=row.weight / len(ordered),
-      tools=row.tools,
-      id=None if row.id is None else f"{row.id}:{better}>{worse}",
-      metadata=row.metadata,
-      origin=row.origin,
-    )
-    for better, worse in ordered
-  ]
+  pairs = []
+  ordered, answers = ordered_pairs(row), row.completions
+  for better, worse in ordered:
+    own = row.shared() | {"id": None if row.id is None else f"{row.id}:{better}>{worse}"}
+    weight = row.weight / len(ordered)
+    pairs.append(Comparison(row.prompt, answers[better], answers[worse], row.margin, weight, **own))
+  return pairs
 
 
 def equal_scores(records: Records) -> int:
