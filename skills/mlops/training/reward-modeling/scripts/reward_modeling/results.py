@@ -20,6 +20,8 @@ from .errors import RunError, UserError
 
 Number = float | None
 """A number; null in JSON where it is NaN or infinite."""
+Row = dict[str, object]
+"""A JSON object, whose values are of any type until they are looked at."""
 
 SCRIPT_RESULTS = {
   "check_data.py": "data_check:CheckOutput",

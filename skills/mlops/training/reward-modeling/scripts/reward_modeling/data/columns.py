@@ -5,7 +5,6 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 from ..errors import DataError
 from .cells import RowError, are_messages, short, structure, type_of
@@ -86,12 +85,12 @@ def renamed(row: Row, columns: dict[str, str], roots: dict[str, str]) -> Row:
   return new
 
 
-def part_of(row: Row, path: str) -> Any:
+def part_of(row: Row, path: str) -> object:
   root, *steps = (match[1] or f"[{match[2]}]" for match in _STEP.finditer(path))
   return _follow(row[root], steps, path, root)
 
 
-def _follow(value, steps: list[str], path: str, at: str) -> Any:
+def _follow(value, steps: list[str], path: str, at: str) -> object:
   if not steps or value is None:
     return value
   step, *rest = steps
@@ -181,7 +180,7 @@ def guess(row: Row, works: Callable[[dict[str, str], str | None], bool], *, labe
   return None
 
 
-def _leaves(value, path: str = "") -> Iterator[tuple[str, Any]]:
+def _leaves(value, path: str = "") -> Iterator[tuple[str, object]]:
   if isinstance(value, dict):
     for name, item in value.items():
       if re.fullmatch(r"[^.\[\],=]+", name):
@@ -192,7 +191,7 @@ def _leaves(value, path: str = "") -> Iterator[tuple[str, Any]]:
     yield path, value
 
 
-def _candidates(leaves: dict[str, Any], name: str, words: str) -> list[str]:
+def _candidates(leaves: Row, name: str, words: str) -> list[str]:
   ranked = ((_rank(path, words), path) for path, value in leaves.items() if _could_be(path, value, name))
   return [path for rank, path in sorted(one for one in ranked if one[0] is not None)]
 

@@ -3,9 +3,8 @@
 import os
 import re
 from itertools import takewhile
-from typing import Any
 
-from ..results import finite
+from ..results import Row, finite
 from .cells import RowError, short, structure, turns, type_of, wrong_type
 from .records import Message
 
@@ -54,7 +53,7 @@ def _calls(rest: Message, column: str) -> list[Message]:
   ]
 
 
-def _with_arguments(call) -> Any:
+def _with_arguments(call) -> object:
   with_text = isinstance(call, dict) and "arguments" in call
   return call | {"arguments": structure(call["arguments"])} if with_text else call
 
@@ -78,7 +77,7 @@ def spoken(role: str, text: str) -> Message:
   return {"role": role, "content": text}
 
 
-def prompt_of(row: dict[str, Any], column: str = "prompt") -> list[Message]:
+def prompt_of(row: Row, column: str = "prompt") -> list[Message]:
   value = row[column]
   found = [spoken("user", value)] if isinstance(value, str) else messages_of(value, column)
   return with_system(found, row.get("system"))
@@ -117,7 +116,7 @@ def answer_of(value, column: str) -> list[Message]:
   return messages_of(value, column)
 
 
-def prompt_and_answers(row: dict[str, Any], prompt: str, *names: str) -> tuple[list[Message], list[list[Message]]]:
+def prompt_and_answers(row: Row, prompt: str, *names: str) -> tuple[list[Message], list[list[Message]]]:
   asked, answered = turns(row[prompt]), [turns(row[name], silent=True) for name in names]
   if asked is None or None in answered:
     return prompt_of(row, prompt), [answer_of(row[name], name) for name in names]

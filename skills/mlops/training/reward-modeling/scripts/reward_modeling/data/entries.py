@@ -5,13 +5,12 @@ import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from ..errors import DataError
+from ..results import Row
 from .cells import RowError, short, wrong_type
 from .records import Message, Record
 
-Row = dict[str, Any]
 Numbered = list[tuple[int, Row]]
 Problems = list[tuple[int, str]]
 
@@ -46,9 +45,9 @@ class Winner:
   columns: tuple[str, ...] = ("winner",)
   means: dict[str, str] | None = None
   """{value: "a", "b" or "tie"} of a known data set. None: words say it themselves, numbers are asked about."""
-  read: Callable[..., Any] = lambda value: value
+  read: Callable[..., object] = lambda value: value
 
-  def value(self, row: dict[str, Any]) -> Any:
+  def value(self, row: Row) -> object:
     values = [row.get(column) for column in self.columns]
     if all(value in (None, "") for value in values):
       return None
@@ -67,7 +66,7 @@ def _is_bare(value: str) -> bool:
 
 
 def meaning(
-  winners: Sequence[tuple[int, Any]],
+  winners: Sequence[tuple[int, object]],
   given: dict[str, str] | None,
   columns: dict[str, str],
   where: str,

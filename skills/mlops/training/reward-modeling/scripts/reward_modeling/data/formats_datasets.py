@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 from .cells import RowError, objects, short, structure, turns, wrong_type
 from .conversations import answer_of, messages_of, prompt_of, split_shared, spoken
@@ -38,7 +37,7 @@ def _full_text(row: Row) -> Row:
   return row | {"question": question.get("full_text") if isinstance(question, dict) else question}
 
 
-def _first_or_second(preference) -> Any:
+def _first_or_second(preference) -> object:
   value = number(preference, "preference")
   if not 1 < value < 2 or value == 1.5:
     return value

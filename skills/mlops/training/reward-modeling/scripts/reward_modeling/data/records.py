@@ -9,6 +9,7 @@ from itertools import chain, combinations
 from typing import Any, TypeVar
 
 from ..errors import DataError, UsageError
+from ..results import Row
 
 Message = dict[str, Any]
 """{"role": "system" | "user" | "assistant" | "tool", "content": str, ...}."""
@@ -28,14 +29,14 @@ class Origin:
 @dataclass(frozen=True, kw_only=True)
 class _Row:
   id: str | int | None = None
-  metadata: dict[str, Any] = field(default_factory=dict)
+  metadata: Row = field(default_factory=dict)
   origin: Origin | None = None
-  given: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
+  given: Row = field(default_factory=dict, compare=False, repr=False)
   """Label columns as they were read."""
   undecided: str | None = field(default=None, compare=False, repr=False)
   """Why its label does not say which answer is better."""
 
-  def shared(self) -> dict[str, Any]:
+  def shared(self) -> Row:
     """What the records that are made of this one have of it."""
     return {name: getattr(self, name, None) for name in ("tools", "id", "metadata", "origin")}
 

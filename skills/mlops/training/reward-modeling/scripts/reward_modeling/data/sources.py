@@ -5,10 +5,10 @@ import re
 import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 from .. import hub
 from ..errors import DataError
+from ..results import Row
 from .cells import short
 from .files import AGAIN, READERS, SPLITS, Table, arrow_tables, first_line, suffix
 
@@ -107,7 +107,7 @@ def _written_configurations(folder: Path) -> dict[str, Splits]:
   return {"default": configs[default]} | configs if default in configs else configs
 
 
-def _written_splits(folder: Path, entry: dict[str, Any]) -> Splits:
+def _written_splits(folder: Path, entry: Row) -> Splits:
   given, start = entry["data_files"], entry.get("data_dir") or "."
   if not isinstance(given, list) or not all(isinstance(item, dict) for item in given):
     given = [{"split": "train", "path": given}]

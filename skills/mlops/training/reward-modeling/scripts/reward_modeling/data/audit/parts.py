@@ -3,8 +3,9 @@
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from ...results import Row
 from .. import records as data
 from ..records import (
   Comparison,
@@ -26,7 +27,7 @@ Pair = tuple[int, int]
 
 
 class Dropped(NamedTuple):
-  rows: dict[int, Any]
+  rows: dict[int, Record]
   """What is left, by place."""
   by_check: Counter[str]
   """Rows that are gone, under the finding that took each first."""
@@ -34,7 +35,7 @@ class Dropped(NamedTuple):
   """Those that are gone from rankings that stay."""
 
 
-def drop_rows(rows: Sequence[Any], audited: Sequence[Any], findings: Iterable[Finding]) -> Dropped:
+def drop_rows(rows: Sequence[Record], audited: Sequence[Record], findings: Iterable[Finding]) -> Dropped:
   """A ranking loses the completions that have the flaw (of a pair that has it together one); others go as a whole."""
   places: list[tuple[int, Pair | None]] = []
   for number, row in enumerate(rows):
@@ -78,12 +79,12 @@ def _completions(
   return chosen
 
 
-def _without(row: Any, lost: dict[int, str] | None) -> Any:
+def _without(row: Record, lost: dict[int, str] | None) -> Record:
   if not lost:
     return row
   count = len(row.completions)
 
-  def left(values: Any) -> Any:
+  def left(values) -> object:
     if not isinstance(values, list) or len(values) != count:
       return values
     return [value for place, value in enumerate(values) if place not in lost]
@@ -163,7 +164,7 @@ class Survey:
     self.findings = {kind: self.audits[kind].findings() for kind in TABLES if kind in self.audits}
     return [*about_attributes(self.ratings), *(one for found in self.findings.values() for one in found)]
 
-  def places(self) -> Iterator[dict[str, Any]]:
+  def places(self) -> Iterator[Row]:
     for kind, found in self.findings.items():
       for one in found:
         for row in self.audits[kind].places(one.indices) if one.indices else [None]:
