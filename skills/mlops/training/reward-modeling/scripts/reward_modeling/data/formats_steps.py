@@ -111,23 +111,28 @@ def prm800k(row: Row) -> list[Solution]:
   for kind in ("quality_control", "initial_screening"):
     if row.get(f"is_{kind}_question"):
       raise SetAsideError(kind.replace("_", " "))
-  steps, labels, others = [], [], []
   try:
     prompt = prompt_of({"prompt": row["question"]["problem"]})
-    for place, step in enumerate(row["label"]["steps"], 1):
-      followed, last = _followed(step, place)
-      for other in step["completions"] or []:
-        label = None if other is followed else _rated(other["rating"], place, row)
-        if label is not None:
-          others.append(([*steps, other["text"]], [None] * len(steps) + [label]))
-      if followed is not None:
-        steps.append(followed["text"])
-        labels.append(_rated(followed["rating"], place, row))
-      if last:
-        break
+    found = _labeled_solutions(row)
   except (KeyError, TypeError, IndexError, AttributeError) as error:
     raise RowError(f"the row is not as in PRM800K: {type(error).__name__} at {error}") from None
-  return [Solution(prompt, steps_of(texts, "label.steps"), given) for texts, given in [(steps, labels), *others]]
+  return [Solution(prompt, steps_of(texts, "label.steps"), labels) for texts, labels in found]
+
+
+def _labeled_solutions(row: Row) -> list[tuple[list[str], list[float | None]]]:
+  steps, labels, others = [], [], []
+  for place, step in enumerate(row["label"]["steps"], 1):
+    followed, last = _followed(step, place)
+    for other in step["completions"] or []:
+      label = None if other is followed else _rated(other["rating"], place, row)
+      if label is not None:
+        others.append(([*steps, other["text"]], [None] * len(steps) + [label]))
+    if followed is not None:
+      steps.append(followed["text"])
+      labels.append(_rated(followed["rating"], place, row))
+    if last:
+      break
+  return [(steps, labels), *others]
 
 
 def _followed(step: Row, place: int) -> tuple[Row | None, bool]:

@@ -26,20 +26,23 @@ RESULTS = frozenset((
 
 def to_row(record: Record) -> Row:
   """`load` reads it back to an equal record."""
-  row: Row = {"prompt": record.prompt}
-  if isinstance(record, Comparison):
-    row |= {"chosen": record.chosen, "rejected": record.rejected}
-  elif isinstance(record, Solution):
-    row |= {"steps" if record.labels is None else "completions": record.steps, "labels": record.labels}
-  elif record.is_labeled_answer:
-    row |= {"completion": record.completions[0], "label": record.scores[0] > 0}
-  elif record.scores is None and record.ratings is not None and len(record.ratings) == 1:
-    row |= {"completion": record.completions[0], "ratings": record.ratings[0]}
-  else:
-    row |= {"completions": record.completions or None, "scores": record.scores, "ratings": record.ratings}
+  row = {"prompt": record.prompt} | _answers(record)
   row |= {name: getattr(record, name, None) for name in ("margin", "weight", "tools", "id")}
   row = {name: value for name, value in row.items() if value is not None and (name, value) != ("weight", 1)}
   return with_metadata(row, record.metadata, canonical=True)
+
+
+def _answers(record: Record) -> Row:
+  if isinstance(record, Comparison):
+    return {"chosen": record.chosen, "rejected": record.rejected}
+  if isinstance(record, Solution):
+    return {"steps" if record.labels is None else "completions": record.steps, "labels": record.labels}
+  answers, scores, ratings = record.completions, record.scores, record.ratings
+  if record.is_labeled_answer:
+    return {"completion": answers[0], "label": scores[0] > 0}
+  if scores is None and ratings is not None and len(ratings) == 1:
+    return {"completion": answers[0], "ratings": ratings[0]}
+  return {"completions": answers or None, "scores": scores, "ratings": ratings}
 
 
 def with_metadata(row: Row, metadata: Row, *, canonical: bool = False) -> Row:

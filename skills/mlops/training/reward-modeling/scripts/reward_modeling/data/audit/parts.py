@@ -47,12 +47,13 @@ def drop_rows(rows: Sequence[Record], audited: Sequence[Record], findings: Itera
   for finding in findings:
     found: dict[int, list[tuple[Comparison, Pair]]] = defaultdict(list)
     for index in finding.indices:
-      number, pair = places[index]
-      if pair is None:
-        gone.setdefault(number, finding.check)
-      elif number not in gone:
-        found[number].append((audited[index], pair))
+      found[places[index][0]].append((audited[index], places[index][1]))
     for number, pairs in found.items():
+      if number in gone:
+        continue
+      if pairs[0][1] is None:
+        gone[number] = finding.check
+        continue
       cut[number] |= dict.fromkeys(_completions(rows[number], pairs, finding, cut[number]), finding.check)
       if not ordered_pairs(_without(rows[number], cut[number])):
         gone[number] = finding.check
