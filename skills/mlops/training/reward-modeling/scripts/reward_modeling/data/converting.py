@@ -29,7 +29,7 @@ from .formats import (
   named,
   recognize,
 )
-from .formats_steps import NEUTRAL, NeutralError
+from .formats_steps import ZERO_RATED, NeutralError
 from .records import Comparison, Origin, Ranking, Record, Records, Solution, answers_of
 from .writing import unwrapped_metadata
 
@@ -234,7 +234,7 @@ def _say_winners(name: str, chosen: Format, numbered: Numbered, picked: list[Row
 
 
 def _say_neutral(chosen: Format, rows: list[Row], where: str) -> DataError:
-  counts: dict[str, Counter[float | None]] = {neutral: Counter() for neutral in NEUTRAL}
+  counts: dict[str, Counter[float | None]] = {neutral: Counter() for neutral in ZERO_RATED}
   for neutral, labels in counts.items():
     for row in rows:
       # A KeyError: a column is missing, another error will say so.

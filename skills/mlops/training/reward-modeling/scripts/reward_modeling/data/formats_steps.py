@@ -13,7 +13,7 @@ STEPS: dict[str, Format] = {}
 PUBLISHED_STEPS: dict[str, Format] = {}
 _steps, _published = partial(entry, STEPS), partial(entry, PUBLISHED_STEPS, optional=())
 
-NEUTRAL = {"good": 1.0, "bad": 0.0, "ignore": None}
+ZERO_RATED = {"good": 1.0, "bad": 0.0, "ignore": None}
 """What a step rated 0, neither right nor wrong, is taken for."""
 STEP_TAG = "ки"
 """In Math-Shepherd after each step, where the label's text has + or -."""
@@ -80,7 +80,7 @@ def _rated(rating, place: int, row: Row) -> float | None:
   neutral = row.get("neutral")
   if rating == 0 and neutral is None:
     raise NeutralError(f"step {place} is rated 0, neither right nor wrong: say what that means with --neutral")
-  return NEUTRAL[neutral] if rating == 0 else float(rating == 1)
+  return ZERO_RATED[neutral] if rating == 0 else float(rating == 1)
 
 
 @_steps(
