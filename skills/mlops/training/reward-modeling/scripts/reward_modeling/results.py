@@ -99,6 +99,8 @@ def descriptions(result: type) -> dict[str, str]:
 
 def finite(value: object) -> Any:
   """A copy as JSON can carry it: dataclasses are objects, and NaN and infinity null."""
+  if value is None or isinstance(value, (str, int)):
+    return value
   if isinstance(value, float):
     return value if math.isfinite(value) else None
   if is_dataclass(value):

@@ -268,7 +268,7 @@ def _refuse_lost_input(where: str, chosen: Format, names: list[str], made: list[
     lost = [number for number, row, record in made if not _already_there(row.get(name), record)]
     if not lost:
       continue
-    system = f"read it as the system text with --columns system={name}, " if "system" in chosen.columns else ""
+    system = f"read it as the system text with --columns system={name}, " if ["system"] in chosen.columns else ""
     raise DataError(
       f"column `{name}` could be part of the input, but format `{chosen.name}` does not use it ({len(lost)} of {len(made)} rows)",
       where=f"{where}:{lost[0]}",

@@ -5,6 +5,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from ..errors import DataError
 from ..results import Row
@@ -178,18 +179,18 @@ class Format:
   one_piece: bool = False
   """Rows belong to others anywhere in the file."""
 
-  @property
-  def columns(self) -> tuple[str, ...]:
-    return self.needs + self.optional + COMMON
+  @cached_property
+  def columns(self) -> list[list[str]]:
+    """The names of each, the format's own first."""
+    return [names.split("|") for names in self.needs + self.optional + COMMON]
 
   def pick(self, row: Row) -> tuple[Row, dict[str, str]]:
     """The non-null columns under the format's names, and {name: column of the row}."""
     used = {}
     for names in self.columns:
-      alternatives = names.split("|")
-      present = sorted((name for name in alternatives if name in row), key=lambda name: row[name] is None)
+      present = [name for name in names if name in row]
       if present:
-        used[alternatives[0]] = present[0]
+        used[names[0]] = next((name for name in present if row[name] is not None), present[0])
     return {name: row[column] for name, column in used.items() if row[column] is not None}, used
 
   def records(self, picked: Row) -> list[Record]:

@@ -20,7 +20,7 @@ ANSWERS: Tiers = (LABELED, UNLABELED)
 ANYTHING: Tiers = (LABELED, {"open_conversation": OPEN["open_conversation"]} | UNLABELED, OPEN)
 PROMPTS: Tiers = (LABELED, OPEN, UNLABELED)
 
-COLUMN_NAMES = frozenset(name for entry in FORMATS.values() for names in entry.columns for name in names.split("|"))
+COLUMN_NAMES = frozenset(name for entry in FORMATS.values() for names in entry.columns for name in names)
 """Columns that a format reads."""
 # Columns that could be part of the input, an error if unused: TRL's RewardTrainer drops them in silence.
 _INPUTS = (
