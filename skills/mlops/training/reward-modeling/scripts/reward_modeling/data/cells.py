@@ -24,10 +24,12 @@ class RowError(Exception):
   """Why one row cannot be read."""
 
 
+_TYPES = {type(None): "null", bool: "true or false", str: "text", int: "a number", float: "a number"}
+_TYPES |= {list: "a list", dict: "an object"}
+
+
 def type_of(value) -> str:
-  names = {type(None): "null", bool: "true or false", str: "text", list: "a list", dict: "an object"}
-  names |= {int: "a number", float: "a number"}
-  return names.get(type(value), type(value).__name__)
+  return _TYPES.get(type(value), type(value).__name__)
 
 
 def short(value, width: int = 40) -> str:
@@ -57,22 +59,12 @@ def _object(pairs: list[tuple[str, object]]) -> Row | Refused:
 def _whole_number(digits: str) -> int | Refused:
   try:
     return int(digits)
-  except ValueError:
+  except ValueError:  # Python converts no more than some thousand digits
     return Refused(f"a number of {len(digits)} digits")
 
 
-_DECODE = json.JSONDecoder(object_pairs_hook=_object).decode
-_DECODE_LONG = json.JSONDecoder(object_pairs_hook=_object, parse_int=_whole_number).decode
-
-
-def loads(text: str) -> object:
-  """Raises json.JSONDecodeError, and RecursionError. `Refused` stands for objects that repeat a key and for huge numbers."""
-  try:
-    return _DECODE(text)
-  except json.JSONDecodeError:
-    raise
-  except ValueError:  # Python converts no more than some thousand digits
-    return _DECODE_LONG(text)
+loads = json.JSONDecoder(object_pairs_hook=_object, parse_int=_whole_number).decode
+"""Raises json.JSONDecodeError, and RecursionError. `Refused` stands for objects that repeat a key and for huge numbers."""
 
 
 def clean(value, depth: int = 0) -> object:

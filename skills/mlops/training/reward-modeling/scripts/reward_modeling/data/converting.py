@@ -224,8 +224,7 @@ def _say_winners(name: str, chosen: Format, numbered: Numbered, picked: list[Row
     return {}
   found = [chosen.winner.value(row) if reading.labels else None for row in picked]
   written = [(number, value) for (number, _), value in zip(numbered, found, strict=True) if value is not None]
-  known = chosen.winner.means
-  means, counts = meaning(written, reading.winner_values, reading.columns or {}, name, known, chosen.name)
+  means, counts = meaning(written, chosen, reading.winner_values, reading.columns or {}, name)
   for row, value in zip(picked, found, strict=True):
     row.pop("winner", None)
     if value is not None:

@@ -68,35 +68,31 @@ def _is_bare(value: str) -> bool:
 
 def meaning(
   winners: Sequence[tuple[int, object]],
+  chosen: "Format",
   given: dict[str, str] | None,
   columns: dict[str, str],
   where: str,
-  known: dict[str, str] | None = None,
-  name: str = "",
 ) -> tuple[dict[str, str], dict[str, int]]:
   """({value: "a", "b" or "tie"}, {"value=a": its rows}) of (row number, value) pairs.
 
-  known: of the data set `name`. Raises DataError for values without a meaning."""
-  counts = Counter(key(value) for _, value in winners)
+  Raises DataError for values without a meaning."""
+  counts, known = Counter(key(value) for _, value in winners), chosen.winner.means or {}
   for value in counts:
-    told, stated = (given or {}).get(value), (known or {}).get(value)
+    told, stated = (given or {}).get(value), known.get(value)
     if told and stated and told != stated:
       raise DataError(
-        f"--winner_values says {value}={told}, but in `{name}` {value} means {stated}",
+        f"--winner_values says {value}={told}, but in `{chosen.name}` {value} means {stated}",
         where=where,
         hint="read this file without --winner_values, or, if it is another data set, name its columns with --columns",
       )
-  means = known | (given or {}) if known else WINNER_WORDS | (_of_columns(columns) if given is None else given)
+  means = (known or WINNER_WORDS) | (given or {})
+  if given is None and not known:
+    means |= _of_columns(columns)
   closed = given is not None or known
   unsaid = [value for value in counts if value not in means and (closed or _is_bare(value))]
   if unsaid:
     where = f"{where}:{next(number for number, value in winners if key(value) in unsaid)}"
-    if known:
-      means = _meanings(known, " = ")
-      what = f"the preference is {unsaid[0][:40]} ({counts[unsaid[0]]} rows), which has no meaning in `{name}`: {means}"
-      hint = "say what the values mean, as in --winner_values 1=a,2=b, or remove these rows"
-      raise DataError(what, where=where, hint=hint)
-    raise _unsaid(counts, unsaid[0], given, where)
+    raise _unsaid(counts, unsaid[0], chosen, given, where)
   return means, {f"{value}={means[value]}": count for value, count in counts.items() if value in means}
 
 
@@ -110,24 +106,24 @@ def _meanings(means: dict[str, str], equals: str) -> str:
   return ", ".join(f"{value}{equals}{side}" for value, side in means.items())
 
 
-def _unsaid(counts: Counter[str], unsaid: str, given: dict[str, str] | None, where: str) -> DataError:
+def _unsaid(counts: Counter[str], unsaid: str, chosen: "Format", given: dict[str, str] | None, where: str) -> DataError:
   seen = ", ".join(f"{value[:40]} ({count} rows)" for value, count in counts.most_common(8))
-  if given is not None:
+  if known := chosen.winner.means:
+    what = f"the preference is {unsaid[:40]} ({counts[unsaid]} rows), which has no meaning in `{chosen.name}`: "
+    what += _meanings(known, " = ")
+    hint = "say what the values mean, as in --winner_values 1=a,2=b, or remove these rows"
+  elif given is not None:
     said = _meanings(given, "=")
-    return DataError(
-      f"`winner` is {unsaid[:40]}, which --winner_values {said} does not say; the values are {seen}",
-      where=where,
-      hint=f"add it, as in --winner_values {said.replace(', ', ',')},{unsaid}=tie, or remove these rows",
-    )
-  ordered = sorted(filter(_is_bare, counts), reverse=True)
-  sides = ["a", *["tie"] * (len(ordered) - 2), "b"][: len(ordered)]
-  swapped = [{"a": "b", "b": "a"}.get(side, side) for side in sides]
-  one, other = (",".join(map("=".join, zip(ordered, names, strict=True))) for names in (sides, swapped))
-  return DataError(
-    f"`winner` holds numbers, which do not say which answer is better: {seen}",
-    where=where,
-    hint=f"say what they mean: --winner_values {one}, or {other}; to score without labels, --columns winner=",
-  )
+    what = f"`winner` is {unsaid[:40]}, which --winner_values {said} does not say; the values are {seen}"
+    hint = f"add it, as in --winner_values {said.replace(', ', ',')},{unsaid}=tie, or remove these rows"
+  else:
+    ordered = sorted(filter(_is_bare, counts), reverse=True)
+    sides = ["a", *["tie"] * (len(ordered) - 2), "b"][: len(ordered)]
+    swapped = [{"a": "b", "b": "a"}.get(side, side) for side in sides]
+    one, other = (",".join(map("=".join, zip(ordered, names, strict=True))) for names in (sides, swapped))
+    what = f"`winner` holds numbers, which do not say which answer is better: {seen}"
+    hint = f"say what they mean: --winner_values {one}, or {other}; to score without labels, --columns winner="
+  return DataError(what, where=where, hint=hint)
 
 
 def said(counts: dict[str, int]) -> str:
