@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, combinations
 from typing import Any, TypeVar
@@ -145,29 +145,30 @@ def joined(parts: Iterable[Records], *, rows: bool = True) -> Records:
 
 def comparisons(records: Records) -> list[Comparison]:
   """Pairs: a ranking makes all of different scores, each weighs 1 / (their number) (arXiv:2203.02155 Eq. 1)."""
-  for row in records.rows:
-    if isinstance(row, Solution):
-      raise _refused(records, row, *_OF_STEPS)
-    if isinstance(row, Ranking) and row.is_labeled_answer:
-      raise _refused(
-        records,
-        row,
-        "label one answer each as desirable or not (KTO): a loss of pairs needs two answers to one prompt",
-        "--objective binary trains on them; or put answers to one prompt into one row, as completions with scores",
-      )
-    if isinstance(row, Ranking) and row.scores is None:
-      hint = "give chosen and rejected, or completions with scores; completions without labels can be scored"
-      raise _refused(records, row, "do not say which answer is better", hint)
+  _refuse(
+    records,
+    _OF_STEPS,
+    (
+      lambda row: isinstance(row, Ranking) and row.is_labeled_answer,
+      "label one answer each as desirable or not (KTO): a loss of pairs needs two answers to one prompt",
+      "--objective binary trains on them; or put answers to one prompt into one row, as completions with scores",
+    ),
+    (
+      lambda row: isinstance(row, Ranking) and row.scores is None,
+      "do not say which answer is better",
+      "give chosen and rejected, or completions with scores; completions without labels can be scored",
+    ),
+  )
   return [pair for row in records.rows for pair in comparisons_of(row)]
 
 
 def rated_answers(records: Records) -> list[Rated]:
-  for row in records.rows:
-    if isinstance(row, Solution):
-      raise _refused(records, row, *_OF_STEPS)
-    if isinstance(row, Comparison) or (row.ratings is None and row.scores is None):
-      hint = "give prompt, completion and score, or an object `ratings`; for pairs, --objective bradley_terry"
-      raise _refused(records, row, "do not rate each answer by itself", hint)
+  unrated = (
+    lambda row: isinstance(row, Comparison) or (row.ratings is None and row.scores is None),
+    "do not rate each answer by itself",
+    "give prompt, completion and score, or an object `ratings`; for pairs, --objective bradley_terry",
+  )
+  _refuse(records, _OF_STEPS, unrated)
   return [one for row in records.rows for one in ratings_of(row)]
 
 
@@ -231,10 +232,8 @@ def ranked_by_ratings(records: Records, weights: Mapping[str, float] | None) -> 
 
 
 def solutions(records: Records) -> list[Solution]:
-  for row in records.rows:
-    if not isinstance(row, Solution):
-      hint = "give `prompt`, `completions` (the steps) and `labels`, or see check_data.py --list_formats"
-      raise _refused(records, row, "have no steps", hint)
+  hint = "give `prompt`, `completions` (the steps) and `labels`, or see check_data.py --list_formats"
+  _refuse(records, (lambda row: not isinstance(row, Solution), "have no steps", hint))
   labeled = [row for row in records.rows if row.labels is not None]
   if not labeled:
     raise DataError("no row labels its steps", where=next(iter(records.files), None), hint="give `labels`, one a step")
@@ -243,13 +242,10 @@ def solutions(records: Records) -> list[Solution]:
 
 def to_score(records: Records, *, steps: bool = False) -> Records:
   """All rows, with the label columns as metadata; a comparison has the scores 1 and 0. steps: take solutions, too."""
+  unanswered = (lambda row: isinstance(row, Ranking) and not row.completions, "hold prompts only, no answers", None)
   rows = records.every or records.rows
-  for row in rows:
-    if isinstance(row, Solution) and not steps:
-      raise _refused(records, row, *_OF_STEPS)
-    if isinstance(row, Ranking) and not row.completions:
-      raise _refused(records, row, "hold prompts only, no answers")
-  return _with_all(records, [_to_score(row) for row in rows])
+  _refuse(replace(records, rows=rows), unanswered, *[_OF_STEPS] * (not steps))
+  return _with_all(records, map(_to_score, rows))
 
 
 def _to_score(row: Record) -> Ranking:
@@ -274,24 +270,29 @@ def prompts(records: Records) -> Records:
     several = f"{len(empty)} of {len(rows)} rows: " if len(empty) > 1 else ""
     where = ", ".join(str(row.origin) for row in empty[:5])
     raise DataError(f"{several}the prompt is empty", where=where, hint="fix these rows, or leave them out")
-  return _with_all(records, [Ranking(row.prompt, [], **row.shared()) for row in rows])
+  return _with_all(records, (Ranking(row.prompt, [], **row.shared()) for row in rows))
 
 
-def _with_all(records: Records, rows: list[Ranking]) -> Records:
+def _with_all(records: Records, rows: Iterable[Ranking]) -> Records:
   reasons = {row.undecided for row in records.every}
   left = {reason: count for reason, count in records.set_aside.items() if reason not in reasons}
-  return replace(records, rows=rows, set_aside=left, every=[])
+  return replace(records, rows=list(rows), set_aside=left, every=[])
 
 
 _OF_STEPS = (
+  lambda row: isinstance(row, Solution),
   "label the steps of one answer: step labels are for process reward models",
   "give rows with a chosen and a rejected answer, or completions with scores",
 )
 
 
-def _refused(records: Records, row: Record, what: str, hint: str | None = None) -> DataError:
-  file = row.origin.file if row.origin else None
-  return DataError(f"these rows (format `{records.formats.get(file)}`) {what}", where=file, hint=hint)
+def _refuse(records: Records, *faults: tuple[Callable[[Record], bool], str, str | None]) -> None:
+  """faults: (of which rows, what is wrong with them, what to do)."""
+  for row in records.rows:
+    for of_row, what, hint in faults:
+      if of_row(row):
+        file = row.origin.file if row.origin else None
+        raise DataError(f"these rows (format `{records.formats.get(file)}`) {what}", where=file, hint=hint)
 
 
 def ordered_pairs(ranking: Ranking) -> list[tuple[int, int]]:
