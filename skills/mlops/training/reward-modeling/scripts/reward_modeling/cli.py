@@ -150,7 +150,7 @@ class Parser(argparse.ArgumentParser):
     self.see_help = f"{prog} --help lists every flag"
     if prog in SCRIPT_RESULTS:
       said = "print the JSON Schema of what goes to stdout, and exit"
-      self.add_argument("--json_schema", action=_PrintSchema, nargs=0, default=argparse.SUPPRESS, help=said)
+      self.add_argument("--json_schema", action="store_true", default=argparse.SUPPRESS, help=said)
     said = "YAML file with any of these flags as keys; flags override it"
     self.add_argument("--config", metavar="RECIPE", help=said)
     groups = {group.title: group for group in self._action_groups}
@@ -181,6 +181,9 @@ class Parser(argparse.ArgumentParser):
     """Flags over those of the recipe. Raises UsageError for all unknown ones of one place at once."""
     words = sys.argv[1:] if argv is None else argv
     first, _ = self.parse_known_args(words)
+    if "json_schema" in first:
+      print(json.dumps(json_schema(self.prog), indent=2), file=stdout(), flush=True)
+      self.exit()
     _refuse_empty(first)
     namespace, extra = argparse.Namespace(), []
     if first.config:
@@ -238,12 +241,6 @@ class Parser(argparse.ArgumentParser):
     return self.see_help
 
 
-class _PrintSchema(argparse.Action):
-  def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
-    print(json.dumps(json_schema(parser.prog), indent=2), file=stdout(), flush=True)
-    parser.exit()
-
-
 def _with_bases(kind: type) -> Iterator[type]:
   for base in kind.__bases__:
     if base is not object:
@@ -256,9 +253,7 @@ def _said(default: object) -> str:
     return ""
   if isinstance(default, int | float):
     return f" ({'on' if default is True else f'{default:g}'})"
-  text = default if isinstance(default, str) else " ".join(default)
-  shown = text.replace("\n", r"\n")
-  return f" ({shown})"
+  return f" ({default if isinstance(default, str) else ' '.join(default)})"
 
 
 def _by_name(words: list[str]) -> dict[str, list[str]]:

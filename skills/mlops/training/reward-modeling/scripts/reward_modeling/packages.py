@@ -16,20 +16,8 @@ OURS = (
 )
 """What the headers of the scripts list, and what these bring along, as they are imported."""
 
-_SAME = (
-  "aim",
-  "clearml",
-  "codecarbon",
-  "comet_ml",
-  "dagshub",
-  "dvclive",
-  "mlflow",
-  "neptune",
-  "swanlab",
-  "trackio",
-  "wandb",
-)
-REPORTERS = {name: name for name in _SAME} | {"tensorboard": "tensorboard", "azure_ml": "azureml", "flyte": "flytekit"}
+_SAME = "aim clearml codecarbon comet_ml dagshub dvclive mlflow neptune swanlab tensorboard trackio wandb"
+REPORTERS = {name: name for name in _SAME.split()} | {"azure_ml": "azureml", "flyte": "flytekit"}
 """Value of --report_to -> package; instead of tensorboard, tensorboardX will do."""
 OPTIMIZERS = {
   start: package
