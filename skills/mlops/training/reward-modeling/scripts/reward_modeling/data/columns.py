@@ -1,12 +1,11 @@
 """--columns, as in {"prompt": "question.text", "ranks": "answers[].rank", "chosen": "answers[0]"}. Objects may be text."""
 
-import difflib
 import re
 from collections.abc import Callable, Iterable, Iterator
 from itertools import product
 from pathlib import Path
 
-from ..errors import DataError
+from ..errors import DataError, did_you_mean
 from .cells import RowError, are_messages, short, structure, type_of
 from .entries import Row
 from .files import Table, suffix
@@ -59,8 +58,7 @@ def check_columns(table: Table, columns: dict[str, str]) -> dict[str, str]:
     wanted = column or name
     root = root_of(wanted, present)
     if root not in present:
-      close = difflib.get_close_matches(root, present, n=1)
-      hint = f"did you mean {close[0]}?" if close else f"the columns are {', '.join(present)}"
+      hint = did_you_mean(root, present, f"the columns are {', '.join(present)}")
       raise DataError(f"there is no column `{root}`", where=table.name, hint=hint)
     if root != wanted and "".join(match[0] for match in _STEP.finditer(wanted)) != wanted:
       hint = "write a.b, a[].b or a[0].b in --columns"

@@ -1,8 +1,6 @@
 """The one table of data formats, FORMATS, and which of them rows are."""
 
-import difflib
-
-from ..errors import DataError, UsageError
+from ..errors import DataError, UsageError, did_you_mean
 from .cells import RowError
 from .entries import Format, Row, always, never
 from .formats_datasets import DATASETS
@@ -38,9 +36,7 @@ FIRST_ROWS = 20
 
 def named(name: str) -> Format:
   if name not in FORMATS:
-    close = difflib.get_close_matches(name, FORMATS, n=1)
-    hint = f"did you mean {close[0]}?" if close else f"the formats are {', '.join(FORMATS)}"
-    raise UsageError(f"unknown format {name}", hint=hint)
+    raise UsageError(f"unknown format {name}", hint=did_you_mean(name, FORMATS))
   return FORMATS[name]
 
 

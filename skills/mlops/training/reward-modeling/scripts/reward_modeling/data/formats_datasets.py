@@ -20,15 +20,15 @@ def _one_hot(*values) -> str:
   return "/".join(f"{number(value, 'winner'):g}" if value not in (None, "") else "null" for value in values)
 
 
-def _difference(row: Row) -> float:
-  scores = [number(row[name], name) for name in ("score_0", "score_1")]
-  if None in scores:
+def _difference(*scores) -> float:
+  first, second = (number(score, f"score_{place}") for place, score in enumerate(scores))
+  if first is None or second is None:
     raise RowError("one of `score_0` and `score_1` is null")
-  return scores[0] - scores[1]
+  return first - second
 
 
-def _higher(first, second) -> str:
-  difference = _difference({"score_0": first, "score_1": second})
+def _higher(*scores) -> str:
+  difference = _difference(*scores)
   return "score_0 higher" if difference > 0 else "score_1 higher" if difference < 0 else "equal"
 
 
@@ -121,7 +121,7 @@ _columns(
   example={"question": {"full_text": "2+2?"}, "score_0": -1.0, "score_1": 1.0},
   optional=(),
   prepare=_full_text,
-  margin=lambda row: abs(_difference(row)),
+  margin=lambda row: abs(_difference(row["score_0"], row["score_1"])),
 )
 _columns(
   "arena_55k",
@@ -171,8 +171,8 @@ def summarize_from_feedback(row: Row) -> PairColumns:
   body = info.get("post") or info.get("article")
   if not isinstance(body, str):
     raise RowError("`info` has neither a post nor an article in text")
-  parts = [f"SUBREDDIT: r/{info['subreddit']}"] if info.get("subreddit") else []
-  parts += [f"TITLE: {info['title']}"] if info.get("title") else []
+  heads = {"subreddit": "SUBREDDIT: r/", "title": "TITLE: "}
+  parts = [f"{head}{info[name]}" for name, head in heads.items() if info.get(name)]
   parts += [f"POST: {body}" if info.get("post") else body, "TL;DR:"]
   answers = [answer_of(summary.get("text"), "summaries.text") for summary in summaries]
   return by_winner(row, [spoken("user", "\n\n".join(parts))], answers)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from itertools import chain, combinations
 from typing import Any, TypeVar
 
-from ..errors import DataError, UsageError
+from ..errors import DataError, UsageError, did_you_mean
 from ..results import Row
 
 Message = dict[str, Any]
@@ -190,7 +190,7 @@ def rated_names(rows: Iterable[Rated]) -> tuple[str, ...]:
 
 def check_attributes(given: Iterable[str], known: Sequence[str], flag: str) -> None:
   if unknown := [name for name in given if name not in known]:
-    hint = f"choose from {', '.join(known)}" if known else "leave the flag out"
+    hint = did_you_mean(unknown[0], known) if known else "leave the flag out"
     raise UsageError(f"--{flag} names `{unknown[0]}`, which is not an attribute here", hint=hint)
 
 
