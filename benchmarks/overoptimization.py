@@ -1,4 +1,4 @@
-"""How far can a reward model be optimised? Its size and its data against KL, after Gao et al. 2022 (arXiv:2210.10760).
+"""How far can a reward model be optimized? Its size and its data against KL, after Gao et al. 2022 (arXiv:2210.10760).
 
     uv run python benchmarks/overoptimization.py --picture best_of_n.svg
 

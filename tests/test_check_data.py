@@ -141,7 +141,7 @@ def test_step_labels_are_counted_and_audited(tmp_path):
   done = run(write(tmp_path / "a.jsonl", [row, row]), "--drop", "duplicate", "--output", tmp_path / "o.jsonl")
   result = json.loads(done.stdout)
   assert (done.returncode, result["format"], result["solutions"]) == (0, "stepwise", 2)
-  assert (result["steps"], result["labelled_steps"], result["incorrect_steps"]) == (6, 4, 2)
+  assert (result["steps"], result["labeled_steps"], result["incorrect_steps"]) == (6, 4, 2)
   found = {finding["check"]: finding["count"] for finding in result["findings"]}
   assert found == {"duplicate": 1, "wrong_steps": 2, "ends_at_first_error": 2}
   (kept,) = map(json.loads, (tmp_path / "o.jsonl").read_text().splitlines())
@@ -162,9 +162,9 @@ HOLDS = {
   "rankings": ({"prompt": "p", "completions": ["x", "y"], "scores": [1, 0]}, {"comparisons": 1}),
   "steps": (
     {"prompt": "p", "completions": ["a", "b"], "labels": [True, False]},
-    {"solutions": 1, "labelled_steps": 2},
+    {"solutions": 1, "labeled_steps": 2},
   ),
-  "unlabeled_steps": ({"prompt": "p", "steps": ["a", "b"]}, {"solutions": 1, "steps": 2, "labelled_steps": 0}),
+  "unlabeled_steps": ({"prompt": "p", "steps": ["a", "b"]}, {"solutions": 1, "steps": 2, "labeled_steps": 0}),
   "completions": ({"prompt": "p", "completions": ["x", "y"]}, {"prompts": 1, "completions": 2}),
   "prompts": ({"prompt": "p"}, {"prompts": 1, "completions": 0}),
 }

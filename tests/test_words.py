@@ -62,6 +62,22 @@ def test_documents_and_messages_say_it_in_the_words_of_the_glossary(word):
   assert not found, f"say {word}:\n" + "\n".join(found)
 
 
+def names(path) -> set[str]:
+  """The names of a module, and its texts of one word: keys of results, flags. Not those that old command lines have."""
+  found = set()
+  for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    given = [getattr(node, field, None) for field in ("id", "attr", "arg", "name", "value")]
+    found |= {one for one in given if isinstance(one, str) and " " not in one}
+  return found if path.name != "old_flags.py" else set()
+
+
+def test_names_and_keys_are_spelled_as_americans_do():
+  british = AVOIDED["American spelling"].replace(r"\b", "").replace("ormalis(ed|", "ormalis(e|ed|")
+  found = [f"{path.name}: {name}" for path in MODULES for name in names(path) if re.search(british, name)]
+  assert not found
+  assert re.search(british, "steps_unlabelled") and re.search(british, "normalise")
+
+
 def test_the_words_that_are_avoided_are_found():
   for word, text in {
         "evaluate": "how a model is judged", "fix": "mend the column", "after": "stands behind the label",

@@ -146,4 +146,4 @@ def test_a_spread_of_0_is_refused_when_it_is_divided_by(saved, tmp_path):
   (folder / "reward_model.json").write_text(json.dumps({**card_of(folder), **reward(std=0)}))
   model = RewardModel.from_pretrained(str(folder))
   with pytest.raises(RunError, match="no reward mean and std"):
-    model.normalise([1.0])
+    model.normalize([1.0])

@@ -100,10 +100,10 @@ def test_left_out_completions_score_none(model_of):
 
 def test_normalise_uses_the_saved_mean_and_std(model_of):
   model = model_of("qwen2")
-  assert model.normalise([1.0, 5.0, None]) == [0.0, 2.0, None]
+  assert model.normalize([1.0, 5.0, None]) == [0.0, 2.0, None]
   model.card = None
   with pytest.raises(RunError, match="no reward mean"):
-    model.normalise([1.0])
+    model.normalize([1.0])
 
 
 @pytest.mark.parametrize("padded", [False, True])

@@ -74,7 +74,7 @@ def translate_axolotl(folder):
   )
 
 
-def overoptimised(folder):
+def overoptimized(folder):
   done = script(folder, "evaluate.py", "--overoptimization", "{0}/points.jsonl", to="report.json")
   say(folder, "answer.md", " ".join(done.json["diagnostics"]) + f" Keep KL {done.json['studies'][0]['best']['kl']}.")
 
@@ -87,7 +87,7 @@ SOLUTIONS = {
   "length-bias": length_bias,
   "explain-constant-scores": explain_constant_scores,
   "translate-axolotl": translate_axolotl,
-  "overoptimised": overoptimised,
+  "overoptimized": overoptimized,
 }
 """How a task that needs no model is solved with the scripts; the others are solved with a small world below."""
 
@@ -108,7 +108,7 @@ BAD = {
   "length-bias": lambda folder: say(folder, "answer.md", "Yes, 1.0 is as good as it gets."),
   "explain-constant-scores": lambda folder: say(folder, "answer.md", "The model is broken, train it again."),
   "translate-axolotl": lambda folder: say(folder, "command.sh", "uv run scripts/train.py --sequence_len 768"),
-  "overoptimised": lambda folder: say(folder, "report.json", '{"studies": [{"overoptimised": false}]}'),
+  "overoptimized": lambda folder: say(folder, "report.json", '{"studies": [{"overoptimized": false}]}'),
 }
 """What spoils a good folder."""
 

@@ -166,7 +166,7 @@ def test_ties_and_missing_labels_are_counted_and_set_aside(read):
   row = {"prompt": "p", "response_a": "x", "response_b": "y"}
   winners = ["model_a", "tie", "tie (bothbad)", "b", None, "response_b"]
   records = read(*[row | {"winner": winner} for winner in winners])
-  assert records.set_aside == {"tie": 2, "unlabelled": 1}
+  assert records.set_aside == {"tie": 2, "unlabeled": 1}
   assert [pair.chosen[0]["content"] for pair in records.rows] == ["x", "y", "y"]
   assert [pair.origin.row for pair in records.rows] == [1, 4, 6]
 
@@ -174,7 +174,7 @@ def test_ties_and_missing_labels_are_counted_and_set_aside(read):
 def test_a_tie_column_and_a_null_label_set_pairs_aside(read):
   row = {"prompt": "p", "chosen": "x", "rejected": "y"}
   records = read(row | {"tie": False, "label": 1}, row | {"tie": True, "label": 0}, row | {"tie": False, "label": None})
-  assert records.set_aside == {"tie": 1, "unlabelled": 1}
+  assert records.set_aside == {"tie": 1, "unlabeled": 1}
   assert records.rows[0].metadata == {"tie": False, "label": 1}
 
 
@@ -325,7 +325,7 @@ def test_rows_without_labels_are_scored_and_no_comparisons(read):
 def test_rows_to_be_scored_keep_ties_and_their_label_columns_in_the_order_of_the_file(read):
   row = {"prompt": "p", "response_a": "x", "response_b": "y"}
   records = read(*[row | {"winner": winner} for winner in ("tie", "b", None, "a")])
-  assert ([pair.origin.row for pair in records.rows], records.set_aside) == ([2, 4], {"tie": 1, "unlabelled": 1})
+  assert ([pair.origin.row for pair in records.rows], records.set_aside) == ([2, 4], {"tie": 1, "unlabeled": 1})
   scored = to_score(records)
   assert [one.origin.row for one in scored.rows] == [1, 2, 3, 4] and scored.set_aside == {}
   assert [one.scores for one in scored.rows] == [[0.0, 0.0], [0.0, 1.0], None, [1.0, 0.0]]

@@ -170,7 +170,7 @@ def flat(tree, parent=None):
 
 AB, BA = ("A", "B"), ("B", "A")
 TABLE = {  # name: (format, rows, pairs, what is set aside)
-  "SHP": ("shp", [SHP | {"labels": 1}, SHP | {"labels": 0}, SHP | {"labels": None}], [AB, BA], {"unlabelled": 1}),
+  "SHP": ("shp", [SHP | {"labels": 1}, SHP | {"labels": 0}, SHP | {"labels": None}], [AB, BA], {"unlabeled": 1}),
   "HelpSteer 3": (
     "helpsteer3",
     [HELPSTEER3 | {"overall_preference": value} for value in (-3, 2, 0, -1, 1)],
@@ -225,7 +225,7 @@ TABLE = {  # name: (format, rows, pairs, what is set aside)
     "alpaca_farm",
     [ALPACA_EVAL | {"preference": value} for value in (1.0, 1.97, 1.2, 1.5, 2.0, None)],
     [AB, BA, AB, BA],
-    {"tie": 1, "unlabelled": 1},
+    {"tie": 1, "unlabeled": 1},
   ),
   "JudgeBench": ("judgebench", [JUDGEBENCH | {"label": value} for value in ("A>B", "B>A")], [AB, BA], {}),
   "PPE": ("ppe", [PPE | {"winner": value} for value in ("model_a", "model_b", "tie")], [AB, BA], {"tie": 1}),
@@ -281,9 +281,9 @@ TABLE = {  # name: (format, rows, pairs, what is set aside)
     "oasst_trees",
     [{"message_tree_id": "q", "tree_state": "ready_for_export", "prompt": TREE}],
     [AB, ("a", "b")],
-    {"unlabelled": 1},
+    {"unlabeled": 1},
   ),
-  "OASST flat": ("oasst_flat", list(flat(TREE)), [AB, ("a", "b")], {"unlabelled": 1}),
+  "OASST flat": ("oasst_flat", list(flat(TREE)), [AB, ("a", "b")], {"unlabeled": 1}),
   "rejected list": ("explicit", [{"prompt": "2+2?", "chosen": "A", "rejected": ["B", "C"]}], [AB, ("A", "C")], {}),
   "question, rejected list": ("question", [{"question": "2+2?", "chosen": "A", "rejected": ["B"]}], [AB], {}),
   "RewardBench 2": ("explicit", [RB2], [AB, ("A", "C"), ("A", "D")], {}),

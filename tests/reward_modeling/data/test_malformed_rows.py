@@ -205,7 +205,7 @@ def test_every_row_is_kept_or_counted(tmp_path):
     for take in (comparisons, solutions, equal_scores):
       with contextlib.suppress(DataError):
         take(records)
-    everything = len(records.rows) + len(records.undecided)
+    everything = len(records.every)
     with contextlib.suppress(DataError):  # empty prompts
       assert len(prompts(records).rows) == everything
     steps = chance.random() < 0.5

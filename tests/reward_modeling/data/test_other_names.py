@@ -122,7 +122,7 @@ KTO = {
 def test_labels_of_one_answer_are_checked_and_scored_and_make_no_pairs(read, tmp_path, name):
   tag = "label" if "label" in KTO[name] else "kto_tag"
   records = read(KTO[name], KTO[name] | {tag: False}, KTO[name] | {tag: None})
-  assert (records.format, records.set_aside) == ("kto", {"unlabelled": 1})
+  assert (records.format, records.set_aside) == ("kto", {"unlabeled": 1})
   assert [(texts(row.prompt), row.scores, kind_of_row(row)) for row in records.rows] == [
     (["Q"], [1.0], "labeled_completions"),
     (["Q"], [0.0], "labeled_completions"),

@@ -51,7 +51,7 @@ def test_bare_numbers_stop_the_run_with_their_counts_and_the_flag(read, name):
 def test_the_meaning_that_was_said_is_used_and_counted(read, row, capsys):
   records = read([1, 0, "1", 2.0, "model_b", None, float("nan")], row, winner_values={"1": "a", "0": "b", "2": "tie"})
   assert [pair.chosen[0]["content"] for pair in records.rows] == ["A", "B", "A", "B"]
-  assert records.set_aside == {"tie": 1, "unlabelled": 2}
+  assert records.set_aside == {"tie": 1, "unlabeled": 2}
   assert records.winner_values == {"1=a": 2, "0=b": 1, "2=tie": 1, "model_b=b": 1}
   assert "winner: 1 -> a (2 rows), 0 -> b (1 rows), 2 -> tie (1 rows), model_b -> b (1 rows)" in capsys.readouterr().err
 

@@ -24,7 +24,7 @@ RECORDS = (
   Solution(USER, ["one", "two"]),
 )
 NAMES = sorted(
-  {name for entry in FORMATS.values() for names in entry.columns for name in names.split("|")}
+  {name for entry in FORMATS.values() for names in entry.columns for name in names}
   | INPUT_LIKE
   | RESULTS
   | {"metadata", "tie", "label", "Prompt", "subset", "source"}

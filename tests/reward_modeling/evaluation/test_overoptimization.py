@@ -75,7 +75,7 @@ def test_overoptimized_needs_gold_to_fall_while_proxy_rises():
   up = [Point(0, 0, 0, None), Point(1, 1, 1, None), Point(4, 2, 1.2, None)]
   down = [Point(0, 0, 0, None), Point(1, 1, 1, None), Point(4, 2, 0.5, None)]
   both_fall = [Point(0, 0, 0, None), Point(1, 1, 1, None), Point(4, 0.5, 0.5, None)]
-  assert [study(points, "rl").overoptimised for points in (up, down, both_fall)] == [False, True, False]
+  assert [study(points, "rl").overoptimized for points in (up, down, both_fall)] == [False, True, False]
 
 
 def numbered(rows: list[dict]) -> list[tuple[str, dict]]:

@@ -73,7 +73,7 @@ def test_labels_stand_at_the_last_separator_token_and_nothing_follows_the_last_o
     judged = [label for label in solution.labels if label is not None]
     assert row["labels"] == judged and row["positions"][-1] == len(row["input_ids"]) - 1
     assert all(row["input_ids"][place] == renderer.separator_ids[-1] for place in row["positions"])
-  assert rows.counts["steps"] == 7 and rows.counts["steps_unlabelled"] == 1 and rows.counts["labels_used"] == 6
+  assert rows.counts["steps"] == 7 and rows.counts["steps_unlabeled"] == 1 and rows.counts["labels_used"] == 6
 
 
 def test_an_encoder_learns_one_step_from_a_row_and_never_sees_the_next(tiny):

@@ -56,7 +56,7 @@ def test_score_py_combines_as_ppo_does(models, tmp_path):
   assert [row["reward"] for row in best["rows"]] == [max(row["rewards"]) for row in plain["rows"]]
   assert plain["reward_weights"] == [0.7, -0.3] and len(plain["reward_models"]) == 2
   scaled = run_main("score.py", *flags, "--normalize").json["rows"]
-  expected = Rewards.from_pretrained(models, weights=[0.7, -0.3], normalise=True)(prompts, answers)
+  expected = Rewards.from_pretrained(models, weights=[0.7, -0.3], normalize=True)(prompts, answers)
   assert [reward for row in scaled for reward in row["rewards"]] == pytest.approx(expected, abs=1e-5)
 
 
@@ -111,7 +111,7 @@ def test_normalised_rewards_use_the_saved_mean_and_std(models, toy_model):
 
   card = json.loads((toy_model[0] / "reward_model.json").read_text())["reward"]
   raw = Rewards.from_pretrained(models[0])(PROMPTS, ANSWERS)
-  normalised = Rewards.from_pretrained(models[0], normalise=True)(PROMPTS, ANSWERS)
+  normalised = Rewards.from_pretrained(models[0], normalize=True)(PROMPTS, ANSWERS)
   assert normalised == pytest.approx([(value - card["mean"]) / card["std"] for value in raw])
 
 
@@ -165,7 +165,7 @@ def test_wrong_kinds_are_refused_before_any_weights_are_read(models, tiny, tmp_p
       Rewards.from_pretrained([models[0], str(path)])
   foreign = str(save_tiny("qwen2", tmp_path / "foreign", head=1))
   with pytest.raises(ModelError, match="reward model foreign: the model's card has no reward mean and std"):
-    Rewards.from_pretrained(foreign, normalise=True)
+    Rewards.from_pretrained(foreign, normalize=True)
 
 
 @pytest.mark.parametrize(

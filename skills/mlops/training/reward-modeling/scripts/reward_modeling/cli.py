@@ -14,14 +14,14 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import Field, field, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TextIO, TypeVar
 
 from .data import entries
 from .errors import UsageError
 from .old_flags import translated
 from .packages import check_optional
 from .precision import warn_if_emulated
-from .results import SCRIPT_RESULTS, json_schema, stdout
+from .results import SCRIPT_RESULTS, Row, json_schema, stdout
 
 MAY_BE_EMPTY = ("prompt", "completions", "step_separator", "trainer_arguments")
 SKILL_FOLDER = Path(__file__).resolve().parents[2]
@@ -29,8 +29,8 @@ SKILL_FOLDER = Path(__file__).resolve().parents[2]
 T = TypeVar("T")
 
 
-def _checked(expected: str, read: Callable[[str], Any]) -> Callable[[str], Any]:
-  def parse(text: str) -> Any:
+def _checked(expected: str, read: Callable[[str], T | None]) -> Callable[[str], T]:
+  def parse(text: str) -> T:
     with contextlib.suppress(ValueError):
       if (value := read(text)) is not None:
         return value
@@ -85,7 +85,7 @@ winner_values = _pairs("VALUE=a, VALUE=b or VALUE=tie", _winner)
 
 
 class _Merge(argparse.Action):
-  def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, *_: Any) -> None:
+  def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: list[dict], *_: object):
     setattr(namespace, self.dest, {name: number for one in values for name, number in one.items()})
 
 
@@ -108,7 +108,7 @@ OF_TYPE = {
 """Type of a field -> what argparse is told."""
 
 
-def flag(default: Any, help: str, *, group: str | None = None, **more: Any) -> Any:
+def flag(default: object, help: str, *, group: str | None = None, **more: object) -> Any:
   """A field with the flag of its name, in this group or that of its class. help: a default is written after it."""
   return field(default=default, metadata={"group": group, "flag": {"help": help, **more}})
 
@@ -150,7 +150,7 @@ class Parser(argparse.ArgumentParser):
     self.see_help = f"{prog} --help lists every flag"
     if prog in SCRIPT_RESULTS:
       said = "print the JSON Schema of what goes to stdout, and exit"
-      self.add_argument("--json_schema", action=_PrintSchema, nargs=0, default=argparse.SUPPRESS, help=said)
+      self.add_argument("--json_schema", action="store_true", default=argparse.SUPPRESS, help=said)
     said = "YAML file with any of these flags as keys; flags override it"
     self.add_argument("--config", metavar="RECIPE", help=said)
     groups = {group.title: group for group in self._action_groups}
@@ -159,7 +159,7 @@ class Parser(argparse.ArgumentParser):
         for name in inspect.get_annotations(base):
           self._add(kind.__dataclass_fields__[name], base, groups)
 
-  def _add(self, one: Field, base: type, groups: dict[str, Any]) -> None:
+  def _add(self, one: Field, base: type, groups: dict[str, argparse._ArgumentGroup]) -> None:
     if not one.metadata or f"--{one.name}" in self._option_string_actions:
       return
     title, own = one.metadata["group"] or base.group, one.metadata["flag"]
@@ -170,7 +170,7 @@ class Parser(argparse.ArgumentParser):
       more["metavar"] = own.get("metavar")
     groups[title].add_argument(more.pop("name", f"--{one.name}"), default=one.default, **more)
 
-  def print_help(self, file: Any = None) -> None:
+  def print_help(self, file: TextIO | None = None) -> None:
     super().print_help(file or stdout())
     stdout().flush()
 
@@ -181,6 +181,9 @@ class Parser(argparse.ArgumentParser):
     """Flags over those of the recipe. Raises UsageError for all unknown ones of one place at once."""
     words = sys.argv[1:] if argv is None else argv
     first, _ = self.parse_known_args(words)
+    if "json_schema" in first:
+      print(json.dumps(json_schema(self.prog), indent=2), file=stdout(), flush=True)
+      self.exit()
     _refuse_empty(first)
     namespace, extra = argparse.Namespace(), []
     if first.config:
@@ -238,12 +241,6 @@ class Parser(argparse.ArgumentParser):
     return self.see_help
 
 
-class _PrintSchema(argparse.Action):
-  def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
-    print(json.dumps(json_schema(parser.prog), indent=2), file=stdout(), flush=True)
-    parser.exit()
-
-
 def _with_bases(kind: type) -> Iterator[type]:
   for base in kind.__bases__:
     if base is not object:
@@ -251,14 +248,12 @@ def _with_bases(kind: type) -> Iterator[type]:
   yield kind
 
 
-def _said(default: Any) -> str:
+def _said(default: object) -> str:
   if default is None or default is False or default == ():
     return ""
   if isinstance(default, int | float):
     return f" ({'on' if default is True else f'{default:g}'})"
-  text = default if isinstance(default, str) else " ".join(default)
-  shown = text.replace("\n", r"\n")
-  return f" ({shown})"
+  return f" ({default if isinstance(default, str) else ' '.join(default)})"
 
 
 def _by_name(words: list[str]) -> dict[str, list[str]]:
@@ -285,7 +280,7 @@ def _field_names(configs: Iterable[type]) -> set[str]:
   return {one.name for config in configs for one in fields(config) if one.init and not one.name.startswith("_")}
 
 
-def trainer_fields(config_class: Callable[[], type], words: list[str], prog: str) -> dict[str, Any]:
+def trainer_fields(config_class: Callable[[], type], words: list[str], prog: str) -> Row:
   """`["--weight_decay", "0.1"]` -> {"weight_decay": 0.1}, with the types of the configuration class."""
   if not words:
     return {}
@@ -322,7 +317,7 @@ def _recipe_words(path: Path) -> list[str]:
   return words
 
 
-def _flag_value(value: Any) -> str:
+def _flag_value(value: object) -> str:
   if isinstance(value, bool):
     return str(value).lower()
   return json.dumps(value) if isinstance(value, dict) else str(value)

@@ -111,7 +111,7 @@ class Checked(Result):
   completions: int | None = None
   solutions: int | None = None
   steps: int | None = None
-  labelled_steps: int | None = None
+  labeled_steps: int | None = None
   incorrect_steps: int | None = None
   ratings: dict[str, list[Number]] | None = None
   """How many, the lowest and the highest, by attribute."""
@@ -167,6 +167,22 @@ def check_data(settings: CheckSettings) -> Checked:
   """Checks the data, writes --output and --findings. Raises DataError where the data cannot be read, and, after printing the
   result, where findings are left that stop training.
   """
+  result, set_aside = _checked(settings)
+  _report(result, set_aside)
+  left = [finding for finding in result.findings if finding.check not in settings.drop]
+  bad = [finding for finding in left if finding.severity in ("error", *["warning"] * settings.strict)]
+  if bad:
+    emit(result)
+    raise DataError(
+      f"{len(bad)} of the findings stop training; the first: {bad[0].message}",
+      where=", ".join(bad[0].rows),
+      hint=f"leave the rows out with --drop {' '.join(dict.fromkeys(finding.check for finding in bad))} --output clean.jsonl, or fix them",
+    )
+  return result
+
+
+def _checked(settings: CheckSettings) -> tuple[Checked, dict[str, int]]:
+  """(the result, what was set aside, dropped rows among it)."""
   inputs = [*settings.sources, *(settings.eval_dataset_name or ())]
   output, found = (
     check_output_file(path, settings.overwrite, inputs) if path else None
@@ -194,8 +210,7 @@ def check_data(settings: CheckSettings) -> Checked:
     write_whole(found, map(to_json, chain(places, survey.places())))
   moved = _write_rows(output, survey, settings, reading, columns) if output else None
   dropped = Counter({UNREADABLE: lost[0].count} if lost and UNREADABLE in settings.drop else {}) + survey.rows_dropped
-  left = [finding for finding in findings if finding.check not in settings.drop]
-  severities = Counter(finding.severity for finding in left)
+  severities = Counter(finding.severity for finding in findings if finding.check not in settings.drop)
   result = Checked(
     rows=rows + sum(summary.set_aside.values()),
     kept=rows - sum(survey.rows_dropped.values()),
@@ -214,16 +229,7 @@ def check_data(settings: CheckSettings) -> Checked:
     errors=severities["error"],
     warnings=severities["warning"],
   )
-  _report(result, summary.set_aside)
-  bad = [finding for finding in left if finding.severity in ("error", *["warning"] * settings.strict)]
-  if bad:
-    emit(result)
-    raise DataError(
-      f"{len(bad)} of the findings stop training; the first: {bad[0].message}",
-      where=", ".join(bad[0].rows),
-      hint=f"leave the rows out with --drop {' '.join(dict.fromkeys(finding.check for finding in bad))} --output clean.jsonl, or fix them",
-    )
-  return result
+  return result, summary.set_aside
 
 
 def _surveyed(settings: CheckSettings, reading: Reading) -> tuple[Survey, dict[str, None]]:

@@ -50,7 +50,7 @@ COMBINATIONS: dict[str, Combination] = {
   ),
 }
 
-NORMALISE = "--normalize_rewards (of score.py: --normalize)"
+NORMALIZE = "--normalize_rewards (of score.py: --normalize)"
 SPREAD_APART = 4.0
 """Times as far as another's that one model's rewards may spread before a warning."""
 SHIFTED = 0.5
@@ -66,20 +66,20 @@ class Rewards:
     *,
     weights: Sequence[float] | None = None,
     combine: str = "sum",
-    normalise: bool = False,
+    normalize: bool = False,
     of_steps: OfSteps | None = None,
   ):
-    self.models, self.combine, self.normalise, self.of_steps = models, combine, normalise, of_steps
+    self.models, self.combine, self.normalize, self.of_steps = models, combine, normalize, of_steps
     self.weights = check_weights(weights, len(models), combine)
     self.parts: dict[str, float] = {}
     self.spreads: dict[str, float] = {}
     self._compared = len(models) == 1
-    if normalise:
+    if normalize:
       for name, model in models.items():
         try:
-          model.normalise([])
+          model.normalize([])
         except UserError as error:
-          hint = f"leave out {NORMALISE}, or train the model with train.py"
+          hint = f"leave out {NORMALIZE}, or train the model with train.py"
           raise ModelError(f"reward model {name}: {error.message}", hint=hint) from error
     elif combine != "sum":
       _warn_of_shifted_zeros(models)
@@ -95,7 +95,7 @@ class Rewards:
     *,
     weights: Sequence[float] | None = None,
     combine: str = "sum",
-    normalise: bool = False,
+    normalize: bool = False,
     of_steps: OfSteps | None = None,
     **loading: object,
   ) -> Rewards:
@@ -115,7 +115,7 @@ class Rewards:
         models[name] = ProcessRewardModel.from_pretrained(path, **{"overlong": "truncate_prompt"} | loading)
       for note in models[name].notes:
         log(f"reward model {name}: {note}")
-    return cls(models, weights=weights, combine=combine, normalise=normalise, of_steps=of_steps)
+    return cls(models, weights=weights, combine=combine, normalize=normalize, of_steps=of_steps)
 
   def __call__(
     self,
@@ -168,7 +168,7 @@ class Rewards:
         f"than {model.renderer.max_length} tokens",
         hint="choose truncate_left, raise the reward model's maximum length or shorten the responses",
       )
-    return model.normalise(scores) if self.normalise else scores
+    return model.normalize(scores) if self.normalize else scores
 
 
 def check_weights(weights: Sequence[float] | None, models: int, combine: str) -> list[float]:
@@ -204,7 +204,7 @@ def _warn_of_spreads(spreads: dict[str, float]) -> None:
   """The model whose rewards spread furthest decides, whatever its weight."""
   if max(spreads.values()) > SPREAD_APART * min(spreads.values()):
     told = ", ".join(f"{name} {spread:.2g}" for name, spread in spreads.items())
-    advice = f"the widest decides. Normalize ({NORMALISE}) or weigh them"
+    advice = f"the widest decides. Normalize ({NORMALIZE}) or weigh them"
     warn(f"the first rewards have standard deviations of {told}: {advice}")
 
 
@@ -215,4 +215,4 @@ def _warn_of_shifted_zeros(models: dict[str, RewardModel]) -> None:
   means = [reward["mean"] for reward in known]
   if len(known) > 1 and max(means) - min(means) > SHIFTED * min(reward["std"] for reward in known):
     apart = f"the saved means of the ensemble's rewards lie {max(means) - min(means):.2f} apart"
-    warn(f"{apart}: their zeros differ, so they should be normalized before they are combined: {NORMALISE}")
+    warn(f"{apart}: their zeros differ, so they should be normalized before they are combined: {NORMALIZE}")

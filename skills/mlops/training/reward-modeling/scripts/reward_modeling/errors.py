@@ -1,6 +1,8 @@
 """The errors that a user can fix, each with its exit code: flags and paths 2, data 3, a model folder 4, the run itself 5."""
 
+import difflib
 import errno
+from collections.abc import Iterable
 
 
 class UserError(Exception):
@@ -31,6 +33,13 @@ class ModelError(UserError):
 
 class RunError(UserError):
   exit_code = 5
+
+
+def did_you_mean(name: str, known: Iterable[str], otherwise: str = "") -> str:
+  """A hint: the nearest of the known names, or else all of them."""
+  known = list(known)
+  close = difflib.get_close_matches(name, known, n=1)
+  return f"did you mean {close[0]}?" if close else otherwise or f"choose from {', '.join(known)}"
 
 
 def is_full_disk(error: BaseException | None) -> bool:

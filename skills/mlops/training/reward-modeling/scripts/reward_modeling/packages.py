@@ -1,12 +1,11 @@
 """Packages that are not installed: which one, and the command that installs it, before data is read where a flag tells."""
 
-import difflib
 import importlib.util
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from .errors import UsageError
+from .errors import UsageError, did_you_mean
 from .results import SCRIPT_RESULTS
 
 OURS = (
@@ -16,20 +15,8 @@ OURS = (
 )
 """What the headers of the scripts list, and what these bring along, as they are imported."""
 
-_SAME = (
-  "aim",
-  "clearml",
-  "codecarbon",
-  "comet_ml",
-  "dagshub",
-  "dvclive",
-  "mlflow",
-  "neptune",
-  "swanlab",
-  "trackio",
-  "wandb",
-)
-REPORTERS = {name: name for name in _SAME} | {"tensorboard": "tensorboard", "azure_ml": "azureml", "flyte": "flytekit"}
+_SAME = "aim clearml codecarbon comet_ml dagshub dvclive mlflow neptune swanlab tensorboard trackio wandb"
+REPORTERS = {name: name for name in _SAME.split()} | {"azure_ml": "azureml", "flyte": "flytekit"}
 """Value of --report_to -> package; instead of tensorboard, tensorboardX will do."""
 OPTIMIZERS = {
   start: package
@@ -62,8 +49,7 @@ def check_optional(given: Mapping[str, Sequence[str]]) -> None:
     if value in ("none", "all", "[]", "kubeflow"):
       continue
     if value not in REPORTERS:
-      close = difflib.get_close_matches(value, REPORTERS, n=1) or [", ".join(REPORTERS)]
-      raise UsageError(f"--report_to {value} is not known", hint=f"did you mean {close[0]}?")
+      raise UsageError(f"--report_to {value} is not known", hint=did_you_mean(value, REPORTERS))
     if value == "tensorboard" and is_installed("tensorboardX"):
       continue
     needed.append((f"--report_to {value}: ", REPORTERS[value]))

@@ -46,7 +46,7 @@ class PairwiseModel(RewardModel):
     p = (probability(one) + probability(-other)) / 2  # as its authors do
     return math.log(p) - math.log1p(-p)
 
-  def normalise(self, scores: Sequence[float | None]) -> list[float | None]:
+  def normalize(self, scores: Sequence[float | None]) -> list[float | None]:
     raise UsageError("--normalize is not for a model that compares answers: its rewards hold within a prompt only")
 
   def _rows(self, rendered: Any) -> list[tuple[list[int], list[int]]]:

@@ -14,12 +14,17 @@ import sys
 import textwrap
 from dataclasses import dataclass, fields, is_dataclass
 from itertools import pairwise
-from typing import Any, ClassVar, TextIO
+from typing import TYPE_CHECKING, Any, ClassVar, TextIO
 
 from .errors import RunError, UserError
 
+if TYPE_CHECKING:
+  from pydantic import TypeAdapter
+
 Number = float | None
 """A number; null in JSON where it is NaN or infinite."""
+Row = dict[str, object]
+"""A JSON object, whose values are of any type until they are looked at."""
 
 SCRIPT_RESULTS = {
   "check_data.py": "data_check:CheckOutput",
@@ -57,19 +62,19 @@ class Stopped(Result):
   error: ErrorText
 
 
-def adapter(script: str) -> Any:
+def adapter(script: str) -> "TypeAdapter":
   from pydantic import TypeAdapter
 
   module, _, name = SCRIPT_RESULTS[script].partition(":")
   return TypeAdapter(getattr(importlib.import_module(f".{module}", __package__), name) | Stopped)
 
 
-def json_schema(script: str) -> dict[str, Any]:
+def json_schema(script: str) -> Row:
   """The text below a field is its description."""
   from pydantic.json_schema import GenerateJsonSchema
 
   class Described(GenerateJsonSchema):
-    def dataclass_schema(self, schema: Any) -> dict[str, Any]:
+    def dataclass_schema(self, schema: Row) -> Row:
       made = super().dataclass_schema(schema)
       for one in made["properties"].values():
         one.pop("title", None)  # the name once more
@@ -92,8 +97,10 @@ def descriptions(result: type) -> dict[str, str]:
   return {field.name: found[field.name] for field in fields(result) if field.name in found}
 
 
-def finite(value: Any) -> Any:
+def finite(value: object) -> Any:
   """A copy as JSON can carry it: dataclasses are objects, and NaN and infinity null."""
+  if value is None or isinstance(value, (str, int)):
+    return value
   if isinstance(value, float):
     return value if math.isfinite(value) else None
   if is_dataclass(value):
@@ -108,7 +115,7 @@ def finite(value: Any) -> Any:
   return value
 
 
-def to_json(value: Any, **how: Any) -> str:
+def to_json(value: object, **how: object) -> str:
   return json.dumps(finite(value), ensure_ascii=False, default=str, allow_nan=False, **how)
 
 
@@ -121,7 +128,7 @@ def stdout() -> TextIO:
   return _stdout
 
 
-def emit(result: Any) -> None:
+def emit(result: object) -> None:
   global _has_result
   if _stdout is None:
     raise RunError("stdout is closed: there is nowhere to write the result", hint="redirect it to a file")

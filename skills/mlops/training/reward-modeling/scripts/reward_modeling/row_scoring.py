@@ -195,11 +195,11 @@ def in_windows(rankings: Iterable[Ranking], best_of: int | None) -> Iterator[lis
 
 
 def score_together(
-  model: Model, rankings: Sequence[Ranking], conversations: Sequence[Conversation], normalise: bool, advance: Callable
+  model: Model, rankings: Sequence[Ranking], conversations: Sequence[Conversation], normalize: bool, advance: Callable
 ) -> Iterator[ScoredRanking]:
   rewards, columns = _in_columns(model, conversations, advance)
-  if normalise and not isinstance(model, Rewards):  # which does so with each model's own statistics
-    rewards = model.normalise(rewards)
+  if normalize and not isinstance(model, Rewards):  # which does so with each model's own statistics
+    rewards = model.normalize(rewards)
   rewards, columns = iter(rewards), iter(columns)
   for ranking in rankings:
     n = len(ranking.completions)

@@ -51,7 +51,7 @@ class ModelsSettings(ScoringSettings, RewardsSettings):
       raise UsageError("--normalize is for outcome reward models: step scores are probabilities")
     if not self.reward_model_path:
       return process.from_settings(self)
-    how = {"weights": self.reward_weights, "combine": self.reward_combine, "normalise": self.normalize}
+    how = {"weights": self.reward_weights, "combine": self.reward_combine, "normalize": self.normalize}
     return Rewards.from_pretrained(self.reward_model_path, **how, **self.loading)
 
 

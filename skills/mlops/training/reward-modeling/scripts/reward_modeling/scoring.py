@@ -296,7 +296,7 @@ class RewardModel(Scorer):
     _check_finite(scores, [None] * len(rows))
     return [own[0] for own in scores]
 
-  def normalise(self, scores: Sequence[float | None]) -> Scores:
+  def normalize(self, scores: Sequence[float | None]) -> Scores:
     """(score - mean) / std, as saved with the model."""
     if self.weights:
       what = "--attribute_weights make another reward than that whose mean and std were saved"

@@ -11,6 +11,7 @@ from .cli import column_map, escaped, flag, non_negative_number, winner_values
 from .ensemble import COMBINATIONS
 from .errors import UsageError
 from .rendering import OVERLONG
+from .results import Row
 from .step_rendering import STEPS_OVERLONG
 
 EVALUATE_ON = "add --val_set_size 0.1 or --eval_dataset_name FILE"
@@ -43,7 +44,7 @@ class FormatSettings:
   )
 
   @property
-  def reading(self) -> dict[str, Any]:
+  def reading(self) -> Row:
     return {"config": self.dataset_config, "format": self.format, "columns": self.columns}
 
 
@@ -147,7 +148,7 @@ class ScoringSettings(TextSettings, AttributeSettings):
   )
 
   @property
-  def loading(self) -> dict[str, Any]:
+  def loading(self) -> Row:
     names = ("dtype", "device", "max_length", "overlong", "max_tokens_per_batch", "shared_prefix", "refused")
     more = ("text_format", "chat_template_path", "reference_model_name_or_path", "attribute_weights")
     return {name: getattr(self, name) for name in (*names, *more)}

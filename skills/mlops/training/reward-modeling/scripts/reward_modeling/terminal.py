@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
   from rich.console import Console
 
-Cell = str | float | bool | None
+_Cell = str | float | bool | None
 QUIET_SECONDS = 5.0  # between two progress lines where there is no terminal
 
 _console: Console | None = None
@@ -45,7 +45,7 @@ def listed(values: Mapping[str, object]) -> str:
   return ", ".join(f"{name} {value}" for name, value in values.items())
 
 
-def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[_Cell]]) -> None:
   from rich.table import Table
   from rich.text import Text
 
@@ -61,7 +61,7 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Cell]]) ->
   console().print(drawn, markup=False)
 
 
-def _shown(value: Cell) -> str:
+def _shown(value: _Cell) -> str:
   if value is None or isinstance(value, bool):
     return {None: "-", True: "yes", False: "no"}[value]
   return f"{value:.4f}" if isinstance(value, float) else str(value)

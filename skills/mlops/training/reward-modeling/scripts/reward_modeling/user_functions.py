@@ -1,6 +1,5 @@
 """Functions of the user's own, named as FILE:NAME: from a local Python file, never from a hub."""
 
-import difflib
 import importlib.util
 import sys
 import traceback
@@ -8,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
-from .errors import UsageError
+from .errors import UsageError, did_you_mean
 
 
 def load_function(spec: str) -> Callable:
@@ -25,9 +24,9 @@ def load_function(spec: str) -> Callable:
   function = getattr(module, name, None)
   if not callable(function):
     own = [key for key, value in vars(module).items() if getattr(value, "__module__", None) == module.__name__]
-    close = difflib.get_close_matches(name, own, n=1)
-    hint = f"did you mean {close[0]}?" if close else f"it has {', '.join(own) or 'none'}"
-    raise UsageError(f"{path} has no function {name}", hint=hint)
+    raise UsageError(
+      f"{path} has no function {name}", hint=did_you_mean(name, own, f"it has {', '.join(own) or 'none'}")
+    )
   return function
 
 

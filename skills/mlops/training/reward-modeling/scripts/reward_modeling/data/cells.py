@@ -7,7 +7,9 @@ import re
 import warnings
 from collections import Counter
 from decimal import Decimal
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+from ..results import Row
 
 MAX_DEPTH = 64
 MAX_CELL = 4_000_000
@@ -22,10 +24,12 @@ class RowError(Exception):
   """Why one row cannot be read."""
 
 
+_TYPES = {type(None): "null", bool: "true or false", str: "text", int: "a number", float: "a number"}
+_TYPES |= {list: "a list", dict: "an object"}
+
+
 def type_of(value) -> str:
-  names = {type(None): "null", bool: "true or false", str: "text", list: "a list", dict: "an object"}
-  names |= {int: "a number", float: "a number"}
-  return names.get(type(value), type(value).__name__)
+  return _TYPES.get(type(value), type(value).__name__)
 
 
 def short(value, width: int = 40) -> str:
@@ -44,7 +48,7 @@ class Refused(NamedTuple):
   reason: str
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any] | Refused:
+def _object(pairs: list[tuple[str, object]]) -> Row | Refused:
   found = dict(pairs)
   if len(found) == len(pairs):
     return found
@@ -55,32 +59,15 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any] | Refused:
 def _whole_number(digits: str) -> int | Refused:
   try:
     return int(digits)
-  except ValueError:
+  except ValueError:  # Python converts no more than some thousand digits
     return Refused(f"a number of {len(digits)} digits")
 
 
-def object_in(text) -> Any:
-  with contextlib.suppress(ValueError, RecursionError):
-    found = clean(loads(text)) if isinstance(text, str) else None
-    return found if isinstance(found, (dict, list)) else text
-  return text
+loads = json.JSONDecoder(object_pairs_hook=_object, parse_int=_whole_number).decode
+"""Raises json.JSONDecodeError, and RecursionError. `Refused` stands for objects that repeat a key and for huge numbers."""
 
 
-_DECODE = json.JSONDecoder(object_pairs_hook=_object).decode
-_DECODE_LONG = json.JSONDecoder(object_pairs_hook=_object, parse_int=_whole_number).decode
-
-
-def loads(text: str) -> Any:
-  """Raises json.JSONDecodeError, and RecursionError. `Refused` stands for objects that repeat a key and for huge numbers."""
-  try:
-    return _DECODE(text)
-  except json.JSONDecodeError:
-    raise
-  except ValueError:  # Python converts no more than some thousand digits
-    return _DECODE_LONG(text)
-
-
-def clean(value, depth: int = 0) -> Any:
+def clean(value, depth: int = 0) -> object:
   """A copy with NaN as null. Raises RowError for what no file and no model can hold."""
   kind = type(value)
   if kind is str:
@@ -128,7 +115,7 @@ _TOKEN = re.compile(
 _WORDS = {"nan": "None", "NaN": "None", "null": "None", "true": "True", "false": "False", "array": ""}
 
 
-def decoded(value, column: str) -> Any:
+def decoded(value, column: str) -> object:
   """A cell, or the messages or list written in it; answers in JSON stay text.
 
   Raises RowError for text that looks like messages and cannot be read: it is never an answer."""
@@ -154,7 +141,7 @@ def decoded(value, column: str) -> Any:
   return value
 
 
-def unnested(value: dict[str, Any]) -> Any:
+def unnested(value: Row) -> object:
   """The messages in {"messages": [...]} or {"role": [...], "content": [...]}."""
   filled = [item for item in value.values() if item not in (None, [], {}, "")]
   if len(filled) == 1 and are_messages(filled[0]):
@@ -163,12 +150,13 @@ def unnested(value: dict[str, Any]) -> Any:
   return found if are_messages(found) else value
 
 
-def structure(value) -> Any:
+def structure(value) -> object:
+  """The object or list that is written in a text."""
   found = _parsed(value) if isinstance(value, str) and _OPENS.match(value) else value
   return clean(found) if isinstance(found, (dict, list)) else value
 
 
-def objects(value) -> list[dict[str, Any]] | None:
+def objects(value) -> list[Row] | None:
   value = structure(value)
   if isinstance(value, dict) and value and all(isinstance(item, list) for item in value.values()):
     if len(set(map(len, value.values()))) > 1:
@@ -186,7 +174,7 @@ def turns(value, *, silent: bool = False) -> list[str] | None:
   return None if set(value) == {None} and not silent else [clean(turn) or "" for turn in value]
 
 
-def lists_in_cells(rows: list[dict[str, Any]]) -> list[str]:
+def lists_in_cells(rows: list[Row]) -> list[str]:
   """Where every cell is a list: one alone could be an answer in JSON."""
   names = dict.fromkeys(name for row in rows for name in row)
   held = {name: [row[name] for row in rows if row.get(name)] for name in names}
@@ -212,7 +200,7 @@ def _is_message(item) -> bool:
   return "value" in item and str(item.get("from")).lower() in _SPEAKERS
 
 
-def _parsed(text: str) -> Any:
+def _parsed(text: str) -> object:
   if len(text) > MAX_CELL:
     return None
   with contextlib.suppress(ValueError, RecursionError):

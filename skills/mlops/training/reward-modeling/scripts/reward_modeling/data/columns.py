@@ -1,13 +1,11 @@
 """--columns, as in {"prompt": "question.text", "ranks": "answers[].rank", "chosen": "answers[0]"}. Objects may be text."""
 
-import difflib
 import re
 from collections.abc import Callable, Iterable, Iterator
 from itertools import product
 from pathlib import Path
-from typing import Any
 
-from ..errors import DataError
+from ..errors import DataError, did_you_mean
 from .cells import RowError, are_messages, short, structure, type_of
 from .entries import COMMON, Row, number
 from .files import Table, suffix
@@ -90,8 +88,7 @@ def check_columns(table: Table, columns: dict[str, str]) -> dict[str, str]:
     wanted = column or name
     root = root_of(wanted, present)
     if root not in present:
-      close = difflib.get_close_matches(root, present, n=1)
-      hint = f"did you mean {close[0]}?" if close else f"the columns are {', '.join(present)}"
+      hint = did_you_mean(root, present, f"the columns are {', '.join(present)}")
       raise DataError(f"there is no column `{root}`", where=table.name, hint=hint)
     if root != wanted and "".join(match[0] for match in _STEP.finditer(wanted)) != wanted:
       hint = "write a.b, a[].b or a[0].b in --columns"
@@ -116,12 +113,12 @@ def renamed(row: Row, columns: dict[str, str], roots: dict[str, str]) -> Row:
   return new
 
 
-def part_of(row: Row, path: str) -> Any:
+def part_of(row: Row, path: str) -> object:
   root, *steps = (match[1] or f"[{match[2]}]" for match in _STEP.finditer(path))
   return _follow(row[root], steps, path, root)
 
 
-def _follow(value, steps: list[str], path: str, at: str) -> Any:
+def _follow(value, steps: list[str], path: str, at: str) -> object:
   if not steps or value is None:
     return value
   step, *rest = steps
@@ -214,7 +211,7 @@ def guess(row: Row, works: Callable[[dict[str, str], str | None], bool], *, labe
   return None
 
 
-def _leaves(value, path: str = "") -> Iterator[tuple[str, Any]]:
+def _leaves(value, path: str = "") -> Iterator[tuple[str, object]]:
   if isinstance(value, dict):
     for name, item in value.items():
       if re.fullmatch(r"[^.\[\],=]+", name):
@@ -225,7 +222,7 @@ def _leaves(value, path: str = "") -> Iterator[tuple[str, Any]]:
     yield path, value
 
 
-def _candidates(leaves: dict[str, Any], name: str, words: str) -> list[str]:
+def _candidates(leaves: Row, name: str, words: str) -> list[str]:
   ranked = ((_rank(path, words), path) for path, value in leaves.items() if _could_be(path, value, name))
   return [path for rank, path in sorted(one for one in ranked if one[0] is not None)]
 

@@ -3,10 +3,9 @@
 import os
 import re
 from itertools import takewhile
-from typing import Any
 
-from ..results import finite
-from .cells import RowError, object_in, short, turns, type_of, wrong_type
+from ..results import Row, finite
+from .cells import RowError, short, structure, turns, type_of, wrong_type
 from .records import Message
 
 _OTHER_NAMES = {
@@ -44,7 +43,7 @@ def _message(item, column: str) -> Message:
 
 def _calls(rest: Message, column: str) -> list[Message]:
   """As chat templates read them: arguments in JSON text would be encoded twice."""
-  calls, old = object_in(rest.pop("tool_calls", None)), object_in(rest.pop("function_call", None))
+  calls, old = structure(rest.pop("tool_calls", None)), structure(rest.pop("function_call", None))
   calls = calls or ([{"type": "function", "function": old}] if old else [])
   if not isinstance(calls, list) or not all(isinstance(call, dict) for call in calls):
     raise RowError(f"`{column}` holds tool calls that are {type_of(calls)} ({short(calls)}), not a list of objects")
@@ -54,9 +53,9 @@ def _calls(rest: Message, column: str) -> list[Message]:
   ]
 
 
-def _with_arguments(call) -> Any:
+def _with_arguments(call) -> object:
   with_text = isinstance(call, dict) and "arguments" in call
-  return call | {"arguments": object_in(call["arguments"])} if with_text else call
+  return call | {"arguments": structure(call["arguments"])} if with_text else call
 
 
 def _text(content, column: str) -> str:
@@ -78,7 +77,7 @@ def spoken(role: str, text: str) -> Message:
   return {"role": role, "content": text}
 
 
-def prompt_of(row: dict[str, Any], column: str = "prompt") -> list[Message]:
+def prompt_of(row: Row, column: str = "prompt") -> list[Message]:
   value = row[column]
   found = [spoken("user", value)] if isinstance(value, str) else messages_of(value, column)
   return with_system(found, row.get("system"))
@@ -99,16 +98,17 @@ def with_system(conversation: list[Message], system) -> list[Message]:
 _HELD = ("answer", "response", "completion", "output", "text", "content")
 
 
-def is_answer(value) -> bool:
+def held_answer(value) -> str | None:
+  """The text in {"answer": "4", "llm_name": "m"}."""
   if not isinstance(value, dict) or not all(isinstance(item, str | None) for item in value.values()):
-    return False
+    return None
   held = [value[name] for name in _HELD if name in value]
-  return value.keys().isdisjoint(("role", "from")) and len(held) == 1 and held[0] is not None
+  return held[0] if len(held) == 1 and value.keys().isdisjoint(("role", "from")) else None
 
 
 def answer_of(value, column: str) -> list[Message]:
-  if is_answer(value):
-    value = next(value[name] for name in _HELD if name in value)
+  held = held_answer(value)
+  value = value if held is None else held
   if isinstance(value, str):
     return [spoken("assistant", value)]
   if not isinstance(value, (list, dict)):
@@ -116,7 +116,7 @@ def answer_of(value, column: str) -> list[Message]:
   return messages_of(value, column)
 
 
-def prompt_and_answers(row: dict[str, Any], prompt: str, *names: str) -> tuple[list[Message], list[list[Message]]]:
+def prompt_and_answers(row: Row, prompt: str, *names: str) -> tuple[list[Message], list[list[Message]]]:
   asked, answered = turns(row[prompt]), [turns(row[name], silent=True) for name in names]
   if asked is None or None in answered:
     return prompt_of(row, prompt), [answer_of(row[name], name) for name in names]

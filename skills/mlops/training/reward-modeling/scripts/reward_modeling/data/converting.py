@@ -9,7 +9,7 @@ from pathlib import Path
 from ..errors import DataError
 from ..results import finite
 from ..terminal import warn
-from .cells import RowError, decoded, lists_in_cells, object_in, short, turns, wrong_type
+from .cells import RowError, decoded, lists_in_cells, short, structure, turns, wrong_type
 from .columns import (
   answers_in_columns,
   check_columns,
@@ -40,8 +40,8 @@ from .formats import (
   named,
   recognize,
 )
-from .formats_steps import NEUTRAL, NeutralError
-from .records import Comparison, Origin, Ranking, Record, Records, Solution, Undecided, answers_of
+from .formats_steps import ZERO_RATED, NeutralError
+from .records import Comparison, Origin, Ranking, Record, Records, Solution, answers_of
 from .writing import unwrapped_metadata
 
 Made = tuple[int, Row, Record | None]
@@ -108,21 +108,15 @@ def records_of(table: Table, reading: Reading, *, first: bool = True) -> Records
     if not reading.format and not any(record for *_, record in made):
       hint = _guess(table, reading) or hint
     raise table.refused(problems, hint)
-  rows, undecided = [], []
-  for _, row, record in made:
-    reason = record and chosen.name in LABELED and _undecided(reader, row, record)
-    if reason:
-      undecided.append(Undecided(len(rows) + len(undecided), record, reason))
-    elif record:
-      rows.append(_of_two(record) if chosen.winner and reading.labels else record)
-  aside.update(one.reason for one in undecided)
+  every = [record for *_, record in made if record]
+  aside.update(record.undecided for record in every if record.undecided)
   return Records(
-    rows=rows,
+    rows=[record for record in every if not record.undecided],
+    every=every,
     formats={table.name: chosen.name},
     columns_used=chosen.needs if chosen.expand else tuple(used),
     metadata_columns=tuple(unused),
     set_aside=table.set_aside | ({"unreadable": len(problems)} if problems else {}) | aside,
-    undecided=tuple(undecided),
     unreadable=tuple((f"{table.name}:{number}", reason) for number, reason in problems),
     winner_values=winners,
   )
@@ -205,17 +199,15 @@ def _records(chosen: Format, row: Row, picked: Row, used: Iterable[str], origin:
     "given": finite({name: row[name] for name in labels if name in row}),
     "id": finite(picked.get("id")),
   }
-  tools = picked.get("tools")
-  return [
-    replace(record, **shared)
-    if isinstance(record, Solution)
-    else replace(record, **shared, tools=_tools(tools or record.tools))
-    for record in chosen.records(picked)
-  ]
+  found = []
+  for record in chosen.records(picked):
+    own = {} if isinstance(record, Solution) else {"tools": _tools(picked.get("tools") or record.tools)}
+    found.append(replace(record, **shared, **own, undecided=_undecided(chosen, row, record)))
+  return found
 
 
 def _tools(value) -> list[dict] | None:
-  value = object_in(value)
+  value = structure(value)
   if value in (None, "", "null", []):
     return None
   if not isinstance(value, list) or not all(isinstance(tool, dict) for tool in value):
@@ -224,24 +216,19 @@ def _tools(value) -> list[dict] | None:
 
 
 def _undecided(chosen: Format, row: Row, record: Record) -> str | None:
+  if chosen.name not in LABELED:
+    return None
   ranked = record.scores if isinstance(record, Ranking) else ()
   if ranked is None and record.ratings is not None:
-    return "unlabelled" if all(value is None for one in record.ratings for value in one.values()) else None
+    return "unlabeled" if all(value is None for one in record.ratings for value in one.values()) else None
   if ranked is None and (chosen.winner or not {"scores", "correct", "ranks"}.isdisjoint(row)):
-    return "unlabelled"
+    return "unlabeled"
   if any(row.get(name, "") is None for name in ("label", "kto_tag")):
-    return "unlabelled"
+    return "unlabeled"
   # distilabel writes pairs whose order means nothing, with the status tie.
   tied = isinstance(record, Comparison) and str(row.get("status")).strip().lower() == "tie"
   tied = tied or str(row.get("tie")).lower() == "true" or (chosen.winner and ranked and len(set(ranked)) == 1)
   return "tie" if tied else None
-
-
-def _of_two(ranking: Ranking) -> Comparison:
-  better = 0 if ranking.scores[0] > ranking.scores[1] else 1
-  pair = Comparison(ranking.prompt, ranking.completions[better], ranking.completions[1 - better])
-  names = ("tools", "id", "metadata", "origin", "given", "margin")
-  return replace(pair, rejected_first=better == 1, **{name: getattr(ranking, name) for name in names})
 
 
 def _say_winners(name: str, chosen: Format, numbered: Numbered, picked: list[Row], reading: Reading) -> dict[str, int]:
@@ -250,8 +237,7 @@ def _say_winners(name: str, chosen: Format, numbered: Numbered, picked: list[Row
   found = [chosen.winner.value(row) if reading.labels else None for row in picked]
   found = [_side_of_model(value, row) for value, (_, row) in zip(found, numbered, strict=True)]
   written = [(number, value) for (number, _), value in zip(numbered, found, strict=True) if value is not None]
-  known = chosen.winner.means
-  means, counts = meaning(written, reading.winner_values, reading.columns or {}, name, known, chosen.name)
+  means, counts = meaning(written, chosen, reading.winner_values, reading.columns or {}, name)
   for row, value in zip(picked, found, strict=True):
     row.pop("winner", None)
     if value is not None:
@@ -266,7 +252,7 @@ def _side_of_model(value: object, row: Row) -> object:
 
 
 def _say_neutral(chosen: Format, rows: list[Row], where: str) -> DataError:
-  counts: dict[str, Counter[float | None]] = {neutral: Counter() for neutral in NEUTRAL}
+  counts: dict[str, Counter[float | None]] = {neutral: Counter() for neutral in ZERO_RATED}
   for neutral, labels in counts.items():
     for row in rows:
       # A KeyError: a column is missing, another error will say so.
@@ -304,7 +290,7 @@ def _refuse_lost_input(table: Table, chosen: Format, unused: list[str], made: li
     ]
     if not lost:
       continue
-    system = f"read it as the system text with --columns system={name}, " if "system" in chosen.columns else ""
+    system = f"read it as the system text with --columns system={name}, " if ["system"] in chosen.columns else ""
     raise DataError(
       f"column `{name}` could be part of the input, but format `{chosen.name}` does not use it ({len(lost)} of {len(made)} rows)",
       where=f"{table.name}:{lost[0]}",

@@ -5,13 +5,13 @@ import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
 
 from ..errors import DataError
+from ..results import Row
 from .cells import RowError, short, wrong_type
 from .records import Message, Record
 
-Row = dict[str, Any]
 Numbered = list[tuple[int, Row]]
 Problems = list[tuple[int, str]]
 
@@ -23,7 +23,6 @@ WINNER_WORDS = {form.format(side).replace(" ", gap): side for side in "ab" for f
   **dict.fromkeys(("tie", "tie (inconsistent)", "tie (bothbad)", "tie (both bad)", "bothbad", "both_bad"), "tie"),
   **dict.fromkeys(("a=b", "b=a", "draw", "equal", "same", "no preference"), "tie"),
 }
-SCORES = {"a": [1.0, 0.0], "b": [0.0, 1.0], "tie": [0.0, 0.0]}
 
 _PKU_SAFERLHF = {"0": "response_0", "1": "response_1"}
 KNOWN = {
@@ -49,9 +48,9 @@ class Winner:
   columns: tuple[str, ...] = ("winner",)
   means: dict[str, str] | None = None
   """{value: "a", "b" or "tie"} of a known data set. None: words say it themselves, numbers are asked about."""
-  read: Callable[..., Any] = lambda value: value
+  read: Callable[..., object] = lambda value: value
 
-  def value(self, row: dict[str, Any]) -> Any:
+  def value(self, row: Row) -> object:
     values = [row.get(column) for column in self.columns]
     if all(value in (None, "") for value in values):
       return None
@@ -70,35 +69,32 @@ def _is_bare(value: str) -> bool:
 
 
 def meaning(
-  winners: Sequence[tuple[int, Any]],
+  winners: Sequence[tuple[int, object]],
+  chosen: "Format",
   given: dict[str, str] | None,
   columns: dict[str, str],
   where: str,
-  known: dict[str, str] | None = None,
-  name: str = "",
 ) -> tuple[dict[str, str], dict[str, int]]:
   """({value: "a", "b" or "tie"}, {"value=a": its rows}) of (row number, value) pairs.
 
-  known: of the data set `name`. Raises DataError for values without a meaning."""
-  counts = Counter(key(value) for _, value in winners)
-  for value in counts.keys() & (known or {}) & (given or {}).keys():
-    if given[value] != known[value]:
+  Raises DataError for values without a meaning."""
+  counts, known = Counter(key(value) for _, value in winners), chosen.winner.means or {}
+  for value in counts:
+    told, stated = (given or {}).get(value), known.get(value)
+    if told and stated and told != stated:
       raise DataError(
-        f"--winner_values says {value}={given[value]}, but in `{name}` {value} means {known[value]}",
+        f"--winner_values says {value}={told}, but in `{chosen.name}` {value} means {stated}",
         where=where,
         hint="read this file without --winner_values, or, if it is another data set, name its columns with --columns",
       )
-  means = known | (given or {}) if known else WINNER_WORDS | (_of_columns(columns) if given is None else given)
+  means = (known or WINNER_WORDS) | (given or {})
+  if given is None and not known:
+    means |= _of_columns(columns)
   closed = given is not None or known
   unsaid = [value for value in counts if value not in means and (closed or _is_bare(value))]
   if unsaid:
     where = f"{where}:{next(number for number, value in winners if key(value) in unsaid)}"
-    if known:
-      means = _meanings(known, " = ")
-      what = f"the preference is {unsaid[0][:40]} ({counts[unsaid[0]]} rows), which has no meaning in `{name}`: {means}"
-      hint = "say what the values mean, as in --winner_values 1=a,2=b, or remove these rows"
-      raise DataError(what, where=where, hint=hint)
-    raise _unsaid(counts, unsaid[0], given, where)
+    raise _unsaid(counts, unsaid[0], chosen, given, where)
   return means, {f"{value}={means[value]}": count for value, count in counts.items() if value in means}
 
 
@@ -114,24 +110,24 @@ def _meanings(means: dict[str, str], equals: str) -> str:
   return ", ".join(f"{value}{equals}{side}" for value, side in means.items())
 
 
-def _unsaid(counts: Counter[str], unsaid: str, given: dict[str, str] | None, where: str) -> DataError:
+def _unsaid(counts: Counter[str], unsaid: str, chosen: "Format", given: dict[str, str] | None, where: str) -> DataError:
   seen = ", ".join(f"{value[:40]} ({count} rows)" for value, count in counts.most_common(8))
-  if given is not None:
+  if known := chosen.winner.means:
+    what = f"the preference is {unsaid[:40]} ({counts[unsaid]} rows), which has no meaning in `{chosen.name}`: "
+    what += _meanings(known, " = ")
+    hint = "say what the values mean, as in --winner_values 1=a,2=b, or remove these rows"
+  elif given is not None:
     said = _meanings(given, "=")
-    return DataError(
-      f"`winner` is {unsaid[:40]}, which --winner_values {said} does not say; the values are {seen}",
-      where=where,
-      hint=f"add it, as in --winner_values {said.replace(', ', ',')},{unsaid}=tie, or remove these rows",
-    )
-  ordered = sorted(filter(_is_bare, counts), reverse=True)
-  sides = ["a", *["tie"] * (len(ordered) - 2), "b"][: len(ordered)]
-  swapped = [{"a": "b", "b": "a"}.get(side, side) for side in sides]
-  one, other = (",".join(map("=".join, zip(ordered, names, strict=True))) for names in (sides, swapped))
-  return DataError(
-    f"`winner` holds numbers, which do not say which answer is better: {seen}",
-    where=where,
-    hint=f"say what they mean: --winner_values {one}, or {other}; to score without labels, --columns winner=",
-  )
+    what = f"`winner` is {unsaid[:40]}, which --winner_values {said} does not say; the values are {seen}"
+    hint = f"add it, as in --winner_values {said.replace(', ', ',')},{unsaid}=tie, or remove these rows"
+  else:
+    ordered = sorted(filter(_is_bare, counts), reverse=True)
+    sides = ["a", *["tie"] * (len(ordered) - 2), "b"][: len(ordered)]
+    swapped = [{"a": "b", "b": "a"}.get(side, side) for side in sides]
+    one, other = (",".join(map("=".join, zip(ordered, names, strict=True))) for names in (sides, swapped))
+    what = f"`winner` holds numbers, which do not say which answer is better: {seen}"
+    hint = f"say what they mean: --winner_values {one}, or {other}; to score without labels, --columns winner="
+  return DataError(what, where=where, hint=hint)
 
 
 def said(counts: dict[str, int]) -> str:
@@ -183,18 +179,18 @@ class Format:
   one_piece: bool = False
   """Rows belong to others anywhere in the file."""
 
-  @property
-  def columns(self) -> tuple[str, ...]:
-    return self.needs + self.optional + COMMON
+  @cached_property
+  def columns(self) -> list[list[str]]:
+    """The names of each, the format's own first."""
+    return [names.split("|") for names in self.needs + self.optional + COMMON]
 
   def pick(self, row: Row) -> tuple[Row, dict[str, str]]:
     """The non-null columns under the format's names, and {name: column of the row}."""
     used = {}
     for names in self.columns:
-      alternatives = names.split("|")
-      present = sorted((name for name in alternatives if name in row), key=lambda name: row[name] is None)
+      present = [name for name in names if name in row]
       if present:
-        used[alternatives[0]] = present[0]
+        used[names[0]] = next((name for name in present if row[name] is not None), present[0])
     return {name: row[column] for name, column in used.items() if row[column] is not None}, used
 
   def records(self, picked: Row) -> list[Record]:

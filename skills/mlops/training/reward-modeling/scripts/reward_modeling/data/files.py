@@ -12,10 +12,14 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import accumulate, chain, count, islice
 from pathlib import Path
-from typing import Any, AnyStr, BinaryIO
+from typing import TYPE_CHECKING, AnyStr, BinaryIO
 
 from ..errors import DataError
+from ..results import Row
 from .cells import Refused, RowError, are_messages, clean, loads, type_of
+
+if TYPE_CHECKING:
+  import pyarrow
 
 MIB = 2**20
 LINE_LIMIT = 64 * MIB
@@ -33,7 +37,7 @@ class Table:
   """`numbers`: of the rows, from 1."""
 
   name: str
-  rows: list[dict[str, Any]] = field(default_factory=list)
+  rows: list[Row] = field(default_factory=list)
   numbers: list[int] = field(default_factory=list)
   problems: list[tuple[int, str]] = field(default_factory=list)
   """(number, reason)."""
@@ -66,7 +70,7 @@ class Table:
     return Table(self.name, **lists, set_aside=self.set_aside | other.set_aside)
 
 
-def sliced(name: str, rows: Iterable[tuple[int, Any]], size: int | None, set_aside=()) -> Iterator[Table]:
+def sliced(name: str, rows: Iterable[tuple[int, object]], size: int | None, set_aside=()) -> Iterator[Table]:
   """Tables of `size` rows, or one. A RowError may stand for a row."""
   part = Table(name, set_aside=dict(set_aside))
   for number, row in rows:
@@ -134,7 +138,7 @@ def _are_split(names, rows: list) -> bool:
   return texts and len(set(names)) == len(names) and all(isinstance(row, list) for row in rows)
 
 
-def _columns(found: dict[str, Any]) -> list[dict[str, Any]] | None:
+def _columns(found: Row) -> list[Row] | None:
   values = list(found.values())
   if all(isinstance(value, dict) for value in values):
     if all(map(str.isdecimal, found)):
@@ -215,7 +219,7 @@ def _lines(path: Path, size: int | None) -> Iterator[Table]:
     yield from sliced(str(path), ((number, _row(line)) for number, line in numbered if line.strip()), size)
 
 
-def _row(line: bytes) -> Any:
+def _row(line: bytes) -> object:
   try:
     return loads(line.rstrip(b"\r\n").decode("utf-8"))
   except UnicodeDecodeError as error:
@@ -312,17 +316,17 @@ def _parquet(path: Path, size: int | None) -> Iterator[Table]:
     raise DataError(f"not a readable Parquet file: {first_line(error)}", where=path, hint=AGAIN) from error
 
 
-def arrow_tables(name: str, batches: Iterable[Any], size: int | None) -> Iterator[Table]:
+def arrow_tables(name: str, batches: "Iterable[pyarrow.RecordBatch]", size: int | None) -> Iterator[Table]:
   return sliced(name, enumerate(chain.from_iterable(map(_arrow_rows, batches)), start=1), size)
 
 
-def _arrow_rows(batch) -> Iterator[dict[str, Any] | RowError]:
+def _arrow_rows(batch) -> Iterator[Row | RowError]:
   """A value without a Python form (dates after 9999, broken UTF-8) becomes text, or its row a RowError."""
   import pyarrow
 
   failures = (pyarrow.ArrowException, ValueError, OverflowError, RecursionError, TypeError)
 
-  def value(name: str, scalar) -> Any:
+  def value(name: str, scalar) -> object:
     try:
       return scalar.as_py()
     except failures as error:

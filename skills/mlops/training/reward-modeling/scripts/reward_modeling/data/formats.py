@@ -1,8 +1,6 @@
 """The one table of data formats, FORMATS, and which of them rows are."""
 
-import difflib
-
-from ..errors import DataError, UsageError
+from ..errors import DataError, UsageError, did_you_mean
 from .cells import RowError, are_messages
 from .entries import Format, Row, always, never
 from .formats_datasets import DATASETS
@@ -20,7 +18,7 @@ ANSWERS: Tiers = (LABELED, UNLABELED)
 ANYTHING: Tiers = (LABELED, {"open_conversation": OPEN["open_conversation"]} | UNLABELED, OPEN)
 PROMPTS: Tiers = (LABELED, OPEN, UNLABELED)
 
-COLUMN_NAMES = frozenset(name for entry in FORMATS.values() for names in entry.columns for name in names.split("|"))
+COLUMN_NAMES = frozenset(name for entry in FORMATS.values() for names in entry.columns for name in names)
 """Columns that a format reads."""
 # Columns that could be part of the input, an error if unused: TRL's RewardTrainer drops them in silence.
 _INPUTS = (
@@ -47,9 +45,7 @@ FIRST_ROWS = 20
 
 def named(name: str) -> Format:
   if name not in FORMATS:
-    close = difflib.get_close_matches(name, FORMATS, n=1)
-    hint = f"did you mean {close[0]}?" if close else f"the formats are {', '.join(FORMATS)}"
-    raise UsageError(f"unknown format {name}", hint=hint)
+    raise UsageError(f"unknown format {name}", hint=did_you_mean(name, FORMATS))
   return FORMATS[name]
 
 

@@ -2,12 +2,11 @@
 
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 from .cells import RowError, objects, short, structure, turns, wrong_type
 from .conversations import answer_of, messages_of, prompt_of, split_shared, spoken
 from .entries import BAD, GOOD, MARGINS, PAIR, USER, WINNER_WORDS, Format, Row, Winner, entry, number
-from .formats_pairs import PairColumns, are_answers, arena, columns, comparison, instructed, scores_by_winner
+from .formats_pairs import PairColumns, are_answers, arena, by_winner, columns, comparison, instructed
 from .formats_rankings import answered
 from .records import Ranking
 
@@ -21,15 +20,15 @@ def _one_hot(*values) -> str:
   return "/".join(f"{number(value, 'winner'):g}" if value not in (None, "") else "null" for value in values)
 
 
-def _difference(row: Row) -> float:
-  scores = [number(row[name], name) for name in ("score_0", "score_1")]
-  if None in scores:
+def _difference(*scores) -> float:
+  first, second = (number(score, f"score_{place}") for place, score in enumerate(scores))
+  if first is None or second is None:
     raise RowError("one of `score_0` and `score_1` is null")
-  return scores[0] - scores[1]
+  return first - second
 
 
-def _higher(first, second) -> str:
-  difference = _difference({"score_0": first, "score_1": second})
+def _higher(*scores) -> str:
+  difference = _difference(*scores)
   return "score_0 higher" if difference > 0 else "score_1 higher" if difference < 0 else "equal"
 
 
@@ -38,7 +37,7 @@ def _full_text(row: Row) -> Row:
   return row | {"question": question.get("full_text") if isinstance(question, dict) else question}
 
 
-def _first_or_second(preference) -> Any:
+def _first_or_second(preference) -> object:
   value = number(preference, "preference")
   if not 1 < value < 2 or value == 1.5:
     return value
@@ -122,7 +121,7 @@ _columns(
   example={"question": {"full_text": "2+2?"}, "score_0": -1.0, "score_1": 1.0},
   optional=(),
   prepare=_full_text,
-  margin=lambda row: abs(_difference(row)),
+  margin=lambda row: abs(_difference(row["score_0"], row["score_1"])),
 )
 _columns(
   "arena_55k",
@@ -162,7 +161,7 @@ _columns(
   lambda row: isinstance(structure(row["info"]), dict) and objects(row["summaries"]) is not None,
   winner=Winner(("choice",), _FIRST_IS_0),
 )
-def summarize_from_feedback(row: Row) -> Ranking:
+def summarize_from_feedback(row: Row) -> PairColumns:
   """Laid out as in trl-lib/tldr-preference."""
   info, summaries = structure(row["info"]), objects(row["summaries"])
   if not isinstance(info, dict):
@@ -172,11 +171,11 @@ def summarize_from_feedback(row: Row) -> Ranking:
   body = info.get("post") or info.get("article")
   if not isinstance(body, str):
     raise RowError("`info` has neither a post nor an article in text")
-  parts = [f"SUBREDDIT: r/{info['subreddit']}"] if info.get("subreddit") else []
-  parts += [f"TITLE: {info['title']}"] if info.get("title") else []
+  heads = {"subreddit": "SUBREDDIT: r/", "title": "TITLE: "}
+  parts = [f"{head}{info[name]}" for name, head in heads.items() if info.get(name)]
   parts += [f"POST: {body}" if info.get("post") else body, "TL;DR:"]
   answers = [answer_of(summary.get("text"), "summaries.text") for summary in summaries]
-  return Ranking([spoken("user", "\n\n".join(parts))], answers, scores_by_winner(row))
+  return by_winner(row, [spoken("user", "\n\n".join(parts))], answers)
 
 
 @_pairs(
@@ -187,7 +186,7 @@ def summarize_from_feedback(row: Row) -> Ranking:
   # Chatbot Arena 33k has both, and its `turn` counts the turns.
   beside=lambda row: "judge" in row and "tstamp" not in row,
 )
-def mt_bench(row: Row) -> Ranking:
+def mt_bench(row: Row) -> PairColumns:
   turn = number(row["turn"], "turn")
   if turn is None or turn < 1 or turn != int(turn):
     raise wrong_type("turn", row["turn"], "the number of a turn, counted from 1")

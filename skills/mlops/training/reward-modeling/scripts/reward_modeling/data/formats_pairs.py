@@ -7,7 +7,7 @@ from .cells import RowError, are_messages, short, structure, turns, wrong_type
 from .conversations import (
   Message,
   answer_of,
-  is_answer,
+  held_answer,
   is_transcript,
   messages_of,
   prompt_and_answers,
@@ -24,7 +24,6 @@ from .entries import (
   GOOD,
   MARGINS,
   PAIR,
-  SCORES,
   USER,
   Format,
   Row,
@@ -55,7 +54,11 @@ def comparison(row: Row, prompt: list[Message], chosen, rejected) -> PairColumns
 
 
 def are_answers(value) -> bool:
-  return isinstance(value, list) and bool(value) and all(isinstance(i, (str, list)) or is_answer(i) for i in value)
+  return (
+    isinstance(value, list)
+    and bool(value)
+    and all(isinstance(i, (str, list)) or held_answer(i) is not None for i in value)
+  )
 
 
 def _answers(value, column: str, prompt: list[Message]) -> list[list[Message]]:
@@ -90,7 +93,7 @@ def columns(
     row = prepare(row)
     if winner:
       stated = margin(row) if margin and "winner" in row else None
-      return Ranking(*prompt_and_answers(row, *names), scores_by_winner(row), margin=stated)
+      return by_winner(row, *prompt_and_answers(row, *names), stated)
     return comparison(row, prompt_of(row, names[0]), row[names[1]], row[names[2]])
 
   convert.__name__ = name
@@ -260,11 +263,17 @@ def text(row: Row) -> PairColumns:
   return comparison(row, prompt_of({"prompt": prompt}), *answers)
 
 
-def scores_by_winner(row: Row) -> list[float] | None:
+def by_winner(
+  row: Row, prompt: list[Message], answers: list[list[Message]], margin: float | None = None
+) -> PairColumns:
+  """A pair; of a tie and without a label a ranking."""
   winner = row.get("winner")
-  if winner is not None and winner not in SCORES:
+  if winner in (None, "tie"):
+    return Ranking(prompt, answers, None if winner is None else [0.0, 0.0], margin=margin)
+  if winner not in ("a", "b"):
     raise RowError(f"`winner` is {short(winner)}: expected a, b, tie, model_a or model_b, or see --winner_values")
-  return None if winner is None else list(SCORES[winner])
+  second = winner == "b"
+  return Comparison(prompt, *(answers[::-1] if second else answers), margin=margin, rejected_first=second)
 
 
 columns(
@@ -285,7 +294,7 @@ columns(
   optional=(),
   winner=Winner(),
 )
-def arena(row: Row, turn: int | None = None) -> Ranking:
+def arena(row: Row, turn: int | None = None) -> PairColumns:
   """turn: after which the conversations end."""
   sides = []
   for name in ("conversation_a", "conversation_b"):
@@ -293,4 +302,4 @@ def arena(row: Row, turn: int | None = None) -> Ranking:
     asked = [place for place, message in enumerate(messages) if message["role"] == "user"]
     sides.append(messages[: asked[turn]] if turn and turn < len(asked) else messages)
   prompt, *answers = split_shared(*sides)
-  return Ranking(prompt, answers, scores_by_winner(row))
+  return by_winner(row, prompt, answers)

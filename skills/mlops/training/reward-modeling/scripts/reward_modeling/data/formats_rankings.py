@@ -4,7 +4,6 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 from . import entries
 from .cells import RowError, objects, short, structure, wrong_type
@@ -33,14 +32,14 @@ OPEN: dict[str, Format] = {}
 _rankings, _ranked, _unlabeled, _open = (partial(entry, table) for table in (RANKINGS, RANKED, UNLABELED, OPEN))
 
 
-def _answer(given: Any) -> list[Message]:
+def _answer(given) -> list[Message]:
   """A list of texts is an answer in steps."""
   if isinstance(given, list) and given and all(isinstance(step, str) for step in given):
     return in_steps(steps_of(given, "completions"))
   return answer_of(given, "completions")
 
 
-def _ratings(given: Any) -> dict[str, float | None]:
+def _ratings(given) -> dict[str, float | None]:
   found = structure(given)
   if not isinstance(found, dict) or not found:
     raise wrong_type("ratings", given, "an object with a number for each attribute")
@@ -372,8 +371,8 @@ def oasst_trees(row: Row) -> Ranking:
 
 def _flat(numbered: Numbered, problems: Problems) -> Numbered:
   """Rows of prompters become rankings of their replies."""
-  nodes: dict[Any, tuple[int, Row]] = {}
-  replies: defaultdict[Any, list[Row]] = defaultdict(list)
+  nodes: dict[object, tuple[int, Row]] = {}
+  replies: defaultdict[object, list[Row]] = defaultdict(list)
   for place, row in numbered:
     name, parent = row.get("message_id"), row.get("parent_id")
     if not isinstance(name, (str, int, float)) or not isinstance(parent, (str, int, float, type(None))):
@@ -391,7 +390,7 @@ def _flat(numbered: Numbered, problems: Problems) -> Numbered:
   return _each(nodes.values(), problems, rows_of)
 
 
-def _path(row: Row, nodes: dict[Any, tuple[int, Row]]) -> list[Message]:
+def _path(row: Row, nodes: dict[object, tuple[int, Row]]) -> list[Message]:
   path, seen = [_message(row)], {row["message_id"]}
   while row.get("parent_id") not in (None, ""):
     if row["parent_id"] not in nodes or row["parent_id"] in seen:

@@ -13,7 +13,7 @@ STEPS: dict[str, Format] = {}
 PUBLISHED_STEPS: dict[str, Format] = {}
 _steps, _published = partial(entry, STEPS), partial(entry, PUBLISHED_STEPS, optional=())
 
-NEUTRAL = {"good": 1.0, "bad": 0.0, "ignore": None}
+ZERO_RATED = {"good": 1.0, "bad": 0.0, "ignore": None}
 """What a step rated 0, neither right nor wrong, is taken for."""
 STEP_TAG = "ки"
 """In Math-Shepherd after each step, where the label's text has + or -."""
@@ -80,7 +80,7 @@ def _rated(rating, place: int, row: Row) -> float | None:
   neutral = row.get("neutral")
   if rating == 0 and neutral is None:
     raise NeutralError(f"step {place} is rated 0, neither right nor wrong: say what that means with --neutral")
-  return NEUTRAL[neutral] if rating == 0 else float(rating == 1)
+  return ZERO_RATED[neutral] if rating == 0 else float(rating == 1)
 
 
 @_steps(
@@ -111,23 +111,28 @@ def prm800k(row: Row) -> list[Solution]:
   for kind in ("quality_control", "initial_screening"):
     if row.get(f"is_{kind}_question"):
       raise SetAsideError(kind.replace("_", " "))
-  steps, labels, others = [], [], []
   try:
     prompt = prompt_of({"prompt": row["question"]["problem"]})
-    for place, step in enumerate(row["label"]["steps"], 1):
-      followed, last = _followed(step, place)
-      for other in step["completions"] or []:
-        label = None if other is followed else _rated(other["rating"], place, row)
-        if label is not None:
-          others.append(([*steps, other["text"]], [None] * len(steps) + [label]))
-      if followed is not None:
-        steps.append(followed["text"])
-        labels.append(_rated(followed["rating"], place, row))
-      if last:
-        break
+    found = _labeled_solutions(row)
   except (KeyError, TypeError, IndexError, AttributeError) as error:
     raise RowError(f"the row is not as in PRM800K: {type(error).__name__} at {error}") from None
-  return [Solution(prompt, steps_of(texts, "label.steps"), given) for texts, given in [(steps, labels), *others]]
+  return [Solution(prompt, steps_of(texts, "label.steps"), labels) for texts, labels in found]
+
+
+def _labeled_solutions(row: Row) -> list[tuple[list[str], list[float | None]]]:
+  steps, labels, others = [], [], []
+  for place, step in enumerate(row["label"]["steps"], 1):
+    followed, last = _followed(step, place)
+    for other in step["completions"] or []:
+      label = None if other is followed else _rated(other["rating"], place, row)
+      if label is not None:
+        others.append(([*steps, other["text"]], [None] * len(steps) + [label]))
+    if followed is not None:
+      steps.append(followed["text"])
+      labels.append(_rated(followed["rating"], place, row))
+    if last:
+      break
+  return [(steps, labels), *others]
 
 
 def _followed(step: Row, place: int) -> tuple[Row | None, bool]:

@@ -46,18 +46,21 @@ def slices(sources: Iterable[str], reading: Reading) -> Iterator[tuple[Table, Re
   """The first slice of a file decides its format and must have all columns."""
   tables = (table for source in sources for table in read(source, reading.split, reading.config, SLICE))
   for _, of_file in groupby(tables, key=lambda table: table.name):
-    known, here, parts = None, reading, iter(of_file)
-    for table in parts:
-      if known:
-        present = {name for row in table.rows for name in row}
-        given = (reading.columns or {}).items()
-        columns = {name: col for name, col in given if root_of(col or name, present) in present}
-        here = replace(reading, columns=columns, format=reading.format or known)
-      elif len(table) == SLICE and is_one_piece(table, reading):
-        table = reduce(Table.joined, parts, table)
-      records = records_of(table, here, first=not known)
-      known = records.formats[table.name]
-      yield table, records
+    yield from _slices_of_file(of_file, reading)
+
+
+def _slices_of_file(tables: Iterator[Table], reading: Reading) -> Iterator[tuple[Table, Records]]:
+  first = next(tables)
+  if len(first) == SLICE and is_one_piece(first, reading):
+    first = reduce(Table.joined, tables, first)
+  records = records_of(first, reading)
+  yield first, records
+  for table in tables:
+    present = {name for row in table.rows for name in row}
+    given = (reading.columns or {}).items()
+    columns = {name: col for name, col in given if root_of(col or name, present) in present}
+    here = replace(reading, columns=columns, format=records.formats[first.name])
+    yield table, records_of(table, here, first=False)
 
 
 def load_prompts(sources: list[str] | str, **how) -> Records:

@@ -3,12 +3,13 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, combinations
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
-from ..errors import DataError, UsageError
+from ..errors import DataError, UsageError, did_you_mean
+from ..results import Row
 
 Message = dict[str, Any]
 """{"role": "system" | "user" | "assistant" | "tool", "content": str, ...}."""
@@ -28,10 +29,16 @@ class Origin:
 @dataclass(frozen=True, kw_only=True)
 class _Row:
   id: str | int | None = None
-  metadata: dict[str, Any] = field(default_factory=dict)
+  metadata: Row = field(default_factory=dict)
   origin: Origin | None = None
-  given: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
+  given: Row = field(default_factory=dict, compare=False, repr=False)
   """Label columns as they were read."""
+  undecided: str | None = field(default=None, compare=False, repr=False)
+  """Why its label does not say which answer is better."""
+
+  def shared(self) -> Row:
+    """What the records that are made of this one have of it."""
+    return {name: getattr(self, name, None) for name in ("tools", "id", "metadata", "origin")}
 
 
 @dataclass(frozen=True)
@@ -92,14 +99,6 @@ Record = Comparison | Ranking | Rated | Solution
 _Split = TypeVar("_Split", Comparison, Rated, Solution)
 
 
-class Undecided(NamedTuple):
-  """Its label does not say which answer is better."""
-
-  place: int
-  row: Record
-  reason: str
-
-
 @dataclass(frozen=True)
 class Records:
   rows: list[Record]
@@ -107,7 +106,8 @@ class Records:
   columns_used: tuple[str, ...] = ()
   metadata_columns: tuple[str, ...] = ()
   set_aside: dict[str, int] = field(default_factory=dict)
-  undecided: tuple[Undecided, ...] = ()
+  every: list[Record] = field(default_factory=list)
+  """`rows` and, in their places, those that are undecided."""
   unreadable: tuple[tuple[str, str], ...] = ()
   """(FILE:ROW, reason)."""
   winner_values: dict[str, int] = field(default_factory=dict)
@@ -124,10 +124,6 @@ class Records:
 
 def joined(parts: Iterable[Records], *, rows: bool = True) -> Records:
   whole = list(parts)
-  undecided, start = [], 0
-  for part in whole:
-    undecided += [one._replace(place=start + one.place) for one in part.undecided]
-    start += len(part.rows) + len(part.undecided)
 
   def every(name: str) -> chain:
     return chain.from_iterable(getattr(part, name) for part in whole)
@@ -141,7 +137,7 @@ def joined(parts: Iterable[Records], *, rows: bool = True) -> Records:
     columns_used=tuple(dict.fromkeys(every("columns_used"))),
     metadata_columns=tuple(dict.fromkeys(every("metadata_columns"))),
     set_aside=counts("set_aside"),
-    undecided=tuple(undecided) if rows else (),
+    every=list(every("every")) if rows else [],
     unreadable=tuple(every("unreadable")),
     winner_values=counts("winner_values"),
   )
@@ -149,29 +145,30 @@ def joined(parts: Iterable[Records], *, rows: bool = True) -> Records:
 
 def comparisons(records: Records) -> list[Comparison]:
   """Pairs: a ranking makes all of different scores, each weighs 1 / (their number) (arXiv:2203.02155 Eq. 1)."""
-  for row in records.rows:
-    if isinstance(row, Solution):
-      raise _refused(records, row, *_OF_STEPS)
-    if isinstance(row, Ranking) and row.is_labeled_answer:
-      raise _refused(
-        records,
-        row,
-        "label one answer each as desirable or not (KTO): a loss of pairs needs two answers to one prompt",
-        "--objective binary trains on them; or put answers to one prompt into one row, as completions with scores",
-      )
-    if isinstance(row, Ranking) and row.scores is None:
-      hint = "give chosen and rejected, or completions with scores; completions without labels can be scored"
-      raise _refused(records, row, "do not say which answer is better", hint)
+  _refuse(
+    records,
+    _OF_STEPS,
+    (
+      lambda row: isinstance(row, Ranking) and row.is_labeled_answer,
+      "label one answer each as desirable or not (KTO): a loss of pairs needs two answers to one prompt",
+      "--objective binary trains on them; or put answers to one prompt into one row, as completions with scores",
+    ),
+    (
+      lambda row: isinstance(row, Ranking) and row.scores is None,
+      "do not say which answer is better",
+      "give chosen and rejected, or completions with scores; completions without labels can be scored",
+    ),
+  )
   return [pair for row in records.rows for pair in comparisons_of(row)]
 
 
 def rated_answers(records: Records) -> list[Rated]:
-  for row in records.rows:
-    if isinstance(row, Solution):
-      raise _refused(records, row, *_OF_STEPS)
-    if isinstance(row, Comparison) or (row.ratings is None and row.scores is None):
-      hint = "give prompt, completion and score, or an object `ratings`; for pairs, --objective bradley_terry"
-      raise _refused(records, row, "do not rate each answer by itself", hint)
+  unrated = (
+    lambda row: isinstance(row, Comparison) or (row.ratings is None and row.scores is None),
+    "do not rate each answer by itself",
+    "give prompt, completion and score, or an object `ratings`; for pairs, --objective bradley_terry",
+  )
+  _refuse(records, _OF_STEPS, unrated)
   return [one for row in records.rows for one in ratings_of(row)]
 
 
@@ -183,9 +180,8 @@ def ratings_of(row: Ranking) -> list[Rated]:
   """By its attributes, else its `score`, or the label of KTO as `desirable`."""
   name = "desirable" if row.is_labeled_answer else "score"
   given = row.ratings or [{name: score} for score in row.scores]
-  shared = {one: getattr(row, one) for one in ("tools", "id", "metadata", "origin")}
   answers = zip(row.completions, given, strict=True)
-  return [Rated(row.prompt, answer, ratings, **shared) for answer, ratings in answers]
+  return [Rated(row.prompt, answer, ratings, **row.shared()) for answer, ratings in answers]
 
 
 def rated_names(rows: Iterable[Rated]) -> tuple[str, ...]:
@@ -194,7 +190,7 @@ def rated_names(rows: Iterable[Rated]) -> tuple[str, ...]:
 
 def check_attributes(given: Iterable[str], known: Sequence[str], flag: str) -> None:
   if unknown := [name for name in given if name not in known]:
-    hint = f"choose from {', '.join(known)}" if known else "leave the flag out"
+    hint = did_you_mean(unknown[0], known) if known else "leave the flag out"
     raise UsageError(f"--{flag} names `{unknown[0]}`, which is not an attribute here", hint=hint)
 
 
@@ -229,19 +225,15 @@ def ranked_by_ratings(records: Records, weights: Mapping[str, float] | None) -> 
     scores = [weighted(one.ratings, weights or dict.fromkeys(names, 1.0)) for one in answers]
     known = [(one.completion, score) for one, score in zip(answers, scores, strict=True) if score is not None]
     if len(known) > 1:
-      one = answers[0]
-      made = Ranking(one.prompt, *map(list, zip(*known, strict=True)), one.tools)
-      rows.append(replace(made, id=one.id, metadata=one.metadata, origin=one.origin))
+      rows.append(Ranking(answers[0].prompt, *map(list, zip(*known, strict=True)), **answers[0].shared()))
     else:
       aside["one rated answer to its prompt"] += 1
   return replace(records, rows=rows, set_aside=dict(aside))
 
 
 def solutions(records: Records) -> list[Solution]:
-  for row in records.rows:
-    if not isinstance(row, Solution):
-      hint = "give `prompt`, `completions` (the steps) and `labels`, or see check_data.py --list_formats"
-      raise _refused(records, row, "have no steps", hint)
+  hint = "give `prompt`, `completions` (the steps) and `labels`, or see check_data.py --list_formats"
+  _refuse(records, (lambda row: not isinstance(row, Solution), "have no steps", hint))
   labeled = [row for row in records.rows if row.labels is not None]
   if not labeled:
     raise DataError("no row labels its steps", where=next(iter(records.files), None), hint="give `labels`, one a step")
@@ -250,64 +242,57 @@ def solutions(records: Records) -> list[Solution]:
 
 def to_score(records: Records, *, steps: bool = False) -> Records:
   """All rows, with the label columns as metadata; a comparison has the scores 1 and 0. steps: take solutions, too."""
-  rows = _all_rows(records)
-  for row, _ in rows:
-    if isinstance(row, Solution) and not steps:
-      raise _refused(records, row, *_OF_STEPS)
-    if isinstance(row, Ranking) and not row.completions:
-      raise _refused(records, row, "hold prompts only, no answers")
-  return _with_all(records, [_to_score(row, reason) for row, reason in rows])
+  unanswered = (lambda row: isinstance(row, Ranking) and not row.completions, "hold prompts only, no answers", None)
+  rows = records.every or records.rows
+  _refuse(replace(records, rows=rows), unanswered, *[_OF_STEPS] * (not steps))
+  return _with_all(records, map(_to_score, rows))
 
 
-def _to_score(row: Record, reason: str | None) -> Ranking:
+def _to_score(row: Record) -> Ranking:
   clash = not row.given.keys().isdisjoint(row.metadata)
   metadata = row.given | ({"metadata": row.metadata} if clash else row.metadata)
-  shared = {"id": row.id, "origin": row.origin, "metadata": metadata}
   if isinstance(row, Solution):
-    return Ranking(row.prompt, [in_steps(row.steps)], **shared)
-  if isinstance(row, Ranking):
+    answers, scores = [in_steps(row.steps)], None
+  elif isinstance(row, Ranking):
     answers, scores = row.completions, row.scores
   else:
     order = -1 if row.rejected_first else 1
     answers, scores = [row.chosen, row.rejected][::order], [1.0, 0.0][::order]
-  if reason:
-    scores = [0.0] * len(answers) if reason == "tie" else None
-  return Ranking(row.prompt, answers, scores, row.tools, **shared)
+  if row.undecided:
+    scores = [0.0] * len(answers) if row.undecided == "tie" else None
+  return Ranking(row.prompt, answers, scores, **row.shared() | {"metadata": metadata})
 
 
 def prompts(records: Records) -> Records:
-  rows = [row for row, _ in _all_rows(records)]
+  rows = records.every or records.rows
   empty = [row for row in rows if not any(message["content"].strip() for message in row.prompt)]
   if empty:
     several = f"{len(empty)} of {len(rows)} rows: " if len(empty) > 1 else ""
     where = ", ".join(str(row.origin) for row in empty[:5])
     raise DataError(f"{several}the prompt is empty", where=where, hint="fix these rows, or leave them out")
-  names = ("tools", "id", "metadata", "origin")
-  asked = [Ranking(row.prompt, [], **{name: getattr(row, name, None) for name in names}) for row in rows]
-  return _with_all(records, asked)
+  return _with_all(records, (Ranking(row.prompt, [], **row.shared()) for row in rows))
 
 
-def _all_rows(records: Records) -> list[tuple[Record, str | None]]:
-  undecided = {place: (row, reason) for place, row, reason in records.undecided}
-  decided = iter(records.rows)
-  return [undecided.get(place) or (next(decided), None) for place in range(len(records.rows) + len(undecided))]
-
-
-def _with_all(records: Records, rows: list[Ranking]) -> Records:
-  reasons = {reason for _, _, reason in records.undecided}
+def _with_all(records: Records, rows: Iterable[Ranking]) -> Records:
+  reasons = {row.undecided for row in records.every}
   left = {reason: count for reason, count in records.set_aside.items() if reason not in reasons}
-  return replace(records, rows=rows, set_aside=left, undecided=())
+  return replace(records, rows=list(rows), set_aside=left, every=[])
 
 
 _OF_STEPS = (
+  lambda row: isinstance(row, Solution),
   "label the steps of one answer: step labels are for process reward models",
   "give rows with a chosen and a rejected answer, or completions with scores",
 )
 
 
-def _refused(records: Records, row: Record, what: str, hint: str | None = None) -> DataError:
-  file = row.origin.file if row.origin else None
-  return DataError(f"these rows (format `{records.formats.get(file)}`) {what}", where=file, hint=hint)
+def _refuse(records: Records, *faults: tuple[Callable[[Record], bool], str, str | None]) -> None:
+  """faults: (of which rows, what is wrong with them, what to do)."""
+  for row in records.rows:
+    for of_row, what, hint in faults:
+      if of_row(row):
+        file = row.origin.file if row.origin else None
+        raise DataError(f"these rows (format `{records.formats.get(file)}`) {what}", where=file, hint=hint)
 
 
 def ordered_pairs(ranking: Ranking) -> list[tuple[int, int]]:
@@ -320,21 +305,13 @@ def ordered_pairs(ranking: Ranking) -> list[tuple[int, int]]:
 def comparisons_of(row: Comparison | Ranking) -> list[Comparison]:
   if isinstance(row, Comparison):
     return [row]
-  ordered = ordered_pairs(row)
-  return [
-    Comparison(
-      prompt=row.prompt,
-      chosen=row.completions[better],
-      rejected=row.completions[worse],
-      margin=row.margin,
-      weight=row.weight / len(ordered),
-      tools=row.tools,
-      id=None if row.id is None else f"{row.id}:{better}>{worse}",
-      metadata=row.metadata,
-      origin=row.origin,
-    )
-    for better, worse in ordered
-  ]
+  pairs = []
+  ordered, answers = ordered_pairs(row), row.completions
+  for better, worse in ordered:
+    own = row.shared() | {"id": None if row.id is None else f"{row.id}:{better}>{worse}"}
+    weight = row.weight / len(ordered)
+    pairs.append(Comparison(row.prompt, answers[better], answers[worse], row.margin, weight, **own))
+  return pairs
 
 
 def equal_scores(records: Records) -> int:

@@ -4,11 +4,12 @@ import difflib
 import re
 import stat
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
-from typing import Any
 
 from .. import hub
 from ..errors import DataError
+from ..results import Row
 from .cells import short
 from .files import AGAIN, READERS, SPLITS, Table, arrow_tables, first_line, suffix
 
@@ -107,7 +108,7 @@ def _written_configurations(folder: Path) -> dict[str, Splits]:
   return {"default": configs[default]} | configs if default in configs else configs
 
 
-def _written_splits(folder: Path, entry: dict[str, Any]) -> Splits:
+def _written_splits(folder: Path, entry: Row) -> Splits:
   given, start = entry["data_files"], entry.get("data_dir") or "."
   if not isinstance(given, list) or not all(isinstance(item, dict) for item in given):
     given = [{"split": "train", "path": given}]
@@ -127,24 +128,16 @@ def read(source: str, split: str | None = None, config: str | None = None, size:
   """One table a file, or slices of at most `size` rows."""
   path = Path(source).expanduser()
   mode = _mode(path)
-  if mode and stat.S_ISREG(mode):
-    yield from _file(path, size)
-  elif mode and stat.S_ISDIR(mode):
-    if (path / "state.json").is_file() or (path / "dataset_dict.json").is_file():
-      yield from _saved(path, split, size)
-    else:
-      for file in data_files(path, split, config):
-        yield from _file(file, size)
-  elif mode:
+  if mode is None:
+    _refuse_missing(source, path)
+    return _hub(source, split, config, size)
+  if stat.S_ISREG(mode):
+    return _file(path, size)
+  if not stat.S_ISDIR(mode):
     raise DataError(f"{source} is a pipe or a device, not a file", hint="write the rows into a file")
-  elif _looks_like_path(source):
-    close = difflib.get_close_matches(path.name, (entry.name for entry in path.parent.glob("*")), n=1)
-    hint = f"did you mean {path.with_name(close[0])}?" if close else f"{path.parent} holds nothing of a similar name"
-    if not path.parent.is_dir():
-      hint = f"there is no folder {path.parent}"
-    raise DataError(f"no such file or folder: {source}", hint=hint)
-  else:
-    yield from _hub(source, split, config, size)
+  if (path / "state.json").is_file() or (path / "dataset_dict.json").is_file():
+    return _saved(path, split, size)
+  return chain.from_iterable(_file(file, size) for file in data_files(path, split, config))
 
 
 def _mode(path: Path) -> int | None:
@@ -157,10 +150,16 @@ def _mode(path: Path) -> int | None:
     raise DataError(what, hint="check the name and the permissions") from error
 
 
-def _looks_like_path(source: str) -> bool:
-  if suffix(Path(source)) in READERS or source.startswith((".", "~", "/")) or "\\" in source:
-    return True
-  return re.fullmatch(r"[\w.-]+(/[\w.-]+)?", source) is None
+def _refuse_missing(source: str, path: Path) -> None:
+  """Raises DataError for what cannot be a hub id."""
+  like_path = suffix(path) in READERS or source.startswith((".", "~", "/"))
+  if not like_path and re.fullmatch(r"[\w.-]+(/[\w.-]+)?", source):
+    return
+  close = difflib.get_close_matches(path.name, (entry.name for entry in path.parent.glob("*")), n=1)
+  hint = f"did you mean {path.with_name(close[0])}?" if close else f"{path.parent} holds nothing of a similar name"
+  if not path.parent.is_dir():
+    hint = f"there is no folder {path.parent}"
+  raise DataError(f"no such file or folder: {source}", hint=hint)
 
 
 def _file(path: Path, size: int | None) -> Iterator[Table]:

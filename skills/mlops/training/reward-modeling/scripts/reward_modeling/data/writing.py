@@ -6,10 +6,9 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 from ..errors import DataError
-from ..results import to_json
+from ..results import Row, to_json
 from ..terminal import listed, log
 from .files import Table, suffix
 from .formats import COLUMN_NAMES, INPUT_LIKE, LABEL_NAMES
@@ -25,25 +24,28 @@ RESULTS = frozenset((
 """Names of results."""
 
 
-def to_row(record: Record) -> dict[str, Any]:
+def to_row(record: Record) -> Row:
   """`load` reads it back to an equal record."""
-  row: dict[str, Any] = {"prompt": record.prompt}
-  if isinstance(record, Comparison):
-    row |= {"chosen": record.chosen, "rejected": record.rejected}
-  elif isinstance(record, Solution):
-    row |= {"steps" if record.labels is None else "completions": record.steps, "labels": record.labels}
-  elif record.is_labeled_answer:
-    row |= {"completion": record.completions[0], "label": record.scores[0] > 0}
-  elif record.scores is None and record.ratings is not None and len(record.ratings) == 1:
-    row |= {"completion": record.completions[0], "ratings": record.ratings[0]}
-  else:
-    row |= {"completions": record.completions or None, "scores": record.scores, "ratings": record.ratings}
+  row = {"prompt": record.prompt} | _answers(record)
   row |= {name: getattr(record, name, None) for name in ("margin", "weight", "tools", "id")}
   row = {name: value for name, value in row.items() if value is not None and (name, value) != ("weight", 1)}
   return with_metadata(row, record.metadata, canonical=True)
 
 
-def with_metadata(row: dict[str, Any], metadata: dict[str, Any], *, canonical: bool = False) -> dict[str, Any]:
+def _answers(record: Record) -> Row:
+  if isinstance(record, Comparison):
+    return {"chosen": record.chosen, "rejected": record.rejected}
+  if isinstance(record, Solution):
+    return {"steps" if record.labels is None else "completions": record.steps, "labels": record.labels}
+  answers, scores, ratings = record.completions, record.scores, record.ratings
+  if record.is_labeled_answer:
+    return {"completion": answers[0], "label": scores[0] > 0}
+  if scores is None and ratings is not None and len(ratings) == 1:
+    return {"completion": answers[0], "ratings": ratings[0]}
+  return {"completions": answers or None, "scores": scores, "ratings": ratings}
+
+
+def with_metadata(row: Row, metadata: Row, *, canonical: bool = False) -> Row:
   """canonical: names that a format would read are taken, too."""
   apart = {name: value for name, value in metadata.items() if name in row or (canonical and is_read(name))}
   if METADATA in metadata and (apart or _is_apart(metadata[METADATA])):
@@ -52,14 +54,14 @@ def with_metadata(row: dict[str, Any], metadata: dict[str, Any], *, canonical: b
   return row | kept | ({METADATA: apart} if apart else {})
 
 
-def unwrapped_metadata(metadata: dict[str, Any]) -> dict[str, Any]:
+def unwrapped_metadata(metadata: Row) -> Row:
   """Metadata before `with_metadata`."""
   apart = metadata.get(METADATA)
   kept = {name: value for name, value in metadata.items() if name != METADATA}
   return kept | apart if _is_apart(apart) and apart.keys().isdisjoint(kept) else metadata
 
 
-def counted(rows: Iterable[dict[str, Any]], moved: Counter[str]) -> Iterator[dict[str, Any]]:
+def counted(rows: Iterable[Row], moved: Counter[str]) -> Iterator[Row]:
   for row in rows:
     if _is_apart(row.get(METADATA)):
       moved.update(row[METADATA].keys())
@@ -83,7 +85,7 @@ def is_read(name: str) -> bool:
   return name in COLUMN_NAMES or name in LABEL_NAMES or name.lower() in INPUT_LIKE
 
 
-def kept_rows(table: Table, records: Records, left: dict[int, Record]) -> Iterator[dict[str, Any]]:
+def kept_rows(table: Table, records: Records, left: dict[int, Record]) -> Iterator[Row]:
   """left: {place in `records.rows`: record}."""
   stays: dict[int, list[bool]] = defaultdict(list)
   for place, record in enumerate(records.rows):
@@ -95,7 +97,7 @@ def kept_rows(table: Table, records: Records, left: dict[int, Record]) -> Iterat
   yield from (row for number, row in zip(table.numbers, table.rows, strict=True) if all(stays.get(number, [False])))
 
 
-def lines(rows: Iterable[dict[str, Any]], columns: Iterable[str], output: Path) -> Iterator[str]:
+def lines(rows: Iterable[Row], columns: Iterable[str], output: Path) -> Iterator[str]:
   separator = {".csv": ",", ".tsv": "\t"}.get(suffix(output))
   if not separator:
     yield from map(to_json, rows)
@@ -107,5 +109,5 @@ def lines(rows: Iterable[dict[str, Any]], columns: Iterable[str], output: Path) 
     yield text.getvalue().removesuffix("\r\n")
 
 
-def _cell(value) -> Any:
+def _cell(value) -> object:
   return "" if value is None else value if isinstance(value, str) else to_json(value)

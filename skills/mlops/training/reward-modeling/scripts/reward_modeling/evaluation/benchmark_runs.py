@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,7 +15,7 @@ from ..data.entries import SetAsideError
 from ..data.files import READERS, Table, suffix
 from ..data.records import Origin, Ranking, Solution
 from ..data.sources import read
-from ..errors import DataError, UsageError
+from ..errors import DataError, UsageError, did_you_mean
 from .benchmarks import BENCHMARKS, Benchmark, Item, ItemRewards, Part
 from .inputs import prompt_keys, score_answers, spelled
 from .intervals import Counts, Measured, group_index, measure
@@ -48,8 +47,7 @@ class LoadedBenchmark(NamedTuple):
 def check_names(names: Sequence[str]) -> None:
   for name in names:
     if name not in BENCHMARKS:
-      close = difflib.get_close_matches(name, BENCHMARKS, n=1) or [", ".join(BENCHMARKS)]
-      raise UsageError(f"{name} is not a valid --benchmark", hint=f"did you mean {close[0]}?")
+      raise UsageError(f"{name} is not a valid --benchmark", hint=did_you_mean(name, BENCHMARKS))
   if len({BENCHMARKS[name].of_steps for name in names}) > 1:
     raise UsageError("--benchmark names benchmarks of answers and of steps", hint="run each kind alone")
 

@@ -109,7 +109,7 @@ class Study:
   gold: Fit | None
   best: Point
   """Where gold is highest."""
-  overoptimised: bool
+  overoptimized: bool
   """Gold ends below its best by more than a twentieth of its best gain, while proxy rose on."""
 
 
@@ -131,7 +131,7 @@ def study(points: Sequence[Point], form: str, name: str = "") -> Study:
     proxy=fit_curve(kls, [point.proxy for point in points], form, first.proxy),
     gold=fit_curve(kls, [point.gold for point in points], form, first.gold),
     best=best,
-    overoptimised=fell and last.proxy > best.proxy,
+    overoptimized=fell and last.proxy > best.proxy,
   )
 
 
@@ -175,7 +175,7 @@ def diagnose_study(study: Study) -> str:
   best, last = study.best, study.points[-1]
   of_n = f" (n = {best.n})" if best.n is not None else ""
   found = f"{study.name}: gold is best, {best.gold:.3f}, at a KL of {best.kl:.2f}{of_n}"
-  if study.overoptimised:
+  if study.overoptimized:
     found += f", and falls to {last.gold:.3f} at {last.kl:.2f} while proxy rises from {best.proxy:.2f} to {last.proxy:.2f}: over-optimized"
   elif best is last:
     found += ", the last point: nothing shows that more optimization would hurt"

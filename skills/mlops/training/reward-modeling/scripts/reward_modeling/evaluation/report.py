@@ -132,7 +132,7 @@ def _best_of_n(pools: PoolReport | None) -> str:
 def _limit(part: OverOptimizationReport | None) -> str:
   if part is None:
     return "Not measured: evaluate.py --overoptimization, on gold rewards of a run's answers."
-  over = any(study.overoptimised for study in part.studies)
+  over = any(study.overoptimized for study in part.studies)
   return f"{'Only so far' if over else 'Yes'}: {'; '.join(part.diagnostics)}."
 
 

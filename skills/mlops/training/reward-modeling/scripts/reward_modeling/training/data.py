@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..base_rendering import refused_together
 from ..data.audit import Finding, unreadable, without_errors
 from ..data.reading import check_verbatim, load
-from ..data.records import Records, split_by_prompt
+from ..data.records import Record, Records, split_by_prompt
 from ..errors import DataError
 from ..terminal import warn
 from .settings import DataSettings
@@ -26,8 +26,8 @@ class Data:
   """What was read. called: its records, in the plural. left_out: how many of them had errors."""
 
   called: str
-  train: list[Any]
-  held_out: list[Any]
+  train: list[Record]
+  held_out: list[Record]
   format: str
   set_aside: dict[str, int]
   findings: list[Finding]
@@ -59,9 +59,9 @@ class Data:
 def read_data(
   settings: DataSettings,
   called: str,
-  take: Callable[[Records], list[Any]],
+  take: Callable[[Records], list[Record]],
   prepare: Callable[[Records], Records] = lambda records: records,
-  **reading: Any,
+  **reading: object,
 ) -> tuple[Data, Records]:
   """(the data that the settings name, all that was read to train on). take: what of it is wanted, after `prepare`."""
   reading |= settings.reading
@@ -79,7 +79,7 @@ def read_data(
 @dataclass(frozen=True)
 class Rows:
   dataset: Dataset
-  records: list[Any]
+  records: list[Record]
   counts: dict[str, int]
   size: str
 

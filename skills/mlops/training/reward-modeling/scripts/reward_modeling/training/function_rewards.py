@@ -8,12 +8,12 @@ import signal
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 from .. import reward_functions
 from ..errors import RunError, UsageError, UserError
 from ..user_functions import load_function
 
+Returned = Sequence[float | None]
 AS_MANY = "it returns a list with one number for each completion, or None where it does not apply"
 
 
@@ -21,7 +21,7 @@ class _TookTooLong(BaseException):
   """Not an Exception, which the function may catch."""
 
 
-def function_of(spec: str) -> Callable[..., Any]:
+def function_of(spec: str) -> Callable[..., Returned]:
   """spec: FILE:NAME, or a function of `reward_functions`."""
   own = {one.__name__: one for one in reward_functions.SHIPPED}
   if ":" not in spec and spec not in own:
@@ -29,7 +29,9 @@ def function_of(spec: str) -> Callable[..., Any]:
   return own.get(spec) or load_function(spec)
 
 
-def call(name: str, function: Callable[..., Any], seconds: float, where: Sequence[object], **given: Any) -> list[float]:
+def call(
+  name: str, function: Callable[..., Returned], seconds: float, where: Sequence[object], **given: object
+) -> list[float]:
   """NaN where it does not apply. where: the row of each completion. Raises RunError where anything else is not as it should."""
   called, count = f"the reward function {name}", len(where)
   try:

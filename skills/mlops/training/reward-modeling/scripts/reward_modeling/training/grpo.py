@@ -193,7 +193,7 @@ class GRPORun(TrainerCallback):
     models, lora = self.rewards.models, self.lora
     return {
       "algorithm": self.settings.algorithm,
-      "rewards": str(models and [models.names, models.weights, models.combine, models.normalise]),
+      "rewards": str(models and [models.names, models.weights, models.combine, models.normalize]),
       "lora": str(lora and [lora.r, lora.lora_alpha, lora.target_modules]),
       **{name: str(value) for name, value in self.told["settings"].items()},
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..base_rendering import refused_together
 from ..data.audit import warn_of_templates
@@ -13,6 +13,7 @@ from ..data.reading import load_prompts
 from ..data.records import Message, Origin, Ranking
 from ..data.writing import with_metadata
 from ..errors import DataError, UsageError
+from ..results import Row
 from ..terminal import log, warn
 from .policy import Policy, sample
 
@@ -29,11 +30,11 @@ class Prompt:
   ids: list[int]
   messages: list[Message]
   tools: list[dict] | None = None
-  metadata: dict[str, Any] = field(default_factory=dict)
+  metadata: Row = field(default_factory=dict)
   origin: Origin | None = None
 
 
-def read_prompts(sources: list[str], split: str | None = None, **reading: Any) -> list[Ranking]:
+def read_prompts(sources: list[str], split: str | None = None, **reading: object) -> list[Ranking]:
   records = load_prompts(sources, split=split, **reading)
   log(f"{len(records.rows)} rows of format {records.format}")
   warn_of_templates(records.rows)

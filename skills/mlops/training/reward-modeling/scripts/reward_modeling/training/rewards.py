@@ -59,7 +59,7 @@ class PolicyRewards:
       settings.reward_model_path,
       weights=settings.reward_weights,
       combine=settings.reward_combine,
-      normalise=settings.normalize_rewards,
+      normalize=settings.normalize_rewards,
       attribute_weights=settings.attribute_weights,
       of_steps=self._of_steps if settings.step_rewards else None,
       dtype=settings.reward_dtype,

@@ -143,7 +143,7 @@ def render_solutions(
   from datasets import Dataset
 
   before = dict(renderer.counts)
-  zeros = ("solutions_used", "rows", "steps", "steps_unlabelled", "labels_not_drawn", "labels_used", "correct_steps")
+  zeros = ("solutions_used", "rows", "steps", "steps_unlabeled", "labels_not_drawn", "labels_used", "correct_steps")
   counts = {"solutions": len(solutions), **dict.fromkeys(zeros, 0)}
 
   def drawn(number: int, places: list[int]) -> set[int]:
@@ -162,7 +162,7 @@ def render_solutions(
     )
     for number, (one, solution) in enumerate(zip(part, rendered, strict=True), start):
       counts["steps"] += len(one.steps)
-      counts["steps_unlabelled"] += one.labels.count(None) + len(one.steps) - len(one.labels)
+      counts["steps_unlabeled"] += one.labels.count(None) + len(one.steps) - len(one.labels)
       if solution is None:
         continue
       at = zip(solution.positions, one.labels, strict=False)

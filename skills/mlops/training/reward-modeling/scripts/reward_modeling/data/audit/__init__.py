@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import TypeVar
 
 from ...errors import DataError
 from ...terminal import log, table, warn
@@ -20,6 +20,7 @@ TABLES = {
 }
 """What records are called, and their checks. Labeled rankings are audited as their pairs."""
 UNREADABLE = "unreadable"
+_Kept = TypeVar("_Kept", bound=Record)
 
 
 def warn_of_templates(rows: Sequence[Ranking]) -> None:
@@ -89,12 +90,12 @@ def unreadable(records: Records, read: int | None = None) -> list[Finding]:
   ]
 
 
-def drop(records: Sequence[Any], findings: Iterable[Finding]) -> list[Any]:
+def drop(records: Sequence[_Kept], findings: Iterable[Finding]) -> list[_Kept]:
   gone = {index for finding in findings for index in finding.indices}
   return [record for index, record in enumerate(records) if index not in gone]
 
 
-def without_errors(records: Sequence[Any], findings: Sequence[Finding], how: str, called: str) -> list[Any]:
+def without_errors(records: Sequence[_Kept], findings: Sequence[Finding], how: str, called: str) -> list[_Kept]:
   """What a training run keeps of audited records by its --audit (`how`). Raises DataError for errors under "stop"."""
   show(findings)
   errors = [finding for finding in findings if finding.severity == "error"]

@@ -9,14 +9,15 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from hashlib import blake2b
 from itertools import islice
-from typing import Any, Literal
+from typing import Literal
 
+from ...results import Row
 from ..records import Comparison, Message, Origin, Record, Solution, answers_of
 
 SHOWN_ROWS = 5
 Link = tuple[int, int]
 """The hash of what records may share, and the side of it on which this one stands, a power of 2."""
-Test = Callable[[Any, list[Message]], bool]
+Test = Callable[[Record, list[Message]], bool]
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Material:
   records: Sequence[Record]
   eval_prompts: frozenset[bytes] = frozenset()
   separator: str | None = None
-  notes: dict[str, Any] = field(default_factory=dict)
+  notes: Row = field(default_factory=dict)
   """What checks fill into their messages."""
 
   @cached_property
@@ -117,7 +118,7 @@ class Audit:
     self._found: dict[str, array] = {check.name: array("Q") for check in self.checks}
     self._sides: dict[str, dict[int, int]] = defaultdict(dict)
     self._linked: dict[str, tuple[array, array]] = defaultdict(lambda: (array("Q"), array("Q")))
-    self._notes: dict[str, Any] = {}
+    self._notes: Row = {}
 
   def add(self, material: Material) -> None:
     for check in self.checks:
@@ -197,7 +198,7 @@ def digest(messages: list[Message], memo: dict[int, bytes]) -> bytes:
   return known
 
 
-def where(test: Callable[[Any], Any]) -> Callable[[Material], list[int]]:
+def where(test: Callable[[Record], object]) -> Callable[[Material], list[int]]:
   return lambda material: [index for index, record in enumerate(material.records) if test(record)]
 
 

@@ -3,8 +3,9 @@
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from ...results import Row
 from .. import records as data
 from ..records import (
   Comparison,
@@ -26,7 +27,7 @@ Pair = tuple[int, int]
 
 
 class Dropped(NamedTuple):
-  rows: dict[int, Any]
+  rows: dict[int, Record]
   """What is left, by place."""
   by_check: Counter[str]
   """Rows that are gone, under the finding that took each first."""
@@ -34,7 +35,7 @@ class Dropped(NamedTuple):
   """Those that are gone from rankings that stay."""
 
 
-def drop_rows(rows: Sequence[Any], audited: Sequence[Any], findings: Iterable[Finding]) -> Dropped:
+def drop_rows(rows: Sequence[Record], audited: Sequence[Record], findings: Iterable[Finding]) -> Dropped:
   """A ranking loses the completions that have the flaw (of a pair that has it together one); others go as a whole."""
   places: list[tuple[int, Pair | None]] = []
   for number, row in enumerate(rows):
@@ -46,12 +47,13 @@ def drop_rows(rows: Sequence[Any], audited: Sequence[Any], findings: Iterable[Fi
   for finding in findings:
     found: dict[int, list[tuple[Comparison, Pair]]] = defaultdict(list)
     for index in finding.indices:
-      number, pair = places[index]
-      if pair is None:
-        gone.setdefault(number, finding.check)
-      elif number not in gone:
-        found[number].append((audited[index], pair))
+      found[places[index][0]].append((audited[index], places[index][1]))
     for number, pairs in found.items():
+      if number in gone:
+        continue
+      if pairs[0][1] is None:
+        gone[number] = finding.check
+        continue
       cut[number] |= dict.fromkeys(_completions(rows[number], pairs, finding, cut[number]), finding.check)
       if not ordered_pairs(_without(rows[number], cut[number])):
         gone[number] = finding.check
@@ -78,12 +80,12 @@ def _completions(
   return chosen
 
 
-def _without(row: Any, lost: dict[int, str] | None) -> Any:
+def _without(row: Record, lost: dict[int, str] | None) -> Record:
   if not lost:
     return row
   count = len(row.completions)
 
-  def left(values: Any) -> Any:
+  def left(values) -> object:
     if not isinstance(values, list) or len(values) != count:
       return values
     return [value for place, value in enumerate(values) if place not in lost]
@@ -128,7 +130,7 @@ def _counts(kind: type, rows: list[Record], audited: list[Record]) -> dict[str, 
     return {"prompts": len(rows), "completions": sum(len(row.completions) for row in rows)}
   labels = [label for one in rows for label in one.labels or () if label is not None]
   steps = {"solutions": len(rows), "steps": sum(len(one.steps) for one in rows)}
-  return steps | {"labelled_steps": len(labels), "incorrect_steps": sum(label < 0.5 for label in labels)}
+  return steps | {"labeled_steps": len(labels), "incorrect_steps": sum(label < 0.5 for label in labels)}
 
 
 class Survey:
@@ -163,7 +165,7 @@ class Survey:
     self.findings = {kind: self.audits[kind].findings() for kind in TABLES if kind in self.audits}
     return [*about_attributes(self.ratings), *(one for found in self.findings.values() for one in found)]
 
-  def places(self) -> Iterator[dict[str, Any]]:
+  def places(self) -> Iterator[Row]:
     for kind, found in self.findings.items():
       for one in found:
         for row in self.audits[kind].places(one.indices) if one.indices else [None]:
