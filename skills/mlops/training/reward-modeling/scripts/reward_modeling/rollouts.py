@@ -53,6 +53,10 @@ class RolloutSettings(SamplingSettings, FormatSettings):
     "the share of right completions, or whether any is (soft; of a binary search hard)",
     choices=("soft", "hard"),
   )
+  label_after_error: bool = flag(
+    False,
+    "label the steps after the first error too, as lost as it is (they have no label, as where people label steps)",
+  )
   batch_size: int = flag(64, "completions written together")
   checker: str = flag(
     "answer",
@@ -69,8 +73,9 @@ class RolloutSettings(SamplingSettings, FormatSettings):
   def __post_init__(self) -> None:
     super().__post_init__()
     check_required(self, ("model_name_or_path", "input", *["output"] * (not self.dry_run)), "label_steps.py")
-    if self.search == "binary" and self.labels == "soft":
-      raise UsageError("--search binary finds the first error: its labels are hard", hint="leave out --labels")
+    if self.search == "binary" and (self.labels == "soft" or self.label_after_error):
+      flag_ = "--labels soft" if self.labels == "soft" else "--label_after_error"
+      raise UsageError("--search binary finds the first error: its labels are hard", hint=f"leave out {flag_}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,13 +137,14 @@ class Labeled:
     return 0 if self.rollouts[-1] == [1, 1] else (len(self.steps) - 1 + unknown).bit_length() + unknown
 
   def labels(self, settings: RolloutSettings) -> list[float | None]:
+    (good, bad), n = self.span(), len(self.steps)
     if settings.search == "binary":
-      good, bad = self.span()
-      error = bad == good + 1 <= len(self.steps)
-      return [1.0] * good + [0.0] * error + [None] * (len(self.steps) - good - error)
-    soft = settings.labels != "hard"
-    counts = [own or (0, 0) for own in self.rollouts]
-    return [(right / decided if soft else float(right > 0)) if decided else None for right, decided in counts]
+      error = bad == good + 1 <= n
+      return [1.0] * good + [0.0] * error + [None] * (n - good - error)
+    soft, last = settings.labels != "hard", n if settings.label_after_error else bad
+    counts = [own or (0, 0) for own in self.rollouts[:last]]
+    labels = [(right / decided if soft else float(right > 0)) if decided else None for right, decided in counts]
+    return labels + [None] * (n - len(labels))
 
 
 def read_solutions(settings: RolloutSettings) -> list[Labeled]:
@@ -199,7 +205,11 @@ class Rollouts:
 
   def labeled(self, output: Path, plan: dict[str, int]) -> RolloutLabels:
     """Roll out, write, and delete the journal. Raises RunError where no rollout was decided."""
-    asked = {key: value for key, value in vars(self.settings).items() if key not in ("overwrite", "labels")}
+    asked = {
+      key: value
+      for key, value in vars(self.settings).items()
+      if key not in ("overwrite", "labels", "label_after_error")
+    }
     identity = to_json([asked, [(one.row, one.steps) for one in self.solutions]])
     journal = Path(f"{output}.{hashlib.sha256(identity.encode()).hexdigest()[:8]}.rollouts")
     counts = self._all(journal)

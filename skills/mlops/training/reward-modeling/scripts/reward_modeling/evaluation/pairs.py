@@ -34,6 +34,10 @@ class PairEvaluation:
   summary: PairSummary
   scored: list[tuple[Comparison, float | None, float | None]]
 
+  @property
+  def rewards(self) -> list[float]:
+    return [*self.chosen, *self.rejected]
+
   def rows(self, other: PairEvaluation | None = None) -> list[dict[str, object]]:
     """One JSON row for each pair of the input, with the rewards of the `other` model too."""
     rows = []

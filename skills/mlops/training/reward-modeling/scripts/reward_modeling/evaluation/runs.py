@@ -79,6 +79,9 @@ def _evaluated_by(settings: EvaluationSettings) -> tuple[results.EvaluationOutpu
 
 def _loaded(settings: EvaluationSettings, path: str | None = None) -> Scorer:
   model = process.from_settings(settings, path)
+  if settings.probes and getattr(model, "compares", False):
+    what = f"{path or settings.model_name_or_path} compares answers, and --probes needs the reward of one"
+    raise UsageError(what, hint="leave out --probes")
   model.team = processes.team()
   return model
 
@@ -92,6 +95,13 @@ def _evaluated(settings: EvaluationSettings, records: Records, diagnostics: list
     "diagnostics": diagnostics,
     "output": settings.output and str(Path(settings.output)),
   }
+
+
+def _check_compared(settings: EvaluationSettings) -> None:
+  """Before the first model is run."""
+  if settings.compare:
+    of_steps = checkpoints.kind_of(settings.compare) is checkpoints.PROCESS
+    checkpoints.check(settings.compare, checkpoints.PROCESS if of_steps else checkpoints.OUTCOME)
 
 
 def report_overoptimization(settings: EvaluationSettings) -> results.OverOptimizationReport:
@@ -121,14 +131,10 @@ def report_pairs(settings: EvaluationSettings, records: Records) -> tuple[result
       where=", ".join(records.files),
       hint="rows need a preferred and a rejected answer, or scores that differ",
     )
-  if settings.compare:  # before the first model is run
-    of_steps = checkpoints.kind_of(settings.compare) is checkpoints.PROCESS
-    checkpoints.check(settings.compare, checkpoints.PROCESS if of_steps else checkpoints.OUTCOME)
+  _check_compared(settings)
 
   def evaluated(path: str) -> tuple[pairs.PairEvaluation, ProbeSummary | None]:
     model = _loaded(settings, path)
-    if settings.probes and getattr(model, "compares", False):
-      raise UsageError(f"{path} compares answers, and --probes needs the reward of one", hint="leave out --probes")
     found = pairs.evaluate_pairs(model, compared, subset_column=settings.subset_column)
     return found, probe_pairs(found.scored, partial(score_answers, model)) if settings.probes else None
 
@@ -151,11 +157,28 @@ def report_pairs(settings: EvaluationSettings, records: Records) -> tuple[result
 
 
 def report_ratings(settings: EvaluationSettings, records: Records) -> tuple[results.RatingReport, OutputRows]:
-  for name in ("compare", "probes", "report", "threshold", "threshold_data", "subset_column"):
+  for name in ("threshold", "threshold_data", "subset_column"):
     if getattr(settings, name):
       raise UsageError(f"--{name} is not for answers that are rated by themselves")
-  found = ratings.evaluate_ratings(process.from_settings(settings), rated_answers(records))
-  return results.RatingReport(**_evaluated(settings, records, []), **vars(found.summary)), found.rows
+  answers, names = rated_answers(records, settings.rating_range), (settings.model_name_or_path, settings.compare)
+  _check_compared(settings)
+
+  def evaluated(path: str) -> tuple[ratings.RatingEvaluation, ProbeSummary | None]:
+    model = _loaded(settings, path)
+    if isinstance(model, process.ProcessRewardModel):
+      raise UsageError(f"{path} scores steps", hint="--compare takes another outcome reward model")
+    found = ratings.evaluate_ratings(model, answers)
+    return found, ratings.probe_ratings(model, found) if settings.probes else None
+
+  (found, probed), other, comparison = evaluated(names[0]), None, None
+  if settings.compare:
+    other, other_probed = evaluated(settings.compare)
+    attributes, verdict = ratings.compare_ratings(found, other, names)
+    said = {"model": settings.compare, "verdict": verdict, "attributes": attributes}
+    comparison = results.RatingComparison(**said, other=other.summary, probes=other_probed)
+  said = _evaluated(settings, records, ratings.diagnose_ratings(found.summary))
+  report = results.RatingReport(**said, **vars(found.summary), comparison=comparison, probes=probed)
+  return report, found.rows(other)
 
 
 def report_steps(settings: EvaluationSettings, records: Records) -> tuple[results.StepReport, OutputRows]:

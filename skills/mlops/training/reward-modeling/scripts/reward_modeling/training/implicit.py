@@ -113,6 +113,12 @@ class ImplicitRewards(StepLabels):
   def audited(self, data: Data, renderer: LogRatioRenderer, settings: DataSettings) -> Data:
     return data  # labels of answers are not labels of steps
 
+  def render(self, records: Sequence[Solution], *how: Any, **more: Any) -> Rows:
+    rows = super().render(records, *how, **more)
+    counts = {name: rows.counts[name] // 2 for name in ("labels_used", "correct_steps")}  # one stands at two places
+    counts["steps_unlabelled"] = sum(len(one.steps[1:]) for one in records)
+    return replace(rows, counts=rows.counts | counts, size=f"{counts['labels_used']} labeled answers")
+
   def fit(
     self, model: Any, renderer: LogRatioRenderer, rows: Rows, config: TrainingArguments, **run: Any
   ) -> tuple[Any, dict[str, Any]]:
@@ -131,7 +137,7 @@ class ImplicitRewards(StepLabels):
     return evaluation if held_out else None, [one for one in rewards if one is not None], "answers"
 
   def save(self, model: Any, renderer: LogRatioRenderer, output_dir: str, **_: Any) -> dict[str, Any]:
-    """A causal language model whose config says what its reward is, for `public_families.implicit_family`."""
+    """A causal language model whose config says what its reward is, for `public_table.implicit_family`."""
     with staged(output_dir) as folder:
       if hasattr(model, "merge_and_unload"):
         model.save_pretrained(folder / checkpoints.ADAPTER)

@@ -16,7 +16,7 @@ from ..data.records import Comparison, comparisons, ranked_by_ratings
 from ..errors import DataError, UsageError
 from ..kinds import OUTCOME
 from ..rendering import OVERLONG, Conversation, Renderer
-from ..settings import SHARED_PREFIX_HELP, WinnerSettings
+from ..settings import SHARED_PREFIX_HELP, WinnerSettings, rating_range_flag
 from ..terminal import listed, log, warn
 from .data import CHUNK, Data, Rows, read_data, settle_refused
 from .objectives import OBJECTIVES
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
   import torch
   from transformers import PreTrainedTokenizerBase
   from trl import RewardConfig
+
+  from ..evaluation.pairs import PairEvaluation
+  from ..scoring import RewardModel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +47,7 @@ class Pairs(WinnerSettings):
   fit_attribute_weights: Sequence[str] | None = flag(
     None, "pairs on which the weights are fitted after training, by Bradley-Terry", metavar="DATA"
   )
+  rating_range: Sequence[float] | None = rating_range_flag()
   center_rewards_coefficient: float = flag(
     0.01, "pull the mean reward to zero; 0 switches it off", type=non_negative_number, metavar="C"
   )
@@ -58,13 +62,14 @@ class Pairs(WinnerSettings):
   shared_prefix: bool | None = flag(None, SHARED_PREFIX_HELP, group="run")
   folds: int | None = flag(
     None,
-    "for few pairs: cross-validate in K folds of the prompts, pool all held-out pairs, then train on all",
+    "for little data: cross-validate in K folds of the prompts, pool all held-out pairs or answers, then train on all",
     group="data",
     metavar="K",
   )
   heads: Attributes = ()
   model: ClassVar = OUTCOME
   task_type: ClassVar = "SEQ_CLS"
+  called: ClassVar = "pairs"
 
   @property
   def loss(self) -> dict[str, Any]:
@@ -80,15 +85,19 @@ class Pairs(WinnerSettings):
   def own_fields(self) -> dict[str, Any]:
     return {"center_rewards_coefficient": self.center_rewards_coefficient or None, "max_length": None}
 
-  def read(self, settings: DataSettings) -> Data:
+  def check_folds(self, settings: DataSettings) -> None:
     if self.folds is not None and (self.folds < 2 or settings.has_evaluation):
       raise UsageError(
-        f"--folds {self.folds} makes its own held-out pairs, from at least 2 folds",
+        f"--folds {self.folds} makes its own held-out {self.called}, from at least 2 folds",
         hint="leave out --val_set_size, --eval_dataset_name and --dataset_test_split, or leave out --folds",
       )
-    self.refuse("attributes", "fit_attribute_weights", *["label_smoothing"] * (self.objective == "plackett_luce"))
+
+  def read(self, settings: DataSettings) -> Data:
+    self.check_folds(settings)
+    of_ratings = ("attributes", "fit_attribute_weights", "rating_range")
+    self.refuse(*of_ratings, *["label_smoothing"] * (self.objective == "plackett_luce"))
     prepare = partial(ranked_by_ratings, weights=self.attribute_weights)
-    data, _ = read_data(settings, "pairs", comparisons, prepare, winner_values=self.winner_values)
+    data, _ = read_data(settings, self.called, comparisons, prepare, winner_values=self.winner_values)
     findings = audit(data.train, eval_records=data.held_out or None, rendered=settings.rendered)
     data = data.audited(findings, settings)
     if not self.use_margin:
@@ -112,6 +121,11 @@ class Pairs(WinnerSettings):
   def weighed(self, model: torch.nn.Module, renderer: Renderer) -> Attributes:
     """The heads after training."""
     return self.heads
+
+  def evaluated(self, scorer: RewardModel, rows: Sequence[Comparison]) -> PairEvaluation:
+    from ..evaluation.pairs import evaluate_pairs
+
+    return evaluate_pairs(scorer, rows)
 
   def renderer(self, tokenizer: PreTrainedTokenizerBase, **common: Any) -> Renderer:
     return Renderer(tokenizer, overlong=self.overlong, **common)
