@@ -7,6 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -249,17 +250,16 @@ class Rollouts:
     kept = [json.loads(line) for line in held.splitlines()]
     if kept:
       log(f"{journal} holds {min(len(kept) * WINDOW_ROWS, n)} of {n} solutions")
+    windows = [self.solutions[start : start + WINDOW_ROWS] for start in range(0, n, WINDOW_ROWS)]
     with journal.open("w", encoding="utf-8") as file, progress("rollouts", n) as advance:
       file.write(held)
-      for number, start in enumerate(range(0, n, WINDOW_ROWS)):
-        part, self.counts = self.solutions[start : start + WINDOW_ROWS], Counter()
-        if number < len(kept):
-          found, self.counts = kept[number]
-          for one, own in zip(part, found, strict=True):
-            one.rollouts = own
-        else:
-          while wanted := [(one, k) for one in part for k in one.wanted(self.settings.search)]:
-            self._roll_out(wanted)
+      for part, (known, counts) in zip_longest(windows, kept, fillvalue=((), {})):
+        self.counts = Counter(counts)
+        for one, own in zip(part, known, strict=False):
+          one.rollouts = own
+        while wanted := [(one, k) for one in part for k in one.wanted(self.settings.search)]:
+          self._roll_out(wanted)
+        if not known:
           file.write(to_json([[one.rollouts for one in part], self.counts]) + "\n")
         file.flush()
         total.update(self.counts)

@@ -132,10 +132,10 @@ class ProbeSummary:
   probes: dict[str, ProbeResult]
 
 
-def probe_pairs(
-  scored: Sequence[tuple[Comparison, float | None, float | None]],
-  score: Callable[[Sequence[Ranking]], Sequence[Sequence[float | None]]],
-) -> ProbeSummary:
+ScoreAnswers = Callable[[Sequence[Ranking]], Sequence[Sequence[float | None]]]
+
+
+def probe_pairs(scored: Sequence[tuple[Comparison, float | None, float | None]], score: ScoreAnswers) -> ProbeSummary:
   """Every probe on pairs and their two rewards, but for pairs without text. score: called once; None for an unscored one.
 
   A pair may have one side only, the other [] and None: it is changed there, and is not flipped.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import combinations
 from typing import TYPE_CHECKING
 
@@ -17,10 +16,10 @@ from ..errors import DataError
 from ..rendering import Conversation
 from ..results import Number
 from ..terminal import log, progress
-from .inputs import Diagnostic, diagnosed, prompt_keys, score_answers, source_of
+from .inputs import Diagnostic, diagnosed, prompt_keys, source_of
 from .intervals import Estimate, Measured, Z, accuracy, difference, pearson, spearman
 from .pairs import LEVEL, holm
-from .probes import ProbeSummary, probe_pairs
+from .probes import ProbeSummary, ScoreAnswers, probe_pairs
 
 if TYPE_CHECKING:
   from ..scoring import RewardModel
@@ -72,6 +71,39 @@ class RatingEvaluation:
   @property
   def rewards(self) -> list[float]:
     return [own[0] for own in self.numbers if own]
+
+  def probed(self, score: ScoreAnswers) -> ProbeSummary:
+    """Answers rated at least the mean are damaged, the others embellished; by the reward, or else the first attribute."""
+    name = "reward" if "reward" in self.columns else next(iter(self.columns))
+    ratings = self.columns[name][1]
+    mean = np.nanmean(ratings)
+    log(f"probes: answers whose {name} is rated {mean:.3g} or more are damaged, others embellished; none are paired")
+    sides = []
+    for one, own, good in zip(self.answers, self.numbers, ratings >= mean, strict=True):
+      texts = (one.completion, []) if good else ([], one.completion)
+      rewards = [own[0] if own and text else None for text in texts]
+      sides.append((Comparison(one.prompt, *texts, tools=one.tools, origin=one.origin), *rewards))
+    return probe_pairs(sides, score)
+
+  def compared(self, other: RatingEvaluation, names: tuple[str, str], _: str | None) -> dict[str, object]:
+    """The attributes that both are evaluated on by the same ratings; which is better, and whether it could be luck."""
+    found = {
+      name: _compared(x, other.columns[name][0], y, self.keys)
+      for name, (x, y) in self.columns.items()
+      if name in other.columns and np.array_equal(y, other.columns[name][1], equal_nan=True)
+    }
+    tested = [name for name, one in found.items() if one.pearson]
+    for name, p in zip(tested, holm([found[name].p for name in tested]), strict=True):
+      found[name] = replace(found[name], p=p)
+    better = {name: names[found[name].pearson.value < 0] for name in tested if found[name].p < LEVEL}
+    said = [
+      f"{model} is better on {', '.join(own)}"
+      for model in names
+      if (own := [name for name, best in better.items() if best == model])
+    ]
+    if unsure := [name for name in found if name not in better]:
+      said.append(f"it is not shown which is better on {', '.join(unsure)}")
+    return {"attributes": found, "verdict": "; ".join(said) or "no attribute is rated for both"}
 
   def rows(self, other: RatingEvaluation | None = None) -> list[dict[str, object]]:
     """One JSON row for each answer, with the reward of the `other` model too."""
@@ -146,32 +178,6 @@ def _pair_outcomes(x: np.ndarray, y: np.ndarray, keys: Sequence[str]) -> tuple[l
   return outcomes, owners, weights
 
 
-# ---- two models ----
-
-
-def compare_ratings(
-  first: RatingEvaluation, second: RatingEvaluation, names: tuple[str, str]
-) -> tuple[dict[str, AttributeComparison], str]:
-  """(the attributes that both are evaluated on by the same ratings, which is better and whether it could be luck)."""
-  found = {
-    name: _compared(own[0], second.columns[name][0], own[1], first.keys)
-    for name, own in first.columns.items()
-    if name in second.columns and np.array_equal(own[1], second.columns[name][1], equal_nan=True)
-  }
-  tested = {name: one for name, one in found.items() if one.pearson}
-  for (name, one), p in zip(tested.items(), holm([one.p for one in tested.values()]), strict=True):
-    found[name] = tested[name] = replace(one, p=p)
-  better = {name: one.pearson.value > 0 for name, one in tested.items() if one.p < LEVEL}
-  said = [
-    f"{model} is better on {', '.join(own)}"
-    for model, sign in zip(names, (True, False), strict=True)
-    if (own := [name for name, first_is in better.items() if first_is is sign])
-  ]
-  if unsure := [name for name in found if name not in better]:
-    said.append(f"it is not shown which is better on {', '.join(unsure)}")
-  return found, "; ".join(said) or "no attribute is rated for both"
-
-
 def _compared(a: np.ndarray, b: np.ndarray, y: np.ndarray, keys: np.ndarray) -> AttributeComparison:
   kept = np.isfinite(a + b + y)
   both = [np.where(kept, x, math.nan) for x in (a, b)]
@@ -193,24 +199,6 @@ def _correlation(x: np.ndarray, y: np.ndarray) -> Measured | None:
   u, v = ((values - values.mean()) / values.std() for values in (x, y))
   r = float(np.mean(u * v))
   return Measured(r, (u * v - r * (u**2 + v**2) / 2) / len(x), np.ones(len(x), dtype=bool))
-
-
-# ---- probes and diagnostics ----
-
-
-def probe_ratings(model: RewardModel, found: RatingEvaluation) -> ProbeSummary:
-  """Damage is done to the answers rated at least the mean, by the reward or else the first attribute; the others are embellished."""
-  name = "reward" if "reward" in found.columns else next(iter(found.columns))
-  ratings = found.columns[name][1]
-  log(
-    f"probes: answers whose {name} is rated {np.nanmean(ratings):.3g} or more are damaged, others embellished; none are paired"
-  )
-  sides = []
-  for one, own, good in zip(found.answers, found.numbers, ratings >= np.nanmean(ratings), strict=True):
-    texts = (one.completion, []) if good else ([], one.completion)
-    rewards = [own[0] if own and text else None for text in texts]
-    sides.append((Comparison(one.prompt, *texts, tools=one.tools, origin=one.origin), *rewards))
-  return probe_pairs(sides, partial(score_answers, model))
 
 
 RATING_DIAGNOSTICS: dict[str, Diagnostic] = {

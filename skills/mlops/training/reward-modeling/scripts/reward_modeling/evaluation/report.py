@@ -14,7 +14,16 @@ from .pairs import PAIR_DIAGNOSTICS, PairEvaluation, diagnose_pairs
 from .probes import ProbeSummary
 from .ratings import RatingEvaluation, diagnose_ratings
 from .report_page import END, Section, card, page
-from .results import EvaluationOutput, OverOptimizationReport, PairReport, PoolReport, RatingReport, StepReport
+from .results import (
+  ComparisonWith,
+  EvaluationOutput,
+  OverOptimizationReport,
+  PairReport,
+  PoolReport,
+  RatingComparison,
+  RatingReport,
+  StepReport,
+)
 from .sections import SECTIONS, sections_of
 from .steps import StepEvaluation, diagnose_steps
 
@@ -22,11 +31,12 @@ Parts = Mapping[type, Any]
 Quotes = Sequence[tuple[str, str]]
 EXAMPLES, LONGEST = 3, 600
 """Pairs that are quoted, and characters of each text."""
-HELD_OUT = {
-  PairEvaluation: (PairReport, diagnose_pairs),
-  RatingEvaluation: (RatingReport, diagnose_ratings),
-  StepEvaluation: (StepReport, diagnose_steps),
+EVALUATIONS = {
+  PairEvaluation: (PairReport, ComparisonWith, diagnose_pairs),
+  RatingEvaluation: (RatingReport, RatingComparison, diagnose_ratings),
+  StepEvaluation: (StepReport, None, diagnose_steps),
 }
+"""What each is reported as, two models of it, and the sentences about its summary."""
 
 
 class Folder:
@@ -61,7 +71,7 @@ class Folder:
 
   def add_held_out(self, found: PairEvaluation | RatingEvaluation | StepEvaluation, **said) -> None:
     """What training found on its held-out rows. said: what an evaluation says of its data."""
-    kind, diagnose = HELD_OUT[type(found)]
+    kind, _, diagnose = EVALUATIONS[type(found)]
     part = kind(**vars(found.summary), **said, diagnostics=diagnose(found.summary), output=None)
     self.add(part, worst(found.rows()) if kind is PairReport else None)
 

@@ -7,15 +7,15 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from ..attributes import Attributes
 from ..cli import flag, fraction, non_negative_number
 from ..data.audit import audit
-from ..data.records import Comparison, comparisons, ranked_by_ratings
+from ..data.records import Comparison, Message, comparisons, ranked_by_ratings
 from ..errors import DataError, UsageError
 from ..kinds import OUTCOME
-from ..rendering import OVERLONG, Conversation, Renderer
+from ..rendering import OVERLONG, Conversation, Rendered, Renderer
 from ..settings import SHARED_PREFIX_HELP, WinnerSettings, rating_range_flag
 from ..terminal import listed, log, warn
 from .data import CHUNK, Data, Rows, read_data, settle_refused
@@ -217,43 +217,48 @@ def _rendered(renderer: Renderer) -> int:
 def _render_groups(
   groups: list[list[Comparison]], renderer: Renderer, counts: dict[str, int], refused: list[tuple[int, DataError]]
 ) -> Iterator[tuple[dict[str, list], list[Comparison]]]:
-  conversations = {
-    _key(g, side): Conversation(pair.prompt, side, pair.tools, pair.origin)
-    for g, group in enumerate(groups)
-    for pair in group
-    for side in (pair.chosen, pair.rejected)
-  }
-  where_is = {key: place for place, key in enumerate(conversations)}
+  """The row of each group and its pairs; equal completions of a group are one sequence."""
+  places: dict[tuple[int, str], int] = {}
+  asked: list[Conversation] = []
+
+  def place_of(group: int, pair: Comparison, side: list[Message]) -> int:
+    key = group, json.dumps(side, sort_keys=True, default=str)
+    if key not in places:
+      places[key] = len(asked)
+      asked.append(Conversation(pair.prompt, side, pair.tools, pair.origin))
+    return places[key]
+
+  sides = [
+    [[place_of(g, pair, one) for one in (pair.chosen, pair.rejected)] for pair in own] for g, own in enumerate(groups)
+  ]
   faults: list[tuple[int, DataError]] = []
-  rendered = renderer.render_all(list(conversations.values()), faults)
-  lost = {place for place, _ in faults}
+  rendered: list[Rendered | None | Literal[False]] = list(renderer.render_all(asked, faults))
+  for place, _ in faults:
+    rendered[place] = False
   refused += faults
-  for g, group in enumerate(groups):
+  for pairs, own in zip(groups, sides, strict=True):
     row: dict[str, list] = {"chosen": [], "rejected": [], "margin": [], "weight": []}
-    places: dict[int, int] = {}  # of a completion among all -> in this row
+    here: dict[int, int] = {}  # of a completion among all -> in this row
     kept = []
-    for pair in group:
-      sides = [where_is[_key(g, side)] for side in (pair.chosen, pair.rejected)]
-      chosen, rejected = (rendered[side] for side in sides)
-      reason = None
-      if not lost.isdisjoint(sides):
-        reason = "dropped_refused"
-      elif chosen is None or rejected is None:
-        reason = "dropped_over_length"
-      elif chosen.ids == rejected.ids:
-        reason = "identical_after_truncation"
-      if reason:
+    for pair, both in zip(pairs, own, strict=True):
+      chosen, rejected = (rendered[place] for place in both)
+      if reason := _why_not(chosen, rejected):
         counts[reason] = counts.get(reason, 0) + 1
         continue
       counts["truncated_sides"] += bool(chosen.cut) + bool(rejected.cut)
-      for name, side in zip(("chosen", "rejected"), sides, strict=True):
-        row[name].append(places.setdefault(side, len(places)))
+      row["chosen"].append(here.setdefault(both[0], len(here)))
+      row["rejected"].append(here.setdefault(both[1], len(here)))
       row["margin"].append(pair.margin or 0.0)
       row["weight"].append(pair.weight)
       kept.append(pair)
     if kept:
-      yield {"sequences": [rendered[side].ids for side in places], **row}, kept
+      yield {"sequences": [rendered[place].ids for place in here], **row}, kept
 
 
-def _key(group: int, completion: list[dict]) -> tuple[int, str]:
-  return group, json.dumps(completion, sort_keys=True, default=str)
+def _why_not(chosen: Rendered | None | Literal[False], rejected: Rendered | None | Literal[False]) -> str | None:
+  """False: refused; None: too long."""
+  if chosen is False or rejected is False:
+    return "dropped_refused"
+  if chosen is None or rejected is None:
+    return "dropped_over_length"
+  return "identical_after_truncation" if chosen.ids == rejected.ids else None
