@@ -380,7 +380,7 @@ def test_folds_pool_held_out_answers_and_a_report_shows_them(tiny, files, tmp_pa
   assert pooled["n"] == 80 == said["evaluation"]["n_answers"]
   assert said["training"]["cross_validation"] == {"folds": 2, "pearson": {"polite": pooled["pearson"]}}
   page, report = ((tmp_path / "r" / name).read_text() for name in ("README.md", "report.json"))
-  assert f"correlation with polite {pooled['pearson']['value']:.2f}, on 80 answers" in page
+  assert f"correlation with polite {pooled['pearson']['value']:.2f} [" in page and "on 80 answers" in page
   assert json.loads(report)["parts"]["RatingReport"]["attributes"]["polite"]["pearson"] == pooled["pearson"]
   from reward_modeling.data.reading import load
   from reward_modeling.data.records import rated_answers
@@ -457,9 +457,10 @@ def test_a_rated_conversation_is_its_last_answer(tiny, tmp_path):
   turns = [user("hello"), {"role": "assistant", "content": "thank you"}]
   rows = [{"messages": turns, "score": 3}, {"messages": turns, "score": None}]
   data = write_jsonl(tmp_path / "m.jsonl", rows)
-  one, other = rated_answers(load(str(data)))
+  records = load(str(data))
+  (one,) = rated_answers(records)
   assert (one.prompt, one.completion, one.ratings) == (turns[:1], turns[1:], {"score": 3.0})
-  assert other.ratings == {"score": None}
+  assert records.set_aside == {"unlabelled": 1}
   one, *_ = rated_answers(load(str(write_jsonl(tmp_path / "n.jsonl", [{"conversations": turns, **HELPSTEER}]))))
   assert one.ratings == HELPSTEER
   with pytest.raises(DataError, match="does not end with an assistant message"):

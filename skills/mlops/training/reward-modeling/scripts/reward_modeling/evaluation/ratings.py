@@ -79,10 +79,13 @@ class RatingEvaluation:
     mean = np.nanmean(ratings)
     log(f"probes: answers whose {name} is rated {mean:.3g} or more are damaged, others embellished; none are paired")
     sides = []
-    for one, own, good in zip(self.answers, self.numbers, ratings >= mean, strict=True):
-      texts = (one.completion, []) if good else ([], one.completion)
-      rewards = [own[0] if own and text else None for text in texts]
-      sides.append((Comparison(one.prompt, *texts, tools=one.tools, origin=one.origin), *rewards))
+    for one, own, rating in zip(self.answers, self.numbers, ratings, strict=True):
+      if own and not np.isnan(rating):
+        pair = {"prompt": one.prompt, "tools": one.tools, "origin": one.origin}
+        good = {"chosen": one.completion, "rejected": []}, own[0], None
+        poor = {"chosen": [], "rejected": one.completion}, None, own[0]
+        texts, *rewards = good if rating >= mean else poor
+        sides.append((Comparison(**pair, **texts), *rewards))
     return probe_pairs(sides, score)
 
   def compared(self, other: RatingEvaluation, names: tuple[str, str], _: str | None) -> dict[str, object]:
