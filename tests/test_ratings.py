@@ -425,7 +425,7 @@ def test_two_models_are_compared_on_each_attribute_and_probed(rated_model, tiny,
     mine = said["evaluation"]["attributes"][name]["pearson"]["value"]
     assert one["pearson"]["value"] == pytest.approx(mine - other[name]["pearson"]["value"], abs=1e-6)
     assert one["pearson"]["low"] < one["pearson"]["value"] < one["pearson"]["high"]
-  assert found["polite"]["p"] < 0.05 and f"{out} is better on polite" in comparison["verdict"]
+  assert found["polite"]["p"] < 0.05 and f"polite: {out} is better, p " in comparison["verdict"]
   alone = run_main("score.py", "--model_name_or_path", tmp_path / "poor", "--input", files[1])
   assert [row["other_reward"] for row in rows] == pytest.approx([row["reward"] for row in alone.json["rows"]], abs=1e-5)
   probes = done.json["probes"]["probes"]
@@ -433,7 +433,7 @@ def test_two_models_are_compared_on_each_attribute_and_probed(rated_model, tiny,
   assert "flipped" not in probes["flattery"] and probes["empty"]["shift"]["n"] + probes["flattery"]["shift"]["n"] > 50
   assert "answers whose reward is rated" in done.stderr and "none are paired" in done.stderr
   page = (tmp_path / "r" / "README.md").read_text()
-  assert "Does it rate answers as they were rated?" in page and "is better on polite" in page and "Probes of" in page
+  assert "Does it rate answers as they were rated?" in page and "is better, p" in page and "Probes of" in page
 
 
 def test_the_difference_of_two_correlations_is_tested_at_its_level():

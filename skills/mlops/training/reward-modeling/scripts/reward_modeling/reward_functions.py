@@ -6,7 +6,6 @@ returns one number a completion, or None where it does not apply.
 
 import re
 from collections.abc import Sequence
-from typing import Any
 
 from .data.records import Message
 from .packages import is_installed, not_installed
@@ -14,18 +13,18 @@ from .packages import is_installed, not_installed
 Completions = Sequence[Sequence[Message]]
 
 
-def length_penalty(completion_ids: Sequence[Sequence[int]], **_: Any) -> list[float]:
+def length_penalty(completion_ids: Sequence[Sequence[int]], **_: object) -> list[float]:
   """-0.001 a token."""
   return [-0.001 * len(ids) for ids in completion_ids]
 
 
-def think_format(completions: Completions, **_: Any) -> list[float]:
+def think_format(completions: Completions, **_: object) -> list[float]:
   """1 for <think>...</think> and an answer after it, else 0."""
   form = re.compile(r"\s*<think>.+?</think>\s*\S.*", re.DOTALL)
   return [float(bool(form.fullmatch(one[-1]["content"]))) for one in completions]
 
 
-def same_answer(completions: Completions, answer: Sequence[Any], **_: Any) -> list[float | None]:
+def same_answer(completions: Completions, answer: Sequence[str | float | None], **_: object) -> list[float | None]:
   r"""1 where the final answer (\boxed{}, ####, "the answer is") is that of the column `answer`, as text or number."""
   from .evaluation.best_of_n import comparable, final_answer
 
@@ -34,7 +33,7 @@ def same_answer(completions: Completions, answer: Sequence[Any], **_: Any) -> li
   return [None if right is None else float(own == right) for own, right in zip(found, known, strict=True)]
 
 
-def math_correct(completions: Completions, answer: Sequence[Any], **_: Any) -> list[float | None]:
+def math_correct(completions: Completions, answer: Sequence[str | float | None], **_: object) -> list[float | None]:
   """1 where the answer is the column `answer` by math-verify, for which 1/2 is 0.5; None where it cannot read that."""
   if not is_installed("math_verify"):
     raise not_installed("math_verify")

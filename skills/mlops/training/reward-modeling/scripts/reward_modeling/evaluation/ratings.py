@@ -17,7 +17,7 @@ from ..rendering import Conversation
 from ..results import Number
 from ..terminal import log, progress
 from .inputs import Diagnostic, diagnosed, prompt_keys, source_of
-from .intervals import Estimate, Measured, Z, accuracy, difference, pearson, spearman
+from .intervals import Estimate, Z, accuracy, correlated, difference, pearson, spearman
 from .pairs import LEVEL, holm
 from .probes import ProbeSummary, ScoreAnswers, probe_pairs
 
@@ -98,14 +98,12 @@ class RatingEvaluation:
     tested = [name for name, one in found.items() if one.pearson]
     for name, p in zip(tested, holm([found[name].p for name in tested]), strict=True):
       found[name] = replace(found[name], p=p)
-    better = {name: names[found[name].pearson.value < 0] for name in tested if found[name].p < LEVEL}
     said = [
-      f"{model} is better on {', '.join(own)}"
-      for model in names
-      if (own := [name for name, best in better.items() if best == model])
+      f"{name}: {names[one.pearson.value < 0]} is better, p {one.p:.2g}"
+      if one.pearson and one.p < LEVEL
+      else f"{name}: it is not shown which is better"
+      for name, one in found.items()
     ]
-    if unsure := [name for name in found if name not in better]:
-      said.append(f"it is not shown which is better on {', '.join(unsure)}")
     return {"attributes": found, "verdict": "; ".join(said) or "no attribute is rated for both"}
 
   def rows(self, other: RatingEvaluation | None = None) -> list[dict[str, object]]:
@@ -186,22 +184,13 @@ def _compared(a: np.ndarray, b: np.ndarray, y: np.ndarray, keys: np.ndarray) -> 
   both = [np.where(kept, x, math.nan) for x in (a, b)]
   (right, owners, weights), (other, *_) = (_pair_outcomes(x, y, keys) for x in both)
   pairs = difference(right, other, owners, weights) if right else None
-  r, s = (_correlation(x[kept], y[kept]) for x in both)
+  r, s = (correlated(x[kept], y[kept]) for x in both)
   if r is None or s is None:
     return AttributeComparison(None, None, pairs)
   gap = r.minus(s, keys[kept])
   half = gap.high - gap.value
   p = math.erfc(abs(gap.value) * Z / half / math.sqrt(2)) if half else float(gap.value == 0)
   return AttributeComparison(gap, p, pairs)
-
-
-def _correlation(x: np.ndarray, y: np.ndarray) -> Measured | None:
-  """Pearson's, with what each observation adds to it."""
-  if len(x) < 4 or np.ptp(x) == 0 or np.ptp(y) == 0:
-    return None
-  u, v = ((values - values.mean()) / values.std() for values in (x, y))
-  r = float(np.mean(u * v))
-  return Measured(r, (u * v - r * (u**2 + v**2) / 2) / len(x), np.ones(len(x), dtype=bool))
 
 
 RATING_DIAGNOSTICS: dict[str, Diagnostic] = {

@@ -127,7 +127,7 @@ class Pairs(WinnerSettings):
 
     return evaluate_pairs(scorer, rows)
 
-  def renderer(self, tokenizer: PreTrainedTokenizerBase, **common: Any) -> Renderer:
+  def renderer(self, tokenizer: PreTrainedTokenizerBase, **common: object) -> Renderer:
     return Renderer(tokenizer, overlong=self.overlong, **common)
 
   @staticmethod
@@ -150,7 +150,7 @@ class Pairs(WinnerSettings):
     return {}
 
   def fit(
-    self, model: torch.nn.Module, renderer: Renderer, rows: Rows, config: RewardConfig, **run: Any
+    self, model: torch.nn.Module, renderer: Renderer, rows: Rows, config: RewardConfig, **run: object
   ) -> tuple[torch.nn.Module, dict[str, Any]]:
     from . import loop, outcome
 
