@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..attributes import Attributes
 from ..cli import flag, fraction, non_negative_number
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
   from ..evaluation.pairs import PairEvaluation
   from ..scoring import RewardModel
+
+
+REFUSED = Rendered([])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,46 +221,47 @@ def _render_groups(
   groups: list[list[Comparison]], renderer: Renderer, counts: dict[str, int], refused: list[tuple[int, DataError]]
 ) -> Iterator[tuple[dict[str, list], list[Comparison]]]:
   """The row of each group and its pairs; equal completions of a group are one sequence."""
-  places: dict[tuple[int, str], int] = {}
-  asked: list[Conversation] = []
-
-  def place_of(group: int, pair: Comparison, side: list[Message]) -> int:
-    key = group, json.dumps(side, sort_keys=True, default=str)
-    if key not in places:
-      places[key] = len(asked)
-      asked.append(Conversation(pair.prompt, side, pair.tools, pair.origin))
-    return places[key]
-
-  sides = [
-    [[place_of(g, pair, one) for one in (pair.chosen, pair.rejected)] for pair in own] for g, own in enumerate(groups)
+  asked = [
+    {_key(side): Conversation(pair.prompt, side, pair.tools, pair.origin) for pair in own for side in _sides(pair)}
+    for own in groups
   ]
   faults: list[tuple[int, DataError]] = []
-  rendered: list[Rendered | None | Literal[False]] = list(renderer.render_all(asked, faults))
+  rendered = renderer.render_all([one for own in asked for one in own.values()], faults)
   for place, _ in faults:
-    rendered[place] = False
+    rendered[place] = REFUSED
   refused += faults
-  for pairs, own in zip(groups, sides, strict=True):
+  done = iter(rendered)
+  for own, group in zip(asked, groups, strict=True):
+    texts = {key: next(done) for key in own}
     row: dict[str, list] = {"chosen": [], "rejected": [], "margin": [], "weight": []}
-    here: dict[int, int] = {}  # of a completion among all -> in this row
+    places: dict[str, int] = {}  # of the completions in this row
     kept = []
-    for pair, both in zip(pairs, own, strict=True):
-      chosen, rejected = (rendered[place] for place in both)
+    for pair in group:
+      keys = [*map(_key, _sides(pair))]
+      chosen, rejected = (texts[key] for key in keys)
       if reason := _why_not(chosen, rejected):
         counts[reason] = counts.get(reason, 0) + 1
         continue
       counts["truncated_sides"] += bool(chosen.cut) + bool(rejected.cut)
-      row["chosen"].append(here.setdefault(both[0], len(here)))
-      row["rejected"].append(here.setdefault(both[1], len(here)))
+      for name, key in zip(("chosen", "rejected"), keys, strict=True):
+        row[name].append(places.setdefault(key, len(places)))
       row["margin"].append(pair.margin or 0.0)
       row["weight"].append(pair.weight)
       kept.append(pair)
     if kept:
-      yield {"sequences": [rendered[place].ids for place in here], **row}, kept
+      yield {"sequences": [texts[key].ids for key in places], **row}, kept
 
 
-def _why_not(chosen: Rendered | None | Literal[False], rejected: Rendered | None | Literal[False]) -> str | None:
-  """False: refused; None: too long."""
-  if chosen is False or rejected is False:
+def _sides(pair: Comparison) -> tuple[list[Message], list[Message]]:
+  return pair.chosen, pair.rejected
+
+
+def _key(completion: list[Message]) -> str:
+  return json.dumps(completion, sort_keys=True, default=str)
+
+
+def _why_not(chosen: Rendered | None, rejected: Rendered | None) -> str | None:
+  if REFUSED in (chosen, rejected):
     return "dropped_refused"
   if chosen is None or rejected is None:
     return "dropped_over_length"
