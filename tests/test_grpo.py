@@ -178,6 +178,8 @@ def test_a_resumed_run_ends_where_the_undisturbed_one_does(flags, tmp_path, algo
   other = run_main("grpo.py", *settings, "--beta", 0.7, "--output_dir", killed, "--resume_from_checkpoint")
   assert other.returncode == 5
   assert "cannot resume: beta (" in other.stderr
+  other = run_main("grpo.py", *settings, "--reward_weights", -1, "--output_dir", killed, "--resume_from_checkpoint")
+  assert (other.returncode, "cannot resume: reward_weights (" in other.stderr) == (5, True), other.stderr
 
 
 def test_what_is_no_number_ends_the_run_and_names_the_step(flags, toy_model, tmp_path):

@@ -47,7 +47,8 @@ def file(tmp_path_factory):
 
 def flags(policy, file, *more):
   start = ("--model_name_or_path", policy, "--input", file, "--answer_pattern", PATTERN)
-  return (*start, "--max_new_tokens", 24, "--num_rollouts", 3, *more)
+  every = ("--label_after_error",) * ("binary" not in more)
+  return (*start, "--max_new_tokens", 24, "--num_rollouts", 3, *every, *more)
 
 
 def written(path):
@@ -182,6 +183,32 @@ def test_hard_labels_and_more_rollouts_which_only_add(policy, file, whole, tmp_p
       assert less <= right <= less + 2 and fewer <= decided <= fewer + 2
 
 
+def test_labels_stop_at_the_first_step_that_nothing_right_follows(policy, file, whole, tmp_path):
+  start = ("--model_name_or_path", policy, "--input", file, "--answer_pattern", PATTERN, "--max_new_tokens", 24)
+  done = run_main("label_steps.py", *start, "--num_rollouts", 3, "--seed", 5, "--output", tmp_path / "o.jsonl")
+  assert done.returncode == 0, done.stderr
+  cut = 0
+  for row, every in zip(written(tmp_path / "o.jsonl"), written(whole[1]), strict=True):
+    right = [k for k, (right, _) in enumerate(every["rollouts"], 1) if right]
+    lost = [k for k, own in enumerate(every["rollouts"], 1) if k > max(right, default=0) and own[1] and not own[0]]
+    end = min(lost, default=len(every["labels"]))
+    assert row["labels"] == every["labels"][:end] + [None] * (len(every["labels"]) - end)
+    cut += len(every["labels"]) - end
+  assert cut > 0 and done.json["labeled_steps"] == whole[0]["labeled_steps"] - cut
+
+
+def test_labels_by_hand():
+  """Of four rollouts: the second step looks lost until the third succeeds; the fourth is the error, the fifth after it."""
+  one = labeled(5)
+  one.rollouts = [[3, 4], [0, 4], [1, 4], [0, 3], [0, 1]]
+  common = {"model_name_or_path": "m", "input": ["i"], "output": "o"}
+  assert one.labels(RolloutSettings(**common)) == [0.75, 0.0, 0.25, 0.0, None]
+  assert one.labels(RolloutSettings(**common, labels="hard")) == [1.0, 0.0, 1.0, 0.0, None]
+  assert one.labels(RolloutSettings(**common, label_after_error=True)) == [0.75, 0.0, 0.25, 0.0, 0.0]
+  one.rollouts = [[3, 4], None, [0, 0], [0, 2], [0, 1]]
+  assert one.labels(RolloutSettings(**common)) == [0.75, None, None, 0.0, None]
+
+
 def labeled(steps, last=None):
   return Labeled(None, None, ["s"] * steps, 0, [None] * (steps - 1) + [last])
 
@@ -276,6 +303,7 @@ def test_a_policy_that_never_ends_is_told(tiny, file, tmp_path):
     (("--reference_column", "gold"), 3, "no right answer in a column gold"),
     (("--checker", "exact"), 2, "--checker exact is not known"),
     (("--search", "binary", "--labels", "soft"), 2, "leave out --labels"),
+    (("--search", "binary", "--label_after_error"), 2, "leave out --label_after_error"),
     (("--seed", -1), 2, "--seed is a whole number of at least 0"),
     (("--model_name_or_path", "{file}"), 4, ""),
     (("--output", "{file}"), 2, "exists already"),

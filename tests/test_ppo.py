@@ -242,6 +242,10 @@ def test_a_killed_run_resumes_to_the_policy_of_an_undisturbed_one(command, tmp_p
   assert not (out / "config.json").exists(), "a run that was killed must not look finished"
   other = ppo(command(*LONGER, "--kl_coef", 0.5, "--resume_from_checkpoint", out=out))
   refused(other, 5, "cannot resume: kl_coef (0.05 -> 0.5)")
+  other = ppo(command(*LONGER, "--reward_weights", 2, "--resume_from_checkpoint", out=out))
+  refused(other, 5, "cannot resume: reward_weights (None -> [2.0])")
+  other = ppo(command(*LONGER, "--reward_combine", "min", "--resume_from_checkpoint", out=out))
+  refused(other, 5, "cannot resume: reward_combine (sum -> min)")
   done = ppo(command(*LONGER, "--resume_from_checkpoint", out=out))
   assert done.returncode == 0, done.stderr
   assert done.json["resumed_from"].startswith(str(out / "checkpoint-"))

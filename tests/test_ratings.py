@@ -14,6 +14,7 @@ from conftest import run_main, user, write_jsonl
 from reward_modeling import RewardModel, checkpoints
 from reward_modeling.attributes import of_card
 from reward_modeling.ensemble import Rewards
+from reward_modeling.errors import DataError
 from reward_modeling.golden import read_card
 
 FLAGS = ("--learning_rate", "3e-3", "--max_steps", "40", "--per_device_train_batch_size", "16", "--save_strategy", "no")
@@ -275,14 +276,34 @@ def test_an_attribute_that_no_row_has_can_be_passed_over(tiny, tmp_path):
   assert done.returncode == 0 and done.json["settings"]["attributes"] == ["a"], done.stderr
 
 
-@pytest.mark.parametrize(("script", "group"), [("ppo.py", ()), ("grpo.py", ("--num_generations", "2"))])
-def test_reinforcement_learning_takes_named_weights(rated_model, tiny, script, group, tmp_path):
+SHORT = {
+  "ppo.py": (
+    *("--response_length", 6, "--per_device_train_batch_size", 12, "--total_episodes", 24),
+    *("--num_sample_generations", 9, "--learning_rate", 1e-3),
+  ),
+  "grpo.py": (
+    *("--max_completion_length", 6, "--per_device_train_batch_size", 8, "--num_generations", 4, "--max_steps", 2),
+    *("--missing_eos_penalty", 0, "--save_strategy", "no"),
+  ),
+}
+
+
+@pytest.mark.parametrize("script", SHORT)
+def test_a_policy_is_rewarded_by_named_weights_as_score_py_does(rated_model, tiny, script, tmp_path):
   prompts = write_jsonl(tmp_path / "prompts.jsonl", [{"prompt": f"hello {word}"} for word in WORDS])
   run = ("--model_name_or_path", tiny("qwen2"), "--reward_model_path", rated_model[0], "--dataset_name", prompts)
-  run += ("--output_dir", tmp_path / "p", "--dry_run", *group)
-  done = run_main(script, *run, "--attribute_weights", "polite=1")
+  weights = ("--attribute_weights", "polite=2", "long=-0.3")
+  done = run_main(script, *run, "--output_dir", tmp_path / "p", *SHORT[script], *weights)
   assert done.returncode == 0, done.stderr
-  done = run_main(script, *run, "--attribute_weights", "wit=1")
+  entries = [json.loads(line) for line in (tmp_path / "p" / "log.jsonl").open()]
+  samples = [one for entry in entries for one in entry.get("samples", [entry.get("sample")]) if one]
+  rows = write_jsonl(
+    tmp_path / "rows.jsonl", [{name: one[name] for name in ("prompt", "completion")} for one in samples]
+  )
+  scored = run_main("score.py", "--model_name_or_path", rated_model[0], "--input", rows, *weights)
+  assert len(samples) > 1 and len({one["reward"] for one in samples}) > 1
+  assert [one["reward"] for one in samples] == pytest.approx([row["reward"] for row in scored.json["rows"]], abs=1e-5)
+  done = run_main(script, *run, "--output_dir", tmp_path / "q", *SHORT[script], "--attribute_weights", "wit=1")
   assert done.returncode == 2 and "names `wit`" in done.stderr
 
 
@@ -350,10 +371,125 @@ def test_a_model_with_one_score_is_evaluated_on_every_attribute(toy_model, files
   assert found["polite"]["spearman"]["value"] > 0.5, "its reward is for being polite"
 
 
+def test_folds_pool_held_out_answers_and_a_report_shows_them(tiny, files, tmp_path):
+  """The pooled correlation is that of predictions which each fold's own model gives: trained here without --folds."""
+  flags = ("--objective", "regression", "--attributes", "polite", "--max_steps", "15", "--seed", "3")
+  said = train(tiny("qwen2"), files[1], tmp_path / "m", *flags, "--folds", "2", "--report", tmp_path / "r")
+  assert [one["held_out"] + one["pairs"] for one in said["folds"]] == [80, 80] and "accuracy" not in said["folds"][0]
+  pooled = said["evaluation"]["attributes"]["polite"]
+  assert pooled["n"] == 80 == said["evaluation"]["n_answers"]
+  assert said["training"]["cross_validation"] == {"folds": 2, "pearson": {"polite": pooled["pearson"]}}
+  page, report = ((tmp_path / "r" / name).read_text() for name in ("README.md", "report.json"))
+  assert f"correlation with polite {pooled['pearson']['value']:.2f} [" in page and "on 80 answers" in page
+  assert json.loads(report)["parts"]["RatingReport"]["attributes"]["polite"]["pearson"] == pooled["pearson"]
+  from reward_modeling.data.reading import load
+  from reward_modeling.data.records import rated_answers
+  from reward_modeling.training.folds import folds_of
+
+  rows = rated_answers(load(str(files[1])))
+  given, places = rated_rows(40, 1), folds_of(rows, 2, 3)
+  half = write_jsonl(tmp_path / "half.jsonl", [row for row, place in zip(given, places, strict=True) if place])
+  assert places.count(0) == said["folds"][0]["held_out"]
+  train(tiny("qwen2"), half, tmp_path / "half", *flags)  # what fold 1 trains, but for the scale of its ratings
+  other = [row for row, place in zip(given, places, strict=True) if not place]
+  held = write_jsonl(
+    tmp_path / "held.jsonl", [row | {"ratings": {"polite": row["ratings"]["polite"]}} for row in other]
+  )
+  done = run_main("evaluate.py", "--model_name_or_path", tmp_path / "half", "--dataset_name", held)
+  alone = done.json["attributes"]["polite"]["pearson"]["value"]
+  assert said["folds"][0]["pearson"]["polite"]["value"] == pytest.approx(alone, abs=0.05)
+
+
+def test_two_models_are_compared_on_each_attribute_and_probed(rated_model, tiny, files, tmp_path):
+  """A model that was trained against one that was not: the difference is that of their correlations."""
+  out, said = rated_model
+  train(
+    tiny("qwen2"),
+    files[0],
+    tmp_path / "poor",
+    "--objective",
+    "regression",
+    "--max_steps",
+    "1",
+    "--learning_rate",
+    "1e-9",
+  )
+  flags = ("--dataset_name", files[1], "--compare", tmp_path / "poor", "--probes", "--report", tmp_path / "r")
+  flags += ("--output", tmp_path / "rows.jsonl")
+  done = run_main("evaluate.py", "--model_name_or_path", out, *flags)
+  assert done.returncode == 0, done.stderr
+  comparison, rows = done.json["comparison"], [json.loads(line) for line in (tmp_path / "rows.jsonl").open()]
+  found, other = comparison["attributes"], comparison["other"]["attributes"]
+  assert set(found) == {"polite", "long"}, "the weights of `reward` differ"
+  for name, one in found.items():
+    mine = said["evaluation"]["attributes"][name]["pearson"]["value"]
+    assert one["pearson"]["value"] == pytest.approx(mine - other[name]["pearson"]["value"], abs=1e-6)
+    assert one["pearson"]["low"] < one["pearson"]["value"] < one["pearson"]["high"]
+  assert found["polite"]["p"] < 0.05 and f"polite: {out} is better, p " in comparison["verdict"]
+  alone = run_main("score.py", "--model_name_or_path", tmp_path / "poor", "--input", files[1])
+  assert [row["other_reward"] for row in rows] == pytest.approx([row["reward"] for row in alone.json["rows"]], abs=1e-5)
+  probes = done.json["probes"]["probes"]
+  assert done.json["probes"]["n_pairs"] == 80 - sum(row["ratings"]["long"] is None for row in rows)
+  assert "flipped" not in probes["flattery"] and probes["empty"]["shift"]["n"] + probes["flattery"]["shift"]["n"] > 50
+  assert "answers whose reward is rated" in done.stderr and "none are paired" in done.stderr
+  page = (tmp_path / "r" / "README.md").read_text()
+  assert "Does it rate answers as they were rated?" in page and "is better, p" in page and "Probes of" in page
+
+
+def test_the_difference_of_two_correlations_is_tested_at_its_level():
+  """Two predictions that are equally good: p is under 0.05 about one time in twenty, and the interval covers 0 else."""
+  from reward_modeling.evaluation.ratings import _compared
+
+  rng, below, times = np.random.default_rng(0), 0, 600
+  for _ in range(times):
+    truth = rng.normal(size=120)
+    a, b = (truth + rng.normal(size=120) for _ in range(2))
+    one = _compared(a, b, truth, np.arange(120))
+    assert (one.p < 0.05) == (one.pearson.low > 0 or one.pearson.high < 0)
+    below += one.p < 0.05
+  assert 0.03 < below / times < 0.08
+
+
+def test_a_rated_conversation_is_its_last_answer(tiny, tmp_path):
+  from reward_modeling.data.reading import load
+  from reward_modeling.data.records import rated_answers
+
+  turns = [user("hello"), {"role": "assistant", "content": "thank you"}]
+  rows = [{"messages": turns, "score": 3}, {"messages": turns, "score": None}]
+  data = write_jsonl(tmp_path / "m.jsonl", rows)
+  records = load(str(data))
+  (one,) = rated_answers(records)
+  assert (one.prompt, one.completion, one.ratings) == (turns[:1], turns[1:], {"score": 3.0})
+  assert records.set_aside == {"unlabelled": 1}
+  one, *_ = rated_answers(load(str(write_jsonl(tmp_path / "n.jsonl", [{"conversations": turns, **HELPSTEER}]))))
+  assert one.ratings == HELPSTEER
+  with pytest.raises(DataError, match="does not end with an assistant message"):
+    load(str(write_jsonl(tmp_path / "o.jsonl", [rows[0], rows[0] | {"messages": turns[:1]}])))
+
+
 HELPSTEER = dict.fromkeys(("helpfulness", "correctness", "coherence", "complexity", "verbosity"), 3)
 GOOD = {"prompt": "hello", "completion": "thank you"}
+ULTRA = {"instruction": "q", "completions": [{"response": r, "overall_score": s} for r, s in (("a", 1), ("b", 10))]}
+
+
+def ASPECT(rating):  # noqa: N802 - beside the constants
+  return {"response": "a", "overall_score": 5, "annotations": {"honesty": {"Rating": rating}}}
+
+
 BAD_RATINGS = {
   "out of range": ("regression", [GOOD | HELPSTEER, GOOD | HELPSTEER | {"coherence": 7}], 3, "`coherence` is 7", 2),
+  "beyond UltraFeedback": (
+    *("regression", [ULTRA, {**ULTRA, "completions": [{"response": "a", "overall_score": 85}] * 2}], 3),
+    *("`overall_score` is 85: UltraFeedback rates from 1 to 10", 2),
+  ),
+  "an aspect beyond it": (
+    *("regression", [{**ULTRA, "completions": [ASPECT("0"), ASPECT("5")]}], 3),
+    *("`Rating` is 0: UltraFeedback rates from 1 to 5", 1),
+  ),
+  "outside a range": (
+    *("regression --rating_range 1 10", [GOOD | {"score": 1}, GOOD | {"score": 11}], 3),
+    *("`score` is 11, outside --rating_range 1 10", 2),
+  ),
   "not a number": (
     "regression",
     [GOOD | {"ratings": {"a": 1}}, GOOD | {"ratings": {"a": "high"}}],
@@ -388,7 +524,7 @@ def test_bad_ratings_are_one_line_with_their_row(tiny, name, tmp_path):
     "--output_dir",
     tmp_path / "m",
     "--objective",
-    objective,
+    *objective.split(),
   )
   done = run_main("train.py", *run)
   (line,) = [line for line in done.stderr.splitlines() if line.startswith(("error:", f"{data}"))][:1]
@@ -404,12 +540,14 @@ def test_bad_ratings_are_one_line_with_their_row(tiny, name, tmp_path):
     (("--objective", "regression", "--attributes", "kind"), "--attributes names `kind`"),
     (("--objective", "regression", "--attribute_weights", "polite=nan"), "expected a finite number"),
     (("--objective", "regression", "--attribute_weights", "polite"), "expected NAME=NUMBER"),
-    (("--objective", "ordinal", "--folds", "3"), "--folds does nothing with --objective ordinal"),
+    (("--objective", "ordinal", "--folds", "3", "--val_set_size", "0.1"), "makes its own held-out answers"),
+    (("--objective", "ordinal", "--folds", "2", "--fit_attribute_weights", "p"), "does nothing with --folds"),
+    (("--objective", "regression", "--rating_range", "4", "0"), "--rating_range is the lowest and the highest"),
+    (("--rating_range", "0", "4"), "--rating_range does nothing with --objective bradley_terry"),
     (
       ("--objective", "ordinal", "--attribute_weights", "polite=1", "--fit_attribute_weights", "p.jsonl"),
       "--fit_attribute_weights does nothing with --attribute_weights",
     ),
-    (("--objective", "ordinal", "--report", "r", "--val_set_size", "0.1"), "--report is of pairs and steps"),
     (("--attributes", "polite"), "--attributes does nothing with --objective bradley_terry"),
     (("--objective", "plackett_luce", "--label_smoothing", "0.1"), "--label_smoothing does nothing"),
   ],

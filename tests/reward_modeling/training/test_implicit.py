@@ -148,7 +148,12 @@ def test_what_is_trained_is_saved_and_evaluated(base, trained):
   assert (own["reference"], own["beta"], own["step_separator"]) == (str(base.resolve()), 0.1, "\n")
   assert result["reload_difference"] <= 1e-5
   assert result["evaluation"]["auroc"]["value"] > 0.6  # 0.5 for one that learned nothing
-  assert result["counts"]["labels_used"] == 2 * result["counts"]["solutions_used"]
+  counts, right = result["counts"], sum(row["label"] for row in rows(1200, 1))
+  assert counts["labels_used"] == counts["solutions_used"] == counts["solutions"] == 1200 - counts["answers_held_out"]
+  assert counts["steps_unlabelled"] == counts["steps"] - counts["labels_used"], (
+    "the last step of an answer has its label"
+  )
+  assert 0 < counts["correct_steps"] <= right and counts["correct_steps"] == pytest.approx(right * 0.8, rel=0.1)
   assert result["evaluation"]["step_accuracy"]["n"] == result["counts"]["answers_held_out"]
 
 
@@ -187,6 +192,55 @@ def test_another_reference_is_refused_and_a_moved_one_can_be_named(base, trained
   assert run_main(*ask).returncode == 4
   done = run_main(*ask, "--reference_model_name_or_path", copy)
   assert done.returncode == 0, done.stderr
+
+
+SHORT = {
+  "ppo.py": (
+    "--response_length",
+    24,
+    "--per_device_train_batch_size",
+    8,
+    "--total_episodes",
+    8,
+    "--num_sample_generations",
+    9,
+  ),
+  "grpo.py": (
+    *("--max_completion_length", 24, "--per_device_train_batch_size", 8, "--num_generations", 4, "--max_steps", 1),
+    *("--missing_eos_penalty", 0, "--save_strategy", "no", "--beta", 0),
+  ),
+}
+
+
+@pytest.mark.parametrize("script", SHORT)
+def test_a_policy_is_rewarded_by_log_ratios_as_score_py_does(base, trained, script, tmp_path):
+  """By an implicit model at the ends of steps, and by a language model as DPO leaves one, at the end of the answer."""
+  copy, dpo = tmp_path / "copy", tmp_path / "dpo"
+  shutil.copytree(base, copy)
+  shutil.copytree(trained[0], dpo)
+  config = json.loads((dpo / "config.json").read_text())
+  (dpo / "config.json").write_text(json.dumps({name: own for name, own in config.items() if name != "implicit_reward"}))
+  prompts = write_jsonl(tmp_path / "p.jsonl", [{"prompt": one.prompt} for one in arithmetic.chains(8, 7)])
+  for model, steps in ((trained[0], ("--step_rewards", "difference")), (dpo, ())):
+    given = ("--reference_model_name_or_path", copy)
+    out = tmp_path / f"out{len(steps)}"
+    run = ("--model_name_or_path", base, "--dataset_name", prompts, "--output_dir", out, *SHORT[script])
+    done = run_main(script, *run, "--reward_model_path", model, *steps, *given)
+    assert done.returncode == 0, done.stderr
+    entry = json.loads((out / "log.jsonl").read_text().splitlines()[0])
+    samples = entry.get("samples") or [entry["sample"]]
+    rows = write_jsonl(
+      tmp_path / "r.jsonl", [{name: one[name] for name in ("prompt", "completion")} for one in samples]
+    )
+    scored = run_main("score.py", "--model_name_or_path", model, *given, "--input", rows)
+    assert scored.returncode == 0, scored.stderr
+    expected = [row["reward"] for row in scored.json["rows"]]
+    assert [one["reward"] for one in samples] == pytest.approx(expected, abs=1e-5) and any(expected)
+    assert done.json.get("answer_steps") is None or done.json["answer_steps"]["mean"] >= 1
+  done = run_main(script, *run, "--reward_model_path", dpo)
+  assert (done.returncode, "give the one before as --reference_model_name_or_path" in done.stderr) == (4, True)
+  done = run_main(script, *run, "--reward_functions", "length_penalty", *given)
+  assert (done.returncode, "--reference_model_name_or_path is of" in done.stderr) == (2, True), done.stderr
 
 
 def test_lora_and_pairs(base, tmp_path):

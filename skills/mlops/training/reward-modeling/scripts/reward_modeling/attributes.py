@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
   from torch import Tensor
@@ -69,6 +69,6 @@ def collapsed(weight: Tensor, attributes: Attributes) -> Tensor:
   return weight.new_tensor([slopes]) @ weight
 
 
-def of_card(card: Mapping[str, Any] | None) -> Attributes:
+def of_card(card: Mapping[str, Sequence[Mapping[str, object]]] | None) -> Attributes:
   """Raises TypeError for what no card says."""
   return tuple(Attribute(**entry) for entry in (card or {}).get("attributes") or ())

@@ -6,14 +6,14 @@ import signal
 from collections.abc import Callable, Mapping
 from functools import partial
 from multiprocessing.connection import Connection
-from typing import Any, Self
+from typing import Self
 
 from .errors import UsageError
 from .packages import is_installed, not_installed
 from .terminal import warn
 from .user_functions import load_function
 
-Given = Mapping[str, Any]
+Given = Mapping[str, object]
 
 
 def same_answer(text: str, row: Given, *, column: str, pattern: str | None) -> bool | None:
@@ -54,7 +54,7 @@ def check_of(name: str, column: str, pattern: str | None) -> Callable[[str, Give
 class Checker:
   """A context. Its process is killed, and started anew for the next text, when a check takes more than `seconds`."""
 
-  def __init__(self, *check: Any, seconds: float):
+  def __init__(self, *check: str | None, seconds: float):
     check_of(*check)  # which may raise
     self.check, self.seconds, self.process, self.told = check, seconds, None, False
 
@@ -93,7 +93,7 @@ class Checker:
     self.channel.recv()  # its imports take as long as they take
 
 
-def _serve(channel: Connection, check: tuple[Any, ...], seconds: float) -> None:
+def _serve(channel: Connection, check: tuple[str, str, str | None], seconds: float) -> None:
   signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends this process
   alarm = getattr(signal, "alarm", lambda _: None)  # ends a check that hangs after its parent was killed
   function = check_of(*check)

@@ -155,6 +155,12 @@ def kind_of(path: str) -> Kind | None:
   return kind_of_architecture(architecture_of(read_config(str(path))))
 
 
+def is_log_ratio(path: str) -> bool:
+  """Whether its reward, if it has one, takes a reference model."""
+  family = recognize_family(path)
+  return bool(family.reference) if family else kind_of(path) is None
+
+
 def check(path: str, kind: Kind = OUTCOME, *, to_train: bool = False) -> Any:
   """The configuration of such a reward model, or ModelError. to_train: one without a head will do, one whose head would be lost not."""
   import transformers
@@ -163,7 +169,7 @@ def check(path: str, kind: Kind = OUTCOME, *, to_train: bool = False) -> Any:
   if family and family.head and to_train:
     what = f"the head of {path} would be lost: training continues from one in `score.weight`, not from {family.how}"
     raise ModelError(what, hint=f"start from the base model it was made of, or {OTHER_HEAD}")
-  if family and family.head:
+  if family and (family.head or family.reference):
     return check_kind(path, family, kind)
   config = read_config(path)
   architecture, labels = architecture_of(config), len(kind.labels)

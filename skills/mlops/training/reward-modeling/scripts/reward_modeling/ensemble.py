@@ -11,7 +11,7 @@ from statistics import fmean, pstdev
 from . import checkpoints, losses
 from .data.records import Message
 from .errors import ModelError, RunError, UsageError, UserError
-from .kinds import OUTCOME, PROCESS
+from .kinds import OUTCOME, PROCESS, Kind
 from .process import ProcessRewardModel
 from .rendering import Conversation
 from .scoring import Progress, RewardModel
@@ -97,22 +97,26 @@ class Rewards:
     combine: str = "sum",
     normalize: bool = False,
     of_steps: OfSteps | None = None,
+    reference_model_name_or_path: str | None = None,
     **loading: object,
   ) -> Rewards:
-    """What is longer than `max_length` loses its start, and is counted. of_steps: for process reward models."""
+    """What is longer than `max_length` loses its start, and is counted. of_steps: for process reward models.
+
+    reference_model_name_or_path: of those whose reward is a log-ratio.
+    """
     paths = [str(path) for path in ([paths] if isinstance(paths, str | PurePath) else paths)]
     check_weights(weights, len(paths), combine)
     names = unique_names(paths)
     kinds = [PROCESS if of_steps and checkpoints.kind_of(path) is PROCESS else OUTCOME for path in paths]
-    for path, kind in zip(paths, kinds, strict=True):  # all of them before the weights of the first are read
-      checkpoints.check(path, kind)
+    references = check_models(paths, kinds, reference_model_name_or_path)  # before the weights of the first are read
     loading = {key: value for key, value in loading.items() if value is not None}
     models = {}
-    for name, path, kind in zip(names, paths, kinds, strict=True):
+    for name, path, kind, reference in zip(names, paths, kinds, references, strict=True):
+      how = loading | ({"reference_model_name_or_path": reference} if reference else {})
       if kind is OUTCOME:
-        models[name] = RewardModel.from_pretrained(path, **{"overlong": "truncate_left"} | loading)
+        models[name] = RewardModel.from_pretrained(path, **{"overlong": "truncate_left"} | how)
       else:
-        models[name] = ProcessRewardModel.from_pretrained(path, **{"overlong": "truncate_prompt"} | loading)
+        models[name] = ProcessRewardModel.from_pretrained(path, **{"overlong": "truncate_prompt"} | how)
       for note in models[name].notes:
         log(f"reward model {name}: {note}")
     return cls(models, weights=weights, combine=combine, normalize=normalize, of_steps=of_steps)
@@ -169,6 +173,18 @@ class Rewards:
         hint="choose truncate_left, raise the reward model's maximum length or shorten the responses",
       )
     return model.normalize(scores) if self.normalize else scores
+
+
+def check_models(paths: Sequence[str], kinds: Sequence[Kind], reference: str | None) -> list[str | None]:
+  """The reference of each. Raises ModelError for what is no such reward model, UsageError for a reference that none takes."""
+  takes = [checkpoints.is_log_ratio(path) for path in paths]
+  if reference and not any(takes):
+    what = f"--reference_model_name_or_path is of log-ratios: {', '.join(paths) or 'no model'} has a reward of its own"
+    raise UsageError(what, hint="leave it out")
+  for path, kind, one in zip(paths, kinds, takes, strict=True):
+    if not (reference and one and checkpoints.kind_of(path) is None):
+      checkpoints.check(path, kind)
+  return [reference if one else None for one in takes]
 
 
 def check_weights(weights: Sequence[float] | None, models: int, combine: str) -> list[float]:

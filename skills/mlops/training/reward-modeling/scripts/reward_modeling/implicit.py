@@ -4,7 +4,6 @@ DPO (arXiv:2305.18290, equation 5); ImplicitPRM and EurusPRM: the sum to the end
 """
 
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +11,7 @@ from transformers.modeling_outputs import TokenClassifierOutput
 
 from .errors import ModelError
 from .golden import GOLDEN_TOLERANCE, largest_difference
+from .hf import Model, Tokenizer
 from .kinds import PROCESS
 from .precision import best_device, usable
 from .pretrained import read_model, read_tokenizer
@@ -35,7 +35,7 @@ class LogRatio(nn.Module):
 
   why_padded = "a log-ratio reads two models"
 
-  def __init__(self, policy: Any, reference: Any, scale: float, *, of_steps: bool):
+  def __init__(self, policy: Model, reference: Model, scale: float, *, of_steps: bool):
     super().__init__()
     self.policy, self.reference, self.scale, self.config = policy, reference, scale, policy.config
     self.score = None if of_steps else Since()
@@ -53,7 +53,7 @@ class LogRatio(nn.Module):
     return TokenClassifierOutput(logits=sums[..., None])
 
 
-def _log_probs(model: Any, ids: Tensor, mask: Tensor) -> Tensor:
+def _log_probs(model: Model, ids: Tensor, mask: Tensor) -> Tensor:
   states = model.get_decoder()(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state[:, :-1]
   wanted, head, parts = ids[:, 1:].flatten(), model.get_output_embeddings(), []
   softcap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
@@ -67,7 +67,7 @@ def _log_probs(model: Any, ids: Tensor, mask: Tensor) -> Tensor:
 
 def load_log_ratio(
   path: str, reference: str, *, dtype: str, device: str | None, scale: float = 1.0, of_steps: bool = False
-) -> tuple[LogRatio, Any, list[str]]:
+) -> tuple[LogRatio, Tokenizer, list[str]]:
   """(a language model and its reference as one, tokenizer, notes). Raises ModelError when they share no vocabulary."""
   from transformers import AutoModelForCausalLM
 
@@ -95,8 +95,8 @@ class AnswerRenderer(Renderer):
 
   reads_written = False
 
-  def _fit(self, parts: list[list[int]], prompt: Any, completion: Any, tools: Any, origin: Any) -> Rendered | None:
-    fitted = super()._fit(parts, prompt, completion, tools, origin)
+  def _fit(self, parts: list[list[int]], *given: object) -> Rendered | None:
+    fitted, (prompt, _, tools, origin) = super()._fit(parts, *given), given
     start = self._answer_start(parts[0], prompt, tools, origin)
     return fitted and replace(fitted, start=max(start - fitted.cut, 1))
 
@@ -106,8 +106,8 @@ class LogRatioRenderer(StepRenderer):
 
   from_start = True
 
-  def _fit(self, parts: list[list[int]], prompt: Any, steps: Any, origin: Any) -> RenderedSolution | None:
-    fitted = super()._fit(parts, prompt, steps, origin)
+  def _fit(self, parts: list[list[int]], *given: object) -> RenderedSolution | None:
+    fitted = super()._fit(parts, *given)
     if fitted is None:
       return None
     before = fitted.positions[0] - len(parts[1]) - len(self.separator_ids)
@@ -126,7 +126,7 @@ def golden_ratios(model: LogRatio, renderer: StepRenderer) -> list[list[float]]:
   return found
 
 
-def own_renderer(model: LogRatio, tokenizer: Any, family: Family, path: str, **rules: Any) -> LogRatioRenderer:
+def own_renderer(model: LogRatio, tokenizer: Tokenizer, family: Family, path: str, **rules: object) -> LogRatioRenderer:
   """Raises ModelError where the log-ratios of fixed texts are not those of the saved model."""
   renderer = LogRatioRenderer(tokenizer, step_separator=family.tag, **rules)
   renderer.family = renderer.written = family

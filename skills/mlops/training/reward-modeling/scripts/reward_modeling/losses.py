@@ -1,15 +1,20 @@
 """What a renderer could not give to the model: how many, of how many, and what to do."""
 
-from typing import Any
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from .terminal import warn
+
+if TYPE_CHECKING:
+  from .base_rendering import BaseRenderer
 
 OF_TEXTS = ("not_rendered", "special_tokens_in_content")  # "templated" is a finding of the audit in training
 COUNTED = ("dropped", "truncated", "steps_dropped", "without_steps", *OF_TEXTS, "templated", "refused")
 
 
 def warn_of(
-  renderer: Any, before: dict[str, int] | None = None, called: str = "", only: tuple[str, ...] = COUNTED
+  renderer: BaseRenderer, before: dict[str, int] | None = None, called: str = "", only: tuple[str, ...] = COUNTED
 ) -> None:
   """before: a copy of `renderer.counts`."""
   lost = {name: count - (before or {}).get(name, 0) for name, count in renderer.counts.items()}
@@ -17,7 +22,7 @@ def warn_of(
     warn(called + sentence)
 
 
-def _sentences(renderer: Any, counts: dict[str, int], only: tuple[str, ...] = COUNTED) -> list[str]:
+def _sentences(renderer: BaseRenderer, counts: dict[str, int], only: tuple[str, ...] = COUNTED) -> list[str]:
   rendered = counts.get("rendered", 0)
   total = rendered + counts.get("without_steps", 0) + counts.get("refused", 0)
   over = f"longer than {renderer.max_length} tokens under --overlong {renderer.overlong}. {_advice(renderer)}"
@@ -40,7 +45,7 @@ def _sentences(renderer: Any, counts: dict[str, int], only: tuple[str, ...] = CO
   return [words[name].format(n, renderer.first.get(name, "no row")) for name in only if (n := counts.get(name, 0))]
 
 
-def _advice(renderer: Any) -> str:
+def _advice(renderer: BaseRenderer) -> str:
   most, limit = renderer.longest, renderer.max_length
   longer = f"Raise --max_length (the model reads {most})" if most and limit and most > limit else "Shorten them"
   other = "truncate_prompt" if hasattr(renderer, "step_separator") else "truncate_left"

@@ -7,6 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -53,6 +54,10 @@ class RolloutSettings(SamplingSettings, FormatSettings):
     "the share of right completions, or whether any is (soft; of a binary search hard)",
     choices=("soft", "hard"),
   )
+  label_after_error: bool = flag(
+    False,
+    "label the steps after the first error too, as lost as it is (they have no label, as where people label steps)",
+  )
   batch_size: int = flag(64, "completions written together")
   checker: str = flag(
     "answer",
@@ -69,8 +74,9 @@ class RolloutSettings(SamplingSettings, FormatSettings):
   def __post_init__(self) -> None:
     super().__post_init__()
     check_required(self, ("model_name_or_path", "input", *["output"] * (not self.dry_run)), "label_steps.py")
-    if self.search == "binary" and self.labels == "soft":
-      raise UsageError("--search binary finds the first error: its labels are hard", hint="leave out --labels")
+    if self.search == "binary" and (self.labels == "soft" or self.label_after_error):
+      flag_ = "--labels soft" if self.labels == "soft" else "--label_after_error"
+      raise UsageError("--search binary finds the first error: its labels are hard", hint=f"leave out {flag_}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,13 +138,14 @@ class Labeled:
     return 0 if self.rollouts[-1] == [1, 1] else (len(self.steps) - 1 + unknown).bit_length() + unknown
 
   def labels(self, settings: RolloutSettings) -> list[float | None]:
+    (good, bad), n = self.span(), len(self.steps)
     if settings.search == "binary":
-      good, bad = self.span()
-      error = bad == good + 1 <= len(self.steps)
-      return [1.0] * good + [0.0] * error + [None] * (len(self.steps) - good - error)
-    soft = settings.labels != "hard"
-    counts = [own or (0, 0) for own in self.rollouts]
-    return [(right / decided if soft else float(right > 0)) if decided else None for right, decided in counts]
+      error = bad == good + 1 <= n
+      return [1.0] * good + [0.0] * error + [None] * (n - good - error)
+    soft, last = settings.labels != "hard", n if settings.label_after_error else bad
+    counts = [own or (0, 0) for own in self.rollouts[:last]]
+    labels = [(right / decided if soft else float(right > 0)) if decided else None for right, decided in counts]
+    return labels + [None] * (n - len(labels))
 
 
 def read_solutions(settings: RolloutSettings) -> list[Labeled]:
@@ -199,7 +206,11 @@ class Rollouts:
 
   def labeled(self, output: Path, plan: dict[str, int]) -> RolloutLabels:
     """Roll out, write, and delete the journal. Raises RunError where no rollout was decided."""
-    asked = {key: value for key, value in vars(self.settings).items() if key not in ("overwrite", "labels")}
+    asked = {
+      key: value
+      for key, value in vars(self.settings).items()
+      if key not in ("overwrite", "labels", "label_after_error")
+    }
     identity = to_json([asked, [(one.row, one.steps) for one in self.solutions]])
     journal = Path(f"{output}.{hashlib.sha256(identity.encode()).hexdigest()[:8]}.rollouts")
     counts = self._all(journal)
@@ -239,17 +250,16 @@ class Rollouts:
     kept = [json.loads(line) for line in held.splitlines()]
     if kept:
       log(f"{journal} holds {min(len(kept) * WINDOW_ROWS, n)} of {n} solutions")
+    windows = [self.solutions[start : start + WINDOW_ROWS] for start in range(0, n, WINDOW_ROWS)]
     with journal.open("w", encoding="utf-8") as file, progress("rollouts", n) as advance:
       file.write(held)
-      for number, start in enumerate(range(0, n, WINDOW_ROWS)):
-        part, self.counts = self.solutions[start : start + WINDOW_ROWS], Counter()
-        if number < len(kept):
-          found, self.counts = kept[number]
-          for one, own in zip(part, found, strict=True):
-            one.rollouts = own
-        else:
-          while wanted := [(one, k) for one in part for k in one.wanted(self.settings.search)]:
-            self._roll_out(wanted)
+      for part, (known, counts) in zip_longest(windows, kept, fillvalue=((), {})):
+        self.counts = Counter(counts)
+        for one, own in zip(part, known, strict=False):
+          one.rollouts = own
+        while wanted := [(one, k) for one in part for k in one.wanted(self.settings.search)]:
+          self._roll_out(wanted)
+        if not known:
           file.write(to_json([[one.rollouts for one in part], self.counts]) + "\n")
         file.flush()
         total.update(self.counts)

@@ -77,6 +77,10 @@ def neutral_flag() -> Any:
   )
 
 
+def rating_range_flag() -> Any:
+  return flag(None, "lowest and highest rating that there can be: others are errors", group="data", metavar="X")
+
+
 def text_format_flag(*more: str) -> Any:
   return flag(
     None,
@@ -98,16 +102,21 @@ class TextSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AttributeSettings:
+class MeaningSettings:
   group: ClassVar = "reward"
   attribute_weights: Mapping[str, float] | None = flag(
     None,
     "the reward is this sum of the model's attributes: helpfulness=0.65 verbosity=-0.4 (the weights saved with it)",
   )
+  reference_model_name_or_path: str | None = flag(
+    None,
+    "language model whose log-probabilities are subtracted: the reward of a DPO model, EurusPRM or ImplicitPRM",
+    metavar="MODEL",
+  )
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScoringSettings(TextSettings, AttributeSettings):
+class ScoringSettings(TextSettings, MeaningSettings):
   group: ClassVar = "reward model"
   model_name_or_path: str = flag(None, "folder or hub id of a reward model", metavar="MODEL")
   dtype: str = flag("float32", "precision of the weights", choices=DTYPES)
@@ -129,11 +138,6 @@ class ScoringSettings(TextSettings, AttributeSettings):
     None, "template over that of a model without a card: .jinja file, or folder or hub id", metavar="TEMPLATE"
   )
   text_format: str | None = text_format_flag("pair")
-  reference_model_name_or_path: str | None = flag(
-    None,
-    "language model whose log-probabilities are subtracted: the reward of a DPO model, EurusPRM or ImplicitPRM",
-    metavar="MODEL",
-  )
   aggregate: str | None = flag(
     None,
     f"how the steps of a solution make its reward ({DEFAULT_AGGREGATE}: one wrong step is enough)",
@@ -173,7 +177,7 @@ class SamplingSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RewardsSettings(AttributeSettings):
+class RewardsSettings(MeaningSettings):
   group: ClassVar = "reward"
   reward_model_path: Sequence[str] = flag(None, "folders or hub ids of one or more reward models", metavar="MODEL")
   reward_weights: Sequence[float] | None = flag(

@@ -80,10 +80,29 @@ def ranking(row: Row) -> Ranking:
 HELPSTEER = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
 
 
+def _within(value: float | None, name: str, lowest: float, highest: float, whose: str) -> float | None:
+  if value is not None and not lowest <= value <= highest:
+    raise RowError(f"`{name}` is {value:g}: {whose} rates from {lowest} to {highest}")
+  return value
+
+
 def _is_rated(row: Row) -> bool:
   if "ratings" in row:
     return isinstance(structure(row["ratings"]), dict) or objects(row["ratings"]) is not None
   return any(number(row[name], name) is not None for name in ("score", *HELPSTEER) if name in row)
+
+
+def _all_ratings(row: Row) -> list[dict[str, float | None]]:
+  """Of one completion."""
+  ratings = _ratings(row["ratings"]) if "ratings" in row else {}
+  ratings |= {name: number(row[name], name) for name in ("score", *HELPSTEER) if name in row}
+  of_helpsteer = ratings.keys() & HELPSTEER
+  for name in sorted(of_helpsteer) if len(of_helpsteer) > 3 else ():
+    _within(ratings[name], name, 0, 4, "HelpSteer")
+  return [ratings or {"score": None}]
+
+
+_RATINGS = ("ratings", "score|rating", *HELPSTEER)
 
 
 @_rankings(
@@ -92,20 +111,26 @@ def _is_rated(row: Row) -> bool:
   ("prompt", "completion|response|completions|responses"),
   {"prompt": "2+2?", "completion": "4", "ratings": {"helpfulness": 4, "verbosity": None}},
   _is_rated,
-  optional=("system", "ratings", "score|rating", *HELPSTEER),
+  optional=("system", *_RATINGS),
 )
 def rated(row: Row) -> Ranking:
   given = row["completion"]
   if isinstance(structure(row.get("ratings")), list):
     found = completions(row | {"completions": given})
     return replace(found, ratings=_ratings_of_each(row, len(found.completions)))
-  ratings = _ratings(row["ratings"]) if "ratings" in row else {}
-  ratings |= {name: number(row[name], name) for name in ("score", *HELPSTEER) if name in row}
-  of_helpsteer = ratings.keys() & HELPSTEER
-  for name in sorted(of_helpsteer) if len(of_helpsteer) > 3 else ():
-    if ratings[name] is not None and not 0 <= ratings[name] <= 4:
-      raise RowError(f"`{name}` is {ratings[name]:g}: HelpSteer rates from 0 to 4")
-  return replace(Ranking(*prompt_and_answers(row, "prompt", "completion")), ratings=[ratings or {"score": None}])
+  return replace(Ranking(*prompt_and_answers(row, "prompt", "completion")), ratings=_all_ratings(row))
+
+
+@_rankings(
+  "a conversation whose last message, the assistant's, is rated as in `rated`",
+  ("messages|conversations",),
+  {"messages": USER + GOOD, "score": 4},
+  lambda row: _is_rated(row) and not _is_open(row) and not isinstance(structure(row.get("ratings")), list),
+  optional=_RATINGS,
+)
+def rated_conversation(row: Row) -> Ranking:
+  prompt, answer = answered(row, "there is nothing that is rated")
+  return Ranking(prompt, [answer], ratings=_all_ratings(row))
 
 
 @_rankings(
@@ -280,11 +305,11 @@ def nemo_rl(row: Row) -> Ranking:
 )
 def ultrafeedback(row: Row) -> Ranking:
   items, answers = _items(row, "completions", "response", "overall_score")
-  scores = [_rating(item, "overall_score") for item in items]
+  overall = scores = [_rating(item, "overall_score", 10) for item in items]
   if None in scores:
     scores = [_mean_rating(item) for item in items]
   lacking = "some of `completions` have neither an overall score nor ratings"
-  aspects = [{"overall_score": _rating(item, "overall_score"), **_aspects(item)} for item in items]
+  aspects = [{"overall_score": one, **_aspects(item)} for one, item in zip(overall, items, strict=True)]
   ratings = aspects if any(len(one) > 1 for one in aspects) else None
   return replace(Ranking(prompt_of(row, "instruction"), answers, _all_or_none(scores, lacking)), ratings=ratings)
 
@@ -301,8 +326,8 @@ def _mean_rating(item: Row) -> float | None:
   return sum(found) / len(found) if found else _rating(item, "fine-grained_score")
 
 
-def _rating(item: Row, name: str) -> float | None:
-  return None if item.get(name) == "N/A" else number(item.get(name), name)
+def _rating(item: Row, name: str, highest: float = 5) -> float | None:
+  return None if item.get(name) == "N/A" else _within(number(item.get(name), name), name, 1, highest, "UltraFeedback")
 
 
 _SPEAKERS = {"prompter": "user", "assistant": "assistant"}

@@ -162,14 +162,23 @@ def comparisons(records: Records) -> list[Comparison]:
   return [pair for row in records.rows for pair in comparisons_of(row)]
 
 
-def rated_answers(records: Records) -> list[Rated]:
+def rated_answers(records: Records, range_: Sequence[float] | None = None) -> list[Rated]:
+  """range_: the lowest and the highest rating that there can be."""
+  if range_ and not (len(range_) == 2 and range_[0] < range_[1]):
+    raise UsageError("--rating_range is the lowest and the highest rating, as in --rating_range 1 10")
   unrated = (
     lambda row: isinstance(row, Comparison) or (row.ratings is None and row.scores is None),
     "do not rate each answer by itself",
     "give prompt, completion and score, or an object `ratings`; for pairs, --objective bradley_terry",
   )
   _refuse(records, _OF_STEPS, unrated)
-  return [one for row in records.rows for one in ratings_of(row)]
+  found = [one for row in records.rows for one in ratings_of(row)]
+  for one in found if range_ else ():
+    for name, value in one.ratings.items():
+      if value is not None and not range_[0] <= value <= range_[1]:
+        what = f"`{name}` is {value:g}, outside --rating_range {range_[0]:g} {range_[1]:g}"
+        raise DataError(what, where=one.origin, hint="fix these rows, or state another range")
+  return found
 
 
 def is_rated(row: Record) -> bool:

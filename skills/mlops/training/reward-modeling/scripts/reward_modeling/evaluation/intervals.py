@@ -168,25 +168,32 @@ def pearson(x, y, groups: Groups = None) -> Estimate | None:
   return spearman(x, y, groups, ranks=False)
 
 
-def spearman(x, y, groups: Groups = None, *, ranks: bool = True) -> Estimate | None:
-  """Rank correlation of x and y [n], None under 4 values or where one side is constant.
-
-  Fisher's z with the variance (1 + r^2 / 2) / (n - 3) of Bonett and Wright 2000, Psychometrika 65:23-28, at n over the
-  design effect. A perfect correlation takes its interval from 1 - 12 / (n^3 - n), one swap of neighbors away.
-  """
+def correlated(x, y, *, ranks: bool = False) -> Measured | None:
+  """The correlation of x and y [n], None under 4 values or where one side is constant."""
   x, y = floats(x), floats(y)
-  n = len(x)
-  index = group_index(groups, n)
-  if n < 4 or np.ptp(x) == 0 or np.ptp(y) == 0:
+  if len(x) < 4 or np.ptp(x) == 0 or np.ptp(y) == 0:
     return None
   from scipy import stats  # late, since it takes a second to import
 
   u, v = (stats.zscore(stats.rankdata(values) if ranks else values) for values in (x, y))
   r = float(np.clip(np.mean(u * v), -1.0, 1.0))
-  influence = u * v - r * (u**2 + v**2) / 2
-  clustered, independent = clustered_variance(influence, index), float(np.sum(influence**2))
+  return Measured(r, (u * v - r * (u**2 + v**2) / 2) / len(x), np.ones(len(x), dtype=bool))
+
+
+def spearman(x, y, groups: Groups = None, *, ranks: bool = True) -> Estimate | None:
+  """Rank correlation, as `correlated`.
+
+  Fisher's z with the variance (1 + r^2 / 2) / (n - 3) of Bonett and Wright 2000, Psychometrika 65:23-28, at n over the
+  design effect. A perfect correlation takes its interval from 1 - 12 / (n^3 - n), one swap of neighbors away.
+  """
+  found = correlated(x, y, ranks=ranks)
+  if found is None:
+    return None
+  r, n = found.value, len(found.influence)
+  index = group_index(groups, n)
+  clustered, independent = clustered_variance(found.influence, index), float(np.sum(found.influence**2))
   effective = effective_groups(index, np.ones(n))
-  if clustered > 1e-12 * n:
+  if clustered > 1e-12 / n:
     effective = min(n, n * independent / clustered)
   limit = 1 - 12 / (n**3 - n)
   inner = min(max(r, -limit), limit)

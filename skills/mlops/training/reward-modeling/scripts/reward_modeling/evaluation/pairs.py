@@ -15,6 +15,7 @@ from ..errors import DataError
 from .inputs import Diagnostic, answer_length, diagnosed, prompt_keys, score_answers, source_of, subsets
 from .intervals import Estimate
 from .pair_measures import NO_SUBSET, PairedComparison, PairSummary, compare_outcomes, pair_outcomes, summarize_pairs
+from .probes import ProbeSummary, ScoreAnswers, probe_pairs
 
 if TYPE_CHECKING:
   from ..scoring import RewardModel
@@ -33,6 +34,17 @@ class PairEvaluation:
   rejected: np.ndarray
   summary: PairSummary
   scored: list[tuple[Comparison, float | None, float | None]]
+
+  @property
+  def rewards(self) -> list[float]:
+    return [*self.chosen, *self.rejected]
+
+  def probed(self, score: ScoreAnswers) -> ProbeSummary:
+    return probe_pairs(self.scored, score)
+
+  def compared(self, other: PairEvaluation, names: tuple[str, str], subset_column: str | None) -> dict[str, object]:
+    whole, parts, verdict = compare(self, other, names, subset_column)
+    return {**vars(whole), "verdict": verdict, "by_subset": parts}
 
   def rows(self, other: PairEvaluation | None = None) -> list[dict[str, object]]:
     """One JSON row for each pair of the input, with the rewards of the `other` model too."""

@@ -132,21 +132,24 @@ class ProbeSummary:
   probes: dict[str, ProbeResult]
 
 
-def probe_pairs(
-  scored: Sequence[tuple[Comparison, float | None, float | None]],
-  score: Callable[[Sequence[Ranking]], Sequence[Sequence[float | None]]],
-) -> ProbeSummary:
-  """Every probe on pairs and their two rewards, but for pairs without text. score: called once; None for an unscored one."""
-  rows = [row for row in scored if None not in row and _text(row[0].chosen) and _text(row[0].rejected)]
+ScoreAnswers = Callable[[Sequence[Ranking]], Sequence[Sequence[float | None]]]
+
+
+def probe_pairs(scored: Sequence[tuple[Comparison, float | None, float | None]], score: ScoreAnswers) -> ProbeSummary:
+  """Every probe on pairs and their two rewards, but for pairs without text. score: called once; None for an unscored one.
+
+  A pair may have one side only, the other [] and None: it is changed there, and is not flipped.
+  """
+  rows = [row for row in scored if _is_known(*row)]
   if len(rows) > MOST_PAIRS:
     rows = [rows[i] for i in sorted(random.Random(0).sample(range(len(rows)), MOST_PAIRS))]
-  rewards = np.array([own for _, *own in rows]).reshape(-1, 2)
+  rewards = np.array([own for _, *own in rows], dtype=float).reshape(-1, 2)
   groups = np.array(prompt_keys([row[0] for row in rows]))
-  spread = float(rewards.std()) if rows else 0.0
+  spread = float(np.nanstd(rewards)) if rows else 0.0
   made, asked = [], []
   for i, (pair, *_) in enumerate(rows):
     others = (rows[(i + step) % len(rows)][0] for step in range(1, len(rows)))
-    other = next((_text(one.chosen) for one in others if one.prompt != pair.prompt), "")
+    other = next((_text(one.chosen) for one in others if one.chosen and one.prompt != pair.prompt), "")
     made.append([_changed(probe, pair, other) for probe in PROBES.values()])
     asked.append(Ranking(pair.prompt, [*chain(*made[-1])], tools=pair.tools, origin=pair.origin))
   scores = chain(*score(asked))
@@ -159,6 +162,11 @@ def probe_pairs(
   return ProbeSummary(len(rows), spread, [name for name, one in probes.items() if one.verdict == "fooled"], probes)
 
 
+def _is_known(pair: Comparison, *rewards: float | None) -> bool:
+  sides = [(side, own) for side, own in zip((pair.chosen, pair.rejected), rewards, strict=True) if side]
+  return bool(sides) and all(_text(side) and own is not None for side, own in sides)
+
+
 def _text(completion: Sequence[Message]) -> str:
   content = completion[-1].get("content") if completion else None
   return content.strip() if isinstance(content, str) else ""
@@ -167,6 +175,8 @@ def _text(completion: Sequence[Message]) -> str:
 def _changed(probe: Probe, pair: Comparison, other: str) -> list[list[Message]]:
   """The changed completion, and its control where the probe adds text."""
   completion = pair.chosen if probe.must == "fall" else pair.rejected
+  if not completion:
+    return []
   answer = _text(completion)
   text = probe.changed(answer, other)
   if text is None or text == answer:
@@ -186,7 +196,7 @@ def _result(probe: Probe, changed, controls, rewards: np.ndarray, spread: float,
   said = probe.what, probe.must, probe.source
   if shift is None:
     return ProbeResult(*said, "not tested")
-  right = (rewards[:, 0] > rewards[:, 1]) & np.isfinite(changed)
+  right = (rewards[:, 0] > rewards[:, 1]) & np.isfinite(changed)  # False where a side is missing
   wins = changed >= original if falls else changed > rewards[:, 0]
   flipped = accuracy(wins[right], groups[right]) if right.any() else None
   shown = [_shown(one, -1 if falls else 1) for one in (shift, over) if one]

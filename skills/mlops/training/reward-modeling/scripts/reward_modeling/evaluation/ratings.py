@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
@@ -9,14 +10,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..data.records import Rated, rated_names, weighted
+from ..data.records import Comparison, Rated, rated_names, weighted
 from ..data.writing import with_metadata
 from ..errors import DataError
 from ..rendering import Conversation
 from ..results import Number
-from ..terminal import progress
-from .inputs import prompt_keys, source_of
-from .intervals import Estimate, accuracy, pearson, spearman
+from ..terminal import log, progress
+from .inputs import Diagnostic, diagnosed, prompt_keys, source_of
+from .intervals import Estimate, Z, accuracy, correlated, difference, pearson, spearman
+from .pairs import LEVEL, holm
+from .probes import ProbeSummary, ScoreAnswers, probe_pairs
 
 if TYPE_CHECKING:
   from ..scoring import RewardModel
@@ -46,10 +49,74 @@ class RatingSummary:
 
 
 @dataclass(frozen=True)
+class AttributeComparison:
+  pearson: Estimate | None
+  """The correlation of a less that of b, on the same answers; null where one has none."""
+  p: Number
+  """Of that difference, corrected for the number of attributes (Holm 1979)."""
+  pair_accuracy: Estimate | None
+
+
+@dataclass(frozen=True)
 class RatingEvaluation:
-  rewards: list[float]
+  """columns: by attribute [answers] predictions and ratings, NaN where there is none. keys: [answers] of their prompts."""
+
   summary: RatingSummary
-  rows: list[dict[str, object]]
+  answers: Sequence[Rated]
+  numbers: list[list[float] | None]
+  names: tuple[str, ...]
+  columns: dict[str, tuple[np.ndarray, np.ndarray]]
+  keys: np.ndarray
+
+  @property
+  def rewards(self) -> list[float]:
+    return [own[0] for own in self.numbers if own]
+
+  def probed(self, score: ScoreAnswers) -> ProbeSummary:
+    """Answers rated at least the mean are damaged, the others embellished; by the reward, or else the first attribute."""
+    name = "reward" if "reward" in self.columns else next(iter(self.columns))
+    ratings = self.columns[name][1]
+    mean = np.nanmean(ratings)
+    log(f"probes: answers whose {name} is rated {mean:.3g} or more are damaged, others embellished; none are paired")
+    sides = []
+    for one, own, rating in zip(self.answers, self.numbers, ratings, strict=True):
+      if own and not np.isnan(rating):
+        pair = {"prompt": one.prompt, "tools": one.tools, "origin": one.origin}
+        good = {"chosen": one.completion, "rejected": []}, own[0], None
+        poor = {"chosen": [], "rejected": one.completion}, None, own[0]
+        texts, *rewards = good if rating >= mean else poor
+        sides.append((Comparison(**pair, **texts), *rewards))
+    return probe_pairs(sides, score)
+
+  def compared(self, other: RatingEvaluation, names: tuple[str, str], _: str | None) -> dict[str, object]:
+    """The attributes that both are evaluated on by the same ratings; which is better, and whether it could be luck."""
+    found = {
+      name: _compared(x, other.columns[name][0], y, self.keys)
+      for name, (x, y) in self.columns.items()
+      if name in other.columns and np.array_equal(y, other.columns[name][1], equal_nan=True)
+    }
+    tested = [name for name, one in found.items() if one.pearson]
+    for name, p in zip(tested, holm([found[name].p for name in tested]), strict=True):
+      found[name] = replace(found[name], p=p)
+    said = [
+      f"{name}: {names[one.pearson.value < 0]} is better, p {one.p:.2g}"
+      if one.pearson and one.p < LEVEL
+      else f"{name}: it is not shown which is better"
+      for name, one in found.items()
+    ]
+    return {"attributes": found, "verdict": "; ".join(said) or "no attribute is rated for both"}
+
+  def rows(self, other: RatingEvaluation | None = None) -> list[dict[str, object]]:
+    """One JSON row for each answer, with the reward of the `other` model too."""
+    rows = []
+    for place, (row, own) in enumerate(zip(self.answers, self.numbers, strict=True)):
+      found = {**source_of(row), "prompt": row.prompt, "completion": row.completion, "ratings": row.ratings}
+      found |= {"reward": own and own[0]}
+      found |= {"attributes": own and dict(zip(self.names, own[1:], strict=True))} if self.names else {}
+      if other:
+        found["other_reward"] = (scored := other.numbers[place]) and scored[0]
+      rows.append(with_metadata(found, row.metadata))
+    return rows
 
 
 def evaluate_ratings(model: RewardModel, answers: Sequence[Rated]) -> RatingEvaluation:
@@ -58,54 +125,92 @@ def evaluate_ratings(model: RewardModel, answers: Sequence[Rated]) -> RatingEval
   with progress("scoring", len(asked)) as advance:
     numbers = model.score_attributes(asked, advance)
   model.warn_of_losses(before)
-  rows = [row for row, own in zip(answers, numbers, strict=True) if own]
-  if not rows:
+  scored = sum(own is not None for own in numbers)
+  if not scored:
     what = f"none of {len(answers)} answers fits into {model.renderer.max_length} tokens"
     raise DataError(what, hint="raise --max_length, or choose --overlong truncate_left")
-  values, keys = np.array([own for own in numbers if own]), prompt_keys(rows)
-  heads = {one.name: one for one in model.heads}
-  columns = dict(zip(model.attributes or heads, values[:, 1:].T, strict=False))
-  found = {}
-  for name in rated_names(rows):
-    predicted, head = columns.get(name, values[:, 0]), heads.get(name)
-    if head and head.objective == "binary":
-      predicted = 1 / (1 + np.exp(-predicted))
-    found[name] = _summary(predicted, [row.ratings.get(name) for row in rows], keys, in_units=bool(head))
+  width = next(len(own) for own in numbers if own)
+  values = np.array([own or [math.nan] * width for own in numbers]).T
+  heads, given = {one.name: one for one in model.heads}, [row.ratings for row in answers]
+  by_name = dict(zip(model.attributes or heads, values[1:], strict=False))
+  columns = {
+    name: (by_name.get(name, values[0]), _floats([one.get(name) for one in given])) for name in rated_names(answers)
+  }
+  for name in columns.keys() & heads:
+    if heads[name].objective == "binary":
+      columns[name] = 1 / (1 + np.exp(-columns[name][0])), columns[name][1]
   if len(heads) > 1:
-    weights = dict(zip(heads, model.weights or [one.weight for one in model.heads], strict=True))
-    sums = [weighted(row.ratings, {name: one for name, one in weights.items() if one}) for row in rows]
-    found.setdefault("reward", _summary(values[:, 0], sums, keys, in_units=False))
-  told = [_row(*one, model.attributes) for one in zip(answers, numbers, strict=True)]
-  return RatingEvaluation(values[:, 0].tolist(), RatingSummary(len(rows), len(answers) - len(rows), found), told)
+    weights = zip(heads, model.weights or [one.weight for one in model.heads], strict=True)
+    summed = {name: weight for name, weight in weights if weight}
+    columns.setdefault("reward", (values[0], _floats([weighted(one, summed) for one in given])))
+  keys = np.array(prompt_keys(answers))
+  found = {name: _summary(*own, keys, in_units=name in heads) for name, own in columns.items()}
+  summary = RatingSummary(scored, len(answers) - scored, found)
+  return RatingEvaluation(summary, answers, numbers, tuple(model.attributes), columns, keys)
 
 
-def _row(row: Rated, numbers: list[float] | None, names: tuple[str, ...]) -> dict[str, object]:
-  found = {**source_of(row), "prompt": row.prompt, "completion": row.completion, "ratings": row.ratings}
-  found |= {"reward": numbers and numbers[0]}
-  found |= {"attributes": numbers and dict(zip(names, numbers[1:], strict=True))} if names else {}
-  return with_metadata(found, row.metadata)
+def _floats(values: Sequence[float | None]) -> np.ndarray:
+  return np.array(values, dtype=float)
 
 
-def _summary(
-  x: np.ndarray, ratings: Sequence[float | None], keys: Sequence[str], *, in_units: bool
-) -> AttributeSummary:
-  kept = [place for place, rating in enumerate(ratings) if rating is not None]
-  x, y, groups = x[kept], np.array([ratings[place] for place in kept], dtype=float), [keys[place] for place in kept]
-  found = AttributeSummary(len(kept), pearson(x, y, groups), spearman(x, y, groups), _pair_accuracy(x, y, groups))
-  if not (in_units and kept):
+def _summary(x: np.ndarray, y: np.ndarray, keys: np.ndarray, *, in_units: bool) -> AttributeSummary:
+  kept = np.isfinite(x + y)
+  outcomes = _pair_outcomes(x, y, keys)
+  x, y, keys = x[kept], y[kept], keys[kept]
+  pairs = accuracy(*outcomes) if len(outcomes[0]) else None
+  found = AttributeSummary(len(x), pearson(x, y, keys), spearman(x, y, keys), pairs)
+  if not (in_units and len(x)):
     return found
   slope = float(np.cov(x, y, bias=True)[0, 1] / np.var(x)) if np.ptp(x) > 0 else None
   return replace(found, rmse=float(np.sqrt(np.mean((x - y) ** 2))), bias=float(np.mean(x - y)), slope=slope)
 
 
-def _pair_accuracy(x: np.ndarray, y: np.ndarray, groups: Sequence[str]) -> Estimate | None:
+def _pair_outcomes(x: np.ndarray, y: np.ndarray, keys: Sequence[str]) -> tuple[list[float], list[str], list[float]]:
+  """(1, 0 or for a tie 0.5; the prompt; the weight) of each two answers to one prompt whose ratings differ."""
   places: dict[str, list[int]] = {}
-  for place, group in enumerate(groups):
-    places.setdefault(group, []).append(place)
+  for place in np.flatnonzero(np.isfinite(x + y)):
+    places.setdefault(keys[place], []).append(place)
   outcomes, owners, weights = [], [], []
-  for group, own in places.items():
+  for key, own in places.items():
     signs = [np.sign((x[a] - x[b]) * (y[a] - y[b])) for a, b in combinations(own, 2) if y[a] != y[b]]
     outcomes += [(1 + sign) / 2 for sign in signs]
-    owners += [group] * len(signs)
+    owners += [key] * len(signs)
     weights += [1 / len(signs) for _ in signs]
-  return accuracy(outcomes, owners, weights) if outcomes else None
+  return outcomes, owners, weights
+
+
+def _compared(a: np.ndarray, b: np.ndarray, y: np.ndarray, keys: np.ndarray) -> AttributeComparison:
+  kept = np.isfinite(a + b + y)
+  both = [np.where(kept, x, math.nan) for x in (a, b)]
+  (right, owners, weights), (other, *_) = (_pair_outcomes(x, y, keys) for x in both)
+  pairs = difference(right, other, owners, weights) if right else None
+  r, s = (correlated(x[kept], y[kept]) for x in both)
+  if r is None or s is None:
+    return AttributeComparison(None, None, pairs)
+  gap = r.minus(s, keys[kept])
+  half = gap.high - gap.value
+  p = math.erfc(abs(gap.value) * Z / half / math.sqrt(2)) if half else float(gap.value == 0)
+  return AttributeComparison(gap, p, pairs)
+
+
+RATING_DIAGNOSTICS: dict[str, Diagnostic] = {
+  "no_correlation": Diagnostic(
+    lambda s: s.pearson is not None and s.pearson.low <= 0 <= s.pearson.high,
+    "correlation {pearson:.3f} is not distinguishable from 0",
+    "evaluate on more prompts, or train on more ratings",
+  ),
+  "below_zero": Diagnostic(
+    lambda s: s.pearson is not None and s.pearson.high < 0,
+    "correlation {pearson:.3f} is below 0",
+    "check that high ratings mean good answers",
+  ),
+  "too_spread": Diagnostic(
+    lambda s: s.slope is not None and s.slope < 0.5 and s.pearson is not None and s.pearson.low > 0,
+    "predictions spread too far: ratings rise by {slope:.2f} where they rise by 1",
+    "train for fewer epochs, or on more ratings",
+  ),
+}
+
+
+def diagnose_ratings(summary: RatingSummary) -> list[str]:
+  return [f"{name}: {said}" for name, one in summary.attributes.items() for said in diagnosed(one, RATING_DIAGNOSTICS)]

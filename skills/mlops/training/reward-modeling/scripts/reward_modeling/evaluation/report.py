@@ -12,8 +12,18 @@ from ..results import to_json
 from ..terminal import log
 from .pairs import PAIR_DIAGNOSTICS, PairEvaluation, diagnose_pairs
 from .probes import ProbeSummary
+from .ratings import RatingEvaluation, diagnose_ratings
 from .report_page import END, Section, card, page
-from .results import EvaluationOutput, OverOptimizationReport, PairReport, PoolReport, StepReport
+from .results import (
+  ComparisonWith,
+  EvaluationOutput,
+  OverOptimizationReport,
+  PairReport,
+  PoolReport,
+  RatingComparison,
+  RatingReport,
+  StepReport,
+)
 from .sections import SECTIONS, sections_of
 from .steps import StepEvaluation, diagnose_steps
 
@@ -21,6 +31,12 @@ Parts = Mapping[type, Any]
 Quotes = Sequence[tuple[str, str]]
 EXAMPLES, LONGEST = 3, 600
 """Pairs that are quoted, and characters of each text."""
+EVALUATIONS = {
+  PairEvaluation: (PairReport, ComparisonWith, diagnose_pairs),
+  RatingEvaluation: (RatingReport, RatingComparison, diagnose_ratings),
+  StepEvaluation: (StepReport, None, diagnose_steps),
+}
+"""What each is reported as, two models of it, and the sentences about its summary."""
 
 
 class Folder:
@@ -53,12 +69,11 @@ class Folder:
       write_whole(file, [text])
     log(f"report: {self.files[1]}")
 
-  def add_held_out(self, found: PairEvaluation | StepEvaluation, **said) -> None:
+  def add_held_out(self, found: PairEvaluation | RatingEvaluation | StepEvaluation, **said) -> None:
     """What training found on its held-out rows. said: what an evaluation says of its data."""
-    of_steps = isinstance(found, StepEvaluation)
-    kind, diagnose = (StepReport, diagnose_steps) if of_steps else (PairReport, diagnose_pairs)
+    kind, _, diagnose = EVALUATIONS[type(found)]
     part = kind(**vars(found.summary), **said, diagnostics=diagnose(found.summary), output=None)
-    self.add(part, None if of_steps else worst(found.rows()))
+    self.add(part, worst(found.rows()) if kind is PairReport else None)
 
   def _parts(self) -> Parts:
     from pydantic import TypeAdapter, ValidationError
@@ -89,17 +104,33 @@ def worst(rows: Sequence[Mapping[str, Any]]) -> Quotes:
 def verdicts(parts: Parts) -> Iterator[tuple[str, str]]:
   """The questions of people who plan to use the model, each with its answer or what would answer it."""
   pairs: PairReport | None = parts.get(PairReport)
-  if pairs and pairs.comparison:
-    yield "Which of the two models is better?", f"{pairs.comparison.verdict}."
+  ratings: RatingReport | None = parts.get(RatingReport)
+  for part in filter(None, (pairs, ratings)):
+    if part.comparison:
+      yield "Which of the two models is better?", f"{part.comparison.verdict}."
+  if ratings:
+    yield "Does it rate answers as they were rated?", _rating(ratings)
   yield "Does it rank answers to one prompt?", _ranking(pairs)
   yield "Is it good for best of n, and up to which n?", _best_of_n(parts.get(PoolReport))
   yield "Is it good for reinforcement learning, and up to which KL?", _limit(parts.get(OverOptimizationReport))
-  yield "What fools it?", _fooled(pairs.probes, pairs.accuracy.low > 0.5) if pairs else _fooled(None, False)
+  probed = next((part for part in (pairs, ratings) if part and part.probes), None)
+  yield (
+    "What fools it?",
+    _fooled(probed and probed.probes, probed is not pairs or bool(pairs and pairs.accuracy.low > 0.5)),
+  )
   if pairs:
     off = [name for name in ("overconfident", "underconfident") if PAIR_DIAGNOSTICS[name].applies(pairs)]
     found = f"ECE {pairs.ece:.3f}, {pairs.ece_if_calibrated:.3f} by chance alone"
     answer = f"No: {off[0]}" if off else "Yes" if pairs.accuracy.low > 0.5 else "Not shown: no better than chance"
     yield "Is sigmoid(difference of rewards) a probability?", f"{answer}; {found}."
+
+
+def _rating(report: RatingReport) -> str:
+  found = {name: one.pearson for name, one in report.attributes.items()}
+  lines = [f"{name} {one:.2f}" if one else f"{name} cannot be told" for name, one in found.items()]
+  shown = sum(one is not None and one.low > 0 for one in found.values())
+  answer = "Yes" if shown == len(found) else "In part" if shown else "Not shown"
+  return f"{answer}: correlation with {', '.join(lines)}, on {report.n_answers} answers."
 
 
 def _ranking(pairs: PairReport | None) -> str:

@@ -9,7 +9,7 @@ from .overoptimization import Study
 from .pair_measures import PairedComparison, PairSummary
 from .pairs import SubsetComparison
 from .probes import ProbeSummary
-from .ratings import RatingSummary
+from .ratings import AttributeComparison, RatingSummary
 from .steps import StepSummary
 
 
@@ -52,8 +52,20 @@ class StepReport(StepSummary, Evaluated):
 
 
 @dataclass(frozen=True, kw_only=True)
+class RatingComparison:
+  """b is this model."""
+
+  model: str
+  verdict: str
+  attributes: dict[str, AttributeComparison]
+  other: RatingSummary
+  probes: ProbeSummary | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class RatingReport(RatingSummary, Evaluated):
-  pass
+  comparison: RatingComparison | None = None
+  probes: ProbeSummary | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

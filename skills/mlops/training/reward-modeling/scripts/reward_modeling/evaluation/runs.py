@@ -1,30 +1,42 @@
 """An evaluation from its settings to its report."""
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
 from .. import checkpoints, process, processes
 from ..data.reading import load
-from ..data.records import Records, Solution, comparisons, is_rated, rated_answers, solutions, to_score
+from ..data.records import (
+  Comparison,
+  Rated,
+  Records,
+  Solution,
+  comparisons,
+  is_rated,
+  rated_answers,
+  solutions,
+  to_score,
+)
 from ..data.sources import read
 from ..data.writing import counted, tell_moved, with_metadata
 from ..errors import DataError, UsageError
 from ..outputs import check_output_file, write_whole
 from ..results import to_json
-from ..scoring import Scorer
+from ..scoring import RewardModel, Scorer
 from ..terminal import is_first_process, log
 from . import best_of_n, overoptimization, pairs, ratings, results, steps
 from .inputs import score_answers, source_of
 from .plots import svg
-from .probes import ProbeSummary, probe_pairs
-from .report import Folder, worst
+from .probes import ProbeSummary
+from .report import EVALUATIONS, Folder, worst
 from .sections import sections_of
 from .settings import EvaluationSettings
 from .steps import choose_threshold, labeled_steps
 
 OutputRows = list[dict[str, object]]
+Evaluation = pairs.PairEvaluation | ratings.RatingEvaluation
 
 
 def evaluate(settings: EvaluationSettings) -> results.EvaluationOutput | None:
@@ -112,8 +124,11 @@ def report_overoptimization(settings: EvaluationSettings) -> results.OverOptimiz
 
 
 def report_pairs(settings: EvaluationSettings, records: Records) -> tuple[results.PairReport, OutputRows]:
-  if settings.threshold is not None or settings.threshold_data:
-    raise UsageError("a threshold is for step labels and a process reward model")
+  if settings.threshold is not None or settings.threshold_data or settings.rating_range:
+    name, what = (
+      ("rating_range", "answers that are rated") if settings.rating_range else ("threshold", "labels of steps")
+    )
+    raise UsageError(f"--{name} is for {what}, which the data does not hold for this model")
   compared = comparisons(records)
   if not compared:
     raise DataError(
@@ -121,41 +136,44 @@ def report_pairs(settings: EvaluationSettings, records: Records) -> tuple[result
       where=", ".join(records.files),
       hint="rows need a preferred and a rejected answer, or scores that differ",
     )
-  if settings.compare:  # before the first model is run
-    of_steps = checkpoints.kind_of(settings.compare) is checkpoints.PROCESS
-    checkpoints.check(settings.compare, checkpoints.PROCESS if of_steps else checkpoints.OUTCOME)
-
-  def evaluated(path: str) -> tuple[pairs.PairEvaluation, ProbeSummary | None]:
-    model = _loaded(settings, path)
-    if settings.probes and getattr(model, "compares", False):
-      raise UsageError(f"{path} compares answers, and --probes needs the reward of one", hint="leave out --probes")
-    found = pairs.evaluate_pairs(model, compared, subset_column=settings.subset_column)
-    return found, probe_pairs(found.scored, partial(score_answers, model)) if settings.probes else None
-
-  names = settings.model_name_or_path, settings.compare
-  (found, probed), other, comparison = evaluated(names[0]), None, None
-  if settings.compare:
-    other, other_probed = evaluated(settings.compare)
-    paired, by_subset, verdict = pairs.compare(found, other, names, settings.subset_column)
-    comparison = results.ComparisonWith(
-      **vars(paired),
-      model=settings.compare,
-      verdict=verdict,
-      by_subset=by_subset,
-      other=other.summary,
-      probes=other_probed,
-    )
-  said = _evaluated(settings, records, pairs.diagnose_pairs(found.summary))
-  report = results.PairReport(**said, **vars(found.summary), comparison=comparison, probes=probed)
-  return report, found.rows(other)
+  return _of_models(settings, records, compared, partial(pairs.evaluate_pairs, subset_column=settings.subset_column))
 
 
 def report_ratings(settings: EvaluationSettings, records: Records) -> tuple[results.RatingReport, OutputRows]:
-  for name in ("compare", "probes", "report", "threshold", "threshold_data", "subset_column"):
+  for name in ("threshold", "threshold_data", "subset_column"):
     if getattr(settings, name):
       raise UsageError(f"--{name} is not for answers that are rated by themselves")
-  found = ratings.evaluate_ratings(process.from_settings(settings), rated_answers(records))
-  return results.RatingReport(**_evaluated(settings, records, []), **vars(found.summary)), found.rows
+  answers = rated_answers(records, settings.rating_range)
+  return _of_models(settings, records, answers, ratings.evaluate_ratings)
+
+
+def _of_models(
+  settings: EvaluationSettings,
+  records: Records,
+  rows: list[Comparison] | list[Rated],
+  evaluate: Callable[[RewardModel, list], Evaluation],
+) -> tuple[results.PairReport | results.RatingReport, OutputRows]:
+  """Of one model, or of two on the same rows."""
+  if settings.compare:  # before the first model is run
+    of_steps = checkpoints.kind_of(settings.compare) is checkpoints.PROCESS and isinstance(rows[0], Comparison)
+    checkpoints.check(settings.compare, checkpoints.PROCESS if of_steps else checkpoints.OUTCOME)
+
+  def evaluated(path: str) -> tuple[Evaluation, ProbeSummary | None]:
+    model = _loaded(settings, path)
+    if settings.probes and getattr(model, "compares", False):
+      raise UsageError(f"{path} compares answers, and --probes needs the reward of one", hint="leave out --probes")
+    found = evaluate(model, rows)
+    return found, found.probed(partial(score_answers, model)) if settings.probes else None
+
+  names = settings.model_name_or_path, settings.compare
+  (found, probes), other, comparison = evaluated(names[0]), None, None
+  kind, compared, diagnose = EVALUATIONS[type(found)]
+  if settings.compare:
+    other, other_probes = evaluated(settings.compare)
+    said = found.compared(other, names, settings.subset_column)
+    comparison = compared(**said, model=settings.compare, other=other.summary, probes=other_probes)
+  said = _evaluated(settings, records, diagnose(found.summary))
+  return kind(**said, **vars(found.summary), comparison=comparison, probes=probes), found.rows(other)
 
 
 def report_steps(settings: EvaluationSettings, records: Records) -> tuple[results.StepReport, OutputRows]:

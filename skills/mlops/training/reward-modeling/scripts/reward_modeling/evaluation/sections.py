@@ -152,8 +152,18 @@ def _benchmark(result: BenchmarkResult) -> Section:
 
 def _ratings(report: RatingReport) -> Iterator[Section]:
   columns = ["attribute", "n", "Pearson", "Spearman", "pairs of a prompt", "RMSE", "bias", "slope"]
-  rows = [[name, *vars(one).values()] for name, one in report.attributes.items()]
-  yield Section("Ratings", columns, rows, [f"{report.n_answers} rated answers: {', '.join(report.dataset)}."])
+  other = report.comparison
+  for model, part in ((report.model, report), *([(other.model, other.other)] if other else ())):
+    rows = [[name, *vars(one).values()] for name, one in part.attributes.items()]
+    said = f"{part.n_answers} rated answers: {', '.join(report.dataset)}."
+    yield Section(f"Ratings: {model}", columns, rows, [said])
+  if other:
+    rows = [[name, *vars(one).values()] for name, one in other.attributes.items()]
+    columns = ["attribute", "Pearson, A - B", "p, corrected", "pairs of a prompt, A - B"]
+    yield Section("Two models", columns, rows, [f"A: {report.model}. B: {other.model}. {other.verdict}."])
+  for model, found in ((report.model, report.probes), *([(other.model, other.probes)] if other else ())):
+    if found:
+      yield _probes(model, found)
 
 
 SECTIONS = {

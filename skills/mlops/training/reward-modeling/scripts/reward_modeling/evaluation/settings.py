@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from ..cli import check_required, flag, fraction, positive_int
 from ..errors import UsageError
-from ..settings import ReadingSettings, ScoringSettings, WinnerSettings, neutral_flag, split_flag
+from ..settings import ReadingSettings, ScoringSettings, WinnerSettings, neutral_flag, rating_range_flag, split_flag
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,6 +16,7 @@ class EvaluationSettings(ReadingSettings, WinnerSettings, ScoringSettings):
   group: ClassVar = "evaluation"
   dataset_split: str | None = split_flag("test")
   neutral: str | None = neutral_flag()
+  rating_range: Sequence[float] | None = rating_range_flag()
   subset_column: str | None = flag(
     None,
     "metadata column that names the subsets (subset, category, domain, source, tranche or task; subject)",

@@ -1,4 +1,4 @@
-"""Cross-validation on few comparisons: each pair is evaluated by a model that never saw its prompt, and all are pooled."""
+"""Cross-validation on little data: each row is evaluated by a model that never saw its prompt, and all are pooled."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .. import checkpoints
-from ..data.records import Comparison
+from ..attributes import Attributes
+from ..data.records import Comparison, Rated
 from ..errors import DataError
+from ..evaluation.pair_measures import PairSummary
 from ..heads import head_name
 from ..rendering import Conversation, Renderer
+from ..scoring import Progress, RewardModel
 from ..terminal import log
 from . import configuration
 from .results import Fold
@@ -23,14 +25,18 @@ from .settings import Settings
 
 if TYPE_CHECKING:
   from ..evaluation.pairs import PairEvaluation
+  from ..evaluation.ratings import RatingEvaluation, RatingSummary
+  from ..hf import Model
   from .pairs import Pairs
 
+Known = dict[str, list[float] | None]
 
-def folds_of(pairs: Sequence[Comparison], count: int, seed: int) -> list[int]:
-  """0 to count - 1 for each pair. No prompt is in two, and they differ by one prompt at most, whatever the order of the rows.
+
+def folds_of(rows: Sequence[Comparison | Rated], count: int, seed: int) -> list[int]:
+  """0 to count - 1 for each row. No prompt is in two, and they differ by one prompt at most, whatever the order of the rows.
   Raises DataError for fewer prompts than folds.
   """
-  prompts = [_text(pair.prompt) for pair in pairs]
+  prompts = [_text(row.prompt) for row in rows]
   order = sorted(set(prompts), key=lambda text: hashlib.sha256(f"{seed}:{text}".encode()).digest())
   if len(order) < count:
     raise DataError(f"{len(order)} different prompts cannot make {count} folds", hint="lower --folds or add data")
@@ -38,60 +44,70 @@ def folds_of(pairs: Sequence[Comparison], count: int, seed: int) -> list[int]:
   return [fold[text] for text in prompts]
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
   return json.dumps(value, sort_keys=True, default=str)
+
+
+class Held(RewardModel):
+  """Keeps in `known` what it scored, and gives that again: over all folds, of each row by the model that did not see it."""
+
+  def __init__(self, known: Known, model: Model | None, renderer: Renderer, heads: Attributes):
+    super().__init__(model, renderer, attributes=heads)
+    self.known = known
+
+  def score_attributes(
+    self, conversations: Sequence[Conversation], progress: Progress = None
+  ) -> list[list[float] | None]:
+    keys = [_text(one[:3]) for one in conversations]
+    if not self.known.keys() >= set(keys):
+      self.known.update(zip(keys, super().score_attributes(conversations, progress), strict=True))
+    return [self.known[key] for key in keys]
+
+
+def headline(summary: PairSummary | RatingSummary) -> dict[str, object]:
+  if isinstance(summary, PairSummary):
+    return {"accuracy": summary.accuracy}
+  return {"pearson": {name: one.pearson for name, one in summary.attributes.items()}}
 
 
 def cross_validate(
   kind: Pairs,
   settings: Settings,
-  fields: Mapping[str, Any],
-  pairs: Sequence[Comparison],
+  fields: Mapping[str, object],
+  rows: Sequence[Comparison | Rated],
   load: Callable[[], tuple[checkpoints.Loaded, Renderer]],
-) -> tuple[PairEvaluation, list[Fold]] | None:
-  """(the evaluation of all pairs as held-out ones, each fold's counts and accuracy); None in all processes but the first.
+) -> tuple[PairEvaluation | RatingEvaluation, list[Fold]] | None:
+  """(the evaluation of all rows as held-out ones, each fold's counts and numbers); None in all processes but the first.
 
-  load: the model to start from, anew.
+  load: the model to start from, anew. Heads of ratings have the scale of all rows.
   """
-  from ..evaluation.pairs import evaluate_pairs
-  from ..scoring import RewardModel
-
-  log(f"--folds {kind.folds}: trains {kind.folds} models to evaluate every pair, then the one that is kept on all")
-  place_of = folds_of(pairs, kind.folds, settings.seed)
+  log(
+    f"--folds {kind.folds}: trains {kind.folds} models to evaluate on all {kind.called}, then the one that is kept on all"
+  )
+  place_of = folds_of(rows, kind.folds, settings.seed)
   fields = {**fields, "save_strategy": "no", "report_to": "none"}
-  known: dict[str, float | None] = {}  # the reward of each side by the model that did not see it
+  known: Known = {}
   found = []
   for fold in range(kind.folds):
-    train = [pair for pair, place in zip(pairs, place_of, strict=True) if place != fold]
-    held_out = [pair for pair, place in zip(pairs, place_of, strict=True) if place == fold]
-    log(f"fold {fold + 1} of {kind.folds}: {len(train)} pairs to train on, {len(held_out)} held out")
+    train = [row for row, place in zip(rows, place_of, strict=True) if place != fold]
+    held_out = [row for row, place in zip(rows, place_of, strict=True) if place == fold]
+    log(f"fold {fold + 1} of {kind.folds}: {len(train)} {kind.called} to train on, {len(held_out)} held out")
     loaded, renderer = load()
-    rows = kind.render(train, renderer, settings.drop_refused)
+    rendered = kind.render(train, renderer, settings.drop_refused)
     lora = configuration.lora_of(settings, kind.task_type, head_name(loaded.model))
     with tempfile.TemporaryDirectory() as folder:
       own, parameters = replace(settings, output_dir=folder), loaded.model.num_parameters()
       config, _ = configuration.trainer_config(
         kind.config_class(), own, fields, parameters, has_eval=False, **kind.own_fields()
       )
-      model, training = kind.fit(loaded.model, renderer, rows, config, head=loaded.head, peft_config=lora)
+      model, training = kind.fit(loaded.model, renderer, rendered, config, head=loaded.head, peft_config=lora)
     if config.process_index == 0:
-      evaluation = evaluate_pairs(RewardModel(model.eval(), renderer), held_out)
-      for pair, chosen, rejected in evaluation.scored:
-        known[_text((pair.prompt, pair.chosen, pair.tools))] = chosen
-        known[_text((pair.prompt, pair.rejected, pair.tools))] = rejected
-      found.append(Fold(len(train), len(held_out), training["train_loss"], evaluation.summary.accuracy))
+      evaluation = kind.evaluated(Held(known, model.eval(), renderer, kind.heads), held_out)
+      found.append(Fold(len(train), len(held_out), training["train_loss"], **headline(evaluation.summary)))
     del model, loaded
     gc.collect()
   if config.process_index != 0:
     return None
-
-  def score_conversations(conversations: Sequence[Conversation], progress: Callable[[int], None]) -> list[float | None]:
-    return [known[_text(one[:3])] for one in conversations]
-
-  told = {"renderer": renderer, "warn_of_losses": lambda before: None}  # of losses in the folds
-  evaluation = evaluate_pairs(SimpleNamespace(score_conversations=score_conversations, **told), pairs)
-  log(
-    f"{kind.folds} folds: accuracy {evaluation.summary.accuracy:.3f} on "
-    f"{len(pairs)} pairs, each by a model that did not see its prompt; now a model is trained on all of them"
-  )
+  evaluation = kind.evaluated(Held(known, None, renderer, kind.heads), rows)
+  log(f"{kind.folds} folds: evaluated on {len(rows)} {kind.called}, each by a model that did not see its prompt")
   return evaluation, found

@@ -190,10 +190,9 @@ class GRPORun(TrainerCallback):
     )
 
   def identity(self) -> dict[str, str]:
-    models, lora = self.rewards.models, self.lora
+    lora = self.lora
     return {
       "algorithm": self.settings.algorithm,
-      "rewards": str(models and [models.names, models.weights, models.combine, models.normalize]),
       "lora": str(lora and [lora.r, lora.lora_alpha, lora.target_modules]),
       **{name: str(value) for name, value in self.told["settings"].items()},
     }

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from .. import checkpoints
 from ..data.records import Records, Solution, to_score
@@ -21,6 +21,7 @@ from ..errors import DataError, UsageError
 from ..evaluation.steps import StepEvaluation, evaluate_steps
 from ..golden import check_golden
 from ..heads import unwrapped
+from ..hf import Model
 from ..implicit import LogRatio, LogRatioRenderer, golden_ratios
 from ..output_folder import staged
 from ..process import ProcessRewardModel, steps_in
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
   from transformers import PreTrainedTokenizerBase, TrainingArguments
 
 
-def answer_log_probs(model: Any, ids: Tensor, mask: Tensor, starts: Tensor) -> Tensor:
+def answer_log_probs(model: nn.Module, ids: Tensor, mask: Tensor, starts: Tensor) -> Tensor:
   """[S] sums over the tokens after `starts` [S]. ids, mask: [S, T], padded on the right."""
   logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, :-1].float()
   tokens = -F.cross_entropy(logits.transpose(1, 2), ids[:, 1:], reduction="none")
@@ -46,12 +47,16 @@ def answer_log_probs(model: Any, ids: Tensor, mask: Tensor, starts: Tensor) -> T
 
 
 class ImplicitTrainer(ProcessTrainer):
-  def __init__(self, model: Any, *, ratio: LogRatio, **kwargs: Any):
+  def __init__(self, model: nn.Module, *, ratio: LogRatio, **kwargs: object):
     super().__init__(model, **kwargs)
     self.ratio, self.compute_metrics = ratio, None
 
   def compute_loss(
-    self, model: Any, inputs: dict[str, Tensor], return_outputs: bool = False, num_items_in_batch: Any = None
+    self,
+    model: nn.Module,
+    inputs: dict[str, Tensor],
+    return_outputs: bool = False,
+    num_items_in_batch: Tensor | int | None = None,
   ):
     labeled = inputs["labels"] != IGNORED
     starts = labeled.int().argmax(1)
@@ -104,7 +109,7 @@ class ImplicitRewards(StepLabels):
         found.append(Solution(row.prompt, steps, labels, origin=row.origin))
     return found
 
-  def renderer(self, tokenizer: PreTrainedTokenizerBase, **common: Any) -> LogRatioRenderer:
+  def renderer(self, tokenizer: PreTrainedTokenizerBase, **common: object) -> LogRatioRenderer:
     if common["text_format"] != "chat":
       raise UsageError("--objective implicit writes the chat template", hint="leave out --text_format")
     rules = {**common, "scored_at": "last_token", "overlong": "error" if self.overlong == "error" else "drop"}
@@ -113,14 +118,20 @@ class ImplicitRewards(StepLabels):
   def audited(self, data: Data, renderer: LogRatioRenderer, settings: DataSettings) -> Data:
     return data  # labels of answers are not labels of steps
 
+  def render(self, records: Sequence[Solution], *how: object, **more: object) -> Rows:
+    rows = super().render(records, *how, **more)
+    counts = {name: rows.counts[name] // 2 for name in ("labels_used", "correct_steps")}  # one stands at two places
+    counts["steps_unlabelled"] = sum(len(one.steps[1:]) for one in records)
+    return replace(rows, counts=rows.counts | counts, size=f"{counts['labels_used']} labeled answers")
+
   def fit(
-    self, model: Any, renderer: LogRatioRenderer, rows: Rows, config: TrainingArguments, **run: Any
-  ) -> tuple[Any, dict[str, Any]]:
+    self, model: Model, renderer: LogRatioRenderer, rows: Rows, config: TrainingArguments, **run: object
+  ) -> tuple[Model, dict[str, Any]]:
     own = {"ratio": log_ratio(model.to(config.device)), "loss": self.loss, "data_collator": StepCollator(0)}
     return loop.fit(ImplicitTrainer, model, renderer, rows, config, **own, **run)
 
   def evaluate(
-    self, model: Any, renderer: LogRatioRenderer, held_out: Sequence[Solution], trained_on: Sequence[Solution]
+    self, model: Model, renderer: LogRatioRenderer, held_out: Sequence[Solution], trained_on: Sequence[Solution]
   ) -> tuple[StepEvaluation | None, list[float], str]:
     """Of last steps alone: an answer is taken for right where its reward is above 0."""
     scorer = ProcessRewardModel(log_ratio(model), renderer)
@@ -130,8 +141,8 @@ class ImplicitRewards(StepLabels):
     rewards = [row["step_rewards"][-1] for row in evaluation.rows]
     return evaluation if held_out else None, [one for one in rewards if one is not None], "answers"
 
-  def save(self, model: Any, renderer: LogRatioRenderer, output_dir: str, **_: Any) -> dict[str, Any]:
-    """A causal language model whose config says what its reward is, for `public_families.implicit_family`."""
+  def save(self, model: Model, renderer: LogRatioRenderer, output_dir: str, **_: object) -> dict[str, Any]:
+    """A causal language model whose config says what its reward is, for `public_table.implicit_family`."""
     with staged(output_dir) as folder:
       if hasattr(model, "merge_and_unload"):
         model.save_pretrained(folder / checkpoints.ADAPTER)
@@ -146,7 +157,7 @@ class ImplicitRewards(StepLabels):
     return {"fingerprint": renderer.fingerprint, "reload_difference": difference}
 
 
-def log_ratio(model: Any) -> LogRatio:
+def log_ratio(model: Model) -> LogRatio:
   own = unwrapped(model).config.implicit_reward
   start = Policy.from_pretrained(own["reference"], device=str(model.device)).model
   return LogRatio(model.eval(), start, own["beta"], of_steps=True)

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from datasets import Dataset
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import Trainer
+from transformers.utils import ModelOutput
 from trl import RewardConfig, RewardTrainer
 
 from ..attention import Layout, by_blocks, filled
@@ -29,6 +30,7 @@ __all__ = ["bradley_terry", "centering"]
 if TYPE_CHECKING:
   from peft import PeftConfig
 
+Count = Tensor | int | None
 PAIR_FIELDS = {"chosen": torch.long, "rejected": torch.long, "margin": torch.float32, "weight": torch.float32}
 TARGETS = "targets"
 
@@ -82,18 +84,20 @@ class OutcomeTrainer(RewardTrainer):
   - `compute_loss`: OBJECTIVES, weights, rankings; metrics are means over pairs, not over batches, ties count half.
   """
 
-  def __init__(self, *args: Any, label_smoothing: float = 0.0, objective: str = "bradley_terry", **kwargs: Any):
+  def __init__(self, *args: object, label_smoothing: float = 0.0, objective: str = "bradley_terry", **kwargs: object):
     super().__init__(*args, **kwargs)
     self.label_smoothing, self.objective = label_smoothing, objective
 
-  def _prepare_dataset(self, dataset: Dataset, processing_class: Any, args: RewardConfig, dataset_name: str) -> Dataset:
+  def _prepare_dataset(
+    self, dataset: Dataset, processing_class: object, args: RewardConfig, dataset_name: str
+  ) -> Dataset:
     return dataset
 
   def _set_signature_columns_if_needed(self) -> None:
     self._signature_columns = ["sequences", *PAIR_FIELDS]
 
   def compute_loss(
-    self, model: Any, inputs: dict[str, Tensor], return_outputs: bool = False, num_items_in_batch: Any = None
+    self, model: nn.Module, inputs: dict[str, Tensor], return_outputs: bool = False, num_items_in_batch: Count = None
   ):
     pairs = {name: inputs.pop(name) for name in (*PAIR_FIELDS, "stage")}
     tokens = inputs.pop("tokens")
@@ -134,13 +138,13 @@ class RatingTrainer(Trainer):
 
   def __init__(
     self,
-    model: torch.nn.Module,
+    model: nn.Module,
     *,
     objective: str,
     heads: Attributes,
     peft_config: PeftConfig | None = None,
     label_smoothing: float = 0.0,
-    **kwargs: Any,
+    **kwargs: object,
   ):
     if peft_config is not None:
       from peft import get_peft_model
@@ -151,7 +155,7 @@ class RatingTrainer(Trainer):
     self.label_names, self.model_accepts_loss_kwargs = [TARGETS], False
 
   def compute_loss(
-    self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    self, model: nn.Module, inputs: dict[str, Tensor], return_outputs: bool = False, num_items_in_batch: Count = None
   ):
     own = {name: value for name, value in inputs.items() if name not in (TARGETS, "tokens")}
     outputs = model(**own, use_cache=False)
@@ -167,7 +171,7 @@ class PackedCollator:
   `share` is off while dropout is on: a token that two sequences share would draw one mask for both.
   """
 
-  def __init__(self, share: bool, model: Any):
+  def __init__(self, share: bool, model: nn.Module):
     self.share, self.device = share, next(model.parameters()).device
     self.config = model.config if by_blocks(self.device) else None
 
@@ -181,7 +185,7 @@ class PackedCollator:
     return {**batch, "layout": Layout(row, self.config), **pairs}
 
 
-def _slower(trainer: Any, share: bool) -> str | None:
+def _slower(trainer: Trainer, share: bool) -> str | None:
   """Why packed rows would not be faster on a GPU."""
   args, data = trainer.args, trainer.train_dataset
   batch = args.per_device_train_batch_size
@@ -194,12 +198,12 @@ def _slower(trainer: Any, share: bool) -> str | None:
 
 
 @contextlib.contextmanager
-def packed_batches(trainer: Any, wanted: bool | None = None) -> Iterator[str | None]:
+def packed_batches(trainer: Trainer, wanted: bool | None = None) -> Iterator[str | None]:
   """Let a trainer run on packed batches inside the block, where its model allows it. Yields why not, or None."""
   from ..guard import reason_against, speed_decides
 
   base = unwrapped(trainer.model)
-  share = not any(isinstance(part, torch.nn.Dropout) and part.p > 0 for part in trainer.model.modules())
+  share = not any(isinstance(part, nn.Dropout) and part.p > 0 for part in trainer.model.modules())
   reason = reason_against(base, wanted)
   if reason is None and speed_decides(base, wanted):
     reason = _slower(trainer, share) or reason_against(base, True)
@@ -214,10 +218,10 @@ def packed_batches(trainer: Any, wanted: bool | None = None) -> Iterator[str | N
   )
   kept: dict[str, Tensor] = {}
 
-  def keep(module: Any, inputs: Any, output: Tensor) -> None:
+  def keep(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
     kept["scores"] = output
 
-  def at_ends(module: Any, inputs: Any, named: dict[str, Any], output: Any) -> Any:
+  def at_ends(module: nn.Module, inputs: tuple, named: dict[str, Tensor], output: ModelOutput) -> ModelOutput:
     output["logits"] = kept.pop("scores")[0, named["ends"]]
     return output
 

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ..attributes import Attributes
 from ..cli import flag, fraction, non_negative_number
 from ..data.audit import audit
-from ..data.records import Comparison, comparisons, ranked_by_ratings
+from ..data.records import Comparison, Message, comparisons, ranked_by_ratings
 from ..errors import DataError, UsageError
 from ..kinds import OUTCOME
-from ..rendering import OVERLONG, Conversation, Renderer
-from ..settings import SHARED_PREFIX_HELP, WinnerSettings
+from ..rendering import OVERLONG, Conversation, Rendered, Renderer
+from ..settings import SHARED_PREFIX_HELP, WinnerSettings, rating_range_flag
 from ..terminal import listed, log, warn
 from .data import CHUNK, Data, Rows, read_data, settle_refused
 from .objectives import OBJECTIVES
@@ -26,6 +26,12 @@ if TYPE_CHECKING:
   import torch
   from transformers import PreTrainedTokenizerBase
   from trl import RewardConfig
+
+  from ..evaluation.pairs import PairEvaluation
+  from ..scoring import RewardModel
+
+
+REFUSED = Rendered([])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +50,7 @@ class Pairs(WinnerSettings):
   fit_attribute_weights: Sequence[str] | None = flag(
     None, "pairs on which the weights are fitted after training, by Bradley-Terry", metavar="DATA"
   )
+  rating_range: Sequence[float] | None = rating_range_flag()
   center_rewards_coefficient: float = flag(
     0.01, "pull the mean reward to zero; 0 switches it off", type=non_negative_number, metavar="C"
   )
@@ -58,13 +65,14 @@ class Pairs(WinnerSettings):
   shared_prefix: bool | None = flag(None, SHARED_PREFIX_HELP, group="run")
   folds: int | None = flag(
     None,
-    "for few pairs: cross-validate in K folds of the prompts, pool all held-out pairs, then train on all",
+    "for little data: cross-validate in K folds of the prompts, pool all held-out pairs or answers, then train on all",
     group="data",
     metavar="K",
   )
   heads: Attributes = ()
   model: ClassVar = OUTCOME
   task_type: ClassVar = "SEQ_CLS"
+  called: ClassVar = "pairs"
 
   @property
   def loss(self) -> dict[str, Any]:
@@ -80,15 +88,19 @@ class Pairs(WinnerSettings):
   def own_fields(self) -> dict[str, Any]:
     return {"center_rewards_coefficient": self.center_rewards_coefficient or None, "max_length": None}
 
-  def read(self, settings: DataSettings) -> Data:
+  def check_folds(self, settings: DataSettings) -> None:
     if self.folds is not None and (self.folds < 2 or settings.has_evaluation):
       raise UsageError(
-        f"--folds {self.folds} makes its own held-out pairs, from at least 2 folds",
+        f"--folds {self.folds} makes its own held-out {self.called}, from at least 2 folds",
         hint="leave out --val_set_size, --eval_dataset_name and --dataset_test_split, or leave out --folds",
       )
-    self.refuse("attributes", "fit_attribute_weights", *["label_smoothing"] * (self.objective == "plackett_luce"))
+
+  def read(self, settings: DataSettings) -> Data:
+    self.check_folds(settings)
+    of_ratings = ("attributes", "fit_attribute_weights", "rating_range")
+    self.refuse(*of_ratings, *["label_smoothing"] * (self.objective == "plackett_luce"))
     prepare = partial(ranked_by_ratings, weights=self.attribute_weights)
-    data, _ = read_data(settings, "pairs", comparisons, prepare, winner_values=self.winner_values)
+    data, _ = read_data(settings, self.called, comparisons, prepare, winner_values=self.winner_values)
     findings = audit(data.train, eval_records=data.held_out or None, rendered=settings.rendered)
     data = data.audited(findings, settings)
     if not self.use_margin:
@@ -113,7 +125,12 @@ class Pairs(WinnerSettings):
     """The heads after training."""
     return self.heads
 
-  def renderer(self, tokenizer: PreTrainedTokenizerBase, **common: Any) -> Renderer:
+  def evaluated(self, scorer: RewardModel, rows: Sequence[Comparison]) -> PairEvaluation:
+    from ..evaluation.pairs import evaluate_pairs
+
+    return evaluate_pairs(scorer, rows)
+
+  def renderer(self, tokenizer: PreTrainedTokenizerBase, **common: object) -> Renderer:
     return Renderer(tokenizer, overlong=self.overlong, **common)
 
   @staticmethod
@@ -136,7 +153,7 @@ class Pairs(WinnerSettings):
     return {}
 
   def fit(
-    self, model: torch.nn.Module, renderer: Renderer, rows: Rows, config: RewardConfig, **run: Any
+    self, model: torch.nn.Module, renderer: Renderer, rows: Rows, config: RewardConfig, **run: object
   ) -> tuple[torch.nn.Module, dict[str, Any]]:
     from . import loop, outcome
 
@@ -203,43 +220,49 @@ def _rendered(renderer: Renderer) -> int:
 def _render_groups(
   groups: list[list[Comparison]], renderer: Renderer, counts: dict[str, int], refused: list[tuple[int, DataError]]
 ) -> Iterator[tuple[dict[str, list], list[Comparison]]]:
-  conversations = {
-    _key(g, side): Conversation(pair.prompt, side, pair.tools, pair.origin)
-    for g, group in enumerate(groups)
-    for pair in group
-    for side in (pair.chosen, pair.rejected)
-  }
-  where_is = {key: place for place, key in enumerate(conversations)}
+  """The row of each group and its pairs; equal completions of a group are one sequence."""
+  asked = [
+    {_key(side): Conversation(pair.prompt, side, pair.tools, pair.origin) for pair in own for side in _sides(pair)}
+    for own in groups
+  ]
   faults: list[tuple[int, DataError]] = []
-  rendered = renderer.render_all(list(conversations.values()), faults)
-  lost = {place for place, _ in faults}
+  rendered = renderer.render_all([one for own in asked for one in own.values()], faults)
+  for place, _ in faults:
+    rendered[place] = REFUSED
   refused += faults
-  for g, group in enumerate(groups):
+  done = iter(rendered)
+  for own, group in zip(asked, groups, strict=True):
+    texts = {key: next(done) for key in own}
     row: dict[str, list] = {"chosen": [], "rejected": [], "margin": [], "weight": []}
-    places: dict[int, int] = {}  # of a completion among all -> in this row
+    places: dict[str, int] = {}  # of the completions in this row
     kept = []
     for pair in group:
-      sides = [where_is[_key(g, side)] for side in (pair.chosen, pair.rejected)]
-      chosen, rejected = (rendered[side] for side in sides)
-      reason = None
-      if not lost.isdisjoint(sides):
-        reason = "dropped_refused"
-      elif chosen is None or rejected is None:
-        reason = "dropped_over_length"
-      elif chosen.ids == rejected.ids:
-        reason = "identical_after_truncation"
-      if reason:
+      keys = [*map(_key, _sides(pair))]
+      chosen, rejected = (texts[key] for key in keys)
+      if reason := _why_not(chosen, rejected):
         counts[reason] = counts.get(reason, 0) + 1
         continue
       counts["truncated_sides"] += bool(chosen.cut) + bool(rejected.cut)
-      for name, side in zip(("chosen", "rejected"), sides, strict=True):
-        row[name].append(places.setdefault(side, len(places)))
+      for name, key in zip(("chosen", "rejected"), keys, strict=True):
+        row[name].append(places.setdefault(key, len(places)))
       row["margin"].append(pair.margin or 0.0)
       row["weight"].append(pair.weight)
       kept.append(pair)
     if kept:
-      yield {"sequences": [rendered[side].ids for side in places], **row}, kept
+      yield {"sequences": [texts[key].ids for key in places], **row}, kept
 
 
-def _key(group: int, completion: list[dict]) -> tuple[int, str]:
-  return group, json.dumps(completion, sort_keys=True, default=str)
+def _sides(pair: Comparison) -> tuple[list[Message], list[Message]]:
+  return pair.chosen, pair.rejected
+
+
+def _key(completion: list[Message]) -> str:
+  return json.dumps(completion, sort_keys=True, default=str)
+
+
+def _why_not(chosen: Rendered | None, rejected: Rendered | None) -> str | None:
+  if REFUSED in (chosen, rejected):
+    return "dropped_refused"
+  if chosen is None or rejected is None:
+    return "dropped_over_length"
+  return "identical_after_truncation" if chosen.ids == rejected.ids else None

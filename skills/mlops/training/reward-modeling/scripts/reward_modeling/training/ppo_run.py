@@ -104,7 +104,6 @@ class PPORun:
     named = asdict(self.ppo.settings) | {
       "batch_size": self.ppo.batch_size,
       "policy": self.settings.model_name_or_path,
-      "rewards": self.settings.reward_model_path,
       "value_model": self.value_model,
     }
     return {name: str(value) for name, value in named.items() if name not in PER_PROCESS}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -13,7 +15,7 @@ from ..checkpoints import saved_attributes
 from ..data.audit import audit
 from ..data.reading import load
 from ..data.records import Rated, check_attributes, comparisons, rated_answers, rated_names
-from ..errors import DataError, UsageError
+from ..errors import DataError
 from ..rendering import Conversation, Renderer
 from ..terminal import listed, log
 from .data import CHUNK, Data, Rows, read_data, settle_refused
@@ -24,7 +26,11 @@ from .settings import DataSettings
 if TYPE_CHECKING:
   import torch
 
+  from ..evaluation.ratings import RatingEvaluation
+  from ..scoring import RewardModel
+
 MOST_LEVELS = 20
+TOGETHER = 8
 RIDGE = 1e-4
 """Of fitted weights: pairs that no weights contradict would make them infinite."""
 
@@ -40,17 +46,19 @@ def learner_of(given: Pairs) -> Pairs:
 class Ratings(Pairs):
   """An outcome reward model with a head for each attribute, for `runs.train`."""
 
+  called: ClassVar = "answers"
+
   @property
   def loss(self) -> dict[str, Any]:
     return {"objective": self.objective, "attributes": [one.name for one in self.heads]}
 
   def read(self, settings: DataSettings) -> Data:
-    self.refuse("folds", "label_smoothing")
-    if settings.report:
-      raise UsageError("--report is of pairs and steps, not of ratings")
-    if self.attribute_weights:
-      self.refuse("fit_attribute_weights", beside="--attribute_weights")
-    data, _ = read_data(settings, "answers", rated_answers)
+    self.check_folds(settings)
+    self.refuse("label_smoothing")
+    for name in ("attribute_weights", "folds"):
+      if getattr(self, name):
+        self.refuse("fit_attribute_weights", beside=f"--{name}")
+    data, _ = read_data(settings, self.called, partial(rated_answers, range_=self.rating_range))
     names = rated_names(data.train)
     check_attributes(self.attributes or (), names, "attributes")
     chosen = self.attributes or names
@@ -63,6 +71,11 @@ class Ratings(Pairs):
     if unrated := len(data.train) - len(known):
       data = replace(data, train=known, set_aside=data.set_aside | {"without ratings": unrated})
     return data.split(settings)
+
+  def evaluated(self, scorer: RewardModel, rows: Sequence[Rated]) -> RatingEvaluation:
+    from ..evaluation.ratings import evaluate_ratings
+
+    return evaluate_ratings(scorer, rows)
 
   def prepared(self, data: Data, path: str) -> Ratings:
     names = [name for name in rated_names(data.train) if any(row.ratings[name] is not None for row in data.train)]
@@ -95,24 +108,29 @@ class Ratings(Pairs):
   def render(self, records: Sequence[Rated], renderer: Renderer, drop: bool, *, held_out: bool = False) -> Rows:
     from datasets import Dataset
 
-    rows, kept, refused, cut = [], [], [], renderer.counts["truncated"]
+    kept, refused, cut = [], [], renderer.counts["truncated"]
     for start in range(0, len(records), CHUNK):
       part = records[start : start + CHUNK]
       asked = [Conversation(one.prompt, one.completion, one.tools, one.origin) for one in part]
-      done = renderer.render_all(asked, refused)
-      kept += [one for one, ids in zip(part, done, strict=True) if ids]
-      rows += [{"sequences": [one.ids]} for one in done if one]
+      kept += [(one, done.ids) for one, done in zip(part, renderer.render_all(asked, refused), strict=True) if done]
     counts = {"answers": len(records), "dropped_over_length": len(records) - len(kept) - len(refused)}
     if refused:
       settle_refused(refused, len(records), f"{len(refused)} answers", drop)
       counts["dropped_refused"] = len(refused)
-    if not rows:
+    if not kept:
       what = f"no answer is left of {len(records)}: at most {renderer.max_length} tokens are read"
       raise DataError(what, hint="raise --max_length, or choose --overlong truncate_left")
-    targets = [[[one.ratings.get(head.name) for head in self.heads]] for one in kept]
-    rows = [row | {"targets": own} for row, own in zip(rows, targets, strict=True)]
     counts |= {"truncated": renderer.counts["truncated"] - cut, "answers_used": len(kept)}
-    return Rows(Dataset.from_list(rows), kept, counts, f"{len(kept)} answers")
+    return Rows(Dataset.from_list(self._together(kept)), [one for one, _ in kept], counts, f"{len(kept)} answers")
+
+  def _together(self, answers: Sequence[tuple[Rated, list[int]]]) -> list[dict[str, list]]:
+    """A row holds the answers to a prompt, up to TOGETHER: it is computed once, and a batch tells how they differ."""
+    prompts: dict[str, list[tuple[list[int], list[float | None]]]] = {}
+    for one, ids in answers:
+      key = json.dumps([one.prompt, one.tools], sort_keys=True, default=str)
+      prompts.setdefault(key, []).append((ids, [one.ratings.get(head.name) for head in self.heads]))
+    rows = [own[start : start + TOGETHER] for own in prompts.values() for start in range(0, len(own), TOGETHER)]
+    return [dict(zip(("sequences", "targets"), map(list, zip(*own, strict=True)), strict=True)) for own in rows]
 
   def found(self, rows: Rows, renderer: Renderer) -> dict[str, Any]:
     log(f"rendered: {listed(rows.counts)}; longest allowed {renderer.max_length} tokens")

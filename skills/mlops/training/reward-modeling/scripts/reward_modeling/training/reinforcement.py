@@ -23,7 +23,10 @@ if TYPE_CHECKING:
   from .grpo import GRPORun
   from .ppo_run import PPORun
 
-REWARDED_BY = ("reward_functions", "reward_function_weights", "step_rewards", "step_temperature", "attribute_weights")
+REWARDED_BY = (
+  *("reward_model_path", "reward_weights", "reward_combine", "normalize_rewards", "reward_functions"),
+  *("reward_function_weights", "step_rewards", "step_temperature", "attribute_weights", "reference_model_name_or_path"),
+)
 Entries = list[dict[str, Any]]
 
 

@@ -56,10 +56,12 @@ class PlannedModel(ModelRun):
 @dataclass(frozen=True)
 class Fold:
   pairs: int
-  """To train on."""
+  """Or rated answers, to train on."""
   held_out: int
   train_loss: Number
-  accuracy: Estimate | None
+  accuracy: Estimate | None = None
+  pearson: dict[str, Estimate | None] | None = None
+  """Of rated answers, by attribute."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ from typing import Any
 from .. import checkpoints
 from ..aggregation import STEP_FORMS
 from ..data.records import Message
-from ..ensemble import Rewards, unique_names
+from ..ensemble import Rewards, check_models, unique_names
 from ..errors import ModelError, UsageError
 from ..kinds import OUTCOME, PROCESS
 from ..process import ProcessRewardModel
@@ -40,7 +40,7 @@ def check_rewards(settings: RewardSettings) -> None:
     if kind is PROCESS and not settings.step_rewards:
       hint = f"say what its steps are worth: --step_rewards {', '.join(STEP_FORMS)}"
       raise ModelError(f"{path} is a process reward model: it scores steps, not whole answers", hint=hint)
-    checkpoints.check(path, kind)
+  check_models(paths, kinds, settings.reference_model_name_or_path)
   if settings.step_rewards and PROCESS not in kinds:
     raise UsageError("--step_rewards is for process reward models, and --reward_model_path names none")
   if settings.step_rewards and (settings.reward_combine != "sum" or settings.normalize_rewards):
@@ -61,6 +61,7 @@ class PolicyRewards:
       combine=settings.reward_combine,
       normalize=settings.normalize_rewards,
       attribute_weights=settings.attribute_weights,
+      reference_model_name_or_path=settings.reference_model_name_or_path,
       of_steps=self._of_steps if settings.step_rewards else None,
       dtype=settings.reward_dtype,
       max_length=settings.reward_max_length,

@@ -17,8 +17,8 @@ from .. import checkpoints, losses
 from ..attributes import Attributes
 from ..data.records import Comparison, Rated, Solution
 from ..errors import UsageError
-from ..evaluation.pairs import PairEvaluation, evaluate_pairs
-from ..evaluation.ratings import RatingEvaluation, evaluate_ratings
+from ..evaluation.pairs import PairEvaluation
+from ..evaluation.ratings import RatingEvaluation
 from ..evaluation.steps import StepEvaluation, evaluate_steps, score_steps
 from ..heads import head_name
 from ..hf import Model
@@ -29,7 +29,7 @@ from ..process import ProcessRewardModel
 from ..scoring import RewardModel
 from ..terminal import listed, log
 from . import configuration
-from .folds import cross_validate
+from .folds import cross_validate, headline
 from .results import ModelOutput, PlannedModel, RewardStatistics, TrainedModel
 from .settings import EVALUATE_ON, Settings
 
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
   from .pairs import Pairs
   from .steps import StepLabels
 
+Answers = list[Comparison] | list[Rated]
 STATISTICS_SAMPLE = 256
 """Records whose rewards stand for all, where none are held out."""
 
@@ -92,14 +93,14 @@ def train(kind: Pairs | StepLabels, settings: Settings, fields: Mapping[str, Any
   heads = kind.weighed(model.eval(), renderer) if kind.model is OUTCOME else ()
   if heads:
     result["attribute_weights"] = {one.name: one.weight for one in heads}
-  usual = _evaluate_steps if kind.model is PROCESS else partial(_evaluate_ratings, heads) if heads else _evaluate_pairs
+  usual = _evaluate_steps if kind.model is PROCESS else partial(_evaluate_answers, kind, heads)
   evaluate, sample = getattr(kind, "evaluate", usual), rows.records[:STATISTICS_SAMPLE]
   evaluation, rewards, called = evaluate(model.eval(), renderer, held_out, sample)
   source = f"{'held-out' if held_out else 'training'} {called}"
   reward = RewardStatistics(float(np.mean(rewards)), float(np.std(rewards)), len(rewards), source)
   if validation:
     evaluation, result["folds"] = validation
-    training["cross_validation"] = {"folds": kind.folds, "accuracy": evaluation.summary.accuracy}
+    training["cross_validation"] = {"folds": kind.folds, **headline(evaluation.summary)}
   training |= {"head": loaded.head, "counts": result["counts"], "base_model": settings.model_name_or_path}
   training |= {"dataset": settings.dataset_name, "loss": kind.loss}
   save = getattr(kind, "save", partial(checkpoints.save, attributes=heads))
@@ -136,22 +137,12 @@ def _report(kind: Pairs | StepLabels, settings: Settings) -> Folder | None:
   return Folder(settings.report, str(Path(settings.output_dir)), settings.overwrite_output_dir)
 
 
-def _evaluate_pairs(
-  model: Model, renderer: Renderer, held_out: list[Comparison], trained_on: list[Comparison]
-) -> tuple[PairEvaluation | None, list[float], str]:
-  scorer = RewardModel(model, renderer)
-  evaluation = evaluate_pairs(scorer, held_out) if held_out else None
-  rated = evaluation or evaluate_pairs(scorer, trained_on)
-  return evaluation, [*rated.chosen, *rated.rejected], "pairs"
-
-
-def _evaluate_ratings(
-  heads: Attributes, model: Model, renderer: Renderer, held_out: list[Rated], trained_on: list[Rated]
-) -> tuple[RatingEvaluation | None, list[float], str]:
+def _evaluate_answers(
+  kind: Pairs, heads: Attributes, model: Model, renderer: Renderer, held_out: Answers, trained_on: Answers
+) -> tuple[PairEvaluation | RatingEvaluation | None, list[float], str]:
   scorer = RewardModel(model, renderer, attributes=heads)
-  evaluation = evaluate_ratings(scorer, held_out) if held_out else None
-  rated = evaluation or evaluate_ratings(scorer, trained_on)
-  return evaluation, rated.rewards, "answers"
+  evaluation = kind.evaluated(scorer, held_out) if held_out else None
+  return evaluation, (evaluation or kind.evaluated(scorer, trained_on)).rewards, kind.called
 
 
 def _evaluate_steps(

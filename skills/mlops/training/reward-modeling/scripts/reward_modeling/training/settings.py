@@ -201,7 +201,8 @@ class PolicySettings(ReadingSettings, RewardSettings, OutputSettings, LoraSettin
 
   @property
   def inputs(self) -> Iterable[str]:
-    return (self.model_name_or_path, *(self.reward_model_path or ()), *self.dataset_name)
+    reference = filter(None, [self.reference_model_name_or_path])
+    return (self.model_name_or_path, *(self.reward_model_path or ()), *reference, *self.dataset_name)
 
 
 def eos_penalty_flag(group: str | None = None) -> Any:
