@@ -83,7 +83,9 @@ def _loaded(settings: EvaluationSettings, path: str | None = None) -> Scorer:
   return model
 
 
-def _evaluated(settings: EvaluationSettings, records: Records, diagnostics: list[str]) -> dict[str, object]:
+def _evaluated(
+  settings: EvaluationSettings, records: Records, batches: str, diagnostics: list[str]
+) -> dict[str, object]:
   return {
     "model": settings.model_name_or_path,
     "dataset": settings.dataset_name,
@@ -91,6 +93,7 @@ def _evaluated(settings: EvaluationSettings, records: Records, diagnostics: list
     "set_aside": records.set_aside,
     "diagnostics": diagnostics,
     "output": settings.output and str(Path(settings.output)),
+    "batches": batches,
   }
 
 
@@ -125,17 +128,18 @@ def report_pairs(settings: EvaluationSettings, records: Records) -> tuple[result
     of_steps = checkpoints.kind_of(settings.compare) is checkpoints.PROCESS
     checkpoints.check(settings.compare, checkpoints.PROCESS if of_steps else checkpoints.OUTCOME)
 
-  def evaluated(path: str) -> tuple[pairs.PairEvaluation, ProbeSummary | None]:
+  def evaluated(path: str) -> tuple[str, pairs.PairEvaluation, ProbeSummary | None]:
     model = _loaded(settings, path)
     if settings.probes and getattr(model, "compares", False):
       raise UsageError(f"{path} compares answers, and --probes needs the reward of one", hint="leave out --probes")
     found = pairs.evaluate_pairs(model, compared, subset_column=settings.subset_column)
-    return found, probe_pairs(found.scored, partial(score_answers, model)) if settings.probes else None
+    probed = probe_pairs(found.scored, partial(score_answers, model)) if settings.probes else None
+    return model.way(), found, probed
 
   names = settings.model_name_or_path, settings.compare
-  (found, probed), other, comparison = evaluated(names[0]), None, None
+  (batches, found, probed), other, comparison = evaluated(names[0]), None, None
   if settings.compare:
-    other, other_probed = evaluated(settings.compare)
+    _, other, other_probed = evaluated(settings.compare)
     paired, by_subset, verdict = pairs.compare(found, other, names, settings.subset_column)
     comparison = results.ComparisonWith(
       **vars(paired),
@@ -145,7 +149,7 @@ def report_pairs(settings: EvaluationSettings, records: Records) -> tuple[result
       other=other.summary,
       probes=other_probed,
     )
-  said = _evaluated(settings, records, pairs.diagnose_pairs(found.summary))
+  said = _evaluated(settings, records, batches, pairs.diagnose_pairs(found.summary))
   report = results.PairReport(**said, **vars(found.summary), comparison=comparison, probes=probed)
   return report, found.rows(other)
 
@@ -154,8 +158,9 @@ def report_ratings(settings: EvaluationSettings, records: Records) -> tuple[resu
   for name in ("compare", "probes", "report", "threshold", "threshold_data", "subset_column"):
     if getattr(settings, name):
       raise UsageError(f"--{name} is not for answers that are rated by themselves")
-  found = ratings.evaluate_ratings(process.from_settings(settings), rated_answers(records))
-  return results.RatingReport(**_evaluated(settings, records, []), **vars(found.summary)), found.rows
+  model = process.from_settings(settings)
+  found = ratings.evaluate_ratings(model, rated_answers(records))
+  return results.RatingReport(**_evaluated(settings, records, model.way(), []), **vars(found.summary)), found.rows
 
 
 def report_steps(settings: EvaluationSettings, records: Records) -> tuple[results.StepReport, OutputRows]:
@@ -166,7 +171,7 @@ def report_steps(settings: EvaluationSettings, records: Records) -> tuple[result
   found = steps.evaluate_steps(
     model, labeled, threshold=settings.threshold, threshold_data=others, subset_column=settings.subset_column
   )
-  said = _evaluated(settings, records, steps.diagnose_steps(found.summary))
+  said = _evaluated(settings, records, model.way(), steps.diagnose_steps(found.summary))
   return results.StepReport(**said, **vars(found.summary)), found.rows
 
 
@@ -192,7 +197,7 @@ def report_pools(settings: EvaluationSettings) -> tuple[results.PoolReport, Outp
     )
     for pool, row in zip(pools, rewards, strict=True)
   ]
-  said = _evaluated(settings, records, best_of_n.diagnose_best_of_n(summary))
+  said = _evaluated(settings, records, model.way(), best_of_n.diagnose_best_of_n(summary))
   return results.PoolReport(**said, **vars(summary)), rows
 
 
@@ -226,5 +231,6 @@ def report_benchmarks(settings: EvaluationSettings) -> tuple[results.BenchmarkRe
     settings={"dtype": settings.dtype, "overlong": model.renderer.overlong},
     diagnostics=diagnostics,
     output=settings.output and str(Path(settings.output)),
+    batches=model.way(),
   )
   return report, rows
