@@ -72,7 +72,8 @@ STEPS = 4
 
 def trained(machine: Machine, work: str, pairs: int, checkpointing: bool, how: str, kernel: str) -> Row:
   from reward_modeling.packing import unique_tokens
-  from reward_modeling.training.outcome import PackedCollator, packed_batches
+  from reward_modeling.training.outcome import PaddedCollator
+  from reward_modeling.training.packed import PackedCollator, packed_batches
 
   batches = pair_rows(machine.shape(work), pairs, STEPS, by_length=how == "sorted")
   contender = Contender(machine, how not in ("trl", "sorted"), checkpointing)
@@ -82,7 +83,7 @@ def trained(machine: Machine, work: str, pairs: int, checkpointing: bool, how: s
     if why:
       return {"note": why}
     if how == "unshared":
-      contender.trainer.data_collator = PackedCollator(False, contender.model)
+      contender.trainer.data_collator = PackedCollator(PaddedCollator.flat, False, contender.model)
 
     def before() -> None:
       contender.ahead = {id(batch): contender.trainer.data_collator(batch) for batch in batches if how == "ahead"}
@@ -145,7 +146,7 @@ def precision(machine: Machine) -> Found:
 def compared(machine: Machine, batch: list[Row], half: bool, packed: bool, kernel: str, reference: list[Any]) -> Row:
   """reference: rewards and gradients of the first way, which are kept here."""
   from reward_modeling.heads import keep_head_in_float32
-  from reward_modeling.training.outcome import packed_batches
+  from reward_modeling.training.packed import packed_batches
 
   contender = Contender(machine, True, False)
   if half:

@@ -80,7 +80,7 @@ def kl_from(start: Any, path: Path, seed: int) -> float:
   import torch
 
   from reward_modeling import sandbox
-  from reward_modeling.training.actor_critic import answer_logits, joined_rows
+  from reward_modeling.training.actor_critic import AnswerBatch, answer_logits
   from reward_modeling.training.policy import Policy, sample
 
   policy = Policy.from_pretrained(str(path))
@@ -90,12 +90,9 @@ def kl_from(start: Any, path: Path, seed: int) -> float:
   with torch.inference_mode():
     for first in range(0, len(asked), 64):
       rows = answers[first : first + 64]
-      ids, mask, width = joined_rows(asked[first : first + 64], rows, policy.tokenizer.pad_token_id)
-      log_p, log_q = (
-        answer_logits(model, ids, mask, width)[0].log_softmax(-1) for model in (policy.model, start.model)
-      )
-      live = torch.arange(width) < torch.tensor([[len(row)] for row in rows])
-      total += ((log_p.exp() * (log_p - log_q)).sum(-1) * live).sum().item()
+      batch = AnswerBatch.padded(asked[first : first + 64], rows, policy.tokenizer.pad_token_id, policy.device)
+      log_p, log_q = (answer_logits(model, batch)[0].log_softmax(-1) for model in (policy.model, start.model))
+      total += (log_p.exp() * (log_p - log_q)).sum(-1)[batch.where].sum().item()
   return total / len(asked)
 
 

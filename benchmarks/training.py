@@ -128,7 +128,7 @@ def main() -> None:
   import torch
 
   from reward_modeling.terminal import table
-  from reward_modeling.training.outcome import packed_batches
+  from reward_modeling.training.packed import packed_batches
 
   torch.set_num_threads(1)
   results, lines = {}, []

@@ -32,16 +32,37 @@ WRONG = {
 }
 
 
-def build(name, fields, dtype=torch.float64, seed=0):
-  from transformers import AutoConfig, AutoModelForSequenceClassification
+class Norm(torch.nn.Module):
+  """RMSNorm in the precision of its input: transformers' is fp32."""
+
+  def __init__(self, old):
+    super().__init__()
+    self.weight, self.epsilon = old.weight, old.variance_epsilon
+
+  def forward(self, x):
+    return self.weight * x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.epsilon)
+
+
+def exact(model):
+  """A float64 Qwen2 in which what is left is only the order of additions."""
+  for parent in list(model.modules()):
+    for child, module in list(parent.named_children()):
+      if type(module).__name__ == "Qwen2RMSNorm":
+        setattr(parent, child, Norm(module))
+  return model
+
+
+def build(name, fields, dtype=torch.float64, seed=0, auto="AutoModelForSequenceClassification", labels=1):
+  import transformers
+  from transformers import AutoConfig
 
   family = name.split()[0]
   sizes = {name: value for name, value in SMALL.items() if (family, name) != ("falcon", "head_dim")}
   config = AutoConfig.for_model(family, **{**sizes, **fields})
   config._experts_implementation = "eager"  # the fast paths take no float64
-  config.pad_token_id, config.num_labels = 0, 1
+  config.pad_token_id, config.num_labels = 0, labels
   torch.manual_seed(seed)
-  model = AutoModelForSequenceClassification.from_config(config).to(dtype).eval()
+  model = getattr(transformers, auto).from_config(config).to(dtype).eval()
   for parameter in model.parameters():
     if parameter.dim() > 1:
       torch.nn.init.normal_(parameter, std=parameter.shape[-1] ** -0.5)

@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 
+import architectures
 from architectures import GOOD, WRONG, build
 from reward_modeling import attention, guard
 from reward_modeling.attention import Layout, UnsupportedAttentionError, shared_prefix, shared_prefix_attention
@@ -75,22 +76,7 @@ def test_the_guard_is_what_stands_between_them_and_wrong_rewards(name, monkeypat
 
 @pytest.fixture(scope="module")
 def exact():
-  """A float64 Qwen2 whose norm is float64 too: what is left is only the order of additions."""
-  model = build("qwen2", {})
-
-  class Norm(torch.nn.Module):
-    def __init__(self, old):
-      super().__init__()
-      self.weight, self.epsilon = old.weight, old.variance_epsilon
-
-    def forward(self, x):
-      return self.weight * x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.epsilon)
-
-  for parent in list(model.modules()):
-    for child, module in list(parent.named_children()):
-      if type(module).__name__ == "Qwen2RMSNorm":
-        setattr(parent, child, Norm(module))
-  return model
+  return architectures.exact(build("qwen2", {}))
 
 
 @given(tries())
@@ -172,3 +158,15 @@ def test_autocast_trains_packed_rows(way, request):
   if grad:
     found.sum().backward()
     assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_a_language_model_and_its_trunk_may_be_packed_where_a_reward_model_may(name):
+  model = build(name, GOOD[name], auto="AutoModelForCausalLM")
+  assert guard.reason_against(model) is None
+  assert guard.reason_against(model.base_model) is None
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_language_models_that_would_be_wrong_are_refused(name):
+  assert guard.reason_against(build(name, WRONG[name], auto="AutoModelForCausalLM"))

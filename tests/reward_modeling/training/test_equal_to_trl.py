@@ -10,7 +10,8 @@ import torch
 from architectures import GOOD, build
 from reward_modeling.precision import precision
 from reward_modeling.training import configuration
-from reward_modeling.training.outcome import OutcomeTrainer, PaddedCollator, packed_batches
+from reward_modeling.training.outcome import OutcomeTrainer, PaddedCollator
+from reward_modeling.training.packed import packed_batches
 from reward_modeling.training.settings import LoraSettings
 
 LORA = LoraSettings(use_peft=True, lora_r=4, lora_alpha=8, lora_dropout=0.0)

@@ -16,7 +16,8 @@ from reward_modeling.errors import DataError, RunError
 from reward_modeling.precision import precision
 from reward_modeling.rendering import Renderer
 from reward_modeling.training import configuration, outcome, resuming
-from reward_modeling.training.outcome import PaddedCollator, packed_batches
+from reward_modeling.training.outcome import PaddedCollator
+from reward_modeling.training.packed import packed_batches
 from reward_modeling.training.pairs import Pairs, render_comparisons
 from reward_modeling.training.settings import LoraSettings
 

@@ -7,8 +7,9 @@ from trl import RewardConfig
 
 from reward_modeling import attention, checkpoints, guard
 from reward_modeling.heads import keep_head_in_float32
-from reward_modeling.training import outcome
-from reward_modeling.training.outcome import PaddedCollator, packed_batches
+from reward_modeling.training import outcome, packed
+from reward_modeling.training.outcome import PaddedCollator
+from reward_modeling.training.packed import packed_batches
 
 
 def trainer_of(folder, output, **fields):
@@ -69,7 +70,7 @@ def test_losses_are_those_of_padded_batches(workers, tiny, tmp_path, blocks_on_c
 )
 def test_the_rule_decides_unless_told(fields, saved, wanted, expected, tiny, tmp_path, blocks_on_cpu, monkeypatch):
   asked = []
-  monkeypatch.setattr(outcome, "saved_in_training", lambda *given: asked.append(given) or saved)
+  monkeypatch.setattr(packed, "saved_in_training", lambda *given: asked.append(given) or saved)
   trainer = trainer_of(tiny("qwen2"), tmp_path, num_train_epochs=3, **fields)
   with packed_batches(trainer, wanted) as reason:
     assert reason is None if expected is None else expected in reason
@@ -82,7 +83,7 @@ def test_the_rule_decides_unless_told(fields, saved, wanted, expected, tiny, tmp
 
 
 def test_a_small_model_that_fails_on_the_device_is_padded(tiny, tmp_path, blocks_on_cpu, monkeypatch):
-  monkeypatch.setattr(outcome, "saved_in_training", lambda *_: 1e9)
+  monkeypatch.setattr(packed, "saved_in_training", lambda *_: 1e9)
   monkeypatch.setattr(guard, "self_check", lambda cls, config, like: float(like.dtype != torch.float64))
   with packed_batches(trainer_of(tiny("qwen2"), tmp_path, bf16=True)) as reason:
     assert "other rewards on packed rows on cpu" in reason

@@ -1,14 +1,20 @@
 """A policy's prompts, answers and probabilities: what is written, what it is worth, and what batches must not change."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from architectures import build, exact
 from conftest import save_tiny
+from reward_modeling.attention import shared_prefix
 from reward_modeling.errors import ModelError, UsageError
-from reward_modeling.training import actor_critic
+from reward_modeling.training import actor_critic, ppo
 from reward_modeling.training import policy as policies
+from reward_modeling.training.actor_critic import AnswerBatch
 from reward_modeling.training.loop import without_dropout
 from reward_modeling.training.policy import Policy, sample
 
@@ -125,50 +131,98 @@ def alone(policy, prompt, answer, temperature):
   return log_p[range(len(answer)), answer], torch.distributions.Categorical(logits=log_p).entropy()
 
 
-def test_probabilities_in_a_batch_are_those_of_each_answer_alone(policy, prompts):
+def padded(actor, policy, prompts, answers):
+  return actor(AnswerBatch.padded(prompts, answers, policy.tokenizer.pad_token_id, policy.device))
+
+
+def packed(actor, policy, prompts, answers):
+  with shared_prefix(policy.model), shared_prefix(actor.trunk or policy.model):
+    return actor(AnswerBatch.packed(prompts, answers, policy.model))
+
+
+WAYS = pytest.mark.parametrize("way", [padded, packed])
+
+
+@WAYS
+def test_probabilities_in_a_batch_are_those_of_each_answer_alone(way, policy, prompts):
   answers = [[10, 20, 30, 40], [50], [60, 70]]
   actor = actor_critic.actor_critic(policy, "shared", 0.7)
   with torch.no_grad():
-    ids, mask, width = actor_critic.joined_rows(prompts, answers, policy.tokenizer.pad_token_id)
-    log_probs, entropy, values = actor(ids, mask, width)
-  assert log_probs.shape == entropy.shape == values.shape == (3, 4)
-  for row, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
-    expected, spread = alone(policy, prompt, answer, 0.7)
-    assert torch.allclose(log_probs[row, : len(answer)], expected, atol=1e-4)
-    assert torch.allclose(entropy[row, : len(answer)], spread, atol=1e-4)
+    log_probs, entropy, values = way(actor, policy, prompts, answers)
+  assert log_probs.shape == entropy.shape == values.shape == (7,)
+  each = [alone(policy, prompt, answer, 0.7) for prompt, answer in zip(prompts, answers, strict=True)]
+  for found, expected in zip((log_probs, entropy), zip(*each, strict=True), strict=True):
+    assert torch.allclose(found, torch.cat(expected), atol=1e-4)
 
 
-def test_a_pad_token_inside_an_answer_is_read_like_any_other(policy, prompts):
+@WAYS
+def test_a_pad_token_inside_an_answer_is_read_like_any_other(way, policy, prompts):
   answer = [10, policy.tokenizer.pad_token_id, 30]
-  ids, mask, width = actor_critic.joined_rows(prompts[:2], [answer, [40]], policy.tokenizer.pad_token_id)
   with torch.no_grad():
-    log_probs, _, _ = actor_critic.actor_critic(policy, "shared", 1.0)(ids, mask, width)
-  assert torch.allclose(log_probs[0], alone(policy, prompts[0], answer, 1.0)[0], atol=1e-4)
+    log_probs, _, _ = way(actor_critic.actor_critic(policy, "shared", 1.0), policy, prompts[:2], [answer, [40]])
+  assert torch.allclose(log_probs[:3], alone(policy, prompts[0], answer, 1.0)[0], atol=1e-4)
 
 
-def test_a_value_belongs_to_what_was_written_before_its_token(policy, prompts):
+@WAYS
+def test_a_value_belongs_to_what_was_written_before_its_token(way, policy, prompts):
   """Changing answer token t changes the values from t + 1 on, not that of t."""
   actor = actor_critic.actor_critic(policy, "policy", 1.0)
   torch.nn.init.normal_(actor.head.weight)
   with torch.no_grad():
-    rows = [actor_critic.joined_rows(prompts[:1], [answer], 0) for answer in ([10, 20, 30], [10, 99, 30])]
-    first, second = (actor(*row)[2][0] for row in rows)
+    first, second = (way(actor, policy, prompts[:1], [answer])[2] for answer in ([10, 20, 30], [10, 99, 30]))
   assert torch.equal(first[:2], second[:2]) and first[2] != second[2]
 
 
-def test_value_models_start_at_nothing_or_at_the_reward_model(tiny, toy_model):
+@WAYS
+def test_value_models_start_at_nothing_or_at_the_reward_model(way, tiny, toy_model):
   policy = Policy.from_pretrained(str(tiny("qwen2")), device="cpu")
   prompt = policy.prompt_ids(ASKED)
-  row = actor_critic.joined_rows([prompt], [[10, 20]], 3)
+  row = policy, [prompt], [[10, 20]]
   for kind in ("policy", "shared"):
     with torch.no_grad():
-      assert not actor_critic.actor_critic(policy, kind, 1.0)(*row)[2].any()
+      assert not way(actor_critic.actor_critic(policy, kind, 1.0), *row)[2].any()
   with torch.no_grad():
-    value = actor_critic.actor_critic(policy, str(toy_model[0]), 1.0)(*row)[2][0, 1]
+    value = way(actor_critic.actor_critic(policy, str(toy_model[0]), 1.0), *row)[2][1]
   from reward_modeling.scoring import RewardModel
 
   reward = RewardModel.from_pretrained(str(toy_model[0])).score_ids([[*prompt, 10]])[0]
   assert value.item() == pytest.approx(reward, abs=1e-5), "the value after a token is the reward model's score of it"
+
+
+def shape(lengths):
+  return st.lists(st.lists(st.integers(1, 63), **lengths), min_size=1, max_size=3)
+
+
+@settings(max_examples=25, deadline=None)
+@given(shape({"min_size": 1, "max_size": 24}), shape({"min_size": 1, "max_size": 12}), st.data())
+def test_losses_and_gradients_of_packed_answers_are_those_of_padded_ones(exact_actor, prompts, answers, data):
+  """Answers to one prompt, equal answers, and prompts that are a prefix of one another, in float64."""
+  prompts = [prompts[0][:9], *prompts]
+  rows = data.draw(st.lists(st.tuples(st.sampled_from(prompts), st.sampled_from(answers)), min_size=1, max_size=6))
+  asked, written = map(list, zip(*rows, strict=True))
+  count = sum(map(len, written))
+  policy, actor = exact_actor
+  old, advantages, returns = torch.randn(3, count, generator=torch.Generator().manual_seed(count), dtype=torch.float64)
+  found = []
+  for way in (padded, packed):
+    actor.zero_grad()
+    log_probs, _, values = way(actor, policy, asked, written)
+    loss = ppo.policy_loss(log_probs, old - 3, advantages, 0.2)[0] + ppo.value_loss(values, old, returns, 0.2)[0]
+    loss.sum().backward()
+    found.append([loss.detach(), *(p.grad.clone() for p in actor.parameters() if p.grad is not None)])
+  assert len(found[0]) == len(found[1]) > 20
+  for one, two in zip(*found, strict=True):
+    assert torch.allclose(one, two, atol=1e-10 * (1 + one.abs().max().item()), rtol=0)
+
+
+@pytest.fixture(scope="module", params=["policy", "shared"])
+def exact_actor(request):
+  model = exact(build("qwen2", {}, auto="AutoModelForCausalLM"))
+  tokenizer = SimpleNamespace(pad_token_id=0)
+  policy = SimpleNamespace(model=model, device=torch.device("cpu"), tokenizer=tokenizer)
+  actor = actor_critic.actor_critic(policy, request.param, 0.7).double()
+  torch.nn.init.normal_(actor.head.weight)
+  return policy, actor
 
 
 def test_a_value_model_with_another_tokenizer_is_refused(tiny, tmp_path):

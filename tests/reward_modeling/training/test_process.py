@@ -1,12 +1,15 @@
 """The loss of process reward models, their rows, and the trainer around them."""
 
 import math
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from architectures import build, exact
 from reward_modeling import checkpoints, heads
 from reward_modeling.data.records import Solution
 from reward_modeling.errors import DataError, RunError
@@ -14,7 +17,8 @@ from reward_modeling.kinds import PROCESS
 from reward_modeling.precision import precision
 from reward_modeling.step_rendering import StepRenderer, default_separator
 from reward_modeling.training import configuration
-from reward_modeling.training.process import IGNORED, class_weights, step_loss
+from reward_modeling.training.packed import packed_batches
+from reward_modeling.training.process import IGNORED, StepCollator, class_weights, step_loss
 from reward_modeling.training.settings import LoraSettings
 from reward_modeling.training.steps import StepLabels, render_solutions
 
@@ -124,6 +128,73 @@ def test_gradient_accumulation_is_the_mean_over_all_labeled_steps(tiny, tmp_path
   whole = trained(tmp_path / "a", per_device_train_batch_size=4)
   parts = trained(tmp_path / "b", per_device_train_batch_size=1, gradient_accumulation_steps=4)
   assert max((whole[name] - parts[name]).abs().max().item() for name in whole) < 1e-6
+
+
+@st.composite
+def labeled_rows(draw):
+  """Solutions that share prompts and first steps, some equal, with soft and hard labels at any places."""
+  stems = draw(st.lists(st.lists(st.integers(1, 63), min_size=1, max_size=24), min_size=1, max_size=3))
+  rows = []
+  for _ in range(draw(st.integers(1, 6))):
+    ids = draw(st.sampled_from(stems)) + draw(st.lists(st.integers(1, 63), max_size=12))
+    places = sorted(draw(st.sets(st.integers(0, len(ids) - 1), min_size=1, max_size=4)))
+    labels = draw(st.lists(st.sampled_from([0.0, 0.3, 1.0]), min_size=len(places), max_size=len(places)))
+    rows.append({"input_ids": ids, "positions": places, "labels": labels})
+  return rows
+
+
+@pytest.fixture(scope="module")
+def classifier():
+  model = exact(build("qwen2", {}, auto="AutoModelForTokenClassification", labels=2))
+  return model.eval()
+
+
+@settings(max_examples=25, deadline=None)
+@given(labeled_rows())
+def test_the_loss_and_gradients_of_packed_solutions_are_those_of_padded_ones(classifier, rows):
+  trainer = SimpleNamespace(model=classifier, data_collator=StepCollator(0))
+
+  def losses_and_gradients():
+    classifier.zero_grad()
+    batch = trainer.data_collator(rows)
+    labels = batch.pop("labels")
+    loss = step_loss(classifier(**batch).logits, labels.double(), weights=(2.0, 0.5))
+    loss.backward()
+    return [loss.detach(), *(p.grad.clone() for p in classifier.parameters())]
+
+  padded = losses_and_gradients()
+  with packed_batches(trainer, True) as reason:
+    assert reason is None
+    packed = losses_and_gradients()
+  for one, two in zip(padded, packed, strict=True):
+    assert torch.allclose(one, two, atol=1e-10 * (1 + one.abs().max().item()), rtol=0)
+
+
+@pytest.mark.parametrize("family", ["qwen2", "gemma2", "gpt2", "bert"])
+@pytest.mark.parametrize("options", [{}, {"gradient_checkpointing": True, "gradient_accumulation_steps": 2}])
+def test_packed_batches_train_as_padded_ones_do(family, options, tiny, tmp_path):
+  solutions = [
+    replace(one, prompt=[{"role": "user", "content": f"hello {'world ' * i}"}]) for i in range(4) for one in LABELLED
+  ]
+  found = []
+  for shared in (True, False):
+    model, renderer = made(tiny, family)
+    rows, held_out = render_solutions(solutions, renderer), render_solutions(solutions[:5], renderer)
+    fields = {"max_steps": 6, "logging_steps": 1, "eval_strategy": "steps", "eval_steps": 3, "save_strategy": "no"}
+    fields |= {"per_device_train_batch_size": 4}
+    config = settings_for(tmp_path / str(shared), **(fields | options))
+    kind = StepLabels(shared_prefix=shared)
+    trained, summary = kind.fit(model, renderer, rows, config, head="new", eval_rows=held_out)
+    assert summary["batches"].startswith("packed" if shared and family != "bert" else "padded"), summary["batches"]
+    found.append((summary["log"], trained.state_dict()))
+  for packed, padded in zip(found[0][0], found[1][0], strict=True):
+    for name in {"loss", "grad_norm", "eval_loss", "eval_accuracy", "eval_all_correct"} & padded.keys():
+      assert packed[name] == pytest.approx(padded[name], rel=1e-4, abs=1e-5), name
+  assert any("eval_accuracy" in entry for entry in found[0][0])
+  for name, weight in found[0][1].items():
+    if "c_attn.bias" in name:  # of keys, whose gradient is rounding, by which AdamW steps as by any other
+      continue
+    assert torch.allclose(weight, found[1][1][name], atol=2e-5), name
 
 
 def test_a_loss_that_is_no_number_stops(tiny, tmp_path):

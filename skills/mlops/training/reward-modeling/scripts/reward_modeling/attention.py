@@ -20,13 +20,20 @@ BLOCK_DEVICES = ("cuda",)
 """Where FlexAttention is called once a layer: a call a segment would leave a GPU idle."""
 BLOCK = 128
 WITHOUT_EFFECT = frozenset(
-  ("position_ids", "cache_position", "use_cache", "output_attentions", "is_causal", "position_embeddings", "ends")
+  (
+    *("position_ids", "cache_position", "use_cache", "output_attentions", "is_causal", "position_embeddings"),
+    *("output_hidden_states", "output_router_logits", "ends", "num_items_in_batch"),
+  )
 )
-"""Passed along without effect here; `ends` is for the hook that reads scores in training."""
+"""Passed along without effect here; `ends` is for the hook that reads scores in training, the last for the loss."""
 
 
 class UnsupportedAttentionError(ValueError):
   """A model asks its attention for something that this one does not do."""
+
+
+def at_least_fp32(numbers: torch.Tensor) -> torch.Tensor:
+  return numbers.to(torch.promote_types(numbers.dtype, torch.float32))
 
 
 def by_blocks(device: torch.device) -> bool:
@@ -109,7 +116,7 @@ def shared_prefix_attention(
   dropout: float = 0.0,
   sliding_window: int | None = None,
   softcap: float | None = None,
-  **others: Any,
+  **others: object,
 ) -> tuple[torch.Tensor, None]:
   """Causal attention along each sequence. query: [1, H, T, D]; key, value: [1, K, T, D] -> [1, T, H, D].
 
@@ -258,7 +265,7 @@ def shared_prefix(model: Model) -> Iterator[None]:
 
 
 def outputs_at(
-  model: Model, head: Any, row: PackedRow, places: Sequence[int], layout: Layout | None = None
+  model: Model, head: torch.nn.Module, row: PackedRow, places: Sequence[int], layout: Layout | None = None
 ) -> torch.Tensor:
   """[places, labels] outputs of the head, inside `shared_prefix(model)`. Gradients flow."""
   device = next(model.parameters()).device

@@ -5,7 +5,7 @@ from itertools import chain, islice, pairwise
 
 import torch
 
-from .attention import outputs_at, sent, shared_prefix
+from .attention import at_least_fp32, outputs_at, sent, shared_prefix
 from .heads import head_name, unwrapped
 from .hf import Model
 from .packing import TokenRow, pack, padded_batches, right_padded
@@ -28,7 +28,7 @@ def logits_at(
   batches = (_in_batches if padded else _in_rows)(model, rows, pad_token_id, max_tokens)
   # The next is laid out while a GPU computes.
   for (numbers, logits), _ in pairwise(chain(batches, [None])):
-    yield numbers, logits if logits.dtype == torch.float64 else logits.float()
+    yield numbers, at_least_fp32(logits)
 
 
 def scores_of(logits: torch.Tensor) -> torch.Tensor:

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 
 from . import attention
-from .attention import Layout, UnsupportedAttentionError, outputs_at, shared_prefix
+from .attention import Layout, UnsupportedAttentionError, filled, outputs_at, sent, shared_prefix
 from .heads import head_name
 from .hf import Config, Model
-from .packing import pack_together
+from .packing import PackedRow, pack_together
 
 LAYER_TYPES = frozenset(("full_attention", "sliding_attention"))
 TOLERANCES = {torch.float64: 1e-6, torch.float32: 1e-3, torch.bfloat16: 0.2, torch.float16: 0.05}
@@ -35,8 +35,8 @@ def reason_against(model: Model, wanted: bool | None = None, scored_at: str = "l
   if wanted is False:
     return "--shared_prefix false asks for it"
   config, weights = model.config.get_text_config(), next(model.parameters())
-  of_tokens = type(model).__name__.endswith("ForTokenClassification")
-  if scored_at == "pooled" or not (of_tokens or hasattr(model, "score")) or not hasattr(model, "base_model_prefix"):
+  by_token = type(model).__name__.endswith("ForTokenClassification") or hasattr(model, "score") or _has_no_score(model)
+  if scored_at == "pooled" or not by_token or not hasattr(model, "base_model_prefix"):
     return "it reads its score from the whole text, as encoders do"
   device, by_blocks = weights.device.type, attention.by_blocks(weights.device)
   if device != "cpu" and not by_blocks:
@@ -58,12 +58,18 @@ def reason_against(model: Model, wanted: bool | None = None, scored_at: str = "l
   return None
 
 
+def _has_no_score(model: Model) -> bool:
+  """A language model, or the trunk of one."""
+  return model.base_model is model or model.get_output_embeddings() is not None
+
+
 def text_class(model: Model) -> type:
-  """Of a model of text and images the class of its text alone, which is all that runs on packed rows."""
+  """Of a model of text and images the class of its text alone, which is all that runs on packed rows; of a trunk a
+  classifier's."""
   import transformers
 
   config = model.config.get_text_config()
-  if config is model.config:
+  if config is model.config and model.base_model is not model:
     return type(model)
   of_tokens = type(model).__name__.endswith("ForTokenClassification")
   kind = "TOKEN" if of_tokens else "SEQUENCE"
@@ -100,11 +106,17 @@ def self_check(model_class: type, config: Config, like: torch.Tensor) -> float:
     alone = torch.stack([own.reshape(-1, own.shape[-1])[-1, 0] for own in logits])
     packed = torch.empty_like(alone)
     with shared_prefix(model):
-      head = getattr(model, head_name(model))
-      packed[row.sequences] = outputs_at(model, head, row, row.ends, layout)[:, 0].to(packed.dtype)
+      packed[row.sequences] = _outputs(model, row, layout)[:, 0].to(packed.dtype)
   if len(layout.callers) != config.num_hidden_layers:
     raise UnsupportedAttentionError(f"nothing in {config.num_hidden_layers - len(layout.callers)} of its layers")
   return ((packed - alone).abs().max() / alone.std()).item()
+
+
+def _outputs(model: Model, row: PackedRow, layout: Layout) -> torch.Tensor:
+  if model.get_output_embeddings() is None:
+    return outputs_at(model, getattr(model, head_name(model)), row, row.ends, layout)
+  ids, positions, ends = sent([*filled(row, model.device), torch.tensor(row.ends)], model.device)
+  return model(input_ids=ids, position_ids=positions, layout=layout, use_cache=False, logits_to_keep=ends).logits[0]
 
 
 def shrunken(config: Config, head_dim: int = 16) -> Any:

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import struct
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
   import torch
@@ -27,7 +27,7 @@ WINDOW = 8192
 """Sequences planned together: memory does not grow with the input."""
 
 
-def shared_length(a: Sequence[Any], b: Sequence[Any]) -> int:
+def shared_length(a: Sequence[object], b: Sequence[object]) -> int:
   """By bisection on slices, which compare in C."""
   low, high = 0, min(len(a), len(b))
   if a[:high] == b[:high]:
@@ -41,12 +41,14 @@ def shared_length(a: Sequence[Any], b: Sequence[Any]) -> int:
   return low
 
 
-def padded_batches(rows: Sequence[Any], ids: Sequence[Sequence[int]], max_tokens: int) -> Iterator[list[list[int]]]:
+def padded_batches(
+  rows: Sequence[Hashable], ids: Sequence[Sequence[int]], max_tokens: int
+) -> Iterator[list[list[int]]]:
   """For each row to compute, the indices of all equal to it, in batches of at most `max_tokens` padded tokens.
 
-  rows: hashable. ids: of each row. The longest come first: what does not fit into memory fails at once.
+  ids: of each row. The longest come first: what does not fit into memory fails at once.
   """
-  equal: dict[Any, list[int]] = {}
+  equal: dict[Hashable, list[int]] = {}
   for i, row in enumerate(rows):
     equal.setdefault(row, []).append(i)
   groups = sorted(equal.values(), key=lambda group: -len(ids[group[0]]))
@@ -56,7 +58,7 @@ def padded_batches(rows: Sequence[Any], ids: Sequence[Sequence[int]], max_tokens
     del groups[:size]
 
 
-def right_padded(rows: Sequence[Sequence[int]], pad_token_id: int) -> tuple[Any, Any]:
+def right_padded(rows: Sequence[Sequence[int]], pad_token_id: int) -> tuple[torch.Tensor, torch.Tensor]:
   """(ids, mask), both [rows, longest row]."""
   import torch
   from torch.nn.utils.rnn import pad_sequence

@@ -3,14 +3,19 @@
 On a CPU without bf16 instructions a bf16 matrix product takes 60 times as long as one in fp32.
 """
 
+from __future__ import annotations
+
 import itertools
 import os
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING
 
 from .errors import UsageError
 from .terminal import warn
+
+if TYPE_CHECKING:
+  import torch
 
 INSTRUCTIONS = {
   "bfloat16": ("amx_bf16", "avx512_bf16", "sve_bf16", "bf16"),
@@ -33,7 +38,7 @@ def best_device() -> str:
   return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-def where_it_fits(size: int, device: Any) -> Any:
+def where_it_fits(size: int, device: torch.device) -> torch.device:
   """The device, or the CPU where so many bytes do not fit there."""
   import torch
 
@@ -77,7 +82,7 @@ def why_emulated(dtype: str) -> str | None:
   return None
 
 
-def warn_if_emulated(flags: Mapping[str, Any]) -> None:
+def warn_if_emulated(flags: Mapping[str, object]) -> None:
   """One warning for all parsed flags, those of the trainer included, whose precision this CPU emulates."""
   asked = {f"--{name} {value}": value for name in ("dtype", "reward_dtype") if (value := flags.get(name))}
   of_trainer = flags.get("trainer_arguments") or []
@@ -99,7 +104,7 @@ def warn_if_emulated(flags: Mapping[str, Any]) -> None:
     warn(f"{named}: {why}. It is emulated, which takes up to 60 times as long as float32: leave {named} out")
 
 
-def precision(given: Mapping[str, Any] = MappingProxyType({}), parameters: float = 0) -> dict[str, bool]:
+def precision(given: Mapping[str, object] = MappingProxyType({}), parameters: float = 0) -> dict[str, bool]:
   """`bf16`, `fp16` and `use_cpu` of a training run; weights stay fp32.
 
   A GPU takes bf16 where it has it, else fp16; a CPU bf16 where it has the instructions and the model BF16_FROM parameters

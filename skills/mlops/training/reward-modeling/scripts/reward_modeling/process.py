@@ -6,7 +6,7 @@ A step's is softmax(logits)[1], fp32, at the last token of the separator after i
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from . import checkpoints, readers
 from .aggregation import AGGREGATIONS, DEFAULT_AGGREGATE, StepScores, aggregated, probability, step_rewards
@@ -17,8 +17,8 @@ from .kinds import PROCESS
 from .packing import TokenRow
 from .pairwise import PairwiseModel
 from .rendering import Conversation
-from .scoring import Progress, RewardModel, Scorer, Scores, Text, as_messages
-from .step_rendering import STEP_SEPARATOR, StepRenderer, Steps, split_steps
+from .scoring import Asked, Completion, Progress, RewardModel, Scorer, Scores, Text, as_messages
+from .step_rendering import STEP_SEPARATOR, RenderedSolution, StepRenderer, Steps, split_steps
 from .terminal import log
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class ProcessRewardModel(Scorer):
     *,
     aggregate: str | None = None,
     step_separator: str | None = None,
-    **run: Any,
+    **run: object,
   ):
     super().__init__(model, renderer, **run)
     written = getattr(renderer, "written", None)  # of a public model
@@ -70,13 +70,13 @@ class ProcessRewardModel(Scorer):
       raise UsageError("--aggregate prod is of probabilities, which the steps of this model do not get")
     self.split_at = step_separator or (renderer.split_at if renderer else STEP_SEPARATOR)
 
-  def score_steps(self, prompts: Sequence[Text], solutions: Sequence[Any]) -> list[Any]:
+  def score_steps(self, prompts: Sequence[Text], solutions: Sequence[Completion]) -> list:
     """The probability that each step is correct; None for steps that did not fit.
 
     solutions: [n], each a text or list of steps (-> a list of floats), or a list of these (-> a list of such lists).
     """
 
-    def score(asked: list[tuple]) -> list[Any]:
+    def score(asked: list[Asked]) -> list[list[float | None]]:
       solutions = self._solutions(asked)
       scored = zip(solutions, self.score_solutions(solutions), strict=True)
       return [step_rewards(solution.steps, scores) for solution, scores in scored]
@@ -113,15 +113,15 @@ class ProcessRewardModel(Scorer):
     split = [Steps(one.prompt, steps_in(one, self.split_at), one.origin) for one in conversations]
     return [solution if solution.steps else None for solution in split]
 
-  def _solutions(self, asked: Sequence[tuple[Text, Any, Any]]) -> list[Steps]:
+  def _solutions(self, asked: Sequence[Asked]) -> list[Steps]:
     for _, _, tools in asked:
       _check_no_tools(tools, None)
     return [Steps(as_messages(prompt, "user"), self.split(one)) for prompt, one, _ in asked]
 
-  def _rewards(self, asked: Sequence[tuple[Text, Any, Any]]) -> Scores:
+  def _rewards(self, asked: Sequence[Asked]) -> Scores:
     return [self.reward(scores) for scores in self.score_solutions(self._solutions(asked))]
 
-  def _is_several(self, completion: Any) -> bool:
+  def _is_several(self, completion: Completion | Sequence[Completion]) -> bool:
     return not isinstance(completion, str) and bool(completion) and not isinstance(completion[0], str)
 
   def score_rows(
@@ -130,7 +130,7 @@ class ProcessRewardModel(Scorer):
     found = super().score_rows(rows, progress)
     return [[own - start for own in rest] for start, *rest in found] if self.renderer.from_start else found
 
-  def _rows(self, rendered: Any) -> list[TokenRow]:
+  def _rows(self, rendered: RenderedSolution) -> list[TokenRow]:
     return self.renderer.rows(rendered)
 
   def _described(self) -> list[str]:
@@ -155,7 +155,7 @@ def steps_in(conversation: Conversation, separator: str) -> list[str]:
   return list(given) if given else split_steps(completion[0].get("content") or "", separator)
 
 
-def _check_no_tools(tools: Any, origin: object) -> None:
+def _check_no_tools(tools: list[dict] | None, origin: object) -> None:
   if tools:
     what = "a process reward model reads no `tools`"
     raise ModelError(what, where=origin, hint="drop them: --columns tools=")

@@ -1,5 +1,7 @@
 """Reward models as a program uses them: conversations in, rewards out. Rendered by `rendering`, computed by `forward`."""
 
+from __future__ import annotations
+
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -7,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
 from operator import mul
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from . import checkpoints, losses, public_models
 from .attributes import Attributes, combined, of_card
@@ -19,10 +21,22 @@ from .kinds import KINDS, OUTCOME, Kind
 from .lengths import DEFAULT_MAX_LENGTH, longest_input, positions
 from .packing import WINDOW, TokenRow, unique_tokens
 from .processes import Team
-from .rendering import Conversation
+from .rendering import Conversation, Rendered
+
+if TYPE_CHECKING:
+  import torch
+
+  from .base_rendering import BaseRenderer
+  from .step_rendering import Steps
 
 Scores = list[float | None]
 Text = str | Sequence[Message]
+Completion = Text | Sequence[str]
+"""An answer, or the steps of one."""
+Asked = tuple[Text, Completion, list[dict] | None]
+"""Prompt, completion, tools."""
+Found = tuple[int, list[float]] | None
+"""Steps that did not fit, scores."""
 Progress = Callable[[int], None] | None
 """Gets the number of inputs that a forward pass has finished."""
 
@@ -31,7 +45,7 @@ Progress = Callable[[int], None] | None
 class Ranked:
   index: int
   score: float | None
-  completion: Text
+  completion: Completion
 
 
 class Scorer:
@@ -47,7 +61,7 @@ class Scorer:
   def __init__(
     self,
     model: Model,
-    renderer: Any,
+    renderer: BaseRenderer,
     *,
     card: dict[str, Any] | None = None,
     max_tokens_per_batch: int | None = None,
@@ -75,7 +89,7 @@ class Scorer:
     refused: str = "stop",
     reference_model_name_or_path: str | None = None,
     attribute_weights: Mapping[str, float] | None = None,
-    **own: Any,
+    **own: object,
   ) -> Self:
     """Load a reward model from a folder or hub id; ModelError when it is not one of this kind.
 
@@ -108,15 +122,19 @@ class Scorer:
     return made
 
   def score(
-    self, prompts: Sequence[Text], completions: Sequence[Any], *, tools: Sequence[list[dict] | None] | None = None
-  ) -> list[Any]:
+    self,
+    prompts: Sequence[Text],
+    completions: Sequence[Completion],
+    *,
+    tools: Sequence[list[dict] | None] | None = None,
+  ) -> list:
     """Rewards in input order: a float for one completion, a list for a list of completions.
 
     completions: [n], each a string or a list of messages (of a process reward model: of steps), or a list of these.
     """
     return self._shaped(prompts, completions, tools, self._rewards)
 
-  def rank(self, prompt: Text, completions: Sequence[Any], *, tools: list[dict] | None = None) -> list[Ranked]:
+  def rank(self, prompt: Text, completions: Sequence[Completion], *, tools: list[dict] | None = None) -> list[Ranked]:
     """Best first: stable, unscored ones last."""
     n = len(completions)
     return ranked(self._shaped([prompt] * n, completions, [tools] * n, self._rewards), completions)
@@ -138,7 +156,7 @@ class Scorer:
   def _described(self) -> list[str]:
     return [f"scoring: {self.way()}"]
 
-  def _inputs(self, conversations: Sequence[Conversation]) -> list[Any]:
+  def _inputs(self, conversations: Sequence[Conversation]) -> Sequence[Conversation | Steps | None]:
     return list(conversations)
 
   @cached_property
@@ -171,7 +189,7 @@ class Scorer:
     ways = [f"batches are padded, since {why}" if why else "shared prefixes are computed once" for why in reasons]
     return "; later ".join(ways)
 
-  def _shaped(self, prompts, completions, tools, score: Callable[[list[tuple]], list]) -> list[Any]:
+  def _shaped(self, prompts, completions, tools, score: Callable[[list[Asked]], list]) -> list:
     if len(prompts) != len(completions):
       raise ValueError(f"{len(prompts)} prompts but {len(completions)} completions")
     several = list(map(self._is_several, completions))
@@ -188,15 +206,14 @@ class Scorer:
       for completion, many in zip(completions, several, strict=True)
     ]
 
-  def _scored(self, inputs: Sequence[Any], progress: Progress) -> list[tuple[int, list[float]] | None]:
-    """(steps that did not fit, scores) of each input."""
+  def _scored(self, inputs: Sequence[Conversation | Steps], progress: Progress) -> list[Found]:
     found = []
     for start in range(0, len(inputs), WINDOW):
       part = inputs[start : start + WINDOW]
       found += self._shared(part, progress, start) if self.team else self._computed(part, progress, start)
     return found
 
-  def _shared(self, inputs: Sequence[Any], progress: Progress, start: int) -> list[tuple[int, list[float]] | None]:
+  def _shared(self, inputs: Sequence[Conversation | Steps], progress: Progress, start: int) -> list[Found]:
     renderer, found = self.renderer, []
     refused, counts, first = renderer.refused, renderer.counts, renderer.first
 
@@ -215,7 +232,7 @@ class Scorer:
     renderer.counts, renderer.first, renderer.refused = counts, first, refused
     return found
 
-  def _computed(self, inputs: Sequence[Any], progress: Progress, start: int) -> list[tuple[int, list[float]] | None]:
+  def _computed(self, inputs: Sequence[Conversation | Steps], progress: Progress, start: int) -> list[Found]:
     rendered = self.renderer.render_all(inputs)
     rows = [[] if one is None else self._rows(one) for one in rendered]
     flat = iter(self.score_rows(list(chain(*rows)), progress and _by_input(rows, progress)))
@@ -242,7 +259,7 @@ class Scorer:
         progress(numbers)
     return scores
 
-  def _values(self, logits: Any, counts: list[int]) -> list[list[float]]:
+  def _values(self, logits: torch.Tensor, counts: list[int]) -> list[list[float]]:
     from .forward import values_of
 
     return values_of(self.model, logits, counts)
@@ -267,7 +284,7 @@ class RewardModel(Scorer):
   weights: tuple[float, ...] | None = None
   """Of the attributes, in place of the model's own."""
 
-  def __init__(self, *model: Any, attributes: Attributes | None = None, **run: Any):
+  def __init__(self, *model: object, attributes: Attributes | None = None, **run: object):
     super().__init__(*model, **run)
     self.heads = of_card(self.card) if attributes is None else attributes
 
@@ -278,7 +295,7 @@ class RewardModel(Scorer):
       return tuple(one.name for one in self.heads) if len(self.heads) > 1 else ()
     return getattr(getattr(self.model, "score", None), "attributes", ())
 
-  def _values(self, logits: Any, counts: list[int]) -> list[list[float]]:
+  def _values(self, logits: torch.Tensor, counts: list[int]) -> list[list[float]]:
     found = combined(logits, self.heads).tolist() if self.heads else super()._values(logits, counts)
     return found if self.weights is None else [[sum(map(mul, self.weights, rest)), *rest] for _, *rest in found]
 
@@ -307,14 +324,14 @@ class RewardModel(Scorer):
       raise RunError("the model's card has no reward mean and std", hint=hint)
     return [None if score is None else (score - reward["mean"]) / reward["std"] for score in scores]
 
-  def _rewards(self, asked: Sequence[tuple[Text, Any, Any]]) -> Scores:
+  def _rewards(self, asked: Sequence[Asked]) -> Scores:
     texts = ((as_messages(prompt, "user"), as_messages(one, "assistant"), tools) for prompt, one, tools in asked)
     return self.score_conversations([Conversation(*own) for own in texts])
 
-  def _is_several(self, completion: Any) -> bool:
+  def _is_several(self, completion: Completion | Sequence[Completion]) -> bool:
     return not isinstance(completion, str) and not (completion and isinstance(completion[0], dict))
 
-  def _rows(self, rendered: Any) -> list[TokenRow]:
+  def _rows(self, rendered: Rendered) -> list[TokenRow]:
     if rendered.start is not None:
       return [(rendered.ids, [rendered.start - 1, len(rendered.ids) - 1])]
     return [self._row(rendered.ids)]
@@ -329,7 +346,7 @@ class RewardModel(Scorer):
     return ids[:end], [end - 1]
 
 
-def _set_length(renderer: Any, loaded: checkpoints.Loaded, asked: int | None) -> None:
+def _set_length(renderer: BaseRenderer, loaded: checkpoints.Loaded, asked: int | None) -> None:
   trained, family = loaded.rendering.get("max_length"), getattr(renderer, "family", None)
   default = DEFAULT_MAX_LENGTH if loaded.card else family and family.max_length
   renderer.max_length = longest_input(loaded.model, loaded.tokenizer, asked or trained, default)
@@ -339,7 +356,7 @@ def _set_length(renderer: Any, loaded: checkpoints.Loaded, asked: int | None) ->
     loaded.notes.append(f"longest input: {renderer.max_length or 'unlimited'} tokens")
 
 
-def _check_finite(scores: Sequence[list[float]], origins: Sequence[Any], before: int = 0) -> None:
+def _check_finite(scores: Sequence[list[float]], origins: Sequence[object], before: int = 0) -> None:
   bad = [i for i, own in enumerate(scores) if not all(map(math.isfinite, own))]
   if bad:
     raise RunError(
@@ -349,7 +366,7 @@ def _check_finite(scores: Sequence[list[float]], origins: Sequence[Any], before:
     )
 
 
-def _by_input(rows: Sequence[Sequence[Any]], progress: Callable[[int], None]) -> Callable[[list[int]], None]:
+def _by_input(rows: Sequence[Sequence[TokenRow]], progress: Callable[[int], None]) -> Callable[[list[int]], None]:
   owner = [i for i, own in enumerate(rows) for _ in own]
   left = [len(own) for own in rows]
 
@@ -363,7 +380,7 @@ def _by_input(rows: Sequence[Sequence[Any]], progress: Callable[[int], None]) ->
   return done
 
 
-def ranked(scores: Sequence[float | None], completions: Sequence[Any]) -> list[Ranked]:
+def ranked(scores: Sequence[float | None], completions: Sequence[Completion]) -> list[Ranked]:
   order = sorted(range(len(scores)), key=lambda i: (scores[i] is None, -(scores[i] or 0.0)))
   return [Ranked(i, scores[i], completions[i]) for i in order]
 

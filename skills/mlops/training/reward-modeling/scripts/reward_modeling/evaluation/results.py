@@ -22,6 +22,8 @@ class Evaluated(Result):
   """Rows by why they are not evaluated, as labeled ties."""
   diagnostics: list[str]
   output: str | None
+  batches: str | None = None
+  """How rows were computed, and why."""
   metadata_moved: dict[str, int] | None = None
   """Rows of `output` by metadata column that is in its column `metadata`, since a result has its name."""
 
@@ -115,6 +117,8 @@ class BenchmarkReport(Result):
   """The numbers of all, by benchmark and benchmark/number, for leaderboards; null for one that lacks items."""
   diagnostics: list[str]
   output: str | None
+  batches: str
+  """How rows were computed, and why."""
 
 
 EvaluationOutput = PairReport | RatingReport | StepReport | PoolReport | BenchmarkReport | OverOptimizationReport

@@ -95,7 +95,9 @@ def _loaded(settings: EvaluationSettings, path: str | None = None) -> Scorer:
   return model
 
 
-def _evaluated(settings: EvaluationSettings, records: Records, diagnostics: list[str]) -> dict[str, object]:
+def _evaluated(
+  settings: EvaluationSettings, records: Records, batches: str, diagnostics: list[str]
+) -> dict[str, object]:
   return {
     "model": settings.model_name_or_path,
     "dataset": settings.dataset_name,
@@ -103,6 +105,7 @@ def _evaluated(settings: EvaluationSettings, records: Records, diagnostics: list
     "set_aside": records.set_aside,
     "diagnostics": diagnostics,
     "output": settings.output and str(Path(settings.output)),
+    "batches": batches,
   }
 
 
@@ -158,21 +161,22 @@ def _of_models(
     of_steps = checkpoints.kind_of(settings.compare) is checkpoints.PROCESS and isinstance(rows[0], Comparison)
     checkpoints.check(settings.compare, checkpoints.PROCESS if of_steps else checkpoints.OUTCOME)
 
-  def evaluated(path: str) -> tuple[Evaluation, ProbeSummary | None]:
+  def evaluated(path: str) -> tuple[str, Evaluation, ProbeSummary | None]:
     model = _loaded(settings, path)
     if settings.probes and getattr(model, "compares", False):
       raise UsageError(f"{path} compares answers, and --probes needs the reward of one", hint="leave out --probes")
     found = evaluate(model, rows)
-    return found, found.probed(partial(score_answers, model)) if settings.probes else None
+    probed = found.probed(partial(score_answers, model)) if settings.probes else None
+    return model.way(), found, probed
 
   names = settings.model_name_or_path, settings.compare
-  (found, probes), other, comparison = evaluated(names[0]), None, None
+  (batches, found, probes), other, comparison = evaluated(names[0]), None, None
   kind, compared, diagnose = EVALUATIONS[type(found)]
   if settings.compare:
-    other, other_probes = evaluated(settings.compare)
+    _, other, other_probes = evaluated(settings.compare)
     said = found.compared(other, names, settings.subset_column)
     comparison = compared(**said, model=settings.compare, other=other.summary, probes=other_probes)
-  said = _evaluated(settings, records, diagnose(found.summary))
+  said = _evaluated(settings, records, batches, diagnose(found.summary))
   return kind(**said, **vars(found.summary), comparison=comparison, probes=probes), found.rows(other)
 
 
@@ -184,7 +188,7 @@ def report_steps(settings: EvaluationSettings, records: Records) -> tuple[result
   found = steps.evaluate_steps(
     model, labeled, threshold=settings.threshold, threshold_data=others, subset_column=settings.subset_column
   )
-  said = _evaluated(settings, records, steps.diagnose_steps(found.summary))
+  said = _evaluated(settings, records, model.way(), steps.diagnose_steps(found.summary))
   return results.StepReport(**said, **vars(found.summary)), found.rows
 
 
@@ -210,7 +214,7 @@ def report_pools(settings: EvaluationSettings) -> tuple[results.PoolReport, Outp
     )
     for pool, row in zip(pools, rewards, strict=True)
   ]
-  said = _evaluated(settings, records, best_of_n.diagnose_best_of_n(summary))
+  said = _evaluated(settings, records, model.way(), best_of_n.diagnose_best_of_n(summary))
   return results.PoolReport(**said, **vars(summary)), rows
 
 
@@ -244,5 +248,6 @@ def report_benchmarks(settings: EvaluationSettings) -> tuple[results.BenchmarkRe
     settings={"dtype": settings.dtype, "overlong": model.renderer.overlong},
     diagnostics=diagnostics,
     output=settings.output and str(Path(settings.output)),
+    batches=model.way(),
   )
   return report, rows

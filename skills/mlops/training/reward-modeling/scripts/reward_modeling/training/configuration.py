@@ -67,6 +67,7 @@ def trainer_config(
     "save_total_limit": 2,
     "max_grad_norm": 1.0,
     "logging_steps": 10,
+    "logging_nan_inf_filter": False,  # it waits for the GPU at every step; `loop.Watch` checks losses
     "per_device_eval_batch_size": 2
     * (fields.get("per_device_train_batch_size") or size["per_device_train_batch_size"]),
   }

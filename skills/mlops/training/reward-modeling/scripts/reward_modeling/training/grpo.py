@@ -68,11 +68,6 @@ class _Ours:
       output["advantages"] = found[first : first + len(inputs), :width].to(output["advantages"].device)
     return output
 
-  def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
-    loss = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-    loop.check_finite(loss, model, self.state)
-    return loss
-
 
 def _messages(prompt: list[dict]) -> list[dict]:
   return [{key: value for key, value in message.items() if value is not None} for message in prompt]
@@ -93,7 +88,7 @@ class GRPORun(TrainerCallback):
     "entropy (nats per token)": ("entropy",),
   }
 
-  def __init__(self, settings: GRPOSettings, fields: dict[str, Any]):
+  def __init__(self, settings: GRPOSettings, fields: dict[str, object]):
     self.settings, self.fields = settings, fields
     self.split, self.length = settings.dataset_split, fields.get("max_completion_length")
     self.last: dict[str, Any] = {}
@@ -113,7 +108,7 @@ class GRPORun(TrainerCallback):
       log(f"setting: {note}")
     self.process_index, self.reward_device = self.config.process_index, str(self.config.device)
 
-  def _configure(self, fields: dict[str, Any], parameters: int) -> list[str]:
+  def _configure(self, fields: dict[str, object], parameters: int) -> list[str]:
     """Make `config`, of fields over our defaults over TRL's. Returns notes on what was chosen.
 
     save_steps is rounded up to a whole generation: within one a resumed run would answer again what it half learned.
@@ -203,7 +198,9 @@ class GRPORun(TrainerCallback):
     except RuntimeError as error:
       if "probability tensor" not in str(error):
         raise
-      raise loop.not_finite("the policy's probabilities are NaN or infinite", self.trainer.state) from error
+      raise loop.not_finite(
+        "the policy's probabilities are NaN or infinite", self.trainer.state.global_step + 1
+      ) from error
     history = self.trainer.state.log_history
     answered = [entry for entry in history if "reward" in entry]
     names = ("reward", "reward_std", "kl", "entropy", "completions/mean_length", "completions/clipped_ratio")
@@ -235,11 +232,11 @@ class GRPORun(TrainerCallback):
     self.last = {"prompt": asked[0].messages, "completion": replies[0], "reward": values[0]}
     return values
 
-  def on_train_begin(self, args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:
+  def on_train_begin(self, args: TrainingArguments, state: TrainerState, *_: object, **__: object) -> None:
     entries = list(state.log_history)  # of a resumed run those up to its checkpoint: later ones are undone
     self.log = RunLog(Path(args.output_dir) / "log.jsonl", entries, write=state.is_world_process_zero)
 
-  def on_log(self, args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:
+  def on_log(self, args: TrainingArguments, state: TrainerState, *_: object, **__: object) -> None:
     entry = state.log_history[-1]
     answered = "reward" in entry  # this step wrote new answers
     self.log.add({**entry, "sample": self.last} if answered else entry)
@@ -251,4 +248,4 @@ class GRPORun(TrainerCallback):
       return
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
     if not torch.stack([gradient.sum() for gradient in gradients]).isfinite().all():
-      raise loop.not_finite("a gradient is NaN or infinite", state)
+      raise loop.not_finite("a gradient is NaN or infinite", state.global_step + 1)

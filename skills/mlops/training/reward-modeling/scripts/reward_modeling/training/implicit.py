@@ -67,7 +67,6 @@ class ImplicitTrainer(ProcessTrainer):
     labels = inputs["labels"].gather(1, starts[:, None])[:, 0]
     count = labeled.sum() if num_items_in_batch is None else num_items_in_batch
     loss = 2 * F.binary_cross_entropy_with_logits(rewards, labels, reduction="sum") / count
-    loop.check_finite(loss, model, self.state)
     return (loss, {"logits": rewards}) if return_outputs else loss
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -46,17 +47,11 @@ def without_dropout(model: torch.nn.Module) -> torch.nn.Module:
   return model
 
 
-def not_finite(what: str, state: TrainerState) -> RunError:
+def not_finite(what: str, step: int) -> RunError:
   return RunError(
-    f"{what} at step {state.global_step + 1}",
+    f"{what} at step {step}",
     hint="lower --learning_rate, or continue from the last checkpoint with --resume_from_checkpoint",
   )
-
-
-def check_finite(loss: torch.Tensor, model: torch.nn.Module, state: TrainerState) -> None:
-  """At every step, in training: transformers logs the mean of those before it."""
-  if model.training and not torch.isfinite(loss):
-    raise not_finite(f"the loss became {loss.item()}", state)
 
 
 def fit(
@@ -70,9 +65,9 @@ def fit(
   eval_rows: Rows | None = None,
   peft_config: PeftConfig | None = None,
   resume: str | None = None,
-  loss: dict[str, Any],
+  loss: dict[str, object],
   within: Callable[[Trainer], contextlib.AbstractContextManager[str | None]] | None = None,
-  **own: Any,
+  **own: object,
 ) -> tuple[torch.nn.Module, dict[str, Any]]:
   """Train a reward model. Returns what `run` returns.
 
@@ -124,9 +119,15 @@ def run(trainer: Trainer, resume: str | None) -> tuple[torch.nn.Module, dict[str
   arguments = trainer.args
   for other in (PrinterCallback, ProgressCallback):
     trainer.remove_callback(other)
-  watch, batches = Watch(), trainer.get_batch_samples
+  watch, batches, step = Watch(), trainer.get_batch_samples, trainer.training_step
   trainer.add_callback(watch)
   trainer.get_batch_samples = lambda *more: ([], None) if watch.was_complete else batches(*more)
+
+  def watched_step(*more: object) -> torch.Tensor:
+    watch.losses.append((trainer.state.global_step + 1, loss := step(*more)))
+    return loss
+
+  trainer.training_step = watched_step
   if resume:
     log(f"continuing from {resume}")
   try:
@@ -157,37 +158,57 @@ def run(trainer: Trainer, resume: str | None) -> tuple[torch.nn.Module, dict[str
 
 
 class Watch(TrainerCallback):
+  """losses: (step, its loss on the device) of each batch since they were last checked."""
+
   def __init__(self) -> None:
+    self.losses: list[tuple[int, torch.Tensor]] = []
     self.bar: Progress | None = None
     self.last_line = -QUIET_SECONDS
     self.began = False  # a step, after all of a checkpoint was read
     self.was_complete = False
 
-  def on_epoch_begin(self, args: Arguments, state: TrainerState, control: TrainerControl, *_: Any, **__: Any) -> None:
+  def on_epoch_begin(
+    self, args: Arguments, state: TrainerState, control: TrainerControl, *_: object, **__: object
+  ) -> None:
     """A checkpoint of the last step, in mid-epoch: transformers would train one more before it looks."""
     self.was_complete = control.should_training_stop = state.global_step >= state.max_steps
 
-  def on_step_begin(self, *_: Any, **__: Any) -> None:
+  def on_step_begin(self, *_: object, **__: object) -> None:
     self.began = True
 
-  def on_save(self, args: Arguments, state: TrainerState, *_: Any, **__: Any) -> None:
+  def on_step_end(
+    self, args: Arguments, state: TrainerState, control: TrainerControl, *_: object, **__: object
+  ) -> None:
+    """Losses are checked before they are logged or anything is saved: at each step a GPU would be waited for."""
+    if control.should_log or control.should_evaluate or control.should_save or control.should_training_stop:
+      self.check_losses()
+    if self.bar:
+      self.bar.update(self.task, completed=state.global_step)
+
+  def on_epoch_end(self, *_: object, **__: object) -> None:
+    self.check_losses()
+
+  def check_losses(self) -> None:
+    checked, self.losses = self.losses, []
+    values = torch.stack([loss for _, loss in checked]).tolist() if checked else []
+    for (step, _), value in zip(checked, values, strict=True):
+      if not math.isfinite(value):
+        raise not_finite(f"the loss became {value}", step)
+
+  def on_save(self, args: Arguments, state: TrainerState, *_: object, **__: object) -> None:
     from accelerate import PartialState
 
     PartialState().wait_for_everyone()  # each process writes a part
     if state.is_world_process_zero:
       resuming.seal(Path(args.output_dir) / f"checkpoint-{state.global_step}")
 
-  def on_train_begin(self, args: Arguments, state: TrainerState, *_: Any, **__: Any) -> None:
+  def on_train_begin(self, args: Arguments, state: TrainerState, *_: object, **__: object) -> None:
     if state.is_world_process_zero and console().is_terminal:
       from rich.progress import Progress
 
       self.bar = Progress(console=console())
       self.task = self.bar.add_task("training", total=state.max_steps, completed=state.global_step)
       self.bar.start()
-
-  def on_step_end(self, args: Arguments, state: TrainerState, *_: Any, **__: Any) -> None:
-    if self.bar:
-      self.bar.update(self.task, completed=state.global_step)
 
   def on_log(
     self, args: Arguments, state: TrainerState, *_: Any, logs: dict[str, float] | None = None, **__: Any
@@ -205,7 +226,7 @@ class Watch(TrainerCallback):
       self.last_line = time.monotonic()
       log(f"step {state.global_step}/{state.max_steps}  {shown}")
 
-  def on_train_end(self, *_: Any, **__: Any) -> None:
+  def on_train_end(self, *_: object, **__: object) -> None:
     if self.bar:
       self.bar.stop()
       self.bar = None

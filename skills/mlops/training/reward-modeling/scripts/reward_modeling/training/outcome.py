@@ -1,11 +1,9 @@
-"""The trainers of outcome reward models: padded or packed batches, and TRL's RewardTrainer on them."""
+"""The trainers of outcome reward models: their batches, and TRL's RewardTrainer on them."""
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections import Counter
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,13 +13,8 @@ from transformers import Trainer
 from transformers.utils import ModelOutput
 from trl import RewardConfig, RewardTrainer
 
-from ..attention import Layout, by_blocks, filled
-from ..attention import shared_prefix as sharing
 from ..attributes import Attributes
-from ..gpu_speed import Gain, saved_in_training
-from ..heads import unwrapped
-from ..packing import pack_together, right_padded
-from ..terminal import log
+from ..packing import right_padded
 from . import loop
 from .objectives import OBJECTIVES, bradley_terry, centering, of_ratings
 
@@ -70,6 +63,11 @@ class PaddedCollator:
   def __init__(self, pad_token_id: int):
     self.pad_token_id = pad_token_id
 
+  @staticmethod
+  def flat(rows: list[dict[str, list]]) -> tuple[list[list[int]], Tensor, dict[str, Tensor]]:
+    sequences, pairs = flattened(rows)
+    return sequences, torch.tensor([len(ids) - 1 for ids in sequences]), pairs
+
   def __call__(self, rows: list[dict[str, list]]) -> dict[str, Tensor]:
     sequences, pairs = flattened(rows)
     ids, mask = right_padded(sequences, self.pad_token_id)
@@ -81,12 +79,13 @@ class OutcomeTrainer(RewardTrainer):
 
   - `_prepare_dataset`: the rows are rendered already, by the project's own contract, and none is dropped in silence.
   - `_set_signature_columns_if_needed`: the rows carry weights and rankings of any length.
-  - `compute_loss`: OBJECTIVES, weights, rankings; metrics are means over pairs, not over batches, ties count half.
+  - `compute_loss`, `log`: OBJECTIVES, weights, rankings; metrics are means over pairs, not over batches, ties count half.
   """
 
   def __init__(self, *args: object, label_smoothing: float = 0.0, objective: str = "bradley_terry", **kwargs: object):
     super().__init__(*args, **kwargs)
     self.label_smoothing, self.objective = label_smoothing, objective
+    self._not_logged: list[tuple[str, Tensor, Tensor, Tensor]] = []
 
   def _prepare_dataset(
     self, dataset: Dataset, processing_class: object, args: RewardConfig, dataset_name: str
@@ -107,24 +106,28 @@ class OutcomeTrainer(RewardTrainer):
     loss = OBJECTIVES[self.objective].loss(rewards, pairs, self.label_smoothing)
     if self.args.center_rewards_coefficient is not None:
       loss = loss + self.args.center_rewards_coefficient * centering(chosen, rejected, pairs["weight"])
-    loop.check_finite(loss, model, self.state)
     self._collect_metrics(rewards.detach(), (chosen - rejected).detach(), tokens)
     return (loss, outputs) if return_outputs else loss
 
   def _collect_metrics(self, rewards: Tensor, difference: Tensor, tokens: Tensor) -> None:
-    """TRL's `log` averages the lists, so its means are over pairs."""
-    mode = "train" if self.model.training else "eval"
-    metrics = self._metrics[mode]
-    if mode == "train":  # every token of every sequence, shared or not, as TRL counts
-      self._total_train_tokens += self.accelerator.gather(tokens).sum().item()
-    metrics["num_tokens"] = [self._total_train_tokens]
-    difference, rewards = self._gather_ragged(difference), self._gather_ragged(rewards)
-    difference, rewards = torch.cat([difference, rewards]).cpu().split([len(difference), len(rewards)])
-    metrics["accuracy"] += ((difference > 0).float() + 0.5 * (difference == 0).float()).tolist()
-    metrics["margin"] += difference.tolist()
-    metrics["mean_reward"] += rewards.tolist()
-    metrics["min_reward"] = [min([*metrics["min_reward"], rewards.min().item()])]
-    metrics["max_reward"] = [max([*metrics["max_reward"], rewards.max().item()])]
+    """They stay where they are until `log`: no step waits for a GPU."""
+    self._not_logged.append(("train" if self.model.training else "eval", rewards, difference, tokens))
+
+  def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+    """TRL's averages the lists, so its means are over pairs."""
+    for mode, rewards, difference, tokens in self._not_logged:
+      metrics = self._metrics[mode]
+      if mode == "train":  # every token of every sequence, shared or not, as TRL counts
+        self._total_train_tokens += self.accelerator.gather(tokens).sum().item()
+      metrics["num_tokens"] = [self._total_train_tokens]
+      difference, rewards = self._gather_ragged(difference).cpu(), self._gather_ragged(rewards).cpu()
+      metrics["accuracy"] += ((difference > 0).float() + 0.5 * (difference == 0).float()).tolist()
+      metrics["margin"] += difference.tolist()
+      metrics["mean_reward"] += rewards.tolist()
+      metrics["min_reward"] = [min([*metrics["min_reward"], rewards.min().item()])]
+      metrics["max_reward"] = [max([*metrics["max_reward"], rewards.max().item()])]
+    self._not_logged = []
+    super().log(logs, start_time)
 
   def _gather_ragged(self, values: Tensor) -> Tensor:
     if self.accelerator.num_processes == 1:
@@ -160,77 +163,4 @@ class RatingTrainer(Trainer):
     own = {name: value for name, value in inputs.items() if name not in (TARGETS, "tokens")}
     outputs = model(**own, use_cache=False)
     loss = of_ratings(self.objective, outputs.logits.float(), inputs[TARGETS], self.heads)
-    loop.check_finite(loss, model, self.state)
     return (loss, outputs) if return_outputs else loss
-
-
-class PackedCollator:
-  """One flat row of unique tokens: `input_ids`, `position_ids` [1, T], the `layout` that attention follows, `ends`
-  [S], where each sequence's last token lies, and what `flattened` gives.
-
-  `share` is off while dropout is on: a token that two sequences share would draw one mask for both.
-  """
-
-  def __init__(self, share: bool, model: nn.Module):
-    self.share, self.device = share, next(model.parameters()).device
-    self.config = model.config if by_blocks(self.device) else None
-
-  def __call__(self, rows: list[dict[str, list]]) -> dict[str, Any]:
-    sequences, pairs = flattened(rows)
-    row = pack_together(sequences, share=self.share)
-    ends = torch.empty(len(sequences), dtype=torch.long)
-    ends[row.sequences] = torch.tensor(row.ends)
-    # `ends` first: transformers takes a batch's size from it.
-    batch = {"ends": ends, **dict(zip(("input_ids", "position_ids"), filled(row, self.device), strict=True))}
-    return {**batch, "layout": Layout(row, self.config), **pairs}
-
-
-def _slower(trainer: Trainer, share: bool) -> str | None:
-  """Why packed rows would not be faster on a GPU."""
-  args, data = trainer.args, trainer.train_dataset
-  batch = args.per_device_train_batch_size
-  batches = args.num_train_epochs * len(data) / (batch * args.world_size)
-  if args.max_steps > 0:
-    batches = args.max_steps * args.gradient_accumulation_steps
-  hidden = trainer.model.config.get_text_config().hidden_size
-  saved = saved_in_training(hidden, data[: 32 * batch]["sequences"], batch, batches, share)
-  return Gain().reason_against(saved, args.bf16 or args.fp16)
-
-
-@contextlib.contextmanager
-def packed_batches(trainer: Trainer, wanted: bool | None = None) -> Iterator[str | None]:
-  """Let a trainer run on packed batches inside the block, where its model allows it. Yields why not, or None."""
-  from ..guard import reason_against, speed_decides
-
-  base = unwrapped(trainer.model)
-  share = not any(isinstance(part, nn.Dropout) and part.p > 0 for part in trainer.model.modules())
-  reason = reason_against(base, wanted)
-  if reason is None and speed_decides(base, wanted):
-    reason = _slower(trainer, share) or reason_against(base, True)
-  if reason:
-    log(f"batches are padded, since {reason}")
-    yield reason
-    return
-  log(
-    "prompts are computed once for both sides"
-    if share
-    else "batches are packed without padding; dropout forbids sharing"
-  )
-  kept: dict[str, Tensor] = {}
-
-  def keep(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-    kept["scores"] = output
-
-  def at_ends(module: nn.Module, inputs: tuple, named: dict[str, Tensor], output: ModelOutput) -> ModelOutput:
-    output["logits"] = kept.pop("scores")[0, named["ends"]]
-    return output
-
-  collator, trainer.data_collator = trainer.data_collator, PackedCollator(share, base)
-  hooks = [base.score.register_forward_hook(keep), base.register_forward_hook(at_ends, with_kwargs=True)]
-  try:
-    with sharing(base):
-      yield None
-  finally:
-    trainer.data_collator = collator
-    for hook in hooks:
-      hook.remove()

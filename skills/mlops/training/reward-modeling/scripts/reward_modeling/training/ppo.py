@@ -26,9 +26,11 @@ import numpy
 import torch
 from torch import Tensor
 
+from ..attention import sent, shared_prefix
 from ..data.records import Message
 from ..errors import RunError
-from .actor_critic import ActorCritic, answer_logits, joined_rows, log_probs_and_entropy, reference_of
+from ..heads import unwrapped
+from .actor_critic import ActorCritic, AnswerBatch, answer_logits, log_probs_and_entropy, reference_of, why_padded
 from .policy import Policy, sample
 from .prompts import Prompt
 from .settings import PPOSettings
@@ -151,7 +153,8 @@ def value_loss(values: Tensor, old: Tensor, returns: Tensor, cliprange: float) -
 class PPO:
   """The updates of a run, which `ppo_run.run` makes one after the other; `done` of them so far.
 
-  policy: with `actor` around its model. rewards: (prompts, replies, their ids) -> numbers or `Reward`s.
+  policy: with `actor` around its model. rewards: (prompts, replies, their ids) -> numbers or `Reward`s. packed: rows of
+  forward passes; None where models allow it on a CPU (on a GPU it was not measured).
   """
 
   def __init__(
@@ -162,6 +165,7 @@ class PPO:
     prompts: Sequence[Prompt],
     settings: PPOSettings,
     accelerator: Accelerator,
+    packed: bool | None = None,
   ):
     from transformers import get_scheduler
 
@@ -173,6 +177,7 @@ class PPO:
     self.kl_coef, self.done = settings.kl_coef, 0
     self.seconds: dict[str, float] = defaultdict(float)
     self.plain, self.reference = actor, reference_of(policy)
+    self.why_padded = why_padded(policy, actor, packed)
     self.optimizer = torch.optim.AdamW(
       actor.parameter_groups(settings.learning_rate, settings.value_learning_rate),
       eps=1e-5,
@@ -230,7 +235,7 @@ class PPO:
       scores = torch.tensor([reward.total for reward in rewards], dtype=torch.float32)
     if not torch.isfinite(scores).all():
       raise RunError("a reward is NaN or infinite", hint=NOT_FINITE)
-    with self._timed("probabilities"):
+    with self._timed("probabilities"), self._packing():
       tokens = self._probabilities(update, prompts, answers)
     live = _padded([[1.0] * len(answer) for answer in answers]).bool()
     finished = torch.tensor([policy.finished(answer) for answer in answers])
@@ -249,14 +254,14 @@ class PPO:
     """
     found = []
     for rows in chain.from_iterable(batches for _, batches in self._mini_batches(update, 1, answers)):
-      ids, mask, width = self._batch(prompts, answers, rows)
-      log_probs, _, values = self.actor(ids, mask, width)
+      batch = self._batch(prompts, answers, rows)
+      log_probs, _, values = self.actor(batch)
       with self.reference() as reference, self.accelerator.autocast():
-        logits, _ = answer_logits(reference, ids, mask, width)
-      expected, _ = log_probs_and_entropy(logits, ids[:, -width:], self.settings.temperature)
-      for place, row in enumerate(rows):
-        length = len(answers[row])
-        found.append((row, [t[place, :length].tolist() for t in (log_probs, expected, values)]))
+        logits, _ = answer_logits(reference, batch)
+      expected, _ = log_probs_and_entropy(logits, batch, self.settings.temperature)
+      lengths = [len(answers[row]) for row in rows]
+      split = zip(*(tokens.cpu().split(lengths) for tokens in (log_probs, expected, values)), strict=True)
+      found += [(row, [tokens.tolist() for tokens in own]) for row, own in zip(rows, split, strict=True)]
     return [_padded(tokens) for tokens in zip(*self._shared(found), strict=True)]
 
   def _measure(self, update: int, rollout: Rollout) -> dict[str, Any]:
@@ -288,13 +293,13 @@ class PPO:
     targets = targets_of(rollout, self.settings, self.kl_coef)
     sums, first_ratio, tokens_seen = torch.zeros(6, device=self.accelerator.device), None, 0
     self.plain.train(self.plain.policy.is_activation_checkpointing)
-    with self._timed("learning"):
+    with self._timed("learning"), self._packing():
       for tokens, batches in self._mini_batches(update, self.settings.num_ppo_epochs, rollout.answers):
         found = [self._backward(rollout, targets, rows, tokens, last=rows is batches[-1]) for rows in batches]
-        self._step()
-        sums, tokens_seen = sum((terms for terms, _ in found), start=sums), tokens_seen + tokens
+        self._step(sum(loss for loss, *_ in found))
+        sums, tokens_seen = sum((terms for _, terms, _ in found), start=sums), tokens_seen + tokens
         if first_ratio is None:
-          first_ratio = max((off for _, off in found), default=0.0)
+          first_ratio = max((off.item() for *_, off in found), default=0.0)
     means = (self.accelerator.reduce(sums, "sum") / tokens_seen).tolist()
     names = ("policy_loss", "value_loss", "policy_clip_fraction", "value_clip_fraction", "approx_kl", "entropy")
     returns, live = targets[1], rollout.live
@@ -307,27 +312,26 @@ class PPO:
 
   def _backward(
     self, rollout: Rollout, targets: tuple[Tensor, Tensor], rows: list[int], tokens: int, last: bool
-  ) -> tuple[Tensor, float]:
-    """(sums over tokens for the log, largest |ratio - 1|). tokens: of the mini-batch. last: whether it ends it."""
-    settings = self.settings
+  ) -> tuple[Tensor, Tensor, Tensor]:
+    """(the loss, sums over tokens for the log, largest |ratio - 1|). tokens: of the mini-batch. last: whether it ends it."""
+    settings, live = self.settings, rollout.live[rows]
     with contextlib.nullcontext() if last else self.accelerator.no_sync(self.actor):
-      ids, mask, width = self._batch(rollout.prompts, rollout.answers, rows)
-      log_probs, entropy, values = self.actor(ids, mask, width)
-      known = (rollout.live, rollout.log_probs, rollout.values, *targets)
-      live, old, old_values, advantages, returns = (t[rows, :width].to(self.accelerator.device) for t in known)
+      log_probs, entropy, values = self.actor(self._batch(rollout.prompts, rollout.answers, rows))
+      known = [tokens[rows][live] for tokens in (rollout.log_probs, rollout.values, *targets)]
+      old, old_values, advantages, returns = sent(known, self.accelerator.device)
       policy, clipped = policy_loss(log_probs, old, advantages, settings.cliprange)
       value, value_clipped = value_loss(values, old_values, returns, settings.cliprange_value)
       # Summed, and divided by the tokens of the whole mini-batch: however it is cut up, the gradient is the same.
-      loss = ((policy + settings.vf_coef * value) * live).sum() * self.world / tokens
-      if not torch.isfinite(loss):
-        raise RunError(f"the loss became {loss.item()}", hint=TOO_FAST)
+      loss = (policy + settings.vf_coef * value).sum() * self.world / tokens
       self.accelerator.backward(loss)
     change = (log_probs - old).detach()
     terms = (policy, value, clipped, value_clipped, 0.5 * change**2, entropy)
-    return torch.stack([(term.detach() * live).sum() for term in terms]), change[live].expm1().abs().max().item()
+    return loss.detach(), torch.stack([term.detach().sum() for term in terms]), change.expm1().abs().max()
 
-  def _step(self) -> None:
+  def _step(self, loss: Tensor | int) -> None:
     """Policy and value are clipped apart, so that a large value error does not stall the policy."""
+    if not math.isfinite(loss):
+      raise RunError(f"the loss became {float(loss)}", hint=TOO_FAST)
     for group in filter(lambda group: group["params"], self.optimizer.param_groups):
       norm = self.accelerator.clip_grad_norm_(group["params"], self.settings.max_grad_norm)
       if not torch.isfinite(norm):
@@ -347,12 +351,24 @@ class PPO:
         micro_batches = [rows[start : start + size] for start in range(0, len(rows), size)]
         yield sum(len(answers[row]) for row in mini_batch), micro_batches
 
-  def _batch(self, prompts: list[Prompt], answers: list[list[int]], rows: list[int]) -> tuple[Tensor, Tensor, int]:
-    pad = self.policy.tokenizer.pad_token_id
-    ids, mask, width = joined_rows([prompts[row].ids for row in rows], [answers[row] for row in rows], pad)
-    return ids.to(self.accelerator.device), mask.to(self.accelerator.device), width
+  def _batch(self, prompts: list[Prompt], answers: list[list[int]], rows: list[int]) -> AnswerBatch:
+    read = [prompts[row].ids for row in rows], [answers[row] for row in rows]
+    if self.why_padded:
+      return AnswerBatch.padded(*read, self.policy.tokenizer.pad_token_id, self.accelerator.device)
+    return AnswerBatch.packed(*read, unwrapped(self.policy.model))
 
-  def _shared(self, mine: Iterable[tuple[int, Any]]) -> list[Any]:
+  @contextlib.contextmanager
+  def _packing(self) -> Iterator[None]:
+    """Attention of packed rows in all models that read them; answers are written without."""
+    with contextlib.ExitStack() as stack:
+      if not self.why_padded:
+        with self.reference() as reference:
+          read = filter(None, (self.policy.model, self.plain.trunk, reference))
+        for model in map(unwrapped, read):
+          stack.enter_context(shared_prefix(model))
+      yield
+
+  def _shared(self, mine: Iterable[tuple[int, object]]) -> list:
     from accelerate.utils import gather_object
 
     return [value for _, value in sorted(gather_object(list(mine)), key=lambda pair: pair[0])]

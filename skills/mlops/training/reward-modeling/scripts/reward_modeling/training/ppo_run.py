@@ -23,7 +23,7 @@ from .actor_critic import actor_critic
 from .policy import Policy
 from .ppo import PPO
 from .prompts import Prompt
-from .reinforcement import RunLog, concerns, entries_until, start_and_end
+from .reinforcement import Entries, RunLog, concerns, entries_until, start_and_end
 from .results import PlannedPPO, PPOSummary, TrainedPPO
 from .settings import RESPONSE_LENGTH, VALUE_MODELS, PPORunSettings, PPOSettings
 
@@ -92,8 +92,10 @@ class PPORun:
     if settings.gradient_checkpointing:
       for model in filter(None, (actor.policy, actor.trunk)):
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    self.ppo = PPO(policy, actor, rewards, prompts, course, self.accelerator)
-    self.told = {"updates": self.ppo.updates, "settings": vars(course)}
+    self.ppo = PPO(policy, actor, rewards, prompts, course, self.accelerator, settings.shared_prefix)
+    why = self.ppo.why_padded
+    batches = f"padded, since {why}" if why else "packed"
+    self.told = {"updates": self.ppo.updates, "settings": vars(course), "batches": batches}
     return (
       f"{self.ppo.updates} updates of {self.ppo.batch_size} answers in {course.num_ppo_epochs} passes of "
       f"{course.num_mini_batches} steps; {self.ppo.world} process(es) on {self.device}; "
@@ -108,7 +110,7 @@ class PPORun:
     }
     return {name: str(value) for name, value in named.items() if name not in PER_PROCESS}
 
-  def train(self, output_dir: Path, resume: str | None) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+  def train(self, output_dir: Path, resume: str | None) -> tuple[dict[str, Any], Entries]:
     summary, history = run_ppo(self.ppo, output_dir, resume, self.settings)
     self.accelerator.end_training()
     return vars(summary), history
@@ -117,9 +119,7 @@ class PPORun:
 # ---- the course ----
 
 
-def run_ppo(
-  ppo: PPO, folder: Path, resume: str | None, settings: PPORunSettings
-) -> tuple[PPOSummary, list[dict[str, Any]]]:
+def run_ppo(ppo: PPO, folder: Path, resume: str | None, settings: PPORunSettings) -> tuple[PPOSummary, Entries]:
   """Train to the end, to the KL budget, or to an error. Returns the summary of the run and the entries of its log.
 
   Raises RunError, naming the update.
@@ -155,7 +155,7 @@ def run_ppo(
   return summarize_run(ppo, run_log.entries, stopped), run_log.entries
 
 
-def summarize_run(ppo: PPO, history: Sequence[dict[str, Any]], stopped: str | None) -> PPOSummary:
+def summarize_run(ppo: PPO, history: Entries, stopped: str | None) -> PPOSummary:
   ends = start_and_end(history, ("reward", "kl", "length", "eos_rate"))
   found = concerns(ends["beginning"], ends["end"], ppo.settings.warn_kl)
   for concern in found:

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformers import EvalPrediction, Trainer
 
+from ..attention import at_least_fp32
 from ..errors import DataError
 from ..packing import right_padded
-from . import loop
 
 if TYPE_CHECKING:
   from peft import PeftConfig
@@ -30,7 +31,7 @@ def step_loss(
 ) -> Tensor:
   """Cross-entropy of a step's label with the softmax of its two logits: mean over labeled tokens, in fp32. Returns [].
 
-  logits: [S, T, 2], label 1 is "correct". labels: [S, T], the probability that the step is correct, IGNORED elsewhere.
+  logits: [S, T, 2] (of packed rows [S, K, 2]), label 1 is "correct". labels: [S, T], the probability that the step is correct, IGNORED elsewhere.
   weights: of an incorrect and of a correct step. count: what the sum is divided by (the labeled tokens here).
   arXiv:2312.08935; for probabilities estimated by rollouts its soft form, y log p + (1 - y) log (1 - p).
 
@@ -39,7 +40,7 @@ def step_loss(
   """
   labeled = labels != IGNORED
   target = labels[labeled]
-  log_p = F.log_softmax(logits[labeled].float(), dim=-1)
+  log_p = F.log_softmax(at_least_fp32(logits[labeled]), dim=-1)
   losses = -(weights[0] * (1 - target) * log_p[:, 0] + weights[1] * target * log_p[:, 1])
   return losses.sum() / (labeled.sum() if count is None else count)
 
@@ -50,6 +51,14 @@ class StepCollator:
   def __init__(self, pad_token_id: int):
     self.pad_token_id = pad_token_id
 
+  @staticmethod
+  def flat(rows: list[dict[str, list]]) -> tuple[list[list[int]], Tensor, dict[str, Tensor]]:
+    """With `labels` [S, K], IGNORED after those of a row."""
+    positions = pad_sequence([torch.tensor(row["positions"]) for row in rows], batch_first=True)
+    labels = [torch.tensor(row["labels"], dtype=torch.float32) for row in rows]
+    labels = pad_sequence(labels, batch_first=True, padding_value=IGNORED)
+    return [row["input_ids"] for row in rows], positions, {"labels": labels}
+
   def __call__(self, rows: list[dict[str, list]]) -> dict[str, Tensor]:
     ids, mask = right_padded([row["input_ids"] for row in rows], self.pad_token_id)
     labels = torch.full(ids.shape, IGNORED)
@@ -59,7 +68,7 @@ class StepCollator:
 
 
 class ProcessTrainer(Trainer):
-  """transformers' Trainer with `step_loss`, stopped at a NaN or infinite one. peft_config: as TRL's trainers take it."""
+  """transformers' Trainer with `step_loss`. peft_config: as TRL's trainers take it."""
 
   def __init__(
     self,
@@ -84,13 +93,6 @@ class ProcessTrainer(Trainer):
       preprocess_logits_for_metrics=lambda logits, labels: logits.float().softmax(-1)[..., 1],
       **kwargs,
     )
-
-  def compute_loss(
-    self, model: Any, inputs: dict[str, Tensor], return_outputs: bool = False, num_items_in_batch: Any = None
-  ):
-    outcome = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-    loop.check_finite(outcome[0] if return_outputs else outcome, model, self.state)
-    return outcome
 
 
 def step_metrics(prediction: EvalPrediction) -> dict[str, float]:

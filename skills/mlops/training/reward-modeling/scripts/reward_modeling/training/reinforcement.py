@@ -90,7 +90,7 @@ class RunLog:
     if write:
       write_whole(file, map(to_json, entries))
 
-  def add(self, entry: dict[str, Any]) -> None:
+  def add(self, entry: dict[str, object]) -> None:
     self.entries.append(entry)
     if self.write:
       with open(self.file, "a", encoding="utf-8") as file:

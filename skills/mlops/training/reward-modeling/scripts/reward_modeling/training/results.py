@@ -127,6 +127,7 @@ class PolicyRun(Result):
 class PlannedPPO(PolicyRun):
   dry_run: Literal[True]
   updates: int
+  batches: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,7 +167,8 @@ class PPOSummary:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedPPO(PPOSummary, TrainedPolicy):
-  pass
+  batches: str
+  """How forward passes computed rows, and why."""
 
 
 @dataclass(frozen=True, kw_only=True)

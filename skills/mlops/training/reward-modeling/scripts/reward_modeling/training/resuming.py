@@ -113,14 +113,14 @@ def _way_on(checkpoint: Path) -> str:
 # ---- which run it is ----
 
 
-def rows_digest(rows: Iterable[Any]) -> str:
+def rows_digest(rows: Iterable[object]) -> str:
   found = hashlib.sha256()
   for row in rows:
     found.update(json.dumps(row, sort_keys=True).encode())
   return found.hexdigest()[:16]
 
 
-def start_run(output_dir: str | Path, process_index: int, identity: dict[str, Any], resume: str | None) -> None:
+def start_run(output_dir: str | Path, process_index: int, identity: dict[str, object], resume: str | None) -> None:
   """Clear the output folder for a run, and write down its identity. Raises RunError when another run would be resumed."""
   before = (read_record(output_dir) or {}) if resume else {}
   known = [(name, before[name], value) for name, value in identity.items() if name in before]

@@ -66,11 +66,12 @@ class PolicyRewards:
       dtype=settings.reward_dtype,
       max_length=settings.reward_max_length,
       max_tokens_per_batch=settings.reward_max_tokens_per_batch,
+      shared_prefix=settings.shared_prefix,
       device=device,
     )
 
   def __call__(
-    self, prompts: Sequence[Prompt], replies: Sequence[list[Message]], ids: Sequence[list[int]], **more: Any
+    self, prompts: Sequence[Prompt], replies: Sequence[list[Message]], ids: Sequence[list[int]], **more: object
   ) -> list[Reward]:
     """more: by keyword to functions."""
     asked, before, parts = [prompt.messages for prompt in prompts], self.met.copy(), []

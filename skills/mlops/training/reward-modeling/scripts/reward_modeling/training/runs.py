@@ -15,7 +15,7 @@ import numpy as np
 
 from .. import checkpoints, losses
 from ..attributes import Attributes
-from ..data.records import Comparison, Rated, Solution
+from ..data.records import Comparison, Rated, Record, Solution
 from ..errors import UsageError
 from ..evaluation.pairs import PairEvaluation
 from ..evaluation.ratings import RatingEvaluation
@@ -30,7 +30,7 @@ from ..scoring import RewardModel
 from ..terminal import listed, log
 from . import configuration
 from .folds import cross_validate, headline
-from .results import ModelOutput, PlannedModel, RewardStatistics, TrainedModel
+from .results import Fold, ModelOutput, PlannedModel, RewardStatistics, TrainedModel
 from .settings import EVALUATE_ON, Settings
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ STATISTICS_SAMPLE = 256
 """Records whose rewards stand for all, where none are held out."""
 
 
-def train(kind: Pairs | StepLabels, settings: Settings, fields: Mapping[str, Any]) -> ModelOutput | None:
+def train(kind: Pairs | StepLabels, settings: Settings, fields: Mapping[str, object]) -> ModelOutput | None:
   """The result that its script prints, or None in all processes but the first. fields: of the trainer's configuration."""
   if settings.estimate_memory:
     from .memory import estimate
@@ -90,40 +90,49 @@ def train(kind: Pairs | StepLabels, settings: Settings, fields: Mapping[str, Any
   )
   if config.process_index != 0:
     return None
-  heads = kind.weighed(model.eval(), renderer) if kind.model is OUTCOME else ()
+  training |= {"head": loaded.head, "counts": result["counts"], "base_model": settings.model_name_or_path}
+  training |= {"dataset": settings.dataset_name, "loss": kind.loss}
+  evaluation, made = _saved(kind, model.eval(), renderer, held_out, rows.records, output_dir, training, validation)
+  if report and evaluation:
+    said = {"dataset": settings.dataset_name, "format": data.format, "set_aside": data.set_aside}
+    report.add_held_out(evaluation, model=str(output_dir), **said)
+  return TrainedModel(**result, **made, resumed_from=resume)
+
+
+def _saved(
+  kind: Pairs | StepLabels,
+  model: Model,
+  renderer: Renderer,
+  held_out: list[Record],
+  trained_on: list[Record],
+  output_dir: Path,
+  training: dict[str, object],
+  validation: tuple[PairEvaluation, list[Fold]] | None,
+) -> tuple[PairEvaluation | RatingEvaluation | StepEvaluation | None, dict[str, Any]]:
+  """(the evaluation of a model that is saved here, what the result says of both)."""
+  heads, made = kind.weighed(model, renderer) if kind.model is OUTCOME else (), {}
   if heads:
-    result["attribute_weights"] = {one.name: one.weight for one in heads}
+    made["attribute_weights"] = {one.name: one.weight for one in heads}
   usual = _evaluate_steps if kind.model is PROCESS else partial(_evaluate_answers, kind, heads)
-  evaluate, sample = getattr(kind, "evaluate", usual), rows.records[:STATISTICS_SAMPLE]
-  evaluation, rewards, called = evaluate(model.eval(), renderer, held_out, sample)
+  evaluate = getattr(kind, "evaluate", usual)
+  evaluation, rewards, called = evaluate(model, renderer, held_out, trained_on[:STATISTICS_SAMPLE])
   source = f"{'held-out' if held_out else 'training'} {called}"
   reward = RewardStatistics(float(np.mean(rewards)), float(np.std(rewards)), len(rewards), source)
   if validation:
-    evaluation, result["folds"] = validation
+    evaluation, made["folds"] = validation
     training["cross_validation"] = {"folds": kind.folds, **headline(evaluation.summary)}
-  training |= {"head": loaded.head, "counts": result["counts"], "base_model": settings.model_name_or_path}
-  training |= {"dataset": settings.dataset_name, "loss": kind.loss}
   save = getattr(kind, "save", partial(checkpoints.save, attributes=heads))
   card = save(model, renderer, str(output_dir), training=training, reward=reward)
   _say_what_is_saved(output_dir, card["reload_difference"])
   training.pop("log")
-  if report and evaluation:
-    report.add_held_out(
-      evaluation,
-      model=str(output_dir),
-      dataset=settings.dataset_name,
-      format=data.format,
-      set_aside=data.set_aside,
-    )
-  return TrainedModel(
-    **result,
-    resumed_from=resume,
-    training=training,
-    reward=reward,
-    evaluation=evaluation and evaluation.summary,
-    fingerprint=card["fingerprint"],
-    reload_difference=card["reload_difference"],
-  )
+  kept = {name: card[name] for name in ("fingerprint", "reload_difference")}
+  return evaluation, {
+    **made,
+    **kept,
+    "training": training,
+    "reward": reward,
+    "evaluation": evaluation and evaluation.summary,
+  }
 
 
 def _report(kind: Pairs | StepLabels, settings: Settings) -> Folder | None:
@@ -166,7 +175,7 @@ def _say_what_is_saved(output_dir: Path, difference: float) -> None:
 
 
 def _config(
-  kind: Pairs | StepLabels, settings: Settings, fields: Mapping[str, Any], parameters: int, has_eval: bool
+  kind: Pairs | StepLabels, settings: Settings, fields: Mapping[str, object], parameters: int, has_eval: bool
 ) -> tuple[TrainingArguments, str]:
   own = kind.own_fields()
   return configuration.trainer_config(kind.config_class(), settings, fields, parameters, has_eval=has_eval, **own)

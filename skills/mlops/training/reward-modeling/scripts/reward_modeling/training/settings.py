@@ -12,7 +12,15 @@ from ..cli import flag, fraction, non_negative_number
 from ..errors import UsageError
 from ..output_folder import claim
 from ..packages import is_installed, not_installed
-from ..settings import DTYPES, EVALUATE_ON, ReadingSettings, RewardsSettings, TextSettings, split_flag
+from ..settings import (
+  DTYPES,
+  EVALUATE_ON,
+  SHARED_PREFIX_HELP,
+  ReadingSettings,
+  RewardsSettings,
+  TextSettings,
+  split_flag,
+)
 
 if TYPE_CHECKING:
   from trl import GRPOConfig, RLOOConfig
@@ -174,6 +182,7 @@ class RewardSettings(RewardsSettings):
   reward_max_tokens_per_batch: int | None = flag(
     None, "tokens in one forward pass of a reward model (chosen from the data)", metavar="TOKENS"
   )
+  shared_prefix: bool | None = flag(None, SHARED_PREFIX_HELP, group="run")
   reward_functions: Sequence[str] | None = flag(
     None, "beside models, or alone: FILE:NAME, or a NAME of reward_functions.py", metavar="FUNCTION"
   )

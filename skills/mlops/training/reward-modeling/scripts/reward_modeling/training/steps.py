@@ -12,7 +12,7 @@ from ..data.audit import audit
 from ..data.records import Solution, solutions
 from ..errors import DataError
 from ..kinds import PROCESS
-from ..settings import neutral_flag
+from ..settings import SHARED_PREFIX_HELP, neutral_flag
 from ..step_rendering import STEPS_OVERLONG, StepRenderer, default_separator, supervised_text
 from ..terminal import listed, log
 from .data import CHUNK, Data, Rows, read_data, settle_refused
@@ -55,6 +55,7 @@ class StepLabels:
     type=escaped,
   )
   neutral: str | None = neutral_flag()
+  shared_prefix: bool | None = flag(None, SHARED_PREFIX_HELP, group="run")
   show_labels: int | None = flag(None, "decode the first N rows at every labeled token, before training", group="run")
   seed: int = 42
   model: ClassVar = PROCESS
@@ -80,7 +81,7 @@ class StepLabels:
       data = replace(data, set_aside=data.set_aside | {"without labels": unlabeled})
     return data.split(settings)
 
-  def renderer(self, tokenizer: PreTrainedTokenizerBase, **common: Any) -> StepRenderer:
+  def renderer(self, tokenizer: PreTrainedTokenizerBase, **common: object) -> StepRenderer:
     separator = self.step_separator or default_separator(tokenizer)
     return StepRenderer(tokenizer, step_separator=separator, overlong=self.overlong, **common)
 
@@ -109,9 +110,9 @@ class StepLabels:
     return found
 
   def fit(
-    self, model: torch.nn.Module, renderer: StepRenderer, rows: Rows, config: TrainingArguments, **run: Any
+    self, model: torch.nn.Module, renderer: StepRenderer, rows: Rows, config: TrainingArguments, **run: object
   ) -> tuple[torch.nn.Module, dict[str, Any]]:
-    from . import loop, process
+    from . import loop, packed, process
 
     weights = process.class_weights(rows.dataset["labels"], self.class_weighting)
     if self.disable_dropout:  # token classifiers made of decoders drop a tenth of the last hidden state by default
@@ -125,6 +126,7 @@ class StepLabels:
       data_collator=process.StepCollator(renderer.tokenizer.pad_token_id),
       weights=weights,
       loss={"class_weighting": self.class_weighting, "disable_dropout": self.disable_dropout},
+      within=lambda trainer: packed.packed_batches(trainer, self.shared_prefix),
       **run,
     )
     return model, summary | {"class_weights": list(weights)}
