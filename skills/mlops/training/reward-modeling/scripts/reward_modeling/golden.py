@@ -165,10 +165,11 @@ def _numbers(scores: list) -> list[float]:
 
 
 def golden_conversations(kind: Kind) -> list[Conversation]:
+  """With a reference, which few models read."""
   return [
     Conversation(text["prompt"], [{"role": "assistant", "content": "", "steps": text["steps"]}])
     if "steps" in text
-    else Conversation(text["messages"][:-1], text["messages"][-1:])
+    else Conversation(text["messages"][:-1], [text["messages"][-1] | {"reference": "Paris."}])
     for text in kind.golden
   ]
 

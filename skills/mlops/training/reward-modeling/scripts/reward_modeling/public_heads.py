@@ -90,6 +90,16 @@ class StepLogits(Stack):
   combine = None
 
 
+class Validity(StepLogits):
+  """The log-odds that a step is not the first of three classes, negative, neutral and positive (arXiv:2404.05692)."""
+
+  outputs = (3,)
+
+  def numbers(self, hidden: Tensor) -> Tensor:
+    wrong, *right = super().numbers(hidden).unbind(-1)
+    return (torch.logaddexp(*right) - wrong)[..., None]
+
+
 class Second(Stack):
   """The second number, beside it the first, which is of length (ODIN, arXiv:2402.07319)."""
 
@@ -152,6 +162,29 @@ class Marked(Head):
     return (first - second).mean(-1, keepdim=True)
 
 
+class Embedding(Head):
+  """A unit vector e of pairs of numbers at the end of the answer, their weights w at that of the prompt: A beats B by the log-odds
+  10 * sum of w * (e_A x e_B) (arXiv:2410.02197, section 4). Given are the vector turned by 90 degrees, times 10 w, and e."""
+
+  def build(self, config) -> None:
+    self.value, weights = stack(self.width, part(self.shapes, "value")), part(self.shapes, "prompt")
+    self.prompt = stack(self.width, weights) if weights else None
+    pairs = self.value[-1].out_features / 2
+    if pairs != (self.prompt[-1].out_features if self.prompt else pairs // 1):
+      raise ModelError(f"the head gives {2 * pairs:g} numbers, which are not pairs with a weight each")
+
+  def numbers(self, hidden: Tensor) -> Tensor:
+    values = self.value(hidden)
+    weights = self.prompt(hidden).softmax(-1) if self.prompt else torch.ones_like(values[..., ::2])
+    return torch.cat([values, weights], -1)
+
+  def combine(self, numbers: Tensor) -> Tensor:
+    size = numbers.shape[-1] // 3
+    own = nn.functional.normalize(numbers[:, -1, : 2 * size], dim=-1).unflatten(-1, (size, 2))
+    turned = torch.stack([-own[..., 1], own[..., 0]], -1) * (10 * numbers[:, 0, 2 * size :, None])
+    return torch.cat([turned, own], 1).flatten(1)
+
+
 class Weighted(Head):
   """Means of attributes beside their spreads, summed with weights, fixed or of a gate (URM, arXiv:2410.00847)."""
 
@@ -159,7 +192,7 @@ class Weighted(Head):
 
   def build(self, config, weights: tuple[float, ...] = ()) -> None:
     self.fixed = weights
-    self.objectives = stack(self.width, part(self.shapes, "objectives"))
+    self.objectives = stack(self.width, part(self.shapes, "objectives"), self.activation)
     self.gate = None if weights else stack(self.width, part(self.shapes, "gate"), self.activation)
 
   def mean_of(self, values: Tensor) -> Tensor:
@@ -197,3 +230,21 @@ class Gated(Weighted):
     adjusted = attributes @ self.transform
     reward = (weights * adjusted).sum(-1, keepdim=True)
     return torch.cat([reward, adjusted if self.adjusted else attributes], -1)
+
+
+class Distributions(Weighted):
+  """Of each objective a distribution over ten levels from 0 to 1, and a weight (LDL-Reward)."""
+
+  activation = nn.LeakyReLU
+
+  def build(self, config) -> None:
+    super().build(config)
+    self.attributes = tuple(f"objective-{number}" for number in range(1, 1 + self.gate[-1].out_features))
+    self.temperature = getattr(config, "softmax", False) and getattr(config, "temperature", 1.0)
+
+  def mean_of(self, values: Tensor) -> Tensor:
+    return values.softmax(-1) @ torch.linspace(0, 1, values.shape[-1], dtype=values.dtype, device=values.device)
+
+  def numbers(self, hidden: Tensor) -> Tensor:
+    means, weights = super().numbers(hidden).chunk(2, -1)
+    return torch.cat([means, (weights / self.temperature).softmax(-1) if self.temperature else weights], -1)

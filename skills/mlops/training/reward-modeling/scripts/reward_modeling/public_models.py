@@ -14,14 +14,20 @@ from .model_folder import CONFIG, check_folder, own_code, pickled_weights, read_
 from .output_folder import CARD
 from .precision import best_device, usable
 from .pretrained import loaded_by, read_chat_template, read_tokenizer, without_reports
-from .public_rendering import AskedRenderer, MarkedRenderer, PublicRenderer, PublicStepRenderer, with_token_types
+from .public_rendering import MarkedRenderer, PublicRenderer, PublicStepRenderer, with_token_types
 from .public_table import Family
 from .readers import INDEX, pickled, recognize_family
 from .tokenizer_setup import check_embedded, prepare_tokenizer
 from .weights import check_loaded
 
-TRUNK = (r"^(model|transformer|gpt_neox|pretrained_model|backbone|base_model)\.", "model.")
-UNUSED = re.compile(r"^(lm_head|embed_out|output)\.|^normalizer\.count$|\.inv_freq$|\.masked_bias$|\.attention\.bias$")
+TRUNK = re.compile(r"^((model|transformer|gpt_neox|pretrained_model|backbone|base_model)\.)?(language_model\.)?")
+UNUSED = re.compile(
+  r"^(model\.)?(lm_head|embed_out|output|visual|vision_\w+|multi_modal_projector)\.|^normalizer\.count$"
+  r"|\.inv_freq$|\.masked_bias$|\.attention\.bias$"
+)
+"""Tensors without a part in the reward, those that read images among them."""
+HEADS = "*_layer.pt"
+"""Files of tensors beside the trunk's."""
 
 
 def load_any(
@@ -99,7 +105,7 @@ def fetched(path: str) -> Path:
   if not folder.is_dir():
     from huggingface_hub import snapshot_download
 
-    kinds = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+    kinds = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", HEADS]
     folder = loaded_by(path, lambda: Path(snapshot_download(path, allow_patterns=kinds)))
     if not any(folder.glob("*.safetensors")):
       loaded_by(path, lambda: snapshot_download(path, allow_patterns=["*.bin"]))
@@ -121,17 +127,18 @@ def trunk_config(folder: Path, family: Family) -> Any:
   from transformers import AutoConfig
 
   if family.trunk is None:
-    return loaded_by(str(folder), lambda: AutoConfig.from_pretrained(folder, trust_remote_code=False))
+    return loaded_by(str(folder), lambda: AutoConfig.from_pretrained(folder, trust_remote_code=False)).get_text_config()
   fields = read_json(folder / CONFIG)
   return AutoConfig.for_model(family.trunk, **{key: fields[key] for key in fields.keys() - {"model_type", "auto_map"}})
 
 
 def model_class(config, family: Family, head: type, shapes: dict[str, tuple[int, ...]]) -> type:
-  """The trunk of this config as `model`, the head as `score`. Logits are [B, T, k], pooled [B, k]."""
+  """The trunk of this config as `model`, the head as `score`. Logits are [B, T, k]; pooled, and where an encoder-decoder would
+  write its first token, [B, k]."""
   from transformers import AutoModel, PreTrainedModel
   from transformers.modeling_outputs import TokenClassifierOutput
 
-  trunk = AutoModel._model_mapping[type(config)]
+  trunk, start = AutoModel._model_mapping[type(config)], getattr(config, "decoder_start_token_id", None)
   parent = next(base for base in trunk.__mro__[1:] if issubclass(base, PreTrainedModel))
 
   class Public(parent):
@@ -144,7 +151,12 @@ def model_class(config, family: Family, head: type, shapes: dict[str, tuple[int,
       self.post_init()
 
     def forward(self, input_ids, attention_mask=None) -> TokenClassifierOutput:
-      hidden = self.model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).last_hidden_state
+      first = {"decoder_input_ids": input_ids.new_full((len(input_ids), 1), start)} if start is not None else {}
+      hidden = self.model(
+        input_ids=input_ids, attention_mask=attention_mask, use_cache=False, **first
+      ).last_hidden_state
+      if first:
+        hidden = hidden[:, 0]
       if family.pooled:
         mask = attention_mask[..., None]
         hidden = (hidden * mask).sum(1) / mask.sum(1)
@@ -154,13 +166,14 @@ def model_class(config, family: Family, head: type, shapes: dict[str, tuple[int,
 
 
 def read_tensors(folder: Path) -> dict[str, Any]:
+  """Of a head in a file of its own by the name of that file, too."""
   from safetensors.torch import load_file
 
   index, files = folder / INDEX, sorted(folder.glob("*.safetensors"))
   if index.is_file():  # beside its shards lies a head, or the same weights in another layout
     shards = set(read_json(index)["weight_map"].values())
     files = [file for file in files if file.name in shards or "head" in file.name]
-  state: dict[str, Any] = {}
+  state = {f"{file.stem}.{name}": own for file in folder.glob(HEADS) for name, own in pickled(file).items()}
   for file in files or [folder / name for name in pickled_weights(folder)]:
     state |= load_file(file) if files else pickled(file)
   return state
@@ -170,14 +183,15 @@ def under_own_names(path: str, state: dict[str, Any], family: Family, tokenizer)
   """The tensors that take part, under the names of `model_class`."""
   found = {}
   if family.tokens:
-    tied = (own for name, own in state.items() if name.endswith("embed_tokens.weight"))
+    tied = (own for name, own in state.items() if name.endswith("model.embed_tokens.weight"))
     rows = state["lm_head.weight"] if "lm_head.weight" in state else next(tied, None)
     if rows is not None:
       found["score.0.weight"] = rows[[token_id(path, tokenizer, token) for token in family.tokens]]
   for name, tensor in state.items():
     if not UNUSED.search(name):
-      renamed = (re.sub(*rule, name) for rule in (*family.weights.items(), TRUNK))
-      found[next((new for new in renamed if new != name), name)] = tensor
+      renamed = (re.sub(*rule, name) for rule in family.weights.items())
+      new = next((new for new in renamed if new != name), name)
+      found[new if new.startswith("score.") else TRUNK.sub("model.", new)] = tensor
   return found
 
 
@@ -235,9 +249,6 @@ def renderer_of(
     from .implicit import own_renderer
 
     return own_renderer(loaded.model, tokenizer, family, path, **rules)
-  if family.compares:
-    made = MarkedRenderer if family.head == "Marked" else AskedRenderer
-    return made(tokenizer, family, path=path, **rules)
   own, rules["path"] = None if family.head else scored_at(loaded.model), path
   if family.kind == "process":
     made = PublicStepRenderer(tokenizer, family, separator=separator, scored_at=own or "last_token", **rules)
@@ -248,6 +259,7 @@ def renderer_of(
     if family.pair and getattr(loaded.model.config, "type_vocab_size", 0) > 1:
       loaded.model.register_forward_pre_hook(with_token_types(tokenizer.sep_token_id), with_kwargs=True)
     place = "pooled" if family.pooled else own or "end"
-    made = PublicRenderer(tokenizer, family, scored_at=place, **rules)
+    renders = MarkedRenderer if family.head == "Marked" else PublicRenderer
+    made = renders(tokenizer, family, scored_at=place, **rules)
   notes.append(f"text: {family.text()}")
   return made

@@ -1,20 +1,19 @@
 """Conversations and solutions written as the authors of a public reward model wrote them."""
 
+import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any
 
-from .base_rendering import BaseRenderer, opening_ids
+from .base_rendering import opening_ids
 from .data.records import Message
 from .errors import DataError, ModelError, UsageError
-from .public_table import Family
+from .packing import shared_length
+from .public_table import Family, as_text
 from .rendering import Rendered, Renderer
 from .step_rendering import RenderedSolution, StepRenderer, check_steps
-
-
-def _as_text(messages: Sequence[Message]) -> str:
-  return "\n".join(message["content"] or "" for message in messages)
 
 
 def _with_system(messages: Sequence[Message], family: Family) -> Sequence[Message]:
@@ -44,14 +43,20 @@ class PublicRenderer(Renderer):
     super().__init__(tokenizer, **rules)
     self.family, self._templated = family, self.text_format != "rendered"
     self._is_pair = family.pair and self._templated
-    self.reads_written = not self._is_pair
+    self.reads_reference = family.reads_reference
+    self.reads_written = not (self._is_pair or family.reads_reference or family.compares)
     self._opening = [] if family.bos == "template" else opening_ids(tokenizer)
+    if family.compares and not self._templated:
+      raise UsageError("--text_format rendered is not for a model that compares answers: it writes two of them")
     self._gate = self._tokens([family.gate])[0] if family.gate else []
     vocabulary = tokenizer.get_vocab() if family.append else {}
     self.closing = next((token for token in family.append if token in vocabulary), "")
     self._appended = vocabulary.get(self.closing)
     if family.append and self._appended is None:
       raise ModelError(f"the tokenizer of {path} has no {family.append[0]}, after which the reward is read")
+    marks = re.findall(r"<\|\w+\|>", family.template or "")
+    if absent := [mark for mark in marks if len(self._tokens([mark])[0]) != 1]:
+      raise ModelError(f"the tokenizer of {path} has no {absent[0]}, which its authors write between the texts")
 
   def places_of(self, ids: list[int]) -> list[int]:
     """Where the gate is read, if there is one, and the last."""
@@ -60,7 +65,7 @@ class PublicRenderer(Renderer):
   def _filled(self, messages: Sequence[Message], tools, prompt_only: bool, count: bool = False) -> str:
     family = self.family
     messages = _with_system(messages, family)
-    if not prompt_only and family.turns:
+    if not prompt_only and family.turns and messages[-1]["role"] == "assistant":
       messages = family.turns(list(messages))
     written = super()._filled(messages, tools, prompt_only or family.prompt_only, count)
     if prompt_only or family.end is None:
@@ -69,11 +74,16 @@ class PublicRenderer(Renderer):
     return written if written.endswith(end.strip()) else written + end
 
   def _parts_of(self, prompt, completion, tools, origin) -> list[str | list[int]]:
+    if self.reads_reference and not isinstance(completion[-1].get("reference"), str):
+      what = "the answer has no `reference`, a text that this model compares it with"
+      raise DataError(
+        what, where=origin, hint="give rows a column `reference`, or the answer's message a field of that name"
+      )
     if not self._is_pair:
       return super()._parts_of(prompt, completion, tools, origin)
     if tools:
       raise DataError("a text pair has no place for `tools`", where=origin, hint="drop them: --columns tools=")
-    return [_as_text(prompt), _as_text(completion)]
+    return [as_text(prompt), as_text(completion)]
 
   @cached_property
   def _borders(self) -> list[list[int]]:
@@ -84,13 +94,15 @@ class PublicRenderer(Renderer):
 
   def prompt_ids(self, prompt: Sequence[Message], tools: list[dict] | None = None, *, where=None) -> list[int]:
     if self._is_pair:
-      return [*self._borders[0], *self._tokens([_as_text(prompt)])[0], *self._borders[1]]
+      return [*self._borders[0], *self._tokens([as_text(prompt)])[0], *self._borders[1]]
     return self._opened(super().prompt_ids(prompt, tools, where=where))
 
   def _opened(self, ids: list[int]) -> list[int]:
-    opening = self._opening
-    lacks = self.family.bos == "both" or ids[: len(opening)] != opening
-    return [*opening, *ids] if self._templated and lacks else ids
+    opening, bos = self._opening, self.family.bos
+    has = ids[: len(opening)] == opening
+    if bos == "none":
+      return ids[len(opening) :] if has else ids
+    return [*opening, *ids] if self._templated and (bos == "both" or not has) else ids
 
   def _fit(self, parts: list[list[int]], prompt, completion, tools, origin) -> Rendered | None:
     ids = self._opened(parts[0])
@@ -99,11 +111,17 @@ class PublicRenderer(Renderer):
       ids = [*before, *parts[0], *between, *parts[1], *after]
     if ids and self._templated and self._appended not in (None, ids[-1]):
       ids = [*ids, self._appended]
+    if self.family.head == "Embedding":
+      ids = [*ids[:-1], self.tokenizer.eos_token_id]  # as its authors set it
     fitted = super()._fit([ids], prompt, completion, tools, origin)
     if fitted and self._gate and not _found(fitted.ids, self._gate):
       what = f"the text lacks {self.family.gate!r}, where the weights of the attributes are read"
       hint = "raise --max_length: the start of the answer was cut off" if fitted.cut else None
       raise DataError(what, where=origin, hint=hint)
+    if fitted and self.family.head == "Embedding":
+      asked = prompt[: 1 + (prompt[0]["role"] == "system")] if prompt else []
+      before = self._opened(self._tokens([self.text(asked, where=origin)])[0])
+      return replace(fitted, start=max(shared_length(ids, before) - fitted.cut, 1))
     return fitted
 
 
@@ -114,7 +132,8 @@ class PublicStepRenderer(StepRenderer):
 
   def __init__(self, tokenizer, family: Family, *, path: str, separator: str | None = None, **rules):
     self.family = self.written = family
-    tag = separator if separator and family.pieces else family.tag
+    self.needs_separator = bool(family.tag)
+    tag = separator if separator and family.tag and family.pieces else family.tag
     super().__init__(tokenizer, step_separator=tag, **rules)
     self._of_pieces = family.pieces or self.text_format == "rendered"
     self.from_start = family.reference is not None and self.text_format == "chat"
@@ -135,7 +154,7 @@ class PublicStepRenderer(StepRenderer):
       self._count_special(token, origin)
       prompt, steps = self.special.marked(prompt), self.special.marked(steps)
     if self._of_pieces:
-      self.counts["separator_in_step"] += sum(self.step_separator in step for step in steps)
+      self._count_separators(steps)
       texts = [self._literal(prompt, origin), *steps]
     elif self.from_start:
       texts = self._prefixes(prompt, steps, origin)
@@ -148,7 +167,7 @@ class PublicStepRenderer(StepRenderer):
       what = "the prompt has turns of the assistant, for which its authors had no form"
       raise DataError(what, where=origin, hint="give the problem as one user turn")
     opening = (self.written.opening or "{}").replace("{bos}", self.tokenizer.bos_token or "")
-    return opening.replace("{}", _as_text(prompt))
+    return opening.replace("{}", as_text(prompt))
 
   def _whole(self, prompt, steps, origin) -> str:
     written, tag = self.written, self.step_separator
@@ -176,7 +195,8 @@ class PublicStepRenderer(StepRenderer):
     if self.written.bos == "tokenizer" and self.text_format == "chat":
       parts = [opening_ids(self.tokenizer) + parts[0], *parts[1:]]
     if self._of_pieces:
-      return super()._fit(parts, prompt, steps, origin)
+      fitted, early = super()._fit(parts, prompt, steps, origin), self.family.early
+      return fitted and replace(fitted, positions=[place - early for place in fitted.positions])
     row, *ends = parts
     places = [min(len(end), len(row)) - 1 for end in ends] if ends else self._tags(row, len(steps), origin)
     if ends:  # sums start before the first token of the answer
@@ -207,65 +227,25 @@ PAIRRM_LIMITS, BETTER_PAIRRM_LIMITS = (1224, 412), (2030, 670)
 """The most tokens of a source and of an answer; the answers share what the source leaves."""
 
 
-class AnswerPair(NamedTuple):
-  prompt: Sequence[Message]
-  first: str
-  second: str
-  origin: Any = None
-
-
-class AskedRenderer(BaseRenderer):
-  """As RLHFlow asks which answer is better: one user turn of the chat template, without BOS."""
-
-  policies, places = ("drop", "error"), ("last_token",)
-
-  def __init__(self, tokenizer, family: Family, *, path: str, **rules):
-    super().__init__(tokenizer, overlong=self.policies[0], scored_at=self.places[0], **rules)
-    if self.text_format == "rendered":
-      raise UsageError("--text_format rendered is not for a model that compares answers: it writes two of them")
-    self.family = family
-
-  def _parts_of(self, prompt, first, second, origin) -> list[str | list[int]]:
-    token = self.special.inside([prompt, first, second])
-    if token:
-      self._count_special(token, origin)
-      prompt, first, second = self.special.marked([prompt, first, second])
-    turns = "".join(f"\n<turn> {message['role']}\n {message['content']}" for message in prompt)
-    asked = f"[CONTEXT] \n{turns}\n [RESPONSE A] {first} [RESPONSE B] {second} \n"
-    text = self.text([{"role": "user", "content": asked}], where=origin)
-    text = text.replace(self.tokenizer.bos_token or "\0", "")
-    return [self.special.ids(text) if token else text]
-
-  def _fit(self, parts: list[list[int]], prompt, first, second, origin) -> Rendered | None:
-    if not self._is_over_length(len(parts[0]), "comparison", origin):
-      return Rendered(parts[0])
-    self._count("dropped", origin)
-    return None
-
-  def places_of(self, ids: list[int]) -> list[int]:
-    return [len(ids) - 1]
-
-
-class MarkedRenderer(AskedRenderer):
+class MarkedRenderer(PublicRenderer):
   """As LLM-Blender writes them: each text after a mark, within [CLS] and [SEP], cut at its end before [SEP]."""
-
-  policies, places = ("truncate_left",), ("prefix",)
 
   def __init__(self, tokenizer, family: Family, *, path: str, **rules):
     super().__init__(tokenizer, family, path=path, **rules)
+    self.scored_at = "prefix"
     self.limits = BETTER_PAIRRM_LIMITS if "better-pairrm" in path.lower() else PAIRRM_LIMITS
     self.marks = [ids[0] for ids in self._tokens(list(PAIR_MARKS)) if len(ids) == 1]
     if len(self.marks) < len(PAIR_MARKS):
       what = f"the tokenizer of {path} lacks one of {', '.join(PAIR_MARKS)}, where the model is read"
       raise ModelError(what, hint="restore the tokenizer that was saved with it")
 
-  def _parts_of(self, prompt, first, second, origin) -> list[list[int]]:
+  def _parts_of(self, prompt, completion, tools, origin) -> list[list[int]]:
     several = len(prompt) > 1
-    asked = [f"{one['role'].upper()}: " * several + (one["content"] or "") for one in prompt]
-    texts = [mark + text for mark, text in zip(PAIR_MARKS, ["\n".join(asked), first, second], strict=True)]
-    return self.tokenizer(texts)["input_ids"]
+    asked = "\n".join(f"{one['role'].upper()}: " * several + (one["content"] or "") for one in prompt)
+    texts = [asked, *(one["content"] for one in completion)]
+    return self.tokenizer([mark + text for mark, text in zip(PAIR_MARKS, texts, strict=True)])["input_ids"]
 
-  def _fit(self, parts: list[list[int]], prompt, first, second, origin) -> Rendered:
+  def _fit(self, parts: list[list[int]], prompt, completion, tools, origin) -> Rendered:
     self.counts["rendered"] += 1
     source, answer = self.limits
     limits = [source, *2 * [(source + 2 * answer - min(len(parts[0]), source)) // 2]]

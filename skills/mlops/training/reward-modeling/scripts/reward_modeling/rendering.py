@@ -12,7 +12,7 @@ A reward depends on every token up to the scored one, so everything turns the sa
 7. Special tokens in what people wrote are text (`special_tokens`), and what a template leaves out is told (`completeness`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from os.path import commonprefix
@@ -20,7 +20,8 @@ from typing import Any, NamedTuple
 
 from .base_rendering import BaseRenderer, check_one_text
 from .completeness import ANSWERED, ASKED, Completeness
-from .data.records import Message
+from .data.cells import are_messages
+from .data.records import Comparison, Message, Ranking, answers_of
 from .errors import DataError
 from .hf import Tokenizer
 from .packing import shared_length
@@ -42,6 +43,19 @@ class Conversation(NamedTuple):
   completion: Sequence[Message] | Written
   tools: list[dict] | None = None
   origin: object = None
+
+
+def conversations_of(rows: Iterable[Comparison | Ranking], reads_reference: bool = False) -> list[Conversation]:
+  """One for each answer. reads_reference: it gets the column `reference` of its row as a field."""
+  found = []
+  for row in rows:
+    given = row.metadata.get("reference") if reads_reference else None
+    if are_messages(given) and all(isinstance(one.get("content"), str) for one in given):
+      given = "\n".join(one["content"] for one in given)
+    for answer in answers_of(row):
+      whole = answer if given is None else [*answer[:-1], {"reference": given, **answer[-1]}]
+      found.append(Conversation(row.prompt, whole, row.tools, row.origin))
+  return found
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,7 @@ class StepRenderer(BaseRenderer):
   takes = Steps
   policies = STEPS_OVERLONG
   places = ("last_token", "prefix")
+  needs_separator = True
   from_start = False
   """Whether the first position is the start of the answer, which scores are counted from."""
 
@@ -53,7 +54,7 @@ class StepRenderer(BaseRenderer):
     super().__init__(tokenizer, overlong=overlong, **rules)
     self.step_separator = step_separator
     self.separator_ids = self._tokens([step_separator])[0] if step_separator else []
-    if not self.separator_ids:
+    if not self.separator_ids and self.needs_separator:
       raise ModelError(
         f"the step separator {step_separator!r} is not a token of this tokenizer, where a step could be scored",
         hint=f"give another, as in --step_separator {tokenizer.sep_token or tokenizer.eos_token or '###'}",
@@ -65,7 +66,7 @@ class StepRenderer(BaseRenderer):
 
   def _parts_of(self, prompt, steps, origin) -> list[str | list[int]]:
     check_steps(steps, origin)
-    self.counts["separator_in_step"] += sum(self.step_separator in step for step in steps)
+    self._count_separators(steps)
     if self.text_format == "rendered":
       check_one_text(prompt, [{}], origin)
       return [self.text(prompt, where=origin), *steps]
@@ -80,6 +81,9 @@ class StepRenderer(BaseRenderer):
     if prompt:
       texts = [self.text(prompt, where=origin, prompt_only=True), self._lead + steps[0], *steps[1:]]
     return [self.special.ids(text) for text in texts] if marks else texts
+
+  def _count_separators(self, steps: Sequence[str]) -> None:
+    self.counts["separator_in_step"] += sum(bool(self.separator_ids) and self.step_separator in step for step in steps)
 
   def rows(self, solution: RenderedSolution) -> list[TokenRow]:
     if self.scored_at == "last_token":
