@@ -378,7 +378,7 @@ def test_a_pairwise_model_has_no_reward_across_prompts(public):
   ("name", "token", "error"),
   [
     ("Qwen/Qwen2.5-Math-PRM-7B", "<extra_0>", "has no token '<extra_0>'"),
-    ("llm-blender/PairRM-hf", "<|candidate1|>", "lacks one of"),
+    ("llm-blender/PairRM-hf", "<|candidate1|>", "has no token '<|candidate1|>'"),
   ],
 )
 def test_a_mark_that_the_tokenizer_lacks(name, token, error, public, tmp_path):

@@ -182,10 +182,14 @@ def without(example, *names, **changes):
     (
       "athene",
       {"tokenizer": {**LLAMA, "tokens": LLAMA3_TOKENS[:3]}},
-      r"has no <\|reserved_special_token_1\|>, after which",
+      r"has no token '<\|reserved_special_token_1\|>', after which",
     ),
     ("nemotron-principle", {"tokenizer": LLAMA}, r"has no token 'Yes', whose logit"),
-    ("polar", {"tokenizer": {"tokens": ("[UNUSED_TOKEN_130]",)}}, r"has no <\|reward\|>, which its authors write"),
+    (
+      "polar",
+      {"tokenizer": {"tokens": ("[UNUSED_TOKEN_130]",)}},
+      r"has no token '<\|reward\|>', which its authors write",
+    ),
     ("skywork-vl", {"names": ("v_head.summary.weight",)}, r"with a head that no class"),
   ],
 )

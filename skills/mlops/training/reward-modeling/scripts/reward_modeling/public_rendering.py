@@ -8,12 +8,13 @@ from itertools import chain
 from typing import Any
 
 from .base_rendering import opening_ids
+from .completeness import ASKED
 from .data.records import Message
 from .errors import DataError, ModelError, UsageError
-from .packing import shared_length
+from .hf import Tokenizer
 from .public_table import Family, as_text
 from .rendering import Rendered, Renderer
-from .step_rendering import RenderedSolution, StepRenderer, check_steps
+from .step_rendering import RenderedSolution, StepRenderer
 
 
 def _with_system(messages: Sequence[Message], family: Family) -> Sequence[Message]:
@@ -24,6 +25,15 @@ def _with_system(messages: Sequence[Message], family: Family) -> Sequence[Messag
 
 def _found(ids: list[int], part: list[int]) -> list[int]:
   return [start for start in range(len(ids) - len(part) + 1) if ids[start : start + len(part)] == part]
+
+
+def one_token(path: str, tokenizer: Tokenizer, token: str, why: str) -> int:
+  """Its id."""
+  ids = tokenizer(token, add_special_tokens=False)["input_ids"]
+  if len(ids) != 1:
+    what = f"the tokenizer of {path} has no token {token!r}, {why}"
+    raise ModelError(what, hint="restore the tokenizer that was saved with it")
+  return ids[0]
 
 
 def with_token_types(separator: int) -> Callable[[Any, tuple, dict], tuple[tuple, dict]]:
@@ -49,14 +59,12 @@ class PublicRenderer(Renderer):
     if family.compares and not self._templated:
       raise UsageError("--text_format rendered is not for a model that compares answers: it writes two of them")
     self._gate = self._tokens([family.gate])[0] if family.gate else []
-    vocabulary = tokenizer.get_vocab() if family.append else {}
-    self.closing = next((token for token in family.append if token in vocabulary), "")
-    self._appended = vocabulary.get(self.closing)
-    if family.append and self._appended is None:
-      raise ModelError(f"the tokenizer of {path} has no {family.append[0]}, after which the reward is read")
-    marks = re.findall(r"<\|\w+\|>", family.template or "")
-    if absent := [mark for mark in marks if len(self._tokens([mark])[0]) != 1]:
-      raise ModelError(f"the tokenizer of {path} has no {absent[0]}, which its authors write between the texts")
+    self._appended = None
+    if family.append:
+      self.closing = next(filter(tokenizer.get_vocab().__contains__, family.append), family.append[0])
+      self._appended = one_token(path, tokenizer, self.closing, "after which the reward is read")
+    for mark in re.findall(r"<\|\w+\|>", family.template or ""):
+      one_token(path, tokenizer, mark, "which its authors write between the texts")
 
   def places_of(self, ids: list[int]) -> list[int]:
     """Where the gate is read, if there is one, and the last."""
@@ -83,18 +91,16 @@ class PublicRenderer(Renderer):
       return super()._parts_of(prompt, completion, tools, origin)
     if tools:
       raise DataError("a text pair has no place for `tools`", where=origin, hint="drop them: --columns tools=")
-    return [as_text(prompt), as_text(completion)]
+    return [self.tokenizer(as_text(prompt), as_text(completion))["input_ids"]]
 
   @cached_property
-  def _borders(self) -> list[list[int]]:
-    (word,) = self._tokens(["a"])
-    ids = list(self.tokenizer("a", "a")["input_ids"])
-    first, second = _found(ids, word)[:2]
-    return [ids[:first], ids[first + len(word) : second], ids[second + len(word) :]]
+  def _reply(self) -> list[int]:
+    """What opens an answer."""
+    return self._tokens([self.text(ASKED, prompt_only=True).removeprefix(self.text(ASKED))])[0]
 
   def prompt_ids(self, prompt: Sequence[Message], tools: list[dict] | None = None, *, where=None) -> list[int]:
     if self._is_pair:
-      return [*self._borders[0], *self._tokens([as_text(prompt)])[0], *self._borders[1]]
+      return self.tokenizer(as_text(prompt), "")["input_ids"]
     return self._opened(super().prompt_ids(prompt, tools, where=where))
 
   def _opened(self, ids: list[int]) -> list[int]:
@@ -106,9 +112,6 @@ class PublicRenderer(Renderer):
 
   def _fit(self, parts: list[list[int]], prompt, completion, tools, origin) -> Rendered | None:
     ids = self._opened(parts[0])
-    if len(parts) == 2:
-      before, between, after = self._borders
-      ids = [*before, *parts[0], *between, *parts[1], *after]
     if ids and self._templated and self._appended not in (None, ids[-1]):
       ids = [*ids, self._appended]
     if self.family.head == "Embedding":
@@ -120,65 +123,50 @@ class PublicRenderer(Renderer):
       raise DataError(what, where=origin, hint=hint)
     if fitted and self.family.head == "Embedding":
       asked = prompt[: 1 + (prompt[0]["role"] == "system")] if prompt else []
-      before = self._opened(self._tokens([self.text(asked, where=origin)])[0])
-      return replace(fitted, start=max(shared_length(ids, before) - fitted.cut, 1))
+      start = self._answer_start(ids, asked, tools, origin) - len(self._reply)
+      return replace(fitted, start=max(start - fitted.cut, 1))
     return fitted
 
 
 class PublicStepRenderer(StepRenderer):
   """separator: over the family's, for models that were trained with another."""
 
-  _lead = ""
-
   def __init__(self, tokenizer, family: Family, *, path: str, separator: str | None = None, **rules):
-    self.family = self.written = family
+    self.family = family
     self.needs_separator = bool(family.tag)
     tag = separator if separator and family.tag and family.pieces else family.tag
     super().__init__(tokenizer, step_separator=tag, **rules)
-    self._of_pieces = family.pieces or self.text_format == "rendered"
+    self.of_pieces = family.pieces or self.text_format == "rendered"
     self.from_start = family.reference is not None and self.text_format == "chat"
-    if len(self.separator_ids) != 1 and not (self._of_pieces or self.from_start or family.replies):
-      what = f"the tokenizer of {path} has no token {tag!r}, where the score of a step is read"
-      raise ModelError(what, hint="restore the tokenizer that was saved with it")
+    if len(self.separator_ids) != 1 and not (self.of_pieces or self.from_start or family.replies):
+      one_token(path, tokenizer, tag, "where the score of a step is read")
 
   @property
   def split_at(self) -> str:
-    return self.written.split
+    return self.family.split
 
-  def _parts_of(self, prompt, steps, origin) -> list[str | list[int]]:
-    if self.text_format == "rendered":
-      return super()._parts_of(prompt, steps, origin)
-    check_steps(steps, origin)
-    token = self.special.inside([prompt, steps])
-    if token:
-      self._count_special(token, origin)
-      prompt, steps = self.special.marked(prompt), self.special.marked(steps)
-    if self._of_pieces:
-      self._count_separators(steps)
-      texts = [self._literal(prompt, origin), *steps]
-    elif self.from_start:
-      texts = self._prefixes(prompt, steps, origin)
-    else:
-      texts = [self._whole(prompt, steps, origin)]
-    return [self.special.ids(text) for text in texts] if token else texts
+  def _texts(self, prompt: Sequence[Message], steps: Sequence[str], origin: object) -> list[str]:
+    if self.of_pieces:
+      return [self._literal(prompt, origin), *steps]
+    return self._prefixes(prompt, steps, origin) if self.from_start else [self._whole(prompt, steps, origin)]
 
   def _literal(self, prompt, origin) -> str:
     if any(message["role"] == "assistant" for message in prompt):
       what = "the prompt has turns of the assistant, for which its authors had no form"
       raise DataError(what, where=origin, hint="give the problem as one user turn")
-    opening = (self.written.opening or "{}").replace("{bos}", self.tokenizer.bos_token or "")
+    opening = (self.family.opening or "{}").replace("{bos}", self.tokenizer.bos_token or "")
     return opening.replace("{}", as_text(prompt))
 
   def _whole(self, prompt, steps, origin) -> str:
-    written, tag = self.written, self.step_separator
-    if written.opening is not None:
+    family, tag = self.family, self.step_separator
+    if family.opening is not None:
       tagged = sum(tag.strip() in step for step in steps)
       if tag.strip() and tagged:
         raise DataError(f"{tagged} steps hold {tag.strip()!r}, which stands after a step here", where=origin)
-      return self._literal(prompt, origin) + "".join(written.step.replace("{}", step) for step in steps)
-    if not written.replies:
+      return self._literal(prompt, origin) + "".join(family.step.replace("{}", step) for step in steps)
+    if not family.replies:
       answer = {"role": "assistant", "content": "".join(step + tag for step in steps)}
-      return self.text([*_with_system(prompt, written), answer], where=origin)
+      return self.text([*_with_system(prompt, family), answer], where=origin)
     *turns, question = prompt or [{"role": "user", "content": ""}]
     asked = [f"{question['content']} {steps[0].strip()}", *(step.strip() for step in steps[1:])]
     for step in asked:
@@ -192,9 +180,9 @@ class PublicStepRenderer(StepRenderer):
     return [texts[-1], *(text.strip() + "\n\n" * (0 < k < len(steps)) for k, text in enumerate(texts))]
 
   def _fit(self, parts: list[list[int]], prompt, steps, origin) -> RenderedSolution | None:
-    if self.written.bos == "tokenizer" and self.text_format == "chat":
+    if self.family.bos == "tokenizer" and self.text_format == "chat":
       parts = [opening_ids(self.tokenizer) + parts[0], *parts[1:]]
-    if self._of_pieces:
+    if self.of_pieces:
       fitted, early = super()._fit(parts, prompt, steps, origin), self.family.early
       return fitted and replace(fitted, positions=[place - early for place in fitted.positions])
     row, *ends = parts
@@ -234,10 +222,7 @@ class MarkedRenderer(PublicRenderer):
     super().__init__(tokenizer, family, path=path, **rules)
     self.scored_at = "prefix"
     self.limits = BETTER_PAIRRM_LIMITS if "better-pairrm" in path.lower() else PAIRRM_LIMITS
-    self.marks = [ids[0] for ids in self._tokens(list(PAIR_MARKS)) if len(ids) == 1]
-    if len(self.marks) < len(PAIR_MARKS):
-      what = f"the tokenizer of {path} lacks one of {', '.join(PAIR_MARKS)}, where the model is read"
-      raise ModelError(what, hint="restore the tokenizer that was saved with it")
+    self.marks = [one_token(path, tokenizer, mark, "where the model is read") for mark in PAIR_MARKS]
 
   def _parts_of(self, prompt, completion, tools, origin) -> list[list[int]]:
     several = len(prompt) > 1

@@ -10,8 +10,6 @@ from typing import Any
 from .aggregation import probability
 from .data.records import Message
 
-ANY = object()
-"""Of a field of the config: that it is there."""
 LAST = "a linear head at the last token"
 
 
@@ -21,10 +19,10 @@ class Family:
 
   called: their published ids. how: the reward is read. refused: why it cannot be scored.
   classes (of `architectures`), config, tensors (each of these patterns, parted by spaces, fits one) and lacks (fits none)
-  must all fit; `named`, of the name, only where other models have the same tensors.
+  (patterns of the values) must all fit; `named`, of the name, only where other models have the same tensors.
   head: a class of `public_heads` with these options, None for one of transformers. weights: pattern -> new name, `model.*`
   (the trunk) or `score.*` (the head, whose sizes are theirs). tokens: whose logits are the head, ids or texts.
-  trunk: `model_type` of transformers, where the config's is unknown. tokenizer: its class, likewise.
+  trunk: `model_type` of transformers, where the config's is unknown, and so its tokenizer's class.
   pooled: the mean of all tokens is read. gate: the text at whose last place the attributes' weights are read.
   compares: two answers, so that rewards hold within a prompt only. reads_reference: the answer's message has a `reference`.
   template: over the tokenizer's own. system: the turn that opens a conversation without one. bos: "template" (what it
@@ -54,7 +52,6 @@ class Family:
   weights: Mapping[str, str] = field(default_factory=dict)
   tokens: tuple[int | str, ...] = ()
   trunk: str | None = None
-  tokenizer: str | None = None
   pooled: bool = False
   gate: str | None = None
   compares: bool = False
@@ -221,7 +218,7 @@ INTERNLM2 = Family(
         r"\.feed_forward\.w2\.": ".mlp.down_proj.",
         r"\.attention_norm\.": ".input_layernorm.",
         r"\.ffn_norm\.": ".post_attention_layernorm.",
-    }, trunk="llama", tokenizer="LlamaTokenizer", append=("<|reward|>", "[UNUSED_TOKEN_130]"),
+    }, trunk="llama", append=("<|reward|>", "[UNUSED_TOKEN_130]"),
 )  # fmt: skip
 QRM = Family(
     "nicolinho/QRM-Llama3-8B, QRM-Llama3.1-8B, QRM-Llama3.1-8B-v2", "reward-bench qrm.py",
@@ -307,7 +304,7 @@ PUBLIC: dict[str, Family] = {
         "llm-blender/PairRM-hf, mightbe/Better-PairRM", "LLM-Blender pairrm.py, reward-bench pairrm.py",
         "the difference of two heads, at the marks of both answers, mean over both orders",
         classes="DebertaV2PairRM", tensors=r"^head_layer\.4\.weight", head="Marked",
-        weights={r"^head_layer\.1\.": "score.layers.0.", r"^head_layer\.4\.": "score.layers.2."},
+        weights={r"^head_layer\.1\.": "score.pair.0.", r"^head_layer\.4\.": "score.pair.2."},
     ),
     "pair-preference": comparing(
         "RLHFlow/pair-preference-model-LLaMA3-8B", "RLHFlow pair-pm, reward-bench slicpairpm.py",
@@ -390,7 +387,7 @@ PUBLIC: dict[str, Family] = {
     ),
     "openrlhf": Family(
         "any model that OpenRLHF saved", "OpenRLHF models/model.py, datasets/reward_dataset.py", LAST + ", which is EOS",
-        classes=r"(?!\w+ForSequenceClassification)\w*", config={"value_head_prefix": ANY},
+        classes=r"(?!\w+ForSequenceClassification)\w*", config={"value_head_prefix": ".+"},
         tensors=r"^(score|value_head)\.weight", head="Normalized", weights={r"^(score|value_head)\.": "score.0."}, end=" {eos}",
     ),
     # ---- many heads

@@ -44,7 +44,7 @@ class StepRenderer(BaseRenderer):
   takes = Steps
   policies = STEPS_OVERLONG
   places = ("last_token", "prefix")
-  needs_separator = True
+  needs_separator = of_pieces = True
   from_start = False
   """Whether the first position is the start of the answer, which scores are counted from."""
 
@@ -64,9 +64,10 @@ class StepRenderer(BaseRenderer):
   def split_at(self) -> str:
     return self.step_separator if self.step_separator.isspace() else STEP_SEPARATOR
 
-  def _parts_of(self, prompt, steps, origin) -> list[str | list[int]]:
+  def _parts_of(self, prompt: Sequence[Message], steps: Sequence[str], origin: object) -> list[str | list[int]]:
     check_steps(steps, origin)
-    self._count_separators(steps)
+    if self.of_pieces and self.separator_ids:
+      self.counts["separator_in_step"] += sum(self.step_separator in step for step in steps)
     if self.text_format == "rendered":
       check_one_text(prompt, [{}], origin)
       return [self.text(prompt, where=origin), *steps]
@@ -77,13 +78,13 @@ class StepRenderer(BaseRenderer):
       self._count_special(token, origin)
     if marks:
       prompt, steps = self.special.marked([prompt, steps])
-    texts = ["", *steps]
-    if prompt:
-      texts = [self.text(prompt, where=origin, prompt_only=True), self._lead + steps[0], *steps[1:]]
+    texts = self._texts(prompt, steps, origin)
     return [self.special.ids(text) for text in texts] if marks else texts
 
-  def _count_separators(self, steps: Sequence[str]) -> None:
-    self.counts["separator_in_step"] += sum(bool(self.separator_ids) and self.step_separator in step for step in steps)
+  def _texts(self, prompt: Sequence[Message], steps: Sequence[str], origin: object) -> list[str]:
+    if not prompt:
+      return ["", *steps]
+    return [self.text(prompt, where=origin, prompt_only=True), self._lead + steps[0], *steps[1:]]
 
   def rows(self, solution: RenderedSolution) -> list[TokenRow]:
     if self.scored_at == "last_token":
