@@ -141,15 +141,15 @@ PRINTED: dict[str, Printed] = {
 def scored(folder: str, printed: Printed, dtype: str) -> list[float]:
   from reward_modeling import ProcessRewardModel, RewardModel, checkpoints, readers
   from reward_modeling.pairwise import PairwiseModel
-  from reward_modeling.public_rendering import AnswerPair
+  from reward_modeling.rendering import Conversation
 
   if checkpoints.kind_of(folder) is checkpoints.PROCESS:
     model = ProcessRewardModel.from_pretrained(folder, dtype=dtype)
     return model.score_steps([printed.prompt], printed.answers)[0]
   if (family := readers.recognize_family(folder)) and family.compares:
     model = PairwiseModel.from_pretrained(folder, dtype=dtype)
-    asked = [{"role": "user", "content": printed.prompt}]
-    ((_, own),) = model._scored([AnswerPair(asked, *printed.answers)], None)
+    answers = [{"role": "assistant", "content": answer} for answer in printed.answers]
+    ((_, own),) = model._scored([Conversation([{"role": "user", "content": printed.prompt}], answers)], None)
     return own
   return RewardModel.from_pretrained(folder, dtype=dtype).score([printed.prompt], [printed.answers])[0]
 
@@ -195,9 +195,9 @@ def compare(routes: Path, checkpoints: Path) -> bool:
   import shutil
 
   import public_outcome_routes
-  from public_routes_inputs import ANSWERS, SOLUTIONS
+  from public_routes_inputs import ANSWERS, REFERENCE, SOLUTIONS
 
-  from reward_modeling import ProcessRewardModel, RewardModel
+  from reward_modeling import ProcessRewardModel, RewardModel, readers
   from reward_modeling.pairwise import PairwiseModel
 
   reference, met = str(checkpoints / "Qwen--Qwen2.5-Math-7B-Instruct"), True
@@ -205,12 +205,13 @@ def compare(routes: Path, checkpoints: Path) -> bool:
     folder = checkpoints / name.replace("/", "--")
     if name in public_outcome_routes.NAMES:
       model = RewardModel.from_pretrained(str(next(folder.iterdir())), device="cpu")
-      found = [reward for question, *answers in ANSWERS for reward in model.score([question], [answers])[0]]
+      said = {"role": "assistant", "reference": REFERENCE}
+      found = [model.score([question], [[said | {"content": one}]])[0] for question, *both in ANSWERS for one in both]
     elif name == "DPO":  # the same weights, under a name that says nothing
       shutil.copytree(checkpoints / "PRIME-RL--EurusPRM-Stage2", folder, dirs_exist_ok=True)
       model = RewardModel.from_pretrained(str(folder), device="cpu", reference_model_name_or_path=reference)
       found = [reward for question, *answers in ANSWERS for reward in model.score([question], [answers])[0]]
-    elif "pair" in name.lower():
+    elif (family := readers.recognize_family(str(folder))) and family.compares:
       model, found = PairwiseModel.from_pretrained(str(folder), device="cpu"), []
       for question, *answers in ANSWERS:
         first, second = model.score([question], [answers])[0]

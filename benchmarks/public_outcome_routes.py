@@ -5,14 +5,22 @@ from __future__ import annotations
 import argparse
 import importlib
 import sys
+import types
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from public_routes_inputs import ANSWERS
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
+from public_routes_inputs import ANSWERS, REFERENCE
+from safetensors.torch import load_file
+from transformers import (
+  AutoConfig,
+  AutoModelForCausalLM,
+  AutoModelForSequenceClassification,
+  AutoTokenizer,
+  PreTrainedModel,
+)
 
 Ids = list[int]
 
@@ -87,8 +95,7 @@ def of_pattern(name: str) -> Callable[[Any, Path], Any]:
 
 def urm(module: Any, path: Path) -> Any:
   """A trunk, a head and a network under the names of its checkpoint, run by a peer's forward."""
-  from safetensors.torch import load_file
-  from transformers import AutoConfig, LlamaModel
+  from transformers import LlamaModel
 
   own, config = load_file(path / "model.safetensors"), AutoConfig.from_pretrained(path)
   model = torch.nn.Module()
@@ -197,6 +204,39 @@ def internlm2(path: Path, sources: Path) -> list[float]:
   return [model.get_score(tokenizer, own) for own in turns]
 
 
+def polar(path: Path, sources: Path) -> list[float]:
+  """The text of InternLM/POLAR's `RewardModelClient`, by xtuner's model."""
+  sys.path[:0] = [str(sources / "authors"), str(sources / "polar/src")]
+  package = importlib.import_module("internlm2.modeling_internlm2")
+  sys.modules.setdefault("requests", types.ModuleType("requests"))
+  client = importlib.import_module("polar.reward_func").RewardModelClient(str(path))
+  reward = client.tokenizer.convert_tokens_to_ids("[UNUSED_TOKEN_130]")
+  config = package.InternLM2Config.from_pretrained(path, reward_token_id=reward, attn_implementation="eager")
+  model, found = package.InternLM2ForRewardModel.from_pretrained(path, config=config).eval(), []
+  for question, *answers in ANSWERS:
+    prompt, other = ([{"role": "user", "content": text}] for text in (question, REFERENCE))
+    for answer in answers:
+      one = {"prompt": prompt, "reference": other, "output": [{"role": "assistant", "content": answer}]}
+      with torch.no_grad():
+        found.append(model(**client.tokenizer([client.encode(one)], return_tensors="pt"))[0].item())
+  return found
+
+
+def ldl(path: Path, sources: Path) -> list[float]:
+  """reward-bench's `LDLRewardModel27B`, whose layers are as wide as those of the tiny checkpoint."""
+  sys.path.insert(0, str(sources / RB))
+  own = importlib.import_module("ldlreward")
+  own.MultiOutputNN.__init__.__defaults__, own.GatingNN.__init__.__defaults__ = ([12, 12],), (12, 2, 1.0, 0.0, False)
+  config, tokenizer = AutoConfig.from_pretrained(path, attn_implementation="eager"), AutoTokenizer.from_pretrained(path)
+  model = own.LDLRewardModel27B(config).float().eval()
+  model.model.load_state_dict(load_file(path / "model.safetensors"))
+  for part in ("regression_layer", "gating_layer"):
+    getattr(model, part).load_state_dict(torch.load(path / f"{part}.pt"))
+  rows = [torch.tensor([cut_bos(tokenizer, q, answer)]) for q, *both in ANSWERS for answer in both]
+  with torch.no_grad():
+    return [model(row, attention_mask=torch.ones_like(row)).logits.item() for row in rows]
+
+
 def run(name: str, path: Path, sources: Path) -> list[float]:
   """The number of each answer."""
   if name in OWN:
@@ -212,5 +252,5 @@ def run(name: str, path: Path, sources: Path) -> list[float]:
     return [route.read(model, torch.tensor([row])).item() for row in rows]
 
 
-OWN = {"internlm2": internlm2, "rlhflow-orm": rlhflow_orm}
+OWN = {"internlm2": internlm2, "polar": polar, "ldl": ldl, "rlhflow-orm": rlhflow_orm}
 NAMES = (*ROUTES, *OWN)

@@ -14,7 +14,9 @@ run as it is; what they need beyond torch and transformers (deepspeed, a GPU) is
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
+import io
 import json
 import sys
 import types
@@ -23,7 +25,7 @@ from pathlib import Path
 import public_outcome_routes
 import torch
 from public_routes_inputs import ANSWERS, SOLUTIONS
-from transformers import AutoModelForCausalLM, AutoModelForTokenClassification, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoModelForTokenClassification, AutoTokenizer
 
 
 def stand_in(name: str, **attributes) -> None:
@@ -209,6 +211,49 @@ def dpo(path: Path, sources: Path) -> list:
   return scores
 
 
+def reason_eval(path: Path, sources: Path) -> list:
+  """GAIR's `get_results`, which prints its numbers."""
+  own, found = source(sources / "reason-eval/codes", "examples"), []
+  arguments = argparse.Namespace(model_name_or_path=str(path), model_size=path.name.rpartition("-")[2])
+  for question, steps in SOLUTIONS:
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+      own.get_results(arguments, question, steps)
+    found.append(json.loads(printed.getvalue().splitlines()[0].partition(": ")[2]))
+  return found
+
+
+def gpm(path: Path, sources: Path) -> list:
+  """reward-bench's `GPMPipeline`, as it was at 1e06640: the result over tau of both orders."""
+  own = source(sources / "authors", "gpm")
+  how = {"torch_dtype": torch.float32, "attn_implementation": "eager"}
+  pipeline, found = own.GPMPipeline(str(path), device=torch.device("cpu"), **how), []
+  for question, a, b in ANSWERS:
+    for pair in ((a, b), (b, a)):
+      turns = [[{"role": "user", "content": question}, {"role": "assistant", "content": one}] for one in pair]
+      chosen, asked = pipeline(turns[:1], return_prompt=True)
+      result = pipeline.generate_high_dim_result_with_prompt(chosen, pipeline(turns[1:]), asked)
+      found.append((result / pipeline.tau).tolist())
+  return found
+
+
+def steam_shp(path: Path, sources: Path) -> list:
+  """The text of reward-bench's `SHPPipeline`: the probability of A against B when a token is generated, mean over both orders."""
+  own = source(sources / "rb/rewardbench/models", "shp")
+  own.random = types.SimpleNamespace(shuffle=lambda answers: None)
+  model, tokenizer = AutoModelForSeq2SeqLM.from_pretrained(path), AutoTokenizer.from_pretrained(path)
+  pipeline, found = own.SHPPipeline("", model, tokenizer), []
+  letters = [tokenizer(letter, add_special_tokens=False)["input_ids"][0] for letter in "AB"]
+  for question, a, b in ANSWERS:
+    first = []
+    for pair in ((a, b), (b, a)):
+      text, _ = pipeline._format_input(question, *pair)
+      how = {"max_new_tokens": 1, "output_scores": True, "return_dict_in_generate": True}
+      made = model.generate(**tokenizer([text], return_tensors="pt"), **how)
+      first.append(made.scores[0][0, letters].softmax(-1)[0].item())
+    found.append((first[0] + 1 - first[1]) / 2)
+  return found
+
+
 ROUTES = {
   "Qwen/Qwen2.5-Math-PRM-7B": qwen_prm,
   "peiyi9979/math-shepherd-mistral-7b-prm": math_shepherd,
@@ -218,6 +263,10 @@ ROUTES = {
   "openreasoner/Math-psa": math_psa,
   "HuggingFaceH4/Qwen2.5-Math-1.5B-Instruct-PRM-0.2": trl_prm,
   "PRIME-RL/EurusPRM-Stage2": implicit,
+  "GAIR/ReasonEval-7B": reason_eval,
+  "GAIR/ReasonEval-34B": reason_eval,
+  "general-preference/GPM-Llama-3.1-8B": gpm,
+  "stanfordnlp/SteamSHP-flan-t5-large": steam_shp,
   "llm-blender/PairRM-hf": pair_rm,
   "RLHFlow/pair-preference-model-LLaMA3-8B": pair_preference,
   "DPO": dpo,

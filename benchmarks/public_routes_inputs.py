@@ -9,3 +9,4 @@ ANSWERS = [
   ("What is the sum of two and three?", "The sum is five.", "It is four, or the answer is here."),
   ("hello!", "hi!", "no"),
 ]
+REFERENCE = "Two and three make five."

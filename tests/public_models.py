@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from conftest import CHATML, tiny_tokenizer
 
 HIDDEN = 16
+REFERENCE = "Paris is it."
 QUESTION, ANSWER = "What is the capital of France?", "It is Paris."
 BOS = "<|begin_of_text|>"
 LLAMA3 = (
@@ -86,14 +87,20 @@ class Example:
   prefix: str = "model."
   attributes: Callable[[torch.Tensor, dict[str, torch.Tensor], list[int]], dict[str, float]] | None = None
   renamed: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]] = dict
+  sizes: dict[str, Any] = field(default_factory=dict)
+  beside: tuple[str, ...] = ()
+  """Prefixes of tensors in a pickle each, as in NAME.pt."""
 
   def write(self, root: Path) -> tuple[Path, Any, dict[str, torch.Tensor], Any]:
     """(its folder, the trunk, its heads by name, the tokenizer)."""
     made = tokenizer(**self.tokenizer)
-    model, tensors = trunk(self.trunk, made, causal=self.causal, prefix=self.prefix)
+    model, tensors = trunk(self.trunk, made, causal=self.causal, prefix=self.prefix, **self.sizes)
     fields = {"architectures": [self.architecture], **self.fields}
     content = self.renamed({**tensors, **self.heads})
+    parts = {part: {n: content.pop(n) for n in list(content) if n.startswith(f"{part}.")} for part in self.beside}
     folder = save(root / self.folder, model.config, content, made, **fields)
+    for part, own in parts.items():
+      torch.save({name.removeprefix(f"{part}."): tensor for name, tensor in own.items()}, folder / f"{part}.pt")
     return folder, model, {**tensors, **self.heads}, made
 
 
@@ -185,6 +192,28 @@ def fused(tensors):
       heads += [q[8 * key : 8 * key + 8], k[4 * key : 4 * key + 4], v[4 * key : 4 * key + 4]]
     found[f"model.layers.{layer}.attention.wqkv.weight"] = torch.cat(heads)
   return found
+
+
+def layers(at, sizes, seed):
+  """{number: (outputs, inputs)} -> linear layers at these numbers."""
+  found = {f"{at}.{number}.weight": numbers(*size, seed=seed + number) for number, size in sizes.items()}
+  return found | {f"{at}.{number}.bias": numbers(size[0], seed=seed + 10 + number) for number, size in sizes.items()}
+
+
+def distributions(h, t, ids):
+  """(reward, mean of each objective) of LDL, whose layers stand at these numbers."""
+
+  def through(at, numbers):
+    x = h[-1]
+    for number in numbers:
+      x = t[f"{at}.network.{number}.weight"] @ x + t[f"{at}.network.{number}.bias"]
+      x = torch.nn.functional.leaky_relu(x) if number != numbers[-1] else x
+    return x
+
+  spread = torch.softmax(through("regression_layer", (0, 2, 4)).view(3, 10), -1)
+  weights = through("gating_layer", (0, 3, 6))
+  reward = ((weights @ spread) * torch.linspace(0, 1, 10)).sum()
+  return reward, spread @ torch.linspace(0, 1, 10)
 
 
 LLAMA = {"template": LLAMA3, "add_bos": True, "tokens": LLAMA3_TOKENS}
@@ -324,6 +353,27 @@ EXAMPLES = {
         "URM-LLaMa-3-8B", {"score.weight": numbers(10, HIDDEN)}, lambda q, a: llama3(q, a, 2),
         lambda h, t, ids: (t["score.weight"] @ h[-1])[::2] @ torch.tensor([0.3, 0.74, 0.46, 0.47, -0.33]),
         "LlamaForSequenceClassificationWithNormal", tokenizer=LLAMA,
+    ),
+    "ldl": Example(
+        "LDL-Reward-Gemma-2-27B-v0.1",
+        {**layers("regression_layer.network", {0: (12, HIDDEN), 2: (12, 12), 4: (30, 12)}, 100),
+         **layers("gating_layer.network", {0: (12, HIDDEN), 3: (12, 12), 6: (3, 12)}, 200)},
+        lambda q, a: BOS + chatml(("user", q), ("assistant", a)), lambda h, t, ids: distributions(h, t, ids)[0],
+        "Gemma2ForSequenceClassification", "gemma2", {"num_objectives": 30}, {"add_bos": True}, prefix="",
+        attributes=lambda h, t, ids: {f"objective-{i + 1}": x.item() for i, x in enumerate(distributions(h, t, ids)[1])},
+        beside=("regression_layer", "gating_layer"),
+    ),
+    "skywork-vl": Example(
+        "Skywork-VL-Reward-7B", {"v_head.summary.weight": ONE, "v_head.summary.bias": numbers(1)},
+        lambda q, a: chatml(("user", q), ("assistant", a)),
+        lambda h, t, ids: h[-1] @ t["v_head.summary.weight"][0] + t["v_head.summary.bias"][0], "Qwen2_5_VLForConditionalGeneration",
+        "qwen2_5_vl_text", {"model_type": "qwen2_5_vl"}, renamed=lambda t: {**t, "visual.patch_embed.proj.weight": torch.ones(2, 2)},
+        sizes={"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [1, 1, 0]}},
+    ),
+    "polar": Example(
+        "POLAR-1_8B", {"v_head.weight": ONE}, lambda q, a: f"{BOS}{q}\n{REFERENCE}<|reward|>{q}\n{a}[UNUSED_TOKEN_130]",
+        last("v_head.weight"), "InternLM2ForRewardModel", fields={"model_type": "internlm2", "bias": False},
+        tokenizer={"add_bos": True, "template": None, "tokens": ("<|reward|>", "[UNUSED_TOKEN_130]")}, renamed=fused,
     ),
     "nemotron": Example(
         "Llama-3.1-Nemotron-70B-Reward-HF", {}, llama3, lambda h, t, ids: h[-1] @ t["lm_head.weight"][0], "LlamaForCausalLM",

@@ -83,7 +83,7 @@ def llama_tokenizer():
   return byte_level(special, LLAMA_TEMPLATE, bos="<|begin_of_text|>", eos="<|eot_id|>")
 
 
-def mistral_tokenizer():
+def mistral_tokenizer(pad="</s>"):
   """As SentencePiece: a blank before the text, blanks as U+2581, and bytes for what has no token."""
   from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
   from transformers import PreTrainedTokenizerFast
@@ -103,8 +103,17 @@ def mistral_tokenizer():
   )
   tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
   return PreTrainedTokenizerFast(
-    tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", unk_token="<unk>", pad_token="</s>"
+    tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", unk_token="<unk>", pad_token=pad
   )
+
+
+def t5_tokenizer():
+  """It puts EOS after every text."""
+  from tokenizers import processors
+
+  made = byte_level(["<pad>", "</s>"], None, eos="</s>")
+  made._tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+  return made
 
 
 def deberta_tokenizer():
@@ -250,6 +259,20 @@ def pair_rm(folder: Path, seed: int = 0) -> Path:
   return saved(folder, made, config, {**weights, **linear(seed, **shapes)})
 
 
+def steam_shp(folder: Path, seed: int = 0) -> Path:
+  import torch
+  from transformers import T5Config, T5ForConditionalGeneration
+
+  made = t5_tokenizer()
+  sizes = {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4, "vocab_size": len(made) + 3}
+  more = {"feed_forward_proj": "gated-gelu", "decoder_start_token_id": 0, "n_positions": 512, "initializer_factor": 1.0}
+  fields = {**sizes, **more, "tie_word_embeddings": False, "pad_token_id": 0, "eos_token_id": 1}
+  torch.manual_seed(seed)
+  model = T5ForConditionalGeneration(T5Config(**fields))
+  config = {"architectures": ["T5ForConditionalGeneration"], "model_type": "t5", "is_encoder_decoder": True, **fields}
+  return saved(folder, made, config, model.state_dict())
+
+
 MLP = {"score__0__weight": (32, 32), "score__0__bias": (32,), "score__2__weight": (2, 32), "score__2__bias": (2,)}
 MODELS: dict[str, Callable[[Path], Path]] = {
   "Qwen/Qwen2.5-Math-PRM-7B": headed(
@@ -259,6 +282,17 @@ MODELS: dict[str, Callable[[Path], Path]] = {
     keep_lm_head=True,
     fields={"auto_map": {"AutoModel": "modeling_qwen2_rm.Qwen2ForProcessRewardModel"}, "num_labels": 2},
     **MLP,
+  ),
+  "GAIR/ReasonEval-7B": headed(
+    "ReasonEval_7B",
+    "mistral",
+    lambda: mistral_tokenizer("<s>"),
+    fields={"score_dimension": 3, "use_bias": True},
+    score_head__weight=(3, 32),
+    score_head__bias=(3,),
+  ),
+  "GAIR/ReasonEval-34B": headed(
+    "ReasonEval_34B", "llama", mistral_tokenizer, fields={"score_dim": 3, "bias": False}, score_head__weight=(3, 32)
   ),
   "Gen-Verse/ReasonFlux-PRM-7B": headed("Qwen2ForProcessRewardModel", "qwen2", qwen_tokenizer, **MLP),
   "Skywork/Skywork-o1-Open-PRM-Qwen-2.5-1.5B": headed(
@@ -282,6 +316,16 @@ MODELS: dict[str, Callable[[Path], Path]] = {
   "PRIME-RL/EurusPRM-Stage2": causal("Qwen2ForCausalLM", "qwen2", qwen_tokenizer),
   "Qwen/Qwen2.5-Math-7B-Instruct": causal("Qwen2ForCausalLM", "qwen2", qwen_tokenizer),
   "llm-blender/PairRM-hf": pair_rm,
+  "stanfordnlp/SteamSHP-flan-t5-large": steam_shp,
+  "general-preference/GPM-Llama-3.1-8B": headed(
+    "LlamaForCausalLM",
+    "llama",
+    llama_tokenizer,
+    keep_lm_head=True,
+    value_head__weight=(6, 32),
+    prompt_head__weight=(3, 32),
+  ),
+  "general-preference/GPM-Llama-2d": headed("LlamaForCausalLM", "llama", llama_tokenizer, value_head__weight=(2, 32)),
   "RLHFlow/pair-preference-model-LLaMA3-8B": causal("LlamaForCausalLM", "llama", llama_tokenizer),
 }
 """Published id -> a maker of a folder that looks alike: MODELS[id](folder, seed=0)."""

@@ -145,6 +145,21 @@ def test_steps_get_the_number_of_the_formula(name, public):
       assert one == pytest.approx(other, abs=1e-5)
 
 
+@pytest.mark.parametrize(("size", "early"), [("7B", 1), ("34B", 0)])
+def test_a_step_is_valid_unless_it_is_of_the_first_of_three_classes(size, early, public):
+  folder, (question, steps) = public(f"GAIR/ReasonEval-{size}"), SOLUTIONS[0]
+  model, own = ProcessRewardModel.from_pretrained(folder, device="cpu"), weights(folder)
+  ids, places = [1], []
+  for text in (f"Question:\n{question}\nAnswer:\nLet's think step by step.\n", *steps):
+    ids += model.renderer.tokenizer(text, add_special_tokens=False).input_ids
+    places.append(len(ids) - 1 - early)
+  logits = states(folder, ids)[0][places[1:]] @ own["score_head.weight"].T + own.get("score_head.bias", 0.0)
+  wanted = logits.softmax(-1)[:, 1:].sum(-1).tolist()
+  assert model.score_steps([question], [steps])[0] == pytest.approx(wanted, abs=1e-5)
+  assert model.why_padded is None and not model.renderer.counts["separator_in_step"]
+  assert model.score([question], ["\n".join(steps)])[0] == pytest.approx(min(wanted), abs=1e-5)
+
+
 def test_the_reward_is_the_authors_aggregate_unless_told(public):
   folder, (question, steps) = public("RLHFlow/Llama3.1-8B-PRM-Deepseek-Data"), SOLUTIONS[0]
   model = ProcessRewardModel.from_pretrained(folder, device="cpu")
@@ -262,9 +277,44 @@ def preference_logit(folder, tokenizer, question, first, second):
   return (logits[a] - logits[b]).item()
 
 
+def steam_logit(folder, tokenizer, question, first, second):
+  """The first token that SteamSHP would write: the logit of A less that of B."""
+  from transformers import T5ForConditionalGeneration
+
+  asked = f"POST: {question}\n\n RESPONSE A: {first}\n\n RESPONSE B: {second}\n\n Which response is better? RESPONSE"
+  model = T5ForConditionalGeneration.from_pretrained(folder).eval()
+  with torch.no_grad():
+    ids = torch.tensor([tokenizer(asked).input_ids])
+    logits = model(input_ids=ids, decoder_input_ids=torch.tensor([[0]])).logits[0, 0]
+  a, b = tokenizer.convert_tokens_to_ids(["A", "B"])
+  return (logits[a] - logits[b]).item()
+
+
+def general_logit(folder, tokenizer, question, first, second):
+  """GPM's `generate_high_dim_result_with_prompt`, over its tau of 0.1."""
+  own = weights(folder)
+  asked = f"{BOS}{BOS}{DATE}{LLAMA.format('user')}{question}<|eot_id|>"
+  embedded = []
+  for answer in (first, second):
+    ids = tokenizer(f"{asked}{LLAMA.format('assistant')}{answer}<|eot_id|>", add_special_tokens=False).input_ids
+    hidden = states(folder, [*ids[:-1], tokenizer.eos_token_id])[0]
+    embedded.append(torch.nn.functional.normalize(own["value_head.weight"] @ hidden[-1], dim=0))
+  block, size = torch.ones(1), len(embedded[0])
+  if "prompt_head.weight" in own:
+    place = len(tokenizer(asked, add_special_tokens=False).input_ids) - 1
+    block = torch.softmax(own["prompt_head.weight"] @ hidden[place], 0)
+  skew = torch.zeros(size, size)
+  for k in range(size // 2):
+    skew[2 * k, 2 * k + 1], skew[2 * k + 1, 2 * k] = -block[k], block[k]
+  return (embedded[0] @ skew.T @ embedded[1]).item() / 0.1
+
+
 @pytest.mark.parametrize(
   ("name", "logit", "mean_of"),
   [
+    ("stanfordnlp/SteamSHP-flan-t5-large", steam_logit, "p"),
+    ("general-preference/GPM-Llama-3.1-8B", general_logit, "logits"),
+    ("general-preference/GPM-Llama-2d", general_logit, "logits"),
     ("llm-blender/PairRM-hf", pair_rm_logit, "logits"),
     ("RLHFlow/pair-preference-model-LLaMA3-8B", preference_logit, "p"),
   ],
@@ -287,10 +337,12 @@ def test_a_pairwise_model_ranks_the_answers_of_a_prompt(name, logit, mean_of, pu
 
   table = [[0.0 if i == j else odds(i, j) for j in range(3)] for i in range(3)]
   (found,) = model.score([question], [ANSWERS])
-  assert found == pytest.approx([sum(row) / 3 for row in table], abs=1e-5)
-  assert sum(found) == pytest.approx(0, abs=1e-5)
+  assert found == pytest.approx([sum(row) / 3 for row in table], rel=1e-5, abs=1e-5)
+  assert sum(found) == pytest.approx(0, rel=1e-5, abs=1e-5)
   first, second = model.score([question], [ANSWERS[:2]])[0]
-  assert first - second == pytest.approx(table[0][1], abs=1e-5), "of two answers the difference is their log-odds"
+  assert first - second == pytest.approx(table[0][1], rel=1e-5, abs=1e-5), (
+    "of two answers the difference is their log-odds"
+  )
   rows = [{"prompt": question, "completions": ANSWERS}, {"prompt": question, "completions": ANSWERS[::-1]}]
   done = run_main(
     "score.py", "--model_name_or_path", folder, "--input", write_jsonl(tmp_path / "a.jsonl", rows), "--rank"
@@ -298,9 +350,9 @@ def test_a_pairwise_model_ranks_the_answers_of_a_prompt(name, logit, mean_of, pu
   assert done.returncode == 0, done.stderr
   best = sorted(range(3), key=lambda i: -found[i])
   for row in done.json["rows"]:
-    assert row["rewards"] == pytest.approx([found[i] for i in best], abs=1e-5)
+    assert row["rewards"] == pytest.approx([found[i] for i in best], rel=1e-5, abs=1e-5)
     wins = [sum(1 / (1 + math.exp(-table[i][j])) for j in range(3) if j != i) / 2 for i in best]
-    assert [own["win_rate"] for own in row["attributes"]] == pytest.approx(wins, abs=1e-5)
+    assert [own["win_rate"] for own in row["attributes"]] == pytest.approx(wins, rel=1e-5, abs=1e-5)
   pairs = [
     {"prompt": question, "chosen": ANSWERS[0], "rejected": ANSWERS[1]},
     {"prompt": question, "chosen": ANSWERS[0], "rejected": ANSWERS[2]},
@@ -326,7 +378,7 @@ def test_a_pairwise_model_has_no_reward_across_prompts(public):
   ("name", "token", "error"),
   [
     ("Qwen/Qwen2.5-Math-PRM-7B", "<extra_0>", "has no token '<extra_0>'"),
-    ("llm-blender/PairRM-hf", "<|candidate1|>", "lacks one of"),
+    ("llm-blender/PairRM-hf", "<|candidate1|>", "has no token '<|candidate1|>'"),
   ],
 )
 def test_a_mark_that_the_tokenizer_lacks(name, token, error, public, tmp_path):
@@ -347,6 +399,30 @@ def test_a_text_that_its_authors_could_not_write(public):
   turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, {"role": "user", "content": "c"}]
   with pytest.raises(DataError, match="turns of the assistant"):
     model.score_steps([turns], [["so"]])
+
+
+@pytest.mark.parametrize(
+  ("name", "changes", "error"),
+  [
+    ("GAIR/ReasonEval-34B", {"score_head.weight": torch.ones(2, 32)}, "the head gives 2 numbers"),
+    ("general-preference/GPM-Llama-3.1-8B", {"value_head.weight": torch.ones(3, 32)}, "not pairs with a weight each"),
+    ("general-preference/GPM-Llama-2d", {"value_head.weight": torch.ones(1, 32)}, "not pairs with a weight each"),
+    (
+      "stanfordnlp/SteamSHP-flan-t5-large",
+      {"lm_head.weight": None, "decoder.embed_tokens.weight": None},
+      "lacks its head",
+    ),
+  ],
+)
+def test_a_head_of_another_shape(name, changes, error, public, tmp_path):
+  from safetensors.torch import save_file
+
+  folder = tmp_path / name.replace("/", "--")
+  shutil.copytree(public(name), folder)
+  changed = {key: value for key, value in (weights(folder) | changes).items() if value is not None}
+  save_file(changed, folder / "model.safetensors", {"format": "pt"})
+  with pytest.raises(ModelError, match=error):
+    (ProcessRewardModel if "Reason" in name else PairwiseModel).from_pretrained(str(folder), device="cpu")
 
 
 def test_pure_and_reasonflux_are_told_from_what_has_their_tensors(public):

@@ -21,7 +21,7 @@ _TAG = re.compile(r"</?\w+>")
 
 
 class SpecialTokens:
-  """Also other added tokens that the template writes, but not tags such as `<think>`, which answers hold rightly."""
+  """And what else the template writes of added tokens, but not tags such as `<think>`, which answers hold rightly."""
 
   def __init__(self, tokenizer: Tokenizer):
     from transformers.utils import chat_template_utils as marking
@@ -84,9 +84,8 @@ def content_rule(card: dict[str, Any] | None) -> str:
 
 
 class BaseRenderer:
-  """Writes and tokenizes text by the rules of `rendering`, and keeps account: `counts`, and in `first` where first.
+  """By the rules of `rendering`. `counts` what happened, `first` where first; `longest` is the most that max_length could be.
 
-  max_length: tokens, or None; `longest` is the most it could be. text_format: "rendered" reads prompt and answer as they are.
   `refused`: None, or gets (place, error) of what cannot be rendered."""
 
   takes: ClassVar[Callable[..., tuple]]
@@ -218,7 +217,7 @@ class BaseRenderer:
     return self._filled(messages, tools, prompt_only, count)
 
   def _filled(self, messages: Sequence[Message], tools, prompt_only: bool, count: bool = False) -> str:
-    """Where the template refuses, with null content as an empty one, then without a system turn."""
+    """Where the template refuses, with empty content for null, then without a system turn."""
     try:
       return apply(self.tokenizer, messages, tools, prompt_only)
     except TemplateFaultError:

@@ -114,9 +114,8 @@ def _set_head(model: Model, old: Any, weight: Any) -> None:
 def load(
   path: str, *, dtype: str = "float32", device: str | None = None, kind: Kind = OUTCOME, compare: bool = True
 ) -> Loaded:
-  """A trained reward model, in eval mode. compare: its golden scores with its card's.
-
-  Raises ModelError when it is not of this kind, or renders or scores text otherwise than in training."""
+  """A trained reward model, in eval mode; ModelError when it is not of this kind, or renders or (compare) scores otherwise than in
+  training."""
   import torch
 
   path, device = str(path), usable(device or best_device())
@@ -146,7 +145,7 @@ def load(
 
 
 def kind_of(path: str) -> Kind | None:
-  """By its configuration alone, of a folder without transformers; None for other models."""
+  """By its configuration alone; None for other models."""
   check_folder(path)
   if family := recognize_family(path):
     return KINDS[family.kind]
@@ -162,7 +161,7 @@ def is_log_ratio(path: str) -> bool:
 
 
 def check(path: str, kind: Kind = OUTCOME, *, to_train: bool = False) -> Any:
-  """The configuration of such a reward model, or ModelError. to_train: one without a head will do, one whose head would be lost not."""
+  """Its configuration, or ModelError. to_train: one without a head will do, one whose head would be lost not."""
   import transformers
 
   family = recognize_family(path)
@@ -261,10 +260,9 @@ def save(
   reward: dict[str, float],
   attributes: Attributes = (),
 ) -> dict[str, Any]:
-  """Save a reward model, reload it, compare, and only then let it appear in `output_dir`. Returns its card.
+  """Save a reward model, reload it, and only if its golden scores are the same let it appear in `output_dir`. Returns its card.
 
-  model: of PEFT it is merged, its adapter kept. reward: {"mean", "std", "n"} of held-out answers or steps. attributes: of
-  its heads. Raises RunError when golden scores change on reloading.
+  model: of PEFT it is merged, its adapter kept. reward: {"mean", "std", "n"} of held-out answers or steps.
   """
   import torch
   import transformers

@@ -32,9 +32,7 @@ CARD_VERSION = 1
 
 
 def read_card(path: str, *, expected: bool = False) -> dict[str, Any] | None:
-  """The card, or None. Raises ModelError for one that is not valid.
-
-  expected: this project saved the model; then it is an error when neither the hub nor the cache can tell."""
+  """The card, or None. expected: it is a ModelError when neither the hub nor the cache can tell."""
   from huggingface_hub import _CACHED_NO_EXIST, try_to_load_from_cache
 
   file = Path(path) / CARD if Path(path).is_dir() else hub_file(path, CARD, ask=True)
@@ -85,7 +83,6 @@ def _fault(card: dict[str, Any]) -> str | None:
 
 
 def _has_scores(text: dict[str, Any], heads: int) -> bool:
-  """Its number, or one for each of its steps or of several heads."""
   scores, several = text.get("score"), len(text.get("steps") or ()) or heads
   found = scores if isinstance(scores, list) and (heads > 1 or text.get("steps")) else [scores]
   return all(map(_is_number, found)) and len(found) == (several or 1)
@@ -97,7 +94,7 @@ def _is_number(value) -> bool:
 
 
 def golden_scores(model: Model, renderer: Any) -> list[float | list[float]]:
-  """Each row alone: raw logits, a list of those of several heads, or for a process reward model a list of step scores."""
+  """Each row alone: raw logits, several of several heads, or scores of steps."""
   import torch
 
   from .forward import padded_logits
@@ -129,8 +126,7 @@ def _rows(model: Model, renderer, kind: Kind, example: dict[str, Any]) -> list[T
 
 
 def check_unchanged(path: str, card: dict[str, Any], model: Model, renderer, dtype: str) -> None:
-  """Raises ModelError when the golden scores are not the card's. dtype: in memory; weights stored in less precision are compared as
-  loosely as that allows."""
+  """Raises ModelError when the golden scores are not the card's, as closely as `dtype` and that of the files allow."""
   folder = snapshot(path)
   stored = {tensor.dtype for tensor in tensors(folder).values()} if folder else ()
   tolerance = max(GOLDEN_TOLERANCE.get(name, 5e-4) for name in (dtype, *stored))
@@ -165,19 +161,17 @@ def _numbers(scores: list) -> list[float]:
 
 
 def golden_conversations(kind: Kind) -> list[Conversation]:
+  """With a reference, which few models read."""
   return [
     Conversation(text["prompt"], [{"role": "assistant", "content": "", "steps": text["steps"]}])
     if "steps" in text
-    else Conversation(text["messages"][:-1], text["messages"][-1:])
+    else Conversation(text["messages"][:-1], [text["messages"][-1] | {"reference": "Paris."}])
     for text in kind.golden
   ]
 
 
 def keep_card(model: Scorer, name: str, file: Path, dtype: str) -> float | None:
-  """Write a hash of the rendered golden texts and their rewards (-> None), or compare with it (-> the largest difference).
-
-  Raises ModelError when the model renders or scores otherwise.
-  """
+  """Write a hash of the rendered golden texts and their rewards (-> None), or compare with it (-> the largest difference)."""
   conversations = golden_conversations(model.kind)
   rows = [one and model._rows(one) for one in model.render(conversations)]
   rendering = hashlib.sha256(to_json(rows).encode()).hexdigest()[:16]

@@ -141,6 +141,9 @@ def shrunken(config: Config, head_dim: int = 16) -> Any:
         setattr(small, name, size)
   if kinds:
     small.layer_types = kinds[:layers]
+  rope = getattr(small, "rope_parameters", None) or {}
+  if sections := rope.get("mrope_section"):  # of the half of a head, for time, height and width
+    small.rope_parameters = rope | {"mrope_section": [one * head_dim // (2 * sum(sections)) for one in sections]}
   small.num_labels = 1
   # The fast paths of expert layers take no float64.
   small._experts_implementation = "eager"

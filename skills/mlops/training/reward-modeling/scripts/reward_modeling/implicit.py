@@ -129,7 +129,7 @@ def golden_ratios(model: LogRatio, renderer: StepRenderer) -> list[list[float]]:
 def own_renderer(model: LogRatio, tokenizer: Tokenizer, family: Family, path: str, **rules: object) -> LogRatioRenderer:
   """Raises ModelError where the log-ratios of fixed texts are not those of the saved model."""
   renderer = LogRatioRenderer(tokenizer, step_separator=family.tag, **rules)
-  renderer.family = renderer.written = family
+  renderer.family = family
   dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
   difference = largest_difference(golden_ratios(model, renderer), family.own["golden"])
   if not difference <= GOLDEN_TOLERANCE[dtype]:

@@ -25,10 +25,8 @@ GOLDEN_CONVERSATIONS = (
 
 @dataclass(frozen=True)
 class Kind:
-  """called, scores: what it is, and what it scores, for messages. architecture: how the names of its classes end.
-
-  labels: `id2label` of a model saved here. front: front matter of its page on the hub.
-  """
+  """called, scores: for messages. architecture: how the names of its classes end. labels: `id2label` of a model saved here. front:
+  front matter of its page on the hub."""
 
   name: str
   called: str

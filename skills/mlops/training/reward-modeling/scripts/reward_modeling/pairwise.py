@@ -2,12 +2,11 @@
 
 import math
 from collections.abc import Callable, Sequence
-from itertools import groupby, permutations
-from typing import Any
+from itertools import groupby, islice, permutations
+from operator import mul
 
 from .aggregation import probability
 from .errors import DataError, UsageError
-from .public_rendering import AnswerPair
 from .rendering import Conversation
 from .scoring import RewardModel
 
@@ -26,22 +25,39 @@ class PairwiseModel(RewardModel):
     self, conversations: Sequence[Conversation], progress: Callable[[int], None] | None = None
   ) -> list[list[float] | None]:
     """[reward, win rate] of each conversation among those beside it that have its prompt and origin."""
-    groups = [list(group) for _, group in groupby(conversations, key=lambda one: (one.prompt, one.origin))]
-    odds = iter(self._scored([pair for group in groups for pair in _pairs(group)], None))
-    found: list[list[float] | None] = []
-    for group in groups:
-      n = len(group)
-      first = {pair: own and own[1][0] for pair, own in zip(permutations(range(n), 2), odds, strict=False)}
-      for i in range(n):
-        found.append(_among([self._of_both(first[i, j], first[j, i]) for j in range(n) if j != i]))
+    odds, found = iter(self._odds(conversations)), []
+    for group in _groups(conversations):
+      first = dict(zip(permutations(range(len(group)), 2), odds, strict=False))
+      for i in range(len(group)):
+        found.append(_among([self._of_both(first[i, j], first[j, i]) for j in range(len(group)) if j != i]))
       if progress:
-        progress(n)
+        progress(len(group))
+    return found
+
+  def _inputs(self, conversations: Sequence[Conversation]) -> list[Conversation]:
+    """Of each ordered pair of a prompt's answers one that has both; embeddings are read alone."""
+    pairs = [pair for group in _groups(conversations) for pair in _pairs(group)]
+    return list(conversations) if self._embeds else pairs
+
+  @property
+  def _embeds(self) -> bool:
+    return self.renderer.family.head == "Embedding"
+
+  def _odds(self, conversations: Sequence[Conversation]) -> list[float | None]:
+    """Of each ordered pair: that the first is better."""
+    scored = self._scored(self._inputs(conversations), None)
+    if not self._embeds:
+      return [own and own[1][0] for own in scored]
+    rest, found = iter(scored), []
+    for group in _groups(conversations):
+      halves = [own and (own[1][: len(own[1]) // 2], own[1][len(own[1]) // 2 :]) for own in islice(rest, len(group))]
+      found += [a and b and math.fsum(map(mul, a[0], b[1])) for a, b in permutations(halves, 2)]
     return found
 
   def _of_both(self, one: float | None, other: float | None) -> float | None:
     if one is None or other is None:
       return None
-    if self.renderer.family.head == "Marked":
+    if self.renderer.family.head != "Difference":
       return (one - other) / 2
     p = (probability(one) + probability(-other)) / 2  # as its authors do
     return math.log(p) - math.log1p(-p)
@@ -49,19 +65,21 @@ class PairwiseModel(RewardModel):
   def normalize(self, scores: Sequence[float | None]) -> list[float | None]:
     raise UsageError("--normalize is not for a model that compares answers: its rewards hold within a prompt only")
 
-  def _rows(self, rendered: Any) -> list[tuple[list[int], list[int]]]:
-    return [(rendered.ids, self.renderer.places_of(rendered.ids))]
+
+def _groups(conversations: Sequence[Conversation]) -> list[list[Conversation]]:
+  return [list(group) for _, group in groupby(conversations, key=lambda one: (one.prompt, one.origin))]
 
 
-def _pairs(group: list[Conversation]) -> list[AnswerPair]:
+def _pairs(group: Sequence[Conversation]) -> list[Conversation]:
+  """Each has two answers, the first and the other."""
   prompt, origin = group[0].prompt, group[0].origin
   if len(group) < 2:
     what = "this model compares the answers of one prompt, which has only one here"
     raise DataError(what, where=origin, hint="give two or more completions to each prompt")
   if any(len(one.completion) != 1 or one.tools for one in group):
     raise DataError("a model that compares answers reads one text, without tools", where=origin)
-  texts = [one.completion[0].get("content") or "" for one in group]
-  return [AnswerPair(prompt, first, second, origin) for first, second in permutations(texts, 2)]
+  said = [{"role": "assistant", "content": one.completion[0].get("content") or ""} for one in group]
+  return [Conversation(prompt, list(pair), None, origin) for pair in permutations(said, 2)]
 
 
 def _among(odds: list[float | None]) -> list[float] | None:

@@ -37,7 +37,7 @@ def read_config(path: str) -> Any:
   weights.check_is_model(path)
   check_reachable(path)
   try:
-    config = loaded_by(path, lambda: AutoConfig.from_pretrained(path, trust_remote_code=False))
+    config = from_pretrained(AutoConfig, path)
   except ModelError as error:
     if any(words in error.message for words in ("does not appear to have a file named", "Unrecognized model")):
       weights.check_is_no_adapter_on_the_hub(path)
@@ -53,7 +53,7 @@ def read_tokenizer(path: str) -> Any:
 
   check_folder(path)
   check_reachable(path)
-  tokenizer = loaded_by(path, lambda: AutoTokenizer.from_pretrained(path, trust_remote_code=False))
+  tokenizer = from_pretrained(AutoTokenizer, path)
   _check_no_own_class(path, "tokenizer_config.json", "tokenizer_class")
   check_tells_apart(path, tokenizer)
   return tokenizer
@@ -76,12 +76,16 @@ def read_model(
       loaded_by(path, lambda: weights.check_size(path, auto_class, **labels))
     model, info = loaded_by(path, lambda: auto_class.from_pretrained(path, dtype=dtype, **options, **labels))
   notes = weights.check_loaded(path, model, info, scores=scores, strict=strict)
+  return model, sorted(info["missing_keys"]), [*notes, *notes_of_files(path)]
+
+
+def notes_of_files(path: str) -> list[str]:
+  """On code that is not run, and pickles."""
   folder, files = snapshot(path), own_code(path)
-  if files:
-    notes.append(f"{', '.join(files)}: not run, the classes of transformers are used instead")
+  notes = [f"{', '.join(files)}: not run, the classes of transformers are used instead"] if files else []
   if folder and (pickles := pickled_weights(folder)):
     notes.append(f"weights: {pickles[0]} is a pickle, of which only tensors are read; safetensors are safer")
-  return model, sorted(info["missing_keys"]), notes
+  return notes
 
 
 def check_reachable(path: str) -> None:
@@ -118,6 +122,10 @@ def _check_no_own_class(path: str, file: str, key: str) -> None:
 def _own_code_error(path: str, why: str) -> ModelError:
   what = f"{path} needs code of its own ({', '.join(own_code(path)) or 'in its repository'}), which is never run: {why}"
   return ModelError(what, hint="use a model whose classes are part of transformers")
+
+
+def from_pretrained(made: Any, path: str | Path) -> Any:
+  return loaded_by(str(path), lambda: made.from_pretrained(path, trust_remote_code=False))
 
 
 def loaded_by(path: str, load_it: Callable[[], Any]) -> Any:

@@ -61,9 +61,9 @@ class ProcessRewardModel(Scorer):
     **run: object,
   ):
     super().__init__(model, renderer, **run)
-    written = getattr(renderer, "written", None)  # of a public model
-    self.value = written.value if written else probability
-    self.aggregate = aggregate or (written and written.aggregate) or DEFAULT_AGGREGATE
+    family = getattr(renderer, "family", None)  # of a public model
+    self.value = family.value if family else probability
+    self.aggregate = aggregate or (family and family.aggregate) or DEFAULT_AGGREGATE
     if self.aggregate not in AGGREGATIONS:
       raise ValueError(f"aggregate is one of {tuple(AGGREGATIONS)}, not {aggregate!r}")
     if self.aggregate == "prod" and self.value is not probability:

@@ -2,14 +2,16 @@
 
 `forward`: [..., H] states -> [..., k]; `combine`: [rows, positions, k] -> [rows, 1 + attributes], the reward first."""
 
+import re
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from .errors import ModelError
+from .hf import Config
 
-Shapes = Mapping[str, tuple[int, ...]]
 ATTRIBUTES = tuple(
   f"{data}-{name}"
   for data, names in {
@@ -25,29 +27,11 @@ ATTRIBUTES = tuple(
 """Of ArmoRM (arXiv:2406.12845, table 1), of which the first five are HelpSteer2's."""
 
 
-def stack(width: int, shapes: Shapes, activation: type[nn.Module] = nn.ReLU) -> nn.Sequential:
-  """The layers of `0.weight`, `0.bias`, `2.weight`, ... with the activation at the numbers between."""
-  layers = nn.Sequential()
-  for number in range(1 + max(int(name.split(".")[0]) for name in shapes)):
-    weight = shapes.get(f"{number}.weight")
-    if weight is None:
-      layers.append(activation())
-    elif f"{number}.running_mean" in shapes:
-      layers.append(nn.BatchNorm1d(width))
-    else:
-      layers.append(nn.Linear(width, weight[0], bias=f"{number}.bias" in shapes))
-      width = weight[0]
-  return layers
-
-
-def part(shapes: Shapes, name: str) -> Shapes:
-  return {key.removeprefix(f"{name}."): shape for key, shape in shapes.items() if key.startswith(f"{name}.")}
-
-
 class Head(nn.Module):
   attributes: tuple[str, ...] = ()
+  activation: type[nn.Module] = nn.ReLU
 
-  def __init__(self, config, shapes: Shapes, **options):
+  def __init__(self, config: Config, shapes: Mapping[str, tuple[int, ...]], **options: Any):
     super().__init__()
     self.width, self.shapes = config.get_text_config().hidden_size, shapes
     try:
@@ -55,6 +39,21 @@ class Head(nn.Module):
     except (KeyError, ValueError) as error:  # a shape, or all shapes of a part, that are not there
       what = f"the head lacks a tensor ({error}): it has {', '.join(sorted(shapes))}"
       raise ModelError(what, hint="fetch all files of the model") from error
+
+  def layers(self, name: str = "", width: int | None = None) -> nn.Sequential:
+    """Of NAME0.weight, NAME0.bias, NAME2.weight, ...; at the numbers between them the activation. width: of the input."""
+    found, width, own = nn.Sequential(), width or self.width, self.shapes
+    numbers = [int(key.removeprefix(name).split(".")[0]) for key in own if re.match(rf"{name}\d+\.", key)]
+    for number in range(1 + max(numbers)):
+      weight = own.get(f"{name}{number}.weight")
+      if weight is None:
+        found.append(self.activation())
+      elif f"{name}{number}.running_mean" in own:
+        found.append(nn.BatchNorm1d(width))
+      else:
+        found.append(nn.Linear(width, weight[0], bias=f"{name}{number}.bias" in own))
+        width = weight[0]
+    return found
 
   def forward(self, hidden: Tensor) -> Tensor:
     flat = hidden.flatten(0, -2).to(next(self.parameters()).dtype)
@@ -70,8 +69,8 @@ class Stack(Head):
 
   outputs: tuple[int, ...] = (1,)
 
-  def build(self, config) -> None:
-    layers = stack(self.width, self.shapes)
+  def build(self, config: Config) -> None:
+    layers = self.layers()
     if (found := layers[-1].out_features) not in self.outputs:
       raise ModelError(f"the head gives {found} numbers, of which none is known to be the reward")
     for name, layer in layers.named_children():
@@ -88,6 +87,16 @@ class StepLogits(Stack):
 
   outputs = (1, 2)
   combine = None
+
+
+class Validity(StepLogits):
+  """The log-odds that a step is not the first of three classes, negative, neutral and positive (arXiv:2404.05692)."""
+
+  outputs = (3,)
+
+  def numbers(self, hidden: Tensor) -> Tensor:
+    wrong, *right = super().numbers(hidden).unbind(-1)
+    return (torch.logaddexp(*right) - wrong)[..., None]
 
 
 class Second(Stack):
@@ -115,13 +124,12 @@ class Normalized(Stack):
   """A linear layer normalized by saved statistics, where the config says so; a cost is negated, and only scaled (Safe-RLHF,
   arXiv:2310.12773; OpenRLHF)."""
 
-  def build(self, config, cost: bool = False) -> None:
+  def build(self, config: Config, cost: bool = False) -> None:
     self.cost, self.attributes = cost, ("cost",) if cost else ()
     self.used = getattr(config, "do_normalize", False) or getattr(config, "normalize_reward", False)
     self.statistics = {name: getattr(config, name) for name in ("mean", "var", "std") if hasattr(config, name)}
     for name in self.shapes.keys() & {"mean", "var"}:
       self.register_buffer(name, torch.ones(self.shapes[name]))
-    self.shapes = {name: shape for name, shape in self.shapes.items() if name[0].isdigit()}
     super().build(config)
 
   def numbers(self, hidden: Tensor) -> Tensor:
@@ -140,16 +148,41 @@ class Normalized(Stack):
 class Marked(Head):
   """A against B, by the states at the marks of source, A and B (arXiv:2306.02561, section 3.3)."""
 
-  def build(self, config) -> None:
-    self.layers = stack(2 * self.width, part(self.shapes, "layers"), nn.Tanh)
+  activation = nn.Tanh
+
+  def build(self, config: Config) -> None:
+    self.pair = self.layers("pair.", 2 * self.width)
 
   def numbers(self, hidden: Tensor) -> Tensor:
     return hidden
 
   def combine(self, numbers: Tensor) -> Tensor:
     source, first, second = numbers.unbind(1)
-    first, second = (self.layers(torch.cat([source, answer], -1)) for answer in (first, second))
+    first, second = (self.pair(torch.cat([source, answer], -1)) for answer in (first, second))
     return (first - second).mean(-1, keepdim=True)
+
+
+class Embedding(Head):
+  """A unit vector e of pairs of numbers at the end of the answer, their weights w at that of the prompt: A beats B by the log-odds
+  10 * sum of w * (e_A x e_B) (arXiv:2410.02197, section 4). Given are the vector turned by 90 degrees, times 10 w, and e."""
+
+  def build(self, config: Config) -> None:
+    self.value = self.layers("value.")
+    self.prompt = self.layers("prompt.") if "prompt.0.weight" in self.shapes else None
+    pairs = self.value[-1].out_features / 2
+    if pairs != (self.prompt[-1].out_features if self.prompt else pairs // 1):
+      raise ModelError(f"the head gives {2 * pairs:g} numbers, which are not pairs with a weight each")
+
+  def numbers(self, hidden: Tensor) -> Tensor:
+    values = self.value(hidden)
+    weights = self.prompt(hidden).softmax(-1) if self.prompt else torch.ones_like(values[..., ::2])
+    return torch.cat([values, weights], -1)
+
+  def combine(self, numbers: Tensor) -> Tensor:
+    size = numbers.shape[-1] // 3
+    own = nn.functional.normalize(numbers[:, -1, : 2 * size], dim=-1).unflatten(-1, (size, 2))
+    turned = torch.stack([-own[..., 1], own[..., 0]], -1) * (10 * numbers[:, 0, 2 * size :, None])
+    return torch.cat([turned, own], 1).flatten(1)
 
 
 class Weighted(Head):
@@ -157,10 +190,9 @@ class Weighted(Head):
 
   attributes, activation = ATTRIBUTES[:5], nn.SELU
 
-  def build(self, config, weights: tuple[float, ...] = ()) -> None:
+  def build(self, config: Config, weights: tuple[float, ...] = ()) -> None:
     self.fixed = weights
-    self.objectives = stack(self.width, part(self.shapes, "objectives"))
-    self.gate = None if weights else stack(self.width, part(self.shapes, "gate"), self.activation)
+    self.objectives, self.gate = self.layers("objectives."), None if weights else self.layers("gate.")
 
   def mean_of(self, values: Tensor) -> Tensor:
     return values[..., 0]
@@ -181,7 +213,7 @@ class Gated(Weighted):
 
   activation = nn.ReLU
 
-  def build(self, config, adjusted: bool = False) -> None:
+  def build(self, config: Config, adjusted: bool = False) -> None:
     super().build(config)
     self.adjusted, self.temperature = adjusted, getattr(config, "gating_temperature", 10)
     self.transform = nn.Parameter(torch.empty(self.shapes["transform"]))
@@ -197,3 +229,21 @@ class Gated(Weighted):
     adjusted = attributes @ self.transform
     reward = (weights * adjusted).sum(-1, keepdim=True)
     return torch.cat([reward, adjusted if self.adjusted else attributes], -1)
+
+
+class Distributions(Weighted):
+  """Of each objective a distribution over ten levels from 0 to 1, and a weight (LDL-Reward)."""
+
+  activation = nn.LeakyReLU
+
+  def build(self, config: Config) -> None:
+    super().build(config)
+    self.attributes = tuple(f"objective-{number}" for number in range(1, 1 + self.gate[-1].out_features))
+    self.temperature = getattr(config, "softmax", False) and getattr(config, "temperature", 1.0)
+
+  def mean_of(self, values: Tensor) -> Tensor:
+    return values.softmax(-1) @ torch.linspace(0, 1, values.shape[-1], dtype=values.dtype, device=values.device)
+
+  def numbers(self, hidden: Tensor) -> Tensor:
+    means, weights = super().numbers(hidden).chunk(2, -1)
+    return torch.cat([means, (weights / self.temperature).softmax(-1) if self.temperature else weights], -1)

@@ -1,27 +1,38 @@
 """Load a public reward model of `PUBLIC` by classes of transformers and `public_heads` alone, and render for it."""
 
+from __future__ import annotations
+
 import re
 from dataclasses import replace
+from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from . import checkpoints
 from .base_rendering import BaseRenderer
 from .errors import ModelError, UsageError
 from .heads import scored_at
+from .hf import Config, Model, Tokenizer
 from .kinds import Kind
-from .model_folder import CONFIG, check_folder, own_code, pickled_weights, read_json
+from .model_folder import CONFIG, HEAD_FILES, check_folder, pickled_weights, read_json
 from .output_folder import CARD
 from .precision import best_device, usable
-from .pretrained import loaded_by, read_chat_template, read_tokenizer, without_reports
-from .public_rendering import AskedRenderer, MarkedRenderer, PublicRenderer, PublicStepRenderer, with_token_types
+from .pretrained import from_pretrained, loaded_by, notes_of_files, read_chat_template, read_tokenizer, without_reports
+from .public_rendering import MarkedRenderer, PublicRenderer, PublicStepRenderer, one_token, with_token_types
 from .public_table import Family
 from .readers import INDEX, pickled, recognize_family
 from .tokenizer_setup import check_embedded, prepare_tokenizer
 from .weights import check_loaded
 
-TRUNK = (r"^(model|transformer|gpt_neox|pretrained_model|backbone|base_model)\.", "model.")
-UNUSED = re.compile(r"^(lm_head|embed_out|output)\.|^normalizer\.count$|\.inv_freq$|\.masked_bias$|\.attention\.bias$")
+if TYPE_CHECKING:
+  from torch import Tensor
+
+TRUNK = re.compile(r"^((model|transformer|gpt_neox|pretrained_model|backbone|base_model)\.)?(language_model\.)?")
+UNUSED = re.compile(
+  r"^(model\.)?(lm_head|embed_out|output|visual|vision_\w+|multi_modal_projector)\.|^normalizer\.count$"
+  r"|\.inv_freq$|\.masked_bias$|\.attention\.bias$"
+)
+"""Tensors without a part in the reward, those that read images among them."""
 
 
 def load_any(
@@ -36,20 +47,20 @@ def load_any(
     raise ModelError(f"{path} {found}", hint=hint)
   needed = family and family.reference
   reference = reference or (family and family.own.get("reference"))
-  if not (reference or needed):
-    if family is None or family.head is None:
-      return checkpoints.load(path, kind=kind, **run), family
-    checkpoints.check_kind(path, family, kind)
-    return load_family(path, family, **run), family
-  if not reference:
+  if needed and not reference:
     what = f"the reward of {path} is a log-ratio with a reference model"
     raise UsageError(what, hint=f"give --reference_model_name_or_path, by its authors {needed}")
-  if not needed and (family or checkpoints.kind_of(path)):
+  if reference and not needed and (family or checkpoints.kind_of(path)):
     raise UsageError(f"{path} has a reward of its own", hint="leave out --reference_model_name_or_path")
-  from .implicit import load_log_ratio
+  if reference:
+    from .implicit import load_log_ratio
 
-  of_steps = {"scale": family.scale, "of_steps": True} if family else {}
-  return made_ready(*load_log_ratio(path, reference, **of_steps, **run)), family
+    of_steps = {"scale": family.scale, "of_steps": True} if family else {}
+    return made_ready(*load_log_ratio(path, reference, **of_steps, **run)), family
+  if family and family.head:
+    checkpoints.check_kind(path, family, kind)
+    return load_family(path, family, **run), family
+  return checkpoints.load(path, kind=kind, **run), family
 
 
 def load_family(path: str, family: Family, *, dtype: str, device: str | None) -> checkpoints.Loaded:
@@ -60,7 +71,7 @@ def load_family(path: str, family: Family, *, dtype: str, device: str | None) ->
 
   device = usable(device or best_device())
   folder = fetched(path)
-  tokenizer, config = tokenizer_of(folder, family), trunk_config(folder, family)
+  tokenizer, config = tokenizer_and_config(folder, family)
   state = under_own_names(path, loaded_by(path, lambda: read_tensors(folder)), family, tokenizer)
   split_attention(state, config)
   shapes = {name.removeprefix("score."): tuple(own.shape) for name, own in state.items() if name.startswith("score.")}
@@ -75,10 +86,7 @@ def load_family(path: str, family: Family, *, dtype: str, device: str | None) ->
   missing = sorted(name for name in info["missing_keys"] if not name.endswith(".num_batches_tracked"))
   if missing:
     raise ModelError(f"{path} lacks {len(missing)} tensors, the first is {missing[0]}")
-  if not any(folder.glob("*.safetensors")):
-    notes.append("weights: a pickle, of which only tensors are read; safetensors are safer")
-  if files := own_code(path):
-    notes.append(f"{', '.join(files)}: not run, the classes of transformers are used instead")
+  notes += notes_of_files(str(folder))
   check_embedded(path, tokenizer, model.get_input_embeddings().num_embeddings)
   return made_ready(model.to(device), tokenizer, notes)
 
@@ -87,7 +95,7 @@ def _read_by(path: str, family: Family) -> str:
   return f"{path}: {family.called}, read by {family.how}"
 
 
-def made_ready(model, tokenizer, notes: list[str]) -> checkpoints.Loaded:
+def made_ready(model: Model, tokenizer: Tokenizer, notes: list[str]) -> checkpoints.Loaded:
   if tokenizer.pad_token is None:  # any token will do after the mask
     tokenizer.pad_token = tokenizer.convert_ids_to_tokens(0)
   tokenizer.padding_side, model.config.get_text_config().pad_token_id = "right", tokenizer.pad_token_id
@@ -99,7 +107,7 @@ def fetched(path: str) -> Path:
   if not folder.is_dir():
     from huggingface_hub import snapshot_download
 
-    kinds = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+    kinds = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", HEAD_FILES]
     folder = loaded_by(path, lambda: Path(snapshot_download(path, allow_patterns=kinds)))
     if not any(folder.glob("*.safetensors")):
       loaded_by(path, lambda: snapshot_download(path, allow_patterns=["*.bin"]))
@@ -107,31 +115,25 @@ def fetched(path: str) -> Path:
   return folder
 
 
-def tokenizer_of(folder: Path, family: Family) -> Any:
+def tokenizer_and_config(folder: Path, family: Family) -> tuple[Tokenizer, Config]:
+  """The config of the text part alone."""
   import transformers
 
-  if family.tokenizer is None:
-    return read_tokenizer(str(folder))
-  whole = (folder / "tokenizer.json").is_file()
-  made = getattr(transformers, "PreTrainedTokenizerFast" if whole else family.tokenizer)
-  return loaded_by(str(folder), lambda: made.from_pretrained(folder, trust_remote_code=False))
-
-
-def trunk_config(folder: Path, family: Family) -> Any:
-  from transformers import AutoConfig
-
   if family.trunk is None:
-    return loaded_by(str(folder), lambda: AutoConfig.from_pretrained(folder, trust_remote_code=False))
-  fields = read_json(folder / CONFIG)
-  return AutoConfig.for_model(family.trunk, **{key: fields[key] for key in fields.keys() - {"model_type", "auto_map"}})
+    return read_tokenizer(str(folder)), from_pretrained(transformers.AutoConfig, folder).get_text_config()
+  is_whole, fields = (folder / "tokenizer.json").is_file(), read_json(folder / CONFIG)
+  made = transformers.PreTrainedTokenizerFast if is_whole else transformers.LlamaTokenizer
+  fields = {key: value for key, value in fields.items() if key not in ("model_type", "auto_map")}
+  return from_pretrained(made, folder), transformers.AutoConfig.for_model(family.trunk, **fields)
 
 
-def model_class(config, family: Family, head: type, shapes: dict[str, tuple[int, ...]]) -> type:
-  """The trunk of this config as `model`, the head as `score`. Logits are [B, T, k], pooled [B, k]."""
+def model_class(config: Config, family: Family, head: type, shapes: dict[str, tuple[int, ...]]) -> type:
+  """The trunk of this config as `model`, the head as `score`. Logits are [B, T, k]; pooled, and where an encoder-decoder would
+  write its first token, [B, k]."""
   from transformers import AutoModel, PreTrainedModel
   from transformers.modeling_outputs import TokenClassifierOutput
 
-  trunk = AutoModel._model_mapping[type(config)]
+  trunk, start = AutoModel._model_mapping[type(config)], getattr(config, "decoder_start_token_id", None)
   parent = next(base for base in trunk.__mro__[1:] if issubclass(base, PreTrainedModel))
 
   class Public(parent):
@@ -144,7 +146,12 @@ def model_class(config, family: Family, head: type, shapes: dict[str, tuple[int,
       self.post_init()
 
     def forward(self, input_ids, attention_mask=None) -> TokenClassifierOutput:
-      hidden = self.model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).last_hidden_state
+      first = {"decoder_input_ids": input_ids.new_full((len(input_ids), 1), start)} if start is not None else {}
+      hidden = self.model(
+        input_ids=input_ids, attention_mask=attention_mask, use_cache=False, **first
+      ).last_hidden_state
+      if first:
+        hidden = hidden[:, 0]
       if family.pooled:
         mask = attention_mask[..., None]
         hidden = (hidden * mask).sum(1) / mask.sum(1)
@@ -153,35 +160,42 @@ def model_class(config, family: Family, head: type, shapes: dict[str, tuple[int,
   return Public
 
 
-def read_tensors(folder: Path) -> dict[str, Any]:
+def read_tensors(folder: Path) -> dict[str, Tensor]:
+  """Of a head in a file of its own by the name of that file, too."""
   from safetensors.torch import load_file
 
   index, files = folder / INDEX, sorted(folder.glob("*.safetensors"))
   if index.is_file():  # beside its shards lies a head, or the same weights in another layout
     shards = set(read_json(index)["weight_map"].values())
     files = [file for file in files if file.name in shards or "head" in file.name]
-  state: dict[str, Any] = {}
-  for file in files or [folder / name for name in pickled_weights(folder)]:
-    state |= load_file(file) if files else pickled(file)
+  state: dict[str, Tensor] = {}
+  for file in files:
+    state |= load_file(file)
+  for name in pickled_weights(folder):
+    is_head = fnmatch(name, HEAD_FILES)
+    state |= {f"{Path(name).stem}.{one}" if is_head else one: own for one, own in pickled(folder / name).items()}
   return state
 
 
-def under_own_names(path: str, state: dict[str, Any], family: Family, tokenizer) -> dict[str, Any]:
+def under_own_names(path: str, state: dict[str, Tensor], family: Family, tokenizer: Tokenizer) -> dict[str, Tensor]:
   """The tensors that take part, under the names of `model_class`."""
   found = {}
   if family.tokens:
-    tied = (own for name, own in state.items() if name.endswith("embed_tokens.weight"))
+    tied = (own for name, own in state.items() if name.endswith("model.embed_tokens.weight"))
     rows = state["lm_head.weight"] if "lm_head.weight" in state else next(tied, None)
     if rows is not None:
-      found["score.0.weight"] = rows[[token_id(path, tokenizer, token) for token in family.tokens]]
+      read = "whose logit is the reward"
+      ids = [one if isinstance(one, int) else one_token(path, tokenizer, one, read) for one in family.tokens]
+      found["score.0.weight"] = rows[ids]
   for name, tensor in state.items():
     if not UNUSED.search(name):
-      renamed = (re.sub(*rule, name) for rule in (*family.weights.items(), TRUNK))
-      found[next((new for new in renamed if new != name), name)] = tensor
+      renamed = (re.sub(*rule, name) for rule in family.weights.items())
+      new = next((new for new in renamed if new != name), name)
+      found[new if new.startswith("score.") else TRUNK.sub("model.", new)] = tensor
   return found
 
 
-def split_attention(state: dict[str, Any], config) -> None:
+def split_attention(state: dict[str, Tensor], config: Config) -> None:
   """InternLM2's `wqkv` as Llama's three projections: of each key head its queries, then its key, then its value."""
   heads = config.get_text_config()
   for name in [name for name in state if name.endswith(".attention.wqkv.weight")]:
@@ -190,14 +204,6 @@ def split_attention(state: dict[str, Any], config) -> None:
     grouped = fused.view(keys, queries + 2, -1, fused.shape[-1])
     for part, own in zip("qkv", (grouped[:, :queries], grouped[:, -2], grouped[:, -1]), strict=True):
       state[name.replace("attention.wqkv", f"self_attn.{part}_proj")] = own.reshape(-1, fused.shape[-1])
-
-
-def token_id(path: str, tokenizer, token: int | str) -> int:
-  ids = [token] if isinstance(token, int) else tokenizer(token, add_special_tokens=False)["input_ids"]
-  if len(ids) != 1:
-    what = f"the tokenizer of {path} has no token {token!r}, whose logit is the reward"
-    raise ModelError(what, hint="restore the tokenizer that was saved with it")
-  return ids[0]
 
 
 def overridden(
@@ -235,9 +241,6 @@ def renderer_of(
     from .implicit import own_renderer
 
     return own_renderer(loaded.model, tokenizer, family, path, **rules)
-  if family.compares:
-    made = MarkedRenderer if family.head == "Marked" else AskedRenderer
-    return made(tokenizer, family, path=path, **rules)
   own, rules["path"] = None if family.head else scored_at(loaded.model), path
   if family.kind == "process":
     made = PublicStepRenderer(tokenizer, family, separator=separator, scored_at=own or "last_token", **rules)
@@ -248,6 +251,7 @@ def renderer_of(
     if family.pair and getattr(loaded.model.config, "type_vocab_size", 0) > 1:
       loaded.model.register_forward_pre_hook(with_token_types(tokenizer.sep_token_id), with_kwargs=True)
     place = "pooled" if family.pooled else own or "end"
-    made = PublicRenderer(tokenizer, family, scored_at=place, **rules)
+    renders = MarkedRenderer if family.head == "Marked" else PublicRenderer
+    made = renders(tokenizer, family, scored_at=place, **rules)
   notes.append(f"text: {family.text()}")
   return made

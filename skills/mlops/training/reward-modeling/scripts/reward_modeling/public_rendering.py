@@ -1,20 +1,20 @@
 """Conversations and solutions written as the authors of a public reward model wrote them."""
 
+import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any
 
-from .base_rendering import BaseRenderer, opening_ids
+from .base_rendering import opening_ids
+from .completeness import ASKED
 from .data.records import Message
 from .errors import DataError, ModelError, UsageError
-from .public_table import Family
+from .hf import Tokenizer
+from .public_table import Family, as_text
 from .rendering import Rendered, Renderer
-from .step_rendering import RenderedSolution, StepRenderer, check_steps
-
-
-def _as_text(messages: Sequence[Message]) -> str:
-  return "\n".join(message["content"] or "" for message in messages)
+from .step_rendering import RenderedSolution, StepRenderer
 
 
 def _with_system(messages: Sequence[Message], family: Family) -> Sequence[Message]:
@@ -25,6 +25,15 @@ def _with_system(messages: Sequence[Message], family: Family) -> Sequence[Messag
 
 def _found(ids: list[int], part: list[int]) -> list[int]:
   return [start for start in range(len(ids) - len(part) + 1) if ids[start : start + len(part)] == part]
+
+
+def one_token(path: str, tokenizer: Tokenizer, token: str, why: str) -> int:
+  """Its id."""
+  ids = tokenizer(token, add_special_tokens=False)["input_ids"]
+  if len(ids) != 1:
+    what = f"the tokenizer of {path} has no token {token!r}, {why}"
+    raise ModelError(what, hint="restore the tokenizer that was saved with it")
+  return ids[0]
 
 
 def with_token_types(separator: int) -> Callable[[Any, tuple, dict], tuple[tuple, dict]]:
@@ -44,14 +53,18 @@ class PublicRenderer(Renderer):
     super().__init__(tokenizer, **rules)
     self.family, self._templated = family, self.text_format != "rendered"
     self._is_pair = family.pair and self._templated
-    self.reads_written = not self._is_pair
+    self.reads_reference = family.reads_reference
+    self.reads_written = not (self._is_pair or family.reads_reference or family.compares)
     self._opening = [] if family.bos == "template" else opening_ids(tokenizer)
+    if family.compares and not self._templated:
+      raise UsageError("--text_format rendered is not for a model that compares answers: it writes two of them")
     self._gate = self._tokens([family.gate])[0] if family.gate else []
-    vocabulary = tokenizer.get_vocab() if family.append else {}
-    self.closing = next((token for token in family.append if token in vocabulary), "")
-    self._appended = vocabulary.get(self.closing)
-    if family.append and self._appended is None:
-      raise ModelError(f"the tokenizer of {path} has no {family.append[0]}, after which the reward is read")
+    self._appended = None
+    if family.append:
+      self.closing = next(filter(tokenizer.get_vocab().__contains__, family.append), family.append[0])
+      self._appended = one_token(path, tokenizer, self.closing, "after which the reward is read")
+    for mark in re.findall(r"<\|\w+\|>", family.template or ""):
+      one_token(path, tokenizer, mark, "which its authors write between the texts")
 
   def places_of(self, ids: list[int]) -> list[int]:
     """Where the gate is read, if there is one, and the last."""
@@ -60,7 +73,7 @@ class PublicRenderer(Renderer):
   def _filled(self, messages: Sequence[Message], tools, prompt_only: bool, count: bool = False) -> str:
     family = self.family
     messages = _with_system(messages, family)
-    if not prompt_only and family.turns:
+    if not prompt_only and family.turns and messages[-1]["role"] == "assistant":
       messages = family.turns(list(messages))
     written = super()._filled(messages, tools, prompt_only or family.prompt_only, count)
     if prompt_only or family.end is None:
@@ -69,97 +82,91 @@ class PublicRenderer(Renderer):
     return written if written.endswith(end.strip()) else written + end
 
   def _parts_of(self, prompt, completion, tools, origin) -> list[str | list[int]]:
+    if self.reads_reference and not isinstance(completion[-1].get("reference"), str):
+      what = "the answer has no `reference`, a text that this model compares it with"
+      raise DataError(
+        what, where=origin, hint="give rows a column `reference`, or the answer's message a field of that name"
+      )
     if not self._is_pair:
       return super()._parts_of(prompt, completion, tools, origin)
     if tools:
       raise DataError("a text pair has no place for `tools`", where=origin, hint="drop them: --columns tools=")
-    return [_as_text(prompt), _as_text(completion)]
+    return [self.tokenizer(as_text(prompt), as_text(completion))["input_ids"]]
 
   @cached_property
-  def _borders(self) -> list[list[int]]:
-    (word,) = self._tokens(["a"])
-    ids = list(self.tokenizer("a", "a")["input_ids"])
-    first, second = _found(ids, word)[:2]
-    return [ids[:first], ids[first + len(word) : second], ids[second + len(word) :]]
+  def _reply(self) -> list[int]:
+    """What opens an answer."""
+    return self._tokens([self.text(ASKED, prompt_only=True).removeprefix(self.text(ASKED))])[0]
 
   def prompt_ids(self, prompt: Sequence[Message], tools: list[dict] | None = None, *, where=None) -> list[int]:
     if self._is_pair:
-      return [*self._borders[0], *self._tokens([_as_text(prompt)])[0], *self._borders[1]]
+      return self.tokenizer(as_text(prompt), "")["input_ids"]
     return self._opened(super().prompt_ids(prompt, tools, where=where))
 
   def _opened(self, ids: list[int]) -> list[int]:
-    opening = self._opening
-    lacks = self.family.bos == "both" or ids[: len(opening)] != opening
-    return [*opening, *ids] if self._templated and lacks else ids
+    opening, bos = self._opening, self.family.bos
+    has = ids[: len(opening)] == opening
+    if bos == "none":
+      return ids[len(opening) :] if has else ids
+    return [*opening, *ids] if self._templated and (bos == "both" or not has) else ids
 
   def _fit(self, parts: list[list[int]], prompt, completion, tools, origin) -> Rendered | None:
     ids = self._opened(parts[0])
-    if len(parts) == 2:
-      before, between, after = self._borders
-      ids = [*before, *parts[0], *between, *parts[1], *after]
     if ids and self._templated and self._appended not in (None, ids[-1]):
       ids = [*ids, self._appended]
+    if self.family.head == "Embedding":
+      ids = [*ids[:-1], self.tokenizer.eos_token_id]  # as its authors set it
     fitted = super()._fit([ids], prompt, completion, tools, origin)
     if fitted and self._gate and not _found(fitted.ids, self._gate):
       what = f"the text lacks {self.family.gate!r}, where the weights of the attributes are read"
       hint = "raise --max_length: the start of the answer was cut off" if fitted.cut else None
       raise DataError(what, where=origin, hint=hint)
+    if fitted and self.family.head == "Embedding":
+      asked = prompt[: 1 + (prompt[0]["role"] == "system")] if prompt else []
+      start = self._answer_start(ids, asked, tools, origin) - len(self._reply)
+      return replace(fitted, start=max(start - fitted.cut, 1))
     return fitted
 
 
 class PublicStepRenderer(StepRenderer):
   """separator: over the family's, for models that were trained with another."""
 
-  _lead = ""
-
   def __init__(self, tokenizer, family: Family, *, path: str, separator: str | None = None, **rules):
-    self.family = self.written = family
-    tag = separator if separator and family.pieces else family.tag
+    self.family = family
+    self.needs_separator = bool(family.tag)
+    tag = separator if separator and family.tag and family.pieces else family.tag
     super().__init__(tokenizer, step_separator=tag, **rules)
-    self._of_pieces = family.pieces or self.text_format == "rendered"
+    self.of_pieces = family.pieces or self.text_format == "rendered"
     self.from_start = family.reference is not None and self.text_format == "chat"
-    if len(self.separator_ids) != 1 and not (self._of_pieces or self.from_start or family.replies):
-      what = f"the tokenizer of {path} has no token {tag!r}, where the score of a step is read"
-      raise ModelError(what, hint="restore the tokenizer that was saved with it")
+    if len(self.separator_ids) != 1 and not (self.of_pieces or self.from_start or family.replies):
+      one_token(path, tokenizer, tag, "where the score of a step is read")
 
   @property
   def split_at(self) -> str:
-    return self.written.split
+    return self.family.split
 
-  def _parts_of(self, prompt, steps, origin) -> list[str | list[int]]:
-    if self.text_format == "rendered":
-      return super()._parts_of(prompt, steps, origin)
-    check_steps(steps, origin)
-    token = self.special.inside([prompt, steps])
-    if token:
-      self._count_special(token, origin)
-      prompt, steps = self.special.marked(prompt), self.special.marked(steps)
-    if self._of_pieces:
-      self.counts["separator_in_step"] += sum(self.step_separator in step for step in steps)
-      texts = [self._literal(prompt, origin), *steps]
-    elif self.from_start:
-      texts = self._prefixes(prompt, steps, origin)
-    else:
-      texts = [self._whole(prompt, steps, origin)]
-    return [self.special.ids(text) for text in texts] if token else texts
+  def _texts(self, prompt: Sequence[Message], steps: Sequence[str], origin: object) -> list[str]:
+    if self.of_pieces:
+      return [self._literal(prompt, origin), *steps]
+    return self._prefixes(prompt, steps, origin) if self.from_start else [self._whole(prompt, steps, origin)]
 
   def _literal(self, prompt, origin) -> str:
     if any(message["role"] == "assistant" for message in prompt):
       what = "the prompt has turns of the assistant, for which its authors had no form"
       raise DataError(what, where=origin, hint="give the problem as one user turn")
-    opening = (self.written.opening or "{}").replace("{bos}", self.tokenizer.bos_token or "")
-    return opening.replace("{}", _as_text(prompt))
+    opening = (self.family.opening or "{}").replace("{bos}", self.tokenizer.bos_token or "")
+    return opening.replace("{}", as_text(prompt))
 
   def _whole(self, prompt, steps, origin) -> str:
-    written, tag = self.written, self.step_separator
-    if written.opening is not None:
+    family, tag = self.family, self.step_separator
+    if family.opening is not None:
       tagged = sum(tag.strip() in step for step in steps)
       if tag.strip() and tagged:
         raise DataError(f"{tagged} steps hold {tag.strip()!r}, which stands after a step here", where=origin)
-      return self._literal(prompt, origin) + "".join(written.step.replace("{}", step) for step in steps)
-    if not written.replies:
+      return self._literal(prompt, origin) + "".join(family.step.replace("{}", step) for step in steps)
+    if not family.replies:
       answer = {"role": "assistant", "content": "".join(step + tag for step in steps)}
-      return self.text([*_with_system(prompt, written), answer], where=origin)
+      return self.text([*_with_system(prompt, family), answer], where=origin)
     *turns, question = prompt or [{"role": "user", "content": ""}]
     asked = [f"{question['content']} {steps[0].strip()}", *(step.strip() for step in steps[1:])]
     for step in asked:
@@ -173,10 +180,11 @@ class PublicStepRenderer(StepRenderer):
     return [texts[-1], *(text.strip() + "\n\n" * (0 < k < len(steps)) for k, text in enumerate(texts))]
 
   def _fit(self, parts: list[list[int]], prompt, steps, origin) -> RenderedSolution | None:
-    if self.written.bos == "tokenizer" and self.text_format == "chat":
+    if self.family.bos == "tokenizer" and self.text_format == "chat":
       parts = [opening_ids(self.tokenizer) + parts[0], *parts[1:]]
-    if self._of_pieces:
-      return super()._fit(parts, prompt, steps, origin)
+    if self.of_pieces:
+      fitted, early = super()._fit(parts, prompt, steps, origin), self.family.early
+      return fitted and replace(fitted, positions=[place - early for place in fitted.positions])
     row, *ends = parts
     places = [min(len(end), len(row)) - 1 for end in ends] if ends else self._tags(row, len(steps), origin)
     if ends:  # sums start before the first token of the answer
@@ -207,65 +215,22 @@ PAIRRM_LIMITS, BETTER_PAIRRM_LIMITS = (1224, 412), (2030, 670)
 """The most tokens of a source and of an answer; the answers share what the source leaves."""
 
 
-class AnswerPair(NamedTuple):
-  prompt: Sequence[Message]
-  first: str
-  second: str
-  origin: Any = None
-
-
-class AskedRenderer(BaseRenderer):
-  """As RLHFlow asks which answer is better: one user turn of the chat template, without BOS."""
-
-  policies, places = ("drop", "error"), ("last_token",)
-
-  def __init__(self, tokenizer, family: Family, *, path: str, **rules):
-    super().__init__(tokenizer, overlong=self.policies[0], scored_at=self.places[0], **rules)
-    if self.text_format == "rendered":
-      raise UsageError("--text_format rendered is not for a model that compares answers: it writes two of them")
-    self.family = family
-
-  def _parts_of(self, prompt, first, second, origin) -> list[str | list[int]]:
-    token = self.special.inside([prompt, first, second])
-    if token:
-      self._count_special(token, origin)
-      prompt, first, second = self.special.marked([prompt, first, second])
-    turns = "".join(f"\n<turn> {message['role']}\n {message['content']}" for message in prompt)
-    asked = f"[CONTEXT] \n{turns}\n [RESPONSE A] {first} [RESPONSE B] {second} \n"
-    text = self.text([{"role": "user", "content": asked}], where=origin)
-    text = text.replace(self.tokenizer.bos_token or "\0", "")
-    return [self.special.ids(text) if token else text]
-
-  def _fit(self, parts: list[list[int]], prompt, first, second, origin) -> Rendered | None:
-    if not self._is_over_length(len(parts[0]), "comparison", origin):
-      return Rendered(parts[0])
-    self._count("dropped", origin)
-    return None
-
-  def places_of(self, ids: list[int]) -> list[int]:
-    return [len(ids) - 1]
-
-
-class MarkedRenderer(AskedRenderer):
+class MarkedRenderer(PublicRenderer):
   """As LLM-Blender writes them: each text after a mark, within [CLS] and [SEP], cut at its end before [SEP]."""
-
-  policies, places = ("truncate_left",), ("prefix",)
 
   def __init__(self, tokenizer, family: Family, *, path: str, **rules):
     super().__init__(tokenizer, family, path=path, **rules)
+    self.scored_at = "prefix"
     self.limits = BETTER_PAIRRM_LIMITS if "better-pairrm" in path.lower() else PAIRRM_LIMITS
-    self.marks = [ids[0] for ids in self._tokens(list(PAIR_MARKS)) if len(ids) == 1]
-    if len(self.marks) < len(PAIR_MARKS):
-      what = f"the tokenizer of {path} lacks one of {', '.join(PAIR_MARKS)}, where the model is read"
-      raise ModelError(what, hint="restore the tokenizer that was saved with it")
+    self.marks = [one_token(path, tokenizer, mark, "where the model is read") for mark in PAIR_MARKS]
 
-  def _parts_of(self, prompt, first, second, origin) -> list[list[int]]:
+  def _parts_of(self, prompt, completion, tools, origin) -> list[list[int]]:
     several = len(prompt) > 1
-    asked = [f"{one['role'].upper()}: " * several + (one["content"] or "") for one in prompt]
-    texts = [mark + text for mark, text in zip(PAIR_MARKS, ["\n".join(asked), first, second], strict=True)]
-    return self.tokenizer(texts)["input_ids"]
+    asked = "\n".join(f"{one['role'].upper()}: " * several + (one["content"] or "") for one in prompt)
+    texts = [asked, *(one["content"] for one in completion)]
+    return self.tokenizer([mark + text for mark, text in zip(PAIR_MARKS, texts, strict=True)])["input_ids"]
 
-  def _fit(self, parts: list[list[int]], prompt, first, second, origin) -> Rendered:
+  def _fit(self, parts: list[list[int]], prompt, completion, tools, origin) -> Rendered:
     self.counts["rendered"] += 1
     source, answer = self.limits
     limits = [source, *2 * [(source + 2 * answer - min(len(parts[0]), source)) // 2]]

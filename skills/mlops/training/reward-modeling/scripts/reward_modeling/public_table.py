@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -10,8 +10,6 @@ from typing import Any
 from .aggregation import probability
 from .data.records import Message
 
-ANY = object()
-"""Of a field of the config: that it is there."""
 LAST = "a linear head at the last token"
 
 
@@ -21,19 +19,19 @@ class Family:
 
   called: their published ids. how: the reward is read. refused: why it cannot be scored.
   classes (of `architectures`), config, tensors (each of these patterns, parted by spaces, fits one) and lacks (fits none)
-  must all fit; `named`, of the name, only where other models have the same tensors.
+  (patterns of the values) must all fit; `named`, of the name, only where other models have the same tensors.
   head: a class of `public_heads` with these options, None for one of transformers. weights: pattern -> new name, `model.*`
   (the trunk) or `score.*` (the head, whose sizes are theirs). tokens: whose logits are the head, ids or texts.
-  trunk: `model_type` of transformers, where the config's is unknown. tokenizer: its class, likewise.
+  trunk: `model_type` of transformers, where the config's is unknown, and so its tokenizer's class.
   pooled: the mean of all tokens is read. gate: the text at whose last place the attributes' weights are read.
-  compares: two answers, so that rewards hold within a prompt only.
+  compares: two answers, so that rewards hold within a prompt only. reads_reference: the answer's message has a `reference`.
   template: over the tokenizer's own. system: the turn that opens a conversation without one. bos: "template" (what it
-  writes), "tokenizer" (the tokenizer's, once) or "both". append: a last token, the first of these in the vocabulary.
+  writes), "tokenizer" (the tokenizer's, once), "both" or "none". append: a last token, the first of these in the vocabulary.
   turns: changes the messages. prompt_only: the answer is part of a prompt, read where the model would reply. end: of
   every text, with {eos}. pair: the two texts of an encoder.
-  tag: after a step, read at its last token; all that follows is of process models. opening: of a literal text, {} for the
-  prompt; None for the chat template. step: of each step there, {} for it. pieces: prompt, steps and tags are tokenized one
-  by one. replies: each step is a user turn and "+" the reply. split: where one text is split. value: of a step's log-odds.
+  tag: after a step, read at its last token, or `early` tokens before it; all that follows is of process models. opening: of a
+  literal text, {} for the prompt; None for the chat template. step: of each step there, {} for it. pieces: prompt, steps and
+  tags are tokenized one by one. replies: each step is a user turn and "+" the reply. split: where one text is split. value: of a step's log-odds.
   reference: the model whose log-probabilities are subtracted, times `scale`. own: `implicit_reward` of a config written by
   train_process.py, where that model is known.
   """
@@ -54,10 +52,10 @@ class Family:
   weights: Mapping[str, str] = field(default_factory=dict)
   tokens: tuple[int | str, ...] = ()
   trunk: str | None = None
-  tokenizer: str | None = None
   pooled: bool = False
   gate: str | None = None
   compares: bool = False
+  reads_reference: bool = False
 
   template: str | None = None
   system: str | None = None
@@ -70,6 +68,7 @@ class Family:
   max_length: int | None = None
 
   tag: str | None = None
+  early: int = 0
   opening: str | None = None
   step: str = ""
   pieces: bool = False
@@ -83,14 +82,14 @@ class Family:
 
   @property
   def kind(self) -> str:
-    return "process" if self.tag else "outcome"
+    return "outcome" if self.tag is None else "process"
 
   def text(self) -> str:
     """Its text format in words, for the log and the list."""
     if self.head == "Marked":
       return "prompt and both answers, each after a mark and cut at its end (PairRM: 1,224 and 412 tokens)"
     template = "prompt and answer as a text pair" if self.pair else "its own chat template"
-    if self.tag:
+    if self.tag is not None:
       form = template if self.opening is None else f"a literal text, {self.opening!r}"
       return f"{form}, {'each step a turn' if self.replies else f'{self.tag!r} after each step'}"
     words = {
@@ -103,6 +102,10 @@ class Family:
       "EOS at the end": self.end,
     }
     return ", ".join(word for word, holds in words.items() if holds)
+
+
+def as_text(messages: Sequence[Message]) -> str:
+  return "\n".join(message["content"] or "" for message in messages)
 
 
 def implicit_family(own: Mapping[str, Any]) -> Family:
@@ -137,6 +140,25 @@ def _without_thinking(messages: list[Message]) -> list[Message]:
   *before, question, answer = messages
   question = question | {"content": f"{question['content']} /nothink"}
   return [*before, question, answer | {"content": f"<think>\n\n</think>\n\n{answer['content']}"}]
+
+
+def _beside_reference(messages: list[Message]) -> list[Message]:
+  *prompt, answer = messages
+  asked = {"role": "user", "content": as_text(prompt)}
+  return [asked, answer | {"content": answer.get("reference")}, asked, answer]
+
+
+def _in_context(messages: list[Message]) -> list[Message]:
+  *prompt, first, second = messages
+  turns = "".join(f"\n<turn> {one['role']}\n {one['content']}" for one in prompt)
+  asked = f"[CONTEXT] \n{turns}\n [RESPONSE A] {first['content']} [RESPONSE B] {second['content']} \n"
+  return [{"role": "user", "content": asked}]
+
+
+def _posted(messages: list[Message]) -> list[Message]:
+  *prompt, first, second = [one["content"] for one in messages]
+  answers = f"RESPONSE A: {first}\n\n RESPONSE B: {second}"
+  return [{"role": "user", "content": f"POST: {' '.join(prompt)}\n\n {answers}\n\n Which response is better? RESPONSE"}]
 
 
 def _asked_of(messages: list[Message]) -> list[Message]:
@@ -178,6 +200,26 @@ OASST = Family(
     classes="GPTNeoXRewardModel", tensors=r"^out_proj\.weight", head="Stack", weights={r"^out_proj\.": "score.0."}, trunk="gpt_neox",
     template=frame("<|prompter|>{}<|endoftext|>", "<|assistant|>{}<|endoftext|>"),
 )  # fmt: skip
+VALID = "the probability that a step is neutral or positive, of three classes, "
+REASON_EVAL = prm(
+    "GAIR/ReasonEval-7B", "GAIR-NLP/ReasonEval codes/examples.py", VALID + "one token before its end, as its authors' script counts",
+    config={"score_dimension": 3}, tensors=LINEAR_HEAD, head="Validity", weights=LINEAR, bos="tokenizer",
+    opening="Question:\n{}\nAnswer:\nLet's think step by step.\n", tag="", early=1, pieces=True, split="\n",
+)  # fmt: skip
+INTERNLM2 = Family(
+    "internlm/internlm2-1_8b-reward, -7b-reward, -20b-reward", "xtuner modeling_internlm2_reward",
+    "a linear head at an appended reward token", classes="InternLM2ForRewardModel", tensors=r"^v_head\.weight", head="Stack",
+    weights={
+        **LINEAR,
+        r"^model\.tok_embeddings\.": "model.embed_tokens.",
+        r"\.attention\.wo\.": ".self_attn.o_proj.",
+        r"\.feed_forward\.w1\.": ".mlp.gate_proj.",
+        r"\.feed_forward\.w3\.": ".mlp.up_proj.",
+        r"\.feed_forward\.w2\.": ".mlp.down_proj.",
+        r"\.attention_norm\.": ".input_layernorm.",
+        r"\.ffn_norm\.": ".post_attention_layernorm.",
+    }, trunk="llama", append=("<|reward|>", "[UNUSED_TOKEN_130]"),
+)  # fmt: skip
 QRM = Family(
     "nicolinho/QRM-Llama3-8B, QRM-Llama3.1-8B, QRM-Llama3.1-8B-v2", "reward-bench qrm.py",
     "the mean of quantiles of each attribute, mixed by a gate that reads the end of the prompt",
@@ -213,9 +255,9 @@ PUBLIC: dict[str, Family] = {
         classes=r"Qwen2For(Prm|Reward)Model", named="prm", tensors=LINEAR_HEAD, weights=LINEAR,
         tag="\n", opening="{bos}{}\n", pieces=True, split="\n", aggregate="mean",
     ),
-    "reason-eval": Family(
-        "GAIR/ReasonEval-7B, -34B", "GAIR-NLP/ReasonEval codes/examples.py", "three classes of each step", classes=r"ReasonEval_\w+",
-        refused="its authors' script reads a step of the 7B one token before its end and one of the 34B at its end",
+    "reason-eval-7b": REASON_EVAL,
+    "reason-eval-34b": replace(
+        REASON_EVAL, called="GAIR/ReasonEval-34B", how=VALID + "at its last token", config={"score_dim": 3}, early=0,
     ),
     "pure": step_layers(
         "jinachris/PURE-PRM-7B", "its card; CJReinforce/PURE trains with TRL", "p(correct) - p(incorrect) at the empty line after each step",
@@ -262,12 +304,23 @@ PUBLIC: dict[str, Family] = {
         "llm-blender/PairRM-hf, mightbe/Better-PairRM", "LLM-Blender pairrm.py, reward-bench pairrm.py",
         "the difference of two heads, at the marks of both answers, mean over both orders",
         classes="DebertaV2PairRM", tensors=r"^head_layer\.4\.weight", head="Marked",
-        weights={r"^head_layer\.1\.": "score.layers.0.", r"^head_layer\.4\.": "score.layers.2."},
+        weights={r"^head_layer\.1\.": "score.pair.0.", r"^head_layer\.4\.": "score.pair.2."},
     ),
     "pair-preference": comparing(
         "RLHFlow/pair-preference-model-LLaMA3-8B", "RLHFlow pair-pm, reward-bench slicpairpm.py",
         'the probability of "A" against "B" after both answers, mean over both orders',
-        classes="LlamaForCausalLM", named="pair-preference", head="Difference", tokens=("A", "B"),
+        classes="LlamaForCausalLM", named="pair-preference", head="Difference", tokens=("A", "B"), turns=_in_context, bos="none",
+    ),
+    "steamshp": comparing(
+        "stanfordnlp/SteamSHP-flan-t5-large, -xl", "its card, reward-bench shp.py",
+        'the probability that it writes "A" against "B", mean over both orders', classes="T5ForConditionalGeneration", named="steamshp",
+        head="Difference", tokens=("A", "B"), turns=_posted, template="{{ messages[0]['content'] + eos_token }}",
+    ),
+    "gpm": comparing(
+        "general-preference/GPM-*", "general-preference-model gpm_example_usage.py",
+        "ten times the skew-symmetric product of both answers' embeddings, weighted by a head at the end of the prompt",
+        tensors=r"^value_head\.weight", named=r"\bgpm-", head="Embedding",
+        weights={r"^(value|prompt)_head\.": r"score.\1.0."}, bos="both", max_length=4096,
     ),
     # ---- heads of transformers
     "skywork-v2": classifier(
@@ -294,24 +347,13 @@ PUBLIC: dict[str, Family] = {
     ),
     "inf-orm": mlp("infly/INF-ORM-Llama3.1-70B", "reward-bench inform.py", classes="INFORMForSequenceClassification"),
     # ---- one layer under another name
-    "polar": Family(
-        "internlm/POLAR-*", "InternLM/POLAR", "its distance to a reference answer", classes="InternLM2ForRewardModel", named="polar",
-        refused="it compares an answer with a reference answer, which a row of prompt and answer does not have",
+    "polar": replace(
+        INTERNLM2, called="internlm/POLAR-1_8B, POLAR-7B", source="InternLM/POLAR src/polar/reward_func.py",
+        how="its likeness to a reference answer, the row's `reference`, at an appended reward token", named="polar", reads_reference=True,
+        turns=_beside_reference, template=frame("{}\n", "{}", "<|reward|>"), bos="tokenizer", append=("[UNUSED_TOKEN_130]",),
+        max_length=16_384,
     ),
-    "internlm2": Family(
-        "internlm/internlm2-1_8b-reward, -7b-reward, -20b-reward", "xtuner modeling_internlm2_reward",
-        "a linear head at an appended reward token", classes="InternLM2ForRewardModel", tensors=r"^v_head\.weight", head="Stack",
-        weights={
-            **LINEAR,
-            r"^model\.tok_embeddings\.": "model.embed_tokens.",
-            r"\.attention\.wo\.": ".self_attn.o_proj.",
-            r"\.feed_forward\.w1\.": ".mlp.gate_proj.",
-            r"\.feed_forward\.w3\.": ".mlp.up_proj.",
-            r"\.feed_forward\.w2\.": ".mlp.down_proj.",
-            r"\.attention_norm\.": ".input_layernorm.",
-            r"\.ffn_norm\.": ".post_attention_layernorm.",
-        }, trunk="llama", tokenizer="LlamaTokenizer", append=("<|reward|>", "[UNUSED_TOKEN_130]"),
-    ),
+    "internlm2": INTERNLM2,
     "ultrarm": regression(
         "openbmb/UltraRM-13b", "its card, whose examples have one newline between the turns",
         classes="LlamaRewardModel", template=frame("Human: {}\n\n", "Assistant: {}", "\n\n"), bos="tokenizer",
@@ -338,10 +380,6 @@ PUBLIC: dict[str, Family] = {
     "beaver": BEAVER,
     "oasst-mean": replace(OASST, how="a linear head on the mean of all tokens", config={"pooling": "mean"}, pooled=True),
     "oasst": OASST,
-    "skywork-vl": Family(
-        "Skywork/Skywork-VL-Reward-7B", "reward-bench skyvl.py", classes=r"\w*VL\w*", tensors=LINEAR_HEAD,
-        refused="its trunk reads images, which the engine does not",
-    ),
     "grm-sftreg": Family(
         "Ray2333/GRM-*-sftreg, Ray2333/GRM-llama3-8B-distill", "reward-bench grm.py",
         "the value head (linear or two layers with ReLU) at the last token",
@@ -349,14 +387,17 @@ PUBLIC: dict[str, Family] = {
     ),
     "openrlhf": Family(
         "any model that OpenRLHF saved", "OpenRLHF models/model.py, datasets/reward_dataset.py", LAST + ", which is EOS",
-        classes=r"(?!\w+ForSequenceClassification)\w*", config={"value_head_prefix": ANY},
+        classes=r"(?!\w+ForSequenceClassification)\w*", config={"value_head_prefix": ".+"},
         tensors=r"^(score|value_head)\.weight", head="Normalized", weights={r"^(score|value_head)\.": "score.0."}, end=" {eos}",
     ),
     # ---- many heads
     "ldl": Family(
-        "ShikaiChen/LDL-Reward-Gemma-2-27B-v0.1", "reward-bench ldlreward.py", "distributions mixed by a gate",
-        classes=r"Gemma2\w*|LDL\w*", named=r"ldl-reward",
-        refused="its two heads are pickles beside its weights (regression_layer.pt, gating_layer.pt), which are not opened",
+        "ShikaiChen/LDL-Reward-Gemma-2-27B-v0.1", "reward-bench ldlreward.py",
+        "the means of the distributions of 22 objectives, weighted by a network on the same state",
+        classes=r"Gemma2\w*|LDL\w*", named=r"ldl-reward", head="Distributions",
+        # between its gate's layers stands dropout, which has a number too
+        weights={rf"^gating_layer\.network\.{3 * i}\.": f"score.gate.{2 * i}." for i in range(3)}
+        | {r"^regression_layer\.network\.": "score.objectives."}, bos="tokenizer",
     ),
     "qrm": QRM,
     "qrm-gemma": replace(
@@ -395,21 +436,13 @@ PUBLIC: dict[str, Family] = {
         classes=CAUSAL, named=r"8b-orm-", head="Probability", tokens=("+", "-"), turns=_merged, prompt_only=True,
     ),
     # ---- refused
-    "steamshp": Family(
-        "stanfordnlp/SteamSHP-flan-t5-*", "reward-bench shp.py", "the token A or B that it writes",
-        classes=r"T5\w*", named=r"steamshp", refused="an encoder-decoder that writes which of two answers is better",
-    ),
     "ziya": Family(
         "IDEA-CCNL/Ziya-LLaMA-7B-Reward", "reward-bench ziya.py", "code of its own", named=r"ziya-llama.*reward",
         refused="its head is known only to code of its own, which is never run",
     ),
-    "gpm": Family(
-        "general-preference/GPM-*", "reward-bench gpm.py", "a skew-symmetric product of two embeddings", named=r"(^|/)gpm-",
-        refused="it compares two answers by embeddings of several dimensions and gives none of them a reward",
-    ),
     # ---- what nobody named
     "linear head": Family(
-        "any model with one linear head (v_head, value_head, regression_head, score_head, reward_head)",
+        "any model with one linear head (v_head, value_head, regression_head, score_head, reward_head), as Skywork/Skywork-VL-Reward-7B",
         "LLaMA-Factory model_utils/valuehead.py, TRL", classes=r"(?!\w+For(Sequence|Token)Classification$)\w*",
         tensors=HEADS + r"(\d\.)?weight", lacks=r"^score\.", head="Stack", weights=VALUE,
     ),

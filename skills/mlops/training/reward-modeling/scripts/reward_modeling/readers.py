@@ -9,7 +9,7 @@ from typing import Any
 from .errors import ModelError
 from .model_folder import ADAPTER_CONFIG, CONFIG, check_config, check_folder, hub_file, read_json, tensors
 from .output_folder import CARD
-from .public_table import ANY, PUBLIC, ROUTED, Family, implicit_family
+from .public_table import PUBLIC, ROUTED, Family, implicit_family
 
 INDEX, PICKLED = "model.safetensors.index.json", "pytorch_model.bin"
 
@@ -25,7 +25,7 @@ class Checkpoint:
   def fits(self, family: Family) -> bool:
     return bool(
       re.fullmatch(family.classes, self.architecture)
-      and all(key in self.config and value in (ANY, self.config[key]) for key, value in family.config.items())
+      and all(re.fullmatch(str(value), str(self.config.get(key, ""))) for key, value in family.config.items())
       and re.search(family.named or "", self.names)
       and all(map(self._holds, family.tensors.split()))
       and not (family.lacks and self._holds(family.lacks))

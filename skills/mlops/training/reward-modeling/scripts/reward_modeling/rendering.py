@@ -2,17 +2,16 @@
 
 A reward depends on every token up to the scored one, so everything turns the same conversation into the same ids:
 
-1. The tokenizer's chat template writes the text, `DEFAULT_TEMPLATE` where there is none.
-2. It is tokenized without adding special tokens: the template has written them, so BOS cannot appear twice.
-3. No generation prompt: the conversation ends with the template's end of an answer.
-4. Padding is on the right, by a token that is neither EOS nor ever last: transformers' classifiers pool the right-most
+1. The tokenizer's chat template writes the text, special tokens included: none are added, so BOS cannot appear twice.
+2. No generation prompt: the conversation ends with the template's end of an answer.
+3. Padding is on the right, by a token that is neither EOS nor ever last: transformers' classifiers pool the right-most
    token that is not the pad token.
-5. A decoder is scored at its last token, an encoder at its pooled one.
-6. What is longer than `max_length` follows one stated policy, and is counted.
-7. Special tokens in what people wrote are text (`special_tokens`), and what a template leaves out is told (`completeness`).
+4. A decoder is scored at its last token, an encoder at its pooled one.
+5. What is longer than `max_length` follows one stated policy, and is counted.
+6. Special tokens in what people wrote are text, and what a template leaves out is told (`completeness`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from os.path import commonprefix
@@ -20,7 +19,8 @@ from typing import Any, NamedTuple
 
 from .base_rendering import BaseRenderer, check_one_text
 from .completeness import ANSWERED, ASKED, Completeness
-from .data.records import Message
+from .data.cells import are_messages
+from .data.records import Comparison, Message, Ranking, answers_of
 from .errors import DataError
 from .hf import Tokenizer
 from .packing import shared_length
@@ -44,6 +44,19 @@ class Conversation(NamedTuple):
   origin: object = None
 
 
+def conversations_of(rows: Iterable[Comparison | Ranking], reads_reference: bool = False) -> list[Conversation]:
+  """One for each answer. reads_reference: it gets the column `reference` of its row as a field."""
+  found = []
+  for row in rows:
+    given = row.metadata.get("reference") if reads_reference else None
+    if are_messages(given) and all(isinstance(one.get("content"), str) for one in given):
+      given = "\n".join(one["content"] for one in given)
+    for answer in answers_of(row):
+      whole = answer if given is None else [*answer[:-1], {"reference": given, **answer[-1]}]
+      found.append(Conversation(row.prompt, whole, row.tools, row.origin))
+  return found
+
+
 @dataclass(frozen=True)
 class Rendered:
   """cut: tokens removed from the start. start: of the answer, where a reward counts it alone."""
@@ -54,9 +67,7 @@ class Rendered:
 
 
 class Renderer(BaseRenderer):
-  """overlong: `drop`, `truncate_prompt` (cut the start of the prompt; no ids when the answer alone is too long),
-  `truncate_left` (cut whatever comes first) or `error`.
-  """
+  """overlong: `drop`, `truncate_prompt` (nothing remains when the answer alone is too long), `truncate_left` or `error`."""
 
   takes = Conversation
   policies = OVERLONG

@@ -25,7 +25,7 @@ from .packing import WINDOW
 from .pretrained import read_tokenizer
 from .process import ProcessRewardModel
 from .readers import families
-from .rendering import Conversation, Renderer
+from .rendering import Conversation, Renderer, conversations_of
 from .results import to_json
 from .score_settings import SERVE, Model, PublicModels, ScoreSettings, ScoringResult
 from .scoring import Ranked, as_messages, ranked
@@ -160,7 +160,7 @@ def scored_rankings(
   if renderer := getattr(model, "renderer", None):  # several models have one each, and stop at the first that refuses
     renderer.refused = refused
   for together in in_windows(rankings, settings.best_of):
-    conversations = conversations_of(together)
+    conversations = conversations_of(together, getattr(renderer, "reads_reference", False))
     seen += len(conversations)
     if refused and stops:  # look for the others, so that all are told
       model.render(conversations)
@@ -172,10 +172,6 @@ def scored_rankings(
     error = refused_together(refused, seen)
     hint = f"score the others with --refused unscored, or {error.hint}"
     raise DataError(error.message, where=error.where, hint=hint)
-
-
-def conversations_of(rankings: Iterable[Ranking]) -> list[Conversation]:
-  return [Conversation(row.prompt, one, row.tools, row.origin) for row in rankings for one in row.completions]
 
 
 def in_windows(rankings: Iterable[Ranking], best_of: int | None) -> Iterator[list[Ranking]]:

@@ -186,7 +186,7 @@ FLAWS: dict[str, Flaw] = {
 BONUS = 0.2
 MAX_GOLD = 1.0 + BONUS
 NO_FLAW = "none"
-"""The `subset` of a comparison whose rejected answer is a good one (label noise, or the less courteous of two)."""
+"""The `subset` of a comparison whose rejected answer is a good one."""
 
 SANDBOX_SPLITS = ("train", "test")
 TEST_SHARE = 5  # one prompt in so many belongs to the test split
@@ -194,8 +194,6 @@ TEST_SHARE = 5  # one prompt in so many belongs to the test split
 
 @dataclass(frozen=True)
 class Question:
-  """A question, the facts it was made from, and the right value, `key`."""
-
   kind: str
   text: str
   facts: dict[str, str] = field(hash=False)
@@ -218,7 +216,6 @@ class GoldReward:
 
 
 def make_question(rng: random.Random, split: str = "train") -> Question:
-  """A random prompt. Raises UsageError when there is no such split."""
   if split not in SANDBOX_SPLITS:
     raise UsageError(f"no sandbox split {split!r}", hint=f"choose one of {', '.join(SANDBOX_SPLITS)}")
   while True:
@@ -241,7 +238,6 @@ def parse_prompt(text: str) -> Question:
 
 
 def answer(prompt: Question, flaw: str | None, rng: random.Random) -> str:
-  """An answer with the named flaw, or a good one. Raises UsageError on an unknown flaw."""
   if flaw is not None and flaw not in FLAWS:
     raise UsageError(f"no flaw {flaw!r}", hint=f"choose one of {', '.join(FLAWS)}")
   if flaw == "evasive":
@@ -264,7 +260,7 @@ def answer(prompt: Question, flaw: str | None, rng: random.Random) -> str:
 
 
 def gold(prompt: Question, text: str, finished: bool = True) -> GoldReward:
-  """The gold reward, from the texts alone. finished: whether the turn ended by itself, not at a limit on new tokens.
+  """finished: whether the turn ended by itself, not at a limit on new tokens.
 
   >>> gold(parse_prompt("The lamps in the tower belong to Leo. Who owns the lamps?"), "Sure, the lamps belong to Leo.")
   GoldReward(value=1.2, flaws=frozenset())
@@ -296,7 +292,7 @@ def _count_flaws(prompt: Question, words: list[str], ended: bool) -> dict[str, i
 
 
 SFT_MIX: dict[str | None, float] = {None: 3.0, **dict.fromkeys(FLAWS, 1.0)}
-"""Weights of good answers (None) and of each flaw in what the tiny policy is taught."""
+"""Weights of good answers (None) and flaws in what the policy is taught."""
 
 PAIR_MIX: dict[str | None, float] = {**SFT_MIX, None: 6.0, "wrong": 2.0}
 """The same for each of the two answers of a comparison."""
@@ -305,11 +301,9 @@ PAIR_MIX: dict[str | None, float] = {**SFT_MIX, None: 6.0, "wrong": 2.0}
 def make_comparisons(
   n: int, seed: int, *, split: str = "train", beta: float = 8.0, flip: float = 0.03, minimal_pairs: float = 0.4
 ) -> list[Comparison]:
-  """`n` labeled pairs. The better by gold is chosen with probability sigmoid(beta * difference in gold); then a share `flip` of the
-  labels is inverted. beta=math.inf, flip=0: clean labels.
+  """The better by gold is chosen with probability sigmoid(beta * difference in gold), then a share `flip` of the labels is inverted.
 
-  minimal_pairs: the share of a good answer and the same words with a wrong value. metadata: subset (the rejected answer's flaw, or
-  "none"), gold_chosen, gold_rejected, flipped (the label contradicts gold)."""
+  minimal_pairs: the share of a good answer and the same words with a wrong value."""
   rng = random.Random(f"comparisons {seed} {split}")
   made: list[Comparison] = []
   while len(made) < n:
@@ -346,7 +340,7 @@ def make_questions(n: int, seed: int, split: str = "train") -> list[Question]:
 
 
 def make_completions(n_prompts: int, k: int, seed: int, split: str = "test") -> list[Ranking]:
-  """`n_prompts` prompts with `k` answers each: one good, the others with different flaws as far as they go; scored by gold."""
+  """Of `k` answers one is good, the others have different flaws as far as they go."""
   rng = random.Random(f"completions {seed} {split}")
   made = []
   for row in range(n_prompts):

@@ -59,7 +59,7 @@ PPO_DEFAULTS: dict[str, Any] = {
   "vf_coef": 0.5,
   "normalize_rewards": True,
 }
-"""Flags of ppo.py for both: 64 answers an update. benchmarks/ppo.py measures them."""
+"""Of ppo.py: 64 answers an update. benchmarks/ppo.py measures them."""
 
 
 def tokenizer(texts: Iterable[str] | None = None) -> PreTrainedTokenizerBase:
@@ -87,7 +87,7 @@ def tokenizer(texts: Iterable[str] | None = None) -> PreTrainedTokenizerBase:
 
 
 def tiny_config(tokenizer: PreTrainedTokenizerBase, **overrides) -> Qwen2Config:
-  """A Qwen2 decoder of two layers and width 64. Smaller initial weights learn copying more slowly, heads of width 16 mistake names."""
+  """Smaller initial weights learn copying more slowly, heads of width 16 mistake names."""
   from transformers import Qwen2Config
 
   fields = {
@@ -116,10 +116,7 @@ def base_model(
   texts: Iterable[str] | None = None,
   **overrides,
 ) -> Path:
-  """Train the tiny decoder on sandbox conversations, or on `rows` of words of `texts`, and save it with its tokenizer.
-
-  overrides: fields of the config. Same seed, machine and thread count: same weights.
-  """
+  """Teach a tiny decoder these rows, whose words are those of `texts`. overrides: fields of its config."""
   import torch
   from transformers import AutoModelForCausalLM
 

@@ -338,7 +338,7 @@ class RewardModel(Scorer):
 
   def _row(self, ids: list[int]) -> TokenRow:
     """Without trailing pad tokens: a foreign decoder that pads with EOS is scored before it, as by transformers."""
-    if self.renderer.scored_at == "end":
+    if self.renderer.scored_at in ("end", "prefix"):
       return ids, self.renderer.places_of(ids)
     end = len(ids)
     while self.renderer.scored_at == "last_token" and end > 1 and ids[end - 1] == self._pad_token_id:

@@ -14,9 +14,9 @@ from .errors import DataError, RunError
 from .golden import GOLDEN_TOLERANCE, golden_conversations, largest_difference
 from .kinds import OUTCOME
 from .remote import APIS, Ask, ServerRewards, whole_text
-from .rendering import Conversation, Renderer
+from .rendering import Conversation, Renderer, conversations_of
 from .results import emit
-from .row_scoring import conversations_of, read_rankings
+from .row_scoring import read_rankings
 from .score_settings import ScoreSettings, ServerCheck, ServerFinding
 from .scoring import RewardModel
 from .terminal import log

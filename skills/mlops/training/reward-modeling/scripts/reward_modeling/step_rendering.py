@@ -44,6 +44,7 @@ class StepRenderer(BaseRenderer):
   takes = Steps
   policies = STEPS_OVERLONG
   places = ("last_token", "prefix")
+  needs_separator = of_pieces = True
   from_start = False
   """Whether the first position is the start of the answer, which scores are counted from."""
 
@@ -53,7 +54,7 @@ class StepRenderer(BaseRenderer):
     super().__init__(tokenizer, overlong=overlong, **rules)
     self.step_separator = step_separator
     self.separator_ids = self._tokens([step_separator])[0] if step_separator else []
-    if not self.separator_ids:
+    if not self.separator_ids and self.needs_separator:
       raise ModelError(
         f"the step separator {step_separator!r} is not a token of this tokenizer, where a step could be scored",
         hint=f"give another, as in --step_separator {tokenizer.sep_token or tokenizer.eos_token or '###'}",
@@ -63,9 +64,10 @@ class StepRenderer(BaseRenderer):
   def split_at(self) -> str:
     return self.step_separator if self.step_separator.isspace() else STEP_SEPARATOR
 
-  def _parts_of(self, prompt, steps, origin) -> list[str | list[int]]:
+  def _parts_of(self, prompt: Sequence[Message], steps: Sequence[str], origin: object) -> list[str | list[int]]:
     check_steps(steps, origin)
-    self.counts["separator_in_step"] += sum(self.step_separator in step for step in steps)
+    if self.of_pieces and self.separator_ids:
+      self.counts["separator_in_step"] += sum(self.step_separator in step for step in steps)
     if self.text_format == "rendered":
       check_one_text(prompt, [{}], origin)
       return [self.text(prompt, where=origin), *steps]
@@ -76,10 +78,13 @@ class StepRenderer(BaseRenderer):
       self._count_special(token, origin)
     if marks:
       prompt, steps = self.special.marked([prompt, steps])
-    texts = ["", *steps]
-    if prompt:
-      texts = [self.text(prompt, where=origin, prompt_only=True), self._lead + steps[0], *steps[1:]]
+    texts = self._texts(prompt, steps, origin)
     return [self.special.ids(text) for text in texts] if marks else texts
+
+  def _texts(self, prompt: Sequence[Message], steps: Sequence[str], origin: object) -> list[str]:
+    if not prompt:
+      return ["", *steps]
+    return [self.text(prompt, where=origin, prompt_only=True), self._lead + steps[0], *steps[1:]]
 
   def rows(self, solution: RenderedSolution) -> list[TokenRow]:
     if self.scored_at == "last_token":

@@ -18,7 +18,6 @@ TURN, CALL, ELEMENT = 100, 1000, 50
 """The price in characters of a turn of a loop, a call, and a container's element."""
 LARGEST_INTEGER = 1_000_000  # bits
 TODAY = datetime(2024, 7, 26)
-"""What `strftime_now` gives: today's date would make a score depend on the day."""
 _WIDTHS = frozenset(["center", "indent", "tojson", "batch", "slice", "round"])
 """Filters whose numbers say how much they make."""
 _DEEP = frozenset(["tojson", "pprint", "string", "join"])
@@ -39,7 +38,7 @@ class Budget:
       raise TooMuchError("it does more work than a conversation can need: loops without end, or a huge text")
 
   def weigh(self, value: object, deep: bool = False) -> Any:
-    """Pay for a text by its length, for a container by its elements, `deep` with all that they hold."""
+    """Pay for a text by its length, a container by its elements, `deep` with all that they hold."""
     if isinstance(value, (str, bytes)):
       self.charge(len(value))
     elif isinstance(value, (list, tuple, dict, set, range)):

@@ -159,7 +159,7 @@ def _adapter(path: str, config: dict[str, Any], found: dict[str, Tensor]) -> Mod
 
 
 def explain(path: str, config: Config, kind: Kind) -> ModelError | None:
-  """What the weights say of a model whose config is not that of `kind`, with what helps; or None."""
+  """Why a model whose config is not that of `kind` may be one by its weights; or None."""
   folder = snapshot(path)
   found = tensors(folder).items() if folder else ()
   heads = {key: tensor.shape for key, tensor in found if HEAD_TENSORS.search(key)}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..data.records import Comparison, Message, Ranking, Solution, answers_of
 from ..errors import DataError
-from ..rendering import Conversation
+from ..rendering import Conversation, conversations_of
 from ..terminal import progress
 
 if TYPE_CHECKING:  # torch, which over-optimization and the measures do without
@@ -48,7 +48,8 @@ def subsets(
 
 def score_answers(model: RewardModel | ProcessRewardModel, rows: Sequence[Comparison | Ranking]) -> AnswerRewards:
   """Identical answers to a prompt are computed once: they tie to the last digit."""
-  conversations = [Conversation(row.prompt, one, row.tools, row.origin) for row in rows for one in answers_of(row)]
+  renderer = getattr(model, "renderer", None)
+  conversations = conversations_of(rows, getattr(renderer, "reads_reference", False))
   if getattr(model, "compares", False):  # whose rewards depend on the other answers of the row
     rewards = iter(model.score_conversations(conversations))
   else:

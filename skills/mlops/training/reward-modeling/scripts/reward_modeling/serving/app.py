@@ -25,7 +25,7 @@ from ..data.cells import RowError
 from ..data.records import Origin, Ranking
 from ..errors import RunError, UserError
 from ..process import ProcessRewardModel
-from ..rendering import Conversation, Written
+from ..rendering import Written, conversations_of
 from ..row_scoring import score_together
 from ..score_settings import Model
 from ..terminal import log
@@ -72,7 +72,7 @@ class Service:
     """By the thread of the queue, as score.py does."""
     for renderer in self.renderers:
       renderer.refused = [] if self.settings.refused == "unscored" else None
-    asked = [Conversation(row.prompt, own, row.tools, row.origin) for row in rows for own in row.completions]
+    asked = conversations_of(rows)
     found = []
     for _, rewards, columns in score_together(self.model, rows, asked, self.settings.normalize, None):
       own = {name: [one[name] for one in columns] for name in columns[0]} if columns else {}
