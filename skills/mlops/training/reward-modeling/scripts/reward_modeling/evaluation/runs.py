@@ -1,7 +1,7 @@
 """An evaluation from its settings to its report."""
 
 from collections import Counter
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -38,8 +38,7 @@ def evaluate(settings: EvaluationSettings) -> results.EvaluationOutput | None:
   writes = settings.output and not settings.overoptimization
   output = check_output_file(settings.output, settings.overwrite, inputs) if writes else None
   if team and output:
-    paths = settings.model_name_or_path, settings.compare, settings.benchmark_data
-    team.keep(output, asdict(settings), [*inputs, *filter(None, paths)])
+    team.keep(output, settings, [*inputs, settings.model_name_or_path, settings.compare, settings.benchmark_data])
   report, rows = _evaluated_by(settings)
   if team and team.rank:
     return None
@@ -154,7 +153,7 @@ def report_ratings(settings: EvaluationSettings, records: Records) -> tuple[resu
   for name in ("compare", "probes", "report", "threshold", "threshold_data", "subset_column"):
     if getattr(settings, name):
       raise UsageError(f"--{name} is not for answers that are rated by themselves")
-  found = ratings.evaluate_ratings(process.from_settings(settings), rated_answers(records))
+  found = ratings.evaluate_ratings(_loaded(settings), rated_answers(records))
   return results.RatingReport(**_evaluated(settings, records, []), **vars(found.summary)), found.rows
 
 
