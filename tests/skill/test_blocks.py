@@ -91,7 +91,7 @@ def test_the_launch_line_of_a_recipe_of_accelerate_runs_in_two_processes(name, w
   def done(text: str) -> dict:
     place_examples(text, folder, tmp_path / "examples")
     ran = run_block(Block(SKILL / recipe, 1, "bash", text.replace(*few)), warm, folder)
-    assert ran.returncode == 0, ran.stderr[-2000:]
+    assert ran.returncode == 0, ran.stderr[-9000:]
     return json.loads(ran.stdout)
 
   trained = done(line)

@@ -81,6 +81,8 @@ def trainer_config(
     config = config_class(**own, **{**defaults, **fields, **precision(fields, parameters)})
   except (ValueError, TypeError) as error:
     raise UsageError(f"the trainer refuses these settings: {error}") from error
+  # else it follows `accelerate launch` where bf16 and fp16 are off
+  config.mixed_precision = next((name for name in ("bf16", "fp16") if getattr(config, name)), "no")
   if config.fsdp and config.parallel_mode.value != "distributed":
     hint = "torchrun --nproc_per_node N scripts/train.py ... (references/scaling.md#large-models)"
     raise UsageError("--fsdp shards over several processes, and this is one", hint=hint)
