@@ -373,6 +373,18 @@ def test_metrics_count_requests_completions_and_what_was_lost(toy_model):
   assert 'reward_completions{what="not_scored"} 1.0' in page and 'reward_completions{what="dropped"} 1.0' in page
 
 
+def test_what_is_scored_again_since_another_row_failed_is_counted_once(toy_model, tmp_path):
+  long = " ".join(["apples"] * 500)
+  rows = [{"prompt": "hello", "completions": ["no", long]} for _ in range(6)]
+  rows.insert(3, {"prompt": "a blue", "completions": ["one", long]})
+  with serving(poisoned(toy_model, tmp_path / "nan")) as served:
+    assert "not finite" in served.refused("/v1/rewards", {"rows": rows}, 500)
+    counts = served.service.counts()
+    assert (counts["completions"], counts["not_scored"], counts["dropped"]) == (2 + 2 * 6, 6, 6)
+    assert counts["rendered"] == 2 + 2 * 6, "what gave NaN is told, and not counted"
+    assert 'reward_completions{what="dropped"} 6.0' in served.get("/metrics").text
+
+
 JSON = st.recursive(
   st.none() | st.booleans() | st.integers() | st.floats(allow_nan=True) | st.text(max_size=20),
   lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),

@@ -71,14 +71,25 @@ def test_two_processes_write_what_one_writes(toy_model, tmp_path):
   assert {path.name for path in tmp_path.iterdir()} == {"rows.jsonl", "one.jsonl", "two.jsonl"}
 
 
-def test_a_run_that_is_killed_goes_on_when_it_is_started_again(toy_model, tmp_path):
-  data = write_jsonl(
-    tmp_path / "rows.jsonl",
-    [{"id": i, "prompt": "a", "completions": [f"{i} {k}" for k in range(9)]} for i in range(1900)],
-  )
-  flags = ("--model_name_or_path", toy_model[0], "--input", data)
-  alone = run_main("score.py", *flags, "--output", tmp_path / "one.jsonl")
-  command, shards = ("score.py", *flags, "--output", tmp_path / "two.jsonl"), tmp_path / ".two.jsonl.shards"
+def alike(one, other) -> bool:
+  """Numbers within 1e-6."""
+  if isinstance(one, dict):
+    return one.keys() == other.keys() and all(alike(one[name], other[name]) for name in one)
+  if isinstance(one, list):
+    return len(one) == len(other) and all(map(alike, one, other))
+  return one == (pytest.approx(other, abs=1e-6) if isinstance(other, float) else other)
+
+
+@pytest.mark.parametrize("script", ["score.py", "evaluate.py"])
+def test_a_run_that_is_killed_goes_on_when_it_is_started_again(script, toy_model, tmp_path):
+  if script == "score.py":
+    made = [{"id": i, "prompt": "a", "completions": [f"{i} {k}" for k in range(9)]} for i in range(1900)]
+  else:
+    made = [{"id": i, "prompt": "a", "chosen": f"{i} yes", "rejected": f"{i} no"} for i in range(8600)]
+  data = write_jsonl(tmp_path / "rows.jsonl", made)  # over 16,384 answers, which are three shards
+  flags = ("--model_name_or_path", toy_model[0], {"score.py": "--input"}.get(script, "--dataset_name"), data)
+  alone = run_main(script, *flags, "--output", tmp_path / "one.jsonl").json
+  command, shards = (script, *flags, "--output", tmp_path / "two.jsonl"), tmp_path / ".two.jsonl.shards"
   process = torchrun(*command)
   while process.poll() is None and not list(shards.glob("0*.json")):
     time.sleep(0.002)
@@ -87,23 +98,19 @@ def test_a_run_that_is_killed_goes_on_when_it_is_started_again(toy_model, tmp_pa
     os.kill(int(pid), signal.SIGKILL)
   process.wait()
   assert len(ranks) == 2 and not (tmp_path / "two.jsonl").exists()
-  kept = len(list(shards.glob("0*.json")))
-  assert 0 < kept < 3
-  shared, told, code = ended(torchrun(*command, n=3))
+  kept = list(shards.glob("0*.json"))
+  assert 0 < len(kept) < 3
+  for shard in kept:  # a count that only these files have shows that they are read, and not scored again
+    (first, counts, *more), *others = json.loads(shard.read_text())
+    shard.write_text(json.dumps([[first, {**counts, "truncated": 1000}, *more], *others]))
+  shared, told, code = ended(torchrun(*command, "--overwrite", n=3))
   assert code == 0, told
-  assert f"going on with the {kept} shards" in told
-  check_same(alone.json, shared)
-  same_rows(tmp_path / "one.jsonl", tmp_path / "two.jsonl")
+  assert f"going on with the {len(kept)} shards" in told
+  assert shared.pop("truncated") - alone.pop("truncated") == 1000 * len(kept)
+  assert alike({**shared, "output": 0}, {**alone, "output": 0})
+  one, two = ([json.loads(line) for line in (tmp_path / name).open()] for name in ("one.jsonl", "two.jsonl"))
+  assert alike(one, two)
   assert not shards.exists()
-
-
-def alike(one, other) -> bool:
-  """Numbers within 1e-6."""
-  if isinstance(one, dict):
-    return one.keys() == other.keys() and all(alike(one[name], other[name]) for name in one)
-  if isinstance(one, list):
-    return len(one) == len(other) and all(map(alike, one, other))
-  return one == (pytest.approx(other, abs=1e-6) if isinstance(other, float) else other)
 
 
 def test_two_processes_evaluate_as_one(toy_model, tmp_path):

@@ -8,7 +8,7 @@
     warm_process.py FOLDER PID        write the programs below to FOLDER/bin, say `ready`, then run what they hand over
     warm_process.py FOLDER PID cold   the same without the imports; both end when process PID is gone
 
-The programs `python`, `uv`, `torchrun` and `pip` in FOLDER/bin pass their arguments, folder, environment and standard
+The programs `python`, `uv`, `torchrun`, `accelerate` and `pip` in FOLDER/bin pass their arguments, folder, environment and standard
 streams to the fork and end with its exit code, so pipes and redirections of a shell work as with the real ones. They take
 the place of the real ones in this much only:
 
@@ -16,6 +16,7 @@ python      runs a file, a module, -c TEXT or standard input, in this interprete
 uv run X    runs X here, whatever is asked for by --with; that the headers of the scripts list this environment's packages
             is tested elsewhere.
 torchrun    starts its processes as forks, with the variables by which they find each other.
+accelerate  is the real one, whose processes are forks, too.
 pip install succeeds where everything named is installed, and installs nothing.
 
 A fork differs from a fresh interpreter in what imports do: variables that libraries read when they are imported are those of
@@ -327,6 +328,8 @@ def exit_code(call: Callable[[], object]) -> int:
 
 def python(words: list[str]) -> None:
   match words:
+    case ["-u", *rest]:
+      python(rest)
     case ["-m", module, *_]:
       sys.path.insert(0, str(Path.cwd()))
       sys.argv = words[1:]
@@ -348,12 +351,12 @@ def uv(words: list[str]) -> None:
   match words:
     case ["run", "--with" | "--with-requirements", _, *rest]:
       uv(["run", *rest])
-    case ["run", "python" | "python3" | "torchrun" as name, *rest]:
+    case ["run", "python" | "python3" | "torchrun" | "accelerate" as name, *rest]:
       PROGRAMS[name](rest)
     case ["run", file, *_] if file.endswith(".py"):
       python(words[1:])
     case _:
-      raise SystemExit(f"uv {' '.join(words)}: warm_process.py knows `uv run` of Python files and torchrun only")
+      raise SystemExit(f"uv {' '.join(words)}: warm_process.py knows `uv run` of Python files and launchers only")
 
 
 def torchrun(words: list[str]) -> None:
@@ -383,6 +386,14 @@ def torchrun(words: list[str]) -> None:
   raise SystemExit(code)
 
 
+def accelerate(words: list[str]) -> None:
+  from accelerate.commands.accelerate_cli import main
+
+  os.environ["PYTHON_EXEC"] = str(Path(sys.argv[1]) / "bin" / "python")  # by which torch starts the processes
+  sys.argv = ["accelerate", *words]
+  main()
+
+
 def pip(words: list[str]) -> None:
   command, *names = (word for word in words if not word.startswith("-"))
   for name in names:
@@ -394,7 +405,7 @@ def pip(words: list[str]) -> None:
         raise SystemExit(f"pip {command}: {bare} is not installed where the tests run") from None
 
 
-PROGRAMS = {"python": python, "python3": python, "uv": uv, "torchrun": torchrun, "pip": pip}
+PROGRAMS = {"python": python, "python3": python, "uv": uv, "torchrun": torchrun, "accelerate": accelerate, "pip": pip}
 
 
 if __name__ == "__main__":

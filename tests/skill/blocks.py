@@ -286,6 +286,7 @@ STAND_INS: dict[str, str | Callable[[Path], Path]] = {
   "Qwen/Qwen2.5-0.5B-Instruct": "qwen2",
   "Qwen/Qwen3-0.6B": "qwen3",
   "google/gemma-2-2b-it": "gemma2",
+  "meta-llama/Llama-3.1-8B-Instruct": "llama",
   "meta-llama/Llama-3.2-1B-Instruct": "llama",
   "my/dpo-model": "qwen2",
   "my/sft-model": "qwen2",

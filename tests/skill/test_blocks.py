@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 
 import pytest
@@ -23,7 +24,7 @@ from blocks import (
   without_numbers,
 )
 from copies import copied
-from generate import documents
+from generate import SKILL, documents
 from warm_process import WarmProcess
 
 MOST_SKIPPED = 6
@@ -76,6 +77,30 @@ def test_every_block_and_every_command_in_a_table_runs_as_it_stands(warm, tmp_pa
   with capfd.disabled():
     print(f"ran {counts}, {warm.seconds():.0f} s; skipped {sum(block.skip is not None for block in every_block())}")
   assert not failures, "\n\n".join(failures)
+
+
+@pytest.mark.parametrize("name", ["ddp", "fsdp2"])
+def test_the_launch_line_of_a_recipe_of_accelerate_runs_in_two_processes(name, warm, tmp_path):
+  """As it stands but for the number of processes; then score.py, which gives the rewards of one process."""
+  folder, recipe = tmp_path / "skill", f"assets/accelerate/{name}.yaml"
+  copied(SKILL, folder)
+  line = (SKILL / recipe).read_text(encoding="utf-8").splitlines()[0].removeprefix("# ")
+  launch, few = line.partition("scripts/train.py --model")[0], ("--num_processes 8", "--num_processes 2")
+  model = line.split()[-1]
+
+  def done(text: str) -> dict:
+    place_examples(text, folder, tmp_path / "examples")
+    ran = run_block(Block(SKILL / recipe, 1, "bash", text.replace(*few)), warm, folder)
+    assert ran.returncode == 0, ran.stderr[-9000:]
+    return json.loads(ran.stdout)
+
+  trained = done(line)
+  assert trained["training"]["world_size"] == 2 and trained["reload_difference"] <= 1e-5
+  score = f"scripts/score.py --model_name_or_path {model} --input completions.jsonl --output"
+  two, one = (done(f"{start} {score} {i}.jsonl") for i, start in enumerate((launch, "uv run")))
+  assert two["reward_mean"] == pytest.approx(one["reward_mean"], abs=1e-6) and two["completions"] == 32
+  rewards = [[json.loads(row)["rewards"] for row in (folder / f"{i}.jsonl").open()] for i in (0, 1)]
+  assert rewards[0] == [pytest.approx(own, abs=1e-6) for own in rewards[1]]
 
 
 def output_of(block: Block) -> list[str]:

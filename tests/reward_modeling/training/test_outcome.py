@@ -19,7 +19,7 @@ from reward_modeling.training import configuration, outcome, resuming
 from reward_modeling.training.outcome import PaddedCollator
 from reward_modeling.training.packed import packed_batches
 from reward_modeling.training.pairs import Pairs, render_comparisons
-from reward_modeling.training.settings import LoraSettings
+from reward_modeling.training.settings import LoraSettings, Settings
 
 LORA = LoraSettings(use_peft=True, lora_r=4, lora_alpha=8, lora_dropout=0.0)
 
@@ -330,3 +330,14 @@ def test_every_family_trains_saves_reloads_and_scores_alike_alone_and_in_a_batch
   alone = [again.score([p.prompt], [p.chosen])[0] for p in pairs]
   assert together == pytest.approx(in_memory, abs=1e-5)
   assert alone == pytest.approx(together, abs=1e-5)
+
+
+@pytest.mark.parametrize(("flags", "computes_in"), [({}, "no"), ({"bf16": True}, "bf16")])
+def test_precision_is_that_of_the_flags_and_not_of_accelerate_launch(flags, computes_in, monkeypatch, tmp_path):
+  """Which would compute in its own while the log says that bf16 and fp16 are off."""
+  from transformers import TrainingArguments
+
+  monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "fp16")
+  settings = Settings(model_name_or_path="m", dataset_name=["d"], output_dir=str(tmp_path), **flags)
+  made, _ = configuration.trainer_config(TrainingArguments, settings, {"use_cpu": True}, 1000, has_eval=False)
+  assert (made.mixed_precision, made.bf16, made.fp16) == (computes_in, computes_in == "bf16", False)

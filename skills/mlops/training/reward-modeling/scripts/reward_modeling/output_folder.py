@@ -11,7 +11,6 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
 
 from .errors import UsageError
 from .outputs import is_standard_stream, locked, remove, write_whole
@@ -40,17 +39,17 @@ READ_ALONG = "adapter_*", "pytorch_model*", "*.safetensors", "*.safetensors.inde
 OF_KILLED_RUNS = rf"\.(model|checkpoint)\.partial|\.({'|'.join(map(re.escape, BESIDE))})(\.\d+)?\.partial"
 
 
-def read_record(output_dir: str | Path) -> dict[str, Any] | None:
+def read_record(output_dir: str | Path) -> dict[str, object] | None:
   """The content of OUT/run.json, or None where these scripts wrote none."""
   found = _json(Path(output_dir) / RECORD)
   return None if {"files", "fingerprint", "prompts_sha256"}.isdisjoint(found) else found
 
 
-def _write_record(folder: Path, record: dict[str, Any]) -> None:
+def _write_record(folder: Path, record: dict[str, object]) -> None:
   write_whole(folder / RECORD, [to_json(record, indent=2)])
 
 
-def _json(file: Path) -> dict[str, Any]:
+def _json(file: Path) -> dict[str, object]:
   with contextlib.suppress(OSError, ValueError):
     found = json.loads(file.read_text(encoding="utf-8"))
     return found if isinstance(found, dict) else {}
@@ -186,7 +185,7 @@ def _some(names: list[str]) -> str:
   return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
-def start(output_dir: str | Path, identity: dict[str, Any], *, resuming: bool) -> None:
+def start(output_dir: str | Path, identity: dict[str, object], *, resuming: bool) -> None:
   """Remove what could be taken for this run's own; a model stays until the new one is saved.
 
   identity: what must be the same for a run to be resumed.

@@ -8,10 +8,11 @@ import pickle
 import shutil
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import asdict
 from itertools import count
 from os import environ
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from .errors import UsageError, UserError
 from .outputs import write_whole
@@ -19,9 +20,12 @@ from .results import to_json
 from .terminal import is_first_process, log
 
 if TYPE_CHECKING:
+  from _typeshed import DataclassInstance
   from torch.distributed import Store
 
 _T = TypeVar("_T")
+FREE = ("output", "overwrite", "report", "write_card", "device", "max_tokens_per_batch")
+"""Settings that may change when a run is started again."""
 POLL_SECONDS = 0.005
 TELL_SECONDS, LEAVE_SECONDS = 60.0, 5.0
 """How long one waits for the first, which may be busy with a forward pass, to tell an error; and the first for all to leave."""
@@ -37,10 +41,11 @@ class Team:
     self.folder: Path | None = None
     self._gathered, self._shards = count(), count()
 
-  def keep(self, output: str | Path, identity: dict[str, Any], files: Iterable[str]) -> None:
-    """Keep what is computed in shards beside the output, for a run that is started again with the same identity and files."""
-    state = [[name, *_state(Path(name).expanduser())] for name in files]
-    written = to_json({**identity, "files": state})
+  def keep(self, output: str | Path, settings: DataclassInstance, files: Iterable[str | None]) -> None:
+    """Keep what is computed in shards beside the output, for a run that is started again with like settings and files."""
+    state = [[name, *_state(Path(name).expanduser())] for name in files if name]
+    own = {name: value for name, value in asdict(settings).items() if name not in FREE}
+    written = to_json({**own, "files": state})
     self.folder = Path(output).with_name(f".{Path(output).name}.shards")
     run = self.folder / "run.json"
     if self.rank == 0 and run.is_file() and run.read_text(encoding="utf-8").strip() == written:

@@ -1,13 +1,19 @@
 """QLoRA (arXiv:2305.14314): frozen weights in 4 bits in training, a plain fp32 model at the end."""
 
+from __future__ import annotations
+
 import os
-from typing import Any
+from typing import TYPE_CHECKING
 
 from .heads import HEAD_NAMES, unwrapped
 from .hf import Model
 
+if TYPE_CHECKING:
+  import torch
+  from peft import LoraConfig
 
-def loading() -> dict[str, Any]:
+
+def loading() -> dict[str, object]:
   """Arguments of `from_pretrained`. The head stays fp32."""
   import torch
   from transformers import BitsAndBytesConfig
@@ -27,7 +33,7 @@ def is_quantized(model: Model) -> bool:
   return getattr(unwrapped(model), "quantization_method", None) is not None
 
 
-def compute_in(model: Model, dtype: Any) -> None:
+def compute_in(model: Model, dtype: torch.dtype) -> None:
   for module in model.modules():
     if _in_4bit(module):
       module.compute_dtype = dtype
@@ -36,7 +42,7 @@ def compute_in(model: Model, dtype: Any) -> None:
         module.bias.data = module.bias.data.to(dtype)
 
 
-def with_adapter(model: Model, lora: Any) -> Model:
+def with_adapter(model: Model, lora: LoraConfig) -> Model:
   """Its adapter and head stay fp32: TRL would round both to bf16."""
   from peft import get_peft_model
 
@@ -67,5 +73,5 @@ def merged(model: Model) -> Model:
   return base.float().to("cpu")
 
 
-def _in_4bit(module: Any) -> bool:
+def _in_4bit(module: torch.nn.Module) -> bool:
   return hasattr(getattr(module, "weight", None), "quant_state")

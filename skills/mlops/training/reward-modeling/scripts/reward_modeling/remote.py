@@ -9,21 +9,24 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import count, groupby
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from . import losses
 from .errors import DataError, RunError, UsageError, UserError
-from .rendering import Conversation, Renderer
+from .rendering import Conversation, Rendered, Renderer
 from .score_settings import SERVE
 from .scoring import Progress, Scores, Text, as_messages
 
 if TYPE_CHECKING:
   from httpx2 import Response
 
-Ask = Callable[[list[str], list[list[int]]], dict[str, Any]]
+Body = dict[str, object]
+Ask = Callable[[list[str], list[list[int]]], Body]
 """Texts, as the chat template wrote them, and their token ids -> the body of a request."""
-Request = tuple[dict[str, Any], list[int]]
+Request = tuple[Body, list[int]]
 """Its body, and the places of what it holds."""
+Given = float | tuple[float | None, dict[str, object]]
+"""A reward, or one with what the server says beside it: `step_rewards`, `attributes`."""
 IN_A_REQUEST = 32
 BUSY = frozenset((408, 425, 429, 502, 503, 504))
 PATIENCE, LONGEST_PAUSE = 300.0, 10.0
@@ -36,7 +39,7 @@ class Api:
   """asks: score.py's first, then those of programs that ask such a server for rewards. by_text: takes no token ids."""
 
   route: str
-  read: Callable[[Any], list[Any]]
+  read: Callable[[dict | list], list[Given]]
   asks: dict[str, Ask | None] = field(default_factory=lambda: {"score.py": None})
   by_text: bool = False
 
@@ -100,7 +103,7 @@ class ServerRewards:
     self._lost, self._turn = (httpx2.TransportError, httpx2.InvalidURL), count()
     self._has_answered, self._stopped = False, threading.Event()
 
-  def __call__(self, prompts: Sequence[Text], completions: Sequence[Text], **columns: Any) -> Scores:
+  def __call__(self, prompts: Sequence[Text], completions: Sequence[Text], **columns: object) -> Scores:
     asked = zip(prompts, completions, strict=True)
     return self.score_conversations(
       [Conversation(as_messages(prompt, "user"), as_messages(one, "assistant")) for prompt, one in asked]
@@ -111,8 +114,8 @@ class ServerRewards:
 
   def score_in_columns(
     self, conversations: Sequence[Conversation], progress: Progress = None
-  ) -> tuple[Scores, list[dict[str, Any]]]:
-    """Rewards, None for what was left out, and what the server says beside each: `step_rewards`, `attributes`."""
+  ) -> tuple[Scores, list[dict[str, object]]]:
+    """Rewards, None for what was left out, and what the server says beside each."""
     requests = list((self._texts if self.ask else self._rows)(conversations))
     rewards, columns = [None] * len(conversations), [{} for _ in conversations]
     pool = ThreadPoolExecutor(self.concurrency)
@@ -132,7 +135,7 @@ class ServerRewards:
       pool.shutdown(cancel_futures=True)
     return rewards, columns
 
-  def render(self, conversations: Sequence[Conversation]) -> list[Any]:
+  def render(self, conversations: Sequence[Conversation]) -> list[Rendered | None]:
     return self.renderer.render_all(conversations)
 
   def warn_of_losses(self) -> None:
@@ -162,7 +165,7 @@ class ServerRewards:
     if rows:
       yield {"rows": rows}, places
 
-  def _answers(self, body: dict[str, Any], origin: object) -> list[Any]:
+  def _answers(self, body: Body, origin: object) -> list[Given]:
     response = self._taken(body, origin)
     try:
       return self.api.read(response.json())
@@ -170,7 +173,7 @@ class ServerRewards:
       what = f"{response.url} does not answer as --api says: {response.text[:200]}"
       raise RunError(what, hint="is it another kind of server?") from error
 
-  def _taken(self, body: dict[str, Any], origin: object) -> Response:
+  def _taken(self, body: Body, origin: object) -> Response:
     """The answer of the first server that takes the request."""
     since, tries = time.monotonic(), 0
     while True:
@@ -200,7 +203,7 @@ def whole_text(conversation: Conversation, renderer: Renderer) -> str:
   return renderer.text([*conversation.prompt, *conversation.completion], conversation.tools)
 
 
-def _of_row(row: dict[str, Any]) -> list[tuple[float | None, dict[str, Any]]]:
+def _of_row(row: dict[str, list]) -> list[Given]:
   columns = {name: values for name, values in row.items() if name != "rewards"}
   return [(own, {name: values[i] for name, values in columns.items()}) for i, own in enumerate(row["rewards"])]
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import fields, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from . import process, processes
 from .aggregation import step_rewards
@@ -27,14 +26,12 @@ from .process import ProcessRewardModel
 from .readers import families
 from .rendering import Conversation, Renderer, conversations_of
 from .results import to_json
-from .score_settings import SERVE, Model, PublicModels, ScoreSettings, ScoringResult
-from .scoring import Ranked, as_messages, ranked
+from .score_settings import SERVE, Model, PublicModels, ScoreSettings, ScoringResult, key_in
+from .scoring import Ranked, RewardModel, as_messages, ranked
 from .terminal import is_first_process, log, progress, table, warn
 
 SHOWN_PROMPTS = 5
-FREE = ("output", "overwrite", "write_card", "device", "max_tokens_per_batch")
-"""Settings that may change when a run of several processes is started again."""
-Columns = list[dict[str, Any]]
+Columns = list[dict[str, object]]
 """Of each completion: {"steps", "step_rewards"}, {"attributes"} or {}."""
 ScoredRanking = tuple[Ranking, list[float | None], Columns]
 
@@ -60,9 +57,8 @@ def score(settings: ScoreSettings) -> ScoringResult | None:
     rankings, completions = read_rankings(settings, check=not (team and team.rank))
   model = _loaded(settings)
   if team:
-    own = {name: value for name, value in asdict(settings).items() if name not in FREE}
-    team.keep(output, own, [*(settings.input or ()), *(several or [settings.model_name_or_path])])
-    for one in _parts(model):
+    team.keep(output, settings, [*(settings.input or ()), *(several or [settings.model_name_or_path])])
+    for one in parts_of(model):
       one.team = team
   summary, moved, rows = RowSummary(settings), Counter(), None
   with progress("scoring", completions) as advance:
@@ -86,7 +82,7 @@ def score(settings: ScoreSettings) -> ScoringResult | None:
   return _result(settings, model, summary, output=output and str(output), rows=rows, metadata_moved=tell_moved(moved))
 
 
-def _parts(model: Model) -> list[Any]:
+def parts_of(model: Model) -> list[RewardModel | ProcessRewardModel]:
   return [*getattr(model, "models", {"": model}).values()]
 
 
@@ -95,7 +91,7 @@ def _loaded(settings: ScoreSettings) -> Model:
     from .remote import ServerRewards
 
     renderer = None if settings.api == SERVE else _renderer(settings)
-    how = {"api": settings.api, "concurrency": settings.concurrency, "key": settings.key()}
+    how = {"api": settings.api, "concurrency": settings.concurrency, "key": key_in(settings.key_file)}
     return ServerRewards(settings.server, renderer=renderer, **how)
   model = settings.load()
   if settings.write_card and is_first_process():
@@ -119,8 +115,8 @@ def _renderer(settings: ScoreSettings) -> Renderer:
   return renderer
 
 
-def _result(settings: ScoreSettings, model: Model, summary: RowSummary, **more: Any) -> ScoringResult:
-  counts = sum((one.renderer.counts for one in _parts(model) if one.renderer), summary.counts)
+def _result(settings: ScoreSettings, model: Model, summary: RowSummary, **more: object) -> ScoringResult:
+  counts = sum((one.renderer.counts for one in parts_of(model) if one.renderer), summary.counts)
   told = [field.name for field in fields(ScoringResult) if field.type == "int"]
   if several := settings.reward_model_path:
     more |= {"reward_models": model.names, "reward_combine": model.combine, "reward_weights": model.weights}
@@ -223,7 +219,7 @@ class RowSummary:
     self.settings, self.counts, self.total, self.first_lost = settings, Counter(), 0.0, None
     self.first: list[list[Ranked]] = []
 
-  def of(self, scored: Iterable[ScoredRanking]) -> Iterator[dict[str, Any]]:
+  def of(self, scored: Iterable[ScoredRanking]) -> Iterator[dict[str, object]]:
     """The rows to write."""
     best_of = self.settings.best_of
     for ranking, scores, columns in scored:
@@ -269,7 +265,7 @@ class RowSummary:
 
 def result_row(
   ranking: Ranking, ordered: Sequence[Ranked], columns: Columns, settings: ScoreSettings
-) -> dict[str, Any]:
+) -> dict[str, object]:
   row = {name: value for name, value in (("id", ranking.id), ("tools", ranking.tools)) if value is not None}
   row["prompt"], metadata = ranking.prompt, dict(ranking.metadata)
   finished = metadata.pop("finished") if settings.generate_with else None

@@ -22,6 +22,17 @@ Model = RewardModel | ProcessRewardModel | Rewards
 SERVE, _SERVERS = SERVER_KINDS[0], {"group": "servers"}
 
 
+def key_in(file: str | None) -> str | None:
+  """Raises UsageError for a file that does not hold one key."""
+  try:
+    key = Path(file).read_text(encoding="utf-8").strip() if file else None
+  except (OSError, UnicodeDecodeError) as error:
+    raise UsageError(f"cannot read --key_file: {error}", where=file) from error
+  if key is not None and len(key.split()) != 1:
+    raise UsageError("--key_file holds one key and nothing else", where=file)
+  return key
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelsSettings(ScoringSettings, RewardsSettings):
   """One reward model, or several as one."""
@@ -103,18 +114,18 @@ class ScoreSettings(ModelsSettings, SamplingSettings, FormatSettings, WinnerSett
     best = f"--rank writes all completions of a row, best first; --best_of {self.best_of} the best of its first "
     # fmt: off
     faults = (
-            (self.write_card and (self.reward_model_path or self.rendered),
-             "--write_card is of one model and its chat text", "give one with --model_name_or_path"),
-            (bool(self.input) == (self.prompt is not None), "give either --input, or --prompt with --completions", None),
-            (self.generate_with and self.completions,
-             "--completions are given, --generate_with writes them: choose one of them", None),
-            (self.generate_with and not self.best_of,
-             "--generate_with needs --best_of N: how many completions to write for each prompt", None),
-            (not self.generate_with and (self.prompt is None) != (self.completions is None),
-             "--prompt and --completions belong together", None),
-            (self.rank and self.best_of, "--rank orders all completions, --best_of keeps one: choose one of them",
-             f"{best}{self.best_of} alone"),
-        )
+      (self.write_card and (self.reward_model_path or self.rendered),
+       "--write_card is of one model and its chat text", "give one with --model_name_or_path"),
+      (bool(self.input) == (self.prompt is not None), "give either --input, or --prompt with --completions", None),
+      (self.generate_with and self.completions,
+       "--completions are given, --generate_with writes them: choose one of them", None),
+      (self.generate_with and not self.best_of,
+       "--generate_with needs --best_of N: how many completions to write for each prompt", None),
+      (not self.generate_with and (self.prompt is None) != (self.completions is None),
+       "--prompt and --completions belong together", None),
+      (self.rank and self.best_of, "--rank orders all completions, --best_of keeps one: choose one of them",
+       f"{best}{self.best_of} alone"),
+    )
     # fmt: on
     for is_so, what, hint in faults:
       if is_so:
@@ -131,12 +142,6 @@ class ScoreSettings(ModelsSettings, SamplingSettings, FormatSettings, WinnerSett
         raise UsageError(f"--{name} does nothing with --{which}")
     if self.check_server or self.api != SERVE:
       check_required(self, ("model_name_or_path",), "score.py")
-
-  def key(self) -> str | None:
-    try:
-      return Path(self.key_file).read_text(encoding="utf-8").strip() if self.key_file else None
-    except (OSError, UnicodeDecodeError) as error:
-      raise UsageError(f"cannot read --key_file: {error}", where=self.key_file) from error
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,6 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from statistics import linear_regression
-from typing import Any
 
 from .aggregation import probability
 from .errors import DataError, RunError
@@ -17,7 +16,7 @@ from .remote import APIS, Ask, ServerRewards, whole_text
 from .rendering import Conversation, Renderer, conversations_of
 from .results import emit
 from .row_scoring import read_rankings
-from .score_settings import ScoreSettings, ServerCheck, ServerFinding
+from .score_settings import ScoreSettings, ServerCheck, ServerFinding, key_in
 from .scoring import RewardModel
 from .terminal import log
 
@@ -26,6 +25,8 @@ NOISE = 3.0
 """Times the difference that a lower precision makes here: other processors round otherwise."""
 LENGTHS = (128, 256, 384, 512, 1024, 2048, 3072, 4096)
 FEWEST_TO_FIT = 5
+Told = dict[str, float | str]
+"""What a sentence names."""
 RAW = {
   "vllm": 'send "use_activation": false (`activation` is no longer read), or start it with '
   """--pooler-config '{"use_activation": false}'""",
@@ -140,7 +141,7 @@ class _Check:
     self.own = model.score_conversations(self.texts)
 
   def finding(self, name: str, ask: Ask | None) -> ServerFinding:
-    where, key = self.settings.check_server, self.settings.key()
+    where, key = self.settings.check_server, key_in(self.settings.key_file)
     server = ServerRewards(where, api=self.api, renderer=self.model.renderer, key=key, ask=ask)
     given = [_given(server, one) for one in self.texts]
     answered = [i for i, one in enumerate(given) if one is not None]
@@ -158,7 +159,7 @@ class _Check:
     equal = causes == ["equal"] or (causes == ["precision"] and told["dtype"] == self.settings.dtype)
     return ServerFinding(name, equal, causes, says, fix, largest_difference(rewards, own), given)
 
-  def _causes(self, places: list[int], given: list[float], own: list[float]) -> tuple[list[str], dict[str, Any]]:
+  def _causes(self, places: list[int], given: list[float], own: list[float]) -> tuple[list[str], Told]:
     """With what their sentences name."""
     texts, closest = [self.texts[i] for i in places], (math.inf, ["equal", "equal"], {})
     for variant, scores, told in self._variants(places, own):
@@ -180,7 +181,7 @@ class _Check:
         return [*causes, "precision"], told | {"dtype": dtype}
     return ["unknown"], {}
 
-  def _variants(self, places: list[int], own: list[float]) -> Iterator[tuple[str, list[float], dict[str, Any]]]:
+  def _variants(self, places: list[int], own: list[float]) -> Iterator[tuple[str, list[float], Told]]:
     """(cause, what the model gives to the texts that it makes, what its sentence names), where it changes any."""
     yield "equal", own, {}
     ids = [self.ids[i] for i in places]
@@ -190,7 +191,7 @@ class _Check:
         if rows != ids and all(rows):
           yield name, self.model.score_ids(rows), told
 
-  def _changed(self, ids: list[list[int]], texts: list[str]) -> Iterator[tuple[str, list, dict[str, Any]]]:
+  def _changed(self, ids: list[list[int]], texts: list[str]) -> Iterator[tuple[str, list, Told]]:
     renderer, tokenizer = self.model.renderer, self.model.renderer.tokenizer
     yield "special_tokens", tokenizer(texts)["input_ids"], {}
     if tokenizer.bos_token_id is not None:

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -50,8 +50,7 @@ def evaluate(settings: EvaluationSettings) -> results.EvaluationOutput | None:
   writes = settings.output and not settings.overoptimization
   output = check_output_file(settings.output, settings.overwrite, inputs) if writes else None
   if team and output:
-    paths = settings.model_name_or_path, settings.compare, settings.benchmark_data
-    team.keep(output, asdict(settings), [*inputs, *filter(None, paths)])
+    team.keep(output, settings, [*inputs, settings.model_name_or_path, settings.compare, settings.benchmark_data])
   report, rows = _evaluated_by(settings)
   if team and team.rank:
     return None

@@ -11,7 +11,6 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from itertools import count
-from typing import Any
 
 import prometheus_client as prometheus
 from fastapi import FastAPI, Request, Response
@@ -26,12 +25,12 @@ from ..data.records import Origin, Ranking
 from ..errors import RunError, UserError
 from ..process import ProcessRewardModel
 from ..rendering import Written, conversations_of
-from ..row_scoring import score_together
+from ..row_scoring import parts_of, score_together
 from ..score_settings import Model
 from ..terminal import log
 from .batching import Batcher, FullError, Scored
 from .settings import ServeSettings
-from .shapes import ROUTES, Reads, Route
+from .shapes import ROUTES, Asked, Reads, Route
 
 WITHOUT_KEY = ("/health", "/ready")
 NO_KEY, TOO_LARGE, UNREAD, FULL, LEFT, FAILED, UNAVAILABLE = 401, 413, 422, 429, 499, 500, 503
@@ -60,21 +59,28 @@ def told(error: Exception, where: str | None = None) -> HTTPException:
 
 
 class Service:
-  def __init__(self, model: Model, settings: ServeSettings):
-    self.model, self.settings = model, settings
+  def __init__(self, model: Model, settings: ServeSettings, key: str | None):
+    self.model, self.settings, self.key = model, settings, key and key.encode()
     self.name = " + ".join(getattr(model, "names", [])) or settings.model_name_or_path.rstrip("/").split("/")[-1]
-    self.renderers = [one.renderer for one in getattr(model, "models", {"": model}).values()]
+    self.renderers = [one.renderer for one in parts_of(model)]
     self.reads = Reads(isinstance(model, ProcessRewardModel), settings.rendered)
     self.numbers, self.own = count(1), Counter()
     self.batcher = Batcher(self.score, settings.batch_tokens, settings.max_completions)
 
   def score(self, rows: Sequence[Ranking]) -> list[Scored]:
-    """By the thread of the queue, as score.py does."""
+    """By the thread of the queue, as score.py does. Rows that it fails on are not counted: they come again, one by one."""
+    kept = [renderer.counts.copy() for renderer in self.renderers]
     for renderer in self.renderers:
       renderer.refused = [] if self.settings.refused == "unscored" else None
     asked = conversations_of(rows)
+    try:
+      scored = list(score_together(self.model, rows, asked, self.settings.normalize, None))
+    except Exception:
+      for renderer, counts in zip(self.renderers, kept, strict=True):
+        renderer.counts = counts
+      raise
     found = []
-    for _, rewards, columns in score_together(self.model, rows, asked, self.settings.normalize, None):
+    for _, rewards, columns in scored:
       own = {name: [one[name] for one in columns] for name in columns[0]} if columns else {}
       found.append({"rewards": rewards, **own})
       self.own.update(completions=len(rewards), not_scored=rewards.count(None))
@@ -106,7 +112,7 @@ class Gate:
   """Each request passes its key, its limits of size and time, and is counted; no error leaves it but as JSON."""
 
   def __init__(self, app: ASGIApp, service: Service, registry: prometheus.CollectorRegistry):
-    self.app, self.service, self.settings, self._key = app, service, service.settings, service.settings.key()
+    self.app, self.service, self.settings = app, service, service.settings
     labels = ["route", "status"]
     self._seconds = prometheus.Histogram("reward_request_seconds", "To the answer", labels, registry=registry)
 
@@ -141,7 +147,8 @@ class Gate:
 
   def _check_key(self, scope: Scope) -> None:
     given = dict(scope["headers"]).get(b"authorization", b"").removeprefix(b"Bearer ")
-    if self._key and scope["path"] not in WITHOUT_KEY and not hmac.compare_digest(given, self._key):
+    key = self.service.key
+    if key and scope["path"] not in WITHOUT_KEY and not hmac.compare_digest(given, key):
       raise refused(NO_KEY, "the key is missing or wrong", **{"WWW-Authenticate": "Bearer"})
 
 
@@ -179,7 +186,7 @@ def make_app(service: Service) -> FastAPI:
 
 
 def _handler(route: Route, service: Service) -> Callable[..., Awaitable[Response]]:
-  async def handle(asked: Any, request: Request) -> Response:
+  async def handle(asked: Asked, request: Request) -> Response:
     try:
       rows = asked.rankings(service.reads)
     except (RowError, ValueError) as error:

@@ -6,7 +6,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ..data.records import Ranking
 
@@ -14,7 +14,7 @@ CHARACTERS = 4
 """Of a token, about."""
 WAIT = 0.003
 """Seconds for which the first request to an idle model waits for others."""
-Scored = dict[str, Any]
+Scored = dict[str, list]
 """{"rewards": [...]}, and other columns of a row's completions."""
 
 

@@ -12,6 +12,7 @@ import uvicorn
 
 from ..data.records import Ranking
 from ..errors import DataError, UsageError
+from ..score_settings import key_in
 from ..terminal import log
 from .app import Service, make_app
 from .settings import ServeSettings, ServingResult
@@ -73,9 +74,8 @@ def serve(settings: ServeSettings) -> ServingResult:
 
 def made(settings: ServeSettings) -> tuple[Server, Service]:
   """A server that is ready to run. What is wrong with key, address or model is told here."""
-  settings.key()
-  listener = _bound(settings.host, settings.port)
-  service = Service(settings.load(), settings)
+  key, listener = key_in(settings.key_file), _bound(settings.host, settings.port)
+  service = Service(settings.load(), settings, key)
   answers = [[{"role": "assistant", "content": text}] for text in ("4.", "A fish.")]
   with contextlib.suppress(DataError):  # the first pass takes longest, and finds a model that gives NaN
     service.score([Ranking([{"role": "user", "content": "What is 2 + 2?"}], answers)])

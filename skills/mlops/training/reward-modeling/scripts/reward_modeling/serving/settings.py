@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar
 
 from ..cli import flag
@@ -34,17 +33,6 @@ class ServeSettings(ModelsSettings):
     if not self.key_file and self.host not in LOOPBACK:
       what = f"--host {self.host} can be reached from other machines"
       raise UsageError(what, hint="give --key_file FILE, or leave --host out")
-
-  def key(self) -> bytes | None:
-    if not self.key_file:
-      return None
-    try:
-      key = Path(self.key_file).read_bytes().strip()
-    except OSError as error:
-      raise UsageError(f"cannot read --key_file: {error.strerror}", where=self.key_file) from error
-    if len(key.split()) != 1:
-      raise UsageError("--key_file holds one key and nothing else", where=self.key_file)
-    return key
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -16,9 +16,9 @@ from ..data.records import Message, Ranking, in_steps
 from ..rendering import Written
 from .batching import Scored
 
-Messages = list[dict[str, Any]]
+Messages = list[Message]
 Completions = list[str | list[str] | Messages]
-Answer = dict[str, Any]
+Answer = dict[str, object]
 
 
 class Reads(NamedTuple):
@@ -44,13 +44,21 @@ class AskedRow(BaseModel):
     return Ranking(prompt_of(row) if self.prompt else [], answers, tools=row["tools"] or None)
 
 
-def _answer(value: Any, of_steps: bool) -> list[Message]:
+def _answer(value: str | list[str] | Messages, of_steps: bool) -> list[Message]:
   if of_steps and isinstance(value, list) and value and isinstance(value[0], str):
     return in_steps(value)
   return answer_of(value, "completions")
 
 
-class AskedRows(AskedRow):
+class Asked(BaseModel):
+  """The body of a request."""
+
+  def rankings(self, reads: Reads) -> list[Ranking]:
+    """Raises ValueError and RowError."""
+    raise NotImplementedError
+
+
+class AskedRows(AskedRow, Asked):
   """`rows`, or one row as it is."""
 
   rows: list[AskedRow] | None = Field(None, min_length=1)
@@ -64,14 +72,14 @@ class AskedRows(AskedRow):
     return [row.ranking(reads) for row in self.rows or [self]]
 
 
-class Queries(BaseModel):
+class Queries(Asked):
   query: list[str] = Field(min_length=1, description="whole conversations, as the chat template wrote them")
 
   def rankings(self, reads: Reads) -> list[Ranking]:
     return [Ranking([], [Written(text)]) for text in self.query]
 
 
-class Inputs(BaseModel):
+class Inputs(Asked):
   """`input`: text that the chat template of this model wrote, or its token ids; or `messages`."""
 
   input: str | list[int] | list[str] | list[list[int]] | None = Field(None, min_length=1)
@@ -103,7 +111,7 @@ class Document(BaseModel):
   text: str
 
 
-class Documents(BaseModel):
+class Documents(Asked):
   """The query is the prompt, the documents are its completions."""
 
   query: str
@@ -151,10 +159,10 @@ def _reranked(model: str, asked: Documents, scored: Sequence[Scored]) -> Answer:
 
 @dataclass(frozen=True)
 class Route:
-  """asks: has `rankings(Reads)`, which raises ValueError and RowError. nullable: a reward may be null."""
+  """nullable: a reward may be null."""
 
-  asks: type[BaseModel]
-  answer: Callable[[str, Any, Sequence[Scored]], Answer]
+  asks: type[Asked]
+  answer: Callable[[str, Asked, Sequence[Scored]], Answer]
   summary: str
   nullable: bool = False
 

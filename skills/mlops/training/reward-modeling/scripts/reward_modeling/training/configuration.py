@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..errors import UsageError
 from ..precision import precision
@@ -34,7 +34,7 @@ PLANNED = (
 )
 
 
-def default_arguments(parameters: int, lora: bool) -> tuple[dict[str, Any], str]:
+def default_arguments(parameters: int, lora: bool) -> tuple[dict[str, object], str]:
   _, name, rate, batch, epochs = next(size for size in SIZES if parameters < size[0])
   chosen = {
     "learning_rate": rate * (10 if lora else 1),
@@ -48,11 +48,11 @@ def default_arguments(parameters: int, lora: bool) -> tuple[dict[str, Any], str]
 def trainer_config(
   config_class: type[TrainingArguments],
   settings: Settings,
-  fields: Mapping[str, Any],
+  fields: Mapping[str, object],
   parameters: int,
   *,
   has_eval: bool,
-  **own: Any,
+  **own: object,
 ) -> tuple[TrainingArguments, str]:
   """(the user's fields over the defaults for this size and hardware, the reason of the defaults).
 
@@ -82,6 +82,8 @@ def trainer_config(
     config = config_class(**own, **{**defaults, **fields, **precision(fields, parameters)})
   except (ValueError, TypeError) as error:
     raise UsageError(f"the trainer refuses these settings: {error}") from error
+  # else it follows `accelerate launch` where bf16 and fp16 are off
+  config.mixed_precision = next((name for name in ("bf16", "fp16") if getattr(config, name)), "no")
   if config.fsdp and config.parallel_mode.value != "distributed":
     hint = "torchrun --nproc_per_node N scripts/train.py ... (references/scaling.md#large-models)"
     raise UsageError("--fsdp shards over several processes, and this is one", hint=hint)
@@ -92,7 +94,9 @@ def trainer_config(
   return config, reason
 
 
-def config_summary(config: TrainingArguments, given: Mapping[str, Any], more: tuple[str, ...] = ()) -> dict[str, Any]:
+def config_summary(
+  config: TrainingArguments, given: Mapping[str, object], more: tuple[str, ...] = ()
+) -> dict[str, object]:
   values = {name: getattr(config, name) for name in (*TOLD, *more, *given)}
   return {name: getattr(value, "value", value) for name, value in values.items()}  # enumerations by their value
 
@@ -100,11 +104,11 @@ def config_summary(config: TrainingArguments, given: Mapping[str, Any], more: tu
 def planned(
   settings: Settings,
   config: TrainingArguments,
-  given: Mapping[str, Any],
+  given: Mapping[str, object],
   renderer: Renderer,
   rows: int,
   lora: LoraConfig | None,
-) -> dict[str, Any]:
+) -> dict[str, object]:
   batch = config.per_device_train_batch_size * config.gradient_accumulation_steps * config.world_size
   steps = config.max_steps if config.max_steps > 0 else math.ceil(math.ceil(rows / batch) * config.num_train_epochs)
   return {
@@ -135,6 +139,6 @@ def lora_of(settings: LoraSettings, task_type: str, head: str | None) -> LoraCon
   )
 
 
-def lora_summary(lora: LoraConfig) -> dict[str, Any]:
+def lora_summary(lora: LoraConfig) -> dict[str, object]:
   targets = lora.target_modules if isinstance(lora.target_modules, str) else sorted(lora.target_modules)
   return {"r": lora.r, "alpha": lora.lora_alpha, "dropout": lora.lora_dropout, "target_modules": targets}

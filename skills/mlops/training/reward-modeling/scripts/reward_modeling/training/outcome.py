@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from datasets import Dataset
 from torch import Tensor, nn
 from transformers import Trainer
-from transformers.utils import ModelOutput
 from trl import RewardConfig, RewardTrainer
 
 from ..attributes import Attributes
