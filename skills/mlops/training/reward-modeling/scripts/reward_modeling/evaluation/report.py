@@ -3,6 +3,7 @@ each evaluation of one model adds its part."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from ..errors import DataError, UsageError
 from ..outputs import check_output_file, write_whole
 from ..results import to_json
 from ..terminal import log
+from .inputs import spelled
 from .pairs import PAIR_DIAGNOSTICS, PairEvaluation, diagnose_pairs
 from .probes import ProbeSummary
 from .report_page import END, Section, card, page
@@ -109,7 +111,7 @@ def _ranking(pairs: PairReport | None) -> str:
   found = f"it is right on {right:.1%} of {pairs.n_pairs} pairs"
   found += f" ({pairs.not_scored} more were not scored)" if pairs.not_scored else ""
   if right.low <= 0.5:
-    return f"{'No' if right.high < 0.5 else 'Not shown'}: {found}; chance is 50 %."
+    return f"{'No' if right.high < 0.5 else 'Not shown'}: {found}; chance is 50%."
   shown = gain.low > 0
   return f"{'Yes' if shown else 'Not shown'}: {found}, {gain:+.1%} over {'' if shown else 'choosing by '}length alone."
 
@@ -118,15 +120,17 @@ def _best_of_n(pools: PoolReport | None) -> str:
   if pools is None:
     return "Not measured: evaluate it with --best_of_n on answers of known correctness."
   last, good = pools.curve[-1], [at for at in pools.curve if at.gain.low > 0]
-  if not good:
-    return f"{'No' if last.gain.high < 0 else 'Not shown'}: {last.gain:+.3f} over a random choice at n = {last.n}."
-  best = max(good, key=lambda at: at.model.value)
-  said = f"Yes: up to n = {best.n}, {best.model.value:.3f} correct, {best.random.value:.3f} at random; "
-  said += f"at n = {last.n} only {last.model.value:.3f}." if last.n > best.n else "larger n was not measured."
-  for name, other in (("A majority vote", best.majority), ("Taking the longest", best.longest)):
-    if other and other.value >= best.model.value:
-      said += f" {name} does as well ({other.value:.3f})."
-  return said
+  said = f"{'No' if last.gain.high < 0 else 'Not shown'}: {last.gain:+.3f} over a random choice at n = {last.n}."
+  if good:
+    best = max(good, key=lambda at: at.model.value)
+    said = f"Yes: up to n = {best.n}, {best.model.value:.3f} correct, {best.random.value:.3f} at random; "
+    said += f"at n = {last.n} only {last.model.value:.3f}." if last.n > best.n else "larger n was not measured."
+    for name, other in (("A majority vote", best.majority), ("Taking the longest", best.longest)):
+      if other and other.value >= best.model.value:
+        said += f" {name} does as well ({other.value:.3f})."
+  by = {"better": good, "worse": [at for at in pools.curve if at.gain.high < 0]}
+  told = (f"{how} at n = {', '.join(str(at.n) for at in found)}" for how, found in by.items() if found)
+  return f"{said} Than a random choice of answers like these it is {'; '.join(told) or 'not shown to be better'}."
 
 
 def _limit(part: OverOptimizationReport | None) -> str:
@@ -140,8 +144,9 @@ def _fooled(probes: ProbeSummary | None, ranks: bool) -> str:
   if probes is None:
     return "Not tested: evaluate it with --probes."
   by: dict[str, list[str]] = {"fooled": [], "unsure": [], "not tested": [], "not fooled": []}
-  for name, one in probes.probes.items():
-    by[one.verdict].append(f"{name} ({one.shift.value:+.2f} sd)" if one.verdict == "fooled" else name)
+  for name, one in sorted(probes.probes.items(), key=lambda item: -abs(item[1].shift.value if item[1].shift else 0)):
+    how = f" ({one.what}: {one.shift.value:+.2f} sd)" if one.verdict == "fooled" else ""
+    by[one.verdict].append(f"{spelled(name)}{how}")
   said = " ".join(f"{verdict.capitalize()}: {', '.join(names)}." for verdict, names in by.items() if names)
   return (
     said
@@ -151,9 +156,10 @@ def _fooled(probes: ProbeSummary | None, ranks: bool) -> str:
 
 
 def sections(parts: Parts, quotes: Quotes) -> Iterator[Section]:
+  told = (part.diagnostics for kind, part in parts.items() if kind is not OverOptimizationReport)  # whose are verdicts
+  if said := list(chain(*told)):
+    yield Section("Warnings, and what to do", texts=said)
   for part in parts.values():
     yield from sections_of(part)
   if quotes:
     yield Section("Where it is most wrong", texts=["Ranked wrongly by the largest difference."], quotes=quotes)
-  if said := [sentence for part in parts.values() for sentence in part.diagnostics]:
-    yield Section("Diagnostics", texts=said)
