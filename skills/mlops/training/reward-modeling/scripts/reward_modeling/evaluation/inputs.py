@@ -6,7 +6,8 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..data.records import Comparison, Message, Ranking, Solution, answers_of
+from ..data.records import Comparison, Message, Ranking, Rated, Solution, answers_of
+from ..data.writing import with_metadata
 from ..errors import DataError
 from ..rendering import Conversation
 from ..terminal import progress
@@ -25,8 +26,12 @@ def prompt_keys(rows: Sequence[Comparison | Ranking | Solution]) -> list[str]:
   return [json.dumps(row.prompt, sort_keys=True, default=str) for row in rows]
 
 
-def source_of(row: Comparison | Ranking | Solution) -> dict[str, object]:
-  return {"id": row.id, "origin": str(row.origin) if row.origin else None}
+def output_row(record: Comparison | Ranking | Rated | Solution, *texts: str, **found: object) -> dict[str, object]:
+  """A row of --output: where it is from, its prompt and these other fields, what was found, and its metadata."""
+  row: dict[str, object] = {"id": record.id, "origin": str(record.origin) if record.origin else None}
+  row |= {name: getattr(record, name) for name in ("prompt", *texts)} | found
+  same = {name for name, value in record.metadata.items() if name in row and row[name] == value}
+  return with_metadata(row, {name: value for name, value in record.metadata.items() if name not in same})
 
 
 def answer_length(completion: Sequence[Message]) -> int:

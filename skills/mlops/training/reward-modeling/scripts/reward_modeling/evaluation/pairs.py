@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..data.records import Comparison
-from ..data.writing import with_metadata
 from ..errors import DataError
-from .inputs import Diagnostic, answer_length, diagnosed, prompt_keys, score_answers, source_of, subsets
+from .inputs import Diagnostic, answer_length, diagnosed, output_row, prompt_keys, score_answers, subsets
 from .intervals import Estimate
 from .pair_measures import NO_SUBSET, PairedComparison, PairSummary, compare_outcomes, pair_outcomes, summarize_pairs
 
@@ -37,13 +36,12 @@ class PairEvaluation:
   def rows(self, other: PairEvaluation | None = None) -> list[dict[str, object]]:
     """One JSON row for each pair of the input, with the rewards of the `other` model too."""
     rows = []
-    for place, (pair, chosen, rejected) in enumerate(self.scored):
-      row = {**source_of(pair), "prompt": pair.prompt, "chosen": pair.chosen, "rejected": pair.rejected}
-      row |= {"reward_chosen": chosen, "reward_rejected": rejected}
+    for place, (pair, *rewards) in enumerate(self.scored):
+      found = dict(zip(("reward_chosen", "reward_rejected"), rewards, strict=True))
       if other:
-        row |= dict(zip(("other_reward_chosen", "other_reward_rejected"), other.scored[place][1:], strict=True))
-      row |= {f"length_{side}": answer_length(getattr(pair, side)) for side in ("chosen", "rejected")}
-      rows.append(with_metadata(row, pair.metadata))
+        found |= dict(zip(("other_reward_chosen", "other_reward_rejected"), other.scored[place][1:], strict=True))
+      found |= {f"length_{side}": answer_length(getattr(pair, side)) for side in ("chosen", "rejected")}
+      rows.append(output_row(pair, "chosen", "rejected", **found))
     return rows
 
 

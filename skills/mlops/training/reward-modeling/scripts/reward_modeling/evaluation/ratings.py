@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..data.records import Rated, rated_names, weighted
-from ..data.writing import with_metadata
 from ..errors import DataError
 from ..rendering import Conversation
 from ..results import Number
 from ..terminal import progress
-from .inputs import prompt_keys, source_of
+from .inputs import output_row, prompt_keys
 from .intervals import Estimate, accuracy, pearson, spearman
 
 if TYPE_CHECKING:
@@ -80,10 +79,8 @@ def evaluate_ratings(model: RewardModel, answers: Sequence[Rated]) -> RatingEval
 
 
 def _row(row: Rated, numbers: list[float] | None, names: tuple[str, ...]) -> dict[str, object]:
-  found = {**source_of(row), "prompt": row.prompt, "completion": row.completion, "ratings": row.ratings}
-  found |= {"reward": numbers and numbers[0]}
-  found |= {"attributes": numbers and dict(zip(names, numbers[1:], strict=True))} if names else {}
-  return with_metadata(found, row.metadata)
+  attributes = {"attributes": numbers and dict(zip(names, numbers[1:], strict=True))} if names else {}
+  return output_row(row, "completion", "ratings", reward=numbers and numbers[0], **attributes)
 
 
 def _summary(
