@@ -17,7 +17,8 @@ from ..data.files import READERS, Table, suffix
 from ..data.records import Origin, Ranking, Solution
 from ..data.sources import read
 from ..errors import DataError, UsageError
-from .benchmarks import BENCHMARKS, Benchmark, Item, ItemRewards, Part
+from .benchmark_entries import Benchmark, Item, ItemRewards, Part
+from .benchmarks import BENCHMARKS
 from .inputs import prompt_keys, score_answers, spelled
 from .intervals import Counts, Measured, group_index, measure
 from .results import BenchmarkResult

@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # torch, which over-optimization and the measures do without
 
 AnswerRewards = list[list[float | None]]
 """[rows][answers] rewards, None for one that was not scored."""
-SUBSET_COLUMNS = ("subset", "category", "domain", "source", "tranche", "task")
+SUBSET_COLUMNS = ("subset", "subject", "category", "domain", "source", "tranche", "task", "generator")
 
 
 def prompt_keys(rows: Sequence[Comparison | Ranking | Solution]) -> list[str]:
@@ -39,12 +39,10 @@ def answer_length(completion: Sequence[Message]) -> int:
   return sum(len(message.get("content") or "") for message in completion)
 
 
-def subsets(
-  rows: Sequence[Comparison | Solution], column: str | None, usual: Sequence[str] = SUBSET_COLUMNS
-) -> list[str] | None:
+def subsets(rows: Sequence[Comparison | Solution], column: str | None) -> list[str] | None:
   """From this metadata column, or from the first usual one that is there."""
   known = {name for row in rows for name in row.metadata}
-  column = column or next((name for name in usual if name in known), None)
+  column = column or next((name for name in SUBSET_COLUMNS if name in known), None)
   if column and column not in known:
     listed = ", ".join(sorted(known)) or "no metadata columns"
     raise DataError(f"no pair has the column {column}", hint=f"the data has {listed}")

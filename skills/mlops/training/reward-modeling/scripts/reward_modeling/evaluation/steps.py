@@ -191,9 +191,6 @@ def choose_threshold(data: LabeledSteps) -> tuple[float, float]:
   return float(candidates[chosen]), float(f1[chosen])
 
 
-STEP_SUBSET_COLUMNS = ("subject", "subset", "category", "domain", "source", "task", "generator", "tranche")
-
-
 def halves(solutions: Sequence[Solution]) -> np.ndarray:
   """[solutions] which half a solution's prompt belongs to, by its hash."""
   second = {id(solution) for solution in split_by_prompt(solutions, 0.5, seed=0)[1]}
@@ -287,7 +284,7 @@ def evaluate_steps(
     blind = _labeled(one, solutions, scores)
     baselines[name] = measures(blind, _thresholds(blind, half, threshold, others, one))
   thresholds = _thresholds(data, half, threshold, others)
-  names = np.array([str(name) for name in subsets(solutions, subset_column, STEP_SUBSET_COLUMNS) or ()])
+  names = np.array([str(name) for name in subsets(solutions, subset_column) or ()])
   found = sorted(set(names[data.owner])) if len(names) else ()
   summary = StepSummary(
     n_solutions=len(solutions),
