@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -120,13 +120,14 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def _verdict(whole: PairedComparison, parts: dict[str, SubsetComparison], names: tuple[str, str]) -> str:
   p, gap = whole.prompt_sign_test_p, whole.difference
   shown = p < LEVEL and not gap.low <= 0 <= gap.high
-  better = f"{names[gap.value < 0]} is better than {names[gap.value > 0]}"
-  said = better if shown else f"it is not shown which of {names[0]} and {names[1]} is better"
-  a, b = whole.accuracy_a.value, whole.accuracy_b.value
-  said += f": accuracy {a:.3f} against {b:.3f}, difference {gap:+.3f}, p {p:.2g}"
-  split = [
-    name for name, part in parts.items() if part.p < LEVEL and (not shown or part.difference.value * gap.value < 0)
-  ]
+  (a, right_a), (b, right_b) = zip(names, (whole.accuracy_a.value, whole.accuracy_b.value), strict=True)
+  if shown and gap.value < 0:  # the better one first
+    a, right_a, b, right_b = b, right_b, a, right_a
+    gap = replace(gap, value=-gap.value, low=-gap.high, high=-gap.low)
+  said = f"{a} is better than {b}" if shown else f"it is not shown which of {a} and {b} is better"
+  said += f": accuracy {right_a:.3f} against {right_b:.3f}, difference {gap:+.3f}, p {p:.2g}"
+  sign = whole.difference.value
+  split = [name for name, part in parts.items() if part.p < LEVEL and (not shown or part.difference.value * sign < 0)]
   return f"{said}; but they differ on {', '.join(split)}" if split else said
 
 

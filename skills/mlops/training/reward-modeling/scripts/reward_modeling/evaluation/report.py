@@ -130,7 +130,8 @@ def _best_of_n(pools: PoolReport | None) -> str:
         said += f" {name} does as well ({other.value:.3f})."
   by = {"better": good, "worse": [at for at in pools.curve if at.gain.high < 0]}
   told = (f"{how} at n = {', '.join(str(at.n) for at in found)}" for how, found in by.items() if found)
-  return f"{said} Than a random choice of answers like these it is {'; '.join(told) or 'not shown to be better'}."
+  like = ", ".join(Path(source).name for source in pools.dataset)
+  return f"{said} Against a random choice of answers as in {like} it is {'; '.join(told) or 'not shown to be better'}."
 
 
 def _limit(part: OverOptimizationReport | None) -> str:
@@ -143,10 +144,13 @@ def _limit(part: OverOptimizationReport | None) -> str:
 def _fooled(probes: ProbeSummary | None, ranks: bool) -> str:
   if probes is None:
     return "Not tested: evaluate it with --probes."
-  by: dict[str, list[str]] = {"fooled": [], "unsure": [], "not tested": [], "not fooled": []}
-  for name, one in sorted(probes.probes.items(), key=lambda item: -abs(item[1].shift.value if item[1].shift else 0)):
-    how = f" ({one.what}: {one.shift.value:+.2f} sd)" if one.verdict == "fooled" else ""
-    by[one.verdict].append(f"{spelled(name)}{how}")
+  by: dict[str, list[str]] = {"fooled": [], "notices no damage": [], "unsure": [], "not tested": [], "not fooled": []}
+  for name, one in sorted(
+    probes.probes.items(), key=lambda item: item[1].shift.value if item[1].shift else 0, reverse=True
+  ):
+    fooled = one.verdict == "fooled"
+    how = f" ({one.what}: {one.shift.value:+.2f} sd)" if fooled else ""
+    by["notices no damage" if fooled and one.must == "fall" else one.verdict].append(f"{spelled(name)}{how}")
   said = " ".join(f"{verdict.capitalize()}: {', '.join(names)}." for verdict, names in by.items() if names)
   return (
     said

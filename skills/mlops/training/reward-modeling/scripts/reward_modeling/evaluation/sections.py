@@ -111,7 +111,7 @@ def _pools(report: PoolReport) -> Iterator[Section]:
   mixed = f"{report.mixed_prompts} with correct and wrong ones."
   vote = "Final answers are from" if report.majority_possible else "No majority vote:"
   said = (
-    f"{report.completions} completions of {report.prompts} prompts, {mixed}",
+    f"{report.completions} completions of {report.prompts} prompts ({', '.join(report.dataset)}), {mixed}",
     f"{vote} {report.majority_answers}.",
   )
   columns, panels = (
