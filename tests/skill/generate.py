@@ -78,11 +78,14 @@ def benchmarks() -> str:
 
 
 def probes() -> str:
-  """The table of probes, from PROBES."""
+  """The probes by what the reward must do, from PROBES."""
   from reward_modeling.evaluation.probes import PROBES
 
-  lines = ["| probe | the answer | the reward must |", "|---|---|---|"]
-  return "\n".join([*lines, *(f"| `{name}` | {one.what} | {one.must} |" for name, one in PROBES.items())])
+  by = {
+    must: [f"`{name}` ({one.what})" for name, one in PROBES.items() if one.must == must]
+    for must in ("not rise", "fall")
+  }
+  return "\n".join(f"- It must {must}: {', '.join(found)}." for must, found in by.items())
 
 
 def first_line(path: Path) -> str:
