@@ -21,8 +21,8 @@ from .steps import StepEvaluation, diagnose_steps
 
 Parts = Mapping[type, Any]
 Quotes = Sequence[tuple[str, str]]
-EXAMPLES, LONGEST = 3, 600
-"""Pairs that are quoted, and characters of each text."""
+EXAMPLES = 3
+"""Pairs that are quoted."""
 
 
 class Folder:
@@ -82,9 +82,9 @@ def worst(rows: Sequence[Mapping[str, Any]]) -> Quotes:
   quotes = []
   for row in wrong[:EXAMPLES]:
     for side in ("prompt", "chosen", "rejected"):
-      text, reward = str((row[side] and row[side][-1].get("content")) or ""), row.get(f"reward_{side}")
+      reward = row.get(f"reward_{side}")
       name = side if reward is None else f"{side}, reward {reward:.3f}"
-      quotes.append((name, text if len(text) <= LONGEST else f"{text[:LONGEST]} ..."))
+      quotes.append((name, str((row[side] and row[side][-1].get("content")) or "")))
   return quotes
 
 

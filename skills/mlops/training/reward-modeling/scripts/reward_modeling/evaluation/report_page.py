@@ -38,6 +38,8 @@ h2 { break-after: avoid } tr { break-inside: avoid }
 """
 CARD = "---\npipeline_tag: text-classification\ntags:\n- reward-model\n---\n"
 ROWS_SHOWN = 32
+LONGEST = 600
+"""Characters of a text that is quoted."""
 END = "Intervals are 95%, clustered by prompt."
 
 
@@ -80,7 +82,7 @@ def page(title: str, verdicts: Verdicts, sections: Sequence[Section], end: str =
     if section.panels:
       drawn = "\n".join(_drawn(panel, f"p{number}-{place}-") for place, panel in enumerate(section.panels))
       data = f"<figure>{drawn}</figure><details><summary>The data of the plot</summary>{data}</details>"
-    lines += [data, *(_tag("b", name) + _tag("pre", text) for name, text in section.quotes)]
+    lines += [data, *(_tag("b", name) + _tag("pre", _cut(text)) for name, text in section.quotes)]
   return HEAD + "\n".join([*lines, _tag("p", end), "</body></html>\n"])
 
 
@@ -99,6 +101,10 @@ def card(title: str, verdicts: Verdicts, sections: Sequence[Section]) -> str:
 def _drawn(panel: Panel, unique: str) -> str:
   """With ids that no other plot of the page has."""
   return re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{unique}", svg([panel]))
+
+
+def _cut(text: str) -> str:
+  return text if len(text) <= LONGEST else f"{text[:LONGEST]} ..."
 
 
 def _tag(name: str, text: str, more: str = "") -> str:
