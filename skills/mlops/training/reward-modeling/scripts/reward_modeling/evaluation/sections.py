@@ -40,8 +40,8 @@ def _beside(title: str, columns: Mapping[str, Mapping[str, Cell]], *texts: str) 
 
 
 def _short(*models: str) -> list[str]:
-  """The ends of their paths, where these differ."""
-  ends = ["/".join(Path(model).parts[-2:]) for model in models]
+  """The ends of long paths, where these differ."""
+  ends = [model if len(model) < 40 else "/".join(Path(model).parts[-2:]) for model in models]
   return ends if len(set(ends)) == len(models) else list(models)
 
 
