@@ -19,8 +19,6 @@ from pathlib import Path
 import matplotlib
 from matplotlib.figure import Figure
 
-from reward_modeling.evaluation.plots import PALETTE, SETTINGS, text_of
-
 REPOSITORY = Path(__file__).parents[1]
 sys.path += [str(REPOSITORY / "tests"), str(REPOSITORY / "scripts")]
 BAR, WIDTH = 0.16, 7.9
@@ -29,6 +27,8 @@ BAR, WIDTH = 0.16, 7.9
 
 def bars(title: str, groups: dict[str, dict[str, float]]) -> str:
   """One group of horizontal bars for each entry, one bar for each of its names; a line marks 1, where nothing is gained."""
+  from reward_modeling.evaluation.plots import PALETTE, SETTINGS, text_of
+
   names = list(dict.fromkeys(name for values in groups.values() for name in values))
   step = len(names) + 1
   with matplotlib.rc_context({**SETTINGS, "axes.grid": False, "axes.spines.bottom": False}):
@@ -103,9 +103,11 @@ def main() -> None:
   pools = [
     replace(one, scores=[float(score >= 1) for score in one.scores]) for one in sandbox.make_completions(150, 16, 0)
   ]
-  files = {}
-  for name, rows in {"train": pairs, "by_length": by_length, "held_out": clean, "pools": pools}.items():
-    files[name] = write_whole(out / f"{name}.jsonl", (to_json(to_row(row)) for row in rows)) or out / f"{name}.jsonl"
+  out.mkdir(parents=True, exist_ok=True)
+  tables = {"train": pairs, "by_length": by_length, "held_out": clean, "pools": pools}
+  files = {name: out / f"{name}.jsonl" for name in tables}
+  for name, rows in tables.items():
+    write_whole(files[name], (to_json(to_row(row)) for row in rows))
   base = out / "base_model"
   if not base.exists():
     sandbox_models.base_model(base, 0)

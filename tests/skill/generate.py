@@ -142,29 +142,15 @@ def pair_keys() -> str:
   return key_table(keys(PairSummary), keys(LengthSummary, "length."))
 
 
-def rating_keys() -> str:
-  from reward_modeling.evaluation.ratings import AttributeSummary
-
-  return key_table(keys(AttributeSummary))
-
-
 def step_keys() -> str:
   from reward_modeling.evaluation.steps import StepMeasures
 
   return key_table(keys(StepMeasures))
 
 
-def curve_keys() -> str:
-  from reward_modeling.evaluation.best_of_n import CurvePoint
-
-  return key_table(keys(CurvePoint))
-
-
 BLOCKS = {
   "pair_keys": pair_keys,
-  "rating_keys": rating_keys,
   "step_keys": step_keys,
-  "curve_keys": curve_keys,
   "formats": formats,
   "checks": checks,
   "benchmarks": benchmarks,
