@@ -10,6 +10,7 @@ Chromium). About three minutes on two cores.
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import math
 import sys
@@ -56,14 +57,14 @@ def report(out: Path, name: str, base: Path, train: Path, held_out: Path, pools:
   from reward_modeling.sandbox_models import REWARD_DEFAULTS
 
   model = out / f"{name}_model"
-  train_model(
-    [
-      *("--model_name_or_path", str(base), "--dataset_name", str(train), "--output_dir", str(model)),
-      *("--learning_rate", str(REWARD_DEFAULTS.learning_rate), "--num_train_epochs", "1", "--audit", "warn"),
-      *("--per_device_train_batch_size", str(REWARD_DEFAULTS.batch_size), "--save_strategy", "no"),
-      *("--eval_strategy", "no", "--logging_steps", "100"),
-    ]
-  )
+  trained = [
+    *("--model_name_or_path", str(base), "--dataset_name", str(train), "--output_dir", str(model)),
+    *("--learning_rate", str(REWARD_DEFAULTS.learning_rate), "--num_train_epochs", "1", "--audit", "warn"),
+    *("--per_device_train_batch_size", str(REWARD_DEFAULTS.batch_size), "--save_strategy", "no"),
+    *("--eval_strategy", "no", "--logging_steps", "100"),
+  ]
+  if not model.exists():
+    train_model(trained)
   rewards, points = out / f"{name}_rewards.jsonl", out / f"{name}_points.jsonl"
   words = ["--model_name_or_path", str(model), "--report", str(out / name), "--overwrite"]
   evaluate.main([*words, "--dataset_name", str(held_out), "--probes", "--overlong", "truncate_left", *more])
@@ -85,6 +86,7 @@ def main() -> None:
   parser.add_argument("--images", type=Path, default=REPOSITORY / "docs" / "images")
   args = parser.parse_args()
   import browser
+  from PIL import Image
 
   from reward_modeling import sandbox, sandbox_models
   from reward_modeling.data.writing import to_row
@@ -116,9 +118,10 @@ def main() -> None:
   report(out, "length_lover", base, files["by_length"], files["held_out"], files["pools"], *compared)
   args.images.mkdir(parents=True, exist_ok=True)
   with browser.browser() as window:
-    for width, height, name in ((1000, 760, "report"), (400, 760, "report_phone")):
+    for width, height, name in ((1000, 620, "report"), (400, 760, "report_phone")):
       window.open(out / "length_lover" / "report.html", width)
-      (args.images / f"{name}.png").write_bytes(window.picture(height=height))
+      seen = Image.open(io.BytesIO(window.picture(height=height))).convert("RGB")
+      seen.quantize(48).save(args.images / f"{name}.png", optimize=True)
 
 
 if __name__ == "__main__":

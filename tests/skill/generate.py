@@ -69,11 +69,11 @@ def benchmarks() -> str:
   """The table of benchmarks, from BENCHMARKS."""
   from reward_modeling.evaluation.benchmarks import BENCHMARKS
 
-  lines = ["| name | rows | from the hub | numbers, the official one first |", "|---|---|---|---|"]
+  lines = ["| name | rows | from the hub |", "|---|---|---|"]
   for name, entry in BENCHMARKS.items():
     rows = f"{sum(part.rows for part in entry.parts if not part.optional):,}"
     hub = f"`{entry.parts[0].hub}`" if entry.parts[0].hub else "no: files only"
-    lines.append(f"| `{name}` | {rows} | {hub} | {', '.join(f'`{one}`' for one in entry.table)} |")
+    lines.append(f"| `{name}` | {rows} | {hub} |")
   return "\n".join(lines)
 
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:  # torch, which over-optimization and the measures do without
 
 AnswerRewards = list[list[float | None]]
 """[rows][answers] rewards, None for one that was not scored."""
+TOO_LONG = "raise --max_length, or choose --overlong truncate_left"
+NO_SUBSET = "(none)"
 SUBSET_COLUMNS = ("subset", "subject", "category", "domain", "source", "tranche", "task", "generator")
 
 
@@ -46,7 +48,11 @@ def subsets(rows: Sequence[Comparison | Solution], column: str | None) -> list[s
   if column and column not in known:
     listed = ", ".join(sorted(known)) or "no metadata columns"
     raise DataError(f"no pair has the column {column}", hint=f"the data has {listed}")
-  return [row.metadata.get(column) for row in rows] if column else None
+  return [NO_SUBSET if (name := row.metadata.get(column)) is None else str(name) for row in rows] if column else None
+
+
+def nothing_fits(model: RewardModel | ProcessRewardModel, what: str) -> DataError:
+  return DataError(f"none of {what} fits into {model.renderer.max_length} tokens", hint=TOO_LONG)
 
 
 def score_answers(model: RewardModel | ProcessRewardModel, rows: Sequence[Comparison | Ranking]) -> AnswerRewards:

@@ -11,9 +11,19 @@ import numpy as np
 
 from ..data.records import Comparison
 from ..errors import DataError
-from .inputs import Diagnostic, answer_length, diagnosed, output_row, prompt_keys, score_answers, subsets
+from .inputs import (
+  TOO_LONG,
+  Diagnostic,
+  answer_length,
+  diagnosed,
+  nothing_fits,
+  output_row,
+  prompt_keys,
+  score_answers,
+  subsets,
+)
 from .intervals import Estimate
-from .pair_measures import NO_SUBSET, PairedComparison, PairSummary, compare_outcomes, pair_outcomes, summarize_pairs
+from .pair_measures import PairedComparison, PairSummary, compare_outcomes, pair_outcomes, summarize_pairs
 
 if TYPE_CHECKING:
   from ..scoring import RewardModel
@@ -52,10 +62,7 @@ def evaluate_pairs(
   scored = [(pair, *both) for pair, both in zip(comparisons, score_answers(model, comparisons), strict=True)]
   kept = [row for row in scored if None not in row[1:]]
   if not kept:
-    raise DataError(
-      f"none of {len(comparisons)} pairs fits into {model.renderer.max_length} tokens",
-      hint="raise --max_length, or choose --overlong truncate_left",
-    )
+    raise nothing_fits(model, f"{len(comparisons)} pairs")
   pairs, chosen, rejected = zip(*kept, strict=True)
   counts = model.renderer.counts
   summary = summarize_pairs(
@@ -87,8 +94,7 @@ def compare(
   of_models = [[rewards for _, *rewards in one.scored] for one in (first, second)]
   both = [place for place, rewards in enumerate(zip(*of_models, strict=True)) if None not in chain(*rewards)]
   if not both:
-    hint = "raise --max_length, or choose --overlong truncate_left"
-    raise DataError("no pair was scored by both models", hint=hint)
+    raise DataError("no pair was scored by both models", hint=TOO_LONG)
 
   def compared(places: list[int]) -> PairedComparison:
     kept = [pairs[place] for place in places]
@@ -96,7 +102,7 @@ def compare(
     return compare_outcomes(*outcomes, groups=prompt_keys(kept), weights=[pair.weight for pair in kept])
 
   whole = compared(both)
-  names_of = [NO_SUBSET if name is None else str(name) for name in subsets(pairs, subset_column) or ()]
+  names_of = subsets(pairs, subset_column) or ()
   named = {name: [place for place in both if names_of[place] == name] for name in sorted(set(names_of))}
   found = {name: compared(places) for name, places in named.items() if places}
   corrected = holm([part.prompt_sign_test_p for part in found.values()])

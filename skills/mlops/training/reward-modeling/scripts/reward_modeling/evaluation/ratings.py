@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..data.records import Rated, rated_names, weighted
-from ..errors import DataError
 from ..rendering import Conversation
 from ..results import Number
 from ..terminal import progress
-from .inputs import output_row, prompt_keys
+from .inputs import nothing_fits, output_row, prompt_keys
 from .intervals import Estimate, accuracy, pearson, spearman
 
 if TYPE_CHECKING:
@@ -59,8 +58,7 @@ def evaluate_ratings(model: RewardModel, answers: Sequence[Rated]) -> RatingEval
   model.warn_of_losses(before)
   rows = [row for row, own in zip(answers, numbers, strict=True) if own]
   if not rows:
-    what = f"none of {len(answers)} answers fits into {model.renderer.max_length} tokens"
-    raise DataError(what, hint="raise --max_length, or choose --overlong truncate_left")
+    raise nothing_fits(model, f"{len(answers)} answers")
   values, keys = np.array([own for own in numbers if own]), prompt_keys(rows)
   heads = {one.name: one for one in model.heads}
   columns = dict(zip(model.attributes or heads, values[:, 1:].T, strict=False))

@@ -47,11 +47,8 @@ class Folder:
     parts = self._parts()
     title = f"Can {self.found['model'] or 'the reward'} be trusted?"
     what = title, list(verdicts(parts)), list(sections(parts, self.found["quotes"]))
-    for file, text in zip(
-      self.files,
-      (to_json(self.found, indent=1), page(*what, f"{END} As JSON: report.json."), card(*what)),
-      strict=True,
-    ):
+    texts = to_json(self.found, indent=1), page(*what, f"{END} As JSON: report.json."), card(*what)
+    for file, text in zip(self.files, texts, strict=True):
       write_whole(file, [text])
     log(f"report: {self.files[1]}")
 
@@ -91,9 +88,13 @@ def worst(rows: Sequence[Mapping[str, Any]]) -> Quotes:
 def verdicts(parts: Parts) -> Iterator[tuple[str, str]]:
   """The questions of people who plan to use the model, each with its answer or what would answer it."""
   pairs: PairReport | None = parts.get(PairReport)
+  steps: StepReport | None = parts.get(StepReport)
   if pairs and pairs.comparison:
     yield "Which of the two models is better?", f"{pairs.comparison.verdict}."
-  yield "Does it rank answers to one prompt?", _ranking(pairs)
+  if steps:
+    yield "Does it find wrong steps?", _finds(steps)
+  if pairs or not steps:
+    yield "Does it rank answers to one prompt?", _ranking(pairs)
   yield "Is it good for best of n, and up to which n?", _best_of_n(parts.get(PoolReport))
   yield "Is it good for reinforcement learning, and up to which KL?", _limit(parts.get(OverOptimizationReport))
   yield "What fools it?", _fooled(pairs.probes, pairs.accuracy.low > 0.5) if pairs else _fooled(None, False)
@@ -116,6 +117,14 @@ def _ranking(pairs: PairReport | None) -> str:
   return f"{'Yes' if shown else 'Not shown'}: {found}, {gain:+.1%} over {'' if shown else 'choosing by '}length alone."
 
 
+def _finds(steps: StepReport) -> str:
+  auroc, first = steps.auroc, steps.erroneous
+  if not auroc or not first:
+    return "Not shown: the solutions hold no wrong step, or no right one."
+  found = f"AUROC {auroc:.3f}, 0.5 by chance; the first error of a solution is found in {first:.1%}"
+  return f"{'Yes' if auroc.low > 0.5 else 'No' if auroc.high < 0.5 else 'Not shown'}: {found}."
+
+
 def _best_of_n(pools: PoolReport | None) -> str:
   if pools is None:
     return "Not measured: evaluate it with --best_of_n on answers of known correctness."
@@ -123,40 +132,39 @@ def _best_of_n(pools: PoolReport | None) -> str:
   said = f"{'No' if last.gain.high < 0 else 'Not shown'}: {last.gain:+.3f} over a random choice at n = {last.n}."
   if good:
     best = max(good, key=lambda at: at.model.value)
-    said = f"Yes: up to n = {best.n}, {best.model.value:.3f} correct, {best.random.value:.3f} at random; "
-    said += f"at n = {last.n} only {last.model.value:.3f}." if last.n > best.n else "larger n was not measured."
+    said = f"Yes: up to n = {best.n}, {best.model.value:.3f} correct, {best.random.value:.3f} at random."
     for name, other in (("A majority vote", best.majority), ("Taking the longest", best.longest)):
       if other and other.value >= best.model.value:
         said += f" {name} does as well ({other.value:.3f})."
   by = {"better": good, "worse": [at for at in pools.curve if at.gain.high < 0]}
   told = (f"{how} at n = {', '.join(str(at.n) for at in found)}" for how, found in by.items() if found)
   like = ", ".join(Path(source).name for source in pools.dataset)
-  return f"{said} Against a random choice of answers as in {like} it is {'; '.join(told) or 'not shown to be better'}."
+  against = f"Against a random choice of answers as in {like} it is {'; '.join(told) or 'not shown to be better'}"
+  return f"{said} {against}; no larger n was measured."
 
 
 def _limit(part: OverOptimizationReport | None) -> str:
   if part is None:
     return "Not measured: evaluate.py --overoptimization, on gold rewards of a run's answers."
-  over = any(study.overoptimised for study in part.studies)
-  return f"{'Only so far' if over else 'Yes'}: {'; '.join(part.diagnostics)}."
+  told = "Yes, as far as measured"
+  if any(study.overoptimised for study in part.studies):
+    told = "Only so far"
+  if all(study.best == study.points[0] for study in part.studies):
+    told = "No"
+  return f"{told}: {'; '.join(part.diagnostics)}."
 
 
 def _fooled(probes: ProbeSummary | None, ranks: bool) -> str:
   if probes is None:
     return "Not tested: evaluate it with --probes."
   by: dict[str, list[str]] = {"fooled": [], "notices no damage": [], "unsure": [], "not tested": [], "not fooled": []}
-  for name, one in sorted(
-    probes.probes.items(), key=lambda item: item[1].shift.value if item[1].shift else 0, reverse=True
-  ):
+  for name, one in probes.probes.items():
     fooled = one.verdict == "fooled"
     how = f" ({one.what}: {one.shift.value:+.2f} sd)" if fooled else ""
     by["notices no damage" if fooled and one.must == "fall" else one.verdict].append(f"{spelled(name)}{how}")
   said = " ".join(f"{verdict.capitalize()}: {', '.join(names)}." for verdict, names in by.items() if names)
-  return (
-    said
-    if ranks
-    else f"{said} It is not shown to rank better than chance, so little follows from what does not fool it."
-  )
+  doubt = "It is not shown to rank better than chance, so little follows from what does not fool it."
+  return said if ranks else f"{said} {doubt}"
 
 
 def sections(parts: Parts, quotes: Quotes) -> Iterator[Section]:

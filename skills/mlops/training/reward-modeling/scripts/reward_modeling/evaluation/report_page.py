@@ -74,7 +74,7 @@ def page(title: str, verdicts: Verdicts, sections: Sequence[Section], end: str =
   """The HTML page; every text in it is escaped."""
   lines = [f"<title>{escape(title)}</title></head><body>", _tag("h1", title)]
   for asked, said in verdicts:
-    color = escape(said.split()[0].strip(":"))
+    color = escape(said.split()[0].strip(":,"))
     lines.append(f'<div class="said {color}">{_tag("b", asked)}<br/>{escape(said)}</div>')
   for number, section in enumerate(sections):
     lines += [_tag("h2", section.title), *(_tag("p", text) for text in section.texts)]

@@ -284,7 +284,7 @@ def evaluate_steps(
     blind = _labeled(one, solutions, scores)
     baselines[name] = measures(blind, _thresholds(blind, half, threshold, others, one))
   thresholds = _thresholds(data, half, threshold, others)
-  names = np.array([str(name) for name in subsets(solutions, subset_column) or ()])
+  names = np.array(subsets(solutions, subset_column) or ())
   found = sorted(set(names[data.owner])) if len(names) else ()
   summary = StepSummary(
     n_solutions=len(solutions),
