@@ -96,7 +96,10 @@ def verdicts(parts: Parts) -> Iterator[tuple[str, str]]:
   if pairs or not steps:
     yield "Does it rank answers to one prompt?", _ranking(pairs)
   yield "Is it good for best of n, and up to which n?", _best_of_n(parts.get(PoolReport))
-  yield "Is it good for reinforcement learning, and up to which KL?", _limit(parts.get(OverOptimizationReport))
+  yield (
+    "Is it good for reinforcement learning, and up to which KL?",
+    _limit(parts.get(OverOptimizationReport), pairs and pairs.probes),
+  )
   yield "What fools it?", _fooled(pairs.probes, pairs.accuracy.low > 0.5) if pairs else _fooled(None, False)
   if pairs:
     off = [name for name in ("overconfident", "underconfident") if PAIR_DIAGNOSTICS[name].applies(pairs)]
@@ -143,15 +146,16 @@ def _best_of_n(pools: PoolReport | None) -> str:
   return f"{said} {against}; no larger n was measured."
 
 
-def _limit(part: OverOptimizationReport | None) -> str:
+def _limit(part: OverOptimizationReport | None, probes: ProbeSummary | None) -> str:
+  warned = " It can be fooled, see below: an optimizer finds out how." if probes and probes.fooled_by else ""
   if part is None:
-    return "Not measured: evaluate.py --overoptimization, on gold rewards of a run's answers."
-  told = "Yes, as far as measured"
+    return f"Not measured: evaluate.py --overoptimization, on gold rewards of a run's answers.{warned}"
+  told = "As far as measured"
   if any(study.overoptimised for study in part.studies):
     told = "Only so far"
   if all(study.best == study.points[0] for study in part.studies):
     told = "No"
-  return f"{told}: {'; '.join(part.diagnostics)}."
+  return f"{told}: {'; '.join(part.diagnostics)}.{warned}"
 
 
 def _fooled(probes: ProbeSummary | None, ranks: bool) -> str:
