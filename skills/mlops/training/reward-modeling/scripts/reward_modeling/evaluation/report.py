@@ -136,9 +136,6 @@ def _best_of_n(pools: PoolReport | None) -> str:
   if good:
     best = max(good, key=lambda at: at.model.value)
     said = f"Yes: up to n = {best.n}, {best.model.value:.3f} correct, {best.random.value:.3f} at random."
-    for name, other in (("A majority vote", best.majority), ("Taking the longest", best.longest)):
-      if other and other.value >= best.model.value:
-        said += f" {name} does as well ({other.value:.3f})."
   by = {"better": good, "worse": [at for at in pools.curve if at.gain.high < 0]}
   told = (f"{how} at n = {', '.join(str(at.n) for at in found)}" for how, found in by.items() if found)
   like = ", ".join(Path(source).name for source in pools.dataset)
