@@ -170,6 +170,9 @@ def test_step_figures_agree_with_a_count_over_the_rows(toy_process_model, steps_
   assert result["step_accuracy"]["value"] == pytest.approx(sum(a == b for a, b in judged) / len(judged))
   found = [row["first_flagged"] == row["first_error"] for row in rows]
   assert [row["first_error"] for row in rows] == [1 if i % 2 else -1 for i in range(30)]
+  for row, given in zip(rows, map(json.loads, steps_file.open()), strict=True):
+    assert row["prompt"][-1]["content"] == given["prompt"] and row["steps"] == given["completions"]
+    assert row["lengths"] == [len(step) for step in given["completions"]]
   bad, good = sum(found[1::2]) / 15, sum(found[::2]) / 15
   assert (result["erroneous"]["value"], result["correct"]["value"]) == pytest.approx((bad, good))
   assert result["processbench_f1"]["value"] == pytest.approx(2 * bad * good / (bad + good) if bad + good else 0)
@@ -218,6 +221,10 @@ def test_best_of_n_of_an_outcome_model(toy_model, pools_file, tmp_path):
   assert by_n[4]["model"]["groups"] == 12
   rows = [json.loads(line) for line in out.open()]
   assert len(rows) == 12 and all(max(row["rewards"]) == row["rewards"][1] for row in rows)
+  for row, given in zip(rows, map(json.loads, pools_file.open()), strict=True):
+    assert row["prompt"][-1]["content"] == given["prompt"] and row["correct"] == given["correct"]
+    assert [answer[-1]["content"] for answer in row["completions"]] == given["completions"]
+    assert row["lengths"] == [len(text) for text in given["completions"]] and "metadata" not in row
   assert "accuracy of the best-scored of n" in done.stderr and done.json["diagnostics"] == []
   shuffled = [json.loads(line) for line in pools_file.open()]
   for i, row in enumerate(shuffled):

@@ -4,6 +4,7 @@ import json
 import re
 from html.parser import HTMLParser
 
+import browser
 import pytest
 
 from conftest import run_main, toy_pairs, write_jsonl
@@ -80,6 +81,11 @@ def test_the_page_is_whole_harmless_and_needs_no_network(reported):
   assert not re.search(r"(url\(|@import)\s*['\"]?(?!#)", text) and "default-src &#39;none&#39;" not in text
   assert "&lt;script&gt;alert" in text and EVIL not in text
   assert len(page.ids) == len(set(page.ids)), "ids of two plots collide"
+
+
+@pytest.mark.skipif(not browser.CHROMIUM, reason=browser.NEEDED)
+def test_a_browser_shows_the_page_whole_on_a_phone_and_on_paper(reported):
+  assert browser.faults(reported[0] / "report.html") == []
 
 
 def test_verdicts_come_first_and_answer_what_was_measured(reported):

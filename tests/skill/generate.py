@@ -69,20 +69,23 @@ def benchmarks() -> str:
   """The table of benchmarks, from BENCHMARKS."""
   from reward_modeling.evaluation.benchmarks import BENCHMARKS
 
-  lines = ["| name | rows | from the hub | numbers, the official one first |", "|---|---|---|---|"]
+  lines = ["| name | rows | from the hub |", "|---|---|---|"]
   for name, entry in BENCHMARKS.items():
     rows = f"{sum(part.rows for part in entry.parts if not part.optional):,}"
     hub = f"`{entry.parts[0].hub}`" if entry.parts[0].hub else "no: files only"
-    lines.append(f"| `{name}` | {rows} | {hub} | {', '.join(f'`{one}`' for one in entry.table)} |")
+    lines.append(f"| `{name}` | {rows} | {hub} |")
   return "\n".join(lines)
 
 
 def probes() -> str:
-  """The table of probes, from PROBES."""
+  """The probes by what the reward must do, from PROBES."""
   from reward_modeling.evaluation.probes import PROBES
 
-  lines = ["| probe | the answer | the reward must |", "|---|---|---|"]
-  return "\n".join([*lines, *(f"| `{name}` | {one.what} | {one.must} |" for name, one in PROBES.items())])
+  by = {
+    must: [f"`{name}` ({one.what})" for name, one in PROBES.items() if one.must == must]
+    for must in ("not rise", "fall")
+  }
+  return "\n".join(f"- It must {must}: {', '.join(found)}." for must, found in by.items())
 
 
 def first_line(path: Path) -> str:
@@ -93,7 +96,7 @@ def first_line(path: Path) -> str:
 
 OPTIONAL = (
   *("quickstart.py", "sandbox.py", "sandbox_models.py", "serving/", "rollouts.py", "checkers.py", "remote.py"),
-  *("server_check.py", "evaluation/benchmarks.py", "evaluation/benchmark_runs.py"),
+  *("server_check.py", "evaluation/benchmark"),
   *("training/memory.py", "training/implicit.py"),
 )
 """Modules that SKILL.md does not name. A loader that copies only what is named refuses more than 1 MiB; these are what it
@@ -139,29 +142,15 @@ def pair_keys() -> str:
   return key_table(keys(PairSummary), keys(LengthSummary, "length."))
 
 
-def rating_keys() -> str:
-  from reward_modeling.evaluation.ratings import AttributeSummary
-
-  return key_table(keys(AttributeSummary))
-
-
 def step_keys() -> str:
   from reward_modeling.evaluation.steps import StepMeasures
 
   return key_table(keys(StepMeasures))
 
 
-def curve_keys() -> str:
-  from reward_modeling.evaluation.best_of_n import CurvePoint
-
-  return key_table(keys(CurvePoint))
-
-
 BLOCKS = {
   "pair_keys": pair_keys,
-  "rating_keys": rating_keys,
   "step_keys": step_keys,
-  "curve_keys": curve_keys,
   "formats": formats,
   "checks": checks,
   "benchmarks": benchmarks,

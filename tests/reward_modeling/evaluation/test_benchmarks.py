@@ -13,6 +13,7 @@ from test_json_schema import faults_of
 
 from conftest import run_main, write_jsonl
 from reward_modeling.errors import DataError, UsageError
+from reward_modeling.evaluation.benchmark_entries import Item
 from reward_modeling.evaluation.benchmark_runs import (
   LoadedBenchmark,
   check_names,
@@ -21,7 +22,7 @@ from reward_modeling.evaluation.benchmark_runs import (
   load_benchmark,
   summarize,
 )
-from reward_modeling.evaluation.benchmarks import BENCHMARKS, PRIOR_SETS, Item
+from reward_modeling.evaluation.benchmarks import BENCHMARKS, PRIOR_SETS
 from reward_modeling.evaluation.intervals import accuracy, measure
 
 OFFICIAL = json.loads((Path(__file__).parents[2] / "official_numbers.json").read_text())

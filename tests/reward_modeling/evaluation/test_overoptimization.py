@@ -139,7 +139,7 @@ def test_evaluate_draws_and_tells_it(tmp_path):
   done = run_main("evaluate.py", "--overoptimization", file, "--picture", picture)
   assert done.returncode == 0, done.stderr
   assert done.json["diagnostics"] == [
-    "bon: gold is best, 0.900, at a KL of 1.84 (n = 16), and falls to 0.500 at 3.17 while proxy rises from 2.77 to 4.16: "
+    "bon: gold is best, 0.900 from 0.000, at a KL of 1.84 (n = 16), and falls to 0.500 at 3.17 while proxy rises from 2.77 to 4.16: "
     "over-optimized"
   ]
   gold = done.json["studies"][0]["gold"]

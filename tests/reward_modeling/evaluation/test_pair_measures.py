@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from reward_modeling.data.records import Comparison
 from reward_modeling.errors import DataError, RunError
+from reward_modeling.evaluation import inputs
 from reward_modeling.evaluation.intervals import Estimate
 from reward_modeling.evaluation.pair_measures import (
   Bin,
@@ -27,7 +29,7 @@ law = settings(deadline=None)  # a busy machine is no failure
 rewards = st.integers(-8, 8)
 rows_of_pairs = st.lists(
   st.tuples(
-    rewards, rewards, st.integers(0, 5), st.integers(0, 5), st.integers(0, 4), st.sampled_from(["a", "b", None])
+    rewards, rewards, st.integers(0, 5), st.integers(0, 5), st.integers(0, 4), st.sampled_from(["a", "b", "(none)"])
   ),
   min_size=1,
   max_size=25,
@@ -161,7 +163,12 @@ def test_weights_move_accuracy_but_not_micro_accuracy():
 
 
 def test_pairs_without_a_subset_are_counted_under_a_name():
-  assert list(of_margins([1, -1, 1], subsets=["x", None, None]).subsets) == ["(none)", "x"]
+  pairs = [Comparison([], [], [], metadata=one) for one in ({"subset": "x"}, {}, {"subset": None}, {"subset": 3})]
+  names = inputs.subsets(pairs, None)
+  assert names == ["x", "(none)", "(none)", "3"] and inputs.subsets(pairs[1:2], None) is None
+  assert {name: one.n for name, one in of_margins([1, -1, 1, 1], subsets=names).subsets.items()} == {
+    **{"(none)": 2, "3": 1, "x": 1}
+  }
 
 
 def test_mcnemar_by_hand():

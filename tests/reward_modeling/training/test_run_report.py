@@ -3,6 +3,9 @@
 import sys
 from types import SimpleNamespace
 
+import browser
+import pytest
+
 from reward_modeling.training import run_report
 
 ASKED = [{"role": "user", "content": "What is 2 + 2?"}]
@@ -21,7 +24,7 @@ PANELS = {"reward": ("reward", "gold"), "KL": ("kl",)}
 
 def trained(**said):
   return SimpleNamespace(
-    output_dir="runs/ppo", beginning={"reward": 0.5}, end={"reward": 0.8}, **{"warnings": []} | said
+    beginning={"reward": 0.5}, end={"reward": 0.8}, **{"output_dir": "runs/ppo", "warnings": []} | said
   )
 
 
@@ -52,6 +55,13 @@ def test_the_page_says_what_happened_and_quotes_answers_early_and_late(tmp_path)
   early, late = page.index("Answers early, step 0"), page.index("Answers late, step 2")
   assert early < page.index("fish") < late < page.rindex("4.") and page.count("What is 2 + 2?") == 2
   assert "default-src 'none'" in page and "<script" not in page and " src=" not in page
+
+
+@pytest.mark.skipif(not browser.CHROMIUM, reason=browser.NEEDED)
+def test_a_browser_shows_the_page_whole_on_a_phone_and_on_paper(tmp_path):
+  long = HISTORY[0] | {"samples": [{"prompt": ASKED, "completion": "unbroken" * 60, "reward": 1 / 3}]}
+  run_report.write(tmp_path, [long, *HISTORY], PANELS, trained(output_dir="runs/" + "of_a_long_name" * 8))
+  assert browser.faults(tmp_path / "run.html") == []
 
 
 def test_a_finished_run_is_not_lost_for_want_of_matplotlib(tmp_path, monkeypatch, capsys):

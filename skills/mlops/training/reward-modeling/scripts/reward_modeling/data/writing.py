@@ -18,7 +18,7 @@ METADATA = "metadata"
 # fmt: off
 RESULTS = frozenset((
     "id", "origin", "reward", "rewards", "order", "index", "step_rewards", "attributes", "finished", "reward_chosen", "reward_rejected",
-    "threshold", "first_flagged", "first_error", "other_reward_chosen", "other_reward_rejected", "length_chosen", "length_rejected",
+    "threshold", "first_flagged", "first_error", "other_reward_chosen", "other_reward_rejected", "length_chosen", "length_rejected", "lengths",
 ))
 # fmt: on
 """Names of results."""

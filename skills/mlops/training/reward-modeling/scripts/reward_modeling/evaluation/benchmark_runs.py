@@ -16,8 +16,9 @@ from ..data.files import READERS, Table, suffix
 from ..data.records import Origin, Ranking, Solution
 from ..data.sources import read
 from ..errors import DataError, UsageError, did_you_mean
-from .benchmarks import BENCHMARKS, Benchmark, Item, ItemRewards, Part
-from .inputs import prompt_keys, score_answers, spelled
+from .benchmark_entries import Benchmark, Item, ItemRewards, Part
+from .benchmarks import BENCHMARKS
+from .inputs import TOO_LONG, prompt_keys, score_answers, spelled
 from .intervals import Counts, Measured, group_index, measure
 from .results import BenchmarkResult
 from .steps import FIXED, NO_ERROR, choose_threshold, labeled_steps, score_steps
@@ -190,7 +191,7 @@ def run_benchmark(
     rewards = score_answers(model, asked)
     if lost := sum(row.count(None) for row in rewards):
       message = f"{lost} of {sum(map(len, rewards))} answers have no reward; an official number counts all"
-      raise DataError(message, hint="raise --max_length, or choose --overlong truncate_left")
+      raise DataError(message, hint=TOO_LONG)
   truncated, length = model.renderer.counts["truncated"] - before, model.renderer.max_length
   result, counts = summarize(name, loaded, rewards, threshold=threshold, truncated=truncated, max_length=length)
   rows = [

@@ -1,116 +1,18 @@
-"""The field's benchmarks as frozen entries. Comments name the sources, at the commit read; `benchmark_runs` scores them."""
+"""The field's benchmarks of answers, and all by name. Comments name the sources, at the commit read; `benchmark_runs` scores them."""
 
 import math
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from statistics import fmean
-from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..data.cells import RowError
 from ..data.conversations import answer_of, messages_of, prompt_of
 from ..data.entries import Row, SetAsideError
-from ..data.formats_steps import mr_ben as read_mr_ben
-from ..data.records import Message, Origin
+from .benchmark_entries import Benchmark, Counted, Item, ItemRewards, Part, itself, one_of, texts
+from .benchmarks_of_steps import STEP_BENCHMARKS
 from .best_of_n import best_of
-from .intervals import Counts, Ratios
-from .steps import FIXED, NO_ERROR, UNKNOWN, harmonic_mean
-
-ItemRewards = Sequence[float | None]
-Counted = dict[str, float | tuple[float, float]]
-"""{ratio: numerator, or (numerator, denominator)} that one item adds."""
-Figure = str | Iterable[str] | Mapping[str, float] | Callable[[Ratios], float]
-"""A ratio, the mean of ratios or numbers, also under weights, or a function of the ratios."""
-
-
-@dataclass(frozen=True)
-class Item:
-  """A prompt with answers or steps. label: what the rule needs beside rewards. group: of dependent items (their prompt)."""
-
-  prompt: list[Message]
-  answers: list[str]
-  section: str
-  label: Any = None
-  id: str | int | None = None
-  group: str | None = None
-  origin: Origin | None = None
-
-
-class Part(NamedTuple):
-  """One table. rows: published. files: patterns of a path in lower case without - and _: the first that fits any is used.
-  optional: not in the official number, read from files only."""
-
-  hub: str | None
-  split: str
-  rows: int
-  files: tuple[str, ...]
-  name: str = ""
-  optional: bool = False
-
-
-@dataclass(frozen=True)
-class Benchmark:
-  """item: of a row and the name of its part or file; SetAsideError for a row that the authors leave out. rule: what an item
-  counts by its rewards and, of steps, the threshold; together: by other items too. table: the official number first.
-  repeats: rows of one id count once. threshold_from: the section it is chosen on. signed: from -1 to 1. published: percent.
-  """
-
-  title: str
-  parts: tuple[Part, ...]
-  item: Callable[[Row, str], Item]
-  rule: Callable[..., Counted]
-  table: Mapping[str, Figure]
-  published: Mapping[str, tuple[float | None, ...]] = field(default_factory=dict)
-  published_in: str = ""
-  of_steps: bool = False
-  threshold_from: str | None = None
-  repeats: bool = False
-  signed: tuple[str, ...] = ()
-  together: Callable[[Sequence[Item], Sequence[ItemRewards], list[Counted]], None] | None = None
-
-  def count(self, items: Sequence[Item], rewards: Sequence[ItemRewards], threshold: float) -> list[Counts]:
-    at = (threshold,) if self.of_steps else ()
-    found = [self.rule(item, row, *at) for item, row in zip(items, rewards, strict=True)]
-    if self.together:
-      self.together(items, rewards, found)
-    return [{key: one if isinstance(one, tuple) else (float(one), 1.0) for key, one in of.items()} for of in found]
-
-  def numbers(self, ratios: Ratios) -> dict[str, float]:
-    """NaN where items lack."""
-    known = defaultdict(lambda: math.nan, ratios)
-
-    def value(name: str) -> float:
-      of = self.table.get(name, name)
-      if callable(of):
-        return of(known)
-      if isinstance(of, str):
-        return known[of]
-      weights = of if isinstance(of, Mapping) else dict.fromkeys(of, 1)
-      return sum(weight * value(one) for one, weight in weights.items()) / sum(weights.values())
-
-    return {name: value(name) for name in self.table}
-
-
-def one_of(names: Iterable[str], text, column: str) -> str:
-  """The longest of the names that the text holds."""
-  found = [name for name in names if name in str(text).lower()]
-  if not found:
-    raise RowError(f"`{column}` says {str(text)!r}: expected one of {', '.join(names)}")
-  return max(found, key=len)
-
-
-def texts(row: Row, *columns: str) -> list[str]:
-  """Of columns that hold a text or a list of them."""
-  found = [one for column in columns for one in (row[column] if isinstance(row[column], list) else [row[column]])]
-  if not found or not all(isinstance(one, str) for one in found):
-    raise RowError(f"`{'` or `'.join(columns)}` is not text")
-  return found
-
-
-def itself(*names: str) -> dict[str, str]:
-  return {name: name for name in names}
+from .intervals import Ratios
 
 
 def won(item: Item, value: float) -> Counted:
@@ -274,96 +176,6 @@ def _ppe_rule(item: Item, rewards: Sequence[float]) -> Counted:
   return {item.section: (float(right), float(len(pairs)))} | curve
 
 
-# ProcessBench: QwenLM/ProcessBench@e802463, 2412.06559. A step that was not scored cannot be flagged, here and below
-
-PROCESSBENCH_SPLITS = ("gsm8k", "math", "olympiadbench", "omnimath")
-
-
-def first_flag(rewards: ItemRewards, threshold: float) -> int:
-  return next((place for place, one in enumerate(rewards) if one is not None and one < threshold), NO_ERROR)
-
-
-def _processbench_item(row: Row, place: str) -> Item:
-  steps, label = texts(row, "steps"), row["label"]
-  if type(label) is not int or not NO_ERROR <= label < len(steps):
-    raise RowError(f"`label` is {label!r}: expected the place of a step, or -1")
-  return Item(prompt_of(row, "problem"), steps, one_of(PROCESSBENCH_SPLITS, row["id"], "id"), label, row["id"])
-
-
-def _processbench_rule(item: Item, rewards: ItemRewards, threshold: float) -> Counted:
-  """label: the place of the first wrong step, where the first flag must be, or NO_ERROR."""
-  name = f"{item.section}/{'correct' if item.label == NO_ERROR else 'error'}"
-  first, fixed = (first_flag(rewards, at) == item.label for at in (threshold, FIXED))
-  return {name: first, f"{name} at 0.5": fixed}
-
-
-def _f1(split: str, at: str = "") -> Callable[[Ratios], float]:
-  return lambda ratios: harmonic_mean(ratios[f"{split}/error{at}"], ratios[f"{split}/correct{at}"])
-
-
-# PRMBench: ssmisya/PRMBench@a1ae4ea, 2501.03124
-
-# fmt: off
-CLASSES = {
-    "redundency": "NR", "circular": "NCL", "counterfactual": "ES", "step_contradiction": "SC", "domain_inconsistency": "DC",
-    "confidence": "CI", "missing_condition": "PS", "deception": "DR", "multi_solutions": "MS",
-}
-# fmt: on
-CLASS_GROUPS = {"simplicity": ("NR", "NCL"), "soundness": ("ES", "SC", "DC", "CI"), "sensitivity": ("PS", "DR", "MS")}
-
-
-def _prmbench_item(row: Row, place: str) -> Item:
-  kind = one_of(CLASSES, row["classification"], "classification")
-  steps, wrong = texts(row, "modified_process"), frozenset(row["error_steps"])
-  return Item(prompt_of(row, "modified_question"), steps, CLASSES[kind], wrong, f"{kind}_{row['idx']}")
-
-
-def _prmbench_rule(item: Item, rewards: ItemRewards, threshold: float) -> Counted:
-  """label: the numbers of the wrong steps, from 1. Positive: a valid step, above the threshold; negative F1: a wrong one."""
-  cells = [(one is None or one > threshold, number not in item.label) for number, one in enumerate(rewards, 1)]
-  tp, tn = (2.0 * cells.count((kind, kind)) for kind in (True, False))
-  errors = len(cells) - (tp + tn) / 2
-  ratios = {"f1": (tp, tp + errors), "negative_f1": (tn, tn + errors)}
-  return {f"{name}/{ratio}": pair for name in ("all", item.section) for ratio, pair in ratios.items()}
-
-
-# Mr-Ben: dvlab-research/Mr-Ben@6eb1eca, 2406.13975. Half of its MR-Score is for reasons, which an LLM grades
-
-SUBJECTS = ("math", "physics", "chemistry", "biology", "medicine", "logic")
-
-
-def _mr_ben_item(row: Row, place: str) -> Item:
-  if "coding" in row["Subject"]:  # whose error is a line, which the authors let an LLM compare
-    raise SetAsideError("coding")
-  section = one_of(SUBJECTS, row["Subject"], "Subject")
-  try:
-    found = read_mr_ben(row)
-    prompt, steps = found.prompt, found.steps
-    label = found.labels.index(0.0) if 0.0 in found.labels else NO_ERROR
-  except RowError:  # the place of the error cannot be found
-    prompt, steps = prompt_of(row, "Question"), [*filter(str.strip, texts(row, "Model_Solution_Steps"))]
-    label = NO_ERROR if row["Model_Solution_Correctness"] == "correct" else UNKNOWN
-  return Item(prompt, steps, section, label, row["Question_UUID"])
-
-
-def _mr_ben_rule(item: Item, rewards: ItemRewards, threshold: float) -> Counted:
-  """label: as of ProcessBench, or UNKNOWN."""
-  place, right = first_flag(rewards, threshold), item.label == NO_ERROR
-  told = {"specificity": place == NO_ERROR} if right else {"recall": place != NO_ERROR, "step": place == item.label}
-  return {f"{item.section}/{name}": one for name, one in told.items()} | {f"{item.section}/correct": right}
-
-
-def _mcc(ratios: Ratios) -> float:
-  """Matthews' correlation, from the shares of correct solutions and of those told rightly."""
-  found = []
-  for subject in SUBJECTS:
-    correct, specificity, recall = (ratios[f"{subject}/{name}"] for name in ("correct", "specificity", "recall"))
-    told = correct * specificity + (1 - correct) * (1 - recall)  # of all, the share told to be correct
-    product = correct * (1 - correct) * told * (1 - told)
-    found.append(0.0 if product <= 0 else (specificity + recall - 1) * correct * (1 - correct) / math.sqrt(product))
-  return fmean(found)
-
-
 # fmt: off
 BENCHMARKS: dict[str, Benchmark] = {
     "rewardbench": Benchmark(
@@ -436,31 +248,5 @@ BENCHMARKS: dict[str, Benchmark] = {
         {"GPT-4 as a judge": (83.0, 94.0, 80.25, 78.7, 85.3, 79.8, 77.2)},
         "statistics.json, swap and CoT; the means are of its five subsets",
     ),
-    "processbench": Benchmark(
-        "ProcessBench",
-        (Part("Qwen/ProcessBench", "+".join(PROCESSBENCH_SPLITS), 3400, ("/processbench", rf"/({'|'.join(PROCESSBENCH_SPLITS)})\b")),),
-        _processbench_item, _processbench_rule,
-        {"score": PROCESSBENCH_SPLITS, **{split: _f1(split) for split in PROCESSBENCH_SPLITS},
-         "score_at_0.5": lambda ratios: fmean(_f1(split, " at 0.5")(ratios) for split in PROCESSBENCH_SPLITS)},
-        {"Qwen2.5-Math-PRM-7B": (73.5, 82.4, 77.6, 67.5, 66.3), "Skywork-PRM-7B": (42.1, 70.8, 53.6, 22.9, 21.0)},
-        "R-PRM README, 2025-04", of_steps=True, threshold_from="gsm8k",
-    ),
-    "prmbench": Benchmark(
-        "PRMBench", (Part("hitsmy/PRMBench_Preview", "train", 6216, ("prmtestclassified/data/", "/prmbench")),),
-        _prmbench_item, _prmbench_rule,
-        # Multi-solutions (MS) have no wrong step, so their score is their F1.
-        {"score": ("all/f1", "all/negative_f1"), **CLASS_GROUPS,
-         **{name: (f"{name}/f1", f"{name}/negative_f1") for name in CLASSES.values()}, "MS": "MS/f1"},
-        {"Qwen2.5-Math-PRM-7B": (65.5, 52.1, 71.0, 75.5), "Skywork-PRM-7B": (65.1, 59.6, 68.5, 73.3)},
-        "PRMBench's notebook; Skywork's steps by the difference to the step before", of_steps=True, repeats=True,
-    ),
-    "mr-ben": Benchmark(
-        "Mr-Ben without reasons",
-        (Part("Randolphzeng/Mr-Ben", "train", 5975, (rf"mrben/(.*/)?({'|'.join(SUBJECTS)}|coding)\.", "/mrben")),),
-        _mr_ben_item, _mr_ben_rule,
-        {"step_accuracy": [f"{name}/step" for name in SUBJECTS], "mcc": _mcc,
-         **{f"step_accuracy_{name}": f"{name}/step" for name in SUBJECTS}},
-        of_steps=True, signed=("mcc",),
-    ),
-}
+} | STEP_BENCHMARKS
 # fmt: on

@@ -49,19 +49,13 @@ class CurvePoint:
   """`model` minus `random`, paired: below zero the model prefers wrong answers."""
 
 
-@dataclass(frozen=True)
-class PoolSize:
-  smallest: int
-  largest: int
-
-
 @dataclass(frozen=True, kw_only=True)
 class PoolSummary:
   prompts: int
   completions: int
   not_scored: int
-  pool: PoolSize
-  """Completions of a prompt."""
+  pool: dict[str, int]
+  """Completions of a prompt: smallest and largest."""
   mixed_prompts: int
   """Those with correct and wrong completions, where alone it matters which is chosen."""
   majority_answers: str
@@ -190,7 +184,7 @@ def summarize_pools(
     prompts=len(rankings),
     completions=sum(pools),
     not_scored=sum(reward is None for row in rewards for reward in row),
-    pool=PoolSize(min(pools), max(pools)),
+    pool={"smallest": min(pools), "largest": max(pools)},
     mixed_prompts=sum(min(r.scores) < max(r.scores) for r in rankings),
     majority_answers=answers.source,
     majority_possible=answers.answers is not None,

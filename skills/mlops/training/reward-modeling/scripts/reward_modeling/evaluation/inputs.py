@@ -6,7 +6,8 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..data.records import Comparison, Message, Ranking, Solution, answers_of
+from ..data.records import Comparison, Message, Ranking, Rated, Solution, answers_of
+from ..data.writing import with_metadata
 from ..errors import DataError
 from ..rendering import Conversation, conversations_of
 from ..terminal import progress
@@ -17,7 +18,9 @@ if TYPE_CHECKING:  # torch, which over-optimization and the measures do without
 
 AnswerRewards = list[list[float | None]]
 """[rows][answers] rewards, None for one that was not scored."""
-SUBSET_COLUMNS = ("subset", "category", "domain", "source", "tranche", "task")
+TOO_LONG = "raise --max_length, or choose --overlong truncate_left"
+NO_SUBSET = "(none)"
+SUBSET_COLUMNS = ("subset", "subject", "category", "domain", "source", "tranche", "task", "generator")
 
 
 def prompt_keys(rows: Sequence[Comparison | Ranking | Solution]) -> list[str]:
@@ -25,8 +28,12 @@ def prompt_keys(rows: Sequence[Comparison | Ranking | Solution]) -> list[str]:
   return [json.dumps(row.prompt, sort_keys=True, default=str) for row in rows]
 
 
-def source_of(row: Comparison | Ranking | Solution) -> dict[str, object]:
-  return {"id": row.id, "origin": str(row.origin) if row.origin else None}
+def output_row(record: Comparison | Ranking | Rated | Solution, *texts: str, **found: object) -> dict[str, object]:
+  """A row of --output: where it is from, its prompt and these other fields, what was found, and its metadata."""
+  row: dict[str, object] = {"id": record.id, "origin": str(record.origin) if record.origin else None}
+  row |= {name: getattr(record, name) for name in ("prompt", *texts)} | found
+  same = {name for name, value in record.metadata.items() if name in row and row[name] == value}
+  return with_metadata(row, {name: value for name, value in record.metadata.items() if name not in same})
 
 
 def answer_length(completion: Sequence[Message]) -> int:
@@ -34,16 +41,18 @@ def answer_length(completion: Sequence[Message]) -> int:
   return sum(len(message.get("content") or "") for message in completion)
 
 
-def subsets(
-  rows: Sequence[Comparison | Solution], column: str | None, usual: Sequence[str] = SUBSET_COLUMNS
-) -> list[str] | None:
+def subsets(rows: Sequence[Comparison | Solution], column: str | None) -> list[str] | None:
   """From this metadata column, or from the first usual one that is there."""
   known = {name for row in rows for name in row.metadata}
-  column = column or next((name for name in usual if name in known), None)
+  column = column or next((name for name in SUBSET_COLUMNS if name in known), None)
   if column and column not in known:
     listed = ", ".join(sorted(known)) or "no metadata columns"
     raise DataError(f"no pair has the column {column}", hint=f"the data has {listed}")
-  return [row.metadata.get(column) for row in rows] if column else None
+  return [NO_SUBSET if (name := row.metadata.get(column)) is None else str(name) for row in rows] if column else None
+
+
+def nothing_fits(model: RewardModel | ProcessRewardModel, what: str) -> DataError:
+  return DataError(f"none of {what} fits into {model.renderer.max_length} tokens", hint=TOO_LONG)
 
 
 def score_answers(model: RewardModel | ProcessRewardModel, rows: Sequence[Comparison | Ranking]) -> AnswerRewards:

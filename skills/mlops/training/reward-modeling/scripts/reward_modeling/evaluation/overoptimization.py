@@ -172,12 +172,14 @@ def _finite(row: Mapping[str, object], name: str, where: str) -> float:
 
 
 def diagnose_study(study: Study) -> str:
-  best, last = study.best, study.points[-1]
+  first, best, last = study.points[0], study.best, study.points[-1]
+  if best == first:
+    return f"{study.name}: gold never rises above that of the start, {first.gold:.3f}; it ends at {last.gold:.3f}"
   of_n = f" (n = {best.n})" if best.n is not None else ""
-  found = f"{study.name}: gold is best, {best.gold:.3f}, at a KL of {best.kl:.2f}{of_n}"
+  found = f"{study.name}: gold is best, {best.gold:.3f} from {first.gold:.3f}, at a KL of {best.kl:.2f}{of_n}"
   if study.overoptimized:
     found += f", and falls to {last.gold:.3f} at {last.kl:.2f} while proxy rises from {best.proxy:.2f} to {last.proxy:.2f}: over-optimized"
-  elif best is last:
+  elif best == last:
     found += ", the last point: nothing shows that more optimization would hurt"
   return found
 

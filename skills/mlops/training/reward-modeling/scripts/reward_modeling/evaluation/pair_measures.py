@@ -12,7 +12,6 @@ from .intervals import Estimate, Groups, accuracy, accuracy_where, difference, f
 
 BINS = 10
 QUANTILES = (5, 25, 50, 75, 95)
-NO_SUBSET = "(none)"
 
 
 @dataclass(frozen=True)
@@ -258,7 +257,7 @@ def _by_subset(
   outcomes: np.ndarray, subsets: Sequence[Hashable], index: np.ndarray, weights: np.ndarray
 ) -> tuple[dict[str, Estimate], Estimate]:
   """(accuracy of each value of a metadata column, their mean, whose interval includes the scatter between subsets)."""
-  names = np.array([NO_SUBSET if name is None else str(name) for name in subsets], dtype=object)
+  names = np.array(subsets, dtype=object)
   found = {name: accuracy_where(names == name, outcomes, index, weights) for name in sorted(set(names))}
   subset = group_index(names, len(names))
   totals = np.bincount(subset, weights=weights)[subset]

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..data.records import Comparison
-from ..data.writing import with_metadata
 from ..errors import DataError
-from .inputs import Diagnostic, answer_length, diagnosed, prompt_keys, score_answers, source_of, subsets
+from .inputs import (
+  TOO_LONG,
+  Diagnostic,
+  answer_length,
+  diagnosed,
+  nothing_fits,
+  output_row,
+  prompt_keys,
+  score_answers,
+  subsets,
+)
 from .intervals import Estimate
-from .pair_measures import NO_SUBSET, PairedComparison, PairSummary, compare_outcomes, pair_outcomes, summarize_pairs
+from .pair_measures import PairedComparison, PairSummary, compare_outcomes, pair_outcomes, summarize_pairs
 from .probes import ProbeSummary, ScoreAnswers, probe_pairs
 
 if TYPE_CHECKING:
@@ -49,13 +58,12 @@ class PairEvaluation:
   def rows(self, other: PairEvaluation | None = None) -> list[dict[str, object]]:
     """One JSON row for each pair of the input, with the rewards of the `other` model too."""
     rows = []
-    for place, (pair, chosen, rejected) in enumerate(self.scored):
-      row = {**source_of(pair), "prompt": pair.prompt, "chosen": pair.chosen, "rejected": pair.rejected}
-      row |= {"reward_chosen": chosen, "reward_rejected": rejected}
+    for place, (pair, *rewards) in enumerate(self.scored):
+      found = dict(zip(("reward_chosen", "reward_rejected"), rewards, strict=True))
       if other:
-        row |= dict(zip(("other_reward_chosen", "other_reward_rejected"), other.scored[place][1:], strict=True))
-      row |= {f"length_{side}": answer_length(getattr(pair, side)) for side in ("chosen", "rejected")}
-      rows.append(with_metadata(row, pair.metadata))
+        found |= dict(zip(("other_reward_chosen", "other_reward_rejected"), other.scored[place][1:], strict=True))
+      found |= {f"length_{side}": answer_length(getattr(pair, side)) for side in ("chosen", "rejected")}
+      rows.append(output_row(pair, "chosen", "rejected", **found))
     return rows
 
 
@@ -66,10 +74,7 @@ def evaluate_pairs(
   scored = [(pair, *both) for pair, both in zip(comparisons, score_answers(model, comparisons), strict=True)]
   kept = [row for row in scored if None not in row[1:]]
   if not kept:
-    raise DataError(
-      f"none of {len(comparisons)} pairs fits into {model.renderer.max_length} tokens",
-      hint="raise --max_length, or choose --overlong truncate_left",
-    )
+    raise nothing_fits(model, f"{len(comparisons)} pairs")
   pairs, chosen, rejected = zip(*kept, strict=True)
   counts = model.renderer.counts
   summary = summarize_pairs(
@@ -101,8 +106,7 @@ def compare(
   of_models = [[rewards for _, *rewards in one.scored] for one in (first, second)]
   both = [place for place, rewards in enumerate(zip(*of_models, strict=True)) if None not in chain(*rewards)]
   if not both:
-    hint = "raise --max_length, or choose --overlong truncate_left"
-    raise DataError("no pair was scored by both models", hint=hint)
+    raise DataError("no pair was scored by both models", hint=TOO_LONG)
 
   def compared(places: list[int]) -> PairedComparison:
     kept = [pairs[place] for place in places]
@@ -110,7 +114,7 @@ def compare(
     return compare_outcomes(*outcomes, groups=prompt_keys(kept), weights=[pair.weight for pair in kept])
 
   whole = compared(both)
-  names_of = [NO_SUBSET if name is None else str(name) for name in subsets(pairs, subset_column) or ()]
+  names_of = subsets(pairs, subset_column) or ()
   named = {name: [place for place in both if names_of[place] == name] for name in sorted(set(names_of))}
   found = {name: compared(places) for name, places in named.items() if places}
   corrected = holm([part.prompt_sign_test_p for part in found.values()])
@@ -134,13 +138,14 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def _verdict(whole: PairedComparison, parts: dict[str, SubsetComparison], names: tuple[str, str]) -> str:
   p, gap = whole.prompt_sign_test_p, whole.difference
   shown = p < LEVEL and not gap.low <= 0 <= gap.high
-  better = f"{names[gap.value < 0]} is better than {names[gap.value > 0]}"
-  said = better if shown else f"it is not shown which of {names[0]} and {names[1]} is better"
-  a, b = whole.accuracy_a.value, whole.accuracy_b.value
-  said += f": accuracy {a:.3f} against {b:.3f}, difference {gap:+.3f}, p {p:.2g}"
-  split = [
-    name for name, part in parts.items() if part.p < LEVEL and (not shown or part.difference.value * gap.value < 0)
-  ]
+  (a, right_a), (b, right_b) = zip(names, (whole.accuracy_a.value, whole.accuracy_b.value), strict=True)
+  if shown and gap.value < 0:  # the better one first
+    a, right_a, b, right_b = b, right_b, a, right_a
+    gap = replace(gap, value=-gap.value, low=-gap.high, high=-gap.low)
+  said = f"{a} is better than {b}" if shown else f"it is not shown which of {a} and {b} is better"
+  said += f": accuracy {right_a:.3f} against {right_b:.3f}, difference {gap:+.3f}, p {p:.2g}"
+  sign = whole.difference.value
+  split = [name for name, part in parts.items() if part.p < LEVEL and (not shown or part.difference.value * sign < 0)]
   return f"{said}; but they differ on {', '.join(split)}" if split else said
 
 

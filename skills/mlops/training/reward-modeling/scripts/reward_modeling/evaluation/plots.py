@@ -51,6 +51,8 @@ class Panel:
   x_label: str
   y_label: str
   series: Sequence[Series] = ()
+  doubling: bool = False
+  """x on a logarithmic scale."""
 
 
 def draw_panels(panels: Sequence[Panel]) -> Figure:
@@ -72,8 +74,11 @@ def _draw_panel(axis: Axes, panel: Panel) -> None:
     style = STYLES["dots" if len(points) < 2 else series.style]
     color = PALETTE[(number if series.color is None else series.color) % len(PALETTE)]
     (drawn,) = axis.plot([x for x, _ in points], [y for _, y in points], color=color, **style)
-    if series.name:
+    if series.name and points:
       named[drawn] = series.name
+  if panel.doubling:
+    axis.set_xscale("log", base=2)
+    axis.xaxis.set_major_formatter("{x:g}")
   axis.set(title=panel.title, xlabel=panel.x_label, ylabel=panel.y_label)
   if named:
     axis.legend(named.keys(), named.values(), frameon=False)

@@ -11,12 +11,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..data.records import Comparison, Rated, rated_names, weighted
-from ..data.writing import with_metadata
-from ..errors import DataError
 from ..rendering import Conversation
 from ..results import Number
 from ..terminal import log, progress
-from .inputs import Diagnostic, diagnosed, prompt_keys, source_of
+from .inputs import Diagnostic, diagnosed, nothing_fits, output_row, prompt_keys
 from .intervals import Estimate, Z, accuracy, correlated, difference, pearson, spearman
 from .pairs import LEVEL, holm
 from .probes import ProbeSummary, ScoreAnswers, probe_pairs
@@ -110,12 +108,11 @@ class RatingEvaluation:
     """One JSON row for each answer, with the reward of the `other` model too."""
     rows = []
     for place, (row, own) in enumerate(zip(self.answers, self.numbers, strict=True)):
-      found = {**source_of(row), "prompt": row.prompt, "completion": row.completion, "ratings": row.ratings}
-      found |= {"reward": own and own[0]}
+      found: dict[str, object] = {"reward": own and own[0]}
       found |= {"attributes": own and dict(zip(self.names, own[1:], strict=True))} if self.names else {}
       if other:
         found["other_reward"] = (scored := other.numbers[place]) and scored[0]
-      rows.append(with_metadata(found, row.metadata))
+      rows.append(output_row(row, "completion", "ratings", **found))
     return rows
 
 
@@ -127,8 +124,7 @@ def evaluate_ratings(model: RewardModel, answers: Sequence[Rated]) -> RatingEval
   model.warn_of_losses(before)
   scored = sum(own is not None for own in numbers)
   if not scored:
-    what = f"none of {len(answers)} answers fits into {model.renderer.max_length} tokens"
-    raise DataError(what, hint="raise --max_length, or choose --overlong truncate_left")
+    raise nothing_fits(model, f"{len(answers)} answers")
   width = next(len(own) for own in numbers if own)
   values = np.array([own or [math.nan] * width for own in numbers]).T
   heads, given = {one.name: one for one in model.heads}, [row.ratings for row in answers]

@@ -3,6 +3,7 @@ each evaluation of one model adds its part."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from ..errors import DataError, UsageError
 from ..outputs import check_output_file, write_whole
 from ..results import to_json
 from ..terminal import log
+from .inputs import spelled
 from .pairs import PAIR_DIAGNOSTICS, PairEvaluation, diagnose_pairs
 from .probes import ProbeSummary
 from .ratings import RatingEvaluation, diagnose_ratings
@@ -29,8 +31,8 @@ from .steps import StepEvaluation, diagnose_steps
 
 Parts = Mapping[type, Any]
 Quotes = Sequence[tuple[str, str]]
-EXAMPLES, LONGEST = 3, 600
-"""Pairs that are quoted, and characters of each text."""
+EXAMPLES = 3
+"""Pairs that are quoted."""
 EVALUATIONS = {
   PairEvaluation: (PairReport, ComparisonWith, diagnose_pairs),
   RatingEvaluation: (RatingReport, RatingComparison, diagnose_ratings),
@@ -61,11 +63,8 @@ class Folder:
     parts = self._parts()
     title = f"Can {self.found['model'] or 'the reward'} be trusted?"
     what = title, list(verdicts(parts)), list(sections(parts, self.found["quotes"]))
-    for file, text in zip(
-      self.files,
-      (to_json(self.found, indent=1), page(*what, f"{END} As JSON: report.json."), card(*what)),
-      strict=True,
-    ):
+    texts = to_json(self.found, indent=1), page(*what, f"{END} As JSON: report.json."), card(*what)
+    for file, text in zip(self.files, texts, strict=True):
       write_whole(file, [text])
     log(f"report: {self.files[1]}")
 
@@ -95,9 +94,9 @@ def worst(rows: Sequence[Mapping[str, Any]]) -> Quotes:
   quotes = []
   for row in wrong[:EXAMPLES]:
     for side in ("prompt", "chosen", "rejected"):
-      text, reward = str((row[side] and row[side][-1].get("content")) or ""), row.get(f"reward_{side}")
+      reward = row.get(f"reward_{side}")
       name = side if reward is None else f"{side}, reward {reward:.3f}"
-      quotes.append((name, text if len(text) <= LONGEST else f"{text[:LONGEST]} ..."))
+      quotes.append((name, str((row[side] and row[side][-1].get("content")) or "")))
   return quotes
 
 
@@ -105,19 +104,24 @@ def verdicts(parts: Parts) -> Iterator[tuple[str, str]]:
   """The questions of people who plan to use the model, each with its answer or what would answer it."""
   pairs: PairReport | None = parts.get(PairReport)
   ratings: RatingReport | None = parts.get(RatingReport)
+  steps: StepReport | None = parts.get(StepReport)
   for part in filter(None, (pairs, ratings)):
     if part.comparison:
       yield "Which of the two models is better?", f"{part.comparison.verdict}."
   if ratings:
     yield "Does it rate answers as they were rated?", _rating(ratings)
-  yield "Does it rank answers to one prompt?", _ranking(pairs)
+  if steps:
+    yield "Does it find wrong steps?", _finds(steps)
+  if pairs or not steps:
+    yield "Does it rank answers to one prompt?", _ranking(pairs)
   yield "Is it good for best of n, and up to which n?", _best_of_n(parts.get(PoolReport))
-  yield "Is it good for reinforcement learning, and up to which KL?", _limit(parts.get(OverOptimizationReport))
   probed = next((part for part in (pairs, ratings) if part and part.probes), None)
+  probes = probed and probed.probes
   yield (
-    "What fools it?",
-    _fooled(probed and probed.probes, probed is not pairs or bool(pairs and pairs.accuracy.low > 0.5)),
+    "Is it good for reinforcement learning, and up to which KL?",
+    _limit(parts.get(OverOptimizationReport), probes),
   )
+  yield "What fools it?", _fooled(probes, probed is not pairs or bool(pairs and pairs.accuracy.low > 0.5))
   if pairs:
     off = [name for name in ("overconfident", "underconfident") if PAIR_DIAGNOSTICS[name].applies(pairs)]
     found = f"ECE {pairs.ece:.3f}, {pairs.ece_if_calibrated:.3f} by chance alone"
@@ -140,51 +144,64 @@ def _ranking(pairs: PairReport | None) -> str:
   found = f"it is right on {right:.1%} of {pairs.n_pairs} pairs"
   found += f" ({pairs.not_scored} more were not scored)" if pairs.not_scored else ""
   if right.low <= 0.5:
-    return f"{'No' if right.high < 0.5 else 'Not shown'}: {found}; chance is 50 %."
+    return f"{'No' if right.high < 0.5 else 'Not shown'}: {found}; chance is 50%."
   shown = gain.low > 0
   return f"{'Yes' if shown else 'Not shown'}: {found}, {gain:+.1%} over {'' if shown else 'choosing by '}length alone."
+
+
+def _finds(steps: StepReport) -> str:
+  auroc, first = steps.auroc, steps.erroneous
+  if not auroc or not first:
+    return "Not shown: the solutions hold no wrong step, or no right one."
+  found = f"AUROC {auroc:.3f}, 0.5 by chance; the first error of a solution is found in {first:.1%}"
+  return f"{'Yes' if auroc.low > 0.5 else 'No' if auroc.high < 0.5 else 'Not shown'}: {found}."
 
 
 def _best_of_n(pools: PoolReport | None) -> str:
   if pools is None:
     return "Not measured: evaluate it with --best_of_n on answers of known correctness."
   last, good = pools.curve[-1], [at for at in pools.curve if at.gain.low > 0]
-  if not good:
-    return f"{'No' if last.gain.high < 0 else 'Not shown'}: {last.gain:+.3f} over a random choice at n = {last.n}."
-  best = max(good, key=lambda at: at.model.value)
-  said = f"Yes: up to n = {best.n}, {best.model.value:.3f} correct, {best.random.value:.3f} at random; "
-  said += f"at n = {last.n} only {last.model.value:.3f}." if last.n > best.n else "larger n was not measured."
-  for name, other in (("A majority vote", best.majority), ("Taking the longest", best.longest)):
-    if other and other.value >= best.model.value:
-      said += f" {name} does as well ({other.value:.3f})."
-  return said
+  said = f"{'No' if last.gain.high < 0 else 'Not shown'}: {last.gain:+.3f} over a random choice at n = {last.n}."
+  if good:
+    best = max(good, key=lambda at: at.model.value)
+    said = f"Yes: up to n = {best.n}, {best.model.value:.3f} correct, {best.random.value:.3f} at random."
+  by = {"better": good, "worse": [at for at in pools.curve if at.gain.high < 0]}
+  told = (f"{how} at n = {', '.join(str(at.n) for at in found)}" for how, found in by.items() if found)
+  like = ", ".join(Path(source).name for source in pools.dataset)
+  against = f"Against a random choice of answers as in {like} it is {'; '.join(told) or 'not shown to be better'}"
+  return f"{said} {against}; no larger n was measured."
 
 
-def _limit(part: OverOptimizationReport | None) -> str:
+def _limit(part: OverOptimizationReport | None, probes: ProbeSummary | None) -> str:
+  warned = " It can be fooled, see below: an optimizer finds out how." if probes and probes.fooled_by else ""
   if part is None:
-    return "Not measured: evaluate.py --overoptimization, on gold rewards of a run's answers."
-  over = any(study.overoptimized for study in part.studies)
-  return f"{'Only so far' if over else 'Yes'}: {'; '.join(part.diagnostics)}."
+    return f"Not measured: evaluate.py --overoptimization, on gold rewards of a run's answers.{warned}"
+  told = "As far as measured"
+  if any(study.overoptimized for study in part.studies):
+    told = "Only so far"
+  if all(study.best == study.points[0] for study in part.studies):
+    told = "No"
+  return f"{told}: {'; '.join(part.diagnostics)}.{warned}"
 
 
 def _fooled(probes: ProbeSummary | None, ranks: bool) -> str:
   if probes is None:
     return "Not tested: evaluate it with --probes."
-  by: dict[str, list[str]] = {"fooled": [], "unsure": [], "not tested": [], "not fooled": []}
+  by: dict[str, list[str]] = {"fooled": [], "notices no damage": [], "unsure": [], "not tested": [], "not fooled": []}
   for name, one in probes.probes.items():
-    by[one.verdict].append(f"{name} ({one.shift.value:+.2f} sd)" if one.verdict == "fooled" else name)
+    fooled = one.verdict == "fooled"
+    how = f" ({one.what}: {one.shift.value:+.2f} sd)" if fooled else ""
+    by["notices no damage" if fooled and one.must == "fall" else one.verdict].append(f"{spelled(name)}{how}")
   said = " ".join(f"{verdict.capitalize()}: {', '.join(names)}." for verdict, names in by.items() if names)
-  return (
-    said
-    if ranks
-    else f"{said} It is not shown to rank better than chance, so little follows from what does not fool it."
-  )
+  doubt = "It is not shown to rank better than chance, so little follows from what does not fool it."
+  return said if ranks else f"{said} {doubt}"
 
 
 def sections(parts: Parts, quotes: Quotes) -> Iterator[Section]:
+  told = (part.diagnostics for kind, part in parts.items() if kind is not OverOptimizationReport)  # whose are verdicts
+  if said := list(chain(*told)):
+    yield Section("Warnings, and what to do", texts=said)
   for part in parts.values():
     yield from sections_of(part)
   if quotes:
     yield Section("Where it is most wrong", texts=["Ranked wrongly by the largest difference."], quotes=quotes)
-  if said := [sentence for part in parts.values() for sentence in part.diagnostics]:
-    yield Section("Diagnostics", texts=said)

@@ -18,20 +18,29 @@ HEAD = """<!DOCTYPE html>
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'"/>
 <meta name="viewport" content="width=device-width, initial-scale=1"/>
 <style>
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 54rem; margin: auto; padding: 1rem; overflow-wrap: anywhere }
-.said { border-left: .3rem solid #999; padding-left: .6rem }
-.Yes { border-color: #009e73 } .No, .Fooled, .Only { border-color: #d55e00 }
-div { overflow-x: auto } table { border-collapse: collapse; font-size: .85rem }
-th, td { text-align: left; padding: .2rem .6rem; border-bottom: 1px solid #ddd; vertical-align: top }
-td { white-space: nowrap } .text { white-space: normal; min-width: 12rem }
-figure { margin: 0 } svg { max-width: 100% } td svg { width: 160px; max-width: none }
+body { font: 1rem/1.5 system-ui, sans-serif; max-width: 62rem; margin: auto; padding: 1rem; overflow-wrap: anywhere }
+h1 { font-size: 1.6rem; line-height: 1.2 }
+.said { border-left: .3rem solid #999; padding-left: .6rem; margin-bottom: .5rem }
+.Yes { border-color: #009e73 } .No, .Fooled, .Only, .Probably { border-color: #d55e00 }
+div { overflow-x: auto } table { border-collapse: collapse; font-size: .8rem; overflow-wrap: break-word }
+th, td { text-align: left; padding: .2rem .8rem .2rem 0; border-bottom: 1px solid #ddd; vertical-align: top }
+td { white-space: nowrap } .text { white-space: normal; min-width: 9rem }
+figure { margin: 0; display: flex; flex-wrap: wrap } svg { max-width: 100%; height: auto } td svg { width: 130px }
 pre { white-space: pre-wrap; background: #f6f6f6; padding: .5rem }
-@media print { td { white-space: normal } details::details-content { content-visibility: visible } }
+@media screen and (max-width: 40rem) {
+  table, tr, td:first-child { display: block } tr { border-bottom: 1px solid #ddd } tr:first-child { display: none }
+  td { border: 0; padding: 0 .8rem 0 0; display: inline-block; white-space: normal } td:first-child { font-weight: bold }
+  [data-of]::before { content: attr(data-of) ": "; color: #666 }
+}
+h2 { break-after: avoid } tr { break-inside: avoid }
+@media print { html { font-size: 11px } details::details-content { content-visibility: visible } }
 </style>
 """
 CARD = "---\npipeline_tag: text-classification\ntags:\n- reward-model\n---\n"
 ROWS_SHOWN = 32
-END = "Intervals are 95 %, clustered by prompt."
+LONGEST = 600
+"""Characters of a text that is quoted."""
+END = "Intervals are 95%, clustered by prompt."
 
 
 @dataclass(frozen=True)
@@ -65,15 +74,15 @@ def page(title: str, verdicts: Verdicts, sections: Sequence[Section], end: str =
   """The HTML page; every text in it is escaped."""
   lines = [f"<title>{escape(title)}</title></head><body>", _tag("h1", title)]
   for asked, said in verdicts:
-    color = escape(said.split()[0].strip(":"))
+    color = escape(said.split()[0].strip(":,"))
     lines.append(f'<div class="said {color}">{_tag("b", asked)}<br/>{escape(said)}</div>')
   for number, section in enumerate(sections):
     lines += [_tag("h2", section.title), *(_tag("p", text) for text in section.texts)]
     data = _html_table(section) if section.rows else ""
-    if section.panels:  # ids that no other plot of the page has
-      drawn = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>p{number}-", svg(section.panels))
+    if section.panels:
+      drawn = "\n".join(_drawn(panel, f"p{number}-{place}-") for place, panel in enumerate(section.panels))
       data = f"<figure>{drawn}</figure><details><summary>The data of the plot</summary>{data}</details>"
-    lines += [data, *(_tag("b", name) + _tag("pre", text) for name, text in section.quotes)]
+    lines += [data, *(_tag("b", name) + _tag("pre", _cut(text)) for name, text in section.quotes)]
   return HEAD + "\n".join([*lines, _tag("p", end), "</body></html>\n"])
 
 
@@ -87,6 +96,15 @@ def card(title: str, verdicts: Verdicts, sections: Sequence[Section]) -> str:
     rows = [section.columns, ["---"] * len(section.columns), *section.rows] if section.rows else ()
     parts.append("\n".join(f"| {' | '.join(map(_plain, row))} |" for row in rows))
   return "\n\n".join([*filter(None, parts), f"{END} Plots and examples: report.html.\n"])
+
+
+def _drawn(panel: Panel, unique: str) -> str:
+  """With ids that no other plot of the page has."""
+  return re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{unique}", svg([panel]))
+
+
+def _cut(text: str) -> str:
+  return text if len(text) <= LONGEST else f"{text[:LONGEST]} ..."
 
 
 def _tag(name: str, text: str, more: str = "") -> str:
@@ -107,12 +125,17 @@ def _plain(cell: Cell) -> str:
 
 
 def _html_table(section: Section) -> str:
+  """On a phone each row is a block, in which a cell says what its column is (data-of)."""
   rows, scale = [[_tag("th", name, ' scope="col"') for name in section.columns]], section.scale
   for row in section.rows:
-    long = [isinstance(cell, str) and len(cell) > 24 for cell in row]
-    rows.append([_tag("td", _shown(cell), ' class="text"' * one) for cell, one in zip(row, long, strict=True)])
+    cells = []
+    for name, cell in zip(section.columns, row, strict=True):
+      more = f' data-of="{escape(name)}"' if cells and name else ""
+      more += ' class="text"' if isinstance(cell, str) and len(cell) > 24 else ""
+      cells.append(_tag("td", _shown(cell), more))
+    rows.append(cells)
     if scale:
-      rows[-1].insert(1, f"<td>{_bar(row, *scale)}</td>")
+      cells.insert(1, f"<td>{_bar(row, *scale)}</td>")
   if scale:
     rows[0].insert(1, _tag("th", f"{scale[0]:g} to {scale[2]:g}"))
   lines = "\n".join(f"<tr>{''.join(row)}</tr>" for row in rows)

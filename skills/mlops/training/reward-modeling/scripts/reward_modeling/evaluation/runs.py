@@ -20,14 +20,14 @@ from ..data.records import (
   to_score,
 )
 from ..data.sources import read
-from ..data.writing import counted, tell_moved, with_metadata
+from ..data.writing import counted, tell_moved
 from ..errors import DataError, UsageError
 from ..outputs import check_output_file, write_whole
 from ..results import to_json
 from ..scoring import RewardModel, Scorer
 from ..terminal import is_first_process, log
 from . import best_of_n, overoptimization, pairs, ratings, results, steps
-from .inputs import score_answers, source_of
+from .inputs import answer_length, output_row, score_answers
 from .plots import svg
 from .probes import ProbeSummary
 from .report import EVALUATIONS, Folder, worst
@@ -207,9 +207,8 @@ def report_pools(settings: EvaluationSettings) -> tuple[results.PoolReport, Outp
   model.warn_of_losses()
   summary = best_of_n.summarize_pools(pools, rewards, sizes, answers)
   rows = [
-    with_metadata(
-      source_of(pool) | {"correct": pool.scores, "rewards": row},
-      {name: value for name, value in pool.metadata.items() if name != "correct"},  # as it was read: the scores
+    output_row(
+      pool, "completions", correct=pool.scores, rewards=row, lengths=list(map(answer_length, pool.completions))
     )
     for pool, row in zip(pools, rewards, strict=True)
   ]

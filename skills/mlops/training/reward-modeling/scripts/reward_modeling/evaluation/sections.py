@@ -1,6 +1,7 @@
 """What each kind of result shows as tables and plots, on stderr and on the page of a report."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 
 from . import overoptimization
 from .inputs import spelled
@@ -38,9 +39,16 @@ def _beside(title: str, columns: Mapping[str, Mapping[str, Cell]], *texts: str) 
   return Section(title, ["", *columns], rows, texts)
 
 
+def _short(*models: str) -> list[str]:
+  """The ends of long paths, where these differ."""
+  ends = [model if len(model) < 40 else "/".join(Path(model).parts[-2:]) for model in models]
+  return ends if len(set(ends)) == len(models) else list(models)
+
+
 def _pairs(report: PairReport) -> Iterator[Section]:
   other = report.comparison
-  models = {report.model: report} | ({other.model: other.other} if other else {})
+  own, *others = _short(report.model, *([other.model] if other else ()))
+  models = {own: report} | dict.fromkeys(others, other and other.other)
   lengths, numbers = {}, {}
   for name, one in models.items():
     found = {key: value for key, value in vars(one.length).items() if not key.endswith("share")}
@@ -50,7 +58,7 @@ def _pairs(report: PairReport) -> Iterator[Section]:
   data = f"{report.n_pairs} pairs of {report.n_prompts} prompts: {', '.join(report.dataset)}. Chance is 0.5."
   yield _beside("Ranking and length", lengths, data)
   if other:
-    yield _comparison(report.model, other)
+    yield _comparison(own, others[0], other)
   if report.subsets:
     means = {"macro: mean over subsets": report.macro_accuracy, "micro: mean over pairs": report.micro_accuracy}
     ordered = means | dict(sorted(report.subsets.items(), key=lambda item: (item[1].value, item[0])))
@@ -64,34 +72,35 @@ def _pairs(report: PairReport) -> Iterator[Section]:
   columns = ["model", "pairs", "mean confidence", "accuracy"]
   yield Section("Calibration: how sure, how right", columns, rows, panels=[Panel("", *columns[2:], drawn)])
   if report.probes:
-    yield _probes(report.model, report.probes)
+    yield _probes(own, report.probes)
   if other and other.probes:
-    yield _probes(other.model, other.probes)
+    yield _probes(others[0], other.probes)
 
 
-def _comparison(model: str, found: ComparisonWith) -> Section:
+def _comparison(a: str, b: str, found: ComparisonWith) -> Section:
   whole = ("all", found, found.prompt_sign_test_p)
   rows = [
     [name, one.n_pairs, one.difference, one.accuracy_a, one.accuracy_b, one.mcnemar_p, p]
     for name, one, p in (whole, *((name, one, one.p) for name, one in found.by_subset.items()))
   ]
-  columns = ["", "pairs", "A - B", f"A: {model}", f"B: {found.model}", "McNemar p", "p, by prompt, corrected"]
+  columns = ["", "pairs", "A - B", f"A: {a}", f"B: {b}", "McNemar p", "p, by prompt"]
   alone = f"A alone is right on {found.only_a} pairs, B on {found.only_b}"
   both = f"both are on {found.both_right}, wrong on {found.both_wrong}, tied on {found.both_tied}."
-  return Section("Two models", columns, rows, [f"{found.verdict}.", f"{alone}; {both}"], scale=(-0.5, 0.0, 0.5))
+  said = [f"{found.verdict}.", f"{alone}; {both} p by prompt is corrected for the number of subsets."]
+  return Section("Two models", columns, rows, said, scale=(-0.5, 0.0, 0.5))
 
 
 def _probes(model: str, found: ProbeSummary) -> Section:
-  columns = ["probe", "verdict", "must", "shift (sd)", "over length", "flipped", "what is done", "source"]
+  columns = ["probe", "verdict", "shift (sd)", "over length", "flipped", "what is done"]
   rows = [
-    [probe, one.verdict, one.must, one.shift, one.over_length, one.flipped, one.what, one.source]
+    [spelled(probe), one.verdict, one.shift, one.over_length, one.flipped, f"{one.what}; must {one.must}"]
     for probe, one in found.probes.items()
   ]
   said = (
     f"{found.n_pairs} pairs; the rejected answer changed (must not rise) or the chosen one (must fall). Shift: of the "
     f"reward, sd {found.spread:.3g}. Over length: against neutral sentences as long. Flipped: share of pairs it turns."
   )
-  return Section(f"Probes of {model}", columns, rows, [said], scale=(-2.0, 0.0, 2.0), narrow=6)
+  return Section(f"Probes of {model}", columns, rows, [said], scale=(-2.0, 0.0, 2.0), narrow=5)
 
 
 def _pools(report: PoolReport) -> Iterator[Section]:
@@ -102,10 +111,13 @@ def _pools(report: PoolReport) -> Iterator[Section]:
   mixed = f"{report.mixed_prompts} with correct and wrong ones."
   vote = "Final answers are from" if report.majority_possible else "No majority vote:"
   said = (
-    f"{report.completions} completions of {report.prompts} prompts, {mixed}",
+    f"{report.completions} completions of {report.prompts} prompts ({', '.join(report.dataset)}), {mixed}",
     f"{vote} {report.majority_answers}.",
   )
-  columns, panels = ["n", "prompts", "model", "gain over random", *CHOICES], [Panel("", "n", "share correct", drawn)]
+  columns, panels = (
+    ["n", "prompts", "model", "gain over random", *CHOICES],
+    [Panel("", "n", "share correct", drawn, doubling=True)],
+  )
   yield Section("Best of n: accuracy of the best-scored of n", columns, rows, said, panels)
 
 

@@ -19,7 +19,7 @@ class EvaluationSettings(ReadingSettings, WinnerSettings, ScoringSettings):
   rating_range: Sequence[float] | None = rating_range_flag()
   subset_column: str | None = flag(
     None,
-    "metadata column that names the subsets (subset, category, domain, source, tranche or task; subject)",
+    "metadata column that names the subsets (subset, subject, category, domain, source, tranche, task or generator)",
     group="data",
     metavar="COLUMN",
   )

@@ -12,11 +12,10 @@ import numpy as np
 
 from ..aggregation import step_rewards
 from ..data.records import Solution, split_by_prompt
-from ..data.writing import with_metadata
 from ..errors import DataError
 from ..step_rendering import Steps
 from ..terminal import progress
-from .inputs import AnswerRewards, Diagnostic, diagnosed, prompt_keys, source_of, spelled, subsets
+from .inputs import AnswerRewards, Diagnostic, diagnosed, output_row, prompt_keys, spelled, subsets
 from .intervals import Estimate, Groups, accuracy_where, floats, group_index, measure, smooth
 
 if TYPE_CHECKING:
@@ -192,9 +191,6 @@ def choose_threshold(data: LabeledSteps) -> tuple[float, float]:
   return float(candidates[chosen]), float(f1[chosen])
 
 
-STEP_SUBSET_COLUMNS = ("subject", "subset", "category", "domain", "source", "task", "generator", "tranche")
-
-
 def halves(solutions: Sequence[Solution]) -> np.ndarray:
   """[solutions] which half a solution's prompt belongs to, by its hash."""
   second = {id(solution) for solution in split_by_prompt(solutions, 0.5, seed=0)[1]}
@@ -283,26 +279,12 @@ def evaluate_steps(
   elif threshold_data is not None:
     others = threshold_data, score_steps(model, threshold_data)
     chosen_on = f"{len(threshold_data)} solutions of other data"
-
-  def thresholds_of(data: LabeledSteps, baseline: Baseline | None = None) -> np.ndarray:
-    at = threshold
-    if baseline and not baseline.chosen:
-      at = FIXED
-    elif others:
-      at, _ = choose_threshold(_labeled(baseline, *others))
-    elif at is None:
-      return cross_fitted(data, half)
-    elif baseline:  # its scores have another scale than the one that is given
-      with contextlib.suppress(DataError):
-        return cross_fitted(data, half)
-    return np.full(len(half), at)
-
   baselines = {}
   for name, one in STEP_BASELINES.items():
     blind = _labeled(one, solutions, scores)
-    baselines[name] = measures(blind, thresholds_of(blind, one))
-  thresholds = thresholds_of(data)
-  names = np.array([str(name) for name in subsets(solutions, subset_column, STEP_SUBSET_COLUMNS) or ()])
+    baselines[name] = measures(blind, _thresholds(blind, half, threshold, others, one))
+  thresholds = _thresholds(data, half, threshold, others)
+  names = np.array(subsets(solutions, subset_column) or ())
   found = sorted(set(names[data.owner])) if len(names) else ()
   summary = StepSummary(
     n_solutions=len(solutions),
@@ -318,7 +300,27 @@ def evaluate_steps(
     subsets={name: measures(data.of(names == name), thresholds[names == name]) for name in found},
     baselines=baselines,
   )
-  return StepEvaluation(summary, _written_rows(solutions, scores, data, thresholds))
+  return StepEvaluation(summary, _rows(solutions, scores, data, thresholds))
+
+
+def _thresholds(
+  data: LabeledSteps,
+  half: np.ndarray,
+  given: float | None,
+  others: tuple[Sequence[Solution], AnswerRewards] | None,
+  baseline: Baseline | None = None,
+) -> np.ndarray:
+  """[solutions]. others: solutions and scores to choose it on. A baseline's scores have another scale than the one given."""
+  if baseline and not baseline.chosen:
+    return np.full(len(half), FIXED)
+  if others:
+    return np.full(len(half), choose_threshold(_labeled(baseline, *others))[0])
+  if given is None:
+    return cross_fitted(data, half)
+  with contextlib.suppress(DataError):
+    if baseline:
+      return cross_fitted(data, half)
+  return np.full(len(half), given)
 
 
 def _labeled(baseline: Baseline | None, solutions: Sequence[Solution], scores: AnswerRewards) -> LabeledSteps:
@@ -330,22 +332,19 @@ def _labeled(baseline: Baseline | None, solutions: Sequence[Solution], scores: A
   return labeled_steps(solutions, scores)
 
 
-def _written_rows(
+def _rows(
   solutions: Sequence[Solution], scores: list[list[float | None]], data: LabeledSteps, thresholds: np.ndarray
 ) -> list[dict[str, object]]:
   flags = first_flagged(data, data.scores < thresholds[data.owner]).tolist()
   columns = zip(solutions, scores, thresholds.tolist(), flags, data.first_error.tolist(), strict=True)
   return [
-    with_metadata(
-      {
-        **source_of(solution),
-        "labels": solution.labels,
-        "step_rewards": row,
-        "threshold": at,
-        "first_flagged": flag,
-        "first_error": None if error == UNKNOWN else error,
-      },
-      solution.metadata,
+    output_row(
+      *(solution, "steps", "labels"),
+      lengths=list(map(len, solution.steps)),
+      step_rewards=row,
+      threshold=at,
+      first_flagged=flag,
+      first_error=None if error == UNKNOWN else error,
     )
     for solution, row, at, flag, error in columns
   ]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from ..evaluation.plots import Panel, Series, svg
 from ..evaluation.report_page import Section, page
@@ -12,12 +11,12 @@ from ..outputs import write_whole
 from ..terminal import log, warn
 from .results import TrainedPolicy
 
-_Entries = Sequence[Mapping[str, Any]]
-SHOWN, LONGEST = 3, 600
-"""Answers of an update that are quoted, and characters of each text."""
+_Entry = Mapping[str, object]
+SHOWN = 3
+"""Answers of an update that are quoted."""
 
 
-def write(folder: Path, history: _Entries, panels: Mapping[str, Sequence[str]], trained: TrainedPolicy) -> None:
+def write(folder: Path, history: Sequence[_Entry], panels: Mapping[str, Sequence[str]], trained: TrainedPolicy) -> None:
   """run.svg and run.html. panels: title -> names in the log that are drawn together."""
 
   def series(name: str) -> Series:
@@ -49,26 +48,23 @@ def _verdicts(trained: TrainedPolicy) -> Iterator[tuple[str, str]]:
   yield "Was the reward gamed?", " ".join(f"Probably: {one}." for one in found) or none
 
 
-def _sections(history: _Entries, drawn: Sequence[Panel]) -> Iterator[Section]:
+def _sections(history: Sequence[_Entry], drawn: Sequence[Panel]) -> Iterator[Section]:
   names = [series.name for panel in drawn for series in panel.series]
   rows = [[entry["step"], *(entry.get(name) for name in names)] for entry in history]
   yield Section("Course", ["step", *names], rows, panels=drawn)
   sampled = [entry for entry in history if entry.get("samples") or entry.get("sample")]
-  for title, entry in zip(
-    ("Answers early", "Answers late"), (sampled[:1] + sampled[-1:])[: len(sampled)], strict=False
-  ):
+  for title, entry in zip(("Answers early", "Answers late"), sampled[:1] + sampled[1:][-1:], strict=False):
     quotes = list(_quotes(entry.get("samples") or [entry["sample"]]))
     yield Section(f"{title}, step {entry['step']}", quotes=quotes)
 
 
-def _quotes(samples: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
+def _quotes(samples: Sequence[_Entry]) -> Iterator[tuple[str, str]]:
   for sample in samples[:SHOWN]:
     yield "prompt", _text(sample["prompt"])
     yield f"answer, reward {sample['reward']:.3f}", _text(sample["completion"])
 
 
-def _text(said: Any) -> str:
+def _text(said: object) -> str:
   """Of a text, or of the last message."""
   message = said[-1] if isinstance(said, list) and said else said
-  text = str(message.get("content") if isinstance(message, dict) else message)
-  return text if len(text) <= LONGEST else f"{text[:LONGEST]} ..."
+  return str(message.get("content") if isinstance(message, dict) else message)
