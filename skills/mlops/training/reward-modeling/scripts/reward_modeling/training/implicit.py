@@ -120,7 +120,7 @@ class ImplicitRewards(StepLabels):
   def render(self, records: Sequence[Solution], *how: object, **more: object) -> Rows:
     rows = super().render(records, *how, **more)
     counts = {name: rows.counts[name] // 2 for name in ("labels_used", "correct_steps")}  # one stands at two places
-    counts["steps_unlabelled"] = sum(len(one.steps[1:]) for one in records)
+    counts["steps_unlabeled"] = sum(len(one.steps[1:]) for one in records)
     return replace(rows, counts=rows.counts | counts, size=f"{counts['labels_used']} labeled answers")
 
   def fit(
