@@ -12,33 +12,26 @@ from ..outputs import check_output_file, write_whole
 from ..results import to_json
 from ..terminal import log
 from .inputs import spelled
-from .pairs import PAIR_DIAGNOSTICS, PairEvaluation, diagnose_pairs
+from .pairs import PAIR_DIAGNOSTICS, PairEvaluation
 from .probes import ProbeSummary
-from .ratings import RatingEvaluation, diagnose_ratings
-from .report_page import END, Section, card, page
+from .ratings import RatingEvaluation
+from .report_page import END, card, page
 from .results import (
-  ComparisonWith,
+  EVALUATIONS,
   EvaluationOutput,
   OverOptimizationReport,
   PairReport,
   PoolReport,
-  RatingComparison,
   RatingReport,
   StepReport,
 )
-from .sections import SECTIONS, sections_of
-from .steps import StepEvaluation, diagnose_steps
+from .sections import SECTIONS, Section, sections_of
+from .steps import StepEvaluation
 
 Parts = Mapping[type, Any]
 Quotes = Sequence[tuple[str, str]]
 EXAMPLES = 3
 """Pairs that are quoted."""
-EVALUATIONS = {
-  PairEvaluation: (PairReport, ComparisonWith, diagnose_pairs),
-  RatingEvaluation: (RatingReport, RatingComparison, diagnose_ratings),
-  StepEvaluation: (StepReport, None, diagnose_steps),
-}
-"""What each is reported as, two models of it, and the sentences about its summary."""
 
 
 class Folder:

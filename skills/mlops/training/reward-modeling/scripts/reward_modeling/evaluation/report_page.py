@@ -1,15 +1,13 @@
-"""How results look: sections of text, tables and plots, as one HTML page without a network, as Markdown, or on stderr."""
+"""Sections of text, tables and plots as one HTML page without a network, or as Markdown."""
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from html import escape
 
-from ..terminal import log, table
 from .intervals import Estimate
 from .plots import Panel, svg
+from .sections import Cell, Section
 
-Cell = str | float | bool | Estimate | None
 Verdicts = Sequence[tuple[str, str]]
 """Questions that a user has, and their answers in plain words."""
 
@@ -37,37 +35,9 @@ h2 { break-after: avoid } tr { break-inside: avoid }
 </style>
 """
 CARD = "---\npipeline_tag: text-classification\ntags:\n- reward-model\n---\n"
-ROWS_SHOWN = 32
 LONGEST = 600
 """Characters of a text that is quoted."""
 END = "Intervals are 95%, clustered by prompt."
-
-
-@dataclass(frozen=True)
-class Section:
-  """scale: (lowest, reference, highest) of a bar for each row's first estimate. quotes: (name, text) of rows of the data."""
-
-  title: str
-  columns: Sequence[str] = ()
-  rows: Sequence[Sequence[Cell]] = ()
-  texts: Sequence[str] = ()
-  panels: Sequence[Panel] = ()
-  scale: tuple[float, float, float] | None = None
-  quotes: Sequence[tuple[str, str]] = ()
-  narrow: int | None = None
-
-  def show(self) -> None:
-    """On stderr: at most ROWS_SHOWN rows, the `narrow` first columns, and the intervals of a row's first two estimates."""
-    for text in self.texts:
-      log(text)
-    rows = []
-    for row in self.rows[:ROWS_SHOWN]:
-      places = [place for place, cell in enumerate(row) if isinstance(cell, Estimate)]
-      told = {place: f"{row[place]:.4f}" if place in places[:2] else row[place].value for place in places}
-      rows.append([told.get(place, cell) for place, cell in enumerate(row[: self.narrow])])
-    table(self.title, self.columns[: self.narrow], rows)
-    if (more := len(self.rows) - ROWS_SHOWN) > 0:
-      log(f"{more} more rows are not shown; the JSON has them all")
 
 
 def page(title: str, verdicts: Verdicts, sections: Sequence[Section], end: str = "") -> str:

@@ -7,10 +7,10 @@ from .best_of_n import PoolSummary
 from .intervals import Estimate
 from .overoptimization import Study
 from .pair_measures import PairedComparison, PairSummary
-from .pairs import SubsetComparison
+from .pairs import PairEvaluation, SubsetComparison, diagnose_pairs
 from .probes import ProbeSummary
-from .ratings import AttributeComparison, RatingSummary
-from .steps import StepSummary
+from .ratings import AttributeComparison, RatingEvaluation, RatingSummary, diagnose_ratings
+from .steps import StepEvaluation, StepSummary, diagnose_steps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,3 +122,11 @@ class BenchmarkReport(Result):
 
 
 EvaluationOutput = PairReport | RatingReport | StepReport | PoolReport | BenchmarkReport | OverOptimizationReport
+
+
+EVALUATIONS = {
+  PairEvaluation: (PairReport, ComparisonWith, diagnose_pairs),
+  RatingEvaluation: (RatingReport, RatingComparison, diagnose_ratings),
+  StepEvaluation: (StepReport, None, diagnose_steps),
+}
+"""What each is reported as, two models of it, and the sentences about its summary."""

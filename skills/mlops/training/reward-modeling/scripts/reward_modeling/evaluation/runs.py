@@ -30,7 +30,6 @@ from . import best_of_n, overoptimization, pairs, ratings, results, steps
 from .inputs import answer_length, output_row, score_answers
 from .plots import svg
 from .probes import ProbeSummary
-from .report import EVALUATIONS, Folder, worst
 from .sections import sections_of
 from .settings import EvaluationSettings
 from .steps import choose_threshold, labeled_steps
@@ -45,6 +44,8 @@ def evaluate(settings: EvaluationSettings) -> results.EvaluationOutput | None:
   if team and settings.overoptimization:
     raise UsageError("--overoptimization runs no model", hint="run it without torchrun")
   if settings.report and is_first_process():
+    from .report import Folder, worst
+
     folder = Folder(settings.report, settings.model_name_or_path, settings.overwrite)
   inputs = [*(settings.dataset_name or ()), *(settings.threshold_data or ())]
   writes = settings.output and not settings.overoptimization
@@ -170,7 +171,7 @@ def _of_models(
 
   names = settings.model_name_or_path, settings.compare
   (batches, found, probes), other, comparison = evaluated(names[0]), None, None
-  kind, compared, diagnose = EVALUATIONS[type(found)]
+  kind, compared, diagnose = results.EVALUATIONS[type(found)]
   if settings.compare:
     _, other, other_probes = evaluated(settings.compare)
     said = found.compared(other, names, settings.subset_column)

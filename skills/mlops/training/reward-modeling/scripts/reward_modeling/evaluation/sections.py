@@ -1,13 +1,15 @@
 """What each kind of result shows as tables and plots, on stderr and on the page of a report."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from ..terminal import log, table
 from . import overoptimization
 from .inputs import spelled
+from .intervals import Estimate
 from .plots import Panel, Series
 from .probes import ProbeSummary
-from .report_page import Cell, Section
 from .results import (
   BenchmarkReport,
   BenchmarkResult,
@@ -21,12 +23,41 @@ from .results import (
 )
 from .steps import wrong_way
 
+Cell = str | float | bool | Estimate | None
+ROWS_SHOWN = 32
 CHOICES = ("random", "longest", "majority", "oracle")
 """Other ways to choose one of n answers."""
 MEASURES = {
   "Steps": ("step_accuracy", "precision", "recall", "f1", "auroc"),
   "Solutions": ("first_error_accuracy", "erroneous", "correct", "processbench_f1"),
 }
+
+
+@dataclass(frozen=True)
+class Section:
+  """scale: (lowest, reference, highest) of a bar for each row's first estimate. quotes: (name, text) of rows of the data."""
+
+  title: str
+  columns: Sequence[str] = ()
+  rows: Sequence[Sequence[Cell]] = ()
+  texts: Sequence[str] = ()
+  panels: Sequence[Panel] = ()
+  scale: tuple[float, float, float] | None = None
+  quotes: Sequence[tuple[str, str]] = ()
+  narrow: int | None = None
+
+  def show(self) -> None:
+    """On stderr: at most ROWS_SHOWN rows, the `narrow` first columns, and the intervals of a row's first two estimates."""
+    for text in self.texts:
+      log(text)
+    rows = []
+    for row in self.rows[:ROWS_SHOWN]:
+      places = [place for place, cell in enumerate(row) if isinstance(cell, Estimate)]
+      told = {place: f"{row[place]:.4f}" if place in places[:2] else row[place].value for place in places}
+      rows.append([told.get(place, cell) for place, cell in enumerate(row[: self.narrow])])
+    table(self.title, self.columns[: self.narrow], rows)
+    if (more := len(self.rows) - ROWS_SHOWN) > 0:
+      log(f"{more} more rows are not shown; the JSON has them all")
 
 
 def sections_of(part: EvaluationOutput) -> Iterable[Section]:

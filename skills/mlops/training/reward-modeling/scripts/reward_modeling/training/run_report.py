@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ..evaluation.plots import Panel, Series, svg
-from ..evaluation.report_page import Section, page
+from ..evaluation.sections import Section
 from ..outputs import write_whole
 from ..terminal import log, warn
 from .results import TrainedPolicy
@@ -24,6 +24,8 @@ def write(folder: Path, history: Sequence[_Entry], panels: Mapping[str, Sequence
 
   drawn = [Panel(title, "step", names[0], list(map(series, names))) for title, names in panels.items()]
   try:
+    from ..evaluation.report_page import page
+
     picture, html = svg(drawn), page(trained.output_dir, list(_verdicts(trained)), list(_sections(history, drawn)))
   except ImportError as error:
     return warn(f"the run is not drawn: {error}")
