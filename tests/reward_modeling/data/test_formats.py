@@ -479,7 +479,10 @@ BAD_STEPS = {
     "1 of 1 steps are rated 0, neither right nor wrong: --neutral says what",
   ),
   "rating": ({"completions": ["a"], "ratings": [2]}, "step 1 is rated 2: expected -1, 0 or 1"),
-  "place of the error": ({"steps": ["a"], "label": 1}, "expected the place of the first error in 1 steps, or -1"),
+  "place of the error": (
+    {"steps": ["a"], "label": 1},
+    "expected the place of the first error in 1 steps, counted from 0, or -1 for none",
+  ),
 }
 
 

@@ -339,3 +339,13 @@ def test_numbered_answers_are_one_list_and_their_scores_another(tmp_path):
 def test_two_numbered_answers_are_not_taken_for_a_list(read):
   """Which is better may be in any other column."""
   assert read({"prompt": "p", "response_1": "a", "response_2": "b"}).format != "completions"
+
+
+def test_a_vote_that_names_a_column_is_found_without_a_flag_in_the_hint(read):
+  row = {"ticket": "7", "customer_message": "hello?", "draft_one": "x", "draft_two": "y", "reviewer_pick": "draft_two"}
+  with pytest.raises(DataError) as caught:
+    read(row)
+  columns = "prompt=customer_message,response_a=draft_one,response_b=draft_two,winner=reviewer_pick"
+  assert f"--columns '{columns}'" in caught.value.hint
+  names = dict(pair.split("=") for pair in columns.split(","))
+  assert read(row, columns=names).rows[0].chosen[0]["content"] == "y"

@@ -139,7 +139,10 @@ def _follow(value, steps: list[str], path: str, at: str) -> object:
 
 COLUMNS = 12
 # Words in the names of columns, the likeliest first.
-_PROMPT = "prompt question query instruction problem task post context input user ask title text trajectory conversation dialogue history"
+_PROMPT = (
+  "prompt question query instruction problem task post context input user ask title text "
+  "trajectory conversation dialogue history message request"
+)
 _CHOSEN = "chosen preferred better accepted winning winner win best good positive pos"
 _REJECTED = "rejected dispreferred worse losing loser lose worst bad negative neg"
 _MANY = "completions responses answers candidates generations outputs replies samples solutions comments choices"
@@ -149,7 +152,7 @@ _RANK = "rank ranks ranking"
 _STEPS, _STEP_LABELS = "steps step process", "labels label correctness correct scores score ratings rating values"
 _BODY = f"text content body {_ONE} message"
 _A, _B = "a 1 first left one", "b 2 second right two"
-_WINNER = "winner preference preferred choice better label chosen"
+_WINNER = "winner preference preferred choice better label chosen pick picked vote verdict"
 LAYOUTS = (
   {"prompt": _PROMPT, "chosen": _CHOSEN, "rejected": _REJECTED},
   {"prompt": _PROMPT, "completions": _MANY, "scores": _SCORE},

@@ -257,7 +257,9 @@ def processbench(row: Row) -> Solution:
   if isinstance(error, str) and re.fullmatch(r"\s*-?\d{1,9}\s*", error):  # as CSV holds it
     error = int(error)
   if type(error) is not int or not -1 <= error < len(steps):
-    raise RowError(f"`label` is {short(error)}: expected the place of the first error in {len(steps)} steps, or -1")
+    raise RowError(
+      f"`label` is {short(error)}: expected the place of the first error in {len(steps)} steps, counted from 0, or -1 for none"
+    )
   return Solution(prompt_of(row, "problem"), steps, _up_to(None if error < 0 else error, len(steps)))
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from ..errors import DataError, UsageError
 from ..outputs import check_output_file, write_whole
 from ..results import to_json
-from ..terminal import log
+from ..terminal import log, warn
 from .inputs import spelled
 from .pairs import PAIR_DIAGNOSTICS, PairEvaluation
 from .probes import ProbeSummary
@@ -30,6 +30,8 @@ from .steps import StepEvaluation
 
 Parts = Mapping[type, Any]
 Quotes = Sequence[tuple[str, str]]
+LARGEST_BY_CHANCE = 0.05
+"""Expected calibration error of a calibrated model, from which on its pairs are too few to tell."""
 EXAMPLES = 3
 """Pairs that are quoted."""
 
@@ -50,7 +52,11 @@ class Folder:
 
   def add(self, part: EvaluationOutput, quotes: Quotes | None = None) -> None:
     """Write the report anew with this part in it. quotes: of pairs."""
-    self.found["parts"][type(part).__name__] = json.loads(to_json(part))
+    name = type(part).__name__
+    before = self.found["parts"].get(name, {}).get("dataset")
+    if before and before != getattr(part, "dataset", before):
+      warn(f"the report's part on {', '.join(before)} is replaced; another folder keeps both")
+    self.found["parts"][name] = json.loads(to_json(part))
     if quotes is not None:
       self.found["quotes"] = quotes
     parts = self._parts()
@@ -118,7 +124,11 @@ def verdicts(parts: Parts) -> Iterator[tuple[str, str]]:
   if pairs:
     off = [name for name in ("overconfident", "underconfident") if PAIR_DIAGNOSTICS[name].applies(pairs)]
     found = f"ECE {pairs.ece:.3f}, {pairs.ece_if_calibrated:.3f} by chance alone"
-    answer = f"No: {off[0]}" if off else "Yes" if pairs.accuracy.low > 0.5 else "Not shown: no better than chance"
+    few = pairs.ece_if_calibrated > LARGEST_BY_CHANCE
+    shown = (
+      "Not shown: too few pairs" if few else "Yes" if pairs.accuracy.low > 0.5 else "Not shown: no better than chance"
+    )
+    answer = f"No: {off[0]}" if off else shown
     yield "Is sigmoid(difference of rewards) a probability?", f"{answer}; {found}."
 
 

@@ -267,8 +267,9 @@ def evaluate_steps(
   threshold: float | None = None,
   threshold_data: Sequence[Solution] | None = None,
   subset_column: str | None = None,
+  fallback: bool = False,
 ) -> StepEvaluation:
-  """threshold_data: solutions to choose it on. Raises DataError without labels, or with one kind to choose on."""
+  """threshold_data: solutions to choose it on. fallback: to 0.5 where there is one kind to choose on, else a DataError."""
   before = dict(model.renderer.counts)
   scores = score_steps(model, solutions)
   model.warn_of_losses(before)
@@ -279,6 +280,11 @@ def evaluate_steps(
   elif threshold_data is not None:
     others = threshold_data, score_steps(model, threshold_data)
     chosen_on = f"{len(threshold_data)} solutions of other data"
+  elif fallback:
+    try:
+      cross_fitted(data, half)
+    except DataError:
+      threshold, chosen_on = FIXED, "fixed, since too few solutions have an error or have none"
   baselines = {}
   for name, one in STEP_BASELINES.items():
     blind = _labeled(one, solutions, scores)

@@ -6,6 +6,7 @@ import gc
 import hashlib
 import json
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -88,6 +89,7 @@ def cross_validate(
   fields = {**fields, "save_strategy": "no", "report_to": "none"}
   known: Known = {}
   found = []
+  begun = time.monotonic()
   for fold in range(kind.folds):
     train = [row for row, place in zip(rows, place_of, strict=True) if place != fold]
     held_out = [row for row, place in zip(rows, place_of, strict=True) if place == fold]
@@ -106,6 +108,8 @@ def cross_validate(
       found.append(Fold(len(train), len(held_out), training["train_loss"], **headline(evaluation.summary)))
     del model, loaded
     gc.collect()
+    one = (time.monotonic() - begun) / (fold + 1)
+    log(f"about {one * (kind.folds - fold):.0f} s more")  # the last model has a fold's rows more
   if config.process_index != 0:
     return None
   evaluation = kind.evaluated(Held(known, None, renderer, kind.heads), rows)

@@ -23,7 +23,7 @@ from ..evaluation.steps import StepEvaluation, evaluate_steps, score_steps
 from ..heads import head_name
 from ..hf import Model
 from ..kinds import OUTCOME, PROCESS
-from ..lengths import longest_input
+from ..lengths import longest_input, positions
 from ..output_folder import checkpoints as checkpoints_in
 from ..process import ProcessRewardModel
 from ..scoring import RewardModel
@@ -63,7 +63,7 @@ def train(kind: Pairs | StepLabels, settings: Settings, fields: Mapping[str, obj
   drop = settings.drop_refused
   rows = kind.render(data.train, renderer, drop)
   found = kind.found(rows, renderer)
-  losses.warn_of(renderer, only=losses.OF_TEXTS)
+  losses.warn_of(renderer, only=(*losses.OF_TEXTS, "steps_dropped"))
   eval_rows = kind.render(data.held_out, renderer, drop, held_out=True) if data.held_out else None
   held_out = eval_rows.records if eval_rows and drop else data.held_out
   config, reason = _config(kind, settings, fields, loaded.model.num_parameters(), bool(eval_rows))
@@ -158,7 +158,7 @@ def _evaluate_steps(
   model: Model, renderer: Renderer, held_out: list[Solution], trained_on: list[Solution]
 ) -> tuple[StepEvaluation | None, list[float], str]:
   scorer = ProcessRewardModel(model, renderer)
-  evaluation = evaluate_steps(scorer, held_out, threshold=0.5) if held_out else None
+  evaluation = evaluate_steps(scorer, held_out, fallback=True) if held_out else None
   rows = [row["step_rewards"] for row in evaluation.rows] if evaluation else score_steps(scorer, trained_on)
   return evaluation, [value for row in rows for value in row if value is not None], "steps"
 
@@ -191,9 +191,11 @@ def _model(kind: Pairs | StepLabels, settings: Settings) -> tuple[checkpoints.Lo
     loaded = checkpoints.load_for_training(path, **how, kind=kind.model, attributes=heads)
   for note in [f"head: {loaded.head}", *loaded.notes]:
     log(note)
-  return loaded, kind.renderer(
+  renderer = kind.renderer(
     loaded.tokenizer,
     max_length=longest_input(loaded.model, loaded.tokenizer, settings.max_length),
     scored_at=checkpoints.scored_at(loaded.model),
     text_format=settings.text_format or "chat",
   )
+  renderer.longest = positions(loaded.model)
+  return loaded, renderer
