@@ -49,7 +49,7 @@ APIS = {
   # as vLLM 0.33 and the reward loop of verl have it
   "vllm": Api(
     "/classify",
-    lambda said: [one["probs"][0] for one in sorted(said["data"], key=lambda one: one["index"])],
+    lambda said: [one["probs"][0] for one in _in_order(said["data"])],
     {
       "score.py": lambda texts, ids: {"input": ids, "use_activation": False},
       "verl": lambda texts, ids: {"input": texts, "activation": False},
@@ -65,6 +65,13 @@ APIS = {
     "/predict",
     lambda said: [one[0]["score"] for one in said],
     {"score.py": lambda texts, ids: {"inputs": [[text] for text in texts], "raw_scores": True}},
+    by_text=True,
+  ),
+  # its text is two, which are stripped and joined
+  "infinity": Api(
+    "/rerank",
+    lambda said: [one["relevance_score"] for one in _in_order(said["results"])],
+    {"score.py": lambda texts, ids: {"query": "", "documents": texts, "raw_scores": True}},
     by_text=True,
   ),
   # its serve_rm
@@ -197,6 +204,10 @@ class ServerRewards:
         raise RunError(f"{url} does not answer ({said}), tried {tries} times", hint=hint)
       if self._stopped.wait(pause * random.uniform(0.75, 1.25)):
         raise RunError("stopped, since another request failed")
+
+
+def _in_order(found: list[dict]) -> list[dict]:
+  return sorted(found, key=lambda one: one["index"])
 
 
 def whole_text(conversation: Conversation, renderer: Renderer) -> str:

@@ -31,7 +31,7 @@ RAW = {
   "vllm": 'send "use_activation": false (`activation` is no longer read), or start it with '
   """--pooler-config '{"use_activation": false}'""",
   "sglang": "ask /classify: /v1/classify applies a softmax",
-  "tei": 'send "raw_scores": true',
+  **dict.fromkeys(("tei", "infinity"), 'send "raw_scores": true'),
   "": "ask for raw scores",
 }
 LONGER = {
@@ -75,7 +75,12 @@ CAUSES = {
     text=lambda text, renderer: _without_end(text.rstrip(), renderer.tokenizer.all_special_tokens),
   ),
   "stripped": Cause(
-    "strips the whitespace after the answer", {"": "send the text as it is"}, text=lambda text, _: text.rstrip()
+    "strips the whitespace after the answer",
+    {
+      "": "send the text as it is",
+      "infinity": "it cannot: take another server, or a template that ends in no whitespace",
+    },
+    text=lambda text, _: text.rstrip(),
   ),
   "end_added": Cause(
     "adds an end token after the template's",
