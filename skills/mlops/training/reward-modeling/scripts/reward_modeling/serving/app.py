@@ -24,8 +24,8 @@ from ..data.cells import RowError
 from ..data.records import Origin, Ranking
 from ..errors import RunError, UserError
 from ..process import ProcessRewardModel
-from ..rendering import Conversation, Written
-from ..row_scoring import parts_of, score_together
+from ..rendering import Written
+from ..row_scoring import by_name, conversations_of, parts_of, score_together
 from ..score_settings import Model
 from ..terminal import log
 from .batching import Batcher, FullError, Scored
@@ -72,17 +72,15 @@ class Service:
     kept = [renderer.counts.copy() for renderer in self.renderers]
     for renderer in self.renderers:
       renderer.refused = [] if self.settings.refused == "unscored" else None
-    asked = [Conversation(row.prompt, own, row.tools, row.origin) for row in rows for own in row.completions]
     try:
-      scored = list(score_together(self.model, rows, asked, self.settings.normalize, None))
+      scored = list(score_together(self.model, rows, conversations_of(rows), self.settings.normalize, None))
     except Exception:
       for renderer, counts in zip(self.renderers, kept, strict=True):
         renderer.counts = counts
       raise
     found = []
     for _, rewards, columns in scored:
-      own = {name: [one[name] for one in columns] for name in columns[0]} if columns else {}
-      found.append({"rewards": rewards, **own})
+      found.append({"rewards": rewards, **by_name(columns)})
       self.own.update(completions=len(rewards), not_scored=rewards.count(None))
     return found
 
