@@ -36,11 +36,12 @@ FIRST_TRIES = 3
 
 @dataclass(frozen=True)
 class Api:
-  """asks: score.py's first, then those of programs that ask such a server for rewards. by_text: takes no token ids."""
+  """others: programs that ask such a server for rewards. by_text: takes no token ids."""
 
   route: str
   read: Callable[[dict | list], list[Given]]
-  asks: dict[str, Ask | None] = field(default_factory=lambda: {"score.py": None})
+  ask: Ask | None = None
+  others: dict[str, Ask] = field(default_factory=dict)
   by_text: bool = False
 
 
@@ -50,35 +51,34 @@ APIS = {
   "vllm": Api(
     "/classify",
     lambda said: [one["probs"][0] for one in _in_order(said["data"])],
-    {
-      "score.py": lambda texts, ids: {"input": ids, "use_activation": False},
-      "verl": lambda texts, ids: {"input": texts, "activation": False},
-    },
+    lambda texts, ids: {"input": ids, "use_activation": False},
+    {"verl": lambda texts, ids: {"input": texts, "activation": False}},
   ),
   # its own route; /v1/classify applies a softmax
   "sglang": Api(
     "/classify",
     lambda said: [one["embedding"][0] for one in said],
-    {"score.py": lambda texts, ids: {"input_ids": ids}, "one that sends text": lambda texts, ids: {"text": texts}},
+    lambda texts, ids: {"input_ids": ids},
+    {"one that sends text": lambda texts, ids: {"text": texts}},
   ),
   "tei": Api(
     "/predict",
     lambda said: [one[0]["score"] for one in said],
-    {"score.py": lambda texts, ids: {"inputs": [[text] for text in texts], "raw_scores": True}},
+    lambda texts, ids: {"inputs": [[text] for text in texts], "raw_scores": True},
     by_text=True,
   ),
   # its text is two, which are stripped and joined
   "infinity": Api(
     "/rerank",
     lambda said: [one["relevance_score"] for one in _in_order(said["results"])],
-    {"score.py": lambda texts, ids: {"query": "", "documents": texts, "raw_scores": True}},
+    lambda texts, ids: {"query": "", "documents": texts, "raw_scores": True},
     by_text=True,
   ),
   # its serve_rm
   "openrlhf": Api(
     "/get_reward",
     lambda said: said["rewards"],
-    {"score.py": lambda texts, ids: {"query": texts, "prompts": texts, "labels": [""] * len(texts)}},
+    lambda texts, ids: {"query": texts, "prompts": texts, "labels": [""] * len(texts)},
     by_text=True,
   ),
 }
@@ -87,7 +87,7 @@ APIS = {
 class ServerRewards:
   """A reward function as TRL's trainers call it, and a model as score.py does.
 
-  urls: asked in turn. renderer: of the model, for all but "ours". key: a bearer token. ask: by default that of score.py.
+  urls: asked in turn. renderer: of the model, for all but "ours". key: a bearer token.
   """
 
   def __init__(
@@ -105,7 +105,7 @@ class ServerRewards:
     self.__name__ = "server_rewards"  # by which TRL logs it
     self.urls = [urls] if isinstance(urls, str) else list(urls)
     self.api, self.renderer, self.concurrency = APIS[api], renderer, concurrency
-    self.ask = ask or self.api.asks["score.py"]
+    self.ask = ask or self.api.ask
     self._client = httpx2.Client(timeout=PATIENCE, headers={"Authorization": f"Bearer {key}"} if key else {})
     self._lost, self._turn = (httpx2.TransportError, httpx2.InvalidURL), count()
     self._has_answered, self._stopped = False, threading.Event()

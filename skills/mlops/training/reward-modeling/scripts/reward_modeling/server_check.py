@@ -107,7 +107,7 @@ def check_server(settings: ScoreSettings) -> ServerCheck:
   """In fp32: --dtype says what the server may compute in. Raises RunError, once the result is printed, for other rewards."""
   rankings = read_rankings(settings)[0] if settings.input else []
   check = _Check(settings, conversations_of(rankings))
-  findings = [check.finding(name, ask) for name, ask in APIS[settings.api].asks.items()]
+  findings = [check.finding(*asked) for asked in ({"score.py": None} | APIS[settings.api].others).items()]
   worst, *others = sorted(findings, key=lambda one: one.equal)
   said = f"{settings.check_server}, asked as {{0.asked_by}} does, {{0.says}}"
   for one in others:

@@ -50,15 +50,7 @@ def _answer(value: str | list[str] | Messages, of_steps: bool) -> list[Message]:
   return answer_of(value, "completions")
 
 
-class Asked(BaseModel):
-  """The body of a request."""
-
-  def rankings(self, reads: Reads) -> list[Ranking]:
-    """Raises ValueError and RowError."""
-    raise NotImplementedError
-
-
-class AskedRows(AskedRow, Asked):
+class AskedRows(AskedRow):
   """`rows`, or one row as it is."""
 
   rows: list[AskedRow] | None = Field(None, min_length=1)
@@ -72,14 +64,14 @@ class AskedRows(AskedRow, Asked):
     return [row.ranking(reads) for row in self.rows or [self]]
 
 
-class Queries(Asked):
+class Queries(BaseModel):
   query: list[str] = Field(min_length=1, description="whole conversations, as the chat template wrote them")
 
   def rankings(self, reads: Reads) -> list[Ranking]:
     return [Ranking([], [Written(text)]) for text in self.query]
 
 
-class Inputs(Asked):
+class Inputs(BaseModel):
   """`input`: text that the chat template of this model wrote, or its token ids; or `messages`."""
 
   input: str | list[int] | list[str] | list[list[int]] | None = Field(None, min_length=1)
@@ -111,7 +103,7 @@ class Document(BaseModel):
   text: str
 
 
-class Documents(Asked):
+class Documents(BaseModel):
   """The query is the prompt, the documents are its completions."""
 
   query: str
@@ -124,6 +116,10 @@ class Documents(Asked):
 
   def rankings(self, reads: Reads) -> list[Ranking]:
     return [AskedRow(prompt=self.query, completions=self.texts).ranking(reads)]
+
+
+Asked = AskedRows | Queries | Inputs | Documents
+"""Their `rankings` raise ValueError and RowError."""
 
 
 def _rows(model: str, asked: AskedRows, scored: Sequence[Scored]) -> Answer:
