@@ -25,7 +25,7 @@ Ask = Callable[[list[str], list[list[int]]], Body]
 """Texts, as the chat template wrote them, and their token ids -> the body of a request."""
 Request = tuple[Body, list[int]]
 """Its body, and the places of what it holds."""
-Given = float | tuple[float | None, dict[str, object]]
+Reply = float | tuple[float | None, dict[str, object]]
 """A reward, or one with what the server says beside it: `step_rewards`, `attributes`."""
 IN_A_REQUEST = 32
 BUSY = frozenset((408, 425, 429, 502, 503, 504))
@@ -39,7 +39,7 @@ class Api:
   """others: programs that ask such a server for rewards. by_text: takes no token ids."""
 
   route: str
-  read: Callable[[dict | list], list[Given]]
+  read: Callable[[dict | list], list[Reply]]
   ask: Ask | None = None
   others: dict[str, Ask] = field(default_factory=dict)
   by_text: bool = False
@@ -172,7 +172,7 @@ class ServerRewards:
     if rows:
       yield {"rows": rows}, places
 
-  def _answers(self, body: Body, origin: object) -> list[Given]:
+  def _answers(self, body: Body, origin: object) -> list[Reply]:
     response = self._taken(body, origin)
     try:
       return self.api.read(response.json())
@@ -214,7 +214,7 @@ def whole_text(conversation: Conversation, renderer: Renderer) -> str:
   return renderer.text([*conversation.prompt, *conversation.completion], conversation.tools)
 
 
-def _of_row(row: dict[str, list]) -> list[Given]:
+def _of_row(row: dict[str, list]) -> list[Reply]:
   columns = {name: values for name, values in row.items() if name != "rewards"}
   return [(own, {name: values[i] for name, values in columns.items()}) for i, own in enumerate(row["rewards"])]
 
