@@ -163,13 +163,13 @@ class Route:
   nullable: bool = False
 
 
-RERANK = Route(Documents, _reranked, "Documents as answers to a query, best first, as Cohere, Jina and vLLM")
 ROUTES = {
   "/v1/rewards": Route(AskedRows, _rows, "The rewards of score.py: one row or many, null where there is none", True),
   "/get_reward": Route(Queries, _openrlhf, "OpenRLHF's remote reward model"),
   "/classify": Route(Inputs, _classified, "vLLM's, with the raw reward in `probs`"),
   "/pooling": Route(Inputs, _pooled, "vLLM's, with the raw reward, or those of steps, in `data`"),
-  "/rerank": RERANK,
-  "/v1/rerank": RERANK,
-  "/v2/rerank": RERANK,
+  **dict.fromkeys(
+    ("/rerank", "/v1/rerank", "/v2/rerank"),
+    Route(Documents, _reranked, "Documents as answers to a query, best first, as Cohere, Jina and vLLM"),
+  ),
 }
