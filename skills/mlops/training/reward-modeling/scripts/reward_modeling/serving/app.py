@@ -161,7 +161,7 @@ def make_app(service: Service) -> FastAPI:
   gauge("reward_waiting_completions", "In the queue").set_function(lambda: service.batcher.waiting)
   completions = gauge("reward_completions", "By what became of them", labelnames=["what"])
   for name in COUNTS:
-    completions.labels(name).set_function(partial(lambda name: service.counts()[name], name))
+    completions.labels(name).set_function(lambda name=name: service.counts()[name])
   app = FastAPI(title="Reward model", lifespan=life)
   app.add_middleware(Gate, service=service, registry=registry)
   for kind in (RequestValidationError, HTTPException):
