@@ -153,7 +153,7 @@ def report_ratings(settings: EvaluationSettings, records: Records) -> tuple[resu
   for name in ("compare", "probes", "report", "threshold", "threshold_data", "subset_column"):
     if getattr(settings, name):
       raise UsageError(f"--{name} is not for answers that are rated by themselves")
-  found = ratings.evaluate_ratings(_loaded(settings), rated_answers(records))
+  found = ratings.evaluate_ratings(process.from_settings(settings), rated_answers(records))
   return results.RatingReport(**_evaluated(settings, records, []), **vars(found.summary)), found.rows
 
 
