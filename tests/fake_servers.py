@@ -51,6 +51,12 @@ class Fake:
     if self.api == "tei" and path == "/predict":
       found = self.rewards([one for (one,) in body["inputs"]])
       return found and [[{"score": one, "label": "REWARD"}] for one in found]
+    if self.api == "infinity" and path == "/rerank":
+      found = self.rewards([body["query"] + one for one in body["documents"]])
+      if found and not body.get("raw_scores"):
+        found = [self.squash(one) for one in found]
+      order = found and sorted(range(len(found)), key=lambda i: -found[i])
+      return found and {"results": [{"index": i, "relevance_score": found[i], "document": None} for i in order]}
     if self.api == "openrlhf" and path == "/get_reward":
       found = self.rewards(body["query"])
       return found and {"rewards": found, "scores": found, "extra_logs": {}}

@@ -62,7 +62,7 @@ def same_rows(one: list[dict], other: list[dict]) -> None:
     assert mine == theirs
 
 
-@pytest.mark.parametrize("api", ["ours", "vllm", "sglang", "tei", "openrlhf"])
+@pytest.mark.parametrize("api", ["ours", "vllm", "sglang", "tei", "infinity", "openrlhf"])
 def test_servers_give_the_rows_that_this_process_gives(folder, model, rows, api):
   fake = Fake(model, api, reads=("use_activation",))
   with served(fake) as url, served(fake) as second:
@@ -177,6 +177,10 @@ def endless(model):
   return lambda text: plain(model)(text.rstrip().removesuffix("<|im_end|>"))
 
 
+def stripped(model):
+  return lambda text: plain(model)(text.strip())
+
+
 def twice(model):
   return lambda text: plain(model)(model.renderer.text([{"role": "user", "content": text}]))
 
@@ -195,7 +199,8 @@ CASES = {
     "bos of text": ("tei", {"ids": bos}, ["special_tokens"], None, "post_processor"),
     "no end token": ("openrlhf", {"ids": endless}, ["end_missing"], None, "with its end"),
     "one end more": ("openrlhf", {"ids": lambda model: lambda text: plain(model)(text + "<|im_end|>")}, ["end_added"], None, "let it add none"),
-    "stripped": ("tei", {"ids": lambda model: lambda text: plain(model)(text.strip())}, ["stripped"], None, "as it is"),
+    "stripped": ("tei", {"ids": stripped}, ["stripped"], None, "as it is"),
+    "infinity": ("infinity", {"ids": stripped}, ["stripped"], None, "ends in no whitespace"),
     "cut on the right": ("tei", {"ids": lambda model: lambda text: plain(model)(text)[:512]}, ["cut"], None, "512 tokens (their end is lost)"),
     "cut on the left": ("openrlhf", {"ids": lambda model: lambda text: plain(model)(text)[-256:]}, ["cut"], None, "raise its max_len"),
     "refuses": ("vllm", {"reads": ("use_activation", "activation"), "longest": 300}, ["refused"], ["refused"], "--max-model-len"),

@@ -125,7 +125,7 @@ def test_commands_are_found_where_they_stand(tmp_path):
     "```bash\npython scripts/x.py\nls\n```\n`score.py --rank`, `train.py --config a.yaml`, `python -m x`\n"
   )
   assert commands_of(file) == ["python scripts/x.py", "train.py --config a.yaml", "python -m x"]
-  assert len(commands_of(SCRIPTS / "score.py")) == 9 and len(commands_of(SKILL / "assets/recipes/qwen.yaml")) == 1
+  assert len(commands_of(SCRIPTS / "score.py")) == 6 and len(commands_of(SKILL / "assets/recipes/qwen.yaml")) == 1
 
 
 @pytest.mark.parametrize("document", documents(), ids=lambda path: str(path.relative_to(REPOSITORY)))

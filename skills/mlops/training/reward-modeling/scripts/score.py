@@ -10,11 +10,8 @@
 
     uv run scripts/score.py --model_name_or_path runs/mine --input completions.jsonl --output scored.jsonl
     uv run scripts/score.py --model_name_or_path runs/mine --input prompts.jsonl --generate_with runs/sft --best_of 16 --output best.jsonl
-    uv run scripts/score.py --model_name_or_path Skywork/Skywork-Reward-V2-Qwen3-0.6B --input completions.jsonl
     uv run scripts/score.py --list_public_models
     uv run scripts/score.py --model_name_or_path runs/mine --prompt "What is 2 + 2?" --completions "4." "A fish."
-    uv run scripts/score.py --model_name_or_path runs/prm --input solutions.jsonl --aggregate prod --rank
-    uv run scripts/score.py --reward_model_path runs/helpful runs/harmless --reward_weights 0.7 0.3 --input completions.jsonl --rank
     uv run scripts/score.py --server http://127.0.0.1:8000 --input completions.jsonl --output scored.jsonl
     uv run scripts/score.py --check_server http://127.0.0.1:8000 --api vllm --model_name_or_path runs/mine
 

@@ -29,9 +29,8 @@ if TYPE_CHECKING:
 
 
 def parser() -> cli.Parser:
-  from reward_modeling.serving.settings import (
-    ServeSettings,
-  )  # here, since some loaders leave it out: main_guard says so
+  # here, since some loaders leave it out: main_guard says so
+  from reward_modeling.serving.settings import ServeSettings
 
   return cli.Parser(__doc__, "serve.py", ServeSettings)
 

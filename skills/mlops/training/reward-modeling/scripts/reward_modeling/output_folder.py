@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import re
-import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
@@ -223,7 +222,7 @@ def staged(output_dir: str | Path) -> Iterator[Path]:
     yield staging
     _move_into_place(staging, Path(output_dir))
   finally:
-    shutil.rmtree(staging, ignore_errors=True)
+    remove(staging)
 
 
 def _move_into_place(staging: Path, folder: Path) -> None:

@@ -25,7 +25,7 @@ Ask = Callable[[list[str], list[list[int]]], Body]
 """Texts, as the chat template wrote them, and their token ids -> the body of a request."""
 Request = tuple[Body, list[int]]
 """Its body, and the places of what it holds."""
-Given = float | tuple[float | None, dict[str, object]]
+Reply = float | tuple[float | None, dict[str, object]]
 """A reward, or one with what the server says beside it: `step_rewards`, `attributes`."""
 IN_A_REQUEST = 32
 BUSY = frozenset((408, 425, 429, 502, 503, 504))
@@ -36,11 +36,12 @@ FIRST_TRIES = 3
 
 @dataclass(frozen=True)
 class Api:
-  """asks: score.py's first, then those of programs that ask such a server for rewards. by_text: takes no token ids."""
+  """others: programs that ask such a server for rewards. by_text: takes no token ids."""
 
   route: str
-  read: Callable[[dict | list], list[Given]]
-  asks: dict[str, Ask | None] = field(default_factory=lambda: {"score.py": None})
+  read: Callable[[dict | list], list[Reply]]
+  ask: Ask | None = None
+  others: dict[str, Ask] = field(default_factory=dict)
   by_text: bool = False
 
 
@@ -49,29 +50,35 @@ APIS = {
   # as vLLM 0.33 and the reward loop of verl have it
   "vllm": Api(
     "/classify",
-    lambda said: [one["probs"][0] for one in sorted(said["data"], key=lambda one: one["index"])],
-    {
-      "score.py": lambda texts, ids: {"input": ids, "use_activation": False},
-      "verl": lambda texts, ids: {"input": texts, "activation": False},
-    },
+    lambda said: [one["probs"][0] for one in _in_order(said["data"])],
+    lambda texts, ids: {"input": ids, "use_activation": False},
+    {"verl": lambda texts, ids: {"input": texts, "activation": False}},
   ),
   # its own route; /v1/classify applies a softmax
   "sglang": Api(
     "/classify",
     lambda said: [one["embedding"][0] for one in said],
-    {"score.py": lambda texts, ids: {"input_ids": ids}, "one that sends text": lambda texts, ids: {"text": texts}},
+    lambda texts, ids: {"input_ids": ids},
+    {"one that sends text": lambda texts, ids: {"text": texts}},
   ),
   "tei": Api(
     "/predict",
     lambda said: [one[0]["score"] for one in said],
-    {"score.py": lambda texts, ids: {"inputs": [[text] for text in texts], "raw_scores": True}},
+    lambda texts, ids: {"inputs": [[text] for text in texts], "raw_scores": True},
+    by_text=True,
+  ),
+  # its text is two, which are stripped and joined
+  "infinity": Api(
+    "/rerank",
+    lambda said: [one["relevance_score"] for one in _in_order(said["results"])],
+    lambda texts, ids: {"query": "", "documents": texts, "raw_scores": True},
     by_text=True,
   ),
   # its serve_rm
   "openrlhf": Api(
     "/get_reward",
     lambda said: said["rewards"],
-    {"score.py": lambda texts, ids: {"query": texts, "prompts": texts, "labels": [""] * len(texts)}},
+    lambda texts, ids: {"query": texts, "prompts": texts, "labels": [""] * len(texts)},
     by_text=True,
   ),
 }
@@ -80,7 +87,7 @@ APIS = {
 class ServerRewards:
   """A reward function as TRL's trainers call it, and a model as score.py does.
 
-  urls: asked in turn. renderer: of the model, for all but "ours". key: a bearer token. ask: by default that of score.py.
+  urls: asked in turn. renderer: of the model, for all but "ours". key: a bearer token.
   """
 
   def __init__(
@@ -98,7 +105,7 @@ class ServerRewards:
     self.__name__ = "server_rewards"  # by which TRL logs it
     self.urls = [urls] if isinstance(urls, str) else list(urls)
     self.api, self.renderer, self.concurrency = APIS[api], renderer, concurrency
-    self.ask = ask or self.api.asks["score.py"]
+    self.ask = ask or self.api.ask
     self._client = httpx2.Client(timeout=PATIENCE, headers={"Authorization": f"Bearer {key}"} if key else {})
     self._lost, self._turn = (httpx2.TransportError, httpx2.InvalidURL), count()
     self._has_answered, self._stopped = False, threading.Event()
@@ -165,7 +172,7 @@ class ServerRewards:
     if rows:
       yield {"rows": rows}, places
 
-  def _answers(self, body: Body, origin: object) -> list[Given]:
+  def _answers(self, body: Body, origin: object) -> list[Reply]:
     response = self._taken(body, origin)
     try:
       return self.api.read(response.json())
@@ -199,11 +206,15 @@ class ServerRewards:
         raise RunError("stopped, since another request failed")
 
 
+def _in_order(found: list[dict]) -> list[dict]:
+  return sorted(found, key=lambda one: one["index"])
+
+
 def whole_text(conversation: Conversation, renderer: Renderer) -> str:
   return renderer.text([*conversation.prompt, *conversation.completion], conversation.tools)
 
 
-def _of_row(row: dict[str, list]) -> list[Given]:
+def _of_row(row: dict[str, list]) -> list[Reply]:
   columns = {name: values for name, values in row.items() if name != "rewards"}
   return [(own, {name: values[i] for name, values in columns.items()}) for i, own in enumerate(row["rewards"])]
 

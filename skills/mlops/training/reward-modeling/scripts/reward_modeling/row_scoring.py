@@ -263,6 +263,10 @@ class RowSummary:
       )
 
 
+def by_name(columns: Columns) -> dict[str, list]:
+  return {name: [one[name] for one in columns] for name in (columns[0] if columns else ())}
+
+
 def result_row(
   ranking: Ranking, ordered: Sequence[Ranked], columns: Columns, settings: ScoreSettings
 ) -> dict[str, object]:
@@ -277,5 +281,6 @@ def result_row(
     row |= {"index": best.index} if settings.best_of else {}
     return with_metadata(row | own[0], metadata)
   row |= {"completions": [item.completion for item in ordered], "rewards": [item.score for item in ordered]}
-  row |= {name: [one[name] for one in own] for name in (own[0] if own else ())}
-  return with_metadata(row | ({"order": [item.index for item in ordered]} if settings.rank else {}), metadata)
+  return with_metadata(
+    row | by_name(own) | ({"order": [item.index for item in ordered]} if settings.rank else {}), metadata
+  )

@@ -16,7 +16,7 @@ from .results import Number, Result
 from .scoring import RewardModel
 from .settings import FormatSettings, RewardsSettings, SamplingSettings, ScoringSettings, WinnerSettings, split_flag
 
-SERVER_KINDS = ("ours", "vllm", "sglang", "tei", "openrlhf")
+SERVER_KINDS = ("ours", "vllm", "sglang", "tei", "infinity", "openrlhf")
 Model = RewardModel | ProcessRewardModel | Rewards
 """Those of servers have the same verbs."""
 SERVE, _SERVERS = SERVER_KINDS[0], {"group": "servers"}
@@ -111,7 +111,7 @@ class ScoreSettings(ModelsSettings, SamplingSettings, FormatSettings, WinnerSett
       self.check_models("score.py")
     if self.check_server and not self.input:
       return
-    best = f"--rank writes all completions of a row, best first; --best_of {self.best_of} the best of its first "
+    n = self.best_of
     # fmt: off
     faults = (
       (self.write_card and (self.reward_model_path or self.rendered),
@@ -119,12 +119,12 @@ class ScoreSettings(ModelsSettings, SamplingSettings, FormatSettings, WinnerSett
       (bool(self.input) == (self.prompt is not None), "give either --input, or --prompt with --completions", None),
       (self.generate_with and self.completions,
        "--completions are given, --generate_with writes them: choose one of them", None),
-      (self.generate_with and not self.best_of,
+      (self.generate_with and not n,
        "--generate_with needs --best_of N: how many completions to write for each prompt", None),
       (not self.generate_with and (self.prompt is None) != (self.completions is None),
        "--prompt and --completions belong together", None),
-      (self.rank and self.best_of, "--rank orders all completions, --best_of keeps one: choose one of them",
-       f"{best}{self.best_of} alone"),
+      (self.rank and n, "--rank orders all completions, --best_of keeps one: choose one of them",
+       f"--rank writes all completions of a row, best first; --best_of {n} the best of its first {n} alone"),
     )
     # fmt: on
     for is_so, what, hint in faults:

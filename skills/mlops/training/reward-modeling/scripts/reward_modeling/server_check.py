@@ -31,7 +31,7 @@ RAW = {
   "vllm": 'send "use_activation": false (`activation` is no longer read), or start it with '
   """--pooler-config '{"use_activation": false}'""",
   "sglang": "ask /classify: /v1/classify applies a softmax",
-  "tei": 'send "raw_scores": true',
+  **dict.fromkeys(("tei", "infinity"), 'send "raw_scores": true'),
   "": "ask for raw scores",
 }
 LONGER = {
@@ -75,7 +75,12 @@ CAUSES = {
     text=lambda text, renderer: _without_end(text.rstrip(), renderer.tokenizer.all_special_tokens),
   ),
   "stripped": Cause(
-    "strips the whitespace after the answer", {"": "send the text as it is"}, text=lambda text, _: text.rstrip()
+    "strips the whitespace after the answer",
+    {
+      "": "send the text as it is",
+      "infinity": "it cannot: take another server, or a template that ends in no whitespace",
+    },
+    text=lambda text, _: text.rstrip(),
   ),
   "end_added": Cause(
     "adds an end token after the template's",
@@ -102,7 +107,7 @@ def check_server(settings: ScoreSettings) -> ServerCheck:
   """In fp32: --dtype says what the server may compute in. Raises RunError, once the result is printed, for other rewards."""
   rankings = read_rankings(settings)[0] if settings.input else []
   check = _Check(settings, conversations_of(rankings))
-  findings = [check.finding(name, ask) for name, ask in APIS[settings.api].asks.items()]
+  findings = [check.finding(*asked) for asked in ({"score.py": None} | APIS[settings.api].others).items()]
   worst, *others = sorted(findings, key=lambda one: one.equal)
   said = f"{settings.check_server}, asked as {{0.asked_by}} does, {{0.says}}"
   for one in others:

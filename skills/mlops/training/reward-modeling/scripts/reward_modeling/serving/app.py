@@ -25,7 +25,7 @@ from ..data.records import Origin, Ranking
 from ..errors import RunError, UserError
 from ..process import ProcessRewardModel
 from ..rendering import Written, conversations_of
-from ..row_scoring import parts_of, score_together
+from ..row_scoring import by_name, parts_of, score_together
 from ..score_settings import Model
 from ..terminal import log
 from .batching import Batcher, FullError, Scored
@@ -72,17 +72,15 @@ class Service:
     kept = [renderer.counts.copy() for renderer in self.renderers]
     for renderer in self.renderers:
       renderer.refused = [] if self.settings.refused == "unscored" else None
-    asked = conversations_of(rows)
     try:
-      scored = list(score_together(self.model, rows, asked, self.settings.normalize, None))
+      scored = list(score_together(self.model, rows, conversations_of(rows), self.settings.normalize, None))
     except Exception:
       for renderer, counts in zip(self.renderers, kept, strict=True):
         renderer.counts = counts
       raise
     found = []
     for _, rewards, columns in scored:
-      own = {name: [one[name] for one in columns] for name in columns[0]} if columns else {}
-      found.append({"rewards": rewards, **own})
+      found.append({"rewards": rewards, **by_name(columns)})
       self.own.update(completions=len(rewards), not_scored=rewards.count(None))
     return found
 
@@ -163,7 +161,7 @@ def make_app(service: Service) -> FastAPI:
   gauge("reward_waiting_completions", "In the queue").set_function(lambda: service.batcher.waiting)
   completions = gauge("reward_completions", "By what became of them", labelnames=["what"])
   for name in COUNTS:
-    completions.labels(name).set_function(partial(lambda name: service.counts()[name], name))
+    completions.labels(name).set_function(lambda name=name: service.counts()[name])
   app = FastAPI(title="Reward model", lifespan=life)
   app.add_middleware(Gate, service=service, registry=registry)
   for kind in (RequestValidationError, HTTPException):

@@ -50,15 +50,7 @@ def _answer(value: str | list[str] | Messages, of_steps: bool) -> list[Message]:
   return answer_of(value, "completions")
 
 
-class Asked(BaseModel):
-  """The body of a request."""
-
-  def rankings(self, reads: Reads) -> list[Ranking]:
-    """Raises ValueError and RowError."""
-    raise NotImplementedError
-
-
-class AskedRows(AskedRow, Asked):
+class AskedRows(AskedRow):
   """`rows`, or one row as it is."""
 
   rows: list[AskedRow] | None = Field(None, min_length=1)
@@ -72,14 +64,14 @@ class AskedRows(AskedRow, Asked):
     return [row.ranking(reads) for row in self.rows or [self]]
 
 
-class Queries(Asked):
+class Queries(BaseModel):
   query: list[str] = Field(min_length=1, description="whole conversations, as the chat template wrote them")
 
   def rankings(self, reads: Reads) -> list[Ranking]:
     return [Ranking([], [Written(text)]) for text in self.query]
 
 
-class Inputs(Asked):
+class Inputs(BaseModel):
   """`input`: text that the chat template of this model wrote, or its token ids; or `messages`."""
 
   input: str | list[int] | list[str] | list[list[int]] | None = Field(None, min_length=1)
@@ -111,7 +103,7 @@ class Document(BaseModel):
   text: str
 
 
-class Documents(Asked):
+class Documents(BaseModel):
   """The query is the prompt, the documents are its completions."""
 
   query: str
@@ -124,6 +116,10 @@ class Documents(Asked):
 
   def rankings(self, reads: Reads) -> list[Ranking]:
     return [AskedRow(prompt=self.query, completions=self.texts).ranking(reads)]
+
+
+Asked = AskedRows | Queries | Inputs | Documents
+"""Their `rankings` raise ValueError and RowError."""
 
 
 def _rows(model: str, asked: AskedRows, scored: Sequence[Scored]) -> Answer:
@@ -167,13 +163,13 @@ class Route:
   nullable: bool = False
 
 
-RERANK = Route(Documents, _reranked, "Documents as answers to a query, best first, as Cohere, Jina and vLLM")
 ROUTES = {
   "/v1/rewards": Route(AskedRows, _rows, "The rewards of score.py: one row or many, null where there is none", True),
   "/get_reward": Route(Queries, _openrlhf, "OpenRLHF's remote reward model"),
   "/classify": Route(Inputs, _classified, "vLLM's, with the raw reward in `probs`"),
   "/pooling": Route(Inputs, _pooled, "vLLM's, with the raw reward, or those of steps, in `data`"),
-  "/rerank": RERANK,
-  "/v1/rerank": RERANK,
-  "/v2/rerank": RERANK,
+  **dict.fromkeys(
+    ("/rerank", "/v1/rerank", "/v2/rerank"),
+    Route(Documents, _reranked, "Documents as answers to a query, best first, as Cohere, Jina and vLLM"),
+  ),
 }

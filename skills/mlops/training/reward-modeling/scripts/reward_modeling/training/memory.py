@@ -96,22 +96,21 @@ def _kept(model: Model, sequences: int, length: int, bf16: bool) -> int:
 
 def _memory(model: Model, activations: int, devices: int, *, in_4bit: bool = False, computed_in: int = 0) -> Memory:
   """computed_in: bytes of a number while a layer is whole, of a sharded model."""
-  count, trained = (
-    sum(map(torch.numel, model.parameters())),
-    [p.numel() for p in model.parameters() if p.requires_grad],
-  )
+  count, trained = _size(model), [one.numel() for one in model.parameters() if one.requires_grad]
   weights, gradients, parts = 4 * count, 4 * sum(trained), devices if computed_in else 1
   working = gradients if devices > 1 else 0  # DDP's buckets
-  if in_4bit:
-    linear = [
-      one for one in model.modules() if isinstance(one, torch.nn.Linear) and one.out_features > 2
-    ]  # not the head
-    frozen = [one.weight.numel() for one in linear if not one.weight.requires_grad]
+  if in_4bit:  # all but the head, of one or two outputs
+    linear = [one for one in model.modules() if isinstance(one, torch.nn.Linear)]
+    frozen = [one.weight.numel() for one in linear if one.out_features > 2 and not one.weight.requires_grad]
     weights, working = int(weights - (4 - NF4) * sum(frozen)), working + 4 * max(frozen)
   if computed_in:  # this layer and the next, or the embeddings
     lists = [module for module in model.modules() if isinstance(module, torch.nn.ModuleList)]
-    layers = [sum(map(torch.numel, layer.parameters())) for layers in lists for layer in layers]
+    layers = [_size(layer) for layers in lists for layer in layers]
     working = computed_in * max(2 * max(layers), model.get_input_embeddings().weight.numel())
   optimizer = 8 * sum(trained) // parts + 4 * len(trained)  # AdamW: two moments, and a step for each tensor
   own = (weights // parts, gradients // parts, optimizer, activations, working)
   return Memory(*own, total=sum(own))
+
+
+def _size(module: torch.nn.Module) -> int:
+  return sum(map(torch.numel, module.parameters()))
