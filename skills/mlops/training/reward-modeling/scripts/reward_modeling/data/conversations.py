@@ -43,7 +43,7 @@ def _message(item, column: str) -> Message:
 
 def _calls(rest: Message, column: str) -> list[Message]:
   """As chat templates read them: arguments in JSON text would be encoded twice."""
-  calls, old = structure(rest.pop("tool_calls", None)), structure(rest.pop("function_call", None))
+  calls, old = (structure(rest.pop(name, None)) for name in ("tool_calls", "function_call"))
   calls = calls or ([{"type": "function", "function": old}] if old else [])
   if not isinstance(calls, list) or not all(isinstance(call, dict) for call in calls):
     raise RowError(f"`{column}` holds tool calls that are {type_of(calls)} ({short(calls)}), not a list of objects")
