@@ -3,7 +3,7 @@
 from dataclasses import replace
 from functools import partial
 
-from .cells import RowError, objects, short, structure, turns, wrong_type
+from .cells import RowError, expect, objects, short, structure, turns, wrong_type
 from .conversations import answer_of, messages_of, prompt_of, split_shared, spoken
 from .entries import BAD, GOOD, MARGINS, PAIR, USER, WINNER_WORDS, Format, Row, Winner, entry, number
 from .formats_pairs import PairColumns, are_answers, arena, by_winner, columns, comparison, instructed
@@ -163,9 +163,8 @@ _columns(
 )
 def summarize_from_feedback(row: Row) -> PairColumns:
   """Laid out as in trl-lib/tldr-preference."""
-  info, summaries = structure(row["info"]), objects(row["summaries"])
-  if not isinstance(info, dict):
-    raise wrong_type("info", info, "an object with a post or an article")
+  info = expect(structure(row["info"]), dict, "info", "an object with a post or an article")
+  summaries = objects(row["summaries"])
   if summaries is None or len(summaries) != 2:
     raise wrong_type("summaries", row["summaries"], "a list of two objects with a text")
   body = info.get("post") or info.get("article")
