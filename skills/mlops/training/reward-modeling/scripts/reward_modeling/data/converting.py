@@ -31,7 +31,7 @@ from .formats import (
   recognize,
 )
 from .formats_steps import ZERO_RATED, NeutralError
-from .records import Comparison, Origin, Ranking, Record, Records, Solution, answers_of
+from .records import Comparison, Origin, Ranking, Record, Records, answers_of
 from .writing import unwrapped_metadata
 
 Made = tuple[int, Row, Record | None]
@@ -189,8 +189,8 @@ def _records(chosen: Format, row: Row, picked: Row, used: Iterable[str], origin:
   }
   found = []
   for record in chosen.records(picked):
-    own = {} if isinstance(record, Solution) else {"tools": _tools(picked.get("tools") or record.tools)}
-    found.append(replace(record, **shared, **own, undecided=_undecided(chosen, row, record)))
+    tools = _tools(picked.get("tools") or record.tools)
+    found.append(replace(record, **shared, tools=tools, undecided=_undecided(chosen, row, record)))
   return found
 
 
