@@ -20,7 +20,7 @@ LISTS |= {"scores", "ranks", "correct", "labels", "ratings"}
 """Columns of lists, also written as text."""
 
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 
 class RowError(Exception):
@@ -45,7 +45,7 @@ def wrong_type(column: str, value, wanted: str) -> RowError:
   return RowError(f"`{column}` is {type_of(value)}{shown}, not {wanted}")
 
 
-def expect(value, kind: type[T] | tuple[type, ...], column: str, wanted: str) -> T:
+def expect(value, kind: type[_T] | tuple[type, ...], column: str, wanted: str) -> _T:
   """The value. Raises RowError where it is of another type."""
   if not isinstance(value, kind):
     raise wrong_type(column, value, wanted)
