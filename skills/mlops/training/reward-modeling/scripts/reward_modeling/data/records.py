@@ -226,7 +226,7 @@ def ranked_by_ratings(records: Records, weights: Mapping[str, float] | None) -> 
       rows.append(Ranking(answers[0].prompt, *map(list, zip(*known, strict=True)), **answers[0].shared()))
     else:
       aside["one rated answer to its prompt"] += 1
-  return replace(records, rows=rows, set_aside=dict(aside))
+  return replace(records, rows=rows, every=[], set_aside=dict(aside))
 
 
 def solutions(records: Records) -> list[Solution]:
