@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from conftest import assistant, user
+from conftest import assistant, user, write_jsonl
 from reward_modeling.data.formats import ANYTHING, FORMATS, PROMPTS
 from reward_modeling.data.reading import load
 from reward_modeling.data.records import (
@@ -586,3 +586,16 @@ def test_no_column_that_a_format_reads_is_lost(name, tmp_path):
         continue
       kept = "lost" in repr([(row, row.given) for row in records.every])
       assert kept or (name, column) in IGNORED, f"{column} = {value}"
+
+
+def test_a_transcript_may_begin_with_a_system_text(tmp_path):
+  sides = {
+    name: f"System: Be brief.\n\nHuman: 2+2?\n\nAssistant: {text}"
+    for name, text in (("chosen", "4"), ("rejected", "5"))
+  }
+  (pair,) = load(str(write_jsonl(tmp_path / "rows.jsonl", [sides]))).rows
+  assert [(message["role"], message["content"]) for message in pair.prompt] == [
+    ("system", "Be brief."),
+    ("user", "2+2?"),
+  ]
+  assert pair.chosen == [{"role": "assistant", "content": "4"}]

@@ -272,3 +272,70 @@ def test_files_of_the_shapes_that_people_have(name):
       assert better.startswith("thank you") and worse.startswith("no ")
     if format == "kto":
       assert row.scores == [float(not row.completions[0][0]["content"].startswith(WORSE))]
+
+
+def test_names_in_capitals_are_read_where_no_name_is_in_lower_case(read):
+  records = read({"Prompt": "p?", "Chosen": "right", "Rejected": "wrong", "Id": 1})
+  assert records.format == "explicit"
+  assert records.rows[0].prompt[0]["content"] == "p?"
+  assert records.rows[0].chosen[0]["content"] == "right"
+
+
+def test_messages_under_an_unknown_name_are_never_left_out(read):
+  row = {"trajectory": [{"from": "user", "value": "2+2?"}], "chosen": "It is four.", "rejected": "Not five."}
+  turns = {**row, "chosen": [{"from": "gpt", "value": "4"}], "rejected": [{"from": "gpt", "value": "5"}]}
+  for one in (row, turns):
+    with pytest.raises(DataError, match="column `trajectory` could be part of the input") as caught:
+      read(one)
+    assert (
+      caught.value.hint == "these rows can be read with --columns 'prompt=trajectory,chosen=chosen,rejected=rejected'"
+    )
+    assert read(one, columns={"prompt": "trajectory"}).rows[0].prompt[0]["content"] == "2+2?"
+
+
+def test_messages_that_repeat_what_is_read_are_metadata(read):
+  turns = [{"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "4"}]
+  row = {"prompt": "2+2?", "chosen": turns, "rejected": [turns[0], {"role": "assistant", "content": "5"}]}
+  assert read(row | {"whole": turns}).rows[0].metadata["whole"] == turns
+
+
+def test_steps_and_labels_under_other_names_are_guessed(read):
+  with pytest.raises(DataError) as caught:
+    read({"question": "2+2+2?", "solution_steps": ["2+2=4", "4+2=7"], "step_scores": [0.9, 0.1]})
+  assert "--columns 'prompt=question,completions=solution_steps,labels=step_scores'" in caught.value.hint
+
+
+def test_numbered_answers_are_one_list_and_their_scores_another(tmp_path):
+  rows = [
+    {
+      "prompt": "hi",
+      "Answer 1": "a",
+      "Answer 2": "b",
+      "Answer 3": "",
+      "rating_1": "1",
+      "rating_2": "2.5",
+      "rating_3": "",
+    },
+    {
+      "prompt": "ho",
+      "Answer 1": "a",
+      "Answer 2": "b",
+      "Answer 3": "c",
+      "rating_1": "3",
+      "rating_2": "1",
+      "rating_3": "0",
+    },
+  ]
+  records = load(write_csv(tmp_path / "rows.csv", rows))
+  assert [[answer[0]["content"] for answer in one.completions] for one in records.rows] == [["a", "b"], ["a", "b", "c"]]
+  assert [one.scores for one in records.rows] == [[1, 2.5], [3, 1, 0]]
+  assert not any(one.metadata for one in records.rows)
+  unrated = load(
+    write_csv(tmp_path / "unrated.csv", [{"prompt": "p", "response_1": "a", "response_2": "b", "response_3": "c"}])
+  )
+  assert unrated.format == "completions" and len(unrated.rows[0].completions) == 3
+
+
+def test_two_numbered_answers_are_not_taken_for_a_list(read):
+  """Which is better may be in any other column."""
+  assert read({"prompt": "p", "response_1": "a", "response_2": "b"}).format != "completions"

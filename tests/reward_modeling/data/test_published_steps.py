@@ -61,6 +61,14 @@ ROWS = {
   "tagged_steps text": ({"input": TAGGED, "value": "['+', '-']"}, [GOOD, BAD], [1, 0]),
   # github.com/ssmisya/PRMBench mr_eval/tasks/prmtest_classified/data: counted from 1, places after the end ignored
   "prmbench": (BENCH, [GOOD, BAD, "So 7."], [1, 0, 1]),
+  # github.com/WHGTyen/BIG-Bench-Mistake: counted from 0, null where all steps are right
+  "big_bench_mistake": (
+    {"input": "2+2+2?", "steps": [GOOD, BAD], "mistake_index": 1, "target": "6"},
+    [GOOD, BAD],
+    [1, 0],
+  ),
+  "big_bench_mistake first": ({"input": "2+2+2?", "steps": [BAD, GOOD], "mistake_index": 0}, [BAD, GOOD], [0, None]),
+  "big_bench_mistake none": ({"input": "2+2+2?", "steps": [GOOD], "mistake_index": None}, [GOOD], [1]),
   # github.com/dvlab-research/Mr-Ben data/math.json
   "mr_ben": (BEN, BEN_STEPS, [1, 0, None]),
   "mr_ben correct": (

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from conftest import write_jsonl
 from reward_modeling import cli
 from reward_modeling.data.reading import load, load_prompts, stream
 from reward_modeling.data.records import to_score
@@ -108,3 +109,32 @@ def test_the_flag_is_read_and_checked():
   for wrong in ("1", "1=first", "=a", ""):
     with pytest.raises(UsageError, match="expected VALUE=a"):
       parser.parse_args(["--winner_values", wrong])
+
+
+@pytest.mark.parametrize(
+  "word, chosen",
+  [
+    ("A>>B", "x"),
+    ("[[B>A]]", "y"),
+    ("Response A", "x"),
+    ("assistant_b", "y"),
+    ("Option B", "y"),
+    ("A=B", None),
+    ("No preference", None),
+  ],
+)
+def test_words_that_say_it_themselves(tmp_path, word, chosen):
+  row = {"prompt": "p", "response_a": "x", "response_b": "y", "winner": word}
+  records = load(str(write_jsonl(tmp_path / "rows.jsonl", [row])))
+  assert [pair.chosen[0]["content"] for pair in records.rows] == ([chosen] if chosen else [])
+  assert records.set_aside == ({} if chosen else {"tie": 1})
+
+
+def test_a_winner_may_be_a_model_or_a_column(tmp_path):
+  row = {"prompt": "p", "response_a": "x", "response_b": "y", "model_a": "gpt", "model_b": "llama", "winner": "llama"}
+  records = load(str(write_jsonl(tmp_path / "models.jsonl", [row])))
+  assert records.rows[0].chosen[0]["content"] == "y" and records.winner_values == {"b=b": 1}
+  row = {"question": "p", "draft_one": "x", "draft_two": "y", "pick": "draft_two"}
+  names = {"prompt": "question", "response_a": "draft_one", "response_b": "draft_two", "winner": "pick"}
+  records = load(str(write_jsonl(tmp_path / "columns.jsonl", [row])), columns=names)
+  assert records.rows[0].chosen[0]["content"] == "y"

@@ -3,7 +3,7 @@
 # dependencies = [
 #   "torch>=2.13,<2.16", "transformers>=5.23,<5.25", "trl>=1.16,<1.17", "datasets>=5.2,<6", "peft>=0.21,<0.22",
 #   "accelerate>=1.15,<1.16", "rich>=14,<16", "pyyaml>=6,<7", "scipy>=1.14,<2", "pydantic>=2.10,<3", "jinja2>=3.1,<4",
-#   "fastapi>=0.140,<0.164", "uvicorn>=0.40,<0.55", "prometheus-client>=0.23,<0.27",
+#   "fastapi>=0.140,<0.166", "uvicorn>=0.40,<0.55", "prometheus-client>=0.23,<0.27",
 # ]
 # ///
 """Serve a reward model over HTTP: the rewards of score.py, for engines that ask a server (references/scaling.md).

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..errors import DataError, did_you_mean
 from .cells import RowError, are_messages, short, structure, type_of
-from .entries import Row
+from .entries import COMMON, Row, number
 from .files import Table, suffix
 from .formats import COLUMN_NAMES, Tiers
 from .writing import METADATA, is_read, unwrapped_metadata
@@ -31,8 +31,12 @@ _AFFIX = re.compile(rf"\A(?:(?:{_HOLDS})_(?P<last>\w+)|(?P<first>\w+?)_?(?:{_HOL
 
 
 def same_columns(rows: list[Row]) -> dict[str, str]:
-  """As in {"chosen": "preferred_response", ...}; not where a format reads both by their own names."""
+  """As in {"prompt": "Prompt", "chosen": "preferred_response", ...}; not where a format reads them by their own names."""
   first = {name: value for row in reversed(rows) for name, value in row.items() if value is not None}
+  found = {}
+  if COLUMN_NAMES.difference(COMMON).isdisjoint(first):  # a file in capitals; one such name is a column of its own
+    found = {name.strip().lower(): name for name in first if name.strip().lower() in COLUMN_NAMES}
+    first = {name: first[column] for name, column in found.items()} | first
   words: dict[str, str] = {}
   for name, value in first.items():
     if isinstance(value, (str, list, dict)):
@@ -42,8 +46,34 @@ def same_columns(rows: list[Row]) -> dict[str, str]:
       columns = {name: words.get(word, "") for name, word in zip(wanted, pair, strict=True)}
       free = first.keys().isdisjoint({"completions", "chosen", *wanted} - {*pair})
       if free and all(len(column) > 1 for column in columns.values()) and not COLUMN_NAMES.issuperset(columns.values()):
-        return columns
-  return {}
+        return found | columns
+  return found
+
+
+_NUMBERED = re.compile(
+  r"(answer|candidate|completion|draft|generation|output|response|score|rating)s?[_ ]?(\d+)", re.IGNORECASE
+)
+
+
+def answers_in_columns(head: list[Row]) -> dict[str, str]:
+  """{answer_1: score_1 or "", ...} of three answers and more, as spreadsheets have them."""
+  names = dict.fromkeys(name for row in head for name in row)
+  found: dict[str, dict[str, str]] = {}
+  for name, match in ((name, _NUMBERED.fullmatch(name)) for name in names):
+    if match:
+      found.setdefault(match[1].lower(), {})[match[2]] = name
+  scores = found.pop("score", None) or found.pop("rating", {})
+  most = max(found.values(), key=len, default={})
+  if len(most) < 3 or not names.keys().isdisjoint(("completions", "chosen")):
+    return {}
+  return {name: scores.get(place, "") for place, name in most.items()}
+
+
+def in_one_list(row: Row, columns: dict[str, str]) -> Row:
+  there = {name: score for name, score in columns.items() if row.get(name) not in (None, "")}
+  new = {name: value for name, value in row.items() if name not in columns and name not in columns.values()}
+  new["completions"] = [row[name] for name in there]
+  return new | ({"scores": [number(row.get(score), score) for score in there.values()]} if all(there.values()) else {})
 
 
 def root_of(column: str, present: Iterable[str]) -> str:
@@ -109,13 +139,14 @@ def _follow(value, steps: list[str], path: str, at: str) -> object:
 
 COLUMNS = 12
 # Words in the names of columns, the likeliest first.
-_PROMPT = "prompt question query instruction problem task post context input user ask title text"
+_PROMPT = "prompt question query instruction problem task post context input user ask title text trajectory conversation dialogue history"
 _CHOSEN = "chosen preferred better accepted winning winner win best good positive pos"
 _REJECTED = "rejected dispreferred worse losing loser lose worst bad negative neg"
 _MANY = "completions responses answers candidates generations outputs replies samples solutions comments choices"
 _ONE = "completion response answer output reply generation solution"
 _SCORE = "score scores rating ratings reward rewards votes upvotes quality grade"
 _RANK = "rank ranks ranking"
+_STEPS, _STEP_LABELS = "steps step process", "labels label correctness correct scores score ratings rating values"
 _BODY = f"text content body {_ONE} message"
 _A, _B = "a 1 first left one", "b 2 second right two"
 _WINNER = "winner preference preferred choice better label chosen"
@@ -124,11 +155,13 @@ LAYOUTS = (
   {"prompt": _PROMPT, "completions": _MANY, "scores": _SCORE},
   {"prompt": _PROMPT, "completions": _MANY, "ranks": _RANK},
   {"prompt": _PROMPT, "response_a": _A, "response_b": _B, "winner": _WINNER},
+  {"prompt": _PROMPT, "completions": _STEPS, "labels": _STEP_LABELS},
   {"prompt": _PROMPT, "completions": "ranked sorted ordered best"},
   {"prompt": _PROMPT, "completions": _MANY},
   {"prompt": _PROMPT, "completion": _ONE},
+  {"prompt": _PROMPT},
 )
-LABELED_LAYOUTS = 5
+LABELED_LAYOUTS = 6
 """So many say which answer is better."""
 _MEANING = {"scores": "a higher score must be better", "ranks": "rank 1 must be best"}
 
@@ -209,7 +242,7 @@ def _could_be(path: str, value, name: str) -> bool:
   many = "[]" in path
   if name == "winner":
     return isinstance(value, (str, int, float))
-  if name not in ("scores", "ranks", "completions"):
+  if name not in ("scores", "ranks", "labels", "completions"):
     return not many and (are_messages(value) or (isinstance(value, str) and bool(value.strip())))
   values, wanted = [value] if many else value, str if name == "completions" else (int, float)
   return isinstance(values, list) and bool(values) and all(isinstance(one, wanted) for one in values)

@@ -15,7 +15,7 @@ _OTHER_NAMES = {
   "tool": ("function", "observation", "ipython"),
 }
 ROLES = {name: role for role, others in _OTHER_NAMES.items() for name in (role, *others)}
-_TURN = re.compile(r"(?:\A\s*|\n\n)(Human|Assistant):")
+_TURN = re.compile(r"(?:\A\s*|\n\n)(Human|Assistant):|\A\s*(System):")
 
 
 def messages_of(value, column: str) -> list[Message]:
@@ -147,14 +147,14 @@ def split_shared(first: list[Message], second: list[Message]) -> tuple[list[Mess
 
 def is_transcript(value) -> bool:
   """Of Human: and Assistant: turns (Anthropic HH, arXiv:2204.05862)."""
-  return isinstance(value, str) and value.lstrip().startswith("Human:") and "\n\nAssistant:" in value
+  return isinstance(value, str) and value.lstrip().startswith(("Human:", "System:")) and "\n\nAssistant:" in value
 
 
 def transcript_of(text, column: str) -> list[Message]:
   if not is_transcript(text):
     raise wrong_type(column, text, "a transcript of `Human:` and `Assistant:` turns")
-  pieces, roles = _TURN.split(text), {"Human": "user", "Assistant": "assistant"}
-  return [spoken(roles[who], turn.strip()) for who, turn in zip(pieces[1::2], pieces[2::2], strict=True)]
+  pieces, roles = _TURN.split(text), {"Human": "user", "Assistant": "assistant", None: "system"}
+  return [spoken(roles[who], turn.strip()) for who, turn in zip(pieces[1::3], pieces[3::3], strict=True)]
 
 
 def split_text(chosen: str, rejected: str) -> tuple[str, str, str]:

@@ -11,7 +11,17 @@ from ..errors import DataError
 from ..results import finite
 from ..terminal import warn
 from .cells import RowError, decoded, lists_in_cells, short, structure, turns, wrong_type
-from .columns import check_columns, conversion, guess, nearest, renamed, same_columns, seen
+from .columns import (
+  answers_in_columns,
+  check_columns,
+  conversion,
+  guess,
+  in_one_list,
+  nearest,
+  renamed,
+  same_columns,
+  seen,
+)
 from .entries import Format, Numbered, Problems, Row, SetAsideError, key, meaning
 from .files import Table, suffix
 from .formats import (
@@ -26,6 +36,7 @@ from .formats import (
   PROMPTS,
   Tiers,
   fits,
+  is_input,
   lacks,
   named,
   recognize,
@@ -90,7 +101,7 @@ def records_of(table: Table, reading: Reading, *, first: bool = True) -> Records
       made.append((number, row, None))
       problems.append((number, f"{error}{_other_format(reader, row)}"))
   unused = [name for name in dict.fromkeys(name for _, row, _ in made for name in row) if name not in used]
-  _refuse_lost_input(table.name, chosen, [name for name in unused if name.lower() in INPUT_LIKE], made)
+  _refuse_lost_input(table, chosen, unused, made, reading)
   problems.sort()
   few = not first or 2 * len(problems) <= len(table)
   if problems and not (reading.leave_out_unreadable and few):
@@ -119,10 +130,11 @@ def _decoded(table: Table, columns: dict[str, str], problems: Problems) -> Numbe
   lists = lists_in_cells(head) if suffix(Path(table.name)) in (".csv", ".tsv") else []
   if INPUT_LIKE.issuperset(lists):
     lists = []
-  numbered = []
+  numbered, in_columns = [], answers_in_columns(head)
   for number, row in zip(table.numbers, table.rows, strict=True):
     try:
       row = renamed(row, columns, roots) if columns else dict(row)
+      row = in_one_list(row, in_columns) if in_columns else row
       row |= {name: turns(row[name]) or row[name] for name in lists if name in row}
       values = {name: decoded(value, name) if name in COLUMN_NAMES else value for name, value in row.items()}
       numbered.append((number, values))
@@ -154,7 +166,8 @@ def _tell_unread(table: Table, name: str, reading: Reading) -> None:
   if way and name in OPEN:
     what = f"only the prompts of these rows fit a format (`{name}`), and they seem to say which answer is better"
     raise DataError(what, where=table.name, hint=f"{way}; for the prompts alone, --format {name}")
-  if way := way or (name == "prompt" and _guess(table, reading)):
+  way = way or (name == "prompt" and _guess(table, reading))
+  if way and "completion" in way:
     warn(f"{table.name} is read as format `{name}`, without some of its columns: {way}")
 
 
@@ -223,6 +236,7 @@ def _say_winners(name: str, chosen: Format, numbered: Numbered, picked: list[Row
   if not chosen.winner:
     return {}
   found = [chosen.winner.value(row) if reading.labels else None for row in picked]
+  found = [_side_of_model(value, row) for value, (_, row) in zip(found, numbered, strict=True)]
   written = [(number, value) for (number, _), value in zip(numbered, found, strict=True) if value is not None]
   means, counts = meaning(written, chosen, reading.winner_values, reading.columns or {}, name)
   for row, value in zip(picked, found, strict=True):
@@ -230,6 +244,12 @@ def _say_winners(name: str, chosen: Format, numbered: Numbered, picked: list[Row
     if value is not None:
       row["winner"] = means.get(key(value), short(value))
   return counts
+
+
+def _side_of_model(value: object, row: Row) -> object:
+  """Of a winner that is the name of one of the two models."""
+  names = row.get("model_a"), row.get("model_b")
+  return ("a", "b")[names.index(value)] if value in names and names[0] != names[1] else value
 
 
 def _say_neutral(chosen: Format, rows: list[Row], where: str) -> DataError:
@@ -262,15 +282,17 @@ def _hint(chosen: Format, reading: Reading) -> str:
   return f"these are read as format `{chosen.name}` ({needs}); use --format for another{mapped}, or fix these rows"
 
 
-def _refuse_lost_input(where: str, chosen: Format, names: list[str], made: list[Made]) -> None:
-  for name in names:
-    lost = [number for number, row, record in made if not _already_there(row.get(name), record)]
+def _refuse_lost_input(table: Table, chosen: Format, unused: list[str], made: list[Made], reading: Reading) -> None:
+  for name in unused:
+    given = [(number, row.get(name), record) for number, row, record in made]
+    lost = [number for number, value, record in given if is_input(name, value) and not _already_there(value, record)]
     if lost:
       system = f"read it as the system text with --columns system={name}, " if ["system"] in chosen.columns else ""
       raise DataError(
         f"column `{name}` could be part of the input, but format `{chosen.name}` does not use it ({len(lost)} of {len(made)} rows)",
-        where=f"{where}:{lost[0]}",
-        hint=f"{system}put it into the prompt yourself, or leave it out with --columns {name}=",
+        where=f"{table.name}:{lost[0]}",
+        hint=_guess(table, reading)
+        or f"{system}put it into the prompt yourself, or leave it out with --columns {name}=",
       )
 
 

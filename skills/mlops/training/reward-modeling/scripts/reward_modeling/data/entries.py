@@ -16,10 +16,12 @@ Numbered = list[tuple[int, Row]]
 Problems = list[tuple[int, str]]
 
 
-WINNER_WORDS = {
-  **dict.fromkeys(("a", "model_a", "response_a", "conversation_a"), "a"),
-  **dict.fromkeys(("b", "model_b", "response_b", "conversation_b"), "b"),
+_SIDES = ("{}", *(f"{noun} {{}}" for noun in ["model", "response", "conversation", "answer", "assistant", "option"]))
+WINNER_WORDS = {form.format(side).replace(" ", gap): side for side in "ab" for form in _SIDES for gap in " _"} | {
+  **dict.fromkeys(("a>b", "a>>b", "b<a"), "a"),
+  **dict.fromkeys(("b>a", "b>>a", "a<b"), "b"),
   **dict.fromkeys(("tie", "tie (inconsistent)", "tie (bothbad)", "tie (both bad)", "bothbad", "both_bad"), "tie"),
+  **dict.fromkeys(("a=b", "b=a", "draw", "equal", "same", "no preference"), "tie"),
 }
 
 _PKU_SAFERLHF = {"0": "response_0", "1": "response_1"}
@@ -33,7 +35,7 @@ KNOWN = {
 
 def key(value) -> str:
   """As in --winner_values: "1" for 1.0, "true" for True."""
-  text = str(value).strip().lower()
+  text = str(value).strip(" \n[]").lower()
   with contextlib.suppress(ValueError):
     number = float(text)
     if abs(number) < 1e6 and number == int(number):
@@ -97,9 +99,11 @@ def meaning(
 
 
 def _of_columns(columns: dict[str, str]) -> dict[str, str]:
+  """A winner may name the column of the better answer."""
   sides = {columns.get("response_a"): "a", columns.get("response_b"): "b"}
   values = KNOWN.get(columns.get("winner", ""), {})
-  return {value: sides[column] for value, column in values.items()} if set(values.values()) == sides.keys() else {}
+  known = {value: sides[column] for value, column in values.items()} if set(values.values()) == sides.keys() else {}
+  return known | {key(column): side for column, side in sides.items() if column}
 
 
 def _meanings(means: dict[str, str], equals: str) -> str:

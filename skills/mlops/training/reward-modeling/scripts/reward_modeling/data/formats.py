@@ -1,7 +1,7 @@
 """The one table of data formats, FORMATS, and which of them rows are."""
 
 from ..errors import DataError, UsageError, did_you_mean
-from .cells import RowError
+from .cells import RowError, are_messages
 from .entries import Format, Row, always, never
 from .formats_datasets import DATASETS
 from .formats_pairs import PAIRS
@@ -28,7 +28,8 @@ _INPUTS = (
 )
 _LABELS = "label kto_tag tie winner scores correct ranks labels rating ratings margin weight"
 INPUT_LIKE, LABEL_NAMES = frozenset(_INPUTS.split()), frozenset(_LABELS.split()).union(HELPSTEER)
-NULLABLE = ("winner", "scores|correct", "labels|step_labels", "ranks|rank", "parent_id", "rank", "label|kto_tag")
+_NULLABLE = "winner scores|correct labels|step_labels ranks|rank parent_id rank label|kto_tag mistake_index"
+NULLABLE = frozenset(_NULLABLE.split())
 """Labels: null means that the row has none."""
 FIRST_ROWS = 20
 """How many rows vote on the format."""
@@ -74,7 +75,12 @@ def fits(entry: Format, row: Row) -> bool:
 
 def _reads_all(entry: Format, row: Row) -> bool:
   _, used = entry.pick(row)
-  return not any(value and name.lower() in INPUT_LIKE for name, value in row.items() if name not in used.values())
+  return not any(value and is_input(name, value) for name, value in row.items() if name not in used.values())
+
+
+def is_input(name: str, value) -> bool:
+  """Whether a column could be part of the input: by its name, or as messages under any name."""
+  return name.lower() in INPUT_LIKE or are_messages(value)
 
 
 def lacks(entry: Format, row: Row, picked: Row) -> str | None:

@@ -258,6 +258,17 @@ def processbench(row: Row) -> Solution:
 
 
 @_published(
+  "a question, steps, and the place of the first mistake, counted from 0, null for none (BIG-Bench Mistake)",
+  ("input", "steps", "mistake_index"),
+  {"input": "2+2+2?", "steps": ["2+2=4", "4+2=7"], "mistake_index": 1},
+  are_lists("steps"),
+)
+def big_bench_mistake(row: Row) -> Solution:
+  error = row.get("mistake_index")
+  return processbench(row | {"problem": row["input"], "label": -1 if error in (None, "") else error})
+
+
+@_published(
   "a question, steps, and the places of those into which errors were put, counted from 1 (PRMBench)",
   ("modified_question|question", "modified_process", "error_steps"),
   {"modified_question": "2+2+2?", "modified_process": ["2+2=4", "4+2=7"], "error_steps": [2]},
