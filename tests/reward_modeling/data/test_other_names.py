@@ -339,3 +339,11 @@ def test_numbered_answers_are_one_list_and_their_scores_another(tmp_path):
 def test_two_numbered_answers_are_not_taken_for_a_list(read):
   """Which is better may be in any other column."""
   assert read({"prompt": "p", "response_1": "a", "response_2": "b"}).format != "completions"
+
+
+def test_scores_of_some_numbered_answers_are_metadata(tmp_path):
+  row = {"prompt": "2+2?", "answer_1": "4", "answer_2": "5", "answer_3": "6", "score_1": 1, "score_2": 0}
+  path = tmp_path / "rows.jsonl"
+  path.write_text(json.dumps(row) + "\n")
+  (found,) = load(str(path), tiers=ANYTHING).rows
+  assert (len(found.completions), found.scores, found.metadata) == (3, None, {"score_1": 1, "score_2": 0})
