@@ -241,6 +241,14 @@ def test_every_way_to_write_solutions_gives_the_same_rewards(toy_process_model, 
   assert done.json["rows"][0]["rewards"] == pytest.approx(expected, abs=1e-5)
 
 
+def test_tools_of_steps_are_refused_as_those_of_completions_are(toy_process_model, tmp_path):
+  for answer in ({"steps": STEPS}, {"completion": "\n".join(STEPS)}):
+    row = {"prompt": "hello", "tools": [{"type": "function", "function": {"name": "add"}}]} | answer
+    done = score(toy_process_model, "--input", write_jsonl(tmp_path / "rows.jsonl", [row]))
+    assert done.returncode == 4 and "a process reward model reads no `tools`" in done.stderr
+    assert "rows.jsonl:1" in done.stderr and "--columns tools=" in done.stderr
+
+
 def test_an_outcome_model_reads_steps_as_one_text(toy_model, tmp_path):
   rows = [{"prompt": "hello", "completions": [STEPS]}, {"prompt": "hello", "completions": ["\n".join(STEPS)]}]
   done = score(toy_model[0], "--input", write_jsonl(tmp_path / "rows.jsonl", rows))

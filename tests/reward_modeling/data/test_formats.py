@@ -566,6 +566,31 @@ def test_a_repeated_completion_leaves_the_other_pairs_of_its_ranking(read):
   assert [(pair.chosen[0]["content"], pair.rejected[0]["content"]) for pair in comparisons(records)] == [("a", "b")] * 2
 
 
+IGNORED = {
+  ("prm800k", "is_quality_control_question"): "it says that the row is set aside",
+  ("prm800k", "is_initial_screening_question"): "it says that the row is set aside",
+  ("prmbench", "question"): "the question before it was modified",
+  ("oasst_flat", "id"): "the example has no reply, so there is no record",
+  ("oasst_flat", "tools"): "the example has no reply, so there is no record",
+}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_no_column_that_a_format_reads_is_lost(name, tmp_path):
+  """It is in the record, or an error: KTO's `history` beside a prompt and Nectar's `system` were neither."""
+  entry = FORMATS[name]
+  for column in {one for names in entry.columns for one in names} - entry.example.keys():
+    for value in ("lost", [["lost", "y"]], [{"role": "user", "content": "lost"}], [{"name": "lost"}]):
+      path = tmp_path / "row.jsonl"
+      path.write_text(json.dumps(entry.example | {column: value}) + "\n")
+      try:
+        records = load(str(path), format=name, tiers=ANYTHING, neutral="good")
+      except DataError:
+        continue
+      kept = "lost" in repr([(row, row.given) for row in records.every])
+      assert kept or (name, column) in IGNORED, f"{column} = {value}"
+
+
 def test_a_transcript_may_begin_with_a_system_text(tmp_path):
   sides = {
     name: f"System: Be brief.\n\nHuman: 2+2?\n\nAssistant: {text}"

@@ -349,3 +349,11 @@ def test_a_vote_that_names_a_column_is_found_without_a_flag_in_the_hint(read):
   assert f"--columns '{columns}'" in caught.value.hint
   names = dict(pair.split("=") for pair in columns.split(","))
   assert read(row, columns=names).rows[0].chosen[0]["content"] == "y"
+
+
+def test_scores_of_some_numbered_answers_are_metadata(tmp_path):
+  row = {"prompt": "2+2?", "answer_1": "4", "answer_2": "5", "answer_3": "6", "score_1": 1, "score_2": 0}
+  path = tmp_path / "rows.jsonl"
+  path.write_text(json.dumps(row) + "\n")
+  (found,) = load(str(path), tiers=ANYTHING).rows
+  assert (len(found.completions), found.scores, found.metadata) == (3, None, {"score_1": 1, "score_2": 0})

@@ -10,7 +10,8 @@ import pytest
 
 from reward_modeling.data.formats import PROMPTS
 from reward_modeling.data.reading import load
-from reward_modeling.data.records import prompts, solutions
+from reward_modeling.data.records import prompts, solutions, to_score
+from reward_modeling.data.writing import to_row
 from reward_modeling.errors import DataError
 
 Q = [{"role": "user", "content": "2+2+2?"}]
@@ -217,3 +218,19 @@ def test_a_row_that_disagrees_is_named(tmp_path, name):
   with pytest.raises(DataError, match=message) as caught:
     load(written(tmp_path, whole, row))
   assert caught.value.where.endswith("rows.jsonl:2")
+
+
+TOOLS = [{"type": "function", "function": {"name": "add", "parameters": {}}}]
+
+
+def test_tools_of_solutions_are_kept_and_refused_where_no_model_reads_them(tmp_path):
+  """They were taken for read, and lost without a word."""
+  row = {"prompt": "2+2?", "completions": ["4"], "labels": [True], "tools": json.dumps(TOOLS)}
+  records = load(written(tmp_path, row))
+  assert [one.tools for one in records.rows] == [TOOLS]
+  assert load(written(tmp_path, to_row(records.rows[0]))).rows[0].tools == TOOLS
+  assert prompts(records).rows[0].tools == to_score(records, steps=True).rows[0].tools == TOOLS
+  with pytest.raises(DataError, match="have `tools`, which a process reward model does not read") as caught:
+    solutions(records)
+  assert caught.value.hint == "drop them: --columns tools="
+  assert solutions(load(written(tmp_path, row), columns={"tools": ""}))[0].labels == [1.0]

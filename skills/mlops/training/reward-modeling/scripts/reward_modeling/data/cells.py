@@ -7,7 +7,7 @@ import re
 import warnings
 from collections import Counter
 from decimal import Decimal
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from ..results import Row
 
@@ -18,6 +18,9 @@ MAX_CELL = 4_000_000
 LISTS = frozenset(("answers", "summaries", "completions", "responses", "steps", "tools"))
 LISTS |= {"scores", "ranks", "correct", "labels", "ratings"}
 """Columns of lists, also written as text."""
+
+
+_T = TypeVar("_T")
 
 
 class RowError(Exception):
@@ -40,6 +43,13 @@ def short(value, width: int = 40) -> str:
 def wrong_type(column: str, value, wanted: str) -> RowError:
   shown = "" if value is None else f" ({short(value)})"
   return RowError(f"`{column}` is {type_of(value)}{shown}, not {wanted}")
+
+
+def expect(value, kind: type[_T] | tuple[type, ...], column: str, wanted: str) -> _T:
+  """The value. Raises RowError where it is of another type."""
+  if not isinstance(value, kind):
+    raise wrong_type(column, value, wanted)
+  return value
 
 
 class Refused(NamedTuple):

@@ -70,10 +70,13 @@ def answers_in_columns(head: list[Row]) -> dict[str, str]:
 
 
 def in_one_list(row: Row, columns: dict[str, str]) -> Row:
+  """Scores of some of the answers only stay columns of their own."""
   there = {name: score for name, score in columns.items() if row.get(name) not in (None, "")}
-  new = {name: value for name, value in row.items() if name not in columns and name not in columns.values()}
+  scored = all(there.values())
+  gone = {*columns, *(columns.values() if scored else ())}
+  new = {name: value for name, value in row.items() if name not in gone}
   new["completions"] = [row[name] for name in there]
-  return new | ({"scores": [number(row.get(score), score) for score in there.values()]} if all(there.values()) else {})
+  return new | ({"scores": [number(row.get(score), score) for score in there.values()]} if scored else {})
 
 
 def root_of(column: str, present: Iterable[str]) -> str:

@@ -5,7 +5,7 @@ import re
 from itertools import takewhile
 
 from ..results import Row, finite
-from .cells import RowError, short, structure, turns, type_of, wrong_type
+from .cells import RowError, expect, short, structure, turns, type_of, wrong_type
 from .records import Message
 
 _OTHER_NAMES = {
@@ -21,9 +21,7 @@ _TURN = re.compile(r"(?:\A\s*|\n\n)(Human|Assistant):|\A\s*(System):")
 def messages_of(value, column: str) -> list[Message]:
   if isinstance(value, dict):
     value = [value]
-  if not isinstance(value, list):
-    raise wrong_type(column, value, "a list of messages")
-  return [_message(item, column) for item in value]
+  return [_message(item, column) for item in expect(value, list, column, "a list of messages")]
 
 
 def _message(item, column: str) -> Message:
@@ -43,7 +41,7 @@ def _message(item, column: str) -> Message:
 
 def _calls(rest: Message, column: str) -> list[Message]:
   """As chat templates read them: arguments in JSON text would be encoded twice."""
-  calls, old = structure(rest.pop("tool_calls", None)), structure(rest.pop("function_call", None))
+  calls, old = (structure(rest.pop(name, None)) for name in ("tool_calls", "function_call"))
   calls = calls or ([{"type": "function", "function": old}] if old else [])
   if not isinstance(calls, list) or not all(isinstance(call, dict) for call in calls):
     raise RowError(f"`{column}` holds tool calls that are {type_of(calls)} ({short(calls)}), not a list of objects")
@@ -86,8 +84,7 @@ def prompt_of(row: Row, column: str = "prompt") -> list[Message]:
 def with_system(conversation: list[Message], system) -> list[Message]:
   if system is None or system == "":
     return conversation
-  if not isinstance(system, str):
-    raise wrong_type("system", system, "text")
+  expect(system, str, "system", "text")
   if not conversation or conversation[0]["role"] != "system":
     return [spoken("system", system), *conversation]
   if conversation[0]["content"] != system:
@@ -111,9 +108,7 @@ def answer_of(value, column: str) -> list[Message]:
   value = value if held is None else held
   if isinstance(value, str):
     return [spoken("assistant", value)]
-  if not isinstance(value, (list, dict)):
-    raise wrong_type(column, value, "text or messages")
-  return messages_of(value, column)
+  return messages_of(expect(value, (list, dict), column, "text or messages"), column)
 
 
 def prompt_and_answers(row: Row, prompt: str, *names: str) -> tuple[list[Message], list[list[Message]]]:

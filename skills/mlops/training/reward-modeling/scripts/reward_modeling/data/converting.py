@@ -4,6 +4,7 @@ import contextlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 from ..errors import DataError
@@ -41,7 +42,7 @@ from .formats import (
   recognize,
 )
 from .formats_steps import ZERO_RATED, NeutralError
-from .records import Comparison, Origin, Ranking, Record, Records, Solution, answers_of
+from .records import Comparison, Origin, Ranking, Record, Records, answers_of
 from .writing import unwrapped_metadata
 
 Made = tuple[int, Row, Record | None]
@@ -165,7 +166,7 @@ def _tell_unread(table: Table, name: str, reading: Reading) -> None:
   if way and name in OPEN:
     what = f"only the prompts of these rows fit a format (`{name}`), and they seem to say which answer is better"
     raise DataError(what, where=table.name, hint=f"{way}; for the prompts alone, --format {name}")
-  way = way or (_guess(table, reading) if name == "prompt" else None)
+  way = way or (name == "prompt" and _guess(table, reading))
   if way and "completion" in way:
     warn(f"{table.name} is read as format `{name}`, without some of its columns: {way}")
 
@@ -201,8 +202,8 @@ def _records(chosen: Format, row: Row, picked: Row, used: Iterable[str], origin:
   }
   found = []
   for record in chosen.records(picked):
-    own = {} if isinstance(record, Solution) else {"tools": _tools(picked.get("tools") or record.tools)}
-    found.append(replace(record, **shared, **own, undecided=_undecided(chosen, row, record)))
+    tools = _tools(picked.get("tools") or record.tools)
+    found.append(replace(record, **shared, tools=tools, undecided=_undecided(chosen, row, record)))
   return found
 
 
@@ -252,13 +253,13 @@ def _side_of_model(value: object, row: Row) -> object:
 
 
 def _say_neutral(chosen: Format, rows: list[Row], where: str) -> DataError:
-  counts: dict[str, Counter[float | None]] = {neutral: Counter() for neutral in ZERO_RATED}
-  for neutral, labels in counts.items():
+  def labels(neutral: str) -> Iterator[float | None]:
     for row in rows:
       # A KeyError: a column is missing, another error will say so.
       with contextlib.suppress(RowError, SetAsideError, KeyError):
-        labels.update(label for one in chosen.records(row | {"neutral": neutral}) for label in one.labels)
-  good, bad, ignore = (counts[neutral] for neutral in ("good", "bad", "ignore"))
+        yield from [label for one in chosen.records(row | {"neutral": neutral}) for label in one.labels]
+
+  good, bad, ignore = (Counter(labels(neutral)) for neutral in ZERO_RATED)
   return DataError(
     f"{good[1.0] - ignore[1.0]} of {good.total() - good[None]} steps are rated 0, neither right nor wrong: --neutral says what that means",
     where=where,
@@ -283,30 +284,25 @@ def _hint(chosen: Format, reading: Reading) -> str:
 
 def _refuse_lost_input(table: Table, chosen: Format, unused: list[str], made: list[Made], reading: Reading) -> None:
   for name in unused:
-    lost = [
-      number
-      for number, row, record in made
-      if is_input(name, row.get(name)) and not _already_there(row.get(name), record)
-    ]
-    if not lost:
-      continue
-    system = f"read it as the system text with --columns system={name}, " if ["system"] in chosen.columns else ""
-    raise DataError(
-      f"column `{name}` could be part of the input, but format `{chosen.name}` does not use it ({len(lost)} of {len(made)} rows)",
-      where=f"{table.name}:{lost[0]}",
-      hint=_guess(table, reading) or f"{system}put it into the prompt yourself, or leave it out with --columns {name}=",
-    )
+    given = [(number, row.get(name), record) for number, row, record in made]
+    lost = [number for number, value, record in given if is_input(name, value) and not _already_there(value, record)]
+    if lost:
+      system = f"read it as the system text with --columns system={name}, " if ["system"] in chosen.columns else ""
+      raise DataError(
+        f"column `{name}` could be part of the input, but format `{chosen.name}` does not use it ({len(lost)} of {len(made)} rows)",
+        where=f"{table.name}:{lost[0]}",
+        hint=_guess(table, reading)
+        or f"{system}put it into the prompt yourself, or leave it out with --columns {name}=",
+      )
 
 
 def _already_there(value, record: Record | None) -> bool:
-  if value in (None, "", [], {}) or (isinstance(value, str) and not value.strip()):
+  if value in (None, [], {}) or (isinstance(value, str) and not value.strip()):
     return True
   if record is None:
     return False
-  said = [message["content"] for message in record.prompt]
-  if isinstance(value, str):
-    return any(value.strip() in text for text in said)
-  said += [message["content"] for answer in answers_of(record) for message in answer]
+  messages = record.prompt if isinstance(value, str) else chain(record.prompt, *answers_of(record))
+  said = [message["content"] for message in messages]
   return all(any(text.strip() in one for one in said) for text in _texts(value))
 
 

@@ -9,7 +9,7 @@ from functools import cached_property
 
 from ..errors import DataError
 from ..results import Row
-from .cells import RowError, short, wrong_type
+from .cells import RowError, expect, short, wrong_type
 from .records import Message, Record
 
 Numbered = list[tuple[int, Row]]
@@ -240,9 +240,7 @@ def number(value, column: str) -> float | None:
 
 
 def one_each(value, column: str, wanted: str, count: int, of: str) -> list:
-  if not isinstance(value, list):
-    raise wrong_type(column, value, wanted)
-  if len(value) != count:
+  if len(expect(value, list, column, wanted)) != count:
     raise RowError(f"`{column}` has {len(value)} entries for {count} {of}")
   return value
 

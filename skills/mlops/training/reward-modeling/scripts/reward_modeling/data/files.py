@@ -129,8 +129,8 @@ def rows_of(found, where: str) -> tuple[list | None, dict[str, int]]:
 
 
 def _is_column(rows: list, others: list) -> bool:
-  of_one_length = all(isinstance(value, list) and len(value) == len(rows) for value in others)
-  return bool(others) and of_one_length and not all(isinstance(item, dict) for item in rows)
+  of_one_length = others and all(isinstance(value, list) and len(value) == len(rows) for value in others)
+  return of_one_length and not all(isinstance(item, dict) for item in rows)
 
 
 def _are_split(names, rows: list) -> bool:
@@ -292,9 +292,8 @@ def _cells(header: list[str], cells: list[str]) -> dict[str, str] | RowError:
 def _refuse_repeated(columns: list[str], path: Path) -> None:
   twice = sorted(name for name, times in Counter(columns).items() if times > 1)
   if twice:
-    named = ", ".join(f"`{name}`" for name in twice[:5])
     places = ", ".join(str(place) for place, name in enumerate(columns, start=1) if name == twice[0])
-    what = f"the file has several columns of the name {named} (columns {places[:80]})"
+    what = f"the file has several columns of the name `{'`, `'.join(twice[:5])}` (columns {places[:80]})"
     raise DataError(what, where=path, hint="rename or remove all but the one that is meant")
 
 

@@ -28,16 +28,8 @@ _INPUTS = (
 )
 _LABELS = "label kto_tag tie winner scores correct ranks labels rating ratings margin weight"
 INPUT_LIKE, LABEL_NAMES = frozenset(_INPUTS.split()), frozenset(_LABELS.split()).union(HELPSTEER)
-NULLABLE = (
-  "winner",
-  "scores|correct",
-  "labels|step_labels",
-  "ranks|rank",
-  "parent_id",
-  "rank",
-  "label|kto_tag",
-  "mistake_index",
-)
+_NULLABLE = "winner scores|correct labels|step_labels ranks|rank parent_id rank label|kto_tag mistake_index"
+NULLABLE = frozenset(_NULLABLE.split())
 """Labels: null means that the row has none."""
 FIRST_ROWS = 20
 """How many rows vote on the format."""

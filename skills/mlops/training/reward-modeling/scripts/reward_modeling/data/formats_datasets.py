@@ -3,7 +3,7 @@
 from dataclasses import replace
 from functools import partial
 
-from .cells import RowError, objects, short, structure, turns, wrong_type
+from .cells import RowError, expect, objects, short, structure, turns, wrong_type
 from .conversations import answer_of, messages_of, prompt_of, split_shared, spoken
 from .entries import BAD, GOOD, MARGINS, PAIR, USER, WINNER_WORDS, Format, Row, Winner, entry, number
 from .formats_pairs import PairColumns, are_answers, arena, by_winner, columns, comparison, instructed
@@ -163,9 +163,8 @@ _columns(
 )
 def summarize_from_feedback(row: Row) -> PairColumns:
   """Laid out as in trl-lib/tldr-preference."""
-  info, summaries = structure(row["info"]), objects(row["summaries"])
-  if not isinstance(info, dict):
-    raise wrong_type("info", info, "an object with a post or an article")
+  info = expect(structure(row["info"]), dict, "info", "an object with a post or an article")
+  summaries = objects(row["summaries"])
   if summaries is None or len(summaries) != 2:
     raise wrong_type("summaries", row["summaries"], "a list of two objects with a text")
   body = info.get("post") or info.get("article")
@@ -193,9 +192,16 @@ def mt_bench(row: Row) -> PairColumns:
   return arena(row, int(turn))
 
 
+_KTO = (("messages",), ("prompt", "completion"), ("instruction", "output", "input", "history"))
+"""What is read together, what must be there first."""
+
+
+def _kto_columns(row: Row) -> tuple[str, ...]:
+  return next((names for names in _KTO if row.keys() >= set(names[:2])), ())
+
+
 def _is_kto(row: Row) -> bool:
-  answered = "messages" in row or {"prompt", "completion"} <= row.keys() or {"instruction", "output"} <= row.keys()
-  return answered and str(row.get("label")).strip().lower() in ("true", "false")
+  return bool(_kto_columns(row)) and str(row.get("label")).strip().lower() in ("true", "false")
 
 
 @_pairs(
@@ -207,14 +213,18 @@ def _is_kto(row: Row) -> bool:
   optional=("prompt", "completion", "messages|conversations", "instruction", "input", "output", "history", "system"),
 )
 def kto(row: Row) -> Ranking:
-  if "messages" in row:
-    prompt, answer = answered(row, "there is nothing that the label is of")
-  elif {"prompt", "completion"} <= row.keys():
-    prompt, answer = row["prompt"], answer_of(row["completion"], "completion")
-  elif {"instruction", "output"} <= row.keys():
-    prompt, answer = instructed(row)["instruction"], answer_of(row["output"], "output")
-  else:
+  names = _kto_columns(row)
+  if not names:
     raise RowError("the row has a label and no completion")
+  unread = [name for other in _KTO for name in other if name not in names and row.get(name)]
+  if unread:
+    advice = f"put it into the prompt yourself, or leave it out with --columns {unread[0]}="
+    raise RowError(f"`{unread[0]}` is not read beside `{names[0]}`: {advice}")
+  if names == ("messages",):
+    prompt, answer = answered(row, "there is nothing that the label is of")
+  else:
+    prompt = instructed(row)["instruction"] if "instruction" in names else row["prompt"]
+    answer = answer_of(row[names[1]], names[1])
   label = row.get("label")
   scores = None if label is None else [float(str(label).strip().lower() == "true")]
   return Ranking(prompt_of({"prompt": prompt, "system": row.get("system")}), [answer], scores)

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 
-from .cells import RowError, are_messages, short, structure, turns, wrong_type
+from .cells import RowError, are_messages, expect, short, structure, turns, wrong_type
 from .conversations import (
   Message,
   answer_of,
@@ -255,9 +255,7 @@ def implicit(row: Row) -> PairColumns:
 )
 def text(row: Row) -> PairColumns:
   for name in PAIR:
-    if not isinstance(row[name], str):
-      raise wrong_type(name, row[name], "text")
-    if is_transcript(row[name]):
+    if is_transcript(expect(row[name], str, name, "text")):
       raise RowError(f"`{name}` is a transcript of `Human:` and `Assistant:` turns among rows that are not")
   prompt, *answers = split_text(row["chosen"], row["rejected"])
   return comparison(row, prompt_of({"prompt": prompt}), *answers)

@@ -16,6 +16,7 @@ from .conversations import (
   prompt_of,
   spoken,
   transcript_of,
+  with_system,
 )
 from .entries import BAD, GOOD, USER, Format, Numbered, Problems, Row, are_lists, entry, number
 from .formats_pairs import unanswered
@@ -281,7 +282,7 @@ def _by_rank(row: Row, prompt: list[Message], column: str, text: str) -> Ranking
 )
 def nectar(row: Row) -> Ranking:
   prompt = transcript_of(row["prompt"], "prompt") if is_transcript(row["prompt"]) else prompt_of(row)
-  return _by_rank(row, unanswered(prompt), "answers", "answer")
+  return _by_rank(row, with_system(unanswered(prompt), row.get("system")), "answers", "answer")
 
 
 @_ranked(

@@ -4,7 +4,7 @@ import re
 from functools import partial
 from itertools import pairwise
 
-from .cells import RowError, decoded, short, wrong_type
+from .cells import RowError, decoded, expect, short, wrong_type
 from .conversations import messages_of, prompt_of, spoken, with_system
 from .entries import Format, Row, SetAsideError, are_lists, are_texts, entry, one_each
 from .records import Solution
@@ -169,9 +169,7 @@ def _is_list(value) -> bool:
 
 
 def _before_tags(row: Row) -> list[str]:
-  if not isinstance(row["input"], str):
-    raise wrong_type("input", row["input"], "text")
-  *pieces, rest = row["input"].split(STEP_TAG)
+  *pieces, rest = expect(row["input"], str, "input", "text").split(STEP_TAG)
   if rest.strip():
     raise RowError(f"`input` does not end with the step tag {STEP_TAG}")
   return pieces
@@ -230,9 +228,7 @@ def marked_turns(row: Row) -> Solution:
   lambda row: are_texts("input", "label")(row) and STEP_TAG in row["input"],
 )
 def math_shepherd(row: Row) -> Solution:
-  steps, label, labels = _before_tags(row), row["label"], []
-  if not isinstance(label, str):
-    raise wrong_type("label", label, "text")
+  steps, label, labels = _before_tags(row), expect(row["label"], str, "label", "text"), []
   for place, step in enumerate(steps, 1):
     mark = label[len(step) : len(step) + 1]
     if not label.startswith(step) or mark not in MARKS:
@@ -303,9 +299,7 @@ def prmbench(row: Row) -> Solution:
 )
 def mr_ben(row: Row) -> Solution:
   """Lines without a number belong to the step before them, or to the first; empty ones are left out."""
-  given = decoded(row[_BEN_STEPS], "steps")
-  if not isinstance(given, list):
-    raise wrong_type(_BEN_STEPS, given, "a list of steps in text")
+  given = expect(decoded(row[_BEN_STEPS], "steps"), list, _BEN_STEPS, "a list of steps in text")
   places = [place for place, line in enumerate(given, 1) if not isinstance(line, str) or line.strip()]
   steps = steps_of([given[place - 1] for place in places], _BEN_STEPS)
   numbered = [re.match(r"\s*S?tep\s*(\d+)\s*[:.]", line) for line in steps]

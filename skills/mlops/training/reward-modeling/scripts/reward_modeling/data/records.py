@@ -29,6 +29,7 @@ class Origin:
 @dataclass(frozen=True, kw_only=True)
 class _Row:
   id: str | int | None = None
+  tools: list[dict] | None = None
   metadata: Row = field(default_factory=dict)
   origin: Origin | None = None
   given: Row = field(default_factory=dict, compare=False, repr=False)
@@ -38,7 +39,7 @@ class _Row:
 
   def shared(self) -> Row:
     """What the records that are made of this one have of it."""
-    return {name: getattr(self, name, None) for name in ("tools", "id", "metadata", "origin")}
+    return {name: getattr(self, name) for name in ("tools", "id", "metadata", "origin")}
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,6 @@ class Comparison(_Row):
   rejected: list[Message]
   margin: float | None = None
   weight: float = 1.0
-  tools: list[dict] | None = None
   rejected_first: bool = field(default=False, compare=False, repr=False)
 
 
@@ -64,7 +64,6 @@ class Ranking(_Row):
   prompt: list[Message]
   completions: list[list[Message]]
   scores: list[float] | None = None
-  tools: list[dict] | None = None
   margin: float | None = None
   weight: float = 1.0
   ratings: list[dict[str, float | None]] | None = None
@@ -83,7 +82,6 @@ class Rated(_Row):
   prompt: list[Message]
   completion: list[Message]
   ratings: dict[str, float | None]
-  tools: list[dict] | None = None
 
 
 @dataclass(frozen=True)
@@ -237,12 +235,17 @@ def ranked_by_ratings(records: Records, weights: Mapping[str, float] | None) -> 
       rows.append(Ranking(answers[0].prompt, *map(list, zip(*known, strict=True)), **answers[0].shared()))
     else:
       aside["one rated answer to its prompt"] += 1
-  return replace(records, rows=rows, set_aside=dict(aside))
+  return replace(records, rows=rows, every=[], set_aside=dict(aside))
 
 
 def solutions(records: Records) -> list[Solution]:
   hint = "give `prompt`, `completions` (the steps) and `labels`, or see check_data.py --list_formats"
-  _refuse(records, (lambda row: not isinstance(row, Solution), "have no steps", hint))
+  tools = "have `tools`, which a process reward model does not read"
+  _refuse(
+    records,
+    (lambda row: not isinstance(row, Solution), "have no steps", hint),
+    (lambda row: row.tools is not None, tools, "drop them: --columns tools="),
+  )
   labeled = [row for row in records.rows if row.labels is not None]
   if not labeled:
     raise DataError("no row labels its steps", where=next(iter(records.files), None), hint="give `labels`, one a step")

@@ -127,10 +127,14 @@ def _written_splits(folder: Path, entry: Row) -> Splits:
 def read(source: str, split: str | None = None, config: str | None = None, size: int | None = None) -> Iterator[Table]:
   """One table a file, or slices of at most `size` rows."""
   path = Path(source).expanduser()
-  mode = _mode(path)
-  if mode is None:
+  try:
+    mode = path.stat().st_mode
+  except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a zero byte in the name
     _refuse_missing(source, path)
     return _hub(source, split, config, size)
+  except OSError as error:
+    what = f"cannot read {short(str(path), 200)}: {error.strerror}"
+    raise DataError(what, hint="check the name and the permissions") from error
   if stat.S_ISREG(mode):
     return _file(path, size)
   if not stat.S_ISDIR(mode):
@@ -138,16 +142,6 @@ def read(source: str, split: str | None = None, config: str | None = None, size:
   if (path / "state.json").is_file() or (path / "dataset_dict.json").is_file():
     return _saved(path, split, size)
   return chain.from_iterable(_file(file, size) for file in data_files(path, split, config))
-
-
-def _mode(path: Path) -> int | None:
-  try:
-    return path.stat().st_mode
-  except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a zero byte in the name
-    return None
-  except OSError as error:
-    what = f"cannot read {short(str(path), 200)}: {error.strerror}"
-    raise DataError(what, hint="check the name and the permissions") from error
 
 
 def _refuse_missing(source: str, path: Path) -> None:

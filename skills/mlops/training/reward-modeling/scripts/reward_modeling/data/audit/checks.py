@@ -356,7 +356,7 @@ def rendered_checks(render: Render, render_steps: Render | None, max_length: int
   def look(material: Material) -> None:
     rows = {_key(row, answer): (row, answer) for row in material.records for answer in _answers(row)}
     keys, faults = list(rows), []
-    asked = [(row.prompt, answer, getattr(row, "tools", None), row.origin) for row, answer in rows.values()]
+    asked = [(row.prompt, answer, row.tools, row.origin) for row, answer in rows.values()]
     done = render(asked, faults)
     flawed[REFUSED] |= {keys[place] for place, _ in faults}
     material.notes["max_length"] = max_length
@@ -385,7 +385,7 @@ def rendered_checks(render: Render, render_steps: Render | None, max_length: int
 
 
 def _key(row: Record, answer: list[Message]) -> int:
-  return hashed((row.prompt, answer, getattr(row, "tools", None)))
+  return hashed((row.prompt, answer, row.tools))
 
 
 def _answers(record: Record) -> list[list[Message]]:

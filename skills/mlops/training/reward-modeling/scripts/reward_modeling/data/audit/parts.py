@@ -35,19 +35,16 @@ class Dropped(NamedTuple):
   """Those that are gone from rankings that stay."""
 
 
-def drop_rows(rows: Sequence[Record], audited: Sequence[Record], findings: Iterable[Finding]) -> Dropped:
+def drop_rows(rows: Sequence[Record], findings: Iterable[Finding]) -> Dropped:
   """A ranking loses the completions that have the flaw (of a pair that has it together one); others go as a whole."""
-  places: list[tuple[int, Pair | None]] = []
-  for number, row in enumerate(rows):
-    kind = AUDITED_AS.get(kind_of_row(row))
-    pairs = ordered_pairs(row) if kind is Comparison else [None] * len(row.completions if kind is Rated else "1")
-    places += [(number, pair) for pair in pairs]
+  audited = [(number, *one) for number, row in enumerate(rows) for one in _audited(row)]
   gone: dict[int, str] = {}
   cut: dict[int, dict[int, str]] = defaultdict(dict)
   for finding in findings:
     found: dict[int, list[tuple[Comparison, Pair]]] = defaultdict(list)
     for index in finding.indices:
-      found[places[index][0]].append((audited[index], places[index][1]))
+      number, record, pair = audited[index]
+      found[number].append((record, pair))
     for number, pairs in found.items():
       if number in gone:
         continue
@@ -112,14 +109,22 @@ def kind_of_row(row: Record) -> str:
 AUDITED_AS = {"rankings": Comparison, "labeled_completions": Rated, "rated_completions": Rated}
 
 
+def _audited(row: Record) -> list[tuple[Record, Pair | None]]:
+  """The pairs of a ranking, each with its places in it; the answers that are rated by themselves; else the row."""
+  if kind_of_row(row) == "rankings":
+    return list(zip(comparisons_of(row), ordered_pairs(row), strict=True))
+  return [(one, None) for one in (ratings_of(row) if kind_of_row(row) in AUDITED_AS else [row])]
+
+
 def _by_type(rows: list[Record]) -> dict[type, tuple[list[int], list[Record], list[Record]]]:
+  """Of each type that is audited: the places of the rows, the rows, and what is audited of them."""
   parts: dict[type, tuple[list[int], list[Record], list[Record]]] = {}
   for place, row in enumerate(rows):
     kind = AUDITED_AS.get(kind_of_row(row), type(row))
     places, whole, audited = parts.setdefault(kind, ([], [], []))
     places.append(place)
     whole.append(row)
-    audited += comparisons_of(row) if kind is Comparison else ratings_of(row) if kind is Rated else [row]
+    audited += [one for one, _ in _audited(row)]
   return parts
 
 
@@ -176,7 +181,7 @@ class Survey:
     kept: dict[int, Record] = {}
     for kind, (places, rows, audited) in _by_type(records.rows).items():
       here = [one for one in self.findings[kind] if one.check in checks]
-      done = drop_rows(rows, audited, [one.within(self.passed[kind], len(audited)) for one in here])
+      done = drop_rows(rows, [one.within(self.passed[kind], len(audited)) for one in here])
       self.passed[kind] += len(audited)
       kept |= {places[place]: row for place, row in done.rows.items()}
       self.rows_dropped += done.by_check
