@@ -448,8 +448,19 @@ PUBLIC: dict[str, Family] = {
     ),
 }  # fmt: skip
 """Name -> family, the most particular first."""
-ROUTED = (
-  "qwen-prm math-shepherd rlhflow-prm skywork-o1-prm versa-prm math-psa trl-blank-line implicit-prm pair-rm pair-preference "
-  "skywork-v2 plain grm qwen-math-rm qwen-rm inf-orm internlm2 ultrarm beaver beaver-cost grm-sftreg armorm qrm urm nemotron oasst rlhflow-orm"
+BY_FORMULA = (
+  *(
+    "reasonflux-prm",
+    "pure",
+    "trl",
+    "deberta-pair",
+    "odin",
+    "eurus-rm",
+    "starling",
+    "starling-34b",
+    "athene",
+    "oasst-mean",
+  ),
+  *("openrlhf", "qrm-gemma", "urm-fixed", "nemotron-principle", "nemotron-qwen3", "linear head"),
 )
-"""Whose tiny checkpoints get the numbers of their authors' or a peer's code (benchmarks/public_models.md)."""
+"""The tiny checkpoints of all others get the numbers of their authors' or a peer's code (benchmarks/public_models.md)."""
