@@ -33,7 +33,7 @@ class Head(nn.Module):
 
   def __init__(self, config: Config, shapes: Mapping[str, tuple[int, ...]], **options: Any):
     super().__init__()
-    self.width, self.shapes = config.get_text_config().hidden_size, shapes
+    self.width, self.shapes = config.hidden_size, shapes
     try:
       self.build(config, **options)
     except (KeyError, ValueError) as error:  # a shape, or all shapes of a part, that are not there
@@ -163,15 +163,15 @@ class Marked(Head):
 
 
 class Embedding(Head):
-  """A unit vector e of pairs of numbers at the end of the answer, their weights w at that of the prompt: A beats B by the log-odds
-  10 * sum of w * (e_A x e_B) (arXiv:2410.02197, section 4). Given are the vector turned by 90 degrees, times 10 w, and e."""
+  """Of each answer a unit vector e of pairs of numbers, which have weights w at the end of the prompt: A beats B by log-odds of
+  10 w (e_A x e_B) (arXiv:2410.02197, section 4). It gives e turned by 90 degrees, times 10 w, then e."""
 
   def build(self, config: Config) -> None:
     self.value = self.layers("value.")
     self.prompt = self.layers("prompt.") if "prompt.0.weight" in self.shapes else None
-    pairs = self.value[-1].out_features / 2
-    if pairs != (self.prompt[-1].out_features if self.prompt else pairs // 1):
-      raise ModelError(f"the head gives {2 * pairs:g} numbers, which are not pairs with a weight each")
+    size = self.value[-1].out_features
+    if size % 2 or (self.prompt and 2 * self.prompt[-1].out_features != size):
+      raise ModelError(f"the head gives {size} numbers, which are not pairs with a weight each")
 
   def numbers(self, hidden: Tensor) -> Tensor:
     values = self.value(hidden)

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import cached_property
 from itertools import chain
 from typing import Any
 
@@ -58,7 +57,12 @@ class PublicRenderer(Renderer):
     self._opening = [] if family.bos == "template" else opening_ids(tokenizer)
     if family.compares and not self._templated:
       raise UsageError("--text_format rendered is not for a model that compares answers: it writes two of them")
-    self._gate = self._tokens([family.gate])[0] if family.gate else []
+    self._gate_text = family.gate
+    if family.head == "Embedding":
+      self._gate_text = self.text(ASKED, prompt_only=True).removeprefix(self.text(ASKED))
+      if not self._gate_text:
+        raise ModelError(f"the chat template of {path} opens no answer, before which the prompt is read")
+    self._gate = self._tokens([self._gate_text])[0] if self._gate_text else []
     self._appended = None
     if family.append:
       self.closing = next(filter(tokenizer.get_vocab().__contains__, family.append), family.append[0])
@@ -67,8 +71,9 @@ class PublicRenderer(Renderer):
       one_token(path, tokenizer, mark, "which its authors write between the texts")
 
   def places_of(self, ids: list[int]) -> list[int]:
-    """Where the gate is read, if there is one, and the last."""
-    return [*([_found(ids, self._gate)[-1]] if self._gate else ()), len(ids) - 1]
+    """Where the gate is read, or the end of the first turn before its answer, if at all, and the last."""
+    gates = _found(ids, self._gate) if self._gate else []
+    return [*(gates[-1:] if self.family.gate else [gate - 1 for gate in gates[:1]]), len(ids) - 1]
 
   def _filled(self, messages: Sequence[Message], tools, prompt_only: bool, count: bool = False) -> str:
     family = self.family
@@ -93,11 +98,6 @@ class PublicRenderer(Renderer):
       raise DataError("a text pair has no place for `tools`", where=origin, hint="drop them: --columns tools=")
     return [self.tokenizer(as_text(prompt), as_text(completion))["input_ids"]]
 
-  @cached_property
-  def _reply(self) -> list[int]:
-    """What opens an answer."""
-    return self._tokens([self.text(ASKED, prompt_only=True).removeprefix(self.text(ASKED))])[0]
-
   def prompt_ids(self, prompt: Sequence[Message], tools: list[dict] | None = None, *, where=None) -> list[int]:
     if self._is_pair:
       return self.tokenizer(as_text(prompt), "")["input_ids"]
@@ -118,13 +118,9 @@ class PublicRenderer(Renderer):
       ids = [*ids[:-1], self.tokenizer.eos_token_id]  # as its authors set it
     fitted = super()._fit([ids], prompt, completion, tools, origin)
     if fitted and self._gate and not _found(fitted.ids, self._gate):
-      what = f"the text lacks {self.family.gate!r}, where the weights of the attributes are read"
+      what = f"the text lacks {self._gate_text!r}, where the weights of the attributes are read"
       hint = "raise --max_length: the start of the answer was cut off" if fitted.cut else None
       raise DataError(what, where=origin, hint=hint)
-    if fitted and self.family.head == "Embedding":
-      asked = prompt[: 1 + (prompt[0]["role"] == "system")] if prompt else []
-      start = self._answer_start(ids, asked, tools, origin) - len(self._reply)
-      return replace(fitted, start=max(start - fitted.cut, 1))
     return fitted
 
 

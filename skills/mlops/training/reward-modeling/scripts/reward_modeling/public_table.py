@@ -17,23 +17,20 @@ LAST = "a linear head at the last token"
 class Family:
   """Models of one head and one text format.
 
-  called: their published ids. how: the reward is read. refused: why it cannot be scored.
-  classes (of `architectures`), config, tensors (each of these patterns, parted by spaces, fits one) and lacks (fits none)
-  (patterns of the values) must all fit; `named`, of the name, only where other models have the same tensors.
-  head: a class of `public_heads` with these options, None for one of transformers. weights: pattern -> new name, `model.*`
-  (the trunk) or `score.*` (the head, whose sizes are theirs). tokens: whose logits are the head, ids or texts.
-  trunk: `model_type` of transformers, where the config's is unknown, and so its tokenizer's class.
+  called: published ids. Patterns of classes (of `architectures`), config (of values), tensors (parted by spaces, each fits one) and
+  lacks (fits none) must fit; `named`, of the name, only where other models have the same tensors.
+  head: of `public_heads`, with these options; None for one of transformers. weights: pattern -> `model.*` (the trunk) or `score.*`.
+  tokens: ids or texts whose logits are the head. trunk: `model_type`, where transformers does not know the config's.
   pooled: the mean of all tokens is read. gate: the text at whose last place the attributes' weights are read.
   compares: two answers, so that rewards hold within a prompt only. reads_reference: the answer's message has a `reference`.
-  template: over the tokenizer's own. system: the turn that opens a conversation without one. bos: "template" (what it
-  writes), "tokenizer" (the tokenizer's, once), "both" or "none". append: a last token, the first of these in the vocabulary.
-  turns: changes the messages. prompt_only: the answer is part of a prompt, read where the model would reply. end: of
-  every text, with {eos}. pair: the two texts of an encoder.
-  tag: after a step, read at its last token, or `early` tokens before it; all that follows is of process models. opening: of a
-  literal text, {} for the prompt; None for the chat template. step: of each step there, {} for it. pieces: prompt, steps and
-  tags are tokenized one by one. replies: each step is a user turn and "+" the reply. split: where one text is split. value: of a step's log-odds.
-  reference: the model whose log-probabilities are subtracted, times `scale`. own: `implicit_reward` of a config written by
-  train_process.py, where that model is known.
+  template: over the tokenizer's. system: opens a conversation without one. bos: "template" (what it writes), "tokenizer" (the
+  tokenizer's, once), "both" or "none". append: a last token, the first of these in the vocabulary. turns: changes the messages.
+  prompt_only: the answer is part of a prompt, read where the model would reply. end: of every text, with {eos}. pair: the two texts
+  of an encoder.
+  tag: after a step, read at its last token, or `early` tokens before; what follows is of process models, too. opening, step: of a
+  literal text, {} for the prompt or step; without, the chat template. pieces: prompt, steps and tags are tokenized one by one.
+  replies: each step is a user turn and "+" the reply. split: where one text is split. value: of a step's log-odds.
+  reference: the model whose log-probabilities are subtracted, times `scale`. own: `implicit_reward` of a config by train_process.py.
   """
 
   called: str
@@ -84,8 +81,10 @@ class Family:
   def kind(self) -> str:
     return "outcome" if self.tag is None else "process"
 
+  def read_by(self, path: str) -> str:
+    return f"{path}: {self.called}, read by {self.how}"
+
   def text(self) -> str:
-    """Its text format in words, for the log and the list."""
     if self.head == "Marked":
       return "prompt and both answers, each after a mark and cut at its end (PairRM: 1,224 and 412 tokens)"
     template = "prompt and answer as a text pair" if self.pair else "its own chat template"
