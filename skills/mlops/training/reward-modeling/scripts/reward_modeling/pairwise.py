@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Sequence
 from itertools import groupby, islice, permutations
-from operator import mul
 
 from .aggregation import probability
 from .errors import DataError, UsageError
@@ -48,10 +47,9 @@ class PairwiseModel(RewardModel):
     scored = self._scored(self._inputs(conversations), None)
     if not self._embeds:
       return [own and own[1][0] for own in scored]
-    rest, found = iter(scored), []
+    embedded, found = (own and own[1] for own in scored), []
     for group in _groups(conversations):
-      halves = [own and (own[1][: len(own[1]) // 2], own[1][len(own[1]) // 2 :]) for own in islice(rest, len(group))]
-      found += [a and b and math.fsum(map(mul, a[0], b[1])) for a, b in permutations(halves, 2)]
+      found += [a and b and _product(a, b) for a, b in permutations(islice(embedded, len(group)), 2)]
     return found
 
   def _of_both(self, one: float | None, other: float | None) -> float | None:
@@ -80,6 +78,10 @@ def _pairs(group: Sequence[Conversation]) -> list[Conversation]:
     raise DataError("a model that compares answers reads one text, without tools", where=origin)
   said = [{"role": "assistant", "content": one.completion[0].get("content") or ""} for one in group]
   return [Conversation(prompt, list(pair), None, origin) for pair in permutations(said, 2)]
+
+
+def _product(a: list[float], b: list[float]) -> float:
+  return math.fsum(a[k] * b[k + 1] - a[k + 1] * b[k] for k in range(0, len(a), 2))
 
 
 def _among(odds: list[float | None]) -> list[float] | None:

@@ -163,8 +163,8 @@ class Marked(Head):
 
 
 class Embedding(Head):
-  """Of each answer a unit vector e of pairs of numbers, which have weights w at the end of the prompt: A beats B by log-odds of
-  10 w (e_A x e_B) (arXiv:2410.02197, section 4). It gives e turned by 90 degrees, times 10 w, then e."""
+  """Of each answer a unit vector of pairs of numbers, times the root of their weights, read at the end of the prompt: one beats
+  another by the sum of the cross products of pairs, over a temperature of 0.1 (arXiv:2410.02197, section 4)."""
 
   def build(self, config: Config) -> None:
     self.value = self.layers("value.")
@@ -179,10 +179,9 @@ class Embedding(Head):
     return torch.cat([values, weights], -1)
 
   def combine(self, numbers: Tensor) -> Tensor:
-    size = numbers.shape[-1] // 3
-    own = nn.functional.normalize(numbers[:, -1, : 2 * size], dim=-1).unflatten(-1, (size, 2))
-    turned = torch.stack([-own[..., 1], own[..., 0]], -1) * (10 * numbers[:, 0, 2 * size :, None])
-    return torch.cat([turned, own], 1).flatten(1)
+    size = 2 * numbers.shape[-1] // 3
+    own, weights = nn.functional.normalize(numbers[:, -1, :size], dim=-1), numbers[:, 0, size:]
+    return own * (10 * weights).sqrt().repeat_interleave(2, -1)
 
 
 class Weighted(Head):

@@ -193,11 +193,10 @@ def under_own_names(path: str, state: dict[str, Tensor], family: Family, tokeniz
 
 def split_attention(state: dict[str, Tensor], config: Config) -> None:
   """InternLM2's `wqkv` as Llama's three projections: of each key head its queries, then its key, then its value."""
-  queries, keys = config.num_attention_heads // config.num_key_value_heads, config.num_key_value_heads
   for name in [name for name in state if name.endswith(".attention.wqkv.weight")]:
-    fused = state.pop(name)
-    grouped = fused.view(keys, queries + 2, -1, fused.shape[-1])
-    for part, own in zip("qkv", (grouped[:, :queries], grouped[:, -2], grouped[:, -1]), strict=True):
+    fused, keys = state.pop(name), config.num_key_value_heads
+    grouped = fused.view(keys, config.num_attention_heads // keys + 2, -1, fused.shape[-1])
+    for part, own in zip("qkv", (grouped[:, :-2], grouped[:, -2], grouped[:, -1]), strict=True):
       state[name.replace("attention.wqkv", f"self_attn.{part}_proj")] = own.reshape(-1, fused.shape[-1])
 
 

@@ -57,12 +57,12 @@ class PublicRenderer(Renderer):
     self._opening = [] if family.bos == "template" else opening_ids(tokenizer)
     if family.compares and not self._templated:
       raise UsageError("--text_format rendered is not for a model that compares answers: it writes two of them")
-    self._gate_text = family.gate
-    if family.head == "Embedding":
-      self._gate_text = self.text(ASKED, prompt_only=True).removeprefix(self.text(ASKED))
-      if not self._gate_text:
-        raise ModelError(f"the chat template of {path} opens no answer, before which the prompt is read")
-    self._gate = self._tokens([self._gate_text])[0] if self._gate_text else []
+    self._opens = ""
+    if family.gate:
+      self._opens = self._write(ASKED, None, True).removeprefix(self._write(ASKED, None, False))
+      if not self._opens:
+        raise ModelError(f"the chat template of {path} opens no answer, before which the weights of numbers are read")
+    self._reply = self._tokens([self._opens])[0] if self._opens else []
     self._appended = None
     if family.append:
       self.closing = next(filter(tokenizer.get_vocab().__contains__, family.append), family.append[0])
@@ -71,9 +71,9 @@ class PublicRenderer(Renderer):
       one_token(path, tokenizer, mark, "which its authors write between the texts")
 
   def places_of(self, ids: list[int]) -> list[int]:
-    """Where the gate is read, or the end of the first turn before its answer, if at all, and the last."""
-    gates = _found(ids, self._gate) if self._gate else []
-    return [*(gates[-1:] if self.family.gate else [gate - 1 for gate in gates[:1]]), len(ids) - 1]
+    """Where the gate reads, if there is one, and the last."""
+    opened = _found(ids, self._reply)[:: 1 if self.family.compares else -1] if self._reply else []
+    return [*(start - self.family.gate for start in opened[:1]), len(ids) - 1]
 
   def _filled(self, messages: Sequence[Message], tools, prompt_only: bool, count: bool = False) -> str:
     family = self.family
@@ -117,8 +117,8 @@ class PublicRenderer(Renderer):
     if self.family.head == "Embedding":
       ids = [*ids[:-1], self.tokenizer.eos_token_id]  # as its authors set it
     fitted = super()._fit([ids], prompt, completion, tools, origin)
-    if fitted and self._gate and not _found(fitted.ids, self._gate):
-      what = f"the text lacks {self._gate_text!r}, where the weights of the attributes are read"
+    if fitted and self._reply and not _found(fitted.ids, self._reply):
+      what = f"the text lacks {self._opens!r}, where the weights of the attributes are read"
       hint = "raise --max_length: the start of the answer was cut off" if fitted.cut else None
       raise DataError(what, where=origin, hint=hint)
     return fitted

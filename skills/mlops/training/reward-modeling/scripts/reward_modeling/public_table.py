@@ -21,7 +21,7 @@ class Family:
   lacks (fits none) must fit; `named`, of the name, only where other models have the same tensors.
   head: of `public_heads`, with these options; None for one of transformers. weights: pattern -> `model.*` (the trunk) or `score.*`.
   tokens: ids or texts whose logits are the head. trunk: `model_type`, where transformers does not know the config's.
-  pooled: the mean of all tokens is read. gate: the text at whose last place the attributes' weights are read.
+  pooled: the mean of all tokens is read. gate: so many tokens before what opens the answer the numbers' weights are read.
   compares: two answers, so that rewards hold within a prompt only. reads_reference: the answer's message has a `reference`.
   template: over the tokenizer's. system: opens a conversation without one. bos: "template" (what it writes), "tokenizer" (the
   tokenizer's, once), "both" or "none". append: a last token, the first of these in the vocabulary. turns: changes the messages.
@@ -50,7 +50,7 @@ class Family:
   tokens: tuple[int | str, ...] = ()
   trunk: str | None = None
   pooled: bool = False
-  gate: str | None = None
+  gate: int = 0
   compares: bool = False
   reads_reference: bool = False
 
@@ -116,9 +116,9 @@ def implicit_family(own: Mapping[str, Any]) -> Family:
 
 
 FRAME = (
-  "{%- for message in messages -%}{%- if message['role'] == 'user' -%}{{ USER }}"
-  "{%- elif message['role'] == 'assistant' -%}{{ ANSWER }}{%- if not loop.last -%}{{ BETWEEN }}{%- endif -%}"
-  "{%- else -%}{{ raise_exception('it has no such turn') }}{%- endif -%}{%- endfor -%}{%- if add_generation_prompt -%}{{ OPENING }}{%- endif -%}"
+  "{% for message in messages %}{% if message['role'] == 'user' %}{{ USER }}{% elif message['role'] == 'assistant' %}{{ ANSWER }}"
+  "{% if not loop.last %}{{ BETWEEN }}{% endif %}{% else %}{{ raise_exception('it has no such turn') }}{% endif %}{% endfor %}"
+  "{% if add_generation_prompt %}{{ OPENING }}{% endif %}"
 )
 
 
@@ -230,7 +230,7 @@ QRM = Family(
         r"^gating\.logit_scale$": "score.scale",
         r"^reward_transform_matrix$": "score.transform",
     },
-    options={"adjusted": True}, gate="<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n", max_length=4096,
+    options={"adjusted": True}, gate=1, max_length=4096,
 )  # fmt: skip
 NEMOTRON = Family(
     "nvidia/Llama-3.1-Nemotron-70B-Reward-HF, Llama-3.3-Nemotron-70B-Reward*, Qwen-2.5-Nemotron-32B-Reward", "its card",
@@ -319,7 +319,7 @@ PUBLIC: dict[str, Family] = {
         "general-preference/GPM-*", "general-preference-model gpm_example_usage.py",
         "ten times the skew-symmetric product of both answers' embeddings, weighted by a head at the end of the prompt",
         tensors=r"^value_head\.weight", named=r"\bgpm-", head="Embedding",
-        weights={r"^(value|prompt)_head\.": r"score.\1.0."}, bos="both", max_length=4096,
+        weights={r"^(value|prompt)_head\.": r"score.\1.0."}, gate=1, bos="both", max_length=4096,
     ),
     # ---- heads of transformers
     "skywork-v2": classifier(
@@ -401,7 +401,7 @@ PUBLIC: dict[str, Family] = {
     "qrm": QRM,
     "qrm-gemma": replace(
         QRM, called="nicolinho/QRM-Gemma-2-27B", source="reward-bench qrm.py; its gate's place is inferred",
-        classes=r"Gemma2\w+WithGating\w*", gate="<end_of_turn>\n<start_of_turn>model\n",
+        classes=r"Gemma2\w+WithGating\w*", gate=2,
     ),
     "armorm": replace(
         QRM, called="RLHFlow/ArmoRM-Llama3-8B-v0.1", source="RLHFlow/RLHF-Reward-Modeling armo-rm",
