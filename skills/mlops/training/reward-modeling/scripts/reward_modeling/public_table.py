@@ -190,18 +190,18 @@ classified_steps = partial(Family, tensors=r"^score\.weight")
 comparing = partial(Family, compares=True)
 
 BEAVER = Family(
-    "PKU-Alignment/beaver-7b-v*-reward", "its card, reward-bench beaver.py", LAST + ", normalized where its config says so",
+    "PKU-Alignment/beaver-7b-v*-reward", "its card, reward-bench", LAST + ", normalized where its config says so",
     classes="LlamaForScore", tensors=r"^score_head\.weight", head="Normalized", weights={**LINEAR, r"^normalizer\.": "score."},
     template=frame("BEGINNING OF CONVERSATION: USER: {} ", "ASSISTANT:{}", "</s>"), bos="tokenizer",
 )  # fmt: skip
 OASST = Family(
-    "OpenAssistant/oasst-rm-2*-pythia-*", "reward-bench openassistant.py",
+    "OpenAssistant/oasst-rm-2*-pythia-*", "reward-bench",
     classes="GPTNeoXRewardModel", tensors=r"^out_proj\.weight", head="Stack", weights={r"^out_proj\.": "score.0."}, trunk="gpt_neox",
     template=frame("<|prompter|>{}<|endoftext|>", "<|assistant|>{}<|endoftext|>"),
 )  # fmt: skip
 VALID = "the probability that a step is neutral or positive, of three classes, "
 REASON_EVAL = prm(
-    "GAIR/ReasonEval-7B", "GAIR-NLP/ReasonEval codes/examples.py", VALID + "one token before its end, as its authors' script counts",
+    "GAIR/ReasonEval-7B", "GAIR-NLP/ReasonEval", VALID + "one token before its end, as its authors' script counts",
     config={"score_dimension": 3}, tensors=LINEAR_HEAD, head="Validity", weights=LINEAR, bos="tokenizer",
     opening="Question:\n{}\nAnswer:\nLet's think step by step.\n", tag="", early=1, pieces=True, split="\n",
 )  # fmt: skip
@@ -220,7 +220,7 @@ INTERNLM2 = Family(
     }, trunk="llama", append=("<|reward|>", "[UNUSED_TOKEN_130]"),
 )  # fmt: skip
 QRM = Family(
-    "nicolinho/QRM-Llama3-8B, QRM-Llama3.1-8B, QRM-Llama3.1-8B-v2", "reward-bench qrm.py",
+    "nicolinho/QRM-Llama3-8B, QRM-Llama3.1-8B, QRM-Llama3.1-8B-v2", "reward-bench",
     "the mean of quantiles of each attribute, mixed by a gate that reads the end of the prompt",
     classes=r"Llama\w+WithGating\w*", tensors=r"^regression_layer\.weight ^gating\.layers\.\d\.running_mean",
     head="Gated",
@@ -249,7 +249,7 @@ PUBLIC: dict[str, Family] = {
         classes="Qwen2ForProcessRewardModel", tag="<extra_0>", system=BOXED,
     ),
     "skywork-o1-prm": prm(
-        "Skywork/Skywork-o1-Open-PRM-Qwen-2.5-1.5B, -7B", "SkyworkAI/skywork-o1-prm-inference model_utils",
+        "Skywork/Skywork-o1-Open-PRM-Qwen-2.5-1.5B, -7B", "SkyworkAI/skywork-o1-prm-inference",
         "the sigmoid of the value head at the line break after each step",
         classes=r"Qwen2For(Prm|Reward)Model", named="prm", tensors=LINEAR_HEAD, weights=LINEAR,
         tag="\n", opening="{bos}{}\n", pieces=True, split="\n", aggregate="mean",
@@ -277,7 +277,7 @@ PUBLIC: dict[str, Family] = {
         tag="ки", opening="{} ", step="{} ки\n", split="\n", bos="tokenizer",
     ),
     "rlhflow-prm": step_tokens(
-        "RLHFlow/Llama3.1-8B-PRM-Mistral-Data, -Deepseek-Data", "RLHFlow/RLHF-Reward-Modeling math-rm/prm_evaluate.py",
+        "RLHFlow/Llama3.1-8B-PRM-Mistral-Data, -Deepseek-Data", "RLHFlow math-rm/prm_evaluate.py",
         PLUS + "as the reply to each step", classes="LlamaForCausalLM", named="8b-prm-",
         tag="<|start_header_id|>assistant<|end_header_id|>\n\n", replies=True, aggregate="mean", max_length=8192,
     ),
@@ -300,23 +300,23 @@ PUBLIC: dict[str, Family] = {
     ),
     # ---- two answers
     "pair-rm": comparing(
-        "llm-blender/PairRM-hf, mightbe/Better-PairRM", "LLM-Blender pairrm.py, reward-bench pairrm.py",
+        "llm-blender/PairRM-hf, mightbe/Better-PairRM", "LLM-Blender, reward-bench",
         "the difference of two heads, at the marks of both answers, mean over both orders",
         classes="DebertaV2PairRM", tensors=r"^head_layer\.4\.weight", head="Marked",
         weights={r"^head_layer\.1\.": "score.pair.0.", r"^head_layer\.4\.": "score.pair.2."},
     ),
     "pair-preference": comparing(
-        "RLHFlow/pair-preference-model-LLaMA3-8B", "RLHFlow pair-pm, reward-bench slicpairpm.py",
+        "RLHFlow/pair-preference-model-LLaMA3-8B", "RLHFlow pair-pm, reward-bench",
         'the probability of "A" against "B" after both answers, mean over both orders',
         classes="LlamaForCausalLM", named="pair-preference", head="Difference", tokens=("A", "B"), turns=_in_context, bos="none",
     ),
     "steamshp": comparing(
-        "stanfordnlp/SteamSHP-flan-t5-large, -xl", "its card, reward-bench shp.py",
+        "stanfordnlp/SteamSHP-flan-t5-large, -xl", "its card, reward-bench",
         'the probability that it writes "A" against "B", mean over both orders', classes="T5ForConditionalGeneration", named="steamshp",
         head="Difference", tokens=("A", "B"), turns=_posted, template="{{ messages[0]['content'] + eos_token }}",
     ),
     "gpm": comparing(
-        "general-preference/GPM-*", "general-preference-model gpm_example_usage.py",
+        "general-preference/GPM-*", "general-preference-model",
         "ten times the skew-symmetric product of both answers' embeddings, weighted by a head at the end of the prompt",
         tensors=r"^value_head\.weight", named=r"\bgpm-", head="Embedding",
         weights={r"^(value|prompt)_head\.": r"score.\1.0."}, gate=1, bos="both", max_length=4096,
@@ -328,7 +328,7 @@ PUBLIC: dict[str, Family] = {
     "grm": classifier("Ray2333/GRM-*-rewardmodel-ft", "JudgeBench judges.py (double BOS)", named=r"grm-.*rewardmodel", bos="both"),
     "plain": classifier(
         "Skywork/Skywork-Reward-*, sfairXC/FsfairX-LLaMA3-RM-v0.1, weqweasdas/RM-*, NCSOFT/Llama-3-OffsetBias-RM-8B, "
-        "allenai/*-RM and *-RM-RB2, HFXM/RAMO-*, SultanR/SmolTulu-*-RM", "Skywork-Reward README, reward-bench pipeline.py", bos="tokenizer",
+        "allenai/*-RM and *-RM-RB2, HFXM/RAMO-*, SultanR/SmolTulu-*-RM", "Skywork-Reward README, reward-bench", bos="tokenizer",
         named=r"skywork-reward|fsfairx|weqweasdas/rm-|offsetbias|tulu.*-rm|-rm-rb2|\bramo-|smoltulu",
     ),
     "deberta-pair": Family(
@@ -344,10 +344,10 @@ PUBLIC: dict[str, Family] = {
     "qwen-rm": mlp(
         "Qwen/Qwen2-Math-RM-72B, Qwen/WorldPM-72B*", "its card, QwenLM/WorldPM README", classes=r"Qwen2ForRewardModel|WorldPM\w*", system="",
     ),
-    "inf-orm": mlp("infly/INF-ORM-Llama3.1-70B", "reward-bench inform.py", classes="INFORMForSequenceClassification"),
+    "inf-orm": mlp("infly/INF-ORM-Llama3.1-70B", "reward-bench", classes="INFORMForSequenceClassification"),
     # ---- one layer under another name
     "polar": replace(
-        INTERNLM2, called="internlm/POLAR-1_8B, POLAR-7B", source="InternLM/POLAR src/polar/reward_func.py",
+        INTERNLM2, called="internlm/POLAR-1_8B, POLAR-7B", source="InternLM/POLAR",
         how="its likeness to a reference answer, the row's `reference`, at an appended reward token", named="polar", reads_reference=True,
         turns=_beside_reference, template=frame("{}\n", "{}", "<|reward|>"), bos="tokenizer", append=("[UNUSED_TOKEN_130]",),
         max_length=16_384,
@@ -358,18 +358,18 @@ PUBLIC: dict[str, Family] = {
         classes="LlamaRewardModel", template=frame("Human: {}\n\n", "Assistant: {}", "\n\n"), bos="tokenizer",
     ),
     "eurus-rm": regression(
-        "openbmb/Eurus-RM-7b", "OpenBMB/Eurus, reward-bench openbmb.py",
+        "openbmb/Eurus-RM-7b", "OpenBMB/Eurus, reward-bench",
         config={"model_type": "mistral"}, template=frame("[INST] {} [/INST] ", "{}", " "), bos="tokenizer",
     ),
     "starling-34b": starling(
-        "Nexusflow/Starling-RM-34B", "reward-bench starling.py", config={"vocab_size": 64_000}, bos="tokenizer", max_length=2048,
+        "Nexusflow/Starling-RM-34B", "reward-bench", config={"vocab_size": 64_000}, bos="tokenizer", max_length=2048,
     ),
     "starling": starling(
-        "berkeley-nest/Starling-RM-7B-alpha", "its card, reward-bench starling.py",
+        "berkeley-nest/Starling-RM-7B-alpha", "its card, reward-bench",
         config={"model_type": "llama"}, template=frame("<s>[INST] {} </s> [/INST] ", "{}</s>"), bos="both", max_length=2048,
     ),
     "athene": linear(
-        "Nexusflow/Athene-RM-8B, -70B", "reward-bench athene.py", "a linear head at an appended CLS token",
+        "Nexusflow/Athene-RM-8B, -70B", "reward-bench", "a linear head at an appended CLS token",
         classes="AtheneForSequenceClassification", tensors=r"^v_head\.weight", bos="both", append=("<|reserved_special_token_1|>",), max_length=4096,
     ),
     "beaver-cost": replace(
@@ -380,18 +380,18 @@ PUBLIC: dict[str, Family] = {
     "oasst-mean": replace(OASST, how="a linear head on the mean of all tokens", config={"pooling": "mean"}, pooled=True),
     "oasst": OASST,
     "grm-sftreg": Family(
-        "Ray2333/GRM-*-sftreg, Ray2333/GRM-llama3-8B-distill", "reward-bench grm.py",
+        "Ray2333/GRM-*-sftreg, Ray2333/GRM-llama3-8B-distill", "reward-bench",
         "the value head (linear or two layers with ReLU) at the last token",
         tensors=r"^v_head\.summary\.", lacks=r"^score\.", named=r"grm-", head="Stack", weights=VALUE, bos="tokenizer", max_length=2048,
     ),
     "openrlhf": Family(
-        "any model that OpenRLHF saved", "OpenRLHF models/model.py, datasets/reward_dataset.py", LAST + ", which is EOS",
+        "any model that OpenRLHF saved", "OpenRLHF", LAST + ", which is EOS",
         classes=r"(?!\w+ForSequenceClassification)\w*", config={"value_head_prefix": ".+"},
         tensors=r"^(score|value_head)\.weight", head="Normalized", weights={r"^(score|value_head)\.": "score.0."}, end=" {eos}",
     ),
     # ---- many heads
     "ldl": Family(
-        "ShikaiChen/LDL-Reward-Gemma-2-27B-v0.1", "reward-bench ldlreward.py",
+        "ShikaiChen/LDL-Reward-Gemma-2-27B-v0.1", "reward-bench",
         "the means of the distributions of 22 objectives, weighted by a network on the same state",
         classes=r"Gemma2\w*|LDL\w*", named=r"ldl-reward", head="Distributions",
         # between its gate's layers stands dropout, which has a number too
@@ -400,11 +400,11 @@ PUBLIC: dict[str, Family] = {
     ),
     "qrm": QRM,
     "qrm-gemma": replace(
-        QRM, called="nicolinho/QRM-Gemma-2-27B", source="reward-bench qrm.py; its gate's place is inferred",
+        QRM, called="nicolinho/QRM-Gemma-2-27B", source="reward-bench; its gate's place is inferred",
         classes=r"Gemma2\w+WithGating\w*", gate=2,
     ),
     "armorm": replace(
-        QRM, called="RLHFlow/ArmoRM-Llama3-8B-v0.1", source="RLHFlow/RLHF-Reward-Modeling armo-rm",
+        QRM, called="RLHFlow/ArmoRM-Llama3-8B-v0.1", source="RLHFlow armo-rm",
         how="19 attributes at the last token, mixed by a gate that reads the end of the prompt",
         classes=r"\w+WithGating", tensors=r"^regression_layer\.weight ^gating\.layers\.1\.weight ^reward_transform_matrix",
         # between its gate's layers stands ReLU without a number
@@ -430,36 +430,25 @@ PUBLIC: dict[str, Family] = {
     "nemotron-qwen3": replace(NEMOTRON, called="nvidia/Qwen-3-Nemotron-32B-Reward", classes="Qwen3ForCausalLM", turns=_without_thinking),
     "nemotron": NEMOTRON,
     "rlhflow-orm": Family(
-        "RLHFlow/Llama3.1-8B-ORM-Mistral-Data, -Deepseek-Data", "RLHFlow/RLHF-Reward-Modeling orm_evaluate.py",
+        "RLHFlow/Llama3.1-8B-ORM-Mistral-Data, -Deepseek-Data", "RLHFlow orm_evaluate.py",
         PLUS + "as the reply to question and answer in one turn",
         classes=CAUSAL, named=r"8b-orm-", head="Probability", tokens=("+", "-"), turns=_merged, prompt_only=True,
     ),
     # ---- refused
     "ziya": Family(
-        "IDEA-CCNL/Ziya-LLaMA-7B-Reward", "reward-bench ziya.py", "code of its own", named=r"ziya-llama.*reward",
+        "IDEA-CCNL/Ziya-LLaMA-7B-Reward", "reward-bench", "code of its own", named=r"ziya-llama.*reward",
         refused="its head is known only to code of its own, which is never run",
     ),
     # ---- what nobody named
     "linear head": Family(
         "any model with one linear head (v_head, value_head, regression_head, score_head, reward_head), as Skywork/Skywork-VL-Reward-7B",
-        "LLaMA-Factory model_utils/valuehead.py, TRL", classes=r"(?!\w+For(Sequence|Token)Classification$)\w*",
+        "LLaMA-Factory, TRL", classes=r"(?!\w+For(Sequence|Token)Classification$)\w*",
         tensors=HEADS + r"(\d\.)?weight", lacks=r"^score\.", head="Stack", weights=VALUE,
     ),
 }  # fmt: skip
 """Name -> family, the most particular first."""
 BY_FORMULA = (
-  *(
-    "reasonflux-prm",
-    "pure",
-    "trl",
-    "deberta-pair",
-    "odin",
-    "eurus-rm",
-    "starling",
-    "starling-34b",
-    "athene",
-    "oasst-mean",
-  ),
-  *("openrlhf", "qrm-gemma", "urm-fixed", "nemotron-principle", "nemotron-qwen3", "linear head"),
-)
+    "reasonflux-prm", "pure", "trl", "deberta-pair", "odin", "eurus-rm", "starling", "starling-34b", "athene", "oasst-mean", "openrlhf",
+    "qrm-gemma", "urm-fixed", "nemotron-principle", "nemotron-qwen3", "linear head",
+)  # fmt: skip
 """The tiny checkpoints of all others get the numbers of their authors' or a peer's code (benchmarks/public_models.md)."""
