@@ -327,7 +327,6 @@ MODELS: dict[str, Callable[[Path], Path]] = {
     value_head__weight=(6, 32),
     prompt_head__weight=(3, 32),
   ),
-  "general-preference/GPM-Llama-2d": headed("LlamaForCausalLM", "llama", llama_tokenizer, value_head__weight=(2, 32)),
   "RLHFlow/pair-preference-model-LLaMA3-8B": causal("LlamaForCausalLM", "llama", llama_tokenizer),
 }
 """Published id -> a maker of a folder that looks alike: MODELS[id](folder, seed=0)."""

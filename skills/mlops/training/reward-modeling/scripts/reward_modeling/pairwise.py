@@ -44,13 +44,12 @@ class PairwiseModel(RewardModel):
 
   def _odds(self, conversations: Sequence[Conversation]) -> list[float | None]:
     """Of each ordered pair: that the first is better."""
-    scored = self._scored(self._inputs(conversations), None)
+    scored = [own and own[1] for own in self._scored(self._inputs(conversations), None)]
     if not self._embeds:
-      return [own and own[1][0] for own in scored]
-    embedded, found = (own and own[1] for own in scored), []
-    for group in _groups(conversations):
-      found += [a and b and _product(a, b) for a, b in permutations(islice(embedded, len(group)), 2)]
-    return found
+      return [own and own[0] for own in scored]
+    rest, groups = iter(scored), _groups(conversations)
+    pairs = (pair for group in groups for pair in permutations(islice(rest, len(group)), 2))
+    return [a and b and _product(a, b) for a, b in pairs]
 
   def _of_both(self, one: float | None, other: float | None) -> float | None:
     if one is None or other is None:

@@ -99,15 +99,6 @@ class Validity(StepLogits):
     return (torch.logaddexp(*right) - wrong)[..., None]
 
 
-class Second(Stack):
-  """The second number, beside it the first, which is of length (ODIN, arXiv:2402.07319)."""
-
-  attributes, outputs = ("length",), (2,)
-
-  def combine(self, numbers: Tensor) -> Tensor:
-    return numbers[:, -1].flip(-1)
-
-
 class Difference(Stack):
   outputs = (2,)
 
@@ -167,16 +158,12 @@ class Embedding(Head):
   another by the sum of the cross products of pairs, over a temperature of 0.1 (arXiv:2410.02197, section 4)."""
 
   def build(self, config: Config) -> None:
-    self.value = self.layers("value.")
-    self.prompt = self.layers("prompt.") if "prompt.0.weight" in self.shapes else None
-    size = self.value[-1].out_features
-    if size % 2 or (self.prompt and 2 * self.prompt[-1].out_features != size):
+    self.value, self.prompt = self.layers("value."), self.layers("prompt.")
+    if (size := self.value[-1].out_features) != 2 * self.prompt[-1].out_features:
       raise ModelError(f"the head gives {size} numbers, which are not pairs with a weight each")
 
   def numbers(self, hidden: Tensor) -> Tensor:
-    values = self.value(hidden)
-    weights = self.prompt(hidden).softmax(-1) if self.prompt else torch.ones_like(values[..., ::2])
-    return torch.cat([values, weights], -1)
+    return torch.cat([self.value(hidden), self.prompt(hidden).softmax(-1)], -1)
 
   def combine(self, numbers: Tensor) -> Tensor:
     size = 2 * numbers.shape[-1] // 3

@@ -32,7 +32,6 @@ UNUSED = re.compile(
   r"^(model\.)?(lm_head|embed_out|output|visual|vision_\w+|multi_modal_projector)\.|^normalizer\.count$"
   r"|\.inv_freq$|\.masked_bias$|\.attention\.bias$"
 )
-"""Tensors without a part in the reward, those that read images among them."""
 
 
 def load_any(
@@ -55,8 +54,8 @@ def load_any(
   if reference:
     from .implicit import load_log_ratio
 
-    of_steps = {"scale": family.scale, "of_steps": True} if family else {}
-    return made_ready(*load_log_ratio(path, reference, **of_steps, **run)), family
+    scale = family.scale if family else 1.0
+    return made_ready(*load_log_ratio(path, reference, scale=scale, of_steps=bool(family), **run)), family
   if family and family.head:
     checkpoints.check_kind(path, family, kind)
     return load_family(path, family, **run), family

@@ -335,10 +335,6 @@ PUBLIC: dict[str, Family] = {
         "OpenAssistant/reward-model-deberta-v3-*", "its card", "the head of transformers at the first token",
         classes=r"DebertaV2ForSequenceClassification", named=r"reward-model-deberta", pair=True,
     ),
-    "odin": classifier(
-        "gemma_9b_odin_v2", "ODIN, arXiv:2402.07319", "the second of two linear heads at the last token; the first is of length",
-        named="odin", tensors=r"^score\.weight", head="Second", weights={r"^score\.": "score.0."},
-    ),
     # ---- two layers
     "qwen-math-rm": mlp("Qwen/Qwen2.5-Math-RM-72B", "its card, vLLM qwen2_rm.py", classes="Qwen2ForRewardModel", named=r"2\.5-math", system=BOXED),
     "qwen-rm": mlp(
@@ -448,7 +444,7 @@ PUBLIC: dict[str, Family] = {
 }  # fmt: skip
 """Name -> family, the most particular first."""
 BY_FORMULA = (
-    "reasonflux-prm", "pure", "trl", "deberta-pair", "odin", "eurus-rm", "starling", "starling-34b", "athene", "oasst-mean", "openrlhf",
+    "reasonflux-prm", "pure", "trl", "deberta-pair", "eurus-rm", "starling", "starling-34b", "athene", "oasst-mean", "openrlhf",
     "qrm-gemma", "urm-fixed", "nemotron-principle", "nemotron-qwen3", "linear head",
 )  # fmt: skip
 """The tiny checkpoints of all others get the numbers of their authors' or a peer's code (benchmarks/public_models.md)."""
