@@ -80,12 +80,13 @@ def check_folder(path: str) -> None:
     if file.exists() and not (file.is_file() or file.is_dir()):
       _refuse(file, "is not a regular file")
     is_index = file.name.endswith(".index.json")
-    if file.is_file() and (is_index or file.name in READ_BY_LIBRARIES):
-      found = read_json(file)
-      if is_index:
-        _check_index(found, file)
-      elif file.name == CONFIG:
-        check_config(found, file)
+    if not (file.is_file() and (is_index or file.name in READ_BY_LIBRARIES)):
+      continue
+    found = read_json(file)
+    if is_index:
+      _check_index(found, file)
+    elif file.name == CONFIG:
+      check_config(found, file)
 
 
 def check_config(config: dict[str, Any], file: Path) -> None:
