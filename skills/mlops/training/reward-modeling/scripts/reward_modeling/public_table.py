@@ -90,7 +90,8 @@ class Family:
     template = "prompt and answer as a text pair" if self.pair else "its own chat template"
     if self.tag is not None:
       form = template if self.opening is None else f"a literal text, {self.opening!r}"
-      return f"{form}, {'each step a turn' if self.replies else f'{self.tag!r} after each step'}"
+      steps = f"{self.tag!r} after each step" if self.tag else "then the steps"
+      return f"{form}, {'each step a turn' if self.replies else steps}"
     words = {
       "a literal frame of its authors" if self.template else template: True,
       f"system prompt {self.system!r}": self.system is not None,
