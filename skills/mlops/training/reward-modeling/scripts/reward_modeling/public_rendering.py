@@ -12,7 +12,7 @@ from .data.records import Message
 from .errors import DataError, ModelError, UsageError
 from .hf import Tokenizer
 from .public_table import Family, as_text
-from .rendering import Rendered, Renderer
+from .rendering import Rendered, Renderer, Written
 from .step_rendering import RenderedSolution, StepRenderer
 
 
@@ -53,7 +53,7 @@ class PublicRenderer(Renderer):
     self.family, self._templated = family, self.text_format != "rendered"
     self._is_pair = family.pair and self._templated
     self.reads_reference = family.reads_reference
-    self.reads_written = not (self._is_pair or family.reads_reference or family.compares)
+    self.reads_written = not (self._is_pair or family.compares)
     self._opening = [] if family.bos == "template" else opening_ids(tokenizer)
     if family.compares and not self._templated:
       raise UsageError("--text_format rendered is not for a model that compares answers: it writes two of them")
@@ -87,7 +87,8 @@ class PublicRenderer(Renderer):
     return written if written.endswith(end.strip()) else written + end
 
   def _parts_of(self, prompt, completion, tools, origin) -> list[str | list[int]]:
-    if self.reads_reference and not isinstance(completion[-1].get("reference"), str):
+    is_written = isinstance(completion, Written)  # with its reference
+    if self.reads_reference and not is_written and not isinstance(completion[-1].get("reference"), str):
       what = "the answer has no `reference`, a text that this model compares it with"
       raise DataError(
         what, where=origin, hint="give rows a column `reference`, or the answer's message a field of that name"
